@@ -1,0 +1,70 @@
+/*
+** bind.h -- what the binding files share. A binding is check, call, push; it raises only when
+** it holds nothing, or what it holds sits in a userdata pushed first.
+*/
+#ifndef GQ_BIND_H
+#define GQ_BIND_H
+
+#include <lua.h>
+#include <lauxlib.h>
+#include "../runtime/gq.h"
+
+#define GQL_TENSOR "gq.tensor"        /* metatable name; the userdata is a gq_tensor * (NULL: freed) */
+
+/* Raise the runtime's message if status is not GQ_OK. On GQ_ENOMEM callers that can retry use
+** gqL_retry: collect fully once and call again. */
+int gqL_try(lua_State *L, int status);
+#define gqL_retry(L, call) do { int s_ = (call); \
+    if (s_ == GQ_ENOMEM) { gqL_collect(L); s_ = (call); } gqL_try(L, s_); } while (0)
+void gqL_collect(lua_State *L);                             /* full collection (not inside a finaliser) */
+
+gq_tensor **gqL_pushtensor(lua_State *L);                   /* empty handle, collectable; set *handle to a new reference */
+void gqL_counted(lua_State *L);                             /* after a handle was filled: collector policy on live bytes */
+gq_tensor *gqL_checktensor(lua_State *L, int arg);          /* lent; errors name the function and what was given */
+gq_tensor *gqL_totensor(lua_State *L, int arg);             /* NULL if it is none */
+/* A tensor, or a Lua number as a 0-d tensor of dtype `like` (pushed on the stack to keep it alive). */
+gq_tensor *gqL_operand(lua_State *L, int arg, gq_dtype like);
+const char *gqL_typename(lua_State *L, int arg);            /* "number 3.5", "tensor float32 {2, 3}", "nil" ... */
+
+int64_t gqL_checkint(lua_State *L, int arg, int64_t min, int64_t max, const char *what);   /* a number that is integral; strings refused */
+double gqL_checknumber(lua_State *L, int arg, const char *what);                           /* strings refused */
+gq_shape gqL_checkshape(lua_State *L, int arg);             /* a table of sizes */
+int gqL_axis(lua_State *L, int arg, int ndim);              /* 1-based or negative -> 0-based */
+gq_dtype gqL_checkdtype(lua_State *L, int arg);
+
+/* Options: one trailing table; an unknown key raises and names the nearest known one.
+** known: NULL-terminated. what: "gq.odeint". */
+void gqL_checkoptions(lua_State *L, int arg, const char *const *known, const char *what);
+/* Field of the options table (arg may be none/nil: default). Type errors name the key. */
+double gqL_optnumber(lua_State *L, int arg, const char *key, double def);
+int64_t gqL_optint(lua_State *L, int arg, const char *key, int64_t def, int64_t min, int64_t max);
+bool gqL_optbool(lua_State *L, int arg, const char *key, bool def);
+const char *gqL_optstring(lua_State *L, int arg, const char *key, const char *def);   /* lent by the table */
+gq_dtype gqL_optdtype(lua_State *L, int arg, const char *key);                        /* default: gq.set_default_dtype's */
+gq_dtype gqL_default_dtype(lua_State *L);
+/* Seed for the next draw: explicit option, or the generator of gq.manual_seed (advances it). */
+uint64_t gqL_nextseed(lua_State *L);
+
+/* "nearest" name in a NULL-terminated list, for "did you mean": NULL if none is near. */
+const char *gqL_nearest(const char *name, const char *const *known);
+
+/* Trace fn (stack index) over inputs of the given dtypes and shapes: calls it once with traced
+** tensors, checks that it returns nout tensors, and returns the trace (in a userdata pushed on the
+** stack that frees it). what: "the dynamics function of gq.odeint". */
+gq_trace *gqL_trace(lua_State *L, int fn, int nin, const gq_dtype *d, const gq_shape *s, int nout, const char *what);
+
+/* Parts: each pushes nothing and adds its functions to the module table on top of the stack. */
+void gqL_open_tensor(lua_State *L);     /* l_tensor.c: constructors, tensor metatable, indexing, views */
+void gqL_open_ops(lua_State *L);        /* l_ops.c: everything of ir/ops.def, reductions */
+void gqL_open_autograd(lua_State *L);   /* l_autograd.c */
+void gqL_open_ode(lua_State *L);        /* l_ode.c: odeint, gauss_legendre */
+void gqL_open_sde(lua_State *L);        /* l_sde.c: brownian, sdeint core */
+void gqL_open_optim(lua_State *L);      /* l_optim.c: optimiser userdata core */
+void gqL_open_io(lua_State *L);         /* l_io.c: npy, safetensors, json (cJSON), files */
+void gqL_open_system(lua_State *L);     /* l_system.c: clock, threads, seeds, devices, versions, gq.debug in debug builds */
+void gqL_fill_infos(lua_State *L);      /* l_ode.c: after a backward pass, write its figures into the info tables */
+
+int luaopen_gq_core(lua_State *L);      /* gq.c: the C module; lua/gq/init.lua wraps it */
+int luaopen_gq(lua_State *L);           /* gq.c: core + embedded lua/gq/init.lua: require "gq" */
+
+#endif

@@ -1,0 +1,94 @@
+/*
+** base.h -- what every stage stands on: status codes with a message, the one
+** failable and counted allocator, arenas, the interrupt flag, Philox, threads.
+** The runtime never prints, never exits and never meets Lua.
+*/
+#ifndef GQ_BASE_H
+#define GQ_BASE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum gq_status {
+#define GQ_STATUS(code, name, hint) code,
+#include "status.def"
+#undef GQ_STATUS
+  GQ_NSTATUS
+} gq_status;
+
+/* Record a message (printf style) for this thread and return `code`. */
+#if defined(__GNUC__)
+__attribute__((format(printf, 2, 3)))
+#endif
+int gq_fail(int code, const char *fmt, ...);
+const char *gq_message(void);            /* text of the last gq_fail of this thread, hint included */
+const char *gq_status_name(int code);    /* "max_steps" */
+const char *gq_status_hint(int code);    /* "loosen rtol ..." or "" */
+
+#define GQ_TRY(e) do { int gq_try_ = (e); if (gq_try_ != GQ_OK) return gq_try_; } while (0)
+
+#ifdef GQ_DEBUG
+#include <assert.h>
+#define GQ_ASSERT(c) assert(c)
+#else
+#define GQ_ASSERT(c) ((void)0)
+#endif
+
+/* ---- memory: the only allocator; counted; a test can fail the n-th call ---- */
+
+void *gq_alloc(size_t bytes);                 /* 64-byte aligned, uninitialised; NULL: no memory */
+void *gq_calloc(size_t count, size_t size);   /* the same, zeroed, count * size checked */
+void *gq_realloc(void *p, size_t bytes);      /* keeps min(old, new) bytes; NULL leaves p alone */
+void gq_free(void *p);                        /* NULL is fine */
+char *gq_strdup(const char *s);
+int gq_nomem(size_t bytes);                   /* gq_fail(GQ_ENOMEM, ...) naming the size */
+
+size_t gq_live_bytes(void);                   /* bytes alive now */
+size_t gq_live_blocks(void);                  /* blocks alive now */
+size_t gq_alloc_count(void);                  /* calls so far: "the step loop allocates nothing" is a test */
+size_t gq_peak_bytes(void);                   /* highest gq_live_bytes since gq_peak_reset */
+void gq_peak_reset(void);
+/* Let `after` more allocations succeed, then fail the next one (persistent: and all
+** after it). after < 0 switches the fault off. */
+void gq_alloc_fail(long after, bool persistent);
+
+/* Checked size arithmetic: false when the result does not fit. */
+bool gq_size_mul(size_t a, size_t b, size_t *out);
+bool gq_size_add(size_t a, size_t b, size_t *out);
+
+/* An arena hands out pieces of one block, freed all at once. */
+typedef struct gq_arena {
+  char *base;
+  size_t size, used;
+} gq_arena;
+int gq_arena_init(gq_arena *a, size_t bytes);
+void *gq_arena_get(gq_arena *a, size_t bytes);   /* 64-byte aligned; NULL when full */
+void gq_arena_done(gq_arena *a);
+
+/* ---- interrupt: set by a signal handler, polled once a step ---- */
+void gq_interrupt(void);                 /* async-signal-safe */
+bool gq_interrupted(void);
+void gq_interrupt_clear(void);
+
+/* ---- Philox4x32-10 (Salmon et al., SC 2011): noise as a function ---- */
+typedef struct gq_key { uint32_t k[2]; } gq_key;
+/* Key of a stream: `seed` and what it is for (GQ_FOR_*). */
+enum { GQ_FOR_USER = 0, GQ_FOR_INIT, GQ_FOR_SHUFFLE, GQ_FOR_BROWNIAN, GQ_FOR_COSINES, GQ_FOR_DATA, GQ_FOR_DROPOUT };
+gq_key gq_key_make(uint64_t seed, uint32_t purpose);
+void gq_philox(const uint32_t ctr[4], gq_key key, uint32_t out[4]);
+/* out[i] for i = 0..n-1 is a pure function of (key, stream, first + i). */
+void gq_random_uniform(gq_key key, uint64_t stream, uint64_t first, size_t n, double *out);  /* (0, 1) */
+void gq_random_normal(gq_key key, uint64_t stream, uint64_t first, size_t n, double *out);   /* Box-Muller */
+void gq_random_u32(gq_key key, uint64_t stream, uint64_t first, size_t n, uint32_t *out);
+
+/* ---- threads: a small pool; the caller is worker 0 ---- */
+int gq_threads(void);                    /* workers in use, 1.. */
+int gq_set_threads(int n);               /* starts or stops workers; GQ_EARG unless 1..256 */
+/* Run fn(ctx, i) for i = 0..n-1, item i on worker i mod gq_threads(); returns when all are
+** done. Calls from inside fn run serially. */
+void gq_parallel(int n, void (*fn)(void *ctx, int i), void *ctx);
+
+double gq_clock(void);                   /* monotonic seconds */
+
+#endif

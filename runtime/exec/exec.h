@@ -1,0 +1,49 @@
+/*
+** exec.h -- running operations: one at a time on tensors, or a graph compiled to a program
+** with a memory plan. The CPU backend lives in cpu/.
+*/
+#ifndef GQ_EXEC_H
+#define GQ_EXEC_H
+
+#include "../ir/ir.h"
+
+/* One op on tensors, at once. Views (reshape of contiguous data, permute, expand, slice) share
+** storage, everything else is fresh and contiguous. Attributes as in ir/ops.def. No tape. */
+int gq_apply(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_, gq_tensor **out);
+
+typedef struct gq_program gq_program;
+
+/* What is done with an output's value when its phase has run. */
+typedef enum gq_outmode {
+  GQ_KEEP,      /* stays in the arena: gq_program_at; not overwritten by later phases */
+  GQ_STORE,     /* written to out[i] */
+  GQ_ADD        /* added to out[i] (a matrix product or a sum adds in place) */
+} gq_outmode;
+
+typedef struct gq_outspec {
+  gq_ref ref;
+  int phase;            /* 0, 1, ...: the output's nodes run no later than in this phase */
+  gq_outmode mode;
+} gq_outspec;
+
+/* Compile. Nodes are placed in the first phase that needs them; a later phase finds the values
+** of earlier ones in the same arena. Element-wise nodes of one shape are fused into groups, the
+** memory plan reuses space inside the arena, nothing is allocated when running. */
+int gq_program_new(const gq_graph *g, int n, const gq_outspec *outs, gq_program **p);
+void gq_program_free(gq_program *p_);
+size_t gq_program_arena(const gq_program *p);               /* bytes, for one arena */
+/* Address of output i (mode GQ_KEEP) in `arena`. */
+void *gq_program_at(const gq_program *p, void *arena, int i);
+/* Run one phase. in[i]: contiguous values of graph input i, needed from the phase that first
+** reads it (const double[1] for 0-d float64, ...). out[i]: for STORE and ADD outputs of this
+** phase. Serial: callers own the threads, one arena each. Fails only on an index out of range. */
+int gq_program_run(const gq_program *p, int phase, void *arena, const void *const *in, void *const *out);
+char *gq_program_print(const gq_program *p);                /* instructions and memory plan; gq_free */
+/* Evaluate a graph node by node with gq_apply: the plain meaning that programs must match. */
+int gq_evaluate(const gq_graph *g, gq_tensor *const *in, int n, const gq_ref *refs, gq_tensor **out);
+
+/* What the CPU backend found: "avx512", "avx2" or "portable", and OpenBLAS's own description. */
+const char *gq_cpu_kernels(void);
+const char *gq_blas_name(void);
+
+#endif

@@ -1,0 +1,52 @@
+/*
+** tape.h -- immediate evaluation that remembers: recording for reverse mode, and tracing.
+** Every operation a script calls goes through gq_op_call.
+*/
+#ifndef GQ_TAPE_H
+#define GQ_TAPE_H
+
+#include "exec.h"
+
+/* Evaluate, record on the tape if recording is on and an operand requires gradients, or emit
+** into the current trace if one is active (operands that are no traced values become captures). */
+int gq_op_call(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_, gq_tensor **out);
+
+bool gq_recording(void);
+bool gq_set_recording(bool on);           /* returns what it was */
+
+/* An operation whose derivative is code, not a graph (an ODE solve). cots[j] NULL: zero;
+** grads[i]: new reference or NULL; create_graph: the result must be differentiable, or fail. */
+typedef struct gq_custom {
+  const char *name;
+  int (*backward)(struct gq_custom *self, gq_tensor *const *cots, bool create_graph, gq_tensor **grads);
+  void (*free)(struct gq_custom *self);
+} gq_custom;
+/* Make outs results of `c` (owned by the tape from now on, also on failure) over the inputs. */
+int gq_record_custom(gq_custom *c, int nin, gq_tensor *const *in, int nout, gq_tensor *const *out);
+
+/* Accumulate d out / d leaf into every leaf's .grad. cot_ NULL: out has one element, cotangent 1. */
+int gq_backward(gq_tensor *out, gq_tensor *cot_);
+/* Gradients without touching .grad; grads[i] NULL where unconnected. Inside a trace: gq_vjp. */
+int gq_grad(int nout, gq_tensor *const *out, gq_tensor *const *cots_, int nin, gq_tensor *const *in,
+            bool create_graph, gq_tensor **grads);
+void gq_tape_unref(struct gq_tape *t_);   /* used by gq_tensor_unref; never recurses deeply */
+
+/* ---- tracing ---- */
+typedef struct gq_trace gq_trace;
+/* Open a trace (one at a time: GQ_ESTATE otherwise). */
+int gq_trace_begin(gq_trace **tr);
+/* A traced input, in order: t, the state. */
+int gq_trace_input(gq_trace *tr, gq_dtype d, gq_shape s, gq_tensor **out);
+/* Close with the outputs (0 of them and status != GQ_OK: abandon). The trace then owns a graph
+** whose inputs are the traced inputs followed by the captures. Numbers that came as 0-d constants
+** through gq_trace_number are inputs too, after the captures. */
+int gq_trace_end(gq_trace *tr, int nout, gq_tensor *const *out);
+void gq_trace_free(gq_trace *tr_);
+gq_trace *gq_trace_current(void);                        /* NULL: none */
+const gq_graph *gq_trace_graph(const gq_trace *tr);
+int gq_trace_captures(const gq_trace *tr);               /* tensors and numbers */
+gq_tensor *gq_trace_capture(const gq_trace *tr, int i);  /* lent; a number is a 0-d tensor */
+/* A number in an expression: 0, 1, -1, 2, 0.5 are constants (part of the structure), others captures. */
+int gq_trace_number(gq_trace *tr, gq_dtype d, double x, gq_tensor **out);
+
+#endif

@@ -1,0 +1,38 @@
+/*
+** io.h -- files through one table of functions (a test can fail the n-th call), .npy,
+** .safetensors, JSON lines. Loaders check everything before they allocate: memory asked for is
+** bounded by the file's size. Saving is atomic: temporary, fsync, rename, fsync of the folder.
+*/
+#ifndef GQ_IO_H
+#define GQ_IO_H
+
+#include "../tensor/tensor.h"
+
+typedef struct gq_io {                 /* each returns as the POSIX call does, errno set */
+  int (*open)(const char *path, int flags, int mode);
+  long (*read)(int fd, void *buf, size_t n);
+  long (*write)(int fd, const void *buf, size_t n);
+  int (*fsync)(int fd);
+  int (*close)(int fd);
+  int (*rename)(const char *from, const char *to);
+  int (*unlink)(const char *path);
+  int (*fstat_size)(int fd, int64_t *size, bool *regular);
+} gq_io;
+extern gq_io gq_files;                 /* the table in use; tests replace entries */
+/* Let `after` more calls succeed, then fail with `err` (persistent: from then on); after < 0: off. */
+void gq_io_fail(long after, int err, bool persistent);
+
+int gq_file_read(const char *path, size_t max, char **bytes, size_t *n);      /* whole regular file; gq_free */
+int gq_file_write(const char *path, const void *bytes, size_t n);             /* atomic */
+int gq_file_append_line(const char *path, const char *line, size_t n);        /* one write with O_APPEND, adds '\n' */
+
+int gq_npy_load(const char *path, gq_tensor **t);          /* <f4 <f8 <i8 |b1 (others refused by name), C or Fortran order */
+int gq_npy_save(const char *path, gq_tensor *t);
+
+typedef struct gq_named { char *name; gq_tensor *tensor; } gq_named;
+/* safetensors: F32 F64 I64 BOOL (U8 0/1 for bool too); metadata: strings. */
+int gq_safetensors_load(const char *path, gq_named **list, int *n, gq_named **meta_, int *nmeta_);
+int gq_safetensors_save(const char *path, const gq_named *list, int n, const char *const *meta_, int nmeta /* pairs */);
+void gq_named_free(gq_named *list, int n);
+
+#endif

@@ -1,0 +1,138 @@
+/*
+** ir.h -- graphs of tensor operations, and what turns one into another.
+**
+** A graph is a flat array of nodes; operands precede users, so every pass is a for loop.
+** Everything enters through gq_emit, which checks shapes and dtypes, folds, and shares equal
+** nodes. Graph functions are sticky: after a failure they return GQ_NONE, emitting with a
+** GQ_NONE operand gives GQ_NONE, and gq_graph_status tells the first error, so code that
+** builds graphs needs one check at its end.
+*/
+#ifndef GQ_IR_H
+#define GQ_IR_H
+
+#include "../tensor/tensor.h"
+
+typedef enum gq_op {
+#define GQ_UNARY(N, n, meta, f, doc)  GQ_OP_##N,
+#define GQ_BINARY(N, n, meta, f, doc) GQ_OP_##N,
+#define GQ_COMPARE(N, n, f, doc)      GQ_OP_##N,
+#define GQ_OTHER(N, n, doc)           GQ_OP_##N,
+#include "ops.def"
+#undef GQ_UNARY
+#undef GQ_BINARY
+#undef GQ_COMPARE
+#undef GQ_OTHER
+  GQ_NOP
+} gq_op;
+
+typedef enum gq_op_kind { GQ_K_UNARY, GQ_K_BINARY, GQ_K_COMPARE, GQ_K_OTHER } gq_op_kind;
+
+typedef struct gq_op_info {
+  const char *name;      /* "softplus" */
+  const char *meta;      /* Lua metamethod or NULL */
+  const char *doc;
+  gq_op_kind kind;
+} gq_op_info;
+extern const gq_op_info gq_ops[GQ_NOP];
+/* unary, binary, compare, WHERE and CAST: what a fused group may hold */
+bool gq_op_elementwise(gq_op op);
+
+typedef int32_t gq_ref;            /* index of a node in its graph */
+#define GQ_NONE (-1)
+
+enum { GQ_TA = 1, GQ_TB = 2 };     /* MATMUL flags */
+
+typedef struct gq_attr {           /* zero what an op does not use: nodes are compared bytewise */
+  gq_dtype dtype;                  /* INPUT CONST CAST: the node's dtype */
+  int32_t axis;
+  int32_t flags;
+  int32_t perm[GQ_MAXDIM];
+  gq_shape shape;                  /* INPUT RESHAPE EXPAND SLICE PAD INDEX_ADD SCATTER_ADD: the node's shape */
+  int64_t start[GQ_MAXDIM], step[GQ_MAXDIM];
+  double x;
+} gq_attr;
+
+typedef struct gq_node {
+  gq_op op;
+  gq_dtype dtype;
+  gq_shape shape;
+  int nargs;
+  gq_ref arg[3];                   /* nargs <= 3 */
+  gq_ref *args;                    /* all operands: arg, or the graph's own list when nargs > 3 (CAT) */
+  gq_attr attr;
+} gq_node;
+
+typedef struct gq_graph gq_graph;
+
+gq_graph *gq_graph_new(void);                          /* NULL: no memory */
+void gq_graph_free(gq_graph *g_);
+int gq_graph_status(const gq_graph *g);                /* GQ_OK or the first failure (message recorded then) */
+int gq_graph_size(const gq_graph *g);                  /* nodes */
+const gq_node *gq_graph_node(const gq_graph *g, gq_ref r);   /* valid until the next emit */
+int gq_graph_inputs(const gq_graph *g);                /* number of inputs */
+gq_ref gq_graph_input(const gq_graph *g, int i);       /* node of input i */
+int gq_graph_outputs(const gq_graph *g);
+gq_ref gq_graph_output(const gq_graph *g, int i);
+void gq_graph_set_outputs(gq_graph *g, int n, const gq_ref *out);   /* copied */
+/* One node a line: "%7 = softplus %6 : float32 {200, 20}". To be freed with gq_free; NULL: no memory. */
+char *gq_graph_print(const gq_graph *g);
+/* Structure as bytes (ops, operands, dtypes, shapes, attributes, outputs): equal bytes, equal
+** program. *bytes is for gq_free. */
+int gq_graph_key(const gq_graph *g, char **bytes, size_t *n);
+
+/* ---- building ---- */
+
+gq_ref gq_input(gq_graph *g, gq_dtype d, gq_shape s);          /* next input */
+gq_ref gq_const(gq_graph *g, gq_dtype d, double x);            /* 0-d */
+gq_ref gq_emit(gq_graph *g, gq_op op, int nargs, const gq_ref *args, const gq_attr *attr_);
+gq_ref gq_emit1(gq_graph *g, gq_op op, gq_ref a);              /* elementwise shorthands */
+gq_ref gq_emit2(gq_graph *g, gq_op op, gq_ref a, gq_ref b);
+gq_ref gq_where(gq_graph *g, gq_ref c, gq_ref a, gq_ref b);
+gq_ref gq_cast(gq_graph *g, gq_ref a, gq_dtype d);
+gq_ref gq_matmul(gq_graph *g, gq_ref a, gq_ref b, int flags);
+gq_ref gq_sum_axes(gq_graph *g, gq_ref a, int mask);           /* keeps dims as 1 */
+gq_ref gq_sum_to(gq_graph *g, gq_ref a, gq_shape s);           /* undo broadcasting from s */
+gq_ref gq_reshape(gq_graph *g, gq_ref a, gq_shape s);
+gq_ref gq_permute(gq_graph *g, gq_ref a, const int *perm);
+gq_ref gq_expand(gq_graph *g, gq_ref a, gq_shape s);
+gq_ref gq_cat(gq_graph *g, int n, const gq_ref *a, int axis);
+gq_ref gq_scale(gq_graph *g, gq_ref a, double x);              /* a * const of a's dtype */
+gq_ref gq_zeros(gq_graph *g, gq_dtype d, gq_shape s);          /* expanded 0 */
+/* The shape and dtype an op gives; the rule gq_emit and the eager ops share. */
+int gq_infer(gq_op op, int nargs, const gq_dtype *dtypes, const gq_shape *shapes, const gq_attr *attr,
+             gq_dtype *dtype, gq_shape *shape);
+
+/* ---- graph to graph ---- */
+
+/* Reverse mode: grad[i] = sum_j cot[j]' d out[j] / d wrt[i], emitted into g; GQ_NONE where
+** nothing depends on wrt[i]. cot[j] GQ_NONE counts as zero. wrt may be any nodes. */
+int gq_vjp(gq_graph *g, int nout, const gq_ref *out, const gq_ref *cot,
+           int nwrt, const gq_ref *wrt, gq_ref *grad);
+/* The rule of one node: argcot[i] = cotangent of operand i or GQ_NONE (integers, no dependence).
+** want[i] false: operand i needs none. */
+int gq_vjp_node(gq_graph *g, gq_ref node, gq_ref cot, const bool *want, gq_ref *argcot);
+
+/* Copy src's nodes that its outputs need into dst, src input i becoming bind[i];
+** out[j] is dst's node of src output j. */
+int gq_inline(gq_graph *dst, const gq_graph *src, const gq_ref *bind, gq_ref *out);
+
+/* vmap: like gq_inline, but the inputs with batched[i] carry a new leading axis of size n in
+** dst, and so do all outputs (expanded if they depend on none). A matmul of a batched left
+** operand with an unbatched right one becomes a single product over n x rows. */
+int gq_batch(gq_graph *dst, const gq_graph *src, int64_t n, const gq_ref *bind, const bool *batched, gq_ref *out);
+
+/* Row independence. axis[i] for input i: in: the row axis of the state inputs (usually 0), or -1
+** for unknown (captures); out: the axis along which a capture must be sliced with the rows, or
+** -1 when every row uses all of it. Returns GQ_OK when output row r depends on row r alone,
+** GQ_EUNSUPPORTED with a message naming the operation that mixes rows otherwise. */
+int gq_rows(const gq_graph *g, int64_t rows, int *axis);
+/* The same graph for `rows_new` rows (after gq_rows said GQ_OK, with its axis). */
+int gq_rows_resize(const gq_graph *g, int64_t rows, int64_t rows_new, const int *axis, gq_graph **out);
+
+/* Split g in two: what depends on none of the first nvar inputs (computed once a solve, `pro`:
+** inputs are g's inputs from nvar on), and the rest (`body`: g's first nvar inputs, then one
+** input for each of pro's outputs). A capture used directly is an output of pro as it is:
+** direct[j] = index of the capture (0-based, from nvar) or -1 if output j is computed. */
+int gq_hoist(const gq_graph *g, int nvar, gq_graph **pro, gq_graph **body, int **direct);
+
+#endif

@@ -1,0 +1,114 @@
+/*
+** ode.h -- solving dz/dt = f(t, z): methods as table rows, steps as graphs, one loop.
+** grad/grad.h adds what a backward pass needs.
+*/
+#ifndef GQ_ODE_H
+#define GQ_ODE_H
+
+#include "../exec/exec.h"
+
+/* A Runge-Kutta method: one row of ode/tableaux.def. */
+typedef struct gq_tableau {
+  const char *name;            /* "dopri5" */
+  int stages;
+  int order;                   /* of the solution that is kept */
+  int error_order;             /* exponent of the controller is -1 / error_order; 0: fixed step only */
+  int dense_order;             /* order of the interpolant; 0: none */
+  const double *c;             /* [stages] */
+  const double *a;             /* [stages][stages], strictly lower */
+  const double *b;             /* [stages] */
+  const double *e;             /* [stages] b - bhat, or NULL */
+  int dense_degree;            /* y(theta) = y0 + h sum_i k_i sum_j d[i][j] theta^(j+1), j < degree */
+  const double *d;             /* [stages][dense_degree] or NULL: cubic Hermite from the end slopes */
+  const char *source;          /* paper and page */
+} gq_tableau;
+
+extern const gq_tableau gq_tableaux[];
+extern const int gq_ntableaux;
+const gq_tableau *gq_tableau_find(const char *name);       /* NULL: unknown */
+bool gq_tableau_fsal(const gq_tableau *m);                 /* last row of a equals b: derived, not declared */
+
+typedef enum gq_engine { GQ_ENGINE_NONE, GQ_ENGINE_DIRECT, GQ_ENGINE_ADJOINT, GQ_ENGINE_SEMINORM, GQ_ENGINE_GQ, GQ_NENGINE } gq_engine;
+extern const char *const gq_engine_names[GQ_NENGINE];
+typedef enum gq_trajectory { GQ_REVERSE, GQ_DENSE } gq_trajectory;
+typedef enum gq_nodes { GQ_NODES_NFE, GQ_NODES_STEP, GQ_NODES_FIXED } gq_nodes;
+
+typedef struct gq_controller {
+  double safety, ifactor, dfactor, pcoeff, icoeff, dcoeff;   /* 0.9 10 0.2 0 1 0 */
+} gq_controller;
+
+typedef struct gq_ode_options {
+  const gq_tableau *method;
+  double rtol, atol;
+  double step_size;            /* > 0: fixed grid */
+  double first_step;           /* > 0: no search */
+  int64_t max_steps;
+  bool max_norm;               /* opts.norm = "max": largest component instead of RMS */
+  gq_controller controller;
+  bool overshoot, parity;
+  gq_engine engine;
+  /* adjoint = {...} */
+  const gq_tableau *back_method;
+  double back_rtol, back_atol;
+  double back_step_size;
+  int64_t back_max_steps;
+  bool back_max_norm;
+  gq_trajectory trajectory;
+  bool scale;                  /* atol of the a-part times max_k rms(g_k) */
+  /* gq = {...} */
+  double C;
+  int max_nodes;
+  gq_nodes nodes;
+  int fixed_nodes;
+} gq_ode_options;
+void gq_ode_defaults(gq_ode_options *o, gq_dtype d);       /* dopri5, 1e-3 / 1e-6, gq, C 0.1 ... */
+
+typedef struct gq_info {       /* API.md: the fields of info */
+  int status;                  /* GQ_OK or what ended the solve */
+  double t_reached, h_last;
+  int64_t nfe, steps, rejected;
+  int64_t nfe_backward, steps_backward, rejected_backward, restarts, nodes, nodes_wanted;
+  double reconstruction;       /* units of the tolerance */
+  bool capped;                 /* max_nodes bit in some interval */
+  size_t peak_bytes;
+} gq_info;
+
+/* One solve, kept for its backward pass. */
+typedef struct gq_solution gq_solution;
+
+typedef struct gq_problem {
+  const gq_graph *f;           /* inputs: t (0-d, state dtype), z, captures; output: dz/dt of z's shape and dtype */
+  gq_tensor *z0;
+  int ncapture;
+  gq_tensor *const *capture;
+  const bool *wants_grad;      /* per capture */
+  bool z0_grad, t_grad;
+  int nt;
+  const double *t;             /* increasing or decreasing, repeats allowed */
+} gq_problem;
+
+/* Solve; z: {nt, shape of z0}. On failure the status says why; *sol_ and *z then still hold the
+** part reached (info->status, info->t_reached) when `partial`, nothing otherwise. With engine
+** NONE *sol is NULL. */
+int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tensor **z, gq_info *info, gq_solution **sol);
+/* gz: dL/dz at the times, {nt, ...}. gz0, gt (float64 {nt}), gcapture[i]: new references, or NULL
+** where not wanted. Updates the solution's info. */
+int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor **gt, gq_tensor **gcapture);
+const gq_info *gq_solution_info(const gq_solution *s);
+/* The accepted forward steps: t[i], h[i], i < n. Lent. */
+int gq_solution_steps(const gq_solution *s, const double **t, const double **h);
+void gq_solution_free(gq_solution *s_);
+
+/* Steps tried by the last solve and the last backward pass of this thread, for tests of parity:
+** off by default; rows of {t, h, error ratio, accepted}. */
+void gq_steplog_start(void);
+void gq_steplog_stop(void);
+int gq_steplog_get(const double (**rows)[4]);   /* a row {NAN, first h, 0, 0} opens each solve */
+
+void gq_program_cache_clear(void);              /* compiled solvers are cached by structure */
+int gq_program_cache_count(int64_t *compiled_); /* entries alive; compilations so far */
+
+/* Gauss-Legendre on [-1, 1]: x ascending, n = 1.. (Newton on P_n, to rounding; cached to 64) */
+int gq_gauss_legendre(int n, double *x, double *w);
+
+#endif
