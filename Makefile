@@ -1,0 +1,189 @@
+# gqlua -- `make` builds ./gqlua, ./gq.so and ./libgq.a; `make run` and `make test` are all a newcomer
+# needs. See also: check, lint, format, install, clean. `make config=debug|asan` builds apart.
+
+# ==== settings: each may be given on the command line ====================================
+
+# release: optimised. debug: assertions and gq.debug, no optimisation. asan: debug with the address and
+# undefined-behaviour sanitizers, for the tests.
+config = release
+
+# Where `make install` puts bin/, lib/, include/ and lib/lua/5.4/.
+PREFIX = /usr/local
+
+CC = gcc
+AR = ar
+
+# No -ffast-math: it deletes the checks for NaN. No -march=native: kernels are chosen at run time.
+# No contraction to fused multiply-add, so that one source gives the same bits on every machine.
+WARNINGS = -Wall -Wextra -Wno-unused-parameter
+CFLAGS = -std=gnu11 $(WARNINGS) -ffp-contract=off
+
+# The vectorised copies of kernels.c may contract: they are compared to a tolerance, not bit by bit.
+KERNEL_FLAGS = -ffp-contract=fast
+
+# The vector instructions of each copy of kernels.c.
+AVX2 = -mavx2 -mfma
+AVX512 = -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma
+
+# Debian's directory of the pthread build of OpenBLAS, named so that no other variant is linked or
+# loaded instead: an OpenMP one would bring its own threads.
+OPENBLAS = $(shell pkg-config --variable=libdir openblas 2>/dev/null)
+
+# Test processes at a time, and seconds after which one counts as hanging.
+TEST_JOBS = 2
+TEST_LIMIT = 300
+
+# Reads what `make run` runs.
+MAIN_JOB = examples/train_ou.lua
+
+# ==== nothing to change below ============================================================
+
+build := build/$(config)
+flags_release := -O2
+flags_debug := -O0 -g -DGQ_DEBUG
+flags_asan := -O1 -g -DGQ_DEBUG -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+ifeq ($(flags_$(config)),)
+  $(error config=$(config): expected release, debug or asan)
+endif
+
+# Products of the release stand at the top, of other configurations in their build folder. A shared
+# object with a sanitizer cannot be loaded into an ordinary lua5.4, so asan has no gq.so.
+top := $(if $(filter release,$(config)),.,$(build))
+products := $(top)/gqlua $(top)/libgq.a $(if $(filter asan,$(config)),,$(top)/gq.so)
+
+# Found or missing.
+lua_cflags := $(shell pkg-config --cflags lua5.4 2>/dev/null)
+lua_libs := $(shell pkg-config --libs lua5.4 2>/dev/null)
+libedit := $(shell pkg-config --libs libedit 2>/dev/null)
+gnuplot := $(shell command -v gnuplot 2>/dev/null)
+nvcc := $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
+, := ,
+openblas_libs := $(if $(OPENBLAS),-L$(OPENBLAS) -Wl$(,)-rpath$(,)$(OPENBLAS)) -lopenblas
+zlib := $(if $(shell grep -sl '<zlib.h>' runtime/*/*.c bindings/*.c),-lz)
+
+# Sources by folder. gqlua*.c and repl*.c belong to the program alone: they meet the terminal.
+kernels := runtime/exec/cpu/kernels.c
+runtime := $(filter-out $(kernels),$(wildcard runtime/*/*.c runtime/exec/cpu/*.c))
+program := $(wildcard bindings/gqlua*.c bindings/repl*.c)
+bindings := $(filter-out $(program),$(wildcard bindings/*.c))
+embedded := $(sort $(wildcard lua/gq/*.lua))
+sources_c := $(sort $(wildcard runtime/*.h runtime/*/*.[ch] runtime/*/*/*.[ch] bindings/*.[ch] examples/*.c tests/c/*.[ch]))
+
+variants := portable $(if $(filter x86_64,$(shell uname -m)),avx2 avx512)
+kernel_objects := $(if $(wildcard $(kernels)),$(variants:%=$(build)/runtime/exec/cpu/kernels.%.o))
+library := $(runtime:%.c=$(build)/%.o) $(kernel_objects) $(bindings:%.c=$(build)/%.o) \
+  $(if $(wildcard bindings/bind.h),$(build)/embedded.o)
+objects := $(library) $(program:%.c=$(build)/%.o)
+tests_c := $(patsubst %.c,$(build)/%,$(wildcard tests/c/*_test.c))
+
+compile := $(CC) $(CFLAGS) $(flags_$(config)) -fPIC -pthread -I. $(lua_cflags) $(if $(libedit),-DGQ_LIBEDIT)
+libs := $(openblas_libs) -lcjson $(zlib) -lm -pthread
+sanitize := $(filter -fsanitize%,$(flags_$(config)))
+
+.PHONY: all run test check ctest lint format install clean objects found setup
+all: found $(products)
+
+found:
+	@$(if $(lua_libs),,echo 'Lua 5.4: headers missing; run scripts/setup'; exit 1)
+	@echo 'OpenBLAS: $(if $(OPENBLAS),found in $(OPENBLAS),missing; run scripts/setup)'
+	@echo 'libedit: $(if $(libedit),found,missing; the prompt will have no history and no line editing)'
+	@echo 'gnuplot: $(if $(gnuplot),found,missing; plots to files need it)'
+	@echo 'CUDA toolkit: $(if $(nvcc),found ($(nvcc)),missing; this build runs on the CPU)'
+
+objects: $(objects)
+
+# ---- compiling ----
+
+$(build)/%.o: %.c $(build)/flags
+	@mkdir -p $(@D)
+	$(compile) -MMD -MP -c $< -o $@
+
+$(build)/runtime/exec/cpu/kernels.portable.o: simd =
+$(build)/runtime/exec/cpu/kernels.avx2.o: simd = $(AVX2) $(KERNEL_FLAGS)
+$(build)/runtime/exec/cpu/kernels.avx512.o: simd = $(AVX512) $(KERNEL_FLAGS)
+$(build)/runtime/exec/cpu/kernels.%.o: $(kernels) $(build)/flags
+	@mkdir -p $(@D)
+	$(compile) $(simd) -DGQ_KERNELS=$* -MMD -MP -c $< -o $@
+
+$(build)/embedded.c: scripts/embed.lua $(embedded) $(build)/flags
+	lua5.4 scripts/embed.lua $@ $(embedded)
+$(build)/embedded.o: $(build)/embedded.c
+	$(compile) -MMD -MP -c $< -o $@
+
+# Rewritten only when the way of compiling, or the list of sources, has changed.
+.PHONY: force
+$(build)/flags: force
+	@mkdir -p $(@D)
+	@echo '$(compile) $(AVX2) $(AVX512) $(KERNEL_FLAGS) $(embedded)' | cmp -s - $@ || \
+	  echo '$(compile) $(AVX2) $(AVX512) $(KERNEL_FLAGS) $(embedded)' > $@
+$(build)/members: force
+	@mkdir -p $(@D)
+	@echo '$(library)' | cmp -s - $@ || echo '$(library)' > $@
+
+-include $(objects:.o=.d) $(tests_c:=.d)
+
+# ---- linking ----
+
+$(top)/libgq.a: $(library) $(build)/members
+	@rm -f $@
+	$(AR) qcs $@ $(library)
+
+# C modules of a script take Lua's symbols from the shared liblua that both they and gqlua load.
+$(top)/gqlua: $(objects) $(build)/members
+	$(CC) $(sanitize) -o $@ $(objects) $(lua_libs) $(libedit) $(libs) -ldl
+
+# No liblua: the interpreter that loads it has one. nodelete: it owns threads that outlive a state.
+$(top)/gq.so: $(library) $(build)/members
+	$(CC) -shared -Wl,-z,nodelete -Wl,-Bsymbolic -o $@ $(library) $(libs)
+
+# ---- running and testing ----
+
+setup:
+	@scripts/setup build
+
+run:
+	@scripts/setup build
+	@$(MAKE) --no-print-directory all
+	./gqlua $(MAIN_JOB)
+
+test:
+	@scripts/setup test
+	@$(MAKE) --no-print-directory all testbinaries
+	@scripts/test $(config) --jobs $(TEST_JOBS) --limit $(TEST_LIMIT) $(TESTS)
+
+check:
+	@scripts/setup test
+	@$(MAKE) --no-print-directory all testbinaries
+	@scripts/test $(config) --jobs $(TEST_JOBS) --limit 3600 --slow $(TESTS)
+
+ctest: testbinaries
+	@scripts/test $(config) --jobs $(TEST_JOBS) --limit $(TEST_LIMIT) tests/c/*_test.c
+
+.PHONY: testbinaries
+testbinaries: $(tests_c)
+
+$(build)/tests/c/%: tests/c/%.c $(top)/libgq.a
+	@mkdir -p $(@D)
+	$(compile) -MMD -MP -MF $@.d $< -o $@ $(top)/libgq.a $(lua_libs) $(libs) -ldl
+
+lint:
+	@scripts/setup lint
+	luacheck --quiet lua tests scripts examples
+	clang-format --dry-run -Werror $(sources_c)
+	cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 --enable=warning,performance,portability \
+	  --suppress=missingIncludeSystem -j $(TEST_JOBS) -I. $(sort $(filter %.c,$(sources_c)))
+
+format:
+	clang-format -i $(sources_c)
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/lua/5.4 $(DESTDIR)$(PREFIX)/include/gqlua
+	install -m 755 $(top)/gqlua $(DESTDIR)$(PREFIX)/bin/
+	install -m 644 $(top)/libgq.a $(DESTDIR)$(PREFIX)/lib/
+	install -m 755 $(top)/gq.so $(DESTDIR)$(PREFIX)/lib/lua/5.4/
+	cd runtime && find . -name '*.h' -o -name '*.def' | while read -r f; do \
+	  install -D -m 644 "$$f" "$(DESTDIR)$(PREFIX)/include/gqlua/$$f"; done
+
+clean:
+	rm -rf build
+	rm -f gqlua gq.so libgq.a
