@@ -14,6 +14,10 @@ typedef struct gq_opt_config {
   double alpha; bool centered;                  /* RMSProp: 0.99 */
 } gq_opt_config;
 
+/* PyTorch's defaults of a kind: lr 1e-3 (RMSProp 1e-2), weight_decay 0 (AdamW 1e-2). */
+gq_opt_config gq_opt_defaults(gq_opt_kind kind);
+extern const char *const gq_opt_names[];                   /* "adam" ..., NULL at the end */
+
 typedef struct gq_optimiser gq_optimiser;
 /* Parameters are moved into one flat block where possible, and get .grad tensors that are views
 ** of one flat gradient block. */
@@ -24,11 +28,21 @@ gq_opt_config *gq_optimiser_config(gq_optimiser *o);       /* lr etc. may be cha
 ** parameter by number, nothing changed) when a gradient is not finite. */
 int gq_optimiser_step(gq_optimiser *o);
 int gq_optimiser_zero_grad(gq_optimiser *o);
+/* Steps taken. Each parameter has its own count, as in PyTorch, which differs where a NULL .grad
+** left it out: it sets the bias correction. set_steps sets all of them. */
 int64_t gq_optimiser_steps(const gq_optimiser *o);
 void gq_optimiser_set_steps(gq_optimiser *o, int64_t n);
-/* State tensor k (0: first moment or momentum, 1: second, 2: mean for centered) of parameter i: lent; NULL: none. */
-gq_tensor *gq_optimiser_state(gq_optimiser *o, int i, int k);
-/* Scale all gradients so that their joint 2-norm is at most max; *norm is what it was. */
+int64_t gq_optimiser_param_steps(const gq_optimiser *o, int i);
+void gq_optimiser_set_param_steps(gq_optimiser *o, int i, int64_t n);
+int gq_optimiser_count(const gq_optimiser *o);             /* parameters */
+gq_tensor *gq_optimiser_param(const gq_optimiser *o, int i);   /* lent */
+/* GQ_EARG with a message when the configuration makes no sense; step checks it too. */
+int gq_optimiser_check(const gq_optimiser *o);
+/* State tensor k (0: first moment or momentum, 1: second, 2: mean for centered) of parameter i: a view
+** of a flat block, lent; *t NULL: this kind keeps none. */
+int gq_optimiser_state(gq_optimiser *o, int i, int k, gq_tensor **t);
+/* Scale all gradients so that their joint 2-norm, accumulated in double, is at most max; *norm is
+** what it was. GQ_ENONFINITE, naming the parameter and changing nothing, when it is not finite. */
 int gq_clip_grad_norm(int n, gq_tensor *const *params, double max, double *norm);
 
 #endif
