@@ -24,7 +24,7 @@ gq_tensor *gqL_checktensor(lua_State *L, int arg);          /* lent; errors name
 gq_tensor *gqL_totensor(lua_State *L, int arg);             /* NULL if it is none */
 /* A tensor, or a Lua number as a 0-d tensor of dtype `like` (pushed on the stack to keep it alive). */
 gq_tensor *gqL_operand(lua_State *L, int arg, gq_dtype like);
-const char *gqL_typename(lua_State *L, int arg);            /* "number 3.5", "tensor float32 {2, 3}", "nil" ... */
+const char *gqL_typename(lua_State *L, int arg);            /* pushes the text: "number 3.5", "tensor float32 {2, 3}", "nil" ... */
 
 int64_t gqL_checkint(lua_State *L, int arg, int64_t min, int64_t max, const char *what);   /* a number that is integral; strings refused */
 double gqL_checknumber(lua_State *L, int arg, const char *what);                           /* strings refused */
@@ -42,8 +42,16 @@ bool gqL_optbool(lua_State *L, int arg, const char *key, bool def);
 const char *gqL_optstring(lua_State *L, int arg, const char *key, const char *def);   /* lent by the table */
 gq_dtype gqL_optdtype(lua_State *L, int arg, const char *key);                        /* default: gq.set_default_dtype's */
 gq_dtype gqL_default_dtype(lua_State *L);
-/* Seed for the next draw: explicit option, or the generator of gq.manual_seed (advances it). */
+/* Seed for the next draw, from the generator of gq.manual_seed (advances it). */
 uint64_t gqL_nextseed(lua_State *L);
+
+/* What one Lua state remembers; lives in its registry. */
+typedef struct gqL_state {
+  uint64_t seed, counter;          /* generator: draw number `counter` of stream `seed` */
+  gq_dtype dtype;                  /* default of constructors */
+  size_t survived;                 /* tensor bytes alive after the last full collection */
+} gqL_state;
+gqL_state *gqL_getstate(lua_State *L);
 
 /* "nearest" name in a NULL-terminated list, for "did you mean": NULL if none is near. */
 const char *gqL_nearest(const char *name, const char *const *known);
@@ -53,10 +61,26 @@ const char *gqL_nearest(const char *name, const char *const *known);
 ** stack that frees it). what: "the dynamics function of gq.odeint". */
 gq_trace *gqL_trace(lua_State *L, int fn, int nin, const gq_dtype *d, const gq_shape *s, int nout, const char *what);
 
+/* An operation on lent tensors, recorded or traced; pushes the result's handle and lends its tensor.
+** Out of memory: collects and tries again. Raises on failure. */
+gq_tensor *gqL_op(lua_State *L, gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_);
+
+/* Functions with their one-line help: set in the module table on top of the stack, in gq.docs
+** (keyed by the function), and, where `method`, among the methods of tensors too. */
+typedef struct gqL_function { const char *name; lua_CFunction f; bool method; const char *doc; } gqL_function;
+void gqL_register(lua_State *L, const gqL_function *list);     /* list ends with a NULL name */
+
+/* Lua files carried inside the binary (scripts/embed.lua): name is the file's without folder and
+** suffix ("init", "nn"). The list ends with a NULL name. */
+typedef struct gq_embedded { const char *name; const char *source; size_t length; } gq_embedded;
+extern const gq_embedded gq_embedded_files[];
+
 /* Parts: each pushes nothing and adds its functions to the module table on top of the stack. */
 void gqL_open_tensor(lua_State *L);     /* l_tensor.c: constructors, tensor metatable, indexing, views */
 void gqL_open_ops(lua_State *L);        /* l_ops.c: everything of ir/ops.def, reductions */
+void gqL_open_shape(lua_State *L);      /* l_shape.c: reshape, permute, cat, split, index_select ... */
 void gqL_open_autograd(lua_State *L);   /* l_autograd.c */
+void gqL_open_trace(lua_State *L);      /* l_trace.c: gqL_trace, gq.core.trace */
 void gqL_open_ode(lua_State *L);        /* l_ode.c: odeint, gauss_legendre */
 void gqL_open_sde(lua_State *L);        /* l_sde.c: brownian, sdeint core */
 void gqL_open_optim(lua_State *L);      /* l_optim.c: optimiser userdata core */
