@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define OPTIMISER "gq.optimiser"
+#define TENSORS "gq.parameters"
 
 /* ---- configuration: one row a key ---- */
 
@@ -127,32 +128,45 @@ static int checkkind(lua_State *L, int arg) {
   return luaL_error(L, "optimiser: unknown kind '%s': expected adam, adamw, sgd or rmsprop", name);
 }
 
-/* A list of tensors as an array; the array is a userdata left on the stack, the list keeps the tensors. */
-static gq_tensor **checkparams(lua_State *L, int arg, int *n, const char *what) {
+/* The tensors of a list, each held by a reference until the userdata is released or collected. */
+typedef struct tensors {
+  int n;
+  gq_tensor *t[];
+} tensors;
+
+static int release(lua_State *L) {
+  tensors *p = luaL_checkudata(L, 1, TENSORS);
+  while (p->n > 0) gq_tensor_unref(p->t[--p->n]);
+  return 0;
+}
+
+static tensors *checkparams(lua_State *L, int arg, const char *what) {
   if (!lua_istable(L, arg)) luaL_error(L, "%s: parameters are %s: expected a list of tensors", what, gqL_typename(L, arg));
   lua_Unsigned count = lua_rawlen(L, arg);
   if (count == 0) luaL_error(L, "%s: no parameters: expected a list with at least one tensor", what);
   if (count > 1 << 24) luaL_error(L, "%s: too many parameters", what);
-  gq_tensor **list = lua_newuserdatauv(L, (size_t)count * sizeof *list, 0);
+  tensors *p = lua_newuserdatauv(L, sizeof *p + (size_t)count * sizeof *p->t, 0);
+  p->n = 0;
+  luaL_setmetatable(L, TENSORS);
   for (lua_Unsigned i = 0; i < count; i++) {
     lua_rawgeti(L, arg, (lua_Integer)i + 1);
-    list[i] = gqL_totensor(L, -1);
-    if (!list[i]) luaL_error(L, "%s: parameter %d is %s: expected a tensor", what, (int)i + 1, gqL_typename(L, -1));
+    gq_tensor *t = gqL_totensor(L, lua_gettop(L));
+    if (!t) luaL_error(L, "%s: parameter %d is %s: expected a tensor", what, (int)i + 1, gqL_typename(L, lua_gettop(L)));
+    p->t[p->n++] = gq_tensor_ref(t);
     lua_pop(L, 1);
   }
-  *n = (int)count;
-  return list;
+  return p;
 }
 
 static int optimiser(lua_State *L) {
-  int n, kind = checkkind(L, 1);
-  gq_tensor **params = checkparams(L, 2, &n, gq_opt_names[kind]);
+  int kind = checkkind(L, 1);
+  tensors *p = checkparams(L, 2, gq_opt_names[kind]);
   gq_opt_config c = read_config(L, 3, (gq_opt_kind)kind);
   handle *h = lua_newuserdatauv(L, sizeof *h, 0);
   h->o = NULL;
   h->kind = (gq_opt_kind)kind;
   luaL_setmetatable(L, OPTIMISER);
-  gqL_retry(L, gq_optimiser_new(h->kind, n, params, c, &h->o));
+  gqL_retry(L, gq_optimiser_new(h->kind, p->n, p->t, c, &h->o));
   return 1;
 }
 
@@ -254,10 +268,9 @@ static int opt_tostring(lua_State *L) {
 }
 
 static int clip_grad_norm(lua_State *L) {
-  int n;
   double norm = 0, max = gqL_checknumber(L, 2, "max");
-  gq_tensor **params = checkparams(L, 1, &n, "clip_grad_norm");
-  gqL_retry(L, gq_clip_grad_norm(n, params, max, &norm));
+  tensors *p = checkparams(L, 1, "clip_grad_norm");
+  gqL_retry(L, gq_clip_grad_norm(p->n, p->t, max, &norm));
   lua_pushnumber(L, norm);
   return 1;
 }
@@ -278,6 +291,11 @@ void gqL_open_optim(lua_State *L) {
     luaL_setfuncs(L, meta, 0);
     luaL_newlib(L, methods);
     lua_setfield(L, -2, "__index");
+  }
+  lua_pop(L, 1);
+  if (luaL_newmetatable(L, TENSORS)) {
+    lua_pushcfunction(L, release);
+    lua_setfield(L, -2, "__gc");
   }
   lua_pop(L, 1);
   lua_pushcfunction(L, optimiser);
