@@ -1,0 +1,114 @@
+/*
+** alloc.c -- the one allocator: aligned to a cache line, counted, and failable by tests.
+** A header of one line in front of each block holds its size.
+*/
+#include "base.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ALIGN = 64 };
+
+static atomic_size_t live_bytes, live_blocks, calls, peak_bytes;
+
+/* The injected fault: calls left before it; negative: none. */
+static atomic_long fault_after = -1;
+static atomic_bool fault_stays;
+
+void gq_alloc_fail (long after, bool persistent) {
+  atomic_store(&fault_stays, persistent);
+  atomic_store(&fault_after, after < 0 ? -1 : after);
+}
+
+static bool fault (void) {
+  long left = atomic_load_explicit(&fault_after, memory_order_relaxed);
+  if (left < 0) return false;
+  if (left > 0) {
+    atomic_store(&fault_after, left - 1);
+    return false;
+  }
+  if (!atomic_load(&fault_stays)) atomic_store(&fault_after, -1);
+  return true;
+}
+
+size_t gq_live_bytes (void) { return atomic_load_explicit(&live_bytes, memory_order_relaxed); }
+size_t gq_live_blocks (void) { return atomic_load_explicit(&live_blocks, memory_order_relaxed); }
+size_t gq_alloc_count (void) { return atomic_load_explicit(&calls, memory_order_relaxed); }
+size_t gq_peak_bytes (void) { return atomic_load_explicit(&peak_bytes, memory_order_relaxed); }
+void gq_peak_reset (void) { atomic_store(&peak_bytes, gq_live_bytes()); }
+
+static void count (size_t bytes) {
+  size_t now = atomic_fetch_add_explicit(&live_bytes, bytes, memory_order_relaxed) + bytes;
+  size_t peak = gq_peak_bytes();
+  while (now > peak && !atomic_compare_exchange_weak(&peak_bytes, &peak, now)) continue;
+}
+
+static size_t *header (void *p) { return (size_t *)((char *)p - ALIGN); }
+
+void *gq_alloc (size_t bytes) {
+  atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed);
+  if (fault() || bytes > PTRDIFF_MAX - 2 * ALIGN) return NULL;
+  char *base = aligned_alloc(ALIGN, ALIGN + (bytes + ALIGN - 1) / ALIGN * ALIGN);
+  if (!base) return NULL;
+  *(size_t *)base = bytes;
+  count(bytes);
+  atomic_fetch_add_explicit(&live_blocks, 1, memory_order_relaxed);
+  return base + ALIGN;
+}
+
+void *gq_calloc (size_t n, size_t size) {
+  size_t bytes;
+  if (!gq_size_mul(n, size, &bytes)) return NULL;
+  void *p = gq_alloc(bytes);
+  return p ? memset(p, 0, bytes) : NULL;
+}
+
+/* realloc does not keep the alignment, so growing is a copy. */
+void *gq_realloc (void *p, size_t bytes) {
+  void *q = gq_alloc(bytes);
+  if (!p || !q) return q;
+  size_t old = *header(p);
+  memcpy(q, p, old < bytes ? old : bytes);
+  gq_free(p);
+  return q;
+}
+
+void gq_free (void *p) {
+  if (!p) return;
+  atomic_fetch_sub_explicit(&live_bytes, *header(p), memory_order_relaxed);
+  atomic_fetch_sub_explicit(&live_blocks, 1, memory_order_relaxed);
+  free(header(p));
+}
+
+char *gq_strdup (const char *s) {
+  size_t n = strlen(s) + 1;
+  char *copy = gq_alloc(n);
+  return copy ? memcpy(copy, s, n) : NULL;
+}
+
+bool gq_size_mul (size_t a, size_t b, size_t *out) { return !__builtin_mul_overflow(a, b, out); }
+bool gq_size_add (size_t a, size_t b, size_t *out) { return !__builtin_add_overflow(a, b, out); }
+
+/* ---- arenas ---- */
+
+int gq_arena_init (gq_arena *a, size_t bytes) {
+  a->used = 0;
+  a->size = bytes;
+  a->base = gq_alloc(bytes);
+  if (a->base) return GQ_OK;
+  a->size = 0;
+  return gq_nomem(bytes);
+}
+
+void *gq_arena_get (gq_arena *a, size_t bytes) {
+  size_t start = (a->used + ALIGN - 1) / ALIGN * ALIGN;
+  if (start > a->size || bytes > a->size - start) return NULL;
+  a->used = start + bytes;
+  return a->base + start;
+}
+
+void gq_arena_done (gq_arena *a) {
+  gq_free(a->base);
+  *a = (gq_arena){0};
+}

@@ -1,0 +1,262 @@
+/*
+** threads.c -- a small pool. Workers stay alive, each bound to a core of its own where there are
+** enough, and spin for a moment before they sleep: a step attempt takes about 100 microseconds,
+** waking a sleeper a good part of that. Items are dealt out by number, never by who is free, so
+** that the same thread count gives the same bits.
+*/
+#define _GNU_SOURCE
+#include "base.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+enum { MAX_THREADS = 256, SPIN_MICROSECONDS = 60 };
+
+static struct pool {
+  pthread_mutex_t lock;              /* guards sleeping; held briefly */
+  pthread_cond_t work, done;
+  atomic_int size;                   /* workers wanted, the caller included; 0: not chosen yet */
+  int running;                       /* threads started, the caller not included */
+  pthread_t thread[MAX_THREADS];
+  atomic_uint round;                 /* +1 for every job: workers wait for it to change */
+  atomic_int unfinished, sleeping;
+  atomic_bool caller_sleeps, busy;
+  bool stop, crowded;                /* crowded: more workers than cores, spinning would hold them up */
+  int n, stride;                     /* the job: items, and who takes which */
+  void (*fn)(void *, int);
+  void *ctx;
+} pool = {.lock = PTHREAD_MUTEX_INITIALIZER, .work = PTHREAD_COND_INITIALIZER, .done = PTHREAD_COND_INITIALIZER};
+
+static __thread bool inside;         /* running an item: nested calls are serial */
+
+static int cores (cpu_set_t *set) {
+  CPU_ZERO(set);
+  if (sched_getaffinity(0, sizeof *set, set) != 0) return 1;
+  int n = CPU_COUNT(set);
+  return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : n;
+}
+
+static int default_size (void) {
+  cpu_set_t set;
+  const char *text = getenv("GQ_THREADS");
+  char *end;
+  long n = text ? strtol(text, &end, 10) : 0;
+  if (text && end != text && *end == '\0' && n >= 1 && n <= MAX_THREADS) return (int)n;
+  return cores(&set);
+}
+
+int gq_threads (void) {
+  int n = atomic_load(&pool.size);
+  if (n == 0) {
+    int none = 0;
+    n = default_size();
+    if (!atomic_compare_exchange_strong(&pool.size, &none, n)) n = none;
+  }
+  return n;
+}
+
+static void pause_briefly (void) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#else
+  sched_yield();
+#endif
+}
+
+/* Spin until *value differs from old (true) or patience ends (false). */
+static bool spin_until_changed (atomic_uint *value, unsigned old) {
+  if (pool.crowded) return atomic_load(value) != old;
+  double end = gq_clock() + 1e-6 * SPIN_MICROSECONDS;
+  do {
+    for (int i = 0; i < 64; i++) {
+      if (atomic_load_explicit(value, memory_order_acquire) != old) return true;
+      pause_briefly();
+    }
+  } while (gq_clock() < end);
+  return false;
+}
+
+static bool spin_until_finished (void) {
+  double end = gq_clock() + 1e-6 * SPIN_MICROSECONDS;
+  do {
+    for (int i = 0; i < 64; i++) {
+      if (atomic_load_explicit(&pool.unfinished, memory_order_acquire) == 0) return true;
+      pause_briefly();
+    }
+  } while (!pool.crowded && gq_clock() < end);
+  return false;
+}
+
+/* ---- workers ---- */
+
+/* Worker i sits on the i-th core after the caller's, among those that the process may use. */
+static void bind_worker (int i) {
+  cpu_set_t set, one;
+  int n = cores(&set), at = sched_getcpu();
+  if (pool.crowded || n < 2) return;
+  CPU_ZERO(&one);
+  for (int cpu = at < 0 ? 0 : at, left = i; left > 0;) {
+    cpu = (cpu + 1) % CPU_SETSIZE;
+    if (CPU_ISSET(cpu, &set) && --left == 0) CPU_SET(cpu, &one);
+  }
+  pthread_setaffinity_np(pool.thread[i], sizeof one, &one);      /* best effort */
+}
+
+static void run_share (int worker) {
+  inside = true;
+  for (int i = worker; i < pool.n; i += pool.stride) pool.fn(pool.ctx, i);
+  inside = false;
+}
+
+static void finish_share (void) {
+  if (atomic_fetch_sub(&pool.unfinished, 1) != 1 || !atomic_load(&pool.caller_sleeps)) return;
+  pthread_mutex_lock(&pool.lock);
+  pthread_cond_signal(&pool.done);
+  pthread_mutex_unlock(&pool.lock);
+}
+
+static void wait_for_round (unsigned seen) {
+  if (spin_until_changed(&pool.round, seen)) return;
+  pthread_mutex_lock(&pool.lock);
+  atomic_fetch_add(&pool.sleeping, 1);      /* before looking again: start_round looks in the other order */
+  while (atomic_load(&pool.round) == seen) pthread_cond_wait(&pool.work, &pool.lock);
+  atomic_fetch_sub(&pool.sleeping, 1);
+  pthread_mutex_unlock(&pool.lock);
+}
+
+typedef struct start {
+  int worker;
+  unsigned seen;
+} start;
+
+static start starts[MAX_THREADS];
+
+static void *work (void *arg) {
+  start s = *(start *)arg;
+  for (;;) {
+    wait_for_round(s.seen);
+    s.seen = atomic_load(&pool.round);
+    if (pool.stop) break;
+    run_share(s.worker);
+    finish_share();
+  }
+  return NULL;
+}
+
+static void start_round (void) {
+  atomic_fetch_add(&pool.round, 1);
+  if (atomic_load(&pool.sleeping) == 0) return;
+  pthread_mutex_lock(&pool.lock);
+  pthread_cond_broadcast(&pool.work);
+  pthread_mutex_unlock(&pool.lock);
+}
+
+static void wait_for_workers (void) {
+  if (spin_until_finished()) return;
+  pthread_mutex_lock(&pool.lock);
+  atomic_store(&pool.caller_sleeps, true);
+  while (atomic_load(&pool.unfinished) != 0) pthread_cond_wait(&pool.done, &pool.lock);
+  atomic_store(&pool.caller_sleeps, false);
+  pthread_mutex_unlock(&pool.lock);
+}
+
+/* ---- starting and stopping; the caller holds pool.busy ---- */
+
+/* After fork only the calling thread exists: the child starts over, serial unless it asks. */
+static void forget_workers (void) {
+  pthread_mutex_init(&pool.lock, NULL);
+  pthread_cond_init(&pool.work, NULL);
+  pthread_cond_init(&pool.done, NULL);
+  pool.running = 0;
+  atomic_store(&pool.size, 1);
+  atomic_store(&pool.unfinished, 0);
+  atomic_store(&pool.sleeping, 0);
+  atomic_store(&pool.caller_sleeps, false);
+  atomic_store(&pool.busy, false);
+}
+
+static void watch_forks (void) { pthread_atfork(NULL, NULL, forget_workers); }
+
+static void stop_workers (void) {
+  if (pool.running == 0) return;
+  pool.stop = true;
+  start_round();
+  for (int i = 1; i <= pool.running; i++) pthread_join(pool.thread[i], NULL);
+  pool.running = 0;
+  pool.stop = false;
+}
+
+/* Signals stay with the threads that the program knows of. */
+static int start_worker (int i) {
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  starts[i] = (start){i, atomic_load(&pool.round)};
+  int err = pthread_create(&pool.thread[i], NULL, work, &starts[i]);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  if (err == 0) bind_worker(i);
+  return err;
+}
+
+static int start_workers (int size) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  cpu_set_t set;
+  pthread_once(&once, watch_forks);
+  pool.crowded = size > cores(&set);
+  while (pool.running < size - 1) {
+    if (start_worker(pool.running + 1) != 0) {
+      stop_workers();
+      return gq_fail(GQ_ENOMEM, "%d threads could not be started", size);
+    }
+    pool.running++;
+  }
+  return GQ_OK;
+}
+
+int gq_set_threads (int n) {
+  if (n < 1 || n > MAX_THREADS)
+    return gq_fail(GQ_EARG, "%d threads: expected 1 to %d", n, MAX_THREADS);
+  if (inside || atomic_exchange(&pool.busy, true))
+    return gq_fail(GQ_ESTATE, "the number of threads cannot change while they are at work");
+  int status = GQ_OK;
+  if (n != pool.running + 1) {
+    stop_workers();
+    status = start_workers(n);
+  }
+  atomic_store(&pool.size, status == GQ_OK ? n : 1);
+  atomic_store(&pool.busy, false);
+  return status;
+}
+
+/* ---- the call ---- */
+
+static void run_all (int n, void (*fn)(void *, int), void *ctx) {
+  for (int i = 0; i < n; i++) fn(ctx, i);
+}
+
+static bool ready (int size) {
+  if (pool.running == size - 1) return true;
+  if (start_workers(size) == GQ_OK) return true;
+  atomic_store(&pool.size, 1);             /* no threads to be had: go on without */
+  return false;
+}
+
+void gq_parallel (int n, void (*fn)(void *ctx, int i), void *ctx) {
+  int size = gq_threads();
+  if (n <= 1 || size == 1 || inside || atomic_exchange(&pool.busy, true)) {
+    run_all(n, fn, ctx);
+    return;
+  }
+  if (ready(size)) {
+    pool.n = n, pool.stride = size, pool.fn = fn, pool.ctx = ctx;
+    atomic_store(&pool.unfinished, pool.running);
+    start_round();
+    run_share(0);
+    wait_for_workers();
+  } else
+    run_all(n, fn, ctx);
+  atomic_store(&pool.busy, false);
+}

@@ -1,0 +1,165 @@
+/*
+** copy.c -- moving numbers between tensors of any strides and dtypes, and single numbers.
+*/
+#include "tensor.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Conversions that C leaves undefined get a meaning: NaN is 0, what is too large stops at the end. */
+static int64_t to_int (double x) {
+  if (x != x) return 0;
+  if (x >= 0x1p63) return INT64_MAX;
+  if (x < -0x1p63) return INT64_MIN;
+  return (int64_t)x;
+}
+
+/* One row: n numbers, strides in elements. */
+typedef void row_fn(void *dst, int64_t ds, const void *src, int64_t ss, int64_t n);
+
+#define ROW(name, D, S, convert)                                                     \
+  static void name (void *dst, int64_t ds, const void *src, int64_t ss, int64_t n) { \
+    D *d = dst;                                                                      \
+    const S *s = src;                                                                \
+    for (int64_t i = 0; i < n; i++, d += ds, s += ss) *d = (D)convert(*s);           \
+  }
+#define NONZERO(x) ((x) != 0)
+
+ROW(f32_f32, float, float, )
+ROW(f64_f64, double, double, )
+ROW(i64_i64, int64_t, int64_t, )
+ROW(bool_bool, uint8_t, uint8_t, )
+ROW(f32_f64, float, double, )
+ROW(f32_i64, float, int64_t, )
+ROW(f32_bool, float, uint8_t, )
+ROW(f64_f32, double, float, )
+ROW(f64_i64, double, int64_t, )
+ROW(f64_bool, double, uint8_t, )
+ROW(i64_f32, int64_t, float, to_int)
+ROW(i64_f64, int64_t, double, to_int)
+ROW(i64_bool, int64_t, uint8_t, )
+ROW(bool_f32, uint8_t, float, NONZERO)
+ROW(bool_f64, uint8_t, double, NONZERO)
+ROW(bool_i64, uint8_t, int64_t, NONZERO)
+
+static row_fn *const row_of[GQ_NDTYPE][GQ_NDTYPE] = {      /* [to][from] */
+    {f32_f32, f32_f64, f32_i64, f32_bool},
+    {f64_f32, f64_f64, f64_i64, f64_bool},
+    {i64_f32, i64_f64, i64_i64, i64_bool},
+    {bool_f32, bool_f64, bool_i64, bool_bool},
+};
+
+/* Both tensors as a stack of rows along the last dimension. */
+static void copy_rows (gq_tensor *dst, const gq_tensor *src) {
+  int last = dst->shape.ndim - 1;
+  row_fn *row = row_of[dst->dtype][src->dtype];
+  int64_t at[GQ_MAXDIM] = {0}, dsize = (int64_t)gq_dtype_size(dst->dtype), ssize = (int64_t)gq_dtype_size(src->dtype);
+  char *d = gq_tensor_data(dst);
+  const char *s = gq_tensor_data(src);
+  for (;;) {
+    row(d, dst->stride[last], s, src->stride[last], dst->shape.dim[last]);
+    int i = last - 1;
+    for (; i >= 0; i--) {      /* count up, as an odometer does */
+      d += dst->stride[i] * dsize, s += src->stride[i] * ssize;
+      if (++at[i] < dst->shape.dim[i]) break;
+      d -= at[i] * dst->stride[i] * dsize, s -= at[i] * src->stride[i] * ssize;
+      at[i] = 0;
+    }
+    if (i < 0) return;
+  }
+}
+
+static void copy_apart (gq_tensor *dst, const gq_tensor *src) {
+  int64_t n = gq_numel(dst->shape);
+  if (n == 0) return;
+  if (gq_tensor_contiguous(dst) && gq_tensor_contiguous(src)) {
+    if (dst->dtype == src->dtype)
+      memcpy(gq_tensor_data(dst), gq_tensor_data(src), (size_t)n * gq_dtype_size(dst->dtype));
+    else
+      row_of[dst->dtype][src->dtype](gq_tensor_data(dst), 1, gq_tensor_data(src), 1, n);
+    return;
+  }
+  copy_rows(dst, src);
+}
+
+static int check_writable (const gq_tensor *t) {
+  if (!t->storage) return gq_fail(GQ_ESTATE, "a traced value cannot be written to");
+  for (int i = 0; i < t->shape.ndim; i++)
+    if (t->stride[i] == 0 && t->shape.dim[i] > 1)
+      return gq_fail(GQ_EARG, "an expanded tensor holds one number many times and cannot be written to: use :clone()");
+  return GQ_OK;
+}
+
+int gq_tensor_copy (gq_tensor *dst, const gq_tensor *src) {
+  GQ_TRY(check_writable(dst));
+  if (!src->storage) return gq_fail(GQ_ESTATE, "a traced value has no numbers to copy");
+  if (!gq_shape_equal(dst->shape, src->shape)) {
+    char a[160], b[160];
+    return gq_fail(GQ_ESHAPE, "a tensor of shape %s cannot be copied into one of shape %s",
+                   gq_shape_text(src->shape, b, sizeof b), gq_shape_text(dst->shape, a, sizeof a));
+  }
+  gq_tensor *apart = NULL;
+  if (dst->storage == src->storage && gq_numel(dst->shape) > 1) {      /* views may overlap */
+    GQ_TRY(gq_tensor_empty(src->dtype, src->shape, &apart));
+    copy_apart(apart, src);
+    src = apart;
+  }
+  copy_apart(dst, src);
+  dst->storage->version++;
+  gq_tensor_unref(apart);
+  return GQ_OK;
+}
+
+/* ---- single numbers ---- */
+
+static double load (const void *p, gq_dtype d) {
+  switch (d) {
+    case GQ_F32: return *(const float *)p;
+    case GQ_F64: return *(const double *)p;
+    case GQ_I64: return (double)*(const int64_t *)p;
+    default: return *(const uint8_t *)p;
+  }
+}
+
+static void store (void *p, gq_dtype d, double x) {
+  switch (d) {
+    case GQ_F32: *(float *)p = (float)x; break;
+    case GQ_F64: *(double *)p = x; break;
+    case GQ_I64: *(int64_t *)p = to_int(x); break;
+    default: *(uint8_t *)p = x != 0; break;
+  }
+}
+
+static void *at (const gq_tensor *t, const int64_t *index) {
+  int64_t i = 0;
+  for (int k = 0; k < t->shape.ndim; k++) {
+    GQ_ASSERT(index[k] >= 0 && index[k] < t->shape.dim[k]);
+    i += index[k] * t->stride[k];
+  }
+  return (char *)gq_tensor_data(t) + i * (int64_t)gq_dtype_size(t->dtype);
+}
+
+double gq_tensor_get (const gq_tensor *t, const int64_t *index) { return load(at(t, index), t->dtype); }
+
+void gq_tensor_set (gq_tensor *t, const int64_t *index, double value) { store(at(t, index), t->dtype, value); }
+
+int64_t gq_tensor_get_int (const gq_tensor *t, const int64_t *index) {
+  void *p = at(t, index);
+  return t->dtype == GQ_I64 ? *(int64_t *)p : to_int(load(p, t->dtype));
+}
+
+int gq_tensor_fill (gq_tensor *t, double value) {
+  GQ_TRY(check_writable(t));
+  union {
+    float f32;
+    double f64;
+    int64_t i64;
+    uint8_t b;
+  } bits;
+  store(&bits, t->dtype, value);
+  gq_storage one = {.refs = 1, .bytes = sizeof bits, .data = &bits};
+  gq_tensor number = {.refs = 1, .dtype = t->dtype, .shape = t->shape, .storage = &one};      /* strides 0 */
+  copy_apart(t, &number);
+  t->storage->version++;
+  return GQ_OK;
+}

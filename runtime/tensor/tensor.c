@@ -1,0 +1,181 @@
+/*
+** tensor.c -- tensors as counted views of counted storage: making, viewing, releasing.
+*/
+#include "tensor.h"
+
+#include <string.h>
+
+void gq_tape_unref (struct gq_tape *t_);      /* exec/tape.c: the one name of a later stage used here */
+
+static void storage_unref (gq_storage *s) {
+  if (!s || --s->refs > 0) return;
+  gq_free(s->data);
+  gq_free(s);
+}
+
+static gq_storage *storage_new (size_t bytes, bool zero) {
+  gq_storage *s = gq_calloc(1, sizeof *s);
+  if (!s) return NULL;
+  s->refs = 1;
+  s->bytes = bytes;
+  s->data = zero ? gq_calloc(1, bytes) : gq_alloc(bytes);
+  if (s->data) return s;
+  gq_free(s);
+  return NULL;
+}
+
+/* A tensor without storage. */
+static gq_tensor *bare (gq_dtype d, gq_shape s) {
+  gq_tensor *t = gq_calloc(1, sizeof *t);
+  if (!t) return NULL;
+  t->refs = 1;
+  t->dtype = d;
+  t->shape = s;
+  t->ref = -1;
+  gq_shape_strides(s, t->stride);
+  return t;
+}
+
+static int make (gq_dtype d, gq_shape s, bool zero, gq_tensor **out) {
+  size_t bytes;
+  *out = NULL;
+  GQ_TRY(gq_shape_check(s, d, &bytes));
+  gq_tensor *t = bare(d, s);
+  if (!t) return gq_nomem(sizeof *t);
+  t->storage = storage_new(bytes, zero);
+  if (!t->storage) {
+    gq_free(t);
+    return gq_nomem(bytes);
+  }
+  *out = t;
+  return GQ_OK;
+}
+
+int gq_tensor_new (gq_dtype d, gq_shape s, gq_tensor **out) { return make(d, s, true, out); }
+int gq_tensor_empty (gq_dtype d, gq_shape s, gq_tensor **out) { return make(d, s, false, out); }
+
+int gq_tensor_traced (gq_dtype d, gq_shape s, uint64_t trace, int32_t ref, gq_tensor **out) {
+  *out = NULL;
+  GQ_TRY(gq_shape_check(s, d, NULL));
+  gq_tensor *t = bare(d, s);
+  if (!t) return gq_nomem(sizeof *t);
+  t->trace = trace;
+  t->ref = ref;
+  *out = t;
+  return GQ_OK;
+}
+
+/* First and last element that a view touches lie inside the storage. */
+static bool inside (gq_shape s, const int64_t *stride, int64_t offset, int64_t numbers) {
+  int64_t low = offset, high = offset, reach;
+  if (gq_numel(s) == 0) return offset >= 0 && offset <= numbers;
+  for (int i = 0; i < s.ndim; i++) {
+    if (__builtin_mul_overflow(s.dim[i] - 1, stride[i], &reach)) return false;
+    if (__builtin_add_overflow(reach < 0 ? low : high, reach, reach < 0 ? &low : &high)) return false;
+  }
+  return low >= 0 && high < numbers;
+}
+
+int gq_tensor_view (const gq_tensor *t, gq_shape s, const int64_t *stride, int64_t offset, gq_tensor **out) {
+  *out = NULL;
+  GQ_TRY(gq_shape_check(s, t->dtype, NULL));
+  if (!t->storage) return gq_fail(GQ_ESTATE, "a traced value has no storage to view");
+  if (!inside(s, stride, offset, (int64_t)(t->storage->bytes / gq_dtype_size(t->dtype))))
+    return gq_fail(GQ_EINDEX, "the view reaches outside its tensor");
+  gq_tensor *v = bare(t->dtype, s);
+  if (!v) return gq_nomem(sizeof *v);
+  memcpy(v->stride, stride, (size_t)s.ndim * sizeof *stride);
+  v->offset = offset;
+  v->storage = t->storage;
+  v->storage->refs++;
+  *out = v;
+  return GQ_OK;
+}
+
+gq_tensor *gq_tensor_ref (gq_tensor *t) {
+  if (t) t->refs++;
+  return t;
+}
+
+/* A gradient may have a gradient: a loop, not a recursion. */
+void gq_tensor_unref (gq_tensor *t_) {
+  while (t_ && --t_->refs == 0) {
+    gq_tensor *next = t_->grad;
+    struct gq_tape *tape = t_->tape;
+    storage_unref(t_->storage);
+    gq_free(t_);
+    if (tape) gq_tape_unref(tape);
+    t_ = next;
+  }
+}
+
+void *gq_tensor_data (const gq_tensor *t) {
+  return t->storage ? (char *)t->storage->data + t->offset * (int64_t)gq_dtype_size(t->dtype) : NULL;
+}
+
+bool gq_tensor_contiguous (const gq_tensor *t) {
+  int64_t step = 1;
+  if (gq_numel(t->shape) == 0) return true;
+  for (int i = t->shape.ndim - 1; i >= 0; i--) {
+    if (t->shape.dim[i] != 1 && t->stride[i] != step) return false;
+    step *= t->shape.dim[i];
+  }
+  return true;
+}
+
+int gq_tensor_contiguous_get (gq_tensor *t, gq_tensor **out) {
+  *out = NULL;
+  if (!t->storage) return gq_fail(GQ_ESTATE, "a traced value has no numbers");
+  if (gq_tensor_contiguous(t)) {
+    *out = gq_tensor_ref(t);
+    return GQ_OK;
+  }
+  gq_tensor *packed;
+  GQ_TRY(gq_tensor_empty(t->dtype, t->shape, &packed));
+  int status = gq_tensor_copy(packed, t);
+  if (status == GQ_OK) *out = packed;
+  else gq_tensor_unref(packed);
+  return status;
+}
+
+/* ---- parameters in one block ---- */
+
+static bool seen_before (gq_tensor *const *t, int i) {
+  for (int j = 0; j < i; j++)
+    if (t[j]->storage == t[i]->storage) return true;
+  return false;
+}
+
+static void move_into (gq_tensor *t, gq_tensor *flat, int64_t offset) {
+  storage_unref(t->storage);
+  t->storage = flat->storage;
+  t->storage->refs++;
+  t->offset = offset;
+  gq_shape_strides(t->shape, t->stride);
+}
+
+/* Everything that can fail comes before the first tensor moves. */
+int gq_tensor_flatten (int n, gq_tensor *const *t, bool *moved, gq_tensor **flat) {
+  int64_t total = 0;
+  *flat = NULL;
+  for (int i = 0; i < n; i++) {
+    if (t[i]->dtype != t[0]->dtype)
+      return gq_fail(GQ_EDTYPE, "tensors of %s and %s cannot share a block", gq_dtype_name(t[0]->dtype),
+                     gq_dtype_name(t[i]->dtype));
+    moved[i] = t[i]->storage && t[i]->storage->refs == 1 && !seen_before(t, i);
+    if (moved[i]) total += gq_numel(t[i]->shape);
+  }
+  GQ_TRY(gq_tensor_empty(n ? t[0]->dtype : GQ_F32, (gq_shape){1, {total}}, flat));
+  int64_t at = 0;
+  for (int i = 0; i < n; i++) {
+    if (!moved[i]) continue;
+    gq_tensor part = **flat;
+    part.shape = t[i]->shape;
+    part.offset = at;
+    gq_shape_strides(part.shape, part.stride);
+    gq_tensor_copy(&part, t[i]);      /* same shape and dtype, separate storage: cannot fail */
+    move_into(t[i], *flat, at);
+    at += gq_numel(t[i]->shape);
+  }
+  return GQ_OK;
+}
