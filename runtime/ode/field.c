@@ -1,0 +1,427 @@
+/*
+** field.c -- hoisting, slicing and binding of a traced right-hand side, see field.h.
+*/
+#include "field.h"
+
+#include <string.h>
+
+enum { ROWS_PER_SLICE = 16 };    /* fewer rows than this are not worth a thread */
+
+static size_t round64(size_t n) { return (n + 63) & ~(size_t)63; }
+
+void gq_axpy(gq_dtype d, size_t n, double s, const void *src, void *dst) {
+  if (d == GQ_F32) {
+    const float *x = src, f = (float)s;
+    float *y = dst;
+    for (size_t i = 0; i < n; i++) y[i] += f * x[i];
+  } else {
+    const double *x = src;
+    double *y = dst;
+    for (size_t i = 0; i < n; i++) y[i] += s * x[i];
+  }
+}
+
+/* ---- structure ---- */
+
+gq_shape gq_field_boundary_shape(const gq_field *f, int j) {
+  return gq_graph_node(f->body, gq_graph_input(f->body, 2 + j))->shape;
+}
+
+gq_dtype gq_field_boundary_dtype(const gq_field *f, int j) {
+  return gq_graph_node(f->body, gq_graph_input(f->body, 2 + j))->dtype;
+}
+
+/* Shape of boundary j in slice s. */
+static gq_shape slice_shape(const gq_field *f, int s, int j) {
+  gq_shape shape = gq_field_boundary_shape(f, j);
+  if (f->axis[j] >= 0 && f->nslices > 1) shape.dim[f->axis[j]] = f->count[s];
+  return shape;
+}
+
+static size_t slice_bytes(const gq_field *f, int s, int j) {
+  return gq_numel(slice_shape(f, s, j)) * gq_dtype_size(gq_field_boundary_dtype(f, j));
+}
+
+/* A boundary wants a gradient if it is, or depends on, a wanted capture and is a float. */
+static int mark_wanted(gq_field *f) {
+  int n = gq_graph_size(f->pro);
+  bool *needs = gq_calloc(n ? n : 1, sizeof *needs);
+  if (!needs) return gq_nomem(n);
+  for (gq_ref r = 0; r < n; r++) {
+    const gq_node *node = gq_graph_node(f->pro, r);
+    if (node->op == GQ_OP_INPUT) needs[r] = f->want_capture[node->attr.axis];
+    for (int i = 0; i < node->nargs; i++) needs[r] |= needs[node->args[i]];
+    needs[r] &= gq_is_float(node->dtype);
+  }
+  for (int j = 0; j < f->nb; j++) f->want[j] = needs[gq_graph_output(f->pro, j)];
+  gq_free(needs);
+  return GQ_OK;
+}
+
+static int compile_prologue(gq_field *f) {
+  gq_outspec *outs = gq_calloc(f->nb + 1, sizeof *outs);
+  if (!outs) return gq_nomem(f->nb);
+  int n = 0;
+  for (int j = 0; j < f->nb; j++)
+    if (f->direct[j] < 0) outs[n++] = (gq_outspec){gq_graph_output(f->pro, j), 0, GQ_STORE};
+  int status = n ? gq_program_new(f->pro, n, outs, &f->pro_run) : GQ_OK;
+  gq_free(outs);
+  return status;
+}
+
+/* Captures, then one cotangent for each computed wanted boundary; adds to the captures' gradients. */
+static int compile_pull(gq_field *f) {
+  int n = 0;
+  gq_graph *g = gq_graph_new();
+  gq_ref *refs = gq_calloc(2 * f->nb + 3 * f->ncapture + 1, sizeof *refs);
+  gq_outspec *outs = gq_calloc(f->ncapture + 1, sizeof *outs);
+  int status = g && refs && outs ? GQ_OK : gq_nomem(f->nb);
+  if (status == GQ_OK) {
+    gq_ref *bind = refs, *out = bind + f->ncapture, *cot = out + f->nb, *grad = cot + f->nb;
+    for (int i = 0; i < f->ncapture; i++) {
+      const gq_node *c = gq_graph_node(f->pro, gq_graph_input(f->pro, i));
+      bind[i] = gq_input(g, c->dtype, c->shape);
+    }
+    gq_inline(g, f->pro, bind, out);
+    for (int j = 0; j < f->nb; j++) {
+      cot[j] = GQ_NONE;
+      if (f->direct[j] < 0 && f->want[j])
+        cot[j] = gq_input(g, gq_field_boundary_dtype(f, j), gq_field_boundary_shape(f, j)), n++;
+    }
+    if (n) status = gq_vjp(g, f->nb, out, cot, f->ncapture, bind, grad);
+    int m = 0;
+    for (int i = 0; n && status == GQ_OK && i < f->ncapture; i++)
+      if (f->want_capture[i] && grad[i] != GQ_NONE) outs[m++] = (gq_outspec){grad[i], 0, GQ_ADD};
+    for (int i = 0; i < f->ncapture; i++)           /* remember which captures the program adds to */
+      if (!n || grad[i] == GQ_NONE) bind[i] = GQ_NONE;
+    f->pull_adds = gq_calloc(f->ncapture + 1, sizeof *f->pull_adds);
+    if (!f->pull_adds) status = gq_nomem(f->ncapture);
+    else for (int i = 0; i < f->ncapture; i++) f->pull_adds[i] = f->want_capture[i] && bind[i] != GQ_NONE;
+    if (status == GQ_OK && n) status = gq_graph_status(g);
+    if (status == GQ_OK && m) status = gq_program_new(g, m, outs, &f->pro_pull);
+  }
+  gq_graph_free(g);
+  gq_free(refs);
+  gq_free(outs);
+  return status;
+}
+
+static int use_whole(gq_field *f) {
+  f->nslices = f->nclass = 1;
+  f->count[0] = f->shape.ndim ? f->shape.dim[0] : 1;
+  f->class_body[0] = f->body;
+  f->class_shape[0] = f->shape;
+  return GQ_OK;
+}
+
+static int use_slices(gq_field *f, int n, const int *axis) {
+  int64_t rows = f->shape.dim[0], small = rows / n;
+  f->nslices = n;
+  f->nclass = rows % n ? 2 : 1;
+  for (int s = 0; s < n; s++) {
+    f->class_of[s] = f->nclass == 2 && s >= rows % n;
+    f->count[s] = small + (s < rows % n);
+    f->first[s] = s ? f->first[s - 1] + f->count[s - 1] : 0;
+  }
+  for (int c = 0; c < f->nclass; c++) {
+    int64_t count = small + (f->nclass == 2 && c == 0);
+    GQ_TRY(gq_rows_resize(f->body, rows, count, axis, &f->class_body[c]));
+    f->class_shape[c] = f->shape;
+    f->class_shape[c].dim[0] = count;
+  }
+  return GQ_OK;
+}
+
+/* One slice a thread where rows are independent and plentiful. */
+static int cut(gq_field *f) {
+  int64_t rows = f->shape.ndim ? f->shape.dim[0] : 0;
+  int n = gq_threads();
+  if (n > rows / ROWS_PER_SLICE) n = (int)(rows / ROWS_PER_SLICE);
+  if (n > GQ_MAXSLICES) n = GQ_MAXSLICES;
+  for (int j = 0; j < f->nb; j++) f->axis[j] = -1;
+  if (n < 2) return use_whole(f);
+  int *axis = gq_calloc(f->nb + 2, sizeof *axis);
+  if (!axis) return gq_nomem(f->nb);
+  for (int j = 0; j < f->nb + 2; j++) axis[j] = -1;
+  axis[1] = 0;
+  int status;
+  if (gq_rows(f->body, rows, axis) == GQ_OK) {
+    memcpy(f->axis, axis + 2, f->nb * sizeof *axis);
+    status = use_slices(f, n, axis);
+  } else {
+    status = use_whole(f);
+  }
+  gq_free(axis);
+  return status;
+}
+
+static int field_init(gq_field *f, const gq_graph *g, const bool *want_) {
+  const gq_node *z = gq_graph_node(g, gq_graph_input(g, 1));
+  f->dtype = z->dtype, f->shape = z->shape;
+  f->want_capture = gq_calloc(f->ncapture + 1, sizeof(bool));
+  if (!f->want_capture) return gq_nomem(f->ncapture);
+  if (want_) memcpy(f->want_capture, want_, f->ncapture * sizeof(bool));
+  GQ_TRY(gq_hoist(g, 2, &f->pro, &f->body, &f->direct));
+  f->nb = gq_graph_outputs(f->pro);
+  f->axis = gq_calloc(f->nb + 1, sizeof *f->axis);
+  f->want = gq_calloc(f->nb + 1, sizeof *f->want);
+  if (!f->axis || !f->want) return gq_nomem(f->nb);
+  GQ_TRY(mark_wanted(f));
+  GQ_TRY(compile_prologue(f));
+  GQ_TRY(compile_pull(f));
+  return cut(f);
+}
+
+int gq_field_new(const gq_graph *g, int ncapture, const bool *want_, gq_field **out) {
+  gq_field *f = gq_calloc(1, sizeof *f);
+  if (!f) return gq_nomem(sizeof *f);
+  f->ncapture = ncapture;
+  int status = field_init(f, g, want_);
+  if (status != GQ_OK) gq_field_free(f);
+  else *out = f;
+  return status;
+}
+
+void gq_field_free(gq_field *f) {
+  if (!f) return;
+  for (int c = 0; c < 2; c++)
+    if (f->class_body[c] != f->body) gq_graph_free(f->class_body[c]);
+  gq_program_free(f->pro_run);
+  gq_program_free(f->pro_pull);
+  gq_graph_free(f->pro);
+  gq_graph_free(f->body);
+  gq_free(f->direct);
+  gq_free(f->axis);
+  gq_free(f->want);
+  gq_free(f->want_capture);
+  gq_free(f->pull_adds);
+  gq_free(f);
+}
+
+/* ---- numbers ---- */
+
+/* Copy rows first..first+count of axis between a whole array and a packed slice. */
+static void copy_slice(gq_shape whole, int axis, int64_t first, int64_t count, size_t size, char *slice,
+                       char *full, bool to_slice) {
+  size_t inner = size, outer = 1;
+  for (int i = axis + 1; i < whole.ndim; i++) inner *= whole.dim[i];
+  for (int i = 0; i < axis; i++) outer *= whole.dim[i];
+  for (size_t o = 0; o < outer; o++) {
+    char *s = slice + o * count * inner, *w = full + (o * whole.dim[axis] + first) * inner;
+    if (to_slice) memcpy(s, w, count * inner);
+    else memcpy(w, s, count * inner);
+  }
+}
+
+static bool is_copied(const gq_field *f, int j) { return f->nslices > 1 && f->axis[j] > 0; }
+
+static size_t binding_bytes(const gq_field *f) {
+  size_t n = f->pro_run ? round64(gq_program_arena(f->pro_run)) : 0;
+  for (int j = 0; j < f->nb; j++) {
+    size_t size = gq_numel(gq_field_boundary_shape(f, j)) * gq_dtype_size(gq_field_boundary_dtype(f, j));
+    if (f->direct[j] < 0) n += round64(size);
+    for (int s = 0; is_copied(f, j) && s < f->nslices; s++) n += round64(slice_bytes(f, s, j));
+  }
+  return n;
+}
+
+/* Evaluate the computed boundaries; full[j]: address of each whole boundary value. */
+static int run_prologue(gq_binding *b, char **next, const void **full) {
+  const gq_field *f = b->field;
+  const void **in = gq_calloc(f->ncapture + 1, sizeof *in);
+  void **out = gq_calloc(f->nb + 1, sizeof *out);
+  int status = in && out ? GQ_OK : gq_nomem(f->nb), n = 0;
+  for (int i = 0; status == GQ_OK && i < f->ncapture; i++) in[i] = gq_tensor_data(b->capture[i]);
+  for (int j = 0; status == GQ_OK && j < f->nb; j++) {
+    if (f->direct[j] >= 0) {
+      full[j] = in[f->direct[j]];
+    } else {
+      full[j] = out[n++] = *next;
+      *next += round64(gq_numel(gq_field_boundary_shape(f, j)) * gq_dtype_size(gq_field_boundary_dtype(f, j)));
+    }
+  }
+  if (status == GQ_OK && f->pro_run) {
+    void *arena = *next;
+    *next += round64(gq_program_arena(f->pro_run));
+    status = gq_program_run(f->pro_run, 0, arena, in, out);
+  }
+  gq_free(in);
+  gq_free(out);
+  return status;
+}
+
+static int bind(gq_binding *b, gq_tensor *const *capture) {
+  const gq_field *f = b->field;
+  b->capture = gq_calloc(f->ncapture + 1, sizeof *b->capture);
+  b->value = gq_calloc((size_t)f->nslices * f->nb + 1, sizeof *b->value);
+  b->bytes = binding_bytes(f);
+  b->block = gq_alloc(b->bytes + 64);
+  const void **full = gq_calloc(f->nb + 1, sizeof *full);
+  int status = b->capture && b->value && b->block && full ? GQ_OK : gq_nomem(b->bytes);
+  for (int i = 0; status == GQ_OK && i < f->ncapture; i++)
+    status = gq_tensor_contiguous_get(capture[i], &b->capture[i]);
+  char *next = b->block;
+  if (status == GQ_OK) status = run_prologue(b, &next, full);
+  for (int s = 0; status == GQ_OK && s < f->nslices; s++)
+    for (int j = 0; j < f->nb; j++) {
+      gq_shape whole = gq_field_boundary_shape(f, j);
+      size_t size = gq_dtype_size(gq_field_boundary_dtype(f, j));
+      const void **v = &b->value[s * f->nb + j];
+      *v = full[j];
+      if (is_copied(f, j)) {
+        copy_slice(whole, f->axis[j], f->first[s], f->count[s], size, next, (char *)full[j], true);
+        *v = next;
+        next += round64(slice_bytes(f, s, j));
+      } else if (f->nslices > 1 && f->axis[j] == 0 && whole.dim[0]) {
+        *v = (const char *)full[j] + f->first[s] * (gq_numel(whole) / whole.dim[0]) * size;
+      }
+    }
+  gq_free(full);
+  return status;
+}
+
+int gq_binding_new(const gq_field *f, gq_tensor *const *capture, gq_binding **out) {
+  gq_binding *b = gq_calloc(1, sizeof *b);
+  if (!b) return gq_nomem(sizeof *b);
+  b->field = f;
+  int status = bind(b, capture);
+  if (status != GQ_OK) gq_binding_free(b);
+  else *out = b;
+  return status;
+}
+
+void gq_binding_free(gq_binding *b) {
+  if (!b) return;
+  for (int i = 0; b->capture && i < b->field->ncapture; i++) gq_tensor_unref(b->capture[i]);
+  gq_free(b->capture);
+  gq_free(b->value);
+  gq_free(b->block);
+  gq_free(b);
+}
+
+/* ---- gradients ---- */
+
+int gq_grads_new(const gq_field *f, gq_grads *g) {
+  *g = (gq_grads){0};
+  for (int s = 0; s < f->nslices; s++)
+    for (int j = 0; j < f->nb; j++)
+      if (f->want[j]) g->bytes += round64(slice_bytes(f, s, j));
+  g->at = gq_calloc((size_t)f->nslices * f->nb + 1, sizeof *g->at);
+  g->block = gq_calloc(1, g->bytes + 64);
+  if (!g->at || !g->block) {
+    gq_grads_done(g);
+    return gq_nomem(g->bytes);
+  }
+  char *next = g->block;
+  for (int s = 0; s < f->nslices; s++)
+    for (int j = 0; j < f->nb; j++)
+      if (f->want[j]) g->at[s * f->nb + j] = next, next += round64(slice_bytes(f, s, j));
+  return GQ_OK;
+}
+
+void gq_grads_done(gq_grads *g) {
+  gq_free(g->at);
+  gq_free(g->block);
+  *g = (gq_grads){0};
+}
+
+/* Whole gradient of boundary j into dst (zeroed before). */
+static void sum_slices(const gq_field *f, const gq_grads *g, int j, void *dst) {
+  gq_shape whole = gq_field_boundary_shape(f, j);
+  gq_dtype d = gq_field_boundary_dtype(f, j);
+  for (int s = 0; s < f->nslices; s++) {
+    void *src = g->at[s * f->nb + j];
+    if (f->nslices > 1 && f->axis[j] >= 0)
+      copy_slice(whole, f->axis[j], f->first[s], f->count[s], gq_dtype_size(d), src, dst, false);
+    else
+      gq_axpy(d, gq_numel(whole), 1, src, dst);
+  }
+}
+
+static int pull_back(const gq_binding *b, gq_tensor *const *whole, gq_tensor **grad) {
+  const gq_field *f = b->field;
+  const void **in = gq_calloc(f->ncapture + f->nb + 1, sizeof *in);
+  void **out = gq_calloc(f->ncapture + 1, sizeof *out);
+  void *arena = gq_alloc(gq_program_arena(f->pro_pull) + 64);
+  int status = in && out && arena ? GQ_OK : gq_nomem(f->nb), n = 0, m = 0;
+  if (status == GQ_OK) {
+    for (int i = 0; i < f->ncapture; i++) in[n++] = gq_tensor_data(b->capture[i]);
+    for (int j = 0; j < f->nb; j++)
+      if (f->direct[j] < 0 && f->want[j]) in[n++] = gq_tensor_data(whole[j]);
+    for (int i = 0; i < f->ncapture; i++)
+      if (f->pull_adds[i]) out[m++] = gq_tensor_data(grad[i]);
+    status = gq_program_run(f->pro_pull, 0, arena, in, out);
+  }
+  gq_free(in);
+  gq_free(out);
+  gq_free(arena);
+  return status;
+}
+
+int gq_grads_collect(const gq_binding *b, const gq_grads *g, gq_tensor **grad) {
+  const gq_field *f = b->field;
+  int status = GQ_OK;
+  for (int i = 0; i < f->ncapture; i++) grad[i] = NULL;
+  gq_tensor **whole = gq_calloc(f->nb + 1, sizeof *whole);
+  if (!whole) return gq_nomem(f->nb);
+  for (int i = 0; status == GQ_OK && i < f->ncapture; i++)
+    if (f->want_capture[i]) status = gq_tensor_new(b->capture[i]->dtype, b->capture[i]->shape, &grad[i]);
+  for (int j = 0; status == GQ_OK && j < f->nb; j++) {
+    if (!f->want[j]) continue;
+    if (f->direct[j] < 0) {
+      status = gq_tensor_new(gq_field_boundary_dtype(f, j), gq_field_boundary_shape(f, j), &whole[j]);
+      if (status == GQ_OK) sum_slices(f, g, j, gq_tensor_data(whole[j]));
+    } else {
+      sum_slices(f, g, j, gq_tensor_data(grad[f->direct[j]]));
+    }
+  }
+  if (status == GQ_OK && f->pro_pull) status = pull_back(b, whole, grad);
+  for (int j = 0; j < f->nb; j++) gq_tensor_unref(whole[j]);
+  gq_free(whole);
+  for (int i = 0; status != GQ_OK && i < f->ncapture; i++) gq_tensor_unref(grad[i]), grad[i] = NULL;
+  return status;
+}
+
+/* ---- running ---- */
+
+void gq_code_free(gq_code *c) {
+  gq_program_free(c->prog[0]);
+  gq_program_free(c->prog[1]);
+  *c = (gq_code){{0}};
+}
+
+size_t gq_code_arena(const gq_code *c) {
+  size_t n = 0;
+  for (int i = 0; i < 2; i++)
+    if (c->prog[i] && gq_program_arena(c->prog[i]) > n) n = gq_program_arena(c->prog[i]);
+  return n;
+}
+
+typedef struct job {
+  const gq_field *f;
+  const gq_code *code;
+  int phase, nin, nout;
+  void *const *arena;
+  const void *const *in;
+  void *const *out;
+  int status[GQ_MAXSLICES];
+  char message[256];
+} job;
+
+static void run_slice(void *ctx, int s) {
+  job *j = ctx;
+  j->status[s] = gq_program_run(j->code->prog[j->f->class_of[s]], j->phase, j->arena[s], j->in + (size_t)s * j->nin,
+                                j->out + (size_t)s * j->nout);
+  if (j->status[s] != GQ_OK && (s == 0 || j->status[0] == GQ_OK))
+    strncpy(j->message, gq_message(), sizeof j->message - 1);
+}
+
+int gq_code_run(const gq_field *f, const gq_code *c, int phase, void *const *arena, const void *const *in,
+                int nin, void *const *out, int nout) {
+  job j = {.f = f, .code = c, .phase = phase, .nin = nin, .nout = nout, .arena = arena, .in = in, .out = out};
+  if (f->nslices == 1) run_slice(&j, 0);
+  else gq_parallel(f->nslices, run_slice, &j);
+  for (int s = 0; s < f->nslices; s++)
+    if (j.status[s] != GQ_OK) return gq_fail(j.status[s], "%s", j.message);
+  return GQ_OK;
+}

@@ -1,0 +1,74 @@
+/*
+** field.h -- a traced right-hand side made ready for solvers: what depends on captures alone is
+** computed once a solve (the prologue), the rest is cut into slices of rows, one a thread.
+*/
+#ifndef GQ_FIELD_H
+#define GQ_FIELD_H
+
+#include "../exec/exec.h"
+
+#define GQ_MAXSLICES 64
+
+/* Structure only, no numbers: one field serves every solve of the same structure. */
+typedef struct gq_field {
+  gq_dtype dtype;              /* of t and the state */
+  gq_shape shape;              /* of the state; dimension 1 is the row axis */
+  int ncapture;
+  int nb;                      /* boundary values: what the body takes from the prologue */
+  int *direct;                 /* [nb] the capture that boundary j is, or -1: computed */
+  int *axis;                   /* [nb] axis that is sliced with the rows, or -1: every row uses all of it */
+  bool *want;                  /* [nb] a gradient is wanted */
+  bool *want_capture;          /* [ncapture] */
+  gq_graph *pro;               /* captures -> boundary values */
+  gq_graph *body;              /* t, z, boundary values -> f (as many outputs as f had) */
+  gq_program *pro_run;         /* NULL: every boundary is a capture */
+  gq_program *pro_pull;        /* captures, cotangents of computed boundaries -> added to gradients of captures */
+  bool *pull_adds;             /* [ncapture] which gradients pro_pull adds to */
+  int nslices, nclass;         /* slices differ by one row at most: two sizes, two classes */
+  int64_t first[GQ_MAXSLICES], count[GQ_MAXSLICES];
+  int class_of[GQ_MAXSLICES];
+  gq_graph *class_body[2];     /* lent when it is the body itself */
+  gq_shape class_shape[2];
+} gq_field;
+
+/* f: inputs t, z, captures. want_ NULL: no gradients. */
+int gq_field_new(const gq_graph *f, int ncapture, const bool *want_, gq_field **out);
+void gq_field_free(gq_field *f_);
+gq_shape gq_field_boundary_shape(const gq_field *f, int j);
+gq_dtype gq_field_boundary_dtype(const gq_field *f, int j);
+
+/* The numbers of one solve. */
+typedef struct gq_binding {
+  const gq_field *field;
+  gq_tensor **capture;         /* [ncapture] packed, referenced */
+  void *block;                 /* computed boundaries and slices that had to be copied */
+  size_t bytes;
+  const void **value;          /* [nslices][nb] */
+} gq_binding;
+int gq_binding_new(const gq_field *f, gq_tensor *const *capture, gq_binding **out);
+void gq_binding_free(gq_binding *b_);
+
+/* Gradient accumulators of the wanted boundary values, one set a slice where slices would collide. */
+typedef struct gq_grads {
+  void *block;
+  size_t bytes;
+  void **at;                   /* [nslices][nb], NULL where not wanted */
+} gq_grads;
+int gq_grads_new(const gq_field *f, gq_grads *g);
+void gq_grads_done(gq_grads *g);
+/* Sum the slices and pull back through the prologue: grad[i], a new tensor for each wanted capture. */
+int gq_grads_collect(const gq_binding *b, const gq_grads *g, gq_tensor **grad);
+
+/* Run a code (one program a class) on every slice; in and out: [nslices][stride] pointers. */
+typedef struct gq_code {
+  gq_program *prog[2];
+} gq_code;
+void gq_code_free(gq_code *c);
+size_t gq_code_arena(const gq_code *c);        /* bytes that serve every class */
+int gq_code_run(const gq_field *f, const gq_code *c, int phase, void *const *arena,
+                const void *const *in, int nin, void *const *out, int nout);
+
+/* dst[0..n) += s * src, in dtype d */
+void gq_axpy(gq_dtype d, size_t n, double s, const void *src, void *dst);
+
+#endif
