@@ -13,20 +13,28 @@ typedef struct gq_tableau {
   int stages;
   int order;                   /* of the solution that is kept */
   int error_order;             /* exponent of the controller is -1 / error_order; 0: fixed step only */
-  int dense_order;             /* order of the interpolant; 0: none */
+  int dense_order;             /* order of the interpolant */
   const double *c;             /* [stages] */
   const double *a;             /* [stages][stages], strictly lower */
   const double *b;             /* [stages] */
   const double *e;             /* [stages] b - bhat, or NULL */
-  int dense_degree;            /* y(theta) = y0 + h sum_i k_i sum_j d[i][j] theta^(j+1), j < degree */
-  const double *d;             /* [stages][dense_degree] or NULL: cubic Hermite from the end slopes */
+  const double *e3;            /* [stages] second estimate of DOP853, or NULL */
+  int end;                     /* stage that is the slope at the end (FSAL); stages: none is */
+  int slopes;                  /* k_i an interpolant uses: the stages, and the end slope if none of them is it */
+  int used;                    /* stages before the end slope; those after it serve the interpolant alone */
+  int dense_degree;
+  const double *d;             /* [slopes][dense_degree]: y(theta) = y0 + h sum_i k_i sum_j d[i][j] theta^(j+1) */
   const char *source;          /* paper and page */
 } gq_tableau;
 
-extern const gq_tableau gq_tableaux[];
+#define GQ_MAXSTAGES 17        /* slopes of the longest method */
 extern const int gq_ntableaux;
+const gq_tableau *gq_tableau_get(int i);                   /* NULL outside 0..gq_ntableaux-1 */
 const gq_tableau *gq_tableau_find(const char *name);       /* NULL: unknown */
-bool gq_tableau_fsal(const gq_tableau *m);                 /* last row of a equals b: derived, not declared */
+bool gq_tableau_fsal(const gq_tableau *m);                 /* a stage is the slope at the end: derived, not declared */
+/* w[i]: weight of h k_i in y(theta) - y0, i < slopes; and its derivative in theta. */
+void gq_tableau_weights(const gq_tableau *m, double theta, double *w);
+void gq_tableau_slopes(const gq_tableau *m, double theta, double *w);
 
 typedef enum gq_engine { GQ_ENGINE_NONE, GQ_ENGINE_DIRECT, GQ_ENGINE_ADJOINT, GQ_ENGINE_SEMINORM, GQ_ENGINE_GQ, GQ_NENGINE } gq_engine;
 extern const char *const gq_engine_names[GQ_NENGINE];

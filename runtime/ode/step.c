@@ -1,0 +1,318 @@
+/*
+** step.c -- a Runge-Kutta step as a graph: stages unrolled, error sums and product sums included.
+** Its vjp is the discrete adjoint of the step, so no derivative is written by hand here.
+**
+** y_i = y + sum_j (h a_ij) k_j,  k_i = f(t + c_i h, y_i),  y1 = y + sum_i (h b_i) k_i,
+** scalars are float64 nodes, cast to the state's dtype where they meet it.
+*/
+#include "step.h"
+
+typedef struct builder {
+  gq_graph *g;
+  const gq_system *s;
+  const gq_stepkind *k;
+  gq_steplayout *l;
+  gq_dtype dtype;
+  gq_ref t, h, rtol, atol[GQ_MAXPARTS], y[GQ_MAXPARTS], y1[GQ_MAXPARTS], wq[GQ_MAXSTAGES], path[GQ_MAXSTAGES];
+  gq_ref slope[GQ_MAXSTAGES][GQ_MAXPARTS];
+  gq_ref *bind;                /* arguments of one evaluation */
+  gq_ref *q;                   /* [slopes][nq] products */
+  gq_ref *bv;                  /* boundary values */
+  int nb;
+  gq_outspec *outs;
+} builder;
+
+static const gq_node *system_input(const gq_system *s, int i) {
+  return gq_graph_node(s->g, gq_graph_input(s->g, i));
+}
+
+static gq_ref scalar_input(builder *b) { return gq_input(b->g, GQ_F64, gq_shape_of(0, NULL)); }
+
+static gq_ref like_input(builder *b, int i) {
+  const gq_node *n = system_input(b->s, i);
+  return gq_input(b->g, n->dtype, n->shape);
+}
+
+static void inputs(builder *b) {
+  gq_steplayout *l = b->l;
+  int n = 0, parts = l->parts;
+  l->t = n++, b->t = scalar_input(b);
+  l->h = n++, b->h = scalar_input(b);
+  l->rtol = n++, b->rtol = scalar_input(b);
+  l->atol = n, n += parts;
+  for (int p = 0; p < parts; p++) b->atol[p] = scalar_input(b);
+  l->y = n, n += parts;
+  for (int p = 0; p < parts; p++) b->y[p] = like_input(b, 1 + p);
+  l->f = -1;
+  if (l->carry) {
+    l->f = n, n += parts;
+    for (int p = 0; p < parts; p++) b->slope[0][p] = like_input(b, 1 + p);
+  }
+  l->path = -1;
+  if (b->s->path) {
+    l->path = n, n += l->slopes;
+    for (int i = 0; i < l->slopes; i++) b->path[i] = like_input(b, 1 + parts);
+  }
+  l->wq = n, n += l->slopes;
+  for (int i = 0; i < l->slopes; i++) b->wq[i] = scalar_input(b);
+  l->bv = n, n += b->nb;
+  for (int j = 0; j < b->nb; j++) b->bv[j] = like_input(b, 1 + parts + b->s->path + j);
+  l->nin = n;
+}
+
+static gq_ref to_state(builder *b, gq_ref scalar) { return gq_cast(b->g, scalar, b->dtype); }
+
+/* y + sum_i (h w_i) slope_i */
+static gq_ref combine(builder *b, gq_ref y, const double *w, int n, int part) {
+  for (int i = 0; i < n; i++)
+    if (w[i] != 0)
+      y = gq_emit2(b->g, GQ_OP_ADD, y,
+                   gq_emit2(b->g, GQ_OP_MUL, to_state(b, gq_scale(b->g, b->h, w[i])), b->slope[i][part]));
+  return y;
+}
+
+/* slope[i] and its products at t + c h, y */
+static void evaluate(builder *b, int i, double c, const gq_ref *y) {
+  int n = 0, nq = b->l->nq;
+  gq_ref out[GQ_MAXPARTS + 1], *all = b->q + (size_t)b->l->slopes * nq;
+  gq_ref t = c == 0 ? b->t : gq_emit2(b->g, GQ_OP_ADD, b->t, gq_scale(b->g, b->h, c));
+  b->bind[n++] = to_state(b, t);
+  for (int p = 0; p < b->l->parts; p++) b->bind[n++] = y[p];
+  if (b->s->path) b->bind[n++] = b->path[i];
+  for (int j = 0; j < b->nb; j++) b->bind[n++] = b->bv[j];
+  gq_inline(b->g, b->s->g, b->bind, all);
+  for (int p = 0; p < b->l->parts; p++) out[p] = all[p];
+  if (i > 0 || !b->l->carry)
+    for (int p = 0; p < b->l->parts; p++) b->slope[i][p] = out[p];
+  for (int r = 0; r < nq; r++) b->q[i * nq + r] = all[b->l->parts + r];
+}
+
+/* Stages; the end slope sits at index m->end, whether it is a stage or not. */
+static void stages(builder *b) {
+  const gq_tableau *m = b->k->m;
+  gq_ref y[GQ_MAXPARTS];
+  for (int i = 0; i < m->slopes; i++) {
+    if (i == m->end)
+      for (int p = 0; p < b->l->parts; p++) b->y1[p] = combine(b, b->y[p], m->b, m->used, p);
+    for (int p = 0; p < b->l->parts; p++)
+      y[p] = i == m->end ? b->y1[p] : combine(b, b->y[p], m->a + (size_t)i * m->stages, i, p);
+    evaluate(b, i, i == m->end ? 1 : m->c[i], y);
+  }
+}
+
+/* sum (or maximum) over the part of (sum_i h e_i k_i / (atol + rtol max(|y|, |y1|)))^2 */
+static gq_ref error_sum(builder *b, const double *e, int p) {
+  gq_graph *g = b->g;
+  gq_ref err = GQ_NONE;
+  for (int i = 0; i < b->k->m->stages; i++) {
+    if (e[i] == 0) continue;
+    gq_ref term = gq_emit2(g, GQ_OP_MUL, to_state(b, gq_scale(g, b->h, e[i])), b->slope[i][p]);
+    err = err == GQ_NONE ? term : gq_emit2(g, GQ_OP_ADD, err, term);
+  }
+  gq_ref size = gq_emit2(g, GQ_OP_MAXIMUM, gq_emit1(g, GQ_OP_ABS, b->y[p]), gq_emit1(g, GQ_OP_ABS, b->y1[p]));
+  gq_ref scale = gq_emit2(g, GQ_OP_ADD, to_state(b, b->atol[p]), gq_emit2(g, GQ_OP_MUL, to_state(b, b->rtol), size));
+  gq_ref sq = gq_emit1(g, GQ_OP_SQUARE, gq_emit2(g, GQ_OP_DIV, err, scale));
+  gq_shape s = system_input(b->s, 1 + p)->shape;
+  int all = (1 << s.ndim) - 1;
+  if (b->k->max_norm) {
+    gq_attr attr = {.flags = all};
+    sq = all ? gq_emit(g, GQ_OP_AMAX, 1, &sq, &attr) : sq;
+  } else {
+    sq = gq_sum_axes(g, sq, all);
+  }
+  return gq_cast(g, gq_reshape(g, sq, gq_shape_of(0, NULL)), GQ_F64);
+}
+
+/* Every number finite? Their sum tells (fixed steps have no error to look at). */
+static gq_ref finite_sum(builder *b, int p) {
+  gq_shape s = system_input(b->s, 1 + p)->shape;
+  gq_ref sum = gq_sum_axes(b->g, b->y1[p], (1 << s.ndim) - 1);
+  return gq_cast(b->g, gq_reshape(b->g, sum, gq_shape_of(0, NULL)), GQ_F64);
+}
+
+/* sum_i w_i x_i, one stacked matrix product where all x_i are matrix products of one form:
+** [w_1 A_1; w_2 A_2; ...]' [B_1; B_2; ...] touches parameter-sized memory once. */
+static gq_ref weighted(builder *b, int n, const gq_ref *x, const gq_ref *w) {
+  gq_graph *g = b->g;
+  gq_ref lhs[GQ_MAXSTAGES], rhs[GQ_MAXSTAGES], sum = GQ_NONE;
+  int flags = -1;
+  bool stack = true;
+  for (int i = 0; i < n && stack; i++) {
+    if (x[i] == GQ_NONE) return GQ_NONE;
+    gq_node node = *gq_graph_node(g, x[i]);
+    stack = node.op == GQ_OP_MATMUL && node.shape.ndim == 2 && (flags < 0 || flags == node.attr.flags) &&
+            gq_graph_node(g, node.arg[0])->shape.ndim == 2 && gq_graph_node(g, node.arg[1])->shape.ndim == 2;
+    if (!stack) break;
+    flags = node.attr.flags;
+    lhs[i] = gq_emit2(g, GQ_OP_MUL, node.arg[0], to_state(b, w[i]));
+    rhs[i] = node.arg[1];
+  }
+  if (stack && n == 1) return gq_matmul(g, lhs[0], rhs[0], flags);
+  if (stack && n > 1)
+    return gq_matmul(g, gq_cat(g, n, lhs, flags & GQ_TA ? 0 : 1), gq_cat(g, n, rhs, flags & GQ_TB ? 1 : 0), flags);
+  for (int i = 0; i < n; i++) {
+    gq_ref term = gq_emit2(g, GQ_OP_MUL, x[i], to_state(b, w[i]));
+    sum = sum == GQ_NONE ? term : gq_emit2(g, GQ_OP_ADD, sum, term);
+  }
+  return sum;
+}
+
+/* Product r with weights w[i] (GQ_NONE: left out). */
+static gq_ref product(builder *b, int r, const gq_ref *w) {
+  gq_ref x[GQ_MAXSTAGES], wx[GQ_MAXSTAGES];
+  int n = 0;
+  for (int i = 0; i < b->l->slopes; i++)
+    if (w[i] != GQ_NONE) x[n] = b->q[i * b->l->nq + r], wx[n++] = w[i];
+  return weighted(b, n, x, wx);
+}
+
+static void put(builder *b, gq_ref r, int phase, gq_outmode mode) {
+  b->outs[b->l->nout++] = (gq_outspec){r, phase, mode};
+}
+
+static void state_outputs(builder *b) {
+  gq_steplayout *l = b->l;
+  const gq_tableau *m = b->k->m;
+  l->y1 = l->nout;
+  for (int p = 0; p < l->parts; p++) put(b, b->y1[p], 0, GQ_STORE);
+  l->f1 = l->err = l->err3 = l->finite = -1;
+  if (l->carry) {
+    l->f1 = l->nout;
+    for (int p = 0; p < l->parts; p++) put(b, b->slope[m->end][p], 0, GQ_STORE);
+  }
+  if (b->k->adaptive) {
+    l->err = l->nout;
+    for (int p = 0; p < l->parts; p++) put(b, error_sum(b, m->e, p), 0, GQ_STORE);
+    if (m->e3) {
+      l->err3 = l->nout;
+      for (int p = 0; p < l->parts; p++) put(b, error_sum(b, m->e3, p), 0, GQ_STORE);
+    }
+  } else {
+    l->finite = l->nout;
+    for (int p = 0; p < l->parts; p++) put(b, finite_sum(b, p), 0, GQ_STORE);
+  }
+}
+
+/* Slopes that are neither carried in nor stored as f1 stay in the arena: part p of slope i is
+** output k[i] + p. */
+static void slope_outputs(builder *b) {
+  gq_steplayout *l = b->l;
+  const gq_tableau *m = b->k->m;
+  for (int i = 0; i < m->slopes; i++) {
+    l->k[i] = -1;
+    if (!b->k->dense || (l->carry && (i == 0 || i == m->end))) continue;
+    l->k[i] = l->nout;
+    for (int p = 0; p < l->parts; p++) put(b, b->slope[i][p], i >= m->end ? 1 : 0, GQ_KEEP);
+  }
+}
+
+static void product_outputs(builder *b) {
+  gq_steplayout *l = b->l;
+  const gq_tableau *m = b->k->m;
+  gq_ref wb[GQ_MAXSTAGES], we[GQ_MAXSTAGES], wq[GQ_MAXSTAGES];
+  for (int i = 0; i < m->slopes; i++) {
+    bool stage = i < m->stages;
+    wb[i] = stage && m->b[i] != 0 ? gq_scale(b->g, b->h, -m->b[i]) : GQ_NONE;
+    we[i] = stage && m->e && m->e[i] != 0 ? gq_scale(b->g, b->h, m->e[i]) : GQ_NONE;
+    wq[i] = wb[i] != GQ_NONE || b->k->product_dense ? b->wq[i] : GQ_NONE;
+  }
+  l->dq = l->eq = -1;
+  if (b->k->product_error) {
+    l->dq = l->nout;
+    for (int r = 0; r < l->nq; r++) put(b, product(b, r, wb), 0, GQ_STORE);
+    l->eq = l->nout;
+    for (int r = 0; r < l->nq; r++) put(b, product(b, r, we), 0, GQ_STORE);
+  }
+  l->q = l->nout;
+  for (int r = 0; r < l->nq; r++) put(b, product(b, r, wq), 1, GQ_ADD);
+}
+
+/* The step's own derivative: cotangents of y1, f1 and the kept slopes in, of y, f, t, h and the
+** boundary values out. Forward systems: one part. */
+static int pull_outputs(builder *b, const bool *want) {
+  gq_steplayout *l = b->l;
+  const gq_tableau *m = b->k->m;
+  gq_ref out[GQ_MAXSTAGES + 2], cot[GQ_MAXSTAGES + 2];
+  int n = 0, nw = 0;
+  l->cy = l->nin++, out[n] = b->y1[0], cot[n++] = like_input(b, 1);
+  l->cf = -1;
+  if (l->carry) l->cf = l->nin++, out[n] = b->slope[m->end][0], cot[n++] = like_input(b, 1);
+  for (int i = 0; i < m->slopes; i++) {
+    l->ck[i] = -1;
+    if (l->k[i] >= 0) l->ck[i] = l->nin++, out[n] = b->slope[i][0], cot[n++] = like_input(b, 1);
+  }
+  gq_ref *wrt = gq_calloc(2 * (b->nb + 4), sizeof *wrt), *grad = wrt + b->nb + 4;
+  l->pb_of = gq_calloc(b->nb + 1, sizeof *l->pb_of);
+  if (!wrt || !l->pb_of) {
+    gq_free(wrt);
+    return gq_nomem(b->nb);
+  }
+  wrt[nw++] = b->y[0];
+  wrt[nw++] = l->carry ? b->slope[0][0] : b->y[0];
+  wrt[nw++] = b->t;
+  wrt[nw++] = b->h;
+  for (int j = 0; j < b->nb; j++) wrt[nw++] = b->bv[j];
+  int status = gq_vjp(b->g, n, out, cot, nw, wrt, grad);
+  gq_ref zero = gq_const(b->g, GQ_F64, 0);
+  gq_ref blank = gq_zeros(b->g, b->dtype, system_input(b->s, 1)->shape);
+  l->pf = l->pt = l->ph = -1;
+  l->py = l->nout, put(b, grad[0] == GQ_NONE ? blank : grad[0], 2, GQ_STORE);
+  if (l->carry) l->pf = l->nout, put(b, grad[1] == GQ_NONE ? blank : grad[1], 2, GQ_STORE);
+  if (b->k->pull_time) {
+    l->pt = l->nout, put(b, grad[2] == GQ_NONE ? zero : grad[2], 2, GQ_STORE);
+    l->ph = l->nout, put(b, grad[3] == GQ_NONE ? zero : grad[3], 2, GQ_STORE);
+  }
+  l->pb = l->nout;
+  for (int j = 0; j < b->nb; j++)
+    if (want[j] && grad[4 + j] != GQ_NONE) l->pb_of[l->npb++] = j, put(b, grad[4 + j], 2, GQ_ADD);
+  gq_free(wrt);
+  return status;
+}
+
+static int build(builder *b, const bool *want) {
+  gq_steplayout *l = b->l;
+  const gq_tableau *m = b->k->m;
+  inputs(b);
+  stages(b);
+  state_outputs(b);
+  slope_outputs(b);
+  product_outputs(b);
+  l->nfe = m->used - 1 + 1;                       /* with carry: stages 2.. and the end slope */
+  if (!l->carry) l->nfe = m->used;
+  l->nfe_dense = b->k->dense ? m->slopes - m->used - (l->carry ? 1 : 0) : 0;
+  if (b->k->pull) GQ_TRY(pull_outputs(b, want));
+  return gq_graph_status(b->g);
+}
+
+int gq_step_new(const gq_system *s, const gq_stepkind *k, const bool *want, gq_graph **g, gq_outspec **outs,
+                gq_steplayout *l) {
+  const gq_tableau *m = k->m;
+  *l = (gq_steplayout){.parts = s->parts, .nq = s->nq, .slopes = m->slopes};
+  l->carry = k->adaptive || m->end < m->stages;
+  builder b = {.s = s, .k = k, .l = l, .nb = gq_graph_inputs(s->g) - 1 - s->parts - s->path};
+  b.dtype = system_input(s, 1)->dtype;
+  size_t nouts = (size_t)s->parts * (m->slopes + 5) + 3 * (size_t)s->nq + b.nb + 8;
+  b.g = gq_graph_new();
+  b.bind = gq_calloc(b.nb + s->parts + 2, sizeof *b.bind);
+  b.bv = gq_calloc(b.nb + 1, sizeof *b.bv);
+  b.q = gq_calloc((size_t)(m->slopes + 1) * s->nq + s->parts + 1, sizeof *b.q);
+  b.outs = gq_calloc(nouts, sizeof *b.outs);
+  int status = b.g && b.bind && b.bv && b.q && b.outs ? build(&b, want) : gq_nomem(nouts);
+  gq_free(b.bind);
+  gq_free(b.bv);
+  gq_free(b.q);
+  if (status != GQ_OK) {
+    gq_graph_free(b.g);
+    gq_free(b.outs);
+    gq_steplayout_done(l);
+    return status;
+  }
+  *g = b.g;
+  *outs = b.outs;
+  return GQ_OK;
+}
+
+void gq_steplayout_done(gq_steplayout *l) {
+  gq_free(l->pb_of);
+  l->pb_of = NULL;
+}

@@ -1,0 +1,66 @@
+/*
+** step.h -- one step of a Runge-Kutta method over any system, as a graph.
+**
+** A system is what is solved: the field itself (one part, z), or the field with its adjoint
+** (parts z and a, or a alone where z(t) is given), and products a'df/dtheta to be integrated.
+*/
+#ifndef GQ_STEP_H
+#define GQ_STEP_H
+
+#include "field.h"
+#include "ode.h"
+
+#define GQ_MAXPARTS 2
+
+typedef struct gq_system {
+  gq_graph *g;                 /* inputs: t, parts, z(t) if path, boundary values; outputs: derivatives, products */
+  bool lent;                   /* g belongs to a field */
+  int parts;
+  bool path;
+  int nq;                      /* products */
+  int *of;                     /* [nq] boundary value of product i; -1: time */
+} gq_system;
+
+/* dz/dt = f. */
+int gq_system_forward(const gq_field *f, int cls, gq_system *s);
+/* (z, a)' = (f, -a'df/dz), or a' alone with path; products a'df/dtheta, and a'df/dt with `time`. */
+int gq_system_adjoint(const gq_field *f, int cls, bool path, bool products, bool time, gq_system *s);
+/* No equation: inputs t, z, a, boundary values; outputs a'df/dz and the products. */
+int gq_system_pull(const gq_field *f, int cls, bool time, gq_system *s);
+/* The products at n points at once: inputs t {n}, z {n, ...}, a {n, ...}, boundary values. */
+int gq_system_nodes(const gq_field *f, int cls, int64_t n, gq_system *s);
+void gq_system_done(gq_system *s);
+
+typedef struct gq_stepkind {
+  const gq_tableau *m;
+  bool adaptive;               /* error estimates wanted */
+  bool max_norm;
+  bool dense;                  /* slopes are kept for the interpolant */
+  bool product_error;          /* products and their errors in phase 0 (adjoint) */
+  bool product_dense;          /* product weights may be the interpolant's (overshoot) */
+  bool pull;                   /* phase 2: derivative of the step (direct; forward systems only) */
+  bool pull_time;
+} gq_stepkind;
+
+/* Where things are among a step program's inputs and outputs; -1: absent.
+** phase 0: an attempt; phase 1: what only an accepted step needs; phase 2: the step's vjp. */
+typedef struct gq_steplayout {
+  int parts, nq, slopes;
+  bool carry;                  /* the slope at the start is an input, that at the end an output */
+  int nfe, nfe_dense;          /* evaluations in phase 0 and in phase 1 */
+  int nin, t, h, rtol, atol, y, f, path, wq, bv, cy, cf, ck[GQ_MAXSTAGES];
+  int nout, y1, f1, err, err3, finite, k[GQ_MAXSTAGES], dq, eq, q, py, pf, pt, ph, pb;
+  int npb;                     /* products of phase 2: */
+  int *pb_of;                  /* [npb] boundary value of each */
+} gq_steplayout;
+
+/* Inputs: t, h, rtol, atol[parts] (float64), y[parts], f[parts] if carry, z at each slope's time if
+** path, product weights wq[slopes] (float64), boundary values; with pull: cotangents of y1, f1, k.
+** Outputs: y1[parts], f1[parts] if carry (stored); error sums[parts] (stored float64: sum or maximum over
+** this slice of (err / scale)^2); k (kept); dq[nq], eq[nq] stored; q[nq] added: sum_i wq_i product_i. */
+/* want [boundary values]: whose gradients phase 2 adds. */
+int gq_step_new(const gq_system *s, const gq_stepkind *k, const bool *want, gq_graph **g, gq_outspec **outs,
+                gq_steplayout *l);
+void gq_steplayout_done(gq_steplayout *l);
+
+#endif
