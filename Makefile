@@ -39,6 +39,10 @@ MAIN_JOB = examples/train_ou.lua
 
 # ==== nothing to change below ============================================================
 
+# No rules but these.
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+
 build := build/$(config)
 flags_release := -O2
 flags_debug := -O0 -g -DGQ_DEBUG
@@ -102,7 +106,7 @@ $(build)/%.o: %.c $(build)/flags
 $(build)/runtime/exec/cpu/kernels.portable.o: simd =
 $(build)/runtime/exec/cpu/kernels.avx2.o: simd = $(AVX2) $(KERNEL_FLAGS)
 $(build)/runtime/exec/cpu/kernels.avx512.o: simd = $(AVX512) $(KERNEL_FLAGS)
-$(build)/runtime/exec/cpu/kernels.%.o: $(kernels) $(build)/flags
+$(kernel_objects): $(build)/runtime/exec/cpu/kernels.%.o: $(kernels) $(build)/flags
 	@mkdir -p $(@D)
 	$(compile) $(simd) -DGQ_KERNELS=$* -MMD -MP -c $< -o $@
 
@@ -121,6 +125,7 @@ $(build)/members: force
 	@mkdir -p $(@D)
 	@echo '$(library)' | cmp -s - $@ || echo '$(library)' > $@
 
+%.d: ;
 -include $(objects:.o=.d) $(tests_c:=.d)
 
 # ---- linking ----
@@ -170,12 +175,12 @@ $(build)/tests/c/%: tests/c/%.c $(top)/libgq.a
 lint:
 	@scripts/setup lint
 	luacheck --quiet lua tests scripts examples
-	clang-format --dry-run -Werror $(sources_c)
+	clang-format --dry-run -Werror $(filter %.c,$(sources_c))
 	cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 --enable=warning,performance,portability \
 	  --suppress=missingIncludeSystem -j $(TEST_JOBS) -I. $(sort $(filter %.c,$(sources_c)))
 
 format:
-	clang-format -i $(sources_c)
+	clang-format -i $(filter %.c,$(sources_c))
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/lua/5.4 $(DESTDIR)$(PREFIX)/include/gqlua

@@ -16,12 +16,12 @@ static atomic_size_t live_bytes, live_blocks, calls, peak_bytes;
 static atomic_long fault_after = -1;
 static atomic_bool fault_stays;
 
-void gq_alloc_fail (long after, bool persistent) {
+void gq_alloc_fail(long after, bool persistent) {
   atomic_store(&fault_stays, persistent);
   atomic_store(&fault_after, after < 0 ? -1 : after);
 }
 
-static bool fault (void) {
+static bool fault(void) {
   long left = atomic_load_explicit(&fault_after, memory_order_relaxed);
   if (left < 0) return false;
   if (left > 0) {
@@ -32,21 +32,21 @@ static bool fault (void) {
   return true;
 }
 
-size_t gq_live_bytes (void) { return atomic_load_explicit(&live_bytes, memory_order_relaxed); }
-size_t gq_live_blocks (void) { return atomic_load_explicit(&live_blocks, memory_order_relaxed); }
-size_t gq_alloc_count (void) { return atomic_load_explicit(&calls, memory_order_relaxed); }
-size_t gq_peak_bytes (void) { return atomic_load_explicit(&peak_bytes, memory_order_relaxed); }
-void gq_peak_reset (void) { atomic_store(&peak_bytes, gq_live_bytes()); }
+size_t gq_live_bytes(void) { return atomic_load_explicit(&live_bytes, memory_order_relaxed); }
+size_t gq_live_blocks(void) { return atomic_load_explicit(&live_blocks, memory_order_relaxed); }
+size_t gq_alloc_count(void) { return atomic_load_explicit(&calls, memory_order_relaxed); }
+size_t gq_peak_bytes(void) { return atomic_load_explicit(&peak_bytes, memory_order_relaxed); }
+void gq_peak_reset(void) { atomic_store(&peak_bytes, gq_live_bytes()); }
 
-static void count (size_t bytes) {
+static void count(size_t bytes) {
   size_t now = atomic_fetch_add_explicit(&live_bytes, bytes, memory_order_relaxed) + bytes;
   size_t peak = gq_peak_bytes();
   while (now > peak && !atomic_compare_exchange_weak(&peak_bytes, &peak, now)) continue;
 }
 
-static size_t *header (void *p) { return (size_t *)((char *)p - ALIGN); }
+static size_t *header(void *p) { return (size_t *)((char *)p - ALIGN); }
 
-void *gq_alloc (size_t bytes) {
+void *gq_alloc(size_t bytes) {
   atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed);
   if (fault() || bytes > PTRDIFF_MAX - 2 * ALIGN) return NULL;
   char *base = aligned_alloc(ALIGN, ALIGN + (bytes + ALIGN - 1) / ALIGN * ALIGN);
@@ -57,7 +57,7 @@ void *gq_alloc (size_t bytes) {
   return base + ALIGN;
 }
 
-void *gq_calloc (size_t n, size_t size) {
+void *gq_calloc(size_t n, size_t size) {
   size_t bytes;
   if (!gq_size_mul(n, size, &bytes)) return NULL;
   void *p = gq_alloc(bytes);
@@ -65,7 +65,7 @@ void *gq_calloc (size_t n, size_t size) {
 }
 
 /* realloc does not keep the alignment, so growing is a copy. */
-void *gq_realloc (void *p, size_t bytes) {
+void *gq_realloc(void *p, size_t bytes) {
   void *q = gq_alloc(bytes);
   if (!p || !q) return q;
   size_t old = *header(p);
@@ -74,25 +74,25 @@ void *gq_realloc (void *p, size_t bytes) {
   return q;
 }
 
-void gq_free (void *p) {
+void gq_free(void *p) {
   if (!p) return;
   atomic_fetch_sub_explicit(&live_bytes, *header(p), memory_order_relaxed);
   atomic_fetch_sub_explicit(&live_blocks, 1, memory_order_relaxed);
   free(header(p));
 }
 
-char *gq_strdup (const char *s) {
+char *gq_strdup(const char *s) {
   size_t n = strlen(s) + 1;
   char *copy = gq_alloc(n);
   return copy ? memcpy(copy, s, n) : NULL;
 }
 
-bool gq_size_mul (size_t a, size_t b, size_t *out) { return !__builtin_mul_overflow(a, b, out); }
-bool gq_size_add (size_t a, size_t b, size_t *out) { return !__builtin_add_overflow(a, b, out); }
+bool gq_size_mul(size_t a, size_t b, size_t *out) { return !__builtin_mul_overflow(a, b, out); }
+bool gq_size_add(size_t a, size_t b, size_t *out) { return !__builtin_add_overflow(a, b, out); }
 
 /* ---- arenas ---- */
 
-int gq_arena_init (gq_arena *a, size_t bytes) {
+int gq_arena_init(gq_arena *a, size_t bytes) {
   a->used = 0;
   a->size = bytes;
   a->base = gq_alloc(bytes);
@@ -101,14 +101,14 @@ int gq_arena_init (gq_arena *a, size_t bytes) {
   return gq_nomem(bytes);
 }
 
-void *gq_arena_get (gq_arena *a, size_t bytes) {
+void *gq_arena_get(gq_arena *a, size_t bytes) {
   size_t start = (a->used + ALIGN - 1) / ALIGN * ALIGN;
   if (start > a->size || bytes > a->size - start) return NULL;
   a->used = start + bytes;
   return a->base + start;
 }
 
-void gq_arena_done (gq_arena *a) {
+void gq_arena_done(gq_arena *a) {
   gq_free(a->base);
-  *a = (gq_arena){0};
+  *a = (gq_arena){ 0 };
 }

@@ -13,24 +13,24 @@ typedef struct status_row {
 } status_row;
 
 static const status_row rows[GQ_NSTATUS] = {
-#define GQ_STATUS(code, name, hint) {name, hint},
+#define GQ_STATUS(code, name, hint) { name, hint },
 #include "status.def"
 #undef GQ_STATUS
 };
 
 static __thread char message[1024];
 
-static const status_row *row (int code) {
-  static const status_row unknown = {"unknown", ""};
+static const status_row *row(int code) {
+  static const status_row unknown = { "unknown", "" };
   return code >= 0 && code < GQ_NSTATUS ? &rows[code] : &unknown;
 }
 
-const char *gq_status_name (int code) { return row(code)->name; }
-const char *gq_status_hint (int code) { return row(code)->hint; }
-const char *gq_message (void) { return message; }
+const char *gq_status_name(int code) { return row(code)->name; }
+const char *gq_status_hint(int code) { return row(code)->hint; }
+const char *gq_message(void) { return message; }
 
-int gq_fail (int code, const char *fmt, ...) {
-  char text[sizeof message];       /* an argument may be gq_message() itself */
+int gq_fail(int code, const char *fmt, ...) {
+  char text[sizeof message]; /* an argument may be gq_message() itself */
   va_list args;
   va_start(args, fmt);
   vsnprintf(text, sizeof text, fmt, args);
@@ -43,11 +43,11 @@ int gq_fail (int code, const char *fmt, ...) {
   return code;
 }
 
-int gq_nomem (size_t bytes) {
+int gq_nomem(size_t bytes) {
   return gq_fail(GQ_ENOMEM, "out of memory: %zu bytes asked for, %zu alive", bytes, gq_live_bytes());
 }
 
-double gq_clock (void) {
+double gq_clock(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;

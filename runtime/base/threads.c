@@ -16,30 +16,32 @@
 enum { MAX_THREADS = 256, SPIN_MICROSECONDS = 60 };
 
 static struct pool {
-  pthread_mutex_t lock;              /* guards sleeping; held briefly */
+  pthread_mutex_t lock; /* guards sleeping; held briefly */
   pthread_cond_t work, done;
-  atomic_int size;                   /* workers wanted, the caller included; 0: not chosen yet */
-  int running;                       /* threads started, the caller not included */
+  atomic_int size; /* workers wanted, the caller included; 0: not chosen yet */
+  int running;     /* threads started, the caller not included */
   pthread_t thread[MAX_THREADS];
-  atomic_uint round;                 /* +1 for every job: workers wait for it to change */
+  atomic_uint round; /* +1 for every job: workers wait for it to change */
   atomic_int unfinished, sleeping;
   atomic_bool caller_sleeps, busy;
-  bool stop, crowded;                /* crowded: more workers than cores, spinning would hold them up */
-  int n, stride;                     /* the job: items, and who takes which */
+  bool stop, crowded; /* crowded: more workers than cores, spinning would hold them up */
+  int n, stride;      /* the job: items, and who takes which */
   void (*fn)(void *, int);
   void *ctx;
-} pool = {.lock = PTHREAD_MUTEX_INITIALIZER, .work = PTHREAD_COND_INITIALIZER, .done = PTHREAD_COND_INITIALIZER};
+} pool = { .lock = PTHREAD_MUTEX_INITIALIZER,
+           .work = PTHREAD_COND_INITIALIZER,
+           .done = PTHREAD_COND_INITIALIZER };
 
-static __thread bool inside;         /* running an item: nested calls are serial */
+static __thread bool inside; /* running an item: nested calls are serial */
 
-static int cores (cpu_set_t *set) {
+static int cores(cpu_set_t *set) {
   CPU_ZERO(set);
   if (sched_getaffinity(0, sizeof *set, set) != 0) return 1;
   int n = CPU_COUNT(set);
   return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : n;
 }
 
-static int default_size (void) {
+static int default_size(void) {
   cpu_set_t set;
   const char *text = getenv("GQ_THREADS");
   char *end;
@@ -48,7 +50,7 @@ static int default_size (void) {
   return cores(&set);
 }
 
-int gq_threads (void) {
+int gq_threads(void) {
   int n = atomic_load(&pool.size);
   if (n == 0) {
     int none = 0;
@@ -58,7 +60,7 @@ int gq_threads (void) {
   return n;
 }
 
-static void pause_briefly (void) {
+static void pause_briefly(void) {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
 #else
@@ -67,7 +69,7 @@ static void pause_briefly (void) {
 }
 
 /* Spin until *value differs from old (true) or patience ends (false). */
-static bool spin_until_changed (atomic_uint *value, unsigned old) {
+static bool spin_until_changed(atomic_uint *value, unsigned old) {
   if (pool.crowded) return atomic_load(value) != old;
   double end = gq_clock() + 1e-6 * SPIN_MICROSECONDS;
   do {
@@ -79,7 +81,7 @@ static bool spin_until_changed (atomic_uint *value, unsigned old) {
   return false;
 }
 
-static bool spin_until_finished (void) {
+static bool spin_until_finished(void) {
   double end = gq_clock() + 1e-6 * SPIN_MICROSECONDS;
   do {
     for (int i = 0; i < 64; i++) {
@@ -93,7 +95,7 @@ static bool spin_until_finished (void) {
 /* ---- workers ---- */
 
 /* Worker i sits on the i-th core after the caller's, among those that the process may use. */
-static void bind_worker (int i) {
+static void bind_worker(int i) {
   cpu_set_t set, one;
   int n = cores(&set), at = sched_getcpu();
   if (pool.crowded || n < 2) return;
@@ -102,26 +104,26 @@ static void bind_worker (int i) {
     cpu = (cpu + 1) % CPU_SETSIZE;
     if (CPU_ISSET(cpu, &set) && --left == 0) CPU_SET(cpu, &one);
   }
-  pthread_setaffinity_np(pool.thread[i], sizeof one, &one);      /* best effort */
+  pthread_setaffinity_np(pool.thread[i], sizeof one, &one); /* best effort */
 }
 
-static void run_share (int worker) {
+static void run_share(int worker) {
   inside = true;
   for (int i = worker; i < pool.n; i += pool.stride) pool.fn(pool.ctx, i);
   inside = false;
 }
 
-static void finish_share (void) {
+static void finish_share(void) {
   if (atomic_fetch_sub(&pool.unfinished, 1) != 1 || !atomic_load(&pool.caller_sleeps)) return;
   pthread_mutex_lock(&pool.lock);
   pthread_cond_signal(&pool.done);
   pthread_mutex_unlock(&pool.lock);
 }
 
-static void wait_for_round (unsigned seen) {
+static void wait_for_round(unsigned seen) {
   if (spin_until_changed(&pool.round, seen)) return;
   pthread_mutex_lock(&pool.lock);
-  atomic_fetch_add(&pool.sleeping, 1);      /* before looking again: start_round looks in the other order */
+  atomic_fetch_add(&pool.sleeping, 1); /* before looking again: start_round looks in the other order */
   while (atomic_load(&pool.round) == seen) pthread_cond_wait(&pool.work, &pool.lock);
   atomic_fetch_sub(&pool.sleeping, 1);
   pthread_mutex_unlock(&pool.lock);
@@ -134,7 +136,7 @@ typedef struct start {
 
 static start starts[MAX_THREADS];
 
-static void *work (void *arg) {
+static void *work(void *arg) {
   start s = *(start *)arg;
   for (;;) {
     wait_for_round(s.seen);
@@ -146,7 +148,7 @@ static void *work (void *arg) {
   return NULL;
 }
 
-static void start_round (void) {
+static void start_round(void) {
   atomic_fetch_add(&pool.round, 1);
   if (atomic_load(&pool.sleeping) == 0) return;
   pthread_mutex_lock(&pool.lock);
@@ -154,7 +156,7 @@ static void start_round (void) {
   pthread_mutex_unlock(&pool.lock);
 }
 
-static void wait_for_workers (void) {
+static void wait_for_workers(void) {
   if (spin_until_finished()) return;
   pthread_mutex_lock(&pool.lock);
   atomic_store(&pool.caller_sleeps, true);
@@ -166,7 +168,7 @@ static void wait_for_workers (void) {
 /* ---- starting and stopping; the caller holds pool.busy ---- */
 
 /* After fork only the calling thread exists: the child starts over, serial unless it asks. */
-static void forget_workers (void) {
+static void forget_workers(void) {
   pthread_mutex_init(&pool.lock, NULL);
   pthread_cond_init(&pool.work, NULL);
   pthread_cond_init(&pool.done, NULL);
@@ -178,9 +180,9 @@ static void forget_workers (void) {
   atomic_store(&pool.busy, false);
 }
 
-static void watch_forks (void) { pthread_atfork(NULL, NULL, forget_workers); }
+static void watch_forks(void) { pthread_atfork(NULL, NULL, forget_workers); }
 
-static void stop_workers (void) {
+static void stop_workers(void) {
   if (pool.running == 0) return;
   pool.stop = true;
   start_round();
@@ -190,18 +192,18 @@ static void stop_workers (void) {
 }
 
 /* Signals stay with the threads that the program knows of. */
-static int start_worker (int i) {
+static int start_worker(int i) {
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  starts[i] = (start){i, atomic_load(&pool.round)};
+  starts[i] = (start){ i, atomic_load(&pool.round) };
   int err = pthread_create(&pool.thread[i], NULL, work, &starts[i]);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   if (err == 0) bind_worker(i);
   return err;
 }
 
-static int start_workers (int size) {
+static int start_workers(int size) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   cpu_set_t set;
   pthread_once(&once, watch_forks);
@@ -216,9 +218,8 @@ static int start_workers (int size) {
   return GQ_OK;
 }
 
-int gq_set_threads (int n) {
-  if (n < 1 || n > MAX_THREADS)
-    return gq_fail(GQ_EARG, "%d threads: expected 1 to %d", n, MAX_THREADS);
+int gq_set_threads(int n) {
+  if (n < 1 || n > MAX_THREADS) return gq_fail(GQ_EARG, "%d threads: expected 1 to %d", n, MAX_THREADS);
   if (inside || atomic_exchange(&pool.busy, true))
     return gq_fail(GQ_ESTATE, "the number of threads cannot change while they are at work");
   int status = GQ_OK;
@@ -233,18 +234,18 @@ int gq_set_threads (int n) {
 
 /* ---- the call ---- */
 
-static void run_all (int n, void (*fn)(void *, int), void *ctx) {
+static void run_all(int n, void (*fn)(void *, int), void *ctx) {
   for (int i = 0; i < n; i++) fn(ctx, i);
 }
 
-static bool ready (int size) {
+static bool ready(int size) {
   if (pool.running == size - 1) return true;
   if (start_workers(size) == GQ_OK) return true;
-  atomic_store(&pool.size, 1);             /* no threads to be had: go on without */
+  atomic_store(&pool.size, 1); /* no threads to be had: go on without */
   return false;
 }
 
-void gq_parallel (int n, void (*fn)(void *ctx, int i), void *ctx) {
+void gq_parallel(int n, void (*fn)(void *ctx, int i), void *ctx) {
   int size = gq_threads();
   if (n <= 1 || size == 1 || inside || atomic_exchange(&pool.busy, true)) {
     run_all(n, fn, ctx);
@@ -256,7 +257,6 @@ void gq_parallel (int n, void (*fn)(void *ctx, int i), void *ctx) {
     start_round();
     run_share(0);
     wait_for_workers();
-  } else
-    run_all(n, fn, ctx);
+  } else run_all(n, fn, ctx);
   atomic_store(&pool.busy, false);
 }

@@ -7,7 +7,7 @@
 #include <string.h>
 
 /* Conversions that C leaves undefined get a meaning: NaN is 0, what is too large stops at the end. */
-static int64_t to_int (double x) {
+static int64_t to_int(double x) {
   if (x != x) return 0;
   if (x >= 0x1p63) return INT64_MAX;
   if (x < -0x1p63) return INT64_MIN;
@@ -17,11 +17,11 @@ static int64_t to_int (double x) {
 /* One row: n numbers, strides in elements. */
 typedef void row_fn(void *dst, int64_t ds, const void *src, int64_t ss, int64_t n);
 
-#define ROW(name, D, S, convert)                                                     \
-  static void name (void *dst, int64_t ds, const void *src, int64_t ss, int64_t n) { \
-    D *d = dst;                                                                      \
-    const S *s = src;                                                                \
-    for (int64_t i = 0; i < n; i++, d += ds, s += ss) *d = (D)convert(*s);           \
+#define ROW(name, D, S, convert)                                                    \
+  static void name(void *dst, int64_t ds, const void *src, int64_t ss, int64_t n) { \
+    D *d = dst;                                                                     \
+    const S *s = src;                                                               \
+    for (int64_t i = 0; i < n; i++, d += ds, s += ss) *d = (D)convert(*s);          \
   }
 #define NONZERO(x) ((x) != 0)
 
@@ -42,24 +42,26 @@ ROW(bool_f32, uint8_t, float, NONZERO)
 ROW(bool_f64, uint8_t, double, NONZERO)
 ROW(bool_i64, uint8_t, int64_t, NONZERO)
 
-static row_fn *const row_of[GQ_NDTYPE][GQ_NDTYPE] = {      /* [to][from] */
-    {f32_f32, f32_f64, f32_i64, f32_bool},
-    {f64_f32, f64_f64, f64_i64, f64_bool},
-    {i64_f32, i64_f64, i64_i64, i64_bool},
-    {bool_f32, bool_f64, bool_i64, bool_bool},
+static row_fn *const row_of[GQ_NDTYPE][GQ_NDTYPE] = {
+  /* [to][from] */
+  { f32_f32, f32_f64, f32_i64, f32_bool },
+  { f64_f32, f64_f64, f64_i64, f64_bool },
+  { i64_f32, i64_f64, i64_i64, i64_bool },
+  { bool_f32, bool_f64, bool_i64, bool_bool },
 };
 
 /* Both tensors as a stack of rows along the last dimension. */
-static void copy_rows (gq_tensor *dst, const gq_tensor *src) {
+static void copy_rows(gq_tensor *dst, const gq_tensor *src) {
   int last = dst->shape.ndim - 1;
   row_fn *row = row_of[dst->dtype][src->dtype];
-  int64_t at[GQ_MAXDIM] = {0}, dsize = (int64_t)gq_dtype_size(dst->dtype), ssize = (int64_t)gq_dtype_size(src->dtype);
+  int64_t at[GQ_MAXDIM] = { 0 }, dsize = (int64_t)gq_dtype_size(dst->dtype),
+          ssize = (int64_t)gq_dtype_size(src->dtype);
   char *d = gq_tensor_data(dst);
   const char *s = gq_tensor_data(src);
   for (;;) {
     row(d, dst->stride[last], s, src->stride[last], dst->shape.dim[last]);
     int i = last - 1;
-    for (; i >= 0; i--) {      /* count up, as an odometer does */
+    for (; i >= 0; i--) { /* count up, as an odometer does */
       d += dst->stride[i] * dsize, s += src->stride[i] * ssize;
       if (++at[i] < dst->shape.dim[i]) break;
       d -= at[i] * dst->stride[i] * dsize, s -= at[i] * src->stride[i] * ssize;
@@ -69,28 +71,28 @@ static void copy_rows (gq_tensor *dst, const gq_tensor *src) {
   }
 }
 
-static void copy_apart (gq_tensor *dst, const gq_tensor *src) {
+static void copy_apart(gq_tensor *dst, const gq_tensor *src) {
   int64_t n = gq_numel(dst->shape);
   if (n == 0) return;
   if (gq_tensor_contiguous(dst) && gq_tensor_contiguous(src)) {
     if (dst->dtype == src->dtype)
       memcpy(gq_tensor_data(dst), gq_tensor_data(src), (size_t)n * gq_dtype_size(dst->dtype));
-    else
-      row_of[dst->dtype][src->dtype](gq_tensor_data(dst), 1, gq_tensor_data(src), 1, n);
+    else row_of[dst->dtype][src->dtype](gq_tensor_data(dst), 1, gq_tensor_data(src), 1, n);
     return;
   }
   copy_rows(dst, src);
 }
 
-static int check_writable (const gq_tensor *t) {
+static int check_writable(const gq_tensor *t) {
   if (!t->storage) return gq_fail(GQ_ESTATE, "a traced value cannot be written to");
   for (int i = 0; i < t->shape.ndim; i++)
     if (t->stride[i] == 0 && t->shape.dim[i] > 1)
-      return gq_fail(GQ_EARG, "an expanded tensor holds one number many times and cannot be written to: use :clone()");
+      return gq_fail(GQ_EARG,
+                     "an expanded tensor holds one number many times and cannot be written to: use :clone()");
   return GQ_OK;
 }
 
-int gq_tensor_copy (gq_tensor *dst, const gq_tensor *src) {
+int gq_tensor_copy(gq_tensor *dst, const gq_tensor *src) {
   GQ_TRY(check_writable(dst));
   if (!src->storage) return gq_fail(GQ_ESTATE, "a traced value has no numbers to copy");
   if (!gq_shape_equal(dst->shape, src->shape)) {
@@ -99,7 +101,7 @@ int gq_tensor_copy (gq_tensor *dst, const gq_tensor *src) {
                    gq_shape_text(src->shape, b, sizeof b), gq_shape_text(dst->shape, a, sizeof a));
   }
   gq_tensor *apart = NULL;
-  if (dst->storage == src->storage && gq_numel(dst->shape) > 1) {      /* views may overlap */
+  if (dst->storage == src->storage && gq_numel(dst->shape) > 1) { /* views may overlap */
     GQ_TRY(gq_tensor_empty(src->dtype, src->shape, &apart));
     copy_apart(apart, src);
     src = apart;
@@ -112,7 +114,7 @@ int gq_tensor_copy (gq_tensor *dst, const gq_tensor *src) {
 
 /* ---- single numbers ---- */
 
-static double load (const void *p, gq_dtype d) {
+static double load(const void *p, gq_dtype d) {
   switch (d) {
     case GQ_F32: return *(const float *)p;
     case GQ_F64: return *(const double *)p;
@@ -121,7 +123,7 @@ static double load (const void *p, gq_dtype d) {
   }
 }
 
-static void store (void *p, gq_dtype d, double x) {
+static void store(void *p, gq_dtype d, double x) {
   switch (d) {
     case GQ_F32: *(float *)p = (float)x; break;
     case GQ_F64: *(double *)p = x; break;
@@ -130,7 +132,7 @@ static void store (void *p, gq_dtype d, double x) {
   }
 }
 
-static void *at (const gq_tensor *t, const int64_t *index) {
+static void *at(const gq_tensor *t, const int64_t *index) {
   int64_t i = 0;
   for (int k = 0; k < t->shape.ndim; k++) {
     GQ_ASSERT(index[k] >= 0 && index[k] < t->shape.dim[k]);
@@ -139,16 +141,16 @@ static void *at (const gq_tensor *t, const int64_t *index) {
   return (char *)gq_tensor_data(t) + i * (int64_t)gq_dtype_size(t->dtype);
 }
 
-double gq_tensor_get (const gq_tensor *t, const int64_t *index) { return load(at(t, index), t->dtype); }
+double gq_tensor_get(const gq_tensor *t, const int64_t *index) { return load(at(t, index), t->dtype); }
 
-void gq_tensor_set (gq_tensor *t, const int64_t *index, double value) { store(at(t, index), t->dtype, value); }
+void gq_tensor_set(gq_tensor *t, const int64_t *index, double value) { store(at(t, index), t->dtype, value); }
 
-int64_t gq_tensor_get_int (const gq_tensor *t, const int64_t *index) {
+int64_t gq_tensor_get_int(const gq_tensor *t, const int64_t *index) {
   void *p = at(t, index);
   return t->dtype == GQ_I64 ? *(int64_t *)p : to_int(load(p, t->dtype));
 }
 
-int gq_tensor_fill (gq_tensor *t, double value) {
+int gq_tensor_fill(gq_tensor *t, double value) {
   GQ_TRY(check_writable(t));
   union {
     float f32;
@@ -157,8 +159,8 @@ int gq_tensor_fill (gq_tensor *t, double value) {
     uint8_t b;
   } bits;
   store(&bits, t->dtype, value);
-  gq_storage one = {.refs = 1, .bytes = sizeof bits, .data = &bits};
-  gq_tensor number = {.refs = 1, .dtype = t->dtype, .shape = t->shape, .storage = &one};      /* strides 0 */
+  gq_storage one = { .refs = 1, .bytes = sizeof bits, .data = &bits };
+  gq_tensor number = { .refs = 1, .dtype = t->dtype, .shape = t->shape, .storage = &one }; /* strides 0 */
   copy_apart(t, &number);
   t->storage->version++;
   return GQ_OK;

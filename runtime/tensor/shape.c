@@ -10,12 +10,12 @@
 static const struct {
   const char *name;
   size_t size;
-} dtypes[GQ_NDTYPE] = {{"float32", 4}, {"float64", 8}, {"int64", 8}, {"bool", 1}};
+} dtypes[GQ_NDTYPE] = { { "float32", 4 }, { "float64", 8 }, { "int64", 8 }, { "bool", 1 } };
 
-size_t gq_dtype_size (gq_dtype d) { return dtypes[d].size; }
-const char *gq_dtype_name (gq_dtype d) { return dtypes[d].name; }
+size_t gq_dtype_size(gq_dtype d) { return dtypes[d].size; }
+const char *gq_dtype_name(gq_dtype d) { return dtypes[d].name; }
 
-bool gq_dtype_of (const char *name, gq_dtype *out) {
+bool gq_dtype_of(const char *name, gq_dtype *out) {
   for (int d = 0; d < GQ_NDTYPE; d++)
     if (strcmp(name, dtypes[d].name) == 0) {
       *out = (gq_dtype)d;
@@ -25,19 +25,19 @@ bool gq_dtype_of (const char *name, gq_dtype *out) {
 }
 
 /* Too many dimensions are kept as a count, for gq_shape_check to refuse. */
-gq_shape gq_shape_of (int ndim, const int64_t *dim) {
-  gq_shape s = {.ndim = ndim};
+gq_shape gq_shape_of(int ndim, const int64_t *dim) {
+  gq_shape s = { .ndim = ndim };
   for (int i = 0; i < ndim && i < GQ_MAXDIM; i++) s.dim[i] = dim[i];
   return s;
 }
 
-int64_t gq_numel (gq_shape s) {
+int64_t gq_numel(gq_shape s) {
   int64_t n = 1;
   for (int i = 0; i < s.ndim; i++) n *= s.dim[i];
   return n;
 }
 
-bool gq_shape_equal (gq_shape a, gq_shape b) {
+bool gq_shape_equal(gq_shape a, gq_shape b) {
   if (a.ndim != b.ndim) return false;
   for (int i = 0; i < a.ndim; i++)
     if (a.dim[i] != b.dim[i]) return false;
@@ -46,11 +46,11 @@ bool gq_shape_equal (gq_shape a, gq_shape b) {
 
 #define MAX_NUMBERS ((int64_t)1 << 40)
 
-int gq_shape_check (gq_shape s, gq_dtype d, size_t *bytes_) {
+int gq_shape_check(gq_shape s, gq_dtype d, size_t *bytes_) {
   if (s.ndim < 0 || s.ndim > GQ_MAXDIM)
     return gq_fail(GQ_ESHAPE, "%d dimensions: at most %d are supported", s.ndim, GQ_MAXDIM);
   int64_t n = 1;
-  bool fits = true, empty = false;      /* a zero hides no overflow elsewhere: {0, 2^62} has strides */
+  bool fits = true, empty = false; /* a zero hides no overflow elsewhere: {0, 2^62} has strides */
   for (int i = 0; i < s.ndim; i++) {
     if (s.dim[i] < 0)
       return gq_fail(GQ_ESHAPE, "size %lld of dimension %d is negative", (long long)s.dim[i], i + 1);
@@ -67,8 +67,8 @@ int gq_shape_check (gq_shape s, gq_dtype d, size_t *bytes_) {
 }
 
 /* NumPy's rule: align at the last dimension; sizes agree or one of them is 1. */
-int gq_shape_broadcast (gq_shape a, gq_shape b, gq_shape *out) {
-  gq_shape r = {.ndim = a.ndim > b.ndim ? a.ndim : b.ndim};
+int gq_shape_broadcast(gq_shape a, gq_shape b, gq_shape *out) {
+  gq_shape r = { .ndim = a.ndim > b.ndim ? a.ndim : b.ndim };
   for (int i = 1; i <= r.ndim; i++) {
     int64_t x = i <= a.ndim ? a.dim[a.ndim - i] : 1, y = i <= b.ndim ? b.dim[b.ndim - i] : 1;
     if (x != y && x != 1 && y != 1) {
@@ -83,7 +83,7 @@ int gq_shape_broadcast (gq_shape a, gq_shape b, gq_shape *out) {
   return GQ_OK;
 }
 
-const char *gq_shape_text (gq_shape s, char *buf, size_t n) {
+const char *gq_shape_text(gq_shape s, char *buf, size_t n) {
   size_t at = (size_t)snprintf(buf, n, "{");
   for (int i = 0; i < s.ndim && i < GQ_MAXDIM && at < n; i++)
     at += (size_t)snprintf(buf + at, n - at, "%s%lld", i ? ", " : "", (long long)s.dim[i]);
@@ -91,7 +91,7 @@ const char *gq_shape_text (gq_shape s, char *buf, size_t n) {
   return buf;
 }
 
-void gq_shape_strides (gq_shape s, int64_t *stride) {
+void gq_shape_strides(gq_shape s, int64_t *stride) {
   int64_t step = 1;
   for (int i = s.ndim - 1; i >= 0; i--) {
     stride[i] = step;

@@ -5,15 +5,15 @@
 
 #include <string.h>
 
-void gq_tape_unref (struct gq_tape *t_);      /* exec/tape.c: the one name of a later stage used here */
+void gq_tape_unref(struct gq_tape *t_); /* exec/tape.c: the one name of a later stage used here */
 
-static void storage_unref (gq_storage *s) {
+static void storage_unref(gq_storage *s) {
   if (!s || --s->refs > 0) return;
   gq_free(s->data);
   gq_free(s);
 }
 
-static gq_storage *storage_new (size_t bytes, bool zero) {
+static gq_storage *storage_new(size_t bytes, bool zero) {
   gq_storage *s = gq_calloc(1, sizeof *s);
   if (!s) return NULL;
   s->refs = 1;
@@ -25,7 +25,7 @@ static gq_storage *storage_new (size_t bytes, bool zero) {
 }
 
 /* A tensor without storage. */
-static gq_tensor *bare (gq_dtype d, gq_shape s) {
+static gq_tensor *bare(gq_dtype d, gq_shape s) {
   gq_tensor *t = gq_calloc(1, sizeof *t);
   if (!t) return NULL;
   t->refs = 1;
@@ -36,7 +36,7 @@ static gq_tensor *bare (gq_dtype d, gq_shape s) {
   return t;
 }
 
-static int make (gq_dtype d, gq_shape s, bool zero, gq_tensor **out) {
+static int make(gq_dtype d, gq_shape s, bool zero, gq_tensor **out) {
   size_t bytes;
   *out = NULL;
   GQ_TRY(gq_shape_check(s, d, &bytes));
@@ -51,10 +51,10 @@ static int make (gq_dtype d, gq_shape s, bool zero, gq_tensor **out) {
   return GQ_OK;
 }
 
-int gq_tensor_new (gq_dtype d, gq_shape s, gq_tensor **out) { return make(d, s, true, out); }
-int gq_tensor_empty (gq_dtype d, gq_shape s, gq_tensor **out) { return make(d, s, false, out); }
+int gq_tensor_new(gq_dtype d, gq_shape s, gq_tensor **out) { return make(d, s, true, out); }
+int gq_tensor_empty(gq_dtype d, gq_shape s, gq_tensor **out) { return make(d, s, false, out); }
 
-int gq_tensor_traced (gq_dtype d, gq_shape s, uint64_t trace, int32_t ref, gq_tensor **out) {
+int gq_tensor_traced(gq_dtype d, gq_shape s, uint64_t trace, int32_t ref, gq_tensor **out) {
   *out = NULL;
   GQ_TRY(gq_shape_check(s, d, NULL));
   gq_tensor *t = bare(d, s);
@@ -66,7 +66,7 @@ int gq_tensor_traced (gq_dtype d, gq_shape s, uint64_t trace, int32_t ref, gq_te
 }
 
 /* First and last element that a view touches lie inside the storage. */
-static bool inside (gq_shape s, const int64_t *stride, int64_t offset, int64_t numbers) {
+static bool inside(gq_shape s, const int64_t *stride, int64_t offset, int64_t numbers) {
   int64_t low = offset, high = offset, reach;
   if (gq_numel(s) == 0) return offset >= 0 && offset <= numbers;
   for (int i = 0; i < s.ndim; i++) {
@@ -76,7 +76,7 @@ static bool inside (gq_shape s, const int64_t *stride, int64_t offset, int64_t n
   return low >= 0 && high < numbers;
 }
 
-int gq_tensor_view (const gq_tensor *t, gq_shape s, const int64_t *stride, int64_t offset, gq_tensor **out) {
+int gq_tensor_view(const gq_tensor *t, gq_shape s, const int64_t *stride, int64_t offset, gq_tensor **out) {
   *out = NULL;
   GQ_TRY(gq_shape_check(s, t->dtype, NULL));
   if (!t->storage) return gq_fail(GQ_ESTATE, "a traced value has no storage to view");
@@ -92,13 +92,13 @@ int gq_tensor_view (const gq_tensor *t, gq_shape s, const int64_t *stride, int64
   return GQ_OK;
 }
 
-gq_tensor *gq_tensor_ref (gq_tensor *t) {
+gq_tensor *gq_tensor_ref(gq_tensor *t) {
   if (t) t->refs++;
   return t;
 }
 
 /* A gradient may have a gradient: a loop, not a recursion. */
-void gq_tensor_unref (gq_tensor *t_) {
+void gq_tensor_unref(gq_tensor *t_) {
   while (t_ && --t_->refs == 0) {
     gq_tensor *next = t_->grad;
     struct gq_tape *tape = t_->tape;
@@ -109,11 +109,11 @@ void gq_tensor_unref (gq_tensor *t_) {
   }
 }
 
-void *gq_tensor_data (const gq_tensor *t) {
+void *gq_tensor_data(const gq_tensor *t) {
   return t->storage ? (char *)t->storage->data + t->offset * (int64_t)gq_dtype_size(t->dtype) : NULL;
 }
 
-bool gq_tensor_contiguous (const gq_tensor *t) {
+bool gq_tensor_contiguous(const gq_tensor *t) {
   int64_t step = 1;
   if (gq_numel(t->shape) == 0) return true;
   for (int i = t->shape.ndim - 1; i >= 0; i--) {
@@ -123,7 +123,7 @@ bool gq_tensor_contiguous (const gq_tensor *t) {
   return true;
 }
 
-int gq_tensor_contiguous_get (gq_tensor *t, gq_tensor **out) {
+int gq_tensor_contiguous_get(gq_tensor *t, gq_tensor **out) {
   *out = NULL;
   if (!t->storage) return gq_fail(GQ_ESTATE, "a traced value has no numbers");
   if (gq_tensor_contiguous(t)) {
@@ -140,13 +140,13 @@ int gq_tensor_contiguous_get (gq_tensor *t, gq_tensor **out) {
 
 /* ---- parameters in one block ---- */
 
-static bool seen_before (gq_tensor *const *t, int i) {
+static bool seen_before(gq_tensor *const *t, int i) {
   for (int j = 0; j < i; j++)
     if (t[j]->storage == t[i]->storage) return true;
   return false;
 }
 
-static void move_into (gq_tensor *t, gq_tensor *flat, int64_t offset) {
+static void move_into(gq_tensor *t, gq_tensor *flat, int64_t offset) {
   storage_unref(t->storage);
   t->storage = flat->storage;
   t->storage->refs++;
@@ -155,7 +155,7 @@ static void move_into (gq_tensor *t, gq_tensor *flat, int64_t offset) {
 }
 
 /* Everything that can fail comes before the first tensor moves. */
-int gq_tensor_flatten (int n, gq_tensor *const *t, bool *moved, gq_tensor **flat) {
+int gq_tensor_flatten(int n, gq_tensor *const *t, bool *moved, gq_tensor **flat) {
   int64_t total = 0;
   *flat = NULL;
   for (int i = 0; i < n; i++) {
@@ -165,7 +165,7 @@ int gq_tensor_flatten (int n, gq_tensor *const *t, bool *moved, gq_tensor **flat
     moved[i] = t[i]->storage && t[i]->storage->refs == 1 && !seen_before(t, i);
     if (moved[i]) total += gq_numel(t[i]->shape);
   }
-  GQ_TRY(gq_tensor_empty(n ? t[0]->dtype : GQ_F32, (gq_shape){1, {total}}, flat));
+  GQ_TRY(gq_tensor_empty(n ? t[0]->dtype : GQ_F32, (gq_shape){ 1, { total } }, flat));
   int64_t at = 0;
   for (int i = 0; i < n; i++) {
     if (!moved[i]) continue;
@@ -173,7 +173,7 @@ int gq_tensor_flatten (int n, gq_tensor *const *t, bool *moved, gq_tensor **flat
     part.shape = t[i]->shape;
     part.offset = at;
     gq_shape_strides(part.shape, part.stride);
-    gq_tensor_copy(&part, t[i]);      /* same shape and dtype, separate storage: cannot fail */
+    gq_tensor_copy(&part, t[i]); /* same shape and dtype, separate storage: cannot fail */
     move_into(t[i], *flat, at);
     at += gq_numel(t[i]->shape);
   }
