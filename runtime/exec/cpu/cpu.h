@@ -1,0 +1,135 @@
+/*
+** cpu.h -- the CPU backend: a table of element-wise and reduction kernels chosen once for this
+** processor, and what is built from it: fused groups, products, reductions, copies.
+** Nothing here allocates while running; plans are made once and run many times.
+*/
+#ifndef GQ_CPU_H
+#define GQ_CPU_H
+
+#include "../exec.h"
+
+/* ---- kernels.c, compiled once for each instruction set ---- */
+
+/* out[i] = f(a[i], b[i], c[i]) for i < n. out may be one of the operands. */
+typedef void (*gq_kernel)(void *out, const void *a, const void *b, const void *c, size_t n);
+
+/* Which of the two operands is one number (for WHERE: of x and y). */
+enum { GQ_VV, GQ_SV, GQ_VS, GQ_SS, GQ_NFORM };
+/* a * c + b, b - a * c, a * c - b: vectors a, b and one number c */
+enum { GQ_MADD, GQ_MRSUB, GQ_MSUB, GQ_NMADD };
+
+typedef struct gq_kernels {
+  const char *name;
+  gq_kernel op[GQ_NOP][GQ_NDTYPE][GQ_NFORM]; /* by operand dtype (WHERE: of x); NULL: not defined */
+  gq_kernel cast[GQ_NDTYPE][GQ_NDTYPE];      /* [from][to] */
+  gq_kernel madd[2][GQ_NMADD];
+  gq_kernel duo[2];                          /* softplus(a) to out and sigmoid(a) to (void *)b */
+  double (*sum[2])(const void *x, size_t n);                                            /* fixed order */
+  void (*colsum[2])(double *acc, const void *x, size_t rows, size_t cols, size_t ld);   /* acc[j] += sum_i x[i][j] */
+} gq_kernels;
+
+extern const gq_kernels gq_kernels_portable;
+#if defined(__x86_64__)
+extern const gq_kernels gq_kernels_avx2, gq_kernels_avx512;
+#endif
+const gq_kernels *gq_cpu(void);              /* the best that this processor runs */
+const gq_kernels *gq_cpu_find(const char *name);   /* NULL: unknown or not supported here */
+void gq_cpu_use(const gq_kernels *k_);       /* for tests; NULL: back to the best */
+
+/* ---- layouts: a shape with strides in elements ---- */
+
+typedef struct gq_layout {
+  int ndim;
+  int64_t dim[GQ_MAXDIM], stride[GQ_MAXDIM];
+} gq_layout;
+gq_layout gq_layout_of(gq_shape s, const int64_t *stride_);   /* NULL: contiguous */
+bool gq_layout_contiguous(const gq_layout *l);
+/* The strides of `l` seen in shape `s`, to which it broadcasts: 0 where it repeats. */
+void gq_layout_broadcast(const gq_layout *l, gq_shape s, int64_t *stride);
+
+/* ---- group.c: element-wise operations of one shape, run tile by tile ---- */
+
+#define GQ_GROUP_VALUES 192                  /* operands and results of one group */
+#define GQ_GROUP_TILE 1024                   /* numbers in a tile, at most */
+
+typedef struct gq_group_value {
+  gq_dtype dtype;
+  bool arg;                                  /* comes from outside */
+  bool stored;                               /* goes outside */
+  uint8_t how;                               /* HOW_* of group.c */
+  int uses;
+  int64_t stride[GQ_MAXDIM];                 /* of an argument, over the group's dims */
+  uint32_t reg;                              /* tile register: its place in bytes per number */
+} gq_group_value;
+
+typedef struct gq_micro {                    /* one kernel call on a tile */
+  gq_kernel fn;
+  gq_op op;
+  int16_t out, nargs, arg[3];
+} gq_micro;
+
+typedef struct gq_group {
+  int ndim;
+  int64_t dim[GQ_MAXDIM];                    /* merged as far as all arguments allow */
+  int64_t rows, width;                       /* product of the outer dims, the last dim */
+  int64_t tile;                              /* capacity of a tile register */
+  int64_t tile_rows, tile_cols, ntile;
+  int nvalue, nmicro, nmoving;
+  int capacity;                              /* of value, micro and moving */
+  gq_group_value *value;
+  gq_micro *micro;
+  int16_t *moving;                           /* values whose address depends on the tile */
+  size_t scratch;                            /* bytes for the tile registers */
+} gq_group;
+
+/* Values and micro-ops live in `value`, `micro` and `moving` of `capacity` entries each, given by the caller. */
+void gq_group_begin(gq_group *g, gq_shape shape, int capacity, gq_group_value *value, gq_micro *micro, int16_t *moving);
+int gq_group_arg(gq_group *g, gq_dtype d, const int64_t *stride);              /* value, or -1: full */
+int gq_group_op(gq_group *g, gq_op op, gq_dtype d, int nargs, const int *arg); /* value, or -1: full */
+void gq_group_store(gq_group *g, int value);
+int gq_group_finish(gq_group *g);            /* GQ_EDTYPE: no such kernel */
+/* base[v]: address of argument or stored value v. Tiles first..last-1. */
+void gq_group_run(const gq_group *g, void *const *base, void *scratch, int64_t first, int64_t last);
+
+/* ---- matmul.c ---- */
+
+typedef struct gq_gemm {
+  gq_dtype dtype;
+  bool ta, tb;
+  int64_t m, n, k, lda, ldb, ldc;
+  int nbatch;
+  int64_t dim[GQ_MAXDIM], sa[GQ_MAXDIM], sb[GQ_MAXDIM];
+} gq_gemm;
+/* Plan op(a) op(b). *pack: bit 0 or 1 set if a or b must be made contiguous first (then plan again). */
+int gq_gemm_plan(gq_gemm *g, gq_dtype d, const gq_layout *a, const gq_layout *b, int flags, int *pack);
+void gq_gemm_run(const gq_gemm *g, const void *a, const void *b, void *c, bool add);
+void gq_gemm_rows(const gq_gemm *g, const void *a, const void *b, void *c, bool add, int64_t first, int64_t last);
+
+/* ---- reduce.c ---- */
+
+typedef struct gq_reduce {
+  gq_op op;
+  gq_dtype dtype;
+  int nk, nr;                                /* kept and reduced dims */
+  int64_t kdim[GQ_MAXDIM], kstride[GQ_MAXDIM];
+  int64_t rdim[GQ_MAXDIM], rstride[GQ_MAXDIM];
+} gq_reduce;
+int gq_reduce_plan(gq_reduce *r, gq_op op, gq_dtype d, const gq_layout *x, const gq_attr *attr);
+void gq_reduce_run(const gq_reduce *r, const void *x, void *out, bool add);    /* add: SUM of floats only */
+
+/* ---- move.c ---- */
+
+/* dst[...] = src[...] over shape l->dim: strides of src in l, of dst in `stride`. */
+void gq_move(const gq_layout *l, size_t size, const void *src, void *dst, const int64_t *stride);
+
+typedef struct gq_indexing {                 /* INDEX_SELECT INDEX_ADD GATHER SCATTER_ADD on contiguous data */
+  gq_op op;
+  gq_dtype dtype;
+  int64_t outer, n, count, inner;            /* of the long side: outer x n x inner; count: entries along axis */
+  gq_layout index, big;                      /* GATHER and SCATTER_ADD: shape of idx, and of the long side */
+  int axis;
+} gq_indexing;
+void gq_indexing_plan(gq_indexing *p, gq_op op, gq_dtype d, gq_shape x, gq_shape idx, gq_shape out, int axis);
+int gq_indexing_run(const gq_indexing *p, const void *x, const int64_t *idx, void *out);   /* GQ_EINDEX */
+
+#endif

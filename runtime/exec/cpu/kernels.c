@@ -1,0 +1,207 @@
+/*
+** kernels.c -- the element-wise kernels of ir/ops.def and the reductions, as plain loops that
+** the compiler vectorises. Compiled once for each instruction set: -DGQ_KERNELS=portable, avx2
+** (-mavx2 -mfma) and avx512 (-mavx512f -mavx512dq -mavx512bw -mavx512vl on top).
+*/
+#ifndef GQ_KERNELS
+#define GQ_KERNELS portable
+#endif
+
+/* Neither changes a result: errno is never read here, and no floating-point trap is enabled. */
+#pragma GCC optimize("O3", "no-math-errno", "no-trapping-math")
+
+#include "cpu.h"
+#include "vmath.h"
+
+#define PASTE_(a, b) a##b
+#define PASTE(a, b) PASTE_(a, b)
+#define TEXT_(a) #a
+#define TEXT(a) TEXT_(a)
+
+#define KERNEL(name) static void name(void *o, const void *a, const void *b, const void *c, size_t n)
+#define EACH _Pragma("GCC ivdep") for (size_t i = 0; i < n; i++)   /* out may be a or b itself */
+
+/* ---- float32 and float64, from the table ---- */
+
+#define UNARY(name, T, f)                       \
+  KERNEL(name) {                                \
+    T *out = o;                                 \
+    const T *p = a;                             \
+    (void)b, (void)c;                           \
+    EACH { T x = p[i]; out[i] = (T)(f); }       \
+  }
+
+#define BINARY(name, T, R, f)                                                   \
+  KERNEL(name##_vv) {                                                           \
+    R *out = o;                                                                 \
+    const T *p = a, *q = b;                                                     \
+    (void)c;                                                                    \
+    EACH { T x = p[i], y = q[i]; out[i] = (R)(f); }                             \
+  }                                                                             \
+  KERNEL(name##_sv) {                                                           \
+    R *out = o;                                                                 \
+    const T x = *(const T *)a, *q = b;                                          \
+    (void)c;                                                                    \
+    EACH { T y = q[i]; out[i] = (R)(f); }                                       \
+  }                                                                             \
+  KERNEL(name##_vs) {                                                           \
+    R *out = o;                                                                 \
+    const T *p = a, y = *(const T *)b;                                          \
+    (void)c;                                                                    \
+    EACH { T x = p[i]; out[i] = (R)(f); }                                       \
+  }
+
+#define GQ_UNARY(N, n, meta, f, doc)  UNARY(N##_f32, float, f) UNARY(N##_f64, double, f)
+#define GQ_BINARY(N, n, meta, f, doc) BINARY(N##_f32, float, float, f) BINARY(N##_f64, double, double, f)
+#define GQ_COMPARE(N, n, f, doc)                                                    \
+  BINARY(N##_f32, float, uint8_t, f) BINARY(N##_f64, double, uint8_t, f)            \
+  BINARY(N##_i64, int64_t, uint8_t, f) BINARY(N##_bool, uint8_t, uint8_t, f)
+#define GQ_OTHER(N, n, doc)
+#include "../../ir/ops.def"
+#undef GQ_UNARY
+#undef GQ_BINARY
+#undef GQ_COMPARE
+#undef GQ_OTHER
+
+/* ---- int64 (wrapping, as two's complement) and bool ---- */
+
+#define U(x) ((uint64_t)(x))
+UNARY(NEG_i64, int64_t, -U(x))
+UNARY(ABS_i64, int64_t, x < 0 ? -U(x) : U(x))
+UNARY(SIGN_i64, int64_t, (x > 0) - (x < 0))
+UNARY(SQUARE_i64, int64_t, U(x) * U(x))
+UNARY(RELU_i64, int64_t, x > 0 ? x : 0)
+BINARY(ADD_i64, int64_t, int64_t, U(x) + U(y))
+BINARY(SUB_i64, int64_t, int64_t, U(x) - U(y))
+BINARY(MUL_i64, int64_t, int64_t, U(x) * U(y))
+BINARY(MAXIMUM_i64, int64_t, int64_t, x > y ? x : y)
+BINARY(MINIMUM_i64, int64_t, int64_t, x < y ? x : y)
+BINARY(MUL_bool, uint8_t, uint8_t, x & y)
+BINARY(MAXIMUM_bool, uint8_t, uint8_t, x | y)
+BINARY(MINIMUM_bool, uint8_t, uint8_t, x & y)
+
+/* ---- where, cast, multiply-add ---- */
+
+/* a: condition; b and c: the two values, each a vector or one number */
+#define WHERE_FORM(name, T, X, Y)               \
+  KERNEL(name) {                                \
+    T *out = o;                                 \
+    const uint8_t *p = a;                       \
+    const T *x = b, *y = c;                     \
+    EACH out[i] = p[i] ? X : Y;                 \
+  }
+#define WHERE(S, T)                             \
+  WHERE_FORM(WHERE_##S##_vv, T, x[i], y[i])     \
+  WHERE_FORM(WHERE_##S##_sv, T, *x, y[i])       \
+  WHERE_FORM(WHERE_##S##_vs, T, x[i], *y)       \
+  WHERE_FORM(WHERE_##S##_ss, T, *x, *y)
+WHERE(f32, float)
+WHERE(f64, double)
+WHERE(i64, int64_t)
+WHERE(bool, uint8_t)
+
+/* Out of range to int64: the nearest int64; NaN: 0. */
+static inline int64_t to_int(double x) {
+  return x != x ? 0 : x >= 0x1p63 ? INT64_MAX : x < -0x1p63 ? INT64_MIN : (int64_t)x;
+}
+#define CAST_FROM(S, T)                         \
+  UNARY2(CAST_##S##_f32, T, float, (float)x)    \
+  UNARY2(CAST_##S##_f64, T, double, (double)x)  \
+  UNARY2(CAST_##S##_bool, T, uint8_t, x != 0)
+#define UNARY2(name, T, R, f)                   \
+  KERNEL(name) {                                \
+    R *out = o;                                 \
+    const T *p = a;                             \
+    (void)b, (void)c;                           \
+    for (size_t i = 0; i < n; i++) { T x = p[i]; out[i] = f; }   \
+  }
+CAST_FROM(f32, float)
+CAST_FROM(f64, double)
+CAST_FROM(i64, int64_t)
+CAST_FROM(bool, uint8_t)
+UNARY2(CAST_f32_i64, float, int64_t, to_int((double)x))
+UNARY2(CAST_f64_i64, double, int64_t, to_int(x))
+UNARY2(CAST_i64_i64, int64_t, int64_t, x)
+UNARY2(CAST_bool_i64, uint8_t, int64_t, x)
+
+/* Not contracted: a fused program gives the bits of the separate operations. */
+#define MULADD(name, T, f)                      \
+  KERNEL(name) {                                \
+    T *out = o;                                 \
+    const T *p = a, *q = b, s = *(const T *)c;  \
+    EACH { T m = p[i] * s, y = q[i]; out[i] = f; }   \
+  }
+#define MULADDS(S, T)                           \
+  MULADD(madd_##S, T, y + m)                    \
+  MULADD(mrsub_##S, T, y - m)                   \
+  MULADD(msub_##S, T, m - y)
+MULADDS(f32, float)
+MULADDS(f64, double)
+
+/* ---- sums, in float64, in an order that depends on n alone ---- */
+
+enum { LANES = 32 };
+#define SUMS(S, T)                                                                              \
+  static double sum_##S(const void *x, size_t n) {                                              \
+    const T *p = x;                                                                             \
+    double lane[LANES] = {0}, rest = 0;                                                         \
+    size_t i = 0;                                                                               \
+    for (; i + LANES <= n; i += LANES)                                                          \
+      for (int j = 0; j < LANES; j++)                                                           \
+        lane[j] += (double)p[i + j];                                                            \
+    for (; i < n; i++)                                                                          \
+      rest += (double)p[i];                                                                     \
+    for (int w = LANES / 2; w; w /= 2)                                                          \
+      for (int j = 0; j < w; j++)                                                               \
+        lane[j] += lane[j + w];                                                                 \
+    return lane[0] + rest;                                                                      \
+  }                                                                                             \
+  static void colsum_##S(double *acc, const void *x, size_t rows, size_t cols, size_t ld) {     \
+    const T *p = x;                                                                             \
+    for (size_t r = 0; r < rows; r++, p += ld) {                                                \
+      _Pragma("GCC ivdep") for (size_t j = 0; j < cols; j++) acc[j] += (double)p[j];            \
+    }                                                                                           \
+  }
+SUMS(f32, float)
+SUMS(f64, double)
+
+/* ---- the table ---- */
+
+#define FORMS(k) {k##_vv, k##_sv, k##_vs, NULL}
+#define WHERES(k) {k##_vv, k##_sv, k##_vs, k##_ss}
+#define CASTS(S) {CAST_##S##_f32, CAST_##S##_f64, CAST_##S##_i64, CAST_##S##_bool}
+
+#define ROW(N) [GQ_OP_##N]
+const gq_kernels PASTE(gq_kernels_, GQ_KERNELS) = {
+  .name = TEXT(GQ_KERNELS),
+  .op = {
+#define GQ_UNARY(N, n, meta, f, doc)  ROW(N)[GQ_F32][GQ_VV] = N##_f32, ROW(N)[GQ_F64][GQ_VV] = N##_f64,
+#define GQ_BINARY(N, n, meta, f, doc) ROW(N)[GQ_F32] = FORMS(N##_f32), ROW(N)[GQ_F64] = FORMS(N##_f64),
+#define GQ_COMPARE(N, n, f, doc)                                        \
+    ROW(N)[GQ_F32] = FORMS(N##_f32), ROW(N)[GQ_F64] = FORMS(N##_f64),   \
+    ROW(N)[GQ_I64] = FORMS(N##_i64), ROW(N)[GQ_BOOL] = FORMS(N##_bool),
+#define GQ_OTHER(N, n, doc)
+#include "../../ir/ops.def"
+    ROW(NEG)[GQ_I64][GQ_VV] = NEG_i64,
+    ROW(ABS)[GQ_I64][GQ_VV] = ABS_i64,
+    ROW(SIGN)[GQ_I64][GQ_VV] = SIGN_i64,
+    ROW(SQUARE)[GQ_I64][GQ_VV] = SQUARE_i64,
+    ROW(RELU)[GQ_I64][GQ_VV] = RELU_i64,
+    ROW(ADD)[GQ_I64] = FORMS(ADD_i64),
+    ROW(SUB)[GQ_I64] = FORMS(SUB_i64),
+    ROW(MUL)[GQ_I64] = FORMS(MUL_i64),
+    ROW(MAXIMUM)[GQ_I64] = FORMS(MAXIMUM_i64),
+    ROW(MINIMUM)[GQ_I64] = FORMS(MINIMUM_i64),
+    ROW(MUL)[GQ_BOOL] = FORMS(MUL_bool),
+    ROW(MAXIMUM)[GQ_BOOL] = FORMS(MAXIMUM_bool),
+    ROW(MINIMUM)[GQ_BOOL] = FORMS(MINIMUM_bool),
+    ROW(WHERE)[GQ_F32] = WHERES(WHERE_f32),
+    ROW(WHERE)[GQ_F64] = WHERES(WHERE_f64),
+    ROW(WHERE)[GQ_I64] = WHERES(WHERE_i64),
+    ROW(WHERE)[GQ_BOOL] = WHERES(WHERE_bool),
+  },
+  .cast = {CASTS(f32), CASTS(f64), CASTS(i64), CASTS(bool)},
+  .madd = {{madd_f32, mrsub_f32, msub_f32}, {madd_f64, mrsub_f64, msub_f64}},
+  .sum = {sum_f32, sum_f64},
+  .colsum = {colsum_f32, colsum_f64},
+};

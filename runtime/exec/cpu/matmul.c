@@ -1,0 +1,131 @@
+/*
+** matmul.c -- products on OpenBLAS, one thread a call: the runtime owns the threads.
+*/
+#include "cpu.h"
+
+#include <cblas-openblas.h>
+#include <limits.h>
+#include <pthread.h>
+#include <string.h>
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void start(void) {
+  openblas_set_num_threads(1);
+}
+
+const char *gq_blas_name(void) {
+  pthread_once(&once, start);
+  return openblas_get_config();
+}
+
+/* The matrix in the last two dims of l: its leading dimension, and whether it is stored
+** transposed. False if neither dim has unit stride. */
+static bool blas_takes(const gq_layout *l, int64_t *ld, bool *transposed) {
+  int64_t r = l->dim[l->ndim - 2], c = l->dim[l->ndim - 1];
+  int64_t sr = l->stride[l->ndim - 2], sc = l->stride[l->ndim - 1];
+  if ((c <= 1 || sc == 1) && (r <= 1 || sr >= (c > 1 ? c : 1))) {
+    *transposed = false;
+    *ld = r > 1 ? sr : c > 1 ? c : 1;
+    return true;
+  }
+  if ((r <= 1 || sr == 1) && (c <= 1 || sc >= (r > 1 ? r : 1))) {
+    *transposed = true;
+    *ld = c > 1 ? sc : r > 1 ? r : 1;
+    return true;
+  }
+  return false;
+}
+
+/* Leading dims, broadcast; 0 strides where one of the two repeats. */
+static int plan_batch(gq_gemm *g, const gq_layout *a, const gq_layout *b) {
+  int na = a->ndim - 2, nb = b->ndim - 2, n = na > nb ? na : nb;
+  g->nbatch = n;
+  for (int i = 0; i < n; i++) {
+    int ia = i - (n - na), ib = i - (n - nb);
+    int64_t da = ia < 0 ? 1 : a->dim[ia], db = ib < 0 ? 1 : b->dim[ib];
+    if (da != db && da != 1 && db != 1)
+      return gq_fail(GQ_ESHAPE, "matmul: leading sizes %lld and %lld do not broadcast", (long long)da, (long long)db);
+    g->dim[i] = da == 1 ? db : da;
+    g->sa[i] = da == 1 ? 0 : a->stride[ia];
+    g->sb[i] = db == 1 ? 0 : b->stride[ib];
+  }
+  return GQ_OK;
+}
+
+/* One product instead of many where every a is multiplied by the same b and follows the last. */
+static void merge_batch(gq_gemm *g) {
+  while (g->nbatch) {
+    int i = g->nbatch - 1;
+    bool rows_follow = g->sb[i] == 0 && !g->ta && g->sa[i] == g->m * g->lda;
+    if (g->dim[i] != 1 && !rows_follow)
+      break;
+    g->m *= g->dim[i];
+    g->nbatch--;
+  }
+}
+
+int gq_gemm_plan(gq_gemm *g, gq_dtype d, const gq_layout *a, const gq_layout *b, int flags, int *pack) {
+  memset(g, 0, sizeof *g);
+  bool ta = flags & GQ_TA, tb = flags & GQ_TB, sta = false, stb = false;
+  *pack = 0;
+  if (!gq_is_float(d))
+    return gq_fail(GQ_EDTYPE, "matmul: %s given, float32 or float64 expected", gq_dtype_name(d));
+  g->dtype = d;
+  g->m = a->dim[a->ndim - (ta ? 1 : 2)];
+  g->k = a->dim[a->ndim - (ta ? 2 : 1)];
+  g->n = b->dim[b->ndim - (tb ? 2 : 1)];
+  if (!blas_takes(a, &g->lda, &sta))
+    *pack |= 1;
+  if (!blas_takes(b, &g->ldb, &stb))
+    *pack |= 2;
+  if (*pack)
+    return GQ_OK;
+  g->ta = ta != sta;
+  g->tb = tb != stb;
+  g->ldc = g->n > 0 ? g->n : 1;
+  GQ_TRY(plan_batch(g, a, b));
+  merge_batch(g);
+  if (g->m > INT_MAX || g->n > INT_MAX || g->k > INT_MAX || g->lda > INT_MAX || g->ldb > INT_MAX)
+    return gq_fail(GQ_ESHAPE, "matmul: [%lld x %lld] by [%lld x %lld]: sizes above 2^31 - 1 are not supported",
+                   (long long)g->m, (long long)g->k, (long long)g->k, (long long)g->n);
+  return GQ_OK;
+}
+
+static void product(const gq_gemm *g, const void *a, const void *b, void *c, int64_t rows, bool add) {
+  enum CBLAS_TRANSPOSE ta = g->ta ? CblasTrans : CblasNoTrans, tb = g->tb ? CblasTrans : CblasNoTrans;
+  int m = (int)rows, n = (int)g->n, k = (int)g->k, lda = (int)g->lda, ldb = (int)g->ldb, ldc = (int)g->ldc;
+  if (m == 0 || n == 0)
+    return;
+  if (k == 0) {
+    if (!add)
+      memset(c, 0, (size_t)rows * (size_t)g->n * gq_dtype_size(g->dtype));
+  } else if (g->dtype == GQ_F32) {
+    cblas_sgemm(CblasRowMajor, ta, tb, m, n, k, 1, a, lda, b, ldb, add ? 1 : 0, c, ldc);
+  } else {
+    cblas_dgemm(CblasRowMajor, ta, tb, m, n, k, 1, a, lda, b, ldb, add ? 1 : 0, c, ldc);
+  }
+}
+
+void gq_gemm_rows(const gq_gemm *g, const void *a, const void *b, void *c, bool add, int64_t first, int64_t last) {
+  pthread_once(&once, start);
+  size_t size = gq_dtype_size(g->dtype);
+  const char *pa = (const char *)a + (size_t)(g->ta ? first : first * g->lda) * size;
+  product(g, pa, b, (char *)c + (size_t)(first * g->ldc) * size, last - first, add);
+}
+
+void gq_gemm_run(const gq_gemm *g, const void *a, const void *b, void *c, bool add) {
+  int64_t size = (int64_t)gq_dtype_size(g->dtype), count = 1, step = g->m * g->n * size;
+  pthread_once(&once, start);
+  for (int i = 0; i < g->nbatch; i++)
+    count *= g->dim[i];
+  for (int64_t t = 0; t < count; t++) {
+    int64_t oa = 0, ob = 0, rest = t;
+    for (int i = g->nbatch - 1; i >= 0; i--) {
+      oa += rest % g->dim[i] * g->sa[i];
+      ob += rest % g->dim[i] * g->sb[i];
+      rest /= g->dim[i];
+    }
+    product(g, (const char *)a + oa * size, (const char *)b + ob * size, (char *)c + t * step, g->m, add);
+  }
+}
