@@ -18,6 +18,14 @@ int gqL_try(lua_State *L, int status);
     if (s_ == GQ_ENOMEM) { gqL_collect(L); s_ = (call); } gqL_try(L, s_); } while (0)
 void gqL_collect(lua_State *L);                             /* full collection (not inside a finaliser) */
 
+/* The tensor's numbers are asked for (x:item(), x < y): an error on a traced value, naming gq.where. */
+void gqL_checknumbers(lua_State *L, const gq_tensor *t, const char *what);
+/* An in-place write to t is allowed: not traced, no gradient (leaves: under gq.no_grad), not expanded. */
+void gqL_checkwritable(lua_State *L, const gq_tensor *t, const char *what);
+/* A nested table, number or boolean as a new tensor, pushed; dtype GQ_NDTYPE: by its contents. */
+gq_tensor *gqL_fromtable(lua_State *L, int arg, gq_dtype d);
+int gqL_index(lua_State *L);                                /* x[key] for a number or table key: l_index.c */
+int gqL_newindex(lua_State *L);
 gq_tensor **gqL_pushtensor(lua_State *L);                   /* empty handle, collectable; set *handle to a new reference */
 void gqL_counted(lua_State *L);                             /* after a handle was filled: collector policy on live bytes */
 gq_tensor *gqL_checktensor(lua_State *L, int arg);          /* lent; errors name the function and what was given */
@@ -50,6 +58,7 @@ typedef struct gqL_state {
   uint64_t seed, counter;          /* generator: draw number `counter` of stream `seed` */
   gq_dtype dtype;                  /* default of constructors */
   size_t survived;                 /* tensor bytes alive after the last full collection */
+  int scopes;                      /* open gq.scope() */
 } gqL_state;
 gqL_state *gqL_getstate(lua_State *L);
 
@@ -69,6 +78,8 @@ gq_tensor *gqL_op(lua_State *L, gq_op op, int nargs, gq_tensor *const *args, con
 ** (keyed by the function), and, where `method`, among the methods of tensors too. */
 typedef struct gqL_function { const char *name; lua_CFunction f; bool method; const char *doc; } gqL_function;
 void gqL_register(lua_State *L, const gqL_function *list);     /* list ends with a NULL name */
+/* The same for the function on top, popped; the module table is below it. */
+void gqL_setfunction(lua_State *L, const char *name, bool method, const char *doc);
 
 /* Lua files carried inside the binary (scripts/embed.lua): name is the file's without folder and
 ** suffix ("init", "nn"). The list ends with a NULL name. */
@@ -76,7 +87,9 @@ typedef struct gq_embedded { const char *name; const char *source; size_t length
 extern const gq_embedded gq_embedded_files[];
 
 /* Parts: each pushes nothing and adds its functions to the module table on top of the stack. */
-void gqL_open_tensor(lua_State *L);     /* l_tensor.c: constructors, tensor metatable, indexing, views */
+void gqL_open_tensor(lua_State *L);     /* l_tensor.c: the handle, its metatable and properties, scopes */
+void gqL_open_make(lua_State *L);       /* l_make.c: constructors */
+void gqL_open_index(lua_State *L);      /* l_index.c: x[i], x[{...}] and assignment */
 void gqL_open_ops(lua_State *L);        /* l_ops.c: everything of ir/ops.def, reductions */
 void gqL_open_shape(lua_State *L);      /* l_shape.c: reshape, permute, cat, split, index_select ... */
 void gqL_open_autograd(lua_State *L);   /* l_autograd.c */

@@ -14,6 +14,10 @@ int gq_op_call(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_
 bool gq_recording(void);
 bool gq_set_recording(bool on);           /* returns what it was */
 
+/* Record a result that was computed already: `out` is the op of args. Does nothing where gq_op_call
+** would not record. */
+int gq_record(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_, gq_tensor *out);
+
 /* An operation whose derivative is code, not a graph (an ODE solve). cots[j] NULL: zero;
 ** grads[i]: new reference or NULL; create_graph: the result must be differentiable, or fail. */
 typedef struct gq_custom {
@@ -38,8 +42,9 @@ int gq_trace_begin(gq_trace **tr);
 /* A traced input, in order: t, the state. */
 int gq_trace_input(gq_trace *tr, gq_dtype d, gq_shape s, gq_tensor **out);
 /* Close with the outputs (0 of them and status != GQ_OK: abandon). The trace then owns a graph
-** whose inputs are the traced inputs followed by the captures. Numbers that came as 0-d constants
-** through gq_trace_number are inputs too, after the captures. */
+** whose inputs are the traced inputs followed by the captures, tensors and numbers in the order in
+** which they were met: graph input (traced inputs + i) is gq_trace_capture(tr, i). Closing leaves no
+** trace open, whatever it returns. */
 int gq_trace_end(gq_trace *tr, int nout, gq_tensor *const *out);
 void gq_trace_free(gq_trace *tr_);
 gq_trace *gq_trace_current(void);                        /* NULL: none */

@@ -1,0 +1,389 @@
+/*
+** bind.c -- what the binding files share: errors, handles, argument checks, options, and when
+** to collect.
+*/
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "bind.h"
+
+/* ---- the state of one Lua state ---- */
+
+static const char state_key = 0;
+
+gqL_state *gqL_getstate(lua_State *L) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key);
+  gqL_state *s = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  if (s != NULL)
+    return s;
+  s = lua_newuserdatauv(L, sizeof *s, 0);
+  *s = (gqL_state){ .dtype = GQ_F32 };
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
+  return s;
+}
+
+gq_dtype gqL_default_dtype(lua_State *L) {
+  return gqL_getstate(L)->dtype;
+}
+
+uint64_t gqL_nextseed(lua_State *L) {
+  gqL_state *s = gqL_getstate(L);
+  uint32_t u[2];
+  gq_random_u32(gq_key_make(s->seed, GQ_FOR_USER), s->counter++, 0, 2, u);
+  return (uint64_t)u[1] << 32 | u[0];
+}
+
+/* ---- errors and memory ---- */
+
+int gqL_try(lua_State *L, int status) {
+  if (status != GQ_OK)
+    return luaL_error(L, "%s", gq_message());
+  return status;
+}
+
+void gqL_collect(lua_State *L) {
+  lua_gc(L, LUA_GCCOLLECT);
+  gqL_getstate(L)->survived = gq_live_bytes();
+}
+
+/* The collector sees a few bytes of each tensor. Collect fully above a floor and twice what
+** survived the last time: a step of lua_gc for each tensor is either too little (generational
+** mode) or too slow (a large heap). */
+#define COLLECT_FLOOR ((size_t)64 << 20)
+
+void gqL_counted(lua_State *L) {
+  size_t live = gq_live_bytes();
+  if (live > COLLECT_FLOOR && live / 2 > gqL_getstate(L)->survived)
+    gqL_collect(L);
+}
+
+/* ---- tensors ---- */
+
+gq_tensor *gqL_totensor(lua_State *L, int arg) {
+  gq_tensor **h = luaL_testudata(L, arg, GQL_TENSOR);
+  return h ? *h : NULL;
+}
+
+const char *gqL_typename(lua_State *L, int arg) {
+  gq_tensor **h = luaL_testudata(L, arg, GQL_TENSOR);
+  if (h != NULL) {
+    char text[256];
+    if (*h == NULL)
+      return lua_pushliteral(L, "a tensor that was freed");
+    return lua_pushfstring(L, "%stensor %s %s", (*h)->trace ? "traced " : "", gq_dtype_name((*h)->dtype),
+                           gq_shape_text((*h)->shape, text, sizeof text));
+  }
+  switch (lua_type(L, arg)) {
+    case LUA_TNONE: return lua_pushliteral(L, "nothing");
+    case LUA_TNUMBER:
+      if (lua_isinteger(L, arg))
+        return lua_pushfstring(L, "number %I", (LUAI_UACINT)lua_tointeger(L, arg));
+      return lua_pushfstring(L, "number %f", (LUAI_UACNUMBER)lua_tonumber(L, arg));
+    case LUA_TSTRING: {
+      const char *s = lua_tostring(L, arg);
+      return strlen(s) <= 40 ? lua_pushfstring(L, "string \"%s\"", s) : lua_pushliteral(L, "a string");
+    }
+    case LUA_TBOOLEAN: return lua_toboolean(L, arg) ? "true" : "false";
+    case LUA_TLIGHTUSERDATA: return "light userdata";
+    default:
+      if (luaL_getmetafield(L, arg, "__name") == LUA_TSTRING)
+        return lua_tostring(L, -1);
+      return luaL_typename(L, arg);
+  }
+}
+
+gq_tensor *gqL_checktensor(lua_State *L, int arg) {
+  gq_tensor *t = gqL_totensor(L, arg);
+  if (t == NULL) {
+    const char *given = gqL_typename(L, arg);
+    luaL_argerror(L, arg, lua_pushfstring(L, "tensor expected, got %s", given));
+  }
+  return t;
+}
+
+static void fill_number(gq_tensor *t, gq_dtype d, double x, lua_Integer i) {
+  void *p = gq_tensor_data(t);
+  switch (d) {
+    case GQ_F32: *(float *)p = (float)x; break;
+    case GQ_F64: *(double *)p = x; break;
+    case GQ_I64: *(int64_t *)p = i; break;
+    default: *(uint8_t *)p = x != 0; break;
+  }
+}
+
+/* The number or boolean at arg as a 0-d tensor of dtype d. */
+static gq_tensor *number_tensor(lua_State *L, int arg, gq_dtype d) {
+  int isint = 1;
+  bool boolean = lua_isboolean(L, arg);
+  double x = boolean ? lua_toboolean(L, arg) : lua_tonumber(L, arg);
+  lua_Integer i = boolean ? lua_toboolean(L, arg) : lua_tointegerx(L, arg, &isint);
+  if (d == GQ_I64 && !isint)
+    luaL_error(L, "number %f has no int64 form: convert the tensor with :to(\"float32\") or :to(\"float64\")",
+               (LUAI_UACNUMBER)x);
+  if (d == GQ_BOOL && x != 0 && x != 1)
+    luaL_error(L, "number %f is no bool: convert the tensor with :to(\"int64\") or :to(\"float32\")",
+               (LUAI_UACNUMBER)x);
+  gq_tensor **h = gqL_pushtensor(L);
+  gq_trace *tr = gq_trace_current();
+  if (tr != NULL && gq_is_float(d))
+    gqL_retry(L, gq_trace_number(tr, d, x, h));
+  else {
+    gqL_retry(L, gq_tensor_empty(d, gq_shape_of(0, NULL), h));
+    fill_number(*h, d, x, i);
+  }
+  return *h;
+}
+
+gq_tensor *gqL_operand(lua_State *L, int arg, gq_dtype like) {
+  if (lua_type(L, arg) == LUA_TNUMBER || (like == GQ_BOOL && lua_isboolean(L, arg)))
+    return number_tensor(L, arg, like);
+  gq_tensor *t = gqL_totensor(L, arg);
+  if (t == NULL) {
+    const char *given = gqL_typename(L, arg);
+    luaL_argerror(L, arg, lua_pushfstring(L, "tensor or number expected, got %s", given));
+  }
+  return t;
+}
+
+gq_tensor *gqL_op(lua_State *L, gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_) {
+  gq_tensor **h = gqL_pushtensor(L);
+  gqL_retry(L, gq_op_call(op, nargs, args, attr_, h));
+  gqL_counted(L);
+  return *h;
+}
+
+/* ---- arguments ---- */
+
+int64_t gqL_checkint(lua_State *L, int arg, int64_t min, int64_t max, const char *what) {
+  int isint = 0;
+  lua_Integer i = lua_type(L, arg) == LUA_TNUMBER ? lua_tointegerx(L, arg, &isint) : 0;
+  if (!isint) {
+    const char *given = gqL_typename(L, arg);
+    return luaL_argerror(L, arg, lua_pushfstring(L, "%s: integer expected, got %s", what, given));
+  }
+  if (i < min || i > max) {
+    const char *text = max == INT64_MAX
+      ? lua_pushfstring(L, "%s: at least %I expected, got %I", what, (LUAI_UACINT)min, (LUAI_UACINT)i)
+      : lua_pushfstring(L, "%s: %I to %I expected, got %I", what, (LUAI_UACINT)min, (LUAI_UACINT)max, (LUAI_UACINT)i);
+    return luaL_argerror(L, arg, text);
+  }
+  return i;
+}
+
+double gqL_checknumber(lua_State *L, int arg, const char *what) {
+  if (lua_type(L, arg) != LUA_TNUMBER) {
+    const char *given = gqL_typename(L, arg);
+    luaL_argerror(L, arg, lua_pushfstring(L, "%s: number expected, got %s", what, given));
+  }
+  return lua_tonumber(L, arg);
+}
+
+gq_shape gqL_checkshape(lua_State *L, int arg) {
+  luaL_checktype(L, arg, LUA_TTABLE);
+  lua_Unsigned n = lua_rawlen(L, arg);
+  if (n > GQ_MAXDIM)
+    luaL_argerror(L, arg, lua_pushfstring(L, "at most %d dimensions, got %I", GQ_MAXDIM, (LUAI_UACINT)n));
+  if (n == 0 && (lua_pushnil(L), lua_next(L, arg)))
+    luaL_argerror(L, arg, "sizes expected, got a table with other keys");
+  gq_shape s = { .ndim = (int)n };
+  for (int i = 0; i < s.ndim; i++) {
+    lua_rawgeti(L, arg, i + 1);
+    int isint = 0;
+    lua_Integer size = lua_type(L, -1) == LUA_TNUMBER ? lua_tointegerx(L, -1, &isint) : 0;
+    if (!isint || size < 0) {
+      const char *given = gqL_typename(L, -1);
+      luaL_argerror(L, arg, lua_pushfstring(L, "size %d: integer of at least 0 expected, got %s", i + 1, given));
+    }
+    s.dim[i] = size;
+    lua_pop(L, 1);
+  }
+  return s;
+}
+
+int gqL_axis(lua_State *L, int arg, int ndim) {
+  int64_t i = gqL_checkint(L, arg, INT32_MIN, INT32_MAX, "dimension");
+  if (i == 0 || i > ndim || i < -ndim) {
+    const char *hint = i == 0 ? "dimensions count from 1" : "";
+    luaL_argerror(L, arg, lua_pushfstring(L, "dimension %d of a tensor with %d %s", (int)i, ndim, hint));
+  }
+  return (int)(i > 0 ? i - 1 : i + ndim);
+}
+
+gq_dtype gqL_checkdtype(lua_State *L, int arg) {
+  gq_dtype d = GQ_F32;
+  if (lua_type(L, arg) != LUA_TSTRING || !gq_dtype_of(lua_tostring(L, arg), &d)) {
+    const char *given = gqL_typename(L, arg);
+    luaL_argerror(L, arg, lua_pushfstring(L, "dtype \"float32\", \"float64\", \"int64\" or \"bool\" expected, got %s", given));
+  }
+  return d;
+}
+
+/* ---- options ---- */
+
+static int edit_distance(const char *a, const char *b) {
+  int n = (int)strlen(b), row[65];
+  if (n > 64 || strlen(a) > 64)
+    return 99;
+  for (int j = 0; j <= n; j++)
+    row[j] = j;
+  for (int i = 1; *a != '\0'; i++, a++) {
+    int diagonal = row[0];
+    row[0] = i;
+    for (int j = 1; j <= n; j++) {
+      int best = diagonal + (*a != b[j - 1]);
+      diagonal = row[j];
+      if (row[j] + 1 < best)
+        best = row[j] + 1;
+      if (row[j - 1] + 1 < best)
+        best = row[j - 1] + 1;
+      row[j] = best;
+    }
+  }
+  return row[n];
+}
+
+const char *gqL_nearest(const char *name, const char *const *known) {
+  const char *best = NULL;
+  int least = 3 + (int)strlen(name) / 4;      /* further away is no help */
+  for (; *known != NULL; known++) {
+    int d = edit_distance(name, *known);
+    if (d < least) {
+      least = d;
+      best = *known;
+    }
+  }
+  return best;
+}
+
+static void unknown_option(lua_State *L, const char *key, const char *const *known, const char *what) {
+  const char *near = gqL_nearest(key, known);
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  for (int i = 0; known[i] != NULL; i++) {
+    if (i > 0)
+      luaL_addstring(&b, ", ");
+    luaL_addstring(&b, known[i]);
+  }
+  luaL_pushresult(&b);
+  const char *list = lua_tostring(L, -1);
+  if (near != NULL)
+    luaL_error(L, "%s: unknown option '%s', did you mean '%s'? (known: %s)", what, key, near, list);
+  luaL_error(L, "%s: unknown option '%s' (known: %s)", what, key, list);
+}
+
+void gqL_checkoptions(lua_State *L, int arg, const char *const *known, const char *what) {
+  if (lua_isnoneornil(L, arg))
+    return;
+  arg = lua_absindex(L, arg);
+  if (!lua_istable(L, arg)) {
+    const char *given = gqL_typename(L, arg);
+    luaL_error(L, "%s: options are one table, got %s", what, given);
+  }
+  for (lua_pushnil(L); lua_next(L, arg); lua_pop(L, 1)) {
+    if (lua_type(L, -2) != LUA_TSTRING) {
+      const char *given = gqL_typename(L, -2);
+      luaL_error(L, "%s: option names are strings, got the key %s", what, given);
+    }
+    const char *key = lua_tostring(L, -2);
+    bool found = false;
+    for (int i = 0; known[i] != NULL && !found; i++)
+      found = strcmp(known[i], key) == 0;
+    if (!found)
+      unknown_option(L, key, known, what);
+  }
+}
+
+/* Push option `key`; false (nothing pushed) if it is not given. */
+static bool getoption(lua_State *L, int arg, const char *key) {
+  if (lua_isnoneornil(L, arg))
+    return false;
+  if (lua_getfield(L, arg, key) != LUA_TNIL)
+    return true;
+  lua_pop(L, 1);
+  return false;
+}
+
+static void option_error(lua_State *L, const char *key, const char *expected) {
+  const char *given = gqL_typename(L, -1);
+  luaL_error(L, "option %s: %s expected, got %s", key, expected, given);
+}
+
+double gqL_optnumber(lua_State *L, int arg, const char *key, double def) {
+  if (!getoption(L, arg, key))
+    return def;
+  if (lua_type(L, -1) != LUA_TNUMBER)
+    option_error(L, key, "number");
+  double x = lua_tonumber(L, -1);
+  lua_pop(L, 1);
+  return x;
+}
+
+int64_t gqL_optint(lua_State *L, int arg, const char *key, int64_t def, int64_t min, int64_t max) {
+  if (!getoption(L, arg, key))
+    return def;
+  int isint = 0;
+  lua_Integer i = lua_type(L, -1) == LUA_TNUMBER ? lua_tointegerx(L, -1, &isint) : 0;
+  if (!isint)
+    option_error(L, key, "integer");
+  if (i < min)
+    luaL_error(L, "option %s: at least %I expected, got %I", key, (LUAI_UACINT)min, (LUAI_UACINT)i);
+  if (i > max)
+    luaL_error(L, "option %s: at most %I expected, got %I", key, (LUAI_UACINT)max, (LUAI_UACINT)i);
+  lua_pop(L, 1);
+  return i;
+}
+
+bool gqL_optbool(lua_State *L, int arg, const char *key, bool def) {
+  if (!getoption(L, arg, key))
+    return def;
+  if (!lua_isboolean(L, -1))
+    option_error(L, key, "true or false");
+  bool b = lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  return b;
+}
+
+const char *gqL_optstring(lua_State *L, int arg, const char *key, const char *def) {
+  if (!getoption(L, arg, key))
+    return def;
+  if (lua_type(L, -1) != LUA_TSTRING)
+    option_error(L, key, "string");
+  const char *s = lua_tostring(L, -1);
+  lua_pop(L, 1);
+  return s;
+}
+
+gq_dtype gqL_optdtype(lua_State *L, int arg, const char *key) {
+  const char *name = gqL_optstring(L, arg, key, NULL);
+  gq_dtype d = gqL_default_dtype(L);
+  if (name != NULL && !gq_dtype_of(name, &d))
+    luaL_error(L, "option %s: \"float32\", \"float64\", \"int64\" or \"bool\" expected, got \"%s\"", key, name);
+  return d;
+}
+
+/* ---- registration ---- */
+
+void gqL_setfunction(lua_State *L, const char *name, bool method, const char *doc) {
+  int f = lua_gettop(L), gq = f - 1;
+  lua_getfield(L, gq, "docs");
+  lua_pushvalue(L, f);
+  lua_pushstring(L, doc);
+  lua_rawset(L, -3);
+  lua_getfield(L, gq, "core");
+  lua_getfield(L, -1, "methods");
+  if (method) {
+    lua_pushvalue(L, f);
+    lua_setfield(L, -2, name);
+  }
+  lua_settop(L, f);
+  lua_setfield(L, gq, name);
+}
+
+void gqL_register(lua_State *L, const gqL_function *list) {
+  for (; list->name != NULL; list++) {
+    lua_pushcfunction(L, list->f);
+    gqL_setfunction(L, list->name, list->method, list->doc);
+  }
+}
