@@ -30,9 +30,11 @@ int gq_npy_load(const char *path, gq_tensor **t);          /* <f4 <f8 <i8 |b1 (o
 int gq_npy_save(const char *path, gq_tensor *t);
 
 typedef struct gq_named { char *name; gq_tensor *tensor; } gq_named;
-/* safetensors: F32 F64 I64 BOOL (U8 0/1 for bool too); metadata: strings. */
-int gq_safetensors_load(const char *path, gq_named **list, int *n, gq_named **meta_, int *nmeta_);
-int gq_safetensors_save(const char *path, const gq_named *list, int n, const char *const *meta_, int nmeta /* pairs */);
-void gq_named_free(gq_named *list, int n);
+typedef struct gq_pair { char *key, *value; } gq_pair;
+/* safetensors: F32 F64 I64 BOOL (U8 0/1 for bool too); metadata: strings. meta_ NULL: not wanted. */
+int gq_safetensors_load(const char *path, gq_named **list, int *n, gq_pair **meta_, int *nmeta_);
+int gq_safetensors_save(const char *path, const gq_named *list, int n, const gq_pair *meta_, int nmeta);
+void gq_named_free(gq_named *list_, int n);
+void gq_pairs_free(gq_pair *list_, int n);
 
 #endif

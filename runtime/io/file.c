@@ -1,0 +1,279 @@
+/*
+** file.c -- the one table of file functions, faults for tests, and files read and written whole.
+** A path that is being saved always holds all of the old contents or all of the new: temporary,
+** fsync, rename, fsync of the folder (Pillai et al., "All file systems are not created equal", OSDI 2014).
+*/
+#define _GNU_SOURCE
+#include "file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int sys_open(const char *path, int flags, int mode) { return open(path, flags | O_CLOEXEC, mode); }
+static long sys_read(int fd, void *buf, size_t n) { return read(fd, buf, n); }
+static long sys_write(int fd, const void *buf, size_t n) { return write(fd, buf, n); }
+
+static int sys_fstat_size(int fd, int64_t *size, bool *regular) {
+  struct stat s;
+  if (fstat(fd, &s) != 0) return -1;
+  *size = s.st_size;
+  *regular = S_ISREG(s.st_mode);
+  return 0;
+}
+
+gq_io gq_files = { sys_open, sys_read, sys_write, fsync, close, rename, unlink, sys_fstat_size };
+
+/* ---- calls through the table, with faults ---- */
+
+static long fault_after = -1;
+static int fault_errno;
+static bool fault_stays;
+
+void gq_io_fail(long after, int err, bool persistent) {
+  fault_after = after < 0 ? -1 : after;
+  fault_errno = err;
+  fault_stays = persistent;
+}
+
+static bool fault(void) {
+  if (fault_after < 0) return false;
+  if (fault_after > 0) return fault_after--, false;
+  if (!fault_stays) fault_after = -1;
+  errno = fault_errno;
+  return true;
+}
+
+static int f_open(const char *path, int flags) { return fault() ? -1 : gq_files.open(path, flags, 0666); }
+static int f_fsync(int fd) { return fault() ? -1 : gq_files.fsync(fd); }
+static int f_rename(const char *from, const char *to) { return fault() ? -1 : gq_files.rename(from, to); }
+static int f_size(int fd, int64_t *n, bool *regular) { return fault() ? -1 : gq_files.fstat_size(fd, n, regular); }
+
+/* A close that fails has closed all the same. */
+static int f_close(int fd) {
+  int err = gq_files.close(fd);
+  return fault() ? -1 : err;
+}
+
+static long f_read(int fd, void *buf, size_t n) {
+  long got;
+  do got = fault() ? -1 : gq_files.read(fd, buf, n);
+  while (got < 0 && errno == EINTR);
+  return got;
+}
+
+static long f_write(int fd, const void *buf, size_t n) {
+  long put;
+  do put = fault() ? -1 : gq_files.write(fd, buf, n);
+  while (put < 0 && errno == EINTR);
+  return put;
+}
+
+static int failed(const char *what, const char *path) {
+  char text[128];
+  return gq_fail(GQ_EIO, "%s: %s: %s", path, what, strerror_r(errno, text, sizeof text));
+}
+
+/* ---- reading ---- */
+
+/* Not blocking, so that a pipe is refused instead of waited for. */
+int gq_reader_open(gq_reader *r, const char *path) {
+  bool regular = false;
+  *r = (gq_reader){ .path = path };
+  r->fd = f_open(path, O_RDONLY | O_NONBLOCK);
+  if (r->fd < 0) return failed("cannot open", path);
+  int status = GQ_OK;
+  if (f_size(r->fd, &r->size, &regular) != 0) status = failed("cannot examine", path);
+  else if (!regular) status = gq_fail(GQ_EIO, "%s: not a regular file", path);
+  if (status != GQ_OK) gq_reader_close(r);
+  return status;
+}
+
+int gq_reader_bad(const gq_reader *r, const char *fmt, ...) {
+  char text[512];
+  va_list args;
+  va_start(args, fmt);
+  vsnprintf(text, sizeof text, fmt, args);
+  va_end(args);
+  return gq_fail(GQ_EFORMAT, "%s: byte %lld: %s", r->path, (long long)r->at, text);
+}
+
+int gq_reader_get(gq_reader *r, void *buf, size_t n) {
+  char *to = buf;
+  if (n > (size_t)(r->size - r->at))
+    return gq_reader_bad(r, "the file ends at byte %lld, %zu more are needed", (long long)r->size, n);
+  while (n > 0) {
+    long got = f_read(r->fd, to, n < INT_MAX ? n : INT_MAX);
+    if (got < 0) return failed("cannot read", r->path);
+    if (got == 0) return gq_reader_bad(r, "the file became shorter while it was read");
+    to += got, n -= (size_t)got, r->at += got;
+  }
+  return GQ_OK;
+}
+
+int gq_reader_tensor(gq_reader *r, gq_tensor *t) {
+  size_t n = (size_t)gq_numel(t->shape);
+  const uint8_t *bytes = gq_tensor_data(t);
+  GQ_TRY(gq_reader_get(r, gq_tensor_data(t), n * gq_dtype_size(t->dtype)));
+  for (size_t i = 0; t->dtype == GQ_BOOL && i < n; i++)
+    if (bytes[i] > 1) return gq_reader_bad(r, "a bool is neither 0 nor 1 but %d", bytes[i]);
+  return GQ_OK;
+}
+
+void gq_reader_close(gq_reader *r) {
+  if (r->fd >= 0) f_close(r->fd);      /* nothing was written: a failing close loses nothing */
+  r->fd = -1;
+}
+
+int gq_file_read(const char *path, size_t max, char **bytes, size_t *n) {
+  gq_reader r;
+  *bytes = NULL;
+  GQ_TRY(gq_reader_open(&r, path));
+  int status = GQ_OK;
+  size_t size = (size_t)r.size;
+  if (size > max) status = gq_reader_bad(&r, "%zu bytes, at most %zu are read", size, max);
+  else if (!(*bytes = gq_alloc(size + 1))) status = gq_nomem(size + 1);
+  else status = gq_reader_get(&r, *bytes, size);
+  gq_reader_close(&r);
+  if (status == GQ_OK) (*bytes)[*n = size] = '\0';
+  else gq_free(*bytes), *bytes = NULL;
+  return status;
+}
+
+/* ---- writing ---- */
+
+/* Where the path leads (links followed), and whether something other than a file is there. */
+static char *resolve(const char *path, bool *special) {
+  struct stat s;
+  *special = false;
+  if (stat(path, &s) != 0) return gq_strdup(path);
+  *special = !S_ISREG(s.st_mode);
+  char *real = realpath(path, NULL), *copy = gq_strdup(real ? real : path);
+  free(real);
+  return copy;
+}
+
+static char *temporary_name(const char *path) {
+  static atomic_uint counter;
+  size_t n = strlen(path) + 48;
+  char *name = gq_alloc(n);
+  if (name) snprintf(name, n, "%s.%ld.%u.tmp", path, (long)getpid(), atomic_fetch_add(&counter, 1));
+  return name;
+}
+
+static void writer_done(gq_writer *w) {
+  gq_free(w->real);
+  gq_free(w->temporary);
+  *w = (gq_writer){ .fd = -1 };
+}
+
+int gq_writer_open(gq_writer *w, const char *path) {
+  bool special;
+  *w = (gq_writer){ .fd = -1, .path = path };
+  w->real = resolve(path, &special);
+  if (w->real && !special) w->temporary = temporary_name(w->real);
+  if (!w->real || (!special && !w->temporary)) {
+    writer_done(w);
+    return gq_nomem(strlen(path));
+  }
+  w->fd = special ? f_open(w->real, O_WRONLY | O_NONBLOCK) : f_open(w->temporary, O_WRONLY | O_CREAT | O_EXCL);
+  if (w->fd >= 0) return GQ_OK;
+  int status = failed("cannot write", path);
+  writer_done(w);
+  return status;
+}
+
+int gq_writer_put(gq_writer *w, const void *bytes, size_t n) {
+  const char *from = bytes;
+  while (n > 0) {
+    long put = f_write(w->fd, from, n < INT_MAX ? n : INT_MAX);
+    if (put <= 0) {
+      if (put == 0) errno = ENOSPC;
+      return failed("cannot write", w->path);
+    }
+    from += put, n -= (size_t)put;
+  }
+  return GQ_OK;
+}
+
+/* A rename lasts only once its folder is on disk. Some file systems cannot sync folders: EINVAL. */
+static int sync_folder(const gq_writer *w) {
+  char folder[PATH_MAX];
+  const char *slash = strrchr(w->real, '/');
+  size_t n = !slash ? 1 : slash == w->real ? 1 : (size_t)(slash - w->real);
+  if (n >= sizeof folder) return GQ_OK;
+  memcpy(folder, slash ? w->real : ".", n);
+  folder[n] = '\0';
+  int fd = f_open(folder, O_RDONLY | O_DIRECTORY), bad = 0;
+  if (fd < 0) return failed("written, but its folder cannot be opened", w->path);
+  if (f_fsync(fd) != 0 && errno != EINVAL) bad = errno;
+  if (f_close(fd) != 0 && !bad) bad = errno;
+  if (bad) return errno = bad, failed("written, but its folder cannot be synced", w->path);
+  return GQ_OK;
+}
+
+int gq_writer_close(gq_writer *w, int status) {
+  if (status == GQ_OK && w->temporary && f_fsync(w->fd) != 0) status = failed("cannot sync", w->path);
+  if (f_close(w->fd) != 0 && status == GQ_OK) status = failed("cannot close", w->path);
+  if (w->temporary) {
+    if (status == GQ_OK && f_rename(w->temporary, w->real) != 0) status = failed("cannot replace", w->path);
+    if (status != GQ_OK) gq_files.unlink(w->temporary);
+    else status = sync_folder(w);
+  }
+  writer_done(w);
+  return status;
+}
+
+int gq_file_write(const char *path, const void *bytes, size_t n) {
+  gq_writer w;
+  GQ_TRY(gq_writer_open(&w, path));
+  return gq_writer_close(&w, gq_writer_put(&w, bytes, n));
+}
+
+/* One write, so that lines of several processes do not mix. */
+int gq_file_append_line(const char *path, const char *line, size_t n) {
+  char *copy = gq_alloc(n + 1);
+  if (!copy) return gq_nomem(n + 1);
+  memcpy(copy, line, n);
+  copy[n] = '\n';
+  int fd = f_open(path, O_WRONLY | O_CREAT | O_APPEND), status = GQ_OK;
+  if (fd < 0) status = failed("cannot append to", path);
+  else {
+    long put = f_write(fd, copy, n + 1);
+    if (put < 0) status = failed("cannot append to", path);
+    else if ((size_t)put != n + 1) status = gq_fail(GQ_EIO, "%s: only %ld of %zu bytes were written", path, put, n + 1);
+    if (f_close(fd) != 0 && status == GQ_OK) status = failed("cannot close", path);
+  }
+  gq_free(copy);
+  return status;
+}
+
+/* ---- text ---- */
+
+/* Length of the well-formed sequence at s, 0 if there is none (Unicode 15, table 3-7). */
+static size_t utf8_length(const unsigned char *s, size_t n) {
+  if (s[0] < 0x80) return 1;
+  size_t k = s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : 2;
+  if (s[0] < 0xc2 || s[0] > 0xf4 || k > n) return 0;
+  for (size_t i = 1; i < k; i++)
+    if ((s[i] & 0xc0) != 0x80) return 0;
+  if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f)) return 0;
+  if ((s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f)) return 0;
+  return k;
+}
+
+bool gq_utf8(const char *s, size_t n) {
+  for (size_t i = 0; i < n;) {
+    size_t k = utf8_length((const unsigned char *)s + i, n - i);
+    if (k == 0) return false;
+    i += k;
+  }
+  return true;
+}
