@@ -1,0 +1,71 @@
+-- arguments_spec.lua -- wrong arguments of every kind to every function and method: each call raises an
+-- error that says something, or returns; none crashes, hangs or takes the process along. The calls are
+-- made by arguments.lua in a process of its own, since a crash must be a failure with a name.
+
+local gqlua = os.getenv("GQLUA") or "./gqlua"
+
+local function read(path)
+  local file = io.open(path, "rb")
+  local text = file and file:read("a") or ""
+  if file then file:close() end
+  return text
+end
+
+local function quote(s) return "'" .. s:gsub("'", "'\\''") .. "'" end
+
+local function lines(command)
+  local pipe = assert(io.popen(command))
+  local line = pipe:read("l")
+  pipe:close()
+  return line
+end
+
+-- Run a mode in a new scratch folder; nothing it does may end it, and it has nothing to complain about.
+local function run(mode, seconds)
+  local folder, here = lines("mktemp -d"), lines("pwd")
+  local program = gqlua:sub(1, 1) == "/" and gqlua or here .. "/" .. gqlua
+  -- A sanitizer that aborts on a size it finds silly would hide how the runtime takes the refusal.
+  local command = "cd %s && ASAN_OPTIONS=$ASAN_OPTIONS:allocator_may_return_null=1 timeout -k 5 %d %s %s %s >out 2>err </dev/null"
+  local ok, how, code = os.execute(command:format(folder, seconds, quote(program), quote(here .. "/tests/arguments.lua"), mode))
+  local last, report, err = read(folder .. "/last"), read(folder .. "/report"), read(folder .. "/err")
+  os.execute("rm -rf " .. quote(folder))
+  if not ok then
+    local what = code == 124 and "did not end" or ("ended by %s %d"):format(how, code)
+    error(("%s %s; last call: %s\n%s"):format(mode, what, last:match("[^\n]*"), err:sub(-4000)), 0)
+  end
+  local complaints = report:gsub("[^\n]*\n$", "")
+  assert.equal("", complaints:sub(1, 4000))
+  local functions, calls, raised = report:match("(%d+) functions, (%d+) calls, (%d+) raised\n$")
+  return tonumber(functions), tonumber(calls), tonumber(raised)
+end
+
+describe("wrong arguments", function()
+  it("to every function raise an error or return", function()
+    local functions, calls, raised = run("matrix", 250)
+    assert.truthy(functions > 100 and calls > 1000 * functions and raised > calls / 2)
+  end)
+
+  it("and options in otherwise right calls raise an error or return", function()
+    local _, calls, raised = run("templates", 250)
+    assert.truthy(calls > 2000 and raised > calls / 4)
+  end)
+
+  it("while a function is being traced raise an error or return", function()
+    local functions, calls = run("traced", 250)
+    assert.truthy(calls > 50 * functions)
+  end)
+
+  it("at random, results feeding later calls, never crash", function()
+    local _, calls = run("fuzz 1 10000", 250)
+    assert.equal(10000, calls)
+  end)
+end)
+
+describe("wrong arguments #slow", function()
+  for seed = 2, 9 do
+    it("at random, seed " .. seed, function()
+      local _, calls = run(("fuzz %d 200000"):format(seed), 1200)
+      assert.equal(200000, calls)
+    end)
+  end
+end)

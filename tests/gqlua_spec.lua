@@ -1,0 +1,405 @@
+-- gqlua_spec.lua -- the command: options, exit codes, what scripts see, text-only loading, the REPL
+-- driven both as a table of primitives and through a pseudo-terminal, and Ctrl-C.
+
+local gqlua = os.getenv("GQLUA") or "./gqlua"
+local folder                          -- scratch, removed at the end
+
+local function read(path)
+  local file = io.open(path, "rb")
+  local text = file and file:read("a") or ""
+  if file then file:close() end
+  return text
+end
+
+local function write(name, text)
+  local file = assert(io.open(folder .. "/" .. name, "wb"))
+  file:write(text)
+  file:close()
+  return folder .. "/" .. name
+end
+
+local function quote(s) return "'" .. s:gsub("'", "'\\''") .. "'" end
+
+-- Run a shell command in the scratch folder: stdout, stderr, exit code (128 + n for signal n).
+local function shell(command)
+  local ok, how, code = os.execute(("cd %s && { %s\n} >out 2>err </dev/null"):format(quote(folder), command))
+  if how == "signal" then code = code + 128 end
+  return read(folder .. "/out"), read(folder .. "/err"), ok and 0 or code
+end
+
+local function run(arguments) return shell(quote(gqlua) .. " " .. arguments) end
+
+local function absolute(path)
+  if path:sub(1, 1) == "/" then return path end
+  local pipe = io.popen("pwd")
+  local here = pipe:read("l")
+  pipe:close()
+  return here .. "/" .. path
+end
+
+setup(function()
+  gqlua = absolute(gqlua)
+  local pipe = io.popen("mktemp -d")
+  folder = pipe:read("l")
+  pipe:close()
+end)
+
+teardown(function() os.execute("rm -rf " .. quote(folder)) end)
+
+describe("options of gqlua", function()
+  it("runs code, in order, with gq as a global", function()
+    assert.equal("table 3\n", (run("-e 'x = 1 + 1' -e'print(type(gq), x + 1)'")))
+    assert.equal("nil nil\n", (run("-e 'x = nil' " .. write("noglobal.lua", "print(gq, x)"))))
+  end)
+
+  it("prints versions with -v and does not start the REPL", function()
+    local out, _, code = run("-v")
+    assert.equal(0, code)
+    for _, word in ipairs { "gqlua %d", "Lua 5%.4", "device", "kernels", "BLAS", "threads" } do
+      assert.truthy(out:find(word), word)
+    end
+  end)
+
+  it("shows its usage on stdout for --help and -h", function()
+    for _, option in ipairs { "--help", "-h" } do
+      local out, err, code = run(option)
+      assert.equal(0, code)
+      assert.equal("", err)
+      assert.truthy(out:find("usage: gqlua", 1, true) and out:find("LUA_INIT", 1, true))
+    end
+  end)
+
+  it("refuses what it does not know, with the usage on stderr", function()
+    for _, option in ipairs { "--bogus", "-x", "-ix", "--thread=2", "--seed", "--threads=", "-e", "-l", "---" } do
+      local out, err, code = run(option)
+      assert.equal(1, code, option)
+      assert.equal("", out, option)
+      assert.truthy(err:find("usage: gqlua", 1, true), option)
+    end
+  end)
+
+  it("refuses values it cannot use", function()
+    for _, option in ipairs { "--threads 0", "--threads x", "--threads 1.5", "--dtype float16", "--seed 1.5",
+                              "--seed x", "--device tpu", "--device cuda" } do
+      local _, err, code = run(option .. " -e 'print(1)'")
+      assert.equal(1, code, option)
+      assert.truthy(#err > 10, option)
+    end
+  end)
+
+  it("sets defaults by long options, with = and with a space", function()
+    assert.equal("float64\n", (run("--dtype=float64 -e 'print(gq.zeros(1).dtype)'")))
+    assert.equal("float64\n", (run("--dtype float64 -e 'print(gq.zeros(1).dtype)'")))
+    assert.truthy(run("--threads 1 -v"):find("threads +1\n"))
+    assert.equal("1\n", (run("--device cpu -e 'print(1)'")))
+    local a, b, c = run("--seed 7 -e 'print(gq.randn(3))'"), run("--seed=7 -e 'print(gq.randn(3))'"),
+      run("--seed 8 -e 'print(gq.randn(3))'")
+    assert.equal(a, b)
+    assert.not_equal(a, c)
+  end)
+
+  it("requires modules with -l", function()
+    write("mymodule.lua", "return { x = 5 }")
+    assert.equal("5 5\n", (run("-l mymodule -l m=mymodule -e 'print(mymodule.x, m.x)'"):gsub("\t", " ")))
+    local _, err, code = run("-l nothinghere -e 'print(1)'")
+    assert.equal(1, code)
+    assert.truthy(err:find("nothinghere", 1, true))
+  end)
+
+  it("stops reading options at -- and at the script", function()
+    write("show.lua", "print(arg[0], ...)")
+    assert.equal("show.lua -v --help\n", (run("-- show.lua -v --help"):gsub("\t", " ")))
+    assert.equal("show.lua -i\n", (run("show.lua -i"):gsub("\t", " ")))
+  end)
+
+  it("ignores LUA_INIT", function()
+    assert.equal("1\n", (shell("LUA_INIT='print(99)' LUA_INIT_5_4='print(98)' " .. quote(gqlua) .. " -e 'print(1)'")))
+  end)
+end)
+
+describe("scripts", function()
+  it("see arg as in stock Lua, and their arguments", function()
+    local script = "for i = -3, 4 do io.write(tostring(arg[i]), ' ') end print(select('#', ...), ...)"
+    write("args.lua", script)
+    local ours = run("-e '' args.lua a 'b c'")
+    local theirs = shell("lua5.4 -e '' args.lua a 'b c'")
+    assert.equal((theirs:gsub("lua5%.4", "X")), (ours:gsub("%S*gqlua", "X")))
+  end)
+
+  it("come from standard input without a script or with -", function()
+    assert.equal("nil 3\n", (shell("echo 'print(gq, 1 + 2)' | " .. quote(gqlua)):gsub("\t", " ")))
+    assert.equal("a - b\n", (shell("echo 'print(..., arg[0], arg[2])' | " .. quote(gqlua) .. " - a b")
+      :gsub("\t", " ")))
+  end)
+
+  it("end with a traceback and 1 on an uncaught error", function()
+    write("boom.lua", "local function inner() error('boom') end\ninner()")
+    local out, err, code = run("boom.lua")
+    assert.equal(1, code)
+    assert.equal("", out)
+    assert.truthy(err:find("gqlua: boom.lua:1: boom", 1, true))
+    assert.truthy(err:find("stack traceback", 1, true) and err:find("boom.lua:2", 1, true))
+    local own = "error(setmetatable({}, {__tostring = function() return 'own' end}))"
+    for _, what in ipairs { "error()", "error({})", own, "error(nil)", "syntax error here", "string.rep('x', -1)()",
+                            "local x <close> = 3" } do
+      local _, message, status = run("-e " .. quote(what))
+      assert.equal(1, status, what)
+      assert.truthy(#message > 5, what)
+    end
+    assert.truthy(select(2, run("-e " .. quote(own))):find("own", 1, true))
+    assert.equal(1, select(3, run("missing.lua")))
+  end)
+
+  it("leave by os.exit with its code", function()
+    assert.equal(3, select(3, run("-e 'os.exit(3)'")))
+    assert.equal(0, select(3, run("-e 'os.exit(true, true)' -e 'error(1)'")))
+  end)
+
+  it("find the module of the binary, never one on disk", function()
+    write("gq.lua", "error('the wrong gq')")
+    os.execute("mkdir -p " .. quote(folder .. "/gq"))
+    write("gq.so", "not a shared object")
+    write("uses.lua", "local gq = require 'gq'; assert(gq == require 'gq'); print(gq.zeros(2):numel())")
+    assert.equal("2\n", (shell("LUA_PATH='./?.lua' LUA_CPATH='./?.so' " .. quote(gqlua) .. " uses.lua")))
+    os.remove(folder .. "/gq.lua")
+    os.remove(folder .. "/gq.so")
+  end)
+end)
+
+describe("binary chunks", function()
+  setup(function()
+    write("chunk.luac", string.dump(load("return 1")))
+    write("onpath.lua", string.dump(load("return 1")))
+  end)
+
+  -- Each line is one door; its chunk must be refused with the same words.
+  local doors = {
+    ["load of a string"] = "load(string.dump(function() end))",
+    ["load with mode b"] = "load(string.dump(function() end), 'x', 'b')",
+    ["load with mode bt"] = "load(string.dump(function() end), 'x', 'bt', {})",
+    ["load of a reader"] = "(function() local s, i = string.dump(function() end), 0 " ..
+      "return load(function() i = i + 1 return i <= #s and s:sub(i, i) or nil end, 'x', 'b') end)()",
+    ["loadfile"] = "loadfile('chunk.luac')",
+    ["loadfile with mode b"] = "loadfile('chunk.luac', 'b')",
+    ["dofile"] = "pcall(dofile, 'chunk.luac')",
+    ["require"] = "pcall(require, 'onpath')",
+    ["require through package.searchers"] = "pcall(package.searchers[2], 'onpath')",
+  }
+  for name, expression in pairs(doors) do
+    it("are refused by " .. name, function()
+      local out = run("-e " .. quote("print(select(-1, " .. expression .. "))"))
+      assert.truthy(out:find("binary chunks are refused", 1, true), out)
+    end)
+  end
+
+  it("are refused as scripts, from a file and from standard input", function()
+    for _, command in ipairs { quote(gqlua) .. " chunk.luac", quote(gqlua) .. " - < chunk.luac",
+                               quote(gqlua) .. " < chunk.luac" } do
+      local _, err, code = shell(command)
+      assert.equal(1, code)
+      assert.truthy(err:find("binary chunks are refused", 1, true), err)
+    end
+  end)
+
+  it("do not make load, loadfile and dofile other than stock for text", function()
+    local same = [[
+      print(load("return ...", "n", "t", {})(4), load("x =", "=n"))
+      print(load("return x", "n", "t", { x = 5 })(), load(function() return nil end) ~= nil)
+      print(pcall(load)) print(pcall(load, {})) print(pcall(loadfile, {}))
+      print(loadfile("nosuchfile")) print(pcall(dofile, "nosuchfile"))
+      local f = io.open("three.lua", "w") f:write("#!shebang\nreturn 1, x, 3") f:close()
+      print(dofile("three.lua")) print(loadfile("three.lua", "t", { x = 2 })())
+      print(coroutine.wrap(function() return dofile("yields.lua") end)())
+      print(pcall(require, "nosuchmodule"))
+    ]]
+    write("yields.lua", "return coroutine.yield(7)")
+    write("same.lua", same)
+    local ours, theirs = run("same.lua"), shell("lua5.4 same.lua")
+    assert.equal(theirs, ours)
+  end)
+end)
+
+-- The REPL as a table of primitives: what it writes for the lines it is given. A line "^C" is Ctrl-C.
+local function play(lines, more)
+  local gq = require "gq"
+  local chunk = assert(loadfile("lua/gq/repl.lua"))
+  local repl, out, prompts = chunk(gq), {}, {}
+  local i = 0
+  local term = {
+    read = function(prompt)
+      i = i + 1
+      prompts[#prompts + 1] = prompt
+      if lines[i] == "^C" then return nil, "interrupt" end
+      if lines[i] == nil then return nil, "end" end
+      return lines[i]
+    end,
+    write = function(s) out[#out + 1] = s end,
+  }
+  for k, v in pairs(more or {}) do term[k] = v end
+  repl.run(term)
+  return table.concat(out, "", 2), table.concat(prompts), i, repl
+end
+
+describe("the REPL", function()
+  it("prints expressions, with and without =", function()
+    assert.equal("3\n4\n", (play { "1 + 2", "= 2 + 2", "local z = 1; z = 2" }))
+    assert.equal("nil\n1\tx\n", (play { "nil", "1, 'x'" }))
+    assert.equal("", (play { "", "   ", "-- a comment", "replx = 5", "replx = nil" }))
+    assert.equal('{1, 2, {a = "b"}}\n', (play { "{1, 2, {a = 'b'}}" }))
+  end)
+
+  it("prints tensors", function()
+    local gq = require "gq"
+    _G.replx = gq.ones(2, 2)
+    assert.equal(tostring(_G.replx) .. "\n", (play { "replx" }))
+    _G.replx = nil
+  end)
+
+  it("asks for more only where more can help", function()
+    local out, prompts = play { "for i = 1, 2 do", "x = i", "end", "(1 +", "2)", "x y", "[[a", "b]]", "1 +", "1" }
+    assert.equal("> ... ... > ... > > ... > ... > ", prompts)
+    assert.truthy(out:find("^3\nstdin:1: syntax error near 'y'\na\nb\n2\n$"), out)
+    _G.x = nil
+  end)
+
+  it("discards what was typed on Ctrl-C and goes on", function()
+    local out, prompts = play { "^C", "for i = 1, 2 do", "^C", "1" }
+    assert.equal("1\n", out)
+    assert.equal("> > ... > > ", prompts)
+  end)
+
+  it("says what is wrong at the end of input", function()
+    assert.truthy(play({ "for i = 1, 2 do" }):find("<eof>", 1, true))
+  end)
+
+  it("survives every error", function()
+    local out = play {
+      "error('boom')", "error()", "error({})", "nosuch.field", "string.rep('x', 1 << 40)",
+      "error(setmetatable({}, {__tostring = error}))", "setmetatable({}, {__tostring = function() return 1 end})",
+      "local function f() return f() + 1 end f()", "1" }
+    assert.truthy(out:find("stdin:1: boom", 1, true))
+    assert.truthy(out:find("1\n$"))
+    assert.falsy(out:find("repl.lua", 1, true), out)
+  end)
+
+  it("leaves at exit, and at the end of input", function()
+    for _, word in ipairs { "exit", "quit", "exit()", " exit " } do
+      local _, _, read_lines = play { word, "1" }
+      assert.equal(1, read_lines)
+    end
+  end)
+
+  it("shows the time of slow commands", function()
+    local slow = "do local gq = require 'gq' local t = gq.clock() while gq.clock() < t + 0.12 do end end"
+    assert.truthy(play({ slow }):find("^%(0%.%d%d s%)\n$"))
+  end)
+
+  it("explains names", function()
+    local out = play { "?odeint", "?nn.Linear", "?nosuchname", "?", "?odein", "?gq.nn" }
+    assert.truthy(#out > 200 and out:find("odeint", 1, true) and out:find("nothing is called nosuchname", 1, true))
+  end)
+
+  it("says once that locals do not last", function()
+    local out = play { "local a = 1", "local b = 2", "local c = 3; print()" }
+    local n = select(2, out:gsub("a local lasts", ""))
+    assert.equal(1, n)
+  end)
+
+  it("completes names", function()
+    local _, _, _, repl = play {}
+    assert.equal("ring", (repl.complete("x = st")))
+    assert.equal("mat", (repl.complete("string.for")))
+    local insert, list = repl.complete("string.")
+    assert.equal("", insert)
+    assert.truthy(list:find("format", 1, true))
+    assert.equal("", (repl.complete("nosuch.thing.at")))
+  end)
+
+  it("keeps its history in the state folder, or does without", function()
+    local _, _, _, repl = play {}
+    local function env(t) return function(k) return t[k] end end
+    assert.equal("/s/gqlua/history", repl.history_path(env { XDG_STATE_HOME = "/s", HOME = "/h" }))
+    assert.equal("/h/.local/state/gqlua/history", repl.history_path(env { XDG_STATE_HOME = "relative", HOME = "/h" }))
+    assert.is_nil(repl.history_path(env {}))
+    local remembered = {}
+    local function remember(line) remembered[#remembered + 1] = line end
+    play({ "1", "2" }, { remember = remember, private = function() return false end })
+    assert.same({ "1", "2" }, remembered)
+  end)
+
+  it("reads plain input with -i, and keeps a history there", function()
+    local command = "printf 'y = 6\\ny * 7\\nexit\\n' | HOME=%s XDG_STATE_HOME=%s " .. quote(gqlua) .. " -i"
+    local out, err, code = shell(command:format(folder, folder .. "/state"))
+    assert.equal(0, code)
+    assert.equal("", err)
+    assert.truthy(out:find("42", 1, true))
+    assert.equal("y = 6\ny * 7\nexit\n", read(folder .. "/state/gqlua/history"))
+    assert.truthy(shell("stat -c %a state/gqlua/history"):find("600", 1, true))
+    out, err, code = shell(command:format("/dev/null", "/dev/null/x"))     -- nowhere to write
+    assert.equal("", err)
+    assert.equal(0, code)
+    assert.truthy(out:find("42", 1, true))
+  end)
+
+  it("starts after a script with -i and sees its globals", function()
+    write("sets.lua", "fromscript = 11")
+    local out = shell("echo 'fromscript, gq ~= nil' | HOME=" .. folder .. " " .. quote(gqlua) .. " -i sets.lua")
+    assert.truthy(out:find("11\ttrue", 1, true), out)
+  end)
+end)
+
+-- A solve that would take hours; it writes the file `solving` when the first evaluation is traced.
+local solve = [[
+  local gq = require "gq"
+  local function f(t, z) local file = io.open("solving", "w") file:close() return -z end
+  gq.odeint(f, gq.ones(4), {0, 1e6}, {method = "rk4", step_size = 1e-5, max_steps = 1 << 40, gradient = "none"})
+]]
+local wait = "i=0; while [ ! -e solving ] && [ $i -lt 100 ]; do sleep 0.05; i=$((i+1)); done; sleep 0.2; "
+
+describe("Ctrl-C", function()
+  before_each(function() os.remove(folder .. "/solving") end)
+
+  it("ends a script inside a solve with a traceback, as SIGINT does", function()
+    write("long.lua", solve)
+    local out, err, code = shell("timeout --foreground -s INT 1 " .. quote(gqlua) .. " long.lua; echo $?")
+    assert.truthy(out:find("124", 1, true) and code == 0, out .. err)     -- timeout's own word for it
+    assert.truthy(err:find("interrupted", 1, true) and err:find("traceback", 1, true), err)
+  end)
+
+  it("raises an error that a script can catch, soon, and the state stays usable", function()
+    write("catch.lua", [[
+      local gq = require "gq"
+      local solve = load(io.open("long.lua"):read("a"))
+      for i = 1, 2 do print(pcall(solve)) os.remove("solving") end
+      print(gq.odeint(function(t, z) return -z end, gq.ones(1), {0, 1})[2]:item() < 0.5)
+    ]])
+    write("long.lua", solve)
+    local started = require("gq").clock()
+    -- A shell starts background jobs with SIGINT ignored; env undoes that.
+    local out, err, code = shell("env --default-signal=INT " .. quote(gqlua) .. " catch.lua & pid=$!; " ..
+      "for k in 1 2; do " .. wait .. "kill -INT $pid; rm -f solving; sleep 0.3; done; wait $pid; exit $?")
+    assert.equal(0, code, err)
+    assert.truthy(out:find("^false[^\n]*interrupted[^\n]*\nfalse[^\n]*interrupted[^\n]*\ntrue\n$"), out)
+    assert.truthy(require("gq").clock() - started < 10)
+  end)
+
+  it("stops plain Lua loops", function()
+    local _, err, code = shell("timeout --foreground -s INT 0.5 " .. quote(gqlua) .. " -e 'while true do end'")
+    assert.equal(124, code)
+    assert.truthy(err:find("interrupted!", 1, true), err)
+  end)
+
+  it("returns to the prompt from inside a solve, a loop and a half-typed line", function()
+    write("long.lua", solve)
+    local keys = "sleep 0.3; printf 'dofile(\"long.lua\")\\n'; " .. wait .. "printf '\\003'; sleep 0.3; " ..
+      "printf 'print(\"after\", 1)\\n'; sleep 0.1; printf 'while true do end\\n'; sleep 0.3; " ..
+      "printf '\\003'; sleep 0.2; " ..
+      "printf 'for i = 1, 2 do\\n'; sleep 0.1; printf '\\003'; sleep 0.1; printf 'half'; sleep 0.1; printf '\\003'; " ..
+      "sleep 0.1; printf 'print(\"end\" .. \"ed\")\\n'; sleep 0.1; printf '\\004'; sleep 0.2"
+    local command = "(%s) | HOME=%s TERM=dumb timeout 20 script -qec %s /dev/null"
+    local out, _, code = shell(command:format(keys, folder, quote(gqlua)))
+    assert.equal(0, code, out)
+    assert.truthy(select(2, out:gsub("interrupted", "")) >= 2, out)
+    assert.truthy(out:find("after%s+1") and out:find("\nended", 1, true), out)
+  end)
+end)

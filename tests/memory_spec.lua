@@ -1,0 +1,57 @@
+-- memory_spec.lua -- out of memory at every allocation of the runtime (debug builds, where gq.debug can
+-- set the trap): an error, nothing lost, and the next call works. c/luaalloc_test.c does the same to
+-- Lua's allocator, and in every build.
+
+local gq = require "gq"
+local scenarios = dofile("tests/scenarios.lua")
+
+local function settle()
+  collectgarbage()
+  collectgarbage()
+  if gq.debug.clear_cache then gq.debug.clear_cache() end
+end
+
+-- One run with the trap after n allocations: did it succeed, what did it say, was the trap reached?
+local function trapped(f, n, persistent)
+  settle()
+  local blocks, before = gq.debug.live_blocks(), gq.debug.alloc_count()
+  gq.debug.fail_alloc(n, persistent)
+  local ok, message = pcall(f, gq)
+  local reached = gq.debug.alloc_count() - before > n
+  gq.debug.fail_alloc(-1)
+  settle()
+  return ok, message, reached, gq.debug.live_blocks() - blocks
+end
+
+local function every_allocation(name, f, persistent)
+  settle()
+  f(gq)
+  local n, failures = 0, 0
+  repeat
+    local ok, message, reached, leaked = trapped(f, n, persistent)
+    local where = ("%s, allocation %d"):format(name, n)
+    assert.equal(0, leaked, where)
+    if not ok then
+      failures = failures + 1
+      assert.truthy(tostring(message):find("memory", 1, true), where .. ": " .. tostring(message))
+      assert.truthy(reached, where .. ": " .. tostring(message))
+    end
+    n = n + 1 + n // 100              -- every one of the first hundred, then fewer
+  until not reached
+  return failures
+end
+
+describe("out of memory in", function()
+  for _, scenario in ipairs(scenarios) do
+    for _, persistent in ipairs { false, true } do
+      it(scenario[1] .. (persistent and ", from then on" or ", once"), function()
+        if not gq.debug then
+          pending("gq.debug is there in debug and asan builds only")
+          return
+        end
+        local failures = every_allocation(scenario[1], scenario[2], persistent)
+        if persistent then assert.truthy(failures > 0) end
+      end)
+    end
+  end
+end)

@@ -1,0 +1,113 @@
+-- scenarios.lua -- small pieces of everyday work, run by memory_spec.lua and c/luaalloc_test.c with an
+-- allocator that fails at the n-th call, for every n. Returns a list of {name, function(gq)}; each function
+-- checks its result, so that a failure that was swallowed shows.
+
+local scenarios = {}
+local function add(name, f) scenarios[#scenarios + 1] = { name, f } end
+
+local function close(got, want)
+  local off = math.abs(got / want - 1)
+  if off > 1e-4 or off ~= off then
+    error(("wrong result: got %.9g, expected %.9g"):format(got, want), 2)
+  end
+end
+
+add("tensors", function(gq)
+  local x = gq.tensor({ { 1, 2, 3 }, { 4, 5, 6 } })
+  local y = (x * 2 + gq.ones(2, 3)):transpose(1, 2):narrow(1, 2, 2)
+  close(gq.cat({ y, y }, 1):sum():item(), 2 * (5 + 11 + 7 + 13))
+  close(x:matmul(x:transpose(1, 2)):max():item(), 77)
+  x[1] = 0
+  close(x:to("float64"):softmax(2):sum():item(), 2)
+  assert(#tostring(x) > 10 and x:totable()[2][3] == 6)
+end)
+
+add("backward", function(gq)
+  local x = gq.tensor({ 1, 2, 3 }, { dtype = "float64", requires_grad = true })
+  gq.exp(x * 0.5):tanh():sum():backward()
+  (x * x):sum():backward()
+  assert(x.grad:numel() == 3)
+  local z = gq.tensor(3, { dtype = "float64", requires_grad = true })
+  local g = gq.grad(z ^ 3, z, { create_graph = true })
+  if type(g) == "table" then g = g[1] end
+  local h = gq.grad(g, z)
+  if type(h) == "table" then h = h[1] end
+  close(h:item(), 18)
+end)
+
+for _, gradient in ipairs { "direct", "adjoint", "seminorm", "gq" } do
+  add("odeint " .. gradient, function(gq)
+    local k = gq.tensor(0.7, { dtype = "float64", requires_grad = true })
+    local z0 = gq.tensor({ 1, 2 }, { dtype = "float64", requires_grad = true })
+    local z = gq.odeint(function(_, y) return -k * y end, z0, { 0, 0.5, 1 },
+      { gradient = gradient, rtol = 1e-8, atol = 1e-8, gq = { nodes = 8 } })
+    z[3]:sum():backward()
+    close(k.grad:item(), -3 * math.exp(-0.7))
+    close(z0.grad[1]:item(), math.exp(-0.7))
+  end)
+end
+
+add("networks", function(gq)
+  local net = gq.nn.mlp { sizes = { 2, 3, 1 }, activation = "tanh" }
+  local loss = net(gq.ones(4, 2)):pow(2):mean()
+  loss:backward()
+  local copy = gq.nn.mlp { sizes = { 2, 3, 1 }, activation = "tanh" }
+  copy:load_state_dict(net:state_dict())
+  close(copy(gq.ones(4, 2)):pow(2):mean():item(), loss:item())
+end)
+
+for _, name in ipairs { "adam", "sgd" } do
+  add("optimiser " .. name, function(gq)
+    local x = gq.tensor({ 1, 2 }, { requires_grad = true })
+    local opt = gq.optim[name]({ x }, { lr = 0.1 })
+    for _ = 1, 3 do
+      opt:zero_grad()
+      ; (x * x):sum():backward()
+      gq.optim.clip_grad_norm({ x }, 1)
+      opt:step()
+    end
+    assert(x:detach()[1]:item() < 0.9)
+    opt:load_state_dict(opt:state_dict())
+  end)
+end
+
+add("training an ODE", function(gq)
+  local net = gq.nn.mlp { sizes = { 2, 4, 2 }, activation = "softplus", time = true }
+  local opt = gq.optim.adam(net:parameters(), { lr = 0.01 })
+  for _ = 1, 2 do
+    local z = gq.odeint(net, gq.ones(3, 2), { 0, 1 }, { gradient = "gq" })
+    opt:zero_grad()
+    z[2]:pow(2):mean():backward()
+    opt:step()
+  end
+end)
+
+add("a stochastic solve", function(gq)
+  local sde = gq.sde {
+    drift = function(_, y) return -y end, diffusion = function(_, y) return y * 0.1 end,
+    noise = "diagonal", calculus = "stratonovich",
+  }
+  local z = gq.sdeint(sde, gq.ones(2, 2), { 0, 0.2 }, { method = "heun", dt = 0.05, gradient = "none" })
+  assert(#z == 2)
+  local field = gq.wong_zakai(sde, { cosines = 2, t0 = 0, t1 = 0.2, seed = 1 })
+  assert(#gq.odeint(field, gq.ones(2, 2), { 0, 0.2 }) == 2)
+end)
+
+add("files", function(gq)
+  local path = os.tmpname()
+  local _ <close> = setmetatable({}, { __close = function()
+    for _, suffix in ipairs { "", ".safetensors", ".npy" } do os.remove(path .. suffix) end
+  end })
+  gq.save(path .. ".safetensors", { a = gq.ones(2, 2), b = gq.zeros(3) })
+  close(gq.load(path .. ".safetensors").a:sum():item(), 4)
+  gq.save(path .. ".npy", gq.ones(5))
+  close(gq.load(path .. ".npy"):sum():item(), 5)
+end)
+
+add("data", function(gq)
+  local set, rows = gq.data.nested_spheres { n = 8, seed = 1 }, 0
+  for x in gq.data.batches(set, { batch_size = 3, shuffle = true, seed = 2 }) do rows = rows + #x end
+  assert(rows > 0)
+end)
+
+return scenarios
