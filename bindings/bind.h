@@ -89,7 +89,6 @@ extern const gq_embedded gq_embedded_files[];
 /* Parts: each pushes nothing and adds its functions to the module table on top of the stack. */
 void gqL_open_tensor(lua_State *L);     /* l_tensor.c: the handle, its metatable and properties, scopes */
 void gqL_open_make(lua_State *L);       /* l_make.c: constructors */
-void gqL_open_index(lua_State *L);      /* l_index.c: x[i], x[{...}] and assignment */
 void gqL_open_ops(lua_State *L);        /* l_ops.c: everything of ir/ops.def, reductions */
 void gqL_open_shape(lua_State *L);      /* l_shape.c: reshape, permute, cat, split, index_select ... */
 void gqL_open_autograd(lua_State *L);   /* l_autograd.c */

@@ -39,12 +39,13 @@ typedef struct options {
 static lua_CFunction base_load, base_loadfile;
 
 /* Put a clearer message in place of Lua's own about a binary chunk (on top of the stack). */
-static void explain_refusal(lua_State *L) {
+static void explain_refusal(lua_State *L, const char *where_) {
   static const char theirs[] = "attempt to load a binary chunk (mode is";
   const char *msg = lua_tostring(L, -1);
   if (msg && strncmp(msg, theirs, sizeof theirs - 1) == 0) {
     lua_pop(L, 1);
-    lua_pushliteral(L, "binary chunks are refused: gqlua loads Lua source text only");
+    lua_pushfstring(L, "%s%sbinary chunks are refused: gqlua loads Lua source text only", where_ ? where_ : "",
+                    where_ ? ": " : "");
   }
 }
 
@@ -62,7 +63,7 @@ static int text_load(lua_State *L) {
   force_text(L, 3);
   n = base_load(L);                    /* same frame: its errors name `load` */
   if (n == 2)
-    explain_refusal(L);
+    explain_refusal(L, NULL);
   return n;
 }
 
@@ -73,14 +74,14 @@ static int text_loadfile(lua_State *L) {
   force_text(L, 2);
   n = base_loadfile(L);
   if (n == 2)
-    explain_refusal(L);
+    explain_refusal(L, lua_tostring(L, 1));
   return n;
 }
 
 static int load_script(lua_State *L, const char *name_) {
   int status = luaL_loadfilex(L, name_, "t");
   if (status != LUA_OK)
-    explain_refusal(L);
+    explain_refusal(L, name_);
   return status;
 }
 
@@ -259,7 +260,7 @@ static bool run_script(lua_State *L, const char *name_) {
 static bool run_code(lua_State *L, const char *code) {
   int status = luaL_loadbufferx(L, code, strlen(code), "=(command line)", "t");
   if (status != LUA_OK)
-    explain_refusal(L);
+    explain_refusal(L, NULL);
   else
     status = gqlua_call(L, 0, 0);
   return report(L, status);

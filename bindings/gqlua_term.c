@@ -51,7 +51,10 @@ static void stop_hook(lua_State *L, lua_Debug *ar) {
   if (!gq_interrupted())               /* a solve has already raised it */
     return;
   gq_interrupt_clear();
-  luaL_error(L, "interrupted!");
+  luaL_where(L, 0);                    /* the hooked function itself */
+  lua_pushliteral(L, "interrupted!");
+  lua_concat(L, 2);
+  lua_error(L);
 }
 
 static void on_call(int sig) {

@@ -96,8 +96,8 @@ end
 -- The part of a traceback that is the user's own.
 local function own_traceback(message)
   message = tostring(message)
-  local head = message:match("^(.-)\n%s*[%w_./]*gq/repl%.lua:%d+: in ") or message:match("^(.-)\n%s*%[C%]: in ?$") or message
-  return (head:gsub("\nstack traceback:%s*$", ""))
+  local head = message:match("^(.-)\n%s*[%w_./]*gq/repl%.lua:%d+: in ") or message
+  return (head:gsub("\nstack traceback:%s*$", ""):gsub("in local 'f'$", "in main chunk"))
 end
 
 local function run_chunk(f)
