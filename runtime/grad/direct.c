@@ -1,0 +1,159 @@
+/*
+** direct.c -- backpropagation through the accepted steps. The forward solve kept every step's
+** activations; the step program's phase 2 is its vjp. Step sizes are constants, but for those
+** clamped to a measurement time, h = t_k - t_n, and the positions of inner times in their step.
+*/
+#include "../ode/solution.h"
+
+#include <string.h>
+
+typedef struct direct {
+  gq_pullback *b;
+  gq_walk w;
+  void *block;
+  void *gy, *gf;               /* cotangents of a step's start that do not pass through its program */
+  size_t part, n;
+  int k;                       /* measurement times above this one are done */
+  double dt, dh;               /* derivatives in the step's t and h that do not either */
+} direct;
+
+static int buffers(direct *d) {
+  gq_walk *w = &d->w;
+  const gq_field *f = d->b->s->plan->field;
+  int slopes = w->st->m->slopes;
+  d->n = gq_numel(f->shape);
+  d->part = (gq_part_bytes(f) + 63) & ~(size_t)63;
+  d->block = gq_calloc(slopes + 6, d->part);
+  if (!d->block) return gq_nomem((slopes + 6) * d->part);
+  d->b->s->bytes += (slopes + 6) * d->part;
+  char *next = d->block;
+  void **all[] = {&w->cy, &w->cf, &w->py, &w->pf, &d->gy, &d->gf};
+  for (int i = 0; i < 6; i++) *all[i] = next, next += d->part;
+  for (int i = 0; i < slopes; i++) w->ck[i] = next, next += d->part;
+  return GQ_OK;
+}
+
+static void add(const direct *d, double s, const void *x, void *y) {
+  gq_axpy(d->b->s->z->dtype, d->n, s, x, y);
+}
+
+/* Slope i of the step times the cotangent g of the whole state. */
+static double slope_dot(const direct *d, int i, const void *g) {
+  const gq_field *f = d->b->s->plan->field;
+  double sum = 0;
+  for (int s = 0; s < f->nslices; s++) {
+    size_t n = gq_numel(f->class_shape[f->class_of[s]]);
+    size_t off = f->nslices > 1 ? f->first[s] * (gq_part_bytes(f) / f->shape.dim[0]) : 0;
+    sum += gq_dot(f->dtype, n, gq_walk_slope(&d->w, i, 0, s), (const char *)g + off);
+  }
+  return sum;
+}
+
+/* Measurement time k lies inside the step: z_k = y + h sum_i w_i(theta) k_i, theta = (t_k - t) / h. */
+static void pull_inner(direct *d, const gq_record *r, int k) {
+  gq_pullback *b = d->b;
+  const gq_solution *s = b->s;
+  const gq_stepper *st = d->w.st;
+  const void *g = gq_at_time(s, b->gz, k);
+  double wt[GQ_MAXSTAGES], slope[GQ_MAXSTAGES], theta = (s->t[k] - r->t) / r->h, dtheta = 0;
+  gq_tableau_weights(st->m, theta, wt);
+  gq_tableau_slopes(st->m, theta, slope);
+  add(d, 1, g, d->gy);
+  for (int i = 0; i < st->m->slopes; i++) {
+    bool start = st->l.carry && i == 0, end = st->l.carry && i == st->m->end;
+    add(d, r->h * wt[i], g, start ? d->gf : end ? d->w.cf : d->w.ck[i]);
+    if (!b->gt) continue;
+    double kg = slope_dot(d, i, g);
+    dtheta += r->h * slope[i] * kg;
+    d->dh += wt[i] * kg;
+  }
+  if (!b->gt) return;
+  b->gt[k] += dtheta / r->h;
+  d->dt -= dtheta / r->h;
+  d->dh -= theta * dtheta / r->h;
+}
+
+/* Measurement times at the step's end. One that the step was not clamped to reads the end state
+** too; moving it alone moves along the slope there. */
+static void pull_end(direct *d, const gq_record *r, double end) {
+  gq_pullback *b = d->b;
+  for (; d->k >= 0 && b->s->t[d->k] == end; d->k--) {
+    const void *g = gq_at_time(b->s, b->gz, d->k);
+    add(d, 1, g, d->w.cy);
+    if (!b->gt || d->k == r->stop || !d->w.st->l.carry) continue;
+    double gf = gq_dot(b->s->z->dtype, d->n, g, d->w.f1[0]);
+    b->gt[d->k] += gf;
+    if (r->stop >= 0) b->gt[r->stop] -= gf;
+    else d->dt -= gf;
+  }
+}
+
+/* One step back: cy, cf hold the cotangents of its end, then of its start. */
+static int pull_step(direct *d, gq_record *r, gq_record *after) {
+  gq_pullback *b = d->b;
+  gq_walk *w = &d->w;
+  double dir = r->h < 0 ? -1 : 1;
+  w->y[0] = r->y, w->f[0] = r->f, w->y1[0] = after->y, w->f1[0] = after->f;
+  w->arena = r->arena, w->t = r->t, w->h1 = r->h;
+  w->in_scalars[0] = r->t, w->in_scalars[1] = r->h, w->in_scalars[2] = w->rtol;
+  for (int i = 0; i < w->st->m->slopes; i++) memset(w->ck[i], 0, d->part);
+  memset(d->gy, 0, d->part);
+  memset(d->gf, 0, d->part);
+  d->dt = d->dh = 0;
+  pull_end(d, r, after->t);
+  for (; d->k >= 0 && dir * (b->s->t[d->k] - r->t) > 0; d->k--) pull_inner(d, r, d->k);
+  GQ_TRY(gq_walk_phase(w, 2));
+  if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", r->t);
+  memcpy(w->cy, w->py, d->part);
+  add(d, 1, d->gy, w->cy);
+  if (w->st->l.carry) {
+    memcpy(w->cf, w->pf, d->part);
+    add(d, 1, d->gf, w->cf);
+  }
+  if (!b->gt) return GQ_OK;
+  double t = w->pt + d->dt, h = w->ph + d->dh;
+  if (r->stop >= 0) b->gt[r->stop] += h, t -= h;
+  b->gt[r->anchor] += t;
+  return GQ_OK;
+}
+
+/* The first slope f(t_0, z_0) and the times equal to t_0. */
+static int pull_start(direct *d, gq_record *first) {
+  gq_pullback *b = d->b;
+  gq_solution *s = b->s;
+  if (d->w.st->l.carry) {
+    void *x[] = {first->y, d->w.cf}, *out[] = {d->w.py};
+    GQ_TRY(gq_evaluate_at(s->plan, &s->plan->pull, s->bind, s->t[0], x, out, &b->grads, b->gt));
+    add(d, 1, d->w.py, d->w.cy);
+  }
+  for (; d->k >= 0; d->k--) {
+    const void *g = gq_at_time(s, b->gz, d->k);
+    add(d, 1, g, d->w.cy);
+    if (!b->gt || d->k == 0 || !d->w.st->l.carry) continue;
+    double gf = gq_dot(s->z->dtype, d->n, g, first->f);
+    b->gt[d->k] += gf, b->gt[0] -= gf;
+  }
+  memcpy(b->a, d->w.cy, gq_part_bytes(s->plan->field));
+  return GQ_OK;
+}
+
+static int run(direct *d) {
+  gq_solution *s = d->b->s;
+  gq_record *r = s->records;
+  for (; r->before; r = r->before) GQ_TRY(pull_step(d, r->before, r));
+  s->info.steps_backward = s->nrecords - 1;
+  return pull_start(d, r);
+}
+
+int gq_direct_backward(gq_pullback *b) {
+  gq_solution *s = b->s;
+  direct d = {.b = b, .k = s->nt - 1};
+  gq_walk *w = &d.w;
+  w->o = &s->o, w->rtol = s->o.rtol, w->atol[0] = s->o.atol, w->grads = &b->grads;
+  int status = gq_walk_init(w, s->plan, &s->plan->forward, s->bind);
+  if (status == GQ_OK) status = buffers(&d);
+  if (status == GQ_OK) status = run(&d);
+  gq_walk_done(w);
+  gq_free(d.block);
+  return status;
+}

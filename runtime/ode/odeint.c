@@ -1,0 +1,370 @@
+/*
+** odeint.c -- the forward solve: checks, the loop over steps and measurement times, and the
+** entry to the backward pass.
+*/
+#include "solution.h"
+
+#include <math.h>
+#include <string.h>
+
+const char *const gq_engine_names[GQ_NENGINE] = {"none", "direct", "adjoint", "seminorm", "gq"};
+
+void gq_ode_defaults(gq_ode_options *o, gq_dtype d) {
+  double tol = d == GQ_F32 ? 1e-3 : 1e-6;
+  *o = (gq_ode_options){.method = gq_tableau_find("dopri5"), .rtol = tol, .atol = tol, .max_steps = 100000,
+                        .controller = {0.9, 10, 0.2, 0, 1, 0}, .engine = GQ_ENGINE_GQ,
+                        .back_rtol = tol, .back_atol = tol, .back_max_steps = 100000,
+                        .trajectory = GQ_REVERSE, .scale = true, .C = 0.1, .max_nodes = 64, .nodes = GQ_NODES_NFE};
+  o->back_method = o->method;
+}
+
+double gq_dot(gq_dtype d, size_t n, const void *x, const void *y) {
+  double sum = 0;
+  for (size_t i = 0; i < n; i++)
+    sum += d == GQ_F32 ? (double)((const float *)x)[i] * ((const float *)y)[i]
+                       : ((const double *)x)[i] * ((const double *)y)[i];
+  return sum;
+}
+
+/* ---- checks ---- */
+
+static int check_times(int nt, const double *t) {
+  int dir = 0;
+  if (nt < 1) return gq_fail(GQ_EARG, "t is empty: give at least one time");
+  for (int k = 0; k < nt; k++) {
+    if (!isfinite(t[k])) return gq_fail(GQ_EARG, "t[%d] is %g: times must be finite", k + 1, t[k]);
+    if (k == 0 || t[k] == t[k - 1]) continue;
+    int d = t[k] > t[k - 1] ? 1 : -1;
+    if (dir && d != dir)
+      return gq_fail(GQ_EARG, "times must not change direction: t[%d] = %.17g after t[%d] = %.17g in an %s sequence",
+                     k + 1, t[k], k, t[k - 1], dir > 0 ? "increasing" : "decreasing");
+    dir = d;
+  }
+  return GQ_OK;
+}
+
+static int check_finite(const gq_tensor *packed, const char *what) {
+  size_t n = gq_numel(packed->shape);
+  const void *x = gq_tensor_data(packed);
+  for (size_t i = 0; i < n; i++)
+    if (!isfinite(packed->dtype == GQ_F32 ? ((const float *)x)[i] : ((const double *)x)[i]))
+      return gq_fail(GQ_ENONFINITE, "%s is not finite (element %zu of the flattened tensor)", what, i + 1);
+  return GQ_OK;
+}
+
+static int check_tolerance(double rtol, double atol, const char *whose) {
+  if (rtol >= 0 && atol >= 0 && rtol + atol > 0 && isfinite(rtol + atol)) return GQ_OK;
+  return gq_fail(GQ_EARG, "%srtol = %g and atol = %g: both must be finite and not negative, and one of them positive",
+                 whose, rtol, atol);
+}
+
+static int check(const gq_problem *p, const gq_ode_options *o) {
+  if (!gq_is_float(p->z0->dtype))
+    return gq_fail(GQ_EDTYPE, "the state is %s; it must be float32 or float64", gq_dtype_name(p->z0->dtype));
+  GQ_TRY(check_times(p->nt, p->t));
+  GQ_TRY(check_tolerance(o->rtol, o->atol, ""));
+  GQ_TRY(check_tolerance(o->back_rtol, o->back_atol, "adjoint."));
+  if (o->max_steps < 1 || o->back_max_steps < 1) return gq_fail(GQ_EARG, "max_steps must be at least 1");
+  if (o->overshoot && o->engine != GQ_ENGINE_NONE && o->trajectory == GQ_DENSE)
+    return gq_fail(GQ_EARG, "overshoot and trajectory = \"dense\" do not go together");
+  return GQ_OK;
+}
+
+/* A captured number that is not finite explains a failure better than the state does. */
+static int explain(const gq_solution *s, int status) {
+  if (status != GQ_ENONFINITE) return status;
+  char message[512];
+  strncpy(message, gq_message(), sizeof message - 1), message[sizeof message - 1] = 0;
+  for (int i = 0; i < s->plan->field->ncapture; i++) {
+    gq_tensor *c = s->bind->capture[i];
+    char shape[128];
+    if (!gq_is_float(c->dtype) || check_finite(c, "") == GQ_OK) continue;
+    return gq_fail(status, "%s; a captured %s tensor %s holds a value that is not finite", message,
+                   gq_dtype_name(c->dtype), gq_shape_text(c->shape, shape, sizeof shape));
+  }
+  return gq_fail(status, "%s", message);
+}
+
+/* ---- forward ---- */
+
+static bool records(const gq_solution *s) {
+  return s->o.engine == GQ_ENGINE_DIRECT || (s->o.engine != GQ_ENGINE_NONE && s->o.trajectory == GQ_DENSE);
+}
+
+typedef struct forward {
+  gq_solution *s;
+  gq_walk w;
+  gq_record *now, *next;       /* recording engines */
+  void *block;                 /* y, y1, f, f1 otherwise */
+  int anchor;                  /* measurement time that w.t hangs on */
+} forward;
+
+static int next_record(forward *fw) {
+  gq_solution *s = fw->s;
+  bool direct = s->o.engine == GQ_ENGINE_DIRECT;
+  GQ_TRY(gq_record_get(s->plan, !direct, direct, &s->bytes, &fw->next));
+  fw->w.y1[0] = fw->next->y, fw->w.f1[0] = fw->next->f;
+  if (direct) fw->w.arena = fw->now->arena;
+  return GQ_OK;
+}
+
+static int forward_buffers(forward *fw) {
+  gq_solution *s = fw->s;
+  gq_walk *w = &fw->w;
+  size_t part = (gq_part_bytes(s->plan->field) + 63) & ~(size_t)63;
+  if (records(s)) {
+    bool direct = s->o.engine == GQ_ENGINE_DIRECT;
+    GQ_TRY(gq_record_get(s->plan, !direct, direct, &s->bytes, &fw->now));
+    s->records = fw->now, s->nrecords = 1;
+    fw->now->t = w->t;
+    w->y[0] = fw->now->y, w->f[0] = fw->now->f;
+    return next_record(fw);
+  }
+  fw->block = gq_alloc(4 * part + 64);
+  if (!fw->block) return gq_nomem(4 * part);
+  s->bytes += 4 * part;
+  char *b = fw->block;
+  w->y[0] = b, w->f[0] = b + part, w->y1[0] = b + 2 * part, w->f1[0] = b + 3 * part;
+  return GQ_OK;
+}
+
+static int first_slope(forward *fw) {
+  gq_walk *w = &fw->w;
+  const gq_solution *s = fw->s;
+  if (w->st->l.carry) {
+    GQ_TRY(gq_evaluate_at(s->plan, &s->plan->f, s->bind, w->t, w->y, w->f, NULL, NULL));
+    w->nfe++;
+  }
+  if (!w->st->kind.adaptive) return GQ_OK;
+  if (s->o.first_step > 0) w->h = s->t[s->nt - 1] < w->t ? -s->o.first_step : s->o.first_step;
+  else GQ_TRY(gq_walk_first(w, &s->plan->f, s->t[s->nt - 1], &w->h));
+  gq_steplog_first(w->h);
+  return GQ_OK;
+}
+
+/* Keep the accepted step; slopes are copied, activations stay where they are. */
+static int keep(forward *fw, int stop) {
+  gq_walk *w = &fw->w;
+  gq_solution *s = fw->s;
+  gq_record *r = fw->now;
+  r->t = w->t, r->h = w->h1, r->anchor = fw->anchor, r->stop = stop;
+  if (s->o.engine != GQ_ENGINE_DIRECT) {
+    const gq_field *f = s->plan->field;
+    for (int i = 0; i < w->st->m->slopes; i++)
+      for (int sl = 0; sl < f->nslices; sl++) {
+        size_t off = f->nslices > 1 ? f->first[sl] * (gq_part_bytes(f) / f->shape.dim[0]) : 0;
+        size_t n = f->nslices > 1 ? f->count[sl] * (gq_part_bytes(f) / f->shape.dim[0]) : gq_part_bytes(f);
+        memcpy((char *)r->slope[i] + off, gq_walk_slope(w, i, 0, sl), n);
+      }
+  }
+  fw->next->before = r;
+  fw->next->t = w->t1;
+  s->records = fw->now = fw->next;
+  s->nrecords++;
+  fw->next = NULL;
+  return GQ_OK;
+}
+
+static bool reached(double dir, double t, double t1) { return dir * (t1 - t) >= 0; }
+
+/* Write the measurement times that the accepted step passes. */
+static int write_times(forward *fw, int *k, bool phase1_done) {
+  gq_solution *s = fw->s;
+  gq_walk *w = &fw->w;
+  const gq_field *f = s->plan->field;
+  double dir = w->h1 < 0 ? -1 : 1;
+  for (; *k < s->nt && reached(dir, s->t[*k], w->t1); ++*k) {
+    char *dst = gq_at_time(s, s->z, *k);
+    if (s->t[*k] == w->t1) {
+      memcpy(dst, w->y1[0], gq_part_bytes(f));
+      continue;
+    }
+    if (!phase1_done) GQ_TRY(gq_walk_phase(w, 1));
+    phase1_done = true;
+    for (int sl = 0; sl < f->nslices; sl++) {
+      size_t off = f->nslices > 1 ? f->first[sl] * (gq_part_bytes(f) / f->shape.dim[0]) : 0;
+      gq_walk_interpolate(w, 0, sl, (s->t[*k] - w->t) / w->h1, dst + off);
+    }
+  }
+  return GQ_OK;
+}
+
+static int forward_step(forward *fw, int *k) {
+  gq_solution *s = fw->s;
+  gq_walk *w = &fw->w;
+  bool each = !w->st->kind.adaptive && w->step_size <= 0;     /* the grid is the measurement times */
+  int stop = each ? *k : s->nt - 1;
+  GQ_TRY(gq_walk_step(w, s->t[stop], each || !s->o.overshoot));
+  bool phase1 = records(s) && w->st->l.nfe_dense > 0;
+  if (phase1) GQ_TRY(gq_walk_phase(w, 1));
+  GQ_TRY(write_times(fw, k, phase1));
+  if (records(s)) GQ_TRY(keep(fw, w->clamped ? stop : -1));
+  if (w->clamped) fw->anchor = stop;
+  gq_walk_commit(w);
+  return records(s) ? next_record(fw) : GQ_OK;
+}
+
+static int forward_loop(forward *fw, int *k) {
+  gq_solution *s = fw->s;
+  gq_walk *w = &fw->w;
+  memcpy(w->y[0], gq_tensor_data(s->z0), gq_part_bytes(s->plan->field));
+  *k = 1;
+  memcpy(gq_at_time(s, s->z, 0), w->y[0], gq_part_bytes(s->plan->field));
+  while (*k < s->nt && s->t[*k] == s->t[0])
+    memcpy(gq_at_time(s, s->z, (*k)++), w->y[0], gq_part_bytes(s->plan->field));
+  if (*k == s->nt) return GQ_OK;
+  GQ_TRY(check_finite(s->z0, "z0"));
+  GQ_TRY(first_slope(fw));
+  while (*k < s->nt) GQ_TRY(forward_step(fw, k));
+  return GQ_OK;
+}
+
+static void forward_info(const forward *fw, gq_info *info, int status) {
+  const gq_walk *w = &fw->w;
+  info->status = status;
+  info->t_reached = w->t, info->h_last = w->h;
+  info->nfe = w->nfe, info->steps = w->steps, info->rejected = w->rejected;
+}
+
+static int forward_run(gq_solution *s, int *k) {
+  forward fw = {.s = s};
+  gq_walk *w = &fw.w;
+  w->o = &s->o;
+  w->rtol = s->o.rtol, w->atol[0] = s->o.atol, w->max_norm = s->o.max_norm;
+  w->step_size = s->o.step_size, w->max_steps = s->o.max_steps;
+  w->t = w->t_origin = s->t[0];
+  int status = gq_walk_init(w, s->plan, &s->plan->forward, s->bind);
+  if (status == GQ_OK) status = forward_buffers(&fw);
+  if (status == GQ_OK) status = explain(s, forward_loop(&fw, k));
+  forward_info(&fw, &s->info, status);
+  if (fw.next) gq_records_give_back(s->plan, fw.next);
+  gq_walk_done(w);
+  gq_free(fw.block);
+  return status;
+}
+
+static bool dense_forward(const gq_problem *p, const gq_ode_options *o) {
+  bool each = !(o->method->e && o->step_size <= 0) && o->step_size <= 0;
+  bool dense = o->engine != GQ_ENGINE_NONE && o->engine != GQ_ENGINE_DIRECT && o->trajectory == GQ_DENSE;
+  return dense || o->overshoot || (p->nt > 2 && !each);
+}
+
+static int solution_init(gq_solution *s, const gq_problem *p) {
+  s->t = gq_alloc((p->nt + 1) * sizeof *s->t);
+  if (!s->t) return gq_nomem(p->nt * sizeof *s->t);
+  memcpy(s->t, p->t, p->nt * sizeof *s->t);
+  GQ_TRY(gq_tensor_contiguous_get(p->z0, &s->z0));
+  gq_shape shape = {.ndim = p->z0->shape.ndim + 1, .dim = {p->nt}};
+  if (shape.ndim > GQ_MAXDIM)
+    return gq_fail(GQ_ESHAPE, "the state has %d dimensions; with time in front at most %d fit", p->z0->shape.ndim, GQ_MAXDIM);
+  for (int i = 0; i < p->z0->shape.ndim; i++) shape.dim[i + 1] = p->z0->shape.dim[i];
+  GQ_TRY(gq_tensor_new(p->z0->dtype, shape, &s->z));
+  gq_planspec spec = {p, &s->o, dense_forward(p, &s->o)};
+  GQ_TRY(gq_plan_get(&spec, &s->plan));
+  GQ_TRY(gq_binding_new(s->plan->field, p->capture, &s->bind));
+  s->bytes = s->plan->field->nslices * (s->plan->arena_bytes[0] + s->plan->arena_bytes[1]) + s->bind->bytes +
+             gq_numel(shape) * gq_dtype_size(p->z0->dtype);
+  s->trivial = gq_numel(p->z0->shape) == 0 || p->t[0] == p->t[p->nt - 1];
+  return GQ_OK;
+}
+
+int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tensor **z, gq_info *info, gq_solution **sol) {
+  int k = 0;
+  *info = (gq_info){.t_reached = p->nt > 0 ? p->t[0] : 0};
+  *z = NULL, *sol = NULL;
+  GQ_TRY(check(p, o));
+  gq_solution *s = gq_calloc(1, sizeof *s);
+  if (!s) return gq_nomem(sizeof *s);
+  s->o = *o, s->nt = p->nt, s->z0_grad = p->z0_grad, s->t_grad = p->t_grad;
+  if (s->o.parity) s->o.overshoot = true, s->o.scale = false;
+  int status = solution_init(s, p);
+  if (status == GQ_OK) {
+    if (gq_numel(p->z0->shape) > 0) status = forward_run(s, &k);
+    s->info.peak_bytes = s->bytes;
+    *info = s->info;
+  }
+  info->status = status;
+  bool keep_part = status != GQ_OK && partial && s->z && status != GQ_ENOMEM && status != GQ_EINTERRUPT;
+  if (status == GQ_OK || keep_part) {
+    *z = gq_tensor_ref(s->z);
+    for (; status != GQ_OK && k < s->nt; k++) {      /* times that were not reached */
+      gq_shape part = s->z0->shape;
+      for (int64_t i = 0; i < gq_numel(part); i++) {
+        if (s->z->dtype == GQ_F32) ((float *)gq_at_time(s, s->z, k))[i] = NAN;
+        else ((double *)gq_at_time(s, s->z, k))[i] = NAN;
+      }
+    }
+  }
+  if (status == GQ_OK && o->engine != GQ_ENGINE_NONE) *sol = s;
+  else gq_solution_free(s);
+  return status;
+}
+
+void gq_solution_free(gq_solution *s) {
+  if (!s) return;
+  if (s->plan) gq_records_give_back(s->plan, s->records);
+  gq_binding_free(s->bind);
+  gq_plan_release(s->plan);
+  gq_tensor_unref(s->z0);
+  gq_tensor_unref(s->z);
+  gq_free(s->t);
+  gq_free(s);
+}
+
+const gq_info *gq_solution_info(const gq_solution *s) { return &s->info; }
+
+/* ---- backward ---- */
+
+static int check_cotangent(const gq_solution *s, const gq_tensor *gz) {
+  char a[128], b[128];
+  if (gz->dtype == s->z->dtype && gq_shape_equal(gz->shape, s->z->shape)) return GQ_OK;
+  return gq_fail(GQ_ESHAPE, "the cotangent of the solution is %s %s; expected %s %s", gq_dtype_name(gz->dtype),
+                 gq_shape_text(gz->shape, a, sizeof a), gq_dtype_name(s->z->dtype),
+                 gq_shape_text(s->z->shape, b, sizeof b));
+}
+
+/* No time passes: cotangents add up in z0. */
+static int backward_trivial(gq_pullback *b) {
+  const gq_solution *s = b->s;
+  size_t n = gq_numel(s->z0->shape);
+  for (int k = 0; k < s->nt; k++)
+    if (n) gq_axpy(s->z0->dtype, n, 1, gq_at_time(s, b->gz, k), b->a);
+  return GQ_OK;
+}
+
+static int backward_run(gq_pullback *b) {
+  gq_solution *s = b->s;
+  if (s->trivial) return backward_trivial(b);
+  return s->o.engine == GQ_ENGINE_DIRECT ? gq_direct_backward(b) : gq_continuous_backward(b);
+}
+
+int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor **gt, gq_tensor **gcapture) {
+  gq_pullback b = {.s = s};
+  gq_tensor *a = NULL, *times = NULL;
+  *gz0 = *gt = NULL;
+  GQ_TRY(check_cotangent(s, gz));
+  s->info.nfe_backward = s->info.steps_backward = s->info.rejected_backward = s->info.restarts = 0;
+  s->info.nodes = s->info.nodes_wanted = 0, s->info.reconstruction = 0, s->info.capped = false;
+  int status = gq_tensor_contiguous_get(gz, &b.gz);
+  if (status == GQ_OK) status = gq_tensor_new(s->z0->dtype, s->z0->shape, &a);
+  if (status == GQ_OK) status = gq_tensor_new(GQ_F64, gq_shape_of(1, (int64_t[]){s->nt}), &times);
+  if (status == GQ_OK) status = gq_grads_new(s->plan->field, &b.grads);
+  if (status == GQ_OK) {
+    b.a = gq_tensor_data(a);
+    b.gt = s->t_grad ? gq_tensor_data(times) : NULL;
+    size_t held = s->bytes;
+    s->bytes += b.grads.bytes;
+    status = explain(s, backward_run(&b));
+    if (s->bytes > s->info.peak_bytes) s->info.peak_bytes = s->bytes;
+    s->bytes = held;
+    s->info.nfe_backward = b.nfe;
+  }
+  if (status == GQ_OK) status = gq_grads_collect(s->bind, &b.grads, gcapture);
+  gq_grads_done(&b.grads);
+  gq_tensor_unref(b.gz);
+  if (status == GQ_OK && s->z0_grad) *gz0 = a;
+  else gq_tensor_unref(a);
+  if (status == GQ_OK && s->t_grad) *gt = times;
+  else gq_tensor_unref(times);
+  return status;
+}

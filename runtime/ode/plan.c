@@ -1,0 +1,387 @@
+/*
+** plan.c -- compiled solvers, cached by structure: the traced graph, what wants gradients, method,
+** engine and everything else that shapes a program. Numbers are inputs, so they are not in the key.
+*/
+#include "plan.h"
+
+#include <pthread.h>
+#include <string.h>
+
+enum { MAX_PLANS = 64, NODE_NUMBERS = 1 << 15 };   /* numbers in a layer-sized row block of node states */
+
+static struct {
+  pthread_mutex_t lock;
+  gq_plan *list[MAX_PLANS];
+  int n;
+  uint64_t clock;
+  int64_t compiled;
+} cache = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+/* ---- compiling ---- */
+
+static int compile(const gq_graph *g, int n, const gq_outspec *outs, gq_program **prog) {
+  GQ_TRY(gq_graph_status(g));
+  return gq_program_new(g, n, outs, prog);
+}
+
+static int stepper_class(gq_stepper *st, int c, gq_system *sys, const bool *want) {
+  gq_graph *g;
+  gq_outspec *outs;
+  gq_steplayout_done(&st->l);
+  GQ_TRY(gq_step_new(sys, &st->kind, want, &g, &outs, &st->l));
+  int status = compile(g, st->l.nout, outs, &st->code.prog[c]);
+  gq_graph_free(g);
+  gq_free(outs);
+  return status;
+}
+
+static int keep_of(int **of, gq_system *s) {
+  if (!*of) *of = s->of, s->of = NULL;
+  return GQ_OK;
+}
+
+static int evaluator_class(gq_evaluator *e, int c, gq_system *sys) {
+  int nq = sys->nq, n = gq_graph_outputs(sys->g);
+  gq_outspec *outs = gq_calloc(n + 1, sizeof *outs);
+  if (!outs) return gq_nomem(n * sizeof *outs);
+  for (int i = 0; i < n; i++)
+    outs[i] = (gq_outspec){gq_graph_output(sys->g, i), 0, i < n - nq ? GQ_STORE : GQ_ADD};
+  e->parts = n - nq, e->nq = nq, e->nout = n, e->nin = gq_graph_inputs(sys->g);
+  int status = compile(sys->g, n, outs, &e->code.prog[c]);
+  gq_free(outs);
+  return status;
+}
+
+static int build_evaluator(gq_plan *p, gq_evaluator *e, int (*make)(gq_plan *, int, void *, gq_system *), void *arg) {
+  int status = GQ_OK;
+  for (int c = 0; status == GQ_OK && c < p->field->nclass; c++) {
+    gq_system s;
+    GQ_TRY(make(p, c, arg, &s));
+    e->states = gq_graph_inputs(s.g) - 1 - p->field->nb;
+    status = evaluator_class(e, c, &s);
+    keep_of(&e->of, &s);
+    gq_system_done(&s);
+  }
+  return status;
+}
+
+static int build_stepper(gq_plan *p, gq_stepper *st, int (*make)(gq_plan *, int, void *, gq_system *), void *arg) {
+  int status = GQ_OK;
+  st->m = st->kind.m;
+  for (int c = 0; status == GQ_OK && c < p->field->nclass; c++) {
+    gq_system s;
+    GQ_TRY(make(p, c, arg, &s));
+    status = stepper_class(st, c, &s, p->field->want);
+    keep_of(&st->of, &s);
+    gq_system_done(&s);
+  }
+  return status;
+}
+
+static int make_forward(gq_plan *p, int c, void *arg, gq_system *s) { return gq_system_forward(p->field, c, s); }
+
+typedef struct adjoint_arg { bool path, products, time; } adjoint_arg;
+
+static int make_adjoint(gq_plan *p, int c, void *arg, gq_system *s) {
+  const adjoint_arg *a = arg;
+  return gq_system_adjoint(p->field, c, a->path, a->products, a->time, s);
+}
+
+static int make_pull(gq_plan *p, int c, void *arg, gq_system *s) {
+  return gq_system_pull(p->field, c, *(bool *)arg, s);
+}
+
+static int make_nodes(gq_plan *p, int c, void *arg, gq_system *s) {
+  return gq_system_nodes(p->field, c, *(int *)arg, s);
+}
+
+static bool wants_any(const gq_field *f) {
+  for (int j = 0; j < f->nb; j++)
+    if (f->want[j]) return true;
+  return false;
+}
+
+static int build_backward(gq_plan *p, const gq_planspec *s) {
+  const gq_ode_options *o = s->o;
+  bool dense = o->trajectory == GQ_DENSE, gq = o->engine == GQ_ENGINE_GQ, full = o->engine == GQ_ENGINE_ADJOINT;
+  bool time = full && (s->p->t_grad || o->parity);
+  adjoint_arg plain = {dense, false, false}, with = {dense, !gq, time};
+  p->backward.kind = (gq_stepkind){.m = o->back_method,
+                                   .adaptive = o->back_method->e && o->back_step_size <= 0,
+                                   .max_norm = o->back_max_norm,
+                                   .dense = gq || o->overshoot,
+                                   .product_error = full && o->back_method->e && o->back_step_size <= 0,
+                                   .product_dense = !gq && o->overshoot};
+  GQ_TRY(build_stepper(p, &p->backward, make_adjoint, &with));
+  GQ_TRY(build_evaluator(p, &p->adjoint, make_adjoint, &plain));
+  p->node_rows = 1;
+  while (p->node_rows < 1 << (GQ_NODE_SIZES - 1) &&
+         2 * p->node_rows * gq_numel(p->field->class_shape[0]) <= NODE_NUMBERS / 8)
+    p->node_rows *= 2;
+  return GQ_OK;
+}
+
+static int build(gq_plan *p, const gq_planspec *s) {
+  const gq_ode_options *o = s->o;
+  bool direct = o->engine == GQ_ENGINE_DIRECT, time = s->p->t_grad;
+  GQ_TRY(gq_field_new(s->p->f, s->p->ncapture, s->p->wants_grad, &p->field));
+  p->forward.kind = (gq_stepkind){.m = o->method,
+                                  .adaptive = o->method->e && o->step_size <= 0,
+                                  .max_norm = o->max_norm,
+                                  .dense = s->dense_forward,
+                                  .pull = direct,
+                                  .pull_time = direct && time};
+  GQ_TRY(build_stepper(p, &p->forward, make_forward, NULL));
+  GQ_TRY(build_evaluator(p, &p->f, make_forward, NULL));
+  if (direct) GQ_TRY(build_evaluator(p, &p->pull, make_pull, &time));
+  else if (o->engine != GQ_ENGINE_NONE) GQ_TRY(build_backward(p, s));
+  return GQ_OK;
+}
+
+static int grow_arena(gq_plan *p, int which, size_t bytes) {
+  if (bytes <= p->arena_bytes[which]) return GQ_OK;
+  for (int s = 0; s < p->field->nslices; s++) {
+    void *a = gq_alloc(bytes + 64);
+    if (!a) return gq_nomem(bytes);
+    gq_free(p->arena[which][s]);
+    p->arena[which][s] = a;
+  }
+  p->arena_bytes[which] = bytes;
+  return GQ_OK;
+}
+
+/* Pointer tables for the evaluator that needs most. */
+static int grow_table(gq_plan *p, const gq_evaluator *e) {
+  size_t n = (size_t)p->field->nslices * (e->nin + e->nout + 1);
+  if (n <= p->table_size) return GQ_OK;
+  void *t = gq_realloc(p->table, n * sizeof(void *));
+  if (!t) return gq_nomem(n * sizeof(void *));
+  p->table = t, p->table_size = n;
+  return GQ_OK;
+}
+
+static int build_arenas(gq_plan *p) {
+  GQ_TRY(grow_arena(p, 0, gq_code_arena(&p->forward.code)));
+  GQ_TRY(grow_arena(p, 0, gq_code_arena(&p->backward.code)));
+  GQ_TRY(grow_arena(p, 1, gq_code_arena(&p->f.code)));
+  GQ_TRY(grow_arena(p, 1, gq_code_arena(&p->adjoint.code)));
+  GQ_TRY(grow_table(p, &p->f));
+  GQ_TRY(grow_table(p, &p->adjoint));
+  GQ_TRY(grow_table(p, &p->pull));
+  return grow_arena(p, 1, gq_code_arena(&p->pull.code));
+}
+
+int gq_plan_nodes(gq_plan *p, int rows, gq_evaluator **out) {
+  int i = 0;
+  while (1 << i < rows) i++;
+  *out = &p->nodes[i];
+  if (p->nodes[i].code.prog[0]) return GQ_OK;
+  GQ_TRY(build_evaluator(p, &p->nodes[i], make_nodes, &rows));
+  GQ_TRY(grow_table(p, &p->nodes[i]));
+  return grow_arena(p, 1, gq_code_arena(&p->nodes[i].code));
+}
+
+/* ---- freeing ---- */
+
+static void evaluator_done(gq_evaluator *e) {
+  gq_code_free(&e->code);
+  gq_free(e->of);
+}
+
+static void stepper_done(gq_stepper *st) {
+  gq_code_free(&st->code);
+  gq_steplayout_done(&st->l);
+  gq_free(st->of);
+}
+
+static void plan_free(gq_plan *p) {
+  if (!p) return;
+  stepper_done(&p->forward);
+  stepper_done(&p->backward);
+  evaluator_done(&p->f);
+  evaluator_done(&p->adjoint);
+  evaluator_done(&p->pull);
+  for (int i = 0; i < GQ_NODE_SIZES; i++) evaluator_done(&p->nodes[i]);
+  for (int w = 0; w < 2; w++)
+    for (int s = 0; s < GQ_MAXSLICES; s++) gq_free(p->arena[w][s]);
+  gq_records_free(p->spare);
+  gq_free(p->table);
+  gq_field_free(p->field);
+  gq_free(p->key);
+  gq_free(p);
+}
+
+/* ---- cache ---- */
+
+typedef struct keyhead {       /* zeroed before it is filled: compared bytewise */
+  const gq_tableau *method, *back_method;
+  int engine, trajectory, threads;
+  bool fixed, back_fixed, max_norm, back_max_norm, dense_forward, overshoot, parity, t_grad;
+} keyhead;
+
+static int make_key(const gq_planspec *s, char **key, size_t *n) {
+  const gq_ode_options *o = s->o;
+  char *graph;
+  size_t ng, total;
+  GQ_TRY(gq_graph_key(s->p->f, &graph, &ng));
+  total = sizeof(keyhead) + s->p->ncapture * sizeof(bool) + ng;
+  *key = gq_calloc(1, total);
+  if (!*key) {
+    gq_free(graph);
+    return gq_nomem(total);
+  }
+  keyhead *h = (keyhead *)*key;
+  h->method = o->method, h->back_method = o->back_method;
+  h->engine = o->engine, h->trajectory = o->trajectory, h->threads = gq_threads();
+  h->fixed = o->step_size > 0, h->back_fixed = o->back_step_size > 0;
+  h->max_norm = o->max_norm, h->back_max_norm = o->back_max_norm;
+  h->dense_forward = s->dense_forward, h->overshoot = o->overshoot, h->parity = o->parity;
+  h->t_grad = s->p->t_grad;
+  for (int i = 0; i < s->p->ncapture; i++)
+    ((bool *)(h + 1))[i] = o->engine != GQ_ENGINE_NONE && s->p->wants_grad[i];
+  memcpy((char *)(h + 1) + s->p->ncapture * sizeof(bool), graph, ng);
+  gq_free(graph);
+  *n = total;
+  return GQ_OK;
+}
+
+static gq_plan *cache_find(const char *key, size_t n) {
+  for (int i = 0; i < cache.n; i++)
+    if (cache.list[i]->nkey == n && !memcmp(cache.list[i]->key, key, n)) return cache.list[i];
+  return NULL;
+}
+
+/* Remove idle plans: the oldest until there is room, or all. */
+static void cache_evict(bool all) {
+  for (int i = 0; i < cache.n;) {
+    int oldest = -1;
+    for (int j = 0; j < cache.n; j++)
+      if (!cache.list[j]->users && (oldest < 0 || cache.list[j]->used < cache.list[oldest]->used)) oldest = j;
+    if (oldest < 0 || (!all && cache.n < MAX_PLANS)) return;
+    plan_free(cache.list[oldest]);
+    cache.list[oldest] = cache.list[--cache.n];
+    i = 0;
+  }
+}
+
+static int plan_new(const gq_planspec *s, char *key, size_t nkey, gq_plan **out) {
+  gq_plan *p = gq_calloc(1, sizeof *p);
+  if (!p) {
+    gq_free(key);
+    return gq_nomem(sizeof *p);
+  }
+  p->key = key, p->nkey = nkey;
+  int status = build(p, s);
+  if (status == GQ_OK) status = build_arenas(p);
+  if (status != GQ_OK) plan_free(p);
+  else *out = p;
+  return status;
+}
+
+/* Plans hold scratch memory, so one thread uses a plan at a time: the runtime is driven from one
+** thread, the lock guards the list alone. */
+int gq_plan_get(const gq_planspec *s, gq_plan **out) {
+  char *key;
+  size_t n;
+  GQ_TRY(make_key(s, &key, &n));
+  pthread_mutex_lock(&cache.lock);
+  gq_plan *p = cache_find(key, n);
+  int status = GQ_OK;
+  if (p) {
+    gq_free(key);
+  } else {
+    status = plan_new(s, key, n, &p);
+    if (status == GQ_OK) {
+      cache.compiled++;
+      cache_evict(false);
+      p->listed = cache.n < MAX_PLANS;
+      if (p->listed) cache.list[cache.n++] = p;
+    }
+  }
+  if (status == GQ_OK) p->users++, p->used = ++cache.clock, *out = p;
+  pthread_mutex_unlock(&cache.lock);
+  return status;
+}
+
+void gq_plan_release(gq_plan *p) {
+  if (!p) return;
+  pthread_mutex_lock(&cache.lock);
+  if (--p->users == 0 && !p->listed) plan_free(p);
+  pthread_mutex_unlock(&cache.lock);
+}
+
+void gq_program_cache_clear(void) {
+  pthread_mutex_lock(&cache.lock);
+  cache_evict(true);
+  pthread_mutex_unlock(&cache.lock);
+}
+
+int gq_program_cache_count(int64_t *compiled_) {
+  if (compiled_) *compiled_ = cache.compiled;
+  return cache.n;
+}
+
+/* ---- evaluating ---- */
+
+static size_t slice_offset(const gq_field *f, int s) {
+  if (f->nslices == 1) return 0;
+  return f->first[s] * (gq_numel(f->shape) / f->shape.dim[0]) * gq_dtype_size(f->dtype);
+}
+
+typedef struct call {            /* the plan's pointer tables, laid out for one evaluator */
+  const void **in;
+  void **out;
+  double *time;                  /* [nslices] */
+} call;
+
+static call call_begin(const gq_plan *p, const gq_evaluator *e) {
+  size_t ns = p->field->nslices;
+  call c = {.in = p->table};
+  c.out = (void **)(c.in + ns * e->nin), c.time = (double *)(c.out + ns * e->nout);
+  memset(c.time, 0, ns * sizeof *c.time);
+  return c;
+}
+
+static void bind_products(const gq_plan *p, const gq_evaluator *e, const gq_binding *b, int s, const gq_grads *grads_,
+                          call *c) {
+  const gq_field *f = p->field;
+  for (int j = 0; j < f->nb; j++) c->in[(size_t)s * e->nin + 1 + e->states + j] = b->value[s * f->nb + j];
+  for (int r = 0; r < e->nq; r++) {
+    int j = e->of[r];
+    c->out[(size_t)s * e->nout + e->parts + r] = j < 0 ? (void *)&c->time[s] : grads_->at[s * f->nb + j];
+  }
+}
+
+static int run_call(gq_plan *p, const gq_evaluator *e, call *c) {
+  return gq_code_run(p->field, &e->code, 0, p->arena[1], c->in, e->nin, c->out, e->nout);
+}
+
+int gq_evaluate_at(gq_plan *p, const gq_evaluator *e, const gq_binding *b, double t, void *const *x,
+                   void *const *out, const gq_grads *grads_, double *time_) {
+  const gq_field *f = p->field;
+  float t32 = (float)t;
+  call c = call_begin(p, e);
+  for (int s = 0; s < f->nslices; s++) {
+    size_t off = slice_offset(f, s);
+    const void **in = c.in + (size_t)s * e->nin;
+    in[0] = f->dtype == GQ_F32 ? (void *)&t32 : (void *)&t;
+    for (int i = 0; i < e->states; i++) in[1 + i] = (char *)x[i] + off;
+    for (int i = 0; i < e->parts; i++) c.out[(size_t)s * e->nout + i] = (char *)out[i] + off;
+    bind_products(p, e, b, s, grads_, &c);
+  }
+  int status = run_call(p, e, &c);
+  for (int s = 0; time_ && s < f->nslices; s++)
+    *time_ += f->dtype == GQ_F32 ? *(float *)&c.time[s] : c.time[s];
+  return status;
+}
+
+int gq_evaluate_nodes(gq_plan *p, const gq_evaluator *e, const gq_binding *b, const void *t, void *const *z,
+                      void *const *a, const gq_grads *grads) {
+  call c = call_begin(p, e);
+  for (int s = 0; s < p->field->nslices; s++) {
+    const void **in = c.in + (size_t)s * e->nin;
+    in[0] = t, in[1] = z[s], in[2] = a[s];
+    bind_products(p, e, b, s, grads, &c);
+  }
+  return run_call(p, e, &c);
+}

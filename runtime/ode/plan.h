@@ -1,0 +1,142 @@
+/*
+** plan.h -- everything compiled for one structure of solve, cached; and the walk, one integration
+** in progress over a plan's programs.
+*/
+#ifndef GQ_PLAN_H
+#define GQ_PLAN_H
+
+#include "step.h"
+
+/* A step of a system, compiled for every class of the field. */
+typedef struct gq_stepper {
+  const gq_tableau *m;
+  gq_stepkind kind;
+  gq_steplayout l;
+  gq_code code;
+  int *of;                     /* [l.nq] boundary value of product i; -1: time */
+} gq_stepper;
+
+/* A system's outputs at one point (or, for nodes, at many). */
+typedef struct gq_evaluator {
+  int parts;                   /* outputs that are stored; then nq products, added */
+  int states;                  /* inputs after t that have the state's shape */
+  int nq, nin, nout;
+  int *of;
+  gq_code code;
+} gq_evaluator;
+
+enum { GQ_NODE_SIZES = 7 };    /* node programs for 1, 2, 4, ... 64 rows */
+
+typedef struct gq_plan {
+  char *key;
+  size_t nkey;
+  int users;                   /* solutions that refer to it */
+  uint64_t used;               /* for the oldest to go first */
+  gq_field *field;
+  gq_stepper forward, backward;
+  gq_evaluator f, adjoint, pull;      /* z -> f; the backward system; z, a -> a'df/dz and products */
+  gq_evaluator nodes[GQ_NODE_SIZES];
+  int node_rows;               /* capacity of the node buffer, a power of two */
+  size_t arena_bytes[2];       /* stepping, and the rest */
+  void *arena[2][GQ_MAXSLICES];
+  void *table;                 /* pointers of one evaluation */
+  size_t table_size;
+  struct gq_record *spare;     /* records of finished solves, to be used again */
+  bool listed;                 /* in the cache; otherwise it goes with its last user */
+} gq_plan;
+
+typedef struct gq_planspec {
+  const gq_problem *p;
+  const gq_ode_options *o;
+  bool dense_forward;          /* inner measurement times, overshoot or a dense trajectory */
+} gq_planspec;
+
+/* The plan of a problem: from the cache, or compiled; users +1. */
+int gq_plan_get(const gq_planspec *s, gq_plan **out);
+void gq_plan_release(gq_plan *p_);
+/* The node program for `rows` rows (a power of two up to node_rows), compiled at its first use. */
+int gq_plan_nodes(gq_plan *p, int rows, gq_evaluator **out);
+
+/* Run an evaluator at time t. x[i]: the state-shaped inputs (z; z and a; ...), out[p]: whole arrays of
+** all slices; products are added to grads_ (boundaries) and *time_ (time). */
+int gq_evaluate_at(gq_plan *p, const gq_evaluator *e, const gq_binding *b, double t, void *const *x,
+                   void *const *out, const gq_grads *grads_, double *time_);
+/* The node program: t [rows], x [nslices] blocks of rows states, likewise a; products added to grads. */
+int gq_evaluate_nodes(gq_plan *p, const gq_evaluator *e, const gq_binding *b, const void *t, void *const *z,
+                      void *const *a, const gq_grads *grads);
+
+/* ---- one integration ---- */
+
+typedef struct gq_walk {
+  gq_plan *plan;
+  const gq_stepper *st;
+  const gq_binding *bind;
+  const gq_ode_options *o;
+  double rtol, atol[GQ_MAXPARTS], step_size;
+  bool max_norm;
+  int64_t max_steps;
+  void **arena;                /* [nslices] of the attempt */
+  void *y[GQ_MAXPARTS], *f[GQ_MAXPARTS], *y1[GQ_MAXPARTS], *f1[GQ_MAXPARTS];   /* whole arrays */
+  void *path[GQ_MAXSTAGES];    /* z at the slopes' times, filled by fill_path */
+  int (*fill_path)(struct gq_walk *w, double t, double h);
+  void *context;
+  /* adjoint: error of products */
+  const gq_grads *grads;       /* where products go */
+  double *time;                /* and that in t */
+  gq_grads dq, eq;             /* increments and errors of an attempt, when in the norm */
+  double dtime, etime;
+  double t, h;                 /* where it is; the next proposal, signed (0: not known) */
+  double h1, t1;               /* step of the accepted attempt and where it ends */
+  double t_origin;             /* fixed grid: t_origin + index * step_size */
+  int64_t grid_index;
+  bool clamped;                /* the accepted step was shortened to the stop */
+  double last_ratio[2];        /* PI and PID memory */
+  int64_t nfe, steps, rejected;
+  /* phase 2: cotangents in, cotangents of y, f, t and h out; whole arrays */
+  void *cy, *cf, *ck[GQ_MAXSTAGES], *py, *pf;
+  double pt, ph;
+  const void **in;             /* [nslices][nin] */
+  void **out;                  /* [nslices][nout] */
+  double *scalars;             /* [nslices][nout] stored float64 outputs */
+  double in_scalars[3 + GQ_MAXPARTS + GQ_MAXSTAGES];   /* t h rtol atol wq */
+} gq_walk;
+
+/* Allocates the pointer tables (not the states). */
+int gq_walk_init(gq_walk *w, gq_plan *p, const gq_stepper *st, const gq_binding *b);
+void gq_walk_done(gq_walk *w);
+/* Choose the first step by Hairer, Norsett & Wanner II.4; f must hold the slopes at t. */
+int gq_walk_first(gq_walk *w, const gq_evaluator *e, double stop, double *h);
+/* Try steps until one is accepted: w->h1, y1, f1, slopes. `stop`: not passed if `clamp`. On a
+** failure the status, with a message that tells t and h. */
+int gq_walk_step(gq_walk *w, double stop, bool clamp);
+/* Run the later phases of the accepted step: 1 for the interpolant and products. */
+int gq_walk_phase(gq_walk *w, int phase);
+/* y(theta) of part p, the whole array or slice s of it: dst = y + sum_i h w_i k_i. */
+void gq_walk_interpolate(const gq_walk *w, int part, int slice, double theta, void *dst);
+/* Address of slope i, part p, in slice s of the accepted step. */
+void *gq_walk_slope(const gq_walk *w, int i, int part, int slice);
+/* Accept: y <- y1, f <- f1, t <- t + h1 (pointers swapped). */
+void gq_walk_commit(gq_walk *w);
+/* Weighted norm of x (/ (atol + rtol |y|)) in the walk's norm. */
+double gq_walk_norm(const gq_walk *w, int part, const void *x, const void *y, const void *minus_);
+
+/* An accepted forward step kept for the way back (direct, dense trajectory). */
+typedef struct gq_record {
+  struct gq_record *before;    /* the step before it, or the next spare one */
+  double t, h;
+  int anchor, stop;            /* measurement time that t hangs on; that t + h was clamped to, or -1 */
+  void *y, *f;                 /* whole arrays at t */
+  void **slope;                /* [slopes] whole arrays (dense trajectory) or NULL */
+  void *arena[GQ_MAXSLICES];   /* activations (direct) or NULL */
+  void *block;                 /* y, f, slopes */
+} gq_record;
+void gq_records_free(gq_record *list_);
+/* A record from the plan's spare ones or fresh; *bytes grows by a fresh one's size. */
+int gq_record_get(gq_plan *p, bool slopes, bool arenas, size_t *bytes, gq_record **out);
+void gq_records_give_back(gq_plan *p, gq_record *list_);
+
+size_t gq_part_bytes(const gq_field *f);
+void gq_steplog_first(double h);
+void gq_steplog_add(double t, double h, double ratio, bool accepted);
+
+#endif

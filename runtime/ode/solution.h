@@ -1,0 +1,45 @@
+/*
+** solution.h -- what a forward solve leaves for its backward pass.
+*/
+#ifndef GQ_SOLUTION_H
+#define GQ_SOLUTION_H
+
+#include "plan.h"
+
+struct gq_solution {
+  gq_plan *plan;
+  gq_binding *bind;
+  gq_ode_options o;
+  bool z0_grad, t_grad;
+  int nt;
+  double *t;                   /* [nt] */
+  gq_tensor *z0, *z;           /* z: {nt, ...} */
+  gq_record *records;          /* last first: the end state, then the accepted steps */
+  int64_t nrecords;
+  bool trivial;                /* nothing to integrate: all times equal, or an empty state */
+  gq_info info;
+  size_t bytes;                /* held for this solve */
+};
+
+/* One backward pass: what the engines fill. */
+typedef struct gq_pullback {
+  gq_solution *s;
+  gq_tensor *gz;               /* {nt, ...} packed */
+  void *a;                     /* whole array: on return dL/dz0, g_0 included */
+  double *gt;                  /* [nt] or NULL */
+  gq_grads grads;
+  int64_t nfe;
+} gq_pullback;
+
+int gq_direct_backward(gq_pullback *b);          /* grad/direct.c */
+int gq_continuous_backward(gq_pullback *b);      /* grad/continuous.c: adjoint, seminorm, gq */
+/* z of part 0 at time t from the records of a dense trajectory; *hint: record to start from. */
+void gq_dense_at(const gq_solution *s, gq_record **hint, double t, void *dst);
+
+static inline void *gq_at_time(const gq_solution *s, gq_tensor *z, int k) {
+  return (char *)gq_tensor_data(z) + (size_t)k * gq_part_bytes(s->plan->field);
+}
+
+double gq_dot(gq_dtype d, size_t n, const void *x, const void *y);
+
+#endif

@@ -1,0 +1,438 @@
+/*
+** walk.c -- the solver's loop body: attempts, error ratio, step control, first step, interpolation.
+** Controller and first step: Hairer, Norsett & Wanner II.4; PI and PID: Soderlind 2003, in the
+** form h_new = h * safety * r_n^-(p+i+d)/k * r_n-1^(p+2d)/k * r_n-2^-d/k, k the error order.
+*/
+#include "plan.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { MAX_NONFINITE = 8 };      /* shortened steps before a value that is not finite is an error */
+
+/* ---- step log, for tests ---- */
+
+static _Thread_local struct {
+  bool on;
+  int n, room;
+  double (*rows)[4];
+} steplog;
+
+static void log_row(double a, double b, double c, double d) {
+  if (!steplog.on) return;
+  if (steplog.n == steplog.room) {
+    int room = steplog.room ? 2 * steplog.room : 256;
+    void *rows = gq_realloc(steplog.rows, room * sizeof *steplog.rows);
+    if (!rows) return;
+    steplog.rows = rows, steplog.room = room;
+  }
+  double *r = steplog.rows[steplog.n++];
+  r[0] = a, r[1] = b, r[2] = c, r[3] = d;
+}
+
+void gq_steplog_first(double h) { log_row(NAN, h, 0, 0); }
+void gq_steplog_add(double t, double h, double ratio, bool accepted) { log_row(t, h, ratio, accepted); }
+void gq_steplog_start(void) { steplog.on = true, steplog.n = 0; }
+
+void gq_steplog_stop(void) {
+  gq_free(steplog.rows);
+  memset(&steplog, 0, sizeof steplog);
+}
+
+int gq_steplog_get(const double (**rows)[4]) {
+  *rows = (const double(*)[4])steplog.rows;
+  return steplog.n;
+}
+
+/* ---- set-up ---- */
+
+size_t gq_part_bytes(const gq_field *f) { return gq_numel(f->shape) * gq_dtype_size(f->dtype); }
+
+/* Bytes from the start of a whole array to slice s. */
+static size_t slice_offset(const gq_field *f, int s) {
+  if (f->nslices == 1) return 0;
+  return f->first[s] * (gq_numel(f->shape) / f->shape.dim[0]) * gq_dtype_size(f->dtype);
+}
+
+static size_t slice_numel(const gq_field *f, int s) { return gq_numel(f->class_shape[f->class_of[s]]); }
+
+int gq_walk_init(gq_walk *w, gq_plan *p, const gq_stepper *st, const gq_binding *b) {
+  int ns = p->field->nslices;
+  w->plan = p, w->st = st, w->bind = b;
+  w->last_ratio[0] = w->last_ratio[1] = 1;
+  w->in = gq_calloc((size_t)ns * st->l.nin + 1, sizeof *w->in);
+  w->out = gq_calloc((size_t)ns * st->l.nout + 1, sizeof *w->out);
+  w->scalars = gq_calloc((size_t)ns * st->l.nout + 1, sizeof *w->scalars);
+  if (!w->in || !w->out || !w->scalars) {
+    gq_walk_done(w);
+    return gq_nomem((size_t)ns * (st->l.nin + 2 * st->l.nout) * sizeof(void *));
+  }
+  w->arena = p->arena[0];
+  return GQ_OK;
+}
+
+void gq_walk_done(gq_walk *w) {
+  gq_free(w->in);
+  gq_free(w->out);
+  gq_free(w->scalars);
+  w->in = NULL, w->out = NULL, w->scalars = NULL;
+}
+
+static void bind_slice(gq_walk *w, int s) {
+  const gq_field *f = w->plan->field;
+  const gq_steplayout *l = &w->st->l;
+  const void **in = w->in + (size_t)s * l->nin;
+  void **out = w->out + (size_t)s * l->nout;
+  double *sc = w->scalars + (size_t)s * l->nout;
+  size_t off = slice_offset(f, s);
+  in[l->t] = &w->in_scalars[0], in[l->h] = &w->in_scalars[1], in[l->rtol] = &w->in_scalars[2];
+  for (int p = 0; p < l->parts; p++) {
+    in[l->atol + p] = &w->atol[p];
+    in[l->y + p] = (char *)w->y[p] + off;
+    out[l->y1 + p] = (char *)w->y1[p] + off;
+    if (l->carry) in[l->f + p] = (char *)w->f[p] + off, out[l->f1 + p] = (char *)w->f1[p] + off;
+    if (l->err >= 0) out[l->err + p] = &sc[l->err + p];
+    if (l->err3 >= 0) out[l->err3 + p] = &sc[l->err3 + p];
+    if (l->finite >= 0) out[l->finite + p] = &sc[l->finite + p];
+  }
+  for (int i = 0; i < l->slopes; i++) {
+    if (l->path >= 0) in[l->path + i] = (char *)w->path[i] + off;
+    in[l->wq + i] = &w->in_scalars[3 + i];
+  }
+  for (int j = 0; j < f->nb; j++) in[l->bv + j] = w->bind->value[s * f->nb + j];
+  for (int r = 0; r < l->nq; r++) {
+    int j = w->st->of[r];                   /* the product in time is a 0-d value of the state's dtype */
+    out[l->q + r] = j < 0 ? (void *)&sc[l->q + r] : w->grads->at[s * f->nb + j];
+    if (l->dq >= 0) {
+      out[l->dq + r] = j < 0 ? (void *)&sc[l->dq + r] : w->dq.at[s * f->nb + j];
+      out[l->eq + r] = j < 0 ? (void *)&sc[l->eq + r] : w->eq.at[s * f->nb + j];
+    }
+  }
+}
+
+/* Pointers of phase 2, the derivative of the step. */
+static void bind_pull(gq_walk *w, int s) {
+  const gq_field *f = w->plan->field;
+  const gq_steplayout *l = &w->st->l;
+  const void **in = w->in + (size_t)s * l->nin;
+  void **out = w->out + (size_t)s * l->nout;
+  double *sc = w->scalars + (size_t)s * l->nout;
+  size_t off = slice_offset(f, s);
+  in[l->cy] = (char *)w->cy + off;
+  if (l->cf >= 0) in[l->cf] = (char *)w->cf + off;
+  for (int i = 0; i < l->slopes; i++)
+    if (l->ck[i] >= 0) in[l->ck[i]] = (char *)w->ck[i] + off;
+  out[l->py] = (char *)w->py + off;
+  if (l->pf >= 0) out[l->pf] = (char *)w->pf + off;
+  if (l->pt >= 0) out[l->pt] = &sc[l->pt], out[l->ph] = &sc[l->ph];
+  for (int r = 0; r < l->npb; r++) out[l->pb + r] = w->grads->at[s * f->nb + l->pb_of[r]];
+}
+
+static double read_scalar(gq_dtype d, const void *p) { return d == GQ_F32 ? *(const float *)p : *(const double *)p; }
+
+static int run(gq_walk *w, int phase) {
+  const gq_field *f = w->plan->field;
+  for (int s = 0; s < f->nslices; s++) {
+    bind_slice(w, s);
+    if (phase == 2) bind_pull(w, s);
+  }
+  return gq_code_run(f, &w->st->code, phase, w->arena, w->in, w->st->l.nin, w->out, w->st->l.nout);
+}
+
+/* ---- norms ---- */
+
+double gq_walk_norm(const gq_walk *w, int part, const void *x, const void *y, const void *minus_) {
+  const gq_field *f = w->plan->field;
+  size_t n = gq_numel(f->shape);
+  double sum = 0, top = 0;
+  for (size_t i = 0; i < n; i++) {
+    double v, scale;
+    if (f->dtype == GQ_F32) {
+      v = ((const float *)x)[i] - (minus_ ? ((const float *)minus_)[i] : 0.0);
+      scale = fabs((double)((const float *)y)[i]);
+    } else {
+      v = ((const double *)x)[i] - (minus_ ? ((const double *)minus_)[i] : 0.0);
+      scale = fabs(((const double *)y)[i]);
+    }
+    v = fabs(v / (w->atol[part] + w->rtol * scale));
+    sum += v * v;
+    if (!(v <= top)) top = v;
+  }
+  return w->max_norm ? top : n ? sqrt(sum / n) : 0;
+}
+
+/* Norm of one part from the slices' sums. */
+static double part_norm(const gq_walk *w, int first, int p, double *square_) {
+  const gq_field *f = w->plan->field;
+  double sum = 0;
+  for (int s = 0; s < f->nslices; s++) {
+    double v = w->scalars[(size_t)s * w->st->l.nout + first + p];
+    if (w->max_norm) sum = v > sum || v != v ? v : sum;
+    else sum += v;
+  }
+  double n = w->max_norm ? 1 : gq_numel(f->shape);
+  if (square_) *square_ = n ? sum / n : 0;
+  return n ? sqrt(sum / n) : 0;
+}
+
+/* Sum the slices' stored products of boundary j into slice 0; scaled by atol + rtol max(|g|, |g + dq|). */
+static void product_norm(const gq_walk *w, int j, double *sum, double *top, size_t *count) {
+  const gq_field *f = w->plan->field;
+  gq_dtype d = gq_field_boundary_dtype(f, j);
+  for (int s = 0; s < f->nslices; s++) {
+    bool apart = f->nslices > 1 && f->axis[j] >= 0;
+    gq_shape shape = gq_field_boundary_shape(f, j);
+    if (apart) shape.dim[f->axis[j]] = f->count[s];
+    size_t n = gq_numel(shape);
+    if (!apart && s > 0) break;
+    for (size_t i = 0; i < n; i++) {
+      double e = 0, q = 0, g = 0;
+      for (int k = s; k < (apart ? s + 1 : f->nslices); k++) {
+        size_t at = (size_t)k * f->nb + j;
+        if (d == GQ_F32) {
+          e += ((float *)w->eq.at[at])[i], q += ((float *)w->dq.at[at])[i], g += ((float *)w->grads->at[at])[i];
+        } else {
+          e += ((double *)w->eq.at[at])[i], q += ((double *)w->dq.at[at])[i], g += ((double *)w->grads->at[at])[i];
+        }
+      }
+      double v = fabs(e / (w->atol[0] + w->rtol * fmax(fabs(g), fabs(g + q))));
+      *sum += v * v;
+      if (!(v <= *top)) *top = v;
+    }
+    *count += n;
+  }
+}
+
+static double products_ratio(gq_walk *w) {
+  const gq_steplayout *l = &w->st->l;
+  const gq_field *f = w->plan->field;
+  double sum = 0, top = 0, ratio = 0;
+  size_t count = 0;
+  w->dtime = w->etime = 0;
+  for (int r = 0; r < l->nq; r++) {
+    if (w->st->of[r] >= 0) {
+      product_norm(w, w->st->of[r], &sum, &top, &count);
+      continue;
+    }
+    for (int s = 0; s < f->nslices; s++) {
+      const double *sc = w->scalars + (size_t)s * l->nout;
+      w->dtime += read_scalar(f->dtype, &sc[l->dq + r]);
+      w->etime += read_scalar(f->dtype, &sc[l->eq + r]);
+    }
+    ratio = fabs(w->etime / (w->atol[0] + w->rtol * fmax(fabs(*w->time), fabs(*w->time + w->dtime))));
+  }
+  double all = w->max_norm ? top : count ? sqrt(sum / count) : 0;
+  return all > ratio || all != all ? all : ratio;
+}
+
+/* The attempt's error in units of the tolerance: the largest norm of the parts. NaN: not finite. */
+static double error_ratio(gq_walk *w) {
+  const gq_steplayout *l = &w->st->l;
+  double ratio = 0;
+  for (int p = 0; p < l->parts; p++) {
+    double r = part_norm(w, l->err, p, NULL);
+    if (l->err3 >= 0) {                     /* DOP853: e5^2 / sqrt(e5^2 + 0.01 e3^2), HNW II.10 */
+      double e5, e3;
+      part_norm(w, l->err, p, &e5);
+      part_norm(w, l->err3, p, &e3);
+      r = e5 == 0 ? 0 : e5 / sqrt(e5 + 0.01 * e3);
+    }
+    if (r > ratio || r != r) ratio = r;
+    if (ratio != ratio) break;
+  }
+  if (l->dq >= 0 && ratio == ratio) {
+    double r = products_ratio(w);
+    if (r > ratio || r != r) ratio = r;
+  }
+  return isfinite(ratio) ? ratio : NAN;
+}
+
+/* ---- first step ---- */
+
+int gq_walk_first(gq_walk *w, const gq_evaluator *e, double stop, double *h) {
+  const gq_field *f = w->plan->field;
+  size_t n = gq_numel(f->shape);
+  int parts = w->st->l.parts;
+  double d0 = 0, d1 = 0, d2 = 0, dir = stop < w->t ? -1 : 1;
+  for (int p = 0; p < parts; p++) {
+    d0 = fmax(d0, gq_walk_norm(w, p, w->y[p], w->y[p], NULL));
+    d1 = fmax(d1, gq_walk_norm(w, p, w->f[p], w->y[p], NULL));
+  }
+  double h0 = d0 < 1e-5 || d1 < 1e-5 ? 1e-6 : 0.01 * d0 / d1;
+  for (int p = 0; p < parts; p++) {
+    memcpy(w->y1[p], w->y[p], gq_part_bytes(f));
+    gq_axpy(f->dtype, n, dir * h0, w->f[p], w->y1[p]);
+  }
+  GQ_TRY(w->fill_path ? w->fill_path(w, w->t, dir * h0) : GQ_OK);
+  void *x[GQ_MAXPARTS + 1] = {w->y1[0], parts > 1 ? w->y1[1] : w->path[w->st->m->end]};
+  GQ_TRY(gq_evaluate_at(w->plan, e, w->bind, w->t + dir * h0, x, w->f1, NULL, NULL));
+  w->nfe++;
+  for (int p = 0; p < parts; p++) d2 = fmax(d2, gq_walk_norm(w, p, w->f1[p], w->y[p], w->f[p]) / h0);
+  double top = fmax(d1, d2);
+  double h1 = d1 <= 1e-15 && d2 <= 1e-15 ? fmax(1e-6, h0 * 1e-3) : pow(0.01 / top, 1.0 / w->st->m->order);
+  *h = dir * fmin(100 * h0, h1);
+  if (!isfinite(*h))
+    return gq_fail(GQ_ENONFINITE, "the dynamics are not finite at the start, t = %g", w->t);
+  return GQ_OK;
+}
+
+/* ---- stepping ---- */
+
+static double controller(gq_walk *w, double ratio) {
+  const gq_controller *c = &w->o->controller;
+  if (ratio == 0) return c->ifactor;
+  double k = w->st->m->error_order, r1 = w->last_ratio[0], r2 = w->last_ratio[1];
+  double f = c->safety * pow(ratio, -(c->pcoeff + c->icoeff + c->dcoeff) / k);
+  if (c->pcoeff != 0 || c->dcoeff != 0)
+    f *= pow(r1, (c->pcoeff + 2 * c->dcoeff) / k) * pow(r2, -c->dcoeff / k);
+  return fmin(c->ifactor, fmax(f, ratio < 1 ? 1 : c->dfactor));
+}
+
+/* First component of y1 (or f1) that is not finite, 1-based in the flat state; 0: none. */
+static size_t bad_component(const gq_walk *w) {
+  const gq_field *f = w->plan->field;
+  size_t n = gq_numel(f->shape);
+  for (int p = 0; p < w->st->l.parts; p++)
+    for (int k = 0; k < (w->st->l.carry ? 2 : 1); k++) {
+      const void *x = k ? w->f1[p] : w->y1[p];
+      for (size_t i = 0; i < n; i++)
+        if (!isfinite(f->dtype == GQ_F32 ? ((const float *)x)[i] : ((const double *)x)[i])) return i + 1;
+    }
+  return 0;
+}
+
+static int fail_nonfinite(const gq_walk *w, double h) {
+  size_t i = bad_component(w);
+  if (i) return gq_fail(GQ_ENONFINITE, "a value that is not finite appeared after t = %.9g (step %.3g), first in component "
+                        "%zu of the flattened state", w->t, h, i);
+  return gq_fail(GQ_ENONFINITE, "the error estimate is not finite after t = %.9g (step %.3g)", w->t, h);
+}
+
+static int attempt(gq_walk *w, double h, double *ratio) {
+  w->in_scalars[0] = w->t, w->in_scalars[1] = h, w->in_scalars[2] = w->rtol;
+  if (w->fill_path) GQ_TRY(w->fill_path(w, w->t, h));
+  GQ_TRY(run(w, 0));
+  w->nfe += w->st->l.nfe;
+  *ratio = 0;
+  if (w->st->kind.adaptive) {
+    *ratio = error_ratio(w);
+  } else {
+    for (int p = 0; p < w->st->l.parts; p++)
+      if (!isfinite(part_norm(w, w->st->l.finite, p, NULL)) && bad_component(w)) *ratio = NAN;
+  }
+  return GQ_OK;
+}
+
+static int check_budget(const gq_walk *w, double h) {
+  if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted at t = %.9g", w->t);
+  if (w->steps + w->rejected >= w->max_steps)
+    return gq_fail(GQ_EMAXSTEPS, "%lld steps (%lld rejected) reached t = %.9g, next step %.3g",
+                   (long long)(w->steps + w->rejected), (long long)w->rejected, w->t, h);
+  return GQ_OK;
+}
+
+static int step_fixed(gq_walk *w, double stop, bool clamp) {
+  double h = stop - w->t, ratio;
+  w->clamped = true;
+  if (w->step_size > 0) {
+    double next = w->t_origin + (w->grid_index + 1) * (h < 0 ? -w->step_size : w->step_size);
+    double rest = stop - next;
+    if (!clamp || (h < 0 ? rest < -1e-10 * w->step_size : rest > 1e-10 * w->step_size))
+      h = next - w->t, w->clamped = false;
+  }
+  GQ_TRY(check_budget(w, h));
+  GQ_TRY(attempt(w, h, &ratio));
+  if (isnan(ratio)) return fail_nonfinite(w, h);
+  gq_steplog_add(w->t, h, 0, true);
+  w->steps++;
+  w->grid_index++;
+  w->h1 = h;
+  w->t1 = w->clamped ? stop : w->t + h;
+  return GQ_OK;
+}
+
+int gq_walk_step(gq_walk *w, double stop, bool clamp) {
+  if (!w->st->kind.adaptive) return step_fixed(w, stop, clamp);
+  for (int bad = 0;;) {
+    double rest = stop - w->t, h = w->h, ratio;
+    w->clamped = clamp && fabs(h) >= fabs(rest) * (1 - 1e-10);
+    if (w->clamped) h = rest;
+    GQ_TRY(check_budget(w, h));
+    if (!w->clamped && fabs(h) <= 4 * 2.22e-16 * fabs(w->t))
+      return gq_fail(GQ_EUNDERFLOW, "the step %.3g no longer moves t = %.9g (error ratio %.3g)", h, w->t, w->last_ratio[0]);
+    GQ_TRY(attempt(w, h, &ratio));
+    bool accept = ratio <= 1;
+    gq_steplog_add(w->t, h, ratio, accept);
+    if (isnan(ratio)) {
+      w->rejected++;
+      if (++bad > MAX_NONFINITE) return fail_nonfinite(w, h);
+      w->h = h * w->o->controller.dfactor;
+      continue;
+    }
+    double factor = controller(w, ratio);
+    if (accept) {
+      if (!w->clamped) {                    /* a clamped step teaches the controller nothing */
+        w->h = h * factor;
+        w->last_ratio[1] = w->last_ratio[0], w->last_ratio[0] = ratio > 0 ? ratio : 1e-4;
+      }
+      w->steps++;
+      w->h1 = h;
+      w->t1 = w->clamped ? stop : w->t + h;
+      return GQ_OK;
+    }
+    bad = 0;
+    w->rejected++;
+    w->h = h * factor;
+  }
+}
+
+/* Add the slices' product in time, stored in the state's dtype. */
+static void add_time(gq_walk *w, int r) {
+  const gq_field *f = w->plan->field;
+  for (int s = 0; s < f->nslices; s++)
+    *w->time += read_scalar(f->dtype, &w->scalars[(size_t)s * w->st->l.nout + w->st->l.q + r]);
+}
+
+int gq_walk_phase(gq_walk *w, int phase) {
+  const gq_steplayout *l = &w->st->l;
+  for (int s = 0; s < w->plan->field->nslices; s++)
+    for (int r = 0; r < l->nq; r++) w->scalars[(size_t)s * l->nout + l->q + r] = 0;
+  GQ_TRY(run(w, phase));
+  if (phase == 1) w->nfe += l->nfe_dense;
+  for (int r = 0; phase == 1 && r < l->nq; r++)
+    if (w->st->of[r] < 0) add_time(w, r);
+  if (phase == 2 && l->pt >= 0) {
+    w->pt = w->ph = 0;
+    for (int s = 0; s < w->plan->field->nslices; s++)
+      w->pt += w->scalars[(size_t)s * l->nout + l->pt], w->ph += w->scalars[(size_t)s * l->nout + l->ph];
+  }
+  return GQ_OK;
+}
+
+void *gq_walk_slope(const gq_walk *w, int i, int part, int slice) {
+  const gq_steplayout *l = &w->st->l;
+  const gq_field *f = w->plan->field;
+  size_t off = slice_offset(f, slice);
+  if (l->carry && i == 0) return (char *)w->f[part] + off;
+  if (l->carry && i == w->st->m->end) return (char *)w->f1[part] + off;
+  return gq_program_at(w->st->code.prog[f->class_of[slice]], w->arena[slice], l->k[i] + part);
+}
+
+void gq_walk_interpolate(const gq_walk *w, int part, int slice, double theta, void *dst) {
+  const gq_field *f = w->plan->field;
+  double wt[GQ_MAXSTAGES];
+  size_t n = slice_numel(f, slice), off = slice_offset(f, slice);
+  gq_tableau_weights(w->st->m, theta, wt);
+  memcpy(dst, (char *)w->y[part] + off, n * gq_dtype_size(f->dtype));
+  for (int i = 0; i < w->st->m->slopes; i++)
+    if (wt[i] != 0) gq_axpy(f->dtype, n, w->h1 * wt[i], gq_walk_slope(w, i, part, slice), dst);
+}
+
+void gq_walk_commit(gq_walk *w) {
+  for (int p = 0; p < w->st->l.parts; p++) {
+    void *y = w->y[p], *f = w->f[p];
+    w->y[p] = w->y1[p], w->y1[p] = y;
+    w->f[p] = w->f1[p], w->f1[p] = f;
+  }
+  w->t = w->t1;
+}
