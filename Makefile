@@ -85,7 +85,7 @@ compile := $(CC) $(CFLAGS) $(flags_$(config)) -fPIC -pthread -I. $(lua_cflags) $
 libs := $(openblas_libs) -lcjson $(zlib) -lm -pthread
 sanitize := $(filter -fsanitize%,$(flags_$(config)))
 
-.PHONY: all run test check ctest lint format install clean objects found setup
+.PHONY: all run test check ctest embed lint format install clean objects found setup
 all: found $(products)
 
 found:
@@ -166,10 +166,15 @@ ctest: testbinaries
 	@scripts/test $(config) --jobs $(TEST_JOBS) --limit $(TEST_LIMIT) tests/c/*_test.c
 
 .PHONY: testbinaries
-testbinaries: $(tests_c)
+testbinaries: $(tests_c) $(build)/embed
 
 $(build)/tests/c/%: tests/c/%.c $(top)/libgq.a
 	@mkdir -p $(@D)
+	$(compile) -MMD -MP -MF $@.d $< -o $@ $(top)/libgq.a $(lua_libs) $(libs) -ldl
+
+# The example of a C program that carries the runtime, and Lua with it.
+embed: $(build)/embed
+$(build)/embed: examples/embed.c $(top)/libgq.a
 	$(compile) -MMD -MP -MF $@.d $< -o $@ $(top)/libgq.a $(lua_libs) $(libs) -ldl
 
 lint:

@@ -29,9 +29,9 @@ static const char usage_text[] =
   "Scripts load as source text only. LUA_PATH and LUA_CPATH are honoured, LUA_INIT is not.\n";
 
 typedef struct options {
-  bool interactive, version, help, code;   /* code: some -e */
+  bool interactive, version, help, code; /* code: some -e */
   const char *device, *threads, *seed, *dtype;
-  int script;                              /* index in argv; argc: none */
+  int script; /* index in argv; argc: none */
 } options;
 
 /* ---- source text only ---- */
@@ -44,8 +44,8 @@ static void explain_refusal(lua_State *L, const char *where_) {
   const char *msg = lua_tostring(L, -1);
   if (msg && strncmp(msg, theirs, sizeof theirs - 1) == 0) {
     lua_pop(L, 1);
-    lua_pushfstring(L, "%s%sbinary chunks are refused: gqlua loads Lua source text only", where_ ? where_ : "",
-                    where_ ? ": " : "");
+    lua_pushfstring(L, "%s%sbinary chunks are refused: gqlua loads Lua source text only",
+                    where_ ? where_ : "", where_ ? ": " : "");
   }
 }
 
@@ -58,30 +58,25 @@ static void force_text(lua_State *L, int arg) {
 
 static int text_load(lua_State *L) {
   int n;
-  if (lua_gettop(L) < 3)
-    lua_settop(L, 3);
+  if (lua_gettop(L) < 3) lua_settop(L, 3);
   force_text(L, 3);
-  n = base_load(L);                    /* same frame: its errors name `load` */
-  if (n == 2)
-    explain_refusal(L, NULL);
+  n = base_load(L); /* same frame: its errors name `load` */
+  if (n == 2) explain_refusal(L, NULL);
   return n;
 }
 
 static int text_loadfile(lua_State *L) {
   int n;
-  if (lua_gettop(L) < 2)
-    lua_settop(L, 2);
+  if (lua_gettop(L) < 2) lua_settop(L, 2);
   force_text(L, 2);
   n = base_loadfile(L);
-  if (n == 2)
-    explain_refusal(L, lua_tostring(L, 1));
+  if (n == 2) explain_refusal(L, lua_tostring(L, 1));
   return n;
 }
 
 static int load_script(lua_State *L, const char *name_) {
   int status = luaL_loadfilex(L, name_, "t");
-  if (status != LUA_OK)
-    explain_refusal(L, name_);
+  if (status != LUA_OK) explain_refusal(L, name_);
   return status;
 }
 
@@ -93,8 +88,7 @@ static int after_dofile(lua_State *L, int status, lua_KContext ctx) {
 static int text_dofile(lua_State *L) {
   const char *name = luaL_optstring(L, 1, NULL);
   lua_settop(L, 1);
-  if (load_script(L, name) != LUA_OK)
-    return lua_error(L);
+  if (load_script(L, name) != LUA_OK) return lua_error(L);
   lua_callk(L, 0, LUA_MULTRET, 0, after_dofile);
   return after_dofile(L, 0, 0);
 }
@@ -109,8 +103,7 @@ static int text_searcher(lua_State *L) {
     return luaL_error(L, "'package.path' must be a string");
   lua_call(L, 2, 2);
   file = lua_tostring(L, 2);
-  if (!file)
-    return 1;                          /* where it was looked for */
+  if (!file) return 1; /* where it was looked for */
   if (load_script(L, file) != LUA_OK)
     return luaL_error(L, "error loading module '%s' from file '%s':\n\t%s", name, file, lua_tostring(L, -1));
   lua_pushvalue(L, 2);
@@ -123,8 +116,7 @@ static int text_debug(lua_State *L) {
   for (;;) {
     fputs("lua_debug> ", stderr);
     fflush(stderr);
-    if (!fgets(line, sizeof line, stdin) || strcmp(line, "cont\n") == 0)
-      return 0;
+    if (!fgets(line, sizeof line, stdin) || strcmp(line, "cont\n") == 0) return 0;
     if (luaL_loadbufferx(L, line, strlen(line), "=(debug command)", "t") || lua_pcall(L, 0, 0, 0))
       fprintf(stderr, "%s\n", luaL_tolstring(L, -1, NULL));
     lua_settop(L, 0);
@@ -133,7 +125,8 @@ static int text_debug(lua_State *L) {
 
 static void refuse_binary(lua_State *L) {
   static const luaL_Reg base[] = {
-    {"load", text_load}, {"loadfile", text_loadfile}, {"dofile", text_dofile}, {NULL, NULL}};
+    { "load", text_load }, { "loadfile", text_loadfile }, { "dofile", text_dofile }, { NULL, NULL }
+  };
   lua_pushglobaltable(L);
   lua_getfield(L, -1, "load");
   lua_getfield(L, -2, "loadfile");
@@ -158,8 +151,7 @@ static void refuse_binary(lua_State *L) {
 /* The value of option argv[*i]: what follows `=`, or the next argument; NULL: there is none. */
 static const char *value_of(char **argv, int argc, int *i, size_t name_length) {
   const char *rest = argv[*i] + name_length;
-  if (*rest)
-    return *rest == '=' && argv[*i][1] == '-' ? rest + 1 : rest;
+  if (*rest) return *rest == '=' && argv[*i][1] == '-' ? rest + 1 : rest;
   return *i + 1 < argc ? argv[++*i] : NULL;
 }
 
@@ -169,15 +161,13 @@ static bool bad_option(const char *given, const char *what) {
 }
 
 static bool long_option(char **argv, int argc, int *i, options *o) {
-  static const char *const names[] = {"--device", "--threads", "--seed", "--dtype"};
-  const char **places[] = {&o->device, &o->threads, &o->seed, &o->dtype};
+  static const char *const names[] = { "--device", "--threads", "--seed", "--dtype" };
+  const char **places[] = { &o->device, &o->threads, &o->seed, &o->dtype };
   const char *arg = argv[*i];
-  if (strcmp(arg, "--help") == 0)
-    return o->help = true;
+  if (strcmp(arg, "--help") == 0) return o->help = true;
   for (int k = 0; k < 4; k++) {
     size_t n = strlen(names[k]);
-    if (strncmp(arg, names[k], n) != 0 || (arg[n] && arg[n] != '='))
-      continue;
+    if (strncmp(arg, names[k], n) != 0 || (arg[n] && arg[n] != '=')) continue;
     *places[k] = value_of(argv, argc, i, n);
     return *places[k] && **places[k] ? true : bad_option(arg, "needs a value");
   }
@@ -190,13 +180,12 @@ static bool short_option(char **argv, int argc, int *i, options *o) {
     o->code |= arg[1] == 'e';
     return value_of(argv, argc, i, 2) ? true : bad_option(arg, "needs an argument");
   }
-  if (arg[2] != '\0')
-    return bad_option(arg, "unknown option");
+  if (arg[2] != '\0') return bad_option(arg, "unknown option");
   switch (arg[1]) {
-  case 'i': return o->interactive = true;
-  case 'v': return o->version = true;
-  case 'h': return o->help = true;
-  default: return bad_option(arg, "unknown option");
+    case 'i': return o->interactive = true;
+    case 'v': return o->version = true;
+    case 'h': return o->help = true;
+    default: return bad_option(arg, "unknown option");
   }
 }
 
@@ -209,8 +198,7 @@ static bool parse(char **argv, int argc, options *o) {
       i++;
       break;
     }
-    if (!(argv[i][1] == '-' ? long_option : short_option)(argv, argc, &i, o))
-      return false;
+    if (!(argv[i][1] == '-' ? long_option : short_option)(argv, argc, &i, o)) return false;
   }
   o->script = i;
   return true;
@@ -219,8 +207,7 @@ static bool parse(char **argv, int argc, options *o) {
 /* ---- running ---- */
 
 static bool report(lua_State *L, int status) {
-  if (status == LUA_OK)
-    return true;
+  if (status == LUA_OK) return true;
   fflush(stdout);
   fprintf(stderr, "gqlua: %s\n", luaL_tolstring(L, -1, NULL));
   lua_pop(L, 2);
@@ -240,29 +227,24 @@ static void set_arg(lua_State *L, char **argv, int argc, int script) {
 
 static int push_args(lua_State *L) {
   int n;
-  if (lua_getglobal(L, "arg") != LUA_TTABLE)
-    return luaL_error(L, "'arg' is not a table");
+  if (lua_getglobal(L, "arg") != LUA_TTABLE) return luaL_error(L, "'arg' is not a table");
   n = (int)luaL_len(L, -1);
   luaL_checkstack(L, n + 3, "too many arguments to script");
-  for (int i = 1; i <= n; i++)
-    lua_rawgeti(L, -i, i);
+  for (int i = 1; i <= n; i++) lua_rawgeti(L, -i, i);
   lua_remove(L, -(n + 1));
   return n;
 }
 
 static bool run_script(lua_State *L, const char *name_) {
   int status = load_script(L, name_);
-  if (status == LUA_OK)
-    status = gqlua_call(L, push_args(L), 0);
+  if (status == LUA_OK) status = gqlua_call(L, push_args(L), 0);
   return report(L, status);
 }
 
 static bool run_code(lua_State *L, const char *code) {
   int status = luaL_loadbufferx(L, code, strlen(code), "=(command line)", "t");
-  if (status != LUA_OK)
-    explain_refusal(L, NULL);
-  else
-    status = gqlua_call(L, 0, 0);
+  if (status != LUA_OK) explain_refusal(L, NULL);
+  else status = gqlua_call(L, 0, 0);
   return report(L, status);
 }
 
@@ -270,14 +252,11 @@ static bool run_code(lua_State *L, const char *code) {
 static bool run_require(lua_State *L, const char *name) {
   const char *module = strchr(name, '=');
   lua_getglobal(L, "require");
-  if (module)
-    lua_pushlstring(L, name, (size_t)(module - name));
-  else
-    lua_pushstring(L, name);
+  if (module) lua_pushlstring(L, name, (size_t)(module - name));
+  else lua_pushstring(L, name);
   lua_insert(L, -2);
   lua_pushstring(L, module ? module + 1 : name);
-  if (!report(L, gqlua_call(L, 1, 1)))
-    return lua_pop(L, 1), false;
+  if (!report(L, gqlua_call(L, 1, 1))) return lua_pop(L, 1), false;
   lua_pushglobaltable(L);
   lua_insert(L, -3);
   lua_rawset(L, -3);
@@ -290,13 +269,11 @@ static bool global_gq(lua_State *L, bool on) {
   bool ours;
   lua_getglobal(L, "require");
   lua_pushliteral(L, "gq");
-  if (!report(L, gqlua_call(L, 1, 1)))
-    return false;
+  if (!report(L, gqlua_call(L, 1, 1))) return false;
   ours = lua_getglobal(L, "gq") != LUA_TNIL && lua_rawequal(L, -1, -2);
   lua_pop(L, 1);
   if (on || ours) {
-    if (!on)
-      lua_pushnil(L);
+    if (!on) lua_pushnil(L);
     lua_setglobal(L, "gq");
   }
   lua_settop(L, 0);
@@ -308,14 +285,12 @@ static bool run_options(lua_State *L, char **argv, const options *o) {
   bool ok = !o->code || global_gq(L, true);
   for (int i = 1; ok && i < o->script; i++) {
     char c = argv[i][1];
-    if (argv[i][0] != '-' || (c == '-' && argv[i][2] == '\0'))
-      continue;
+    if (argv[i][0] != '-' || (c == '-' && argv[i][2] == '\0')) continue;
     if (c == '-') {
       i += strchr(argv[i], '=') == NULL;
       continue;
     }
-    if (c != 'e' && c != 'l')
-      continue;
+    if (c != 'e' && c != 'l') continue;
     const char *value = value_of(argv, o->script, &i, 2);
     ok = c == 'e' ? run_code(L, value) : run_require(L, value);
   }
@@ -324,27 +299,23 @@ static bool run_options(lua_State *L, char **argv, const options *o) {
 
 /* Call gq[name](value); the value of an option is a number where it reads as one. */
 static bool set_default(lua_State *L, const char *name, const char *value_, bool number) {
-  if (!value_)
-    return true;
+  if (!value_) return true;
   lua_getglobal(L, "require");
   lua_pushliteral(L, "gq");
-  if (!report(L, gqlua_call(L, 1, 1)))
-    return false;
+  if (!report(L, gqlua_call(L, 1, 1))) return false;
   lua_getfield(L, -1, name);
-  if (!number || lua_stringtonumber(L, value_) == 0)
-    lua_pushstring(L, value_);
-  if (!report(L, gqlua_call(L, 1, 0)))
-    return false;
+  if (!number || lua_stringtonumber(L, value_) == 0) lua_pushstring(L, value_);
+  if (!report(L, gqlua_call(L, 1, 0))) return false;
   lua_settop(L, 0);
   return true;
 }
 
 static bool set_device(const char *name_) {
-  if (!name_ || strcmp(name_, "cpu") == 0)
-    return true;
+  if (!name_ || strcmp(name_, "cpu") == 0) return true;
   fprintf(stderr, "gqlua: --device %s: %s\n", name_,
-          strcmp(name_, "cuda") == 0 ? "this build has no CUDA backend; leave the option out or say --device cpu"
-                                     : "expected cpu or cuda");
+          strcmp(name_, "cuda") == 0
+            ? "this build has no CUDA backend; leave the option out or say --device cpu"
+            : "expected cpu or cuda");
   return false;
 }
 
@@ -358,8 +329,7 @@ static void show_version(void) {
 
 static const gq_embedded *embedded(const char *name) {
   for (const gq_embedded *f = gq_embedded_files; f->name; f++)
-    if (strcmp(f->name, name) == 0)
-      return f;
+    if (strcmp(f->name, name) == 0) return f;
   return NULL;
 }
 
@@ -367,13 +337,11 @@ static const gq_embedded *embedded(const char *name) {
 static bool run_repl(lua_State *L) {
   const gq_embedded *f = embedded("repl");
   int status;
-  if (!global_gq(L, true))
-    return false;
+  if (!global_gq(L, true)) return false;
   if (!f || luaL_loadbufferx(L, f->source, f->length, "=gq/repl.lua", "t") != LUA_OK)
     return fprintf(stderr, "gqlua: the REPL is missing from this build\n"), false;
   lua_getglobal(L, "gq");
-  if (!report(L, lua_pcall(L, 1, 1, 0)))
-    return false;
+  if (!report(L, lua_pcall(L, 1, 1, 0))) return false;
   lua_getfield(L, -1, "run");
   gqlua_pushterminal(L);
   status = lua_pcall(L, 1, 0, 0);
@@ -393,18 +361,14 @@ static void open_libraries(lua_State *L) {
 
 static bool run_main(lua_State *L, char **argv, int argc, const options *o) {
   bool script = o->script < argc, terminal = isatty(STDIN_FILENO);
-  if (o->version)
-    show_version();
+  if (o->version) show_version();
   if (script) {
     const char *name = argv[o->script];
     bool from_stdin = strcmp(name, "-") == 0 && strcmp(argv[o->script - 1], "--") != 0;
-    if (!run_script(L, from_stdin ? NULL : name))
-      return false;
+    if (!run_script(L, from_stdin ? NULL : name)) return false;
   }
-  if (o->interactive)
-    return run_repl(L);
-  if (script || o->code || o->version)
-    return true;
+  if (o->interactive) return run_repl(L);
+  if (script || o->code || o->version) return true;
   return terminal ? run_repl(L) : run_script(L, NULL);
 }
 
@@ -416,8 +380,9 @@ static int protected_main(lua_State *L) {
   lua_settop(L, 0);
   open_libraries(L);
   set_arg(L, argv, argc, o->script);
-  bool ok = set_default(L, "set_threads", o->threads, true) && set_default(L, "set_default_dtype", o->dtype, false) &&
-            set_default(L, "manual_seed", o->seed, true) && run_options(L, argv, o) && run_main(L, argv, argc, o);
+  bool ok =
+    set_default(L, "set_threads", o->threads, true) && set_default(L, "set_default_dtype", o->dtype, false) &&
+    set_default(L, "manual_seed", o->seed, true) && run_options(L, argv, o) && run_main(L, argv, argc, o);
   lua_pushboolean(L, ok);
   return 1;
 }
@@ -426,12 +391,9 @@ int main(int argc, char **argv) {
   options o;
   bool ok, interrupted;
   lua_State *L;
-  if (!parse(argv, argc, &o))
-    return EXIT_FAILURE;
-  if (o.help)
-    return fputs(usage_text, stdout) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
-  if (!set_device(o.device))
-    return EXIT_FAILURE;
+  if (!parse(argv, argc, &o)) return EXIT_FAILURE;
+  if (o.help) return fputs(usage_text, stdout) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+  if (!set_device(o.device)) return EXIT_FAILURE;
   if (!(L = luaL_newstate()))
     return fprintf(stderr, "gqlua: not enough memory for a Lua state\n"), EXIT_FAILURE;
   gqlua_signals(L);
@@ -442,7 +404,6 @@ int main(int argc, char **argv) {
   ok = report(L, lua_pcall(L, 3, 1, 0)) && lua_toboolean(L, -1);
   interrupted = !ok && gqlua_was_interrupted();
   lua_close(L);
-  if (interrupted)
-    gqlua_die_interrupted();
+  if (interrupted) gqlua_die_interrupted();
   return ok ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -27,17 +27,16 @@
 /* ---- Ctrl-C ---- */
 
 static lua_State *main_state;
-static volatile sig_atomic_t hit;      /* a Ctrl-C came since the last arm */
-static bool ignored;                   /* started with SIGINT ignored (nohup, &): stay so */
-static bool prompting;                 /* the REPL runs: between calls Ctrl-C discards the line */
+static volatile sig_atomic_t hit; /* a Ctrl-C came since the last arm */
+static bool ignored;              /* started with SIGINT ignored (nohup, &): stay so */
+static bool prompting;            /* the REPL runs: between calls Ctrl-C discards the line */
 
 static void set_action(void (*handler)(int), int flags) {
   struct sigaction sa;
-  if (ignored)
-    return;
+  if (ignored) return;
   memset(&sa, 0, sizeof sa);
   sa.sa_handler = handler;
-  sa.sa_flags = flags;                 /* no SA_RESTART: a blocked read must return */
+  sa.sa_flags = flags; /* no SA_RESTART: a blocked read must return */
   sigemptyset(&sa.sa_mask);
   sigaction(SIGINT, &sa, NULL);
 }
@@ -48,10 +47,10 @@ static void stop_hook(lua_State *L, lua_Debug *ar) {
   (void)ar;
   lua_sethook(L, NULL, 0, 0);
   set_action(on_call, SA_RESETHAND);
-  if (!gq_interrupted())               /* a solve has already raised it */
+  if (!gq_interrupted()) /* a solve has already raised it */
     return;
   gq_interrupt_clear();
-  luaL_where(L, 0);                    /* the hooked function itself */
+  luaL_where(L, 0); /* the hooked function itself */
   lua_pushliteral(L, "interrupted!");
   lua_concat(L, 2);
   lua_error(L);
@@ -87,9 +86,7 @@ void gqlua_disarm(lua_State *L) {
   gq_interrupt_clear();
 }
 
-bool gqlua_was_interrupted(void) {
-  return hit != 0;
-}
+bool gqlua_was_interrupted(void) { return hit != 0; }
 
 void gqlua_die_interrupted(void) {
   fflush(NULL);
@@ -101,8 +98,7 @@ void gqlua_die_interrupted(void) {
 static int with_traceback(lua_State *L) {
   const char *msg = lua_tostring(L, 1);
   if (!msg) {
-    if (luaL_callmeta(L, 1, "__tostring") && lua_type(L, -1) == LUA_TSTRING)
-      return 1;
+    if (luaL_callmeta(L, 1, "__tostring") && lua_type(L, -1) == LUA_TSTRING) return 1;
     msg = lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
   }
   luaL_traceback(L, L, msg, 1);
@@ -147,8 +143,7 @@ static bool plain_line(lua_State *L) {
     bool last = n > 0 && piece[n - 1] == '\n';
     luaL_addlstring(&b, piece, last ? n - 1 : n);
     any = true;
-    if (last)
-      break;
+    if (last) break;
   }
   luaL_pushresult(&b);
   return any;
@@ -158,8 +153,7 @@ static int read_plain(lua_State *L, const char *prompt) {
   fputs(prompt, stdout);
   fflush(stdout);
   hit = 0;
-  if (plain_line(L) && !hit)
-    return 1;
+  if (plain_line(L) && !hit) return 1;
   return hit ? interrupted_line(L) : end_of_input(L);
 }
 
@@ -168,7 +162,7 @@ static int read_plain(lua_State *L, const char *prompt) {
 static EditLine *editor;
 static History *history_;
 static const char *editor_prompt = "";
-static lua_State *editor_state;        /* valid inside read_edited */
+static lua_State *editor_state; /* valid inside read_edited */
 static int completer = LUA_NOREF;
 
 static char *get_prompt(EditLine *e) {
@@ -184,18 +178,14 @@ static int get_wide(EditLine *e, wchar_t *out) {
   memset(&state, 0, sizeof state);
   for (;;) {
     ssize_t n = read(STDIN_FILENO, &byte, 1);
-    if (n == 0)
-      return 0;
+    if (n == 0) return 0;
     if (n < 0) {
-      if (errno == EINTR && !hit)
-        continue;
+      if (errno == EINTR && !hit) continue;
       return -1;
     }
     size_t k = mbrtowc(out, &byte, 1, &state);
-    if (k == (size_t)-2)
-      continue;
-    if (k == (size_t)-1)
-      memset(&state, 0, sizeof state), *out = L'?';
+    if (k == (size_t)-2) continue;
+    if (k == (size_t)-1) memset(&state, 0, sizeof state), *out = L'?';
     return 1;
   }
 }
@@ -205,8 +195,7 @@ static int complete(lua_State *L, const LineInfo *li, EditLine *e) {
   int result = CC_NORM, top = lua_gettop(L);
   lua_rawgeti(L, LUA_REGISTRYINDEX, completer);
   lua_pushlstring(L, li->buffer, (size_t)(li->cursor - li->buffer));
-  if (lua_pcall(L, 1, 2, 0) != LUA_OK)
-    result = CC_ERROR;
+  if (lua_pcall(L, 1, 2, 0) != LUA_OK) result = CC_ERROR;
   else if (lua_isstring(L, -2) && lua_rawlen(L, -2) > 0)
     result = el_insertstr(e, lua_tostring(L, -2)) == 0 ? CC_REFRESH : CC_ERROR;
   else if (lua_isstring(L, -1)) {
@@ -220,20 +209,17 @@ static int complete(lua_State *L, const LineInfo *li, EditLine *e) {
 
 static unsigned char on_tab(EditLine *e, int key) {
   (void)key;
-  if (!editor_state || completer == LUA_NOREF || !lua_checkstack(editor_state, 4))
-    return CC_ERROR;
+  if (!editor_state || completer == LUA_NOREF || !lua_checkstack(editor_state, 4)) return CC_ERROR;
   return (unsigned char)complete(editor_state, el_line(e), e);
 }
 
 static bool open_editor(void) {
   HistEvent ev;
-  if (editor)
-    return true;
-  setlocale(LC_CTYPE, "");             /* UTF-8 in the line; numbers keep the C locale */
+  if (editor) return true;
+  setlocale(LC_CTYPE, ""); /* UTF-8 in the line; numbers keep the C locale */
   editor = el_init("gqlua", stdin, stdout, stderr);
   history_ = history_init();
-  if (!editor || !history_)
-    return gqlua_closeterminal(), false;
+  if (!editor || !history_) return gqlua_closeterminal(), false;
   history(history_, &ev, H_SETSIZE, 1000);
   history(history_, &ev, H_SETUNIQUE, 1);
   el_set(editor, EL_PROMPT, get_prompt);
@@ -243,7 +229,7 @@ static bool open_editor(void) {
   el_set(editor, EL_ADDFN, "complete", "complete a name", on_tab);
   el_set(editor, EL_BIND, "\t", "complete", NULL);
   el_set(editor, EL_BIND, "^R", "em-inc-search-prev", NULL);
-  el_source(editor, NULL);             /* ~/.editrc */
+  el_source(editor, NULL); /* ~/.editrc */
   return true;
 }
 
@@ -257,21 +243,16 @@ static int read_edited(lua_State *L, const char *prompt) {
   el_resize(editor);
   line = el_gets(editor, &n);
   editor_state = NULL;
-  if (hit)
-    return fputc('\n', stdout), interrupted_line(L);
-  if (!line || n <= 0)
-    return fputc('\n', stdout), end_of_input(L);
-  if (line[n - 1] == '\n')
-    n--;
+  if (hit) return fputc('\n', stdout), interrupted_line(L);
+  if (!line || n <= 0) return fputc('\n', stdout), end_of_input(L);
+  if (line[n - 1] == '\n') n--;
   lua_pushlstring(L, line, (size_t)n);
   return 1;
 }
 
 void gqlua_closeterminal(void) {
-  if (history_)
-    history_end(history_);
-  if (editor)
-    el_end(editor);
+  if (history_) history_end(history_);
+  if (editor) el_end(editor);
   editor = NULL;
   history_ = NULL;
   prompting = false;
@@ -280,8 +261,7 @@ void gqlua_closeterminal(void) {
 static int term_remember(lua_State *L) {
   const char *line = luaL_checkstring(L, 1);
   HistEvent ev;
-  if (history_)
-    history(history_, &ev, H_ENTER, line);
+  if (history_) history(history_, &ev, H_ENTER, line);
   return 0;
 }
 
@@ -295,9 +275,7 @@ static int term_completer(lua_State *L) {
 
 #else
 
-void gqlua_closeterminal(void) {
-  prompting = false;
-}
+void gqlua_closeterminal(void) { prompting = false; }
 
 static int term_remember(lua_State *L) {
   luaL_checkstring(L, 1);
@@ -317,8 +295,7 @@ static int term_completer(lua_State *L) {
 static int term_read(lua_State *L) {
   const char *prompt = luaL_checkstring(L, 1);
 #ifdef GQ_LIBEDIT
-  if (isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) && open_editor())
-    return read_edited(L, prompt);
+  if (isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) && open_editor()) return read_edited(L, prompt);
 #endif
   return read_plain(L, prompt);
 }
@@ -345,11 +322,9 @@ static int term_call(lua_State *L) {
 static bool make_private(char *path) {
   int fd;
   for (char *p = path + 1; *p; p++) {
-    if (*p != '/')
-      continue;
+    if (*p != '/') continue;
     *p = '\0';
-    if (mkdir(path, 0700) != 0 && errno != EEXIST)
-      return false;
+    if (mkdir(path, 0700) != 0 && errno != EEXIST) return false;
     *p = '/';
   }
   fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
@@ -366,10 +341,13 @@ static int term_private(lua_State *L) {
 }
 
 void gqlua_pushterminal(lua_State *L) {
-  static const luaL_Reg functions[] = {
-    {"read", term_read},         {"write", term_write},         {"call", term_call},
-    {"remember", term_remember}, {"completer", term_completer}, {"private", term_private},
-    {NULL, NULL}};
+  static const luaL_Reg functions[] = { { "read", term_read },
+                                        { "write", term_write },
+                                        { "call", term_call },
+                                        { "remember", term_remember },
+                                        { "completer", term_completer },
+                                        { "private", term_private },
+                                        { NULL, NULL } };
   luaL_newlib(L, functions);
   prompting = true;
   gqlua_disarm(L);

@@ -15,7 +15,7 @@
 
 #include "runtime/gq.h"
 
-int luaopen_gq(lua_State *L);          /* in libgq.a */
+int luaopen_gq(lua_State *L); /* in libgq.a */
 
 enum { N = 3 };
 static const double T = 2, K = 0.7;
@@ -23,15 +23,14 @@ static const double T = 2, K = 0.7;
 /* Inputs: t (0-d), z {N}, then what the field reads besides: k (0-d). Output: dz/dt, of z's shape. */
 static gq_graph *decay(void) {
   gq_graph *g = gq_graph_new();
-  if (!g)
-    return NULL;
-  gq_shape scalar = gq_shape_of(0, NULL), row = gq_shape_of(1, (int64_t[]){N});
+  if (!g) return NULL;
+  gq_shape scalar = gq_shape_of(0, NULL), row = gq_shape_of(1, (int64_t[]){ N });
   gq_input(g, GQ_F64, scalar);
   gq_ref z = gq_input(g, GQ_F64, row);
   gq_ref k = gq_input(g, GQ_F64, scalar);
   gq_ref dz = gq_emit1(g, GQ_OP_NEG, gq_emit2(g, GQ_OP_MUL, k, z));
   gq_graph_set_outputs(g, 1, &dz);
-  if (gq_graph_status(g) != GQ_OK) {   /* emitting is sticky: one check at the end */
+  if (gq_graph_status(g) != GQ_OK) { /* emitting is sticky: one check at the end */
     gq_graph_free(g);
     return NULL;
   }
@@ -39,17 +38,16 @@ static gq_graph *decay(void) {
 }
 
 static int fill(gq_tensor *t, const double *x) {
-  for (int64_t i = 0; i < t->shape.dim[0]; i++)
-    gq_tensor_set(t, &i, x[i]);
+  for (int64_t i = 0; i < t->shape.dim[0]; i++) gq_tensor_set(t, &i, x[i]);
   return GQ_OK;
 }
 
 static void report(const gq_tensor *z, const gq_tensor *gz0, const gq_tensor *gk, const gq_info *info) {
-  static const double z0[N] = {1, 2, 3};
+  static const double z0[N] = { 1, 2, 3 };
   double decayed = exp(-K * T), sum = 0, worst = 0;
   for (int64_t i = 0; i < N; i++) {
     sum += z0[i];
-    worst = fmax(worst, fabs(gq_tensor_get(z, (int64_t[]){1, i}) / (z0[i] * decayed) - 1));
+    worst = fmax(worst, fabs(gq_tensor_get(z, (int64_t[]){ 1, i }) / (z0[i] * decayed) - 1));
     worst = fmax(worst, fabs(gq_tensor_get(gz0, &i) / decayed - 1));
   }
   printf("C    z(T) and dL/dz0: largest relative error %.1e\n", worst);
@@ -62,13 +60,10 @@ static void report(const gq_tensor *z, const gq_tensor *gz0, const gq_tensor *gk
 static int differentiate(gq_solution *s, gq_tensor *z) {
   gq_tensor *gz = NULL, *gz0 = NULL, *gk = NULL, *gt = NULL;
   int status = gq_tensor_new(GQ_F64, z->shape, &gz);
-  if (status != GQ_OK)
-    return status;
-  for (int64_t i = 0; i < N; i++)
-    gq_tensor_set(gz, (int64_t[]){1, i}, 1);
+  if (status != GQ_OK) return status;
+  for (int64_t i = 0; i < N; i++) gq_tensor_set(gz, (int64_t[]){ 1, i }, 1);
   status = gq_odeint_backward(s, gz, &gz0, &gt, &gk);
-  if (status == GQ_OK)
-    report(z, gz0, gk, gq_solution_info(s));
+  if (status == GQ_OK) report(z, gz0, gk, gq_solution_info(s));
   gq_tensor_unref(gz);
   gq_tensor_unref(gz0);
   gq_tensor_unref(gk);
@@ -77,9 +72,11 @@ static int differentiate(gq_solution *s, gq_tensor *z) {
 }
 
 static int solve(const gq_graph *f, gq_tensor *z0, gq_tensor *k) {
-  const double times[] = {0, T};
+  const double times[] = { 0, T };
   const bool wants = true;
-  gq_problem p = {.f = f, .z0 = z0, .z0_grad = true, .ncapture = 1, .capture = &k, .wants_grad = &wants, .nt = 2, .t = times};
+  gq_problem p = {
+    .f = f, .z0 = z0, .z0_grad = true, .ncapture = 1, .capture = &k, .wants_grad = &wants, .nt = 2, .t = times
+  };
   gq_ode_options o;
   gq_info info;
   gq_tensor *z = NULL;
@@ -87,8 +84,7 @@ static int solve(const gq_graph *f, gq_tensor *z0, gq_tensor *k) {
   gq_ode_defaults(&o, GQ_F64);
   o.rtol = o.atol = o.back_rtol = o.back_atol = 1e-9;
   int status = gq_odeint(&p, &o, false, &z, &info, &s);
-  if (status == GQ_OK)
-    status = differentiate(s, z);
+  if (status == GQ_OK) status = differentiate(s, z);
   gq_solution_free(s);
   gq_tensor_unref(z);
   return status;
@@ -98,16 +94,11 @@ static int from_c(void) {
   gq_graph *f = decay();
   gq_tensor *z0 = NULL, *k = NULL;
   int status = f ? GQ_OK : GQ_ENOMEM;
-  if (status == GQ_OK)
-    status = gq_tensor_new(GQ_F64, gq_shape_of(1, (int64_t[]){N}), &z0);
-  if (status == GQ_OK)
-    status = gq_tensor_new(GQ_F64, gq_shape_of(0, NULL), &k);
-  if (status == GQ_OK)
-    status = fill(z0, (double[]){1, 2, 3});
-  if (status == GQ_OK)
-    status = gq_tensor_fill(k, K);
-  if (status == GQ_OK)
-    status = solve(f, z0, k);
+  if (status == GQ_OK) status = gq_tensor_new(GQ_F64, gq_shape_of(1, (int64_t[]){ N }), &z0);
+  if (status == GQ_OK) status = gq_tensor_new(GQ_F64, gq_shape_of(0, NULL), &k);
+  if (status == GQ_OK) status = fill(z0, (double[]){ 1, 2, 3 });
+  if (status == GQ_OK) status = gq_tensor_fill(k, K);
+  if (status == GQ_OK) status = solve(f, z0, k);
   gq_tensor_unref(z0);
   gq_tensor_unref(k);
   gq_graph_free(f);
@@ -125,25 +116,21 @@ static const char script[] =
 static int from_lua(void) {
   lua_State *L = luaL_newstate();
   int status;
-  if (!L)
-    return LUA_ERRMEM;
+  if (!L) return LUA_ERRMEM;
   luaL_openlibs(L);
-  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);   /* require finds it here first */
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE); /* require finds it here first */
   lua_pushcfunction(L, luaopen_gq);
   lua_setfield(L, -2, "gq");
   lua_pop(L, 1);
   status = luaL_loadbufferx(L, script, sizeof script - 1, "=script", "t");
-  if (status == LUA_OK)
-    status = lua_pcall(L, 0, 0, 0);
-  if (status != LUA_OK)
-    fprintf(stderr, "embed: %s\n", lua_tostring(L, -1));
+  if (status == LUA_OK) status = lua_pcall(L, 0, 0, 0);
+  if (status != LUA_OK) fprintf(stderr, "embed: %s\n", lua_tostring(L, -1));
   lua_close(L);
   return status;
 }
 
 int main(void) {
   int status = from_c();
-  if (status != GQ_OK)
-    return fprintf(stderr, "embed: %s\n", gq_message()), 1;
+  if (status != GQ_OK) return fprintf(stderr, "embed: %s\n", gq_message()), 1;
   return from_lua() == LUA_OK ? 0 : 1;
 }

