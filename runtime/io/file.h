@@ -30,6 +30,4 @@ int gq_writer_put(gq_writer *w, const void *bytes, size_t n);
 /* status GQ_OK: commit (fsync, rename, fsync of the folder); otherwise drop the temporary and pass it on. */
 int gq_writer_close(gq_writer *w, int status);
 
-bool gq_utf8(const char *s, size_t n);                          /* well-formed, shortest form, no surrogates */
-
 #endif
