@@ -38,6 +38,8 @@ uint64_t gqL_nextseed(lua_State *L) {
 /* ---- errors and memory ---- */
 
 int gqL_try(lua_State *L, int status) {
+  if (status == GQ_EINTERRUPT)
+    gq_interrupt_clear(); /* this error is its one consequence */
   if (status != GQ_OK)
     return luaL_error(L, "%s", gq_message());
   return status;

@@ -212,7 +212,8 @@ local templates = {
     method = "dopri5", rtol = 1e-2, atol = 1e-2, step_size = 0.5, first_step = 0.1, max_steps = 10, norm = "rms",
     controller = { safety = 0.9, ifactor = 10, dfactor = 0.2, pcoeff = 0, icoeff = 1, dcoeff = 0 },
     gradient = "gq", adjoint = { method = "dopri5", rtol = 1e-2, atol = 1e-2, trajectory = "reverse", scale = true },
-    gq = { C = 0.1, max_nodes = 4, nodes = "nfe" }, parity = false, overshoot = false, throw = true, params = {} } end },
+    gq = { C = 0.1, max_nodes = 4, nodes = "nfe" },
+    parity = false, overshoot = false, throw = true, params = {} } end },
   { "sdeint", function()
     return gq.sde { drift = field, diffusion = field, noise = "diagonal" }, gq.ones(2, 2), { 0, 0.2 },
       { method = "heun", dt = 0.1 }
