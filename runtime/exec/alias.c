@@ -1,0 +1,122 @@
+/*
+** alias.c -- the first pass of a compilation: the phase of each node, and what RESHAPE, PERMUTE,
+** EXPAND and SLICE are views of. They cost nothing where every reader takes strides; elsewhere
+** they become solid: a copy with storage of its own.
+*/
+#include "compile.h"
+
+#include <limits.h>
+#include <string.h>
+
+static void mark_phases(gq_compiler *c) {
+  for (int r = 0; r < c->n; r++) c->info[r] = (gq_info_root){ .phase = INT_MAX, .unit = -1, .last = -1 };
+  for (int i = 0; i < c->nout; i++) {
+    int *phase = &c->info[c->outs[i].ref].phase;
+    if (c->outs[i].phase < *phase) *phase = c->outs[i].phase;
+  }
+  for (int r = c->n - 1; r >= 0; r--) {
+    const gq_node *v = node_of(c, r);
+    for (int i = 0; i < v->nargs; i++) {
+      int *phase = &c->info[v->args[i]].phase;
+      if (c->info[r].phase < *phase) *phase = c->info[r].phase;
+    }
+  }
+}
+
+static bool view_op(gq_op op) {
+  return op == GQ_OP_RESHAPE || op == GQ_OP_PERMUTE || op == GQ_OP_EXPAND || op == GQ_OP_SLICE;
+}
+
+gq_layout gq_view_layout(const gq_compiler *c, gq_ref r) {
+  return gq_layout_of(node_of(c, r)->shape, c->view[r].stride);
+}
+
+bool gq_view_whole(const gq_compiler *c, gq_ref r) {
+  const gq_view *v = &c->view[r];
+  gq_layout l = gq_view_layout(c, r);
+  return v->offset == 0 && gq_layout_contiguous(&l) &&
+         gq_numel(node_of(c, r)->shape) == gq_numel(node_of(c, v->root)->shape);
+}
+
+bool gq_computed(const gq_compiler *c, gq_ref r) {
+  gq_op op = node_of(c, r)->op;
+  return op != GQ_OP_INPUT && op != GQ_OP_CONST && c->view[r].root == r;
+}
+
+static gq_view own(const gq_compiler *c, gq_ref r) {
+  gq_view v = { .root = r };
+  gq_shape_strides(node_of(c, r)->shape, v.stride);
+  return v;
+}
+
+/* Strides of a reshaped layout: the contiguous ones, or all zero. */
+static bool reshapes(const gq_layout *l, gq_shape s, int64_t *stride) {
+  bool zero = true;
+  for (int i = 0; i < l->ndim; i++) zero = zero && (l->stride[i] == 0 || l->dim[i] == 1);
+  gq_shape_strides(s, stride);
+  if (zero) memset(stride, 0, GQ_MAXDIM * sizeof *stride);
+  return zero || gq_layout_contiguous(l);
+}
+
+gq_view gq_compose(const gq_compiler *c, gq_ref r) {
+  const gq_node *n = node_of(c, r);
+  gq_ref a = n->args[0];
+  gq_view v = c->view[a];
+  int64_t from[GQ_MAXDIM];
+  memcpy(from, v.stride, sizeof from);
+  gq_layout l = gq_view_layout(c, a);
+  if (n->op == GQ_OP_EXPAND) gq_layout_broadcast(&l, n->shape, v.stride);
+  if (n->op == GQ_OP_RESHAPE && !reshapes(&l, n->shape, v.stride)) v.root = GQ_NONE;
+  for (int i = 0; i < n->shape.ndim && n->op == GQ_OP_PERMUTE; i++) v.stride[i] = from[n->attr.perm[i]];
+  for (int i = 0; i < n->shape.ndim && n->op == GQ_OP_SLICE; i++) {
+    v.stride[i] = from[i] * n->attr.step[i];
+    if (gq_numel(n->shape)) v.offset += from[i] * n->attr.start[i];
+  }
+  return v;
+}
+
+static void make_solid(gq_compiler *c, gq_ref r) {
+  c->info[r].solid = true;
+  c->view[r] = own(c, r);
+}
+
+/* Products take what BLAS takes; the index operations want plain arrays. */
+static int settle_operands(gq_compiler *c, gq_ref r) {
+  const gq_node *n = node_of(c, r);
+  if (n->op == GQ_OP_MATMUL) {
+    gq_gemm g;
+    gq_layout a = gq_view_layout(c, n->args[0]), b = gq_view_layout(c, n->args[1]);
+    int pack = 0;
+    GQ_TRY(gq_gemm_plan(&g, n->dtype, &a, &b, n->attr.flags, &pack));
+    for (int i = 0; i < 2; i++)
+      if (pack >> i & 1) make_solid(c, n->args[i]);
+  } else if (n->op >= GQ_OP_INDEX_SELECT) {
+    for (int i = 0; i < n->nargs; i++) {
+      gq_layout l = gq_view_layout(c, n->args[i]);
+      if (!gq_layout_contiguous(&l)) make_solid(c, n->args[i]);
+    }
+  }
+  return GQ_OK;
+}
+
+bool gq_same_cells(const gq_compiler *c, gq_ref r, gq_ref a) {
+  gq_ref root = c->view[a].root;
+  const gq_node *n = node_of(c, r), *m = node_of(c, root);
+  return gq_op_elementwise(n->op) && gq_op_elementwise(m->op) && gq_shape_equal(n->shape, m->shape) &&
+         gq_shape_equal(n->shape, node_of(c, a)->shape) && gq_view_whole(c, a);
+}
+
+int gq_pass_alias(gq_compiler *c) {
+  mark_phases(c);
+  for (int r = 0; r < c->n; r++) {
+    c->view[r] = own(c, r);
+    if (c->info[r].phase == INT_MAX) continue;
+    if (view_op(node_of(c, r)->op)) {
+      gq_view v = gq_compose(c, r);
+      if (v.root == GQ_NONE) c->info[r].solid = true;
+      else c->view[r] = v;
+    }
+    GQ_TRY(settle_operands(c, r));
+  }
+  return GQ_OK;
+}

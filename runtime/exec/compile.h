@@ -1,0 +1,113 @@
+/*
+** compile.h -- from a graph to a program, shared by the passes of this folder:
+**   alias.c     phases; which nodes are only views of another node's storage (its root)
+**   schedule.c  roots in an order that brings element-wise work of one shape together: units
+**   plan.c      where each root lives: arena, input, output or constant
+**   lower.c     units to instructions
+**   program.c   running and printing them
+*/
+#ifndef GQ_COMPILE_H
+#define GQ_COMPILE_H
+
+#include "cpu/cpu.h"
+
+/* ---- the program: immutable, any number of arenas and threads run it at once ---- */
+
+enum { LOC_NONE, LOC_ARENA, LOC_IN, LOC_OUT, LOC_CONST };
+
+typedef struct gq_loc {
+  uint8_t kind;
+  int32_t index;        /* which input or output */
+  size_t offset;        /* bytes from there, or from the arena or the constants */
+} gq_loc;
+
+typedef enum gq_instr_kind { INSTR_GROUP, INSTR_GEMM, INSTR_REDUCE, INSTR_MOVE, INSTR_ZERO, INSTR_INDEX } gq_instr_kind;
+
+typedef struct gq_instr {
+  gq_instr_kind kind;
+  bool add;             /* GEMM, REDUCE: into what is there */
+  int nloc;
+  gq_loc *loc;          /* GROUP: of each value; the others: result, operands */
+  union {
+    gq_group group;
+    gq_gemm gemm;
+    gq_reduce reduce;
+    struct { gq_layout from; int64_t to[GQ_MAXDIM]; size_t size; } move;
+    size_t zero;
+    gq_indexing index;
+  } as;
+} gq_instr;
+
+struct gq_program {
+  int ninstr, room;
+  gq_instr *instr;
+  int nphase;
+  int *phase;           /* phase p: instr[phase[p]] .. instr[phase[p + 1]] - 1 */
+  double *constant;     /* 8 bytes each, whatever the dtype */
+  int nout;
+  gq_loc *out;          /* of KEEP outputs */
+  size_t arena, scratch;   /* bytes; where tile registers begin */
+};
+
+/* ---- compiling ---- */
+
+/* The numbers of a node: strides over the contiguous storage of its root. */
+typedef struct gq_view {
+  gq_ref root;
+  int64_t offset;
+  int64_t stride[GQ_MAXDIM];
+} gq_view;
+
+typedef enum gq_unit_kind { UNIT_GROUP, UNIT_NODE, UNIT_COPY, UNIT_ACCUMULATE } gq_unit_kind;
+
+/* What runs together. COPY and ACCUMULATE bring a finished value to its output. */
+typedef struct gq_unit {
+  gq_unit_kind kind;
+  int phase;
+  int first, count;     /* GROUP, NODE: order[first] .. */
+  int output;
+} gq_unit;
+
+typedef struct gq_info_root {
+  int phase;            /* of every node; INT_MAX: not needed */
+  int unit;             /* that computes it, -1: none */
+  int last;             /* last unit that reads it, -1: none */
+  int last_phase;       /* last phase that reads it */
+  int reads;            /* by nodes */
+  int value;            /* in the group being lowered */
+  int outputs;          /* that are this root */
+  bool solid;           /* a view op with storage of its own after all */
+  bool lasting;         /* needed beyond its phase: space of its own */
+  gq_loc home;
+} gq_info_root;
+
+typedef struct gq_compiler {
+  const gq_graph *g;
+  int n;                /* nodes */
+  int nout;
+  const gq_outspec *outs;
+  gq_info_root *info;   /* [n] */
+  gq_view *view;        /* [n] */
+  gq_ref *order;        /* [n] roots as scheduled */
+  int norder;
+  gq_unit *unit;        /* [n + nout] */
+  int nunit;
+  gq_loc *keep;         /* [nout] own storage of KEEP outputs that need one */
+  bool *direct;         /* [nout] produced in place, no unit of its own */
+  gq_program *p;
+} gq_compiler;
+
+static inline const gq_node *node_of(const gq_compiler *c, gq_ref r) { return gq_graph_node(c->g, r); }
+gq_layout gq_view_layout(const gq_compiler *c, gq_ref r);      /* of node r, over its root */
+bool gq_view_whole(const gq_compiler *c, gq_ref r);            /* all of the root, in its order */
+bool gq_computed(const gq_compiler *c, gq_ref r);              /* a root that some unit computes */
+gq_view gq_compose(const gq_compiler *c, gq_ref r);            /* a view op seen through its operand */
+/* r reads a in place within one group: both element-wise, one shape, number by number. */
+bool gq_same_cells(const gq_compiler *c, gq_ref r, gq_ref a);
+
+int gq_pass_alias(gq_compiler *c);
+int gq_pass_schedule(gq_compiler *c);
+int gq_pass_plan(gq_compiler *c);
+int gq_pass_lower(gq_compiler *c);
+
+#endif

@@ -1,0 +1,296 @@
+/*
+** lower.c -- units to instructions: addresses in place of nodes, plans made once.
+*/
+#include "compile.h"
+
+#include <string.h>
+
+static int add_instr(gq_compiler *c, gq_instr_kind kind, int nloc, gq_instr **out) {
+  gq_program *p = c->p;
+  if (p->ninstr == p->room) {
+    int room = p->room ? 2 * p->room : 32;
+    gq_instr *more = gq_realloc(p->instr, (size_t)room * sizeof *more);
+    if (!more) return gq_nomem((size_t)room * sizeof *more);
+    p->instr = more;
+    p->room = room;
+  }
+  gq_instr *i = &p->instr[p->ninstr];
+  memset(i, 0, sizeof *i);
+  i->kind = kind;
+  i->nloc = nloc;
+  i->loc = gq_calloc((size_t)nloc, sizeof *i->loc);
+  if (!i->loc) return gq_nomem((size_t)nloc * sizeof *i->loc);
+  p->ninstr++;
+  *out = i;
+  return GQ_OK;
+}
+
+static size_t size_of(const gq_compiler *c, gq_ref r) { return gq_dtype_size(node_of(c, r)->dtype); }
+
+static gq_loc shifted(gq_loc l, int64_t numbers, size_t size) {
+  l.offset += (size_t)numbers * size;
+  return l;
+}
+
+static gq_loc loc_of(const gq_compiler *c, gq_ref r) {
+  const gq_view *v = &c->view[r];
+  return shifted(c->info[v->root].home, v->offset, size_of(c, r));
+}
+
+/* ---- groups ---- */
+
+typedef struct builder {
+  gq_compiler *c;
+  gq_group group;
+  gq_group_value value[GQ_GROUP_VALUES];
+  gq_micro micro[GQ_GROUP_VALUES];
+  int16_t moving[GQ_GROUP_VALUES];
+  gq_loc loc[GQ_GROUP_VALUES];
+} builder;
+
+static void begin(builder *b, gq_compiler *c, gq_shape shape) {
+  b->c = c;
+  memset(b->loc, 0, sizeof b->loc);
+  gq_group_begin(&b->group, shape, GQ_GROUP_VALUES, b->value, b->micro, b->moving);
+}
+
+static bool same_loc(gq_loc a, gq_loc b) { return a.kind == b.kind && a.index == b.index && a.offset == b.offset; }
+
+/* The group's argument for operand `a`, the same one when it was asked for before. */
+static int argument(builder *b, gq_ref a) {
+  int64_t stride[GQ_MAXDIM] = { 0 };
+  gq_layout l = gq_view_layout(b->c, a);
+  gq_shape shape = { .ndim = b->group.ndim };
+  gq_loc loc = loc_of(b->c, a);
+  memcpy(shape.dim, b->group.dim, sizeof shape.dim);
+  gq_layout_broadcast(&l, shape, stride);
+  for (int v = 0; v < b->group.nvalue; v++)
+    if (b->value[v].arg && b->value[v].dtype == node_of(b->c, a)->dtype && same_loc(b->loc[v], loc) &&
+        memcmp(b->value[v].stride, stride, (size_t)shape.ndim * sizeof *stride) == 0)
+      return v;
+  int v = gq_group_arg(&b->group, node_of(b->c, a)->dtype, stride);
+  if (v >= 0) b->loc[v] = loc;
+  return v;
+}
+
+static void store(builder *b, int value, gq_loc loc) {
+  gq_group_store(&b->group, value);
+  b->loc[value] = loc;
+}
+
+static int full(void) { return gq_fail(GQ_EUNSUPPORTED, "a group of element-wise operations is too large"); }
+
+/* out[i] += value */
+static int accumulate(builder *b, int value, gq_shape shape, gq_dtype d, int output) {
+  int64_t stride[GQ_MAXDIM] = { 0 };
+  gq_loc loc = { .kind = LOC_OUT, .index = output };
+  gq_shape_strides(shape, stride);
+  int old = gq_group_arg(&b->group, d, stride);
+  int pair[2] = { old, value };
+  int sum = old < 0 || value < 0 ? -1 : gq_group_op(&b->group, GQ_OP_ADD, d, 2, pair);
+  if (sum < 0) return full();
+  b->loc[old] = loc;
+  store(b, sum, loc);
+  return GQ_OK;
+}
+
+static void *copy_of(const void *from, int n, size_t size) {
+  void *to = gq_alloc((size_t)n * size);
+  if (to) memcpy(to, from, (size_t)n * size);
+  return to;
+}
+
+static int finish(builder *b) {
+  gq_instr *i;
+  gq_group *g;
+  int n = b->group.nvalue;
+  GQ_TRY(gq_group_finish(&b->group));
+  GQ_TRY(add_instr(b->c, INSTR_GROUP, n, &i));
+  memcpy(i->loc, b->loc, (size_t)n * sizeof *i->loc);
+  g = &i->as.group;
+  *g = b->group;
+  g->value = copy_of(b->value, n, sizeof *b->value);
+  g->micro = copy_of(b->micro, b->group.nmicro, sizeof *b->micro);
+  g->moving = copy_of(b->moving, b->group.nmoving, sizeof *b->moving);
+  if (b->c->p->arena < g->scratch) b->c->p->arena = g->scratch;   /* becomes the whole size at the end */
+  return g->value && g->micro && g->moving ? GQ_OK : gq_nomem((size_t)n * sizeof *b->value);
+}
+
+/* The same number may be stored and read again by a later node of the group. */
+static int group_node(builder *b, const gq_unit *u, gq_ref r) {
+  gq_compiler *c = b->c;
+  const gq_node *n = node_of(c, r);
+  int arg[3];
+  for (int i = 0; i < n->nargs; i++) {
+    const gq_info_root *root = &c->info[c->view[n->args[i]].root];
+    arg[i] = root->unit == u - c->unit ? root->value : argument(b, n->args[i]);
+    if (arg[i] < 0) return full();
+  }
+  int v = gq_group_op(&b->group, n->op, n->dtype, n->nargs, arg);
+  if (v < 0) return full();
+  c->info[r].value = v;
+  if (c->info[r].home.kind != LOC_NONE) store(b, v, c->info[r].home);
+  return GQ_OK;
+}
+
+static int lower_group(gq_compiler *c, const gq_unit *u, builder *b) {
+  begin(b, c, node_of(c, c->order[u->first])->shape);
+  for (int k = 0; k < u->count; k++) GQ_TRY(group_node(b, u, c->order[u->first + k]));
+  for (int i = 0; i < c->nout; i++) {
+    gq_ref root = c->view[c->outs[i].ref].root;
+    const gq_node *n = node_of(c, root);
+    if (c->direct[i] && c->outs[i].mode == GQ_ADD && c->info[root].unit == u - c->unit)
+      GQ_TRY(accumulate(b, c->info[root].value, n->shape, n->dtype, i));
+  }
+  return finish(b);
+}
+
+static int lower_accumulate(gq_compiler *c, const gq_unit *u, builder *b) {
+  gq_ref r = c->outs[u->output].ref;
+  const gq_node *n = node_of(c, r);
+  begin(b, c, n->shape);
+  GQ_TRY(accumulate(b, argument(b, r), n->shape, n->dtype, u->output));
+  return finish(b);
+}
+
+/* ---- single nodes ---- */
+
+static int lower_move(gq_compiler *c, const gq_view *from, gq_shape shape, size_t size, gq_loc to, const int64_t *stride) {
+  gq_instr *i;
+  GQ_TRY(add_instr(c, INSTR_MOVE, 2, &i));
+  i->loc[0] = to;
+  i->loc[1] = shifted(c->info[from->root].home, from->offset, size);
+  i->as.move.from = gq_layout_of(shape, from->stride);
+  i->as.move.size = size;
+  memcpy(i->as.move.to, stride, (size_t)shape.ndim * sizeof *stride);
+  return GQ_OK;
+}
+
+static int lower_copy(gq_compiler *c, const gq_unit *u) {
+  const gq_outspec *o = &c->outs[u->output];
+  gq_shape shape = node_of(c, o->ref)->shape;
+  int64_t stride[GQ_MAXDIM];
+  gq_loc to = o->mode == GQ_KEEP ? c->keep[u->output] : (gq_loc){ .kind = LOC_OUT, .index = u->output };
+  gq_shape_strides(shape, stride);
+  return lower_move(c, &c->view[o->ref], shape, size_of(c, o->ref), to, stride);
+}
+
+/* A view that some reader needs as a plain array. RESHAPE of strided data: in the operand's shape. */
+static int lower_solid(gq_compiler *c, gq_ref r) {
+  const gq_node *n = node_of(c, r);
+  gq_view v = gq_compose(c, r);
+  gq_shape shape = n->shape;
+  int64_t stride[GQ_MAXDIM];
+  if (v.root == GQ_NONE) {
+    v = c->view[n->args[0]];
+    shape = node_of(c, n->args[0])->shape;
+  }
+  gq_shape_strides(shape, stride);
+  return lower_move(c, &v, shape, size_of(c, r), c->info[r].home, stride);
+}
+
+static int lower_matmul(gq_compiler *c, gq_ref r, bool add) {
+  const gq_node *n = node_of(c, r);
+  gq_layout a = gq_view_layout(c, n->args[0]), b = gq_view_layout(c, n->args[1]);
+  gq_instr *i;
+  int pack;
+  GQ_TRY(add_instr(c, INSTR_GEMM, 3, &i));
+  i->loc[0] = c->info[r].home;
+  i->loc[1] = loc_of(c, n->args[0]);
+  i->loc[2] = loc_of(c, n->args[1]);
+  i->add = add;
+  return gq_gemm_plan(&i->as.gemm, n->dtype, &a, &b, n->attr.flags, &pack);
+}
+
+static int lower_reduce(gq_compiler *c, gq_ref r, bool add) {
+  const gq_node *n = node_of(c, r);
+  gq_layout x = gq_view_layout(c, n->args[0]);
+  gq_instr *i;
+  GQ_TRY(add_instr(c, INSTR_REDUCE, 2, &i));
+  i->loc[0] = c->info[r].home;
+  i->loc[1] = loc_of(c, n->args[0]);
+  i->add = add;
+  return gq_reduce_plan(&i->as.reduce, n->op, node_of(c, n->args[0])->dtype, &x, &n->attr);
+}
+
+static int lower_pad(gq_compiler *c, gq_ref r) {
+  const gq_node *n = node_of(c, r);
+  int64_t stride[GQ_MAXDIM], at = 0;
+  gq_instr *i;
+  GQ_TRY(add_instr(c, INSTR_ZERO, 1, &i));
+  i->loc[0] = c->info[r].home;
+  i->as.zero = (size_t)gq_numel(n->shape) * size_of(c, r);
+  gq_shape_strides(n->shape, stride);
+  for (int k = 0; k < n->shape.ndim; k++) {
+    at += stride[k] * n->attr.start[k];
+    stride[k] *= n->attr.step[k];
+  }
+  const gq_node *x = node_of(c, n->args[0]);
+  if (gq_numel(x->shape) == 0) return GQ_OK;
+  return lower_move(c, &c->view[n->args[0]], x->shape, size_of(c, r), shifted(c->info[r].home, at, size_of(c, r)), stride);
+}
+
+static int lower_cat(gq_compiler *c, gq_ref r) {
+  const gq_node *n = node_of(c, r);
+  int64_t stride[GQ_MAXDIM], at = 0;
+  gq_shape_strides(n->shape, stride);
+  for (int k = 0; k < n->nargs; k++) {
+    gq_shape s = node_of(c, n->args[k])->shape;
+    GQ_TRY(lower_move(c, &c->view[n->args[k]], s, size_of(c, r), shifted(c->info[r].home, at, size_of(c, r)), stride));
+    at += s.dim[n->attr.axis] * stride[n->attr.axis];
+  }
+  return GQ_OK;
+}
+
+static int lower_index(gq_compiler *c, gq_ref r) {
+  const gq_node *n = node_of(c, r), *x = node_of(c, n->args[0]), *idx = node_of(c, n->args[1]);
+  gq_instr *i;
+  GQ_TRY(add_instr(c, INSTR_INDEX, 3, &i));
+  i->loc[0] = c->info[r].home;
+  i->loc[1] = loc_of(c, n->args[0]);
+  i->loc[2] = loc_of(c, n->args[1]);
+  gq_indexing_plan(&i->as.index, n->op, n->dtype, x->shape, idx->shape, n->shape, n->attr.axis);
+  return GQ_OK;
+}
+
+static bool adds(const gq_compiler *c, gq_ref r) {
+  const gq_loc *home = &c->info[r].home;
+  return home->kind == LOC_OUT && c->outs[home->index].mode == GQ_ADD;
+}
+
+static int lower_node(gq_compiler *c, gq_ref r) {
+  const gq_node *n = node_of(c, r);
+  switch (n->op) {
+    case GQ_OP_RESHAPE: case GQ_OP_PERMUTE: case GQ_OP_EXPAND: case GQ_OP_SLICE: return lower_solid(c, r);
+    case GQ_OP_MATMUL: return lower_matmul(c, r, adds(c, r));
+    case GQ_OP_SUM: case GQ_OP_AMAX: case GQ_OP_AMIN: case GQ_OP_ARGMAX: case GQ_OP_ARGMIN:
+      return lower_reduce(c, r, adds(c, r));
+    case GQ_OP_PAD: return lower_pad(c, r);
+    case GQ_OP_CAT: return lower_cat(c, r);
+    case GQ_OP_INDEX_SELECT: case GQ_OP_INDEX_ADD: case GQ_OP_GATHER: case GQ_OP_SCATTER_ADD:
+      return lower_index(c, r);
+    default: return gq_fail(GQ_EUNSUPPORTED, "%s cannot be compiled", gq_ops[n->op].name);
+  }
+}
+
+int gq_pass_lower(gq_compiler *c) {
+  gq_program *p = c->p;
+  builder *b = gq_alloc(sizeof *b);
+  int status = b ? GQ_OK : gq_nomem(sizeof *b);
+  int phase = 0;
+  for (int u = 0; u < c->nunit && status == GQ_OK; u++) {
+    const gq_unit *unit = &c->unit[u];
+    while (phase <= unit->phase) p->phase[phase++] = p->ninstr;
+    switch (unit->kind) {
+      case UNIT_GROUP: status = lower_group(c, unit, b); break;
+      case UNIT_NODE: status = lower_node(c, c->order[unit->first]); break;
+      case UNIT_COPY: status = lower_copy(c, unit); break;
+      case UNIT_ACCUMULATE: status = lower_accumulate(c, unit, b); break;
+    }
+  }
+  while (phase <= p->nphase) p->phase[phase++] = p->ninstr;
+  gq_free(b);
+  if (status == GQ_OK && !gq_size_add(p->arena, p->scratch, &p->arena))
+    return gq_fail(GQ_ENOMEM, "the program's arena does not fit in memory");
+  return status;
+}
