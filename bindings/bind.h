@@ -74,6 +74,15 @@ gq_trace *gqL_trace(lua_State *L, int fn, int nin, const gq_dtype *d, const gq_s
 ** Out of memory: collects and tries again. Raises on failure. */
 gq_tensor *gqL_op(lua_State *L, gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_);
 
+gq_tensor *gqL_reshape(lua_State *L, gq_tensor *t, gq_shape s);       /* the same, pushed */
+gq_tensor *gqL_cast(lua_State *L, gq_tensor *t, gq_dtype d);
+/* Indices for index_select and gather: an int64 tensor, a table, or floats that are integral; lent,
+** pushed if made. Checked against 1..size where the numbers are known. */
+gq_tensor *gqL_indices(lua_State *L, int arg, int64_t size, const char *what);
+/* Bring n tensors to one dtype: floats win over integers over bool, 0-d floats take the others'
+** float; float32 with float64 otherwise raises, naming :to. Casts are pushed; t is updated. */
+void gqL_promote(lua_State *L, int n, gq_tensor **t, const char *what);
+
 /* Functions with their one-line help: set in the module table on top of the stack, in gq.docs
 ** (keyed by the function), and, where `method`, among the methods of tensors too. */
 typedef struct gqL_function { const char *name; lua_CFunction f; bool method; const char *doc; } gqL_function;
