@@ -1,0 +1,236 @@
+/*
+** brownian.c -- W(t) as a function of (seed, t, component): a tree of Brownian bridges.
+**
+** The interval [t0, t1] is halved `depth` times. Node i of level l (number 2^l + i, the root is 1)
+** spans c 2^-l; the value at its middle is normal given the values at its ends, with mean half
+** their sum and variance a quarter of its length (Lévy's construction; as a tree over a
+** counter-based generator: Li et al., AISTATS 2020, Appendix E). Its normals are stream 2^l + i of
+** Philox, counted by component, the value at t1 those of stream 0. So W at the dyadic times never
+** depends on what was asked before, on threads, or on the depth.
+** Inside a leaf the value is one more bridge point, its normals keyed by the bits of t: right in
+** distribution given the ends; two times inside one leaf are independent given its ends, so
+** `tol`, the width of a leaf, has to be below the steps that are taken.
+** The middles on the way to the last leaf are kept, which saves their normals, not more: a step
+** forward makes the few levels new that differ.
+*/
+#include "sde.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { MAX_DEPTH = 48, BLOCK = 512 };     /* components that go down the tree together */
+
+struct gq_brownian {
+  double t0, t1;
+  gq_shape shape;
+  gq_dtype dtype;
+  uint64_t seed;
+  gq_key tree, leaf;
+  int depth;
+  size_t count;
+  double *mid[MAX_DEPTH];      /* [count] middle of the node of level l on the way to leaf `path` */
+  double *end;                 /* [count] W(t1) */
+  double *value;               /* [count] W(last) */
+  double *from;                /* [count] scratch of an increment */
+  int known;                   /* levels of mid that are filled */
+  uint64_t path;               /* the leaf they lead to */
+  double last;                 /* NaN: none */
+  void *block;
+};
+
+/* ---- making ---- */
+
+static int check_span(double t0, double t1, double tol) {
+  if (!isfinite(t0) || !isfinite(t1) || !(t0 < t1))
+    return gq_fail(GQ_EARG, "brownian: t0 is %g and t1 is %g: expected two finite times, the first one smaller", t0, t1);
+  if (!isfinite(t1 - t0)) return gq_fail(GQ_EARG, "brownian: from %g to %g is too long", t0, t1);
+  if (!(tol >= 0 && tol <= INFINITY)) return gq_fail(GQ_EARG, "brownian: tol is %g: expected a positive number", tol);
+  return GQ_OK;
+}
+
+/* Halvings until a leaf is no longer than tol (0: the default, 2^-18 of the interval). */
+static int depth_for(double span, double tol) {
+  int depth = 18;
+  if (tol > 0) depth = (int)ceil(fmin(fmax(log2(span / tol), 1), MAX_DEPTH));
+  return depth;
+}
+
+static int alloc_vectors(gq_brownian *b) {
+  size_t each, total, n = (size_t)b->depth + 3;
+  if (!gq_size_mul(b->count, sizeof(double), &each) || !gq_size_add(each, 63, &each)) return gq_nomem(SIZE_MAX);
+  each &= ~(size_t)63;
+  if (!gq_size_mul(each, n, &total)) return gq_nomem(SIZE_MAX);
+  b->block = gq_alloc(total + 64);
+  if (!b->block) return gq_nomem(total);
+  char *next = b->block;
+  for (int l = 0; l < b->depth; l++, next += each) b->mid[l] = (double *)next;
+  b->end = (double *)next;
+  b->value = (double *)(next + each);
+  b->from = (double *)(next + 2 * each);
+  return GQ_OK;
+}
+
+typedef struct job {           /* one descent, for all components in blocks */
+  gq_brownian *b;
+  int fresh;                   /* first level whose middle is new */
+  int levels;                  /* levels to go down */
+  uint64_t leaf;
+  double part;                 /* position inside the leaf, 0..1 */
+  uint64_t time;               /* bits of t */
+  double *out;
+} job;
+
+static void end_block(void *ctx, int i) {
+  gq_brownian *b = ctx;
+  size_t from = (size_t)i * BLOCK, n = b->count - from < BLOCK ? b->count - from : BLOCK;
+  double sd = sqrt(b->t1 - b->t0);
+  gq_random_normal(b->tree, 0, from, n, b->end + from);
+  for (size_t k = from; k < from + n; k++) b->end[k] *= sd;
+}
+
+static int blocks(const gq_brownian *b) {
+  return (int)((b->count + BLOCK - 1) / BLOCK);
+}
+
+int gq_brownian_new(double t0, double t1, gq_shape shape, gq_dtype d, uint64_t seed, double tol, gq_brownian **out) {
+  *out = NULL;
+  GQ_TRY(check_span(t0, t1, tol));
+  GQ_TRY(gq_shape_check(shape, GQ_F64, NULL));
+  if (!gq_is_float(d)) return gq_fail(GQ_EDTYPE, "brownian: dtype %s: expected float32 or float64", gq_dtype_name(d));
+  gq_brownian *b = gq_calloc(1, sizeof *b);
+  if (!b) return gq_nomem(sizeof *b);
+  b->t0 = t0, b->t1 = t1, b->shape = shape, b->dtype = d, b->seed = seed;
+  b->count = (size_t)gq_numel(shape);
+  b->depth = depth_for(t1 - t0, tol);
+  b->tree = gq_key_make(seed, GQ_FOR_BROWNIAN);
+  b->leaf = gq_key_make(seed, GQ_FOR_BROWNIAN | 1u << 16);      /* streams of its own: time bits are no node numbers */
+  b->last = NAN;
+  int status = alloc_vectors(b);
+  if (status != GQ_OK) {
+    gq_free(b);
+    return status;
+  }
+  gq_parallel(blocks(b), end_block, b);
+  *out = b;
+  return GQ_OK;
+}
+
+void gq_brownian_free(gq_brownian *b) {
+  if (!b) return;
+  gq_free(b->block);
+  gq_free(b);
+}
+
+gq_shape gq_brownian_shape(const gq_brownian *b) { return b->shape; }
+gq_dtype gq_brownian_dtype(const gq_brownian *b) { return b->dtype; }
+uint64_t gq_brownian_seed(const gq_brownian *b) { return b->seed; }
+double gq_brownian_t0(const gq_brownian *b) { return b->t0; }
+double gq_brownian_t1(const gq_brownian *b) { return b->t1; }
+double gq_brownian_tol(const gq_brownian *b) { return ldexp(b->t1 - b->t0, -b->depth); }
+
+/* ---- asking ---- */
+
+/* Ends of the node that `levels` steps down the way to `leaf` lead to; NULL low end: W(t0) = 0. */
+static void ends(const gq_brownian *b, uint64_t leaf, int levels, const double **lo, const double **hi) {
+  *lo = NULL;
+  *hi = b->end;
+  for (int l = 0; l < levels; l++)
+    if (leaf >> (b->depth - 1 - l) & 1) *lo = b->mid[l];
+    else *hi = b->mid[l];
+}
+
+/* x[k] = lo + part (hi - lo) + sd x[k] for one block, x given as normals; sd 0: they are not read. */
+static void bridge(size_t n, const double *lo, const double *hi, double part, double sd, double *x) {
+  for (size_t k = 0; k < n; k++) {
+    double a = lo ? lo[k] : 0;
+    x[k] = a + part * (hi[k] - a) + (sd > 0 ? sd * x[k] : 0);
+  }
+}
+
+static void descend_block(void *ctx, int i) {
+  const job *j = ctx;
+  const gq_brownian *b = j->b;
+  size_t from = (size_t)i * BLOCK, n = b->count - from < BLOCK ? b->count - from : BLOCK;
+  const double *lo, *hi;
+  double span = b->t1 - b->t0;
+  for (int l = j->fresh; l < j->levels; l++) {
+    uint64_t node = (uint64_t)1 << l | j->leaf >> (b->depth - l);
+    ends(b, j->leaf, l, &lo, &hi);
+    gq_random_normal(b->tree, node, from, n, b->mid[l] + from);
+    bridge(n, lo ? lo + from : NULL, hi + from, 0.5, 0.5 * sqrt(ldexp(span, -l)), b->mid[l] + from);
+  }
+  ends(b, j->leaf, j->levels, &lo, &hi);
+  double sd = j->part > 0 ? sqrt(ldexp(span, -b->depth) * j->part * (1 - j->part)) : 0;
+  if (sd > 0) gq_random_normal(b->leaf, j->time, from, n, j->out + from);
+  bridge(n, lo ? lo + from : NULL, hi + from, j->part, sd, j->out + from);
+}
+
+static int levels_shared(const gq_brownian *b, uint64_t leaf) {
+  uint64_t differ = leaf ^ b->path;
+  if (!differ) return b->known;
+  int top = 64 - __builtin_clzll(differ);          /* low bits of the leaf number that differ */
+  int shared = b->depth - top + 1;                 /* nodes of levels 0 .. shared - 1 are the same */
+  return shared < b->known ? shared : b->known;
+}
+
+/* The leaf and the place in it; false at the end. At a dyadic time only the levels above it are needed. */
+static bool locate(const gq_brownian *b, double t, job *j) {
+  double x = (t - b->t0) / (b->t1 - b->t0);
+  if (x >= 1) return false;
+  x = ldexp(x, b->depth);
+  j->leaf = (uint64_t)x;
+  j->part = x - (double)j->leaf;
+  j->levels = b->depth;
+  if (j->part == 0) j->levels = j->leaf ? b->depth - __builtin_ctzll(j->leaf) : 0;
+  return true;
+}
+
+static void evaluate(gq_brownian *b, double t, double *out) {
+  job j = { .b = b, .out = out };
+  if (!locate(b, t, &j)) {
+    memcpy(out, b->end, b->count * sizeof *out);
+    return;
+  }
+  memcpy(&j.time, &t, sizeof t);
+  j.fresh = levels_shared(b, j.leaf);
+  gq_parallel(blocks(b), descend_block, &j);
+  b->known = j.levels > j.fresh ? j.levels : j.fresh;
+  b->path = j.leaf;
+}
+
+static int check_time(const gq_brownian *b, double t) {
+  if (t >= b->t0 && t <= b->t1) return GQ_OK;
+  return gq_fail(GQ_EARG, "brownian: time %.17g lies outside [%.17g, %.17g]", t, b->t0, b->t1);
+}
+
+/* b->value = W(t) */
+static void seek(gq_brownian *b, double t) {
+  if (t == b->last) return;
+  evaluate(b, t, b->value);
+  b->last = t;
+}
+
+int gq_brownian_value(gq_brownian *b, double t, double *w) {
+  GQ_TRY(check_time(b, t));
+  seek(b, t);
+  memcpy(w, b->value, b->count * sizeof *w);
+  return GQ_OK;
+}
+
+int gq_brownian_increment(gq_brownian *b, double s, double t, double *dw) {
+  GQ_TRY(check_time(b, s));
+  GQ_TRY(check_time(b, t));
+  seek(b, s);
+  double *from = b->value;
+  b->value = b->from;
+  b->from = from;
+  b->last = NAN;
+  seek(b, t);
+  for (size_t k = 0; k < b->count; k++) dw[k] = b->value[k] - from[k];
+  return GQ_OK;
+}
+
+void gq_cosines(uint64_t seed, int cosines, size_t n, double *xi) {
+  gq_key key = gq_key_make(seed, GQ_FOR_COSINES);
+  for (int i = 0; i < cosines; i++) gq_random_normal(key, (uint64_t)i, 0, n, xi + (size_t)i * n);
+}
