@@ -103,8 +103,6 @@ int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_ten
 ** where not wanted. Updates the solution's info. */
 int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor **gt, gq_tensor **gcapture);
 const gq_info *gq_solution_info(const gq_solution *s);
-/* The accepted forward steps: t[i], h[i], i < n. Lent. */
-int gq_solution_steps(const gq_solution *s, const double **t, const double **h);
 void gq_solution_free(gq_solution *s_);
 
 /* Steps tried by the last solve and the last backward pass of this thread, for tests of parity:

@@ -72,7 +72,7 @@ typedef struct gq_walk {
   const gq_stepper *st;
   const gq_binding *bind;
   const gq_ode_options *o;
-  double rtol, atol[GQ_MAXPARTS], step_size;
+  double rtol, atol[GQ_MAXPARTS], atol_products, step_size;
   bool max_norm;
   int64_t max_steps;
   void **arena;                /* [nslices] of the attempt */

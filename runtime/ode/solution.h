@@ -33,8 +33,6 @@ typedef struct gq_pullback {
 
 int gq_direct_backward(gq_pullback *b);          /* grad/direct.c */
 int gq_continuous_backward(gq_pullback *b);      /* grad/continuous.c: adjoint, seminorm, gq */
-/* z of part 0 at time t from the records of a dense trajectory; *hint: record to start from. */
-void gq_dense_at(const gq_solution *s, gq_record **hint, double t, void *dst);
 
 static inline void *gq_at_time(const gq_solution *s, gq_tensor *z, int k) {
   return (char *)gq_tensor_data(z) + (size_t)k * gq_part_bytes(s->plan->field);

@@ -195,7 +195,7 @@ static void product_norm(const gq_walk *w, int j, double *sum, double *top, size
           e += ((double *)w->eq.at[at])[i], q += ((double *)w->dq.at[at])[i], g += ((double *)w->grads->at[at])[i];
         }
       }
-      double v = fabs(e / (w->atol[0] + w->rtol * fmax(fabs(g), fabs(g + q))));
+      double v = fabs(e / (w->atol_products + w->rtol * fmax(fabs(g), fabs(g + q))));
       *sum += v * v;
       if (!(v <= *top)) *top = v;
     }
@@ -219,7 +219,7 @@ static double products_ratio(gq_walk *w) {
       w->dtime += read_scalar(f->dtype, &sc[l->dq + r]);
       w->etime += read_scalar(f->dtype, &sc[l->eq + r]);
     }
-    ratio = fabs(w->etime / (w->atol[0] + w->rtol * fmax(fabs(*w->time), fabs(*w->time + w->dtime))));
+    ratio = fabs(w->etime / (w->atol_products + w->rtol * fmax(fabs(*w->time), fabs(*w->time + w->dtime))));
   }
   double all = w->max_norm ? top : count ? sqrt(sum / count) : 0;
   return all > ratio || all != all ? all : ratio;

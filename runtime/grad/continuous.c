@@ -1,0 +1,326 @@
+/*
+** continuous.c -- the adjoint equation solved backwards: adjoint, seminorm and gq.
+** Chen et al. 2018 (adjoint), Kidger et al. 2021 (seminorm), Norcliffe & Deisenroth (TMLR 2023).
+**
+** Over each measurement interval, from t_k to t_k-1: z restarts from its stored value, a takes the
+** jump dL/dz(t_k), (z, a)' = (f, -a'df/dz). The engines differ in the integral of a'df/dtheta:
+** Runge-Kutta weights over the stages, inside the error norm (adjoint) or outside (seminorm), or
+** Gauss-Legendre nodes read from the steps' interpolant (gq). With trajectory = "dense" z(t) comes
+** from the forward solve's interpolant and a alone is solved.
+*/
+#include "nodes.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef struct back {
+  gq_pullback *b;
+  gq_solution *s;
+  gq_walk w;
+  void *block;
+  size_t part, n;
+  bool reverse;
+  int ia;                      /* which part a is */
+  const gq_record *near;       /* dense: record whose step holds w.t */
+  gq_nodebuffer nodes;
+  gq_rule rule;
+  int next;                    /* next node of the interval */
+  double time;                 /* adjoint: the part in t, for its error norm */
+  bool started;
+} back;
+
+/* ---- z of a dense forward solve ---- */
+
+static const gq_record *record_at(const gq_record *r, double t) {
+  double dir = r->h < 0 ? -1 : 1;
+  while (r->before && dir * (t - r->t) < 0) r = r->before;
+  return r;
+}
+
+static void dense_at(const back *k, double t, void *dst) {
+  const gq_record *r = record_at(k->near, t);
+  const gq_tableau *m = k->s->plan->forward.m;
+  double wt[GQ_MAXSTAGES];
+  gq_tableau_weights(m, (t - r->t) / r->h, wt);
+  memcpy(dst, r->y, gq_part_bytes(k->s->plan->field));
+  for (int i = 0; i < m->slopes; i++)
+    if (wt[i] != 0) gq_axpy(k->s->z->dtype, k->n, r->h * wt[i], r->slope[i], dst);
+}
+
+static int fill_path(gq_walk *w, double t, double h) {
+  const back *k = w->context;
+  const gq_tableau *m = w->st->m;
+  for (int i = 0; i < m->slopes; i++) {
+    double c = i == m->end ? 1 : m->c[i];
+    int same = -1;
+    for (int j = 0; j < i && same < 0; j++)
+      if ((j == m->end ? 1 : m->c[j]) == c) same = j;
+    if (same >= 0) memcpy(w->path[i], w->path[same], gq_part_bytes(w->plan->field));
+    else dense_at(k, t + c * h, w->path[i]);
+  }
+  return GQ_OK;
+}
+
+/* ---- set-up ---- */
+
+static int buffers(back *k) {
+  gq_walk *w = &k->w;
+  int parts = w->st->l.parts, slopes = k->reverse ? 0 : w->st->m->slopes;
+  size_t n = 4 * parts + slopes + 2;
+  k->part = (gq_part_bytes(k->s->plan->field) + 63) & ~(size_t)63;
+  k->n = gq_numel(k->s->plan->field->shape);
+  k->block = gq_calloc(n, k->part + 1);
+  if (!k->block) return gq_nomem(n * k->part);
+  k->s->bytes += n * k->part;
+  char *next = k->block;
+  for (int p = 0; p < parts; p++) {
+    void **all[] = {&w->y[p], &w->f[p], &w->y1[p], &w->f1[p]};
+    for (int i = 0; i < 4; i++) *all[i] = next, next += k->part;
+  }
+  for (int i = 0; i < slopes; i++) w->path[i] = next, next += k->part;
+  w->cy = next;                /* scratch: z of a dense trajectory */
+  return GQ_OK;
+}
+
+/* Largest RMS of a cotangent: what a is like. */
+static double cotangent_size(const back *k) {
+  double top = 0;
+  for (int i = 0; i < k->s->nt; i++) {
+    const void *g = gq_at_time(k->s, k->b->gz, i);
+    top = fmax(top, sqrt(gq_dot(k->s->z->dtype, k->n, g, g) / k->n));
+  }
+  return top;
+}
+
+static int setup(back *k, double size) {
+  gq_solution *s = k->s;
+  const gq_ode_options *o = &s->o;
+  gq_walk *w = &k->w;
+  k->reverse = o->trajectory == GQ_REVERSE;
+  k->ia = k->reverse ? 1 : 0;
+  w->o = o, w->context = k;
+  w->rtol = o->back_rtol, w->max_norm = o->back_max_norm, w->step_size = o->back_step_size;
+  w->max_steps = o->back_max_steps;
+  w->atol[0] = o->back_atol;
+  w->atol[k->ia] = o->back_atol * (o->scale ? size : 1);
+  w->atol_products = w->atol[k->ia];
+  w->fill_path = k->reverse ? NULL : fill_path;
+  w->grads = &k->b->grads, w->time = &k->time;
+  GQ_TRY(gq_walk_init(w, s->plan, &s->plan->backward, s->bind));
+  GQ_TRY(buffers(k));
+  if (!k->reverse) k->near = s->records->before;
+  if (w->st->l.dq >= 0) {
+    GQ_TRY(gq_grads_new(s->plan->field, &w->dq));
+    GQ_TRY(gq_grads_new(s->plan->field, &w->eq));
+    s->bytes += w->dq.bytes + w->eq.bytes;
+  }
+  return o->engine == GQ_ENGINE_GQ ? gq_nodebuffer_init(&k->nodes, s, &k->b->grads) : GQ_OK;
+}
+
+/* ---- nodes ---- */
+
+/* Collect one node at time t inside the accepted step. */
+static int collect(back *k, double t, double weight) {
+  gq_walk *w = &k->w;
+  const gq_field *f = k->s->plan->field;
+  double theta = (t - w->t) / w->h1;
+  if (!k->reverse) dense_at(k, t, w->cy);
+  for (int s = 0; s < f->nslices; s++) {
+    size_t row = gq_part_bytes(f) / (f->nslices > 1 ? f->shape.dim[0] : 1);
+    if (k->reverse) gq_walk_interpolate(w, 0, s, theta, gq_nodebuffer_z(&k->nodes, s));
+    else memcpy(gq_nodebuffer_z(&k->nodes, s), (char *)w->cy + (f->nslices > 1 ? f->first[s] * row : 0),
+                f->nslices > 1 ? f->count[s] * row : row);
+    gq_walk_interpolate(w, k->ia, s, theta, gq_nodebuffer_a(&k->nodes, s));
+  }
+  return gq_nodebuffer_push(&k->nodes, t, weight);
+}
+
+static int interval_rule(back *k, int i) {
+  gq_solution *s = k->s;
+  const gq_ode_options *o = &s->o;
+  double from = s->t[i], to = s->t[i - 1];
+  k->next = 0;
+  if (o->nodes == GQ_NODES_STEP) return GQ_OK;
+  int64_t wanted = o->nodes == GQ_NODES_FIXED ? o->fixed_nodes
+                   : gq_rule_wanted(o->C, s->info.nfe, from - to, s->t[s->nt - 1] - s->t[0]);
+  int64_t used = o->nodes == GQ_NODES_FIXED || wanted <= o->max_nodes ? wanted : o->max_nodes;
+  if (used < wanted) s->info.capped = true;
+  s->info.nodes_wanted += wanted;
+  return gq_rule_new(&k->rule, (int)used, from, to);
+}
+
+/* The nodes inside the accepted step, up to `stop`. */
+static int step_nodes(back *k, double stop) {
+  gq_walk *w = &k->w;
+  double dir = w->h1 < 0 ? -1 : 1, end = dir * (w->t1 - stop) > 0 ? stop : w->t1, weight;
+  if (k->s->o.nodes == GQ_NODES_STEP) {
+    GQ_TRY(gq_rule_new(&k->rule, (w->st->m->order + 2) / 2, w->t, end));
+    k->s->info.nodes_wanted += gq_rule_count(&k->rule);
+    k->next = 0;
+  }
+  for (; k->next < gq_rule_count(&k->rule); k->next++) {
+    double t = gq_rule_point(&k->rule, k->next, &weight);
+    if (dir * (t - w->t1) > 0) break;
+    GQ_TRY(collect(k, t, weight));
+  }
+  return GQ_OK;
+}
+
+/* ---- Runge-Kutta weights ---- */
+
+/* Add the products of the accepted step; theta < 1 when it goes past the interval's end. */
+static int step_products(back *k, double theta) {
+  gq_walk *w = &k->w;
+  const gq_field *f = k->s->plan->field;
+  const gq_tableau *m = w->st->m;
+  double wt[GQ_MAXSTAGES] = {0};
+  if (w->st->l.nq == 0) return GQ_OK;
+  if (w->st->l.dq >= 0 && theta == 1) {
+    for (int s = 0; s < f->nslices; s++)
+      for (int j = 0; j < f->nb; j++) {
+        size_t at = (size_t)s * f->nb + j;
+        gq_shape shape = gq_field_boundary_shape(f, j);
+        if (!k->b->grads.at[at]) continue;
+        if (f->nslices > 1 && f->axis[j] >= 0) shape.dim[f->axis[j]] = f->count[s];
+        gq_axpy(gq_field_boundary_dtype(f, j), gq_numel(shape), 1, w->dq.at[at], k->b->grads.at[at]);
+      }
+    k->time += w->dtime;
+    return GQ_OK;
+  }
+  if (theta == 1) memcpy(wt, m->b, m->stages * sizeof *wt);
+  else gq_tableau_weights(m, theta, wt);
+  for (int i = 0; i < m->slopes; i++) w->in_scalars[3 + i] = -w->h1 * wt[i];
+  return gq_walk_phase(w, 1);
+}
+
+/* ---- one measurement interval ---- */
+
+static int begin(back *k, int i) {
+  gq_solution *s = k->s;
+  gq_walk *w = &k->w;
+  void *z = gq_at_time(s, s->z, i);
+  if (k->reverse) memcpy(w->y[0], z, gq_part_bytes(s->plan->field));
+  w->t = w->t_origin = s->t[i];
+  w->grid_index = 0;
+  if (!k->reverse) k->near = record_at(k->near, s->t[i]);
+  if (!w->st->l.carry) return GQ_OK;
+  void *x[] = {w->y[0], k->reverse ? w->y[1] : z};
+  w->nfe++;
+  return gq_evaluate_at(s->plan, &s->plan->adjoint, s->bind, w->t, x, w->f, NULL, NULL);
+}
+
+/* dL/dt_k += g_k . f(t_k, z_k); the slope is there in the reverse solve, evaluated otherwise. */
+static int time_gradient(back *k, int i, const void *g, double sign, bool have_slope, double *gf) {
+  gq_solution *s = k->s;
+  gq_walk *w = &k->w;
+  void *f = w->f[0], *z = gq_at_time(s, s->z, i);
+  if (!have_slope) {
+    f = w->cy;
+    w->nfe++;
+    GQ_TRY(gq_evaluate_at(s->plan, &s->plan->f, s->bind, s->t[i], &z, &f, NULL, NULL));
+  }
+  *gf = gq_dot(s->z->dtype, k->n, g, f);
+  k->b->gt[i] += sign * *gf;
+  return GQ_OK;
+}
+
+static int first_step(back *k, double stop) {
+  gq_walk *w = &k->w;
+  if (!w->st->kind.adaptive) return GQ_OK;
+  if (!k->started || k->s->o.parity) GQ_TRY(gq_walk_first(w, &k->s->plan->adjoint, stop, &w->h));
+  gq_steplog_first(w->h);
+  return GQ_OK;
+}
+
+static int accepted(back *k, double stop) {
+  gq_walk *w = &k->w;
+  const gq_ode_options *o = &k->s->o;
+  const gq_field *f = k->s->plan->field;
+  double dir = w->h1 < 0 ? -1 : 1;
+  bool past = dir * (w->t1 - stop) > 0;
+  double theta = past ? (stop - w->t) / w->h1 : 1;
+  if (o->engine == GQ_ENGINE_GQ || past) {
+    if (w->st->l.nfe_dense && w->st->l.nq == 0) GQ_TRY(gq_walk_phase(w, 1));
+  }
+  GQ_TRY(step_products(k, theta));
+  if (o->engine == GQ_ENGINE_GQ) GQ_TRY(step_nodes(k, stop));
+  if (past) {                  /* overshoot: the state at the end is read from the interpolant */
+    char *tmp = w->path[0] ? w->path[0] : w->cy;
+    for (int p = 0; p < w->st->l.parts; p++) {
+      for (int s = 0; s < f->nslices; s++) {
+        size_t off = f->nslices > 1 ? f->first[s] * (gq_part_bytes(f) / f->shape.dim[0]) : 0;
+        gq_walk_interpolate(w, p, s, theta, tmp + off);
+      }
+      memcpy(w->y1[p], tmp, gq_part_bytes(f));
+    }
+    w->t1 = stop;
+  }
+  gq_walk_commit(w);
+  if (!k->reverse) k->near = record_at(k->near, w->t);
+  return GQ_OK;
+}
+
+static int interval(back *k, int i) {
+  gq_solution *s = k->s;
+  gq_walk *w = &k->w;
+  double stop = s->t[i - 1], gf = 0;
+  const void *g = gq_at_time(s, k->b->gz, i);
+  GQ_TRY(begin(k, i));
+  if (k->b->gt) GQ_TRY(time_gradient(k, i, g, 1, k->reverse && w->st->l.carry, &gf));
+  k->time -= gf;
+  GQ_TRY(first_step(k, stop));
+  if (s->o.engine == GQ_ENGINE_GQ) GQ_TRY(interval_rule(k, i));
+  if (k->started) s->info.restarts++;
+  k->started = true;
+  while (w->t != stop) {
+    GQ_TRY(gq_walk_step(w, stop, !s->o.overshoot));
+    GQ_TRY(accepted(k, stop));
+  }
+  if (!k->reverse) return GQ_OK;
+  double r = gq_walk_norm(w, 0, w->y[0], gq_at_time(s, s->z, i - 1), gq_at_time(s, s->z, i - 1));
+  if (!(r <= s->info.reconstruction)) s->info.reconstruction = r;
+  return GQ_OK;
+}
+
+static bool any_nonzero(const back *k, const void *x) { return gq_dot(k->s->z->dtype, k->n, x, x) != 0; }
+
+static int run(back *k) {
+  gq_solution *s = k->s;
+  gq_walk *w = &k->w;
+  double gf;
+  for (int i = s->nt - 1; i > 0; i--) {
+    const void *g = gq_at_time(s, k->b->gz, i);
+    gq_axpy(s->z->dtype, k->n, 1, g, w->y[k->ia]);
+    if (s->t[i] == s->t[i - 1]) {
+      if (k->b->gt) GQ_TRY(time_gradient(k, i, g, 1, false, &gf));
+    } else if (any_nonzero(k, w->y[k->ia])) {       /* before the last cotangent a stays zero */
+      int status = interval(k, i);
+      if (status != GQ_OK)
+        return gq_fail(status, "in the backward pass between t[%d] and t[%d]: %s", i + 1, i, gq_message());
+    }
+  }
+  if (k->b->gt) GQ_TRY(time_gradient(k, 0, w->y[k->ia], -1, false, &gf));
+  gq_axpy(s->z->dtype, k->n, 1, gq_at_time(s, k->b->gz, 0), w->y[k->ia]);
+  memcpy(k->b->a, w->y[k->ia], gq_part_bytes(s->plan->field));
+  return s->o.engine == GQ_ENGINE_GQ ? gq_nodebuffer_flush(&k->nodes) : GQ_OK;
+}
+
+int gq_continuous_backward(gq_pullback *b) {
+  back k = {.b = b, .s = b->s};
+  gq_walk *w = &k.w;
+  k.n = gq_numel(b->s->plan->field->shape);
+  double size = cotangent_size(&k);
+  if (size == 0) return GQ_OK;                      /* the adjoint equation is linear */
+  if (!isfinite(size)) return gq_fail(GQ_ENONFINITE, "the cotangent dL/dz is not finite: the loss overflowed");
+  int status = setup(&k, size);
+  if (status == GQ_OK) status = run(&k);
+  b->nfe = w->nfe + k.nodes.evaluated;
+  b->s->info.nodes = k.nodes.evaluated;
+  b->s->info.steps_backward = w->steps, b->s->info.rejected_backward = w->rejected;
+  gq_nodebuffer_done(&k.nodes);
+  gq_grads_done(&w->dq);
+  gq_grads_done(&w->eq);
+  gq_walk_done(w);
+  gq_free(k.block);
+  return status;
+}

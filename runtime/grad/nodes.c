@@ -1,0 +1,104 @@
+/*
+** nodes.c -- Gauss-Legendre nodes and the buffer that evaluates them in batches.
+** Norcliffe & Deisenroth (TMLR 2023), section 3.3: eq. (9) for n, eq. (11) for the sum. The solve
+** is not stopped at nodes, they are read from dense output, so steps do not depend on n.
+*/
+#include "nodes.h"
+
+#include <math.h>
+#include <string.h>
+
+int gq_rule_new(gq_rule *r, int n, double from, double to) {
+  r->panels = (n + GQ_MAX_RULE - 1) / GQ_MAX_RULE;
+  r->m = (n + r->panels - 1) / r->panels;
+  r->from = from, r->to = to;
+  return gq_gauss_legendre(r->m, r->x, r->w);
+}
+
+int gq_rule_count(const gq_rule *r) { return r->m * r->panels; }
+
+double gq_rule_point(const gq_rule *r, int i, double *w) {
+  int p = i / r->m, j = r->m - 1 - i % r->m;
+  double half = (r->from - r->to) / (2.0 * r->panels);
+  *w = r->w[j] * half;
+  return r->from - (2 * p + 1) * half + r->x[j] * half;
+}
+
+int64_t gq_rule_wanted(double C, int64_t nfe, double dt, double T) {
+  double n = ceil(C * (double)nfe * fabs(dt / T) * (1 - 1e-12));
+  return n < 1 ? 1 : n > 1e15 ? (int64_t)1e15 : (int64_t)n;
+}
+
+static size_t state_bytes(const gq_field *f, int s) {
+  return gq_numel(f->class_shape[f->class_of[s]]) * gq_dtype_size(f->dtype);
+}
+
+int gq_nodebuffer_init(gq_nodebuffer *b, gq_solution *s, const gq_grads *grads) {
+  const gq_field *f = s->plan->field;
+  size_t n = 64 + s->plan->node_rows * gq_dtype_size(f->dtype);
+  *b = (gq_nodebuffer){.s = s, .grads = grads, .rows = s->plan->node_rows};
+  n = (n + 63) & ~(size_t)63;
+  size_t times = n;
+  for (int i = 0; i < f->nslices; i++) n += 2 * ((b->rows * state_bytes(f, i) + 63) & ~(size_t)63);
+  b->block = gq_alloc(n);
+  if (!b->block) return gq_nomem(n);
+  s->bytes += n;
+  b->t = b->block;
+  char *next = (char *)b->block + times;
+  for (int i = 0; i < f->nslices; i++) {
+    size_t part = (b->rows * state_bytes(f, i) + 63) & ~(size_t)63;
+    b->z[i] = next, b->a[i] = next + part, next += 2 * part;
+  }
+  return GQ_OK;
+}
+
+void gq_nodebuffer_done(gq_nodebuffer *b) {
+  gq_free(b->block);
+  b->block = NULL;
+}
+
+void *gq_nodebuffer_z(gq_nodebuffer *b, int slice) {
+  return (char *)b->z[slice] + b->filled * state_bytes(b->s->plan->field, slice);
+}
+
+void *gq_nodebuffer_a(gq_nodebuffer *b, int slice) {
+  return (char *)b->a[slice] + b->filled * state_bytes(b->s->plan->field, slice);
+}
+
+int gq_nodebuffer_push(gq_nodebuffer *b, double t, double weight) {
+  const gq_field *f = b->s->plan->field;
+  for (int s = 0; s < f->nslices; s++) {
+    size_t n = gq_numel(f->class_shape[f->class_of[s]]);
+    void *a = gq_nodebuffer_a(b, s);
+    for (size_t i = 0; i < n; i++) {
+      if (f->dtype == GQ_F32) ((float *)a)[i] *= (float)weight;
+      else ((double *)a)[i] *= weight;
+    }
+  }
+  if (f->dtype == GQ_F32) ((float *)b->t)[b->filled] = (float)t;
+  else ((double *)b->t)[b->filled] = t;
+  b->filled++;
+  b->evaluated++;
+  return b->filled == b->rows ? gq_nodebuffer_flush(b) : GQ_OK;
+}
+
+/* Rows in powers of two, so that a handful of programs serves every number of nodes. */
+int gq_nodebuffer_flush(gq_nodebuffer *b) {
+  gq_plan *p = b->s->plan;
+  const gq_field *f = p->field;
+  for (int done = 0; done < b->filled;) {
+    int n = 1;
+    while (2 * n <= b->filled - done) n *= 2;
+    gq_evaluator *e;
+    void *z[GQ_MAXSLICES], *a[GQ_MAXSLICES];
+    GQ_TRY(gq_plan_nodes(p, n, &e));
+    for (int s = 0; s < f->nslices; s++) {
+      z[s] = (char *)b->z[s] + done * state_bytes(f, s);
+      a[s] = (char *)b->a[s] + done * state_bytes(f, s);
+    }
+    GQ_TRY(gq_evaluate_nodes(p, e, b->s->bind, (char *)b->t + done * gq_dtype_size(f->dtype), z, a, b->grads));
+    done += n;
+  }
+  b->filled = 0;
+  return GQ_OK;
+}
