@@ -58,6 +58,7 @@ static void force_text(lua_State *L, int arg) {
 
 static int text_load(lua_State *L) {
   int n;
+  if (lua_isnone(L, 1)) return base_load(L); /* to be told so */
   if (lua_gettop(L) < 3) lua_settop(L, 3);
   force_text(L, 3);
   n = base_load(L); /* same frame: its errors name `load` */

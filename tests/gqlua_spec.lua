@@ -48,8 +48,8 @@ teardown(function() os.execute("rm -rf " .. quote(folder)) end)
 
 describe("options of gqlua", function()
   it("runs code, in order, with gq as a global", function()
-    assert.equal("table 3\n", (run("-e 'x = 1 + 1' -e'print(type(gq), x + 1)'")))
-    assert.equal("nil nil\n", (run("-e 'x = nil' " .. write("noglobal.lua", "print(gq, x)"))))
+    assert.equal("table\t3\n", (run("-e 'x = 1 + 1' -e'print(type(gq), x + 1)'")))
+    assert.equal("nil\tnil\n", (run("-e 'x = nil' " .. write("noglobal.lua", "print(gq, x)"))))
   end)
 
   it("prints versions with -v and does not start the REPL", function()

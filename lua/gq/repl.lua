@@ -93,9 +93,14 @@ end
 
 -- ---- running ----
 
+local function text_of(message)
+  local ok, text = pcall(tostring, message)
+  return ok and text or ("(error object is a %s value)"):format(type(message))
+end
+
 -- The part of a traceback that is the user's own.
 local function own_traceback(message)
-  message = tostring(message)
+  message = text_of(message)
   local head = message:match("^(.-)\n%s*[%w_./]*gq/repl%.lua:%d+: in ") or message
   return (head:gsub("\nstack traceback:%s*$", ""):gsub("in local 'f'$", "in main chunk"))
 end
