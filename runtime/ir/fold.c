@@ -1,0 +1,337 @@
+/*
+** fold.c -- algebra on emit: what needs no node of its own. Only identities that hold for NaN
+** and infinity too (x * 0 stays); the sign of a zero may change (x + 0 is x).
+*/
+#include "internal.h"
+
+#include <math.h>
+#include <string.h>
+
+bool gq_uniform(const gq_graph *g, gq_ref r, double *x) {
+  const gq_node *n = gq_at(g, r);
+  if (n->op == GQ_OP_EXPAND) n = gq_at(g, n->arg[0]);
+  *x = n->attr.x;
+  return n->op == GQ_OP_CONST;
+}
+
+static bool is(const gq_graph *g, gq_ref r, double value) {
+  double x;
+  return gq_uniform(g, r, &x) && x == value;
+}
+
+static gq_ref fill(gq_graph *g, const gq_node *n, double x) {
+  return gq_expand(g, gq_const(g, n->dtype, x), n->shape);
+}
+
+/* The operand of r if r is an `op`, or GQ_NONE. */
+static gq_ref under(const gq_graph *g, gq_ref r, gq_op op) {
+  const gq_node *n = gq_at(g, r);
+  return n->op == op ? n->arg[0] : GQ_NONE;
+}
+
+/* ---- element-wise ---- */
+
+/* An expanded operand is used as it was before, where the result keeps its shape. */
+static void drop_expands(gq_graph *g, const gq_node *n, gq_ref *own) {
+  for (int i = 0; i < n->nargs; i++) {
+    gq_ref base = under(g, own[i], GQ_OP_EXPAND);
+    if (base == GQ_NONE) continue;
+    gq_shape s = gq_at(g, base)->shape;
+    bool ok = true;
+    for (int j = 0; ok && j < n->nargs; j++)
+      if (j != i) ok = gq_shape_broadcast(s, gq_at(g, own[j])->shape, &s) == GQ_OK;
+    if (ok && gq_shape_equal(s, n->shape)) own[i] = base;
+  }
+}
+
+/* Exactly rounded operations only, in the dtype's own arithmetic. */
+static bool compute(gq_op op, gq_dtype d, double x, double y, double *out) {
+  float a = (float)x, b = (float)y;
+  bool f = d == GQ_F32;
+  switch (op) {
+    case GQ_OP_NEG: *out = -x; return true;
+    case GQ_OP_ABS: *out = fabs(x); return true;
+    case GQ_OP_SQRT: *out = f ? (double)sqrtf(a) : sqrt(x); return true;
+    case GQ_OP_SQUARE: *out = f ? (double)(a * a) : x * x; return true;
+    case GQ_OP_RECIP: *out = f ? (double)(1 / a) : 1 / x; return true;
+    case GQ_OP_ADD: *out = f ? (double)(a + b) : x + y; return true;
+    case GQ_OP_SUB: *out = f ? (double)(a - b) : x - y; return true;
+    case GQ_OP_MUL: *out = f ? (double)(a * b) : x * y; return true;
+    case GQ_OP_DIV: *out = f ? (double)(a / b) : x / y; return true;
+    default: return false;
+  }
+}
+
+static gq_ref fold_unary(gq_graph *g, const gq_node *n, gq_ref a) {
+  double x, value;
+  if (gq_is_float(n->dtype) && gq_uniform(g, a, &x) && compute(n->op, n->dtype, x, 0, &value)) return fill(g, n, value);
+  gq_ref inner = under(g, a, GQ_OP_NEG);
+  if (inner == GQ_NONE) return GQ_NONE;
+  if (n->op == GQ_OP_NEG) return inner;
+  if (n->op == GQ_OP_SQUARE || n->op == GQ_OP_ABS || n->op == GQ_OP_COS) return gq_emit1(g, n->op, inner);
+  return GQ_NONE;
+}
+
+/* Identities that give x itself, broadcast to the result; *x set. */
+static bool neutral(const gq_graph *g, gq_op op, gq_ref a, gq_ref b, gq_ref *x) {
+  *x = a;
+  switch (op) {
+    case GQ_OP_ADD:
+      if (is(g, b, 0)) return true;
+      *x = b;
+      return is(g, a, 0);
+    case GQ_OP_MUL:
+      if (is(g, b, 1)) return true;
+      *x = b;
+      return is(g, a, 1);
+    case GQ_OP_SUB: return is(g, b, 0);
+    case GQ_OP_DIV:
+    case GQ_OP_POW: return is(g, b, 1);
+    default: return false;
+  }
+}
+
+static gq_ref spread(gq_graph *g, const gq_node *n, gq_op op, gq_ref a) {
+  return gq_expand(g, gq_emit1(g, op, a), n->shape);
+}
+
+static gq_ref fold_binary(gq_graph *g, const gq_node *n, gq_ref a, gq_ref b) {
+  double x, y, value;
+  gq_ref r;
+  if (gq_is_float(n->dtype) && gq_uniform(g, a, &x) && gq_uniform(g, b, &y) && compute(n->op, n->dtype, x, y, &value))
+    return fill(g, n, value);
+  if (neutral(g, n->op, a, b, &r)) return gq_expand(g, r, n->shape);
+  switch (n->op) {
+    case GQ_OP_ADD:
+      if ((r = under(g, b, GQ_OP_NEG)) != GQ_NONE) return gq_emit2(g, GQ_OP_SUB, a, r);
+      if ((r = under(g, a, GQ_OP_NEG)) != GQ_NONE) return gq_emit2(g, GQ_OP_SUB, b, r);
+      break;
+    case GQ_OP_SUB:
+      if ((r = under(g, b, GQ_OP_NEG)) != GQ_NONE) return gq_emit2(g, GQ_OP_ADD, a, r);
+      if (is(g, a, 0)) return spread(g, n, GQ_OP_NEG, b);
+      break;
+    case GQ_OP_MUL:
+      if (a == b) return gq_emit1(g, GQ_OP_SQUARE, a);
+      if (is(g, a, -1)) return spread(g, n, GQ_OP_NEG, b);
+      if (is(g, b, -1)) return spread(g, n, GQ_OP_NEG, a);
+      break;
+    case GQ_OP_DIV:
+      if (is(g, b, -1)) return spread(g, n, GQ_OP_NEG, a);
+      if (is(g, a, 1)) return spread(g, n, GQ_OP_RECIP, b);
+      break;
+    case GQ_OP_POW:
+      if (is(g, b, 2)) return spread(g, n, GQ_OP_SQUARE, a);
+      if (is(g, b, 0)) return fill(g, n, 1); /* C's pow: also of NaN */
+      break;
+    case GQ_OP_MAXIMUM:
+    case GQ_OP_MINIMUM:
+      if (a == b) return a;
+      break;
+    default: break;
+  }
+  return GQ_NONE;
+}
+
+static gq_ref fold_where(gq_graph *g, const gq_node *n, const gq_ref *a) {
+  double x;
+  if (gq_uniform(g, a[0], &x)) return gq_expand(g, x != 0 ? a[1] : a[2], n->shape);
+  return a[1] == a[2] ? gq_expand(g, a[1], n->shape) : GQ_NONE;
+}
+
+static gq_ref fold_cast(gq_graph *g, const gq_node *n, gq_ref a) {
+  const gq_node *from = gq_at(g, a);
+  double x;
+  if (from->dtype == n->dtype) return a;
+  if (gq_uniform(g, a, &x)) return fill(g, n, x);
+  if (from->op == GQ_OP_CAST && from->dtype == GQ_F64 && n->dtype == GQ_F32 &&
+      gq_at(g, from->arg[0])->dtype == GQ_F32)
+    return from->arg[0]; /* widened, then back */
+  return GQ_NONE;
+}
+
+/* ---- views ---- */
+
+static gq_ref fold_reshape(gq_graph *g, const gq_node *n, gq_ref a) {
+  double x;
+  if (gq_shape_equal(gq_at(g, a)->shape, n->shape)) return a;
+  if (gq_uniform(g, a, &x)) return fill(g, n, x);
+  gq_ref inner = under(g, a, GQ_OP_RESHAPE);
+  return inner == GQ_NONE ? GQ_NONE : gq_reshape(g, inner, n->shape);
+}
+
+/* s is t with ones put before it. */
+static bool leading_ones(gq_shape s, gq_shape t) {
+  int lead = s.ndim - t.ndim;
+  for (int i = 0; i < lead; i++)
+    if (s.dim[i] != 1) return false;
+  for (int i = 0; lead >= 0 && i < t.ndim; i++)
+    if (s.dim[i + lead] != t.dim[i]) return false;
+  return lead >= 0;
+}
+
+static gq_ref fold_expand(gq_graph *g, const gq_node *n, gq_ref a) {
+  const gq_node *from = gq_at(g, a);
+  if (gq_shape_equal(from->shape, n->shape)) return a;
+  if (from->op == GQ_OP_CONST) return GQ_NONE; /* the one form of a uniform value */
+  if (leading_ones(n->shape, from->shape)) return gq_reshape(g, a, n->shape);
+  if (from->op == GQ_OP_EXPAND) return gq_expand(g, from->arg[0], n->shape);
+  if (from->op == GQ_OP_RESHAPE && leading_ones(from->shape, gq_at(g, from->arg[0])->shape))
+    return gq_expand(g, from->arg[0], n->shape);
+  return GQ_NONE;
+}
+
+/* The dims that are not 1 keep their order: numbers stay where they are. */
+static bool moves_ones(gq_shape from, const int32_t *perm) {
+  int last = -1;
+  for (int i = 0; i < from.ndim; i++) {
+    if (from.dim[perm[i]] == 1) continue;
+    if (perm[i] < last) return false;
+    last = perm[i];
+  }
+  return true;
+}
+
+static gq_ref fold_permute(gq_graph *g, const gq_node *n, gq_ref a) {
+  const gq_node *from = gq_at(g, a);
+  double x;
+  if (gq_uniform(g, a, &x)) return fill(g, n, x);
+  if (moves_ones(from->shape, n->attr.perm)) return gq_reshape(g, a, n->shape);
+  if (from->op != GQ_OP_PERMUTE) return GQ_NONE;
+  gq_attr attr = { .axis = 0 };
+  for (int i = 0; i < n->shape.ndim; i++) attr.perm[i] = from->attr.perm[n->attr.perm[i]];
+  return gq_emit(g, GQ_OP_PERMUTE, 1, from->arg, &attr);
+}
+
+/* A slice of a concatenation that lies inside one operand. */
+static gq_ref slice_of_cat(gq_graph *g, const gq_node *n, const gq_node *cat) {
+  int axis = cat->attr.axis;
+  int64_t first = n->attr.start[axis], count = n->shape.dim[axis], at = 0;
+  if (count == 0) return GQ_NONE;
+  int64_t last = first + (count - 1) * n->attr.step[axis];
+  for (int i = 0; i < cat->nargs; i++) {
+    int64_t size = gq_at(g, cat->args[i])->shape.dim[axis];
+    if (first >= at && last < at + size) {
+      gq_attr attr = n->attr;
+      attr.start[axis] -= at;
+      return gq_emit(g, GQ_OP_SLICE, 1, &cat->args[i], &attr);
+    }
+    at += size;
+  }
+  return GQ_NONE;
+}
+
+static gq_ref fold_slice(gq_graph *g, const gq_node *n, gq_ref a) {
+  const gq_node *from = gq_at(g, a);
+  double x;
+  if (gq_shape_equal(from->shape, n->shape)) return a; /* only the whole has its shape */
+  if (gq_uniform(g, a, &x)) return fill(g, n, x);
+  if (from->op == GQ_OP_CAT) return slice_of_cat(g, n, from);
+  if (from->op == GQ_OP_PAD && gq_shape_equal(gq_at(g, from->arg[0])->shape, n->shape) &&
+      memcmp(from->attr.start, n->attr.start, sizeof n->attr.start) == 0 &&
+      memcmp(from->attr.step, n->attr.step, sizeof n->attr.step) == 0)
+    return from->arg[0];
+  if (from->op != GQ_OP_SLICE) return GQ_NONE;
+  gq_attr attr = n->attr;
+  for (int i = 0; i < n->shape.ndim; i++) {
+    attr.start[i] = from->attr.start[i] + n->attr.start[i] * from->attr.step[i];
+    if (__builtin_mul_overflow(n->attr.step[i], from->attr.step[i], &attr.step[i])) return GQ_NONE;
+  }
+  return gq_emit(g, GQ_OP_SLICE, 1, from->arg, &attr);
+}
+
+static gq_ref fold_pad(gq_graph *g, const gq_node *n, gq_ref a) {
+  if (gq_shape_equal(gq_at(g, a)->shape, n->shape)) return a;
+  return is(g, a, 0) ? fill(g, n, 0) : GQ_NONE;
+}
+
+/* Empty operands vanish; one operand is itself. */
+static gq_ref fold_cat(gq_graph *g, const gq_node *n, const gq_ref *args) {
+  int axis = n->attr.axis, full = 0;
+  for (int i = 0; i < n->nargs; i++) full += gq_at(g, args[i])->shape.dim[axis] > 0;
+  if (n->nargs == 1 || full == 0) return args[0];
+  if (full == n->nargs) return GQ_NONE;
+  gq_ref *kept = gq_alloc((size_t)full * sizeof *kept);
+  if (!kept) return gq_graph_fail(g, gq_nomem((size_t)full * sizeof *kept));
+  int m = 0;
+  for (int i = 0; i < n->nargs; i++)
+    if (gq_at(g, args[i])->shape.dim[axis] > 0) kept[m++] = args[i];
+  gq_ref r = gq_cat(g, m, kept, axis);
+  gq_free(kept);
+  return r;
+}
+
+/* ---- reductions and products ---- */
+
+static gq_ref fold_reduction(gq_graph *g, gq_node *n, gq_ref a) {
+  const gq_node *from = gq_at(g, a);
+  double x, count = 1;
+  for (int i = 0; i < n->shape.ndim; i++)
+    if (from->shape.dim[i] == 1) n->attr.flags &= ~(1 << i);
+  if (n->attr.flags == 0) return gq_cast(g, a, n->dtype);
+  if (gq_uniform(g, a, &x) && gq_is_float(n->dtype)) {
+    for (int i = 0; i < n->shape.ndim; i++)
+      if (n->attr.flags >> i & 1) count *= (double)from->shape.dim[i];
+    if (count == 0) x = 0;
+    return fill(g, n, n->op == GQ_OP_SUM ? count * x : x);
+  }
+  if (from->op != n->op || from->dtype != n->dtype) return GQ_NONE;
+  gq_attr attr = { .flags = n->attr.flags | from->attr.flags };
+  return gq_emit(g, n->op, 1, from->arg, &attr);
+}
+
+/* A permutation that swaps the last two dims and nothing else. */
+static bool is_transpose(const gq_node *n) {
+  int k = n->shape.ndim;
+  if (n->op != GQ_OP_PERMUTE || k < 2 || n->attr.perm[k - 1] != k - 2) return false;
+  for (int i = 0; i < k - 2; i++)
+    if (n->attr.perm[i] != i) return false;
+  return true;
+}
+
+static int64_t batch_of(gq_shape s) {
+  s.ndim -= 2;
+  return gq_numel(s);
+}
+
+/* {.., rows, cols} as {(..) rows, cols} */
+static gq_ref flat(gq_graph *g, gq_ref a) {
+  gq_shape s = gq_at(g, a)->shape, to = { 2, { batch_of(s) * s.dim[s.ndim - 2], s.dim[s.ndim - 1] } };
+  return gq_reshape(g, a, to);
+}
+
+/* Transposes become flags; with one right factor for all, the batch is more rows of one product. */
+static gq_ref fold_matmul(gq_graph *g, const gq_node *n, gq_ref a, gq_ref b) {
+  int flags = n->attr.flags;
+  if (is_transpose(gq_at(g, a))) return gq_matmul(g, gq_at(g, a)->arg[0], b, flags ^ GQ_TA);
+  if (is_transpose(gq_at(g, b))) return gq_matmul(g, a, gq_at(g, b)->arg[0], flags ^ GQ_TB);
+  gq_shape sa = gq_at(g, a)->shape, sb = gq_at(g, b)->shape;
+  if (sa.dim[sa.ndim - (flags & GQ_TA ? 2 : 1)] == 0) return fill(g, n, 0);
+  bool one = batch_of(sb) == 1 && (!(flags & GQ_TA) || batch_of(sa) == 1);
+  if (!one || (sa.ndim == 2 && sb.ndim == 2)) return GQ_NONE;
+  return gq_reshape(g, gq_matmul(g, flat(g, a), flat(g, b), flags), n->shape);
+}
+
+gq_ref gq_fold(gq_graph *g, gq_node *n, gq_ref *own, const gq_ref *args) {
+  if (own && n->nargs > 1 && gq_op_elementwise(n->op)) drop_expands(g, n, own);
+  switch (gq_ops[n->op].kind) {
+    case GQ_K_UNARY: return fold_unary(g, n, args[0]);
+    case GQ_K_BINARY: return fold_binary(g, n, args[0], args[1]);
+    case GQ_K_COMPARE: return GQ_NONE;
+    default: break;
+  }
+  switch (n->op) {
+    case GQ_OP_WHERE: return fold_where(g, n, args);
+    case GQ_OP_CAST: return fold_cast(g, n, args[0]);
+    case GQ_OP_RESHAPE: return fold_reshape(g, n, args[0]);
+    case GQ_OP_EXPAND: return fold_expand(g, n, args[0]);
+    case GQ_OP_PERMUTE: return fold_permute(g, n, args[0]);
+    case GQ_OP_SLICE: return fold_slice(g, n, args[0]);
+    case GQ_OP_PAD: return fold_pad(g, n, args[0]);
+    case GQ_OP_CAT: return fold_cat(g, n, args);
+    case GQ_OP_SUM:
+    case GQ_OP_AMAX:
+    case GQ_OP_AMIN: return fold_reduction(g, n, args[0]);
+    case GQ_OP_MATMUL: return fold_matmul(g, n, args[0], args[1]);
+    default: return GQ_NONE;
+  }
+}

@@ -1,0 +1,295 @@
+/*
+** graph.c -- storage of graphs: nodes in chunks that never move, a hash table that shares
+** equal nodes (value numbering, as in LuaJIT's IR), outputs, printing, the structure key.
+*/
+#include "internal.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+const gq_op_info gq_ops[GQ_NOP] = {
+#define GQ_UNARY(N, n, meta, f, doc) { #n, meta, doc, GQ_K_UNARY },
+#define GQ_BINARY(N, n, meta, f, doc) { #n, meta, doc, GQ_K_BINARY },
+#define GQ_COMPARE(N, n, f, doc) { #n, NULL, doc, GQ_K_COMPARE },
+#define GQ_OTHER(N, n, doc) { #n, NULL, doc, GQ_K_OTHER },
+#include "ops.def"
+#undef GQ_UNARY
+#undef GQ_BINARY
+#undef GQ_COMPARE
+#undef GQ_OTHER
+};
+
+bool gq_op_elementwise(gq_op op) {
+  return gq_ops[op].kind != GQ_K_OTHER || op == GQ_OP_WHERE || op == GQ_OP_CAST;
+}
+
+gq_graph *gq_graph_new(void) { return gq_calloc(1, sizeof(gq_graph)); }
+
+void gq_graph_free(gq_graph *g) {
+  if (!g) return;
+  for (int k = 0; k < GQ_CHUNKS; k++) gq_free(g->chunk[k]);
+  for (void *p = g->lists, *next; p; p = next) {
+    memcpy(&next, p, sizeof next);
+    gq_free(p);
+  }
+  gq_free(g->slot);
+  gq_free(g->input);
+  gq_free(g->output);
+  gq_free(g);
+}
+
+gq_ref gq_graph_fail(gq_graph *g, int code) {
+  if (g->status == GQ_OK) g->status = code;
+  return GQ_NONE;
+}
+
+int gq_graph_status(const gq_graph *g) { return g->status; }
+int gq_graph_size(const gq_graph *g) { return g->size; }
+int gq_graph_inputs(const gq_graph *g) { return g->ninput; }
+int gq_graph_outputs(const gq_graph *g) { return g->noutput; }
+gq_ref gq_graph_input(const gq_graph *g, int i) { return i >= 0 && i < g->ninput ? g->input[i] : GQ_NONE; }
+gq_ref gq_graph_output(const gq_graph *g, int i) { return i >= 0 && i < g->noutput ? g->output[i] : GQ_NONE; }
+
+/* After a failure refs are GQ_NONE; reading such a node is harmless. */
+const gq_node *gq_graph_node(const gq_graph *g, gq_ref r) {
+  static const gq_node none = { .op = GQ_NOP, .dtype = GQ_F32 };
+  return r >= 0 && r < g->size ? gq_at(g, r) : &none;
+}
+
+void gq_graph_set_outputs(gq_graph *g, int n, const gq_ref *out) {
+  for (int i = 0; i < n; i++)
+    if (out[i] < 0 || out[i] >= g->size) {
+      if (g->status == GQ_OK) gq_graph_fail(g, gq_fail(GQ_EARG, "output %d of a graph is no node of it", i + 1));
+      return;
+    }
+  gq_ref *copy = gq_alloc((size_t)(n + 1) * sizeof *copy);
+  if (!copy) {
+    gq_graph_fail(g, gq_nomem((size_t)(n + 1) * sizeof *copy));
+    return;
+  }
+  if (n) memcpy(copy, out, (size_t)n * sizeof *copy);
+  gq_free(g->output);
+  g->output = copy;
+  g->noutput = n;
+}
+
+/* ---- sharing ---- */
+
+static uint32_t mix(uint32_t h, uint64_t x) {
+  x = (x ^ h) * 0x9e3779b97f4a7c15u;
+  return (uint32_t)(x >> 32) ^ (uint32_t)x;
+}
+
+/* Not all of attr: what is left out only makes a collision likelier. */
+static uint32_t hash_node(const gq_node *n, const gq_ref *args) {
+  uint64_t bits;
+  memcpy(&bits, &n->attr.x, sizeof bits);
+  uint32_t h = mix((uint32_t)n->op * 31 + (uint32_t)n->dtype, bits);
+  h = mix(h, (uint64_t)(uint32_t)n->attr.axis << 32 | (uint32_t)n->attr.flags);
+  for (int i = 0; i < n->nargs; i++) h = mix(h, (uint32_t)args[i]);
+  for (int i = 0; i < n->shape.ndim; i++) h = mix(h, (uint64_t)n->shape.dim[i]);
+  if (n->op == GQ_OP_SLICE || n->op == GQ_OP_PAD)
+    for (int i = 0; i < n->shape.ndim; i++) h = mix(h, (uint64_t)n->attr.start[i]);
+  return h;
+}
+
+static bool same_node(const gq_node *a, const gq_node *b, const gq_ref *args) {
+  return a->op == b->op && a->dtype == b->dtype && a->nargs == b->nargs &&
+         memcmp(a->args, args, (size_t)b->nargs * sizeof *args) == 0 && gq_shape_equal(a->shape, b->shape) &&
+         memcmp(&a->attr, &b->attr, sizeof a->attr) == 0;
+}
+
+static gq_ref find(const gq_graph *g, uint32_t h, const gq_node *n, const gq_ref *args) {
+  if (!g->nslot) return GQ_NONE;
+  for (uint32_t i = h & (g->nslot - 1); g->slot[i].ref != GQ_NONE; i = (i + 1) & (g->nslot - 1))
+    if (g->slot[i].hash == h && same_node(gq_at(g, g->slot[i].ref), n, args)) return g->slot[i].ref;
+  return GQ_NONE;
+}
+
+gq_ref gq_graph_find(const gq_graph *g, const gq_node *n, const gq_ref *args) {
+  return find(g, hash_node(n, args), n, args);
+}
+
+static void put(gq_graph *g, uint32_t h, gq_ref r) {
+  uint32_t i = h & (g->nslot - 1);
+  while (g->slot[i].ref != GQ_NONE) i = (i + 1) & (g->nslot - 1);
+  g->slot[i].hash = h;
+  g->slot[i].ref = r;
+}
+
+static bool grow_slots(gq_graph *g) {
+  uint32_t old = g->nslot, n = old ? 2 * old : 32;
+  struct gq_slot *from = g->slot, *to = gq_alloc(n * sizeof *to);
+  if (!to) return false;
+  for (uint32_t i = 0; i < n; i++) to[i].ref = GQ_NONE;
+  g->slot = to;
+  g->nslot = n;
+  for (uint32_t i = 0; i < old; i++)
+    if (from[i].ref != GQ_NONE) put(g, from[i].hash, from[i].ref);
+  gq_free(from);
+  return true;
+}
+
+/* Operand list of a node with more than 3 of them: kept by the graph, first word links them. */
+static gq_ref *new_list(gq_graph *g, int n, const gq_ref *args) {
+  char *p = gq_alloc(sizeof(void *) + (size_t)n * sizeof *args);
+  if (!p) return NULL;
+  memcpy(p, &g->lists, sizeof(void *));
+  g->lists = p;
+  memcpy(p + sizeof(void *), args, (size_t)n * sizeof *args);
+  return (gq_ref *)(void *)(p + sizeof(void *));
+}
+
+static gq_node *new_node(gq_graph *g) {
+  uint32_t u = (uint32_t)g->size / GQ_FIRST_CHUNK + 1;
+  int k = 31 - __builtin_clz(u);
+  if (k >= GQ_CHUNKS) return NULL;
+  if (!g->chunk[k]) g->chunk[k] = gq_alloc(((size_t)GQ_FIRST_CHUNK << k) * sizeof(gq_node));
+  return g->chunk[k] ? &g->chunk[k][g->size - GQ_FIRST_CHUNK * ((1 << k) - 1)] : NULL;
+}
+
+gq_ref gq_graph_add(gq_graph *g, const gq_node *n, const gq_ref *args) {
+  uint32_t h = hash_node(n, args);
+  gq_ref r = find(g, h, n, args);
+  if (r != GQ_NONE) return r;
+  if (2 * ((uint32_t)g->size + 1) > g->nslot && !grow_slots(g)) return gq_graph_fail(g, gq_nomem(16 * g->nslot));
+  gq_node *to = new_node(g);
+  if (!to) return gq_graph_fail(g, gq_nomem(2 * (size_t)g->size * sizeof *to));
+  *to = *n;
+  to->args = to->arg;
+  for (int i = 0; i < 3; i++) to->arg[i] = i < n->nargs ? args[i] : GQ_NONE;
+  if (n->nargs > 3 && !(to->args = new_list(g, n->nargs, args)))
+    return gq_graph_fail(g, gq_nomem((size_t)n->nargs * sizeof *args));
+  put(g, h, g->size);
+  return g->size++;
+}
+
+void gq_graph_needs(const gq_graph *g, int n, const gq_ref *refs, bool *need) {
+  memset(need, 0, (size_t)g->size);
+  for (int i = 0; i < n; i++)
+    if (refs[i] != GQ_NONE) need[refs[i]] = true;
+  for (gq_ref r = g->size - 1; r >= 0; r--) {
+    const gq_node *node = gq_at(g, r);
+    for (int i = 0; need[r] && i < node->nargs; i++) need[node->args[i]] = true;
+  }
+}
+
+/* ---- text and bytes ---- */
+
+typedef struct buffer {
+  char *at;
+  size_t n, room;
+  bool failed;
+} buffer;
+
+static void put_bytes(buffer *b, const void *p, size_t n) {
+  if (b->failed) return;
+  if (b->n + n > b->room) {
+    size_t room = 2 * (b->room + n) + 256;
+    char *at = gq_realloc(b->at, room);
+    if (!at) {
+      b->failed = true;
+      return;
+    }
+    b->at = at;
+    b->room = room;
+  }
+  memcpy(b->at + b->n, p, n);
+  b->n += n;
+}
+
+__attribute__((format(printf, 2, 3))) static void put_text(buffer *b, const char *fmt, ...) {
+  char text[256];
+  va_list args;
+  va_start(args, fmt);
+  int n = vsnprintf(text, sizeof text, fmt, args);
+  va_end(args);
+  put_bytes(b, text, (size_t)n < sizeof text ? (size_t)n : sizeof text - 1);
+}
+
+static void put_axes(buffer *b, int mask) {
+  put_text(b, " dims");
+  for (int i = 0; i < GQ_MAXDIM; i++)
+    if (mask >> i & 1) put_text(b, " %d", i + 1);
+}
+
+static void put_range(buffer *b, const gq_node *n) {
+  for (int i = 0; i < n->shape.ndim; i++)
+    put_text(b, "%s%lld:%lld", i ? ", " : " from ", (long long)n->attr.start[i] + 1, (long long)n->attr.step[i]);
+}
+
+static void put_attr(buffer *b, const gq_node *n) {
+  switch (n->op) {
+    case GQ_OP_INPUT: put_text(b, " %d", n->attr.axis + 1); break;
+    case GQ_OP_CONST: put_text(b, " %.17g", n->attr.x); break;
+    case GQ_OP_MATMUL:
+      put_text(b, "%s%s", n->attr.flags & GQ_TA ? " a'" : "", n->attr.flags & GQ_TB ? " b'" : "");
+      break;
+    case GQ_OP_SUM:
+    case GQ_OP_AMAX:
+    case GQ_OP_AMIN: put_axes(b, n->attr.flags); break;
+    case GQ_OP_PERMUTE:
+      put_text(b, " dims");
+      for (int i = 0; i < n->shape.ndim; i++) put_text(b, " %d", n->attr.perm[i] + 1);
+      break;
+    case GQ_OP_SLICE:
+    case GQ_OP_PAD: put_range(b, n); break;
+    case GQ_OP_ARGMAX:
+    case GQ_OP_ARGMIN:
+    case GQ_OP_CAT:
+    case GQ_OP_INDEX_SELECT:
+    case GQ_OP_INDEX_ADD:
+    case GQ_OP_GATHER:
+    case GQ_OP_SCATTER_ADD: put_text(b, " dim %d", n->attr.axis + 1); break;
+    default: break;
+  }
+}
+
+char *gq_graph_print(const gq_graph *g) {
+  buffer b = { 0 };
+  char text[200];
+  for (gq_ref r = 0; r < g->size; r++) {
+    const gq_node *n = gq_at(g, r);
+    put_text(&b, "%%%d = %s", r, gq_ops[n->op].name);
+    for (int i = 0; i < n->nargs; i++) put_text(&b, " %%%d", n->args[i]);
+    put_attr(&b, n);
+    put_text(&b, " : %s %s\n", gq_dtype_name(n->dtype), gq_shape_text(n->shape, text, sizeof text));
+  }
+  for (int i = 0; i < g->noutput; i++) put_text(&b, "%s%%%d", i ? ", " : "return ", g->output[i]);
+  put_bytes(&b, g->noutput ? "\n" : "", g->noutput ? 2 : 1);
+  if (b.failed) gq_free(b.at), b.at = NULL;
+  return b.at;
+}
+
+/* Whatever an op does not use is zero, so a node is told by its op, operands, dtype, shape and a
+** few words of attr. */
+static void put_node(buffer *b, const gq_node *n) {
+  int32_t head[5] = { n->op, n->dtype, n->nargs, n->attr.axis, n->attr.flags };
+  put_bytes(b, head, sizeof head);
+  put_bytes(b, n->args, (size_t)n->nargs * sizeof *n->args);
+  put_bytes(b, &n->shape.ndim, sizeof n->shape.ndim);
+  put_bytes(b, n->shape.dim, (size_t)n->shape.ndim * sizeof *n->shape.dim);
+  if (n->op == GQ_OP_CONST) put_bytes(b, &n->attr.x, sizeof n->attr.x);
+  if (n->op == GQ_OP_PERMUTE) put_bytes(b, n->attr.perm, sizeof n->attr.perm);
+  if (n->op == GQ_OP_SLICE || n->op == GQ_OP_PAD) {
+    put_bytes(b, n->attr.start, sizeof n->attr.start);
+    put_bytes(b, n->attr.step, sizeof n->attr.step);
+  }
+}
+
+int gq_graph_key(const gq_graph *g, char **bytes, size_t *n) {
+  if (g->status != GQ_OK) return g->status;
+  buffer b = { 0 };
+  put_bytes(&b, &g->size, sizeof g->size);
+  for (gq_ref r = 0; r < g->size; r++) put_node(&b, gq_at(g, r));
+  put_bytes(&b, &g->noutput, sizeof g->noutput);
+  put_bytes(&b, g->output, (size_t)g->noutput * sizeof *g->output);
+  if (b.failed) {
+    gq_free(b.at);
+    return gq_nomem(2 * b.room);
+  }
+  *bytes = b.at;
+  *n = b.n;
+  return GQ_OK;
+}

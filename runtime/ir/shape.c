@@ -1,0 +1,368 @@
+/*
+** shape.c -- the dtype and shape that each operation gives, shared by graphs and by immediate
+** evaluation, so both refuse the same calls in the same words. Dimensions in texts count from 1.
+*/
+#include "internal.h"
+
+#include <string.h>
+
+typedef struct call {
+  gq_op op;
+  const char *name;
+  int nargs;
+  const gq_dtype *d;
+  const gq_shape *s;
+  const gq_attr *attr;
+  gq_dtype *dtype;
+  gq_shape *shape;
+} call;
+
+#define TEXT(s) gq_shape_text(s, (char[200]){ 0 }, 200)
+
+/* ---- dtypes ---- */
+
+static int same_dtype(const call *c, int i, int j) {
+  if (c->d[i] == c->d[j]) return GQ_OK;
+  return gq_fail(GQ_EDTYPE, "%s: %s and %s: convert one with :to(\"%s\")", c->name, gq_dtype_name(c->d[i]),
+                 gq_dtype_name(c->d[j]), gq_dtype_name(c->d[i] == GQ_BOOL ? c->d[j] : c->d[i]));
+}
+
+static int want_float(const call *c, int i) {
+  if (gq_is_float(c->d[i])) return GQ_OK;
+  return gq_fail(GQ_EDTYPE, "%s: %s tensor; expected float32 or float64", c->name, gq_dtype_name(c->d[i]));
+}
+
+static int want_number(const call *c, int i) {
+  if (c->d[i] != GQ_BOOL) return GQ_OK;
+  return gq_fail(GQ_EDTYPE, "%s: bool tensor; expected float32, float64 or int64", c->name);
+}
+
+static int want_index(const call *c, int i) {
+  if (c->d[i] == GQ_I64) return GQ_OK;
+  return gq_fail(GQ_EDTYPE, "%s: indices are %s; expected int64: convert with :to(\"int64\")", c->name,
+                 gq_dtype_name(c->d[i]));
+}
+
+static bool takes_int(gq_op op) {
+  switch (op) {
+    case GQ_OP_NEG:
+    case GQ_OP_ABS:
+    case GQ_OP_SIGN:
+    case GQ_OP_SQUARE:
+    case GQ_OP_ADD:
+    case GQ_OP_SUB:
+    case GQ_OP_MUL:
+    case GQ_OP_MAXIMUM:
+    case GQ_OP_MINIMUM: return true;
+    default: return false;
+  }
+}
+
+/* ---- element-wise ---- */
+
+static int broadcast(const call *c, gq_shape a, gq_shape b, gq_shape *out) {
+  if (gq_shape_equal(a, b)) {
+    *out = a;
+    return GQ_OK;
+  }
+  for (int i = 1; i <= a.ndim && i <= b.ndim; i++) {
+    int64_t x = a.dim[a.ndim - i], y = b.dim[b.ndim - i];
+    if (x != y && x != 1 && y != 1)
+      return gq_fail(GQ_ESHAPE, "%s: %s and %s do not broadcast: sizes %lld and %lld differ", c->name, TEXT(a), TEXT(b),
+                     (long long)x, (long long)y);
+  }
+  return gq_shape_broadcast(a, b, out);
+}
+
+static int infer_unary(call *c) {
+  GQ_TRY(takes_int(c->op) ? want_number(c, 0) : want_float(c, 0));
+  *c->dtype = c->d[0];
+  *c->shape = c->s[0];
+  return GQ_OK;
+}
+
+static int infer_binary(call *c) {
+  GQ_TRY(same_dtype(c, 0, 1));
+  GQ_TRY(takes_int(c->op) ? want_number(c, 0) : want_float(c, 0));
+  *c->dtype = c->d[0];
+  return broadcast(c, c->s[0], c->s[1], c->shape);
+}
+
+static int infer_compare(call *c) {
+  GQ_TRY(same_dtype(c, 0, 1));
+  if (c->op != GQ_OP_EQ && c->op != GQ_OP_NE) GQ_TRY(want_number(c, 0));
+  *c->dtype = GQ_BOOL;
+  return broadcast(c, c->s[0], c->s[1], c->shape);
+}
+
+static int infer_where(call *c) {
+  if (c->d[0] != GQ_BOOL)
+    return gq_fail(GQ_EDTYPE, "where: condition is %s; expected bool, as :gt or :eq give", gq_dtype_name(c->d[0]));
+  GQ_TRY(same_dtype(c, 1, 2));
+  *c->dtype = c->d[1];
+  gq_shape s;
+  GQ_TRY(broadcast(c, c->s[1], c->s[2], &s));
+  return broadcast(c, c->s[0], s, c->shape);
+}
+
+static int infer_cast(call *c) {
+  if ((unsigned)c->attr->dtype >= GQ_NDTYPE) return gq_fail(GQ_EDTYPE, "cast: unknown dtype");
+  *c->dtype = c->attr->dtype;
+  *c->shape = c->s[0];
+  return GQ_OK;
+}
+
+/* ---- products and reductions ---- */
+
+static gq_shape leading(gq_shape s) {
+  s.ndim -= 2;
+  return s;
+}
+
+static int infer_matmul(call *c) {
+  gq_shape a = c->s[0], b = c->s[1], lead;
+  GQ_TRY(same_dtype(c, 0, 1));
+  GQ_TRY(want_float(c, 0));
+  if (a.ndim < 2 || b.ndim < 2)
+    return gq_fail(GQ_ESHAPE, "matmul: %s by %s: expected at least 2 dimensions each", TEXT(a), TEXT(b));
+  bool ta = c->attr->flags & GQ_TA, tb = c->attr->flags & GQ_TB;
+  int64_t m = a.dim[a.ndim - (ta ? 1 : 2)], ka = a.dim[a.ndim - (ta ? 2 : 1)];
+  int64_t kb = b.dim[b.ndim - (tb ? 1 : 2)], n = b.dim[b.ndim - (tb ? 2 : 1)];
+  if (ka != kb)
+    return gq_fail(GQ_ESHAPE, "matmul: %s%s by %s%s: inner sizes %lld and %lld differ", TEXT(a),
+                   ta ? " transposed" : "", TEXT(b), tb ? " transposed" : "", (long long)ka, (long long)kb);
+  GQ_TRY(broadcast(c, leading(a), leading(b), &lead));
+  lead.dim[lead.ndim] = m;
+  lead.dim[lead.ndim + 1] = n;
+  lead.ndim += 2;
+  *c->dtype = c->d[0];
+  *c->shape = lead;
+  return GQ_OK;
+}
+
+static int want_axis(const call *c, gq_shape s) {
+  if (c->attr->axis >= 0 && c->attr->axis < s.ndim) return GQ_OK;
+  return gq_fail(GQ_ESHAPE, "%s: dimension %d of %s: expected 1 to %d", c->name, c->attr->axis + 1, TEXT(s), s.ndim);
+}
+
+/* Reduced dims become 1. An extremum of nothing is an error. */
+static int reduce(call *c, int mask, bool empty_ok) {
+  gq_shape s = c->s[0];
+  for (int i = 0; i < s.ndim; i++)
+    if (mask >> i & 1) s.dim[i] = 1;
+  for (int i = 0; !empty_ok && i < s.ndim; i++)
+    if (mask >> i & 1 && c->s[0].dim[i] == 0 && !gq_zero_dims(s))
+      return gq_fail(GQ_ESHAPE, "%s: dimension %d of %s is empty", c->name, i + 1, TEXT(c->s[0]));
+  *c->shape = s;
+  return GQ_OK;
+}
+
+static int infer_reduction(call *c) {
+  if (c->attr->flags < 0 || c->attr->flags >> c->s[0].ndim)
+    return gq_fail(GQ_ESHAPE, "%s: no such dimension in %s", c->name, TEXT(c->s[0]));
+  if (c->op != GQ_OP_SUM) GQ_TRY(want_number(c, 0));
+  *c->dtype = c->d[0] == GQ_BOOL ? GQ_I64 : c->d[0];
+  return reduce(c, c->attr->flags, c->op == GQ_OP_SUM);
+}
+
+static int infer_arg(call *c) {
+  GQ_TRY(want_number(c, 0));
+  GQ_TRY(want_axis(c, c->s[0]));
+  *c->dtype = GQ_I64;
+  return reduce(c, 1 << c->attr->axis, false);
+}
+
+/* ---- moving numbers ---- */
+
+static int infer_reshape(call *c) {
+  *c->dtype = c->d[0];
+  *c->shape = c->attr->shape;
+  GQ_TRY(gq_shape_check(c->attr->shape, c->d[0], NULL));
+  if (gq_numel(c->s[0]) == gq_numel(c->attr->shape)) return GQ_OK;
+  return gq_fail(GQ_ESHAPE, "reshape: %s has %lld numbers, %s needs %lld", TEXT(c->s[0]),
+                 (long long)gq_numel(c->s[0]), TEXT(c->attr->shape), (long long)gq_numel(c->attr->shape));
+}
+
+static int infer_permute(call *c) {
+  gq_shape s = c->s[0];
+  unsigned seen = 0;
+  for (int i = 0; i < s.ndim; i++) {
+    int p = c->attr->perm[i];
+    if (p < 0 || p >= s.ndim || seen >> p & 1)
+      return gq_fail(GQ_ESHAPE, "permute: expected each of the dimensions 1 to %d of %s once", s.ndim, TEXT(s));
+    seen |= 1u << p;
+    c->shape->dim[i] = s.dim[p];
+  }
+  c->shape->ndim = s.ndim;
+  *c->dtype = c->d[0];
+  return GQ_OK;
+}
+
+static int infer_expand(call *c) {
+  gq_shape from = c->s[0], to = c->attr->shape;
+  GQ_TRY(gq_shape_check(to, c->d[0], NULL));
+  bool ok = from.ndim <= to.ndim;
+  for (int i = 1; ok && i <= from.ndim; i++) {
+    int64_t x = from.dim[from.ndim - i];
+    ok = x == 1 || x == to.dim[to.ndim - i];
+  }
+  if (!ok) return gq_fail(GQ_ESHAPE, "expand: %s does not broadcast to %s", TEXT(from), TEXT(to));
+  *c->dtype = c->d[0];
+  *c->shape = to;
+  return GQ_OK;
+}
+
+/* Positions start, start + step, ... of each dim of `whole` hold the dims of `part`. */
+static int fits(const call *c, gq_shape whole, gq_shape part) {
+  if (part.ndim != whole.ndim)
+    return gq_fail(GQ_ESHAPE, "%s: %s and %s: expected as many dimensions", c->name, TEXT(whole), TEXT(part));
+  for (int i = 0; i < whole.ndim; i++) {
+    int64_t start = c->attr->start[i], step = c->attr->step[i], n = part.dim[i], size = whole.dim[i];
+    bool ok = start >= 0 && step > 0 && start <= size && (n == 0 || (start < size && (size - 1 - start) / step >= n - 1));
+    if (!ok)
+      return gq_fail(GQ_EINDEX, "%s: %lld numbers from %lld in steps of %lld do not fit dimension %d of %s", c->name,
+                     (long long)n, (long long)start + 1, (long long)step, i + 1, TEXT(whole));
+  }
+  return GQ_OK;
+}
+
+static int infer_range(call *c) {
+  GQ_TRY(gq_shape_check(c->attr->shape, c->d[0], NULL));
+  GQ_TRY(c->op == GQ_OP_SLICE ? fits(c, c->s[0], c->attr->shape) : fits(c, c->attr->shape, c->s[0]));
+  *c->dtype = c->d[0];
+  *c->shape = c->attr->shape;
+  return GQ_OK;
+}
+
+/* All but dimension `axis` agree. */
+static bool alike(gq_shape a, gq_shape b, int axis) {
+  if (a.ndim != b.ndim) return false;
+  a.dim[axis] = b.dim[axis];
+  return gq_shape_equal(a, b);
+}
+
+static int infer_cat(call *c) {
+  gq_shape s = c->s[0];
+  if (s.ndim == 0) return gq_fail(GQ_ESHAPE, "cat: operand 1 is 0-d; expected at least 1 dimension");
+  GQ_TRY(want_axis(c, s));
+  int axis = c->attr->axis;
+  for (int i = 1; i < c->nargs; i++) {
+    GQ_TRY(same_dtype(c, 0, i));
+    if (!alike(c->s[i], c->s[0], axis))
+      return gq_fail(GQ_ESHAPE, "cat: %s and %s (operands 1 and %d) differ outside dimension %d", TEXT(c->s[0]),
+                     TEXT(c->s[i]), i + 1, axis + 1);
+    s.dim[axis] += c->s[i].dim[axis];
+  }
+  *c->dtype = c->d[0];
+  *c->shape = s;
+  return gq_shape_check(s, c->d[0], NULL);
+}
+
+static int infer_index_select(call *c) {
+  GQ_TRY(want_index(c, 1));
+  GQ_TRY(want_axis(c, c->s[0]));
+  if (c->s[1].ndim != 1)
+    return gq_fail(GQ_ESHAPE, "%s: indices of shape %s; expected 1 dimension", c->name, TEXT(c->s[1]));
+  *c->dtype = c->d[0];
+  *c->shape = c->s[0];
+  c->shape->dim[c->attr->axis] = c->s[1].dim[0];
+  return gq_shape_check(*c->shape, c->d[0], NULL);
+}
+
+static int infer_index_add(call *c) {
+  int axis = c->attr->axis;
+  GQ_TRY(want_number(c, 0));
+  GQ_TRY(want_index(c, 1));
+  GQ_TRY(want_axis(c, c->attr->shape));
+  GQ_TRY(gq_shape_check(c->attr->shape, c->d[0], NULL));
+  if (!alike(c->s[0], c->attr->shape, axis))
+    return gq_fail(GQ_ESHAPE, "%s: %s into %s: they differ outside dimension %d", c->name, TEXT(c->s[0]),
+                   TEXT(c->attr->shape), axis + 1);
+  if (c->s[1].ndim != 1 || c->s[1].dim[0] != c->s[0].dim[axis])
+    return gq_fail(GQ_ESHAPE, "%s: indices of shape %s for dimension %d of %s; expected {%lld}", c->name,
+                   TEXT(c->s[1]), axis + 1, TEXT(c->s[0]), (long long)c->s[0].dim[axis]);
+  *c->dtype = c->d[0];
+  *c->shape = c->attr->shape;
+  return GQ_OK;
+}
+
+static int infer_gather(call *c) {
+  GQ_TRY(want_index(c, 1));
+  GQ_TRY(want_axis(c, c->s[0]));
+  if (!alike(c->s[1], c->s[0], c->attr->axis))
+    return gq_fail(GQ_ESHAPE, "gather: indices of shape %s for %s: expected the same sizes outside dimension %d",
+                   TEXT(c->s[1]), TEXT(c->s[0]), c->attr->axis + 1);
+  *c->dtype = c->d[0];
+  *c->shape = c->s[1];
+  return GQ_OK;
+}
+
+static int infer_scatter_add(call *c) {
+  GQ_TRY(want_number(c, 0));
+  GQ_TRY(want_index(c, 1));
+  GQ_TRY(want_axis(c, c->attr->shape));
+  GQ_TRY(gq_shape_check(c->attr->shape, c->d[0], NULL));
+  if (!gq_shape_equal(c->s[0], c->s[1]) || !alike(c->s[0], c->attr->shape, c->attr->axis))
+    return gq_fail(GQ_ESHAPE, "scatter_add: %s at indices of shape %s into %s: sizes do not agree", TEXT(c->s[0]),
+                   TEXT(c->s[1]), TEXT(c->attr->shape));
+  *c->dtype = c->d[0];
+  *c->shape = c->attr->shape;
+  return GQ_OK;
+}
+
+static int infer_leaf(call *c) {
+  if ((unsigned)c->attr->dtype >= GQ_NDTYPE) return gq_fail(GQ_EDTYPE, "%s: unknown dtype", c->name);
+  *c->dtype = c->attr->dtype;
+  *c->shape = c->op == GQ_OP_INPUT ? c->attr->shape : (gq_shape){ 0 };
+  return gq_shape_check(*c->shape, *c->dtype, NULL);
+}
+
+/* ---- the table ---- */
+
+static const struct rule {
+  int nargs; /* -1: one or more */
+  int (*infer)(call *c);
+} rules[GQ_NOP] = {
+#define GQ_UNARY(N, n, meta, f, doc) [GQ_OP_##N] = { 1, infer_unary },
+#define GQ_BINARY(N, n, meta, f, doc) [GQ_OP_##N] = { 2, infer_binary },
+#define GQ_COMPARE(N, n, f, doc) [GQ_OP_##N] = { 2, infer_compare },
+#define GQ_OTHER(N, n, doc)
+#include "ops.def"
+#undef GQ_UNARY
+#undef GQ_BINARY
+#undef GQ_COMPARE
+#undef GQ_OTHER
+  [GQ_OP_INPUT] = { 0, infer_leaf },
+  [GQ_OP_CONST] = { 0, infer_leaf },
+  [GQ_OP_WHERE] = { 3, infer_where },
+  [GQ_OP_CAST] = { 1, infer_cast },
+  [GQ_OP_MATMUL] = { 2, infer_matmul },
+  [GQ_OP_SUM] = { 1, infer_reduction },
+  [GQ_OP_AMAX] = { 1, infer_reduction },
+  [GQ_OP_AMIN] = { 1, infer_reduction },
+  [GQ_OP_ARGMAX] = { 1, infer_arg },
+  [GQ_OP_ARGMIN] = { 1, infer_arg },
+  [GQ_OP_RESHAPE] = { 1, infer_reshape },
+  [GQ_OP_PERMUTE] = { 1, infer_permute },
+  [GQ_OP_EXPAND] = { 1, infer_expand },
+  [GQ_OP_SLICE] = { 1, infer_range },
+  [GQ_OP_PAD] = { 1, infer_range },
+  [GQ_OP_CAT] = { -1, infer_cat },
+  [GQ_OP_INDEX_SELECT] = { 2, infer_index_select },
+  [GQ_OP_INDEX_ADD] = { 2, infer_index_add },
+  [GQ_OP_GATHER] = { 2, infer_gather },
+  [GQ_OP_SCATTER_ADD] = { 2, infer_scatter_add },
+};
+
+int gq_infer(gq_op op, int nargs, const gq_dtype *dtypes, const gq_shape *shapes, const gq_attr *attr_,
+             gq_dtype *dtype, gq_shape *shape) {
+  static const gq_attr none;
+  if ((unsigned)op >= GQ_NOP) return gq_fail(GQ_EARG, "no operation %d", (int)op);
+  const struct rule *r = &rules[op];
+  if (r->nargs >= 0 ? nargs != r->nargs : nargs < 1)
+    return gq_fail(GQ_EARG, "%s: %d operands; expected %s%d", gq_ops[op].name, nargs, r->nargs < 0 ? "at least " : "",
+                   r->nargs < 0 ? 1 : r->nargs);
+  memset(shape, 0, sizeof *shape);
+  call c = { op, gq_ops[op].name, nargs, dtypes, shapes, attr_ ? attr_ : &none, dtype, shape };
+  return r->infer(&c);
+}
