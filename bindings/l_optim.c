@@ -286,6 +286,14 @@ static const luaL_Reg meta[] = {
   { "__gc", opt_gc }, { "__close", opt_gc }, { "__len", opt_len }, { "__tostring", opt_tostring }, { NULL, NULL },
 };
 
+static const gqL_function functions[] = {
+  { "optimiser", optimiser, false,
+    "optimiser(kind, params, config): the core of gq.optim.adam, adamw, sgd and rmsprop" },
+  { "clip_grad_norm", clip_grad_norm, false,
+    "clip_grad_norm(params, max): scales the gradients to a joint norm of at most max; returns what it was" },
+  { NULL, NULL, false, NULL },
+};
+
 void gqL_open_optim(lua_State *L) {
   if (luaL_newmetatable(L, OPTIMISER)) {
     luaL_setfuncs(L, meta, 0);
@@ -298,8 +306,5 @@ void gqL_open_optim(lua_State *L) {
     lua_setfield(L, -2, "__gc");
   }
   lua_pop(L, 1);
-  lua_pushcfunction(L, optimiser);
-  lua_setfield(L, -2, "optimiser");
-  lua_pushcfunction(L, clip_grad_norm);
-  lua_setfield(L, -2, "clip_grad_norm");
+  gqL_register(L, functions);
 }

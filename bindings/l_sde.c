@@ -1,0 +1,303 @@
+/*
+** l_sde.c -- Brownian paths (gq.brownian), and the core of gq.sdeint and gq.wong_zakai, which
+** lua/gq/sde.lua dresses up.
+*/
+#include "bind.h"
+#include <math.h>
+#include <string.h>
+
+#define BROWNIAN "gq.brownian"
+
+/* ---- Brownian paths ---- */
+
+static gq_brownian **push_path(lua_State *L) {
+  gq_brownian **b = lua_newuserdatauv(L, sizeof *b, 0);
+  *b = NULL;
+  luaL_setmetatable(L, BROWNIAN);
+  return b;
+}
+
+static gq_brownian *check_path(lua_State *L, int arg) {
+  gq_brownian **b = luaL_checkudata(L, arg, BROWNIAN);
+  if (!*b) luaL_error(L, "brownian: the path was closed");
+  return *b;
+}
+
+static uint64_t opt_seed(lua_State *L, int arg) {
+  lua_getfield(L, arg, "seed");
+  bool given = !lua_isnil(L, -1);
+  lua_pop(L, 1);
+  return given ? (uint64_t)gqL_optint(L, arg, "seed", 0, INT64_MIN, INT64_MAX) : gqL_nextseed(L);
+}
+
+/* The value of a required key, left on the stack. */
+static int need(lua_State *L, int arg, const char *key, const char *what) {
+  if (lua_getfield(L, arg, key) == LUA_TNIL) luaL_error(L, "%s: option %s is missing", what, key);
+  return lua_gettop(L);
+}
+
+static double need_number(lua_State *L, int arg, const char *key, const char *what) {
+  need(L, arg, key, what);
+  lua_pop(L, 1);
+  return gqL_optnumber(L, arg, key, 0);
+}
+
+static void check_levy(lua_State *L, int arg) {
+  const char *area = gqL_optstring(L, arg, "levy_area", "none");
+  if (strcmp(area, "none") != 0)
+    luaL_error(L, "brownian: levy_area \"%s\" is not there: the methods of this version need \"none\"", area);
+}
+
+static int brownian(lua_State *L) {
+  static const char *const known[] = {"t0", "t1", "shape", "seed", "levy_area", "dtype", "tol", NULL};
+  if (!lua_istable(L, 1)) luaL_error(L, "brownian: %s given: expected a table {t0, t1, shape, seed}", gqL_typename(L, 1));
+  gqL_checkoptions(L, 1, known, "gq.brownian");
+  check_levy(L, 1);
+  double t0 = gqL_optnumber(L, 1, "t0", 0), t1 = need_number(L, 1, "t1", "brownian");
+  double tol = gqL_optnumber(L, 1, "tol", 0);
+  gq_shape shape = gqL_checkshape(L, need(L, 1, "shape", "brownian"));
+  gq_dtype d = gqL_optdtype(L, 1, "dtype");
+  uint64_t seed = opt_seed(L, 1);
+  gq_brownian **b = push_path(L);
+  gqL_retry(L, gq_brownian_new(t0, t1, shape, d, seed, tol, b));
+  return 1;
+}
+
+/* A new tensor for values of b, pushed; its float64 numbers are to be written. */
+static gq_tensor *push_values(lua_State *L, const gq_brownian *b) {
+  gq_tensor **h = gqL_pushtensor(L);
+  gqL_retry(L, gq_tensor_empty(GQ_F64, gq_brownian_shape(b), h));
+  return *h;
+}
+
+/* The float64 tensor on top in b's dtype. */
+static int push_cast(lua_State *L, const gq_brownian *b, gq_tensor *w) {
+  if (gq_brownian_dtype(b) != GQ_F64) {
+    gq_tensor **h = gqL_pushtensor(L);
+    gqL_retry(L, gq_tensor_empty(gq_brownian_dtype(b), w->shape, h));
+    gqL_try(L, gq_tensor_copy(*h, w));
+  }
+  gqL_counted(L);
+  return 1;
+}
+
+/* b(t) is W(t) - W(t0), b(s, t) is W(t) - W(s) */
+static int path_call(lua_State *L) {
+  gq_brownian *b = check_path(L, 1);
+  double s = gqL_checknumber(L, 2, "time"), t = lua_isnoneornil(L, 3) ? s : gqL_checknumber(L, 3, "time");
+  gq_tensor *w = push_values(L, b);
+  if (lua_isnoneornil(L, 3)) gqL_try(L, gq_brownian_value(b, t, gq_tensor_data(w)));
+  else gqL_try(L, gq_brownian_increment(b, s, t, gq_tensor_data(w)));
+  return push_cast(L, b, w);
+}
+
+static void push_shape(lua_State *L, gq_shape s) {
+  lua_createtable(L, s.ndim, 0);
+  for (int i = 0; i < s.ndim; i++) {
+    lua_pushinteger(L, s.dim[i]);
+    lua_rawseti(L, -2, i + 1);
+  }
+}
+
+static int path_index(lua_State *L) {
+  const gq_brownian *b = check_path(L, 1);
+  const char *key = luaL_checkstring(L, 2);
+  if (strcmp(key, "t0") == 0) lua_pushnumber(L, gq_brownian_t0(b));
+  else if (strcmp(key, "t1") == 0) lua_pushnumber(L, gq_brownian_t1(b));
+  else if (strcmp(key, "tol") == 0) lua_pushnumber(L, gq_brownian_tol(b));
+  else if (strcmp(key, "seed") == 0) lua_pushinteger(L, (lua_Integer)gq_brownian_seed(b));
+  else if (strcmp(key, "shape") == 0) push_shape(L, gq_brownian_shape(b));
+  else if (strcmp(key, "dtype") == 0) lua_pushstring(L, gq_dtype_name(gq_brownian_dtype(b)));
+  else return luaL_error(L, "brownian: no field '%s': there are t0, t1, shape, seed, dtype, tol", key);
+  return 1;
+}
+
+static int path_gc(lua_State *L) {
+  gq_brownian **b = luaL_checkudata(L, 1, BROWNIAN);
+  gq_brownian_free(*b);
+  *b = NULL;
+  return 0;
+}
+
+static int path_tostring(lua_State *L) {
+  gq_brownian **b = luaL_checkudata(L, 1, BROWNIAN);
+  char text[128];
+  if (!*b) return lua_pushliteral(L, "brownian (closed)"), 1;
+  lua_pushfstring(L, "brownian on [%f, %f], shape %s, seed %I", gq_brownian_t0(*b), gq_brownian_t1(*b),
+                  gq_shape_text(gq_brownian_shape(*b), text, sizeof text), (LUAI_UACINT)gq_brownian_seed(*b));
+  return 1;
+}
+
+/* ---- solving ---- */
+
+static int find_name(lua_State *L, const char *what, const char *given, const char *const *names) {
+  for (int i = 0; names[i]; i++)
+    if (strcmp(given, names[i]) == 0) return i;
+  const char *near = gqL_nearest(given, names);
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  for (int i = 0; names[i]; i++) {
+    if (i) luaL_addstring(&b, ", ");
+    luaL_addstring(&b, names[i]);
+  }
+  luaL_pushresult(&b);
+  return luaL_error(L, "%s \"%s\" is unknown%s%s%s: expected one of %s", what, given, near ? "; did you mean \"" : "",
+                    near ? near : "", near ? "\"?" : "", lua_tostring(L, -1));
+}
+
+static const gq_sde_method *opt_method(lua_State *L, int arg) {
+  const char *names[16] = {NULL}, *given = gqL_optstring(L, arg, "method", "reversible_heun");
+  const gq_sde_method *m = gq_sde_method_find(given);
+  for (int i = 0; i < gq_nsde_methods && i < 15; i++) names[i] = gq_sde_methods[i].name;
+  if (!m) find_name(L, "sdeint: method", given, names);
+  return m;
+}
+
+static void check_gradient(lua_State *L, int arg) {
+  const char *g = gqL_optstring(L, arg, "gradient", "none");
+  if (strcmp(g, "none") != 0)
+    luaL_error(L, "sdeint: gradient \"%s\" is not there, only \"none\": train with gq.odeint over gq.wong_zakai(sde, ...)", g);
+}
+
+/* Times from a table of numbers or a tensor; the array is a userdata left on the stack. */
+static double *check_times(lua_State *L, int arg, int *n) {
+  gq_tensor *t = gqL_totensor(L, arg);
+  if (t) gqL_checknumbers(L, t, "sdeint");
+  if (t ? t->shape.ndim != 1 : !lua_istable(L, arg))
+    luaL_error(L, "sdeint: times are %s: expected a list of numbers or a 1-d tensor", gqL_typename(L, arg));
+  int64_t count = t ? t->shape.dim[0] : (int64_t)lua_rawlen(L, arg);
+  if (count < 1 || count > 1 << 24) luaL_error(L, "sdeint: %I times given: expected at least one", (LUAI_UACINT)count);
+  double *out = lua_newuserdatauv(L, (size_t)count * sizeof *out, 0);
+  for (int64_t i = 0; i < count; i++) {
+    if (t) {
+      out[i] = gq_tensor_get(t, &i);
+      continue;
+    }
+    if (lua_rawgeti(L, arg, i + 1) != LUA_TNUMBER)
+      luaL_error(L, "sdeint: time %d is %s: expected a number", (int)i + 1, gqL_typename(L, lua_gettop(L)));
+    out[i] = lua_tonumber(L, -1);
+    lua_pop(L, 1);
+  }
+  *n = (int)count;
+  return out;
+}
+
+/* The captures of a trace as an array, a userdata left on the stack. */
+static gq_tensor **captures(lua_State *L, const gq_trace *tr, int *n) {
+  *n = gq_trace_captures(tr);
+  gq_tensor **list = lua_newuserdatauv(L, ((size_t)*n + 1) * sizeof *list, 0);
+  for (int i = 0; i < *n; i++) list[i] = gq_trace_capture(tr, i);
+  return list;
+}
+
+/* The path of opts.brownian, or a new one of this solve: fine enough for its steps. */
+static gq_brownian *opt_path(lua_State *L, int arg, const gq_sde_problem *p, double dt) {
+  if (lua_getfield(L, arg, "brownian") != LUA_TNIL) {
+    if (!luaL_testudata(L, -1, BROWNIAN))
+      luaL_error(L, "sdeint: brownian is %s: expected a path of gq.brownian", gqL_typename(L, lua_gettop(L)));
+    return check_path(L, lua_gettop(L));
+  }
+  double t0 = p->t[0], t1 = p->t[p->nt - 1], tol = 0x1p-18 * (t1 - t0);
+  gq_shape shape;
+  gqL_try(L, gq_sde_noise_shape(p, &shape));
+  uint64_t seed = opt_seed(L, arg);
+  if (!(t1 > t0)) t1 = t0 + 1;      /* no step will be taken */
+  gq_brownian **b = push_path(L);
+  gqL_retry(L, gq_brownian_new(t0, t1, shape, p->z0->dtype, seed, dt > 0 ? fmin(tol, dt / 16) : tol, b));
+  return *b;
+}
+
+static void push_info(lua_State *L, const gq_sde_info *info, const gq_sde_method *m) {
+  lua_createtable(L, 0, 6);
+  lua_pushstring(L, gq_status_name(info->status));
+  lua_setfield(L, -2, "status");
+  lua_pushstring(L, m->name);
+  lua_setfield(L, -2, "method");
+  lua_pushinteger(L, info->nfe);
+  lua_setfield(L, -2, "nfe");
+  lua_pushinteger(L, info->steps);
+  lua_setfield(L, -2, "steps");
+  lua_pushinteger(L, (lua_Integer)info->peak_bytes);
+  lua_setfield(L, -2, "peak_bytes");
+}
+
+/* core.sdeint(both, noise, calculus, z0, t, opts): both(t, z) returns drift and diffusion. */
+static int sdeint(lua_State *L) {
+  static const char *const known[] = {"method", "dt", "brownian", "gradient", "seed", NULL};
+  gq_sde_problem p = {.noise = (gq_noise)luaL_checkoption(L, 2, NULL, gq_noise_names),
+                      .calculus = (gq_calculus)luaL_checkoption(L, 3, NULL, gq_calculus_names)};
+  gq_sde_info info;
+  lua_settop(L, 6);
+  p.z0 = gqL_checktensor(L, 4);
+  gqL_checknumbers(L, p.z0, "sdeint");
+  if (!lua_istable(L, 6)) luaL_error(L, "sdeint: options are %s: expected a table with at least dt", gqL_typename(L, 6));
+  gqL_checkoptions(L, 6, known, "gq.sdeint");
+  check_gradient(L, 6);
+  const gq_sde_method *m = opt_method(L, 6);
+  double dt = need_number(L, 6, "dt", "sdeint");
+  p.t = check_times(L, 5, &p.nt);
+  *gqL_pushtensor(L) = gq_tensor_ref(p.z0);      /* the traced functions may free its handle */
+  const gq_dtype d[2] = {p.z0->dtype, p.z0->dtype};
+  const gq_shape s[2] = {{0}, p.z0->shape};
+  gq_trace *tr = gqL_trace(L, 1, 2, d, s, 2, "the drift and diffusion of gq.sdeint");
+  p.fg = gq_trace_graph(tr);
+  p.capture = captures(L, tr, &p.ncapture);
+  gq_brownian *w = opt_path(L, 6, &p, dt);
+  gq_tensor **z = gqL_pushtensor(L);
+  gqL_retry(L, gq_sdeint(&p, m, dt, w, z, &info));
+  gqL_counted(L);
+  push_info(L, &info, m);
+  return 2;
+}
+
+/* core.seed(seed or nil): itself, or the next one of gq.manual_seed's generator */
+static int seed(lua_State *L) {
+  if (lua_isnoneornil(L, 1)) lua_pushinteger(L, (lua_Integer)gqL_nextseed(L));
+  else lua_pushinteger(L, gqL_checkint(L, 1, INT64_MIN, INT64_MAX, "seed"));
+  return 1;
+}
+
+/* core.cosines(seed, cosines, shape, dtype): the coefficients xi of eq. (15) */
+static int cosines(lua_State *L) {
+  gq_dtype d = gqL_checkdtype(L, 4);
+  int64_t n = gqL_checkint(L, 2, 0, 1 << 20, "cosines");
+  gq_shape row = gqL_checkshape(L, 3), s = {.ndim = row.ndim + 1, .dim = {n}};
+  if (row.ndim >= GQ_MAXDIM) luaL_error(L, "cosines: the state has too many dimensions");
+  memcpy(s.dim + 1, row.dim, (size_t)row.ndim * sizeof *row.dim);
+  uint64_t key = (uint64_t)gqL_checkint(L, 1, INT64_MIN, INT64_MAX, "seed");
+  gq_tensor **xi = gqL_pushtensor(L), **cast;
+  gqL_retry(L, gq_tensor_empty(GQ_F64, s, xi));
+  gq_cosines(key, (int)n, (size_t)gq_numel(row), gq_tensor_data(*xi));
+  if (d != GQ_F64) {
+    cast = gqL_pushtensor(L);
+    gqL_retry(L, gq_tensor_empty(d, s, cast));
+    gqL_try(L, gq_tensor_copy(*cast, *xi));
+  }
+  gqL_counted(L);
+  return 1;
+}
+
+static const luaL_Reg meta[] = {
+  {"__gc", path_gc}, {"__close", path_gc}, {"__call", path_call}, {"__index", path_index}, {"__tostring", path_tostring}, {NULL, NULL},
+};
+
+static const gqL_function functions[] = {
+  {"brownian", brownian, false,
+   "brownian{t0 = 0, t1, shape, seed, tol}: a Brownian path; b(t) is W(t) - W(t0), b(s, t) is W(t) - W(s). "
+   "One seed is one path, whatever is asked first."},
+  {NULL, NULL, false, NULL},
+};
+
+void gqL_open_sde(lua_State *L) {
+  if (luaL_newmetatable(L, BROWNIAN)) luaL_setfuncs(L, meta, 0);
+  lua_pop(L, 1);
+  gqL_register(L, functions);
+  lua_getfield(L, -1, "core");
+  lua_pushcfunction(L, sdeint);
+  lua_setfield(L, -2, "sdeint");
+  lua_pushcfunction(L, cosines);
+  lua_setfield(L, -2, "cosines");
+  lua_pushcfunction(L, seed);
+  lua_setfield(L, -2, "seed");
+  lua_pop(L, 1);
+}

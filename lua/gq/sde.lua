@@ -1,0 +1,210 @@
+-- sde.lua -- stochastic differential equations: gq.sde, gq.sdeint, gq.wong_zakai.
+
+local gq = ...
+local core = gq.core
+
+local noises = { diagonal = true, scalar = true, additive = true, general = true }
+local calculi = { stratonovich = true, ito = true }
+
+local function one_of(o, key, set, default, what)
+  local v = core.need(o, key, "string", default, what, 3)
+  if set[v] then return v end
+  local names = {}
+  for k in next, set do names[#names + 1] = k end
+  table.sort(names)
+  local near = core.nearest(v, names)
+  error(("%s: option %s: one of %s expected, got %q%s"):format(what, key, table.concat(names, ", "), v,
+    near and (", did you mean %q?"):format(near) or ""), 3)
+end
+
+-- ---- the equation ----
+
+-- dz = f(t, z) dt + g(t, z) dW, or o dW with calculus = "stratonovich".
+local Sde = {}
+Sde.__index = Sde
+Sde.__name = "gq.sde"
+
+-- Parameters of drift and diffusion where they are modules; each once.
+function Sde:parameters()
+  local list, seen = {}, {}
+  for _, f in ipairs { self.drift, self.diffusion } do
+    if type(f) == "table" and f.parameters then
+      for _, p in ipairs(f:parameters()) do
+        if not seen[p] then
+          seen[p] = true
+          list[#list + 1] = p
+        end
+      end
+    end
+  end
+  return list
+end
+
+function Sde:__tostring()
+  return ("sde: %s noise, %s"):format(self.noise, self.calculus)
+end
+
+function gq.sde(o)
+  local what = "gq.sde"
+  core.options(o, "drift diffusion noise calculus", what)
+  o = o or {}
+  return setmetatable({
+    drift = core.need(o, "drift", "callable", nil, what),
+    diffusion = core.need(o, "diffusion", "callable", nil, what),
+    noise = one_of(o, "noise", noises, "diagonal", what),
+    calculus = one_of(o, "calculus", calculi, "stratonovich", what),
+  }, Sde)
+end
+
+local function check_sde(sde, what)
+  if getmetatable(sde) ~= Sde then
+    error(("%s: argument 1: an SDE made by gq.sde{drift, diffusion} expected, got %s"):format(what,
+      core.describe(sde)), 3)
+  end
+end
+
+-- ---- forward solves ----
+
+function gq.sdeint(sde, z0, t, opts)
+  check_sde(sde, "gq.sdeint")
+  local drift, diffusion = sde.drift, sde.diffusion
+  return core.sdeint(function(time, z) return drift(time, z), diffusion(time, z) end, sde.noise, sde.calculus, z0, t,
+    opts)
+end
+
+-- ---- Wong-Zakai: an SDE as an ODE over smooth noise ----
+
+-- dz/dt = f(t, z) + g(t, z) dB/dt with the Karhunen-Loeve sum of eq. (15),
+--   dB/dt = sqrt(2 / c) sum_i xi_i cos((i - 1/2) pi (t - t0) / c),  c = t1 - t0:
+-- a {1, m} row of cosines by xi as {m, numbers}, so that one small product serves the whole state.
+local Field = {}
+Field.__index = Field
+Field.__name = "gq.wong_zakai"
+
+-- (i - 1/2) pi / c and sqrt(2 / c) for a dtype, made once.
+local function basis(self, dtype)
+  local b = self._basis[dtype]
+  if b then return b end
+  local c, w = self.t1 - self.t0, {}
+  for i = 1, self.cosines do w[i] = (i - 0.5) * math.pi / c end
+  b = gq.tensor({ w }, { dtype = dtype })
+  self._basis[dtype] = b
+  return b
+end
+
+-- The draw for noise of one shape: given, or made at first need and kept until redraw.
+local function draw(self, shape, dtype)
+  local want = { self.cosines, table.unpack(shape) }
+  local name = table.concat(want, ",")
+  if self.xi then
+    if table.concat(self.xi.shape, ",") ~= name then
+      error(("gq.wong_zakai: xi has shape {%s}: this state and noise need {%s}"):format(
+        table.concat(self.xi.shape, ", "), table.concat(want, ", ")), 0)
+    end
+    return self.xi
+  end
+  name = name .. dtype
+  local xi = self._draws[name]
+  if not xi then
+    xi = core.cosines(self.seed, self.cosines, shape, dtype)
+    self._draws[name] = xi
+  end
+  return xi
+end
+
+-- dB/dt at t, of a shape: a {1, m} by {m, n} product.
+local function noise(self, t, shape, dtype)
+  local n, c = 1, self.t1 - self.t0
+  for _, d in ipairs(shape) do n = n * d end
+  local row = gq.cos(basis(self, dtype) * (t - self.t0)) * math.sqrt(2 / c)
+  return row:matmul(draw(self, shape, dtype):reshape { self.cosines, n }):reshape(shape)
+end
+
+local function scalar_shape(z)
+  local shape = z.shape
+  if #shape > 0 then shape[#shape] = 1 end
+  return shape
+end
+
+-- g dB/dt for g {.., d, m} or {d, m}: dB/dt has shape {.., m}.
+local function matrix_product(self, g, t, z)
+  local shape = z.shape
+  if #shape == 0 or g:dim() < 2 then
+    error(("gq.wong_zakai: the diffusion has shape {%s}: %s noise needs {.., d, m}"):format(
+      table.concat(g.shape, ", "), self.sde.noise), 0)
+  end
+  local m = g.shape[g:dim()]
+  shape[#shape] = m
+  local b = noise(self, t, shape, z.dtype):unsqueeze(#shape)
+  return (g * b):sum(#shape + 1)
+end
+
+local function product(self, g, t, z)
+  local kind = self.sde.noise
+  if kind == "additive" or kind == "general" then return matrix_product(self, g, t, z) end
+  if kind == "diagonal" then return g * noise(self, t, z.shape, z.dtype) end
+  if g:dim() == z:dim() + 1 then g = g:squeeze(-1) end
+  return g * noise(self, t, scalar_shape(z), z.dtype)
+end
+
+function Field:__call(t, z)
+  local f = self.sde.drift(t, z)
+  if self.cosines == 0 then return f end
+  return f + product(self, self.sde.diffusion(t, z), t, z)
+end
+
+-- A new draw: of `seed`, or of the next seed of gq.manual_seed's generator. Returns itself.
+function Field:redraw(seed)
+  self.seed = core.seed(seed)
+  self.xi, self._draws = nil, {}
+  return self
+end
+
+function Field:parameters() return self.sde:parameters() end
+
+function Field:__tostring()
+  return ("wong_zakai: %d cosines on [%g, %g]"):format(self.cosines, self.t0, self.t1)
+end
+
+local function check_xi(o, what)
+  local xi = core.need(o, "xi", "tensor", nil, what, 3)
+  if #xi.shape < 1 then error(what .. ": xi: shape {cosines, ...} expected, got a single number", 3) end
+  if o.cosines and o.cosines ~= xi.shape[1] then
+    error(("%s: xi holds %d cosines, but cosines = %s"):format(what, xi.shape[1], tostring(o.cosines)), 3)
+  end
+  if o.seed then error(what .. ": give xi or seed, not both", 3) end
+  return xi, xi.shape[1]
+end
+
+local function check_calculus(sde, what)
+  if sde.calculus == "stratonovich" then return end
+  error(what .. ": smooth noise converges to the Stratonovich solution, and this SDE is Ito: subtract the "
+    .. "correction (1/2) g dg/dz from its drift and say calculus = \"stratonovich\"", 3)
+end
+
+function gq.wong_zakai(sde, o)
+  local what = "gq.wong_zakai"
+  check_sde(sde, what)
+  core.options(o, "cosines t0 t1 seed xi expansion", what)
+  o = o or {}
+  check_calculus(sde, what)
+  one_of(o, "expansion", { ["karhunen-loeve"] = true }, "karhunen-loeve", what)
+  local t0, t1 = core.need(o, "t0", "number", nil, what), core.need(o, "t1", "number", nil, what)
+  if not (t1 > t0 and t1 - t0 < math.huge) then
+    error(("%s: t0 is %s and t1 is %s: two times expected, the first one smaller"):format(what, t0, t1), 2)
+  end
+  local self = { sde = sde, t0 = t0, t1 = t1, _basis = {}, _draws = {} }
+  if o.xi ~= nil then
+    self.xi, self.cosines = check_xi(o, what)
+  else
+    self.cosines = core.need(o, "cosines", "integer", 10, what)
+    if self.cosines < 0 then error(what .. ": cosines: an integer of at least 0 expected", 2) end
+    self.seed = core.seed(o.seed and core.need(o, "seed", "integer", nil, what))
+  end
+  return setmetatable(self, Field)
+end
+
+gq.docs[gq.sde] = "gq.sde{drift = f, diffusion = g, noise = 'diagonal'|'scalar'|'additive'|'general', calculus = "
+  .. "'stratonovich'|'ito'}: dz = f(t, z) dt + g(t, z) dW"
+gq.docs[gq.sdeint] = "gq.sdeint(sde, z0, t, {dt, method = 'reversible_heun', brownian, seed}): states at the times t, info"
+gq.docs[gq.wong_zakai] = "gq.wong_zakai(sde, {cosines = 10, t0, t1, seed | xi}): dynamics for gq.odeint over smooth noise"
