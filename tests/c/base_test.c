@@ -1,0 +1,285 @@
+/*
+** base_test.c -- runtime/base: messages, the allocator and its faults, Philox against published
+** answers, the distribution of what is drawn from it, and the thread pool.
+*/
+#include "runtime/base/base.h"
+#include "check.h"
+
+#include <math.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static void test_status(void) {
+  CHECK(strcmp(gq_status_name(GQ_OK), "ok") == 0);
+  CHECK(strcmp(gq_status_name(GQ_EMAXSTEPS), "max_steps") == 0);
+  CHECK(strcmp(gq_status_name(-1), "unknown") == 0 && strcmp(gq_status_name(GQ_NSTATUS), "unknown") == 0);
+  CHECK(gq_fail(GQ_ESHAPE, "%d by %d", 2, 3) == GQ_ESHAPE);
+  CHECK(strcmp(gq_message(), "2 by 3") == 0);
+  gq_fail(GQ_EINDEX, "index 0");
+  CHECK(strcmp(gq_message(), "index 0; indices count from 1") == 0);
+  gq_fail(GQ_EINDEX, "f: %s", gq_message());      /* its own text, and the hint once */
+  CHECK(strcmp(gq_message(), "f: index 0; indices count from 1") == 0);
+  char long_text[4000];
+  memset(long_text, 'x', sizeof long_text);
+  long_text[sizeof long_text - 1] = '\0';
+  gq_fail(GQ_ENOMEM, "%s", long_text);
+  CHECK(strlen(gq_message()) == 1023);
+}
+
+static void test_alloc(void) {
+  size_t bytes = gq_live_bytes(), blocks = gq_live_blocks(), calls = gq_alloc_count();
+  static const size_t sizes[] = { 0, 1, 63, 64, 65, 4097 };
+  char *p[6];
+  for (int i = 0; i < 6; i++) {
+    p[i] = gq_alloc(sizes[i]);
+    CHECK(p[i] && (uintptr_t)p[i] % 64 == 0);
+    memset(p[i], i, sizes[i]);
+  }
+  CHECK(gq_live_blocks() == blocks + 6 && gq_alloc_count() == calls + 6);
+  CHECK(gq_live_bytes() == bytes + 0 + 1 + 63 + 64 + 65 + 4097);
+  p[2] = gq_realloc(p[2], 1000);
+  CHECK(p[2][0] == 2 && p[2][62] == 2 && (uintptr_t)p[2] % 64 == 0);
+  p[2] = gq_realloc(p[2], 10);
+  CHECK(p[2][9] == 2);
+  for (int i = 0; i < 6; i++) gq_free(p[i]);
+  gq_free(NULL);
+  CHECK(gq_live_bytes() == bytes && gq_live_blocks() == blocks);
+  gq_peak_reset();
+  gq_free(gq_alloc(12345));
+  CHECK(gq_peak_bytes() == bytes + 12345);
+  char *zero = gq_calloc(100, 7);
+  bool all = true;
+  for (int i = 0; i < 700; i++) all = all && zero[i] == 0;
+  CHECK(all);
+  gq_free(zero);
+  CHECK(gq_calloc(SIZE_MAX / 2, 3) == NULL);
+  CHECK(gq_alloc(SIZE_MAX) == NULL && gq_alloc(PTRDIFF_MAX) == NULL);
+  size_t out;
+  CHECK(!gq_size_mul(SIZE_MAX, 2, &out) && !gq_size_add(SIZE_MAX, 1, &out));
+  CHECK(gq_size_mul(6, 7, &out) && out == 42);
+  CHECK(gq_live_bytes() == bytes && gq_live_blocks() == blocks);
+}
+
+static void test_faults(void) {
+  char *kept = gq_strdup("kept");
+  gq_alloc_fail(2, false);
+  void *a = gq_alloc(1), *b = gq_alloc(1), *c = gq_alloc(1), *d = gq_alloc(1);
+  CHECK(a && b && !c && d);
+  gq_free(a), gq_free(b), gq_free(d);
+  gq_alloc_fail(0, true);
+  CHECK(!gq_alloc(1) && !gq_calloc(1, 1) && !gq_strdup("x") && !gq_realloc(kept, 100));
+  gq_arena arena;
+  CHECK(gq_arena_init(&arena, 100) == GQ_ENOMEM);
+  gq_arena_done(&arena);
+  gq_alloc_fail(-1, false);
+  CHECK(strcmp(kept, "kept") == 0);
+  gq_free(kept);
+}
+
+static void test_arena(void) {
+  gq_arena a;
+  CHECK(gq_arena_init(&a, 1000) == GQ_OK);
+  char *p = gq_arena_get(&a, 10), *q = gq_arena_get(&a, 10);
+  CHECK(p && q == p + 64 && (uintptr_t)p % 64 == 0);
+  CHECK(!gq_arena_get(&a, 1000) && !gq_arena_get(&a, SIZE_MAX));
+  CHECK(gq_arena_get(&a, 1000 - 128));
+  CHECK(!gq_arena_get(&a, 1));
+  gq_arena_done(&a);
+  CHECK(a.base == NULL);
+}
+
+static void test_interrupt(void) {
+  CHECK(!gq_interrupted());
+  gq_interrupt();
+  CHECK(gq_interrupted());
+  gq_interrupt_clear();
+  CHECK(!gq_interrupted());
+}
+
+/* ---- Philox ---- */
+
+/* Random123's kat_vectors, philox4x32 10. */
+static void test_philox(void) {
+  static const struct {
+    uint32_t ctr[4];
+    gq_key key;
+    uint32_t want[4];
+  } known[] = {
+    { { 0, 0, 0, 0 }, { { 0, 0 } }, { 0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8 } },
+    { { 0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff },
+      { { 0xffffffff, 0xffffffff } },
+      { 0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd } },
+    { { 0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344 },
+      { { 0xa4093822, 0x299f31d0 } },
+      { 0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1 } },
+  };
+  for (int i = 0; i < 3; i++) {
+    uint32_t out[4];
+    gq_philox(known[i].ctr, known[i].key, out);
+    CHECK(memcmp(out, known[i].want, sizeof out) == 0);
+  }
+}
+
+/* A number depends on its index alone, however it is asked for. */
+static void test_random_access(void) {
+  enum { N = 97 };
+  gq_key key = gq_key_make(7, GQ_FOR_USER);
+  double all[N], one, part[N];
+  uint32_t words[N], word;
+  gq_random_normal(key, 3, 1000, N, all);
+  gq_random_u32(key, 3, 1000, N, words);
+  bool same = true;
+  for (int i = 0; i < N; i++) {
+    gq_random_normal(key, 3, 1000 + (uint64_t)i, 1, &one);
+    gq_random_u32(key, 3, 1000 + (uint64_t)i, 1, &word);
+    gq_random_normal(key, 3, 1000 + (uint64_t)i, (size_t)(N - i), part);
+    same = same && one == all[i] && word == words[i] && memcmp(part, all + i, sizeof(double) * (size_t)(N - i)) == 0;
+  }
+  CHECK(same);
+  gq_random_normal(key, 4, 1000, 1, &one);
+  CHECK(one != all[0]);
+  gq_random_normal(gq_key_make(8, GQ_FOR_USER), 3, 1000, 1, &one);
+  CHECK(one != all[0]);
+  gq_random_normal(gq_key_make(7, GQ_FOR_INIT), 3, 1000, 1, &one);
+  CHECK(one != all[0]);
+  gq_random_normal(gq_key_make(7 + (1ull << 32), GQ_FOR_USER), 3, 1000, 1, &one);
+  CHECK(one != all[0]);
+  gq_random_normal(key, UINT64_MAX, UINT64_MAX - 1, 2, part);      /* no overflow at the end */
+  CHECK(isfinite(part[0]) && isfinite(part[1]));
+}
+
+/* Moments of n draws lie within five standard errors. */
+static void test_distribution(void) {
+  enum { N = 200000 };
+  double *x = gq_alloc(N * sizeof *x), mean = 0, var = 0, fourth = 0, lag = 0, umean = 0, low = 1, high = 0;
+  gq_key key = gq_key_make(1, GQ_FOR_USER);
+  gq_random_normal(key, 0, 0, N, x);
+  for (int i = 0; i < N; i++) mean += x[i] / N, var += x[i] * x[i] / N, fourth += pow(x[i], 4) / N;
+  for (int i = 1; i < N; i++) lag += x[i] * x[i - 1] / N;
+  double unit = 5 / sqrt(N);
+  CHECK(fabs(mean) < unit && fabs(var - 1) < unit * sqrt(2) && fabs(fourth - 3) < unit * sqrt(96) && fabs(lag) < unit);
+  gq_random_uniform(key, 1, 0, N, x);
+  for (int i = 0; i < N; i++) umean += x[i] / N, low = fmin(low, x[i]), high = fmax(high, x[i]);
+  CHECK(fabs(umean - 0.5) < unit / sqrt(12) && low > 0 && high < 1);
+  gq_free(x);
+}
+
+/* ---- threads ---- */
+
+enum { ITEMS = 1000 };
+static atomic_int runs[ITEMS];
+static int owner[ITEMS];
+static __thread int me;
+
+static void touch(void *ctx, int i) {
+  atomic_fetch_add(&runs[i], 1);
+  (void)ctx;
+}
+
+/* Items i and i + threads run on the same thread. */
+static void mark(void *ctx, int i) {
+  if (me == 0) me = atomic_fetch_add((atomic_int *)ctx, 1);
+  owner[i] = me;
+}
+
+static void inner(void *ctx, int i) { ((int *)ctx)[i]++; }
+
+static void outer(void *ctx, int i) {
+  int counts[8] = { 0 };
+  gq_parallel(8, inner, counts);
+  for (int k = 0; k < 8; k++)
+    if (counts[k] == 1) atomic_fetch_add(&runs[i], 1);
+}
+
+static void reset(void) {
+  for (int i = 0; i < ITEMS; i++) atomic_store(&runs[i], 0);
+}
+
+static bool every(int n, int want) {
+  bool ok = true;
+  for (int i = 0; i < n; i++) ok = ok && atomic_load(&runs[i]) == want;
+  return ok;
+}
+
+static void test_threads(int n) {
+  static atomic_int names = 1;
+  CHECK(gq_set_threads(n) == GQ_OK && gq_threads() == n);
+  reset();
+  for (int round = 0; round < 200; round++) gq_parallel(round % 50, touch, NULL);
+  bool ok = true;
+  for (int i = 0; i < 50; i++) ok = ok && atomic_load(&runs[i]) == 4 * (49 - i);
+  CHECK(ok);
+  reset();
+  gq_parallel(ITEMS, touch, NULL);
+  CHECK(every(ITEMS, 1));
+  gq_parallel(ITEMS, mark, &names);
+  for (int i = n; i < ITEMS; i++) ok = ok && owner[i] == owner[i - n];
+  for (int i = 1; i < n; i++) ok = ok && owner[i] != owner[0];
+  CHECK(ok);
+  reset();
+  gq_parallel(40, outer, NULL);
+  CHECK(every(40, 8));
+  gq_parallel(0, touch, NULL);
+  gq_parallel(-3, touch, NULL);
+}
+
+static void change(void *ctx, int i) {
+  if (gq_set_threads(2) == GQ_OK) atomic_fetch_add((atomic_int *)ctx, 1);
+  (void)i;
+}
+
+/* After a sleep longer than any spinning, workers still come. */
+static void test_sleep(void) {
+  gq_set_threads(3);
+  for (int round = 0; round < 5; round++) {
+    usleep(20000);
+    reset();
+    gq_parallel(ITEMS, touch, NULL);
+    CHECK(every(ITEMS, 1));
+  }
+}
+
+static void test_fork(void) {
+  gq_set_threads(3);
+  gq_parallel(10, touch, NULL);
+  pid_t child = fork();
+  if (child == 0) {
+    reset();
+    gq_parallel(ITEMS, touch, NULL);
+    bool ok = every(ITEMS, 1) && gq_threads() == 1 && gq_set_threads(2) == GQ_OK;
+    gq_parallel(ITEMS, touch, NULL);
+    _exit(ok && every(ITEMS, 2) ? 0 : 1);
+  }
+  int status = -1;
+  waitpid(child, &status, 0);
+  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  reset();
+  gq_parallel(ITEMS, touch, NULL);
+  CHECK(every(ITEMS, 1));
+}
+
+int main(void) {
+  test_status();
+  test_alloc();
+  test_faults();
+  test_arena();
+  test_interrupt();
+  test_philox();
+  test_random_access();
+  test_distribution();
+  CHECK(gq_threads() >= 1);
+  static const int counts[] = { 1, 2, 3, 8, 2, 1 };
+  for (int i = 0; i < 6; i++) test_threads(counts[i]);
+  CHECK(gq_set_threads(0) == GQ_EARG && gq_set_threads(257) == GQ_EARG && gq_threads() == 1);
+  gq_set_threads(2);
+  atomic_int changed = 0;
+  gq_parallel(8, change, &changed);
+  CHECK(changed == 0 && gq_threads() == 2);
+  test_sleep();
+  test_fork();
+  gq_set_threads(1);
+  return CHECK_DONE();
+}
