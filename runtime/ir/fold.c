@@ -233,7 +233,7 @@ static gq_ref fold_slice(gq_graph *g, const gq_node *n, gq_ref a) {
   if (from->op != GQ_OP_SLICE) return GQ_NONE;
   gq_attr attr = n->attr;
   for (int i = 0; i < n->shape.ndim; i++) {
-    attr.start[i] = from->attr.start[i] + n->attr.start[i] * from->attr.step[i];
+    attr.start[i] = n->shape.dim[i] ? from->attr.start[i] + n->attr.start[i] * from->attr.step[i] : 0; /* an empty one starts anywhere */
     if (__builtin_mul_overflow(n->attr.step[i], from->attr.step[i], &attr.step[i])) return GQ_NONE;
   }
   return gq_emit(g, GQ_OP_SLICE, 1, from->arg, &attr);
