@@ -206,6 +206,7 @@ static bool every(int n, int want) {
 
 static void test_threads(int n) {
   static atomic_int names = 1;
+  CHECK(gq_threads() >= 1);
   CHECK(gq_set_threads(n) == GQ_OK && gq_threads() == n);
   reset();
   for (int round = 0; round < 200; round++) gq_parallel(round % 50, touch, NULL);
@@ -261,25 +262,28 @@ static void test_fork(void) {
   CHECK(every(ITEMS, 1));
 }
 
-int main(void) {
-  test_status();
-  test_alloc();
-  test_faults();
-  test_arena();
-  test_interrupt();
-  test_philox();
-  test_random_access();
-  test_distribution();
-  CHECK(gq_threads() >= 1);
-  static const int counts[] = { 1, 2, 3, 8, 2, 1 };
-  for (int i = 0; i < 6; i++) test_threads(counts[i]);
+static void test_thread_limits(void) {
   CHECK(gq_set_threads(0) == GQ_EARG && gq_set_threads(257) == GQ_EARG && gq_threads() == 1);
   gq_set_threads(2);
   atomic_int changed = 0;
   gq_parallel(8, change, &changed);
   CHECK(changed == 0 && gq_threads() == 2);
-  test_sleep();
-  test_fork();
+}
+
+int main(void) {
+  RUN(test_status());
+  RUN(test_alloc());
+  RUN(test_faults());
+  RUN(test_arena());
+  RUN(test_interrupt());
+  RUN(test_philox());
+  RUN(test_random_access());
+  RUN(test_distribution());
+  static const int counts[] = { 1, 2, 3, 8, 2, 1 };
+  for (int i = 0; i < 6; i++) RUN(test_threads(counts[i]));
+  RUN(test_thread_limits());
+  RUN(test_sleep());
+  RUN(test_fork());
   gq_set_threads(1);
-  return CHECK_DONE();
+  return DONE();
 }

@@ -129,6 +129,7 @@ static void grow(random_graph *r) {
   int a[3] = { (int)rnd((uint32_t)r->n), (int)rnd((uint32_t)r->n), (int)rnd((uint32_t)r->n) };
   const gq_node *x = gq_graph_node(r->g, r->ref[a[0]]);
   gq_attr attr = { 0 };
+  int before = r->n;
   switch (rnd(12)) {
     case 0: case 1: try_emit(r, PICK(smooth), 1, a, NULL, false); break;
     case 2: case 3: case 4: try_emit(r, PICK(binary), 2, a, NULL, true); break;
@@ -161,7 +162,7 @@ static void grow(random_graph *r) {
   /* positions are good indices */
   int last = r->n - 1;
   const gq_node *idx = gq_graph_node(r->g, r->ref[last]);
-  if (idx->op == GQ_OP_ARGMAX || idx->op == GQ_OP_ARGMIN) {
+  if (r->n > before && (idx->op == GQ_OP_ARGMAX || idx->op == GQ_OP_ARGMIN) && idx->args[0] == r->ref[a[0]]) {
     attr = (gq_attr){ .axis = idx->attr.axis };
     int g[2] = { a[0], last };
     try_emit(r, GQ_OP_GATHER, 2, g, &attr, true);

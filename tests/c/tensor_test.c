@@ -192,15 +192,15 @@ static void test_long_chain(void) {
 
 int main(void) {
   size_t before = gq_live_blocks();
-  test_shapes();
-  test_broadcast();
-  test_views();
-  test_copies();
-  test_conversions();
-  test_copy_hazards();
-  test_flatten();
-  test_no_memory();
-  test_long_chain();
-  CHECK(gq_live_blocks() == before);
-  return CHECK_DONE();
+  RUN(test_shapes());
+  RUN(test_broadcast());
+  RUN(test_views());
+  RUN(test_copies());
+  RUN(test_conversions());
+  RUN(test_copy_hazards());
+  RUN(test_flatten());
+  RUN(test_no_memory());
+  RUN(test_long_chain());
+  RUN(CHECK(gq_live_blocks() == before));
+  return DONE();
 }
