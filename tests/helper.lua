@@ -1,5 +1,5 @@
--- helper.lua -- what every spec may use: assert.close(got, want, rtol, atol).
--- got and want: numbers, nested tables of numbers, or tensors (anything with totable).
+-- helper.lua -- what every spec may use: assert.close(got, want, rtol, atol) on numbers, nested tables and
+-- tensors, and errors relative to a norm. Specs get the functions by require "tests.helper".
 
 local assert = require "luassert"
 local say = require "say"
@@ -40,4 +40,69 @@ end
 say:set("assertion.close.positive", "Expected values to be close")
 assert:register("assertion", "close", close, "assertion.close.positive")
 
-return { difference = difference }
+-- below(x, limit, what): x is a number under the limit (NaN is not).
+local function below(state, arguments)
+  local x, limit = arguments[1], arguments[2]
+  state.failure_message = ("%s: %s is not below %.6g"):format(tostring(arguments[3] or "value"),
+    type(x) == "number" and ("%.6g"):format(x) or tostring(x), limit)
+  return type(x) == "number" and x < limit
+end
+say:set("assertion.below.positive", "Expected a smaller number")
+assert:register("assertion", "below", below, "assertion.below.positive")
+
+-- Tensors in messages: their type and shape, not an address.
+assert:add_formatter(function(x)
+  local m = type(x) == "userdata" and getmetatable(x)
+  if type(m) == "table" and m.__name == "gq.tensor" or m == "gq.tensor" then return tostring(x) end
+end)
+
+local helper = { difference = difference }
+
+-- Every number in x (a number, nested tables, a tensor, or tables of these), in order.
+function helper.flatten(x, list)
+  list = list or {}
+  x = plain(x)
+  if type(x) == "table" then
+    for i = 1, #x do helper.flatten(x[i], list) end
+  else
+    list[#list + 1] = x
+  end
+  return list
+end
+
+function helper.rms(x)
+  local list, sum = helper.flatten(x), 0
+  for _, v in ipairs(list) do sum = sum + v * v end
+  return #list > 0 and math.sqrt(sum / #list) or 0
+end
+
+-- |got - want| / |want| in the Euclidean norm; absolute where want is zero.
+function helper.relative(got, want)
+  got, want = helper.flatten(got), helper.flatten(want)
+  if #got ~= #want then error(("%d numbers against %d"):format(#got, #want), 2) end
+  local d, w = 0, 0
+  for i = 1, #want do
+    d = d + (got[i] - want[i]) ^ 2
+    w = w + want[i] ^ 2
+  end
+  return math.sqrt(d) / (w > 0 and math.sqrt(w) or 1)
+end
+
+-- Least-squares slope of log(error) against log(h): the observed order.
+function helper.slope(h, errors)
+  local n, sx, sy, sxx, sxy = #h, 0, 0, 0, 0
+  for i = 1, n do
+    local x, y = math.log(h[i]), math.log(errors[i])
+    sx, sy, sxx, sxy = sx + x, sy + y, sxx + x * x, sxy + x * y
+  end
+  return (n * sxy - sx * sy) / (n * sxx - sx * sx)
+end
+
+-- The error that f(...) raises, as text; fails if it raises none.
+function helper.message(f, ...)
+  local ok, e = pcall(f, ...)
+  if ok then error("an error was expected", 2) end
+  return tostring(e)
+end
+
+return helper
