@@ -21,7 +21,7 @@ typedef struct back {
   size_t part, n;
   bool reverse;
   int ia;                      /* which part a is */
-  const gq_record *near;       /* dense: record whose step holds w.t */
+  const gq_kept *near;       /* dense: record whose step holds w.t */
   gq_nodebuffer nodes;
   gq_rule rule;
   int next;                    /* next node of the interval */
@@ -31,14 +31,14 @@ typedef struct back {
 
 /* ---- z of a dense forward solve ---- */
 
-static const gq_record *record_at(const gq_record *r, double t) {
+static const gq_kept *record_at(const gq_kept *r, double t) {
   double dir = r->h < 0 ? -1 : 1;
   while (r->before && dir * (t - r->t) < 0) r = r->before;
   return r;
 }
 
 static void dense_at(const back *k, double t, void *dst) {
-  const gq_record *r = record_at(k->near, t);
+  const gq_kept *r = record_at(k->near, t);
   const gq_tableau *m = k->s->plan->forward.m;
   double wt[GQ_MAXSTAGES];
   gq_tableau_weights(m, (t - r->t) / r->h, wt);

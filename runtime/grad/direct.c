@@ -50,7 +50,7 @@ static double slope_dot(const direct *d, int i, const void *g) {
 }
 
 /* Measurement time k lies inside the step: z_k = y + h sum_i w_i(theta) k_i, theta = (t_k - t) / h. */
-static void pull_inner(direct *d, const gq_record *r, int k) {
+static void pull_inner(direct *d, const gq_kept *r, int k) {
   gq_pullback *b = d->b;
   const gq_solution *s = b->s;
   const gq_stepper *st = d->w.st;
@@ -75,7 +75,7 @@ static void pull_inner(direct *d, const gq_record *r, int k) {
 
 /* Measurement times at the step's end. One that the step was not clamped to reads the end state
 ** too; moving it alone moves along the slope there. */
-static void pull_end(direct *d, const gq_record *r, double end) {
+static void pull_end(direct *d, const gq_kept *r, double end) {
   gq_pullback *b = d->b;
   for (; d->k >= 0 && b->s->t[d->k] == end; d->k--) {
     const void *g = gq_at_time(b->s, b->gz, d->k);
@@ -89,7 +89,7 @@ static void pull_end(direct *d, const gq_record *r, double end) {
 }
 
 /* One step back: cy, cf hold the cotangents of its end, then of its start. */
-static int pull_step(direct *d, gq_record *r, gq_record *after) {
+static int pull_step(direct *d, gq_kept *r, gq_kept *after) {
   gq_pullback *b = d->b;
   gq_walk *w = &d->w;
   double dir = r->h < 0 ? -1 : 1;
@@ -118,7 +118,7 @@ static int pull_step(direct *d, gq_record *r, gq_record *after) {
 }
 
 /* The first slope f(t_0, z_0) and the times equal to t_0. */
-static int pull_start(direct *d, gq_record *first) {
+static int pull_start(direct *d, gq_kept *first) {
   gq_pullback *b = d->b;
   gq_solution *s = b->s;
   if (d->w.st->l.carry) {
@@ -139,7 +139,7 @@ static int pull_start(direct *d, gq_record *first) {
 
 static int run(direct *d) {
   gq_solution *s = d->b->s;
-  gq_record *r = s->records;
+  gq_kept *r = s->records;
   for (; r->before; r = r->before) GQ_TRY(pull_step(d, r->before, r));
   s->info.steps_backward = s->nrecords - 1;
   return pull_start(d, r);

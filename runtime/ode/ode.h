@@ -102,6 +102,11 @@ int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_ten
 /* gz: dL/dz at the times, {nt, ...}. gz0, gt (float64 {nt}), gcapture[i]: new references, or NULL
 ** where not wanted. Updates the solution's info. */
 int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor **gt, gq_tensor **gcapture);
+/* The same with gradients that can be differentiated again: the accepted steps are replayed as recorded
+** operations on the solve's own inputs (t_ NULL: no gradient there). Engine direct only; gt_ in t_'s dtype. */
+int gq_odeint_replay(gq_solution *s, gq_tensor *z0, gq_tensor *t_, gq_tensor *const *capture, gq_tensor *gz,
+                     gq_tensor **gz0, gq_tensor **gt_, gq_tensor **gcapture);
+const gq_ode_options *gq_solution_options(const gq_solution *s);
 const gq_info *gq_solution_info(const gq_solution *s);
 void gq_solution_free(gq_solution *s_);
 

@@ -94,7 +94,7 @@ static bool records(const gq_solution *s) {
 typedef struct forward {
   gq_solution *s;
   gq_walk w;
-  gq_record *now, *next;       /* recording engines */
+  gq_kept *now, *next;       /* recording engines */
   void *block;                 /* y, y1, f, f1 otherwise */
   int anchor;                  /* measurement time that w.t hangs on */
 } forward;
@@ -102,7 +102,7 @@ typedef struct forward {
 static int next_record(forward *fw) {
   gq_solution *s = fw->s;
   bool direct = s->o.engine == GQ_ENGINE_DIRECT;
-  GQ_TRY(gq_record_get(s->plan, !direct, direct, &s->bytes, &fw->next));
+  GQ_TRY(gq_kept_get(s->plan, !direct, direct, &s->bytes, &fw->next));
   fw->w.y1[0] = fw->next->y, fw->w.f1[0] = fw->next->f;
   if (direct) fw->w.arena = fw->now->arena;
   return GQ_OK;
@@ -114,7 +114,7 @@ static int forward_buffers(forward *fw) {
   size_t part = (gq_part_bytes(s->plan->field) + 63) & ~(size_t)63;
   if (records(s)) {
     bool direct = s->o.engine == GQ_ENGINE_DIRECT;
-    GQ_TRY(gq_record_get(s->plan, !direct, direct, &s->bytes, &fw->now));
+    GQ_TRY(gq_kept_get(s->plan, !direct, direct, &s->bytes, &fw->now));
     s->records = fw->now, s->nrecords = 1;
     fw->now->t = w->t;
     w->y[0] = fw->now->y, w->f[0] = fw->now->f;
@@ -146,7 +146,7 @@ static int first_slope(forward *fw) {
 static int keep(forward *fw, int stop) {
   gq_walk *w = &fw->w;
   gq_solution *s = fw->s;
-  gq_record *r = fw->now;
+  gq_kept *r = fw->now;
   r->t = w->t, r->h = w->h1, r->anchor = fw->anchor, r->stop = stop;
   if (s->o.engine != GQ_ENGINE_DIRECT) {
     const gq_field *f = s->plan->field;
@@ -237,7 +237,7 @@ static int forward_run(gq_solution *s, int *k) {
   if (status == GQ_OK) status = forward_buffers(&fw);
   if (status == GQ_OK) status = explain(s, forward_loop(&fw, k));
   forward_info(&fw, &s->info, status);
-  if (fw.next) gq_records_give_back(s->plan, fw.next);
+  if (fw.next) gq_kept_give_back(s->plan, fw.next);
   gq_walk_done(w);
   gq_free(fw.block);
   return status;
@@ -302,7 +302,7 @@ int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_ten
 
 void gq_solution_free(gq_solution *s) {
   if (!s) return;
-  if (s->plan) gq_records_give_back(s->plan, s->records);
+  if (s->plan) gq_kept_give_back(s->plan, s->records);
   gq_binding_free(s->bind);
   gq_plan_release(s->plan);
   gq_tensor_unref(s->z0);
@@ -312,6 +312,7 @@ void gq_solution_free(gq_solution *s) {
 }
 
 const gq_info *gq_solution_info(const gq_solution *s) { return &s->info; }
+const gq_ode_options *gq_solution_options(const gq_solution *s) { return &s->o; }
 
 /* ---- backward ---- */
 

@@ -204,7 +204,7 @@ static void plan_free(gq_plan *p) {
   for (int i = 0; i < GQ_NODE_SIZES; i++) evaluator_done(&p->nodes[i]);
   for (int w = 0; w < 2; w++)
     for (int s = 0; s < GQ_MAXSLICES; s++) gq_free(p->arena[w][s]);
-  gq_records_free(p->spare);
+  gq_kept_free(p->spare);
   gq_free(p->table);
   gq_field_free(p->field);
   gq_free(p->key);

@@ -41,7 +41,7 @@ typedef struct gq_plan {
   void *arena[2][GQ_MAXSLICES];
   void *table;                 /* pointers of one evaluation */
   size_t table_size;
-  struct gq_record *spare;     /* records of finished solves, to be used again */
+  struct gq_kept *spare;     /* records of finished solves, to be used again */
   bool listed;                 /* in the cache; otherwise it goes with its last user */
 } gq_plan;
 
@@ -121,19 +121,19 @@ void gq_walk_commit(gq_walk *w);
 double gq_walk_norm(const gq_walk *w, int part, const void *x, const void *y, const void *minus_);
 
 /* An accepted forward step kept for the way back (direct, dense trajectory). */
-typedef struct gq_record {
-  struct gq_record *before;    /* the step before it, or the next spare one */
+typedef struct gq_kept {
+  struct gq_kept *before;    /* the step before it, or the next spare one */
   double t, h;
   int anchor, stop;            /* measurement time that t hangs on; that t + h was clamped to, or -1 */
   void *y, *f;                 /* whole arrays at t */
   void **slope;                /* [slopes] whole arrays (dense trajectory) or NULL */
   void *arena[GQ_MAXSLICES];   /* activations (direct) or NULL */
   void *block;                 /* y, f, slopes */
-} gq_record;
-void gq_records_free(gq_record *list_);
+} gq_kept;
+void gq_kept_free(gq_kept *list_);
 /* A record from the plan's spare ones or fresh; *bytes grows by a fresh one's size. */
-int gq_record_get(gq_plan *p, bool slopes, bool arenas, size_t *bytes, gq_record **out);
-void gq_records_give_back(gq_plan *p, gq_record *list_);
+int gq_kept_get(gq_plan *p, bool slopes, bool arenas, size_t *bytes, gq_kept **out);
+void gq_kept_give_back(gq_plan *p, gq_kept *list_);
 
 size_t gq_part_bytes(const gq_field *f);
 void gq_steplog_first(double h);

@@ -14,7 +14,7 @@ struct gq_solution {
   int nt;
   double *t;                   /* [nt] */
   gq_tensor *z0, *z;           /* z: {nt, ...} */
-  gq_record *records;          /* last first: the end state, then the accepted steps */
+  gq_kept *records;          /* last first: the end state, then the accepted steps */
   int64_t nrecords;
   bool trivial;                /* nothing to integrate: all times equal, or an empty state */
   gq_info info;

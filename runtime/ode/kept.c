@@ -1,13 +1,13 @@
 /*
-** record.c -- accepted steps kept by engines that need them, reused from solve to solve.
+** kept.c -- accepted steps kept by engines that need them, reused from solve to solve.
 */
 #include "plan.h"
 
 #include <string.h>
 
-void gq_records_free(gq_record *r) {
+void gq_kept_free(gq_kept *r) {
   while (r) {
-    gq_record *before = r->before;
+    gq_kept *before = r->before;
     for (int s = 0; s < GQ_MAXSLICES; s++) gq_free(r->arena[s]);
     gq_free(r->block);
     gq_free(r->slope);
@@ -18,9 +18,9 @@ void gq_records_free(gq_record *r) {
 
 static size_t round64(size_t n) { return (n + 63) & ~(size_t)63; }
 
-static int record_new(const gq_plan *p, bool slopes, bool arenas, size_t *bytes, gq_record **out) {
+static int record_new(const gq_plan *p, bool slopes, bool arenas, size_t *bytes, gq_kept **out) {
   const gq_field *f = p->field;
-  gq_record *r = gq_calloc(1, sizeof *r);
+  gq_kept *r = gq_calloc(1, sizeof *r);
   if (!r) return gq_nomem(sizeof *r);
   size_t part = round64(gq_part_bytes(f)), arena = gq_code_arena(&p->forward.code) + 64;
   int n = slopes ? p->forward.m->slopes : 0;
@@ -29,7 +29,7 @@ static int record_new(const gq_plan *p, bool slopes, bool arenas, size_t *bytes,
   bool ok = r->block && r->slope;
   for (int s = 0; ok && arenas && s < f->nslices; s++) ok = (r->arena[s] = gq_alloc(arena)) != NULL;
   if (!ok) {
-    gq_records_free(r);
+    gq_kept_free(r);
     return gq_nomem((2 + n) * part + (arenas ? f->nslices * arena : 0));
   }
   r->y = r->block, r->f = (char *)r->block + part;
@@ -39,7 +39,7 @@ static int record_new(const gq_plan *p, bool slopes, bool arenas, size_t *bytes,
   return GQ_OK;
 }
 
-int gq_record_get(gq_plan *p, bool slopes, bool arenas, size_t *bytes, gq_record **out) {
+int gq_kept_get(gq_plan *p, bool slopes, bool arenas, size_t *bytes, gq_kept **out) {
   if (!p->spare) return record_new(p, slopes, arenas, bytes, out);
   *out = p->spare;                           /* a plan's records are all of one kind */
   p->spare = p->spare->before;
@@ -50,9 +50,9 @@ int gq_record_get(gq_plan *p, bool slopes, bool arenas, size_t *bytes, gq_record
   return GQ_OK;
 }
 
-void gq_records_give_back(gq_plan *p, gq_record *list) {
+void gq_kept_give_back(gq_plan *p, gq_kept *list) {
   while (list) {
-    gq_record *before = list->before;
+    gq_kept *before = list->before;
     list->before = p->spare;
     p->spare = list;
     list = before;

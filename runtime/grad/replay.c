@@ -1,0 +1,260 @@
+/*
+** replay.c -- gradients of a direct solve that can be differentiated again: the accepted steps are
+** run once more as recorded operations, and reverse mode with create_graph does the rest. Step
+** sizes are constants as in direct.c; those clamped to measurement times follow the times.
+*/
+#include "../exec/tape.h"
+#include "../ode/solution.h"
+
+#include <string.h>
+
+/* Everything made on the way, freed together at the end. */
+typedef struct pool {
+  gq_tensor **list;
+  int n, room;
+} pool;
+
+static int keep(pool *p, gq_tensor *t) {
+  if (p->n == p->room) {
+    int room = p->room ? 2 * p->room : 256;
+    gq_tensor **list = gq_realloc(p->list, room * sizeof *list);
+    if (!list) {
+      gq_tensor_unref(t);
+      return gq_nomem(room * sizeof *list);
+    }
+    p->list = list, p->room = room;
+  }
+  p->list[p->n++] = t;
+  return GQ_OK;
+}
+
+static void pool_done(pool *p) {
+  while (p->n) gq_tensor_unref(p->list[--p->n]);
+  gq_free(p->list);
+}
+
+static int call(pool *p, gq_op op, int n, gq_tensor *const *args, const gq_attr *attr_, gq_tensor **out) {
+  GQ_TRY(gq_op_call(op, n, args, attr_, out));
+  return keep(p, *out);
+}
+
+static int call2(pool *p, gq_op op, gq_tensor *a, gq_tensor *b, gq_tensor **out) {
+  return call(p, op, 2, (gq_tensor *[]){a, b}, NULL, out);
+}
+
+static int number(pool *p, double x, gq_tensor **out) {
+  GQ_TRY(gq_tensor_new(GQ_F64, gq_shape_of(0, NULL), out));
+  *(double *)gq_tensor_data(*out) = x;
+  return keep(p, *out);
+}
+
+static int cast(pool *p, gq_tensor *x, gq_dtype d, gq_tensor **out) {
+  gq_attr attr = {.dtype = d};
+  if (x->dtype != d) return call(p, GQ_OP_CAST, 1, &x, &attr, out);
+  *out = x;
+  return GQ_OK;
+}
+
+/* Nodes of g that the refs need, as recorded operations. */
+static int evaluate(pool *p, const gq_graph *g, gq_tensor *const *in, int n, const gq_ref *refs, gq_tensor **out) {
+  int size = gq_graph_size(g), status = GQ_OK;
+  gq_tensor **value = gq_calloc(size + 1, sizeof *value);
+  bool *need = gq_calloc(size + 1, sizeof *need);
+  if (!value || !need) status = gq_nomem(size * sizeof *value);
+  for (int i = 0; status == GQ_OK && i < n; i++)
+    if (refs[i] != GQ_NONE) need[refs[i]] = true;
+  for (gq_ref r = size - 1; status == GQ_OK && r >= 0; r--) {
+    const gq_node *node = gq_graph_node(g, r);
+    for (int i = 0; need[r] && i < node->nargs; i++) need[node->args[i]] = true;
+  }
+  for (gq_ref r = 0; status == GQ_OK && r < size; r++) {
+    const gq_node *node = gq_graph_node(g, r);
+    if (!need[r]) continue;
+    if (node->op == GQ_OP_INPUT) {
+      value[r] = in[node->attr.axis];
+      continue;
+    }
+    gq_tensor **args = gq_calloc(node->nargs + 1, sizeof *args);
+    if (!args) {
+      status = gq_nomem(node->nargs * sizeof *args);
+      break;
+    }
+    for (int i = 0; i < node->nargs; i++) args[i] = value[node->args[i]];
+    status = call(p, node->op, node->nargs, args, &node->attr, &value[r]);
+    gq_free(args);
+  }
+  for (int i = 0; status == GQ_OK && i < n; i++) out[i] = refs[i] == GQ_NONE ? NULL : value[refs[i]];
+  gq_free(value);
+  gq_free(need);
+  return status;
+}
+
+typedef struct replay {
+  pool p;
+  gq_solution *s;
+  gq_graph *step;
+  gq_outspec *outs;
+  gq_steplayout l;
+  gq_tensor **in, **out;       /* of one step */
+  gq_ref *refs;
+  gq_tensor **times;           /* [nt] 0-d float64 */
+  gq_tensor **bv;              /* boundary values */
+  gq_tensor **z;               /* [nt] */
+  gq_tensor *y, *f;
+} replay;
+
+static int prepare(replay *r, gq_tensor *z0, gq_tensor *t_, gq_tensor *const *capture) {
+  gq_solution *s = r->s;
+  gq_plan *plan = s->plan;
+  const gq_field *f = plan->field;
+  gq_system sys = {.g = f->body, .lent = true, .parts = 1};
+  gq_stepkind kind = plan->forward.kind;
+  kind.pull = false;
+  r->y = z0;
+  GQ_TRY(gq_step_new(&sys, &kind, f->want, &r->step, &r->outs, &r->l));
+  r->in = gq_calloc(r->l.nin + 1, sizeof *r->in);
+  r->out = gq_calloc(r->l.nout + 1, sizeof *r->out);
+  r->refs = gq_calloc(r->l.nout + f->nb + 1, sizeof *r->refs);
+  r->times = gq_calloc(s->nt + 1, sizeof *r->times);
+  r->bv = gq_calloc(f->nb + 1, sizeof *r->bv);
+  r->z = gq_calloc(s->nt + 1, sizeof *r->z);
+  if (!r->in || !r->out || !r->refs || !r->times || !r->bv || !r->z) return gq_nomem(r->l.nin * sizeof *r->in);
+  for (int j = 0; j < f->nb; j++) r->refs[j] = gq_graph_output(f->pro, j);
+  GQ_TRY(evaluate(&r->p, f->pro, capture, f->nb, r->refs, r->bv));
+  for (int k = 0; k < s->nt; k++) {
+    if (!t_) {
+      GQ_TRY(number(&r->p, s->t[k], &r->times[k]));
+      continue;
+    }
+    gq_tensor *x;
+    gq_attr slice = {.start = {k}, .step = {1}, .shape = gq_shape_of(1, (int64_t[]){1})}, scalar = {.axis = 0};
+    GQ_TRY(call(&r->p, GQ_OP_SLICE, 1, &t_, &slice, &x));
+    GQ_TRY(call(&r->p, GQ_OP_RESHAPE, 1, &x, &scalar, &x));
+    GQ_TRY(cast(&r->p, x, GQ_F64, &r->times[k]));
+  }
+  for (int i = 0; i < r->l.nout; i++) {            /* error and finite sums are not needed again */
+    bool want = i == r->l.y1 || (r->l.carry && i == r->l.f1);
+    for (int j = 0; j < r->l.slopes; j++) want |= i == r->l.k[j];
+    r->refs[i] = want ? r->outs[i].ref : GQ_NONE;
+  }
+  return GQ_OK;
+}
+
+static int first_slope(replay *r) {
+  const gq_field *f = r->s->plan->field;
+  gq_tensor **in = gq_calloc(f->nb + 2, sizeof *in);
+  gq_ref ref = gq_graph_output(f->body, 0);
+  if (!in) return gq_nomem(f->nb * sizeof *in);
+  int status = cast(&r->p, r->times[0], f->dtype, &in[0]);
+  in[1] = r->y;
+  for (int j = 0; j < f->nb; j++) in[2 + j] = r->bv[j];
+  if (status == GQ_OK) status = evaluate(&r->p, f->body, in, 1, &ref, &r->f);
+  gq_free(in);
+  return status;
+}
+
+static gq_tensor *slope(const replay *r, int i) {
+  if (r->l.carry && i == 0) return r->f;
+  if (r->l.carry && i == r->s->plan->forward.m->end) return r->out[r->l.f1];
+  return r->out[r->l.k[i]];
+}
+
+/* y + h sum_i k_i sum_j d_ij theta^(j+1), theta = (t_k - t) / h */
+static int inner(replay *r, gq_tensor *t, gq_tensor *h, int k) {
+  const gq_tableau *m = r->s->plan->forward.m;
+  gq_dtype d = r->s->plan->field->dtype;
+  gq_tensor *theta, *sum = r->y, *w, *c, *term;
+  GQ_TRY(call2(&r->p, GQ_OP_SUB, r->times[k], t, &theta));
+  GQ_TRY(call2(&r->p, GQ_OP_DIV, theta, h, &theta));
+  for (int i = 0; i < m->slopes; i++) {
+    GQ_TRY(number(&r->p, 0, &w));
+    for (int j = m->dense_degree - 1; j >= 0; j--) {
+      GQ_TRY(number(&r->p, m->d[i * m->dense_degree + j], &c));
+      GQ_TRY(call2(&r->p, GQ_OP_ADD, w, c, &w));
+      GQ_TRY(call2(&r->p, GQ_OP_MUL, w, theta, &w));
+    }
+    GQ_TRY(call2(&r->p, GQ_OP_MUL, w, h, &w));
+    GQ_TRY(cast(&r->p, w, d, &w));
+    GQ_TRY(call2(&r->p, GQ_OP_MUL, slope(r, i), w, &term));
+    GQ_TRY(call2(&r->p, GQ_OP_ADD, sum, term, &sum));
+  }
+  r->z[k] = sum;
+  return GQ_OK;
+}
+
+static int step(replay *r, const gq_kept *rec, double end, int *k) {
+  gq_solution *s = r->s;
+  gq_tensor *t, *h, *shift;
+  double dir = rec->h < 0 ? -1 : 1;
+  GQ_TRY(number(&r->p, rec->t - s->t[rec->anchor], &shift));
+  GQ_TRY(call2(&r->p, GQ_OP_ADD, r->times[rec->anchor], shift, &t));
+  if (rec->stop >= 0) GQ_TRY(call2(&r->p, GQ_OP_SUB, r->times[rec->stop], t, &h));
+  else GQ_TRY(number(&r->p, rec->h, &h));
+  gq_tensor *zero;
+  GQ_TRY(number(&r->p, 1, &zero));
+  for (int i = 0; i < r->l.nin; i++) r->in[i] = zero;
+  r->in[r->l.t] = t, r->in[r->l.h] = h, r->in[r->l.y] = r->y;
+  if (r->l.carry) r->in[r->l.f] = r->f;
+  for (int j = 0; j < s->plan->field->nb; j++) r->in[r->l.bv + j] = r->bv[j];
+  GQ_TRY(evaluate(&r->p, r->step, r->in, r->l.nout, r->refs, r->out));
+  for (; *k < s->nt && dir * (s->t[*k] - end) <= 0; ++*k) {
+    if (s->t[*k] == end) r->z[*k] = r->out[r->l.y1];
+    else GQ_TRY(inner(r, t, h, *k));
+  }
+  r->y = r->out[r->l.y1];
+  if (r->l.carry) r->f = r->out[r->l.f1];
+  return GQ_OK;
+}
+
+/* z at the times as one recorded tensor {nt, ...}. */
+static int solve_again(replay *r, gq_tensor **z) {
+  gq_solution *s = r->s;
+  int n = 0, k = 0, status = GQ_OK;
+  gq_kept **list = gq_calloc(s->nrecords + 1, sizeof *list);
+  if (!list) return gq_nomem(s->nrecords * sizeof *list);
+  for (gq_kept *rec = s->records; rec; rec = rec->before) list[n++] = rec;
+  for (; k < s->nt && s->t[k] == s->t[0]; k++) r->z[k] = r->y;
+  if (r->l.carry && n > 1) status = first_slope(r);
+  for (int i = n - 1; status == GQ_OK && i > 0; i--) status = step(r, list[i], list[i - 1]->t, &k);
+  gq_free(list);
+  gq_shape row = s->z->shape;
+  row.dim[0] = 1;
+  gq_attr attr = {.shape = row}, axis = {.axis = 0};
+  for (k = 0; status == GQ_OK && k < s->nt; k++) status = call(&r->p, GQ_OP_RESHAPE, 1, &r->z[k], &attr, &r->z[k]);
+  return status == GQ_OK ? call(&r->p, GQ_OP_CAT, s->nt, r->z, &axis, z) : status;
+}
+
+int gq_odeint_replay(gq_solution *s, gq_tensor *z0, gq_tensor *t_, gq_tensor *const *capture, gq_tensor *gz,
+                     gq_tensor **gz0, gq_tensor **gt_, gq_tensor **gcapture) {
+  if (s->o.engine != GQ_ENGINE_DIRECT)
+    return gq_fail(GQ_EUNSUPPORTED, "create_graph through odeint works with gradient = \"direct\"; this solve used \"%s\"",
+                   gq_engine_names[s->o.engine]);
+  const gq_field *f = s->plan->field;
+  replay r = {.s = s};
+  gq_tensor *z = NULL, **in = gq_calloc(f->ncapture + 2, sizeof *in), **grad = gq_calloc(f->ncapture + 2, sizeof *grad);
+  int n = 0, status = in && grad ? GQ_OK : gq_nomem(f->ncapture * sizeof *in);
+  bool recording = gq_set_recording(true);
+  if (status == GQ_OK) status = prepare(&r, z0, t_, capture);
+  if (status == GQ_OK) status = solve_again(&r, &z);
+  if (status == GQ_OK) {
+    in[n++] = z0;
+    if (t_) in[n++] = t_;
+    for (int i = 0; i < f->ncapture; i++)
+      if (f->want_capture[i]) in[n++] = capture[i];
+    status = gq_grad(1, &z, &gz, n, in, true, grad);
+  }
+  if (status == GQ_OK) {
+    n = 0;
+    *gz0 = grad[n++];
+    if (t_) *gt_ = grad[n++];
+    for (int i = 0; i < f->ncapture; i++) gcapture[i] = f->want_capture[i] ? grad[n++] : NULL;
+  }
+  gq_set_recording(recording);
+  pool_done(&r.p);
+  gq_graph_free(r.step);
+  gq_free(r.outs);
+  gq_steplayout_done(&r.l);
+  void *all[] = {r.in, r.out, r.refs, r.times, r.bv, r.z, in, grad};
+  for (int i = 0; i < 8; i++) gq_free(all[i]);
+  return status;
+}
