@@ -95,11 +95,7 @@ static int make_nodes(gq_plan *p, int c, void *arg, gq_system *s) {
   return gq_system_nodes(p->field, c, *(int *)arg, s);
 }
 
-static bool wants_any(const gq_field *f) {
-  for (int j = 0; j < f->nb; j++)
-    if (f->want[j]) return true;
-  return false;
-}
+
 
 static int build_backward(gq_plan *p, const gq_planspec *s) {
   const gq_ode_options *o = s->o;
