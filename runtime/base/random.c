@@ -2,11 +2,11 @@
 ** random.c -- noise as a function of a key and a counter: Philox4x32-10 (Salmon, Moraes, Dror
 ** and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011), from Random123's header.
 ** A number depends on (key, stream, index) alone, never on the order or the thread that asks.
+** Normal numbers are in normal.c.
 */
 #include "base.h"
 
 #include <Random123/philox.h>
-#include <math.h>
 
 void gq_philox(const uint32_t ctr[4], gq_key key, uint32_t out[4]) {
   philox4x32_ctr_t c = { { ctr[0], ctr[1], ctr[2], ctr[3] } };
@@ -44,15 +44,6 @@ static void uniform_pair(gq_key key, uint64_t stream, uint64_t block, double u[2
   u[1] = uniform(w[2], w[3]);
 }
 
-/* Box and Muller (1958): two uniforms to two independent normals. */
-static void normal_pair(gq_key key, uint64_t stream, uint64_t block, double z[2]) {
-  double u[2];
-  uniform_pair(key, stream, block, u);
-  double r = sqrt(-2 * log(u[0])), angle = 6.283185307179586476925 * u[1];
-  z[0] = r * cos(angle);
-  z[1] = r * sin(angle);
-}
-
 /* Numbers first .. first + n - 1 of a sequence that is made two at a time. */
 static void fill_pairs(gq_key key, uint64_t stream, uint64_t first, size_t n, double *out,
                        void (*make)(gq_key, uint64_t, uint64_t, double[2])) {
@@ -68,10 +59,6 @@ static void fill_pairs(gq_key key, uint64_t stream, uint64_t first, size_t n, do
 
 void gq_random_uniform(gq_key key, uint64_t stream, uint64_t first, size_t n, double *out) {
   fill_pairs(key, stream, first, n, out, uniform_pair);
-}
-
-void gq_random_normal(gq_key key, uint64_t stream, uint64_t first, size_t n, double *out) {
-  fill_pairs(key, stream, first, n, out, normal_pair);
 }
 
 void gq_random_u32(gq_key key, uint64_t stream, uint64_t first, size_t n, uint32_t *out) {
