@@ -17,8 +17,8 @@ enum { ADAMS = 1 << GQ_ADAM | 1 << GQ_ADAMW, SGD = 1 << GQ_SGD, RMS = 1 << GQ_RM
 typedef struct setting {
   const char *key;
   form form;
-  size_t at;             /* in gq_opt_config */
-  int kinds;             /* which optimisers know it */
+  size_t at; /* in gq_opt_config */
+  int kinds; /* which optimisers know it */
 } setting;
 
 static const setting settings[] = {
@@ -35,7 +35,8 @@ static const setting settings[] = {
 enum { NSETTING = sizeof settings / sizeof *settings };
 
 static double number(lua_State *L, int arg, const char *key) {
-  if (lua_type(L, arg) != LUA_TNUMBER) luaL_error(L, "optimiser: %s is %s: expected a number", key, gqL_typename(L, arg));
+  if (lua_type(L, arg) != LUA_TNUMBER)
+    luaL_error(L, "optimiser: %s is %s: expected a number", key, gqL_typename(L, arg));
   return lua_tonumber(L, arg);
 }
 
@@ -141,7 +142,8 @@ static int release(lua_State *L) {
 }
 
 static tensors *checkparams(lua_State *L, int arg, const char *what) {
-  if (!lua_istable(L, arg)) luaL_error(L, "%s: parameters are %s: expected a list of tensors", what, gqL_typename(L, arg));
+  if (!lua_istable(L, arg))
+    luaL_error(L, "%s: parameters are %s: expected a list of tensors", what, gqL_typename(L, arg));
   lua_Unsigned count = lua_rawlen(L, arg);
   if (count == 0) luaL_error(L, "%s: no parameters: expected a list with at least one tensor", what);
   if (count > 1 << 24) luaL_error(L, "%s: too many parameters", what);
@@ -151,7 +153,9 @@ static tensors *checkparams(lua_State *L, int arg, const char *what) {
   for (lua_Unsigned i = 0; i < count; i++) {
     lua_rawgeti(L, arg, (lua_Integer)i + 1);
     gq_tensor *t = gqL_totensor(L, lua_gettop(L));
-    if (!t) luaL_error(L, "%s: parameter %d is %s: expected a tensor", what, (int)i + 1, gqL_typename(L, lua_gettop(L)));
+    if (!t)
+      luaL_error(L, "%s: parameter %d is %s: expected a tensor", what, (int)i + 1,
+                 gqL_typename(L, lua_gettop(L)));
     p->t[p->n++] = gq_tensor_ref(t);
     lua_pop(L, 1);
   }
@@ -175,9 +179,7 @@ static int opt_step(lua_State *L) {
   return 0;
 }
 
-static int opt_zero_grad(lua_State *L) {
-  return gqL_try(L, gq_optimiser_zero_grad(check(L)->o)), 0;
-}
+static int opt_zero_grad(lua_State *L) { return gqL_try(L, gq_optimiser_zero_grad(check(L)->o)), 0; }
 
 static int opt_get(lua_State *L) {
   handle *h = check(L);
@@ -262,8 +264,9 @@ static int opt_gc(lua_State *L) {
 static int opt_tostring(lua_State *L) {
   handle *h = luaL_checkudata(L, 1, OPTIMISER);
   if (!h->o) return lua_pushliteral(L, "optimiser (closed)"), 1;
-  lua_pushfstring(L, "%s: lr %f, %d parameters, %I steps", gq_opt_names[h->kind], gq_optimiser_config(h->o)->lr,
-                  gq_optimiser_count(h->o), (LUAI_UACINT)gq_optimiser_steps(h->o));
+  lua_pushfstring(L, "%s: lr %f, %d parameters, %I steps", gq_opt_names[h->kind],
+                  gq_optimiser_config(h->o)->lr, gq_optimiser_count(h->o),
+                  (LUAI_UACINT)gq_optimiser_steps(h->o));
   return 1;
 }
 
@@ -276,14 +279,21 @@ static int clip_grad_norm(lua_State *L) {
 }
 
 static const luaL_Reg methods[] = {
-  { "step", opt_step },         { "zero_grad", opt_zero_grad }, { "get", opt_get },
-  { "set", opt_set },           { "state", opt_state },         { "steps", opt_steps },
-  { "set_steps", opt_set_steps }, { "kind", opt_kind },         { "settings", opt_settings },
+  { "step", opt_step },
+  { "zero_grad", opt_zero_grad },
+  { "get", opt_get },
+  { "set", opt_set },
+  { "state", opt_state },
+  { "steps", opt_steps },
+  { "set_steps", opt_set_steps },
+  { "kind", opt_kind },
+  { "settings", opt_settings },
   { NULL, NULL },
 };
 
 static const luaL_Reg meta[] = {
-  { "__gc", opt_gc }, { "__close", opt_gc }, { "__len", opt_len }, { "__tostring", opt_tostring }, { NULL, NULL },
+  { "__gc", opt_gc }, { "__close", opt_gc }, { "__len", opt_len }, { "__tostring", opt_tostring },
+  { NULL, NULL },
 };
 
 static const gqL_function functions[] = {

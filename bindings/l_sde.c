@@ -49,8 +49,9 @@ static void check_levy(lua_State *L, int arg) {
 }
 
 static int brownian(lua_State *L) {
-  static const char *const known[] = {"t0", "t1", "shape", "seed", "levy_area", "dtype", "tol", NULL};
-  if (!lua_istable(L, 1)) luaL_error(L, "brownian: %s given: expected a table {t0, t1, shape, seed}", gqL_typename(L, 1));
+  static const char *const known[] = { "t0", "t1", "shape", "seed", "levy_area", "dtype", "tol", NULL };
+  if (!lua_istable(L, 1))
+    luaL_error(L, "brownian: %s given: expected a table {t0, t1, shape, seed}", gqL_typename(L, 1));
   gqL_checkoptions(L, 1, known, "gq.brownian");
   check_levy(L, 1);
   double t0 = gqL_optnumber(L, 1, "t0", 0), t1 = need_number(L, 1, "t1", "brownian");
@@ -141,12 +142,13 @@ static int find_name(lua_State *L, const char *what, const char *given, const ch
     luaL_addstring(&b, names[i]);
   }
   luaL_pushresult(&b);
-  return luaL_error(L, "%s \"%s\" is unknown%s%s%s: expected one of %s", what, given, near ? "; did you mean \"" : "",
-                    near ? near : "", near ? "\"?" : "", lua_tostring(L, -1));
+  return luaL_error(L, "%s \"%s\" is unknown%s%s%s: expected one of %s", what, given,
+                    near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "",
+                    lua_tostring(L, -1));
 }
 
 static const gq_sde_method *opt_method(lua_State *L, int arg) {
-  const char *names[16] = {NULL}, *given = gqL_optstring(L, arg, "method", "reversible_heun");
+  const char *names[16] = { NULL }, *given = gqL_optstring(L, arg, "method", "reversible_heun");
   const gq_sde_method *m = gq_sde_method_find(given);
   for (int i = 0; i < gq_nsde_methods && i < 15; i++) names[i] = gq_sde_methods[i].name;
   if (!m) find_name(L, "sdeint: method", given, names);
@@ -156,7 +158,10 @@ static const gq_sde_method *opt_method(lua_State *L, int arg) {
 static void check_gradient(lua_State *L, int arg) {
   const char *g = gqL_optstring(L, arg, "gradient", "none");
   if (strcmp(g, "none") != 0)
-    luaL_error(L, "sdeint: gradient \"%s\" is not there, only \"none\": train with gq.odeint over gq.wong_zakai(sde, ...)", g);
+    luaL_error(L,
+               "sdeint: gradient \"%s\" is not there, only \"none\": train with gq.odeint over "
+               "gq.wong_zakai(sde, ...)",
+               g);
 }
 
 /* Times from a table of numbers or a tensor; the array is a userdata left on the stack. */
@@ -166,7 +171,8 @@ static double *check_times(lua_State *L, int arg, int *n) {
   if (t ? t->shape.ndim != 1 : !lua_istable(L, arg))
     luaL_error(L, "sdeint: times are %s: expected a list of numbers or a 1-d tensor", gqL_typename(L, arg));
   int64_t count = t ? t->shape.dim[0] : (int64_t)lua_rawlen(L, arg);
-  if (count < 1 || count > 1 << 24) luaL_error(L, "sdeint: %I times given: expected at least one", (LUAI_UACINT)count);
+  if (count < 1 || count > 1 << 24)
+    luaL_error(L, "sdeint: %I times given: expected at least one", (LUAI_UACINT)count);
   double *out = lua_newuserdatauv(L, (size_t)count * sizeof *out, 0);
   for (int64_t i = 0; i < count; i++) {
     if (t) {
@@ -201,7 +207,7 @@ static gq_brownian *opt_path(lua_State *L, int arg, const gq_sde_problem *p, dou
   gq_shape shape;
   gqL_try(L, gq_sde_noise_shape(p, &shape));
   uint64_t seed = opt_seed(L, arg);
-  if (!(t1 > t0)) t1 = t0 + 1;      /* no step will be taken */
+  if (!(t1 > t0)) t1 = t0 + 1; /* no step will be taken */
   gq_brownian **b = push_path(L);
   gqL_retry(L, gq_brownian_new(t0, t1, shape, p->z0->dtype, seed, dt > 0 ? fmin(tol, dt / 16) : tol, b));
   return *b;
@@ -223,22 +229,23 @@ static void push_info(lua_State *L, const gq_sde_info *info, const gq_sde_method
 
 /* core.sdeint(both, noise, calculus, z0, t, opts): both(t, z) returns drift and diffusion. */
 static int sdeint(lua_State *L) {
-  static const char *const known[] = {"method", "dt", "brownian", "gradient", "seed", NULL};
-  gq_sde_problem p = {.noise = (gq_noise)luaL_checkoption(L, 2, NULL, gq_noise_names),
-                      .calculus = (gq_calculus)luaL_checkoption(L, 3, NULL, gq_calculus_names)};
+  static const char *const known[] = { "method", "dt", "brownian", "gradient", "seed", NULL };
+  gq_sde_problem p = { .noise = (gq_noise)luaL_checkoption(L, 2, NULL, gq_noise_names),
+                       .calculus = (gq_calculus)luaL_checkoption(L, 3, NULL, gq_calculus_names) };
   gq_sde_info info;
   lua_settop(L, 6);
   p.z0 = gqL_checktensor(L, 4);
   gqL_checknumbers(L, p.z0, "sdeint");
-  if (!lua_istable(L, 6)) luaL_error(L, "sdeint: options are %s: expected a table with at least dt", gqL_typename(L, 6));
+  if (!lua_istable(L, 6))
+    luaL_error(L, "sdeint: options are %s: expected a table with at least dt", gqL_typename(L, 6));
   gqL_checkoptions(L, 6, known, "gq.sdeint");
   check_gradient(L, 6);
   const gq_sde_method *m = opt_method(L, 6);
   double dt = need_number(L, 6, "dt", "sdeint");
   p.t = check_times(L, 5, &p.nt);
-  *gqL_pushtensor(L) = gq_tensor_ref(p.z0);      /* the traced functions may free its handle */
-  const gq_dtype d[2] = {p.z0->dtype, p.z0->dtype};
-  const gq_shape s[2] = {{0}, p.z0->shape};
+  *gqL_pushtensor(L) = gq_tensor_ref(p.z0); /* the traced functions may free its handle */
+  const gq_dtype d[2] = { p.z0->dtype, p.z0->dtype };
+  const gq_shape s[2] = { { 0 }, p.z0->shape };
   gq_trace *tr = gqL_trace(L, 1, 2, d, s, 2, "the drift and diffusion of gq.sdeint");
   p.fg = gq_trace_graph(tr);
   p.capture = captures(L, tr, &p.ncapture);
@@ -261,7 +268,7 @@ static int seed(lua_State *L) {
 static int cosines(lua_State *L) {
   gq_dtype d = gqL_checkdtype(L, 4);
   int64_t n = gqL_checkint(L, 2, 0, 1 << 20, "cosines");
-  gq_shape row = gqL_checkshape(L, 3), s = {.ndim = row.ndim + 1, .dim = {n}};
+  gq_shape row = gqL_checkshape(L, 3), s = { .ndim = row.ndim + 1, .dim = { n } };
   if (row.ndim >= GQ_MAXDIM) luaL_error(L, "cosines: the state has too many dimensions");
   memcpy(s.dim + 1, row.dim, (size_t)row.ndim * sizeof *row.dim);
   uint64_t key = (uint64_t)gqL_checkint(L, 1, INT64_MIN, INT64_MAX, "seed");
@@ -278,14 +285,15 @@ static int cosines(lua_State *L) {
 }
 
 static const luaL_Reg meta[] = {
-  {"__gc", path_gc}, {"__close", path_gc}, {"__call", path_call}, {"__index", path_index}, {"__tostring", path_tostring}, {NULL, NULL},
+  { "__gc", path_gc },       { "__close", path_gc },          { "__call", path_call },
+  { "__index", path_index }, { "__tostring", path_tostring }, { NULL, NULL },
 };
 
 static const gqL_function functions[] = {
-  {"brownian", brownian, false,
-   "brownian{t0 = 0, t1, shape, seed, tol}: a Brownian path; b(t) is W(t) - W(t0), b(s, t) is W(t) - W(s). "
-   "One seed is one path, whatever is asked first."},
-  {NULL, NULL, false, NULL},
+  { "brownian", brownian, false,
+    "brownian{t0 = 0, t1, shape, seed, tol}: a Brownian path; b(t) is W(t) - W(t0), b(s, t) is W(t) - W(s). "
+    "One seed is one path, whatever is asked first." },
+  { NULL, NULL, false, NULL },
 };
 
 void gqL_open_sde(lua_State *L) {

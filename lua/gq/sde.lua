@@ -68,7 +68,7 @@ end
 function gq.sdeint(sde, z0, t, opts)
   check_sde(sde, "gq.sdeint")
   local drift, diffusion = sde.drift, sde.diffusion
-  return core.sdeint(function(time, z) return drift(time, z), diffusion(time, z) end, sde.noise, sde.calculus, z0, t,
+  return core.sdeint(function(time, z) return drift(time, z), (diffusion(time, z)) end, sde.noise, sde.calculus, z0, t,
     opts)
 end
 

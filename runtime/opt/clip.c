@@ -31,11 +31,14 @@ static void scale(const gq_tensor *g, double by) {
 
 static int add_squares(gq_tensor *g, int i, double *sum) {
   gq_tensor *c;
-  if (!g->storage || !gq_is_float(g->dtype)) return gq_fail(GQ_EDTYPE, "the gradient of parameter %d is not a float tensor", i + 1);
+  if (!g->storage || !gq_is_float(g->dtype))
+    return gq_fail(GQ_EDTYPE, "the gradient of parameter %d is not a float tensor", i + 1);
   GQ_TRY(gq_tensor_contiguous_get(g, &c));
   double s = squares(c);
   gq_tensor_unref(c);
-  if (!isfinite(s)) return gq_fail(GQ_ENONFINITE, "the norm of the gradient of parameter %d is not finite; nothing was scaled", i + 1);
+  if (!isfinite(s))
+    return gq_fail(GQ_ENONFINITE,
+                   "the norm of the gradient of parameter %d is not finite; nothing was scaled", i + 1);
   *sum += s;
   return GQ_OK;
 }

@@ -13,18 +13,18 @@ enum { NSTATE = 3 };
 
 typedef struct group {
   gq_dtype dtype;
-  size_t n;                    /* numbers */
-  gq_tensor *grad;             /* [n] */
-  gq_tensor *state[NSTATE];    /* [n] or NULL */
+  size_t n;                 /* numbers */
+  gq_tensor *grad;          /* [n] */
+  gq_tensor *state[NSTATE]; /* [n] or NULL */
 } group;
 
-typedef struct slot {          /* one parameter */
+typedef struct slot { /* one parameter */
   gq_tensor *p;
-  gq_tensor *grad;             /* our view of the flat gradient; p->grad unless a user replaced it */
-  gq_tensor *state[NSTATE];    /* views, made when asked for */
-  gq_tensor *packed;           /* stands in for a parameter that is not contiguous */
+  gq_tensor *grad;          /* our view of the flat gradient; p->grad unless a user replaced it */
+  gq_tensor *state[NSTATE]; /* views, made when asked for */
+  gq_tensor *packed;        /* stands in for a parameter that is not contiguous */
   int group;
-  size_t at, n;                /* place in its group */
+  size_t at, n; /* place in its group */
   int64_t steps;
 } slot;
 
@@ -64,24 +64,27 @@ static int check_config(gq_opt_kind kind, const gq_opt_config *c) {
   }
   GQ_TRY(in_range("momentum", c->momentum, INFINITY));
   if (kind == GQ_RMSPROP) return in_range("alpha", c->alpha, 1);
-  if (!isfinite(c->dampening)) return gq_fail(GQ_EARG, "dampening is %g: expected a finite number", c->dampening);
+  if (!isfinite(c->dampening))
+    return gq_fail(GQ_EARG, "dampening is %g: expected a finite number", c->dampening);
   if (c->nesterov && (c->momentum == 0 || c->dampening != 0))
     return gq_fail(GQ_EARG, "nesterov needs momentum above 0 and dampening 0, got %g and %g", c->momentum,
                    c->dampening);
   return GQ_OK;
 }
 
-int gq_optimiser_check(const gq_optimiser *o) {
-  return check_config(o->kind, &o->c);
-}
+int gq_optimiser_check(const gq_optimiser *o) { return check_config(o->kind, &o->c); }
 
 static int check_param(const gq_tensor *p, int i) {
-  if (!p || !p->storage) return gq_fail(GQ_EARG, "parameter %d has no numbers (a traced or freed tensor)", i + 1);
+  if (!p || !p->storage)
+    return gq_fail(GQ_EARG, "parameter %d has no numbers (a traced or freed tensor)", i + 1);
   if (!gq_is_float(p->dtype))
-    return gq_fail(GQ_EDTYPE, "parameter %d is %s: expected float32 or float64", i + 1, gq_dtype_name(p->dtype));
-  if (p->tape) return gq_fail(GQ_EARG, "parameter %d is a result, not a leaf: pass the tensor it was made from", i + 1);
+    return gq_fail(GQ_EDTYPE, "parameter %d is %s: expected float32 or float64", i + 1,
+                   gq_dtype_name(p->dtype));
+  if (p->tape)
+    return gq_fail(GQ_EARG, "parameter %d is a result, not a leaf: pass the tensor it was made from", i + 1);
   if (!p->requires_grad)
-    return gq_fail(GQ_EARG, "parameter %d requires no gradient: set requires_grad = true or leave it out", i + 1);
+    return gq_fail(GQ_EARG, "parameter %d requires no gradient: set requires_grad = true or leave it out",
+                   i + 1);
   return GQ_OK;
 }
 
@@ -90,7 +93,8 @@ static int check_params(int n, gq_tensor *const *p) {
   for (int i = 0; i < n; i++) {
     GQ_TRY(check_param(p[i], i));
     for (int j = 0; j < i; j++)
-      if (p[j] == p[i]) return gq_fail(GQ_EARG, "parameter %d is parameter %d again: give each once", i + 1, j + 1);
+      if (p[j] == p[i])
+        return gq_fail(GQ_EARG, "parameter %d is parameter %d again: give each once", i + 1, j + 1);
   }
   return GQ_OK;
 }
@@ -252,7 +256,8 @@ static int ensure_state(gq_optimiser *o) {
 int gq_optimiser_state(gq_optimiser *o, int i, int k, gq_tensor **t) {
   *t = NULL;
   if (i < 0 || i >= o->n || k < 0 || k >= NSTATE)
-    return gq_fail(GQ_EINDEX, "state %d of parameter %d: there are %d parameters with states 1 to 3", k + 1, i + 1, o->n);
+    return gq_fail(GQ_EINDEX, "state %d of parameter %d: there are %d parameters with states 1 to 3", k + 1,
+                   i + 1, o->n);
   if (!keeps(o, k)) return GQ_OK;
   GQ_TRY(ensure_state(o));
   slot *s = &o->slot[i];
@@ -292,7 +297,7 @@ static gq_opt_loops which_loop(const gq_optimiser *o) {
   }
 }
 
-typedef struct work {          /* one run, cut into pieces for the threads */
+typedef struct work { /* one run, cut into pieces for the threads */
   gq_opt_loop *loop;
   gq_opt_coef k;
   size_t n, piece, size;
@@ -309,7 +314,7 @@ static void run_piece(void *ctx, int i) {
   w->loop(n, w->p + from * w->size, w->g + from * w->size, s, &w->k);
 }
 
-enum { PARALLEL = 1 << 16 };   /* numbers below which waking a thread costs more than it saves */
+enum { PARALLEL = 1 << 16 }; /* numbers below which waking a thread costs more than it saves */
 
 static void run_all(work *w) {
   size_t pieces = w->n > PARALLEL ? (size_t)gq_threads() : 1;
@@ -317,9 +322,7 @@ static void run_all(work *w) {
   gq_parallel((int)((w->n + w->piece - 1) / w->piece), run_piece, w);
 }
 
-static gq_tensor *home(const slot *s) {
-  return s->packed ? s->packed : s->p;
-}
+static gq_tensor *home(const slot *s) { return s->packed ? s->packed : s->p; }
 
 /* The end of the run that starts at parameter i: neighbours in memory with the same count of steps. */
 static int run_end(const gq_optimiser *o, int i) {
@@ -328,7 +331,8 @@ static int run_end(const gq_optimiser *o, int i) {
     const slot *a = &o->slot[j - 1], *b = &o->slot[j];
     if (!b->p->grad || b->packed || a->packed || b->group != a->group || b->steps != a->steps) break;
     if (b->at != a->at + a->n) break;
-    if ((char *)gq_tensor_data(b->p) != (char *)gq_tensor_data(a->p) + a->n * gq_dtype_size(a->p->dtype)) break;
+    if ((char *)gq_tensor_data(b->p) != (char *)gq_tensor_data(a->p) + a->n * gq_dtype_size(a->p->dtype))
+      break;
   }
   return j;
 }
@@ -337,7 +341,9 @@ static void update_run(gq_optimiser *o, int i, int j) {
   slot *s = &o->slot[i];
   const group *g = &o->group[s->group];
   size_t size = gq_dtype_size(g->dtype), at = s->at * size;
-  work w = { gq_opt_loop_get(which_loop(o), g->dtype), coefficients(o, s->steps + 1), 0, 0, size, NULL, NULL, { NULL } };
+  work w = {
+    gq_opt_loop_get(which_loop(o), g->dtype), coefficients(o, s->steps + 1), 0, 0, size, NULL, NULL, { NULL }
+  };
   for (int k = i; k < j; k++) w.n += o->slot[k].n;
   w.p = gq_tensor_data(home(s));
   w.g = (const char *)gq_tensor_data(g->grad) + at;
@@ -375,31 +381,19 @@ int gq_optimiser_step(gq_optimiser *o) {
 
 /* ---- asking ---- */
 
-gq_opt_config *gq_optimiser_config(gq_optimiser *o) {
-  return &o->c;
-}
+gq_opt_config *gq_optimiser_config(gq_optimiser *o) { return &o->c; }
 
-int64_t gq_optimiser_steps(const gq_optimiser *o) {
-  return o->steps;
-}
+int64_t gq_optimiser_steps(const gq_optimiser *o) { return o->steps; }
 
 void gq_optimiser_set_steps(gq_optimiser *o, int64_t n) {
   o->steps = n;
   for (int i = 0; i < o->n; i++) o->slot[i].steps = n;
 }
 
-int64_t gq_optimiser_param_steps(const gq_optimiser *o, int i) {
-  return o->slot[i].steps;
-}
+int64_t gq_optimiser_param_steps(const gq_optimiser *o, int i) { return o->slot[i].steps; }
 
-void gq_optimiser_set_param_steps(gq_optimiser *o, int i, int64_t n) {
-  o->slot[i].steps = n;
-}
+void gq_optimiser_set_param_steps(gq_optimiser *o, int i, int64_t n) { o->slot[i].steps = n; }
 
-int gq_optimiser_count(const gq_optimiser *o) {
-  return o->n;
-}
+int gq_optimiser_count(const gq_optimiser *o) { return o->n; }
 
-gq_tensor *gq_optimiser_param(const gq_optimiser *o, int i) {
-  return o->slot[i].p;
-}
+gq_tensor *gq_optimiser_param(const gq_optimiser *o, int i) { return o->slot[i].p; }

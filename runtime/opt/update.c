@@ -6,7 +6,7 @@
 #include <math.h>
 
 #if defined(__OPTIMIZE__) && !defined(__clang__)
-#pragma GCC optimize("O3", "no-trapping-math")   /* vectorise; no result changes */
+#pragma GCC optimize("O3", "no-trapping-math") /* vectorise; no result changes */
 #endif
 
 #define TARGET
@@ -53,8 +53,10 @@ static const loops plain[2] = {
 };
 #ifdef HAVE_AVX2
 static const loops wide[2] = {
-  { { adam_f32_avx2, sgd_f32_avx2, momentum_f32_avx2, rmsprop_f32_avx2, rmsprop_full_f32_avx2 }, finite_f32_avx2 },
-  { { adam_f64_avx2, sgd_f64_avx2, momentum_f64_avx2, rmsprop_f64_avx2, rmsprop_full_f64_avx2 }, finite_f64_avx2 },
+  { { adam_f32_avx2, sgd_f32_avx2, momentum_f32_avx2, rmsprop_f32_avx2, rmsprop_full_f32_avx2 },
+    finite_f32_avx2 },
+  { { adam_f64_avx2, sgd_f64_avx2, momentum_f64_avx2, rmsprop_f64_avx2, rmsprop_full_f64_avx2 },
+    finite_f64_avx2 },
 };
 #endif
 
@@ -66,10 +68,6 @@ static const loops *table(gq_dtype d) {
   return t + (d == GQ_F64);
 }
 
-gq_opt_loop *gq_opt_loop_get(gq_opt_loops which, gq_dtype d) {
-  return table(d)->loop[which];
-}
+gq_opt_loop *gq_opt_loop_get(gq_opt_loops which, gq_dtype d) { return table(d)->loop[which]; }
 
-bool gq_opt_finite(gq_dtype d, size_t n, const void *g) {
-  return table(d)->finite(n, g);
-}
+bool gq_opt_finite(gq_dtype d, size_t n, const void *g) { return table(d)->finite(n, g); }

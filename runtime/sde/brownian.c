@@ -18,7 +18,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { MAX_DEPTH = 48, BLOCK = 512 };     /* components that go down the tree together */
+enum { MAX_DEPTH = 48, BLOCK = 512 }; /* components that go down the tree together */
 
 struct gq_brownian {
   double t0, t1;
@@ -28,13 +28,13 @@ struct gq_brownian {
   gq_key tree, leaf;
   int depth;
   size_t count;
-  double *mid[MAX_DEPTH];      /* [count] middle of the node of level l on the way to leaf `path` */
-  double *end;                 /* [count] W(t1) */
-  double *value;               /* [count] W(last) */
-  double *from;                /* [count] scratch of an increment */
-  int known;                   /* levels of mid that are filled */
-  uint64_t path;               /* the leaf they lead to */
-  double last;                 /* NaN: none */
+  double *mid[MAX_DEPTH]; /* [count] middle of the node of level l on the way to leaf `path` */
+  double *end;            /* [count] W(t1) */
+  double *value;          /* [count] W(last) */
+  double *from;           /* [count] scratch of an increment */
+  int known;              /* levels of mid that are filled */
+  uint64_t path;          /* the leaf they lead to */
+  double last;            /* NaN: none */
   void *block;
 };
 
@@ -42,9 +42,11 @@ struct gq_brownian {
 
 static int check_span(double t0, double t1, double tol) {
   if (!isfinite(t0) || !isfinite(t1) || !(t0 < t1))
-    return gq_fail(GQ_EARG, "brownian: t0 is %g and t1 is %g: expected two finite times, the first one smaller", t0, t1);
+    return gq_fail(
+      GQ_EARG, "brownian: t0 is %g and t1 is %g: expected two finite times, the first one smaller", t0, t1);
   if (!isfinite(t1 - t0)) return gq_fail(GQ_EARG, "brownian: from %g to %g is too long", t0, t1);
-  if (!(tol >= 0 && tol <= INFINITY)) return gq_fail(GQ_EARG, "brownian: tol is %g: expected a positive number", tol);
+  if (!(tol >= 0 && tol <= INFINITY))
+    return gq_fail(GQ_EARG, "brownian: tol is %g: expected a positive number", tol);
   return GQ_OK;
 }
 
@@ -57,7 +59,8 @@ static int depth_for(double span, double tol) {
 
 static int alloc_vectors(gq_brownian *b) {
   size_t each, total, n = (size_t)b->depth + 3;
-  if (!gq_size_mul(b->count, sizeof(double), &each) || !gq_size_add(each, 63, &each)) return gq_nomem(SIZE_MAX);
+  if (!gq_size_mul(b->count, sizeof(double), &each) || !gq_size_add(each, 63, &each))
+    return gq_nomem(SIZE_MAX);
   each &= ~(size_t)63;
   if (!gq_size_mul(each, n, &total)) return gq_nomem(SIZE_MAX);
   b->block = gq_alloc(total + 64);
@@ -70,13 +73,13 @@ static int alloc_vectors(gq_brownian *b) {
   return GQ_OK;
 }
 
-typedef struct job {           /* one descent, for all components in blocks */
+typedef struct job { /* one descent, for all components in blocks */
   gq_brownian *b;
-  int fresh;                   /* first level whose middle is new */
-  int levels;                  /* levels to go down */
+  int fresh;  /* first level whose middle is new */
+  int levels; /* levels to go down */
   uint64_t leaf;
-  double part;                 /* position inside the leaf, 0..1 */
-  uint64_t time;               /* bits of t */
+  double part;   /* position inside the leaf, 0..1 */
+  uint64_t time; /* bits of t */
   double *out;
 } job;
 
@@ -88,22 +91,23 @@ static void end_block(void *ctx, int i) {
   for (size_t k = from; k < from + n; k++) b->end[k] *= sd;
 }
 
-static int blocks(const gq_brownian *b) {
-  return (int)((b->count + BLOCK - 1) / BLOCK);
-}
+static int blocks(const gq_brownian *b) { return (int)((b->count + BLOCK - 1) / BLOCK); }
 
-int gq_brownian_new(double t0, double t1, gq_shape shape, gq_dtype d, uint64_t seed, double tol, gq_brownian **out) {
+int gq_brownian_new(double t0, double t1, gq_shape shape, gq_dtype d, uint64_t seed, double tol,
+                    gq_brownian **out) {
   *out = NULL;
   GQ_TRY(check_span(t0, t1, tol));
   GQ_TRY(gq_shape_check(shape, GQ_F64, NULL));
-  if (!gq_is_float(d)) return gq_fail(GQ_EDTYPE, "brownian: dtype %s: expected float32 or float64", gq_dtype_name(d));
+  if (!gq_is_float(d))
+    return gq_fail(GQ_EDTYPE, "brownian: dtype %s: expected float32 or float64", gq_dtype_name(d));
   gq_brownian *b = gq_calloc(1, sizeof *b);
   if (!b) return gq_nomem(sizeof *b);
   b->t0 = t0, b->t1 = t1, b->shape = shape, b->dtype = d, b->seed = seed;
   b->count = (size_t)gq_numel(shape);
   b->depth = depth_for(t1 - t0, tol);
   b->tree = gq_key_make(seed, GQ_FOR_BROWNIAN);
-  b->leaf = gq_key_make(seed, GQ_FOR_BROWNIAN | 1u << 16);      /* streams of its own: time bits are no node numbers */
+  b->leaf =
+    gq_key_make(seed, GQ_FOR_BROWNIAN | 1u << 16); /* streams of its own: time bits are no node numbers */
   b->last = NAN;
   int status = alloc_vectors(b);
   if (status != GQ_OK) {
@@ -168,8 +172,8 @@ static void descend_block(void *ctx, int i) {
 static int levels_shared(const gq_brownian *b, uint64_t leaf) {
   uint64_t differ = leaf ^ b->path;
   if (!differ) return b->known;
-  int top = 64 - __builtin_clzll(differ);          /* low bits of the leaf number that differ */
-  int shared = b->depth - top + 1;                 /* nodes of levels 0 .. shared - 1 are the same */
+  int top = 64 - __builtin_clzll(differ); /* low bits of the leaf number that differ */
+  int shared = b->depth - top + 1;        /* nodes of levels 0 .. shared - 1 are the same */
   return shared < b->known ? shared : b->known;
 }
 

@@ -14,21 +14,21 @@ typedef struct solver {
   gq_brownian *w;
   gq_field *field;
   gq_binding *binding;
-  gq_code step, start;         /* start: drift and diffusion at t0, for methods that carry them */
+  gq_code step, start; /* start: drift and diffusion at t0, for methods that carry them */
   gq_dtype dtype;
   gq_shape wshape;
   size_t size;                 /* bytes of a number */
   size_t row[GQ_SDE_MAXPARTS]; /* bytes of a row of each part, of the whole part with one slice */
   size_t bytes[GQ_SDE_MAXPARTS], wrow;
-  char *state[2][GQ_SDE_MAXPARTS];   /* before and after a step */
+  char *state[2][GQ_SDE_MAXPARTS]; /* before and after a step */
   int now;
-  double *dw;                  /* [count of W] */
-  char *cast;                  /* the same in the state's dtype */
+  double *dw; /* [count of W] */
+  char *cast; /* the same in the state's dtype */
   void *arena[GQ_MAXSLICES];
-  const void **in;             /* [nslices][nin] */
-  void **out;                  /* [nslices][nout] */
+  const void **in; /* [nslices][nin] */
+  void **out;      /* [nslices][nout] */
   int nin, nout;
-  double time[3];              /* t, t1, h */
+  double time[3]; /* t, t1, h */
   float time32[3];
   void *block;
   gq_sde_info *info;
@@ -39,9 +39,11 @@ typedef struct solver {
 static int check_times(const gq_sde_problem *p) {
   if (p->nt < 1) return gq_fail(GQ_EARG, "no times: expected at least one");
   for (int k = 0; k < p->nt; k++) {
-    if (!isfinite(p->t[k])) return gq_fail(GQ_EARG, "time %d is %g: expected a finite number", k + 1, p->t[k]);
+    if (!isfinite(p->t[k]))
+      return gq_fail(GQ_EARG, "time %d is %g: expected a finite number", k + 1, p->t[k]);
     if (k && p->t[k] < p->t[k - 1])
-      return gq_fail(GQ_EARG, "times do not increase: time %d is %.17g after %.17g", k + 1, p->t[k], p->t[k - 1]);
+      return gq_fail(GQ_EARG, "times do not increase: time %d is %.17g after %.17g", k + 1, p->t[k],
+                     p->t[k - 1]);
   }
   return GQ_OK;
 }
@@ -63,8 +65,10 @@ static int check_step(const gq_sde_problem *p, double dt, const gq_brownian *w) 
   if (!(dt > 0) || !isfinite(dt)) return gq_fail(GQ_EARG, "dt is %g: expected a positive number", dt);
   if (span / dt > 0x1p53) return gq_fail(GQ_EARG, "dt is %g: too small for an interval of %g", dt, span);
   if (span > 0 && gq_brownian_tol(w) > 0.5 * dt)
-    return gq_fail(GQ_EARG, "dt is %g, but the Brownian path is made for steps above %g: give gq.brownian a tol of at most %g",
-                   dt, 2 * gq_brownian_tol(w), dt / 2);
+    return gq_fail(
+      GQ_EARG,
+      "dt is %g, but the Brownian path is made for steps above %g: give gq.brownian a tol of at most %g", dt,
+      2 * gq_brownian_tol(w), dt / 2);
   return GQ_OK;
 }
 
@@ -74,18 +78,19 @@ static int check_brownian(const gq_sde_problem *p, const gq_brownian *w) {
   double t0 = p->t[0], t1 = p->t[p->nt - 1];
   GQ_TRY(gq_sde_noise_shape(p, &shape));
   if (!gq_shape_equal(shape, have))
-    return gq_fail(GQ_ESHAPE, "the Brownian path has shape %s: this SDE needs %s", gq_shape_text(have, a, sizeof a),
-                   gq_shape_text(shape, b, sizeof b));
+    return gq_fail(GQ_ESHAPE, "the Brownian path has shape %s: this SDE needs %s",
+                   gq_shape_text(have, a, sizeof a), gq_shape_text(shape, b, sizeof b));
   if (t0 < gq_brownian_t0(w) || t1 > gq_brownian_t1(w))
-    return gq_fail(GQ_EARG, "the Brownian path lives on [%g, %g]: the times go from %g to %g", gq_brownian_t0(w),
-                   gq_brownian_t1(w), t0, t1);
+    return gq_fail(GQ_EARG, "the Brownian path lives on [%g, %g]: the times go from %g to %g",
+                   gq_brownian_t0(w), gq_brownian_t1(w), t0, t1);
   return GQ_OK;
 }
 
 static int check(const gq_sde_problem *p, const gq_sde_method *m, double dt, const gq_brownian *w) {
   if (!gq_is_float(p->z0->dtype))
     return gq_fail(GQ_EDTYPE, "z0 is %s: expected float32 or float64", gq_dtype_name(p->z0->dtype));
-  if (p->z0->shape.ndim >= GQ_MAXDIM) return gq_fail(GQ_ESHAPE, "z0 has %d dimensions: at most %d", p->z0->shape.ndim, GQ_MAXDIM - 1);
+  if (p->z0->shape.ndim >= GQ_MAXDIM)
+    return gq_fail(GQ_ESHAPE, "z0 has %d dimensions: at most %d", p->z0->shape.ndim, GQ_MAXDIM - 1);
   GQ_TRY(check_times(p));
   GQ_TRY(check_calculus(p, m));
   GQ_TRY(check_brownian(p, w));
@@ -97,7 +102,7 @@ static int check(const gq_sde_problem *p, const gq_sde_method *m, double dt, con
 static int compile(const gq_graph *g, gq_program **prog) {
   gq_outspec outs[GQ_SDE_MAXPARTS];
   int n = gq_graph_outputs(g);
-  for (int i = 0; i < n; i++) outs[i] = (gq_outspec){gq_graph_output(g, i), 0, GQ_STORE};
+  for (int i = 0; i < n; i++) outs[i] = (gq_outspec){ gq_graph_output(g, i), 0, GQ_STORE };
   return gq_program_new(g, n, outs, prog);
 }
 
@@ -143,7 +148,8 @@ static char *take(char **next, size_t bytes) {
 
 static int allocate(solver *s) {
   size_t nw = (size_t)gq_numel(s->wshape), ns = (size_t)s->field->nslices, total = 64, arena = arena_bytes(s);
-  size_t nin = round64(ns * (size_t)s->nin * sizeof(void *)), nout = round64(ns * (size_t)s->nout * sizeof(void *));
+  size_t nin = round64(ns * (size_t)s->nin * sizeof(void *)),
+         nout = round64(ns * (size_t)s->nout * sizeof(void *));
   for (int i = 0; i < s->m->parts; i++) total += 2 * round64(s->bytes[i]);
   total += round64(nw * sizeof(double)) + round64(nw * s->size) + ns * arena + nin + nout;
   s->block = gq_calloc(1, total);
@@ -176,7 +182,7 @@ static const void *time_at(const solver *s, int i) {
 }
 
 static void set_time(solver *s, double t, double t1, double h) {
-  const double x[3] = {t, t1, h};
+  const double x[3] = { t, t1, h };
   for (int i = 0; i < 3; i++) s->time[i] = x[i], s->time32[i] = (float)x[i];
 }
 
@@ -251,8 +257,10 @@ static int check_finite(const solver *s, double t) {
   bool single = s->dtype == GQ_F32;
   if (single ? finite32(n, z) : finite64(n, z)) return GQ_OK;
   while (isfinite(single ? ((const float *)z)[i] : ((const double *)z)[i])) i++;
-  return gq_fail(GQ_ENONFINITE, "the state is not finite at t = %g: first in component %zu of %zu, after %lld steps of at most %g",
-                 t, i + 1, n, (long long)s->info->steps, s->time[2]);
+  return gq_fail(
+    GQ_ENONFINITE,
+    "the state is not finite at t = %g: first in component %zu of %zu, after %lld steps of at most %g", t,
+    i + 1, n, (long long)s->info->steps, s->time[2]);
 }
 
 static int advance(solver *s, double t, double t1) {
@@ -300,7 +308,7 @@ static int solve(solver *s, double dt, gq_tensor *z) {
 }
 
 static int new_result(const gq_sde_problem *p, gq_tensor **z) {
-  gq_shape shape = {.ndim = p->z0->shape.ndim + 1, .dim = {p->nt}};
+  gq_shape shape = { .ndim = p->z0->shape.ndim + 1, .dim = { p->nt } };
   for (int i = 1; i < shape.ndim; i++) shape.dim[i] = p->z0->shape.dim[i - 1];
   return gq_tensor_new(p->z0->dtype, shape, z);
 }
@@ -323,14 +331,16 @@ static int run(solver *s, double dt, gq_tensor **z) {
 
 int gq_sdeint(const gq_sde_problem *p, const gq_sde_method *m, double dt, gq_brownian *w, gq_tensor **z,
               gq_sde_info *info) {
-  solver s = {.p = p, .m = m, .w = w, .dtype = p->z0->dtype, .size = gq_dtype_size(p->z0->dtype), .info = info};
+  solver s = {
+    .p = p, .m = m, .w = w, .dtype = p->z0->dtype, .size = gq_dtype_size(p->z0->dtype), .info = info
+  };
   size_t before = gq_live_bytes();
   *z = NULL;
-  *info = (gq_sde_info){.t_reached = p->nt > 0 ? p->t[0] : 0};
+  *info = (gq_sde_info){ .t_reached = p->nt > 0 ? p->t[0] : 0 };
   info->status = check(p, m, dt, w);
   if (info->status != GQ_OK) return info->status;
   info->status = run(&s, dt, z);
-  info->peak_bytes = gq_live_bytes() - before;      /* everything is alive until here */
+  info->peak_bytes = gq_live_bytes() - before; /* everything is alive until here */
   release(&s);
   if (info->status != GQ_OK) {
     gq_tensor_unref(*z);

@@ -6,15 +6,15 @@
 
 #include <string.h>
 
-const char *const gq_noise_names[GQ_NNOISE + 1] = {"diagonal", "scalar", "additive", "general", NULL};
-const char *const gq_calculus_names[] = {"stratonovich", "ito", NULL};
+const char *const gq_noise_names[GQ_NNOISE + 1] = { "diagonal", "scalar", "additive", "general", NULL };
+const char *const gq_calculus_names[] = { "stratonovich", "ito", NULL };
 
 typedef struct builder {
   gq_graph *g;
   const gq_graph *body;
   gq_noise noise;
   gq_ref t, t1, h, dw;
-  gq_ref *bind;                /* t, z, boundary values */
+  gq_ref *bind; /* t, z, boundary values */
 } builder;
 
 /* ---- pieces ---- */
@@ -96,11 +96,14 @@ static void step_reversible_heun(builder *b, const gq_ref *x, gq_ref *y) {
 }
 
 const gq_sde_method gq_sde_methods[] = {
-  {"reversible_heun", GQ_STRATONOVICH, 4, 1, false, "Kidger, Foster, Li & Lyons, NeurIPS 2021, Algorithm 1"},
-  {"heun", GQ_STRATONOVICH, 1, 2, false, "Rümelin, SIAM J. Numer. Anal. 19 (1982)"},
-  {"midpoint", GQ_STRATONOVICH, 1, 2, true, "the explicit midpoint rule with dW beside h; Kloeden & Platen 1992"},
-  {"euler_heun", GQ_STRATONOVICH, 1, 2, false, "Gard, Introduction to Stochastic Differential Equations, 1988"},
-  {"euler", GQ_ITO, 1, 1, false, "Maruyama, Rend. Circ. Mat. Palermo 4 (1955)"},
+  { "reversible_heun", GQ_STRATONOVICH, 4, 1, false,
+    "Kidger, Foster, Li & Lyons, NeurIPS 2021, Algorithm 1" },
+  { "heun", GQ_STRATONOVICH, 1, 2, false, "Rümelin, SIAM J. Numer. Anal. 19 (1982)" },
+  { "midpoint", GQ_STRATONOVICH, 1, 2, true,
+    "the explicit midpoint rule with dW beside h; Kloeden & Platen 1992" },
+  { "euler_heun", GQ_STRATONOVICH, 1, 2, false,
+    "Gard, Introduction to Stochastic Differential Equations, 1988" },
+  { "euler", GQ_ITO, 1, 1, false, "Maruyama, Rend. Circ. Mat. Palermo 4 (1955)" },
 };
 const int gq_nsde_methods = sizeof gq_sde_methods / sizeof *gq_sde_methods;
 
@@ -116,7 +119,9 @@ const gq_sde_method *gq_sde_method_find(const char *name) {
 
 /* ---- a step ---- */
 
-static gq_shape output_shape(const gq_graph *g, int i) { return gq_graph_node(g, gq_graph_output(g, i))->shape; }
+static gq_shape output_shape(const gq_graph *g, int i) {
+  return gq_graph_node(g, gq_graph_output(g, i))->shape;
+}
 
 gq_shape gq_sde_w_shape(gq_noise noise, gq_shape z, gq_shape s) {
   if (noise == GQ_DIAGONAL) return z;
@@ -138,7 +143,7 @@ static void state_inputs(builder *b, const gq_sde_method *m, gq_dtype d, gq_shap
 
 static int build(builder *b, const gq_sde_method *m) {
   gq_node z = *gq_graph_node(b->body, gq_graph_input(b->body, 1));
-  gq_shape none = {0};
+  gq_shape none = { 0 };
   gq_ref x[GQ_SDE_MAXPARTS], y[GQ_SDE_MAXPARTS];
   int n = gq_graph_inputs(b->body);
   b->t = gq_input(b->g, z.dtype, none);
@@ -157,7 +162,7 @@ static int build(builder *b, const gq_sde_method *m) {
 }
 
 int gq_sde_step(const gq_graph *body, gq_noise noise, const gq_sde_method *m, gq_graph **g) {
-  builder b = {.g = gq_graph_new(), .body = body, .noise = noise};
+  builder b = { .g = gq_graph_new(), .body = body, .noise = noise };
   size_t n = (size_t)gq_graph_inputs(body);
   b.bind = gq_calloc(n, sizeof *b.bind);
   int status = b.g && b.bind ? build(&b, m) : gq_nomem(n * sizeof *b.bind);
@@ -178,8 +183,9 @@ static int check_drift(gq_node z, gq_node f) {
 }
 
 static int bad_diffusion(gq_noise noise, gq_node z, gq_node s) {
-  static const char *const form[] = {"the state's shape", "the state's shape", "the state's shape with one more dimension {.., d, m}, or {d, m}",
-                                     "the state's shape with one more dimension {.., d, m}, or {d, m}"};
+  static const char *const form[] = { "the state's shape", "the state's shape",
+                                      "the state's shape with one more dimension {.., d, m}, or {d, m}",
+                                      "the state's shape with one more dimension {.., d, m}, or {d, m}" };
   char want[128], got[128];
   return gq_fail(GQ_ESHAPE, "the diffusion gave %s %s: with %s noise and a state %s %s, expected %s",
                  gq_dtype_name(s.dtype), gq_shape_text(s.shape, got, sizeof got), gq_noise_names[noise],
