@@ -1,0 +1,138 @@
+/*
+** hoist.c -- what a solve computes once: the part of a graph that depends on captures alone goes
+** to a prologue; the rest, the body, reads its results as inputs. Constants stay in the body, and
+** so do expansions and reshapes, which cost nothing there.
+*/
+#include "internal.h"
+
+#include <string.h>
+
+enum { VARIES, FIXED, CONSTANT };
+
+typedef struct cut {
+  const gq_graph *g;
+  int nvar, nb;           /* boundaries so far */
+  char *kind;             /* of each node of g */
+  bool *need;
+  gq_ref *pro_of;         /* node in pro */
+  gq_ref *body_of;        /* node in body */
+  gq_ref *out;            /* pro's outputs: nodes of g, then of pro */
+  gq_ref *args;
+  gq_graph *pro, *body;
+} cut;
+
+static char kind_of(const cut *c, const gq_node *n) {
+  if (n->op == GQ_OP_INPUT) return n->attr.axis < c->nvar ? VARIES : FIXED;
+  char kind = CONSTANT;
+  for (int i = 0; i < n->nargs; i++)
+    if (c->kind[n->args[i]] < kind) kind = c->kind[n->args[i]];
+  return kind;
+}
+
+/* Free to make again from a boundary that is often a capture itself: not worth storing. */
+static bool is_view(const gq_node *n) { return n->op == GQ_OP_EXPAND || n->op == GQ_OP_RESHAPE; }
+
+/* Node r of g in the body; a fixed one becomes a boundary, a view is made in the body. */
+static gq_ref in_body(cut *c, gq_ref r) {
+  const gq_node *n = gq_at(c->g, r);
+  if (c->body_of[r] != GQ_NONE) return c->body_of[r];
+  if (c->kind[r] == FIXED && !is_view(n)) {
+    c->body_of[r] = gq_input(c->body, n->dtype, n->shape);
+    c->out[c->nb++] = r;
+    return c->body_of[r];
+  }
+  gq_ref a = n->nargs == 1 ? in_body(c, n->arg[0]) : GQ_NONE;
+  return c->body_of[r] = gq_graph_again(c->body, n, &a);
+}
+
+/* Constants, and what is made of constants only, keep their place in the body as other nodes do. */
+static void copy_body(cut *c) {
+  for (gq_ref r = 0; r < c->g->size; r++) {
+    const gq_node *n = gq_at(c->g, r);
+    if (!c->need[r] || n->op == GQ_OP_INPUT || c->kind[r] == FIXED) continue;
+    for (int i = 0; i < n->nargs; i++) c->args[i] = in_body(c, n->args[i]);
+    c->body_of[r] = gq_graph_again(c->body, n, c->args);
+  }
+}
+
+static void copy_prologue(cut *c, const bool *need) {
+  for (gq_ref r = 0; r < c->g->size; r++) {
+    const gq_node *n = gq_at(c->g, r);
+    if (!need[r] || n->op == GQ_OP_INPUT) continue;
+    for (int i = 0; i < n->nargs; i++) c->args[i] = c->pro_of[n->args[i]];
+    c->pro_of[r] = gq_graph_again(c->pro, n, c->args);
+  }
+}
+
+static void make_inputs(cut *c) {
+  for (int i = 0; i < c->g->ninput; i++) {
+    gq_ref r = c->g->input[i];
+    const gq_node *n = gq_at(c->g, r);
+    if (i < c->nvar) c->body_of[r] = gq_input(c->body, n->dtype, n->shape);
+    else c->pro_of[r] = gq_input(c->pro, n->dtype, n->shape);
+  }
+}
+
+static int set_outputs(cut *c, int **direct) {
+  gq_graph_needs(c->g, c->nb, c->out, c->need);
+  copy_prologue(c, c->need);
+  int *d = gq_alloc((size_t)(c->nb + 1) * sizeof *d);
+  if (!d) return gq_nomem((size_t)(c->nb + 1) * sizeof *d);
+  for (int j = 0; j < c->nb; j++) {
+    c->out[j] = c->pro_of[c->out[j]];
+    const gq_node *n = gq_graph_node(c->pro, c->out[j]);
+    d[j] = n->op == GQ_OP_INPUT ? n->attr.axis : -1;
+  }
+  gq_graph_set_outputs(c->pro, c->nb, c->out);
+  *direct = d;
+  return gq_graph_status(c->pro);
+}
+
+static int split(cut *c, int **direct) {
+  const gq_graph *g = c->g;
+  for (gq_ref r = 0; r < g->size; r++) {
+    c->kind[r] = kind_of(c, gq_at(g, r));
+    c->pro_of[r] = c->body_of[r] = GQ_NONE;
+  }
+  gq_graph_needs(g, g->noutput, g->output, c->need);
+  make_inputs(c);
+  copy_body(c);
+  gq_ref *outs = c->args;
+  for (int j = 0; j < g->noutput; j++) outs[j] = in_body(c, g->output[j]);
+  gq_graph_set_outputs(c->body, g->noutput, outs);
+  GQ_TRY(gq_graph_status(c->body));
+  return set_outputs(c, direct);
+}
+
+int gq_hoist(const gq_graph *g, int nvar, gq_graph **pro, gq_graph **body, int **direct) {
+  *pro = *body = NULL;
+  *direct = NULL;
+  GQ_TRY(g->status);
+  size_t size = (size_t)g->size, most = (size_t)g->noutput + 3;
+  for (gq_ref r = 0; r < g->size; r++)
+    if ((size_t)gq_at(g, r)->nargs > most) most = (size_t)gq_at(g, r)->nargs;
+  size_t bytes = size * (3 * sizeof(gq_ref) + 2) + most * sizeof(gq_ref) + 64;
+  cut c = { .g = g, .nvar = nvar, .pro = gq_graph_new(), .body = gq_graph_new() };
+  gq_ref *block = gq_alloc(bytes);
+  int status = block && c.pro && c.body ? GQ_OK : gq_nomem(bytes);
+  if (status == GQ_OK) {
+    c.pro_of = block;
+    c.body_of = c.pro_of + size;
+    c.out = c.body_of + size;
+    c.args = c.out + size;
+    c.kind = (char *)(c.args + most);
+    c.need = (bool *)(c.kind + size);
+    status = split(&c, direct);
+  }
+  gq_free(block);
+  if (status != GQ_OK) {
+    gq_graph_free(c.pro);
+    gq_graph_free(c.body);
+    gq_free(*direct);
+    *direct = NULL;
+    return status;
+  }
+  *pro = c.pro;
+  *body = c.body;
+  return GQ_OK;
+}

@@ -1,0 +1,321 @@
+/*
+** rows.c -- row independence. Every value has a label: which of its numbers belong to which row
+** of the state. The forward pass labels what is computed from the state; where such a value meets
+** one that is not, that one must be cut like it (or used whole), and this demand travels back to
+** the captures. Both directions are the two small functions out_label and arg_label.
+*/
+#include "internal.h"
+
+#include <string.h>
+
+/* Along `axis` an index i belongs to row (i / inner) mod rows. {B, T, K} flattened to {B T, K} for
+** a product has axis 0, inner T. axis WHOLE: belongs to all rows; NONE: nothing known yet. */
+typedef struct label {
+  int axis;
+  int64_t inner;
+} label;
+enum { WHOLE = -1, NONE = -2 };
+
+typedef struct rows {
+  const gq_graph *g;
+  int64_t rows;
+  label *at;            /* of each node */
+  bool *varies;         /* computed from the state */
+  bool *need;
+} rows;
+
+static const label whole = { WHOLE, 1 };
+
+static bool same(label a, label b) { return a.axis == b.axis && (a.axis == WHOLE || a.inner == b.inner); }
+
+static int mixes(const gq_node *n) {
+  char text[200];
+  return gq_fail(GQ_EUNSUPPORTED, "row independence: %s (giving %s) mixes rows", gq_ops[n->op].name,
+                 gq_shape_text(n->shape, text, sizeof text));
+}
+
+static gq_shape arg_shape(const rows *w, const gq_node *n, int i) { return gq_at(w->g, n->args[i])->shape; }
+
+static int64_t suffix(gq_shape s, int axis) {
+  int64_t n = 1;
+  for (int i = axis + 1; i < s.ndim; i++) n *= s.dim[i];
+  return n;
+}
+
+/* Reshaping keeps the order of numbers, so `stride`, the distance from row to row, stays: find the
+** dim of `to` that still holds whole rows. */
+static int relabel(const rows *w, gq_shape from, label l, gq_shape to, label *out) {
+  int64_t stride = l.inner * suffix(from, l.axis);
+  for (int j = 0; j < to.ndim && stride > 0; j++) {
+    int64_t tail = suffix(to, j);
+    if (tail == 0 || stride % tail || (tail * to.dim[j]) % (stride * w->rows) || to.dim[j] == 0) continue;
+    *out = (label){ j, stride / tail };
+    return true;
+  }
+  return false;
+}
+
+/* Dim `axis` is left as it is by a slice or a pad. */
+static bool untouched(const gq_node *n, gq_shape from, int axis) {
+  return n->attr.start[axis] == 0 && n->attr.step[axis] == 1 && from.dim[axis] == n->shape.dim[axis];
+}
+
+/* Positions of the two dims of operand i of a product: the one that stays and the one summed over. */
+static void product_dims(const gq_node *n, int i, int ndim, int *kept, int *summed) {
+  bool t = n->attr.flags & (i == 0 ? GQ_TA : GQ_TB);
+  bool last = (i == 0) == t;
+  *kept = ndim - (last ? 1 : 2);
+  *summed = ndim - (last ? 2 : 1);
+}
+
+/* ---- label of the node from that of operand i ---- */
+
+static bool out_matmul(const gq_node *n, int i, int ndim, label l, label *out) {
+  int kept, summed, rank = n->shape.ndim;
+  product_dims(n, i, ndim, &kept, &summed);
+  if (l.axis == summed) return false;
+  *out = (label){ l.axis == kept ? rank - (i == 0 ? 2 : 1) : l.axis + rank - ndim, l.inner };
+  return true;
+}
+
+static bool out_label(const rows *w, const gq_node *n, int i, label l, label *out) {
+  gq_shape s = arg_shape(w, n, i);
+  int axis = n->attr.axis;
+  *out = l;
+  switch (n->op) {
+    case GQ_OP_MATMUL: return out_matmul(n, i, s.ndim, l, out);
+    case GQ_OP_SUM:
+    case GQ_OP_AMAX:
+    case GQ_OP_AMIN: return !(n->attr.flags >> l.axis & 1);
+    case GQ_OP_RESHAPE: return relabel(w, s, l, n->shape, out);
+    case GQ_OP_PERMUTE:
+      for (int j = 0; j < s.ndim; j++)
+        if (n->attr.perm[j] == l.axis) out->axis = j;
+      return true;
+    case GQ_OP_SLICE:
+    case GQ_OP_PAD: return untouched(n, s, l.axis);
+    case GQ_OP_ARGMAX:
+    case GQ_OP_ARGMIN:
+    case GQ_OP_CAT:
+    case GQ_OP_SCATTER_ADD: return l.axis != axis;
+    case GQ_OP_INDEX_SELECT:
+      if (i == 1) out->axis = axis;
+      return i == 1 || l.axis != axis;
+    case GQ_OP_INDEX_ADD: return i == 0 && l.axis != axis;
+    case GQ_OP_GATHER: return i == 1 || l.axis != axis;
+    default: /* element-wise, EXPAND */
+      out->axis = l.axis + n->shape.ndim - s.ndim;
+      return s.dim[l.axis] == n->shape.dim[out->axis];
+  }
+}
+
+/* ---- label that operand i must have, from the node's ---- */
+
+/* Operand dims align with the last dims of the result; a missing or repeated dim is used whole. */
+static label aligned(gq_shape s, gq_shape out, label l) {
+  int axis = l.axis - (out.ndim - s.ndim);
+  if (axis < 0 || s.dim[axis] != out.dim[l.axis]) return whole;
+  return (label){ axis, l.inner };
+}
+
+static label arg_matmul(const gq_node *n, int i, gq_shape s, label l) {
+  int kept, summed, rank = n->shape.ndim;
+  product_dims(n, i, s.ndim, &kept, &summed);
+  if (l.axis < rank - 2) return aligned(s, n->shape, l);
+  return (l.axis == rank - 2) == (i == 0) ? (label){ kept, l.inner } : whole;
+}
+
+static bool arg_label(const rows *w, const gq_node *n, int i, label l, label *out) {
+  gq_shape s = arg_shape(w, n, i);
+  int axis = n->attr.axis;
+  *out = l;
+  switch (n->op) {
+    case GQ_OP_MATMUL: *out = arg_matmul(n, i, s, l); return true;
+    case GQ_OP_SUM:
+    case GQ_OP_AMAX:
+    case GQ_OP_AMIN: return !(n->attr.flags >> l.axis & 1);
+    case GQ_OP_RESHAPE: return relabel(w, n->shape, l, s, out);
+    case GQ_OP_PERMUTE: out->axis = n->attr.perm[l.axis]; return true;
+    case GQ_OP_SLICE:
+    case GQ_OP_PAD: return untouched(n, s, l.axis);
+    case GQ_OP_ARGMAX:
+    case GQ_OP_ARGMIN:
+    case GQ_OP_CAT:
+    case GQ_OP_SCATTER_ADD: return l.axis != axis;
+    case GQ_OP_INDEX_SELECT:
+      if (l.axis != axis) *out = i == 0 ? l : whole;
+      else *out = i == 0 ? whole : (label){ 0, l.inner };
+      return true;
+    case GQ_OP_INDEX_ADD:
+      if (i == 1) *out = whole;
+      return l.axis != axis;
+    case GQ_OP_GATHER:
+      if (i == 0 && l.axis == axis) *out = whole;
+      return true;
+    default: *out = aligned(s, n->shape, l); return true;
+  }
+}
+
+/* ---- the two passes ---- */
+
+/* A value that does not come from the state must be labelled l. */
+static int demand(rows *w, gq_ref r, label l, const gq_node *by) {
+  if (w->rows == 1) l = whole; /* one row: nothing is ever cut, and a 1 tells nothing */
+  if (w->at[r].axis == NONE) w->at[r] = l;
+  if (same(w->at[r], l)) return GQ_OK;
+  return gq_fail(GQ_EUNSUPPORTED, "row independence: %s uses a value in another way than row by row as elsewhere",
+                 by ? gq_ops[by->op].name : "the result");
+}
+
+/* Give node n's operands what its label l asks for. */
+static int ask_operands(rows *w, const gq_node *n, label l) {
+  for (int i = 0; i < n->nargs; i++) {
+    gq_ref a = n->args[i];
+    label want = whole;
+    if (l.axis != WHOLE && !arg_label(w, n, i, l, &want)) return mixes(n);
+    if (!w->varies[a]) GQ_TRY(demand(w, a, want, n));
+    else if (!same(w->at[a], want)) return mixes(n);
+  }
+  return GQ_OK;
+}
+
+static int forward(rows *w, gq_ref r) {
+  const gq_node *n = gq_at(w->g, r);
+  int from = -1;
+  for (int i = n->nargs - 1; i >= 0; i--)
+    if (w->varies[n->args[i]]) from = i;
+  if (from < 0) return GQ_OK;
+  w->varies[r] = true;
+  if (!out_label(w, n, from, w->at[n->args[from]], &w->at[r])) return mixes(n);
+  return ask_operands(w, n, w->at[r]);
+}
+
+static int start_inputs(rows *w, const int *axis) {
+  for (int i = 0; i < w->g->ninput; i++) {
+    gq_ref r = w->g->input[i];
+    gq_shape s = gq_at(w->g, r)->shape;
+    if (axis[i] < 0) continue;
+    if (axis[i] >= s.ndim || s.dim[axis[i]] != w->rows)
+      return gq_fail(GQ_EUNSUPPORTED, "row independence: input %d has no dimension %d of %lld rows", i + 1, axis[i] + 1,
+                     (long long)w->rows);
+    w->at[r] = (label){ axis[i], 1 };
+    w->varies[r] = true;
+  }
+  return GQ_OK;
+}
+
+static int check_outputs(rows *w) {
+  static const label first = { 0, 1 };
+  for (int j = 0; j < w->g->noutput; j++) {
+    gq_ref r = w->g->output[j];
+    gq_shape s = gq_at(w->g, r)->shape;
+    if (s.ndim == 0 || s.dim[0] != w->rows || (w->varies[r] && !same(w->at[r], first)))
+      return gq_fail(GQ_EUNSUPPORTED, "row independence: dimension 1 of the result is not one entry a row");
+    if (!w->varies[r]) GQ_TRY(demand(w, r, first, NULL));
+  }
+  return GQ_OK;
+}
+
+static int prove(rows *w, const int *axis) {
+  const gq_graph *g = w->g;
+  if (w->rows < 1) return gq_fail(GQ_EUNSUPPORTED, "row independence: the state has no rows");
+  gq_graph_needs(g, g->noutput, g->output, w->need);
+  for (gq_ref r = 0; r < g->size; r++) {
+    w->at[r] = (label){ NONE, 1 };
+    w->varies[r] = false;
+  }
+  GQ_TRY(start_inputs(w, axis));
+  for (gq_ref r = 0; r < g->size; r++)
+    if (w->need[r]) GQ_TRY(forward(w, r));
+  GQ_TRY(check_outputs(w));
+  for (gq_ref r = g->size - 1; r >= 0; r--)
+    if (w->need[r] && !w->varies[r] && w->at[r].axis != NONE) GQ_TRY(ask_operands(w, gq_at(g, r), w->at[r]));
+  return GQ_OK;
+}
+
+static int rows_init(rows *w, const gq_graph *g, int64_t count) {
+  size_t bytes = (size_t)g->size * (sizeof(label) + 2) + 1;
+  *w = (rows){ .g = g, .rows = count, .at = gq_alloc(bytes) };
+  if (!w->at) return gq_nomem(bytes);
+  w->varies = (bool *)(w->at + g->size);
+  w->need = w->varies + g->size;
+  return GQ_OK;
+}
+
+/* Only plain rows can be cut from a capture. */
+static int capture_axis(const rows *w, int i, int *axis) {
+  gq_ref r = w->g->input[i];
+  label l = w->at[r];
+  *axis = -1;
+  if (!w->need[r] || l.axis < 0) return GQ_OK;
+  if (l.inner != 1 || gq_at(w->g, r)->shape.dim[l.axis] != w->rows)
+    return gq_fail(GQ_EUNSUPPORTED, "row independence: input %d merges rows with another dimension", i + 1);
+  *axis = l.axis;
+  return GQ_OK;
+}
+
+int gq_rows(const gq_graph *g, int64_t count, int *axis) {
+  rows w;
+  GQ_TRY(g->status);
+  GQ_TRY(rows_init(&w, g, count));
+  int status = prove(&w, axis);
+  for (int i = 0; i < g->ninput && status == GQ_OK; i++)
+    if (axis[i] < 0) status = capture_axis(&w, i, &axis[i]);
+  gq_free(w.at);
+  return status;
+}
+
+/* ---- another number of rows ---- */
+
+static gq_shape resized(const rows *w, gq_ref r, int64_t count) {
+  gq_shape s = gq_at(w->g, r)->shape;
+  if (w->at[r].axis >= 0) s.dim[w->at[r].axis] = s.dim[w->at[r].axis] / w->rows * count;
+  return s;
+}
+
+static gq_ref copy_node(const rows *w, gq_graph *to, gq_ref r, int64_t count, const gq_ref *map, gq_ref *args) {
+  const gq_node *n = gq_at(w->g, r);
+  gq_attr attr = n->attr;
+  gq_shape s = resized(w, r, count);
+  attr.shape = s;
+  for (int i = 0; i < n->nargs; i++) args[i] = map[n->args[i]];
+  gq_ref made = gq_emit(to, n->op, n->nargs, args, &attr);
+  if (made != GQ_NONE && !gq_shape_equal(gq_graph_node(to, made)->shape, s))
+    return gq_graph_fail(to, mixes(n));
+  return made;
+}
+
+static int resize(const rows *w, gq_graph *to, int64_t count, const int *axis, gq_ref *map, gq_ref *args) {
+  const gq_graph *g = w->g;
+  for (int i = 0; i < g->ninput; i++) {
+    const gq_node *n = gq_at(g, g->input[i]);
+    gq_shape s = n->shape;
+    if (axis[i] >= 0) s.dim[axis[i]] = count;
+    map[g->input[i]] = gq_input(to, n->dtype, s);
+  }
+  for (gq_ref r = 0; r < g->size; r++)
+    if (w->need[r] && gq_at(g, r)->op != GQ_OP_INPUT) map[r] = copy_node(w, to, r, count, map, args);
+  for (int j = 0; j < g->noutput; j++) args[j] = map[g->output[j]];
+  gq_graph_set_outputs(to, g->noutput, args);
+  return gq_graph_status(to);
+}
+
+int gq_rows_resize(const gq_graph *g, int64_t count, int64_t count_new, const int *axis, gq_graph **out) {
+  *out = NULL;
+  GQ_TRY(g->status);
+  rows w;
+  size_t most = (size_t)g->noutput + 3;
+  for (gq_ref r = 0; r < g->size; r++)
+    if ((size_t)gq_at(g, r)->nargs > most) most = (size_t)gq_at(g, r)->nargs;
+  GQ_TRY(rows_init(&w, g, count));
+  size_t bytes = ((size_t)g->size + most) * sizeof(gq_ref);
+  gq_ref *map = gq_alloc(bytes);
+  gq_graph *to = gq_graph_new();
+  int status = map && to ? prove(&w, axis) : gq_nomem(bytes);
+  if (status == GQ_OK) status = resize(&w, to, count_new, axis, map, map + g->size);
+  gq_free(map);
+  gq_free(w.at);
+  if (status == GQ_OK) *out = to;
+  else gq_graph_free(to);
+  return status;
+}
