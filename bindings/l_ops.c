@@ -77,6 +77,11 @@ static void operands(lua_State *L, int first, gq_tensor **t, const char *what) {
     gqL_promote(L, 2, t, what);
 }
 
+/* A constant that belongs to the operation (a count, 0, 1), with t's dtype: no capture in a trace. */
+static gq_tensor *beside(lua_State *L, double x, const gq_tensor *t) {
+  return gqL_op(L, GQ_OP_CONST, 0, NULL, &(gq_attr){ .dtype = t->dtype, .x = x });
+}
+
 /* ---- element-wise ---- */
 
 static int op_unary(lua_State *L) {
@@ -167,8 +172,7 @@ static int op_or(lua_State *L) {
 static int op_not(lua_State *L) {
   lua_settop(L, 1);
   gq_tensor *t = gqL_cast(L, as_bool(L, 1), GQ_I64);
-  lua_pushinteger(L, 0);
-  gqL_op(L, GQ_OP_EQ, 2, (gq_tensor *[]){ t, gqL_operand(L, -1, GQ_I64) }, NULL);
+  gqL_op(L, GQ_OP_EQ, 2, (gq_tensor *[]){ t, beside(L, 0, t) }, NULL);
   return 1;
 }
 
@@ -312,12 +316,6 @@ static int op_sum(lua_State *L) {
   gq_tensor *t = gqL_checktensor(L, 1);
   summed(L, t, check_axes(L, t, "sum"));
   return 1;
-}
-
-/* The number x as an operand beside t. */
-static gq_tensor *beside(lua_State *L, double x, const gq_tensor *t) {
-  lua_pushnumber(L, x);
-  return gqL_operand(L, lua_gettop(L), t->dtype);
 }
 
 static int op_mean(lua_State *L) {

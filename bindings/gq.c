@@ -1,0 +1,60 @@
+/*
+** gq.c -- require "gq": the table of the C parts, then the Lua files that the binary carries.
+*/
+#include <string.h>
+#include "bind.h"
+
+/* Push the embedded file `name` as a function; text only. */
+static void push_file(lua_State *L, const char *name) {
+  const gq_embedded *f = gq_embedded_files;
+  while (f->name != NULL && strcmp(f->name, name) != 0)
+    f++;
+  if (f->name == NULL)
+    luaL_error(L, "the file gq/%s.lua is missing from this build", name);
+  const char *chunk = lua_pushfstring(L, "=gq/%s.lua", name);
+  if (luaL_loadbufferx(L, f->source, f->length, chunk, "t") != LUA_OK)
+    lua_error(L);
+}
+
+/* load(name): run lua/gq/<name>.lua with the module table; its result. */
+static int load_embedded(lua_State *L) {
+  push_file(L, luaL_checkstring(L, 1));
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_call(L, 1, 1);
+  return 1;
+}
+
+int luaopen_gq_core(lua_State *L) {
+  lua_settop(L, 0);
+  lua_newtable(L);
+  lua_newtable(L);                   /* help texts by function */
+  lua_setfield(L, -2, "docs");
+  lua_newtable(L);
+  lua_newtable(L);
+  lua_setfield(L, -2, "methods");    /* what x:name() finds; Lua files add theirs */
+  lua_setfield(L, -2, "core");
+  gqL_open_tensor(L);
+  gqL_open_make(L);
+  gqL_open_shape(L);
+  gqL_open_ops(L);
+  gqL_open_autograd(L);
+  gqL_open_trace(L);
+  gqL_open_ode(L);
+  gqL_open_sde(L);
+  gqL_open_optim(L);
+  gqL_open_io(L);
+  gqL_open_system(L);
+  return 1;
+}
+
+/* init.lua is called with the table and a loader for its neighbours. */
+int luaopen_gq(lua_State *L) {
+  luaopen_gq_core(L);
+  push_file(L, "init");
+  lua_pushvalue(L, 1);
+  lua_pushvalue(L, 1);
+  lua_pushcclosure(L, load_embedded, 1);
+  lua_call(L, 2, 0);
+  lua_settop(L, 1);
+  return 1;
+}

@@ -1,0 +1,175 @@
+/*
+** l_autograd.c -- x:backward(), gq.grad, gq.no_grad.
+*/
+#include "bind.h"
+
+/* The cotangent at arg for `out`: nil, a tensor, or a number for every entry (pushed). */
+static gq_tensor *check_cot(lua_State *L, int arg, const gq_tensor *out) {
+  if (lua_isnoneornil(L, arg))
+    return NULL;
+  if (lua_type(L, arg) != LUA_TNUMBER)
+    return gqL_checktensor(L, arg);
+  gq_tensor *x = gqL_operand(L, arg, out->dtype);
+  return gqL_op(L, GQ_OP_EXPAND, 1, &x, &(gq_attr){ .shape = out->shape });
+}
+
+static int tensor_backward(lua_State *L) {
+  gq_tensor *t = gqL_checktensor(L, 1);
+  gq_tensor *cot = check_cot(L, 2, t);
+  int status = gq_backward(t, cot);
+  if (status == GQ_ENOMEM) {
+    gqL_collect(L);
+    status = gq_backward(t, cot);
+  }
+  if (status != GQ_OK)
+    lua_pushstring(L, gq_message());
+  gqL_fill_infos(L);
+  return status == GQ_OK ? 0 : luaL_error(L, "%s", lua_tostring(L, -1));
+}
+
+/* ---- gq.grad ---- */
+
+/* One tensor or a list at arg: pointers in a pushed userdata. */
+static gq_tensor **tensors_at(lua_State *L, int arg, int *n, const char *what) {
+  bool list = lua_istable(L, arg);
+  lua_Unsigned len = list ? lua_rawlen(L, arg) : 1;
+  if (len == 0 || len > 1000000)
+    luaL_error(L, "grad: %s: a tensor or a list of at least one expected", what);
+  gq_tensor **t = lua_newuserdatauv(L, len * sizeof *t, 0);
+  for (lua_Unsigned i = 0; i < len; i++) {
+    if (list)
+      lua_rawgeti(L, arg, (lua_Integer)i + 1);
+    else
+      lua_pushvalue(L, arg);
+    t[i] = gqL_totensor(L, -1);
+    if (t[i] == NULL) {
+      const char *given = gqL_typename(L, -1);
+      luaL_error(L, "grad: %s: a tensor or a list of tensors expected, got %s", what, given);
+    }
+    lua_pop(L, 1);
+  }
+  *n = (int)len;
+  return t;
+}
+
+/* opts.cotangents: as many as outputs, one tensor for one output; a number counts for all entries. */
+static gq_tensor **check_cots(lua_State *L, int options, int nout, gq_tensor **out) {
+  if (lua_isnoneornil(L, options) || lua_getfield(L, options, "cotangents") == LUA_TNIL)
+    return NULL;
+  int given = lua_gettop(L);
+  gq_tensor **cots = lua_newuserdatauv(L, (size_t)nout * sizeof *cots, 0);
+  bool list = lua_istable(L, given);
+  if (list ? (int)lua_rawlen(L, given) != nout : nout != 1)
+    luaL_error(L, "grad: cotangents: %d expected, one for each output", nout);
+  luaL_checkstack(L, 3 * nout + 10, "grad");
+  for (int i = 0; i < nout; i++) {
+    if (list)
+      lua_rawgeti(L, given, i + 1);
+    else
+      lua_pushvalue(L, given);
+    cots[i] = check_cot(L, lua_gettop(L), out[i]);
+  }
+  return cots;
+}
+
+/* Nothing flows to this input: its gradient is zero. */
+static void push_zeros(lua_State *L, const gq_tensor *like) {
+  gq_tensor *zero = gqL_op(L, GQ_OP_CONST, 0, NULL, &(gq_attr){ .dtype = like->dtype });
+  if (like->trace) {
+    gqL_op(L, GQ_OP_EXPAND, 1, &zero, &(gq_attr){ .shape = like->shape });
+    return;
+  }
+  gqL_retry(L, gq_tensor_new(like->dtype, like->shape, gqL_pushtensor(L)));
+}
+
+static int grad(lua_State *L) {
+  static const char *const known[] = { "cotangents", "create_graph", NULL };
+  int nout, nin;
+  lua_settop(L, 3);
+  gqL_checkoptions(L, 3, known, "grad");
+  bool create_graph = gqL_optbool(L, 3, "create_graph", false);
+  bool list = lua_istable(L, 2);
+  gq_tensor **out = tensors_at(L, 1, &nout, "outputs"), **in = tensors_at(L, 2, &nin, "inputs");
+  gq_tensor **cots = check_cots(L, 3, nout, out);
+  gq_tensor **result = lua_newuserdatauv(L, (size_t)nin * sizeof *result, 0);
+  gq_tensor ***handle = lua_newuserdatauv(L, (size_t)nin * sizeof *handle, 0);
+  luaL_checkstack(L, nin + 10, "grad");
+  int first = lua_gettop(L) + 1;
+  for (int i = 0; i < nin; i++)
+    handle[i] = gqL_pushtensor(L);
+  int status = gq_grad(nout, out, cots, nin, in, create_graph, result);
+  if (status == GQ_ENOMEM) {
+    gqL_collect(L);
+    status = gq_grad(nout, out, cots, nin, in, create_graph, result);
+  }
+  for (int i = 0; i < nin && status == GQ_OK; i++)
+    *handle[i] = result[i];
+  if (status != GQ_OK)
+    lua_pushstring(L, gq_message());
+  gqL_fill_infos(L);
+  if (status != GQ_OK)
+    return luaL_error(L, "%s", lua_tostring(L, -1));
+  gqL_counted(L);
+  if (list)
+    lua_createtable(L, nin, 0);
+  int result_at = lua_gettop(L);
+  for (int i = 0; i < nin; i++) {
+    if (*handle[i] != NULL)
+      lua_pushvalue(L, first + i);
+    else
+      push_zeros(L, in[i]);
+    if (list) {
+      lua_rawseti(L, result_at, i + 1);
+      lua_settop(L, result_at);
+    }
+  }
+  return 1;
+}
+
+/* ---- recording ---- */
+
+#define GUARD "gq.recording"
+
+static int guard_close(lua_State *L) {
+  int *was = luaL_checkudata(L, 1, GUARD);
+  if (*was >= 0)
+    gq_set_recording(*was);
+  *was = -1;
+  return 0;
+}
+
+/* The guard, not a protected call, restores the state: an error keeps its traceback. */
+static int no_grad(lua_State *L) {
+  luaL_checkany(L, 1);
+  if (gq_trace_current() != NULL)
+    return luaL_error(L, "no_grad: a function that is traced cannot switch gradients off");
+  int *was = lua_newuserdatauv(L, sizeof *was, 0);
+  *was = -1;
+  luaL_setmetatable(L, GUARD);
+  lua_insert(L, 1);
+  lua_toclose(L, 1);
+  *was = gq_set_recording(false);
+  lua_call(L, lua_gettop(L) - 2, LUA_MULTRET);
+  return lua_gettop(L) - 1;
+}
+
+static int is_recording(lua_State *L) {
+  lua_pushboolean(L, gq_recording());
+  return 1;
+}
+
+static const gqL_function functions[] = {
+  { "backward",  tensor_backward, true,  "loss:backward([cotangent]): adds gradients to .grad of every leaf behind it" },
+  { "grad",      grad,            false, "gq.grad(outputs, inputs [, {cotangents, create_graph}]): gradients, touching no .grad; zeros where nothing flows" },
+  { "no_grad",   no_grad,         false, "gq.no_grad(f, ...): runs f without recording and returns its results" },
+  { "recording", is_recording,    false, "gq.recording(): are operations recorded for backward?" },
+  { NULL, NULL, false, NULL }
+};
+
+void gqL_open_autograd(lua_State *L) {
+  luaL_newmetatable(L, GUARD);
+  lua_pushcfunction(L, guard_close);
+  lua_setfield(L, -2, "__close");
+  lua_pop(L, 1);
+  gqL_register(L, functions);
+}

@@ -1,0 +1,182 @@
+/*
+** l_system.c -- the machine and the run: clock, threads, seeds, dtype, devices, memory, and in
+** debug builds gq.debug, where tests make allocations and file operations fail.
+*/
+#include <stdio.h>
+#include <unistd.h>
+#include "bind.h"
+
+static int sys_clock(lua_State *L) {
+  lua_pushnumber(L, gq_clock());
+  return 1;
+}
+
+static int set_threads(lua_State *L) {
+  gqL_try(L, gq_set_threads((int)gqL_checkint(L, 1, 1, 256, "threads")));
+  return 0;
+}
+
+static int threads(lua_State *L) {
+  lua_pushinteger(L, gq_threads());
+  return 1;
+}
+
+static int set_default_dtype(lua_State *L) {
+  gq_dtype d = gqL_checkdtype(L, 1);
+  if (!gq_is_float(d))
+    return luaL_error(L, "set_default_dtype: \"float32\" or \"float64\" expected, got \"%s\"", gq_dtype_name(d));
+  gqL_getstate(L)->dtype = d;
+  return 0;
+}
+
+static int default_dtype(lua_State *L) {
+  lua_pushstring(L, gq_dtype_name(gqL_default_dtype(L)));
+  return 1;
+}
+
+static int devices(lua_State *L) {
+  lua_createtable(L, 1, 0);
+  lua_pushliteral(L, "cpu");
+  lua_rawseti(L, -2, 1);
+  return 1;
+}
+
+static int memory(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)gq_live_bytes());
+  lua_pushinteger(L, (lua_Integer)gq_peak_bytes());
+  return 2;
+}
+
+static int peak_reset(lua_State *L) {
+  gq_peak_reset();
+  return 0;
+}
+
+static int sys_isatty(lua_State *L) {
+  lua_pushboolean(L, isatty((int)gqL_checkint(L, 1, 0, 1023, "file descriptor")));
+  return 1;
+}
+
+/* ---- random numbers ---- */
+
+static int manual_seed(lua_State *L) {
+  gqL_state *s = gqL_getstate(L);
+  s->seed = (uint64_t)gqL_checkint(L, 1, INT64_MIN, INT64_MAX, "seed");
+  s->counter = 0;
+  return 0;
+}
+
+static int rng_state(lua_State *L) {
+  gqL_state *s = gqL_getstate(L);
+  lua_createtable(L, 0, 2);
+  lua_pushinteger(L, (lua_Integer)s->seed);
+  lua_setfield(L, -2, "seed");
+  lua_pushinteger(L, (lua_Integer)s->counter);
+  lua_setfield(L, -2, "counter");
+  return 1;
+}
+
+static int set_rng_state(lua_State *L) {
+  static const char *const known[] = { "seed", "counter", NULL };
+  luaL_checktype(L, 1, LUA_TTABLE);
+  gqL_checkoptions(L, 1, known, "set_rng_state");
+  int64_t seed = gqL_optint(L, 1, "seed", 0, INT64_MIN, INT64_MAX);
+  int64_t counter = gqL_optint(L, 1, "counter", 0, 0, INT64_MAX);
+  gqL_state *s = gqL_getstate(L);
+  s->seed = (uint64_t)seed;
+  s->counter = (uint64_t)counter;
+  return 0;
+}
+
+static const gqL_function functions[] = {
+  { "clock",             sys_clock,         false, "gq.clock(): monotonic seconds" },
+  { "set_threads",       set_threads,       false, "gq.set_threads(n): how many threads work" },
+  { "threads",           threads,           false, "gq.threads(): how many threads work" },
+  { "set_default_dtype", set_default_dtype, false, "gq.set_default_dtype(dtype): what constructors make: float32 or float64" },
+  { "default_dtype",     default_dtype,     false, "gq.default_dtype(): what constructors make" },
+  { "devices",           devices,           false, "gq.devices(): the names that opts.device takes" },
+  { "memory",            memory,            false, "gq.memory(): bytes of tensors and solvers alive now, and their peak" },
+  { "peak_reset",        peak_reset,        false, "gq.peak_reset(): the peak of gq.memory starts again from now" },
+  { "isatty",            sys_isatty,        false, "gq.isatty(fd): is this file descriptor a terminal?" },
+  { "manual_seed",       manual_seed,       false, "gq.manual_seed(n): start the random generator again" },
+  { "rng_state",         rng_state,         false, "gq.rng_state(): the generator's state, a table for gq.set_rng_state" },
+  { "set_rng_state",     set_rng_state,     false, "gq.set_rng_state(t): continue from gq.rng_state()" },
+  { NULL, NULL, false, NULL }
+};
+
+/* ---- debug builds ---- */
+
+#ifdef GQ_DEBUG
+static int fail_alloc(lua_State *L) {
+  gq_alloc_fail((long)luaL_checkinteger(L, 1), lua_toboolean(L, 2));
+  return 0;
+}
+
+static int fail_io(lua_State *L) {
+  gq_io_fail((long)luaL_checkinteger(L, 1), (int)luaL_checkinteger(L, 2), lua_toboolean(L, 3));
+  return 0;
+}
+
+static int live_bytes(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)gq_live_bytes());
+  return 1;
+}
+
+static int live_blocks(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)gq_live_blocks());
+  return 1;
+}
+
+static int alloc_count(lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)gq_alloc_count());
+  return 1;
+}
+
+static int interrupt(lua_State *L) {
+  gq_interrupt();
+  return 0;
+}
+
+static int interrupt_clear(lua_State *L) {
+  gq_interrupt_clear();
+  return 0;
+}
+
+/* fail_alloc(n, persistent): n more succeed; fail_io(n, errno, persistent); a negative n: off. */
+static const luaL_Reg debug_functions[] = {
+  { "fail_alloc", fail_alloc }, { "io_fail", fail_io }, { "live_bytes", live_bytes }, { "live_blocks", live_blocks },
+  { "alloc_count", alloc_count }, { "interrupt", interrupt }, { "interrupt_clear", interrupt_clear },
+  { NULL, NULL }
+};
+#endif
+
+static int version_text(lua_State *L) {
+  lua_pushliteral(L, GQ_VERSION);
+  return 1;
+}
+
+static void push_version(lua_State *L) {
+  lua_createtable(L, 0, 4);
+  lua_pushliteral(L, GQ_VERSION);
+  lua_setfield(L, -2, "gq");
+  lua_pushliteral(L, LUA_RELEASE);
+  lua_setfield(L, -2, "lua");
+  lua_pushstring(L, gq_blas_name());
+  lua_setfield(L, -2, "blas");
+  lua_pushstring(L, gq_cpu_kernels());
+  lua_setfield(L, -2, "kernels");
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, version_text);
+  lua_setfield(L, -2, "__tostring");
+  lua_setmetatable(L, -2);
+}
+
+void gqL_open_system(lua_State *L) {
+  gqL_register(L, functions);
+  push_version(L);
+  lua_setfield(L, -2, "version");
+#ifdef GQ_DEBUG
+  luaL_newlib(L, debug_functions);
+  lua_setfield(L, -2, "debug");
+#endif
+}

@@ -1,0 +1,207 @@
+/*
+** l_trace.c -- calling a Lua function once with traced tensors, and looking at the graph it made.
+*/
+#include <string.h>
+#include "bind.h"
+
+#define TRACE "gq.trace"
+
+static int trace_gc(lua_State *L) {
+  gq_trace **tr = luaL_checkudata(L, 1, TRACE);
+  gq_trace_free(*tr);
+  *tr = NULL;
+  return 0;
+}
+
+/* The function raised, or gave something else than tensors: abandon the trace. */
+static int trace_close(lua_State *L) {
+  gq_trace **tr = luaL_checkudata(L, 1, TRACE);
+  if (*tr != NULL && gq_trace_current() == *tr)
+    gq_trace_end(*tr, 0, NULL);
+  return 0;
+}
+
+static void check_results(lua_State *L, int first, int nout, gq_tensor **out, const char *what) {
+  for (int i = 0; i < nout; i++) {
+    out[i] = gqL_totensor(L, first + i);
+    if (out[i] != NULL)
+      continue;
+    const char *given = gqL_typename(L, first + i);
+    if (nout == 1)
+      luaL_error(L, "%s must return a tensor, got %s", what, given);
+    luaL_error(L, "%s must return %d tensors, result %d is %s", what, nout, i + 1, given);
+  }
+}
+
+static bool callable(lua_State *L, int arg) {
+  if (lua_isfunction(L, arg))
+    return true;
+  if (luaL_getmetafield(L, arg, "__call") == LUA_TNIL)
+    return false;
+  lua_pop(L, 1);
+  return true;
+}
+
+gq_trace *gqL_trace(lua_State *L, int fn, int nin, const gq_dtype *d, const gq_shape *s, int nout, const char *what) {
+  fn = lua_absindex(L, fn);
+  if (!callable(L, fn)) {
+    const char *given = gqL_typename(L, fn);
+    luaL_error(L, "%s must be a function or a module, got %s", what, given);
+  }
+  luaL_checkstack(L, nin + nout + 10, what);
+  gq_trace **tr = lua_newuserdatauv(L, sizeof *tr, 0);
+  int at = lua_gettop(L);
+  *tr = NULL;
+  luaL_setmetatable(L, TRACE);
+  gq_tensor **out = lua_newuserdatauv(L, (size_t)(nout + 1) * sizeof *out, 0);
+  lua_pushvalue(L, at);
+  lua_toclose(L, -1);
+  gqL_retry(L, gq_trace_begin(tr));
+  int first = lua_gettop(L) + 1;
+  lua_pushvalue(L, fn);
+  for (int i = 0; i < nin; i++)
+    gqL_retry(L, gq_trace_input(*tr, d[i], s[i], gqL_pushtensor(L)));
+  lua_call(L, nin, nout);
+  check_results(L, first, nout, out, what);
+  gqL_try(L, gq_trace_end(*tr, nout, out));
+  lua_closeslot(L, first - 1);
+  lua_settop(L, at);
+  return *tr;
+}
+
+/* ---- gq.core.trace, for tests and the curious ---- */
+
+static int list_of(lua_State *L, int arg, gq_tensor **t, int max) {
+  luaL_checktype(L, arg, LUA_TTABLE);
+  int n = (int)lua_rawlen(L, arg);
+  if (n > max)
+    luaL_error(L, "at most %d tensors", max);
+  for (int i = 0; i < n; i++) {
+    lua_rawgeti(L, arg, i + 1);
+    t[i] = gqL_checktensor(L, -1);
+    lua_pop(L, 1);
+  }
+  return n;
+}
+
+enum { MAX_INPUTS = 16 };
+
+static gq_trace *trace_arguments(lua_State *L) {
+  gq_tensor *in[MAX_INPUTS];
+  gq_dtype d[MAX_INPUTS];
+  gq_shape s[MAX_INPUTS];
+  int n = list_of(L, 2, in, MAX_INPUTS);
+  for (int i = 0; i < n; i++) {
+    d[i] = in[i]->dtype;
+    s[i] = in[i]->shape;
+  }
+  int nout = (int)luaL_optinteger(L, 3, 1);
+  luaL_argcheck(L, nout >= 1 && nout <= MAX_INPUTS, 3, "1 to 16 results");
+  return gqL_trace(L, 1, n, d, s, nout, "the traced function");
+}
+
+/* trace(f, {inputs}, [nout]): the graph as text, and the captured tensors. */
+static int core_trace(lua_State *L) {
+  lua_settop(L, 3);
+  gq_trace *tr = trace_arguments(L);
+  char *text = gq_graph_print(gq_trace_graph(tr));
+  if (text == NULL)
+    return luaL_error(L, "not enough memory");
+  lua_pushstring(L, text);      /* a lost text only if Lua itself has no memory */
+  gq_free(text);
+  lua_newtable(L);
+  for (int i = 0; i < gq_trace_captures(tr); i++) {
+    *gqL_pushtensor(L) = gq_tensor_ref(gq_trace_capture(tr, i));
+    lua_rawseti(L, -2, i + 1);
+  }
+  return 2;
+}
+
+/* The inputs of the graph, packed: the list at arg 2, then the captures. Handles stay on the stack. */
+static gq_tensor **graph_inputs(lua_State *L, const gq_trace *tr) {
+  gq_tensor *given[MAX_INPUTS];
+  int n = list_of(L, 2, given, MAX_INPUTS), m = gq_trace_captures(tr);
+  luaL_checkstack(L, n + m + 10, "trace");
+  gq_tensor **in = lua_newuserdatauv(L, (size_t)(n + m + 1) * sizeof *in, 0);
+  for (int i = 0; i < n + m; i++) {
+    gq_tensor **h = gqL_pushtensor(L);
+    gqL_retry(L, gq_tensor_contiguous_get(i < n ? given[i] : gq_trace_capture(tr, i - n), h));
+    in[i] = *h;
+  }
+  return in;
+}
+
+#define PROGRAM "gq.program"
+
+static int program_gc(lua_State *L) {
+  gq_program **p = luaL_checkudata(L, 1, PROGRAM);
+  gq_program_free(*p);
+  *p = NULL;
+  return 0;
+}
+
+static void run_program(lua_State *L, const gq_graph *g, gq_tensor *const *in, gq_tensor ***out) {
+  gq_outspec spec[MAX_INPUTS];
+  void *to[MAX_INPUTS];
+  int nout = gq_graph_outputs(g), nin = gq_graph_inputs(g);
+  for (int i = 0; i < nout; i++) {
+    spec[i] = (gq_outspec){ gq_graph_output(g, i), 0, GQ_STORE };
+    const gq_node *n = gq_graph_node(g, spec[i].ref);
+    gqL_retry(L, gq_tensor_empty(n->dtype, n->shape, out[i]));
+    to[i] = gq_tensor_data(*out[i]);
+  }
+  gq_program **p = lua_newuserdatauv(L, sizeof *p, 0);
+  *p = NULL;
+  luaL_setmetatable(L, PROGRAM);
+  gqL_retry(L, gq_program_new(g, nout, spec, p));
+  const void **from = lua_newuserdatauv(L, (size_t)(nin + 1) * sizeof *from, 0);
+  for (int i = 0; i < nin; i++)
+    from[i] = gq_tensor_data(in[i]);
+  char *arena = lua_newuserdatauv(L, gq_program_arena(*p) + 64, 0);
+  arena += (64 - (uintptr_t)arena % 64) % 64;
+  gqL_try(L, gq_program_run(*p, 0, arena, from, to));
+}
+
+/* run(f, {inputs}, nout, how): trace f and evaluate it, node by node ("plain") or compiled ("program"). */
+static int core_run(lua_State *L) {
+  static const char *const ways[] = { "plain", "program", NULL };
+  int way = luaL_checkoption(L, 4, "program", ways);
+  lua_settop(L, 4);
+  const gq_graph *g = gq_trace_graph(trace_arguments(L));
+  gq_tensor **in = graph_inputs(L, *(gq_trace **)lua_touserdata(L, 5));
+  gq_tensor **out[MAX_INPUTS], *value[MAX_INPUTS] = { 0 };
+  gq_ref refs[MAX_INPUTS];
+  int n = gq_graph_outputs(g), first = lua_gettop(L) + 1;
+  luaL_checkstack(L, 2 * MAX_INPUTS, "trace");
+  for (int i = 0; i < n; i++) {
+    out[i] = gqL_pushtensor(L);
+    refs[i] = gq_graph_output(g, i);
+  }
+  if (way == 0) {
+    gqL_retry(L, gq_evaluate(g, in, n, refs, value));
+    for (int i = 0; i < n; i++)
+      *out[i] = value[i];
+  } else
+    run_program(L, g, in, out);
+  lua_settop(L, first + n - 1);
+  return n;
+}
+
+void gqL_open_trace(lua_State *L) {
+  luaL_newmetatable(L, TRACE);
+  lua_pushcfunction(L, trace_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_pushcfunction(L, trace_close);
+  lua_setfield(L, -2, "__close");
+  lua_pop(L, 1);
+  luaL_newmetatable(L, PROGRAM);
+  lua_pushcfunction(L, program_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_pop(L, 1);
+  lua_getfield(L, -1, "core");
+  lua_pushcfunction(L, core_trace);
+  lua_setfield(L, -2, "trace");
+  lua_pushcfunction(L, core_run);
+  lua_setfield(L, -2, "run");
+  lua_pop(L, 1);
+}

@@ -1,0 +1,17 @@
+-- init.lua -- puts the module together: `gq` comes from C, load(name) runs a neighbour of this file.
+
+local gq, load = ...
+
+load("options")                  -- gq.core.options and its kin, for all that follow
+load("functional")               -- softmax, losses, activations: gq.* and methods
+gq.checkgrad = load("checkgrad")
+gq.nn = load("nn")
+gq.optim = load("optim")
+gq.data = load("data")
+gq.logger = load("logger")
+gq.progress = load("progress")
+load("files")                    -- gq.save, gq.load, gq.checkpoint, gq.json
+load("sde")                      -- gq.sde, gq.sdeint, gq.wong_zakai
+gq.train = load("train")
+gq.cli = load("cli")
+load("help")
