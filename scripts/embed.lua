@@ -24,7 +24,11 @@ local parts = {"/* Made by scripts/embed.lua from lua/gq. */\n#include \"binding
 local rows = {}
 for i = 2, #arg do
   local text = read(arg[i])
-  assert(load(text, "@" .. arg[i], "t"))   -- a syntax error stops the build here
+  local ok, problem = load(text, "@" .. arg[i], "t")   -- a syntax error stops the build here
+  if not ok then
+    io.stderr:write(problem, "\n")
+    os.exit(1)
+  end
   local name = arg[i]:match("([^/]+)%.lua$")
   parts[#parts + 1] = ("static const char file_%d[] =\n%s;\n"):format(i - 1, literal(text))
   rows[#rows + 1] = ("  {\"%s\", file_%d, %d},\n"):format(name, i - 1, #text)

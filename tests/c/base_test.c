@@ -151,6 +151,20 @@ static void test_random_access(void) {
   CHECK(isfinite(part[0]) && isfinite(part[1]));
 }
 
+/* Normals are Box and Muller's of the uniforms at the same place, within rounding. */
+static void test_box_muller(void) {
+  enum { N = 2000 };
+  double u[N], z[N], worst = 0;
+  gq_key key = gq_key_make(5, GQ_FOR_USER);
+  gq_random_uniform(key, 9, 0, N, u);
+  gq_random_normal(key, 9, 0, N, z);
+  for (int i = 0; i < N; i += 2) {
+    double r = sqrt(-2 * log(u[i])), angle = 6.283185307179586476925 * u[i + 1];
+    worst = fmax(worst, fmax(fabs(z[i] - r * cos(angle)), fabs(z[i + 1] - r * sin(angle))));
+  }
+  CHECK(worst < 1e-14);
+}
+
 /* Moments of n draws lie within five standard errors. */
 static void test_distribution(void) {
   enum { N = 200000 };
@@ -278,6 +292,7 @@ int main(void) {
   RUN(test_interrupt());
   RUN(test_philox());
   RUN(test_random_access());
+  RUN(test_box_muller());
   RUN(test_distribution());
   static const int counts[] = { 1, 2, 3, 8, 2, 1 };
   for (int i = 0; i < 6; i++) RUN(test_threads(counts[i]));

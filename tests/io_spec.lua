@@ -1,0 +1,275 @@
+-- Files from Lua: .npy, .safetensors, JSON, whole files and lines. What a damaged file may do to the
+-- loaders is tried byte by byte in tests/c/io_test.c; here is what scripts see.
+
+local gq = require "gq"
+
+local folder
+
+local function path(name) return folder .. "/" .. name end
+
+local function put(name, bytes)
+  local file = assert(io.open(path(name), "wb"))
+  file:write(bytes)
+  file:close()
+  return path(name)
+end
+
+local function get(name)
+  local file = assert(io.open(path(name), "rb"))
+  local bytes = file:read("a")
+  file:close()
+  return bytes
+end
+
+-- The message of the error that f raises, without its position.
+local function message(f, ...)
+  local ok, text = pcall(f, ...)
+  assert.is_false(ok)
+  return text
+end
+
+local function flipped(bytes, bit)
+  local at = bit // 8 + 1
+  return bytes:sub(1, at - 1) .. string.char(bytes:byte(at) ~ (1 << bit % 8)) .. bytes:sub(at + 1)
+end
+
+describe("files", function()
+  setup(function()
+    folder = os.tmpname()
+    os.remove(folder)
+    assert(os.execute("mkdir -m 700 " .. folder))
+  end)
+  teardown(function() os.execute("rm -rf " .. folder) end)
+
+  describe("whole", function()
+    it("come back as they were written, zero bytes and all", function()
+      local bytes = "a\0b\r\n\xff"
+      gq.file_write(path("bytes"), bytes)
+      assert.equal(bytes, gq.file_read(path("bytes")))
+      gq.file_write(path("bytes"), "")
+      assert.equal("", gq.file_read(path("bytes")))
+    end)
+
+    it("grow by lines", function()
+      gq.file_append(path("log"), "one")
+      gq.file_append(path("log"), "")
+      assert.equal("one\n\n", get("log"))
+      assert.matches("newline", message(gq.file_append, path("log"), "a\nb"))
+    end)
+
+    it("that cannot be read or written are named", function()
+      assert.matches("nothing: cannot open: No such file", message(gq.file_read, path("nothing")))
+      assert.matches("not a regular file", message(gq.file_read, folder))
+      assert.matches("not a regular file", message(gq.file_read, "/dev/zero"))
+      assert.matches("No space left", message(gq.file_write, "/dev/full", "x"))
+      assert.matches("No space left", message(gq.file_append, "/dev/full", "x"))
+      assert.matches("no/folder", message(gq.file_write, path("no/folder"), "x"))
+    end)
+
+    it("take a path that is a string", function()
+      for _, f in ipairs { gq.file_read, gq.file_write, gq.file_append, gq.npy_load, gq.npy_save,
+                           gq.safetensors_load, gq.safetensors_save } do
+        assert.matches("path", message(f, 12, "x"))
+        assert.matches("path", message(f))
+        assert.matches("zero byte", message(f, "a\0b", "x"))
+        assert.matches("empty", message(f, "", "x"))
+      end
+    end)
+  end)
+
+  describe(".npy", function()
+    it("keeps shape, dtype and numbers", function()
+      for _, dtype in ipairs { "float32", "float64", "int64", "bool" } do
+        local x = gq.tensor({ { 1, 0, 1 }, { 0, 1, 0 } }, { dtype = dtype })
+        gq.npy_save(path("x.npy"), x)
+        local y = gq.npy_load(path("x.npy"))
+        assert.same(x.shape, y.shape)
+        assert.equal(dtype, y.dtype)
+        assert.same(x:totable(), y:totable())
+      end
+    end)
+
+    it("keeps single numbers, empty tensors and views", function()
+      gq.npy_save(path("x.npy"), gq.tensor(2.5))
+      assert.equal(2.5, gq.npy_load(path("x.npy")):item())
+      gq.npy_save(path("x.npy"), gq.zeros(2, 0))
+      assert.same({ 2, 0 }, gq.npy_load(path("x.npy")).shape)
+      gq.npy_save(path("x.npy"), gq.tensor({ { 1, 2 }, { 3, 4 } }):transpose(1, 2))
+      assert.same({ { 1, 3 }, { 2, 4 } }, gq.npy_load(path("x.npy")):totable())
+    end)
+
+    it("reads Fortran's order", function()
+      local header = "{'descr': '<f4', 'fortran_order': True, 'shape': (2, 3), }\n"
+      put("f.npy", "\x93NUMPY\1\0" .. string.pack("<I2", #header) .. header .. string.pack("<ffffff", 1, 2, 3, 4, 5, 6))
+      local x = gq.npy_load(path("f.npy"))
+      assert.same({ { 1, 3, 5 }, { 2, 4, 6 } }, x:totable())
+      assert.same({ 9, 12 }, x:sum(2):totable())
+    end)
+
+    it("names file, byte and reason of what it refuses", function()
+      local header = "{'descr': '>f4', 'fortran_order': False, 'shape': (2,), }\n"
+      put("big.npy", "\x93NUMPY\1\0" .. string.pack("<I2", #header) .. header .. "12345678")
+      local text = message(gq.npy_load, path("big.npy"))
+      assert.matches("big.npy: byte %d+: dtype '>f4'", text)
+      assert.matches("<f8", text)
+      assert.matches("tensor expected", message(gq.npy_save, path("x.npy"), { 1, 2 }))
+    end)
+
+    it("cut or damaged is an error, or a tensor that works", function()
+      gq.npy_save(path("seed.npy"), gq.tensor({ { 1, 2 }, { 3, 4 } }))
+      local bytes = get("seed.npy")
+      for cut = 0, #bytes - 1 do
+        put("damaged.npy", bytes:sub(1, cut))
+        assert.matches("damaged.npy", message(gq.npy_load, path("damaged.npy")))
+      end
+      for bit = 0, 8 * #bytes - 1 do
+        put("damaged.npy", flipped(bytes, bit))
+        local ok, x = pcall(gq.npy_load, path("damaged.npy"))
+        if ok then
+          assert.is_number((x * 2):sum():item())
+        else
+          assert.matches("damaged.npy", x)
+        end
+      end
+    end)
+  end)
+
+  describe(".safetensors", function()
+    it("keeps names, tensors and metadata", function()
+      local set = { weight = gq.rand(3, 4), ["layer.1.bias"] = gq.tensor({ 1, 2, 3 }, { dtype = "int64" }),
+                    flag = gq.tensor({ 1, 0 }, { dtype = "bool" }), ["é\n\""] = gq.tensor(1.5, { dtype = "float64" }) }
+      gq.safetensors_save(path("m.safetensors"), set, { epoch = "3", note = "a \"b\"\n" })
+      local got, meta = gq.safetensors_load(path("m.safetensors"))
+      assert.same({ epoch = "3", note = "a \"b\"\n" }, meta)
+      for name, x in pairs(set) do
+        assert.equal(x.dtype, got[name].dtype)
+        assert.same(x:totable(), got[name]:totable())
+        got[name] = nil
+      end
+      assert.is_nil(next(got))
+    end)
+
+    it("makes equal files of equal tables", function()
+      local names, one, two = {}, {}, {}
+      for i = 1, 50 do names[i] = ("p%d"):format(i) end
+      for i = 1, 50 do one[names[i]] = gq.tensor(i) end
+      for i = 50, 1, -1 do two[names[i]] = gq.tensor(i) end
+      gq.safetensors_save(path("one"), one)
+      gq.safetensors_save(path("two"), two)
+      assert.equal(get("one"), get("two"))
+    end)
+
+    it("refuses what it could not load again", function()
+      local x = gq.tensor(1)
+      assert.matches("tensor expected, got string", message(gq.safetensors_save, path("b"), { a = "x" }))
+      assert.matches("names are strings", message(gq.safetensors_save, path("b"), { x }))
+      assert.matches("UTF%-8", message(gq.safetensors_save, path("b"), { ["\xff"] = x }))
+      assert.matches("zero byte", message(gq.safetensors_save, path("b"), { ["a\0"] = x }))
+      assert.matches("__metadata__", message(gq.safetensors_save, path("b"), { __metadata__ = x }))
+      assert.matches("string expected", message(gq.safetensors_save, path("b"), { a = x }, { epoch = 3 }))
+      assert.matches("table expected", message(gq.safetensors_save, path("b"), x))
+      assert.is_nil(io.open(path("b")))
+    end)
+
+    it("keeps the old file when saving fails", function()
+      gq.safetensors_save(path("kept"), { a = gq.tensor(1) })
+      local before = get("kept")
+      pcall(gq.safetensors_save, path("kept"), { a = gq.tensor(2), b = "no tensor" })
+      assert.equal(before, get("kept"))
+    end)
+
+    it("cut or damaged is an error, or tensors that work", function()
+      gq.safetensors_save(path("seed"), { w = gq.tensor({ 1, 2 }), b = gq.tensor({ 1 }, { dtype = "bool" }) }, { k = "v" })
+      local bytes = get("seed")
+      for cut = 0, #bytes - 1 do
+        put("damaged", bytes:sub(1, cut))
+        assert.matches("damaged", message(gq.safetensors_load, path("damaged")))
+      end
+      for bit = 0, 8 * #bytes - 1 do
+        put("damaged", flipped(bytes, bit))
+        local ok, set = pcall(gq.safetensors_load, path("damaged"))
+        if ok then
+          for _, x in pairs(set) do assert.is_table(x:totable()) end
+        else
+          assert.matches("damaged", set)
+        end
+      end
+    end)
+  end)
+
+  describe("JSON", function()
+    it("says the same again", function()
+      local value = { name = "é\"\\\n\t", list = { 1, 2, 3 }, nested = { a = { b = { true, false } } }, x = 0.1, big = 1e300,
+                      n = -9007199254740991, none = gq.json_null, empty = {}, array = gq.json_array {} }
+      local text = gq.json_encode(value)
+      assert.is_nil(text:find("\n"))
+      local got = gq.json_decode(text)
+      assert.same(value, got)
+      assert.equal("integer", math.type(got.n))
+      assert.equal("integer", math.type(got.list[1]))
+      assert.equal(text, gq.json_encode(got))
+    end)
+
+    it("sorts keys and tells {} from []", function()
+      assert.equal('{"a":1,"b":{},"c":[]}', gq.json_encode { c = gq.json_array(), b = {}, a = 1 })
+      assert.equal("[]", gq.json_encode(gq.json_decode("[]")))
+      assert.equal("{}", gq.json_encode(gq.json_decode("{}")))
+    end)
+
+    it("writes numbers so that they read back the same", function()
+      for _, x in ipairs { 0.1, 1 / 3, 1e-300, 5e-324, 1.7976931348623157e308, 123456.789, -0.0, 2.0, 1e15, 1e21 } do
+        assert.equal(x, gq.json_decode(gq.json_encode(x)))
+      end
+      assert.equal("9223372036854775807", gq.json_encode(math.maxinteger))
+      assert.equal("2.0", gq.json_encode(2.0))
+      assert.equal("2", gq.json_encode(2))
+    end)
+
+    it("refuses what JSON cannot say", function()
+      local loop = {}
+      loop[1] = loop
+      assert.matches("contains itself", message(gq.json_encode, loop))
+      assert.matches("NaN", message(gq.json_encode, { x = 0 / 0 }))
+      assert.matches("infinity", message(gq.json_encode, -math.huge))
+      assert.matches("function", message(gq.json_encode, { f = print }))
+      assert.matches("tensor", message(gq.json_encode, { x = gq.tensor(1) }))
+      assert.matches("neither", message(gq.json_encode, { 1, 2, x = 3 }))
+      assert.matches("1, 2", message(gq.json_encode, { [1] = 1, [5] = 2 }))
+      assert.matches("zero byte", message(gq.json_encode, "a\0b"))
+      assert.matches("UTF%-8", message(gq.json_encode, { ["\xff"] = 1 }))
+      assert.is_false((pcall(gq.json_encode)))
+    end)
+
+    it("names the byte where a text is no JSON", function()
+      for _, text in ipairs { "", " ", "{", "[1,]", "{\"a\" 1}", "nul", "1 2", "{'a': 1}", "[1", "\"abc", "NaN", "1e999" } do
+        assert.matches("json_decode", message(gq.json_decode, text))
+      end
+      assert.matches("byte 8", message(gq.json_decode, "[1, 2, x]"))
+      assert.matches("zero", message(gq.json_decode, "1\0"))
+      assert.matches("u0000", message(gq.json_decode, '"a\\u0000"'))
+      assert.equal("\\u0000", gq.json_decode('"\\\\u0000"'))
+      assert.matches("json_decode", message(gq.json_decode, ("["):rep(100000)))
+      assert.matches("deep", message(gq.json_decode, ("["):rep(500) .. ("]"):rep(500)))
+      assert.matches("string expected", message(gq.json_decode, 12))
+    end)
+
+    it("marks arrays only where it may", function()
+      assert.matches("metatable", message(gq.json_array, setmetatable({}, {})))
+      local t = {}
+      assert.equal(t, gq.json_array(t))
+      assert.equal(t, gq.json_array(t))
+    end)
+
+    it("leaves nothing behind", function()
+      local before = collectgarbage() and collectgarbage("count")
+      for _ = 1, 2000 do
+        pcall(gq.json_encode, { 1, { 2, print } })
+        pcall(gq.json_decode, "[1, [2, {")
+        gq.json_decode(gq.json_encode({ a = { 1, 2, 3 } }))
+      end
+      collectgarbage()
+      collectgarbage()
+      assert.is_true(collectgarbage("count") < before + 64)
+    end)
+  end)
+end)
