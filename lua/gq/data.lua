@@ -1,0 +1,213 @@
+-- data.lua -- the paper's synthetic data sets, and batches. A generator returns
+--   { train = {x = inputs, y = targets}, test = {x = ..., y = ...}, ... }
+-- whose x and y are tensors with one example an entry of dimension 1. Everything is a function of the seed.
+
+local gq = ...
+local options, need, describe = gq.core.options, gq.core.need, gq.core.describe
+local data = {}
+
+-- ---- seeds ----
+
+-- SplitMix64's finaliser (Steele, Lea & Flood 2014).
+local function mix(x)
+  x = (x ~ (x >> 30)) * 0xbf58476d1ce4e5b9
+  x = (x ~ (x >> 27)) * 0x94d049bb133111eb
+  return x ~ (x >> 31)
+end
+
+local function number_of(k)
+  if math.type(k) == "integer" then return k end
+  local h = 0
+  for _, byte in ipairs { tostring(k):byte(1, -1) } do h = mix(h * 256 + byte + 1) end
+  return h
+end
+
+-- A seed for one purpose: gq.split_seed(seed, "shuffle", epoch). Seeds that differ in any part give
+-- unrelated draws.
+function gq.split_seed(seed, ...)
+  local x = mix(number_of(seed) + 0x9e3779b97f4a7c15)
+  for i = 1, select("#", ...) do
+    x = mix((x ~ number_of((select(i, ...)))) + 0x9e3779b97f4a7c15)
+  end
+  return x & math.maxinteger
+end
+gq.docs[gq.split_seed] = "gq.split_seed(seed, ...): a seed of its own for what the other arguments (integers, " ..
+  "strings) name"
+
+local function define(name, f, doc)
+  data[name] = f
+  gq.docs[f] = doc
+end
+
+local function uniform(sizes, a, b, seed, ...)
+  return gq.rand(sizes, { seed = gq.split_seed(seed, ...) }) * (b - a) + a
+end
+
+-- ---- nested spheres (E.2) ----
+
+-- n points uniform in the ring r1 <= |x| <= r2, in `dim` dimensions: a direction by normals, a radius by
+-- the inverse of its distribution.
+local function ring(n, dim, r1, r2, seed)
+  local direction = gq.randn({ n, dim }, { seed = gq.split_seed(seed, "direction") })
+  local u = uniform({ n, 1 }, r1 ^ dim, r2 ^ dim, seed, "radius")
+  return direction * (u ^ (1 / dim) / direction:norm(2, -1, true))
+end
+
+local function two_rings(n, dim, r, seed)
+  local inner = ring(n, dim, 0, r[1], gq.split_seed(seed, 1))
+  local outer = ring(n, dim, r[2], r[3], gq.split_seed(seed, 2))
+  local ones = gq.ones({ n }, { dtype = "int64" })
+  return { x = gq.cat({ inner, outer }, 1), y = gq.cat({ ones, ones * 2 }, 1) }
+end
+
+define("nested_spheres", function(opts)
+  local what = "gq.data.nested_spheres"
+  local o = options(opts, "seed train test dim radii", what)
+  local seed, dim = need(o, "seed", "integer", 0, what), need(o, "dim", "count", 2, what)
+  local r = need(o, "radii", "table", { 0.4, 0.7, 0.9 }, what)
+  return {
+    train = two_rings(need(o, "train", "count", 1000, what), dim, r, gq.split_seed(seed, "train")),
+    test = two_rings(need(o, "test", "count", 50, what), dim, r, gq.split_seed(seed, "test")),
+    classes = 2,
+  }
+end, "gq.data.nested_spheres{seed, train = 1000, test = 50, dim = 2, radii = {0.4, 0.7, 0.9}}: points of a ball " ..
+  "(y = 1) and a ring (y = 2), so many of each; {train = {x, y}, test = {x, y}}")
+
+-- ---- sines (E.3) ----
+
+-- Times common to all trajectories, or `times` sorted uniform ones for each, the first 0: {n, times}
+local function sine_times(n, times, regular, seed)
+  if regular then return gq.linspace(0, 2 * math.pi, times) end
+  local rows = uniform({ n, times }, 0, 2 * math.pi, seed, "times"):totable()
+  for _, row in ipairs(rows) do
+    row[1] = 0
+    table.sort(row)
+  end
+  return gq.tensor(rows)
+end
+
+local function sine_set(n, times, regular, seed)
+  local x = uniform({ n, 2 }, -1, 1, seed, "start")
+  local t = sine_times(n, times, regular, seed)
+  local x0, v0 = x:narrow(2, 1, 1), x:narrow(2, 2, 1)
+  return { x = x, y = x0 * t:cos() + v0 * t:sin(), t = t }
+end
+
+define("sines", function(opts)
+  local what = "gq.data.sines"
+  local o = options(opts, "seed train test times regular", what)
+  local seed, times = need(o, "seed", "integer", 0, what), need(o, "times", "count", 50, what)
+  local regular = need(o, "regular", "boolean", true, what)
+  local test = sine_set(need(o, "test", "count", 5, what), 50, true, gq.split_seed(seed, "test"))
+  local train = sine_set(need(o, "train", "count", 15, what), times, regular, gq.split_seed(seed, "train"))
+  return { train = train, test = test }
+end, "gq.data.sines{seed, train = 15, test = 5, times = 50, regular = true}: x'' = -x; x: position and velocity at " ..
+  "0, y: positions {n, times} at the times t in [0, 2 pi] ({times}, or {n, times} where they are irregular); the " ..
+  "test set has 50 regular times")
+
+-- ---- Ornstein-Uhlenbeck (F) ----
+
+local function ou_set(o, starts, times, seed)
+  local x = uniform({ starts, 1 }, -3, 3, seed, "start")
+  local mu, theta, sigma, phi = o.mu or 0.2, o.theta or 0.1, o.sigma or 0.6, o.phi or 0.15
+  local samples = o.samples or 45
+  local sde = gq.sde {
+    drift = function(t, z) return mu * t - theta * z end,
+    diffusion = function(t, z) return (sigma + phi * t):expand(z.shape) end,
+    noise = "diagonal", calculus = "stratonovich",
+  }
+  local z0 = x:expand(starts, samples):reshape(starts * samples, 1)
+  local brownian = gq.brownian { t0 = times[1], t1 = times[#times], shape = z0.shape,
+    seed = gq.split_seed(seed, "noise"), dtype = z0.dtype }
+  local z = gq.sdeint(sde, z0, times, { method = "heun", dt = o.dt or 0.01, brownian = brownian, gradient = "none" })
+  return { x = x, y = z:reshape(#times, starts, samples):permute(2, 1, 3):contiguous(), t = gq.tensor(times) }
+end
+
+define("ornstein_uhlenbeck", function(opts)
+  local what = "gq.data.ornstein_uhlenbeck"
+  local o = options(opts, "seed train test samples times dt mu theta sigma phi", what)
+  local seed = need(o, "seed", "integer", 0, what)
+  local times = need(o, "times", "table", data.ou_times(), what)
+  return {
+    train = ou_set(o, need(o, "train", "count", 200, what), times, gq.split_seed(seed, "train")),
+    test = ou_set(o, need(o, "test", "count", 20, what), times, gq.split_seed(seed, "test")),
+  }
+end, "gq.data.ornstein_uhlenbeck{seed, train = 200, test = 20, samples = 45, times = 0, 0.1 ... 10, dt = 0.01, mu, " ..
+  "theta, sigma, phi}: dx = (mu t - theta x) dt + (sigma + phi t) o dW from starts uniform in [-3, 3]; " ..
+  "x {starts, 1}, y {starts, times, samples}")
+
+-- 0, 0.1 ... 10
+function data.ou_times()
+  local t = {}
+  for i = 0, 100 do t[i + 1] = i / 10 end
+  return t
+end
+
+-- ---- crossing trajectories (G) ----
+
+define("crossing", function(opts)
+  options(opts, "", "gq.data.crossing")
+  local set = { x = gq.tensor { { 1 }, { -1 } }, y = gq.tensor { { -1 }, { 1 } } }
+  return { train = set, test = set }
+end, "gq.data.crossing(): 1 to -1 and -1 to 1, which no one-dimensional flow can do; train and test are the same")
+
+-- ---- batches ----
+
+-- Entries idx of dimension 1 of a tensor, or of every tensor of a table.
+local function select_rows(v, idx)
+  if gq.is_tensor(v) then return v:index_select(1, idx) end
+  local t = {}
+  for k, x in next, v do t[k] = select_rows(x, idx) end
+  return t
+end
+
+local function rows(v)
+  if gq.is_tensor(v) then return v:dim() > 0 and v.shape[1] or nil end
+  local n
+  for _, x in next, v do
+    local m = rows(x)
+    if m == nil or n ~= nil and n ~= m then return nil end
+    n = m
+  end
+  return n
+end
+
+local function check_set(set, what)
+  local function usable(v) return gq.is_tensor(v) or type(v) == "table" end
+  if type(set) ~= "table" or not usable(set.x) or not usable(set.y) then
+    error(("%s: a set {x = ..., y = ...} of tensors expected, got %s"):format(what, describe(set)), 3)
+  end
+  local n, m = rows(set.x), rows(set.y)
+  if n == nil or n ~= m then
+    error(("%s: x and y have the same number of entries in dimension 1; got %s and %s"):format(what,
+      describe(set.x), describe(set.y)), 3)
+  end
+  if n == 0 then error(what .. ": the set is empty", 3) end
+  return n
+end
+
+define("batches", function(set, opts)
+  local what = "gq.data.batches"
+  local o = options(opts, "batch_size shuffle seed drop_last", what)
+  local n = check_set(set, what)
+  local size = math.min(need(o, "batch_size", "count", n, what), n)
+  local shuffle = need(o, "shuffle", "boolean", false, what)
+  local order
+  if shuffle then
+    local seed = o.seed ~= nil and gq.split_seed(need(o, "seed", "integer", nil, what), "shuffle") or nil
+    order = gq.randperm(n, seed and { seed = seed } or nil)
+  else
+    order = gq.arange(1, n, 1, { dtype = "int64" })
+  end
+  local at = 1
+  return function()
+    local count = math.min(size, n - at + 1)
+    if count <= 0 or o.drop_last and count < size then return nil end
+    local idx = order:narrow(1, at, count)
+    at = at + count
+    return select_rows(set.x, idx), select_rows(set.y, idx), idx
+  end
+end, "for x, y, idx in gq.data.batches(set, {batch_size, shuffle = false, seed, drop_last = false}) do: the set in " ..
+  "parts; the same seed gives the same order")
+
+return data

@@ -1,0 +1,91 @@
+-- experiment.lua -- gq.experiment{...}: what every script in examples/ does around its run: seeds, the record
+-- of --json, and the figures at the end.
+--
+--   options  the table of gq.cli (seed, seeds, json, quiet, device are read)
+--   metric   the figure that counts, "test_kl"
+--   percent  true: the metric is a fraction and shown in percent
+--   run      run(seed) -> rows, state: the results of gq.train
+--
+-- Returns the record {config, epochs, summary}. With several seeds every row of epochs names its seed, and
+-- the summary holds means, with <metric>_std and the list <metric>_each.
+
+local gq = ...
+local options, need = gq.core.options, gq.core.need
+
+local function mean_and_deviation(list)
+  local mean, sum = 0, 0
+  for _, x in ipairs(list) do mean = mean + x / #list end
+  for _, x in ipairs(list) do sum = sum + (x - mean) ^ 2 end
+  return mean, #list > 1 and math.sqrt(sum / (#list - 1)) or 0
+end
+
+-- Figures of the last rows, averaged over the runs.
+local function last_figures(runs)
+  local lists, summary = {}, {}
+  for _, rows in ipairs(runs) do
+    for k, v in next, rows[#rows] do
+      if type(v) == "number" and k:match("^t%a+_") then
+        lists[k] = lists[k] or {}
+        table.insert(lists[k], v)
+      end
+    end
+  end
+  for k, list in next, lists do summary[k] = mean_and_deviation(list) end
+  return lists, summary
+end
+
+local function gather(o, runs, metric, steps)
+  local lists, summary = last_figures(runs)
+  local epochs, seconds = {}, 0
+  for i, rows in ipairs(runs) do
+    for _, row in ipairs(rows) do
+      if #runs > 1 then row.seed = o.seed + i - 1 end
+      seconds = seconds + (type(row.seconds) == "number" and row.seconds or 0)
+      epochs[#epochs + 1] = row
+    end
+  end
+  if #runs > 1 and lists[metric] then
+    summary[metric .. "_each"] = lists[metric]
+    summary[metric .. "_std"] = select(2, mean_and_deviation(lists[metric]))
+  end
+  summary.seeds, summary.steps, summary.seconds = #runs, steps, seconds
+  summary.seconds_per_step = steps > 0 and seconds / steps or nil
+  summary.peak_bytes = gq.peak_bytes()
+  return { config = o, epochs = epochs, summary = summary }
+end
+
+local function report(o, record, metric, percent)
+  if o.quiet then return end
+  local s = record.summary
+  local function show(x)
+    if type(x) ~= "number" then return "-" end
+    return percent and ("%.2f %%"):format(100 * x) or ("%.4f"):format(x)
+  end
+  local spread = s[metric .. "_std"] and (" +- %s over %d seeds"):format(show(s[metric .. "_std"]), s.seeds) or ""
+  print(("%s %s%s  (%d steps, %.2f ms a step, peak %.1f MB)"):format(metric:gsub("_", " "), show(s[metric]), spread,
+    s.steps, 1e3 * (s.seconds_per_step or 0), s.peak_bytes / 1e6))
+end
+
+local function experiment(given)
+  local what = "gq.experiment"
+  options(given, "options metric percent run", what)
+  local o, metric = need(given, "options", "table", nil, what), need(given, "metric", "string", nil, what)
+  local runs, steps = {}, 0
+  if o.device and o.device ~= "cpu" then
+    error(("--device %s: this build runs on the CPU"):format(o.device), 0)
+  end
+  if o.out then gq.make_directory(o.out) end
+  gq.peak_bytes(true)
+  for i = 1, o.seeds or 1 do
+    local rows, state = given.run(o.seed + i - 1)
+    runs[i], steps = rows, steps + state.step
+  end
+  local record = gather(o, runs, metric, steps)
+  report(o, record, metric, given.percent)
+  if o.json then gq.file_write(o.json, gq.json_encode(gq.core.plain(record)) .. "\n") end
+  return record
+end
+
+gq.docs[experiment] = "gq.experiment{ options, metric, run }: run(seed) for every seed, the --json record, the " ..
+  "figures at the end"
+return experiment

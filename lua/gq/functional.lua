@@ -1,0 +1,324 @@
+-- functional.lua -- functions made of the operations: reductions, activations, losses. They work at
+-- once, in traces and to any order of derivative, and each is a method of tensors too.
+
+local gq = ...
+local describe = gq.core.describe
+
+local function define(name, f, doc)
+  gq[name] = f
+  gq.core.methods[name] = f
+  gq.docs[f] = doc
+end
+
+local function check(x, what)
+  if not gq.is_tensor(x) then error(("%s: tensor expected, got %s"):format(what, describe(x)), 3) end
+  return x
+end
+
+local function checkfloat(x, what)
+  if not gq.is_tensor(x) then error(("%s: tensor expected, got %s"):format(what, describe(x)), 3) end
+  if x.dtype ~= "float32" and x.dtype ~= "float64" then
+    error(("%s: a float tensor expected, got %s: convert with :to(\"float32\")"):format(what, describe(x)), 3)
+  end
+  return x
+end
+
+-- ---- dimensions ----
+
+local function axis(x, d, what)
+  local n = x:dim()
+  if math.type(d) ~= "integer" or d == 0 or d > n or d < -n then
+    error(("%s: dimension %s of a tensor with %d"):format(what, tostring(d), n), 4)
+  end
+  return d > 0 and d or d + n + 1
+end
+
+-- A dimension, a list of them, or nil for all, as a sorted list of positive ones.
+local function axes(x, dims, what)
+  local list, seen = {}, {}
+  if dims == nil then
+    for d = 1, x:dim() do list[d] = d end
+    return list
+  end
+  if type(dims) == "number" then dims = { dims } end
+  if type(dims) ~= "table" then
+    error(("%s: a dimension or a list of them expected, got %s"):format(what, describe(dims)), 3)
+  end
+  for _, d in ipairs(dims) do
+    d = axis(x, d, what)
+    if seen[d] then error(("%s: dimension %d is given twice"):format(what, d), 3) end
+    seen[d], list[#list + 1] = true, d
+  end
+  table.sort(list)
+  return list
+end
+
+local function count(x, list)
+  local n, shape = 1, x.shape
+  for _, d in ipairs(list) do n = n * shape[d] end
+  return n
+end
+
+-- Sum over the dimensions in list, kept as 1. (sum({}) would mean all of them.)
+local function total(x, list)
+  if #list == 0 then return x end
+  return x:sum(list, true)
+end
+
+-- Without the dimensions in list, which have size 1.
+local function drop(x, list)
+  if #list == 0 then return x end
+  local gone, shape = {}, {}
+  for _, d in ipairs(list) do gone[d] = true end
+  for d, n in ipairs(x.shape) do
+    if not gone[d] then shape[#shape + 1] = n end
+  end
+  return x:reshape(shape)
+end
+
+-- The same numbers as a constant, which saves a backward pass. A traced value stays as it is: where this
+-- is used, the value cancels, and its derivative with it.
+local function constant(x)
+  local ok, y = pcall(x.detach, x)
+  return ok and y or x
+end
+
+-- ---- moments ----
+
+-- x less its first entry along the dimensions, and that entry: sums of the difference are exact where all
+-- entries are equal, and lose nothing where the mean is large.
+local function shifted(x, list)
+  local c = x
+  for _, d in ipairs(list) do c = c:narrow(d, 1, 1) end
+  c = constant(c)
+  return x - c, c
+end
+
+-- Mean and variance over the dimensions in list, kept as 1.
+local function moments(x, list, correction)
+  local n = count(x, list)
+  if n == 0 then return total(x, list) / 0, total(x, list) / 0 end
+  if #list == 0 then return x, correction == 0 and x * 0 or x * 0 / 0 end
+  local d, c = shifted(x, list)
+  local mean = total(d, list) / n
+  local e = d - mean
+  local sum = total(e * e, list)
+  return c + mean, sum / math.max(n - correction, 0)
+end
+
+-- The root with derivative zero at zero, where the true one is infinite.
+local function root(v)
+  local zero = v:eq(0)
+  return gq.where(zero, 0, gq.where(zero, 1, v):sqrt())
+end
+
+-- dims, keepdim and a trailing table of options in any prefix of that order.
+local function reduction(x, dims, keepdim, opts, names, what)
+  if type(dims) == "table" and type(next(dims)) == "string" then dims, opts = nil, dims end
+  if type(keepdim) == "table" then keepdim, opts = nil, keepdim end
+  if keepdim ~= nil and type(keepdim) ~= "boolean" then
+    error(("%s: keepdim is true or false, got %s"):format(what, describe(keepdim)), 3)
+  end
+  return axes(x, dims, what), keepdim, gq.core.options(opts, names, what, 3)
+end
+
+local function variance(x, dims, keepdim, opts, what)
+  checkfloat(x, what)
+  local list, keep, o = reduction(x, dims, keepdim, opts, "correction", what)
+  local correction = gq.core.need(o, "correction", "number", 1, what, 3)
+  local mean, v = moments(x, list, correction)
+  return list, keep, v, mean
+end
+
+local function var(x, dims, keepdim, opts)
+  local list, keep, v = variance(x, dims, keepdim, opts, "var")
+  return keep and v or drop(v, list)
+end
+define("var", var, "x:var([dims [, keepdim [, {correction = 1}]]]): variance; unbiased unless correction = 0")
+
+local function std(x, dims, keepdim, opts)
+  local list, keep, v = variance(x, dims, keepdim, opts, "std")
+  return keep and root(v) or drop(root(v), list)
+end
+define("std", std, "x:std([dims [, keepdim [, {correction = 1}]]]): standard deviation; derivative 0 where it is 0")
+
+-- ---- softmax and its relations ----
+
+-- The largest entry along the dimensions, 0 where it is infinite, as a constant shift.
+local function shift(x, list)
+  local m = constant(x:max(list, true))
+  return gq.where(m:abs():lt(math.huge), m, 0)
+end
+
+local function logsumexp(x, dims, keepdim)
+  checkfloat(x, "logsumexp")
+  local list, keep = reduction(x, dims, keepdim, nil, "", "logsumexp")
+  if #list == 0 then return x end
+  local empty = count(x, list) == 0
+  local m = empty and 0 or shift(x, list)
+  local s = total((x - m):exp(), list):log() + m
+  return keep and s or drop(s, list)
+end
+define("logsumexp", logsumexp, "x:logsumexp([dims [, keepdim]]): log of the sum of exponentials, without overflow")
+
+local function softmax(x, dim)
+  checkfloat(x, "softmax")
+  local list = axes(x, dim or -1, "softmax")
+  if count(x, list) == 0 then return x end
+  local e = (x - shift(x, list)):exp()
+  return e / total(e, list)
+end
+define("softmax", softmax, "x:softmax([dim]): exponentials that sum to one along dim (the last by default)")
+
+local function log_softmax(x, dim)
+  checkfloat(x, "log_softmax")
+  local list = axes(x, dim or -1, "log_softmax")
+  if count(x, list) == 0 then return x end
+  local y = x - shift(x, list)
+  return y - total(y:exp(), list):log()
+end
+define("log_softmax", log_softmax, "x:log_softmax([dim]): logarithm of softmax, without overflow")
+
+-- ---- norms ----
+
+local function norm(x, p, dims, keepdim)
+  checkfloat(x, "norm")
+  local list, keep = reduction(x, dims, keepdim, nil, "", "norm")
+  p = p or 2
+  if type(p) ~= "number" or p <= 0 or p ~= p then
+    error(("norm: p is a positive number or math.huge, got %s"):format(describe(p)), 2)
+  end
+  local y
+  if p == 2 then
+    y = root(total(x * x, list))
+  elseif p == 1 then
+    y = total(x:abs(), list)
+  elseif p == math.huge then
+    y = count(x, list) > 0 and #list > 0 and x:abs():max(list, true) or total(x:abs(), list)
+  else
+    local s = total(x:abs() ^ p, list)
+    local zero = s:eq(0)
+    y = gq.where(zero, 0, gq.where(zero, 1, s) ^ (1 / p))
+  end
+  return keep and y or drop(y, list)
+end
+define("norm", norm, "x:norm([p [, dims [, keepdim]]]): p-norm, 2 by default, math.huge for the largest; " ..
+  "derivative 0 at 0")
+
+-- ---- activations ----
+
+local function elu(x, alpha)
+  checkfloat(x, "elu")
+  return gq.where(x:gt(0), x, gq.minimum(x, 0):expm1() * (alpha or 1))
+end
+define("elu", elu, "x:elu([alpha]): x above 0, alpha (e^x - 1) below")
+
+local function gelu(x)
+  checkfloat(x, "gelu")
+  return x * 0.5 * ((x * (1 / math.sqrt(2))):erf() + 1)
+end
+define("gelu", gelu, "x:gelu(): x times the normal distribution function at x")
+
+local function silu(x)
+  checkfloat(x, "silu")
+  return x * x:sigmoid()
+end
+define("silu", silu, "x:silu(): x sigmoid(x)")
+
+local function leaky_relu(x, slope)
+  checkfloat(x, "leaky_relu")
+  return gq.where(x:gt(0), x, x * (slope or 0.01))
+end
+define("leaky_relu", leaky_relu, "x:leaky_relu([slope]): x above 0, slope x below (0.01 by default)")
+
+-- ---- losses ----
+
+local function same_shape(x, y, what)
+  check(x, what)
+  check(y, what)
+  local a, b = table.concat(x.shape, ", "), table.concat(y.shape, ", ")
+  if a ~= b then error(("%s: shapes {%s} and {%s} differ"):format(what, a, b), 3) end
+end
+
+-- "mean" (default), "sum" or "none"
+local function reduce(x, o, what)
+  local how = o.reduction or "mean"
+  if how == "mean" then return x:mean() end
+  if how == "sum" then return x:sum() end
+  if how == "none" then return x end
+  error(("%s: reduction is \"mean\", \"sum\" or \"none\", got %s"):format(what, describe(how)), 3)
+end
+
+local function mse_loss(x, y, opts)
+  local o = gq.core.options(opts, "reduction", "mse_loss")
+  same_shape(x, y, "mse_loss")
+  local d = x - y
+  return reduce(d * d, o, "mse_loss")
+end
+define("mse_loss", mse_loss, "gq.mse_loss(x, y [, {reduction = \"mean\"|\"sum\"|\"none\"}]): squared difference")
+
+-- logits {..., classes}, labels {...}: int64, 1-based
+local function cross_entropy(logits, labels, opts)
+  local o = gq.core.options(opts, "reduction", "cross_entropy")
+  checkfloat(logits, "cross_entropy")
+  if type(labels) == "table" then labels = gq.tensor(labels, { dtype = "int64" }) end
+  check(labels, "cross_entropy")
+  local shape = logits.shape
+  local classes = table.remove(shape)
+  if classes == nil or table.concat(shape, ",") ~= table.concat(labels.shape, ",") then
+    error(("cross_entropy: logits {..., classes} and labels {...} expected, got %s and %s"):format(
+      describe(logits), describe(labels)), 2)
+  end
+  if labels.dtype ~= "int64" then
+    error(("cross_entropy: labels are int64 and count from 1, got %s"):format(describe(labels)), 2)
+  end
+  local picked = log_softmax(logits, -1):gather(-1, labels:unsqueeze(-1))
+  return reduce(-picked:squeeze(-1), o, "cross_entropy")
+end
+define("cross_entropy", cross_entropy,
+  "gq.cross_entropy(logits, labels [, {reduction}]): -log softmax at the labels, which count from 1")
+
+-- ---- Kullback-Leibler divergence of normal distributions fitted to samples ----
+
+-- Mean and standard deviation over the samples of one dimension (the last by default), without it.
+local function normal_fit(x, dim)
+  checkfloat(x, "normal_fit")
+  local list = axes(x, dim or -1, "normal_fit")
+  local mean, v = moments(x, list, 1)
+  return { mean = drop(mean, list), std = drop(root(v), list) }
+end
+gq.normal_fit = normal_fit
+gq.docs[normal_fit] = "gq.normal_fit(x [, dim]): {mean, std} of the samples along dim, for gq.gaussian_kl"
+
+local function fitted(x, dim)
+  if type(x) == "table" and gq.is_tensor(x.mean) and gq.is_tensor(x.std) then return x end
+  if not gq.is_tensor(x) then
+    error(("gaussian_kl: samples or {mean, std} expected, got %s"):format(describe(x)), 3)
+  end
+  return normal_fit(x, dim)
+end
+
+-- KL(x || y) of the normals with the samples' means and unbiased standard deviations plus eps, averaged.
+-- time: a dimension of the means whose first entry counts as zero in the average: at t_0 every sample is
+-- the start itself, and what rounding leaves of the means would be divided by eps.
+local function gaussian_kl(x, y, opts)
+  local o = gq.core.options(opts, "dim time eps reduction", "gaussian_kl")
+  local p, q = fitted(x, o.dim), fitted(y, o.dim)
+  same_shape(p.mean, q.mean, "gaussian_kl")
+  local eps = gq.core.need(o, "eps", "number", 1e-9, "gaussian_kl")
+  local function part(v)
+    if not o.time then return v end
+    local d = axes(v, o.time, "gaussian_kl")[1]
+    return v:narrow(d, 2, v.shape[d] - 1)
+  end
+  local m, n = part(p.mean), part(q.mean)
+  local s, r = part(p.std) + eps, part(q.std) + eps
+  local difference = (m - n) / r
+  local ratio = s / r
+  local kl = (ratio * ratio + difference * difference) * 0.5 - ratio:log() - 0.5
+  if (o.reduction or "mean") == "mean" and o.time then return kl:sum() / p.mean:numel() end
+  return reduce(kl, o, "gaussian_kl")
+end
+define("gaussian_kl", gaussian_kl, "gq.gaussian_kl(x, y [, {dim, time, eps, reduction}]): mean KL(x || y) of the " ..
+  "normals fitted to samples along dim (the last); x, y may be gq.normal_fit's; the first entry of dimension " ..
+  "`time` counts as zero")

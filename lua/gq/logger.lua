@@ -1,0 +1,95 @@
+-- logger.lua -- records of training, one line each: gq.logger.jsonl(path), gq.logger.csv(path). A logger is
+-- called with a table; each line is written at once, so that a killed run leaves whole lines.
+
+local gq = ...
+local describe = gq.core.describe
+local logger = {}
+
+-- NaN and infinities as null, which JSON lacks; tensors of one number as that number.
+local function plain(v)
+  if gq.is_tensor(v) then v = v:numel() == 1 and v:item() or v:totable() end
+  if type(v) == "table" then
+    local t = setmetatable({}, getmetatable(v))
+    for k, x in next, v do t[k] = plain(x) end
+    return t
+  end
+  if type(v) == "number" and (v ~= v or v == math.huge or v == -math.huge) then return gq.json_null end
+  return v
+end
+gq.core.plain = plain
+
+local function check_row(row, what)
+  if type(row) ~= "table" then error(("%s: a table expected, got %s"):format(what, describe(row)), 3) end
+end
+
+local meta = {
+  __call = function(self, row) return self.write(self, row) end,
+}
+meta.__index = meta
+function meta.close() end
+
+local function new(path, what, write)
+  if type(path) ~= "string" then error(("%s: a path expected, got %s"):format(what, describe(path)), 3) end
+  return setmetatable({ path = path, write = write }, meta)
+end
+
+function logger.jsonl(path)
+  return new(path, "gq.logger.jsonl", function(self, row)
+    check_row(row, "gq.logger.jsonl")
+    gq.file_append(self.path, gq.json_encode(plain(row)))
+  end)
+end
+gq.docs[logger.jsonl] = "local log = gq.logger.jsonl(path); log(row): one JSON object a line, appended"
+
+local function cell(v)
+  if v == nil then return "" end
+  local text = math.type(v) == "float" and ("%.17g"):format(v) or tostring(v)
+  if text:find('[",\r\n]') then text = '"' .. text:gsub('"', '""'):gsub("[\r\n]+", " ") .. '"' end
+  return text
+end
+
+local function sorted_keys(row)
+  local keys = {}
+  for k in next, row do keys[#keys + 1] = tostring(k) end
+  table.sort(keys, function(a, b)                 -- epoch first
+    if (a == "epoch") ~= (b == "epoch") then return a == "epoch" end
+    return a < b
+  end)
+  return keys
+end
+
+-- Columns are those of the file's header, or of the first row; a later row with another key is an error.
+local function columns_of(self, row)
+  local ok, text = pcall(gq.file_read, self.path)
+  local header = ok and text:match("^([^\n]+)\n")
+  if not header then
+    local keys = sorted_keys(row)
+    gq.file_append(self.path, table.concat(keys, ","))
+    return keys
+  end
+  local keys = {}
+  for name in (header .. ","):gmatch("([^,]*),") do keys[#keys + 1] = name end
+  return keys
+end
+
+function logger.csv(path)
+  return new(path, "gq.logger.csv", function(self, row)
+    check_row(row, "gq.logger.csv")
+    local columns = rawget(self, "columns") or columns_of(self, row)
+    self.columns = columns
+    local cells, known = {}, {}
+    for i, k in ipairs(columns) do
+      cells[i], known[k] = cell(row[k]), true
+    end
+    for k in next, row do
+      if not known[tostring(k)] then
+        error(("gq.logger.csv: %s has no column '%s' (columns: %s)"):format(self.path, tostring(k),
+          table.concat(columns, ", ")), 2)
+      end
+    end
+    gq.file_append(self.path, table.concat(cells, ","))
+  end)
+end
+gq.docs[logger.csv] = "local log = gq.logger.csv(path); log(row): a row under the header that the first row made"
+
+return logger

@@ -1,0 +1,206 @@
+-- optim.lua -- optimisers over a list of parameters, and schedules of their learning rate. The update
+-- itself, one fused loop over flat blocks, is gq.optimiser's; this gives it PyTorch's manners.
+
+local gq = ...
+local options, need, describe = gq.core.options, gq.core.need, gq.core.describe
+local optim = {}
+
+-- ---- optimisers ----
+
+local Optimiser = {}
+
+-- opt.lr and the other settings can be read and assigned between steps.
+local meta = {
+  __index = function(self, key)
+    local method = Optimiser[key]
+    if method ~= nil then return method end
+    if rawget(self, "_settings")[key] then return rawget(self, "_core"):get(key) end
+  end,
+  __newindex = function(self, key, value)
+    self._core:set(key, value)
+  end,
+  __tostring = function(self) return tostring(self._core) end,
+  __len = function(self) return #self._core end,
+}
+
+local function check_params(params, what)
+  if type(params) ~= "table" then
+    error(("%s: a list of parameters expected, as from net:parameters(); got %s"):format(what, describe(params)), 3)
+  end
+  if #params == 0 then error(what .. ": the list of parameters is empty", 3) end
+  for i, p in ipairs(params) do
+    if not gq.is_tensor(p) or not p.requires_grad or not p.is_leaf then
+      error(("%s: parameter %d: a leaf tensor that requires a gradient expected, got %s"):format(what, i,
+        describe(p)), 3)
+    end
+  end
+end
+
+local function maker(kind)
+  local what = "gq.optim." .. kind
+  return function(params, config)
+    check_params(params, what)
+    local core = gq.optimiser(kind, params, config)
+    local known = {}
+    for key in next, core:settings() do known[key] = true end
+    return setmetatable({ _core = core, _settings = known, params = params }, meta)
+  end
+end
+
+local docs = {
+  adam = "gq.optim.adam(params, {lr = 1e-3, betas = {0.9, 0.999}, eps = 1e-8, weight_decay = 0}): Kingma & Ba",
+  adamw = "gq.optim.adamw(params, {lr, betas, eps, weight_decay = 1e-2}): Adam with decoupled weight decay",
+  sgd = "gq.optim.sgd(params, {lr, momentum, dampening, nesterov, weight_decay}): gradient descent",
+  rmsprop = "gq.optim.rmsprop(params, {lr, alpha, eps, momentum, centered, weight_decay}): RMSProp",
+}
+for kind, doc in next, docs do
+  optim[kind] = maker(kind)
+  gq.docs[optim[kind]] = doc
+end
+
+-- One update. Refused, with nothing changed, when a gradient is not finite.
+function Optimiser:step() self._core:step() end
+function Optimiser:zero_grad() self._core:zero_grad() end
+function Optimiser:steps() return self._core:steps() end
+function Optimiser:settings() return self._core:settings() end
+function Optimiser:get(key) return self._core:get(key) end
+function Optimiser:set(key, value) self._core:set(key, value) end
+function Optimiser:kind() return self._core:kind() end
+
+-- A snapshot: kind, settings, steps of each parameter, moments (copies) of each parameter.
+function Optimiser:state_dict()
+  local core, steps, state = self._core, {}, {}
+  for i = 1, #core do
+    steps[i], state[i] = core:steps(i), {}
+    for k = 1, 3 do
+      local m = core:state(i, k)
+      state[i][k] = m and m:clone() or false
+    end
+  end
+  return { kind = core:kind(), settings = core:settings(), steps = steps, state = state }
+end
+
+local function check_state(core, t)
+  if type(t) ~= "table" or type(t.steps) ~= "table" or type(t.state) ~= "table" or type(t.settings) ~= "table" then
+    return "the table of a state_dict() expected, got " .. describe(t)
+  end
+  if t.kind ~= core:kind() then return ("the state is of %s, this is %s"):format(t.kind, core:kind()) end
+  if #t.steps ~= #core or #t.state ~= #core then
+    return ("the state has %d parameters, this has %d"):format(#t.steps, #core)
+  end
+  for i = 1, #core do
+    for k = 1, 3 do
+      local own, given = core:state(i, k), t.state[i][k]
+      if own and not (gq.is_tensor(given) and table.concat(given.shape, ",") == table.concat(own.shape, ",")) then
+        return ("moment %d of parameter %d: %s expected, got %s"):format(k, i, describe(own), describe(given))
+      end
+    end
+  end
+end
+
+function Optimiser:load_state_dict(t)
+  local core = self._core
+  local settings = type(t) == "table" and type(t.settings) == "table" and t.settings or {}
+  local before = core:settings()
+  local ok, problem = pcall(function()
+    for key, value in next, settings do core:set(key, value) end
+  end)
+  problem = not ok and problem or check_state(core, t)
+  if problem then
+    for key, value in next, before do core:set(key, value) end
+    error("load_state_dict: " .. problem, 2)
+  end
+  for i = 1, #core do
+    core:set_steps(math.tointeger(t.steps[i]), i)
+    for k = 1, 3 do
+      local own = core:state(i, k)
+      if own then own:copy_(t.state[i][k]) end
+    end
+  end
+end
+
+-- Scales all gradients so that their joint 2-norm is at most max; returns what it was.
+function optim.clip_grad_norm(params, max)
+  check_params(params, "gq.optim.clip_grad_norm")
+  return gq.clip_grad_norm(params, max)
+end
+gq.docs[optim.clip_grad_norm] = "gq.optim.clip_grad_norm(params, max): scale the gradients to a joint norm of at " ..
+  "most max; returns the norm they had"
+
+-- ---- schedules: the learning rate as a function of the number of steps ----
+
+local Schedule = {}
+Schedule.__index = Schedule
+
+-- Call after each step of the optimiser, or once an epoch: sets the learning rate for the next.
+function Schedule:step()
+  self.count = self.count + 1
+  self.optimiser.lr = self.base * self.factor(self.count)
+end
+function Schedule:state_dict() return { count = self.count, base = self.base } end
+function Schedule:load_state_dict(t)
+  self.count, self.base = math.tointeger(t.count), t.base
+  self.optimiser.lr = self.base * self.factor(self.count)
+end
+
+local function schedule(optimiser, factor, what)
+  if getmetatable(optimiser) ~= meta then
+    error(("%s: an optimiser expected, got %s"):format(what, describe(optimiser)), 3)
+  end
+  local s = setmetatable({ optimiser = optimiser, factor = factor, base = optimiser.lr, count = 0 }, Schedule)
+  optimiser.lr = s.base * factor(0)
+  return s
+end
+
+optim.schedule = {}
+local function define(name, f, doc)
+  optim.schedule[name] = f
+  gq.docs[f] = doc
+end
+
+define("constant", function(optimiser)
+  return schedule(optimiser, function() return 1 end, "gq.optim.schedule.constant")
+end, "gq.optim.schedule.constant(optimiser): the learning rate as it is")
+
+define("step", function(optimiser, opts)
+  local what = "gq.optim.schedule.step"
+  local o = options(opts, "every gamma", what)
+  local every, gamma = need(o, "every", "count", nil, what), need(o, "gamma", "number", 0.1, what)
+  return schedule(optimiser, function(n) return gamma ^ (n // every) end, what)
+end, "gq.optim.schedule.step(optimiser, {every, gamma = 0.1}): times gamma after every so many steps")
+
+define("exponential", function(optimiser, opts)
+  local what = "gq.optim.schedule.exponential"
+  local gamma = need(options(opts, "gamma", what), "gamma", "number", nil, what)
+  return schedule(optimiser, function(n) return gamma ^ n end, what)
+end, "gq.optim.schedule.exponential(optimiser, {gamma}): times gamma at each step")
+
+define("cosine", function(optimiser, opts)
+  local what = "gq.optim.schedule.cosine"
+  local o = options(opts, "steps warmup last", what)
+  local steps, last = need(o, "steps", "count", nil, what), need(o, "last", "number", 0, what)
+  local warmup = need(o, "warmup", "integer", 0, what)
+  return schedule(optimiser, function(n)
+    if n < warmup then return (n + 1) / warmup end
+    local x = math.min((n - warmup) / math.max(steps - warmup, 1), 1)
+    return last + (1 - last) * 0.5 * (1 + math.cos(math.pi * x))
+  end, what)
+end, "gq.optim.schedule.cosine(optimiser, {steps, warmup = 0, last = 0}): linear warm-up, then half a cosine down " ..
+  "to `last` times the learning rate")
+
+define("linear", function(optimiser, opts)
+  local what = "gq.optim.schedule.linear"
+  local o = options(opts, "steps first last", what)
+  local steps = need(o, "steps", "count", nil, what)
+  local first, last = need(o, "first", "number", 1, what), need(o, "last", "number", 0, what)
+  return schedule(optimiser, function(n) return first + (last - first) * math.min(n / steps, 1) end, what)
+end, "gq.optim.schedule.linear(optimiser, {steps, first = 1, last = 0}): from first to last times the learning rate")
+
+define("lambda", function(optimiser, f)
+  if type(f) ~= "function" then
+    error(("gq.optim.schedule.lambda: a function of the step number expected, got %s"):format(describe(f)), 2)
+  end
+  return schedule(optimiser, f, "gq.optim.schedule.lambda")
+end, "gq.optim.schedule.lambda(optimiser, f): times f(n) after n steps")
+
+return optim

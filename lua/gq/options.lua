@@ -1,0 +1,109 @@
+-- options.lua -- one trailing table of options, checked: an unknown key is an error that names the
+-- nearest known one.
+
+local gq = ...
+
+-- Levenshtein's distance, a row at a time.
+local function distance(a, b)
+  local row = {}
+  for j = 0, #b do row[j] = j end
+  for i = 1, #a do
+    local diagonal = row[0]
+    row[0] = i
+    for j = 1, #b do
+      local change = diagonal + (a:byte(i) == b:byte(j) and 0 or 1)
+      diagonal = row[j]
+      row[j] = math.min(change, row[j] + 1, row[j - 1] + 1)
+    end
+  end
+  return row[#b]
+end
+
+-- The known name nearest to what was given; nil if none is near.
+local function nearest(name, known)
+  local best, least = nil, 3 + #name // 4
+  for _, k in ipairs(known) do
+    local d = distance(name:sub(1, 64), k)
+    if d < least then best, least = k, d end
+  end
+  return best
+end
+
+local function words(text)
+  local list = {}
+  for w in text:gmatch("%S+") do list[#list + 1], list[w] = w, true end
+  return list
+end
+
+local cache = {}
+
+-- options(given, "batch_size shuffle seed", "gq.data.batches"): the table itself, or an empty one.
+-- Errors point at the caller of the function that checks (level 3), or further up.
+local function options(given, names, what, level)
+  level = (level or 2) + 1
+  if given == nil then return {} end
+  if type(given) ~= "table" then
+    error(("%s: options are one table, got %s"):format(what, gq.core.describe(given)), level)
+  end
+  local known = cache[names] or words(names)
+  cache[names] = known
+  for k in next, given do
+    if type(k) ~= "string" then
+      error(("%s: option names are strings, got the key %s"):format(what, tostring(k)), level)
+    elseif not known[k] then
+      local near = nearest(k, known)
+      error(("%s: unknown option '%s'%s (known: %s)"):format(what, k,
+        near and (", did you mean '%s'?"):format(near) or "", table.concat(known, ", ")), level)
+    end
+  end
+  return given
+end
+
+-- What a value is, for messages.
+local function describe(v)
+  if gq.is_tensor(v) then return ("tensor %s {%s}"):format(v.dtype, table.concat(v.shape, ", ")) end
+  if type(v) == "string" then return ("string %q"):format(#v > 40 and v:sub(1, 40) .. "..." or v) end
+  if type(v) == "number" then return "number " .. tostring(v) end
+  return type(v)
+end
+
+-- need(o, "epochs", "integer", default, what): one option of the right type. kind: a Lua type, "integer",
+-- "positive" (a number above 0), "count" (an integer of at least 1), "callable" or "tensor"; any of several
+-- with "|" between them.
+local tests = {
+  integer = function(v) return math.type(v) == "integer" or (type(v) == "number" and v % 1 == 0) end,
+  count = function(v) return type(v) == "number" and v >= 1 and v % 1 == 0 and v < 2 ^ 53 end,
+  positive = function(v) return type(v) == "number" and v > 0 and v < math.huge end,
+  callable = function(v)
+    local m = getmetatable(v)
+    return type(v) == "function" or (type(m) == "table" and m.__call ~= nil)
+  end,
+  tensor = function(v) return gq.is_tensor(v) end,
+}
+local names = { integer = "an integer", count = "an integer of at least 1", positive = "a positive number",
+  callable = "a function", tensor = "a tensor", number = "a number", string = "a string", table = "a table",
+  boolean = "true or false" }
+
+local function need(o, key, kinds, default, what, level)
+  local v = o[key]
+  if v == nil then v = default end
+  if v == nil then
+    error(("%s: the option '%s' is missing"):format(what, key), (level or 2) + 1)
+  end
+  local expected = {}
+  for kind in kinds:gmatch("[^|]+") do
+    local test = tests[kind]
+    if test and test(v) or not test and type(v) == kind then
+      if kind == "count" or kind == "integer" then return math.tointeger(v) end
+      return v
+    end
+    expected[#expected + 1] = names[kind] or kind
+  end
+  error(("%s: option %s: %s expected, got %s"):format(what, key, table.concat(expected, " or "), describe(v)),
+    (level or 2) + 1)
+end
+
+gq.core.options = options
+gq.core.need = need
+gq.core.describe = describe
+gq.core.nearest = nearest
