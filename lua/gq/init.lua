@@ -14,4 +14,5 @@ load("files")                    -- gq.save, gq.load, gq.checkpoint, gq.json
 load("sde")                      -- gq.sde, gq.sdeint, gq.wong_zakai
 gq.train = load("train")
 gq.cli = load("cli")
+gq.experiment = load("experiment")
 load("help")
