@@ -7,8 +7,9 @@
 #define GQ_KERNELS portable
 #endif
 
-/* Neither changes a result: errno is never read here, and no floating-point trap is enabled. */
-#pragma GCC optimize("O3", "no-math-errno", "no-trapping-math")
+/* None of them changes a result: errno is never read here, no floating-point trap is enabled, and
+** only vmath.h asks for fused multiply-add. */
+#pragma GCC optimize("O3", "no-math-errno", "no-trapping-math", "fp-contract=off")
 
 #include "cpu.h"
 #include "vmath.h"
@@ -62,6 +63,42 @@
 #undef GQ_BINARY
 #undef GQ_COMPARE
 #undef GQ_OTHER
+
+/* ---- what vmath.h does not reach: arguments of sin, cos and tan beyond TRIG_MAX ---- */
+
+#define TRIG(N, T, S, exact)                                                      \
+  KERNEL(N##_all_##S) {                                                           \
+    const T *p = a;                                                               \
+    T *out = o;                                                                   \
+    unsigned far = 0;                                                             \
+    for (size_t i = 0; i < n; i++)                                                \
+      far |= ABS(p[i]) > (T)TRIG_MAX;                                             \
+    if (!far) {                                                                   \
+      N##_##S(o, a, b, c, n);                                                     \
+      return;                                                                     \
+    }                                                                             \
+    for (size_t i = 0; i < n; i++) {                                              \
+      T x = p[i];                                                                 \
+      N##_##S(&out[i], &x, b, c, 1);                                              \
+      if (ABS(x) > (T)TRIG_MAX) out[i] = exact(x);                                \
+    }                                                                             \
+  }
+TRIG(SIN, float, f32, sinf)
+TRIG(COS, float, f32, cosf)
+TRIG(TAN, float, f32, tanf)
+TRIG(SIN, double, f64, sin)
+TRIG(COS, double, f64, cos)
+
+/* softplus(a) to out and sigmoid(a) to b: one exponential */
+#define DUO(name, T, fall, plus, sigm)                                            \
+  static void name(void *o, const void *a, const void *b, const void *c, size_t n) {   \
+    T *out = o, *second = (T *)(uintptr_t)b;                                      \
+    const T *p = a;                                                               \
+    (void)c;                                                                      \
+    EACH { T x = p[i], e = fall(x); out[i] = plus(x, e); second[i] = sigm(x, e); }   \
+  }
+DUO(duo_f32, float, fall_s, softplus_of_s, sigmoid_of_s)
+DUO(duo_f64, double, fall_d, softplus_of_d, sigmoid_of_d)
 
 /* ---- int64 (wrapping, as two's complement) and bool ---- */
 
@@ -167,6 +204,8 @@ SUMS(f64, double)
 
 /* ---- the table ---- */
 
+#pragma GCC diagnostic ignored "-Woverride-init"   /* sin, cos and tan, checked for range */
+
 #define FORMS(k) {k##_vv, k##_sv, k##_vs, NULL}
 #define WHERES(k) {k##_vv, k##_sv, k##_vs, k##_ss}
 #define CASTS(S) {CAST_##S##_f32, CAST_##S##_f64, CAST_##S##_i64, CAST_##S##_bool}
@@ -182,6 +221,11 @@ const gq_kernels PASTE(gq_kernels_, GQ_KERNELS) = {
     ROW(N)[GQ_I64] = FORMS(N##_i64), ROW(N)[GQ_BOOL] = FORMS(N##_bool),
 #define GQ_OTHER(N, n, doc)
 #include "../../ir/ops.def"
+    ROW(SIN)[GQ_F32][GQ_VV] = SIN_all_f32,
+    ROW(SIN)[GQ_F64][GQ_VV] = SIN_all_f64,
+    ROW(COS)[GQ_F32][GQ_VV] = COS_all_f32,
+    ROW(COS)[GQ_F64][GQ_VV] = COS_all_f64,
+    ROW(TAN)[GQ_F32][GQ_VV] = TAN_all_f32,
     ROW(NEG)[GQ_I64][GQ_VV] = NEG_i64,
     ROW(ABS)[GQ_I64][GQ_VV] = ABS_i64,
     ROW(SIGN)[GQ_I64][GQ_VV] = SIGN_i64,
@@ -201,6 +245,7 @@ const gq_kernels PASTE(gq_kernels_, GQ_KERNELS) = {
     ROW(WHERE)[GQ_BOOL] = WHERES(WHERE_bool),
   },
   .cast = {CASTS(f32), CASTS(f64), CASTS(i64), CASTS(bool)},
+  .duo = {duo_f32, duo_f64},
   .madd = {{madd_f32, mrsub_f32, msub_f32}, {madd_f64, mrsub_f64, msub_f64}},
   .sum = {sum_f32, sum_f64},
   .colsum = {colsum_f32, colsum_f64},
