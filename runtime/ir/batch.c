@@ -10,10 +10,10 @@
 typedef struct batch {
   gq_graph *g;
   int64_t n;
-  const gq_node *node;    /* of src */
-  const gq_shape *shape;  /* src shapes of its operands */
-  gq_ref *args;           /* its operands in g */
-  bool *on;               /* which of them are batched */
+  const gq_node *node;   /* of src */
+  const gq_shape *shape; /* src shapes of its operands */
+  gq_ref *args;          /* its operands in g */
+  bool *on;              /* which of them are batched */
 } batch;
 
 static gq_shape with_front(int64_t n, gq_shape s) {
@@ -114,7 +114,8 @@ static gq_ref batch_shifted(batch *b) {
 
 static gq_ref batch_node(batch *b) {
   if (b->node->shape.ndim >= GQ_MAXDIM)
-    return gq_graph_fail(b->g, gq_fail(GQ_EUNSUPPORTED, "batch: %s has %d dimensions already; at most %d are supported",
+    return gq_graph_fail(b->g, gq_fail(GQ_EUNSUPPORTED,
+                                       "batch: %s has %d dimensions already; at most %d are supported",
                                        gq_ops[b->node->op].name, b->node->shape.ndim, GQ_MAXDIM));
   switch (b->node->op) {
     case GQ_OP_SUM:
@@ -136,24 +137,26 @@ static gq_ref batch_node(batch *b) {
   }
 }
 
-static int check_inputs(gq_graph *dst, const gq_graph *src, int64_t n, const gq_ref *bind, const bool *batched) {
+static int check_inputs(gq_graph *dst, const gq_graph *src, int64_t n, const gq_ref *bind,
+                        const bool *batched) {
   for (int i = 0; i < src->ninput; i++) {
     const gq_node *want = gq_at(src, src->input[i]), *have = gq_graph_node(dst, bind[i]);
     if (batched[i] && want->shape.ndim >= GQ_MAXDIM)
-      return gq_fail(GQ_EUNSUPPORTED, "batch: input %d has %d dimensions already; at most %d are supported", i + 1,
-                     want->shape.ndim, GQ_MAXDIM);
+      return gq_fail(GQ_EUNSUPPORTED, "batch: input %d has %d dimensions already; at most %d are supported",
+                     i + 1, want->shape.ndim, GQ_MAXDIM);
     gq_shape s = batched[i] ? with_front(n, want->shape) : want->shape;
     char p[200], q[200];
     if (bind[i] != GQ_NONE && (have->dtype != want->dtype || !gq_shape_equal(have->shape, s)))
-      return gq_fail(GQ_ESHAPE, "batch: input %d is bound to %s %s; expected %s %s", i + 1, gq_dtype_name(have->dtype),
-                     gq_shape_text(have->shape, p, sizeof p), gq_dtype_name(want->dtype), gq_shape_text(s, q, sizeof q));
+      return gq_fail(GQ_ESHAPE, "batch: input %d is bound to %s %s; expected %s %s", i + 1,
+                     gq_dtype_name(have->dtype), gq_shape_text(have->shape, p, sizeof p),
+                     gq_dtype_name(want->dtype), gq_shape_text(s, q, sizeof q));
   }
   return GQ_OK;
 }
 
 typedef struct scratch {
   void *block;
-  gq_ref *map, *args;     /* src node -> dst node; operands */
+  gq_ref *map, *args; /* src node -> dst node; operands */
   gq_shape *shape;
   bool *on, *need, *arg_on;
 } scratch;
@@ -187,7 +190,8 @@ static void copy_node(gq_graph *dst, const gq_graph *src, int64_t n, gq_ref r, s
   w->map[r] = w->on[r] ? batch_node(&b) : gq_graph_again(dst, node, w->args);
 }
 
-int gq_batch(gq_graph *dst, const gq_graph *src, int64_t n, const gq_ref *bind, const bool *batched, gq_ref *out) {
+int gq_batch(gq_graph *dst, const gq_graph *src, int64_t n, const gq_ref *bind, const bool *batched,
+             gq_ref *out) {
   scratch w = { 0 };
   for (int j = 0; j < src->noutput; j++) out[j] = GQ_NONE;
   if (dst->status != GQ_OK) return dst->status;
@@ -210,7 +214,8 @@ int gq_batch(gq_graph *dst, const gq_graph *src, int64_t n, const gq_ref *bind, 
     gq_ref r = src->output[j];
     gq_shape s = gq_at(src, r)->shape;
     if (!w.on[r] && s.ndim >= GQ_MAXDIM)
-      gq_graph_fail(dst, gq_fail(GQ_EUNSUPPORTED, "batch: output %d has %d dimensions already", j + 1, s.ndim));
+      gq_graph_fail(dst,
+                    gq_fail(GQ_EUNSUPPORTED, "batch: output %d has %d dimensions already", j + 1, s.ndim));
     else out[j] = w.on[r] ? w.map[r] : gq_expand(dst, w.map[r], with_front(n, s));
   }
   gq_free(w.block);

@@ -217,8 +217,9 @@ static int check_bindings(gq_graph *dst, const gq_graph *src, const gq_ref *bind
     const gq_node *want = gq_at(src, src->input[i]), *have = gq_graph_node(dst, bind[i]);
     char p[200], q[200];
     if (bind[i] == GQ_NONE || have->dtype != want->dtype || !gq_shape_equal(have->shape, want->shape))
-      return gq_fail(GQ_ESHAPE, "input %d of a graph is %s %s; bound to %s %s", i + 1, gq_dtype_name(want->dtype),
-                     gq_shape_text(want->shape, p, sizeof p), bind[i] == GQ_NONE ? "nothing" : gq_dtype_name(have->dtype),
+      return gq_fail(GQ_ESHAPE, "input %d of a graph is %s %s; bound to %s %s", i + 1,
+                     gq_dtype_name(want->dtype), gq_shape_text(want->shape, p, sizeof p),
+                     bind[i] == GQ_NONE ? "nothing" : gq_dtype_name(have->dtype),
                      gq_shape_text(have->shape, q, sizeof q));
   }
   return GQ_OK;

@@ -64,7 +64,8 @@ static bool compute(gq_op op, gq_dtype d, double x, double y, double *out) {
 
 static gq_ref fold_unary(gq_graph *g, const gq_node *n, gq_ref a) {
   double x, value;
-  if (gq_is_float(n->dtype) && gq_uniform(g, a, &x) && compute(n->op, n->dtype, x, 0, &value)) return fill(g, n, value);
+  if (gq_is_float(n->dtype) && gq_uniform(g, a, &x) && compute(n->op, n->dtype, x, 0, &value))
+    return fill(g, n, value);
   gq_ref inner = under(g, a, GQ_OP_NEG);
   if (inner == GQ_NONE) return GQ_NONE;
   if (n->op == GQ_OP_NEG) return inner;
@@ -98,7 +99,8 @@ static gq_ref spread(gq_graph *g, const gq_node *n, gq_op op, gq_ref a) {
 static gq_ref fold_binary(gq_graph *g, const gq_node *n, gq_ref a, gq_ref b) {
   double x, y, value;
   gq_ref r;
-  if (gq_is_float(n->dtype) && gq_uniform(g, a, &x) && gq_uniform(g, b, &y) && compute(n->op, n->dtype, x, y, &value))
+  if (gq_is_float(n->dtype) && gq_uniform(g, a, &x) && gq_uniform(g, b, &y) &&
+      compute(n->op, n->dtype, x, y, &value))
     return fill(g, n, value);
   if (neutral(g, n->op, a, b, &r)) return gq_expand(g, r, n->shape);
   switch (n->op) {
@@ -233,7 +235,8 @@ static gq_ref fold_slice(gq_graph *g, const gq_node *n, gq_ref a) {
   if (from->op != GQ_OP_SLICE) return GQ_NONE;
   gq_attr attr = n->attr;
   for (int i = 0; i < n->shape.ndim; i++) {
-    attr.start[i] = n->shape.dim[i] ? from->attr.start[i] + n->attr.start[i] * from->attr.step[i] : 0; /* an empty one starts anywhere */
+    attr.start[i] = n->shape.dim[i] ? from->attr.start[i] + n->attr.start[i] * from->attr.step[i]
+                                    : 0; /* an empty one starts anywhere */
     if (__builtin_mul_overflow(n->attr.step[i], from->attr.step[i], &attr.step[i])) return GQ_NONE;
   }
   return gq_emit(g, GQ_OP_SLICE, 1, from->arg, &attr);

@@ -60,7 +60,8 @@ const gq_node *gq_graph_node(const gq_graph *g, gq_ref r) {
 void gq_graph_set_outputs(gq_graph *g, int n, const gq_ref *out) {
   for (int i = 0; i < n; i++)
     if (out[i] < 0 || out[i] >= g->size) {
-      if (g->status == GQ_OK) gq_graph_fail(g, gq_fail(GQ_EARG, "output %d of a graph is no node of it", i + 1));
+      if (g->status == GQ_OK)
+        gq_graph_fail(g, gq_fail(GQ_EARG, "output %d of a graph is no node of it", i + 1));
       return;
     }
   gq_ref *copy = gq_alloc((size_t)(n + 1) * sizeof *copy);
@@ -95,9 +96,10 @@ static uint32_t hash_node(const gq_node *n, const gq_ref *args) {
 }
 
 static bool same_node(const gq_node *a, const gq_node *b, const gq_ref *args) {
-  return a->op == b->op && a->dtype == b->dtype && a->nargs == b->nargs &&
-         memcmp(a->args, args, (size_t)b->nargs * sizeof *args) == 0 && gq_shape_equal(a->shape, b->shape) &&
-         memcmp(&a->attr, &b->attr, sizeof a->attr) == 0;
+  if (a->op != b->op || a->dtype != b->dtype || a->nargs != b->nargs) return false;
+  for (int i = 0; i < b->nargs; i++)
+    if (a->args[i] != args[i]) return false;
+  return gq_shape_equal(a->shape, b->shape) && memcmp(&a->attr, &b->attr, sizeof a->attr) == 0;
 }
 
 static gq_ref find(const gq_graph *g, uint32_t h, const gq_node *n, const gq_ref *args) {
@@ -153,7 +155,8 @@ gq_ref gq_graph_add(gq_graph *g, const gq_node *n, const gq_ref *args) {
   uint32_t h = hash_node(n, args);
   gq_ref r = find(g, h, n, args);
   if (r != GQ_NONE) return r;
-  if (2 * ((uint32_t)g->size + 1) > g->nslot && !grow_slots(g)) return gq_graph_fail(g, gq_nomem(16 * g->nslot));
+  if (2 * ((uint32_t)g->size + 1) > g->nslot && !grow_slots(g))
+    return gq_graph_fail(g, gq_nomem(16 * g->nslot));
   gq_node *to = new_node(g);
   if (!to) return gq_graph_fail(g, gq_nomem(2 * (size_t)g->size * sizeof *to));
   *to = *n;
@@ -216,7 +219,8 @@ static void put_axes(buffer *b, int mask) {
 
 static void put_range(buffer *b, const gq_node *n) {
   for (int i = 0; i < n->shape.ndim; i++)
-    put_text(b, "%s%lld:%lld", i ? ", " : " from ", (long long)n->attr.start[i] + 1, (long long)n->attr.step[i]);
+    put_text(b, "%s%lld:%lld", i ? ", " : " from ", (long long)n->attr.start[i] + 1,
+             (long long)n->attr.step[i]);
 }
 
 static void put_attr(buffer *b, const gq_node *n) {
@@ -267,7 +271,7 @@ char *gq_graph_print(const gq_graph *g) {
 static void put_node(buffer *b, const gq_node *n) {
   int32_t head[5] = { n->op, n->dtype, n->nargs, n->attr.axis, n->attr.flags };
   put_bytes(b, head, sizeof head);
-  put_bytes(b, n->args, (size_t)n->nargs * sizeof *n->args);
+  if (n->nargs) put_bytes(b, n->args, (size_t)n->nargs * sizeof *n->args);
   put_bytes(b, &n->shape.ndim, sizeof n->shape.ndim);
   put_bytes(b, n->shape.dim, (size_t)n->shape.ndim * sizeof *n->shape.dim);
   if (n->op == GQ_OP_CONST) put_bytes(b, &n->attr.x, sizeof n->attr.x);
@@ -284,7 +288,7 @@ int gq_graph_key(const gq_graph *g, char **bytes, size_t *n) {
   put_bytes(&b, &g->size, sizeof g->size);
   for (gq_ref r = 0; r < g->size; r++) put_node(&b, gq_at(g, r));
   put_bytes(&b, &g->noutput, sizeof g->noutput);
-  put_bytes(&b, g->output, (size_t)g->noutput * sizeof *g->output);
+  if (g->noutput) put_bytes(&b, g->output, (size_t)g->noutput * sizeof *g->output);
   if (b.failed) {
     gq_free(b.at);
     return gq_nomem(2 * b.room);

@@ -11,12 +11,12 @@ enum { VARIES, FIXED, CONSTANT };
 
 typedef struct cut {
   const gq_graph *g;
-  int nvar, nb;           /* boundaries so far */
-  char *kind;             /* of each node of g */
+  int nvar, nb; /* boundaries so far */
+  char *kind;   /* of each node of g */
   bool *need;
-  gq_ref *pro_of;         /* node in pro */
-  gq_ref *body_of;        /* node in body */
-  gq_ref *out;            /* pro's outputs: nodes of g, then of pro */
+  gq_ref *pro_of;  /* node in pro */
+  gq_ref *body_of; /* node in body */
+  gq_ref *out;     /* pro's outputs: nodes of g, then of pro */
   gq_ref *args;
   gq_graph *pro, *body;
 } cut;

@@ -19,8 +19,8 @@ enum { WHOLE = -1, NONE = -2 };
 typedef struct rows {
   const gq_graph *g;
   int64_t rows;
-  label *at;            /* of each node */
-  bool *varies;         /* computed from the state */
+  label *at;    /* of each node */
+  bool *varies; /* computed from the state */
   bool *need;
 } rows;
 
@@ -163,7 +163,8 @@ static int demand(rows *w, gq_ref r, label l, const gq_node *by) {
   if (w->rows == 1) l = whole; /* one row: nothing is ever cut, and a 1 tells nothing */
   if (w->at[r].axis == NONE) w->at[r] = l;
   if (same(w->at[r], l)) return GQ_OK;
-  return gq_fail(GQ_EUNSUPPORTED, "row independence: %s uses a value in another way than row by row as elsewhere",
+  return gq_fail(GQ_EUNSUPPORTED,
+                 "row independence: %s uses a value in another way than row by row as elsewhere",
                  by ? gq_ops[by->op].name : "the result");
 }
 
@@ -196,8 +197,8 @@ static int start_inputs(rows *w, const int *axis) {
     gq_shape s = gq_at(w->g, r)->shape;
     if (axis[i] < 0) continue;
     if (axis[i] >= s.ndim || s.dim[axis[i]] != w->rows)
-      return gq_fail(GQ_EUNSUPPORTED, "row independence: input %d has no dimension %d of %lld rows", i + 1, axis[i] + 1,
-                     (long long)w->rows);
+      return gq_fail(GQ_EUNSUPPORTED, "row independence: input %d has no dimension %d of %lld rows", i + 1,
+                     axis[i] + 1, (long long)w->rows);
     w->at[r] = (label){ axis[i], 1 };
     w->varies[r] = true;
   }
@@ -273,7 +274,8 @@ static gq_shape resized(const rows *w, gq_ref r, int64_t count) {
   return s;
 }
 
-static gq_ref copy_node(const rows *w, gq_graph *to, gq_ref r, int64_t count, const gq_ref *map, gq_ref *args) {
+static gq_ref copy_node(const rows *w, gq_graph *to, gq_ref r, int64_t count, const gq_ref *map,
+                        gq_ref *args) {
   const gq_node *n = gq_at(w->g, r);
   gq_attr attr = n->attr;
   gq_shape s = resized(w, r, count);

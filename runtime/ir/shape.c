@@ -68,8 +68,8 @@ static int broadcast(const call *c, gq_shape a, gq_shape b, gq_shape *out) {
   for (int i = 1; i <= a.ndim && i <= b.ndim; i++) {
     int64_t x = a.dim[a.ndim - i], y = b.dim[b.ndim - i];
     if (x != y && x != 1 && y != 1)
-      return gq_fail(GQ_ESHAPE, "%s: %s and %s do not broadcast: sizes %lld and %lld differ", c->name, TEXT(a), TEXT(b),
-                     (long long)x, (long long)y);
+      return gq_fail(GQ_ESHAPE, "%s: %s and %s do not broadcast: sizes %lld and %lld differ", c->name,
+                     TEXT(a), TEXT(b), (long long)x, (long long)y);
   }
   return gq_shape_broadcast(a, b, out);
 }
@@ -97,7 +97,8 @@ static int infer_compare(call *c) {
 
 static int infer_where(call *c) {
   if (c->d[0] != GQ_BOOL)
-    return gq_fail(GQ_EDTYPE, "where: condition is %s; expected bool, as :gt or :eq give", gq_dtype_name(c->d[0]));
+    return gq_fail(GQ_EDTYPE, "where: condition is %s; expected bool, as :gt or :eq give",
+                   gq_dtype_name(c->d[0]));
   GQ_TRY(same_dtype(c, 1, 2));
   *c->dtype = c->d[1];
   gq_shape s;
@@ -142,7 +143,8 @@ static int infer_matmul(call *c) {
 
 static int want_axis(const call *c, gq_shape s) {
   if (c->attr->axis >= 0 && c->attr->axis < s.ndim) return GQ_OK;
-  return gq_fail(GQ_ESHAPE, "%s: dimension %d of %s: expected 1 to %d", c->name, c->attr->axis + 1, TEXT(s), s.ndim);
+  return gq_fail(GQ_ESHAPE, "%s: dimension %d of %s: expected 1 to %d", c->name, c->attr->axis + 1, TEXT(s),
+                 s.ndim);
 }
 
 /* Reduced dims become 1. An extremum of nothing is an error. */
@@ -189,7 +191,8 @@ static int infer_permute(call *c) {
   for (int i = 0; i < s.ndim; i++) {
     int p = c->attr->perm[i];
     if (p < 0 || p >= s.ndim || seen >> p & 1)
-      return gq_fail(GQ_ESHAPE, "permute: expected each of the dimensions 1 to %d of %s once", s.ndim, TEXT(s));
+      return gq_fail(GQ_ESHAPE, "permute: expected each of the dimensions 1 to %d of %s once", s.ndim,
+                     TEXT(s));
     seen |= 1u << p;
     c->shape->dim[i] = s.dim[p];
   }
@@ -218,10 +221,11 @@ static int fits(const call *c, gq_shape whole, gq_shape part) {
     return gq_fail(GQ_ESHAPE, "%s: %s and %s: expected as many dimensions", c->name, TEXT(whole), TEXT(part));
   for (int i = 0; i < whole.ndim; i++) {
     int64_t start = c->attr->start[i], step = c->attr->step[i], n = part.dim[i], size = whole.dim[i];
-    bool ok = start >= 0 && step > 0 && start <= size && (n == 0 || (start < size && (size - 1 - start) / step >= n - 1));
+    bool ok = start >= 0 && step > 0 && start <= size &&
+              (n == 0 || (start < size && (size - 1 - start) / step >= n - 1));
     if (!ok)
-      return gq_fail(GQ_EINDEX, "%s: %lld numbers from %lld in steps of %lld do not fit dimension %d of %s", c->name,
-                     (long long)n, (long long)start + 1, (long long)step, i + 1, TEXT(whole));
+      return gq_fail(GQ_EINDEX, "%s: %lld numbers from %lld in steps of %lld do not fit dimension %d of %s",
+                     c->name, (long long)n, (long long)start + 1, (long long)step, i + 1, TEXT(whole));
   }
   return GQ_OK;
 }
@@ -249,8 +253,8 @@ static int infer_cat(call *c) {
   for (int i = 1; i < c->nargs; i++) {
     GQ_TRY(same_dtype(c, 0, i));
     if (!alike(c->s[i], c->s[0], axis))
-      return gq_fail(GQ_ESHAPE, "cat: %s and %s (operands 1 and %d) differ outside dimension %d", TEXT(c->s[0]),
-                     TEXT(c->s[i]), i + 1, axis + 1);
+      return gq_fail(GQ_ESHAPE, "cat: %s and %s (operands 1 and %d) differ outside dimension %d",
+                     TEXT(c->s[0]), TEXT(c->s[i]), i + 1, axis + 1);
     s.dim[axis] += c->s[i].dim[axis];
   }
   *c->dtype = c->d[0];
@@ -290,7 +294,8 @@ static int infer_gather(call *c) {
   GQ_TRY(want_index(c, 1));
   GQ_TRY(want_axis(c, c->s[0]));
   if (!alike(c->s[1], c->s[0], c->attr->axis))
-    return gq_fail(GQ_ESHAPE, "gather: indices of shape %s for %s: expected the same sizes outside dimension %d",
+    return gq_fail(GQ_ESHAPE,
+                   "gather: indices of shape %s for %s: expected the same sizes outside dimension %d",
                    TEXT(c->s[1]), TEXT(c->s[0]), c->attr->axis + 1);
   *c->dtype = c->d[0];
   *c->shape = c->s[1];
@@ -303,8 +308,8 @@ static int infer_scatter_add(call *c) {
   GQ_TRY(want_axis(c, c->attr->shape));
   GQ_TRY(gq_shape_check(c->attr->shape, c->d[0], NULL));
   if (!gq_shape_equal(c->s[0], c->s[1]) || !alike(c->s[0], c->attr->shape, c->attr->axis))
-    return gq_fail(GQ_ESHAPE, "scatter_add: %s at indices of shape %s into %s: sizes do not agree", TEXT(c->s[0]),
-                   TEXT(c->s[1]), TEXT(c->attr->shape));
+    return gq_fail(GQ_ESHAPE, "scatter_add: %s at indices of shape %s into %s: sizes do not agree",
+                   TEXT(c->s[0]), TEXT(c->s[1]), TEXT(c->attr->shape));
   *c->dtype = c->d[0];
   *c->shape = c->attr->shape;
   return GQ_OK;
@@ -360,8 +365,8 @@ int gq_infer(gq_op op, int nargs, const gq_dtype *dtypes, const gq_shape *shapes
   if ((unsigned)op >= GQ_NOP) return gq_fail(GQ_EARG, "no operation %d", (int)op);
   const struct rule *r = &rules[op];
   if (r->nargs >= 0 ? nargs != r->nargs : nargs < 1)
-    return gq_fail(GQ_EARG, "%s: %d operands; expected %s%d", gq_ops[op].name, nargs, r->nargs < 0 ? "at least " : "",
-                   r->nargs < 0 ? 1 : r->nargs);
+    return gq_fail(GQ_EARG, "%s: %d operands; expected %s%d", gq_ops[op].name, nargs,
+                   r->nargs < 0 ? "at least " : "", r->nargs < 0 ? 1 : r->nargs);
   memset(shape, 0, sizeof *shape);
   call c = { op, gq_ops[op].name, nargs, dtypes, shapes, attr_ ? attr_ : &none, dtype, shape };
   return r->infer(&c);

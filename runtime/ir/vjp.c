@@ -10,10 +10,10 @@
 typedef struct rule {
   gq_graph *g;
   const gq_node *n;
-  gq_ref y, c;        /* the node and its cotangent */
-  gq_ref a, b;        /* its first two operands */
+  gq_ref y, c; /* the node and its cotangent */
+  gq_ref a, b; /* its first two operands */
   const bool *want;
-  gq_ref *out;        /* cotangents of the operands */
+  gq_ref *out; /* cotangents of the operands */
 } rule;
 
 static gq_shape shape_of(const rule *r, gq_ref x) { return gq_graph_node(r->g, x)->shape; }
@@ -131,9 +131,13 @@ static void vjp_cast(rule *r) { r->out[0] = gq_cast(r->g, r->c, gq_graph_node(r-
 static void vjp_matmul(rule *r) {
   bool ta = r->n->attr.flags & GQ_TA, tb = r->n->attr.flags & GQ_TB;
   if (r->want[0])
-    give(r, 0, ta ? gq_matmul(r->g, r->b, r->c, (tb ? GQ_TA : 0) | GQ_TB) : gq_matmul(r->g, r->c, r->b, tb ? 0 : GQ_TB));
+    give(r, 0,
+         ta ? gq_matmul(r->g, r->b, r->c, (tb ? GQ_TA : 0) | GQ_TB)
+            : gq_matmul(r->g, r->c, r->b, tb ? 0 : GQ_TB));
   if (r->want[1])
-    give(r, 1, tb ? gq_matmul(r->g, r->c, r->a, GQ_TA | (ta ? GQ_TB : 0)) : gq_matmul(r->g, r->a, r->c, ta ? 0 : GQ_TA));
+    give(r, 1,
+         tb ? gq_matmul(r->g, r->c, r->a, GQ_TA | (ta ? GQ_TB : 0))
+            : gq_matmul(r->g, r->a, r->c, ta ? 0 : GQ_TA));
 }
 
 /* ---- reductions ---- */
@@ -247,8 +251,8 @@ int gq_vjp_node(gq_graph *g, gq_ref node, gq_ref cot, const bool *want, gq_ref *
 
 typedef struct sweep {
   gq_graph *g;
-  gq_ref *acc;        /* cotangent of each node so far */
-  bool *need;         /* on a path from wrt */
+  gq_ref *acc; /* cotangent of each node so far */
+  bool *need;  /* on a path from wrt */
   gq_ref *argcot;
   bool *want;
 } sweep;
@@ -282,12 +286,14 @@ static int check_cotangent(const gq_graph *g, gq_ref out, gq_ref cot) {
   char p[200], q[200];
   if (gq_shape_equal(y->shape, c->shape) && y->dtype == c->dtype) return GQ_OK;
   return gq_fail(GQ_ESHAPE, "cotangent is %s %s; expected %s %s like the output", gq_dtype_name(c->dtype),
-                 gq_shape_text(c->shape, p, sizeof p), gq_dtype_name(y->dtype), gq_shape_text(y->shape, q, sizeof q));
+                 gq_shape_text(c->shape, p, sizeof p), gq_dtype_name(y->dtype),
+                 gq_shape_text(y->shape, q, sizeof q));
 }
 
 static int check_refs(const gq_graph *g, int n, const gq_ref *refs, const char *what) {
   for (int i = 0; i < n; i++)
-    if (refs[i] < 0 || refs[i] >= gq_graph_size(g)) return gq_fail(GQ_EARG, "%s %d is no node of the graph", what, i + 1);
+    if (refs[i] < 0 || refs[i] >= gq_graph_size(g))
+      return gq_fail(GQ_EARG, "%s %d is no node of the graph", what, i + 1);
   return GQ_OK;
 }
 
@@ -307,7 +313,8 @@ static int most_operands(const gq_graph *g) {
   return most;
 }
 
-int gq_vjp(gq_graph *g, int nout, const gq_ref *out, const gq_ref *cot, int nwrt, const gq_ref *wrt, gq_ref *grad) {
+int gq_vjp(gq_graph *g, int nout, const gq_ref *out, const gq_ref *cot, int nwrt, const gq_ref *wrt,
+           gq_ref *grad) {
   for (int i = 0; i < nwrt; i++) grad[i] = GQ_NONE;
   GQ_TRY(gq_graph_status(g));
   int size = gq_graph_size(g), most = most_operands(g);
