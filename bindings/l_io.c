@@ -128,7 +128,8 @@ static int countkeys(lua_State *L, int arg) {
   for (lua_pushnil(L); lua_next(L, arg); lua_pop(L, 1), n++) {
     if (lua_type(L, -2) != LUA_TSTRING)
       luaL_argerror(L, arg, lua_pushfstring(L, "names are strings, got %s", gqL_typename(L, -2)));
-    if (strlen(lua_tostring(L, -2)) != lua_rawlen(L, -2)) luaL_argerror(L, arg, "a name cannot contain a zero byte");
+    if (strlen(lua_tostring(L, -2)) != lua_rawlen(L, -2))
+      luaL_argerror(L, arg, "a name cannot contain a zero byte");
     if (n == INT32_MAX) luaL_argerror(L, arg, "too many entries");
   }
   return n;
@@ -159,7 +160,9 @@ static gq_named *checknamed(lua_State *L, int arg, int *count) {
   return list;
 }
 
-static int by_key(const void *a, const void *b) { return strcmp(((const gq_pair *)a)->key, ((const gq_pair *)b)->key); }
+static int by_key(const void *a, const void *b) {
+  return strcmp(((const gq_pair *)a)->key, ((const gq_pair *)b)->key);
+}
 
 static gq_pair *checkpairs(lua_State *L, int arg, int *count) {
   *count = 0;
@@ -185,6 +188,7 @@ static gq_pair *checkpairs(lua_State *L, int arg, int *count) {
 static int safetensors_save(lua_State *L) {
   int n, nmeta;
   const char *path = checkpath(L, 1);
+  lua_settop(L, 3);
   gq_named *list = checknamed(L, 2, &n);
   gq_pair *meta = checkpairs(L, 3, &nmeta);
   gqL_retry(L, gq_safetensors_save(path, list, n, meta, nmeta));
@@ -193,11 +197,13 @@ static int safetensors_save(lua_State *L) {
 
 static const gqL_function functions[] = {
   { "file_read", file_read, false, "file_read(path): the bytes of a file as a string" },
-  { "file_write", file_write, false, "file_write(path, bytes): replaces a file at once, all of it or nothing" },
+  { "file_write", file_write, false,
+    "file_write(path, bytes): replaces a file at once, all of it or nothing" },
   { "file_append", file_append, false, "file_append(path, line): adds a line in a single write" },
   { "npy_load", npy_load, false, "npy_load(path): the tensor in an .npy file" },
   { "npy_save", npy_save, false, "npy_save(path, tensor): saves a tensor as .npy, at once" },
-  { "safetensors_load", safetensors_load, false, "safetensors_load(path): a table of tensors by name, and its metadata" },
+  { "safetensors_load", safetensors_load, false,
+    "safetensors_load(path): a table of tensors by name, and its metadata" },
   { "safetensors_save", safetensors_save, false,
     "safetensors_save(path, tensors [, metadata]): saves a table of tensors by name, at once" },
   { NULL, NULL, false, NULL },

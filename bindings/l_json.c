@@ -12,7 +12,7 @@
 #include <string.h>
 
 #define TREE "gq.json"
-#define ARRAY "gq.json_array"           /* metatable of a table that is an array even if empty */
+#define ARRAY "gq.json_array" /* metatable of a table that is an array even if empty */
 
 enum { MAX_DEPTH = 200 };
 
@@ -20,7 +20,7 @@ enum { MAX_DEPTH = 200 };
 ** cJSON's hooks are global: ours are set around each call that allocates or frees, and nothing of
 ** Lua runs in between, so that a program that embeds us and uses cJSON keeps its own allocator. */
 
-static __thread bool starved;           /* an allocation failed in the last call */
+static __thread bool starved; /* an allocation failed in the last call */
 
 static void *json_alloc(size_t n) {
   void *p = gq_alloc(n);
@@ -36,13 +36,34 @@ static void enter(void) {
 static void leave(void) { cJSON_InitHooks(NULL); }
 
 #define OURS(call) (enter(), made = (call), leave(), made)
-static cJSON *made_string(const char *s) { cJSON *made; return OURS(cJSON_CreateString(s)); }
-static cJSON *made_raw(const char *s) { cJSON *made; return OURS(cJSON_CreateRaw(s)); }
-static cJSON *made_bool(bool x) { cJSON *made; return OURS(cJSON_CreateBool(x)); }
-static cJSON *made_null(void) { cJSON *made; return OURS(cJSON_CreateNull()); }
-static cJSON *made_array(void) { cJSON *made; return OURS(cJSON_CreateArray()); }
-static cJSON *made_object(void) { cJSON *made; return OURS(cJSON_CreateObject()); }
-static char *made_text(const cJSON *item) { char *made; return OURS(cJSON_PrintUnformatted(item)); }
+static cJSON *made_string(const char *s) {
+  cJSON *made;
+  return OURS(cJSON_CreateString(s));
+}
+static cJSON *made_raw(const char *s) {
+  cJSON *made;
+  return OURS(cJSON_CreateRaw(s));
+}
+static cJSON *made_bool(bool x) {
+  cJSON *made;
+  return OURS(cJSON_CreateBool(x));
+}
+static cJSON *made_null(void) {
+  cJSON *made;
+  return OURS(cJSON_CreateNull());
+}
+static cJSON *made_array(void) {
+  cJSON *made;
+  return OURS(cJSON_CreateArray());
+}
+static cJSON *made_object(void) {
+  cJSON *made;
+  return OURS(cJSON_CreateObject());
+}
+static char *made_text(const cJSON *item) {
+  char *made;
+  return OURS(cJSON_PrintUnformatted(item));
+}
 
 /* A tree, and the text made from it. */
 typedef struct tree {
@@ -129,12 +150,15 @@ static lua_Integer array_length(lua_State *L, int arg) {
     if (lua_type(L, -2) == LUA_TSTRING) strings = true;
     else keys++;
   }
-  if (strings && keys) fail(L, "a table has both string keys and others: it is neither an object nor an array");
+  if (strings && keys)
+    fail(L, "a table has both string keys and others: it is neither an object nor an array");
   if (keys && keys != n) fail(L, "a table with keys other than strings and 1, 2, ... n has no place in JSON");
   return n > 0 || (marked && !strings) ? n : -1;
 }
 
-static int compare(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+static int compare(const void *a, const void *b) {
+  return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
 
 /* Keys of the table at `arg`, sorted, in a userdata (pushed); lent by the table. */
 static const char **sorted_keys(lua_State *L, int arg, size_t *count) {
@@ -239,7 +263,8 @@ static void decode(lua_State *L, const cJSON *item, int depth) {
 static void check_source(lua_State *L, const char *s, size_t n) {
   if (strlen(s) != n) luaL_error(L, "json_decode: byte %d is zero", (int)strlen(s) + 1);
   for (const char *p = s; (p = strchr(p, '\\')); p += 2)
-    if (strncmp(p, "\\u0000", 6) == 0) luaL_error(L, "json_decode: byte %d: \\u0000 is not supported", (int)(p - s) + 1);
+    if (strncmp(p, "\\u0000", 6) == 0)
+      luaL_error(L, "json_decode: byte %d: \\u0000 is not supported", (int)(p - s) + 1);
     else if (p[1] == '\0') break;
 }
 
@@ -275,9 +300,11 @@ static int json_array(lua_State *L) {
 }
 
 static const gqL_function functions[] = {
-  { "json_encode", json_encode, false, "json_encode(value): a table, string, number or boolean as JSON on one line" },
+  { "json_encode", json_encode, false,
+    "json_encode(value): a table, string, number or boolean as JSON on one line" },
   { "json_decode", json_decode, false, "json_decode(text): the value of a JSON text; null is gq.json_null" },
-  { "json_array", json_array, false, "json_array([table]): marks a table as an array, so that {} is [] in JSON" },
+  { "json_array", json_array, false,
+    "json_array([table]): marks a table as an array, so that {} is [] in JSON" },
   { NULL, NULL, false, NULL },
 };
 

@@ -14,8 +14,8 @@ end
 local function literal(text)
   local lines = {}
   for line in text:gmatch("[^\n]*\n?") do
-    lines[#lines + 1] = '"' .. line:gsub('["?\\]', "\\%0"):gsub("[^%w%p ]", function(c) return ("\\%03o"):format(c:byte()) end)
-      .. '"'
+    local safe = line:gsub('["?\\]', "\\%0"):gsub("[^%w%p ]", function(c) return ("\\%03o"):format(c:byte()) end)
+    lines[#lines + 1] = '"' .. safe .. '"'
   end
   return table.concat(lines, "\n")
 end

@@ -54,7 +54,9 @@ static bool fault(void) {
 static int f_open(const char *path, int flags) { return fault() ? -1 : gq_files.open(path, flags, 0666); }
 static int f_fsync(int fd) { return fault() ? -1 : gq_files.fsync(fd); }
 static int f_rename(const char *from, const char *to) { return fault() ? -1 : gq_files.rename(from, to); }
-static int f_size(int fd, int64_t *n, bool *regular) { return fault() ? -1 : gq_files.fstat_size(fd, n, regular); }
+static int f_size(int fd, int64_t *n, bool *regular) {
+  return fault() ? -1 : gq_files.fstat_size(fd, n, regular);
+}
 
 /* A close that fails has closed all the same. */
 static int f_close(int fd) {
@@ -128,7 +130,7 @@ int gq_reader_tensor(gq_reader *r, gq_tensor *t) {
 }
 
 void gq_reader_close(gq_reader *r) {
-  if (r->fd >= 0) f_close(r->fd);      /* nothing was written: a failing close loses nothing */
+  if (r->fd >= 0) f_close(r->fd); /* nothing was written: a failing close loses nothing */
   r->fd = -1;
 }
 
@@ -142,7 +144,7 @@ int gq_file_read(const char *path, size_t max, char **bytes, size_t *n) {
   else if (!(*bytes = gq_alloc(size + 1))) status = gq_nomem(size + 1);
   else status = gq_reader_get(&r, *bytes, size);
   gq_reader_close(&r);
-  if (status == GQ_OK) (*bytes)[*n = size] = '\0';
+  if (status == GQ_OK) (*bytes)[ *n = size] = '\0';
   else gq_free(*bytes), *bytes = NULL;
   return status;
 }
@@ -183,7 +185,8 @@ int gq_writer_open(gq_writer *w, const char *path) {
     writer_done(w);
     return gq_nomem(strlen(path));
   }
-  w->fd = special ? f_open(w->real, O_WRONLY | O_NONBLOCK) : f_open(w->temporary, O_WRONLY | O_CREAT | O_EXCL);
+  w->fd =
+    special ? f_open(w->real, O_WRONLY | O_NONBLOCK) : f_open(w->temporary, O_WRONLY | O_CREAT | O_EXCL);
   if (w->fd >= 0) return GQ_OK;
   int status = failed("cannot write", path);
   writer_done(w);
@@ -248,7 +251,8 @@ int gq_file_append_line(const char *path, const char *line, size_t n) {
   else {
     long put = f_write(fd, copy, n + 1);
     if (put < 0) status = failed("cannot append to", path);
-    else if ((size_t)put != n + 1) status = gq_fail(GQ_EIO, "%s: only %ld of %zu bytes were written", path, put, n + 1);
+    else if ((size_t)put != n + 1)
+      status = gq_fail(GQ_EIO, "%s: only %ld of %zu bytes were written", path, put, n + 1);
     if (f_close(fd) != 0 && status == GQ_OK) status = failed("cannot close", path);
   }
   gq_free(copy);

@@ -17,7 +17,7 @@ static const char *const descr_of[GQ_NDTYPE] = { "<f4", "<f8", "<i8", "|b1" };
 /* ---- the header's dict ---- */
 
 typedef struct dict {
-  const char *p;                  /* the rest; ends with a zero byte */
+  const char *p; /* the rest; ends with a zero byte */
   char descr[16];
   bool fortran;
   gq_shape shape;
@@ -78,7 +78,8 @@ static bool entry(dict *d, unsigned *seen) {
   bool ok;
   if (!string(d, key, sizeof key) || !skip(d, ':')) return false;
   if (strcmp(key, "descr") == 0) bit = 1, ok = string(d, d->descr, sizeof d->descr);
-  else if (strcmp(key, "fortran_order") == 0) bit = 2, ok = (d->fortran = word(d, "True")) || word(d, "False");
+  else if (strcmp(key, "fortran_order") == 0)
+    bit = 2, ok = (d->fortran = word(d, "True")) || word(d, "False");
   else if (strcmp(key, "shape") == 0) bit = 4, ok = shape(d);
   else return false;
   ok = ok && !(*seen & bit);
@@ -103,12 +104,15 @@ static bool parse(dict *d) {
 static int read_preamble(gq_reader *r, size_t *length) {
   unsigned char b[12];
   GQ_TRY(gq_reader_get(r, b, 8));
-  if (memcmp(b, "\x93NUMPY", 6) != 0) return gq_reader_bad(r, "not an .npy file: the magic string is missing");
-  if (b[6] < 1 || b[6] > 3 || b[7] != 0) return gq_reader_bad(r, "version %d.%d: 1.0, 2.0 and 3.0 are read", b[6], b[7]);
+  if (memcmp(b, "\x93NUMPY", 6) != 0)
+    return gq_reader_bad(r, "not an .npy file: the magic string is missing");
+  if (b[6] < 1 || b[6] > 3 || b[7] != 0)
+    return gq_reader_bad(r, "version %d.%d: 1.0, 2.0 and 3.0 are read", b[6], b[7]);
   GQ_TRY(gq_reader_get(r, b + 8, b[6] == 1 ? 2 : 4));
   *length = b[8] | (size_t)b[9] << 8;
   if (b[6] > 1) *length |= (size_t)b[10] << 16 | (size_t)b[11] << 24;
-  if (*length > MAX_HEADER) return gq_reader_bad(r, "a header of %zu bytes: at most %d are read", *length, MAX_HEADER);
+  if (*length > MAX_HEADER)
+    return gq_reader_bad(r, "a header of %zu bytes: at most %d are read", *length, MAX_HEADER);
   return GQ_OK;
 }
 
@@ -117,7 +121,8 @@ static int read_dict(gq_reader *r, char *text, size_t length, dict *d) {
   text[length] = '\0';
   *d = (dict){ .p = text };
   if (strlen(text) != length || !parse(d))
-    return gq_reader_bad(r, "the header is not {'descr': ..., 'fortran_order': ..., 'shape': (...)} and a newline");
+    return gq_reader_bad(
+      r, "the header is not {'descr': ..., 'fortran_order': ..., 'shape': (...)} and a newline");
   return GQ_OK;
 }
 
@@ -189,7 +194,11 @@ static size_t make_header(const gq_tensor *t, char buf[512]) {
   memcpy(buf, "\x93NUMPY\1\0", 8);
   n += (size_t)sprintf(buf + n, "{'descr': '%s', 'fortran_order': False, 'shape': (", descr_of[t->dtype]);
   for (int i = 0; i < t->shape.ndim; i++)
-    n += (size_t)sprintf(buf + n, t->shape.ndim == 1 ? "%lld," : i ? ", %lld" : "%lld", (long long)t->shape.dim[i]);
+    n += (size_t)sprintf(buf + n,
+                         t->shape.ndim == 1 ? "%lld,"
+                         : i                ? ", %lld"
+                                            : "%lld",
+                         (long long)t->shape.dim[i]);
   n += (size_t)sprintf(buf + n, "), }");
   while ((n + 1) % 64 != 0) buf[n++] = ' ';
   buf[n++] = '\n';
@@ -206,7 +215,8 @@ int gq_npy_save(const char *path, gq_tensor *t) {
   if (status == GQ_OK) {
     status = gq_writer_put(&w, header, make_header(packed, header));
     if (status == GQ_OK)
-      status = gq_writer_put(&w, gq_tensor_data(packed), (size_t)gq_numel(packed->shape) * gq_dtype_size(packed->dtype));
+      status = gq_writer_put(&w, gq_tensor_data(packed),
+                             (size_t)gq_numel(packed->shape) * gq_dtype_size(packed->dtype));
     status = gq_writer_close(&w, status);
   }
   gq_tensor_unref(packed);

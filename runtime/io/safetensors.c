@@ -21,18 +21,20 @@ typedef struct record {
 } record;
 
 typedef struct header {
-  char *text, *p;                 /* the JSON text, zero at its end; where reading is */
+  char *text, *p; /* the JSON text, zero at its end; where reading is */
   record *record;
   int n, room;
   gq_pair *meta;
   int nmeta, meta_room;
-  int failed;                     /* status with a message of its own; GQ_OK: plainly malformed */
+  int failed; /* status with a message of its own; GQ_OK: plainly malformed */
 } header;
 
 static const struct {
   const char *name;
   gq_dtype dtype;
-} dtypes[] = { { "F32", GQ_F32 }, { "F64", GQ_F64 }, { "I64", GQ_I64 }, { "BOOL", GQ_BOOL }, { "U8", GQ_BOOL } };
+} dtypes[] = {
+  { "F32", GQ_F32 }, { "F64", GQ_F64 }, { "I64", GQ_I64 }, { "BOOL", GQ_BOOL }, { "U8", GQ_BOOL }
+};
 
 /* ---- the few rules of JSON that headers use; NULL or false: malformed ---- */
 
@@ -51,7 +53,10 @@ static int hex4(const char *p) {
   int x = 0;
   for (int i = 0; i < 4; i++) {
     char c = p[i];
-    int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    int digit = c >= '0' && c <= '9'   ? c - '0'
+                : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                       : -1;
     if (digit < 0) return -1;
     x = x * 16 + digit;
   }
@@ -101,8 +106,7 @@ static char *string(header *h) {
     if (*from == '\\') {
       from++;
       if (!escape(&from, &to)) return NULL;
-    } else
-      *to++ = *from++;
+    } else *to++ = *from++;
   }
   h->p = from + 1;
   if (!gq_utf8(start, (size_t)(to - start))) return NULL;
@@ -170,8 +174,7 @@ static bool field(header *h, char *key, void *arg) {
     bit = 4;
     if (integers(h, span, 2) != 2) return false;
     f->r.begin = span[0], f->r.end = span[1];
-  } else
-    return false;
+  } else return false;
   if (f->seen & bit) return false;
   f->seen |= bit;
   return true;
@@ -191,7 +194,7 @@ static bool metadata(header *h, char *key, void *arg) {
   char *value = string(h);
   if (!value || h->nmeta == MAX_NAMES) return false;
   if (!grow(h, (void **)&h->meta, h->nmeta, &h->meta_room, sizeof *h->meta)) return false;
-  h->meta[h->nmeta++] = (gq_pair){ key, value };      /* lent until taken */
+  h->meta[h->nmeta++] = (gq_pair){ key, value }; /* lent until taken */
   return true;
 }
 
@@ -210,7 +213,9 @@ static bool named(header *h, char *key, void *arg) {
   return true;
 }
 
-static int by_name(const void *a, const void *b) { return strcmp(((const record *)a)->name, ((const record *)b)->name); }
+static int by_name(const void *a, const void *b) {
+  return strcmp(((const record *)a)->name, ((const record *)b)->name);
+}
 
 static int by_span(const void *a, const void *b) {
   const record *x = a, *y = b;
@@ -218,7 +223,9 @@ static int by_span(const void *a, const void *b) {
   return (x->end > y->end) - (x->end < y->end);
 }
 
-static int by_key(const void *a, const void *b) { return strcmp(((const gq_pair *)a)->key, ((const gq_pair *)b)->key); }
+static int by_key(const void *a, const void *b) {
+  return strcmp(((const gq_pair *)a)->key, ((const gq_pair *)b)->key);
+}
 
 static int check_names(const gq_reader *r, header *h) {
   if (h->n) qsort(h->record, (size_t)h->n, sizeof *h->record, by_name);
@@ -242,15 +249,16 @@ static int check_spans(const gq_reader *r, header *h) {
     if (gq_shape_check(x->shape, x->dtype, &bytes) != GQ_OK)
       return gq_reader_bad(r, "tensor \"%.60s\": %s", x->name, gq_message());
     if (x->begin != at || x->end < x->begin)
-      return gq_reader_bad(r, "tensor \"%.60s\" is at %lld to %lld of the data: a hole or an overlap", x->name,
-                           (long long)x->begin, (long long)x->end);
+      return gq_reader_bad(r, "tensor \"%.60s\" is at %lld to %lld of the data: a hole or an overlap",
+                           x->name, (long long)x->begin, (long long)x->end);
     if ((size_t)(x->end - x->begin) != bytes)
       return gq_reader_bad(r, "tensor \"%.60s\" has %lld bytes, its shape needs %zu", x->name,
                            (long long)(x->end - x->begin), bytes);
     at = x->end;
   }
   if (at != r->size - r->at)
-    return gq_reader_bad(r, "the tensors cover %lld bytes, %lld follow", (long long)at, (long long)(r->size - r->at));
+    return gq_reader_bad(r, "the tensors cover %lld bytes, %lld follow", (long long)at,
+                         (long long)(r->size - r->at));
   return GQ_OK;
 }
 
@@ -301,7 +309,8 @@ static int copy_meta(const header *h, gq_pair **meta) {
   for (int i = 0; i < h->nmeta; i++) {
     (*meta)[i].key = gq_strdup(h->meta[i].key);
     (*meta)[i].value = gq_strdup(h->meta[i].value);
-    if (!(*meta)[i].key || !(*meta)[i].value) return gq_nomem(strlen(h->meta[i].key) + strlen(h->meta[i].value));
+    if (!(*meta)[i].key || !(*meta)[i].value)
+      return gq_nomem(strlen(h->meta[i].key) + strlen(h->meta[i].value));
   }
   return GQ_OK;
 }
@@ -434,7 +443,8 @@ static void put_header(text *t, const gq_named *list, int n, const gq_pair *meta
   }
   puts_(t, "}");
   while (t->n % 8 != 0 && t->bad == GQ_OK) puts_(t, " ");
-  if (t->bad == GQ_OK && t->n - 8 > MAX_HEADER) t->bad = gq_fail(GQ_EARG, "the header is longer than %d bytes", MAX_HEADER);
+  if (t->bad == GQ_OK && t->n - 8 > MAX_HEADER)
+    t->bad = gq_fail(GQ_EARG, "the header is longer than %d bytes", MAX_HEADER);
   for (int i = 0; i < 8 && t->bad == GQ_OK; i++) t->at[i] = (char)((t->n - 8) >> 8 * i & 0xff);
 }
 
@@ -446,14 +456,18 @@ static int write_tensor(gq_writer *w, gq_tensor *t) {
   return status;
 }
 
-static int compare_names(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+static int compare_names(const void *a, const void *b) {
+  return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
 
 /* Names and metadata keys must differ: the file could not be loaded again. */
 static int check_distinct(const char **names, int n, const char *what) {
   if (n) qsort(names, (size_t)n, sizeof *names, compare_names);
   for (int i = 0; i < n; i++) {
-    if (i && strcmp(names[i - 1], names[i]) == 0) return gq_fail(GQ_EARG, "two %s are named \"%.60s\"", what, names[i]);
-    if (strcmp(names[i], "__metadata__") == 0) return gq_fail(GQ_EARG, "the name __metadata__ is taken by the format");
+    if (i && strcmp(names[i - 1], names[i]) == 0)
+      return gq_fail(GQ_EARG, "two %s are named \"%.60s\"", what, names[i]);
+    if (strcmp(names[i], "__metadata__") == 0)
+      return gq_fail(GQ_EARG, "the name __metadata__ is taken by the format");
   }
   return GQ_OK;
 }
@@ -469,7 +483,8 @@ static int check_saved(const gq_named *list, int n, const gq_pair *meta, int nme
   if (status == GQ_OK) status = check_distinct(names, nmeta, "metadata entries");
   gq_free(names);
   for (int i = 0; i < n && status == GQ_OK; i++)
-    if (!list[i].tensor->storage) status = gq_fail(GQ_ESTATE, "\"%.60s\" is a traced value, it has no numbers", list[i].name);
+    if (!list[i].tensor->storage)
+      status = gq_fail(GQ_ESTATE, "\"%.60s\" is a traced value, it has no numbers", list[i].name);
   return status;
 }
 

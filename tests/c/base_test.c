@@ -20,7 +20,7 @@ static void test_status(void) {
   CHECK(strcmp(gq_message(), "2 by 3") == 0);
   gq_fail(GQ_EINDEX, "index 0");
   CHECK(strcmp(gq_message(), "index 0; indices count from 1") == 0);
-  gq_fail(GQ_EINDEX, "f: %s", gq_message());      /* its own text, and the hint once */
+  gq_fail(GQ_EINDEX, "f: %s", gq_message()); /* its own text, and the hint once */
   CHECK(strcmp(gq_message(), "f: index 0; indices count from 1") == 0);
   char long_text[4000];
   memset(long_text, 'x', sizeof long_text);
@@ -136,7 +136,8 @@ static void test_random_access(void) {
     gq_random_normal(key, 3, 1000 + (uint64_t)i, 1, &one);
     gq_random_u32(key, 3, 1000 + (uint64_t)i, 1, &word);
     gq_random_normal(key, 3, 1000 + (uint64_t)i, (size_t)(N - i), part);
-    same = same && one == all[i] && word == words[i] && memcmp(part, all + i, sizeof(double) * (size_t)(N - i)) == 0;
+    same = same && one == all[i] && word == words[i] &&
+           memcmp(part, all + i, sizeof(double) * (size_t)(N - i)) == 0;
   }
   CHECK(same);
   gq_random_normal(key, 4, 1000, 1, &one);
@@ -147,7 +148,7 @@ static void test_random_access(void) {
   CHECK(one != all[0]);
   gq_random_normal(gq_key_make(7 + (1ull << 32), GQ_FOR_USER), 3, 1000, 1, &one);
   CHECK(one != all[0]);
-  gq_random_normal(key, UINT64_MAX, UINT64_MAX - 1, 2, part);      /* no overflow at the end */
+  gq_random_normal(key, UINT64_MAX, UINT64_MAX - 1, 2, part); /* no overflow at the end */
   CHECK(isfinite(part[0]) && isfinite(part[1]));
 }
 
@@ -174,7 +175,8 @@ static void test_distribution(void) {
   for (int i = 0; i < N; i++) mean += x[i] / N, var += x[i] * x[i] / N, fourth += pow(x[i], 4) / N;
   for (int i = 1; i < N; i++) lag += x[i] * x[i - 1] / N;
   double unit = 5 / sqrt(N);
-  CHECK(fabs(mean) < unit && fabs(var - 1) < unit * sqrt(2) && fabs(fourth - 3) < unit * sqrt(96) && fabs(lag) < unit);
+  CHECK(fabs(mean) < unit && fabs(var - 1) < unit * sqrt(2) && fabs(fourth - 3) < unit * sqrt(96) &&
+        fabs(lag) < unit);
   gq_random_uniform(key, 1, 0, N, x);
   for (int i = 0; i < N; i++) umean += x[i] / N, low = fmin(low, x[i]), high = fmax(high, x[i]);
   CHECK(fabs(umean - 0.5) < unit / sqrt(12) && low > 0 && high < 1);

@@ -72,13 +72,16 @@ static double use(const gq_tensor *t) {
 
 static bool equal(const gq_tensor *a, const gq_tensor *b) {
   return a->dtype == b->dtype && gq_shape_equal(a->shape, b->shape) &&
-         memcmp(gq_tensor_data(a), gq_tensor_data(b), (size_t)gq_numel(a->shape) * gq_dtype_size(a->dtype)) == 0;
+         memcmp(gq_tensor_data(a), gq_tensor_data(b), (size_t)gq_numel(a->shape) * gq_dtype_size(a->dtype)) ==
+           0;
 }
 
 /* ---- .npy ---- */
 
 static void test_npy_round_trip(void) {
-  static const gq_shape shapes[] = { { 0 }, { 1, { 3 } }, { 2, { 2, 3 } }, { 3, { 2, 0, 4 } }, { 8, { 1, 2, 1, 2, 1, 2, 1, 2 } } };
+  static const gq_shape shapes[] = {
+    { 0 }, { 1, { 3 } }, { 2, { 2, 3 } }, { 3, { 2, 0, 4 } }, { 8, { 1, 2, 1, 2, 1, 2, 1, 2 } }
+  };
   const char *path = in_folder("x.npy");
   for (int d = 0; d < GQ_NDTYPE; d++)
     for (int i = 0; i < 5; i++) {
@@ -86,7 +89,7 @@ static void test_npy_round_trip(void) {
       CHECK(gq_npy_save(path, t) == GQ_OK && gq_npy_load(path, &u) == GQ_OK && equal(t, u));
       gq_tensor_unref(t), gq_tensor_unref(u);
     }
-  gq_tensor *t = random_tensor(GQ_F32, shapes[2]), *v, *u;      /* a transposed view is packed */
+  gq_tensor *t = random_tensor(GQ_F32, shapes[2]), *v, *u; /* a transposed view is packed */
   gq_tensor_view(t, (gq_shape){ 2, { 3, 2 } }, (const int64_t[]){ 1, 3 }, 0, &v);
   CHECK(gq_npy_save(path, v) == GQ_OK && gq_npy_load(path, &u) == GQ_OK);
   CHECK(gq_tensor_get(u, (const int64_t[]){ 2, 1 }) == gq_tensor_get(t, (const int64_t[]){ 1, 2 }));
@@ -158,7 +161,8 @@ static void test_npy_headers(void) {
     }
   const char *good = rows[0].text;
   CHECK(load_npy(0, good, -1, 12, &t) == GQ_EFORMAT && load_npy(4, good, -1, 12, &t) == GQ_EFORMAT);
-  CHECK(load_npy(2, good, 0xfffffff0, 12, &t) == GQ_EFORMAT && load_npy(1, good, 60000, 12, &t) == GQ_EFORMAT);
+  CHECK(load_npy(2, good, 0xfffffff0, 12, &t) == GQ_EFORMAT &&
+        load_npy(1, good, 60000, 12, &t) == GQ_EFORMAT);
   CHECK(load_npy(1, "{'descr': '<f8', 'fortran_order': True, 'shape': (2, 3)}\n", -1, 48, &t) == GQ_OK);
   CHECK(t->shape.dim[0] == 2 && t->shape.dim[1] == 3 && t->stride[0] == 1 && t->stride[1] == 2);
   gq_tensor_unref(t);
@@ -191,14 +195,19 @@ static void test_safetensors_round_trip(void) {
   CHECK(gq_safetensors_save(path, list, 5, meta, 2) == GQ_OK);
   CHECK(gq_safetensors_load(path, &got, &n, &m, &nm) == GQ_OK && n == 5 && nm == 2);
   for (int i = 0; i < n; i++)
-    for (int j = 0; j < 5; j++) found += strcmp(got[i].name, list[j].name) == 0 && equal(got[i].tensor, list[j].tensor);
+    for (int j = 0; j < 5; j++)
+      found += strcmp(got[i].name, list[j].name) == 0 && equal(got[i].tensor, list[j].tensor);
   CHECK(found == 5);
-  CHECK(strcmp(m[0].key, "epoch") == 0 && strcmp(m[1].key, "note\t") == 0 && strcmp(m[1].value, "a \"b\" \\ c") == 0);
+  CHECK(strcmp(m[0].key, "epoch") == 0 && strcmp(m[1].key, "note\t") == 0 &&
+        strcmp(m[1].value, "a \"b\" \\ c") == 0);
   gq_named_free(got, n), gq_pairs_free(m, nm);
-  CHECK(gq_safetensors_save(path, NULL, 0, NULL, 0) == GQ_OK && gq_safetensors_load(path, &got, &n, NULL, NULL) == GQ_OK && n == 0);
+  CHECK(gq_safetensors_save(path, NULL, 0, NULL, 0) == GQ_OK &&
+        gq_safetensors_load(path, &got, &n, NULL, NULL) == GQ_OK && n == 0);
   gq_named_free(got, n);
-  gq_named twice[] = { list[0], list[0] }, taken[] = { { "__metadata__", list[0].tensor } }, latin[] = { { "\xe9", list[0].tensor } };
-  CHECK(gq_safetensors_save(path, twice, 2, NULL, 0) == GQ_EARG && gq_safetensors_save(path, taken, 1, NULL, 0) == GQ_EARG);
+  gq_named twice[] = { list[0], list[0] }, taken[] = { { "__metadata__", list[0].tensor } },
+           latin[] = { { "\xe9", list[0].tensor } };
+  CHECK(gq_safetensors_save(path, twice, 2, NULL, 0) == GQ_EARG &&
+        gq_safetensors_save(path, taken, 1, NULL, 0) == GQ_EARG);
   CHECK(gq_safetensors_save(path, latin, 1, NULL, 0) == GQ_EARG);
   for (int i = 0; i < 5; i++) gq_tensor_unref(list[i].tensor);
 }
@@ -209,7 +218,7 @@ static void test_safetensors_headers(void) {
   static const struct {
     const char *json;
     size_t bytes;
-    int count;      /* -1: refused */
+    int count; /* -1: refused */
   } rows[] = {
     { "{}", 0, 0 },
     { "{} \n\t", 0, 0 },
@@ -218,7 +227,9 @@ static void test_safetensors_headers(void) {
     { "{\"__metadata__\":{\"k\":\"v\"}," ONE("a", "[0,8]") "}", 8, 1 },
     { "{" ONE("\\u00e9\\ud83d\\ude00", "[0,8]") "}", 8, 1 },
     { "{\"z\":{\"shape\":[],\"data_offsets\":[0,1],\"dtype\":\"U8\"}}", 1, 1 },
-    { "{\"z\":{\"dtype\":\"F32\",\"shape\":[0,7],\"data_offsets\":[0,0]},\"y\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]}}", 0, 2 },
+    { "{\"z\":{\"dtype\":\"F32\",\"shape\":[0,7],\"data_offsets\":[0,0]},\"y\":{\"dtype\":\"F32\",\"shape\":["
+      "0],\"data_offsets\":[0,0]}}",
+      0, 2 },
     { "", 0, -1 },
     { "[]", 0, -1 },
     { " {}", 0, -1 },
@@ -270,7 +281,8 @@ static void test_safetensors_headers(void) {
   int n, nmeta;
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     int status = load_safe(rows[i].json, rows[i].bytes, &list, &n, &meta, &nmeta);
-    bool ok = rows[i].count < 0 ? status == GQ_EFORMAT && !list && !meta : status == GQ_OK && n == rows[i].count;
+    bool ok =
+      rows[i].count < 0 ? status == GQ_EFORMAT && !list && !meta : status == GQ_OK && n == rows[i].count;
     if (!ok) printf("row %zu: %s: status %d, %s\n", i, rows[i].json, status, gq_message());
     CHECK(ok);
     gq_named_free(list, n), gq_pairs_free(meta, nmeta);
@@ -280,7 +292,8 @@ static void test_safetensors_headers(void) {
   deep[60000] = '\0';
   memcpy(deep, "{\"a\":", 5);
   CHECK(load_safe(deep, 0, &list, &n, NULL, NULL) == GQ_EFORMAT);
-  static const char lengths[][9] = { "\xff\xff\xff\xff\xff\xff\xff\xff", "\0\0\0\0\0\0\0\x80", "\3\0\0\0\0\0\0\0", "\0\xe1\xf5\x05\0\0\0\0" };
+  static const char lengths[][9] = { "\xff\xff\xff\xff\xff\xff\xff\xff", "\0\0\0\0\0\0\0\x80",
+                                     "\3\0\0\0\0\0\0\0", "\0\xe1\xf5\x05\0\0\0\0" };
   for (int i = 0; i < 4; i++) {
     char file[10] = { 0 };
     memcpy(file, lengths[i], 8);
@@ -297,7 +310,8 @@ static void test_safetensors_many(void) {
     size_t n = 100000 + (size_t)extra, length = 0;
     fwrite("\0\0\0\0\0\0\0\0", 1, 8, f);
     for (size_t i = 0; i < n; i++)
-      length += (size_t)fprintf(f, "%s\"%zu\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]}", i ? "," : "{", i);
+      length += (size_t)fprintf(f, "%s\"%zu\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]}",
+                                i ? "," : "{", i);
     length += (size_t)fprintf(f, "}");
     rewind(f);
     for (int i = 0; i < 8; i++) fputc((int)(length >> 8 * i & 0xff), f);
@@ -366,7 +380,8 @@ static void test_damage(const char *name, load_fn load) {
 }
 
 static void make_seeds(void) {
-  gq_tensor *t = random_tensor(GQ_F32, (gq_shape){ 2, { 2, 3 } }), *b = random_tensor(GQ_BOOL, (gq_shape){ 1, { 3 } });
+  gq_tensor *t = random_tensor(GQ_F32, (gq_shape){ 2, { 2, 3 } }),
+            *b = random_tensor(GQ_BOOL, (gq_shape){ 1, { 3 } });
   gq_named list[] = { { "w", t }, { "b", b } };
   gq_pair meta[] = { { "k", "v" } };
   gq_npy_save(in_folder("seed.npy"), t);
@@ -411,7 +426,7 @@ static void test_io_faults(load_fn f, const char *name, bool saves) {
         CHECK(gq_live_blocks() == blocks && files_in_folder() == count);
         if (status == GQ_OK) break;
         CHECK(status == GQ_EIO && strstr(gq_message(), name) && k < 50);
-        if (!saves || strstr(gq_message(), "folder")) continue;      /* replaced, only its folder not synced */
+        if (!saves || strstr(gq_message(), "folder")) continue; /* replaced, only its folder not synced */
         CHECK(get_file(path, after, sizeof after) == n && memcmp(before, after, n) == 0);
       }
   put_file(path, before, n);
@@ -448,7 +463,8 @@ static void test_slow_files(void) {
   gq_io normal = gq_files;
   gq_tensor *t;
   gq_files.read = slow_read, gq_files.write = slow_write;
-  CHECK(gq_npy_save(in_folder("slow.npy"), saved) == GQ_OK && gq_npy_load(in_folder("slow.npy"), &t) == GQ_OK && equal(t, saved));
+  CHECK(gq_npy_save(in_folder("slow.npy"), saved) == GQ_OK &&
+        gq_npy_load(in_folder("slow.npy"), &t) == GQ_OK && equal(t, saved));
   gq_tensor_unref(t);
   CHECK(gq_file_append_line(in_folder("slow.txt"), "longer than three", 17) == GQ_EIO);
   gq_files = normal;
@@ -469,18 +485,21 @@ static void test_special_files(void) {
   gq_io normal = gq_files;
   mkfifo(in_folder("pipe"), 0600);
   const char *refused[] = { "/dev/zero", folder, in_folder("pipe"), in_folder("nothing here"), "" };
-  for (int i = 0; i < 5; i++) CHECK(gq_file_read(refused[i], 100, &bytes, &n) == GQ_EIO && gq_npy_load(refused[i], &t) == GQ_EIO);
-  CHECK(gq_npy_save(folder, saved) == GQ_EIO && gq_npy_save(in_folder("no/such/folder.npy"), saved) == GQ_EIO);
+  for (int i = 0; i < 5; i++)
+    CHECK(gq_file_read(refused[i], 100, &bytes, &n) == GQ_EIO && gq_npy_load(refused[i], &t) == GQ_EIO);
+  CHECK(gq_npy_save(folder, saved) == GQ_EIO &&
+        gq_npy_save(in_folder("no/such/folder.npy"), saved) == GQ_EIO);
   CHECK(symlink(in_folder("loop"), in_folder("loop")) == 0 && gq_npy_load(in_folder("loop"), &t) == GQ_EIO);
   unlink(in_folder("loop")), unlink(in_folder("pipe"));
   gq_files.fstat_size = optimistic_size;
   CHECK(gq_file_read(in_folder("seed.npy"), 1 << 20, &bytes, &n) == GQ_EFORMAT && !bytes);
   gq_files = normal;
   CHECK(gq_file_read(in_folder("seed.npy"), 10, &bytes, &n) == GQ_EFORMAT);
-  for (int i = 0; i < 20; i++) CHECK(gq_npy_save("/dev/full", saved) == GQ_EIO && strstr(gq_message(), "No space left"));
+  for (int i = 0; i < 20; i++)
+    CHECK(gq_npy_save("/dev/full", saved) == GQ_EIO && strstr(gq_message(), "No space left"));
   CHECK(gq_file_append_line("/dev/full", "x", 1) == GQ_EIO);
   struct stat s;
-  CHECK(stat("/dev/full", &s) == 0 && S_ISCHR(s.st_mode));      /* not replaced by a file */
+  CHECK(stat("/dev/full", &s) == 0 && S_ISCHR(s.st_mode)); /* not replaced by a file */
 }
 
 /* Saving through a link replaces what it points at, and keeps the link. */
@@ -488,7 +507,8 @@ static void test_links(void) {
   struct stat s;
   char bytes[16];
   put_file(in_folder("real.txt"), "old", 3);
-  CHECK(symlink("real.txt", in_folder("link.txt")) == 0 && gq_file_write(in_folder("link.txt"), "new", 3) == GQ_OK);
+  CHECK(symlink("real.txt", in_folder("link.txt")) == 0 &&
+        gq_file_write(in_folder("link.txt"), "new", 3) == GQ_OK);
   CHECK(lstat(in_folder("link.txt"), &s) == 0 && S_ISLNK(s.st_mode));
   CHECK(get_file(in_folder("real.txt"), bytes, sizeof bytes) == 3 && memcmp(bytes, "new", 3) == 0);
 }
@@ -496,8 +516,10 @@ static void test_links(void) {
 static void test_lines(void) {
   char *bytes;
   size_t n;
-  CHECK(gq_file_append_line(in_folder("log.txt"), "one", 3) == GQ_OK && gq_file_append_line(in_folder("log.txt"), "", 0) == GQ_OK);
-  CHECK(gq_file_read(in_folder("log.txt"), 100, &bytes, &n) == GQ_OK && n == 5 && memcmp(bytes, "one\n\n", 6) == 0);
+  CHECK(gq_file_append_line(in_folder("log.txt"), "one", 3) == GQ_OK &&
+        gq_file_append_line(in_folder("log.txt"), "", 0) == GQ_OK);
+  CHECK(gq_file_read(in_folder("log.txt"), 100, &bytes, &n) == GQ_OK && n == 5 &&
+        memcmp(bytes, "one\n\n", 6) == 0);
   gq_free(bytes);
 }
 

@@ -26,7 +26,9 @@ static gq_tensor *counting(gq_dtype d, gq_shape s) {
 }
 
 static double get1(const gq_tensor *t, int64_t i) { return gq_tensor_get(t, &i); }
-static double get2(const gq_tensor *t, int64_t i, int64_t j) { return gq_tensor_get(t, (const int64_t[]){ i, j }); }
+static double get2(const gq_tensor *t, int64_t i, int64_t j) {
+  return gq_tensor_get(t, (const int64_t[]){ i, j });
+}
 
 static void test_shapes(void) {
   char text[80];
@@ -62,25 +64,28 @@ static void test_broadcast(void) {
 
 static void test_views(void) {
   gq_tensor *t = counting(GQ_F32, SHAPE(3, 4)), *v, *w;
-  CHECK(gq_tensor_view(t, SHAPE(4, 3), (const int64_t[]){ 1, 4 }, 0, &v) == GQ_OK);      /* transposed */
+  CHECK(gq_tensor_view(t, SHAPE(4, 3), (const int64_t[]){ 1, 4 }, 0, &v) == GQ_OK); /* transposed */
   CHECK(get2(v, 1, 2) == 9 && !gq_tensor_contiguous(v) && t->storage->refs == 2);
-  CHECK(gq_tensor_contiguous_get(v, &w) == GQ_OK && gq_tensor_contiguous(w) && get2(w, 1, 2) == 9 && w->storage != t->storage);
+  CHECK(gq_tensor_contiguous_get(v, &w) == GQ_OK && gq_tensor_contiguous(w) && get2(w, 1, 2) == 9 &&
+        w->storage != t->storage);
   gq_tensor_unref(w);
   CHECK(gq_tensor_contiguous_get(t, &w) == GQ_OK && w == t && t->refs == 2);
   gq_tensor_unref(w);
   gq_tensor_unref(v);
-  CHECK(gq_tensor_view(t, SHAPE(4), (const int64_t[]){ -1 }, 11, &v) == GQ_OK && get1(v, 3) == 8);      /* backwards */
+  CHECK(gq_tensor_view(t, SHAPE(4), (const int64_t[]){ -1 }, 11, &v) == GQ_OK &&
+        get1(v, 3) == 8); /* backwards */
   gq_tensor_unref(v);
   CHECK(gq_tensor_view(t, SHAPE(12), (const int64_t[]){ 1 }, 1, &v) == GQ_EINDEX && !v);
   CHECK(gq_tensor_view(t, SHAPE(2), (const int64_t[]){ INT64_MAX }, 1, &v) == GQ_EINDEX);
-  CHECK(gq_tensor_view(t, SHAPE(3, 3), (const int64_t[]){ INT64_MAX / 2, INT64_MAX / 2 }, 0, &v) == GQ_EINDEX);
+  CHECK(gq_tensor_view(t, SHAPE(3, 3), (const int64_t[]){ INT64_MAX / 2, INT64_MAX / 2 }, 0, &v) ==
+        GQ_EINDEX);
   CHECK(gq_tensor_view(t, SHAPE(1), (const int64_t[]){ 1 }, -1, &v) == GQ_EINDEX);
   CHECK(gq_tensor_view(t, SHAPE(2), (const int64_t[]){ -1 }, 0, &v) == GQ_EINDEX);
   CHECK(gq_tensor_view(t, SHAPE(0), (const int64_t[]){ 1 }, 12, &v) == GQ_OK);
   gq_tensor_unref(v);
   CHECK(gq_tensor_view(t, SHAPE(0), (const int64_t[]){ 1 }, 13, &v) == GQ_EINDEX);
   gq_tensor_view(t, SHAPE(4), (const int64_t[]){ 1 }, 4, &v);
-  gq_tensor_unref(t);      /* the view keeps the storage */
+  gq_tensor_unref(t); /* the view keeps the storage */
   CHECK(get1(v, 0) == 4);
   gq_tensor_unref(v);
   CHECK(gq_tensor_traced(GQ_F32, SHAPE(2), 1, 5, &t) == GQ_OK && !gq_tensor_data(t));
@@ -94,7 +99,8 @@ static void test_views(void) {
 static void test_copies(void) {
   for (int to = 0; to < GQ_NDTYPE; to++)
     for (int from = 0; from < GQ_NDTYPE; from++) {
-      gq_tensor *src = counting((gq_dtype)from, SHAPE(3, 4)), *dst = counting((gq_dtype)to, SHAPE(3, 4)), *sv, *dv;
+      gq_tensor *src = counting((gq_dtype)from, SHAPE(3, 4)), *dst = counting((gq_dtype)to, SHAPE(3, 4)), *sv,
+                *dv;
       CHECK(gq_tensor_copy(dst, src) == GQ_OK && dst->storage->version == 1);
       double want = from == GQ_BOOL || to == GQ_BOOL ? 1 : 7;
       CHECK(get2(dst, 1, 3) == want && get2(dst, 0, 0) == 0);
@@ -137,7 +143,8 @@ static void test_copy_hazards(void) {
   CHECK(gq_tensor_fill(b, 9) == GQ_OK && get1(t, 0) == 0 && get1(t, 5) == 9);
   gq_tensor_unref(wide), gq_tensor_unref(a), gq_tensor_unref(b), gq_tensor_unref(t);
   gq_tensor *empty = counting(GQ_I64, SHAPE(0, 3));
-  CHECK(empty && gq_tensor_fill(empty, 1) == GQ_OK && gq_tensor_copy(empty, empty) == GQ_OK && gq_tensor_contiguous(empty));
+  CHECK(empty && gq_tensor_fill(empty, 1) == GQ_OK && gq_tensor_copy(empty, empty) == GQ_OK &&
+        gq_tensor_contiguous(empty));
   gq_tensor_unref(empty);
   gq_tensor_new(GQ_BOOL, number, &t);
   CHECK(gq_tensor_fill(t, 3) == GQ_OK && gq_tensor_get(t, NULL) == 1);
@@ -145,9 +152,10 @@ static void test_copy_hazards(void) {
 }
 
 static void test_flatten(void) {
-  gq_tensor *t[4] = { counting(GQ_F32, SHAPE(2, 3)), counting(GQ_F32, SHAPE(4)), counting(GQ_F32, SHAPE(1)) }, *flat, *v;
+  gq_tensor *t[4] = { counting(GQ_F32, SHAPE(2, 3)), counting(GQ_F32, SHAPE(4)), counting(GQ_F32, SHAPE(1)) },
+            *flat, *v;
   bool moved[4];
-  t[3] = t[0];      /* given twice */
+  t[3] = t[0]; /* given twice */
   gq_tensor_view(t[1], SHAPE(4), (const int64_t[]){ 1 }, 0, &v);
   CHECK(gq_tensor_flatten(4, t, moved, &flat) == GQ_OK);
   CHECK(moved[0] && !moved[1] && moved[2] && !moved[3]);
