@@ -163,6 +163,7 @@ static tensors *checkparams(lua_State *L, int arg, const char *what) {
 }
 
 static int optimiser(lua_State *L) {
+  lua_settop(L, 3);
   int kind = checkkind(L, 1);
   tensors *p = checkparams(L, 2, gq_opt_names[kind]);
   gq_opt_config c = read_config(L, 3, (gq_opt_kind)kind);
@@ -271,6 +272,7 @@ static int opt_tostring(lua_State *L) {
 }
 
 static int clip_grad_norm(lua_State *L) {
+  lua_settop(L, 2);
   double norm = 0, max = gqL_checknumber(L, 2, "max");
   tensors *p = checkparams(L, 1, "clip_grad_norm");
   gqL_retry(L, gq_clip_grad_norm(p->n, p->t, max, &norm));

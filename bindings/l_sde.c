@@ -84,6 +84,7 @@ static int push_cast(lua_State *L, const gq_brownian *b, gq_tensor *w) {
 
 /* b(t) is W(t) - W(t0), b(s, t) is W(t) - W(s) */
 static int path_call(lua_State *L) {
+  lua_settop(L, 3);
   gq_brownian *b = check_path(L, 1);
   double s = gqL_checknumber(L, 2, "time"), t = lua_isnoneornil(L, 3) ? s : gqL_checknumber(L, 3, "time");
   gq_tensor *w = push_values(L, b);
@@ -227,29 +228,56 @@ static void push_info(lua_State *L, const gq_sde_info *info, const gq_sde_method
   lua_setfield(L, -2, "peak_bytes");
 }
 
-/* core.sdeint(both, noise, calculus, z0, t, opts): both(t, z) returns drift and diffusion. */
+/* The function that is traced: drift and diffusion, its upvalues, at (t, z). */
+static int both(lua_State *L) {
+  lua_settop(L, 2);
+  for (int i = 1; i <= 2; i++) {
+    lua_pushvalue(L, lua_upvalueindex(i));
+    lua_pushvalue(L, 1);
+    lua_pushvalue(L, 2);
+    lua_call(L, 2, 1);
+  }
+  return 2;
+}
+
+/* The SDE at arg, made and checked by gq.sde: its kind, and `both` on the stack. */
+static int push_both(lua_State *L, int arg, gq_sde_problem *p) {
+  if (luaL_getmetafield(L, arg, "__name") != LUA_TSTRING || strcmp(lua_tostring(L, -1), "gq.sde") != 0)
+    luaL_error(L, "sdeint: %s given: expected an SDE made by gq.sde{drift, diffusion}", gqL_typename(L, arg));
+  lua_getfield(L, arg, "noise");
+  lua_getfield(L, arg, "calculus");
+  p->noise = (gq_noise)find_name(L, "sdeint: noise", luaL_checkstring(L, -2), gq_noise_names);
+  p->calculus = (gq_calculus)find_name(L, "sdeint: calculus", luaL_checkstring(L, -1), gq_calculus_names);
+  lua_getfield(L, arg, "drift");
+  lua_getfield(L, arg, "diffusion");
+  lua_pushcclosure(L, both, 2);
+  return lua_gettop(L);
+}
+
+/* gq.sdeint(sde, z0, t, opts) */
 static int sdeint(lua_State *L) {
   static const char *const known[] = { "method", "dt", "brownian", "gradient", "seed", NULL };
-  gq_sde_problem p = { .noise = (gq_noise)luaL_checkoption(L, 2, NULL, gq_noise_names),
-                       .calculus = (gq_calculus)luaL_checkoption(L, 3, NULL, gq_calculus_names) };
+  gq_sde_problem p = { 0 };
   gq_sde_info info;
-  lua_settop(L, 6);
-  p.z0 = gqL_checktensor(L, 4);
+  lua_settop(L, 4);
+  luaL_checkstack(L, 24, NULL);
+  int fn = push_both(L, 1, &p);
+  p.z0 = gqL_checktensor(L, 2);
   gqL_checknumbers(L, p.z0, "sdeint");
-  if (!lua_istable(L, 6))
-    luaL_error(L, "sdeint: options are %s: expected a table with at least dt", gqL_typename(L, 6));
-  gqL_checkoptions(L, 6, known, "gq.sdeint");
-  check_gradient(L, 6);
-  const gq_sde_method *m = opt_method(L, 6);
-  double dt = need_number(L, 6, "dt", "sdeint");
-  p.t = check_times(L, 5, &p.nt);
+  if (!lua_istable(L, 4))
+    luaL_error(L, "sdeint: options are %s: expected a table with at least dt", gqL_typename(L, 4));
+  gqL_checkoptions(L, 4, known, "gq.sdeint");
+  check_gradient(L, 4);
+  const gq_sde_method *m = opt_method(L, 4);
+  double dt = need_number(L, 4, "dt", "sdeint");
+  p.t = check_times(L, 3, &p.nt);
   *gqL_pushtensor(L) = gq_tensor_ref(p.z0); /* the traced functions may free its handle */
   const gq_dtype d[2] = { p.z0->dtype, p.z0->dtype };
   const gq_shape s[2] = { { 0 }, p.z0->shape };
-  gq_trace *tr = gqL_trace(L, 1, 2, d, s, 2, "the drift and diffusion of gq.sdeint");
+  gq_trace *tr = gqL_trace(L, fn, 2, d, s, 2, "the drift and diffusion of gq.sdeint");
   p.fg = gq_trace_graph(tr);
   p.capture = captures(L, tr, &p.ncapture);
-  gq_brownian *w = opt_path(L, 6, &p, dt);
+  gq_brownian *w = opt_path(L, 4, &p, dt);
   gq_tensor **z = gqL_pushtensor(L);
   gqL_retry(L, gq_sdeint(&p, m, dt, w, z, &info));
   gqL_counted(L);
@@ -293,6 +321,10 @@ static const gqL_function functions[] = {
   { "brownian", brownian, false,
     "brownian{t0 = 0, t1, shape, seed, tol}: a Brownian path; b(t) is W(t) - W(t0), b(s, t) is W(t) - W(s). "
     "One seed is one path, whatever is asked first." },
+  { "sdeint", sdeint, false,
+    "sdeint(sde, z0, t, {dt, method = \"reversible_heun\", brownian | seed}): the states at the times t, and "
+    "info; "
+    "fixed steps, no gradients (train with odeint over wong_zakai)" },
   { NULL, NULL, false, NULL },
 };
 
@@ -301,8 +333,6 @@ void gqL_open_sde(lua_State *L) {
   lua_pop(L, 1);
   gqL_register(L, functions);
   lua_getfield(L, -1, "core");
-  lua_pushcfunction(L, sdeint);
-  lua_setfield(L, -2, "sdeint");
   lua_pushcfunction(L, cosines);
   lua_setfield(L, -2, "cosines");
   lua_pushcfunction(L, seed);

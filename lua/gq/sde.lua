@@ -1,4 +1,4 @@
--- sde.lua -- stochastic differential equations: gq.sde, gq.sdeint, gq.wong_zakai.
+-- sde.lua -- stochastic differential equations: gq.sde, gq.wong_zakai. Paths and solves are l_sde.c's.
 
 local gq = ...
 local core = gq.core
@@ -54,22 +54,6 @@ function gq.sde(o)
     noise = one_of(o, "noise", noises, "diagonal", what),
     calculus = one_of(o, "calculus", calculi, "stratonovich", what),
   }, Sde)
-end
-
-local function check_sde(sde, what)
-  if getmetatable(sde) ~= Sde then
-    error(("%s: argument 1: an SDE made by gq.sde{drift, diffusion} expected, got %s"):format(what,
-      core.describe(sde)), 3)
-  end
-end
-
--- ---- forward solves ----
-
-function gq.sdeint(sde, z0, t, opts)
-  check_sde(sde, "gq.sdeint")
-  local drift, diffusion = sde.drift, sde.diffusion
-  return core.sdeint(function(time, z) return drift(time, z), (diffusion(time, z)) end, sde.noise, sde.calculus, z0, t,
-    opts)
 end
 
 -- ---- Wong-Zakai: an SDE as an ODE over smooth noise ----
@@ -184,7 +168,9 @@ end
 
 function gq.wong_zakai(sde, o)
   local what = "gq.wong_zakai"
-  check_sde(sde, what)
+  if getmetatable(sde) ~= Sde then
+    error(("%s: %s given: an SDE made by gq.sde{drift, diffusion} expected"):format(what, core.describe(sde)), 2)
+  end
   core.options(o, "cosines t0 t1 seed xi expansion", what)
   o = o or {}
   check_calculus(sde, what)
@@ -205,6 +191,6 @@ function gq.wong_zakai(sde, o)
 end
 
 gq.docs[gq.sde] = "gq.sde{drift = f, diffusion = g, noise = 'diagonal'|'scalar'|'additive'|'general', calculus = "
-  .. "'stratonovich'|'ito'}: dz = f(t, z) dt + g(t, z) dW"
-gq.docs[gq.sdeint] = "gq.sdeint(sde, z0, t, {dt, method = 'reversible_heun', brownian, seed}): states at the times t, info"
-gq.docs[gq.wong_zakai] = "gq.wong_zakai(sde, {cosines = 10, t0, t1, seed | xi}): dynamics for gq.odeint over smooth noise"
+  .. "'stratonovich'|'ito'}: dz = f(t, z) dt + g(t, z) dW, for gq.sdeint and gq.wong_zakai"
+gq.docs[gq.wong_zakai] = "gq.wong_zakai(sde, {cosines = 10, t0, t1, seed | xi}): dynamics for gq.odeint "
+  .. "over smooth noise; :redraw(seed) for the next training step"

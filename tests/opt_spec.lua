@@ -1,0 +1,360 @@
+-- opt_spec.lua -- optimisers against the update formulas of their papers, written once more here with
+-- plain numbers; flat blocks, gradients that users replace or clear, refusals, clipping.
+
+local gq = require "gq"
+local helper = require "tests.helper"
+
+-- ---- the formulas, one number at a time (PyTorch's documentation of torch.optim) ----
+
+local reference = {}
+
+function reference.adam(c)
+  local betas, eps, wd = c.betas or { 0.9, 0.999 }, c.eps or 1e-8, c.weight_decay or 0
+  local b1, b2 = betas[1], betas[2]
+  local m, v, t = 0, 0, 0
+  return function(p, g)
+    t = t + 1
+    g = g + wd * p
+    m = b1 * m + (1 - b1) * g
+    v = b2 * v + (1 - b2) * g * g
+    local mhat, vhat = m / (1 - b1 ^ t), v / (1 - b2 ^ t)
+    return p - (c.lr or 1e-3) * mhat / (math.sqrt(vhat) + eps)
+  end
+end
+
+function reference.adamw(c)
+  local plain = reference.adam { lr = c.lr, betas = c.betas, eps = c.eps }
+  return function(p, g)
+    return plain(p * (1 - (c.lr or 1e-3) * (c.weight_decay or 1e-2)), g)
+  end
+end
+
+function reference.sgd(c)
+  local mu, tau, b = c.momentum or 0, c.dampening or 0, nil
+  return function(p, g)
+    g = g + (c.weight_decay or 0) * p
+    if mu ~= 0 then
+      b = b and mu * b + (1 - tau) * g or g
+      g = c.nesterov and g + mu * b or b
+    end
+    return p - (c.lr or 1e-3) * g
+  end
+end
+
+function reference.rmsprop(c)
+  local alpha, eps, mu = c.alpha or 0.99, c.eps or 1e-8, c.momentum or 0
+  local v, mean, b = 0, 0, 0
+  return function(p, g)
+    g = g + (c.weight_decay or 0) * p
+    v = alpha * v + (1 - alpha) * g * g
+    local second = v
+    if c.centered then
+      mean = alpha * mean + (1 - alpha) * g
+      second = v - mean * mean
+    end
+    local step = g / (math.sqrt(second) + eps)
+    if mu ~= 0 then
+      b = mu * b + step
+      step = b
+    end
+    return p - (c.lr or 1e-2) * step
+  end
+end
+
+local configurations = {
+  { "adam", {} },
+  { "adam", { lr = 0.05, betas = { 0.8, 0.95 }, eps = 1e-4, weight_decay = 0.1 } },
+  { "adam", { lr = 0.05, betas = { 0, 0 } } },
+  { "adamw", {} },
+  { "adamw", { lr = 0.05, weight_decay = 0.3, betas = { 0.7, 0.9 } } },
+  { "sgd", {} },
+  { "sgd", { lr = 0.1, weight_decay = 0.2 } },
+  { "sgd", { lr = 0.1, momentum = 0.9 } },
+  { "sgd", { lr = 0.1, momentum = 0.9, dampening = 0.4, weight_decay = 0.1 } },
+  { "sgd", { lr = 0.1, momentum = 0.9, nesterov = true } },
+  { "rmsprop", {} },
+  { "rmsprop", { lr = 0.05, alpha = 0.9, weight_decay = 0.1 } },
+  { "rmsprop", { lr = 0.05, alpha = 0.9, momentum = 0.8 } },
+  { "rmsprop", { lr = 0.05, alpha = 0.9, centered = true } },
+  { "rmsprop", { lr = 0.05, alpha = 0.9, centered = true, momentum = 0.5, eps = 1e-3 } },
+}
+
+-- Gradients that differ from number to number and step to step.
+local function gradient(i, step)
+  return math.sin(i * 1.7 + step * 0.9) * (1 + i % 3) + 0.1
+end
+
+local function text(config)
+  local parts = {}
+  for k, v in pairs(config) do
+    parts[#parts + 1] = k .. " " .. (type(v) == "table" and table.concat(v, "/") or tostring(v))
+  end
+  table.sort(parts)
+  return table.concat(parts, ", ")
+end
+
+local function leaf(values, dtype)
+  return gq.tensor(values, { dtype = dtype or "float64", requires_grad = true })
+end
+
+-- The gradient of the parameters' numbers, counted through all of them.
+local function set_gradients(params, step)
+  local i = 0
+  for _, p in ipairs(params) do
+    local list = {}
+    for k = 1, p:numel() do
+      i = i + 1
+      list[k] = gradient(i, step)
+    end
+    gq.no_grad(function() p.grad:view(p:numel())[{ {} }] = gq.tensor(list, { dtype = p.dtype }) end)
+  end
+end
+
+local function numbers(params)
+  return helper.flatten(params)
+end
+
+describe("update", function()
+  for _, row in ipairs(configurations) do
+    local kind, config = row[1], row[2]
+    for dtype, rtol in pairs { float64 = 1e-13, float32 = 2e-5 } do
+      it(("%s {%s} in %s follows its formula"):format(kind, text(config), dtype), function()
+        local params = { leaf({ { 0.5, -1, 2 }, { 3, 0.25, -0.125 } }, dtype),
+          leaf({ 1.5 }, dtype), leaf({ -4, 4, 0.75 }, dtype) }
+        local opt = gq.optimiser(kind, params, config)
+        local want, rules = numbers(params), {}
+        for i = 1, #want do rules[i] = reference[kind](config) end
+        for step = 1, 12 do
+          set_gradients(params, step)
+          opt:step()
+          for i = 1, #want do want[i] = rules[i](want[i], gradient(i, step)) end
+        end
+        assert.close(numbers(params), want, rtol, rtol)
+        assert.equal(12, opt:steps())
+      end)
+    end
+  end
+
+  it("of Adam moves by lr whatever the gradient's size at first", function()
+    local p = leaf { 1, 1, 1 }
+    local opt = gq.optimiser("adam", { p }, { lr = 0.1, eps = 0 })
+    p.grad = gq.tensor({ 1e-6, 3, -1e6 }, { dtype = "float64" })
+    opt:step()
+    assert.close(p, { 0.9, 0.9, 1.1 }, 1e-12)
+  end)
+
+  it("is the same for a large block cut between threads", function()
+    local n, got = 300001, {}
+    for threads = 1, 2 do
+      gq.set_threads(threads)
+      local p = gq.linspace(-1, 1, n):detach()
+      p.requires_grad = true
+      local opt = gq.optimiser("adam", { p }, { lr = 0.1 })
+      for _ = 1, 3 do
+        opt:zero_grad();
+        (p * p * p):sum():backward()
+        opt:step()
+      end
+      got[threads] = p
+    end
+    assert.equal(0, (got[1]:detach() - got[2]:detach()):abs():max():item())
+  end)
+end)
+
+describe("parameters", function()
+  it("become views of one block, gradients of another", function()
+    local a, b = leaf { 1, 2, 3 }, leaf { { 4, 5 }, { 6, 7 } }
+    local opt = gq.optimiser("sgd", { a, b }, { lr = 1 })
+    assert.close(numbers { a, b }, { 1, 2, 3, 4, 5, 6, 7 })
+    assert.same({ 0, 0, 0 }, a.grad:totable());
+    (a:sum() * 2 + (b * b):sum()):backward()
+    opt:step()
+    assert.close(numbers { a, b }, { -1, 0, 1, -4, -5, -6, -7 })
+    opt:zero_grad()
+    assert.same({ { 0, 0 }, { 0, 0 } }, b.grad:totable())
+  end)
+
+  it("that are views of other tensors are updated where they are", function()
+    local base = gq.tensor({ { 1, 2, 3 }, { 4, 5, 6 } }, { dtype = "float64" })
+    local column = base:transpose(1, 2)[1]:detach()
+    column.requires_grad = true
+    local opt = gq.optimiser("sgd", { column, leaf { 1 } }, { lr = 1 });
+    (column * gq.tensor({ 10, 20 }, { dtype = "float64" })):sum():backward()
+    opt:step()
+    assert.same({ -9, -16 }, column:totable())
+  end)
+
+  it("of both dtypes, of no numbers, and single numbers are served together", function()
+    local params = { leaf({ 1, 2 }, "float32"), leaf({ 3 }, "float64"), gq.zeros(0, 3, { requires_grad = true }),
+      leaf(5, "float32"), leaf({ 6, 7 }, "float64") }
+    local opt = gq.optimiser("sgd", params, { lr = 0.5 })
+    for _, p in ipairs(params) do p:sum():backward() end
+    opt:step()
+    assert.close(numbers { params[1], params[2], params[4], params[5] }, { 0.5, 1.5, 2.5, 4.5, 5.5, 6.5 })
+  end)
+
+  it("may belong to two optimisers in turn", function()
+    local p, q = leaf { 1 }, leaf { 2 }
+    local first, second = gq.optimiser("sgd", { p, q }, { lr = 1 }), gq.optimiser("sgd", { q, p }, { lr = 10 });
+    (p + q):sum():backward()
+    first:step()
+    second:step()
+    assert.same({ -10, -9 }, numbers { p, q })
+  end)
+
+  it("outlive the optimiser, and it outlives their names", function()
+    local opt
+    do
+      local p = leaf { 1, 2 }
+      opt = gq.optimiser("sgd", { p }, { lr = 1, momentum = 0.5 })
+      p:sum():backward()
+    end
+    collectgarbage()
+    collectgarbage()
+    opt:step()
+    assert.same({ 1, 1 }, opt:state(1, 1):totable())
+  end)
+
+  it("keep a gradient that they had before", function()
+    local p = leaf { 1, 1 };
+    (p * 3):sum():backward()
+    local opt = gq.optimiser("sgd", { p }, { lr = 1 })
+    opt:step()
+    assert.same({ -2, -2 }, p:totable())
+  end)
+
+  it("without a gradient are left alone, and do not count the step", function()
+    local a, b = leaf { 1 }, leaf { 1 }
+    local opt = gq.optimiser("adamw", { a, b }, { lr = 0.1 })
+    a.grad, b.grad = gq.tensor({ 1 }, { dtype = "float64" }), nil
+    opt:step()
+    assert.equal(1, b:totable()[1])
+    assert.equal(1, opt:steps(1))
+    assert.equal(0, opt:steps(2))
+    assert.equal(1, opt:steps())
+    b.grad = gq.tensor({ 1 }, { dtype = "float64" })
+    opt:step()
+    assert.close(b, { reference.adamw { lr = 0.1 }(1, 1) }, 1e-13)
+    opt:zero_grad()
+    assert.same({ 0 }, b.grad:totable())
+  end)
+
+  it("changed by a step fail a backward pass that saved them", function()
+    local p = leaf { 2 }
+    local opt = gq.optimiser("sgd", { p }, { lr = 1 })
+    local loss = (p * p):sum()
+    p.grad = gq.tensor({ 1 }, { dtype = "float64" })
+    opt:step()
+    assert.has_error(function() loss:backward() end)
+  end)
+end)
+
+describe("settings and state", function()
+  it("can be read and set, and a bad value changes nothing", function()
+    local opt = gq.optimiser("adam", { leaf { 1 } }, { lr = 0.5 })
+    assert.equal(0.5, opt:get "lr")
+    assert.same({ 0.9, 0.999 }, opt:get "betas")
+    opt:set("lr", 0.25)
+    assert.equal(0.25, opt:get "lr")
+    for _, bad in ipairs { -1, 0 / 0, math.huge } do
+      assert.has_error(function() opt:set("lr", bad) end)
+    end
+    assert.has_error(function() opt:set("betas", { 0.9, 1 }) end)
+    assert.equal(0.25, opt:get "lr")
+    assert.same({ 0.9, 0.999 }, opt:get "betas")
+    assert.truthy(helper.message(function() opt:set("momentum", 1) end):find("momentum", 1, true))
+    assert.truthy(helper.message(function() opt:get "weight_deca" end):find("weight_decay", 1, true))
+  end)
+
+  it("moved to another optimiser continue as if nothing had happened", function()
+    for _, row in ipairs(configurations) do
+      local kind, config = row[1], row[2]
+      local p, q = leaf { 1, -2 }, leaf { 1, -2 }
+      local a, b = gq.optimiser(kind, { p }, config), gq.optimiser(kind, { q }, config)
+      for step = 1, 3 do
+        set_gradients({ p }, step)
+        a:step()
+      end
+      gq.no_grad(function() q[{ {} }] = p:detach() end)
+      b:set_steps(a:steps())
+      for k = 1, 3 do
+        local from, to = a:state(1, k), b:state(1, k)
+        assert.equal(from == nil, to == nil)
+        if from then to[{ {} }] = from end
+      end
+      set_gradients({ p }, 4)
+      set_gradients({ q }, 4)
+      a:step()
+      b:step()
+      assert.same(p:totable(), q:totable())
+    end
+  end)
+end)
+
+describe("refused", function()
+  local function refused(part, f, ...)
+    assert.truthy(helper.message(f, ...):find(part, 1, true), helper.message(f, ...))
+  end
+
+  it("are no parameters, and such that require no gradient", function()
+    refused("no parameters", gq.optimiser, "adam", {})
+    refused("parameter 2", gq.optimiser, "adam", { leaf { 1 }, gq.zeros(2) })
+    refused("parameter 1", gq.optimiser, "adam", { leaf { 1 } * 2 })
+    refused("again", function()
+      local p = leaf { 1 }
+      gq.optimiser("adam", { p, p })
+    end)
+    refused("number 3", gq.optimiser, "adam", { 3 })
+  end)
+
+  it("are settings that make no sense", function()
+    refused("'adm'", gq.optimiser, "adm", { leaf { 1 } })
+    refused("lr", gq.optimiser, "adam", { leaf { 1 } }, { lr = -1 })
+    refused("betas", gq.optimiser, "adam", { leaf { 1 } }, { betas = { 1, 0 } })
+    refused("nesterov", gq.optimiser, "sgd", { leaf { 1 } }, { nesterov = true })
+    refused("momentum", gq.optimiser, "adam", { leaf { 1 } }, { momentum = 1 })
+    refused("lr", gq.optimiser, "adam", { leaf { 1 } }, { lr = "1" })
+  end)
+
+  it("is a gradient that is not finite, with nothing changed", function()
+    for _, bad in ipairs { 0 / 0, math.huge, -math.huge } do
+      local p, q = leaf { 1, 2 }, leaf { 3, 4 }
+      local opt = gq.optimiser("sgd", { p, q }, { lr = 1, momentum = 0.9 })
+      p.grad, q.grad = gq.tensor({ 1, 1 }, { dtype = "float64" }), gq.tensor({ 1, bad }, { dtype = "float64" })
+      refused("parameter 2", opt.step, opt)
+      assert.same({ 1, 2, 3, 4 }, numbers { p, q })
+      assert.equal(0, opt:steps())
+      assert.same({ 0, 0 }, opt:state(1, 1):totable())
+    end
+  end)
+end)
+
+describe("clip_grad_norm", function()
+  it("scales the joint norm down to max, and never up", function()
+    local p, q = leaf { 0, 0 }, leaf({ 0 }, "float32")
+    p.grad, q.grad = gq.tensor({ 3, 0 }, { dtype = "float64" }), gq.tensor { 4 }
+    assert.close(gq.clip_grad_norm({ p, q }, 10), 5, 1e-12)
+    assert.same({ 3, 0 }, p.grad:totable())
+    assert.close(gq.clip_grad_norm({ p, q }, 1), 5, 1e-12)
+    assert.close(p.grad, { 0.6, 0 }, 1e-6)
+    assert.close(q.grad, { 0.8 }, 1e-6)
+  end)
+
+  it("adds squares in double precision", function()
+    local n = 100000
+    local p = gq.zeros(n, { requires_grad = true })
+    p.grad = gq.full({ n }, 0.1)
+    assert.close(gq.clip_grad_norm({ p }, 1e9), math.sqrt(n) * 0.1, 1e-7)
+  end)
+
+  it("leaves out what has no gradient, and refuses what is not finite", function()
+    local p, q = leaf { 0 }, leaf { 0 }
+    assert.equal(0, gq.clip_grad_norm({ p, q }, 1))
+    p.grad = gq.tensor({ 2 }, { dtype = "float64" })
+    assert.equal(2, gq.clip_grad_norm({ p, q }, 5))
+    q.grad = gq.tensor({ 0 / 0 }, { dtype = "float64" })
+    assert.truthy(helper.message(gq.clip_grad_norm, { p, q }, 1):find("parameter 2", 1, true))
+    assert.same({ 2 }, p.grad:totable())
+    assert.has_error(function() gq.clip_grad_norm({ p }, -1) end)
+  end)
+end)
