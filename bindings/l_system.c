@@ -2,7 +2,10 @@
 ** l_system.c -- the machine and the run: clock, threads, seeds, dtype, devices, memory, and in
 ** debug builds gq.debug, where tests make allocations and file operations fail.
 */
+#include <errno.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "bind.h"
 
@@ -57,6 +60,27 @@ static int sys_isatty(lua_State *L) {
   return 1;
 }
 
+/* make_directory(path): with those above it; one that is there is fine. */
+static int make_directory(lua_State *L) {
+  size_t n;
+  const char *path = luaL_checklstring(L, 1, &n);
+  luaL_argcheck(L, n > 0 && strlen(path) == n, 1, "a path expected");
+  char *part = lua_newuserdatauv(L, n + 1, 0);
+  memcpy(part, path, n + 1);
+  for (char *p = part + 1; p <= part + n; p++) {
+    if (*p != '/' && *p != '\0') continue;
+    char c = *p;
+    *p = '\0';
+    if (mkdir(part, 0777) != 0 && errno != EEXIST && errno != EISDIR)
+      return luaL_error(L, "make_directory: %s: %s", part, strerror(errno));
+    *p = c;
+  }
+  struct stat st;
+  if (stat(path, &st) != 0 || !S_ISDIR(st.st_mode))
+    return luaL_error(L, "make_directory: %s is there and is no directory", path);
+  return 0;
+}
+
 /* ---- random numbers ---- */
 
 static int manual_seed(lua_State *L) {
@@ -98,6 +122,7 @@ static const gqL_function functions[] = {
   { "memory",            memory,            false, "gq.memory(): bytes of tensors and solvers alive now, and their peak" },
   { "peak_reset",        peak_reset,        false, "gq.peak_reset(): the peak of gq.memory starts again from now" },
   { "isatty",            sys_isatty,        false, "gq.isatty(fd): is this file descriptor a terminal?" },
+  { "make_directory",    make_directory,    false, "gq.make_directory(path): make a directory and those above it" },
   { "manual_seed",       manual_seed,       false, "gq.manual_seed(n): start the random generator again" },
   { "rng_state",         rng_state,         false, "gq.rng_state(): the generator's state, a table for gq.set_rng_state" },
   { "set_rng_state",     set_rng_state,     false, "gq.set_rng_state(t): continue from gq.rng_state()" },

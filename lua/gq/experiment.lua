@@ -50,7 +50,7 @@ local function gather(o, runs, metric, steps)
   end
   summary.seeds, summary.steps, summary.seconds = #runs, steps, seconds
   summary.seconds_per_step = steps > 0 and seconds / steps or nil
-  summary.peak_bytes = gq.peak_bytes()
+  summary.peak_bytes = select(2, gq.memory())
   return { config = o, epochs = epochs, summary = summary }
 end
 
@@ -75,7 +75,7 @@ local function experiment(given)
     error(("--device %s: this build runs on the CPU"):format(o.device), 0)
   end
   if o.out then gq.make_directory(o.out) end
-  gq.peak_bytes(true)
+  gq.peak_reset()
   for i = 1, o.seeds or 1 do
     local rows, state = given.run(o.seed + i - 1)
     runs[i], steps = rows, steps + state.step

@@ -108,17 +108,13 @@ gq.checkpoint = {}
 
 -- The generator's state as text: 64-bit integers have no place in JSON.
 local function rng_text()
-  local list = { gq.rng_state() }
-  if type(list[1]) == "table" then list = list[1] end
-  local parts = {}
-  for i, v in ipairs(list) do parts[i] = ("%d"):format(v) end
-  return table.concat(parts, " ")
+  local state = gq.rng_state()
+  return ("%d %d"):format(state.seed, state.counter)
 end
 
 local function set_rng(text)
-  local list = {}
-  for v in text:gmatch("%S+") do list[#list + 1] = math.tointeger(v) end
-  gq.set_rng_state(table.unpack(list))
+  local seed, counter = text:match("^(%S+) (%S+)$")
+  gq.set_rng_state { seed = math.tointeger(seed), counter = math.tointeger(counter) }
 end
 
 -- Moments are tensors of the file, the rest is JSON.

@@ -1,0 +1,179 @@
+-- Data sets: their laws, their shapes, and that a seed decides everything.
+
+local gq = require "gq"
+local assert = require "luassert"
+require "tests.helper"
+
+describe("nested_spheres", function()
+  it("is a disc and a ring, filled evenly", function()
+    local set = gq.data.nested_spheres { seed = 1 }
+    assert.same({ 2000, 2 }, set.train.x.shape)
+    assert.same({ 100, 2 }, set.test.x.shape)
+    assert.same("int64", set.train.y.dtype)
+    local r, y = set.train.x:norm(2, 2):totable(), set.train.y:totable()
+    local inner, outer = 0, 0
+    for i = 1, 2000 do
+      if y[i] == 1 then
+        assert.is_true(r[i] <= 0.4 + 1e-6)
+        if r[i] < 0.2 then inner = inner + 1 end
+      else
+        assert.same(2, y[i])
+        assert.is_true(r[i] >= 0.7 - 1e-6 and r[i] <= 0.9 + 1e-6)
+        if r[i] < 0.8 then outer = outer + 1 end
+      end
+    end
+    assert.close(inner / 1000, 0.25, 0, 0.05)           -- areas grow with the square of the radius
+    assert.close(outer / 1000, 15 / 32, 0, 0.06)
+    assert.close(set.train.x:mean(1), { 0, 0 }, 0, 0.05)
+  end)
+
+  it("has as many dimensions as asked for", function()
+    local set = gq.data.nested_spheres { dim = 3, train = 50, test = 10 }
+    assert.same({ 100, 3 }, set.train.x.shape)
+    assert.same({ 20 }, set.test.y.shape)
+  end)
+end)
+
+describe("sines", function()
+  it("are solutions of x'' = -x", function()
+    local set = gq.data.sines { seed = 2 }
+    assert.same({ 15, 50 }, set.train.y.shape)
+    assert.same({ 5, 50 }, set.test.y.shape)
+    assert.close(set.train.t[-1]:item(), 2 * math.pi, 1e-6)
+    local x0, v0 = table.unpack(set.train.x[3]:totable())
+    local t = set.train.t[20]:item()
+    assert.close(set.train.y[3][20]:item(), x0 * math.cos(t) + v0 * math.sin(t), 1e-5, 1e-6)
+    assert.is_true(set.train.x:abs():max():item() <= 1)
+  end)
+
+  it("irregular times are sorted, start at 0 and differ between trajectories", function()
+    local set = gq.data.sines { seed = 2, times = 10, regular = false }
+    assert.same({ 15, 10 }, set.train.t.shape)
+    for _, row in ipairs(set.train.t:totable()) do
+      assert.same(0, row[1])
+      for i = 2, 10 do assert.is_true(row[i] > row[i - 1]) end
+    end
+    assert.not_same(set.train.t[1]:totable(), set.train.t[2]:totable())
+    assert.same({ 5, 50 }, set.test.y.shape)
+  end)
+end)
+
+describe("ornstein_uhlenbeck", function()
+  local set = gq.data.ornstein_uhlenbeck { seed = 3, train = 40, test = 5, samples = 200 }
+
+  it("has starts first, then times, then samples", function()
+    assert.same({ 40, 1 }, set.train.x.shape)
+    assert.same({ 40, 101, 200 }, set.train.y.shape)
+    assert.same({ 5, 101, 200 }, set.test.y.shape)
+    assert.close(set.train.t[-1]:item(), 10, 1e-6)
+    assert.is_true(set.train.x:abs():max():item() <= 3)
+    assert.same(0, (set.train.y[{ {}, 1, {} }] - set.train.x):abs():max():item())
+  end)
+
+  it("has the mean and the variance of the process", function()
+    local mu, theta, sigma, phi = 0.2, 0.1, 0.6, 0.15
+    -- m' = mu t - theta m; v' = -2 theta v + (sigma + phi t)^2: additive noise, so no correction term
+    local function exact(x0, t_end)
+      local n, m, v = 20000, x0, 0
+      local h = t_end / n
+      for i = 0, n - 1 do
+        local t = (i + 0.5) * h
+        local mm = m + 0.5 * h * (mu * (t - h / 2) - theta * m)
+        local vm = v + 0.5 * h * ((sigma + phi * t) ^ 2 - 2 * theta * v)
+        m = m + h * (mu * t - theta * mm)
+        v = v + h * ((sigma + phi * t) ^ 2 - 2 * theta * vm)
+      end
+      return m, v
+    end
+    for _, k in ipairs { 11, 51, 101 } do
+      local t = (k - 1) / 10
+      local z = set.train.y[{ {}, k, {} }]
+      local residual, v = 0, nil
+      for i = 1, 40 do
+        local m
+        m, v = exact(set.train.x[i][1]:item(), t)
+        residual = residual + (z[i]:mean():item() - m) / 40
+      end
+      assert.close(residual, 0, 0, 4 * math.sqrt(v / 8000))
+      assert.close(z:var(2):mean():item(), v, 0.08)
+    end
+  end)
+end)
+
+describe("crossing", function()
+  it("is two points", function()
+    local set = gq.data.crossing()
+    assert.same({ { 1 }, { -1 } }, set.train.x:totable())
+    assert.same({ { -1 }, { 1 } }, set.train.y:totable())
+  end)
+end)
+
+describe("seeds", function()
+  it("decide every set, whatever was drawn before", function()
+    for name, opts in pairs { nested_spheres = { train = 20, test = 5 }, sines = { regular = false },
+      ornstein_uhlenbeck = { train = 3, test = 2, samples = 4 } } do
+      local function make(seed)
+        opts.seed = seed
+        return gq.data[name](opts).train.x:totable()
+      end
+      local a = make(5)
+      gq.randn(3)
+      assert.same(a, make(5))
+      assert.not_same(a, make(6))
+    end
+  end)
+
+  it("split into unrelated ones", function()
+    local seen = {}
+    for seed = 0, 20 do
+      for _, s in ipairs { gq.split_seed(seed), gq.split_seed(seed, 1), gq.split_seed(seed, "a"),
+        gq.split_seed(seed, "a", 1), gq.split_seed(seed, 1, "a"), gq.split_seed(seed, "") } do
+        assert.is_true(math.type(s) == "integer" and s >= 0)
+        assert.is_nil(seen[s])
+        seen[s] = true
+      end
+    end
+  end)
+end)
+
+describe("batches", function()
+  local set = { x = gq.arange(1, 10):reshape(10, 1), y = { a = gq.arange(1, 10), b = gq.arange(11, 20) } }
+
+  local function order(opts)
+    local list, sizes = {}, {}
+    for x, y in gq.data.batches(set, opts) do
+      sizes[#sizes + 1] = #x
+      for i = 1, #x do
+        list[#list + 1] = math.tointeger(x[i][1]:item())
+        assert.same(x[i][1]:item(), y.a[i]:item())
+        assert.same(x[i][1]:item() + 10, y.b[i]:item())
+      end
+    end
+    return list, sizes
+  end
+
+  it("cover the set once, the last one smaller", function()
+    local list, sizes = order { batch_size = 4 }
+    assert.same({ 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 }, list)
+    assert.same({ 4, 4, 2 }, sizes)
+    assert.same({ 4, 4 }, select(2, order { batch_size = 4, drop_last = true }))
+    assert.same({ 10 }, select(2, order {}))
+    assert.same({ 10 }, select(2, order { batch_size = 100 }))
+  end)
+
+  it("are shuffled by the seed", function()
+    local a = order { batch_size = 3, shuffle = true, seed = 1 }
+    assert.same(a, (order { batch_size = 3, shuffle = true, seed = 1 }))
+    assert.not_same(a, (order { batch_size = 3, shuffle = true, seed = 2 }))
+    table.sort(a)
+    assert.same({ 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 }, a)
+  end)
+
+  it("wrong sets and options are errors", function()
+    assert.error_matches(function() gq.data.batches(3) end, "a set {x = ..., y = ...}")
+    assert.error_matches(function() gq.data.batches { x = gq.zeros(3), y = gq.zeros(2) } end, "same number of entries")
+    assert.error_matches(function() gq.data.batches(set, { batchsize = 2 }) end, "did you mean 'batch_size'")
+    assert.error_matches(function() gq.data.batches(set, { batch_size = 0 }) end, "integer of at least 1")
+    assert.error_matches(function() gq.data.sines { times = "many" } end, "times: an integer of at least 1 expected")
+  end)
+end)

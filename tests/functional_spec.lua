@@ -1,0 +1,218 @@
+-- Reductions, activations and losses against closed forms, and their derivatives of first and second order.
+
+local gq = require "gq"
+local assert = require "luassert"
+require "tests.helper"
+
+local function f64(t) return gq.tensor(t, { dtype = "float64" }) end
+local function randn(...) return gq.randn({ ... }, { dtype = "float64", seed = 7 }) end
+
+describe("moments", function()
+  it("var and std are unbiased unless told otherwise", function()
+    local x = f64 { { 1, 2, 4 }, { 3, 3, 3 } }
+    assert.close(x:var(-1), { 7 / 3, 0 }, 1e-14)
+    assert.close(x:std(2), { math.sqrt(7 / 3), 0 }, 1e-14)
+    assert.close(x:var(2, { correction = 0 }), { 14 / 9, 0 }, 1e-14)
+    assert.same({ 1, 1 }, x:var(nil, true).shape)
+    assert.close(x:var(), 16 / 15, 1e-14)
+    assert.same({ 3 }, x:std({ 1 }).shape)
+    assert.close(x:var { correction = 0 }, 16 / 18, 1e-14)
+  end)
+
+  it("equal samples have exactly zero deviation, whatever their size", function()
+    for _, v in ipairs { 0.1, -2.7182817, 1e8, 3e-30 } do
+      local x = gq.full({ 3, 45 }, v)
+      assert.same({ 0, 0, 0 }, x:std(-1):totable())
+      local fit = gq.normal_fit(x)
+      assert.same(x[{ {}, 1 }]:totable(), fit.mean:totable())
+    end
+  end)
+
+  it("a large mean costs no digits", function()
+    local x = f64 { 1e8 + 1, 1e8 + 2, 1e8 + 3 }
+    assert.close(x:var(), 1, 1e-12)
+  end)
+
+  it("the derivative of std is zero where std is zero", function()
+    local x = gq.full({ 4 }, 0.3)
+    x.requires_grad = true
+    x:std():backward()
+    assert.same({ 0, 0, 0, 0 }, x.grad:totable())
+  end)
+
+  it("one sample and none have no variance, and NaN stays NaN", function()
+    local v = f64({ 5 }):var():item()
+    assert.is_true(v ~= v)
+    local e = gq.zeros({ 2, 0 }, { dtype = "float64" }):var(2)
+    assert.same({ 2 }, e.shape)
+    local s = f64({ 1, 0 / 0, 2 }):std():item()
+    assert.is_true(s ~= s)
+  end)
+
+  it("wrong arguments are errors that say so", function()
+    local x = f64 { 1, 2 }
+    assert.has_error(function() x:var(3) end, "var: dimension 3 of a tensor with 1")
+    assert.has_error(function() x:var(1, 2) end, "var: keepdim is true or false, got number 2")
+    assert.error_matches(function() x:std(1, true, { corection = 0 }) end, "did you mean 'correction'")
+    assert.error_matches(function() gq.var(3) end, "tensor expected, got number 3")
+    assert.error_matches(function() gq.tensor({ 1, 2 }, { dtype = "int64" }):var() end, "float tensor expected")
+  end)
+end)
+
+describe("softmax and logsumexp", function()
+  it("agree with their definitions", function()
+    local x = f64 { { 0, 1, 2 }, { -1, 0.5, 3 } }
+    local e = x:exp()
+    assert.close(x:softmax(), e / e:sum(-1, true), 1e-14)
+    assert.close(x:softmax(1), e / e:sum(1, true), 1e-14)
+    assert.close(x:log_softmax(), (e / e:sum(-1, true)):log(), 1e-13)
+    assert.close(x:logsumexp(2), e:sum(2):log(), 1e-14)
+    assert.close(x:logsumexp(), e:sum():log(), 1e-14)
+    assert.same({ 2, 1 }, x:logsumexp(-1, true).shape)
+  end)
+
+  it("do not overflow, and know infinities", function()
+    local x = f64 { { 1000, 1001 }, { -1e4, -1e4 } }
+    assert.close(x:logsumexp(2), { 1001 + math.log(1 + math.exp(-1)), -1e4 + math.log(2) }, 1e-14)
+    assert.close(x:softmax()[2], { 0.5, 0.5 }, 1e-14)
+    assert.same(math.huge, f64({ 1, math.huge }):logsumexp():item())
+    assert.same(-math.huge, f64({ -math.huge, -math.huge }):logsumexp():item())
+    assert.same(-math.huge, gq.zeros({ 0 }, { dtype = "float64" }):logsumexp():item())
+  end)
+end)
+
+describe("norm", function()
+  it("is the p-norm", function()
+    local x = f64 { { 3, -4 }, { 0, 0 } }
+    assert.close(x:norm(), 5, 1e-14)
+    assert.close(x:norm(2, -1), { 5, 0 }, 1e-14)
+    assert.close(x:norm(1, 2), { 7, 0 }, 1e-14)
+    assert.close(x:norm(math.huge, 2), { 4, 0 }, 1e-14)
+    assert.close(x:norm(3, 2), { (27 + 64) ^ (1 / 3), 0 }, 1e-14)
+    assert.error_matches(function() x:norm(-1) end, "p is a positive number")
+  end)
+
+  it("has derivative zero at zero", function()
+    for _, p in ipairs { 1, 2, 3, math.huge } do
+      local x = gq.zeros({ 3 }, { dtype = "float64", requires_grad = true })
+      x:norm(p):backward()
+      assert.same({ 0, 0, 0 }, x.grad:totable())
+    end
+  end)
+end)
+
+describe("activations", function()
+  it("agree with their formulas", function()
+    local list = { -30, -1.5, -0.2, 0, 0.3, 2, 40 }
+    local x = f64(list)
+    local function each(f)
+      local t = {}
+      for i, v in ipairs(list) do t[i] = f(v) end
+      return t
+    end
+    assert.close(x:elu(), each(function(v) return v > 0 and v or math.exp(v) - 1 end), 1e-12, 1e-15)
+    assert.close(x:elu(0.5), each(function(v) return v > 0 and v or 0.5 * (math.exp(v) - 1) end), 1e-12, 1e-15)
+    assert.close(x:leaky_relu(), each(function(v) return v > 0 and v or 0.01 * v end), 1e-14)
+    assert.close(x:silu(), each(function(v) return v / (1 + math.exp(-v)) end), 1e-12, 1e-15)
+    assert.close(gq.gelu(f64 { 0, 1, -1 }), { 0, 0.8413447460685429, -0.15865525393145707 }, 1e-12)
+  end)
+
+  it("large values do not spoil the derivative", function()
+    local x = f64 { -1000, 1000 }
+    x.requires_grad = true
+    x:elu():sum():backward()
+    assert.same({ 0, 1 }, x.grad:totable())
+  end)
+end)
+
+describe("losses", function()
+  it("mse_loss", function()
+    local x, y = f64 { 1, 2, 3 }, f64 { 1, 4, 6 }
+    assert.close(gq.mse_loss(x, y), 13 / 3, 1e-14)
+    assert.close(x:mse_loss(y, { reduction = "sum" }), 13, 1e-14)
+    assert.same({ 0, 4, 9 }, gq.mse_loss(x, y, { reduction = "none" }):totable())
+    assert.error_matches(function() gq.mse_loss(x, x:unsqueeze(2)) end, "shapes {3} and {3, 1} differ")
+    assert.error_matches(function() gq.mse_loss(x, y, { reduction = "avg" }) end, "reduction is")
+  end)
+
+  it("cross_entropy counts labels from 1", function()
+    local logits = f64 { { 0, 1, 2 }, { 3, 0, 0 } }
+    local function row(a, b, c, i)
+      return math.log(math.exp(a) + math.exp(b) + math.exp(c)) - ({ a, b, c })[i]
+    end
+    local want = { row(0, 1, 2, 3), row(3, 0, 0, 2) }
+    assert.close(gq.cross_entropy(logits, { 3, 2 }, { reduction = "none" }), want, 1e-14)
+    assert.close(gq.cross_entropy(logits, gq.tensor({ 3, 2 }, { dtype = "int64" })), (want[1] + want[2]) / 2, 1e-14)
+    assert.has_error(function() gq.cross_entropy(logits, { 0, 1 }) end)
+    assert.has_error(function() gq.cross_entropy(logits, { 4, 1 }) end)
+    assert.error_matches(function() gq.cross_entropy(logits, { 1, 2, 3 }) end, "labels {...} expected")
+    assert.error_matches(function() gq.cross_entropy(logits, f64 { 1, 2 }) end, "labels are int64")
+  end)
+
+  it("gaussian_kl is that of the fitted normals", function()
+    local x, y = randn(4, 3, 9), randn(4, 3, 9) * 1.3 + 0.2
+    local m, s, n, r = x:mean(-1), x:std(-1) + 1e-9, y:mean(-1), y:std(-1) + 1e-9
+    local kl = (r / s):log() + (s * s + (m - n) * (m - n)) / (r * r * 2) - 0.5
+    assert.close(gq.gaussian_kl(x, y), kl:mean(), 1e-11)
+    assert.close(gq.gaussian_kl(x, gq.normal_fit(y)), kl:mean(), 1e-11)
+    assert.close(gq.gaussian_kl(x, y, { reduction = "none" }), kl, 1e-10)
+    assert.close(gq.gaussian_kl(x:permute(3, 1, 2), y:permute(3, 1, 2), { dim = 1 }), kl:mean(), 1e-11)
+    assert.close(gq.gaussian_kl(x, x), 0, 0, 1e-14)
+  end)
+
+  it("gaussian_kl counts the first time as zero, in the value and in the gradient", function()
+    local x, y = gq.randn({ 4, 3, 9 }, { seed = 1 }), gq.randn({ 4, 3, 9 }, { seed = 2 })
+    x[1], y[1] = 0.1, 0.1
+    local all = gq.gaussian_kl(x, y, { reduction = "none" })
+    x.requires_grad = true
+    local kl = gq.gaussian_kl(x, y, { time = 1 })
+    assert.close(kl, all[{ { 2, 4 } }]:sum() / 12, 1e-6)
+    kl:backward()
+    assert.same(0, x.grad[1]:abs():max():item())
+    assert.is_true(x.grad[2]:abs():max():item() > 0)
+  end)
+
+  it("gaussian_kl of samples without spread is large but finite, with finite gradients", function()
+    local x, y = gq.full({ 5, 8 }, 0.25), gq.randn({ 5, 8 }, { seed = 2 })
+    x.requires_grad = true
+    local kl = gq.gaussian_kl(x, y)
+    assert.is_true(kl:item() > 10 and kl:item() < 30)
+    kl:backward()
+    assert.is_true(x.grad:abs():max():item() < 10)
+  end)
+end)
+
+describe("derivatives", function()
+  local x = randn(3, 4)
+  local other = gq.randn({ 3, 4 }, { dtype = "float64", seed = 8 })
+  local functions = {
+    var = function(a) return a:var(1) end,
+    std = function(a) return a:std(-1) end,
+    logsumexp = function(a) return a:logsumexp(2) end,
+    softmax = function(a) return a:softmax() end,
+    log_softmax = function(a) return a:log_softmax(1) end,
+    norm = function(a) return a:norm(2, 1) end,
+    ["norm 3"] = function(a) return a:norm(3) end,
+    elu = function(a) return a:elu() end,
+    gelu = function(a) return a:gelu() end,
+    silu = function(a) return a:silu() end,
+    leaky_relu = function(a) return a:leaky_relu() end,
+    mse_loss = function(a) return gq.mse_loss(a, other) end,
+    cross_entropy = function(a) return gq.cross_entropy(a, { 1, 4, 2 }) end,
+    gaussian_kl = function(a) return gq.gaussian_kl(a, other) end,
+    ["gaussian_kl, second argument"] = function(a) return gq.gaussian_kl(other, a) end,
+  }
+  for name, f in pairs(functions) do
+    it("of " .. name, function()
+      local ok, report = gq.checkgrad(f, { x }, { order = 2 })
+      assert.is_true(ok, report.message)
+    end)
+  end
+
+  it("checkgrad finds a wrong one", function()
+    local ok, report = gq.checkgrad(function(a) return a * a:detach() end, { x })
+    assert.is_false(ok)
+    assert.matches("input 1, entry 1", report.message)
+    assert.error_matches(function() gq.checkgrad(gq.exp, { gq.randn(2) }) end, "float64 tensor expected")
+  end)
+end)

@@ -1,0 +1,225 @@
+-- Modules: values, parameters and their order, states, classes of one's own, inside solves.
+
+local gq = require "gq"
+local assert = require "luassert"
+require "tests.helper"
+local nn = gq.nn
+
+local function names(m)
+  local list = {}
+  for name in m:named_parameters() do list[#list + 1] = name end
+  return list
+end
+
+describe("layers", function()
+  it("Linear is x W' + b, and starts within 1/sqrt(n_in)", function()
+    local l = nn.Linear(3, 2)
+    local x = gq.randn(5, 3)
+    assert.close(l(x), x:matmul(l.weight:t()) + l.bias, 1e-6)
+    assert.same({ 5, 2 }, l(x).shape)
+    assert.same({ 2 }, l(x[1]).shape)
+    assert.same({ 4, 5, 2 }, l(gq.randn(4, 5, 3)).shape)
+    local big = nn.Linear(100, 100)
+    assert.is_true(big.weight:abs():max():item() <= 0.1)
+    assert.is_true(big.weight:abs():max():item() > 0.099)
+    assert.close(big.weight:mean():item(), 0, 0, 3e-3)
+    assert.is_nil(nn.Linear(2, 2, { bias = false }).bias)
+    assert.same("float64", nn.Linear(2, 2, { dtype = "float64" }).weight.dtype)
+  end)
+
+  it("the same seed gives the same network, another one another", function()
+    local function first(seed)
+      gq.manual_seed(seed)
+      return nn.Linear(4, 4).weight:totable()
+    end
+    assert.same(first(3), first(3))
+    assert.not_same(first(3), first(4))
+  end)
+
+  it("wrong shapes and arguments say what was expected", function()
+    assert.error_matches(function() nn.Linear(3, 2)(gq.randn(5, 4)) end, "{..., 3} expected, got tensor float32 {5, 4}")
+    assert.error_matches(function() nn.Linear(0, 2) end, "n_in: an integer of at least 1 expected")
+    assert.error_matches(function() nn.Linear(3, 2, { bais = false }) end, "did you mean 'bias'")
+    assert.error_matches(function() nn.Sequential { 3 } end, "entry 1: a module or a function expected")
+    assert.error_matches(function() nn.mlp { sizes = { 2 } } end, "at least two entries")
+    assert.error_matches(function() nn.mlp { sizes = { 2, 2, 2 }, activation = "tan" } end, "activation: ")
+    assert.error_matches(function() nn.Dropout(1) end, "p in %[0, 1%)")
+  end)
+
+  it("activations are those of gq", function()
+    local x = gq.linspace(-2, 2, 9)
+    for class, f in pairs { Tanh = gq.tanh, ReLU = gq.relu, Softplus = gq.softplus, Sigmoid = gq.sigmoid, ELU = gq.elu,
+      GELU = gq.gelu, SiLU = gq.silu, LeakyReLU = gq.leaky_relu, Sin = gq.sin, Softmax = gq.softmax } do
+      assert.same(f(x):totable(), nn[class]()(x):totable())
+    end
+    assert.same(gq.elu(x, 0.3):totable(), nn.ELU(0.3)(x):totable())
+  end)
+
+  it("shapes: Flatten, Unflatten, Augment, Select", function()
+    local x = gq.randn(2, 3, 4)
+    assert.same({ 2, 12 }, nn.Flatten()(x).shape)
+    assert.same({ 2, 3, 2, 2 }, nn.Unflatten { 2, 2 } (x).shape)
+    local a = nn.Augment(2)(x)
+    assert.same({ 2, 3, 6 }, a.shape)
+    assert.same(x:totable(), nn.Select(1, 4)(a):totable())
+    assert.same(0, nn.Select(5, 6)(a):abs():max():item())
+  end)
+
+  it("Dropout scales what it keeps, in training only", function()
+    local d = nn.Dropout(0.25)
+    local y = d(gq.ones(10000)):totable()
+    local kept = 0
+    for _, v in ipairs(y) do
+      assert.is_true(v == 0 or math.abs(v - 4 / 3) < 1e-6)
+      if v ~= 0 then kept = kept + 1 end
+    end
+    assert.close(kept / 10000, 0.75, 0.03)
+    d:eval()
+    assert.same({ 1, 1 }, d(gq.ones(2)):totable())
+  end)
+end)
+
+describe("time", function()
+  it("a module without time ignores t when called with both", function()
+    local l, x = nn.Linear(3, 2), gq.randn(5, 3)
+    assert.same(l(x):totable(), l(0.5, x):totable())
+    assert.same(l(x):totable(), l(gq.tensor(0.5), x):totable())
+  end)
+
+  it("mlp with time has t as a last input", function()
+    local f, z = nn.mlp { sizes = { 2, 8, 2 }, activation = "tanh", time = true }, gq.randn(5, 2)
+    local with_t = gq.cat({ z, gq.full({ 5, 1 }, 0.25) }, 2)
+    assert.close(f(0.25, z), f.module(with_t), 1e-6)
+    assert.close(f(gq.tensor(0.25), z), f.module(with_t), 1e-6)
+    assert.error_matches(function() f(z) end, "call net%(t, z%)")
+    assert.same({ 2 }, f(0.25, gq.randn(2)).shape)
+  end)
+
+  it("Sequential depends on time when a part does", function()
+    local f = nn.Sequential { nn.mlp { sizes = { 2, 4, 2 }, time = true }, nn.Tanh(), function(x) return x * 2 end }
+    assert.is_true(f.time)
+    assert.same({ 3, 2 }, f(1, gq.randn(3, 2)).shape)
+    assert.is_false(nn.Sequential { nn.Tanh() }.time)
+  end)
+
+  it("SecondOrder returns v and the acceleration", function()
+    local f = nn.SecondOrder(function(t, z) return -z:narrow(-1, 1, 1) end)
+    assert.same({ { 2, -1 } }, f(0, gq.tensor { { 1, 2 } }):totable())
+    assert.error_matches(function() f(0, gq.randn(2, 3)) end, "size is even")
+    local wrong = nn.SecondOrder(function(t, z) return z end)
+    assert.error_matches(function() wrong(0, gq.randn(2, 4)) end, "has the shape of x")
+  end)
+end)
+
+describe("parameters and state", function()
+  it("are listed in the order of assignment, each once", function()
+    local net = nn.mlp { sizes = { 2, 3, 1 }, time = true }
+    assert.same({ "module.1.weight", "module.1.bias", "module.3.weight", "module.3.bias" }, names(net))
+    local Tied = nn.Module:extend("Tied")
+    function Tied:init()
+      self.z = nn.Linear(2, 2)
+      self.a = nn.Linear(2, 2)
+      self.again = self.z
+      self.scale = gq.ones(1, { requires_grad = true })
+      self.list = { nn.Linear(1, 1), { deep = nn.Linear(1, 1) } }
+      self.offset = gq.zeros(3)
+      self._private = nn.Linear(5, 5)
+    end
+    local t = Tied()
+    assert.same({ "z.weight", "z.bias", "a.weight", "a.bias", "scale", "list.1.weight", "list.1.bias",
+      "list.2.deep.weight", "list.2.deep.bias" }, names(t))
+    assert.same(9, #t:parameters())
+    assert.is_not_nil(t:state_dict().offset)
+  end)
+
+  it("state_dict is a snapshot that load_state_dict puts back", function()
+    local net = nn.mlp { sizes = { 2, 3, 1 } }
+    local before, x = net:state_dict(), gq.randn(4, 2)
+    local y = net(x):totable()
+    gq.no_grad(function() for _, p in ipairs(net:parameters()) do p:copy_(p * 2) end end)
+    assert.not_same(y, net(x):totable())
+    net:load_state_dict(before)
+    assert.same(y, net(x):totable())
+    assert.is_true(net:parameters()[1].requires_grad)
+  end)
+
+  it("load_state_dict names what is missing, unexpected or of another shape, and changes nothing", function()
+    local net = nn.mlp { sizes = { 2, 3, 1 } }
+    local before, state = net:state_dict(), net:state_dict()
+    state["1.weight"], state["1.bias"], state.extra = nil, gq.zeros(4), gq.zeros(1)
+    local ok, message = pcall(net.load_state_dict, net, state)
+    assert.is_false(ok)
+    assert.matches("missing: 1.weight", message, 1, true)
+    assert.matches("unexpected: extra", message, 1, true)
+    assert.matches("1.bias has shape {4}, expected {3}", message, 1, true)
+    for name, t in pairs(net:state_dict()) do assert.same(before[name]:totable(), t:totable()) end
+    assert.error_matches(function() net:load_state_dict(3) end, "a table of tensors by name expected")
+  end)
+
+  it("to converts, train and eval reach every module", function()
+    local net = nn.Sequential { nn.Linear(2, 2), nn.Dropout(), nn.Sequential { nn.Linear(2, 1) } }
+    net:to("float64")
+    for _, p in ipairs(net:parameters()) do
+      assert.same("float64", p.dtype)
+      assert.is_true(p.requires_grad)
+    end
+    assert.same("float64", net:eval()(gq.randn({ 2, 2 }, { dtype = "float64" })).dtype)
+    for _, m in net:modules() do assert.is_false(m.training) end
+    net:train()
+    for _, m in net:modules() do assert.is_true(m.training) end
+  end)
+
+  it("prints its structure", function()
+    local text = tostring(nn.mlp { sizes = { 2, 8, 1 }, time = true })
+    assert.matches("TimeConcat(", text, 1, true)
+    assert.matches("1: Linear(3, 8)", text, 1, true)
+  end)
+
+  it("gradients reach every parameter", function()
+    local net = nn.mlp { sizes = { 2, 4, 1 }, activation = "tanh", dtype = "float64", time = true }
+    local x = gq.randn({ 3, 2 }, { dtype = "float64", seed = 1 })
+    net(0.5, x):sum():backward()
+    for _, p in net:named_parameters() do assert.is_true(p.grad:abs():max():item() > 0) end
+    net:zero_grad()
+    for _, p in net:named_parameters() do assert.is_nil(p.grad) end
+  end)
+end)
+
+describe("classes of one's own", function()
+  it("inherit, construct and compose", function()
+    local Base = nn.Module:extend("Base")
+    function Base:init(n) self.inner = nn.Linear(n, n) end
+    function Base:forward(x) return self.inner(x) end
+    function Base:twice(x) return self(self(x)) end
+    local Child = Base:extend("Child")
+    Child.time = true
+    function Child:forward(t, x) return Base.forward(self, x) * t end
+    local b, c = Base(3), Child(3)
+    assert.same({ 2, 3 }, b:twice(gq.randn(2, 3)).shape)
+    assert.same({ 2, 3 }, c(2, gq.randn(2, 3)).shape)
+    assert.matches("Child(", tostring(c), 1, true)
+    assert.same(2, #c:parameters())
+    assert.error_matches(function() nn.Module:extend("Empty")()(1) end, "Empty has no forward function")
+  end)
+end)
+
+describe("inside a solve", function()
+  it("a module is a dynamics function whose parameters get gradients", function()
+    local net = nn.mlp { sizes = { 2, 8, 2 }, activation = "tanh", time = true }
+    local z = gq.odeint(net, gq.randn(3, 2), { 0, 1 })
+    z[-1]:sum():backward()
+    for _, p in net:named_parameters() do assert.is_true(p.grad:abs():max():item() > 0) end
+  end)
+
+  it("dropout uses one mask a solve", function()
+    local drop = nn.Dropout(0.5)
+    local z = gq.odeint(function(_, x) return drop(gq.ones(x.shape)) + x * 0 end, gq.zeros(1000), { 0, 1, 2 })
+    local first, second = z[2]:totable(), (z[3] - z[2]):totable()
+    local kept = 0
+    for i = 1, 1000 do
+      assert.close(second[i], first[i], 1e-4, 1e-5)
+      if first[i] > 1 then kept = kept + 1 end
+    end
+    assert.close(kept / 1000, 0.5, 0.2)
+  end)
+end)
