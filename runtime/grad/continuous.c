@@ -27,6 +27,7 @@ typedef struct back {
   int next;                    /* next node of the interval */
   double time;                 /* adjoint: the part in t, for its error norm */
   bool started;
+  bool gq;                     /* nodes are to be collected */
 } back;
 
 /* ---- z of a dense forward solve ---- */
@@ -97,6 +98,7 @@ static int setup(back *k, double size) {
   const gq_ode_options *o = &s->o;
   gq_walk *w = &k->w;
   k->reverse = o->trajectory == GQ_REVERSE;
+  k->gq = o->engine == GQ_ENGINE_GQ && s->plan->products;
   k->ia = k->reverse ? 1 : 0;
   w->o = o, w->context = k;
   w->rtol = o->back_rtol, w->max_norm = o->back_max_norm, w->step_size = o->back_step_size;
@@ -114,7 +116,7 @@ static int setup(back *k, double size) {
     GQ_TRY(gq_grads_new(s->plan->field, &w->eq));
     s->bytes += w->dq.bytes + w->eq.bytes;
   }
-  return o->engine == GQ_ENGINE_GQ ? gq_nodebuffer_init(&k->nodes, s, &k->b->grads) : GQ_OK;
+  return k->gq ? gq_nodebuffer_init(&k->nodes, s, &k->b->grads) : GQ_OK;
 }
 
 /* ---- nodes ---- */
@@ -234,16 +236,13 @@ static int first_step(back *k, double stop) {
 
 static int accepted(back *k, double stop) {
   gq_walk *w = &k->w;
-  const gq_ode_options *o = &k->s->o;
   const gq_field *f = k->s->plan->field;
   double dir = w->h1 < 0 ? -1 : 1;
   bool past = dir * (w->t1 - stop) > 0;
   double theta = past ? (stop - w->t) / w->h1 : 1;
-  if (o->engine == GQ_ENGINE_GQ || past) {
-    if (w->st->l.nfe_dense && w->st->l.nq == 0) GQ_TRY(gq_walk_phase(w, 1));
-  }
+  if ((k->gq || past) && w->st->l.nfe_dense && w->st->l.nq == 0) GQ_TRY(gq_walk_phase(w, 1));
   GQ_TRY(step_products(k, theta));
-  if (o->engine == GQ_ENGINE_GQ) GQ_TRY(step_nodes(k, stop));
+  if (k->gq) GQ_TRY(step_nodes(k, stop));
   if (past) {                  /* overshoot: the state at the end is read from the interpolant */
     char *tmp = w->path[0] ? w->path[0] : w->cy;
     for (int p = 0; p < w->st->l.parts; p++) {
@@ -269,7 +268,7 @@ static int interval(back *k, int i) {
   if (k->b->gt) GQ_TRY(time_gradient(k, i, g, 1, k->reverse && w->st->l.carry, &gf));
   k->time -= gf;
   GQ_TRY(first_step(k, stop));
-  if (s->o.engine == GQ_ENGINE_GQ) GQ_TRY(interval_rule(k, i));
+  if (k->gq) GQ_TRY(interval_rule(k, i));
   if (k->started) s->info.restarts++;
   k->started = true;
   while (w->t != stop) {
@@ -302,7 +301,7 @@ static int run(back *k) {
   if (k->b->gt) GQ_TRY(time_gradient(k, 0, w->y[k->ia], -1, false, &gf));
   gq_axpy(s->z->dtype, k->n, 1, gq_at_time(s, k->b->gz, 0), w->y[k->ia]);
   memcpy(k->b->a, w->y[k->ia], gq_part_bytes(s->plan->field));
-  return s->o.engine == GQ_ENGINE_GQ ? gq_nodebuffer_flush(&k->nodes) : GQ_OK;
+  return k->gq ? gq_nodebuffer_flush(&k->nodes) : GQ_OK;
 }
 
 int gq_continuous_backward(gq_pullback *b) {

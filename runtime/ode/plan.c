@@ -97,6 +97,12 @@ static int make_nodes(gq_plan *p, int c, void *arg, gq_system *s) {
 
 
 
+static bool wants_products(const gq_field *f) {
+  for (int j = 0; j < f->nb; j++)
+    if (f->want[j]) return true;
+  return false;
+}
+
 static int build_backward(gq_plan *p, const gq_planspec *s) {
   const gq_ode_options *o = s->o;
   bool dense = o->trajectory == GQ_DENSE, gq = o->engine == GQ_ENGINE_GQ, full = o->engine == GQ_ENGINE_ADJOINT;
@@ -108,13 +114,15 @@ static int build_backward(gq_plan *p, const gq_planspec *s) {
                                    .dense = gq || o->overshoot,
                                    .product_error = full && o->back_method->e && o->back_step_size <= 0,
                                    .product_dense = !gq && o->overshoot};
+  p->products = wants_products(p->field);
   GQ_TRY(build_stepper(p, &p->backward, make_adjoint, &with));
   GQ_TRY(build_evaluator(p, &p->adjoint, make_adjoint, &plain));
   p->node_rows = 1;
   while (p->node_rows < 1 << (GQ_NODE_SIZES - 1) &&
          2 * p->node_rows * gq_numel(p->field->class_shape[0]) <= NODE_NUMBERS / 8)
     p->node_rows *= 2;
-  return GQ_OK;
+  gq_evaluator *largest;       /* compiled now: memory must not depend on how many nodes a solve asks for */
+  return gq && p->products ? gq_plan_nodes(p, p->node_rows, &largest) : GQ_OK;
 }
 
 static int build(gq_plan *p, const gq_planspec *s) {

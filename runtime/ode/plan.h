@@ -36,6 +36,7 @@ typedef struct gq_plan {
   gq_stepper forward, backward;
   gq_evaluator f, adjoint, pull;      /* z -> f; the backward system; z, a -> a'df/dz and products */
   gq_evaluator nodes[GQ_NODE_SIZES];
+  bool products;               /* some boundary value wants a gradient */
   int node_rows;               /* capacity of the node buffer, a power of two */
   size_t arena_bytes[2];       /* stepping, and the rest */
   void *arena[2][GQ_MAXSLICES];
