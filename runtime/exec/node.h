@@ -23,7 +23,7 @@ struct gq_tape {
   long refs;                     /* results, and slots that name this node */
   gq_op op;
   int nargs, nout;
-  gq_attr attr;
+  const gq_attr *attr;           /* behind the slots, or NULL */
   gq_custom *custom;             /* NULL: op's rule */
   gq_tensor *result;             /* saved value of the result, without tape, or NULL */
   uint64_t version;              /* of the result */

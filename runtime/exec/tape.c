@@ -95,7 +95,7 @@ int gq_mini_new(gq_mini *m, const struct gq_tape *node, const bool *want, bool h
   m->grad = m->in + n;
   for (int i = 0; i < node->nargs; i++)
     m->in[i] = gq_input(m->g, node->arg[i].dtype, node->arg[i].shape);
-  m->result = gq_emit(m->g, node->op, node->nargs, m->in, &node->attr);
+  m->result = gq_emit(m->g, node->op, node->nargs, m->in, node->attr);
   GQ_TRY(gq_graph_status(m->g));
   const gq_node *r = gq_graph_node(m->g, m->result);
   m->cot = gq_input(m->g, r->dtype, r->shape);
@@ -179,15 +179,16 @@ static void fill_slot(gq_slot *s, gq_tensor *t, bool save) {
     s->t = gq_tensor_ref(t);
 }
 
-static struct gq_tape *node_new(gq_op op, int nargs, int nout) {
-  size_t bytes;
+static struct gq_tape *node_new(gq_op op, int nargs, int nout, const gq_attr *attr_) {
   struct gq_tape *n = NULL;
-  if (gq_size_mul((size_t)nargs, sizeof(gq_slot), &bytes) && gq_size_add(bytes, sizeof *n, &bytes))
-    n = gq_calloc(1, bytes);
+  size_t bytes = sizeof *n + (size_t)nargs * sizeof(gq_slot);      /* nargs: at most 2^31 */
+  n = gq_calloc(1, bytes + (attr_ ? sizeof *attr_ : 0));
   if (!n) {
     gq_nomem(bytes);
     return NULL;
   }
+  if (attr_)
+    n->attr = memcpy((char *)n + bytes, attr_, sizeof *attr_);
   n->op = op;
   n->nargs = nargs;
   n->nout = nout;
@@ -213,12 +214,10 @@ int gq_record(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_,
   int mask = recording && gq_is_float(out->dtype) ? wanted_mask(nargs, args) : 0;
   if (!mask)
     return GQ_OK;
-  struct gq_tape *n = node_new(op, nargs, 1);
+  struct gq_tape *n = node_new(op, nargs, 1, attr_);
   if (!n)
     return GQ_ENOMEM;
   int needs = needed_values(op, nargs, mask);
-  if (attr_)
-    n->attr = *attr_;
   if (needs & NEEDS_RESULT) {
     int status = gq_tensor_view(out, out->shape, out->stride, out->offset, &n->result);
     if (status != GQ_OK) {
@@ -235,7 +234,7 @@ int gq_record(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_,
 
 int gq_record_custom(gq_custom *c, int nin, gq_tensor *const *in, int nout, gq_tensor *const *out) {
   bool record = recording && wanted_mask(nin, in) != 0 && nout > 0;
-  struct gq_tape *n = record ? node_new(GQ_NOP, nin, nout) : NULL;
+  struct gq_tape *n = record ? node_new(GQ_NOP, nin, nout, NULL) : NULL;
   if (!n) {
     c->free(c);
     return record ? GQ_ENOMEM : GQ_OK;
