@@ -96,6 +96,30 @@ static gq_ref spread(gq_graph *g, const gq_node *n, gq_op op, gq_ref a) {
   return gq_expand(g, gq_emit1(g, op, a), n->shape);
 }
 
+/* The only axis along which n pads, in steps of 1; -1: none such. */
+static int padded_axis(const gq_graph *g, const gq_node *n) {
+  int axis = -1;
+  if (n->op != GQ_OP_PAD) return -1;
+  gq_shape from = gq_at(g, n->arg[0])->shape;
+  for (int i = 0; i < n->shape.ndim; i++) {
+    if (from.dim[i] == n->shape.dim[i]) continue;
+    if (axis >= 0 || n->attr.step[i] != 1) return -1;
+    axis = i;
+  }
+  return axis;
+}
+
+/* The sum of two pads side by side is a pad of their concatenation: what the derivative of taking a
+** state apart, component by component, comes to. */
+static gq_ref join_pads(gq_graph *g, const gq_node *p, const gq_node *q) {
+  int axis = padded_axis(g, p);
+  if (axis < 0 || padded_axis(g, q) != axis || !gq_shape_equal(p->shape, q->shape)) return GQ_NONE;
+  if (p->attr.start[axis] > q->attr.start[axis]) return join_pads(g, q, p);
+  if (p->attr.start[axis] + gq_at(g, p->arg[0])->shape.dim[axis] != q->attr.start[axis]) return GQ_NONE;
+  gq_ref both = gq_cat(g, 2, (gq_ref[]){ p->arg[0], q->arg[0] }, axis);
+  return gq_emit(g, GQ_OP_PAD, 1, &both, &p->attr);
+}
+
 static gq_ref fold_binary(gq_graph *g, const gq_node *n, gq_ref a, gq_ref b) {
   double x, y, value;
   gq_ref r;
@@ -105,6 +129,7 @@ static gq_ref fold_binary(gq_graph *g, const gq_node *n, gq_ref a, gq_ref b) {
   if (neutral(g, n->op, a, b, &r)) return gq_expand(g, r, n->shape);
   switch (n->op) {
     case GQ_OP_ADD:
+      if ((r = join_pads(g, gq_at(g, a), gq_at(g, b))) != GQ_NONE) return r;
       if ((r = under(g, b, GQ_OP_NEG)) != GQ_NONE) return gq_emit2(g, GQ_OP_SUB, a, r);
       if ((r = under(g, a, GQ_OP_NEG)) != GQ_NONE) return gq_emit2(g, GQ_OP_SUB, b, r);
       break;
@@ -247,19 +272,32 @@ static gq_ref fold_pad(gq_graph *g, const gq_node *n, gq_ref a) {
   return is(g, a, 0) ? fill(g, n, 0) : GQ_NONE;
 }
 
-/* Empty operands vanish; one operand is itself. */
+/* Operands of a concatenation along the same axis are taken in, empty ones dropped; their number.
+** Without `to` they are only counted. */
+static int flatten_cat(const gq_graph *g, const gq_node *n, const gq_ref *args, gq_ref *to) {
+  int m = 0, axis = n->attr.axis;
+  for (int i = 0; i < n->nargs; i++) {
+    const gq_node *a = gq_at(g, args[i]);
+    bool inner = a->op == GQ_OP_CAT && a->attr.axis == axis;
+    for (int j = 0; j < (inner ? a->nargs : 1); j++) {
+      gq_ref r = inner ? a->args[j] : args[i];
+      if (gq_at(g, r)->shape.dim[axis] == 0) continue;
+      if (to) to[m] = r;
+      m++;
+    }
+  }
+  return m;
+}
+
 static gq_ref fold_cat(gq_graph *g, const gq_node *n, const gq_ref *args) {
-  int axis = n->attr.axis, full = 0;
-  for (int i = 0; i < n->nargs; i++) full += gq_at(g, args[i])->shape.dim[axis] > 0;
-  if (n->nargs == 1 || full == 0) return args[0];
-  if (full == n->nargs) return GQ_NONE;
-  gq_ref *kept = gq_alloc((size_t)full * sizeof *kept);
-  if (!kept) return gq_graph_fail(g, gq_nomem((size_t)full * sizeof *kept));
-  int m = 0;
-  for (int i = 0; i < n->nargs; i++)
-    if (gq_at(g, args[i])->shape.dim[axis] > 0) kept[m++] = args[i];
-  gq_ref r = gq_cat(g, m, kept, axis);
-  gq_free(kept);
+  int m = flatten_cat(g, n, args, NULL);
+  if (n->nargs == 1 || m == 0) return args[0];
+  gq_ref *flat = gq_alloc((size_t)m * sizeof *flat);
+  if (!flat) return gq_graph_fail(g, gq_nomem((size_t)m * sizeof *flat));
+  flatten_cat(g, n, args, flat);
+  bool new = m != n->nargs || memcmp(flat, args, (size_t)m * sizeof *flat) != 0;
+  gq_ref r = new ? gq_cat(g, m, flat, n->attr.axis) : GQ_NONE;
+  gq_free(flat);
   return r;
 }
 

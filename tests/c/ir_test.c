@@ -157,6 +157,22 @@ static void test_products(void) {
   gq_graph_free(g);
 }
 
+/* The derivative of taking columns apart is putting them together. */
+static void test_columns(void) {
+  gq_graph *g = gq_graph_new();
+  gq_ref x = gq_input(g, GQ_F64, SHAPE(6, 3)), column[3], c[3], grad;
+  for (int i = 0; i < 3; i++) {
+    column[i] =
+      gq_emit(g, GQ_OP_SLICE, 1, &x, &(gq_attr){ .shape = SHAPE(6, 1), .start = { 0, i }, .step = { 1, 1 } });
+    c[i] = gq_input(g, GQ_F64, SHAPE(6, 1));
+  }
+  must(gq_vjp(g, 3, column, c, 1, &x, &grad));
+  CHECK(grad == gq_cat(g, 3, c, 1));
+  CHECK(gq_cat(g, 2, REFS(gq_cat(g, 2, c, 1), c[2]), 1) == grad);
+  must(gq_graph_status(g));
+  gq_graph_free(g);
+}
+
 static gq_graph *keyed(double c, int64_t size, int outputs) {
   gq_graph *g = gq_graph_new();
   gq_ref x = gq_input(g, GQ_F64, SHAPE(size)), y = gq_scale(g, x, c);
@@ -480,6 +496,7 @@ int main(void) {
   RUN(test_sticky());
   RUN(test_folding());
   RUN(test_products());
+  RUN(test_columns());
   RUN(test_keys());
   RUN(test_failing_memory());
   RUN(test_unary());

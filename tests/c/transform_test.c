@@ -1,0 +1,595 @@
+/*
+** transform_test.c -- graph to graph: folded graphs against one operation at a time, batching
+** against item by item, hoisting and row slices against the whole, on random graphs and on those
+** that models give.
+*/
+#include "graphs.h"
+
+enum { MOST = 80, STEPS = 40, INPUTS = 9, OUTPUTS = 3 };
+
+/* A graph, and every value of it computed at once without graph, folding or sharing. */
+typedef struct twin {
+  gq_graph *g;
+  int n, nin;
+  int64_t rows, width;
+  gq_ref ref[MOST];
+  gq_tensor *val[MOST], *in[INPUTS];
+  gq_ref out[OUTPUTS];
+  gq_tensor *want[OUTPUTS];
+} twin;
+
+static gq_ref put_input(twin *w, gq_tensor *t) {
+  gq_ref r = gq_input(w->g, t->dtype, t->shape);
+  w->ref[w->n] = r;
+  w->val[w->n++] = gq_tensor_ref(t);
+  w->in[w->nin++] = t;
+  return r;
+}
+
+static void put_inputs(twin *w) {
+  int64_t b = w->rows, d = w->width;
+  put_input(w, random_tensor(SCALAR, -1, 1));
+  put_input(w, random_tensor(SHAPE(b, d), -1, 1));
+  put_input(w, random_tensor(SHAPE(d, d), -1, 1));
+  put_input(w, random_tensor(SHAPE(d), -1, 1));
+  put_input(w, random_tensor(SHAPE(b, 1), -1, 1));
+  put_input(w, random_tensor(SHAPE(3, b), -1, 1));
+  put_input(w, random_tensor(SHAPE(2, b, d), -1, 1));
+  put_input(w, random_indices(SHAPE(3), (int)d));
+  put_input(w, random_indices(SHAPE(b, 2), (int)d));
+}
+
+static int pick(const twin *w, bool floats) {
+  for (;;) {
+    int late = (int)rnd(2),
+        i = late ? w->n - 1 - (int)rnd((uint32_t)(w->n < 8 ? w->n : 8)) : (int)rnd((uint32_t)w->n);
+    if (!floats || w->val[i]->dtype == GQ_F64) return i;
+  }
+}
+
+static gq_shape random_factors(int64_t n) {
+  gq_shape s = { .ndim = 0 };
+  while (n > 1 && s.ndim < 4) {
+    int64_t f = 1 + rnd((uint32_t)n);
+    if (n % f) continue;
+    s.dim[s.ndim++] = f;
+    n /= f;
+  }
+  if (n > 1 || rnd(3) == 0) s.dim[s.ndim++] = n;
+  return s;
+}
+
+/* A reshape of the kind that models use: dims merged or split next to each other. */
+static gq_shape merged(gq_shape s) {
+  if (s.ndim < 2) return random_factors(gq_numel(s));
+  int at = (int)rnd((uint32_t)s.ndim - 1);
+  s.dim[at] *= s.dim[at + 1];
+  for (int i = at + 1; i < s.ndim - 1; i++) s.dim[i] = s.dim[i + 1];
+  s.ndim--;
+  return s;
+}
+
+static void shuffle(gq_attr *a, int n) {
+  for (int i = 0; i < n; i++) a->perm[i] = i;
+  for (int i = n - 1; i > 0; i--) {
+    int j = (int)rnd((uint32_t)i + 1), t = a->perm[i];
+    a->perm[i] = a->perm[j];
+    a->perm[j] = t;
+  }
+}
+
+static void random_range(gq_attr *a, gq_shape s, bool slice) {
+  a->shape = s;
+  for (int i = 0; i < s.ndim; i++) {
+    a->step[i] = 1 + (rnd(4) == 0);
+    if (rnd(2)) continue;
+    a->start[i] = rnd(2);
+    if (slice)
+      a->shape.dim[i] = s.dim[i] > a->start[i] ? (s.dim[i] - a->start[i] + a->step[i] - 1) / a->step[i] : 0;
+    else a->shape.dim[i] = a->start[i] + s.dim[i] * a->step[i] + rnd(2);
+  }
+  for (int i = 0; i < s.ndim && slice; i++)
+    if (a->step[i] > 1 && a->start[i] == 0) a->shape.dim[i] = (s.dim[i] + 1) / 2;
+  for (int i = 0; i < s.ndim && !slice; i++)
+    if (a->step[i] > 1 && a->shape.dim[i] == s.dim[i]) a->shape.dim[i] = 2 * s.dim[i];
+}
+
+static gq_shape grown(gq_shape s) {
+  if (rnd(2) && s.ndim < 4) {
+    for (int i = s.ndim; i > 0; i--) s.dim[i] = s.dim[i - 1];
+    s.dim[0] = 1 + rnd(3);
+    s.ndim++;
+  }
+  for (int i = 0; i < s.ndim; i++)
+    if (s.dim[i] == 1 && rnd(2)) s.dim[i] = 2;
+  return s;
+}
+
+static const gq_op bounded[] = { GQ_OP_SIN, GQ_OP_COS, GQ_OP_TANH, GQ_OP_SIGMOID,
+                                 GQ_OP_NEG, GQ_OP_ABS, GQ_OP_RELU };
+static const gq_op moves[] = { GQ_OP_SUM,     GQ_OP_AMAX,   GQ_OP_AMIN,  GQ_OP_RESHAPE, GQ_OP_RESHAPE,
+                               GQ_OP_PERMUTE, GQ_OP_EXPAND, GQ_OP_SLICE, GQ_OP_PAD,     GQ_OP_ARGMAX };
+
+/* A random operation with operands; false: try again. */
+static bool propose(twin *w, gq_op *op, int *n, int *arg, gq_attr *a) {
+  gq_shape s;
+  *n = 1;
+  arg[0] = pick(w, true);
+  s = w->val[arg[0]]->shape;
+  switch (rnd(10)) {
+    case 0:
+    case 1: *op = bounded[rnd(7)]; return true;
+    case 2:
+    case 3:
+      *n = 2, arg[1] = pick(w, true);
+      *op = GQ_OP_ADD + rnd(3);
+      return true;
+    case 4:
+      *n = 2, arg[1] = pick(w, true);
+      *op = rnd(2) ? GQ_OP_MAXIMUM : GQ_OP_LT;
+      return true;
+    case 5:
+      *n = 2, arg[1] = pick(w, true);
+      *op = GQ_OP_MATMUL, a->flags = (int)rnd(4);
+      return true;
+    case 6:
+      *op = GQ_OP_CAT, *n = 1 + (int)rnd(5);
+      for (int i = 1; i < *n; i++) arg[i] = rnd(3) ? arg[0] : pick(w, true);
+      a->axis = s.ndim ? (int)rnd((uint32_t)s.ndim) : 0;
+      return true;
+    case 7:
+      *n = 2, arg[1] = rnd(2) ? 7 : 8;
+      *op = arg[1] == 7 ? GQ_OP_INDEX_SELECT + rnd(2) : GQ_OP_GATHER + 0;
+      a->axis = s.ndim ? (int)rnd((uint32_t)s.ndim) : 0, a->shape = s;
+      if (*op == GQ_OP_INDEX_ADD && s.ndim) a->shape.dim[a->axis] = 6;
+      return s.ndim && s.dim[a->axis] >= (*op == GQ_OP_INDEX_ADD ? 3 : 6); /* indices fit */
+    default:
+      *op = moves[rnd(10)];
+      a->flags = s.ndim ? (int)rnd(1u << s.ndim) : 0;
+      a->axis = s.ndim ? (int)rnd((uint32_t)s.ndim) : 0;
+      shuffle(a, s.ndim);
+      a->shape = rnd(3) ? merged(s) : random_factors(gq_numel(s));
+      if (*op == GQ_OP_EXPAND) a->shape = grown(s);
+      if (*op == GQ_OP_SLICE || *op == GQ_OP_PAD) random_range(a, s, *op == GQ_OP_SLICE);
+      return true;
+  }
+}
+
+static bool grow(twin *w) {
+  gq_op op;
+  int n, arg[8];
+  gq_attr a = { .axis = 0 };
+  gq_dtype d[8], dtype;
+  gq_shape s[8], shape;
+  gq_ref refs[8];
+  gq_tensor *vals[8], *made;
+  if (!propose(w, &op, &n, arg, &a)) return false;
+  for (int i = 0; i < n; i++) {
+    vals[i] = w->val[arg[i]];
+    refs[i] = w->ref[arg[i]];
+    d[i] = vals[i]->dtype;
+    s[i] = vals[i]->shape;
+  }
+  if (gq_infer(op, n, d, s, &a, &dtype, &shape) != GQ_OK || shape.ndim > 4 || gq_numel(shape) > 300)
+    return false;
+  must(gq_apply(op, n, vals, &a, &made));
+  w->ref[w->n] = gq_emit(w->g, op, n, refs, &a);
+  w->val[w->n++] = made;
+  if (dtype != GQ_F64) { /* into numbers that the rest can use */
+    must(gq_apply(GQ_OP_CAST, 1, &made, &(gq_attr){ .dtype = GQ_F64 }, &w->val[w->n]));
+    w->ref[w->n] = gq_cast(w->g, w->ref[w->n - 1], GQ_F64);
+    w->n++;
+  }
+  return true;
+}
+
+static twin new_twin(unsigned seed) {
+  rnd_state = seed * 7919u + 17;
+  twin w = { .g = gq_graph_new(), .rows = 4 + rnd(3), .width = 6 };
+  put_inputs(&w);
+  for (int i = 0; i < STEPS; i++)
+    while (!grow(&w)) {}
+  for (int j = 0; j < OUTPUTS; j++) {
+    int k = w.n - 1 - j;
+    w.out[j] = w.ref[k];
+    must(gq_tensor_contiguous_get(w.val[k], &w.want[j]));
+  }
+  gq_graph_set_outputs(w.g, OUTPUTS, w.out);
+  must(gq_graph_status(w.g));
+  return w;
+}
+
+static void done_twin(twin *w) {
+  gq_graph_free(w->g);
+  unref_all(w->val, w->n);
+  unref_all(w->in, w->nin);
+  unref_all(w->want, OUTPUTS);
+}
+
+static bool outputs_match(const gq_graph *g, gq_tensor *const *in, gq_tensor *const *want, int n) {
+  bool ok = true;
+  for (int j = 0; j < n && ok; j++) {
+    gq_tensor *got = value_of(g, in, gq_graph_output(g, j));
+    ok = close_tensors(got, want[j], 1e-9);
+    gq_tensor_unref(got);
+  }
+  return ok;
+}
+
+/* ---- folding and inlining ---- */
+
+static void test_folded(void) {
+  for (unsigned seed = 0; seed < 400; seed++) {
+    twin w = new_twin(seed);
+    bool ok = outputs_match(w.g, w.in, w.want, OUTPUTS);
+    if (!ok) printf("folded graph %u\n", seed);
+    CHECK(ok);
+    done_twin(&w);
+  }
+}
+
+static void test_inlined(void) {
+  for (unsigned seed = 0; seed < 50; seed++) {
+    twin w = new_twin(seed);
+    gq_graph *to = gq_graph_new();
+    gq_ref bind[INPUTS], out[OUTPUTS];
+    for (int i = 0; i < INPUTS; i++) bind[i] = gq_input(to, w.in[i]->dtype, w.in[i]->shape);
+    must(gq_inline(to, w.g, bind, out));
+    gq_graph_set_outputs(to, OUTPUTS, out);
+    CHECK(outputs_match(to, w.in, w.want, OUTPUTS));
+    gq_ref again[OUTPUTS];
+    int size = gq_graph_size(to);
+    must(gq_inline(to, w.g, bind, again));
+    CHECK(memcmp(out, again, sizeof out) == 0 && gq_graph_size(to) == size);
+    gq_graph_free(to);
+    done_twin(&w);
+  }
+}
+
+static void test_wrong_bindings(void) {
+  gq_graph *g = gq_graph_new(), *to = gq_graph_new();
+  gq_ref x = gq_input(g, GQ_F64, SHAPE(2)), y = gq_emit1(g, GQ_OP_SIN, x), out;
+  gq_graph_set_outputs(g, 1, &y);
+  gq_ref bind = gq_input(to, GQ_F64, SHAPE(3));
+  CHECK(gq_inline(to, g, &bind, &out) == GQ_ESHAPE && out == GQ_NONE &&
+        strstr(gq_message(), "bound to float64 {3}"));
+  CHECK(gq_graph_status(to) == GQ_ESHAPE);
+  gq_graph_free(to);
+  gq_graph_free(g);
+}
+
+/* ---- batching ---- */
+
+static gq_tensor *stacked(gq_tensor *const *items, int n) {
+  gq_shape s = { .ndim = items[0]->shape.ndim + 1 };
+  s.dim[0] = n;
+  for (int i = 1; i < s.ndim; i++) s.dim[i] = items[0]->shape.dim[i - 1];
+  gq_tensor *t = tensor(items[0]->dtype, s);
+  size_t bytes = (size_t)gq_numel(items[0]->shape) * gq_dtype_size(t->dtype);
+  for (int i = 0; i < n; i++)
+    memcpy((char *)gq_tensor_data(t) + (size_t)i * bytes, gq_tensor_data(items[i]), bytes);
+  return t;
+}
+
+enum { ITEMS = 3 };
+
+/* Inputs for every item; batched ones differ. dst[i] is what the batched graph is given. */
+static void make_items(const twin *w, const bool *batched, gq_tensor *item[ITEMS][INPUTS], gq_tensor **dst) {
+  for (int i = 0; i < INPUTS; i++) {
+    gq_tensor *list[ITEMS];
+    for (int k = 0; k < ITEMS; k++) {
+      if (!batched[i]) list[k] = gq_tensor_ref(w->in[i]);
+      else if (w->in[i]->dtype == GQ_I64) list[k] = random_indices(w->in[i]->shape, (int)w->width);
+      else list[k] = random_tensor(w->in[i]->shape, -1, 1);
+      item[k][i] = list[k];
+    }
+    dst[i] = batched[i] ? stacked(list, ITEMS) : gq_tensor_ref(w->in[i]);
+  }
+}
+
+static bool batch_matches(const twin *w, const bool *batched) {
+  gq_tensor *item[ITEMS][INPUTS], *in[INPUTS];
+  gq_ref bind[INPUTS], out[OUTPUTS];
+  gq_graph *g = gq_graph_new();
+  bool ok = true;
+  make_items(w, batched, item, in);
+  for (int i = 0; i < INPUTS; i++) bind[i] = gq_input(g, in[i]->dtype, in[i]->shape);
+  must(gq_batch(g, w->g, ITEMS, bind, batched, out));
+  for (int j = 0; j < OUTPUTS; j++) {
+    gq_tensor *list[ITEMS], *got = value_of(g, in, out[j]), *want;
+    for (int k = 0; k < ITEMS; k++) list[k] = value_of(w->g, item[k], gq_graph_output(w->g, j));
+    want = stacked(list, ITEMS);
+    ok &= close_tensors(got, want, 1e-9);
+    unref_all(list, ITEMS);
+    gq_tensor_unref(got);
+    gq_tensor_unref(want);
+  }
+  for (int k = 0; k < ITEMS; k++) unref_all(item[k], INPUTS);
+  unref_all(in, INPUTS);
+  gq_graph_free(g);
+  return ok;
+}
+
+static void test_batched(void) {
+  for (unsigned seed = 1000; seed < 1400; seed++) {
+    twin w = new_twin(seed);
+    bool batched[INPUTS];
+    for (int i = 0; i < INPUTS; i++) batched[i] = rnd(2);
+    bool ok = batch_matches(&w, batched);
+    if (!ok) printf("batched graph %u\n", seed);
+    CHECK(ok);
+    done_twin(&w);
+  }
+}
+
+/* A layer over a batch is one product, and parameters are not repeated. */
+static void test_batched_layer(void) {
+  gq_graph *g = gq_graph_new(), *b = gq_graph_new();
+  gq_ref z = gq_input(g, GQ_F32, SHAPE(5, 4)), w = gq_input(g, GQ_F32, SHAPE(4, 3)),
+         c = gq_input(g, GQ_F32, SHAPE(3));
+  gq_ref y = gq_emit1(g, GQ_OP_TANH, gq_emit2(g, GQ_OP_ADD, gq_matmul(g, z, w, 0), c)), out;
+  gq_graph_set_outputs(g, 1, &y);
+  gq_ref bind[3] = { gq_input(b, GQ_F32, SHAPE(7, 5, 4)), gq_input(b, GQ_F32, SHAPE(4, 3)),
+                     gq_input(b, GQ_F32, SHAPE(3)) };
+  must(gq_batch(b, g, 7, bind, (bool[]){ true, false, false }, &out));
+  int products = 0;
+  for (int r = 0; r < gq_graph_size(b); r++) {
+    const gq_node *n = gq_graph_node(b, r);
+    CHECK(n->op != GQ_OP_EXPAND);
+    if (n->op != GQ_OP_MATMUL) continue;
+    products++;
+    CHECK(gq_shape_equal(n->shape, SHAPE(35, 3)) && n->arg[1] == bind[1]);
+  }
+  CHECK(products == 1);
+  gq_graph_free(b);
+  b = gq_graph_new();
+  bind[0] = gq_input(b, GQ_F32, SHAPE(5, 4)), bind[1] = gq_input(b, GQ_F32, SHAPE(4, 3));
+  CHECK(gq_batch(b, g, 7, bind, (bool[]){ true, false, false }, &out) == GQ_ESHAPE && out == GQ_NONE);
+  gq_graph_free(b);
+  gq_graph_free(g);
+}
+
+/* ---- hoisting ---- */
+
+static bool hoist_matches(const twin *w, int nvar) {
+  gq_graph *pro, *body;
+  int *direct;
+  gq_tensor *in[MOST];
+  must(gq_hoist(w->g, nvar, &pro, &body, &direct));
+  CHECK(gq_graph_inputs(pro) == INPUTS - nvar && gq_graph_inputs(body) == nvar + gq_graph_outputs(pro));
+  for (int i = 0; i < nvar; i++) in[i] = gq_tensor_ref(w->in[i]);
+  for (int j = 0; j < gq_graph_outputs(pro); j++) {
+    in[nvar + j] = value_of(pro, w->in + nvar, gq_graph_output(pro, j));
+    CHECK(direct[j] < 0 || close_tensors(in[nvar + j], w->in[nvar + direct[j]], 0));
+    CHECK((direct[j] >= 0) == (gq_graph_node(pro, gq_graph_output(pro, j))->op == GQ_OP_INPUT));
+  }
+  bool ok = outputs_match(body, in, w->want, OUTPUTS);
+  unref_all(in, gq_graph_inputs(body));
+  gq_graph_free(pro);
+  gq_graph_free(body);
+  gq_free(direct);
+  return ok;
+}
+
+static void test_hoisted(void) {
+  for (unsigned seed = 2000; seed < 2200; seed++) {
+    twin w = new_twin(seed);
+    CHECK(hoist_matches(&w, 2));
+    CHECK(hoist_matches(&w, 0));
+    CHECK(hoist_matches(&w, INPUTS));
+    done_twin(&w);
+  }
+}
+
+static void test_hoisted_parts(void) {
+  gq_graph *g = gq_graph_new(), *pro, *body;
+  int *direct;
+  gq_ref z = gq_input(g, GQ_F32, SHAPE(5, 4)), w = gq_input(g, GQ_F32, SHAPE(4)),
+         k = gq_input(g, GQ_F32, SCALAR);
+  gq_ref big = gq_expand(g, gq_scale(g, k, 3), SHAPE(5, 1));
+  gq_ref y = gq_emit2(g, GQ_OP_ADD, gq_emit2(g, GQ_OP_MUL, z, w), gq_emit1(g, GQ_OP_EXP, w));
+  y = gq_cat(g, 3, REFS(y, big, gq_zeros(g, GQ_F32, SHAPE(5, 1))), 1);
+  gq_graph_set_outputs(g, 1, &y);
+  must(gq_hoist(g, 1, &pro, &body, &direct));
+  CHECK(gq_graph_outputs(pro) == 3 && direct[0] == 0 && direct[1] == -1 && direct[2] == -1);
+  CHECK(gq_graph_node(pro, gq_graph_output(pro, 1))->op == GQ_OP_EXP);
+  CHECK(gq_graph_node(pro, gq_graph_output(pro, 2))->shape.ndim == 0); /* expanded in the body */
+  gq_graph_free(g);
+  gq_graph_free(pro);
+  gq_graph_free(body);
+  gq_free(direct);
+}
+
+/* ---- rows ---- */
+
+/* Outputs of a slice of the rows equal the slice of the outputs. */
+static bool slice_matches(const gq_graph *g, gq_tensor *const *in, const int *axis, int64_t rows,
+                          int64_t first, int64_t count) {
+  gq_graph *part;
+  gq_tensor *cuts[INPUTS];
+  bool ok = true;
+  must(gq_rows_resize(g, rows, count, axis, &part));
+  for (int i = 0; i < gq_graph_inputs(g); i++)
+    cuts[i] = axis[i] < 0 ? gq_tensor_ref(in[i]) : cut(in[i], axis[i], first, count);
+  for (int j = 0; j < gq_graph_outputs(g); j++) {
+    gq_tensor *all = value_of(g, in, gq_graph_output(g, j)), *want = cut(all, 0, first, count);
+    gq_tensor *got = value_of(part, cuts, gq_graph_output(part, j));
+    ok &= close_tensors(got, want, 1e-9);
+    gq_tensor_unref(all);
+    gq_tensor_unref(want);
+    gq_tensor_unref(got);
+  }
+  unref_all(cuts, gq_graph_inputs(g));
+  gq_graph_free(part);
+  return ok;
+}
+
+static bool slices_match(const gq_graph *g, gq_tensor *const *in, const int *axis, int64_t rows) {
+  return slice_matches(g, in, axis, rows, 0, rows) && slice_matches(g, in, axis, rows, 1, 2) &&
+         slice_matches(g, in, axis, rows, rows - 1, 1);
+}
+
+/* Whatever is proved is true. */
+static void test_random_rows(void) {
+  int proved = 0, tried = 0;
+  for (unsigned seed = 3000; seed < 4000; seed++) {
+    twin w = new_twin(seed);
+    for (int k = INPUTS; k < w.n; k++) {
+      if (w.val[k]->shape.ndim == 0 || w.val[k]->shape.dim[0] != w.rows) continue;
+      int axis[INPUTS] = { -1, 0, -1, -1, -1, -1, -1, -1, -1 };
+      gq_graph_set_outputs(w.g, 1, &w.ref[k]);
+      tried++;
+      if (gq_rows(w.g, w.rows, axis) != GQ_OK) continue;
+      proved++;
+      bool ok = slices_match(w.g, w.in, axis, w.rows);
+      if (!ok) printf("rows of graph %u, node %d\n", seed, w.ref[k]);
+      CHECK(ok);
+    }
+    done_twin(&w);
+  }
+  CHECK(proved > 2000 && proved < tried);
+}
+
+typedef struct field {
+  gq_graph *g;
+  gq_ref t, z;
+  int nin;
+  gq_tensor *in[INPUTS];
+} field;
+
+static gq_ref field_input(field *f, gq_shape s) {
+  f->in[f->nin++] = random_tensor(s, -1, 1);
+  return gq_input(f->g, GQ_F64, s);
+}
+
+static field new_field(gq_shape s) {
+  field f = { .g = gq_graph_new() };
+  f.t = field_input(&f, SCALAR);
+  f.z = field_input(&f, s);
+  return f;
+}
+
+/* Is `y` proved, with `want` the expected axes of the captures? */
+static bool proves(field *f, gq_ref y, int64_t rows, const int *want) {
+  int axis[INPUTS] = { -1, 0, -1, -1, -1, -1, -1, -1, -1 };
+  gq_graph_set_outputs(f->g, 1, &y);
+  must(gq_graph_status(f->g));
+  bool ok = gq_rows(f->g, rows, axis) == GQ_OK;
+  if (!ok) printf("%s\n", gq_message());
+  for (int i = 2; i < f->nin && ok; i++) ok = axis[i] == want[i - 2];
+  if (ok && rows > 2) ok = slices_match(f->g, f->in, axis, rows);
+  gq_graph_free(f->g);
+  unref_all(f->in, f->nin);
+  return ok;
+}
+
+static bool refuses(field *f, gq_ref y, int64_t rows, const char *text) {
+  int axis[INPUTS] = { -1, 0, -1, -1, -1, -1, -1, -1, -1 };
+  gq_graph_set_outputs(f->g, 1, &y);
+  must(gq_graph_status(f->g));
+  bool ok = gq_rows(f->g, rows, axis) == GQ_EUNSUPPORTED && strstr(gq_message(), "row independence") &&
+            strstr(gq_message(), text);
+  if (!ok) printf("%s\n", gq_message());
+  gq_graph_free(f->g);
+  unref_all(f->in, f->nin);
+  return ok;
+}
+
+/* Two layers with time as a feature; state {rows, d} or {rows, k, d}. */
+static gq_ref mlp(field *f, gq_ref z, int64_t d) {
+  gq_shape s = gq_graph_node(f->g, z)->shape, one = s;
+  one.dim[s.ndim - 1] = 1;
+  gq_ref w1 = field_input(f, SHAPE(7, d + 1)), b1 = field_input(f, SHAPE(7)),
+         w2 = field_input(f, SHAPE(d, 7));
+  gq_ref x = gq_cat(f->g, 2, REFS(z, gq_expand(f->g, f->t, one)), s.ndim - 1);
+  gq_ref h = gq_emit2(f->g, GQ_OP_ADD, gq_matmul(f->g, x, w1, GQ_TB), b1);
+  return gq_matmul(f->g, gq_emit1(f->g, GQ_OP_TANH, h), w2, GQ_TB);
+}
+
+static void test_rows_of_networks(void) {
+  static const int none[] = { -1, -1, -1, -1, -1 };
+  for (int64_t b = 1; b <= 8; b++) { /* 7 and 3 are sizes of layers too */
+    field f = new_field(SHAPE(b, 3)), k = new_field(SHAPE(b, 4, 3));
+    CHECK(proves(&f, mlp(&f, f.z, 3), b, none));
+    CHECK(proves(&k, mlp(&k, k.z, 3), b, none));
+  }
+}
+
+/* The Wong-Zakai noise: cosines of t times coefficients with one column a row. */
+static void test_rows_of_noise(void) {
+  field f = new_field(SHAPE(6, 1));
+  gq_ref drift = mlp(&f, f.z, 1), freq = field_input(&f, SHAPE(1, 4)), xi = field_input(&f, SHAPE(4, 6));
+  gq_ref cosines = gq_emit1(f.g, GQ_OP_COS, gq_emit2(f.g, GQ_OP_MUL, freq, f.t));
+  gq_ref noise = gq_reshape(f.g, gq_matmul(f.g, cosines, xi, 0), SHAPE(6, 1));
+  CHECK(proves(&f, gq_emit2(f.g, GQ_OP_ADD, drift, noise), 6, (int[]){ -1, -1, -1, -1, 1 }));
+  f = new_field(SHAPE(6, 2));
+  drift = mlp(&f, f.z, 2), freq = field_input(&f, SHAPE(4, 1)), xi = field_input(&f, SHAPE(4, 6, 2));
+  cosines = gq_reshape(f.g, gq_emit1(f.g, GQ_OP_COS, gq_emit2(f.g, GQ_OP_MUL, freq, f.t)), SHAPE(4, 1, 1));
+  noise = gq_reshape(f.g, gq_sum_axes(f.g, gq_emit2(f.g, GQ_OP_MUL, cosines, xi), 1), SHAPE(6, 2));
+  CHECK(proves(&f, gq_emit2(f.g, GQ_OP_ADD, drift, noise), 6, (int[]){ -1, -1, -1, -1, 1 }));
+  f = new_field(SHAPE(6, 2));
+  drift = mlp(&f, f.z, 2), freq = field_input(&f, SHAPE(1, 4)), xi = field_input(&f, SHAPE(4, 6, 2));
+  cosines = gq_emit1(f.g, GQ_OP_COS, gq_emit2(f.g, GQ_OP_MUL, freq, f.t));
+  noise = gq_reshape(f.g, gq_matmul(f.g, cosines, gq_reshape(f.g, xi, SHAPE(4, 12)), 0), SHAPE(6, 2));
+  CHECK(proves(&f, gq_emit2(f.g, GQ_OP_ADD, drift, noise), 6, (int[]){ -1, -1, -1, -1, 1 }));
+}
+
+static void test_rows_of_captures(void) {
+  field f = new_field(SHAPE(5, 3)); /* one rate a row, softmax over features, a table looked up */
+  gq_ref rate = field_input(&f, SHAPE(5)), e = gq_emit1(f.g, GQ_OP_EXP, f.z);
+  gq_ref p = gq_emit2(f.g, GQ_OP_DIV, e, gq_sum_axes(f.g, e, 2));
+  gq_ref y = gq_emit2(f.g, GQ_OP_MUL, p, gq_reshape(f.g, rate, SHAPE(5, 1)));
+  CHECK(proves(&f, y, 5, (int[]){ 0 }));
+  f = new_field(SHAPE(5, 4)); /* [x, v] -> [v, a] */
+  gq_attr half = { .shape = SHAPE(5, 2), .start = { 0, 2 }, .step = { 1, 1 } };
+  gq_ref v = gq_emit(f.g, GQ_OP_SLICE, 1, &f.z, &half);
+  gq_ref k = field_input(&f, SHAPE(5, 5));
+  CHECK(proves(&f, gq_cat(f.g, 2, REFS(v, gq_emit1(f.g, GQ_OP_NEG, v)), 1), 5, (int[]){ -1 }));
+  (void)k;                    /* a capture that nothing uses */
+  f = new_field(SHAPE(5, 3)); /* constant in z */
+  gq_ref c = field_input(&f, SHAPE(3));
+  CHECK(proves(&f, gq_expand(f.g, c, SHAPE(5, 3)), 5, (int[]){ -1 }));
+}
+
+static void test_rows_refused(void) {
+  field f = new_field(SHAPE(5, 3));
+  CHECK(refuses(&f, gq_emit2(f.g, GQ_OP_SUB, f.z, gq_sum_axes(f.g, f.z, 1)), 5, "sum"));
+  f = new_field(SHAPE(5, 3));
+  CHECK(refuses(&f, gq_matmul(f.g, field_input(&f, SHAPE(5, 5)), f.z, 0), 5, "matmul"));
+  f = new_field(SHAPE(5, 5));
+  CHECK(refuses(&f, gq_permute(f.g, f.z, (int[]){ 1, 0 }), 5, "dimension 1"));
+  f = new_field(SHAPE(5, 5));
+  CHECK(refuses(&f, gq_emit2(f.g, GQ_OP_ADD, f.z, gq_permute(f.g, f.z, (int[]){ 1, 0 })), 5, "add"));
+  f = new_field(SHAPE(4, 6));
+  CHECK(refuses(&f, gq_reshape(f.g, gq_emit1(f.g, GQ_OP_SIN, gq_reshape(f.g, f.z, SHAPE(6, 4))), SHAPE(4, 6)),
+                4, "reshape"));
+  f = new_field(SHAPE(5, 5)); /* by row and whole */
+  gq_ref w = field_input(&f, SHAPE(5, 5));
+  CHECK(refuses(&f, gq_emit2(f.g, GQ_OP_ADD, gq_matmul(f.g, f.z, w, 0), w), 5, "add"));
+  f = new_field(SHAPE(5, 3));
+  gq_attr turn = { .shape = SHAPE(4, 3), .start = { 1, 0 }, .step = { 1, 1 } }, head = turn;
+  head.shape.dim[0] = 1, head.start[0] = 0;
+  gq_ref a = gq_emit(f.g, GQ_OP_SLICE, 1, &f.z, &turn), b = gq_emit(f.g, GQ_OP_SLICE, 1, &f.z, &head);
+  CHECK(refuses(&f, gq_cat(f.g, 2, REFS(a, b), 0), 5, "slice"));
+  f = new_field(SCALAR);
+  CHECK(refuses(&f, gq_emit1(f.g, GQ_OP_SIN, f.z), 1, "input 2"));
+  f = new_field(SHAPE(0, 3));
+  CHECK(refuses(&f, gq_emit1(f.g, GQ_OP_SIN, f.z), 0, "no rows"));
+}
+
+int main(void) {
+  RUN(test_folded());
+  RUN(test_inlined());
+  RUN(test_wrong_bindings());
+  RUN(test_batched());
+  RUN(test_batched_layer());
+  RUN(test_hoisted());
+  RUN(test_hoisted_parts());
+  RUN(test_random_rows());
+  RUN(test_rows_of_networks());
+  RUN(test_rows_of_noise());
+  RUN(test_rows_of_captures());
+  RUN(test_rows_refused());
+  RUN(CHECK(gq_live_blocks() == 0));
+  return DONE();
+}
