@@ -131,16 +131,20 @@ $(build)/members: force
 # ---- linking ----
 
 $(top)/libgq.a: $(library) $(build)/members
-	@rm -f $@
-	$(AR) qcs $@ $(library)
+	@rm -f $@.new
+	$(AR) qcs $@.new $(library)
+	@mv $@.new $@
 
+# Linked under another name and moved, so that a running program never sees half of it.
 # C modules of a script take Lua's symbols from the shared liblua that both they and gqlua load.
 $(top)/gqlua: $(objects) $(build)/members
-	$(CC) $(sanitize) -o $@ $(objects) $(lua_libs) $(libedit) $(libs) -ldl
+	$(CC) $(sanitize) -o $@.new $(objects) $(lua_libs) $(libedit) $(libs) -ldl
+	@mv $@.new $@
 
 # No liblua: the interpreter that loads it has one. nodelete: it owns threads that outlive a state.
 $(top)/gq.so: $(library) $(build)/members
-	$(CC) -shared -Wl,-z,nodelete -Wl,-Bsymbolic -o $@ $(library) $(libs)
+	$(CC) -shared -Wl,-z,nodelete -Wl,-Bsymbolic -o $@.new $(library) $(libs)
+	@mv $@.new $@
 
 # ---- running and testing ----
 
