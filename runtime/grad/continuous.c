@@ -197,6 +197,9 @@ static int step_products(back *k, double theta) {
 
 /* ---- one measurement interval ---- */
 
+/* Is the first step looked for? Once a pass, or at every restart for parity. */
+static bool searches(const back *k) { return k->w.st->kind.adaptive && (!k->started || k->s->o.parity); }
+
 static int begin(back *k, int i) {
   gq_solution *s = k->s;
   gq_walk *w = &k->w;
@@ -207,8 +210,11 @@ static int begin(back *k, int i) {
   if (!k->reverse) k->near = record_at(k->near, s->t[i]);
   if (!w->st->l.carry) return GQ_OK;
   void *x[] = {w->y[0], k->reverse ? w->y[1] : z};
+  const gq_evaluator *e = searches(k) && w->st->l.dq >= 0 ? &s->plan->start : &s->plan->adjoint;
+  if (e->nq) memset(w->dq.block, 0, w->dq.bytes);
+  w->dtime = 0;
   w->nfe++;
-  return gq_evaluate_at(s->plan, &s->plan->adjoint, s->bind, w->t, x, w->f, NULL, NULL);
+  return gq_evaluate_at(s->plan, e, s->bind, w->t, x, w->f, &w->dq, &w->dtime);
 }
 
 /* dL/dt_k += g_k . f(t_k, z_k); the slope is there in the reverse solve, evaluated otherwise. */
@@ -229,7 +235,8 @@ static int time_gradient(back *k, int i, const void *g, double sign, bool have_s
 static int first_step(back *k, double stop) {
   gq_walk *w = &k->w;
   if (!w->st->kind.adaptive) return GQ_OK;
-  if (!k->started || k->s->o.parity) GQ_TRY(gq_walk_first(w, &k->s->plan->adjoint, stop, &w->h));
+  const gq_evaluator *e = w->st->l.dq >= 0 ? &k->s->plan->start : &k->s->plan->adjoint;
+  if (searches(k)) GQ_TRY(gq_walk_first(w, e, stop, &w->h));
   gq_steplog_first(w->h);
   return GQ_OK;
 }
@@ -265,7 +272,10 @@ static int interval(back *k, int i) {
   double stop = s->t[i - 1], gf = 0;
   const void *g = gq_at_time(s, k->b->gz, i);
   GQ_TRY(begin(k, i));
-  if (k->b->gt) GQ_TRY(time_gradient(k, i, g, 1, k->reverse && w->st->l.carry, &gf));
+  /* The reference evaluates f anew at every t_k and carries the derivative at t_0 as a state: for
+  ** parity of the counts the slope in hand serves once. */
+  bool have = k->reverse && w->st->l.carry && !(s->o.parity && i > 1);
+  if (k->b->gt) GQ_TRY(time_gradient(k, i, g, 1, have, &gf));
   k->time -= gf;
   GQ_TRY(first_step(k, stop));
   if (k->gq) GQ_TRY(interval_rule(k, i));

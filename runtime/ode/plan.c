@@ -117,6 +117,7 @@ static int build_backward(gq_plan *p, const gq_planspec *s) {
   p->products = wants_products(p->field);
   GQ_TRY(build_stepper(p, &p->backward, make_adjoint, &with));
   GQ_TRY(build_evaluator(p, &p->adjoint, make_adjoint, &plain));
+  if (p->backward.kind.product_error) GQ_TRY(build_evaluator(p, &p->start, make_adjoint, &with));
   p->node_rows = 1;
   while (p->node_rows < 1 << (GQ_NODE_SIZES - 1) &&
          2 * p->node_rows * gq_numel(p->field->class_shape[0]) <= NODE_NUMBERS / 8)
@@ -169,8 +170,10 @@ static int build_arenas(gq_plan *p) {
   GQ_TRY(grow_arena(p, 0, gq_code_arena(&p->backward.code)));
   GQ_TRY(grow_arena(p, 1, gq_code_arena(&p->f.code)));
   GQ_TRY(grow_arena(p, 1, gq_code_arena(&p->adjoint.code)));
+  GQ_TRY(grow_arena(p, 1, gq_code_arena(&p->start.code)));
   GQ_TRY(grow_table(p, &p->f));
   GQ_TRY(grow_table(p, &p->adjoint));
+  GQ_TRY(grow_table(p, &p->start));
   GQ_TRY(grow_table(p, &p->pull));
   return grow_arena(p, 1, gq_code_arena(&p->pull.code));
 }
@@ -204,6 +207,7 @@ static void plan_free(gq_plan *p) {
   stepper_done(&p->backward);
   evaluator_done(&p->f);
   evaluator_done(&p->adjoint);
+  evaluator_done(&p->start);
   evaluator_done(&p->pull);
   for (int i = 0; i < GQ_NODE_SIZES; i++) evaluator_done(&p->nodes[i]);
   for (int w = 0; w < 2; w++)
@@ -285,8 +289,8 @@ static int plan_new(const gq_planspec *s, char *key, size_t nkey, gq_plan **out)
 /* Plans hold scratch memory, so one thread uses a plan at a time: the runtime is driven from one
 ** thread, the lock guards the list alone. */
 int gq_plan_get(const gq_planspec *s, gq_plan **out) {
-  char *key;
-  size_t n;
+  char *key = NULL;
+  size_t n = 0;
   GQ_TRY(make_key(s, &key, &n));
   pthread_mutex_lock(&cache.lock);
   gq_plan *p = cache_find(key, n);

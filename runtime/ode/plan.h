@@ -35,6 +35,7 @@ typedef struct gq_plan {
   gq_field *field;
   gq_stepper forward, backward;
   gq_evaluator f, adjoint, pull;      /* z -> f; the backward system; z, a -> a'df/dz and products */
+  gq_evaluator start;          /* the backward system with its products, where they count in the error norm */
   gq_evaluator nodes[GQ_NODE_SIZES];
   bool products;               /* some boundary value wants a gradient */
   int node_rows;               /* capacity of the node buffer, a power of two */
@@ -105,7 +106,8 @@ typedef struct gq_walk {
 /* Allocates the pointer tables (not the states). */
 int gq_walk_init(gq_walk *w, gq_plan *p, const gq_stepper *st, const gq_binding *b);
 void gq_walk_done(gq_walk *w);
-/* Choose the first step by Hairer, Norsett & Wanner II.4; f must hold the slopes at t. */
+/* Choose the first step by Hairer, Norsett & Wanner II.4; f must hold the slopes at t, and where
+** products are in the error norm dq and dtime those at t. */
 int gq_walk_first(gq_walk *w, const gq_evaluator *e, double stop, double *h);
 /* Try steps until one is accepted: w->h1, y1, f1, slopes. `stop`: not passed if `clamp`. On a
 ** failure the status, with a message that tells t and h. */

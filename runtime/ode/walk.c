@@ -175,54 +175,77 @@ static double part_norm(const gq_walk *w, int first, int p, double *square_) {
   return n ? sqrt(sum / n) : 0;
 }
 
-/* Sum the slices' stored products of boundary j into slice 0; scaled by atol + rtol max(|g|, |g + dq|). */
-static void product_norm(const gq_walk *w, int j, double *sum, double *top, size_t *count) {
-  const gq_field *f = w->plan->field;
+/* Element i of boundary j summed over slices first..last-1. */
+static double gathered(const gq_field *f, const gq_grads *g, int j, int first, int last, size_t i) {
+  double sum = 0;
   gq_dtype d = gq_field_boundary_dtype(f, j);
-  for (int s = 0; s < f->nslices; s++) {
-    bool apart = f->nslices > 1 && f->axis[j] >= 0;
+  for (int s = first; s < last; s++) {
+    const void *x = g->at[(size_t)s * f->nb + j];
+    sum += d == GQ_F32 ? ((const float *)x)[i] : ((const double *)x)[i];
+  }
+  return sum;
+}
+
+typedef struct tally {           /* squares and the largest of all parameters together */
+  double sum, top;
+  size_t count;
+} tally;
+
+static double tally_norm(const gq_walk *w, const tally *t) {
+  return w->max_norm ? t->top : t->count ? sqrt(t->sum / t->count) : 0;
+}
+
+/* What is measured of products: an attempt's error, or for the first step the gradient so far, its
+** slope, and the slope's change. */
+enum { ATTEMPT, SIZE, SLOPE, CHANGE };
+
+static double product_value(const gq_walk *w, int what, double g, double dq, double eq) {
+  double size = what == ATTEMPT ? fmax(fabs(g), fabs(g + dq)) : fabs(g);
+  double v = what == ATTEMPT ? eq : what == SIZE ? g : what == SLOPE ? dq : eq - dq;
+  return fabs(v / (w->atol_products + w->rtol * size));
+}
+
+static void product_tally(const gq_walk *w, int what, int j, tally *t) {
+  const gq_field *f = w->plan->field;
+  bool apart = f->nslices > 1 && f->axis[j] >= 0;      /* each slice holds its own rows of the gradient */
+  for (int s = 0; s < (apart ? f->nslices : 1); s++) {
     gq_shape shape = gq_field_boundary_shape(f, j);
     if (apart) shape.dim[f->axis[j]] = f->count[s];
     size_t n = gq_numel(shape);
-    if (!apart && s > 0) break;
+    int last = apart ? s + 1 : f->nslices;
     for (size_t i = 0; i < n; i++) {
-      double e = 0, q = 0, g = 0;
-      for (int k = s; k < (apart ? s + 1 : f->nslices); k++) {
-        size_t at = (size_t)k * f->nb + j;
-        if (d == GQ_F32) {
-          e += ((float *)w->eq.at[at])[i], q += ((float *)w->dq.at[at])[i], g += ((float *)w->grads->at[at])[i];
-        } else {
-          e += ((double *)w->eq.at[at])[i], q += ((double *)w->dq.at[at])[i], g += ((double *)w->grads->at[at])[i];
-        }
-      }
-      double v = fabs(e / (w->atol_products + w->rtol * fmax(fabs(g), fabs(g + q))));
-      *sum += v * v;
-      if (!(v <= *top)) *top = v;
+      double v = product_value(w, what, gathered(f, w->grads, j, s, last, i), gathered(f, &w->dq, j, s, last, i),
+                               gathered(f, &w->eq, j, s, last, i));
+      t->sum += v * v;
+      if (!(v <= t->top)) t->top = v;
     }
-    *count += n;
+    t->count += n;
   }
+}
+
+/* The larger of the norms of the product in time and of all parameters together. */
+static double products_norm(const gq_walk *w, int what) {
+  tally t = {0};
+  double time = 0;
+  for (int r = 0; r < w->st->l.nq; r++) {
+    if (w->st->of[r] >= 0) product_tally(w, what, w->st->of[r], &t);
+    else time = product_value(w, what, *w->time, w->dtime, w->etime);
+  }
+  double all = tally_norm(w, &t);
+  return all > time || all != all ? all : time;
 }
 
 static double products_ratio(gq_walk *w) {
   const gq_steplayout *l = &w->st->l;
   const gq_field *f = w->plan->field;
-  double sum = 0, top = 0, ratio = 0;
-  size_t count = 0;
   w->dtime = w->etime = 0;
-  for (int r = 0; r < l->nq; r++) {
-    if (w->st->of[r] >= 0) {
-      product_norm(w, w->st->of[r], &sum, &top, &count);
-      continue;
-    }
-    for (int s = 0; s < f->nslices; s++) {
+  for (int r = 0; r < l->nq; r++)
+    for (int s = 0; s < f->nslices && w->st->of[r] < 0; s++) {
       const double *sc = w->scalars + (size_t)s * l->nout;
       w->dtime += read_scalar(f->dtype, &sc[l->dq + r]);
       w->etime += read_scalar(f->dtype, &sc[l->eq + r]);
     }
-    ratio = fabs(w->etime / (w->atol_products + w->rtol * fmax(fabs(*w->time), fabs(*w->time + w->dtime))));
-  }
-  double all = w->max_norm ? top : count ? sqrt(sum / count) : 0;
-  return all > ratio || all != all ? all : ratio;
+  return products_norm(w, ATTEMPT);
 }
 
 /* The attempt's error in units of the tolerance: the largest norm of the parts. NaN: not finite. */
@@ -258,6 +281,8 @@ int gq_walk_first(gq_walk *w, const gq_evaluator *e, double stop, double *h) {
     d0 = fmax(d0, gq_walk_norm(w, p, w->y[p], w->y[p], NULL));
     d1 = fmax(d1, gq_walk_norm(w, p, w->f[p], w->y[p], NULL));
   }
+  bool products = w->st->l.dq >= 0;
+  if (products) d0 = fmax(d0, products_norm(w, SIZE)), d1 = fmax(d1, products_norm(w, SLOPE));
   double h0 = d0 < 1e-5 || d1 < 1e-5 ? 1e-6 : 0.01 * d0 / d1;
   for (int p = 0; p < parts; p++) {
     memcpy(w->y1[p], w->y[p], gq_part_bytes(f));
@@ -265,9 +290,12 @@ int gq_walk_first(gq_walk *w, const gq_evaluator *e, double stop, double *h) {
   }
   GQ_TRY(w->fill_path ? w->fill_path(w, w->t, dir * h0) : GQ_OK);
   void *x[GQ_MAXPARTS + 1] = {w->y1[0], parts > 1 ? w->y1[1] : w->path[w->st->m->end]};
-  GQ_TRY(gq_evaluate_at(w->plan, e, w->bind, w->t + dir * h0, x, w->f1, NULL, NULL));
+  if (products) memset(w->eq.block, 0, w->eq.bytes);
+  w->etime = 0;
+  GQ_TRY(gq_evaluate_at(w->plan, e, w->bind, w->t + dir * h0, x, w->f1, &w->eq, &w->etime));
   w->nfe++;
   for (int p = 0; p < parts; p++) d2 = fmax(d2, gq_walk_norm(w, p, w->f1[p], w->y[p], w->f[p]) / h0);
+  if (products) d2 = fmax(d2, products_norm(w, CHANGE) / h0);
   double top = fmax(d1, d2);
   double h1 = d1 <= 1e-15 && d2 <= 1e-15 ? fmax(1e-6, h0 * 1e-3) : pow(0.01 / top, 1.0 / w->st->m->order);
   *h = dir * fmin(100 * h0, h1);
