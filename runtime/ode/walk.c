@@ -226,11 +226,9 @@ static void product_tally(const gq_walk *w, int what, int j, tally *t) {
 /* The larger of the norms of the product in time and of all parameters together. */
 static double products_norm(const gq_walk *w, int what) {
   tally t = {0};
-  double time = 0;
-  for (int r = 0; r < w->st->l.nq; r++) {
+  double time = product_value(w, what, *w->time, w->dtime, w->etime);
+  for (int r = 0; r < w->st->l.nq; r++)
     if (w->st->of[r] >= 0) product_tally(w, what, w->st->of[r], &t);
-    else time = product_value(w, what, *w->time, w->dtime, w->etime);
-  }
   double all = tally_norm(w, &t);
   return all > time || all != all ? all : time;
 }
