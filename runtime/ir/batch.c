@@ -162,9 +162,7 @@ typedef struct scratch {
 } scratch;
 
 static int scratch_init(scratch *w, const gq_graph *src) {
-  size_t size = (size_t)src->size, most = 3;
-  for (gq_ref r = 0; r < src->size; r++)
-    if ((size_t)gq_at(src, r)->nargs > most) most = (size_t)gq_at(src, r)->nargs;
+  size_t size = (size_t)src->size, most = (size_t)gq_graph_most(src);
   size_t bytes = most * (sizeof(gq_shape) + sizeof(gq_ref) + 1) + size * (sizeof(gq_ref) + 2);
   if (!(w->block = gq_alloc(bytes))) return gq_nomem(bytes);
   w->shape = w->block;

@@ -94,8 +94,9 @@ gq_ref gq_const(gq_graph *g, gq_dtype d, double x) {
 
 /* Dtype and shape of the node over args; false: refused. */
 static bool infer(gq_graph *g, gq_op op, int nargs, const gq_ref *args, const gq_attr *attr_, gq_node *n) {
-  gq_dtype few_d[FEW], *d = few_d;
+  gq_dtype few_d[FEW] = { GQ_F32 }, *d = few_d;
   gq_shape few_s[FEW], *s = few_s;
+  few_s[0].ndim = 0;
   if (nargs > FEW) {
     d = gq_alloc((size_t)nargs * sizeof *d);
     s = gq_alloc((size_t)nargs * sizeof *s);
@@ -241,10 +242,12 @@ int gq_inline(gq_graph *dst, const gq_graph *src, const gq_ref *bind, gq_ref *ou
   for (int j = 0; j < nout; j++) out[j] = GQ_NONE;
   if (dst->status != GQ_OK) return dst->status;
   if (src->status != GQ_OK) return gq_graph_fail(dst, src->status), src->status;
-  size_t bytes = (size_t)size * (2 * sizeof(gq_ref) + 1) + 64;
-  gq_ref *map = gq_alloc(bytes), *args = map + size;
+  int most = gq_graph_most(src);
+  size_t bytes = (size_t)(size + most) * sizeof(gq_ref) + (size_t)size + 1;
+  gq_ref *map = gq_alloc(bytes);
   if (!map) return gq_graph_fail(dst, gq_nomem(bytes)), dst->status;
-  bool *need = (bool *)(args + size);
+  gq_ref *args = map + size;
+  bool *need = (bool *)(args + most);
   gq_graph_needs(src, nout, src->output, need);
   int status = check_bindings(dst, src, bind, need);
   if (status != GQ_OK) gq_graph_fail(dst, status);

@@ -29,8 +29,8 @@ gq_graph *gq_graph_new(void) { return gq_calloc(1, sizeof(gq_graph)); }
 void gq_graph_free(gq_graph *g) {
   if (!g) return;
   for (int k = 0; k < GQ_CHUNKS; k++) gq_free(g->chunk[k]);
-  for (void *p = g->lists, *next; p; p = next) {
-    memcpy(&next, p, sizeof next);
+  for (struct gq_list *p = g->lists, *next; p; p = next) {
+    next = p->next;
     gq_free(p);
   }
   gq_free(g->slot);
@@ -133,14 +133,14 @@ static bool grow_slots(gq_graph *g) {
   return true;
 }
 
-/* Operand list of a node with more than 3 of them: kept by the graph, first word links them. */
+/* Operand list of a node with more than 3 of them: kept by the graph. */
 static gq_ref *new_list(gq_graph *g, int n, const gq_ref *args) {
-  char *p = gq_alloc(sizeof(void *) + (size_t)n * sizeof *args);
-  if (!p) return NULL;
-  memcpy(p, &g->lists, sizeof(void *));
-  g->lists = p;
-  memcpy(p + sizeof(void *), args, (size_t)n * sizeof *args);
-  return (gq_ref *)(void *)(p + sizeof(void *));
+  struct gq_list *list = gq_alloc(sizeof *list + (size_t)n * sizeof *args);
+  if (!list) return NULL;
+  list->next = g->lists;
+  g->lists = list;
+  memcpy(list->args, args, (size_t)n * sizeof *args);
+  return list->args;
 }
 
 static gq_node *new_node(gq_graph *g) {
@@ -166,6 +166,13 @@ gq_ref gq_graph_add(gq_graph *g, const gq_node *n, const gq_ref *args) {
     return gq_graph_fail(g, gq_nomem((size_t)n->nargs * sizeof *args));
   put(g, h, g->size);
   return g->size++;
+}
+
+int gq_graph_most(const gq_graph *g) {
+  int most = 3;
+  for (gq_ref r = 0; r < g->size; r++)
+    if (gq_at(g, r)->nargs > most) most = gq_at(g, r)->nargs;
+  return most;
 }
 
 void gq_graph_needs(const gq_graph *g, int n, const gq_ref *refs, bool *need) {

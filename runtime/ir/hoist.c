@@ -108,9 +108,7 @@ int gq_hoist(const gq_graph *g, int nvar, gq_graph **pro, gq_graph **body, int *
   *pro = *body = NULL;
   *direct = NULL;
   GQ_TRY(g->status);
-  size_t size = (size_t)g->size, most = (size_t)g->noutput + 3;
-  for (gq_ref r = 0; r < g->size; r++)
-    if ((size_t)gq_at(g, r)->nargs > most) most = (size_t)gq_at(g, r)->nargs;
+  size_t size = (size_t)g->size, most = (size_t)(g->noutput + gq_graph_most(g));
   size_t bytes = size * (3 * sizeof(gq_ref) + 2) + most * sizeof(gq_ref) + 64;
   cut c = { .g = g, .nvar = nvar, .pro = gq_graph_new(), .body = gq_graph_new() };
   gq_ref *block = gq_alloc(bytes);

@@ -17,7 +17,7 @@ struct gq_graph {
   uint32_t nslot;                                         /* power of two, or 0 */
   gq_ref *input, *output;
   int ninput, noutput, input_room;
-  void *lists;                                            /* operand lists of CAT, chained */
+  struct gq_list { struct gq_list *next; gq_ref args[]; } *lists;   /* operands of CAT nodes */
 };
 
 /* Remember the first failure; returns GQ_NONE. */
@@ -39,6 +39,8 @@ gq_ref gq_fold(gq_graph *g, gq_node *n, gq_ref *own, const gq_ref *args);
 /* Every number of r is *x: a constant, perhaps expanded. */
 bool gq_uniform(const gq_graph *g, gq_ref r, double *x);
 
+/* Operands of the node that has most, 3 at least. */
+int gq_graph_most(const gq_graph *g);
 /* Mark in need[0..size) the nodes that the n refs depend on, themselves included. */
 void gq_graph_needs(const gq_graph *g, int n, const gq_ref *refs, bool *need);
 /* Emit the node `n` of another graph over the operands `args` of g. */

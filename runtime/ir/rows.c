@@ -306,9 +306,7 @@ int gq_rows_resize(const gq_graph *g, int64_t count, int64_t count_new, const in
   *out = NULL;
   GQ_TRY(g->status);
   rows w;
-  size_t most = (size_t)g->noutput + 3;
-  for (gq_ref r = 0; r < g->size; r++)
-    if ((size_t)gq_at(g, r)->nargs > most) most = (size_t)gq_at(g, r)->nargs;
+  size_t most = (size_t)(g->noutput + gq_graph_most(g));
   GQ_TRY(rows_init(&w, g, count));
   size_t bytes = ((size_t)g->size + most) * sizeof(gq_ref);
   gq_ref *map = gq_alloc(bytes);

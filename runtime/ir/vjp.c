@@ -5,7 +5,6 @@
 #include "internal.h"
 
 #include <math.h>
-#include <string.h>
 
 typedef struct rule {
   gq_graph *g;
@@ -263,7 +262,7 @@ static void accumulate(sweep *s, gq_ref r, gq_ref cot) {
 }
 
 static void mark(sweep *s, int size, int nwrt, const gq_ref *wrt) {
-  memset(s->need, 0, (size_t)size);
+  for (gq_ref r = 0; r < size; r++) s->need[r] = false;
   for (int i = 0; i < nwrt; i++) s->need[wrt[i]] = true;
   for (gq_ref r = 0; r < size; r++) {
     const gq_node *n = gq_graph_node(s->g, r);
@@ -306,18 +305,11 @@ static int seed(sweep *s, int nout, const gq_ref *out, const gq_ref *cot) {
   return gq_graph_status(s->g);
 }
 
-static int most_operands(const gq_graph *g) {
-  int most = 3;
-  for (gq_ref r = 0; r < g->size; r++)
-    if (gq_at(g, r)->nargs > most) most = gq_at(g, r)->nargs;
-  return most;
-}
-
 int gq_vjp(gq_graph *g, int nout, const gq_ref *out, const gq_ref *cot, int nwrt, const gq_ref *wrt,
            gq_ref *grad) {
   for (int i = 0; i < nwrt; i++) grad[i] = GQ_NONE;
   GQ_TRY(gq_graph_status(g));
-  int size = gq_graph_size(g), most = most_operands(g);
+  int size = gq_graph_size(g), most = gq_graph_most(g);
   int status = check_refs(g, nout, out, "output");
   if (status == GQ_OK) status = check_refs(g, nwrt, wrt, "variable");
   if (status != GQ_OK) return gq_graph_fail(g, status), status;

@@ -246,6 +246,36 @@ static void test_inlined(void) {
   }
 }
 
+/* More operands than nodes. */
+static void test_wide(void) {
+  gq_graph *g = gq_graph_new(), *to = gq_graph_new(), *pro, *body;
+  gq_ref x = gq_input(g, GQ_F64, SHAPE(4, 2)), list[50], y, bind, out, grad;
+  int *direct, axis = 0;
+  for (int i = 0; i < 50; i++) list[i] = x;
+  y = gq_cat(g, 50, list, 1);
+  gq_graph_set_outputs(g, 1, &y);
+  bind = gq_input(to, GQ_F64, SHAPE(4, 2));
+  must(gq_inline(to, g, &bind, &out));
+  must(gq_vjp(to, 1, &out, &out, 1, &bind, &grad));
+  CHECK(gq_shape_equal(gq_graph_node(to, out)->shape, SHAPE(4, 100)) &&
+        gq_graph_node(to, grad)->shape.dim[1] == 2);
+  must(gq_hoist(g, 1, &pro, &body, &direct));
+  must(gq_rows(g, 4, &axis));
+  gq_graph_free(to);
+  must(gq_rows_resize(g, 4, 2, &axis, &to));
+  CHECK(gq_shape_equal(gq_graph_node(to, gq_graph_output(to, 0))->shape, SHAPE(2, 100)));
+  gq_graph_free(to);
+  to = gq_graph_new();
+  bind = gq_input(to, GQ_F64, SHAPE(3, 4, 2));
+  must(gq_batch(to, g, 3, &bind, (bool[]){ true }, &out));
+  CHECK(gq_shape_equal(gq_graph_node(to, out)->shape, SHAPE(3, 4, 100)));
+  gq_graph_free(to);
+  gq_graph_free(pro);
+  gq_graph_free(body);
+  gq_free(direct);
+  gq_graph_free(g);
+}
+
 static void test_wrong_bindings(void) {
   gq_graph *g = gq_graph_new(), *to = gq_graph_new();
   gq_ref x = gq_input(g, GQ_F64, SHAPE(2)), y = gq_emit1(g, GQ_OP_SIN, x), out;
@@ -580,6 +610,7 @@ static void test_rows_refused(void) {
 int main(void) {
   RUN(test_folded());
   RUN(test_inlined());
+  RUN(test_wide());
   RUN(test_wrong_bindings());
   RUN(test_batched());
   RUN(test_batched_layer());
