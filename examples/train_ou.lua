@@ -19,8 +19,8 @@ end
 local o, given = gq.cli {
   about = "Train a neural SDE, dx = f(t, x) dt + g(t, x) o dW, on samples of an Ornstein-Uhlenbeck process.",
   more = "The paper's settings: --width 20 --epochs 100 --seeds 5 (also --width 5, 50, 100; --cosines 0, 1, 5).",
-  "width", { "epochs", 20 }, { "lr", nil, "learning rate (2e-3 in the default run; the paper's for the width " ..
-    "where --width or --epochs is given)", "number" },
+  "width", { "epochs", 30 },
+  { "lr", nil, "learning rate (1e-2 in the default run; with --width or --epochs the paper's)", "number" },
   { "batch-size", 40, "starts a training step, each with all its samples" },
   "gradient", "C", "cosines", "rtol", "atol", "seed", "seeds", "device", "out", "json", "quick", "quiet", "resume",
 }
@@ -36,7 +36,7 @@ if o.quick then
   if not given.batch_size then o.batch_size = 4 end
 end
 local default_run = not (given.width or given.epochs or given.quick)
-o.lr = o.lr or (default_run and 2e-3 or paper_rate(o.width))
+o.lr = o.lr or (default_run and 1e-2 or paper_rate(o.width))
 
 local function say(...)
   if not o.quiet then print(string.format(...)) end

@@ -125,7 +125,7 @@ local function pack_optimiser(optimiser, tensors)
       if m then tensors[("optimiser.%d.%d"):format(i, k)] = m end
     end
   end
-  return { kind = s.kind, settings = s.settings, steps = s.steps }
+  return { kind = s.kind, settings = s.settings, total = s.total, steps = s.steps }
 end
 
 local function unpack_optimiser(s, tensors)

@@ -67,7 +67,7 @@ function Optimiser:get(key) return self._core:get(key) end
 function Optimiser:set(key, value) self._core:set(key, value) end
 function Optimiser:kind() return self._core:kind() end
 
--- A snapshot: kind, settings, steps of each parameter, moments (copies) of each parameter.
+-- A snapshot: kind, settings, steps in all and of each parameter, moments (copies) of each parameter.
 function Optimiser:state_dict()
   local core, steps, state = self._core, {}, {}
   for i = 1, #core do
@@ -77,11 +77,12 @@ function Optimiser:state_dict()
       state[i][k] = m and m:clone() or false
     end
   end
-  return { kind = core:kind(), settings = core:settings(), steps = steps, state = state }
+  return { kind = core:kind(), settings = core:settings(), total = core:steps(), steps = steps, state = state }
 end
 
 local function check_state(core, t)
-  if type(t) ~= "table" or type(t.steps) ~= "table" or type(t.state) ~= "table" or type(t.settings) ~= "table" then
+  if type(t) ~= "table" or type(t.steps) ~= "table" or type(t.state) ~= "table" or type(t.settings) ~= "table" or
+    type(t.total) ~= "number" then
     return "the table of a state_dict() expected, got " .. describe(t)
   end
   if t.kind ~= core:kind() then return ("the state is of %s, this is %s"):format(t.kind, core:kind()) end
@@ -110,6 +111,7 @@ function Optimiser:load_state_dict(t)
     for key, value in next, before do core:set(key, value) end
     error("load_state_dict: " .. problem, 2)
   end
+  core:set_steps(math.tointeger(t.total))
   for i = 1, #core do
     core:set_steps(math.tointeger(t.steps[i]), i)
     for k = 1, 3 do

@@ -1,0 +1,135 @@
+-- The examples as a user runs them: --help, --quick with its --json record, --resume, wrong options.
+
+local gq = require "gq"
+local assert = require "luassert"
+local gqlua = os.getenv("GQLUA") or "./gqlua"
+local folder
+
+setup(function()
+  folder = os.tmpname()
+  os.remove(folder)
+  gq.make_directory(folder)
+end)
+
+teardown(function() os.execute("rm -r '" .. folder .. "'") end)
+
+local function read(path)
+  local file = io.open(path, "rb")
+  local text = file and file:read("a") or ""
+  if file then file:close() end
+  return text
+end
+
+local function run(script, arguments)
+  local out, err = folder .. "/out", folder .. "/err"
+  local command = ("%s examples/%s.lua %s >%s 2>%s </dev/null"):format(gqlua, script, arguments, out, err)
+  local ok, _, code = os.execute(command)
+  return read(out), read(err), ok and 0 or code
+end
+
+local function record(script, arguments)
+  local path = folder .. "/record.json"
+  os.remove(path)
+  local out, err, code = run(script, ("--quick --json %s %s"):format(path, arguments or ""))
+  assert.same(0, code, err)
+  assert.same("", err)
+  return gq.json.decode(read(path)), out
+end
+
+local examples = {
+  train_ou = { metrics = { "test_kl" }, train = "train_kl" },
+  nested_spheres = { metrics = { "test_accuracy", "test_loss" }, train = "train_loss" },
+}
+
+for script, e in pairs(examples) do
+  describe("examples/" .. script, function()
+    it("--help lists its options", function()
+      local out, _, code = run(script, "--help")
+      assert.same(0, code)
+      for _, name in ipairs { "--epochs", "--width", "--lr", "--batch-size", "--gradient", "--C", "--rtol", "--atol",
+        "--seed", "--seeds", "--out", "--json", "--quick", "--quiet", "--resume", "--device", "--help" } do
+        assert.matches(name, out, 1, true)
+      end
+    end)
+
+    it("writes a record of config, epochs and summary", function()
+      local r, out = record(script)
+      assert.matches("epoch   1", out, 1, true)
+      assert.same(2, r.config.epochs)
+      assert.same("gq", r.config.gradient)
+      assert.same(3, #r.epochs)
+      for i, row in ipairs(r.epochs) do
+        assert.same(i - 1, row.epoch)
+        for _, m in ipairs(e.metrics) do assert.is_number(row[m]) end
+        if i > 1 then
+          for _, m in ipairs { e.train, "seconds", "nfe", "nfe_backward", "nodes" } do assert.is_number(row[m]) end
+          assert.is_true(row.nfe > 0 and row.nfe_backward > 0 and row.nodes >= 1)
+        end
+      end
+      for _, m in ipairs(e.metrics) do assert.same(r.epochs[3][m], r.summary[m]) end
+      assert.is_true(r.summary.peak_bytes > 0)
+      assert.is_true(r.summary.seconds_per_step > 0)
+    end)
+
+    it("runs with every engine, from nearly the same first loss", function()
+      local first
+      for _, engine in ipairs { "direct", "adjoint", "seminorm", "gq" } do
+        local r = record(script, "--quiet --epochs 1 --gradient " .. engine)
+        first = first or r.epochs[2][e.train]
+        assert.is_true(math.abs(r.epochs[2][e.train] / first - 1) < 0.05, engine)
+      end
+    end)
+
+    it("is silent with --quiet, and the same seed gives the same figures", function()
+      local a, out = record(script, "--quiet --seed 4")
+      assert.same("", out)
+      local b = record(script, "--quiet --seed 4")
+      for i, row in ipairs(a.epochs) do
+        for _, m in ipairs(e.metrics) do assert.same(row[m], b.epochs[i][m]) end
+        assert.same(row[e.train], b.epochs[i][e.train])
+      end
+    end)
+
+    it("several seeds give means", function()
+      local r = record(script, "--quiet --epochs 1 --seeds 2")
+      assert.same(2, r.summary.seeds)
+      assert.same(4, #r.epochs)
+      assert.same({ 1, 1, 2, 2 }, { r.epochs[1].seed, r.epochs[2].seed, r.epochs[3].seed, r.epochs[4].seed })
+      local m = e.metrics[1]
+      assert.is_true(math.abs(r.summary[m] - (r.epochs[2][m] + r.epochs[4][m]) / 2) < 1e-9)
+      assert.is_number(r.summary[m .. "_std"])
+    end)
+
+    it("continues from its checkpoint with --resume, to the same figures", function()
+      local out = folder .. "/runs-" .. script
+      local whole = record(script, "--quiet --epochs 3")
+      record(script, "--quiet --epochs 1 --out " .. out)
+      local resumed = record(script, "--quiet --epochs 3 --resume --out " .. out)
+      assert.same(#whole.epochs, #resumed.epochs)
+      for i, row in ipairs(whole.epochs) do
+        assert.same(row[e.metrics[1]], resumed.epochs[i][e.metrics[1]])
+        assert.same(row[e.train], resumed.epochs[i][e.train])
+      end
+    end)
+
+    it("wrong options are refused in one line", function()
+      local _, err, code = run(script, "--epoch 3")
+      assert.same(2, code)
+      assert.matches("unknown option --epoch, did you mean --epochs?", err, 1, true)
+      _, err, code = run(script, "--width many")
+      assert.same(2, code)
+      assert.matches("--width: an integer expected", err, 1, true)
+      _, err, code = run(script, "--quick --gradient magic")
+      assert.is_true(code ~= 0)
+      assert.matches("magic", err, 1, true)
+    end)
+  end)
+end
+
+describe("examples/train_ou", function()
+  it("--cosines 0 trains the drift alone", function()
+    local r = record("train_ou", "--quiet --cosines 0")
+    assert.same(0, r.config.cosines)
+    assert.is_number(r.summary.test_kl)
+  end)
+end)

@@ -1,0 +1,353 @@
+-- Training: gq.train, optimisers' states, schedules, checkpoints, files, loggers, progress, options of scripts.
+
+local gq = require "gq"
+local assert = require "luassert"
+require "tests.helper"
+local nn = gq.nn
+
+local folder
+
+local function temporary(name) return folder .. "/" .. name end
+
+setup(function()
+  folder = os.tmpname()
+  os.remove(folder)
+  gq.make_directory(folder)
+end)
+
+teardown(function() os.execute("rm -r '" .. folder .. "'") end)
+
+local function model_of(seed)
+  gq.manual_seed(seed)
+  return nn.mlp { sizes = { 2, 6, 1 }, activation = "tanh" }
+end
+
+-- y = x1 x2
+local function set_of(n)
+  local x = gq.rand({ n, 2 }, { seed = 11 }) * 2 - 1
+  return { x = x, y = x:narrow(2, 1, 1) * x:narrow(2, 2, 1) }
+end
+
+local function loss(m, x, y) return gq.mse_loss(m(x), y) end
+
+-- Everything that training changes, as text that shows every bit.
+local function bits(model, optimiser)
+  local parts = {}
+  for name, p in model:named_parameters() do
+    for _, v in ipairs(p:reshape(-1):totable()) do parts[#parts + 1] = ("%s %a"):format(name, v) end
+  end
+  local state = optimiser:state_dict()
+  for i, moments in ipairs(state.state) do
+    parts[#parts + 1] = ("steps %d of %d"):format(state.steps[i], optimiser:steps())
+    for _, m in ipairs(moments) do
+      for _, v in ipairs(m and m:reshape(-1):totable() or {}) do parts[#parts + 1] = ("%a"):format(v) end
+    end
+  end
+  return table.concat(parts, "\n")
+end
+
+describe("gq.train", function()
+  it("lowers the loss and returns a row for each epoch, from epoch 0", function()
+    local m = model_of(1)
+    local seen = {}
+    local rows, state = gq.train { model = m, loss = loss, optimiser = gq.optim.adam(m:parameters(), { lr = 2e-2 }),
+      data = set_of(64), batch_size = 16, seed = 1, epochs = 30, progress = false,
+      validate = function(net, epoch)
+        assert.is_false(net.training)
+        assert.is_false(gq.recording())
+        return { test_loss = loss(net, set_of(64).x, set_of(64).y):item(), test_epoch = epoch }
+      end,
+      on_epoch = function(row) seen[#seen + 1] = row.epoch end }
+    assert.same(31, #rows)
+    assert.same(120, state.step)
+    assert.same(0, rows[1].epoch)
+    assert.is_nil(rows[1].train_loss)
+    assert.same(30, rows[31].test_epoch)
+    assert.is_true(rows[31].test_loss < 0.3 * rows[1].test_loss)
+    assert.is_true(rows[31].train_loss < rows[2].train_loss)
+    assert.same({ 0, 1, 2 }, { seen[1], seen[2], seen[3] })
+    assert.is_true(m.training)
+  end)
+
+  it("averages the counts of odeint's info, those of the backward pass too", function()
+    gq.manual_seed(3)
+    local f = nn.mlp { sizes = { 2, 4, 2 }, activation = "tanh", time = true }
+    local rows = gq.train { model = f, epochs = 1, progress = false,
+      optimiser = gq.optim.sgd(f:parameters(), { lr = 0.1 }), name = "mse",
+      data = { x = gq.randn(4, 2), y = gq.randn(4, 2) },
+      loss = function(net, x, y)
+        local z, info = gq.odeint(net, x, { 0, 1 })
+        return gq.mse_loss(z[-1], y), info
+      end }
+    assert.is_true(rows[2].nfe > 0 and rows[2].nfe_backward > 0 and rows[2].nodes >= 1)
+    assert.is_not_nil(rows[2].train_mse)
+  end)
+
+  it("refuses a step whose loss or gradient is not finite and keeps the good weights", function()
+    for _, bad in ipairs { function(l) return l * (0 / 0) end, function(l) return (l * 0):sqrt() end } do
+      local m = model_of(1)
+      local optimiser = gq.optim.adam(m:parameters(), { lr = 1e-2 })
+      local steps, before = 0, nil
+      local ok, message = pcall(gq.train, { model = m, optimiser = optimiser, data = set_of(8), batch_size = 2,
+        epochs = 2, progress = false, loss = function(net, x, y)
+          steps = steps + 1
+          local l = loss(net, x, y)
+          if steps < 3 then return l end
+          before = bits(net, optimiser)
+          return bad(l)
+        end })
+      assert.is_false(ok)
+      assert.matches("epoch 1, step 3", message, 1, true)
+      assert.matches("the weights are those before this step", message, 1, true)
+      assert.same(before, bits(m, optimiser))
+    end
+  end)
+
+  it("clips gradients and follows a schedule", function()
+    local m = model_of(1)
+    local optimiser = gq.optim.sgd(m:parameters(), { lr = 1 })
+    local before = m:state_dict()
+    gq.train { model = m, loss = function(...) return loss(...) * 1e6 end, optimiser = optimiser, data = set_of(8),
+      epochs = 1, clip = 1e-3, progress = false,
+      schedule = gq.optim.schedule.step(optimiser, { every = 1, gamma = 0.5 }) }
+    local moved = 0
+    for name, t in pairs(m:state_dict()) do moved = moved + ((t - before[name]) ^ 2):sum():item() end
+    assert.close(math.sqrt(moved), 1e-3, 1e-3)
+    assert.close(optimiser.lr, 0.5)
+  end)
+
+  it("stopped at any step and resumed, it ends with the same bits", function()
+    local function run(path, steps, resume)
+      gq.manual_seed(resume and 999 or 5)               -- a resumed run starts with another generator
+      local m = nn.Sequential { nn.Linear(2, 6), nn.Tanh(), nn.Dropout(0.2), nn.Linear(6, 1) }
+      local optimiser = gq.optim.adam(m:parameters(), { lr = 1e-2 })
+      local schedule = gq.optim.schedule.cosine(optimiser, { steps = 12 })
+      local rows = gq.train { model = m, loss = loss, optimiser = optimiser, schedule = schedule, data = set_of(20),
+        batch_size = 6, seed = 2, epochs = 3, progress = false, steps = steps, resume = resume,
+        checkpoint = path and { path = path, every = 1 },
+        validate = function(net) return { test_draw = net(gq.randn(1, 2)):item() } end }
+      local losses = {}
+      for i, row in ipairs(rows) do losses[i] = ("%a %a"):format(row.train_loss or 0, row.test_draw) end
+      return bits(m, optimiser) .. "\n" .. table.concat(losses, "\n") .. ("\nlr %a"):format(optimiser.lr)
+    end
+    local whole = run(nil)
+    for stop = 0, 12 do
+      local path = temporary("stop" .. stop .. ".safetensors")
+      run(path, stop)
+      assert.same(whole, run(path, nil, true), "stopped after step " .. stop)
+    end
+  end)
+
+  it("names wrong options", function()
+    local m = model_of(1)
+    local optimiser = gq.optim.adam(m:parameters())
+    assert.error_matches(function() gq.train { modle = m } end, "did you mean 'model'")
+    assert.error_matches(function() gq.train { model = m, epochs = 1, optimiser = optimiser } end, "'loss' is missing")
+    assert.error_matches(function()
+      gq.train { model = m, epochs = 1, optimiser = optimiser, loss = loss, data = 3 }
+    end, "data: a set")
+    assert.error_matches(function()
+      gq.train { model = m, epochs = 1, optimiser = optimiser, loss = function() return 3 end, data = set_of(4),
+        progress = false }
+    end, "the loss is a tensor of one number, got number 3")
+  end)
+end)
+
+describe("optimisers", function()
+  it("refuse lists without parameters that require gradients", function()
+    for name in pairs { adam = 1, adamw = 1, sgd = 1, rmsprop = 1 } do
+      assert.error_matches(function() gq.optim[name] {} end, "the list of parameters is empty")
+      assert.error_matches(function() gq.optim[name] { gq.ones(2) } end, "requires a gradient expected")
+      assert.error_matches(function() gq.optim[name](3) end, "a list of parameters expected")
+    end
+    assert.error_matches(function() gq.optim.adam(model_of(1):parameters(), { learning = 1 }) end, "unknown option")
+  end)
+
+  it("settings can be read and assigned", function()
+    local optimiser = gq.optim.sgd(model_of(1):parameters(), { lr = 0.5, momentum = 0.9 })
+    assert.same(0.5, optimiser.lr)
+    assert.is_false(optimiser.nesterov)
+    optimiser.lr = 0.25
+    assert.same(0.25, optimiser:get("lr"))
+    assert.has_error(function() optimiser.lr = "much" end)
+    assert.has_error(function() optimiser.rate = 1 end)
+  end)
+
+  it("states go round, and are refused where they do not fit, with nothing changed", function()
+    local m = model_of(1)
+    local optimiser = gq.optim.adam(m:parameters(), { lr = 1e-2 })
+    gq.train { model = m, loss = loss, optimiser = optimiser, data = set_of(8), epochs = 2, progress = false }
+    local other = model_of(2)
+    local copy = gq.optim.adam(other:parameters())
+    copy:load_state_dict(optimiser:state_dict())
+    other:load_state_dict(m:state_dict())
+    assert.same(bits(m, optimiser), bits(other, copy))
+    assert.same(0.01, copy.lr)
+    local sgd = gq.optim.sgd(other:parameters())
+    assert.error_matches(function() sgd:load_state_dict(optimiser:state_dict()) end, "load_state_dict")
+    assert.same(1e-3, sgd.lr)
+    local small = gq.optim.adam(nn.Linear(1, 1):parameters())
+    assert.error_matches(function() small:load_state_dict(optimiser:state_dict()) end,
+      "the state has 4 parameters, this has 2")
+    assert.same(1e-3, small.lr)
+    assert.error_matches(function() small:load_state_dict(3) end, "state_dict")
+  end)
+end)
+
+describe("schedules", function()
+  local function rates(name, options, n)
+    local optimiser = gq.optim.adam(model_of(1):parameters(), { lr = 2 })
+    local s = gq.optim.schedule[name](optimiser, options)
+    local list = { optimiser.lr }
+    for i = 1, n do
+      s:step()
+      list[i + 1] = optimiser.lr
+    end
+    return list
+  end
+
+  it("follow their formulas", function()
+    assert.close(rates("constant", nil, 2), { 2, 2, 2 })
+    assert.close(rates("step", { every = 2, gamma = 0.1 }, 4), { 2, 2, 0.2, 0.2, 0.02 })
+    assert.close(rates("exponential", { gamma = 0.5 }, 2), { 2, 1, 0.5 })
+    assert.close(rates("linear", { steps = 2, last = 0.5 }, 3), { 2, 1.5, 1, 1 })
+    assert.close(rates("cosine", { steps = 2, last = 0.1 }, 3), { 2, 1.1, 0.2, 0.2 }, 1e-9)
+    assert.close(rates("cosine", { steps = 4, warmup = 2 }, 2), { 1, 2, 2 })
+    assert.close(rates("lambda", function(n) return n + 1 end, 2), { 2, 4, 6 })
+  end)
+
+  it("want an optimiser", function()
+    assert.error_matches(function() gq.optim.schedule.step(3, { every = 1 }) end, "an optimiser expected")
+    assert.error_matches(function() rates("step", {}, 1) end, "'every' is missing")
+  end)
+end)
+
+describe("checkpoints", function()
+  it("put everything back", function()
+    local path = temporary("c.safetensors")
+    local m = model_of(1)
+    local optimiser = gq.optim.adam(m:parameters())
+    gq.train { model = m, loss = loss, optimiser = optimiser, data = set_of(8), epochs = 2, progress = false }
+    gq.manual_seed(77)
+    gq.randn(3)
+    gq.checkpoint.save(path, { model = m, optimiser = optimiser, epoch = 2,
+      extra = { note = "hello", list = { 1, 2.5 } } })
+    local want, draw = bits(m, optimiser), gq.randn(3):totable()
+    local m2 = model_of(2)
+    local optimiser2 = gq.optim.adam(m2:parameters(), { lr = 7 })
+    local c = gq.checkpoint.load(path, { model = m2, optimiser = optimiser2 })
+    assert.same(want, bits(m2, optimiser2))
+    assert.same(draw, gq.randn(3):totable())
+    assert.same(2, c.epoch)
+    assert.same({ note = "hello", list = { 1, 2.5 } }, c.extra)
+    assert.same(m:state_dict()["1.weight"]:totable(), gq.checkpoint.load(path).model["1.weight"]:totable())
+  end)
+
+  it("that do not fit or are none are refused", function()
+    local path = temporary("d.safetensors")
+    gq.checkpoint.save(path, { model = model_of(1) })
+    assert.error_matches(function() gq.checkpoint.load(path, { model = nn.Linear(2, 2) }) end, "missing: ")
+    assert.error_matches(function()
+      gq.checkpoint.load(path, { optimiser = gq.optim.adam(model_of(1):parameters()) })
+    end, "holds no optimiser")
+    gq.save(path, { a = gq.ones(2) })
+    assert.error_matches(function() gq.checkpoint.load(path) end, "no checkpoint: read it with gq.load")
+    assert.has_error(function() gq.checkpoint.load(temporary("nothing.safetensors")) end)
+    assert.has_error(function() gq.checkpoint.save(temporary("no/such/place.safetensors"), {}) end)
+    assert.error_matches(function() gq.checkpoint.save(path, { modl = 1 }) end, "did you mean 'model'")
+  end)
+end)
+
+describe("files", function()
+  it("go round by suffix", function()
+    local x = gq.randn(3, 4)
+    gq.save(temporary("x.npy"), x)
+    assert.same(x:totable(), gq.load(temporary("x.npy")):totable())
+    gq.save(temporary("x.csv"), x)
+    assert.same(x:totable(), gq.load(temporary("x.csv")):totable())
+    gq.save(temporary("x.safetensors"), { x = x, y = x[1] }, { made = "today" })
+    local t, meta = gq.load(temporary("x.safetensors"))
+    assert.same(x:totable(), t.x:totable())
+    assert.same("today", meta.made)
+    gq.save(temporary("v.csv"), gq.tensor { 1, 2, 3 })
+    assert.same({ { 1 }, { 2 }, { 3 } }, gq.load(temporary("v.csv")):totable())
+  end)
+
+  it("csv: names, spaces, infinities; and what is wrong is named by line", function()
+    gq.file_write(temporary("a.csv"), "time, x\r\n0, +1.5\r\n\r\n 1,-inf\r\n")
+    local t, names = gq.load(temporary("a.csv"))
+    assert.same({ { 0, 1.5 }, { 1, -math.huge } }, t:totable())
+    assert.same({ "time", "x" }, names)
+    gq.file_write(temporary("b.csv"), "1,2\n3\n")
+    assert.error_matches(function() gq.load(temporary("b.csv")) end, "line 2 has 1 numbers, the first has 2")
+    gq.file_write(temporary("b.csv"), "1,2\n3,four\n")
+    assert.error_matches(function() gq.load(temporary("b.csv")) end, 'line 2: a number expected, got "four"')
+    gq.file_write(temporary("b.csv"), "")
+    assert.error_matches(function() gq.load(temporary("b.csv")) end, "no numbers")
+  end)
+
+  it("other suffixes are errors that name those that work", function()
+    assert.error_matches(function() gq.save("x.npz", {}) end, "%.npz is not read or written")
+    assert.error_matches(function() gq.load("x.pt") end, "%.safetensors, %.npy or %.csv expected")
+    assert.error_matches(function() gq.load("x") end, "expected")
+    assert.error_matches(function() gq.save(temporary("x.csv"), gq.zeros(2, 2, 2)) end, "use %.npy")
+    assert.error_matches(function() gq.save(3) end, "a path expected")
+  end)
+end)
+
+describe("loggers", function()
+  it("jsonl writes an object a line; NaN is null", function()
+    local path = temporary("log.jsonl")
+    local log = gq.logger.jsonl(path)
+    log { epoch = 0, loss = 0 / 0 }
+    log { epoch = 1, loss = gq.tensor(0.5), list = { 1, math.huge } }
+    local lines = {}
+    for line in io.lines(path) do lines[#lines + 1] = gq.json.decode(line) end
+    assert.same({ epoch = 0, loss = gq.json.null }, lines[1])
+    assert.same({ epoch = 1, loss = 0.5, list = { 1, gq.json.null } }, lines[2])
+    assert.error_matches(function() log(3) end, "a table expected")
+  end)
+
+  it("csv keeps the columns of the header, also when it is opened again", function()
+    local path = temporary("log.csv")
+    gq.logger.csv(path) { loss = 0.1, epoch = 0, note = 'a "b", c' }
+    gq.logger.csv(path) { epoch = 1, loss = 2 }
+    assert.same('epoch,loss,note\n0,0.10000000000000001,"a ""b"", c"\n1,2,\n', gq.file_read(path))
+    assert.error_matches(function() gq.logger.csv(path) { accuracy = 1 } end, "no column 'accuracy'")
+  end)
+end)
+
+describe("progress", function()
+  local function fake()
+    local out = { text = "" }
+    function out:write(...) self.text = self.text .. table.concat { ... } end
+    function out:flush() end
+    return out
+  end
+
+  it("is silent where stderr is no terminal, and drawn where it is shown", function()
+    local silent, shown = fake(), fake()
+    local bar = gq.progress(2, { out = silent, shown = false })
+    bar:update()
+    bar:close()
+    assert.same("", silent.text)
+    bar = gq.progress(4, { desc = "training", out = shown, shown = true })
+    for i = 1, 4 do bar:update(i, "loss 0.5") end
+    assert.matches("training [######..................] 1/4", shown.text, 1, true)
+    assert.matches("[########################] 4/4", shown.text, 1, true)
+    assert.matches("loss 0.5", shown.text, 1, true)
+    assert.is_false(gq.isatty(0) and gq.isatty(2) and not bar.shown)
+  end)
+end)
+
+describe("gq.cli", function()
+  local spec = { about = "A test.", "epochs", "lr", "quick", { "width", 5, "hidden width" },
+    { "batch-size", 7, "examples" }, { "name", nil, "a name", "text" } }
+
+  it("reads options of every kind", function()
+    local o, given = gq.cli(spec, { "--epochs", "3", "--lr=1e-2", "--quick", "--name", "x y", "--batch-size", "9" })
+    assert.same({ epochs = 3, lr = 1e-2, quick = true, name = "x y", batch_size = 9, width = 5 }, o)
+    assert.same({ epochs = true, lr = true, quick = true, name = true, batch_size = true }, given)
+    assert.same({ epochs = 100, quick = false, batch_size = 7, width = 5 }, (gq.cli(spec, {})))
+  end)
+end)
