@@ -607,6 +607,57 @@ static void test_rows_refused(void) {
   CHECK(refuses(&f, gq_emit1(f.g, GQ_OP_SIN, f.z), 0, "no rows"));
 }
 
+/* ---- no memory ---- */
+
+static int transform_all(const gq_graph *g, int64_t rows) {
+  gq_graph *pro = NULL, *body = NULL, *part = NULL, *to = gq_graph_new();
+  int *direct = NULL, axis[INPUTS] = { -1, 0, -1, -1, -1, -1, -1, -1, -1 };
+  gq_ref bind[INPUTS], out, cot, grad[INPUTS];
+  bool batched[INPUTS] = { true, true };
+  char *text = gq_graph_print(g), *key = NULL;
+  size_t n;
+  int status = to && text ? gq_graph_key(g, &key, &n) : GQ_ENOMEM;
+  if (status == GQ_OK) status = gq_hoist(g, 2, &pro, &body, &direct);
+  if (status == GQ_OK) status = gq_rows(g, rows, axis);
+  if (status == GQ_OK) status = gq_rows_resize(g, rows, 2, axis, &part);
+  for (int i = 0; status == GQ_OK && i < gq_graph_inputs(part); i++) {
+    gq_shape s = gq_graph_node(part, gq_graph_input(part, i))->shape, b = { s.ndim + 1, { 3 } };
+    for (int k = 0; k < s.ndim; k++) b.dim[k + 1] = s.dim[k];
+    bind[i] = gq_input(to, GQ_F64, batched[i] ? b : s);
+  }
+  if (status == GQ_OK) status = gq_batch(to, part, 3, bind, batched, &out);
+  if (status == GQ_OK) {
+    cot = gq_emit1(to, GQ_OP_SIN, out);
+    status = gq_vjp(to, 1, &out, &cot, gq_graph_inputs(part), bind, grad);
+  }
+  gq_free(text);
+  gq_free(key);
+  gq_free(direct);
+  gq_graph_free(pro);
+  gq_graph_free(body);
+  gq_graph_free(part);
+  gq_graph_free(to);
+  return status;
+}
+
+static void test_failing_memory(void) {
+  field f = new_field(SHAPE(6, 2));
+  gq_ref y = mlp(&f, f.z, 2);
+  gq_graph_set_outputs(f.g, 1, &y);
+  size_t blocks = gq_live_blocks();
+  int status = GQ_ENOMEM;
+  long after = 0;
+  for (; status == GQ_ENOMEM && after < 2000; after++) {
+    gq_alloc_fail(after, true);
+    status = transform_all(f.g, 6);
+    gq_alloc_fail(-1, false);
+    CHECK(gq_live_blocks() == blocks);
+  }
+  CHECK(status == GQ_OK && after > 30);
+  gq_graph_free(f.g);
+  unref_all(f.in, f.nin);
+}
+
 int main(void) {
   RUN(test_folded());
   RUN(test_inlined());
@@ -621,6 +672,7 @@ int main(void) {
   RUN(test_rows_of_noise());
   RUN(test_rows_of_captures());
   RUN(test_rows_refused());
+  RUN(test_failing_memory());
   RUN(CHECK(gq_live_blocks() == 0));
   return DONE();
 }
