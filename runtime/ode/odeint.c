@@ -58,9 +58,21 @@ static int check_tolerance(double rtol, double atol, const char *whose) {
                  whose, rtol, atol);
 }
 
+/* dz/dt must be what z is: nothing is broadcast or cast. */
+static int check_slope(const gq_problem *p) {
+  char got[128], want[128];
+  const gq_node *f = gq_graph_node(p->f, gq_graph_output(p->f, 0));
+  if (f->dtype == p->z0->dtype && gq_shape_equal(f->shape, p->z0->shape)) return GQ_OK;
+  return gq_fail(f->dtype == p->z0->dtype ? GQ_ESHAPE : GQ_EDTYPE,
+                 "the dynamics returned %s of shape %s for a state that is %s of shape %s: dz/dt must have the dtype and "
+                 "shape of z", gq_dtype_name(f->dtype), gq_shape_text(f->shape, got, sizeof got),
+                 gq_dtype_name(p->z0->dtype), gq_shape_text(p->z0->shape, want, sizeof want));
+}
+
 static int check(const gq_problem *p, const gq_ode_options *o) {
   if (!gq_is_float(p->z0->dtype))
     return gq_fail(GQ_EDTYPE, "the state is %s; it must be float32 or float64", gq_dtype_name(p->z0->dtype));
+  GQ_TRY(check_slope(p));
   GQ_TRY(check_times(p->nt, p->t));
   GQ_TRY(check_tolerance(o->rtol, o->atol, ""));
   GQ_TRY(check_tolerance(o->back_rtol, o->back_atol, "adjoint."));
