@@ -63,9 +63,9 @@ static void select_dim(lua_State *L, selection *s, int dim) {
   int isint = 0;
   lua_Integer i = lua_type(L, -1) == LUA_TNUMBER ? lua_tointegerx(L, -1, &isint) : 0;
   if (!isint) {
+    const char *hint = gqL_totensor(L, -1) ? " (see gq.index_select, gq.gather and gq.where)" : "";
     const char *given = gqL_typename(L, -1);
-    luaL_error(L, "index: integer or range {first, last} expected, got %s%s", given,
-               gqL_totensor(L, -1) ? " (see gq.index_select, gq.gather and gq.where)" : "");
+    luaL_error(L, "index: integer or range {first, last} expected, got %s%s", given, hint);
   }
   s->slice.start[dim] = position(L, i, s->slice.shape.dim[dim], dim, "index");
   s->slice.shape.dim[dim] = 1;

@@ -128,6 +128,9 @@ void gqL_checkwritable(lua_State *L, const gq_tensor *t, const char *what) {
   if (t->requires_grad && gq_recording())
     luaL_error(L, "%s: this tensor requires a gradient and cannot be written to: choose entries with gq.where, "
                   "build it with gq.cat, or write inside gq.no_grad", what);
+  for (int i = 0; i < t->shape.ndim; i++)
+    if (t->stride[i] == 0 && t->shape.dim[i] > 1)
+      luaL_error(L, "%s: an expanded tensor holds one number many times and cannot be written to: use x:clone()", what);
 }
 
 /* ---- properties ---- */
