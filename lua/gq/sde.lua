@@ -60,7 +60,7 @@ end
 
 -- dz/dt = f(t, z) + g(t, z) dB/dt with the Karhunen-Loeve sum of eq. (15),
 --   dB/dt = sqrt(2 / c) sum_i xi_i cos((i - 1/2) pi (t - t0) / c),  c = t1 - t0:
--- a {1, m} row of cosines by xi as {m, numbers}, so that one small product serves the whole state.
+-- a {1, m} row of cosines by xi, so that one small product serves the whole state.
 local Field = {}
 Field.__index = Field
 Field.__name = "gq.wong_zakai"
@@ -96,12 +96,16 @@ local function draw(self, shape, dtype)
   return xi
 end
 
--- dB/dt at t, of a shape: a {1, m} by {m, n} product.
+-- dB/dt at t, of a shape {rows, ...} with D numbers a row: {1, m} by {m, rows}, or by {D, m, rows}, so that
+-- rows stay an axis of their own and every thread can take its share of them.
 local function noise(self, t, shape, dtype)
-  local n, c = 1, self.t1 - self.t0
-  for _, d in ipairs(shape) do n = n * d end
+  local m, rows, c = self.cosines, shape[1] or 1, self.t1 - self.t0
+  local D, xi = 1, draw(self, shape, dtype)
+  for i = 2, #shape do D = D * shape[i] end
   local row = gq.cos(basis(self, dtype) * (t - self.t0)) * math.sqrt(2 / c)
-  return row:matmul(draw(self, shape, dtype):reshape { self.cosines, n }):reshape(shape)
+  if D == 1 then return row:matmul(xi:reshape { m, rows }):reshape(shape) end
+  local by_row = xi:reshape { m, rows, D }:permute(3, 1, 2)
+  return row:matmul(by_row):reshape { D, rows }:transpose(1, 2):reshape(shape)
 end
 
 local function scalar_shape(z)

@@ -3,13 +3,13 @@
 **
 ** The interval [t0, t1] is halved `depth` times. Node i of level l (number 2^l + i, the root is 1)
 ** spans c 2^-l; the value at its middle is normal given the values at its ends, with mean half
-** their sum and variance a quarter of its length (Lévy's construction; as a tree over a
-** counter-based generator: Li et al., AISTATS 2020, Appendix E). Its normals are stream 2^l + i of
-** Philox, counted by component, the value at t1 those of stream 0. So W at the dyadic times never
-** depends on what was asked before, on threads, or on the depth.
-** Inside a leaf the value is one more bridge point, its normals keyed by the bits of t: right in
-** distribution given the ends; two times inside one leaf are independent given its ends, so
-** `tol`, the width of a leaf, has to be below the steps that are taken.
+** their sum and variance a quarter of its length (Lévy's construction; over a counter-based
+** generator: the virtual Brownian tree of Li, Wong, Chen & Duvenaud, AISTATS 2020). Its normals are
+** stream 2^l + i of Philox, counted by component, the value at t1 those of stream 0. So W at the
+** dyadic times never depends on what was asked before, on threads, or on the depth.
+** Inside a leaf the bridge is drawn from the normal of its middle alone: W(t) has the right
+** distribution for every t and is continuous, but two times inside one leaf are not independent
+** enough: `tol`, the width of a leaf, has to be below the steps that are taken.
 ** The middles on the way to the last leaf are kept, which saves their normals, not more: a step
 ** forward makes the few levels new that differ.
 */
@@ -25,7 +25,7 @@ struct gq_brownian {
   gq_shape shape;
   gq_dtype dtype;
   uint64_t seed;
-  gq_key tree, leaf;
+  gq_key key;
   int depth;
   size_t count;
   double *mid[MAX_DEPTH]; /* [count] middle of the node of level l on the way to leaf `path` */
@@ -78,8 +78,7 @@ typedef struct job { /* one descent, for all components in blocks */
   int fresh;  /* first level whose middle is new */
   int levels; /* levels to go down */
   uint64_t leaf;
-  double part;   /* position inside the leaf, 0..1 */
-  uint64_t time; /* bits of t */
+  double part; /* position inside the leaf, 0..1 */
   double *out;
 } job;
 
@@ -87,7 +86,7 @@ static void end_block(void *ctx, int i) {
   gq_brownian *b = ctx;
   size_t from = (size_t)i * BLOCK, n = b->count - from < BLOCK ? b->count - from : BLOCK;
   double sd = sqrt(b->t1 - b->t0);
-  gq_random_normal(b->tree, 0, from, n, b->end + from);
+  gq_random_normal(b->key, 0, from, n, b->end + from);
   for (size_t k = from; k < from + n; k++) b->end[k] *= sd;
 }
 
@@ -105,9 +104,7 @@ int gq_brownian_new(double t0, double t1, gq_shape shape, gq_dtype d, uint64_t s
   b->t0 = t0, b->t1 = t1, b->shape = shape, b->dtype = d, b->seed = seed;
   b->count = (size_t)gq_numel(shape);
   b->depth = depth_for(t1 - t0, tol);
-  b->tree = gq_key_make(seed, GQ_FOR_BROWNIAN);
-  b->leaf =
-    gq_key_make(seed, GQ_FOR_BROWNIAN | 1u << 16); /* streams of its own: time bits are no node numbers */
+  b->key = gq_key_make(seed, GQ_FOR_BROWNIAN);
   b->last = NAN;
   int status = alloc_vectors(b);
   if (status != GQ_OK) {
@@ -134,6 +131,11 @@ double gq_brownian_tol(const gq_brownian *b) { return ldexp(b->t1 - b->t0, -b->d
 
 /* ---- asking ---- */
 
+/* Number of the node of level l on the way to a leaf. */
+static uint64_t node_of(const gq_brownian *b, uint64_t leaf, int l) {
+  return (uint64_t)1 << l | leaf >> (b->depth - l);
+}
+
 /* Ends of the node that `levels` steps down the way to `leaf` lead to; NULL low end: W(t0) = 0. */
 static void ends(const gq_brownian *b, uint64_t leaf, int levels, const double **lo, const double **hi) {
   *lo = NULL;
@@ -158,14 +160,13 @@ static void descend_block(void *ctx, int i) {
   const double *lo, *hi;
   double span = b->t1 - b->t0;
   for (int l = j->fresh; l < j->levels; l++) {
-    uint64_t node = (uint64_t)1 << l | j->leaf >> (b->depth - l);
     ends(b, j->leaf, l, &lo, &hi);
-    gq_random_normal(b->tree, node, from, n, b->mid[l] + from);
+    gq_random_normal(b->key, node_of(b, j->leaf, l), from, n, b->mid[l] + from);
     bridge(n, lo ? lo + from : NULL, hi + from, 0.5, 0.5 * sqrt(ldexp(span, -l)), b->mid[l] + from);
   }
   ends(b, j->leaf, j->levels, &lo, &hi);
   double sd = j->part > 0 ? sqrt(ldexp(span, -b->depth) * j->part * (1 - j->part)) : 0;
-  if (sd > 0) gq_random_normal(b->leaf, j->time, from, n, j->out + from);
+  if (sd > 0) gq_random_normal(b->key, node_of(b, j->leaf, b->depth), from, n, j->out + from);
   bridge(n, lo ? lo + from : NULL, hi + from, j->part, sd, j->out + from);
 }
 
@@ -195,7 +196,6 @@ static void evaluate(gq_brownian *b, double t, double *out) {
     memcpy(out, b->end, b->count * sizeof *out);
     return;
   }
-  memcpy(&j.time, &t, sizeof t);
   j.fresh = levels_shared(b, j.leaf);
   gq_parallel(blocks(b), descend_block, &j);
   b->known = j.levels > j.fresh ? j.levels : j.fresh;

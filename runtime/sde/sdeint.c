@@ -63,7 +63,8 @@ static int check_calculus(const gq_sde_problem *p, const gq_sde_method *m) {
 static int check_step(const gq_sde_problem *p, double dt, const gq_brownian *w) {
   double span = p->t[p->nt - 1] - p->t[0];
   if (!(dt > 0) || !isfinite(dt)) return gq_fail(GQ_EARG, "dt is %g: expected a positive number", dt);
-  if (span / dt > 0x1p53) return gq_fail(GQ_EARG, "dt is %g: too small for an interval of %g", dt, span);
+  if (span / dt > 1e9) /* hours at least: a mistake rather than a wish */
+    return gq_fail(GQ_EARG, "dt is %g: %.3g steps for an interval of %g, expected at most 1e9: raise dt", dt, span / dt, span);
   if (span > 0 && gq_brownian_tol(w) > 0.5 * dt)
     return gq_fail(
       GQ_EARG,
@@ -276,9 +277,10 @@ static int advance(solver *s, double t, double t1) {
 
 /* ---- the loop ---- */
 
-/* Steps of dt from t to end, the last one shortened; a remainder of rounding is no step of its own. */
+/* Steps of dt from start to end, the last one shortened. A remainder below a thousandth of dt, as times
+** rounded to float32 leave it, is no step of its own: the last step is that much longer. */
 static int cross(solver *s, double start, double end, double dt) {
-  double n = ceil((end - start) / dt * (1 - 1e-9)), t = start;
+  double n = ceil((end - start) / dt - 1e-3), t = start;
   if (start == end) return GQ_OK;
   if (n < 1) n = 1;
   for (double i = 1; i <= n; i++) {

@@ -1,0 +1,530 @@
+-- sde_spec.lua -- Brownian paths, forward solvers and their orders, Wong-Zakai fields.
+
+local gq = require "gq"
+local helper = require "tests.helper"
+
+local f64 = { dtype = "float64" }
+
+local function refused(part, f, ...)
+  local message = helper.message(f, ...)
+  assert.truthy(message:find(part, 1, true), message)
+end
+
+local function path(o)
+  return gq.brownian { t0 = o.t0 or 0, t1 = o.t1 or 1, shape = o.shape or { 3 }, seed = o.seed or 1,
+    dtype = o.dtype or "float64", tol = o.tol }
+end
+
+local function mean(x) return x:mean():item() end
+
+local function rms(x) return math.sqrt(mean(x * x)) end
+
+-- ---- Brownian paths ----
+
+describe("a Brownian path", function()
+  local times = { 0.3, 1, 0.1, 0.99, 0.5, 0.3000001, 0, 0.7, 0.25, 1 / 3, 0.1, 0.875, 1e-7 }
+
+  it("is the same in every order of questions", function()
+    local forward, backward, alone = path { seed = 7 }, path { seed = 7 }, {}
+    for i, t in ipairs(times) do alone[i] = path { seed = 7 }(t):totable() end
+    for i = 1, #times do assert.same(alone[i], forward(times[i]):totable()) end
+    for i = #times, 1, -1 do assert.same(alone[i], backward(times[i]):totable()) end
+  end)
+
+  it("is the same for any number of threads, and component by component", function()
+    local got = {}
+    for threads = 1, 3 do
+      gq.set_threads(threads)
+      got[threads] = path { shape = { 5000 } }(0.37):totable()
+    end
+    gq.set_threads(2)
+    assert.same(got[1], got[2])
+    assert.same(got[1], got[3])
+    local few = path { shape = { 10 } }(0.37):totable()
+    for i = 1, 10 do assert.equal(got[1][i], few[i]) end
+  end)
+
+  it("does not depend on the depth of the tree at dyadic times", function()
+    for _, t in ipairs { 0.5, 0.125, 0.6875, 1 } do
+      assert.same(path { tol = 1e-2 }(t):totable(), path { tol = 1e-9 }(t):totable())
+    end
+    assert.close(path { tol = 2 ^ -5 }(27 / 64), path { tol = 2 ^ -20 }(27 / 64), 1e-12)     -- a leaf's middle
+  end)
+
+  it("adds up", function()
+    local b = path { shape = { 50 } }
+    for i = 2, #times do
+      local s, t = times[i - 1], times[i]
+      assert.close(b(s, t), b(t) - b(s), 0, 0)
+      assert.close(b(s, t) + b(t, 0.77), b(s, 0.77), 0, 1e-14)
+    end
+    assert.equal(0, b(0):abs():max():item())
+    assert.equal(0, b(0.4, 0.4):abs():max():item())
+  end)
+
+  it("has increments of the right variance, independent of each other", function()
+    local n, steps = 20000, 40
+    local b, last = path { t1 = 10, shape = { n } }, nil
+    local variance, covariance = 0, 0
+    for i = 1, steps do
+      local w = b((i - 1) * 0.01, i * 0.01)
+      variance = variance + mean(w * w) / 0.01 / steps
+      if last then covariance = covariance + mean(w * last) / 0.01 / steps end
+      last = w
+    end
+    assert.close(variance, 1, 6e-3)             -- its own deviation: sqrt(2 / 8e5) = 1.6e-3
+    assert.close(covariance, 0, 0, 4e-3)
+  end)
+
+  it("has the covariance min(s, t), fourth moment 3, mean 0", function()
+    local b = path { shape = { 40000 } }
+    for _, pair in ipairs { { 0.2, 0.7 }, { 1 / 3, 0.35 }, { 0.9, 0.1 }, { 0.5, 1 } } do
+      local s, t = pair[1], pair[2]
+      assert.close(mean(b(s) * b(t)), math.min(s, t), 0, 0.02)
+    end
+    local x = b(0.61) / math.sqrt(0.61)
+    assert.close(mean(x), 0, 0, 0.02)
+    assert.close(mean(x * x * x * x), 3, 0.05)
+  end)
+
+  it("is a bridge inside a leaf too", function()
+    local b = path { shape = { 20000 }, tol = 0.25 }
+    local lo, hi = b(0.25), b(0.5)
+    local x = b(0.3) - (lo * 0.8 + hi * 0.2)
+    assert.close(mean(x * x), 0.05 * 0.2 / 0.25, 0.04)
+    assert.close(mean(x * (hi - lo)), 0, 0, 5e-3)
+  end)
+
+  it("is continuous", function()
+    local b = path { shape = { 1000 } }
+    for _, t in ipairs { 0.3, 0.5, 1 / 3, 0.999 } do
+      assert.below((b(t) - b(t + 1e-12)):abs():max():item(), 1e-5, "jump")
+    end
+  end)
+
+  it("differs between seeds and between components", function()
+    local n = 20000
+    local a, b = path { shape = { n }, seed = 1 }(1), path { shape = { n }, seed = 2 }(1)
+    assert.close(mean(a * b), 0, 0, 0.03)
+    assert.close(mean(a:narrow(1, 1, n - 1) * a:narrow(1, 2, n - 1)), 0, 0, 0.03)
+  end)
+
+  it("has the shape and dtype that were asked for", function()
+    local b = gq.brownian { t1 = 2, shape = { 4, 2 }, seed = 3, dtype = "float32" }
+    assert.same({ 4, 2 }, b(1).shape)
+    assert.equal("float32", b(1).dtype)
+    assert.same({ 4, 2 }, b.shape)
+    assert.equal(3, b.seed)
+    assert.same({ 0, 2 }, { b.t0, b.t1 })
+    assert.equal(0, gq.brownian { t1 = 1, shape = { 0 } }(0.5):numel())
+    assert.same({}, gq.brownian { t1 = 1, shape = {} }(0.5).shape)
+  end)
+
+  it("without a seed follows gq.manual_seed", function()
+    local values = {}
+    for i = 1, 3 do
+      gq.manual_seed(i // 2)
+      values[i] = gq.brownian { t1 = 1, shape = { 4 } }(1):totable()
+    end
+    assert.same(values[2], values[3])
+    assert.are_not.same(values[1], values[2])
+  end)
+
+  it("refuses what makes no sense", function()
+    refused("t1", gq.brownian, { shape = { 1 } })
+    refused("shape", gq.brownian, { t1 = 1 })
+    refused("smaller", gq.brownian, { t0 = 1, t1 = 1, shape = { 1 } })
+    refused("smaller", gq.brownian, { t0 = 0, t1 = 0 / 0, shape = { 1 } })
+    refused("levy_area", gq.brownian, { t1 = 1, shape = { 1 }, levy_area = "foster" })
+    refused("seed", gq.brownian, { t1 = 1, shape = { 1 }, sede = 1 })
+    refused("float32", gq.brownian, { t1 = 1, shape = { 1 }, dtype = "int64" })
+    refused("outside", path {}, 1.5)
+    refused("outside", path {}, 0 / 0)
+    refused("outside", path {}, 0.5, -1)
+  end)
+end)
+
+-- ---- solvers ----
+
+local function gbm(calculus)
+  return gq.sde { drift = function(_, z) return 0.1 * z end, diffusion = function(_, z) return 0.8 * z end,
+    calculus = calculus }
+end
+
+local function ornstein_uhlenbeck(calculus)
+  return gq.sde {
+    drift = function(t, z) return 0.2 * t - 0.7 * z end,
+    diffusion = function(t, z) return (0.6 + 0.15 * t):expand(z.shape) end,
+    calculus = calculus,
+  }
+end
+
+local methods = { reversible_heun = "stratonovich", heun = "stratonovich", midpoint = "stratonovich",
+  euler_heun = "stratonovich", euler = "ito" }
+
+local function last(z) return z[#z] end
+
+describe("sdeint", function()
+  local n = 1000
+  local b = path { shape = { n, 1 }, seed = 5 }
+  local one = gq.ones(n, 1, f64)
+
+  for method, calculus in pairs(methods) do
+    local function error_at(sde, want, dt)
+      return rms(last(gq.sdeint(sde, one, { 0, 1 }, { dt = dt, method = method, brownian = b })) - want)
+    end
+
+    local function order(sde, want)
+      local h, e = {}, {}
+      for k = 4, 8 do
+        h[#h + 1] = 2 ^ -k
+        e[#e + 1] = error_at(sde, want, 2 ^ -k)
+      end
+      return helper.slope(h, e), e[#e]
+    end
+
+    it(method .. " has its strong order with multiplicative noise, in the right calculus", function()
+      local exact = gq.exp(b(1) * 0.8 + (calculus == "ito" and 0.1 - 0.32 or 0.1))
+      local p, e = order(gbm(calculus), exact)
+      assert.close(p, method == "euler" and 0.5 or 1, 0, 0.15)
+      assert.below(e, 0.06, "error")
+    end)
+
+    it(method .. " has strong order 1 with additive noise", function()
+      local sde = ornstein_uhlenbeck(calculus)
+      local fine = last(gq.sdeint(sde, one, { 0, 1 }, { dt = 2 ^ -12, method = method, brownian = b }))
+      assert.close(order(sde, fine), 1, 0, 0.15)
+    end)
+
+    it(method .. " counts its evaluations", function()
+      local _, info = gq.sdeint(gbm(calculus), one, { 0, 0.5, 1 }, { dt = 0.1, method = method, brownian = b })
+      local each = (method == "euler" or method == "reversible_heun") and 1 or 2
+      assert.equal(10, info.steps)
+      assert.equal(10 * each + (method == "reversible_heun" and 1 or 0), info.nfe)
+      assert.equal("ok", info.status)
+      assert.equal("integer", math.type(info.nfe))
+    end)
+
+    it(method .. " without noise is an ODE solver", function()
+      local sde = gq.sde { drift = function(t, z) return t * z end, diffusion = function(_, z) return 0 * z end,
+        calculus = calculus }
+      local z = gq.sdeint(sde, gq.ones(2, 3, f64), { 0, 0.5, 2 }, { dt = 1e-3, method = method })
+      assert.same({ 3, 2, 3 }, z.shape)
+      for k, t in ipairs { 0, 0.5, 2 } do
+        local second = method ~= "euler" and method ~= "euler_heun"       -- their drift is Euler's
+      assert.close(z[k], gq.full({ 2, 3 }, math.exp(t * t / 2), f64), second and 1e-5 or 5e-3)
+      end
+    end)
+  end
+
+  it("meets the mean and variance of the Ornstein-Uhlenbeck process", function()
+    local many = 20000
+    local sde = gq.sde { drift = function(_, z) return -0.5 * z end,
+      diffusion = function(_, z) return (0 * z + 0.6) end }
+    local z = last(gq.sdeint(sde, gq.full({ many, 1 }, 2.0), { 0, 2 }, { dt = 0.02, seed = 11 }))
+    local m, v = 2 * math.exp(-1), 0.36 * (1 - math.exp(-2))
+    assert.close(mean(z), m, 0, 4 * math.sqrt(v / many))
+    assert.close(mean((z - mean(z)) ^ 2), v, 0.04)
+  end)
+
+  it("gives the same numbers for any number of threads", function()
+    local net = gq.nn.mlp { sizes = { 2, 9, 2 }, activation = "tanh", time = true }
+    local sde = gq.sde { drift = net, diffusion = function(_, z) return gq.sigmoid(z) end }
+    local z0, got = gq.randn(101, 2, { seed = 1 }), {}
+    for threads = 1, 3 do
+      gq.set_threads(threads)
+      got[threads] = gq.sdeint(sde, z0, { 0, 1 }, { dt = 0.05, seed = 4 })
+    end
+    gq.set_threads(2)
+    assert.close(got[2], got[1], 1e-5, 1e-6)
+    assert.close(got[3], got[1], 1e-5, 1e-6)
+  end)
+
+  it("shortens the last step before a measurement time, and takes repeated ones", function()
+    local z, info = gq.sdeint(gbm(), one, { 0, 0.25, 0.25, 0.3 }, { dt = 0.1, brownian = b })
+    assert.equal(4, info.steps)
+    assert.same(z[2]:totable(), z[3]:totable())
+    local alone = gq.sdeint(gbm(), one, { 0 }, { dt = 0.1, brownian = b })
+    assert.same({ 1, n, 1 }, alone.shape)
+    assert.same(one:totable(), alone[1]:totable())
+  end)
+
+  it("takes one path whatever the measurement times are", function()
+    local every, info = gq.sdeint(gbm(), one, gq.linspace(0, 1, 11), { dt = 0.02, brownian = b })
+    local ends = gq.sdeint(gbm(), one, { 0, 1 }, { dt = 0.02, brownian = b })
+    assert.equal(50, info.steps)
+    assert.close(last(every), last(ends), 1e-4)      -- times in float32 are not quite 0.1 i
+  end)
+
+  it("takes what a function captures as it is at the call", function()
+    local rate, shift = 1, gq.tensor({ { 1, 2, 3 }, { 4, 5, 6 } }, f64):transpose(1, 2)
+    local sde = gq.sde { drift = function() return rate * shift end, diffusion = function(_, z) return 0 * z end }
+    for k = 1, 3 do
+      rate = k
+      assert.close(last(gq.sdeint(sde, gq.zeros(3, 2, f64), { 0, 1 }, { dt = 0.5 })), shift * k, 1e-12)
+    end
+  end)
+
+  it("knows scalar, additive and general noise", function()
+    local z0 = gq.randn(70, 2, { seed = 2, dtype = "float64" })
+    local times, o = { 0, 0.5 }, { dt = 0.01, brownian = path { shape = { 70, 2 } } }
+    local function drift(_, z) return -z end
+    local diagonal = gq.sdeint(gq.sde { drift = drift, diffusion = function(_, z) return gq.cos(z) end }, z0, times, o)
+    local general = gq.sdeint(gq.sde { drift = drift, noise = "general", diffusion = function(_, z)
+      return gq.cos(z):unsqueeze(3) * gq.eye(2, f64)
+    end }, z0, times, o)
+    assert.close(general, diagonal, 1e-9, 1e-12)
+
+    local m = gq.tensor({ { 1, 0, 2 }, { 0.5, -1, 0 } }, f64)
+    o.brownian = path { shape = { 70, 3 } }
+    local rows = gq.sdeint(gq.sde { drift = drift, noise = "additive", diffusion = function(_, z)
+      return m:expand(#z, 2, 3)
+    end }, z0, times, o)
+    local constant = gq.sde { drift = drift, noise = "additive", diffusion = function() return m end }
+    local whole = gq.sdeint(constant, z0, times, o)
+    assert.close(whole, rows, 1e-12)
+    local function still(_, z) return 0 * z end
+    local none = gq.sde { drift = still, noise = "additive", diffusion = function() return m end }
+    assert.close(last(gq.sdeint(none, z0, times, o)), z0 + o.brownian(0.5):matmul(m:transpose(1, 2)), 1e-9, 1e-12)
+
+    local w = path { shape = { 70, 1 } }
+    local scalar = gq.sdeint(gq.sde { drift = function(_, z) return 0 * z end, noise = "scalar",
+      diffusion = function(_, z) return 0.5 * z end }, z0, times, { dt = 1e-3, brownian = w })
+    assert.close(last(scalar), z0 * gq.exp(0.5 * w(0.5)), 2e-2)
+  end)
+
+  it("solves one sample without a batch dimension", function()
+    local w = path { shape = { 2 } }
+    local sde = gq.sde { drift = function(_, z) return 0 * z end, noise = "general",
+      diffusion = function() return gq.tensor({ { 1, 2 }, { 0, 1 }, { 3, 0 } }, f64) end }
+    local z = last(gq.sdeint(sde, gq.zeros(3, f64), { 0, 1 }, { dt = 0.1, brownian = w }))
+    local x = w(1):totable()
+    assert.close(z, { x[1] + 2 * x[2], x[2], 3 * x[1] }, 1e-12)
+    local number = gq.sdeint(gbm(), gq.tensor(1, f64), { 0, 1 }, { dt = 0.1 })
+    assert.same({ 2 }, number.shape)
+  end)
+
+  it("solves float32 and float64 along the same path", function()
+    local function solve(dtype)
+      return last(gq.sdeint(gbm(), gq.ones(50, 1, { dtype = dtype }), { 0, 1 }, { dt = 0.01, seed = 8 }))
+    end
+    assert.close(solve "float32", solve "float64", 1e-4)
+  end)
+
+  it("allocates nothing in its loop, and leaves nothing behind", function()
+    if not gq.debug then return pending "gq.debug is there in debug and asan builds only" end
+    local z0 = gq.ones(40, 1)
+    local function count(dt)
+      local before = gq.debug.alloc_count()
+      gq.sdeint(gbm(), z0, { 0, 1 }, { dt = dt, seed = 1 })
+      return gq.debug.alloc_count() - before
+    end
+    count(0.1)
+    assert.equal(count(0.1), count(0.001))
+  end)
+
+  it("stops at the first state that is not finite, and says where", function()
+    local sde = gq.sde { drift = function(_, z) return z * z end, diffusion = function(_, z) return 0 * z end }
+    refused("component 2 of 3", gq.sdeint, sde, gq.tensor({ 0, 5, 0 }, f64), { 0, 1 }, { dt = 0.01 })
+    refused("t = 0", gq.sdeint, sde, gq.tensor({ 0 / 0 }, f64), { 0, 1 }, { dt = 0.01 })
+  end)
+
+  it("refuses what does not fit", function()
+    local z0, o = gq.ones(3, 2, f64), { dt = 0.1 }
+    local function plus(t)
+      return setmetatable(t, { __index = o })
+    end
+    refused("reversible_heun, heun, midpoint, euler_heun", gq.sdeint, gbm(), z0, { 0, 1 }, plus { method = "euler" })
+    refused("use euler", gq.sdeint, gbm "ito", z0, { 0, 1 }, { dt = 0.1, method = "heun" })
+    refused("heun", gq.sdeint, gbm(), z0, { 0, 1 }, { dt = 0.1, method = "huen" })
+    refused("gq.wong_zakai", gq.sdeint, gbm(), z0, { 0, 1 }, { dt = 0.1, gradient = "adjoint" })
+    refused("dt", gq.sdeint, gbm(), z0, { 0, 1 }, {})
+    refused("dt", gq.sdeint, gbm(), z0, { 0, 1 }, { dt = 0 })
+    refused("dt", gq.sdeint, gbm(), z0, { 0, 1 }, { dt = 1e-300 })
+    refused("table", gq.sdeint, gbm(), z0, { 0, 1 })
+    refused("increase", gq.sdeint, gbm(), z0, { 0, 1, 0.5 }, o)
+    refused("time", gq.sdeint, gbm(), z0, {}, o)
+    refused("time 2", gq.sdeint, gbm(), z0, { 0, "1" }, o)
+    refused("finite", gq.sdeint, gbm(), z0, { 0, math.huge }, o)
+    refused("gq.sde", gq.sdeint, {}, z0, { 0, 1 }, o)
+    refused("shape", gq.sdeint, gbm(), z0, { 0, 1 }, { dt = 0.1, brownian = path {} })
+    refused("lives on", gq.sdeint, gbm(), z0, { 0, 2 }, { dt = 0.1, brownian = path { shape = { 3, 2 } } })
+    refused("tol", gq.sdeint, gbm(), z0, { 0, 1 }, { dt = 1e-4, brownian = path { shape = { 3, 2 }, tol = 1e-3 } })
+    local function bad(f, g, noise)
+      return gq.sdeint, gq.sde { drift = f, diffusion = g, noise = noise }, z0, { 0, 1 }, o
+    end
+    local function same(_, z) return z end
+    refused("the drift", bad(function(_, z) return z:sum() end, same))
+    refused("diagonal", bad(same, function(_, z) return z:sum() end))
+    refused("general", bad(same, same, "general"))
+    refused("the drift", bad(function(_, z) return z:to "float32" end, same))
+    refused("drift", gq.sde, { diffusion = same })
+    refused("diagonal", gq.sde, { drift = same, diffusion = same, noise = "diagnal" })
+    refused("calculus", gq.sde, { drift = same, diffusion = same, calculus = "strato" })
+    refused("gq.sde", gq.sde, { drift = same, diffusion = same, nose = "scalar" })
+  end)
+end)
+
+-- ---- Wong-Zakai ----
+
+-- sqrt(2 c) sin((i - 1/2) pi s) / ((i - 1/2) pi), s = (t - t0) / c: eq. (14)
+local function sine(i, t, t0, t1)
+  local c, w = t1 - t0, (i - 0.5) * math.pi
+  return math.sqrt(2 * c) * math.sin(w * (t - t0) / c) / w
+end
+
+local function plain_noise(noise)
+  return gq.sde {
+    drift = function(_, z) return 0 * z end, diffusion = function(_, z) return 0 * z + 1 end, noise = noise,
+  }
+end
+
+describe("wong_zakai", function()
+  it("is the Karhunen-Loeve sum: its integral and the variance of that", function()
+    for _, m in ipairs { 1, 4, 12 } do
+      local t0, t1 = -1, 2
+      local wz = gq.wong_zakai(plain_noise(), { t0 = t0, t1 = t1, xi = gq.eye(m):to "float64" })
+      local times = { t0, -0.3, 0.5, t1 }
+      local z = gq.odeint(wz, gq.zeros(m, f64), times, { rtol = 1e-9, atol = 1e-10 })
+      for k, t in ipairs(times) do
+        local variance, want = 0, {}
+        for i = 1, m do
+          want[i] = sine(i, t, t0, t1)
+          variance = variance + want[i] ^ 2
+        end
+        assert.close(z[k], want, 0, 1e-7)
+        assert.close((z[k] * z[k]):sum():item(), variance, 1e-6, 1e-12)
+        assert.below(variance, t - t0 + 1e-12, "variance")
+      end
+    end
+  end)
+
+  it("has the variance of Brownian motion in the limit", function()
+    local m, variance = 2000, 0
+    for i = 1, m do variance = variance + sine(i, 0.37, 0, 1) ^ 2 end
+    assert.close(variance, 0.37, 1e-3)
+    local n = 20000
+    local wz = gq.wong_zakai(plain_noise(), { t0 = 0, t1 = 1, cosines = 10, seed = 3 })
+    local want = 0
+    for i = 1, 10 do want = want + sine(i, 0.37, 0, 1) ^ 2 end
+    local z = last(gq.odeint(wz, gq.zeros(n, 1), { 0, 0.37 }, { rtol = 1e-5, atol = 1e-5 }))
+    assert.close(mean(z * z), want, 0.04)
+  end)
+
+  it("is the derivative of that sum at every time", function()
+    local xi = gq.randn(5, 3, 2, { dtype = "float64", seed = 1 })
+    local wz = gq.wong_zakai(plain_noise(), { t0 = 0.5, t1 = 2, xi = xi })
+    for _, t in ipairs { 0.5, 1.1, 2 } do
+      local want, c = gq.zeros(3, 2, f64), 1.5
+      for i = 1, 5 do
+        want = want + xi[i] * (math.sqrt(2 / c) * math.cos((i - 0.5) * math.pi * (t - 0.5) / c))
+      end
+      assert.close(wz(t, gq.zeros(3, 2, f64)), want, 1e-12, 1e-12)
+      assert.close(wz(gq.tensor(t, f64), gq.zeros(3, 2, f64)), want, 1e-12, 1e-12)
+    end
+  end)
+
+  it("gives geometric Brownian motion over its own smooth path", function()
+    local m, n = 6, 40
+    local xi = gq.randn(m, n, 1, { dtype = "float64", seed = 2 })
+    local z = last(gq.odeint(gq.wong_zakai(gbm(), { t0 = 0, t1 = 1, xi = xi }), gq.ones(n, 1, f64), { 0, 1 },
+      { rtol = 1e-10, atol = 1e-12 }))
+    local b = gq.zeros(n, 1, f64)
+    for i = 1, m do b = b + xi[i] * sine(i, 1, 0, 1) end
+    assert.close(z, gq.exp(0.1 + 0.8 * b), 1e-7)
+  end)
+
+  it("draws once for every shape, from its seed, more cosines refining the path", function()
+    local z = gq.zeros(4, 2, f64)
+    local function at(o, t) return gq.wong_zakai(plain_noise(), o)(t or 0.3, z):totable() end
+    local wz = gq.wong_zakai(plain_noise(), { t0 = 0, t1 = 1, seed = 9 })
+    assert.same(wz(0.3, z):totable(), wz(0.3, z):totable())
+    assert.same(wz(0.3, z):totable(), at { t0 = 0, t1 = 1, seed = 9 })
+    assert.same(at { t0 = 0, t1 = 1, seed = 9, cosines = 10 }, at { t0 = 0, t1 = 1, seed = 9 })
+    local before = wz(0.3, z):totable()
+    assert.are_not.same(before, wz:redraw()(0.3, z):totable())
+    assert.same(before, wz:redraw(9)(0.3, z):totable())
+    gq.manual_seed(1)
+    local first = at { t0 = 0, t1 = 1 }
+    assert.are_not.same(first, at { t0 = 0, t1 = 1 })
+    gq.manual_seed(1)
+    assert.same(first, at { t0 = 0, t1 = 1 })
+    local few, more = gq.core.cosines(5, 3, { 7 }, "float64"), gq.core.cosines(5, 8, { 7 }, "float64")
+    assert.same(few:totable(), more:narrow(1, 1, 3):totable())
+  end)
+
+  it("is the drift alone without cosines", function()
+    local wz = gq.wong_zakai(gbm(), { t0 = 0, t1 = 1, cosines = 0 })
+    local z = last(gq.odeint(wz, gq.ones(2, 1, f64), { 0, 1 }, { rtol = 1e-8, atol = 1e-8 }))
+    assert.close(z, gq.full({ 2, 1 }, math.exp(0.1), f64), 1e-6)
+  end)
+
+  it("serves scalar, additive and general noise", function()
+    local z0, m = gq.randn(5, 2, { seed = 1, dtype = "float64" }), 4
+    local xi = gq.randn(m, 5, 3, { seed = 2, dtype = "float64" })
+    local matrix = gq.tensor({ { 1, 0, 2 }, { 0.5, -1, 0 } }, f64)
+    local b, s = gq.zeros(5, 3, f64), gq.zeros(5, 1, f64)
+    for i = 1, m do
+      b = b + xi[i] * sine(i, 1, 0, 1)
+      s = s + xi[i]:narrow(2, 1, 1) * sine(i, 1, 0, 1)
+    end
+    local function solve(noise, g, draw)
+      local sde = gq.sde { drift = function(_, z) return 0 * z end, diffusion = g, noise = noise }
+      local wz = gq.wong_zakai(sde, { t0 = 0, t1 = 1, xi = draw })
+      return last(gq.odeint(wz, z0, { 0, 1 }, { rtol = 1e-9, atol = 1e-9 }))
+    end
+    local want = z0 + b:matmul(matrix:transpose(1, 2))
+    assert.close(solve("additive", function() return matrix end, xi), want, 1e-6, 1e-7)
+    assert.close(solve("general", function() return matrix:expand(5, 2, 3) end, xi), want, 1e-6, 1e-7)
+    assert.close(solve("scalar", function(_, z) return 0.5 * z end, xi:narrow(3, 1, 1)), z0 * gq.exp(0.5 * s), 1e-6)
+  end)
+
+  it("lets gradients through to the parameters and to xi", function()
+    local a = gq.tensor(0.3, { dtype = "float64", requires_grad = true })
+    local xi = gq.randn(3, 4, 1, { seed = 1, dtype = "float64" })
+    xi.requires_grad = true
+    local sde = gq.sde { drift = function(_, z) return 0 * z end, diffusion = function(_, z) return a * z end }
+    local z = gq.odeint(gq.wong_zakai(sde, { t0 = 0, t1 = 1, xi = xi }), gq.ones(4, 1, f64), { 0, 1 },
+      { rtol = 1e-9, atol = 1e-9, gradient = "direct" })
+    last(z):sum():backward()
+    local da, b = 0, {}
+    for k = 1, 4 do
+      b[k] = 0
+      for i = 1, 3 do b[k] = b[k] + xi[i][k][1]:item() * sine(i, 1, 0, 1) end
+      da = da + b[k] * math.exp(0.3 * b[k])
+    end
+    assert.close(a.grad:item(), da, 1e-6)
+    for i = 1, 3 do
+      assert.close(xi.grad[i][2][1]:item(), 0.3 * sine(i, 1, 0, 1) * math.exp(0.3 * b[2]), 1e-6)
+    end
+  end)
+
+  it("gives the same gradient by every engine", function()
+    gq.manual_seed(3)
+    local net = gq.nn.mlp { sizes = { 2, 5, 2 }, activation = "tanh", time = true }
+    net:to "float64"
+    local sde = gq.sde { drift = net, diffusion = function(t, z) return 0.3 * gq.sigmoid(z) + 0.1 * t end }
+    local wz = gq.wong_zakai(sde, { t0 = 0, t1 = 1, seed = 4, cosines = 5 })
+    local z0, want = gq.randn(40, 2, { seed = 5, dtype = "float64" }), nil
+    for _, engine in ipairs { "direct", "adjoint", "seminorm", "gq" } do
+      local z = gq.odeint(wz, z0, { 0, 0.5, 1 }, { rtol = 1e-8, atol = 1e-8, gradient = engine, gq = { C = 2 } })
+      local grads = gq.grad({ (z * z):mean() }, net:parameters())
+      want = want or grads
+      for i = 1, #want do assert.close(helper.relative(grads[i], want[i]), 0, 0, 1e-4) end
+    end
+  end)
+
+  it("refuses what makes no sense", function()
+    local z, sde = gq.zeros(2, 1), plain_noise()
+    refused("correction", gq.wong_zakai, gbm "ito", { t0 = 0, t1 = 1 })
+    refused("t1", gq.wong_zakai, sde, { t0 = 0 })
+    refused("smaller", gq.wong_zakai, sde, { t0 = 1, t1 = 1 })
+    refused("cosines", gq.wong_zakai, sde, { t0 = 0, t1 = 1, cosines = -1 })
+    refused("cosines", gq.wong_zakai, sde, { t0 = 0, t1 = 1, cosines = 1.5 })
+    refused("expansion", gq.wong_zakai, sde, { t0 = 0, t1 = 1, expansion = "polynomial" })
+    refused("cosines", gq.wong_zakai, sde, { t0 = 0, t1 = 1, cosins = 4 })
+    refused("not both", gq.wong_zakai, sde, { t0 = 0, t1 = 1, xi = gq.zeros(2, 2, 1), seed = 1 })
+    refused("gq.sde", gq.wong_zakai, {}, { t0 = 0, t1 = 1 })
+    refused("{3, 2, 1}", gq.wong_zakai(sde, { t0 = 0, t1 = 1, xi = gq.zeros(3, 4, 1) }), 0, z)
+  end)
+end)
