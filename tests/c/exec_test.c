@@ -440,11 +440,18 @@ static void large(void) {
 }
 
 int main(void) {
+  static const char *const names[] = { "portable", "avx2", "avx512" };
   size_t blocks = gq_live_blocks();
-  all_elementwise();
-  broadcasting();
-  reductions();
-  products();
+  for (int i = 0; i < 3; i++) {
+    const gq_kernels *k = gq_cpu_find(names[i]);
+    if (!k) continue;
+    gq_cpu_use(k);
+    all_elementwise();
+    broadcasting();
+    reductions();
+    products();
+  }
+  gq_cpu_use(NULL);
   for (int d = 0; d < GQ_NDTYPE; d++)
     for (int kind = 0; kind < 6; kind++) moving((gq_dtype)d, kind);
   bad_indices();

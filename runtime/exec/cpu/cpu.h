@@ -26,6 +26,9 @@ typedef struct gq_kernels {
   gq_kernel duo[2];                          /* softplus(a) to out and sigmoid(a) to (void *)b */
   double (*sum[2])(const void *x, size_t n);                                            /* fixed order */
   void (*colsum[2])(double *acc, const void *x, size_t rows, size_t cols, size_t ld);   /* acc[j] += sum_i x[i][j] */
+  /* c (+)= a b with few columns: a[i * ars + k * acs], b[k * ldb + j], c[i * ldc + j] */
+  void (*small[2])(const void *a, size_t ars, size_t acs, const void *b, size_t ldb, void *c, size_t ldc,
+                   size_t m, size_t n, size_t k, bool add);
 } gq_kernels;
 
 extern const gq_kernels gq_kernels_portable;

@@ -202,6 +202,18 @@ enum { LANES = 32 };
 SUMS(f32, float)
 SUMS(f64, double)
 
+/* ---- small products ---- */
+
+#include "small.h"
+
+#define SMALL_DOOR(S, T)                                                                                \
+  static void small_any_##S(const void *a, size_t ars, size_t acs, const void *b, size_t ldb, void *c,  \
+                            size_t ldc, size_t m, size_t n, size_t k, bool add) {                       \
+    small_##S(a, ars, acs, b, ldb, c, ldc, m, n, k, add);                                               \
+  }
+SMALL_DOOR(f32, float)
+SMALL_DOOR(f64, double)
+
 /* ---- the table ---- */
 
 #pragma GCC diagnostic ignored "-Woverride-init"   /* sin, cos and tan, checked for range */
@@ -249,4 +261,5 @@ const gq_kernels PASTE(gq_kernels_, GQ_KERNELS) = {
   .madd = {{madd_f32, mrsub_f32, msub_f32}, {madd_f64, mrsub_f64, msub_f64}},
   .sum = {sum_f32, sum_f64},
   .colsum = {colsum_f32, colsum_f64},
+  .small = {small_any_f32, small_any_f64},
 };

@@ -1,5 +1,6 @@
 /*
-** matmul.c -- products on OpenBLAS, one thread a call: the runtime owns the threads.
+** matmul.c -- products: on OpenBLAS, one thread a call (the runtime owns the threads), and on
+** small.h where a network is narrow.
 */
 #include "cpu.h"
 
@@ -92,18 +93,60 @@ int gq_gemm_plan(gq_gemm *g, gq_dtype d, const gq_layout *a, const gq_layout *b,
   return GQ_OK;
 }
 
-static void product(const gq_gemm *g, const void *a, const void *b, void *c, int64_t rows, bool add) {
+/* ---- narrow products: measured faster than OpenBLAS 0.3.21 on AVX2, no slower on AVX-512 ---- */
+
+enum {
+  NARROW = 128,    /* inner size and columns of a layer */
+  SUMMED = 32,     /* columns of a product summed over many rows (a weight gradient) */
+  PACKED = 8192    /* numbers of b that are transposed on the stack first */
+};
+
+static bool suits_small(const gq_gemm *g, int64_t rows) {
+  if (g->ta) return !g->tb && g->n >= 5 && g->n <= SUMMED && rows <= NARROW;
+  if (g->n > NARROW || g->k > NARROW) return false;
+  return !g->tb || (rows >= 24 && g->n * g->k <= PACKED);
+}
+
+#define TRANSPOSE(T)                                              \
+  do {                                                            \
+    const T *from = b;                                            \
+    T *to = (T *)(void *)packed;                                               \
+    for (int64_t j = 0; j < g->n; j++)                            \
+      for (int64_t i = 0; i < g->k; i++)                          \
+        to[i * g->n + j] = from[j * g->ldb + i];                  \
+  } while (0)
+
+static void small(const gq_gemm *g, const void *a, const void *b, void *c, int64_t rows, bool add) {
+  size_t ars = g->ta ? 1 : (size_t)g->lda, acs = g->ta ? (size_t)g->lda : 1, ldb = (size_t)g->ldb;
+  _Alignas(64) char packed[PACKED * sizeof(double)];
+  if (g->tb) {
+    if (g->dtype == GQ_F32)
+      TRANSPOSE(float);
+    else
+      TRANSPOSE(double);
+    b = packed;
+    ldb = (size_t)g->n;
+  }
+  gq_cpu()->small[g->dtype](a, ars, acs, b, ldb, c, (size_t)g->ldc, (size_t)rows, (size_t)g->n, (size_t)g->k, add);
+}
+
+static void large(const gq_gemm *g, const void *a, const void *b, void *c, int64_t rows, bool add) {
   enum CBLAS_TRANSPOSE ta = g->ta ? CblasTrans : CblasNoTrans, tb = g->tb ? CblasTrans : CblasNoTrans;
   int m = (int)rows, n = (int)g->n, k = (int)g->k, lda = (int)g->lda, ldb = (int)g->ldb, ldc = (int)g->ldc;
-  if (m == 0 || n == 0)
+  if (g->dtype == GQ_F32)
+    cblas_sgemm(CblasRowMajor, ta, tb, m, n, k, 1, a, lda, b, ldb, add ? 1 : 0, c, ldc);
+  else
+    cblas_dgemm(CblasRowMajor, ta, tb, m, n, k, 1, a, lda, b, ldb, add ? 1 : 0, c, ldc);
+}
+
+static void product(const gq_gemm *g, const void *a, const void *b, void *c, int64_t rows, bool add) {
+  if (rows == 0 || g->n == 0)
     return;
-  if (k == 0) {
+  if (g->k == 0) {
     if (!add)
       memset(c, 0, (size_t)rows * (size_t)g->n * gq_dtype_size(g->dtype));
-  } else if (g->dtype == GQ_F32) {
-    cblas_sgemm(CblasRowMajor, ta, tb, m, n, k, 1, a, lda, b, ldb, add ? 1 : 0, c, ldc);
   } else {
-    cblas_dgemm(CblasRowMajor, ta, tb, m, n, k, 1, a, lda, b, ldb, add ? 1 : 0, c, ldc);
+    (suits_small(g, rows) ? small : large)(g, a, b, c, rows, add);
   }
 }
 
