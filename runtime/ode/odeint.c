@@ -298,8 +298,10 @@ int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_ten
   info->status = status;
   bool keep_part = status != GQ_OK && partial && s->z && status != GQ_ENOMEM && status != GQ_EINTERRUPT;
   if (status == GQ_OK || keep_part) {
-    *z = gq_tensor_ref(s->z);
-    for (; status != GQ_OK && k < s->nt; k++) {      /* times that were not reached */
+    /* A handle of its own: the tape will hang on it, and the tape owns this solution. */
+    int made = gq_tensor_view(s->z, s->z->shape, s->z->stride, s->z->offset, z);
+    if (made != GQ_OK) status = info->status = made, keep_part = false;
+    for (; keep_part && k < s->nt; k++) {      /* times that were not reached */
       gq_shape part = s->z0->shape;
       for (int64_t i = 0; i < gq_numel(part); i++) {
         if (s->z->dtype == GQ_F32) ((float *)gq_at_time(s, s->z, k))[i] = NAN;
