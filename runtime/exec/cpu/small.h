@@ -1,0 +1,144 @@
+/*
+** small.h -- products with few columns, which a general library spends on packing and dispatch:
+** c (+)= op(a) b for row-major b, a block of rows times a panel of up to three vectors at a time,
+** all sums in registers. Included by kernels.c for float32 and float64.
+*/
+
+#if defined(__AVX2__) && defined(__FMA__)
+#include <immintrin.h>
+enum { WIDTH_f32 = 8, WIDTH_f64 = 4 };
+typedef __m256 vec_f32;
+typedef __m256d vec_f64;
+typedef __m256i mask_f32, mask_f64;
+#define VFMA_f32 _mm256_fmadd_ps
+#define VFMA_f64 _mm256_fmadd_pd
+#define VSET_f32 _mm256_set1_ps
+#define VSET_f64 _mm256_set1_pd
+#define VLOAD_f32 _mm256_loadu_ps
+#define VLOAD_f64 _mm256_loadu_pd
+#define VSTORE_f32 _mm256_storeu_ps
+#define VSTORE_f64 _mm256_storeu_pd
+#define VPART_f32 _mm256_maskload_ps
+#define VPART_f64 _mm256_maskload_pd
+static inline mask_f32 first_f32(size_t n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+static inline mask_f64 first_f64(size_t n) {
+  return _mm256_cmpgt_epi64(_mm256_set1_epi64x((long long)n), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+/* The first n numbers in halves: masked stores are slow on many processors. */
+static inline void VPUT_f32(float *p, size_t n, __m256 v) {
+  __m128 x = _mm256_castps256_ps128(v);
+  if (n & 4) {
+    _mm_storeu_ps(p, x);
+    x = _mm256_extractf128_ps(v, 1);
+    p += 4;
+  }
+  if (n & 2) {
+    _mm_storel_pi((__m64 *)(void *)p, x);
+    x = _mm_movehl_ps(x, x);
+    p += 2;
+  }
+  if (n & 1) _mm_store_ss(p, x);
+}
+static inline void VPUT_f64(double *p, size_t n, __m256d v) {
+  __m128d x = _mm256_castpd256_pd128(v);
+  if (n & 2) {
+    _mm_storeu_pd(p, x);
+    x = _mm256_extractf128_pd(v, 1);
+    p += 2;
+  }
+  if (n & 1) _mm_store_sd(p, x);
+}
+#else
+enum { WIDTH_f32 = 4, WIDTH_f64 = 2 };
+typedef float vec_f32 __attribute__((vector_size(16)));
+typedef double vec_f64 __attribute__((vector_size(16)));
+typedef size_t mask_f32, mask_f64;   /* how many of the first numbers */
+#define PLAIN(S, T)                                                                                    \
+  static inline vec_##S VFMA_##S(vec_##S x, vec_##S y, vec_##S z) { return x * y + z; }                \
+  static inline vec_##S VSET_##S(T x) { return (vec_##S){0} + x; }                                     \
+  static inline vec_##S VLOAD_##S(const T *p) { vec_##S v; memcpy(&v, p, sizeof v); return v; }        \
+  static inline void VSTORE_##S(T *p, vec_##S v) { memcpy(p, &v, sizeof v); }                          \
+  static inline mask_##S first_##S(size_t n) { return n; }                                             \
+  static inline vec_##S VPART_##S(const T *p, mask_##S n) {                                            \
+    vec_##S v = {0};                                                                                   \
+    for (size_t i = 0; i < n; i++) v[i] = p[i];                                                        \
+    return v;                                                                                          \
+  }                                                                                                    \
+  static inline void VPUT_##S(T *p, size_t n, vec_##S v)  {                                           \
+    for (size_t i = 0; i < n; i++) p[i] = v[i];                                                        \
+  }
+PLAIN(f32, float)
+PLAIN(f64, double)
+#endif
+
+#ifdef __AVX512VL__
+enum { ROWS = 8 };    /* 32 registers: 24 sums, 3 of b, one of a */
+#else
+enum { ROWS = 4 };    /* 16 registers: 12 sums, 3 of b, one of a */
+#endif
+enum { DEPTH = 256 }; /* terms summed before they are added to c: rounding stays small */
+
+/* a[i * ars + k * acs], b[k * ldb + j], c[i * ldc + j]; `part`: the last vector has the first numbers only */
+#define SMALL(S, T)                                                                                            \
+  static inline __attribute__((always_inline)) void block_##S(                                                 \
+      int rows, int nv, bool part, size_t rest, mask_##S m, const T *a, size_t ars, size_t acs, const T *b, size_t ldb,     \
+      T *c, size_t ldc, size_t depth, bool add) {                                                              \
+    vec_##S sum[8][3], v[3];                                                                                   \
+    _Pragma("GCC unroll 8") for (int i = 0; i < rows; i++)                                                     \
+      _Pragma("GCC unroll 3") for (int j = 0; j < nv; j++) sum[i][j] = VSET_##S(0);                            \
+    for (size_t k = 0; k < depth; k++, a += acs, b += ldb) {                                                   \
+      _Pragma("GCC unroll 3") for (int j = 0; j < nv; j++) {                                                   \
+        if (part && j == nv - 1) v[j] = VPART_##S(b + j * WIDTH_##S, m);                                       \
+        else v[j] = VLOAD_##S(b + j * WIDTH_##S);                                                              \
+      }                                                                                                        \
+      _Pragma("GCC unroll 8") for (int i = 0; i < rows; i++) {                                                 \
+        vec_##S x = VSET_##S(a[(size_t)i * ars]);                                                              \
+        _Pragma("GCC unroll 3") for (int j = 0; j < nv; j++) sum[i][j] = VFMA_##S(x, v[j], sum[i][j]);         \
+      }                                                                                                        \
+    }                                                                                                          \
+    _Pragma("GCC unroll 8") for (int i = 0; i < rows; i++)                                                     \
+      _Pragma("GCC unroll 3") for (int j = 0; j < nv; j++) {                                                   \
+        T *to = c + (size_t)i * ldc + j * WIDTH_##S;                                                           \
+        if (part && j == nv - 1) {                                                                             \
+          if (add) sum[i][j] += VPART_##S(to, m);                                                              \
+          VPUT_##S(to, rest, sum[i][j]);                                                                       \
+        } else {                                                                                               \
+          if (add) sum[i][j] += VLOAD_##S(to);                                                                 \
+          VSTORE_##S(to, sum[i][j]);                                                                           \
+        }                                                                                                      \
+      }                                                                                                        \
+  }                                                                                                            \
+  static void rows_##S(int nv, size_t rest, const T *a, size_t ars, size_t acs, const T *b, size_t ldb, T *c,  \
+                       size_t ldc, size_t m, size_t depth, bool add) {                                         \
+    mask_##S mask = first_##S(rest);                                                                           \
+    size_t i = 0;                                                                                              \
+    SMALL_WIDTHS(S, ROWS)                                                                                      \
+    SMALL_WIDTHS(S, 4)                                                                                         \
+    SMALL_WIDTHS(S, 1)                                                                                         \
+  }                                                                                                            \
+  static void small_##S(const T *a, size_t ars, size_t acs, const T *b, size_t ldb, T *c, size_t ldc,          \
+                        size_t m, size_t n, size_t depth, bool add) {                                          \
+    enum { W = WIDTH_##S };                                                                                    \
+    for (size_t k = 0; k < depth; k += DEPTH)                                                                  \
+      for (size_t j = 0; j < n; j += 3 * W) {                                                                  \
+        size_t w = n - j < 3 * W ? n - j : 3 * W, d = depth - k < DEPTH ? depth - k : DEPTH;                   \
+        rows_##S((int)((w + W - 1) / W), w % W, a + k * acs, ars, acs, b + k * ldb + j, ldb, c + j, ldc, m, d, \
+                 add || k > 0);                                                                                \
+      }                                                                                                        \
+  }
+#define SMALL_CALL(S, R, nv, part) \
+  for (; i + R <= m; i += R)       \
+  block_##S(R, nv, part, rest, mask, a + i * ars, ars, acs, b, ldb, c + i * ldc, ldc, depth, add)
+#define SMALL_WIDTHS(S, R)                                                                                     \
+  switch (2 * nv + (rest != 0)) {                                                                              \
+    case 2: SMALL_CALL(S, R, 1, false); break;                                                                 \
+    case 3: SMALL_CALL(S, R, 1, true); break;                                                                  \
+    case 4: SMALL_CALL(S, R, 2, false); break;                                                                 \
+    case 5: SMALL_CALL(S, R, 2, true); break;                                                                  \
+    case 6: SMALL_CALL(S, R, 3, false); break;                                                                 \
+    default: SMALL_CALL(S, R, 3, true); break;                                                                 \
+  }
+SMALL(f32, float)
+SMALL(f64, double)
