@@ -329,6 +329,17 @@ static bool is_transpose(const gq_node *n) {
   return true;
 }
 
+/* A reshape that turns a row into a column or back, as a transpose of one does. */
+static bool turns_vector(const gq_graph *g, const gq_node *n) {
+  if (n->op != GQ_OP_RESHAPE) return false;
+  gq_shape s = gq_at(g, n->arg[0])->shape, t = n->shape;
+  int k = t.ndim;
+  if (k < 2 || s.ndim != k || (t.dim[k - 1] != 1 && t.dim[k - 2] != 1)) return false;
+  t.dim[k - 1] = n->shape.dim[k - 2];
+  t.dim[k - 2] = n->shape.dim[k - 1];
+  return gq_shape_equal(s, t);
+}
+
 static int64_t batch_of(gq_shape s) {
   s.ndim -= 2;
   return gq_numel(s);
@@ -344,7 +355,8 @@ static gq_ref flat(gq_graph *g, gq_ref a) {
 static gq_ref fold_matmul(gq_graph *g, const gq_node *n, gq_ref a, gq_ref b) {
   int flags = n->attr.flags;
   if (is_transpose(gq_at(g, a))) return gq_matmul(g, gq_at(g, a)->arg[0], b, flags ^ GQ_TA);
-  if (is_transpose(gq_at(g, b))) return gq_matmul(g, a, gq_at(g, b)->arg[0], flags ^ GQ_TB);
+  if (is_transpose(gq_at(g, b)) || turns_vector(g, gq_at(g, b)))
+    return gq_matmul(g, a, gq_at(g, b)->arg[0], flags ^ GQ_TB);
   gq_shape sa = gq_at(g, a)->shape, sb = gq_at(g, b)->shape;
   if (sa.dim[sa.ndim - (flags & GQ_TA ? 2 : 1)] == 0) return fill(g, n, 0);
   bool one = batch_of(sb) == 1 && (!(flags & GQ_TA) || batch_of(sa) == 1);

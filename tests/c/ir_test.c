@@ -152,6 +152,9 @@ static void test_products(void) {
   CHECK(y->op == GQ_OP_RESHAPE && gq_shape_equal(y->shape, SHAPE(6, 3, 5)));
   y = gq_graph_node(g, y->arg[0]);
   CHECK(y->op == GQ_OP_MATMUL && gq_shape_equal(y->shape, SHAPE(18, 5)));
+  gq_ref v = gq_input(g, GQ_F64, SHAPE(1, 4)), vt = gq_permute(g, v, (int[]){ 1, 0 });
+  CHECK(gq_matmul(g, gq_reshape(g, x, SHAPE(18, 4)), vt, 0) ==
+        gq_matmul(g, gq_reshape(g, x, SHAPE(18, 4)), v, GQ_TB));
   CHECK(gq_matmul(g, e, f, 0) == gq_zeros(g, GQ_F64, SHAPE(3, 5)));
   must(gq_graph_status(g));
   gq_graph_free(g);
