@@ -68,7 +68,7 @@ gq_graph *gq_graph_new(void);                          /* NULL: no memory */
 void gq_graph_free(gq_graph *g_);
 int gq_graph_status(const gq_graph *g);                /* GQ_OK or the first failure (message recorded then) */
 int gq_graph_size(const gq_graph *g);                  /* nodes */
-const gq_node *gq_graph_node(const gq_graph *g, gq_ref r);   /* valid until the next emit */
+const gq_node *gq_graph_node(const gq_graph *g, gq_ref r);   /* lives as long as g; GQ_NONE gives a GQ_NOP node */
 int gq_graph_inputs(const gq_graph *g);                /* number of inputs */
 gq_ref gq_graph_input(const gq_graph *g, int i);       /* node of input i */
 int gq_graph_outputs(const gq_graph *g);
@@ -131,7 +131,8 @@ int gq_rows_resize(const gq_graph *g, int64_t rows, int64_t rows_new, const int 
 
 /* Split g in two: what depends on none of the first nvar inputs (computed once a solve, `pro`:
 ** inputs are g's inputs from nvar on), and the rest (`body`: g's first nvar inputs, then one
-** input for each of pro's outputs). A capture used directly is an output of pro as it is:
+** input for each of pro's outputs). Constants, expansions and reshapes stay in the body, where they
+** cost nothing. A capture used directly is an output of pro as it is:
 ** direct[j] = index of the capture (0-based, from nvar) or -1 if output j is computed. */
 int gq_hoist(const gq_graph *g, int nvar, gq_graph **pro, gq_graph **body, int **direct);
 
