@@ -12,7 +12,7 @@
 #define GQL_TENSOR "gq.tensor"        /* metatable name; the userdata is a gq_tensor * (NULL: freed) */
 
 /* Raise the runtime's message if status is not GQ_OK. On GQ_ENOMEM callers that can retry use
-** gqL_retry: collect fully once and call again. */
+** gqL_retry: collect fully once and call again (`call` may run twice: it must not push). */
 int gqL_try(lua_State *L, int status);
 #define gqL_retry(L, call) do { int s_ = (call); \
     if (s_ == GQ_ENOMEM) { gqL_collect(L); s_ = (call); } gqL_try(L, s_); } while (0)

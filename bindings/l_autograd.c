@@ -79,7 +79,8 @@ static void push_zeros(lua_State *L, const gq_tensor *like) {
     gqL_op(L, GQ_OP_EXPAND, 1, &zero, &(gq_attr){ .shape = like->shape });
     return;
   }
-  gqL_retry(L, gq_tensor_new(like->dtype, like->shape, gqL_pushtensor(L)));
+  gq_tensor **h = gqL_pushtensor(L);
+  gqL_retry(L, gq_tensor_new(like->dtype, like->shape, h));
 }
 
 static int grad(lua_State *L) {

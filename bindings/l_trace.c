@@ -59,8 +59,10 @@ gq_trace *gqL_trace(lua_State *L, int fn, int nin, const gq_dtype *d, const gq_s
   gqL_retry(L, gq_trace_begin(tr));
   int first = lua_gettop(L) + 1;
   lua_pushvalue(L, fn);
-  for (int i = 0; i < nin; i++)
-    gqL_retry(L, gq_trace_input(*tr, d[i], s[i], gqL_pushtensor(L)));
+  for (int i = 0; i < nin; i++) {
+    gq_tensor **h = gqL_pushtensor(L);
+    gqL_try(L, gq_trace_input(*tr, d[i], s[i], h));      /* a second try would be a second input */
+  }
   lua_call(L, nin, nout);
   check_results(L, first, nout, out, what);
   gqL_try(L, gq_trace_end(*tr, nout, out));

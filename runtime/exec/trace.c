@@ -77,6 +77,7 @@ static int add_capture(gq_trace *tr, gq_tensor *t, gq_ref *r) {
     tr->captures = c;
     tr->room = room;
   }
+  GQ_TRY(gq_map_set(&tr->refs, t, GQ_NONE));      /* room first: an input without its capture would be a wrong one */
   *r = gq_input(tr->g, t->dtype, t->shape);
   GQ_TRY(gq_graph_status(tr->g));
   GQ_TRY(gq_map_set(&tr->refs, t, *r));

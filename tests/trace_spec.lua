@@ -1,0 +1,219 @@
+-- Tracing: what becomes an input, a constant or a capture; errors that leave no trace open; gradients inside a
+-- trace; closures whose values change between solves.
+
+local gq = require "gq"
+local helper = require "tests.helper"
+
+local zero, pair = gq.tensor(0.0), gq.tensor({ 0.5, -1 })
+
+local function raises(words, f, ...)
+  local m = helper.message(f, ...)
+  for word in words:gmatch("%S+") do
+    assert(m:find(word, 1, true), ("'%s' expected in the message: %s"):format(word, m))
+  end
+end
+
+local function trace(f, ...)
+  return gq.core.trace(f, { zero, pair }, ...)
+end
+
+describe("a trace", function()
+  it("records every operation, also on captured tensors alone", function()
+    local p = gq.tensor({ 1, 2, 3 })
+    local text, captures = trace(function(_, z) return z * (-p:narrow(1, 1, 2)) end)
+    assert.truthy(text:find("slice", 1, true))
+    assert.truthy(text:find("neg", 1, true))
+    assert.equal(1, #captures)
+    assert.is_true(captures[1] == p)
+  end)
+
+  it("finds a captured tensor again, and keeps numbers apart", function()
+    local p = gq.ones(2)
+    local _, captures = trace(function(_, z) return (z + p) * p + 3.5 * z + 3.5 * z end)
+    assert.equal(3, #captures)
+    assert.is_true(captures[1] == p)
+    assert.equal(3.5, captures[2]:item())
+    assert.equal(3.5, captures[3]:item())
+    _, captures = trace(function(_, z) return (2 * z - 1) * 0.5 + z * 0 + 1 + z:mean() end)
+    assert.equal(0, #captures)
+  end)
+
+  it("has a structure that does not depend on captured values", function()
+    local k, p = 3, gq.ones(2)
+    local function f(t, z) return gq.tanh(z * k + p) * t end
+    local a = trace(f)
+    k, p = 7.25, gq.full({ 2 }, 5)
+    assert.equal(a, (trace(f)))
+  end)
+
+  it("leaves what is made inside to be captured", function()
+    local _, captures = trace(function(_, z)
+      local m = gq.zeros(2)
+      m[1] = 5
+      return z + m
+    end)
+    assert.same({ 5, 0 }, captures[1]:totable())
+  end)
+
+  it("may return a captured tensor, and several results", function()
+    local p = gq.ones(2)
+    local text = trace(function() return p end)
+    assert.truthy(text:find("return", 1, true))
+    local a, b = gq.core.run(function(t, z) return z + t, z * z end, { gq.tensor(1.0), pair }, 2)
+    assert.close(a, { 1.5, 0 })
+    assert.close(b, { 0.25, 1 })
+  end)
+
+  it("shows shapes and dtypes of traced values", function()
+    trace(function(t, z)
+      assert.same({ 2 }, z.shape)
+      assert.same({}, t.shape)
+      assert.equal("float32", z.dtype)
+      assert.equal(2, #z)
+      assert.equal("traced tensor float32 {2}", tostring(z))
+      assert.same({ 2, 1 }, z:unsqueeze(2).shape)
+      return z
+    end)
+  end)
+end)
+
+describe("inside a trace", function()
+  it("values cannot be looked at", function()
+    raises("item gq.where", trace, function(_, z) return z[1]:item() > 0 and z or -z end)
+    raises("totable gq.where", trace, function(_, z) return z:totable() and z end)
+    raises("gq.where", trace, function(t, z) return t < 1 and z or -z end)
+    raises("gq.where", trace, function(t, z) return t <= 1 and z or -z end)
+    raises("gq.where", trace, function(t, z) return 1 < t and z or -z end)
+    local p = gq.ones(1)
+    raises("gq.where", trace, function(_, z) return (p * 2):item() > 0 and z or -z end)
+    assert.is_string((trace(function(_, z) return p:item() > 0 and z or -z end)))      -- a captured value is known
+  end)
+
+  it("values cannot be written, detached or differentiated backwards", function()
+    raises("gq.where gq.cat", trace, function(_, z) z[1] = 0 return z end)
+    raises("gq.where gq.cat", trace, function(_, z) z[{ {} }] = 0 return z end)
+    local store = gq.zeros(2)
+    raises("traced gq.where", trace, function(_, z) store[1] = z[1] return z end)
+    raises("detach", trace, function(_, z) return z:detach() end)
+    raises("no_grad", trace, function(_, z) return gq.no_grad(function() return z * 2 end) end)
+    raises("gq.grad", trace, function(_, z) z:sum():backward() return z end)
+    raises("requires_grad", trace, function(_, z) z.requires_grad = true return z end)
+    raises("writes", trace, function(_, z)
+      local y = z + store
+      store[1] = 1
+      return y
+    end)
+  end)
+
+  it("no other solve can start", function()
+    raises("traced already", trace, function(_, z) return gq.core.trace(function(x) return x end, { pair }) and z end)
+    raises("traced", trace, function(_, z) return gq.odeint(function(_, y) return -y end, pair, { 0, 1 }) + z end)
+    assert.is_string((trace(function(_, z) return z end)))
+  end)
+
+  it("results must be tensors", function()
+    raises("must return a tensor nil", trace, function() end)
+    raises("must return a tensor number", trace, function() return 3 end)
+    raises("2 tensors result 2", trace, function(_, z) return z end, 2)
+    raises("function or a module", trace, 3)
+    raises("traced function", trace, nil)
+  end)
+
+  it("an error is passed on as it is, and the next trace works", function()
+    local what = setmetatable({}, { __tostring = function() return "mine" end })
+    local ok, e = pcall(trace, function() error(what) end)
+    assert.is_false(ok)
+    assert.equal(what, e)
+    raises("broadcast", trace, function(_, z) return z + gq.ones(3) end)
+    raises("yield", coroutine.wrap(function() trace(function(_, z) coroutine.yield() return z end) end))
+    local text = trace(function(_, z)
+      assert.is_false(pcall(gq.add, z, gq.ones(3)))          -- caught inside: the graph is not spoilt
+      assert.is_false(pcall(z.reshape, z, 7))
+      return z * 2
+    end)
+    assert.truthy(text:find("return", 1, true))
+  end)
+
+  it("a value that outlives its trace is refused", function()
+    local kept
+    trace(function(_, z) kept = z * 2 return z end)
+    for _, f in ipairs {
+      function() return kept + 1 end, function() return kept:sum() end, function() return kept[1] end,
+      function() return gq.cat { kept, kept } end, function() return kept:reshape(1, 2) end,
+      function() return trace(function(_, z) return z + kept end) end,
+      function() return kept:backward() end,
+      function() return gq.grad(kept:sum(), kept) end,
+    } do
+      raises("trace", f)
+    end
+    raises("traced", function() return kept:item() end)
+    raises("traced", function() return kept:clone() + 1 end)
+    assert.truthy(tostring(kept):find("traced", 1, true))
+    assert.same({ 2 }, kept.shape)
+  end)
+end)
+
+describe("gq.grad inside a trace", function()
+  local function check(f, x, want)
+    for _, how in ipairs { "plain", "program" } do assert.close(gq.core.run(f, { x }, 1, how), want, 1e-6) end
+  end
+
+  it("differentiates what is traced", function()
+    check(function(z) return gq.grad((z ^ 2):sum(), z) end, pair, { 1, -2 })
+    check(function(z) return gq.grad(z * 3, z, { cotangents = z }) end, pair, { 1.5, -3 })
+    check(function(z)
+      local g = gq.grad((z ^ 3):sum(), z, { create_graph = true })
+      return gq.grad(g:sum(), z)
+    end, pair, { 3, -6 })
+    check(function(z) return gq.grad(gq.ones(2):sum() + 0 * z:sum(), z) end, pair, { 0, 0 })
+  end)
+
+  it("reaches captured tensors, and gives zeros elsewhere", function()
+    local w, other = gq.tensor({ 2, 3 }, { requires_grad = true }), gq.ones(2)
+    check(function(z)
+      local list = gq.grad((z * w):sum(), { w, z, other })
+      return list[1] + 10 * list[2] + list[3]
+    end, pair, { 20.5, 29 })
+    raises("one number", trace, function(_, z) return gq.grad(z, z) end)
+    raises("cotangent", trace, function(_, z) return gq.grad(z, z, { cotangents = gq.ones(3) }) end)
+  end)
+end)
+
+describe("a closure", function()
+  local times = { 0, 1 }
+  local opts = { method = "rk4", step_size = 0.05, gradient = "direct" }
+  local function last(f, z0) return (gq.odeint(f, z0, times, opts))[2] end
+
+  it("is read anew at every solve", function()
+    local k, p, net = 1, gq.tensor({ 1.0 }), nil
+    local function f(_, z) return (net and net(z) or -z) * k * p end
+    local z0 = gq.ones(1)
+    assert.close(last(f, z0), { math.exp(-1) }, 1e-5)
+    k = 0.3
+    assert.close(last(f, z0), { math.exp(-0.3) }, 1e-5)
+    p[1] = 2
+    assert.close(last(f, z0), { math.exp(-0.6) }, 1e-5)
+    p = gq.tensor({ 0.25 })
+    assert.close(last(f, z0), { math.exp(-0.075) }, 1e-5)
+    net = function(z) return 2 * z end
+    assert.close(last(f, z0), { math.exp(0.15) }, 1e-5)
+  end)
+
+  it("sends gradients to every captured tensor that requires them, leaf or not", function()
+    local a = gq.tensor({ 0.5 }, { dtype = "float64", requires_grad = true })
+    local b = a * 2                                             -- no leaf
+    local z0 = gq.tensor({ 1.0 }, { dtype = "float64" })
+    local z = last(function(_, y) return -b * y + a:narrow(1, 1, 1) * 0 end, z0)
+    z:sum():backward()                                          -- z = exp(-2a): dz/da = -2 exp(-2a)
+    assert.close(a.grad, { -2 * math.exp(-1) }, 1e-5)
+  end)
+
+  it("must return what z is", function()
+    local z0 = gq.ones(2)
+    raises("shape", last, function(_, z) return z:sum() end, z0)
+    raises("float64", last, function(_, z) return z:to("float64") end, z0)
+    raises("tensor", last, function() return 1 end, z0)
+    raises("stop here", last, function() error("stop here") end, z0)
+    assert.same({ 2 }, last(function(_, z) return -z end, z0).shape)
+  end)
+end)
