@@ -241,7 +241,7 @@ static int pull_outputs(builder *b, const bool *want) {
     l->ck[i] = -1;
     if (l->k[i] >= 0) l->ck[i] = l->nin++, out[n] = b->slope[i][0], cot[n++] = like_input(b, 1);
   }
-  gq_ref *wrt = gq_calloc(2 * (b->nb + 4), sizeof *wrt), *grad = wrt + b->nb + 4;
+  gq_ref *wrt = gq_calloc(2 * (b->nb + 4), sizeof *wrt), *grad = wrt ? wrt + b->nb + 4 : NULL;
   l->pb_of = gq_calloc(b->nb + 1, sizeof *l->pb_of);
   if (!wrt || !l->pb_of) {
     gq_free(wrt);

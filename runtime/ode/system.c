@@ -70,7 +70,7 @@ void gq_system_done(gq_system *s) {
 /* Derivatives of out . cot: da[0] in z, da[1] in t, da[2 + j] in boundary j, where wanted. */
 static int pull(const gq_field *f, frame *fr, gq_ref out, gq_ref cot, bool products, bool time, gq_ref *da) {
   int n = 0;
-  gq_ref *wrt = gq_calloc(2 * (f->nb + 2), sizeof *wrt), *grad = wrt + f->nb + 2;
+  gq_ref *wrt = gq_calloc(2 * (f->nb + 2), sizeof *wrt), *grad = wrt ? wrt + f->nb + 2 : NULL;
   if (!wrt) return gq_nomem(f->nb);
   for (int i = 0; i < f->nb + 2; i++) da[i] = GQ_NONE;
   wrt[n++] = fr->bind[1];
