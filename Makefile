@@ -30,11 +30,15 @@ AVX512 = -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma
 # loaded instead: an OpenMP one would bring its own threads.
 OPENBLAS = $(shell pkg-config --variable=libdir openblas 2>/dev/null)
 
+# Not asked of cppcheck: system headers; that a call after a check for NULL may raise and not return;
+# an older twin of a check that is on, which takes arrays written by the callee for unset.
+cppcheck_wrong = missingIncludeSystem nullPointerRedundantCheck nullPointerArithmeticRedundantCheck legacyUninitvar
+
 # Test processes at a time, and seconds after which one counts as hanging.
 TEST_JOBS = 2
 TEST_LIMIT = 300
 
-# Reads what `make run` runs.
+# What `make run` runs.
 MAIN_JOB = examples/train_ou.lua
 
 # ==== nothing to change below ============================================================
@@ -185,8 +189,8 @@ lint:
 	@scripts/setup lint
 	luacheck --quiet lua tests scripts examples
 	clang-format --dry-run -Werror $(filter %.c,$(sources_c))
-	cppcheck --quiet --error-exitcode=1 --inline-suppr --std=c11 --enable=warning,performance,portability \
-	  --suppress=missingIncludeSystem -j $(TEST_JOBS) -I. $(sort $(filter %.c,$(sources_c)))
+	cppcheck --quiet -j $(TEST_JOBS) --error-exitcode=1 --inline-suppr --std=c11 --enable=warning,performance \
+	  $(cppcheck_wrong:%=--suppress=%) -I. $(filter %.c,$(sources_c))
 
 format:
 	clang-format -i $(filter %.c,$(sources_c))

@@ -179,7 +179,8 @@ describe("files", function()
     end)
 
     it("cut or damaged is an error, or tensors that work", function()
-      gq.safetensors_save(path("seed"), { w = gq.tensor({ 1, 2 }), b = gq.tensor({ 1 }, { dtype = "bool" }) }, { k = "v" })
+      local flag = gq.tensor({ 1 }, { dtype = "bool" })
+      gq.safetensors_save(path("seed"), { w = gq.tensor({ 1, 2 }), b = flag }, { k = "v" })
       local bytes = get("seed")
       for cut = 0, #bytes - 1 do
         put("damaged", bytes:sub(1, cut))
@@ -199,8 +200,8 @@ describe("files", function()
 
   describe("JSON", function()
     it("says the same again", function()
-      local value = { name = "é\"\\\n\t", list = { 1, 2, 3 }, nested = { a = { b = { true, false } } }, x = 0.1, big = 1e300,
-                      n = -9007199254740991, none = gq.json_null, empty = {}, array = gq.json_array {} }
+      local value = { name = "é\"\\\n\t", list = { 1, 2, 3 }, nested = { a = { b = { true, false } } }, x = 0.1,
+                      big = 1e300, n = -9007199254740991, none = gq.json_null, empty = {}, array = gq.json_array {} }
       local text = gq.json_encode(value)
       assert.is_nil(text:find("\n"))
       local got = gq.json_decode(text)
@@ -241,7 +242,8 @@ describe("files", function()
     end)
 
     it("names the byte where a text is no JSON", function()
-      for _, text in ipairs { "", " ", "{", "[1,]", "{\"a\" 1}", "nul", "1 2", "{'a': 1}", "[1", "\"abc", "NaN", "1e999" } do
+      for _, text in ipairs { "", " ", "{", "[1,]", "{\"a\" 1}", "nul", "1 2", "{'a': 1}", "[1", "\"abc", "NaN",
+                              "1e999" } do
         assert.matches("json_decode", message(gq.json_decode, text))
       end
       assert.matches("byte 8", message(gq.json_decode, "[1, 2, x]"))
