@@ -179,7 +179,7 @@ local function names_under(path, method)
   local found = {}
   if type(value) ~= "table" then
     local meta = debug.getmetatable(value)
-    value = meta and method and (type(meta.__index) == "table" and meta.__index or meta.methods)
+    value = meta and method and (type(meta.__index) == "table" and meta.__index or gq)   -- a tensor's are gq's
   end
   keys_of(value, found)
   return found
@@ -268,7 +268,7 @@ function repl.run(terminal)
   term.remember = open_history(terminal)
   if term.completer then term.completer(repl.complete) end
   local state = {}
-  term.write(("gqlua %s, %s: ?name explains a name, exit or Ctrl-D leaves\n"):format(gq.version or "", _VERSION))
+  term.write(("gqlua %s, %s: ?name explains a name, exit or Ctrl-D leaves\n"):format(gq.version.gq, _VERSION))
   while true do
     local line, why = term.read("> ")
     if why == "end" then return end
