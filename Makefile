@@ -97,7 +97,7 @@ found:
 	@echo 'OpenBLAS: $(if $(OPENBLAS),found in $(OPENBLAS),missing; run scripts/setup)'
 	@echo 'libedit: $(if $(libedit),found,missing; the prompt will have no history and no line editing)'
 	@echo 'gnuplot: $(if $(gnuplot),found,missing; plots to files need it)'
-	@echo 'CUDA toolkit: $(if $(nvcc),found ($(nvcc)),missing; this build runs on the CPU)'
+	@echo 'CUDA toolkit: $(if $(nvcc),found ($(nvcc)) but not used yet: this build runs on the CPU,missing; this build runs on the CPU)'
 
 objects: $(objects)
 
@@ -200,7 +200,7 @@ install: all
 	install -m 755 $(top)/gqlua $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 $(top)/libgq.a $(DESTDIR)$(PREFIX)/lib/
 	install -m 755 $(top)/gq.so $(DESTDIR)$(PREFIX)/lib/lua/5.4/
-	cd runtime && find . -name '*.h' -o -name '*.def' | while read -r f; do \
+	cd runtime && for f in $$($(CC) -MM gq.h | tr -d '\\' | cut -d: -f2-); do \
 	  install -D -m 644 "$$f" "$(DESTDIR)$(PREFIX)/include/gqlua/$$f"; done
 
 clean:
