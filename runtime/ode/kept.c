@@ -43,6 +43,7 @@ int gq_kept_get(gq_plan *p, bool slopes, bool arenas, size_t *bytes, gq_kept **o
   if (!p->spare) return record_new(p, slopes, arenas, bytes, out);
   *out = p->spare;                           /* a plan's records are all of one kind */
   p->spare = p->spare->before;
+  p->nspare--;
   (*out)->before = NULL;
   size_t part = round64(gq_part_bytes(p->field));
   *bytes += (2 + (slopes ? p->forward.m->slopes : 0)) * part +
@@ -50,11 +51,18 @@ int gq_kept_get(gq_plan *p, bool slopes, bool arenas, size_t *bytes, gq_kept **o
   return GQ_OK;
 }
 
+/* As many are kept as one solve needs: a collector that frees many solves at once would otherwise turn
+** all of them into spare memory, and count that as alive. */
 void gq_kept_give_back(gq_plan *p, gq_kept *list) {
-  while (list) {
+  int n = 0;
+  for (const gq_kept *r = list; r; r = r->before) n++;
+  if (n > p->most) p->most = n;
+  while (list && p->nspare < p->most) {
     gq_kept *before = list->before;
     list->before = p->spare;
     p->spare = list;
+    p->nspare++;
     list = before;
   }
+  gq_kept_free(list);
 }

@@ -44,6 +44,7 @@ typedef struct gq_plan {
   void *table;                 /* pointers of one evaluation */
   size_t table_size;
   struct gq_kept *spare;     /* records of finished solves, to be used again */
+  int nspare, most;          /* how many, and how many the longest of those solves had: no more are kept */
   bool listed;                 /* in the cache; otherwise it goes with its last user */
 } gq_plan;
 
