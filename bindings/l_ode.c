@@ -15,6 +15,7 @@ typedef struct solve {         /* the custom operation; owns the solution */
   bool t_input;
   int nin;
   gq_tensor **in;              /* z0, t if t_input, captures: references, for create_graph */
+  uint64_t *version;           /* of their storages when the solve was made */
   struct solve *next;          /* list of those whose info changed */
   bool dirty;
 } solve;
@@ -38,7 +39,17 @@ static void solve_free(gq_custom *c) {
   gq_solution_free(s->sol);
   for (int i = 0; i < s->nin; i++) gq_tensor_unref(s->in[i]);
   gq_free(s->in);
+  gq_free(s->version);
   gq_free(s);
+}
+
+/* The backward pass reads the captures (create_graph the state and the times too): not if they were written since. */
+static int check_unchanged(const solve *s, bool create_graph) {
+  for (int i = create_graph ? 0 : 1 + s->t_input; i < s->nin; i++)
+    if (s->in[i]->storage->version != s->version[i])
+      return gq_fail(GQ_ESTATE, "a tensor that the solve of gq.odeint used was modified in place before its backward pass; "
+                     "write to a copy (x:clone()), or after the backward pass");
+  return GQ_OK;
 }
 
 static int cast_times(gq_tensor *gt, gq_dtype d, gq_tensor **out) {
@@ -56,6 +67,7 @@ static int cast_times(gq_tensor *gt, gq_dtype d, gq_tensor **out) {
 static int solve_backward(gq_custom *c, gq_tensor *const *cots, bool create_graph, gq_tensor **grads) {
   solve *s = (solve *)c;
   gq_tensor *gt = NULL;
+  GQ_TRY(check_unchanged(s, create_graph));
   if (create_graph)
     return gq_odeint_replay(s->sol, s->in[0], s->t_input ? s->in[1] : NULL, s->in + 1 + s->t_input, cots[0], &grads[0],
                             s->t_input ? &grads[1] : NULL, grads + 1 + s->t_input);
@@ -375,7 +387,10 @@ static void record(lua_State *L, box *b, gq_tensor *t, int ncapture, int info) {
   if (!s) gqL_try(L, gq_nomem(sizeof *s));
   *s = (solve){.base = {"odeint", solve_backward, solve_free}, .t_input = t_input};
   s->in = gq_calloc(ncapture + 2, sizeof *s->in);
-  if (!s->in) {
+  s->version = gq_calloc(ncapture + 2, sizeof *s->version);
+  if (!s->in || !s->version) {
+    gq_free(s->in);
+    gq_free(s->version);
     gq_free(s);
     gqL_try(L, gq_nomem(ncapture * sizeof *s->in));
   }
@@ -384,6 +399,7 @@ static void record(lua_State *L, box *b, gq_tensor *t, int ncapture, int info) {
   s->in[s->nin++] = gq_tensor_ref(b->in[0]);
   if (t_input) s->in[s->nin++] = gq_tensor_ref(t);
   for (int i = 0; i < ncapture; i++) s->in[s->nin++] = gq_tensor_ref(b->in[2 + i]);
+  for (int i = 0; i < s->nin; i++) s->version[i] = s->in[i]->storage->version;
   gqL_try(L, gq_record_custom(&s->base, s->nin, s->in, 1, &b->z));
   push_infos(L);
   lua_pushvalue(L, info);

@@ -88,7 +88,9 @@ static double cotangent_size(const back *k) {
   double top = 0;
   for (int i = 0; i < k->s->nt; i++) {
     const void *g = gq_at_time(k->s, k->b->gz, i);
-    top = fmax(top, sqrt(gq_dot(k->s->z->dtype, k->n, g, g) / k->n));
+    double size = sqrt(gq_dot(k->s->z->dtype, k->n, g, g) / k->n);
+    if (!(size <= top)) top = size;
+    if (isnan(top)) break;     /* fmax would drop it */
   }
   return top;
 }

@@ -237,7 +237,7 @@ int gq_odeint_replay(gq_solution *s, gq_tensor *z0, gq_tensor *t_, gq_tensor *co
   if (status == GQ_OK) status = prepare(&r, z0, t_, capture);
   if (status == GQ_OK) status = solve_again(&r, &z);
   if (status == GQ_OK) {
-    in[n++] = z0;
+    if (s->z0_grad) in[n++] = z0;
     if (t_) in[n++] = t_;
     for (int i = 0; i < f->ncapture; i++)
       if (f->want_capture[i]) in[n++] = capture[i];
@@ -245,7 +245,7 @@ int gq_odeint_replay(gq_solution *s, gq_tensor *z0, gq_tensor *t_, gq_tensor *co
   }
   if (status == GQ_OK) {
     n = 0;
-    *gz0 = grad[n++];
+    *gz0 = s->z0_grad ? grad[n++] : NULL;
     if (t_) *gt_ = grad[n++];
     for (int i = 0; i < f->ncapture; i++) gcapture[i] = f->want_capture[i] ? grad[n++] : NULL;
   }
