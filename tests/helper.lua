@@ -88,14 +88,24 @@ function helper.relative(got, want)
   return math.sqrt(d) / (w > 0 and math.sqrt(w) or 1)
 end
 
--- Least-squares slope of log(error) against log(h): the observed order.
-function helper.slope(h, errors)
-  local n, sx, sy, sxx, sxy = #h, 0, 0, 0, 0
-  for i = 1, n do
-    local x, y = math.log(h[i]), math.log(errors[i])
-    sx, sy, sxx, sxy = sx + x, sy + y, sxx + x * x, sxy + x * y
+-- Observed order: p in log e = a + p log h by least squares; with `next` a term c h more, which takes up
+-- what is left of the next order.
+function helper.slope(h, errors, next)
+  local n, m = next and 3 or 2, {}
+  for j = 1, n do m[j] = { 0, 0, 0, 0 } end
+  for i = 1, #h do
+    local row = { 1, math.log(h[i]), h[i] / h[1], math.log(errors[i]) }
+    for j = 1, n do
+      for k = 1, 4 do m[j][k] = m[j][k] + row[j] * row[k] end
+    end
   end
-  return (n * sxy - sx * sy) / (n * sxx - sx * sx)
+  for j = 1, n do                       -- Gauss-Jordan on the normal equations
+    for i = 1, n do
+      local f = i ~= j and m[i][j] / m[j][j] or 0
+      for k = 1, 4 do m[i][k] = m[i][k] - f * m[j][k] end
+    end
+  end
+  return m[2][4] / m[2][2]
 end
 
 -- The error that f(...) raises, as text; fails if it raises none.

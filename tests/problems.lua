@@ -26,7 +26,12 @@ end
 local detest = {}
 problems.detest = detest
 
-local function add(name, z0, f) detest[#detest + 1] = { name = name, z0 = z0, f = f } end
+problems.by_name = {}
+
+local function add(name, z0, f)
+  detest[#detest + 1] = { name = name, z0 = z0, f = f }
+  problems.by_name[name] = detest[#detest]
+end
 
 add("A1", { 1 }, function(_, y) return -y end)
 add("A2", { 1 }, function(_, y) return -y ^ 3 / 2 end)
@@ -121,13 +126,12 @@ local function manufactured(t, x, y)
 end
 
 problems.exact = {
-  { name = "y' = y cos t", z0 = { 1 }, t0 = 0, t1 = 4, f = function(t, z) return z * gq.cos(t) end,
+  { name = "y' = y cos t", z0 = { 1 }, t0 = 0, t1 = 9, f = function(t, z) return z * gq.cos(t) end,
     z = function(t) return { math.exp(math.sin(t)) } end },
-  { name = "y' = -2 t y^2", z0 = { 1 / 2 }, t0 = -1, t1 = 2, f = function(t, z) return -2 * t * z * z end,
-    z = function(t) return { 1 / (1 + t * t) } end },
-  { name = "a pull towards a curve", z0 = { 2, 1 }, t0 = 0, t1 = 2, f = split(manufactured),
+  { name = "a pull towards a curve", z0 = { 2, 1 }, t0 = 0, t1 = 7, f = split(manufactured),
     z = function(t) return { math.sin(t) + 2, math.cos(2 * t) } end },
-  { name = "Kepler", z0 = kepler(0.3, 0), t0 = 0, t1 = 5, f = detest[16].f, z = function(t) return kepler(0.3, t) end },
+  { name = "Kepler", z0 = kepler(0.1, 0), t0 = 0, t1 = 9, floor = 3e-13, f = problems.by_name.D1.f,
+    z = function(t) return kepler(0.1, t) end },
 }
 
 -- ---- gradients ----
