@@ -6,11 +6,9 @@
 
 #include <string.h>
 
-enum { PARALLEL = 1 << 16 };   /* numbers (or thousands of multiplications) worth a second thread */
+enum { PARALLEL = 1 << 16 }; /* numbers (or thousands of multiplications) worth a second thread */
 
-static gq_layout layout(const gq_tensor *t) {
-  return gq_layout_of(t->shape, t->stride);
-}
+static gq_layout layout(const gq_tensor *t) { return gq_layout_of(t->shape, t->stride); }
 
 /* ---- element-wise: a group of one operation ---- */
 
@@ -22,7 +20,7 @@ typedef struct job {
 
 static void run_piece(void *ctx, int i) {
   const job *j = ctx;
-  _Alignas(64) char scratch[3 * 8 * GQ_GROUP_TILE];   /* three operands of a tile at most */
+  _Alignas(64) char scratch[3 * 8 * GQ_GROUP_TILE]; /* three operands of a tile at most */
   int64_t n = j->group->ntile;
   gq_group_run(j->group, j->base, scratch, n * i / j->pieces, n * (i + 1) / j->pieces);
 }
@@ -75,7 +73,7 @@ static int matmul(gq_tensor *const *args, int flags, gq_tensor *out) {
   gq_tensor *x[2] = { gq_tensor_ref(args[0]), gq_tensor_ref(args[1]) };
   gq_gemm g;
   int pack = 0, status;
-  do {   /* at most twice: packed operands suit BLAS */
+  do { /* at most twice: packed operands suit BLAS */
     gq_layout a = layout(x[0]), b = layout(x[1]);
     status = gq_gemm_plan(&g, x[0]->dtype, &a, &b, flags, &pack);
     for (int i = 0; i < 2 && status == GQ_OK; i++)
@@ -118,7 +116,8 @@ static int pad(gq_tensor *x, const gq_attr *attr, gq_tensor *out) {
     stride[i] = out->stride[i] * attr->step[i];
     at += out->stride[i] * attr->start[i];
   }
-  if (gq_numel(x->shape)) gq_move(&l, size, gq_tensor_data(x), (char *)gq_tensor_data(out) + at * (int64_t)size, stride);
+  if (gq_numel(x->shape))
+    gq_move(&l, size, gq_tensor_data(x), (char *)gq_tensor_data(out) + at * (int64_t)size, stride);
   return GQ_OK;
 }
 
@@ -179,19 +178,25 @@ static int compute(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *a
   switch (op) {
     case GQ_OP_CONST: return gq_tensor_fill(out, attr->x);
     case GQ_OP_MATMUL: return matmul(args, attr->flags, out);
-    case GQ_OP_SUM: case GQ_OP_AMAX: case GQ_OP_AMIN: case GQ_OP_ARGMAX: case GQ_OP_ARGMIN:
-      return reduce(op, args[0], attr, out);
+    case GQ_OP_SUM:
+    case GQ_OP_AMAX:
+    case GQ_OP_AMIN:
+    case GQ_OP_ARGMAX:
+    case GQ_OP_ARGMIN: return reduce(op, args[0], attr, out);
     case GQ_OP_PAD: return pad(args[0], attr, out);
     case GQ_OP_CAT: return cat(nargs, args, attr->axis, out);
-    case GQ_OP_INDEX_SELECT: case GQ_OP_INDEX_ADD: case GQ_OP_GATHER: case GQ_OP_SCATTER_ADD:
-      return indexing(op, args, attr->axis, out);
+    case GQ_OP_INDEX_SELECT:
+    case GQ_OP_INDEX_ADD:
+    case GQ_OP_GATHER:
+    case GQ_OP_SCATTER_ADD: return indexing(op, args, attr->axis, out);
     default: return gq_fail(GQ_EUNSUPPORTED, "%s cannot be evaluated by itself", gq_ops[op].name);
   }
 }
 
 enum { FEW = 16 };
 
-static int infer(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr, gq_dtype *dtype, gq_shape *shape) {
+static int infer(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr, gq_dtype *dtype,
+                 gq_shape *shape) {
   gq_dtype d[FEW];
   gq_shape s[FEW];
   gq_dtype *dtypes = d;
@@ -221,7 +226,8 @@ int gq_apply(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_, 
   *out = NULL;
   GQ_TRY(infer(op, nargs, args, attr, &dtype, &shape));
   if (op == GQ_OP_RESHAPE) return reshape(args[0], shape, out);
-  if (op == GQ_OP_PERMUTE || op == GQ_OP_EXPAND || op == GQ_OP_SLICE) return view(op, args[0], attr, shape, out);
+  if (op == GQ_OP_PERMUTE || op == GQ_OP_EXPAND || op == GQ_OP_SLICE)
+    return view(op, args[0], attr, shape, out);
   gq_tensor *t = NULL;
   GQ_TRY(gq_tensor_empty(dtype, shape, &t));
   int status = compute(op, nargs, args, attr, t);

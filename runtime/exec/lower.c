@@ -54,7 +54,9 @@ static void begin(builder *b, gq_compiler *c, gq_shape shape) {
   gq_group_begin(&b->group, shape, GQ_GROUP_VALUES, b->value, b->micro, b->moving);
 }
 
-static bool same_loc(gq_loc a, gq_loc b) { return a.kind == b.kind && a.index == b.index && a.offset == b.offset; }
+static bool same_loc(gq_loc a, gq_loc b) {
+  return a.kind == b.kind && a.index == b.index && a.offset == b.offset;
+}
 
 /* The group's argument for operand `a`, the same one when it was asked for before. */
 static int argument(builder *b, gq_ref a) {
@@ -112,7 +114,7 @@ static int finish(builder *b) {
   g->value = copy_of(b->value, n, sizeof *b->value);
   g->micro = copy_of(b->micro, b->group.nmicro, sizeof *b->micro);
   g->moving = copy_of(b->moving, b->group.nmoving, sizeof *b->moving);
-  if (b->c->p->arena < g->scratch) b->c->p->arena = g->scratch;   /* becomes the whole size at the end */
+  if (b->c->p->arena < g->scratch) b->c->p->arena = g->scratch; /* becomes the whole size at the end */
   return g->value && g->micro && g->moving ? GQ_OK : gq_nomem((size_t)n * sizeof *b->value);
 }
 
@@ -155,7 +157,8 @@ static int lower_accumulate(gq_compiler *c, const gq_unit *u, builder *b) {
 
 /* ---- single nodes ---- */
 
-static int lower_move(gq_compiler *c, const gq_view *from, gq_shape shape, size_t size, gq_loc to, const int64_t *stride) {
+static int lower_move(gq_compiler *c, const gq_view *from, gq_shape shape, size_t size, gq_loc to,
+                      const int64_t *stride) {
   gq_instr *i;
   GQ_TRY(add_instr(c, INSTR_MOVE, 2, &i));
   i->loc[0] = to;
@@ -227,7 +230,8 @@ static int lower_pad(gq_compiler *c, gq_ref r) {
   }
   const gq_node *x = node_of(c, n->args[0]);
   if (gq_numel(x->shape) == 0) return GQ_OK;
-  return lower_move(c, &c->view[n->args[0]], x->shape, size_of(c, r), shifted(c->info[r].home, at, size_of(c, r)), stride);
+  return lower_move(c, &c->view[n->args[0]], x->shape, size_of(c, r),
+                    shifted(c->info[r].home, at, size_of(c, r)), stride);
 }
 
 static int lower_cat(gq_compiler *c, gq_ref r) {
@@ -236,7 +240,8 @@ static int lower_cat(gq_compiler *c, gq_ref r) {
   gq_shape_strides(n->shape, stride);
   for (int k = 0; k < n->nargs; k++) {
     gq_shape s = node_of(c, n->args[k])->shape;
-    GQ_TRY(lower_move(c, &c->view[n->args[k]], s, size_of(c, r), shifted(c->info[r].home, at, size_of(c, r)), stride));
+    GQ_TRY(lower_move(c, &c->view[n->args[k]], s, size_of(c, r), shifted(c->info[r].home, at, size_of(c, r)),
+                      stride));
     at += s.dim[n->attr.axis] * stride[n->attr.axis];
   }
   return GQ_OK;
@@ -261,14 +266,22 @@ static bool adds(const gq_compiler *c, gq_ref r) {
 static int lower_node(gq_compiler *c, gq_ref r) {
   const gq_node *n = node_of(c, r);
   switch (n->op) {
-    case GQ_OP_RESHAPE: case GQ_OP_PERMUTE: case GQ_OP_EXPAND: case GQ_OP_SLICE: return lower_solid(c, r);
+    case GQ_OP_RESHAPE:
+    case GQ_OP_PERMUTE:
+    case GQ_OP_EXPAND:
+    case GQ_OP_SLICE: return lower_solid(c, r);
     case GQ_OP_MATMUL: return lower_matmul(c, r, adds(c, r));
-    case GQ_OP_SUM: case GQ_OP_AMAX: case GQ_OP_AMIN: case GQ_OP_ARGMAX: case GQ_OP_ARGMIN:
-      return lower_reduce(c, r, adds(c, r));
+    case GQ_OP_SUM:
+    case GQ_OP_AMAX:
+    case GQ_OP_AMIN:
+    case GQ_OP_ARGMAX:
+    case GQ_OP_ARGMIN: return lower_reduce(c, r, adds(c, r));
     case GQ_OP_PAD: return lower_pad(c, r);
     case GQ_OP_CAT: return lower_cat(c, r);
-    case GQ_OP_INDEX_SELECT: case GQ_OP_INDEX_ADD: case GQ_OP_GATHER: case GQ_OP_SCATTER_ADD:
-      return lower_index(c, r);
+    case GQ_OP_INDEX_SELECT:
+    case GQ_OP_INDEX_ADD:
+    case GQ_OP_GATHER:
+    case GQ_OP_SCATTER_ADD: return lower_index(c, r);
     default: return gq_fail(GQ_EUNSUPPORTED, "%s cannot be compiled", gq_ops[n->op].name);
   }
 }

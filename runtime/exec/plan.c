@@ -50,8 +50,8 @@ static int take_constants(gq_compiler *c) {
 /* Read outside its own group, or wanted by an output? */
 static bool needs_storage(const gq_compiler *c, gq_ref r) {
   const gq_info_root *i = &c->info[r];
-  return gq_computed(c, r) && i->unit >= 0 && (i->lasting || i->last > i->unit || i->home.kind == LOC_ARENA) &&
-         i->home.kind != LOC_OUT;
+  return gq_computed(c, r) && i->unit >= 0 &&
+         (i->lasting || i->last > i->unit || i->home.kind == LOC_ARENA) && i->home.kind != LOC_OUT;
 }
 
 static bool grow(size_t *top, size_t bytes, size_t *at) {
@@ -79,7 +79,7 @@ static int place_lasting(gq_compiler *c, size_t *top) {
 
 typedef struct block {
   size_t at, bytes;
-  int last;          /* unit after which it is free */
+  int last; /* unit after which it is free */
 } block;
 
 static void release(block *b, int *n, int unit) {

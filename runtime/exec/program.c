@@ -106,7 +106,7 @@ typedef struct frame {
 static inline void *address(const frame *f, const gq_loc *l) {
   switch (l->kind) {
     case LOC_ARENA: return f->arena + l->offset;
-    case LOC_IN: return (char *)(uintptr_t)f->in[l->index] + l->offset;   /* read only */
+    case LOC_IN: return (char *)(uintptr_t)f->in[l->index] + l->offset; /* read only */
     case LOC_OUT: return (char *)f->out[l->index] + l->offset;
     case LOC_CONST: return f->constant + l->offset;
     default: return NULL;
@@ -125,12 +125,15 @@ static int run_instr(const gq_program *p, const frame *f, const gq_instr *in) {
     return GQ_OK;
   }
   void *out = address(f, &in->loc[0]);
-  const void *a = in->nloc > 1 ? address(f, &in->loc[1]) : NULL, *b = in->nloc > 2 ? address(f, &in->loc[2]) : NULL;
+  const void *a = in->nloc > 1 ? address(f, &in->loc[1]) : NULL,
+             *b = in->nloc > 2 ? address(f, &in->loc[2]) : NULL;
   switch (in->kind) {
     case INSTR_GEMM: gq_gemm_run(&in->as.gemm, a, b, out, in->add); break;
     case INSTR_REDUCE: gq_reduce_run(&in->as.reduce, a, out, in->add); break;
     case INSTR_MOVE: gq_move(&in->as.move.from, in->as.move.size, a, out, in->as.move.to); break;
-    case INSTR_ZERO: if (in->as.zero) memset(out, 0, in->as.zero); break;
+    case INSTR_ZERO:
+      if (in->as.zero) memset(out, 0, in->as.zero);
+      break;
     default: return gq_indexing_run(&in->as.index, a, b, out);
   }
   return GQ_OK;
@@ -138,7 +141,7 @@ static int run_instr(const gq_program *p, const frame *f, const gq_instr *in) {
 
 int gq_program_run(const gq_program *p, int phase, void *arena, const void *const *in, void *const *out) {
   frame f = { arena, (char *)p->constant, in, out };
-  if (phase < 0 || phase >= p->nphase) return GQ_OK;   /* nothing belongs to it */
+  if (phase < 0 || phase >= p->nphase) return GQ_OK; /* nothing belongs to it */
   for (int i = p->phase[phase]; i < p->phase[phase + 1]; i++) GQ_TRY(run_instr(p, &f, &p->instr[i]));
   return GQ_OK;
 }
@@ -219,7 +222,8 @@ static void put_instr(text *t, const gq_instr *in) {
 
 char *gq_program_print(const gq_program *p) {
   text t = { 0 };
-  put(&t, "program: %d instructions, %zu bytes of arena, registers from %zu\n", p->ninstr, p->arena, p->scratch);
+  put(&t, "program: %d instructions, %zu bytes of arena, registers from %zu\n", p->ninstr, p->arena,
+      p->scratch);
   for (int phase = 0; phase < p->nphase; phase++) {
     put(&t, "phase %d\n", phase);
     for (int i = p->phase[phase]; i < p->phase[phase + 1]; i++) {

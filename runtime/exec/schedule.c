@@ -9,14 +9,14 @@
 
 typedef struct list {
   gq_compiler *c;
-  int *waits;        /* [n] operands of this phase not yet scheduled */
-  int *after;        /* [n] last unit that must be closed before this node runs */
-  int *next, *head;  /* users of each root: edges in lists */
+  int *waits;       /* [n] operands of this phase not yet scheduled */
+  int *after;       /* [n] last unit that must be closed before this node runs */
+  int *next, *head; /* users of each root: edges in lists */
   gq_ref *user;
   int nedge;
   gq_ref *ready;
   int nready;
-  int values;        /* of the open group */
+  int values; /* of the open group */
 } list;
 
 static bool takes_part(const gq_compiler *c, gq_ref r, int phase) {
@@ -59,7 +59,7 @@ static void take(list *s, int at) {
   c->order[c->norder++] = r;
   c->info[r].unit = u;
   c->unit[u].count++;
-  s->values += 3 + node_of(c, r)->nargs;   /* itself, its operands, perhaps an output to add to */
+  s->values += 3 + node_of(c, r)->nargs; /* itself, its operands, perhaps an output to add to */
   for (int e = s->head[r]; e >= 0; e = s->next[e]) {
     gq_ref user = s->user[e];
     if (!reads_in_place(c, user, r) && s->after[user] < u) s->after[user] = u;
@@ -89,12 +89,13 @@ static int find_joining(const list *s, gq_shape shape) {
 static int find_earliest(const list *s, bool elementwise) {
   int best = -1;
   for (int i = 0; i < s->nready; i++)
-    if (gq_op_elementwise(node_of(s->c, s->ready[i])->op) == elementwise && (best < 0 || s->ready[i] < s->ready[best]))
+    if (gq_op_elementwise(node_of(s->c, s->ready[i])->op) == elementwise &&
+        (best < 0 || s->ready[i] < s->ready[best]))
       best = i;
   return best;
 }
 
-enum { FULL = GQ_GROUP_VALUES - 8 };   /* room for the last node and its operands */
+enum { FULL = GQ_GROUP_VALUES - 8 }; /* room for the last node and its operands */
 
 static void schedule_phase(list *s, int phase) {
   count_edges(s, phase);
@@ -117,7 +118,8 @@ static void append_outputs(gq_compiler *c, int phase) {
   for (int i = 0; i < c->nout; i++)
     if (c->outs[i].phase == phase && !c->direct[i])
       c->unit[c->nunit++] = (gq_unit){ .kind = c->outs[i].mode == GQ_ADD ? UNIT_ACCUMULATE : UNIT_COPY,
-                                       .phase = phase, .output = i };
+                                       .phase = phase,
+                                       .output = i };
 }
 
 static void count_readers(gq_compiler *c) {
@@ -150,7 +152,8 @@ static bool goes_direct(gq_compiler *c, int i) {
   }
   gq_op op = node_of(c, root)->op;
   if (!gq_view_whole(c, o->ref) || info->phase != o->phase || info->home.kind != LOC_NONE) return false;
-  if (o->mode == GQ_ADD && gq_op_elementwise(op)) return gq_shape_equal(node_of(c, root)->shape, node_of(c, o->ref)->shape);
+  if (o->mode == GQ_ADD && gq_op_elementwise(op))
+    return gq_shape_equal(node_of(c, root)->shape, node_of(c, o->ref)->shape);
   if (o->mode == GQ_ADD)
     return info->reads == 0 && info->outputs == 1 &&
            (op == GQ_OP_MATMUL || (op == GQ_OP_SUM && gq_is_float(node_of(c, root)->dtype)));
@@ -158,7 +161,7 @@ static bool goes_direct(gq_compiler *c, int i) {
 }
 
 static void choose_direct(gq_compiler *c) {
-  for (int pass = 0; pass < 2; pass++)   /* KEEP outputs have the first claim */
+  for (int pass = 0; pass < 2; pass++) /* KEEP outputs have the first claim */
     for (int i = 0; i < c->nout; i++) {
       const gq_outspec *o = &c->outs[i];
       if ((o->mode == GQ_KEEP) != (pass == 0) || !(c->direct[i] = goes_direct(c, i))) continue;
@@ -179,7 +182,8 @@ static int new_list(list *s, gq_compiler *c) {
   s->ready = gq_calloc(n, sizeof *s->ready);
   s->next = gq_calloc(edges, sizeof *s->next);
   s->user = gq_calloc(edges, sizeof *s->user);
-  return s->waits && s->after && s->head && s->ready && s->next && s->user ? GQ_OK : gq_nomem(n * sizeof(gq_ref));
+  return s->waits && s->after && s->head && s->ready && s->next && s->user ? GQ_OK
+                                                                           : gq_nomem(n * sizeof(gq_ref));
 }
 
 static void free_list(list *s) {

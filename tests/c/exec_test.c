@@ -39,7 +39,8 @@ static gq_tensor *make(gq_dtype d, int ndim, const int64_t *dim) {
   }
   return t;
 }
-#define DIMS(...) (int)(sizeof((int64_t[]){ __VA_ARGS__ }) / sizeof(int64_t)), (int64_t[]){ __VA_ARGS__ }
+#define DIMS(...) \
+  (int)(sizeof((int64_t[]){ __VA_ARGS__ }) / sizeof(int64_t)), (int64_t[]) { __VA_ARGS__ }
 
 static gq_tensor *apply(gq_op op, int n, gq_tensor *const *args, const gq_attr *attr) {
   gq_tensor *out;
@@ -60,8 +61,9 @@ static gq_tensor *view(gq_dtype d, int kind) {
     case 0: return make(d, DIMS(3, 4, 5));
     case 1: return then(make(d, DIMS(5, 3, 4)), GQ_OP_PERMUTE, (gq_attr){ .perm = { 1, 2, 0 } });
     case 2:
-      return then(make(d, DIMS(4, 9, 7)), GQ_OP_SLICE,
-                  (gq_attr){ .shape = gq_shape_of(DIMS(3, 4, 5)), .start = { 1, 0, 2 }, .step = { 1, 2, 1 } });
+      return then(
+        make(d, DIMS(4, 9, 7)), GQ_OP_SLICE,
+        (gq_attr){ .shape = gq_shape_of(DIMS(3, 4, 5)), .start = { 1, 0, 2 }, .step = { 1, 2, 1 } });
     case 3: return then(make(d, DIMS(4, 1)), GQ_OP_EXPAND, (gq_attr){ .shape = gq_shape_of(DIMS(3, 4, 5)) });
     case 4: return then(make(d, DIMS(5)), GQ_OP_EXPAND, (gq_attr){ .shape = gq_shape_of(DIMS(3, 4, 5)) });
     default: return then(make(d, 0, NULL), GQ_OP_EXPAND, (gq_attr){ .shape = gq_shape_of(DIMS(3, 4, 5)) });
@@ -81,9 +83,7 @@ static bool next(gq_shape s, int64_t *i) {
 /* The number of t at the position `i` of a shape that t broadcasts to. */
 static double at(const gq_tensor *t, gq_shape s, const int64_t *i) {
   int64_t j[GQ_MAXDIM] = { 0 };
-  for (int k = 0; k < t->shape.ndim; k++) {
-    j[k] = t->shape.dim[k] == 1 ? 0 : i[k + s.ndim - t->shape.ndim];
-  }
+  for (int k = 0; k < t->shape.ndim; k++) { j[k] = t->shape.dim[k] == 1 ? 0 : i[k + s.ndim - t->shape.ndim]; }
   return t->dtype == GQ_I64 ? (double)gq_tensor_get_int(t, j) : gq_tensor_get(t, j);
 }
 
@@ -100,11 +100,12 @@ static double scalar(gq_op op, gq_dtype d, const double *x, gq_dtype to) {
   const gq_kernels *k = gq_cpu();
   gq_kernel f = op == GQ_OP_CAST ? k->cast[d][to] : k->op[op][d][GQ_VV];
   f(out, in[0], in[1], in[2], 1);
+  const void *result = out;
   switch (to) {
-    case GQ_F32: return *(float *)out;
-    case GQ_F64: return *(double *)out;
-    case GQ_I64: return (double)*(int64_t *)out;
-    default: return *(uint8_t *)out;
+    case GQ_F32: return *(const float *)result;
+    case GQ_F64: return *(const double *)result;
+    case GQ_I64: return (double)*(const int64_t *)result;
+    default: return *(const uint8_t *)result;
   }
 }
 
@@ -153,12 +154,24 @@ static void all_elementwise(void) {
 
 /* Rows, columns, single numbers, long rows and many rows, empty. */
 static void broadcasting(void) {
-  static const struct { int na, nb; int64_t a[3], b[3]; } s[] = {
-    { 2, 1, { 700, 20 }, { 20 } },     { 1, 2, { 20 }, { 700, 20 } },   { 2, 2, { 700, 20 }, { 700, 1 } },
-    { 2, 2, { 3, 2500 }, { 1, 2500 } }, { 2, 2, { 3, 2500 }, { 3, 1 } }, { 2, 0, { 3, 2500 }, { 0 } },
-    { 0, 0, { 0 }, { 0 } },            { 2, 1, { 0, 5 }, { 5 } },       { 2, 2, { 4, 0 }, { 1, 0 } },
-    { 3, 2, { 6, 1, 70 }, { 50, 1 } }, { 1, 1, { 1 }, { 3000 } },       { 3, 3, { 300, 1, 400 }, { 1, 2, 400 } },
-    { 1, 0, { 1 }, { 0 } },            { 2, 2, { 1, 1 }, { 1, 1 } },
+  static const struct {
+    int na, nb;
+    int64_t a[3], b[3];
+  } s[] = {
+    { 2, 1, { 700, 20 }, { 20 } },
+    { 1, 2, { 20 }, { 700, 20 } },
+    { 2, 2, { 700, 20 }, { 700, 1 } },
+    { 2, 2, { 3, 2500 }, { 1, 2500 } },
+    { 2, 2, { 3, 2500 }, { 3, 1 } },
+    { 2, 0, { 3, 2500 }, { 0 } },
+    { 0, 0, { 0 }, { 0 } },
+    { 2, 1, { 0, 5 }, { 5 } },
+    { 2, 2, { 4, 0 }, { 1, 0 } },
+    { 3, 2, { 6, 1, 70 }, { 50, 1 } },
+    { 1, 1, { 1 }, { 3000 } },
+    { 3, 3, { 300, 1, 400 }, { 1, 2, 400 } },
+    { 1, 0, { 1 }, { 0 } },
+    { 2, 2, { 1, 1 }, { 1, 1 } },
   };
   static const gq_op ops[] = { GQ_OP_SUB, GQ_OP_DIV, GQ_OP_LT };
   for (size_t k = 0; k < sizeof s / sizeof *s; k++)
@@ -198,7 +211,8 @@ static void test_reduction(gq_op op, gq_tensor *x, int mask) {
           if (seen++ == 0 || beats(op, v, best)) best = v, where = position ? (double)i[attr.axis] + 1 : 0;
         } while (next(x->shape, i));
       double want = op == GQ_OP_SUM ? sum : position ? where : best, got = at(out, out->shape, o);
-      ok = ok && (same(got, want) || fabs(got - want) <= (out->dtype == GQ_F32 ? 1e-6 : 1e-13) * (1 + fabs(want)));
+      ok = ok &&
+           (same(got, want) || fabs(got - want) <= (out->dtype == GQ_F32 ? 1e-6 : 1e-13) * (1 + fabs(want)));
     } while (next(out->shape, o));
   check(ok, gq_ops[op].name, gq_dtype_name(x->dtype));
   gq_tensor_unref(out);
@@ -230,7 +244,8 @@ static void reductions(void) {
 
 /* ---- products ---- */
 
-static double element(const gq_tensor *t, gq_shape lead, const int64_t *i, int64_t r, int64_t c, bool transposed) {
+static double element(const gq_tensor *t, gq_shape lead, const int64_t *i, int64_t r, int64_t c,
+                      bool transposed) {
   int64_t j[GQ_MAXDIM] = { 0 };
   int nd = t->shape.ndim, shift = lead.ndim - (nd - 2);
   for (int k = 0; k < nd - 2; k++) j[k] = t->shape.dim[k] == 1 ? 0 : i[k + shift];
@@ -276,24 +291,31 @@ static gq_tensor *matrix(gq_dtype d, int64_t m, int64_t n, int how) {
 }
 
 static void products(void) {
-  static const int64_t size[][3] = { { 1, 1, 1 },  { 5, 3, 4 },  { 1, 7, 3 },  { 6, 1, 5 },    { 4, 5, 1 },    { 0, 3, 2 },
-                                     { 3, 0, 2 },  { 3, 2, 0 },  { 50, 20, 20 }, { 37, 33, 2 }, { 64, 1, 20 }, { 33, 65, 17 },
-                                     { 130, 48, 70 }, { 7, 16, 64 }, { 300, 6, 6 } };
+  static const int64_t size[][3] = { { 1, 1, 1 },     { 5, 3, 4 },   { 1, 7, 3 },   { 6, 1, 5 },
+                                     { 4, 5, 1 },     { 0, 3, 2 },   { 3, 0, 2 },   { 3, 2, 0 },
+                                     { 50, 20, 20 },  { 37, 33, 2 }, { 64, 1, 20 }, { 33, 65, 17 },
+                                     { 130, 48, 70 }, { 7, 16, 64 }, { 300, 6, 6 }, { 40, 2, 33 },
+                                     { 30, 1, 9 } };
   for (size_t s = 0; s < sizeof size / sizeof *size; s++)
     for (int flags = 0; flags < 4; flags++)
       for (int how = 0; how < 25; how++)
         for (int d = GQ_F32; d <= GQ_F64; d++) {
           int64_t m = size[s][0], n = size[s][1], k = size[s][2];
           if (m * n * k > 10000 && (how % 5 > 2 || how / 5 > 2 || d == GQ_F64)) continue;
-          gq_tensor *a = flags & GQ_TA ? matrix((gq_dtype)d, k, m, how % 5) : matrix((gq_dtype)d, m, k, how % 5);
-          gq_tensor *b = flags & GQ_TB ? matrix((gq_dtype)d, n, k, how / 5) : matrix((gq_dtype)d, k, n, how / 5);
+          gq_tensor *a =
+            flags & GQ_TA ? matrix((gq_dtype)d, k, m, how % 5) : matrix((gq_dtype)d, m, k, how % 5);
+          gq_tensor *b =
+            flags & GQ_TB ? matrix((gq_dtype)d, n, k, how / 5) : matrix((gq_dtype)d, k, n, how / 5);
           test_matmul(a, b, flags);
           gq_tensor_unref(a);
           gq_tensor_unref(b);
         }
-  static const struct { int na, nb; int64_t a[4], b[4]; } batch[] = {
-    { 3, 2, { 6, 5, 4 }, { 4, 3 } },          { 2, 3, { 5, 4 }, { 6, 4, 3 } },
-    { 4, 3, { 2, 3, 5, 4 }, { 3, 4, 2 } },    { 4, 4, { 2, 1, 5, 4 }, { 1, 3, 4, 2 } },
+  static const struct {
+    int na, nb;
+    int64_t a[4], b[4];
+  } batch[] = {
+    { 3, 2, { 6, 5, 4 }, { 4, 3 } },       { 2, 3, { 5, 4 }, { 6, 4, 3 } },
+    { 4, 3, { 2, 3, 5, 4 }, { 3, 4, 2 } }, { 4, 4, { 2, 1, 5, 4 }, { 1, 3, 4, 2 } },
     { 3, 3, { 1, 5, 4 }, { 6, 4, 3 } },
   };
   for (size_t i = 0; i < sizeof batch / sizeof *batch; i++) {
@@ -326,7 +348,8 @@ static void by_index(gq_dtype d, int kind, int axis) {
   } while (next(out->shape, i));
   check(ok, "index_select", gq_dtype_name(d));
   if (d != GQ_BOOL) {
-    back = apply(GQ_OP_INDEX_ADD, 2, (gq_tensor *[]){ out, idx }, &(gq_attr){ .axis = axis, .shape = x->shape });
+    back =
+      apply(GQ_OP_INDEX_ADD, 2, (gq_tensor *[]){ out, idx }, &(gq_attr){ .axis = axis, .shape = x->shape });
     ok = true;
     do {
       double count = 0;
@@ -352,7 +375,8 @@ static void by_index(gq_dtype d, int kind, int axis) {
   check(ok, "gather", gq_dtype_name(d));
   if (d != GQ_BOOL) {
     double total = 0, sum = 0;
-    back = apply(GQ_OP_SCATTER_ADD, 2, (gq_tensor *[]){ out, idx }, &(gq_attr){ .axis = axis, .shape = x->shape });
+    back =
+      apply(GQ_OP_SCATTER_ADD, 2, (gq_tensor *[]){ out, idx }, &(gq_attr){ .axis = axis, .shape = x->shape });
     do total += at(out, out->shape, i) * (double)gq_tensor_get_int(idx, i);
     while (next(out->shape, i));
     do sum += at(back, back->shape, i) * (double)(i[axis] + 1);
@@ -412,8 +436,10 @@ static void bad_indices(void) {
   p[0] = 1, p[1] = 5, p[2] = 7, p[3] = 0;
   gq_tensor *args[] = { x, idx };
   size_t blocks = gq_live_blocks();
-  check(gq_apply(GQ_OP_INDEX_SELECT, 2, args, &(gq_attr){ 0 }, &out) == GQ_EINDEX && !out, "index_select", "bad index");
-  check(strstr(gq_message(), "index_select: index 7 at position 3 is outside 1..5") != NULL, "index_select", gq_message());
+  check(gq_apply(GQ_OP_INDEX_SELECT, 2, args, &(gq_attr){ 0 }, &out) == GQ_EINDEX && !out, "index_select",
+        "bad index");
+  check(strstr(gq_message(), "index_select: index 7 at position 3 is outside 1..5") != NULL, "index_select",
+        gq_message());
   p[2] = 5;
   check(gq_apply(GQ_OP_INDEX_SELECT, 2, args, &(gq_attr){ 0 }, &out) == GQ_EINDEX, "index_select", "index 0");
   check(gq_live_blocks() == blocks, "index_select", "leaves nothing behind");
@@ -423,7 +449,8 @@ static void bad_indices(void) {
 
 static void large(void) {
   must(gq_set_threads(2));
-  gq_tensor *a = make(GQ_F32, DIMS(300, 1000)), *b = make(GQ_F32, DIMS(1000)), *c = make(GQ_F32, DIMS(300, 1));
+  gq_tensor *a = make(GQ_F32, DIMS(300, 1000)), *b = make(GQ_F32, DIMS(1000)),
+            *c = make(GQ_F32, DIMS(300, 1));
   test_elementwise(GQ_OP_MUL, GQ_F32, 2, (gq_tensor *[]){ a, b }, NULL);
   test_elementwise(GQ_OP_TANH, GQ_F32, 1, &a, NULL);
   test_elementwise(GQ_OP_SUB, GQ_F32, 2, (gq_tensor *[]){ a, c }, NULL);

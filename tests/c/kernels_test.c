@@ -24,7 +24,9 @@ static long double r_neg(long double x) { return -x; }
 static long double r_rsqrt(long double x) { return 1 / sqrtl(x); }
 static long double r_sign(long double x) { return x > 0 ? 1 : x < 0 ? -1 : x; }
 static long double r_sigmoid(long double x) { return x > 0 ? 1 / (1 + expl(-x)) : expl(x) / (1 + expl(x)); }
-static long double r_softplus(long double x) { return (x > 0 ? x : 0) + log1pl(expl(-fabsl(x))) + 0 * (x != x ? x : 0); }
+static long double r_softplus(long double x) {
+  return (x > 0 ? x : 0) + log1pl(expl(-fabsl(x))) + 0 * (x != x ? x : 0);
+}
 static long double r_relu(long double x) { return x > 0 ? x : x != x ? x : 0; }
 static long double r_square(long double x) { return x * x; }
 static long double r_recip(long double x) { return 1 / x; }
@@ -37,24 +39,42 @@ typedef struct row {
 } row;
 
 static const row rows[] = {
-  { GQ_OP_NEG, r_neg, -1e30, 1e30, 0, 0 },           { GQ_OP_EXP, expl, -110, 90, 1, 1 },
-  { GQ_OP_EXP, expl, -750, 710, 1, 1 },              { GQ_OP_LOG, logl, 1e-44, 1e38, 2, 2 },
-  { GQ_OP_LOG, logl, 0.5, 2, 2, 2 },                 { GQ_OP_LOG, logl, 1e-320, 1e300, 2, 2 },
-  { GQ_OP_LOG1P, log1pl, -1, 3, 2, 2 },              { GQ_OP_LOG1P, log1pl, -1e-6, 1e38, 2, 2 },
-  { GQ_OP_EXPM1, expm1l, -60, 89, 2, 2 },            { GQ_OP_EXPM1, expm1l, -1, 1, 2, 2 },
-  { GQ_OP_EXPM1, expm1l, -60, 710, 2, 2 },           { GQ_OP_SQRT, sqrtl, 0, 1e30, 0.5, 0.5 },
-  { GQ_OP_RSQRT, r_rsqrt, 1e-30, 1e30, 1.5, 1.5 },   { GQ_OP_ABS, fabsl, -1e30, 1e30, 0, 0 },
-  { GQ_OP_SIGN, r_sign, -1e30, 1e30, 0, 0 },         { GQ_OP_SIN, sinl, -10, 10, 1, 2 },
-  { GQ_OP_SIN, sinl, -1e5, 1e5, 1, 2 },              { GQ_OP_SIN, sinl, -1e9, 1e9, 1, 2 },
-  { GQ_OP_COS, cosl, -10, 10, 1, 2 },                { GQ_OP_COS, cosl, -1e5, 1e5, 1, 2 },
-  { GQ_OP_COS, cosl, -1e9, 1e9, 1, 2 },              { GQ_OP_TAN, tanl, -10, 10, 1, 1 },
-  { GQ_OP_TAN, tanl, -1e6, 1e6, 1, 1 },              { GQ_OP_TANH, tanhl, -12, 12, 3, 3 },
-  { GQ_OP_TANH, tanhl, -0.5, 0.5, 3, 3 },            { GQ_OP_TANH, tanhl, -1e30, 1e30, 3, 3 },
-  { GQ_OP_SIGMOID, r_sigmoid, -110, 110, 2, 2 },     { GQ_OP_SIGMOID, r_sigmoid, -750, 750, 2, 2 },
-  { GQ_OP_SOFTPLUS, r_softplus, -110, 110, 3, 2 },   { GQ_OP_SOFTPLUS, r_softplus, -2, 2, 3, 2 },
-  { GQ_OP_SOFTPLUS, r_softplus, -750, 1e30, 3, 2 },  { GQ_OP_RELU, r_relu, -1e30, 1e30, 0, 0 },
-  { GQ_OP_ERF, erfl, -5, 5, 3, 1 },                  { GQ_OP_ERF, erfl, -1e-6, 1e-6, 3, 1 },
-  { GQ_OP_SQUARE, r_square, -1e15, 1e15, 0.5, 0.5 }, { GQ_OP_RECIP, r_recip, -1e30, 1e30, 0.5, 0.5 },
+  { GQ_OP_NEG, r_neg, -1e30, 1e30, 0, 0 },
+  { GQ_OP_EXP, expl, -110, 90, 1, 1 },
+  { GQ_OP_EXP, expl, -750, 710, 1, 1 },
+  { GQ_OP_LOG, logl, 1e-44, 1e38, 2, 2 },
+  { GQ_OP_LOG, logl, 0.5, 2, 2, 2 },
+  { GQ_OP_LOG, logl, 1e-320, 1e300, 2, 2 },
+  { GQ_OP_LOG1P, log1pl, -1, 3, 2, 2 },
+  { GQ_OP_LOG1P, log1pl, -1e-6, 1e38, 2, 2 },
+  { GQ_OP_EXPM1, expm1l, -60, 89, 2, 2 },
+  { GQ_OP_EXPM1, expm1l, -1, 1, 2, 2 },
+  { GQ_OP_EXPM1, expm1l, -60, 710, 2, 2 },
+  { GQ_OP_SQRT, sqrtl, 0, 1e30, 0.5, 0.5 },
+  { GQ_OP_RSQRT, r_rsqrt, 1e-30, 1e30, 1.5, 1.5 },
+  { GQ_OP_ABS, fabsl, -1e30, 1e30, 0, 0 },
+  { GQ_OP_SIGN, r_sign, -1e30, 1e30, 0, 0 },
+  { GQ_OP_SIN, sinl, -10, 10, 1, 2 },
+  { GQ_OP_SIN, sinl, -1e5, 1e5, 1, 2 },
+  { GQ_OP_SIN, sinl, -1e9, 1e9, 1, 2 },
+  { GQ_OP_COS, cosl, -10, 10, 1, 2 },
+  { GQ_OP_COS, cosl, -1e5, 1e5, 1, 2 },
+  { GQ_OP_COS, cosl, -1e9, 1e9, 1, 2 },
+  { GQ_OP_TAN, tanl, -10, 10, 1, 1 },
+  { GQ_OP_TAN, tanl, -1e6, 1e6, 1, 1 },
+  { GQ_OP_TANH, tanhl, -12, 12, 3, 3 },
+  { GQ_OP_TANH, tanhl, -0.5, 0.5, 3, 3 },
+  { GQ_OP_TANH, tanhl, -1e30, 1e30, 3, 3 },
+  { GQ_OP_SIGMOID, r_sigmoid, -110, 110, 2, 2 },
+  { GQ_OP_SIGMOID, r_sigmoid, -750, 750, 2, 2 },
+  { GQ_OP_SOFTPLUS, r_softplus, -110, 110, 3, 2 },
+  { GQ_OP_SOFTPLUS, r_softplus, -2, 2, 3, 2 },
+  { GQ_OP_SOFTPLUS, r_softplus, -750, 1e30, 3, 2 },
+  { GQ_OP_RELU, r_relu, -1e30, 1e30, 0, 0 },
+  { GQ_OP_ERF, erfl, -5, 5, 3, 1 },
+  { GQ_OP_ERF, erfl, -1e-6, 1e-6, 3, 1 },
+  { GQ_OP_SQUARE, r_square, -1e15, 1e15, 0.5, 0.5 },
+  { GQ_OP_RECIP, r_recip, -1e30, 1e30, 0.5, 0.5 },
 };
 
 static uint64_t state = 1;
@@ -80,7 +100,7 @@ static double ulps(long double got, long double want, int bits, int least) {
   return (double)(fabsl(got - want) / ldexpl(1, e - bits));
 }
 
-enum { N = 6007 };   /* not a multiple of any vector */
+enum { N = 6007 }; /* not a multiple of any vector */
 
 static void test_f32(const gq_kernels *k, const row *r) {
   static float x[N], y[N];
@@ -116,7 +136,8 @@ static bool same(long double a, long double b) { return a == b || (a != a && b !
 
 /* Infinities, NaN, zeros with their sign, denormals, 1 and what overflows. */
 static void test_special(const gq_kernels *k, const row *r) {
-  static const double special[] = { 0.0, -0.0, INFINITY, -INFINITY, NAN, 1, -1, 700, -700, 1e-40, -1e-40, 5e-324, 100, -100, 88.8, -103.9, 3e38, -3e38 };
+  static const double special[] = { 0.0,   -0.0,   INFINITY, -INFINITY, NAN,  1,    -1,     700,  -700,
+                                    1e-40, -1e-40, 5e-324,   100,       -100, 88.8, -103.9, 3e38, -3e38 };
   enum { M = sizeof special / sizeof *special };
   float x[M], y[M];
   double p[M], q[M];
@@ -129,7 +150,8 @@ static void test_special(const gq_kernels *k, const row *r) {
     if (fabsl(w64) > (long double)DBL_MAX) w64 = copysignl(INFINITY, w64);
     bool ok32 = same(y[i], w32) || ulps(y[i], w32, 24, -125) <= r->ulp32 + 0.5;
     bool ok64 = same(q[i], w64) || ulps(q[i], w64, 53, -1021) <= r->ulp64 + 0.5;
-    bool sign = !(w32 == 0 && r->op != GQ_OP_RELU) || signbit(y[i]) == signbit((float)w32) || fabs(special[i]) > 1;
+    bool sign =
+      !(w32 == 0 && r->op != GQ_OP_RELU) || signbit(y[i]) == signbit((float)w32) || fabs(special[i]) > 1;
     check(ok32 && sign, k->name, gq_ops[r->op].name, "float32 special value", special[i]);
     check(ok64, k->name, gq_ops[r->op].name, "float64 special value", special[i]);
   }
@@ -170,8 +192,8 @@ static double two(gq_op op, double x, double y) {
 
 static void test_binary(const gq_kernels *k, gq_op op) {
   enum { M = 61 };
-  float x[M], y[M], z[M];
-  uint8_t b[M];
+  float x[M], y[M], z[M] = { 0 };
+  uint8_t b[M] = { 0 };
   bool compares = gq_ops[op].kind == GQ_K_COMPARE;
   for (int form = GQ_VV; form <= GQ_VS; form++) {
     double worst = 0;
@@ -201,7 +223,7 @@ static void test_muladd(const gq_kernels *k) {
     for (int i = 0; i < M; i++) x[i] = unit(), y[i] = unit();
     k->madd[GQ_F64][form](z, x, y, &s, M);
     for (int i = 0; i < M; i++) {
-      volatile double p = x[i] * s;   /* rounded, as by two operations */
+      volatile double p = x[i] * s; /* rounded, as by two operations */
       ok = ok && z[i] == (form == GQ_MADD ? y[i] + p : form == GQ_MRSUB ? y[i] - p : p - y[i]);
     }
     check(ok, k->name, "multiply-add", "differs from two operations", form);
@@ -252,7 +274,8 @@ int main(void) {
     const gq_kernels *k = gq_cpu_find(names[i]);
     if (k) test_kernels(k);
   }
-  check(gq_cpu_find("mmx") == NULL && strcmp(gq_cpu()->name, gq_cpu_kernels()) == 0, "dispatch", "find", "", 0);
+  check(gq_cpu_find("mmx") == NULL && strcmp(gq_cpu()->name, gq_cpu_kernels()) == 0, "dispatch", "find", "",
+        0);
   printf("%d passed, %d failed\n", passed, failed);
   return failed > 0;
 }

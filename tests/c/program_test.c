@@ -72,9 +72,10 @@ static void add_input(random_graph *r, int i, gq_dtype d) {
   r->exact[r->n++] = true;
 }
 
-static const gq_op smooth[] = { GQ_OP_NEG, GQ_OP_TANH, GQ_OP_SIN, GQ_OP_COS, GQ_OP_SIGMOID, GQ_OP_SOFTPLUS, GQ_OP_TANH,
-                                GQ_OP_ABS, GQ_OP_ERF, GQ_OP_RELU };
-static const gq_op binary[] = { GQ_OP_ADD, GQ_OP_MUL, GQ_OP_SUB, GQ_OP_MAXIMUM, GQ_OP_MINIMUM, GQ_OP_ADD, GQ_OP_MUL };
+static const gq_op smooth[] = { GQ_OP_NEG,      GQ_OP_TANH, GQ_OP_SIN, GQ_OP_COS, GQ_OP_SIGMOID,
+                                GQ_OP_SOFTPLUS, GQ_OP_TANH, GQ_OP_ABS, GQ_OP_ERF, GQ_OP_RELU };
+static const gq_op binary[] = { GQ_OP_ADD,     GQ_OP_MUL, GQ_OP_SUB, GQ_OP_MAXIMUM,
+                                GQ_OP_MINIMUM, GQ_OP_ADD, GQ_OP_MUL };
 static const gq_op compare[] = { GQ_OP_LT, GQ_OP_LE, GQ_OP_GT, GQ_OP_GE, GQ_OP_EQ, GQ_OP_NE };
 static const gq_op views[] = { GQ_OP_RESHAPE, GQ_OP_PERMUTE, GQ_OP_EXPAND, GQ_OP_SLICE, GQ_OP_PAD };
 #define PICK(list) list[rnd(sizeof list / sizeof *list)]
@@ -102,7 +103,8 @@ static void random_attr(const gq_node *x, gq_op op, gq_attr *a) {
       int64_t d = x->shape.dim[i];
       a->start[i] = rnd(2);
       a->step[i] = 1 + rnd(2);
-      a->shape.dim[i] = op == GQ_OP_PAD ? a->start[i] + d * a->step[i] : (d - a->start[i] + a->step[i] - 1) / a->step[i];
+      a->shape.dim[i] =
+        op == GQ_OP_PAD ? a->start[i] + d * a->step[i] : (d - a->start[i] + a->step[i] - 1) / a->step[i];
       if (a->shape.dim[i] < 0) a->shape.dim[i] = 0;
     }
   }
@@ -132,13 +134,17 @@ static void grow(random_graph *r) {
   gq_attr attr = { 0 };
   int before = r->n;
   switch (rnd(12)) {
-    case 0: case 1: try_emit(r, PICK(smooth), 1, a, NULL, false); break;
-    case 2: case 3: case 4: try_emit(r, PICK(binary), 2, a, NULL, true); break;
+    case 0:
+    case 1: try_emit(r, PICK(smooth), 1, a, NULL, false); break;
+    case 2:
+    case 3:
+    case 4: try_emit(r, PICK(binary), 2, a, NULL, true); break;
     case 5:
       if (r->exact[a[0]] && r->exact[a[1]]) try_emit(r, PICK(compare), 2, a, NULL, true);
       break;
     case 6: try_emit(r, GQ_OP_WHERE, 3, a, NULL, true); break;
-    case 7: case 8: {
+    case 7:
+    case 8: {
       gq_op op = PICK(views);
       random_attr(x, op, &attr);
       if (op == GQ_OP_PERMUTE) attr.shape = (gq_shape){ 0 };
@@ -303,7 +309,7 @@ static void one_graph(unsigned seed) {
   }
   for (int i = 0; i < INPUTS; i++) s.in[i] = gq_tensor_data(s.r.in[i]);
   must(gq_evaluate(s.r.g, s.r.in, s.n, refs, s.want));
-  for (int i = 0; i < s.n; i++) {   /* plain arrays to compare with */
+  for (int i = 0; i < s.n; i++) { /* plain arrays to compare with */
     gq_tensor *c;
     must(gq_tensor_contiguous_get(s.want[i], &c));
     gq_tensor_unref(s.want[i]);
@@ -345,13 +351,83 @@ static void one_graph(unsigned seed) {
   drop(&s.r);
 }
 
+/* Compilation and plain evaluation under failing memory: an error and nothing left, never a crash. */
+static void failing_memory(unsigned seed, bool persistent) {
+  random_graph r;
+  gq_outspec outs[3];
+  make(&r, seed);
+  for (int i = 0; i < 3; i++) outs[i] = (gq_outspec){ r.ref[r.n - 1 - i], i, (gq_outmode)(i % 2) };
+  size_t blocks = gq_live_blocks();
+  int status = GQ_ENOMEM;
+  bool clean = true;
+  for (long after = 0; status == GQ_ENOMEM; after++) {
+    gq_program *p = NULL;
+    gq_alloc_fail(after, persistent);
+    status = gq_program_new(r.g, 3, outs, &p);
+    gq_alloc_fail(-1, false);
+    clean = clean && (status == GQ_OK) == (p != NULL);
+    gq_program_free(p);
+    clean = clean && gq_live_blocks() == blocks;
+  }
+  check(status == GQ_OK && clean, "a compilation without memory leaves nothing", seed);
+  status = GQ_ENOMEM;
+  clean = true;
+  for (long after = 0; status == GQ_ENOMEM; after++) {
+    gq_tensor *out = NULL;
+    gq_alloc_fail(after, persistent);
+    status = gq_evaluate(r.g, r.in, 1, &outs[0].ref, &out);
+    gq_alloc_fail(-1, false);
+    gq_tensor_unref(out);
+    clean = clean && gq_live_blocks() == blocks;
+  }
+  check(status == GQ_OK && clean, "an evaluation without memory leaves nothing", seed);
+  drop(&r);
+}
+
+static void bad_outputs(void) {
+  gq_graph *g = gq_graph_new();
+  gq_ref x = gq_input(g, GQ_F32, gq_shape_of(1, (int64_t[]){ 3 }));
+  gq_program *p;
+  check(gq_program_new(g, 1, &(gq_outspec){ 7, 0, GQ_KEEP }, &p) == GQ_EARG && !p, "no such node", 0);
+  check(gq_program_new(g, 1, &(gq_outspec){ x, -1, GQ_KEEP }, &p) == GQ_EARG && !p, "no such phase", 0);
+  must(gq_program_new(g, 1, &(gq_outspec){ x, 0, GQ_STORE }, &p));
+  check(gq_program_at(p, NULL, 0) == NULL && gq_program_at(p, NULL, 1) == NULL,
+        "only KEEP outputs have an address", 0);
+  gq_program_free(p);
+  gq_graph_free(g);
+}
+
+/* An index out of range is the one failure of a run. */
+static void bad_index(void) {
+  gq_graph *g = gq_graph_new();
+  gq_ref a[2] = { gq_input(g, GQ_F32, gq_shape_of(1, (int64_t[]){ 3 })),
+                  gq_input(g, GQ_I64, gq_shape_of(1, (int64_t[]){ 2 })) };
+  gq_ref y = gq_emit(g, GQ_OP_INDEX_SELECT, 2, a, &(gq_attr){ 0 });
+  float x[3] = { 1, 2, 3 }, out[2];
+  int64_t idx[2] = { 3, 1 };
+  gq_program *p;
+  must(gq_program_new(g, 1, &(gq_outspec){ y, 0, GQ_STORE }, &p));
+  void *arena = gq_alloc(gq_program_arena(p) + 1);
+  const void *in[2] = { x, idx };
+  void *to[1] = { out };
+  check(gq_program_run(p, 0, arena, in, to) == GQ_OK && out[0] == 3 && out[1] == 1, "index_select runs", 0);
+  idx[1] = 4;
+  check(gq_program_run(p, 0, arena, in, to) == GQ_EINDEX, "a bad index is an error", 0);
+  gq_free(arena);
+  gq_program_free(p);
+  gq_graph_free(g);
+}
+
 int main(void) {
   unsigned first = getenv("SEED") ? (unsigned)atoi(getenv("SEED")) : 0;
   static const char *const names[] = { "portable", "avx2", "avx512" };
   for (unsigned seed = first; seed < first + 1500 && failed < 20; seed++) {
-    gq_cpu_use(gq_cpu_find(names[seed % 4 % 3]));   /* NULL where this processor has none: the best */
+    gq_cpu_use(gq_cpu_find(names[seed % 4 % 3])); /* NULL where this processor has none: the best */
     one_graph(seed);
   }
+  for (unsigned seed = 0; seed < 12; seed++) failing_memory(seed, seed % 2);
+  bad_outputs();
+  bad_index();
   size_t blocks = gq_live_blocks();
   check(blocks == 0, "nothing left", 0);
   printf("%d passed, %d failed\n", passed, failed);

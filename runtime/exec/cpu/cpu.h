@@ -29,6 +29,8 @@ typedef struct gq_kernels {
   /* c (+)= a b with few columns: a[i * ars + k * acs], b[k * ldb + j], c[i * ldc + j] */
   void (*small[2])(const void *a, size_t ars, size_t acs, const void *b, size_t ldb, void *c, size_t ldc,
                    size_t m, size_t n, size_t k, bool add);
+  /* one column of it: c[i * ldc] (+)= sum_k a[i * lda + k] b[k], k < n */
+  void (*dots[2])(const void *a, size_t lda, const void *b, void *c, size_t ldc, size_t m, size_t n, bool add);
 } gq_kernels;
 
 extern const gq_kernels gq_kernels_portable;

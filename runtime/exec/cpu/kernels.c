@@ -20,42 +20,55 @@
 #define TEXT(a) TEXT_(a)
 
 #define KERNEL(name) static void name(void *o, const void *a, const void *b, const void *c, size_t n)
-#define EACH _Pragma("GCC ivdep") for (size_t i = 0; i < n; i++)   /* out may be a or b itself */
+#define EACH _Pragma("GCC ivdep") for (size_t i = 0; i < n; i++) /* out may be a or b itself */
 
 /* ---- float32 and float64, from the table ---- */
 
-#define UNARY(name, T, f)                       \
-  KERNEL(name) {                                \
-    T *out = o;                                 \
-    const T *p = a;                             \
-    (void)b, (void)c;                           \
-    EACH { T x = p[i]; out[i] = (T)(f); }       \
+#define UNARY(name, T, f) \
+  KERNEL(name) {          \
+    T *out = o;           \
+    const T *p = a;       \
+    (void)b, (void)c;     \
+    EACH {                \
+      T x = p[i];         \
+      out[i] = (T)(f);    \
+    }                     \
   }
 
-#define BINARY(name, T, R, f)                                                   \
-  KERNEL(name##_vv) {                                                           \
-    R *out = o;                                                                 \
-    const T *p = a, *q = b;                                                     \
-    (void)c;                                                                    \
-    EACH { T x = p[i], y = q[i]; out[i] = (R)(f); }                             \
-  }                                                                             \
-  KERNEL(name##_sv) {                                                           \
-    R *out = o;                                                                 \
-    const T x = *(const T *)a, *q = b;                                          \
-    (void)c;                                                                    \
-    EACH { T y = q[i]; out[i] = (R)(f); }                                       \
-  }                                                                             \
-  KERNEL(name##_vs) {                                                           \
-    R *out = o;                                                                 \
-    const T *p = a, y = *(const T *)b;                                          \
-    (void)c;                                                                    \
-    EACH { T x = p[i]; out[i] = (R)(f); }                                       \
+#define BINARY(name, T, R, f)          \
+  KERNEL(name##_vv) {                  \
+    R *out = o;                        \
+    const T *p = a, *q = b;            \
+    (void)c;                           \
+    EACH {                             \
+      T x = p[i], y = q[i];            \
+      out[i] = (R)(f);                 \
+    }                                  \
+  }                                    \
+  KERNEL(name##_sv) {                  \
+    R *out = o;                        \
+    const T x = *(const T *)a, *q = b; \
+    (void)c;                           \
+    EACH {                             \
+      T y = q[i];                      \
+      out[i] = (R)(f);                 \
+    }                                  \
+  }                                    \
+  KERNEL(name##_vs) {                  \
+    R *out = o;                        \
+    const T *p = a, y = *(const T *)b; \
+    (void)c;                           \
+    EACH {                             \
+      T x = p[i];                      \
+      out[i] = (R)(f);                 \
+    }                                  \
   }
 
-#define GQ_UNARY(N, n, meta, f, doc)  UNARY(N##_f32, float, f) UNARY(N##_f64, double, f)
+#define GQ_UNARY(N, n, meta, f, doc) UNARY(N##_f32, float, f) UNARY(N##_f64, double, f)
 #define GQ_BINARY(N, n, meta, f, doc) BINARY(N##_f32, float, float, f) BINARY(N##_f64, double, double, f)
-#define GQ_COMPARE(N, n, f, doc)                                                    \
-  BINARY(N##_f32, float, uint8_t, f) BINARY(N##_f64, double, uint8_t, f)            \
+#define GQ_COMPARE(N, n, f, doc)      \
+  BINARY(N##_f32, float, uint8_t, f)  \
+  BINARY(N##_f64, double, uint8_t, f) \
   BINARY(N##_i64, int64_t, uint8_t, f) BINARY(N##_bool, uint8_t, uint8_t, f)
 #define GQ_OTHER(N, n, doc)
 #include "../../ir/ops.def"
@@ -66,22 +79,21 @@
 
 /* ---- what vmath.h does not reach: arguments of sin, cos and tan beyond TRIG_MAX ---- */
 
-#define TRIG(N, T, S, exact)                                                      \
-  KERNEL(N##_all_##S) {                                                           \
-    const T *p = a;                                                               \
-    T *out = o;                                                                   \
-    unsigned far = 0;                                                             \
-    for (size_t i = 0; i < n; i++)                                                \
-      far |= ABS(p[i]) > (T)TRIG_MAX;                                             \
-    if (!far) {                                                                   \
-      N##_##S(o, a, b, c, n);                                                     \
-      return;                                                                     \
-    }                                                                             \
-    for (size_t i = 0; i < n; i++) {                                              \
-      T x = p[i];                                                                 \
-      N##_##S(&out[i], &x, b, c, 1);                                              \
-      if (ABS(x) > (T)TRIG_MAX) out[i] = exact(x);                                \
-    }                                                                             \
+#define TRIG(N, T, S, exact)                                       \
+  KERNEL(N##_all_##S) {                                            \
+    const T *p = a;                                                \
+    T *out = o;                                                    \
+    unsigned far = 0;                                              \
+    for (size_t i = 0; i < n; i++) far |= ABS(p[i]) > (T)TRIG_MAX; \
+    if (!far) {                                                    \
+      N##_##S(o, a, b, c, n);                                      \
+      return;                                                      \
+    }                                                              \
+    for (size_t i = 0; i < n; i++) {                               \
+      T x = p[i];                                                  \
+      N##_##S(&out[i], &x, b, c, 1);                               \
+      if (ABS(x) > (T)TRIG_MAX) out[i] = exact(x);                 \
+    }                                                              \
   }
 TRIG(SIN, float, f32, sinf)
 TRIG(COS, float, f32, cosf)
@@ -90,12 +102,16 @@ TRIG(SIN, double, f64, sin)
 TRIG(COS, double, f64, cos)
 
 /* softplus(a) to out and sigmoid(a) to b: one exponential */
-#define DUO(name, T, fall, plus, sigm)                                            \
-  static void name(void *o, const void *a, const void *b, const void *c, size_t n) {   \
-    T *out = o, *second = (T *)(uintptr_t)b;                                      \
-    const T *p = a;                                                               \
-    (void)c;                                                                      \
-    EACH { T x = p[i], e = fall(x); out[i] = plus(x, e); second[i] = sigm(x, e); }   \
+#define DUO(name, T, fall, plus, sigm)                                               \
+  static void name(void *o, const void *a, const void *b, const void *c, size_t n) { \
+    T *out = o, *second = (T *)(uintptr_t)b;                                         \
+    const T *p = a;                                                                  \
+    (void)c;                                                                         \
+    EACH {                                                                           \
+      T x = p[i], e = fall(x);                                                       \
+      out[i] = plus(x, e);                                                           \
+      second[i] = sigm(x, e);                                                        \
+    }                                                                                \
   }
 DUO(duo_f32, float, fall_s, softplus_of_s, sigmoid_of_s)
 DUO(duo_f64, double, fall_d, softplus_of_d, sigmoid_of_d)
@@ -113,24 +129,24 @@ BINARY(SUB_i64, int64_t, int64_t, U(x) - U(y))
 BINARY(MUL_i64, int64_t, int64_t, U(x) * U(y))
 BINARY(MAXIMUM_i64, int64_t, int64_t, x > y ? x : y)
 BINARY(MINIMUM_i64, int64_t, int64_t, x < y ? x : y)
-BINARY(MUL_bool, uint8_t, uint8_t, x & y)
+BINARY(MUL_bool, uint8_t, uint8_t, x &y)
 BINARY(MAXIMUM_bool, uint8_t, uint8_t, x | y)
-BINARY(MINIMUM_bool, uint8_t, uint8_t, x & y)
+BINARY(MINIMUM_bool, uint8_t, uint8_t, x &y)
 
 /* ---- where, cast, multiply-add ---- */
 
 /* a: condition; b and c: the two values, each a vector or one number */
-#define WHERE_FORM(name, T, X, Y)               \
-  KERNEL(name) {                                \
-    T *out = o;                                 \
-    const uint8_t *p = a;                       \
-    const T *x = b, *y = c;                     \
-    EACH out[i] = p[i] ? X : Y;                 \
+#define WHERE_FORM(name, T, X, Y) \
+  KERNEL(name) {                  \
+    T *out = o;                   \
+    const uint8_t *p = a;         \
+    const T *x = b, *y = c;       \
+    EACH out[i] = p[i] ? X : Y;   \
   }
-#define WHERE(S, T)                             \
-  WHERE_FORM(WHERE_##S##_vv, T, x[i], y[i])     \
-  WHERE_FORM(WHERE_##S##_sv, T, *x, y[i])       \
-  WHERE_FORM(WHERE_##S##_vs, T, x[i], *y)       \
+#define WHERE(S, T)                         \
+  WHERE_FORM(WHERE_##S##_vv, T, x[i], y[i]) \
+  WHERE_FORM(WHERE_##S##_sv, T, *x, y[i])   \
+  WHERE_FORM(WHERE_##S##_vs, T, x[i], *y)   \
   WHERE_FORM(WHERE_##S##_ss, T, *x, *y)
 WHERE(f32, float)
 WHERE(f64, double)
@@ -141,16 +157,19 @@ WHERE(bool, uint8_t)
 static inline int64_t to_int(double x) {
   return x != x ? 0 : x >= 0x1p63 ? INT64_MAX : x < -0x1p63 ? INT64_MIN : (int64_t)x;
 }
-#define CAST_FROM(S, T)                         \
-  UNARY2(CAST_##S##_f32, T, float, (float)x)    \
-  UNARY2(CAST_##S##_f64, T, double, (double)x)  \
+#define CAST_FROM(S, T)                        \
+  UNARY2(CAST_##S##_f32, T, float, (float)x)   \
+  UNARY2(CAST_##S##_f64, T, double, (double)x) \
   UNARY2(CAST_##S##_bool, T, uint8_t, x != 0)
-#define UNARY2(name, T, R, f)                   \
-  KERNEL(name) {                                \
-    R *out = o;                                 \
-    const T *p = a;                             \
-    (void)b, (void)c;                           \
-    for (size_t i = 0; i < n; i++) { T x = p[i]; out[i] = f; }   \
+#define UNARY2(name, T, R, f)        \
+  KERNEL(name) {                     \
+    R *out = o;                      \
+    const T *p = a;                  \
+    (void)b, (void)c;                \
+    for (size_t i = 0; i < n; i++) { \
+      T x = p[i];                    \
+      out[i] = f;                    \
+    }                                \
   }
 CAST_FROM(f32, float)
 CAST_FROM(f64, double)
@@ -162,15 +181,18 @@ UNARY2(CAST_i64_i64, int64_t, int64_t, x)
 UNARY2(CAST_bool_i64, uint8_t, int64_t, x)
 
 /* Not contracted: a fused program gives the bits of the separate operations. */
-#define MULADD(name, T, f)                      \
-  KERNEL(name) {                                \
-    T *out = o;                                 \
-    const T *p = a, *q = b, s = *(const T *)c;  \
-    EACH { T m = p[i] * s, y = q[i]; out[i] = f; }   \
+#define MULADD(name, T, f)                     \
+  KERNEL(name) {                               \
+    T *out = o;                                \
+    const T *p = a, *q = b, s = *(const T *)c; \
+    EACH {                                     \
+      T m = p[i] * s, y = q[i];                \
+      out[i] = f;                              \
+    }                                          \
   }
-#define MULADDS(S, T)                           \
-  MULADD(madd_##S, T, y + m)                    \
-  MULADD(mrsub_##S, T, y - m)                   \
+#define MULADDS(S, T)         \
+  MULADD(madd_##S, T, y + m)  \
+  MULADD(mrsub_##S, T, y - m) \
   MULADD(msub_##S, T, m - y)
 MULADDS(f32, float)
 MULADDS(f64, double)
@@ -178,26 +200,23 @@ MULADDS(f64, double)
 /* ---- sums, in float64, in an order that depends on n alone ---- */
 
 enum { LANES = 32 };
-#define SUMS(S, T)                                                                              \
-  static double sum_##S(const void *x, size_t n) {                                              \
-    const T *p = x;                                                                             \
-    double lane[LANES] = {0}, rest = 0;                                                         \
-    size_t i = 0;                                                                               \
-    for (; i + LANES <= n; i += LANES)                                                          \
-      for (int j = 0; j < LANES; j++)                                                           \
-        lane[j] += (double)p[i + j];                                                            \
-    for (; i < n; i++)                                                                          \
-      rest += (double)p[i];                                                                     \
-    for (int w = LANES / 2; w; w /= 2)                                                          \
-      for (int j = 0; j < w; j++)                                                               \
-        lane[j] += lane[j + w];                                                                 \
-    return lane[0] + rest;                                                                      \
-  }                                                                                             \
-  static void colsum_##S(double *acc, const void *x, size_t rows, size_t cols, size_t ld) {     \
-    const T *p = x;                                                                             \
-    for (size_t r = 0; r < rows; r++, p += ld) {                                                \
-      _Pragma("GCC ivdep") for (size_t j = 0; j < cols; j++) acc[j] += (double)p[j];            \
-    }                                                                                           \
+#define SUMS(S, T)                                                                          \
+  static double sum_##S(const void *x, size_t n) {                                          \
+    const T *p = x;                                                                         \
+    double lane[LANES] = { 0 }, rest = 0;                                                   \
+    size_t i = 0;                                                                           \
+    for (; i + LANES <= n; i += LANES)                                                      \
+      for (int j = 0; j < LANES; j++) lane[j] += (double)p[i + j];                          \
+    for (; i < n; i++) rest += (double)p[i];                                                \
+    for (int w = LANES / 2; w; w /= 2)                                                      \
+      for (int j = 0; j < w; j++) lane[j] += lane[j + w];                                   \
+    return lane[0] + rest;                                                                  \
+  }                                                                                         \
+  static void colsum_##S(double *acc, const void *x, size_t rows, size_t cols, size_t ld) { \
+    const T *p = x;                                                                         \
+    for (size_t r = 0; r < rows; r++, p += ld) {                                            \
+      _Pragma("GCC ivdep") for (size_t j = 0; j < cols; j++) acc[j] += (double)p[j];        \
+    }                                                                                       \
   }
 SUMS(f32, float)
 SUMS(f64, double)
@@ -206,31 +225,35 @@ SUMS(f64, double)
 
 #include "small.h"
 
-#define SMALL_DOOR(S, T)                                                                                \
-  static void small_any_##S(const void *a, size_t ars, size_t acs, const void *b, size_t ldb, void *c,  \
-                            size_t ldc, size_t m, size_t n, size_t k, bool add) {                       \
-    small_##S(a, ars, acs, b, ldb, c, ldc, m, n, k, add);                                               \
+#define SMALL_DOOR(S, T)                                                                               \
+  static void small_any_##S(const void *a, size_t ars, size_t acs, const void *b, size_t ldb, void *c, \
+                            size_t ldc, size_t m, size_t n, size_t k, bool add) {                      \
+    small_##S(a, ars, acs, b, ldb, c, ldc, m, n, k, add);                                              \
   }
 SMALL_DOOR(f32, float)
 SMALL_DOOR(f64, double)
 
 /* ---- the table ---- */
 
-#pragma GCC diagnostic ignored "-Woverride-init"   /* sin, cos and tan, checked for range */
+#pragma GCC diagnostic ignored "-Woverride-init" /* sin, cos and tan, checked for range */
 
-#define FORMS(k) {k##_vv, k##_sv, k##_vs, NULL}
-#define WHERES(k) {k##_vv, k##_sv, k##_vs, k##_ss}
-#define CASTS(S) {CAST_##S##_f32, CAST_##S##_f64, CAST_##S##_i64, CAST_##S##_bool}
+#define FORMS(k) \
+  { k##_vv, k##_sv, k##_vs, NULL }
+#define WHERES(k) \
+  { k##_vv, k##_sv, k##_vs, k##_ss }
+#define CASTS(S) \
+  { CAST_##S##_f32, CAST_##S##_f64, CAST_##S##_i64, CAST_##S##_bool }
 
 #define ROW(N) [GQ_OP_##N]
 const gq_kernels PASTE(gq_kernels_, GQ_KERNELS) = {
   .name = TEXT(GQ_KERNELS),
   .op = {
-#define GQ_UNARY(N, n, meta, f, doc)  ROW(N)[GQ_F32][GQ_VV] = N##_f32, ROW(N)[GQ_F64][GQ_VV] = N##_f64,
+#define GQ_UNARY(N, n, meta, f, doc) ROW(N)[GQ_F32][GQ_VV] = N##_f32, ROW(N)[GQ_F64][GQ_VV] = N##_f64,
 #define GQ_BINARY(N, n, meta, f, doc) ROW(N)[GQ_F32] = FORMS(N##_f32), ROW(N)[GQ_F64] = FORMS(N##_f64),
-#define GQ_COMPARE(N, n, f, doc)                                        \
-    ROW(N)[GQ_F32] = FORMS(N##_f32), ROW(N)[GQ_F64] = FORMS(N##_f64),   \
-    ROW(N)[GQ_I64] = FORMS(N##_i64), ROW(N)[GQ_BOOL] = FORMS(N##_bool),
+#define GQ_COMPARE(N, n, f, doc)                                                               \
+  ROW(N)                                                                                       \
+  [GQ_F32] = FORMS(N##_f32), ROW(N)[GQ_F64] = FORMS(N##_f64), ROW(N)[GQ_I64] = FORMS(N##_i64), \
+  ROW(N)[GQ_BOOL] = FORMS(N##_bool),
 #define GQ_OTHER(N, n, doc)
 #include "../../ir/ops.def"
     ROW(SIN)[GQ_F32][GQ_VV] = SIN_all_f32,
@@ -262,4 +285,5 @@ const gq_kernels PASTE(gq_kernels_, GQ_KERNELS) = {
   .sum = {sum_f32, sum_f64},
   .colsum = {colsum_f32, colsum_f64},
   .small = {small_any_f32, small_any_f64},
+  .dots = {dots_f32, dots_f64},
 };

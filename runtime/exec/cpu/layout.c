@@ -4,7 +4,7 @@
 #include "cpu.h"
 
 gq_layout gq_layout_of(gq_shape s, const int64_t *stride_) {
-  gq_layout l = {.ndim = s.ndim};
+  gq_layout l = { .ndim = s.ndim };
   int64_t run = 1;
   for (int i = s.ndim - 1; i >= 0; i--) {
     l.dim[i] = s.dim[i];
@@ -17,10 +17,8 @@ gq_layout gq_layout_of(gq_shape s, const int64_t *stride_) {
 bool gq_layout_contiguous(const gq_layout *l) {
   int64_t run = 1;
   for (int i = l->ndim - 1; i >= 0; i--) {
-    if (l->dim[i] == 0)
-      return true;
-    if (l->dim[i] != 1 && l->stride[i] != run)
-      return false;
+    if (l->dim[i] == 0) return true;
+    if (l->dim[i] != 1 && l->stride[i] != run) return false;
     run *= l->dim[i];
   }
   return true;

@@ -11,9 +11,7 @@
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-static void start(void) {
-  openblas_set_num_threads(1);
-}
+static void start(void) { openblas_set_num_threads(1); }
 
 const char *gq_blas_name(void) {
   pthread_once(&once, start);
@@ -46,7 +44,8 @@ static int plan_batch(gq_gemm *g, const gq_layout *a, const gq_layout *b) {
     int ia = i - (n - na), ib = i - (n - nb);
     int64_t da = ia < 0 ? 1 : a->dim[ia], db = ib < 0 ? 1 : b->dim[ib];
     if (da != db && da != 1 && db != 1)
-      return gq_fail(GQ_ESHAPE, "matmul: leading sizes %lld and %lld do not broadcast", (long long)da, (long long)db);
+      return gq_fail(GQ_ESHAPE, "matmul: leading sizes %lld and %lld do not broadcast", (long long)da,
+                     (long long)db);
     g->dim[i] = da == 1 ? db : da;
     g->sa[i] = da == 1 ? 0 : a->stride[ia];
     g->sb[i] = db == 1 ? 0 : b->stride[ib];
@@ -59,8 +58,7 @@ static void merge_batch(gq_gemm *g) {
   while (g->nbatch) {
     int i = g->nbatch - 1;
     bool rows_follow = g->sb[i] == 0 && !g->ta && g->sa[i] == g->m * g->lda;
-    if (g->dim[i] != 1 && !rows_follow)
-      break;
+    if (g->dim[i] != 1 && !rows_follow) break;
     g->m *= g->dim[i];
     g->nbatch--;
   }
@@ -76,19 +74,17 @@ int gq_gemm_plan(gq_gemm *g, gq_dtype d, const gq_layout *a, const gq_layout *b,
   g->m = a->dim[a->ndim - (ta ? 1 : 2)];
   g->k = a->dim[a->ndim - (ta ? 2 : 1)];
   g->n = b->dim[b->ndim - (tb ? 2 : 1)];
-  if (!blas_takes(a, &g->lda, &sta))
-    *pack |= 1;
-  if (!blas_takes(b, &g->ldb, &stb))
-    *pack |= 2;
-  if (*pack)
-    return GQ_OK;
+  if (!blas_takes(a, &g->lda, &sta)) *pack |= 1;
+  if (!blas_takes(b, &g->ldb, &stb)) *pack |= 2;
+  if (*pack) return GQ_OK;
   g->ta = ta != sta;
   g->tb = tb != stb;
   g->ldc = g->n > 0 ? g->n : 1;
   GQ_TRY(plan_batch(g, a, b));
   merge_batch(g);
   if (g->m > INT_MAX || g->n > INT_MAX || g->k > INT_MAX || g->lda > INT_MAX || g->ldb > INT_MAX)
-    return gq_fail(GQ_ESHAPE, "matmul: [%lld x %lld] by [%lld x %lld]: sizes above 2^31 - 1 are not supported",
+    return gq_fail(GQ_ESHAPE,
+                   "matmul: [%lld x %lld] by [%lld x %lld]: sizes above 2^31 - 1 are not supported",
                    (long long)g->m, (long long)g->k, (long long)g->k, (long long)g->n);
   return GQ_OK;
 }
@@ -96,61 +92,79 @@ int gq_gemm_plan(gq_gemm *g, gq_dtype d, const gq_layout *a, const gq_layout *b,
 /* ---- narrow products: measured faster than OpenBLAS 0.3.21 on AVX2, no slower on AVX-512 ---- */
 
 enum {
-  NARROW = 128,    /* inner size and columns of a layer */
-  SUMMED = 32,     /* columns of a product summed over many rows (a weight gradient) */
-  PACKED = 8192    /* numbers of b that are transposed on the stack first */
+  NARROW = 128, /* inner size and columns of a layer */
+  SUMMED = 32,  /* columns of a product summed over many rows (a weight gradient) */
+  PACKED = 8192 /* numbers of b that are transposed on the stack first */
 };
 
-static bool suits_small(const gq_gemm *g, int64_t rows) {
-  if (g->ta) return !g->tb && g->n >= 5 && g->n <= SUMMED && rows <= NARROW;
-  if (g->n > NARROW || g->k > NARROW) return false;
-  return !g->tb || (rows >= 24 && g->n * g->k <= PACKED);
+typedef enum { LARGE, SMALL, DOTS } way;
+
+static way choose(const gq_gemm *g, int64_t rows) {
+  if (g->ta) return !g->tb && g->n >= 5 && g->n <= SUMMED && rows <= NARROW ? SMALL : LARGE;
+  if (g->n > NARROW || g->k > NARROW) return LARGE;
+  if (g->n <= 2 && g->k >= 4) return DOTS;
+  return !g->tb || (rows >= 24 && g->n * g->k <= PACKED) ? SMALL : LARGE;
 }
 
-#define TRANSPOSE(T)                                              \
-  do {                                                            \
-    const T *from = b;                                            \
-    T *to = (T *)(void *)packed;                                               \
-    for (int64_t j = 0; j < g->n; j++)                            \
-      for (int64_t i = 0; i < g->k; i++)                          \
-        to[i * g->n + j] = from[j * g->ldb + i];                  \
+/* to[i][j] = from[j][i] */
+#define TRANSPOSE(T, to, lto, from, lfrom, rows, cols)                              \
+  do {                                                                              \
+    T *dst = (T *)(void *)to;                                                       \
+    const T *src = from;                                                            \
+    for (int64_t j = 0; j < cols; j++)                                              \
+      for (int64_t i = 0; i < rows; i++) dst[i * (lto) + j] = src[j * (lfrom) + i]; \
   } while (0)
 
 static void small(const gq_gemm *g, const void *a, const void *b, void *c, int64_t rows, bool add) {
   size_t ars = g->ta ? 1 : (size_t)g->lda, acs = g->ta ? (size_t)g->lda : 1, ldb = (size_t)g->ldb;
   _Alignas(64) char packed[PACKED * sizeof(double)];
   if (g->tb) {
-    if (g->dtype == GQ_F32)
-      TRANSPOSE(float);
-    else
-      TRANSPOSE(double);
+    if (g->dtype == GQ_F32) TRANSPOSE(float, packed, g->n, b, g->ldb, g->k, g->n);
+    else TRANSPOSE(double, packed, g->n, b, g->ldb, g->k, g->n);
     b = packed;
     ldb = (size_t)g->n;
   }
-  gq_cpu()->small[g->dtype](a, ars, acs, b, ldb, c, (size_t)g->ldc, (size_t)rows, (size_t)g->n, (size_t)g->k, add);
+  gq_cpu()->small[g->dtype](a, ars, acs, b, ldb, c, (size_t)g->ldc, (size_t)rows, (size_t)g->n, (size_t)g->k,
+                            add);
+}
+
+/* One or two columns: each a product of rows with a vector. */
+static void dots(const gq_gemm *g, const void *a, const void *b, void *c, int64_t rows, bool add) {
+  size_t size = gq_dtype_size(g->dtype), ldb = (size_t)g->ldb;
+  char packed[2 * NARROW * sizeof(double)];
+  if (!g->tb) {
+    if (g->dtype == GQ_F32) TRANSPOSE(float, packed, NARROW, b, g->ldb, g->n, g->k);
+    else TRANSPOSE(double, packed, NARROW, b, g->ldb, g->n, g->k);
+    b = packed;
+    ldb = NARROW;
+  }
+  for (size_t j = 0; j < (size_t)g->n; j++)
+    gq_cpu()->dots[g->dtype](a, (size_t)g->lda, (const char *)b + j * ldb * size, (char *)c + j * size,
+                             (size_t)g->ldc, (size_t)rows, (size_t)g->k, add);
 }
 
 static void large(const gq_gemm *g, const void *a, const void *b, void *c, int64_t rows, bool add) {
   enum CBLAS_TRANSPOSE ta = g->ta ? CblasTrans : CblasNoTrans, tb = g->tb ? CblasTrans : CblasNoTrans;
   int m = (int)rows, n = (int)g->n, k = (int)g->k, lda = (int)g->lda, ldb = (int)g->ldb, ldc = (int)g->ldc;
-  if (g->dtype == GQ_F32)
-    cblas_sgemm(CblasRowMajor, ta, tb, m, n, k, 1, a, lda, b, ldb, add ? 1 : 0, c, ldc);
-  else
-    cblas_dgemm(CblasRowMajor, ta, tb, m, n, k, 1, a, lda, b, ldb, add ? 1 : 0, c, ldc);
+  if (g->dtype == GQ_F32) cblas_sgemm(CblasRowMajor, ta, tb, m, n, k, 1, a, lda, b, ldb, add ? 1 : 0, c, ldc);
+  else cblas_dgemm(CblasRowMajor, ta, tb, m, n, k, 1, a, lda, b, ldb, add ? 1 : 0, c, ldc);
 }
 
 static void product(const gq_gemm *g, const void *a, const void *b, void *c, int64_t rows, bool add) {
-  if (rows == 0 || g->n == 0)
-    return;
+  if (rows == 0 || g->n == 0) return;
   if (g->k == 0) {
-    if (!add)
-      memset(c, 0, (size_t)rows * (size_t)g->n * gq_dtype_size(g->dtype));
-  } else {
-    (suits_small(g, rows) ? small : large)(g, a, b, c, rows, add);
+    if (!add) memset(c, 0, (size_t)rows * (size_t)g->n * gq_dtype_size(g->dtype));
+    return;
+  }
+  switch (choose(g, rows)) {
+    case SMALL: small(g, a, b, c, rows, add); break;
+    case DOTS: dots(g, a, b, c, rows, add); break;
+    default: large(g, a, b, c, rows, add);
   }
 }
 
-void gq_gemm_rows(const gq_gemm *g, const void *a, const void *b, void *c, bool add, int64_t first, int64_t last) {
+void gq_gemm_rows(const gq_gemm *g, const void *a, const void *b, void *c, bool add, int64_t first,
+                  int64_t last) {
   pthread_once(&once, start);
   size_t size = gq_dtype_size(g->dtype);
   const char *pa = (const char *)a + (size_t)(g->ta ? first : first * g->lda) * size;
@@ -160,8 +174,7 @@ void gq_gemm_rows(const gq_gemm *g, const void *a, const void *b, void *c, bool 
 void gq_gemm_run(const gq_gemm *g, const void *a, const void *b, void *c, bool add) {
   int64_t size = (int64_t)gq_dtype_size(g->dtype), count = 1, step = g->m * g->n * size;
   pthread_once(&once, start);
-  for (int i = 0; i < g->nbatch; i++)
-    count *= g->dim[i];
+  for (int i = 0; i < g->nbatch; i++) count *= g->dim[i];
   for (int64_t t = 0; t < count; t++) {
     int64_t oa = 0, ob = 0, rest = t;
     for (int i = g->nbatch - 1; i >= 0; i--) {

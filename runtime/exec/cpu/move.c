@@ -5,19 +5,14 @@
 
 #include <string.h>
 
-#define COPY(T)                                             \
-  for (int64_t i = 0; i < n; i++)                           \
-    ((T *)dst)[i * sd] = ((const T *)src)[i * ss]
+#define COPY(T) \
+  for (int64_t i = 0; i < n; i++) ((T *)dst)[i * sd] = ((const T *)src)[i * ss]
 
 static void copy_line(char *dst, const char *src, int64_t n, int64_t sd, int64_t ss, size_t size) {
-  if (sd == 1 && ss == 1)
-    memcpy(dst, src, (size_t)n * size);
-  else if (size == 4)
-    COPY(uint32_t);
-  else if (size == 8)
-    COPY(uint64_t);
-  else
-    COPY(uint8_t);
+  if (sd == 1 && ss == 1) memcpy(dst, src, (size_t)n * size);
+  else if (size == 4) COPY(uint32_t);
+  else if (size == 8) COPY(uint64_t);
+  else COPY(uint8_t);
 }
 
 typedef struct dims {
@@ -27,11 +22,10 @@ typedef struct dims {
 
 /* Dims of size 1 dropped, and dims merged that both sides walk as one. */
 static dims merged(const gq_layout *l, const int64_t *stride) {
-  dims m = {0};
+  dims m = { 0 };
   for (int i = 0; i < l->ndim; i++) {
     int64_t d = l->dim[i], s = l->stride[i], t = stride[i];
-    if (d == 1)
-      continue;
+    if (d == 1) continue;
     int k = m.n - 1;
     if (k >= 0 && m.src[k] == s * d && m.dst[k] == t * d) {
       m.dim[k] *= d;
@@ -49,8 +43,7 @@ void gq_move(const gq_layout *l, size_t size, const void *src, void *dst, const 
   dims m = merged(l, stride);
   int last = m.n - 1;
   int64_t lines = 1, width = m.n ? m.dim[last] : 1;
-  for (int i = 0; i < last; i++)
-    lines *= m.dim[i];
+  for (int i = 0; i < last; i++) lines *= m.dim[i];
   for (int64_t t = 0; t < lines && width; t++) {
     int64_t os = 0, od = 0, rest = t;
     for (int i = last - 1; i >= 0; i--) {
@@ -58,8 +51,8 @@ void gq_move(const gq_layout *l, size_t size, const void *src, void *dst, const 
       od += rest % m.dim[i] * m.dst[i];
       rest /= m.dim[i];
     }
-    copy_line((char *)dst + od * (int64_t)size, (const char *)src + os * (int64_t)size, width, m.n ? m.dst[last] : 1,
-              m.n ? m.src[last] : 1, size);
+    copy_line((char *)dst + od * (int64_t)size, (const char *)src + os * (int64_t)size, width,
+              m.n ? m.dst[last] : 1, m.n ? m.src[last] : 1, size);
   }
 }
 
@@ -68,13 +61,12 @@ void gq_move(const gq_layout *l, size_t size, const void *src, void *dst, const 
 static void fold(const gq_shape *s, int axis, int64_t *outer, int64_t *n, int64_t *inner) {
   *outer = *inner = 1;
   *n = s->ndim ? s->dim[axis] : 1;
-  for (int i = 0; i < axis; i++)
-    *outer *= s->dim[i];
-  for (int i = axis + 1; i < s->ndim; i++)
-    *inner *= s->dim[i];
+  for (int i = 0; i < axis; i++) *outer *= s->dim[i];
+  for (int i = axis + 1; i < s->ndim; i++) *inner *= s->dim[i];
 }
 
-void gq_indexing_plan(gq_indexing *p, gq_op op, gq_dtype d, gq_shape x, gq_shape idx, gq_shape out, int axis) {
+void gq_indexing_plan(gq_indexing *p, gq_op op, gq_dtype d, gq_shape x, gq_shape idx, gq_shape out,
+                      int axis) {
   bool adds = op == GQ_OP_INDEX_ADD || op == GQ_OP_SCATTER_ADD;
   const gq_shape *big = adds ? &out : &x;
   memset(p, 0, sizeof *p);
@@ -94,25 +86,19 @@ static int bad_index(const gq_indexing *p, int64_t index, int64_t position) {
 
 static int check(const gq_indexing *p, const int64_t *idx) {
   for (int64_t i = 0; i < p->count; i++)
-    if (idx[i] < 1 || idx[i] > p->n)
-      return bad_index(p, idx[i], i);
+    if (idx[i] < 1 || idx[i] > p->n) return bad_index(p, idx[i], i);
   return GQ_OK;
 }
 
-#define ADD(T)                                             \
-  for (int64_t i = 0; i < n; i++)                          \
-    ((T *)dst)[i] += ((const T *)src)[i]
+#define ADD(T) \
+  for (int64_t i = 0; i < n; i++) ((T *)dst)[i] += ((const T *)src)[i]
 
-static void add_line(gq_dtype d, char *dst, const char *src, int64_t n) {
-  if (d == GQ_F32)
-    ADD(float);
-  else if (d == GQ_F64)
-    ADD(double);
-  else if (d == GQ_I64)
-    ADD(uint64_t);
+static void add_line(gq_dtype d, void *dst, const void *src, int64_t n) {
+  if (d == GQ_F32) ADD(float);
+  else if (d == GQ_F64) ADD(double);
+  else if (d == GQ_I64) ADD(uint64_t);
   else
-    for (int64_t i = 0; i < n; i++)
-      dst[i] |= src[i];
+    for (int64_t i = 0; i < n; i++) ((uint8_t *)dst)[i] |= ((const uint8_t *)src)[i];
 }
 
 /* x and out: outer x (n or count) x inner */
@@ -121,10 +107,8 @@ static void by_line(const gq_indexing *p, const char *x, const int64_t *idx, cha
   for (int64_t o = 0; o < p->outer; o++)
     for (int64_t i = 0; i < p->count; i++) {
       int64_t far = (o * p->n + idx[i] - 1) * line, near = (o * p->count + i) * line;
-      if (p->op == GQ_OP_INDEX_SELECT)
-        memcpy(out + near, x + far, (size_t)line);
-      else
-        add_line(p->dtype, out + far, x + near, p->inner);
+      if (p->op == GQ_OP_INDEX_SELECT) memcpy(out + near, x + far, (size_t)line);
+      else add_line(p->dtype, out + far, x + near, p->inner);
     }
 }
 
@@ -136,10 +120,8 @@ static void by_number(const gq_indexing *p, const char *x, const int64_t *idx, c
       far += (k == p->axis ? idx[i] - 1 : rest % p->index.dim[k]) * p->big.stride[k];
       rest /= p->index.dim[k];
     }
-    if (p->op == GQ_OP_GATHER)
-      memcpy(out + i * size, x + far * size, (size_t)size);
-    else
-      add_line(p->dtype, out + far * size, x + i * size, 1);
+    if (p->op == GQ_OP_GATHER) memcpy(out + i * size, x + far * size, (size_t)size);
+    else add_line(p->dtype, out + far * size, x + i * size, 1);
   }
 }
 
@@ -147,9 +129,7 @@ int gq_indexing_run(const gq_indexing *p, const void *x, const int64_t *idx, voi
   GQ_TRY(check(p, idx));
   if (p->op == GQ_OP_INDEX_ADD || p->op == GQ_OP_SCATTER_ADD)
     memset(out, 0, (size_t)(p->outer * p->n * p->inner) * gq_dtype_size(p->dtype));
-  if (p->op == GQ_OP_INDEX_SELECT || p->op == GQ_OP_INDEX_ADD)
-    by_line(p, x, idx, out);
-  else
-    by_number(p, x, idx, out);
+  if (p->op == GQ_OP_INDEX_SELECT || p->op == GQ_OP_INDEX_ADD) by_line(p, x, idx, out);
+  else by_number(p, x, idx, out);
   return GQ_OK;
 }

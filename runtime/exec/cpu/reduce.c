@@ -21,7 +21,7 @@ static void add_dim(int *n, int64_t *dim, int64_t *stride, int64_t d, int64_t s,
 int gq_reduce_plan(gq_reduce *r, gq_op op, gq_dtype d, const gq_layout *x, const gq_attr *attr) {
   bool position = op == GQ_OP_ARGMAX || op == GQ_OP_ARGMIN;
   int mask = position ? 1 << attr->axis : attr->flags;
-  int last = -1;   /* was the last dim seen kept (0) or reduced (1)? */
+  int last = -1; /* was the last dim seen kept (0) or reduced (1)? */
   int64_t kept = 1, reduced = 1;
   memset(r, 0, sizeof *r);
   r->op = op;
@@ -29,12 +29,9 @@ int gq_reduce_plan(gq_reduce *r, gq_op op, gq_dtype d, const gq_layout *x, const
   for (int i = 0; i < x->ndim; i++) {
     int red = mask >> i & 1;
     *(red ? &reduced : &kept) *= x->dim[i];
-    if (x->dim[i] == 1)
-      continue;
-    if (red)
-      add_dim(&r->nr, r->rdim, r->rstride, x->dim[i], x->stride[i], last == 1);
-    else
-      add_dim(&r->nk, r->kdim, r->kstride, x->dim[i], x->stride[i], last == 0);
+    if (x->dim[i] == 1) continue;
+    if (red) add_dim(&r->nr, r->rdim, r->rstride, x->dim[i], x->stride[i], last == 1);
+    else add_dim(&r->nk, r->kdim, r->kstride, x->dim[i], x->stride[i], last == 0);
     last = red;
   }
   if (op != GQ_OP_SUM && reduced == 0 && kept > 0)
@@ -44,8 +41,7 @@ int gq_reduce_plan(gq_reduce *r, gq_op op, gq_dtype d, const gq_layout *x, const
 
 static int64_t count(int n, const int64_t *dim) {
   int64_t c = 1;
-  for (int i = 0; i < n; i++)
-    c *= dim[i];
+  for (int i = 0; i < n; i++) c *= dim[i];
   return c;
 }
 
@@ -60,13 +56,11 @@ static int64_t place(int n, const int64_t *dim, const int64_t *stride, int64_t t
 
 /* ---- floating sums ---- */
 
-enum { CHUNK = 512 };   /* columns summed at once */
+enum { CHUNK = 512 }; /* columns summed at once */
 
 static void put(const gq_reduce *r, void *out, int64_t i, double v, bool add) {
-  if (r->dtype == GQ_F32)
-    ((float *)out)[i] = (float)(add ? ((float *)out)[i] + v : v);
-  else
-    ((double *)out)[i] = add ? ((double *)out)[i] + v : v;
+  if (r->dtype == GQ_F32) ((float *)out)[i] = (float)(add ? ((float *)out)[i] + v : v);
+  else ((double *)out)[i] = add ? ((double *)out)[i] + v : v;
 }
 
 /* The last kept dim has unit stride: add rows to a buffer of column sums. */
@@ -82,14 +76,13 @@ static void sum_columns(const gq_reduce *r, const char *x, void *out, bool add) 
       const char *p = x + (place(r->nk - 1, r->kdim, r->kstride, o) + j) * size;
       memset(acc, 0, (size_t)w * sizeof *acc);
       for (int64_t t = 0; t < pieces; t++)
-        cpu->colsum[r->dtype](acc, p + (r->nr ? place(r->nr - 1, r->rdim, r->rstride, t) : 0) * size, (size_t)rows,
-                              (size_t)w, (size_t)ld);
-      for (int64_t i = 0; i < w; i++)
-        put(r, out, o * cols + j + i, acc[i], add);
+        cpu->colsum[r->dtype](acc, p + (r->nr ? place(r->nr - 1, r->rdim, r->rstride, t) : 0) * size,
+                              (size_t)rows, (size_t)w, (size_t)ld);
+      for (int64_t i = 0; i < w; i++) put(r, out, o * cols + j + i, acc[i], add);
     }
 }
 
-static double sum_strided(const gq_reduce *r, const char *p, int64_t n, int64_t stride) {
+static double sum_strided(const gq_reduce *r, const void *p, int64_t n, int64_t stride) {
   double s = 0;
   for (int64_t i = 0; i < n; i++)
     s += r->dtype == GQ_F32 ? (double)((const float *)p)[i * stride] : ((const double *)p)[i * stride];
@@ -119,28 +112,29 @@ static void sum_floats(const gq_reduce *r, const void *x, void *out, bool add) {
 
 /* ---- integers, extremes, positions: plain loops ---- */
 
-#define REDUCE(name, T, R, init, step, result)                                                \
-  static void name(const gq_reduce *r, const void *x, void *out) {                            \
-    int64_t n = count(r->nk, r->kdim), m = count(r->nr, r->rdim);                             \
-    for (int64_t i = 0; i < n; i++) {                                                         \
-      const T *p = (const T *)x + place(r->nk, r->kdim, r->kstride, i);                       \
-      int64_t best = 0;                                                                       \
-      R acc = init;                                                                           \
-      for (int64_t j = 0; j < m; j++) {                                                       \
-        T v = p[r->nr == 1 ? j * r->rstride[0] : place(r->nr, r->rdim, r->rstride, j)];       \
-        step;                                                                                 \
-      }                                                                                       \
-      (void)best, (void)acc;                                                                  \
-      result;                                                                                 \
-    }                                                                                         \
+#define REDUCE(name, T, R, init, step, result)                                          \
+  static void name(const gq_reduce *r, const void *x, void *out) {                      \
+    int64_t n = count(r->nk, r->kdim), m = count(r->nr, r->rdim);                       \
+    for (int64_t i = 0; i < n; i++) {                                                   \
+      const T *p = (const T *)x + place(r->nk, r->kdim, r->kstride, i);                 \
+      int64_t best = 0;                                                                 \
+      R acc = init;                                                                     \
+      for (int64_t j = 0; j < m; j++) {                                                 \
+        T v = p[r->nr == 1 ? j * r->rstride[0] : place(r->nr, r->rdim, r->rstride, j)]; \
+        step;                                                                           \
+      }                                                                                 \
+      (void)best, (void)acc;                                                            \
+      result;                                                                           \
+    }                                                                                   \
   }
 #define FIRST (*p)
 /* NaN wins, and the first NaN is where the search ends */
-#define BETTER(cmp) if (v cmp acc || (v != v && acc == acc)) acc = v, best = j
-#define EXTREMES(S, T)                                                                        \
-  REDUCE(amax_##S, T, T, FIRST, BETTER(>), ((T *)out)[i] = acc)                               \
-  REDUCE(amin_##S, T, T, FIRST, BETTER(<), ((T *)out)[i] = acc)                               \
-  REDUCE(argmax_##S, T, T, FIRST, BETTER(>), ((int64_t *)out)[i] = best + 1)                  \
+#define BETTER(cmp) \
+  if (v cmp acc || (v != v && acc == acc)) acc = v, best = j
+#define EXTREMES(S, T)                                                       \
+  REDUCE(amax_##S, T, T, FIRST, BETTER(>), ((T *)out)[i] = acc)              \
+  REDUCE(amin_##S, T, T, FIRST, BETTER(<), ((T *)out)[i] = acc)              \
+  REDUCE(argmax_##S, T, T, FIRST, BETTER(>), ((int64_t *)out)[i] = best + 1) \
   REDUCE(argmin_##S, T, T, FIRST, BETTER(<), ((int64_t *)out)[i] = best + 1)
 EXTREMES(f32, float)
 EXTREMES(f64, double)
@@ -150,16 +144,13 @@ REDUCE(sum_i64, int64_t, uint64_t, 0, acc += (uint64_t)v, ((int64_t *)out)[i] = 
 REDUCE(sum_bool, uint8_t, uint64_t, 0, acc += v, ((int64_t *)out)[i] = (int64_t)acc)
 
 typedef void (*reducer)(const gq_reduce *r, const void *x, void *out);
-#define ROW(name) {name##_f32, name##_f64, name##_i64, name##_bool}
-static const reducer table[][GQ_NDTYPE] = {ROW(amax), ROW(amin), ROW(argmax), ROW(argmin)};
+#define ROW(name) \
+  { name##_f32, name##_f64, name##_i64, name##_bool }
+static const reducer table[][GQ_NDTYPE] = { ROW(amax), ROW(amin), ROW(argmax), ROW(argmin) };
 
 void gq_reduce_run(const gq_reduce *r, const void *x, void *out, bool add) {
-  if (count(r->nk, r->kdim) == 0)
-    return;
-  if (r->op != GQ_OP_SUM)
-    table[r->op - GQ_OP_AMAX][r->dtype](r, x, out);
-  else if (gq_is_float(r->dtype))
-    sum_floats(r, x, out, add);
-  else
-    (r->dtype == GQ_I64 ? sum_i64 : sum_bool)(r, x, out);
+  if (count(r->nk, r->kdim) == 0) return;
+  if (r->op != GQ_OP_SUM) table[r->op - GQ_OP_AMAX][r->dtype](r, x, out);
+  else if (gq_is_float(r->dtype)) sum_floats(r, x, out, add);
+  else (r->dtype == GQ_I64 ? sum_i64 : sum_bool)(r, x, out);
 }

@@ -50,6 +50,15 @@ static inline void VPUT_f64(double *p, size_t n, __m256d v) {
   }
   if (n & 1) _mm_store_sd(p, x);
 }
+static inline float VSUM_f32(__m256 v) {
+  __m128 x = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+  return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+}
+static inline double VSUM_f64(__m256d v) {
+  __m128d x = _mm_add_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd(v, 1));
+  return _mm_cvtsd_f64(_mm_add_sd(x, _mm_unpackhi_pd(x, x)));
+}
 #else
 enum { WIDTH_f32 = 4, WIDTH_f64 = 2 };
 typedef float vec_f32 __attribute__((vector_size(16)));
@@ -61,6 +70,11 @@ typedef size_t mask_f32, mask_f64;   /* how many of the first numbers */
   static inline vec_##S VLOAD_##S(const T *p) { vec_##S v; memcpy(&v, p, sizeof v); return v; }        \
   static inline void VSTORE_##S(T *p, vec_##S v) { memcpy(p, &v, sizeof v); }                          \
   static inline mask_##S first_##S(size_t n) { return n; }                                             \
+  static inline T VSUM_##S(vec_##S v) {                                                                \
+    T s = v[0];                                                                                        \
+    for (int i = 1; i < WIDTH_##S; i++) s += v[i];                                                     \
+    return s;                                                                                          \
+  }                                                                                                    \
   static inline vec_##S VPART_##S(const T *p, mask_##S n) {                                            \
     vec_##S v = {0};                                                                                   \
     for (size_t i = 0; i < n; i++) v[i] = p[i];                                                        \
@@ -142,3 +156,22 @@ enum { DEPTH = 256 }; /* terms summed before they are added to c: rounding stays
   }
 SMALL(f32, float)
 SMALL(f64, double)
+
+/* One column: c[i * ldc] (+)= sum_k a[i * lda + k] b[k] */
+#define DOTS(S, T)                                                                                             \
+  static void dots_##S(const void *pa, size_t lda, const void *pb, void *pc, size_t ldc, size_t m, size_t n,   \
+                       bool add) {                                                                             \
+    enum { W = WIDTH_##S };                                                                                    \
+    const T *a = pa, *b = pb;                                                                                  \
+    T *c = pc;                                                                                                 \
+    mask_##S mask = first_##S(n % W);                                                                          \
+    for (size_t i = 0; i < m; i++, a += lda, c += ldc) {                                                       \
+      vec_##S sum = VSET_##S(0);                                                                               \
+      size_t k = 0;                                                                                            \
+      for (; k + W <= n; k += W) sum = VFMA_##S(VLOAD_##S(a + k), VLOAD_##S(b + k), sum);                      \
+      if (k < n) sum = VFMA_##S(VPART_##S(a + k, mask), VPART_##S(b + k, mask), sum);                          \
+      *c = add ? *c + VSUM_##S(sum) : VSUM_##S(sum);                                                           \
+    }                                                                                                          \
+  }
+DOTS(f32, float)
+DOTS(f64, double)
