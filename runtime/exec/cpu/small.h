@@ -101,7 +101,7 @@ enum { DEPTH = 256 }; /* terms summed before they are added to c: rounding stays
       T *c, size_t ldc, size_t depth, bool add) {                                                              \
     vec_##S sum[8][3], v[3];                                                                                   \
     _Pragma("GCC unroll 8") for (int i = 0; i < rows; i++)                                                     \
-      _Pragma("GCC unroll 3") for (int j = 0; j < nv; j++) sum[i][j] = VSET_##S(0);                            \
+      _Pragma("GCC unroll 3") for (int j = 0; j < nv; j++) sum[i][j] = (vec_##S){0};                            \
     for (size_t k = 0; k < depth; k++, a += acs, b += ldb) {                                                   \
       _Pragma("GCC unroll 3") for (int j = 0; j < nv; j++) {                                                   \
         if (part && j == nv - 1) v[j] = VPART_##S(b + j * WIDTH_##S, m);                                       \
@@ -166,7 +166,7 @@ SMALL(f64, double)
     T *c = pc;                                                                                                 \
     mask_##S mask = first_##S(n % W);                                                                          \
     for (size_t i = 0; i < m; i++, a += lda, c += ldc) {                                                       \
-      vec_##S sum = VSET_##S(0);                                                                               \
+      vec_##S sum = (vec_##S){0};                                                                               \
       size_t k = 0;                                                                                            \
       for (; k + W <= n; k += W) sum = VFMA_##S(VLOAD_##S(a + k), VLOAD_##S(b + k), sum);                      \
       if (k < n) sum = VFMA_##S(VPART_##S(a + k, mask), VPART_##S(b + k, mask), sum);                          \
