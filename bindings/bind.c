@@ -16,17 +16,14 @@ gqL_state *gqL_getstate(lua_State *L) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key);
   gqL_state *s = lua_touserdata(L, -1);
   lua_pop(L, 1);
-  if (s != NULL)
-    return s;
+  if (s != NULL) return s;
   s = lua_newuserdatauv(L, sizeof *s, 0);
   *s = (gqL_state){ .dtype = GQ_F32 };
   lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
   return s;
 }
 
-gq_dtype gqL_default_dtype(lua_State *L) {
-  return gqL_getstate(L)->dtype;
-}
+gq_dtype gqL_default_dtype(lua_State *L) { return gqL_getstate(L)->dtype; }
 
 uint64_t gqL_nextseed(lua_State *L) {
   gqL_state *s = gqL_getstate(L);
@@ -38,10 +35,8 @@ uint64_t gqL_nextseed(lua_State *L) {
 /* ---- errors and memory ---- */
 
 int gqL_try(lua_State *L, int status) {
-  if (status == GQ_EINTERRUPT)
-    gq_interrupt_clear(); /* this error is its one consequence */
-  if (status != GQ_OK)
-    return luaL_error(L, "%s", gq_message());
+  if (status == GQ_EINTERRUPT) gq_interrupt_clear(); /* this error is its one consequence */
+  if (status != GQ_OK) return luaL_error(L, "%s", gq_message());
   return status;
 }
 
@@ -57,8 +52,7 @@ void gqL_collect(lua_State *L) {
 
 void gqL_counted(lua_State *L) {
   size_t live = gq_live_bytes();
-  if (live > COLLECT_FLOOR && live / 2 > gqL_getstate(L)->survived)
-    gqL_collect(L);
+  if (live > COLLECT_FLOOR && live / 2 > gqL_getstate(L)->survived) gqL_collect(L);
 }
 
 /* ---- tensors ---- */
@@ -72,16 +66,14 @@ const char *gqL_typename(lua_State *L, int arg) {
   gq_tensor **h = luaL_testudata(L, arg, GQL_TENSOR);
   if (h != NULL) {
     char text[256];
-    if (*h == NULL)
-      return lua_pushliteral(L, "a tensor that was freed");
+    if (*h == NULL) return lua_pushliteral(L, "a tensor that was freed");
     return lua_pushfstring(L, "%stensor %s %s", (*h)->trace ? "traced " : "", gq_dtype_name((*h)->dtype),
                            gq_shape_text((*h)->shape, text, sizeof text));
   }
   switch (lua_type(L, arg)) {
     case LUA_TNONE: return lua_pushliteral(L, "nothing");
     case LUA_TNUMBER:
-      if (lua_isinteger(L, arg))
-        return lua_pushfstring(L, "number %I", (LUAI_UACINT)lua_tointeger(L, arg));
+      if (lua_isinteger(L, arg)) return lua_pushfstring(L, "number %I", (LUAI_UACINT)lua_tointeger(L, arg));
       return lua_pushfstring(L, "number %f", (LUAI_UACNUMBER)lua_tonumber(L, arg));
     case LUA_TSTRING: {
       const char *s = lua_tostring(L, arg);
@@ -90,8 +82,7 @@ const char *gqL_typename(lua_State *L, int arg) {
     case LUA_TBOOLEAN: return lua_toboolean(L, arg) ? "true" : "false";
     case LUA_TLIGHTUSERDATA: return "light userdata";
     default:
-      if (luaL_getmetafield(L, arg, "__name") == LUA_TSTRING)
-        return lua_tostring(L, -1);
+      if (luaL_getmetafield(L, arg, "__name") == LUA_TSTRING) return lua_tostring(L, -1);
       return luaL_typename(L, arg);
   }
 }
@@ -129,8 +120,7 @@ static gq_tensor *number_tensor(lua_State *L, int arg, gq_dtype d) {
                (LUAI_UACNUMBER)x);
   gq_tensor **h = gqL_pushtensor(L);
   gq_trace *tr = gq_trace_current();
-  if (tr != NULL && gq_is_float(d))
-    gqL_retry(L, gq_trace_number(tr, d, x, h));
+  if (tr != NULL && gq_is_float(d)) gqL_retry(L, gq_trace_number(tr, d, x, h));
   else {
     gqL_retry(L, gq_tensor_empty(d, gq_shape_of(0, NULL), h));
     fill_number(*h, d, x, i);
@@ -166,9 +156,10 @@ int64_t gqL_checkint(lua_State *L, int arg, int64_t min, int64_t max, const char
     return luaL_argerror(L, arg, lua_pushfstring(L, "%s: integer expected, got %s", what, given));
   }
   if (i < min || i > max) {
-    const char *text = max == INT64_MAX
-      ? lua_pushfstring(L, "%s: at least %I expected, got %I", what, (LUAI_UACINT)min, (LUAI_UACINT)i)
-      : lua_pushfstring(L, "%s: %I to %I expected, got %I", what, (LUAI_UACINT)min, (LUAI_UACINT)max, (LUAI_UACINT)i);
+    const char *text = max == INT64_MAX ? lua_pushfstring(L, "%s: at least %I expected, got %I", what,
+                                                          (LUAI_UACINT)min, (LUAI_UACINT)i)
+                                        : lua_pushfstring(L, "%s: %I to %I expected, got %I", what,
+                                                          (LUAI_UACINT)min, (LUAI_UACINT)max, (LUAI_UACINT)i);
     return luaL_argerror(L, arg, text);
   }
   return i;
@@ -196,7 +187,8 @@ gq_shape gqL_checkshape(lua_State *L, int arg) {
     lua_Integer size = lua_type(L, -1) == LUA_TNUMBER ? lua_tointegerx(L, -1, &isint) : 0;
     if (!isint || size < 0) {
       const char *given = gqL_typename(L, -1);
-      luaL_argerror(L, arg, lua_pushfstring(L, "size %d: integer of at least 0 expected, got %s", i + 1, given));
+      luaL_argerror(L, arg,
+                    lua_pushfstring(L, "size %d: integer of at least 0 expected, got %s", i + 1, given));
     }
     s.dim[i] = size;
     lua_pop(L, 1);
@@ -217,7 +209,9 @@ gq_dtype gqL_checkdtype(lua_State *L, int arg) {
   gq_dtype d = GQ_F32;
   if (lua_type(L, arg) != LUA_TSTRING || !gq_dtype_of(lua_tostring(L, arg), &d)) {
     const char *given = gqL_typename(L, arg);
-    luaL_argerror(L, arg, lua_pushfstring(L, "dtype \"float32\", \"float64\", \"int64\" or \"bool\" expected, got %s", given));
+    luaL_argerror(
+      L, arg,
+      lua_pushfstring(L, "dtype \"float32\", \"float64\", \"int64\" or \"bool\" expected, got %s", given));
   }
   return d;
 }
@@ -226,20 +220,16 @@ gq_dtype gqL_checkdtype(lua_State *L, int arg) {
 
 static int edit_distance(const char *a, const char *b) {
   int n = (int)strlen(b), row[65];
-  if (n > 64 || strlen(a) > 64)
-    return 99;
-  for (int j = 0; j <= n; j++)
-    row[j] = j;
+  if (n > 64 || strlen(a) > 64) return 99;
+  for (int j = 0; j <= n; j++) row[j] = j;
   for (int i = 1; *a != '\0'; i++, a++) {
     int diagonal = row[0];
     row[0] = i;
     for (int j = 1; j <= n; j++) {
       int best = diagonal + (*a != b[j - 1]);
       diagonal = row[j];
-      if (row[j] + 1 < best)
-        best = row[j] + 1;
-      if (row[j - 1] + 1 < best)
-        best = row[j - 1] + 1;
+      if (row[j] + 1 < best) best = row[j] + 1;
+      if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
       row[j] = best;
     }
   }
@@ -248,7 +238,7 @@ static int edit_distance(const char *a, const char *b) {
 
 const char *gqL_nearest(const char *name, const char *const *known) {
   const char *best = NULL;
-  int least = 3 + (int)strlen(name) / 4;      /* further away is no help */
+  int least = 3 + (int)strlen(name) / 4; /* further away is no help */
   for (; *known != NULL; known++) {
     int d = edit_distance(name, *known);
     if (d < least) {
@@ -264,8 +254,7 @@ static void unknown_option(lua_State *L, const char *key, const char *const *kno
   luaL_Buffer b;
   luaL_buffinit(L, &b);
   for (int i = 0; known[i] != NULL; i++) {
-    if (i > 0)
-      luaL_addstring(&b, ", ");
+    if (i > 0) luaL_addstring(&b, ", ");
     luaL_addstring(&b, known[i]);
   }
   luaL_pushresult(&b);
@@ -276,8 +265,7 @@ static void unknown_option(lua_State *L, const char *key, const char *const *kno
 }
 
 void gqL_checkoptions(lua_State *L, int arg, const char *const *known, const char *what) {
-  if (lua_isnoneornil(L, arg))
-    return;
+  if (lua_isnoneornil(L, arg)) return;
   arg = lua_absindex(L, arg);
   if (!lua_istable(L, arg)) {
     const char *given = gqL_typename(L, arg);
@@ -290,19 +278,15 @@ void gqL_checkoptions(lua_State *L, int arg, const char *const *known, const cha
     }
     const char *key = lua_tostring(L, -2);
     bool found = false;
-    for (int i = 0; known[i] != NULL && !found; i++)
-      found = strcmp(known[i], key) == 0;
-    if (!found)
-      unknown_option(L, key, known, what);
+    for (int i = 0; known[i] != NULL && !found; i++) found = strcmp(known[i], key) == 0;
+    if (!found) unknown_option(L, key, known, what);
   }
 }
 
 /* Push option `key`; false (nothing pushed) if it is not given. */
 static bool getoption(lua_State *L, int arg, const char *key) {
-  if (lua_isnoneornil(L, arg))
-    return false;
-  if (lua_getfield(L, arg, key) != LUA_TNIL)
-    return true;
+  if (lua_isnoneornil(L, arg)) return false;
+  if (lua_getfield(L, arg, key) != LUA_TNIL) return true;
   lua_pop(L, 1);
   return false;
 }
@@ -313,45 +297,36 @@ static void option_error(lua_State *L, const char *key, const char *expected) {
 }
 
 double gqL_optnumber(lua_State *L, int arg, const char *key, double def) {
-  if (!getoption(L, arg, key))
-    return def;
-  if (lua_type(L, -1) != LUA_TNUMBER)
-    option_error(L, key, "number");
+  if (!getoption(L, arg, key)) return def;
+  if (lua_type(L, -1) != LUA_TNUMBER) option_error(L, key, "number");
   double x = lua_tonumber(L, -1);
   lua_pop(L, 1);
   return x;
 }
 
 int64_t gqL_optint(lua_State *L, int arg, const char *key, int64_t def, int64_t min, int64_t max) {
-  if (!getoption(L, arg, key))
-    return def;
+  if (!getoption(L, arg, key)) return def;
   int isint = 0;
   lua_Integer i = lua_type(L, -1) == LUA_TNUMBER ? lua_tointegerx(L, -1, &isint) : 0;
-  if (!isint)
-    option_error(L, key, "integer");
+  if (!isint) option_error(L, key, "integer");
   if (i < min)
     luaL_error(L, "option %s: at least %I expected, got %I", key, (LUAI_UACINT)min, (LUAI_UACINT)i);
-  if (i > max)
-    luaL_error(L, "option %s: at most %I expected, got %I", key, (LUAI_UACINT)max, (LUAI_UACINT)i);
+  if (i > max) luaL_error(L, "option %s: at most %I expected, got %I", key, (LUAI_UACINT)max, (LUAI_UACINT)i);
   lua_pop(L, 1);
   return i;
 }
 
 bool gqL_optbool(lua_State *L, int arg, const char *key, bool def) {
-  if (!getoption(L, arg, key))
-    return def;
-  if (!lua_isboolean(L, -1))
-    option_error(L, key, "true or false");
+  if (!getoption(L, arg, key)) return def;
+  if (!lua_isboolean(L, -1)) option_error(L, key, "true or false");
   bool b = lua_toboolean(L, -1);
   lua_pop(L, 1);
   return b;
 }
 
 const char *gqL_optstring(lua_State *L, int arg, const char *key, const char *def) {
-  if (!getoption(L, arg, key))
-    return def;
-  if (lua_type(L, -1) != LUA_TSTRING)
-    option_error(L, key, "string");
+  if (!getoption(L, arg, key)) return def;
+  if (lua_type(L, -1) != LUA_TSTRING) option_error(L, key, "string");
   const char *s = lua_tostring(L, -1);
   lua_pop(L, 1);
   return s;
@@ -361,7 +336,8 @@ gq_dtype gqL_optdtype(lua_State *L, int arg, const char *key) {
   const char *name = gqL_optstring(L, arg, key, NULL);
   gq_dtype d = gqL_default_dtype(L);
   if (name != NULL && !gq_dtype_of(name, &d))
-    luaL_error(L, "option %s: \"float32\", \"float64\", \"int64\" or \"bool\" expected, got \"%s\"", key, name);
+    luaL_error(L, "option %s: \"float32\", \"float64\", \"int64\" or \"bool\" expected, got \"%s\"", key,
+               name);
   return d;
 }
 

@@ -7,13 +7,10 @@
 /* Push the embedded file `name` as a function; text only. */
 static void push_file(lua_State *L, const char *name) {
   const gq_embedded *f = gq_embedded_files;
-  while (f->name != NULL && strcmp(f->name, name) != 0)
-    f++;
-  if (f->name == NULL)
-    luaL_error(L, "the file gq/%s.lua is missing from this build", name);
+  while (f->name != NULL && strcmp(f->name, name) != 0) f++;
+  if (f->name == NULL) luaL_error(L, "the file gq/%s.lua is missing from this build", name);
   const char *chunk = lua_pushfstring(L, "=gq/%s.lua", name);
-  if (luaL_loadbufferx(L, f->source, f->length, chunk, "t") != LUA_OK)
-    lua_error(L);
+  if (luaL_loadbufferx(L, f->source, f->length, chunk, "t") != LUA_OK) lua_error(L);
 }
 
 /* load(name): run lua/gq/<name>.lua with the module table; its result. */
@@ -27,11 +24,11 @@ static int load_embedded(lua_State *L) {
 int luaopen_gq_core(lua_State *L) {
   lua_settop(L, 0);
   lua_newtable(L);
-  lua_newtable(L);                   /* help texts by function */
+  lua_newtable(L); /* help texts by function */
   lua_setfield(L, -2, "docs");
   lua_newtable(L);
   lua_newtable(L);
-  lua_setfield(L, -2, "methods");    /* what x:name() finds; Lua files add theirs */
+  lua_setfield(L, -2, "methods"); /* what x:name() finds; Lua files add theirs */
   lua_setfield(L, -2, "core");
   gqL_open_tensor(L);
   gqL_open_make(L);

@@ -5,10 +5,8 @@
 
 /* The cotangent at arg for `out`: nil, a tensor, or a number for every entry (pushed). */
 static gq_tensor *check_cot(lua_State *L, int arg, const gq_tensor *out) {
-  if (lua_isnoneornil(L, arg))
-    return NULL;
-  if (lua_type(L, arg) != LUA_TNUMBER)
-    return gqL_checktensor(L, arg);
+  if (lua_isnoneornil(L, arg)) return NULL;
+  if (lua_type(L, arg) != LUA_TNUMBER) return gqL_checktensor(L, arg);
   gq_tensor *x = gqL_operand(L, arg, out->dtype);
   return gqL_op(L, GQ_OP_EXPAND, 1, &x, &(gq_attr){ .shape = out->shape });
 }
@@ -21,8 +19,7 @@ static int tensor_backward(lua_State *L) {
     gqL_collect(L);
     status = gq_backward(t, cot);
   }
-  if (status != GQ_OK)
-    lua_pushstring(L, gq_message());
+  if (status != GQ_OK) lua_pushstring(L, gq_message());
   gqL_fill_infos(L);
   return status == GQ_OK ? 0 : luaL_error(L, "%s", lua_tostring(L, -1));
 }
@@ -33,14 +30,11 @@ static int tensor_backward(lua_State *L) {
 static gq_tensor **tensors_at(lua_State *L, int arg, int *n, const char *what) {
   bool list = lua_istable(L, arg);
   lua_Unsigned len = list ? lua_rawlen(L, arg) : 1;
-  if (len == 0 || len > 1000000)
-    luaL_error(L, "grad: %s: a tensor or a list of at least one expected", what);
+  if (len == 0 || len > 1000000) luaL_error(L, "grad: %s: a tensor or a list of at least one expected", what);
   gq_tensor **t = lua_newuserdatauv(L, len * sizeof *t, 0);
   for (lua_Unsigned i = 0; i < len; i++) {
-    if (list)
-      lua_rawgeti(L, arg, (lua_Integer)i + 1);
-    else
-      lua_pushvalue(L, arg);
+    if (list) lua_rawgeti(L, arg, (lua_Integer)i + 1);
+    else lua_pushvalue(L, arg);
     t[i] = gqL_totensor(L, -1);
     if (t[i] == NULL) {
       const char *given = gqL_typename(L, -1);
@@ -54,8 +48,7 @@ static gq_tensor **tensors_at(lua_State *L, int arg, int *n, const char *what) {
 
 /* opts.cotangents: as many as outputs, one tensor for one output; a number counts for all entries. */
 static gq_tensor **check_cots(lua_State *L, int options, int nout, gq_tensor **out) {
-  if (lua_isnoneornil(L, options) || lua_getfield(L, options, "cotangents") == LUA_TNIL)
-    return NULL;
+  if (lua_isnoneornil(L, options) || lua_getfield(L, options, "cotangents") == LUA_TNIL) return NULL;
   int given = lua_gettop(L);
   gq_tensor **cots = lua_newuserdatauv(L, (size_t)nout * sizeof *cots, 0);
   bool list = lua_istable(L, given);
@@ -63,10 +56,8 @@ static gq_tensor **check_cots(lua_State *L, int options, int nout, gq_tensor **o
     luaL_error(L, "grad: cotangents: %d expected, one for each output", nout);
   luaL_checkstack(L, 3 * nout + 10, "grad");
   for (int i = 0; i < nout; i++) {
-    if (list)
-      lua_rawgeti(L, given, i + 1);
-    else
-      lua_pushvalue(L, given);
+    if (list) lua_rawgeti(L, given, i + 1);
+    else lua_pushvalue(L, given);
     cots[i] = check_cot(L, lua_gettop(L), out[i]);
   }
   return cots;
@@ -96,29 +87,22 @@ static int grad(lua_State *L) {
   gq_tensor ***handle = lua_newuserdatauv(L, (size_t)nin * sizeof *handle, 0);
   luaL_checkstack(L, nin + 10, "grad");
   int first = lua_gettop(L) + 1;
-  for (int i = 0; i < nin; i++)
-    handle[i] = gqL_pushtensor(L);
+  for (int i = 0; i < nin; i++) handle[i] = gqL_pushtensor(L);
   int status = gq_grad(nout, out, cots, nin, in, create_graph, result);
   if (status == GQ_ENOMEM) {
     gqL_collect(L);
     status = gq_grad(nout, out, cots, nin, in, create_graph, result);
   }
-  for (int i = 0; i < nin && status == GQ_OK; i++)
-    *handle[i] = result[i];
-  if (status != GQ_OK)
-    lua_pushstring(L, gq_message());
+  for (int i = 0; i < nin && status == GQ_OK; i++) *handle[i] = result[i];
+  if (status != GQ_OK) lua_pushstring(L, gq_message());
   gqL_fill_infos(L);
-  if (status != GQ_OK)
-    return luaL_error(L, "%s", lua_tostring(L, -1));
+  if (status != GQ_OK) return luaL_error(L, "%s", lua_tostring(L, -1));
   gqL_counted(L);
-  if (list)
-    lua_createtable(L, nin, 0);
+  if (list) lua_createtable(L, nin, 0);
   int result_at = lua_gettop(L);
   for (int i = 0; i < nin; i++) {
-    if (*handle[i] != NULL)
-      lua_pushvalue(L, first + i);
-    else
-      push_zeros(L, in[i]);
+    if (*handle[i] != NULL) lua_pushvalue(L, first + i);
+    else push_zeros(L, in[i]);
     if (list) {
       lua_rawseti(L, result_at, i + 1);
       lua_settop(L, result_at);
@@ -133,8 +117,7 @@ static int grad(lua_State *L) {
 
 static int guard_close(lua_State *L) {
   int *was = luaL_checkudata(L, 1, GUARD);
-  if (*was >= 0)
-    gq_set_recording(*was);
+  if (*was >= 0) gq_set_recording(*was);
   *was = -1;
   return 0;
 }
@@ -160,10 +143,13 @@ static int is_recording(lua_State *L) {
 }
 
 static const gqL_function functions[] = {
-  { "backward",  tensor_backward, true,  "loss:backward([cotangent]): adds gradients to .grad of every leaf behind it" },
-  { "grad",      grad,            false, "gq.grad(outputs, inputs [, {cotangents, create_graph}]): gradients, touching no .grad; zeros where nothing flows" },
-  { "no_grad",   no_grad,         false, "gq.no_grad(f, ...): runs f without recording and returns its results" },
-  { "recording", is_recording,    false, "gq.recording(): are operations recorded for backward?" },
+  { "backward", tensor_backward, true,
+    "loss:backward([cotangent]): adds gradients to .grad of every leaf behind it" },
+  { "grad", grad, false,
+    "gq.grad(outputs, inputs [, {cotangents, create_graph}]): gradients, touching no .grad; zeros where "
+    "nothing flows" },
+  { "no_grad", no_grad, false, "gq.no_grad(f, ...): runs f without recording and returns its results" },
+  { "recording", is_recording, false, "gq.recording(): are operations recorded for backward?" },
   { NULL, NULL, false, NULL }
 };
 

@@ -34,14 +34,13 @@ static int64_t table_int(lua_State *L, int i, const char *what) {
 static void select_range(lua_State *L, selection *s, int dim) {
   int64_t size = s->slice.shape.dim[dim];
   lua_Unsigned n = lua_rawlen(L, -1);
-  if (n == 0)
-    return;
+  if (n == 0) return;
   if (n == 1 || n > 3)
-    luaL_error(L, "index: a range is {first, last}, {first, last, step} or {}, got a table of %I", (LUAI_UACINT)n);
+    luaL_error(L, "index: a range is {first, last}, {first, last, step} or {}, got a table of %I",
+               (LUAI_UACINT)n);
   int64_t step = n == 3 ? table_int(L, 3, "step") : 1;
   int64_t a = table_int(L, 1, "start"), b = table_int(L, 2, "end");
-  if (step < 1)
-    luaL_error(L, "index: the step of a range must be at least 1, got %I", (LUAI_UACINT)step);
+  if (step < 1) luaL_error(L, "index: the step of a range must be at least 1, got %I", (LUAI_UACINT)step);
   int64_t last = b == 0 && a == 1 ? -1 : position(L, b, size, dim, "range end");
   int64_t first = a == last + 2 && a > 0 ? last + 1 : position(L, a, size, dim, "range start");
   if (first > last + 1)
@@ -74,8 +73,7 @@ static void select_dim(lua_State *L, selection *s, int dim) {
 static selection select_key(lua_State *L, const gq_tensor *t, int key) {
   selection s = { .slice.shape = t->shape };
   int n = 1, dims = t->shape.ndim;
-  for (int i = 0; i < dims; i++)
-    s.slice.step[i] = 1;
+  for (int i = 0; i < dims; i++) s.slice.step[i] = 1;
   bool list = lua_istable(L, key);
   if (list) {
     n = (int)lua_rawlen(L, key);
@@ -90,10 +88,8 @@ static selection select_key(lua_State *L, const gq_tensor *t, int key) {
       s.kept.dim[s.kept.ndim++] = t->shape.dim[i];
       continue;
     }
-    if (list)
-      lua_rawgeti(L, key, i + 1);
-    else
-      lua_pushvalue(L, key);
+    if (list) lua_rawgeti(L, key, i + 1);
+    else lua_pushvalue(L, key);
     select_dim(L, &s, i);
     lua_pop(L, 1);
   }
@@ -104,8 +100,7 @@ int gqL_index(lua_State *L) {
   gq_tensor *t = gqL_checktensor(L, 1);
   selection s = select_key(L, t, 2);
   t = gqL_op(L, GQ_OP_SLICE, 1, &t, &s.slice);
-  if (s.kept.ndim != t->shape.ndim)
-    gqL_op(L, GQ_OP_RESHAPE, 1, &t, &(gq_attr){ .shape = s.kept });
+  if (s.kept.ndim != t->shape.ndim) gqL_op(L, GQ_OP_RESHAPE, 1, &t, &(gq_attr){ .shape = s.kept });
   return 1;
 }
 
@@ -151,10 +146,13 @@ static gq_tensor *stretched(lua_State *L, const gq_tensor *v, gq_shape s) {
 
 static void check_value(lua_State *L, const gq_tensor *v, const gq_tensor *to) {
   if (v->storage == NULL)
-    luaL_error(L, "assignment: a traced value cannot be stored; build the result with gq.where, gq.cat or gq.stack");
+    luaL_error(
+      L, "assignment: a traced value cannot be stored; build the result with gq.where, gq.cat or gq.stack");
   if (v->requires_grad && gq_recording())
-    luaL_error(L, "assignment: the value carries a gradient that would be lost; build the result with gq.where, gq.cat "
-                  "or gq.stack, or assign v:detach()");
+    luaL_error(
+      L,
+      "assignment: the value carries a gradient that would be lost; build the result with gq.where, gq.cat "
+      "or gq.stack, or assign v:detach()");
   if (gq_is_float(v->dtype) && !gq_is_float(to->dtype))
     luaL_error(L, "assignment: a %s value into a tensor of dtype %s: convert with :to(\"%s\")",
                gq_dtype_name(v->dtype), gq_dtype_name(to->dtype), gq_dtype_name(to->dtype));

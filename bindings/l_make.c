@@ -36,12 +36,12 @@ static gq_shape check_sizes(lua_State *L, const char *what, int *next) {
   gq_shape s = { 0 };
   int n = lua_gettop(L), i = 1;
   for (; i <= n && !lua_istable(L, i) && !(i > 1 && lua_isnil(L, i)); i++) {
-    if (s.ndim == GQ_MAXDIM)
-      luaL_error(L, "%s: at most %d dimensions", what, GQ_MAXDIM);
+    if (s.ndim == GQ_MAXDIM) luaL_error(L, "%s: at most %d dimensions", what, GQ_MAXDIM);
     s.dim[s.ndim++] = gqL_checkint(L, i, 0, INT64_MAX, "size");
   }
   if (s.ndim == 0)
-    luaL_error(L, "%s: sizes expected, as in %s(2, 3) or %s({2, 3}); {} for a single number", what, what, what);
+    luaL_error(L, "%s: sizes expected, as in %s(2, 3) or %s({2, 3}); {} for a single number", what, what,
+               what);
   *next = i;
   return s;
 }
@@ -66,8 +66,8 @@ static gq_tensor *sized(lua_State *L, const char *what, const char *const *known
 typedef struct reader {
   lua_State *L;
   gq_tensor *t;
-  int kind;                          /* LUA_TNUMBER or LUA_TBOOLEAN */
-  int64_t at[GQ_MAXDIM];             /* 1-based position, for messages */
+  int kind;              /* LUA_TNUMBER or LUA_TBOOLEAN */
+  int64_t at[GQ_MAXDIM]; /* 1-based position, for messages */
   char *to;
 } reader;
 
@@ -98,8 +98,7 @@ static gq_shape first_shape(lua_State *L) {
 
 static void read_number(reader *r, int depth) {
   lua_State *L = r->L;
-  if (lua_type(L, -1) != r->kind)
-    bad_entry(r, depth, r->kind == LUA_TNUMBER ? "number" : "true or false");
+  if (lua_type(L, -1) != r->kind) bad_entry(r, depth, r->kind == LUA_TNUMBER ? "number" : "true or false");
   bool boolean = r->kind == LUA_TBOOLEAN;
   double x = boolean ? lua_toboolean(L, -1) : lua_tonumber(L, -1);
   int isint = 1;
@@ -121,12 +120,11 @@ static void read_table(reader *r, int depth) {
     read_number(r, depth);
     return;
   }
-  if (!lua_istable(L, -1))
-    bad_entry(r, depth, "table");
+  if (!lua_istable(L, -1)) bad_entry(r, depth, "table");
   int64_t n = (int64_t)lua_rawlen(L, -1);
   if (n != s.dim[depth])
-    luaL_error(L, "tensor: ragged table: an entry of dimension %d has %I numbers or rows, the first has %I", depth + 1,
-               (LUAI_UACINT)n, (LUAI_UACINT)s.dim[depth]);
+    luaL_error(L, "tensor: ragged table: an entry of dimension %d has %I numbers or rows, the first has %I",
+               depth + 1, (LUAI_UACINT)n, (LUAI_UACINT)s.dim[depth]);
   for (int64_t i = 1; i <= n; i++) {
     r->at[depth] = i;
     lua_rawgeti(L, -1, i);
@@ -138,12 +136,9 @@ static void read_table(reader *r, int depth) {
 /* gq.tensor{1, 2, dtype = "float64"}: the option would be ignored silently. */
 static void no_names(lua_State *L, int arg) {
   lua_Unsigned n = lua_rawlen(L, arg);
-  if (n == 0)
-    lua_pushnil(L);
-  else
-    lua_pushinteger(L, (lua_Integer)n);
-  if (!lua_next(L, arg))
-    return;
+  if (n == 0) lua_pushnil(L);
+  else lua_pushinteger(L, (lua_Integer)n);
+  if (!lua_next(L, arg)) return;
   if (lua_type(L, -2) == LUA_TSTRING)
     luaL_error(L, "tensor: the table has a key '%s'; options go into a second table", lua_tostring(L, -2));
   lua_pop(L, 2);
@@ -152,22 +147,17 @@ static void no_names(lua_State *L, int arg) {
 gq_tensor *gqL_fromtable(lua_State *L, int arg, gq_dtype d) {
   luaL_checkstack(L, GQ_MAXDIM + 10, "tensor");
   int top = lua_gettop(L);
-  if (lua_istable(L, arg))
-    no_names(L, arg);
+  if (lua_istable(L, arg)) no_names(L, arg);
   lua_pushvalue(L, arg);
   gq_shape s = first_shape(L);
   reader r = { .L = L, .kind = lua_type(L, -1) };
-  for (int i = 0; i < s.ndim; i++)
-    r.at[i] = 1;
+  for (int i = 0; i < s.ndim; i++) r.at[i] = 1;
   bool empty = s.ndim > 0 && s.dim[s.ndim - 1] == 0;
   if (gqL_totensor(L, -1) != NULL)
     luaL_error(L, "tensor: numbers expected, the table holds tensors: use gq.stack or gq.cat");
-  if (empty)
-    r.kind = LUA_TNUMBER;
-  else if (r.kind != LUA_TNUMBER && r.kind != LUA_TBOOLEAN)
-    bad_entry(&r, s.ndim, "number or nested table");
-  if (d == GQ_NDTYPE)
-    d = r.kind == LUA_TBOOLEAN ? GQ_BOOL : gqL_default_dtype(L);
+  if (empty) r.kind = LUA_TNUMBER;
+  else if (r.kind != LUA_TNUMBER && r.kind != LUA_TBOOLEAN) bad_entry(&r, s.ndim, "number or nested table");
+  if (d == GQ_NDTYPE) d = r.kind == LUA_TBOOLEAN ? GQ_BOOL : gqL_default_dtype(L);
   lua_settop(L, top);
   gq_tensor **h = gqL_pushtensor(L);
   gqL_retry(L, gq_tensor_new(d, s, h));
@@ -221,8 +211,7 @@ static int make_full(lua_State *L) {
   double x = boolean ? lua_toboolean(L, 2) : gqL_checknumber(L, 2, "value");
   no_more(L, 3, "full");
   gq_dtype d = check_options(L, 3, "full", known_options);
-  if (boolean && gqL_optstring(L, 3, "dtype", NULL) == NULL)
-    d = GQ_BOOL;
+  if (boolean && gqL_optstring(L, 3, "dtype", NULL) == NULL) d = GQ_BOOL;
   if (d == GQ_I64 && x != floor(x))
     return luaL_error(L, "full: an integer is expected for dtype int64, got %f", (LUAI_UACNUMBER)x);
   gq_tensor **h = gqL_pushtensor(L);
@@ -237,8 +226,7 @@ static int make_like(lua_State *L) {
   double value = lua_tonumber(L, lua_upvalueindex(1));
   gq_tensor **h = gqL_pushtensor(L);
   gqL_retry(L, gq_tensor_new(t->dtype, t->shape, h));
-  if (value != 0)
-    gqL_try(L, gq_tensor_fill(*h, value));
+  if (value != 0) gqL_try(L, gq_tensor_fill(*h, value));
   gqL_counted(L);
   return 1;
 }
@@ -249,8 +237,7 @@ static int make_eye(lua_State *L) {
   gq_dtype d = check_options(L, 2, "eye", known_options);
   gq_tensor **h = gqL_pushtensor(L);
   gqL_retry(L, gq_tensor_new(d, (gq_shape){ 2, { n, n } }, h));
-  for (int64_t i = 0; i < n; i++)
-    gq_tensor_set(*h, (int64_t[GQ_MAXDIM]){ i, i }, 1);
+  for (int64_t i = 0; i < n; i++) gq_tensor_set(*h, (int64_t[GQ_MAXDIM]){ i, i }, 1);
   return finish(L, *h, 2);
 }
 
@@ -258,8 +245,7 @@ static int make_eye(lua_State *L) {
 static int fill_line(lua_State *L, gq_dtype d, int64_t n, double first, double step, int options) {
   gq_tensor **h = gqL_pushtensor(L);
   gqL_retry(L, gq_tensor_new(d, (gq_shape){ 1, { n } }, h));
-  for (int64_t i = 0; i < n; i++)
-    gq_tensor_set(*h, &i, first + (double)i * step);
+  for (int64_t i = 0; i < n; i++) gq_tensor_set(*h, &i, first + (double)i * step);
   return finish(L, *h, options);
 }
 
@@ -270,8 +256,7 @@ static int make_arange(lua_State *L) {
   double step = 1;
   if (lua_type(L, 3) == LUA_TNUMBER || (!lua_isnoneornil(L, 3) && !lua_istable(L, 3)))
     step = gqL_checknumber(L, 3, "step");
-  if (lua_type(L, 3) == LUA_TNUMBER || lua_isnil(L, 3))
-    options = 4;
+  if (lua_type(L, 3) == LUA_TNUMBER || lua_isnil(L, 3)) options = 4;
   no_more(L, options, "arange");
   gq_dtype d = check_options(L, options, "arange", known_options);
   if (step == 0 || !isfinite(step) || !isfinite(first) || !isfinite(last))
@@ -279,8 +264,7 @@ static int make_arange(lua_State *L) {
   if (d == GQ_I64 && (first != floor(first) || step != floor(step)))
     return luaL_error(L, "arange: integers are expected for dtype int64");
   double n = floor((last - first) / step * (1 + 4e-16) + 1e-12) + 1;
-  if (n > 0x1p40)
-    return luaL_error(L, "arange: %f numbers are too many", (LUAI_UACNUMBER)n);
+  if (n > 0x1p40) return luaL_error(L, "arange: %f numbers are too many", (LUAI_UACNUMBER)n);
   return fill_line(L, d, n < 1 ? 0 : (int64_t)n, first, step, options);
 }
 
@@ -290,7 +274,7 @@ static int make_linspace(lua_State *L) {
   no_more(L, 4, "linspace");
   gq_dtype d = check_options(L, 4, "linspace", known_options);
   fill_line(L, d, n, a, n > 1 ? (b - a) / (double)(n - 1) : 0, 4);
-  if (n > 1)      /* the end exactly */
+  if (n > 1) /* the end exactly */
     gq_tensor_set(gqL_totensor(L, -1), &(int64_t){ n - 1 }, b);
   return 1;
 }
@@ -308,12 +292,11 @@ static void fill_random(gq_tensor *t, gq_key key, uint64_t stream, draw *fn) {
   for (int64_t i = 0; i < n; i += CHUNK) {
     int64_t m = n - i < CHUNK ? n - i : CHUNK;
     fn(key, stream, (uint64_t)i, (size_t)m, x);
-    if (t->dtype == GQ_F64)
-      memcpy((double *)gq_tensor_data(t) + i, x, (size_t)m * sizeof *x);
+    if (t->dtype == GQ_F64) memcpy((double *)gq_tensor_data(t) + i, x, (size_t)m * sizeof *x);
     else
       for (int64_t j = 0; j < m; j++) {
         float y = (float)x[j];
-        if (fn == gq_random_uniform && y >= 1)      /* rounded up; the interval is open */
+        if (fn == gq_random_uniform && y >= 1) /* rounded up; the interval is open */
           y = 0x1.fffffep-1f;
         ((float *)gq_tensor_data(t))[i + j] = y;
       }
@@ -340,13 +323,9 @@ static int make_random(lua_State *L, const char *what, draw *fn) {
   return finish(L, t, options);
 }
 
-static int make_rand(lua_State *L) {
-  return make_random(L, "rand", gq_random_uniform);
-}
+static int make_rand(lua_State *L) { return make_random(L, "rand", gq_random_uniform); }
 
-static int make_randn(lua_State *L) {
-  return make_random(L, "randn", gq_random_normal);
-}
+static int make_randn(lua_State *L) { return make_random(L, "randn", gq_random_normal); }
 
 /* Fisher and Yates; a 64-bit draw reduced to 0..i is uneven by less than 2^-24. */
 static int make_randperm(lua_State *L) {
@@ -359,8 +338,7 @@ static int make_randperm(lua_State *L) {
   gq_tensor **h = gqL_pushtensor(L);
   gqL_retry(L, gq_tensor_empty(GQ_I64, (gq_shape){ 1, { n } }, h));
   int64_t *p = gq_tensor_data(*h);
-  for (int64_t i = 0; i < n; i++)
-    p[i] = i + 1;
+  for (int64_t i = 0; i < n; i++) p[i] = i + 1;
   for (int64_t i = n - 1; i > 0; i--) {
     uint32_t u[2];
     gq_random_u32(key, stream, 2 * (uint64_t)i, 2, u);
@@ -373,15 +351,15 @@ static int make_randperm(lua_State *L) {
 }
 
 static const gqL_function functions[] = {
-  { "tensor",   make_tensor,   false, "gq.tensor(number | nested table [, {dtype, device, requires_grad}])" },
-  { "zeros",    make_zeros,    false, "gq.zeros(sizes... | {sizes} [, opts])" },
-  { "ones",     make_ones,     false, "gq.ones(sizes... | {sizes} [, opts])" },
-  { "full",     make_full,     false, "gq.full({sizes}, value [, opts])" },
-  { "eye",      make_eye,      false, "gq.eye(n [, opts]): the identity matrix" },
-  { "arange",   make_arange,   false, "gq.arange(first, last [, step [, opts]]): inclusive, as Lua's for" },
+  { "tensor", make_tensor, false, "gq.tensor(number | nested table [, {dtype, device, requires_grad}])" },
+  { "zeros", make_zeros, false, "gq.zeros(sizes... | {sizes} [, opts])" },
+  { "ones", make_ones, false, "gq.ones(sizes... | {sizes} [, opts])" },
+  { "full", make_full, false, "gq.full({sizes}, value [, opts])" },
+  { "eye", make_eye, false, "gq.eye(n [, opts]): the identity matrix" },
+  { "arange", make_arange, false, "gq.arange(first, last [, step [, opts]]): inclusive, as Lua's for" },
   { "linspace", make_linspace, false, "gq.linspace(a, b, n [, opts]): n numbers from a to b, both included" },
-  { "rand",     make_rand,     false, "gq.rand(sizes... | {sizes} [, opts]): uniform between 0 and 1" },
-  { "randn",    make_randn,    false, "gq.randn(sizes... | {sizes} [, opts]): standard normal" },
+  { "rand", make_rand, false, "gq.rand(sizes... | {sizes} [, opts]): uniform between 0 and 1" },
+  { "randn", make_randn, false, "gq.randn(sizes... | {sizes} [, opts]): standard normal" },
   { "randperm", make_randperm, false, "gq.randperm(n): the integers 1 to n in random order" },
   { NULL, NULL, false, NULL }
 };

@@ -27,7 +27,8 @@ static int threads(lua_State *L) {
 static int set_default_dtype(lua_State *L) {
   gq_dtype d = gqL_checkdtype(L, 1);
   if (!gq_is_float(d))
-    return luaL_error(L, "set_default_dtype: \"float32\" or \"float64\" expected, got \"%s\"", gq_dtype_name(d));
+    return luaL_error(L, "set_default_dtype: \"float32\" or \"float64\" expected, got \"%s\"",
+                      gq_dtype_name(d));
   gqL_getstate(L)->dtype = d;
   return 0;
 }
@@ -113,19 +114,20 @@ static int set_rng_state(lua_State *L) {
 }
 
 static const gqL_function functions[] = {
-  { "clock",             sys_clock,         false, "gq.clock(): monotonic seconds" },
-  { "set_threads",       set_threads,       false, "gq.set_threads(n): how many threads work" },
-  { "threads",           threads,           false, "gq.threads(): how many threads work" },
-  { "set_default_dtype", set_default_dtype, false, "gq.set_default_dtype(dtype): what constructors make: float32 or float64" },
-  { "default_dtype",     default_dtype,     false, "gq.default_dtype(): what constructors make" },
-  { "devices",           devices,           false, "gq.devices(): the names that opts.device takes" },
-  { "memory",            memory,            false, "gq.memory(): bytes of tensors and solvers alive now, and their peak" },
-  { "peak_reset",        peak_reset,        false, "gq.peak_reset(): the peak of gq.memory starts again from now" },
-  { "isatty",            sys_isatty,        false, "gq.isatty(fd): is this file descriptor a terminal?" },
-  { "make_directory",    make_directory,    false, "gq.make_directory(path): make a directory and those above it" },
-  { "manual_seed",       manual_seed,       false, "gq.manual_seed(n): start the random generator again" },
-  { "rng_state",         rng_state,         false, "gq.rng_state(): the generator's state, a table for gq.set_rng_state" },
-  { "set_rng_state",     set_rng_state,     false, "gq.set_rng_state(t): continue from gq.rng_state()" },
+  { "clock", sys_clock, false, "gq.clock(): monotonic seconds" },
+  { "set_threads", set_threads, false, "gq.set_threads(n): how many threads work" },
+  { "threads", threads, false, "gq.threads(): how many threads work" },
+  { "set_default_dtype", set_default_dtype, false,
+    "gq.set_default_dtype(dtype): what constructors make: float32 or float64" },
+  { "default_dtype", default_dtype, false, "gq.default_dtype(): what constructors make" },
+  { "devices", devices, false, "gq.devices(): the names that opts.device takes" },
+  { "memory", memory, false, "gq.memory(): bytes of tensors and solvers alive now, and their peak" },
+  { "peak_reset", peak_reset, false, "gq.peak_reset(): the peak of gq.memory starts again from now" },
+  { "isatty", sys_isatty, false, "gq.isatty(fd): is this file descriptor a terminal?" },
+  { "make_directory", make_directory, false, "gq.make_directory(path): make a directory and those above it" },
+  { "manual_seed", manual_seed, false, "gq.manual_seed(n): start the random generator again" },
+  { "rng_state", rng_state, false, "gq.rng_state(): the generator's state, a table for gq.set_rng_state" },
+  { "set_rng_state", set_rng_state, false, "gq.set_rng_state(t): continue from gq.rng_state()" },
   { NULL, NULL, false, NULL }
 };
 
@@ -169,9 +171,10 @@ static int interrupt_clear(lua_State *L) {
 
 /* fail_alloc(n, persistent): n more succeed; fail_io(n, errno, persistent); a negative n: off. */
 static const luaL_Reg debug_functions[] = {
-  { "fail_alloc", fail_alloc }, { "io_fail", fail_io }, { "live_bytes", live_bytes }, { "live_blocks", live_blocks },
-  { "alloc_count", alloc_count }, { "interrupt", interrupt }, { "interrupt_clear", interrupt_clear },
-  { NULL, NULL }
+  { "fail_alloc", fail_alloc },           { "io_fail", fail_io },
+  { "live_bytes", live_bytes },           { "live_blocks", live_blocks },
+  { "alloc_count", alloc_count },         { "interrupt", interrupt },
+  { "interrupt_clear", interrupt_clear }, { NULL, NULL }
 };
 #endif
 

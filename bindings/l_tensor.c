@@ -29,8 +29,7 @@ gq_tensor **gqL_pushtensor(lua_State *L) {
   gq_tensor **h = lua_newuserdatauv(L, sizeof *h, 0);
   *h = NULL;
   luaL_setmetatable(L, GQL_TENSOR);
-  if (gqL_getstate(L)->scopes > 0)
-    enter_scope_list(L);
+  if (gqL_getstate(L)->scopes > 0) enter_scope_list(L);
   return h;
 }
 
@@ -55,8 +54,7 @@ static int tensor_same(lua_State *L) {
 
 static int scope_close(lua_State *L) {
   int *open = luaL_checkudata(L, 1, SCOPE);
-  if (!*open)
-    return 0;
+  if (!*open) return 0;
   *open = 0;
   gqL_getstate(L)->scopes--;
   lua_getiuservalue(L, 1, 1);
@@ -67,7 +65,7 @@ static int scope_close(lua_State *L) {
   }
   lua_pushnil(L);
   lua_setiuservalue(L, 1, 1);
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &scope_key);      /* the innermost that is still open */
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &scope_key); /* the innermost that is still open */
   while (lua_isuserdata(L, -1) && !*(int *)lua_touserdata(L, -1)) {
     lua_getiuservalue(L, -1, 2);
     lua_remove(L, -2);
@@ -98,8 +96,7 @@ static int scope_new(lua_State *L) {
 static int scope_keep(lua_State *L) {
   luaL_checkudata(L, 1, SCOPE);
   int n = lua_gettop(L);
-  if (lua_getiuservalue(L, 1, 1) != LUA_TTABLE)
-    return luaL_error(L, "keep: this scope is closed");
+  if (lua_getiuservalue(L, 1, 1) != LUA_TTABLE) return luaL_error(L, "keep: this scope is closed");
   for (int i = 2; i <= n; i++) {
     gqL_checktensor(L, i);
     lua_pushvalue(L, i);
@@ -114,23 +111,32 @@ static int scope_keep(lua_State *L) {
 
 void gqL_checknumbers(lua_State *L, const gq_tensor *t, const char *what) {
   if (t->storage == NULL)
-    luaL_error(L, "%s: this value is traced and has no numbers yet; the dynamics function must not look at "
-                  "values: choose with gq.where(condition, x, y)", what);
+    luaL_error(L,
+               "%s: this value is traced and has no numbers yet; the dynamics function must not look at "
+               "values: choose with gq.where(condition, x, y)",
+               what);
 }
 
 void gqL_checkwritable(lua_State *L, const gq_tensor *t, const char *what) {
   if (t->storage == NULL)
-    luaL_error(L, "%s: a traced tensor cannot be written to: choose entries with gq.where or build it with gq.cat",
-               what);
+    luaL_error(
+      L, "%s: a traced tensor cannot be written to: choose entries with gq.where or build it with gq.cat",
+      what);
   if (t->tape != NULL)
-    luaL_error(L, "%s: this tensor carries a gradient and cannot be written to: choose entries with gq.where, "
-                  "build it with gq.cat, or write to x:detach():clone()", what);
+    luaL_error(L,
+               "%s: this tensor carries a gradient and cannot be written to: choose entries with gq.where, "
+               "build it with gq.cat, or write to x:detach():clone()",
+               what);
   if (t->requires_grad && gq_recording())
-    luaL_error(L, "%s: this tensor requires a gradient and cannot be written to: choose entries with gq.where, "
-                  "build it with gq.cat, or write inside gq.no_grad", what);
+    luaL_error(L,
+               "%s: this tensor requires a gradient and cannot be written to: choose entries with gq.where, "
+               "build it with gq.cat, or write inside gq.no_grad",
+               what);
   for (int i = 0; i < t->shape.ndim; i++)
     if (t->stride[i] == 0 && t->shape.dim[i] > 1)
-      luaL_error(L, "%s: an expanded tensor holds one number many times and cannot be written to: use x:clone()", what);
+      luaL_error(L,
+                 "%s: an expanded tensor holds one number many times and cannot be written to: use x:clone()",
+                 what);
 }
 
 /* ---- properties ---- */
@@ -153,46 +159,36 @@ static void push_lent(lua_State *L, gq_tensor *t_) {
 }
 
 static bool push_property(lua_State *L, const gq_tensor *t, const char *key) {
-  if (strcmp(key, "shape") == 0)
-    push_shape(L, t->shape);
-  else if (strcmp(key, "dtype") == 0)
-    lua_pushstring(L, gq_dtype_name(t->dtype));
-  else if (strcmp(key, "device") == 0)
-    lua_pushliteral(L, "cpu");
-  else if (strcmp(key, "grad") == 0)
-    push_lent(L, t->grad);
-  else if (strcmp(key, "requires_grad") == 0)
-    lua_pushboolean(L, t->requires_grad);
-  else if (strcmp(key, "is_leaf") == 0)
-    lua_pushboolean(L, t->tape == NULL && t->trace == 0);
-  else
-    return false;
+  if (strcmp(key, "shape") == 0) push_shape(L, t->shape);
+  else if (strcmp(key, "dtype") == 0) lua_pushstring(L, gq_dtype_name(t->dtype));
+  else if (strcmp(key, "device") == 0) lua_pushliteral(L, "cpu");
+  else if (strcmp(key, "grad") == 0) push_lent(L, t->grad);
+  else if (strcmp(key, "requires_grad") == 0) lua_pushboolean(L, t->requires_grad);
+  else if (strcmp(key, "is_leaf") == 0) lua_pushboolean(L, t->tape == NULL && t->trace == 0);
+  else return false;
   return true;
 }
 
 /* Methods are upvalue 1. Unknown names give nil, as a table would. */
 static int tensor_index(lua_State *L) {
   gq_tensor *t = gqL_checktensor(L, 1);
-  if (lua_type(L, 2) != LUA_TSTRING)
-    return gqL_index(L);
+  if (lua_type(L, 2) != LUA_TSTRING) return gqL_index(L);
   lua_pushvalue(L, 2);
-  if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL)
-    return 1;
-  if (!push_property(L, t, lua_tostring(L, 2)))
-    lua_pushnil(L);
+  if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL) return 1;
+  if (!push_property(L, t, lua_tostring(L, 2))) lua_pushnil(L);
   return 1;
 }
 
 static void set_requires_grad(lua_State *L, gq_tensor *t, int arg) {
   luaL_checktype(L, arg, LUA_TBOOLEAN);
   bool on = lua_toboolean(L, arg);
-  if (t->trace)
-    luaL_error(L, "requires_grad cannot be set on a traced tensor");
+  if (t->trace) luaL_error(L, "requires_grad cannot be set on a traced tensor");
   if (t->tape)
     luaL_error(L, "requires_grad can be set on leaves only; this tensor is a result: use x:detach()");
   if (on && !gq_is_float(t->dtype))
-    luaL_error(L, "a tensor of dtype %s cannot require a gradient: convert with :to(\"float32\") or :to(\"float64\")",
-               gq_dtype_name(t->dtype));
+    luaL_error(
+      L, "a tensor of dtype %s cannot require a gradient: convert with :to(\"float32\") or :to(\"float64\")",
+      gq_dtype_name(t->dtype));
   t->requires_grad = on;
 }
 
@@ -204,8 +200,7 @@ static void set_grad(lua_State *L, gq_tensor *t, int arg) {
       const char *given = gqL_typename(L, arg), *own = gqL_typename(L, 1);
       luaL_error(L, "grad of a %s must be nil or a tensor of the same dtype and shape, got %s", own, given);
     }
-    if (t->tape || t->trace)
-      luaL_error(L, "grad can be set on leaves only");
+    if (t->tape || t->trace) luaL_error(L, "grad can be set on leaves only");
     if (g->tape || g->requires_grad)
       luaL_error(L, "grad cannot hold a tensor that carries a gradient: use :detach()");
   }
@@ -216,23 +211,22 @@ static void set_grad(lua_State *L, gq_tensor *t, int arg) {
 
 static int tensor_newindex(lua_State *L) {
   gq_tensor *t = gqL_checktensor(L, 1);
-  if (lua_type(L, 2) != LUA_TSTRING)
-    return gqL_newindex(L);
+  if (lua_type(L, 2) != LUA_TSTRING) return gqL_newindex(L);
   const char *key = lua_tostring(L, 2);
-  if (strcmp(key, "requires_grad") == 0)
-    set_requires_grad(L, t, 3);
-  else if (strcmp(key, "grad") == 0)
-    set_grad(L, t, 3);
+  if (strcmp(key, "requires_grad") == 0) set_requires_grad(L, t, 3);
+  else if (strcmp(key, "grad") == 0) set_grad(L, t, 3);
   else
-    return luaL_error(L, "a tensor has no field '%s' that can be set (requires_grad and grad can; entries: x[i] = v, "
-                         "x[{...}] = v)", key);
+    return luaL_error(
+      L,
+      "a tensor has no field '%s' that can be set (requires_grad and grad can; entries: x[i] = v, "
+      "x[{...}] = v)",
+      key);
   return 0;
 }
 
 static int tensor_len(lua_State *L) {
   gq_tensor *t = gqL_checktensor(L, 1);
-  if (t->shape.ndim == 0)
-    return luaL_error(L, "a 0-d tensor has no length; its number is x:item()");
+  if (t->shape.ndim == 0) return luaL_error(L, "a 0-d tensor has no length; its number is x:item()");
   lua_pushinteger(L, t->shape.dim[0]);
   return 1;
 }
@@ -249,10 +243,8 @@ static int tensor_numel(lua_State *L) {
 
 static int tensor_size(lua_State *L) {
   gq_tensor *t = gqL_checktensor(L, 1);
-  if (lua_isnoneornil(L, 2))
-    push_shape(L, t->shape);
-  else
-    lua_pushinteger(L, t->shape.dim[gqL_axis(L, 2, t->shape.ndim)]);
+  if (lua_isnoneornil(L, 2)) push_shape(L, t->shape);
+  else lua_pushinteger(L, t->shape.dim[gqL_axis(L, 2, t->shape.ndim)]);
   return 1;
 }
 
@@ -323,7 +315,7 @@ static int tensor_totable(lua_State *L) {
 
 /* ---- printing: tensor({{1, 2}, {3, 4}}, float64) ---- */
 
-#define SHOWN 1000                  /* more numbers than this: only the ends of each dimension */
+#define SHOWN 1000 /* more numbers than this: only the ends of each dimension */
 #define ENDS 3
 
 typedef struct printer {
@@ -331,7 +323,7 @@ typedef struct printer {
   const void *data;
   luaL_Buffer *b;
   bool cut;
-  int width;                        /* of the widest number shown */
+  int width; /* of the widest number shown */
 } printer;
 
 static int number_text(const printer *p, int64_t i, char *text, size_t n) {
@@ -349,39 +341,34 @@ static void print_block(printer *p, int d, int64_t at) {
   gq_shape s = p->t->shape;
   if (d == s.ndim) {
     int n = number_text(p, at, text, sizeof text);
-    if (p->b == NULL)
-      p->width = n > p->width ? n : p->width;
+    if (p->b == NULL) p->width = n > p->width ? n : p->width;
     else {
-      for (; n < p->width; n++)
-        luaL_addchar(p->b, ' ');
+      for (; n < p->width; n++) luaL_addchar(p->b, ' ');
       luaL_addstring(p->b, text);
     }
     return;
   }
   int64_t n = s.dim[d], inner = 1;
-  for (int k = d + 1; k < s.ndim; k++)
-    inner *= s.dim[k];
+  for (int k = d + 1; k < s.ndim; k++) inner *= s.dim[k];
   bool last = d == s.ndim - 1;
   if (p->b) luaL_addchar(p->b, '{');
   for (int64_t i = 0; i < n; i++) {
     if (p->b && i > 0) {
       luaL_addstring(p->b, last ? ", " : ",\n");
-      for (int k = 0; !last && k < d + 1 + 7; k++)      /* under the first entry, after "tensor(" */
+      for (int k = 0; !last && k < d + 1 + 7; k++) /* under the first entry, after "tensor(" */
         luaL_addchar(p->b, ' ');
     }
     if (p->cut && n > 2 * ENDS && i == ENDS) {
       if (p->b) luaL_addstring(p->b, "...");
       i = n - ENDS - 1;
-    } else
-      print_block(p, d + 1, at + i * inner);
+    } else print_block(p, d + 1, at + i * inner);
   }
   if (p->b) luaL_addchar(p->b, '}');
 }
 
 static int tensor_tostring(lua_State *L) {
   gq_tensor **h = luaL_testudata(L, 1, GQL_TENSOR);
-  if (h == NULL)
-    gqL_checktensor(L, 1);
+  if (h == NULL) return gqL_checktensor(L, 1), 0;
   gq_tensor *t = *h;
   if (t == NULL) {
     lua_pushliteral(L, "tensor (freed)");
@@ -394,24 +381,20 @@ static int tensor_tostring(lua_State *L) {
   t = packed(L, t);
   luaL_Buffer b;
   printer p = { t, gq_tensor_data(t), NULL, gq_numel(t->shape) > SHOWN, 0 };
-  if (gq_numel(t->shape) > 0)
-    print_block(&p, 0, 0);
+  if (gq_numel(t->shape) > 0) print_block(&p, 0, 0);
   luaL_buffinit(L, &b);
   p.b = &b;
   luaL_addstring(&b, "tensor(");
   char text[256];
-  if (gq_numel(t->shape) > 0)
-    print_block(&p, 0, 0);
-  else
-    luaL_addstring(&b, "{}");
+  if (gq_numel(t->shape) > 0) print_block(&p, 0, 0);
+  else luaL_addstring(&b, "{}");
   if (gq_numel(t->shape) == 0 || p.cut) {
     luaL_addstring(&b, ", shape ");
     luaL_addstring(&b, gq_shape_text(t->shape, text, sizeof text));
   }
   luaL_addstring(&b, ", ");
   luaL_addstring(&b, gq_dtype_name(t->dtype));
-  if ((*h)->requires_grad)
-    luaL_addstring(&b, ", requires_grad");
+  if ((*h)->requires_grad) luaL_addstring(&b, ", requires_grad");
   luaL_addchar(&b, ')');
   luaL_pushresult(&b);
   return 1;
@@ -420,8 +403,7 @@ static int tensor_tostring(lua_State *L) {
 /* ---- comparing as Lua does: one number with one number ---- */
 
 static double one_number(lua_State *L, int arg) {
-  if (lua_type(L, arg) == LUA_TNUMBER)
-    return lua_tonumber(L, arg);
+  if (lua_type(L, arg) == LUA_TNUMBER) return lua_tonumber(L, arg);
   gq_tensor *t = gqL_checktensor(L, arg);
   gqL_checknumbers(L, t, "comparing with < or <=");
   if (gq_numel(t->shape) != 1) {
@@ -447,7 +429,8 @@ static int tensor_le(lua_State *L) {
 static int tensor_detach(lua_State *L) {
   gq_tensor *t = gqL_checktensor(L, 1);
   if (t->trace)
-    return luaL_error(L, "detach: a traced value cannot be detached; detach captured tensors outside the function");
+    return luaL_error(
+      L, "detach: a traced value cannot be detached; detach captured tensors outside the function");
   gq_tensor **h = gqL_pushtensor(L);
   gqL_retry(L, gq_tensor_view(t, t->shape, t->stride, t->offset, h));
   return 1;
@@ -456,8 +439,7 @@ static int tensor_detach(lua_State *L) {
 static int tensor_clone(lua_State *L) {
   gq_tensor *t = gqL_checktensor(L, 1);
   gq_attr same = { .shape = t->shape };
-  if (t->trace)
-    return gqL_op(L, GQ_OP_RESHAPE, 1, &t, &same), 1;
+  if (t->trace) return gqL_op(L, GQ_OP_RESHAPE, 1, &t, &same), 1;
   gq_tensor **h = gqL_pushtensor(L);
   gqL_retry(L, gq_tensor_empty(t->dtype, t->shape, h));
   gqL_retry(L, gq_tensor_copy(*h, t));
@@ -468,8 +450,7 @@ static int tensor_clone(lua_State *L) {
 
 static int tensor_contiguous(lua_State *L) {
   gq_tensor *t = gqL_checktensor(L, 1);
-  if (t->storage != NULL && !gq_tensor_contiguous(t))
-    return tensor_clone(L);
+  if (t->storage != NULL && !gq_tensor_contiguous(t)) return tensor_clone(L);
   lua_settop(L, 1);
   return 1;
 }
@@ -479,16 +460,15 @@ static int tensor_to(lua_State *L) {
   const char *to = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : NULL;
   gq_dtype d;
   if (to == NULL || !gq_dtype_of(to, &d)) {
-    if (to != NULL && strcmp(to, "cpu") == 0)
-      d = t->dtype;
+    if (to != NULL && strcmp(to, "cpu") == 0) d = t->dtype;
     else {
       const char *given = gqL_typename(L, 2);
-      return luaL_error(L, "to: dtype \"float32\", \"float64\", \"int64\", \"bool\" or device \"cpu\" expected, got %s",
-                        given);
+      return luaL_error(
+        L, "to: dtype \"float32\", \"float64\", \"int64\", \"bool\" or device \"cpu\" expected, got %s",
+        given);
     }
   }
-  if (d == t->dtype)
-    return lua_settop(L, 1), 1;
+  if (d == t->dtype) return lua_settop(L, 1), 1;
   gqL_op(L, GQ_OP_CAST, 1, &t, &(gq_attr){ .dtype = d });
   return 1;
 }
@@ -503,29 +483,33 @@ static int tensor_copy_into(lua_State *L) {
 }
 
 static const gqL_function functions[] = {
-  { "dim",           tensor_dim,        true,  "x:dim(): number of dimensions" },
-  { "numel",         tensor_numel,      true,  "x:numel(): how many numbers x holds" },
-  { "size",          tensor_size,       true,  "x:size([dim]): the shape, or the size of one dimension" },
-  { "item",          tensor_item,       true,  "x:item(): the number of a tensor of one element" },
-  { "totable",       tensor_totable,    true,  "x:totable(): nested tables of numbers" },
-  { "clone",         tensor_clone,      true,  "x:clone(): a copy with storage of its own; differentiable" },
-  { "detach",        tensor_detach,     true,  "x:detach(): the same numbers without gradient" },
-  { "contiguous",    tensor_contiguous, true,  "x:contiguous(): x itself, or a packed copy" },
-  { "is_contiguous", is_contiguous,     true,  "x:is_contiguous(): are the numbers packed in row-major order?" },
-  { "to",            tensor_to,         true,  "x:to(dtype | device): converted; differentiable between floats" },
-  { "copy_",         tensor_copy_into,  true,  "x:copy_(y): y's numbers into x, broadcasting; returns x" },
-  { "free",          tensor_free,       true,  "x:free(): give the memory back now; x cannot be used afterwards" },
-  { "is_tensor",     is_tensor,         false, "gq.is_tensor(v): is v a tensor?" },
-  { "scope",         scope_new,         false, "local s <close> = gq.scope(): tensors made inside are freed at its end, but those of s:keep(x)" },
+  { "dim", tensor_dim, true, "x:dim(): number of dimensions" },
+  { "numel", tensor_numel, true, "x:numel(): how many numbers x holds" },
+  { "size", tensor_size, true, "x:size([dim]): the shape, or the size of one dimension" },
+  { "item", tensor_item, true, "x:item(): the number of a tensor of one element" },
+  { "totable", tensor_totable, true, "x:totable(): nested tables of numbers" },
+  { "clone", tensor_clone, true, "x:clone(): a copy with storage of its own; differentiable" },
+  { "detach", tensor_detach, true, "x:detach(): the same numbers without gradient" },
+  { "contiguous", tensor_contiguous, true, "x:contiguous(): x itself, or a packed copy" },
+  { "is_contiguous", is_contiguous, true, "x:is_contiguous(): are the numbers packed in row-major order?" },
+  { "to", tensor_to, true, "x:to(dtype | device): converted; differentiable between floats" },
+  { "copy_", tensor_copy_into, true, "x:copy_(y): y's numbers into x, broadcasting; returns x" },
+  { "free", tensor_free, true, "x:free(): give the memory back now; x cannot be used afterwards" },
+  { "is_tensor", is_tensor, false, "gq.is_tensor(v): is v a tensor?" },
+  { "scope", scope_new, false,
+    "local s <close> = gq.scope(): tensors made inside are freed at its end, but those of s:keep(x)" },
   { NULL, NULL, false, NULL }
 };
 
-static const luaL_Reg metamethods[] = {
-  { "__newindex", tensor_newindex }, { "__len", tensor_len }, { "__tostring", tensor_tostring },
-  { "__gc", tensor_free }, { "__close", tensor_free }, { "__eq", tensor_same },
-  { "__lt", tensor_lt }, { "__le", tensor_le },
-  { NULL, NULL }
-};
+static const luaL_Reg metamethods[] = { { "__newindex", tensor_newindex },
+                                        { "__len", tensor_len },
+                                        { "__tostring", tensor_tostring },
+                                        { "__gc", tensor_free },
+                                        { "__close", tensor_free },
+                                        { "__eq", tensor_same },
+                                        { "__lt", tensor_lt },
+                                        { "__le", tensor_le },
+                                        { NULL, NULL } };
 
 /* The name ends up in messages of Lua's own functions: "number expected, got tensor (...)". */
 #define NAME "tensor (use gq.sin, gq.exp, gq.abs, ... on tensors, not the functions of math)"

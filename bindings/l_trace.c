@@ -16,33 +16,29 @@ static int trace_gc(lua_State *L) {
 /* The function raised, or gave something else than tensors: abandon the trace. */
 static int trace_close(lua_State *L) {
   gq_trace **tr = luaL_checkudata(L, 1, TRACE);
-  if (*tr != NULL && gq_trace_current() == *tr)
-    gq_trace_end(*tr, 0, NULL);
+  if (*tr != NULL && gq_trace_current() == *tr) gq_trace_end(*tr, 0, NULL);
   return 0;
 }
 
 static void check_results(lua_State *L, int first, int nout, gq_tensor **out, const char *what) {
   for (int i = 0; i < nout; i++) {
     out[i] = gqL_totensor(L, first + i);
-    if (out[i] != NULL)
-      continue;
+    if (out[i] != NULL) continue;
     const char *given = gqL_typename(L, first + i);
-    if (nout == 1)
-      luaL_error(L, "%s must return a tensor, got %s", what, given);
+    if (nout == 1) luaL_error(L, "%s must return a tensor, got %s", what, given);
     luaL_error(L, "%s must return %d tensors, result %d is %s", what, nout, i + 1, given);
   }
 }
 
 static bool callable(lua_State *L, int arg) {
-  if (lua_isfunction(L, arg))
-    return true;
-  if (luaL_getmetafield(L, arg, "__call") == LUA_TNIL)
-    return false;
+  if (lua_isfunction(L, arg)) return true;
+  if (luaL_getmetafield(L, arg, "__call") == LUA_TNIL) return false;
   lua_pop(L, 1);
   return true;
 }
 
-gq_trace *gqL_trace(lua_State *L, int fn, int nin, const gq_dtype *d, const gq_shape *s, int nout, const char *what) {
+gq_trace *gqL_trace(lua_State *L, int fn, int nin, const gq_dtype *d, const gq_shape *s, int nout,
+                    const char *what) {
   fn = lua_absindex(L, fn);
   if (!callable(L, fn)) {
     const char *given = gqL_typename(L, fn);
@@ -61,7 +57,7 @@ gq_trace *gqL_trace(lua_State *L, int fn, int nin, const gq_dtype *d, const gq_s
   lua_pushvalue(L, fn);
   for (int i = 0; i < nin; i++) {
     gq_tensor **h = gqL_pushtensor(L);
-    gqL_try(L, gq_trace_input(*tr, d[i], s[i], h));      /* a second try would be a second input */
+    gqL_try(L, gq_trace_input(*tr, d[i], s[i], h)); /* a second try would be a second input */
   }
   lua_call(L, nin, nout);
   check_results(L, first, nout, out, what);
@@ -76,8 +72,7 @@ gq_trace *gqL_trace(lua_State *L, int fn, int nin, const gq_dtype *d, const gq_s
 static int list_of(lua_State *L, int arg, gq_tensor **t, int max) {
   luaL_checktype(L, arg, LUA_TTABLE);
   int n = (int)lua_rawlen(L, arg);
-  if (n > max)
-    luaL_error(L, "at most %d tensors", max);
+  if (n > max) luaL_error(L, "at most %d tensors", max);
   for (int i = 0; i < n; i++) {
     lua_rawgeti(L, arg, i + 1);
     t[i] = gqL_checktensor(L, -1);
@@ -107,9 +102,8 @@ static int core_trace(lua_State *L) {
   lua_settop(L, 3);
   gq_trace *tr = trace_arguments(L);
   char *text = gq_graph_print(gq_trace_graph(tr));
-  if (text == NULL)
-    return luaL_error(L, "not enough memory");
-  lua_pushstring(L, text);      /* a lost text only if Lua itself has no memory */
+  if (text == NULL) return luaL_error(L, "not enough memory");
+  lua_pushstring(L, text); /* a lost text only if Lua itself has no memory */
   gq_free(text);
   lua_newtable(L);
   for (int i = 0; i < gq_trace_captures(tr); i++) {
@@ -157,8 +151,7 @@ static void run_program(lua_State *L, const gq_graph *g, gq_tensor *const *in, g
   luaL_setmetatable(L, PROGRAM);
   gqL_retry(L, gq_program_new(g, nout, spec, p));
   const void **from = lua_newuserdatauv(L, (size_t)(nin + 1) * sizeof *from, 0);
-  for (int i = 0; i < nin; i++)
-    from[i] = gq_tensor_data(in[i]);
+  for (int i = 0; i < nin; i++) from[i] = gq_tensor_data(in[i]);
   char *arena = lua_newuserdatauv(L, gq_program_arena(*p) + 64, 0);
   arena += (64 - (uintptr_t)arena % 64) % 64;
   gqL_try(L, gq_program_run(*p, 0, arena, from, to));
@@ -181,10 +174,8 @@ static int core_run(lua_State *L) {
   }
   if (way == 0) {
     gqL_retry(L, gq_evaluate(g, in, n, refs, value));
-    for (int i = 0; i < n; i++)
-      *out[i] = value[i];
-  } else
-    run_program(L, g, in, out);
+    for (int i = 0; i < n; i++) *out[i] = value[i];
+  } else run_program(L, g, in, out);
   lua_settop(L, first + n - 1);
   return n;
 }

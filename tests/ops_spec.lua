@@ -72,7 +72,8 @@ local other = {
   input = "internal", const = "internal",
   pad = { { gradient(function(x) return (x[{ {}, { 1, 3, 2 } }] ^ 3):sum() end), randn(2, 3) } },
   index_add = { { gradient(function(x) return (x:index_select(2, { 3, 1, 3 }) ^ 3):sum() end), randn(2, 3) } },
-  scatter_add = { { gradient(function(x) return (x:gather(2, int { { 3, 1 }, { 2, 2 } }) ^ 3):sum() end), randn(2, 3) } },
+  scatter_add = { { gradient(function(x) return (x:gather(2, int { { 3, 1 }, { 2, 2 } }) ^ 3):sum() end),
+    randn(2, 3) } },
   where = {
     { function(x, y) return gq.where(mask, x, y) end, randn(2, 3), randn(3) },
     { function(x) return gq.where(x:gt(0), x * x, 0) end, away(4) },
@@ -90,24 +91,32 @@ local other = {
   },
   sum = {
     { gq.sum, randn(2, 3) }, { function(x) return x:sum(1) end, randn(2, 3) },
-    { function(x) return x:sum({ 1, 3 }, true) end, randn(2, 3, 4) }, { function(x) return x:sum(-1) end, randn(2, 3) },
+    { function(x) return x:sum({ 1, 3 }, true) end, randn(2, 3, 4) },
+    { function(x) return x:sum(-1) end, randn(2, 3) },
     { gq.sum, randn(0, 3) }, { gq.sum, randn() }, { function(x) return x:mean({ 1, 2 }) end, randn(2, 3, 2) },
     { gq.mean, randn(5) }, { gq.prod, away(5) }, { function(x) return x:prod(2) end, away(2, 3, 2) },
     { function(x) return x:prod({ 1, 3 }, true) end, away(2, 3, 2) }, { gq.prod, away(1) },
   },
   amax = { { gq.max, randn(2, 3) }, { function(x) return (x:max(2)) end, randn(2, 3) },
-    { function(x) return x:max({ 1, 3 }, true) end, randn(2, 3, 2) }, { function(x) return (x:max(1, true)) end, randn(4) } },
+    { function(x) return x:max({ 1, 3 }, true) end, randn(2, 3, 2) },
+    { function(x) return (x:max(1, true)) end, randn(4) } },
   amin = { { gq.min, randn(2, 3) }, { function(x) return (x:min(2)) end, randn(2, 3) },
     { function(x) return x:min({ 1, 2 }) end, randn(2, 3, 2) } },
   argmax = { { function(x) return x:argmax(1):to("float64") + x:sum(1) end, randn(3, 2) } },
   argmin = { { function(x) return x:argmin(1, true):to("float64") + x end, randn(3, 2) } },
   reshape = { { function(x) return x:reshape(3, 2) end, randn(2, 3) },
-    { function(x) return x:t():reshape(6) end, randn(2, 3) }, { function(x) return x:flatten() * x:flatten() end, randn(2, 2) },
-    { function(x) return x:unsqueeze(2):squeeze() end, randn(3) }, { function(x) return x:reshape(0, 2) end, randn(3, 0) } },
-  permute = { { function(x) return x:permute(3, 1, 2) end, randn(2, 3, 4) }, { function(x) return x:t() * 2 end, randn(2, 3) } },
-  expand = { { function(x) return x:expand(4, 2, 3) end, randn(2, 1) }, { function(x) return x:expand(0, 3) end, randn(3) } },
-  slice = { { function(x) return x[{ {}, { 1, 3, 2 } }] end, randn(2, 4) }, { function(x) return x[2] * x[-1][1] end, randn(2, 3) },
-    { function(x) return x:narrow(2, 2, 2) end, randn(2, 3) }, { function(x) return x[{ { 1, 0 } }] end, randn(2, 3) },
+    { function(x) return x:t():reshape(6) end, randn(2, 3) },
+    { function(x) return x:flatten() * x:flatten() end, randn(2, 2) },
+    { function(x) return x:unsqueeze(2):squeeze() end, randn(3) },
+    { function(x) return x:reshape(0, 2) end, randn(3, 0) } },
+  permute = { { function(x) return x:permute(3, 1, 2) end, randn(2, 3, 4) },
+    { function(x) return x:t() * 2 end, randn(2, 3) } },
+  expand = { { function(x) return x:expand(4, 2, 3) end, randn(2, 1) },
+    { function(x) return x:expand(0, 3) end, randn(3) } },
+  slice = { { function(x) return x[{ {}, { 1, 3, 2 } }] end, randn(2, 4) },
+    { function(x) return x[2] * x[-1][1] end, randn(2, 3) },
+    { function(x) return x:narrow(2, 2, 2) end, randn(2, 3) },
+    { function(x) return x[{ { 1, 0 } }] end, randn(2, 3) },
     { function(x) local p = x:split(2) return p[1] * p[2] end, randn(4) } },
   cat = { { function(x, y) return gq.cat { x, y, x } end, randn(2, 3), randn(1, 3) },
     { function(x, y) return gq.cat({ x, y, y, x, x }, 2) end, randn(2, 1), randn(2, 3) },
@@ -117,11 +126,15 @@ local other = {
     { function(x) return x:index_select(2, int {}) end, randn(2, 3) } },
   gather = { { function(x) return x:gather(2, int { { 3, 1 }, { 2, 2 } }) end, randn(2, 3) } },
 }
-other.clamp = { { function(x) return x:clamp(-0.5, 0.5) end, away(5) }, { function(x) return x:clamp(nil, 0.1) end, away(5) },
+other.clamp = { { function(x) return x:clamp(-0.5, 0.5) end, away(5) },
+    { function(x) return x:clamp(nil, 0.1) end, away(5) },
   { function(x, lo) return x:clamp(lo) end, away(5), gq.tensor({ 0.05 }, f64) } }
-other.power = { { function(x) return x ^ 2 + x ^ 3 + x ^ 4 + x ^ -1 end, positive(4) }, { function(x) return 2 ^ x end, randn(3) } }
-other.operators = { { function(x, y) return -x * 2 + 3 / y - (1 - y) / 4 + x ^ y end, positive(2, 1), positive(3) } }
-other.views = { { function(x) return x:t():narrow(1, 2, 2):sin() * x[{ {}, { 1, 3, 2 } }]:t():cos() end, randn(3, 3) } }
+other.power = { { function(x) return x ^ 2 + x ^ 3 + x ^ 4 + x ^ -1 end, positive(4) },
+    { function(x) return 2 ^ x end, randn(3) } }
+other.operators = {
+    { function(x, y) return -x * 2 + 3 / y - (1 - y) / 4 + x ^ y end, positive(2, 1), positive(3) } }
+other.views = {
+    { function(x) return x:t():narrow(1, 2, 2):sin() * x[{ {}, { 1, 3, 2 } }]:t():cos() end, randn(3, 3) } }
 other.diamond = { { function(x) local y = x:tanh() return (y * y):sum() * y + y:exp() end, randn(3) } }
 
 local function check(f, ...)
@@ -180,7 +193,8 @@ for _, row in ipairs(gq.core.ops) do
       it("is the same when traced", function() check_traced(f, make(6, 7)) end)
     elseif row.kind == "binary" then
       local case = assert(binary[row.name], "no test for this row")
-      local reference, left, right = case[1], case[2] or randn, case[3] or function(...) return randn(...) * 1.5 + 0.3 end
+      local reference, left, right = case[1], case[2] or randn,
+        case[3] or function(...) return randn(...) * 1.5 + 0.3 end
       it("has the values of its formula", function()
         local x, y = left(5, 7), right(5, 7)
         assert.close(f(x, y):reshape(-1), pointwise(reference, x, y), 1e-12)

@@ -9,8 +9,8 @@
 
 typedef struct visit {
   struct gq_tape *node;
-  int32_t cot;                   /* where the cotangents of its results begin */
-  bool useful;                   /* leads to something that is asked for */
+  int32_t cot; /* where the cotangents of its results begin */
+  bool useful; /* leads to something that is asked for */
 } visit;
 
 typedef struct leaf {
@@ -19,26 +19,24 @@ typedef struct leaf {
 } leaf;
 
 typedef struct walk {
-  gq_map nodes, leaves;          /* -> index in visits, in leaf */
-  visit *visits;                 /* operands before users */
+  gq_map nodes, leaves; /* -> index in visits, in leaf */
+  visit *visits;        /* operands before users */
   leaf *leaf;
-  gq_tensor **cot;               /* cotangent of each result so far, or NULL */
-  bool *keep;                    /* result is an input of gq_grad: its cotangent is an answer */
+  gq_tensor **cot; /* cotangent of each result so far, or NULL */
+  bool *keep;      /* result is an input of gq_grad: its cotangent is an answer */
   int nvisit, nleaf, ncot;
   size_t visit_room, leaf_room;
-  bool every_leaf;               /* gq_backward */
+  bool every_leaf; /* gq_backward */
   bool create_graph;
 } walk;
 
 /* ---- growing arrays ---- */
 
 static int room_for(void **p, size_t *room, size_t n, size_t size) {
-  if (n < *room)
-    return GQ_OK;
+  if (n < *room) return GQ_OK;
   size_t more = *room ? 2 * *room : 64;
   void *q = more > INT32_MAX ? NULL : gq_realloc(*p, more * size);
-  if (!q)
-    return gq_nomem(more * size);
+  if (!q) return gq_nomem(more * size);
   *p = q;
   *room = more;
   return GQ_OK;
@@ -58,10 +56,8 @@ static int leaf_index(walk *w, gq_tensor *t, int32_t *out) {
 }
 
 static void walk_free(walk *w) {
-  for (int i = 0; i < w->nleaf; i++)
-    gq_tensor_unref(w->leaf[i].sum);
-  for (int i = 0; w->cot && i < w->ncot; i++)
-    gq_tensor_unref(w->cot[i]);
+  for (int i = 0; i < w->nleaf; i++) gq_tensor_unref(w->leaf[i].sum);
+  for (int i = 0; w->cot && i < w->ncot; i++) gq_tensor_unref(w->cot[i]);
   gq_map_free(&w->nodes);
   gq_map_free(&w->leaves);
   gq_free(w->visits);
@@ -79,8 +75,7 @@ typedef struct frame {
 
 static int finish_node(walk *w, struct gq_tape *n) {
   GQ_TRY(room_for((void **)&w->visits, &w->visit_room, (size_t)w->nvisit, sizeof *w->visits));
-  if (n->nout > INT32_MAX - w->ncot)
-    return gq_fail(GQ_ENOMEM, "too many recorded operations");
+  if (n->nout > INT32_MAX - w->ncot) return gq_fail(GQ_ENOMEM, "too many recorded operations");
   w->visits[w->nvisit] = (visit){ n, w->ncot, false };
   w->ncot += n->nout;
   return gq_map_set(&w->nodes, n, w->nvisit++);
@@ -94,10 +89,8 @@ static int visit_from(walk *w, struct gq_tape *root) {
   while (status == GQ_OK && (enter || depth > 0)) {
     if (enter) {
       status = room_for((void **)&stack, &room, (size_t)depth, sizeof *stack);
-      if (status == GQ_OK)
-        status = gq_map_set(&w->nodes, enter, -1);
-      if (status == GQ_OK)
-        stack[depth++] = (frame){ enter, 0 };
+      if (status == GQ_OK) status = gq_map_set(&w->nodes, enter, -1);
+      if (status == GQ_OK) stack[depth++] = (frame){ enter, 0 };
       enter = NULL;
       continue;
     }
@@ -108,8 +101,7 @@ static int visit_from(walk *w, struct gq_tape *root) {
       continue;
     }
     struct gq_tape *from = f->node->arg[f->next++].from;
-    if (from && !gq_map_find(&w->nodes, from))
-      enter = from;
+    if (from && !gq_map_find(&w->nodes, from)) enter = from;
   }
   gq_free(stack);
   return status;
@@ -127,8 +119,7 @@ static bool leads_on(const walk *w, const gq_slot *s) {
     int32_t *at = gq_map_find(&w->nodes, s->from);
     return w->visits[*at].useful || w->keep[w->visits[*at].cot + s->out];
   }
-  if (!s->t || !s->t->requires_grad || s->t->tape)
-    return false;
+  if (!s->t || !s->t->requires_grad || s->t->tape) return false;
   int32_t *at = gq_map_find(&w->leaves, s->t);
   return w->every_leaf || (at && w->leaf[*at].wanted);
 }
@@ -157,13 +148,11 @@ static void add_into(gq_tensor *dst, const gq_tensor *src) {
   if (dst->dtype == GQ_F32) {
     float *y = gq_tensor_data(dst);
     const float *x = gq_tensor_data(src);
-    for (int64_t i = 0; i < n; i++)
-      y[i] += x[i];
+    for (int64_t i = 0; i < n; i++) y[i] += x[i];
   } else {
     double *y = gq_tensor_data(dst);
     const double *x = gq_tensor_data(src);
-    for (int64_t i = 0; i < n; i++)
-      y[i] += x[i];
+    for (int64_t i = 0; i < n; i++) y[i] += x[i];
   }
   dst->storage->version++;
 }
@@ -175,11 +164,11 @@ static int accumulate(const walk *w, gq_tensor **sum, gq_tensor *x) {
     return GQ_OK;
   }
   int status = GQ_OK;
-  if (!w->create_graph && owned(*sum) && gq_tensor_contiguous(x))
-    add_into(*sum, x);
+  if (!w->create_graph && owned(*sum) && gq_tensor_contiguous(x)) add_into(*sum, x);
   else {
     gq_tensor *both[2] = { *sum, x }, *r = NULL;
-    status = w->create_graph ? gq_op_call(GQ_OP_ADD, 2, both, NULL, &r) : gq_apply(GQ_OP_ADD, 2, both, NULL, &r);
+    status =
+      w->create_graph ? gq_op_call(GQ_OP_ADD, 2, both, NULL, &r) : gq_apply(GQ_OP_ADD, 2, both, NULL, &r);
     if (status == GQ_OK) {
       gq_tensor_unref(*sum);
       *sum = r;
@@ -191,8 +180,7 @@ static int accumulate(const walk *w, gq_tensor **sum, gq_tensor *x) {
 
 static int deliver(walk *w, const gq_slot *s, gq_tensor *g) {
   int32_t i;
-  if (s->from)
-    return accumulate(w, &w->cot[cot_index(w, s->from, s->out)], g);
+  if (s->from) return accumulate(w, &w->cot[cot_index(w, s->from, s->out)], g);
   int status = leaf_index(w, s->t, &i);
   if (status != GQ_OK) {
     gq_tensor_unref(g);
@@ -204,17 +192,20 @@ static int deliver(walk *w, const gq_slot *s, gq_tensor *g) {
 /* ---- one node ---- */
 
 static int changed(const struct gq_tape *n) {
-  return gq_fail(GQ_ESTATE, "a tensor saved for backward by '%s' was modified in place after it was used; write to a copy "
-                 "(x:clone()), or assign before the forward pass", gq_ops[n->op].name);
+  return gq_fail(
+    GQ_ESTATE,
+    "a tensor saved for backward by '%s' was modified in place after it was used; write to a copy "
+    "(x:clone()), or assign before the forward pass",
+    gq_ops[n->op].name);
 }
 
 /* The saved value of operand i, as a new reference. */
 static int saved_value(const struct gq_tape *n, int i, gq_tensor **out) {
   const gq_slot *s = &n->arg[i];
   if (!s->saved)
-    return gq_fail(GQ_ESTATE, "the derivative of '%s' reads operand %d, which was not saved", gq_ops[n->op].name, i + 1);
-  if (s->t->storage != s->storage || s->storage->version != s->version)
-    return changed(n);
+    return gq_fail(GQ_ESTATE, "the derivative of '%s' reads operand %d, which was not saved",
+                   gq_ops[n->op].name, i + 1);
+  if (s->t->storage != s->storage || s->storage->version != s->version) return changed(n);
   *out = gq_tensor_ref(s->t);
   return GQ_OK;
 }
@@ -222,8 +213,7 @@ static int saved_value(const struct gq_tape *n, int i, gq_tensor **out) {
 /* The saved result; for create_graph with its place on the tape. */
 static int saved_result(struct gq_tape *n, bool create_graph, gq_tensor **out) {
   gq_tensor *r = n->result;
-  if (r->storage->version != n->version)
-    return changed(n);
+  if (r->storage->version != n->version) return changed(n);
   if (!create_graph) {
     *out = gq_tensor_ref(r);
     return GQ_OK;
@@ -241,35 +231,29 @@ static int run_op(const walk *w, const gq_mini *m, gq_ref r, gq_tensor **value) 
   gq_tensor *few[4], **args = few;
   if (v->nargs > 4 && !(args = gq_calloc((size_t)v->nargs, sizeof *args)))
     return gq_nomem((size_t)v->nargs * sizeof *args);
-  for (int i = 0; i < v->nargs; i++)
-    args[i] = value[v->args[i]];
+  for (int i = 0; i < v->nargs; i++) args[i] = value[v->args[i]];
   int status = w->create_graph ? gq_op_call(v->op, v->nargs, args, &v->attr, &value[r])
                                : gq_apply(v->op, v->nargs, args, &v->attr, &value[r]);
-  if (args != few)
-    gq_free(args);
+  if (args != few) gq_free(args);
   return status;
 }
 
 static int run_mini(const walk *w, struct gq_tape *n, const gq_mini *m, gq_tensor *cot, gq_tensor **value) {
   int size = gq_graph_size(m->g);
   for (int i = 0; i < n->nargs; i++)
-    if (m->need[m->in[i]])
-      GQ_TRY(saved_value(n, i, &value[m->in[i]]));
-  if (m->need[m->cot])
-    value[m->cot] = gq_tensor_ref(cot);
+    if (m->need[m->in[i]]) GQ_TRY(saved_value(n, i, &value[m->in[i]]));
+  if (m->need[m->cot]) value[m->cot] = gq_tensor_ref(cot);
   for (gq_ref r = 0; r < size; r++) {
-    if (!m->need[r] || value[r])
-      continue;
-    if (r == m->result && n->result)
-      GQ_TRY(saved_result(n, w->create_graph, &value[r]));
-    else
-      GQ_TRY(run_op(w, m, r, value));
+    if (!m->need[r] || value[r]) continue;
+    if (r == m->result && n->result) GQ_TRY(saved_result(n, w->create_graph, &value[r]));
+    else GQ_TRY(run_op(w, m, r, value));
   }
   return GQ_OK;
 }
 
 /* grads[i]: what the node's rule sends to operand i, or NULL. */
-static int op_backward(const walk *w, struct gq_tape *n, gq_tensor *cot, const bool *want, gq_tensor **grads) {
+static int op_backward(const walk *w, struct gq_tape *n, gq_tensor *cot, const bool *want,
+                       gq_tensor **grads) {
   gq_mini m;
   gq_tensor **value = NULL;
   int size = 0, status = gq_mini_new(&m, n, want, n->result != NULL);
@@ -279,10 +263,8 @@ static int op_backward(const walk *w, struct gq_tape *n, gq_tensor *cot, const b
     status = value ? run_mini(w, n, &m, cot, value) : gq_nomem((size_t)size * sizeof *value);
   }
   for (int i = 0; i < n->nargs && status == GQ_OK; i++)
-    if (m.grad[i] != GQ_NONE)
-      grads[i] = gq_tensor_ref(value[m.grad[i]]);
-  for (int r = 0; value && r < size; r++)
-    gq_tensor_unref(value[r]);
+    if (m.grad[i] != GQ_NONE) grads[i] = gq_tensor_ref(value[m.grad[i]]);
+  for (int r = 0; value && r < size; r++) gq_tensor_unref(value[r]);
   gq_free(value);
   gq_mini_free(&m);
   return status;
@@ -302,21 +284,15 @@ static int node_backward(walk *w, const visit *v) {
   bool *want = gq_calloc(count + 1, sizeof *want);
   int status = grads && want ? GQ_OK : gq_nomem(count * sizeof *grads);
   if (status == GQ_OK) {
-    for (int i = 0; i < n->nargs; i++)
-      want[i] = leads_on(w, &n->arg[i]);
-    if (n->custom)
-      status = n->custom->backward(n->custom, cots, w->create_graph, grads);
-    else
-      status = op_backward(w, n, cots[0], want, grads);
+    for (int i = 0; i < n->nargs; i++) want[i] = leads_on(w, &n->arg[i]);
+    if (n->custom) status = n->custom->backward(n->custom, cots, w->create_graph, grads);
+    else status = op_backward(w, n, cots[0], want, grads);
   }
-  if (status == GQ_OK && n->custom)
-    status = check_custom(n, grads);
+  if (status == GQ_OK && n->custom) status = check_custom(n, grads);
   for (int i = 0; i < n->nargs && grads; i++)
     if (grads[i]) {
-      if (status == GQ_OK && want && want[i])
-        status = deliver(w, &n->arg[i], grads[i]);
-      else
-        gq_tensor_unref(grads[i]);
+      if (status == GQ_OK && want && want[i]) status = deliver(w, &n->arg[i], grads[i]);
+      else gq_tensor_unref(grads[i]);
     }
   gq_free(grads);
   gq_free(want);
@@ -325,8 +301,7 @@ static int node_backward(walk *w, const visit *v) {
 
 static bool has_cot(const walk *w, const visit *v) {
   for (int i = 0; i < v->node->nout; i++)
-    if (w->cot[v->cot + i])
-      return true;
+    if (w->cot[v->cot + i]) return true;
   return false;
 }
 
@@ -336,8 +311,7 @@ static int propagate(walk *w) {
   int status = GQ_OK;
   for (int i = w->nvisit - 1; i >= 0 && status == GQ_OK; i--) {
     const visit *v = &w->visits[i];
-    if (v->useful && has_cot(w, v))
-      status = node_backward(w, v);
+    if (v->useful && has_cot(w, v)) status = node_backward(w, v);
     for (int k = 0; k < v->node->nout; k++)
       if (!w->keep[v->cot + k]) {
         gq_tensor_unref(w->cot[v->cot + k]);
@@ -354,17 +328,19 @@ static int first_cot(const gq_tensor *out, gq_tensor *cot_, gq_tensor **c) {
   char a[160], b[160];
   if (!cot_) {
     if (gq_numel(out->shape) != 1)
-      return gq_fail(GQ_EARG, "backward starts from one number, not from shape %s: reduce it with :sum() or :mean(), or "
-                     "pass a cotangent of that shape", gq_shape_text(out->shape, a, sizeof a));
+      return gq_fail(
+        GQ_EARG,
+        "backward starts from one number, not from shape %s: reduce it with :sum() or :mean(), or "
+        "pass a cotangent of that shape",
+        gq_shape_text(out->shape, a, sizeof a));
     GQ_TRY(gq_tensor_empty(out->dtype, out->shape, c));
     return gq_tensor_fill(*c, 1);
   }
-  if (!cot_->storage)
-    return gq_trace_stale();
+  if (!cot_->storage) return gq_trace_stale();
   if (cot_->dtype != out->dtype || !gq_shape_equal(cot_->shape, out->shape))
     return gq_fail(GQ_ESHAPE, "cotangent %s %s for an output %s %s: dtype and shape must be the same",
-                   gq_dtype_name(cot_->dtype), gq_shape_text(cot_->shape, a, sizeof a), gq_dtype_name(out->dtype),
-                   gq_shape_text(out->shape, b, sizeof b));
+                   gq_dtype_name(cot_->dtype), gq_shape_text(cot_->shape, a, sizeof a),
+                   gq_dtype_name(out->dtype), gq_shape_text(out->shape, b, sizeof b));
   *c = gq_tensor_ref(cot_);
   return GQ_OK;
 }
@@ -373,8 +349,7 @@ static int start(walk *w, gq_tensor *out, gq_tensor *cot_) {
   gq_tensor *c = NULL;
   int32_t i;
   int status = first_cot(out, cot_, &c);
-  if (status == GQ_OK && !out->tape)
-    status = leaf_index(w, out, &i);
+  if (status == GQ_OK && !out->tape) status = leaf_index(w, out, &i);
   if (status != GQ_OK) {
     gq_tensor_unref(c);
     return status;
@@ -383,22 +358,23 @@ static int start(walk *w, gq_tensor *out, gq_tensor *cot_) {
 }
 
 static int no_gradient(const char *what) {
-  return gq_fail(GQ_EARG, "%s does not require a gradient: nothing with requires_grad = true led to it, or it was made "
-                 "inside gq.no_grad or detached", what);
+  return gq_fail(
+    GQ_EARG,
+    "%s does not require a gradient: nothing with requires_grad = true led to it, or it was made "
+    "inside gq.no_grad or detached",
+    what);
 }
 
 /* ---- .grad of every leaf ---- */
 
 /* The sum becomes packed and our own, so that what follows cannot fail. */
 static int settle(gq_tensor **sum, bool own) {
-  if (own ? owned(*sum) : gq_tensor_contiguous(*sum))
-    return GQ_OK;
+  if (own ? owned(*sum) : gq_tensor_contiguous(*sum)) return GQ_OK;
   gq_tensor *c = NULL;
   GQ_TRY(gq_tensor_empty((*sum)->dtype, (*sum)->shape, &c));
   int status = gq_tensor_copy(c, *sum);
   gq_tensor_unref(status == GQ_OK ? *sum : c);
-  if (status == GQ_OK)
-    *sum = c;
+  if (status == GQ_OK) *sum = c;
   return status;
 }
 
@@ -418,7 +394,7 @@ static int settle_leaf(leaf *f) {
 static void commit_leaf(leaf *f) {
   gq_tensor *old = f->t->grad;
   if (old && gq_tensor_contiguous(old)) {
-    add_into(old, f->sum);      /* in place: a flat block of gradients stays flat */
+    add_into(old, f->sum); /* in place: a flat block of gradients stays flat */
     return;
   }
   f->t->grad = f->sum;
@@ -428,11 +404,9 @@ static void commit_leaf(leaf *f) {
 
 static int commit(walk *w) {
   for (int i = 0; i < w->nleaf; i++)
-    if (w->leaf[i].sum)
-      GQ_TRY(settle_leaf(&w->leaf[i]));
+    if (w->leaf[i].sum) GQ_TRY(settle_leaf(&w->leaf[i]));
   for (int i = 0; i < w->nleaf; i++)
-    if (w->leaf[i].sum)
-      commit_leaf(&w->leaf[i]);
+    if (w->leaf[i].sum) commit_leaf(&w->leaf[i]);
   return GQ_OK;
 }
 
@@ -440,21 +414,16 @@ int gq_backward(gq_tensor *out, gq_tensor *cot_) {
   walk w = { .every_leaf = true };
   if (gq_trace_current())
     return gq_fail(GQ_ESTATE, "backward cannot run while a function is traced: use gq.grad there");
-  if (out->trace)
-    return gq_trace_stale();
-  if (!out->requires_grad)
-    return no_gradient("this tensor");
+  if (out->trace) return gq_trace_stale();
+  if (!out->requires_grad) return no_gradient("this tensor");
   int status = out->tape ? visit_from(&w, out->tape) : GQ_OK;
-  if (status == GQ_OK)
-    status = prepare(&w);
+  if (status == GQ_OK) status = prepare(&w);
   if (status == GQ_OK) {
     mark_useful(&w);
     status = start(&w, out, cot_);
   }
-  if (status == GQ_OK)
-    status = propagate(&w);
-  if (status == GQ_OK)
-    status = commit(&w);
+  if (status == GQ_OK) status = propagate(&w);
+  if (status == GQ_OK) status = commit(&w);
   walk_free(&w);
   return status;
 }
@@ -464,11 +433,9 @@ int gq_backward(gq_tensor *out, gq_tensor *cot_) {
 static int visit_outputs(walk *w, int nout, gq_tensor *const *out) {
   bool any = false;
   for (int i = 0; i < nout; i++) {
-    if (out[i]->trace)
-      return gq_trace_stale();
+    if (out[i]->trace) return gq_trace_stale();
     any = any || out[i]->requires_grad;
-    if (out[i]->tape)
-      GQ_TRY(visit_from(w, out[i]->tape));
+    if (out[i]->tape) GQ_TRY(visit_from(w, out[i]->tape));
   }
   return any ? GQ_OK : no_gradient(nout == 1 ? "the output" : "none of the outputs");
 }
@@ -477,15 +444,12 @@ static int mark_inputs(walk *w, int nin, gq_tensor *const *in) {
   for (int i = 0; i < nin; i++) {
     int32_t k;
     char what[40] = "input";
-    if (in[i]->trace)
-      return gq_trace_stale();
-    if (!in[i]->requires_grad)
-      return no_gradient(what);
+    if (in[i]->trace) return gq_trace_stale();
+    if (!in[i]->requires_grad) return no_gradient(what);
     if (!in[i]->tape) {
       GQ_TRY(leaf_index(w, in[i], &k));
       w->leaf[k].wanted = true;
-    } else if (gq_map_find(&w->nodes, in[i]->tape))
-      w->keep[cot_index(w, in[i]->tape, in[i]->ref)] = true;
+    } else if (gq_map_find(&w->nodes, in[i]->tape)) w->keep[cot_index(w, in[i]->tape, in[i]->ref)] = true;
   }
   return GQ_OK;
 }
@@ -493,47 +457,38 @@ static int mark_inputs(walk *w, int nin, gq_tensor *const *in) {
 /* The answer for one input: a reference for create_graph, else a packed tensor of its own. */
 static int take(walk *w, gq_tensor *in, gq_tensor **grad) {
   gq_tensor **at = NULL;
-  if (!in->tape)
-    at = &w->leaf[*gq_map_find(&w->leaves, in)].sum;
-  else if (gq_map_find(&w->nodes, in->tape))
-    at = &w->cot[cot_index(w, in->tape, in->ref)];
-  if (!at || !*at)
-    return GQ_OK;
+  if (!in->tape) at = &w->leaf[*gq_map_find(&w->leaves, in)].sum;
+  else if (gq_map_find(&w->nodes, in->tape)) at = &w->cot[cot_index(w, in->tape, in->ref)];
+  if (!at || !*at) return GQ_OK;
   gq_tensor *g = gq_tensor_ref(*at);
-  int status = w->create_graph ? GQ_OK : settle(&g, true);      /* two references: settle copies */
-  if (status == GQ_OK)
-    *grad = g;
-  else
-    gq_tensor_unref(g);
+  int status = w->create_graph ? GQ_OK : settle(&g, true); /* two references: settle copies */
+  if (status == GQ_OK) *grad = g;
+  else gq_tensor_unref(g);
   return status;
 }
 
-static int eager_grad(walk *w, int nout, gq_tensor *const *out, gq_tensor *const *cots_, int nin, gq_tensor *const *in,
-                      gq_tensor **grads) {
+static int eager_grad(walk *w, int nout, gq_tensor *const *out, gq_tensor *const *cots_, int nin,
+                      gq_tensor *const *in, gq_tensor **grads) {
   GQ_TRY(visit_outputs(w, nout, out));
   GQ_TRY(prepare(w));
   GQ_TRY(mark_inputs(w, nin, in));
   mark_useful(w);
   for (int i = 0; i < nout; i++)
-    if (out[i]->requires_grad)
-      GQ_TRY(start(w, out[i], cots_ ? cots_[i] : NULL));
+    if (out[i]->requires_grad) GQ_TRY(start(w, out[i], cots_ ? cots_[i] : NULL));
   GQ_TRY(propagate(w));
-  for (int i = 0; i < nin; i++)
-    GQ_TRY(take(w, in[i], &grads[i]));
+  for (int i = 0; i < nin; i++) GQ_TRY(take(w, in[i], &grads[i]));
   return GQ_OK;
 }
 
 static bool any_traced(int n, gq_tensor *const *t) {
   for (int i = 0; i < n; i++)
-    if (t[i]->trace)
-      return true;
+    if (t[i]->trace) return true;
   return false;
 }
 
 int gq_grad(int nout, gq_tensor *const *out, gq_tensor *const *cots_, int nin, gq_tensor *const *in,
             bool create_graph, gq_tensor **grads) {
-  for (int i = 0; i < nin; i++)
-    grads[i] = NULL;
+  for (int i = 0; i < nin; i++) grads[i] = NULL;
   if (gq_trace_current() && (any_traced(nout, out) || any_traced(nin, in)))
     return gq_trace_grad(gq_trace_current(), nout, out, cots_, nin, in, grads);
   walk w = { .create_graph = create_graph };

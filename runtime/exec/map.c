@@ -6,16 +6,14 @@
 #include <string.h>
 
 static size_t place(const gq_map *m, const void *key) {
-  uint64_t h = (uint64_t)(uintptr_t)key * 0x9e3779b97f4a7c15u;      /* Fibonacci hashing, Knuth 6.4 */
+  uint64_t h = (uint64_t)(uintptr_t)key * 0x9e3779b97f4a7c15u; /* Fibonacci hashing, Knuth 6.4 */
   size_t i = (size_t)(h >> 32) & (m->size - 1);
-  while (m->key[i] && m->key[i] != key)
-    i = (i + 1) & (m->size - 1);
+  while (m->key[i] && m->key[i] != key) i = (i + 1) & (m->size - 1);
   return i;
 }
 
 int32_t *gq_map_find(const gq_map *m, const void *key) {
-  if (m->size == 0)
-    return NULL;
+  if (m->size == 0) return NULL;
   size_t i = place(m, key);
   return m->key[i] ? &m->value[i] : NULL;
 }
@@ -41,8 +39,7 @@ static int grow(gq_map *m) {
 }
 
 int gq_map_set(gq_map *m, const void *key, int32_t value) {
-  if (2 * (m->count + 1) > m->size)
-    GQ_TRY(grow(m));
+  if (2 * (m->count + 1) > m->size) GQ_TRY(grow(m));
   size_t i = place(m, key);
   if (!m->key[i]) {
     m->key[i] = key;

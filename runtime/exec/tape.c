@@ -9,9 +9,7 @@
 
 static _Thread_local bool recording = true;
 
-bool gq_recording(void) {
-  return recording;
-}
+bool gq_recording(void) { return recording; }
 
 bool gq_set_recording(bool on) {
   bool was = recording;
@@ -30,19 +28,16 @@ static void release(struct gq_tape *n) {
     gq_tape_unref(n->arg[i].from);
   }
   gq_tensor_unref(n->result);
-  if (n->custom)
-    n->custom->free(n->custom);
+  if (n->custom) n->custom->free(n->custom);
   gq_free(n);
 }
 
 /* A chain of a million nodes must not become a million nested calls: the outermost call empties a list. */
 void gq_tape_unref(struct gq_tape *t_) {
-  if (!t_ || --t_->refs > 0)
-    return;
+  if (!t_ || --t_->refs > 0) return;
   t_->next = doomed;
   doomed = t_;
-  if (draining)
-    return;
+  if (draining) return;
   draining = true;
   while (doomed) {
     struct gq_tape *n = doomed;
@@ -56,14 +51,11 @@ void gq_tape_unref(struct gq_tape *t_) {
 
 static void mark_needed(gq_mini *m, int nargs, bool have_result) {
   for (int i = 0; i < nargs; i++)
-    if (m->grad[i] != GQ_NONE)
-      m->need[m->grad[i]] = true;
+    if (m->grad[i] != GQ_NONE) m->need[m->grad[i]] = true;
   for (gq_ref r = gq_graph_size(m->g) - 1; r >= 0; r--) {
     const gq_node *v = gq_graph_node(m->g, r);
-    if (!m->need[r] || (r == m->result && have_result))
-      continue;
-    for (int i = 0; i < v->nargs; i++)
-      m->need[v->args[i]] = true;
+    if (!m->need[r] || (r == m->result && have_result)) continue;
+    for (int i = 0; i < v->nargs; i++) m->need[v->args[i]] = true;
   }
 }
 
@@ -72,29 +64,23 @@ static int differentiate(gq_mini *m, const struct gq_tape *node, const bool *wan
   int n = 0;
   if (node->nargs > 3) {
     w = gq_calloc((size_t)node->nargs, 2 * sizeof *w);
-    if (!w)
-      return gq_nomem((size_t)node->nargs * 2 * sizeof *w);
+    if (!w) return gq_nomem((size_t)node->nargs * 2 * sizeof *w);
     d = w + node->nargs;
   }
   for (int i = 0; i < node->nargs; i++)
-    if (want[i])
-      w[n++] = m->in[i];
+    if (want[i]) w[n++] = m->in[i];
   int status = gq_vjp(m->g, 1, &m->result, &m->cot, n, w, d);
-  for (int i = 0, k = 0; i < node->nargs; i++)
-    m->grad[i] = status == GQ_OK && want[i] ? d[k++] : GQ_NONE;
-  if (w != wrt)
-    gq_free(w);
+  for (int i = 0, k = 0; i < node->nargs; i++) m->grad[i] = status == GQ_OK && want[i] ? d[k++] : GQ_NONE;
+  if (w != wrt) gq_free(w);
   return status;
 }
 
 int gq_mini_new(gq_mini *m, const struct gq_tape *node, const bool *want, bool have_result) {
   size_t n = (size_t)node->nargs;
   *m = (gq_mini){ .g = gq_graph_new(), .in = gq_calloc(n + 1, 2 * sizeof *m->in) };
-  if (!m->g || !m->in)
-    return gq_nomem(2 * n * sizeof *m->in);
+  if (!m->g || !m->in) return gq_nomem(2 * n * sizeof *m->in);
   m->grad = m->in + n;
-  for (int i = 0; i < node->nargs; i++)
-    m->in[i] = gq_input(m->g, node->arg[i].dtype, node->arg[i].shape);
+  for (int i = 0; i < node->nargs; i++) m->in[i] = gq_input(m->g, node->arg[i].dtype, node->arg[i].shape);
   m->result = gq_emit(m->g, node->op, node->nargs, m->in, node->attr);
   GQ_TRY(gq_graph_status(m->g));
   const gq_node *r = gq_graph_node(m->g, m->result);
@@ -102,8 +88,7 @@ int gq_mini_new(gq_mini *m, const struct gq_tape *node, const bool *want, bool h
   GQ_TRY(gq_graph_status(m->g));
   GQ_TRY(differentiate(m, node, want));
   m->need = gq_calloc((size_t)gq_graph_size(m->g), sizeof *m->need);
-  if (!m->need)
-    return gq_nomem((size_t)gq_graph_size(m->g));
+  if (!m->need) return gq_nomem((size_t)gq_graph_size(m->g));
   mark_needed(m, node->nargs, have_result);
   return GQ_OK;
 }
@@ -117,26 +102,25 @@ void gq_mini_free(gq_mini *m) {
 
 /* ---- what a derivative reads ---- */
 
-enum { NEEDS_RESULT = 4, NEEDS_ALL = 7, NEEDS_KNOWN = 8 };   /* bits 0 and 1: the first two operands */
+enum { NEEDS_RESULT = 4, NEEDS_ALL = 7, NEEDS_KNOWN = 8 }; /* bits 0 and 1: the first two operands */
 
 /* Element-wise rows: ask the rule itself, once for each op and set of operands that want gradients. */
 static int ask_rule(gq_op op, int nargs, int mask) {
   static uint8_t known[GQ_NOP][4];
-  struct { struct gq_tape node; gq_slot arg[2]; } probe = { .node = { .op = op, .nargs = nargs, .nout = 1 } };
+  struct {
+    struct gq_tape node;
+    gq_slot arg[2];
+  } probe = { .node = { .op = op, .nargs = nargs, .nout = 1 } };
   bool want[2] = { mask & 1, mask >> 1 & 1 };
   gq_mini m;
-  if (known[op][mask])
-    return known[op][mask];
-  for (int i = 0; i < nargs; i++)
-    probe.node.arg[i].dtype = GQ_F64;
+  if (known[op][mask]) return known[op][mask];
+  for (int i = 0; i < nargs; i++) probe.node.arg[i].dtype = GQ_F64;
   int needs = NEEDS_ALL;
   if (gq_mini_new(&m, &probe.node, want, true) == GQ_OK) {
     needs = NEEDS_KNOWN;
     for (int i = 0; i < nargs; i++)
-      if (m.need[m.in[i]])
-        needs |= 1 << i;
-    if (m.need[m.result])
-      needs |= NEEDS_RESULT;
+      if (m.need[m.in[i]]) needs |= 1 << i;
+    if (m.need[m.result]) needs |= NEEDS_RESULT;
     known[op][mask] = (uint8_t)needs;
   }
   gq_mini_free(&m);
@@ -148,8 +132,12 @@ static int needed_values(gq_op op, int nargs, int mask) {
   switch (op) {
     case GQ_OP_WHERE: return 1;
     case GQ_OP_MATMUL: return (mask & 1) << 1 | (mask >> 1 & 1);
-    case GQ_OP_AMAX: case GQ_OP_AMIN: return 1 | NEEDS_RESULT;
-    case GQ_OP_INDEX_SELECT: case GQ_OP_INDEX_ADD: case GQ_OP_GATHER: case GQ_OP_SCATTER_ADD: return 2;
+    case GQ_OP_AMAX:
+    case GQ_OP_AMIN: return 1 | NEEDS_RESULT;
+    case GQ_OP_INDEX_SELECT:
+    case GQ_OP_INDEX_ADD:
+    case GQ_OP_GATHER:
+    case GQ_OP_SCATTER_ADD: return 2;
     default: break;
   }
   bool row = gq_ops[op].kind == GQ_K_UNARY || gq_ops[op].kind == GQ_K_BINARY;
@@ -158,9 +146,7 @@ static int needed_values(gq_op op, int nargs, int mask) {
 
 /* ---- recording ---- */
 
-static bool wants_grad(const gq_tensor *t) {
-  return t->requires_grad && gq_is_float(t->dtype);
-}
+static bool wants_grad(const gq_tensor *t) { return t->requires_grad && gq_is_float(t->dtype); }
 
 static void fill_slot(gq_slot *s, gq_tensor *t, bool save) {
   s->dtype = t->dtype;
@@ -175,20 +161,18 @@ static void fill_slot(gq_slot *s, gq_tensor *t, bool save) {
     s->storage = t->storage;
     s->version = t->storage->version;
   }
-  if (save || (wants_grad(t) && !t->tape))
-    s->t = gq_tensor_ref(t);
+  if (save || (wants_grad(t) && !t->tape)) s->t = gq_tensor_ref(t);
 }
 
 static struct gq_tape *node_new(gq_op op, int nargs, int nout, const gq_attr *attr_) {
   struct gq_tape *n = NULL;
-  size_t bytes = sizeof *n + (size_t)nargs * sizeof(gq_slot);      /* nargs: at most 2^31 */
+  size_t bytes = sizeof *n + (size_t)nargs * sizeof(gq_slot); /* nargs: at most 2^31 */
   n = gq_calloc(1, bytes + (attr_ ? sizeof *attr_ : 0));
   if (!n) {
     gq_nomem(bytes);
     return NULL;
   }
-  if (attr_)
-    n->attr = memcpy((char *)n + bytes, attr_, sizeof *attr_);
+  if (attr_) n->attr = memcpy((char *)n + bytes, attr_, sizeof *attr_);
   n->op = op;
   n->nargs = nargs;
   n->nout = nout;
@@ -205,18 +189,15 @@ static void attach(struct gq_tape *n, gq_tensor *out, int i) {
 static int wanted_mask(int nargs, gq_tensor *const *args) {
   int mask = 0;
   for (int i = 0; i < nargs; i++)
-    if (wants_grad(args[i]))
-      mask |= i < 3 ? 1 << i : 1;
+    if (wants_grad(args[i])) mask |= i < 3 ? 1 << i : 1;
   return mask;
 }
 
 int gq_record(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_, gq_tensor *out) {
   int mask = recording && gq_is_float(out->dtype) ? wanted_mask(nargs, args) : 0;
-  if (!mask)
-    return GQ_OK;
+  if (!mask) return GQ_OK;
   struct gq_tape *n = node_new(op, nargs, 1, attr_);
-  if (!n)
-    return GQ_ENOMEM;
+  if (!n) return GQ_ENOMEM;
   int needs = needed_values(op, nargs, mask);
   if (needs & NEEDS_RESULT) {
     int status = gq_tensor_view(out, out->shape, out->stride, out->offset, &n->result);
@@ -226,8 +207,7 @@ int gq_record(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_,
     }
     n->version = out->storage->version;
   }
-  for (int i = 0; i < nargs; i++)
-    fill_slot(&n->arg[i], args[i], i < 2 && (needs >> i & 1));
+  for (int i = 0; i < nargs; i++) fill_slot(&n->arg[i], args[i], i < 2 && (needs >> i & 1));
   attach(n, out, 0);
   return GQ_OK;
 }
@@ -240,10 +220,8 @@ int gq_record_custom(gq_custom *c, int nin, gq_tensor *const *in, int nout, gq_t
     return record ? GQ_ENOMEM : GQ_OK;
   }
   n->custom = c;
-  for (int i = 0; i < nin; i++)
-    fill_slot(&n->arg[i], in[i], false);
-  for (int i = 0; i < nout; i++)
-    attach(n, out[i], i);
+  for (int i = 0; i < nin; i++) fill_slot(&n->arg[i], in[i], false);
+  for (int i = 0; i < nout; i++) attach(n, out[i], i);
   return GQ_OK;
 }
 
@@ -253,47 +231,39 @@ int gq_record_custom(gq_custom *c, int nin, gq_tensor *const *in, int nout, gq_t
 ** row merge or split), or false. */
 static bool view_strides(const gq_tensor *x, gq_shape s, int64_t *stride) {
   int k = s.ndim - 1;
-  int64_t from = 1, to = 1, step = 1;      /* numbers covered so far on either side */
+  int64_t from = 1, to = 1, step = 1; /* numbers covered so far on either side */
   for (int i = x->shape.ndim - 1; i >= 0; i--) {
-    if (from == 1)
-      step = x->stride[i];
+    if (from == 1) step = x->stride[i];
     from *= x->shape.dim[i];
     bool ends = i == 0 || (x->shape.dim[i - 1] != 1 && x->stride[i - 1] != from * step);
-    if (!ends)
-      continue;
+    if (!ends) continue;
     while (k >= 0 && (to < from || s.dim[k] == 1)) {
       stride[k] = to * step;
       to *= s.dim[k--];
     }
-    if (to != from)
-      return false;
+    if (to != from) return false;
     from = to = 1;
   }
-  for (; k >= 0; k--)
-    stride[k] = 1;
+  for (; k >= 0; k--) stride[k] = 1;
   return true;
 }
 
 static int reshape_view(gq_tensor *x, const gq_attr *attr, gq_tensor **out, bool *done) {
   int64_t stride[GQ_MAXDIM];
-  *done = gq_shape_check(attr->shape, x->dtype, NULL) == GQ_OK && gq_numel(x->shape) > 0
-    && gq_numel(x->shape) == gq_numel(attr->shape) && view_strides(x, attr->shape, stride);
+  *done = gq_shape_check(attr->shape, x->dtype, NULL) == GQ_OK && gq_numel(x->shape) > 0 &&
+          gq_numel(x->shape) == gq_numel(attr->shape) && view_strides(x, attr->shape, stride);
   return *done ? gq_tensor_view(x, attr->shape, stride, x->offset, out) : GQ_OK;
 }
 
 int gq_op_call(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_, gq_tensor **out) {
   gq_trace *tr = gq_trace_current();
-  if (tr)
-    return gq_trace_emit(tr, op, nargs, args, attr_, out);
+  if (tr) return gq_trace_emit(tr, op, nargs, args, attr_, out);
   for (int i = 0; i < nargs; i++)
-    if (!args[i]->storage)
-      return gq_trace_stale();
+    if (!args[i]->storage) return gq_trace_stale();
   gq_tensor *r = NULL;
   bool done = false;
-  if (op == GQ_OP_RESHAPE && attr_)
-    GQ_TRY(reshape_view(args[0], attr_, &r, &done));
-  if (!done)
-    GQ_TRY(gq_apply(op, nargs, args, attr_, &r));
+  if (op == GQ_OP_RESHAPE && attr_) GQ_TRY(reshape_view(args[0], attr_, &r, &done));
+  if (!done) GQ_TRY(gq_apply(op, nargs, args, attr_, &r));
   int status = gq_record(op, nargs, args, attr_, r);
   if (status != GQ_OK) {
     gq_tensor_unref(r);

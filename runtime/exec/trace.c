@@ -17,29 +17,28 @@ struct gq_trace {
   int ninput, ncapture;
   size_t room;
   capture *captures;
-  gq_map refs;                   /* captured tensor -> its node */
+  gq_map refs; /* captured tensor -> its node */
 };
 
 static _Thread_local gq_trace *current;
 static _Thread_local uint64_t last_id;
 
-gq_trace *gq_trace_current(void) {
-  return current;
-}
+gq_trace *gq_trace_current(void) { return current; }
 
 int gq_trace_stale(void) {
-  return gq_fail(GQ_ESTATE, "a traced value is used outside its trace: values made inside a dynamics function exist only "
-                 "while it is traced; return them instead of keeping them");
+  return gq_fail(
+    GQ_ESTATE, "a traced value is used outside its trace: values made inside a dynamics function exist only "
+               "while it is traced; return them instead of keeping them");
 }
 
-bool gq_trace_owns(const gq_trace *tr, const gq_tensor *t) {
-  return t->trace == tr->id;
-}
+bool gq_trace_owns(const gq_trace *tr, const gq_tensor *t) { return t->trace == tr->id; }
 
 int gq_trace_begin(gq_trace **tr) {
   *tr = NULL;
   if (current)
-    return gq_fail(GQ_ESTATE, "a function is being traced already: a dynamics function cannot call gq.odeint or gq.sdeint");
+    return gq_fail(
+      GQ_ESTATE,
+      "a function is being traced already: a dynamics function cannot call gq.odeint or gq.sdeint");
   gq_trace *t = gq_calloc(1, sizeof *t);
   gq_graph *g = t ? gq_graph_new() : NULL;
   if (!g) {
@@ -60,8 +59,7 @@ static int traced(gq_trace *tr, gq_ref r, gq_tensor **out) {
 }
 
 int gq_trace_input(gq_trace *tr, gq_dtype d, gq_shape s, gq_tensor **out) {
-  if (tr->ncapture > 0)
-    return gq_fail(GQ_ESTATE, "inputs of a trace come before its captures");
+  if (tr->ncapture > 0) return gq_fail(GQ_ESTATE, "inputs of a trace come before its captures");
   gq_ref r = gq_input(tr->g, d, s);
   GQ_TRY(traced(tr, r, out));
   tr->ninput++;
@@ -72,12 +70,12 @@ static int add_capture(gq_trace *tr, gq_tensor *t, gq_ref *r) {
   if ((size_t)tr->ncapture == tr->room) {
     size_t room = tr->room ? 2 * tr->room : 32;
     capture *c = gq_realloc(tr->captures, room * sizeof *c);
-    if (!c)
-      return gq_nomem(room * sizeof *c);
+    if (!c) return gq_nomem(room * sizeof *c);
     tr->captures = c;
     tr->room = room;
   }
-  GQ_TRY(gq_map_set(&tr->refs, t, GQ_NONE));      /* room first: an input without its capture would be a wrong one */
+  GQ_TRY(
+    gq_map_set(&tr->refs, t, GQ_NONE)); /* room first: an input without its capture would be a wrong one */
   *r = gq_input(tr->g, t->dtype, t->shape);
   GQ_TRY(gq_graph_status(tr->g));
   GQ_TRY(gq_map_set(&tr->refs, t, *r));
@@ -91,26 +89,21 @@ static int node_of(gq_trace *tr, gq_tensor *t, gq_ref *r) {
     *r = t->ref;
     return GQ_OK;
   }
-  if (!t->storage)
-    return gq_trace_stale();
+  if (!t->storage) return gq_trace_stale();
   int32_t *found = gq_map_find(&tr->refs, t);
-  if (!found)
-    return add_capture(tr, t, r);
+  if (!found) return add_capture(tr, t, r);
   *r = *found;
   return GQ_OK;
 }
 
 int gq_trace_number(gq_trace *tr, gq_dtype d, double x, gq_tensor **out) {
-  if (x == 0 || x == 1 || x == -1 || x == 2 || x == 0.5)
-    return traced(tr, gq_const(tr->g, d, x), out);
+  if (x == 0 || x == 1 || x == -1 || x == 2 || x == 0.5) return traced(tr, gq_const(tr->g, d, x), out);
   gq_tensor *t = NULL;
   gq_ref r;
   GQ_TRY(gq_tensor_empty(d, gq_shape_of(0, NULL), &t));
   int status = gq_tensor_fill(t, x);
-  if (status == GQ_OK)
-    status = add_capture(tr, t, &r);
-  if (status == GQ_OK)
-    status = traced(tr, r, out);
+  if (status == GQ_OK) status = add_capture(tr, t, &r);
+  if (status == GQ_OK) status = traced(tr, r, out);
   gq_tensor_unref(t);
   return status;
 }
@@ -131,19 +124,17 @@ static int emit_checked(gq_trace *tr, gq_op op, int n, const gq_ref *refs, const
   return traced(tr, gq_emit(tr->g, op, n, refs, attr), out);
 }
 
-int gq_trace_emit(gq_trace *tr, gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_, gq_tensor **out) {
+int gq_trace_emit(gq_trace *tr, gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_,
+                  gq_tensor **out) {
   static const gq_attr none;
   size_t n = (size_t)nargs + 1, each = sizeof(gq_ref) + sizeof(gq_dtype) + sizeof(gq_shape);
   gq_shape *s = gq_calloc(n, each);
-  if (!s)
-    return gq_nomem(n * each);
+  if (!s) return gq_nomem(n * each);
   gq_dtype *d = (gq_dtype *)(s + n);
   gq_ref *refs = (gq_ref *)(d + n);
   int status = GQ_OK;
-  for (int i = 0; i < nargs && status == GQ_OK; i++)
-    status = node_of(tr, args[i], &refs[i]);
-  if (status == GQ_OK)
-    status = emit_checked(tr, op, nargs, refs, attr_ ? attr_ : &none, d, s, out);
+  for (int i = 0; i < nargs && status == GQ_OK; i++) status = node_of(tr, args[i], &refs[i]);
+  if (status == GQ_OK) status = emit_checked(tr, op, nargs, refs, attr_ ? attr_ : &none, d, s, out);
   gq_free(s);
   return status;
 }
@@ -159,8 +150,9 @@ static int cot_of(gq_trace *tr, gq_tensor *out, gq_tensor *cot_, gq_ref *r) {
     return node_of(tr, cot_, r);
   }
   if (gq_numel(out->shape) != 1)
-    return gq_fail(GQ_EARG, "grad starts from one number, not from shape %s: reduce it with :sum(), or give cotangents",
-                   gq_shape_text(out->shape, a, sizeof a));
+    return gq_fail(
+      GQ_EARG, "grad starts from one number, not from shape %s: reduce it with :sum(), or give cotangents",
+      gq_shape_text(out->shape, a, sizeof a));
   *r = gq_expand(tr->g, gq_const(tr->g, out->dtype, 1), out->shape);
   return gq_graph_status(tr->g);
 }
@@ -172,21 +164,18 @@ static int trace_vjp(gq_trace *tr, int nout, gq_tensor *const *out, gq_tensor *c
     GQ_TRY(node_of(tr, out[i], &o[i]));
     GQ_TRY(cot_of(tr, out[i], cots_ ? cots_[i] : NULL, &c[i]));
   }
-  for (int i = 0; i < nin; i++)
-    GQ_TRY(node_of(tr, in[i], &wrt[i]));
+  for (int i = 0; i < nin; i++) GQ_TRY(node_of(tr, in[i], &wrt[i]));
   GQ_TRY(gq_vjp(tr->g, nout, o, c, nin, wrt, g));
   for (int i = 0; i < nin; i++)
-    if (g[i] != GQ_NONE)
-      GQ_TRY(traced(tr, g[i], &grads[i]));
+    if (g[i] != GQ_NONE) GQ_TRY(traced(tr, g[i], &grads[i]));
   return GQ_OK;
 }
 
-int gq_trace_grad(gq_trace *tr, int nout, gq_tensor *const *out, gq_tensor *const *cots_, int nin, gq_tensor *const *in,
-                  gq_tensor **grads) {
+int gq_trace_grad(gq_trace *tr, int nout, gq_tensor *const *out, gq_tensor *const *cots_, int nin,
+                  gq_tensor *const *in, gq_tensor **grads) {
   size_t n = 2 * ((size_t)nout + (size_t)nin) + 1;
   gq_ref *refs = gq_calloc(n, sizeof *refs);
-  if (!refs)
-    return gq_nomem(n * sizeof *refs);
+  if (!refs) return gq_nomem(n * sizeof *refs);
   int status = trace_vjp(tr, nout, out, cots_, nin, in, refs, grads);
   gq_free(refs);
   for (int i = 0; i < nin && status != GQ_OK; i++) {
@@ -202,7 +191,8 @@ int gq_trace_grad(gq_trace *tr, int nout, gq_tensor *const *out, gq_tensor *cons
 static int check_captures(const gq_trace *tr) {
   for (int i = 0; i < tr->ncapture; i++)
     if (tr->captures[i].t->storage->version != tr->captures[i].version)
-      return gq_fail(GQ_ESTATE, "the dynamics function writes to a tensor that it also reads: build new values with "
+      return gq_fail(GQ_ESTATE,
+                     "the dynamics function writes to a tensor that it also reads: build new values with "
                      "gq.where or gq.cat instead");
   return GQ_OK;
 }
@@ -212,47 +202,34 @@ static int set_outputs(gq_trace *tr, int nout, gq_tensor *const *out) {
   if (nout > 8 && !(refs = gq_calloc((size_t)nout, sizeof *refs)))
     return gq_nomem((size_t)nout * sizeof *refs);
   int status = GQ_OK;
-  for (int i = 0; i < nout && status == GQ_OK; i++)
-    status = node_of(tr, out[i], &refs[i]);
+  for (int i = 0; i < nout && status == GQ_OK; i++) status = node_of(tr, out[i], &refs[i]);
   if (status == GQ_OK) {
     gq_graph_set_outputs(tr->g, nout, refs);
     status = gq_graph_status(tr->g);
   }
-  if (refs != few)
-    gq_free(refs);
+  if (refs != few) gq_free(refs);
   return status;
 }
 
 int gq_trace_end(gq_trace *tr, int nout, gq_tensor *const *out) {
   int status = nout > 0 ? set_outputs(tr, nout, out) : GQ_OK;
-  if (status == GQ_OK && nout > 0)
-    status = check_captures(tr);
-  if (current == tr)
-    current = NULL;
+  if (status == GQ_OK && nout > 0) status = check_captures(tr);
+  if (current == tr) current = NULL;
   return status;
 }
 
 void gq_trace_free(gq_trace *tr_) {
-  if (!tr_)
-    return;
-  if (current == tr_)
-    current = NULL;
-  for (int i = 0; i < tr_->ncapture; i++)
-    gq_tensor_unref(tr_->captures[i].t);
+  if (!tr_) return;
+  if (current == tr_) current = NULL;
+  for (int i = 0; i < tr_->ncapture; i++) gq_tensor_unref(tr_->captures[i].t);
   gq_free(tr_->captures);
   gq_map_free(&tr_->refs);
   gq_graph_free(tr_->g);
   gq_free(tr_);
 }
 
-const gq_graph *gq_trace_graph(const gq_trace *tr) {
-  return tr->g;
-}
+const gq_graph *gq_trace_graph(const gq_trace *tr) { return tr->g; }
 
-int gq_trace_captures(const gq_trace *tr) {
-  return tr->ncapture;
-}
+int gq_trace_captures(const gq_trace *tr) { return tr->ncapture; }
 
-gq_tensor *gq_trace_capture(const gq_trace *tr, int i) {
-  return tr->captures[i].t;
-}
+gq_tensor *gq_trace_capture(const gq_trace *tr, int i) { return tr->captures[i].t; }
