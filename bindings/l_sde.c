@@ -287,7 +287,7 @@ static int sdeint(lua_State *L) {
 }
 
 /* core.seed(seed or nil): itself, or the next one of gq.manual_seed's generator */
-static int seed(lua_State *L) {
+static int core_seed(lua_State *L) {
   if (lua_isnoneornil(L, 1)) lua_pushinteger(L, (lua_Integer)gqL_nextseed(L));
   else lua_pushinteger(L, gqL_checkint(L, 1, INT64_MIN, INT64_MAX, "seed"));
   return 1;
@@ -301,11 +301,11 @@ static int cosines(lua_State *L) {
   if (row.ndim >= GQ_MAXDIM) luaL_error(L, "cosines: the state has too many dimensions");
   memcpy(s.dim + 1, row.dim, (size_t)row.ndim * sizeof *row.dim);
   uint64_t key = (uint64_t)gqL_checkint(L, 1, INT64_MIN, INT64_MAX, "seed");
-  gq_tensor **xi = gqL_pushtensor(L), **cast;
+  gq_tensor **xi = gqL_pushtensor(L);
   gqL_retry(L, gq_tensor_empty(GQ_F64, s, xi));
   gq_cosines(key, (int)n, (size_t)gq_numel(row), gq_tensor_data(*xi));
   if (d != GQ_F64) {
-    cast = gqL_pushtensor(L);
+    gq_tensor **cast = gqL_pushtensor(L);
     gqL_retry(L, gq_tensor_empty(d, s, cast));
     gqL_try(L, gq_tensor_copy(*cast, *xi));
   }
@@ -338,7 +338,7 @@ void gqL_open_sde(lua_State *L) {
   lua_getfield(L, -1, "core");
   lua_pushcfunction(L, cosines);
   lua_setfield(L, -2, "cosines");
-  lua_pushcfunction(L, seed);
+  lua_pushcfunction(L, core_seed);
   lua_setfield(L, -2, "seed");
   lua_pop(L, 1);
 }

@@ -64,7 +64,8 @@ static int check_step(const gq_sde_problem *p, double dt, const gq_brownian *w) 
   double span = p->t[p->nt - 1] - p->t[0];
   if (!(dt > 0) || !isfinite(dt)) return gq_fail(GQ_EARG, "dt is %g: expected a positive number", dt);
   if (span / dt > 1e9) /* hours at least: a mistake rather than a wish */
-    return gq_fail(GQ_EARG, "dt is %g: %.3g steps for an interval of %g, expected at most 1e9: raise dt", dt, span / dt, span);
+    return gq_fail(GQ_EARG, "dt is %g: %.3g steps for an interval of %g, expected at most 1e9: raise dt", dt,
+                   span / dt, span);
   if (span > 0 && gq_brownian_tol(w) > 0.5 * dt)
     return gq_fail(
       GQ_EARG,
