@@ -4,9 +4,9 @@
 torchdiffeq's direct (odeint), adjoint and seminorm; dopri5, float32, rtol = atol = 1e-3, the paper's model,
 batch and learning rates. The project does not need any of this; to run it on Debian 12:
 
-    apt-get install python3-torch python3-venv
-    python3 -m venv --system-site-packages /tmp/peers
-    /tmp/peers/bin/pip install torchdiffeq
+    apt-get install python3-torch python3-scipy python3-venv
+    /usr/bin/python3 -m venv --system-site-packages /tmp/peers
+    /tmp/peers/bin/pip install --no-deps torchdiffeq
     /tmp/peers/bin/python scripts/peers.py --widths 5,20,100
 
 A step is zero_grad, solve, loss, backward and Adam's step, with the batch ready in memory; a fresh model, two
