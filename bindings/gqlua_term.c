@@ -226,7 +226,7 @@ static bool open_editor(void) {
   el_set(editor, EL_EDITOR, "emacs");
   el_set(editor, EL_HIST, history, history_);
   el_set(editor, EL_GETCFN, get_wide);
-  el_set(editor, EL_ADDFN, "complete", "complete a name", on_tab);
+  el_wset(editor, EL_ADDFN, L"complete", L"complete a name", on_tab); /* the narrow el_set leaks its copies */
   el_set(editor, EL_BIND, "\t", "complete", NULL);
   el_set(editor, EL_BIND, "^R", "em-inc-search-prev", NULL);
   el_source(editor, NULL); /* ~/.editrc */
