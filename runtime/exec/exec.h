@@ -36,7 +36,8 @@ size_t gq_program_arena(const gq_program *p);               /* bytes, for one ar
 void *gq_program_at(const gq_program *p, void *arena, int i);
 /* Run one phase. in[i]: contiguous values of graph input i, needed from the phase that first
 ** reads it (const double[1] for 0-d float64, ...). out[i]: for STORE and ADD outputs of this
-** phase. Serial: callers own the threads, one arena each. Fails only on an index out of range. */
+** phase; they overlap no input, since results may be written while inputs are still read. Serial:
+** callers own the threads, one arena each. Fails only on an index out of range. */
 int gq_program_run(const gq_program *p, int phase, void *arena, const void *const *in, void *const *out);
 char *gq_program_print(const gq_program *p);                /* instructions and memory plan; gq_free */
 /* Evaluate a graph node by node with gq_apply: the plain meaning that programs must match. */
