@@ -185,12 +185,15 @@ embed: $(build)/embed
 $(build)/embed: examples/embed.c $(top)/libgq.a
 	$(compile) -MMD -MP -MF $@.d $< -o $@ $(top)/libgq.a $(lua_libs) $(libs) -ldl
 
+# All three speak before lint fails.
 lint:
 	@scripts/setup lint
-	luacheck --quiet lua tests scripts examples
-	clang-format --dry-run -Werror $(filter %.c,$(sources_c))
+	@bad=0; set -x; \
+	luacheck --quiet lua tests scripts examples || bad=1; \
+	clang-format --dry-run -Werror $(filter %.c,$(sources_c)) || bad=1; \
 	cppcheck --quiet -j $(TEST_JOBS) --error-exitcode=1 --inline-suppr --std=c11 --enable=warning,performance \
-	  $(cppcheck_wrong:%=--suppress=%) -I. $(filter %.c,$(sources_c))
+	  $(cppcheck_wrong:%=--suppress=%) -I. $(filter %.c,$(sources_c)) || bad=1; \
+	exit $$bad
 
 format:
 	clang-format -i $(filter %.c,$(sources_c))

@@ -507,7 +507,8 @@ describe("wong_zakai", function()
     local wz = gq.wong_zakai(sde, { t0 = 0, t1 = 1, seed = 4, cosines = 5 })
     local z0, want = gq.randn(40, 2, { seed = 5, dtype = "float64" }), nil
     for _, engine in ipairs { "direct", "adjoint", "seminorm", "gq" } do
-      local z = gq.odeint(wz, z0, { 0, 0.5, 1 }, { rtol = 1e-8, atol = 1e-8, gradient = engine, gq = { nodes = "step" } })
+      local opts = { rtol = 1e-8, atol = 1e-8, gradient = engine, gq = { nodes = "step" } }
+      local z = gq.odeint(wz, z0, { 0, 0.5, 1 }, opts)
       local grads = gq.grad({ (z * z):mean() }, net:parameters())
       want = want or grads
       for i = 1, #want do assert.close(helper.relative(grads[i], want[i]), 0, 0, 1e-4) end
