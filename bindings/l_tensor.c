@@ -326,10 +326,15 @@ typedef struct printer {
   int width; /* of the widest number shown */
 } printer;
 
+/* NaN without the sign that the C library would show. */
+static int float_text(double x, int digits, char *text, size_t n) {
+  return isnan(x) ? snprintf(text, n, "nan") : snprintf(text, n, "%.*g", digits, x);
+}
+
 static int number_text(const printer *p, int64_t i, char *text, size_t n) {
   switch (p->t->dtype) {
-    case GQ_F32: return snprintf(text, n, "%.6g", (double)((const float *)p->data)[i]);
-    case GQ_F64: return snprintf(text, n, "%.8g", ((const double *)p->data)[i]);
+    case GQ_F32: return float_text(((const float *)p->data)[i], 6, text, n);
+    case GQ_F64: return float_text(((const double *)p->data)[i], 8, text, n);
     case GQ_I64: return snprintf(text, n, "%lld", (long long)((const int64_t *)p->data)[i]);
     default: return snprintf(text, n, "%s", ((const uint8_t *)p->data)[i] ? "true" : "false");
   }
