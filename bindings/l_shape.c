@@ -285,8 +285,8 @@ static int tensor_narrow(lua_State *L) {
   int64_t n = gqL_checkint(L, 4, 0, INT64_MAX, "length");
   int64_t first = start < 0 ? start + size : start - 1;
   if (start == 0 || n > size - first)
-    return luaL_error(L, "narrow: entries %I to %I are out of range in dimension %d of size %I",
-                      (LUAI_UACINT)start, (LUAI_UACINT)(first + n), axis + 1, (LUAI_UACINT)size);
+    return luaL_error(L, "narrow: %I entries from %I on are out of range in dimension %d of size %I",
+                      (LUAI_UACINT)n, (LUAI_UACINT)start, axis + 1, (LUAI_UACINT)size);
   narrowed(L, t, axis, first, n);
   return 1;
 }
