@@ -119,6 +119,12 @@ for script, e in pairs(examples) do
       _, err, code = run(script, "--width many")
       assert.same(2, code)
       assert.matches("--width: an integer expected", err, 1, true)
+      for arguments, message in pairs { ["--resume"] = "--resume needs --out", ["--seeds 0"] = "at least 1 expected",
+        ["--device tpu"] = "this build has cpu", ["--width"] = "a value is missing", ["--quick=1"] = "takes no value" } do
+        _, err, code = run(script, arguments)
+        assert.same(2, code)
+        assert.matches(message, err, 1, true)
+      end
       _, err, code = run(script, "--quick --gradient magic")
       assert.is_true(code ~= 0)
       assert.matches("magic", err, 1, true)

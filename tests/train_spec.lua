@@ -147,6 +147,9 @@ describe("gq.train", function()
       gq.train { model = m, epochs = 1, optimiser = optimiser, loss = loss, data = 3 }
     end, "data: a set")
     assert.error_matches(function()
+      gq.train { model = m, epochs = 1, optimiser = optimiser, loss = loss, data = set_of(4), resume = true }
+    end, "needs a checkpoint")
+    assert.error_matches(function()
       gq.train { model = m, epochs = 1, optimiser = optimiser, loss = function() return 3 end, data = set_of(4),
         progress = false }
     end, "the loss is a tensor of one number, got number 3")

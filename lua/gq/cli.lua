@@ -12,19 +12,19 @@
 local gq = ...
 local describe = gq.core.describe
 
--- Options that mean the same in every script.
+-- Options that mean the same in every script: default, help, kind, least value.
 local usual = {
-  epochs = { 100, "passes over the training data" },
-  width = { 20, "hidden width" },
+  epochs = { 100, "passes over the training data", "integer", 0 },
+  width = { 20, "hidden width", "integer", 1 },
   lr = { nil, "learning rate (by default the paper's for the width)", "number" },
-  ["batch-size"] = { 40, "examples a training step" },
+  ["batch-size"] = { 40, "examples a training step", "integer", 1 },
   gradient = { "gq", "gradient engine: direct, adjoint, seminorm or gq" },
   C = { 0.1, "quadrature nodes by eq. (9): ceil(C NFE dt / T)", "number" },
-  cosines = { 10, "terms of the noise; 0 trains the drift alone" },
+  cosines = { 10, "terms of the noise; 0 trains the drift alone", "integer", 0 },
   rtol = { 1e-3, "relative tolerance of the solver", "number" },
   atol = { 1e-3, "absolute tolerance of the solver", "number" },
-  seed = { 1, "seed of everything random" },
-  seeds = { 1, "run so many seeds, from --seed on" },
+  seed = { 1, "seed of everything random", "integer", 0 },
+  seeds = { 1, "run so many seeds, from --seed on", "integer", 1 },
   device = { "cpu", "device to run on" },
   data = { nil, "directory of the data", "text" },
   out = { nil, "directory for checkpoints and logs", "text" },
@@ -49,12 +49,13 @@ local function rows_of(spec)
     if type(entry) == "string" then
       local u = usual[entry]
       if not u then error(("gq.cli: no usual option is called '%s'"):format(entry), 3) end
-      row = { name = entry, default = u[1], help = u[2], kind = u[3] or kind_of(u[1]) }
+      row = { name = entry, default = u[1], help = u[2], kind = u[3] or kind_of(u[1]), least = u[4] }
     else
       local u = usual[entry[1]] or {}
       local default = entry[2]
       if default == nil and entry.n == nil then default = u[1] end
-      row = { name = entry[1], default = default, help = entry[3] or u[2], kind = entry[4] or u[3] or kind_of(default) }
+      row = { name = entry[1], default = default, help = entry[3] or u[2], kind = entry[4] or u[3] or kind_of(default),
+        least = u[4] }
     end
     rows[#rows + 1], by_name[row.name] = row, row
   end
@@ -91,6 +92,16 @@ local function unknown(word, rows)
   return ("unknown option %s%s; --help lists them"):format(word, near)
 end
 
+-- What does not fit together, or not this build.
+local function conflict(o, by_name)
+  if by_name.resume and o.resume and not o.out then return "--resume needs --out, the directory of the checkpoint" end
+  if not by_name.device then return nil end
+  for _, name in ipairs(gq.devices()) do
+    if name == o.device then return nil end
+  end
+  return ("--device %s: this build has %s"):format(o.device, table.concat(gq.devices(), ", "))
+end
+
 -- The table of values; nil and what is wrong; nil alone for --help.
 local function parse(words, rows, by_name)
   local o, given, i = {}, {}, 1
@@ -114,10 +125,15 @@ local function parse(words, rows, by_name)
       if not value then return nil, ("--%s: a value is missing"):format(name) end
       local converted, expected = convert[r.kind](value)
       if converted == nil then return nil, ("--%s: %s expected, got %q"):format(name, expected, value) end
+      if r.least and converted < r.least then
+        return nil, ("--%s: at least %d expected, got %s"):format(name, r.least, value)
+      end
       o[key] = converted
     end
     given[key], i = true, i + 1
   end
+  local problem = conflict(o, by_name)
+  if problem then return nil, problem end
   return o, given
 end
 

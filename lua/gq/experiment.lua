@@ -1,7 +1,7 @@
 -- experiment.lua -- gq.experiment{...}: what every script in examples/ does around its run: seeds, the record
 -- of --json, and the figures at the end.
 --
---   options  the table of gq.cli (seed, seeds, json, quiet, device are read)
+--   options  the table of gq.cli (seed, seeds, json, quiet and out are read)
 --   metric   the figure that counts, "test_kl"
 --   percent  true: the metric is a fraction and shown in percent
 --   run      run(seed) -> rows, state: the results of gq.train
@@ -71,9 +71,6 @@ local function experiment(given)
   options(given, "options metric percent run", what)
   local o, metric = need(given, "options", "table", nil, what), need(given, "metric", "string", nil, what)
   local runs, steps = {}, 0
-  if o.device and o.device ~= "cpu" then
-    error(("--device %s: this build runs on the CPU"):format(o.device), 0)
-  end
   if o.out then gq.make_directory(o.out) end
   gq.peak_reset()
   for i = 1, o.seeds or 1 do

@@ -53,7 +53,7 @@ function Bar:close() self:clear() end
 Bar.__close = Bar.close
 
 -- opts: desc, a text before the bar; shown, true or false instead of looking at stderr; out, a file.
-return function(n, opts)
+local function progress(n, opts)
   local o = gq.core.options(opts, "desc shown out", "gq.progress")
   n = gq.core.need({ n = n }, "n", "integer", nil, "gq.progress")
   local shown = o.shown
@@ -61,3 +61,7 @@ return function(n, opts)
   return setmetatable({ n = n, at = 0, desc = o.desc or "", note = "", shown = shown, out = o.out or io.stderr,
     started = gq.clock(), drawn = -math.huge }, Bar)
 end
+
+gq.docs[progress] = "local bar = gq.progress(n, {desc}); bar:update([at [, note]]); bar:close(): a progress bar on " ..
+  "stderr, silent where that is no terminal"
+return progress

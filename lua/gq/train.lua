@@ -104,6 +104,9 @@ local function exists(path)
 end
 
 local function restore(o, saving)
+  if o.resume and not saving then
+    error("gq.train: resume = true needs a checkpoint, the path to continue from", 3)
+  end
   if not (o.resume and saving and exists(saving.path)) then return fresh_state() end
   local c = gq.checkpoint.load(saving.path, { model = o.model, optimiser = o.optimiser, schedule = o.schedule,
     rng = true })
