@@ -339,32 +339,86 @@ function modes.traced()
   end
 end
 
--- Random calls; what they return goes into a pool that later calls draw from.
+-- ---- random calls ----
+
+local random = math.random
+local pool, tensors = {}, {}          -- what earlier calls returned: {value, name}; tensors also apart
+
+local function keep(name, ...)
+  for i = 1, math.min(3, select("#", ...)) do
+    local v = select(i, ...)
+    local sized, n = pcall(gq.numel, v)
+    if v ~= nil and (not sized or n < 1000) then
+      pool[#pool < 60 and #pool + 1 or random(#pool)] = { v, name }
+      if sized then tensors[#tensors < 60 and #tensors + 1 or random(#tensors)] = { v, name } end
+    end
+  end
+end
+
+local function draw_from(list)
+  local entry = list[random(#list)]
+  return entry[1], entry[2]
+end
+
+-- Mostly a tensor in the first place and a small number elsewhere: such calls tend to succeed.
+local function draw(place)
+  local r = random()
+  if r < (place == 1 and 0.5 or 0.2) and #tensors > 0 then return draw_from(tensors) end
+  if r < 0.6 and #pool > 0 then return draw_from(pool) end
+  if r < 0.75 then
+    local n = random(-2, 4)
+    return n, tostring(n)
+  end
+  local kind = kinds[random(#kinds)]
+  return kind[2](), kind[1]
+end
+
+local function draw_some()
+  local args, names, n = {}, {}, random(0, 4)
+  for k = 1, n do args[k], names[k] = draw(k) end
+  return args, n, table.concat(names, ", "):sub(1, 200)
+end
+
+-- A field of a few random operations that keep the state's shape and dtype, and a solve of it, differentiated.
+local engines = { "direct", "adjoint", "seminorm", "gq", "none" }
+
+local function random_field(names)
+  local steps = {}
+  for i = 1, random(5) do
+    local entry, args, n, text = functions[random(#functions)], draw_some()
+    steps[i] = function(y)
+      local ok, r = pcall(entry[2], y, table.unpack(args, 1, n))
+      local like = ok and gq.is_tensor(r) and r.dtype == y.dtype
+      return like and table.concat(r.shape, " ") == table.concat(y.shape, " ") and r or y
+    end
+    names[i] = ("%s(_, %s)"):format(entry[1], text)
+  end
+  return function(_, z)
+    local y = -z
+    for _, step in ipairs(steps) do y = step(y) end
+    return y
+  end
+end
+
+local function random_solve()
+  local names, z0 = {}, #tensors > 0 and draw_from(tensors) or leaf()
+  local f, engine = random_field(names), engines[random(#engines)]
+  call(("odeint %s of %s"):format(engine, table.concat(names, " ; ")), function()
+    local z = gq.odeint(f, z0, { 0, 0.1, 0.3 }, { gradient = engine, max_steps = 20, rtol = 1e-2, atol = 1e-2 })
+    if engine ~= "none" then z:sum():backward() end
+  end)
+end
+
 function modes.fuzz()
-  local random = math.random
   math.randomseed(seed)
-  local pool = {}
-  local function draw()
-    if #pool > 0 and random() < 0.5 then
-      local entry = pool[random(#pool)]
-      return entry[1], entry[2]
-    end
-    local kind = kinds[random(#kinds)]
-    return kind[2](), kind[1]
-  end
-  local function keep(name, ...)
-    for i = 1, math.min(3, select("#", ...)) do
-      local v = select(i, ...)
-      local small = type(v) ~= "userdata" or not pcall(function() return v:numel() end) or v:numel() < 1000
-      if v ~= nil and small then pool[#pool < 60 and #pool + 1 or random(#pool)] = { v, name } end
-    end
-  end
   for i = 1, count do
-    local entry, args, names = functions[random(#functions)], {}, {}
-    local n = random(0, 4)
-    for k = 1, n do args[k], names[k] = draw() end
-    local name = ("%s(%s)"):format(entry[1], table.concat(names, ", "))
-    keep(entry[1], call(#name < 300 and name or entry[1], entry[2], table.unpack(args, 1, n)))
+    if random(20) == 1 then
+      random_solve()
+    else
+      local entry, args, n, names = functions[random(#functions)], draw_some()
+      local name = ("%s(%s)"):format(entry[1], names)
+      keep(name:sub(1, 60), call(name, entry[2], table.unpack(args, 1, n)))
+    end
     if i % 100 == 0 then
       restore()
       collectgarbage()
