@@ -72,6 +72,22 @@ describe("gradients of", function()
     end
   end
 
+  it("the paper's section 5.1: relative errors of about 1e-5 at rtol 1e-6, atol 1e-7 and C = 0.4", function()
+    for _, engine in ipairs(main) do
+      for T = 19, 29, 2 do
+        local o = { gradient = engine[2].gradient, rtol = 1e-6, atol = 1e-7, gq = { C = 0.4 } }
+        assert.below(problems.gradient_error(oracle.G1(T), o), 3e-5, engine[1])
+        local a = gq.tensor(0.2, { requires_grad = true })      -- the paper's states are float32
+        local z = gq.odeint(function(_, y) return a * y end, gq.tensor { 10 }, { 0, T }, o)
+        local loss = gq.sum(z[2] ^ 2)
+        loss:backward()
+        local exact = 100 * math.exp(0.4 * T)
+        assert.close(loss:item(), exact, 5e-5)
+        assert.close(a.grad:item(), 2 * T * exact, 5e-5)
+      end
+    end
+  end)
+
   it("every method by every engine meet the closed form", function()
     for _, method in ipairs { "bosh3", "tsit5", "dopri8", "adaptive_heun", "fehlberg2" } do
       local tol = (method == "adaptive_heun" or method == "fehlberg2") and 1e-5 or 1e-7
