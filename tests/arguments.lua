@@ -404,7 +404,9 @@ local function random_solve()
   local names, z0 = {}, #tensors > 0 and draw_from(tensors) or leaf()
   local f, engine = random_field(names), engines[random(#engines)]
   call(("odeint %s of %s"):format(engine, table.concat(names, " ; ")), function()
-    local z = gq.odeint(f, z0, { 0, 0.1, 0.3 }, { gradient = engine, max_steps = 20, rtol = 1e-2, atol = 1e-2 })
+    local start = z0:detach():clone()
+    start.requires_grad = true
+    local z = gq.odeint(f, start, { 0, 0.1, 0.3 }, { gradient = engine, max_steps = 20, rtol = 1e-2, atol = 1e-2 })
     if engine ~= "none" then z:sum():backward() end
   end)
 end
