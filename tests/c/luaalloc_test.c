@@ -145,11 +145,18 @@ static bool check(const run *r, const outcome *o, size_t blocks) {
   return true;
 }
 
-/* Every n of the first hundred, then ever fewer, until the work is done without reaching n. */
+/* Sanitizers are slow: fewer of the later calls there. */
+#ifdef GQ_DEBUG
+enum { SPARSE = 15 };
+#else
+enum { SPARSE = 60 };
+#endif
+
+/* Every n of the first SPARSE, then ever fewer, until the work is done without reaching n. */
 static bool every_call(int scenario, kind k, bool persistent, size_t blocks) {
   run r = { k, persistent, 0, scenario };
   outcome o;
-  for (;; r.n += 1 + r.n / 60) {
+  for (;; r.n += 1 + r.n / SPARSE) {
     once(&r, &o);
     if (!o.there) return false;
     if (!check(&r, &o, blocks)) return true;
