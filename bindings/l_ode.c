@@ -8,15 +8,15 @@
 
 /* ---- a solve on the tape ---- */
 
-typedef struct solve {         /* the custom operation; owns the solution */
+typedef struct solve { /* the custom operation; owns the solution */
   gq_custom base;
   gq_solution *sol;
   gq_dtype t_dtype;
   bool t_input;
   int nin;
-  gq_tensor **in;              /* z0, t if t_input, captures: references, for create_graph */
-  uint64_t *version;           /* of their storages when the solve was made */
-  struct solve *next;          /* list of those whose info changed */
+  gq_tensor **in;     /* z0, t if t_input, captures: references, for create_graph */
+  uint64_t *version;  /* of their storages when the solve was made */
+  struct solve *next; /* list of those whose info changed */
   bool dirty;
 } solve;
 
@@ -47,8 +47,10 @@ static void solve_free(gq_custom *c) {
 static int check_unchanged(const solve *s, bool create_graph) {
   for (int i = create_graph ? 0 : 1 + s->t_input; i < s->nin; i++)
     if (s->in[i]->storage->version != s->version[i])
-      return gq_fail(GQ_ESTATE, "a tensor that the solve of gq.odeint used was modified in place before its backward pass; "
-                     "write to a copy (x:clone()), or after the backward pass");
+      return gq_fail(
+        GQ_ESTATE,
+        "a tensor that the solve of gq.odeint used was modified in place before its backward pass; "
+        "write to a copy (x:clone()), or after the backward pass");
   return GQ_OK;
 }
 
@@ -69,8 +71,8 @@ static int solve_backward(gq_custom *c, gq_tensor *const *cots, bool create_grap
   gq_tensor *gt = NULL;
   GQ_TRY(check_unchanged(s, create_graph));
   if (create_graph)
-    return gq_odeint_replay(s->sol, s->in[0], s->t_input ? s->in[1] : NULL, s->in + 1 + s->t_input, cots[0], &grads[0],
-                            s->t_input ? &grads[1] : NULL, grads + 1 + s->t_input);
+    return gq_odeint_replay(s->sol, s->in[0], s->t_input ? s->in[1] : NULL, s->in + 1 + s->t_input, cots[0],
+                            &grads[0], s->t_input ? &grads[1] : NULL, grads + 1 + s->t_input);
   GQ_TRY(gq_odeint_backward(s->sol, cots[0], &grads[0], &gt, grads + 1 + s->t_input));
   mark_dirty(s);
   if (!s->t_input) {
@@ -129,18 +131,22 @@ static void warn(lua_State *L, const gq_info *i, double rtol) {
   char text[256];
   double limit = rtol > 0 ? fmax(100, 0.01 / rtol) : 100;
   if (i->capped) {
-    snprintf(text, sizeof text, "gq.odeint: %lld quadrature nodes were wanted, %lld used (max_nodes): the gradient may be "
-             "inaccurate; raise gq.max_nodes or use gq = {nodes = \"step\"}", (long long)i->nodes_wanted, (long long)i->nodes);
+    snprintf(text, sizeof text,
+             "gq.odeint: %lld quadrature nodes were wanted, %lld used (max_nodes): the gradient may be "
+             "inaccurate; raise gq.max_nodes or use gq = {nodes = \"step\"}",
+             (long long)i->nodes_wanted, (long long)i->nodes);
     warn_once(L, &capped, text);
   }
   if (i->reconstruction > limit || isnan(i->reconstruction)) {
-    snprintf(text, sizeof text, "gq.odeint: the state solved backwards misses the stored one by %.3g tolerances: the "
-             "gradient may be wrong; use adjoint = {trajectory = \"dense\"} or gradient = \"direct\"", i->reconstruction);
+    snprintf(text, sizeof text,
+             "gq.odeint: the state solved backwards misses the stored one by %.3g tolerances: the "
+             "gradient may be wrong; use adjoint = {trajectory = \"dense\"} or gradient = \"direct\"",
+             i->reconstruction);
     warn_once(L, &unstable, text);
   }
 }
 
-#define INFOS "gq.infos"       /* registry: weak table, custom operation -> info */
+#define INFOS "gq.infos" /* registry: weak table, custom operation -> info */
 
 static void push_infos(lua_State *L) {
   if (lua_getfield(L, LUA_REGISTRYINDEX, INFOS) == LUA_TTABLE) return;
@@ -174,12 +180,15 @@ void gqL_fill_infos(lua_State *L) {
 
 /* ---- options ---- */
 
-static const char *const known[] = {"method", "rtol", "atol", "step_size", "first_step", "max_steps", "norm", "controller",
-                                    "gradient", "adjoint", "gq", "parity", "overshoot", "throw", "params", NULL};
-static const char *const known_adjoint[] = {"method", "rtol", "atol", "step_size", "max_steps", "norm", "trajectory",
-                                            "impulses", "scale", NULL};
-static const char *const known_gq[] = {"C", "max_nodes", "nodes", "quadrature", NULL};
-static const char *const known_controller[] = {"safety", "ifactor", "dfactor", "pcoeff", "icoeff", "dcoeff", NULL};
+static const char *const known[] = { "method",     "rtol",      "atol",   "step_size",
+                                     "first_step", "max_steps", "norm",   "controller",
+                                     "gradient",   "adjoint",   "gq",     "parity",
+                                     "overshoot",  "throw",     "params", NULL };
+static const char *const known_adjoint[] = { "method", "rtol",       "atol",     "step_size", "max_steps",
+                                             "norm",   "trajectory", "impulses", "scale",     NULL };
+static const char *const known_gq[] = { "C", "max_nodes", "nodes", "quadrature", NULL };
+static const char *const known_controller[] = { "safety", "ifactor", "dfactor", "pcoeff",
+                                                "icoeff", "dcoeff",  NULL };
 
 /* One of a list of names, or an error that lists them. */
 static int choose(lua_State *L, const char *given, const char *const *names, const char *key) {
@@ -193,20 +202,21 @@ static int choose(lua_State *L, const char *given, const char *const *names, con
   }
   luaL_pushresult(&b);
   const char *near = gqL_nearest(given, names);
-  if (near) return luaL_error(L, "gq.odeint: %s = \"%s\" is not known; did you mean \"%s\"? There are: %s", key, given, near,
-                              lua_tostring(L, -1));
+  if (near)
+    return luaL_error(L, "gq.odeint: %s = \"%s\" is not known; did you mean \"%s\"? There are: %s", key,
+                      given, near, lua_tostring(L, -1));
   return luaL_error(L, "gq.odeint: %s = \"%s\" is not known; there are: %s", key, given, lua_tostring(L, -1));
 }
 
 static const gq_tableau *choose_method(lua_State *L, int arg, const char *key, const gq_tableau *def) {
-  const char *names[64] = {NULL}, *name = gqL_optstring(L, arg, "method", NULL);
+  const char *names[64] = { NULL }, *name = gqL_optstring(L, arg, "method", NULL);
   if (!name) return def;
   for (int i = 0; i < gq_ntableaux && i < 63; i++) names[i] = gq_tableau_get(i)->name;
   return gq_tableau_get(choose(L, name, names, key));
 }
 
 static bool choose_norm(lua_State *L, int arg, const char *key, bool def) {
-  static const char *const names[] = {"rms", "max", NULL};
+  static const char *const names[] = { "rms", "max", NULL };
   const char *name = gqL_optstring(L, arg, "norm", NULL);
   return name ? choose(L, name, names, key) == 1 : def;
 }
@@ -241,15 +251,17 @@ static void controller_options(lua_State *L, int arg, gq_controller *c) {
   c->icoeff = gqL_optnumber(L, t, "icoeff", c->icoeff);
   c->dcoeff = gqL_optnumber(L, t, "dcoeff", c->dcoeff);
   if (!(c->safety <= 1) || !(c->ifactor >= 1) || !(c->dfactor <= 1))
-    luaL_error(L, "gq.odeint: controller needs safety <= 1, ifactor >= 1 and dfactor <= 1; got %f, %f, %f", c->safety,
-               c->ifactor, c->dfactor);
-  if (!isfinite(c->pcoeff) || !isfinite(c->icoeff) || !isfinite(c->dcoeff) || !(c->pcoeff + c->icoeff + c->dcoeff > 0))
+    luaL_error(L, "gq.odeint: controller needs safety <= 1, ifactor >= 1 and dfactor <= 1; got %f, %f, %f",
+               c->safety, c->ifactor, c->dfactor);
+  if (!isfinite(c->pcoeff) || !isfinite(c->icoeff) || !isfinite(c->dcoeff) ||
+      !(c->pcoeff + c->icoeff + c->dcoeff > 0))
     luaL_error(L, "gq.odeint: controller coefficients must be finite and have a positive sum");
   lua_pop(L, 1);
 }
 
 static void adjoint_options(lua_State *L, int arg, gq_ode_options *o) {
-  static const char *const trajectories[] = {"reverse", "dense", NULL}, *const impulses[] = {"restart", NULL};
+  static const char *const trajectories[] = { "reverse", "dense", NULL }, *const impulses[] = { "restart",
+                                                                                                NULL };
   int t = subtable(L, arg, "adjoint", known_adjoint, "gq.odeint's adjoint");
   o->back_method = choose_method(L, t, "adjoint.method", o->method);
   o->back_rtol = gqL_optnumber(L, t, "rtol", o->rtol);
@@ -264,7 +276,7 @@ static void adjoint_options(lua_State *L, int arg, gq_ode_options *o) {
 }
 
 static void gq_options(lua_State *L, int arg, gq_ode_options *o) {
-  static const char *const rules[] = {"gauss-legendre", NULL}, *const nodes[] = {"nfe", "step", NULL};
+  static const char *const rules[] = { "gauss-legendre", NULL }, *const nodes[] = { "nfe", "step", NULL };
   int t = subtable(L, arg, "gq", known_gq, "gq.odeint's gq");
   o->C = positive(L, t, "C", o->C);
   o->max_nodes = (int)gqL_optint(L, t, "max_nodes", o->max_nodes, 1, 1 << 20);
@@ -275,13 +287,30 @@ static void gq_options(lua_State *L, int arg, gq_ode_options *o) {
     o->fixed_nodes = (int)gqL_optint(L, t, "nodes", 1, 1, 1 << 20);
   } else {
     if (lua_istable(L, t)) lua_pop(L, 1);
-    o->nodes = choose(L, gqL_optstring(L, t, "nodes", "nfe"), nodes, "gq.nodes") == 1 ? GQ_NODES_STEP : GQ_NODES_NFE;
+    o->nodes =
+      choose(L, gqL_optstring(L, t, "nodes", "nfe"), nodes, "gq.nodes") == 1 ? GQ_NODES_STEP : GQ_NODES_NFE;
+  }
+  lua_pop(L, 1);
+}
+
+/* opts.params is a list of tensors. */
+static void check_params(lua_State *L, int arg) {
+  if (!lua_istable(L, arg)) return;
+  if (lua_getfield(L, arg, "params") != LUA_TNIL) {
+    if (!lua_istable(L, -1))
+      luaL_error(L, "gq.odeint: params must be a list of tensors, not %s", gqL_typename(L, -1));
+    for (lua_Integer i = 1; lua_rawgeti(L, -1, i) != LUA_TNIL; i++) {
+      if (!gqL_totensor(L, -1))
+        luaL_error(L, "gq.odeint: params[%d] must be a tensor, not %s", (int)i, gqL_typename(L, -1));
+      lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
   }
   lua_pop(L, 1);
 }
 
 static void options(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
-  const char *names[GQ_NENGINE + 1] = {NULL};
+  const char *names[GQ_NENGINE + 1] = { NULL };
   gq_ode_defaults(o, d);
   if (lua_isnoneornil(L, arg)) return;
   luaL_checktype(L, arg, LUA_TTABLE);
@@ -300,16 +329,17 @@ static void options(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
   controller_options(L, arg, &o->controller);
   adjoint_options(L, arg, o);
   gq_options(L, arg, o);
+  check_params(L, arg);
 }
 
 /* ---- the call ---- */
 
 #define BOX "gq.odeint box"
 
-typedef struct box {           /* what the call holds while Lua may raise */
+typedef struct box { /* what the call holds while Lua may raise */
   double *t;
   bool *want;
-  gq_tensor **in;              /* z0, t, captures: lent */
+  gq_tensor **in; /* z0, t, captures: lent */
   gq_solution *sol;
   gq_tensor *z;
 } box;
@@ -343,9 +373,12 @@ static int read_times(lua_State *L, int arg, box *b, gq_tensor **tensor) {
   gq_tensor *t = gqL_totensor(L, arg);
   *tensor = t;
   if (!t && !lua_istable(L, arg))
-    return luaL_argerror(L, arg, lua_pushfstring(L, "times must be a tensor or a table of numbers, not %s", gqL_typename(L, arg)));
+    return luaL_argerror(
+      L, arg,
+      lua_pushfstring(L, "times must be a tensor or a table of numbers, not %s", gqL_typename(L, arg)));
   if (t && t->shape.ndim != 1) return luaL_argerror(L, arg, "times must have one dimension");
-  if (t && t->trace) return luaL_argerror(L, arg, "times are a traced value; they must be known when the solve starts");
+  if (t && t->trace)
+    return luaL_argerror(L, arg, "times are a traced value; they must be known when the solve starts");
   if (t && t->dtype == GQ_BOOL) return luaL_argerror(L, arg, "times must be numbers, not bool");
   int64_t n = t ? t->shape.dim[0] : (int64_t)lua_rawlen(L, arg);
   if (n < 1 || n > 1 << 26) return luaL_argerror(L, arg, "give at least one time (and at most 2^26)");
@@ -356,7 +389,8 @@ static int read_times(lua_State *L, int arg, box *b, gq_tensor **tensor) {
       b->t[i] = gq_tensor_get(t, &i);
     } else {
       if (lua_rawgeti(L, arg, i + 1) != LUA_TNUMBER)
-        return luaL_argerror(L, arg, lua_pushfstring(L, "t[%d] is %s, not a number", (int)i + 1, gqL_typename(L, -1)));
+        return luaL_argerror(
+          L, arg, lua_pushfstring(L, "t[%d] is %s, not a number", (int)i + 1, gqL_typename(L, -1)));
       b->t[i] = lua_tonumber(L, -1);
       lua_pop(L, 1);
     }
@@ -366,18 +400,13 @@ static int read_times(lua_State *L, int arg, box *b, gq_tensor **tensor) {
 
 /* Is capture c among the tensors of opts.params? Without params: every one. */
 static bool in_params(lua_State *L, int arg, const gq_tensor *c) {
-  bool found = false;
   if (!lua_istable(L, arg)) return true;
-  if (lua_getfield(L, arg, "params") == LUA_TNIL) {
+  bool found = lua_getfield(L, arg, "params") == LUA_TNIL;
+  for (lua_Integer i = 1; !found && lua_rawgeti(L, -1, i) != LUA_TNIL; i++) {
+    found = gqL_totensor(L, -1) == c;
     lua_pop(L, 1);
-    return true;
+    if (found) break;
   }
-  luaL_checktype(L, -1, LUA_TTABLE);
-  for (int64_t i = 1; !found && lua_rawgeti(L, -1, i) != LUA_TNIL; i++) {
-    found = gqL_checktensor(L, -1) == c;
-    lua_pop(L, 1);
-  }
-  lua_settop(L, found ? -2 : -3);
   return found;
 }
 
@@ -385,7 +414,7 @@ static void record(lua_State *L, box *b, gq_tensor *t, int ncapture, int info) {
   bool t_input = t && t->requires_grad;
   solve *s = gq_calloc(1, sizeof *s);
   if (!s) gqL_try(L, gq_nomem(sizeof *s));
-  *s = (solve){.base = {"odeint", solve_backward, solve_free}, .t_input = t_input};
+  *s = (solve){ .base = { "odeint", solve_backward, solve_free }, .t_input = t_input };
   s->in = gq_calloc(ncapture + 2, sizeof *s->in);
   s->version = gq_calloc(ncapture + 2, sizeof *s->version);
   if (!s->in || !s->version) {
@@ -412,7 +441,9 @@ static void check_field(lua_State *L, const gq_graph *f, const gq_tensor *z0) {
   const gq_node *n = gq_graph_node(f, gq_graph_output(f, 0));
   char given[128], want[128];
   if (n->dtype == z0->dtype && gq_shape_equal(n->shape, z0->shape)) return;
-  luaL_error(L, "the dynamics function of gq.odeint returned %s of shape %s; expected dz/dt of z0's dtype and shape, %s %s",
+  luaL_error(L,
+             "the dynamics function of gq.odeint returned %s of shape %s; expected dz/dt of z0's dtype and "
+             "shape, %s %s",
              gq_dtype_name(n->dtype), gq_shape_text(n->shape, given, sizeof given), gq_dtype_name(z0->dtype),
              gq_shape_text(z0->shape, want, sizeof want));
 }
@@ -424,29 +455,40 @@ static int odeint(lua_State *L) {
   lua_settop(L, 4);
   gq_tensor *z0 = gqL_checktensor(L, 2);
   if (gq_trace_current() || z0->trace)
-    return luaL_error(L, "gq.odeint inside a traced function: a dynamics function cannot solve; give the inner "
-                         "solve's result as a captured tensor");
+    return luaL_error(L,
+                      "gq.odeint inside a traced function: a dynamics function cannot solve; give the inner "
+                      "solve's result as a captured tensor");
   if (!gq_is_float(z0->dtype))
-    return luaL_argerror(L, 2, lua_pushfstring(L, "the state is %s; it must be float32 or float64", gq_dtype_name(z0->dtype)));
+    return luaL_argerror(
+      L, 2, lua_pushfstring(L, "the state is %s; it must be float32 or float64", gq_dtype_name(z0->dtype)));
   options(L, 4, z0->dtype, &o);
   bool throw = lua_istable(L, 4) ? gqL_optbool(L, 4, "throw", true) : true;
   box *b = push_box(L);
   int nt = read_times(L, 3, b, &t);
-  gq_dtype dtypes[2] = {z0->dtype, z0->dtype};
-  gq_shape shapes[2] = {{.ndim = 0}, z0->shape};
+  gq_dtype dtypes[2] = { z0->dtype, z0->dtype };
+  gq_shape shapes[2] = { { .ndim = 0 }, z0->shape };
   gq_trace *tr = gqL_trace(L, 1, 2, dtypes, shapes, 1, "the dynamics function of gq.odeint");
   int n = gq_trace_captures(tr);
   check_field(L, gq_trace_graph(tr), z0);
   b->want = gq_calloc(n + 1, sizeof *b->want);
   b->in = gq_calloc(n + 2, sizeof *b->in);
   if (!b->want || !b->in) gqL_try(L, gq_nomem(n * sizeof *b->in));
-  gq_problem p = {.f = gq_trace_graph(tr), .z0 = z0, .ncapture = n, .capture = b->in + 2, .wants_grad = b->want,
-                  .z0_grad = z0->requires_grad, .t_grad = t && t->requires_grad, .nt = nt, .t = b->t};
+  gq_problem p = { .f = gq_trace_graph(tr),
+                   .z0 = z0,
+                   .ncapture = n,
+                   .capture = b->in + 2,
+                   .wants_grad = b->want,
+                   .z0_grad = z0->requires_grad,
+                   .t_grad = t && t->requires_grad,
+                   .nt = nt,
+                   .t = b->t };
   bool any = p.z0_grad || p.t_grad;
   b->in[0] = z0;
+  int top = lua_gettop(L);
   for (int i = 0; i < n; i++) {
     b->in[2 + i] = gq_trace_capture(tr, i);
     b->want[i] = b->in[2 + i]->requires_grad && in_params(L, 4, b->in[2 + i]);
+    lua_settop(L, top);
     any |= b->want[i];
   }
   const char *engine = gq_engine_names[o.engine];
@@ -553,19 +595,23 @@ static int plan_cache(lua_State *L) {
   return 2;
 }
 
-static const gqL_function functions[] = {
-    {"odeint", odeint, false,
-     "odeint(f, z0, t, opts) -> z, info: solve dz/dt = f(t, z) from z0 at t[1]; z has shape {#t, z0's}. opts: method \"dopri5\", "
-     "rtol, atol (1e-3 float32, 1e-6 float64), step_size, first_step, max_steps, norm, controller, gradient \"gq\", adjoint, gq, "
-     "parity, overshoot, throw, params"},
-    {NULL, NULL, false, NULL}};
+static const gqL_function functions[] = { { "odeint", odeint, false,
+                                            "odeint(f, z0, t, opts) -> z, info: solve dz/dt = f(t, z) from "
+                                            "z0 at t[1]; z has shape {#t, z0's}. opts: method \"dopri5\", "
+                                            "rtol, atol (1e-3 float32, 1e-6 float64), step_size, first_step, "
+                                            "max_steps, norm, controller, gradient \"gq\", adjoint, gq, "
+                                            "parity, overshoot, throw, params" },
+                                          { NULL, NULL, false, NULL } };
 
 /* For tests and the curious, in gq.core:
 ** gauss_legendre(n) -> nodes, weights on [-1, 1], ascending; tableaux() -> the methods' coefficients;
 ** steplog(true) records every tried step, steplog() -> rows {t, h, error ratio, accepted}, steplog(false) stops;
 ** plan_cache() -> compiled solvers alive, compilations so far; plan_cache(false) drops the idle ones first. */
-static const luaL_Reg core[] = {{"gauss_legendre", gauss_legendre}, {"tableaux", tableaux}, {"steplog", steplog},
-                                {"plan_cache", plan_cache}, {NULL, NULL}};
+static const luaL_Reg core[] = { { "gauss_legendre", gauss_legendre },
+                                 { "tableaux", tableaux },
+                                 { "steplog", steplog },
+                                 { "plan_cache", plan_cache },
+                                 { NULL, NULL } };
 
 void gqL_open_ode(lua_State *L) {
   gqL_register(L, functions);

@@ -20,14 +20,14 @@ typedef struct back {
   void *block;
   size_t part, n;
   bool reverse;
-  int ia;                      /* which part a is */
-  const gq_kept *near;       /* dense: record whose step holds w.t */
+  int ia;              /* which part a is */
+  const gq_kept *near; /* dense: record whose step holds w.t */
   gq_nodebuffer nodes;
   gq_rule rule;
-  int next;                    /* next node of the interval */
-  double time;                 /* adjoint: the part in t, for its error norm */
+  int next;    /* next node of the interval */
+  double time; /* adjoint: the part in t, for its error norm */
   bool started;
-  bool gq;                     /* nodes are to be collected */
+  bool gq; /* nodes are to be collected */
 } back;
 
 /* ---- z of a dense forward solve ---- */
@@ -75,23 +75,36 @@ static int buffers(back *k) {
   k->s->bytes += n * k->part;
   char *next = k->block;
   for (int p = 0; p < parts; p++) {
-    void **all[] = {&w->y[p], &w->f[p], &w->y1[p], &w->f1[p]};
+    void **all[] = { &w->y[p], &w->f[p], &w->y1[p], &w->f1[p] };
     for (int i = 0; i < 4; i++) *all[i] = next, next += k->part;
   }
   for (int i = 0; i < slopes; i++) w->path[i] = next, next += k->part;
-  w->cy = next;                /* scratch: z of a dense trajectory */
+  w->cy = next; /* scratch: z of a dense trajectory */
   return GQ_OK;
+}
+
+static double largest(gq_dtype d, size_t n, const void *x) {
+  double top = 0;
+  for (size_t i = 0; i < n; i++)
+    top = fmax(top, fabs(d == GQ_F32 ? ((const float *)x)[i] : ((const double *)x)[i]));
+  return top;
+}
+
+/* Root mean square; squares of numbers scaled to 1 neither vanish nor overflow. */
+static double rms(gq_dtype d, size_t n, const void *x) {
+  double top = largest(d, n, x), sum = 0;
+  for (size_t i = 0; top > 0 && i < n; i++) {
+    double v = (d == GQ_F32 ? ((const float *)x)[i] : ((const double *)x)[i]) / top;
+    sum += v * v;
+  }
+  return top * sqrt(sum / n);
 }
 
 /* Largest RMS of a cotangent: what a is like. */
 static double cotangent_size(const back *k) {
   double top = 0;
-  for (int i = 0; i < k->s->nt; i++) {
-    const void *g = gq_at_time(k->s, k->b->gz, i);
-    double size = sqrt(gq_dot(k->s->z->dtype, k->n, g, g) / k->n);
-    if (!(size <= top)) top = size;
-    if (isnan(top)) break;     /* fmax would drop it */
-  }
+  for (int i = 0; i < k->s->nt; i++)
+    top = fmax(top, rms(k->s->z->dtype, k->n, gq_at_time(k->s, k->b->gz, i)));
   return top;
 }
 
@@ -132,8 +145,9 @@ static int collect(back *k, double t, double weight) {
   for (int s = 0; s < f->nslices; s++) {
     size_t row = gq_part_bytes(f) / (f->nslices > 1 ? f->shape.dim[0] : 1);
     if (k->reverse) gq_walk_interpolate(w, 0, s, theta, gq_nodebuffer_z(&k->nodes, s));
-    else memcpy(gq_nodebuffer_z(&k->nodes, s), (char *)w->cy + (f->nslices > 1 ? f->first[s] * row : 0),
-                f->nslices > 1 ? f->count[s] * row : row);
+    else
+      memcpy(gq_nodebuffer_z(&k->nodes, s), (char *)w->cy + (f->nslices > 1 ? f->first[s] * row : 0),
+             f->nslices > 1 ? f->count[s] * row : row);
     gq_walk_interpolate(w, k->ia, s, theta, gq_nodebuffer_a(&k->nodes, s));
   }
   return gq_nodebuffer_push(&k->nodes, t, weight);
@@ -145,8 +159,9 @@ static int interval_rule(back *k, int i) {
   double from = s->t[i], to = s->t[i - 1];
   k->next = 0;
   if (o->nodes == GQ_NODES_STEP) return GQ_OK;
-  int64_t wanted = o->nodes == GQ_NODES_FIXED ? o->fixed_nodes
-                   : gq_rule_wanted(o->C, s->info.nfe, from - to, s->t[s->nt - 1] - s->t[0]);
+  int64_t wanted = o->nodes == GQ_NODES_FIXED
+                     ? o->fixed_nodes
+                     : gq_rule_wanted(o->C, s->info.nfe, from - to, s->t[s->nt - 1] - s->t[0]);
   int64_t used = o->nodes == GQ_NODES_FIXED || wanted <= o->max_nodes ? wanted : o->max_nodes;
   if (used < wanted) s->info.capped = true;
   s->info.nodes_wanted += wanted;
@@ -177,7 +192,7 @@ static int step_products(back *k, double theta) {
   gq_walk *w = &k->w;
   const gq_field *f = k->s->plan->field;
   const gq_tableau *m = w->st->m;
-  double wt[GQ_MAXSTAGES] = {0};
+  double wt[GQ_MAXSTAGES] = { 0 };
   if (w->st->l.nq == 0) return GQ_OK;
   if (w->st->l.dq >= 0 && theta == 1) {
     for (int s = 0; s < f->nslices; s++)
@@ -211,7 +226,7 @@ static int begin(back *k, int i) {
   w->grid_index = 0;
   if (!k->reverse) k->near = record_at(k->near, s->t[i]);
   if (!w->st->l.carry) return GQ_OK;
-  void *x[] = {w->y[0], k->reverse ? w->y[1] : z};
+  void *x[] = { w->y[0], k->reverse ? w->y[1] : z };
   const gq_evaluator *e = searches(k) && w->st->l.dq >= 0 ? &s->plan->start : &s->plan->adjoint;
   if (e->nq) memset(w->dq.block, 0, w->dq.bytes);
   w->dtime = 0;
@@ -245,21 +260,16 @@ static int first_step(back *k, double stop) {
 
 static int accepted(back *k, double stop) {
   gq_walk *w = &k->w;
-  const gq_field *f = k->s->plan->field;
   double dir = w->h1 < 0 ? -1 : 1;
   bool past = dir * (w->t1 - stop) > 0;
   double theta = past ? (stop - w->t) / w->h1 : 1;
   if ((k->gq || past) && w->st->l.nfe_dense && w->st->l.nq == 0) GQ_TRY(gq_walk_phase(w, 1));
   GQ_TRY(step_products(k, theta));
   if (k->gq) GQ_TRY(step_nodes(k, stop));
-  if (past) {                  /* overshoot: the state at the end is read from the interpolant */
-    char *tmp = w->path[0] ? w->path[0] : w->cy;
+  if (past) { /* overshoot: the state at the end is read from the interpolant */
     for (int p = 0; p < w->st->l.parts; p++) {
-      for (int s = 0; s < f->nslices; s++) {
-        size_t off = f->nslices > 1 ? f->first[s] * (gq_part_bytes(f) / f->shape.dim[0]) : 0;
-        gq_walk_interpolate(w, p, s, theta, tmp + off);
-      }
-      memcpy(w->y1[p], tmp, gq_part_bytes(f));
+      gq_walk_interpolate_all(w, p, theta, w->cy);
+      memcpy(w->y1[p], w->cy, gq_part_bytes(k->s->plan->field));
     }
     w->t1 = stop;
   }
@@ -293,7 +303,7 @@ static int interval(back *k, int i) {
   return GQ_OK;
 }
 
-static bool any_nonzero(const back *k, const void *x) { return gq_dot(k->s->z->dtype, k->n, x, x) != 0; }
+static bool any_nonzero(const back *k, const void *x) { return largest(k->s->z->dtype, k->n, x) != 0; }
 
 static int run(back *k) {
   gq_solution *s = k->s;
@@ -304,7 +314,7 @@ static int run(back *k) {
     gq_axpy(s->z->dtype, k->n, 1, g, w->y[k->ia]);
     if (s->t[i] == s->t[i - 1]) {
       if (k->b->gt) GQ_TRY(time_gradient(k, i, g, 1, false, &gf));
-    } else if (any_nonzero(k, w->y[k->ia])) {       /* before the last cotangent a stays zero */
+    } else if (any_nonzero(k, w->y[k->ia])) { /* before the last cotangent a stays zero */
       int status = interval(k, i);
       if (status != GQ_OK)
         return gq_fail(status, "in the backward pass between t[%d] and t[%d]: %s", i + 1, i, gq_message());
@@ -317,12 +327,11 @@ static int run(back *k) {
 }
 
 int gq_continuous_backward(gq_pullback *b) {
-  back k = {.b = b, .s = b->s};
+  back k = { .b = b, .s = b->s };
   gq_walk *w = &k.w;
   k.n = gq_numel(b->s->plan->field->shape);
   double size = cotangent_size(&k);
-  if (size == 0) return GQ_OK;                      /* the adjoint equation is linear */
-  if (!isfinite(size)) return gq_fail(GQ_ENONFINITE, "the cotangent dL/dz is not finite: the loss overflowed");
+  if (size == 0) return GQ_OK; /* the adjoint equation is linear */
   int status = setup(&k, size);
   if (status == GQ_OK) status = run(&k);
   b->nfe = w->nfe + k.nodes.evaluated;

@@ -11,10 +11,10 @@ typedef struct direct {
   gq_pullback *b;
   gq_walk w;
   void *block;
-  void *gy, *gf;               /* cotangents of a step's start that do not pass through its program */
+  void *gy, *gf; /* cotangents of a step's start that do not pass through its program */
   size_t part, n;
-  int k;                       /* measurement times above this one are done */
-  double dt, dh;               /* derivatives in the step's t and h that do not either */
+  int k;         /* measurement times above this one are done */
+  double dt, dh; /* derivatives in the step's t and h that do not either */
 } direct;
 
 static int buffers(direct *d) {
@@ -27,7 +27,7 @@ static int buffers(direct *d) {
   if (!d->block) return gq_nomem((slopes + 6) * d->part);
   d->b->s->bytes += (slopes + 6) * d->part;
   char *next = d->block;
-  void **all[] = {&w->cy, &w->cf, &w->py, &w->pf, &d->gy, &d->gf};
+  void **all[] = { &w->cy, &w->cf, &w->py, &w->pf, &d->gy, &d->gf };
   for (int i = 0; i < 6; i++) *all[i] = next, next += d->part;
   for (int i = 0; i < slopes; i++) w->ck[i] = next, next += d->part;
   return GQ_OK;
@@ -73,19 +73,32 @@ static void pull_inner(direct *d, const gq_kept *r, int k) {
   d->dh -= theta * dtheta / r->h;
 }
 
+/* The slope at the start of a kept step: carried by the method, or evaluated (into w.py). */
+static int slope_at(direct *d, gq_kept *r, void **f) {
+  gq_solution *s = d->b->s;
+  void *y = r->y;
+  *f = d->w.st->l.carry ? r->f : d->w.py;
+  if (d->w.st->l.carry) return GQ_OK;
+  d->b->nfe++;
+  return gq_evaluate_at(s->plan, &s->plan->f, s->bind, r->t, &y, f, NULL, NULL);
+}
+
 /* Measurement times at the step's end. One that the step was not clamped to reads the end state
 ** too; moving it alone moves along the slope there. */
-static void pull_end(direct *d, const gq_kept *r, double end) {
+static int pull_end(direct *d, const gq_kept *r, gq_kept *after) {
   gq_pullback *b = d->b;
-  for (; d->k >= 0 && b->s->t[d->k] == end; d->k--) {
+  for (; d->k >= 0 && b->s->t[d->k] == after->t; d->k--) {
     const void *g = gq_at_time(b->s, b->gz, d->k);
+    void *f;
     add(d, 1, g, d->w.cy);
-    if (!b->gt || d->k == r->stop || !d->w.st->l.carry) continue;
-    double gf = gq_dot(b->s->z->dtype, d->n, g, d->w.f1[0]);
+    if (!b->gt || d->k == r->stop) continue;
+    GQ_TRY(slope_at(d, after, &f));
+    double gf = gq_dot(b->s->z->dtype, d->n, g, f);
     b->gt[d->k] += gf;
     if (r->stop >= 0) b->gt[r->stop] -= gf;
     else d->dt -= gf;
   }
+  return GQ_OK;
 }
 
 /* One step back: cy, cf hold the cotangents of its end, then of its start. */
@@ -100,7 +113,7 @@ static int pull_step(direct *d, gq_kept *r, gq_kept *after) {
   memset(d->gy, 0, d->part);
   memset(d->gf, 0, d->part);
   d->dt = d->dh = 0;
-  pull_end(d, r, after->t);
+  GQ_TRY(pull_end(d, r, after));
   for (; d->k >= 0 && dir * (b->s->t[d->k] - r->t) > 0; d->k--) pull_inner(d, r, d->k);
   GQ_TRY(gq_walk_phase(w, 2));
   if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", r->t);
@@ -122,15 +135,17 @@ static int pull_start(direct *d, gq_kept *first) {
   gq_pullback *b = d->b;
   gq_solution *s = b->s;
   if (d->w.st->l.carry) {
-    void *x[] = {first->y, d->w.cf}, *out[] = {d->w.py};
+    void *x[] = { first->y, d->w.cf }, *out[] = { d->w.py };
     GQ_TRY(gq_evaluate_at(s->plan, &s->plan->pull, s->bind, s->t[0], x, out, &b->grads, b->gt));
     add(d, 1, d->w.py, d->w.cy);
   }
   for (; d->k >= 0; d->k--) {
     const void *g = gq_at_time(s, b->gz, d->k);
+    void *f;
     add(d, 1, g, d->w.cy);
-    if (!b->gt || d->k == 0 || !d->w.st->l.carry) continue;
-    double gf = gq_dot(s->z->dtype, d->n, g, first->f);
+    if (!b->gt || d->k == 0) continue;
+    GQ_TRY(slope_at(d, first, &f));
+    double gf = gq_dot(s->z->dtype, d->n, g, f);
     b->gt[d->k] += gf, b->gt[0] -= gf;
   }
   memcpy(b->a, d->w.cy, gq_part_bytes(s->plan->field));
@@ -147,7 +162,7 @@ static int run(direct *d) {
 
 int gq_direct_backward(gq_pullback *b) {
   gq_solution *s = b->s;
-  direct d = {.b = b, .k = s->nt - 1};
+  direct d = { .b = b, .k = s->nt - 1 };
   gq_walk *w = &d.w;
   w->o = &s->o, w->rtol = s->o.rtol, w->atol[0] = s->o.atol, w->grads = &b->grads;
   int status = gq_walk_init(w, s->plan, &s->plan->forward, s->bind);

@@ -36,7 +36,7 @@ static size_t state_bytes(const gq_field *f, int s) {
 int gq_nodebuffer_init(gq_nodebuffer *b, gq_solution *s, const gq_grads *grads) {
   const gq_field *f = s->plan->field;
   size_t n = 64 + s->plan->node_rows * gq_dtype_size(f->dtype);
-  *b = (gq_nodebuffer){.s = s, .grads = grads, .rows = s->plan->node_rows};
+  *b = (gq_nodebuffer){ .s = s, .grads = grads, .rows = s->plan->node_rows };
   n = (n + 63) & ~(size_t)63;
   size_t times = n;
   for (int i = 0; i < f->nslices; i++) n += 2 * ((b->rows * state_bytes(f, i) + 63) & ~(size_t)63);
@@ -96,7 +96,8 @@ int gq_nodebuffer_flush(gq_nodebuffer *b) {
       z[s] = (char *)b->z[s] + done * state_bytes(f, s);
       a[s] = (char *)b->a[s] + done * state_bytes(f, s);
     }
-    GQ_TRY(gq_evaluate_nodes(p, e, b->s->bind, (char *)b->t + done * gq_dtype_size(f->dtype), z, a, b->grads));
+    GQ_TRY(
+      gq_evaluate_nodes(p, e, b->s->bind, (char *)b->t + done * gq_dtype_size(f->dtype), z, a, b->grads));
     done += n;
   }
   b->filled = 0;

@@ -39,7 +39,7 @@ static int call(pool *p, gq_op op, int n, gq_tensor *const *args, const gq_attr 
 }
 
 static int call2(pool *p, gq_op op, gq_tensor *a, gq_tensor *b, gq_tensor **out) {
-  return call(p, op, 2, (gq_tensor *[]){a, b}, NULL, out);
+  return call(p, op, 2, (gq_tensor *[]){ a, b }, NULL, out);
 }
 
 static int number(pool *p, double x, gq_tensor **out) {
@@ -49,14 +49,15 @@ static int number(pool *p, double x, gq_tensor **out) {
 }
 
 static int cast(pool *p, gq_tensor *x, gq_dtype d, gq_tensor **out) {
-  gq_attr attr = {.dtype = d};
+  gq_attr attr = { .dtype = d };
   if (x->dtype != d) return call(p, GQ_OP_CAST, 1, &x, &attr, out);
   *out = x;
   return GQ_OK;
 }
 
 /* Nodes of g that the refs need, as recorded operations. */
-static int evaluate(pool *p, const gq_graph *g, gq_tensor *const *in, int n, const gq_ref *refs, gq_tensor **out) {
+static int evaluate(pool *p, const gq_graph *g, gq_tensor *const *in, int n, const gq_ref *refs,
+                    gq_tensor **out) {
   int size = gq_graph_size(g), status = GQ_OK;
   gq_tensor **value = gq_calloc(size + 1, sizeof *value);
   bool *need = gq_calloc(size + 1, sizeof *need);
@@ -95,11 +96,11 @@ typedef struct replay {
   gq_graph *step;
   gq_outspec *outs;
   gq_steplayout l;
-  gq_tensor **in, **out;       /* of one step */
+  gq_tensor **in, **out; /* of one step */
   gq_ref *refs;
-  gq_tensor **times;           /* [nt] 0-d float64 */
-  gq_tensor **bv;              /* boundary values */
-  gq_tensor **z;               /* [nt] */
+  gq_tensor **times; /* [nt] 0-d float64 */
+  gq_tensor **bv;    /* boundary values */
+  gq_tensor **z;     /* [nt] */
   gq_tensor *y, *f;
 } replay;
 
@@ -107,7 +108,7 @@ static int prepare(replay *r, gq_tensor *z0, gq_tensor *t_, gq_tensor *const *ca
   gq_solution *s = r->s;
   gq_plan *plan = s->plan;
   const gq_field *f = plan->field;
-  gq_system sys = {.g = f->body, .lent = true, .parts = 1};
+  gq_system sys = { .g = f->body, .lent = true, .parts = 1 };
   gq_stepkind kind = plan->forward.kind;
   kind.pull = false;
   r->y = z0;
@@ -118,7 +119,8 @@ static int prepare(replay *r, gq_tensor *z0, gq_tensor *t_, gq_tensor *const *ca
   r->times = gq_calloc(s->nt + 1, sizeof *r->times);
   r->bv = gq_calloc(f->nb + 1, sizeof *r->bv);
   r->z = gq_calloc(s->nt + 1, sizeof *r->z);
-  if (!r->in || !r->out || !r->refs || !r->times || !r->bv || !r->z) return gq_nomem(r->l.nin * sizeof *r->in);
+  if (!r->in || !r->out || !r->refs || !r->times || !r->bv || !r->z)
+    return gq_nomem(r->l.nin * sizeof *r->in);
   for (int j = 0; j < f->nb; j++) r->refs[j] = gq_graph_output(f->pro, j);
   GQ_TRY(evaluate(&r->p, f->pro, capture, f->nb, r->refs, r->bv));
   for (int k = 0; k < s->nt; k++) {
@@ -127,12 +129,13 @@ static int prepare(replay *r, gq_tensor *z0, gq_tensor *t_, gq_tensor *const *ca
       continue;
     }
     gq_tensor *x;
-    gq_attr slice = {.start = {k}, .step = {1}, .shape = gq_shape_of(1, (int64_t[]){1})}, scalar = {.axis = 0};
+    gq_attr slice = { .start = { k }, .step = { 1 }, .shape = gq_shape_of(1, (int64_t[]){ 1 }) },
+            scalar = { .axis = 0 };
     GQ_TRY(call(&r->p, GQ_OP_SLICE, 1, &t_, &slice, &x));
     GQ_TRY(call(&r->p, GQ_OP_RESHAPE, 1, &x, &scalar, &x));
     GQ_TRY(cast(&r->p, x, GQ_F64, &r->times[k]));
   }
-  for (int i = 0; i < r->l.nout; i++) {            /* error and finite sums are not needed again */
+  for (int i = 0; i < r->l.nout; i++) { /* error and finite sums are not needed again */
     bool want = i == r->l.y1 || (r->l.carry && i == r->l.f1);
     for (int j = 0; j < r->l.slopes; j++) want |= i == r->l.k[j];
     r->refs[i] = want ? r->outs[i].ref : GQ_NONE;
@@ -140,17 +143,31 @@ static int prepare(replay *r, gq_tensor *z0, gq_tensor *t_, gq_tensor *const *ca
   return GQ_OK;
 }
 
-static int first_slope(replay *r) {
+/* f(t, r->y) */
+static int slope_at(replay *r, gq_tensor *t, gq_tensor **out) {
   const gq_field *f = r->s->plan->field;
   gq_tensor **in = gq_calloc(f->nb + 2, sizeof *in);
   gq_ref ref = gq_graph_output(f->body, 0);
   if (!in) return gq_nomem(f->nb * sizeof *in);
-  int status = cast(&r->p, r->times[0], f->dtype, &in[0]);
+  int status = cast(&r->p, t, f->dtype, &in[0]);
   in[1] = r->y;
   for (int j = 0; j < f->nb; j++) in[2 + j] = r->bv[j];
-  if (status == GQ_OK) status = evaluate(&r->p, f->body, in, 1, &ref, &r->f);
+  if (status == GQ_OK) status = evaluate(&r->p, f->body, in, 1, &ref, out);
   gq_free(in);
   return status;
+}
+
+/* z_k = y where t_k coincides with the time t that y is the state at; moving t_k alone moves z_k along
+** the slope: y + (t_k - t) f. */
+static int at_step(replay *r, gq_tensor *t, int k) {
+  gq_tensor *f = r->f, *shift;
+  r->z[k] = r->y;
+  if (t == r->times[k] || !r->s->t_grad) return GQ_OK;
+  if (!r->l.carry) GQ_TRY(slope_at(r, t, &f));
+  GQ_TRY(call2(&r->p, GQ_OP_SUB, r->times[k], t, &shift));
+  GQ_TRY(cast(&r->p, shift, r->s->plan->field->dtype, &shift));
+  GQ_TRY(call2(&r->p, GQ_OP_MUL, f, shift, &shift));
+  return call2(&r->p, GQ_OP_ADD, r->y, shift, &r->z[k]);
 }
 
 static gq_tensor *slope(const replay *r, int i) {
@@ -190,19 +207,19 @@ static int step(replay *r, const gq_kept *rec, double end, int *k) {
   GQ_TRY(call2(&r->p, GQ_OP_ADD, r->times[rec->anchor], shift, &t));
   if (rec->stop >= 0) GQ_TRY(call2(&r->p, GQ_OP_SUB, r->times[rec->stop], t, &h));
   else GQ_TRY(number(&r->p, rec->h, &h));
-  gq_tensor *zero;
-  GQ_TRY(number(&r->p, 1, &zero));
-  for (int i = 0; i < r->l.nin; i++) r->in[i] = zero;
+  gq_tensor *one; /* tolerances and product weights: what is asked for does not read them */
+  GQ_TRY(number(&r->p, 1, &one));
+  for (int i = 0; i < r->l.nin; i++) r->in[i] = one;
   r->in[r->l.t] = t, r->in[r->l.h] = h, r->in[r->l.y] = r->y;
   if (r->l.carry) r->in[r->l.f] = r->f;
   for (int j = 0; j < s->plan->field->nb; j++) r->in[r->l.bv + j] = r->bv[j];
   GQ_TRY(evaluate(&r->p, r->step, r->in, r->l.nout, r->refs, r->out));
-  for (; *k < s->nt && dir * (s->t[*k] - end) <= 0; ++*k) {
-    if (s->t[*k] == end) r->z[*k] = r->out[r->l.y1];
-    else GQ_TRY(inner(r, t, h, *k));
-  }
+  for (; *k < s->nt && dir * (s->t[*k] - end) < 0; ++*k) GQ_TRY(inner(r, t, h, *k));
   r->y = r->out[r->l.y1];
   if (r->l.carry) r->f = r->out[r->l.f1];
+  if (rec->stop >= 0) t = r->times[rec->stop];
+  else GQ_TRY(call2(&r->p, GQ_OP_ADD, t, h, &t));
+  for (; *k < s->nt && s->t[*k] == end; ++*k) GQ_TRY(at_step(r, t, *k));
   return GQ_OK;
 }
 
@@ -213,48 +230,82 @@ static int solve_again(replay *r, gq_tensor **z) {
   gq_kept **list = gq_calloc(s->nrecords + 1, sizeof *list);
   if (!list) return gq_nomem(s->nrecords * sizeof *list);
   for (gq_kept *rec = s->records; rec; rec = rec->before) list[n++] = rec;
-  for (; k < s->nt && s->t[k] == s->t[0]; k++) r->z[k] = r->y;
-  if (r->l.carry && n > 1) status = first_slope(r);
+  if (r->l.carry && !s->trivial) status = slope_at(r, r->times[0], &r->f);
+  for (; status == GQ_OK && k < s->nt && s->t[k] == s->t[0]; k++)
+    if (s->trivial) r->z[k] = r->y;
+    else status = at_step(r, r->times[0], k);
   for (int i = n - 1; status == GQ_OK && i > 0; i--) status = step(r, list[i], list[i - 1]->t, &k);
   gq_free(list);
   gq_shape row = s->z->shape;
   row.dim[0] = 1;
-  gq_attr attr = {.shape = row}, axis = {.axis = 0};
-  for (k = 0; status == GQ_OK && k < s->nt; k++) status = call(&r->p, GQ_OP_RESHAPE, 1, &r->z[k], &attr, &r->z[k]);
+  gq_attr attr = { .shape = row }, axis = { .axis = 0 };
+  for (k = 0; status == GQ_OK && k < s->nt; k++)
+    status = call(&r->p, GQ_OP_RESHAPE, 1, &r->z[k], &attr, &r->z[k]);
   return status == GQ_OK ? call(&r->p, GQ_OP_CAT, s->nt, r->z, &axis, z) : status;
+}
+
+/* Recorded copies of the inputs that want gradients: one input may be made from another, and derivatives
+** must stop at each. in: z0, t, captures; NULL or not wanted stays as it is. */
+static int separate(replay *r, int n, const bool *want, gq_tensor **in) {
+  for (int i = 0; i < n; i++) {
+    gq_attr same = { .shape = in[i] ? in[i]->shape : (gq_shape){ 0 } };
+    if (want[i]) GQ_TRY(call(&r->p, GQ_OP_RESHAPE, 1, &in[i], &same, &in[i]));
+  }
+  return GQ_OK;
+}
+
+/* in, want and grad: z0, t, captures. */
+static int replay_run(replay *r, int n, const bool *want, gq_tensor **in, gq_tensor *gz, gq_tensor **grad) {
+  gq_tensor *z = NULL, **wrt = in + n, **found = grad + n;
+  int nw = 0;
+  GQ_TRY(separate(r, n, want, in));
+  GQ_TRY(prepare(r, in[0], in[1], in + 2));
+  GQ_TRY(solve_again(r, &z));
+  for (int i = 0; i < n; i++)
+    if (want[i]) wrt[nw++] = in[i];
+  GQ_TRY(gq_grad(1, &z, &gz, nw, wrt, true, found));
+  nw = 0;
+  for (int i = 0; i < n; i++) grad[i] = want[i] ? found[nw++] : NULL;
+  return GQ_OK;
+}
+
+static void replay_done(replay *r) {
+  pool_done(&r->p);
+  gq_graph_free(r->step);
+  gq_free(r->outs);
+  gq_steplayout_done(&r->l);
+  void *all[] = { r->in, r->out, r->refs, r->times, r->bv, r->z };
+  for (int i = 0; i < 6; i++) gq_free(all[i]);
 }
 
 int gq_odeint_replay(gq_solution *s, gq_tensor *z0, gq_tensor *t_, gq_tensor *const *capture, gq_tensor *gz,
                      gq_tensor **gz0, gq_tensor **gt_, gq_tensor **gcapture) {
   if (s->o.engine != GQ_ENGINE_DIRECT)
-    return gq_fail(GQ_EUNSUPPORTED, "create_graph through odeint works with gradient = \"direct\"; this solve used \"%s\"",
+    return gq_fail(GQ_EUNSUPPORTED,
+                   "create_graph through odeint works with gradient = \"direct\"; this solve used \"%s\"",
                    gq_engine_names[s->o.engine]);
   const gq_field *f = s->plan->field;
-  replay r = {.s = s};
-  gq_tensor *z = NULL, **in = gq_calloc(f->ncapture + 2, sizeof *in), **grad = gq_calloc(f->ncapture + 2, sizeof *grad);
-  int n = 0, status = in && grad ? GQ_OK : gq_nomem(f->ncapture * sizeof *in);
-  bool recording = gq_set_recording(true);
-  if (status == GQ_OK) status = prepare(&r, z0, t_, capture);
-  if (status == GQ_OK) status = solve_again(&r, &z);
+  replay r = { .s = s };
+  int n = f->ncapture + 2, status = GQ_OK;
+  gq_tensor **in = gq_calloc(2 * n, sizeof *in), **grad = gq_calloc(2 * n, sizeof *grad);
+  bool *want = gq_calloc(n, sizeof *want), recording = gq_set_recording(true);
+  if (!in || !grad || !want) status = gq_nomem(n * sizeof *in);
   if (status == GQ_OK) {
-    if (s->z0_grad) in[n++] = z0;
-    if (t_) in[n++] = t_;
-    for (int i = 0; i < f->ncapture; i++)
-      if (f->want_capture[i]) in[n++] = capture[i];
-    status = gq_grad(1, &z, &gz, n, in, true, grad);
+    in[0] = z0, in[1] = t_;
+    want[0] = s->z0_grad, want[1] = t_ != NULL;
+    memcpy(in + 2, capture, f->ncapture * sizeof *in);
+    memcpy(want + 2, f->want_capture, f->ncapture * sizeof *want);
+    status = replay_run(&r, n, want, in, gz, grad);
   }
   if (status == GQ_OK) {
-    n = 0;
-    *gz0 = s->z0_grad ? grad[n++] : NULL;
-    if (t_) *gt_ = grad[n++];
-    for (int i = 0; i < f->ncapture; i++) gcapture[i] = f->want_capture[i] ? grad[n++] : NULL;
+    *gz0 = grad[0];
+    if (t_) *gt_ = grad[1];
+    memcpy(gcapture, grad + 2, f->ncapture * sizeof *grad);
   }
   gq_set_recording(recording);
-  pool_done(&r.p);
-  gq_graph_free(r.step);
-  gq_free(r.outs);
-  gq_steplayout_done(&r.l);
-  void *all[] = {r.in, r.out, r.refs, r.times, r.bv, r.z, in, grad};
-  for (int i = 0; i < 8; i++) gq_free(all[i]);
+  replay_done(&r);
+  gq_free(in);
+  gq_free(grad);
+  gq_free(want);
   return status;
 }

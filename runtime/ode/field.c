@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { ROWS_PER_SLICE = 16 };    /* fewer rows than this are not worth a thread */
+enum { ROWS_PER_SLICE = 16 }; /* fewer rows than this are not worth a thread */
 
 static size_t round64(size_t n) { return (n + 63) & ~(size_t)63; }
 
@@ -63,7 +63,7 @@ static int compile_prologue(gq_field *f) {
   if (!outs) return gq_nomem(f->nb);
   int n = 0;
   for (int j = 0; j < f->nb; j++)
-    if (f->direct[j] < 0) outs[n++] = (gq_outspec){gq_graph_output(f->pro, j), 0, GQ_STORE};
+    if (f->direct[j] < 0) outs[n++] = (gq_outspec){ gq_graph_output(f->pro, j), 0, GQ_STORE };
   int status = n ? gq_program_new(f->pro, n, outs, &f->pro_run) : GQ_OK;
   gq_free(outs);
   return status;
@@ -91,12 +91,13 @@ static int compile_pull(gq_field *f) {
     if (n) status = gq_vjp(g, f->nb, out, cot, f->ncapture, bind, grad);
     int m = 0;
     for (int i = 0; n && status == GQ_OK && i < f->ncapture; i++)
-      if (f->want_capture[i] && grad[i] != GQ_NONE) outs[m++] = (gq_outspec){grad[i], 0, GQ_ADD};
-    for (int i = 0; i < f->ncapture; i++)           /* remember which captures the program adds to */
+      if (f->want_capture[i] && grad[i] != GQ_NONE) outs[m++] = (gq_outspec){ grad[i], 0, GQ_ADD };
+    for (int i = 0; i < f->ncapture; i++) /* remember which captures the program adds to */
       if (!n || grad[i] == GQ_NONE) bind[i] = GQ_NONE;
     f->pull_adds = gq_calloc(f->ncapture + 1, sizeof *f->pull_adds);
     if (!f->pull_adds) status = gq_nomem(f->ncapture);
-    else for (int i = 0; i < f->ncapture; i++) f->pull_adds[i] = f->want_capture[i] && bind[i] != GQ_NONE;
+    else
+      for (int i = 0; i < f->ncapture; i++) f->pull_adds[i] = f->want_capture[i] && bind[i] != GQ_NONE;
     if (status == GQ_OK && n) status = gq_graph_status(g);
     if (status == GQ_OK && m) status = gq_program_new(g, m, outs, &f->pro_pull);
   }
@@ -237,7 +238,8 @@ static int run_prologue(gq_binding *b, char **next, const void **full) {
       full[j] = in[f->direct[j]];
     } else {
       full[j] = out[n++] = *next;
-      *next += round64(gq_numel(gq_field_boundary_shape(f, j)) * gq_dtype_size(gq_field_boundary_dtype(f, j)));
+      *next +=
+        round64(gq_numel(gq_field_boundary_shape(f, j)) * gq_dtype_size(gq_field_boundary_dtype(f, j)));
     }
   }
   if (status == GQ_OK && f->pro_run) {
@@ -302,7 +304,7 @@ void gq_binding_free(gq_binding *b) {
 /* ---- gradients ---- */
 
 int gq_grads_new(const gq_field *f, gq_grads *g) {
-  *g = (gq_grads){0};
+  *g = (gq_grads){ 0 };
   for (int s = 0; s < f->nslices; s++)
     for (int j = 0; j < f->nb; j++)
       if (f->want[j]) g->bytes += round64(slice_bytes(f, s, j));
@@ -322,7 +324,7 @@ int gq_grads_new(const gq_field *f, gq_grads *g) {
 void gq_grads_done(gq_grads *g) {
   gq_free(g->at);
   gq_free(g->block);
-  *g = (gq_grads){0};
+  *g = (gq_grads){ 0 };
 }
 
 /* Whole gradient of boundary j into dst (zeroed before). */
@@ -333,8 +335,7 @@ static void sum_slices(const gq_field *f, const gq_grads *g, int j, void *dst) {
     void *src = g->at[s * f->nb + j];
     if (f->nslices > 1 && f->axis[j] >= 0)
       copy_slice(whole, f->axis[j], f->first[s], f->count[s], gq_dtype_size(d), src, dst, false);
-    else
-      gq_axpy(d, gq_numel(whole), 1, src, dst);
+    else gq_axpy(d, gq_numel(whole), 1, src, dst);
   }
 }
 
@@ -387,7 +388,7 @@ int gq_grads_collect(const gq_binding *b, const gq_grads *g, gq_tensor **grad) {
 void gq_code_free(gq_code *c) {
   gq_program_free(c->prog[0]);
   gq_program_free(c->prog[1]);
-  *c = (gq_code){{0}};
+  *c = (gq_code){ { 0 } };
 }
 
 size_t gq_code_arena(const gq_code *c) {
@@ -410,15 +411,17 @@ typedef struct job {
 
 static void run_slice(void *ctx, int s) {
   job *j = ctx;
-  j->status[s] = gq_program_run(j->code->prog[j->f->class_of[s]], j->phase, j->arena[s], j->in + (size_t)s * j->nin,
-                                j->out + (size_t)s * j->nout);
+  j->status[s] = gq_program_run(j->code->prog[j->f->class_of[s]], j->phase, j->arena[s],
+                                j->in + (size_t)s * j->nin, j->out + (size_t)s * j->nout);
   if (j->status[s] != GQ_OK && (s == 0 || j->status[0] == GQ_OK))
     strncpy(j->message, gq_message(), sizeof j->message - 1);
 }
 
 int gq_code_run(const gq_field *f, const gq_code *c, int phase, void *const *arena, const void *const *in,
                 int nin, void *const *out, int nout) {
-  job j = {.f = f, .code = c, .phase = phase, .nin = nin, .nout = nout, .arena = arena, .in = in, .out = out};
+  job j = {
+    .f = f, .code = c, .phase = phase, .nin = nin, .nout = nout, .arena = arena, .in = in, .out = out
+  };
   if (f->nslices == 1) run_slice(&j, 0);
   else gq_parallel(f->nslices, run_slice, &j);
   for (int s = 0; s < f->nslices; s++)

@@ -41,7 +41,7 @@ static int record_new(const gq_plan *p, bool slopes, bool arenas, size_t *bytes,
 
 int gq_kept_get(gq_plan *p, bool slopes, bool arenas, size_t *bytes, gq_kept **out) {
   if (!p->spare) return record_new(p, slopes, arenas, bytes, out);
-  *out = p->spare;                           /* a plan's records are all of one kind */
+  *out = p->spare; /* a plan's records are all of one kind */
   p->spare = p->spare->before;
   p->nspare--;
   (*out)->before = NULL;

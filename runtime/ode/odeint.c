@@ -7,14 +7,24 @@
 #include <math.h>
 #include <string.h>
 
-const char *const gq_engine_names[GQ_NENGINE] = {"none", "direct", "adjoint", "seminorm", "gq"};
+const char *const gq_engine_names[GQ_NENGINE] = { "none", "direct", "adjoint", "seminorm", "gq" };
 
 void gq_ode_defaults(gq_ode_options *o, gq_dtype d) {
   double tol = d == GQ_F32 ? 1e-3 : 1e-6;
-  *o = (gq_ode_options){.method = gq_tableau_find("dopri5"), .rtol = tol, .atol = tol, .max_steps = 100000,
-                        .controller = {0.9, 10, 0.2, 0, 1, 0}, .engine = GQ_ENGINE_GQ,
-                        .back_rtol = tol, .back_atol = tol, .back_max_steps = 100000,
-                        .trajectory = GQ_REVERSE, .scale = true, .C = 0.1, .max_nodes = 64, .nodes = GQ_NODES_NFE};
+  *o = (gq_ode_options){ .method = gq_tableau_find("dopri5"),
+                         .rtol = tol,
+                         .atol = tol,
+                         .max_steps = 100000,
+                         .controller = { 0.9, 10, 0.2, 0, 1, 0 },
+                         .engine = GQ_ENGINE_GQ,
+                         .back_rtol = tol,
+                         .back_atol = tol,
+                         .back_max_steps = 100000,
+                         .trajectory = GQ_REVERSE,
+                         .scale = true,
+                         .C = 0.1,
+                         .max_nodes = 64,
+                         .nodes = GQ_NODES_NFE };
   o->back_method = o->method;
 }
 
@@ -36,7 +46,8 @@ static int check_times(int nt, const double *t) {
     if (k == 0 || t[k] == t[k - 1]) continue;
     int d = t[k] > t[k - 1] ? 1 : -1;
     if (dir && d != dir)
-      return gq_fail(GQ_EARG, "times must not change direction: t[%d] = %.17g after t[%d] = %.17g in an %s sequence",
+      return gq_fail(GQ_EARG,
+                     "times must not change direction: t[%d] = %.17g after t[%d] = %.17g in an %s sequence",
                      k + 1, t[k], k, t[k - 1], dir > 0 ? "increasing" : "decreasing");
     dir = d;
   }
@@ -44,17 +55,15 @@ static int check_times(int nt, const double *t) {
 }
 
 static int check_finite(const gq_tensor *packed, const char *what) {
-  size_t n = gq_numel(packed->shape);
-  const void *x = gq_tensor_data(packed);
-  for (size_t i = 0; i < n; i++)
-    if (!isfinite(packed->dtype == GQ_F32 ? ((const float *)x)[i] : ((const double *)x)[i]))
-      return gq_fail(GQ_ENONFINITE, "%s is not finite (element %zu of the flattened tensor)", what, i + 1);
-  return GQ_OK;
+  size_t i = gq_first_nonfinite(packed->dtype, gq_numel(packed->shape), gq_tensor_data(packed));
+  if (!i) return GQ_OK;
+  return gq_fail(GQ_ENONFINITE, "%s is not finite (element %zu of the flattened tensor)", what, i);
 }
 
 static int check_tolerance(double rtol, double atol, const char *whose) {
   if (rtol >= 0 && atol >= 0 && rtol + atol > 0 && isfinite(rtol + atol)) return GQ_OK;
-  return gq_fail(GQ_EARG, "%srtol = %g and atol = %g: both must be finite and not negative, and one of them positive",
+  return gq_fail(GQ_EARG,
+                 "%srtol = %g and atol = %g: both must be finite and not negative, and one of them positive",
                  whose, rtol, atol);
 }
 
@@ -63,10 +72,12 @@ static int check_slope(const gq_problem *p) {
   char got[128], want[128];
   const gq_node *f = gq_graph_node(p->f, gq_graph_output(p->f, 0));
   if (f->dtype == p->z0->dtype && gq_shape_equal(f->shape, p->z0->shape)) return GQ_OK;
-  return gq_fail(f->dtype == p->z0->dtype ? GQ_ESHAPE : GQ_EDTYPE,
-                 "the dynamics returned %s of shape %s for a state that is %s of shape %s: dz/dt must have the dtype and "
-                 "shape of z", gq_dtype_name(f->dtype), gq_shape_text(f->shape, got, sizeof got),
-                 gq_dtype_name(p->z0->dtype), gq_shape_text(p->z0->shape, want, sizeof want));
+  return gq_fail(
+    f->dtype == p->z0->dtype ? GQ_ESHAPE : GQ_EDTYPE,
+    "the dynamics returned %s of shape %s for a state that is %s of shape %s: dz/dt must have the dtype and "
+    "shape of z",
+    gq_dtype_name(f->dtype), gq_shape_text(f->shape, got, sizeof got), gq_dtype_name(p->z0->dtype),
+    gq_shape_text(p->z0->shape, want, sizeof want));
 }
 
 static int check(const gq_problem *p, const gq_ode_options *o) {
@@ -90,7 +101,8 @@ static int explain(const gq_solution *s, int status) {
   for (int i = 0; i < s->plan->field->ncapture; i++) {
     gq_tensor *c = s->bind->capture[i];
     char shape[128];
-    if (!gq_is_float(c->dtype) || check_finite(c, "") == GQ_OK) continue;
+    if (!gq_is_float(c->dtype) || !gq_first_nonfinite(c->dtype, gq_numel(c->shape), gq_tensor_data(c)))
+      continue;
     return gq_fail(status, "%s; a captured %s tensor %s holds a value that is not finite", message,
                    gq_dtype_name(c->dtype), gq_shape_text(c->shape, shape, sizeof shape));
   }
@@ -106,9 +118,9 @@ static bool records(const gq_solution *s) {
 typedef struct forward {
   gq_solution *s;
   gq_walk w;
-  gq_kept *now, *next;       /* recording engines */
-  void *block;                 /* y, y1, f, f1 otherwise */
-  int anchor;                  /* measurement time that w.t hangs on */
+  gq_kept *now, *next; /* recording engines */
+  void *block;         /* y, y1, f, f1 otherwise */
+  int anchor;          /* measurement time that w.t hangs on */
 } forward;
 
 static int next_record(forward *fw) {
@@ -179,6 +191,13 @@ static int keep(forward *fw, int stop) {
 
 static bool reached(double dir, double t, double t1) { return dir * (t1 - t) >= 0; }
 
+/* The slope at a step's end is in the interpolant though not always in the error estimate. */
+static int check_interpolated(const gq_solution *s, int k) {
+  if (!gq_first_nonfinite(s->z->dtype, gq_numel(s->z0->shape), gq_at_time(s, s->z, k))) return GQ_OK;
+  return gq_fail(GQ_ENONFINITE, "the state at t[%d] = %.9g, interpolated in its step, is not finite", k + 1,
+                 s->t[k]);
+}
+
 /* Write the measurement times that the accepted step passes. */
 static int write_times(forward *fw, int *k, bool phase1_done) {
   gq_solution *s = fw->s;
@@ -193,10 +212,8 @@ static int write_times(forward *fw, int *k, bool phase1_done) {
     }
     if (!phase1_done) GQ_TRY(gq_walk_phase(w, 1));
     phase1_done = true;
-    for (int sl = 0; sl < f->nslices; sl++) {
-      size_t off = f->nslices > 1 ? f->first[sl] * (gq_part_bytes(f) / f->shape.dim[0]) : 0;
-      gq_walk_interpolate(w, 0, sl, (s->t[*k] - w->t) / w->h1, dst + off);
-    }
+    gq_walk_interpolate_all(w, 0, (s->t[*k] - w->t) / w->h1, dst);
+    GQ_TRY(check_interpolated(s, *k));
   }
   return GQ_OK;
 }
@@ -204,7 +221,7 @@ static int write_times(forward *fw, int *k, bool phase1_done) {
 static int forward_step(forward *fw, int *k) {
   gq_solution *s = fw->s;
   gq_walk *w = &fw->w;
-  bool each = !w->st->kind.adaptive && w->step_size <= 0;     /* the grid is the measurement times */
+  bool each = !w->st->kind.adaptive && w->step_size <= 0; /* the grid is the measurement times */
   int stop = each ? *k : s->nt - 1;
   GQ_TRY(gq_walk_step(w, s->t[stop], each || !s->o.overshoot));
   bool phase1 = records(s) && w->st->l.nfe_dense > 0;
@@ -239,7 +256,7 @@ static void forward_info(const forward *fw, gq_info *info, int status) {
 }
 
 static int forward_run(gq_solution *s, int *k) {
-  forward fw = {.s = s};
+  forward fw = { .s = s };
   gq_walk *w = &fw.w;
   w->o = &s->o;
   w->rtol = s->o.rtol, w->atol[0] = s->o.atol, w->max_norm = s->o.max_norm;
@@ -266,12 +283,14 @@ static int solution_init(gq_solution *s, const gq_problem *p) {
   if (!s->t) return gq_nomem(p->nt * sizeof *s->t);
   memcpy(s->t, p->t, p->nt * sizeof *s->t);
   GQ_TRY(gq_tensor_contiguous_get(p->z0, &s->z0));
-  gq_shape shape = {.ndim = p->z0->shape.ndim + 1, .dim = {p->nt}};
+  gq_shape shape = { .ndim = p->z0->shape.ndim + 1, .dim = { p->nt } };
   if (shape.ndim > GQ_MAXDIM)
-    return gq_fail(GQ_ESHAPE, "the state has %d dimensions; with time in front at most %d fit", p->z0->shape.ndim, GQ_MAXDIM);
+    return gq_fail(GQ_ESHAPE, "the state has %d dimensions; with time in front at most %d fit",
+                   p->z0->shape.ndim, GQ_MAXDIM);
   for (int i = 0; i < p->z0->shape.ndim; i++) shape.dim[i + 1] = p->z0->shape.dim[i];
   GQ_TRY(gq_tensor_new(p->z0->dtype, shape, &s->z));
-  gq_planspec spec = {p, &s->o, dense_forward(p, &s->o)};
+  s->version = s->z->storage->version;
+  gq_planspec spec = { p, &s->o, dense_forward(p, &s->o) };
   GQ_TRY(gq_plan_get(&spec, &s->plan));
   GQ_TRY(gq_binding_new(s->plan->field, p->capture, &s->bind));
   s->bytes = s->plan->field->nslices * (s->plan->arena_bytes[0] + s->plan->arena_bytes[1]) + s->bind->bytes +
@@ -280,9 +299,10 @@ static int solution_init(gq_solution *s, const gq_problem *p) {
   return GQ_OK;
 }
 
-int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tensor **z, gq_info *info, gq_solution **sol) {
+int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tensor **z, gq_info *info,
+              gq_solution **sol) {
   int k = 0;
-  *info = (gq_info){.t_reached = p->nt > 0 ? p->t[0] : 0};
+  *info = (gq_info){ .t_reached = p->nt > 0 ? p->t[0] : 0 };
   *z = NULL, *sol = NULL;
   GQ_TRY(check(p, o));
   gq_solution *s = gq_calloc(1, sizeof *s);
@@ -301,7 +321,7 @@ int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_ten
     /* A handle of its own: the tape will hang on it, and the tape owns this solution. */
     int made = gq_tensor_view(s->z, s->z->shape, s->z->stride, s->z->offset, z);
     if (made != GQ_OK) status = info->status = made, keep_part = false;
-    for (; keep_part && k < s->nt; k++) {      /* times that were not reached */
+    for (; keep_part && k < s->nt; k++) { /* times that were not reached */
       gq_shape part = s->z0->shape;
       for (int64_t i = 0; i < gq_numel(part); i++) {
         if (s->z->dtype == GQ_F32) ((float *)gq_at_time(s, s->z, k))[i] = NAN;
@@ -333,8 +353,8 @@ const gq_ode_options *gq_solution_options(const gq_solution *s) { return &s->o; 
 static int check_cotangent(const gq_solution *s, const gq_tensor *gz) {
   char a[128], b[128];
   if (gz->dtype == s->z->dtype && gq_shape_equal(gz->shape, s->z->shape)) return GQ_OK;
-  return gq_fail(GQ_ESHAPE, "the cotangent of the solution is %s %s; expected %s %s", gq_dtype_name(gz->dtype),
-                 gq_shape_text(gz->shape, a, sizeof a), gq_dtype_name(s->z->dtype),
+  return gq_fail(GQ_ESHAPE, "the cotangent of the solution is %s %s; expected %s %s",
+                 gq_dtype_name(gz->dtype), gq_shape_text(gz->shape, a, sizeof a), gq_dtype_name(s->z->dtype),
                  gq_shape_text(s->z->shape, b, sizeof b));
 }
 
@@ -354,15 +374,20 @@ static int backward_run(gq_pullback *b) {
 }
 
 int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor **gt, gq_tensor **gcapture) {
-  gq_pullback b = {.s = s};
+  gq_pullback b = { .s = s };
   gq_tensor *a = NULL, *times = NULL;
   *gz0 = *gt = NULL;
   GQ_TRY(check_cotangent(s, gz));
+  if (s->o.engine != GQ_ENGINE_DIRECT && s->z->storage->version != s->version)
+    return gq_fail(GQ_ESTATE,
+                   "the solution was modified in place before its backward pass, which starts from it; write "
+                   "to a copy (x:clone())");
   s->info.nfe_backward = s->info.steps_backward = s->info.rejected_backward = s->info.restarts = 0;
   s->info.nodes = s->info.nodes_wanted = 0, s->info.reconstruction = 0, s->info.capped = false;
   int status = gq_tensor_contiguous_get(gz, &b.gz);
+  if (status == GQ_OK) status = check_finite(b.gz, "the cotangent dL/dz of the solution");
   if (status == GQ_OK) status = gq_tensor_new(s->z0->dtype, s->z0->shape, &a);
-  if (status == GQ_OK) status = gq_tensor_new(GQ_F64, gq_shape_of(1, (int64_t[]){s->nt}), &times);
+  if (status == GQ_OK) status = gq_tensor_new(GQ_F64, gq_shape_of(1, (int64_t[]){ s->nt }), &times);
   if (status == GQ_OK) status = gq_grads_new(s->plan->field, &b.grads);
   if (status == GQ_OK) {
     b.a = gq_tensor_data(a);

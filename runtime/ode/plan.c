@@ -7,7 +7,7 @@
 #include <pthread.h>
 #include <string.h>
 
-enum { MAX_PLANS = 64, NODE_NUMBERS = 1 << 15 };   /* numbers in a layer-sized row block of node states */
+enum { MAX_PLANS = 64, NODE_NUMBERS = 1 << 15 }; /* numbers in a layer-sized row block of node states */
 
 static struct {
   pthread_mutex_t lock;
@@ -15,7 +15,7 @@ static struct {
   int n;
   uint64_t clock;
   int64_t compiled;
-} cache = {.lock = PTHREAD_MUTEX_INITIALIZER};
+} cache = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 /* ---- compiling ---- */
 
@@ -45,14 +45,15 @@ static int evaluator_class(gq_evaluator *e, int c, gq_system *sys) {
   gq_outspec *outs = gq_calloc(n + 1, sizeof *outs);
   if (!outs) return gq_nomem(n * sizeof *outs);
   for (int i = 0; i < n; i++)
-    outs[i] = (gq_outspec){gq_graph_output(sys->g, i), 0, i < n - nq ? GQ_STORE : GQ_ADD};
+    outs[i] = (gq_outspec){ gq_graph_output(sys->g, i), 0, i < n - nq ? GQ_STORE : GQ_ADD };
   e->parts = n - nq, e->nq = nq, e->nout = n, e->nin = gq_graph_inputs(sys->g);
   int status = compile(sys->g, n, outs, &e->code.prog[c]);
   gq_free(outs);
   return status;
 }
 
-static int build_evaluator(gq_plan *p, gq_evaluator *e, int (*make)(gq_plan *, int, void *, gq_system *), void *arg) {
+static int build_evaluator(gq_plan *p, gq_evaluator *e, int (*make)(gq_plan *, int, void *, gq_system *),
+                           void *arg) {
   int status = GQ_OK;
   for (int c = 0; status == GQ_OK && c < p->field->nclass; c++) {
     gq_system s;
@@ -65,7 +66,8 @@ static int build_evaluator(gq_plan *p, gq_evaluator *e, int (*make)(gq_plan *, i
   return status;
 }
 
-static int build_stepper(gq_plan *p, gq_stepper *st, int (*make)(gq_plan *, int, void *, gq_system *), void *arg) {
+static int build_stepper(gq_plan *p, gq_stepper *st, int (*make)(gq_plan *, int, void *, gq_system *),
+                         void *arg) {
   int status = GQ_OK;
   st->m = st->kind.m;
   for (int c = 0; status == GQ_OK && c < p->field->nclass; c++) {
@@ -78,9 +80,13 @@ static int build_stepper(gq_plan *p, gq_stepper *st, int (*make)(gq_plan *, int,
   return status;
 }
 
-static int make_forward(gq_plan *p, int c, void *arg, gq_system *s) { return gq_system_forward(p->field, c, s); }
+static int make_forward(gq_plan *p, int c, void *arg, gq_system *s) {
+  return gq_system_forward(p->field, c, s);
+}
 
-typedef struct adjoint_arg { bool path, products, time; } adjoint_arg;
+typedef struct adjoint_arg {
+  bool path, products, time;
+} adjoint_arg;
 
 static int make_adjoint(gq_plan *p, int c, void *arg, gq_system *s) {
   const adjoint_arg *a = arg;
@@ -95,8 +101,6 @@ static int make_nodes(gq_plan *p, int c, void *arg, gq_system *s) {
   return gq_system_nodes(p->field, c, *(int *)arg, s);
 }
 
-
-
 static bool wants_products(const gq_field *f) {
   for (int j = 0; j < f->nb; j++)
     if (f->want[j]) return true;
@@ -105,15 +109,16 @@ static bool wants_products(const gq_field *f) {
 
 static int build_backward(gq_plan *p, const gq_planspec *s) {
   const gq_ode_options *o = s->o;
-  bool dense = o->trajectory == GQ_DENSE, gq = o->engine == GQ_ENGINE_GQ, full = o->engine == GQ_ENGINE_ADJOINT;
+  bool dense = o->trajectory == GQ_DENSE, gq = o->engine == GQ_ENGINE_GQ,
+       full = o->engine == GQ_ENGINE_ADJOINT;
   bool time = full && (s->p->t_grad || o->parity);
-  adjoint_arg plain = {dense, false, false}, with = {dense, !gq, time};
-  p->backward.kind = (gq_stepkind){.m = o->back_method,
-                                   .adaptive = o->back_method->e && o->back_step_size <= 0,
-                                   .max_norm = o->back_max_norm,
-                                   .dense = gq || o->overshoot,
-                                   .product_error = full && o->back_method->e && o->back_step_size <= 0,
-                                   .product_dense = !gq && o->overshoot};
+  adjoint_arg plain = { dense, false, false }, with = { dense, !gq, time };
+  p->backward.kind = (gq_stepkind){ .m = o->back_method,
+                                    .adaptive = o->back_method->e && o->back_step_size <= 0,
+                                    .max_norm = o->back_max_norm,
+                                    .dense = gq || o->overshoot,
+                                    .product_error = full && o->back_method->e && o->back_step_size <= 0,
+                                    .product_dense = !gq && o->overshoot };
   p->products = wants_products(p->field);
   GQ_TRY(build_stepper(p, &p->backward, make_adjoint, &with));
   GQ_TRY(build_evaluator(p, &p->adjoint, make_adjoint, &plain));
@@ -122,7 +127,7 @@ static int build_backward(gq_plan *p, const gq_planspec *s) {
   while (p->node_rows < 1 << (GQ_NODE_SIZES - 1) &&
          2 * p->node_rows * gq_numel(p->field->class_shape[0]) <= NODE_NUMBERS / 8)
     p->node_rows *= 2;
-  gq_evaluator *largest;       /* compiled now: memory must not depend on how many nodes a solve asks for */
+  gq_evaluator *largest; /* compiled now: memory must not depend on how many nodes a solve asks for */
   return gq && p->products ? gq_plan_nodes(p, p->node_rows, &largest) : GQ_OK;
 }
 
@@ -130,12 +135,12 @@ static int build(gq_plan *p, const gq_planspec *s) {
   const gq_ode_options *o = s->o;
   bool direct = o->engine == GQ_ENGINE_DIRECT, time = s->p->t_grad;
   GQ_TRY(gq_field_new(s->p->f, s->p->ncapture, s->p->wants_grad, &p->field));
-  p->forward.kind = (gq_stepkind){.m = o->method,
-                                  .adaptive = o->method->e && o->step_size <= 0,
-                                  .max_norm = o->max_norm,
-                                  .dense = s->dense_forward,
-                                  .pull = direct,
-                                  .pull_time = direct && time};
+  p->forward.kind = (gq_stepkind){ .m = o->method,
+                                   .adaptive = o->method->e && o->step_size <= 0,
+                                   .max_norm = o->max_norm,
+                                   .dense = s->dense_forward,
+                                   .pull = direct,
+                                   .pull_time = direct && time };
   GQ_TRY(build_stepper(p, &p->forward, make_forward, NULL));
   GQ_TRY(build_evaluator(p, &p->f, make_forward, NULL));
   if (direct) GQ_TRY(build_evaluator(p, &p->pull, make_pull, &time));
@@ -178,22 +183,26 @@ static int build_arenas(gq_plan *p) {
   return grow_arena(p, 1, gq_code_arena(&p->pull.code));
 }
 
+static void evaluator_done(gq_evaluator *e) {
+  gq_code_free(&e->code);
+  gq_free(e->of);
+  *e = (gq_evaluator){ 0 };
+}
+
 int gq_plan_nodes(gq_plan *p, int rows, gq_evaluator **out) {
   int i = 0;
   while (1 << i < rows) i++;
   *out = &p->nodes[i];
   if (p->nodes[i].code.prog[0]) return GQ_OK;
-  GQ_TRY(build_evaluator(p, &p->nodes[i], make_nodes, &rows));
-  GQ_TRY(grow_table(p, &p->nodes[i]));
-  return grow_arena(p, 1, gq_code_arena(&p->nodes[i].code));
+  int status = build_evaluator(p, &p->nodes[i], make_nodes, &rows);
+  if (status == GQ_OK) status = grow_table(p, &p->nodes[i]);
+  if (status == GQ_OK) status = grow_arena(p, 1, gq_code_arena(&p->nodes[i].code));
+  if (status != GQ_OK) evaluator_done(&p->nodes[i]); /* whole or not there */
+  return status;
 }
 
 /* ---- freeing ---- */
 
-static void evaluator_done(gq_evaluator *e) {
-  gq_code_free(&e->code);
-  gq_free(e->of);
-}
 
 static void stepper_done(gq_stepper *st) {
   gq_code_free(&st->code);
@@ -221,7 +230,7 @@ static void plan_free(gq_plan *p) {
 
 /* ---- cache ---- */
 
-typedef struct keyhead {       /* zeroed before it is filled: compared bytewise */
+typedef struct keyhead { /* zeroed before it is filled: compared bytewise */
   const gq_tableau *method, *back_method;
   int engine, trajectory, threads;
   bool fixed, back_fixed, max_norm, back_max_norm, dense_forward, overshoot, parity, t_grad;
@@ -336,22 +345,22 @@ static size_t slice_offset(const gq_field *f, int s) {
   return f->first[s] * (gq_numel(f->shape) / f->shape.dim[0]) * gq_dtype_size(f->dtype);
 }
 
-typedef struct call {            /* the plan's pointer tables, laid out for one evaluator */
+typedef struct call { /* the plan's pointer tables, laid out for one evaluator */
   const void **in;
   void **out;
-  double *time;                  /* [nslices] */
+  double *time; /* [nslices] */
 } call;
 
 static call call_begin(const gq_plan *p, const gq_evaluator *e) {
   size_t ns = p->field->nslices;
-  call c = {.in = p->table};
+  call c = { .in = p->table };
   c.out = (void **)(c.in + ns * e->nin), c.time = (double *)(c.out + ns * e->nout);
   memset(c.time, 0, ns * sizeof *c.time);
   return c;
 }
 
-static void bind_products(const gq_plan *p, const gq_evaluator *e, const gq_binding *b, int s, const gq_grads *grads_,
-                          call *c) {
+static void bind_products(const gq_plan *p, const gq_evaluator *e, const gq_binding *b, int s,
+                          const gq_grads *grads_, call *c) {
   const gq_field *f = p->field;
   for (int j = 0; j < f->nb; j++) c->in[(size_t)s * e->nin + 1 + e->states + j] = b->value[s * f->nb + j];
   for (int r = 0; r < e->nq; r++) {

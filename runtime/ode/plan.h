@@ -43,8 +43,8 @@ typedef struct gq_plan {
   void *arena[2][GQ_MAXSLICES];
   void *table;                 /* pointers of one evaluation */
   size_t table_size;
-  struct gq_kept *spare;     /* records of finished solves, to be used again */
-  int nspare, most;          /* how many, and how many the longest of those solves had: no more are kept */
+  struct gq_kept *spare;       /* records of finished solves, to be used again */
+  int nspare, most;            /* how many, and how many the longest of those solves had: no more are kept */
   bool listed;                 /* in the cache; otherwise it goes with its last user */
 } gq_plan;
 
@@ -115,8 +115,9 @@ int gq_walk_first(gq_walk *w, const gq_evaluator *e, double stop, double *h);
 int gq_walk_step(gq_walk *w, double stop, bool clamp);
 /* Run the later phases of the accepted step: 1 for the interpolant and products. */
 int gq_walk_phase(gq_walk *w, int phase);
-/* y(theta) of part p, the whole array or slice s of it: dst = y + sum_i h w_i k_i. */
+/* y(theta) = y + sum_i h w_i k_i of a part, one slice of it or all. */
 void gq_walk_interpolate(const gq_walk *w, int part, int slice, double theta, void *dst);
+void gq_walk_interpolate_all(const gq_walk *w, int part, double theta, void *dst);
 /* Address of slope i, part p, in slice s of the accepted step. */
 void *gq_walk_slope(const gq_walk *w, int i, int part, int slice);
 /* Accept: y <- y1, f <- f1, t <- t + h1 (pointers swapped). */
@@ -126,7 +127,7 @@ double gq_walk_norm(const gq_walk *w, int part, const void *x, const void *y, co
 
 /* An accepted forward step kept for the way back (direct, dense trajectory). */
 typedef struct gq_kept {
-  struct gq_kept *before;    /* the step before it, or the next spare one */
+  struct gq_kept *before;      /* the step before it, or the next spare one */
   double t, h;
   int anchor, stop;            /* measurement time that t hangs on; that t + h was clamped to, or -1 */
   void *y, *f;                 /* whole arrays at t */
@@ -140,6 +141,8 @@ int gq_kept_get(gq_plan *p, bool slopes, bool arenas, size_t *bytes, gq_kept **o
 void gq_kept_give_back(gq_plan *p, gq_kept *list_);
 
 size_t gq_part_bytes(const gq_field *f);
+/* First number that is not finite, counted from 1; 0: none. */
+size_t gq_first_nonfinite(gq_dtype d, size_t n, const void *x);
 void gq_steplog_first(double h);
 void gq_steplog_add(double t, double h, double ratio, bool accepted);
 

@@ -14,7 +14,8 @@ struct gq_solution {
   int nt;
   double *t;                   /* [nt] */
   gq_tensor *z0, *z;           /* z: {nt, ...} */
-  gq_kept *records;          /* last first: the end state, then the accepted steps */
+  uint64_t version;            /* of z's storage when it was solved */
+  gq_kept *records;            /* last first: the end state, then the accepted steps */
   int64_t nrecords;
   bool trivial;                /* nothing to integrate: all times equal, or an empty state */
   gq_info info;

@@ -15,9 +15,9 @@ typedef struct builder {
   gq_dtype dtype;
   gq_ref t, h, rtol, atol[GQ_MAXPARTS], y[GQ_MAXPARTS], y1[GQ_MAXPARTS], wq[GQ_MAXSTAGES], path[GQ_MAXSTAGES];
   gq_ref slope[GQ_MAXSTAGES][GQ_MAXPARTS];
-  gq_ref *bind;                /* arguments of one evaluation */
-  gq_ref *q;                   /* [slopes][nq] products */
-  gq_ref *bv;                  /* boundary values */
+  gq_ref *bind; /* arguments of one evaluation */
+  gq_ref *q;    /* [slopes][nq] products */
+  gq_ref *bv;   /* boundary values */
   int nb;
   gq_outspec *outs;
 } builder;
@@ -110,12 +110,13 @@ static gq_ref error_sum(builder *b, const double *e, int p) {
     err = err == GQ_NONE ? term : gq_emit2(g, GQ_OP_ADD, err, term);
   }
   gq_ref size = gq_emit2(g, GQ_OP_MAXIMUM, gq_emit1(g, GQ_OP_ABS, b->y[p]), gq_emit1(g, GQ_OP_ABS, b->y1[p]));
-  gq_ref scale = gq_emit2(g, GQ_OP_ADD, to_state(b, b->atol[p]), gq_emit2(g, GQ_OP_MUL, to_state(b, b->rtol), size));
+  gq_ref scale =
+    gq_emit2(g, GQ_OP_ADD, to_state(b, b->atol[p]), gq_emit2(g, GQ_OP_MUL, to_state(b, b->rtol), size));
   gq_ref sq = gq_emit1(g, GQ_OP_SQUARE, gq_emit2(g, GQ_OP_DIV, err, scale));
   gq_shape s = system_input(b->s, 1 + p)->shape;
   int all = (1 << s.ndim) - 1;
   if (b->k->max_norm) {
-    gq_attr attr = {.flags = all};
+    gq_attr attr = { .flags = all };
     sq = all ? gq_emit(g, GQ_OP_AMAX, 1, &sq, &attr) : sq;
   } else {
     sq = gq_sum_axes(g, sq, all);
@@ -149,7 +150,8 @@ static gq_ref weighted(builder *b, int n, const gq_ref *x, const gq_ref *w) {
   }
   if (stack && n == 1) return gq_matmul(g, lhs[0], rhs[0], flags);
   if (stack && n > 1)
-    return gq_matmul(g, gq_cat(g, n, lhs, flags & GQ_TA ? 0 : 1), gq_cat(g, n, rhs, flags & GQ_TB ? 1 : 0), flags);
+    return gq_matmul(g, gq_cat(g, n, lhs, flags & GQ_TA ? 0 : 1), gq_cat(g, n, rhs, flags & GQ_TB ? 1 : 0),
+                     flags);
   for (int i = 0; i < n; i++) {
     gq_ref term = gq_emit2(g, GQ_OP_MUL, x[i], to_state(b, w[i]));
     sum = sum == GQ_NONE ? term : gq_emit2(g, GQ_OP_ADD, sum, term);
@@ -167,7 +169,7 @@ static gq_ref product(builder *b, int r, const gq_ref *w) {
 }
 
 static void put(builder *b, gq_ref r, int phase, gq_outmode mode) {
-  b->outs[b->l->nout++] = (gq_outspec){r, phase, mode};
+  b->outs[b->l->nout++] = (gq_outspec){ r, phase, mode };
 }
 
 static void state_outputs(builder *b) {
@@ -277,7 +279,7 @@ static int build(builder *b, const bool *want) {
   state_outputs(b);
   slope_outputs(b);
   product_outputs(b);
-  l->nfe = m->used - 1 + 1;                       /* with carry: stages 2.. and the end slope */
+  l->nfe = m->used - 1 + 1; /* with carry: stages 2.. and the end slope */
   if (!l->carry) l->nfe = m->used;
   l->nfe_dense = b->k->dense ? m->slopes - m->used - (l->carry ? 1 : 0) : 0;
   if (b->k->pull) GQ_TRY(pull_outputs(b, want));
@@ -287,9 +289,9 @@ static int build(builder *b, const bool *want) {
 int gq_step_new(const gq_system *s, const gq_stepkind *k, const bool *want, gq_graph **g, gq_outspec **outs,
                 gq_steplayout *l) {
   const gq_tableau *m = k->m;
-  *l = (gq_steplayout){.parts = s->parts, .nq = s->nq, .slopes = m->slopes};
+  *l = (gq_steplayout){ .parts = s->parts, .nq = s->nq, .slopes = m->slopes };
   l->carry = k->adaptive || m->end < m->stages;
-  builder b = {.s = s, .k = k, .l = l, .nb = gq_graph_inputs(s->g) - 1 - s->parts - s->path};
+  builder b = { .s = s, .k = k, .l = l, .nb = gq_graph_inputs(s->g) - 1 - s->parts - s->path };
   b.dtype = system_input(s, 1)->dtype;
   size_t nouts = (size_t)s->parts * (m->slopes + 5) + 3 * (size_t)s->nq + b.nb + 8;
   b.g = gq_graph_new();

@@ -7,7 +7,7 @@
 /* Inputs of class `cls` of the field: t, z, then boundary values; nodes in g. */
 typedef struct frame {
   gq_graph *g;
-  gq_ref *bind;                /* t, z, boundary values */
+  gq_ref *bind; /* t, z, boundary values */
 } frame;
 
 static const gq_node *body_input(const gq_field *f, int cls, int i) {
@@ -57,14 +57,14 @@ static int finish(gq_system *s, const gq_field *f, frame *fr, int nlead, const g
 }
 
 int gq_system_forward(const gq_field *f, int cls, gq_system *s) {
-  *s = (gq_system){.g = f->class_body[cls], .lent = true, .parts = 1};
+  *s = (gq_system){ .g = f->class_body[cls], .lent = true, .parts = 1 };
   return GQ_OK;
 }
 
 void gq_system_done(gq_system *s) {
   if (!s->lent) gq_graph_free(s->g);
   gq_free(s->of);
-  *s = (gq_system){0};
+  *s = (gq_system){ 0 };
 }
 
 /* Derivatives of out . cot: da[0] in z, da[1] in t, da[2 + j] in boundary j, where wanted. */
@@ -95,7 +95,7 @@ static gq_ref or_zero(const gq_field *f, int cls, frame *fr, gq_ref a) {
 int gq_system_adjoint(const gq_field *f, int cls, bool path, bool products, bool time, gq_system *s) {
   frame fr;
   gq_ref a, out, lead[2], *da = gq_calloc(f->nb + 2, sizeof *da);
-  *s = (gq_system){.parts = path ? 1 : 2, .path = path};
+  *s = (gq_system){ .parts = path ? 1 : 2, .path = path };
   if (!da) return gq_nomem(f->nb);
   int status = frame_new(f, &fr);
   if (status == GQ_OK) {
@@ -118,7 +118,7 @@ int gq_system_adjoint(const gq_field *f, int cls, bool path, bool products, bool
 int gq_system_pull(const gq_field *f, int cls, bool time, gq_system *s) {
   frame fr;
   gq_ref a, out, lead, *da = gq_calloc(f->nb + 2, sizeof *da);
-  *s = (gq_system){.parts = 1};
+  *s = (gq_system){ .parts = 1 };
   if (!da) return gq_nomem(f->nb);
   int status = frame_new(f, &fr);
   if (status == GQ_OK) {
@@ -138,7 +138,7 @@ int gq_system_pull(const gq_field *f, int cls, bool time, gq_system *s) {
 }
 
 static gq_ref batched_input(frame *fr, gq_dtype d, gq_shape s, int64_t n) {
-  gq_shape b = {.ndim = s.ndim + 1, .dim = {n}};
+  gq_shape b = { .ndim = s.ndim + 1, .dim = { n } };
   for (int i = 0; i < s.ndim; i++) b.dim[i + 1] = s.dim[i];
   return gq_input(fr->g, d, b);
 }
@@ -147,11 +147,13 @@ int gq_system_nodes(const gq_field *f, int cls, int64_t n, gq_system *s) {
   frame fr;
   gq_ref a, out, *da = gq_calloc(f->nb + 2, sizeof *da);
   bool *batched = gq_calloc(f->nb + 2, sizeof *batched);
-  *s = (gq_system){0};
+  *s = (gq_system){ 0 };
   int status = da && batched ? GQ_OK : gq_nomem(f->nb);
   if (status == GQ_OK && f->shape.ndim + 1 > GQ_MAXDIM)
-    status = gq_fail(GQ_ESHAPE, "quadrature nodes need one more dimension than the state's %d; at most %d are "
-                     "supported: flatten the state", f->shape.ndim, GQ_MAXDIM);
+    status = gq_fail(GQ_ESHAPE,
+                     "quadrature nodes need one more dimension than the state's %d; at most %d are "
+                     "supported: flatten the state",
+                     f->shape.ndim, GQ_MAXDIM);
   if (status == GQ_OK) status = frame_new(f, &fr);
   if (status == GQ_OK) {
     batched[0] = batched[1] = true;

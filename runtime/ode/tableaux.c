@@ -7,8 +7,8 @@
 #include <pthread.h>
 #include <string.h>
 
-#define MAXS 16                /* stages */
-#define MAXD 7                 /* degree of an interpolant */
+#define MAXS 16 /* stages */
+#define MAXD 7  /* degree of an interpolant */
 enum { HERMITE, MIDPOINT, POLY4, HAIRER };
 
 typedef struct row {
@@ -20,14 +20,15 @@ typedef struct row {
   const char *source;
 } row;
 
-#define C(...) (const double[]){__VA_ARGS__}
+#define C(...) \
+  (const double[]) { __VA_ARGS__ }
 #define A C
 #define B C
 #define E C
 #define E3 C
 #define DENSE(kind, ...) kind, C(__VA_ARGS__)
 #define GQ_RK(name, s, order, eorder, dorder, c, a, b, e, e3, ...) \
-  {#name, s, order, eorder, dorder, c, a, b, e, e3, __VA_ARGS__},
+  { #name, s, order, eorder, dorder, c, a, b, e, e3, __VA_ARGS__ },
 static const row rows[] = {
 #include "tableaux.def"
 };
@@ -55,13 +56,13 @@ static int end_stage(const gq_tableau *m) {
 /* Coefficients of theta^1.. for y(theta) - y0 = h sum_i k_i p_i(theta), from cubic Hermite. */
 static void hermite(gq_tableau *m, double *d) {
   m->dense_degree = 3;
-  for (int i = 0; i < m->stages; i++) {           /* y1 - y0 carries 3 x^2 - 2 x^3 */
+  for (int i = 0; i < m->stages; i++) { /* y1 - y0 carries 3 x^2 - 2 x^3 */
     d[i * 3 + 1] += 3 * m->b[i];
     d[i * 3 + 2] -= 2 * m->b[i];
   }
-  d[0] += 1, d[1] -= 2, d[2] += 1;                /* f0: x - 2 x^2 + x^3 */
+  d[0] += 1, d[1] -= 2, d[2] += 1; /* f0: x - 2 x^2 + x^3 */
   double *f1 = d + m->end * 3;
-  f1[1] -= 1, f1[2] += 1;                         /* f1: -x^2 + x^3 */
+  f1[1] -= 1, f1[2] += 1; /* f1: -x^2 + x^3 */
 }
 
 /* Quartic through y0, y1, f0, f1 and y_mid = y0 + h sum mid_i k_i. */
@@ -81,19 +82,19 @@ static void midpoint(gq_tableau *m, const double *mid, double *d) {
 ** F0 = y1 - y0, F1 = h f0 - F0, F2 = 2 F0 - h (f0 + f1), F3..F6 = h D k. HNW II.6, eq. (6.13). */
 static void hairer(gq_tableau *m, const double *rows4, double *d) {
   m->dense_degree = 7;
-  double basis[7][8] = {{0}};                     /* basis[r]: polynomial that multiplies F_r */
-  double p[8] = {0, 1};                           /* x */
+  double basis[7][8] = { { 0 } }; /* basis[r]: polynomial that multiplies F_r */
+  double p[8] = { 0, 1 };         /* x */
   for (int r = 0; r < 7; r++) {
     memcpy(basis[r], p, sizeof p);
-    double q[8] = {0};
-    for (int i = 0; i < 7; i++) {                 /* times (1 - x) after even r, times x after odd r */
+    double q[8] = { 0 };
+    for (int i = 0; i < 7; i++) { /* times (1 - x) after even r, times x after odd r */
       if (r % 2 == 0) q[i] += p[i];
       q[i + 1] += r % 2 == 0 ? -p[i] : p[i];
     }
     memcpy(p, q, sizeof p);
   }
   for (int i = 0; i < m->stages; i++) {
-    double f[7] = {m->b[i], (i == 0) - m->b[i], 2 * m->b[i] - (i == 0) - (i == m->end)};
+    double f[7] = { m->b[i], (i == 0) - m->b[i], 2 * m->b[i] - (i == 0) - (i == m->end) };
     for (int r = 0; r < 4; r++) f[3 + r] = rows4[r * m->stages + i];
     for (int j = 0; j < 7; j++)
       for (int r = 0; r < 7; r++) d[i * 7 + j] += f[r] * basis[r][j + 1];
@@ -104,17 +105,25 @@ static void expand(const row *r, gq_tableau *m, double *a, double *d, double *e3
   int s = r->stages, k = 0;
   for (int i = 1; i < s; i++)
     for (int j = 0; j < i; j++) a[i * s + j] = r->a[k++];
-  *m = (gq_tableau){.name = r->name, .stages = s, .order = r->order, .error_order = r->error_order,
-                    .dense_order = r->dense_order, .c = r->c, .a = a, .b = r->b, .d = d, .source = r->source};
+  *m = (gq_tableau){ .name = r->name,
+                     .stages = s,
+                     .order = r->order,
+                     .error_order = r->error_order,
+                     .dense_order = r->dense_order,
+                     .c = r->c,
+                     .a = a,
+                     .b = r->b,
+                     .d = d,
+                     .source = r->source };
   m->e = r->error_order ? r->e : NULL;
   m->end = end_stage(m);
   m->slopes = m->end == s ? s + 1 : s;
-  m->used = m->end == s ? s : m->end;             /* stages of a step without its interpolant */
+  m->used = m->end == s ? s : m->end; /* stages of a step without its interpolant */
   if (r->dense == HERMITE) hermite(m, d);
   else if (r->dense == MIDPOINT) midpoint(m, r->d, d);
   else if (r->dense == HAIRER) hairer(m, r->d, d);
   else m->dense_degree = 4, m->d = r->d;
-  if (r->dense == HAIRER) {                       /* E3: b less three other weights, at stages 1, 9, 12 */
+  if (r->dense == HAIRER) { /* E3: b less three other weights, at stages 1, 9, 12 */
     for (int i = 0; i < s; i++) e3[i] = r->b[i];
     e3[0] -= r->e3[0], e3[8] -= r->e3[1], e3[11] -= r->e3[2];
     m->e3 = e3;

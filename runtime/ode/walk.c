@@ -5,10 +5,11 @@
 */
 #include "plan.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
-enum { MAX_NONFINITE = 8 };      /* shortened steps before a value that is not finite is an error */
+enum { MAX_NONFINITE = 8 }; /* shortened steps before a value that is not finite is an error */
 
 /* ---- step log, for tests ---- */
 
@@ -46,6 +47,12 @@ int gq_steplog_get(const double (**rows)[4]) {
 
 /* ---- set-up ---- */
 
+size_t gq_first_nonfinite(gq_dtype d, size_t n, const void *x) {
+  for (size_t i = 0; i < n; i++)
+    if (!isfinite(d == GQ_F32 ? ((const float *)x)[i] : ((const double *)x)[i])) return i + 1;
+  return 0;
+}
+
 size_t gq_part_bytes(const gq_field *f) { return gq_numel(f->shape) * gq_dtype_size(f->dtype); }
 
 /* Bytes from the start of a whole array to slice s. */
@@ -56,9 +63,15 @@ static size_t slice_offset(const gq_field *f, int s) {
 
 static size_t slice_numel(const gq_field *f, int s) { return gq_numel(f->class_shape[f->class_of[s]]); }
 
+/* A component that is zero and stays zero has no scale where atol is zero: the smallest normal number
+** makes its error ratio 0 and not 0 / 0. */
+static double positive_atol(gq_dtype d, double atol) { return fmax(atol, d == GQ_F32 ? FLT_MIN : DBL_MIN); }
+
 int gq_walk_init(gq_walk *w, gq_plan *p, const gq_stepper *st, const gq_binding *b) {
   int ns = p->field->nslices;
   w->plan = p, w->st = st, w->bind = b;
+  for (int i = 0; i < st->l.parts; i++) w->atol[i] = positive_atol(p->field->dtype, w->atol[i]);
+  w->atol_products = positive_atol(p->field->dtype, w->atol_products);
   w->last_ratio[0] = w->last_ratio[1] = 1;
   w->in = gq_calloc((size_t)ns * st->l.nin + 1, sizeof *w->in);
   w->out = gq_calloc((size_t)ns * st->l.nout + 1, sizeof *w->out);
@@ -101,7 +114,7 @@ static void bind_slice(gq_walk *w, int s) {
   }
   for (int j = 0; j < f->nb; j++) in[l->bv + j] = w->bind->value[s * f->nb + j];
   for (int r = 0; r < l->nq; r++) {
-    int j = w->st->of[r];                   /* the product in time is a 0-d value of the state's dtype */
+    int j = w->st->of[r]; /* the product in time is a 0-d value of the state's dtype */
     out[l->q + r] = j < 0 ? (void *)&sc[l->q + r] : w->grads->at[s * f->nb + j];
     if (l->dq >= 0) {
       out[l->dq + r] = j < 0 ? (void *)&sc[l->dq + r] : w->dq.at[s * f->nb + j];
@@ -128,7 +141,9 @@ static void bind_pull(gq_walk *w, int s) {
   for (int r = 0; r < l->npb; r++) out[l->pb + r] = w->grads->at[s * f->nb + l->pb_of[r]];
 }
 
-static double read_scalar(gq_dtype d, const void *p) { return d == GQ_F32 ? *(const float *)p : *(const double *)p; }
+static double read_scalar(gq_dtype d, const void *p) {
+  return d == GQ_F32 ? *(const float *)p : *(const double *)p;
+}
 
 static int run(gq_walk *w, int phase) {
   const gq_field *f = w->plan->field;
@@ -186,7 +201,7 @@ static double gathered(const gq_field *f, const gq_grads *g, int j, int first, i
   return sum;
 }
 
-typedef struct tally {           /* squares and the largest of all parameters together */
+typedef struct tally { /* squares and the largest of all parameters together */
   double sum, top;
   size_t count;
 } tally;
@@ -207,15 +222,15 @@ static double product_value(const gq_walk *w, int what, double g, double dq, dou
 
 static void product_tally(const gq_walk *w, int what, int j, tally *t) {
   const gq_field *f = w->plan->field;
-  bool apart = f->nslices > 1 && f->axis[j] >= 0;      /* each slice holds its own rows of the gradient */
+  bool apart = f->nslices > 1 && f->axis[j] >= 0; /* each slice holds its own rows of the gradient */
   for (int s = 0; s < (apart ? f->nslices : 1); s++) {
     gq_shape shape = gq_field_boundary_shape(f, j);
     if (apart) shape.dim[f->axis[j]] = f->count[s];
     size_t n = gq_numel(shape);
     int last = apart ? s + 1 : f->nslices;
     for (size_t i = 0; i < n; i++) {
-      double v = product_value(w, what, gathered(f, w->grads, j, s, last, i), gathered(f, &w->dq, j, s, last, i),
-                               gathered(f, &w->eq, j, s, last, i));
+      double v = product_value(w, what, gathered(f, w->grads, j, s, last, i),
+                               gathered(f, &w->dq, j, s, last, i), gathered(f, &w->eq, j, s, last, i));
       t->sum += v * v;
       if (!(v <= t->top)) t->top = v;
     }
@@ -225,7 +240,7 @@ static void product_tally(const gq_walk *w, int what, int j, tally *t) {
 
 /* The larger of the norms of the product in time and of all parameters together. */
 static double products_norm(const gq_walk *w, int what) {
-  tally t = {0};
+  tally t = { 0 };
   double time = product_value(w, what, *w->time, w->dtime, w->etime);
   for (int r = 0; r < w->st->l.nq; r++)
     if (w->st->of[r] >= 0) product_tally(w, what, w->st->of[r], &t);
@@ -252,7 +267,7 @@ static double error_ratio(gq_walk *w) {
   double ratio = 0;
   for (int p = 0; p < l->parts; p++) {
     double r = part_norm(w, l->err, p, NULL);
-    if (l->err3 >= 0) {                     /* DOP853: e5^2 / sqrt(e5^2 + 0.01 e3^2), HNW II.10 */
+    if (l->err3 >= 0) { /* DOP853: e5^2 / sqrt(e5^2 + 0.01 e3^2), HNW II.10 */
       double e5, e3;
       part_norm(w, l->err, p, &e5);
       part_norm(w, l->err3, p, &e3);
@@ -270,35 +285,47 @@ static double error_ratio(gq_walk *w) {
 
 /* ---- first step ---- */
 
+/* The larger; NaN if either is. */
+static double larger(double a, double b) { return a >= b || a != a ? a : b; }
+
+/* A first step where the norms say nothing: the slopes are not finite, or a component is zero and has
+** no scale because atol is. */
+static int first_unscaled(const gq_walk *w, double dir, double *h) {
+  for (int p = 0; p < w->st->l.parts; p++)
+    if (gq_first_nonfinite(w->plan->field->dtype, gq_numel(w->plan->field->shape), w->f[p]))
+      return gq_fail(GQ_ENONFINITE, "the dynamics are not finite at the start, t = %.9g", w->t);
+  *h = dir * 1e-6;
+  return GQ_OK;
+}
+
 int gq_walk_first(gq_walk *w, const gq_evaluator *e, double stop, double *h) {
   const gq_field *f = w->plan->field;
   size_t n = gq_numel(f->shape);
   int parts = w->st->l.parts;
   double d0 = 0, d1 = 0, d2 = 0, dir = stop < w->t ? -1 : 1;
   for (int p = 0; p < parts; p++) {
-    d0 = fmax(d0, gq_walk_norm(w, p, w->y[p], w->y[p], NULL));
-    d1 = fmax(d1, gq_walk_norm(w, p, w->f[p], w->y[p], NULL));
+    d0 = larger(d0, gq_walk_norm(w, p, w->y[p], w->y[p], NULL));
+    d1 = larger(d1, gq_walk_norm(w, p, w->f[p], w->y[p], NULL));
   }
   bool products = w->st->l.dq >= 0;
-  if (products) d0 = fmax(d0, products_norm(w, SIZE)), d1 = fmax(d1, products_norm(w, SLOPE));
+  if (products) d0 = larger(d0, products_norm(w, SIZE)), d1 = larger(d1, products_norm(w, SLOPE));
+  if (!isfinite(d0) || !isfinite(d1)) return first_unscaled(w, dir, h);
   double h0 = d0 < 1e-5 || d1 < 1e-5 ? 1e-6 : 0.01 * d0 / d1;
   for (int p = 0; p < parts; p++) {
     memcpy(w->y1[p], w->y[p], gq_part_bytes(f));
     gq_axpy(f->dtype, n, dir * h0, w->f[p], w->y1[p]);
   }
   GQ_TRY(w->fill_path ? w->fill_path(w, w->t, dir * h0) : GQ_OK);
-  void *x[GQ_MAXPARTS + 1] = {w->y1[0], parts > 1 ? w->y1[1] : w->path[w->st->m->end]};
+  void *x[GQ_MAXPARTS + 1] = { w->y1[0], parts > 1 ? w->y1[1] : w->path[w->st->m->end] };
   if (products) memset(w->eq.block, 0, w->eq.bytes);
   w->etime = 0;
   GQ_TRY(gq_evaluate_at(w->plan, e, w->bind, w->t + dir * h0, x, w->f1, &w->eq, &w->etime));
   w->nfe++;
-  for (int p = 0; p < parts; p++) d2 = fmax(d2, gq_walk_norm(w, p, w->f1[p], w->y[p], w->f[p]) / h0);
-  if (products) d2 = fmax(d2, products_norm(w, CHANGE) / h0);
-  double top = fmax(d1, d2);
+  for (int p = 0; p < parts; p++) d2 = larger(d2, gq_walk_norm(w, p, w->f1[p], w->y[p], w->f[p]) / h0);
+  if (products) d2 = larger(d2, products_norm(w, CHANGE) / h0);
+  double top = isfinite(d2) ? fmax(d1, d2) : d1; /* the probe left the domain: attempts will find their way */
   double h1 = d1 <= 1e-15 && d2 <= 1e-15 ? fmax(1e-6, h0 * 1e-3) : pow(0.01 / top, 1.0 / w->st->m->order);
   *h = dir * fmin(100 * h0, h1);
-  if (!isfinite(*h))
-    return gq_fail(GQ_ENONFINITE, "the dynamics are not finite at the start, t = %g", w->t);
   return GQ_OK;
 }
 
@@ -311,26 +338,27 @@ static double controller(gq_walk *w, double ratio) {
   double f = c->safety * pow(ratio, -(c->pcoeff + c->icoeff + c->dcoeff) / k);
   if (c->pcoeff != 0 || c->dcoeff != 0)
     f *= pow(r1, (c->pcoeff + 2 * c->dcoeff) / k) * pow(r2, -c->dcoeff / k);
-  return fmin(c->ifactor, fmax(f, ratio < 1 ? 1 : c->dfactor));
+  f = fmin(c->ifactor, fmax(f, ratio < 1 ? 1 : c->dfactor));
+  return ratio > 1 ? fmin(f, 0.99) : f; /* what was refused is never tried again as it was */
 }
 
 /* First component of y1 (or f1) that is not finite, 1-based in the flat state; 0: none. */
 static size_t bad_component(const gq_walk *w) {
-  const gq_field *f = w->plan->field;
-  size_t n = gq_numel(f->shape);
-  for (int p = 0; p < w->st->l.parts; p++)
-    for (int k = 0; k < (w->st->l.carry ? 2 : 1); k++) {
-      const void *x = k ? w->f1[p] : w->y1[p];
-      for (size_t i = 0; i < n; i++)
-        if (!isfinite(f->dtype == GQ_F32 ? ((const float *)x)[i] : ((const double *)x)[i])) return i + 1;
-    }
-  return 0;
+  size_t n = gq_numel(w->plan->field->shape), i = 0;
+  for (int p = 0; p < w->st->l.parts && !i; p++) {
+    i = gq_first_nonfinite(w->plan->field->dtype, n, w->y1[p]);
+    if (!i && w->st->l.carry) i = gq_first_nonfinite(w->plan->field->dtype, n, w->f1[p]);
+  }
+  return i;
 }
 
 static int fail_nonfinite(const gq_walk *w, double h) {
   size_t i = bad_component(w);
-  if (i) return gq_fail(GQ_ENONFINITE, "a value that is not finite appeared after t = %.9g (step %.3g), first in component "
-                        "%zu of the flattened state", w->t, h, i);
+  if (i)
+    return gq_fail(GQ_ENONFINITE,
+                   "a value that is not finite appeared after t = %.9g (step %.3g), first in component "
+                   "%zu of the flattened state",
+                   w->t, h, i);
   return gq_fail(GQ_ENONFINITE, "the error estimate is not finite after t = %.9g (step %.3g)", w->t, h);
 }
 
@@ -357,58 +385,65 @@ static int check_budget(const gq_walk *w, double h) {
   return GQ_OK;
 }
 
-static int step_fixed(gq_walk *w, double stop, bool clamp) {
-  double h = stop - w->t, ratio;
+static void accept(gq_walk *w, double h, double stop) {
+  w->steps++;
+  w->h1 = h;
+  w->t1 = w->clamped ? stop : w->t + h;
+}
+
+/* The next point of the grid, or the stop where it comes first or differs by rounding. */
+static double fixed_step(gq_walk *w, double stop, bool clamp) {
+  double h = stop - w->t;
   w->clamped = true;
-  if (w->step_size > 0) {
-    double next = w->t_origin + (w->grid_index + 1) * (h < 0 ? -w->step_size : w->step_size);
-    double rest = stop - next;
-    if (!clamp || (h < 0 ? rest < -1e-10 * w->step_size : rest > 1e-10 * w->step_size))
-      h = next - w->t, w->clamped = false;
-  }
+  if (w->step_size <= 0) return h;
+  double next = w->t_origin + (w->grid_index + 1) * (h < 0 ? -w->step_size : w->step_size);
+  double past = (h < 0 ? stop - next : next - stop) / w->step_size;
+  w->clamped = past >= -1e-10 && (clamp || past <= 1e-10);
+  return w->clamped ? h : next - w->t;
+}
+
+static int step_fixed(gq_walk *w, double stop, bool clamp) {
+  double ratio, h = fixed_step(w, stop, clamp);
   GQ_TRY(check_budget(w, h));
+  if (w->t + h == w->t)
+    return gq_fail(GQ_EUNDERFLOW, "step_size = %.3g does not move t = %.9g", w->step_size, w->t);
   GQ_TRY(attempt(w, h, &ratio));
   if (isnan(ratio)) return fail_nonfinite(w, h);
   gq_steplog_add(w->t, h, 0, true);
-  w->steps++;
   w->grid_index++;
-  w->h1 = h;
-  w->t1 = w->clamped ? stop : w->t + h;
+  accept(w, h, stop);
   return GQ_OK;
+}
+
+/* The proposal after an accepted step; one shortened to the stop teaches the controller nothing. */
+static void learn(gq_walk *w, double h, double ratio) {
+  if (w->clamped) return;
+  w->h = h * controller(w, ratio);
+  w->last_ratio[1] = w->last_ratio[0], w->last_ratio[0] = ratio > 0 ? ratio : 1e-4;
 }
 
 int gq_walk_step(gq_walk *w, double stop, bool clamp) {
   if (!w->st->kind.adaptive) return step_fixed(w, stop, clamp);
+  double ratio = 0;
   for (int bad = 0;;) {
-    double rest = stop - w->t, h = w->h, ratio;
+    double rest = stop - w->t, h = w->h;
     w->clamped = clamp && fabs(h) >= fabs(rest) * (1 - 1e-10);
     if (w->clamped) h = rest;
     GQ_TRY(check_budget(w, h));
-    if (!w->clamped && fabs(h) <= 4 * 2.22e-16 * fabs(w->t))
-      return gq_fail(GQ_EUNDERFLOW, "the step %.3g no longer moves t = %.9g (error ratio %.3g)", h, w->t, w->last_ratio[0]);
+    if (!w->clamped && fabs(h) <= 4 * DBL_EPSILON * fabs(w->t))
+      return gq_fail(GQ_EUNDERFLOW, "the step %.3g no longer moves t = %.9g (error ratio %.3g)", h, w->t,
+                     ratio);
     GQ_TRY(attempt(w, h, &ratio));
-    bool accept = ratio <= 1;
-    gq_steplog_add(w->t, h, ratio, accept);
-    if (isnan(ratio)) {
-      w->rejected++;
-      if (++bad > MAX_NONFINITE) return fail_nonfinite(w, h);
-      w->h = h * w->o->controller.dfactor;
-      continue;
-    }
-    double factor = controller(w, ratio);
-    if (accept) {
-      if (!w->clamped) {                    /* a clamped step teaches the controller nothing */
-        w->h = h * factor;
-        w->last_ratio[1] = w->last_ratio[0], w->last_ratio[0] = ratio > 0 ? ratio : 1e-4;
-      }
-      w->steps++;
-      w->h1 = h;
-      w->t1 = w->clamped ? stop : w->t + h;
+    gq_steplog_add(w->t, h, ratio, ratio <= 1);
+    if (ratio <= 1) {
+      learn(w, h, ratio);
+      accept(w, h, stop);
       return GQ_OK;
     }
-    bad = 0;
     w->rejected++;
-    w->h = h * factor;
+    bad = isnan(ratio) ? bad + 1 : 0;
+    if (bad > MAX_NONFINITE) return fail_nonfinite(w, h);
+    w->h = h * (bad ? fmin(w->o->controller.dfactor, 0.5) : controller(w, ratio));
   }
 }
 
@@ -452,6 +487,11 @@ void gq_walk_interpolate(const gq_walk *w, int part, int slice, double theta, vo
   memcpy(dst, (char *)w->y[part] + off, n * gq_dtype_size(f->dtype));
   for (int i = 0; i < w->st->m->slopes; i++)
     if (wt[i] != 0) gq_axpy(f->dtype, n, w->h1 * wt[i], gq_walk_slope(w, i, part, slice), dst);
+}
+
+void gq_walk_interpolate_all(const gq_walk *w, int part, double theta, void *dst) {
+  for (int s = 0; s < w->plan->field->nslices; s++)
+    gq_walk_interpolate(w, part, s, theta, (char *)dst + slice_offset(w->plan->field, s));
 }
 
 void gq_walk_commit(gq_walk *w) {
