@@ -67,9 +67,19 @@ local function similar(name)
   return found
 end
 
+-- The text in lines of at most 100 characters where it has longer ones.
+local function fold(text)
+  return (text:gsub("[^\n]+", function(line)
+    if #line <= 100 then return line end
+    local words = {}
+    for word in line:gmatch("%S+") do words[#words + 1] = word end
+    return (wrap(words):gsub("^  ", ""))
+  end))
+end
+
 local function describe(value, name)
   local doc = gq.docs and gq.docs[value]
-  if doc then return doc end
+  if doc then return fold(doc) end
   if type(value) == "table" then
     return ("%s has\n%s"):format(name or "a table with", wrap(sorted_names(value)))
   end

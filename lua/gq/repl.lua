@@ -24,6 +24,20 @@ local function show_key(k)
   return "[" .. show(k, 2) .. "]"
 end
 
+-- The keys beyond 1..n: names first, in order.
+local function other_keys(t, n)
+  local names, rest = {}, {}
+  for k in next, t do
+    if type(k) == "string" then
+      names[#names + 1] = k
+    elseif not (math.type(k) == "integer" and k >= 1 and k <= n) then
+      rest[#rest + 1] = k
+    end
+  end
+  table.sort(names)
+  return table.move(rest, 1, #rest, #names + 1, names)
+end
+
 -- A plain table with its first entries, two levels deep.
 local function show_table(t, depth)
   local parts, n = {}, 0
@@ -32,12 +46,10 @@ local function show_table(t, depth)
     if n > 20 then break end
     parts[n] = show(v, depth + 1)
   end
-  for k, v in next, t do
-    if not (math.type(k) == "integer" and k >= 1 and k <= n) then
-      n = n + 1
-      if n > 20 then break end
-      parts[n] = show_key(k) .. " = " .. show(v, depth + 1)
-    end
+  for _, k in ipairs(other_keys(t, n)) do
+    n = n + 1
+    if n > 20 then break end
+    parts[n] = show_key(k) .. " = " .. show(rawget(t, k), depth + 1)
   end
   if n > 20 then parts[21] = "..." end
   return "{" .. table.concat(parts, ", ") .. "}"
@@ -98,11 +110,15 @@ local function text_of(message)
   return ok and text or ("(error object is a %s value)"):format(type(message))
 end
 
--- The part of a traceback that is the user's own.
+-- The part of a traceback that is the user's own; none where it says only that a line was typed.
 local function own_traceback(message)
   message = text_of(message)
   local head = message:match("^(.-)\n%s*[%w_./]*gq/repl%.lua:%d+: in ") or message
-  return (head:gsub("\nstack traceback:%s*$", ""):gsub("in local 'f'$", "in main chunk"))
+  local text, trace = head:match("^(.-)\nstack traceback:(.*)$")
+  if not text then return head end
+  trace = trace:gsub("in local 'f'$", "in main chunk")
+  local beyond = trace:gsub("\n%s*%[C%][^\n]*", ""):gsub("\n%s*stdin:%d+: in main chunk", "")
+  return beyond:find("%S") and text .. "\nstack traceback:" .. trace or text
 end
 
 local function run_chunk(f)
