@@ -16,6 +16,12 @@
 int gqL_try(lua_State *L, int status);
 #define gqL_retry(L, call) do { int s_ = (call); \
     if (s_ == GQ_ENOMEM) { gqL_collect(L); s_ = (call); } gqL_try(L, s_); } while (0)
+/* A solve, or what may contain one; gives the call's status. Ctrl-C ends it with GQ_EINTERRUPT: l_signal.c. The
+** call must not raise. */
+#define gqL_solving(call) (gqL_catch(), gqL_release(call))
+void gqL_catch(void);
+int gqL_release(int status);
+extern bool gqL_host_interrupts;                            /* the host's own handler stops solves: gqlua */
 void gqL_collect(lua_State *L);                             /* full collection (not inside a finaliser) */
 
 /* The tensor's numbers are asked for (x:item(), x < y): an error on a traced value, naming gq.where. */

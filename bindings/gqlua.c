@@ -398,6 +398,7 @@ int main(int argc, char **argv) {
   if (!(L = luaL_newstate()))
     return fprintf(stderr, "gqlua: not enough memory for a Lua state\n"), EXIT_FAILURE;
   gqlua_signals(L);
+  gqL_host_interrupts = true;
   lua_pushcfunction(L, protected_main);
   lua_pushinteger(L, argc);
   lua_pushlightuserdata(L, argv);

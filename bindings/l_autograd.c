@@ -14,10 +14,10 @@ static gq_tensor *check_cot(lua_State *L, int arg, const gq_tensor *out) {
 static int tensor_backward(lua_State *L) {
   gq_tensor *t = gqL_checktensor(L, 1);
   gq_tensor *cot = check_cot(L, 2, t);
-  int status = gq_backward(t, cot);
+  int status = gqL_solving(gq_backward(t, cot));
   if (status == GQ_ENOMEM) {
     gqL_collect(L);
-    status = gq_backward(t, cot);
+    status = gqL_solving(gq_backward(t, cot));
   }
   if (status == GQ_EINTERRUPT) gq_interrupt_clear();        /* this error is its one consequence */
   if (status != GQ_OK) lua_pushstring(L, gq_message());
@@ -89,10 +89,10 @@ static int grad(lua_State *L) {
   luaL_checkstack(L, nin + 10, "grad");
   int first = lua_gettop(L) + 1;
   for (int i = 0; i < nin; i++) handle[i] = gqL_pushtensor(L);
-  int status = gq_grad(nout, out, cots, nin, in, create_graph, result);
+  int status = gqL_solving(gq_grad(nout, out, cots, nin, in, create_graph, result));
   if (status == GQ_ENOMEM) {
     gqL_collect(L);
-    status = gq_grad(nout, out, cots, nin, in, create_graph, result);
+    status = gqL_solving(gq_grad(nout, out, cots, nin, in, create_graph, result));
   }
   for (int i = 0; i < nin && status == GQ_OK; i++) *handle[i] = result[i];
   if (status == GQ_EINTERRUPT) gq_interrupt_clear();        /* this error is its one consequence */

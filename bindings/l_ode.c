@@ -496,10 +496,10 @@ static int odeint(lua_State *L) {
   lua_newtable(L);
   int table = lua_gettop(L);
   gq_tensor **handle = gqL_pushtensor(L);
-  int status = gq_odeint(&p, &o, !throw, &b->z, &info, &b->sol);
+  int status = gqL_solving(gq_odeint(&p, &o, !throw, &b->z, &info, &b->sol));
   if (status == GQ_ENOMEM) {
     gqL_collect(L);
-    status = gq_odeint(&p, &o, !throw, &b->z, &info, &b->sol);
+    status = gqL_solving(gq_odeint(&p, &o, !throw, &b->z, &info, &b->sol));
   }
   if (status != GQ_OK && (throw || !b->z)) return gqL_try(L, status);
   lua_pushvalue(L, table);

@@ -280,7 +280,7 @@ static int sdeint(lua_State *L) {
   p.capture = captures(L, tr, &p.ncapture);
   gq_brownian *w = opt_path(L, 4, &p, dt);
   gq_tensor **z = gqL_pushtensor(L);
-  gqL_retry(L, gq_sdeint(&p, m, dt, w, z, &info));
+  gqL_retry(L, gqL_solving(gq_sdeint(&p, m, dt, w, z, &info)));
   gqL_counted(L);
   push_info(L, &info, m);
   return 2;

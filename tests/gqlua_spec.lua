@@ -387,6 +387,23 @@ describe("Ctrl-C", function()
     for milliseconds in err:gmatch("%d+") do assert.truthy(tonumber(milliseconds) < 1000, err) end
   end)
 
+  it("stops a solve under a stock lua5.4, too, and only the solve", function()
+    local place = gqlua:match("^(.*)/")
+    if not io.open(place .. "/gq.so") then
+      pending("this build has no gq.so")
+      return
+    end
+    write("long.lua", solve)
+    write("stock.lua", "print(pcall(loadfile('long.lua'))) print(require('gq').ones(2):sum():item())")
+    local stock = ("LUA_CPATH='%s/?.so' timeout --foreground -s INT 1 lua5.4 "):format(place)
+    local out, err, code = shell(stock .. "stock.lua")
+    assert.equal(124, code)
+    assert.truthy(out:find("^false[^\n]*interrupted at t[^\n]*\n2.0\n$"), out .. err)
+    out, err, code = shell(stock .. "-e \"require 'gq' while true do end\"")      -- the handler of lua itself
+    assert.equal(124, code)
+    assert.truthy(out == "" and err:find("interrupted!", 1, true), err)
+  end)
+
   it("stops plain Lua loops", function()
     local _, err, code = shell("timeout --foreground -s INT 0.5 " .. quote(gqlua) .. " -e 'while true do end'")
     assert.equal(124, code)
