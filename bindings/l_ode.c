@@ -106,7 +106,7 @@ static void fill_forward(lua_State *L, const gq_info *i, const char *engine) {
   set_number(L, "t", i->t_reached);
 }
 
-static void fill_backward(lua_State *L, const gq_info *i) {
+static void fill_backward(lua_State *L, const gq_info *i, bool check) {
   set_integer(L, "nfe_backward", i->nfe_backward);
   set_integer(L, "steps_backward", i->steps_backward);
   set_integer(L, "rejected_backward", i->rejected_backward);
@@ -115,6 +115,7 @@ static void fill_backward(lua_State *L, const gq_info *i) {
   set_integer(L, "nodes_wanted", i->nodes_wanted);
   set_integer(L, "peak_bytes", (int64_t)i->peak_bytes);
   set_number(L, "reconstruction", i->reconstruction);
+  if (check) set_number(L, "audit", i->audit);
 }
 
 /* Warn once a process and kind: a training loop would repeat it at every step. */
@@ -170,8 +171,9 @@ void gqL_fill_infos(lua_State *L) {
     s->dirty = false;
     if (lua_rawgetp(L, -1, s) == LUA_TTABLE) {
       const gq_info *i = gq_solution_info(s->sol);
-      fill_backward(L, i);
-      warn(L, i, gq_solution_options(s->sol)->rtol);
+      const gq_ode_options *o = gq_solution_options(s->sol);
+      fill_backward(L, i, o->engine == GQ_ENGINE_CHECK);
+      warn(L, i, o->rtol);
     }
     lua_pop(L, 1);
   }
@@ -261,6 +263,7 @@ static void controller_options(lua_State *L, int arg, gq_controller *c) {
 
 static void adjoint_options(lua_State *L, int arg, gq_ode_options *o) {
   static const char *const trajectories[] = { "reverse", "dense", NULL }, *const impulses[] = { "restart",
+                                                                                                "moments",
                                                                                                 NULL };
   int t = subtable(L, arg, "adjoint", known_adjoint, "gq.odeint's adjoint");
   o->back_method = choose_method(L, t, "adjoint.method", o->method);
@@ -270,7 +273,7 @@ static void adjoint_options(lua_State *L, int arg, gq_ode_options *o) {
   o->back_max_steps = gqL_optint(L, t, "max_steps", o->max_steps, 1, INT64_MAX);
   o->back_max_norm = choose_norm(L, t, "adjoint.norm", o->max_norm);
   o->trajectory = choose(L, gqL_optstring(L, t, "trajectory", "reverse"), trajectories, "adjoint.trajectory");
-  choose(L, gqL_optstring(L, t, "impulses", "restart"), impulses, "adjoint.impulses");
+  o->moments = choose(L, gqL_optstring(L, t, "impulses", "restart"), impulses, "adjoint.impulses") == 1;
   o->scale = gqL_optbool(L, t, "scale", !o->parity);
   lua_pop(L, 1);
 }

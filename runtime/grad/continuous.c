@@ -8,6 +8,7 @@
 ** Gauss-Legendre nodes read from the steps' interpolant (gq). With trajectory = "dense" z(t) comes
 ** from the forward solve's interpolant and a alone is solved.
 */
+#include "moments.h"
 #include "nodes.h"
 
 #include <math.h>
@@ -27,7 +28,8 @@ typedef struct back {
   int next;    /* next node of the interval */
   double time; /* adjoint: the part in t, for its error norm */
   bool started;
-  bool gq; /* nodes are to be collected */
+  bool gq;        /* nodes are to be collected */
+  gq_panel panel; /* what is solved between two restarts: one interval, or several by moments */
 } back;
 
 /* ---- z of a dense forward solve ---- */
@@ -56,8 +58,11 @@ static int fill_path(gq_walk *w, double t, double h) {
     int same = -1;
     for (int j = 0; j < i && same < 0; j++)
       if ((j == m->end ? 1 : m->c[j]) == c) same = j;
-    if (same >= 0) memcpy(w->path[i], w->path[same], gq_part_bytes(w->plan->field));
-    else dense_at(k, t + c * h, w->path[i]);
+    for (int g = 0; g < w->st->l.given; g++) {
+      if (same >= 0) memcpy(w->path[i][g], w->path[same][g], gq_part_bytes(w->plan->field));
+      else if (g == 0 && !k->reverse) dense_at(k, t + c * h, w->path[i][g]);
+      else gq_panel_force(&k->panel, k->s, t + c * h, w->path[i][g]);
+    }
   }
   return GQ_OK;
 }
@@ -66,8 +71,8 @@ static int fill_path(gq_walk *w, double t, double h) {
 
 static int buffers(back *k) {
   gq_walk *w = &k->w;
-  int parts = w->st->l.parts, slopes = k->reverse ? 0 : w->st->m->slopes;
-  size_t n = 4 * parts + slopes + 2;
+  int parts = w->st->l.parts, given = w->st->l.given, moments = k->s->o.moments ? GQ_MOMENTS : 0;
+  size_t n = 4 * parts + given * w->st->m->slopes + moments + 3;
   k->part = (gq_part_bytes(k->s->plan->field) + 63) & ~(size_t)63;
   k->n = gq_numel(k->s->plan->field->shape);
   k->block = gq_calloc(n, k->part + 1);
@@ -78,8 +83,11 @@ static int buffers(back *k) {
     void **all[] = { &w->y[p], &w->f[p], &w->y1[p], &w->f1[p] };
     for (int i = 0; i < 4; i++) *all[i] = next, next += k->part;
   }
-  for (int i = 0; i < slopes; i++) w->path[i] = next, next += k->part;
-  w->cy = next; /* scratch: z of a dense trajectory */
+  for (int i = 0; i < w->st->m->slopes; i++)
+    for (int g = 0; g < given; g++) w->path[i][g] = next, next += k->part;
+  for (int j = 0; j < moments; j++) k->panel.c[j] = next, next += k->part;
+  w->cy = next;           /* scratch: z of a dense trajectory, the end of an overshooting step */
+  w->cf = next + k->part; /* scratch: the forcing where a panel begins */
   return GQ_OK;
 }
 
@@ -113,7 +121,7 @@ static int setup(back *k, double size) {
   const gq_ode_options *o = &s->o;
   gq_walk *w = &k->w;
   k->reverse = o->trajectory == GQ_REVERSE;
-  k->gq = o->engine == GQ_ENGINE_GQ && s->plan->products;
+  k->gq = gq_engine_nodes(o->engine) && s->plan->products;
   k->ia = k->reverse ? 1 : 0;
   w->o = o, w->context = k;
   w->rtol = o->back_rtol, w->max_norm = o->back_max_norm, w->step_size = o->back_step_size;
@@ -121,9 +129,9 @@ static int setup(back *k, double size) {
   w->atol[0] = o->back_atol;
   w->atol[k->ia] = o->back_atol * (o->scale ? size : 1);
   w->atol_products = w->atol[k->ia];
-  w->fill_path = k->reverse ? NULL : fill_path;
   w->grads = &k->b->grads, w->time = &k->time;
   GQ_TRY(gq_walk_init(w, s->plan, &s->plan->backward, s->bind));
+  w->fill_path = w->st->l.given ? fill_path : NULL;
   GQ_TRY(buffers(k));
   if (!k->reverse) k->near = s->records->before;
   if (w->st->l.dq >= 0) {
@@ -153,19 +161,20 @@ static int collect(back *k, double t, double weight) {
   return gq_nodebuffer_push(&k->nodes, t, weight);
 }
 
-static int interval_rule(back *k, int i) {
+static int interval_rule(back *k) {
   gq_solution *s = k->s;
   const gq_ode_options *o = &s->o;
-  double from = s->t[i], to = s->t[i - 1];
+  double from = s->t[k->panel.from], to = s->t[k->panel.to];
   k->next = 0;
   if (o->nodes == GQ_NODES_STEP) return GQ_OK;
   int64_t wanted = o->nodes == GQ_NODES_FIXED
                      ? o->fixed_nodes
                      : gq_rule_wanted(o->C, s->info.nfe, from - to, s->t[s->nt - 1] - s->t[0]);
+  if (k->panel.forced && wanted < GQ_MOMENTS) wanted = GQ_MOMENTS; /* a follows a cubic forcing there */
   int64_t used = o->nodes == GQ_NODES_FIXED || wanted <= o->max_nodes ? wanted : o->max_nodes;
   if (used < wanted) s->info.capped = true;
-  s->info.nodes_wanted += wanted;
-  return gq_rule_new(&k->rule, (int)used, from, to);
+  s->info.nodes_wanted += wanted * k->b->refine;
+  return gq_rule_new(&k->rule, (int)used * k->b->refine, from, to);
 }
 
 /* The nodes inside the accepted step, up to `stop`. */
@@ -173,7 +182,7 @@ static int step_nodes(back *k, double stop) {
   gq_walk *w = &k->w;
   double dir = w->h1 < 0 ? -1 : 1, end = dir * (w->t1 - stop) > 0 ? stop : w->t1, weight;
   if (k->s->o.nodes == GQ_NODES_STEP) {
-    GQ_TRY(gq_rule_new(&k->rule, (w->st->m->order + 2) / 2, w->t, end));
+    GQ_TRY(gq_rule_new(&k->rule, (w->st->m->order + 2) / 2 * k->b->refine, w->t, end));
     k->s->info.nodes_wanted += gq_rule_count(&k->rule);
     k->next = 0;
   }
@@ -226,7 +235,8 @@ static int begin(back *k, int i) {
   w->grid_index = 0;
   if (!k->reverse) k->near = record_at(k->near, s->t[i]);
   if (!w->st->l.carry) return GQ_OK;
-  void *x[] = { w->y[0], k->reverse ? w->y[1] : z };
+  void *x[] = { w->y[0], k->reverse ? w->y[1] : z, w->cf };
+  if (s->o.moments) gq_panel_force(&k->panel, s, w->t, w->cf);
   const gq_evaluator *e = searches(k) && w->st->l.dq >= 0 ? &s->plan->start : &s->plan->adjoint;
   if (e->nq) memset(w->dq.block, 0, w->dq.bytes);
   w->dtime = 0;
@@ -278,10 +288,26 @@ static int accepted(back *k, double stop) {
   return GQ_OK;
 }
 
+/* The panel that begins at measurement time i: one interval, unless moments join several. */
+static void begin_panel(back *k, int i) {
+  k->panel.from = i, k->panel.to = i - 1, k->panel.forced = false;
+  if (k->s->o.moments) gq_panel_begin(&k->panel, k->s, k->b->gz, i);
+}
+
+/* dL/dt of the measurement times inside the panel. */
+static int inner_time_gradients(back *k) {
+  double gf;
+  for (int i = k->panel.to + 1; k->b->gt && i < k->panel.from; i++) {
+    GQ_TRY(time_gradient(k, i, gq_at_time(k->s, k->b->gz, i), 1, false, &gf));
+    k->time -= gf;
+  }
+  return GQ_OK;
+}
+
 static int interval(back *k, int i) {
   gq_solution *s = k->s;
   gq_walk *w = &k->w;
-  double stop = s->t[i - 1], gf = 0;
+  double stop = s->t[k->panel.to], gf = 0;
   const void *g = gq_at_time(s, k->b->gz, i);
   GQ_TRY(begin(k, i));
   /* The reference evaluates f anew at every t_k and carries the derivative at t_0 as a state: for
@@ -290,7 +316,8 @@ static int interval(back *k, int i) {
   if (k->b->gt) GQ_TRY(time_gradient(k, i, g, 1, have, &gf));
   k->time -= gf;
   GQ_TRY(first_step(k, stop));
-  if (k->gq) GQ_TRY(interval_rule(k, i));
+  GQ_TRY(inner_time_gradients(k));
+  if (k->gq) GQ_TRY(interval_rule(k));
   if (k->started) s->info.restarts++;
   k->started = true;
   while (w->t != stop) {
@@ -298,7 +325,8 @@ static int interval(back *k, int i) {
     GQ_TRY(accepted(k, stop));
   }
   if (!k->reverse) return GQ_OK;
-  double r = gq_walk_norm(w, 0, w->y[0], gq_at_time(s, s->z, i - 1), gq_at_time(s, s->z, i - 1));
+  void *z = gq_at_time(s, s->z, k->panel.to);
+  double r = gq_walk_norm(w, 0, w->y[0], z, z);
   if (!(r <= s->info.reconstruction)) s->info.reconstruction = r;
   return GQ_OK;
 }
@@ -309,12 +337,13 @@ static int run(back *k) {
   gq_solution *s = k->s;
   gq_walk *w = &k->w;
   double gf;
-  for (int i = s->nt - 1; i > 0; i--) {
+  for (int i = s->nt - 1; i > 0; i = k->panel.to) {
     const void *g = gq_at_time(s, k->b->gz, i);
     gq_axpy(s->z->dtype, k->n, 1, g, w->y[k->ia]);
-    if (s->t[i] == s->t[i - 1]) {
+    begin_panel(k, i);
+    if (s->t[i] == s->t[k->panel.to]) {
       if (k->b->gt) GQ_TRY(time_gradient(k, i, g, 1, false, &gf));
-    } else if (any_nonzero(k, w->y[k->ia])) { /* before the last cotangent a stays zero */
+    } else if (k->panel.forced || any_nonzero(k, w->y[k->ia])) { /* before the last cotangent a stays zero */
       int status = interval(k, i);
       if (status != GQ_OK)
         return gq_fail(status, "in the backward pass between t[%d] and t[%d]: %s", i + 1, i, gq_message());
@@ -334,7 +363,7 @@ int gq_continuous_backward(gq_pullback *b) {
   if (size == 0) return GQ_OK; /* the adjoint equation is linear */
   int status = setup(&k, size);
   if (status == GQ_OK) status = run(&k);
-  b->nfe = w->nfe + k.nodes.evaluated;
+  b->nfe += w->nfe + k.nodes.evaluated;
   b->s->info.nodes = k.nodes.evaluated;
   b->s->info.steps_backward = w->steps, b->s->info.rejected_backward = w->rejected;
   gq_nodebuffer_done(&k.nodes);

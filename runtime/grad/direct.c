@@ -1,6 +1,7 @@
 /*
-** direct.c -- backpropagation through the accepted steps. The forward solve kept every step's
-** activations; the step program's phase 2 is its vjp. Step sizes are constants, but for those
+** direct.c -- backpropagation through the accepted steps, whose activations were kept by the forward
+** solve (direct) or are formed again from the kept state (aca, Zhuang et al. 2020); the step
+** program's phase 2 is its vjp. Step sizes are constants, but for those
 ** clamped to a measurement time, h = t_k - t_n, and the positions of inner times in their step.
 */
 #include "../ode/solution.h"
@@ -101,14 +102,22 @@ static int pull_end(direct *d, const gq_kept *r, gq_kept *after) {
   return GQ_OK;
 }
 
+/* aca: the activations of the step once more; the same numbers are stored over the step's end. */
+static int run_again(gq_walk *w) {
+  GQ_TRY(gq_walk_phase(w, 0));
+  w->nfe += w->st->l.nfe;
+  return w->st->l.nfe_dense ? gq_walk_phase(w, 1) : GQ_OK;
+}
+
 /* One step back: cy, cf hold the cotangents of its end, then of its start. */
 static int pull_step(direct *d, gq_kept *r, gq_kept *after) {
   gq_pullback *b = d->b;
   gq_walk *w = &d->w;
   double dir = r->h < 0 ? -1 : 1;
   w->y[0] = r->y, w->f[0] = r->f, w->y1[0] = after->y, w->f1[0] = after->f;
-  w->arena = r->arena, w->t = r->t, w->h1 = r->h;
+  w->arena = b->s->o.engine == GQ_ENGINE_ACA ? b->s->plan->arena[0] : r->arena, w->t = r->t, w->h1 = r->h;
   w->in_scalars[0] = r->t, w->in_scalars[1] = r->h, w->in_scalars[2] = w->rtol;
+  if (b->s->o.engine == GQ_ENGINE_ACA) GQ_TRY(run_again(w));
   for (int i = 0; i < w->st->m->slopes; i++) memset(w->ck[i], 0, d->part);
   memset(d->gy, 0, d->part);
   memset(d->gf, 0, d->part);
@@ -168,6 +177,7 @@ int gq_direct_backward(gq_pullback *b) {
   int status = gq_walk_init(w, s->plan, &s->plan->forward, s->bind);
   if (status == GQ_OK) status = buffers(&d);
   if (status == GQ_OK) status = run(&d);
+  b->nfe = w->nfe;
   gq_walk_done(w);
   gq_free(d.block);
   return status;

@@ -280,7 +280,7 @@ static void replay_done(replay *r) {
 
 int gq_odeint_replay(gq_solution *s, gq_tensor *z0, gq_tensor *t_, gq_tensor *const *capture, gq_tensor *gz,
                      gq_tensor **gz0, gq_tensor **gt_, gq_tensor **gcapture) {
-  if (s->o.engine != GQ_ENGINE_DIRECT)
+  if (!gq_engine_discrete(s->o.engine))
     return gq_fail(GQ_EUNSUPPORTED,
                    "create_graph through odeint works with gradient = \"direct\"; this solve used \"%s\"",
                    gq_engine_names[s->o.engine]);

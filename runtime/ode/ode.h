@@ -36,7 +36,18 @@ bool gq_tableau_fsal(const gq_tableau *m);                 /* a stage is the slo
 void gq_tableau_weights(const gq_tableau *m, double theta, double *w);
 void gq_tableau_slopes(const gq_tableau *m, double theta, double *w);
 
-typedef enum gq_engine { GQ_ENGINE_NONE, GQ_ENGINE_DIRECT, GQ_ENGINE_ADJOINT, GQ_ENGINE_SEMINORM, GQ_ENGINE_GQ, GQ_NENGINE } gq_engine;
+typedef enum gq_engine {
+  GQ_ENGINE_NONE,
+  GQ_ENGINE_DIRECT,            /* keeps every activation of every accepted step */
+  GQ_ENGINE_ACA,               /* keeps the state at each step, runs the step again (Zhuang et al. 2020) */
+  GQ_ENGINE_ADJOINT,
+  GQ_ENGINE_SEMINORM,
+  GQ_ENGINE_GQ,
+  GQ_ENGINE_CHECK,             /* gq at n and at 2n nodes: their difference is info.audit */
+  GQ_NENGINE
+} gq_engine;
+static inline bool gq_engine_discrete(gq_engine e) { return e == GQ_ENGINE_DIRECT || e == GQ_ENGINE_ACA; }
+static inline bool gq_engine_nodes(gq_engine e) { return e == GQ_ENGINE_GQ || e == GQ_ENGINE_CHECK; }
 extern const char *const gq_engine_names[GQ_NENGINE];
 typedef enum gq_trajectory { GQ_REVERSE, GQ_DENSE } gq_trajectory;
 typedef enum gq_nodes { GQ_NODES_NFE, GQ_NODES_STEP, GQ_NODES_FIXED } gq_nodes;
@@ -62,6 +73,7 @@ typedef struct gq_ode_options {
   int64_t back_max_steps;
   bool back_max_norm;
   gq_trajectory trajectory;
+  bool moments;                /* impulses = "moments": cotangents inside a panel as smooth forcing */
   bool scale;                  /* atol of the a-part times max_k rms(g_k) */
   /* gq = {...} */
   double C;
@@ -77,6 +89,7 @@ typedef struct gq_info {       /* API.md: the fields of info */
   int64_t nfe, steps, rejected;
   int64_t nfe_backward, steps_backward, rejected_backward, restarts, nodes, nodes_wanted;
   double reconstruction;       /* units of the tolerance */
+  double audit;                /* engine check: |G_n - G_2n| / |G_2n| over all parameters */
   bool capped;                 /* max_nodes bit in some interval */
   size_t peak_bytes;
 } gq_info;

@@ -7,7 +7,8 @@
 #include <math.h>
 #include <string.h>
 
-const char *const gq_engine_names[GQ_NENGINE] = { "none", "direct", "adjoint", "seminorm", "gq" };
+const char *const gq_engine_names[GQ_NENGINE] = { "none",     "direct", "aca",  "adjoint",
+                                                  "seminorm", "gq",     "check" };
 
 void gq_ode_defaults(gq_ode_options *o, gq_dtype d) {
   double tol = d == GQ_F32 ? 1e-3 : 1e-6;
@@ -80,6 +81,10 @@ static int check_slope(const gq_problem *p) {
     gq_shape_text(p->z0->shape, want, sizeof want));
 }
 
+static bool continuous(const gq_ode_options *o) {
+  return o->engine != GQ_ENGINE_NONE && !gq_engine_discrete(o->engine);
+}
+
 static int check(const gq_problem *p, const gq_ode_options *o) {
   if (!gq_is_float(p->z0->dtype))
     return gq_fail(GQ_EDTYPE, "the state is %s; it must be float32 or float64", gq_dtype_name(p->z0->dtype));
@@ -88,8 +93,10 @@ static int check(const gq_problem *p, const gq_ode_options *o) {
   GQ_TRY(check_tolerance(o->rtol, o->atol, ""));
   GQ_TRY(check_tolerance(o->back_rtol, o->back_atol, "adjoint."));
   if (o->max_steps < 1 || o->back_max_steps < 1) return gq_fail(GQ_EARG, "max_steps must be at least 1");
-  if (o->overshoot && o->engine != GQ_ENGINE_NONE && o->trajectory == GQ_DENSE)
+  if (o->overshoot && continuous(o) && o->trajectory == GQ_DENSE)
     return gq_fail(GQ_EARG, "overshoot and trajectory = \"dense\" do not go together");
+  if (o->overshoot && o->moments)
+    return gq_fail(GQ_EARG, "overshoot (and parity) and impulses = \"moments\" do not go together");
   return GQ_OK;
 }
 
@@ -111,9 +118,10 @@ static int explain(const gq_solution *s, int status) {
 
 /* ---- forward ---- */
 
-static bool records(const gq_solution *s) {
-  return s->o.engine == GQ_ENGINE_DIRECT || (s->o.engine != GQ_ENGINE_NONE && s->o.trajectory == GQ_DENSE);
-}
+/* What is kept of each accepted step besides its state: activations, slopes, or nothing (aca). */
+static bool keeps_arenas(const gq_solution *s) { return s->o.engine == GQ_ENGINE_DIRECT; }
+static bool keeps_slopes(const gq_solution *s) { return continuous(&s->o) && s->o.trajectory == GQ_DENSE; }
+static bool records(const gq_solution *s) { return gq_engine_discrete(s->o.engine) || keeps_slopes(s); }
 
 typedef struct forward {
   gq_solution *s;
@@ -125,10 +133,9 @@ typedef struct forward {
 
 static int next_record(forward *fw) {
   gq_solution *s = fw->s;
-  bool direct = s->o.engine == GQ_ENGINE_DIRECT;
-  GQ_TRY(gq_kept_get(s->plan, !direct, direct, &s->bytes, &fw->next));
+  GQ_TRY(gq_kept_get(s->plan, keeps_slopes(s), keeps_arenas(s), &s->bytes, &fw->next));
   fw->w.y1[0] = fw->next->y, fw->w.f1[0] = fw->next->f;
-  if (direct) fw->w.arena = fw->now->arena;
+  if (keeps_arenas(s)) fw->w.arena = fw->now->arena;
   return GQ_OK;
 }
 
@@ -137,8 +144,7 @@ static int forward_buffers(forward *fw) {
   gq_walk *w = &fw->w;
   size_t part = (gq_part_bytes(s->plan->field) + 63) & ~(size_t)63;
   if (records(s)) {
-    bool direct = s->o.engine == GQ_ENGINE_DIRECT;
-    GQ_TRY(gq_kept_get(s->plan, !direct, direct, &s->bytes, &fw->now));
+    GQ_TRY(gq_kept_get(s->plan, keeps_slopes(s), keeps_arenas(s), &s->bytes, &fw->now));
     s->records = fw->now, s->nrecords = 1;
     fw->now->t = w->t;
     w->y[0] = fw->now->y, w->f[0] = fw->now->f;
@@ -172,7 +178,7 @@ static int keep(forward *fw, int stop) {
   gq_solution *s = fw->s;
   gq_kept *r = fw->now;
   r->t = w->t, r->h = w->h1, r->anchor = fw->anchor, r->stop = stop;
-  if (s->o.engine != GQ_ENGINE_DIRECT) {
+  if (keeps_slopes(s)) {
     const gq_field *f = s->plan->field;
     for (int i = 0; i < w->st->m->slopes; i++)
       for (int sl = 0; sl < f->nslices; sl++) {
@@ -218,17 +224,30 @@ static int write_times(forward *fw, int *k, bool phase1_done) {
   return GQ_OK;
 }
 
+static int keep_knot(gq_solution *s, double t) {
+  if (s->nknots == s->knots_room) {
+    int room = s->knots_room ? 2 * s->knots_room : 64;
+    double *knots = gq_realloc(s->knots, room * sizeof *knots);
+    if (!knots) return gq_nomem(room * sizeof *knots);
+    s->bytes += (room - s->knots_room) * sizeof *knots;
+    s->knots = knots, s->knots_room = room;
+  }
+  s->knots[s->nknots++] = t;
+  return GQ_OK;
+}
+
 static int forward_step(forward *fw, int *k) {
   gq_solution *s = fw->s;
   gq_walk *w = &fw->w;
   bool each = !w->st->kind.adaptive && w->step_size <= 0; /* the grid is the measurement times */
   int stop = each ? *k : s->nt - 1;
   GQ_TRY(gq_walk_step(w, s->t[stop], each || !s->o.overshoot));
-  bool phase1 = records(s) && w->st->l.nfe_dense > 0;
+  bool phase1 = (keeps_slopes(s) || keeps_arenas(s)) && w->st->l.nfe_dense > 0;
   if (phase1) GQ_TRY(gq_walk_phase(w, 1));
   GQ_TRY(write_times(fw, k, phase1));
   if (records(s)) GQ_TRY(keep(fw, w->clamped ? stop : -1));
   if (w->clamped) fw->anchor = stop;
+  if (s->o.moments) GQ_TRY(keep_knot(s, w->t));
   gq_walk_commit(w);
   return records(s) ? next_record(fw) : GQ_OK;
 }
@@ -274,7 +293,7 @@ static int forward_run(gq_solution *s, int *k) {
 
 static bool dense_forward(const gq_problem *p, const gq_ode_options *o) {
   bool each = !(o->method->e && o->step_size <= 0) && o->step_size <= 0;
-  bool dense = o->engine != GQ_ENGINE_NONE && o->engine != GQ_ENGINE_DIRECT && o->trajectory == GQ_DENSE;
+  bool dense = continuous(o) && o->trajectory == GQ_DENSE;
   return dense || o->overshoot || (p->nt > 2 && !each);
 }
 
@@ -341,6 +360,7 @@ void gq_solution_free(gq_solution *s) {
   gq_plan_release(s->plan);
   gq_tensor_unref(s->z0);
   gq_tensor_unref(s->z);
+  gq_free(s->knots);
   gq_free(s->t);
   gq_free(s);
 }
@@ -370,11 +390,51 @@ static int backward_trivial(gq_pullback *b) {
 static int backward_run(gq_pullback *b) {
   gq_solution *s = b->s;
   if (s->trivial) return backward_trivial(b);
-  return s->o.engine == GQ_ENGINE_DIRECT ? gq_direct_backward(b) : gq_continuous_backward(b);
+  return gq_engine_discrete(s->o.engine) ? gq_direct_backward(b) : gq_continuous_backward(b);
+}
+
+static int backward_once(gq_pullback *b, gq_tensor **gcapture) {
+  GQ_TRY(explain(b->s, backward_run(b)));
+  return gq_grads_collect(b->s->bind, &b->grads, gcapture);
+}
+
+/* |x - y| / |y| over all wanted captures; 0 where both vanish. */
+static double relative_difference(const gq_field *f, gq_tensor *const *x, gq_tensor *const *y) {
+  double change = 0, size = 0;
+  for (int i = 0; i < f->ncapture; i++) {
+    if (!x[i]) continue;
+    size_t n = gq_numel(x[i]->shape);
+    const void *p = gq_tensor_data(x[i]), *q = gq_tensor_data(y[i]);
+    double pp = gq_dot(x[i]->dtype, n, p, p), pq = gq_dot(x[i]->dtype, n, p, q),
+           qq = gq_dot(x[i]->dtype, n, q, q);
+    change += pp - 2 * pq + qq, size += qq;
+  }
+  return change > 0 ? sqrt(change / size) : 0;
+}
+
+/* gq with n nodes, then with 2n, whose gradient is the one returned. */
+static int backward_check(gq_pullback *b, gq_tensor **gcapture) {
+  gq_solution *s = b->s;
+  const gq_field *f = s->plan->field;
+  gq_tensor **coarse = gq_calloc(f->ncapture + 1, sizeof *coarse);
+  if (!coarse) return gq_nomem(f->ncapture * sizeof *coarse);
+  int status = backward_once(b, coarse);
+  if (status == GQ_OK) {
+    memset(b->grads.block, 0, b->grads.bytes);
+    memset(b->a, 0, gq_part_bytes(f));
+    if (b->gt) memset(b->gt, 0, s->nt * sizeof *b->gt);
+    b->refine = 2;
+    s->info.nodes_wanted = s->info.restarts = 0;
+    status = backward_once(b, gcapture);
+  }
+  if (status == GQ_OK) s->info.audit = relative_difference(f, coarse, gcapture);
+  for (int i = 0; i < f->ncapture; i++) gq_tensor_unref(coarse[i]);
+  gq_free(coarse);
+  return status;
 }
 
 int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor **gt, gq_tensor **gcapture) {
-  gq_pullback b = { .s = s };
+  gq_pullback b = { .s = s, .refine = 1 };
   gq_tensor *a = NULL, *times = NULL;
   *gz0 = *gt = NULL;
   GQ_TRY(check_cotangent(s, gz));
@@ -394,12 +454,11 @@ int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor
     b.gt = s->t_grad ? gq_tensor_data(times) : NULL;
     size_t held = s->bytes;
     s->bytes += b.grads.bytes;
-    status = explain(s, backward_run(&b));
+    status = s->o.engine == GQ_ENGINE_CHECK ? backward_check(&b, gcapture) : backward_once(&b, gcapture);
     if (s->bytes > s->info.peak_bytes) s->info.peak_bytes = s->bytes;
     s->bytes = held;
     s->info.nfe_backward = b.nfe;
   }
-  if (status == GQ_OK) status = gq_grads_collect(s->bind, &b.grads, gcapture);
   gq_grads_done(&b.grads);
   gq_tensor_unref(b.gz);
   if (status == GQ_OK && s->z0_grad) *gz0 = a;

@@ -84,13 +84,8 @@ static int make_forward(gq_plan *p, int c, void *arg, gq_system *s) {
   return gq_system_forward(p->field, c, s);
 }
 
-typedef struct adjoint_arg {
-  bool path, products, time;
-} adjoint_arg;
-
 static int make_adjoint(gq_plan *p, int c, void *arg, gq_system *s) {
-  const adjoint_arg *a = arg;
-  return gq_system_adjoint(p->field, c, a->path, a->products, a->time, s);
+  return gq_system_adjoint(p->field, c, arg, s);
 }
 
 static int make_pull(gq_plan *p, int c, void *arg, gq_system *s) {
@@ -109,10 +104,10 @@ static bool wants_products(const gq_field *f) {
 
 static int build_backward(gq_plan *p, const gq_planspec *s) {
   const gq_ode_options *o = s->o;
-  bool dense = o->trajectory == GQ_DENSE, gq = o->engine == GQ_ENGINE_GQ,
+  bool dense = o->trajectory == GQ_DENSE, gq = gq_engine_nodes(o->engine),
        full = o->engine == GQ_ENGINE_ADJOINT;
   bool time = full && (s->p->t_grad || o->parity);
-  adjoint_arg plain = { dense, false, false }, with = { dense, !gq, time };
+  gq_adjointkind plain = { dense, o->moments, false, false }, with = { dense, o->moments, !gq, time };
   p->backward.kind = (gq_stepkind){ .m = o->back_method,
                                     .adaptive = o->back_method->e && o->back_step_size <= 0,
                                     .max_norm = o->back_max_norm,
@@ -133,7 +128,7 @@ static int build_backward(gq_plan *p, const gq_planspec *s) {
 
 static int build(gq_plan *p, const gq_planspec *s) {
   const gq_ode_options *o = s->o;
-  bool direct = o->engine == GQ_ENGINE_DIRECT, time = s->p->t_grad;
+  bool direct = gq_engine_discrete(o->engine), time = s->p->t_grad;
   GQ_TRY(gq_field_new(s->p->f, s->p->ncapture, s->p->wants_grad, &p->field));
   p->forward.kind = (gq_stepkind){ .m = o->method,
                                    .adaptive = o->method->e && o->step_size <= 0,
@@ -233,7 +228,7 @@ static void plan_free(gq_plan *p) {
 typedef struct keyhead { /* zeroed before it is filled: compared bytewise */
   const gq_tableau *method, *back_method;
   int engine, trajectory, threads;
-  bool fixed, back_fixed, max_norm, back_max_norm, dense_forward, overshoot, parity, t_grad;
+  bool fixed, back_fixed, max_norm, back_max_norm, dense_forward, overshoot, parity, moments, t_grad;
 } keyhead;
 
 static int make_key(const gq_planspec *s, char **key, size_t *n) {
@@ -252,7 +247,8 @@ static int make_key(const gq_planspec *s, char **key, size_t *n) {
   h->engine = o->engine, h->trajectory = o->trajectory, h->threads = gq_threads();
   h->fixed = o->step_size > 0, h->back_fixed = o->back_step_size > 0;
   h->max_norm = o->max_norm, h->back_max_norm = o->back_max_norm;
-  h->dense_forward = s->dense_forward, h->overshoot = o->overshoot, h->parity = o->parity;
+  h->dense_forward = s->dense_forward, h->overshoot = o->overshoot, h->parity = o->parity,
+  h->moments = o->moments;
   h->t_grad = s->p->t_grad;
   for (int i = 0; i < s->p->ncapture; i++)
     ((bool *)(h + 1))[i] = o->engine != GQ_ENGINE_NONE && s->p->wants_grad[i];

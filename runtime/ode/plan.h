@@ -80,7 +80,7 @@ typedef struct gq_walk {
   int64_t max_steps;
   void **arena;                /* [nslices] of the attempt */
   void *y[GQ_MAXPARTS], *f[GQ_MAXPARTS], *y1[GQ_MAXPARTS], *f1[GQ_MAXPARTS];   /* whole arrays */
-  void *path[GQ_MAXSTAGES];    /* z at the slopes' times, filled by fill_path */
+  void *path[GQ_MAXSTAGES][GQ_MAXGIVEN];   /* z and the forcing at the slopes' times, filled by fill_path */
   int (*fill_path)(struct gq_walk *w, double t, double h);
   void *context;
   /* adjoint: error of products */

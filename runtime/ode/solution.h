@@ -17,6 +17,8 @@ struct gq_solution {
   uint64_t version;            /* of z's storage when it was solved */
   gq_kept *records;            /* last first: the end state, then the accepted steps */
   int64_t nrecords;
+  double *knots;               /* moments: where the accepted steps began, and the end */
+  int nknots, knots_room;
   bool trivial;                /* nothing to integrate: all times equal, or an empty state */
   gq_info info;
   size_t bytes;                /* held for this solve */
@@ -30,6 +32,7 @@ typedef struct gq_pullback {
   double *gt;                  /* [nt] or NULL */
   gq_grads grads;
   int64_t nfe;
+  int refine;                  /* nodes are multiplied by this: 1, or 2 for check */
 } gq_pullback;
 
 int gq_direct_backward(gq_pullback *b);          /* grad/direct.c */

@@ -13,7 +13,8 @@ typedef struct builder {
   const gq_stepkind *k;
   gq_steplayout *l;
   gq_dtype dtype;
-  gq_ref t, h, rtol, atol[GQ_MAXPARTS], y[GQ_MAXPARTS], y1[GQ_MAXPARTS], wq[GQ_MAXSTAGES], path[GQ_MAXSTAGES];
+  gq_ref t, h, rtol, atol[GQ_MAXPARTS], y[GQ_MAXPARTS], y1[GQ_MAXPARTS], wq[GQ_MAXSTAGES];
+  gq_ref path[GQ_MAXSTAGES][GQ_MAXGIVEN];
   gq_ref slope[GQ_MAXSTAGES][GQ_MAXPARTS];
   gq_ref *bind; /* arguments of one evaluation */
   gq_ref *q;    /* [slopes][nq] products */
@@ -49,14 +50,15 @@ static void inputs(builder *b) {
     for (int p = 0; p < parts; p++) b->slope[0][p] = like_input(b, 1 + p);
   }
   l->path = -1;
-  if (b->s->path) {
-    l->path = n, n += l->slopes;
-    for (int i = 0; i < l->slopes; i++) b->path[i] = like_input(b, 1 + parts);
+  if (l->given) {
+    l->path = n, n += l->slopes * l->given;
+    for (int i = 0; i < l->slopes; i++)
+      for (int k = 0; k < l->given; k++) b->path[i][k] = like_input(b, 1 + parts + k);
   }
   l->wq = n, n += l->slopes;
   for (int i = 0; i < l->slopes; i++) b->wq[i] = scalar_input(b);
   l->bv = n, n += b->nb;
-  for (int j = 0; j < b->nb; j++) b->bv[j] = like_input(b, 1 + parts + b->s->path + j);
+  for (int j = 0; j < b->nb; j++) b->bv[j] = like_input(b, 1 + parts + l->given + j);
   l->nin = n;
 }
 
@@ -78,7 +80,7 @@ static void evaluate(builder *b, int i, double c, const gq_ref *y) {
   gq_ref t = c == 0 ? b->t : gq_emit2(b->g, GQ_OP_ADD, b->t, gq_scale(b->g, b->h, c));
   b->bind[n++] = to_state(b, t);
   for (int p = 0; p < b->l->parts; p++) b->bind[n++] = y[p];
-  if (b->s->path) b->bind[n++] = b->path[i];
+  for (int k = 0; k < b->l->given; k++) b->bind[n++] = b->path[i][k];
   for (int j = 0; j < b->nb; j++) b->bind[n++] = b->bv[j];
   gq_inline(b->g, b->s->g, b->bind, all);
   for (int p = 0; p < b->l->parts; p++) out[p] = all[p];
@@ -289,13 +291,13 @@ static int build(builder *b, const bool *want) {
 int gq_step_new(const gq_system *s, const gq_stepkind *k, const bool *want, gq_graph **g, gq_outspec **outs,
                 gq_steplayout *l) {
   const gq_tableau *m = k->m;
-  *l = (gq_steplayout){ .parts = s->parts, .nq = s->nq, .slopes = m->slopes };
+  *l = (gq_steplayout){ .parts = s->parts, .nq = s->nq, .slopes = m->slopes, .given = s->given };
   l->carry = k->adaptive || m->end < m->stages;
-  builder b = { .s = s, .k = k, .l = l, .nb = gq_graph_inputs(s->g) - 1 - s->parts - s->path };
+  builder b = { .s = s, .k = k, .l = l, .nb = gq_graph_inputs(s->g) - 1 - s->parts - s->given };
   b.dtype = system_input(s, 1)->dtype;
   size_t nouts = (size_t)s->parts * (m->slopes + 5) + 3 * (size_t)s->nq + b.nb + 8;
   b.g = gq_graph_new();
-  b.bind = gq_calloc(b.nb + s->parts + 2, sizeof *b.bind);
+  b.bind = gq_calloc(b.nb + s->parts + s->given + 2, sizeof *b.bind);
   b.bv = gq_calloc(b.nb + 1, sizeof *b.bv);
   b.q = gq_calloc((size_t)(m->slopes + 1) * s->nq + s->parts + 1, sizeof *b.q);
   b.outs = gq_calloc(nouts, sizeof *b.outs);

@@ -11,20 +11,27 @@
 #include "ode.h"
 
 #define GQ_MAXPARTS 2
+#define GQ_MAXGIVEN 2
 
 typedef struct gq_system {
-  gq_graph *g;                 /* inputs: t, parts, z(t) if path, boundary values; outputs: derivatives, products */
+  gq_graph *g;                 /* inputs: t, parts, given, boundary values; outputs: derivatives, products */
   bool lent;                   /* g belongs to a field */
   int parts;
-  bool path;
+  int given;                   /* state-shaped inputs that are known functions of t: z, then the forcing of a */
   int nq;                      /* products */
   int *of;                     /* [nq] boundary value of product i; -1: time */
 } gq_system;
 
 /* dz/dt = f. */
 int gq_system_forward(const gq_field *f, int cls, gq_system *s);
-/* (z, a)' = (f, -a'df/dz), or a' alone with path; products a'df/dtheta, and a'df/dt with `time`. */
-int gq_system_adjoint(const gq_field *f, int cls, bool path, bool products, bool time, gq_system *s);
+typedef struct gq_adjointkind {
+  bool path;                   /* z(t) is given, a alone is solved */
+  bool forced;                 /* a' = -a'df/dz + q with q(t) given */
+  bool products;               /* a'df/dtheta of the wanted boundary values */
+  bool time;                   /* and a'df/dt */
+} gq_adjointkind;
+/* (z, a)' = (f, -a'df/dz). */
+int gq_system_adjoint(const gq_field *f, int cls, const gq_adjointkind *k, gq_system *s);
 /* No equation: inputs t, z, a, boundary values; outputs a'df/dz and the products. */
 int gq_system_pull(const gq_field *f, int cls, bool time, gq_system *s);
 /* The products at n points at once: inputs t {n}, z {n, ...}, a {n, ...}, boundary values. */
@@ -45,7 +52,7 @@ typedef struct gq_stepkind {
 /* Where things are among a step program's inputs and outputs; -1: absent.
 ** phase 0: an attempt; phase 1: what only an accepted step needs; phase 2: the step's vjp. */
 typedef struct gq_steplayout {
-  int parts, nq, slopes;
+  int parts, nq, slopes, given;
   bool carry;                  /* the slope at the start is an input, that at the end an output */
   int nfe, nfe_dense;          /* evaluations in phase 0 and in phase 1 */
   int nin, t, h, rtol, atol, y, f, path, wq, bv, cy, cf, ck[GQ_MAXSTAGES];
@@ -54,8 +61,8 @@ typedef struct gq_steplayout {
   int *pb_of;                  /* [npb] boundary value of each */
 } gq_steplayout;
 
-/* Inputs: t, h, rtol, atol[parts] (float64), y[parts], f[parts] if carry, z at each slope's time if
-** path, product weights wq[slopes] (float64), boundary values; with pull: cotangents of y1, f1, k.
+/* Inputs: t, h, rtol, atol[parts] (float64), y[parts], f[parts] if carry, what is given at each slope's
+** time [slopes][given], product weights wq[slopes] (float64), boundary values; with pull: cotangents of y1, f1, k.
 ** Outputs: y1[parts], f1[parts] if carry (stored); error sums[parts] (stored float64: sum or maximum over
 ** this slice of (err / scale)^2); k (kept); dq[nq], eq[nq] stored; q[nq] added: sum_i wq_i product_i. */
 /* want [boundary values]: whose gradients phase 2 adds. */

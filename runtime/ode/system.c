@@ -92,22 +92,24 @@ static gq_ref or_zero(const gq_field *f, int cls, frame *fr, gq_ref a) {
   return a == GQ_NONE ? gq_zeros(fr->g, f->dtype, f->class_shape[cls]) : a;
 }
 
-int gq_system_adjoint(const gq_field *f, int cls, bool path, bool products, bool time, gq_system *s) {
+int gq_system_adjoint(const gq_field *f, int cls, const gq_adjointkind *k, gq_system *s) {
   frame fr;
-  gq_ref a, out, lead[2], *da = gq_calloc(f->nb + 2, sizeof *da);
-  *s = (gq_system){ .parts = path ? 1 : 2, .path = path };
+  gq_ref a, q = GQ_NONE, out, lead[2], *da = gq_calloc(f->nb + 2, sizeof *da);
+  *s = (gq_system){ .parts = k->path ? 1 : 2, .given = k->path + k->forced };
   if (!da) return gq_nomem(f->nb);
   int status = frame_new(f, &fr);
   if (status == GQ_OK) {
     fr.bind[0] = gq_input(fr.g, f->dtype, gq_shape_of(0, NULL));
-    if (path) a = state_input(f, cls, &fr), fr.bind[1] = state_input(f, cls, &fr);
+    if (k->path) a = state_input(f, cls, &fr), fr.bind[1] = state_input(f, cls, &fr);
     else fr.bind[1] = state_input(f, cls, &fr), a = state_input(f, cls, &fr);
+    if (k->forced) q = state_input(f, cls, &fr);
     bind_boundaries(f, cls, &fr);
     gq_inline(fr.g, f->class_body[cls], fr.bind, &out);
-    status = pull(f, &fr, out, a, products, time, da);
+    status = pull(f, &fr, out, a, k->products, k->time, da);
+    gq_ref slope = gq_emit1(fr.g, GQ_OP_NEG, or_zero(f, cls, &fr, da[0]));
     lead[0] = out;
-    lead[path ? 0 : 1] = gq_emit1(fr.g, GQ_OP_NEG, or_zero(f, cls, &fr, da[0]));
-    int done = finish(s, f, &fr, s->parts, lead, da[1], products ? da + 2 : NULL);
+    lead[k->path ? 0 : 1] = k->forced ? gq_emit2(fr.g, GQ_OP_ADD, slope, q) : slope;
+    int done = finish(s, f, &fr, s->parts, lead, da[1], k->products ? da + 2 : NULL);
     if (status == GQ_OK) status = done;
     else gq_system_done(s);
   }

@@ -109,7 +109,7 @@ static void bind_slice(gq_walk *w, int s) {
     if (l->finite >= 0) out[l->finite + p] = &sc[l->finite + p];
   }
   for (int i = 0; i < l->slopes; i++) {
-    if (l->path >= 0) in[l->path + i] = (char *)w->path[i] + off;
+    for (int k = 0; k < l->given; k++) in[l->path + i * l->given + k] = (char *)w->path[i][k] + off;
     in[l->wq + i] = &w->in_scalars[3 + i];
   }
   for (int j = 0; j < f->nb; j++) in[l->bv + j] = w->bind->value[s * f->nb + j];
@@ -316,7 +316,9 @@ int gq_walk_first(gq_walk *w, const gq_evaluator *e, double stop, double *h) {
     gq_axpy(f->dtype, n, dir * h0, w->f[p], w->y1[p]);
   }
   GQ_TRY(w->fill_path ? w->fill_path(w, w->t, dir * h0) : GQ_OK);
-  void *x[GQ_MAXPARTS + 1] = { w->y1[0], parts > 1 ? w->y1[1] : w->path[w->st->m->end] };
+  void *x[GQ_MAXPARTS + GQ_MAXGIVEN];
+  for (int p = 0; p < parts; p++) x[p] = w->y1[p];
+  for (int k = 0; k < w->st->l.given; k++) x[parts + k] = w->path[w->st->m->end][k];
   if (products) memset(w->eq.block, 0, w->eq.bytes);
   w->etime = 0;
   GQ_TRY(gq_evaluate_at(w->plan, e, w->bind, w->t + dir * h0, x, w->f1, &w->eq, &w->etime));
