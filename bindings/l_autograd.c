@@ -19,7 +19,7 @@ static int tensor_backward(lua_State *L) {
     gqL_collect(L);
     status = gqL_solving(gq_backward(t, cot));
   }
-  if (status == GQ_EINTERRUPT) gq_interrupt_clear();        /* this error is its one consequence */
+  if (status == GQ_EINTERRUPT) gq_interrupt_clear(); /* this error is its one consequence */
   if (status != GQ_OK) lua_pushstring(L, gq_message());
   gqL_fill_infos(L);
   return status == GQ_OK ? 0 : luaL_error(L, "%s", lua_tostring(L, -1));
@@ -95,7 +95,7 @@ static int grad(lua_State *L) {
     status = gqL_solving(gq_grad(nout, out, cots, nin, in, create_graph, result));
   }
   for (int i = 0; i < nin && status == GQ_OK; i++) *handle[i] = result[i];
-  if (status == GQ_EINTERRUPT) gq_interrupt_clear();        /* this error is its one consequence */
+  if (status == GQ_EINTERRUPT) gq_interrupt_clear(); /* this error is its one consequence */
   if (status != GQ_OK) lua_pushstring(L, gq_message());
   gqL_fill_infos(L);
   if (status != GQ_OK) return luaL_error(L, "%s", lua_tostring(L, -1));
