@@ -32,7 +32,8 @@ describe("aca", function()
   end)
 
   it("can be differentiated again", function()
-    local z = gq.odeint(field, gq.ones(3, 1, { dtype = "float64" }), { 0, 1 }, { gradient = "aca", rtol = 1e-9, atol = 1e-9 })
+    local z = gq.odeint(field, gq.ones(3, 1, { dtype = "float64" }), { 0, 1 },
+      { gradient = "aca", rtol = 1e-9, atol = 1e-9 })
     local first = gq.grad(z[2]:sum(), a, { create_graph = true })
     assert.is_true(gq.grad(first, a):item() > 0)
   end)

@@ -66,8 +66,8 @@ describe("impulses = moments", function()
 
   it("costs about the same for 50 and for 800 times", function()
     local function cost(n)
-      local _, info = gradient(times(n, 1), gq.randn(n, 15, 2, { dtype = "float64" }) / n, { gradient = "gq", rtol = 1e-3,
-        atol = 1e-3, adjoint = { trajectory = "dense", impulses = "moments" } })
+      local _, info = gradient(times(n, 1), gq.randn(n, 15, 2, { dtype = "float64" }) / n, { rtol = 1e-3, atol = 1e-3,
+        adjoint = { trajectory = "dense", impulses = "moments" } })
       return info.nfe_backward - n      -- each time's own derivative asks for one evaluation
     end
     assert.is_true(cost(800) < 1.5 * cost(50))
@@ -84,7 +84,8 @@ describe("impulses = moments", function()
     local t = { 0, 0, 1, 1, 1.5, 2, 2 }
     local weights = gq.randn(7, 15, 2, { dtype = "float64" })
     local exact = gradient(t, weights, { gradient = "direct", rtol = 1e-10, atol = 1e-10 })
-    local g = gradient(t, weights, { rtol = 1e-8, atol = 1e-8, adjoint = { impulses = "moments" }, gq = { nodes = "step" } })
+    local g = gradient(t, weights, { rtol = 1e-8, atol = 1e-8, adjoint = { impulses = "moments" },
+      gq = { nodes = "step" } })
     assert.is_true(distance(g, exact) < 1e-5)
     local ok, text = pcall(gradient, t, weights, { parity = true, adjoint = { impulses = "moments" } })
     assert.is_false(ok)
