@@ -598,13 +598,28 @@ static int plan_cache(lua_State *L) {
   return 2;
 }
 
-static const gqL_function functions[] = { { "odeint", odeint, false,
-                                            "odeint(f, z0, t, opts) -> z, info: solve dz/dt = f(t, z) from "
-                                            "z0 at t[1]; z has shape {#t, z0's}. opts: method \"dopri5\", "
-                                            "rtol, atol (1e-3 float32, 1e-6 float64), step_size, first_step, "
-                                            "max_steps, norm, controller, gradient \"gq\", adjoint, gq, "
-                                            "parity, overshoot, throw, params" },
-                                          { NULL, NULL, false, NULL } };
+/* clang-format off */
+static const gqL_function functions[] = {
+  { "odeint", odeint, false,
+    "odeint(f, z0, t, opts) -> z, info: solve dz/dt = f(t, z) from z0 at t[1]; z has shape {#t, z0's}\n"
+    "f: a module or function of (t, z) that returns dz/dt of z's shape and dtype; traced at every solve, so it must "
+    "not look at values (use gq.where)\n"
+    "t: increasing or decreasing, a table or a tensor (which may require gradients)\n"
+    "method: \"dopri5\", euler midpoint heun ralston ssp33 rk4 bosh3 fehlberg2 adaptive_heun tsit5 dopri8\n"
+    "rtol, atol: 1e-3 in float32, 1e-6 in float64; norm: \"rms\" or \"max\"\n"
+    "step_size: a fixed grid (fixed methods without it step from time to time); first_step, max_steps 100000\n"
+    "controller: {safety 0.9, ifactor 10, dfactor 0.2, pcoeff 0, icoeff 1, dcoeff 0}\n"
+    "gradient: \"gq\", direct aca adjoint seminorm check none; params: a list, differentiate these only\n"
+    "adjoint: {method, rtol, atol, step_size, max_steps, norm: the forward solve's; trajectory \"reverse\" or "
+    "\"dense\"; impulses \"restart\" or \"moments\" (many times at the cost of few); scale true}\n"
+    "gq: {C 0.1, max_nodes 64, nodes \"nfe\" (Norcliffe & Deisenroth 2023, eq. 9) or \"step\" or n}\n"
+    "throw: true; false returns the part reached, and info.status; overshoot, parity: false (parity: step for step "
+    "as the paper's PyTorch code)\n"
+    "info: status, engine, nfe, steps, rejected, peak_bytes; after backward nfe_backward, steps_backward, restarts, "
+    "nodes, nodes_wanted, reconstruction (in tolerances), audit (check: relative change from n to 2n nodes)" },
+  { NULL, NULL, false, NULL },
+};
+/* clang-format on */
 
 /* For tests and the curious, in gq.core:
 ** gauss_legendre(n) -> nodes, weights on [-1, 1], ascending; tableaux() -> the methods' coefficients;

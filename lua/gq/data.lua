@@ -146,10 +146,10 @@ end
 -- ---- crossing trajectories (G) ----
 
 define("crossing", function(opts)
-  options(opts, "", "gq.data.crossing")
+  options(opts, "seed", "gq.data.crossing")          -- as for its kin, though nothing is drawn
   local set = { x = gq.tensor { { 1 }, { -1 } }, y = gq.tensor { { -1 }, { 1 } } }
   return { train = set, test = set }
-end, "gq.data.crossing(): 1 to -1 and -1 to 1, which no one-dimensional flow can do; train and test are the same")
+end, "gq.data.crossing{seed}: 1 to -1 and -1 to 1, which no one-dimensional flow can do; train and test are the same")
 
 -- ---- batches ----
 
