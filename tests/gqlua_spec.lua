@@ -418,7 +418,8 @@ describe("Ctrl-C", function()
       "printf 'for i = 1, 2 do\\n'; sleep 0.1; printf '\\003'; sleep 0.1; printf 'half'; sleep 0.1; printf '\\003'; " ..
       "sleep 0.1; printf 'print(\"end\" .. \"ed\")\\n'; sleep 0.1; printf '\\004'; sleep 0.2"
     local command = "(%s) | HOME=%s TERM=dumb timeout 20 script -qec %s /dev/null"
-    local out, _, code = shell(command:format(keys, folder, quote(gqlua)))
+    -- exec: a shell in between would die of SIGINT, and its end be the status.
+    local out, _, code = shell(command:format(keys, folder, quote("exec " .. quote(gqlua))))
     assert.equal(0, code, out)
     assert.truthy(select(2, out:gsub("interrupted", "")) >= 2, out)
     assert.truthy(out:find("after%s+1") and out:find("\nended", 1, true), out)
