@@ -30,7 +30,16 @@ typedef struct back {
   bool started;
   bool gq;        /* nodes are to be collected */
   gq_panel panel; /* what is solved between two restarts: one interval, or several by moments */
+  void *stored;   /* z at a measurement time, packed */
 } back;
+
+/* z at measurement time i as the slices hold states. */
+static void *stored(back *k, int i) {
+  void *z = gq_at_time(k->s, k->s->z, i);
+  if (gq_field_plain(k->s->plan->field)) return z;
+  gq_field_pack(k->s->plan->field, z, k->stored);
+  return k->stored;
+}
 
 /* ---- z of a dense forward solve ---- */
 
@@ -72,7 +81,7 @@ static int fill_path(gq_walk *w, double t, double h) {
 static int buffers(back *k) {
   gq_walk *w = &k->w;
   int parts = w->st->l.parts, given = w->st->l.given, moments = k->s->o.moments ? GQ_MOMENTS : 0;
-  size_t n = 4 * parts + given * w->st->m->slopes + moments + 3;
+  size_t n = 4 * parts + given * w->st->m->slopes + moments + 4;
   k->part = (gq_part_bytes(k->s->plan->field) + 63) & ~(size_t)63;
   k->n = gq_numel(k->s->plan->field->shape);
   k->block = gq_calloc(n, k->part + 1);
@@ -88,6 +97,7 @@ static int buffers(back *k) {
   for (int j = 0; j < moments; j++) k->panel.c[j] = next, next += k->part;
   w->cy = next;           /* scratch: z of a dense trajectory, the end of an overshooting step */
   w->cf = next + k->part; /* scratch: the forcing where a panel begins */
+  k->stored = next + 2 * k->part;
   return GQ_OK;
 }
 
@@ -229,7 +239,7 @@ static bool searches(const back *k) { return k->w.st->kind.adaptive && (!k->star
 static int begin(back *k, int i) {
   gq_solution *s = k->s;
   gq_walk *w = &k->w;
-  void *z = gq_at_time(s, s->z, i);
+  void *z = stored(k, i);
   if (k->reverse) memcpy(w->y[0], z, gq_part_bytes(s->plan->field));
   w->t = w->t_origin = s->t[i];
   w->grid_index = 0;
@@ -248,9 +258,9 @@ static int begin(back *k, int i) {
 static int time_gradient(back *k, int i, const void *g, double sign, bool have_slope, double *gf) {
   gq_solution *s = k->s;
   gq_walk *w = &k->w;
-  void *f = w->f[0], *z = gq_at_time(s, s->z, i);
+  void *f = w->f[0], *z;
   if (!have_slope) {
-    f = w->cy;
+    f = w->cy, z = stored(k, i);
     w->nfe++;
     GQ_TRY(gq_evaluate_at(s->plan, &s->plan->f, s->bind, s->t[i], &z, &f, NULL, NULL));
   }
@@ -325,7 +335,7 @@ static int interval(back *k, int i) {
     GQ_TRY(accepted(k, stop));
   }
   if (!k->reverse) return GQ_OK;
-  void *z = gq_at_time(s, s->z, k->panel.to);
+  void *z = stored(k, k->panel.to);
   double r = gq_walk_norm(w, 0, w->y[0], z, z);
   if (!(r <= s->info.reconstruction)) s->info.reconstruction = r;
   return GQ_OK;
@@ -351,7 +361,7 @@ static int run(back *k) {
   }
   if (k->b->gt) GQ_TRY(time_gradient(k, 0, w->y[k->ia], -1, false, &gf));
   gq_axpy(s->z->dtype, k->n, 1, gq_at_time(s, k->b->gz, 0), w->y[k->ia]);
-  memcpy(k->b->a, w->y[k->ia], gq_part_bytes(s->plan->field));
+  gq_field_unpack(s->plan->field, w->y[k->ia], k->b->a);
   return k->gq ? gq_nodebuffer_flush(&k->nodes) : GQ_OK;
 }
 

@@ -157,7 +157,7 @@ static int pull_start(direct *d, gq_kept *first) {
     double gf = gq_dot(s->z->dtype, d->n, g, f);
     b->gt[d->k] += gf, b->gt[0] -= gf;
   }
-  memcpy(b->a, d->w.cy, gq_part_bytes(s->plan->field));
+  gq_field_unpack(s->plan->field, d->w.cy, b->a);
   return GQ_OK;
 }
 

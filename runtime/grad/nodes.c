@@ -38,8 +38,9 @@ int gq_nodebuffer_init(gq_nodebuffer *b, gq_solution *s, const gq_grads *grads) 
   size_t n = 64 + s->plan->node_rows * gq_dtype_size(f->dtype);
   *b = (gq_nodebuffer){ .s = s, .grads = grads, .rows = s->plan->node_rows };
   n = (n + 63) & ~(size_t)63;
-  size_t times = n;
-  for (int i = 0; i < f->nslices; i++) n += 2 * ((b->rows * state_bytes(f, i) + 63) & ~(size_t)63);
+  size_t times = n, states = 0;
+  for (int i = 0; i < f->nslices; i++) states += 2 * ((b->rows * state_bytes(f, i) + 63) & ~(size_t)63);
+  n += 2 * states;
   b->block = gq_alloc(n);
   if (!b->block) return gq_nomem(n);
   s->bytes += n;
@@ -49,6 +50,7 @@ int gq_nodebuffer_init(gq_nodebuffer *b, gq_solution *s, const gq_grads *grads) 
     size_t part = (b->rows * state_bytes(f, i) + 63) & ~(size_t)63;
     b->z[i] = next, b->a[i] = next + part, next += 2 * part;
   }
+  b->side = next;
   return GQ_OK;
 }
 
@@ -82,6 +84,13 @@ int gq_nodebuffer_push(gq_nodebuffer *b, double t, double weight) {
   return b->filled == b->rows ? gq_nodebuffer_flush(b) : GQ_OK;
 }
 
+/* n blocks {features, rows of the slice} -> {features, n rows} */
+static void put_aside(const gq_field *f, int s, int n, const char *from, char *to) {
+  size_t row = f->count[s] * gq_dtype_size(f->dtype), block = state_bytes(f, s), features = block / row;
+  for (size_t d = 0; d < features; d++)
+    for (int i = 0; i < n; i++, to += row) memcpy(to, from + i * block + d * row, row);
+}
+
 /* Rows in powers of two, so that a handful of programs serves every number of nodes. */
 int gq_nodebuffer_flush(gq_nodebuffer *b) {
   gq_plan *p = b->s->plan;
@@ -92,9 +101,16 @@ int gq_nodebuffer_flush(gq_nodebuffer *b) {
     gq_evaluator *e;
     void *z[GQ_MAXSLICES], *a[GQ_MAXSLICES];
     GQ_TRY(gq_plan_nodes(p, n, &e));
+    char *side = b->side;
     for (int s = 0; s < f->nslices; s++) {
       z[s] = (char *)b->z[s] + done * state_bytes(f, s);
       a[s] = (char *)b->a[s] + done * state_bytes(f, s);
+      if (!e->columns || n == 1 || gq_field_plain(f)) continue;
+      size_t part = (n * state_bytes(f, s) + 63) & ~(size_t)63;
+      put_aside(f, s, n, z[s], side);
+      put_aside(f, s, n, a[s], side + part);
+      z[s] = side, a[s] = side + part;
+      side += 2 * part;
     }
     GQ_TRY(
       gq_evaluate_nodes(p, e, b->s->bind, (char *)b->t + done * gq_dtype_size(f->dtype), z, a, b->grads));

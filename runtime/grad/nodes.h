@@ -30,6 +30,7 @@ typedef struct gq_nodebuffer {
   int rows, filled;
   void *block, *t;
   void *z[GQ_MAXSLICES], *a[GQ_MAXSLICES];
+  void *side;                  /* one slice's z and a with the nodes side by side, [nslices] of them */
   int64_t evaluated;
 } gq_nodebuffer;
 int gq_nodebuffer_init(gq_nodebuffer *b, gq_solution *s, const gq_grads *grads);

@@ -46,6 +46,27 @@ void gq_graph_needs(const gq_graph *g, int n, const gq_ref *refs, bool *need);
 /* Emit the node `n` of another graph over the operands `args` of g. */
 gq_ref gq_graph_again(gq_graph *g, const gq_node *n, const gq_ref *args);
 
+/* ---- rows.c ---- */
+
+/* Which numbers of a value belong to which row: along `axis` an index i belongs to row (i / inner) mod
+** rows. {B, T, K} flattened to {B T, K} for a product has axis 0, inner T. axis < 0: belongs to all. */
+typedef struct gq_label {
+  int axis;
+  int64_t inner;
+} gq_label;
+
+typedef struct gq_rowproof {
+  const gq_graph *g;
+  int64_t rows;
+  gq_label *at;                /* of each node */
+  bool *varies;                /* computed from the state */
+  bool *need;
+} gq_rowproof;
+int gq_rowproof_init(gq_rowproof *w, const gq_graph *g, int64_t rows);
+void gq_rowproof_done(gq_rowproof *w);
+/* Label every node, or fail: gq_rows. */
+int gq_rows_prove(gq_rowproof *w, const int *axis);
+
 static inline bool gq_zero_dims(gq_shape s) {
   for (int i = 0; i < s.ndim; i++)
     if (s.dim[i] == 0) return true;

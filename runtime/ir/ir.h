@@ -129,6 +129,13 @@ int gq_rows(const gq_graph *g, int64_t rows, int *axis);
 /* The same graph for `rows_new` rows (after gq_rows said GQ_OK, with its axis). */
 int gq_rows_resize(const gq_graph *g, int64_t rows, int64_t rows_new, const int *axis, gq_graph **out);
 
+/* The same graph with the rows of every value in its last dim, so that a layer is W X over all rows and
+** element-wise loops run along them: `count` rows. With points > 0 at so many points at once, the rows of
+** one after those of the other: inputs with each[i] hold one value a point (a 0-d one as {points}), the
+** others serve all points. GQ_EUNSUPPORTED names the operation that has no such form. */
+int gq_rows_last(const gq_graph *g, int64_t rows, int64_t count, int64_t points, const bool *each_, const int *axis,
+                 gq_graph **out);
+
 /* Split g in two: what depends on none of the first nvar inputs (computed once a solve, `pro`:
 ** inputs are g's inputs from nvar on), and the rest (`body`: g's first nvar inputs, then one
 ** input for each of pro's outputs). Constants, expansions and reshapes stay in the body, where they

@@ -8,21 +8,10 @@
 
 #include <string.h>
 
-/* Along `axis` an index i belongs to row (i / inner) mod rows. {B, T, K} flattened to {B T, K} for
-** a product has axis 0, inner T. axis WHOLE: belongs to all rows; NONE: nothing known yet. */
-typedef struct label {
-  int axis;
-  int64_t inner;
-} label;
-enum { WHOLE = -1, NONE = -2 };
+enum { WHOLE = -1, NONE = -2 }; /* axis of a label: belongs to all rows; nothing known yet */
 
-typedef struct rows {
-  const gq_graph *g;
-  int64_t rows;
-  label *at;    /* of each node */
-  bool *varies; /* computed from the state */
-  bool *need;
-} rows;
+typedef gq_label label;
+typedef gq_rowproof rows;
 
 static const label whole = { WHOLE, 1 };
 
@@ -217,7 +206,7 @@ static int check_outputs(rows *w) {
   return GQ_OK;
 }
 
-static int prove(rows *w, const int *axis) {
+int gq_rows_prove(rows *w, const int *axis) {
   const gq_graph *g = w->g;
   if (w->rows < 1) return gq_fail(GQ_EUNSUPPORTED, "row independence: the state has no rows");
   gq_graph_needs(g, g->noutput, g->output, w->need);
@@ -234,7 +223,7 @@ static int prove(rows *w, const int *axis) {
   return GQ_OK;
 }
 
-static int rows_init(rows *w, const gq_graph *g, int64_t count) {
+int gq_rowproof_init(rows *w, const gq_graph *g, int64_t count) {
   size_t bytes = (size_t)g->size * (sizeof(label) + 2) + 1;
   *w = (rows){ .g = g, .rows = count, .at = gq_alloc(bytes) };
   if (!w->at) return gq_nomem(bytes);
@@ -242,6 +231,8 @@ static int rows_init(rows *w, const gq_graph *g, int64_t count) {
   w->need = w->varies + g->size;
   return GQ_OK;
 }
+
+void gq_rowproof_done(rows *w) { gq_free(w->at); }
 
 /* Only plain rows can be cut from a capture. */
 static int capture_axis(const rows *w, int i, int *axis) {
@@ -258,11 +249,11 @@ static int capture_axis(const rows *w, int i, int *axis) {
 int gq_rows(const gq_graph *g, int64_t count, int *axis) {
   rows w;
   GQ_TRY(g->status);
-  GQ_TRY(rows_init(&w, g, count));
-  int status = prove(&w, axis);
+  GQ_TRY(gq_rowproof_init(&w, g, count));
+  int status = gq_rows_prove(&w, axis);
   for (int i = 0; i < g->ninput && status == GQ_OK; i++)
     if (axis[i] < 0) status = capture_axis(&w, i, &axis[i]);
-  gq_free(w.at);
+  gq_rowproof_done(&w);
   return status;
 }
 
@@ -307,14 +298,14 @@ int gq_rows_resize(const gq_graph *g, int64_t count, int64_t count_new, const in
   GQ_TRY(g->status);
   rows w;
   size_t most = (size_t)(g->noutput + gq_graph_most(g));
-  GQ_TRY(rows_init(&w, g, count));
+  GQ_TRY(gq_rowproof_init(&w, g, count));
   size_t bytes = ((size_t)g->size + most) * sizeof(gq_ref);
   gq_ref *map = gq_alloc(bytes);
   gq_graph *to = gq_graph_new();
-  int status = map && to ? prove(&w, axis) : gq_nomem(bytes);
+  int status = map && to ? gq_rows_prove(&w, axis) : gq_nomem(bytes);
   if (status == GQ_OK) status = resize(&w, to, count_new, axis, map, map + g->size);
   gq_free(map);
-  gq_free(w.at);
+  gq_rowproof_done(&w);
   if (status == GQ_OK) *out = to;
   else gq_graph_free(to);
   return status;

@@ -5,7 +5,10 @@
 
 #include <string.h>
 
-enum { ROWS_PER_SLICE = 16 }; /* fewer rows than this are not worth a thread */
+enum {
+  ROWS_PER_SLICE = 16, /* fewer rows than this are not worth a thread */
+  COLUMNS = 8          /* nor, innermost, the vector units */
+};
 
 static size_t round64(size_t n) { return (n + 63) & ~(size_t)63; }
 
@@ -108,6 +111,7 @@ static int compile_pull(gq_field *f) {
 }
 
 static int use_whole(gq_field *f) {
+  for (int j = 0; j < f->nb; j++) f->axis[j] = -1;
   f->nslices = f->nclass = 1;
   f->count[0] = f->shape.ndim ? f->shape.dim[0] : 1;
   f->class_body[0] = f->body;
@@ -115,48 +119,90 @@ static int use_whole(gq_field *f) {
   return GQ_OK;
 }
 
-static int use_slices(gq_field *f, int n, const int *axis) {
-  int64_t rows = f->shape.dim[0], small = rows / n;
+static int64_t class_count(const gq_field *f, int c) {
+  return f->shape.dim[0] / f->nslices + (f->nclass == 2 && c == 0);
+}
+
+static void deal_rows(gq_field *f, int n) {
+  int64_t rows = f->shape.dim[0];
   f->nslices = n;
   f->nclass = rows % n ? 2 : 1;
   for (int s = 0; s < n; s++) {
     f->class_of[s] = f->nclass == 2 && s >= rows % n;
-    f->count[s] = small + (s < rows % n);
+    f->count[s] = class_count(f, f->class_of[s]);
     f->first[s] = s ? f->first[s - 1] + f->count[s - 1] : 0;
   }
+}
+
+static int use_slices(gq_field *f, const int *axis) {
   for (int c = 0; c < f->nclass; c++) {
-    int64_t count = small + (f->nclass == 2 && c == 0);
-    GQ_TRY(gq_rows_resize(f->body, rows, count, axis, &f->class_body[c]));
+    GQ_TRY(gq_rows_resize(f->body, f->shape.dim[0], class_count(f, c), axis, &f->class_body[c]));
     f->class_shape[c] = f->shape;
-    f->class_shape[c].dim[0] = count;
+    f->class_shape[c].dim[0] = class_count(f, c);
   }
   return GQ_OK;
 }
 
+/* The same with rows innermost. GQ_EUNSUPPORTED: some operation has no such form. */
+static int use_columns(gq_field *f, const int *axis) {
+  int status = GQ_OK;
+  for (int c = 0; c < f->nclass && status == GQ_OK; c++) {
+    status = gq_rows_last(f->body, f->shape.dim[0], class_count(f, c), 0, NULL, axis, &f->class_body[c]);
+    f->class_shape[c] = f->shape;
+    for (int i = 1; i < f->shape.ndim; i++) f->class_shape[c].dim[i - 1] = f->shape.dim[i];
+    f->class_shape[c].dim[f->shape.ndim - 1] = class_count(f, c);
+  }
+  f->columns = status == GQ_OK;
+  for (int c = 0; c < f->nclass && status != GQ_OK; c++) gq_graph_free(f->class_body[c]), f->class_body[c] = NULL;
+  return status;
+}
+
+/* Axes of the body's inputs: t, the state, boundaries; calloc'd. */
+static int row_axes(const gq_field *f, int **axis) {
+  *axis = gq_calloc(f->nb + 2, sizeof **axis);
+  if (!*axis) return gq_nomem(f->nb);
+  (*axis)[0] = -1;
+  memcpy(*axis + 2, f->axis, f->nb * sizeof **axis);
+  return GQ_OK;
+}
+
 /* One slice a thread where rows are independent and plentiful. */
-static int cut(gq_field *f) {
+static int cut(gq_field *f, bool columns) {
   int64_t rows = f->shape.ndim ? f->shape.dim[0] : 0;
-  int n = gq_threads();
+  int n = gq_threads(), *axis, status;
   if (n > rows / ROWS_PER_SLICE) n = (int)(rows / ROWS_PER_SLICE);
   if (n > GQ_MAXSLICES) n = GQ_MAXSLICES;
+  if (n < 1) n = 1;
+  columns = columns && rows / n >= COLUMNS;
   for (int j = 0; j < f->nb; j++) f->axis[j] = -1;
-  if (n < 2) return use_whole(f);
-  int *axis = gq_calloc(f->nb + 2, sizeof *axis);
-  if (!axis) return gq_nomem(f->nb);
-  for (int j = 0; j < f->nb + 2; j++) axis[j] = -1;
-  axis[1] = 0;
-  int status;
-  if (gq_rows(f->body, rows, axis) == GQ_OK) {
+  if (n < 2 && !columns) return use_whole(f);
+  GQ_TRY(row_axes(f, &axis));
+  status = gq_rows(f->body, rows, axis);
+  if (status == GQ_OK) {
     memcpy(f->axis, axis + 2, f->nb * sizeof *axis);
-    status = use_slices(f, n, axis);
-  } else {
-    status = use_whole(f);
+    deal_rows(f, n);
+    status = columns ? use_columns(f, axis) : GQ_EUNSUPPORTED;
+    if (status == GQ_EUNSUPPORTED && n > 1) status = use_slices(f, axis);
   }
+  gq_free(axis);
+  return status == GQ_EUNSUPPORTED ? use_whole(f) : status;
+}
+
+int gq_field_points(const gq_field *f, int cls, int64_t n, gq_graph **out) {
+  int *axis;
+  if (!f->columns) return GQ_EUNSUPPORTED;
+  bool *each = gq_calloc(f->nb + 2, sizeof *each);
+  if (!each) return gq_nomem(f->nb);
+  each[0] = each[1] = true;
+  int status = row_axes(f, &axis);
+  if (status == GQ_OK)
+    status = gq_rows_last(f->body, f->shape.dim[0], class_count(f, cls), n, each, axis, out);
+  gq_free(each);
   gq_free(axis);
   return status;
 }
 
-static int field_init(gq_field *f, const gq_graph *g, const bool *want_) {
+static int field_init(gq_field *f, const gq_graph *g, const bool *want_, bool columns) {
   const gq_node *z = gq_graph_node(g, gq_graph_input(g, 1));
   f->dtype = z->dtype, f->shape = z->shape;
   f->want_capture = gq_calloc(f->ncapture + 1, sizeof(bool));
@@ -170,14 +216,14 @@ static int field_init(gq_field *f, const gq_graph *g, const bool *want_) {
   GQ_TRY(mark_wanted(f));
   GQ_TRY(compile_prologue(f));
   GQ_TRY(compile_pull(f));
-  return cut(f);
+  return cut(f, columns);
 }
 
-int gq_field_new(const gq_graph *g, int ncapture, const bool *want_, gq_field **out) {
+int gq_field_new(const gq_graph *g, int ncapture, const bool *want_, bool columns, gq_field **out) {
   gq_field *f = gq_calloc(1, sizeof *f);
   if (!f) return gq_nomem(sizeof *f);
   f->ncapture = ncapture;
-  int status = field_init(f, g, want_);
+  int status = field_init(f, g, want_, columns);
   if (status != GQ_OK) gq_field_free(f);
   else *out = f;
   return status;
@@ -201,20 +247,70 @@ void gq_field_free(gq_field *f) {
 
 /* ---- numbers ---- */
 
-/* Copy rows first..first+count of axis between a whole array and a packed slice. */
-static void copy_slice(gq_shape whole, int axis, int64_t first, int64_t count, size_t size, char *slice,
-                       char *full, bool to_slice) {
-  size_t inner = size, outer = 1;
+/* to[i][j] = from[j][i] */
+static void transpose(size_t rows, size_t cols, size_t size, char *to, const char *from) {
+  for (size_t i = 0; i < rows; i++)
+    for (size_t j = 0; j < cols; j++)
+      if (size == 4) ((uint32_t *)(void *)to)[i * cols + j] = ((const uint32_t *)(const void *)from)[j * rows + i];
+      else if (size == 8)
+        ((uint64_t *)(void *)to)[i * cols + j] = ((const uint64_t *)(const void *)from)[j * rows + i];
+      else to[i * cols + j] = from[j * rows + i];
+}
+
+/* Copy rows first..first+count of axis between a whole array and a packed slice, in which they are
+** innermost if `columns`. */
+static void copy_slice(gq_shape whole, int axis, int64_t first, int64_t count, bool columns, size_t size,
+                       char *slice, char *full, bool to_slice) {
+  size_t inner = 1, outer = 1;
   for (int i = axis + 1; i < whole.ndim; i++) inner *= whole.dim[i];
   for (int i = 0; i < axis; i++) outer *= whole.dim[i];
   for (size_t o = 0; o < outer; o++) {
-    char *s = slice + o * count * inner, *w = full + (o * whole.dim[axis] + first) * inner;
-    if (to_slice) memcpy(s, w, count * inner);
-    else memcpy(w, s, count * inner);
+    char *s = slice + o * count * inner * size, *w = full + (o * whole.dim[axis] + first) * inner * size;
+    if (columns && inner > 1 && to_slice) transpose(inner, count, size, s, w);
+    else if (columns && inner > 1) transpose(count, inner, size, w, s);
+    else if (to_slice) memcpy(s, w, count * inner * size);
+    else memcpy(w, s, count * inner * size);
   }
 }
 
-static bool is_copied(const gq_field *f, int j) { return f->nslices > 1 && f->axis[j] > 0; }
+bool gq_field_plain(const gq_field *f) {
+  return !f->columns || f->shape.ndim < 2 || gq_numel(f->shape) == f->shape.dim[0];
+}
+
+static void copy_state(const gq_field *f, char *packed, char *state, bool to_packed) {
+  size_t size = gq_dtype_size(f->dtype);
+  size_t row = f->shape.ndim && f->shape.dim[0] ? gq_numel(f->shape) / f->shape.dim[0] * size : 0;
+  if (gq_field_plain(f)) {
+    if (to_packed) memcpy(packed, state, gq_numel(f->shape) * size);
+    else memcpy(state, packed, gq_numel(f->shape) * size);
+    return;
+  }
+  for (int s = 0; s < f->nslices; s++)
+    copy_slice(f->shape, 0, f->first[s], f->count[s], true, size, packed + f->first[s] * row, state, to_packed);
+}
+
+void gq_field_pack(const gq_field *f, const void *state, void *packed) {
+  copy_state(f, packed, (char *)(uintptr_t)state, true);
+}
+
+void gq_field_unpack(const gq_field *f, const void *packed, void *state) {
+  copy_state(f, (char *)(uintptr_t)packed, state, false);
+}
+
+size_t gq_field_unpacked_index(const gq_field *f, size_t i) {
+  if (gq_field_plain(f)) return i;
+  size_t row = gq_numel(f->shape) / f->shape.dim[0];
+  int s = f->nslices - 1;
+  while (s > 0 && i < f->first[s] * row) s--;
+  i -= f->first[s] * row;
+  return (f->first[s] + i % f->count[s]) * row + i / f->count[s];
+}
+
+/* Each slice has a copy of its own, in another order than the whole. */
+static bool is_copied(const gq_field *f, int j) {
+  if (f->columns) return f->axis[j] >= 0 && gq_field_boundary_shape(f, j).ndim > 1;
+  return f->nslices > 1 && f->axis[j] > 0;
+}
 
 static size_t binding_bytes(const gq_field *f) {
   size_t n = f->pro_run ? round64(gq_program_arena(f->pro_run)) : 0;
@@ -271,7 +367,7 @@ static int bind(gq_binding *b, gq_tensor *const *capture) {
       const void **v = &b->value[s * f->nb + j];
       *v = full[j];
       if (is_copied(f, j)) {
-        copy_slice(whole, f->axis[j], f->first[s], f->count[s], size, next, (char *)full[j], true);
+        copy_slice(whole, f->axis[j], f->first[s], f->count[s], f->columns, size, next, (char *)full[j], true);
         *v = next;
         next += round64(slice_bytes(f, s, j));
       } else if (f->nslices > 1 && f->axis[j] == 0 && whole.dim[0]) {
@@ -333,8 +429,8 @@ static void sum_slices(const gq_field *f, const gq_grads *g, int j, void *dst) {
   gq_dtype d = gq_field_boundary_dtype(f, j);
   for (int s = 0; s < f->nslices; s++) {
     void *src = g->at[s * f->nb + j];
-    if (f->nslices > 1 && f->axis[j] >= 0)
-      copy_slice(whole, f->axis[j], f->first[s], f->count[s], gq_dtype_size(d), src, dst, false);
+    if (f->axis[j] >= 0)
+      copy_slice(whole, f->axis[j], f->first[s], f->count[s], f->columns, gq_dtype_size(d), src, dst, false);
     else gq_axpy(d, gq_numel(whole), 1, src, dst);
   }
 }

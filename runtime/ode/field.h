@@ -1,6 +1,7 @@
 /*
 ** field.h -- a traced right-hand side made ready for solvers: what depends on captures alone is
-** computed once a solve (the prologue), the rest is cut into slices of rows, one a thread.
+** computed once a solve (the prologue), the rest is cut into slices of rows, one a thread, and turned so
+** that the rows of a slice are innermost: a packed state is one block a slice, {.., rows of the slice}.
 */
 #ifndef GQ_FIELD_H
 #define GQ_FIELD_H
@@ -29,11 +30,21 @@ typedef struct gq_field {
   int class_of[GQ_MAXSLICES];
   gq_graph *class_body[2];     /* lent when it is the body itself */
   gq_shape class_shape[2];
+  bool columns;                /* rows are innermost in slices (ir/columns.c) */
 } gq_field;
 
-/* f: inputs t, z, captures. want_ NULL: no gradients. */
-int gq_field_new(const gq_graph *f, int ncapture, const bool *want_, gq_field **out);
+/* f: inputs t, z, captures. want_ NULL: no gradients. columns: rows may be turned innermost. */
+int gq_field_new(const gq_graph *f, int ncapture, const bool *want_, bool columns, gq_field **out);
 void gq_field_free(gq_field *f_);
+/* The graph over n points at once, rows of a slice of class cls innermost; GQ_EUNSUPPORTED: none. */
+int gq_field_points(const gq_field *f, int cls, int64_t n, gq_graph **out);
+/* A state between the user's order and that of the slices. Both may be the same memory only if
+** gq_field_plain: then there is nothing to turn. */
+bool gq_field_plain(const gq_field *f);
+void gq_field_pack(const gq_field *f, const void *state, void *packed);
+void gq_field_unpack(const gq_field *f, const void *packed, void *state);
+/* Where number i of a packed state stands in the user's order. */
+size_t gq_field_unpacked_index(const gq_field *f, size_t i);
 gq_shape gq_field_boundary_shape(const gq_field *f, int j);
 gq_dtype gq_field_boundary_dtype(const gq_field *f, int j);
 

@@ -127,7 +127,8 @@ typedef struct forward {
   gq_solution *s;
   gq_walk w;
   gq_kept *now, *next; /* recording engines */
-  void *block;         /* y, y1, f, f1 otherwise */
+  void *inner;         /* the state at an inner time, packed */
+  void *block;         /* that, and without records y, y1, f, f1 */
   int anchor;          /* measurement time that w.t hangs on */
 } forward;
 
@@ -142,7 +143,10 @@ static int next_record(forward *fw) {
 static int forward_buffers(forward *fw) {
   gq_solution *s = fw->s;
   gq_walk *w = &fw->w;
-  size_t part = (gq_part_bytes(s->plan->field) + 63) & ~(size_t)63;
+  size_t part = (gq_part_bytes(s->plan->field) + 63) & ~(size_t)63, parts = records(s) ? 1 : 5;
+  fw->inner = fw->block = gq_alloc(parts * part + 64);
+  if (!fw->block) return gq_nomem(parts * part);
+  s->bytes += parts * part;
   if (records(s)) {
     GQ_TRY(gq_kept_get(s->plan, keeps_slopes(s), keeps_arenas(s), &s->bytes, &fw->now));
     s->records = fw->now, s->nrecords = 1;
@@ -150,10 +154,7 @@ static int forward_buffers(forward *fw) {
     w->y[0] = fw->now->y, w->f[0] = fw->now->f;
     return next_record(fw);
   }
-  fw->block = gq_alloc(4 * part + 64);
-  if (!fw->block) return gq_nomem(4 * part);
-  s->bytes += 4 * part;
-  char *b = fw->block;
+  char *b = (char *)fw->block + part;
   w->y[0] = b, w->f[0] = b + part, w->y1[0] = b + 2 * part, w->f1[0] = b + 3 * part;
   return GQ_OK;
 }
@@ -213,12 +214,13 @@ static int write_times(forward *fw, int *k, bool phase1_done) {
   for (; *k < s->nt && reached(dir, s->t[*k], w->t1); ++*k) {
     char *dst = gq_at_time(s, s->z, *k);
     if (s->t[*k] == w->t1) {
-      memcpy(dst, w->y1[0], gq_part_bytes(f));
+      gq_field_unpack(f, w->y1[0], dst);
       continue;
     }
     if (!phase1_done) GQ_TRY(gq_walk_phase(w, 1));
     phase1_done = true;
-    gq_walk_interpolate_all(w, 0, (s->t[*k] - w->t) / w->h1, dst);
+    gq_walk_interpolate_all(w, 0, (s->t[*k] - w->t) / w->h1, fw->inner);
+    gq_field_unpack(f, fw->inner, dst);
     GQ_TRY(check_interpolated(s, *k));
   }
   return GQ_OK;
@@ -255,11 +257,12 @@ static int forward_step(forward *fw, int *k) {
 static int forward_loop(forward *fw, int *k) {
   gq_solution *s = fw->s;
   gq_walk *w = &fw->w;
-  memcpy(w->y[0], gq_tensor_data(s->z0), gq_part_bytes(s->plan->field));
+  const void *z0 = gq_tensor_data(s->z0);
+  gq_field_pack(s->plan->field, z0, w->y[0]);
   *k = 1;
-  memcpy(gq_at_time(s, s->z, 0), w->y[0], gq_part_bytes(s->plan->field));
+  memcpy(gq_at_time(s, s->z, 0), z0, gq_part_bytes(s->plan->field));
   while (*k < s->nt && s->t[*k] == s->t[0])
-    memcpy(gq_at_time(s, s->z, (*k)++), w->y[0], gq_part_bytes(s->plan->field));
+    memcpy(gq_at_time(s, s->z, (*k)++), z0, gq_part_bytes(s->plan->field));
   if (*k == s->nt) return GQ_OK;
   GQ_TRY(check_finite(s->z0, "z0"));
   GQ_TRY(first_slope(fw));
@@ -387,6 +390,18 @@ static int backward_trivial(gq_pullback *b) {
   return GQ_OK;
 }
 
+/* The cotangents as the slices hold states. */
+static int pack_cotangents(const gq_solution *s, gq_tensor **gz) {
+  gq_tensor *packed;
+  if (s->trivial || gq_field_plain(s->plan->field)) return GQ_OK;
+  GQ_TRY(gq_tensor_new((*gz)->dtype, (*gz)->shape, &packed));
+  for (int k = 0; k < s->nt; k++)
+    gq_field_pack(s->plan->field, gq_at_time(s, *gz, k), gq_at_time(s, packed, k));
+  gq_tensor_unref(*gz);
+  *gz = packed;
+  return GQ_OK;
+}
+
 static int backward_run(gq_pullback *b) {
   gq_solution *s = b->s;
   if (s->trivial) return backward_trivial(b);
@@ -446,6 +461,7 @@ int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor
   s->info.nodes = s->info.nodes_wanted = 0, s->info.reconstruction = 0, s->info.capped = false;
   int status = gq_tensor_contiguous_get(gz, &b.gz);
   if (status == GQ_OK) status = check_finite(b.gz, "the cotangent dL/dz of the solution");
+  if (status == GQ_OK) status = pack_cotangents(s, &b.gz);
   if (status == GQ_OK) status = gq_tensor_new(s->z0->dtype, s->z0->shape, &a);
   if (status == GQ_OK) status = gq_tensor_new(GQ_F64, gq_shape_of(1, (int64_t[]){ s->nt }), &times);
   if (status == GQ_OK) status = gq_grads_new(s->plan->field, &b.grads);

@@ -46,7 +46,7 @@ static int evaluator_class(gq_evaluator *e, int c, gq_system *sys) {
   if (!outs) return gq_nomem(n * sizeof *outs);
   for (int i = 0; i < n; i++)
     outs[i] = (gq_outspec){ gq_graph_output(sys->g, i), 0, i < n - nq ? GQ_STORE : GQ_ADD };
-  e->parts = n - nq, e->nq = nq, e->nout = n, e->nin = gq_graph_inputs(sys->g);
+  e->parts = n - nq, e->nq = nq, e->nout = n, e->nin = gq_graph_inputs(sys->g), e->columns = sys->columns;
   int status = compile(sys->g, n, outs, &e->code.prog[c]);
   gq_free(outs);
   return status;
@@ -129,7 +129,7 @@ static int build_backward(gq_plan *p, const gq_planspec *s) {
 static int build(gq_plan *p, const gq_planspec *s) {
   const gq_ode_options *o = s->o;
   bool direct = gq_engine_discrete(o->engine), time = s->p->t_grad;
-  GQ_TRY(gq_field_new(s->p->f, s->p->ncapture, s->p->wants_grad, &p->field));
+  GQ_TRY(gq_field_new(s->p->f, s->p->ncapture, s->p->wants_grad, true, &p->field));
   p->forward.kind = (gq_stepkind){ .m = o->method,
                                    .adaptive = o->method->e && o->step_size <= 0,
                                    .max_norm = o->max_norm,

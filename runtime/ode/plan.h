@@ -21,6 +21,7 @@ typedef struct gq_evaluator {
   int parts;                   /* outputs that are stored; then nq products, added */
   int states;                  /* inputs after t that have the state's shape */
   int nq, nin, nout;
+  bool columns;                /* nodes: their states stand side by side, {.., n rows of the slice} */
   int *of;
   gq_code code;
 } gq_evaluator;
@@ -64,7 +65,8 @@ int gq_plan_nodes(gq_plan *p, int rows, gq_evaluator **out);
 ** all slices; products are added to grads_ (boundaries) and *time_ (time). */
 int gq_evaluate_at(gq_plan *p, const gq_evaluator *e, const gq_binding *b, double t, void *const *x,
                    void *const *out, const gq_grads *grads_, double *time_);
-/* The node program: t [rows], x [nslices] blocks of rows states, likewise a; products added to grads. */
+/* The node program: t [rows], z [nslices] blocks of rows states (or, columns, those side by side), likewise
+** a; products added to grads. */
 int gq_evaluate_nodes(gq_plan *p, const gq_evaluator *e, const gq_binding *b, const void *t, void *const *z,
                       void *const *a, const gq_grads *grads);
 

@@ -27,8 +27,8 @@ struct gq_solution {
 /* One backward pass: what the engines fill. */
 typedef struct gq_pullback {
   gq_solution *s;
-  gq_tensor *gz;               /* {nt, ...} packed */
-  void *a;                     /* whole array: on return dL/dz0, g_0 included */
+  gq_tensor *gz;               /* {nt, ...}, every entry packed as the slices hold states */
+  void *a;                     /* on return dL/dz0, g_0 included, in the user's order */
   double *gt;                  /* [nt] or NULL */
   gq_grads grads;
   int64_t nfe;

@@ -19,6 +19,7 @@ typedef struct gq_system {
   int parts;
   int given;                   /* state-shaped inputs that are known functions of t: z, then the forcing of a */
   int nq;                      /* products */
+  bool columns;                /* of nodes: points side by side as columns, not in front */
   int *of;                     /* [nq] boundary value of product i; -1: time */
 } gq_system;
 
@@ -34,7 +35,8 @@ typedef struct gq_adjointkind {
 int gq_system_adjoint(const gq_field *f, int cls, const gq_adjointkind *k, gq_system *s);
 /* No equation: inputs t, z, a, boundary values; outputs a'df/dz and the products. */
 int gq_system_pull(const gq_field *f, int cls, bool time, gq_system *s);
-/* The products at n points at once: inputs t {n}, z {n, ...}, a {n, ...}, boundary values. */
+/* The products at n points at once: inputs t {n}, z {n, ...}, a {n, ...} (or, columns, {.., n rows}), boundary
+** values. */
 int gq_system_nodes(const gq_field *f, int cls, int64_t n, gq_system *s);
 void gq_system_done(gq_system *s);
 

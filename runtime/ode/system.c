@@ -145,11 +145,41 @@ static gq_ref batched_input(frame *fr, gq_dtype d, gq_shape s, int64_t n) {
   return gq_input(fr->g, d, b);
 }
 
-int gq_system_nodes(const gq_field *f, int cls, int64_t n, gq_system *s) {
+/* Columns are `points` (from gq_field_points). */
+static int nodes_as_columns(const gq_field *f, int cls, int64_t n, const gq_graph *points, gq_system *s) {
   frame fr;
   gq_ref a, out, *da = gq_calloc(f->nb + 2, sizeof *da);
-  bool *batched = gq_calloc(f->nb + 2, sizeof *batched);
+  gq_shape shape = f->class_shape[cls];
+  int status = da ? frame_new(f, &fr) : gq_nomem(f->nb);
+  shape.dim[shape.ndim - 1] *= n;
+  if (status == GQ_OK) {
+    fr.bind[0] = gq_input(fr.g, f->dtype, gq_shape_of(1, &n));
+    fr.bind[1] = gq_input(fr.g, f->dtype, shape);
+    a = gq_input(fr.g, f->dtype, shape);
+    bind_boundaries(f, cls, &fr);
+    gq_inline(fr.g, points, fr.bind, &out);
+    status = pull(f, &fr, out, a, true, false, da);
+    int done = finish(s, f, &fr, 0, NULL, GQ_NONE, da + 2);
+    s->columns = true;
+    if (status == GQ_OK) status = done;
+    else gq_system_done(s);
+  }
+  gq_free(da);
+  return status;
+}
+
+int gq_system_nodes(const gq_field *f, int cls, int64_t n, gq_system *s) {
+  frame fr;
+  gq_graph *points = NULL;
   *s = (gq_system){ 0 };
+  int found = gq_field_points(f, cls, n, &points);
+  if (found == GQ_OK) {
+    found = nodes_as_columns(f, cls, n, points, s);
+    gq_graph_free(points);
+  }
+  if (found != GQ_EUNSUPPORTED) return found;
+  gq_ref a, out, *da = gq_calloc(f->nb + 2, sizeof *da);
+  bool *batched = gq_calloc(f->nb + 2, sizeof *batched);
   int status = da && batched ? GQ_OK : gq_nomem(f->nb);
   if (status == GQ_OK && f->shape.ndim + 1 > GQ_MAXDIM)
     status = gq_fail(GQ_ESHAPE,

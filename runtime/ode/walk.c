@@ -351,7 +351,7 @@ static size_t bad_component(const gq_walk *w) {
     i = gq_first_nonfinite(w->plan->field->dtype, n, w->y1[p]);
     if (!i && w->st->l.carry) i = gq_first_nonfinite(w->plan->field->dtype, n, w->f1[p]);
   }
-  return i;
+  return i ? gq_field_unpacked_index(w->plan->field, i - 1) + 1 : 0;
 }
 
 static int fail_nonfinite(const gq_walk *w, double h) {

@@ -125,7 +125,7 @@ static int prepare(solver *s) {
   gq_shape g = gq_graph_node(fg, gq_graph_output(fg, 1))->shape;
   s->wshape = gq_sde_w_shape(s->p->noise, z, g);
   for (int i = 0; i < s->m->parts; i++) s->bytes[i] = (size_t)gq_numel(i == 3 ? g : z) * s->size;
-  int status = gq_field_new(fg, s->p->ncapture, NULL, &s->field);
+  int status = gq_field_new(fg, s->p->ncapture, NULL, false, &s->field);
   gq_graph_free(fg);
   GQ_TRY(status);
   for (int c = 0; c < s->field->nclass; c++) GQ_TRY(compile_class(s, c));
