@@ -83,7 +83,7 @@ static void make_solid(gq_compiler *c, gq_ref r) {
 /* Products take what BLAS takes; the index operations want plain arrays. */
 static int settle_operands(gq_compiler *c, gq_ref r) {
   const gq_node *n = node_of(c, r);
-  if (n->op == GQ_OP_MATMUL) {
+  if (n->op == GQ_OP_MATMUL || n->op == GQ_OP_AFFINE) {
     gq_gemm g;
     gq_layout a = gq_view_layout(c, n->args[0]), b = gq_view_layout(c, n->args[1]);
     int pack = 0;

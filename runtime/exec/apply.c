@@ -61,15 +61,17 @@ typedef struct rows {
   const gq_gemm *g;
   const void *a, *b;
   void *c;
+  bool add;
   int pieces;
 } rows;
 
 static void run_rows(void *ctx, int i) {
   const rows *r = ctx;
-  gq_gemm_rows(r->g, r->a, r->b, r->c, false, r->g->m * i / r->pieces, r->g->m * (i + 1) / r->pieces);
+  gq_gemm_rows(r->g, r->a, r->b, r->c, r->add, r->g->m * i / r->pieces, r->g->m * (i + 1) / r->pieces);
 }
 
-static int matmul(gq_tensor *const *args, int flags, gq_tensor *out) {
+/* add: to what `out` holds */
+static int matmul(gq_tensor *const *args, int flags, bool add, gq_tensor *out) {
   gq_tensor *x[2] = { gq_tensor_ref(args[0]), gq_tensor_ref(args[1]) };
   gq_gemm g;
   int pack = 0, status;
@@ -87,14 +89,23 @@ static int matmul(gq_tensor *const *args, int flags, gq_tensor *out) {
       }
   } while (pack && status == GQ_OK);
   if (status == GQ_OK) {
-    rows r = { &g, gq_tensor_data(x[0]), gq_tensor_data(x[1]), gq_tensor_data(out), gq_threads() };
+    rows r = { &g, gq_tensor_data(x[0]), gq_tensor_data(x[1]), gq_tensor_data(out), add, gq_threads() };
     bool large = (double)g.m * (double)g.n * (double)g.k >= 1024.0 * PARALLEL && g.m >= 32;
     if (large && g.nbatch == 0 && r.pieces > 1) gq_parallel(r.pieces, run_rows, &r);
-    else gq_gemm_run(&g, r.a, r.b, r.c, false);
+    else gq_gemm_run(&g, r.a, r.b, NULL, r.c, add);
   }
   gq_tensor_unref(x[0]);
   gq_tensor_unref(x[1]);
   return status;
+}
+
+static int affine(gq_tensor *const *args, int flags, gq_tensor *out) {
+  gq_tensor *column;
+  int64_t stride[GQ_MAXDIM] = { args[2]->stride[0] };
+  GQ_TRY(gq_tensor_view(args[2], out->shape, stride, args[2]->offset, &column));
+  int status = gq_tensor_copy(out, column);
+  gq_tensor_unref(column);
+  return status == GQ_OK ? matmul(args, flags, true, out) : status;
 }
 
 /* ---- reductions, copies, indices ---- */
@@ -177,7 +188,8 @@ static int compute(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *a
   if (gq_op_elementwise(op)) return elementwise(op, nargs, args, out);
   switch (op) {
     case GQ_OP_CONST: return gq_tensor_fill(out, attr->x);
-    case GQ_OP_MATMUL: return matmul(args, attr->flags, out);
+    case GQ_OP_MATMUL: return matmul(args, attr->flags, false, out);
+    case GQ_OP_AFFINE: return affine(args, attr->flags, out);
     case GQ_OP_SUM:
     case GQ_OP_AMAX:
     case GQ_OP_AMIN:

@@ -197,12 +197,13 @@ static int lower_matmul(gq_compiler *c, gq_ref r, bool add) {
   gq_layout a = gq_view_layout(c, n->args[0]), b = gq_view_layout(c, n->args[1]);
   gq_instr *i;
   int pack;
-  GQ_TRY(add_instr(c, INSTR_GEMM, 3, &i));
+  GQ_TRY(add_instr(c, INSTR_GEMM, n->nargs + 1, &i));
   i->loc[0] = c->info[r].home;
-  i->loc[1] = loc_of(c, n->args[0]);
-  i->loc[2] = loc_of(c, n->args[1]);
+  for (int k = 0; k < n->nargs; k++) i->loc[k + 1] = loc_of(c, n->args[k]);
   i->add = add;
-  return gq_gemm_plan(&i->as.gemm, n->dtype, &a, &b, n->attr.flags, &pack);
+  GQ_TRY(gq_gemm_plan(&i->as.gemm, n->dtype, &a, &b, n->attr.flags, &pack));
+  if (n->nargs == 3) i->as.gemm.column = gq_view_layout(c, n->args[2]).stride[0];
+  return GQ_OK;
 }
 
 static int lower_reduce(gq_compiler *c, gq_ref r, bool add) {
@@ -270,7 +271,8 @@ static int lower_node(gq_compiler *c, gq_ref r) {
     case GQ_OP_PERMUTE:
     case GQ_OP_EXPAND:
     case GQ_OP_SLICE: return lower_solid(c, r);
-    case GQ_OP_MATMUL: return lower_matmul(c, r, adds(c, r));
+    case GQ_OP_MATMUL:
+    case GQ_OP_AFFINE: return lower_matmul(c, r, adds(c, r));
     case GQ_OP_SUM:
     case GQ_OP_AMAX:
     case GQ_OP_AMIN:

@@ -128,7 +128,11 @@ static int run_instr(const gq_program *p, const frame *f, const gq_instr *in) {
   const void *a = in->nloc > 1 ? address(f, &in->loc[1]) : NULL,
              *b = in->nloc > 2 ? address(f, &in->loc[2]) : NULL;
   switch (in->kind) {
-    case INSTR_GEMM: gq_gemm_run(&in->as.gemm, a, b, out, in->add); break;
+    case INSTR_GEMM: {
+      const void *column = in->nloc > 3 ? address(f, &in->loc[3]) : NULL;
+      gq_gemm_run(&in->as.gemm, a, b, column, out, in->add);
+      break;
+    }
     case INSTR_REDUCE: gq_reduce_run(&in->as.reduce, a, out, in->add); break;
     case INSTR_MOVE: gq_move(&in->as.move.from, in->as.move.size, a, out, in->as.move.to); break;
     case INSTR_ZERO:

@@ -131,7 +131,8 @@ static int ask_rule(gq_op op, int nargs, int mask) {
 static int needed_values(gq_op op, int nargs, int mask) {
   switch (op) {
     case GQ_OP_WHERE: return 1;
-    case GQ_OP_MATMUL: return (mask & 1) << 1 | (mask >> 1 & 1);
+    case GQ_OP_MATMUL:
+    case GQ_OP_AFFINE: return (mask & 1) << 1 | (mask >> 1 & 1);
     case GQ_OP_AMAX:
     case GQ_OP_AMIN: return 1 | NEEDS_RESULT;
     case GQ_OP_INDEX_SELECT:

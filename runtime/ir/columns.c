@@ -55,20 +55,21 @@ static gq_ref as_column(mover *m, int i) {
   return gq_reshape(m->to, arg(m, i), moved(s, axis < 0 ? -1 : axis, arg_lifted(m, i) ? m->columns : 1));
 }
 
-static bool same_shape(const mover *m, gq_ref a, gq_ref b) {
-  return gq_shape_equal(gq_graph_node(m->to, a)->shape, gq_graph_node(m->to, b)->shape);
+/* One number a row of x: {m, 1} to {m, columns}. */
+static bool is_column(const mover *m, gq_ref v, gq_ref x) {
+  gq_shape s = gq_graph_node(m->to, x)->shape;
+  s.dim[s.ndim - 1] = 1;
+  return s.ndim == 2 && gq_shape_equal(gq_graph_node(m->to, v)->shape, s);
 }
 
-/* (W X + u) + v = W X + (u + v) where u and v are columns: the product takes one of them in. */
-static gq_ref add_columns(mover *m, gq_ref x, gq_ref v) {
-  const gq_node *sum = gq_graph_node(m->to, x);
-  if (sum->op != GQ_OP_ADD || same_shape(m, x, v)) return GQ_NONE;
-  for (int i = 0; i < 2; i++) {
-    gq_ref product = sum->args[i], u = sum->args[1 - i];
-    if (gq_graph_node(m->to, product)->op == GQ_OP_MATMUL && same_shape(m, product, x) && !same_shape(m, u, x))
-      return gq_emit2(m->to, GQ_OP_ADD, product, gq_emit2(m->to, GQ_OP_ADD, u, v));
-  }
-  return GQ_NONE;
+/* x + v where x is a product, perhaps with a column in it, and v a column: one operation. */
+static gq_ref affine(mover *m, gq_ref x, gq_ref v) {
+  const gq_node *n = gq_graph_node(m->to, x);
+  if ((n->op != GQ_OP_MATMUL && n->op != GQ_OP_AFFINE) || !is_column(m, v, x)) return GQ_NONE;
+  gq_ref w = n->args[0], z = n->args[1];
+  gq_attr attr = { .flags = n->attr.flags };
+  if (n->op == GQ_OP_AFFINE) v = gq_emit2(m->to, GQ_OP_ADD, n->args[2], v);
+  return gq_emit(m->to, GQ_OP_AFFINE, 3, (gq_ref[]){ w, z, v }, &attr);
 }
 
 /* Element-wise operations and EXPAND. */
@@ -81,7 +82,7 @@ static gq_ref move_aligned(mover *m) {
   }
   if (m->n->op == GQ_OP_ADD)
     for (int i = 0; i < 2; i++) {
-      gq_ref sum = add_columns(m, m->args[i], m->args[1 - i]);
+      gq_ref sum = affine(m, m->args[i], m->args[1 - i]);
       if (sum != GQ_NONE) return sum;
     }
   return gq_emit(m->to, m->n->op, m->n->nargs, m->args, &attr);
@@ -133,7 +134,8 @@ static gq_ref split_product(mover *m, gq_ref w, int ta, gq_ref x, int summed) {
                                gq_shape_of(2, (int64_t[]){ 1, m->lifted[t] ? m->columns : 1 })));
     column = column == GQ_NONE ? term : gq_emit2(m->to, GQ_OP_ADD, column, term);
   }
-  return gq_emit2(m->to, GQ_OP_ADD, sum, column);
+  gq_ref joined = affine(m, sum, column);
+  return joined != GQ_NONE ? joined : gq_emit2(m->to, GQ_OP_ADD, sum, column);
 }
 
 enum { LIFTED_PRODUCT = 256 }; /* numbers of a matrix that differs from column to column */
@@ -251,7 +253,8 @@ static void copy_node(mover *m, gq_ref r) {
     m->args[i] = arg(m, i);
     m->lifted[r] |= !columns && arg_lifted(m, i);
   }
-  if (columns && m->l.inner != 1) m->map[r] = unsupported(m);
+  bool merged = columns && (m->l.inner != 1 || m->n->shape.dim[m->l.axis] != m->w.rows);
+  if (merged) m->map[r] = unsupported(m);
   else if (columns || m->lifted[r]) m->map[r] = move_node(m);
   else m->map[r] = gq_graph_again(m->to, m->n, m->args);
   if (m->map[r] == GQ_NONE || !(columns || m->lifted[r])) return;

@@ -13,7 +13,8 @@ static void clean_attr(gq_op op, const gq_attr *from, const gq_node *n, gq_attr 
   if (!from) return;
   switch (op) {
     case GQ_OP_CAST: to->dtype = from->dtype; break;
-    case GQ_OP_MATMUL: to->flags = from->flags & (GQ_TA | GQ_TB); break;
+    case GQ_OP_MATMUL:
+    case GQ_OP_AFFINE: to->flags = from->flags & (GQ_TA | GQ_TB); break;
     case GQ_OP_SUM:
     case GQ_OP_AMAX:
     case GQ_OP_AMIN: to->flags = from->flags; break;

@@ -235,6 +235,7 @@ static void put_attr(buffer *b, const gq_node *n) {
     case GQ_OP_INPUT: put_text(b, " %d", n->attr.axis + 1); break;
     case GQ_OP_CONST: put_text(b, " %.17g", n->attr.x); break;
     case GQ_OP_MATMUL:
+    case GQ_OP_AFFINE:
       put_text(b, "%s%s", n->attr.flags & GQ_TA ? " a'" : "", n->attr.flags & GQ_TB ? " b'" : "");
       break;
     case GQ_OP_SUM:

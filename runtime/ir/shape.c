@@ -141,6 +141,16 @@ static int infer_matmul(call *c) {
   return GQ_OK;
 }
 
+static int infer_affine(call *c) {
+  GQ_TRY(infer_matmul(c));
+  gq_shape column = *c->shape;
+  column.dim[1] = 1;
+  GQ_TRY(same_dtype(c, 0, 2));
+  if (c->shape->ndim == 2 && gq_shape_equal(c->s[2], column)) return GQ_OK;
+  return gq_fail(GQ_ESHAPE, "affine: %s added to %s: expected {%lld, 1} and a matrix", TEXT(c->s[2]), TEXT(*c->shape),
+                 (long long)column.dim[0]);
+}
+
 static int want_axis(const call *c, gq_shape s) {
   if (c->attr->axis >= 0 && c->attr->axis < s.ndim) return GQ_OK;
   return gq_fail(GQ_ESHAPE, "%s: dimension %d of %s: expected 1 to %d", c->name, c->attr->axis + 1, TEXT(s),
@@ -342,6 +352,7 @@ static const struct rule {
   [GQ_OP_WHERE] = { 3, infer_where },
   [GQ_OP_CAST] = { 1, infer_cast },
   [GQ_OP_MATMUL] = { 2, infer_matmul },
+  [GQ_OP_AFFINE] = { 3, infer_affine },
   [GQ_OP_SUM] = { 1, infer_reduction },
   [GQ_OP_AMAX] = { 1, infer_reduction },
   [GQ_OP_AMIN] = { 1, infer_reduction },

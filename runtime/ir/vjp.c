@@ -139,6 +139,11 @@ static void vjp_matmul(rule *r) {
             : gq_matmul(r->g, r->a, r->c, ta ? 0 : GQ_TA));
 }
 
+static void vjp_affine(rule *r) {
+  vjp_matmul(r);
+  if (r->want[2]) give(r, 2, r->c);
+}
+
 /* ---- reductions ---- */
 
 static void vjp_sum(rule *r) { r->out[0] = gq_expand(r->g, r->c, shape_of(r, r->a)); }
@@ -214,6 +219,7 @@ static void (*const rules[GQ_NOP])(rule *r) = {
   [GQ_OP_WHERE] = vjp_where,
   [GQ_OP_CAST] = vjp_cast,
   [GQ_OP_MATMUL] = vjp_matmul,
+  [GQ_OP_AFFINE] = vjp_affine,
   [GQ_OP_SUM] = vjp_sum,
   [GQ_OP_AMAX] = vjp_amax,
   [GQ_OP_AMIN] = vjp_amax,

@@ -459,6 +459,107 @@ static bool slices_match(const gq_graph *g, gq_tensor *const *in, const int *axi
          slice_matches(g, in, axis, rows, rows - 1, 1);
 }
 
+/* Dim `axis` moved to the end, packed. */
+static gq_tensor *moved_last(gq_tensor *t, int axis) {
+  gq_attr attr = { .axis = 0 };
+  gq_tensor *v, *c;
+  int k = 0, rank = t->shape.ndim;
+  for (int i = 0; i < rank; i++)
+    if (i != axis) attr.perm[k++] = i;
+  attr.perm[k] = axis;
+  must(gq_apply(GQ_OP_PERMUTE, 1, &t, &attr, &v));
+  must(gq_tensor_contiguous_get(v, &c));
+  gq_tensor_unref(v);
+  return c;
+}
+
+enum { POINTS = 3 };
+
+/* Rows first..first+count of g, turned innermost, at one point or at several of time and state. */
+static int columns_match(const gq_graph *g, gq_tensor *const *in, const int *axis, int64_t rows, int64_t first,
+                         int64_t count, int points, bool *ok) {
+  gq_graph *turned;
+  gq_tensor *given[INPUTS], *list[POINTS], *want[POINTS];
+  bool each[INPUTS] = { true, true };
+  int n = points ? points : 1;
+  int status = gq_rows_last(g, rows, count, points, each, axis, &turned);
+  if (status != GQ_OK) return status;
+  for (int k = 0; k < n; k++) {
+    gq_tensor *at[INPUTS], *all;
+    memcpy(at, in, sizeof at);
+    if (k) at[0] = random_tensor(SCALAR, -1, 1), at[1] = random_tensor(in[1]->shape, -1, 1);
+    else at[0] = gq_tensor_ref(in[0]), at[1] = gq_tensor_ref(in[1]);
+    all = value_of(g, at, gq_graph_output(g, 0));
+    gq_tensor *part = cut(all, 0, first, count), *state = cut(at[1], 0, first, count);
+    want[k] = moved_last(part, 0), list[k] = moved_last(state, 0);
+    if (!points) given[0] = gq_tensor_ref(at[0]);
+    else if (k == 0) given[0] = tensor(GQ_F64, SHAPE(points));
+    if (points) numbers(given[0])[k] = *numbers(at[0]);
+    unref_all((gq_tensor *[]){ all, part, state, at[0], at[1] }, 5);
+  }
+  int last = list[0]->shape.ndim - 1, wanted = want[0]->shape.ndim - 1;
+  must(gq_apply(GQ_OP_CAT, n, list, &(gq_attr){ .axis = last }, &given[1]));
+  for (int i = 2; i < INPUTS; i++) {
+    gq_tensor *part = axis[i] < 0 ? gq_tensor_ref(in[i]) : cut(in[i], axis[i], first, count);
+    given[i] = axis[i] < 0 ? gq_tensor_ref(part) : moved_last(part, axis[i]);
+    gq_tensor_unref(part);
+  }
+  gq_tensor *got = value_of(turned, given, gq_graph_output(turned, 0)), *expected;
+  must(gq_apply(GQ_OP_CAT, n, want, &(gq_attr){ .axis = wanted }, &expected));
+  *ok = close_tensors(got, expected, 1e-9);
+  gq_tensor_unref(got);
+  gq_tensor_unref(expected);
+  unref_all(list, n);
+  unref_all(want, n);
+  unref_all(given, INPUTS);
+  gq_graph_free(turned);
+  return GQ_OK;
+}
+
+static void test_random_columns(void) {
+  int tried = 0, turned[2] = { 0 };
+  for (unsigned seed = 3000; seed < 4000; seed++) {
+    twin w = new_twin(seed);
+    for (int k = INPUTS; k < w.n; k++) {
+      if (w.val[k]->shape.ndim == 0 || w.val[k]->shape.dim[0] != w.rows || w.rows < 2) continue;
+      int axis[INPUTS] = { -1, 0, -1, -1, -1, -1, -1, -1, -1 };
+      gq_graph_set_outputs(w.g, 1, &w.ref[k]);
+      if (gq_rows(w.g, w.rows, axis) != GQ_OK) continue;
+      tried++;
+      for (int several = 0; several < 2; several++) {
+        bool ok = false;
+        int status = columns_match(w.g, w.in, axis, w.rows, several, w.rows - several, several ? POINTS : 0, &ok);
+        CHECK(status == GQ_OK || status == GQ_EUNSUPPORTED);
+        if (status != GQ_OK) continue;
+        turned[several]++;
+        if (!ok) printf("columns of graph %u, node %d, %d points\n", seed, w.ref[k], several ? POINTS : 0);
+        CHECK(ok);
+      }
+    }
+    done_twin(&w);
+  }
+  CHECK(turned[0] > tried / 2 && turned[1] > tried / 2);
+}
+
+/* A layer of the state and the time: one product, to which a column is added. */
+static void test_columns_of_a_layer(void) {
+  gq_graph *g = gq_graph_new(), *to;
+  gq_ref t = gq_input(g, GQ_F32, SCALAR), z = gq_input(g, GQ_F32, SHAPE(10, 4)),
+         w = gq_input(g, GQ_F32, SHAPE(3, 5)), b = gq_input(g, GQ_F32, SHAPE(3));
+  gq_ref x = gq_cat(g, 2, REFS(z, gq_expand(g, t, SHAPE(10, 1))), 1);
+  gq_ref y = gq_emit1(g, GQ_OP_TANH, gq_emit2(g, GQ_OP_ADD, gq_matmul(g, x, w, GQ_TB), b));
+  int axis[4] = { -1, 0, -1, -1 };
+  gq_graph_set_outputs(g, 1, &y);
+  must(gq_rows(g, 10, axis));
+  must(gq_rows_last(g, 10, 10, 0, NULL, axis, &to));
+  const gq_node *n = gq_graph_node(to, gq_graph_output(to, 0)), *layer = gq_graph_node(to, n->args[0]);
+  CHECK(n->op == GQ_OP_TANH && gq_shape_equal(n->shape, SHAPE(3, 10)));
+  CHECK(layer->op == GQ_OP_AFFINE && layer->args[1] == gq_graph_input(to, 1));
+  CHECK(gq_shape_equal(gq_graph_node(to, layer->args[2])->shape, SHAPE(3, 1)));
+  gq_graph_free(to);
+  gq_graph_free(g);
+}
+
 /* Whatever is proved is true. */
 static void test_random_rows(void) {
   int proved = 0, tried = 0;
@@ -610,7 +711,7 @@ static void test_rows_refused(void) {
 /* ---- no memory ---- */
 
 static int transform_all(const gq_graph *g, int64_t rows) {
-  gq_graph *pro = NULL, *body = NULL, *part = NULL, *to = gq_graph_new();
+  gq_graph *pro = NULL, *body = NULL, *part = NULL, *turned = NULL, *to = gq_graph_new();
   int *direct = NULL, axis[INPUTS] = { -1, 0, -1, -1, -1, -1, -1, -1, -1 };
   gq_ref bind[INPUTS], out, cot, grad[INPUTS];
   bool batched[INPUTS] = { true, true };
@@ -620,6 +721,7 @@ static int transform_all(const gq_graph *g, int64_t rows) {
   if (status == GQ_OK) status = gq_hoist(g, 2, &pro, &body, &direct);
   if (status == GQ_OK) status = gq_rows(g, rows, axis);
   if (status == GQ_OK) status = gq_rows_resize(g, rows, 2, axis, &part);
+  if (status == GQ_OK) status = gq_rows_last(g, rows, 2, 3, batched, axis, &turned);
   for (int i = 0; status == GQ_OK && i < gq_graph_inputs(part); i++) {
     gq_shape s = gq_graph_node(part, gq_graph_input(part, i))->shape, b = { s.ndim + 1, { 3 } };
     for (int k = 0; k < s.ndim; k++) b.dim[k + 1] = s.dim[k];
@@ -636,6 +738,7 @@ static int transform_all(const gq_graph *g, int64_t rows) {
   gq_graph_free(pro);
   gq_graph_free(body);
   gq_graph_free(part);
+  gq_graph_free(turned);
   gq_graph_free(to);
   return status;
 }
@@ -668,6 +771,8 @@ int main(void) {
   RUN(test_hoisted());
   RUN(test_hoisted_parts());
   RUN(test_random_rows());
+  RUN(test_random_columns());
+  RUN(test_columns_of_a_layer());
   RUN(test_rows_of_networks());
   RUN(test_rows_of_noise());
   RUN(test_rows_of_captures());

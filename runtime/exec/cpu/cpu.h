@@ -26,9 +26,12 @@ typedef struct gq_kernels {
   gq_kernel duo[2];                          /* softplus(a) to out and sigmoid(a) to (void *)b */
   double (*sum[2])(const void *x, size_t n);                                            /* fixed order */
   void (*colsum[2])(double *acc, const void *x, size_t rows, size_t cols, size_t ld);   /* acc[j] += sum_i x[i][j] */
-  /* c (+)= a b with few columns: a[i * ars + k * acs], b[k * ldb + j], c[i * ldc + j] */
-  void (*small[2])(const void *a, size_t ars, size_t acs, const void *b, size_t ldb, void *c, size_t ldc,
-                   size_t m, size_t n, size_t k, bool add);
+  /* c (+)= a b (+ column): a[i * ars + k * acs], b[k * ldb + j], c[i * ldc + j], column[i * cs] or NULL */
+  void (*small[2])(const void *a, size_t ars, size_t acs, const void *b, size_t ldb, const void *column_, size_t cs,
+                   void *c, size_t ldc, size_t m, size_t n, size_t k, bool add);
+  /* c (+)= a b', sums along the rows of both: a[i * lda + k], b[j * ldb + k] */
+  void (*inner[2])(const void *a, size_t lda, const void *b, size_t ldb, void *c, size_t ldc, size_t m, size_t n,
+                   size_t k, bool add);
   /* one column of it: c[i * ldc] (+)= sum_k a[i * lda + k] b[k], k < n */
   void (*dots[2])(const void *a, size_t lda, const void *b, void *c, size_t ldc, size_t m, size_t n, bool add);
 } gq_kernels;
@@ -104,10 +107,11 @@ typedef struct gq_gemm {
   int64_t m, n, k, lda, ldb, ldc;
   int nbatch;
   int64_t dim[GQ_MAXDIM], sa[GQ_MAXDIM], sb[GQ_MAXDIM];
+  int64_t column;                            /* stride of the column that is added (AFFINE) */
 } gq_gemm;
 /* Plan op(a) op(b). *pack: bit 0 or 1 set if a or b must be made contiguous first (then plan again). */
 int gq_gemm_plan(gq_gemm *g, gq_dtype d, const gq_layout *a, const gq_layout *b, int flags, int *pack);
-void gq_gemm_run(const gq_gemm *g, const void *a, const void *b, void *c, bool add);
+void gq_gemm_run(const gq_gemm *g, const void *a, const void *b, const void *column_, void *c, bool add);
 void gq_gemm_rows(const gq_gemm *g, const void *a, const void *b, void *c, bool add, int64_t first, int64_t last);
 
 /* ---- reduce.c ---- */

@@ -1,7 +1,8 @@
 /*
-** small.h -- products with few columns, which a general library spends on packing and dispatch:
-** c (+)= op(a) b for row-major b, a block of rows times a panel of up to three vectors at a time,
-** all sums in registers. Included by kernels.c for float32 and float64.
+** small.h -- products of matrices that a general library spends on packing and dispatch:
+** c (+)= op(a) b for row-major b, a block of rows times a panel of up to three vectors at a time, and
+** c (+)= a b' with sums along the rows of both, all sums in registers. Included by kernels.c for float32 and
+** float64.
 */
 
 #if defined(__AVX2__) && defined(__FMA__)
@@ -94,14 +95,17 @@ enum { ROWS = 4 };    /* 16 registers: 12 sums, 3 of b, one of a */
 #endif
 enum { DEPTH = 256 }; /* terms summed before they are added to c: rounding stays small */
 
-/* a[i * ars + k * acs], b[k * ldb + j], c[i * ldc + j]; `part`: the last vector has the first numbers only */
+/* a[i * ars + k * acs], b[k * ldb + j], column[i * cs], c[i * ldc + j]; `part`: the last vector has the first
+** numbers only */
 #define SMALL(S, T)                                                                                            \
   static inline __attribute__((always_inline)) void block_##S(                                                 \
       int rows, int nv, bool part, size_t rest, mask_##S m, const T *a, size_t ars, size_t acs, const T *b, size_t ldb,     \
-      T *c, size_t ldc, size_t depth, bool add) {                                                              \
+      const T *column, size_t cs, T *c, size_t ldc, size_t depth, bool add) {                                  \
     vec_##S sum[8][3], v[3];                                                                                   \
-    _Pragma("GCC unroll 8") for (int i = 0; i < rows; i++)                                                     \
-      _Pragma("GCC unroll 3") for (int j = 0; j < nv; j++) sum[i][j] = (vec_##S){0};                            \
+    _Pragma("GCC unroll 8") for (int i = 0; i < rows; i++) {                                                   \
+      vec_##S x = column ? VSET_##S(column[(size_t)i * cs]) : (vec_##S){0};                                    \
+      _Pragma("GCC unroll 3") for (int j = 0; j < nv; j++) sum[i][j] = x;                                      \
+    }                                                                                                          \
     for (size_t k = 0; k < depth; k++, a += acs, b += ldb) {                                                   \
       _Pragma("GCC unroll 3") for (int j = 0; j < nv; j++) {                                                   \
         if (part && j == nv - 1) v[j] = VPART_##S(b + j * WIDTH_##S, m);                                       \
@@ -124,27 +128,28 @@ enum { DEPTH = 256 }; /* terms summed before they are added to c: rounding stays
         }                                                                                                      \
       }                                                                                                        \
   }                                                                                                            \
-  static void rows_##S(int nv, size_t rest, const T *a, size_t ars, size_t acs, const T *b, size_t ldb, T *c,  \
-                       size_t ldc, size_t m, size_t depth, bool add) {                                         \
+  static void rows_##S(int nv, size_t rest, const T *a, size_t ars, size_t acs, const T *b, size_t ldb,        \
+                       const T *column, size_t cs, T *c, size_t ldc, size_t m, size_t depth, bool add) {       \
     mask_##S mask = first_##S(rest);                                                                           \
     size_t i = 0;                                                                                              \
     SMALL_WIDTHS(S, ROWS)                                                                                      \
     SMALL_WIDTHS(S, 4)                                                                                         \
     SMALL_WIDTHS(S, 1)                                                                                         \
   }                                                                                                            \
-  static void small_##S(const T *a, size_t ars, size_t acs, const T *b, size_t ldb, T *c, size_t ldc,          \
-                        size_t m, size_t n, size_t depth, bool add) {                                          \
+  static void small_##S(const T *a, size_t ars, size_t acs, const T *b, size_t ldb, const T *column,           \
+                        size_t cs, T *c, size_t ldc, size_t m, size_t n, size_t depth, bool add) {             \
     enum { W = WIDTH_##S };                                                                                    \
     for (size_t k = 0; k < depth; k += DEPTH)                                                                  \
       for (size_t j = 0; j < n; j += 3 * W) {                                                                  \
         size_t w = n - j < 3 * W ? n - j : 3 * W, d = depth - k < DEPTH ? depth - k : DEPTH;                   \
-        rows_##S((int)((w + W - 1) / W), w % W, a + k * acs, ars, acs, b + k * ldb + j, ldb, c + j, ldc, m, d, \
-                 add || k > 0);                                                                                \
+        rows_##S((int)((w + W - 1) / W), w % W, a + k * acs, ars, acs, b + k * ldb + j, ldb,                   \
+                 k ? NULL : column, cs, c + j, ldc, m, d, add || k > 0);                                       \
       }                                                                                                        \
   }
 #define SMALL_CALL(S, R, nv, part) \
   for (; i + R <= m; i += R)       \
-  block_##S(R, nv, part, rest, mask, a + i * ars, ars, acs, b, ldb, c + i * ldc, ldc, depth, add)
+  block_##S(R, nv, part, rest, mask, a + i * ars, ars, acs, b, ldb, column ? column + i * cs : NULL, cs,       \
+            c + i * ldc, ldc, depth, add)
 #define SMALL_WIDTHS(S, R)                                                                                     \
   switch (2 * nv + (rest != 0)) {                                                                              \
     case 2: SMALL_CALL(S, R, 1, false); break;                                                                 \
@@ -175,3 +180,56 @@ SMALL(f64, double)
   }
 DOTS(f32, float)
 DOTS(f64, double)
+
+/* rows of a times cols of b, over the first `depth` numbers of each: WIDTH partial sums a cell */
+#define INNER(S, T)                                                                                            \
+  static inline __attribute__((always_inline)) void cell_##S(int rows, int cols, const T *a, size_t lda,       \
+                                                             const T *b, size_t ldb, T *c, size_t ldc,         \
+                                                             size_t depth, bool add) {                         \
+    enum { W = WIDTH_##S };                                                                                    \
+    vec_##S sum[4][3], v[3];                                                                                   \
+    size_t k = 0;                                                                                              \
+    _Pragma("GCC unroll 4") for (int i = 0; i < rows; i++)                                                     \
+      _Pragma("GCC unroll 3") for (int j = 0; j < cols; j++) sum[i][j] = (vec_##S){0};                         \
+    for (; k + W <= depth; k += W) {                                                                           \
+      _Pragma("GCC unroll 3") for (int j = 0; j < cols; j++) v[j] = VLOAD_##S(b + (size_t)j * ldb + k);        \
+      _Pragma("GCC unroll 4") for (int i = 0; i < rows; i++) {                                                 \
+        vec_##S x = VLOAD_##S(a + (size_t)i * lda + k);                                                        \
+        _Pragma("GCC unroll 3") for (int j = 0; j < cols; j++) sum[i][j] = VFMA_##S(x, v[j], sum[i][j]);       \
+      }                                                                                                        \
+    }                                                                                                          \
+    if (k < depth) {                                                                                           \
+      mask_##S mask = first_##S(depth - k);                                                                    \
+      _Pragma("GCC unroll 3") for (int j = 0; j < cols; j++) v[j] = VPART_##S(b + (size_t)j * ldb + k, mask);  \
+      _Pragma("GCC unroll 4") for (int i = 0; i < rows; i++) {                                                 \
+        vec_##S x = VPART_##S(a + (size_t)i * lda + k, mask);                                                  \
+        _Pragma("GCC unroll 3") for (int j = 0; j < cols; j++) sum[i][j] = VFMA_##S(x, v[j], sum[i][j]);       \
+      }                                                                                                        \
+    }                                                                                                          \
+    _Pragma("GCC unroll 4") for (int i = 0; i < rows; i++)                                                     \
+      _Pragma("GCC unroll 3") for (int j = 0; j < cols; j++) {                                                 \
+        T *to = c + (size_t)i * ldc + j, x = VSUM_##S(sum[i][j]);                                              \
+        *to = add ? *to + x : x;                                                                               \
+      }                                                                                                        \
+  }                                                                                                            \
+  static void inner_##S(const void *pa, size_t lda, const void *pb, size_t ldb, void *pc, size_t ldc, size_t m, \
+                        size_t n, size_t depth, bool add) {                                                    \
+    for (size_t k = 0; k < depth; k += 2 * DEPTH)                                                              \
+      for (size_t i = 0; i < m;) {                                                                             \
+        size_t d = depth - k < 2 * DEPTH ? depth - k : 2 * DEPTH, rows = m - i >= 4 ? 4 : 1;                   \
+        const T *a = (const T *)pa + i * lda + k;                                                              \
+        for (size_t j = 0; j < n;) {                                                                           \
+          size_t cols = n - j >= 3 ? 3 : 1;                                                                    \
+          const T *b = (const T *)pb + j * ldb + k;                                                            \
+          T *c = (T *)pc + i * ldc + j;                                                                        \
+          if (rows == 4 && cols == 3) cell_##S(4, 3, a, lda, b, ldb, c, ldc, d, add || k);                     \
+          else if (rows == 4) cell_##S(4, 1, a, lda, b, ldb, c, ldc, d, add || k);                             \
+          else if (cols == 3) cell_##S(1, 3, a, lda, b, ldb, c, ldc, d, add || k);                             \
+          else cell_##S(1, 1, a, lda, b, ldb, c, ldc, d, add || k);                                            \
+          j += cols;                                                                                           \
+        }                                                                                                      \
+        i += rows;                                                                                             \
+      }                                                                                                        \
+  }
+INNER(f32, float)
+INNER(f64, double)

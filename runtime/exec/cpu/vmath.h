@@ -50,14 +50,14 @@ static inline float reduce_s(float x, uint32_t *n) {
   return FMAS(k, -LN2_LO_S, r);
 }
 
-/* (e^r - 1 - r) / r^2 */
+/* The loops are bound by the chain of dependent operations, so that long polynomials are summed in
+** pairs (Estrin), not one coefficient after the other. */
+
+/* e^r - 1, from (e^r - 1 - r) / r^2 */
 static inline float expm1_poly_s(float r) {
-  float q = 0.00139261817f;
-  q = FMAS(q, r, 0.008363178f);
-  q = FMAS(q, r, 0.0416665561f);
-  q = FMAS(q, r, 0.166665763f);
-  q = FMAS(q, r, 0.5f);
-  return FMAS(q * r, r, r);
+  float r2 = r * r, high = FMAS(0.00139261817f, r, 0.008363178f), low = FMAS(0.0416665561f, r, 0.166665763f);
+  float q = FMAS(FMAS(high, r2, low), r, 0.5f);
+  return FMAS(q, r2, r);
 }
 
 static inline float exp_s(float x) {
@@ -97,16 +97,10 @@ static inline float tanh_s(float x) {
 
 /* log(1 + e) / e on [0, 1] */
 static inline float log1p_ratio_s(float e) {
-  float q = -0.00317605701f;
-  q = FMAS(q, e, 0.0195425265f);
-  q = FMAS(q, e, -0.0563736111f);
-  q = FMAS(q, e, 0.105436236f);
-  q = FMAS(q, e, -0.152696669f);
-  q = FMAS(q, e, 0.196632743f);
-  q = FMAS(q, e, -0.249516159f);
-  q = FMAS(q, e, 0.333297104f);
-  q = FMAS(q, e, -0.499998927f);
-  return FMAS(q, e, 1.0f);
+  float e2 = e * e, e4 = e2 * e2;
+  float top = FMAS(FMAS(-0.00317605701f, e, 0.0195425265f), e2, FMAS(-0.0563736111f, e, 0.105436236f));
+  float middle = FMAS(FMAS(-0.152696669f, e, 0.196632743f), e2, FMAS(-0.249516159f, e, 0.333297104f));
+  return FMAS(FMAS(top, e4, middle), e2, FMAS(-0.499998927f, e, 1.0f));
 }
 
 static inline float softplus_of_s(float x, float e) { return FMAS(e, log1p_ratio_s(e), x > 0 ? x : 0); }
