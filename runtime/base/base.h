@@ -87,6 +87,7 @@ int gq_threads(void);                    /* workers in use, 1.. */
 int gq_set_threads(int n);               /* starts or stops workers; GQ_EARG unless 1..256 */
 /* Run fn(ctx, i) for i = 0..n-1, item i on worker i mod gq_threads(); returns when all are
 ** done. Calls from inside fn run serially. */
+int gq_workers(void);                    /* gq_threads(), or 1 from inside fn: how many would share a call */
 void gq_parallel(int n, void (*fn)(void *ctx, int i), void *ctx);
 
 double gq_clock(void);                   /* monotonic seconds */

@@ -234,6 +234,8 @@ int gq_set_threads(int n) {
 
 /* ---- the call ---- */
 
+int gq_workers(void) { return inside ? 1 : gq_threads(); }
+
 static void run_all(int n, void (*fn)(void *, int), void *ctx) {
   for (int i = 0; i < n; i++) fn(ctx, i);
 }

@@ -57,19 +57,6 @@ static int elementwise(gq_op op, int nargs, gq_tensor *const *args, gq_tensor *o
 
 /* ---- products ---- */
 
-typedef struct rows {
-  const gq_gemm *g;
-  const void *a, *b;
-  void *c;
-  bool add;
-  int pieces;
-} rows;
-
-static void run_rows(void *ctx, int i) {
-  const rows *r = ctx;
-  gq_gemm_rows(r->g, r->a, r->b, r->c, r->add, r->g->m * i / r->pieces, r->g->m * (i + 1) / r->pieces);
-}
-
 /* add: to what `out` holds */
 static int matmul(gq_tensor *const *args, int flags, bool add, gq_tensor *out) {
   gq_tensor *x[2] = { gq_tensor_ref(args[0]), gq_tensor_ref(args[1]) };
@@ -88,12 +75,7 @@ static int matmul(gq_tensor *const *args, int flags, bool add, gq_tensor *out) {
         x[i] = packed;
       }
   } while (pack && status == GQ_OK);
-  if (status == GQ_OK) {
-    rows r = { &g, gq_tensor_data(x[0]), gq_tensor_data(x[1]), gq_tensor_data(out), add, gq_threads() };
-    bool large = (double)g.m * (double)g.n * (double)g.k >= 1024.0 * PARALLEL && g.m >= 32;
-    if (large && g.nbatch == 0 && r.pieces > 1) gq_parallel(r.pieces, run_rows, &r);
-    else gq_gemm_run(&g, r.a, r.b, NULL, r.c, add);
-  }
+  if (status == GQ_OK) gq_gemm_run(&g, gq_tensor_data(x[0]), gq_tensor_data(x[1]), NULL, gq_tensor_data(out), add);
   gq_tensor_unref(x[0]);
   gq_tensor_unref(x[1]);
   return status;

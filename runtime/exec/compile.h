@@ -46,7 +46,9 @@ struct gq_program {
   double *constant;     /* 8 bytes each, whatever the dtype */
   int nout;
   gq_loc *out;          /* of KEEP outputs */
-  size_t arena, scratch;   /* bytes; where tile registers begin */
+  size_t arena, scratch;   /* bytes; where tile registers begin, */
+  size_t registers;        /* and the size of one worker's */
+  int workers;             /* that have some */
 };
 
 /* ---- compiling ---- */

@@ -114,7 +114,7 @@ static int finish(builder *b) {
   g->value = copy_of(b->value, n, sizeof *b->value);
   g->micro = copy_of(b->micro, b->group.nmicro, sizeof *b->micro);
   g->moving = copy_of(b->moving, b->group.nmoving, sizeof *b->moving);
-  if (b->c->p->arena < g->scratch) b->c->p->arena = g->scratch; /* becomes the whole size at the end */
+  if (b->c->p->registers < g->scratch) b->c->p->registers = (g->scratch + 63) & ~(size_t)63;
   return g->value && g->micro && g->moving ? GQ_OK : gq_nomem((size_t)n * sizeof *b->value);
 }
 
@@ -305,7 +305,8 @@ int gq_pass_lower(gq_compiler *c) {
   }
   while (phase <= p->nphase) p->phase[phase++] = p->ninstr;
   gq_free(b);
-  if (status == GQ_OK && !gq_size_add(p->arena, p->scratch, &p->arena))
+  p->workers = gq_workers();
+  if (status == GQ_OK && !gq_size_add(p->workers * p->registers, p->scratch, &p->arena))
     return gq_fail(GQ_ENOMEM, "the program's arena does not fit in memory");
   return status;
 }

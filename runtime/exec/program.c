@@ -113,10 +113,28 @@ static inline void *address(const frame *f, const gq_loc *l) {
   }
 }
 
-static void run_group(const gq_program *p, const frame *f, const gq_instr *in) {
+enum { SHARED = 1 << 14 }; /* numbers that are worth waking the other threads */
+
+typedef struct sharing {
+  const gq_program *p;
+  const gq_group *g;
+  char *registers;
+  int pieces;
   void *base[GQ_GROUP_VALUES];
-  for (int i = 0; i < in->nloc; i++) base[i] = address(f, &in->loc[i]);
-  gq_group_run(&in->as.group, base, f->arena + p->scratch, 0, in->as.group.ntile);
+} sharing;
+
+static void run_tiles(void *ctx, int i) {
+  const sharing *s = ctx;
+  gq_group_run(s->g, s->base, s->registers + (size_t)i * s->p->registers, s->g->ntile * i / s->pieces,
+               s->g->ntile * (i + 1) / s->pieces);
+}
+
+static void run_group(const gq_program *p, const frame *f, const gq_instr *in) {
+  sharing s = { .p = p, .g = &in->as.group, .registers = f->arena + p->scratch };
+  for (int i = 0; i < in->nloc; i++) s.base[i] = address(f, &in->loc[i]);
+  s.pieces = s.g->rows * s.g->width >= SHARED && gq_workers() <= p->workers ? gq_workers() : 1;
+  if (s.pieces > 1) gq_parallel(s.pieces, run_tiles, &s);
+  else gq_group_run(s.g, s.base, s.registers, 0, s.g->ntile);
 }
 
 static int run_instr(const gq_program *p, const frame *f, const gq_instr *in) {

@@ -197,12 +197,41 @@ static void product(const gq_gemm *g, const void *a, const void *b, const void *
   }
 }
 
-void gq_gemm_rows(const gq_gemm *g, const void *a, const void *b, void *c, bool add, int64_t first,
-                  int64_t last) {
-  pthread_once(&once, start);
-  size_t size = gq_dtype_size(g->dtype);
-  const char *pa = (const char *)a + (size_t)(g->ta ? first : first * g->lda) * size;
-  product(g, pa, b, NULL, (char *)c + (size_t)(first * g->ldc) * size, last - first, add);
+/* ---- shared among the threads, where a program is not run on slices of rows anyway ---- */
+
+enum { SHARED = 1 << 19, STRIP = 8 }; /* multiplications that are worth it; rows or columns that stay together */
+
+typedef struct sharing {
+  const gq_gemm *g;
+  const char *a, *b, *column_;
+  char *c;
+  bool add, by_rows;
+  int pieces;
+} sharing;
+
+/* First row or column of piece i. */
+static int64_t edge(const sharing *s, int i) {
+  int64_t n = s->by_rows ? s->g->m : s->g->n, strips = (n + STRIP - 1) / STRIP, at = strips * i / s->pieces * STRIP;
+  return at < n ? at : n;
+}
+
+static void run_piece(void *ctx, int i) {
+  const sharing *s = ctx;
+  gq_gemm g = *s->g;
+  int64_t size = (int64_t)gq_dtype_size(g.dtype), from = edge(s, i), count = edge(s, i + 1) - from;
+  if (s->by_rows) {
+    const char *column = s->column_ ? s->column_ + from * g.column * size : NULL;
+    product(&g, s->a + from * (g.ta ? 1 : g.lda) * size, s->b, column, s->c + from * g.ldc * size, count, s->add);
+  } else {
+    g.n = count;
+    product(&g, s->a, s->b + from * (g.tb ? g.ldb : 1) * size, s->column_, s->c + from * size, g.m, s->add);
+  }
+}
+
+static void shared_product(const gq_gemm *g, const void *a, const void *b, const void *column_, void *c, bool add) {
+  sharing s = { g, a, b, column_, c, add, g->m >= g->n, gq_workers() };
+  if (s.pieces < 2 || (double)g->m * (double)g->n * (double)g->k < SHARED) product(g, a, b, column_, c, g->m, add);
+  else gq_parallel(s.pieces, run_piece, &s);
 }
 
 void gq_gemm_run(const gq_gemm *g, const void *a, const void *b, const void *column_, void *c, bool add) {
@@ -216,6 +245,6 @@ void gq_gemm_run(const gq_gemm *g, const void *a, const void *b, const void *col
       ob += rest % g->dim[i] * g->sb[i];
       rest /= g->dim[i];
     }
-    product(g, (const char *)a + oa * size, (const char *)b + ob * size, column_, (char *)c + t * step, g->m, add);
+    shared_product(g, (const char *)a + oa * size, (const char *)b + ob * size, column_, (char *)c + t * step, add);
   }
 }
