@@ -39,6 +39,8 @@ end
 local examples = {
   train_ou = { metrics = { "test_kl" }, train = "train_kl" },
   nested_spheres = { metrics = { "test_accuracy", "test_loss" }, train = "train_loss" },
+  sines = { metrics = { "test_mse" }, train = "train_mse" },
+  crossing = { metrics = { "test_mse" }, train = "train_mse" },
 }
 
 for script, e in pairs(examples) do
@@ -47,7 +49,8 @@ for script, e in pairs(examples) do
       local out, _, code = run(script, "--help")
       assert.same(0, code)
       for _, name in ipairs { "--epochs", "--width", "--lr", "--batch-size", "--gradient", "--C", "--rtol", "--atol",
-        "--seed", "--seeds", "--out", "--json", "--quick", "--quiet", "--resume", "--device", "--help" } do
+        "--trajectory", "--impulses", "--seed", "--seeds", "--out", "--json", "--quick", "--quiet", "--resume",
+        "--device", "--help" } do
         assert.matches(name, out, 1, true)
       end
     end)
@@ -73,7 +76,7 @@ for script, e in pairs(examples) do
 
     it("runs with every engine, from nearly the same first loss", function()
       local first
-      for _, engine in ipairs { "direct", "adjoint", "seminorm", "gq" } do
+      for _, engine in ipairs { "direct", "aca", "adjoint", "seminorm", "gq" } do
         local r = record(script, "--quiet --epochs 1 --gradient " .. engine)
         first = first or r.epochs[2][e.train]
         assert.is_true(math.abs(r.epochs[2][e.train] / first - 1) < 0.05, engine)
@@ -121,7 +124,7 @@ for script, e in pairs(examples) do
       assert.matches("--width: an integer expected", err, 1, true)
       for arguments, message in pairs { ["--resume"] = "--resume needs --out", ["--seeds 0"] = "at least 1 expected",
         ["--device tpu"] = "this build has cpu", ["--width"] = "a value is missing",
-        ["--quick=1"] = "takes no value" } do
+        ["--quick=1"] = "takes no value", ["--trajectory back"] = "reverse or dense expected" } do
         _, err, code = run(script, arguments)
         assert.same(2, code)
         assert.matches(message, err, 1, true)
@@ -132,6 +135,64 @@ for script, e in pairs(examples) do
     end)
   end)
 end
+
+describe("backward solves of sines", function()
+  it("by restarts or moments, kept or solved again, give nearly the same training", function()
+    for _, times in ipairs { "", "--irregular " } do
+      local first
+      for _, trajectory in ipairs { "reverse", "dense" } do
+        for _, impulses in ipairs { "restart", "moments" } do
+          local r = record("sines", ("--quiet --rtol 1e-5 --atol 1e-5 %s--trajectory %s --impulses %s"):format(times,
+            trajectory, impulses))
+          assert.same({ trajectory, impulses }, { r.config.trajectory, r.config.impulses })
+          first = first or r.epochs[3].train_mse
+          assert.is_true(math.abs(r.epochs[3].train_mse / first - 1) < 0.02)
+        end
+      end
+    end
+  end)
+
+  it("read irregular times in batches of any size", function()
+    assert.is_number(record("sines", "--quiet --irregular --batch-size 3").summary.test_mse)
+  end)
+end)
+
+describe("examples/toy_gradient", function()
+  it("meets the errors of figure 1", function()
+    local limits = { loss = 1.2e-5, z0 = 6e-6, a = 3e-5, T = 3.5e-5 }      -- its axes
+    for _, dtype in ipairs { "float32", "float64" } do
+      local r, out = record("toy_gradient", "--dtype " .. dtype)
+      assert.matches("relative error of dL/dz0", out, 1, true)
+      assert.same(2 * 5, #r.rows)
+      for _, engine in ipairs { "direct", "aca", "adjoint", "seminorm", "gq" } do
+        for q, limit in pairs(limits) do
+          assert.is_true(r.summary[engine][q] > 0 and r.summary[engine][q] < limit, engine .. " " .. q)
+        end
+      end
+      for q in pairs(limits) do assert.is_true(r.summary.gq[q] < 2 * r.summary.adjoint[q], q) end
+    end
+  end)
+
+  it("runs the engines and times that are asked for", function()
+    local r, out = record("toy_gradient", "--quiet --gradients gq,direct --T 5")
+    assert.same("", out)
+    assert.same({ "gq", "direct" }, r.config.gradients)
+    assert.same(2, #r.rows)
+    local _, err, code = run("toy_gradient", "--T soon")
+    assert.same(2, code)
+    assert.matches("--T: numbers with commas expected, got \"soon\"", err, 1, true)
+  end)
+end)
+
+describe("examples/memory", function()
+  it("is flat in the tolerance by adjoint and gq, and grows by direct and aca", function()
+    local r, out = record("memory")
+    assert.matches("growth", out, 1, true)
+    for _, row in ipairs(r.rows) do assert.is_true(row.peak_bytes > 0 and row.steps > 0) end
+    for _, engine in ipairs { "adjoint", "seminorm", "gq" } do assert.is_true(r.summary[engine].growth < 1.05) end
+    for _, engine in ipairs { "direct", "aca" } do assert.is_true(r.summary[engine].growth > 1.1) end
+  end)
+end)
 
 describe("examples/train_ou", function()
   it("--cosines 0 trains the drift alone", function()
