@@ -22,7 +22,8 @@ end
 
 local function run(script, arguments)
   local out, err = folder .. "/out", folder .. "/err"
-  local command = ("%s examples/%s.lua %s >%s 2>%s </dev/null"):format(gqlua, script, arguments, out, err)
+  script = script:find("/", 1, true) and script or "examples/" .. script
+  local command = ("%s %s.lua %s >%s 2>%s </dev/null"):format(gqlua, script, arguments, out, err)
   local ok, _, code = os.execute(command)
   return read(out), read(err), ok and 0 or code
 end
@@ -191,6 +192,72 @@ describe("examples/memory", function()
     for _, row in ipairs(r.rows) do assert.is_true(row.peak_bytes > 0 and row.steps > 0) end
     for _, engine in ipairs { "adjoint", "seminorm", "gq" } do assert.is_true(r.summary[engine].growth < 1.05) end
     for _, engine in ipairs { "direct", "aca" } do assert.is_true(r.summary[engine].growth > 1.1) end
+  end)
+end)
+
+describe("scripts/reproduce", function()
+  local function lines(path)
+    local _, n = read(path):gsub("\n", "")
+    return n
+  end
+
+  it("runs figures and tables, goes on where it was, and writes ours beside the paper's", function()
+    local out = folder .. "/reproduce"
+    local arguments = "fig2 table4 --quick --seeds 2 --out " .. out
+    local text, err, code = run("scripts/reproduce", arguments)
+    assert.same({ 0, "" }, { code, err })
+    assert.matches("table4: 50 irregular, seed 2", text, 1, true)
+    assert.same(4 + 4 * 2, lines(out .. "/runs.jsonl"))
+
+    local t = gq.json.decode(read(out .. "/table4-quick.json"))
+    assert.same(4, #t.rows)
+    local row = t.rows[2]
+    assert.same({ "10 irregular", 2 }, { row.case, row.runs })
+    local f = row.figures.test_mse
+    assert.same({ 0.07, 0.06 }, { f.paper.mean, f.paper.deviation })
+    assert.is_true(math.abs(f.ours.mean - (f.ours.each[1] + f.ours.each[2]) / 2) < 1e-9 and f.ours.deviation > 0)
+    assert.is_true(math.abs(row.paper_ratio - 239.2 / 48.5) < 1e-9 and row.seconds_ratio > 0)
+    assert.matches("10 irregular  2 .* 0.07 %+%- 0.06 ", read(out .. "/table4-quick.txt"))
+    assert.matches("gq .* at most 1.050", read(out .. "/fig2-quick.txt"))
+
+    -- all but the first of its lines lost, and the second cut off
+    local file = assert(io.open(out .. "/runs.jsonl", "r+"))
+    local first = file:read("L")
+    file:close()
+    gq.file_write(out .. "/runs.jsonl", first .. first:sub(1, 40))
+    local again
+    again, err, code = run("scripts/reproduce", arguments)
+    assert.same({ 0, "" }, { code, err })
+    assert.same(text:match("tolerance.*growth"), again:match("tolerance.*growth"))
+    assert.same(2 + 3 + 4 * 2, lines(out .. "/runs.jsonl"))
+    run("scripts/reproduce", arguments)
+    assert.same(2 + 3 + 4 * 2, lines(out .. "/runs.jsonl"))
+  end)
+
+  it("runs some cases, with options of one's own", function()
+    local out = folder .. "/some"
+    local some = "fig16 --quick --cases 'width 5, gq' --extra '--epochs 1' --out " .. out
+    local text, err, code = run("scripts/reproduce", some)
+    assert.same({ 0, "" }, { code, err })
+    assert.matches("width 5, gq", text, 1, true)
+    local r = gq.json.decode(read(out .. "/records/crossing_gradient_gq_width_5_seed_1_quick_epochs_1.json"))
+    assert.same({ 1, "gq", 5, 2 }, { r.config.epochs, r.config.gradient, r.config.width, #r.epochs })
+  end)
+
+  it("says what is wrong", function()
+    local _, err, code = run("scripts/reproduce", "fig3")
+    assert.same(2, code)
+    assert.matches("fig3: no such figure or table; there are", err, 1, true)
+    _, err, code = run("scripts/reproduce", "--quick")
+    assert.same(2, code)
+    assert.matches("a figure or table expected", err, 1, true)
+    _, err, code = run("scripts/reproduce", "fig2 --quick --extra --nonsense --out " .. folder .. "/wrong")
+    assert.same(1, code)
+    assert.matches("unknown option --nonsense", err, 1, true)
+    assert.matches("4 runs failed", err, 1, true)
+    _, err, code = run("scripts/reproduce", "fig2 --cases mali --out " .. folder .. "/wrong")
+    assert.same(2, code)
+    assert.matches('fig2 has no case whose label contains "mali"', err, 1, true)
   end)
 end)
 
