@@ -9,7 +9,7 @@ local gq = require "gq"
 -- ---- what the paper reports: a row for each figure or table ----
 
 -- A case is {label, options of the script, the paper's figures, within = the part of the summary}. The paper's
--- figure is {mean, deviation}, or {most =} or {least =} where it is a curve or the text says so.
+-- figure is {mean, deviation}, or {most =} or {least =} where it is a curve, says = the paper's words for it.
 
 local engines = { "direct", "adjoint", "seminorm", "gq" }
 
@@ -46,13 +46,13 @@ local experiments = {
     cases = by_engine({ "direct", "aca", "adjoint", "seminorm", "gq" }, function()
       return { loss = { most = 1.2e-5 }, z0 = { most = 6e-6 }, a = { most = 3e-5 }, T = { most = 3.5e-5 } }
     end) },
-  fig2 = { "growth of peak memory from tolerance 1e-3 to 1e-7; the paper: gq and adjoint constant, direct and aca not",
+  fig2 = { "peak memory where dz/dt = a z, and its growth from tolerance 1e-3 to 1e-7",
     script = "memory",
     columns = { { "first", "bytes at 1e-3", format = "%.0f" }, { "last", "at 1e-7", format = "%.0f" },
       { "growth", "growth", format = "%.3f" } },
     cases = by_engine({ "direct", "aca", "adjoint", "gq" }, function(gradient)
       local grows = gradient == "direct" or gradient == "aca"
-      return { growth = grows and { least = 1.1 } or { most = 1.05 } }
+      return { growth = grows and { least = 1.1, says = "grows" } or { most = 1.05, says = "constant" } }
     end) },
   fig4 = { "nested spheres by width", script = "nested_spheres", seeds = 10, columns = { accuracy },
     cases = by_width("nested_spheres", engines, {}, function(width)
@@ -212,7 +212,7 @@ end
 
 local function paper_figure(p)
   if not p then return nil end
-  return { mean = p[1], deviation = p[2], most = p.most, least = p.least }
+  return { mean = p[1], deviation = p[2], most = p.most, least = p.least, says = p.says }
 end
 
 local function row_of(e, case, runs)
@@ -251,6 +251,7 @@ end
 
 local function show(figure, format)
   if not figure then return "-" end
+  if figure.says then return figure.says end
   if figure.most then return "at most " .. format:format(figure.most) end
   if figure.least then return "at least " .. format:format(figure.least) end
   local deviation = figure.deviation and " +- " .. format:format(figure.deviation) or ""
@@ -281,7 +282,7 @@ local function columns_of(e)
     add("paper", function(row) return show(row.figures[column[1]].paper, column.format) end)
   end
   local function ratio(x) return x and ("%.2f"):format(x) or "-" end
-  add("seconds", function(row) return show(row.seconds, "%.1f") end)
+  add("seconds", function(row) return show(row.seconds, "%.3g") end)
   add("ratio", function(row) return ratio(row.seconds_ratio) end)
   add("paper", function(row) return ratio(row.paper_ratio) end)
   add("agrees", function(row) return row.agrees == nil and "-" or row.agrees and "yes" or "no" end)
