@@ -4,24 +4,11 @@
 local gq = require "gq"
 local nn = gq.nn
 
--- Learning rates of the paper's Table 1; between its widths the nearest one's.
-local rates = { { 5, 5e-3 }, { 20, 5e-3 }, { 100, 1e-3 }, { 500, 1e-3 }, { 1000, 2e-4 }, { 1500, 2e-4 },
-  { 2000, 1e-4 }, { 2500, 1e-4 }, { 3000, 1e-4 } }
-
-local function paper_rate(width)
-  local best, rate = math.huge, nil
-  for _, row in ipairs(rates) do
-    local distance = math.abs(math.log(width / row[1]))
-    if distance < best then best, rate = distance, row[2] end
-  end
-  return rate
-end
-
 local o, given = gq.cli {
   about = "Train an augmented neural ODE to tell a disc (radius 0.4) from a ring (0.7 to 0.9).",
   more = "The paper's settings are the defaults, with --seeds 10; its widths are 5 to 3000.",
-  "epochs", "width", "lr", { "batch-size", 200, "points a training step" }, "gradient", "C", "rtol", "atol", "seed",
-  "seeds", "device", "out", "json", "quick", "quiet", "resume",
+  "epochs", "width", "lr", { "batch-size", 200, "points a training step" }, "gradient", "C", "trajectory",
+  "impulses", "rtol", "atol", "seed", "seeds", "device", "out", "json", "quick", "quiet", "resume",
 }
 if not o then return end
 
@@ -31,7 +18,7 @@ if o.quick then
   if not given.epochs then o.epochs = 2 end
   if not given.batch_size then o.batch_size = 50 end
 end
-o.lr = o.lr or paper_rate(o.width)
+o.lr = o.lr or gq.paper.rate("nested_spheres", o.width)
 
 local function say(...)
   if not o.quiet then print(string.format(...)) end
@@ -50,8 +37,7 @@ function Classifier:init(width)
 end
 
 function Classifier:forward(x)
-  local z, info = gq.odeint(self.dynamics, self.augment(x), times, { rtol = o.rtol, atol = o.atol,
-    gradient = o.gradient, gq = { C = o.C } })
+  local z, info = gq.odeint(self.dynamics, self.augment(x), times, gq.solver_options(o))
   return self.readout(z[-1]), info
 end
 
@@ -62,14 +48,6 @@ local function evaluate(model, set)
 end
 
 -- ---- training ----
-
-local function line_of(row)
-  local text = ("epoch %3d  train loss %s  test loss %.4f  accuracy %5.1f %%"):format(row.epoch,
-    row.train_loss and ("%.4f"):format(row.train_loss) or "   -  ", row.test_loss, 100 * row.test_accuracy)
-  if not row.seconds then return text end
-  return ("%s  %5.2f s  %.1f + %.1f evaluations, %.1f nodes a step"):format(text, row.seconds, row.nfe,
-    row.nfe_backward, row.nodes)
-end
 
 local function run(seed)
   gq.manual_seed(seed)
@@ -86,7 +64,7 @@ local function run(seed)
     validate = function(m) return evaluate(m, set.test) end,
     checkpoint = o.out and ("%s/nested_spheres-seed%d.safetensors"):format(o.out, seed), resume = o.resume,
     progress = not o.quiet,
-    on_epoch = function(row) say("%s", line_of(row)) end,
+    on_epoch = function(row) say("%s", gq.epoch_line(row)) end,
   }
 end
 

@@ -4,25 +4,14 @@
 local gq = require "gq"
 local nn = gq.nn
 
--- Learning rates of the paper's Table 5; between its widths the nearest one's.
-local rates = { { 5, 1e-3 }, { 20, 5e-4 }, { 50, 1e-4 }, { 100, 1e-4 } }
-
-local function paper_rate(width)
-  local best, rate = math.huge, nil
-  for _, row in ipairs(rates) do
-    local distance = math.abs(math.log(width / row[1]))
-    if distance < best then best, rate = distance, row[2] end
-  end
-  return rate
-end
-
 local o, given = gq.cli {
   about = "Train a neural SDE, dx = f(t, x) dt + g(t, x) o dW, on samples of an Ornstein-Uhlenbeck process.",
   more = "The paper's settings: --width 20 --epochs 100 --seeds 5 (also --width 5, 50, 100; --cosines 0, 1, 5).",
   "width", { "epochs", 40 },
   { "lr", nil, "learning rate (5e-3 in the default run; with --width or --epochs the paper's)", "number" },
   { "batch-size", 40, "starts a training step, each with all its samples" },
-  "gradient", "C", "cosines", "rtol", "atol", "seed", "seeds", "device", "out", "json", "quick", "quiet", "resume",
+  "gradient", "C", "cosines", "trajectory", "impulses", "rtol", "atol", "seed", "seeds", "device", "out", "json",
+  "quick", "quiet", "resume",
 }
 if not o then return end
 
@@ -36,7 +25,7 @@ if o.quick then
   if not given.batch_size then o.batch_size = 4 end
 end
 local default_run = not (given.width or given.epochs or given.quick)
-o.lr = o.lr or (default_run and 5e-3 or paper_rate(o.width))
+o.lr = o.lr or (default_run and 5e-3 or gq.paper.rate("train_ou", o.width))
 
 local function say(...)
   if not o.quiet then print(string.format(...)) end
@@ -82,14 +71,6 @@ end
 
 -- ---- training ----
 
-local function line_of(row)
-  local text = ("epoch %3d  train KL %s  test KL %.4f"):format(row.epoch,
-    row.train_kl and ("%.4f"):format(row.train_kl) or "   -  ", row.test_kl)
-  if not row.seconds then return text end
-  return ("%s  %5.2f s  %.0f + %.0f evaluations, %.0f nodes a step"):format(text, row.seconds, row.nfe,
-    row.nfe_backward, row.nodes)
-end
-
 local function run(seed)
   gq.manual_seed(seed)
   local times = gq.data.ou_times()
@@ -103,8 +84,7 @@ local function run(seed)
   local function loss(m, x, y)
     local field = gq.wong_zakai(m._sde, { cosines = o.cosines, t0 = times[1], t1 = times[#times],
       seed = gq.split_seed(seed, "cosines", optimiser:steps()) })
-    local z, info = gq.odeint(field, repeated(x), times, { rtol = o.rtol, atol = o.atol, gradient = o.gradient,
-      gq = { C = o.C } })
+    local z, info = gq.odeint(field, repeated(x), times, gq.solver_options(o))
     return divergence(z, times_first(y)), info
   end
 
@@ -116,7 +96,7 @@ local function run(seed)
     end,
     checkpoint = o.out and ("%s/train_ou-seed%d.safetensors"):format(o.out, seed), resume = o.resume,
     progress = not o.quiet,
-    on_epoch = function(row) say("%s", line_of(row)) end,
+    on_epoch = function(row) say("%s", gq.epoch_line(row)) end,
   }
 end
 

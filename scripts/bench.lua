@@ -10,11 +10,10 @@ local nn = gq.nn
 local o = gq.cli {
   about = "Time training steps of the paper's problems.",
   more = "work: nested_spheres, sines50, sines10, sines_irregular, ou, crossing, or all.",
-  { "work", "nested_spheres", "which problems, with commas" },
-  { "widths", "", "hidden widths, with commas (the problem's own by default)" },
-  { "gradients", "direct,adjoint,seminorm,gq", "engines, with commas" },
-  { "trajectory", "reverse", "of the adjoint's state: reverse or dense" },
-  { "nodes", "nfe", "of gq: nfe, step or a number" },
+  { "work", { "nested_spheres" }, "which problems, with commas" },
+  { "widths", nil, "hidden widths, with commas (the problem's own by default)", "numbers" },
+  { "gradients", { "direct", "adjoint", "seminorm", "gq" } },
+  "trajectory", "impulses", { "nodes", "nfe", "of gq: nfe, step or a number" },
   { "steps", 15, "timed steps a run" },
   { "runs", 3, "runs, of which the median is told" },
   { "threads", 0, "threads (0: as many as there are)" },
@@ -23,22 +22,17 @@ local o = gq.cli {
 if not o then return end
 if o.threads > 0 then gq.set_threads(o.threads) end
 
-local function list(text)
-  local items = {}
-  for item in text:gmatch("[^,%s]+") do items[#items + 1] = item end
-  return items
-end
-
 local function solver(gradient)
-  return { rtol = o.rtol, atol = o.atol, gradient = gradient, adjoint = { trajectory = o.trajectory },
-    gq = { C = o.C, nodes = math.tointeger(tonumber(o.nodes)) or o.nodes } }
+  local options = gq.solver_options(o)
+  options.gradient, options.gq.nodes = gradient, math.tointeger(tonumber(o.nodes)) or o.nodes
+  return options
 end
 
 local function mlp(n_in, width, n_out, time)
   return nn.mlp { sizes = { n_in, width, width, n_out }, activation = "softplus", time = time }
 end
 
--- ---- problems: widths, the paper's learning rate, and make(width, options) -> parameters, loss() -> loss, info ----
+-- ---- problems: widths, rates of gq.paper, and make(width, options) -> parameters, loss() -> loss, info ----
 
 local problems = {}
 
@@ -53,38 +47,23 @@ function problems.nested_spheres()
       return gq.cross_entropy(readout(z[2]), set.y), info
     end
   end
-  return { widths = { 5, 20, 100, 500, 1000, 1500 }, make = make,
-    lr = function(w) return w <= 20 and 5e-3 or w <= 500 and 1e-3 or 2e-4 end }
+  return { widths = { 5, 20, 100, 500, 1000, 1500 }, make = make, rates = "nested_spheres" }
 end
 
 -- Times of all trajectories in one solve; every trajectory reads its own.
 local function sines(count, regular)
   return function()
     local set = gq.data.sines { seed = 1, times = count, regular = regular }.train
-    local n, rows = #set.x, set.t:totable()
-    local times, position, pick = {}, {}, {}
-    for _, row in ipairs(regular and { rows } or rows) do
-      for _, t in ipairs(row) do
-        if not position[t] then position[t], times[#times + 1] = true, t end
-      end
-    end
-    table.sort(times)
-    for k, t in ipairs(times) do position[t] = k end
-    for i = 1, n do
-      for k = 1, count do pick[#pick + 1] = (position[(regular and rows or rows[i])[k]] - 1) * n + i end
-    end
-    pick = gq.tensor(pick, { dtype = "int64" })
+    local times, index = gq.data.union_times(set.t:expand(#set.x, count))
     local z0 = set.x                                    -- position and velocity
     local function make(width, options)
       local net = nn.SecondOrder(mlp(2, width, 1, false))
       return net:parameters(), function()
         local z, info = gq.odeint(net, z0, times, options)
-        local x = z:narrow(3, 1, 1):reshape(#times * n):index_select(1, pick):reshape(n, count)
-        return gq.mse_loss(x, set.y), info
+        return gq.mse_loss(gq.data.at_times(z:narrow(3, 1, 1), index):squeeze(3), set.y), info
       end
     end
-    return { widths = { 20, 200, 1000 }, make = make,
-      lr = function(w) return w <= 20 and 8e-3 or w <= 200 and 5e-4 or 3e-5 end }
+    return { widths = { 20, 200, 1000 }, make = make, rates = "sines" }
   end
 end
 problems.sines50, problems.sines10, problems.sines_irregular = sines(50, true), sines(10, true), sines(10, false)
@@ -105,8 +84,7 @@ function problems.ou()
       return gq.gaussian_kl(z:reshape(#times, starts, samples), target, { time = 1 }), info
     end
   end
-  return { widths = { 5, 20, 50, 100 }, make = make,
-    lr = function(w) return w <= 5 and 1e-3 or w <= 20 and 5e-4 or 1e-4 end }
+  return { widths = { 5, 20, 50, 100 }, make = make, rates = "train_ou" }
 end
 
 function problems.crossing()
@@ -118,8 +96,7 @@ function problems.crossing()
       return gq.mse_loss(z[2]:narrow(2, 1, 1), set.y), info
     end
   end
-  return { widths = { 20, 100, 1000 }, make = make,
-    lr = function(w) return w <= 20 and 1e-2 or w <= 500 and 1e-3 or 7e-4 end }
+  return { widths = { 20, 100, 1000 }, make = make, rates = "crossing" }
 end
 
 -- ---- timing ----
@@ -135,7 +112,7 @@ local function measure(problem, width, gradient)
   for run = 1, o.runs do
     gq.manual_seed(o.seed + run - 1)
     local parameters, loss = problem.make(width, solver(gradient))
-    local optimiser = gq.optim.adam(parameters, { lr = problem.lr(width) })
+    local optimiser = gq.optim.adam(parameters, { lr = gq.paper.rate(problem.rates, width) })
     local times = {}
     for i = -1, o.steps do
       local started = gq.clock()
@@ -156,16 +133,14 @@ local order = { "nested_spheres", "sines50", "sines10", "sines_irregular", "ou",
 local records = {}
 print(("%d threads, median of %d runs of %d steps, rtol %g"):format(gq.threads(), o.runs, o.steps, o.rtol))
 print(("%-16s %6s  %-9s %12s  %s"):format("work", "width", "gradient", "seconds", "evaluations forward / back, nodes"))
-for _, name in ipairs(o.work == "all" and order or list(o.work)) do
+for _, name in ipairs(o.work[1] == "all" and order or o.work) do
   if not problems[name] then
     io.stderr:write(("there is no work '%s'; there are: %s\n"):format(name, table.concat(order, ", ")))
     os.exit(2, true)
   end
   local problem = problems[name]()
-  local widths = o.widths == "" and problem.widths or list(o.widths)
-  for _, w in ipairs(widths) do
-    local width = math.tointeger(tonumber(w))
-    for _, gradient in ipairs(list(o.gradients)) do
+  for _, width in ipairs(o.widths or problem.widths) do
+    for _, gradient in ipairs(o.gradients) do
       local r = measure(problem, width, gradient)
       print(("%-16s %6d  %-9s %12.6f  %d / %d, %d"):format(name, width, gradient, r.seconds, r.nfe, r.nfe_backward,
         r.nodes))

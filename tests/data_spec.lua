@@ -34,6 +34,25 @@ describe("nested_spheres", function()
   end)
 end)
 
+describe("times of trajectories", function()
+  it("are united for one solve, and read back by each", function()
+    local t = gq.tensor { { 0, 2, 3 }, { 0, 1, 2 } }
+    local times, index = gq.data.union_times(t)
+    assert.same({ 0, 1, 2, 3 }, times)
+    assert.same({ { 1, 3, 4 }, { 1, 2, 3 } }, index:totable())
+    local z = gq.tensor { { { 0, 5 }, { 100, 5 } }, { { 1, 5 }, { 101, 5 } }, { { 2, 5 }, { 102, 5 } },
+      { { 3, 5 }, { 103, 5 } } }
+    assert.same({ { { 0, 5 }, { 2, 5 }, { 3, 5 } }, { { 100, 5 }, { 101, 5 }, { 102, 5 } } },
+      gq.data.at_times(z, index):totable())
+    assert.same(t:totable(), gq.data.at_times(gq.tensor { { 0, 0 }, { 1, 1 }, { 2, 2 }, { 3, 3 } }, index):totable())
+    for _, wrong in ipairs { 3, gq.ones(3), gq.ones(0, 2), gq.tensor { { 0 / 0 } } } do
+      assert.has_error(function() gq.data.union_times(wrong) end)
+    end
+    assert.has_error(function() gq.data.at_times(gq.ones(4, 3), index) end)
+    assert.has_error(function() gq.data.at_times(gq.ones(4, 2), gq.ones(2, 3)) end)
+  end)
+end)
+
 describe("sines", function()
   it("are solutions of x'' = -x", function()
     local set = gq.data.sines { seed = 2 }

@@ -22,7 +22,8 @@ end
 
 local function run(script, arguments)
   local out, err = folder .. "/out", folder .. "/err"
-  local command = ("%s examples/%s.lua %s >%s 2>%s </dev/null"):format(gqlua, script, arguments, out, err)
+  script = script:find("/", 1, true) and script or "examples/" .. script
+  local command = ("%s %s.lua %s >%s 2>%s </dev/null"):format(gqlua, script, arguments, out, err)
   local ok, _, code = os.execute(command)
   return read(out), read(err), ok and 0 or code
 end
@@ -39,6 +40,8 @@ end
 local examples = {
   train_ou = { metrics = { "test_kl" }, train = "train_kl" },
   nested_spheres = { metrics = { "test_accuracy", "test_loss" }, train = "train_loss" },
+  sines = { metrics = { "test_mse" }, train = "train_mse" },
+  crossing = { metrics = { "test_mse" }, train = "train_mse" },
 }
 
 for script, e in pairs(examples) do
@@ -47,7 +50,8 @@ for script, e in pairs(examples) do
       local out, _, code = run(script, "--help")
       assert.same(0, code)
       for _, name in ipairs { "--epochs", "--width", "--lr", "--batch-size", "--gradient", "--C", "--rtol", "--atol",
-        "--seed", "--seeds", "--out", "--json", "--quick", "--quiet", "--resume", "--device", "--help" } do
+        "--trajectory", "--impulses", "--seed", "--seeds", "--out", "--json", "--quick", "--quiet", "--resume",
+        "--device", "--help" } do
         assert.matches(name, out, 1, true)
       end
     end)
@@ -73,7 +77,7 @@ for script, e in pairs(examples) do
 
     it("runs with every engine, from nearly the same first loss", function()
       local first
-      for _, engine in ipairs { "direct", "adjoint", "seminorm", "gq" } do
+      for _, engine in ipairs { "direct", "aca", "adjoint", "seminorm", "gq" } do
         local r = record(script, "--quiet --epochs 1 --gradient " .. engine)
         first = first or r.epochs[2][e.train]
         assert.is_true(math.abs(r.epochs[2][e.train] / first - 1) < 0.05, engine)
@@ -121,7 +125,7 @@ for script, e in pairs(examples) do
       assert.matches("--width: an integer expected", err, 1, true)
       for arguments, message in pairs { ["--resume"] = "--resume needs --out", ["--seeds 0"] = "at least 1 expected",
         ["--device tpu"] = "this build has cpu", ["--width"] = "a value is missing",
-        ["--quick=1"] = "takes no value" } do
+        ["--quick=1"] = "takes no value", ["--trajectory back"] = "reverse or dense expected" } do
         _, err, code = run(script, arguments)
         assert.same(2, code)
         assert.matches(message, err, 1, true)
@@ -132,6 +136,130 @@ for script, e in pairs(examples) do
     end)
   end)
 end
+
+describe("backward solves of sines", function()
+  it("by restarts or moments, kept or solved again, give nearly the same training", function()
+    for _, times in ipairs { "", "--irregular " } do
+      local first
+      for _, trajectory in ipairs { "reverse", "dense" } do
+        for _, impulses in ipairs { "restart", "moments" } do
+          local r = record("sines", ("--quiet --rtol 1e-5 --atol 1e-5 %s--trajectory %s --impulses %s"):format(times,
+            trajectory, impulses))
+          assert.same({ trajectory, impulses }, { r.config.trajectory, r.config.impulses })
+          first = first or r.epochs[3].train_mse
+          assert.is_true(math.abs(r.epochs[3].train_mse / first - 1) < 0.02)
+        end
+      end
+    end
+  end)
+
+  it("read irregular times in batches of any size", function()
+    assert.is_number(record("sines", "--quiet --irregular --batch-size 3").summary.test_mse)
+  end)
+end)
+
+describe("examples/toy_gradient", function()
+  it("meets the errors of figure 1", function()
+    local limits = { loss = 1.2e-5, z0 = 6e-6, a = 3e-5, T = 3.5e-5 }      -- its axes
+    for _, dtype in ipairs { "float32", "float64" } do
+      local r, out = record("toy_gradient", "--dtype " .. dtype)
+      assert.matches("relative error of dL/dz0", out, 1, true)
+      assert.same(2 * 5, #r.rows)
+      for _, engine in ipairs { "direct", "aca", "adjoint", "seminorm", "gq" } do
+        for q, limit in pairs(limits) do
+          assert.is_true(r.summary[engine][q] > 0 and r.summary[engine][q] < limit, engine .. " " .. q)
+        end
+      end
+      for q in pairs(limits) do assert.is_true(r.summary.gq[q] < 2 * r.summary.adjoint[q], q) end
+    end
+  end)
+
+  it("runs the engines and times that are asked for", function()
+    local r, out = record("toy_gradient", "--quiet --gradients gq,direct --T 5")
+    assert.same("", out)
+    assert.same({ "gq", "direct" }, r.config.gradients)
+    assert.same(2, #r.rows)
+    local _, err, code = run("toy_gradient", "--T soon")
+    assert.same(2, code)
+    assert.matches("--T: numbers with commas expected, got \"soon\"", err, 1, true)
+  end)
+end)
+
+describe("examples/memory", function()
+  it("is flat in the tolerance by adjoint and gq, and grows by direct and aca", function()
+    local r, out = record("memory")
+    assert.matches("growth", out, 1, true)
+    for _, row in ipairs(r.rows) do assert.is_true(row.peak_bytes > 0 and row.steps > 0) end
+    for _, engine in ipairs { "adjoint", "seminorm", "gq" } do assert.is_true(r.summary[engine].growth < 1.05) end
+    for _, engine in ipairs { "direct", "aca" } do assert.is_true(r.summary[engine].growth > 1.1) end
+  end)
+end)
+
+describe("scripts/reproduce", function()
+  local function lines(path)
+    local _, n = read(path):gsub("\n", "")
+    return n
+  end
+
+  it("runs figures and tables, goes on where it was, and writes ours beside the paper's", function()
+    local out = folder .. "/reproduce"
+    local arguments = "fig2 table4 --quick --seeds 2 --out " .. out
+    local text, err, code = run("scripts/reproduce", arguments)
+    assert.same({ 0, "" }, { code, err })
+    assert.matches("table4: 50 irregular, seed 2", text, 1, true)
+    assert.same(4 + 4 * 2, lines(out .. "/runs.jsonl"))
+
+    local t = gq.json.decode(read(out .. "/table4-quick.json"))
+    assert.same(4, #t.rows)
+    local row = t.rows[2]
+    assert.same({ "10 irregular", 2 }, { row.case, row.runs })
+    local f = row.figures.test_mse
+    assert.same({ 0.07, 0.06 }, { f.paper.mean, f.paper.deviation })
+    assert.is_true(math.abs(f.ours.mean - (f.ours.each[1] + f.ours.each[2]) / 2) < 1e-9 and f.ours.deviation > 0)
+    assert.is_true(math.abs(row.paper_ratio - 239.2 / 48.5) < 1e-9 and row.seconds_ratio > 0)
+    assert.matches("10 irregular  2 .* 0.07 %+%- 0.06 ", read(out .. "/table4-quick.txt"))
+    assert.matches("gq .* constant", read(out .. "/fig2-quick.txt"))
+
+    -- all but the first of its lines lost, and the second cut off
+    local file = assert(io.open(out .. "/runs.jsonl", "r+"))
+    local first = file:read("L")
+    file:close()
+    gq.file_write(out .. "/runs.jsonl", first .. first:sub(1, 40))
+    local again
+    again, err, code = run("scripts/reproduce", arguments)
+    assert.same({ 0, "" }, { code, err })
+    assert.same(text:match("tolerance.*growth"), again:match("tolerance.*growth"))
+    assert.same(2 + 3 + 4 * 2, lines(out .. "/runs.jsonl"))
+    run("scripts/reproduce", arguments)
+    assert.same(2 + 3 + 4 * 2, lines(out .. "/runs.jsonl"))
+  end)
+
+  it("runs some cases, with options of one's own", function()
+    local out = folder .. "/some"
+    local some = "fig16 --quick --cases 'width 5, gq' --extra '--epochs 1' --out " .. out
+    local text, err, code = run("scripts/reproduce", some)
+    assert.same({ 0, "" }, { code, err })
+    assert.matches("width 5, gq", text, 1, true)
+    local r = gq.json.decode(read(out .. "/records/crossing_gradient_gq_width_5_seed_1_quick_epochs_1.json"))
+    assert.same({ 1, "gq", 5, 2 }, { r.config.epochs, r.config.gradient, r.config.width, #r.epochs })
+  end)
+
+  it("says what is wrong", function()
+    local _, err, code = run("scripts/reproduce", "fig3")
+    assert.same(2, code)
+    assert.matches("fig3: no such figure or table; there are", err, 1, true)
+    _, err, code = run("scripts/reproduce", "--quick")
+    assert.same(2, code)
+    assert.matches("a figure or table expected", err, 1, true)
+    _, err, code = run("scripts/reproduce", "fig2 --quick --extra --nonsense --out " .. folder .. "/wrong")
+    assert.same(1, code)
+    assert.matches("unknown option --nonsense", err, 1, true)
+    assert.matches("4 runs failed", err, 1, true)
+    _, err, code = run("scripts/reproduce", "fig2 --cases mali --out " .. folder .. "/wrong")
+    assert.same(2, code)
+    assert.matches('fig2 has no case whose label contains "mali"', err, 1, true)
+  end)
+end)
 
 describe("examples/train_ou", function()
   it("--cosines 0 trains the drift alone", function()

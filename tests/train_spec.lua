@@ -353,4 +353,30 @@ describe("gq.cli", function()
     assert.same({ epochs = true, lr = true, quick = true, name = true, batch_size = true }, given)
     assert.same({ epochs = 100, quick = false, batch_size = 7, width = 5 }, (gq.cli(spec, {})))
   end)
+
+  it("reads lists, choices and words", function()
+    local lists = { "gradients", "dtype", { "T", { 1, 2 }, "times" }, words = "NAME..." }
+    local o = gq.cli(lists, { "b", "--gradients", "gq,aca", "--T=3,4.5", "a", "--dtype", "float64" })
+    assert.same({ gradients = { "gq", "aca" }, T = { 3, 4.5 }, dtype = "float64", words = { "b", "a" } }, o)
+    o = gq.cli(lists, {})
+    assert.same({ { 1, 2 }, "float32", {} }, { o.T, o.dtype, o.words })
+  end)
+
+  it("gives odeint its options", function()
+    local o = gq.cli({ "gradient", "C", "rtol", "impulses" }, { "--impulses", "moments", "--C", "1" })
+    assert.same({ gradient = "gq", gq = { C = 1 }, rtol = 1e-3, adjoint = { impulses = "moments" } },
+      gq.solver_options(o))
+  end)
+end)
+
+describe("gq.paper.rate", function()
+  it("is the paper's at its widths, and the nearest one's between", function()
+    for name, rows in pairs(gq.paper.rates) do
+      for _, row in ipairs(rows) do assert.equal(row[2], gq.paper.rate(name, row[1])) end
+    end
+    assert.equal(5e-4, gq.paper.rate("sines", 100))
+    assert.equal(1e-5, gq.paper.rate("sines", 1e6))
+    assert.has_error(function() gq.paper.rate("sinus", 5) end)
+    assert.has_error(function() gq.paper.rate("sines", 0) end)
+  end)
 end)

@@ -5,7 +5,10 @@
 --     { "epochs", 100, "passes over the data" },          -- type by the default: integer, number, text, flag
 --     { "width", 20, "hidden width", "integer" },
 --     { "lr", nil, "learning rate", "number" },           -- no default: nil unless given
+--     { "engines", { "gq", "aca" }, "what to compare" },  -- a list, given with commas; of numbers: "numbers"
+--     { "dtype", "float32", "of the state", "float32|float64" },   -- one of these
 --     "seed", "json", "quick",                            -- the usual ones by name
+--     words = "FIGURE...",                                -- takes words without --, too: the list o.words
 --   }
 --   if not o then return end                              -- --help was printed
 
@@ -18,8 +21,12 @@ local usual = {
   width = { 20, "hidden width", "integer", 1 },
   lr = { nil, "learning rate (by default the paper's for the width)", "number" },
   ["batch-size"] = { 40, "examples a training step", "integer", 1 },
-  gradient = { "gq", "gradient engine: direct, adjoint, seminorm or gq" },
+  gradient = { "gq", "gradient engine: direct, aca, adjoint, seminorm or gq" },
+  gradients = { { "direct", "aca", "adjoint", "seminorm", "gq" }, "gradient engines, with commas" },
   C = { 0.1, "quadrature nodes by eq. (9): ceil(C NFE dt / T)", "number" },
+  trajectory = { "reverse", "state on the way back, solved again or kept", "reverse|dense" },
+  impulses = { "restart", "backward solve at inner times, new or continued", "restart|moments" },
+  dtype = { gq.default_dtype, "numbers of the state", "float32|float64" },
   cosines = { 10, "terms of the noise; 0 trains the drift alone", "integer", 0 },
   rtol = { 1e-3, "relative tolerance of the solver", "number" },
   atol = { 1e-3, "absolute tolerance of the solver", "number" },
@@ -38,10 +45,11 @@ local function kind_of(default)
   if type(default) == "boolean" then return "flag" end
   if math.type(default) == "integer" then return "integer" end
   if type(default) == "number" then return "number" end
+  if type(default) == "table" then return type(default[1]) == "number" and "numbers" or "list" end
   return "text"
 end
 
--- {name, default, help, kind} of every entry.
+-- {name, key, default, help, kind, least} of every entry.
 local function rows_of(spec)
   local rows, by_name = {}, {}
   for _, entry in ipairs(spec) do
@@ -57,32 +65,67 @@ local function rows_of(spec)
       row = { name = entry[1], default = default, help = entry[3] or u[2], kind = entry[4] or u[3] or kind_of(default),
         least = u[4] }
     end
+    row.key = row.name:gsub("-", "_")
+    if type(row.default) == "function" then row.default = row.default() end
     rows[#rows + 1], by_name[row.name] = row, row
   end
   return rows, by_name
 end
 
-local placeholder = { integer = " N", number = " X", text = " TEXT", flag = "" }
+local placeholder = { integer = " N", number = " X", text = " TEXT", flag = "", list = " A,B,...",
+  numbers = " X,Y,..." }
+
+local function either(kind) return (kind:gsub("|", " or ")) end
+
+local function help_row(r)
+  local left, default = "--" .. r.name .. (placeholder[r.kind] or " TEXT"), r.default
+  if type(default) == "table" then default = table.concat(default, ",") end
+  local choices = r.kind:find("|", 1, true) and ": " .. either(r.kind) or ""
+  return ("  %-22s %s%s%s"):format(left, r.help, choices, default and (" (%s)"):format(default) or "")
+end
 
 local function help(spec, rows)
   local script = arg and arg[0] or "script"
-  local lines = { ("usage: gqlua %s [options]"):format(script) }
+  local words = spec.words and " " .. spec.words or ""
+  local lines = { ("usage: gqlua %s [options]%s"):format(script, words) }
   if spec.about then lines[#lines + 1] = spec.about end
   lines[#lines + 1] = ""
-  for _, r in ipairs(rows) do
-    local default = r.default ~= nil and r.default ~= false and (" (%s)"):format(r.default) or ""
-    lines[#lines + 1] = ("  %-22s %s%s"):format("--" .. r.name .. placeholder[r.kind], r.help, default)
-  end
+  for _, r in ipairs(rows) do lines[#lines + 1] = help_row(r) end
   lines[#lines + 1] = ("  %-22s %s"):format("--help", "print this")
   if spec.more then lines[#lines + 1] = "\n" .. spec.more end
   return table.concat(lines, "\n")
 end
 
+local function items(text)
+  local list = {}
+  for item in text:gmatch("[^,%s]+") do list[#list + 1] = item end
+  return #list > 0 and list or nil
+end
+
+local function numbers(text)
+  local list = items(text) or {}
+  for i, item in ipairs(list) do
+    list[i] = tonumber(item)
+    if not list[i] then return nil end
+  end
+  return #list > 0 and list or nil
+end
+
+-- The value, or nil; what is expected.
 local convert = {
   integer = function(text) return math.tointeger(tonumber(text)), "an integer" end,
   number = function(text) return tonumber(text), "a number" end,
   text = function(text) return text, "a text" end,
+  list = function(text) return items(text), "a list with commas" end,
+  numbers = function(text) return numbers(text), "numbers with commas" end,
 }
+
+local function choose(kind, text)
+  for choice in kind:gmatch("[^|]+") do
+    if choice == text then return text end
+  end
+  return nil, either(kind)
+end
 
 local function unknown(word, rows)
   local names = {}
@@ -102,35 +145,49 @@ local function conflict(o, by_name)
   return ("--device %s: this build has %s"):format(o.device, table.concat(gq.devices(), ", "))
 end
 
+-- The value of an option, or nil and what is wrong.
+local function read(r, text)
+  local value, expected
+  if convert[r.kind] then
+    value, expected = convert[r.kind](text)
+  else
+    value, expected = choose(r.kind, text)
+  end
+  if value == nil then return nil, ("--%s: %s expected, got %q"):format(r.name, expected, text) end
+  if r.least and value < r.least then
+    return nil, ("--%s: at least %d expected, got %s"):format(r.name, r.least, text)
+  end
+  return value
+end
+
 -- The table of values; nil and what is wrong; nil alone for --help.
-local function parse(words, rows, by_name)
-  local o, given, i = {}, {}, 1
-  for _, r in ipairs(rows) do o[r.name:gsub("-", "_")] = r.default end
+local function parse(words, rows, by_name, free)
+  local o, given, i = { words = free and {} or nil }, {}, 1
+  for _, r in ipairs(rows) do o[r.key] = r.default end
   while i <= #words do
     local word = words[i]
     if word == "--help" or word == "-h" then return nil end
-    local name, value = word:match("^%-%-([^=]+)=(.*)$")
+    local name, text = word:match("^%-%-([^=]+)=(.*)$")
     name = name or word:match("^%-%-(.+)$")
     local r = name and by_name[name]
-    if not r then return nil, unknown(word, rows) end
-    local key = r.name:gsub("-", "_")
-    if r.kind == "flag" then
-      if value then return nil, ("--%s takes no value"):format(name) end
-      o[key] = true
+    if free and word:sub(1, 1) ~= "-" then
+      table.insert(o.words, word)
+    elseif not r then
+      return nil, unknown(word, rows)
+    elseif r.kind == "flag" then
+      if text then return nil, ("--%s takes no value"):format(name) end
+      o[r.key], given[r.key] = true, true
     else
-      if not value then
+      if not text then
         i = i + 1
-        value = words[i]
+        text = words[i]
       end
-      if not value then return nil, ("--%s: a value is missing"):format(name) end
-      local converted, expected = convert[r.kind](value)
-      if converted == nil then return nil, ("--%s: %s expected, got %q"):format(name, expected, value) end
-      if r.least and converted < r.least then
-        return nil, ("--%s: at least %d expected, got %s"):format(name, r.least, value)
-      end
-      o[key] = converted
+      if not text then return nil, ("--%s: a value is missing"):format(name) end
+      local value, problem = read(r, text)
+      if problem then return nil, problem end
+      o[r.key], given[r.key] = value, true
     end
-    given[key], i = true, i + 1
+    i = i + 1
   end
   local problem = conflict(o, by_name)
   if problem then return nil, problem end
@@ -140,7 +197,7 @@ end
 local function cli(spec, words)
   if type(spec) ~= "table" then error(("gq.cli: a table expected, got %s"):format(describe(spec)), 2) end
   local rows, by_name = rows_of(spec)
-  local o, other = parse(words or arg or {}, rows, by_name)
+  local o, other = parse(words or arg or {}, rows, by_name, spec.words ~= nil)
   if o then
     return o, other
   elseif other then
@@ -150,6 +207,16 @@ local function cli(spec, words)
   print(help(spec, rows))
   return nil
 end
+
+-- What gq.odeint is told of them; an option that the script does not have is left to odeint.
+local function solver_options(o)
+  if type(o) ~= "table" then error(("gq.solver_options: gq.cli's table expected, got %s"):format(describe(o)), 2) end
+  return { rtol = o.rtol, atol = o.atol, gradient = o.gradient, gq = { C = o.C },
+    adjoint = { trajectory = o.trajectory, impulses = o.impulses } }
+end
+gq.solver_options = solver_options
+gq.docs[solver_options] = "gq.solver_options(o): gq.odeint's options from gq.cli's rtol, atol, gradient, C, " ..
+  "trajectory and impulses"
 
 gq.docs[cli] = "gq.cli{ about = ..., {name, default, help [, kind]}, \"seed\", ... }: the script's options as a " ..
   "table, with - as _ in names, and which were given; nil after --help was printed"

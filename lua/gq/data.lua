@@ -105,6 +105,45 @@ end, "gq.data.sines{seed, train = 15, test = 5, times = 50, regular = true}: x''
   "0, y: positions {n, times} at the times t in [0, 2 pi] ({times}, or {n, times} where they are irregular); the " ..
   "test set has 50 regular times")
 
+-- ---- many times in one solve (E.3) ----
+
+-- Where times are the rows of t {n, times}: all of them, sorted, each once, as a list, and which of them
+-- every row reads, {n, times}.
+define("union_times", function(t)
+  if not gq.is_tensor(t) or t:dim() ~= 2 or t:numel() == 0 then
+    error(("gq.data.union_times: times {n, times} expected, got %s"):format(describe(t)), 2)
+  end
+  local rows, times, position = t:totable(), {}, {}
+  for _, row in ipairs(rows) do
+    for _, s in ipairs(row) do
+      if s ~= s then error("gq.data.union_times: a time is NaN", 2) end
+      if not position[s] then position[s], times[#times + 1] = true, s end
+    end
+  end
+  table.sort(times)
+  for k, s in ipairs(times) do position[s] = k end
+  for _, row in ipairs(rows) do
+    for k, s in ipairs(row) do row[k] = position[s] end
+  end
+  return times, gq.tensor(rows, { dtype = "int64" })
+end, "local times, index = gq.data.union_times(t): all times of trajectories t {n, times}, sorted, each once, for " ..
+  "one solve of all; index {n, times} are those that each trajectory reads: gq.data.at_times(z, index)")
+
+define("at_times", function(z, index)
+  local what = "gq.data.at_times"
+  if not gq.is_tensor(z) or z:dim() < 2 then
+    error(("%s: states {times, n, ...} expected, got %s"):format(what, describe(z)), 2)
+  end
+  if not gq.is_tensor(index) or index.dtype ~= "int64" or index:dim() ~= 2 or index.shape[1] ~= z.shape[2] then
+    error(("%s: an index {%d, times} of int64 expected for %s, got %s"):format(what, z.shape[2], describe(z),
+      describe(index)), 2)
+  end
+  local n, shape = z.shape[2], table.pack(table.unpack(z.shape, 3))
+  local rows = z:reshape(z.shape[1] * n, table.unpack(shape))
+  local each = (index - 1) * n + gq.arange(1, n, 1, { dtype = "int64" }):reshape(n, 1)
+  return rows:index_select(1, each:reshape(index:numel())):reshape(n, index.shape[2], table.unpack(shape))
+end, "gq.data.at_times(z, index): of states z {times, n, ...} those at each trajectory's own times: {n, times, ...}")
+
 -- ---- Ornstein-Uhlenbeck (F) ----
 
 local function ou_set(o, starts, times, seed)

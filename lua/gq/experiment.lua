@@ -1,5 +1,5 @@
 -- experiment.lua -- gq.experiment{...}: what every script in examples/ does around its run: seeds, the record
--- of --json, and the figures at the end.
+-- of --json, and the figures at the end. Also gq.epoch_line, what they print of an epoch.
 --
 --   options  the table of gq.cli (seed, seeds, json, quiet and out are read)
 --   metric   the figure that counts, "test_kl"
@@ -8,9 +8,12 @@
 --
 -- Returns the record {config, epochs, summary}. With several seeds every row of epochs names its seed, and
 -- the summary holds means, with <metric>_std and the list <metric>_each.
+--
+-- A script that trains nothing gives its figures instead of metric and run: rows, a list of tables, and
+-- summary, a table. Its record is {config, rows, summary}.
 
 local gq = ...
-local options, need = gq.core.options, gq.core.need
+local options, need, describe = gq.core.options, gq.core.need, gq.core.describe
 
 local function mean_and_deviation(list)
   local mean, sum = 0, 0
@@ -54,22 +57,34 @@ local function gather(o, runs, metric, steps)
   return { config = o, epochs = epochs, summary = summary }
 end
 
+-- Four digits, or three of a small number.
+local function number(x) return (x ~= 0 and math.abs(x) < 0.01 and "%.2e" or "%.4f"):format(x) end
+
 local function report(o, record, metric, percent)
   if o.quiet then return end
   local s = record.summary
   local function show(x)
     if type(x) ~= "number" then return "-" end
-    return percent and ("%.2f %%"):format(100 * x) or ("%.4f"):format(x)
+    return percent and ("%.2f %%"):format(100 * x) or number(x)
   end
   local spread = s[metric .. "_std"] and (" +- %s over %d seeds"):format(show(s[metric .. "_std"]), s.seeds) or ""
   print(("%s %s%s  (%d steps, %.2f ms a step, peak %.1f MB)"):format(metric:gsub("_", " "), show(s[metric]), spread,
     s.steps, 1e3 * (s.seconds_per_step or 0), s.peak_bytes / 1e6))
 end
 
+local function write(o, record)
+  if o.json then gq.file_write(o.json, gq.json_encode(gq.core.plain(record)) .. "\n") end
+  return record
+end
+
 local function experiment(given)
   local what = "gq.experiment"
-  options(given, "options metric percent run", what)
-  local o, metric = need(given, "options", "table", nil, what), need(given, "metric", "string", nil, what)
+  options(given, "options metric percent run rows summary", what)
+  local o = need(given, "options", "table", nil, what)
+  if given.rows then
+    return write(o, { config = o, rows = given.rows, summary = need(given, "summary", "table", nil, what) })
+  end
+  local metric = need(given, "metric", "string", nil, what)
   local runs, steps = {}, 0
   if o.out then gq.make_directory(o.out) end
   gq.peak_reset()
@@ -79,9 +94,36 @@ local function experiment(given)
   end
   local record = gather(o, runs, metric, steps)
   report(o, record, metric, given.percent)
-  if o.json then gq.file_write(o.json, gq.json_encode(gq.core.plain(record)) .. "\n") end
-  return record
+  return write(o, record)
 end
+
+-- ---- what is printed of an epoch ----
+
+-- train_* and test_* of a row in that order, accuracies in percent, then seconds and counts.
+local function epoch_line(row)
+  if type(row) ~= "table" then error(("gq.epoch_line: a row of gq.train expected, got %s"):format(describe(row)), 2) end
+  local names, parts = {}, { ("epoch %3d"):format(need(row, "epoch", "integer", nil, "gq.epoch_line")) }
+  for k, v in next, row do
+    if type(k) == "string" and type(v) == "number" and k:match("^t%a+_") then names[#names + 1] = k end
+  end
+  table.sort(names, function(a, b)
+    local x, y = a:match("^train_") ~= nil, b:match("^train_") ~= nil
+    if x ~= y then return x end
+    return a < b
+  end)
+  for _, k in ipairs(names) do
+    local value = k:find("accuracy", 1, true) and ("%5.1f %%"):format(100 * row[k]) or number(row[k])
+    parts[#parts + 1] = k:gsub("_", " ") .. " " .. value
+  end
+  if row.seconds then parts[#parts + 1] = ("%.2f s"):format(row.seconds) end
+  if row.nfe then
+    parts[#parts + 1] = ("%.0f + %.0f evaluations, %.1f nodes a step"):format(row.nfe, row.nfe_backward or 0,
+      row.nodes or 0)
+  end
+  return table.concat(parts, "  ")
+end
+gq.epoch_line = epoch_line
+gq.docs[epoch_line] = "gq.epoch_line(row): a row of gq.train as a line to print"
 
 gq.docs[experiment] = "gq.experiment{ options, metric, run }: run(seed) for every seed, the --json record, the " ..
   "figures at the end"

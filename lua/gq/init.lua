@@ -15,4 +15,5 @@ load("sde")                      -- gq.sde, gq.sdeint, gq.wong_zakai
 gq.train = load("train")
 gq.cli = load("cli")
 gq.experiment = load("experiment")
+gq.paper = load("paper")
 load("help")
