@@ -7,7 +7,10 @@
 
 enum {
   ROWS_PER_SLICE = 16, /* fewer rows than this are not worth a thread */
-  COLUMNS = 8          /* nor, innermost, the vector units */
+  COLUMNS = 8,         /* nor, innermost, the vector units */
+  CACHED = 9216,       /* numbers of a layer's values that stay near a core */
+  NARROW = 128,        /* widest layer whose rows are cut for that; others are bound by their products */
+  LEAST = 96           /* and never into fewer rows than this */
 };
 
 static size_t round64(size_t n) { return (n + 63) & ~(size_t)63; }
@@ -166,13 +169,38 @@ static int row_axes(const gq_field *f, int **axis) {
   return GQ_OK;
 }
 
-/* One slice a thread where rows are independent and plentiful. */
-static int cut(gq_field *f, bool columns) {
-  int64_t rows = f->shape.ndim ? f->shape.dim[0] : 0;
-  int n = gq_threads(), *axis, status;
-  if (n > rows / ROWS_PER_SLICE) n = (int)(rows / ROWS_PER_SLICE);
+/* Most numbers that some value holds for one row. */
+static int64_t widest(const gq_field *f) {
+  int64_t most = 1, rows = f->shape.dim[0];
+  for (gq_ref r = 0; r < gq_graph_size(f->body); r++) {
+    gq_shape s = gq_graph_node(f->body, r)->shape;
+    if (s.ndim && s.dim[0] == rows && gq_numel(s) / rows > most) most = gq_numel(s) / rows;
+  }
+  return most;
+}
+
+int64_t gq_field_comfort(const gq_field *f) {
+  int64_t n = CACHED / f->width;
+  return n < LEAST ? LEAST : n;
+}
+
+/* As many slices as there are threads, or a multiple where that keeps the values of narrow layers near the
+** cores. */
+static int slices(const gq_field *f, int64_t rows) {
+  int64_t n = gq_threads(), each;
+  if (n > rows / ROWS_PER_SLICE) n = rows / ROWS_PER_SLICE;
   if (n > GQ_MAXSLICES) n = GQ_MAXSLICES;
   if (n < 1) n = 1;
+  each = (rows + n - 1) / n;
+  if (f->width <= NARROW && rows > 0) n *= (each + gq_field_comfort(f) - 1) / gq_field_comfort(f);
+  return n > GQ_MAXSLICES ? GQ_MAXSLICES : (int)n;
+}
+
+/* Slices of rows where those are independent and plentiful. */
+static int cut(gq_field *f, bool columns) {
+  int64_t rows = f->shape.ndim ? f->shape.dim[0] : 0;
+  f->width = rows > 0 ? widest(f) : 1;
+  int n = slices(f, rows), *axis, status;
   columns = columns && rows / n >= COLUMNS;
   for (int j = 0; j < f->nb; j++) f->axis[j] = -1;
   if (n < 2 && !columns) return use_whole(f);

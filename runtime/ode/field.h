@@ -31,11 +31,14 @@ typedef struct gq_field {
   gq_graph *class_body[2];     /* lent when it is the body itself */
   gq_shape class_shape[2];
   bool columns;                /* rows are innermost in slices (ir/columns.c) */
+  int64_t width;               /* most numbers that some value holds for one row */
 } gq_field;
 
 /* f: inputs t, z, captures. want_ NULL: no gradients. columns: rows may be turned innermost. */
 int gq_field_new(const gq_graph *f, int ncapture, const bool *want_, bool columns, gq_field **out);
 void gq_field_free(gq_field *f_);
+/* Rows that a program takes at once with its values in the cache, if its layers are narrow. */
+int64_t gq_field_comfort(const gq_field *f);
 /* The graph over n points at once, rows of a slice of class cls innermost; GQ_EUNSUPPORTED: none. */
 int gq_field_points(const gq_field *f, int cls, int64_t n, gq_graph **out);
 /* A state between the user's order and that of the slices. Both may be the same memory only if
