@@ -284,9 +284,11 @@ static int forward_run(gq_solution *s, int *k) {
   w->rtol = s->o.rtol, w->atol[0] = s->o.atol, w->max_norm = s->o.max_norm;
   w->step_size = s->o.step_size, w->max_steps = s->o.max_steps;
   w->t = w->t_origin = s->t[0];
+  size_t before = s->bytes;
   int status = gq_walk_init(w, s->plan, &s->plan->forward, s->bind);
   if (status == GQ_OK) status = forward_buffers(&fw);
   if (status == GQ_OK) status = explain(s, forward_loop(&fw, k));
+  s->record_bytes = s->bytes - before;
   forward_info(&fw, &s->info, status);
   if (fw.next) gq_kept_give_back(s->plan, fw.next);
   gq_walk_done(w);
@@ -372,6 +374,27 @@ const gq_info *gq_solution_info(const gq_solution *s) { return &s->info; }
 const gq_ode_options *gq_solution_options(const gq_solution *s) { return &s->o; }
 
 /* ---- backward ---- */
+
+/* A training loop's collector frees solutions late; their records serve the next solve at once. */
+static void give_back_records(gq_solution *s) {
+  if (!s->records) return;
+  gq_kept_give_back(s->plan, s->records);
+  s->records = NULL;
+  s->bytes -= s->record_bytes;
+}
+
+int gq_solution_records(gq_solution *s) {
+  gq_tensor *z = s->z; /* stays as it is: direct does not mind what the user has done to it */
+  gq_info info = s->info;
+  int k = 0;
+  if (!records(s) || s->records || s->trivial) return GQ_OK;
+  GQ_TRY(gq_tensor_new(z->dtype, z->shape, &s->z));
+  s->nknots = 0;
+  int status = forward_run(s, &k);
+  gq_tensor_unref(s->z);
+  s->z = z, s->info = info;
+  return status;
+}
 
 static int check_cotangent(const gq_solution *s, const gq_tensor *gz) {
   char a[128], b[128];
@@ -460,6 +483,7 @@ int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor
   s->info.nfe_backward = s->info.steps_backward = s->info.rejected_backward = s->info.restarts = 0;
   s->info.nodes = s->info.nodes_wanted = 0, s->info.reconstruction = 0, s->info.capped = false;
   int status = gq_tensor_contiguous_get(gz, &b.gz);
+  if (status == GQ_OK) status = gq_solution_records(s);
   if (status == GQ_OK) status = check_finite(b.gz, "the cotangent dL/dz of the solution");
   if (status == GQ_OK) status = pack_cotangents(s, &b.gz);
   if (status == GQ_OK) status = gq_tensor_new(s->z0->dtype, s->z0->shape, &a);
@@ -477,6 +501,7 @@ int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor
   }
   gq_grads_done(&b.grads);
   gq_tensor_unref(b.gz);
+  if (status == GQ_OK) give_back_records(s);
   if (status == GQ_OK && s->z0_grad) *gz0 = a;
   else gq_tensor_unref(a);
   if (status == GQ_OK && s->t_grad) *gt = times;
