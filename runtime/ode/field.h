@@ -64,14 +64,17 @@ void gq_binding_free(gq_binding *b_);
 
 /* Gradient accumulators of the wanted boundary values, one set a slice where slices would collide. */
 typedef struct gq_grads {
+  const gq_field *field;
   void *block;
   size_t bytes;
   void **at;                   /* [nslices][nb], NULL where not wanted */
+  gq_tensor **whole;           /* [ncapture] what slice 0 adds to where that is the result itself, or NULL */
 } gq_grads;
-int gq_grads_new(const gq_field *f, gq_grads *g);
+/* results: for gq_grads_collect, with captures that are used as they are summed where they are returned. */
+int gq_grads_new(const gq_field *f, bool results, gq_grads *g);
 void gq_grads_done(gq_grads *g);
-/* Sum the slices and pull back through the prologue: grad[i], a new tensor for each wanted capture. */
-int gq_grads_collect(const gq_binding *b, const gq_grads *g, gq_tensor **grad);
+/* Sum the slices and pull back through the prologue: grad[i], a tensor for each wanted capture; g is used up. */
+int gq_grads_collect(const gq_binding *b, gq_grads *g, gq_tensor **grad);
 
 /* Run a code (one program a class) on every slice; in and out: [nslices][stride] pointers. */
 typedef struct gq_code {

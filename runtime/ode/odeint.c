@@ -457,8 +457,9 @@ static int backward_check(gq_pullback *b, gq_tensor **gcapture) {
   gq_tensor **coarse = gq_calloc(f->ncapture + 1, sizeof *coarse);
   if (!coarse) return gq_nomem(f->ncapture * sizeof *coarse);
   int status = backward_once(b, coarse);
+  gq_grads_done(&b->grads);
+  if (status == GQ_OK) status = gq_grads_new(f, true, &b->grads);
   if (status == GQ_OK) {
-    memset(b->grads.block, 0, b->grads.bytes);
     memset(b->a, 0, gq_part_bytes(f));
     if (b->gt) memset(b->gt, 0, s->nt * sizeof *b->gt);
     b->refine = 2;
@@ -488,7 +489,7 @@ int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor
   if (status == GQ_OK) status = pack_cotangents(s, &b.gz);
   if (status == GQ_OK) status = gq_tensor_new(s->z0->dtype, s->z0->shape, &a);
   if (status == GQ_OK) status = gq_tensor_new(GQ_F64, gq_shape_of(1, (int64_t[]){ s->nt }), &times);
-  if (status == GQ_OK) status = gq_grads_new(s->plan->field, &b.grads);
+  if (status == GQ_OK) status = gq_grads_new(s->plan->field, true, &b.grads);
   if (status == GQ_OK) {
     b.a = gq_tensor_data(a);
     b.gt = s->t_grad ? gq_tensor_data(times) : NULL;
