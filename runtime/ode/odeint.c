@@ -7,8 +7,8 @@
 #include <math.h>
 #include <string.h>
 
-const char *const gq_engine_names[GQ_NENGINE] = { "none",     "direct", "aca",  "adjoint",
-                                                  "seminorm", "gq",     "check" };
+const char *const gq_engine_names[GQ_NENGINE] = { "none",     "direct", "aca",   "adjoint",
+                                                  "seminorm", "gq",     "check", "auto" };
 
 void gq_ode_defaults(gq_ode_options *o, gq_dtype d) {
   double tol = d == GQ_F32 ? 1e-3 : 1e-6;
@@ -25,7 +25,8 @@ void gq_ode_defaults(gq_ode_options *o, gq_dtype d) {
                          .scale = true,
                          .C = 0.1,
                          .max_nodes = 64,
-                         .nodes = GQ_NODES_NFE };
+                         .nodes = GQ_NODES_NFE,
+                         .memory_limit = gq_default_memory() };
   o->back_method = o->method;
 }
 
@@ -134,6 +135,8 @@ typedef struct forward {
 
 static int next_record(forward *fw) {
   gq_solution *s = fw->s;
+  s->over = s->limited && s->bytes > s->o.memory_limit;
+  if (s->over) return GQ_ENOMEM; /* gq_odeint goes on with another engine */
   GQ_TRY(gq_kept_get(s->plan, keeps_slopes(s), keeps_arenas(s), &s->bytes, &fw->next));
   fw->w.y1[0] = fw->next->y, fw->w.f1[0] = fw->next->f;
   if (keeps_arenas(s)) fw->w.arena = fw->now->arena;
@@ -323,22 +326,22 @@ static int solution_init(gq_solution *s, const gq_problem *p) {
   return GQ_OK;
 }
 
-int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tensor **z, gq_info *info,
-              gq_solution **sol) {
+/* limited: engine auto; *over tells that the solve was given up since it kept too much. */
+static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, bool limited, bool *over,
+                 gq_tensor **z, gq_info *info, gq_solution **sol) {
   int k = 0;
-  *info = (gq_info){ .t_reached = p->nt > 0 ? p->t[0] : 0 };
-  *z = NULL, *sol = NULL;
-  GQ_TRY(check(p, o));
   gq_solution *s = gq_calloc(1, sizeof *s);
   if (!s) return gq_nomem(sizeof *s);
-  s->o = *o, s->nt = p->nt, s->z0_grad = p->z0_grad, s->t_grad = p->t_grad;
-  if (s->o.parity) s->o.overshoot = true, s->o.scale = false;
+  s->o = *o, s->nt = p->nt, s->z0_grad = p->z0_grad, s->t_grad = p->t_grad, s->limited = limited;
   int status = solution_init(s, p);
   if (status == GQ_OK) {
     if (gq_numel(p->z0->shape) > 0) status = forward_run(s, &k);
     s->info.peak_bytes = s->bytes;
+    s->info.engine = o->engine;
+    memcpy(s->info.reason, info->reason, sizeof info->reason);
     *info = s->info;
   }
+  *over = s->over;
   info->status = status;
   bool keep_part = status != GQ_OK && partial && s->z && status != GQ_ENOMEM && status != GQ_EINTERRUPT;
   if (status == GQ_OK || keep_part) {
@@ -356,6 +359,22 @@ int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_ten
   if (status == GQ_OK && o->engine != GQ_ENGINE_NONE) *sol = s;
   else gq_solution_free(s);
   return status;
+}
+
+int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tensor **z, gq_info *info,
+              gq_solution **sol) {
+  gq_ode_options own = *o;
+  bool over = false;
+  *info = (gq_info){ .t_reached = p->nt > 0 ? p->t[0] : 0, .engine = o->engine };
+  *z = NULL, *sol = NULL;
+  if (own.parity) own.overshoot = true, own.scale = false;
+  GQ_TRY(check(p, o));
+  gq_planspec spec = { p, &own, dense_forward(p, &own) };
+  if (o->engine == GQ_ENGINE_AUTO) GQ_TRY(info->status = gq_auto_choose(&spec, &own, info));
+  int status = solve(p, &own, partial, o->engine == GQ_ENGINE_AUTO, &over, z, info, sol);
+  if (!over) return status;
+  GQ_TRY(info->status = gq_auto_retreat(&spec, &own, info->steps, info));
+  return solve(p, &own, partial, false, &over, z, info, sol);
 }
 
 void gq_solution_free(gq_solution *s) {
