@@ -10,10 +10,11 @@ import os
 
 import common
 
-ENGINES = {"ode": ["checkpoint", "backsolve", "seminorm"], "sde": ["sde_checkpoint", "sde_backsolve"]}
+ENGINES = {"ode": ["checkpoint", "backsolve", "seminorm"], "sde": ["sde_checkpoint"]}
 
 if __name__ == "__main__":
     o = common.options(__doc__.split("\n", maxsplit=1)[0], ENGINES)
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
     # XLA takes a thread for each core that the process may use, and asks once.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:o.threads])
 
@@ -126,12 +127,9 @@ def ode_solver(work, p, gradient):
     return solve
 
 
-def sde_solver(p, gradient):
-    steps = round(common.SPAN / common.SDE_DT)
+def sde_solver(p):
     # Room for every step, so that none is computed again.
-    adjoint = diffrax.RecursiveCheckpointAdjoint(checkpoints=steps + 2)
-    if gradient == "sde_backsolve":
-        adjoint = diffrax.BacksolveAdjoint()
+    adjoint = diffrax.RecursiveCheckpointAdjoint(checkpoints=round(common.SPAN / common.SDE_DT) + 2)
 
     def solve(parameters, key):
         path = diffrax.VirtualBrownianTree(0.0, common.SPAN, common.SDE_DT / 2, p.z0.shape, key)
@@ -156,7 +154,7 @@ def initial(work, p, key):
 def make_step(work, width, gradient, seed):
     p = common.problem(work, width, seed)
     is_sde = gradient.startswith("sde")
-    solve = sde_solver(p, gradient) if is_sde else ode_solver(work, p, gradient)
+    solve = sde_solver(p) if is_sde else ode_solver(work, p, gradient)
     optimiser = optax.adam(p.rate(width))
     parameters = initial(work, p, jax.random.key(seed))
     state, count = optimiser.init(parameters), 0
