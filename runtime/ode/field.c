@@ -187,12 +187,12 @@ int64_t gq_field_comfort(const gq_field *f) {
 /* As many slices as there are threads, or a multiple where that keeps the values of narrow layers near the
 ** cores. */
 static int slices(const gq_field *f, int64_t rows) {
-  int64_t n = gq_threads(), each;
+  int64_t n = gq_threads(), pieces;
   if (n > rows / ROWS_PER_SLICE) n = rows / ROWS_PER_SLICE;
   if (n > GQ_MAXSLICES) n = GQ_MAXSLICES;
   if (n < 1) n = 1;
-  each = (rows + n - 1) / n;
-  if (f->width <= NARROW && rows > 0) n *= (each + gq_field_comfort(f) - 1) / gq_field_comfort(f);
+  pieces = (rows / n + gq_field_comfort(f) / 2) / gq_field_comfort(f);
+  if (f->width <= NARROW && pieces > 1) n *= pieces;
   return n > GQ_MAXSLICES ? GQ_MAXSLICES : (int)n;
 }
 

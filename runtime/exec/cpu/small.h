@@ -140,8 +140,10 @@ enum { DEPTH = 256 }; /* terms summed before they are added to c: rounding stays
                         size_t cs, T *c, size_t ldc, size_t m, size_t n, size_t depth, bool add) {             \
     enum { W = WIDTH_##S };                                                                                    \
     for (size_t k = 0; k < depth; k += DEPTH)                                                                  \
-      for (size_t j = 0; j < n; j += 3 * W) {                                                                  \
-        size_t w = n - j < 3 * W ? n - j : 3 * W, d = depth - k < DEPTH ? depth - k : DEPTH;                   \
+      for (size_t j = 0, w; j < n; j += w) {                                                                   \
+        size_t left = n - j, d = depth - k < DEPTH ? depth - k : DEPTH;                                        \
+        w = left > 4 * W || left <= 3 * W ? 3 * W : 2 * W; /* one vector alone would wait for its sums */      \
+        if (w > left) w = left;                                                                                \
         rows_##S((int)((w + W - 1) / W), w % W, a + k * acs, ars, acs, b + k * ldb + j, ldb,                   \
                  k ? NULL : column, cs, c + j, ldc, m, d, add || k > 0);                                       \
       }                                                                                                        \
