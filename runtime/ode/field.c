@@ -15,18 +15,6 @@ enum {
 
 static size_t round64(size_t n) { return (n + 63) & ~(size_t)63; }
 
-void gq_axpy(gq_dtype d, size_t n, double s, const void *src, void *dst) {
-  if (d == GQ_F32) {
-    const float *x = src, f = (float)s;
-    float *y = dst;
-    for (size_t i = 0; i < n; i++) y[i] += f * x[i];
-  } else {
-    const double *x = src;
-    double *y = dst;
-    for (size_t i = 0; i < n; i++) y[i] += s * x[i];
-  }
-}
-
 /* ---- structure ---- */
 
 gq_shape gq_field_boundary_shape(const gq_field *f, int j) {

@@ -85,7 +85,4 @@ size_t gq_code_arena(const gq_code *c);        /* bytes that serve every class *
 int gq_code_run(const gq_field *f, const gq_code *c, int phase, void *const *arena,
                 const void *const *in, int nin, void *const *out, int nout);
 
-/* dst[0..n) += s * src, in dtype d */
-void gq_axpy(gq_dtype d, size_t n, double s, const void *src, void *dst);
-
 #endif
