@@ -188,7 +188,7 @@ static const char *const known[] = { "method",     "rtol",      "atol",   "step_
                                      "overshoot",  "throw",     "params", NULL };
 static const char *const known_adjoint[] = { "method", "rtol",       "atol",     "step_size", "max_steps",
                                              "norm",   "trajectory", "impulses", "scale",     NULL };
-static const char *const known_gq[] = { "C", "max_nodes", "nodes", "quadrature", NULL };
+static const char *const known_gq[] = { "C", "max_nodes", "nodes", "quadrature", "panels", "seed", NULL };
 static const char *const known_controller[] = { "safety", "ifactor", "dfactor", "pcoeff",
                                                 "icoeff", "dcoeff",  NULL };
 
@@ -278,12 +278,29 @@ static void adjoint_options(lua_State *L, int arg, gq_ode_options *o) {
   lua_pop(L, 1);
 }
 
+static const gq_quadrature *choose_quadrature(lua_State *L, const char *name, const char *key) {
+  const char *names[16] = { NULL };
+  for (int i = 0; i < gq_nquadratures && i < 15; i++) names[i] = gq_quadratures[i].name;
+  return &gq_quadratures[choose(L, name, names, key)];
+}
+
+/* Random points come from gq.seed, or from the next seed of gq.manual_seed's generator. */
+static void gq_seed(lua_State *L, int t, gq_ode_options *o) {
+  bool given = lua_istable(L, t) && lua_getfield(L, t, "seed") != LUA_TNIL;
+  if (lua_istable(L, t)) lua_pop(L, 1);
+  if (given) o->seed = (uint64_t)gqL_optint(L, t, "seed", 0, INT64_MIN, INT64_MAX);
+  else if (o->quadrature->random) o->seed = gqL_nextseed(L);
+}
+
 static void gq_options(lua_State *L, int arg, gq_ode_options *o) {
-  static const char *const rules[] = { "gauss-legendre", NULL }, *const nodes[] = { "nfe", "step", NULL };
+  static const char *const nodes[] = { "nfe", "step", NULL };
   int t = subtable(L, arg, "gq", known_gq, "gq.odeint's gq");
   o->C = positive(L, t, "C", o->C);
   o->max_nodes = (int)gqL_optint(L, t, "max_nodes", o->max_nodes, 1, 1 << 20);
-  choose(L, gqL_optstring(L, t, "quadrature", "gauss-legendre"), rules, "gq.quadrature");
+  o->quadrature =
+    choose_quadrature(L, gqL_optstring(L, t, "quadrature", gq_quadratures->name), "gq.quadrature");
+  o->panels = (int)gqL_optint(L, t, "panels", 1, 1, 1 << 20);
+  gq_seed(L, t, o);
   if (lua_istable(L, t) && lua_getfield(L, t, "nodes") == LUA_TNUMBER) {
     lua_pop(L, 1);
     o->nodes = GQ_NODES_FIXED;
@@ -573,6 +590,30 @@ static int gauss_legendre(lua_State *L) {
   return 2;
 }
 
+static int quadrature(lua_State *L) {
+  const gq_quadrature *q = choose_quadrature(L, luaL_checkstring(L, 1), "quadrature");
+  int n = gq_quadrature_points(q, (int)gqL_checkint(L, 2, 1, 1024, "number of nodes"));
+  double x[1028], w[1028];
+  gqL_try(L, q->fill(n, gq_key_make((uint64_t)luaL_optinteger(L, 3, 0), 0), 0, x, w));
+  push_list(L, n, x);
+  push_list(L, n, w);
+  return 2;
+}
+
+static int quadratures(lua_State *L) {
+  lua_createtable(L, gq_nquadratures, 0);
+  for (int i = 0; i < gq_nquadratures; i++) {
+    const gq_quadrature *q = &gq_quadratures[i];
+    lua_createtable(L, 0, 6);
+    lua_pushstring(L, q->name), lua_setfield(L, -2, "name");
+    lua_pushstring(L, q->source), lua_setfield(L, -2, "source");
+    set_integer(L, "least", q->least), set_integer(L, "step", q->step), set_integer(L, "most", q->most);
+    lua_pushboolean(L, q->random), lua_setfield(L, -2, "random");
+    lua_rawseti(L, -2, i + 1);
+  }
+  return 1;
+}
+
 static int steplog(lua_State *L) {
   const double(*rows)[4];
   if (!lua_isnoneornil(L, 1)) {
@@ -612,7 +653,9 @@ static const gqL_function functions[] = {
     "gradient: \"gq\", direct aca adjoint seminorm check none; params: a list, differentiate these only\n"
     "adjoint: {method, rtol, atol, step_size, max_steps, norm: the forward solve's; trajectory \"reverse\" or "
     "\"dense\"; impulses \"restart\" or \"moments\" (many times at the cost of few); scale true}\n"
-    "gq: {C 0.1, max_nodes 64, nodes \"nfe\" (Norcliffe & Deisenroth 2023, eq. 9) or \"step\" or n}\n"
+    "gq: {C 0.1, max_nodes 64, nodes \"nfe\" (Norcliffe & Deisenroth 2023, eq. 9) or \"step\" or n; quadrature "
+    "\"gauss-legendre\", gauss-lobatto clenshaw-curtis trapezoid simpson boole monte-carlo (n rounded up to what the "
+    "rule takes); panels 1: equal parts of an interval that share its nodes; seed of monte-carlo}\n"
     "throw: true; false returns the part reached, and info.status; overshoot, parity: false (parity: step for step "
     "as the paper's PyTorch code)\n"
     "info: status, engine, nfe, steps, rejected, peak_bytes; after backward nfe_backward, steps_backward, restarts, "
@@ -622,10 +665,13 @@ static const gqL_function functions[] = {
 /* clang-format on */
 
 /* For tests and the curious, in gq.core:
-** gauss_legendre(n) -> nodes, weights on [-1, 1], ascending; tableaux() -> the methods' coefficients;
+** gauss_legendre(n) -> nodes, weights on [-1, 1], ascending; quadrature(name, n, seed) -> the same of any rule,
+** n rounded up to what it takes; quadratures() -> the rules; tableaux() -> the methods' coefficients;
 ** steplog(true) records every tried step, steplog() -> rows {t, h, error ratio, accepted}, steplog(false) stops;
 ** plan_cache() -> compiled solvers alive, compilations so far; plan_cache(false) drops the idle ones first. */
 static const luaL_Reg core[] = { { "gauss_legendre", gauss_legendre },
+                                 { "quadrature", quadrature },
+                                 { "quadratures", quadratures },
                                  { "tableaux", tableaux },
                                  { "steplog", steplog },
                                  { "plan_cache", plan_cache },

@@ -47,6 +47,14 @@ for _, gradient in ipairs { "direct", "adjoint", "seminorm", "gq" } do
   end)
 end
 
+add("odeint by Monte Carlo nodes", function(gq)
+  local k = gq.tensor(0.7, { dtype = "float64", requires_grad = true })
+  local z = gq.odeint(function(_, y) return -k * y end, gq.ones(2, { dtype = "float64" }), { 0, 0.5, 1 },
+    { rtol = 1e-8, atol = 1e-8, gq = { nodes = 70, quadrature = "monte-carlo", seed = 1 } })
+  z[3]:sum():backward()
+  close(k.grad:item(), -2 * math.exp(-0.7))   -- a'z is constant: any equal weights do
+end)
+
 add("networks", function(gq)
   local net = gq.nn.mlp { sizes = { 2, 3, 1 }, activation = "tanh" }
   local loss = net(gq.ones(4, 2)):pow(2):mean()

@@ -5,7 +5,7 @@
 ** Over each measurement interval, from t_k to t_k-1: z restarts from its stored value, a takes the
 ** jump dL/dz(t_k), (z, a)' = (f, -a'df/dz). The engines differ in the integral of a'df/dtheta:
 ** Runge-Kutta weights over the stages, inside the error norm (adjoint) or outside (seminorm), or
-** Gauss-Legendre nodes read from the steps' interpolant (gq). With trajectory = "dense" z(t) comes
+** quadrature nodes read from the steps' interpolant (gq). With trajectory = "dense" z(t) comes
 ** from the forward solve's interpolant and a alone is solved.
 */
 #include "moments.h"
@@ -184,21 +184,23 @@ static int interval_rule(back *k) {
   int64_t used = o->nodes == GQ_NODES_FIXED || wanted <= o->max_nodes ? wanted : o->max_nodes;
   if (used < wanted) s->info.capped = true;
   s->info.nodes_wanted += wanted * k->b->refine;
-  return gq_rule_new(&k->rule, (int)used * k->b->refine, from, to);
+  return gq_rule_set(&k->rule, o, (int)used * k->b->refine, from, to);
 }
 
 /* The nodes inside the accepted step, up to `stop`. */
 static int step_nodes(back *k, double stop) {
   gq_walk *w = &k->w;
-  double dir = w->h1 < 0 ? -1 : 1, end = dir * (w->t1 - stop) > 0 ? stop : w->t1, weight;
+  double dir = w->h1 < 0 ? -1 : 1, weight;
+  bool last = dir * (w->t1 - stop) >= 0; /* all that are left: rules may end on the interval's edge */
+  double end = last ? stop : w->t1;
   if (k->s->o.nodes == GQ_NODES_STEP) {
-    GQ_TRY(gq_rule_new(&k->rule, (w->st->m->order + 2) / 2 * k->b->refine, w->t, end));
+    GQ_TRY(gq_rule_set(&k->rule, &k->s->o, (w->st->m->order + 2) / 2 * k->b->refine, w->t, end));
     k->s->info.nodes_wanted += gq_rule_count(&k->rule);
     k->next = 0;
   }
   for (; k->next < gq_rule_count(&k->rule); k->next++) {
     double t = gq_rule_point(&k->rule, k->next, &weight);
-    if (dir * (t - w->t1) > 0) break;
+    if (!last && k->s->o.nodes != GQ_NODES_STEP && dir * (t - w->t1) > 0) break;
     GQ_TRY(collect(k, t, weight));
   }
   return GQ_OK;
@@ -377,6 +379,7 @@ int gq_continuous_backward(gq_pullback *b) {
   b->s->info.nodes = k.nodes.evaluated;
   b->s->info.steps_backward = w->steps, b->s->info.rejected_backward = w->rejected;
   gq_nodebuffer_done(&k.nodes);
+  gq_rule_done(&k.rule);
   gq_grads_done(&w->dq);
   gq_grads_done(&w->eq);
   gq_walk_done(w);

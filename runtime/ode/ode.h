@@ -52,6 +52,19 @@ extern const char *const gq_engine_names[GQ_NENGINE];
 typedef enum gq_trajectory { GQ_REVERSE, GQ_DENSE } gq_trajectory;
 typedef enum gq_nodes { GQ_NODES_NFE, GQ_NODES_STEP, GQ_NODES_FIXED } gq_nodes;
 
+/* A rule for integrals over [-1, 1]: one row of grad/quadrature.c. */
+typedef struct gq_quadrature {
+  const char *name;            /* "gauss-legendre" */
+  int least, step;             /* it takes least, least + step, least + 2 step, ... points */
+  int most;                    /* points of one panel at most; 0: any number */
+  bool random;                 /* points are drawn: fill reads key and stream */
+  int (*fill)(int n, gq_key key, uint64_t stream, double *x, double *w);   /* x ascending */
+  const char *source;
+} gq_quadrature;
+extern const gq_quadrature gq_quadratures[];               /* Gauss-Legendre first */
+extern const int gq_nquadratures;
+int gq_quadrature_points(const gq_quadrature *q, int n);   /* n rounded up to what the rule takes */
+
 typedef struct gq_controller {
   double safety, ifactor, dfactor, pcoeff, icoeff, dcoeff;   /* 0.9 10 0.2 0 1 0 */
 } gq_controller;
@@ -80,6 +93,9 @@ typedef struct gq_ode_options {
   int max_nodes;
   gq_nodes nodes;
   int fixed_nodes;
+  const gq_quadrature *quadrature;
+  int panels;                  /* equal panels that share the nodes of an interval (or step) */
+  uint64_t seed;               /* of random points */
 } gq_ode_options;
 void gq_ode_defaults(gq_ode_options *o, gq_dtype d);       /* dopri5, 1e-3 / 1e-6, gq, C 0.1 ... */
 

@@ -25,7 +25,9 @@ void gq_ode_defaults(gq_ode_options *o, gq_dtype d) {
                          .scale = true,
                          .C = 0.1,
                          .max_nodes = 64,
-                         .nodes = GQ_NODES_NFE };
+                         .nodes = GQ_NODES_NFE,
+                         .quadrature = gq_quadratures,
+                         .panels = 1 };
   o->back_method = o->method;
 }
 
