@@ -106,7 +106,7 @@ static void fill_forward(lua_State *L, const gq_info *i, const char *engine) {
   set_number(L, "t", i->t_reached);
 }
 
-static void fill_backward(lua_State *L, const gq_info *i, bool check) {
+static void fill_backward(lua_State *L, const gq_info *i, const gq_ode_options *o) {
   set_integer(L, "nfe_backward", i->nfe_backward);
   set_integer(L, "steps_backward", i->steps_backward);
   set_integer(L, "rejected_backward", i->rejected_backward);
@@ -115,7 +115,8 @@ static void fill_backward(lua_State *L, const gq_info *i, bool check) {
   set_integer(L, "nodes_wanted", i->nodes_wanted);
   set_integer(L, "peak_bytes", (int64_t)i->peak_bytes);
   set_number(L, "reconstruction", i->reconstruction);
-  if (check) set_number(L, "audit", i->audit);
+  if (o->engine == GQ_ENGINE_CHECK) set_number(L, "audit", i->audit);
+  if (o->moments) set_integer(L, "panels", i->panels), set_integer(L, "panels_split", i->panels_split);
 }
 
 /* Warn once a process and kind: a training loop would repeat it at every step. */
@@ -172,7 +173,7 @@ void gqL_fill_infos(lua_State *L) {
     if (lua_rawgetp(L, -1, s) == LUA_TTABLE) {
       const gq_info *i = gq_solution_info(s->sol);
       const gq_ode_options *o = gq_solution_options(s->sol);
-      fill_backward(L, i, o->engine == GQ_ENGINE_CHECK);
+      fill_backward(L, i, o);
       warn(L, i, o->rtol);
     }
     lua_pop(L, 1);
@@ -659,7 +660,8 @@ static const gqL_function functions[] = {
     "throw: true; false returns the part reached, and info.status; overshoot, parity: false (parity: step for step "
     "as the paper's PyTorch code)\n"
     "info: status, engine, nfe, steps, rejected, peak_bytes; after backward nfe_backward, steps_backward, restarts, "
-    "nodes, nodes_wanted, reconstruction (in tolerances), audit (check: relative change from n to 2n nodes)" },
+    "nodes, nodes_wanted, reconstruction (in tolerances), audit (check: relative change from n to 2n nodes), panels "
+    "and panels_split (moments: panels solved; how often one was made shorter for its error's sake)" },
   { NULL, NULL, false, NULL },
 };
 /* clang-format on */

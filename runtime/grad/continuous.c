@@ -80,7 +80,8 @@ static int fill_path(gq_walk *w, double t, double h) {
 
 static int buffers(back *k) {
   gq_walk *w = &k->w;
-  int parts = w->st->l.parts, given = w->st->l.given, moments = k->s->o.moments ? GQ_MOMENTS : 0;
+  int parts = w->st->l.parts, given = w->st->l.given,
+      moments = k->s->o.moments ? GQ_MOMENTS + GQ_MOMENTS_LEFT : 0;
   size_t n = 4 * parts + given * w->st->m->slopes + moments + 4;
   k->part = (gq_part_bytes(k->s->plan->field) + 63) & ~(size_t)63;
   k->n = gq_numel(k->s->plan->field->shape);
@@ -94,7 +95,10 @@ static int buffers(back *k) {
   }
   for (int i = 0; i < w->st->m->slopes; i++)
     for (int g = 0; g < given; g++) w->path[i][g] = next, next += k->part;
-  for (int j = 0; j < moments; j++) k->panel.c[j] = next, next += k->part;
+  for (int j = 0; j < moments; j++, next += k->part) {
+    if (j < GQ_MOMENTS) k->panel.c[j] = next;
+    else k->panel.left[j - GQ_MOMENTS] = next;
+  }
   w->cy = next;           /* scratch: z of a dense trajectory, the end of an overshooting step */
   w->cf = next + k->part; /* scratch: the forcing where a panel begins */
   k->stored = next + 2 * k->part;
@@ -107,6 +111,8 @@ static double largest(gq_dtype d, size_t n, const void *x) {
     top = fmax(top, fabs(d == GQ_F32 ? ((const float *)x)[i] : ((const double *)x)[i]));
   return top;
 }
+
+static bool any_nonzero(const back *k, const void *x) { return largest(k->s->z->dtype, k->n, x) != 0; }
 
 /* Root mean square; squares of numbers scaled to 1 neither vanish nor overflow. */
 static double rms(gq_dtype d, size_t n, const void *x) {
@@ -248,7 +254,7 @@ static int begin(back *k, int i) {
   if (!k->reverse) k->near = record_at(k->near, s->t[i]);
   if (!w->st->l.carry) return GQ_OK;
   void *x[] = { w->y[0], k->reverse ? w->y[1] : z, w->cf };
-  if (s->o.moments) gq_panel_force(&k->panel, s, w->t, w->cf);
+  if (s->o.moments) memset(w->cf, 0, gq_part_bytes(s->plan->field)); /* add_forcing comes later */
   const gq_evaluator *e = searches(k) && w->st->l.dq >= 0 ? &s->plan->start : &s->plan->adjoint;
   if (e->nq) memset(w->dq.block, 0, w->dq.bytes);
   w->dtime = 0;
@@ -300,6 +306,55 @@ static int accepted(back *k, double stop) {
   return GQ_OK;
 }
 
+/* J'(t_i) v into dst (of opposite sign), where nothing forces. */
+static int pull_at(back *k, int i, void *v, void **slopes, void **dst) {
+  gq_solution *s = k->s;
+  gq_walk *w = &k->w;
+  void *z = stored(k, i), *x[] = { k->reverse ? z : v, k->reverse ? v : z, w->cf };
+  memset(w->cf, 0, gq_part_bytes(s->plan->field));
+  w->nfe++;
+  *dst = slopes[k->ia];
+  return gq_evaluate_at(s->plan, &s->plan->adjoint, s->bind, s->t[i], x, slopes, NULL, NULL);
+}
+
+/* Split the panel until the moments left out matter less than the tolerance. kappa and omega come from
+** J' times one cotangent at both edges, a if there is one: the near edge's is in hand, the far one's is
+** asked for where J' could turn round on the way and the error were too large then. */
+static int fit_panel(back *k) {
+  gq_solution *s = k->s;
+  gq_walk *w = &k->w;
+  gq_panel *p = &k->panel;
+  gq_dtype d = s->z->dtype;
+  double size[GQ_MOMENTS_LEFT], kappa, omega = 1 / fabs(p->half);
+  if (!p->forced || !w->st->kind.adaptive) return GQ_OK;
+  void *v = w->y[k->ia], *near = w->f[k->ia], *far;
+  if (!any_nonzero(k, v)) {
+    v = p->c[0];
+    GQ_TRY(pull_at(k, p->from, v, w->f1, &near));
+  }
+  for (int j = 0; j < GQ_MOMENTS_LEFT; j++) size[j] = gq_walk_norm(w, k->ia, p->left[j], w->y[k->ia], NULL);
+  kappa = rms(d, k->n, near) / rms(d, k->n, v);
+  if (gq_panel_error(p, kappa, omega, size) <= 1) return GQ_OK;
+  GQ_TRY(pull_at(k, p->to, v, w->y1, &far));
+  kappa = fmax(kappa, rms(d, k->n, far) / rms(d, k->n, v));
+  gq_axpy(d, k->n, -1, near, far);
+  omega = rms(d, k->n, far) / rms(d, k->n, v) / (2 * fabs(p->half) * kappa);
+  for (double error; p->forced && !((error = gq_panel_error(p, kappa, omega, size)) <= 1);) {
+    s->info.panels_split++;
+    gq_panel_shorten(p, s, k->b->gz, 2 * fabs(p->half) * fmax(0.1, pow(0.5 / error, 0.25)));
+    for (int j = 0; j < GQ_MOMENTS_LEFT; j++) size[j] = gq_walk_norm(w, k->ia, p->left[j], w->y[k->ia], NULL);
+  }
+  return GQ_OK;
+}
+
+/* The slope where the panel begins, with what forces a there. */
+static void add_forcing(back *k) {
+  gq_walk *w = &k->w;
+  if (!k->panel.forced || !w->st->l.carry) return;
+  gq_panel_force(&k->panel, k->s, w->t, w->cf);
+  gq_axpy(k->s->z->dtype, k->n, 1, w->cf, w->f[k->ia]);
+}
+
 /* The panel that begins at measurement time i: one interval, unless moments join several. */
 static void begin_panel(back *k, int i) {
   k->panel.from = i, k->panel.to = i - 1, k->panel.forced = false;
@@ -319,9 +374,12 @@ static int inner_time_gradients(back *k) {
 static int interval(back *k, int i) {
   gq_solution *s = k->s;
   gq_walk *w = &k->w;
-  double stop = s->t[k->panel.to], gf = 0;
   const void *g = gq_at_time(s, k->b->gz, i);
+  double gf = 0;
   GQ_TRY(begin(k, i));
+  GQ_TRY(fit_panel(k));
+  add_forcing(k);
+  double stop = s->t[k->panel.to];
   /* The reference evaluates f anew at every t_k and carries the derivative at t_0 as a state: for
   ** parity of the counts the slope in hand serves once. */
   bool have = k->reverse && w->st->l.carry && !(s->o.parity && i > 1);
@@ -331,6 +389,7 @@ static int interval(back *k, int i) {
   GQ_TRY(inner_time_gradients(k));
   if (k->gq) GQ_TRY(interval_rule(k));
   if (k->started) s->info.restarts++;
+  s->info.panels++;
   k->started = true;
   while (w->t != stop) {
     GQ_TRY(gq_walk_step(w, stop, !s->o.overshoot));
@@ -342,8 +401,6 @@ static int interval(back *k, int i) {
   if (!(r <= s->info.reconstruction)) s->info.reconstruction = r;
   return GQ_OK;
 }
-
-static bool any_nonzero(const back *k, const void *x) { return largest(k->s->z->dtype, k->n, x) != 0; }
 
 static int run(back *k) {
   gq_solution *s = k->s;

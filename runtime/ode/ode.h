@@ -104,6 +104,7 @@ typedef struct gq_info {       /* API.md: the fields of info */
   double t_reached, h_last;
   int64_t nfe, steps, rejected;
   int64_t nfe_backward, steps_backward, rejected_backward, restarts, nodes, nodes_wanted;
+  int64_t panels, panels_split;   /* moments: panels solved, and splits that made them more */
   double reconstruction;       /* units of the tolerance */
   double audit;                /* engine check: |G_n - G_2n| / |G_2n| over all parameters */
   bool capped;                 /* max_nodes bit in some interval */
