@@ -28,9 +28,10 @@ typedef struct back {
   int next;    /* next node of the interval */
   double time; /* adjoint: the part in t, for its error norm */
   bool started;
-  bool gq;        /* nodes are to be collected */
-  gq_panel panel; /* what is solved between two restarts: one interval, or several by moments */
-  void *stored;   /* z at a measurement time, packed */
+  bool gq;             /* nodes are to be collected */
+  int64_t forced_cost; /* evaluations that the last panel with a forcing took */
+  gq_panel panel;      /* what is solved between two restarts: one interval, or several by moments */
+  void *stored;        /* z at a measurement time, packed */
 } back;
 
 /* z at measurement time i as the slices hold states. */
@@ -317,6 +318,13 @@ static int pull_at(back *k, int i, void *v, void **slopes, void **dst) {
   return gq_evaluate_at(s->plan, &s->plan->adjoint, s->bind, s->t[i], x, slopes, NULL, NULL);
 }
 
+/* A forcing is solved in steps much shorter than its panel, about as many in every panel; a restart asks
+** for one step an interval. */
+static bool restarts_cost_less(const back *k) {
+  const gq_panel *p = &k->panel;
+  return (p->from - p->to) * (k->w.st->l.nfe + 1) <= k->forced_cost;
+}
+
 /* Split the panel until the moments left out matter less than the tolerance. kappa and omega come from
 ** J' times one cotangent at both edges, a if there is one: the near edge's is in hand, the far one's is
 ** asked for where J' could turn round on the way and the error were too large then. */
@@ -327,6 +335,8 @@ static int fit_panel(back *k) {
   gq_dtype d = s->z->dtype;
   double size[GQ_MOMENTS_LEFT], kappa, omega = 1 / fabs(p->half);
   if (!p->forced || !w->st->kind.adaptive) return GQ_OK;
+  if (restarts_cost_less(k)) gq_panel_shorten(p, s, k->b->gz, 0);
+  if (!p->forced) return GQ_OK;
   void *v = w->y[k->ia], *near = w->f[k->ia], *far;
   if (!any_nonzero(k, v)) {
     v = p->c[0];
@@ -391,10 +401,12 @@ static int interval(back *k, int i) {
   if (k->started) s->info.restarts++;
   s->info.panels++;
   k->started = true;
+  int64_t before = w->nfe;
   while (w->t != stop) {
     GQ_TRY(gq_walk_step(w, stop, !s->o.overshoot));
     GQ_TRY(accepted(k, stop));
   }
+  if (k->panel.forced) k->forced_cost = w->nfe - before;
   if (!k->reverse) return GQ_OK;
   void *z = stored(k, k->panel.to);
   double r = gq_walk_norm(w, 0, w->y[0], z, z);
