@@ -116,6 +116,7 @@ static void fill_backward(lua_State *L, const gq_info *i, const gq_ode_options *
   set_integer(L, "peak_bytes", (int64_t)i->peak_bytes);
   set_number(L, "reconstruction", i->reconstruction);
   if (o->engine == GQ_ENGINE_CHECK) set_number(L, "audit", i->audit);
+  if (!isnan(i->quadrature_error)) set_number(L, "quadrature_error", i->quadrature_error);
   if (o->moments) set_integer(L, "panels", i->panels), set_integer(L, "panels_split", i->panels_split);
 }
 
@@ -661,7 +662,8 @@ static const gqL_function functions[] = {
     "as the paper's PyTorch code)\n"
     "info: status, engine, nfe, steps, rejected, peak_bytes; after backward nfe_backward, steps_backward, restarts, "
     "nodes, nodes_wanted, reconstruction (in tolerances), audit (check: relative change from n to 2n nodes), panels "
-    "and panels_split (moments: panels solved; how often one was made shorter for its error's sake)" },
+    "and panels_split (moments: panels solved; how often one was made shorter for its error's sake), "
+    "quadrature_error (nodes \"step\": of the biases' gradients, against the solver's own weights)" },
   { NULL, NULL, false, NULL },
 };
 /* clang-format on */

@@ -203,3 +203,60 @@ describe("gq.quadrature", function()
     assert.truthy(helper.message(gradient, { gq = { seed = "x" } }):find("seed", 1, true))
   end)
 end)
+
+describe("info.quadrature_error of nodes in every step", function()
+  -- z' = -z + theta sin(w t), L = z(10): the solve does not see w at theta = 0, the integrand does
+  local function slope(w, quadrature, more)
+    local theta = gq.tensor({ 0 }, { requires_grad = true, dtype = "float64" })
+    local o = { rtol = 1e-3, atol = 1e-3, gq = { nodes = "step", quadrature = quadrature } }
+    for k, v in pairs(more or {}) do o[k] = v end
+    local z, info = gq.odeint(function(t, z) return theta * gq.sin(w * t) - z end, gq.ones(1, { dtype = "float64" }),
+      { 0, 10 }, o)
+    z[2]:sum():backward()
+    local exact = (math.sin(w * 10) - w * math.cos(w * 10) + w * math.exp(-10)) / (1 + w * w)
+    return math.abs(theta.grad:item() / exact - 1), info.quadrature_error
+  end
+
+  it("is near the error of the gradient's quadrature", function()
+    for _, quadrature in ipairs { "gauss-legendre", "trapezoid" } do
+      for _, more in ipairs { {}, { adjoint = { trajectory = "dense" } } } do
+        for _, w in ipairs { 0.5, 1, 2, 5, 20 } do
+          local error, told = slope(w, quadrature, more)
+          assert.truthy(told > error / 5 and told < 5 * error, ("w = %g: %g told, %g true"):format(w, told, error))
+        end
+      end
+    end
+    assert.truthy(select(2, slope(100, "gauss-legendre")) > 1)
+  end)
+
+  local function network(options, threads)
+    local before = gq.threads()
+    gq.set_threads(threads or before)
+    gq.manual_seed(4)
+    local net = gq.nn.mlp { sizes = { 3, 16, 3 }, activation = "tanh", time = true }:to("float64")
+    local z, info = gq.odeint(net, gq.randn(64, 3, { dtype = "float64" }), { 0, 0.4, 1 }, options)
+    z:square():sum():backward()
+    gq.set_threads(before)
+    return info
+  end
+
+  it("is there for biases of networks, whatever the threads", function()
+    for _, options in ipairs { { rtol = 1e-4, atol = 1e-4 }, { rtol = 1e-4, atol = 1e-4, overshoot = true },
+      { rtol = 1e-4, atol = 1e-4, adjoint = { impulses = "moments" } }, { method = "rk4", step_size = 0.1 } } do
+      options.gq = { nodes = "step" }
+      local one, two = network(options, 1), network(options, 2)
+      assert.close(two.quadrature_error, one.quadrature_error, 1e-4)
+      assert.below(one.quadrature_error, 1e-4)
+    end
+  end)
+
+  it("is absent without nodes in every step and without vectors", function()
+    assert.is_nil(network({}).quadrature_error)
+    assert.is_nil(network({ gradient = "seminorm", gq = { nodes = "step" } }).quadrature_error)
+    local W = gq.randn(2, 2, { dtype = "float64", requires_grad = true })
+    local z, info = gq.odeint(function(_, z) return z:matmul(W) end, gq.ones(3, 2, { dtype = "float64" }), { 0, 1 },
+      { gq = { nodes = "step" } })
+    z[2]:sum():backward()
+    assert.is_nil(info.quadrature_error)
+  end)
+end)

@@ -28,7 +28,8 @@ typedef struct back {
   int next;    /* next node of the interval */
   double time; /* adjoint: the part in t, for its error norm */
   bool started;
-  bool gq;             /* nodes are to be collected */
+  gq_grads weighted; /* gq, nodes in every step: vectors by Runge-Kutta weights, for the quadrature's error */
+  bool gq;           /* nodes are to be collected */
   int64_t forced_cost; /* evaluations that the last panel with a forcing took */
   gq_panel panel;      /* what is solved between two restarts: one interval, or several by moments */
   void *stored;        /* z at a measurement time, packed */
@@ -146,7 +147,7 @@ static int setup(back *k, double size) {
   w->atol[0] = o->back_atol;
   w->atol[k->ia] = o->back_atol * (o->scale ? size : 1);
   w->atol_products = w->atol[k->ia];
-  w->grads = &k->b->grads, w->time = &k->time;
+  w->grads = k->gq ? &k->weighted : &k->b->grads, w->time = &k->time;
   GQ_TRY(gq_walk_init(w, s->plan, &s->plan->backward, s->bind));
   w->fill_path = w->st->l.given ? fill_path : NULL;
   GQ_TRY(buffers(k));
@@ -156,6 +157,8 @@ static int setup(back *k, double size) {
     GQ_TRY(gq_grads_new(s->plan->field, &w->eq));
     s->bytes += w->dq.bytes + w->eq.bytes;
   }
+  if (k->gq && w->st->l.nq > 0) GQ_TRY(gq_grads_vectors(s->plan->field, &k->weighted));
+  s->bytes += k->weighted.bytes;
   return k->gq ? gq_nodebuffer_init(&k->nodes, s, &k->b->grads) : GQ_OK;
 }
 
@@ -433,7 +436,10 @@ static int run(back *k) {
   if (k->b->gt) GQ_TRY(time_gradient(k, 0, w->y[k->ia], -1, false, &gf));
   gq_axpy(s->z->dtype, k->n, 1, gq_at_time(s, k->b->gz, 0), w->y[k->ia]);
   gq_field_unpack(s->plan->field, w->y[k->ia], k->b->a);
-  return k->gq ? gq_nodebuffer_flush(&k->nodes) : GQ_OK;
+  if (k->gq) GQ_TRY(gq_nodebuffer_flush(&k->nodes));
+  if (k->weighted.block)
+    s->info.quadrature_error = gq_grads_difference(s->plan->field, &k->b->grads, &k->weighted);
+  return GQ_OK;
 }
 
 int gq_continuous_backward(gq_pullback *b) {
@@ -449,6 +455,7 @@ int gq_continuous_backward(gq_pullback *b) {
   b->s->info.steps_backward = w->steps, b->s->info.rejected_backward = w->rejected;
   gq_nodebuffer_done(&k.nodes);
   gq_rule_done(&k.rule);
+  gq_grads_done(&k.weighted);
   gq_grads_done(&w->dq);
   gq_grads_done(&w->eq);
   gq_walk_done(w);

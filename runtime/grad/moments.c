@@ -70,7 +70,7 @@ double gq_panel_error(const gq_panel *p, double kappa, double omega, const doubl
 
 void gq_panel_force(const gq_panel *p, const gq_solution *s, double t, void *dst) {
   size_t n = gq_numel(s->z0->shape);
-  double w[GQ_MOMENTS];
+  double w[ALL];
   memset(dst, 0, n * gq_dtype_size(s->z0->dtype));
   if (!p->forced) return;
   legendre((t - p->middle) / p->half, w);

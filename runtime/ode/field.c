@@ -3,6 +3,7 @@
 */
 #include "field.h"
 
+#include <math.h>
 #include <string.h>
 
 enum {
@@ -403,12 +404,12 @@ void gq_binding_free(gq_binding *b) {
 
 /* ---- gradients ---- */
 
-int gq_grads_new(const gq_field *f, gq_grads *g) {
+static int grads_new(const gq_field *f, int most, gq_grads *g) {
   *g = (gq_grads){ 0 };
+  g->at = gq_calloc((size_t)f->nslices * f->nb + 1, sizeof *g->at);
   for (int s = 0; s < f->nslices; s++)
     for (int j = 0; j < f->nb; j++)
-      if (f->want[j]) g->bytes += round64(slice_bytes(f, s, j));
-  g->at = gq_calloc((size_t)f->nslices * f->nb + 1, sizeof *g->at);
+      if (f->want[j] && gq_field_boundary_shape(f, j).ndim <= most) g->bytes += round64(slice_bytes(f, s, j));
   g->block = gq_calloc(1, g->bytes + 64);
   if (!g->at || !g->block) {
     gq_grads_done(g);
@@ -417,8 +418,32 @@ int gq_grads_new(const gq_field *f, gq_grads *g) {
   char *next = g->block;
   for (int s = 0; s < f->nslices; s++)
     for (int j = 0; j < f->nb; j++)
-      if (f->want[j]) g->at[s * f->nb + j] = next, next += round64(slice_bytes(f, s, j));
+      if (f->want[j] && gq_field_boundary_shape(f, j).ndim <= most)
+        g->at[s * f->nb + j] = next, next += round64(slice_bytes(f, s, j));
   return GQ_OK;
+}
+
+int gq_grads_new(const gq_field *f, gq_grads *g) { return grads_new(f, GQ_MAXDIM, g); }
+int gq_grads_vectors(const gq_field *f, gq_grads *g) { return grads_new(f, 1, g); }
+
+double gq_grads_difference(const gq_field *f, const gq_grads *x, const gq_grads *y) {
+  double change = 0, size = 0;
+  for (int j = 0; j < f->nb; j++) {
+    bool apart = f->nslices > 1 && f->axis[j] >= 0, f32 = gq_field_boundary_dtype(f, j) == GQ_F32;
+    for (int s = 0; y->at[j] && s < (apart ? f->nslices : 1); s++) {
+      size_t n = gq_numel(slice_shape(f, s, j));
+      for (size_t i = 0; i < n; i++) {
+        double a = 0, b = 0;
+        for (int r = s; r < (apart ? s + 1 : f->nslices); r++) {
+          const void *p = x->at[(size_t)r * f->nb + j], *q = y->at[(size_t)r * f->nb + j];
+          a += f32 ? ((const float *)p)[i] : ((const double *)p)[i];
+          b += f32 ? ((const float *)q)[i] : ((const double *)q)[i];
+        }
+        change += (a - b) * (a - b), size += b * b;
+      }
+    }
+  }
+  return change > 0 ? sqrt(change / size) : 0;
 }
 
 void gq_grads_done(gq_grads *g) {

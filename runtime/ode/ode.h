@@ -107,6 +107,7 @@ typedef struct gq_info {       /* API.md: the fields of info */
   int64_t panels, panels_split;   /* moments: panels solved, and splits that made them more */
   double reconstruction;       /* units of the tolerance */
   double audit;                /* engine check: |G_n - G_2n| / |G_2n| over all parameters */
+  double quadrature_error;     /* nodes = "step": biases by nodes against Runge-Kutta weights, relative; NAN: none */
   bool capped;                 /* max_nodes bit in some interval */
   size_t peak_bytes;
 } gq_info;

@@ -461,7 +461,7 @@ int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor
                    "to a copy (x:clone())");
   s->info.nfe_backward = s->info.steps_backward = s->info.rejected_backward = s->info.restarts = 0;
   s->info.nodes = s->info.nodes_wanted = 0, s->info.reconstruction = 0, s->info.capped = false;
-  s->info.panels = s->info.panels_split = 0;
+  s->info.panels = s->info.panels_split = 0, s->info.quadrature_error = NAN;
   int status = gq_tensor_contiguous_get(gz, &b.gz);
   if (status == GQ_OK) status = check_finite(b.gz, "the cotangent dL/dz of the solution");
   if (status == GQ_OK) status = pack_cotangents(s, &b.gz);
