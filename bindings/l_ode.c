@@ -129,8 +129,8 @@ static void warn_once(lua_State *L, bool *done, const char *text) {
   lua_warning(L, text, 0);
 }
 
-static void warn(lua_State *L, const gq_info *i, double rtol) {
-  static bool capped, unstable;
+static void warn(lua_State *L, const gq_info *i, double rtol, gq_trajectory trajectory) {
+  static bool capped, unstable, coarse;
   char text[256];
   double limit = rtol > 0 ? fmax(100, 0.01 / rtol) : 100;
   if (i->capped) {
@@ -140,7 +140,14 @@ static void warn(lua_State *L, const gq_info *i, double rtol) {
              (long long)i->nodes_wanted, (long long)i->nodes);
     warn_once(L, &capped, text);
   }
-  if (i->reconstruction > limit || isnan(i->reconstruction)) {
+  bool missed = i->reconstruction > limit || isnan(i->reconstruction);
+  if (missed && trajectory == GQ_INTERPOLATED) {
+    snprintf(text, sizeof text,
+             "gq.odeint: the interpolated state is off by about %.3g tolerances: the gradient may be wrong; "
+             "raise adjoint.points or use adjoint = {trajectory = \"dense\"}",
+             i->reconstruction);
+    warn_once(L, &coarse, text);
+  } else if (missed) {
     snprintf(text, sizeof text,
              "gq.odeint: the state solved backwards misses the stored one by %.3g tolerances: the "
              "gradient may be wrong; use adjoint = {trajectory = \"dense\"} or gradient = \"direct\"",
@@ -175,7 +182,7 @@ void gqL_fill_infos(lua_State *L) {
       const gq_info *i = gq_solution_info(s->sol);
       const gq_ode_options *o = gq_solution_options(s->sol);
       fill_backward(L, i, o);
-      warn(L, i, o->rtol);
+      warn(L, i, o->rtol, o->trajectory);
     }
     lua_pop(L, 1);
   }
@@ -188,8 +195,9 @@ static const char *const known[] = { "method",     "rtol",      "atol",   "step_
                                      "first_step", "max_steps", "norm",   "controller",
                                      "gradient",   "adjoint",   "gq",     "parity",
                                      "overshoot",  "throw",     "params", NULL };
-static const char *const known_adjoint[] = { "method", "rtol",       "atol",     "step_size", "max_steps",
-                                             "norm",   "trajectory", "impulses", "scale",     NULL };
+static const char *const known_adjoint[] = { "method",    "rtol",   "atol",        "step_size",
+                                             "max_steps", "norm",   "trajectory",  "impulses",
+                                             "scale",     "points", "checkpoints", NULL };
 static const char *const known_gq[] = { "C", "max_nodes", "nodes", "quadrature", "panels", "seed", NULL };
 static const char *const known_controller[] = { "safety", "ifactor", "dfactor", "pcoeff",
                                                 "icoeff", "dcoeff",  NULL };
@@ -264,9 +272,8 @@ static void controller_options(lua_State *L, int arg, gq_controller *c) {
 }
 
 static void adjoint_options(lua_State *L, int arg, gq_ode_options *o) {
-  static const char *const trajectories[] = { "reverse", "dense", NULL }, *const impulses[] = { "restart",
-                                                                                                "moments",
-                                                                                                NULL };
+  static const char *const trajectories[] = { "reverse", "dense", "checkpoint", "interpolated", NULL },
+                           *const impulses[] = { "restart", "moments", NULL };
   int t = subtable(L, arg, "adjoint", known_adjoint, "gq.odeint's adjoint");
   o->back_method = choose_method(L, t, "adjoint.method", o->method);
   o->back_rtol = gqL_optnumber(L, t, "rtol", o->rtol);
@@ -274,7 +281,17 @@ static void adjoint_options(lua_State *L, int arg, gq_ode_options *o) {
   o->back_step_size = positive(L, t, "step_size", o->step_size);
   o->back_max_steps = gqL_optint(L, t, "max_steps", o->max_steps, 1, INT64_MAX);
   o->back_max_norm = choose_norm(L, t, "adjoint.norm", o->max_norm);
-  o->trajectory = choose(L, gqL_optstring(L, t, "trajectory", "reverse"), trajectories, "adjoint.trajectory");
+  const char *own = o->engine == GQ_ENGINE_INTERPOLATED ? "interpolated" : "reverse";
+  const char *trajectory = gqL_optstring(L, t, "trajectory", own);
+  o->trajectory = choose(L, trajectory, trajectories, "adjoint.trajectory");
+  if (o->engine == GQ_ENGINE_INTERPOLATED && o->trajectory != GQ_INTERPOLATED)
+    luaL_error(
+      L,
+      "gq.odeint: gradient = \"interpolated\" reads z from its interpolant, not from trajectory = \"%s\"; "
+      "leave adjoint.trajectory out, or choose gradient = \"seminorm\"",
+      trajectory);
+  o->points = (int)gqL_optint(L, t, "points", o->points, 2, 1 << 16);
+  o->checkpoints = (int)gqL_optint(L, t, "checkpoints", o->checkpoints, 2, 1 << 24);
   o->moments = choose(L, gqL_optstring(L, t, "impulses", "restart"), impulses, "adjoint.impulses") == 1;
   o->scale = gqL_optbool(L, t, "scale", !o->parity);
   lua_pop(L, 1);
@@ -652,9 +669,11 @@ static const gqL_function functions[] = {
     "rtol, atol: 1e-3 in float32, 1e-6 in float64; norm: \"rms\" or \"max\"\n"
     "step_size: a fixed grid (fixed methods without it step from time to time); first_step, max_steps 100000\n"
     "controller: {safety 0.9, ifactor 10, dfactor 0.2, pcoeff 0, icoeff 1, dcoeff 0}\n"
-    "gradient: \"gq\", direct aca adjoint seminorm check none; params: a list, differentiate these only\n"
-    "adjoint: {method, rtol, atol, step_size, max_steps, norm: the forward solve's; trajectory \"reverse\" or "
-    "\"dense\"; impulses \"restart\" or \"moments\" (many times at the cost of few); scale true}\n"
+    "gradient: \"gq\", direct aca adjoint seminorm interpolated (IRDM) check none; params: a list, differentiate these only\n"
+    "adjoint: {method, rtol, atol, step_size, max_steps, norm: the forward solve's; trajectory: where z is on the way "
+    "back, \"reverse\" (solved), dense (every step kept), checkpoint (checkpoints 16 states kept, the steps between "
+    "run again), interpolated (from points 16 Chebyshev points an interval); impulses \"restart\" or \"moments\" "
+    "(many times at the cost of few); scale true}\n"
     "gq: {C 0.1, max_nodes 64, nodes \"nfe\" (Norcliffe & Deisenroth 2023, eq. 9) or \"step\" or n; quadrature "
     "\"gauss-legendre\", gauss-lobatto clenshaw-curtis trapezoid simpson boole monte-carlo (n rounded up to what the "
     "rule takes); panels 1: equal parts of an interval that share its nodes; seed of monte-carlo}\n"

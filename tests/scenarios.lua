@@ -65,6 +65,16 @@ add("odeint by moments", function(gq)
   close(k.grad:item(), -2 * math.exp(-0.7))
 end)
 
+for _, trajectory in ipairs { "checkpoint", "interpolated" } do
+  add("odeint along trajectory " .. trajectory, function(gq)
+    local k = gq.tensor(0.7, { dtype = "float64", requires_grad = true })
+    local z = gq.odeint(function(_, y) return -k * y end, gq.ones(2, { dtype = "float64" }), { 0, 0.5, 1 },
+      { rtol = 1e-8, atol = 1e-8, gq = { nodes = 8 }, adjoint = { trajectory = trajectory, checkpoints = 3 } })
+    z[3]:sum():backward()
+    close(k.grad:item(), -2 * math.exp(-0.7))
+  end)
+end
+
 add("networks", function(gq)
   local net = gq.nn.mlp { sizes = { 2, 3, 1 }, activation = "tanh" }
   local loss = net(gq.ones(4, 2)):pow(2):mean()

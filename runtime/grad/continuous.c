@@ -5,11 +5,12 @@
 ** Over each measurement interval, from t_k to t_k-1: z restarts from its stored value, a takes the
 ** jump dL/dz(t_k), (z, a)' = (f, -a'df/dz). The engines differ in the integral of a'df/dtheta:
 ** Runge-Kutta weights over the stages, inside the error norm (adjoint) or outside (seminorm), or
-** quadrature nodes read from the steps' interpolant (gq). With trajectory = "dense" z(t) comes
-** from the forward solve's interpolant and a alone is solved.
+** quadrature nodes read from the steps' interpolant (gq). With any trajectory but
+** "reverse" z(t) comes from what the forward solve kept (path.h) and a alone is solved.
 */
 #include "moments.h"
 #include "nodes.h"
+#include "path.h"
 
 #include <math.h>
 #include <string.h>
@@ -21,8 +22,8 @@ typedef struct back {
   void *block;
   size_t part, n;
   bool reverse;
-  int ia;              /* which part a is */
-  const gq_kept *near; /* dense: record whose step holds w.t */
+  int ia;       /* which part a is */
+  gq_path path; /* z(t) where it is not solved backwards */
   gq_nodebuffer nodes;
   gq_rule rule;
   int next;    /* next node of the interval */
@@ -43,26 +44,8 @@ static void *stored(back *k, int i) {
   return k->stored;
 }
 
-/* ---- z of a dense forward solve ---- */
-
-static const gq_kept *record_at(const gq_kept *r, double t) {
-  double dir = r->h < 0 ? -1 : 1;
-  while (r->before && dir * (t - r->t) < 0) r = r->before;
-  return r;
-}
-
-static void dense_at(const back *k, double t, void *dst) {
-  const gq_kept *r = record_at(k->near, t);
-  const gq_tableau *m = k->s->plan->forward.m;
-  double wt[GQ_MAXSTAGES];
-  gq_tableau_weights(m, (t - r->t) / r->h, wt);
-  memcpy(dst, r->y, gq_part_bytes(k->s->plan->field));
-  for (int i = 0; i < m->slopes; i++)
-    if (wt[i] != 0) gq_axpy(k->s->z->dtype, k->n, r->h * wt[i], r->slope[i], dst);
-}
-
 static int fill_path(gq_walk *w, double t, double h) {
-  const back *k = w->context;
+  back *k = w->context;
   const gq_tableau *m = w->st->m;
   for (int i = 0; i < m->slopes; i++) {
     double c = i == m->end ? 1 : m->c[i];
@@ -71,7 +54,7 @@ static int fill_path(gq_walk *w, double t, double h) {
       if ((j == m->end ? 1 : m->c[j]) == c) same = j;
     for (int g = 0; g < w->st->l.given; g++) {
       if (same >= 0) memcpy(w->path[i][g], w->path[same][g], gq_part_bytes(w->plan->field));
-      else if (g == 0 && !k->reverse) dense_at(k, t + c * h, w->path[i][g]);
+      else if (g == 0 && !k->reverse) GQ_TRY(gq_path_at(&k->path, t + c * h, w->path[i][g]));
       else gq_panel_force(&k->panel, k->s, t + c * h, w->path[i][g]);
     }
   }
@@ -151,7 +134,7 @@ static int setup(back *k, double size) {
   GQ_TRY(gq_walk_init(w, s->plan, &s->plan->backward, s->bind));
   w->fill_path = w->st->l.given ? fill_path : NULL;
   GQ_TRY(buffers(k));
-  if (!k->reverse) k->near = s->records->before;
+  if (!k->reverse) GQ_TRY(gq_path_init(&k->path, s));
   if (w->st->l.dq >= 0) {
     GQ_TRY(gq_grads_new(s->plan->field, &w->dq));
     GQ_TRY(gq_grads_new(s->plan->field, &w->eq));
@@ -169,7 +152,7 @@ static int collect(back *k, double t, double weight) {
   gq_walk *w = &k->w;
   const gq_field *f = k->s->plan->field;
   double theta = (t - w->t) / w->h1;
-  if (!k->reverse) dense_at(k, t, w->cy);
+  if (!k->reverse) GQ_TRY(gq_path_at(&k->path, t, w->cy));
   for (int s = 0; s < f->nslices; s++) {
     size_t row = gq_part_bytes(f) / (f->nslices > 1 ? f->shape.dim[0] : 1);
     if (k->reverse) gq_walk_interpolate(w, 0, s, theta, gq_nodebuffer_z(&k->nodes, s));
@@ -255,7 +238,7 @@ static int begin(back *k, int i) {
   if (k->reverse) memcpy(w->y[0], z, gq_part_bytes(s->plan->field));
   w->t = w->t_origin = s->t[i];
   w->grid_index = 0;
-  if (!k->reverse) k->near = record_at(k->near, s->t[i]);
+  if (!k->reverse) GQ_TRY(gq_path_leave(&k->path, s->t[i]));
   if (!w->st->l.carry) return GQ_OK;
   void *x[] = { w->y[0], k->reverse ? w->y[1] : z, w->cf };
   if (s->o.moments) memset(w->cf, 0, gq_part_bytes(s->plan->field)); /* add_forcing comes later */
@@ -306,8 +289,7 @@ static int accepted(back *k, double stop) {
     w->t1 = stop;
   }
   gq_walk_commit(w);
-  if (!k->reverse) k->near = record_at(k->near, w->t);
-  return GQ_OK;
+  return k->reverse ? GQ_OK : gq_path_leave(&k->path, w->t);
 }
 
 /* J'(t_i) v into dst (of opposite sign), where nothing forces. */
@@ -436,6 +418,7 @@ static int run(back *k) {
   if (k->b->gt) GQ_TRY(time_gradient(k, 0, w->y[k->ia], -1, false, &gf));
   gq_axpy(s->z->dtype, k->n, 1, gq_at_time(s, k->b->gz, 0), w->y[k->ia]);
   gq_field_unpack(s->plan->field, w->y[k->ia], k->b->a);
+  if (!k->reverse) s->info.reconstruction = gq_path_error(&k->path, s->o.back_rtol, s->o.back_atol);
   if (k->gq) GQ_TRY(gq_nodebuffer_flush(&k->nodes));
   if (k->weighted.block)
     s->info.quadrature_error = gq_grads_difference(s->plan->field, &k->b->grads, &k->weighted);
@@ -450,9 +433,10 @@ int gq_continuous_backward(gq_pullback *b) {
   if (size == 0) return GQ_OK; /* the adjoint equation is linear */
   int status = setup(&k, size);
   if (status == GQ_OK) status = run(&k);
-  b->nfe += w->nfe + k.nodes.evaluated;
+  b->nfe += w->nfe + k.nodes.evaluated + k.path.w.nfe;
   b->s->info.nodes = k.nodes.evaluated;
   b->s->info.steps_backward = w->steps, b->s->info.rejected_backward = w->rejected;
+  gq_path_done(&k.path);
   gq_nodebuffer_done(&k.nodes);
   gq_rule_done(&k.rule);
   gq_grads_done(&k.weighted);

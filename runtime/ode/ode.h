@@ -42,6 +42,7 @@ typedef enum gq_engine {
   GQ_ENGINE_ACA,               /* keeps the state at each step, runs the step again (Zhuang et al. 2020) */
   GQ_ENGINE_ADJOINT,
   GQ_ENGINE_SEMINORM,
+  GQ_ENGINE_INTERPOLATED,      /* seminorm along trajectory "interpolated" (IRDM, Daulbaev et al. 2020) */
   GQ_ENGINE_GQ,
   GQ_ENGINE_CHECK,             /* gq at n and at 2n nodes: their difference is info.audit */
   GQ_NENGINE
@@ -49,7 +50,7 @@ typedef enum gq_engine {
 static inline bool gq_engine_discrete(gq_engine e) { return e == GQ_ENGINE_DIRECT || e == GQ_ENGINE_ACA; }
 static inline bool gq_engine_nodes(gq_engine e) { return e == GQ_ENGINE_GQ || e == GQ_ENGINE_CHECK; }
 extern const char *const gq_engine_names[GQ_NENGINE];
-typedef enum gq_trajectory { GQ_REVERSE, GQ_DENSE } gq_trajectory;
+typedef enum gq_trajectory { GQ_REVERSE, GQ_DENSE, GQ_CHECKPOINT, GQ_INTERPOLATED } gq_trajectory;
 typedef enum gq_nodes { GQ_NODES_NFE, GQ_NODES_STEP, GQ_NODES_FIXED } gq_nodes;
 
 /* A rule for integrals over [-1, 1]: one row of grad/quadrature.c. */
@@ -86,6 +87,8 @@ typedef struct gq_ode_options {
   int64_t back_max_steps;
   bool back_max_norm;
   gq_trajectory trajectory;
+  int points;                  /* interpolated: Chebyshev points of a measurement interval */
+  int checkpoints;             /* checkpoint: states kept at most */
   bool moments;                /* impulses = "moments": cotangents inside a panel as smooth forcing */
   bool scale;                  /* atol of the a-part times max_k rms(g_k) */
   /* gq = {...} */

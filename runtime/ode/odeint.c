@@ -7,8 +7,9 @@
 #include <math.h>
 #include <string.h>
 
-const char *const gq_engine_names[GQ_NENGINE] = { "none",     "direct", "aca",  "adjoint",
-                                                  "seminorm", "gq",     "check" };
+const char *const gq_engine_names[GQ_NENGINE] = { "none",     "direct",       "aca", "adjoint",
+                                                  "seminorm", "interpolated", "gq",  "check" };
+static const char *const trajectory_names[] = { "reverse", "dense", "checkpoint", "interpolated" };
 
 void gq_ode_defaults(gq_ode_options *o, gq_dtype d) {
   double tol = d == GQ_F32 ? 1e-3 : 1e-6;
@@ -22,6 +23,8 @@ void gq_ode_defaults(gq_ode_options *o, gq_dtype d) {
                          .back_atol = tol,
                          .back_max_steps = 100000,
                          .trajectory = GQ_REVERSE,
+                         .points = 16,
+                         .checkpoints = 16,
                          .scale = true,
                          .C = 0.1,
                          .max_nodes = 64,
@@ -95,8 +98,12 @@ static int check(const gq_problem *p, const gq_ode_options *o) {
   GQ_TRY(check_tolerance(o->rtol, o->atol, ""));
   GQ_TRY(check_tolerance(o->back_rtol, o->back_atol, "adjoint."));
   if (o->max_steps < 1 || o->back_max_steps < 1) return gq_fail(GQ_EARG, "max_steps must be at least 1");
-  if (o->overshoot && continuous(o) && o->trajectory == GQ_DENSE)
-    return gq_fail(GQ_EARG, "overshoot and trajectory = \"dense\" do not go together");
+  if (o->overshoot && continuous(o) && o->trajectory != GQ_REVERSE)
+    return gq_fail(GQ_EARG, "overshoot (and parity) and trajectory = \"%s\" do not go together",
+                   trajectory_names[o->trajectory]);
+  if (o->points < 2) return gq_fail(GQ_EARG, "adjoint.points = %d: at least 2 are needed", o->points);
+  if (o->checkpoints < 2)
+    return gq_fail(GQ_EARG, "adjoint.checkpoints = %d: at least 2 are needed", o->checkpoints);
   if (o->overshoot && o->moments)
     return gq_fail(GQ_EARG, "overshoot (and parity) and impulses = \"moments\" do not go together");
   return GQ_OK;
@@ -207,8 +214,8 @@ static int check_interpolated(const gq_solution *s, int k) {
                  s->t[k]);
 }
 
-/* Write the measurement times that the accepted step passes. */
-static int write_times(forward *fw, int *k, bool phase1_done) {
+/* Write the measurement times that the accepted step passes; *phase1: its interpolant is complete. */
+static int write_times(forward *fw, int *k, bool *phase1) {
   gq_solution *s = fw->s;
   gq_walk *w = &fw->w;
   const gq_field *f = s->plan->field;
@@ -219,8 +226,8 @@ static int write_times(forward *fw, int *k, bool phase1_done) {
       gq_field_unpack(f, w->y1[0], dst);
       continue;
     }
-    if (!phase1_done) GQ_TRY(gq_walk_phase(w, 1));
-    phase1_done = true;
+    if (!*phase1) GQ_TRY(gq_walk_phase(w, 1));
+    *phase1 = true;
     gq_walk_interpolate_all(w, 0, (s->t[*k] - w->t) / w->h1, fw->inner);
     gq_field_unpack(f, fw->inner, dst);
     GQ_TRY(check_interpolated(s, *k));
@@ -248,7 +255,8 @@ static int forward_step(forward *fw, int *k) {
   GQ_TRY(gq_walk_step(w, s->t[stop], each || !s->o.overshoot));
   bool phase1 = (keeps_slopes(s) || keeps_arenas(s)) && w->st->l.nfe_dense > 0;
   if (phase1) GQ_TRY(gq_walk_phase(w, 1));
-  GQ_TRY(write_times(fw, k, phase1));
+  GQ_TRY(write_times(fw, k, &phase1));
+  if (continuous(&s->o)) GQ_TRY(gq_trail_step(s, w, &phase1));
   if (records(s)) GQ_TRY(keep(fw, w->clamped ? stop : -1));
   if (w->clamped) fw->anchor = stop;
   if (s->o.moments) GQ_TRY(keep_knot(s, w->t));
@@ -288,6 +296,7 @@ static int forward_run(gq_solution *s, int *k) {
   w->t = w->t_origin = s->t[0];
   int status = gq_walk_init(w, s->plan, &s->plan->forward, s->bind);
   if (status == GQ_OK) status = forward_buffers(&fw);
+  if (status == GQ_OK && continuous(&s->o)) status = gq_trail_init(s);
   if (status == GQ_OK) status = explain(s, forward_loop(&fw, k));
   forward_info(&fw, &s->info, status);
   if (fw.next) gq_kept_give_back(s->plan, fw.next);
@@ -298,7 +307,7 @@ static int forward_run(gq_solution *s, int *k) {
 
 static bool dense_forward(const gq_problem *p, const gq_ode_options *o) {
   bool each = !(o->method->e && o->step_size <= 0) && o->step_size <= 0;
-  bool dense = continuous(o) && o->trajectory == GQ_DENSE;
+  bool dense = continuous(o) && o->trajectory != GQ_REVERSE;
   return dense || o->overshoot || (p->nt > 2 && !each);
 }
 
@@ -328,6 +337,8 @@ int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_ten
   int k = 0;
   *info = (gq_info){ .t_reached = p->nt > 0 ? p->t[0] : 0 };
   *z = NULL, *sol = NULL;
+  gq_ode_options made = *o;
+  if (o->engine == GQ_ENGINE_INTERPOLATED) made.trajectory = GQ_INTERPOLATED, o = &made;
   GQ_TRY(check(p, o));
   gq_solution *s = gq_calloc(1, sizeof *s);
   if (!s) return gq_nomem(sizeof *s);
@@ -365,6 +376,7 @@ void gq_solution_free(gq_solution *s) {
   gq_plan_release(s->plan);
   gq_tensor_unref(s->z0);
   gq_tensor_unref(s->z);
+  gq_trail_done(s);
   gq_free(s->knots);
   gq_free(s->t);
   gq_free(s);

@@ -109,7 +109,7 @@ static bool audits(const gq_ode_options *o) {
 
 static int build_backward(gq_plan *p, const gq_planspec *s) {
   const gq_ode_options *o = s->o;
-  bool dense = o->trajectory == GQ_DENSE, gq = gq_engine_nodes(o->engine),
+  bool dense = o->trajectory != GQ_REVERSE, gq = gq_engine_nodes(o->engine),
        full = o->engine == GQ_ENGINE_ADJOINT;
   bool time = full && (s->p->t_grad || o->parity);
   gq_products products = !gq ? GQ_PRODUCTS_ALL : audits(o) ? GQ_PRODUCTS_VECTORS : GQ_PRODUCTS_NONE;

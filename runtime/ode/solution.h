@@ -4,7 +4,7 @@
 #ifndef GQ_SOLUTION_H
 #define GQ_SOLUTION_H
 
-#include "plan.h"
+#include "trail.h"
 
 struct gq_solution {
   gq_plan *plan;
@@ -19,6 +19,7 @@ struct gq_solution {
   int64_t nrecords;
   double *knots;               /* moments: where the accepted steps began, and the end */
   int nknots, knots_room;
+  gq_trail trail;              /* trajectories "interpolated" and "checkpoint" */
   bool trivial;                /* nothing to integrate: all times equal, or an empty state */
   gq_info info;
   size_t bytes;                /* held for this solve */
