@@ -4,7 +4,7 @@
 #ifndef GQ_SOLUTION_H
 #define GQ_SOLUTION_H
 
-#include "plan.h"
+#include "trail.h"
 
 struct gq_solution {
   gq_plan *plan;
@@ -21,6 +21,7 @@ struct gq_solution {
   double *knots;               /* moments: where the accepted steps began, and the end */
   int nknots, knots_room;
   bool limited, over;          /* auto: kept bytes are counted against the limit; they went over it */
+  gq_trail trail;              /* trajectories "interpolated" and "checkpoint" */
   bool trivial;                /* nothing to integrate: all times equal, or an empty state */
   gq_info info;
   size_t bytes;                /* held for this solve */
