@@ -127,7 +127,7 @@ static void warn_once(lua_State *L, bool *done, const char *text) {
   lua_warning(L, text, 0);
 }
 
-static void warn(lua_State *L, const gq_info *i, double rtol) {
+static void warn(lua_State *L, const gq_info *i, double rtol, bool inverts) {
   static bool capped, unstable;
   char text[256];
   double limit = rtol > 0 ? fmax(100, 0.01 / rtol) : 100;
@@ -140,9 +140,10 @@ static void warn(lua_State *L, const gq_info *i, double rtol) {
   }
   if (i->reconstruction > limit || isnan(i->reconstruction)) {
     snprintf(text, sizeof text,
-             "gq.odeint: the state solved backwards misses the stored one by %.3g tolerances: the "
-             "gradient may be wrong; use adjoint = {trajectory = \"dense\"} or gradient = \"direct\"",
-             i->reconstruction);
+             "gq.odeint: the state %s backwards misses the stored one by %.3g tolerances: the "
+             "gradient may be wrong; use %s or gradient = \"direct\"",
+             inverts ? "inverted" : "solved", i->reconstruction,
+             inverts ? "gradient = \"aca\"" : "adjoint = {trajectory = \"dense\"}");
     warn_once(L, &unstable, text);
   }
 }
@@ -173,7 +174,7 @@ void gqL_fill_infos(lua_State *L) {
       const gq_info *i = gq_solution_info(s->sol);
       const gq_ode_options *o = gq_solution_options(s->sol);
       fill_backward(L, i, o->engine == GQ_ENGINE_CHECK);
-      warn(L, i, o->rtol);
+      warn(L, i, o->rtol, gq_engine_inverts(o->engine));
     }
     lua_pop(L, 1);
   }
@@ -182,10 +183,10 @@ void gqL_fill_infos(lua_State *L) {
 
 /* ---- options ---- */
 
-static const char *const known[] = { "method",     "rtol",      "atol",   "step_size",
-                                     "first_step", "max_steps", "norm",   "controller",
-                                     "gradient",   "adjoint",   "gq",     "parity",
-                                     "overshoot",  "throw",     "params", NULL };
+static const char *const known[] = { "method",    "rtol",   "atol",       "step_size", "first_step",
+                                     "max_steps", "norm",   "controller", "gradient",  "adjoint",
+                                     "gq",        "parity", "overshoot",  "throw",     "params",
+                                     "eta",       NULL };
 static const char *const known_adjoint[] = { "method", "rtol",       "atol",     "step_size", "max_steps",
                                              "norm",   "trajectory", "impulses", "scale",     NULL };
 static const char *const known_gq[] = { "C", "max_nodes", "nodes", "quadrature", NULL };
@@ -266,7 +267,8 @@ static void adjoint_options(lua_State *L, int arg, gq_ode_options *o) {
                                                                                                 "moments",
                                                                                                 NULL };
   int t = subtable(L, arg, "adjoint", known_adjoint, "gq.odeint's adjoint");
-  o->back_method = choose_method(L, t, "adjoint.method", o->method);
+  bool same = o->method->kind == GQ_RUNGE_KUTTA; /* the others are no methods for (z, a) */
+  o->back_method = choose_method(L, t, "adjoint.method", same ? o->method : o->back_method);
   o->back_rtol = gqL_optnumber(L, t, "rtol", o->rtol);
   o->back_atol = gqL_optnumber(L, t, "atol", o->atol);
   o->back_step_size = positive(L, t, "step_size", o->step_size);
@@ -319,6 +321,7 @@ static void options(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
   luaL_checktype(L, arg, LUA_TTABLE);
   gqL_checkoptions(L, arg, known, "gq.odeint");
   o->method = choose_method(L, arg, "method", o->method);
+  o->eta = gqL_optnumber(L, arg, "eta", o->eta);
   o->rtol = gqL_optnumber(L, arg, "rtol", o->rtol);
   o->atol = gqL_optnumber(L, arg, "atol", o->atol);
   o->step_size = positive(L, arg, "step_size", 0);
@@ -332,6 +335,7 @@ static void options(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
   controller_options(L, arg, &o->controller);
   adjoint_options(L, arg, o);
   gq_options(L, arg, o);
+  gqL_try(L, gq_ode_check(o));
   check_params(L, arg);
 }
 
@@ -545,11 +549,13 @@ static void set_matrix(lua_State *L, const char *key, int rows, int columns, con
 }
 
 static int tableaux(lua_State *L) {
+  static const char *const kinds[] = { "runge-kutta", "alf", "reversible_heun", "leapfrog" };
   lua_createtable(L, gq_ntableaux, 0);
   for (int i = 0; i < gq_ntableaux; i++) {
     const gq_tableau *m = gq_tableau_get(i);
-    lua_createtable(L, 0, 16);
+    lua_createtable(L, 0, 17);
     lua_pushstring(L, m->name), lua_setfield(L, -2, "name");
+    lua_pushstring(L, kinds[m->kind]), lua_setfield(L, -2, "kind");
     lua_pushstring(L, m->source), lua_setfield(L, -2, "source");
     set_integer(L, "stages", m->stages), set_integer(L, "order", m->order);
     set_integer(L, "error_order", m->error_order), set_integer(L, "dense_order", m->dense_order);
@@ -605,11 +611,13 @@ static const gqL_function functions[] = {
     "f: a module or function of (t, z) that returns dz/dt of z's shape and dtype; traced at every solve, so it must "
     "not look at values (use gq.where)\n"
     "t: increasing or decreasing, a table or a tensor (which may require gradients)\n"
-    "method: \"dopri5\", euler midpoint heun ralston ssp33 rk4 bosh3 fehlberg2 adaptive_heun tsit5 dopri8\n"
+    "method: \"dopri5\", euler midpoint heun ralston ssp33 rk4 bosh3 fehlberg2 adaptive_heun tsit5 dopri8; "
+    "reversible: alf (eta 1: no damping) reversible_heun\n"
     "rtol, atol: 1e-3 in float32, 1e-6 in float64; norm: \"rms\" or \"max\"\n"
     "step_size: a fixed grid (fixed methods without it step from time to time); first_step, max_steps 100000\n"
     "controller: {safety 0.9, ifactor 10, dfactor 0.2, pcoeff 0, icoeff 1, dcoeff 0}\n"
-    "gradient: \"gq\", direct aca adjoint seminorm check none; params: a list, differentiate these only\n"
+    "gradient: \"gq\", direct aca adjoint seminorm check none, mali (alf), reversible (alf, reversible_heun); "
+    "params: a list, differentiate these only\n"
     "adjoint: {method, rtol, atol, step_size, max_steps, norm: the forward solve's; trajectory \"reverse\" or "
     "\"dense\"; impulses \"restart\" or \"moments\" (many times at the cost of few); scale true}\n"
     "gq: {C 0.1, max_nodes 64, nodes \"nfe\" (Norcliffe & Deisenroth 2023, eq. 9) or \"step\" or n}\n"

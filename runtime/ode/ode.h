@@ -7,9 +7,14 @@
 
 #include "../exec/exec.h"
 
-/* A Runge-Kutta method: one row of ode/tableaux.def. */
+/* How a step is built (ode/step.c). All but Runge-Kutta carry a slope of their own and can be inverted. */
+typedef enum gq_method_kind { GQ_RUNGE_KUTTA, GQ_ALF, GQ_REVERSIBLE_HEUN, GQ_LEAPFROG } gq_method_kind;
+
+/* A method: one row of ode/tableaux.def. For the other kinds than Runge-Kutta the row tells how the step's
+** result, error and interpolant hang on its slopes: y1 = y0 + h sum_i b_i k_i holds for them too. */
 typedef struct gq_tableau {
   const char *name;            /* "dopri5" */
+  gq_method_kind kind;
   int stages;
   int order;                   /* of the solution that is kept */
   int error_order;             /* exponent of the controller is -1 / error_order; 0: fixed step only */
@@ -35,18 +40,26 @@ bool gq_tableau_fsal(const gq_tableau *m);                 /* a stage is the slo
 /* w[i]: weight of h k_i in y(theta) - y0, i < slopes; and its derivative in theta. */
 void gq_tableau_weights(const gq_tableau *m, double theta, double *w);
 void gq_tableau_slopes(const gq_tableau *m, double theta, double *w);
+static inline bool gq_method_reversible(const gq_tableau *m) { return m->kind != GQ_RUNGE_KUTTA; }
+/* Stops at every measurement time: what it carries is no slope to interpolate with. */
+static inline bool gq_method_stops(const gq_tableau *m) { return m->kind == GQ_ALF || m->kind == GQ_REVERSIBLE_HEUN; }
 
 typedef enum gq_engine {
   GQ_ENGINE_NONE,
   GQ_ENGINE_DIRECT,            /* keeps every activation of every accepted step */
   GQ_ENGINE_ACA,               /* keeps the state at each step, runs the step again (Zhuang et al. 2020) */
+  GQ_ENGINE_MALI,              /* keeps the end state and the step sizes, inverts alf's steps (Zhuang et al. 2021) */
+  GQ_ENGINE_REVERSIBLE,        /* the same with any reversible method (Kidger et al. 2021) */
   GQ_ENGINE_ADJOINT,
   GQ_ENGINE_SEMINORM,
   GQ_ENGINE_GQ,
   GQ_ENGINE_CHECK,             /* gq at n and at 2n nodes: their difference is info.audit */
   GQ_NENGINE
 } gq_engine;
-static inline bool gq_engine_discrete(gq_engine e) { return e == GQ_ENGINE_DIRECT || e == GQ_ENGINE_ACA; }
+static inline bool gq_engine_inverts(gq_engine e) { return e == GQ_ENGINE_MALI || e == GQ_ENGINE_REVERSIBLE; }
+static inline bool gq_engine_discrete(gq_engine e) {
+  return e == GQ_ENGINE_DIRECT || e == GQ_ENGINE_ACA || gq_engine_inverts(e);
+}
 static inline bool gq_engine_nodes(gq_engine e) { return e == GQ_ENGINE_GQ || e == GQ_ENGINE_CHECK; }
 extern const char *const gq_engine_names[GQ_NENGINE];
 typedef enum gq_trajectory { GQ_REVERSE, GQ_DENSE } gq_trajectory;
@@ -58,6 +71,7 @@ typedef struct gq_controller {
 
 typedef struct gq_ode_options {
   const gq_tableau *method;
+  double eta;                  /* alf: damping, 1 none; above 0, at most 1 */
   double rtol, atol;
   double step_size;            /* > 0: fixed grid */
   double first_step;           /* > 0: no search */
@@ -82,6 +96,7 @@ typedef struct gq_ode_options {
   int fixed_nodes;
 } gq_ode_options;
 void gq_ode_defaults(gq_ode_options *o, gq_dtype d);       /* dopri5, 1e-3 / 1e-6, gq, C 0.1 ... */
+int gq_ode_check(const gq_ode_options *o);                 /* do they go together? gq_odeint asks too */
 
 typedef struct gq_info {       /* API.md: the fields of info */
   int status;                  /* GQ_OK or what ended the solve */

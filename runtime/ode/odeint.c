@@ -5,14 +5,16 @@
 #include "solution.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
-const char *const gq_engine_names[GQ_NENGINE] = { "none",     "direct", "aca",  "adjoint",
-                                                  "seminorm", "gq",     "check" };
+const char *const gq_engine_names[GQ_NENGINE] = { "none",    "direct",   "aca", "mali", "reversible",
+                                                  "adjoint", "seminorm", "gq",  "check" };
 
 void gq_ode_defaults(gq_ode_options *o, gq_dtype d) {
   double tol = d == GQ_F32 ? 1e-3 : 1e-6;
   *o = (gq_ode_options){ .method = gq_tableau_find("dopri5"),
+                         .eta = 1,
                          .rtol = tol,
                          .atol = tol,
                          .max_steps = 100000,
@@ -85,9 +87,55 @@ static bool continuous(const gq_ode_options *o) {
   return o->engine != GQ_ENGINE_NONE && !gq_engine_discrete(o->engine);
 }
 
+/* Names of the methods of some kinds, for messages. */
+static const char *methods_of(bool (*fits)(const gq_tableau *), char *text, size_t size) {
+  size_t n = 0;
+  text[0] = 0;
+  for (int i = 0; i < gq_ntableaux; i++) {
+    const gq_tableau *m = gq_tableau_get(i);
+    if (fits(m) && n < size) n += snprintf(text + n, size - n, "%s%s", n ? ", " : "", m->name);
+  }
+  return text;
+}
+
+static bool is_runge_kutta(const gq_tableau *m) { return m->kind == GQ_RUNGE_KUTTA; }
+static bool is_alf(const gq_tableau *m) { return m->kind == GQ_ALF; }
+
+static int check_inverts(const gq_ode_options *o) {
+  bool (*fits)(const gq_tableau *) = o->engine == GQ_ENGINE_MALI ? is_alf : gq_method_reversible;
+  char names[256];
+  if (!fits(o->method))
+    return gq_fail(GQ_EARG,
+                   "gradient = \"%s\" inverts the steps of the forward solve and method = \"%s\" cannot be "
+                   "inverted so; it goes with method = %s",
+                   gq_engine_names[o->engine], o->method->name, methods_of(fits, names, sizeof names));
+  if (o->method->kind == GQ_ALF && o->eta == 0.5)
+    return gq_fail(GQ_EARG,
+                   "eta = 0.5 forgets v in every step of alf, so gradient = \"%s\" cannot invert them; "
+                   "take another eta, or gradient = \"aca\"",
+                   gq_engine_names[o->engine]);
+  return GQ_OK;
+}
+
+int gq_ode_check(const gq_ode_options *o) {
+  char names[256];
+  if (gq_engine_inverts(o->engine)) GQ_TRY(check_inverts(o));
+  if (!(o->eta > 0) || o->eta > 1) return gq_fail(GQ_EARG, "eta = %g must be above 0 and at most 1", o->eta);
+  if (o->eta != 1 && !is_alf(o->method))
+    return gq_fail(GQ_EARG, "eta damps method = \"alf\"; method = \"%s\" has none", o->method->name);
+  if (!is_runge_kutta(o->back_method))
+    return gq_fail(GQ_EARG, "adjoint.method = \"%s\": a backward solve takes one of %s", o->back_method->name,
+                   methods_of(is_runge_kutta, names, sizeof names));
+  if (gq_method_stops(o->method) && (o->overshoot || o->parity))
+    return gq_fail(GQ_EARG, "method = \"%s\" stops at every time: overshoot (and parity) needs one of %s",
+                   o->method->name, methods_of(is_runge_kutta, names, sizeof names));
+  return GQ_OK;
+}
+
 static int check(const gq_problem *p, const gq_ode_options *o) {
   if (!gq_is_float(p->z0->dtype))
     return gq_fail(GQ_EDTYPE, "the state is %s; it must be float32 or float64", gq_dtype_name(p->z0->dtype));
+  GQ_TRY(gq_ode_check(o));
   GQ_TRY(check_slope(p));
   GQ_TRY(check_times(p->nt, p->t));
   GQ_TRY(check_tolerance(o->rtol, o->atol, ""));
@@ -121,7 +169,10 @@ static int explain(const gq_solution *s, int status) {
 /* What is kept of each accepted step besides its state: activations, slopes, or nothing (aca). */
 static bool keeps_arenas(const gq_solution *s) { return s->o.engine == GQ_ENGINE_DIRECT; }
 static bool keeps_slopes(const gq_solution *s) { return continuous(&s->o) && s->o.trajectory == GQ_DENSE; }
-static bool records(const gq_solution *s) { return gq_engine_discrete(s->o.engine) || keeps_slopes(s); }
+static bool inverts(const gq_solution *s) { return gq_engine_inverts(s->o.engine); }
+static bool records(const gq_solution *s) {
+  return (gq_engine_discrete(s->o.engine) && !inverts(s)) || keeps_slopes(s);
+}
 
 typedef struct forward {
   gq_solution *s;
@@ -135,7 +186,7 @@ typedef struct forward {
 static int next_record(forward *fw) {
   gq_solution *s = fw->s;
   GQ_TRY(gq_kept_get(s->plan, keeps_slopes(s), keeps_arenas(s), &s->bytes, &fw->next));
-  fw->w.y1[0] = fw->next->y, fw->w.f1[0] = fw->next->f;
+  fw->w.y1[0] = fw->next->y, fw->w.f1[0] = fw->next->f, fw->w.x1 = fw->next->x;
   if (keeps_arenas(s)) fw->w.arena = fw->now->arena;
   return GQ_OK;
 }
@@ -143,7 +194,8 @@ static int next_record(forward *fw) {
 static int forward_buffers(forward *fw) {
   gq_solution *s = fw->s;
   gq_walk *w = &fw->w;
-  size_t part = (gq_part_bytes(s->plan->field) + 63) & ~(size_t)63, parts = records(s) ? 1 : 5;
+  int extra = w->st->l.extra;
+  size_t part = (gq_part_bytes(s->plan->field) + 63) & ~(size_t)63, parts = records(s) ? 1 : 5 + 2 * extra;
   fw->inner = fw->block = gq_alloc(parts * part + 64);
   if (!fw->block) return gq_nomem(parts * part);
   s->bytes += parts * part;
@@ -151,11 +203,12 @@ static int forward_buffers(forward *fw) {
     GQ_TRY(gq_kept_get(s->plan, keeps_slopes(s), keeps_arenas(s), &s->bytes, &fw->now));
     s->records = fw->now, s->nrecords = 1;
     fw->now->t = w->t;
-    w->y[0] = fw->now->y, w->f[0] = fw->now->f;
+    w->y[0] = fw->now->y, w->f[0] = fw->now->f, w->x = fw->now->x;
     return next_record(fw);
   }
   char *b = (char *)fw->block + part;
   w->y[0] = b, w->f[0] = b + part, w->y1[0] = b + 2 * part, w->f1[0] = b + 3 * part;
+  if (extra) w->x = b + 4 * part, w->x1 = b + 5 * part;
   return GQ_OK;
 }
 
@@ -166,6 +219,7 @@ static int first_slope(forward *fw) {
     GQ_TRY(gq_evaluate_at(s->plan, &s->plan->f, s->bind, w->t, w->y, w->f, NULL, NULL));
     w->nfe++;
   }
+  if (w->st->l.extra) memcpy(w->x, w->y[0], gq_part_bytes(s->plan->field));
   if (!w->st->kind.adaptive) return GQ_OK;
   if (s->o.first_step > 0) w->h = s->t[s->nt - 1] < w->t ? -s->o.first_step : s->o.first_step;
   else GQ_TRY(gq_walk_first(w, &s->plan->f, s->t[s->nt - 1], &w->h));
@@ -238,17 +292,49 @@ static int keep_knot(gq_solution *s, double t) {
   return GQ_OK;
 }
 
+/* The step's times alone: the way back inverts it. */
+static int keep_taken(forward *fw, int stop) {
+  gq_solution *s = fw->s;
+  if (s->ntaken == s->taken_room) {
+    int64_t room = s->taken_room ? 2 * s->taken_room : 64;
+    gq_taken *taken = gq_realloc(s->taken, room * sizeof *taken);
+    if (!taken) return gq_nomem(room * sizeof *taken);
+    s->bytes += (room - s->taken_room) * sizeof *taken;
+    s->taken = taken, s->taken_room = room;
+  }
+  s->taken[s->ntaken++] = (gq_taken){ fw->w.t, fw->w.h1, fw->anchor, stop };
+  return GQ_OK;
+}
+
+/* What the inverse starts from. */
+static int keep_end(forward *fw) {
+  gq_solution *s = fw->s;
+  gq_walk *w = &fw->w;
+  size_t n = gq_part_bytes(s->plan->field);
+  GQ_TRY(gq_kept_get(s->plan, false, false, &s->bytes, &s->records));
+  s->records->t = w->t;
+  memcpy(s->records->y, w->y[0], n);
+  memcpy(s->records->f, w->f[0], n);
+  if (w->st->l.extra) memcpy(s->records->x, w->x, n);
+  return GQ_OK;
+}
+
 static int forward_step(forward *fw, int *k) {
   gq_solution *s = fw->s;
   gq_walk *w = &fw->w;
-  bool each = !w->st->kind.adaptive && w->step_size <= 0; /* the grid is the measurement times */
+  bool grid = !w->st->kind.adaptive && w->step_size <= 0; /* the grid is the measurement times */
+  bool each = grid || gq_method_stops(w->st->m);
   int stop = each ? *k : s->nt - 1;
   GQ_TRY(gq_walk_step(w, s->t[stop], each || !s->o.overshoot));
   bool phase1 = (keeps_slopes(s) || keeps_arenas(s)) && w->st->l.nfe_dense > 0;
   if (phase1) GQ_TRY(gq_walk_phase(w, 1));
   GQ_TRY(write_times(fw, k, phase1));
   if (records(s)) GQ_TRY(keep(fw, w->clamped ? stop : -1));
-  if (w->clamped) fw->anchor = stop;
+  if (inverts(s)) GQ_TRY(keep_taken(fw, w->clamped ? stop : -1));
+  if (w->clamped) {
+    fw->anchor = stop;
+    w->t_origin = s->t[stop], w->grid_index = 0; /* a fixed grid goes on from there */
+  }
   if (s->o.moments) GQ_TRY(keep_knot(s, w->t));
   gq_walk_commit(w);
   return records(s) ? next_record(fw) : GQ_OK;
@@ -267,7 +353,7 @@ static int forward_loop(forward *fw, int *k) {
   GQ_TRY(check_finite(s->z0, "z0"));
   GQ_TRY(first_slope(fw));
   while (*k < s->nt) GQ_TRY(forward_step(fw, k));
-  return GQ_OK;
+  return inverts(s) ? keep_end(fw) : GQ_OK;
 }
 
 static void forward_info(const forward *fw, gq_info *info, int status) {
@@ -295,7 +381,7 @@ static int forward_run(gq_solution *s, int *k) {
 }
 
 static bool dense_forward(const gq_problem *p, const gq_ode_options *o) {
-  bool each = !(o->method->e && o->step_size <= 0) && o->step_size <= 0;
+  bool each = (!(o->method->e && o->step_size <= 0) && o->step_size <= 0) || gq_method_stops(o->method);
   bool dense = continuous(o) && o->trajectory == GQ_DENSE;
   return dense || o->overshoot || (p->nt > 2 && !each);
 }
@@ -364,6 +450,7 @@ void gq_solution_free(gq_solution *s) {
   gq_tensor_unref(s->z0);
   gq_tensor_unref(s->z);
   gq_free(s->knots);
+  gq_free(s->taken);
   gq_free(s->t);
   gq_free(s);
 }

@@ -35,6 +35,7 @@ typedef struct gq_plan {
   uint64_t used;               /* for the oldest to go first */
   gq_field *field;
   gq_stepper forward, backward;
+  gq_stepper inverse;          /* mali and reversible: a forward step from its end to its start */
   gq_evaluator f, adjoint, pull;      /* z -> f; the backward system; z, a -> a'df/dz and products */
   gq_evaluator start;          /* the backward system with its products, where they count in the error norm */
   gq_evaluator nodes[GQ_NODE_SIZES];
@@ -82,6 +83,7 @@ typedef struct gq_walk {
   int64_t max_steps;
   void **arena;                /* [nslices] of the attempt */
   void *y[GQ_MAXPARTS], *f[GQ_MAXPARTS], *y1[GQ_MAXPARTS], *f1[GQ_MAXPARTS];   /* whole arrays */
+  void *x, *x1;                /* the extra part */
   void *path[GQ_MAXSTAGES][GQ_MAXGIVEN];   /* z and the forcing at the slopes' times, filled by fill_path */
   int (*fill_path)(struct gq_walk *w, double t, double h);
   void *context;
@@ -97,8 +99,8 @@ typedef struct gq_walk {
   bool clamped;                /* the accepted step was shortened to the stop */
   double last_ratio[2];        /* PI and PID memory */
   int64_t nfe, steps, rejected;
-  /* phase 2: cotangents in, cotangents of y, f, t and h out; whole arrays */
-  void *cy, *cf, *ck[GQ_MAXSTAGES], *py, *pf;
+  /* phase 2: cotangents in, cotangents of y, f, x, t and h out; whole arrays */
+  void *cy, *cf, *cx, *ck[GQ_MAXSTAGES], *py, *pf, *px;
   double pt, ph;
   const void **in;             /* [nslices][nin] */
   void **out;                  /* [nslices][nout] */
@@ -122,7 +124,7 @@ void gq_walk_interpolate(const gq_walk *w, int part, int slice, double theta, vo
 void gq_walk_interpolate_all(const gq_walk *w, int part, double theta, void *dst);
 /* Address of slope i, part p, in slice s of the accepted step. */
 void *gq_walk_slope(const gq_walk *w, int i, int part, int slice);
-/* Accept: y <- y1, f <- f1, t <- t + h1 (pointers swapped). */
+/* Accept: y <- y1, f <- f1, x <- x1, t <- t + h1 (pointers swapped). */
 void gq_walk_commit(gq_walk *w);
 /* Weighted norm of x (/ (atol + rtol |y|)) in the walk's norm. */
 double gq_walk_norm(const gq_walk *w, int part, const void *x, const void *y, const void *minus_);
@@ -132,10 +134,10 @@ typedef struct gq_kept {
   struct gq_kept *before;      /* the step before it, or the next spare one */
   double t, h;
   int anchor, stop;            /* measurement time that t hangs on; that t + h was clamped to, or -1 */
-  void *y, *f;                 /* whole arrays at t */
+  void *y, *f, *x;             /* whole arrays at t; x: the extra part or NULL */
   void **slope;                /* [slopes] whole arrays (dense trajectory) or NULL */
   void *arena[GQ_MAXSLICES];   /* activations (direct) or NULL */
-  void *block;                 /* y, f, slopes */
+  void *block;                 /* y, f, x, slopes */
 } gq_kept;
 void gq_kept_free(gq_kept *list_);
 /* A record from the plan's spare ones or fresh; *bytes grows by a fresh one's size. */

@@ -6,6 +6,12 @@
 
 #include "plan.h"
 
+/* An accepted step of which nothing else is kept: mali and reversible. */
+typedef struct gq_taken {
+  double t, h;
+  int anchor, stop;            /* as in gq_kept */
+} gq_taken;
+
 struct gq_solution {
   gq_plan *plan;
   gq_binding *bind;
@@ -15,8 +21,10 @@ struct gq_solution {
   double *t;                   /* [nt] */
   gq_tensor *z0, *z;           /* z: {nt, ...} */
   uint64_t version;            /* of z's storage when it was solved */
-  gq_kept *records;            /* last first: the end state, then the accepted steps */
+  gq_kept *records;            /* last first: the end state, then the accepted steps where they are kept */
   int64_t nrecords;
+  gq_taken *taken;             /* first first */
+  int64_t ntaken, taken_room;
   double *knots;               /* moments: where the accepted steps began, and the end */
   int nknots, knots_room;
   bool trivial;                /* nothing to integrate: all times equal, or an empty state */

@@ -108,6 +108,7 @@ static void bind_slice(gq_walk *w, int s) {
     if (l->err3 >= 0) out[l->err3 + p] = &sc[l->err3 + p];
     if (l->finite >= 0) out[l->finite + p] = &sc[l->finite + p];
   }
+  if (l->extra) in[l->x] = (char *)w->x + off, out[l->x1] = (char *)w->x1 + off;
   for (int i = 0; i < l->slopes; i++) {
     for (int k = 0; k < l->given; k++) in[l->path + i * l->given + k] = (char *)w->path[i][k] + off;
     in[l->wq + i] = &w->in_scalars[3 + i];
@@ -133,6 +134,7 @@ static void bind_pull(gq_walk *w, int s) {
   size_t off = slice_offset(f, s);
   in[l->cy] = (char *)w->cy + off;
   if (l->cf >= 0) in[l->cf] = (char *)w->cf + off;
+  if (l->extra) in[l->cx] = (char *)w->cx + off, out[l->px] = (char *)w->px + off;
   for (int i = 0; i < l->slopes; i++)
     if (l->ck[i] >= 0) in[l->ck[i]] = (char *)w->ck[i] + off;
   out[l->py] = (char *)w->py + off;
@@ -502,5 +504,7 @@ void gq_walk_commit(gq_walk *w) {
     w->y[p] = w->y1[p], w->y1[p] = y;
     w->f[p] = w->f1[p], w->f1[p] = f;
   }
+  void *x = w->x;
+  w->x = w->x1, w->x1 = x;
   w->t = w->t1;
 }
