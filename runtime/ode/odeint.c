@@ -132,11 +132,24 @@ int gq_ode_check(const gq_ode_options *o) {
   return GQ_OK;
 }
 
+/* leapfrog: z = [x, v] */
+static int check_halves(const gq_problem *p) {
+  char got[128];
+  gq_shape s = p->z0->shape;
+  if (s.ndim > 0 && s.dim[s.ndim - 1] % 2 == 0) return GQ_OK;
+  return gq_fail(
+    GQ_ESHAPE,
+    "method = \"leapfrog\": the last dimension of the state holds [x, v], so its size is even; z0 has "
+    "shape %s",
+    gq_shape_text(s, got, sizeof got));
+}
+
 static int check(const gq_problem *p, const gq_ode_options *o) {
   if (!gq_is_float(p->z0->dtype))
     return gq_fail(GQ_EDTYPE, "the state is %s; it must be float32 or float64", gq_dtype_name(p->z0->dtype));
   GQ_TRY(gq_ode_check(o));
   GQ_TRY(check_slope(p));
+  if (o->method->kind == GQ_LEAPFROG) GQ_TRY(check_halves(p));
   GQ_TRY(check_times(p->nt, p->t));
   GQ_TRY(check_tolerance(o->rtol, o->atol, ""));
   GQ_TRY(check_tolerance(o->back_rtol, o->back_atol, "adjoint."));

@@ -138,11 +138,90 @@ static void step_reversible_heun(builder *b, double sign) {
   b->y1[0] = move(b, move(b, b->y[0], sign / 2, f), sign / 2, b->slope[1][0]);
 }
 
+/* n entries of y along the axis, from `first` on */
+static gq_ref part_of(gq_graph *g, gq_ref y, int axis, int64_t first, int64_t n) {
+  gq_attr attr = { .shape = gq_graph_node(g, y)->shape };
+  attr.start[axis] = first, attr.shape.dim[axis] = n;
+  for (int i = 0; i < attr.shape.ndim; i++) attr.step[i] = 1;
+  return gq_emit(g, GQ_OP_SLICE, 1, &y, &attr);
+}
+
+/* x (which 0) or v (1) of a state [x, v] */
+static gq_ref half(gq_graph *g, gq_ref y, int axis, int which) {
+  int64_t all = gq_graph_node(g, y)->shape.dim[axis], n = all / 2;
+  return part_of(g, y, axis, which ? n : 0, which ? all - n : n);
+}
+
+static gq_ref join(gq_graph *g, gq_ref x, gq_ref v, int axis) {
+  return gq_cat(g, 2, (gq_ref[]){ x, v }, axis);
+}
+
+/* v' = v + h a / 2, x1 = x + h v', a1 = f(t1, [x1, v'])_v, v1 = v' + h a1 / 2; back with -h */
+static void step_leapfrog(builder *b, double sign) {
+  gq_graph *g = b->g;
+  int axis = b->s->last;
+  gq_ref a = half(g, b->slope[0][0], axis, 1), mid = move(b, half(g, b->y[0], axis, 1), sign / 2, a);
+  gq_ref x1 = move(b, half(g, b->y[0], axis, 0), sign, mid), z = join(g, x1, mid, axis);
+  gq_ref a1 = half(g, system_at(b, 1, sign > 0 ? 1 : 0, &z, b->q), axis, 1), v1 = move(b, mid, sign / 2, a1);
+  b->slope[1][0] = join(g, mid, gq_scale(g, gq_emit2(g, GQ_OP_ADD, a, a1), 0.5), axis);
+  b->slope[2][0] = join(g, v1, a1, axis);
+  b->y1[0] = join(g, x1, v1, axis);
+}
+
+/* Does r depend on node `on`? */
+static int depends(const gq_graph *g, gq_ref r, gq_ref on, bool *yes) {
+  bool *reach = gq_calloc(r + 1, sizeof *reach);
+  if (!reach) return gq_nomem(r + 1);
+  for (gq_ref i = on; i <= r; i++) {
+    const gq_node *n = gq_graph_node(g, i);
+    reach[i] = i == on;
+    for (int k = 0; k < n->nargs; k++) reach[i] |= reach[n->args[k]];
+  }
+  *yes = r >= on && reach[r];
+  gq_free(reach);
+  return GQ_OK;
+}
+
+/* Are they the same, as a whole or entry by entry (a stack of indices)? */
+static bool equal(gq_graph *g, gq_ref a, gq_ref v, int axis) {
+  int64_t n = gq_graph_node(g, v)->shape.dim[axis], i = 0;
+  if (a == v || gq_graph_node(g, a)->shape.dim[axis] != n) return a == v;
+  while (i < n && part_of(g, a, axis, i, 1) == part_of(g, v, axis, i, 1)) i++;
+  return i == n;
+}
+
+/* x' = v, and v' without v: the graph over separate x and v shows it. */
+static int second_order(builder *b) {
+  gq_graph *g = gq_graph_new();
+  gq_ref z, out, x, v, *bind = b->bind;
+  int axis = b->s->last, n = gq_graph_inputs(b->s->g);
+  bool damped = false;
+  if (!g) return gq_nomem(0);
+  for (int i = 0; i < n; i++)
+    bind[i] = gq_input(g, system_input(b->s, i)->dtype, system_input(b->s, i)->shape);
+  z = bind[1], x = half(g, z, axis, 0), v = half(g, z, axis, 1);
+  bind[1] = join(g, x, v, axis);
+  gq_inline(g, b->s->g, bind, &out);
+  bool is_v = equal(g, half(g, out, axis, 0), v, axis);
+  gq_ref a = half(g, out, axis, 1);
+  int status = gq_graph_status(g);
+  if (status == GQ_OK) status = depends(g, a, v, &damped);
+  gq_graph_free(g);
+  if (status != GQ_OK || (is_v && !damped)) return status;
+  return gq_fail(
+    GQ_EARG,
+    "method = \"leapfrog\" solves x'' = a(t, x): the state holds [x, v] in its last dimension, the dynamics "
+    "return [v, a], taken apart and joined by narrow, indices, cat and stack (nn.SecondOrder); %s. Any other "
+    "method takes these dynamics",
+    is_v ? "here a depends on v, or on both in a way that hides it" : "here the first half is not v");
+}
+
 static void step(builder *b) {
   double sign = b->k->inverse ? -1 : 1;
   switch (b->k->m->kind) {
     case GQ_ALF: step_alf(b, sign); break;
     case GQ_REVERSIBLE_HEUN: step_reversible_heun(b, sign); break;
+    case GQ_LEAPFROG: step_leapfrog(b, sign); break;
     default: stages(b);
   }
 }
@@ -326,6 +405,7 @@ static int pull_outputs(builder *b, const bool *want) {
 static int build(builder *b, const bool *want) {
   gq_steplayout *l = b->l;
   const gq_tableau *m = b->k->m;
+  if (m->kind == GQ_LEAPFROG) GQ_TRY(second_order(b));
   inputs(b);
   step(b);
   state_outputs(b);
