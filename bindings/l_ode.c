@@ -104,6 +104,7 @@ static void fill_forward(lua_State *L, const gq_info *i, const char *engine) {
   set_integer(L, "rejected", i->rejected);
   set_integer(L, "peak_bytes", (int64_t)i->peak_bytes);
   set_number(L, "t", i->t_reached);
+  if (i->event) set_number(L, "event_t", i->event_t);
 }
 
 static void fill_backward(lua_State *L, const gq_info *i, bool check) {
@@ -183,10 +184,10 @@ void gqL_fill_infos(lua_State *L) {
 
 /* ---- options ---- */
 
-static const char *const known[] = { "method",    "rtol",   "atol",       "step_size", "first_step",
-                                     "max_steps", "norm",   "controller", "gradient",  "adjoint",
-                                     "gq",        "parity", "overshoot",  "throw",     "params",
-                                     "eta",       NULL };
+static const char *const known[] = { "method",    "rtol",   "atol",       "step_size",   "first_step",
+                                     "max_steps", "norm",   "controller", "gradient",    "adjoint",
+                                     "gq",        "parity", "overshoot",  "throw",       "params",
+                                     "eta",       "dense",  "event",      "grid_points", NULL };
 static const char *const known_adjoint[] = { "method", "rtol",       "atol",     "step_size", "max_steps",
                                              "norm",   "trajectory", "impulses", "scale",     NULL };
 static const char *const known_gq[] = { "C", "max_nodes", "nodes", "quadrature", NULL };
@@ -349,6 +350,8 @@ typedef struct box { /* what the call holds while Lua may raise */
   gq_tensor **in; /* z0, t, captures: lent */
   gq_solution *sol;
   gq_tensor *z;
+  bool *jump; /* [nt] grid points among the times */
+  gq_tensor **event_in;
 } box;
 
 static int box_gc(lua_State *L) {
@@ -358,6 +361,8 @@ static int box_gc(lua_State *L) {
   gq_free(b->t);
   gq_free(b->want);
   gq_free(b->in);
+  gq_free(b->jump);
+  gq_free(b->event_in);
   memset(b, 0, sizeof *b);
   return 0;
 }
@@ -455,7 +460,155 @@ static void check_field(lua_State *L, const gq_graph *f, const gq_tensor *z0) {
              gq_shape_text(z0->shape, want, sizeof want));
 }
 
-static int odeint(lua_State *L) {
+/* Does the option have a value? */
+static bool has(lua_State *L, int arg, const char *key) {
+  if (!lua_istable(L, arg)) return false;
+  bool there = lua_getfield(L, arg, key) != LUA_TNIL;
+  lua_pop(L, 1);
+  return there;
+}
+
+/* Hand the call to a Lua function of gq.core, in its place. */
+static int hand_over(lua_State *L, const char *name) {
+  lua_settop(L, 4);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_getfield(L, -1, name);
+  lua_replace(L, -2);
+  lua_insert(L, 1);
+  lua_call(L, 4, LUA_MULTRET);
+  return lua_gettop(L);
+}
+
+/* Where f may jump: marked among the times. False if one inside of the solve is not among them. */
+static bool mark_jumps(lua_State *L, int arg, box *b, int nt) {
+  bool found = true;
+  lua_getfield(L, arg, "grid_points");
+  gq_tensor *x = gqL_totensor(L, -1);
+  if (x && x->shape.ndim != 1) luaL_error(L, "gq.odeint: grid_points must have one dimension");
+  if (!x && !lua_istable(L, -1))
+    luaL_error(L, "gq.odeint: grid_points must be a tensor or a table of numbers, not %s",
+               gqL_typename(L, -1));
+  b->jump = gq_calloc(nt + 1, sizeof *b->jump);
+  if (!b->jump) gqL_try(L, gq_nomem(nt));
+  int64_t n = x ? x->shape.dim[0] : (int64_t)lua_rawlen(L, -1);
+  double lo = fmin(b->t[0], b->t[nt - 1]), hi = fmax(b->t[0], b->t[nt - 1]);
+  for (int64_t i = 0; i < n; i++) {
+    bool inside = false;
+    if (!x) lua_rawgeti(L, -1, i + 1);
+    if (!x && lua_type(L, -1) != LUA_TNUMBER)
+      luaL_error(L, "gq.odeint: grid_points[%d] is %s, not a number", (int)i + 1, gqL_typename(L, -1));
+    double t = x ? gq_tensor_get(x, &i) : lua_tonumber(L, -1);
+    if (!x) lua_pop(L, 1);
+    if (!isfinite(t)) luaL_error(L, "gq.odeint: grid_points[%d] = %f must be finite", (int)i + 1, t);
+    for (int k = 0; k < nt; k++) b->jump[k] |= b->t[k] == t, inside |= b->t[k] == t;
+    found &= inside || t < lo || t > hi;
+  }
+  lua_pop(L, 1);
+  return found;
+}
+
+/* Trace the event function: its graph into the problem. The trace stays on the stack. */
+static void event_option(lua_State *L, int arg, box *b, const gq_tensor *z0, gq_problem *p) {
+  gq_dtype dtypes[2] = { z0->dtype, z0->dtype };
+  gq_shape shapes[2] = { { .ndim = 0 }, z0->shape };
+  lua_getfield(L, arg, "event");
+  gq_trace *tr = gqL_trace(L, -1, 2, dtypes, shapes, 1, "the event function of gq.odeint");
+  p->event_ = gq_trace_graph(tr);
+  p->nevent = gq_trace_captures(tr);
+  b->event_in = gq_calloc(p->nevent + 1, sizeof *b->event_in);
+  if (!b->event_in) gqL_try(L, gq_nomem(p->nevent));
+  for (int i = 0; i < p->nevent; i++) b->event_in[i] = gq_trace_capture(tr, i);
+  p->event_capture = b->event_in;
+}
+
+/* ---- interpolants ---- */
+
+#define INTERPOLANT "gq.interpolant"
+
+static gq_dense *check_interpolant(lua_State *L) {
+  gq_dense **d = luaL_checkudata(L, 1, INTERPOLANT);
+  if (!*d) luaL_error(L, "this interpolant was freed");
+  return *d;
+}
+
+static int interpolant_gc(lua_State *L) {
+  gq_dense **d = luaL_checkudata(L, 1, INTERPOLANT);
+  gq_dense_free(*d);
+  *d = NULL;
+  return 0;
+}
+
+/* at(t): a number or 0-d tensor gives a state, a table or 1-d tensor of n times {n, ...}. */
+static int interpolant_call(lua_State *L) {
+  gq_dense *d = check_interpolant(L);
+  bool number = lua_type(L, 2) == LUA_TNUMBER;
+  gq_tensor *x = number ? NULL : gqL_totensor(L, 2);
+  if (!number && !x && !lua_istable(L, 2))
+    return luaL_error(L, "interpolant: a time, or a tensor or table of times expected, got %s",
+                      gqL_typename(L, 2));
+  if (x && x->trace) return luaL_error(L, "interpolant: the time is a traced value; it must be known");
+  if (x && (x->shape.ndim > 1 || x->dtype == GQ_BOOL))
+    return luaL_error(L, "interpolant: times are numbers in one dimension, got %s", gqL_typename(L, 2));
+  bool many = x ? x->shape.ndim == 1 : !number;
+  int64_t n = !many ? 1 : x ? x->shape.dim[0] : (int64_t)lua_rawlen(L, 2);
+  double *t = lua_newuserdatauv(L, (size_t)(n + 1) * sizeof *t, 0);
+  for (int64_t i = 0; i < n; i++) {
+    if (x) t[i] = gq_tensor_get(x, &i);
+    else if (number) t[i] = lua_tonumber(L, 2);
+    else {
+      if (lua_rawgeti(L, 2, i + 1) != LUA_TNUMBER)
+        return luaL_error(L, "interpolant: t[%d] is %s, not a number", (int)i + 1, gqL_typename(L, -1));
+      t[i] = lua_tonumber(L, -1);
+      lua_pop(L, 1);
+    }
+  }
+  gq_shape s = gq_dense_shape(d), shape = { .ndim = s.ndim + many, .dim = { n } };
+  for (int i = 0; i < s.ndim; i++) shape.dim[i + many] = s.dim[i];
+  gq_tensor **out = gqL_pushtensor(L);
+  gqL_retry(L, gq_tensor_new(gq_dense_dtype(d), shape, out));
+  gqL_try(L, gq_dense_at(d, n, t, *out));
+  gqL_counted(L);
+  return 1;
+}
+
+/* at.t0, at.t1, at.steps */
+static int interpolant_index(lua_State *L) {
+  gq_dense *d = check_interpolant(L);
+  const char *key = luaL_checkstring(L, 2);
+  if (!strcmp(key, "t0")) lua_pushnumber(L, gq_dense_first(d));
+  else if (!strcmp(key, "t1")) lua_pushnumber(L, gq_dense_last(d));
+  else if (!strcmp(key, "steps")) lua_pushinteger(L, gq_dense_steps(d));
+  else return luaL_error(L, "an interpolant has t0, t1 and steps, and is called with times; not '%s'", key);
+  return 1;
+}
+
+static int interpolant_tostring(lua_State *L) {
+  gq_dense **d = luaL_checkudata(L, 1, INTERPOLANT);
+  if (!*d) lua_pushliteral(L, "interpolant (freed)");
+  else
+    lua_pushfstring(L, "interpolant on [%f, %f], %d steps", gq_dense_first(*d), gq_dense_last(*d),
+                    (int)gq_dense_steps(*d));
+  return 1;
+}
+
+static gq_dense **push_interpolant(lua_State *L) {
+  static const luaL_Reg meta[] = {
+    { "__gc", interpolant_gc },       { "__close", interpolant_gc },          { "__call", interpolant_call },
+    { "__index", interpolant_index }, { "__tostring", interpolant_tostring }, { NULL, NULL }
+  };
+  gq_dense **d = lua_newuserdatauv(L, sizeof *d, 0);
+  *d = NULL;
+  if (luaL_newmetatable(L, INTERPOLANT)) {
+    luaL_setfuncs(L, meta, 0);
+    lua_pushboolean(L, 0);
+    lua_setfield(L, -2, "__metatable");
+  }
+  lua_setmetatable(L, -2);
+  return d;
+}
+
+/* upvalue: gq.core. locate: an event is looked for here; otherwise lua/gq/solve.lua does what it takes. */
+static int solve_call(lua_State *L, bool locate) {
   gq_ode_options o;
   gq_info info;
   gq_tensor *t;
@@ -470,8 +623,13 @@ static int odeint(lua_State *L) {
       L, 2, lua_pushfstring(L, "the state is %s; it must be float32 or float64", gq_dtype_name(z0->dtype)));
   options(L, 4, z0->dtype, &o);
   bool throw = lua_istable(L, 4) ? gqL_optbool(L, 4, "throw", true) : true;
+  bool event = has(L, 4, "event");
+  if (event && !locate) return hand_over(L, "odeint_event");
   box *b = push_box(L);
   int nt = read_times(L, 3, b, &t);
+  if (has(L, 4, "grid_points") && !mark_jumps(L, 4, b, nt)) return hand_over(L, "odeint_grid");
+  gq_dense **dense = lua_istable(L, 4) && gqL_optbool(L, 4, "dense", false) ? push_interpolant(L) : NULL;
+  int at = lua_gettop(L); /* of the interpolant, if there is one */
   gq_dtype dtypes[2] = { z0->dtype, z0->dtype };
   gq_shape shapes[2] = { { .ndim = 0 }, z0->shape };
   gq_trace *tr = gqL_trace(L, 1, 2, dtypes, shapes, 1, "the dynamics function of gq.odeint");
@@ -488,7 +646,9 @@ static int odeint(lua_State *L) {
                    .z0_grad = z0->requires_grad,
                    .t_grad = t && t->requires_grad,
                    .nt = nt,
-                   .t = b->t };
+                   .t = b->t,
+                   .dense_ = dense,
+                   .jump_ = b->jump };
   bool any = p.z0_grad || p.t_grad;
   b->in[0] = z0;
   int top = lua_gettop(L);
@@ -500,6 +660,7 @@ static int odeint(lua_State *L) {
   }
   const char *engine = gq_engine_names[o.engine];
   if (!any || !gq_recording()) o.engine = GQ_ENGINE_NONE;
+  if (event) event_option(L, 4, b, z0, &p);
   lua_newtable(L);
   int table = lua_gettop(L);
   gq_tensor **handle = gqL_pushtensor(L);
@@ -520,8 +681,12 @@ static int odeint(lua_State *L) {
   *handle = b->z, b->z = NULL;
   gqL_counted(L);
   lua_pushvalue(L, table);
-  return 2;
+  if (dense) lua_pushvalue(L, at);
+  return dense ? 3 : 2;
 }
+
+static int odeint(lua_State *L) { return solve_call(L, false); }
+static int odeint_locate(lua_State *L) { return solve_call(L, true); }
 
 /* ---- tables and logs ---- */
 
@@ -621,6 +786,8 @@ static const gqL_function functions[] = {
     "adjoint: {method, rtol, atol, step_size, max_steps, norm: the forward solve's; trajectory \"reverse\" or "
     "\"dense\"; impulses \"restart\" or \"moments\" (many times at the cost of few); scale true}\n"
     "gq: {C 0.1, max_nodes 64, nodes \"nfe\" (Norcliffe & Deisenroth 2023, eq. 9) or \"step\" or n}\n"
+    "grid_points: times where f may jump; dense: true gives a third result, a function of time; event: a function of "
+    "(t, z) that ends the solve where it changes sign: z there, info, the time as a tensor (t: two times)\n"
     "throw: true; false returns the part reached, and info.status; overshoot, parity: false (parity: step for step "
     "as the paper's PyTorch code)\n"
     "info: status, engine, nfe, steps, rejected, peak_bytes; after backward nfe_backward, steps_backward, restarts, "
@@ -640,8 +807,11 @@ static const luaL_Reg core[] = { { "gauss_legendre", gauss_legendre },
                                  { NULL, NULL } };
 
 void gqL_open_ode(lua_State *L) {
-  gqL_register(L, functions);
   lua_getfield(L, -1, "core");
   luaL_setfuncs(L, core, 0);
-  lua_pop(L, 1);
+  lua_pushvalue(L, -1);
+  lua_pushcclosure(L, odeint_locate, 1);
+  lua_setfield(L, -2, "odeint_locate");
+  lua_pushcclosure(L, functions[0].f, 1); /* upvalue: core, off the stack */
+  gqL_setfunction(L, functions[0].name, functions[0].method, functions[0].doc);
 }

@@ -49,6 +49,17 @@ for _, pair in ipairs { "direct", "adjoint", "seminorm", "gq", "mali alf", "reve
   end)
 end
 
+add("an event, an interpolant and a jump", function(gq)
+  local k = gq.tensor(0.7, { dtype = "float64", requires_grad = true })
+  local z, _, t, at = gq.odeint(function(s, y) return gq.where(s:lt(0.2), -k * y, -2 * k * y) end,
+    gq.tensor({ 1 }, { dtype = "float64" }), { 0, 5 },
+    { event = function(_, y) return y[1] - 0.5 end, dense = true, grid_points = { 0.2 }, rtol = 1e-7, atol = 1e-7 })
+  close(t:item(), (math.log(2) / 0.7 + 0.2) / 2)
+  close(at(t:item()):item(), 0.5)
+  close(z[1]:item(), 0.5)
+  close(gq.grad(t, k):item(), -math.log(2) / 0.7 ^ 2 / 2)
+end)
+
 add("networks", function(gq)
   local net = gq.nn.mlp { sizes = { 2, 3, 1 }, activation = "tanh" }
   local loss = net(gq.ones(4, 2)):pow(2):mean()

@@ -120,8 +120,8 @@ static int pull_step(direct *d, gq_kept *r, gq_kept *after) {
   bool kept = b->s->o.engine == GQ_ENGINE_DIRECT;
   w->y[0] = r->y, w->f[0] = r->f, w->x = r->x, w->y1[0] = after->y, w->f1[0] = after->f, w->x1 = after->x;
   w->arena = kept ? r->arena : b->s->plan->arena[0], w->t = r->t, w->h1 = r->h;
-  w->in_scalars[0] = r->t, w->in_scalars[1] = r->h, w->in_scalars[2] = w->rtol;
-  if (!kept) GQ_TRY(run_again(w));
+  gq_walk_times(w, r->t, r->h, after->t);
+  if (!kept || gq_at_jump(b->s, after->t)) GQ_TRY(run_again(w)); /* at a jump f1 was written over */
   for (int i = 0; i < w->st->m->slopes; i++) memset(w->ck[i], 0, d->part);
   memset(d->gy, 0, d->part);
   memset(d->gf, 0, d->part);
@@ -144,16 +144,35 @@ static int pull_step(direct *d, gq_kept *r, gq_kept *after) {
   return GQ_OK;
 }
 
+/* What was carried besides y began with r->y: x as it is, and the slope f(t, y). */
+static int pull_slope(direct *d, gq_kept *r) {
+  gq_pullback *b = d->b;
+  const gq_solution *s = b->s;
+  double t = gq_walk_begin(&d->w, r->t, s->t[s->nt - 1] < s->t[0] ? -1 : 1);
+  void *x[] = { r->y, d->w.cf }, *out[] = { d->w.py };
+  if (d->w.st->l.extra) add(d, 1, d->w.cx, d->w.cy);
+  if (!d->w.st->l.carry) return GQ_OK;
+  GQ_TRY(
+    gq_evaluate_at(s->plan, &s->plan->pull, s->bind, t, x, out, &b->grads, b->gt ? &b->gt[r->anchor] : NULL));
+  add(d, 1, d->w.py, d->w.cy);
+  return GQ_OK;
+}
+
+/* After the step from a jump: the one before it ends with slopes that nobody read. */
+static int pull_jump(direct *d, gq_kept *r) {
+  if (!gq_at_jump(d->b->s, r->t)) return GQ_OK;
+  GQ_TRY(pull_slope(d, r));
+  memset(d->w.cf, 0, d->part);
+  if (d->w.st->l.extra) memset(d->w.cx, 0, d->part);
+  return GQ_OK;
+}
+
 /* The first slope f(t_0, z_0) and the times equal to t_0. */
 static int pull_start(direct *d, gq_kept *first) {
   gq_pullback *b = d->b;
   gq_solution *s = b->s;
-  if (d->w.st->l.extra) add(d, 1, d->w.cx, d->w.cy); /* x starts as z0 */
-  if (d->w.st->l.carry) {
-    void *x[] = { first->y, d->w.cf }, *out[] = { d->w.py };
-    GQ_TRY(gq_evaluate_at(s->plan, &s->plan->pull, s->bind, s->t[0], x, out, &b->grads, b->gt));
-    add(d, 1, d->w.py, d->w.cy);
-  }
+  first->anchor = 0;
+  GQ_TRY(pull_slope(d, first));
   for (; d->k >= 0; d->k--) {
     const void *g = gq_at_time(s, b->gz, d->k);
     void *f;
@@ -174,7 +193,7 @@ static int invert(direct *d, gq_walk *w, const gq_taken *step, gq_kept *r, gq_ke
   r->t = step->t, r->h = step->h, r->anchor = step->anchor, r->stop = step->stop;
   w->y[0] = after->y, w->f[0] = after->f, w->x = after->x;
   w->y1[0] = r->y, w->f1[0] = r->f, w->x1 = r->x;
-  w->in_scalars[0] = r->t, w->in_scalars[1] = r->h;
+  gq_walk_times(w, r->t, r->h, after->t);
   GQ_TRY(gq_walk_phase(w, 0));
   w->nfe += w->st->l.nfe;
   if (gq_first_nonfinite(d->b->s->z->dtype, d->n, r->y))
@@ -193,16 +212,23 @@ static void compare(direct *d, int k, const void *y) {
   if (!(r <= s->info.reconstruction)) s->info.reconstruction = r;
 }
 
-static int invert_all(direct *d, gq_walk *w, gq_kept *r, gq_kept *after) {
-  gq_solution *s = d->b->s;
-  const gq_kept *end = s->records;
+/* The end of a smooth piece, as it was. */
+static void load(const direct *d, const gq_kept *end, gq_kept *after) {
   after->t = end->t;
   memcpy(after->y, end->y, d->part), memcpy(after->f, end->f, d->part);
   if (after->x) memcpy(after->x, end->x, d->part);
+}
+
+static int invert_all(direct *d, gq_walk *w, gq_kept *r, gq_kept *after) {
+  gq_solution *s = d->b->s;
+  const gq_kept *end = s->records;
   for (int64_t i = s->ntaken - 1; i >= 0; i--) {
+    if (i == s->ntaken - 1) load(d, end, after);
+    else if (end->before && end->before->t == after->t) end = end->before, load(d, end, after);
     GQ_TRY(invert(d, w, &s->taken[i], r, after));
     GQ_TRY(pull_step(d, r, after));
     if (i == 0 || s->taken[i - 1].stop >= 0) compare(d, r->anchor, r->y);
+    if (i > 0) GQ_TRY(pull_jump(d, r));
     gq_kept *swap = r;
     r = after, after = swap;
   }
@@ -213,7 +239,12 @@ static int invert_all(direct *d, gq_walk *w, gq_kept *r, gq_kept *after) {
 
 static int run_inverse(direct *d) {
   gq_solution *s = d->b->s;
-  gq_walk w = { .o = &s->o, .rtol = s->o.rtol, .atol = { s->o.atol } };
+  gq_walk w = { .o = &s->o,
+                .rtol = s->o.rtol,
+                .atol = { s->o.atol },
+               
+                .jumps = s->jumps,
+                .njumps = s->njumps, .margin = s->margin };
   gq_kept *two[2] = { NULL };
   int status = gq_walk_init(&w, s->plan, &s->plan->inverse, s->bind);
   for (int i = 0; i < 2 && status == GQ_OK; i++)
@@ -229,7 +260,10 @@ static int run(direct *d) {
   gq_solution *s = d->b->s;
   if (gq_engine_inverts(s->o.engine)) return run_inverse(d);
   gq_kept *r = s->records;
-  for (; r->before; r = r->before) GQ_TRY(pull_step(d, r->before, r));
+  for (; r->before; r = r->before) {
+    GQ_TRY(pull_step(d, r->before, r));
+    if (r->before->before) GQ_TRY(pull_jump(d, r->before));
+  }
   s->info.steps_backward = s->nrecords - 1;
   return pull_start(d, r);
 }
@@ -239,6 +273,7 @@ int gq_direct_backward(gq_pullback *b) {
   direct d = { .b = b, .k = s->nt - 1 };
   gq_walk *w = &d.w;
   w->o = &s->o, w->rtol = s->o.rtol, w->atol[0] = s->o.atol, w->grads = &b->grads;
+  w->jumps = s->jumps, w->njumps = s->njumps, w->margin = s->margin;
   int status = gq_walk_init(w, s->plan, &s->plan->forward, s->bind);
   if (status == GQ_OK) status = buffers(&d);
   if (status == GQ_OK) status = run(&d);

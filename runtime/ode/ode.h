@@ -107,10 +107,15 @@ typedef struct gq_info {       /* API.md: the fields of info */
   double audit;                /* engine check: |G_n - G_2n| / |G_2n| over all parameters */
   bool capped;                 /* max_nodes bit in some interval */
   size_t peak_bytes;
+  bool event;                  /* it happened, at event_t; the states from there on are the one at event_t */
+  double event_t;
 } gq_info;
 
 /* One solve, kept for its backward pass. */
 typedef struct gq_solution gq_solution;
+
+/* A solve as a function of time. */
+typedef struct gq_dense gq_dense;
 
 typedef struct gq_problem {
   const gq_graph *f;           /* inputs: t (0-d, state dtype), z, captures; output: dz/dt of z's shape and dtype */
@@ -121,6 +126,11 @@ typedef struct gq_problem {
   bool z0_grad, t_grad;
   int nt;
   const double *t;             /* increasing or decreasing, repeats allowed */
+  gq_dense **dense_;           /* where the interpolant goes */
+  const gq_graph *event_;      /* inputs: t, z, captures of its own; one number: the solve ends where it changes sign */
+  int nevent;
+  gq_tensor *const *event_capture;
+  const bool *jump_;           /* [nt] f may jump at this time: the solve stops before it and goes on after it */
 } gq_problem;
 
 /* Solve; z: {nt, shape of z0}. On failure the status says why; *sol_ and *z then still hold the
@@ -134,6 +144,15 @@ int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor
 ** operations on the solve's own inputs (t_ NULL: no gradient there). Engine direct only; gt_ in t_'s dtype. */
 int gq_odeint_replay(gq_solution *s, gq_tensor *z0, gq_tensor *t_, gq_tensor *const *capture, gq_tensor *gz,
                      gq_tensor **gz0, gq_tensor **gt_, gq_tensor **gcapture);
+/* The states at n times between the first and the last into out {n, ...}, or {...} for n = 1. No gradients. */
+int gq_dense_at(const gq_dense *d, int64_t n, const double *t, gq_tensor *out);
+double gq_dense_first(const gq_dense *d);
+double gq_dense_last(const gq_dense *d);
+int64_t gq_dense_steps(const gq_dense *d);
+gq_shape gq_dense_shape(const gq_dense *d);
+gq_dtype gq_dense_dtype(const gq_dense *d);
+void gq_dense_free(gq_dense *d_);
+
 const gq_ode_options *gq_solution_options(const gq_solution *s);
 const gq_info *gq_solution_info(const gq_solution *s);
 void gq_solution_free(gq_solution *s_);

@@ -326,6 +326,12 @@ int gq_plan_get(const gq_planspec *s, gq_plan **out) {
   return status;
 }
 
+void gq_plan_keep(gq_plan *p) {
+  pthread_mutex_lock(&cache.lock);
+  p->users++;
+  pthread_mutex_unlock(&cache.lock);
+}
+
 void gq_plan_release(gq_plan *p) {
   if (!p) return;
   pthread_mutex_lock(&cache.lock);

@@ -58,6 +58,7 @@ typedef struct gq_planspec {
 
 /* The plan of a problem: from the cache, or compiled; users +1. */
 int gq_plan_get(const gq_planspec *s, gq_plan **out);
+void gq_plan_keep(gq_plan *p);               /* users +1 */
 void gq_plan_release(gq_plan *p_);
 /* The node program for `rows` rows (a power of two up to node_rows), compiled at its first use. */
 int gq_plan_nodes(gq_plan *p, int rows, gq_evaluator **out);
@@ -94,6 +95,9 @@ typedef struct gq_walk {
   double dtime, etime;
   double t, h;                 /* where it is; the next proposal, signed (0: not known) */
   double h1, t1;               /* step of the accepted attempt and where it ends */
+  const double *jumps;         /* [njumps] where f may jump: steps evaluate f on their own side of it */
+  int njumps;
+  double margin;               /* by so much */
   double t_origin;             /* fixed grid: t_origin + index * step_size */
   int64_t grid_index;
   bool clamped;                /* the accepted step was shortened to the stop */
@@ -114,6 +118,10 @@ void gq_walk_done(gq_walk *w);
 /* Choose the first step by Hairer, Norsett & Wanner II.4; f must hold the slopes at t, and where
 ** products are in the error norm dq and dtime those at t. */
 int gq_walk_first(gq_walk *w, const gq_evaluator *e, double stop, double *h);
+/* The time of f's evaluation where a step from t begins: t itself but for jumps. dir: +1 or -1. */
+double gq_walk_begin(const gq_walk *w, double t, double dir);
+/* The step of the next phases: from t by h to t1. */
+void gq_walk_times(gq_walk *w, double t, double h, double t1);
 /* Try steps until one is accepted: w->h1, y1, f1, slopes. `stop`: not passed if `clamp`. On a
 ** failure the status, with a message that tells t and h. */
 int gq_walk_step(gq_walk *w, double stop, bool clamp);
@@ -124,6 +132,8 @@ void gq_walk_interpolate(const gq_walk *w, int part, int slice, double theta, vo
 void gq_walk_interpolate_all(const gq_walk *w, int part, double theta, void *dst);
 /* Address of slope i, part p, in slice s of the accepted step. */
 void *gq_walk_slope(const gq_walk *w, int i, int part, int slice);
+/* Slope i of part 0, all slices. */
+void gq_walk_slope_all(const gq_walk *w, int i, void *dst, const gq_field *f);
 /* Accept: y <- y1, f <- f1, x <- x1, t <- t + h1 (pointers swapped). */
 void gq_walk_commit(gq_walk *w);
 /* Weighted norm of x (/ (atol + rtol |y|)) in the walk's norm. */

@@ -4,7 +4,7 @@
 #ifndef GQ_SOLUTION_H
 #define GQ_SOLUTION_H
 
-#include "plan.h"
+#include "dense.h"
 
 /* An accepted step of which nothing else is kept: mali and reversible. */
 typedef struct gq_taken {
@@ -19,6 +19,9 @@ struct gq_solution {
   bool z0_grad, t_grad;
   int nt;
   double *t;                   /* [nt] */
+  double *jumps;               /* [njumps] those of the times at which f may jump */
+  int njumps;
+  double margin;               /* how far from a jump f is evaluated, for the value of one side */
   gq_tensor *z0, *z;           /* z: {nt, ...} */
   uint64_t version;            /* of z's storage when it was solved */
   gq_kept *records;            /* last first: the end state, then the accepted steps where they are kept */
@@ -28,6 +31,7 @@ struct gq_solution {
   double *knots;               /* moments: where the accepted steps began, and the end */
   int nknots, knots_room;
   bool trivial;                /* nothing to integrate: all times equal, or an empty state */
+  gq_dense *dense;             /* until the solve is done */
   gq_info info;
   size_t bytes;                /* held for this solve */
 };
@@ -48,6 +52,13 @@ int gq_continuous_backward(gq_pullback *b);      /* grad/continuous.c: adjoint, 
 
 static inline void *gq_at_time(const gq_solution *s, gq_tensor *z, int k) {
   return (char *)gq_tensor_data(z) + (size_t)k * gq_part_bytes(s->plan->field);
+}
+
+/* Is f discontinuous there? */
+static inline bool gq_at_jump(const gq_solution *s, double t) {
+  for (int i = 0; i < s->njumps; i++)
+    if (s->jumps[i] == t) return true;
+  return false;
 }
 
 double gq_dot(gq_dtype d, size_t n, const void *x, const void *y);

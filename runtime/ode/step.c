@@ -196,6 +196,7 @@ static int second_order(builder *b) {
   gq_ref z, out, x, v, *bind = b->bind;
   int axis = b->s->last, n = gq_graph_inputs(b->s->g);
   bool damped = false;
+  if (gq_numel(system_input(b->s, 1)->shape) == 0) return gq_graph_free(g), GQ_OK;
   if (!g) return gq_nomem(0);
   for (int i = 0; i < n; i++)
     bind[i] = gq_input(g, system_input(b->s, i)->dtype, system_input(b->s, i)->shape);

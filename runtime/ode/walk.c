@@ -366,8 +366,26 @@ static int fail_nonfinite(const gq_walk *w, double h) {
   return gq_fail(GQ_ENONFINITE, "the error estimate is not finite after t = %.9g (step %.3g)", w->t, h);
 }
 
-static int attempt(gq_walk *w, double h, double *ratio) {
-  w->in_scalars[0] = w->t, w->in_scalars[1] = h, w->in_scalars[2] = w->rtol;
+/* A step from or to a jump evaluates f on its own side of it. */
+static double margin(const gq_walk *w, double t) {
+  for (int i = 0; i < w->njumps; i++)
+    if (w->jumps[i] == t) return w->margin;
+  return 0;
+}
+
+double gq_walk_begin(const gq_walk *w, double t, double dir) {
+  return w->njumps ? t + dir * margin(w, t) : t;
+}
+
+void gq_walk_times(gq_walk *w, double t, double h, double t1) {
+  w->in_scalars[0] = t, w->in_scalars[1] = h, w->in_scalars[2] = w->rtol;
+  if (w->njumps == 0) return;
+  double dir = h < 0 ? -1 : 1, a = margin(w, t), b = margin(w, t1);
+  w->in_scalars[0] += dir * a, w->in_scalars[1] -= dir * (a + b);
+}
+
+static int attempt(gq_walk *w, double h, double stop, double *ratio) {
+  gq_walk_times(w, w->t, h, w->clamped ? stop : w->t + h);
   if (w->fill_path) GQ_TRY(w->fill_path(w, w->t, h));
   GQ_TRY(run(w, 0));
   w->nfe += w->st->l.nfe;
@@ -411,7 +429,7 @@ static int step_fixed(gq_walk *w, double stop, bool clamp) {
   GQ_TRY(check_budget(w, h));
   if (w->t + h == w->t)
     return gq_fail(GQ_EUNDERFLOW, "step_size = %.3g does not move t = %.9g", w->step_size, w->t);
-  GQ_TRY(attempt(w, h, &ratio));
+  GQ_TRY(attempt(w, h, stop, &ratio));
   if (isnan(ratio)) return fail_nonfinite(w, h);
   gq_steplog_add(w->t, h, 0, true);
   w->grid_index++;
@@ -437,7 +455,7 @@ int gq_walk_step(gq_walk *w, double stop, bool clamp) {
     if (!w->clamped && fabs(h) <= 4 * DBL_EPSILON * fabs(w->t))
       return gq_fail(GQ_EUNDERFLOW, "the step %.3g no longer moves t = %.9g (error ratio %.3g)", h, w->t,
                      ratio);
-    GQ_TRY(attempt(w, h, &ratio));
+    GQ_TRY(attempt(w, h, stop, &ratio));
     gq_steplog_add(w->t, h, ratio, ratio <= 1);
     if (ratio <= 1) {
       learn(w, h, ratio);
@@ -481,6 +499,12 @@ void *gq_walk_slope(const gq_walk *w, int i, int part, int slice) {
   if (l->carry && i == 0) return (char *)w->f[part] + off;
   if (l->carry && i == w->st->m->end) return (char *)w->f1[part] + off;
   return gq_program_at(w->st->code.prog[f->class_of[slice]], w->arena[slice], l->k[i] + part);
+}
+
+void gq_walk_slope_all(const gq_walk *w, int i, void *dst, const gq_field *f) {
+  for (int s = 0; s < f->nslices; s++)
+    memcpy((char *)dst + slice_offset(f, s), gq_walk_slope(w, i, 0, s),
+           slice_numel(f, s) * gq_dtype_size(f->dtype));
 }
 
 void gq_walk_interpolate(const gq_walk *w, int part, int slice, double theta, void *dst) {
