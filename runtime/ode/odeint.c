@@ -157,7 +157,7 @@ static int check(const gq_problem *p, const gq_ode_options *o) {
   if (o->max_steps < 1 || o->back_max_steps < 1) return gq_fail(GQ_EARG, "max_steps must be at least 1");
   if (o->overshoot && continuous(o) && o->trajectory == GQ_DENSE)
     return gq_fail(GQ_EARG, "overshoot and trajectory = \"dense\" do not go together");
-  if (p->event_ && (o->engine != GQ_ENGINE_NONE || o->overshoot))
+  if (p->event_ && (o->engine != GQ_ENGINE_NONE || o->overshoot || o->parity))
     return gq_fail(
       GQ_EARG,
       "an event is looked for without gradients (solve again to info.event_t) and without overshoot");
