@@ -97,8 +97,9 @@ static void set_number(lua_State *L, const char *key, double v) {
 static void fill_forward(lua_State *L, const gq_info *i, const char *engine) {
   lua_pushstring(L, gq_status_name(i->status));
   lua_setfield(L, -2, "status");
-  lua_pushstring(L, engine);
+  lua_pushstring(L, i->engine != GQ_ENGINE_NONE ? gq_engine_names[i->engine] : engine);
   lua_setfield(L, -2, "engine");
+  if (i->reason[0]) lua_pushstring(L, i->reason), lua_setfield(L, -2, "reason");
   set_integer(L, "nfe", i->nfe);
   set_integer(L, "steps", i->steps);
   set_integer(L, "rejected", i->rejected);
@@ -187,7 +188,8 @@ void gqL_fill_infos(lua_State *L) {
 static const char *const known[] = { "method",    "rtol",   "atol",       "step_size",   "first_step",
                                      "max_steps", "norm",   "controller", "gradient",    "adjoint",
                                      "gq",        "parity", "overshoot",  "throw",       "params",
-                                     "eta",       "dense",  "event",      "grid_points", NULL };
+                                     "eta",       "dense",  "event",      "grid_points", "memory_limit",
+                                     NULL };
 static const char *const known_adjoint[] = { "method", "rtol",       "atol",     "step_size", "max_steps",
                                              "norm",   "trajectory", "impulses", "scale",     NULL };
 static const char *const known_gq[] = { "C", "max_nodes", "nodes", "quadrature", NULL };
@@ -337,6 +339,7 @@ static void options(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
   adjoint_options(L, arg, o);
   gq_options(L, arg, o);
   gqL_try(L, gq_ode_check(o));
+  o->memory_limit = (size_t)positive(L, arg, "memory_limit", (double)o->memory_limit);
   check_params(L, arg);
 }
 
@@ -781,8 +784,10 @@ static const gqL_function functions[] = {
     "rtol, atol: 1e-3 in float32, 1e-6 in float64; norm: \"rms\" or \"max\"\n"
     "step_size: a fixed grid (fixed methods without it step from time to time); first_step, max_steps 100000\n"
     "controller: {safety 0.9, ifactor 10, dfactor 0.2, pcoeff 0, icoeff 1, dcoeff 0}\n"
-    "gradient: \"gq\", direct aca adjoint seminorm check none, mali (alf), reversible (alf reversible_heun leapfrog); "
+    "gradient: \"gq\", direct aca adjoint seminorm check auto none, mali (alf), reversible (alf reversible_heun leapfrog); "
     "params: a list, differentiate these only\n"
+    "auto: direct where its activations fit memory_limit (bytes; a quarter of the machine's), otherwise gq; "
+    "info.engine and info.reason tell\n"
     "adjoint: {method, rtol, atol, step_size, max_steps, norm: the forward solve's; trajectory \"reverse\" or "
     "\"dense\"; impulses \"restart\" or \"moments\" (many times at the cost of few); scale true}\n"
     "gq: {C 0.1, max_nodes 64, nodes \"nfe\" (Norcliffe & Deisenroth 2023, eq. 9) or \"step\" or n}\n"

@@ -189,6 +189,25 @@ describe("gradients of the state, the times and the parameters", function()
     end
   end)
 
+  it("are what auto falls back on where activations do not fit", function()
+    for _, method in ipairs { "alf", "reversible_heun" } do
+      local k, z0 = leaf(0.7), leaf { 1, 2 }
+      local function gradient(o)
+        o.method, o.step_size = method, 0.05
+        local z, info = gq.odeint(function(_, y) return -k * gq.sin(y) end, z0, { 0, 2 }, o)
+        return gq.grad(z[2]:sum(), k):item(), info
+      end
+      local want = gradient { gradient = "direct" }
+      local got, info = gradient { gradient = "auto", memory_limit = 100 }
+      assert.equal("reversible", info.engine)
+      assert.truthy(info.reason:find("inverted", 1, true), info.reason)
+      assert.close(got, want, 1e-12)
+      got, info = gradient { gradient = "auto" }
+      assert.equal("direct", info.engine)
+      assert.equal(want, got)
+    end
+  end)
+
   it("may be asked for twice, and in any order", function()
     for _, case in ipairs(cases) do
       local k, z0 = leaf(0.7), leaf { 1, 2 }

@@ -146,8 +146,8 @@ static int setup(back *k, double size) {
   GQ_TRY(buffers(k));
   if (!k->reverse) k->near = s->records->before;
   if (w->st->l.dq >= 0) {
-    GQ_TRY(gq_grads_new(s->plan->field, &w->dq));
-    GQ_TRY(gq_grads_new(s->plan->field, &w->eq));
+    GQ_TRY(gq_grads_new(s->plan->field, false, &w->dq));
+    GQ_TRY(gq_grads_new(s->plan->field, false, &w->eq));
     s->bytes += w->dq.bytes + w->eq.bytes;
   }
   return k->gq ? gq_nodebuffer_init(&k->nodes, s, &k->b->grads) : GQ_OK;

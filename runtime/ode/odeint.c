@@ -9,8 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
-const char *const gq_engine_names[GQ_NENGINE] = { "none",    "direct",   "aca", "mali", "reversible",
-                                                  "adjoint", "seminorm", "gq",  "check" };
+const char *const gq_engine_names[GQ_NENGINE] = { "none",    "direct",   "aca", "mali",  "reversible",
+                                                  "adjoint", "seminorm", "gq",  "check", "auto" };
 
 void gq_ode_defaults(gq_ode_options *o, gq_dtype d) {
   double tol = d == GQ_F32 ? 1e-3 : 1e-6;
@@ -28,7 +28,8 @@ void gq_ode_defaults(gq_ode_options *o, gq_dtype d) {
                          .scale = true,
                          .C = 0.1,
                          .max_nodes = 64,
-                         .nodes = GQ_NODES_NFE };
+                         .nodes = GQ_NODES_NFE,
+                         .memory_limit = gq_default_memory() };
   o->back_method = o->method;
 }
 
@@ -208,6 +209,8 @@ typedef struct forward {
 
 static int next_record(forward *fw) {
   gq_solution *s = fw->s;
+  s->over = s->limited && s->bytes > s->o.memory_limit;
+  if (s->over) return GQ_ENOMEM; /* gq_odeint goes on with another engine */
   GQ_TRY(gq_kept_get(s->plan, keeps_slopes(s), keeps_arenas(s), &s->bytes, &fw->next));
   fw->w.y1[0] = fw->next->y, fw->w.f1[0] = fw->next->f, fw->w.x1 = fw->next->x;
   if (keeps_arenas(s)) fw->w.arena = fw->now->arena;
@@ -437,7 +440,7 @@ static void forward_info(const forward *fw, gq_info *info, int status) {
   info->nfe = w->nfe, info->steps = w->steps, info->rejected = w->rejected;
 }
 
-static int forward_run(gq_solution *s, const gq_problem *p, int *k) {
+static int forward_run(gq_solution *s, const gq_problem *p_, int *k) {
   forward fw = { .s = s };
   gq_walk *w = &fw.w;
   w->o = &s->o;
@@ -445,11 +448,13 @@ static int forward_run(gq_solution *s, const gq_problem *p, int *k) {
   w->step_size = s->o.step_size, w->max_steps = s->o.max_steps;
   w->t = w->t_origin = s->t[0];
   w->jumps = s->jumps, w->njumps = s->njumps, w->margin = s->margin;
+  size_t before = s->bytes;
   int status = gq_walk_init(w, s->plan, &s->plan->forward, s->bind);
   if (status == GQ_OK) status = forward_buffers(&fw);
-  if (status == GQ_OK && p->event_)
-    status = gq_event_new(p->event_, p->nevent, p->event_capture, s->plan->field, &fw.event);
+  if (status == GQ_OK && p_ && p_->event_)
+    status = gq_event_new(p_->event_, p_->nevent, p_->event_capture, s->plan->field, &fw.event);
   if (status == GQ_OK) status = explain(s, forward_loop(&fw, k));
+  s->record_bytes = s->bytes - before;
   forward_info(&fw, &s->info, status);
   if (fw.next) gq_kept_give_back(s->plan, fw.next);
   gq_event_free(fw.event);
@@ -492,23 +497,22 @@ static int solution_init(gq_solution *s, const gq_problem *p) {
   return GQ_OK;
 }
 
-int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tensor **z, gq_info *info,
-              gq_solution **sol) {
+/* limited: engine auto; *over tells that the solve was given up since it kept too much. */
+static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, bool limited, bool *over,
+                 gq_tensor **z, gq_info *info, gq_solution **sol) {
   int k = 0;
-  *info = (gq_info){ .t_reached = p->nt > 0 ? p->t[0] : 0 };
-  *z = NULL, *sol = NULL;
-  if (p->dense_) *p->dense_ = NULL;
-  GQ_TRY(check(p, o));
   gq_solution *s = gq_calloc(1, sizeof *s);
   if (!s) return gq_nomem(sizeof *s);
-  s->o = *o, s->nt = p->nt, s->z0_grad = p->z0_grad, s->t_grad = p->t_grad;
-  if (s->o.parity) s->o.overshoot = true, s->o.scale = false;
+  s->o = *o, s->nt = p->nt, s->z0_grad = p->z0_grad, s->t_grad = p->t_grad, s->limited = limited;
   int status = solution_init(s, p);
   if (status == GQ_OK) {
     if (gq_numel(p->z0->shape) > 0) status = forward_run(s, p, &k);
     s->info.peak_bytes = s->bytes;
+    s->info.engine = o->engine;
+    memcpy(s->info.reason, info->reason, sizeof info->reason);
     *info = s->info;
   }
+  *over = s->over;
   info->status = status;
   if (status == GQ_OK && p->dense_) *p->dense_ = s->dense, s->dense = NULL;
   bool keep_part = status != GQ_OK && partial && s->z && status != GQ_ENOMEM && status != GQ_EINTERRUPT;
@@ -527,6 +531,23 @@ int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_ten
   if (status == GQ_OK && o->engine != GQ_ENGINE_NONE) *sol = s;
   else gq_solution_free(s);
   return status;
+}
+
+int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tensor **z, gq_info *info,
+              gq_solution **sol) {
+  gq_ode_options own = *o;
+  bool over = false;
+  *info = (gq_info){ .t_reached = p->nt > 0 ? p->t[0] : 0, .engine = o->engine };
+  *z = NULL, *sol = NULL;
+  if (p->dense_) *p->dense_ = NULL;
+  if (own.parity) own.overshoot = true, own.scale = false;
+  GQ_TRY(check(p, o));
+  gq_planspec spec = { p, &own, dense_forward(p, &own) };
+  if (o->engine == GQ_ENGINE_AUTO) GQ_TRY(info->status = gq_auto_choose(&spec, &own, info));
+  int status = solve(p, &own, partial, o->engine == GQ_ENGINE_AUTO, &over, z, info, sol);
+  if (!over) return status;
+  GQ_TRY(info->status = gq_auto_retreat(&spec, &own, info->steps, info));
+  return solve(p, &own, partial, false, &over, z, info, sol);
 }
 
 void gq_solution_free(gq_solution *s) {
@@ -548,6 +569,27 @@ const gq_info *gq_solution_info(const gq_solution *s) { return &s->info; }
 const gq_ode_options *gq_solution_options(const gq_solution *s) { return &s->o; }
 
 /* ---- backward ---- */
+
+/* A training loop's collector frees solutions late; their records serve the next solve at once. */
+static void give_back_records(gq_solution *s) {
+  if (!s->records || inverts(s)) return;
+  gq_kept_give_back(s->plan, s->records);
+  s->records = NULL;
+  s->bytes -= s->record_bytes;
+}
+
+int gq_solution_records(gq_solution *s) {
+  gq_tensor *z = s->z; /* stays as it is: direct does not mind what the user has done to it */
+  gq_info info = s->info;
+  int k = 0;
+  if (!records(s) || s->records || s->trivial) return GQ_OK;
+  GQ_TRY(gq_tensor_new(z->dtype, z->shape, &s->z));
+  s->nknots = 0;
+  int status = forward_run(s, NULL, &k);
+  gq_tensor_unref(s->z);
+  s->z = z, s->info = info;
+  return status;
+}
 
 static int check_cotangent(const gq_solution *s, const gq_tensor *gz) {
   char a[128], b[128];
@@ -610,8 +652,9 @@ static int backward_check(gq_pullback *b, gq_tensor **gcapture) {
   gq_tensor **coarse = gq_calloc(f->ncapture + 1, sizeof *coarse);
   if (!coarse) return gq_nomem(f->ncapture * sizeof *coarse);
   int status = backward_once(b, coarse);
+  gq_grads_done(&b->grads);
+  if (status == GQ_OK) status = gq_grads_new(f, true, &b->grads);
   if (status == GQ_OK) {
-    memset(b->grads.block, 0, b->grads.bytes);
     memset(b->a, 0, gq_part_bytes(f));
     if (b->gt) memset(b->gt, 0, s->nt * sizeof *b->gt);
     b->refine = 2;
@@ -636,11 +679,12 @@ int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor
   s->info.nfe_backward = s->info.steps_backward = s->info.rejected_backward = s->info.restarts = 0;
   s->info.nodes = s->info.nodes_wanted = 0, s->info.reconstruction = 0, s->info.capped = false;
   int status = gq_tensor_contiguous_get(gz, &b.gz);
+  if (status == GQ_OK) status = gq_solution_records(s);
   if (status == GQ_OK) status = check_finite(b.gz, "the cotangent dL/dz of the solution");
   if (status == GQ_OK) status = pack_cotangents(s, &b.gz);
   if (status == GQ_OK) status = gq_tensor_new(s->z0->dtype, s->z0->shape, &a);
   if (status == GQ_OK) status = gq_tensor_new(GQ_F64, gq_shape_of(1, (int64_t[]){ s->nt }), &times);
-  if (status == GQ_OK) status = gq_grads_new(s->plan->field, &b.grads);
+  if (status == GQ_OK) status = gq_grads_new(s->plan->field, true, &b.grads);
   if (status == GQ_OK) {
     b.a = gq_tensor_data(a);
     b.gt = s->t_grad ? gq_tensor_data(times) : NULL;
@@ -653,6 +697,7 @@ int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor
   }
   gq_grads_done(&b.grads);
   gq_tensor_unref(b.gz);
+  if (status == GQ_OK) give_back_records(s);
   if (status == GQ_OK && s->z0_grad) *gz0 = a;
   else gq_tensor_unref(a);
   if (status == GQ_OK && s->t_grad) *gt = times;
