@@ -67,8 +67,8 @@ void gq_event_free(gq_event *e) {
 }
 
 int gq_event_value(gq_event *e, double t, const void *packed, double *value) {
-  float out32;
-  double out;
+  float out32 = 0;
+  double out = 0;
   void *to[] = { e->field->dtype == GQ_F32 ? (void *)&out32 : (void *)&out };
   e->t = t, e->t32 = (float)t;
   gq_field_unpack(e->field, packed, e->state);

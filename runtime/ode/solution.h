@@ -63,6 +63,8 @@ static inline void *gq_at_time(const gq_solution *s, gq_tensor *z, int k) {
   return (char *)gq_tensor_data(z) + (size_t)k * gq_part_bytes(s->plan->field);
 }
 
+int gq_check_halves(const gq_problem *p);         /* check.c: leapfrog's state is [x, v] */
+
 /* Is f discontinuous there? */
 static inline bool gq_at_jump(const gq_solution *s, double t) {
   for (int i = 0; i < s->njumps; i++)
