@@ -46,6 +46,8 @@ gq_shape gqL_checkshape(lua_State *L, int arg);             /* a table of sizes 
 int gqL_axis(lua_State *L, int arg, int ndim);              /* 1-based or negative -> 0-based */
 gq_dtype gqL_checkdtype(lua_State *L, int arg);
 
+gq_dense **gqL_pushinterpolant(lua_State *L);               /* empty, collectable: l_dense.c */
+
 /* Options: one trailing table; an unknown key raises and names the nearest known one.
 ** known: NULL-terminated. what: "gq.odeint". */
 void gqL_checkoptions(lua_State *L, int arg, const char *const *known, const char *what);

@@ -105,6 +105,7 @@ static void fill_forward(lua_State *L, const gq_info *i, const char *engine) {
   set_integer(L, "rejected", i->rejected);
   set_integer(L, "peak_bytes", (int64_t)i->peak_bytes);
   set_number(L, "t", i->t_reached);
+  if (i->event) set_number(L, "event_t", i->event_t);
 }
 
 static void fill_backward(lua_State *L, const gq_info *i, const gq_ode_options *o) {
@@ -130,8 +131,10 @@ static void warn_once(lua_State *L, bool *done, const char *text) {
   lua_warning(L, text, 0);
 }
 
-static void warn(lua_State *L, const gq_info *i, double rtol, gq_trajectory trajectory) {
+static void warn(lua_State *L, const gq_info *i, const gq_ode_options *o) {
   static bool capped, unstable, coarse;
+  bool inverts = gq_engine_inverts(o->engine);
+  double rtol = o->rtol;
   char text[256];
   double limit = rtol > 0 ? fmax(100, 0.01 / rtol) : 100;
   if (i->capped) {
@@ -142,7 +145,7 @@ static void warn(lua_State *L, const gq_info *i, double rtol, gq_trajectory traj
     warn_once(L, &capped, text);
   }
   bool missed = i->reconstruction > limit || isnan(i->reconstruction);
-  if (missed && trajectory == GQ_INTERPOLATED) {
+  if (missed && o->trajectory == GQ_INTERPOLATED) {
     snprintf(text, sizeof text,
              "gq.odeint: the interpolated state is off by about %.3g tolerances: the gradient may be wrong; "
              "raise adjoint.points or use adjoint = {trajectory = \"dense\"}",
@@ -150,9 +153,10 @@ static void warn(lua_State *L, const gq_info *i, double rtol, gq_trajectory traj
     warn_once(L, &coarse, text);
   } else if (missed) {
     snprintf(text, sizeof text,
-             "gq.odeint: the state solved backwards misses the stored one by %.3g tolerances: the "
-             "gradient may be wrong; use adjoint = {trajectory = \"dense\"} or gradient = \"direct\"",
-             i->reconstruction);
+             "gq.odeint: the state %s backwards misses the stored one by %.3g tolerances: the "
+             "gradient may be wrong; use %s or gradient = \"direct\"",
+             inverts ? "inverted" : "solved", i->reconstruction,
+             inverts ? "gradient = \"aca\"" : "adjoint = {trajectory = \"dense\"}");
     warn_once(L, &unstable, text);
   }
 }
@@ -183,7 +187,7 @@ void gqL_fill_infos(lua_State *L) {
       const gq_info *i = gq_solution_info(s->sol);
       const gq_ode_options *o = gq_solution_options(s->sol);
       fill_backward(L, i, o);
-      warn(L, i, o->rtol, o->trajectory);
+      warn(L, i, o);
     }
     lua_pop(L, 1);
   }
@@ -192,10 +196,11 @@ void gqL_fill_infos(lua_State *L) {
 
 /* ---- options ---- */
 
-static const char *const known[] = { "method",       "rtol",   "atol",       "step_size", "first_step",
-                                     "max_steps",    "norm",   "controller", "gradient",  "adjoint",
-                                     "gq",           "parity", "overshoot",  "throw",     "params",
-                                     "memory_limit", NULL };
+static const char *const known[] = {
+  "method",     "rtol",         "atol",    "step_size", "first_step", "max_steps",   "norm",
+  "controller", "gradient",     "adjoint", "gq",        "parity",     "overshoot",   "throw",
+  "params",     "memory_limit", "eta",     "dense",     "event",      "grid_points", NULL
+};
 static const char *const known_adjoint[] = { "method",    "rtol",   "atol",        "step_size",
                                              "max_steps", "norm",   "trajectory",  "impulses",
                                              "scale",     "points", "checkpoints", NULL };
@@ -276,7 +281,8 @@ static void adjoint_options(lua_State *L, int arg, gq_ode_options *o) {
   static const char *const trajectories[] = { "reverse", "dense", "checkpoint", "interpolated", NULL },
                            *const impulses[] = { "restart", "moments", NULL };
   int t = subtable(L, arg, "adjoint", known_adjoint, "gq.odeint's adjoint");
-  o->back_method = choose_method(L, t, "adjoint.method", o->method);
+  bool same = o->method->kind == GQ_RUNGE_KUTTA; /* the others are no methods for (z, a) */
+  o->back_method = choose_method(L, t, "adjoint.method", same ? o->method : o->back_method);
   o->back_rtol = gqL_optnumber(L, t, "rtol", o->rtol);
   o->back_atol = gqL_optnumber(L, t, "atol", o->atol);
   o->back_step_size = positive(L, t, "step_size", o->step_size);
@@ -356,6 +362,7 @@ static void options(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
   luaL_checktype(L, arg, LUA_TTABLE);
   gqL_checkoptions(L, arg, known, "gq.odeint");
   o->method = choose_method(L, arg, "method", o->method);
+  o->eta = gqL_optnumber(L, arg, "eta", o->eta);
   o->rtol = gqL_optnumber(L, arg, "rtol", o->rtol);
   o->atol = gqL_optnumber(L, arg, "atol", o->atol);
   o->step_size = positive(L, arg, "step_size", 0);
@@ -369,6 +376,7 @@ static void options(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
   controller_options(L, arg, &o->controller);
   adjoint_options(L, arg, o);
   gq_options(L, arg, o);
+  gqL_try(L, gq_ode_check(o));
   o->memory_limit = (size_t)positive(L, arg, "memory_limit", (double)o->memory_limit);
   check_params(L, arg);
 }
@@ -383,6 +391,8 @@ typedef struct box { /* what the call holds while Lua may raise */
   gq_tensor **in; /* z0, t, captures: lent */
   gq_solution *sol;
   gq_tensor *z;
+  bool *jump; /* [nt] grid points among the times */
+  gq_tensor **event_in;
 } box;
 
 static int box_gc(lua_State *L) {
@@ -392,6 +402,8 @@ static int box_gc(lua_State *L) {
   gq_free(b->t);
   gq_free(b->want);
   gq_free(b->in);
+  gq_free(b->jump);
+  gq_free(b->event_in);
   memset(b, 0, sizeof *b);
   return 0;
 }
@@ -489,7 +501,71 @@ static void check_field(lua_State *L, const gq_graph *f, const gq_tensor *z0) {
              gq_shape_text(z0->shape, want, sizeof want));
 }
 
-static int odeint(lua_State *L) {
+/* Does the option have a value? */
+static bool has(lua_State *L, int arg, const char *key) {
+  if (!lua_istable(L, arg)) return false;
+  bool there = lua_getfield(L, arg, key) != LUA_TNIL;
+  lua_pop(L, 1);
+  return there;
+}
+
+/* Hand the call to a Lua function of gq.core, in its place. */
+static int hand_over(lua_State *L, const char *name) {
+  lua_settop(L, 4);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_getfield(L, -1, name);
+  lua_replace(L, -2);
+  lua_insert(L, 1);
+  lua_call(L, 4, LUA_MULTRET);
+  return lua_gettop(L);
+}
+
+/* Where f may jump: marked among the times. False if one inside of the solve is not among them. */
+static bool mark_jumps(lua_State *L, int arg, box *b, int nt) {
+  bool found = true;
+  lua_getfield(L, arg, "grid_points");
+  gq_tensor *x = gqL_totensor(L, -1);
+  if (x && x->shape.ndim != 1) luaL_error(L, "gq.odeint: grid_points must have one dimension");
+  if (!x && !lua_istable(L, -1))
+    luaL_error(L, "gq.odeint: grid_points must be a tensor or a table of numbers, not %s",
+               gqL_typename(L, -1));
+  b->jump = gq_calloc(nt + 1, sizeof *b->jump);
+  if (!b->jump) gqL_try(L, gq_nomem(nt));
+  int64_t n = x ? x->shape.dim[0] : (int64_t)lua_rawlen(L, -1);
+  double lo = fmin(b->t[0], b->t[nt - 1]), hi = fmax(b->t[0], b->t[nt - 1]);
+  for (int64_t i = 0; i < n; i++) {
+    bool inside = false;
+    if (!x) lua_rawgeti(L, -1, i + 1);
+    if (!x && lua_type(L, -1) != LUA_TNUMBER)
+      luaL_error(L, "gq.odeint: grid_points[%d] is %s, not a number", (int)i + 1, gqL_typename(L, -1));
+    double t = x ? gq_tensor_get(x, &i) : lua_tonumber(L, -1);
+    if (!x) lua_pop(L, 1);
+    if (!isfinite(t)) luaL_error(L, "gq.odeint: grid_points[%d] = %f must be finite", (int)i + 1, t);
+    for (int k = 0; k < nt; k++) b->jump[k] |= b->t[k] == t, inside |= b->t[k] == t;
+    found &= inside || t < lo || t > hi;
+  }
+  lua_pop(L, 1);
+  return found;
+}
+
+/* Trace the event function: its graph into the problem. The trace stays on the stack. */
+static void event_option(lua_State *L, int arg, box *b, const gq_tensor *z0, gq_problem *p) {
+  gq_dtype dtypes[2] = { z0->dtype, z0->dtype };
+  gq_shape shapes[2] = { { .ndim = 0 }, z0->shape };
+  lua_getfield(L, arg, "event");
+  gq_trace *tr = gqL_trace(L, -1, 2, dtypes, shapes, 1, "the event function of gq.odeint");
+  p->event_ = gq_trace_graph(tr);
+  p->nevent = gq_trace_captures(tr);
+  b->event_in = gq_calloc(p->nevent + 1, sizeof *b->event_in);
+  if (!b->event_in) gqL_try(L, gq_nomem(p->nevent));
+  for (int i = 0; i < p->nevent; i++) b->event_in[i] = gq_trace_capture(tr, i);
+  p->event_capture = b->event_in;
+}
+
+/* ---- the solve ---- */
+
+/* upvalue: gq.core. locate: an event is looked for here; otherwise lua/gq/solve.lua does what it takes. */
+static int solve_call(lua_State *L, bool locate) {
   gq_ode_options o;
   gq_info info;
   gq_tensor *t;
@@ -504,8 +580,13 @@ static int odeint(lua_State *L) {
       L, 2, lua_pushfstring(L, "the state is %s; it must be float32 or float64", gq_dtype_name(z0->dtype)));
   options(L, 4, z0->dtype, &o);
   bool throw = lua_istable(L, 4) ? gqL_optbool(L, 4, "throw", true) : true;
+  bool event = has(L, 4, "event");
+  if (event && !locate) return hand_over(L, "odeint_event");
   box *b = push_box(L);
   int nt = read_times(L, 3, b, &t);
+  if (has(L, 4, "grid_points") && !mark_jumps(L, 4, b, nt)) return hand_over(L, "odeint_grid");
+  gq_dense **dense = lua_istable(L, 4) && gqL_optbool(L, 4, "dense", false) ? gqL_pushinterpolant(L) : NULL;
+  int at = lua_gettop(L); /* of the interpolant, if there is one */
   gq_dtype dtypes[2] = { z0->dtype, z0->dtype };
   gq_shape shapes[2] = { { .ndim = 0 }, z0->shape };
   gq_trace *tr = gqL_trace(L, 1, 2, dtypes, shapes, 1, "the dynamics function of gq.odeint");
@@ -522,7 +603,9 @@ static int odeint(lua_State *L) {
                    .z0_grad = z0->requires_grad,
                    .t_grad = t && t->requires_grad,
                    .nt = nt,
-                   .t = b->t };
+                   .t = b->t,
+                   .dense_ = dense,
+                   .jump_ = b->jump };
   bool any = p.z0_grad || p.t_grad;
   b->in[0] = z0;
   int top = lua_gettop(L);
@@ -534,6 +617,7 @@ static int odeint(lua_State *L) {
   }
   const char *engine = gq_engine_names[o.engine];
   if (!any || !gq_recording()) o.engine = GQ_ENGINE_NONE;
+  if (event) event_option(L, 4, b, z0, &p);
   lua_newtable(L);
   int table = lua_gettop(L);
   gq_tensor **handle = gqL_pushtensor(L);
@@ -554,8 +638,12 @@ static int odeint(lua_State *L) {
   *handle = b->z, b->z = NULL;
   gqL_counted(L);
   lua_pushvalue(L, table);
-  return 2;
+  if (dense) lua_pushvalue(L, at);
+  return dense ? 3 : 2;
 }
+
+static int odeint(lua_State *L) { return solve_call(L, false); }
+static int odeint_locate(lua_State *L) { return solve_call(L, true); }
 
 /* ---- tables and logs ---- */
 
@@ -583,11 +671,13 @@ static void set_matrix(lua_State *L, const char *key, int rows, int columns, con
 }
 
 static int tableaux(lua_State *L) {
+  static const char *const kinds[] = { "runge-kutta", "alf", "reversible_heun", "leapfrog" };
   lua_createtable(L, gq_ntableaux, 0);
   for (int i = 0; i < gq_ntableaux; i++) {
     const gq_tableau *m = gq_tableau_get(i);
-    lua_createtable(L, 0, 16);
+    lua_createtable(L, 0, 17);
     lua_pushstring(L, m->name), lua_setfield(L, -2, "name");
+    lua_pushstring(L, kinds[m->kind]), lua_setfield(L, -2, "kind");
     lua_pushstring(L, m->source), lua_setfield(L, -2, "source");
     set_integer(L, "stages", m->stages), set_integer(L, "order", m->order);
     set_integer(L, "error_order", m->error_order), set_integer(L, "dense_order", m->dense_order);
@@ -667,12 +757,13 @@ static const gqL_function functions[] = {
     "f: a module or function of (t, z) that returns dz/dt of z's shape and dtype; traced at every solve, so it must "
     "not look at values (use gq.where)\n"
     "t: increasing or decreasing, a table or a tensor (which may require gradients)\n"
-    "method: \"dopri5\", euler midpoint heun ralston ssp33 rk4 bosh3 fehlberg2 adaptive_heun tsit5 dopri8\n"
+    "method: \"dopri5\", euler midpoint heun ralston ssp33 rk4 bosh3 fehlberg2 adaptive_heun tsit5 dopri8; "
+    "reversible: alf (eta 1: no damping) reversible_heun; for [x, v] with x'' = a(t, x): leapfrog\n"
     "rtol, atol: 1e-3 in float32, 1e-6 in float64; norm: \"rms\" or \"max\"\n"
     "step_size: a fixed grid (fixed methods without it step from time to time); first_step, max_steps 100000\n"
     "controller: {safety 0.9, ifactor 10, dfactor 0.2, pcoeff 0, icoeff 1, dcoeff 0}\n"
-    "gradient: \"gq\", direct aca adjoint seminorm interpolated (IRDM) check auto none; params: a list, differentiate "
-    "these only\n"
+    "gradient: \"gq\", direct aca adjoint seminorm interpolated (IRDM) check auto none, mali (alf), reversible (alf "
+    "reversible_heun leapfrog); params: a list, differentiate these only\n"
     "auto: direct where its activations fit memory_limit (bytes; a quarter of the machine's), otherwise gq; "
     "info.engine and info.reason tell\n"
     "adjoint: {method, rtol, atol, step_size, max_steps, norm: the forward solve's; trajectory: where z is on the way "
@@ -682,6 +773,8 @@ static const gqL_function functions[] = {
     "gq: {C 0.1, max_nodes 64, nodes \"nfe\" (Norcliffe & Deisenroth 2023, eq. 9) or \"step\" or n; quadrature "
     "\"gauss-legendre\", gauss-lobatto clenshaw-curtis trapezoid simpson boole monte-carlo (n rounded up to what the "
     "rule takes); panels 1: equal parts of an interval that share its nodes; seed of monte-carlo}\n"
+    "grid_points: times where f may jump; dense: true gives a third result, a function of time; event: a function of "
+    "(t, z) that ends the solve where it changes sign: z there, info, the time as a tensor (t: two times)\n"
     "throw: true; false returns the part reached, and info.status; overshoot, parity: false (parity: step for step "
     "as the paper's PyTorch code)\n"
     "info: status, engine, nfe, steps, rejected, peak_bytes; after backward nfe_backward, steps_backward, restarts, "
@@ -706,8 +799,11 @@ static const luaL_Reg core[] = { { "gauss_legendre", gauss_legendre },
                                  { NULL, NULL } };
 
 void gqL_open_ode(lua_State *L) {
-  gqL_register(L, functions);
   lua_getfield(L, -1, "core");
   luaL_setfuncs(L, core, 0);
-  lua_pop(L, 1);
+  lua_pushvalue(L, -1);
+  lua_pushcclosure(L, odeint_locate, 1);
+  lua_setfield(L, -2, "odeint_locate");
+  lua_pushcclosure(L, functions[0].f, 1); /* upvalue: core, off the stack */
+  gqL_setfunction(L, functions[0].name, functions[0].method, functions[0].doc);
 }

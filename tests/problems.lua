@@ -133,6 +133,11 @@ problems.exact = {
   { name = "Kepler", z0 = kepler(0.1, 0), t0 = 0, t1 = 9, floor = 3e-13, f = problems.by_name.D1.f,
     z = function(t) return kepler(0.1, t) end },
 }
+problems.by_name_exact = { Kepler = problems.exact[3],
+  -- x'' = -x + 3 sin 2t
+  pendulum = { name = "a forced oscillator", z0 = { 1, -2 }, t0 = 0, t1 = 5,
+    f = split(function(t, x, v) return v, 3 * gq.sin(2 * t) - x end),
+    z = function(t) return { math.cos(t) - math.sin(2 * t), -math.sin(t) - 2 * math.cos(2 * t) } end } }
 
 -- ---- gradients ----
 -- An oracle: make() gives leaves {name = tensor}, f, z0, t, loss(z); exact: the gradient of each leaf.

@@ -35,12 +35,14 @@ add("backward", function(gq)
   close(h:item(), 18)
 end)
 
-for _, gradient in ipairs { "direct", "adjoint", "seminorm", "gq" } do
-  add("odeint " .. gradient, function(gq)
+for _, pair in ipairs { "direct", "adjoint", "seminorm", "gq", "mali alf", "reversible reversible_heun" } do
+  local gradient, method = pair:match("^(%S+) ?(.*)$")
+  local tol = method == "" and 1e-8 or 1e-6
+  add("odeint " .. pair, function(gq)
     local k = gq.tensor(0.7, { dtype = "float64", requires_grad = true })
     local z0 = gq.tensor({ 1, 2 }, { dtype = "float64", requires_grad = true })
     local z = gq.odeint(function(_, y) return -k * y end, z0, { 0, 0.5, 1 },
-      { gradient = gradient, rtol = 1e-8, atol = 1e-8, gq = { nodes = 8 } })
+      { gradient = gradient, method = method ~= "" and method or nil, rtol = tol, atol = tol, gq = { nodes = 8 } })
     z[3]:sum():backward()
     close(k.grad:item(), -3 * math.exp(-0.7))
     close(z0.grad[1]:item(), math.exp(-0.7))
@@ -74,6 +76,17 @@ for _, trajectory in ipairs { "checkpoint", "interpolated" } do
     close(k.grad:item(), -2 * math.exp(-0.7))
   end)
 end
+
+add("an event, an interpolant and a jump", function(gq)
+  local k = gq.tensor(0.7, { dtype = "float64", requires_grad = true })
+  local z, _, t, at = gq.odeint(function(s, y) return gq.where(s:lt(0.2), -k * y, -2 * k * y) end,
+    gq.tensor({ 1 }, { dtype = "float64" }), { 0, 5 },
+    { event = function(_, y) return y[1] - 0.5 end, dense = true, grid_points = { 0.2 }, rtol = 1e-7, atol = 1e-7 })
+  close(t:item(), (math.log(2) / 0.7 + 0.2) / 2)
+  close(at(t:item()):item(), 0.5)
+  close(z[1]:item(), 0.5)
+  close(gq.grad(t, k):item(), -math.log(2) / 0.7 ^ 2 / 2)
+end)
 
 add("networks", function(gq)
   local net = gq.nn.mlp { sizes = { 2, 3, 1 }, activation = "tanh" }

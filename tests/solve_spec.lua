@@ -43,7 +43,7 @@ end
 local grids = { { 0, 0, 1, 1, 2 }, { 0, 0.25, 0.25, 1 }, { 0, 0.1, 1, 1 }, { 1, 0.5, 0.5, 0.5, 0, 0 } }
 
 describe("gradients of times that coincide", function()
-  for _, method in ipairs { "euler", "rk4", "dopri5" } do
+  for _, method in ipairs { "euler", "rk4", "dopri5", "alf", "reversible_heun" } do
     for _, step in ipairs { 0, 0.25 } do
       it(("by direct, %s, step_size %g: create_graph agrees, a repetition moves along the slope"):format(method, step),
         function()

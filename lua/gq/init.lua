@@ -11,6 +11,7 @@ gq.data = load("data")
 gq.logger = load("logger")
 gq.progress = load("progress")
 load("files")                    -- gq.save, gq.load, gq.checkpoint, gq.json
+load("solve")                    -- odeint's events and grid points
 load("sde")                      -- gq.sde, gq.sdeint, gq.wong_zakai
 gq.train = load("train")
 gq.cli = load("cli")

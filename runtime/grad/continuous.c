@@ -131,6 +131,7 @@ static int setup(back *k, double size) {
   w->atol[k->ia] = o->back_atol * (o->scale ? size : 1);
   w->atol_products = w->atol[k->ia];
   w->grads = k->gq ? &k->weighted : &k->b->grads, w->time = &k->time;
+  w->jumps = s->jumps, w->njumps = s->njumps, w->margin = s->margin;
   GQ_TRY(gq_walk_init(w, s->plan, &s->plan->backward, s->bind));
   w->fill_path = w->st->l.given ? fill_path : NULL;
   GQ_TRY(buffers(k));
@@ -246,7 +247,8 @@ static int begin(back *k, int i) {
   if (e->nq) memset(w->dq.block, 0, w->dq.bytes);
   w->dtime = 0;
   w->nfe++;
-  return gq_evaluate_at(s->plan, e, s->bind, w->t, x, w->f, &w->dq, &w->dtime);
+  double t = gq_walk_begin(w, w->t, s->t[s->nt - 1] < s->t[0] ? 1 : -1);
+  return gq_evaluate_at(s->plan, e, s->bind, t, x, w->f, &w->dq, &w->dtime);
 }
 
 /* dL/dt_k += g_k . f(t_k, z_k); the slope is there in the reverse solve, evaluated otherwise. */

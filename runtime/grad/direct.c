@@ -1,7 +1,8 @@
 /*
 ** direct.c -- backpropagation through the accepted steps, whose activations were kept by the forward
-** solve (direct) or are formed again from the kept state (aca, Zhuang et al. 2020); the step
-** program's phase 2 is its vjp. Step sizes are constants, but for those
+** solve (direct) or are formed again from the kept state (aca, Zhuang et al. 2020) or from one that the
+** inverse of the step gives back (mali, reversible: Zhuang et al. 2021, Kidger et al. 2021, Algorithm 2); the
+** step program's phase 2 is its vjp. Step sizes are constants, but for those
 ** clamped to a measurement time, h = t_k - t_n, and the positions of inner times in their step.
 */
 #include "../ode/solution.h"
@@ -21,15 +22,15 @@ typedef struct direct {
 static int buffers(direct *d) {
   gq_walk *w = &d->w;
   const gq_field *f = d->b->s->plan->field;
-  int slopes = w->st->m->slopes;
+  int slopes = w->st->m->slopes, whole = w->st->l.extra ? 8 : 6;
   d->n = gq_numel(f->shape);
   d->part = (gq_part_bytes(f) + 63) & ~(size_t)63;
-  d->block = gq_calloc(slopes + 6, d->part);
-  if (!d->block) return gq_nomem((slopes + 6) * d->part);
-  d->b->s->bytes += (slopes + 6) * d->part;
+  d->block = gq_calloc(slopes + whole, d->part);
+  if (!d->block) return gq_nomem((slopes + whole) * d->part);
+  d->b->s->bytes += (slopes + whole) * d->part;
   char *next = d->block;
-  void **all[] = { &w->cy, &w->cf, &w->py, &w->pf, &d->gy, &d->gf };
-  for (int i = 0; i < 6; i++) *all[i] = next, next += d->part;
+  void **all[] = { &w->cy, &w->cf, &w->py, &w->pf, &d->gy, &d->gf, &w->cx, &w->px };
+  for (int i = 0; i < whole; i++) *all[i] = next, next += d->part;
   for (int i = 0; i < slopes; i++) w->ck[i] = next, next += d->part;
   return GQ_OK;
 }
@@ -74,12 +75,14 @@ static void pull_inner(direct *d, const gq_kept *r, int k) {
   d->dh -= theta * dtheta / r->h;
 }
 
-/* The slope at the start of a kept step: carried by the method, or evaluated (into w.py). */
+/* The slope at the start of a kept step: carried by the method (alf and reversible_heun carry something
+** else), or evaluated (into w.py). */
 static int slope_at(direct *d, gq_kept *r, void **f) {
   gq_solution *s = d->b->s;
   void *y = r->y;
-  *f = d->w.st->l.carry ? r->f : d->w.py;
-  if (d->w.st->l.carry) return GQ_OK;
+  bool carried = d->w.st->l.carry && !gq_method_stops(d->w.st->m);
+  *f = carried ? r->f : d->w.py;
+  if (carried) return GQ_OK;
   d->b->nfe++;
   return gq_evaluate_at(s->plan, &s->plan->f, s->bind, r->t, &y, f, NULL, NULL);
 }
@@ -102,22 +105,23 @@ static int pull_end(direct *d, const gq_kept *r, gq_kept *after) {
   return GQ_OK;
 }
 
-/* aca: the activations of the step once more; the same numbers are stored over the step's end. */
+/* Not direct: the activations of the step once more; the same numbers are stored over the step's end. */
 static int run_again(gq_walk *w) {
   GQ_TRY(gq_walk_phase(w, 0));
   w->nfe += w->st->l.nfe;
   return w->st->l.nfe_dense ? gq_walk_phase(w, 1) : GQ_OK;
 }
 
-/* One step back: cy, cf hold the cotangents of its end, then of its start. */
+/* One step back: cy, cf, cx hold the cotangents of its end, then of its start. */
 static int pull_step(direct *d, gq_kept *r, gq_kept *after) {
   gq_pullback *b = d->b;
   gq_walk *w = &d->w;
   double dir = r->h < 0 ? -1 : 1;
-  w->y[0] = r->y, w->f[0] = r->f, w->y1[0] = after->y, w->f1[0] = after->f;
-  w->arena = b->s->o.engine == GQ_ENGINE_ACA ? b->s->plan->arena[0] : r->arena, w->t = r->t, w->h1 = r->h;
-  w->in_scalars[0] = r->t, w->in_scalars[1] = r->h, w->in_scalars[2] = w->rtol;
-  if (b->s->o.engine == GQ_ENGINE_ACA) GQ_TRY(run_again(w));
+  bool kept = b->s->o.engine == GQ_ENGINE_DIRECT;
+  w->y[0] = r->y, w->f[0] = r->f, w->x = r->x, w->y1[0] = after->y, w->f1[0] = after->f, w->x1 = after->x;
+  w->arena = kept ? r->arena : b->s->plan->arena[0], w->t = r->t, w->h1 = r->h;
+  gq_walk_times(w, r->t, r->h, after->t);
+  if (!kept || gq_at_jump(b->s, after->t)) GQ_TRY(run_again(w)); /* at a jump f1 was written over */
   for (int i = 0; i < w->st->m->slopes; i++) memset(w->ck[i], 0, d->part);
   memset(d->gy, 0, d->part);
   memset(d->gf, 0, d->part);
@@ -132,6 +136,7 @@ static int pull_step(direct *d, gq_kept *r, gq_kept *after) {
     memcpy(w->cf, w->pf, d->part);
     add(d, 1, d->gf, w->cf);
   }
+  if (w->st->l.extra) memcpy(w->cx, w->px, d->part);
   if (!b->gt) return GQ_OK;
   double t = w->pt + d->dt, h = w->ph + d->dh;
   if (r->stop >= 0) b->gt[r->stop] += h, t -= h;
@@ -139,15 +144,35 @@ static int pull_step(direct *d, gq_kept *r, gq_kept *after) {
   return GQ_OK;
 }
 
+/* What was carried besides y began with r->y: x as it is, and the slope f(t, y). */
+static int pull_slope(direct *d, gq_kept *r) {
+  gq_pullback *b = d->b;
+  const gq_solution *s = b->s;
+  double t = gq_walk_begin(&d->w, r->t, s->t[s->nt - 1] < s->t[0] ? -1 : 1);
+  void *x[] = { r->y, d->w.cf }, *out[] = { d->w.py };
+  if (d->w.st->l.extra) add(d, 1, d->w.cx, d->w.cy);
+  if (!d->w.st->l.carry) return GQ_OK;
+  GQ_TRY(
+    gq_evaluate_at(s->plan, &s->plan->pull, s->bind, t, x, out, &b->grads, b->gt ? &b->gt[r->anchor] : NULL));
+  add(d, 1, d->w.py, d->w.cy);
+  return GQ_OK;
+}
+
+/* After the step from a jump: the one before it ends with slopes that nobody read. */
+static int pull_jump(direct *d, gq_kept *r) {
+  if (!gq_at_jump(d->b->s, r->t)) return GQ_OK;
+  GQ_TRY(pull_slope(d, r));
+  memset(d->w.cf, 0, d->part);
+  if (d->w.st->l.extra) memset(d->w.cx, 0, d->part);
+  return GQ_OK;
+}
+
 /* The first slope f(t_0, z_0) and the times equal to t_0. */
 static int pull_start(direct *d, gq_kept *first) {
   gq_pullback *b = d->b;
   gq_solution *s = b->s;
-  if (d->w.st->l.carry) {
-    void *x[] = { first->y, d->w.cf }, *out[] = { d->w.py };
-    GQ_TRY(gq_evaluate_at(s->plan, &s->plan->pull, s->bind, s->t[0], x, out, &b->grads, b->gt));
-    add(d, 1, d->w.py, d->w.cy);
-  }
+  first->anchor = 0;
+  GQ_TRY(pull_slope(d, first));
   for (; d->k >= 0; d->k--) {
     const void *g = gq_at_time(s, b->gz, d->k);
     void *f;
@@ -161,10 +186,85 @@ static int pull_start(direct *d, gq_kept *first) {
   return GQ_OK;
 }
 
+/* ---- the inverse ---- */
+
+/* The start of step i from its end. */
+static int invert(direct *d, gq_walk *w, const gq_taken *step, gq_kept *r, gq_kept *after) {
+  r->t = step->t, r->h = step->h, r->anchor = step->anchor, r->stop = step->stop;
+  w->y[0] = after->y, w->f[0] = after->f, w->x = after->x;
+  w->y1[0] = r->y, w->f1[0] = r->f, w->x1 = r->x;
+  gq_walk_times(w, r->t, r->h, after->t);
+  GQ_TRY(gq_walk_phase(w, 0));
+  w->nfe += w->st->l.nfe;
+  if (gq_first_nonfinite(d->b->s->z->dtype, d->n, r->y))
+    return gq_fail(GQ_ENONFINITE,
+                   "the inverse of the step from t = %.9g is not finite: gradient = \"aca\" keeps the "
+                   "states instead",
+                   r->t);
+  return GQ_OK;
+}
+
+/* How far the reconstruction at a measurement time is from what the forward solve gave. */
+static void compare(direct *d, int k, const void *y) {
+  gq_solution *s = d->b->s;
+  gq_field_pack(s->plan->field, k ? gq_at_time(s, s->z, k) : gq_tensor_data(s->z0), d->w.py);
+  double r = gq_walk_norm(&d->w, 0, y, d->w.py, d->w.py);
+  if (!(r <= s->info.reconstruction)) s->info.reconstruction = r;
+}
+
+/* The end of a smooth piece, as it was. */
+static void load(const direct *d, const gq_kept *end, gq_kept *after) {
+  after->t = end->t;
+  memcpy(after->y, end->y, d->part), memcpy(after->f, end->f, d->part);
+  if (after->x) memcpy(after->x, end->x, d->part);
+}
+
+static int invert_all(direct *d, gq_walk *w, gq_kept *r, gq_kept *after) {
+  gq_solution *s = d->b->s;
+  const gq_kept *end = s->records;
+  for (int64_t i = s->ntaken - 1; i >= 0; i--) {
+    if (i == s->ntaken - 1) load(d, end, after);
+    else if (end->before && end->before->t == after->t) end = end->before, load(d, end, after);
+    GQ_TRY(invert(d, w, &s->taken[i], r, after));
+    GQ_TRY(pull_step(d, r, after));
+    if (i == 0 || s->taken[i - 1].stop >= 0) compare(d, r->anchor, r->y);
+    if (i > 0) GQ_TRY(pull_jump(d, r));
+    gq_kept *swap = r;
+    r = after, after = swap;
+  }
+  s->info.steps_backward = s->ntaken;
+  gq_field_pack(s->plan->field, gq_tensor_data(s->z0), after->y);
+  return pull_start(d, after);
+}
+
+static int run_inverse(direct *d) {
+  gq_solution *s = d->b->s;
+  gq_walk w = { .o = &s->o,
+                .rtol = s->o.rtol,
+                .atol = { s->o.atol },
+
+                .jumps = s->jumps,
+                .njumps = s->njumps,
+                .margin = s->margin };
+  gq_kept *two[2] = { NULL };
+  int status = gq_walk_init(&w, s->plan, &s->plan->inverse, s->bind);
+  for (int i = 0; i < 2 && status == GQ_OK; i++)
+    status = gq_kept_get(s->plan, false, false, &s->bytes, &two[i]);
+  if (status == GQ_OK) status = invert_all(d, &w, two[0], two[1]);
+  for (int i = 0; i < 2; i++) gq_kept_give_back(s->plan, two[i]);
+  d->w.nfe += w.nfe;
+  gq_walk_done(&w);
+  return status;
+}
+
 static int run(direct *d) {
   gq_solution *s = d->b->s;
+  if (gq_engine_inverts(s->o.engine)) return run_inverse(d);
   gq_kept *r = s->records;
-  for (; r->before; r = r->before) GQ_TRY(pull_step(d, r->before, r));
+  for (; r->before; r = r->before) {
+    GQ_TRY(pull_step(d, r->before, r));
+    if (r->before->before) GQ_TRY(pull_jump(d, r->before));
+  }
   s->info.steps_backward = s->nrecords - 1;
   return pull_start(d, r);
 }
@@ -174,6 +274,7 @@ int gq_direct_backward(gq_pullback *b) {
   direct d = { .b = b, .k = s->nt - 1 };
   gq_walk *w = &d.w;
   w->o = &s->o, w->rtol = s->o.rtol, w->atol[0] = s->o.atol, w->grads = &b->grads;
+  w->jumps = s->jumps, w->njumps = s->njumps, w->margin = s->margin;
   int status = gq_walk_init(w, s->plan, &s->plan->forward, s->bind);
   if (status == GQ_OK) status = buffers(&d);
   if (status == GQ_OK) status = run(&d);

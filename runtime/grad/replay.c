@@ -101,17 +101,17 @@ typedef struct replay {
   gq_tensor **times; /* [nt] 0-d float64 */
   gq_tensor **bv;    /* boundary values */
   gq_tensor **z;     /* [nt] */
-  gq_tensor *y, *f;
+  gq_tensor *y, *f, *x;
 } replay;
 
 static int prepare(replay *r, gq_tensor *z0, gq_tensor *t_, gq_tensor *const *capture) {
   gq_solution *s = r->s;
   gq_plan *plan = s->plan;
   const gq_field *f = plan->field;
-  gq_system sys = { .g = f->body, .lent = true, .parts = 1 };
+  gq_system sys = { .g = f->body, .lent = true, .parts = 1, .last = f->shape.ndim - 1 };
   gq_stepkind kind = plan->forward.kind;
   kind.pull = false;
-  r->y = z0;
+  r->y = r->x = z0;
   GQ_TRY(gq_step_new(&sys, &kind, f->want, &r->step, &r->outs, &r->l));
   r->in = gq_calloc(r->l.nin + 1, sizeof *r->in);
   r->out = gq_calloc(r->l.nout + 1, sizeof *r->out);
@@ -136,7 +136,7 @@ static int prepare(replay *r, gq_tensor *z0, gq_tensor *t_, gq_tensor *const *ca
     GQ_TRY(cast(&r->p, x, GQ_F64, &r->times[k]));
   }
   for (int i = 0; i < r->l.nout; i++) { /* error and finite sums are not needed again */
-    bool want = i == r->l.y1 || (r->l.carry && i == r->l.f1);
+    bool want = i == r->l.y1 || (r->l.carry && i == r->l.f1) || (r->l.extra && i == r->l.x1);
     for (int j = 0; j < r->l.slopes; j++) want |= i == r->l.k[j];
     r->refs[i] = want ? r->outs[i].ref : GQ_NONE;
   }
@@ -163,7 +163,7 @@ static int at_step(replay *r, gq_tensor *t, int k) {
   gq_tensor *f = r->f, *shift;
   r->z[k] = r->y;
   if (t == r->times[k] || !r->s->t_grad) return GQ_OK;
-  if (!r->l.carry) GQ_TRY(slope_at(r, t, &f));
+  if (!r->l.carry || gq_method_stops(r->s->plan->forward.m)) GQ_TRY(slope_at(r, t, &f));
   GQ_TRY(call2(&r->p, GQ_OP_SUB, r->times[k], t, &shift));
   GQ_TRY(cast(&r->p, shift, r->s->plan->field->dtype, &shift));
   GQ_TRY(call2(&r->p, GQ_OP_MUL, f, shift, &shift));
@@ -212,11 +212,13 @@ static int step(replay *r, const gq_kept *rec, double end, int *k) {
   for (int i = 0; i < r->l.nin; i++) r->in[i] = one;
   r->in[r->l.t] = t, r->in[r->l.h] = h, r->in[r->l.y] = r->y;
   if (r->l.carry) r->in[r->l.f] = r->f;
+  if (r->l.extra) r->in[r->l.x] = r->x;
   for (int j = 0; j < s->plan->field->nb; j++) r->in[r->l.bv + j] = r->bv[j];
   GQ_TRY(evaluate(&r->p, r->step, r->in, r->l.nout, r->refs, r->out));
   for (; *k < s->nt && dir * (s->t[*k] - end) < 0; ++*k) GQ_TRY(inner(r, t, h, *k));
   r->y = r->out[r->l.y1];
   if (r->l.carry) r->f = r->out[r->l.f1];
+  if (r->l.extra) r->x = r->out[r->l.x1];
   if (rec->stop >= 0) t = r->times[rec->stop];
   else GQ_TRY(call2(&r->p, GQ_OP_ADD, t, h, &t));
   for (; *k < s->nt && s->t[*k] == end; ++*k) GQ_TRY(at_step(r, t, *k));
@@ -280,10 +282,12 @@ static void replay_done(replay *r) {
 
 int gq_odeint_replay(gq_solution *s, gq_tensor *z0, gq_tensor *t_, gq_tensor *const *capture, gq_tensor *gz,
                      gq_tensor **gz0, gq_tensor **gt_, gq_tensor **gcapture) {
-  if (!gq_engine_discrete(s->o.engine))
+  if (!gq_engine_discrete(s->o.engine) || gq_engine_inverts(s->o.engine))
     return gq_fail(GQ_EUNSUPPORTED,
                    "create_graph through odeint works with gradient = \"direct\"; this solve used \"%s\"",
                    gq_engine_names[s->o.engine]);
+  if (s->njumps)
+    return gq_fail(GQ_EUNSUPPORTED, "create_graph through odeint and grid_points do not go together");
   const gq_field *f = s->plan->field;
   replay r = { .s = s };
   GQ_TRY(gq_solution_records(s));

@@ -32,12 +32,21 @@ static double activations(const gq_plan *p) {
   return 2.0 * gq_part_bytes(p->field) + p->field->nslices * (gq_code_arena(&p->forward.code) + 64.0);
 }
 
-static void without_activations(gq_ode_options *o, const gq_plan *p, double steps, gq_info *info) {
+/* Reversible steps are undone; otherwise the adjoint is solved. */
+static void without_activations(const gq_planspec *s, gq_ode_options *o, const gq_plan *p, double steps,
+                                gq_info *info) {
+  if (gq_method_stops(o->method) && o->eta == 1) {
+    o->engine = GQ_ENGINE_REVERSIBLE;
+    decide(info, o->engine,
+           "activations of %.0f steps take %.1f MB, over the limit of %.1f MB; %s steps are inverted", steps,
+           mega(steps * activations(p)), mega((double)o->memory_limit), o->method->name);
+    return;
+  }
   double states = steps * (2 + p->forward.m->slopes) * (double)gq_part_bytes(p->field);
   bool dense = states <= (double)o->memory_limit && !o->overshoot;
   o->engine = GQ_ENGINE_GQ, o->nodes = GQ_NODES_STEP;
   o->trajectory = dense ? GQ_DENSE : GQ_REVERSE;
-  o->moments = !o->overshoot;
+  o->moments = !o->overshoot && !s->p->jump_;
   decide(info, o->engine, "activations of %.0f steps take %.1f MB, over the limit of %.1f MB; %s", steps,
          mega(steps * activations(p)), mega((double)o->memory_limit),
          dense ? "the states take less" : "so do their states: z is solved backwards");
@@ -48,7 +57,7 @@ int gq_auto_choose(const gq_planspec *s, gq_ode_options *o, gq_info *info) {
   o->engine = GQ_ENGINE_DIRECT;
   GQ_TRY(gq_plan_get(s, &p));
   double steps = p->most > 0 ? p->most : EXPECTED, record = activations(p);
-  if (steps * record > (double)o->memory_limit) without_activations(o, p, steps, info);
+  if (steps * record > (double)o->memory_limit) without_activations(s, o, p, steps, info);
   else
     decide(info, o->engine, "activations of %.0f steps take %.1f MB, within the limit of %.1f MB", steps,
            mega(steps * record), mega((double)o->memory_limit));
@@ -60,7 +69,7 @@ int gq_auto_retreat(const gq_planspec *s, gq_ode_options *o, int64_t steps, gq_i
   gq_plan *p;
   GQ_TRY(gq_plan_get(s, &p));
   if (steps < p->most) steps = p->most;
-  without_activations(o, p, (double)(steps > 0 ? steps : 1), info);
+  without_activations(s, o, p, (double)(steps > 0 ? steps : 1), info);
   gq_plan_release(p);
   return GQ_OK;
 }

@@ -24,17 +24,19 @@ static int record_new(const gq_plan *p, bool slopes, bool arenas, size_t *bytes,
   if (!r) return gq_nomem(sizeof *r);
   size_t part = round64(gq_part_bytes(f)), arena = gq_code_arena(&p->forward.code) + 64;
   int n = slopes ? p->forward.m->slopes : 0;
-  r->block = gq_alloc((2 + n) * part + 64);
+  int whole = 2 + p->forward.l.extra;
+  r->block = gq_alloc((whole + n) * part + 64);
   r->slope = gq_calloc(n + 1, sizeof *r->slope);
   bool ok = r->block && r->slope;
   for (int s = 0; ok && arenas && s < f->nslices; s++) ok = (r->arena[s] = gq_alloc(arena)) != NULL;
   if (!ok) {
     gq_kept_free(r);
-    return gq_nomem((2 + n) * part + (arenas ? f->nslices * arena : 0));
+    return gq_nomem((whole + n) * part + (arenas ? f->nslices * arena : 0));
   }
   r->y = r->block, r->f = (char *)r->block + part;
-  for (int i = 0; i < n; i++) r->slope[i] = (char *)r->block + (2 + i) * part;
-  *bytes += (2 + n) * part + (arenas ? f->nslices * arena : 0);
+  if (p->forward.l.extra) r->x = (char *)r->block + 2 * part;
+  for (int i = 0; i < n; i++) r->slope[i] = (char *)r->block + (whole + i) * part;
+  *bytes += (whole + n) * part + (arenas ? f->nslices * arena : 0);
   *out = r;
   return GQ_OK;
 }
@@ -46,7 +48,7 @@ int gq_kept_get(gq_plan *p, bool slopes, bool arenas, size_t *bytes, gq_kept **o
   p->nspare--;
   (*out)->before = NULL;
   size_t part = round64(gq_part_bytes(p->field));
-  *bytes += (2 + (slopes ? p->forward.m->slopes : 0)) * part +
+  *bytes += (2 + p->forward.l.extra + (slopes ? p->forward.m->slopes : 0)) * part +
             (arenas ? p->field->nslices * (gq_code_arena(&p->forward.code) + 64) : 0);
   return GQ_OK;
 }

@@ -7,9 +7,14 @@
 
 #include "../exec/exec.h"
 
-/* A Runge-Kutta method: one row of ode/tableaux.def. */
+/* How a step is built (ode/step.c). All but Runge-Kutta carry a slope of their own and can be inverted. */
+typedef enum gq_method_kind { GQ_RUNGE_KUTTA, GQ_ALF, GQ_REVERSIBLE_HEUN, GQ_LEAPFROG } gq_method_kind;
+
+/* A method: one row of ode/tableaux.def. For the other kinds than Runge-Kutta the row tells how the step's
+** result, error and interpolant hang on its slopes: y1 = y0 + h sum_i b_i k_i holds for them too. */
 typedef struct gq_tableau {
   const char *name;            /* "dopri5" */
+  gq_method_kind kind;
   int stages;
   int order;                   /* of the solution that is kept */
   int error_order;             /* exponent of the controller is -1 / error_order; 0: fixed step only */
@@ -35,11 +40,16 @@ bool gq_tableau_fsal(const gq_tableau *m);                 /* a stage is the slo
 /* w[i]: weight of h k_i in y(theta) - y0, i < slopes; and its derivative in theta. */
 void gq_tableau_weights(const gq_tableau *m, double theta, double *w);
 void gq_tableau_slopes(const gq_tableau *m, double theta, double *w);
+static inline bool gq_method_reversible(const gq_tableau *m) { return m->kind != GQ_RUNGE_KUTTA; }
+/* Stops at every measurement time: what it carries is no slope to interpolate with. */
+static inline bool gq_method_stops(const gq_tableau *m) { return m->kind == GQ_ALF || m->kind == GQ_REVERSIBLE_HEUN; }
 
 typedef enum gq_engine {
   GQ_ENGINE_NONE,
   GQ_ENGINE_DIRECT,            /* keeps every activation of every accepted step */
   GQ_ENGINE_ACA,               /* keeps the state at each step, runs the step again (Zhuang et al. 2020) */
+  GQ_ENGINE_MALI,              /* keeps the end state and the step sizes, inverts alf's steps (Zhuang et al. 2021) */
+  GQ_ENGINE_REVERSIBLE,        /* the same with any reversible method (Kidger et al. 2021) */
   GQ_ENGINE_ADJOINT,
   GQ_ENGINE_SEMINORM,
   GQ_ENGINE_INTERPOLATED,      /* seminorm along trajectory "interpolated" (IRDM, Daulbaev et al. 2020) */
@@ -48,7 +58,10 @@ typedef enum gq_engine {
   GQ_ENGINE_AUTO,              /* the fastest that fits memory_limit: ode/auto.c */
   GQ_NENGINE
 } gq_engine;
-static inline bool gq_engine_discrete(gq_engine e) { return e == GQ_ENGINE_DIRECT || e == GQ_ENGINE_ACA; }
+static inline bool gq_engine_inverts(gq_engine e) { return e == GQ_ENGINE_MALI || e == GQ_ENGINE_REVERSIBLE; }
+static inline bool gq_engine_discrete(gq_engine e) {
+  return e == GQ_ENGINE_DIRECT || e == GQ_ENGINE_ACA || gq_engine_inverts(e);
+}
 static inline bool gq_engine_nodes(gq_engine e) { return e == GQ_ENGINE_GQ || e == GQ_ENGINE_CHECK; }
 extern const char *const gq_engine_names[GQ_NENGINE];
 typedef enum gq_trajectory { GQ_REVERSE, GQ_DENSE, GQ_CHECKPOINT, GQ_INTERPOLATED } gq_trajectory;
@@ -73,6 +86,7 @@ typedef struct gq_controller {
 
 typedef struct gq_ode_options {
   const gq_tableau *method;
+  double eta;                  /* alf: damping, 1 none; above 0, at most 1 */
   double rtol, atol;
   double step_size;            /* > 0: fixed grid */
   double first_step;           /* > 0: no search */
@@ -104,6 +118,7 @@ typedef struct gq_ode_options {
 } gq_ode_options;
 size_t gq_default_memory(void);                            /* a quarter of the machine's */
 void gq_ode_defaults(gq_ode_options *o, gq_dtype d);       /* dopri5, 1e-3 / 1e-6, gq, C 0.1 ... */
+int gq_ode_check(const gq_ode_options *o);                 /* do they go together? gq_odeint asks too */
 
 typedef struct gq_info {       /* API.md: the fields of info */
   int status;                  /* GQ_OK or what ended the solve */
@@ -118,10 +133,15 @@ typedef struct gq_info {       /* API.md: the fields of info */
   double quadrature_error;     /* nodes = "step": biases by nodes against Runge-Kutta weights, relative; NAN: none */
   bool capped;                 /* max_nodes bit in some interval */
   size_t peak_bytes;
+  bool event;                  /* it happened, at event_t; the states from there on are the one at event_t */
+  double event_t;
 } gq_info;
 
 /* One solve, kept for its backward pass. */
 typedef struct gq_solution gq_solution;
+
+/* A solve as a function of time. */
+typedef struct gq_dense gq_dense;
 
 typedef struct gq_problem {
   const gq_graph *f;           /* inputs: t (0-d, state dtype), z, captures; output: dz/dt of z's shape and dtype */
@@ -132,6 +152,11 @@ typedef struct gq_problem {
   bool z0_grad, t_grad;
   int nt;
   const double *t;             /* increasing or decreasing, repeats allowed */
+  gq_dense **dense_;           /* where the interpolant goes */
+  const gq_graph *event_;      /* inputs: t, z, captures of its own; one number: the solve ends where it changes sign */
+  int nevent;
+  gq_tensor *const *event_capture;
+  const bool *jump_;           /* [nt] f may jump at this time: the solve stops before it and goes on after it */
 } gq_problem;
 
 /* Solve; z: {nt, shape of z0}. On failure the status says why; *sol_ and *z then still hold the
@@ -145,6 +170,15 @@ int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor
 ** operations on the solve's own inputs (t_ NULL: no gradient there). Engine direct only; gt_ in t_'s dtype. */
 int gq_odeint_replay(gq_solution *s, gq_tensor *z0, gq_tensor *t_, gq_tensor *const *capture, gq_tensor *gz,
                      gq_tensor **gz0, gq_tensor **gt_, gq_tensor **gcapture);
+/* The states at n times between the first and the last into out {n, ...}, or {...} for n = 1. No gradients. */
+int gq_dense_at(const gq_dense *d, int64_t n, const double *t, gq_tensor *out);
+double gq_dense_first(const gq_dense *d);
+double gq_dense_last(const gq_dense *d);
+int64_t gq_dense_steps(const gq_dense *d);
+gq_shape gq_dense_shape(const gq_dense *d);
+gq_dtype gq_dense_dtype(const gq_dense *d);
+void gq_dense_free(gq_dense *d_);
+
 const gq_ode_options *gq_solution_options(const gq_solution *s);
 const gq_info *gq_solution_info(const gq_solution *s);
 void gq_solution_free(gq_solution *s_);

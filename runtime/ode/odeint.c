@@ -4,16 +4,19 @@
 */
 #include "solution.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
-const char *const gq_engine_names[GQ_NENGINE] = { "none",         "direct", "aca",   "adjoint", "seminorm",
-                                                  "interpolated", "gq",     "check", "auto" };
+const char *const gq_engine_names[GQ_NENGINE] = { "none",       "direct",  "aca",      "mali",
+                                                  "reversible", "adjoint", "seminorm", "interpolated",
+                                                  "gq",         "check",   "auto" };
 static const char *const trajectory_names[] = { "reverse", "dense", "checkpoint", "interpolated" };
 
 void gq_ode_defaults(gq_ode_options *o, gq_dtype d) {
   double tol = d == GQ_F32 ? 1e-3 : 1e-6;
   *o = (gq_ode_options){ .method = gq_tableau_find("dopri5"),
+                         .eta = 1,
                          .rtol = tol,
                          .atol = tol,
                          .max_steps = 100000,
@@ -94,7 +97,9 @@ static bool continuous(const gq_ode_options *o) {
 static int check(const gq_problem *p, const gq_ode_options *o) {
   if (!gq_is_float(p->z0->dtype))
     return gq_fail(GQ_EDTYPE, "the state is %s; it must be float32 or float64", gq_dtype_name(p->z0->dtype));
+  GQ_TRY(gq_ode_check(o));
   GQ_TRY(check_slope(p));
+  if (o->method->kind == GQ_LEAPFROG) GQ_TRY(gq_check_halves(p));
   GQ_TRY(check_times(p->nt, p->t));
   GQ_TRY(check_tolerance(o->rtol, o->atol, ""));
   GQ_TRY(check_tolerance(o->back_rtol, o->back_atol, "adjoint."));
@@ -105,6 +110,12 @@ static int check(const gq_problem *p, const gq_ode_options *o) {
   if (o->points < 2) return gq_fail(GQ_EARG, "adjoint.points = %d: at least 2 are needed", o->points);
   if (o->checkpoints < 2)
     return gq_fail(GQ_EARG, "adjoint.checkpoints = %d: at least 2 are needed", o->checkpoints);
+  if (p->event_ && (o->engine != GQ_ENGINE_NONE || o->overshoot || o->parity))
+    return gq_fail(
+      GQ_EARG,
+      "an event is looked for without gradients (solve again to info.event_t) and without overshoot");
+  if (p->jump_ && (o->overshoot || o->parity || (o->moments && continuous(o))))
+    return gq_fail(GQ_EARG, "grid_points go with neither overshoot (and parity) nor impulses = \"moments\"");
   if (o->overshoot && o->moments)
     return gq_fail(GQ_EARG, "overshoot (and parity) and impulses = \"moments\" do not go together");
   return GQ_OK;
@@ -131,7 +142,10 @@ static int explain(const gq_solution *s, int status) {
 /* What is kept of each accepted step besides its state: activations, slopes, or nothing (aca). */
 static bool keeps_arenas(const gq_solution *s) { return s->o.engine == GQ_ENGINE_DIRECT; }
 static bool keeps_slopes(const gq_solution *s) { return continuous(&s->o) && s->o.trajectory == GQ_DENSE; }
-static bool records(const gq_solution *s) { return gq_engine_discrete(s->o.engine) || keeps_slopes(s); }
+static bool inverts(const gq_solution *s) { return gq_engine_inverts(s->o.engine); }
+static bool records(const gq_solution *s) {
+  return (gq_engine_discrete(s->o.engine) && !inverts(s)) || keeps_slopes(s);
+}
 
 typedef struct forward {
   gq_solution *s;
@@ -140,6 +154,9 @@ typedef struct forward {
   void *inner;         /* the state at an inner time, packed */
   void *block;         /* that, and without records y, y1, f, f1 */
   int anchor;          /* measurement time that w.t hangs on */
+  gq_event *event;
+  double value; /* of the event at w.t */
+  bool happened;
 } forward;
 
 static int next_record(forward *fw) {
@@ -147,7 +164,7 @@ static int next_record(forward *fw) {
   s->over = s->limited && s->bytes > s->o.memory_limit;
   if (s->over) return GQ_ENOMEM; /* gq_odeint goes on with another engine */
   GQ_TRY(gq_kept_get(s->plan, keeps_slopes(s), keeps_arenas(s), &s->bytes, &fw->next));
-  fw->w.y1[0] = fw->next->y, fw->w.f1[0] = fw->next->f;
+  fw->w.y1[0] = fw->next->y, fw->w.f1[0] = fw->next->f, fw->w.x1 = fw->next->x;
   if (keeps_arenas(s)) fw->w.arena = fw->now->arena;
   return GQ_OK;
 }
@@ -155,7 +172,8 @@ static int next_record(forward *fw) {
 static int forward_buffers(forward *fw) {
   gq_solution *s = fw->s;
   gq_walk *w = &fw->w;
-  size_t part = (gq_part_bytes(s->plan->field) + 63) & ~(size_t)63, parts = records(s) ? 1 : 5;
+  int extra = w->st->l.extra;
+  size_t part = (gq_part_bytes(s->plan->field) + 63) & ~(size_t)63, parts = records(s) ? 1 : 5 + 2 * extra;
   fw->inner = fw->block = gq_alloc(parts * part + 64);
   if (!fw->block) return gq_nomem(parts * part);
   s->bytes += parts * part;
@@ -163,21 +181,30 @@ static int forward_buffers(forward *fw) {
     GQ_TRY(gq_kept_get(s->plan, keeps_slopes(s), keeps_arenas(s), &s->bytes, &fw->now));
     s->records = fw->now, s->nrecords = 1;
     fw->now->t = w->t;
-    w->y[0] = fw->now->y, w->f[0] = fw->now->f;
+    w->y[0] = fw->now->y, w->f[0] = fw->now->f, w->x = fw->now->x;
     return next_record(fw);
   }
   char *b = (char *)fw->block + part;
   w->y[0] = b, w->f[0] = b + part, w->y1[0] = b + 2 * part, w->f1[0] = b + 3 * part;
+  if (extra) w->x = b + 4 * part, w->x1 = b + 5 * part;
   return GQ_OK;
+}
+
+/* What is carried besides y, where a solve or a smooth piece of it begins. */
+static int start_slope(forward *fw) {
+  gq_walk *w = &fw->w;
+  const gq_solution *s = fw->s;
+  double t = gq_walk_begin(w, w->t, s->t[s->nt - 1] < w->t ? -1 : 1);
+  if (w->st->l.extra) memcpy(w->x, w->y[0], gq_part_bytes(s->plan->field));
+  if (!w->st->l.carry) return GQ_OK;
+  w->nfe++;
+  return gq_evaluate_at(s->plan, &s->plan->f, s->bind, t, w->y, w->f, NULL, NULL);
 }
 
 static int first_slope(forward *fw) {
   gq_walk *w = &fw->w;
   const gq_solution *s = fw->s;
-  if (w->st->l.carry) {
-    GQ_TRY(gq_evaluate_at(s->plan, &s->plan->f, s->bind, w->t, w->y, w->f, NULL, NULL));
-    w->nfe++;
-  }
+  GQ_TRY(start_slope(fw));
   if (!w->st->kind.adaptive) return GQ_OK;
   if (s->o.first_step > 0) w->h = s->t[s->nt - 1] < w->t ? -s->o.first_step : s->o.first_step;
   else GQ_TRY(gq_walk_first(w, &s->plan->f, s->t[s->nt - 1], &w->h));
@@ -191,15 +218,8 @@ static int keep(forward *fw, int stop) {
   gq_solution *s = fw->s;
   gq_kept *r = fw->now;
   r->t = w->t, r->h = w->h1, r->anchor = fw->anchor, r->stop = stop;
-  if (keeps_slopes(s)) {
-    const gq_field *f = s->plan->field;
-    for (int i = 0; i < w->st->m->slopes; i++)
-      for (int sl = 0; sl < f->nslices; sl++) {
-        size_t off = f->nslices > 1 ? f->first[sl] * (gq_part_bytes(f) / f->shape.dim[0]) : 0;
-        size_t n = f->nslices > 1 ? f->count[sl] * (gq_part_bytes(f) / f->shape.dim[0]) : gq_part_bytes(f);
-        memcpy((char *)r->slope[i] + off, gq_walk_slope(w, i, 0, sl), n);
-      }
-  }
+  for (int i = 0; keeps_slopes(s) && i < w->st->m->slopes; i++)
+    gq_walk_slope_all(w, i, r->slope[i], s->plan->field);
   fw->next->before = r;
   fw->next->t = w->t1;
   s->records = fw->now = fw->next;
@@ -217,13 +237,13 @@ static int check_interpolated(const gq_solution *s, int k) {
                  s->t[k]);
 }
 
-/* Write the measurement times that the accepted step passes; *phase1: its interpolant is complete. */
-static int write_times(forward *fw, int *k, bool *phase1) {
+/* Write the measurement times that the accepted step passes, up to `end`; *phase1: its interpolant is complete. */
+static int write_times(forward *fw, int *k, double end, bool *phase1) {
   gq_solution *s = fw->s;
   gq_walk *w = &fw->w;
   const gq_field *f = s->plan->field;
   double dir = w->h1 < 0 ? -1 : 1;
-  for (; *k < s->nt && reached(dir, s->t[*k], w->t1); ++*k) {
+  for (; *k < s->nt && reached(dir, s->t[*k], end); ++*k) {
     char *dst = gq_at_time(s, s->z, *k);
     if (s->t[*k] == w->t1) {
       gq_field_unpack(f, w->y1[0], dst);
@@ -250,20 +270,103 @@ static int keep_knot(gq_solution *s, double t) {
   return GQ_OK;
 }
 
+/* The step's times alone: the way back inverts it. */
+static int keep_taken(forward *fw, int stop) {
+  gq_solution *s = fw->s;
+  if (s->ntaken == s->taken_room) {
+    int64_t room = s->taken_room ? 2 * s->taken_room : 64;
+    gq_taken *taken = gq_realloc(s->taken, room * sizeof *taken);
+    if (!taken) return gq_nomem(room * sizeof *taken);
+    s->bytes += (room - s->taken_room) * sizeof *taken;
+    s->taken = taken, s->taken_room = room;
+  }
+  s->taken[s->ntaken++] = (gq_taken){ fw->w.t, fw->w.h1, fw->anchor, stop };
+  return GQ_OK;
+}
+
+/* What the inverse starts from: the end, and the end of each smooth piece. */
+static int keep_end(forward *fw) {
+  gq_solution *s = fw->s;
+  gq_walk *w = &fw->w;
+  size_t n = gq_part_bytes(s->plan->field);
+  gq_kept *before = s->records;
+  GQ_TRY(gq_kept_get(s->plan, false, false, &s->bytes, &s->records));
+  s->records->t = w->t, s->records->before = before;
+  memcpy(s->records->y, w->y[0], n);
+  memcpy(s->records->f, w->f[0], n);
+  if (w->st->l.extra) memcpy(s->records->x, w->x, n);
+  return GQ_OK;
+}
+
+/* The time that the solve may not pass: the last, or the next jump. */
+static int next_stop(const gq_solution *s, int k) {
+  if (s->njumps == 0) return s->nt - 1;
+  while (k < s->nt - 1 && !gq_at_jump(s, s->t[k])) k++;
+  return k;
+}
+
+/* After a jump the slope is another one; the last proposal of h serves. */
+static int pass_jump(forward *fw) {
+  if (inverts(fw->s)) GQ_TRY(keep_end(fw));
+  return start_slope(fw);
+}
+
+/* Does the event function change its sign in the accepted step? Then where, by bisection on the interpolant: the
+** first time at hand with the other sign. A value of zero at the start of the solve has no sign yet. */
+static int look(forward *fw, double *end) {
+  gq_walk *w = &fw->w;
+  double a = 0, b = 1, mid, before = fw->value;
+  GQ_TRY(gq_event_value(fw->event, w->t1, w->y1[0], &fw->value));
+  if (before == 0 || (fw->value != 0 && (fw->value < 0) == (before < 0))) return GQ_OK;
+  if (w->st->l.nfe_dense > 0) GQ_TRY(gq_walk_phase(w, 1));
+  while (mid = a + (b - a) / 2, mid > a && mid < b && b - a > 1e-17) {
+    double value;
+    gq_walk_interpolate_all(w, 0, mid, fw->inner);
+    GQ_TRY(gq_event_value(fw->event, w->t + mid * w->h1, fw->inner, &value));
+    if (value != 0 && (value < 0) == (before < 0)) a = mid;
+    else b = mid;
+  }
+  *end = b == 1 ? w->t1 : w->t + b * w->h1;
+  fw->happened = true;
+  return GQ_OK;
+}
+
+/* All states from the event on are the one there. */
+static void end_here(forward *fw, int *k, double end) {
+  gq_solution *s = fw->s;
+  gq_walk *w = &fw->w;
+  s->info.event = true, s->info.event_t = end;
+  if (end == w->t1) memcpy(fw->inner, w->y1[0], gq_part_bytes(s->plan->field));
+  else gq_walk_interpolate_all(w, 0, (end - w->t) / w->h1, fw->inner);
+  w->t1 = end;
+  for (; *k < s->nt; ++*k) gq_field_unpack(s->plan->field, fw->inner, gq_at_time(s, s->z, *k));
+}
+
 static int forward_step(forward *fw, int *k) {
   gq_solution *s = fw->s;
   gq_walk *w = &fw->w;
-  bool each = !w->st->kind.adaptive && w->step_size <= 0; /* the grid is the measurement times */
-  int stop = each ? *k : s->nt - 1;
+  bool grid = !w->st->kind.adaptive && w->step_size <= 0; /* the grid is the measurement times */
+  bool each = grid || gq_method_stops(w->st->m);
+  int stop = each ? *k : next_stop(s, *k);
   GQ_TRY(gq_walk_step(w, s->t[stop], each || !s->o.overshoot));
-  bool phase1 = (keeps_slopes(s) || keeps_arenas(s)) && w->st->l.nfe_dense > 0;
+  bool phase1 = (keeps_slopes(s) || keeps_arenas(s) || s->dense) && w->st->l.nfe_dense > 0;
+  double end = w->t1;
+  if (fw->event) GQ_TRY(look(fw, &end));
   if (phase1) GQ_TRY(gq_walk_phase(w, 1));
-  GQ_TRY(write_times(fw, k, &phase1));
+  phase1 = phase1 || fw->happened;
+  if (s->dense) GQ_TRY(gq_dense_add(s->dense, w, end, &s->bytes));
+  GQ_TRY(write_times(fw, k, end, &phase1));
   if (continuous(&s->o)) GQ_TRY(gq_trail_step(s, w, &phase1));
   if (records(s)) GQ_TRY(keep(fw, w->clamped ? stop : -1));
-  if (w->clamped) fw->anchor = stop;
+  if (inverts(s)) GQ_TRY(keep_taken(fw, w->clamped ? stop : -1));
+  if (w->clamped) {
+    fw->anchor = stop;
+    w->t_origin = s->t[stop], w->grid_index = 0; /* a fixed grid goes on from there */
+  }
   if (s->o.moments) GQ_TRY(keep_knot(s, w->t));
+  if (fw->happened) end_here(fw, k, end);
   gq_walk_commit(w);
+  if (*k < s->nt && gq_at_jump(s, w->t)) GQ_TRY(pass_jump(fw));
   return records(s) ? next_record(fw) : GQ_OK;
 }
 
@@ -279,8 +382,9 @@ static int forward_loop(forward *fw, int *k) {
   if (*k == s->nt) return GQ_OK;
   GQ_TRY(check_finite(s->z0, "z0"));
   GQ_TRY(first_slope(fw));
+  if (fw->event) GQ_TRY(gq_event_value(fw->event, w->t, w->y[0], &fw->value));
   while (*k < s->nt) GQ_TRY(forward_step(fw, k));
-  return GQ_OK;
+  return inverts(s) ? keep_end(fw) : GQ_OK;
 }
 
 static void forward_info(const forward *fw, gq_info *info, int status) {
@@ -290,36 +394,46 @@ static void forward_info(const forward *fw, gq_info *info, int status) {
   info->nfe = w->nfe, info->steps = w->steps, info->rejected = w->rejected;
 }
 
-static int forward_run(gq_solution *s, int *k) {
+static int forward_run(gq_solution *s, const gq_problem *p_, int *k) {
   forward fw = { .s = s };
   gq_walk *w = &fw.w;
   w->o = &s->o;
   w->rtol = s->o.rtol, w->atol[0] = s->o.atol, w->max_norm = s->o.max_norm;
   w->step_size = s->o.step_size, w->max_steps = s->o.max_steps;
   w->t = w->t_origin = s->t[0];
+  w->jumps = s->jumps, w->njumps = s->njumps, w->margin = s->margin;
   size_t before = s->bytes;
   int status = gq_walk_init(w, s->plan, &s->plan->forward, s->bind);
   if (status == GQ_OK) status = forward_buffers(&fw);
   if (status == GQ_OK && continuous(&s->o)) status = gq_trail_init(s);
+  if (status == GQ_OK && p_ && p_->event_)
+    status = gq_event_new(p_->event_, p_->nevent, p_->event_capture, s->plan->field, &fw.event);
   if (status == GQ_OK) status = explain(s, forward_loop(&fw, k));
   s->record_bytes = s->bytes - before;
   forward_info(&fw, &s->info, status);
   if (fw.next) gq_kept_give_back(s->plan, fw.next);
+  gq_event_free(fw.event);
   gq_walk_done(w);
   gq_free(fw.block);
   return status;
 }
 
 static bool dense_forward(const gq_problem *p, const gq_ode_options *o) {
-  bool each = !(o->method->e && o->step_size <= 0) && o->step_size <= 0;
+  bool each = (!(o->method->e && o->step_size <= 0) && o->step_size <= 0) || gq_method_stops(o->method);
   bool dense = continuous(o) && o->trajectory != GQ_REVERSE;
-  return dense || o->overshoot || (p->nt > 2 && !each);
+  return dense || p->dense_ || p->event_ || o->overshoot || (p->nt > 2 && !each);
 }
 
 static int solution_init(gq_solution *s, const gq_problem *p) {
   s->t = gq_alloc((p->nt + 1) * sizeof *s->t);
   if (!s->t) return gq_nomem(p->nt * sizeof *s->t);
   memcpy(s->t, p->t, p->nt * sizeof *s->t);
+  s->jumps = gq_alloc((p->nt + 1) * sizeof *s->jumps);
+  if (!s->jumps) return gq_nomem(p->nt * sizeof *s->jumps);
+  for (int k = 0; p->jump_ && k < p->nt; k++)
+    if (p->jump_[k] && !gq_at_jump(s, p->t[k])) s->jumps[s->njumps++] = p->t[k];
+  for (int k = 0; k < p->nt; k++) s->margin = fmax(s->margin, fabs(p->t[k]));
+  s->margin *= 4 * (p->z0->dtype == GQ_F32 ? FLT_EPSILON : DBL_EPSILON); /* beyond the rounding of t in f */
   GQ_TRY(gq_tensor_contiguous_get(p->z0, &s->z0));
   gq_shape shape = { .ndim = p->z0->shape.ndim + 1, .dim = { p->nt } };
   if (shape.ndim > GQ_MAXDIM)
@@ -331,6 +445,7 @@ static int solution_init(gq_solution *s, const gq_problem *p) {
   gq_planspec spec = { p, &s->o, dense_forward(p, &s->o) };
   GQ_TRY(gq_plan_get(&spec, &s->plan));
   GQ_TRY(gq_binding_new(s->plan->field, p->capture, &s->bind));
+  if (p->dense_) GQ_TRY(gq_dense_new(s->plan, p->t[0], gq_tensor_data(s->z0), &s->dense));
   s->bytes = s->plan->field->nslices * (s->plan->arena_bytes[0] + s->plan->arena_bytes[1]) + s->bind->bytes +
              gq_numel(shape) * gq_dtype_size(p->z0->dtype);
   s->trivial = gq_numel(p->z0->shape) == 0 || p->t[0] == p->t[p->nt - 1];
@@ -346,7 +461,7 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
   s->o = *o, s->nt = p->nt, s->z0_grad = p->z0_grad, s->t_grad = p->t_grad, s->limited = limited;
   int status = solution_init(s, p);
   if (status == GQ_OK) {
-    if (gq_numel(p->z0->shape) > 0) status = forward_run(s, &k);
+    if (gq_numel(p->z0->shape) > 0) status = forward_run(s, p, &k);
     s->info.peak_bytes = s->bytes;
     s->info.engine = o->engine;
     memcpy(s->info.reason, info->reason, sizeof info->reason);
@@ -354,6 +469,7 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
   }
   *over = s->over;
   info->status = status;
+  if (status == GQ_OK && p->dense_) *p->dense_ = s->dense, s->dense = NULL;
   bool keep_part = status != GQ_OK && partial && s->z && status != GQ_ENOMEM && status != GQ_EINTERRUPT;
   if (status == GQ_OK || keep_part) {
     /* A handle of its own: the tape will hang on it, and the tape owns this solution. */
@@ -378,6 +494,7 @@ int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_ten
   bool over = false;
   *info = (gq_info){ .t_reached = p->nt > 0 ? p->t[0] : 0, .engine = o->engine };
   *z = NULL, *sol = NULL;
+  if (p->dense_) *p->dense_ = NULL;
   if (own.parity) own.overshoot = true, own.scale = false;
   if (own.engine == GQ_ENGINE_INTERPOLATED) own.trajectory = GQ_INTERPOLATED;
   GQ_TRY(check(p, &own));
@@ -392,12 +509,15 @@ int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_ten
 void gq_solution_free(gq_solution *s) {
   if (!s) return;
   if (s->plan) gq_kept_give_back(s->plan, s->records);
+  gq_dense_free(s->dense);
   gq_binding_free(s->bind);
   gq_plan_release(s->plan);
   gq_tensor_unref(s->z0);
   gq_tensor_unref(s->z);
   gq_trail_done(s);
   gq_free(s->knots);
+  gq_free(s->taken);
+  gq_free(s->jumps);
   gq_free(s->t);
   gq_free(s);
 }
@@ -409,7 +529,7 @@ const gq_ode_options *gq_solution_options(const gq_solution *s) { return &s->o; 
 
 /* A training loop's collector frees solutions late; their records serve the next solve at once. */
 static void give_back_records(gq_solution *s) {
-  if (!s->records) return;
+  if (!s->records || inverts(s)) return;
   gq_kept_give_back(s->plan, s->records);
   s->records = NULL;
   s->bytes -= s->record_bytes;
@@ -422,7 +542,7 @@ int gq_solution_records(gq_solution *s) {
   if (!records(s) || s->records || s->trivial) return GQ_OK;
   GQ_TRY(gq_tensor_new(z->dtype, z->shape, &s->z));
   s->nknots = 0;
-  int status = forward_run(s, &k);
+  int status = forward_run(s, NULL, &k);
   gq_tensor_unref(s->z);
   s->z = z, s->info = info;
   return status;

@@ -133,6 +133,11 @@ static int build_backward(gq_plan *p, const gq_planspec *s) {
   return gq && p->products ? gq_plan_nodes(p, p->node_rows, &largest) : GQ_OK;
 }
 
+static int build_inverse(gq_plan *p, const gq_ode_options *o) {
+  p->inverse.kind = (gq_stepkind){ .m = o->method, .inverse = true, .eta = o->eta };
+  return build_stepper(p, &p->inverse, make_forward, NULL);
+}
+
 static int build(gq_plan *p, const gq_planspec *s) {
   const gq_ode_options *o = s->o;
   bool direct = gq_engine_discrete(o->engine), time = s->p->t_grad;
@@ -141,10 +146,12 @@ static int build(gq_plan *p, const gq_planspec *s) {
                                    .adaptive = o->method->e && o->step_size <= 0,
                                    .max_norm = o->max_norm,
                                    .dense = s->dense_forward,
+                                   .eta = o->eta,
                                    .pull = direct,
                                    .pull_time = direct && time };
   GQ_TRY(build_stepper(p, &p->forward, make_forward, NULL));
   GQ_TRY(build_evaluator(p, &p->f, make_forward, NULL));
+  if (gq_engine_inverts(o->engine)) GQ_TRY(build_inverse(p, o));
   if (direct) GQ_TRY(build_evaluator(p, &p->pull, make_pull, &time));
   else if (o->engine != GQ_ENGINE_NONE) GQ_TRY(build_backward(p, s));
   return GQ_OK;
@@ -175,6 +182,7 @@ static int grow_table(gq_plan *p, const gq_evaluator *e) {
 static int build_arenas(gq_plan *p) {
   GQ_TRY(grow_arena(p, 0, gq_code_arena(&p->forward.code)));
   GQ_TRY(grow_arena(p, 0, gq_code_arena(&p->backward.code)));
+  GQ_TRY(grow_arena(p, 0, gq_code_arena(&p->inverse.code)));
   GQ_TRY(grow_arena(p, 1, gq_code_arena(&p->f.code)));
   GQ_TRY(grow_arena(p, 1, gq_code_arena(&p->adjoint.code)));
   GQ_TRY(grow_arena(p, 1, gq_code_arena(&p->start.code)));
@@ -216,6 +224,7 @@ static void plan_free(gq_plan *p) {
   if (!p) return;
   stepper_done(&p->forward);
   stepper_done(&p->backward);
+  stepper_done(&p->inverse);
   evaluator_done(&p->f);
   evaluator_done(&p->adjoint);
   evaluator_done(&p->start);
@@ -234,6 +243,7 @@ static void plan_free(gq_plan *p) {
 
 typedef struct keyhead { /* zeroed before it is filled: compared bytewise */
   const gq_tableau *method, *back_method;
+  double eta;
   int engine, trajectory, threads;
   bool fixed, back_fixed, max_norm, back_max_norm, dense_forward, overshoot, parity, moments, t_grad, audits;
 } keyhead;
@@ -250,7 +260,7 @@ static int make_key(const gq_planspec *s, char **key, size_t *n) {
     return gq_nomem(total);
   }
   keyhead *h = (keyhead *)*key;
-  h->method = o->method, h->back_method = o->back_method;
+  h->method = o->method, h->back_method = o->back_method, h->eta = o->eta;
   h->engine = o->engine, h->trajectory = o->trajectory, h->threads = gq_threads();
   h->fixed = o->step_size > 0, h->back_fixed = o->back_step_size > 0;
   h->max_norm = o->max_norm, h->back_max_norm = o->back_max_norm;
@@ -321,6 +331,12 @@ int gq_plan_get(const gq_planspec *s, gq_plan **out) {
   if (status == GQ_OK) p->users++, p->used = ++cache.clock, *out = p;
   pthread_mutex_unlock(&cache.lock);
   return status;
+}
+
+void gq_plan_keep(gq_plan *p) {
+  pthread_mutex_lock(&cache.lock);
+  p->users++;
+  pthread_mutex_unlock(&cache.lock);
 }
 
 void gq_plan_release(gq_plan *p) {

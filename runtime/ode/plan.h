@@ -35,6 +35,7 @@ typedef struct gq_plan {
   uint64_t used;               /* for the oldest to go first */
   gq_field *field;
   gq_stepper forward, backward;
+  gq_stepper inverse;          /* mali and reversible: a forward step from its end to its start */
   gq_evaluator f, adjoint, pull;      /* z -> f; the backward system; z, a -> a'df/dz and products */
   gq_evaluator start;          /* the backward system with its products, where they count in the error norm */
   gq_evaluator nodes[GQ_NODE_SIZES];
@@ -57,6 +58,7 @@ typedef struct gq_planspec {
 
 /* The plan of a problem: from the cache, or compiled; users +1. */
 int gq_plan_get(const gq_planspec *s, gq_plan **out);
+void gq_plan_keep(gq_plan *p);               /* users +1 */
 void gq_plan_release(gq_plan *p_);
 /* The node program for `rows` rows (a power of two up to node_rows), compiled at its first use. */
 int gq_plan_nodes(gq_plan *p, int rows, gq_evaluator **out);
@@ -82,6 +84,7 @@ typedef struct gq_walk {
   int64_t max_steps;
   void **arena;                /* [nslices] of the attempt */
   void *y[GQ_MAXPARTS], *f[GQ_MAXPARTS], *y1[GQ_MAXPARTS], *f1[GQ_MAXPARTS];   /* whole arrays */
+  void *x, *x1;                /* the extra part */
   void *path[GQ_MAXSTAGES][GQ_MAXGIVEN];   /* z and the forcing at the slopes' times, filled by fill_path */
   int (*fill_path)(struct gq_walk *w, double t, double h);
   void *context;
@@ -92,13 +95,16 @@ typedef struct gq_walk {
   double dtime, etime;
   double t, h;                 /* where it is; the next proposal, signed (0: not known) */
   double h1, t1;               /* step of the accepted attempt and where it ends */
+  const double *jumps;         /* [njumps] where f may jump: steps evaluate f on their own side of it */
+  int njumps;
+  double margin;               /* by so much */
   double t_origin;             /* fixed grid: t_origin + index * step_size */
   int64_t grid_index;
   bool clamped;                /* the accepted step was shortened to the stop */
   double last_ratio[2];        /* PI and PID memory */
   int64_t nfe, steps, rejected;
-  /* phase 2: cotangents in, cotangents of y, f, t and h out; whole arrays */
-  void *cy, *cf, *ck[GQ_MAXSTAGES], *py, *pf;
+  /* phase 2: cotangents in, cotangents of y, f, x, t and h out; whole arrays */
+  void *cy, *cf, *cx, *ck[GQ_MAXSTAGES], *py, *pf, *px;
   double pt, ph;
   const void **in;             /* [nslices][nin] */
   void **out;                  /* [nslices][nout] */
@@ -112,6 +118,10 @@ void gq_walk_done(gq_walk *w);
 /* Choose the first step by Hairer, Norsett & Wanner II.4; f must hold the slopes at t, and where
 ** products are in the error norm dq and dtime those at t. */
 int gq_walk_first(gq_walk *w, const gq_evaluator *e, double stop, double *h);
+/* The time of f's evaluation where a step from t begins: t itself but for jumps. dir: +1 or -1. */
+double gq_walk_begin(const gq_walk *w, double t, double dir);
+/* The step of the next phases: from t by h to t1. */
+void gq_walk_times(gq_walk *w, double t, double h, double t1);
 /* Try steps until one is accepted: w->h1, y1, f1, slopes. `stop`: not passed if `clamp`. On a
 ** failure the status, with a message that tells t and h. */
 int gq_walk_step(gq_walk *w, double stop, bool clamp);
@@ -122,7 +132,9 @@ void gq_walk_interpolate(const gq_walk *w, int part, int slice, double theta, vo
 void gq_walk_interpolate_all(const gq_walk *w, int part, double theta, void *dst);
 /* Address of slope i, part p, in slice s of the accepted step. */
 void *gq_walk_slope(const gq_walk *w, int i, int part, int slice);
-/* Accept: y <- y1, f <- f1, t <- t + h1 (pointers swapped). */
+/* Slope i of part 0, all slices. */
+void gq_walk_slope_all(const gq_walk *w, int i, void *dst, const gq_field *f);
+/* Accept: y <- y1, f <- f1, x <- x1, t <- t + h1 (pointers swapped). */
 void gq_walk_commit(gq_walk *w);
 /* Weighted norm of x (/ (atol + rtol |y|)) in the walk's norm. */
 double gq_walk_norm(const gq_walk *w, int part, const void *x, const void *y, const void *minus_);
@@ -132,10 +144,10 @@ typedef struct gq_kept {
   struct gq_kept *before;      /* the step before it, or the next spare one */
   double t, h;
   int anchor, stop;            /* measurement time that t hangs on; that t + h was clamped to, or -1 */
-  void *y, *f;                 /* whole arrays at t */
+  void *y, *f, *x;             /* whole arrays at t; x: the extra part or NULL */
   void **slope;                /* [slopes] whole arrays (dense trajectory) or NULL */
   void *arena[GQ_MAXSLICES];   /* activations (direct) or NULL */
-  void *block;                 /* y, f, slopes */
+  void *block;                 /* y, f, x, slopes */
 } gq_kept;
 void gq_kept_free(gq_kept *list_);
 /* A record from the plan's spare ones or fresh; *bytes grows by a fresh one's size. */

@@ -4,7 +4,14 @@
 #ifndef GQ_SOLUTION_H
 #define GQ_SOLUTION_H
 
+#include "dense.h"
 #include "trail.h"
+
+/* An accepted step of which nothing else is kept: mali and reversible. */
+typedef struct gq_taken {
+  double t, h;
+  int anchor, stop;            /* as in gq_kept */
+} gq_taken;
 
 struct gq_solution {
   gq_plan *plan;
@@ -13,16 +20,22 @@ struct gq_solution {
   bool z0_grad, t_grad;
   int nt;
   double *t;                   /* [nt] */
+  double *jumps;               /* [njumps] those of the times at which f may jump */
+  int njumps;
+  double margin;               /* how far from a jump f is evaluated, for the value of one side */
   gq_tensor *z0, *z;           /* z: {nt, ...} */
   uint64_t version;            /* of z's storage when it was solved */
-  gq_kept *records;            /* last first: the end state, then the accepted steps */
+  gq_kept *records;            /* last first: the end state, then the accepted steps where they are kept */
   int64_t nrecords;
+  gq_taken *taken;             /* first first */
+  int64_t ntaken, taken_room;
   size_t record_bytes;         /* of bytes; the records go back to the plan once a backward pass has used them */
   double *knots;               /* moments: where the accepted steps began, and the end */
   int nknots, knots_room;
   bool limited, over;          /* auto: kept bytes are counted against the limit; they went over it */
   gq_trail trail;              /* trajectories "interpolated" and "checkpoint" */
   bool trivial;                /* nothing to integrate: all times equal, or an empty state */
+  gq_dense *dense;             /* until the solve is done */
   gq_info info;
   size_t bytes;                /* held for this solve */
 };
@@ -50,6 +63,15 @@ int gq_continuous_backward(gq_pullback *b);      /* grad/continuous.c: adjoint, 
 
 static inline void *gq_at_time(const gq_solution *s, gq_tensor *z, int k) {
   return (char *)gq_tensor_data(z) + (size_t)k * gq_part_bytes(s->plan->field);
+}
+
+int gq_check_halves(const gq_problem *p);         /* check.c: leapfrog's state is [x, v] */
+
+/* Is f discontinuous there? */
+static inline bool gq_at_jump(const gq_solution *s, double t) {
+  for (int i = 0; i < s->njumps; i++)
+    if (s->jumps[i] == t) return true;
+  return false;
 }
 
 double gq_dot(gq_dtype d, size_t n, const void *x, const void *y);

@@ -1,7 +1,8 @@
 /*
-** step.c -- a Runge-Kutta step as a graph: stages unrolled, error sums and product sums included.
+** step.c -- a step as a graph: stages unrolled, error sums and product sums included.
 ** Its vjp is the discrete adjoint of the step, so no derivative is written by hand here.
 **
+** Runge-Kutta:
 ** y_i = y + sum_j (h a_ij) k_j,  k_i = f(t + c_i h, y_i),  y1 = y + sum_i (h b_i) k_i,
 ** scalars are float64 nodes, cast to the state's dtype where they meet it.
 */
@@ -13,7 +14,7 @@ typedef struct builder {
   const gq_stepkind *k;
   gq_steplayout *l;
   gq_dtype dtype;
-  gq_ref t, h, rtol, atol[GQ_MAXPARTS], y[GQ_MAXPARTS], y1[GQ_MAXPARTS], wq[GQ_MAXSTAGES];
+  gq_ref t, h, rtol, atol[GQ_MAXPARTS], y[GQ_MAXPARTS], y1[GQ_MAXPARTS], x, x1, wq[GQ_MAXSTAGES];
   gq_ref path[GQ_MAXSTAGES][GQ_MAXGIVEN];
   gq_ref slope[GQ_MAXSTAGES][GQ_MAXPARTS];
   gq_ref *bind; /* arguments of one evaluation */
@@ -49,6 +50,8 @@ static void inputs(builder *b) {
     l->f = n, n += parts;
     for (int p = 0; p < parts; p++) b->slope[0][p] = like_input(b, 1 + p);
   }
+  l->x = -1;
+  if (l->extra) l->x = n++, b->x = like_input(b, 1);
   l->path = -1;
   if (l->given) {
     l->path = n, n += l->slopes * l->given;
@@ -64,28 +67,37 @@ static void inputs(builder *b) {
 
 static gq_ref to_state(builder *b, gq_ref scalar) { return gq_cast(b->g, scalar, b->dtype); }
 
+/* y + (h w) k */
+static gq_ref move(builder *b, gq_ref y, double w, gq_ref k) {
+  return gq_emit2(b->g, GQ_OP_ADD, y, gq_emit2(b->g, GQ_OP_MUL, to_state(b, gq_scale(b->g, b->h, w)), k));
+}
+
 /* y + sum_i (h w_i) slope_i */
 static gq_ref combine(builder *b, gq_ref y, const double *w, int n, int part) {
   for (int i = 0; i < n; i++)
-    if (w[i] != 0)
-      y = gq_emit2(b->g, GQ_OP_ADD, y,
-                   gq_emit2(b->g, GQ_OP_MUL, to_state(b, gq_scale(b->g, b->h, w[i])), b->slope[i][part]));
+    if (w[i] != 0) y = move(b, y, w[i], b->slope[i][part]);
   return y;
 }
 
-/* slope[i] and its products at t + c h, y */
-static void evaluate(builder *b, int i, double c, const gq_ref *y) {
-  int n = 0, nq = b->l->nq;
-  gq_ref out[GQ_MAXPARTS + 1], *all = b->q + (size_t)b->l->slopes * nq;
+/* The system at t + c h, y, with what is given at slope i: derivatives, then products; the first derivative. */
+static gq_ref system_at(builder *b, int i, double c, const gq_ref *y, gq_ref *all) {
+  int n = 0;
   gq_ref t = c == 0 ? b->t : gq_emit2(b->g, GQ_OP_ADD, b->t, gq_scale(b->g, b->h, c));
   b->bind[n++] = to_state(b, t);
   for (int p = 0; p < b->l->parts; p++) b->bind[n++] = y[p];
   for (int k = 0; k < b->l->given; k++) b->bind[n++] = b->path[i][k];
   for (int j = 0; j < b->nb; j++) b->bind[n++] = b->bv[j];
   gq_inline(b->g, b->s->g, b->bind, all);
-  for (int p = 0; p < b->l->parts; p++) out[p] = all[p];
+  return all[0];
+}
+
+/* slope[i] and its products at t + c h, y */
+static void evaluate(builder *b, int i, double c, const gq_ref *y) {
+  int nq = b->l->nq;
+  gq_ref *all = b->q + (size_t)b->l->slopes * nq;
+  system_at(b, i, c, y, all);
   if (i > 0 || !b->l->carry)
-    for (int p = 0; p < b->l->parts; p++) b->slope[i][p] = out[p];
+    for (int p = 0; p < b->l->parts; p++) b->slope[i][p] = all[p];
   for (int r = 0; r < nq; r++) b->q[i * nq + r] = all[b->l->parts + r];
 }
 
@@ -99,6 +111,119 @@ static void stages(builder *b) {
     for (int p = 0; p < b->l->parts; p++)
       y[p] = i == m->end ? b->y1[p] : combine(b, b->y[p], m->a + (size_t)i * m->stages, i, p);
     evaluate(b, i, i == m->end ? 1 : m->c[i], y);
+  }
+}
+
+/* Steps that carry a tuple, there (sign 1) and back (-1), one evaluation each. Forward systems: one part.
+** slope[0] comes in, the last slope goes out. */
+
+/* z' = z + h v / 2 (t + h / 2), v1 = v + 2 eta (f(z') - v), z1 = z' + h v1 / 2 */
+static void step_alf(builder *b, double sign) {
+  gq_graph *g = b->g;
+  double eta = b->k->eta;
+  gq_ref v = b->slope[0][0], mid = move(b, b->y[0], sign / 2, v);
+  gq_ref u = gq_scale(g, system_at(b, 1, 0.5, &mid, b->q), 2 * eta);
+  if (sign > 0) v = gq_emit2(g, GQ_OP_ADD, u, gq_scale(g, v, 1 - 2 * eta));
+  else v = gq_scale(g, gq_emit2(g, GQ_OP_SUB, v, u), 1 / (1 - 2 * eta));
+  b->slope[1][0] = v;
+  b->y1[0] = move(b, mid, sign / 2, v);
+}
+
+/* x1 = 2 z - x + h f, f1 = f(t1, x1), z1 = z + h (f + f1) / 2; back with -h, f at t */
+static void step_reversible_heun(builder *b, double sign) {
+  gq_graph *g = b->g;
+  gq_ref f = b->slope[0][0];
+  b->x1 = move(b, gq_emit2(g, GQ_OP_SUB, gq_scale(g, b->y[0], 2), b->x), sign, f);
+  b->slope[1][0] = system_at(b, 1, sign > 0 ? 1 : 0, &b->x1, b->q);
+  b->y1[0] = move(b, move(b, b->y[0], sign / 2, f), sign / 2, b->slope[1][0]);
+}
+
+/* n entries of y along the axis, from `first` on */
+static gq_ref part_of(gq_graph *g, gq_ref y, int axis, int64_t first, int64_t n) {
+  gq_attr attr = { .shape = gq_graph_node(g, y)->shape };
+  attr.start[axis] = first, attr.shape.dim[axis] = n;
+  for (int i = 0; i < attr.shape.ndim; i++) attr.step[i] = 1;
+  return gq_emit(g, GQ_OP_SLICE, 1, &y, &attr);
+}
+
+/* x (which 0) or v (1) of a state [x, v] */
+static gq_ref half(gq_graph *g, gq_ref y, int axis, int which) {
+  int64_t all = gq_graph_node(g, y)->shape.dim[axis], n = all / 2;
+  return part_of(g, y, axis, which ? n : 0, which ? all - n : n);
+}
+
+static gq_ref join(gq_graph *g, gq_ref x, gq_ref v, int axis) {
+  return gq_cat(g, 2, (gq_ref[]){ x, v }, axis);
+}
+
+/* v' = v + h a / 2, x1 = x + h v', a1 = f(t1, [x1, v'])_v, v1 = v' + h a1 / 2; back with -h */
+static void step_leapfrog(builder *b, double sign) {
+  gq_graph *g = b->g;
+  int axis = b->s->last;
+  gq_ref a = half(g, b->slope[0][0], axis, 1), mid = move(b, half(g, b->y[0], axis, 1), sign / 2, a);
+  gq_ref x1 = move(b, half(g, b->y[0], axis, 0), sign, mid), z = join(g, x1, mid, axis);
+  gq_ref a1 = half(g, system_at(b, 1, sign > 0 ? 1 : 0, &z, b->q), axis, 1), v1 = move(b, mid, sign / 2, a1);
+  b->slope[1][0] = join(g, mid, gq_scale(g, gq_emit2(g, GQ_OP_ADD, a, a1), 0.5), axis);
+  b->slope[2][0] = join(g, v1, a1, axis);
+  b->y1[0] = join(g, x1, v1, axis);
+}
+
+/* Does r depend on node `on`? */
+static int depends(const gq_graph *g, gq_ref r, gq_ref on, bool *yes) {
+  bool *reach = gq_calloc(r + 1, sizeof *reach);
+  if (!reach) return gq_nomem(r + 1);
+  for (gq_ref i = on; i <= r; i++) {
+    const gq_node *n = gq_graph_node(g, i);
+    reach[i] = i == on;
+    for (int k = 0; k < n->nargs; k++) reach[i] |= reach[n->args[k]];
+  }
+  *yes = r >= on && reach[r];
+  gq_free(reach);
+  return GQ_OK;
+}
+
+/* Are they the same, as a whole or entry by entry (a stack of indices)? */
+static bool equal(gq_graph *g, gq_ref a, gq_ref v, int axis) {
+  int64_t n = gq_graph_node(g, v)->shape.dim[axis], i = 0;
+  if (a == v || gq_graph_node(g, a)->shape.dim[axis] != n) return a == v;
+  while (i < n && part_of(g, a, axis, i, 1) == part_of(g, v, axis, i, 1)) i++;
+  return i == n;
+}
+
+/* x' = v, and v' without v: the graph over separate x and v shows it. */
+static int second_order(builder *b) {
+  gq_graph *g = gq_graph_new();
+  gq_ref z, out, x, v, *bind = b->bind;
+  int axis = b->s->last, n = gq_graph_inputs(b->s->g);
+  bool damped = false;
+  if (gq_numel(system_input(b->s, 1)->shape) == 0) return gq_graph_free(g), GQ_OK;
+  if (!g) return gq_nomem(0);
+  for (int i = 0; i < n; i++)
+    bind[i] = gq_input(g, system_input(b->s, i)->dtype, system_input(b->s, i)->shape);
+  z = bind[1], x = half(g, z, axis, 0), v = half(g, z, axis, 1);
+  bind[1] = join(g, x, v, axis);
+  gq_inline(g, b->s->g, bind, &out);
+  bool is_v = equal(g, half(g, out, axis, 0), v, axis);
+  gq_ref a = half(g, out, axis, 1);
+  int status = gq_graph_status(g);
+  if (status == GQ_OK) status = depends(g, a, v, &damped);
+  gq_graph_free(g);
+  if (status != GQ_OK || (is_v && !damped)) return status;
+  return gq_fail(
+    GQ_EARG,
+    "method = \"leapfrog\" solves x'' = a(t, x): the state holds [x, v] in its last dimension, the dynamics "
+    "return [v, a], taken apart and joined by narrow, indices, cat and stack (nn.SecondOrder); %s. Any other "
+    "method takes these dynamics",
+    is_v ? "here a depends on v, or on both in a way that hides it" : "here the first half is not v");
+}
+
+static void step(builder *b) {
+  double sign = b->k->inverse ? -1 : 1;
+  switch (b->k->m->kind) {
+    case GQ_ALF: step_alf(b, sign); break;
+    case GQ_REVERSIBLE_HEUN: step_reversible_heun(b, sign); break;
+    case GQ_LEAPFROG: step_leapfrog(b, sign); break;
+    default: stages(b);
   }
 }
 
@@ -179,11 +304,12 @@ static void state_outputs(builder *b) {
   const gq_tableau *m = b->k->m;
   l->y1 = l->nout;
   for (int p = 0; p < l->parts; p++) put(b, b->y1[p], 0, GQ_STORE);
-  l->f1 = l->err = l->err3 = l->finite = -1;
+  l->f1 = l->x1 = l->err = l->err3 = l->finite = -1;
   if (l->carry) {
     l->f1 = l->nout;
     for (int p = 0; p < l->parts; p++) put(b, b->slope[m->end][p], 0, GQ_STORE);
   }
+  if (l->extra) l->x1 = l->nout, put(b, b->x1, 0, GQ_STORE);
   if (b->k->adaptive) {
     l->err = l->nout;
     for (int p = 0; p < l->parts; p++) put(b, error_sum(b, m->e, p), 0, GQ_STORE);
@@ -231,21 +357,23 @@ static void product_outputs(builder *b) {
   for (int r = 0; r < l->nq; r++) put(b, product(b, r, wq), 1, GQ_ADD);
 }
 
-/* The step's own derivative: cotangents of y1, f1 and the kept slopes in, of y, f, t, h and the
+/* The step's own derivative: cotangents of y1, f1, x1 and the kept slopes in, of y, f, x, t, h and the
 ** boundary values out. Forward systems: one part. */
 static int pull_outputs(builder *b, const bool *want) {
   gq_steplayout *l = b->l;
   const gq_tableau *m = b->k->m;
-  gq_ref out[GQ_MAXSTAGES + 2], cot[GQ_MAXSTAGES + 2];
+  gq_ref out[GQ_MAXSTAGES + 3], cot[GQ_MAXSTAGES + 3];
   int n = 0, nw = 0;
   l->cy = l->nin++, out[n] = b->y1[0], cot[n++] = like_input(b, 1);
   l->cf = -1;
   if (l->carry) l->cf = l->nin++, out[n] = b->slope[m->end][0], cot[n++] = like_input(b, 1);
+  l->cx = -1;
+  if (l->extra) l->cx = l->nin++, out[n] = b->x1, cot[n++] = like_input(b, 1);
   for (int i = 0; i < m->slopes; i++) {
     l->ck[i] = -1;
     if (l->k[i] >= 0) l->ck[i] = l->nin++, out[n] = b->slope[i][0], cot[n++] = like_input(b, 1);
   }
-  gq_ref *wrt = gq_calloc(2 * (b->nb + 4), sizeof *wrt), *grad = wrt ? wrt + b->nb + 4 : NULL;
+  gq_ref *wrt = gq_calloc(2 * (b->nb + 5), sizeof *wrt), *grad = wrt ? wrt + b->nb + 5 : NULL;
   l->pb_of = gq_calloc(b->nb + 1, sizeof *l->pb_of);
   if (!wrt || !l->pb_of) {
     gq_free(wrt);
@@ -255,20 +383,22 @@ static int pull_outputs(builder *b, const bool *want) {
   wrt[nw++] = l->carry ? b->slope[0][0] : b->y[0];
   wrt[nw++] = b->t;
   wrt[nw++] = b->h;
+  wrt[nw++] = l->extra ? b->x : b->y[0];
   for (int j = 0; j < b->nb; j++) wrt[nw++] = b->bv[j];
   int status = gq_vjp(b->g, n, out, cot, nw, wrt, grad);
   gq_ref zero = gq_const(b->g, GQ_F64, 0);
   gq_ref blank = gq_zeros(b->g, b->dtype, system_input(b->s, 1)->shape);
-  l->pf = l->pt = l->ph = -1;
+  l->pf = l->px = l->pt = l->ph = -1;
   l->py = l->nout, put(b, grad[0] == GQ_NONE ? blank : grad[0], 2, GQ_STORE);
   if (l->carry) l->pf = l->nout, put(b, grad[1] == GQ_NONE ? blank : grad[1], 2, GQ_STORE);
+  if (l->extra) l->px = l->nout, put(b, grad[4] == GQ_NONE ? blank : grad[4], 2, GQ_STORE);
   if (b->k->pull_time) {
     l->pt = l->nout, put(b, grad[2] == GQ_NONE ? zero : grad[2], 2, GQ_STORE);
     l->ph = l->nout, put(b, grad[3] == GQ_NONE ? zero : grad[3], 2, GQ_STORE);
   }
   l->pb = l->nout;
   for (int j = 0; j < b->nb; j++)
-    if (want[j] && grad[4 + j] != GQ_NONE) l->pb_of[l->npb++] = j, put(b, grad[4 + j], 2, GQ_ADD);
+    if (want[j] && grad[5 + j] != GQ_NONE) l->pb_of[l->npb++] = j, put(b, grad[5 + j], 2, GQ_ADD);
   gq_free(wrt);
   return status;
 }
@@ -276,13 +406,15 @@ static int pull_outputs(builder *b, const bool *want) {
 static int build(builder *b, const bool *want) {
   gq_steplayout *l = b->l;
   const gq_tableau *m = b->k->m;
+  if (m->kind == GQ_LEAPFROG) GQ_TRY(second_order(b));
   inputs(b);
-  stages(b);
+  step(b);
   state_outputs(b);
   slope_outputs(b);
   product_outputs(b);
   l->nfe = m->used - 1 + 1; /* with carry: stages 2.. and the end slope */
   if (!l->carry) l->nfe = m->used;
+  if (m->kind != GQ_RUNGE_KUTTA) l->nfe = 1;
   l->nfe_dense = b->k->dense ? m->slopes - m->used - (l->carry ? 1 : 0) : 0;
   if (b->k->pull) GQ_TRY(pull_outputs(b, want));
   return gq_graph_status(b->g);
@@ -292,10 +424,11 @@ int gq_step_new(const gq_system *s, const gq_stepkind *k, const bool *want, gq_g
                 gq_steplayout *l) {
   const gq_tableau *m = k->m;
   *l = (gq_steplayout){ .parts = s->parts, .nq = s->nq, .slopes = m->slopes, .given = s->given };
-  l->carry = k->adaptive || m->end < m->stages;
+  l->carry = k->adaptive || m->end < m->stages || m->kind != GQ_RUNGE_KUTTA;
+  l->extra = m->kind == GQ_REVERSIBLE_HEUN;
   builder b = { .s = s, .k = k, .l = l, .nb = gq_graph_inputs(s->g) - 1 - s->parts - s->given };
   b.dtype = system_input(s, 1)->dtype;
-  size_t nouts = (size_t)s->parts * (m->slopes + 5) + 3 * (size_t)s->nq + b.nb + 8;
+  size_t nouts = (size_t)s->parts * (m->slopes + 5) + 3 * (size_t)s->nq + b.nb + 10;
   b.g = gq_graph_new();
   b.bind = gq_calloc(b.nb + s->parts + s->given + 2, sizeof *b.bind);
   b.bv = gq_calloc(b.nb + 1, sizeof *b.bv);

@@ -1,5 +1,6 @@
 /*
-** step.h -- one step of a Runge-Kutta method over any system, as a graph.
+** step.h -- one step of a method over any system, as a graph. What a step maps is a tuple: the parts y, the
+** slopes f that are carried from step to step, and extra parts x (reversible Heun's second solution).
 **
 ** A system is what is solved: the field itself (one part, z), or the field with its adjoint
 ** (parts z and a, or a alone where z(t) is given), and products a'df/dtheta to be integrated.
@@ -20,6 +21,7 @@ typedef struct gq_system {
   int given;                   /* state-shaped inputs that are known functions of t: z, then the forcing of a */
   int nq;                      /* products */
   bool columns;                /* of nodes: points side by side as columns, not in front */
+  int last;                    /* the axis of a part that is the state's last dimension (leapfrog) */
   int *of;                     /* [nq] boundary value of product i; -1: time */
 } gq_system;
 
@@ -48,6 +50,8 @@ typedef struct gq_stepkind {
   bool dense;                  /* slopes are kept for the interpolant */
   bool product_error;          /* products and their errors in phase 0 (adjoint) */
   bool product_dense;          /* product weights may be the interpolant's (overshoot) */
+  bool inverse;                /* from the end of the step [t, t + h] to its start: y, f, x are those of the end */
+  double eta;                  /* damping of alf */
   bool pull;                   /* phase 2: derivative of the step (direct; forward systems only) */
   bool pull_time;
 } gq_stepkind;
@@ -55,18 +59,18 @@ typedef struct gq_stepkind {
 /* Where things are among a step program's inputs and outputs; -1: absent.
 ** phase 0: an attempt; phase 1: what only an accepted step needs; phase 2: the step's vjp. */
 typedef struct gq_steplayout {
-  int parts, nq, slopes, given;
+  int parts, nq, slopes, given, extra;
   bool carry;                  /* the slope at the start is an input, that at the end an output */
   int nfe, nfe_dense;          /* evaluations in phase 0 and in phase 1 */
-  int nin, t, h, rtol, atol, y, f, path, wq, bv, cy, cf, ck[GQ_MAXSTAGES];
-  int nout, y1, f1, err, err3, finite, k[GQ_MAXSTAGES], dq, eq, q, py, pf, pt, ph, pb;
+  int nin, t, h, rtol, atol, y, f, x, path, wq, bv, cy, cf, cx, ck[GQ_MAXSTAGES];
+  int nout, y1, f1, x1, err, err3, finite, k[GQ_MAXSTAGES], dq, eq, q, py, pf, px, pt, ph, pb;
   int npb;                     /* products of phase 2: */
   int *pb_of;                  /* [npb] boundary value of each */
 } gq_steplayout;
 
-/* Inputs: t, h, rtol, atol[parts] (float64), y[parts], f[parts] if carry, what is given at each slope's
-** time [slopes][given], product weights wq[slopes] (float64), boundary values; with pull: cotangents of y1, f1, k.
-** Outputs: y1[parts], f1[parts] if carry (stored); error sums[parts] (stored float64: sum or maximum over
+/* Inputs: t, h, rtol, atol[parts] (float64), y[parts], f[parts] if carry, x if extra, what is given at each slope's
+** time [slopes][given], product weights wq[slopes] (float64), boundary values; with pull: cotangents of y1, f1, x1, k.
+** Outputs: y1[parts], f1[parts] if carry, x1 if extra (stored); error sums[parts] (stored float64: sum or maximum over
 ** this slice of (err / scale)^2); k (kept); dq[nq], eq[nq] stored; q[nq] added: sum_i wq_i product_i. */
 /* want [boundary values]: whose gradients phase 2 adds. */
 int gq_step_new(const gq_system *s, const gq_stepkind *k, const bool *want, gq_graph **g, gq_outspec **outs,

@@ -18,6 +18,7 @@ typedef struct row {
   int dense;
   const double *d;
   const char *source;
+  gq_method_kind kind;
 } row;
 
 #define C(...) \
@@ -28,7 +29,9 @@ typedef struct row {
 #define E3 C
 #define DENSE(kind, ...) kind, C(__VA_ARGS__)
 #define GQ_RK(name, s, order, eorder, dorder, c, a, b, e, e3, ...) \
-  { #name, s, order, eorder, dorder, c, a, b, e, e3, __VA_ARGS__ },
+  { #name, s, order, eorder, dorder, c, a, b, e, e3, __VA_ARGS__, GQ_RUNGE_KUTTA },
+#define GQ_TUPLE(name, kind, s, order, eorder, c, b, e, source) \
+  { #name, s, order, eorder, 3, c, NULL, b, e, NULL, HERMITE, NULL, source, kind },
 static const row rows[] = {
 #include "tableaux.def"
 };
@@ -103,9 +106,10 @@ static void hairer(gq_tableau *m, const double *rows4, double *d) {
 
 static void expand(const row *r, gq_tableau *m, double *a, double *d, double *e3) {
   int s = r->stages, k = 0;
-  for (int i = 1; i < s; i++)
+  for (int i = 1; r->a && i < s; i++)
     for (int j = 0; j < i; j++) a[i * s + j] = r->a[k++];
   *m = (gq_tableau){ .name = r->name,
+                     .kind = r->kind,
                      .stages = s,
                      .order = r->order,
                      .error_order = r->error_order,
@@ -116,7 +120,7 @@ static void expand(const row *r, gq_tableau *m, double *a, double *d, double *e3
                      .d = d,
                      .source = r->source };
   m->e = r->error_order ? r->e : NULL;
-  m->end = end_stage(m);
+  m->end = r->a ? end_stage(m) : r->c[s - 1] == 1 ? s - 1 : s;
   m->slopes = m->end == s ? s + 1 : s;
   m->used = m->end == s ? s : m->end; /* stages of a step without its interpolant */
   if (r->dense == HERMITE) hermite(m, d);

@@ -108,6 +108,7 @@ static void bind_slice(gq_walk *w, int s) {
     if (l->err3 >= 0) out[l->err3 + p] = &sc[l->err3 + p];
     if (l->finite >= 0) out[l->finite + p] = &sc[l->finite + p];
   }
+  if (l->extra) in[l->x] = (char *)w->x + off, out[l->x1] = (char *)w->x1 + off;
   for (int i = 0; i < l->slopes; i++) {
     for (int k = 0; k < l->given; k++) in[l->path + i * l->given + k] = (char *)w->path[i][k] + off;
     in[l->wq + i] = &w->in_scalars[3 + i];
@@ -133,6 +134,7 @@ static void bind_pull(gq_walk *w, int s) {
   size_t off = slice_offset(f, s);
   in[l->cy] = (char *)w->cy + off;
   if (l->cf >= 0) in[l->cf] = (char *)w->cf + off;
+  if (l->extra) in[l->cx] = (char *)w->cx + off, out[l->px] = (char *)w->px + off;
   for (int i = 0; i < l->slopes; i++)
     if (l->ck[i] >= 0) in[l->ck[i]] = (char *)w->ck[i] + off;
   out[l->py] = (char *)w->py + off;
@@ -364,8 +366,26 @@ static int fail_nonfinite(const gq_walk *w, double h) {
   return gq_fail(GQ_ENONFINITE, "the error estimate is not finite after t = %.9g (step %.3g)", w->t, h);
 }
 
-static int attempt(gq_walk *w, double h, double *ratio) {
-  w->in_scalars[0] = w->t, w->in_scalars[1] = h, w->in_scalars[2] = w->rtol;
+/* A step from or to a jump evaluates f on its own side of it. */
+static double margin(const gq_walk *w, double t) {
+  for (int i = 0; i < w->njumps; i++)
+    if (w->jumps[i] == t) return w->margin;
+  return 0;
+}
+
+double gq_walk_begin(const gq_walk *w, double t, double dir) {
+  return w->njumps ? t + dir * margin(w, t) : t;
+}
+
+void gq_walk_times(gq_walk *w, double t, double h, double t1) {
+  w->in_scalars[0] = t, w->in_scalars[1] = h, w->in_scalars[2] = w->rtol;
+  if (w->njumps == 0) return;
+  double dir = h < 0 ? -1 : 1, a = margin(w, t), b = margin(w, t1);
+  w->in_scalars[0] += dir * a, w->in_scalars[1] -= dir * (a + b);
+}
+
+static int attempt(gq_walk *w, double h, double stop, double *ratio) {
+  gq_walk_times(w, w->t, h, w->clamped ? stop : w->t + h);
   if (w->fill_path) GQ_TRY(w->fill_path(w, w->t, h));
   GQ_TRY(run(w, 0));
   w->nfe += w->st->l.nfe;
@@ -409,7 +429,7 @@ static int step_fixed(gq_walk *w, double stop, bool clamp) {
   GQ_TRY(check_budget(w, h));
   if (w->t + h == w->t)
     return gq_fail(GQ_EUNDERFLOW, "step_size = %.3g does not move t = %.9g", w->step_size, w->t);
-  GQ_TRY(attempt(w, h, &ratio));
+  GQ_TRY(attempt(w, h, stop, &ratio));
   if (isnan(ratio)) return fail_nonfinite(w, h);
   gq_steplog_add(w->t, h, 0, true);
   w->grid_index++;
@@ -435,7 +455,7 @@ int gq_walk_step(gq_walk *w, double stop, bool clamp) {
     if (!w->clamped && fabs(h) <= 4 * DBL_EPSILON * fabs(w->t))
       return gq_fail(GQ_EUNDERFLOW, "the step %.3g no longer moves t = %.9g (error ratio %.3g)", h, w->t,
                      ratio);
-    GQ_TRY(attempt(w, h, &ratio));
+    GQ_TRY(attempt(w, h, stop, &ratio));
     gq_steplog_add(w->t, h, ratio, ratio <= 1);
     if (ratio <= 1) {
       learn(w, h, ratio);
@@ -481,6 +501,12 @@ void *gq_walk_slope(const gq_walk *w, int i, int part, int slice) {
   return gq_program_at(w->st->code.prog[f->class_of[slice]], w->arena[slice], l->k[i] + part);
 }
 
+void gq_walk_slope_all(const gq_walk *w, int i, void *dst, const gq_field *f) {
+  for (int s = 0; s < f->nslices; s++)
+    memcpy((char *)dst + slice_offset(f, s), gq_walk_slope(w, i, 0, s),
+           slice_numel(f, s) * gq_dtype_size(f->dtype));
+}
+
 void gq_walk_interpolate(const gq_walk *w, int part, int slice, double theta, void *dst) {
   const gq_field *f = w->plan->field;
   double wt[GQ_MAXSTAGES];
@@ -502,5 +528,7 @@ void gq_walk_commit(gq_walk *w) {
     w->y[p] = w->y1[p], w->y1[p] = y;
     w->f[p] = w->f1[p], w->f1[p] = f;
   }
+  void *x = w->x;
+  w->x = w->x1, w->x1 = x;
   w->t = w->t1;
 }

@@ -1,0 +1,63 @@
+/*
+** check.c -- which methods, engines and options go together.
+*/
+#include "solution.h"
+
+#include <stdio.h>
+
+/* Names of the methods of some kinds, for messages. */
+static const char *methods_of(bool (*fits)(const gq_tableau *), char *text, size_t size) {
+  size_t n = 0;
+  text[0] = 0;
+  for (int i = 0; i < gq_ntableaux; i++) {
+    const gq_tableau *m = gq_tableau_get(i);
+    if (fits(m) && n < size) n += snprintf(text + n, size - n, "%s%s", n ? ", " : "", m->name);
+  }
+  return text;
+}
+
+static bool is_runge_kutta(const gq_tableau *m) { return m->kind == GQ_RUNGE_KUTTA; }
+static bool is_alf(const gq_tableau *m) { return m->kind == GQ_ALF; }
+
+static int check_inverts(const gq_ode_options *o) {
+  bool (*fits)(const gq_tableau *) = o->engine == GQ_ENGINE_MALI ? is_alf : gq_method_reversible;
+  char names[256];
+  if (!fits(o->method))
+    return gq_fail(GQ_EARG,
+                   "gradient = \"%s\" inverts the steps of the forward solve and method = \"%s\" cannot be "
+                   "inverted so; it goes with method = %s",
+                   gq_engine_names[o->engine], o->method->name, methods_of(fits, names, sizeof names));
+  if (o->method->kind == GQ_ALF && o->eta == 0.5)
+    return gq_fail(GQ_EARG,
+                   "eta = 0.5 forgets v in every step of alf, so gradient = \"%s\" cannot invert them; "
+                   "take another eta, or gradient = \"aca\"",
+                   gq_engine_names[o->engine]);
+  return GQ_OK;
+}
+
+int gq_ode_check(const gq_ode_options *o) {
+  char names[256];
+  if (gq_engine_inverts(o->engine)) GQ_TRY(check_inverts(o));
+  if (!(o->eta > 0) || o->eta > 1) return gq_fail(GQ_EARG, "eta = %g must be above 0 and at most 1", o->eta);
+  if (o->eta != 1 && !is_alf(o->method))
+    return gq_fail(GQ_EARG, "eta damps method = \"alf\"; method = \"%s\" has none", o->method->name);
+  if (!is_runge_kutta(o->back_method))
+    return gq_fail(GQ_EARG, "adjoint.method = \"%s\": a backward solve takes one of %s", o->back_method->name,
+                   methods_of(is_runge_kutta, names, sizeof names));
+  if (gq_method_stops(o->method) && (o->overshoot || o->parity))
+    return gq_fail(GQ_EARG, "method = \"%s\" stops at every time: overshoot (and parity) needs one of %s",
+                   o->method->name, methods_of(is_runge_kutta, names, sizeof names));
+  return GQ_OK;
+}
+
+/* leapfrog: z = [x, v] */
+int gq_check_halves(const gq_problem *p) {
+  char got[128];
+  gq_shape s = p->z0->shape;
+  if (s.ndim > 0 && s.dim[s.ndim - 1] % 2 == 0) return GQ_OK;
+  return gq_fail(
+    GQ_ESHAPE,
+    "method = \"leapfrog\": the last dimension of the state holds [x, v], so its size is even; z0 has "
+    "shape %s",
+    gq_shape_text(s, got, sizeof got));
+}

@@ -1,0 +1,19 @@
+/*
+** dense.h -- what the forward solve needs of an interpolant (ode.h has what its user needs), and of an event.
+*/
+#ifndef GQ_DENSE_H
+#define GQ_DENSE_H
+
+#include "plan.h"
+
+int gq_dense_new(gq_plan *p, double t0, const void *y0, gq_dense **out);       /* y0: in the user's order */
+/* The accepted step (its slopes are there), which serves up to `end`; *bytes grows. */
+int gq_dense_add(gq_dense *d, const gq_walk *w, double end, size_t *bytes);
+
+/* An event function bound to its captures. */
+typedef struct gq_event gq_event;
+int gq_event_new(const gq_graph *g, int ncapture, gq_tensor *const *capture, const gq_field *f, gq_event **out);
+void gq_event_free(gq_event *e_);
+int gq_event_value(gq_event *e, double t, const void *packed, double *value);
+
+#endif
