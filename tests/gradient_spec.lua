@@ -34,7 +34,8 @@ local function with(engine, more)
 end
 
 local function stable(engine)
-  return engine[1] == "direct" or engine[1] == "interpolated" or engine[1] == "kronrod" or (engine[2].adjoint or {}).trajectory ~= nil
+  local own = { direct = true, interpolated = true, kronrod = true }
+  return own[engine[1]] or (engine[2].adjoint or {}).trajectory ~= nil
 end
 
 -- ---- closed forms ----
