@@ -97,8 +97,9 @@ static void set_number(lua_State *L, const char *key, double v) {
 static void fill_forward(lua_State *L, const gq_info *i, const char *engine) {
   lua_pushstring(L, gq_status_name(i->status));
   lua_setfield(L, -2, "status");
-  lua_pushstring(L, engine);
+  lua_pushstring(L, i->engine != GQ_ENGINE_NONE ? gq_engine_names[i->engine] : engine);
   lua_setfield(L, -2, "engine");
+  if (i->reason[0]) lua_pushstring(L, i->reason), lua_setfield(L, -2, "reason");
   set_integer(L, "nfe", i->nfe);
   set_integer(L, "steps", i->steps);
   set_integer(L, "rejected", i->rejected);
@@ -197,10 +198,10 @@ void gqL_fill_infos(lua_State *L) {
 
 /* ---- options ---- */
 
-static const char *const known[] = { "method",     "rtol",      "atol",   "step_size",
-                                     "first_step", "max_steps", "norm",   "controller",
-                                     "gradient",   "adjoint",   "gq",     "parity",
-                                     "overshoot",  "throw",     "params", NULL };
+static const char *const known[] = { "method",       "rtol",   "atol",       "step_size", "first_step",
+                                     "max_steps",    "norm",   "controller", "gradient",  "adjoint",
+                                     "gq",           "parity", "overshoot",  "throw",     "params",
+                                     "memory_limit", NULL };
 static const char *const known_adjoint[] = { "method",    "rtol",   "atol",        "step_size",
                                              "max_steps", "norm",   "trajectory",  "impulses",
                                              "scale",     "points", "checkpoints", NULL };
@@ -381,6 +382,7 @@ static void options(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
   controller_options(L, arg, &o->controller);
   adjoint_options(L, arg, o);
   gq_options(L, arg, o);
+  o->memory_limit = (size_t)positive(L, arg, "memory_limit", (double)o->memory_limit);
   check_params(L, arg);
 }
 
@@ -682,7 +684,10 @@ static const gqL_function functions[] = {
     "rtol, atol: 1e-3 in float32, 1e-6 in float64; norm: \"rms\" or \"max\"\n"
     "step_size: a fixed grid (fixed methods without it step from time to time); first_step, max_steps 100000\n"
     "controller: {safety 0.9, ifactor 10, dfactor 0.2, pcoeff 0, icoeff 1, dcoeff 0}\n"
-    "gradient: \"gq\", direct aca adjoint seminorm interpolated (IRDM) kronrod check none; params: a list, differentiate these only\n"
+    "gradient: \"gq\", direct aca adjoint seminorm interpolated (IRDM) kronrod check auto none; params: a list, "
+    "differentiate these only\n"
+    "auto: direct where its activations fit memory_limit (bytes; a quarter of the machine's), otherwise gq; "
+    "info.engine and info.reason tell\n"
     "adjoint: {method, rtol, atol, step_size, max_steps, norm: the forward solve's; trajectory: where z is on the way "
     "back, \"reverse\" (solved), dense (every step kept), checkpoint (checkpoints 16 states kept, the steps between "
     "run again), interpolated (from points 16 Chebyshev points an interval); impulses \"restart\" or \"moments\" "

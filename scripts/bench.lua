@@ -3,20 +3,28 @@
 --   ./gqlua scripts/bench.lua --help
 --   ./gqlua scripts/bench.lua --work nested_spheres --widths 5,20,100 --gradients direct,adjoint,seminorm,gq
 -- Training goes on during the timing, so evaluation counts move; those of the last step are shown.
+-- Other libraries' steps of the same problems: scripts/peers/compare.lua.
 
 local gq = require "gq"
 local nn = gq.nn
 
 local o = gq.cli {
   about = "Time training steps of the paper's problems.",
-  more = "work: nested_spheres, sines50, sines10, sines_irregular, ou, crossing, or all.",
+  more = [[
+work: nested_spheres, sines50, sines10, sines_irregular, ou, crossing, or all.
+columns: seconds is the median step, minimum the fastest; GFLOP/s counts the products of f and its derivatives;
+peak is the solver's memory; error is |g - r| / |r| of the gradient g by all parameters and of r, that of a tight
+solve in float64; outside is the share of a step that is not the solver's: tracing f, loss, optimiser, Lua.]],
   { "work", { "nested_spheres" }, "which problems, with commas" },
   { "widths", nil, "hidden widths, with commas (the problem's own by default)", "numbers" },
   { "gradients", { "direct", "adjoint", "seminorm", "gq" } },
   "trajectory", "impulses", { "nodes", "nfe", "of gq: nfe, step or a number" },
   { "steps", 15, "timed steps a run" },
   { "runs", 3, "runs, of which the median is told" },
+  { "limit", 60.0, "seconds after which a run's step is its last, if it is the third or later" },
   { "threads", 0, "threads (0: as many as there are)" },
+  { "error", false, "show the gradient's relative error" },
+  { "outside", false, "show the share of a step spent outside the solver" },
   "C", "rtol", "atol", "seed", "json",
 }
 if not o then return end
@@ -28,26 +36,28 @@ local function solver(gradient)
   return options
 end
 
+-- The reference of --error.
+local tight = { method = "dopri8", rtol = 1e-10, atol = 1e-10, gradient = "direct" }
+
 local function mlp(n_in, width, n_out, time)
   return nn.mlp { sizes = { n_in, width, width, n_out }, activation = "softplus", time = time }
 end
 
--- ---- problems: widths, rates of gq.paper, and make(width, options) -> parameters, loss() -> loss, info ----
+-- ---- problems: widths, rates of gq.paper, state and times, and make(width) -> a model of
+--   net, the networks of the dynamics;  all, every module that trains
+--   loss(z), of the solution;  field(step), the dynamics of a training step (net where there is none) ----
 
 local problems = {}
 
 function problems.nested_spheres()
   local set = gq.data.nested_spheres { seed = 1, train = 100 }.train
-  local augment = nn.Augment(3)
-  local function make(width, options)
+  local function make(width)
     local net, readout = mlp(5, width, 5, true), nn.Linear(5, 2)
-    local model = nn.Sequential { net, readout }
-    return model:parameters(), function()
-      local z, info = gq.odeint(net, augment(set.x), { 0, 1 }, options)
-      return gq.cross_entropy(readout(z[2]), set.y), info
-    end
+    local function loss(z) return gq.cross_entropy(readout(z[2]), set.y) end
+    return { net = net, all = nn.Sequential { net, readout }, loss = loss }
   end
-  return { widths = { 5, 20, 100, 500, 1000, 1500 }, make = make, rates = "nested_spheres" }
+  return { widths = { 5, 20, 100, 500, 1000, 1500, 3000 }, make = make, z0 = nn.Augment(3)(set.x), times = { 0, 1 },
+    rates = "nested_spheres" }
 end
 
 -- Times of all trajectories in one solve; every trajectory reads its own.
@@ -55,51 +65,83 @@ local function sines(count, regular)
   return function()
     local set = gq.data.sines { seed = 1, times = count, regular = regular }.train
     local times, index = gq.data.union_times(set.t:expand(#set.x, count))
-    local z0 = set.x                                    -- position and velocity
-    local function make(width, options)
-      local net = nn.SecondOrder(mlp(2, width, 1, false))
-      return net:parameters(), function()
-        local z, info = gq.odeint(net, z0, times, options)
-        return gq.mse_loss(gq.data.at_times(z:narrow(3, 1, 1), index):squeeze(3), set.y), info
-      end
+    local function loss(z)
+      return gq.mse_loss(gq.data.at_times(z:narrow(3, 1, 1), index):squeeze(3), set.y:to(z.dtype))
     end
-    return { widths = { 20, 200, 1000 }, make = make, rates = "sines" }
+    local function make(width)
+      local net = nn.SecondOrder(mlp(2, width, 1, false))
+      return { net = net, all = net, loss = loss }
+    end
+    return { widths = { 20, 200, 1000, 2000 }, make = make, z0 = set.x, times = times, rates = "sines" }
   end
 end
 problems.sines50, problems.sines10, problems.sines_irregular = sines(50, true), sines(10, true), sines(10, false)
 
 function problems.ou()
-  local starts, samples, times = 40, 45, gq.data.ou_times()
+  local starts, samples, times, cosines = 40, 45, gq.data.ou_times(), 10
   local set = gq.data.ornstein_uhlenbeck { seed = 1, train = starts, test = 1, samples = samples, dt = 0.05 }.train
   local fit = gq.normal_fit(set.y)
-  local target = { mean = fit.mean:t(), std = fit.std:t() }
   local z0 = set.x:expand(starts, samples):reshape(starts * samples, 1)
-  local function make(width, options)
-    local drift, diffusion, draw = mlp(1, width, 1, true), mlp(1, width, 1, true), 0
-    local sde = gq.sde { drift = drift, diffusion = diffusion, noise = "diagonal", calculus = "stratonovich" }
-    return nn.Sequential({ drift, diffusion }):parameters(), function()
-      draw = draw + 1
-      local field = gq.wong_zakai(sde, { cosines = 10, t0 = 0, t1 = 10, seed = draw })
-      local z, info = gq.odeint(field, z0, times, options)
-      return gq.gaussian_kl(z:reshape(#times, starts, samples), target, { time = 1 }), info
-    end
+  local function loss(z)
+    local target = { mean = fit.mean:t():to(z.dtype), std = fit.std:t():to(z.dtype) }
+    return gq.gaussian_kl(z:reshape(#times, starts, samples), target, { time = 1 })
   end
-  return { widths = { 5, 20, 50, 100 }, make = make, rates = "train_ou" }
+  local function make(width)
+    local drift, diffusion = mlp(1, width, 1, true), mlp(1, width, 1, true)
+    local net = nn.Sequential { drift, diffusion }
+    local sde = gq.sde { drift = drift, diffusion = diffusion, noise = "diagonal", calculus = "stratonovich" }
+    local function field(step)
+      local xi = gq.randn({ cosines, #z0, 1 }, { seed = step }):to(net:parameters()[1].dtype)
+      return gq.wong_zakai(sde, { cosines = cosines, t0 = 0, t1 = 10, xi = xi })
+    end
+    return { net = net, all = net, loss = loss, field = field }
+  end
+  return { widths = { 5, 20, 50, 100 }, make = make, z0 = z0, times = times, rates = "train_ou" }
 end
 
 function problems.crossing()
-  local set, augment = gq.data.crossing().train, nn.Augment(3)
-  local function make(width, options)
+  local set = gq.data.crossing().train
+  local function loss(z) return gq.mse_loss(z[2]:narrow(2, 1, 1), set.y:to(z.dtype)) end
+  local function make(width)
     local net = mlp(4, width, 4, false)
-    return net:parameters(), function()
-      local z, info = gq.odeint(net, augment(set.x), { 0, 1 }, options)
-      return gq.mse_loss(z[2]:narrow(2, 1, 1), set.y), info
-    end
+    return { net = net, all = net, loss = loss }
   end
-  return { widths = { 20, 100, 1000 }, make = make, rates = "crossing" }
+  return { widths = { 20, 100, 1000, 3000 }, make = make, z0 = nn.Augment(3)(set.x), times = { 0, 1 },
+    rates = "crossing" }
 end
 
--- ---- timing ----
+-- ---- one step ----
+
+local function field_of(model, step) return model.field and model.field(step) or model.net end
+
+local function gradient_step(problem, model, options, step)
+  local z, info = gq.odeint(field_of(model, step), problem.z0, problem.times, options)
+  model.loss(z):backward()
+  return info
+end
+
+-- The same with the solver's backward call by itself; also the seconds inside the solver: its two calls, less
+-- those of tracing f.
+local function gradient_step_in_parts(problem, model, options, step)
+  local field, tracing = field_of(model, step), 0
+  local function f(t, z)
+    local started = gq.clock()
+    local dz = field(t, z)
+    tracing = tracing + gq.clock() - started
+    return dz
+  end
+  local started = gq.clock()
+  local z, info = gq.odeint(f, problem.z0, problem.times, options)
+  local forward = gq.clock() - started
+  local y = z:detach()
+  y.requires_grad = true
+  model.loss(y):backward()
+  started = gq.clock()
+  z:backward(y.grad)
+  return info, forward + gq.clock() - started - tracing
+end
+
+-- ---- what is told of it ----
 
 local function median(x)
   table.sort(x)
@@ -107,32 +149,116 @@ local function median(x)
   return n % 2 == 1 and x[n // 2 + 1] or (x[n // 2] + x[n // 2 + 1]) / 2
 end
 
-local function measure(problem, width, gradient)
-  local runs, info = {}, nil
-  for run = 1, o.runs do
-    gq.manual_seed(o.seed + run - 1)
-    local parameters, loss = problem.make(width, solver(gradient))
-    local optimiser = gq.optim.adam(parameters, { lr = gq.paper.rate(problem.rates, width) })
-    local times = {}
-    for i = -1, o.steps do
-      local started = gq.clock()
-      optimiser:zero_grad()
-      local l
-      l, info = loss()
-      l:backward()
-      optimiser:step()
-      if i > 0 then times[i] = gq.clock() - started end
-    end
-    runs[run] = median(times)
+-- Floating-point operations of an evaluation's matrix products: 2 a weight and row.
+local function unit_flops(problem, model)
+  local weights = 0
+  for _, p in ipairs(model.net:parameters()) do
+    if p:dim() == 2 then weights = weights + p:numel() end
   end
-  return { seconds = median(runs), fastest = runs[1], nfe = info.nfe, nfe_backward = info.nfe_backward,
-    nodes = info.nodes, peak_bytes = info.peak_bytes }
+  return 2 * weights * #problem.z0
+end
+
+-- Products of a step, in evaluations of f. f with its derivative by the state is two of them, with that by the
+-- parameters too three, which are a node's. adjoint and seminorm are charged three each time, direct two more for
+-- each of an accepted step. Elementwise work, loss and optimiser count nothing.
+local function units(info, gradient)
+  local engine = info.engine or gradient
+  if engine == "direct" then return info.nfe * (1 + 2 * info.steps / (info.steps + info.rejected)) end
+  if engine == "adjoint" or engine == "seminorm" then return info.nfe + 3 * info.nfe_backward end
+  return info.nfe + 2 * info.nfe_backward + info.nodes
+end
+
+-- |g - r| / |r|: r by the tight solve of a copy in float64.
+local function gradient_error(problem, model, width, options, step)
+  local double = problem.make(width)
+  double.all:load_state_dict(model.all:state_dict())
+  double.all:to("float64")
+  model.all:zero_grad()
+  gradient_step(problem, model, options, step)
+  gradient_step({ z0 = problem.z0:to("float64"), times = problem.times }, double, tight, step)
+  local want, difference, size = double.all:parameters(), 0, 0
+  for i, p in ipairs(model.all:parameters()) do
+    local r = want[i].grad
+    difference = difference + ((p.grad:to("float64") - r) ^ 2):sum():item()
+    size = size + (r ^ 2):sum():item()
+  end
+  return math.sqrt(difference / size)
+end
+
+-- ---- timing ----
+
+local function run(problem, width, gradient, seed)
+  gq.manual_seed(seed)
+  local options, compute = solver(gradient), o.outside and gradient_step_in_parts or gradient_step
+  local model = problem.make(width)
+  local optimiser = gq.optim.adam(model.all:parameters(), { lr = gq.paper.rate(problem.rates, width) })
+  local unit, begun = unit_flops(problem, model), gq.clock()
+  local times, rates, outside = {}, {}, {}
+  local info, inside
+  for i = -1, o.steps do
+    local started = gq.clock()
+    optimiser:zero_grad()
+    info, inside = compute(problem, model, options, i + 2)
+    optimiser:step()
+    local now = gq.clock()
+    local seconds = now - started
+    if i > 0 then times[i], rates[i] = seconds, unit * units(info, gradient) / seconds / 1e9 end
+    if i > 0 and inside then outside[i] = 1 - inside / seconds end
+    if i >= 3 and now - begun > o.limit then break end
+  end
+  local seconds = median(times)
+  return { seconds = seconds, minimum = times[1], gflops = median(rates), outside = inside and median(outside),
+    info = info, error = o.error and gradient_error(problem, model, width, options, #times + 2) or nil }
+end
+
+-- The median over the runs of each number, and the last run's counts.
+local function measure(problem, width, gradient)
+  local lists, last = {}, nil
+  for i = 1, o.runs do
+    last = run(problem, width, gradient, o.seed + i - 1)
+    for key, value in pairs(last) do
+      if key ~= "info" then
+        lists[key] = lists[key] or {}
+        table.insert(lists[key], value)
+      end
+    end
+  end
+  local r, info = {}, last.info
+  for key, values in pairs(lists) do r[key] = median(values) end
+  r.minimum, r.fastest = lists.minimum[1], lists.seconds[1]        -- sorted by median
+  for _, key in ipairs { "nfe", "nfe_backward", "nodes", "peak_bytes" } do r[key] = info[key] end
+  return r
+end
+
+-- ---- the table ----
+
+local columns = {          -- title, its width, format, value
+  { "seconds", "%12s", "%12.6f", function(r) return r.seconds end },
+  { "minimum", "%12s", "%12.6f", function(r) return r.minimum end },
+  { "GFLOP/s", "%8s", "%8.2f", function(r) return r.gflops end },
+  { "peak MB", "%8s", "%8.2f", function(r) return r.peak_bytes / 1e6 end },
+}
+if o.error then columns[#columns + 1] = { "error", "%9s", "%9.1e", function(r) return r.error end } end
+if o.outside then
+  columns[#columns + 1] = { "outside", "%8s", "%7.1f%%", function(r) return 100 * r.outside end }
+end
+
+local function print_title()
+  local cells = { ("%-16s %6s  %-9s"):format("work", "width", "gradient") }
+  for _, c in ipairs(columns) do cells[#cells + 1] = c[2]:format(c[1]) end
+  print(table.concat(cells, " ") .. "  evaluations forward / back, nodes")
+end
+
+local function print_row(r)
+  local cells = { ("%-16s %6d  %-9s"):format(r.work, r.width, r.gradient) }
+  for _, c in ipairs(columns) do cells[#cells + 1] = c[3]:format(c[4](r)) end
+  print(("%s  %d / %d, %d"):format(table.concat(cells, " "), r.nfe, r.nfe_backward, r.nodes))
 end
 
 local order = { "nested_spheres", "sines50", "sines10", "sines_irregular", "ou", "crossing" }
 local records = {}
 print(("%d threads, median of %d runs of %d steps, rtol %g"):format(gq.threads(), o.runs, o.steps, o.rtol))
-print(("%-16s %6s  %-9s %12s  %s"):format("work", "width", "gradient", "seconds", "evaluations forward / back, nodes"))
+print_title()
 for _, name in ipairs(o.work[1] == "all" and order or o.work) do
   if not problems[name] then
     io.stderr:write(("there is no work '%s'; there are: %s\n"):format(name, table.concat(order, ", ")))
@@ -142,9 +268,8 @@ for _, name in ipairs(o.work[1] == "all" and order or o.work) do
   for _, width in ipairs(o.widths or problem.widths) do
     for _, gradient in ipairs(o.gradients) do
       local r = measure(problem, width, gradient)
-      print(("%-16s %6d  %-9s %12.6f  %d / %d, %d"):format(name, width, gradient, r.seconds, r.nfe, r.nfe_backward,
-        r.nodes))
       r.work, r.width, r.gradient, r.threads = name, width, gradient, gq.threads()
+      print_row(r)
       records[#records + 1] = r
     end
   end

@@ -1,8 +1,9 @@
 /*
 ** threads.c -- a small pool. Workers stay alive, each bound to a core of its own where there are
 ** enough, and spin for a moment before they sleep: a step attempt takes about 100 microseconds,
-** waking a sleeper a good part of that. Items are dealt out by number, never by who is free, so
-** that the same thread count gives the same bits.
+** waking a sleeper a good part of that. Items are dealt out by number; a share that its worker has not
+** begun when the caller is through (it sleeps, or another process has its core) is run by the caller.
+** What an item computes depends on its number alone, so the same thread count gives the same bits.
 */
 #define _GNU_SOURCE
 #include "base.h"
@@ -13,7 +14,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-enum { MAX_THREADS = 256, SPIN_MICROSECONDS = 60 };
+enum { MAX_THREADS = 256, SPIN_MICROSECONDS = 500 };
 
 static struct pool {
   pthread_mutex_t lock; /* guards sleeping; held briefly */
@@ -21,7 +22,8 @@ static struct pool {
   atomic_int size; /* workers wanted, the caller included; 0: not chosen yet */
   int running;     /* threads started, the caller not included */
   pthread_t thread[MAX_THREADS];
-  atomic_uint round; /* +1 for every job: workers wait for it to change */
+  atomic_uint round;              /* +1 for every job: workers wait for it to change */
+  atomic_uint claim[MAX_THREADS]; /* round of the last share of each worker that somebody has begun */
   atomic_int unfinished, sleeping;
   atomic_bool caller_sleeps, busy;
   bool stop, crowded; /* crowded: more workers than cores, spinning would hold them up */
@@ -113,6 +115,13 @@ static void run_share(int worker) {
   inside = false;
 }
 
+/* Is the worker's share of this round still to be begun? Then it is ours. A worker that comes late, with the
+** number of a round that is over, finds its share taken. */
+static bool claim(int worker, unsigned round) {
+  unsigned before = round - 1;
+  return atomic_compare_exchange_strong(&pool.claim[worker], &before, round);
+}
+
 static void finish_share(void) {
   if (atomic_fetch_sub(&pool.unfinished, 1) != 1 || !atomic_load(&pool.caller_sleeps)) return;
   pthread_mutex_lock(&pool.lock);
@@ -142,6 +151,7 @@ static void *work(void *arg) {
     wait_for_round(s.seen);
     s.seen = atomic_load(&pool.round);
     if (pool.stop) break;
+    if (!claim(s.worker, s.seen)) continue;
     run_share(s.worker);
     finish_share();
   }
@@ -197,6 +207,7 @@ static int start_worker(int i) {
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   starts[i] = (start){ i, atomic_load(&pool.round) };
+  atomic_store(&pool.claim[i], starts[i].seen);
   int err = pthread_create(&pool.thread[i], NULL, work, &starts[i]);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   if (err == 0) bind_worker(i);
@@ -258,6 +269,9 @@ void gq_parallel(int n, void (*fn)(void *ctx, int i), void *ctx) {
     atomic_store(&pool.unfinished, pool.running);
     start_round();
     run_share(0);
+    unsigned round = atomic_load(&pool.round);
+    for (int i = 1; i <= pool.running; i++)
+      if (claim(i, round)) run_share(i), atomic_fetch_sub(&pool.unfinished, 1);
     wait_for_workers();
   } else run_all(n, fn, ctx);
   atomic_store(&pool.busy, false);

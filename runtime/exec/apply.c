@@ -274,3 +274,8 @@ int gq_evaluate(const gq_graph *g, gq_tensor *const *in, int n, const gq_ref *re
   gq_free(need);
   return status;
 }
+
+void gq_axpy(gq_dtype d, size_t n, double s, const void *src, void *dst) {
+  float s32 = (float)s;
+  if (n) gq_cpu()->madd[d][GQ_MADD](dst, src, dst, d == GQ_F32 ? (const void *)&s32 : &s, n);
+}

@@ -144,16 +144,7 @@ static bool owned(const gq_tensor *t) {
 
 /* dst += src, both packed. */
 static void add_into(gq_tensor *dst, const gq_tensor *src) {
-  int64_t n = gq_numel(dst->shape);
-  if (dst->dtype == GQ_F32) {
-    float *y = gq_tensor_data(dst);
-    const float *x = gq_tensor_data(src);
-    for (int64_t i = 0; i < n; i++) y[i] += x[i];
-  } else {
-    double *y = gq_tensor_data(dst);
-    const double *x = gq_tensor_data(src);
-    for (int64_t i = 0; i < n; i++) y[i] += x[i];
-  }
+  gq_axpy(dst->dtype, gq_numel(dst->shape), 1, gq_tensor_data(src), gq_tensor_data(dst));
   dst->storage->version++;
 }
 

@@ -11,6 +11,9 @@
 ** storage, everything else is fresh and contiguous. Attributes as in ir/ops.def. No tape. */
 int gq_apply(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_, gq_tensor **out);
 
+/* dst[0..n) += s * src, in dtype d (float32 or float64) */
+void gq_axpy(gq_dtype d, size_t n, double s, const void *src, void *dst);
+
 typedef struct gq_program gq_program;
 
 /* What is done with an output's value when its phase has run. */

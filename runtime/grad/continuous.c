@@ -141,8 +141,8 @@ static int setup(back *k, double size) {
   GQ_TRY(buffers(k));
   if (!k->reverse) GQ_TRY(gq_path_init(&k->path, s));
   if (w->st->l.dq >= 0) {
-    GQ_TRY(gq_grads_new(s->plan->field, &w->dq));
-    GQ_TRY(gq_grads_new(s->plan->field, &w->eq));
+    GQ_TRY(gq_grads_new(s->plan->field, false, &w->dq));
+    GQ_TRY(gq_grads_new(s->plan->field, false, &w->eq));
     s->bytes += w->dq.bytes + w->eq.bytes;
   }
   if (k->gq && w->st->l.nq > 0) GQ_TRY(gq_grads_vectors(s->plan->field, &k->weighted));

@@ -30,8 +30,8 @@ int gq_kronrod_init(gq_kronrod *q, gq_solution *s, gq_path *path, const gq_walk 
                     const gq_grads *total) {
   *q = (gq_kronrod){ .s = s, .path = path, .w = w, .nodes = nodes, .total = total };
   q->part = (gq_part_bytes(s->plan->field) + 63) & ~(size_t)63;
-  GQ_TRY(gq_grads_new(s->plan->field, &q->gauss));
-  GQ_TRY(gq_grads_new(s->plan->field, &q->kronrod));
+  GQ_TRY(gq_grads_new(s->plan->field, false, &q->gauss));
+  GQ_TRY(gq_grads_new(s->plan->field, false, &q->kronrod));
   q->z = gq_alloc(2 * q->part);
   if (!q->z) return gq_nomem(2 * q->part);
   q->a = (char *)q->z + q->part;

@@ -286,6 +286,7 @@ int gq_odeint_replay(gq_solution *s, gq_tensor *z0, gq_tensor *t_, gq_tensor *co
                    gq_engine_names[s->o.engine]);
   const gq_field *f = s->plan->field;
   replay r = { .s = s };
+  GQ_TRY(gq_solution_records(s));
   int n = f->ncapture + 2, status = GQ_OK;
   gq_tensor **in = gq_calloc(2 * n, sizeof *in), **grad = gq_calloc(2 * n, sizeof *grad);
   bool *want = gq_calloc(n, sizeof *want), recording = gq_set_recording(true);

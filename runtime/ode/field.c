@@ -8,22 +8,13 @@
 
 enum {
   ROWS_PER_SLICE = 16, /* fewer rows than this are not worth a thread */
-  COLUMNS = 8          /* nor, innermost, the vector units */
+  COLUMNS = 8,         /* nor, innermost, the vector units */
+  CACHED = 9216,       /* numbers of a layer's values that stay near a core */
+  NARROW = 128,        /* widest layer whose rows are cut for that; others are bound by their products */
+  LEAST = 96           /* and never into fewer rows than this */
 };
 
 static size_t round64(size_t n) { return (n + 63) & ~(size_t)63; }
-
-void gq_axpy(gq_dtype d, size_t n, double s, const void *src, void *dst) {
-  if (d == GQ_F32) {
-    const float *x = src, f = (float)s;
-    float *y = dst;
-    for (size_t i = 0; i < n; i++) y[i] += f * x[i];
-  } else {
-    const double *x = src;
-    double *y = dst;
-    for (size_t i = 0; i < n; i++) y[i] += s * x[i];
-  }
-}
 
 /* ---- structure ---- */
 
@@ -168,13 +159,38 @@ static int row_axes(const gq_field *f, int **axis) {
   return GQ_OK;
 }
 
-/* One slice a thread where rows are independent and plentiful. */
-static int cut(gq_field *f, bool columns) {
-  int64_t rows = f->shape.ndim ? f->shape.dim[0] : 0;
-  int n = gq_threads(), *axis, status;
-  if (n > rows / ROWS_PER_SLICE) n = (int)(rows / ROWS_PER_SLICE);
+/* Most numbers that some value holds for one row. */
+static int64_t widest(const gq_field *f) {
+  int64_t most = 1, rows = f->shape.dim[0];
+  for (gq_ref r = 0; r < gq_graph_size(f->body); r++) {
+    gq_shape s = gq_graph_node(f->body, r)->shape;
+    if (s.ndim && s.dim[0] == rows && gq_numel(s) / rows > most) most = gq_numel(s) / rows;
+  }
+  return most;
+}
+
+int64_t gq_field_comfort(const gq_field *f) {
+  int64_t n = CACHED / f->width;
+  return n < LEAST ? LEAST : n;
+}
+
+/* As many slices as there are threads, or a multiple where that keeps the values of narrow layers near the
+** cores. */
+static int slices(const gq_field *f, int64_t rows) {
+  int64_t n = gq_threads(), pieces;
+  if (n > rows / ROWS_PER_SLICE) n = rows / ROWS_PER_SLICE;
   if (n > GQ_MAXSLICES) n = GQ_MAXSLICES;
   if (n < 1) n = 1;
+  pieces = (rows / n + gq_field_comfort(f) / 2) / gq_field_comfort(f);
+  if (f->width <= NARROW && pieces > 1) n *= pieces;
+  return n > GQ_MAXSLICES ? GQ_MAXSLICES : (int)n;
+}
+
+/* Slices of rows where those are independent and plentiful. */
+static int cut(gq_field *f, bool columns) {
+  int64_t rows = f->shape.ndim ? f->shape.dim[0] : 0;
+  f->width = rows > 0 ? widest(f) : 1;
+  int n = slices(f, rows), *axis, status;
   columns = columns && rows / n >= COLUMNS;
   for (int j = 0; j < f->nb; j++) f->axis[j] = -1;
   if (n < 2 && !columns) return use_whole(f);
@@ -404,27 +420,51 @@ void gq_binding_free(gq_binding *b) {
 
 /* ---- gradients ---- */
 
-static int grads_new(const gq_field *f, int most, gq_grads *g) {
-  *g = (gq_grads){ 0 };
-  g->at = gq_calloc((size_t)f->nslices * f->nb + 1, sizeof *g->at);
-  for (int s = 0; s < f->nslices; s++)
-    for (int j = 0; j < f->nb; j++)
-      if (f->want[j] && gq_field_boundary_shape(f, j).ndim <= most) g->bytes += round64(slice_bytes(f, s, j));
-  g->block = gq_calloc(1, g->bytes + 64);
-  if (!g->at || !g->block) {
-    gq_grads_done(g);
-    return gq_nomem(g->bytes);
+/* Does boundary j's part of slice s stand in a block of its own? */
+static bool apart(const gq_grads *g, const gq_field *f, int most, int s, int j) {
+  return f->want[j] && gq_field_boundary_shape(f, j).ndim <= most && !(s == 0 && g->at[j]);
+}
+
+/* The first whole boundary that each capture is. */
+static int use_results(const gq_field *f, gq_grads *g) {
+  for (int j = 0; j < f->nb; j++) {
+    int i = f->direct[j];
+    if (!f->want[j] || i < 0 || f->axis[j] >= 0 || g->whole[i]) continue;
+    GQ_TRY(gq_tensor_new(gq_field_boundary_dtype(f, j), gq_field_boundary_shape(f, j), &g->whole[i]));
+    g->at[j] = gq_tensor_data(g->whole[i]);
+    g->bytes += gq_numel(g->whole[i]->shape) * gq_dtype_size(g->whole[i]->dtype);
   }
-  char *next = g->block;
-  for (int s = 0; s < f->nslices; s++)
-    for (int j = 0; j < f->nb; j++)
-      if (f->want[j] && gq_field_boundary_shape(f, j).ndim <= most)
-        g->at[s * f->nb + j] = next, next += round64(slice_bytes(f, s, j));
   return GQ_OK;
 }
 
-int gq_grads_new(const gq_field *f, gq_grads *g) { return grads_new(f, GQ_MAXDIM, g); }
-int gq_grads_vectors(const gq_field *f, gq_grads *g) { return grads_new(f, 1, g); }
+static int grads_init(const gq_field *f, bool results, int most, gq_grads *g) {
+  size_t block = 0;
+  g->at = gq_calloc((size_t)f->nslices * f->nb + 1, sizeof *g->at);
+  g->whole = gq_calloc(f->ncapture + 1, sizeof *g->whole);
+  if (!g->at || !g->whole) return gq_nomem(f->nb);
+  if (results) GQ_TRY(use_results(f, g));
+  for (int s = 0; s < f->nslices; s++)
+    for (int j = 0; j < f->nb; j++)
+      if (apart(g, f, most, s, j)) block += round64(slice_bytes(f, s, j));
+  g->block = gq_calloc(1, block + 64);
+  if (!g->block) return gq_nomem(block);
+  g->bytes += block;
+  char *next = g->block;
+  for (int s = 0; s < f->nslices; s++)
+    for (int j = 0; j < f->nb; j++)
+      if (apart(g, f, most, s, j)) g->at[s * f->nb + j] = next, next += round64(slice_bytes(f, s, j));
+  return GQ_OK;
+}
+
+static int grads_new(const gq_field *f, bool results, int most, gq_grads *g) {
+  *g = (gq_grads){ .field = f };
+  int status = grads_init(f, results, most, g);
+  if (status != GQ_OK) gq_grads_done(g);
+  return status;
+}
+
+int gq_grads_new(const gq_field *f, bool results, gq_grads *g) { return grads_new(f, results, GQ_MAXDIM, g); }
+int gq_grads_vectors(const gq_field *f, gq_grads *g) { return grads_new(f, false, 1, g); }
 
 double gq_grads_rms(const gq_field *f, const gq_grads *x, const gq_grads *y) {
   double sum = 0, count = 0;
@@ -457,17 +497,20 @@ void gq_grads_add(const gq_field *f, const gq_grads *x, const gq_grads *to) {
 }
 
 void gq_grads_done(gq_grads *g) {
+  for (int i = 0; g->whole && i < g->field->ncapture; i++) gq_tensor_unref(g->whole[i]);
+  gq_free(g->whole);
   gq_free(g->at);
   gq_free(g->block);
   *g = (gq_grads){ 0 };
 }
 
-/* Whole gradient of boundary j into dst (zeroed before). */
+/* Add to dst what the slices hold of the gradient of boundary j and dst is not. */
 static void sum_slices(const gq_field *f, const gq_grads *g, int j, void *dst) {
   gq_shape whole = gq_field_boundary_shape(f, j);
   gq_dtype d = gq_field_boundary_dtype(f, j);
   for (int s = 0; s < f->nslices; s++) {
     void *src = g->at[s * f->nb + j];
+    if (src == dst) continue;
     if (f->axis[j] >= 0)
       copy_slice(whole, f->axis[j], f->first[s], f->count[s], f->columns, gq_dtype_size(d), src, dst, false);
     else gq_axpy(d, gq_numel(whole), 1, src, dst);
@@ -494,14 +537,17 @@ static int pull_back(const gq_binding *b, gq_tensor *const *whole, gq_tensor **g
   return status;
 }
 
-int gq_grads_collect(const gq_binding *b, const gq_grads *g, gq_tensor **grad) {
+int gq_grads_collect(const gq_binding *b, gq_grads *g, gq_tensor **grad) {
   const gq_field *f = b->field;
   int status = GQ_OK;
   for (int i = 0; i < f->ncapture; i++) grad[i] = NULL;
   gq_tensor **whole = gq_calloc(f->nb + 1, sizeof *whole);
   if (!whole) return gq_nomem(f->nb);
-  for (int i = 0; status == GQ_OK && i < f->ncapture; i++)
-    if (f->want_capture[i]) status = gq_tensor_new(b->capture[i]->dtype, b->capture[i]->shape, &grad[i]);
+  for (int i = 0; status == GQ_OK && i < f->ncapture; i++) {
+    if (!f->want_capture[i]) continue;
+    grad[i] = g->whole[i], g->whole[i] = NULL;
+    if (!grad[i]) status = gq_tensor_new(b->capture[i]->dtype, b->capture[i]->shape, &grad[i]);
+  }
   for (int j = 0; status == GQ_OK && j < f->nb; j++) {
     if (!f->want[j]) continue;
     if (f->direct[j] < 0) {

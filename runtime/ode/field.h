@@ -31,11 +31,14 @@ typedef struct gq_field {
   gq_graph *class_body[2];     /* lent when it is the body itself */
   gq_shape class_shape[2];
   bool columns;                /* rows are innermost in slices (ir/columns.c) */
+  int64_t width;               /* most numbers that some value holds for one row */
 } gq_field;
 
 /* f: inputs t, z, captures. want_ NULL: no gradients. columns: rows may be turned innermost. */
 int gq_field_new(const gq_graph *f, int ncapture, const bool *want_, bool columns, gq_field **out);
 void gq_field_free(gq_field *f_);
+/* Rows that a program takes at once with its values in the cache, if its layers are narrow. */
+int64_t gq_field_comfort(const gq_field *f);
 /* The graph over n points at once, rows of a slice of class cls innermost; GQ_EUNSUPPORTED: none. */
 int gq_field_points(const gq_field *f, int cls, int64_t n, gq_graph **out);
 /* A state between the user's order and that of the slices. Both may be the same memory only if
@@ -61,18 +64,21 @@ void gq_binding_free(gq_binding *b_);
 
 /* Gradient accumulators of the wanted boundary values, one set a slice where slices would collide. */
 typedef struct gq_grads {
+  const gq_field *field;
   void *block;
   size_t bytes;
   void **at;                   /* [nslices][nb], NULL where not wanted */
+  gq_tensor **whole;           /* [ncapture] what slice 0 adds to where that is the result itself, or NULL */
 } gq_grads;
-int gq_grads_new(const gq_field *f, gq_grads *g);
+/* results: for gq_grads_collect, with captures that are used as they are summed where they are returned. */
+int gq_grads_new(const gq_field *f, bool results, gq_grads *g);
 int gq_grads_vectors(const gq_field *f, gq_grads *g);      /* of the vectors among them alone */
 /* Root mean square of x - y_ over all that x has, slices summed. */
 double gq_grads_rms(const gq_field *f, const gq_grads *x, const gq_grads *y_);
 void gq_grads_add(const gq_field *f, const gq_grads *x, const gq_grads *to);
 void gq_grads_done(gq_grads *g);
-/* Sum the slices and pull back through the prologue: grad[i], a new tensor for each wanted capture. */
-int gq_grads_collect(const gq_binding *b, const gq_grads *g, gq_tensor **grad);
+/* Sum the slices and pull back through the prologue: grad[i], a tensor for each wanted capture; g is used up. */
+int gq_grads_collect(const gq_binding *b, gq_grads *g, gq_tensor **grad);
 
 /* Run a code (one program a class) on every slice; in and out: [nslices][stride] pointers. */
 typedef struct gq_code {
@@ -82,8 +88,5 @@ void gq_code_free(gq_code *c);
 size_t gq_code_arena(const gq_code *c);        /* bytes that serve every class */
 int gq_code_run(const gq_field *f, const gq_code *c, int phase, void *const *arena,
                 const void *const *in, int nin, void *const *out, int nout);
-
-/* dst[0..n) += s * src, in dtype d */
-void gq_axpy(gq_dtype d, size_t n, double s, const void *src, void *dst);
 
 #endif

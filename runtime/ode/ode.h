@@ -46,6 +46,7 @@ typedef enum gq_engine {
   GQ_ENGINE_KRONROD,           /* dense z and a, adaptive Gauss-Kronrod quadrature */
   GQ_ENGINE_GQ,
   GQ_ENGINE_CHECK,             /* gq at n and at 2n nodes: their difference is info.audit */
+  GQ_ENGINE_AUTO,              /* the fastest that fits memory_limit: ode/auto.c */
   GQ_NENGINE
 } gq_engine;
 static inline bool gq_engine_discrete(gq_engine e) { return e == GQ_ENGINE_DIRECT || e == GQ_ENGINE_ACA; }
@@ -97,14 +98,18 @@ typedef struct gq_ode_options {
   int max_nodes;
   gq_nodes nodes;
   int fixed_nodes;
+  size_t memory_limit;         /* auto: bytes that a solve may keep for its backward pass */
   const gq_quadrature *quadrature;
   int panels;                  /* equal panels that share the nodes of an interval (or step) */
   uint64_t seed;               /* of random points */
 } gq_ode_options;
+size_t gq_default_memory(void);                            /* a quarter of the machine's */
 void gq_ode_defaults(gq_ode_options *o, gq_dtype d);       /* dopri5, 1e-3 / 1e-6, gq, C 0.1 ... */
 
 typedef struct gq_info {       /* API.md: the fields of info */
   int status;                  /* GQ_OK or what ended the solve */
+  gq_engine engine;            /* that serves the backward pass: what auto chose, */
+  char reason[160];            /* and why */
   double t_reached, h_last;
   int64_t nfe, steps, rejected;
   int64_t nfe_backward, steps_backward, rejected_backward, restarts, nodes, nodes_wanted;

@@ -8,7 +8,7 @@
 #include <string.h>
 
 const char *const gq_engine_names[GQ_NENGINE] = { "none",         "direct",  "aca", "adjoint", "seminorm",
-                                                  "interpolated", "kronrod", "gq",  "check" };
+                                                  "interpolated", "kronrod", "gq",  "check",   "auto" };
 static const char *const trajectory_names[] = { "reverse", "dense", "checkpoint", "interpolated" };
 
 void gq_ode_defaults(gq_ode_options *o, gq_dtype d) {
@@ -29,6 +29,7 @@ void gq_ode_defaults(gq_ode_options *o, gq_dtype d) {
                          .C = 0.1,
                          .max_nodes = 64,
                          .nodes = GQ_NODES_NFE,
+                         .memory_limit = gq_default_memory(),
                          .quadrature = gq_quadratures,
                          .panels = 1 };
   o->back_method = o->method;
@@ -145,6 +146,8 @@ typedef struct forward {
 
 static int next_record(forward *fw) {
   gq_solution *s = fw->s;
+  s->over = s->limited && s->bytes > s->o.memory_limit;
+  if (s->over) return GQ_ENOMEM; /* gq_odeint goes on with another engine */
   GQ_TRY(gq_kept_get(s->plan, keeps_slopes(s), keeps_arenas(s), &s->bytes, &fw->next));
   fw->w.y1[0] = fw->next->y, fw->w.f1[0] = fw->next->f;
   if (keeps_arenas(s)) fw->w.arena = fw->now->arena;
@@ -296,10 +299,12 @@ static int forward_run(gq_solution *s, int *k) {
   w->rtol = s->o.rtol, w->atol[0] = s->o.atol, w->max_norm = s->o.max_norm;
   w->step_size = s->o.step_size, w->max_steps = s->o.max_steps;
   w->t = w->t_origin = s->t[0];
+  size_t before = s->bytes;
   int status = gq_walk_init(w, s->plan, &s->plan->forward, s->bind);
   if (status == GQ_OK) status = forward_buffers(&fw);
   if (status == GQ_OK && continuous(&s->o)) status = gq_trail_init(s);
   if (status == GQ_OK) status = explain(s, forward_loop(&fw, k));
+  s->record_bytes = s->bytes - before;
   forward_info(&fw, &s->info, status);
   if (fw.next) gq_kept_give_back(s->plan, fw.next);
   gq_walk_done(w);
@@ -334,24 +339,22 @@ static int solution_init(gq_solution *s, const gq_problem *p) {
   return GQ_OK;
 }
 
-int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tensor **z, gq_info *info,
-              gq_solution **sol) {
+/* limited: engine auto; *over tells that the solve was given up since it kept too much. */
+static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, bool limited, bool *over,
+                 gq_tensor **z, gq_info *info, gq_solution **sol) {
   int k = 0;
-  *info = (gq_info){ .t_reached = p->nt > 0 ? p->t[0] : 0 };
-  *z = NULL, *sol = NULL;
-  gq_ode_options made = *o;
-  if (o->engine == GQ_ENGINE_INTERPOLATED) made.trajectory = GQ_INTERPOLATED, o = &made;
-  GQ_TRY(check(p, o));
   gq_solution *s = gq_calloc(1, sizeof *s);
   if (!s) return gq_nomem(sizeof *s);
-  s->o = *o, s->nt = p->nt, s->z0_grad = p->z0_grad, s->t_grad = p->t_grad;
-  if (s->o.parity) s->o.overshoot = true, s->o.scale = false;
+  s->o = *o, s->nt = p->nt, s->z0_grad = p->z0_grad, s->t_grad = p->t_grad, s->limited = limited;
   int status = solution_init(s, p);
   if (status == GQ_OK) {
     if (gq_numel(p->z0->shape) > 0) status = forward_run(s, &k);
     s->info.peak_bytes = s->bytes;
+    s->info.engine = o->engine;
+    memcpy(s->info.reason, info->reason, sizeof info->reason);
     *info = s->info;
   }
+  *over = s->over;
   info->status = status;
   bool keep_part = status != GQ_OK && partial && s->z && status != GQ_ENOMEM && status != GQ_EINTERRUPT;
   if (status == GQ_OK || keep_part) {
@@ -371,6 +374,23 @@ int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_ten
   return status;
 }
 
+int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tensor **z, gq_info *info,
+              gq_solution **sol) {
+  gq_ode_options own = *o;
+  bool over = false;
+  *info = (gq_info){ .t_reached = p->nt > 0 ? p->t[0] : 0, .engine = o->engine };
+  *z = NULL, *sol = NULL;
+  if (own.parity) own.overshoot = true, own.scale = false;
+  if (own.engine == GQ_ENGINE_INTERPOLATED) own.trajectory = GQ_INTERPOLATED;
+  GQ_TRY(check(p, &own));
+  gq_planspec spec = { p, &own, dense_forward(p, &own) };
+  if (o->engine == GQ_ENGINE_AUTO) GQ_TRY(info->status = gq_auto_choose(&spec, &own, info));
+  int status = solve(p, &own, partial, o->engine == GQ_ENGINE_AUTO, &over, z, info, sol);
+  if (!over) return status;
+  GQ_TRY(info->status = gq_auto_retreat(&spec, &own, info->steps, info));
+  return solve(p, &own, partial, false, &over, z, info, sol);
+}
+
 void gq_solution_free(gq_solution *s) {
   if (!s) return;
   if (s->plan) gq_kept_give_back(s->plan, s->records);
@@ -388,6 +408,27 @@ const gq_info *gq_solution_info(const gq_solution *s) { return &s->info; }
 const gq_ode_options *gq_solution_options(const gq_solution *s) { return &s->o; }
 
 /* ---- backward ---- */
+
+/* A training loop's collector frees solutions late; their records serve the next solve at once. */
+static void give_back_records(gq_solution *s) {
+  if (!s->records) return;
+  gq_kept_give_back(s->plan, s->records);
+  s->records = NULL;
+  s->bytes -= s->record_bytes;
+}
+
+int gq_solution_records(gq_solution *s) {
+  gq_tensor *z = s->z; /* stays as it is: direct does not mind what the user has done to it */
+  gq_info info = s->info;
+  int k = 0;
+  if (!records(s) || s->records || s->trivial) return GQ_OK;
+  GQ_TRY(gq_tensor_new(z->dtype, z->shape, &s->z));
+  s->nknots = 0;
+  int status = forward_run(s, &k);
+  gq_tensor_unref(s->z);
+  s->z = z, s->info = info;
+  return status;
+}
 
 static int check_cotangent(const gq_solution *s, const gq_tensor *gz) {
   char a[128], b[128];
@@ -450,8 +491,9 @@ static int backward_check(gq_pullback *b, gq_tensor **gcapture) {
   gq_tensor **coarse = gq_calloc(f->ncapture + 1, sizeof *coarse);
   if (!coarse) return gq_nomem(f->ncapture * sizeof *coarse);
   int status = backward_once(b, coarse);
+  gq_grads_done(&b->grads);
+  if (status == GQ_OK) status = gq_grads_new(f, true, &b->grads);
   if (status == GQ_OK) {
-    memset(b->grads.block, 0, b->grads.bytes);
     memset(b->a, 0, gq_part_bytes(f));
     if (b->gt) memset(b->gt, 0, s->nt * sizeof *b->gt);
     b->refine = 2;
@@ -477,11 +519,12 @@ int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor
   s->info.nodes = s->info.nodes_wanted = 0, s->info.reconstruction = 0, s->info.capped = false;
   s->info.panels = s->info.panels_split = 0, s->info.quadrature_error = NAN;
   int status = gq_tensor_contiguous_get(gz, &b.gz);
+  if (status == GQ_OK) status = gq_solution_records(s);
   if (status == GQ_OK) status = check_finite(b.gz, "the cotangent dL/dz of the solution");
   if (status == GQ_OK) status = pack_cotangents(s, &b.gz);
   if (status == GQ_OK) status = gq_tensor_new(s->z0->dtype, s->z0->shape, &a);
   if (status == GQ_OK) status = gq_tensor_new(GQ_F64, gq_shape_of(1, (int64_t[]){ s->nt }), &times);
-  if (status == GQ_OK) status = gq_grads_new(s->plan->field, &b.grads);
+  if (status == GQ_OK) status = gq_grads_new(s->plan->field, true, &b.grads);
   if (status == GQ_OK) {
     b.a = gq_tensor_data(a);
     b.gt = s->t_grad ? gq_tensor_data(times) : NULL;
@@ -494,6 +537,7 @@ int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor
   }
   gq_grads_done(&b.grads);
   gq_tensor_unref(b.gz);
+  if (status == GQ_OK) give_back_records(s);
   if (status == GQ_OK && s->z0_grad) *gz0 = a;
   else gq_tensor_unref(a);
   if (status == GQ_OK && s->t_grad) *gt = times;

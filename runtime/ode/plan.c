@@ -7,7 +7,7 @@
 #include <pthread.h>
 #include <string.h>
 
-enum { MAX_PLANS = 64, NODE_NUMBERS = 1 << 15 }; /* numbers in a layer-sized row block of node states */
+enum { MAX_PLANS = 64, STACKED = 256 }; /* rows of all nodes of a block: enough for products at full speed */
 
 static struct {
   pthread_mutex_t lock;
@@ -125,9 +125,9 @@ static int build_backward(gq_plan *p, const gq_planspec *s) {
   GQ_TRY(build_stepper(p, &p->backward, make_adjoint, &with));
   GQ_TRY(build_evaluator(p, &p->adjoint, make_adjoint, &plain));
   if (p->backward.kind.product_error) GQ_TRY(build_evaluator(p, &p->start, make_adjoint, &with));
+  int64_t rows = gq_field_comfort(p->field) > STACKED ? gq_field_comfort(p->field) : STACKED;
   p->node_rows = 1;
-  while (p->node_rows < 1 << (GQ_NODE_SIZES - 1) &&
-         2 * p->node_rows * gq_numel(p->field->class_shape[0]) <= NODE_NUMBERS / 8)
+  while (p->node_rows < 1 << (GQ_NODE_SIZES - 1) && 2 * p->node_rows * p->field->count[0] <= rows)
     p->node_rows *= 2;
   gq_evaluator *largest; /* compiled now: memory must not depend on how many nodes a solve asks for */
   return gq && p->products ? gq_plan_nodes(p, p->node_rows, &largest) : GQ_OK;

@@ -17,8 +17,10 @@ struct gq_solution {
   uint64_t version;            /* of z's storage when it was solved */
   gq_kept *records;            /* last first: the end state, then the accepted steps */
   int64_t nrecords;
+  size_t record_bytes;         /* of bytes; the records go back to the plan once a backward pass has used them */
   double *knots;               /* moments: where the accepted steps began, and the end */
   int nknots, knots_room;
+  bool limited, over;          /* auto: kept bytes are counted against the limit; they went over it */
   gq_trail trail;              /* trajectories "interpolated" and "checkpoint" */
   bool trivial;                /* nothing to integrate: all times equal, or an empty state */
   gq_info info;
@@ -35,6 +37,13 @@ typedef struct gq_pullback {
   int64_t nfe;
   int refine;                  /* nodes are multiplied by this: 1, or 2 for check */
 } gq_pullback;
+
+/* auto.c: settle engine auto before a solve, and again when the one chosen went over the limit after `steps`. */
+int gq_auto_choose(const gq_planspec *s, gq_ode_options *o, gq_info *info);
+int gq_auto_retreat(const gq_planspec *s, gq_ode_options *o, int64_t steps, gq_info *info);
+
+/* The records, solved for again if they have gone back. */
+int gq_solution_records(gq_solution *s);
 
 int gq_direct_backward(gq_pullback *b);          /* grad/direct.c */
 int gq_continuous_backward(gq_pullback *b);      /* grad/continuous.c: adjoint, seminorm, gq */

@@ -22,8 +22,9 @@ typedef struct solver {
   size_t bytes[GQ_SDE_MAXPARTS], wrow;
   char *state[2][GQ_SDE_MAXPARTS]; /* before and after a step */
   int now;
-  double *dw; /* [count of W] */
-  char *cast; /* the same in the state's dtype */
+  double *dw;   /* [count of W] */
+  char *cast;   /* the same in the state's dtype, */
+  char *turned; /* and as the slices hold states */
   void *arena[GQ_MAXSLICES];
   const void **in; /* [nslices][nin] */
   void **out;      /* [nslices][nout] */
@@ -125,7 +126,8 @@ static int prepare(solver *s) {
   gq_shape g = gq_graph_node(fg, gq_graph_output(fg, 1))->shape;
   s->wshape = gq_sde_w_shape(s->p->noise, z, g);
   for (int i = 0; i < s->m->parts; i++) s->bytes[i] = (size_t)gq_numel(i == 3 ? g : z) * s->size;
-  int status = gq_field_new(fg, s->p->ncapture, NULL, false, &s->field);
+  bool columns = s->p->noise == GQ_DIAGONAL; /* dW has the state's shape, so that it turns with it */
+  int status = gq_field_new(fg, s->p->ncapture, NULL, columns, &s->field);
   gq_graph_free(fg);
   GQ_TRY(status);
   for (int c = 0; c < s->field->nclass; c++) GQ_TRY(compile_class(s, c));
@@ -153,7 +155,7 @@ static int allocate(solver *s) {
   size_t nin = round64(ns * (size_t)s->nin * sizeof(void *)),
          nout = round64(ns * (size_t)s->nout * sizeof(void *));
   for (int i = 0; i < s->m->parts; i++) total += 2 * round64(s->bytes[i]);
-  total += round64(nw * sizeof(double)) + round64(nw * s->size) + ns * arena + nin + nout;
+  total += round64(nw * sizeof(double)) + 2 * round64(nw * s->size) + ns * arena + nin + nout;
   s->block = gq_calloc(1, total);
   if (!s->block) return gq_nomem(total);
   char *next = s->block;
@@ -163,6 +165,7 @@ static int allocate(solver *s) {
   }
   s->dw = (double *)take(&next, nw * sizeof(double));
   s->cast = s->dtype == GQ_F64 ? (char *)s->dw : take(&next, nw * s->size);
+  s->turned = gq_field_plain(s->field) ? s->cast : take(&next, nw * s->size);
   for (size_t i = 0; i < ns; i++) s->arena[i] = take(&next, arena);
   s->in = (const void **)take(&next, nin);
   s->out = (void **)take(&next, nout);
@@ -198,7 +201,7 @@ static int run_step(solver *s) {
     const void **in = s->in + k * s->nin;
     size_t first = (size_t)s->field->first[k];
     for (int i = 0; i < 3; i++) in[i] = time_at(s, i);
-    in[GQ_SDE_DW] = s->cast + first * s->wrow;
+    in[GQ_SDE_DW] = s->turned + first * s->wrow;
     for (int i = 0; i < s->m->parts; i++) {
       in[GQ_SDE_STATE + i] = from[i] + first * s->row[i];
       s->out[k * s->nout + i] = to[i] + first * s->row[i];
@@ -233,10 +236,10 @@ static int run_start(solver *s) {
 
 static int make_noise(solver *s, double t, double t1) {
   GQ_TRY(gq_brownian_increment(s->w, t, t1, s->dw));
-  if (s->dtype == GQ_F64) return GQ_OK;
-  size_t n = (size_t)gq_numel(s->wshape);
+  size_t n = s->dtype == GQ_F64 ? 0 : (size_t)gq_numel(s->wshape);
   float *x = (float *)s->cast;
   for (size_t i = 0; i < n; i++) x[i] = (float)s->dw[i];
+  if (s->turned != s->cast) gq_field_pack(s->field, s->cast, s->turned);
   return GQ_OK;
 }
 
@@ -262,7 +265,7 @@ static int check_finite(const solver *s, double t) {
   return gq_fail(
     GQ_ENONFINITE,
     "the state is not finite at t = %g: first in component %zu of %zu, after %lld steps of at most %g", t,
-    i + 1, n, (long long)s->info->steps, s->time[2]);
+    gq_field_unpacked_index(s->field, i) + 1, n, (long long)s->info->steps, s->time[2]);
 }
 
 static int advance(solver *s, double t, double t1) {
@@ -298,14 +301,14 @@ static int solve(solver *s, double dt, gq_tensor *z) {
   char *out = gq_tensor_data(z);
   gq_tensor *z0;
   GQ_TRY(gq_tensor_contiguous_get(p->z0, &z0));
-  memcpy(s->state[0][0], gq_tensor_data(z0), s->bytes[0]);
+  gq_field_pack(s->field, gq_tensor_data(z0), s->state[0][0]);
   gq_tensor_unref(z0);
   GQ_TRY(check_finite(s, p->t[0]));
   GQ_TRY(run_start(s));
-  memcpy(out, s->state[0][0], s->bytes[0]);
+  gq_field_unpack(s->field, s->state[0][0], out);
   for (int k = 1; k < p->nt; k++) {
     GQ_TRY(cross(s, p->t[k - 1], p->t[k], dt));
-    memcpy(out + (size_t)k * s->bytes[0], s->state[s->now][0], s->bytes[0]);
+    gq_field_unpack(s->field, s->state[s->now][0], out + (size_t)k * s->bytes[0]);
   }
   return GQ_OK;
 }

@@ -195,10 +195,11 @@ static void touch(void *ctx, int i) {
   (void)ctx;
 }
 
-/* Items i and i + threads run on the same thread. */
+/* Items i and i + threads run on the same thread, while the first take long enough for all to wake. */
 static void mark(void *ctx, int i) {
   if (me == 0) me = atomic_fetch_add((atomic_int *)ctx, 1);
   owner[i] = me;
+  if (i < 8) usleep(20000);
 }
 
 static void inner(void *ctx, int i) { ((int *)ctx)[i]++; }
@@ -225,9 +226,9 @@ static void test_threads(int n) {
   CHECK(gq_threads() >= 1);
   CHECK(gq_set_threads(n) == GQ_OK && gq_threads() == n);
   reset();
-  for (int round = 0; round < 200; round++) gq_parallel(round % 50, touch, NULL);
+  for (int round = 0; round < 20000; round++) gq_parallel(round % 50, touch, NULL); /* shares go to and fro */
   bool ok = true;
-  for (int i = 0; i < 50; i++) ok = ok && atomic_load(&runs[i]) == 4 * (49 - i);
+  for (int i = 0; i < 50; i++) ok = ok && atomic_load(&runs[i]) == 400 * (49 - i);
   CHECK(ok);
   reset();
   gq_parallel(ITEMS, touch, NULL);

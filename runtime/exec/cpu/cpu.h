@@ -29,9 +29,12 @@ typedef struct gq_kernels {
   /* c (+)= a b (+ column): a[i * ars + k * acs], b[k * ldb + j], c[i * ldc + j], column[i * cs] or NULL */
   void (*small[2])(const void *a, size_t ars, size_t acs, const void *b, size_t ldb, const void *column_, size_t cs,
                    void *c, size_t ldc, size_t m, size_t n, size_t k, bool add);
-  /* c (+)= a b', sums along the rows of both: a[i * lda + k], b[j * ldb + k] */
-  void (*inner[2])(const void *a, size_t lda, const void *b, size_t ldb, void *c, size_t ldc, size_t m, size_t n,
-                   size_t k, bool add);
+  /* c (+)= a b', sums along the rows of both: a[i * lda + k], b[j * ldb + k], c[i * crs + j * ccs] */
+  void (*inner[2])(const void *a, size_t lda, const void *b, size_t ldb, void *c, size_t crs, size_t ccs, size_t m,
+                   size_t n, size_t k, bool add);
+  /* c (+)= a b with few rows: places as for small */
+  void (*streamed[2])(const void *a, size_t ars, size_t acs, const void *b, size_t ldb, void *c, size_t ldc, size_t m,
+                      size_t n, size_t k, bool add);
   /* one column of it: c[i * ldc] (+)= sum_k a[i * lda + k] b[k], k < n */
   void (*dots[2])(const void *a, size_t lda, const void *b, void *c, size_t ldc, size_t m, size_t n, bool add);
 } gq_kernels;

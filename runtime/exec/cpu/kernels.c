@@ -287,5 +287,6 @@ const gq_kernels PASTE(gq_kernels_, GQ_KERNELS) = {
   .colsum = {colsum_f32, colsum_f64},
   .small = {small_any_f32, small_any_f64},
   .inner = {inner_f32, inner_f64},
+  .streamed = {streamed_f32, streamed_f64},
   .dots = {dots_f32, dots_f64},
 };

@@ -101,12 +101,15 @@ enum {
   SKINNY = 32,    /* columns in a few vectors: W is read once anyway */
   THIN = 16,      /* a first or last layer */
   LONG = 48,      /* terms that are worth summing side by side */
-  CELLS = 256     /* rows and columns of such a product */
+  CELLS = 256,    /* rows and columns of such a product */
+  STRIP = 8,      /* rows, or columns, that stay together */
+  FEW = 3         /* rows so few that a large matrix is read faster than packed */
 };
 
-typedef enum { LARGE, SMALL, INNER, DOTS } way;
+typedef enum { LARGE, SMALL, INNER, FLIPPED, STREAMED, DOTS } way;
 
 static way choose(const gq_gemm *g, int64_t rows) {
+  if (rows <= FEW && !g->ta && g->n * g->k > CACHED) return g->tb ? FLIPPED : STREAMED;
   if (!g->tb && g->n >= 8 && (g->n <= SKINNY || rows * g->k <= CACHED || rows <= THIN || g->k <= THIN))
     return SMALL;
   if (g->ta) return !g->tb && g->n >= 5 && g->n <= SUMMED && rows <= NARROW ? SMALL : LARGE;
@@ -135,8 +138,13 @@ static void small(const gq_gemm *g, const void *a, const void *b, const void *co
     b = packed;
     ldb = (size_t)g->n;
   }
-  gq_cpu()->small[g->dtype](a, ars, acs, b, ldb, column_, (size_t)g->column, c, (size_t)g->ldc, (size_t)rows,
-                            (size_t)g->n, (size_t)g->k, add);
+  /* Few terms, many results: these are written row by row. */
+  int64_t size = (int64_t)gq_dtype_size(g->dtype), step = g->k <= THIN && g->n > SKINNY ? STRIP : rows;
+  for (int64_t i = 0; i < rows; i += step)
+    gq_cpu()->small[g->dtype]((const char *)a + i * (int64_t)ars * size, ars, acs, b, ldb,
+                              column_ ? (const char *)column_ + i * g->column * size : NULL,
+                              (size_t)g->column, (char *)c + i * g->ldc * size, (size_t)g->ldc,
+                              (size_t)(rows - i < step ? rows - i : step), (size_t)g->n, (size_t)g->k, add);
 }
 
 /* One or two columns: each a product of rows with a vector. */
@@ -190,8 +198,16 @@ static void product(const gq_gemm *g, const void *a, const void *b, const void *
   switch (w) {
     case SMALL: small(g, a, b, column_, c, rows, add); break;
     case INNER:
-      gq_cpu()->inner[g->dtype](a, (size_t)g->lda, b, (size_t)g->ldb, c, (size_t)g->ldc, (size_t)rows,
+      gq_cpu()->inner[g->dtype](a, (size_t)g->lda, b, (size_t)g->ldb, c, (size_t)g->ldc, 1, (size_t)rows,
                                 (size_t)g->n, (size_t)g->k, add);
+      break;
+    case FLIPPED: /* b a', transposed on the way out */
+      gq_cpu()->inner[g->dtype](b, (size_t)g->ldb, a, (size_t)g->lda, c, 1, (size_t)g->ldc, (size_t)g->n,
+                                (size_t)rows, (size_t)g->k, add);
+      break;
+    case STREAMED:
+      gq_cpu()->streamed[g->dtype](a, (size_t)g->lda, 1, b, (size_t)g->ldb, c, (size_t)g->ldc, (size_t)rows,
+                                   (size_t)g->n, (size_t)g->k, add);
       break;
     case DOTS: dots(g, a, b, c, rows, add); break;
     default: large(g, a, b, c, rows, add);
@@ -200,10 +216,7 @@ static void product(const gq_gemm *g, const void *a, const void *b, const void *
 
 /* ---- shared among the threads, where a program is not run on slices of rows anyway ---- */
 
-enum {
-  SHARED = 1 << 19,
-  STRIP = 8
-}; /* multiplications that are worth it; rows or columns that stay together */
+enum { SHARED = 1 << 19 }; /* multiplications that are worth it */
 
 typedef struct sharing {
   const gq_gemm *g;

@@ -140,8 +140,10 @@ enum { DEPTH = 256 }; /* terms summed before they are added to c: rounding stays
                         size_t cs, T *c, size_t ldc, size_t m, size_t n, size_t depth, bool add) {             \
     enum { W = WIDTH_##S };                                                                                    \
     for (size_t k = 0; k < depth; k += DEPTH)                                                                  \
-      for (size_t j = 0; j < n; j += 3 * W) {                                                                  \
-        size_t w = n - j < 3 * W ? n - j : 3 * W, d = depth - k < DEPTH ? depth - k : DEPTH;                   \
+      for (size_t j = 0, w; j < n; j += w) {                                                                   \
+        size_t left = n - j, d = depth - k < DEPTH ? depth - k : DEPTH;                                        \
+        w = left > 4 * W || left <= 3 * W ? 3 * W : 2 * W; /* one vector alone would wait for its sums */      \
+        if (w > left) w = left;                                                                                \
         rows_##S((int)((w + W - 1) / W), w % W, a + k * acs, ars, acs, b + k * ldb + j, ldb,                   \
                  k ? NULL : column, cs, c + j, ldc, m, d, add || k > 0);                                       \
       }                                                                                                        \
@@ -184,8 +186,8 @@ DOTS(f64, double)
 /* rows of a times cols of b, over the first `depth` numbers of each: WIDTH partial sums a cell */
 #define INNER(S, T)                                                                                            \
   static inline __attribute__((always_inline)) void cell_##S(int rows, int cols, const T *a, size_t lda,       \
-                                                             const T *b, size_t ldb, T *c, size_t ldc,         \
-                                                             size_t depth, bool add) {                         \
+                                                             const T *b, size_t ldb, T *c, size_t crs,         \
+                                                             size_t ccs, size_t depth, bool add) {             \
     enum { W = WIDTH_##S };                                                                                    \
     vec_##S sum[4][3], v[3];                                                                                   \
     size_t k = 0;                                                                                              \
@@ -208,24 +210,29 @@ DOTS(f64, double)
     }                                                                                                          \
     _Pragma("GCC unroll 4") for (int i = 0; i < rows; i++)                                                     \
       _Pragma("GCC unroll 3") for (int j = 0; j < cols; j++) {                                                 \
-        T *to = c + (size_t)i * ldc + j, x = VSUM_##S(sum[i][j]);                                              \
+        T *to = c + (size_t)i * crs + (size_t)j * ccs, x = VSUM_##S(sum[i][j]);                                \
         *to = add ? *to + x : x;                                                                               \
       }                                                                                                        \
   }                                                                                                            \
-  static void inner_##S(const void *pa, size_t lda, const void *pb, size_t ldb, void *pc, size_t ldc, size_t m, \
-                        size_t n, size_t depth, bool add) {                                                    \
-    for (size_t k = 0; k < depth; k += 2 * DEPTH)                                                              \
+  static void inner_##S(const void *pa, size_t lda, const void *pb, size_t ldb, void *pc, size_t crs,          \
+                        size_t ccs, size_t m, size_t n, size_t depth, bool add) {                              \
+    size_t block = n <= 3 ? depth : 2 * DEPTH;                                                                 \
+    for (size_t k = 0; k < depth; k += block)                                                                  \
       for (size_t i = 0; i < m;) {                                                                             \
-        size_t d = depth - k < 2 * DEPTH ? depth - k : 2 * DEPTH, rows = m - i >= 4 ? 4 : 1;                   \
+        size_t d = depth - k < block ? depth - k : block, rows = m - i >= 4 ? 4 : 1;                           \
         const T *a = (const T *)pa + i * lda + k;                                                              \
         for (size_t j = 0; j < n;) {                                                                           \
-          size_t cols = n - j >= 3 ? 3 : 1;                                                                    \
+          size_t cols = n - j >= 3 ? 3 : n - j;                                                                \
           const T *b = (const T *)pb + j * ldb + k;                                                            \
-          T *c = (T *)pc + i * ldc + j;                                                                        \
-          if (rows == 4 && cols == 3) cell_##S(4, 3, a, lda, b, ldb, c, ldc, d, add || k);                     \
-          else if (rows == 4) cell_##S(4, 1, a, lda, b, ldb, c, ldc, d, add || k);                             \
-          else if (cols == 3) cell_##S(1, 3, a, lda, b, ldb, c, ldc, d, add || k);                             \
-          else cell_##S(1, 1, a, lda, b, ldb, c, ldc, d, add || k);                                            \
+          T *c = (T *)pc + i * crs + j * ccs;                                                                  \
+          switch (4 * (rows == 4) + cols) {                                                                    \
+            case 1: cell_##S(1, 1, a, lda, b, ldb, c, crs, ccs, d, add || k); break;                           \
+            case 2: cell_##S(1, 2, a, lda, b, ldb, c, crs, ccs, d, add || k); break;                           \
+            case 3: cell_##S(1, 3, a, lda, b, ldb, c, crs, ccs, d, add || k); break;                           \
+            case 5: cell_##S(4, 1, a, lda, b, ldb, c, crs, ccs, d, add || k); break;                           \
+            case 6: cell_##S(4, 2, a, lda, b, ldb, c, crs, ccs, d, add || k); break;                           \
+            default: cell_##S(4, 3, a, lda, b, ldb, c, crs, ccs, d, add || k);                                 \
+          }                                                                                                    \
           j += cols;                                                                                           \
         }                                                                                                      \
         i += rows;                                                                                             \
@@ -233,3 +240,32 @@ DOTS(f64, double)
   }
 INNER(f32, float)
 INNER(f64, double)
+
+enum { STREAM = 1024 }; /* numbers of a row of b that are read at once, four rows side by side */
+
+/* A few rows: c[i * ldc + j] (+)= sum_k a[i * ars + k * acs] b[k * ldb + j], b read once, row by row */
+#define STREAMED(S, T)                                                                                         \
+  static void streamed_##S(const void *pa, size_t ars, size_t acs, const void *pb, size_t ldb, void *pc,       \
+                           size_t ldc, size_t m, size_t n, size_t depth, bool add) {                           \
+    for (size_t j = 0; j < n; j += STREAM) {                                                                   \
+      size_t w = n - j < STREAM ? n - j : STREAM, k = 0;                                                       \
+      for (size_t i = 0; !add && i < m; i++) memset((T *)pc + i * ldc + j, 0, w * sizeof(T));                  \
+      for (; k + 4 <= depth; k += 4) {                                                                         \
+        const T *b0 = (const T *)pb + k * ldb + j, *b1 = b0 + ldb, *b2 = b1 + ldb, *b3 = b2 + ldb;             \
+        for (size_t i = 0; i < m; i++) {                                                                       \
+          const T *a = (const T *)pa + i * ars + k * acs;                                                      \
+          T *c = (T *)pc + i * ldc + j, x0 = a[0], x1 = a[acs], x2 = a[2 * acs], x3 = a[3 * acs];              \
+          _Pragma("GCC ivdep") for (size_t q = 0; q < w; q++)                                                  \
+            c[q] += x0 * b0[q] + x1 * b1[q] + (x2 * b2[q] + x3 * b3[q]);                                       \
+        }                                                                                                      \
+      }                                                                                                        \
+      for (; k < depth; k++)                                                                                   \
+        for (size_t i = 0; i < m; i++) {                                                                       \
+          const T *b = (const T *)pb + k * ldb + j, x = ((const T *)pa)[i * ars + k * acs];                    \
+          T *c = (T *)pc + i * ldc + j;                                                                        \
+          _Pragma("GCC ivdep") for (size_t q = 0; q < w; q++) c[q] += x * b[q];                                \
+        }                                                                                                      \
+    }                                                                                                          \
+  }
+STREAMED(f32, float)
+STREAMED(f64, double)

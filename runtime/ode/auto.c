@@ -1,0 +1,66 @@
+/*
+** auto.c -- gradient = "auto": the fastest engine that fits the memory. Backpropagation through the steps
+** (direct) evaluates nothing twice and is the fastest wherever its activations fit; otherwise the adjoint
+** with a dense trajectory, Gauss points in every step and moments in place of restarts; and where even the
+** states of the steps do not fit, the same with z solved backwards.
+*/
+#include "solution.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <unistd.h>
+
+enum { EXPECTED = 16 }; /* steps, before a solve of this structure has been seen */
+
+size_t gq_default_memory(void) {
+  long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+  return pages > 0 && size > 0 ? (size_t)pages / 4 * (size_t)size : (size_t)1 << 30;
+}
+
+static double mega(double bytes) { return bytes / (1 << 20); }
+
+__attribute__((format(printf, 3, 4))) static void decide(gq_info *info, gq_engine e, const char *fmt, ...) {
+  va_list ap;
+  va_start(ap, fmt);
+  vsnprintf(info->reason, sizeof info->reason, fmt, ap);
+  va_end(ap);
+  info->engine = e;
+}
+
+/* Bytes that backpropagation keeps of a step. */
+static double activations(const gq_plan *p) {
+  return 2.0 * gq_part_bytes(p->field) + p->field->nslices * (gq_code_arena(&p->forward.code) + 64.0);
+}
+
+static void without_activations(gq_ode_options *o, const gq_plan *p, double steps, gq_info *info) {
+  double states = steps * (2 + p->forward.m->slopes) * (double)gq_part_bytes(p->field);
+  bool dense = states <= (double)o->memory_limit && !o->overshoot;
+  o->engine = GQ_ENGINE_GQ, o->nodes = GQ_NODES_STEP;
+  o->trajectory = dense ? GQ_DENSE : GQ_REVERSE;
+  o->moments = !o->overshoot;
+  decide(info, o->engine, "activations of %.0f steps take %.1f MB, over the limit of %.1f MB; %s", steps,
+         mega(steps * activations(p)), mega((double)o->memory_limit),
+         dense ? "the states take less" : "so do their states: z is solved backwards");
+}
+
+int gq_auto_choose(const gq_planspec *s, gq_ode_options *o, gq_info *info) {
+  gq_plan *p;
+  o->engine = GQ_ENGINE_DIRECT;
+  GQ_TRY(gq_plan_get(s, &p));
+  double steps = p->most > 0 ? p->most : EXPECTED, record = activations(p);
+  if (steps * record > (double)o->memory_limit) without_activations(o, p, steps, info);
+  else
+    decide(info, o->engine, "activations of %.0f steps take %.1f MB, within the limit of %.1f MB", steps,
+           mega(steps * record), mega((double)o->memory_limit));
+  gq_plan_release(p);
+  return GQ_OK;
+}
+
+int gq_auto_retreat(const gq_planspec *s, gq_ode_options *o, int64_t steps, gq_info *info) {
+  gq_plan *p;
+  GQ_TRY(gq_plan_get(s, &p));
+  if (steps < p->most) steps = p->most;
+  without_activations(o, p, (double)(steps > 0 ? steps : 1), info);
+  gq_plan_release(p);
+  return GQ_OK;
+}
