@@ -132,17 +132,22 @@ static void warn_once(lua_State *L, bool *done, const char *text) {
 }
 
 static void warn(lua_State *L, const gq_info *i, const gq_ode_options *o) {
-  static bool capped, unstable, coarse;
+  static bool capped, uneven, unstable, coarse;
   bool inverts = gq_engine_inverts(o->engine);
-  double rtol = o->rtol;
   char text[256];
-  double limit = rtol > 0 ? fmax(100, 0.01 / rtol) : 100;
-  if (i->capped) {
+  double limit = o->rtol > 0 ? fmax(100, 0.01 / o->rtol) : 100;
+  if (i->capped && o->engine != GQ_ENGINE_KRONROD) {
     snprintf(text, sizeof text,
              "gq.odeint: %lld quadrature nodes were wanted, %lld used (max_nodes): the gradient may be "
              "inaccurate; raise gq.max_nodes or use gq = {nodes = \"step\"}",
              (long long)i->nodes_wanted, (long long)i->nodes);
     warn_once(L, &capped, text);
+  }
+  if (i->capped && o->engine == GQ_ENGINE_KRONROD) {
+    warn_once(
+      L, &uneven,
+      "gq.odeint: the adaptive quadrature did not reach its tolerance in some interval: the gradient may be "
+      "inaccurate; loosen adjoint.rtol and adjoint.atol, or use gradient = \"direct\"");
   }
   bool missed = i->reconstruction > limit || isnan(i->reconstruction);
   if (missed && o->trajectory == GQ_INTERPOLATED) {
@@ -288,7 +293,9 @@ static void adjoint_options(lua_State *L, int arg, gq_ode_options *o) {
   o->back_step_size = positive(L, t, "step_size", o->step_size);
   o->back_max_steps = gqL_optint(L, t, "max_steps", o->max_steps, 1, INT64_MAX);
   o->back_max_norm = choose_norm(L, t, "adjoint.norm", o->max_norm);
-  const char *own = o->engine == GQ_ENGINE_INTERPOLATED ? "interpolated" : "reverse";
+  const char *own = o->engine == GQ_ENGINE_INTERPOLATED ? "interpolated"
+                    : o->engine == GQ_ENGINE_KRONROD    ? "dense"
+                                                        : "reverse";
   const char *trajectory = gqL_optstring(L, t, "trajectory", own);
   o->trajectory = choose(L, trajectory, trajectories, "adjoint.trajectory");
   if (o->engine == GQ_ENGINE_INTERPOLATED && o->trajectory != GQ_INTERPOLATED)
@@ -297,6 +304,11 @@ static void adjoint_options(lua_State *L, int arg, gq_ode_options *o) {
       "gq.odeint: gradient = \"interpolated\" reads z from its interpolant, not from trajectory = \"%s\"; "
       "leave adjoint.trajectory out, or choose gradient = \"seminorm\"",
       trajectory);
+  if (o->engine == GQ_ENGINE_KRONROD && o->trajectory == GQ_REVERSE)
+    luaL_error(
+      L,
+      "gq.odeint: gradient = \"kronrod\" needs z at any time: leave adjoint.trajectory out (\"dense\"), or "
+      "choose \"checkpoint\" or \"interpolated\", not \"reverse\"");
   o->points = (int)gqL_optint(L, t, "points", o->points, 2, 1 << 16);
   o->checkpoints = (int)gqL_optint(L, t, "checkpoints", o->checkpoints, 2, 1 << 24);
   o->moments = choose(L, gqL_optstring(L, t, "impulses", "restart"), impulses, "adjoint.impulses") == 1;
@@ -762,8 +774,8 @@ static const gqL_function functions[] = {
     "rtol, atol: 1e-3 in float32, 1e-6 in float64; norm: \"rms\" or \"max\"\n"
     "step_size: a fixed grid (fixed methods without it step from time to time); first_step, max_steps 100000\n"
     "controller: {safety 0.9, ifactor 10, dfactor 0.2, pcoeff 0, icoeff 1, dcoeff 0}\n"
-    "gradient: \"gq\", direct aca adjoint seminorm interpolated (IRDM) check auto none, mali (alf), reversible (alf "
-    "reversible_heun leapfrog); params: a list, differentiate these only\n"
+    "gradient: \"gq\", direct aca adjoint seminorm interpolated (IRDM) kronrod check auto none, mali (alf), reversible "
+    "(alf reversible_heun leapfrog); params: a list, differentiate these only\n"
     "auto: direct where its activations fit memory_limit (bytes; a quarter of the machine's), otherwise gq; "
     "info.engine and info.reason tell\n"
     "adjoint: {method, rtol, atol, step_size, max_steps, norm: the forward solve's; trajectory: where z is on the way "

@@ -151,3 +151,61 @@ describe("interpolated", function()
     assert.truthy(message({ adjoint = { trajectory = "checkpoints" } }):find('"checkpoint"', 1, true))
   end)
 end)
+
+describe("kronrod", function()
+  -- z' = -z + theta sin(w t) at theta = 0, L = z(10): no solve sees w, the integrand does
+  local function slope(w, tol, more)
+    local theta = gq.tensor({ 0 }, { requires_grad = true, dtype = "float64" })
+    local o = { gradient = "kronrod", rtol = tol, atol = tol }
+    for k, v in pairs(more or {}) do o[k] = v end
+    local z, info = gq.odeint(function(t, z) return theta * gq.sin(w * t) - z end, gq.ones(1, { dtype = "float64" }),
+      { 0, 10 }, o)
+    z[2]:sum():backward()
+    local exact = (math.sin(w * 10) - w * math.cos(w * 10) + w * math.exp(-10)) / (1 + w * w)
+    return math.abs(theta.grad:item() - exact), info
+  end
+
+  it("resolves integrands faster than the solution, with more points", function()
+    local slow = select(2, slope(0.5, 1e-6)).nodes
+    for _, w in ipairs { 0.5, 2, 20, 100 } do
+      local error, info = slope(w, 1e-6)
+      -- at w = 100 the sums of one long piece agree by chance, where a is small: no estimate sees everything
+      assert.is_true(error < (w == 100 and 5e-5 or 1e-6), ("w = %g: %g"):format(w, error))
+      assert.equal(0, info.nodes % 22)
+      assert.equal(info.nodes, info.nodes_wanted)
+      assert.is_true(w < 20 or info.nodes > slow)
+      assert.is_nil(info.warning)
+    end
+    for _, w in ipairs { 20, 100 } do assert.is_true(slope(w, 1e-9) < 1e-8) end
+  end)
+
+  it("joins moments, checkpoints and interpolated trajectories", function()
+    local t = {}
+    for i = 0, 40 do t[i + 1] = i / 20 end
+    local exact = gradients({ gradient = "direct", rtol = 1e-10, atol = 1e-10 }, t)
+    for _, adjoint in ipairs { {}, { impulses = "moments" }, { trajectory = "checkpoint", checkpoints = 3 },
+      { trajectory = "interpolated" } } do
+      local g = gradients({ gradient = "kronrod", rtol = 1e-8, atol = 1e-8, adjoint = adjoint }, t)
+      for i = 1, 3 do
+        local off = (g[i] - exact[i]):abs():max():item() / exact[i]:abs():max():item()
+        assert.is_true(off < 2e-6, ("%d: %g"):format(i, off))
+      end
+    end
+  end)
+
+  it("asks for no more than float32 can give", function()
+    local k = gq.tensor(0.7, { requires_grad = true })
+    local z, info = gq.odeint(function(_, z) return -k * z end, gq.ones(50, 2), { 0, 1 },
+      { gradient = "kronrod", rtol = 1e-12, atol = 1e-12, step_size = 0.1, method = "rk4" })
+    z[2]:sum():backward()
+    assert.is_true(math.abs(k.grad:item() / (-100 * math.exp(-0.7)) - 1) < 1e-4)
+    assert.is_true(info.nodes < 22 * 64)
+  end)
+
+  it("has no way without z at any time", function()
+    local ok, text = pcall(slope, 1, 1e-3, { adjoint = { trajectory = "reverse" } })
+    assert.is_false(ok)
+    assert.truthy(text:find("dense", 1, true))
+    assert.is_false((pcall(slope, 1, 1e-3, { parity = true })))
+  end)
+end)

@@ -21,6 +21,7 @@ local engines = {
   { "seminorm, dense", { gradient = "seminorm", adjoint = { trajectory = "dense" } } },
   { "gq, checkpoints", { gradient = "gq", adjoint = { trajectory = "checkpoint", checkpoints = 3 },
     gq = { nodes = "step" } } },
+  { "kronrod", { gradient = "kronrod" } },
   { "interpolated", { gradient = "interpolated", adjoint = { points = 300 } } },
 }
 local main = { engines[1], engines[2], engines[3], engines[4] }
@@ -33,7 +34,8 @@ local function with(engine, more)
 end
 
 local function stable(engine)
-  return engine[1] == "direct" or engine[1] == "interpolated" or (engine[2].adjoint or {}).trajectory ~= nil
+  local own = { direct = true, interpolated = true, kronrod = true }
+  return own[engine[1]] or (engine[2].adjoint or {}).trajectory ~= nil
 end
 
 -- ---- closed forms ----

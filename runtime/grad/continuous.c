@@ -8,6 +8,7 @@
 ** quadrature nodes read from the steps' interpolant (gq). With any trajectory but
 ** "reverse" z(t) comes from what the forward solve kept (path.h) and a alone is solved.
 */
+#include "kronrod.h"
 #include "moments.h"
 #include "nodes.h"
 #include "path.h"
@@ -25,6 +26,7 @@ typedef struct back {
   int ia;       /* which part a is */
   gq_path path; /* z(t) where it is not solved backwards */
   gq_nodebuffer nodes;
+  gq_kronrod kronrod;
   gq_rule rule;
   int next;    /* next node of the interval */
   double time; /* adjoint: the part in t, for its error norm */
@@ -117,6 +119,9 @@ static double cotangent_size(const back *k) {
   return top;
 }
 
+/* Is the integral adaptive, over the interval's steps when all of them are there? */
+static bool adaptive(const back *k) { return k->gq && k->s->o.engine == GQ_ENGINE_KRONROD; }
+
 static int setup(back *k, double size) {
   gq_solution *s = k->s;
   const gq_ode_options *o = &s->o;
@@ -143,7 +148,9 @@ static int setup(back *k, double size) {
   }
   if (k->gq && w->st->l.nq > 0) GQ_TRY(gq_grads_vectors(s->plan->field, &k->weighted));
   s->bytes += k->weighted.bytes;
-  return k->gq ? gq_nodebuffer_init(&k->nodes, s, &k->b->grads) : GQ_OK;
+  if (k->gq) GQ_TRY(gq_nodebuffer_init(&k->nodes, s, &k->b->grads));
+  if (adaptive(k)) GQ_TRY(gq_kronrod_init(&k->kronrod, s, &k->path, w, &k->nodes, &k->b->grads));
+  return GQ_OK;
 }
 
 /* ---- nodes ---- */
@@ -170,7 +177,7 @@ static int interval_rule(back *k) {
   const gq_ode_options *o = &s->o;
   double from = s->t[k->panel.from], to = s->t[k->panel.to];
   k->next = 0;
-  if (o->nodes == GQ_NODES_STEP) return GQ_OK;
+  if (adaptive(k) || o->nodes == GQ_NODES_STEP) return GQ_OK;
   int64_t wanted = o->nodes == GQ_NODES_FIXED
                      ? o->fixed_nodes
                      : gq_rule_wanted(o->C, s->info.nfe, from - to, s->t[s->nt - 1] - s->t[0]);
@@ -282,7 +289,8 @@ static int accepted(back *k, double stop) {
   double theta = past ? (stop - w->t) / w->h1 : 1;
   if ((k->gq || past) && w->st->l.nfe_dense && w->st->l.nq == 0) GQ_TRY(gq_walk_phase(w, 1));
   GQ_TRY(step_products(k, theta));
-  if (k->gq) GQ_TRY(step_nodes(k, stop));
+  if (adaptive(k)) GQ_TRY(gq_kronrod_step(&k->kronrod));
+  else if (k->gq) GQ_TRY(step_nodes(k, stop));
   if (past) { /* overshoot: the state at the end is read from the interpolant */
     for (int p = 0; p < w->st->l.parts; p++) {
       gq_walk_interpolate_all(w, p, theta, w->cy);
@@ -291,7 +299,7 @@ static int accepted(back *k, double stop) {
     w->t1 = stop;
   }
   gq_walk_commit(w);
-  return k->reverse ? GQ_OK : gq_path_leave(&k->path, w->t);
+  return k->reverse || adaptive(k) ? GQ_OK : gq_path_leave(&k->path, w->t);
 }
 
 /* J'(t_i) v into dst (of opposite sign), where nothing forces. */
@@ -393,6 +401,7 @@ static int interval(back *k, int i) {
     GQ_TRY(gq_walk_step(w, stop, !s->o.overshoot));
     GQ_TRY(accepted(k, stop));
   }
+  if (adaptive(k)) GQ_TRY(gq_kronrod_interval(&k->kronrod, s->t[i], stop));
   if (k->panel.forced) k->forced_cost = w->nfe - before;
   if (!k->reverse) return GQ_OK;
   void *z = stored(k, k->panel.to);
@@ -422,8 +431,11 @@ static int run(back *k) {
   gq_field_unpack(s->plan->field, w->y[k->ia], k->b->a);
   if (!k->reverse) s->info.reconstruction = gq_path_error(&k->path, s->o.back_rtol, s->o.back_atol);
   if (k->gq) GQ_TRY(gq_nodebuffer_flush(&k->nodes));
-  if (k->weighted.block)
-    s->info.quadrature_error = gq_grads_difference(s->plan->field, &k->b->grads, &k->weighted);
+  const gq_field *f = s->plan->field;
+  if (k->weighted.block) {
+    double change = gq_grads_rms(f, &k->weighted, &k->b->grads);
+    s->info.quadrature_error = change > 0 ? change / gq_grads_rms(f, &k->weighted, NULL) : 0;
+  }
   return GQ_OK;
 }
 
@@ -437,7 +449,9 @@ int gq_continuous_backward(gq_pullback *b) {
   if (status == GQ_OK) status = run(&k);
   b->nfe += w->nfe + k.nodes.evaluated + k.path.w.nfe;
   b->s->info.nodes = k.nodes.evaluated;
+  if (b->s->o.engine == GQ_ENGINE_KRONROD) b->s->info.nodes_wanted = k.nodes.evaluated;
   b->s->info.steps_backward = w->steps, b->s->info.rejected_backward = w->rejected;
+  gq_kronrod_done(&k.kronrod);
   gq_path_done(&k.path);
   gq_nodebuffer_done(&k.nodes);
   gq_rule_done(&k.rule);

@@ -466,24 +466,34 @@ static int grads_new(const gq_field *f, bool results, int most, gq_grads *g) {
 int gq_grads_new(const gq_field *f, bool results, gq_grads *g) { return grads_new(f, results, GQ_MAXDIM, g); }
 int gq_grads_vectors(const gq_field *f, gq_grads *g) { return grads_new(f, false, 1, g); }
 
-double gq_grads_difference(const gq_field *f, const gq_grads *x, const gq_grads *y) {
-  double change = 0, size = 0;
+double gq_grads_rms(const gq_field *f, const gq_grads *x, const gq_grads *y) {
+  double sum = 0, count = 0;
   for (int j = 0; j < f->nb; j++) {
     bool apart = f->nslices > 1 && f->axis[j] >= 0, f32 = gq_field_boundary_dtype(f, j) == GQ_F32;
-    for (int s = 0; y->at[j] && s < (apart ? f->nslices : 1); s++) {
+    for (int s = 0; x->at[j] && s < (apart ? f->nslices : 1); s++) {
       size_t n = gq_numel(slice_shape(f, s, j));
       for (size_t i = 0; i < n; i++) {
-        double a = 0, b = 0;
+        double v = 0;
         for (int r = s; r < (apart ? s + 1 : f->nslices); r++) {
-          const void *p = x->at[(size_t)r * f->nb + j], *q = y->at[(size_t)r * f->nb + j];
-          a += f32 ? ((const float *)p)[i] : ((const double *)p)[i];
-          b += f32 ? ((const float *)q)[i] : ((const double *)q)[i];
+          const void *p = x->at[(size_t)r * f->nb + j], *q = y ? y->at[(size_t)r * f->nb + j] : NULL;
+          v += f32 ? ((const float *)p)[i] : ((const double *)p)[i];
+          if (q) v -= f32 ? ((const float *)q)[i] : ((const double *)q)[i];
         }
-        change += (a - b) * (a - b), size += b * b;
+        sum += v * v;
       }
+      count += n;
     }
   }
-  return change > 0 ? sqrt(change / size) : 0;
+  return count ? sqrt(sum / count) : 0;
+}
+
+void gq_grads_add(const gq_field *f, const gq_grads *x, const gq_grads *to) {
+  for (int s = 0; s < f->nslices; s++)
+    for (int j = 0; j < f->nb; j++) {
+      size_t at = (size_t)s * f->nb + j;
+      if (x->at[at])
+        gq_axpy(gq_field_boundary_dtype(f, j), gq_numel(slice_shape(f, s, j)), 1, x->at[at], to->at[at]);
+    }
 }
 
 void gq_grads_done(gq_grads *g) {

@@ -10,7 +10,7 @@
 
 const char *const gq_engine_names[GQ_NENGINE] = { "none",       "direct",  "aca",      "mali",
                                                   "reversible", "adjoint", "seminorm", "interpolated",
-                                                  "gq",         "check",   "auto" };
+                                                  "kronrod",    "gq",      "check",    "auto" };
 static const char *const trajectory_names[] = { "reverse", "dense", "checkpoint", "interpolated" };
 
 void gq_ode_defaults(gq_ode_options *o, gq_dtype d) {
@@ -107,6 +107,8 @@ static int check(const gq_problem *p, const gq_ode_options *o) {
   if (o->overshoot && continuous(o) && o->trajectory != GQ_REVERSE)
     return gq_fail(GQ_EARG, "overshoot (and parity) and trajectory = \"%s\" do not go together",
                    trajectory_names[o->trajectory]);
+  if (o->engine == GQ_ENGINE_KRONROD && o->trajectory == GQ_REVERSE)
+    return gq_fail(GQ_EARG, "engine kronrod needs z along a trajectory that is not \"reverse\"");
   if (o->points < 2) return gq_fail(GQ_EARG, "adjoint.points = %d: at least 2 are needed", o->points);
   if (o->checkpoints < 2)
     return gq_fail(GQ_EARG, "adjoint.checkpoints = %d: at least 2 are needed", o->checkpoints);

@@ -104,7 +104,7 @@ static bool wants_products(const gq_field *f) {
 
 /* Nodes in every step: the Runge-Kutta weights integrate the biases' gradients too, to compare. */
 static bool audits(const gq_ode_options *o) {
-  return gq_engine_nodes(o->engine) && o->nodes == GQ_NODES_STEP;
+  return gq_engine_nodes(o->engine) && o->engine != GQ_ENGINE_KRONROD && o->nodes == GQ_NODES_STEP;
 }
 
 static int build_backward(gq_plan *p, const gq_planspec *s) {
