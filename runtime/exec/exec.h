@@ -43,6 +43,11 @@ char *gq_program_print(const gq_program *p);                /* instructions and 
 /* Evaluate a graph node by node with gq_apply: the plain meaning that programs must match. */
 int gq_evaluate(const gq_graph *g, gq_tensor *const *in, int n, const gq_ref *refs, gq_tensor **out);
 
+/* Systems m x = b of n equations, GQ_LANES of them side by side: m[(i * n + j) * GQ_LANES + lane], destroyed;
+** x[i * GQ_LANES + lane]: b, then x, not finite where m is singular. */
+#define GQ_LANES 8
+void gq_solve_lanes(size_t n, double *m, double *x);
+
 /* What the CPU backend found: "avx512", "avx2" or "portable", and OpenBLAS's own description. */
 const char *gq_cpu_kernels(void);
 const char *gq_blas_name(void);

@@ -36,6 +36,8 @@ typedef struct gq_field {
 /* f: inputs t, z, captures. want_ NULL: no gradients. columns: rows may be turned innermost. */
 int gq_field_new(const gq_graph *f, int ncapture, const bool *want_, bool columns, gq_field **out);
 void gq_field_free(gq_field *f_);
+/* GQ_OK where no row of f depends on another of the state; else the message tells what mixes them. */
+int gq_field_independent(const gq_field *f);
 /* The graph over n points at once, rows of a slice of class cls innermost; GQ_EUNSUPPORTED: none. */
 int gq_field_points(const gq_field *f, int cls, int64_t n, gq_graph **out);
 /* A state between the user's order and that of the slices. Both may be the same memory only if

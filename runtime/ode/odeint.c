@@ -8,7 +8,7 @@
 #include <string.h>
 
 const char *const gq_engine_names[GQ_NENGINE] = { "none",     "direct", "aca",  "adjoint",
-                                                  "seminorm", "gq",     "check" };
+                                                  "seminorm", "gq",     "gqc",  "check" };
 
 void gq_ode_defaults(gq_ode_options *o, gq_dtype d) {
   double tol = d == GQ_F32 ? 1e-3 : 1e-6;
@@ -95,6 +95,11 @@ static int check(const gq_problem *p, const gq_ode_options *o) {
   if (o->max_steps < 1 || o->back_max_steps < 1) return gq_fail(GQ_EARG, "max_steps must be at least 1");
   if (o->overshoot && continuous(o) && o->trajectory == GQ_DENSE)
     return gq_fail(GQ_EARG, "overshoot and trajectory = \"dense\" do not go together");
+  if (o->overshoot && o->engine == GQ_ENGINE_GQC)
+    return gq_fail(GQ_EARG, "overshoot (and parity) and gradient = \"gqc\" do not go together");
+  if (o->engine == GQ_ENGINE_GQC && gq_element_nodes(o) > GQ_MAX_ELEMENT)
+    return gq_fail(GQ_EARG, "gq.nodes = %d: gradient = \"gqc\" takes 1 to %d nodes in each forward step",
+                   o->fixed_nodes, GQ_MAX_ELEMENT);
   if (o->overshoot && o->moments)
     return gq_fail(GQ_EARG, "overshoot (and parity) and impulses = \"moments\" do not go together");
   return GQ_OK;
@@ -331,6 +336,7 @@ int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_ten
   if (!s) return gq_nomem(sizeof *s);
   s->o = *o, s->nt = p->nt, s->z0_grad = p->z0_grad, s->t_grad = p->t_grad;
   if (s->o.parity) s->o.overshoot = true, s->o.scale = false;
+  if (s->o.engine == GQ_ENGINE_GQC) s->o.trajectory = GQ_DENSE, s->o.moments = false;
   int status = solution_init(s, p);
   if (status == GQ_OK) {
     if (gq_numel(p->z0->shape) > 0) status = forward_run(s, &k);
@@ -405,6 +411,7 @@ static int pack_cotangents(const gq_solution *s, gq_tensor **gz) {
 static int backward_run(gq_pullback *b) {
   gq_solution *s = b->s;
   if (s->trivial) return backward_trivial(b);
+  if (s->o.engine == GQ_ENGINE_GQC) return gq_collocation_backward(b);
   return gq_engine_discrete(s->o.engine) ? gq_direct_backward(b) : gq_continuous_backward(b);
 }
 

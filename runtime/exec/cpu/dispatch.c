@@ -53,4 +53,6 @@ const gq_kernels *gq_cpu_find(const char *name) {
 
 void gq_cpu_use(const gq_kernels *k_) { atomic_store_explicit(&chosen, k_, memory_order_relaxed); }
 
+void gq_solve_lanes(size_t n, double *m, double *x) { gq_cpu()->solve(m, x, n); }
+
 const char *gq_cpu_kernels(void) { return gq_cpu()->name; }

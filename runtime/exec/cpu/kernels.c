@@ -234,6 +234,51 @@ SUMS(f64, double)
 SMALL_DOOR(f32, float)
 SMALL_DOOR(f64, double)
 
+/* ---- small systems, GQ_LANES side by side ---- */
+
+typedef double lanes[GQ_LANES];
+#define LANES for (int l = 0; l < GQ_LANES; l++)
+#define PIVOT 0.1 /* rows change places where another pivot is so many times larger: seldom in any lane */
+
+/* Rows p and below of system l change places. */
+static __attribute__((noinline)) void change_rows(lanes *m, lanes *x, size_t n, size_t p, int l) {
+  size_t best = p;
+  for (size_t i = p + 1; i < n; i++)
+    if (ABS(m[i * n + p][l]) > ABS(m[best * n + p][l])) best = i;
+  for (size_t k = p; k < n; k++) {
+    double v = m[p * n + k][l];
+    m[p * n + k][l] = m[best * n + k][l], m[best * n + k][l] = v;
+  }
+  double v = x[p][l];
+  x[p][l] = x[best][l], x[best][l] = v;
+}
+
+/* Gaussian elimination; the inverse of a pivot takes its place. */
+static void solve(double *matrix, double *vector, size_t n) {
+  lanes *m = (lanes *)matrix, *x = (lanes *)vector;
+  for (size_t p = 0; p < n; p++) {
+    lanes top = {0}, *row = m + p * n;
+    bool change = false;
+    for (size_t i = p + 1; i < n; i++) LANES top[l] = ABS(m[i * n + p][l]) > top[l] ? ABS(m[i * n + p][l]) : top[l];
+    LANES change |= ABS(row[p][l]) < PIVOT * top[l];
+    if (change) LANES
+      if (ABS(row[p][l]) < PIVOT * top[l]) change_rows(m, x, n, p, l);
+    LANES row[p][l] = 1 / row[p][l];
+    for (size_t i = p + 1; i < n; i++) {
+      lanes f, *to = m + i * n;
+      LANES f[l] = -to[p][l] * row[p][l];
+      for (size_t k = p + 1; k < n; k++) LANES to[k][l] = FMAD(f[l], row[k][l], to[k][l]);
+      LANES x[i][l] = FMAD(f[l], x[p][l], x[i][l]);
+    }
+  }
+  for (size_t p = n; p-- > 0;) {
+    lanes sum;
+    LANES sum[l] = x[p][l];
+    for (size_t k = p + 1; k < n; k++) LANES sum[l] = FMAD(-m[p * n + k][l], x[k][l], sum[l]);
+    LANES x[p][l] = sum[l] * m[p * n + p][l];
+  }
+}
+
 /* ---- the table ---- */
 
 #pragma GCC diagnostic ignored "-Woverride-init" /* sin, cos and tan, checked for range */
@@ -288,4 +333,5 @@ const gq_kernels PASTE(gq_kernels_, GQ_KERNELS) = {
   .small = {small_any_f32, small_any_f64},
   .inner = {inner_f32, inner_f64},
   .dots = {dots_f32, dots_f64},
+  .solve = solve,
 };
