@@ -147,11 +147,11 @@ static bool solve_rows(gqc *g, int s, int e, int64_t row, int many) {
   slice *sl = &g->slice[s];
   const element *el = &g->element[e];
   int n = g->n, dim = g->dim, size = n * dim;
-  double h = el->step->h;
+  double h = el->step->h, inner[GQ_MAX_ELEMENT * GQ_MAX_ELEMENT];
   strides at = strides_of(g, s, (int64_t)g->count * n), one = strides_of(g, s, 1);
   int64_t whole = gq_numel(f->class_shape[f->class_of[s]]) * g->count * n, node = e * n * at.node + row * at.row,
           single = offset(g, s) + row * one.row;
-  lanes *j = (lanes *)sl->work, *m = j + size * dim, *v = m + size * size, *a = v + size, *jump = a + dim;
+  lanes *j = (lanes *)sl->work, *m = j + size * dim, *v = m + size * (size + 1), *a = v + size, *jump = a + dim;
   for (int q = 0; q < n; q++) /* j[q][i][k] = df_i/dz_k */
     for (int i = 0; i < dim; i++)
       for (int k = 0; k < dim; k++)
@@ -167,19 +167,9 @@ static bool solve_rows(gqc *g, int s, int e, int64_t row, int many) {
       LANES a[k][l] += jump[0][l];
       for (int q = 0; q < n; q++) LANES v[q * dim + k][l] += h * g->x[i * n + q] * jump[0][l];
     }
-  for (int r = 0; r < n; r++)
-    for (int q = 0; q < n; q++) {
-      double w = -h * g->inner[q][r];
-      for (int i = 0; i < dim; i++)
-        for (int k = 0; k < dim; k++) {
-          double same = q == r && i == k;
-          LANES m[(r * dim + i) * size + q * dim + k][l] = same + w * j[(q * dim + k) * dim + i][l];
-        }
-    }
-  gq_solve_lanes(size, (double *)m, (double *)v);
   for (int q = 0; q < n; q++)
-    for (int i = 0; i < dim; i++)
-      for (int k = 0; k < dim; k++) LANES a[k][l] += j[(q * dim + i) * dim + k][l] * v[q * dim + i][l];
+    for (int r = 0; r < n; r++) inner[q * n + r] = h * g->inner[q][r];
+  gq_collocate_lanes(n, dim, inner, (double *)j, (double *)m, (double *)v, (double *)a);
   double finite = 0;
   for (int k = 0; k < dim; k++) {
     LANES finite += 0 * a[k][l];
@@ -276,7 +266,7 @@ static int run_group(gqc *g) {
 static int buffers(gqc *g) {
   const gq_field *f = g->plan->field;
   size_t nodes = (size_t)g->plan->most_elements * g->n, size = gq_dtype_size(f->dtype), n = g->n * g->dim,
-         work = (n * g->dim + n * n + n + g->dim + 1) * sizeof(lanes), times = g->s->nt * g->n * sizeof *g->x;
+         work = (n * g->dim + n * (n + 1) + n + g->dim + 1) * sizeof(lanes), times = g->s->nt * g->n * sizeof *g->x;
   size_t part = round64(gq_part_bytes(f)), total = 3 * part + round64(nodes * size) + round64(times) + 64;
   for (int s = 0; s < f->nslices; s++)
     total += (2 + g->dim) * round64(nodes * rows_of(g, s) * g->dim * size) + work;
