@@ -19,8 +19,9 @@ local engines = {
   { "gq, dense, nodes a step", { gradient = "gq", adjoint = { trajectory = "dense" }, gq = { nodes = "step" } } },
   { "adjoint, dense", { gradient = "adjoint", adjoint = { trajectory = "dense" } } },
   { "seminorm, dense", { gradient = "seminorm", adjoint = { trajectory = "dense" } } },
+  { "gqc", { gradient = "gqc" } },
 }
-local main = { engines[1], engines[2], engines[3], engines[4] }
+local main = { engines[1], engines[2], engines[3], engines[4], engines[11] }
 
 local function with(engine, more)
   local o = {}
@@ -30,7 +31,7 @@ local function with(engine, more)
 end
 
 local function stable(engine)
-  return engine[1] == "direct" or engine[1]:find("dense", 1, true) ~= nil
+  return engine[1] == "direct" or engine[1] == "gqc" or engine[1]:find("dense", 1, true) ~= nil
 end
 
 -- ---- closed forms ----

@@ -35,7 +35,7 @@ add("backward", function(gq)
   close(h:item(), 18)
 end)
 
-for _, gradient in ipairs { "direct", "adjoint", "seminorm", "gq" } do
+for _, gradient in ipairs { "direct", "adjoint", "seminorm", "gq", "gqc" } do
   add("odeint " .. gradient, function(gq)
     local k = gq.tensor(0.7, { dtype = "float64", requires_grad = true })
     local z0 = gq.tensor({ 1, 2 }, { dtype = "float64", requires_grad = true })

@@ -41,14 +41,14 @@ typedef struct gqc {
   gq_plan *plan;
   const gq_evaluator *e;
   int n, dim;
-  double c[GQ_MAX_ELEMENT], end[GQ_MAX_ELEMENT];      /* nodes; b_j(1) */
-  double inner[GQ_MAX_ELEMENT][GQ_MAX_ELEMENT];       /* b_l(c_j) */
-  double dense[GQ_MAX_ELEMENT][GQ_MAXSTAGES];         /* weights of the slopes in z at the nodes */
-  double *x;                                          /* [nt][n] b_j(x_k) */
-  int count;                                          /* elements of the group */
+  double c[GQ_MAX_ELEMENT], end[GQ_MAX_ELEMENT]; /* nodes; b_j(1) */
+  double inner[GQ_MAX_ELEMENT][GQ_MAX_ELEMENT];  /* b_l(c_j) */
+  double dense[GQ_MAX_ELEMENT][GQ_MAXSTAGES];    /* weights of the slopes in z at the nodes */
+  double *x;                                     /* [nt][n] b_j(x_k) */
+  int count;                                     /* elements of the group */
   element element[MAX_GROUP];
   slice slice[GQ_MAXSLICES];
-  void *a, *state, *slope;                            /* the adjoint, a state and its slope, packed */
+  void *a, *state, *slope; /* the adjoint, a state and its slope, packed */
   void *t, *block;
 } gqc;
 
@@ -149,9 +149,10 @@ static bool solve_rows(gqc *g, int s, int e, int64_t row, int many) {
   int n = g->n, dim = g->dim, size = n * dim;
   double h = el->step->h, inner[GQ_MAX_ELEMENT * GQ_MAX_ELEMENT];
   strides at = strides_of(g, s, (int64_t)g->count * n), one = strides_of(g, s, 1);
-  int64_t whole = gq_numel(f->class_shape[f->class_of[s]]) * g->count * n, node = e * n * at.node + row * at.row,
-          single = offset(g, s) + row * one.row;
-  lanes *j = (lanes *)sl->work, *m = j + size * dim, *v = m + size * (size + 1), *a = v + size, *jump = a + dim;
+  int64_t whole = gq_numel(f->class_shape[f->class_of[s]]) * g->count * n,
+          node = e * n * at.node + row * at.row, single = offset(g, s) + row * one.row;
+  lanes *j = (lanes *)sl->work, *m = j + size * dim, *v = m + size * (size + 1), *a = v + size,
+        *jump = a + dim;
   for (int q = 0; q < n; q++) /* j[q][i][k] = df_i/dz_k */
     for (int i = 0; i < dim; i++)
       for (int k = 0; k < dim; k++)
@@ -255,10 +256,11 @@ static int run_group(gqc *g) {
   g->b->nfe += g->count * g->n;
   if (bad < 0) return GQ_OK;
   const gq_kept *r = g->element[bad].step;
-  return gq_fail(GQ_ENONFINITE,
-                 "in the backward pass the adjoint is not finite before t = %.9g (step %.3g): df/dz is not, or "
-                 "%d nodes are too few for the step",
-                 r->t + r->h, r->h, g->n);
+  return gq_fail(
+    GQ_ENONFINITE,
+    "in the backward pass the adjoint is not finite before t = %.9g (step %.3g): df/dz is not, or "
+    "%d nodes are too few for the step",
+    r->t + r->h, r->h, g->n);
 }
 
 /* ---- the pass ---- */
@@ -266,7 +268,8 @@ static int run_group(gqc *g) {
 static int buffers(gqc *g) {
   const gq_field *f = g->plan->field;
   size_t nodes = (size_t)g->plan->most_elements * g->n, size = gq_dtype_size(f->dtype), n = g->n * g->dim,
-         work = (n * g->dim + n * (n + 1) + n + g->dim + 1) * sizeof(lanes), times = g->s->nt * g->n * sizeof *g->x;
+         work = (n * g->dim + n * (n + 1) + n + g->dim + 1) * sizeof(lanes),
+         times = g->s->nt * g->n * sizeof *g->x;
   size_t part = round64(gq_part_bytes(f)), total = 3 * part + round64(nodes * size) + round64(times) + 64;
   for (int s = 0; s < f->nslices; s++)
     total += (2 + g->dim) * round64(nodes * rows_of(g, s) * g->dim * size) + work;

@@ -7,8 +7,8 @@
 #include <math.h>
 #include <string.h>
 
-const char *const gq_engine_names[GQ_NENGINE] = { "none",     "direct", "aca",  "adjoint",
-                                                  "seminorm", "gq",     "gqc",  "check" };
+const char *const gq_engine_names[GQ_NENGINE] = { "none",     "direct", "aca", "adjoint",
+                                                  "seminorm", "gq",     "gqc", "check" };
 
 void gq_ode_defaults(gq_ode_options *o, gq_dtype d) {
   double tol = d == GQ_F32 ? 1e-3 : 1e-6;
@@ -95,7 +95,7 @@ static int check(const gq_problem *p, const gq_ode_options *o) {
   if (o->max_steps < 1 || o->back_max_steps < 1) return gq_fail(GQ_EARG, "max_steps must be at least 1");
   if (o->overshoot && continuous(o) && o->trajectory == GQ_DENSE)
     return gq_fail(GQ_EARG, "overshoot and trajectory = \"dense\" do not go together");
-  if (o->overshoot && o->engine == GQ_ENGINE_GQC)
+  if ((o->overshoot || o->parity) && o->engine == GQ_ENGINE_GQC)
     return gq_fail(GQ_EARG, "overshoot (and parity) and gradient = \"gqc\" do not go together");
   if (o->engine == GQ_ENGINE_GQC && gq_element_nodes(o) > GQ_MAX_ELEMENT)
     return gq_fail(GQ_EARG, "gq.nodes = %d: gradient = \"gqc\" takes 1 to %d nodes in each forward step",

@@ -147,7 +147,8 @@ static int find_rows(gq_plan *p) {
   int status = n ? gq_field_independent(f) : GQ_OK;
   if (status == GQ_EUNSUPPORTED && n > GQ_MAX_JACOBIAN) {
     strncpy(message, gq_message(), sizeof message - 1), message[sizeof message - 1] = 0;
-    return gq_fail(status, "gradient = \"gqc\" solves every row of the state by itself. %s; %s", message, instead);
+    return gq_fail(status, "gradient = \"gqc\" needs rows that do not act on each other; %s; %s", message,
+                   instead);
   }
   if (status != GQ_OK && status != GQ_EUNSUPPORTED) return status;
   bool whole = status != GQ_OK || f->shape.ndim == 0 || n == 0;
@@ -227,8 +228,8 @@ static void evaluator_done(gq_evaluator *e) {
   *e = (gq_evaluator){ 0 };
 }
 
-static int plan_sized(gq_plan *p, gq_evaluator *sizes, int n, int (*make)(gq_plan *, int, void *, gq_system *),
-                      gq_evaluator **out) {
+static int plan_sized(gq_plan *p, gq_evaluator *sizes, int n,
+                      int (*make)(gq_plan *, int, void *, gq_system *), gq_evaluator **out) {
   int i = 0;
   while (1 << i < n) i++;
   gq_evaluator *e = *out = &sizes[i];

@@ -238,11 +238,12 @@ SMALL_DOOR(f64, double)
 
 typedef double lanes[GQ_LANES];
 #define PARTS for (int l = 0; l < GQ_LANES; l += WIDTH_f64) /* the vectors of a lanes */
-#define PIVOT 0.01 /* rows change places where the square of a pivot is less of its column's: seldom in any lane */
+#define PIVOT 0.01 /* rows change places where a pivot squared is less of its column squared: seldom */
 
 /* m[i][k] += f_i m[p][k] + g_i m[p + 1][k] for 1 or 2 rows from i, columns p + 2 .. n: f_i and g_i stand in columns
 ** p and p + 1. */
-static inline __attribute__((always_inline)) void eliminate(lanes *m, size_t n, size_t p, size_t i, int rows) {
+static inline __attribute__((always_inline)) void eliminate(lanes *m, size_t n, size_t p, size_t i,
+                                                            int rows) {
   const lanes *first = m + p * (n + 1), *second = first + n + 1;
   lanes *to = m + i * (n + 1);
   PARTS {
@@ -316,16 +317,18 @@ static void solve(lanes *m, size_t n) {
     for (; i + 1 < n; i += 2) eliminate(m, n, p, i, 2);
     if (i < n) eliminate(m, n, p, i, 1);
   }
-  for (size_t p = n; p-- > 0;) PARTS {
-    vec_f64 sum = VLOAD_f64(&m[p * w + n][l]);
-    for (size_t k = p + 1; k < n; k++)
-      sum = VFMA_f64(-VLOAD_f64(&m[p * w + k][l]), VLOAD_f64(&m[k * w + n][l]), sum);
-    VSTORE_f64(&m[p * w + n][l], sum * VLOAD_f64(&m[p * w + p][l]));
+  for (size_t p = n; p-- > 0;) {
+    PARTS {
+      vec_f64 sum = VLOAD_f64(&m[p * w + n][l]);
+      for (size_t k = p + 1; k < n; k++)
+        sum = VFMA_f64(-VLOAD_f64(&m[p * w + k][l]), VLOAD_f64(&m[k * w + n][l]), sum);
+      VSTORE_f64(&m[p * w + n][l], sum * VLOAD_f64(&m[p * w + p][l]));
+    }
   }
 }
 
-static void collocate(size_t n, size_t dim, const double *a, const double *jacobian, double *matrix, double *vector,
-                      double *result) {
+static void collocate(size_t n, size_t dim, const double *a, const double *jacobian, double *matrix,
+                      double *vector, double *result) {
   const lanes *j = (const lanes *)jacobian;
   lanes *m = (lanes *)matrix, *x = (lanes *)vector, *y = (lanes *)result;
   size_t size = n * dim;
