@@ -165,7 +165,7 @@ describe("examples/toy_gradient", function()
       local r, out = record("toy_gradient", "--dtype " .. dtype)
       assert.matches("relative error of dL/dz0", out, 1, true)
       assert.same(2 * 5, #r.rows)
-      for _, engine in ipairs { "direct", "aca", "adjoint", "seminorm", "gq", "gqc" } do
+      for _, engine in ipairs { "direct", "aca", "adjoint", "seminorm", "gq" } do
         for q, limit in pairs(limits) do
           assert.is_true(r.summary[engine][q] > 0 and r.summary[engine][q] < limit, engine .. " " .. q)
         end
