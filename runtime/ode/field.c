@@ -153,7 +153,8 @@ static int use_columns(gq_field *f, const int *axis) {
     f->class_shape[c].dim[f->shape.ndim - 1] = class_count(f, c);
   }
   f->columns = status == GQ_OK;
-  for (int c = 0; c < f->nclass && status != GQ_OK; c++) gq_graph_free(f->class_body[c]), f->class_body[c] = NULL;
+  for (int c = 0; c < f->nclass && status != GQ_OK; c++)
+    gq_graph_free(f->class_body[c]), f->class_body[c] = NULL;
   return status;
 }
 
@@ -260,7 +261,8 @@ void gq_field_free(gq_field *f) {
 static void transpose(size_t rows, size_t cols, size_t size, char *to, const char *from) {
   for (size_t i = 0; i < rows; i++)
     for (size_t j = 0; j < cols; j++)
-      if (size == 4) ((uint32_t *)(void *)to)[i * cols + j] = ((const uint32_t *)(const void *)from)[j * rows + i];
+      if (size == 4)
+        ((uint32_t *)(void *)to)[i * cols + j] = ((const uint32_t *)(const void *)from)[j * rows + i];
       else if (size == 8)
         ((uint64_t *)(void *)to)[i * cols + j] = ((const uint64_t *)(const void *)from)[j * rows + i];
       else to[i * cols + j] = from[j * rows + i];
@@ -295,7 +297,8 @@ static void copy_state(const gq_field *f, char *packed, char *state, bool to_pac
     return;
   }
   for (int s = 0; s < f->nslices; s++)
-    copy_slice(f->shape, 0, f->first[s], f->count[s], true, size, packed + f->first[s] * row, state, to_packed);
+    copy_slice(f->shape, 0, f->first[s], f->count[s], true, size, packed + f->first[s] * row, state,
+               to_packed);
 }
 
 void gq_field_pack(const gq_field *f, const void *state, void *packed) {
@@ -376,7 +379,8 @@ static int bind(gq_binding *b, gq_tensor *const *capture) {
       const void **v = &b->value[s * f->nb + j];
       *v = full[j];
       if (is_copied(f, j)) {
-        copy_slice(whole, f->axis[j], f->first[s], f->count[s], f->columns, size, next, (char *)full[j], true);
+        copy_slice(whole, f->axis[j], f->first[s], f->count[s], f->columns, size, next, (char *)full[j],
+                   true);
         *v = next;
         next += round64(slice_bytes(f, s, j));
       } else if (f->nslices > 1 && f->axis[j] == 0 && whole.dim[0]) {
