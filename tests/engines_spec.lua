@@ -73,11 +73,11 @@ describe("gqc", function()
     return t
   end
 
-  local function distance(a, b)
+  local function distance(x, y)
     local num, den = 0, 0
-    for i = 1, #a do
-      num = num + (a[i]:to("float64") - b[i]):square():sum():item()
-      den = den + b[i]:square():sum():item()
+    for i = 1, #x do
+      num = num + (x[i]:to("float64") - y[i]):square():sum():item()
+      den = den + y[i]:square():sum():item()
     end
     return math.sqrt(num / den)
   end

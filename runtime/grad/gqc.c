@@ -22,7 +22,7 @@ enum { MAX_GROUP = 1 << (GQ_NODE_SIZES - 1) };
 
 typedef struct element { /* of the group being solved, in the order of solving */
   const gq_kept *step;
-  int first, last; /* measurement times first > k >= last lie in it, or at its end */
+  int first, last; /* measurement times first >= k > last lie in it, or at its end */
 } element;
 
 typedef struct slice {
@@ -96,16 +96,12 @@ static int64_t offset(const gqc *g, int s) {
 }
 
 static void load(gq_dtype d, const void *x, int64_t at, int64_t stride, int lanes, double *to) {
-  if (d == GQ_F32) {
-    const float *p = (const float *)x + at;
-    if (stride == 1 && lanes == GQ_LANES)
-      for (int l = 0; l < GQ_LANES; l++) to[l] = p[l];
-    else
-      for (int l = 0; l < GQ_LANES; l++) to[l] = l < lanes ? p[l * stride] : 0;
-  } else {
-    const double *p = (const double *)x + at;
-    for (int l = 0; l < GQ_LANES; l++) to[l] = l < lanes ? p[l * stride] : 0;
-  }
+  const float *p = (const float *)x + at;
+  const double *q = (const double *)x + at;
+  if (d == GQ_F32 && stride == 1 && lanes == GQ_LANES)
+    for (int l = 0; l < GQ_LANES; l++) to[l] = p[l];
+  else
+    for (int l = 0; l < GQ_LANES; l++) to[l] = l >= lanes ? 0 : d == GQ_F32 ? p[l * stride] : q[l * stride];
 }
 
 static void store(gq_dtype d, void *x, int64_t at, int64_t stride, int lanes, const double *from) {
@@ -138,47 +134,72 @@ static void fill_states(gqc *g, int s) {
   }
 }
 
-#define LANES for (int l = 0; l < GQ_LANES; l++)
+/* GQ_LANES rows of a slice in an element, `many` of them there. */
 typedef double lanes[GQ_LANES];
+#define LANES for (int l = 0; l < GQ_LANES; l++)
 
-/* Rows row .. row + many - 1 of slice s in element e: v at its nodes, and a from its end to its start. */
-static bool solve_rows(gqc *g, int s, int e, int64_t row, int many) {
-  const gq_field *f = g->plan->field;
-  slice *sl = &g->slice[s];
-  const element *el = &g->element[e];
-  int n = g->n, dim = g->dim, size = n * dim;
-  double h = el->step->h, inner[GQ_MAX_ELEMENT * GQ_MAX_ELEMENT];
-  strides at = strides_of(g, s, (int64_t)g->count * n), one = strides_of(g, s, 1);
-  int64_t whole = gq_numel(f->class_shape[f->class_of[s]]) * g->count * n,
-          node = e * n * at.node + row * at.row, single = offset(g, s) + row * one.row;
-  lanes *j = (lanes *)sl->work, *m = j + size * dim, *v = m + size * (size + 1), *a = v + size,
-        *jump = a + dim;
-  for (int q = 0; q < n; q++) /* j[q][i][k] = df_i/dz_k */
+typedef struct rows {
+  int many;
+  strides at, one;                    /* of an array over the group's nodes, and of a state */
+  int64_t node, single;               /* where the element's first node, and the state, begin in those */
+  int64_t whole;                      /* numbers in an array over the nodes */
+  lanes *jacobian, *v, *a, *g, *room; /* [n][dim][dim], [n][dim], [dim], one, for gq_collocate_lanes */
+} rows;
+
+static rows rows_at(const gqc *g, int s, int e, int64_t row) {
+  int size = g->n * g->dim;
+  int64_t rest = rows_of(g, s) - row;
+  rows r = { .many = (int)(rest < GQ_LANES ? rest : GQ_LANES),
+             .at = strides_of(g, s, (int64_t)g->count * g->n),
+             .one = strides_of(g, s, 1) };
+  r.node = (int64_t)e * g->n * r.at.node + row * r.at.row;
+  r.single = offset(g, s) + row * r.one.row;
+  r.whole = rows_of(g, s) * g->dim * g->count * g->n;
+  r.jacobian = (lanes *)g->slice[s].work;
+  r.v = r.jacobian + size * g->dim, r.a = r.v + size, r.g = r.a + g->dim, r.room = r.g + 1;
+  return r;
+}
+
+/* J at the nodes, a, and w in v. */
+static void load_rows(const gqc *g, int s, const element *el, const rows *r) {
+  gq_dtype d = g->plan->field->dtype;
+  int n = g->n, dim = g->dim;
+  double h = el->step->h;
+  for (int q = 0; q < n; q++)
     for (int i = 0; i < dim; i++)
       for (int k = 0; k < dim; k++)
-        load(f->dtype, sl->jacobian, i * whole + node + q * at.node + k * at.number, at.row, many,
-             j[(q * dim + i) * dim + k]);
+        load(d, g->slice[s].jacobian, i * r->whole + r->node + q * r->at.node + k * r->at.number, r->at.row,
+             r->many, r->jacobian[(q * dim + i) * dim + k]);
   for (int k = 0; k < dim; k++) {
-    load(f->dtype, g->a, single + k * one.number, one.row, many, a[k]);
-    for (int q = 0; q < n; q++) LANES v[q * dim + k][l] = h * g->end[q] * a[k][l];
+    load(d, g->a, r->single + k * r->one.number, r->one.row, r->many, r->a[k]);
+    for (int q = 0; q < n; q++) LANES r->v[q * dim + k][l] = h * g->end[q] * r->a[k][l];
   }
   for (int i = el->first; i > el->last; i--)
     for (int k = 0; k < dim; k++) {
-      load(f->dtype, gq_at_time(g->s, g->b->gz, i), single + k * one.number, one.row, many, jump[0]);
-      LANES a[k][l] += jump[0][l];
-      for (int q = 0; q < n; q++) LANES v[q * dim + k][l] += h * g->x[i * n + q] * jump[0][l];
+      load(d, gq_at_time(g->s, g->b->gz, i), r->single + k * r->one.number, r->one.row, r->many, *r->g);
+      LANES r->a[k][l] += (*r->g)[l];
+      for (int q = 0; q < n; q++) LANES r->v[q * dim + k][l] += h * g->x[i * n + q] * (*r->g)[l];
     }
+}
+
+/* v at the nodes of element e, and a from its end to its start: is that finite? */
+static bool solve_rows(gqc *g, int s, int e, int64_t row) {
+  const element *el = &g->element[e];
+  gq_dtype d = g->plan->field->dtype;
+  int n = g->n, dim = g->dim;
+  rows r = rows_at(g, s, e, row);
+  double inner[GQ_MAX_ELEMENT * GQ_MAX_ELEMENT], sum = 0;
   for (int q = 0; q < n; q++)
-    for (int r = 0; r < n; r++) inner[q * n + r] = h * g->inner[q][r];
-  gq_collocate_lanes(n, dim, inner, (double *)j, (double *)m, (double *)v, (double *)a);
-  double finite = 0;
+    for (int k = 0; k < n; k++) inner[q * n + k] = el->step->h * g->inner[q][k];
+  load_rows(g, s, el, &r);
+  gq_collocate_lanes(n, dim, inner, (double *)r.jacobian, (double *)r.room, (double *)r.v, (double *)r.a);
   for (int k = 0; k < dim; k++) {
-    LANES finite += 0 * a[k][l];
-    store(f->dtype, g->a, single + k * one.number, one.row, many, a[k]);
+    LANES sum += 0 * r.a[k][l];
+    store(d, g->a, r.single + k * r.one.number, r.one.row, r.many, r.a[k]);
     for (int q = 0; q < n; q++)
-      store(f->dtype, sl->v, node + q * at.node + k * at.number, at.row, many, v[q * dim + k]);
+      store(d, g->slice[s].v, r.node + q * r.at.node + k * r.at.number, r.at.row, r.many, r.v[q * dim + k]);
   }
-  return finite == 0;
+  return sum == 0;
 }
 
 static int run_slice(gqc *g, int s) {
@@ -186,13 +207,12 @@ static int run_slice(gqc *g, int s) {
   slice *sl = &g->slice[s];
   const gq_program *p = g->e->code.prog[f->class_of[s]];
   void *arena = g->plan->arena[1][s];
-  int64_t rows = rows_of(g, s);
   fill_states(g, s);
   GQ_TRY(gq_program_run(p, 0, arena, sl->in, sl->out));
-  for (int e = 0; e < g->count; e++)
-    for (int64_t row = 0; row < rows; row += GQ_LANES)
-      if (!solve_rows(g, s, e, row, (int)(rows - row < GQ_LANES ? rows - row : GQ_LANES)) && sl->bad < 0)
-        sl->bad = e;
+  for (int e = 0; e < g->count && sl->bad < 0; e++)
+    for (int64_t row = 0; row < rows_of(g, s); row += GQ_LANES)
+      if (!solve_rows(g, s, e, row)) sl->bad = e;
+  if (sl->bad >= 0) return GQ_OK;
   return gq_program_run(p, 1, arena, sl->in, sl->out);
 }
 
@@ -239,7 +259,9 @@ static int run_group(gqc *g) {
   double t = g->element[0].step->t + g->element[0].step->h;
   gq_evaluator *e;
   if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", t);
+  size_t arena = g->plan->arena_bytes[1];
   GQ_TRY(gq_plan_elements(g->plan, g->count, &e));
+  s->bytes += f->nslices * (g->plan->arena_bytes[1] - arena);
   g->e = e;
   GQ_TRY(fill_times(g));
   for (int i = 0; i < f->nslices; i++) bind_slice(g, i);
@@ -256,11 +278,10 @@ static int run_group(gqc *g) {
   g->b->nfe += g->count * g->n;
   if (bad < 0) return GQ_OK;
   const gq_kept *r = g->element[bad].step;
-  return gq_fail(
-    GQ_ENONFINITE,
-    "in the backward pass the adjoint is not finite before t = %.9g (step %.3g): df/dz is not, or "
-    "%d nodes are too few for the step",
-    r->t + r->h, r->h, g->n);
+  return gq_fail(GQ_ENONFINITE,
+                 "in the backward pass the adjoint is not finite before t = %.9g (step %.3g): df/dz is not, "
+                 "or %d nodes are too few for the step",
+                 r->t + r->h, r->h, g->n);
 }
 
 /* ---- the pass ---- */
