@@ -380,7 +380,7 @@ local function draw_some()
 end
 
 -- A field of a few random operations that keep the state's shape and dtype, and a solve of it, differentiated.
-local engines = { "direct", "adjoint", "seminorm", "gq", "none" }
+local engines = { "direct", "adjoint", "seminorm", "gq", "gqc", "none" }
 
 local function random_field(names)
   local steps = {}

@@ -209,3 +209,189 @@ describe("kronrod", function()
     assert.is_false((pcall(slope, 1, 1e-3, { parity = true })))
   end)
 end)
+
+describe("gqc", function()
+  local f64 = { dtype = "float64" }
+  local function leaf(x)
+    local t = gq.is_tensor(x) and x or gq.tensor(x, f64)
+    t.requires_grad = true
+    return t
+  end
+
+  local function distance(x, y)
+    local num, den = 0, 0
+    for i = 1, #x do
+      num = num + (x[i]:to("float64") - y[i]):square():sum():item()
+      den = den + y[i]:square():sum():item()
+    end
+    return math.sqrt(num / den)
+  end
+
+  -- A network over rows of three numbers with a shift of each row; gradients in the shift, the weights, the start
+  -- and the times.
+  local function problem(rows, times, dtype)
+    gq.manual_seed(7)
+    local w, v = gq.randn(3, 16, f64), gq.randn(16, 3, f64) / 2
+    local shift, start = gq.randn(rows, 3, f64), gq.randn(rows, 3, f64)
+    local list = { w, v, shift, start, gq.tensor(times, f64) }
+    for i, x in ipairs(list) do list[i] = leaf(x:to(dtype or "float64"):detach():clone()) end
+    local weights = gq.randn(#times, rows, 3, f64):to(dtype or "float64")
+    local function f(t, z) return gq.tanh(z:matmul(list[1]) + gq.sin(3 * t)):matmul(list[2]) + list[3] * gq.cos(t) end
+    return function(options)
+      local z, info = gq.odeint(f, list[4], list[5], options)
+      return gq.grad((z * weights):sum(), list), info
+    end
+  end
+
+  local function grid(n, from, to)
+    local t = {}
+    for i = 0, n - 1 do t[i + 1] = from + (to - from) * i / (n - 1) end
+    return t
+  end
+
+  local exact = { gradient = "direct", rtol = 1e-12, atol = 1e-12 }
+
+  it("meets direct at a tight tolerance and falls with the tolerance", function()
+    for _, times in ipairs { { 0, 2 }, { 1, 0.4, -0.5 }, { 0, 0, 0.3, 0.3, 1, 1 }, grid(60, 0, 2), grid(60, 1, -1) } do
+      for _, rows in ipairs { 1, 5, 43 } do
+        local solve, last = problem(rows, times), math.huge
+        local want = solve(exact)
+        for _, tol in ipairs { 1e-4, 1e-6, 1e-8, 1e-10 } do
+          local e = distance(solve { gradient = "gqc", rtol = tol, atol = tol }, want)
+          assert.is_true(e < math.max(0.3 * last, 1e-9), ("%g after %g at %g"):format(e, last, tol))
+          last = e
+        end
+        assert.is_true(last < 1e-8, tostring(last))
+      end
+    end
+  end)
+
+  it("in float32 is right to what float32 holds", function()
+    for _, rows in ipairs { 3, 40 } do
+      local times = grid(25, 0, 2)
+      local want = problem(rows, times)(exact)
+      local e = distance(problem(rows, times, "float32") { gradient = "gqc", rtol = 1e-6, atol = 1e-6 }, want)
+      assert.is_true(e < 2e-5, tostring(e))
+    end
+  end)
+
+  it("costs the same however many measurement times there are", function()
+    local count
+    for _, n in ipairs { 2, 10, 400 } do
+      gq.manual_seed(3)
+      local w, z0 = leaf(gq.randn(2, 2, f64)), gq.randn(20, 2, f64)
+      local z, info = gq.odeint(function(_, z) return gq.tanh(z:matmul(w)) end, z0, grid(n, 0, 3), { gradient = "gqc" })
+      z:sum():backward()
+      assert.equal(4 * info.steps, info.nfe_backward)
+      assert.equal(info.nfe_backward, info.nodes)
+      assert.equal(info.steps, info.steps_backward)
+      assert.equal(count or info.nfe_backward, info.nfe_backward)
+      count = info.nfe_backward
+    end
+  end)
+
+  it("leaves out the steps after the last cotangent", function()
+    local z, info = gq.odeint(field, gq.ones(3, 2, f64), { 0, 1, 5 }, { gradient = "gqc", rtol = 1e-8, atol = 1e-8 })
+    local g = gq.grad(z[2]:sum(), a):item()
+    assert.is_true(info.steps_backward < info.steps / 3)
+    assert.near(gq.grad(gq.odeint(field, gq.ones(3, 2, f64), { 0, 1 }, exact)[2]:sum(), a):item(), g, 1e-6)
+  end)
+
+  it("has the order of its nodes", function()
+    local solve = problem(10, { 0, 1 })
+    local want = solve(exact)
+    for n = 1, 3 do
+      local e = {}
+      for i, count in ipairs { 10, 20 } do
+        e[i] = distance(solve { gradient = "gqc", method = "dopri8", step_size = 1 / count, gq = { nodes = n } }, want)
+      end
+      local ratio = e[1] / e[2]
+      assert.is_true(ratio > 2 ^ (2 * n - 0.5), ("%d nodes: %g / %g"):format(n, e[1], e[2]))
+    end
+    for n, limit in pairs { [1] = 1, [4] = 1e-5, [8] = 1e-9, [16] = 1e-9 } do
+      local e, info = solve { gradient = "gqc", rtol = 1e-10, atol = 1e-10, gq = { nodes = n } }
+      assert.is_true(distance(e, want) < limit)
+      assert.equal(n * info.steps, info.nodes)
+    end
+  end)
+
+  it("takes states of any shape, rows of up to 8 numbers", function()
+    local function check(f, shape)
+      gq.manual_seed(5)
+      local z0, g = leaf(gq.randn(shape, f64)), {}
+      local k = leaf(0.6)
+      for i, o in ipairs { exact, { gradient = "gqc", rtol = 1e-9, atol = 1e-9 } } do
+        local z = gq.odeint(function(t, z) return f(k, t, z) end, z0, { 0, 0.7, 1 }, o)
+        g[i] = gq.grad((z * z):sum(), { k, z0 })
+      end
+      assert.is_true(distance(g[2], g[1]) < 1e-7)
+    end
+    local function plain(k, t, z) return k * gq.sin(z) + t end
+    for _, shape in ipairs { {}, { 5 }, { 70 }, { 30, 8 }, { 3, 2, 2 }, { 20, 2, 3 }, { 40, 2, 2, 2 }, { 1, 8 } } do
+      check(plain, shape)
+    end
+    -- rows run together, which has no form with rows innermost
+    local function flat(k, t, z) return (k * gq.sin(z:reshape(z:numel())) * gq.cos(t)):reshape(z.shape) end
+    for _, rows in ipairs { 4, 40, 65 } do check(flat, { rows, 3 }) end
+    -- few numbers are one row, though the field mixes them
+    local function mixed(k, t, z) return k * (z - z:mean()) * gq.sin(t + z:sum()) end
+    for _, shape in ipairs { { 3 }, { 4, 2 }, { 8 }, { 2, 2, 2 } } do check(mixed, shape) end
+    check(function(k) return (k * gq.ones(20, 3, f64)) end, { 20, 3 })      -- no state in it
+  end)
+
+  it("changes rows where a pivot is zero", function()
+    -- z' = k N z with N N = 0, and k so that the first pivot of a step of length 1 with 4 nodes vanishes
+    local N = gq.tensor({ { 1, 1 }, { -1, -1 } }, f64)
+    local _, w = gq.core.gauss_legendre(4)
+    local k, z0, c = leaf(4 / w[1]), leaf(gq.randn(20, 2, f64)), gq.randn(20, 2, f64)
+    local z = gq.odeint(function(_, z) return k * z:matmul(N:t()) end, z0, { 0, 1 },
+      { gradient = "gqc", method = "rk4", step_size = 1 })
+    local g = gq.grad((c * z[2]):sum(), { k, z0 })
+    assert.is_true(distance(g, { (c * z0:matmul(N:t())):sum():detach(), (c + k * c:matmul(N)):detach() }) < 1e-12)
+  end)
+
+  it("says what it cannot do, and what can", function()
+    local function refused(f, z0, options, ...)
+      z0.requires_grad = true
+      options.gradient = "gqc"
+      local ok, text = pcall(gq.odeint, f, z0, { 0, 1 }, options)
+      assert.is_false(ok)
+      for _, part in ipairs { ... } do assert.truthy(text:find(part, 1, true), text) end
+      assert.equal(2, #gq.odeint(f, z0:detach(), { 0, 1 }, { gradient = "gqc" }))       -- nothing to differentiate
+    end
+    local function decay(_, z) return -z end
+    refused(decay, gq.randn(20, 9), {}, "at most 8", "{20, 9} have 9", "\"aca\"")
+    refused(function(_, z) return z - z:mean({ 1 }, true) end, gq.randn(20, 3), {}, "sum", "mixes rows", "dense")
+    refused(function(_, z) return z - z:mean() end, gq.randn(9), {}, "mixes rows", "\"aca\"")
+    refused(decay, gq.randn(20, 3), { gq = { nodes = 17 } }, "gq.nodes = 17", "1 to 16")
+    refused(decay, gq.randn(20, 3), { parity = true }, "overshoot")
+  end)
+
+  it("tells where the adjoint is not finite", function()
+    for _, rows in ipairs { 2, 30 } do
+      local z = gq.odeint(function(_, z) return gq.sqrt(z) end, leaf(gq.zeros(rows, 2, f64)), { 0, 1 },
+        { gradient = "gqc", method = "rk4", step_size = 0.25 })
+      local ok, text = pcall(z.backward, z, gq.ones(2, rows, 2, f64))
+      assert.is_false(ok)
+      assert.truthy(text:find("not finite before t = 1 (step 0.25)", 1, true), text)
+    end
+  end)
+
+  it("allocates nothing a step", function()
+    if not gq.debug then return pending("gq.debug counts allocations in debug and asan builds only") end
+    local function allocations(count)
+      local n
+      for _ = 1, 2 do                       -- programs are compiled the first time
+        collectgarbage()                    -- and steps kept by a solve that is done are used again
+        local solve = problem(20, { 0, 0.5, 1 })
+        local options, before = { gradient = "gqc", method = "rk4", step_size = 1 / count }, gq.debug.alloc_count()
+        solve(options)
+        n = gq.debug.alloc_count() - before
+      end
+      return n
+    end
+    allocations(128)
+    local most = allocations(64)
+    for _, count in ipairs { 1, 2, 16 } do assert.equal(most, allocations(count)) end
+  end)
+end)

@@ -77,7 +77,7 @@ for script, e in pairs(examples) do
 
     it("runs with every engine, from nearly the same first loss", function()
       local first
-      for _, engine in ipairs { "direct", "aca", "adjoint", "seminorm", "gq" } do
+      for _, engine in ipairs { "direct", "aca", "adjoint", "seminorm", "gq", "gqc" } do
         local r = record(script, "--quiet --epochs 1 --gradient " .. engine)
         first = first or r.epochs[2][e.train]
         assert.is_true(math.abs(r.epochs[2][e.train] / first - 1) < 0.05, engine)

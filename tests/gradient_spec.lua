@@ -23,8 +23,9 @@ local engines = {
     gq = { nodes = "step" } } },
   { "kronrod", { gradient = "kronrod" } },
   { "interpolated", { gradient = "interpolated", adjoint = { points = 300 } } },
+  { "gqc", { gradient = "gqc" } },
 }
-local main = { engines[1], engines[2], engines[3], engines[4] }
+local main = { engines[1], engines[2], engines[3], engines[4], engines[11] }
 
 local function with(engine, more)
   local o = {}
@@ -34,7 +35,7 @@ local function with(engine, more)
 end
 
 local function stable(engine)
-  local own = { direct = true, interpolated = true, kronrod = true }
+  local own = { direct = true, interpolated = true, kronrod = true, gqc = true }
   return own[engine[1]] or (engine[2].adjoint or {}).trajectory ~= nil
 end
 

@@ -35,7 +35,8 @@ add("backward", function(gq)
   close(h:item(), 18)
 end)
 
-for _, pair in ipairs { "direct", "adjoint", "seminorm", "gq", "kronrod", "mali alf", "reversible reversible_heun" } do
+for _, pair in ipairs { "direct", "adjoint", "seminorm", "gq", "gqc", "kronrod", "mali alf",
+  "reversible reversible_heun" } do
   local gradient, method = pair:match("^(%S+) ?(.*)$")
   local tol = method == "" and 1e-8 or 1e-6
   add("odeint " .. pair, function(gq)

@@ -506,7 +506,7 @@ describe("wong_zakai", function()
     local sde = gq.sde { drift = net, diffusion = function(t, z) return 0.3 * gq.sigmoid(z) + 0.1 * t end }
     local wz = gq.wong_zakai(sde, { t0 = 0, t1 = 1, seed = 4, cosines = 5 })
     local z0, want = gq.randn(40, 2, { seed = 5, dtype = "float64" }), nil
-    for _, engine in ipairs { "direct", "adjoint", "seminorm", "gq" } do
+    for _, engine in ipairs { "direct", "adjoint", "seminorm", "gq", "gqc" } do
       local opts = { rtol = 1e-8, atol = 1e-8, gradient = engine, gq = { nodes = "step" } }
       local z = gq.odeint(wz, z0, { 0, 0.5, 1 }, opts)
       local grads = gq.grad({ (z * z):mean() }, net:parameters())

@@ -6,7 +6,7 @@ local gq = require "gq"
 require "tests.helper"
 
 local f64 = { dtype = "float64" }
-local engines = { "direct", "adjoint", "seminorm", "gq" }
+local engines = { "direct", "adjoint", "seminorm", "gq", "gqc" }
 
 local function vector(x) return gq.tensor(x, f64) end
 
@@ -64,7 +64,7 @@ describe("gradients of times that coincide", function()
   it("meet those of the continuous engines", function()
     for _, times in ipairs(grids) do
       local direct = time_gradient(times, { gradient = "direct", rtol = 1e-10, atol = 1e-10 })
-      for _, engine in ipairs { "adjoint", "seminorm", "gq" } do
+      for _, engine in ipairs { "adjoint", "seminorm", "gq", "gqc" } do
         local o = { gradient = engine, rtol = 1e-10, atol = 1e-10 }
         assert.close(time_gradient(times, o), direct, 1e-6, 1e-8)
       end

@@ -247,12 +247,22 @@ static gq_ref slice_of_cat(gq_graph *g, const gq_node *n, const gq_node *cat) {
   return GQ_NONE;
 }
 
+/* Slice n lies beside what the pad `from` puts among its zeros. */
+static bool misses(const gq_graph *g, const gq_node *n, const gq_node *from) {
+  int axis = padded_axis(g, from);
+  if (axis < 0 || n->attr.step[axis] < 0 || n->shape.dim[axis] == 0) return false;
+  int64_t first = n->attr.start[axis], last = first + (n->shape.dim[axis] - 1) * n->attr.step[axis],
+          at = from->attr.start[axis];
+  return last < at || first >= at + gq_at(g, from->arg[0])->shape.dim[axis];
+}
+
 static gq_ref fold_slice(gq_graph *g, const gq_node *n, gq_ref a) {
   const gq_node *from = gq_at(g, a);
   double x;
   if (gq_shape_equal(from->shape, n->shape)) return a; /* only the whole has its shape */
   if (gq_uniform(g, a, &x)) return fill(g, n, x);
   if (from->op == GQ_OP_CAT) return slice_of_cat(g, n, from);
+  if (misses(g, n, from)) return fill(g, n, 0);
   if (from->op == GQ_OP_PAD && gq_shape_equal(gq_at(g, from->arg[0])->shape, n->shape) &&
       memcmp(from->attr.start, n->attr.start, sizeof n->attr.start) == 0 &&
       memcmp(from->attr.step, n->attr.step, sizeof n->attr.step) == 0)
@@ -351,6 +361,21 @@ static gq_ref flat(gq_graph *g, gq_ref a) {
   return gq_reshape(g, a, to);
 }
 
+/* op(a) b where all rows of b but one are zero and that one repeats a number, as a derivative of one output has
+** it: a column of op(a), so many times. */
+static gq_ref one_column(gq_graph *g, const gq_node *n, gq_ref a, const gq_node *b) {
+  double x;
+  bool ta = n->attr.flags & GQ_TA;
+  gq_shape s = gq_at(g, a)->shape;
+  if (n->attr.flags & GQ_TB || s.ndim != 2 || b->shape.ndim != 2 || padded_axis(g, b) != 0) return GQ_NONE;
+  if (gq_at(g, b->arg[0])->shape.dim[0] != 1 || !gq_uniform(g, b->arg[0], &x)) return GQ_NONE;
+  gq_attr attr = { .shape = s, .step = { 1, 1 } };
+  attr.start[ta ? 0 : 1] = b->attr.start[0], attr.shape.dim[ta ? 0 : 1] = 1;
+  gq_ref column = gq_emit(g, GQ_OP_SLICE, 1, &a, &attr);
+  column = gq_reshape(g, column, gq_shape_of(2, (int64_t[]){ n->shape.dim[0], 1 }));
+  return gq_expand(g, gq_scale(g, column, x), n->shape);
+}
+
 /* Transposes become flags; with one right factor for all, the batch is more rows of one product. */
 static gq_ref fold_matmul(gq_graph *g, const gq_node *n, gq_ref a, gq_ref b) {
   int flags = n->attr.flags;
@@ -360,7 +385,8 @@ static gq_ref fold_matmul(gq_graph *g, const gq_node *n, gq_ref a, gq_ref b) {
   gq_shape sa = gq_at(g, a)->shape, sb = gq_at(g, b)->shape;
   if (sa.dim[sa.ndim - (flags & GQ_TA ? 2 : 1)] == 0) return fill(g, n, 0);
   bool one = batch_of(sb) == 1 && (!(flags & GQ_TA) || batch_of(sa) == 1);
-  if (!one || (sa.ndim == 2 && sb.ndim == 2)) return GQ_NONE;
+  if (sa.ndim == 2 && sb.ndim == 2) return one_column(g, n, a, gq_at(g, b));
+  if (!one) return GQ_NONE;
   return gq_reshape(g, gq_matmul(g, flat(g, a), flat(g, b), flags), n->shape);
 }
 

@@ -206,6 +206,15 @@ static int cut(gq_field *f, bool columns) {
   return status == GQ_EUNSUPPORTED ? use_whole(f) : status;
 }
 
+int gq_field_independent(const gq_field *f) {
+  int *axis;
+  if (f->columns || f->nslices > 1 || f->shape.ndim == 0 || f->shape.dim[0] <= 1) return GQ_OK;
+  GQ_TRY(row_axes(f, &axis));
+  int status = gq_rows(f->body, f->shape.dim[0], axis);
+  gq_free(axis);
+  return status;
+}
+
 int gq_field_points(const gq_field *f, int cls, int64_t n, gq_graph **out) {
   int *axis;
   if (!f->columns) return GQ_EUNSUPPORTED;

@@ -39,6 +39,8 @@ int gq_field_new(const gq_graph *f, int ncapture, const bool *want_, bool column
 void gq_field_free(gq_field *f_);
 /* Rows that a program takes at once with its values in the cache, if its layers are narrow. */
 int64_t gq_field_comfort(const gq_field *f);
+/* GQ_OK where no row of f depends on another of the state; else the message tells what mixes them. */
+int gq_field_independent(const gq_field *f);
 /* The graph over n points at once, rows of a slice of class cls innermost; GQ_EUNSUPPORTED: none. */
 int gq_field_points(const gq_field *f, int cls, int64_t n, gq_graph **out);
 /* A state between the user's order and that of the slices. Both may be the same memory only if

@@ -53,6 +53,7 @@ typedef enum gq_engine {
   GQ_ENGINE_ADJOINT,
   GQ_ENGINE_SEMINORM,
   GQ_ENGINE_INTERPOLATED,      /* seminorm along trajectory "interpolated" (IRDM, Daulbaev et al. 2020) */
+  GQ_ENGINE_GQC,               /* Gauss collocation with Jacobians, one element a forward step */
   GQ_ENGINE_KRONROD,           /* dense z and a, adaptive Gauss-Kronrod quadrature */
   GQ_ENGINE_GQ,
   GQ_ENGINE_CHECK,             /* gq at n and at 2n nodes: their difference is info.audit */
@@ -66,6 +67,7 @@ static inline bool gq_engine_discrete(gq_engine e) {
 static inline bool gq_engine_nodes(gq_engine e) { return e >= GQ_ENGINE_KRONROD && e <= GQ_ENGINE_CHECK; }
 extern const char *const gq_engine_names[GQ_NENGINE];
 typedef enum gq_trajectory { GQ_REVERSE, GQ_DENSE, GQ_CHECKPOINT, GQ_INTERPOLATED } gq_trajectory;
+enum { GQ_MAX_ELEMENT = 16, GQ_MAX_JACOBIAN = 8 };   /* gqc: nodes of an element; numbers in a row of the state */
 typedef enum gq_nodes { GQ_NODES_NFE, GQ_NODES_STEP, GQ_NODES_FIXED } gq_nodes;
 
 /* A rule for integrals over [-1, 1]: one row of grad/quadrature.c. */

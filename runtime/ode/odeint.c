@@ -8,9 +8,9 @@
 #include <math.h>
 #include <string.h>
 
-const char *const gq_engine_names[GQ_NENGINE] = { "none",       "direct",  "aca",      "mali",
-                                                  "reversible", "adjoint", "seminorm", "interpolated",
-                                                  "kronrod",    "gq",      "check",    "auto" };
+const char *const gq_engine_names[GQ_NENGINE] = { "none",    "direct",   "aca",          "mali", "reversible",
+                                                  "adjoint", "seminorm", "interpolated", "gqc",  "kronrod",
+                                                  "gq",      "check",    "auto" };
 static const char *const trajectory_names[] = { "reverse", "dense", "checkpoint", "interpolated" };
 
 void gq_ode_defaults(gq_ode_options *o, gq_dtype d) {
@@ -118,6 +118,11 @@ static int check(const gq_problem *p, const gq_ode_options *o) {
       "an event is looked for without gradients (solve again to info.event_t) and without overshoot");
   if (p->jump_ && (o->overshoot || o->parity || (o->moments && continuous(o))))
     return gq_fail(GQ_EARG, "grid_points go with neither overshoot (and parity) nor impulses = \"moments\"");
+  if ((o->overshoot || o->parity) && o->engine == GQ_ENGINE_GQC)
+    return gq_fail(GQ_EARG, "overshoot (and parity) and gradient = \"gqc\" do not go together");
+  if (o->engine == GQ_ENGINE_GQC && gq_element_nodes(o) > GQ_MAX_ELEMENT)
+    return gq_fail(GQ_EARG, "gq.nodes = %d: gradient = \"gqc\" takes 1 to %d nodes in each forward step",
+                   o->fixed_nodes, GQ_MAX_ELEMENT);
   if (o->overshoot && o->moments)
     return gq_fail(GQ_EARG, "overshoot (and parity) and impulses = \"moments\" do not go together");
   return GQ_OK;
@@ -499,6 +504,7 @@ int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_ten
   if (p->dense_) *p->dense_ = NULL;
   if (own.parity) own.overshoot = true, own.scale = false;
   if (own.engine == GQ_ENGINE_INTERPOLATED) own.trajectory = GQ_INTERPOLATED;
+  if (own.engine == GQ_ENGINE_GQC) own.trajectory = GQ_DENSE, own.moments = false;
   GQ_TRY(check(p, &own));
   gq_planspec spec = { p, &own, dense_forward(p, &own) };
   if (o->engine == GQ_ENGINE_AUTO) GQ_TRY(info->status = gq_auto_choose(&spec, &own, info));
@@ -582,6 +588,7 @@ static int pack_cotangents(const gq_solution *s, gq_tensor **gz) {
 static int backward_run(gq_pullback *b) {
   gq_solution *s = b->s;
   if (s->trivial) return backward_trivial(b);
+  if (s->o.engine == GQ_ENGINE_GQC) return gq_collocation_backward(b);
   return gq_engine_discrete(s->o.engine) ? gq_direct_backward(b) : gq_continuous_backward(b);
 }
 

@@ -4,6 +4,7 @@
 */
 #include "plan.h"
 
+#include <limits.h>
 #include <pthread.h>
 #include <string.h>
 
@@ -45,7 +46,8 @@ static int evaluator_class(gq_evaluator *e, int c, gq_system *sys) {
   gq_outspec *outs = gq_calloc(n + 1, sizeof *outs);
   if (!outs) return gq_nomem(n * sizeof *outs);
   for (int i = 0; i < n; i++)
-    outs[i] = (gq_outspec){ gq_graph_output(sys->g, i), 0, i < n - nq ? GQ_STORE : GQ_ADD };
+    outs[i] = i < n - nq ? (gq_outspec){ gq_graph_output(sys->g, i), 0, GQ_STORE }
+                         : (gq_outspec){ gq_graph_output(sys->g, i), sys->late, GQ_ADD };
   e->parts = n - nq, e->nq = nq, e->nout = n, e->nin = gq_graph_inputs(sys->g), e->columns = sys->columns;
   int status = compile(sys->g, n, outs, &e->code.prog[c]);
   gq_free(outs);
@@ -96,6 +98,10 @@ static int make_nodes(gq_plan *p, int c, void *arg, gq_system *s) {
   return gq_system_nodes(p->field, c, *(int *)arg, s);
 }
 
+static int make_elements(gq_plan *p, int c, void *arg, gq_system *s) {
+  return gq_system_jacobian(p->field, c, (int64_t)p->element * *(int *)arg, p->dim, s);
+}
+
 static bool wants_products(const gq_field *f) {
   for (int j = 0; j < f->nb; j++)
     if (f->want[j]) return true;
@@ -105,6 +111,11 @@ static bool wants_products(const gq_field *f) {
 /* Nodes in every step: the Runge-Kutta weights integrate the biases' gradients too, to compare. */
 static bool audits(const gq_ode_options *o) {
   return gq_engine_nodes(o->engine) && o->engine != GQ_ENGINE_KRONROD && o->nodes == GQ_NODES_STEP;
+}
+
+/* Rows of all nodes or elements of a block. */
+static int64_t stacked_rows(const gq_field *f) {
+  return gq_field_comfort(f) > STACKED ? gq_field_comfort(f) : STACKED;
 }
 
 static int build_backward(gq_plan *p, const gq_planspec *s) {
@@ -125,9 +136,9 @@ static int build_backward(gq_plan *p, const gq_planspec *s) {
   GQ_TRY(build_stepper(p, &p->backward, make_adjoint, &with));
   GQ_TRY(build_evaluator(p, &p->adjoint, make_adjoint, &plain));
   if (p->backward.kind.product_error) GQ_TRY(build_evaluator(p, &p->start, make_adjoint, &with));
-  int64_t rows = gq_field_comfort(p->field) > STACKED ? gq_field_comfort(p->field) : STACKED;
   p->node_rows = 1;
-  while (p->node_rows < 1 << (GQ_NODE_SIZES - 1) && 2 * p->node_rows * p->field->count[0] <= rows)
+  while (p->node_rows < 1 << (GQ_NODE_SIZES - 1) &&
+         2 * p->node_rows * p->field->count[0] <= stacked_rows(p->field))
     p->node_rows *= 2;
   gq_evaluator *largest; /* compiled now: memory must not depend on how many nodes a solve asks for */
   return gq && p->products ? gq_plan_nodes(p, p->node_rows, &largest) : GQ_OK;
@@ -136,6 +147,43 @@ static int build_backward(gq_plan *p, const gq_planspec *s) {
 static int build_inverse(gq_plan *p, const gq_ode_options *o) {
   p->inverse.kind = (gq_stepkind){ .m = o->method, .inverse = true, .eta = o->eta };
   return build_stepper(p, &p->inverse, make_forward, NULL);
+}
+
+/* Gauss points whose order is above the method's, by one more than it takes: see grad/gqc.c. */
+int gq_element_nodes(const gq_ode_options *o) {
+  return o->nodes == GQ_NODES_FIXED ? o->fixed_nodes : (o->method->order + 2) / 2 + 1;
+}
+
+/* Rows of the state and their Jacobians. A small state may be one row whatever its field does. */
+static int find_rows(gq_plan *p) {
+  static const char *const instead =
+    "use gradient = \"gq\" with adjoint = {trajectory = \"dense\"}, or \"aca\"";
+  const gq_field *f = p->field;
+  size_t n = gq_numel(f->shape);
+  char message[256], shape[128];
+  int status = n ? gq_field_independent(f) : GQ_OK;
+  if (status == GQ_EUNSUPPORTED && n > GQ_MAX_JACOBIAN) {
+    strncpy(message, gq_message(), sizeof message - 1), message[sizeof message - 1] = 0;
+    return gq_fail(status, "gradient = \"gqc\" needs rows that do not act on each other; %s; %s", message,
+                   instead);
+  }
+  if (status != GQ_OK && status != GQ_EUNSUPPORTED) return status;
+  bool whole = status != GQ_OK || f->shape.ndim == 0 || n == 0;
+  p->dim = (int)(whole ? n : n / f->shape.dim[0] > INT_MAX ? INT_MAX : n / f->shape.dim[0]);
+  if (p->dim <= GQ_MAX_JACOBIAN) return GQ_OK;
+  return gq_fail(GQ_EUNSUPPORTED,
+                 "gradient = \"gqc\" takes states of at most %d numbers a row, and those of %s have %d; %s",
+                 GQ_MAX_JACOBIAN, gq_shape_text(f->shape, shape, sizeof shape), p->dim, instead);
+}
+
+static int build_elements(gq_plan *p, const gq_ode_options *o) {
+  p->products = wants_products(p->field);
+  p->element = gq_element_nodes(o);
+  p->most_elements = 1;
+  while (p->most_elements < 1 << (GQ_NODE_SIZES - 1) &&
+         2 * p->most_elements * p->element * p->field->count[0] <= stacked_rows(p->field))
+    p->most_elements *= 2;
+  return find_rows(p);
 }
 
 static int build(gq_plan *p, const gq_planspec *s) {
@@ -153,6 +201,7 @@ static int build(gq_plan *p, const gq_planspec *s) {
   GQ_TRY(build_evaluator(p, &p->f, make_forward, NULL));
   if (gq_engine_inverts(o->engine)) GQ_TRY(build_inverse(p, o));
   if (direct) GQ_TRY(build_evaluator(p, &p->pull, make_pull, &time));
+  else if (o->engine == GQ_ENGINE_GQC) GQ_TRY(build_elements(p, o));
   else if (o->engine != GQ_ENGINE_NONE) GQ_TRY(build_backward(p, s));
   return GQ_OK;
 }
@@ -199,16 +248,25 @@ static void evaluator_done(gq_evaluator *e) {
   *e = (gq_evaluator){ 0 };
 }
 
-int gq_plan_nodes(gq_plan *p, int rows, gq_evaluator **out) {
+static int plan_sized(gq_plan *p, gq_evaluator *sizes, int n,
+                      int (*make)(gq_plan *, int, void *, gq_system *), gq_evaluator **out) {
   int i = 0;
-  while (1 << i < rows) i++;
-  *out = &p->nodes[i];
-  if (p->nodes[i].code.prog[0]) return GQ_OK;
-  int status = build_evaluator(p, &p->nodes[i], make_nodes, &rows);
-  if (status == GQ_OK) status = grow_table(p, &p->nodes[i]);
-  if (status == GQ_OK) status = grow_arena(p, 1, gq_code_arena(&p->nodes[i].code));
-  if (status != GQ_OK) evaluator_done(&p->nodes[i]); /* whole or not there */
+  while (1 << i < n) i++;
+  gq_evaluator *e = *out = &sizes[i];
+  if (e->code.prog[0]) return GQ_OK;
+  int status = build_evaluator(p, e, make, &n);
+  if (status == GQ_OK) status = grow_table(p, e);
+  if (status == GQ_OK) status = grow_arena(p, 1, gq_code_arena(&e->code));
+  if (status != GQ_OK) evaluator_done(e); /* whole or not there */
   return status;
+}
+
+int gq_plan_nodes(gq_plan *p, int rows, gq_evaluator **out) {
+  return plan_sized(p, p->nodes, rows, make_nodes, out);
+}
+
+int gq_plan_elements(gq_plan *p, int n, gq_evaluator **out) {
+  return plan_sized(p, p->elements, n, make_elements, out);
 }
 
 /* ---- freeing ---- */
@@ -229,7 +287,7 @@ static void plan_free(gq_plan *p) {
   evaluator_done(&p->adjoint);
   evaluator_done(&p->start);
   evaluator_done(&p->pull);
-  for (int i = 0; i < GQ_NODE_SIZES; i++) evaluator_done(&p->nodes[i]);
+  for (int i = 0; i < GQ_NODE_SIZES; i++) evaluator_done(&p->nodes[i]), evaluator_done(&p->elements[i]);
   for (int w = 0; w < 2; w++)
     for (int s = 0; s < GQ_MAXSLICES; s++) gq_free(p->arena[w][s]);
   gq_kept_free(p->spare);
@@ -244,7 +302,7 @@ static void plan_free(gq_plan *p) {
 typedef struct keyhead { /* zeroed before it is filled: compared bytewise */
   const gq_tableau *method, *back_method;
   double eta;
-  int engine, trajectory, threads;
+  int engine, trajectory, threads, element;
   bool fixed, back_fixed, max_norm, back_max_norm, dense_forward, overshoot, parity, moments, t_grad, audits;
 } keyhead;
 
@@ -262,6 +320,7 @@ static int make_key(const gq_planspec *s, char **key, size_t *n) {
   keyhead *h = (keyhead *)*key;
   h->method = o->method, h->back_method = o->back_method, h->eta = o->eta;
   h->engine = o->engine, h->trajectory = o->trajectory, h->threads = gq_threads();
+  h->element = o->engine == GQ_ENGINE_GQC ? gq_element_nodes(o) : 0;
   h->fixed = o->step_size > 0, h->back_fixed = o->back_step_size > 0;
   h->max_norm = o->max_norm, h->back_max_norm = o->back_max_norm;
   h->dense_forward = s->dense_forward, h->overshoot = o->overshoot, h->parity = o->parity,
@@ -370,11 +429,16 @@ typedef struct call { /* the plan's pointer tables, laid out for one evaluator *
   double *time; /* [nslices] */
 } call;
 
-static call call_begin(const gq_plan *p, const gq_evaluator *e) {
+static call call_tables(const gq_plan *p, const gq_evaluator *e) {
   size_t ns = p->field->nslices;
   call c = { .in = p->table };
   c.out = (void **)(c.in + ns * e->nin), c.time = (double *)(c.out + ns * e->nout);
-  memset(c.time, 0, ns * sizeof *c.time);
+  return c;
+}
+
+static call call_begin(const gq_plan *p, const gq_evaluator *e) {
+  call c = call_tables(p, e);
+  memset(c.time, 0, p->field->nslices * sizeof *c.time);
   return c;
 }
 
@@ -409,6 +473,13 @@ int gq_evaluate_at(gq_plan *p, const gq_evaluator *e, const gq_binding *b, doubl
   for (int s = 0; time_ && s < f->nslices; s++)
     *time_ += f->dtype == GQ_F32 ? *(float *)&c.time[s] : c.time[s];
   return status;
+}
+
+void gq_evaluator_bind(gq_plan *p, const gq_evaluator *e, const gq_binding *b, int s, const gq_grads *grads,
+                       const void ***in, void ***out) {
+  call c = call_tables(p, e);
+  bind_products(p, e, b, s, grads, &c);
+  *in = c.in + (size_t)s * e->nin, *out = c.out + (size_t)s * e->nout;
 }
 
 int gq_evaluate_nodes(gq_plan *p, const gq_evaluator *e, const gq_binding *b, const void *t, void *const *z,

@@ -39,6 +39,9 @@ typedef struct gq_plan {
   gq_evaluator f, adjoint, pull;      /* z -> f; the backward system; z, a -> a'df/dz and products */
   gq_evaluator start;          /* the backward system with its products, where they count in the error norm */
   gq_evaluator nodes[GQ_NODE_SIZES];
+  gq_evaluator elements[GQ_NODE_SIZES];   /* gqc: Jacobians, then products of 1, 2, 4, ... elements */
+  int element, most_elements;  /* nodes of one; how many are evaluated together, a power of two */
+  int dim;                     /* numbers in a row of the state: a Jacobian is dim x dim */
   bool products;               /* some boundary value wants a gradient */
   int node_rows;               /* capacity of the node buffer, a power of two */
   size_t arena_bytes[2];       /* stepping, and the rest */
@@ -62,6 +65,14 @@ void gq_plan_keep(gq_plan *p);               /* users +1 */
 void gq_plan_release(gq_plan *p_);
 /* The node program for `rows` rows (a power of two up to node_rows), compiled at its first use. */
 int gq_plan_nodes(gq_plan *p, int rows, gq_evaluator **out);
+
+/* The program for `n` elements (a power of two up to most_elements): phase 0 stores dim arrays df_i/dz,
+** phase 1 adds the products. Inputs as of a node program. */
+int gq_plan_elements(gq_plan *p, int n, gq_evaluator **out);
+int gq_element_nodes(const gq_ode_options *o);
+/* Pointers of slice s in the plan's table: boundaries and products are set, the others the caller's. */
+void gq_evaluator_bind(gq_plan *p, const gq_evaluator *e, const gq_binding *b, int s, const gq_grads *grads,
+                       const void ***in, void ***out);
 
 /* Run an evaluator at time t. x[i]: the state-shaped inputs (z; z and a; ...), out[p]: whole arrays of
 ** all slices; products are added to grads_ (boundaries) and *time_ (time). */

@@ -22,6 +22,7 @@ typedef struct gq_system {
   int nq;                      /* products */
   bool columns;                /* of nodes: points side by side as columns, not in front */
   int last;                    /* the axis of a part that is the state's last dimension (leapfrog) */
+  int late;                    /* phase of the products: 1 where a is not known before the rest has run */
   int *of;                     /* [nq] boundary value of product i; -1: time */
 } gq_system;
 
@@ -41,6 +42,8 @@ int gq_system_pull(const gq_field *f, int cls, bool time, gq_system *s);
 /* The products at n points at once: inputs t {n}, z {n, ...}, a {n, ...} (or, columns, {.., n rows}), boundary
 ** values. */
 int gq_system_nodes(const gq_field *f, int cls, int64_t n, gq_system *s);
+/* The same and, before, the Jacobian by rows of `dim` numbers: outputs df_i/dz of z's shape for i < dim. */
+int gq_system_jacobian(const gq_field *f, int cls, int64_t n, int64_t dim, gq_system *s);
 void gq_system_done(gq_system *s);
 
 typedef struct gq_stepkind {

@@ -14,12 +14,16 @@ static const gq_node *body_input(const gq_field *f, int cls, int i) {
   return gq_graph_node(f->class_body[cls], gq_graph_input(f->class_body[cls], i));
 }
 
+static void frame_done(frame *fr) {
+  gq_graph_free(fr->g);
+  gq_free(fr->bind);
+}
+
 static int frame_new(const gq_field *f, frame *fr) {
   fr->g = gq_graph_new();
   fr->bind = gq_calloc(f->nb + 2, sizeof *fr->bind);
   if (fr->g && fr->bind) return GQ_OK;
-  gq_graph_free(fr->g);
-  gq_free(fr->bind);
+  frame_done(fr);
   return gq_nomem(f->nb * sizeof *fr->bind);
 }
 
@@ -146,67 +150,100 @@ int gq_system_pull(const gq_field *f, int cls, bool time, gq_system *s) {
   return status;
 }
 
+/* ---- many points at once ---- */
+
+/* As columns where the field has that form, else with a new dim in front. */
+typedef struct points {
+  frame fr;
+  gq_ref a, out;
+  gq_ref *da; /* as of pull */
+} points;
+
 static gq_ref batched_input(frame *fr, gq_dtype d, gq_shape s, int64_t n) {
   gq_shape b = { .ndim = s.ndim + 1, .dim = { n } };
   for (int i = 0; i < s.ndim; i++) b.dim[i + 1] = s.dim[i];
   return gq_input(fr->g, d, b);
 }
 
-/* Columns are `points` (from gq_field_points). */
-static int nodes_as_columns(const gq_field *f, int cls, int64_t n, const gq_graph *points, gq_system *s) {
-  frame fr;
-  gq_ref a, out, *da = gq_calloc(f->nb + 2, sizeof *da);
+static int as_columns(const gq_field *f, int cls, int64_t n, const gq_graph *g, points *p) {
   gq_shape shape = f->class_shape[cls];
-  int status = da ? frame_new(f, &fr) : gq_nomem(f->nb);
   shape.dim[shape.ndim - 1] *= n;
+  p->fr.bind[0] = gq_input(p->fr.g, f->dtype, gq_shape_of(1, &n));
+  p->fr.bind[1] = gq_input(p->fr.g, f->dtype, shape);
+  p->a = gq_input(p->fr.g, f->dtype, shape);
+  bind_boundaries(f, cls, &p->fr);
+  return gq_inline(p->fr.g, g, p->fr.bind, &p->out);
+}
+
+static int in_front(const gq_field *f, int cls, int64_t n, points *p) {
+  if (f->shape.ndim + 1 > GQ_MAXDIM)
+    return gq_fail(GQ_ESHAPE,
+                   "quadrature nodes need one more dimension than the state's %d; at most %d are "
+                   "supported: flatten the state",
+                   f->shape.ndim, GQ_MAXDIM);
+  bool *batched = gq_calloc(f->nb + 2, sizeof *batched);
+  if (!batched) return gq_nomem(f->nb);
+  batched[0] = batched[1] = true;
+  p->fr.bind[0] = batched_input(&p->fr, f->dtype, gq_shape_of(0, NULL), n);
+  p->fr.bind[1] = batched_input(&p->fr, f->dtype, f->class_shape[cls], n);
+  p->a = batched_input(&p->fr, f->dtype, f->class_shape[cls], n);
+  bind_boundaries(f, cls, &p->fr);
+  int status = gq_batch(p->fr.g, f->class_body[cls], n, p->fr.bind, batched, &p->out);
+  gq_free(batched);
+  return status;
+}
+
+static int points_new(const gq_field *f, int cls, int64_t n, points *p, bool *columns) {
+  gq_graph *g = NULL;
+  *p = (points){ .da = gq_calloc(f->nb + 2, sizeof *p->da) };
+  if (!p->da) return gq_nomem(f->nb);
+  int status = gq_field_points(f, cls, n, &g);
+  *columns = status == GQ_OK;
+  if (status == GQ_OK || status == GQ_EUNSUPPORTED) status = frame_new(f, &p->fr);
   if (status == GQ_OK) {
-    fr.bind[0] = gq_input(fr.g, f->dtype, gq_shape_of(1, &n));
-    fr.bind[1] = gq_input(fr.g, f->dtype, shape);
-    a = gq_input(fr.g, f->dtype, shape);
-    bind_boundaries(f, cls, &fr);
-    gq_inline(fr.g, points, fr.bind, &out);
-    status = pull(f, &fr, out, a, GQ_PRODUCTS_ALL, false, da);
-    int done = finish(s, f, &fr, 0, NULL, GQ_NONE, da + 2);
-    s->columns = true;
-    if (status == GQ_OK) status = done;
-    else gq_system_done(s);
+    status = *columns ? as_columns(f, cls, n, g, p) : in_front(f, cls, n, p);
+    if (status != GQ_OK) frame_done(&p->fr);
   }
-  gq_free(da);
+  if (status != GQ_OK) gq_free(p->da);
+  gq_graph_free(g);
   return status;
 }
 
 int gq_system_nodes(const gq_field *f, int cls, int64_t n, gq_system *s) {
-  frame fr;
-  gq_graph *points = NULL;
-  *s = (gq_system){ 0 };
-  int found = gq_field_points(f, cls, n, &points);
-  if (found == GQ_OK) {
-    found = nodes_as_columns(f, cls, n, points, s);
-    gq_graph_free(points);
+  return gq_system_jacobian(f, cls, n, 0, s);
+}
+
+/* 1 in number i of every row: rows of `dim` numbers, {dim, all rows} as columns. */
+static gq_ref unit(gq_graph *g, gq_ref z, bool columns, int64_t dim, int i) {
+  const gq_node *n = gq_graph_node(g, z);
+  gq_shape shape = n->shape;
+  gq_dtype d = n->dtype;
+  int64_t rows = gq_numel(shape) / dim;
+  gq_attr attr = { .shape = gq_shape_of(2, columns ? (int64_t[]){ dim, rows } : (int64_t[]){ rows, dim }) };
+  gq_shape one = attr.shape;
+  one.dim[columns ? 0 : 1] = 1;
+  attr.start[columns ? 0 : 1] = i, attr.step[0] = attr.step[1] = 1;
+  gq_ref x = gq_expand(g, gq_const(g, d, 1), one);
+  return gq_reshape(g, gq_emit(g, GQ_OP_PAD, 1, &x, &attr), shape);
+}
+
+int gq_system_jacobian(const gq_field *f, int cls, int64_t n, int64_t dim, gq_system *s) {
+  points p;
+  gq_ref j[GQ_MAX_JACOBIAN];
+  *s = (gq_system){ .late = dim > 0 };
+  GQ_TRY(points_new(f, cls, n, &p, &s->columns));
+  gq_graph *g = p.fr.g;
+  gq_ref z = p.fr.bind[1];
+  int status = GQ_OK;
+  for (int i = 0; i < dim && status == GQ_OK; i++) {
+    gq_ref e = unit(g, z, s->columns, dim, i);
+    status = gq_vjp(g, 1, &p.out, &e, 1, &z, &j[i]);
+    if (j[i] == GQ_NONE) j[i] = gq_zeros(g, f->dtype, gq_graph_node(g, z)->shape);
   }
-  if (found != GQ_EUNSUPPORTED) return found;
-  gq_ref a, out, *da = gq_calloc(f->nb + 2, sizeof *da);
-  bool *batched = gq_calloc(f->nb + 2, sizeof *batched);
-  int status = da && batched ? GQ_OK : gq_nomem(f->nb);
-  if (status == GQ_OK && f->shape.ndim + 1 > GQ_MAXDIM)
-    status = gq_fail(GQ_ESHAPE,
-                     "quadrature nodes need one more dimension than the state's %d; at most %d are "
-                     "supported: flatten the state",
-                     f->shape.ndim, GQ_MAXDIM);
-  if (status == GQ_OK) status = frame_new(f, &fr);
-  if (status == GQ_OK) {
-    batched[0] = batched[1] = true;
-    fr.bind[0] = batched_input(&fr, f->dtype, gq_shape_of(0, NULL), n);
-    fr.bind[1] = batched_input(&fr, f->dtype, f->class_shape[cls], n);
-    a = batched_input(&fr, f->dtype, f->class_shape[cls], n);
-    bind_boundaries(f, cls, &fr);
-    gq_batch(fr.g, f->class_body[cls], n, fr.bind, batched, &out);
-    status = pull(f, &fr, out, a, GQ_PRODUCTS_ALL, false, da);
-    int done = finish(s, f, &fr, 0, NULL, GQ_NONE, da + 2);
-    if (status == GQ_OK) status = done;
-    else gq_system_done(s);
-  }
-  gq_free(da);
-  gq_free(batched);
+  if (status == GQ_OK) status = pull(f, &p.fr, p.out, p.a, GQ_PRODUCTS_ALL, false, p.da);
+  int done = finish(s, f, &p.fr, (int)dim, j, GQ_NONE, p.da + 2);
+  if (status == GQ_OK) status = done;
+  else gq_system_done(s);
+  gq_free(p.da);
   return status;
 }

@@ -139,6 +139,13 @@ static void test_folding(void) {
     gq_emit(g, GQ_OP_PAD, 1, &x, &(gq_attr){ .shape = SHAPE(9, 9), .start = { 1, 1 }, .step = { 2, 1 } });
   CHECK(gq_emit(g, GQ_OP_SLICE, 1, &pad,
                 &(gq_attr){ .shape = SHAPE(3, 4), .start = { 1, 1 }, .step = { 2, 1 } }) == x);
+  pad = gq_emit(g, GQ_OP_PAD, 1, &x, &(gq_attr){ .shape = SHAPE(3, 9), .start = { 0, 2 }, .step = { 1, 1 } });
+  CHECK(gq_emit(g, GQ_OP_SLICE, 1, &pad,
+                &(gq_attr){ .shape = SHAPE(3, 3), .start = { 0, 6 }, .step = { 1, 1 } }) ==
+        gq_zeros(g, GQ_F32, SHAPE(3, 3)));
+  CHECK(gq_graph_node(g, gq_emit(g, GQ_OP_SLICE, 1, &pad,
+                                 &(gq_attr){ .shape = SHAPE(3, 3), .start = { 0, 5 }, .step = { 1, 1 } }))
+          ->op == GQ_OP_SLICE);
   must(gq_graph_status(g));
   gq_graph_free(g);
 }
@@ -156,6 +163,12 @@ static void test_products(void) {
   CHECK(gq_matmul(g, gq_reshape(g, x, SHAPE(18, 4)), vt, 0) ==
         gq_matmul(g, gq_reshape(g, x, SHAPE(18, 4)), v, GQ_TB));
   CHECK(gq_matmul(g, e, f, 0) == gq_zeros(g, GQ_F64, SHAPE(3, 5)));
+  gq_ref twos = gq_expand(g, gq_const(g, GQ_F64, 2), SHAPE(1, 7)); /* one row among zeros: a column of w */
+  gq_attr third = { .shape = SHAPE(5, 7), .start = { 2, 0 }, .step = { 1, 1 } };
+  gq_attr column = { .shape = SHAPE(4, 1), .start = { 0, 2 }, .step = { 1, 1 } };
+  gq_ref unit = gq_emit(g, GQ_OP_PAD, 1, &twos, &third);
+  CHECK(gq_matmul(g, w, unit, 0) ==
+        gq_expand(g, gq_scale(g, gq_emit(g, GQ_OP_SLICE, 1, &w, &column), 2), SHAPE(4, 7)));
   must(gq_graph_status(g));
   gq_graph_free(g);
 }

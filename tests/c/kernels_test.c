@@ -254,6 +254,38 @@ static void test_duo(const gq_kernels *k) {
         "differs from the two", 0);
 }
 
+/* x_l - sum_j a[j][l] J_j' x_j = b_l; in lane 3 the first pivot is zero. */
+static void test_collocate(const gq_kernels *k, size_t n, size_t dim) {
+  enum { MOST = 64 };
+  static double j[MOST * 8 * GQ_LANES], m[MOST * (MOST + 1) * GQ_LANES], x[MOST * GQ_LANES],
+    b[MOST * GQ_LANES];
+  double a[64], y[8 * GQ_LANES], worst = 0;
+  size_t size = n * dim;
+  for (size_t i = 0; i < n * n; i++) a[i] = unit() * 0.3;
+  for (size_t i = 0; i < size * dim * GQ_LANES; i++) j[i] = 2 * unit() - 1;
+  for (size_t i = 0; i < size * GQ_LANES; i++) x[i] = b[i] = unit();
+  if (size > 1) j[3] = 1 / a[0];
+  for (size_t i = 0; i < dim * GQ_LANES; i++) y[i] = 1;
+  k->collocate(n, dim, a, j, m, x, y);
+#define AT(l, i, lane) (((l)*dim + (i)) * GQ_LANES + (lane))
+#define JACOBIAN(q, i, k, lane) j[(((q)*dim + (i)) * dim + (k)) * GQ_LANES + (lane)]
+  for (size_t lane = 0; lane < GQ_LANES; lane++)
+    for (size_t i = 0; i < dim; i++) {
+      double sum = 1;
+      for (size_t q = 0; q < n; q++) {
+        double rest = x[AT(q, i, lane)] - b[AT(q, i, lane)];
+        for (size_t p = 0; p < n; p++)
+          for (size_t c = 0; c < dim; c++) rest -= a[p * n + q] * JACOBIAN(p, c, i, lane) * x[AT(p, c, lane)];
+        for (size_t c = 0; c < dim; c++) sum += JACOBIAN(q, c, i, lane) * x[AT(q, c, lane)];
+        worst = fmax(worst, fabs(rest));
+      }
+      worst = fmax(worst, fabs(sum - y[AT(0, i, lane)]));
+    }
+#undef AT
+#undef JACOBIAN
+  check(worst < 1e-10, k->name, "collocate", "residual", worst);
+}
+
 static void test_kernels(const gq_kernels *k) {
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     const row *r = &rows[i];
@@ -266,6 +298,8 @@ static void test_kernels(const gq_kernels *k) {
   test_muladd(k);
   test_sums(k);
   test_duo(k);
+  for (size_t n = 1; n <= 8; n++)
+    for (size_t dim = 1; dim <= 8; dim++) test_collocate(k, n, dim);
 }
 
 int main(void) {

@@ -37,6 +37,8 @@ typedef struct gq_kernels {
                       size_t n, size_t k, bool add);
   /* one column of it: c[i * ldc] (+)= sum_k a[i * lda + k] b[k], k < n */
   void (*dots[2])(const void *a, size_t lda, const void *b, void *c, size_t ldc, size_t m, size_t n, bool add);
+  /* gq_collocate_lanes */
+  void (*collocate)(size_t n, size_t dim, const double *a, const double *j, double *m, double *x, double *y);
 } gq_kernels;
 
 extern const gq_kernels gq_kernels_portable;

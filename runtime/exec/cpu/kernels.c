@@ -234,6 +234,122 @@ SUMS(f64, double)
 SMALL_DOOR(f32, float)
 SMALL_DOOR(f64, double)
 
+/* ---- small linear systems, GQ_LANES side by side ---- */
+
+typedef double lanes[GQ_LANES];
+#define PARTS for (int l = 0; l < GQ_LANES; l += WIDTH_f64) /* the vectors of a lanes */
+#define PIVOT 0.01 /* rows change places where a pivot squared is less of its column squared: seldom */
+
+/* m[i][k] += f_i m[p][k] + g_i m[p + 1][k] for 1 or 2 rows from i, columns p + 2 .. n: f_i and g_i stand in columns
+** p and p + 1. */
+static inline __attribute__((always_inline)) void eliminate(lanes *m, size_t n, size_t p, size_t i,
+                                                            int rows) {
+  const lanes *first = m + p * (n + 1), *second = first + n + 1;
+  lanes *to = m + i * (n + 1);
+  PARTS {
+    vec_f64 f[2], g[2];
+    for (int r = 0; r < rows; r++)
+      f[r] = VLOAD_f64(&to[r * (n + 1) + p][l]), g[r] = VLOAD_f64(&to[r * (n + 1) + p + 1][l]);
+    for (size_t k = p + 2; k <= n; k++) {
+      vec_f64 x = VLOAD_f64(&first[k][l]), y = VLOAD_f64(&second[k][l]);
+      for (int r = 0; r < rows; r++) {
+        double *t = &to[r * (n + 1) + k][l];
+        VSTORE_f64(t, VFMA_f64(g[r], y, VFMA_f64(f[r], x, VLOAD_f64(t))));
+      }
+    }
+  }
+}
+
+/* System l: the row below with the largest number in column p takes the place of row p, from column `from` on. */
+static __attribute__((noinline)) void change_rows(lanes *m, size_t n, size_t from, size_t p, int l) {
+  size_t best = p;
+  for (size_t i = p + 1; i < n; i++)
+    if (ABS(m[i * (n + 1) + p][l]) > ABS(m[best * (n + 1) + p][l])) best = i;
+  for (size_t k = from; k <= n; k++) {
+    double v = m[p * (n + 1) + k][l];
+    m[p * (n + 1) + k][l] = m[best * (n + 1) + k][l], m[best * (n + 1) + k][l] = v;
+  }
+}
+
+/* Choose the pivot of column p; its inverse takes its place, the factors of its row in those below theirs. */
+static inline void pivot(lanes *m, size_t n, size_t from, size_t p) {
+  lanes size;
+  double *diagonal = m[p * (n + 1) + p];
+  PARTS {
+    vec_f64 sum = VSET_f64(0);
+    for (size_t i = p; i < n; i++) {
+      vec_f64 x = VLOAD_f64(&m[i * (n + 1) + p][l]);
+      sum = VFMA_f64(x, x, sum);
+    }
+    VSTORE_f64(&size[l], sum);
+  }
+  for (int l = 0; l < GQ_LANES; l++)
+    if (diagonal[l] * diagonal[l] < PIVOT * size[l]) change_rows(m, n, from, p, l);
+  PARTS {
+    vec_f64 inverse = VSET_f64(1) / VLOAD_f64(&diagonal[l]);
+    VSTORE_f64(&diagonal[l], inverse);
+    for (size_t i = p + 1; i < n; i++) {
+      double *x = &m[i * (n + 1) + p][l];
+      VSTORE_f64(x, -inverse * VLOAD_f64(x));
+    }
+  }
+}
+
+/* to[k] += f from[k] */
+static inline void add_row(const double *f, const lanes *from, lanes *to, size_t n) {
+  PARTS {
+    vec_f64 x = VLOAD_f64(&f[l]);
+    for (size_t k = 0; k < n; k++)
+      VSTORE_f64(&to[k][l], VFMA_f64(x, VLOAD_f64(&from[k][l]), VLOAD_f64(&to[k][l])));
+  }
+}
+
+/* Gaussian elimination, two columns at a time; m[n][n + 1] with the right-hand sides last, then solutions there. */
+static void solve(lanes *m, size_t n) {
+  size_t w = n + 1;
+  for (size_t p = 0; p < n; p += 2) {
+    pivot(m, n, p, p);
+    if (p + 1 == n) break;
+    for (size_t i = p + 1; i < n; i++) add_row(m[i * w + p], m + p * w + p + 1, m + i * w + p + 1, 1);
+    pivot(m, n, p, p + 1);
+    add_row(m[(p + 1) * w + p], m + p * w + p + 2, m + (p + 1) * w + p + 2, n - p - 1);
+    size_t i = p + 2;
+    for (; i + 1 < n; i += 2) eliminate(m, n, p, i, 2);
+    if (i < n) eliminate(m, n, p, i, 1);
+  }
+  for (size_t p = n; p-- > 0;) {
+    PARTS {
+      vec_f64 sum = VLOAD_f64(&m[p * w + n][l]);
+      for (size_t k = p + 1; k < n; k++)
+        sum = VFMA_f64(-VLOAD_f64(&m[p * w + k][l]), VLOAD_f64(&m[k * w + n][l]), sum);
+      VSTORE_f64(&m[p * w + n][l], sum * VLOAD_f64(&m[p * w + p][l]));
+    }
+  }
+}
+
+static void collocate(size_t n, size_t dim, const double *a, const double *jacobian, double *matrix,
+                      double *vector, double *result) {
+  const lanes *j = (const lanes *)jacobian;
+  lanes *m = (lanes *)matrix, *x = (lanes *)vector, *y = (lanes *)result;
+  size_t size = n * dim;
+  for (size_t r = 0; r < size; r++) {
+    lanes *row = m + r * (size + 1);
+    for (size_t q = 0; q < n; q++) {
+      const lanes *from = j + q * dim * dim + r % dim;
+      vec_f64 w = VSET_f64(-a[q * n + r / dim]);
+      for (size_t k = 0; k < dim; k++)
+        PARTS VSTORE_f64(&row[q * dim + k][l], w * VLOAD_f64(&from[k * dim][l]));
+    }
+    PARTS VSTORE_f64(&row[r][l], VSET_f64(1) + VLOAD_f64(&row[r][l]));
+    PARTS VSTORE_f64(&row[size][l], VLOAD_f64(&x[r][l]));
+  }
+  solve(m, size);
+  for (size_t r = 0; r < size; r++) {
+    PARTS VSTORE_f64(&x[r][l], VLOAD_f64(&m[r * (size + 1) + size][l]));
+    add_row(x[r], j + r * dim, y, dim);
+  }
+}
+
 /* ---- the table ---- */
 
 #pragma GCC diagnostic ignored "-Woverride-init" /* sin, cos and tan, checked for range */
@@ -289,4 +405,5 @@ const gq_kernels PASTE(gq_kernels_, GQ_KERNELS) = {
   .inner = {inner_f32, inner_f64},
   .streamed = {streamed_f32, streamed_f64},
   .dots = {dots_f32, dots_f64},
+  .collocate = collocate,
 };

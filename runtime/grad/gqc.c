@@ -1,0 +1,395 @@
+/*
+** gqc.c -- the adjoint by Gauss collocation with a Jacobian a row, one element a forward step.
+** Gauss methods: Hairer, Norsett & Wanner II.7 (collocation) and Hairer & Wanner IV.5.
+**
+** In a step of length h from t the linearised equation u' = J u + F, J = df/dz, F = df/dtheta dtheta, along z of
+** the dense forward solution, is solved by the polynomial of degree n with u' = U_j at the n Gauss points c_j,
+**     U_j = J_j (u_0 + h sum_l b_l(c_j) U_l) + F_j,   u(t + h x) = u_0 + h sum_j b_j(x) U_j,
+** b_j(x) the integral from 0 to x of the Lagrange polynomial l_j. What comes back is the transpose of just that.
+** With a the adjoint at the step's end, and g_k = dL/dz(t_k) at the measurement times t + h x_k inside,
+**     w_j = h (b_j(1) a + sum_k b_j(x_k) g_k),   v_l - h sum_j b_l(c_j) J_j' v_j = w_l,
+**     a <- a + sum_k g_k + sum_j J_j' v_j,       dL/dtheta += sum_j v_j' df/dtheta at node j:
+** v_j is h b_j a(t_j) and the jumps are in it whatever their number. All are exact to the order of the method,
+** 2n, or n + 1 for what comes from times inside. f is evaluated once a node: one forward pass over all nodes of
+** some elements, a back-projection of each unit vector for J, later one of v for the products.
+*/
+#include "../ode/solution.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { MAX_GROUP = 1 << (GQ_NODE_SIZES - 1) };
+
+typedef struct element { /* of the group being solved, in the order of solving */
+  const gq_kept *step;
+  int first, last; /* measurement times first >= k > last lie in it, or at its end */
+} element;
+
+typedef struct slice {
+  void *z, *v, *jacobian; /* at the nodes, as the program wants them */
+  double *work;
+  const void **in;
+  void **out;
+  int bad; /* first element whose adjoint is not finite; -1: none */
+  int status;
+  char message[256];
+} slice;
+
+typedef struct gqc {
+  gq_pullback *b;
+  gq_solution *s;
+  gq_plan *plan;
+  const gq_evaluator *e;
+  int n, dim;
+  double c[GQ_MAX_ELEMENT], end[GQ_MAX_ELEMENT]; /* nodes; b_j(1) */
+  double inner[GQ_MAX_ELEMENT][GQ_MAX_ELEMENT];  /* b_l(c_j) */
+  double dense[GQ_MAX_ELEMENT][GQ_MAXSTAGES];    /* weights of the slopes in z at the nodes */
+  double *x;                                     /* [nt][n] b_j(x_k) */
+  int count;                                     /* elements of the group */
+  element element[MAX_GROUP];
+  slice slice[GQ_MAXSLICES];
+  void *a, *state, *slope; /* the adjoint, a state and its slope, packed */
+  void *t, *block;
+} gqc;
+
+static size_t round64(size_t n) { return (n + 63) & ~(size_t)63; }
+
+/* b_j(x): l_j is w_j sum_p (2p + 1) / 2 P_p(x_j) P_p, and the integral of (2p + 1) P_p is P_p+1 - P_p-1. */
+static void weights(int n, const double *points, const double *w, double x, double *b) {
+  double y = 2 * x - 1, before = 1, now = y;
+  double pj[GQ_MAX_ELEMENT], pb[GQ_MAX_ELEMENT]; /* P_p and P_p-1 at the points */
+  for (int j = 0; j < n; j++) pb[j] = 1, pj[j] = points[j], b[j] = y + 1;
+  for (int p = 1; p < n; p++) {
+    double after = ((2 * p + 1) * y * now - p * before) / (p + 1);
+    for (int j = 0; j < n; j++) {
+      b[j] += pj[j] * (after - before);
+      double next = ((2 * p + 1) * points[j] * pj[j] - p * pb[j]) / (p + 1);
+      pb[j] = pj[j], pj[j] = next;
+    }
+    before = now, now = after;
+  }
+  for (int j = 0; j < n; j++) b[j] *= w[j] / 4;
+}
+
+/* ---- where numbers stand ---- */
+
+/* Distances in an array of n states of a slice: from node to node, number to number, row to row. A single state
+** is one with n = 1. */
+typedef struct strides {
+  int64_t node, number, row;
+} strides;
+
+static int64_t rows_of(const gqc *g, int s) {
+  const gq_field *f = g->plan->field;
+  return gq_numel(f->class_shape[f->class_of[s]]) / g->dim;
+}
+
+static strides strides_of(const gqc *g, int s, int64_t n) {
+  int64_t rows = rows_of(g, s);
+  if (g->plan->field->columns) return (strides){ rows, n * rows, 1 };
+  return (strides){ rows * g->dim, 1, g->dim };
+}
+
+/* Numbers in front of slice s in a packed state. */
+static int64_t offset(const gqc *g, int s) {
+  return g->plan->field->nslices > 1 ? g->plan->field->first[s] * g->dim : 0;
+}
+
+static void load(gq_dtype d, const void *x, int64_t at, int64_t stride, int lanes, double *to) {
+  const float *p = (const float *)x + at;
+  const double *q = (const double *)x + at;
+  if (d == GQ_F32 && stride == 1 && lanes == GQ_LANES)
+    for (int l = 0; l < GQ_LANES; l++) to[l] = p[l];
+  else
+    for (int l = 0; l < GQ_LANES; l++) to[l] = l >= lanes ? 0 : d == GQ_F32 ? p[l * stride] : q[l * stride];
+}
+
+static void store(gq_dtype d, void *x, int64_t at, int64_t stride, int lanes, const double *from) {
+  if (d == GQ_F32)
+    for (int l = 0; l < lanes; l++) ((float *)x)[at + l * stride] = (float)from[l];
+  else
+    for (int l = 0; l < lanes; l++) ((double *)x)[at + l * stride] = from[l];
+}
+
+/* ---- one slice of a group ---- */
+
+/* z of the dense trajectory at the nodes. */
+static void fill_states(gqc *g, int s) {
+  const gq_field *f = g->plan->field;
+  const gq_tableau *m = g->plan->forward.m;
+  size_t size = gq_dtype_size(f->dtype);
+  strides to = strides_of(g, s, (int64_t)g->count * g->n);
+  int pieces = f->columns ? g->dim : 1;
+  int64_t n = rows_of(g, s) * g->dim / pieces;
+  for (int q = 0; q < g->count * g->n; q++) {
+    const gq_kept *r = g->element[q / g->n].step;
+    const double *w = g->dense[q % g->n];
+    for (int k = 0; k < pieces; k++) {
+      size_t from = (offset(g, s) + k * n) * size;
+      char *z = (char *)g->slice[s].z + (q * to.node + k * to.number) * size;
+      memcpy(z, (const char *)r->y + from, n * size);
+      for (int i = 0; i < m->slopes; i++)
+        if (w[i] != 0) gq_axpy(f->dtype, n, r->h * w[i], (const char *)r->slope[i] + from, z);
+    }
+  }
+}
+
+/* GQ_LANES rows of a slice in an element, `many` of them there. */
+typedef double lanes[GQ_LANES];
+#define LANES for (int l = 0; l < GQ_LANES; l++)
+
+typedef struct rows {
+  int many;
+  strides at, one;                    /* of an array over the group's nodes, and of a state */
+  int64_t node, single;               /* where the element's first node, and the state, begin in those */
+  int64_t whole;                      /* numbers in an array over the nodes */
+  lanes *jacobian, *v, *a, *g, *room; /* [n][dim][dim], [n][dim], [dim], one, for gq_collocate_lanes */
+} rows;
+
+static rows rows_at(const gqc *g, int s, int e, int64_t row) {
+  int size = g->n * g->dim;
+  int64_t rest = rows_of(g, s) - row;
+  rows r = { .many = (int)(rest < GQ_LANES ? rest : GQ_LANES),
+             .at = strides_of(g, s, (int64_t)g->count * g->n),
+             .one = strides_of(g, s, 1) };
+  r.node = (int64_t)e * g->n * r.at.node + row * r.at.row;
+  r.single = offset(g, s) + row * r.one.row;
+  r.whole = rows_of(g, s) * g->dim * g->count * g->n;
+  r.jacobian = (lanes *)g->slice[s].work;
+  r.v = r.jacobian + size * g->dim, r.a = r.v + size, r.g = r.a + g->dim, r.room = r.g + 1;
+  return r;
+}
+
+/* J at the nodes, a, and w in v. */
+static void load_rows(const gqc *g, int s, const element *el, const rows *r) {
+  gq_dtype d = g->plan->field->dtype;
+  int n = g->n, dim = g->dim;
+  double h = el->step->h;
+  for (int q = 0; q < n; q++)
+    for (int i = 0; i < dim; i++)
+      for (int k = 0; k < dim; k++)
+        load(d, g->slice[s].jacobian, i * r->whole + r->node + q * r->at.node + k * r->at.number, r->at.row,
+             r->many, r->jacobian[(q * dim + i) * dim + k]);
+  for (int k = 0; k < dim; k++) {
+    load(d, g->a, r->single + k * r->one.number, r->one.row, r->many, r->a[k]);
+    for (int q = 0; q < n; q++) LANES r->v[q * dim + k][l] = h * g->end[q] * r->a[k][l];
+  }
+  for (int i = el->first; i > el->last; i--)
+    for (int k = 0; k < dim; k++) {
+      load(d, gq_at_time(g->s, g->b->gz, i), r->single + k * r->one.number, r->one.row, r->many, *r->g);
+      LANES r->a[k][l] += (*r->g)[l];
+      for (int q = 0; q < n; q++) LANES r->v[q * dim + k][l] += h * g->x[i * n + q] * (*r->g)[l];
+    }
+}
+
+/* v at the nodes of element e, and a from its end to its start: is that finite? */
+static bool solve_rows(gqc *g, int s, int e, int64_t row) {
+  const element *el = &g->element[e];
+  gq_dtype d = g->plan->field->dtype;
+  int n = g->n, dim = g->dim;
+  rows r = rows_at(g, s, e, row);
+  double inner[GQ_MAX_ELEMENT * GQ_MAX_ELEMENT], sum = 0;
+  for (int q = 0; q < n; q++)
+    for (int k = 0; k < n; k++) inner[q * n + k] = el->step->h * g->inner[q][k];
+  load_rows(g, s, el, &r);
+  gq_collocate_lanes(n, dim, inner, (double *)r.jacobian, (double *)r.room, (double *)r.v, (double *)r.a);
+  for (int k = 0; k < dim; k++) {
+    LANES sum += 0 * r.a[k][l];
+    store(d, g->a, r.single + k * r.one.number, r.one.row, r.many, r.a[k]);
+    for (int q = 0; q < n; q++)
+      store(d, g->slice[s].v, r.node + q * r.at.node + k * r.at.number, r.at.row, r.many, r.v[q * dim + k]);
+  }
+  return sum == 0;
+}
+
+static int run_slice(gqc *g, int s) {
+  const gq_field *f = g->plan->field;
+  slice *sl = &g->slice[s];
+  const gq_program *p = g->e->code.prog[f->class_of[s]];
+  void *arena = g->plan->arena[1][s];
+  fill_states(g, s);
+  GQ_TRY(gq_program_run(p, 0, arena, sl->in, sl->out));
+  for (int e = 0; e < g->count && sl->bad < 0; e++)
+    for (int64_t row = 0; row < rows_of(g, s); row += GQ_LANES)
+      if (!solve_rows(g, s, e, row)) sl->bad = e;
+  if (sl->bad >= 0) return GQ_OK;
+  return gq_program_run(p, 1, arena, sl->in, sl->out);
+}
+
+static void slice_job(void *context, int s) {
+  gqc *g = context;
+  slice *sl = &g->slice[s];
+  sl->status = run_slice(g, s);
+  if (sl->status != GQ_OK) strncpy(sl->message, gq_message(), sizeof sl->message - 1);
+}
+
+/* ---- groups of elements ---- */
+
+static void bind_slice(gqc *g, int s) {
+  const gq_field *f = g->plan->field;
+  slice *sl = &g->slice[s];
+  size_t part = (size_t)g->count * g->n * rows_of(g, s) * g->dim * gq_dtype_size(f->dtype);
+  gq_evaluator_bind(g->plan, g->e, g->s->bind, s, &g->b->grads, &sl->in, &sl->out);
+  sl->in[0] = g->t, sl->in[1] = sl->z, sl->in[2] = sl->v;
+  for (int i = 0; i < g->dim; i++) sl->out[i] = (char *)sl->jacobian + i * part;
+  sl->bad = -1;
+}
+
+/* The times of the nodes, and of the measurements b_j(x_k). */
+static int fill_times(gqc *g) {
+  gq_solution *s = g->s;
+  double points[GQ_MAX_ELEMENT], w[GQ_MAX_ELEMENT];
+  GQ_TRY(gq_gauss_legendre(g->n, points, w));
+  for (int e = 0; e < g->count; e++) {
+    const element *el = &g->element[e];
+    for (int j = 0; j < g->n; j++) {
+      double t = el->step->t + g->c[j] * el->step->h;
+      if (s->z->dtype == GQ_F32) ((float *)g->t)[e * g->n + j] = (float)t;
+      else ((double *)g->t)[e * g->n + j] = t;
+    }
+    for (int k = el->first; k > el->last; k--)
+      weights(g->n, points, w, (s->t[k] - el->step->t) / el->step->h, g->x + (size_t)k * g->n);
+  }
+  return GQ_OK;
+}
+
+static int run_group(gqc *g) {
+  gq_solution *s = g->s;
+  const gq_field *f = g->plan->field;
+  double t = g->element[0].step->t + g->element[0].step->h;
+  gq_evaluator *e;
+  if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", t);
+  size_t arena = g->plan->arena_bytes[1];
+  GQ_TRY(gq_plan_elements(g->plan, g->count, &e));
+  s->bytes += f->nslices * (g->plan->arena_bytes[1] - arena);
+  g->e = e;
+  GQ_TRY(fill_times(g));
+  for (int i = 0; i < f->nslices; i++) bind_slice(g, i);
+  if (f->nslices == 1) slice_job(g, 0);
+  else gq_parallel(f->nslices, slice_job, g);
+  int bad = -1;
+  for (int i = 0; i < f->nslices; i++) {
+    const slice *sl = &g->slice[i];
+    if (sl->status != GQ_OK) return gq_fail(sl->status, "%s", sl->message);
+    if (sl->bad >= 0 && (bad < 0 || sl->bad < bad)) bad = sl->bad;
+  }
+  s->info.steps_backward += g->count;
+  s->info.nodes += g->count * g->n;
+  g->b->nfe += g->count * g->n;
+  if (bad < 0) return GQ_OK;
+  const gq_kept *r = g->element[bad].step;
+  return gq_fail(GQ_ENONFINITE,
+                 "in the backward pass the adjoint is not finite before t = %.9g (step %.3g): df/dz is not, "
+                 "or %d nodes are too few for the step",
+                 r->t + r->h, r->h, g->n);
+}
+
+/* ---- the pass ---- */
+
+static int buffers(gqc *g) {
+  const gq_field *f = g->plan->field;
+  size_t nodes = (size_t)g->plan->most_elements * g->n, size = gq_dtype_size(f->dtype), n = g->n * g->dim,
+         work = (n * g->dim + n * (n + 1) + n + g->dim + 1) * sizeof(lanes),
+         times = g->s->nt * g->n * sizeof *g->x;
+  size_t part = round64(gq_part_bytes(f)), total = 3 * part + round64(nodes * size) + round64(times) + 64;
+  for (int s = 0; s < f->nslices; s++)
+    total += (2 + g->dim) * round64(nodes * rows_of(g, s) * g->dim * size) + work;
+  g->block = gq_calloc(1, total);
+  if (!g->block) return gq_nomem(total);
+  g->s->bytes += total;
+  char *next = g->block;
+  g->a = next, g->state = next + part, g->slope = next + 2 * part, next += 3 * part;
+  g->t = next, next += round64(nodes * size);
+  g->x = (double *)next, next += round64(times);
+  for (int s = 0; s < f->nslices; s++) {
+    slice *sl = &g->slice[s];
+    part = round64(nodes * rows_of(g, s) * g->dim * size);
+    sl->work = (double *)next, next += work;
+    sl->z = next, sl->v = next + part, sl->jacobian = next + 2 * part;
+    next += (2 + g->dim) * part;
+  }
+  return GQ_OK;
+}
+
+static int prepare(gqc *g) {
+  double points[GQ_MAX_ELEMENT], w[GQ_MAX_ELEMENT];
+  GQ_TRY(gq_gauss_legendre(g->n, points, w));
+  for (int j = 0; j < g->n; j++) g->c[j] = (points[j] + 1) / 2, g->end[j] = w[j] / 2;
+  for (int j = 0; j < g->n; j++) {
+    weights(g->n, points, w, g->c[j], g->inner[j]);
+    gq_tableau_weights(g->plan->forward.m, g->c[j], g->dense[j]);
+  }
+  return buffers(g);
+}
+
+static bool zero(const gqc *g, int k) {
+  size_t n = gq_numel(g->s->z0->shape);
+  const void *x = gq_at_time(g->s, g->b->gz, k);
+  for (size_t i = 0; i < n; i++)
+    if (g->s->z->dtype == GQ_F32 ? ((const float *)x)[i] != 0 : ((const double *)x)[i] != 0) return false;
+  return true;
+}
+
+/* g . f(t_k, z_k) */
+static int slope_dot(gqc *g, int k, const void *cotangent, double *gf) {
+  gq_solution *s = g->s;
+  const gq_field *f = g->plan->field;
+  void *z = gq_at_time(s, s->z, k), *slope = g->slope;
+  if (!gq_field_plain(f)) gq_field_pack(f, z, g->state), z = g->state;
+  g->b->nfe++;
+  GQ_TRY(gq_evaluate_at(g->plan, &g->plan->f, s->bind, s->t[k], &z, &slope, NULL, NULL));
+  *gf = gq_dot(f->dtype, gq_numel(f->shape), cotangent, slope);
+  return GQ_OK;
+}
+
+/* dL/dt_k = g_k . f(t_k, z_k), but for the first time. */
+static int time_gradients(gqc *g) {
+  double gf;
+  for (int k = g->s->nt - 1; g->b->gt && k > 0; k--) {
+    if (zero(g, k)) continue;
+    GQ_TRY(slope_dot(g, k, gq_at_time(g->s, g->b->gz, k), &gf));
+    g->b->gt[k] += gf;
+  }
+  return GQ_OK;
+}
+
+/* Back over all steps that a cotangent reaches; `last`: the last time with one. */
+static int run(gqc *g, int last) {
+  gq_solution *s = g->s;
+  const gq_kept *r = s->records;
+  size_t n = gq_numel(s->z0->shape);
+  double dir = s->t[s->nt - 1] < s->t[0] ? -1 : 1, gf;
+  int64_t rest = s->nrecords - 1;
+  int k = last;
+  for (; r->before && dir * (r->before->t - s->t[last]) >= 0; r = r->before) rest--;
+  for (; rest > 0; rest -= g->count) {
+    for (g->count = g->plan->most_elements; g->count > rest;) g->count /= 2;
+    for (int e = 0; e < g->count; e++) {
+      g->element[e] = (element){ .step = r = r->before, .first = k };
+      while (k > 0 && dir * (s->t[k] - r->t) > 0) k--;
+      g->element[e].last = k;
+    }
+    GQ_TRY(run_group(g));
+  }
+  for (; k > 0; k--) gq_axpy(s->z->dtype, n, 1, gq_at_time(s, g->b->gz, k), g->a);
+  if (g->b->gt) {
+    GQ_TRY(slope_dot(g, 0, g->a, &gf));
+    g->b->gt[0] -= gf;
+  }
+  gq_axpy(s->z->dtype, n, 1, gq_at_time(s, g->b->gz, 0), g->a);
+  gq_field_unpack(s->plan->field, g->a, g->b->a);
+  return GQ_OK;
+}
+
+int gq_collocation_backward(gq_pullback *b) {
+  gqc g = { .b = b, .s = b->s, .plan = b->s->plan, .n = b->s->plan->element, .dim = b->s->plan->dim };
+  int last = b->s->nt - 1;
+  while (last >= 0 && zero(&g, last)) last--;
+  if (last < 0) return GQ_OK;
+  int status = prepare(&g);
+  if (status == GQ_OK) status = time_gradients(&g);
+  if (status == GQ_OK) status = run(&g, last);
+  b->s->info.nodes_wanted = b->s->info.nodes;
+  gq_free(g.block);
+  return status;
+}
