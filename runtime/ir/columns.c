@@ -265,6 +265,7 @@ static void copy_node(mover *m, gq_ref r) {
 /* {.., n} -> {.., points, count} for n = points (each) or count (not) -> {.., columns} */
 static gq_ref over_points(mover *m, gq_ref x, bool each) {
   gq_shape s = gq_graph_node(m->to, x)->shape, one = s, all;
+  if (x == GQ_NONE) return GQ_NONE;
   if (s.ndim + 1 > GQ_MAXDIM) return unsupported(m);
   one.ndim++;
   one.dim[s.ndim - 1] = each ? m->points : 1, one.dim[s.ndim] = each ? 1 : m->count;

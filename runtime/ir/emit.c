@@ -39,14 +39,17 @@ static void clean_attr(gq_op op, const gq_attr *from, const gq_node *n, gq_attr 
     case GQ_OP_SLICE:
     case GQ_OP_PAD:
     case GQ_OP_INDEX_ADD:
-    case GQ_OP_SCATTER_ADD: to->shape = n->shape; break;
+    case GQ_OP_SCATTER_ADD: memcpy(&to->shape, &n->shape, sizeof to->shape); break;
     default: break;
   }
 }
 
-/* Sizes past ndim are zero in every stored shape. */
+/* Sizes past ndim are zero in every stored shape, and so are the bytes that the compiler puts between. */
 static void clean_shape(gq_shape *s) {
-  for (int i = s->ndim; i < GQ_MAXDIM; i++) s->dim[i] = 0;
+  gq_shape from = *s;
+  memset(s, 0, sizeof *s);
+  s->ndim = from.ndim;
+  memcpy(s->dim, from.dim, (size_t)from.ndim * sizeof *s->dim);
 }
 
 static gq_ref leaf(gq_graph *g, gq_op op, const gq_attr *attr) {
@@ -60,7 +63,7 @@ static gq_ref leaf(gq_graph *g, gq_op op, const gq_attr *attr) {
   n.attr.dtype = n.dtype;
   n.attr.axis = attr->axis;
   n.attr.x = attr->x;
-  if (op == GQ_OP_INPUT) n.attr.shape = n.shape;
+  if (op == GQ_OP_INPUT) memcpy(&n.attr.shape, &n.shape, sizeof n.shape);
   return gq_graph_add(g, &n, NULL);
 }
 
