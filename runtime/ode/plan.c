@@ -120,13 +120,21 @@ static int build_backward(gq_plan *p, const gq_planspec *s) {
   if (p->backward.kind.product_error) GQ_TRY(build_evaluator(p, &p->start, make_adjoint, &with));
   int64_t rows = gq_field_comfort(p->field) > STACKED ? gq_field_comfort(p->field) : STACKED;
   p->node_rows = 1;
-  while (p->node_rows < 1 << (GQ_NODE_SIZES - 1) && 2 * p->node_rows * p->field->count[0] <= rows) p->node_rows *= 2;
+  while (p->node_rows < 1 << (GQ_NODE_SIZES - 1) && 2 * p->node_rows * p->field->count[0] <= rows)
+    p->node_rows *= 2;
   gq_evaluator *largest; /* compiled now: memory must not depend on how many nodes a solve asks for */
   return gq && p->products ? gq_plan_nodes(p, p->node_rows, &largest) : GQ_OK;
 }
 
-static int build_inverse(gq_plan *p, const gq_ode_options *o) {
-  p->inverse.kind = (gq_stepkind){ .m = o->method, .inverse = true, .eta = o->eta };
+/* alf's inverse evaluates f where its step does, so that it brings the derivative along. */
+static bool joint(const gq_ode_options *o) {
+  return gq_engine_inverts(o->engine) && o->method->kind == GQ_ALF;
+}
+
+static int build_inverse(gq_plan *p, const gq_ode_options *o, bool time) {
+  p->inverse.kind = (gq_stepkind){
+    .m = o->method, .inverse = true, .eta = o->eta, .pull = joint(o), .pull_time = joint(o) && time
+  };
   return build_stepper(p, &p->inverse, make_forward, NULL);
 }
 
@@ -139,11 +147,11 @@ static int build(gq_plan *p, const gq_planspec *s) {
                                    .max_norm = o->max_norm,
                                    .dense = s->dense_forward,
                                    .eta = o->eta,
-                                   .pull = direct,
+                                   .pull = direct && !joint(o),
                                    .pull_time = direct && time };
   GQ_TRY(build_stepper(p, &p->forward, make_forward, NULL));
   GQ_TRY(build_evaluator(p, &p->f, make_forward, NULL));
-  if (gq_engine_inverts(o->engine)) GQ_TRY(build_inverse(p, o));
+  if (gq_engine_inverts(o->engine)) GQ_TRY(build_inverse(p, o, time));
   if (direct) GQ_TRY(build_evaluator(p, &p->pull, make_pull, &time));
   else if (o->engine != GQ_ENGINE_NONE) GQ_TRY(build_backward(p, s));
   return GQ_OK;
