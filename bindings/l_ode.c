@@ -108,7 +108,7 @@ static void fill_forward(lua_State *L, const gq_info *i, const char *engine) {
   if (i->event) set_number(L, "event_t", i->event_t);
 }
 
-static void fill_backward(lua_State *L, const gq_info *i, bool check) {
+static void fill_backward(lua_State *L, const gq_info *i, const gq_ode_options *o) {
   set_integer(L, "nfe_backward", i->nfe_backward);
   set_integer(L, "steps_backward", i->steps_backward);
   set_integer(L, "rejected_backward", i->rejected_backward);
@@ -117,7 +117,9 @@ static void fill_backward(lua_State *L, const gq_info *i, bool check) {
   set_integer(L, "nodes_wanted", i->nodes_wanted);
   set_integer(L, "peak_bytes", (int64_t)i->peak_bytes);
   set_number(L, "reconstruction", i->reconstruction);
-  if (check) set_number(L, "audit", i->audit);
+  if (o->engine == GQ_ENGINE_CHECK) set_number(L, "audit", i->audit);
+  if (!isnan(i->quadrature_error)) set_number(L, "quadrature_error", i->quadrature_error);
+  if (o->moments) set_integer(L, "panels", i->panels), set_integer(L, "panels_split", i->panels_split);
 }
 
 /* Warn once a process and kind: a training loop would repeat it at every step. */
@@ -129,18 +131,32 @@ static void warn_once(lua_State *L, bool *done, const char *text) {
   lua_warning(L, text, 0);
 }
 
-static void warn(lua_State *L, const gq_info *i, double rtol, bool inverts) {
-  static bool capped, unstable;
+static void warn(lua_State *L, const gq_info *i, const gq_ode_options *o) {
+  static bool capped, uneven, unstable, coarse;
+  bool inverts = gq_engine_inverts(o->engine);
   char text[256];
-  double limit = rtol > 0 ? fmax(100, 0.01 / rtol) : 100;
-  if (i->capped) {
+  double limit = o->rtol > 0 ? fmax(100, 0.01 / o->rtol) : 100;
+  if (i->capped && o->engine != GQ_ENGINE_KRONROD) {
     snprintf(text, sizeof text,
              "gq.odeint: %lld quadrature nodes were wanted, %lld used (max_nodes): the gradient may be "
              "inaccurate; raise gq.max_nodes or use gq = {nodes = \"step\"}",
              (long long)i->nodes_wanted, (long long)i->nodes);
     warn_once(L, &capped, text);
   }
-  if (i->reconstruction > limit || isnan(i->reconstruction)) {
+  if (i->capped && o->engine == GQ_ENGINE_KRONROD) {
+    warn_once(
+      L, &uneven,
+      "gq.odeint: the adaptive quadrature did not reach its tolerance in some interval: the gradient may be "
+      "inaccurate; loosen adjoint.rtol and adjoint.atol, or use gradient = \"direct\"");
+  }
+  bool missed = i->reconstruction > limit || isnan(i->reconstruction);
+  if (missed && o->trajectory == GQ_INTERPOLATED) {
+    snprintf(text, sizeof text,
+             "gq.odeint: the interpolated state is off by about %.3g tolerances: the gradient may be wrong; "
+             "raise adjoint.points or use adjoint = {trajectory = \"dense\"}",
+             i->reconstruction);
+    warn_once(L, &coarse, text);
+  } else if (missed) {
     snprintf(text, sizeof text,
              "gq.odeint: the state %s backwards misses the stored one by %.3g tolerances: the "
              "gradient may be wrong; use %s or gradient = \"direct\"",
@@ -175,8 +191,8 @@ void gqL_fill_infos(lua_State *L) {
     if (lua_rawgetp(L, -1, s) == LUA_TTABLE) {
       const gq_info *i = gq_solution_info(s->sol);
       const gq_ode_options *o = gq_solution_options(s->sol);
-      fill_backward(L, i, o->engine == GQ_ENGINE_CHECK);
-      warn(L, i, o->rtol, gq_engine_inverts(o->engine));
+      fill_backward(L, i, o);
+      warn(L, i, o);
     }
     lua_pop(L, 1);
   }
@@ -185,14 +201,15 @@ void gqL_fill_infos(lua_State *L) {
 
 /* ---- options ---- */
 
-static const char *const known[] = { "method",    "rtol",   "atol",       "step_size",   "first_step",
-                                     "max_steps", "norm",   "controller", "gradient",    "adjoint",
-                                     "gq",        "parity", "overshoot",  "throw",       "params",
-                                     "eta",       "dense",  "event",      "grid_points", "memory_limit",
-                                     NULL };
-static const char *const known_adjoint[] = { "method", "rtol",       "atol",     "step_size", "max_steps",
-                                             "norm",   "trajectory", "impulses", "scale",     NULL };
-static const char *const known_gq[] = { "C", "max_nodes", "nodes", "quadrature", NULL };
+static const char *const known[] = {
+  "method",     "rtol",         "atol",    "step_size", "first_step", "max_steps",   "norm",
+  "controller", "gradient",     "adjoint", "gq",        "parity",     "overshoot",   "throw",
+  "params",     "memory_limit", "eta",     "dense",     "event",      "grid_points", NULL
+};
+static const char *const known_adjoint[] = { "method",    "rtol",   "atol",        "step_size",
+                                             "max_steps", "norm",   "trajectory",  "impulses",
+                                             "scale",     "points", "checkpoints", NULL };
+static const char *const known_gq[] = { "C", "max_nodes", "nodes", "quadrature", "panels", "seed", NULL };
 static const char *const known_controller[] = { "safety", "ifactor", "dfactor", "pcoeff",
                                                 "icoeff", "dcoeff",  NULL };
 
@@ -266,9 +283,8 @@ static void controller_options(lua_State *L, int arg, gq_controller *c) {
 }
 
 static void adjoint_options(lua_State *L, int arg, gq_ode_options *o) {
-  static const char *const trajectories[] = { "reverse", "dense", NULL }, *const impulses[] = { "restart",
-                                                                                                "moments",
-                                                                                                NULL };
+  static const char *const trajectories[] = { "reverse", "dense", "checkpoint", "interpolated", NULL },
+                           *const impulses[] = { "restart", "moments", NULL };
   int t = subtable(L, arg, "adjoint", known_adjoint, "gq.odeint's adjoint");
   bool same = o->method->kind == GQ_RUNGE_KUTTA; /* the others are no methods for (z, a) */
   o->back_method = choose_method(L, t, "adjoint.method", same ? o->method : o->back_method);
@@ -277,18 +293,52 @@ static void adjoint_options(lua_State *L, int arg, gq_ode_options *o) {
   o->back_step_size = positive(L, t, "step_size", o->step_size);
   o->back_max_steps = gqL_optint(L, t, "max_steps", o->max_steps, 1, INT64_MAX);
   o->back_max_norm = choose_norm(L, t, "adjoint.norm", o->max_norm);
-  o->trajectory = choose(L, gqL_optstring(L, t, "trajectory", "reverse"), trajectories, "adjoint.trajectory");
+  const char *own = o->engine == GQ_ENGINE_INTERPOLATED ? "interpolated"
+                    : o->engine == GQ_ENGINE_KRONROD    ? "dense"
+                                                        : "reverse";
+  const char *trajectory = gqL_optstring(L, t, "trajectory", own);
+  o->trajectory = choose(L, trajectory, trajectories, "adjoint.trajectory");
+  if (o->engine == GQ_ENGINE_INTERPOLATED && o->trajectory != GQ_INTERPOLATED)
+    luaL_error(
+      L,
+      "gq.odeint: gradient = \"interpolated\" reads z from its interpolant, not from trajectory = \"%s\"; "
+      "leave adjoint.trajectory out, or choose gradient = \"seminorm\"",
+      trajectory);
+  if (o->engine == GQ_ENGINE_KRONROD && o->trajectory == GQ_REVERSE)
+    luaL_error(
+      L,
+      "gq.odeint: gradient = \"kronrod\" needs z at any time: leave adjoint.trajectory out (\"dense\"), or "
+      "choose \"checkpoint\" or \"interpolated\", not \"reverse\"");
+  o->points = (int)gqL_optint(L, t, "points", o->points, 2, 1 << 16);
+  o->checkpoints = (int)gqL_optint(L, t, "checkpoints", o->checkpoints, 2, 1 << 24);
   o->moments = choose(L, gqL_optstring(L, t, "impulses", "restart"), impulses, "adjoint.impulses") == 1;
   o->scale = gqL_optbool(L, t, "scale", !o->parity);
   lua_pop(L, 1);
 }
 
+static const gq_quadrature *choose_quadrature(lua_State *L, const char *name, const char *key) {
+  const char *names[16] = { NULL };
+  for (int i = 0; i < gq_nquadratures && i < 15; i++) names[i] = gq_quadratures[i].name;
+  return &gq_quadratures[choose(L, name, names, key)];
+}
+
+/* Random points come from gq.seed, or from the next seed of gq.manual_seed's generator. */
+static void gq_seed(lua_State *L, int t, gq_ode_options *o) {
+  bool given = lua_istable(L, t) && lua_getfield(L, t, "seed") != LUA_TNIL;
+  if (lua_istable(L, t)) lua_pop(L, 1);
+  if (given) o->seed = (uint64_t)gqL_optint(L, t, "seed", 0, INT64_MIN, INT64_MAX);
+  else if (o->quadrature->random) o->seed = gqL_nextseed(L);
+}
+
 static void gq_options(lua_State *L, int arg, gq_ode_options *o) {
-  static const char *const rules[] = { "gauss-legendre", NULL }, *const nodes[] = { "nfe", "step", NULL };
+  static const char *const nodes[] = { "nfe", "step", NULL };
   int t = subtable(L, arg, "gq", known_gq, "gq.odeint's gq");
   o->C = positive(L, t, "C", o->C);
   o->max_nodes = (int)gqL_optint(L, t, "max_nodes", o->max_nodes, 1, 1 << 20);
-  choose(L, gqL_optstring(L, t, "quadrature", "gauss-legendre"), rules, "gq.quadrature");
+  o->quadrature =
+    choose_quadrature(L, gqL_optstring(L, t, "quadrature", gq_quadratures->name), "gq.quadrature");
+  o->panels = (int)gqL_optint(L, t, "panels", 1, 1, 1 << 20);
+  gq_seed(L, t, o);
   if (lua_istable(L, t) && lua_getfield(L, t, "nodes") == LUA_TNUMBER) {
     lua_pop(L, 1);
     o->nodes = GQ_NODES_FIXED;
@@ -663,6 +713,30 @@ static int gauss_legendre(lua_State *L) {
   return 2;
 }
 
+static int quadrature(lua_State *L) {
+  const gq_quadrature *q = choose_quadrature(L, luaL_checkstring(L, 1), "quadrature");
+  int n = gq_quadrature_points(q, (int)gqL_checkint(L, 2, 1, 1024, "number of nodes"));
+  double x[1028], w[1028];
+  gqL_try(L, q->fill(n, gq_key_make((uint64_t)luaL_optinteger(L, 3, 0), 0), 0, x, w));
+  push_list(L, n, x);
+  push_list(L, n, w);
+  return 2;
+}
+
+static int quadratures(lua_State *L) {
+  lua_createtable(L, gq_nquadratures, 0);
+  for (int i = 0; i < gq_nquadratures; i++) {
+    const gq_quadrature *q = &gq_quadratures[i];
+    lua_createtable(L, 0, 6);
+    lua_pushstring(L, q->name), lua_setfield(L, -2, "name");
+    lua_pushstring(L, q->source), lua_setfield(L, -2, "source");
+    set_integer(L, "least", q->least), set_integer(L, "step", q->step), set_integer(L, "most", q->most);
+    lua_pushboolean(L, q->random), lua_setfield(L, -2, "random");
+    lua_rawseti(L, -2, i + 1);
+  }
+  return 1;
+}
+
 static int steplog(lua_State *L) {
   const double(*rows)[4];
   if (!lua_isnoneornil(L, 1)) {
@@ -700,28 +774,37 @@ static const gqL_function functions[] = {
     "rtol, atol: 1e-3 in float32, 1e-6 in float64; norm: \"rms\" or \"max\"\n"
     "step_size: a fixed grid (fixed methods without it step from time to time); first_step, max_steps 100000\n"
     "controller: {safety 0.9, ifactor 10, dfactor 0.2, pcoeff 0, icoeff 1, dcoeff 0}\n"
-    "gradient: \"gq\", direct aca adjoint seminorm check auto none, mali (alf), reversible (alf reversible_heun leapfrog); "
-    "params: a list, differentiate these only\n"
+    "gradient: \"gq\", direct aca adjoint seminorm interpolated (IRDM) kronrod check auto none, mali (alf), reversible "
+    "(alf reversible_heun leapfrog); params: a list, differentiate these only\n"
     "auto: direct where its activations fit memory_limit (bytes; a quarter of the machine's), otherwise gq; "
     "info.engine and info.reason tell\n"
-    "adjoint: {method, rtol, atol, step_size, max_steps, norm: the forward solve's; trajectory \"reverse\" or "
-    "\"dense\"; impulses \"restart\" or \"moments\" (many times at the cost of few); scale true}\n"
-    "gq: {C 0.1, max_nodes 64, nodes \"nfe\" (Norcliffe & Deisenroth 2023, eq. 9) or \"step\" or n}\n"
+    "adjoint: {method, rtol, atol, step_size, max_steps, norm: the forward solve's; trajectory: where z is on the way "
+    "back, \"reverse\" (solved), dense (every step kept), checkpoint (checkpoints 16 states kept, the steps between "
+    "run again), interpolated (from points 16 Chebyshev points an interval); impulses \"restart\" or \"moments\" "
+    "(many times at the cost of few); scale true}\n"
+    "gq: {C 0.1, max_nodes 64, nodes \"nfe\" (Norcliffe & Deisenroth 2023, eq. 9) or \"step\" or n; quadrature "
+    "\"gauss-legendre\", gauss-lobatto clenshaw-curtis trapezoid simpson boole monte-carlo (n rounded up to what the "
+    "rule takes); panels 1: equal parts of an interval that share its nodes; seed of monte-carlo}\n"
     "grid_points: times where f may jump; dense: true gives a third result, a function of time; event: a function of "
     "(t, z) that ends the solve where it changes sign: z there, info, the time as a tensor (t: two times)\n"
     "throw: true; false returns the part reached, and info.status; overshoot, parity: false (parity: step for step "
     "as the paper's PyTorch code)\n"
     "info: status, engine, nfe, steps, rejected, peak_bytes; after backward nfe_backward, steps_backward, restarts, "
-    "nodes, nodes_wanted, reconstruction (in tolerances), audit (check: relative change from n to 2n nodes)" },
+    "nodes, nodes_wanted, reconstruction (in tolerances), audit (check: relative change from n to 2n nodes), panels "
+    "and panels_split (moments: panels solved; how often one was made shorter for its error's sake), "
+    "quadrature_error (nodes \"step\": of the biases' gradients, against the solver's own weights)" },
   { NULL, NULL, false, NULL },
 };
 /* clang-format on */
 
 /* For tests and the curious, in gq.core:
-** gauss_legendre(n) -> nodes, weights on [-1, 1], ascending; tableaux() -> the methods' coefficients;
+** gauss_legendre(n) -> nodes, weights on [-1, 1], ascending; quadrature(name, n, seed) -> the same of any rule,
+** n rounded up to what it takes; quadratures() -> the rules; tableaux() -> the methods' coefficients;
 ** steplog(true) records every tried step, steplog() -> rows {t, h, error ratio, accepted}, steplog(false) stops;
 ** plan_cache() -> compiled solvers alive, compilations so far; plan_cache(false) drops the idle ones first. */
 static const luaL_Reg core[] = { { "gauss_legendre", gauss_legendre },
+                                 { "quadrature", quadrature },
+                                 { "quadratures", quadratures },
                                  { "tableaux", tableaux },
                                  { "steplog", steplog },
                                  { "plan_cache", plan_cache },

@@ -19,6 +19,10 @@ local engines = {
   { "gq, dense, nodes a step", { gradient = "gq", adjoint = { trajectory = "dense" }, gq = { nodes = "step" } } },
   { "adjoint, dense", { gradient = "adjoint", adjoint = { trajectory = "dense" } } },
   { "seminorm, dense", { gradient = "seminorm", adjoint = { trajectory = "dense" } } },
+  { "gq, checkpoints", { gradient = "gq", adjoint = { trajectory = "checkpoint", checkpoints = 3 },
+    gq = { nodes = "step" } } },
+  { "kronrod", { gradient = "kronrod" } },
+  { "interpolated", { gradient = "interpolated", adjoint = { points = 300 } } },
 }
 local main = { engines[1], engines[2], engines[3], engines[4] }
 
@@ -30,7 +34,8 @@ local function with(engine, more)
 end
 
 local function stable(engine)
-  return engine[1] == "direct" or engine[1]:find("dense", 1, true) ~= nil
+  local own = { direct = true, interpolated = true, kronrod = true }
+  return own[engine[1]] or (engine[2].adjoint or {}).trajectory ~= nil
 end
 
 -- ---- closed forms ----
@@ -718,7 +723,8 @@ describe("the reconstruction error", function()
   it("is small where the way back is stable, zero where z is not solved backwards", function()
     for _, engine in ipairs(engines) do
       local _, info = problems.gradient_error(oracle.G6(5), with(engine, { rtol = 1e-6, atol = 1e-6 }))
-      if stable(engine) then assert.equal(0, info.reconstruction)
+      if engine[1] == "interpolated" then assert.below(info.reconstruction, 1)
+      elseif stable(engine) then assert.equal(0, info.reconstruction)
       else assert.truthy(info.reconstruction > 0 and info.reconstruction < 20) end
       assert.is_nil(info.warning)
     end

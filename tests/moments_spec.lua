@@ -2,7 +2,7 @@
 
 local gq = require "gq"
 
-local function network()
+local function network(sharpness)
   gq.manual_seed(3)
   local list = {}
   local function p(scale, ...)
@@ -11,7 +11,7 @@ local function network()
     list[#list].requires_grad = true
     return list[#list]
   end
-  local w1, b1, w2, b2 = p(0.7, { 20, 2 }), p(0.3, { 20 }), p(0.3, { 2, 20 }), p(0.1, { 2 })
+  local w1, b1, w2, b2 = p(0.7 * (sharpness or 1), { 20, 2 }), p(0.3, { 20 }), p(0.3, { 2, 20 }), p(0.1, { 2 })
   return function(_, z) return gq.tanh(z:matmul(w1:t()) + b1):matmul(w2:t()) + b2 end, list
 end
 
@@ -90,5 +90,70 @@ describe("impulses = moments", function()
     local ok, text = pcall(gradient, t, weights, { parity = true, adjoint = { impulses = "moments" } })
     assert.is_false(ok)
     assert.truthy(text:find("moments", 1, true))
+  end)
+end)
+
+-- The error estimate: panels that forward steps alone would make too long.
+describe("panels of impulses = moments", function()
+  local function irregular(n)
+    local t = { 0 }
+    for i = 2, n do t[i] = t[i - 1] + 6 / n * (0.2 + 1.6 * gq.rand(1):item()) end
+    return t
+  end
+
+  -- Errors against restarts of the same solve at tolerances that fall, and the last info.
+  local function ladder(f, list, start, t, options)
+    local weights, errors, infos = gq.randn(#t, 15, 2, { dtype = "float64" }), {}, {}
+    local function solve(tol, impulses)
+      local state = start:detach()
+      state.requires_grad = true
+      local z, info = gq.odeint(f, state, t, { method = options.method, rtol = options.rtol or tol,
+        atol = options.rtol or tol, step_size = options.step_size, gq = { nodes = "step" },
+        adjoint = { rtol = tol, atol = tol, trajectory = "dense", impulses = impulses, method = "dopri5" } })
+      return gq.grad((z * weights):sum(), { state, table.unpack(list) }), info
+    end
+    for i, tol in ipairs { 1e-3, 1e-5, 1e-7 } do
+      local g, info = solve(tol, "moments")
+      errors[i], infos[i] = distance(g, (solve(tol, "restart"))), info
+      assert.is_true(errors[i] < 20 * tol, ("%g at %g"):format(errors[i], tol))
+      assert.equal(info.restarts + 1, info.panels)
+    end
+    assert.is_true(errors[3] < 1e-2 * errors[1])
+    return infos
+  end
+
+  it("are split where a sharp network's steps are long: forward by dopri8, loose forward tolerance", function()
+    for _, sharpness in ipairs { 1, 3, 8 } do
+      local f, list = network(sharpness)
+      assert.is_true(ladder(f, list, z0, irregular(120), { method = "dopri8" })[3].panels_split > 0)
+      assert.is_true(ladder(f, list, z0, irregular(120), { rtol = 1e-3 })[3].panels_split > 0)
+    end
+  end)
+
+  it("are split where the state rests and forward steps grow without bound", function()
+    local A = gq.tensor({ { -1, 1 }, { -1, -1 } }, { dtype = "float64", requires_grad = true })
+    local infos = ladder(function(_, z) return z:matmul(A:t()) end, {}, gq.zeros(15, 2, { dtype = "float64" }),
+      irregular(120), {})
+    for i = 1, 3 do assert.is_true(infos[i].panels_split > 0) end
+  end)
+
+  it("are seldom split in usual solves", function()
+    for _, sharpness in ipairs { 1, 3 } do
+      local f, list = network(sharpness)
+      for _, n in ipairs { 30, 120, 400 } do
+        local t = irregular(n)
+        local z, info = gq.odeint(f, z0, t, { rtol = 1e-3, atol = 1e-3, adjoint = { impulses = "moments" } })
+        local weights = gq.randn(n, 15, 2, { dtype = "float64" }) / n
+        gq.grad((z * weights):sum(), list)
+        assert.is_true(info.panels_split <= info.panels / 2, ("%d of %d"):format(info.panels_split, info.panels))
+        if n > 100 then assert.is_true(info.nfe_backward - info.nodes < 3.5 * (n - 1)) end  -- restarts: 7 each
+      end
+    end
+  end)
+
+  it("are as they come where steps are fixed, there is no tolerance to meet", function()
+    local _, info = gradient(times(60, 1), gq.randn(60, 15, 2, { dtype = "float64" }),
+      { method = "rk4", step_size = 0.5, adjoint = { impulses = "moments" } })
+    assert.equal(0, info.panels_split)
   end)
 end)

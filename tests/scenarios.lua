@@ -35,7 +35,7 @@ add("backward", function(gq)
   close(h:item(), 18)
 end)
 
-for _, pair in ipairs { "direct", "adjoint", "seminorm", "gq", "mali alf", "reversible reversible_heun" } do
+for _, pair in ipairs { "direct", "adjoint", "seminorm", "gq", "kronrod", "mali alf", "reversible reversible_heun" } do
   local gradient, method = pair:match("^(%S+) ?(.*)$")
   local tol = method == "" and 1e-8 or 1e-6
   add("odeint " .. pair, function(gq)
@@ -46,6 +46,34 @@ for _, pair in ipairs { "direct", "adjoint", "seminorm", "gq", "mali alf", "reve
     z[3]:sum():backward()
     close(k.grad:item(), -3 * math.exp(-0.7))
     close(z0.grad[1]:item(), math.exp(-0.7))
+  end)
+end
+
+add("odeint by Monte Carlo nodes", function(gq)
+  local k = gq.tensor(0.7, { dtype = "float64", requires_grad = true })
+  local z = gq.odeint(function(_, y) return -k * y end, gq.ones(2, { dtype = "float64" }), { 0, 0.5, 1 },
+    { rtol = 1e-8, atol = 1e-8, gq = { nodes = 70, quadrature = "monte-carlo", seed = 1 } })
+  z[3]:sum():backward()
+  close(k.grad:item(), -2 * math.exp(-0.7))   -- a'z is constant: any equal weights do
+end)
+
+add("odeint by moments", function(gq)
+  local k = gq.tensor(0.7, { dtype = "float64", requires_grad = true })
+  local t = {}
+  for i = 0, 20 do t[i + 1] = i / 20 end
+  local z = gq.odeint(function(_, y) return -k * y end, gq.ones(2, { dtype = "float64" }), t,
+    { rtol = 1e-7, atol = 1e-7, method = "dopri8", gq = { nodes = "step" }, adjoint = { impulses = "moments" } })
+  z[21]:sum():backward()
+  close(k.grad:item(), -2 * math.exp(-0.7))
+end)
+
+for _, trajectory in ipairs { "checkpoint", "interpolated" } do
+  add("odeint along trajectory " .. trajectory, function(gq)
+    local k = gq.tensor(0.7, { dtype = "float64", requires_grad = true })
+    local z = gq.odeint(function(_, y) return -k * y end, gq.ones(2, { dtype = "float64" }), { 0, 0.5, 1 },
+      { rtol = 1e-8, atol = 1e-8, gq = { nodes = 8 }, adjoint = { trajectory = trajectory, checkpoints = 3 } })
+    z[3]:sum():backward()
+    close(k.grad:item(), -2 * math.exp(-0.7))
   end)
 end
 

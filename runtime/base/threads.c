@@ -22,7 +22,7 @@ static struct pool {
   atomic_int size; /* workers wanted, the caller included; 0: not chosen yet */
   int running;     /* threads started, the caller not included */
   pthread_t thread[MAX_THREADS];
-  atomic_uint round; /* +1 for every job: workers wait for it to change */
+  atomic_uint round;              /* +1 for every job: workers wait for it to change */
   atomic_uint claim[MAX_THREADS]; /* round of the last share of each worker that somebody has begun */
   atomic_int unfinished, sleeping;
   atomic_bool caller_sleeps, busy;

@@ -156,7 +156,8 @@ static bool goes_direct(gq_compiler *c, int i) {
     return gq_shape_equal(node_of(c, root)->shape, node_of(c, o->ref)->shape);
   if (o->mode == GQ_ADD)
     return info->reads == 0 && info->outputs == 1 &&
-           (op == GQ_OP_MATMUL || op == GQ_OP_AFFINE || (op == GQ_OP_SUM && gq_is_float(node_of(c, root)->dtype)));
+           (op == GQ_OP_MATMUL || op == GQ_OP_AFFINE ||
+            (op == GQ_OP_SUM && gq_is_float(node_of(c, root)->dtype)));
   return info->last_phase == o->phase;
 }
 

@@ -5,11 +5,13 @@
 ** Over each measurement interval, from t_k to t_k-1: z restarts from its stored value, a takes the
 ** jump dL/dz(t_k), (z, a)' = (f, -a'df/dz). The engines differ in the integral of a'df/dtheta:
 ** Runge-Kutta weights over the stages, inside the error norm (adjoint) or outside (seminorm), or
-** Gauss-Legendre nodes read from the steps' interpolant (gq). With trajectory = "dense" z(t) comes
-** from the forward solve's interpolant and a alone is solved.
+** quadrature nodes read from the steps' interpolant (gq). With any trajectory but
+** "reverse" z(t) comes from what the forward solve kept (path.h) and a alone is solved.
 */
+#include "kronrod.h"
 #include "moments.h"
 #include "nodes.h"
+#include "path.h"
 
 #include <math.h>
 #include <string.h>
@@ -21,16 +23,19 @@ typedef struct back {
   void *block;
   size_t part, n;
   bool reverse;
-  int ia;              /* which part a is */
-  const gq_kept *near; /* dense: record whose step holds w.t */
+  int ia;       /* which part a is */
+  gq_path path; /* z(t) where it is not solved backwards */
   gq_nodebuffer nodes;
+  gq_kronrod kronrod;
   gq_rule rule;
   int next;    /* next node of the interval */
   double time; /* adjoint: the part in t, for its error norm */
   bool started;
-  bool gq;        /* nodes are to be collected */
-  gq_panel panel; /* what is solved between two restarts: one interval, or several by moments */
-  void *stored;   /* z at a measurement time, packed */
+  gq_grads weighted; /* gq, nodes in every step: vectors by Runge-Kutta weights, for the quadrature's error */
+  bool gq;           /* nodes are to be collected */
+  int64_t forced_cost; /* evaluations that the last panel with a forcing took */
+  gq_panel panel;      /* what is solved between two restarts: one interval, or several by moments */
+  void *stored;        /* z at a measurement time, packed */
 } back;
 
 /* z at measurement time i as the slices hold states. */
@@ -41,26 +46,8 @@ static void *stored(back *k, int i) {
   return k->stored;
 }
 
-/* ---- z of a dense forward solve ---- */
-
-static const gq_kept *record_at(const gq_kept *r, double t) {
-  double dir = r->h < 0 ? -1 : 1;
-  while (r->before && dir * (t - r->t) < 0) r = r->before;
-  return r;
-}
-
-static void dense_at(const back *k, double t, void *dst) {
-  const gq_kept *r = record_at(k->near, t);
-  const gq_tableau *m = k->s->plan->forward.m;
-  double wt[GQ_MAXSTAGES];
-  gq_tableau_weights(m, (t - r->t) / r->h, wt);
-  memcpy(dst, r->y, gq_part_bytes(k->s->plan->field));
-  for (int i = 0; i < m->slopes; i++)
-    if (wt[i] != 0) gq_axpy(k->s->z->dtype, k->n, r->h * wt[i], r->slope[i], dst);
-}
-
 static int fill_path(gq_walk *w, double t, double h) {
-  const back *k = w->context;
+  back *k = w->context;
   const gq_tableau *m = w->st->m;
   for (int i = 0; i < m->slopes; i++) {
     double c = i == m->end ? 1 : m->c[i];
@@ -69,7 +56,7 @@ static int fill_path(gq_walk *w, double t, double h) {
       if ((j == m->end ? 1 : m->c[j]) == c) same = j;
     for (int g = 0; g < w->st->l.given; g++) {
       if (same >= 0) memcpy(w->path[i][g], w->path[same][g], gq_part_bytes(w->plan->field));
-      else if (g == 0 && !k->reverse) dense_at(k, t + c * h, w->path[i][g]);
+      else if (g == 0 && !k->reverse) GQ_TRY(gq_path_at(&k->path, t + c * h, w->path[i][g]));
       else gq_panel_force(&k->panel, k->s, t + c * h, w->path[i][g]);
     }
   }
@@ -80,7 +67,8 @@ static int fill_path(gq_walk *w, double t, double h) {
 
 static int buffers(back *k) {
   gq_walk *w = &k->w;
-  int parts = w->st->l.parts, given = w->st->l.given, moments = k->s->o.moments ? GQ_MOMENTS : 0;
+  int parts = w->st->l.parts, given = w->st->l.given,
+      moments = k->s->o.moments ? GQ_MOMENTS + GQ_MOMENTS_LEFT : 0;
   size_t n = 4 * parts + given * w->st->m->slopes + moments + 4;
   k->part = (gq_part_bytes(k->s->plan->field) + 63) & ~(size_t)63;
   k->n = gq_numel(k->s->plan->field->shape);
@@ -94,7 +82,10 @@ static int buffers(back *k) {
   }
   for (int i = 0; i < w->st->m->slopes; i++)
     for (int g = 0; g < given; g++) w->path[i][g] = next, next += k->part;
-  for (int j = 0; j < moments; j++) k->panel.c[j] = next, next += k->part;
+  for (int j = 0; j < moments; j++, next += k->part) {
+    if (j < GQ_MOMENTS) k->panel.c[j] = next;
+    else k->panel.left[j - GQ_MOMENTS] = next;
+  }
   w->cy = next;           /* scratch: z of a dense trajectory, the end of an overshooting step */
   w->cf = next + k->part; /* scratch: the forcing where a panel begins */
   k->stored = next + 2 * k->part;
@@ -107,6 +98,8 @@ static double largest(gq_dtype d, size_t n, const void *x) {
     top = fmax(top, fabs(d == GQ_F32 ? ((const float *)x)[i] : ((const double *)x)[i]));
   return top;
 }
+
+static bool any_nonzero(const back *k, const void *x) { return largest(k->s->z->dtype, k->n, x) != 0; }
 
 /* Root mean square; squares of numbers scaled to 1 neither vanish nor overflow. */
 static double rms(gq_dtype d, size_t n, const void *x) {
@@ -126,6 +119,9 @@ static double cotangent_size(const back *k) {
   return top;
 }
 
+/* Is the integral adaptive, over the interval's steps when all of them are there? */
+static bool adaptive(const back *k) { return k->gq && k->s->o.engine == GQ_ENGINE_KRONROD; }
+
 static int setup(back *k, double size) {
   gq_solution *s = k->s;
   const gq_ode_options *o = &s->o;
@@ -139,18 +135,22 @@ static int setup(back *k, double size) {
   w->atol[0] = o->back_atol;
   w->atol[k->ia] = o->back_atol * (o->scale ? size : 1);
   w->atol_products = w->atol[k->ia];
-  w->grads = &k->b->grads, w->time = &k->time;
+  w->grads = k->gq ? &k->weighted : &k->b->grads, w->time = &k->time;
   w->jumps = s->jumps, w->njumps = s->njumps, w->margin = s->margin;
   GQ_TRY(gq_walk_init(w, s->plan, &s->plan->backward, s->bind));
   w->fill_path = w->st->l.given ? fill_path : NULL;
   GQ_TRY(buffers(k));
-  if (!k->reverse) k->near = s->records->before;
+  if (!k->reverse) GQ_TRY(gq_path_init(&k->path, s));
   if (w->st->l.dq >= 0) {
     GQ_TRY(gq_grads_new(s->plan->field, false, &w->dq));
     GQ_TRY(gq_grads_new(s->plan->field, false, &w->eq));
     s->bytes += w->dq.bytes + w->eq.bytes;
   }
-  return k->gq ? gq_nodebuffer_init(&k->nodes, s, &k->b->grads) : GQ_OK;
+  if (k->gq && w->st->l.nq > 0) GQ_TRY(gq_grads_vectors(s->plan->field, &k->weighted));
+  s->bytes += k->weighted.bytes;
+  if (k->gq) GQ_TRY(gq_nodebuffer_init(&k->nodes, s, &k->b->grads));
+  if (adaptive(k)) GQ_TRY(gq_kronrod_init(&k->kronrod, s, &k->path, w, &k->nodes, &k->b->grads));
+  return GQ_OK;
 }
 
 /* ---- nodes ---- */
@@ -160,7 +160,7 @@ static int collect(back *k, double t, double weight) {
   gq_walk *w = &k->w;
   const gq_field *f = k->s->plan->field;
   double theta = (t - w->t) / w->h1;
-  if (!k->reverse) dense_at(k, t, w->cy);
+  if (!k->reverse) GQ_TRY(gq_path_at(&k->path, t, w->cy));
   for (int s = 0; s < f->nslices; s++) {
     size_t row = gq_part_bytes(f) / (f->nslices > 1 ? f->shape.dim[0] : 1);
     if (k->reverse) gq_walk_interpolate(w, 0, s, theta, gq_nodebuffer_z(&k->nodes, s));
@@ -177,7 +177,7 @@ static int interval_rule(back *k) {
   const gq_ode_options *o = &s->o;
   double from = s->t[k->panel.from], to = s->t[k->panel.to];
   k->next = 0;
-  if (o->nodes == GQ_NODES_STEP) return GQ_OK;
+  if (adaptive(k) || o->nodes == GQ_NODES_STEP) return GQ_OK;
   int64_t wanted = o->nodes == GQ_NODES_FIXED
                      ? o->fixed_nodes
                      : gq_rule_wanted(o->C, s->info.nfe, from - to, s->t[s->nt - 1] - s->t[0]);
@@ -185,21 +185,23 @@ static int interval_rule(back *k) {
   int64_t used = o->nodes == GQ_NODES_FIXED || wanted <= o->max_nodes ? wanted : o->max_nodes;
   if (used < wanted) s->info.capped = true;
   s->info.nodes_wanted += wanted * k->b->refine;
-  return gq_rule_new(&k->rule, (int)used * k->b->refine, from, to);
+  return gq_rule_set(&k->rule, o, (int)used * k->b->refine, from, to);
 }
 
 /* The nodes inside the accepted step, up to `stop`. */
 static int step_nodes(back *k, double stop) {
   gq_walk *w = &k->w;
-  double dir = w->h1 < 0 ? -1 : 1, end = dir * (w->t1 - stop) > 0 ? stop : w->t1, weight;
+  double dir = w->h1 < 0 ? -1 : 1, weight;
+  bool last = dir * (w->t1 - stop) >= 0; /* all that are left: rules may end on the interval's edge */
+  double end = last ? stop : w->t1;
   if (k->s->o.nodes == GQ_NODES_STEP) {
-    GQ_TRY(gq_rule_new(&k->rule, (w->st->m->order + 2) / 2 * k->b->refine, w->t, end));
+    GQ_TRY(gq_rule_set(&k->rule, &k->s->o, (w->st->m->order + 2) / 2 * k->b->refine, w->t, end));
     k->s->info.nodes_wanted += gq_rule_count(&k->rule);
     k->next = 0;
   }
   for (; k->next < gq_rule_count(&k->rule); k->next++) {
     double t = gq_rule_point(&k->rule, k->next, &weight);
-    if (dir * (t - w->t1) > 0) break;
+    if (!last && k->s->o.nodes != GQ_NODES_STEP && dir * (t - w->t1) > 0) break;
     GQ_TRY(collect(k, t, weight));
   }
   return GQ_OK;
@@ -244,10 +246,10 @@ static int begin(back *k, int i) {
   if (k->reverse) memcpy(w->y[0], z, gq_part_bytes(s->plan->field));
   w->t = w->t_origin = s->t[i];
   w->grid_index = 0;
-  if (!k->reverse) k->near = record_at(k->near, s->t[i]);
+  if (!k->reverse) GQ_TRY(gq_path_leave(&k->path, s->t[i]));
   if (!w->st->l.carry) return GQ_OK;
   void *x[] = { w->y[0], k->reverse ? w->y[1] : z, w->cf };
-  if (s->o.moments) gq_panel_force(&k->panel, s, w->t, w->cf);
+  if (s->o.moments) memset(w->cf, 0, gq_part_bytes(s->plan->field)); /* add_forcing comes later */
   const gq_evaluator *e = searches(k) && w->st->l.dq >= 0 ? &s->plan->start : &s->plan->adjoint;
   if (e->nq) memset(w->dq.block, 0, w->dq.bytes);
   w->dtime = 0;
@@ -287,7 +289,8 @@ static int accepted(back *k, double stop) {
   double theta = past ? (stop - w->t) / w->h1 : 1;
   if ((k->gq || past) && w->st->l.nfe_dense && w->st->l.nq == 0) GQ_TRY(gq_walk_phase(w, 1));
   GQ_TRY(step_products(k, theta));
-  if (k->gq) GQ_TRY(step_nodes(k, stop));
+  if (adaptive(k)) GQ_TRY(gq_kronrod_step(&k->kronrod));
+  else if (k->gq) GQ_TRY(step_nodes(k, stop));
   if (past) { /* overshoot: the state at the end is read from the interpolant */
     for (int p = 0; p < w->st->l.parts; p++) {
       gq_walk_interpolate_all(w, p, theta, w->cy);
@@ -296,8 +299,65 @@ static int accepted(back *k, double stop) {
     w->t1 = stop;
   }
   gq_walk_commit(w);
-  if (!k->reverse) k->near = record_at(k->near, w->t);
+  return k->reverse || adaptive(k) ? GQ_OK : gq_path_leave(&k->path, w->t);
+}
+
+/* J'(t_i) v into dst (of opposite sign), where nothing forces. */
+static int pull_at(back *k, int i, void *v, void **slopes, void **dst) {
+  gq_solution *s = k->s;
+  gq_walk *w = &k->w;
+  void *z = stored(k, i), *x[] = { k->reverse ? z : v, k->reverse ? v : z, w->cf };
+  memset(w->cf, 0, gq_part_bytes(s->plan->field));
+  w->nfe++;
+  *dst = slopes[k->ia];
+  return gq_evaluate_at(s->plan, &s->plan->adjoint, s->bind, s->t[i], x, slopes, NULL, NULL);
+}
+
+/* A forcing is solved in steps much shorter than its panel, about as many in every panel; a restart asks
+** for one step an interval. */
+static bool restarts_cost_less(const back *k) {
+  const gq_panel *p = &k->panel;
+  return (p->from - p->to) * (k->w.st->l.nfe + 1) <= k->forced_cost;
+}
+
+/* Split the panel until the moments left out matter less than the tolerance. kappa and omega come from
+** J' times one cotangent at both edges, a if there is one: the near edge's is in hand, the far one's is
+** asked for where J' could turn round on the way and the error were too large then. */
+static int fit_panel(back *k) {
+  gq_solution *s = k->s;
+  gq_walk *w = &k->w;
+  gq_panel *p = &k->panel;
+  gq_dtype d = s->z->dtype;
+  double size[GQ_MOMENTS_LEFT], kappa, omega = 1 / fabs(p->half);
+  if (!p->forced || !w->st->kind.adaptive) return GQ_OK;
+  if (restarts_cost_less(k)) gq_panel_shorten(p, s, k->b->gz, 0);
+  if (!p->forced) return GQ_OK;
+  void *v = w->y[k->ia], *near = w->f[k->ia], *far;
+  if (!any_nonzero(k, v)) {
+    v = p->c[0];
+    GQ_TRY(pull_at(k, p->from, v, w->f1, &near));
+  }
+  for (int j = 0; j < GQ_MOMENTS_LEFT; j++) size[j] = gq_walk_norm(w, k->ia, p->left[j], w->y[k->ia], NULL);
+  kappa = rms(d, k->n, near) / rms(d, k->n, v);
+  if (gq_panel_error(p, kappa, omega, size) <= 1) return GQ_OK;
+  GQ_TRY(pull_at(k, p->to, v, w->y1, &far));
+  kappa = fmax(kappa, rms(d, k->n, far) / rms(d, k->n, v));
+  gq_axpy(d, k->n, -1, near, far);
+  omega = rms(d, k->n, far) / rms(d, k->n, v) / (2 * fabs(p->half) * kappa);
+  for (double error; p->forced && !((error = gq_panel_error(p, kappa, omega, size)) <= 1);) {
+    s->info.panels_split++;
+    gq_panel_shorten(p, s, k->b->gz, 2 * fabs(p->half) * fmax(0.1, pow(0.5 / error, 0.25)));
+    for (int j = 0; j < GQ_MOMENTS_LEFT; j++) size[j] = gq_walk_norm(w, k->ia, p->left[j], w->y[k->ia], NULL);
+  }
   return GQ_OK;
+}
+
+/* The slope where the panel begins, with what forces a there. */
+static void add_forcing(back *k) {
+  gq_walk *w = &k->w;
+  if (!k->panel.forced || !w->st->l.carry) return;
+  gq_panel_force(&k->panel, k->s, w->t, w->cf);
+  gq_axpy(k->s->z->dtype, k->n, 1, w->cf, w->f[k->ia]);
 }
 
 /* The panel that begins at measurement time i: one interval, unless moments join several. */
@@ -319,9 +379,12 @@ static int inner_time_gradients(back *k) {
 static int interval(back *k, int i) {
   gq_solution *s = k->s;
   gq_walk *w = &k->w;
-  double stop = s->t[k->panel.to], gf = 0;
   const void *g = gq_at_time(s, k->b->gz, i);
+  double gf = 0;
   GQ_TRY(begin(k, i));
+  GQ_TRY(fit_panel(k));
+  add_forcing(k);
+  double stop = s->t[k->panel.to];
   /* The reference evaluates f anew at every t_k and carries the derivative at t_0 as a state: for
   ** parity of the counts the slope in hand serves once. */
   bool have = k->reverse && w->st->l.carry && !(s->o.parity && i > 1);
@@ -331,19 +394,21 @@ static int interval(back *k, int i) {
   GQ_TRY(inner_time_gradients(k));
   if (k->gq) GQ_TRY(interval_rule(k));
   if (k->started) s->info.restarts++;
+  s->info.panels++;
   k->started = true;
+  int64_t before = w->nfe;
   while (w->t != stop) {
     GQ_TRY(gq_walk_step(w, stop, !s->o.overshoot));
     GQ_TRY(accepted(k, stop));
   }
+  if (adaptive(k)) GQ_TRY(gq_kronrod_interval(&k->kronrod, s->t[i], stop));
+  if (k->panel.forced) k->forced_cost = w->nfe - before;
   if (!k->reverse) return GQ_OK;
   void *z = stored(k, k->panel.to);
   double r = gq_walk_norm(w, 0, w->y[0], z, z);
   if (!(r <= s->info.reconstruction)) s->info.reconstruction = r;
   return GQ_OK;
 }
-
-static bool any_nonzero(const back *k, const void *x) { return largest(k->s->z->dtype, k->n, x) != 0; }
 
 static int run(back *k) {
   gq_solution *s = k->s;
@@ -364,7 +429,14 @@ static int run(back *k) {
   if (k->b->gt) GQ_TRY(time_gradient(k, 0, w->y[k->ia], -1, false, &gf));
   gq_axpy(s->z->dtype, k->n, 1, gq_at_time(s, k->b->gz, 0), w->y[k->ia]);
   gq_field_unpack(s->plan->field, w->y[k->ia], k->b->a);
-  return k->gq ? gq_nodebuffer_flush(&k->nodes) : GQ_OK;
+  if (!k->reverse) s->info.reconstruction = gq_path_error(&k->path, s->o.back_rtol, s->o.back_atol);
+  if (k->gq) GQ_TRY(gq_nodebuffer_flush(&k->nodes));
+  const gq_field *f = s->plan->field;
+  if (k->weighted.block) {
+    double change = gq_grads_rms(f, &k->weighted, &k->b->grads);
+    s->info.quadrature_error = change > 0 ? change / gq_grads_rms(f, &k->weighted, NULL) : 0;
+  }
+  return GQ_OK;
 }
 
 int gq_continuous_backward(gq_pullback *b) {
@@ -375,10 +447,15 @@ int gq_continuous_backward(gq_pullback *b) {
   if (size == 0) return GQ_OK; /* the adjoint equation is linear */
   int status = setup(&k, size);
   if (status == GQ_OK) status = run(&k);
-  b->nfe += w->nfe + k.nodes.evaluated;
+  b->nfe += w->nfe + k.nodes.evaluated + k.path.w.nfe;
   b->s->info.nodes = k.nodes.evaluated;
+  if (b->s->o.engine == GQ_ENGINE_KRONROD) b->s->info.nodes_wanted = k.nodes.evaluated;
   b->s->info.steps_backward = w->steps, b->s->info.rejected_backward = w->rejected;
+  gq_kronrod_done(&k.kronrod);
+  gq_path_done(&k.path);
   gq_nodebuffer_done(&k.nodes);
+  gq_rule_done(&k.rule);
+  gq_grads_done(&k.weighted);
   gq_grads_done(&w->dq);
   gq_grads_done(&w->eq);
   gq_walk_done(w);

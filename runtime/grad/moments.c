@@ -6,9 +6,11 @@
 #include <math.h>
 #include <string.h>
 
+enum { ALL = GQ_MOMENTS + GQ_MOMENTS_LEFT };
+
 static void legendre(double x, double *p) {
   p[0] = 1, p[1] = x;
-  for (int j = 2; j < GQ_MOMENTS; j++) p[j] = ((2 * j - 1) * x * p[j - 1] - (j - 1) * p[j - 2]) / j;
+  for (int j = 2; j < ALL; j++) p[j] = ((2 * j - 1) * x * p[j - 1] - (j - 1) * p[j - 2]) / j;
 }
 
 /* Length of the forward step that reaches t from before. */
@@ -24,24 +26,51 @@ static double step_before(const gq_solution *s, double t) {
   return fabs(end - s->knots[lo]);
 }
 
-void gq_panel_begin(gq_panel *p, const gq_solution *s, gq_tensor *gz, int from) {
+/* Edges at times `from` and `to`: cotangents at edges are jumps, at times that repeat `to` too. */
+static void set_panel(gq_panel *p, const gq_solution *s, gq_tensor *gz, int from, int to) {
   size_t n = gq_numel(s->z0->shape);
-  double length = step_before(s, s->t[from]) * (1 + 1e-9), w[GQ_MOMENTS];
-  p->from = from, p->to = from - 1;
-  while (p->to > 0 && fabs(s->t[p->to - 1] - s->t[from]) <= length) p->to--;
-  p->middle = (s->t[from] + s->t[p->to]) / 2, p->half = (s->t[from] - s->t[p->to]) / 2;
-  p->forced = p->to < from - 1;
-  for (int j = 0; j < GQ_MOMENTS; j++) memset(p->c[j], 0, n * gq_dtype_size(s->z0->dtype));
-  for (int k = p->to + 1; k < from; k++) {
+  double w[ALL];
+  while (to < from - 1 && s->t[to + 1] == s->t[to]) to++;
+  p->from = from, p->to = to, p->forced = to < from - 1;
+  p->middle = (s->t[from] + s->t[to]) / 2, p->half = (s->t[from] - s->t[to]) / 2;
+  if (!p->forced) return;
+  for (int j = 0; j < ALL; j++)
+    memset(j < GQ_MOMENTS ? p->c[j] : p->left[j - GQ_MOMENTS], 0, n * gq_dtype_size(s->z0->dtype));
+  for (int k = to + 1; k < from; k++) {
+    const void *g = gq_at_time(s, gz, k);
     legendre((s->t[k] - p->middle) / p->half, w);
     for (int j = 0; j < GQ_MOMENTS; j++) /* half carries the direction of time: -q or +q */
-      gq_axpy(s->z0->dtype, n, -w[j] * (2 * j + 1) / (2 * p->half), gq_at_time(s, gz, k), p->c[j]);
+      gq_axpy(s->z0->dtype, n, -w[j] * (2 * j + 1) / (2 * p->half), g, p->c[j]);
+    for (int j = 0; j < GQ_MOMENTS_LEFT; j++) gq_axpy(s->z0->dtype, n, w[GQ_MOMENTS + j], g, p->left[j]);
   }
+}
+
+void gq_panel_begin(gq_panel *p, const gq_solution *s, gq_tensor *gz, int from) {
+  double length = step_before(s, s->t[from]) * (1 + 1e-9);
+  int to = from - 1;
+  if (s->t[to] != s->t[from])
+    while (to > 0 && fabs(s->t[to - 1] - s->t[from]) <= length) to--;
+  set_panel(p, s, gz, from, to);
+}
+
+void gq_panel_shorten(gq_panel *p, const gq_solution *s, gq_tensor *gz, double length) {
+  int to = p->to + 1;
+  while (to < p->from - 1 && fabs(s->t[to] - s->t[p->from]) > length) to++;
+  set_panel(p, s, gz, p->from, to);
+}
+
+/* exp(c x) has the coefficients c^j / (2j - 1)!! at first order in c. */
+double gq_panel_error(const gq_panel *p, double kappa, double omega, const double *left_size) {
+  double half = fabs(p->half), r = half * (kappa + omega), response = half * kappa, sum = 0;
+  for (int j = 2; j < GQ_MOMENTS + 1; j++) response *= r / (2 * j - 1);
+  for (int j = 0; j < GQ_MOMENTS_LEFT; j++, response *= r / (2 * (GQ_MOMENTS + j) - 1))
+    sum += response * left_size[j];
+  return sum;
 }
 
 void gq_panel_force(const gq_panel *p, const gq_solution *s, double t, void *dst) {
   size_t n = gq_numel(s->z0->shape);
-  double w[GQ_MOMENTS];
+  double w[ALL];
   memset(dst, 0, n * gq_dtype_size(s->z0->dtype));
   if (!p->forced) return;
   legendre((t - p->middle) / p->half, w);

@@ -1,5 +1,5 @@
 /*
-** nodes.c -- Gauss-Legendre nodes and the buffer that evaluates them in batches.
+** nodes.c -- quadrature nodes and the buffer that evaluates them in batches.
 ** Norcliffe & Deisenroth (TMLR 2023), section 3.3: eq. (9) for n, eq. (11) for the sum. The solve
 ** is not stopped at nodes, they are read from dense output, so steps do not depend on n.
 */
@@ -8,11 +8,32 @@
 #include <math.h>
 #include <string.h>
 
-int gq_rule_new(gq_rule *r, int n, double from, double to) {
-  r->panels = (n + GQ_MAX_RULE - 1) / GQ_MAX_RULE;
-  r->m = (n + r->panels - 1) / r->panels;
-  r->from = from, r->to = to;
-  return gq_gauss_legendre(r->m, r->x, r->w);
+/* Purpose of the key of random points. */
+enum { POINTS = 0x6e6f6465 };
+
+static int rule_room(gq_rule *r, int m) {
+  if (m <= r->room) return GQ_OK;
+  double *x = gq_realloc(r->x, 2 * (size_t)m * sizeof *x);
+  if (!x) return gq_nomem(2 * (size_t)m * sizeof *x);
+  r->x = x, r->room = m, r->kind = NULL;
+  return GQ_OK;
+}
+
+int gq_rule_set(gq_rule *r, const gq_ode_options *o, int n, double from, double to) {
+  const gq_quadrature *q = o->quadrature;
+  int panels = o->panels, most = q->most ? q->most : n;
+  if (panels < (n + most - 1) / most) panels = (n + most - 1) / most;
+  int m = gq_quadrature_points(q, (n + panels - 1) / panels);
+  r->panels = panels, r->from = from, r->to = to;
+  if (r->kind == q && r->m == m && !q->random) return GQ_OK;
+  GQ_TRY(rule_room(r, m));
+  r->m = m, r->w = r->x + m, r->kind = q;
+  return q->fill(m, gq_key_make(o->seed, POINTS), r->draw++, r->x, r->w);
+}
+
+void gq_rule_done(gq_rule *r) {
+  gq_free(r->x);
+  r->x = NULL;
 }
 
 int gq_rule_count(const gq_rule *r) { return r->m * r->panels; }

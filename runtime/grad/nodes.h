@@ -7,16 +7,18 @@
 
 #include "../ode/solution.h"
 
-enum { GQ_MAX_RULE = 64 };
-
-/* Points of one measurement interval [t_k-1, t_k], from t_k backwards. */
+/* Points of one measurement interval [t_k-1, t_k], from t_k backwards; zero it before the first use. */
 typedef struct gq_rule {
   int m, panels;               /* points a panel */
-  double x[GQ_MAX_RULE], w[GQ_MAX_RULE];
+  double *x, *w;               /* [m] on [-1, 1]; the block is x's */
+  int room;
+  const gq_quadrature *kind;   /* what x and w hold, NULL: nothing yet */
+  uint64_t draw;               /* random rules: drawn so far in this pass */
   double from, to;             /* t_k, t_k-1 */
 } gq_rule;
-/* n points: one panel up to GQ_MAX_RULE, equal panels above. */
-int gq_rule_new(gq_rule *r, int n, double from, double to);
+/* n points or a few more, as the rule takes them, in at least o->panels panels. */
+int gq_rule_set(gq_rule *r, const gq_ode_options *o, int n, double from, double to);
+void gq_rule_done(gq_rule *r);
 int gq_rule_count(const gq_rule *r);
 /* Point i counted from `from`; *w is its weight in the integral from `to` to `from`, signed. */
 double gq_rule_point(const gq_rule *r, int i, double *w);

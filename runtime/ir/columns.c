@@ -22,9 +22,8 @@ typedef struct mover {
 
 static gq_ref unsupported(mover *m) {
   char text[200];
-  return gq_graph_fail(m->to,
-                       gq_fail(GQ_EUNSUPPORTED, "rows last: %s (giving %s) has no such form",
-                               gq_ops[m->n->op].name, gq_shape_text(m->n->shape, text, sizeof text)));
+  return gq_graph_fail(m->to, gq_fail(GQ_EUNSUPPORTED, "rows last: %s (giving %s) has no such form",
+                                      gq_ops[m->n->op].name, gq_shape_text(m->n->shape, text, sizeof text)));
 }
 
 /* s without `axis` (-1: all of it), then n. */
@@ -101,7 +100,8 @@ static gq_ref slice(mover *m, gq_ref x, int axis, int64_t first, int64_t count) 
 /* The same number in every row (an expanded time, say): not one of its own a row. */
 static bool repeated(const mover *m, gq_ref r) {
   const gq_node *n = gq_at(m->w.g, r);
-  return n->op == GQ_OP_EXPAND && m->w.at[n->args[0]].axis < 0 && gq_numel(gq_at(m->w.g, n->args[0])->shape) == 1;
+  return n->op == GQ_OP_EXPAND && m->w.at[n->args[0]].axis < 0 &&
+         gq_numel(gq_at(m->w.g, n->args[0])->shape) == 1;
 }
 
 /* W X for X = cat(Z, t, ..) with one number t for all rows: W_z Z + w_t t, whose second term is a column.
@@ -129,9 +129,9 @@ static gq_ref split_product(mover *m, gq_ref w, int ta, gq_ref x, int summed) {
     gq_ref t = gq_at(m->w.g, cat->args[i])->args[0];
     gq_shape wt = gq_graph_node(m->to, part)->shape;
     term = gq_reshape(m->to, part, gq_shape_of(2, (int64_t[]){ gq_numel(wt), 1 }));
-    term = gq_emit2(m->to, GQ_OP_MUL, term,
-                    gq_reshape(m->to, m->map[t],
-                               gq_shape_of(2, (int64_t[]){ 1, m->lifted[t] ? m->columns : 1 })));
+    term =
+      gq_emit2(m->to, GQ_OP_MUL, term,
+               gq_reshape(m->to, m->map[t], gq_shape_of(2, (int64_t[]){ 1, m->lifted[t] ? m->columns : 1 })));
     column = column == GQ_NONE ? term : gq_emit2(m->to, GQ_OP_ADD, column, term);
   }
   gq_ref joined = affine(m, sum, column);
@@ -219,7 +219,8 @@ static gq_ref move_cat(mover *m) {
 static gq_ref move_index(mover *m) {
   bool by_list = m->n->op == GQ_OP_INDEX_SELECT || m->n->op == GQ_OP_INDEX_ADD;
   if (m->l.axis < 0 || m->n->attr.axis == m->l.axis) return unsupported(m);
-  if (arg_label(m, 0).axis < 0 || (arg_label(m, 1).axis >= 0) == by_list || arg_lifted(m, 1)) return unsupported(m);
+  if (arg_label(m, 0).axis < 0 || (arg_label(m, 1).axis >= 0) == by_list || arg_lifted(m, 1))
+    return unsupported(m);
   return move_plain(m);
 }
 
@@ -300,12 +301,13 @@ static int move_graph(mover *m, const int *axis, const bool *each_) {
   return gq_graph_status(m->to);
 }
 
-int gq_rows_last(const gq_graph *g, int64_t rows, int64_t count, int64_t points, const bool *each_, const int *axis,
-                 gq_graph **out) {
+int gq_rows_last(const gq_graph *g, int64_t rows, int64_t count, int64_t points, const bool *each_,
+                 const int *axis, gq_graph **out) {
   *out = NULL;
   GQ_TRY(g->status);
   mover m = { .count = count, .points = points, .to = gq_graph_new() };
-  size_t bytes = ((size_t)g->size + (size_t)(g->noutput + gq_graph_most(g))) * sizeof(gq_ref) + (size_t)g->size + 1;
+  size_t bytes =
+    ((size_t)g->size + (size_t)(g->noutput + gq_graph_most(g))) * sizeof(gq_ref) + (size_t)g->size + 1;
   int status = gq_rowproof_init(&m.w, g, rows);
   m.map = gq_alloc(bytes);
   if (status == GQ_OK && (!m.map || !m.to)) status = gq_nomem(bytes);

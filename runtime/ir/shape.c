@@ -147,8 +147,8 @@ static int infer_affine(call *c) {
   column.dim[1] = 1;
   GQ_TRY(same_dtype(c, 0, 2));
   if (c->shape->ndim == 2 && gq_shape_equal(c->s[2], column)) return GQ_OK;
-  return gq_fail(GQ_ESHAPE, "affine: %s added to %s: expected {%lld, 1} and a matrix", TEXT(c->s[2]), TEXT(*c->shape),
-                 (long long)column.dim[0]);
+  return gq_fail(GQ_ESHAPE, "affine: %s added to %s: expected {%lld, 1} and a matrix", TEXT(c->s[2]),
+                 TEXT(*c->shape), (long long)column.dim[0]);
 }
 
 static int want_axis(const call *c, gq_shape s) {

@@ -3,6 +3,7 @@
 */
 #include "field.h"
 
+#include <math.h>
 #include <string.h>
 
 enum {
@@ -144,7 +145,8 @@ static int use_columns(gq_field *f, const int *axis) {
     f->class_shape[c].dim[f->shape.ndim - 1] = class_count(f, c);
   }
   f->columns = status == GQ_OK;
-  for (int c = 0; c < f->nclass && status != GQ_OK; c++) gq_graph_free(f->class_body[c]), f->class_body[c] = NULL;
+  for (int c = 0; c < f->nclass && status != GQ_OK; c++)
+    gq_graph_free(f->class_body[c]), f->class_body[c] = NULL;
   return status;
 }
 
@@ -267,7 +269,8 @@ void gq_field_free(gq_field *f) {
 static void transpose(size_t rows, size_t cols, size_t size, char *to, const char *from) {
   for (size_t i = 0; i < rows; i++)
     for (size_t j = 0; j < cols; j++)
-      if (size == 4) ((uint32_t *)(void *)to)[i * cols + j] = ((const uint32_t *)(const void *)from)[j * rows + i];
+      if (size == 4)
+        ((uint32_t *)(void *)to)[i * cols + j] = ((const uint32_t *)(const void *)from)[j * rows + i];
       else if (size == 8)
         ((uint64_t *)(void *)to)[i * cols + j] = ((const uint64_t *)(const void *)from)[j * rows + i];
       else to[i * cols + j] = from[j * rows + i];
@@ -302,7 +305,8 @@ static void copy_state(const gq_field *f, char *packed, char *state, bool to_pac
     return;
   }
   for (int s = 0; s < f->nslices; s++)
-    copy_slice(f->shape, 0, f->first[s], f->count[s], true, size, packed + f->first[s] * row, state, to_packed);
+    copy_slice(f->shape, 0, f->first[s], f->count[s], true, size, packed + f->first[s] * row, state,
+               to_packed);
 }
 
 void gq_field_pack(const gq_field *f, const void *state, void *packed) {
@@ -383,7 +387,8 @@ static int bind(gq_binding *b, gq_tensor *const *capture) {
       const void **v = &b->value[s * f->nb + j];
       *v = full[j];
       if (is_copied(f, j)) {
-        copy_slice(whole, f->axis[j], f->first[s], f->count[s], f->columns, size, next, (char *)full[j], true);
+        copy_slice(whole, f->axis[j], f->first[s], f->count[s], f->columns, size, next, (char *)full[j],
+                   true);
         *v = next;
         next += round64(slice_bytes(f, s, j));
       } else if (f->nslices > 1 && f->axis[j] == 0 && whole.dim[0]) {
@@ -416,8 +421,8 @@ void gq_binding_free(gq_binding *b) {
 /* ---- gradients ---- */
 
 /* Does boundary j's part of slice s stand in a block of its own? */
-static bool apart(const gq_grads *g, const gq_field *f, int s, int j) {
-  return f->want[j] && !(s == 0 && g->at[j]);
+static bool apart(const gq_grads *g, const gq_field *f, int most, int s, int j) {
+  return f->want[j] && gq_field_boundary_shape(f, j).ndim <= most && !(s == 0 && g->at[j]);
 }
 
 /* The first whole boundary that each capture is. */
@@ -432,7 +437,7 @@ static int use_results(const gq_field *f, gq_grads *g) {
   return GQ_OK;
 }
 
-static int grads_init(const gq_field *f, bool results, gq_grads *g) {
+static int grads_init(const gq_field *f, bool results, int most, gq_grads *g) {
   size_t block = 0;
   g->at = gq_calloc((size_t)f->nslices * f->nb + 1, sizeof *g->at);
   g->whole = gq_calloc(f->ncapture + 1, sizeof *g->whole);
@@ -440,22 +445,55 @@ static int grads_init(const gq_field *f, bool results, gq_grads *g) {
   if (results) GQ_TRY(use_results(f, g));
   for (int s = 0; s < f->nslices; s++)
     for (int j = 0; j < f->nb; j++)
-      if (apart(g, f, s, j)) block += round64(slice_bytes(f, s, j));
+      if (apart(g, f, most, s, j)) block += round64(slice_bytes(f, s, j));
   g->block = gq_calloc(1, block + 64);
   if (!g->block) return gq_nomem(block);
   g->bytes += block;
   char *next = g->block;
   for (int s = 0; s < f->nslices; s++)
     for (int j = 0; j < f->nb; j++)
-      if (apart(g, f, s, j)) g->at[s * f->nb + j] = next, next += round64(slice_bytes(f, s, j));
+      if (apart(g, f, most, s, j)) g->at[s * f->nb + j] = next, next += round64(slice_bytes(f, s, j));
   return GQ_OK;
 }
 
-int gq_grads_new(const gq_field *f, bool results, gq_grads *g) {
+static int grads_new(const gq_field *f, bool results, int most, gq_grads *g) {
   *g = (gq_grads){ .field = f };
-  int status = grads_init(f, results, g);
+  int status = grads_init(f, results, most, g);
   if (status != GQ_OK) gq_grads_done(g);
   return status;
+}
+
+int gq_grads_new(const gq_field *f, bool results, gq_grads *g) { return grads_new(f, results, GQ_MAXDIM, g); }
+int gq_grads_vectors(const gq_field *f, gq_grads *g) { return grads_new(f, false, 1, g); }
+
+double gq_grads_rms(const gq_field *f, const gq_grads *x, const gq_grads *y) {
+  double sum = 0, count = 0;
+  for (int j = 0; j < f->nb; j++) {
+    bool apart = f->nslices > 1 && f->axis[j] >= 0, f32 = gq_field_boundary_dtype(f, j) == GQ_F32;
+    for (int s = 0; x->at[j] && s < (apart ? f->nslices : 1); s++) {
+      size_t n = gq_numel(slice_shape(f, s, j));
+      for (size_t i = 0; i < n; i++) {
+        double v = 0;
+        for (int r = s; r < (apart ? s + 1 : f->nslices); r++) {
+          const void *p = x->at[(size_t)r * f->nb + j], *q = y ? y->at[(size_t)r * f->nb + j] : NULL;
+          v += f32 ? ((const float *)p)[i] : ((const double *)p)[i];
+          if (q) v -= f32 ? ((const float *)q)[i] : ((const double *)q)[i];
+        }
+        sum += v * v;
+      }
+      count += n;
+    }
+  }
+  return count ? sqrt(sum / count) : 0;
+}
+
+void gq_grads_add(const gq_field *f, const gq_grads *x, const gq_grads *to) {
+  for (int s = 0; s < f->nslices; s++)
+    for (int j = 0; j < f->nb; j++) {
+      size_t at = (size_t)s * f->nb + j;
+      if (x->at[at])
+        gq_axpy(gq_field_boundary_dtype(f, j), gq_numel(slice_shape(f, s, j)), 1, x->at[at], to->at[at]);
+    }
 }
 
 void gq_grads_done(gq_grads *g) {

@@ -52,6 +52,8 @@ typedef enum gq_engine {
   GQ_ENGINE_REVERSIBLE,        /* the same with any reversible method (Kidger et al. 2021) */
   GQ_ENGINE_ADJOINT,
   GQ_ENGINE_SEMINORM,
+  GQ_ENGINE_INTERPOLATED,      /* seminorm along trajectory "interpolated" (IRDM, Daulbaev et al. 2020) */
+  GQ_ENGINE_KRONROD,           /* dense z and a, adaptive Gauss-Kronrod quadrature */
   GQ_ENGINE_GQ,
   GQ_ENGINE_CHECK,             /* gq at n and at 2n nodes: their difference is info.audit */
   GQ_ENGINE_AUTO,              /* the fastest that fits memory_limit: ode/auto.c */
@@ -61,10 +63,23 @@ static inline bool gq_engine_inverts(gq_engine e) { return e == GQ_ENGINE_MALI |
 static inline bool gq_engine_discrete(gq_engine e) {
   return e == GQ_ENGINE_DIRECT || e == GQ_ENGINE_ACA || gq_engine_inverts(e);
 }
-static inline bool gq_engine_nodes(gq_engine e) { return e == GQ_ENGINE_GQ || e == GQ_ENGINE_CHECK; }
+static inline bool gq_engine_nodes(gq_engine e) { return e >= GQ_ENGINE_KRONROD && e <= GQ_ENGINE_CHECK; }
 extern const char *const gq_engine_names[GQ_NENGINE];
-typedef enum gq_trajectory { GQ_REVERSE, GQ_DENSE } gq_trajectory;
+typedef enum gq_trajectory { GQ_REVERSE, GQ_DENSE, GQ_CHECKPOINT, GQ_INTERPOLATED } gq_trajectory;
 typedef enum gq_nodes { GQ_NODES_NFE, GQ_NODES_STEP, GQ_NODES_FIXED } gq_nodes;
+
+/* A rule for integrals over [-1, 1]: one row of grad/quadrature.c. */
+typedef struct gq_quadrature {
+  const char *name;            /* "gauss-legendre" */
+  int least, step;             /* it takes least, least + step, least + 2 step, ... points */
+  int most;                    /* points of one panel at most; 0: any number */
+  bool random;                 /* points are drawn: fill reads key and stream */
+  int (*fill)(int n, gq_key key, uint64_t stream, double *x, double *w);   /* x ascending */
+  const char *source;
+} gq_quadrature;
+extern const gq_quadrature gq_quadratures[];               /* Gauss-Legendre first */
+extern const int gq_nquadratures;
+int gq_quadrature_points(const gq_quadrature *q, int n);   /* n rounded up to what the rule takes */
 
 typedef struct gq_controller {
   double safety, ifactor, dfactor, pcoeff, icoeff, dcoeff;   /* 0.9 10 0.2 0 1 0 */
@@ -88,6 +103,8 @@ typedef struct gq_ode_options {
   int64_t back_max_steps;
   bool back_max_norm;
   gq_trajectory trajectory;
+  int points;                  /* interpolated: Chebyshev points of a measurement interval */
+  int checkpoints;             /* checkpoint: states kept at most */
   bool moments;                /* impulses = "moments": cotangents inside a panel as smooth forcing */
   bool scale;                  /* atol of the a-part times max_k rms(g_k) */
   /* gq = {...} */
@@ -96,6 +113,9 @@ typedef struct gq_ode_options {
   gq_nodes nodes;
   int fixed_nodes;
   size_t memory_limit;         /* auto: bytes that a solve may keep for its backward pass */
+  const gq_quadrature *quadrature;
+  int panels;                  /* equal panels that share the nodes of an interval (or step) */
+  uint64_t seed;               /* of random points */
 } gq_ode_options;
 size_t gq_default_memory(void);                            /* a quarter of the machine's */
 void gq_ode_defaults(gq_ode_options *o, gq_dtype d);       /* dopri5, 1e-3 / 1e-6, gq, C 0.1 ... */
@@ -108,8 +128,10 @@ typedef struct gq_info {       /* API.md: the fields of info */
   double t_reached, h_last;
   int64_t nfe, steps, rejected;
   int64_t nfe_backward, steps_backward, rejected_backward, restarts, nodes, nodes_wanted;
+  int64_t panels, panels_split;   /* moments: panels solved, and splits that made them more */
   double reconstruction;       /* units of the tolerance */
   double audit;                /* engine check: |G_n - G_2n| / |G_2n| over all parameters */
+  double quadrature_error;     /* nodes = "step": biases by nodes against Runge-Kutta weights, relative; NAN: none */
   bool capped;                 /* max_nodes bit in some interval */
   size_t peak_bytes;
   bool event;                  /* it happened, at event_t; the states from there on are the one at event_t */

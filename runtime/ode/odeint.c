@@ -8,8 +8,10 @@
 #include <math.h>
 #include <string.h>
 
-const char *const gq_engine_names[GQ_NENGINE] = { "none",    "direct",   "aca", "mali",  "reversible",
-                                                  "adjoint", "seminorm", "gq",  "check", "auto" };
+const char *const gq_engine_names[GQ_NENGINE] = { "none",       "direct",  "aca",      "mali",
+                                                  "reversible", "adjoint", "seminorm", "interpolated",
+                                                  "kronrod",    "gq",      "check",    "auto" };
+static const char *const trajectory_names[] = { "reverse", "dense", "checkpoint", "interpolated" };
 
 void gq_ode_defaults(gq_ode_options *o, gq_dtype d) {
   double tol = d == GQ_F32 ? 1e-3 : 1e-6;
@@ -24,11 +26,15 @@ void gq_ode_defaults(gq_ode_options *o, gq_dtype d) {
                          .back_atol = tol,
                          .back_max_steps = 100000,
                          .trajectory = GQ_REVERSE,
+                         .points = 16,
+                         .checkpoints = 16,
                          .scale = true,
                          .C = 0.1,
                          .max_nodes = 64,
                          .nodes = GQ_NODES_NFE,
-                         .memory_limit = gq_default_memory() };
+                         .memory_limit = gq_default_memory(),
+                         .quadrature = gq_quadratures,
+                         .panels = 1 };
   o->back_method = o->method;
 }
 
@@ -98,8 +104,14 @@ static int check(const gq_problem *p, const gq_ode_options *o) {
   GQ_TRY(check_tolerance(o->rtol, o->atol, ""));
   GQ_TRY(check_tolerance(o->back_rtol, o->back_atol, "adjoint."));
   if (o->max_steps < 1 || o->back_max_steps < 1) return gq_fail(GQ_EARG, "max_steps must be at least 1");
-  if (o->overshoot && continuous(o) && o->trajectory == GQ_DENSE)
-    return gq_fail(GQ_EARG, "overshoot and trajectory = \"dense\" do not go together");
+  if (o->overshoot && continuous(o) && o->trajectory != GQ_REVERSE)
+    return gq_fail(GQ_EARG, "overshoot (and parity) and trajectory = \"%s\" do not go together",
+                   trajectory_names[o->trajectory]);
+  if (o->engine == GQ_ENGINE_KRONROD && o->trajectory == GQ_REVERSE)
+    return gq_fail(GQ_EARG, "engine kronrod needs z along a trajectory that is not \"reverse\"");
+  if (o->points < 2) return gq_fail(GQ_EARG, "adjoint.points = %d: at least 2 are needed", o->points);
+  if (o->checkpoints < 2)
+    return gq_fail(GQ_EARG, "adjoint.checkpoints = %d: at least 2 are needed", o->checkpoints);
   if (p->event_ && (o->engine != GQ_ENGINE_NONE || o->overshoot || o->parity))
     return gq_fail(
       GQ_EARG,
@@ -227,8 +239,8 @@ static int check_interpolated(const gq_solution *s, int k) {
                  s->t[k]);
 }
 
-/* Write the measurement times that the accepted step passes, up to `end`. */
-static int write_times(forward *fw, int *k, double end, bool phase1_done) {
+/* Write the measurement times that the accepted step passes, up to `end`; *phase1: its interpolant is complete. */
+static int write_times(forward *fw, int *k, double end, bool *phase1) {
   gq_solution *s = fw->s;
   gq_walk *w = &fw->w;
   const gq_field *f = s->plan->field;
@@ -239,8 +251,8 @@ static int write_times(forward *fw, int *k, double end, bool phase1_done) {
       gq_field_unpack(f, w->y1[0], dst);
       continue;
     }
-    if (!phase1_done) GQ_TRY(gq_walk_phase(w, 1));
-    phase1_done = true;
+    if (!*phase1) GQ_TRY(gq_walk_phase(w, 1));
+    *phase1 = true;
     gq_walk_interpolate_all(w, 0, (s->t[*k] - w->t) / w->h1, fw->inner);
     gq_field_unpack(f, fw->inner, dst);
     GQ_TRY(check_interpolated(s, *k));
@@ -343,8 +355,10 @@ static int forward_step(forward *fw, int *k) {
   double end = w->t1;
   if (fw->event) GQ_TRY(look(fw, &end));
   if (phase1) GQ_TRY(gq_walk_phase(w, 1));
+  phase1 = phase1 || fw->happened;
   if (s->dense) GQ_TRY(gq_dense_add(s->dense, w, end, &s->bytes));
-  GQ_TRY(write_times(fw, k, end, phase1 || fw->happened));
+  GQ_TRY(write_times(fw, k, end, &phase1));
+  if (continuous(&s->o)) GQ_TRY(gq_trail_step(s, w, &phase1));
   if (records(s)) GQ_TRY(keep(fw, w->clamped ? stop : -1));
   if (inverts(s)) GQ_TRY(keep_taken(fw, w->clamped ? stop : -1));
   if (w->clamped) {
@@ -393,6 +407,7 @@ static int forward_run(gq_solution *s, const gq_problem *p_, int *k) {
   size_t before = s->bytes;
   int status = gq_walk_init(w, s->plan, &s->plan->forward, s->bind);
   if (status == GQ_OK) status = forward_buffers(&fw);
+  if (status == GQ_OK && continuous(&s->o)) status = gq_trail_init(s);
   if (status == GQ_OK && p_ && p_->event_)
     status = gq_event_new(p_->event_, p_->nevent, p_->event_capture, s->plan->field, &fw.event);
   if (status == GQ_OK) status = explain(s, forward_loop(&fw, k));
@@ -407,7 +422,7 @@ static int forward_run(gq_solution *s, const gq_problem *p_, int *k) {
 
 static bool dense_forward(const gq_problem *p, const gq_ode_options *o) {
   bool each = (!(o->method->e && o->step_size <= 0) && o->step_size <= 0) || gq_method_stops(o->method);
-  bool dense = continuous(o) && o->trajectory == GQ_DENSE;
+  bool dense = continuous(o) && o->trajectory != GQ_REVERSE;
   return dense || p->dense_ || p->event_ || o->overshoot || (p->nt > 2 && !each);
 }
 
@@ -483,7 +498,8 @@ int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_ten
   *z = NULL, *sol = NULL;
   if (p->dense_) *p->dense_ = NULL;
   if (own.parity) own.overshoot = true, own.scale = false;
-  GQ_TRY(check(p, o));
+  if (own.engine == GQ_ENGINE_INTERPOLATED) own.trajectory = GQ_INTERPOLATED;
+  GQ_TRY(check(p, &own));
   gq_planspec spec = { p, &own, dense_forward(p, &own) };
   if (o->engine == GQ_ENGINE_AUTO) GQ_TRY(info->status = gq_auto_choose(&spec, &own, info));
   int status = solve(p, &own, partial, o->engine == GQ_ENGINE_AUTO, &over, z, info, sol);
@@ -500,6 +516,7 @@ void gq_solution_free(gq_solution *s) {
   gq_plan_release(s->plan);
   gq_tensor_unref(s->z0);
   gq_tensor_unref(s->z);
+  gq_trail_done(s);
   gq_free(s->knots);
   gq_free(s->taken);
   gq_free(s->jumps);
@@ -600,7 +617,7 @@ static int backward_check(gq_pullback *b, gq_tensor **gcapture) {
     memset(b->a, 0, gq_part_bytes(f));
     if (b->gt) memset(b->gt, 0, s->nt * sizeof *b->gt);
     b->refine = 2;
-    s->info.nodes_wanted = s->info.restarts = 0;
+    s->info.nodes_wanted = s->info.restarts = s->info.panels = s->info.panels_split = 0;
     status = backward_once(b, gcapture);
   }
   if (status == GQ_OK) s->info.audit = relative_difference(f, coarse, gcapture);
@@ -620,6 +637,7 @@ int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor
                    "to a copy (x:clone())");
   s->info.nfe_backward = s->info.steps_backward = s->info.rejected_backward = s->info.restarts = 0;
   s->info.nodes = s->info.nodes_wanted = 0, s->info.reconstruction = 0, s->info.capped = false;
+  s->info.panels = s->info.panels_split = 0, s->info.quadrature_error = NAN;
   int status = gq_tensor_contiguous_get(gz, &b.gz);
   if (status == GQ_OK) status = gq_solution_records(s);
   if (status == GQ_OK) status = check_finite(b.gz, "the cotangent dL/dz of the solution");

@@ -102,18 +102,25 @@ static bool wants_products(const gq_field *f) {
   return false;
 }
 
+/* Nodes in every step: the Runge-Kutta weights integrate the biases' gradients too, to compare. */
+static bool audits(const gq_ode_options *o) {
+  return gq_engine_nodes(o->engine) && o->engine != GQ_ENGINE_KRONROD && o->nodes == GQ_NODES_STEP;
+}
+
 static int build_backward(gq_plan *p, const gq_planspec *s) {
   const gq_ode_options *o = s->o;
-  bool dense = o->trajectory == GQ_DENSE, gq = gq_engine_nodes(o->engine),
+  bool dense = o->trajectory != GQ_REVERSE, gq = gq_engine_nodes(o->engine),
        full = o->engine == GQ_ENGINE_ADJOINT;
   bool time = full && (s->p->t_grad || o->parity);
-  gq_adjointkind plain = { dense, o->moments, false, false }, with = { dense, o->moments, !gq, time };
+  gq_products products = !gq ? GQ_PRODUCTS_ALL : audits(o) ? GQ_PRODUCTS_VECTORS : GQ_PRODUCTS_NONE;
+  gq_adjointkind plain = { dense, o->moments, GQ_PRODUCTS_NONE, false },
+                 with = { dense, o->moments, products, time };
   p->backward.kind = (gq_stepkind){ .m = o->back_method,
                                     .adaptive = o->back_method->e && o->back_step_size <= 0,
                                     .max_norm = o->back_max_norm,
                                     .dense = gq || o->overshoot,
                                     .product_error = full && o->back_method->e && o->back_step_size <= 0,
-                                    .product_dense = !gq && o->overshoot };
+                                    .product_dense = products != GQ_PRODUCTS_NONE && o->overshoot };
   p->products = wants_products(p->field);
   GQ_TRY(build_stepper(p, &p->backward, make_adjoint, &with));
   GQ_TRY(build_evaluator(p, &p->adjoint, make_adjoint, &plain));
@@ -245,7 +252,7 @@ typedef struct keyhead { /* zeroed before it is filled: compared bytewise */
   const gq_tableau *method, *back_method;
   double eta;
   int engine, trajectory, threads;
-  bool fixed, back_fixed, max_norm, back_max_norm, dense_forward, overshoot, parity, moments, t_grad;
+  bool fixed, back_fixed, max_norm, back_max_norm, dense_forward, overshoot, parity, moments, t_grad, audits;
 } keyhead;
 
 static int make_key(const gq_planspec *s, char **key, size_t *n) {
@@ -266,7 +273,7 @@ static int make_key(const gq_planspec *s, char **key, size_t *n) {
   h->max_norm = o->max_norm, h->back_max_norm = o->back_max_norm;
   h->dense_forward = s->dense_forward, h->overshoot = o->overshoot, h->parity = o->parity,
   h->moments = o->moments;
-  h->t_grad = s->p->t_grad;
+  h->t_grad = s->p->t_grad, h->audits = audits(o);
   for (int i = 0; i < s->p->ncapture; i++)
     ((bool *)(h + 1))[i] = o->engine != GQ_ENGINE_NONE && s->p->wants_grad[i];
   memcpy((char *)(h + 1) + s->p->ncapture * sizeof(bool), graph, ng);

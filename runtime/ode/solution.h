@@ -5,6 +5,7 @@
 #define GQ_SOLUTION_H
 
 #include "dense.h"
+#include "trail.h"
 
 /* An accepted step of which nothing else is kept: mali and reversible. */
 typedef struct gq_taken {
@@ -32,6 +33,7 @@ struct gq_solution {
   double *knots;               /* moments: where the accepted steps began, and the end */
   int nknots, knots_room;
   bool limited, over;          /* auto: kept bytes are counted against the limit; they went over it */
+  gq_trail trail;              /* trajectories "interpolated" and "checkpoint" */
   bool trivial;                /* nothing to integrate: all times equal, or an empty state */
   gq_dense *dense;             /* until the solve is done */
   gq_info info;

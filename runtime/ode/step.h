@@ -27,10 +27,11 @@ typedef struct gq_system {
 
 /* dz/dt = f. */
 int gq_system_forward(const gq_field *f, int cls, gq_system *s);
+typedef enum gq_products { GQ_PRODUCTS_NONE, GQ_PRODUCTS_VECTORS, GQ_PRODUCTS_ALL } gq_products;
 typedef struct gq_adjointkind {
   bool path;                   /* z(t) is given, a alone is solved */
   bool forced;                 /* a' = -a'df/dz + q with q(t) given */
-  bool products;               /* a'df/dtheta of the wanted boundary values */
+  gq_products products;        /* a'df/dtheta of the wanted boundary values, or of those that are vectors: biases */
   bool time;                   /* and a'df/dt */
 } gq_adjointkind;
 /* (z, a)' = (f, -a'df/dz). */

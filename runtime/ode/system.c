@@ -68,22 +68,28 @@ void gq_system_done(gq_system *s) {
   *s = (gq_system){ 0 };
 }
 
+static bool has_product(const gq_field *f, int j, gq_products products) {
+  if (!f->want[j] || products == GQ_PRODUCTS_NONE) return false;
+  return products == GQ_PRODUCTS_ALL || gq_field_boundary_shape(f, j).ndim <= 1;
+}
+
 /* Derivatives of out . cot: da[0] in z, da[1] in t, da[2 + j] in boundary j, where wanted. */
-static int pull(const gq_field *f, frame *fr, gq_ref out, gq_ref cot, bool products, bool time, gq_ref *da) {
+static int pull(const gq_field *f, frame *fr, gq_ref out, gq_ref cot, gq_products products, bool time,
+                gq_ref *da) {
   int n = 0;
   gq_ref *wrt = gq_calloc(2 * (f->nb + 2), sizeof *wrt), *grad = wrt ? wrt + f->nb + 2 : NULL;
   if (!wrt) return gq_nomem(f->nb);
   for (int i = 0; i < f->nb + 2; i++) da[i] = GQ_NONE;
   wrt[n++] = fr->bind[1];
   if (time) wrt[n++] = fr->bind[0];
-  for (int j = 0; products && j < f->nb; j++)
-    if (f->want[j]) wrt[n++] = fr->bind[2 + j];
+  for (int j = 0; j < f->nb; j++)
+    if (has_product(f, j, products)) wrt[n++] = fr->bind[2 + j];
   int status = gq_vjp(fr->g, 1, &out, &cot, n, wrt, grad);
   n = 0;
   da[0] = grad[n++];
   if (time) da[1] = grad[n++];
-  for (int j = 0; products && j < f->nb; j++)
-    if (f->want[j]) da[2 + j] = grad[n++];
+  for (int j = 0; j < f->nb; j++)
+    if (has_product(f, j, products)) da[2 + j] = grad[n++];
   gq_free(wrt);
   return status;
 }
@@ -130,7 +136,7 @@ int gq_system_pull(const gq_field *f, int cls, bool time, gq_system *s) {
     a = state_input(f, cls, &fr);
     bind_boundaries(f, cls, &fr);
     gq_inline(fr.g, f->class_body[cls], fr.bind, &out);
-    status = pull(f, &fr, out, a, true, time, da);
+    status = pull(f, &fr, out, a, GQ_PRODUCTS_ALL, time, da);
     lead = or_zero(f, cls, &fr, da[0]);
     int done = finish(s, f, &fr, 1, &lead, da[1], da + 2);
     if (status == GQ_OK) status = done;
@@ -159,7 +165,7 @@ static int nodes_as_columns(const gq_field *f, int cls, int64_t n, const gq_grap
     a = gq_input(fr.g, f->dtype, shape);
     bind_boundaries(f, cls, &fr);
     gq_inline(fr.g, points, fr.bind, &out);
-    status = pull(f, &fr, out, a, true, false, da);
+    status = pull(f, &fr, out, a, GQ_PRODUCTS_ALL, false, da);
     int done = finish(s, f, &fr, 0, NULL, GQ_NONE, da + 2);
     s->columns = true;
     if (status == GQ_OK) status = done;
@@ -195,7 +201,7 @@ int gq_system_nodes(const gq_field *f, int cls, int64_t n, gq_system *s) {
     a = batched_input(&fr, f->dtype, f->class_shape[cls], n);
     bind_boundaries(f, cls, &fr);
     gq_batch(fr.g, f->class_body[cls], n, fr.bind, batched, &out);
-    status = pull(f, &fr, out, a, true, false, da);
+    status = pull(f, &fr, out, a, GQ_PRODUCTS_ALL, false, da);
     int done = finish(s, f, &fr, 0, NULL, GQ_NONE, da + 2);
     if (status == GQ_OK) status = done;
     else gq_system_done(s);

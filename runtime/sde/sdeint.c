@@ -22,8 +22,8 @@ typedef struct solver {
   size_t bytes[GQ_SDE_MAXPARTS], wrow;
   char *state[2][GQ_SDE_MAXPARTS]; /* before and after a step */
   int now;
-  double *dw; /* [count of W] */
-  char *cast; /* the same in the state's dtype, */
+  double *dw;   /* [count of W] */
+  char *cast;   /* the same in the state's dtype, */
   char *turned; /* and as the slices hold states */
   void *arena[GQ_MAXSLICES];
   const void **in; /* [nslices][nin] */

@@ -476,8 +476,8 @@ static gq_tensor *moved_last(gq_tensor *t, int axis) {
 enum { POINTS = 3 };
 
 /* Rows first..first+count of g, turned innermost, at one point or at several of time and state. */
-static int columns_match(const gq_graph *g, gq_tensor *const *in, const int *axis, int64_t rows, int64_t first,
-                         int64_t count, int points, bool *ok) {
+static int columns_match(const gq_graph *g, gq_tensor *const *in, const int *axis, int64_t rows,
+                         int64_t first, int64_t count, int points, bool *ok) {
   gq_graph *turned;
   gq_tensor *given[INPUTS], *list[POINTS], *want[POINTS];
   bool each[INPUTS] = { true, true };
@@ -528,7 +528,8 @@ static void test_random_columns(void) {
       tried++;
       for (int several = 0; several < 2; several++) {
         bool ok = false;
-        int status = columns_match(w.g, w.in, axis, w.rows, several, w.rows - several, several ? POINTS : 0, &ok);
+        int status =
+          columns_match(w.g, w.in, axis, w.rows, several, w.rows - several, several ? POINTS : 0, &ok);
         CHECK(status == GQ_OK || status == GQ_EUNSUPPORTED);
         if (status != GQ_OK) continue;
         turned[several]++;

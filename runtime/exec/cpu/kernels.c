@@ -225,11 +225,11 @@ SUMS(f64, double)
 
 #include "small.h"
 
-#define SMALL_DOOR(S, T)                                                                               \
-  static void small_any_##S(const void *a, size_t ars, size_t acs, const void *b, size_t ldb,          \
-                            const void *column, size_t cs, void *c, size_t ldc, size_t m, size_t n,    \
-                            size_t k, bool add) {                                                      \
-    small_##S(a, ars, acs, b, ldb, column, cs, c, ldc, m, n, k, add);                                  \
+#define SMALL_DOOR(S, T)                                                                            \
+  static void small_any_##S(const void *a, size_t ars, size_t acs, const void *b, size_t ldb,       \
+                            const void *column, size_t cs, void *c, size_t ldc, size_t m, size_t n, \
+                            size_t k, bool add) {                                                   \
+    small_##S(a, ars, acs, b, ldb, column, cs, c, ldc, m, n, k, add);                               \
   }
 SMALL_DOOR(f32, float)
 SMALL_DOOR(f64, double)

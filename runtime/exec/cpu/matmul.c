@@ -94,23 +94,24 @@ int gq_gemm_plan(gq_gemm *g, gq_dtype d, const gq_layout *a, const gq_layout *b,
 ** Over rows (what is not row-independent, and tensors outside solves) it is X W', with W' packed. */
 
 enum {
-  NARROW = 128,    /* inner size and columns of a layer over rows */
-  SUMMED = 32,     /* columns of a product summed over many rows (a weight gradient) */
-  PACKED = 8192,   /* numbers of b that are transposed on the stack first */
-  CACHED = 16384,  /* numbers of W that stay near a core */
-  SKINNY = 32,     /* columns in a few vectors: W is read once anyway */
-  THIN = 16,       /* a first or last layer */
-  LONG = 48,       /* terms that are worth summing side by side */
-  CELLS = 256,     /* rows and columns of such a product */
-  STRIP = 8,       /* rows, or columns, that stay together */
-  FEW = 3          /* rows so few that a large matrix is read faster than packed */
+  NARROW = 128,   /* inner size and columns of a layer over rows */
+  SUMMED = 32,    /* columns of a product summed over many rows (a weight gradient) */
+  PACKED = 8192,  /* numbers of b that are transposed on the stack first */
+  CACHED = 16384, /* numbers of W that stay near a core */
+  SKINNY = 32,    /* columns in a few vectors: W is read once anyway */
+  THIN = 16,      /* a first or last layer */
+  LONG = 48,      /* terms that are worth summing side by side */
+  CELLS = 256,    /* rows and columns of such a product */
+  STRIP = 8,      /* rows, or columns, that stay together */
+  FEW = 3         /* rows so few that a large matrix is read faster than packed */
 };
 
 typedef enum { LARGE, SMALL, INNER, FLIPPED, STREAMED, DOTS } way;
 
 static way choose(const gq_gemm *g, int64_t rows) {
   if (rows <= FEW && !g->ta && g->n * g->k > CACHED) return g->tb ? FLIPPED : STREAMED;
-  if (!g->tb && g->n >= 8 && (g->n <= SKINNY || rows * g->k <= CACHED || rows <= THIN || g->k <= THIN)) return SMALL;
+  if (!g->tb && g->n >= 8 && (g->n <= SKINNY || rows * g->k <= CACHED || rows <= THIN || g->k <= THIN))
+    return SMALL;
   if (g->ta) return !g->tb && g->n >= 5 && g->n <= SUMMED && rows <= NARROW ? SMALL : LARGE;
   if (g->tb && g->k >= LONG && rows <= CELLS && g->n <= CELLS && g->n > 2) return INNER;
   if (g->n > NARROW || g->k > NARROW) return LARGE;
@@ -141,8 +142,8 @@ static void small(const gq_gemm *g, const void *a, const void *b, const void *co
   int64_t size = (int64_t)gq_dtype_size(g->dtype), step = g->k <= THIN && g->n > SKINNY ? STRIP : rows;
   for (int64_t i = 0; i < rows; i += step)
     gq_cpu()->small[g->dtype]((const char *)a + i * (int64_t)ars * size, ars, acs, b, ldb,
-                              column_ ? (const char *)column_ + i * g->column * size : NULL, (size_t)g->column,
-                              (char *)c + i * g->ldc * size, (size_t)g->ldc,
+                              column_ ? (const char *)column_ + i * g->column * size : NULL,
+                              (size_t)g->column, (char *)c + i * g->ldc * size, (size_t)g->ldc,
                               (size_t)(rows - i < step ? rows - i : step), (size_t)g->n, (size_t)g->k, add);
 }
 
@@ -169,12 +170,12 @@ static void large(const gq_gemm *g, const void *a, const void *b, void *c, int64
 }
 
 /* c[i][j] (+)= column[i] */
-#define SPREAD(T)                                                                    \
-  do {                                                                               \
-    for (int64_t i = 0; i < rows; i++) {                                             \
-      T *to = (T *)c + i * g->ldc, x = ((const T *)column)[i * g->column];           \
-      for (int64_t j = 0; j < g->n; j++) to[j] = add ? to[j] + x : x;                \
-    }                                                                                \
+#define SPREAD(T)                                                          \
+  do {                                                                     \
+    for (int64_t i = 0; i < rows; i++) {                                   \
+      T *to = (T *)c + i * g->ldc, x = ((const T *)column)[i * g->column]; \
+      for (int64_t j = 0; j < g->n; j++) to[j] = add ? to[j] + x : x;      \
+    }                                                                      \
   } while (0)
 
 static void spread(const gq_gemm *g, const void *column, void *c, int64_t rows, bool add) {
@@ -182,8 +183,8 @@ static void spread(const gq_gemm *g, const void *column, void *c, int64_t rows, 
   else SPREAD(double);
 }
 
-static void product(const gq_gemm *g, const void *a, const void *b, const void *column_, void *c, int64_t rows,
-                    bool add) {
+static void product(const gq_gemm *g, const void *a, const void *b, const void *column_, void *c,
+                    int64_t rows, bool add) {
   if (rows == 0 || g->n == 0) return;
   way w = choose(g, rows);
   if (column_ && (w != SMALL || g->k == 0)) {
@@ -197,12 +198,12 @@ static void product(const gq_gemm *g, const void *a, const void *b, const void *
   switch (w) {
     case SMALL: small(g, a, b, column_, c, rows, add); break;
     case INNER:
-      gq_cpu()->inner[g->dtype](a, (size_t)g->lda, b, (size_t)g->ldb, c, (size_t)g->ldc, 1, (size_t)rows, (size_t)g->n,
-                                (size_t)g->k, add);
+      gq_cpu()->inner[g->dtype](a, (size_t)g->lda, b, (size_t)g->ldb, c, (size_t)g->ldc, 1, (size_t)rows,
+                                (size_t)g->n, (size_t)g->k, add);
       break;
     case FLIPPED: /* b a', transposed on the way out */
-      gq_cpu()->inner[g->dtype](b, (size_t)g->ldb, a, (size_t)g->lda, c, 1, (size_t)g->ldc, (size_t)g->n, (size_t)rows,
-                                (size_t)g->k, add);
+      gq_cpu()->inner[g->dtype](b, (size_t)g->ldb, a, (size_t)g->lda, c, 1, (size_t)g->ldc, (size_t)g->n,
+                                (size_t)rows, (size_t)g->k, add);
       break;
     case STREAMED:
       gq_cpu()->streamed[g->dtype](a, (size_t)g->lda, 1, b, (size_t)g->ldb, c, (size_t)g->ldc, (size_t)rows,
@@ -227,7 +228,8 @@ typedef struct sharing {
 
 /* First row or column of piece i. */
 static int64_t edge(const sharing *s, int i) {
-  int64_t n = s->by_rows ? s->g->m : s->g->n, strips = (n + STRIP - 1) / STRIP, at = strips * i / s->pieces * STRIP;
+  int64_t n = s->by_rows ? s->g->m : s->g->n, strips = (n + STRIP - 1) / STRIP,
+          at = strips * i / s->pieces * STRIP;
   return at < n ? at : n;
 }
 
@@ -237,16 +239,19 @@ static void run_piece(void *ctx, int i) {
   int64_t size = (int64_t)gq_dtype_size(g.dtype), from = edge(s, i), count = edge(s, i + 1) - from;
   if (s->by_rows) {
     const char *column = s->column_ ? s->column_ + from * g.column * size : NULL;
-    product(&g, s->a + from * (g.ta ? 1 : g.lda) * size, s->b, column, s->c + from * g.ldc * size, count, s->add);
+    product(&g, s->a + from * (g.ta ? 1 : g.lda) * size, s->b, column, s->c + from * g.ldc * size, count,
+            s->add);
   } else {
     g.n = count;
     product(&g, s->a, s->b + from * (g.tb ? g.ldb : 1) * size, s->column_, s->c + from * size, g.m, s->add);
   }
 }
 
-static void shared_product(const gq_gemm *g, const void *a, const void *b, const void *column_, void *c, bool add) {
+static void shared_product(const gq_gemm *g, const void *a, const void *b, const void *column_, void *c,
+                           bool add) {
   sharing s = { g, a, b, column_, c, add, g->m >= g->n, gq_workers() };
-  if (s.pieces < 2 || (double)g->m * (double)g->n * (double)g->k < SHARED) product(g, a, b, column_, c, g->m, add);
+  if (s.pieces < 2 || (double)g->m * (double)g->n * (double)g->k < SHARED)
+    product(g, a, b, column_, c, g->m, add);
   else gq_parallel(s.pieces, run_piece, &s);
 }
 
@@ -261,6 +266,7 @@ void gq_gemm_run(const gq_gemm *g, const void *a, const void *b, const void *col
       ob += rest % g->dim[i] * g->sb[i];
       rest /= g->dim[i];
     }
-    shared_product(g, (const char *)a + oa * size, (const char *)b + ob * size, column_, (char *)c + t * step, add);
+    shared_product(g, (const char *)a + oa * size, (const char *)b + ob * size, column_, (char *)c + t * step,
+                   add);
   }
 }

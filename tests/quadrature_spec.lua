@@ -1,0 +1,262 @@
+-- quadrature_spec.lua -- gq.quadrature: the rules themselves, and the gradients they give.
+
+local gq = require "gq"
+local helper = require "tests.helper"
+
+local rules = gq.core.quadratures()
+
+-- What n points promise: the degree that is exact, and for composite rules the power of h by which the error
+-- falls. A rule without a line here fails.
+local promised = {
+  ["gauss-legendre"] = { degree = function(n) return 2 * n - 1 end },
+  ["gauss-lobatto"] = { degree = function(n) return 2 * n - 3 end, ends = true },
+  ["clenshaw-curtis"] = { degree = function(n) return n - 1 + n % 2 end, ends = true },
+  trapezoid = { degree = function() return 1 end, order = 2, ends = true },
+  simpson = { degree = function() return 3 end, order = 4, ends = true },
+  boole = { degree = function() return 5 end, order = 6, ends = true },
+  ["monte-carlo"] = { degree = function() return 0 end, random = true },
+}
+
+local function integral(x, w, f)
+  local sum = 0
+  for i = 1, #x do sum = sum + w[i] * f(x[i]) end
+  return sum
+end
+
+local function legendre(k, x)
+  local a, b = 1, x
+  if k == 0 then return a end
+  for j = 2, k do a, b = b, ((2 * j - 1) * x * b - (j - 1) * a) / j end
+  return b
+end
+
+for _, rule in ipairs(rules) do
+  local promise = promised[rule.name]
+
+  describe("the " .. rule.name .. " rule", function()
+    it("has points in order, weights that sum to the length, and says where it is from", function()
+      assert.truthy(#rule.source > 10)
+      for n = 1, 64 do
+        local x, w = gq.core.quadrature(rule.name, n, n)
+        local total = 0
+        assert.equal(#x, #w)
+        assert.truthy(#x >= n and #x < n + rule.step + rule.least)
+        assert.equal(0, (#x - rule.least) % rule.step)
+        for i = 1, #x do
+          assert.truthy(x[i] >= -1 and x[i] <= 1 and w[i] > 0)
+          assert.truthy(i == 1 or x[i] > x[i - 1])
+          total = total + w[i]
+        end
+        assert.close(total, 2, 1e-14)
+        if promise.ends then assert.same({ -1, 1 }, { x[1], x[#x] }) end
+      end
+    end)
+
+    it("is exact to its degree, and no more", function()
+      for n = 1, 33 do
+        local x, w = gq.core.quadrature(rule.name, n, n)
+        local degree = promise.degree(#x)
+        for k = 1, degree do
+          assert.below(math.abs(integral(x, w, function(t) return legendre(k, t) end)), 3e-14, n .. ", degree " .. k)
+        end
+        -- further on Clenshaw and Curtis err by too little to see
+        local exact = degree % 2 == 1 and 2 / (degree + 2) or 0
+        local off = integral(x, w, function(t) return t ^ (degree + 1) end) - exact
+        if #x < 9 then assert.truthy(math.abs(off) > 1e-6, n .. " points, degree " .. degree + 1) end
+      end
+    end)
+
+    if not rule.random then
+      it("is symmetric", function()
+        for n = 1, 64 do
+          local x, w = gq.core.quadrature(rule.name, n)
+          for i = 1, #x do
+            assert.close(x[i], -x[#x + 1 - i], 0, 1e-15)
+            assert.close(w[i], w[#x + 1 - i], 1e-13)
+          end
+        end
+      end)
+    else
+      it("draws the same points from the same seed, others from another", function()
+        local x = gq.core.quadrature(rule.name, 20, 7)
+        assert.same(x, (gq.core.quadrature(rule.name, 20, 7)))
+        assert.not_same(x, (gq.core.quadrature(rule.name, 20, 8)))
+      end)
+    end
+
+    if promise.order then
+      it("errs by the power of its order", function()
+        local function error(n)
+          local x, w = gq.core.quadrature(rule.name, n)
+          return math.abs(integral(x, w, math.exp) - (math.exp(1) - math.exp(-1)))
+        end
+        assert.close(math.log(error(17) / error(33), 2), promise.order, 0.03)
+      end)
+    end
+  end)
+end
+
+-- The error of dL/da for z' = a z cos 3t, L = z(T)^2; without the cosine the integrand would be constant.
+local function gradient(options, times)
+  local a = gq.tensor(0.7, { requires_grad = true, dtype = "float64" })
+  local z, info = gq.odeint(function(t, z) return a * z * gq.cos(3 * t) end, gq.ones(1, { dtype = "float64" }),
+    times or { 0, 2 }, options)
+  z[#z]:square():sum():backward()
+  local s = math.sin(3 * (times and times[#times] or 2)) / 3
+  return a.grad:item() / (2 * s * math.exp(1.4 * s)) - 1, info
+end
+
+describe("gq.quadrature", function()
+  for _, rule in ipairs(rules) do
+    for _, trajectory in ipairs { "reverse", "dense" } do
+      local function options(n, more)
+        local o = { rtol = 1e-11, atol = 1e-11, adjoint = { trajectory = trajectory },
+          gq = { quadrature = rule.name, nodes = n, seed = 5 } }
+        for k, v in pairs(more or {}) do o.gq[k] = v end
+        return o
+      end
+
+      if not rule.random then
+        it(("%s, %s: the gradient converges with n"):format(rule.name, trajectory), function()
+          local last = math.huge
+          for _, n in ipairs { 6, 12, 24, 48, 96 } do
+            local error, info = gradient(options(n))
+            error = math.abs(error)
+            assert.below(error, math.max(0.5 * last, 1e-8), n .. " nodes")
+            assert.truthy(info.nodes >= n and info.nodes < n + 5)
+            last = error
+          end
+          assert.below(last, rule.name == "trapezoid" and 1e-2 or 1e-5, "96 nodes")
+        end)
+
+        it(("%s, %s: several intervals, panels, backwards in time"):format(rule.name, trajectory), function()
+          assert.below(math.abs(gradient(options(60), { 0, 0.3, 1.1, 2 })), 3e-3, "intervals")
+          assert.below(math.abs(gradient(options(60), { 0, -0.3, -1.1, -2 })), 3e-3, "backwards")
+          local whole, one = gradient(options(40))
+          local parts, four = gradient(options(40, { panels = 4 }))
+          assert.below(math.abs(parts), math.max(30 * math.abs(whole), 1e-4), "panels")
+          assert.truthy(four.nodes >= one.nodes and four.nodes <= one.nodes + 16)
+          local every = options("step")
+          assert.below(math.abs(gradient(every)), 3e-3, "nodes in every step")
+          every.method = "rk4"
+          every.step_size = 0.07            -- does not divide the interval
+          assert.below(math.abs(gradient(every)), 1e-2, "fixed steps")
+        end)
+      else
+        it(("%s, %s: the error falls as n to the power -1/2"):format(rule.name, trajectory), function()
+          local function rms(n)
+            local sum = 0
+            for seed = 1, 24 do sum = sum + gradient(options(n, { seed = seed })) ^ 2 end
+            return math.sqrt(sum / 24)
+          end
+          assert.close(math.log(rms(20) / rms(320), 16), 0.5, 0.4)
+        end)
+      end
+    end
+  end
+
+  it("of parity mode (overshoot) takes every rule", function()
+    for _, rule in ipairs(rules) do
+      local error = gradient { rtol = 1e-9, atol = 1e-9, parity = true,
+        gq = { quadrature = rule.name, nodes = 400, seed = 1 } }
+      assert.below(math.abs(error), rule.random and 0.3 or 1e-3, rule.name)
+    end
+  end)
+
+  it("monte-carlo repeats with gq.seed and with gq.manual_seed, and otherwise does not", function()
+    local function draw(seed)
+      return (gradient { gq = { quadrature = "monte-carlo", nodes = 9, seed = seed } })
+    end
+    assert.equal(draw(3), draw(3))
+    assert.not_equal(draw(3), draw(4))
+    gq.manual_seed(11)
+    local first = draw()
+    assert.not_equal(first, draw())
+    gq.manual_seed(11)
+    assert.equal(first, draw())
+    -- other rules leave the generator alone
+    gq.manual_seed(11)
+    gradient { gq = { quadrature = "boole" } }
+    assert.equal(first, draw())
+  end)
+
+  it("check compares n and 2 n of every rule", function()
+    for _, rule in ipairs(rules) do
+      local _, info = gradient { gradient = "check", rtol = 1e-9, atol = 1e-9,
+        gq = { quadrature = rule.name, nodes = 12, seed = 2 } }
+      assert.truthy(info.audit > 0)
+    end
+  end)
+
+  it("is capped by max_nodes like any other", function()
+    local _, info = gradient { gq = { C = 10, max_nodes = 9, quadrature = "simpson" } }
+    assert.equal(9, info.nodes)
+    assert.truthy(info.nodes_wanted > 9)
+  end)
+
+  it("names the rules and the options there are", function()
+    local text = helper.message(gradient, { gq = { quadrature = "simpsons" } })
+    assert.truthy(text:find('did you mean "simpson"', 1, true), text)
+    assert.truthy(text:find("clenshaw-curtis", 1, true), text)
+    assert.truthy(helper.message(gradient, { gq = { panel = 2 } }):find("panels", 1, true))
+    assert.truthy(helper.message(gradient, { gq = { panels = 0 } }):find("panels", 1, true))
+    assert.truthy(helper.message(gradient, { gq = { seed = "x" } }):find("seed", 1, true))
+  end)
+end)
+
+describe("info.quadrature_error of nodes in every step", function()
+  -- z' = -z + theta sin(w t), L = z(10): the solve does not see w at theta = 0, the integrand does
+  local function slope(w, quadrature, more)
+    local theta = gq.tensor({ 0 }, { requires_grad = true, dtype = "float64" })
+    local o = { rtol = 1e-3, atol = 1e-3, gq = { nodes = "step", quadrature = quadrature } }
+    for k, v in pairs(more or {}) do o[k] = v end
+    local z, info = gq.odeint(function(t, z) return theta * gq.sin(w * t) - z end, gq.ones(1, { dtype = "float64" }),
+      { 0, 10 }, o)
+    z[2]:sum():backward()
+    local exact = (math.sin(w * 10) - w * math.cos(w * 10) + w * math.exp(-10)) / (1 + w * w)
+    return math.abs(theta.grad:item() / exact - 1), info.quadrature_error
+  end
+
+  it("is near the error of the gradient's quadrature", function()
+    for _, quadrature in ipairs { "gauss-legendre", "trapezoid" } do
+      for _, more in ipairs { {}, { adjoint = { trajectory = "dense" } } } do
+        for _, w in ipairs { 0.5, 1, 2, 5, 20 } do
+          local error, told = slope(w, quadrature, more)
+          assert.truthy(told > error / 5 and told < 5 * error, ("w = %g: %g told, %g true"):format(w, told, error))
+        end
+      end
+    end
+    assert.truthy(select(2, slope(100, "gauss-legendre")) > 1)
+  end)
+
+  local function network(options, threads)
+    local before = gq.threads()
+    gq.set_threads(threads or before)
+    gq.manual_seed(4)
+    local net = gq.nn.mlp { sizes = { 3, 16, 3 }, activation = "tanh", time = true }:to("float64")
+    local z, info = gq.odeint(net, gq.randn(64, 3, { dtype = "float64" }), { 0, 0.4, 1 }, options)
+    z:square():sum():backward()
+    gq.set_threads(before)
+    return info
+  end
+
+  it("is there for biases of networks, whatever the threads", function()
+    for _, options in ipairs { { rtol = 1e-4, atol = 1e-4 }, { rtol = 1e-4, atol = 1e-4, overshoot = true },
+      { rtol = 1e-4, atol = 1e-4, adjoint = { impulses = "moments" } }, { method = "rk4", step_size = 0.1 } } do
+      options.gq = { nodes = "step" }
+      local one, two = network(options, 1), network(options, 2)
+      assert.close(two.quadrature_error, one.quadrature_error, 1e-4)
+      assert.below(one.quadrature_error, 1e-2)
+    end
+  end)
+
+  it("is absent without nodes in every step and without vectors", function()
+    assert.is_nil(network({}).quadrature_error)
+    assert.is_nil(network({ gradient = "seminorm", gq = { nodes = "step" } }).quadrature_error)
+    local W = gq.randn(2, 2, { dtype = "float64", requires_grad = true })
+    local z, info = gq.odeint(function(_, z) return z:matmul(W) end, gq.ones(3, 2, { dtype = "float64" }), { 0, 1 },
+      { gq = { nodes = "step" } })
+    z[2]:sum():backward()
+    assert.is_nil(info.quadrature_error)
+  end)
+end)
