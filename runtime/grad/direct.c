@@ -15,9 +15,10 @@ typedef struct direct {
   void *block;
   void *gy, *gf; /* cotangents of a step's start that do not pass through its program */
   size_t part, n;
-  int k;            /* measurement times above this one are done */
-  double dt, dh;    /* derivatives in the step's t and h that do not either */
-  gq_walk *inverse; /* that has found r, if it knows the derivative too */
+  int k;           /* measurement times above this one are done */
+  double dt, dh;   /* derivatives in the step's t and h that do not either */
+  gq_walk inverse; /* mali, reversible */
+  bool joint;      /* which knows the derivative of the step too */
 } direct;
 
 static int buffers(direct *d) {
@@ -115,8 +116,8 @@ static int run_again(gq_walk *w) {
 
 /* Phase 2, of the step or of its inverse. */
 static int pull_program(direct *d) {
-  gq_walk *w = &d->w, *v = d->inverse;
-  if (!v) return gq_walk_phase(w, 2);
+  gq_walk *w = &d->w, *v = &d->inverse;
+  if (!d->joint) return gq_walk_phase(w, 2);
   v->cy = w->cy, v->cf = w->cf, v->py = w->py, v->pf = w->pf, v->grads = w->grads;
   GQ_TRY(gq_walk_phase(v, 2));
   w->pt = v->pt, w->ph = v->ph;
@@ -132,7 +133,7 @@ static int pull_step(direct *d, gq_kept *r, gq_kept *after) {
   w->y[0] = r->y, w->f[0] = r->f, w->x = r->x, w->y1[0] = after->y, w->f1[0] = after->f, w->x1 = after->x;
   w->arena = kept ? r->arena : b->s->plan->arena[0], w->t = r->t, w->h1 = r->h;
   gq_walk_times(w, r->t, r->h, after->t);
-  if (!d->inverse && (!kept || gq_at_jump(b->s, after->t)))
+  if (!d->joint && (!kept || gq_at_jump(b->s, after->t)))
     GQ_TRY(run_again(w)); /* at a jump f1 was written over */
   for (int i = 0; i < w->st->m->slopes; i++) memset(w->ck[i], 0, d->part);
   memset(d->gy, 0, d->part);
@@ -251,22 +252,18 @@ static int invert_all(direct *d, gq_walk *w, gq_kept *r, gq_kept *after) {
 
 static int run_inverse(direct *d) {
   gq_solution *s = d->b->s;
-  gq_walk w = { .o = &s->o,
-                .rtol = s->o.rtol,
-                .atol = { s->o.atol },
-
-                .jumps = s->jumps,
-                .njumps = s->njumps,
-                .margin = s->margin };
+  gq_walk *w = &d->inverse;
+  *w = (gq_walk){ .o = &s->o, .jumps = s->jumps, .njumps = s->njumps, .margin = s->margin };
+  w->rtol = s->o.rtol, w->atol[0] = s->o.atol;
+  d->joint = s->plan->inverse.kind.pull;
   gq_kept *two[2] = { NULL };
-  int status = gq_walk_init(&w, s->plan, &s->plan->inverse, s->bind);
+  int status = gq_walk_init(w, s->plan, &s->plan->inverse, s->bind);
   for (int i = 0; i < 2 && status == GQ_OK; i++)
     status = gq_kept_get(s->plan, false, false, &s->bytes, &two[i]);
-  if (s->plan->inverse.kind.pull) d->inverse = &w;
-  if (status == GQ_OK) status = invert_all(d, &w, two[0], two[1]);
+  if (status == GQ_OK) status = invert_all(d, w, two[0], two[1]);
   for (int i = 0; i < 2; i++) gq_kept_give_back(s->plan, two[i]);
-  d->w.nfe += w.nfe;
-  gq_walk_done(&w);
+  d->w.nfe += w->nfe;
+  gq_walk_done(w);
   return status;
 }
 
