@@ -319,6 +319,7 @@ describe("wrong combinations", function()
     fails({ method = "alf", eta = 0.5, gradient = "mali" }, "eta", "aca")
     fails({ method = "alf", overshoot = true }, "overshoot", "alf", "dopri5")
     fails({ method = "reversible_heun", parity = true, gradient = "gq" }, "parity")
+    fails({ method = "reversible_heun", adjoint = { trajectory = "checkpoint" } }, "checkpoint", "reversible", "dense")
   end)
 
   it("of create_graph name direct", function()
