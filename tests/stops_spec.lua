@@ -26,6 +26,8 @@ local engines = {
   { gradient = "direct" }, { gradient = "aca" }, { gradient = "adjoint" }, { gradient = "seminorm" },
   { gradient = "gq", gq = { nodes = "step" } }, { gradient = "gq", gq = { nodes = 12 } },
   { gradient = "gq", adjoint = { trajectory = "dense" }, gq = { nodes = "step" } },
+  { gradient = "gq", adjoint = { trajectory = "checkpoint" }, gq = { nodes = "step" } },
+  { gradient = "kronrod" }, { gradient = "auto", memory_limit = 1000 },
   { gradient = "direct", method = "rk4", step_size = 0.01 },
   { gradient = "direct", method = "euler", step_size = 1e-4 },
   { gradient = "direct", method = "dopri8" }, { gradient = "mali", method = "alf", rtol = 1e-6, atol = 1e-6 },

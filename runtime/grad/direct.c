@@ -15,8 +15,10 @@ typedef struct direct {
   void *block;
   void *gy, *gf; /* cotangents of a step's start that do not pass through its program */
   size_t part, n;
-  int k;         /* measurement times above this one are done */
-  double dt, dh; /* derivatives in the step's t and h that do not either */
+  int k;           /* measurement times above this one are done */
+  double dt, dh;   /* derivatives in the step's t and h that do not either */
+  gq_walk inverse; /* mali, reversible */
+  bool joint;      /* which knows the derivative of the step too */
 } direct;
 
 static int buffers(direct *d) {
@@ -112,6 +114,16 @@ static int run_again(gq_walk *w) {
   return w->st->l.nfe_dense ? gq_walk_phase(w, 1) : GQ_OK;
 }
 
+/* Phase 2, of the step or of its inverse. */
+static int pull_program(direct *d) {
+  gq_walk *w = &d->w, *v = &d->inverse;
+  if (!d->joint) return gq_walk_phase(w, 2);
+  v->cy = w->cy, v->cf = w->cf, v->py = w->py, v->pf = w->pf, v->grads = w->grads;
+  GQ_TRY(gq_walk_phase(v, 2));
+  w->pt = v->pt, w->ph = v->ph;
+  return GQ_OK;
+}
+
 /* One step back: cy, cf, cx hold the cotangents of its end, then of its start. */
 static int pull_step(direct *d, gq_kept *r, gq_kept *after) {
   gq_pullback *b = d->b;
@@ -121,14 +133,15 @@ static int pull_step(direct *d, gq_kept *r, gq_kept *after) {
   w->y[0] = r->y, w->f[0] = r->f, w->x = r->x, w->y1[0] = after->y, w->f1[0] = after->f, w->x1 = after->x;
   w->arena = kept ? r->arena : b->s->plan->arena[0], w->t = r->t, w->h1 = r->h;
   gq_walk_times(w, r->t, r->h, after->t);
-  if (!kept || gq_at_jump(b->s, after->t)) GQ_TRY(run_again(w)); /* at a jump f1 was written over */
+  if (!d->joint && (!kept || gq_at_jump(b->s, after->t)))
+    GQ_TRY(run_again(w)); /* at a jump f1 was written over */
   for (int i = 0; i < w->st->m->slopes; i++) memset(w->ck[i], 0, d->part);
   memset(d->gy, 0, d->part);
   memset(d->gf, 0, d->part);
   d->dt = d->dh = 0;
   GQ_TRY(pull_end(d, r, after));
   for (; d->k >= 0 && dir * (b->s->t[d->k] - r->t) > 0; d->k--) pull_inner(d, r, d->k);
-  GQ_TRY(gq_walk_phase(w, 2));
+  GQ_TRY(pull_program(d));
   if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", r->t);
   memcpy(w->cy, w->py, d->part);
   add(d, 1, d->gy, w->cy);
@@ -239,21 +252,18 @@ static int invert_all(direct *d, gq_walk *w, gq_kept *r, gq_kept *after) {
 
 static int run_inverse(direct *d) {
   gq_solution *s = d->b->s;
-  gq_walk w = { .o = &s->o,
-                .rtol = s->o.rtol,
-                .atol = { s->o.atol },
-
-                .jumps = s->jumps,
-                .njumps = s->njumps,
-                .margin = s->margin };
+  gq_walk *w = &d->inverse;
+  *w = (gq_walk){ .o = &s->o, .jumps = s->jumps, .njumps = s->njumps, .margin = s->margin };
+  w->rtol = s->o.rtol, w->atol[0] = s->o.atol;
+  d->joint = s->plan->inverse.kind.pull;
   gq_kept *two[2] = { NULL };
-  int status = gq_walk_init(&w, s->plan, &s->plan->inverse, s->bind);
+  int status = gq_walk_init(w, s->plan, &s->plan->inverse, s->bind);
   for (int i = 0; i < 2 && status == GQ_OK; i++)
     status = gq_kept_get(s->plan, false, false, &s->bytes, &two[i]);
-  if (status == GQ_OK) status = invert_all(d, &w, two[0], two[1]);
+  if (status == GQ_OK) status = invert_all(d, w, two[0], two[1]);
   for (int i = 0; i < 2; i++) gq_kept_give_back(s->plan, two[i]);
-  d->w.nfe += w.nfe;
-  gq_walk_done(&w);
+  d->w.nfe += w->nfe;
+  gq_walk_done(w);
   return status;
 }
 

@@ -11,6 +11,15 @@
 
 static int64_t first_step(const gq_trail *tr, int segment) { return segment * tr->every; }
 
+/* The carried slope is not that of the step before. */
+static int slope_after_jump(gq_path *p, gq_kept *r) {
+  gq_solution *s = p->s;
+  if (!p->w.st->l.carry) return GQ_OK;
+  p->w.nfe++;
+  return gq_evaluate_at(s->plan, &s->plan->f, s->bind, gq_walk_begin(&p->w, r->t, r->h < 0 ? -1 : 1), &r->y,
+                        &r->f, NULL, NULL);
+}
+
 /* Steps of a segment in order, so that the newest record comes last; the record before the first is NULL. */
 static int run_segment(gq_path *p, gq_kept **newest) {
   gq_solution *s = p->s;
@@ -36,8 +45,9 @@ static int run_segment(gq_path *p, gq_kept **newest) {
     }
     r->t = tr->step[i].t, r->h = tr->step[i].h;
     w->y[0] = r->y, w->f[0] = r->f, w->t = r->t, w->h1 = r->h;
-    w->in_scalars[0] = r->t, w->in_scalars[1] = r->h, w->in_scalars[2] = w->rtol;
-    int status = gq_walk_phase(w, 0);
+    gq_walk_times(w, r->t, r->h, i + 1 < tr->nsteps ? tr->step[i + 1].t : s->t[s->nt - 1]);
+    int status = i > first && gq_at_jump(s, r->t) ? slope_after_jump(p, r) : GQ_OK;
+    if (status == GQ_OK) status = gq_walk_phase(w, 0);
     w->nfe += w->st->l.nfe;
     if (status == GQ_OK && w->st->l.nfe_dense) status = gq_walk_phase(w, 1);
     if (status == GQ_OK && gq_interrupted())
@@ -81,6 +91,7 @@ int gq_path_init(gq_path *p, gq_solution *s) {
   gq_walk *w = &p->w;
   size_t arena = gq_code_arena(&s->plan->forward.code) + 64;
   w->o = &s->o, w->rtol = s->o.rtol, w->atol[0] = s->o.atol;
+  w->jumps = s->jumps, w->njumps = s->njumps, w->margin = s->margin;
   GQ_TRY(gq_walk_init(w, s->plan, &s->plan->forward, s->bind));
   p->block = gq_alloc(2 * s->trail.part);
   bool ok = p->block != NULL;

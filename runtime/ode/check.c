@@ -44,6 +44,11 @@ int gq_ode_check(const gq_ode_options *o) {
   if (!is_runge_kutta(o->back_method))
     return gq_fail(GQ_EARG, "adjoint.method = \"%s\": a backward solve takes one of %s", o->back_method->name,
                    methods_of(is_runge_kutta, names, sizeof names));
+  if (o->method->kind == GQ_REVERSIBLE_HEUN && o->trajectory == GQ_CHECKPOINT)
+    return gq_fail(
+      GQ_EARG,
+      "adjoint.trajectory = \"checkpoint\" keeps z and a slope, method = \"reversible_heun\" carries more; "
+      "use gradient = \"reversible\" or trajectory = \"dense\"");
   if (gq_method_stops(o->method) && (o->overshoot || o->parity))
     return gq_fail(GQ_EARG, "method = \"%s\" stops at every time: overshoot (and parity) needs one of %s",
                    o->method->name, methods_of(is_runge_kutta, names, sizeof names));

@@ -144,8 +144,15 @@ static int build_backward(gq_plan *p, const gq_planspec *s) {
   return gq && p->products ? gq_plan_nodes(p, p->node_rows, &largest) : GQ_OK;
 }
 
-static int build_inverse(gq_plan *p, const gq_ode_options *o) {
-  p->inverse.kind = (gq_stepkind){ .m = o->method, .inverse = true, .eta = o->eta };
+/* alf's inverse evaluates f where its step does, so that it brings the derivative along. */
+static bool joint(const gq_ode_options *o) {
+  return gq_engine_inverts(o->engine) && o->method->kind == GQ_ALF;
+}
+
+static int build_inverse(gq_plan *p, const gq_ode_options *o, bool time) {
+  p->inverse.kind = (gq_stepkind){
+    .m = o->method, .inverse = true, .eta = o->eta, .pull = joint(o), .pull_time = joint(o) && time
+  };
   return build_stepper(p, &p->inverse, make_forward, NULL);
 }
 
@@ -195,11 +202,11 @@ static int build(gq_plan *p, const gq_planspec *s) {
                                    .max_norm = o->max_norm,
                                    .dense = s->dense_forward,
                                    .eta = o->eta,
-                                   .pull = direct,
+                                   .pull = direct && !joint(o),
                                    .pull_time = direct && time };
   GQ_TRY(build_stepper(p, &p->forward, make_forward, NULL));
   GQ_TRY(build_evaluator(p, &p->f, make_forward, NULL));
-  if (gq_engine_inverts(o->engine)) GQ_TRY(build_inverse(p, o));
+  if (gq_engine_inverts(o->engine)) GQ_TRY(build_inverse(p, o, time));
   if (direct) GQ_TRY(build_evaluator(p, &p->pull, make_pull, &time));
   else if (o->engine == GQ_ENGINE_GQC) GQ_TRY(build_elements(p, o));
   else if (o->engine != GQ_ENGINE_NONE) GQ_TRY(build_backward(p, s));

@@ -17,9 +17,12 @@ typedef struct builder {
   gq_ref t, h, rtol, atol[GQ_MAXPARTS], y[GQ_MAXPARTS], y1[GQ_MAXPARTS], x, x1, wq[GQ_MAXSTAGES];
   gq_ref path[GQ_MAXSTAGES][GQ_MAXGIVEN];
   gq_ref slope[GQ_MAXSTAGES][GQ_MAXPARTS];
-  gq_ref *bind; /* arguments of one evaluation */
-  gq_ref *q;    /* [slopes][nq] products */
-  gq_ref *bv;   /* boundary values */
+  gq_ref ht;         /* h where it makes times */
+  gq_ref mid, u;     /* alf: where f is evaluated, and f */
+  gq_ref h2, y2, f2; /* inverse with pull */
+  gq_ref *bind;      /* arguments of one evaluation */
+  gq_ref *q;         /* [slopes][nq] products */
+  gq_ref *bv;        /* boundary values */
   int nb;
   gq_outspec *outs;
 } builder;
@@ -39,7 +42,7 @@ static void inputs(builder *b) {
   gq_steplayout *l = b->l;
   int n = 0, parts = l->parts;
   l->t = n++, b->t = scalar_input(b);
-  l->h = n++, b->h = scalar_input(b);
+  l->h = n++, b->h = b->ht = scalar_input(b);
   l->rtol = n++, b->rtol = scalar_input(b);
   l->atol = n, n += parts;
   for (int p = 0; p < parts; p++) b->atol[p] = scalar_input(b);
@@ -62,6 +65,12 @@ static void inputs(builder *b) {
   for (int i = 0; i < l->slopes; i++) b->wq[i] = scalar_input(b);
   l->bv = n, n += b->nb;
   for (int j = 0; j < b->nb; j++) b->bv[j] = like_input(b, 1 + parts + l->given + j);
+  l->h2 = l->y2 = l->f2 = -1;
+  if (b->k->inverse && b->k->pull) {
+    l->h2 = n++, b->h2 = b->ht = scalar_input(b);
+    l->y2 = n++, b->y2 = like_input(b, 1);
+    l->f2 = n++, b->f2 = like_input(b, 1);
+  }
   l->nin = n;
 }
 
@@ -82,7 +91,7 @@ static gq_ref combine(builder *b, gq_ref y, const double *w, int n, int part) {
 /* The system at t + c h, y, with what is given at slope i: derivatives, then products; the first derivative. */
 static gq_ref system_at(builder *b, int i, double c, const gq_ref *y, gq_ref *all) {
   int n = 0;
-  gq_ref t = c == 0 ? b->t : gq_emit2(b->g, GQ_OP_ADD, b->t, gq_scale(b->g, b->h, c));
+  gq_ref t = c == 0 ? b->t : gq_emit2(b->g, GQ_OP_ADD, b->t, gq_scale(b->g, b->ht, c));
   b->bind[n++] = to_state(b, t);
   for (int p = 0; p < b->l->parts; p++) b->bind[n++] = y[p];
   for (int k = 0; k < b->l->given; k++) b->bind[n++] = b->path[i][k];
@@ -121,8 +130,8 @@ static void stages(builder *b) {
 static void step_alf(builder *b, double sign) {
   gq_graph *g = b->g;
   double eta = b->k->eta;
-  gq_ref v = b->slope[0][0], mid = move(b, b->y[0], sign / 2, v);
-  gq_ref u = gq_scale(g, system_at(b, 1, 0.5, &mid, b->q), 2 * eta);
+  gq_ref v = b->slope[0][0], mid = b->mid = move(b, b->y[0], sign / 2, v);
+  gq_ref u = gq_scale(g, b->u = system_at(b, 1, 0.5, &mid, b->q), 2 * eta);
   if (sign > 0) v = gq_emit2(g, GQ_OP_ADD, u, gq_scale(g, v, 1 - 2 * eta));
   else v = gq_scale(g, gq_emit2(g, GQ_OP_SUB, v, u), 1 / (1 - 2 * eta));
   b->slope[1][0] = v;
@@ -357,6 +366,40 @@ static void product_outputs(builder *b) {
   for (int r = 0; r < l->nq; r++) put(b, product(b, r, wq), 1, GQ_ADD);
 }
 
+/* What is differentiated, and in what: y, f, t, h, x, boundary values. */
+typedef struct pulled {
+  gq_ref y1, f1, wrt[5];
+} pulled;
+
+static pulled pulled_of(builder *b) {
+  bool carry = b->l->carry, extra = b->l->extra;
+  return (pulled){ b->y1[0],
+                   b->slope[b->k->m->end][0],
+                   { b->y[0], carry ? b->slope[0][0] : b->y[0], b->t, b->h, extra ? b->x : b->y[0] } };
+}
+
+/* alf from z' = z + h v / 2 on, which the inverse knows, with f evaluated there: z and v of the start come in anew,
+** and so does h, so that no derivative takes the way of the inverse. */
+static pulled pulled_inverse(builder *b) {
+  gq_graph *g = b->g;
+  double eta = b->k->eta;
+  gq_ref v1 = gq_emit2(g, GQ_OP_ADD, gq_scale(g, b->u, 2 * eta), gq_scale(g, b->f2, 1 - 2 * eta));
+  b->h = b->h2;
+  return (pulled){ move(b, b->mid, 0.5, v1), v1, { b->mid, b->f2, b->t, b->h2, b->mid } };
+}
+
+static gq_ref sum(gq_graph *g, gq_ref a, gq_ref b) {
+  return a == GQ_NONE ? b : b == GQ_NONE ? a : gq_emit2(g, GQ_OP_ADD, a, b);
+}
+
+/* And from z' to z, v and h. */
+static int pull_mid(builder *b, gq_ref *grad) {
+  gq_ref mid = move(b, b->y2, 0.5, b->f2), wrt[] = { b->y2, b->f2, b->h2 }, more[3];
+  GQ_TRY(gq_vjp(b->g, 1, &mid, &grad[0], 3, wrt, more));
+  grad[0] = more[0], grad[1] = sum(b->g, grad[1], more[1]), grad[3] = sum(b->g, grad[3], more[2]);
+  return GQ_OK;
+}
+
 /* The step's own derivative: cotangents of y1, f1, x1 and the kept slopes in, of y, f, x, t, h and the
 ** boundary values out. Forward systems: one part. */
 static int pull_outputs(builder *b, const bool *want) {
@@ -364,9 +407,10 @@ static int pull_outputs(builder *b, const bool *want) {
   const gq_tableau *m = b->k->m;
   gq_ref out[GQ_MAXSTAGES + 3], cot[GQ_MAXSTAGES + 3];
   int n = 0, nw = 0;
-  l->cy = l->nin++, out[n] = b->y1[0], cot[n++] = like_input(b, 1);
+  pulled of = b->k->inverse ? pulled_inverse(b) : pulled_of(b);
+  l->cy = l->nin++, out[n] = of.y1, cot[n++] = like_input(b, 1);
   l->cf = -1;
-  if (l->carry) l->cf = l->nin++, out[n] = b->slope[m->end][0], cot[n++] = like_input(b, 1);
+  if (l->carry) l->cf = l->nin++, out[n] = of.f1, cot[n++] = like_input(b, 1);
   l->cx = -1;
   if (l->extra) l->cx = l->nin++, out[n] = b->x1, cot[n++] = like_input(b, 1);
   for (int i = 0; i < m->slopes; i++) {
@@ -379,13 +423,10 @@ static int pull_outputs(builder *b, const bool *want) {
     gq_free(wrt);
     return gq_nomem(b->nb);
   }
-  wrt[nw++] = b->y[0];
-  wrt[nw++] = l->carry ? b->slope[0][0] : b->y[0];
-  wrt[nw++] = b->t;
-  wrt[nw++] = b->h;
-  wrt[nw++] = l->extra ? b->x : b->y[0];
+  for (; nw < 5; nw++) wrt[nw] = of.wrt[nw];
   for (int j = 0; j < b->nb; j++) wrt[nw++] = b->bv[j];
   int status = gq_vjp(b->g, n, out, cot, nw, wrt, grad);
+  if (status == GQ_OK && b->k->inverse) status = pull_mid(b, grad);
   gq_ref zero = gq_const(b->g, GQ_F64, 0);
   gq_ref blank = gq_zeros(b->g, b->dtype, system_input(b->s, 1)->shape);
   l->pf = l->px = l->pt = l->ph = -1;

@@ -55,6 +55,7 @@ typedef struct gq_stepkind {
   bool product_dense;          /* product weights may be the interpolant's (overshoot) */
   bool inverse;                /* from the end of the step [t, t + h] to its start: y, f, x are those of the end */
   double eta;                  /* damping of alf */
+                               /* with pull, alf: phase 2 is the forward step's derivative there, at one evaluation for both */
   bool pull;                   /* phase 2: derivative of the step (direct; forward systems only) */
   bool pull_time;
 } gq_stepkind;
@@ -66,6 +67,7 @@ typedef struct gq_steplayout {
   bool carry;                  /* the slope at the start is an input, that at the end an output */
   int nfe, nfe_dense;          /* evaluations in phase 0 and in phase 1 */
   int nin, t, h, rtol, atol, y, f, x, path, wq, bv, cy, cf, cx, ck[GQ_MAXSTAGES];
+  int h2, y2, f2;              /* inverse with pull: h again, and what phase 0 stored */
   int nout, y1, f1, x1, err, err3, finite, k[GQ_MAXSTAGES], dq, eq, q, py, pf, px, pt, ph, pb;
   int npb;                     /* products of phase 2: */
   int *pb_of;                  /* [npb] boundary value of each */

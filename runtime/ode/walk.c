@@ -99,6 +99,7 @@ static void bind_slice(gq_walk *w, int s) {
   double *sc = w->scalars + (size_t)s * l->nout;
   size_t off = slice_offset(f, s);
   in[l->t] = &w->in_scalars[0], in[l->h] = &w->in_scalars[1], in[l->rtol] = &w->in_scalars[2];
+  if (l->h2 >= 0) in[l->h2] = &w->in_scalars[1];
   for (int p = 0; p < l->parts; p++) {
     in[l->atol + p] = &w->atol[p];
     in[l->y + p] = (char *)w->y[p] + off;
@@ -134,6 +135,7 @@ static void bind_pull(gq_walk *w, int s) {
   size_t off = slice_offset(f, s);
   in[l->cy] = (char *)w->cy + off;
   if (l->cf >= 0) in[l->cf] = (char *)w->cf + off;
+  if (l->h2 >= 0) in[l->y2] = (char *)w->y1[0] + off, in[l->f2] = (char *)w->f1[0] + off;
   if (l->extra) in[l->cx] = (char *)w->cx + off, out[l->px] = (char *)w->px + off;
   for (int i = 0; i < l->slopes; i++)
     if (l->ck[i] >= 0) in[l->ck[i]] = (char *)w->ck[i] + off;
