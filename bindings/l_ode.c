@@ -762,6 +762,15 @@ static int plan_cache(lua_State *L) {
   return 2;
 }
 
+/* profile(true) starts; profile() -> seconds in products, element-wise work, the rest; profile(false) ends. */
+static int profile(lua_State *L) {
+  double seconds[3];
+  gq_profile_get(seconds);
+  if (!lua_isnoneornil(L, 1)) gq_profile(lua_toboolean(L, 1));
+  for (int i = 0; i < 3; i++) lua_pushnumber(L, seconds[i]);
+  return 3;
+}
+
 /* clang-format off */
 static const gqL_function functions[] = {
   { "odeint", odeint, false,
@@ -784,8 +793,8 @@ static const gqL_function functions[] = {
     "back, \"reverse\" (solved), dense (every step kept), checkpoint (checkpoints 16 states kept, the steps between "
     "run again), interpolated (from points 16 Chebyshev points an interval); impulses \"restart\" or \"moments\" "
     "(many times at the cost of few); scale true}\n"
-    "gq: {C 0.1, max_nodes 64, nodes \"nfe\" (Norcliffe & Deisenroth 2023, eq. 9) or \"step\" or n (of gqc: n in each forward "
-    "step, 1 to 16, for dopri5 4); quadrature "
+    "gq: {C 0.1, max_nodes 64, nodes \"nfe\" (Norcliffe & Deisenroth 2023, eq. 9) or \"step\" or n (of gqc: n in each "
+    "forward step, 1 to 16, for dopri5 4); quadrature "
     "\"gauss-legendre\", gauss-lobatto clenshaw-curtis trapezoid simpson boole monte-carlo (n rounded up to what the "
     "rule takes); panels 1: equal parts of an interval that share its nodes; seed of monte-carlo}\n"
     "grid_points: times where f may jump; dense: true gives a third result, a function of time; event: a function of "
@@ -804,13 +813,15 @@ static const gqL_function functions[] = {
 ** gauss_legendre(n) -> nodes, weights on [-1, 1], ascending; quadrature(name, n, seed) -> the same of any rule,
 ** n rounded up to what it takes; quadratures() -> the rules; tableaux() -> the methods' coefficients;
 ** steplog(true) records every tried step, steplog() -> rows {t, h, error ratio, accepted}, steplog(false) stops;
-** plan_cache() -> compiled solvers alive, compilations so far; plan_cache(false) drops the idle ones first. */
+** profile(): where programs spend their time; plan_cache() -> compiled solvers alive, compilations so far; plan_cache(false) drops the
+** idle ones first. */
 static const luaL_Reg core[] = { { "gauss_legendre", gauss_legendre },
                                  { "quadrature", quadrature },
                                  { "quadratures", quadratures },
                                  { "tableaux", tableaux },
                                  { "steplog", steplog },
                                  { "plan_cache", plan_cache },
+                                 { "profile", profile },
                                  { NULL, NULL } };
 
 void gqL_open_ode(lua_State *L) {

@@ -14,7 +14,8 @@ local o = gq.cli {
 work: nested_spheres, sines50, sines10, sines_irregular, ou, crossing, or all.
 columns: seconds is the median step, minimum the fastest; GFLOP/s counts the products of f and its derivatives;
 peak is the solver's memory; error is |g - r| / |r| of the gradient g by all parameters and of r, that of a tight
-solve in float64; outside is the share of a step that is not the solver's: tracing f, loss, optimiser, Lua.]],
+solve in float64; products, elementwise and rest are shares of a step, on the calling thread, of the solver's
+programs; outside is the share of a step that is not the solver's: tracing f, loss, optimiser, Lua.]],
   { "work", { "nested_spheres" }, "which problems, with commas" },
   { "widths", nil, "hidden widths, with commas (the problem's own by default)", "numbers" },
   { "gradients", { "direct", "adjoint", "seminorm", "gq" } },
@@ -25,6 +26,7 @@ solve in float64; outside is the share of a step that is not the solver's: traci
   { "threads", 0, "threads (0: as many as there are)" },
   { "error", false, "show the gradient's relative error" },
   { "outside", false, "show the share of a step spent outside the solver" },
+  { "profile", false, "show the shares of products, element-wise work and the rest of the solver's programs" },
   "C", "rtol", "atol", "seed", "json",
 }
 if not o then return end
@@ -193,21 +195,27 @@ local function run(problem, width, gradient, seed)
   local model = problem.make(width)
   local optimiser = gq.optim.adam(model.all:parameters(), { lr = gq.paper.rate(problem.rates, width) })
   local unit, begun = unit_flops(problem, model), gq.clock()
-  local times, rates, outside = {}, {}, {}
+  local times, rates, outside, shares = {}, {}, {}, { {}, {}, {} }
   local info, inside
   for i = -1, o.steps do
     local started = gq.clock()
+    if o.profile then gq.core.profile(true) end
     optimiser:zero_grad()
     info, inside = compute(problem, model, options, i + 2)
     optimiser:step()
     local now = gq.clock()
     local seconds = now - started
     if i > 0 then times[i], rates[i] = seconds, unit * units(info, gradient) / seconds / 1e9 end
+    if i > 0 and o.profile then
+      for k, spent in ipairs { gq.core.profile(false) } do shares[k][i] = spent / seconds end
+    end
     if i > 0 and inside then outside[i] = 1 - inside / seconds end
     if i >= 3 and now - begun > o.limit then break end
   end
   local seconds = median(times)
-  return { seconds = seconds, minimum = times[1], gflops = median(rates), outside = inside and median(outside),
+  local function share(k) return o.profile and median(shares[k]) or nil end
+  return { seconds = seconds, minimum = times[1], products = share(1), elementwise = share(2), rest = share(3),
+    gflops = median(rates), outside = inside and median(outside),
     info = info, error = o.error and gradient_error(problem, model, width, options, #times + 2) or nil }
 end
 
@@ -241,6 +249,12 @@ local columns = {          -- title, its width, format, value
 if o.error then columns[#columns + 1] = { "error", "%9s", "%9.1e", function(r) return r.error end } end
 if o.outside then
   columns[#columns + 1] = { "outside", "%8s", "%7.1f%%", function(r) return 100 * r.outside end }
+end
+
+if o.profile then
+  for _, key in ipairs { "products", "elementwise", "rest" } do
+    columns[#columns + 1] = { key, "%11s", "%10.1f%%", function(r) return 100 * r[key] end }
+  end
 end
 
 local function print_title()

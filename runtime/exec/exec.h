@@ -42,6 +42,11 @@ void *gq_program_at(const gq_program *p, void *arena, int i);
 ** phase; they overlap no input, since results may be written while inputs are still read. Serial:
 ** callers own the threads, one arena each. Fails only on an index out of range. */
 int gq_program_run(const gq_program *p, int phase, void *arena, const void *const *in, void *const *out);
+/* For benchmarks: seconds that the calling thread has spent in matrix products, in element-wise work and in the
+** rest of its programs since gq_profile(true). Off by default: reading the clock costs more than a small
+** instruction. */
+void gq_profile(bool on);
+void gq_profile_get(double seconds[3]);
 char *gq_program_print(const gq_program *p);                /* instructions and memory plan; gq_free */
 /* Evaluate a graph node by node with gq_apply: the plain meaning that programs must match. */
 int gq_evaluate(const gq_graph *g, gq_tensor *const *in, int n, const gq_ref *refs, gq_tensor **out);

@@ -161,10 +161,30 @@ static int run_instr(const gq_program *p, const frame *f, const gq_instr *in) {
   return GQ_OK;
 }
 
+/* ---- profile ---- */
+
+static bool profiling; /* by one thread, while nothing runs */
+static _Thread_local double spent[3];
+
+void gq_profile(bool on) {
+  profiling = on;
+  memset(spent, 0, sizeof spent);
+}
+
+void gq_profile_get(double seconds[3]) { memcpy(seconds, spent, sizeof spent); }
+
+static int run_timed(const gq_program *p, const frame *f, const gq_instr *in) {
+  double started = gq_clock();
+  int status = run_instr(p, f, in);
+  spent[in->kind == INSTR_GEMM ? 0 : in->kind == INSTR_GROUP ? 1 : 2] += gq_clock() - started;
+  return status;
+}
+
 int gq_program_run(const gq_program *p, int phase, void *arena, const void *const *in, void *const *out) {
   frame f = { arena, (char *)p->constant, in, out };
+  int (*one)(const gq_program *, const frame *, const gq_instr *) = profiling ? run_timed : run_instr;
   if (phase < 0 || phase >= p->nphase) return GQ_OK; /* nothing belongs to it */
-  for (int i = p->phase[phase]; i < p->phase[phase + 1]; i++) GQ_TRY(run_instr(p, &f, &p->instr[i]));
+  for (int i = p->phase[phase]; i < p->phase[phase + 1]; i++) GQ_TRY(one(p, &f, &p->instr[i]));
   return GQ_OK;
 }
 

@@ -149,7 +149,7 @@ static bool check(const run *r, const outcome *o, size_t blocks) {
 #ifdef GQ_DEBUG
 enum { SPARSE = 15 };
 #else
-enum { SPARSE = 60 };
+enum { SPARSE = 30 };
 #endif
 
 /* Every n of the first SPARSE, then ever fewer, until the work is done without reaching n. */
