@@ -813,8 +813,8 @@ static const gqL_function functions[] = {
 ** gauss_legendre(n) -> nodes, weights on [-1, 1], ascending; quadrature(name, n, seed) -> the same of any rule,
 ** n rounded up to what it takes; quadratures() -> the rules; tableaux() -> the methods' coefficients;
 ** steplog(true) records every tried step, steplog() -> rows {t, h, error ratio, accepted}, steplog(false) stops;
-** profile(): where programs spend their time; plan_cache() -> compiled solvers alive, compilations so far; plan_cache(false) drops the
-** idle ones first. */
+** profile(): where programs spend their time; plan_cache() -> compiled solvers alive, compilations so far;
+** plan_cache(false) drops the idle ones first. */
 static const luaL_Reg core[] = { { "gauss_legendre", gauss_legendre },
                                  { "quadrature", quadrature },
                                  { "quadratures", quadratures },
