@@ -1,6 +1,5 @@
 /*
-** odeint.c -- the forward solve: checks, the loop over steps and measurement times, and the
-** entry to the backward pass.
+** odeint.c -- the forward solve: checks, and the loop over steps and measurement times.
 */
 #include "solution.h"
 
@@ -64,7 +63,7 @@ static int check_times(int nt, const double *t) {
   return GQ_OK;
 }
 
-static int check_finite(const gq_tensor *packed, const char *what) {
+int gq_check_finite(const gq_tensor *packed, const char *what) {
   size_t i = gq_first_nonfinite(packed->dtype, gq_numel(packed->shape), gq_tensor_data(packed));
   if (!i) return GQ_OK;
   return gq_fail(GQ_ENONFINITE, "%s is not finite (element %zu of the flattened tensor)", what, i);
@@ -128,8 +127,7 @@ static int check(const gq_problem *p, const gq_ode_options *o) {
   return GQ_OK;
 }
 
-/* A captured number that is not finite explains a failure better than the state does. */
-static int explain(const gq_solution *s, int status) {
+int gq_explain(const gq_solution *s, int status) {
   if (status != GQ_ENONFINITE) return status;
   char message[512];
   strncpy(message, gq_message(), sizeof message - 1), message[sizeof message - 1] = 0;
@@ -387,7 +385,7 @@ static int forward_loop(forward *fw, int *k) {
   while (*k < s->nt && s->t[*k] == s->t[0])
     memcpy(gq_at_time(s, s->z, (*k)++), z0, gq_part_bytes(s->plan->field));
   if (*k == s->nt) return GQ_OK;
-  GQ_TRY(check_finite(s->z0, "z0"));
+  GQ_TRY(gq_check_finite(s->z0, "z0"));
   GQ_TRY(first_slope(fw));
   if (fw->event) GQ_TRY(gq_event_value(fw->event, w->t, w->y[0], &fw->value));
   while (*k < s->nt) GQ_TRY(forward_step(fw, k));
@@ -415,7 +413,7 @@ static int forward_run(gq_solution *s, const gq_problem *p_, int *k) {
   if (status == GQ_OK && continuous(&s->o)) status = gq_trail_init(s);
   if (status == GQ_OK && p_ && p_->event_)
     status = gq_event_new(p_->event_, p_->nevent, p_->event_capture, s->plan->field, &fw.event);
-  if (status == GQ_OK) status = explain(s, forward_loop(&fw, k));
+  if (status == GQ_OK) status = gq_explain(s, forward_loop(&fw, k));
   s->record_bytes = s->bytes - before;
   forward_info(&fw, &s->info, status);
   if (fw.next) gq_kept_give_back(s->plan, fw.next);
@@ -533,10 +531,9 @@ void gq_solution_free(gq_solution *s) {
 const gq_info *gq_solution_info(const gq_solution *s) { return &s->info; }
 const gq_ode_options *gq_solution_options(const gq_solution *s) { return &s->o; }
 
-/* ---- backward ---- */
+/* ---- records, on the way back ---- */
 
-/* A training loop's collector frees solutions late; their records serve the next solve at once. */
-static void give_back_records(gq_solution *s) {
+void gq_solution_give_back(gq_solution *s) {
   if (!s->records || inverts(s)) return;
   gq_kept_give_back(s->plan, s->records);
   s->records = NULL;
@@ -553,121 +550,5 @@ int gq_solution_records(gq_solution *s) {
   int status = forward_run(s, NULL, &k);
   gq_tensor_unref(s->z);
   s->z = z, s->info = info;
-  return status;
-}
-
-static int check_cotangent(const gq_solution *s, const gq_tensor *gz) {
-  char a[128], b[128];
-  if (gz->dtype == s->z->dtype && gq_shape_equal(gz->shape, s->z->shape)) return GQ_OK;
-  return gq_fail(GQ_ESHAPE, "the cotangent of the solution is %s %s; expected %s %s",
-                 gq_dtype_name(gz->dtype), gq_shape_text(gz->shape, a, sizeof a), gq_dtype_name(s->z->dtype),
-                 gq_shape_text(s->z->shape, b, sizeof b));
-}
-
-/* No time passes: cotangents add up in z0. */
-static int backward_trivial(gq_pullback *b) {
-  const gq_solution *s = b->s;
-  size_t n = gq_numel(s->z0->shape);
-  for (int k = 0; k < s->nt; k++)
-    if (n) gq_axpy(s->z0->dtype, n, 1, gq_at_time(s, b->gz, k), b->a);
-  return GQ_OK;
-}
-
-/* The cotangents as the slices hold states. */
-static int pack_cotangents(const gq_solution *s, gq_tensor **gz) {
-  gq_tensor *packed;
-  if (s->trivial || gq_field_plain(s->plan->field)) return GQ_OK;
-  GQ_TRY(gq_tensor_new((*gz)->dtype, (*gz)->shape, &packed));
-  for (int k = 0; k < s->nt; k++)
-    gq_field_pack(s->plan->field, gq_at_time(s, *gz, k), gq_at_time(s, packed, k));
-  gq_tensor_unref(*gz);
-  *gz = packed;
-  return GQ_OK;
-}
-
-static int backward_run(gq_pullback *b) {
-  gq_solution *s = b->s;
-  if (s->trivial) return backward_trivial(b);
-  if (s->o.engine == GQ_ENGINE_GQC) return gq_collocation_backward(b);
-  return gq_engine_discrete(s->o.engine) ? gq_direct_backward(b) : gq_continuous_backward(b);
-}
-
-static int backward_once(gq_pullback *b, gq_tensor **gcapture) {
-  GQ_TRY(explain(b->s, backward_run(b)));
-  return gq_grads_collect(b->s->bind, &b->grads, gcapture);
-}
-
-/* |x - y| / |y| over all wanted captures; 0 where both vanish. */
-static double relative_difference(const gq_field *f, gq_tensor *const *x, gq_tensor *const *y) {
-  double change = 0, size = 0;
-  for (int i = 0; i < f->ncapture; i++) {
-    if (!x[i]) continue;
-    size_t n = gq_numel(x[i]->shape);
-    const void *p = gq_tensor_data(x[i]), *q = gq_tensor_data(y[i]);
-    double pp = gq_dot(x[i]->dtype, n, p, p), pq = gq_dot(x[i]->dtype, n, p, q),
-           qq = gq_dot(x[i]->dtype, n, q, q);
-    change += pp - 2 * pq + qq, size += qq;
-  }
-  return change > 0 ? sqrt(change / size) : 0;
-}
-
-/* gq with n nodes, then with 2n, whose gradient is the one returned. */
-static int backward_check(gq_pullback *b, gq_tensor **gcapture) {
-  gq_solution *s = b->s;
-  const gq_field *f = s->plan->field;
-  gq_tensor **coarse = gq_calloc(f->ncapture + 1, sizeof *coarse);
-  if (!coarse) return gq_nomem(f->ncapture * sizeof *coarse);
-  int status = backward_once(b, coarse);
-  gq_grads_done(&b->grads);
-  if (status == GQ_OK) status = gq_grads_new(f, true, &b->grads);
-  if (status == GQ_OK) {
-    memset(b->a, 0, gq_part_bytes(f));
-    if (b->gt) memset(b->gt, 0, s->nt * sizeof *b->gt);
-    b->refine = 2;
-    s->info.nodes_wanted = s->info.restarts = s->info.panels = s->info.panels_split = 0;
-    status = backward_once(b, gcapture);
-  }
-  if (status == GQ_OK) s->info.audit = relative_difference(f, coarse, gcapture);
-  for (int i = 0; i < f->ncapture; i++) gq_tensor_unref(coarse[i]);
-  gq_free(coarse);
-  return status;
-}
-
-int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor **gt, gq_tensor **gcapture) {
-  gq_pullback b = { .s = s, .refine = 1 };
-  gq_tensor *a = NULL, *times = NULL;
-  *gz0 = *gt = NULL;
-  GQ_TRY(check_cotangent(s, gz));
-  if (s->o.engine != GQ_ENGINE_DIRECT && s->z->storage->version != s->version)
-    return gq_fail(GQ_ESTATE,
-                   "the solution was modified in place before its backward pass, which starts from it; write "
-                   "to a copy (x:clone())");
-  s->info.nfe_backward = s->info.steps_backward = s->info.rejected_backward = s->info.restarts = 0;
-  s->info.nodes = s->info.nodes_wanted = 0, s->info.reconstruction = 0, s->info.capped = false;
-  s->info.panels = s->info.panels_split = 0, s->info.quadrature_error = NAN;
-  int status = gq_tensor_contiguous_get(gz, &b.gz);
-  if (status == GQ_OK) status = gq_solution_records(s);
-  if (status == GQ_OK) status = check_finite(b.gz, "the cotangent dL/dz of the solution");
-  if (status == GQ_OK) status = pack_cotangents(s, &b.gz);
-  if (status == GQ_OK) status = gq_tensor_new(s->z0->dtype, s->z0->shape, &a);
-  if (status == GQ_OK) status = gq_tensor_new(GQ_F64, gq_shape_of(1, (int64_t[]){ s->nt }), &times);
-  if (status == GQ_OK) status = gq_grads_new(s->plan->field, true, &b.grads);
-  if (status == GQ_OK) {
-    b.a = gq_tensor_data(a);
-    b.gt = s->t_grad ? gq_tensor_data(times) : NULL;
-    size_t held = s->bytes;
-    s->bytes += b.grads.bytes;
-    status = s->o.engine == GQ_ENGINE_CHECK ? backward_check(&b, gcapture) : backward_once(&b, gcapture);
-    if (s->bytes > s->info.peak_bytes) s->info.peak_bytes = s->bytes;
-    s->bytes = held;
-    s->info.nfe_backward = b.nfe;
-  }
-  gq_grads_done(&b.grads);
-  gq_tensor_unref(b.gz);
-  if (status == GQ_OK) give_back_records(s);
-  if (status == GQ_OK && s->z0_grad) *gz0 = a;
-  else gq_tensor_unref(a);
-  if (status == GQ_OK && s->t_grad) *gt = times;
-  else gq_tensor_unref(times);
   return status;
 }

@@ -55,6 +55,11 @@ typedef struct gq_pullback {
 int gq_auto_choose(const gq_planspec *s, gq_ode_options *o, gq_info *info);
 int gq_auto_retreat(const gq_planspec *s, gq_ode_options *o, int64_t steps, gq_info *info);
 
+/* A captured number that is not finite explains a failure better than the state does. */
+int gq_explain(const gq_solution *s, int status);
+int gq_check_finite(const gq_tensor *packed, const char *what);
+/* A training loop's collector frees solutions late: their records serve the next solve at once. */
+void gq_solution_give_back(gq_solution *s);
 /* The records, solved for again if they have gone back. */
 int gq_solution_records(gq_solution *s);
 

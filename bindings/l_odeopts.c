@@ -1,0 +1,199 @@
+/*
+** l_odeopts.c -- the options table of gq.odeint: known keys, names and ranges, each an error that says what
+** would do.
+*/
+#include "l_ode.h"
+
+#include <math.h>
+#include <string.h>
+
+static const char *const known[] = {
+  "method",     "rtol",         "atol",    "step_size", "first_step", "max_steps",   "norm",
+  "controller", "gradient",     "adjoint", "gq",        "parity",     "overshoot",   "throw",
+  "params",     "memory_limit", "eta",     "dense",     "event",      "grid_points", NULL
+};
+static const char *const known_adjoint[] = { "method",    "rtol",   "atol",        "step_size",
+                                             "max_steps", "norm",   "trajectory",  "impulses",
+                                             "scale",     "points", "checkpoints", NULL };
+static const char *const known_gq[] = { "C", "max_nodes", "nodes", "quadrature", "panels", "seed", NULL };
+static const char *const known_controller[] = { "safety", "ifactor", "dfactor", "pcoeff",
+                                                "icoeff", "dcoeff",  NULL };
+
+/* One of a list of names, or an error that lists them. */
+static int choose(lua_State *L, const char *given, const char *const *names, const char *key) {
+  for (int i = 0; names[i]; i++)
+    if (!strcmp(names[i], given)) return i;
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  for (int i = 0; names[i]; i++) {
+    luaL_addstring(&b, i ? ", " : "");
+    luaL_addstring(&b, names[i]);
+  }
+  luaL_pushresult(&b);
+  const char *near = gqL_nearest(given, names);
+  if (near)
+    return luaL_error(L, "gq.odeint: %s = \"%s\" is not known; did you mean \"%s\"? There are: %s", key,
+                      given, near, lua_tostring(L, -1));
+  return luaL_error(L, "gq.odeint: %s = \"%s\" is not known; there are: %s", key, given, lua_tostring(L, -1));
+}
+
+static const gq_tableau *choose_method(lua_State *L, int arg, const char *key, const gq_tableau *def) {
+  const char *names[64] = { NULL }, *name = gqL_optstring(L, arg, "method", NULL);
+  if (!name) return def;
+  for (int i = 0; i < gq_ntableaux && i < 63; i++) names[i] = gq_tableau_get(i)->name;
+  return gq_tableau_get(choose(L, name, names, key));
+}
+
+static bool choose_norm(lua_State *L, int arg, const char *key, bool def) {
+  static const char *const names[] = { "rms", "max", NULL };
+  const char *name = gqL_optstring(L, arg, "norm", NULL);
+  return name ? choose(L, name, names, key) == 1 : def;
+}
+
+/* Push the sub-table `key` of the options (nil if absent), checked against its keys. */
+static int subtable(lua_State *L, int arg, const char *key, const char *const *keys, const char *what) {
+  if (lua_istable(L, arg)) lua_getfield(L, arg, key);
+  else lua_pushnil(L);
+  int i = lua_gettop(L);
+  if (!lua_isnil(L, i)) {
+    if (!lua_istable(L, i)) luaL_error(L, "gq.odeint: %s must be a table, not %s", key, gqL_typename(L, i));
+    gqL_checkoptions(L, i, keys, what);
+  }
+  return i;
+}
+
+static double positive(lua_State *L, int arg, const char *key, double def) {
+  double v = gqL_optnumber(L, arg, key, def);
+  bool given = lua_istable(L, arg) && lua_getfield(L, arg, key) != LUA_TNIL;
+  if (lua_istable(L, arg)) lua_pop(L, 1);
+  if (!given) return v;
+  if (!(v > 0) || isinf(v)) luaL_error(L, "gq.odeint: %s = %f must be positive and finite", key, v);
+  return v;
+}
+
+static void controller_options(lua_State *L, int arg, gq_controller *c) {
+  int t = subtable(L, arg, "controller", known_controller, "gq.odeint's controller");
+  c->safety = positive(L, t, "safety", c->safety);
+  c->ifactor = positive(L, t, "ifactor", c->ifactor);
+  c->dfactor = positive(L, t, "dfactor", c->dfactor);
+  c->pcoeff = gqL_optnumber(L, t, "pcoeff", c->pcoeff);
+  c->icoeff = gqL_optnumber(L, t, "icoeff", c->icoeff);
+  c->dcoeff = gqL_optnumber(L, t, "dcoeff", c->dcoeff);
+  if (!(c->safety <= 1) || !(c->ifactor >= 1) || !(c->dfactor <= 1))
+    luaL_error(L, "gq.odeint: controller needs safety <= 1, ifactor >= 1 and dfactor <= 1; got %f, %f, %f",
+               c->safety, c->ifactor, c->dfactor);
+  if (!isfinite(c->pcoeff) || !isfinite(c->icoeff) || !isfinite(c->dcoeff) ||
+      !(c->pcoeff + c->icoeff + c->dcoeff > 0))
+    luaL_error(L, "gq.odeint: controller coefficients must be finite and have a positive sum");
+  lua_pop(L, 1);
+}
+
+static void adjoint_options(lua_State *L, int arg, gq_ode_options *o) {
+  static const char *const trajectories[] = { "reverse", "dense", "checkpoint", "interpolated", NULL },
+                           *const impulses[] = { "restart", "moments", NULL };
+  int t = subtable(L, arg, "adjoint", known_adjoint, "gq.odeint's adjoint");
+  bool same = o->method->kind == GQ_RUNGE_KUTTA; /* the others are no methods for (z, a) */
+  o->back_method = choose_method(L, t, "adjoint.method", same ? o->method : o->back_method);
+  o->back_rtol = gqL_optnumber(L, t, "rtol", o->rtol);
+  o->back_atol = gqL_optnumber(L, t, "atol", o->atol);
+  o->back_step_size = positive(L, t, "step_size", o->step_size);
+  o->back_max_steps = gqL_optint(L, t, "max_steps", o->max_steps, 1, INT64_MAX);
+  o->back_max_norm = choose_norm(L, t, "adjoint.norm", o->max_norm);
+  const char *own = o->engine == GQ_ENGINE_INTERPOLATED ? "interpolated"
+                    : o->engine == GQ_ENGINE_KRONROD    ? "dense"
+                                                        : "reverse";
+  const char *trajectory = gqL_optstring(L, t, "trajectory", own);
+  o->trajectory = choose(L, trajectory, trajectories, "adjoint.trajectory");
+  if (o->engine == GQ_ENGINE_INTERPOLATED && o->trajectory != GQ_INTERPOLATED)
+    luaL_error(
+      L,
+      "gq.odeint: gradient = \"interpolated\" reads z from its interpolant, not from trajectory = \"%s\"; "
+      "leave adjoint.trajectory out, or choose gradient = \"seminorm\"",
+      trajectory);
+  if (o->engine == GQ_ENGINE_KRONROD && o->trajectory == GQ_REVERSE)
+    luaL_error(
+      L,
+      "gq.odeint: gradient = \"kronrod\" needs z at any time: leave adjoint.trajectory out (\"dense\"), or "
+      "choose \"checkpoint\" or \"interpolated\", not \"reverse\"");
+  o->points = (int)gqL_optint(L, t, "points", o->points, 2, 1 << 16);
+  o->checkpoints = (int)gqL_optint(L, t, "checkpoints", o->checkpoints, 2, 1 << 24);
+  o->moments = choose(L, gqL_optstring(L, t, "impulses", "restart"), impulses, "adjoint.impulses") == 1;
+  o->scale = gqL_optbool(L, t, "scale", !o->parity);
+  lua_pop(L, 1);
+}
+
+const gq_quadrature *gqL_quadrature(lua_State *L, const char *name, const char *key) {
+  const char *names[16] = { NULL };
+  for (int i = 0; i < gq_nquadratures && i < 15; i++) names[i] = gq_quadratures[i].name;
+  return &gq_quadratures[choose(L, name, names, key)];
+}
+
+/* Random points come from gq.seed, or from the next seed of gq.manual_seed's generator. */
+static void gq_seed(lua_State *L, int t, gq_ode_options *o) {
+  bool given = lua_istable(L, t) && lua_getfield(L, t, "seed") != LUA_TNIL;
+  if (lua_istable(L, t)) lua_pop(L, 1);
+  if (given) o->seed = (uint64_t)gqL_optint(L, t, "seed", 0, INT64_MIN, INT64_MAX);
+  else if (o->quadrature->random) o->seed = gqL_nextseed(L);
+}
+
+static void gq_options(lua_State *L, int arg, gq_ode_options *o) {
+  static const char *const nodes[] = { "nfe", "step", NULL };
+  int t = subtable(L, arg, "gq", known_gq, "gq.odeint's gq");
+  o->C = positive(L, t, "C", o->C);
+  o->max_nodes = (int)gqL_optint(L, t, "max_nodes", o->max_nodes, 1, 1 << 20);
+  o->quadrature = gqL_quadrature(L, gqL_optstring(L, t, "quadrature", gq_quadratures->name), "gq.quadrature");
+  o->panels = (int)gqL_optint(L, t, "panels", 1, 1, 1 << 20);
+  gq_seed(L, t, o);
+  if (lua_istable(L, t) && lua_getfield(L, t, "nodes") == LUA_TNUMBER) {
+    lua_pop(L, 1);
+    o->nodes = GQ_NODES_FIXED;
+    o->fixed_nodes = (int)gqL_optint(L, t, "nodes", 1, 1, 1 << 20);
+  } else {
+    if (lua_istable(L, t)) lua_pop(L, 1);
+    o->nodes =
+      choose(L, gqL_optstring(L, t, "nodes", "nfe"), nodes, "gq.nodes") == 1 ? GQ_NODES_STEP : GQ_NODES_NFE;
+  }
+  lua_pop(L, 1);
+}
+
+/* opts.params is a list of tensors. */
+static void check_params(lua_State *L, int arg) {
+  if (!lua_istable(L, arg)) return;
+  if (lua_getfield(L, arg, "params") != LUA_TNIL) {
+    if (!lua_istable(L, -1))
+      luaL_error(L, "gq.odeint: params must be a list of tensors, not %s", gqL_typename(L, -1));
+    for (lua_Integer i = 1; lua_rawgeti(L, -1, i) != LUA_TNIL; i++) {
+      if (!gqL_totensor(L, -1))
+        luaL_error(L, "gq.odeint: params[%d] must be a tensor, not %s", (int)i, gqL_typename(L, -1));
+      lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
+}
+
+void gqL_odeoptions(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
+  const char *names[GQ_NENGINE + 1] = { NULL };
+  gq_ode_defaults(o, d);
+  if (lua_isnoneornil(L, arg)) return;
+  luaL_checktype(L, arg, LUA_TTABLE);
+  gqL_checkoptions(L, arg, known, "gq.odeint");
+  o->method = choose_method(L, arg, "method", o->method);
+  o->eta = gqL_optnumber(L, arg, "eta", o->eta);
+  o->rtol = gqL_optnumber(L, arg, "rtol", o->rtol);
+  o->atol = gqL_optnumber(L, arg, "atol", o->atol);
+  o->step_size = positive(L, arg, "step_size", 0);
+  o->first_step = positive(L, arg, "first_step", 0);
+  o->max_steps = gqL_optint(L, arg, "max_steps", o->max_steps, 1, INT64_MAX);
+  o->max_norm = choose_norm(L, arg, "norm", false);
+  o->parity = gqL_optbool(L, arg, "parity", false);
+  o->overshoot = gqL_optbool(L, arg, "overshoot", o->parity);
+  for (int i = 0; i < GQ_NENGINE; i++) names[i] = gq_engine_names[i];
+  o->engine = choose(L, gqL_optstring(L, arg, "gradient", "gq"), names, "gradient");
+  controller_options(L, arg, &o->controller);
+  adjoint_options(L, arg, o);
+  gq_options(L, arg, o);
+  gqL_try(L, gq_ode_check(o));
+  o->memory_limit = (size_t)positive(L, arg, "memory_limit", (double)o->memory_limit);
+  check_params(L, arg);
+}
