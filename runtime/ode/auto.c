@@ -1,8 +1,9 @@
 /*
-** auto.c -- gradient = "auto": the fastest engine that fits the memory. Backpropagation through the steps
-** (direct) evaluates nothing twice and is the fastest wherever its activations fit; otherwise the adjoint
-** with a dense trajectory, Gauss points in every step and moments in place of restarts; and where even the
-** states of the steps do not fit, the same with z solved backwards.
+** auto.c -- gradient = "auto": the fastest engine that fits the memory. Where rows are few and short that is
+** collocation (gqc). Otherwise backpropagation through the steps (direct) evaluates nothing twice and is the
+** fastest wherever its activations fit; where they do not, the adjoint with a dense trajectory, Gauss points in
+** every step and moments in place of restarts; and where even the states of the steps do not fit, the same with
+** z solved backwards.
 */
 #include "solution.h"
 
@@ -10,7 +11,11 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { EXPECTED = 16 }; /* steps, before a solve of this structure has been seen */
+enum {
+  EXPECTED = 16, /* steps, before a solve of this structure has been seen */
+  FEW_ROWS = 32, /* products of so few columns are far from full speed, */
+  LONG_ROW = 4   /* and the Jacobians of gqc cost a product for each number of a row */
+};
 
 size_t gq_default_memory(void) {
   long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
@@ -52,12 +57,23 @@ static void without_activations(const gq_planspec *s, gq_ode_options *o, const g
          dense ? "the states take less" : "so do their states: z is solved backwards");
 }
 
+/* Few independent rows of few numbers: collocation evaluates the nodes of all steps side by side. */
+static bool collocates(const gq_planspec *s, const gq_ode_options *o, const gq_field *f) {
+  int64_t rows = f->shape.ndim ? f->shape.dim[0] : 1, row = gq_numel(f->shape) / (rows > 0 ? rows : 1);
+  bool plain = o->method->kind == GQ_RUNGE_KUTTA && !o->overshoot && !o->parity && !s->p->jump_;
+  return plain && rows > 1 && rows <= FEW_ROWS && row <= LONG_ROW && gq_field_independent(f) == GQ_OK;
+}
+
 int gq_auto_choose(const gq_planspec *s, gq_ode_options *o, gq_info *info) {
   gq_plan *p;
   o->engine = GQ_ENGINE_DIRECT;
   GQ_TRY(gq_plan_get(s, &p));
   double steps = p->most > 0 ? p->most : EXPECTED, record = activations(p);
-  if (steps * record > (double)o->memory_limit) without_activations(s, o, p, steps, info);
+  if (collocates(s, o, p->field)) {
+    o->engine = GQ_ENGINE_GQC, o->trajectory = GQ_DENSE, o->moments = false, o->nodes = GQ_NODES_NFE;
+    decide(info, o->engine, "%lld rows are few: nodes of all steps are evaluated side by side",
+           (long long)p->field->shape.dim[0]);
+  } else if (steps * record > (double)o->memory_limit) without_activations(s, o, p, steps, info);
   else
     decide(info, o->engine, "activations of %.0f steps take %.1f MB, within the limit of %.1f MB", steps,
            mega(steps * record), mega((double)o->memory_limit));
