@@ -474,7 +474,6 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
   }
   *over = s->over;
   info->status = status;
-  if (status == GQ_OK && p->dense_) *p->dense_ = s->dense, s->dense = NULL;
   bool keep_part = status != GQ_OK && partial && s->z && status != GQ_ENOMEM && status != GQ_EINTERRUPT;
   if (status == GQ_OK || keep_part) {
     /* A handle of its own: the tape will hang on it, and the tape owns this solution. */
@@ -488,6 +487,7 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
       }
     }
   }
+  if (status == GQ_OK && p->dense_) *p->dense_ = s->dense, s->dense = NULL;
   if (status == GQ_OK && o->engine != GQ_ENGINE_NONE) *sol = s;
   else gq_solution_free(s);
   return status;
