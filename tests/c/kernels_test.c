@@ -244,6 +244,69 @@ static void test_sums(const gq_kernels *k) {
   }
 }
 
+/* ---- products: whatever way is chosen gives the sums ---- */
+
+static double number(gq_dtype d, const void *x, int64_t i) {
+  return d == GQ_F32 ? ((const float *)x)[i] : ((const double *)x)[i];
+}
+
+static void *random_matrix(gq_dtype d, int64_t n) {
+  void *x = malloc((size_t)(n + 1) * gq_dtype_size(d));
+  for (int64_t i = 0; i < n; i++)
+    if (d == GQ_F32) ((float *)x)[i] = (float)(2 * unit() - 1);
+    else ((double *)x)[i] = 2 * unit() - 1;
+  return x;
+}
+
+/* flags: GQ_TA, GQ_TB; 4: added to c; 8: a column, every third number of an array */
+static bool product_holds(gq_dtype d, int64_t m, int64_t n, int64_t k, int flags) {
+  gq_layout a = gq_layout_of(flags & GQ_TA ? gq_shape_of(2, (int64_t[]){ k, m })
+                                           : gq_shape_of(2, (int64_t[]){ m, k }),
+                             NULL),
+            b = gq_layout_of(flags & GQ_TB ? gq_shape_of(2, (int64_t[]){ n, k })
+                                           : gq_shape_of(2, (int64_t[]){ k, n }),
+                             NULL);
+  gq_gemm g;
+  int pack;
+  bool ok = gq_gemm_plan(&g, d, &a, &b, flags & (GQ_TA | GQ_TB), &pack) == GQ_OK && !pack;
+  void *x = random_matrix(d, m * k), *y = random_matrix(d, k * n), *z = random_matrix(d, m * n),
+       *column = random_matrix(d, 3 * m), *before = malloc((size_t)(m * n + 1) * gq_dtype_size(d));
+  memcpy(before, z, (size_t)(m * n) * gq_dtype_size(d));
+  g.column = 3;
+  gq_gemm_run(&g, x, y, flags & 8 ? column : NULL, z, flags & 4);
+  for (int64_t i = 0; i < m; i++)
+    for (int64_t j = 0; j < n; j++) {
+      double sum =
+        (flags & 4 ? number(d, before, i * n + j) : 0) + (flags & 8 ? number(d, column, 3 * i) : 0);
+      for (int64_t q = 0; q < k; q++)
+        sum += number(d, x, flags & GQ_TA ? q * m + i : i * k + q) *
+               number(d, y, flags & GQ_TB ? j * k + q : q * n + j);
+      ok &= fabs(number(d, z, i * n + j) - sum) <= (d == GQ_F32 ? 4e-7 : 1e-15) * (double)(k + 4);
+    }
+  free(x), free(y), free(z), free(column), free(before);
+  return ok;
+}
+
+static void test_products(const gq_kernels *k) {
+  static const int64_t sizes[] = { 1,  2,  3,  4,  5,  7,  8,  9,   15,  16, 23,
+                                   24, 25, 32, 33, 48, 50, 63, 100, 130, 257 };
+  enum { N = sizeof sizes / sizeof *sizes };
+  gq_cpu_use(k);
+  for (int i = 0; i < 1500; i++) {
+    int64_t m = sizes[(int)(unit() * N)], n = sizes[(int)(unit() * N)], q = sizes[(int)(unit() * N)];
+    check(product_holds(unit() < 0.7 ? GQ_F32 : GQ_F64, m, n, q, i % 16), k->name, "product", "wrong, flags",
+          i % 16);
+  }
+  for (int flags = 0; flags < 16; flags++) /* few rows with a large matrix, and what threads share */
+    for (int d = 0; d < 2; d++) {
+      check(product_holds(d ? GQ_F64 : GQ_F32, 3, 1100, 260, flags), k->name, "product of few rows",
+            "wrong, flags", flags);
+      check(product_holds(d ? GQ_F64 : GQ_F32, 203, 90, 70, flags), k->name, "shared product", "wrong, flags",
+            flags);
+    }
+  gq_cpu_use(NULL);
+}
+
 static void test_duo(const gq_kernels *k) {
   float x[77], plus[77], sigm[77] = { 0 }, p[77], s[77];
   for (int i = 0; i < 77; i++) x[i] = (float)(unit() * 240 - 120);
@@ -298,6 +361,7 @@ static void test_kernels(const gq_kernels *k) {
   test_muladd(k);
   test_sums(k);
   test_duo(k);
+  test_products(k);
   for (size_t n = 1; n <= 8; n++)
     for (size_t dim = 1; dim <= 8; dim++) test_collocate(k, n, dim);
 }
