@@ -17,7 +17,7 @@ compile: seconds of the first step, which no other column counts.]],
   { "work", "nested_spheres", "problems of scripts/bench.lua, with commas" },
   { "widths", "20,100", "hidden widths, with commas" },
   { "ours", "gq", "our gradients, with commas" },
-  { "peers", "torch,jax", "libraries, or library:gradient, with commas" },
+  { "peers", "torch,jax", "libraries, or torch:direct and the like, with commas" },
   { "bench", "", "more options for scripts/bench.lua, as one text" },
   { "threads", 2, "threads of each" },
   { "rounds", 3, "processes of each" },
@@ -101,7 +101,7 @@ local function records_of(party, work, width, seed)
   return records
 end
 
--- ---- the rounds of one problem and width: rows of {library, gradient, seconds, minimum ...} ----
+-- ---- the rounds of one problem and width: rows of {package, gradient, seconds, minimum ...} ----
 
 local function median(x)
   table.sort(x)
@@ -117,7 +117,7 @@ local function rows_of(all, work, width)
         local name = party.name .. " " .. r.gradient
         local row = by_name[name]
         if not row then
-          row = { library = party.name, gradient = r.gradient, work = work, width = r.width, threads = o.threads,
+          row = { package = party.name, gradient = r.gradient, work = work, width = r.width, threads = o.threads,
             rounds = {}, minimum = math.huge }
           rows[#rows + 1], by_name[name] = row, row
         end
@@ -130,8 +130,8 @@ local function rows_of(all, work, width)
   end
   for _, row in ipairs(rows) do row.seconds = median(row.rounds) end
   table.sort(rows, function(a, b)                   -- ours first
-    if (a.library == "gqlua") ~= (b.library == "gqlua") then return a.library == "gqlua" end
-    return a.library > b.library or a.library == b.library and a.gradient < b.gradient
+    if (a.package == "gqlua") ~= (b.package == "gqlua") then return a.package == "gqlua" end
+    return a.package > b.package or a.package == b.package and a.gradient < b.gradient
   end)
   return rows
 end
@@ -140,7 +140,7 @@ local function add_ratios(rows)
   for _, row in ipairs(rows) do
     row.ratio = {}
     for _, ours in ipairs(rows) do
-      if ours.library == "gqlua" then
+      if ours.package == "gqlua" then
         row.ratio[ours.gradient] = { median = row.seconds / ours.seconds, minimum = row.minimum / ours.minimum }
       end
     end
@@ -154,7 +154,7 @@ local ours = list(o.ours)
 local function print_title()
   local cells = {}
   for i, gradient in ipairs(ours) do cells[i] = ("%17s"):format("/ " .. gradient) end
-  print(("%-15s %5s  %-20s %10s %10s %7s %9s"):format("work", "width", "library, gradient", "seconds", "minimum",
+  print(("%-15s %5s  %-20s %10s %10s %7s %9s"):format("work", "width", "package, gradient", "seconds", "minimum",
     "compile", "evals") .. table.concat(cells))
 end
 
@@ -166,8 +166,8 @@ local function print_row(row)
     local r = row.ratio[gradient]
     cells[i] = ("%17s"):format(r and ("%.2f (%.2f)"):format(r.median, r.minimum) or "-")
   end
-  print(("%-15s %5d  %-20s %10.6f %10.6f %7s %9s"):format(row.work, row.width, row.library .. " " .. row.gradient,
-    row.seconds, row.minimum, row.library == "jax" and ("%.1f"):format(row.first) or "",
+  print(("%-15s %5d  %-20s %10.6f %10.6f %7s %9s"):format(row.work, row.width, row.package .. " " .. row.gradient,
+    row.seconds, row.minimum, row.package == "jax" and ("%.1f"):format(row.first) or "",
     count(row.nfe) .. "/" .. count(row.nfe_backward)) .. table.concat(cells))
 end
 
@@ -176,12 +176,12 @@ local function print_nearest(rows)
   for _, gradient in ipairs(ours) do
     local nearest
     for _, row in ipairs(rows) do
-      local r = row.library ~= "gqlua" and row.ratio[gradient]
+      local r = row.package ~= "gqlua" and row.ratio[gradient]
       if r and not (nearest and nearest.ratio[gradient].median <= r.median) then nearest = row end
     end
     if nearest then
       print(("least ratio to %s: %.2f, by %s %s at %s, width %d"):format(gradient, nearest.ratio[gradient].median,
-        nearest.library, nearest.gradient, nearest.work, nearest.width))
+        nearest.package, nearest.gradient, nearest.work, nearest.width))
     end
   end
 end
