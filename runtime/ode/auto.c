@@ -18,8 +18,10 @@ enum {
 };
 
 size_t gq_default_memory(void) {
+  static size_t quarter; /* of a machine that does not grow: asked for once, since every solve wants to know */
+  if (quarter) return quarter;
   long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
-  return pages > 0 && size > 0 ? (size_t)pages / 4 * (size_t)size : (size_t)1 << 30;
+  return quarter = pages > 0 && size > 0 ? (size_t)pages / 4 * (size_t)size : (size_t)1 << 30;
 }
 
 static double mega(double bytes) { return bytes / (1 << 20); }
