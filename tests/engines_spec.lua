@@ -395,3 +395,65 @@ describe("gqc", function()
     for _, count in ipairs { 1, 2, 16 } do assert.equal(most, allocations(count)) end
   end)
 end)
+
+describe("what a solve keeps", function()
+  local f64 = { dtype = "float64" }
+  local function setup_problem(rows)
+    gq.manual_seed(3)
+    local W = (gq.randn(2, 2, f64) * 0.5):detach()
+    W.requires_grad = true
+    return W, gq.randn(rows, 2, f64), function(t, z) return z:matmul(W):tanh() + t end
+  end
+
+  it("is the start as it was, though its tensor is overwritten before a second pass", function()
+    for _, engine in ipairs { "aca", "gqc", "kronrod", "gq", "mali", "reversible" } do
+      local W, buffer, f = setup_problem(9)
+      local method = (engine == "mali" or engine == "reversible") and "alf" or "dopri5"
+      local z = gq.odeint(f, buffer, { 0, 1 }, { gradient = engine, method = method, rtol = 1e-5, atol = 1e-5 })
+      local loss = (z * z):sum()
+      local first = gq.grad(loss, { W })[1]
+      for i = 1, 9 do buffer[i] = gq.tensor({ 5, -7 }, f64) end
+      assert.close(gq.grad(loss, { W })[1], first, 1e-12)
+    end
+  end)
+
+  it("is refused by gqc, and by auto passed on, where times have no form side by side", function()
+    gq.manual_seed(1)
+    local A, B = (gq.randn(2, 300, f64) * 0.1):detach(), gq.randn(300, 2, f64) * 0.1
+    A.requires_grad = true
+    local z0 = gq.randn(16, 2, f64)
+    local function f(t, z) return z:matmul(A * (1 + t)):tanh():matmul(B) end
+    local function gradient(engine)
+      local z, info = gq.odeint(f, z0, { 0, 1 }, { gradient = engine, rtol = 1e-9, atol = 1e-9 })
+      return gq.grad((z * z):sum(), { A })[1], info
+    end
+    local want = gradient "direct"
+    local got, info = gradient "auto"
+    assert.equal("direct", info.engine)
+    assert.close(got, want, 1e-9)
+    local ok, message = pcall(gradient, "gqc")
+    assert.is_false(ok)
+    assert.truthy(message:find("several times at once", 1, true), message)
+  end)
+
+  it("is by auto the steps taken where they are fixed", function()
+    local _, z0, f = setup_problem(9)
+    for _, method in ipairs { "euler", "rk4" } do
+      local _, info = gq.odeint(f, z0, { 0, 1, 2 }, { gradient = "auto", method = method })
+      assert.equal("direct", info.engine)
+    end
+    local _, info = gq.odeint(f, z0, { 0, 1 }, { gradient = "auto" })
+    assert.equal("gqc", info.engine)
+    assert.truthy(info.reason)
+  end)
+
+  it("is audited with other nodes, however few are in a panel", function()
+    local W, z0, f = setup_problem(9)
+    for _, quadrature in ipairs { "gauss-legendre", "trapezoid" } do
+      local z, info = gq.odeint(f, z0, { 0, 2 }, { gradient = "check", rtol = 1e-9, atol = 1e-9,
+        gq = { panels = 8, nodes = 3, quadrature = quadrature } })
+      gq.grad((z * z):sum(), { W })
+      assert.is_true(info.audit > 1e-9, quadrature)
+    end
+  end)
+end)

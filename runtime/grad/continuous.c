@@ -185,7 +185,7 @@ static int interval_rule(back *k) {
   int64_t used = o->nodes == GQ_NODES_FIXED || wanted <= o->max_nodes ? wanted : o->max_nodes;
   if (used < wanted) s->info.capped = true;
   s->info.nodes_wanted += wanted * k->b->refine;
-  return gq_rule_set(&k->rule, o, (int)used * k->b->refine, from, to);
+  return gq_rule_set(&k->rule, o, (int)used, k->b->refine, from, to);
 }
 
 /* The nodes inside the accepted step, up to `stop`. */
@@ -195,7 +195,7 @@ static int step_nodes(back *k, double stop) {
   bool last = dir * (w->t1 - stop) >= 0; /* all that are left: rules may end on the interval's edge */
   double end = last ? stop : w->t1;
   if (k->s->o.nodes == GQ_NODES_STEP) {
-    GQ_TRY(gq_rule_set(&k->rule, &k->s->o, (w->st->m->order + 2) / 2 * k->b->refine, w->t, end));
+    GQ_TRY(gq_rule_set(&k->rule, &k->s->o, (w->st->m->order + 2) / 2, k->b->refine, w->t, end));
     k->s->info.nodes_wanted += gq_rule_count(&k->rule);
     k->next = 0;
   }

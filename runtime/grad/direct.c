@@ -220,7 +220,7 @@ static int invert(direct *d, gq_walk *w, const gq_taken *step, gq_kept *r, gq_ke
 /* How far the reconstruction at a measurement time is from what the forward solve gave. */
 static void compare(direct *d, int k, const void *y) {
   gq_solution *s = d->b->s;
-  gq_field_pack(s->plan->field, k ? gq_at_time(s, s->z, k) : gq_tensor_data(s->z0), d->w.py);
+  gq_field_pack(s->plan->field, gq_at_time(s, s->z, k), d->w.py);
   double r = gq_walk_norm(&d->w, 0, y, d->w.py, d->w.py);
   if (!(r <= s->info.reconstruction)) s->info.reconstruction = r;
 }
@@ -246,7 +246,7 @@ static int invert_all(direct *d, gq_walk *w, gq_kept *r, gq_kept *after) {
     r = after, after = swap;
   }
   s->info.steps_backward = s->ntaken;
-  gq_field_pack(s->plan->field, gq_tensor_data(s->z0), after->y);
+  gq_field_pack(s->plan->field, gq_at_time(s, s->z, 0), after->y);
   return pull_start(d, after);
 }
 

@@ -19,11 +19,13 @@ static int rule_room(gq_rule *r, int m) {
   return GQ_OK;
 }
 
-int gq_rule_set(gq_rule *r, const gq_ode_options *o, int n, double from, double to) {
+int gq_rule_set(gq_rule *r, const gq_ode_options *o, int n, int refine, double from, double to) {
   const gq_quadrature *q = o->quadrature;
   int panels = o->panels, most = q->most ? q->most : n;
   if (panels < (n + most - 1) / most) panels = (n + most - 1) / most;
-  int m = gq_quadrature_points(q, (n + panels - 1) / panels);
+  int m = gq_quadrature_points(q, (n + panels - 1) / panels), fine = gq_quadrature_points(q, refine * m);
+  if (q->most && fine > q->most) panels *= refine;
+  else m = fine;
   r->panels = panels, r->from = from, r->to = to;
   if (r->kind == q && r->m == m && !q->random) return GQ_OK;
   GQ_TRY(rule_room(r, m));

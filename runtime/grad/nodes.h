@@ -16,8 +16,8 @@ typedef struct gq_rule {
   uint64_t draw;               /* random rules: drawn so far in this pass */
   double from, to;             /* t_k, t_k-1 */
 } gq_rule;
-/* n points or a few more, as the rule takes them, in at least o->panels panels. */
-int gq_rule_set(gq_rule *r, const gq_ode_options *o, int n, double from, double to);
+/* n points or a few more, as the rule takes them, in at least o->panels panels; then `refine` times as many. */
+int gq_rule_set(gq_rule *r, const gq_ode_options *o, int n, int refine, double from, double to);
 void gq_rule_done(gq_rule *r);
 int gq_rule_count(const gq_rule *r);
 /* Point i counted from `from`; *w is its weight in the integral from `to` to `from`, signed. */

@@ -52,11 +52,14 @@ static double relative_difference(const gq_field *f, gq_tensor *const *x, gq_ten
   double change = 0, size = 0;
   for (int i = 0; i < f->ncapture; i++) {
     if (!x[i]) continue;
+    gq_dtype d = x[i]->dtype;
     size_t n = gq_numel(x[i]->shape);
     const void *p = gq_tensor_data(x[i]), *q = gq_tensor_data(y[i]);
-    double pp = gq_dot(x[i]->dtype, n, p, p), pq = gq_dot(x[i]->dtype, n, p, q),
-           qq = gq_dot(x[i]->dtype, n, q, q);
-    change += pp - 2 * pq + qq, size += qq;
+    for (size_t k = 0; k < n; k++) {
+      double a = d == GQ_F32 ? ((const float *)p)[k] : ((const double *)p)[k],
+             b = d == GQ_F32 ? ((const float *)q)[k] : ((const double *)q)[k];
+      change += (a - b) * (a - b), size += b * b;
+    }
   }
   return change > 0 ? sqrt(change / size) : 0;
 }

@@ -186,6 +186,14 @@ static int slices(const gq_field *f, int64_t rows) {
   return n > GQ_MAXSLICES ? GQ_MAXSLICES : (int)n;
 }
 
+static int find_points(gq_field *f) {
+  gq_graph *g;
+  int status = gq_field_points(f, 0, 1, &g);
+  f->points = status == GQ_OK;
+  if (f->points) gq_graph_free(g);
+  return status == GQ_EUNSUPPORTED ? GQ_OK : status;
+}
+
 /* Slices of rows where those are independent and plentiful. */
 static int cut(gq_field *f, bool columns) {
   int64_t rows = f->shape.ndim ? f->shape.dim[0] : 0;
@@ -203,6 +211,7 @@ static int cut(gq_field *f, bool columns) {
     if (status == GQ_EUNSUPPORTED && n > 1) status = use_slices(f, axis);
   }
   gq_free(axis);
+  if (status == GQ_OK && f->columns) return find_points(f);
   return status == GQ_EUNSUPPORTED ? use_whole(f) : status;
 }
 

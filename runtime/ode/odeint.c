@@ -103,6 +103,8 @@ static int check(const gq_problem *p, const gq_ode_options *o) {
   GQ_TRY(check_tolerance(o->rtol, o->atol, ""));
   GQ_TRY(check_tolerance(o->back_rtol, o->back_atol, "adjoint."));
   if (o->max_steps < 1 || o->back_max_steps < 1) return gq_fail(GQ_EARG, "max_steps must be at least 1");
+  if ((o->overshoot || o->parity) && o->engine == GQ_ENGINE_GQC)
+    return gq_fail(GQ_EARG, "overshoot (and parity) and gradient = \"gqc\" do not go together");
   if (o->overshoot && continuous(o) && o->trajectory != GQ_REVERSE)
     return gq_fail(GQ_EARG, "overshoot (and parity) and trajectory = \"%s\" do not go together",
                    trajectory_names[o->trajectory]);
@@ -117,8 +119,6 @@ static int check(const gq_problem *p, const gq_ode_options *o) {
       "an event is looked for without gradients (solve again to info.event_t) and without overshoot");
   if (p->jump_ && (o->overshoot || o->parity || (o->moments && continuous(o))))
     return gq_fail(GQ_EARG, "grid_points go with neither overshoot (and parity) nor impulses = \"moments\"");
-  if ((o->overshoot || o->parity) && o->engine == GQ_ENGINE_GQC)
-    return gq_fail(GQ_EARG, "overshoot (and parity) and gradient = \"gqc\" do not go together");
   if (o->engine == GQ_ENGINE_GQC && gq_element_nodes(o) > GQ_MAX_ELEMENT)
     return gq_fail(GQ_EARG, "gq.nodes = %d: gradient = \"gqc\" takes 1 to %d nodes in each forward step",
                    o->fixed_nodes, GQ_MAX_ELEMENT);
@@ -446,7 +446,7 @@ static int solution_init(gq_solution *s, const gq_problem *p) {
                    p->z0->shape.ndim, GQ_MAXDIM);
   for (int i = 0; i < p->z0->shape.ndim; i++) shape.dim[i + 1] = p->z0->shape.dim[i];
   GQ_TRY(gq_tensor_new(p->z0->dtype, shape, &s->z));
-  s->version = s->z->storage->version;
+  s->version = s->z->storage->version, s->z0_version = s->z0->storage->version;
   gq_planspec spec = { p, &s->o, dense_forward(p, &s->o) };
   GQ_TRY(gq_plan_get(&spec, &s->plan));
   GQ_TRY(gq_binding_new(s->plan->field, p->capture, &s->bind));
@@ -540,15 +540,34 @@ void gq_solution_give_back(gq_solution *s) {
   s->bytes -= s->record_bytes;
 }
 
+/* z0 may have been overwritten since, as a buffer of batches is: what the solution holds of it has not. */
+static int start_from_solution(gq_solution *s, gq_tensor *z) {
+  gq_tensor *z0;
+  if (z->storage->version != s->version)
+    return gq_fail(GQ_ESTATE,
+                   "the solution was modified in place before a further backward pass, which solves "
+                   "again from its first state; write to a copy (x:clone())");
+  GQ_TRY(gq_tensor_empty(s->z0->dtype, s->z0->shape, &z0));
+  memcpy(gq_tensor_data(z0), gq_at_time(s, z, 0), gq_part_bytes(s->plan->field));
+  gq_tensor_unref(s->z0);
+  s->z0 = z0;
+  return GQ_OK;
+}
+
 int gq_solution_records(gq_solution *s) {
   gq_tensor *z = s->z; /* stays as it is: direct does not mind what the user has done to it */
   gq_info info = s->info;
   int k = 0;
   if (!records(s) || s->records || s->trivial) return GQ_OK;
-  GQ_TRY(gq_tensor_new(z->dtype, z->shape, &s->z));
+  if (s->z0->storage->version != s->z0_version) GQ_TRY(start_from_solution(s, z));
+  s->z0_version = s->z0->storage->version;
+  gq_tensor *again;
+  GQ_TRY(gq_tensor_new(z->dtype, z->shape, &again));
+  s->z = again;
   s->nknots = 0;
   int status = forward_run(s, NULL, &k);
   gq_tensor_unref(s->z);
   s->z = z, s->info = info;
+  if (status != GQ_OK) gq_solution_give_back(s); /* half a list would pass for a whole one */
   return status;
 }

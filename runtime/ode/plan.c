@@ -175,6 +175,11 @@ static int find_rows(gq_plan *p) {
                    instead);
   }
   if (status != GQ_OK && status != GQ_EUNSUPPORTED) return status;
+  if (f->columns && !f->points)
+    return gq_fail(GQ_EUNSUPPORTED,
+                   "gradient = \"gqc\" evaluates several times at once, and the dynamics hold a product of "
+                   "matrices that depend on time alone, or a large one; %s",
+                   instead);
   bool whole = status != GQ_OK || f->shape.ndim == 0 || n == 0;
   p->dim = (int)(whole ? n : n / f->shape.dim[0] > INT_MAX ? INT_MAX : n / f->shape.dim[0]);
   if (p->dim <= GQ_MAX_JACOBIAN) return GQ_OK;

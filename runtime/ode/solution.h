@@ -24,7 +24,7 @@ struct gq_solution {
   int njumps;
   double margin;               /* how far from a jump f is evaluated, for the value of one side */
   gq_tensor *z0, *z;           /* z: {nt, ...} */
-  uint64_t version;            /* of z's storage when it was solved */
+  uint64_t version, z0_version; /* of the storages of z and z0 when it was solved */
   gq_kept *records;            /* last first: the end state, then the accepted steps where they are kept */
   int64_t nrecords;
   gq_taken *taken;             /* first first */
