@@ -192,12 +192,24 @@ end, "gq.data.crossing{seed}: 1 to -1 and -1 to 1, which no one-dimensional flow
 
 -- ---- batches ----
 
--- Entries idx of dimension 1 of a tensor, or of every tensor of a table.
-local function select_rows(v, idx)
-  if gq.is_tensor(v) then return v:index_select(1, idx) end
+-- f of a tensor, or of every tensor of a table.
+local function map(v, f)
+  if gq.is_tensor(v) then return f(v) end
   local t = {}
-  for k, x in next, v do t[k] = select_rows(x, idx) end
+  for k, x in next, v do t[k] = map(x, f) end
   return t
+end
+
+-- Entries idx of dimension 1.
+local function select_rows(v, idx)
+  return map(v, function(x) return x:index_select(1, idx) end)
+end
+
+local element = { float32 = 4, float64 = 8, int64 = 8, bool = 1 }
+local function bytes(v)
+  local n = 0
+  map(v, function(x) n = n + x:numel() * element[x.dtype] end)
+  return n
 end
 
 local function rows(v)
@@ -225,6 +237,8 @@ local function check_set(set, what)
   return n
 end
 
+local ahead_bytes <const> = 1 << 28
+
 define("batches", function(set, opts)
   local what = "gq.data.batches"
   local o = options(opts, "batch_size shuffle seed drop_last", what)
@@ -238,12 +252,17 @@ define("batches", function(set, opts)
   else
     order = gq.arange(1, n, 1, { dtype = "int64" })
   end
+  -- A set that is not large is put in order once, ahead of the loop: its batches are views.
+  local ahead = bytes(set.x) + bytes(set.y) <= ahead_bytes
+  local x, y = ahead and select_rows(set.x, order), ahead and select_rows(set.y, order)
   local at = 1
   return function()
-    local count = math.min(size, n - at + 1)
+    local from, count = at, math.min(size, n - at + 1)
     if count <= 0 or o.drop_last and count < size then return nil end
-    local idx = order:narrow(1, at, count)
     at = at + count
+    local function batch(v) return v:narrow(1, from, count) end
+    local idx = batch(order)
+    if ahead then return map(x, batch), map(y, batch), idx end
     return select_rows(set.x, idx), select_rows(set.y, idx), idx
   end
 end, "for x, y, idx in gq.data.batches(set, {batch_size, shuffle = false, seed, drop_last = false}) do: the set in " ..
