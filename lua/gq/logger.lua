@@ -6,17 +6,20 @@ local describe = gq.core.describe
 local logger = {}
 
 -- NaN and infinities as null, which JSON lacks; tensors of one number as that number.
-local function plain(v)
+local function plain(v, seen)
   if gq.is_tensor(v) then v = v:numel() == 1 and v:item() or v:totable() end
   if type(v) == "table" then
+    seen = seen or {}                    -- a table that is met again is copied once: tables may hold one another
+    if seen[v] then return seen[v] end
     local t = setmetatable({}, getmetatable(v))
-    for k, x in next, v do t[k] = plain(x) end
+    seen[v] = t
+    for k, x in next, v do t[k] = plain(x, seen) end
     return t
   end
   if type(v) == "number" and (v ~= v or v == math.huge or v == -math.huge) then return gq.json_null end
   return v
 end
-gq.core.plain = plain
+gq.core.plain = function(v) return plain(v) end
 
 local function check_row(row, what)
   if type(row) ~= "table" then error(("%s: a table expected, got %s"):format(what, describe(row)), 3) end
