@@ -26,7 +26,7 @@ static gq_ref unsupported(mover *m) {
                                       gq_ops[m->n->op].name, gq_shape_text(m->n->shape, text, sizeof text)));
 }
 
-/* s without `axis` (-1: all of it), then n. */
+/* s without `axis` (negative: all of it), then n. */
 static gq_shape moved(gq_shape s, int axis, int64_t n) {
   int k = 0;
   gq_shape r = { 0 };
@@ -46,12 +46,17 @@ static bool arg_lifted(const mover *m, int i) { return m->lifted[m->n->args[i]];
 static gq_ref arg(const mover *m, int i) { return m->map[m->n->args[i]]; }
 static gq_shape out_shape(const mover *m) { return moved(m->n->shape, m->l.axis, m->columns); }
 
+/* Does operand i have an entry for each column of the node? */
+static bool has_columns(const mover *m, int i) {
+  return m->l.axis < 0 ? arg_lifted(m, i) : arg_label(m, i).axis >= 0;
+}
+
 /* Operand i of an aligned operation, one that all rows share, as a column. */
 static gq_ref as_column(mover *m, int i) {
   gq_shape s = arg_node(m, i)->shape;
   int axis = m->l.axis < 0 ? -1 : m->l.axis - (m->n->shape.ndim - s.ndim);
   if (s.ndim == 0 && !arg_lifted(m, i)) return arg(m, i);
-  return gq_reshape(m->to, arg(m, i), moved(s, axis < 0 ? -1 : axis, arg_lifted(m, i) ? m->columns : 1));
+  return gq_reshape(m->to, arg(m, i), moved(s, axis, arg_lifted(m, i) ? m->columns : 1));
 }
 
 /* One number a row of x: {m, 1} to {m, columns}. */
@@ -75,10 +80,7 @@ static gq_ref affine(mover *m, gq_ref x, gq_ref v) {
 static gq_ref move_aligned(mover *m) {
   gq_attr attr = m->n->attr;
   attr.shape = out_shape(m);
-  for (int i = 0; i < m->n->nargs; i++) {
-    bool has_columns = m->l.axis < 0 ? arg_lifted(m, i) : arg_label(m, i).axis >= 0;
-    m->args[i] = has_columns ? arg(m, i) : as_column(m, i);
-  }
+  for (int i = 0; i < m->n->nargs; i++) { m->args[i] = has_columns(m, i) ? arg(m, i) : as_column(m, i); }
   if (m->n->op == GQ_OP_ADD)
     for (int i = 0; i < 2; i++) {
       gq_ref sum = affine(m, m->args[i], m->args[1 - i]);
@@ -208,9 +210,8 @@ static gq_ref move_plain(mover *m) {
 static gq_ref move_cat(mover *m) {
   gq_attr attr = { .axis = place(m->n->attr.axis, m->l.axis) };
   for (int i = 0; i < m->n->nargs; i++) {
-    bool has_columns = m->l.axis < 0 ? arg_lifted(m, i) : arg_label(m, i).axis >= 0;
     m->args[i] = arg(m, i);
-    if (!has_columns)
+    if (!has_columns(m, i))
       m->args[i] = gq_expand(m->to, as_column(m, i), moved(arg_node(m, i)->shape, m->l.axis, m->columns));
   }
   return gq_emit(m->to, GQ_OP_CAT, m->n->nargs, m->args, &attr);

@@ -18,8 +18,7 @@ enum {
 };
 
 size_t gq_default_memory(void) {
-  static size_t
-    quarter; /* of a machine that does not grow: asked for once, since every solve wants to know */
+  static size_t quarter; /* asked for once: every solve wants to know */
   if (quarter) return quarter;
   long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
   return quarter = pages > 0 && size > 0 ? (size_t)pages / 4 * (size_t)size : (size_t)1 << 30;
@@ -64,8 +63,7 @@ static void without_activations(const gq_planspec *s, gq_ode_options *o, const g
 static bool collocates(const gq_planspec *s, const gq_ode_options *o, const gq_field *f) {
   int64_t rows = f->shape.ndim ? f->shape.dim[0] : 1, row = gq_numel(f->shape) / (rows > 0 ? rows : 1);
   bool adaptive = o->method->kind == GQ_RUNGE_KUTTA && o->method->e && o->step_size <= 0;
-  if (!adaptive || o->overshoot || o->parity || s->p->jump_)
-    return false; /* fixed steps bound no difference */
+  if (!adaptive || o->overshoot || o->parity || s->p->jump_) return false; /* fixed steps have no bound */
   return rows > 1 && rows <= FEW_ROWS && row <= LONG_ROW && gq_field_independent(f) == GQ_OK &&
          (!f->columns || f->points);
 }
