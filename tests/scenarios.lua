@@ -35,6 +35,17 @@ add("backward", function(gq)
   close(h:item(), 18)
 end)
 
+add("a fitted normal", function(gq)
+  local x = gq.tensor({ { 1, 2, 6 } }, { dtype = "float64", requires_grad = true })
+  local fit = gq.normal_fit(x)
+  close(fit.mean:sum():item(), 3)
+  local g = gq.grad(fit.std ^ 2, { x }, { create_graph = true })[1]
+  close((g * x):sum():item(), 2 * 7)                 -- the variance is of degree 2
+  close((gq.grad(g, { x }, { cotangents = x:detach() })[1] * x):sum():item(), 2 * 7)
+  gq.gaussian_kl(x:t(), gq.tensor({ { 0 }, { 1 }, { 2 } }, { dtype = "float64" }), { dim = 1 }):backward()
+  assert(x.grad:abs():max():item() < 10)
+end)
+
 for _, pair in ipairs { "direct", "adjoint", "seminorm", "gq", "gqc", "kronrod", "mali alf",
   "reversible reversible_heun" } do
   local gradient, method = pair:match("^(%S+) ?(.*)$")

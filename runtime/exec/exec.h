@@ -48,8 +48,12 @@ int gq_program_run(const gq_program *p, int phase, void *arena, const void *cons
 void gq_profile(bool on);
 void gq_profile_get(double seconds[3]);
 char *gq_program_print(const gq_program *p);                /* instructions and memory plan; gq_free */
-/* Evaluate a graph node by node with gq_apply: the plain meaning that programs must match. */
+/* Evaluate a graph node by node with gq_apply: the plain meaning that programs must match. out[i] NULL where refs[i]
+** is GQ_NONE. Or by another call for each node: gq_op_call records. */
 int gq_evaluate(const gq_graph *g, gq_tensor *const *in, int n, const gq_ref *refs, gq_tensor **out);
+typedef int gq_caller(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_, gq_tensor **out);
+int gq_evaluate_by(gq_caller *call, const gq_graph *g, gq_tensor *const *in, int n, const gq_ref *refs,
+                   gq_tensor **out);
 
 /* What the transpose of an n-stage Runge-Kutta method asks for, GQ_LANES systems side by side:
 **     x_l - sum_j a[j][l] J_j' x_j = b_l,   y += sum_j J_j' x_j

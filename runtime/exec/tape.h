@@ -28,6 +28,10 @@ typedef struct gq_custom {
 /* Make outs results of `c` (owned by the tape from now on, also on failure) over the inputs. */
 int gq_record_custom(gq_custom *c, int nin, gq_tensor *const *in, int nout, gq_tensor *const *out);
 
+/* Means and standard deviations (divisor n - 1, so NaN for n = 1) of x {..., n}, n >= 1, over its last axis, each
+** {...}: one recorded operation with derivatives of any order; that of a deviation of zero counts as zero. */
+int gq_normal_fit(gq_tensor *x, gq_tensor **mean, gq_tensor **deviation);
+
 /* Accumulate d out / d leaf into every leaf's .grad. cot_ NULL: out has one element, cotangent 1. */
 int gq_backward(gq_tensor *out, gq_tensor *cot_);
 /* Gradients without touching .grad; grads[i] NULL where unconnected. Inside a trace: gq_vjp. */
