@@ -160,7 +160,8 @@ int gq_normal_fit(gq_tensor *x, gq_tensor **mean, gq_tensor **deviation) {
   if (!gq_is_float(x->dtype) || shape.ndim < 1 || shape.dim[shape.ndim - 1] < 1)
     return gq_fail(GQ_ESHAPE,
                    "normal_fit: at least one sample of a float dtype along the last axis expected");
-  int64_t rows = gq_numel(shape) / shape.dim[--shape.ndim];
+  int64_t rows = gq_numel(shape) / shape.dim[shape.ndim - 1];
+  shape.ndim--;
   int status = gq_tensor_empty(x->dtype, shape, &out[0]);
   if (status == GQ_OK) status = gq_tensor_empty(x->dtype, shape, &out[1]);
   if (status == GQ_OK) status = fit_new(x, rows, &f);
