@@ -45,6 +45,7 @@ int gq_trace_begin(gq_trace **tr) {
     gq_free(t);
     return gq_nomem(sizeof *t);
   }
+  gq_graph_literal(g); /* gradients in the trace may be asked of any value */
   t->id = ++last_id;
   t->g = g;
   *tr = current = t;
@@ -211,9 +212,28 @@ static int set_outputs(gq_trace *tr, int nout, gq_tensor *const *out) {
   return status;
 }
 
+/* The same graph, folded, without what no output needs. */
+static int fold(gq_trace *tr, int nout) {
+  gq_graph *g = gq_graph_new();
+  int n = gq_graph_inputs(tr->g);
+  gq_ref *refs = gq_calloc((size_t)n + (size_t)nout + 1, sizeof *refs);
+  int status = g && refs ? GQ_OK : gq_nomem(((size_t)n + (size_t)nout) * sizeof *refs);
+  for (int i = 0; status == GQ_OK && i < n; i++) {
+    const gq_node *v = gq_graph_node(tr->g, gq_graph_input(tr->g, i));
+    refs[i] = gq_input(g, v->dtype, v->shape);
+  }
+  if (status == GQ_OK) status = gq_inline(g, tr->g, refs, refs + n);
+  if (status == GQ_OK) gq_graph_set_outputs(g, nout, refs + n), status = gq_graph_status(g);
+  gq_free(refs);
+  gq_graph_free(status == GQ_OK ? tr->g : g);
+  if (status == GQ_OK) tr->g = g;
+  return status;
+}
+
 int gq_trace_end(gq_trace *tr, int nout, gq_tensor *const *out) {
   int status = nout > 0 ? set_outputs(tr, nout, out) : GQ_OK;
   if (status == GQ_OK && nout > 0) status = check_captures(tr);
+  if (status == GQ_OK && nout > 0) status = fold(tr, nout);
   if (current == tr) current = NULL;
   return status;
 }

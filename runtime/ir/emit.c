@@ -142,7 +142,7 @@ gq_ref gq_emit(gq_graph *g, gq_op op, int nargs, const gq_ref *args, const gq_at
     if (nargs) memcpy(few, args, (size_t)nargs * sizeof *args);
     args = few;
   }
-  gq_ref r = gq_fold(g, &n, nargs <= 3 ? few : NULL, args);
+  gq_ref r = g->literal ? GQ_NONE : gq_fold(g, &n, nargs <= 3 ? few : NULL, args);
   if (r != GQ_NONE || g->status != GQ_OK) return r;
   if (commutes(op)) {
     r = gq_graph_find(g, &n, (gq_ref[]){ args[1], args[0] });

@@ -44,6 +44,8 @@ gq_ref gq_graph_fail(gq_graph *g, int code) {
   return GQ_NONE;
 }
 
+void gq_graph_literal(gq_graph *g) { g->literal = true; }
+
 int gq_graph_status(const gq_graph *g) { return g->status; }
 int gq_graph_size(const gq_graph *g) { return g->size; }
 int gq_graph_inputs(const gq_graph *g) { return g->ninput; }

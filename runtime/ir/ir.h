@@ -66,6 +66,9 @@ typedef struct gq_graph gq_graph;
 
 gq_graph *gq_graph_new(void);                          /* NULL: no memory */
 void gq_graph_free(gq_graph *g_);
+/* Fold nothing from now on: every value stays a node of its own, so that gq_vjp may be asked for its gradient.
+** (A slice of a slice is folded to a slice of the source, and what was in between is used by nobody.) */
+void gq_graph_literal(gq_graph *g);
 int gq_graph_status(const gq_graph *g);                /* GQ_OK or the first failure (message recorded then) */
 int gq_graph_size(const gq_graph *g);                  /* nodes */
 const gq_node *gq_graph_node(const gq_graph *g, gq_ref r);   /* lives as long as g; GQ_NONE gives a GQ_NOP node */
