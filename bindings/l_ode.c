@@ -427,6 +427,8 @@ static int solve_call(lua_State *L, bool locate) {
   if (has(L, 4, "grid_points") && !mark_jumps(L, 4, b, nt)) return hand_over(L, "odeint_grid");
   gq_dense **dense = lua_istable(L, 4) && gqL_optbool(L, 4, "dense", false) ? gqL_pushinterpolant(L) : NULL;
   int at = lua_gettop(L); /* of the interpolant, if there is one */
+  *gqL_pushtensor(L) = gq_tensor_ref(z0); /* the dynamics may free the handles */
+  if (t) *gqL_pushtensor(L) = gq_tensor_ref(t);
   bool recording = o.engine != GQ_ENGINE_NONE && gq_recording();
   dynamics f = push_dynamics(L, 1, 4, z0, recording);
   int n = f.ncapture;

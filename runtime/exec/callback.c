@@ -9,7 +9,7 @@ static int build(gq_graph *g, gq_dtype d, gq_shape s, int n, gq_tensor *const *p
   args[1] = gq_input(g, d, gq_shape_of(0, NULL));
   args[2] = gq_input(g, d, s);
   args[0] = gq_input(g, GQ_I64, gq_shape_of(0, NULL));
-  for (int i = 0; i < n; i++) args[3 + i] = gq_input(g, params[i]->dtype, params[i]->shape);
+  for (int i = 0; i < n; i++) args[3 + i] = gq_cast(g, gq_input(g, params[i]->dtype, params[i]->shape), d);
   f = gq_emit(g, GQ_OP_CALL, n + 3, args, NULL);
   gq_graph_set_outputs(g, 1, &f);
   gq_free(args);

@@ -197,8 +197,7 @@ static void take_piece(rule *r, gq_ref v, int i, int64_t *at) {
   const gq_node *a = gq_graph_node(r->g, r->n->args[i]);
   gq_attr attr = { .start = { *at }, .step = { 1 }, .shape = gq_shape_of(1, (int64_t[]){ gq_numel(a->shape) }) };
   *at += gq_numel(a->shape);
-  gq_ref x = gq_reshape(r->g, gq_emit(r->g, GQ_OP_SLICE, 1, &v, &attr), a->shape);
-  if (r->want[i]) r->out[i] = gq_cast(r->g, x, a->dtype);
+  if (r->want[i]) r->out[i] = gq_reshape(r->g, gq_emit(r->g, GQ_OP_SLICE, 1, &v, &attr), a->shape);
 }
 
 /* One call gives all that are wanted side by side: of z, t, and the parameters together. */
