@@ -16,6 +16,8 @@ typedef struct solve { /* the custom operation; owns the solution */
   int nin;
   gq_tensor **in;     /* z0, t if t_input, captures: references, for create_graph */
   uint64_t *version;  /* of their storages when the solve was made */
+  gqL_call *call;     /* trace = false, or NULL */
+  int64_t calls;      /* its evaluations in the last backward pass */
   struct solve *next; /* list of those whose info changed */
   bool dirty;
 } solve;
@@ -37,6 +39,7 @@ static void solve_free(gq_custom *c) {
       break;
     }
   gq_solution_free(s->sol);
+  gqL_call_unref(s->call);
   for (int i = 0; i < s->nin; i++) gq_tensor_unref(s->in[i]);
   gq_free(s->in);
   gq_free(s->version);
@@ -73,7 +76,9 @@ static int solve_backward(gq_custom *c, gq_tensor *const *cots, bool create_grap
   if (create_graph)
     return gq_odeint_replay(s->sol, s->in[0], s->t_input ? s->in[1] : NULL, s->in + 1 + s->t_input, cots[0],
                             &grads[0], s->t_input ? &grads[1] : NULL, grads + 1 + s->t_input);
+  int64_t calls = s->call ? gqL_call_count(s->call) : 0;
   GQ_TRY(gq_odeint_backward(s->sol, cots[0], &grads[0], &gt, grads + 1 + s->t_input));
+  if (s->call) s->calls = gqL_call_count(s->call) - calls;
   mark_dirty(s);
   if (!s->t_input) {
     gq_tensor_unref(gt);
@@ -192,6 +197,7 @@ void gqL_fill_infos(lua_State *L) {
       const gq_info *i = gq_solution_info(s->sol);
       const gq_ode_options *o = gq_solution_options(s->sol);
       fill_backward(L, i, o);
+      if (s->call) set_integer(L, "nfe_backward", s->calls);
       warn(L, i, o);
     }
     lua_pop(L, 1);
@@ -281,7 +287,7 @@ static bool in_params(lua_State *L, int arg, const gq_tensor *c) {
   return found;
 }
 
-static void record(lua_State *L, box *b, gq_tensor *t, int ncapture, int info) {
+static void record(lua_State *L, box *b, gq_tensor *t, int ncapture, gqL_call *call_, int info) {
   bool t_input = t && t->requires_grad;
   solve *s = gq_calloc(1, sizeof *s);
   if (!s) gqL_try(L, gq_nomem(sizeof *s));
@@ -296,6 +302,7 @@ static void record(lua_State *L, box *b, gq_tensor *t, int ncapture, int info) {
   }
   if (t_input) s->t_dtype = t->dtype;
   s->sol = b->sol, b->sol = NULL;
+  if (call_) s->call = gqL_call_ref(call_);
   s->in[s->nin++] = gq_tensor_ref(b->in[0]);
   if (t_input) s->in[s->nin++] = gq_tensor_ref(t);
   for (int i = 0; i < ncapture; i++) s->in[s->nin++] = gq_tensor_ref(b->in[2 + i]);
@@ -310,13 +317,8 @@ static void record(lua_State *L, box *b, gq_tensor *t, int ncapture, int info) {
 /* The dynamics give dz/dt of z's own shape and dtype: nothing is broadcast. */
 static void check_field(lua_State *L, const gq_graph *f, const gq_tensor *z0) {
   const gq_node *n = gq_graph_node(f, gq_graph_output(f, 0));
-  char given[128], want[128];
-  if (n->dtype == z0->dtype && gq_shape_equal(n->shape, z0->shape)) return;
-  luaL_error(L,
-             "the dynamics function of gq.odeint returned %s of shape %s; expected dz/dt of z0's dtype and "
-             "shape, %s %s",
-             gq_dtype_name(n->dtype), gq_shape_text(n->shape, given, sizeof given), gq_dtype_name(z0->dtype),
-             gq_shape_text(z0->shape, want, sizeof want));
+  const char *wrong = gqL_wrongslope(L, n->dtype, n->shape, z0->dtype, z0->shape);
+  if (wrong) luaL_error(L, "%s", wrong);
 }
 
 /* Does the option have a value? */
@@ -382,6 +384,26 @@ static void event_option(lua_State *L, int arg, box *b, const gq_tensor *z0, gq_
 
 /* ---- the solve ---- */
 
+typedef struct dynamics { /* held by what is on the stack */
+  const gq_graph *graph;
+  int ncapture;
+  gq_trace *trace_; /* traced, */
+  gqL_call *call_;  /* or called at every evaluation */
+} dynamics;
+
+static dynamics push_dynamics(lua_State *L, int fn, int opts, const gq_tensor *z0, bool gradient) {
+  gq_dtype dtypes[2] = { z0->dtype, z0->dtype };
+  gq_shape shapes[2] = { { .ndim = 0 }, z0->shape };
+  if (lua_istable(L, opts) && !gqL_optbool(L, opts, "trace", true)) {
+    lua_getfield(L, opts, "params");
+    gqL_call *c = gqL_pushcall(L, fn, z0, lua_gettop(L), gradient);
+    return (dynamics){ gqL_call_graph(c), gqL_call_captures(c), NULL, c };
+  }
+  gq_trace *tr = gqL_trace(L, fn, 2, dtypes, shapes, 1, "the dynamics function of gq.odeint");
+  check_field(L, gq_trace_graph(tr), z0);
+  return (dynamics){ gq_trace_graph(tr), gq_trace_captures(tr), tr, NULL };
+}
+
 /* upvalue: gq.core. locate: an event is looked for here; otherwise lua/gq/solve.lua does what it takes. */
 static int solve_call(lua_State *L, bool locate) {
   gq_ode_options o;
@@ -407,15 +429,15 @@ static int solve_call(lua_State *L, bool locate) {
   if (has(L, 4, "grid_points") && !mark_jumps(L, 4, b, nt)) return hand_over(L, "odeint_grid");
   gq_dense **dense = lua_istable(L, 4) && gqL_optbool(L, 4, "dense", false) ? gqL_pushinterpolant(L) : NULL;
   int at = lua_gettop(L); /* of the interpolant, if there is one */
-  gq_dtype dtypes[2] = { z0->dtype, z0->dtype };
-  gq_shape shapes[2] = { { .ndim = 0 }, z0->shape };
-  gq_trace *tr = gqL_trace(L, 1, 2, dtypes, shapes, 1, "the dynamics function of gq.odeint");
-  int n = gq_trace_captures(tr);
-  check_field(L, gq_trace_graph(tr), z0);
+  *gqL_pushtensor(L) = gq_tensor_ref(z0); /* the dynamics may free the handles */
+  if (t) *gqL_pushtensor(L) = gq_tensor_ref(t);
+  bool recording = o.engine != GQ_ENGINE_NONE && gq_recording();
+  dynamics f = push_dynamics(L, 1, 4, z0, recording);
+  int n = f.ncapture;
   b->want = gq_calloc(n + 1, sizeof *b->want);
   b->in = gq_calloc(n + 2, sizeof *b->in);
   if (!b->want || !b->in) gqL_try(L, gq_nomem(n * sizeof *b->in));
-  gq_problem p = { .f = gq_trace_graph(tr),
+  gq_problem p = { .f = f.graph,
                    .z0 = z0,
                    .ncapture = n,
                    .capture = b->in + 2,
@@ -430,13 +452,13 @@ static int solve_call(lua_State *L, bool locate) {
   b->in[0] = z0;
   int top = lua_gettop(L);
   for (int i = 0; i < n; i++) {
-    b->in[2 + i] = gq_trace_capture(tr, i);
+    b->in[2 + i] = f.call_ ? gqL_call_capture(f.call_, i) : gq_trace_capture(f.trace_, i);
     b->want[i] = b->in[2 + i]->requires_grad && in_params(L, 4, b->in[2 + i]);
     lua_settop(L, top);
     any |= b->want[i];
   }
   const char *engine = gq_engine_names[o.engine];
-  if (!any || !gq_recording()) o.engine = GQ_ENGINE_NONE;
+  if (!any || !recording) o.engine = GQ_ENGINE_NONE;
   if (event) event_option(L, 4, b, z0, &p);
   lua_newtable(L);
   int table = lua_gettop(L);
@@ -446,6 +468,7 @@ static int solve_call(lua_State *L, bool locate) {
     gqL_collect(L);
     status = gqL_solving(gq_odeint(&p, &o, !throw, &b->z, &info, &b->sol));
   }
+  gqL_rethrow(L); /* trace = false: an error of the dynamics */
   if (status != GQ_OK && (throw || !b->z)) return gqL_try(L, status);
   lua_pushvalue(L, table);
   fill_forward(L, &info, engine);
@@ -454,7 +477,7 @@ static int solve_call(lua_State *L, bool locate) {
     lua_setfield(L, -2, "message");
   }
   lua_pop(L, 1);
-  if (b->sol) record(L, b, t, n, table);
+  if (b->sol) record(L, b, t, n, f.call_, table);
   *handle = b->z, b->z = NULL;
   gqL_counted(L);
   lua_pushvalue(L, table);

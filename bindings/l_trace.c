@@ -37,13 +37,16 @@ static bool callable(lua_State *L, int arg) {
   return true;
 }
 
+void gqL_checkcallable(lua_State *L, int fn, const char *what) {
+  if (callable(L, fn)) return;
+  const char *given = gqL_typename(L, fn);
+  luaL_error(L, "%s must be a function or a module, got %s", what, given);
+}
+
 gq_trace *gqL_trace(lua_State *L, int fn, int nin, const gq_dtype *d, const gq_shape *s, int nout,
                     const char *what) {
   fn = lua_absindex(L, fn);
-  if (!callable(L, fn)) {
-    const char *given = gqL_typename(L, fn);
-    luaL_error(L, "%s must be a function or a module, got %s", what, given);
-  }
+  gqL_checkcallable(L, fn, what);
   luaL_checkstack(L, nin + nout + 10, what);
   gq_trace **tr = lua_newuserdatauv(L, sizeof *tr, 0);
   int at = lua_gettop(L);

@@ -14,6 +14,22 @@ int gq_apply(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_, 
 /* dst[0..n) += s * src, in dtype d (float32 or float64) */
 void gq_axpy(gq_dtype d, size_t n, double s, const void *src, void *dst);
 
+/* Dynamics that are code and no graph. A program runs its callbacks on the calling thread; a status other than
+** GQ_OK ends it. Numbers are packed, of z's dtype. */
+typedef struct gq_callback {
+  /* out = f(t, z), of z's shape */
+  int (*call)(struct gq_callback *self, const void *t, const void *z, void *out);
+  /* out: those in `what` of a'df/dz (GQ_PULL_Z), a'df/dt (GQ_PULL_T, one number) and a'df/dp of every parameter
+  ** (GQ_PULL_PARAMS), one after the other */
+  int (*pull)(struct gq_callback *self, const void *t, const void *z, const void *a, int what, void *out);
+} gq_callback;
+/* The graph that stands for one: inputs t, z (of dtype d and shape s), the callback's address, n parameters; output
+** f(t, z). So the callback is a number of the solve like others and never part of a compiled program. */
+int gq_callback_graph(gq_dtype d, gq_shape s, int n, gq_tensor *const *params, gq_graph **out);
+int gq_callback_address(gq_callback *c, gq_tensor **out);   /* what that input is bound to: 0-d int64 */
+/* What CALL (a_ NULL) and CALL_PULL do; address: of the int64 that holds the callback's. */
+int gq_callback_run(const void *address, const void *t, const void *z, const void *a_, int what, void *out);
+
 typedef struct gq_program gq_program;
 
 /* What is done with an output's value when its phase has run. */

@@ -37,6 +37,8 @@ int gq_backward(gq_tensor *out, gq_tensor *cot_);
 /* Gradients without touching .grad; grads[i] NULL where unconnected. Inside a trace: gq_vjp. */
 int gq_grad(int nout, gq_tensor *const *out, gq_tensor *const *cots_, int nin, gq_tensor *const *in,
             bool create_graph, gq_tensor **grads);
+/* A leaf that wants a gradient, leads to `out` and is none of the n known ones: lent, NULL if there is none. */
+int gq_tape_stray(gq_tensor *out, int n, gq_tensor *const *known, gq_tensor **stray);
 void gq_tape_unref(struct gq_tape *t_);   /* used by gq_tensor_unref; never recurses deeply */
 
 /* ---- tracing ---- */

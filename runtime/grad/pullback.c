@@ -95,6 +95,7 @@ int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor
     return gq_fail(GQ_ESTATE,
                    "the solution was modified in place before its backward pass, which starts from it; write "
                    "to a copy (x:clone())");
+  GQ_TRY(gq_plan_enter(s->plan));
   s->info.nfe_backward = s->info.steps_backward = s->info.rejected_backward = s->info.restarts = 0;
   s->info.nodes = s->info.nodes_wanted = 0, s->info.reconstruction = 0, s->info.capped = false;
   s->info.panels = s->info.panels_split = 0, s->info.quadrature_error = NAN;
@@ -115,6 +116,7 @@ int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor
     s->bytes = held;
     s->info.nfe_backward = b.nfe;
   }
+  gq_plan_leave(s->plan);
   gq_grads_done(&b.grads);
   gq_tensor_unref(b.gz);
   if (status == GQ_OK) gq_solution_give_back(s);

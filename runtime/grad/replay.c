@@ -258,16 +258,23 @@ static void replay_done(replay *r) {
 
 int gq_odeint_replay(gq_solution *s, gq_tensor *z0, gq_tensor *t_, gq_tensor *const *capture, gq_tensor *gz,
                      gq_tensor **gz0, gq_tensor **gt_, gq_tensor **gcapture) {
+  const gq_field *f = s->plan->field;
+  if (f->calls)
+    return gq_fail(GQ_EUNSUPPORTED,
+                   "create_graph through odeint needs dynamics that are traced: with trace = false there are first "
+                   "derivatives alone");
   if (!gq_engine_discrete(s->o.engine) || gq_engine_inverts(s->o.engine))
     return gq_fail(GQ_EUNSUPPORTED,
                    "create_graph through odeint works with gradient = \"direct\"; this solve used \"%s\"",
                    gq_engine_names[s->o.engine]);
   if (s->njumps)
     return gq_fail(GQ_EUNSUPPORTED, "create_graph through odeint and grid_points do not go together");
-  const gq_field *f = s->plan->field;
   replay r = { .s = s };
-  GQ_TRY(gq_solution_records(s));
-  int n = f->ncapture + 2, status = GQ_OK;
+  GQ_TRY(gq_plan_enter(s->plan));
+  int status = gq_solution_records(s);
+  gq_plan_leave(s->plan);
+  if (status != GQ_OK) return status;
+  int n = f->ncapture + 2;
   gq_tensor **in = gq_calloc(2 * n, sizeof *in), **grad = gq_calloc(2 * n, sizeof *grad);
   bool *want = gq_calloc(n, sizeof *want), recording = gq_set_recording(true);
   if (!in || !grad || !want) status = gq_nomem(n * sizeof *in);

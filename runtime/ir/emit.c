@@ -15,6 +15,7 @@ static void clean_attr(gq_op op, const gq_attr *from, const gq_node *n, gq_attr 
     case GQ_OP_CAST: to->dtype = from->dtype; break;
     case GQ_OP_MATMUL:
     case GQ_OP_AFFINE: to->flags = from->flags & (GQ_TA | GQ_TB); break;
+    case GQ_OP_CALL_PULL:
     case GQ_OP_SUM:
     case GQ_OP_AMAX:
     case GQ_OP_AMIN: to->flags = from->flags; break;
@@ -39,6 +40,7 @@ static void clean_attr(gq_op op, const gq_attr *from, const gq_node *n, gq_attr 
     case GQ_OP_SLICE:
     case GQ_OP_PAD:
     case GQ_OP_INDEX_ADD:
+    case GQ_OP_CALL_PULL:
     case GQ_OP_SCATTER_ADD: memcpy(&to->shape, &n->shape, sizeof to->shape); break;
     default: break;
   }

@@ -170,6 +170,12 @@ gq_ref gq_graph_add(gq_graph *g, const gq_node *n, const gq_ref *args) {
   return g->size++;
 }
 
+bool gq_graph_calls(const gq_graph *g) {
+  for (gq_ref r = 0; r < g->size; r++)
+    if (gq_at(g, r)->op == GQ_OP_CALL) return true;
+  return false;
+}
+
 int gq_graph_most(const gq_graph *g) {
   int most = 3;
   for (gq_ref r = 0; r < g->size; r++)

@@ -41,13 +41,14 @@ typedef int32_t gq_ref;            /* index of a node in its graph */
 #define GQ_NONE (-1)
 
 enum { GQ_TA = 1, GQ_TB = 2 };     /* MATMUL flags */
+enum { GQ_PULL_Z = 1, GQ_PULL_T = 2, GQ_PULL_PARAMS = 4 };   /* CALL_PULL flags: what it gives, in this order */
 
 typedef struct gq_attr {           /* zero what an op does not use: nodes are compared bytewise */
   gq_dtype dtype;                  /* INPUT CONST CAST: the node's dtype */
   int32_t axis;
   int32_t flags;
   int32_t perm[GQ_MAXDIM];
-  gq_shape shape;                  /* INPUT RESHAPE EXPAND SLICE PAD INDEX_ADD SCATTER_ADD: the node's shape */
+  gq_shape shape;                  /* INPUT RESHAPE EXPAND SLICE PAD INDEX_ADD SCATTER_ADD CALL_PULL: the node's shape */
   int64_t start[GQ_MAXDIM], step[GQ_MAXDIM];
   double x;
 } gq_attr;
@@ -58,7 +59,7 @@ typedef struct gq_node {
   gq_shape shape;
   int nargs;
   gq_ref arg[3];                   /* nargs <= 3 */
-  gq_ref *args;                    /* all operands: arg, or the graph's own list when nargs > 3 (CAT) */
+  gq_ref *args;                    /* all operands: arg, or the graph's own list when nargs > 3 (CAT, CALL) */
   gq_attr attr;
 } gq_node;
 
@@ -82,6 +83,7 @@ char *gq_graph_print(const gq_graph *g);
 /* Structure as bytes (ops, operands, dtypes, shapes, attributes, outputs): equal bytes, equal
 ** program. *bytes is for gq_free. */
 int gq_graph_key(const gq_graph *g, char **bytes, size_t *n);
+bool gq_graph_calls(const gq_graph *g);                /* does it call back? (CALL) */
 
 /* ---- building ---- */
 

@@ -240,7 +240,7 @@ int gq_field_points(const gq_field *f, int cls, int64_t n, gq_graph **out) {
 
 static int field_init(gq_field *f, const gq_graph *g, const bool *want_, bool columns) {
   const gq_node *z = gq_graph_node(g, gq_graph_input(g, 1));
-  f->dtype = z->dtype, f->shape = z->shape;
+  f->dtype = z->dtype, f->shape = z->shape, f->calls = gq_graph_calls(g);
   f->want_capture = gq_calloc(f->ncapture + 1, sizeof(bool));
   if (!f->want_capture) return gq_nomem(f->ncapture);
   if (want_) memcpy(f->want_capture, want_, f->ncapture * sizeof(bool));

@@ -31,6 +31,7 @@ typedef struct gq_field {
   gq_graph *class_body[2];     /* lent when it is the body itself */
   gq_shape class_shape[2];
   bool columns;                /* rows are innermost in slices (ir/columns.c) */
+  bool calls;                  /* f is called back (trace = false): nothing is known of it */
   bool points;                 /* and there is a form for several times at once: gq_field_points */
   int64_t width;               /* most numbers that some value holds for one row */
 } gq_field;

@@ -466,7 +466,9 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
   s->o = *o, s->nt = p->nt, s->z0_grad = p->z0_grad, s->t_grad = p->t_grad, s->limited = limited;
   int status = solution_init(s, p);
   if (status == GQ_OK) {
+    s->plan->running++;
     if (gq_numel(p->z0->shape) > 0) status = forward_run(s, p, &k);
+    s->plan->running--;
     s->info.peak_bytes = s->bytes;
     s->info.engine = o->engine;
     memcpy(s->info.reason, info->reason, sizeof info->reason);

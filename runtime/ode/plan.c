@@ -123,7 +123,8 @@ static int build_backward(gq_plan *p, const gq_planspec *s) {
   bool dense = o->trajectory != GQ_REVERSE, gq = gq_engine_nodes(o->engine),
        full = o->engine == GQ_ENGINE_ADJOINT;
   bool time = full && (s->p->t_grad || o->parity);
-  gq_products products = !gq ? GQ_PRODUCTS_ALL : audits(o) ? GQ_PRODUCTS_VECTORS : GQ_PRODUCTS_NONE;
+  bool audit = audits(o) && !p->field->calls; /* a callback has no gradient of the biases alone */
+  gq_products products = !gq ? GQ_PRODUCTS_ALL : audit ? GQ_PRODUCTS_VECTORS : GQ_PRODUCTS_NONE;
   gq_adjointkind plain = { dense, o->moments, GQ_PRODUCTS_NONE, false },
                  with = { dense, o->moments, products, time };
   p->backward.kind = (gq_stepkind){ .m = o->back_method,
@@ -137,7 +138,7 @@ static int build_backward(gq_plan *p, const gq_planspec *s) {
   GQ_TRY(build_evaluator(p, &p->adjoint, make_adjoint, &plain));
   if (p->backward.kind.product_error) GQ_TRY(build_evaluator(p, &p->start, make_adjoint, &with));
   p->node_rows = 1;
-  while (p->node_rows < 1 << (GQ_NODE_SIZES - 1) &&
+  while (!p->field->calls && p->node_rows < 1 << (GQ_NODE_SIZES - 1) &&
          2 * p->node_rows * p->field->count[0] <= stacked_rows(p->field))
     p->node_rows *= 2;
   gq_evaluator *largest; /* compiled now: memory must not depend on how many nodes a solve asks for */
@@ -168,6 +169,11 @@ static int find_rows(gq_plan *p) {
   const gq_field *f = p->field;
   size_t n = gq_numel(f->shape);
   char message[256], shape[128];
+  if (f->calls)
+    return gq_fail(GQ_EUNSUPPORTED,
+                   "gradient = \"gqc\" needs the Jacobian of the dynamics, and with trace = false they are not known "
+                   "but by their values; %s",
+                   instead);
   int status = n ? gq_field_independent(f) : GQ_OK;
   if (status == GQ_EUNSUPPORTED && n > GQ_MAX_JACOBIAN) {
     strncpy(message, gq_message(), sizeof message - 1), message[sizeof message - 1] = 0;
@@ -348,7 +354,7 @@ static int make_key(const gq_planspec *s, char **key, size_t *n) {
 
 static gq_plan *cache_find(const char *key, size_t n) {
   for (int i = 0; i < cache.n; i++)
-    if (cache.list[i]->nkey == n && !memcmp(cache.list[i]->key, key, n)) return cache.list[i];
+    if (!cache.list[i]->running && cache.list[i]->nkey == n && !memcmp(cache.list[i]->key, key, n)) return cache.list[i];
   return NULL;
 }
 
@@ -380,7 +386,8 @@ static int plan_new(const gq_planspec *s, char *key, size_t nkey, gq_plan **out)
 }
 
 /* Plans hold scratch memory, so one thread uses a plan at a time: the runtime is driven from one
-** thread, the lock guards the list alone. */
+** thread, the lock guards the list alone. Dynamics that are called back may solve themselves: not with a plan that
+** is running. */
 int gq_plan_get(const gq_planspec *s, gq_plan **out) {
   char *key = NULL;
   size_t n = 0;
@@ -416,6 +423,17 @@ void gq_plan_release(gq_plan *p) {
   if (--p->users == 0 && !p->listed) plan_free(p);
   pthread_mutex_unlock(&cache.lock);
 }
+
+int gq_plan_enter(gq_plan *p) {
+  if (p->running)
+    return gq_fail(GQ_ESTATE,
+                   "the backward pass of a solve cannot run inside dynamics (trace = false) whose own solve has the "
+                   "same structure: take its gradient before, or solve inside the dynamics too");
+  p->running++;
+  return GQ_OK;
+}
+
+void gq_plan_leave(gq_plan *p) { p->running--; }
 
 void gq_program_cache_clear(void) {
   pthread_mutex_lock(&cache.lock);

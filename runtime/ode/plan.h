@@ -32,6 +32,7 @@ typedef struct gq_plan {
   char *key;
   size_t nkey;
   int users;                   /* solutions that refer to it */
+  int running;                 /* solves and backward passes under way: they use its scratch memory */
   uint64_t used;               /* for the oldest to go first */
   gq_field *field;
   gq_stepper forward, backward;
@@ -63,6 +64,9 @@ typedef struct gq_planspec {
 int gq_plan_get(const gq_planspec *s, gq_plan **out);
 void gq_plan_keep(gq_plan *p);               /* users +1 */
 void gq_plan_release(gq_plan *p_);
+/* A backward pass takes the plan's scratch memory; GQ_ESTATE where a solve under way, that called back, has it. */
+int gq_plan_enter(gq_plan *p);
+void gq_plan_leave(gq_plan *p);
 /* The node program for `rows` rows (a power of two up to node_rows), compiled at its first use. */
 int gq_plan_nodes(gq_plan *p, int rows, gq_evaluator **out);
 

@@ -454,6 +454,8 @@ int gq_walk_step(gq_walk *w, double stop, bool clamp) {
     w->clamped = clamp && fabs(h) >= fabs(rest) * (1 - 1e-10);
     if (w->clamped) h = rest;
     GQ_TRY(check_budget(w, h));
+    if (!w->clamped && fabs(h) <= 4 * DBL_EPSILON * fabs(w->t) && bad)
+      return fail_nonfinite(w, h); /* that is what made it so short */
     if (!w->clamped && fabs(h) <= 4 * DBL_EPSILON * fabs(w->t))
       return gq_fail(GQ_EUNDERFLOW, "the step %.3g no longer moves t = %.9g (error ratio %.3g)", h, w->t,
                      ratio);
