@@ -108,6 +108,7 @@ static void fill_forward(lua_State *L, const gq_info *i, const char *engine) {
   set_integer(L, "nfe", i->nfe);
   set_integer(L, "steps", i->steps);
   set_integer(L, "rejected", i->rejected);
+  if (i->jacobians) set_integer(L, "jacobians", i->jacobians), set_integer(L, "newton", i->newton);
   set_integer(L, "peak_bytes", (int64_t)i->peak_bytes);
   set_number(L, "t", i->t_reached);
   if (i->event) set_number(L, "event_t", i->event_t);
@@ -518,13 +519,14 @@ static int tableaux(lua_State *L) {
   lua_createtable(L, gq_ntableaux, 0);
   for (int i = 0; i < gq_ntableaux; i++) {
     const gq_tableau *m = gq_tableau_get(i);
-    lua_createtable(L, 0, 17);
+    lua_createtable(L, 0, 18);
     lua_pushstring(L, m->name), lua_setfield(L, -2, "name");
     lua_pushstring(L, kinds[m->kind]), lua_setfield(L, -2, "kind");
     lua_pushstring(L, m->source), lua_setfield(L, -2, "source");
     set_integer(L, "stages", m->stages), set_integer(L, "order", m->order);
     set_integer(L, "error_order", m->error_order), set_integer(L, "dense_order", m->dense_order);
     set_integer(L, "slopes", m->slopes), set_integer(L, "end_slope", m->end + 1);
+    lua_pushboolean(L, m->implicit), lua_setfield(L, -2, "implicit");
     lua_pushboolean(L, gq_tableau_fsal(m)), lua_setfield(L, -2, "fsal");
     set_list(L, "c", m->stages, m->c), set_list(L, "b", m->stages, m->b);
     set_list(L, "e", m->stages, m->e), set_list(L, "e3", m->stages, m->e3);

@@ -101,6 +101,7 @@ static void adjoint_options(lua_State *L, int arg, gq_ode_options *o) {
   o->back_max_norm = choose_norm(L, t, "adjoint.norm", o->max_norm);
   const char *own = o->engine == GQ_ENGINE_INTERPOLATED ? "interpolated"
                     : o->engine == GQ_ENGINE_KRONROD    ? "dense"
+                    : o->method->implicit && !o->overshoot ? "dense" /* what decays fast explodes backwards */
                                                         : "reverse";
   const char *trajectory = gqL_optstring(L, t, "trajectory", own);
   o->trajectory = choose(L, trajectory, trajectories, "adjoint.trajectory");

@@ -317,7 +317,8 @@ static int pull_at(back *k, int i, void *v, void **slopes, void **dst) {
 ** for one step an interval. */
 static bool restarts_cost_less(const back *k) {
   const gq_panel *p = &k->panel;
-  return (p->from - p->to) * (k->w.st->l.nfe + 1) <= k->forced_cost;
+  int64_t step = k->w.implicit ? 3 * k->w.st->m->stages : k->w.st->l.nfe;
+  return (p->from - p->to) * (step + 1) <= k->forced_cost;
 }
 
 /* Split the panel until the moments left out matter less than the tolerance. kappa and omega come from

@@ -5,6 +5,7 @@
 ** step program's phase 2 is its vjp. Step sizes are constants, but for those
 ** clamped to a measurement time, h = t_k - t_n, and the positions of inner times in their step.
 */
+#include "../ode/implicit.h"
 #include "../ode/solution.h"
 
 #include <string.h>
@@ -133,6 +134,7 @@ static int pull_step(direct *d, gq_kept *r, gq_kept *after) {
   w->y[0] = r->y, w->f[0] = r->f, w->x = r->x, w->y1[0] = after->y, w->f1[0] = after->f, w->x1 = after->x;
   w->arena = kept ? r->arena : b->s->plan->arena[0], w->t = r->t, w->h1 = r->h;
   gq_walk_times(w, r->t, r->h, after->t);
+  if (w->implicit && kept) gq_implicit_load(w, r->slope);
   if (!d->joint && (!kept || gq_at_jump(b->s, after->t)))
     GQ_TRY(run_again(w)); /* at a jump f1 was written over */
   for (int i = 0; i < w->st->m->slopes; i++) memset(w->ck[i], 0, d->part);

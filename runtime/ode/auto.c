@@ -36,6 +36,7 @@ __attribute__((format(printf, 3, 4))) static void decide(gq_info *info, gq_engin
 
 /* Bytes that backpropagation keeps of a step. */
 static double activations(const gq_plan *p) {
+  if (p->forward.m->implicit) return (2.0 + p->forward.m->slopes) * gq_part_bytes(p->field);
   return 2.0 * gq_part_bytes(p->field) + p->field->nslices * (gq_code_arena(&p->forward.code) + 64.0);
 }
 

@@ -20,7 +20,8 @@ typedef struct gq_tableau {
   int error_order;             /* exponent of the controller is -1 / error_order; 0: fixed step only */
   int dense_order;             /* order of the interpolant */
   const double *c;             /* [stages] */
-  const double *a;             /* [stages][stages], strictly lower */
+  bool implicit;               /* the diagonal is not zero, but in the first row: ode/implicit.c */
+  const double *a;             /* [stages][stages], strictly lower, or lower */
   const double *b;             /* [stages] */
   const double *e;             /* [stages] b - bhat, or NULL */
   const double *e3;            /* [stages] second estimate of DOP853, or NULL */
@@ -129,6 +130,7 @@ typedef struct gq_info {       /* API.md: the fields of info */
   char reason[160];            /* and why */
   double t_reached, h_last;
   int64_t nfe, steps, rejected;
+  int64_t jacobians, newton;   /* implicit methods: Jacobians, iterations of Newton's method (in nfe, one f each) */
   int64_t nfe_backward, steps_backward, rejected_backward, restarts, nodes, nodes_wanted;
   int64_t panels, panels_split;   /* moments: panels solved, and splits that made them more */
   double reconstruction;       /* units of the tolerance */

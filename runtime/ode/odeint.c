@@ -1,6 +1,7 @@
 /*
 ** odeint.c -- the forward solve: checks, and the loop over steps and measurement times.
 */
+#include "implicit.h"
 #include "solution.h"
 
 #include <float.h>
@@ -93,6 +94,12 @@ static bool continuous(const gq_ode_options *o) {
   return o->engine != GQ_ENGINE_NONE && !gq_engine_discrete(o->engine);
 }
 
+static bool leaves_step(const gq_tableau *m) {
+  for (int i = 0; i < m->stages; i++)
+    if (m->c[i] > 1) return true;
+  return false;
+}
+
 static int check(const gq_problem *p, const gq_ode_options *o) {
   if (!gq_is_float(p->z0->dtype))
     return gq_fail(GQ_EDTYPE, "the state is %s; it must be float32 or float64", gq_dtype_name(p->z0->dtype));
@@ -119,6 +126,11 @@ static int check(const gq_problem *p, const gq_ode_options *o) {
       "an event is looked for without gradients (solve again to info.event_t) and without overshoot");
   if (p->jump_ && (o->overshoot || o->parity || (o->moments && continuous(o))))
     return gq_fail(GQ_EARG, "grid_points go with neither overshoot (and parity) nor impulses = \"moments\"");
+  if (p->jump_ && leaves_step(o->method))
+    return gq_fail(GQ_EARG,
+                   "method = \"%s\" evaluates f beyond the end of a step, which may not be done at grid_points; use "
+                   "method = \"kvaerno3\"",
+                   o->method->name);
   if (o->engine == GQ_ENGINE_GQC && gq_element_nodes(o) > GQ_MAX_ELEMENT)
     return gq_fail(GQ_EARG, "gq.nodes = %d: gradient = \"gqc\" takes 1 to %d nodes in each forward step",
                    o->fixed_nodes, GQ_MAX_ELEMENT);
@@ -145,8 +157,13 @@ int gq_explain(const gq_solution *s, int status) {
 /* ---- forward ---- */
 
 /* What is kept of each accepted step besides its state: activations, slopes, or nothing (aca). */
-static bool keeps_arenas(const gq_solution *s) { return s->o.engine == GQ_ENGINE_DIRECT; }
-static bool keeps_slopes(const gq_solution *s) { return continuous(&s->o) && s->o.trajectory == GQ_DENSE; }
+static bool keeps_arenas(const gq_solution *s) {
+  return s->o.engine == GQ_ENGINE_DIRECT && !s->o.method->implicit;
+}
+static bool keeps_slopes(const gq_solution *s) {
+  if (s->o.engine == GQ_ENGINE_DIRECT) return s->o.method->implicit; /* stages follow from them */
+  return continuous(&s->o) && s->o.trajectory == GQ_DENSE;
+}
 static bool inverts(const gq_solution *s) { return gq_engine_inverts(s->o.engine); }
 static bool records(const gq_solution *s) {
   return (gq_engine_discrete(s->o.engine) && !inverts(s)) || keeps_slopes(s);
@@ -397,6 +414,7 @@ static void forward_info(const forward *fw, gq_info *info, int status) {
   info->status = status;
   info->t_reached = w->t, info->h_last = w->h;
   info->nfe = w->nfe, info->steps = w->steps, info->rejected = w->rejected;
+  info->jacobians = w->jacobians, info->newton = w->newton;
 }
 
 static int forward_run(gq_solution *s, const gq_problem *p_, int *k) {
@@ -415,6 +433,7 @@ static int forward_run(gq_solution *s, const gq_problem *p_, int *k) {
     status = gq_event_new(p_->event_, p_->nevent, p_->event_capture, s->plan->field, &fw.event);
   if (status == GQ_OK) status = gq_explain(s, forward_loop(&fw, k));
   s->record_bytes = s->bytes - before;
+  s->bytes += gq_implicit_bytes(w);
   forward_info(&fw, &s->info, status);
   if (fw.next) gq_kept_give_back(s->plan, fw.next);
   gq_event_free(fw.event);

@@ -46,7 +46,7 @@ static int evaluator_class(gq_evaluator *e, int c, gq_system *sys) {
   gq_outspec *outs = gq_calloc(n + 1, sizeof *outs);
   if (!outs) return gq_nomem(n * sizeof *outs);
   for (int i = 0; i < n; i++)
-    outs[i] = i < n - nq ? (gq_outspec){ gq_graph_output(sys->g, i), 0, GQ_STORE }
+    outs[i] = i < n - nq ? (gq_outspec){ gq_graph_output(sys->g, i), sys->second && i >= sys->second, GQ_STORE }
                          : (gq_outspec){ gq_graph_output(sys->g, i), sys->late, GQ_ADD };
   e->parts = n - nq, e->nq = nq, e->nout = n, e->nin = gq_graph_inputs(sys->g), e->columns = sys->columns;
   int status = compile(sys->g, n, outs, &e->code.prog[c]);
@@ -68,10 +68,25 @@ static int build_evaluator(gq_plan *p, gq_evaluator *e, int (*make)(gq_plan *, i
   return status;
 }
 
+/* No program takes the steps of implicit methods: what matters of the layout, and the products. */
+static int implicit_stepper(gq_plan *p, gq_stepper *st, int (*make)(gq_plan *, int, void *, gq_system *),
+                            void *arg) {
+  gq_system s;
+  gq_steplayout *l = &st->l;
+  GQ_TRY(make(p, 0, arg, &s));
+  *l = (gq_steplayout){ .parts = s.parts, .nq = s.nq, .slopes = st->m->slopes, .given = s.given, .carry = true };
+  l->dq = l->eq = st->kind.product_error ? 0 : -1;
+  l->err3 = l->h2 = -1;
+  keep_of(&st->of, &s);
+  gq_system_done(&s);
+  return GQ_OK;
+}
+
 static int build_stepper(gq_plan *p, gq_stepper *st, int (*make)(gq_plan *, int, void *, gq_system *),
                          void *arg) {
   int status = GQ_OK;
   st->m = st->kind.m;
+  if (st->m->implicit) return implicit_stepper(p, st, make, arg);
   for (int c = 0; status == GQ_OK && c < p->field->nclass; c++) {
     gq_system s;
     GQ_TRY(make(p, c, arg, &s));
@@ -92,6 +107,13 @@ static int make_adjoint(gq_plan *p, int c, void *arg, gq_system *s) {
 
 static int make_pull(gq_plan *p, int c, void *arg, gq_system *s) {
   return gq_system_pull(p->field, c, *(bool *)arg, s);
+}
+
+static int make_jacobian(gq_plan *p, int c, void *arg, gq_system *s) {
+  const gq_adjointkind plain = { 0 };
+  GQ_TRY(gq_system_adjoint(p->field, c, &plain, s));
+  s->second = 1;
+  return GQ_OK;
 }
 
 static int make_nodes(gq_plan *p, int c, void *arg, gq_system *s) {
@@ -136,7 +158,7 @@ static int build_backward(gq_plan *p, const gq_planspec *s) {
   p->products = wants_products(p->field);
   GQ_TRY(build_stepper(p, &p->backward, make_adjoint, &with));
   GQ_TRY(build_evaluator(p, &p->adjoint, make_adjoint, &plain));
-  if (p->backward.kind.product_error) GQ_TRY(build_evaluator(p, &p->start, make_adjoint, &with));
+  if (p->backward.kind.product_error || (p->backward.m->implicit && p->backward.l.nq > 0)) GQ_TRY(build_evaluator(p, &p->start, make_adjoint, &with));
   p->node_rows = 1;
   while (!p->field->calls && p->node_rows < 1 << (GQ_NODE_SIZES - 1) &&
          2 * p->node_rows * p->field->count[0] <= stacked_rows(p->field))
@@ -204,6 +226,24 @@ static int build_elements(gq_plan *p, const gq_ode_options *o) {
   return find_rows(p);
 }
 
+/* Rows that a stage of an implicit method solves for one by one, and how their Jacobians are had. */
+static int build_jacobian(gq_plan *p, const gq_tableau *m) {
+  const gq_field *f = p->field;
+  size_t n = gq_numel(f->shape);
+  int status = n ? gq_field_independent(f) : GQ_OK;
+  if (status != GQ_OK && status != GQ_EUNSUPPORTED) return status;
+  p->rows = n == 0 ? 0 : status == GQ_OK && f->shape.ndim > 0 ? f->shape.dim[0] : 1;
+  double dim = n ? (double)n / p->rows : 0, bytes = 4 * 8 * dim * dim * p->rows;
+  if (dim > INT_MAX || bytes > (double)gq_default_memory())
+    return gq_fail(GQ_EUNSUPPORTED,
+                   "method = \"%s\" solves linear systems of %.0f numbers, %lld at a time, and their matrices take "
+                   "%.0f MB; use an explicit method (dopri5, tsit5), or dynamics that treat the rows of the state "
+                   "one by one",
+                   m->name, dim, (long long)p->rows, bytes / (1 << 20));
+  p->row_dim = (int)dim;
+  return build_evaluator(p, &p->jacobian, make_jacobian, NULL);
+}
+
 static int build(gq_plan *p, const gq_planspec *s) {
   const gq_ode_options *o = s->o;
   bool direct = gq_engine_discrete(o->engine), time = s->p->t_grad;
@@ -218,9 +258,11 @@ static int build(gq_plan *p, const gq_planspec *s) {
   GQ_TRY(build_stepper(p, &p->forward, make_forward, NULL));
   GQ_TRY(build_evaluator(p, &p->f, make_forward, NULL));
   if (gq_engine_inverts(o->engine)) GQ_TRY(build_inverse(p, o, time));
+  if (o->method->implicit) GQ_TRY(build_jacobian(p, o->method));
   if (direct) GQ_TRY(build_evaluator(p, &p->pull, make_pull, &time));
   else if (o->engine == GQ_ENGINE_GQC) GQ_TRY(build_elements(p, o));
   else if (o->engine != GQ_ENGINE_NONE) GQ_TRY(build_backward(p, s));
+  if (p->backward.m && p->backward.m->implicit && !p->jacobian.nin) GQ_TRY(build_jacobian(p, p->backward.m));
   return GQ_OK;
 }
 
@@ -253,6 +295,8 @@ static int build_arenas(gq_plan *p) {
   GQ_TRY(grow_arena(p, 1, gq_code_arena(&p->f.code)));
   GQ_TRY(grow_arena(p, 1, gq_code_arena(&p->adjoint.code)));
   GQ_TRY(grow_arena(p, 1, gq_code_arena(&p->start.code)));
+  GQ_TRY(grow_arena(p, 1, gq_code_arena(&p->jacobian.code)));
+  GQ_TRY(grow_table(p, &p->jacobian));
   GQ_TRY(grow_table(p, &p->f));
   GQ_TRY(grow_table(p, &p->adjoint));
   GQ_TRY(grow_table(p, &p->start));
@@ -303,6 +347,7 @@ static void plan_free(gq_plan *p) {
   stepper_done(&p->inverse);
   evaluator_done(&p->f);
   evaluator_done(&p->adjoint);
+  evaluator_done(&p->jacobian);
   evaluator_done(&p->start);
   evaluator_done(&p->pull);
   for (int i = 0; i < GQ_NODE_SIZES; i++) evaluator_done(&p->nodes[i]), evaluator_done(&p->elements[i]);
@@ -482,12 +527,12 @@ static void bind_products(const gq_plan *p, const gq_evaluator *e, const gq_bind
   }
 }
 
-static int run_call(gq_plan *p, const gq_evaluator *e, call *c) {
-  return gq_code_run(p->field, &e->code, 0, p->arena[1], c->in, e->nin, c->out, e->nout);
+static int run_call(gq_plan *p, const gq_evaluator *e, int phase, call *c) {
+  return gq_code_run(p->field, &e->code, phase, p->arena[1], c->in, e->nin, c->out, e->nout);
 }
 
-int gq_evaluate_at(gq_plan *p, const gq_evaluator *e, const gq_binding *b, double t, void *const *x,
-                   void *const *out, const gq_grads *grads_, double *time_) {
+int gq_evaluate_phase(gq_plan *p, const gq_evaluator *e, const gq_binding *b, int phase, double t,
+                      void *const *x, void *const *out, const gq_grads *grads_, double *time_) {
   const gq_field *f = p->field;
   float t32 = (float)t;
   call c = call_begin(p, e);
@@ -499,10 +544,15 @@ int gq_evaluate_at(gq_plan *p, const gq_evaluator *e, const gq_binding *b, doubl
     for (int i = 0; i < e->parts; i++) c.out[(size_t)s * e->nout + i] = (char *)out[i] + off;
     bind_products(p, e, b, s, grads_, &c);
   }
-  int status = run_call(p, e, &c);
+  int status = run_call(p, e, phase, &c);
   for (int s = 0; time_ && s < f->nslices; s++)
     *time_ += f->dtype == GQ_F32 ? *(float *)&c.time[s] : c.time[s];
   return status;
+}
+
+int gq_evaluate_at(gq_plan *p, const gq_evaluator *e, const gq_binding *b, double t, void *const *x,
+                   void *const *out, const gq_grads *grads_, double *time_) {
+  return gq_evaluate_phase(p, e, b, 0, t, x, out, grads_, time_);
 }
 
 void gq_evaluator_bind(gq_plan *p, const gq_evaluator *e, const gq_binding *b, int s, const gq_grads *grads,
@@ -520,5 +570,5 @@ int gq_evaluate_nodes(gq_plan *p, const gq_evaluator *e, const gq_binding *b, co
     in[0] = t, in[1] = z[s], in[2] = a[s];
     bind_products(p, e, b, s, grads, &c);
   }
-  return run_call(p, e, &c);
+  return run_call(p, e, 0, &c);
 }

@@ -38,6 +38,9 @@ typedef struct gq_plan {
   gq_stepper forward, backward;
   gq_stepper inverse;          /* mali and reversible: a forward step from its end to its start */
   gq_evaluator f, adjoint, pull;      /* z -> f; the backward system; z, a -> a'df/dz and products */
+  gq_evaluator jacobian;       /* implicit methods: z, v -> f (phase 0), -v'df/dz (phase 1) */
+  int64_t rows;                /* and what they solve for at once: rows that do not act on each other, */
+  int row_dim;                 /* of so many numbers; or one of all */
   gq_evaluator start;          /* the backward system with its products, where they count in the error norm */
   gq_evaluator nodes[GQ_NODE_SIZES];
   gq_evaluator elements[GQ_NODE_SIZES];   /* gqc: Jacobians, then products of 1, 2, 4, ... elements */
@@ -82,6 +85,9 @@ void gq_evaluator_bind(gq_plan *p, const gq_evaluator *e, const gq_binding *b, i
 ** all slices; products are added to grads_ (boundaries) and *time_ (time). */
 int gq_evaluate_at(gq_plan *p, const gq_evaluator *e, const gq_binding *b, double t, void *const *x,
                    void *const *out, const gq_grads *grads_, double *time_);
+/* The same, one phase of it. */
+int gq_evaluate_phase(gq_plan *p, const gq_evaluator *e, const gq_binding *b, int phase, double t, void *const *x,
+                      void *const *out, const gq_grads *grads_, double *time_);
 /* The node program: t [rows], z [nslices] blocks of rows states (or, columns, those side by side), likewise
 ** a; products added to grads. */
 int gq_evaluate_nodes(gq_plan *p, const gq_evaluator *e, const gq_binding *b, const void *t, void *const *z,
@@ -118,6 +124,8 @@ typedef struct gq_walk {
   bool clamped;                /* the accepted step was shortened to the stop */
   double last_ratio[2];        /* PI and PID memory */
   int64_t nfe, steps, rejected;
+  struct gq_implicit *implicit;   /* implicit methods: slopes, Jacobians, scratch (implicit.h) */
+  int64_t jacobians, newton;   /* and what they took */
   /* phase 2: cotangents in, cotangents of y, f, x, t and h out; whole arrays */
   void *cy, *cf, *cx, *ck[GQ_MAXSTAGES], *py, *pf, *px;
   double pt, ph;

@@ -22,6 +22,7 @@ typedef struct gq_system {
   int nq;                      /* products */
   bool columns;                /* of nodes: points side by side as columns, not in front */
   int last;                    /* the axis of a part that is the state's last dimension (leapfrog) */
+  int second;                  /* outputs from this one on are of phase 1; 0: none */
   int late;                    /* phase of the products: 1 where a is not known before the rest has run */
   int *of;                     /* [nq] boundary value of product i; -1: time */
 } gq_system;

@@ -3,13 +3,16 @@
 ** Controller and first step: Hairer, Norsett & Wanner II.4; PI and PID: Soderlind 2003, in the
 ** form h_new = h * safety * r_n^-(p+i+d)/k * r_n-1^(p+2d)/k * r_n-2^-d/k, k the error order.
 */
-#include "plan.h"
+#include "implicit.h"
 
 #include <float.h>
 #include <math.h>
 #include <string.h>
 
-enum { MAX_NONFINITE = 8 }; /* shortened steps before a value that is not finite is an error */
+enum {
+  MAX_NONFINITE = 8, /* shortened steps before a value that is not finite is an error, */
+  MAX_HALVED = 50    /* and before it is that Newton's method does not converge */
+};
 
 /* ---- step log, for tests ---- */
 
@@ -81,13 +84,17 @@ int gq_walk_init(gq_walk *w, gq_plan *p, const gq_stepper *st, const gq_binding 
     return gq_nomem((size_t)ns * (st->l.nin + 2 * st->l.nout) * sizeof(void *));
   }
   w->arena = p->arena[0];
-  return GQ_OK;
+  int status = st->m->implicit ? gq_implicit_new(w) : GQ_OK;
+  if (status != GQ_OK) gq_walk_done(w);
+  return status;
 }
 
 void gq_walk_done(gq_walk *w) {
   gq_free(w->in);
   gq_free(w->out);
   gq_free(w->scalars);
+  gq_implicit_free(w->implicit);
+  w->implicit = NULL;
   w->in = NULL, w->out = NULL, w->scalars = NULL;
 }
 
@@ -386,9 +393,25 @@ void gq_walk_times(gq_walk *w, double t, double h, double t1) {
   w->in_scalars[0] += dir * a, w->in_scalars[1] -= dir * (a + b);
 }
 
+/* Infinite: a stage did not converge. */
+static int attempt_implicit(gq_walk *w, double *ratio) {
+  GQ_TRY(gq_implicit_step(w, ratio));
+  if (w->st->l.dq < 0 || !isfinite(*ratio)) return GQ_OK;
+  GQ_TRY(gq_implicit_errors(w));
+  double r = products_norm(w, ATTEMPT);
+  if (r > *ratio || r != r) *ratio = isfinite(r) ? r : NAN;
+  return GQ_OK;
+}
+
+static int fail_newton(const gq_walk *w, double h) {
+  return gq_fail(GQ_ENEWTON, "Newton's method for an implicit stage of %s did not converge after t = %.9g (step %.3g)",
+                 w->st->m->name, w->t, h);
+}
+
 static int attempt(gq_walk *w, double h, double stop, double *ratio) {
   gq_walk_times(w, w->t, h, w->clamped ? stop : w->t + h);
   if (w->fill_path) GQ_TRY(w->fill_path(w, w->t, h));
+  if (w->implicit) return attempt_implicit(w, ratio);
   GQ_TRY(run(w, 0));
   w->nfe += w->st->l.nfe;
   *ratio = 0;
@@ -432,6 +455,7 @@ static int step_fixed(gq_walk *w, double stop, bool clamp) {
   if (w->t + h == w->t)
     return gq_fail(GQ_EUNDERFLOW, "step_size = %.3g does not move t = %.9g", w->step_size, w->t);
   GQ_TRY(attempt(w, h, stop, &ratio));
+  if (isinf(ratio)) return fail_newton(w, h);
   if (isnan(ratio)) return fail_nonfinite(w, h);
   gq_steplog_add(w->t, h, 0, true);
   w->grid_index++;
@@ -449,7 +473,7 @@ static void learn(gq_walk *w, double h, double ratio) {
 int gq_walk_step(gq_walk *w, double stop, bool clamp) {
   if (!w->st->kind.adaptive) return step_fixed(w, stop, clamp);
   double ratio = 0;
-  for (int bad = 0;;) {
+  for (int bad = 0, halved = 0;;) {
     double rest = stop - w->t, h = w->h;
     w->clamped = clamp && fabs(h) >= fabs(rest) * (1 - 1e-10);
     if (w->clamped) h = rest;
@@ -457,16 +481,22 @@ int gq_walk_step(gq_walk *w, double stop, bool clamp) {
     if (!w->clamped && fabs(h) <= 4 * DBL_EPSILON * fabs(w->t) && bad)
       return fail_nonfinite(w, h); /* that is what made it so short */
     if (!w->clamped && fabs(h) <= 4 * DBL_EPSILON * fabs(w->t))
-      return gq_fail(GQ_EUNDERFLOW, "the step %.3g no longer moves t = %.9g (error ratio %.3g)", h, w->t,
+      return halved ? fail_newton(w, h) : gq_fail(GQ_EUNDERFLOW, "the step %.3g no longer moves t = %.9g (error ratio %.3g)", h, w->t,
                      ratio);
     GQ_TRY(attempt(w, h, stop, &ratio));
     gq_steplog_add(w->t, h, ratio, ratio <= 1);
     if (ratio <= 1) {
       learn(w, h, ratio);
+      if (halved && fabs(w->h) > fabs(h)) w->h = h;
       accept(w, h, stop);
       return GQ_OK;
     }
     w->rejected++;
+    if (isinf(ratio)) { /* a stage that did not converge: Hairer & Wanner IV.8 */
+      if (++halved > MAX_HALVED) return fail_newton(w, h);
+      w->h = h / 2;
+      continue;
+    }
     bad = isnan(ratio) ? bad + 1 : 0;
     if (bad > MAX_NONFINITE) return fail_nonfinite(w, h);
     w->h = h * (bad ? fmin(w->o->controller.dfactor, 0.5) : controller(w, ratio));
@@ -482,6 +512,7 @@ static void add_time(gq_walk *w, int r) {
 
 int gq_walk_phase(gq_walk *w, int phase) {
   const gq_steplayout *l = &w->st->l;
+  if (w->implicit) return gq_implicit_phase(w, phase);
   for (int s = 0; s < w->plan->field->nslices; s++)
     for (int r = 0; r < l->nq; r++) w->scalars[(size_t)s * l->nout + l->q + r] = 0;
   GQ_TRY(run(w, phase));
@@ -502,6 +533,7 @@ void *gq_walk_slope(const gq_walk *w, int i, int part, int slice) {
   size_t off = slice_offset(f, slice);
   if (l->carry && i == 0) return (char *)w->f[part] + off;
   if (l->carry && i == w->st->m->end) return (char *)w->f1[part] + off;
+  if (w->implicit) return (char *)gq_implicit_slope(w, i, part) + off;
   return gq_program_at(w->st->code.prog[f->class_of[slice]], w->arena[slice], l->k[i] + part);
 }
 
@@ -534,5 +566,6 @@ void gq_walk_commit(gq_walk *w) {
   }
   void *x = w->x;
   w->x = w->x1, w->x1 = x;
+  if (w->implicit) gq_implicit_moved(w);
   w->t = w->t1;
 }
