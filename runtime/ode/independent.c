@@ -77,7 +77,8 @@ int gq_rowset_new(const gq_solution *s, gq_rowset **out) {
   int status = samples_new(r->n, &r->samples);
   r->tape = gq_calloc(r->workers, sizeof *r->tape);
   r->last = gq_alloc((r->n + 1) * sizeof *r->last);
-  if (status == GQ_OK && (!r->tape || !r->last)) status = gq_nomem(r->n * sizeof *r->last);
+  r->nfe = gq_calloc(r->n + 1, sizeof *r->nfe);
+  if (status == GQ_OK && (!r->tape || !r->last || !r->nfe)) status = gq_nomem(r->n * sizeof *r->last);
   if (status != GQ_OK) {
     gq_rowset_free(r);
     return status;
@@ -96,6 +97,7 @@ void gq_rowset_free(gq_rowset *r) {
   for (int i = 0; r->tape && i < r->workers; i++) gq_free(r->tape[i].step), gq_free(r->tape[i].data);
   gq_free(r->tape);
   gq_free(r->last);
+  gq_free(r->nfe);
   gq_free(r);
 }
 
@@ -118,7 +120,7 @@ static char *row_of(const forward *fw, gq_tensor *z, int k, int64_t row) {
 
 static void count_row(const forward *fw, const gq_lane *lane, int status) {
   const gq_samples *c = &fw->s->rows->samples;
-  gq_row_count(c->nfe)[lane->row] = lane->nfe;
+  gq_row_count(c->nfe)[lane->row] = fw->s->rows->nfe[lane->row] = lane->nfe;
   gq_row_count(c->steps)[lane->row] = lane->steps;
   gq_row_count(c->rejected)[lane->row] = lane->rejected;
   gq_row_count(c->status)[lane->row] = status;

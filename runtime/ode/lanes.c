@@ -18,58 +18,52 @@ static double number(gq_dtype d, const void *x, size_t i) {
 
 static size_t round64(size_t n) { return (n + 63) & ~(size_t)63; }
 
-/* Numbers that one row has of boundary j. */
-static size_t cut_row(const gq_field *f, int j) {
+size_t gq_cut_bytes(const gq_field *f, int j, int64_t n) {
   gq_shape s = gq_field_boundary_shape(f, j);
-  return gq_numel(s) / s.dim[f->axis[j]];
+  return gq_numel(s) / s.dim[f->axis[j]] * n * gq_dtype_size(gq_field_boundary_dtype(f, j));
 }
 
-typedef struct taker { /* first the size of the block, then its pieces */
-  char *base;
-  size_t used;
-} taker;
-
-static void *take(taker *t, size_t bytes) {
+void *gq_take(gq_taker *t, size_t bytes) {
   void *p = t->base ? t->base + t->used : NULL;
   t->used += round64(bytes);
   return p;
 }
 
-static void take_all(gq_lanes *p, taker *t, bool pull) {
+static void take_all(gq_lanes *p, gq_taker *t, bool pull) {
   const gq_field *f = p->f;
   size_t size = gq_dtype_size(f->dtype), part = p->row * p->n * size, n = p->n * sizeof(double);
   int nin = p->st->l.nin > p->slope->nin ? p->st->l.nin : p->slope->nin,
       nout = p->st->l.nout > p->slope->nout ? p->st->l.nout : p->slope->nout;
-  p->lane = take(t, p->n * sizeof *p->lane);
+  p->lane = gq_take(t, p->n * sizeof *p->lane);
   for (int i = 0; i < p->parts; i++) {
     void **all[] = { &p->y[i], &p->f0[i], &p->y1[i], &p->f1[i], &p->ey[i], &p->ef[i] };
-    for (int k = 0; k < 6; k++) *all[k] = take(t, part);
-    p->atol[i] = take(t, n);
-    for (int k = 0; k < 3; k++) p->sum[k][i] = take(t, n);
+    for (int k = 0; k < 6; k++) *all[k] = gq_take(t, part);
+    p->atol[i] = gq_take(t, n);
+    for (int k = 0; k < 3; k++) p->sum[k][i] = gq_take(t, n);
   }
   if (pull) {
     void **all[] = { &p->cy, &p->cf, &p->py, &p->pf };
-    for (int k = 0; k < 4; k++) *all[k] = take(t, part);
-    for (int i = 0; i < p->st->m->slopes; i++) p->ck[i] = take(t, part);
+    for (int k = 0; k < 4; k++) *all[k] = gq_take(t, part);
+    for (int i = 0; i < p->st->m->slopes; i++) p->ck[i] = gq_take(t, part);
   }
-  p->t = take(t, n), p->h = take(t, n), p->te = take(t, n);
-  p->taken = take(t, p->n * sizeof *p->taken);
-  p->scratch = take(t, p->row * size);
-  p->in = take(t, nin * sizeof *p->in), p->out = take(t, nout * sizeof *p->out);
-  p->cut = take(t, (f->nb + 1) * sizeof *p->cut), p->cut_grad = take(t, (f->nb + 1) * sizeof *p->cut_grad);
+  p->t = gq_take(t, n), p->h = gq_take(t, n), p->te = gq_take(t, n);
+  p->taken = gq_take(t, p->n * sizeof *p->taken);
+  p->scratch = gq_take(t, p->row * size);
+  p->in = gq_take(t, nin * sizeof *p->in), p->out = gq_take(t, nout * sizeof *p->out);
+  p->cut = gq_take(t, (f->nb + 1) * sizeof *p->cut), p->cut_grad = gq_take(t, (f->nb + 1) * sizeof *p->cut_grad);
   for (int j = 0; j < f->nb; j++) {
     if (f->axis[j] < 0) continue;
-    size_t bytes = cut_row(f, j) * p->n * gq_dtype_size(gq_field_boundary_dtype(f, j));
-    void *cut = take(t, bytes), *grad = pull && f->want[j] ? take(t, bytes) : NULL;
+    size_t bytes = gq_cut_bytes(f, j, p->n);
+    void *cut = gq_take(t, bytes), *grad = pull && f->want[j] ? gq_take(t, bytes) : NULL;
     if (t->base) p->cut[j] = cut, p->cut_grad[j] = grad;
   }
-  p->arena = take(t, gq_code_arena(&p->st->code) + 64);
-  p->evaluator_arena = take(t, gq_code_arena(&p->slope->code) + 64);
+  p->arena = gq_take(t, gq_code_arena(&p->st->code) + 64);
+  p->evaluator_arena = gq_take(t, gq_code_arena(&p->slope->code) + 64);
 }
 
 int gq_lanes_init(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_evaluator *slope, bool pull) {
   const gq_field *f = s->plan->field;
-  taker t = { 0 };
+  gq_taker t = { 0 };
   *p = (gq_lanes){ .s = s, .f = f, .st = st, .slope = slope, .n = (int)f->lanes[0], .parts = st->l.parts };
   p->row = gq_numel(f->shape) / f->shape.dim[0];
   take_all(p, &t, pull);

@@ -16,6 +16,7 @@ typedef struct gq_rowset {
   int workers;                 /* worker i solves rows i, i + workers, ... */
   gq_samples samples;
   struct gq_rowtape *tape;     /* [workers] direct and aca */
+  int64_t *nfe;                /* [n] forward: samples.nfe is the user's */
   int64_t *last;               /* [n] a row's last record in its worker's tape, or -1 */
 } gq_rowset;
 int gq_rowset_new(const gq_solution *s, gq_rowset **out);
@@ -87,6 +88,14 @@ struct gq_lanes {
   void *arena, *evaluator_arena, *block, *scratch;   /* scratch: one row */
 };
 
+/* Pieces of one block: without a base only their sizes add up in `used`. */
+typedef struct gq_taker {
+  char *base;
+  size_t used;
+} gq_taker;
+void *gq_take(gq_taker *t, size_t bytes);
+/* Bytes of n rows of boundary j, which is cut with the rows. */
+size_t gq_cut_bytes(const gq_field *f, int j, int64_t n);
 /* parts to be solved by st from slopes by `slope`; pull: with buffers for phase 2. */
 int gq_lanes_init(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_evaluator *slope, bool pull);
 void gq_lanes_done(gq_lanes *p);
