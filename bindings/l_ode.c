@@ -3,6 +3,7 @@
 */
 #include "l_ode.h"
 
+#include <limits.h>
 #include <math.h>
 #include <string.h>
 
@@ -114,6 +115,26 @@ static void fill_forward(lua_State *L, const gq_info *i, const char *engine) {
   if (i->event) set_number(L, "event_t", i->event_t);
 }
 
+/* Tensors {rows} of what each row took; info.samples. */
+static void fill_samples(lua_State *L, gq_samples *s) {
+  struct { const char *key; gq_tensor **t; } all[] = {
+    { "nfe", &s->nfe }, { "steps", &s->steps }, { "rejected", &s->rejected }, { "t", &s->t },
+    { "nfe_backward", &s->nfe_backward }, { "steps_backward", &s->steps_backward }, { "nodes", &s->nodes },
+  };
+  if (!s->nfe) return;
+  lua_createtable(L, 0, 8);
+  for (int i = 0; i < 7; i++) {
+    gq_tensor **handle = gqL_pushtensor(L);
+    *handle = *all[i].t, *all[i].t = NULL;
+    lua_setfield(L, -2, all[i].key);
+  }
+  const int64_t *status = gq_tensor_data(s->status), n = gq_numel(s->status->shape);
+  lua_createtable(L, n < INT_MAX ? (int)n : 0, 0);
+  for (int64_t i = 0; i < n; i++) lua_pushstring(L, gq_status_name((int)status[i])), lua_rawseti(L, -2, i + 1);
+  lua_setfield(L, -2, "status");
+  lua_setfield(L, -2, "samples");
+}
+
 static void fill_backward(lua_State *L, const gq_info *i, const gq_ode_options *o) {
   set_integer(L, "nfe_backward", i->nfe_backward);
   set_integer(L, "steps_backward", i->steps_backward);
@@ -218,6 +239,7 @@ typedef struct box { /* what the call holds while Lua may raise */
   gq_tensor *z;
   bool *jump; /* [nt] grid points among the times */
   gq_tensor **event_in;
+  gq_samples samples;
 } box;
 
 static int box_gc(lua_State *L) {
@@ -229,6 +251,7 @@ static int box_gc(lua_State *L) {
   gq_free(b->in);
   gq_free(b->jump);
   gq_free(b->event_in);
+  gq_samples_done(&b->samples);
   memset(b, 0, sizeof *b);
   return 0;
 }
@@ -448,6 +471,7 @@ static int solve_call(lua_State *L, bool locate) {
                    .nt = nt,
                    .t = b->t,
                    .dense_ = dense,
+                   .samples_ = &b->samples,
                    .jump_ = b->jump };
   bool any = p.z0_grad || p.t_grad;
   b->in[0] = z0;
@@ -473,6 +497,7 @@ static int solve_call(lua_State *L, bool locate) {
   if (status != GQ_OK && (throw || !b->z)) return gqL_try(L, status);
   lua_pushvalue(L, table);
   fill_forward(L, &info, engine);
+  fill_samples(L, &b->samples);
   if (status != GQ_OK) {
     lua_pushstring(L, gq_message());
     lua_setfield(L, -2, "message");

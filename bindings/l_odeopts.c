@@ -10,7 +10,8 @@
 static const char *const known[] = {
   "method",     "rtol",         "atol",    "step_size", "first_step", "max_steps",   "norm",
   "controller", "gradient",     "adjoint", "gq",        "parity",     "overshoot",   "throw",
-  "params",     "memory_limit", "eta",     "dense",     "event",      "grid_points", "trace", NULL
+  "params",     "memory_limit", "eta",     "dense",     "event",      "grid_points", "trace",
+  "batch",      NULL
 };
 static const char *const known_adjoint[] = { "method",    "rtol",   "atol",        "step_size",
                                              "max_steps", "norm",   "trajectory",  "impulses",
@@ -174,6 +175,7 @@ static void check_params(lua_State *L, int arg) {
 }
 
 void gqL_odeoptions(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
+  static const char *const batches[] = { "joint", "independent", NULL };
   const char *names[GQ_NENGINE + 1] = { NULL };
   gq_ode_defaults(o, d);
   if (lua_isnoneornil(L, arg)) return;
@@ -191,6 +193,7 @@ void gqL_odeoptions(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
   o->overshoot = gqL_optbool(L, arg, "overshoot", o->parity);
   for (int i = 0; i < GQ_NENGINE; i++) names[i] = gq_engine_names[i];
   o->engine = choose(L, gqL_optstring(L, arg, "gradient", "gq"), names, "gradient");
+  o->independent = choose(L, gqL_optstring(L, arg, "batch", "joint"), batches, "batch") == 1;
   controller_options(L, arg, &o->controller);
   adjoint_options(L, arg, o);
   gq_options(L, arg, o);

@@ -38,6 +38,7 @@ static int pack_cotangents(const gq_solution *s, gq_tensor **gz) {
 static int backward_run(gq_pullback *b) {
   gq_solution *s = b->s;
   if (s->trivial) return backward_trivial(b);
+  if (s->rows) return gq_rows_backward(b);
   if (s->o.engine == GQ_ENGINE_GQC) return gq_collocation_backward(b);
   return gq_engine_discrete(s->o.engine) ? gq_direct_backward(b) : gq_continuous_backward(b);
 }

@@ -11,7 +11,9 @@ enum {
   COLUMNS = 8,         /* nor, innermost, the vector units */
   CACHED = 9216,       /* numbers of a layer's values that stay near a core */
   NARROW = 128,        /* widest layer whose rows are cut for that; others are bound by their products */
-  LEAST = 96           /* and never into fewer rows than this */
+  LEAST = 96,          /* and never into fewer rows than this */
+  LANES = 32,          /* rows that step side by side, each at its own time: whole vectors, and few enough to be full */
+  POINTS = 256         /* of such rows at quadrature nodes */
 };
 
 static size_t round64(size_t n) { return (n + 63) & ~(size_t)63; }
@@ -238,7 +240,47 @@ int gq_field_points(const gq_field *f, int cls, int64_t n, gq_graph **out) {
   return status;
 }
 
-static int field_init(gq_field *f, const gq_graph *g, const bool *want_, bool columns) {
+/* ---- rows at times of their own ---- */
+
+static int lanes_fail(int status, const char *why) {
+  char message[400];
+  if (status != GQ_EUNSUPPORTED) return status;
+  strncpy(message, gq_message(), sizeof message - 1), message[sizeof message - 1] = 0;
+  return gq_fail(status, "batch = \"independent\" %s; %s; use batch = \"joint\" for these dynamics", why, message);
+}
+
+/* The number of lanes depends on nothing that a batch could change: a row's arithmetic is the same in any company. */
+static int use_lanes(gq_field *f) {
+  int status = GQ_OK, *axis;
+  use_whole(f);
+  if (f->shape.ndim == 0)
+    return gq_fail(GQ_ESHAPE, "batch = \"independent\" solves each row (dimension 1) of the state with steps of its "
+                              "own, and a state of no dimension has none; reshape it, or use batch = \"joint\"");
+  for (int j = 0; j < f->nb; j++) f->axis[j] = -1;
+  if (gq_numel(f->shape) == 0) return GQ_OK;
+  bool *each = gq_calloc(f->nb + 2, sizeof *each);
+  if (!each) return gq_nomem(f->nb);
+  status = row_axes(f, &axis);
+  if (status == GQ_OK) {
+    status = lanes_fail(gq_rows(f->body, f->shape.dim[0], axis),
+                        "solves each row of the state with steps of its own, so rows must not act on each other");
+    f->width = widest(f), f->class_body[0] = NULL;
+    for (int j = 0; j < f->nb + 2; j++) each[j] = j < 2 || axis[j] >= 0;
+    for (int c = 0; c < 2 && status == GQ_OK; c++) {
+      f->lanes[c] = c ? POINTS : LANES;
+      status = lanes_fail(gq_rows_last(f->body, f->shape.dim[0], 1, f->lanes[c], each, axis, &f->class_body[c]),
+                          "evaluates rows at different times side by side");
+      for (int i = 1; i < f->shape.ndim; i++) f->class_shape[c].dim[i - 1] = f->shape.dim[i];
+      f->class_shape[c].ndim = f->shape.ndim, f->class_shape[c].dim[f->shape.ndim - 1] = f->lanes[c];
+    }
+    memcpy(f->axis, axis + 2, f->nb * sizeof *axis);
+    gq_free(axis);
+  }
+  gq_free(each);
+  return status;
+}
+
+static int field_init(gq_field *f, const gq_graph *g, const bool *want_, bool columns, bool lanes) {
   const gq_node *z = gq_graph_node(g, gq_graph_input(g, 1));
   f->dtype = z->dtype, f->shape = z->shape, f->calls = gq_graph_calls(g);
   f->want_capture = gq_calloc(f->ncapture + 1, sizeof(bool));
@@ -252,17 +294,26 @@ static int field_init(gq_field *f, const gq_graph *g, const bool *want_, bool co
   GQ_TRY(mark_wanted(f));
   GQ_TRY(compile_prologue(f));
   GQ_TRY(compile_pull(f));
-  return cut(f, columns);
+  return lanes ? use_lanes(f) : cut(f, columns);
 }
 
-int gq_field_new(const gq_graph *g, int ncapture, const bool *want_, bool columns, gq_field **out) {
+static int field_new(const gq_graph *g, int ncapture, const bool *want_, bool columns, bool lanes,
+                     gq_field **out) {
   gq_field *f = gq_calloc(1, sizeof *f);
   if (!f) return gq_nomem(sizeof *f);
   f->ncapture = ncapture;
-  int status = field_init(f, g, want_, columns);
+  int status = field_init(f, g, want_, columns, lanes);
   if (status != GQ_OK) gq_field_free(f);
   else *out = f;
   return status;
+}
+
+int gq_field_new(const gq_graph *g, int ncapture, const bool *want_, bool columns, gq_field **out) {
+  return field_new(g, ncapture, want_, columns, false, out);
+}
+
+int gq_field_lanes(const gq_graph *g, int ncapture, const bool *want_, gq_field **out) {
+  return field_new(g, ncapture, want_, false, true, out);
 }
 
 void gq_field_free(gq_field *f) {

@@ -98,6 +98,7 @@ typedef struct gq_ode_options {
   bool max_norm;               /* opts.norm = "max": largest component instead of RMS */
   gq_controller controller;
   bool overshoot, parity;
+  bool independent;            /* every row of the state has steps of its own; engines none, direct, aca, gq, check */
   gq_engine engine;
   /* adjoint = {...} */
   const gq_tableau *back_method;
@@ -148,6 +149,17 @@ typedef struct gq_solution gq_solution;
 /* A solve as a function of time. */
 typedef struct gq_dense gq_dense;
 
+/* What each row took, where rows are solved on their own; tensors {rows}, int64 but for t. The backward pass adds to
+** the last three in place. */
+typedef struct gq_samples {
+  gq_tensor *nfe, *steps, *rejected;   /* evaluations, accepted and rejected steps */
+  gq_tensor *t;                        /* float64: the time reached */
+  gq_tensor *status;                   /* gq_status */
+  gq_tensor *nfe_backward, *steps_backward, *nodes;
+} gq_samples;
+void gq_samples_ref(const gq_samples *s, gq_samples *out);
+void gq_samples_done(gq_samples *s);
+
 typedef struct gq_problem {
   const gq_graph *f;           /* inputs: t (0-d, state dtype), z, captures; output: dz/dt of z's shape and dtype */
   gq_tensor *z0;
@@ -158,6 +170,7 @@ typedef struct gq_problem {
   int nt;
   const double *t;             /* increasing or decreasing, repeats allowed */
   gq_dense **dense_;           /* where the interpolant goes */
+  gq_samples *samples_;        /* where new references to what each row took go; all NULL if rows are solved together */
   const gq_graph *event_;      /* inputs: t, z, captures of its own; one number: the solve ends where it changes sign */
   int nevent;
   gq_tensor *const *event_capture;

@@ -2,7 +2,7 @@
 ** odeint.c -- the forward solve: checks, and the loop over steps and measurement times.
 */
 #include "implicit.h"
-#include "solution.h"
+#include "lanes.h"
 
 #include <float.h>
 #include <math.h>
@@ -134,6 +134,7 @@ static int check(const gq_problem *p, const gq_ode_options *o) {
   if (o->engine == GQ_ENGINE_GQC && gq_element_nodes(o) > GQ_MAX_ELEMENT)
     return gq_fail(GQ_EARG, "gq.nodes = %d: gradient = \"gqc\" takes 1 to %d nodes in each forward step",
                    o->fixed_nodes, GQ_MAX_ELEMENT);
+  if (o->independent) GQ_TRY(gq_rows_check(p, o));
   if (o->overshoot && o->moments)
     return gq_fail(GQ_EARG, "overshoot (and parity) and impulses = \"moments\" do not go together");
   return GQ_OK;
@@ -486,7 +487,8 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
   int status = solution_init(s, p);
   if (status == GQ_OK) {
     s->plan->running++;
-    if (gq_numel(p->z0->shape) > 0) status = forward_run(s, p, &k);
+    if (o->independent) status = gq_rows_forward(s), k = s->nt; /* rows that failed have filled theirs */
+    else if (gq_numel(p->z0->shape) > 0) status = forward_run(s, p, &k);
     s->plan->running--;
     s->info.peak_bytes = s->bytes;
     s->info.engine = o->engine;
@@ -508,6 +510,7 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
       }
     }
   }
+  if (s->rows && p->samples_ && (status == GQ_OK || keep_part)) gq_samples_ref(&s->rows->samples, p->samples_);
   if (status == GQ_OK && p->dense_) *p->dense_ = s->dense, s->dense = NULL;
   if (status == GQ_OK && o->engine != GQ_ENGINE_NONE) *sol = s;
   else gq_solution_free(s);
@@ -521,6 +524,7 @@ int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_ten
   *info = (gq_info){ .t_reached = p->nt > 0 ? p->t[0] : 0, .engine = o->engine };
   *z = NULL, *sol = NULL;
   if (p->dense_) *p->dense_ = NULL;
+  if (p->samples_) *p->samples_ = (gq_samples){ 0 };
   if (own.parity) own.overshoot = true, own.scale = false;
   if (own.engine == GQ_ENGINE_INTERPOLATED) own.trajectory = GQ_INTERPOLATED;
   if (own.engine == GQ_ENGINE_GQC) own.trajectory = GQ_DENSE, own.moments = false;
@@ -537,6 +541,7 @@ void gq_solution_free(gq_solution *s) {
   if (!s) return;
   if (s->plan) gq_kept_give_back(s->plan, s->records);
   gq_dense_free(s->dense);
+  gq_rowset_free(s->rows);
   gq_binding_free(s->bind);
   gq_plan_release(s->plan);
   gq_tensor_unref(s->z0);
@@ -579,7 +584,7 @@ int gq_solution_records(gq_solution *s) {
   gq_tensor *z = s->z; /* stays as it is: direct does not mind what the user has done to it */
   gq_info info = s->info;
   int k = 0;
-  if (!records(s) || s->records || s->trivial) return GQ_OK;
+  if (!records(s) || s->records || s->trivial || s->rows) return GQ_OK;
   if (s->z0->storage->version != s->z0_version) GQ_TRY(start_from_solution(s, z));
   s->z0_version = s->z0->storage->version;
   gq_tensor *again;

@@ -120,6 +120,8 @@ static int make_nodes(gq_plan *p, int c, void *arg, gq_system *s) {
   return gq_system_nodes(p->field, c, *(int *)arg, s);
 }
 
+static int make_points(gq_plan *p, int c, void *arg, gq_system *s) { return gq_system_points(p->field, s); }
+
 static int make_elements(gq_plan *p, int c, void *arg, gq_system *s) {
   return gq_system_jacobian(p->field, c, (int64_t)p->element * *(int *)arg, p->dim, s);
 }
@@ -132,7 +134,8 @@ static bool wants_products(const gq_field *f) {
 
 /* Nodes in every step: the Runge-Kutta weights integrate the biases' gradients too, to compare. */
 static bool audits(const gq_ode_options *o) {
-  return gq_engine_nodes(o->engine) && o->engine != GQ_ENGINE_KRONROD && o->nodes == GQ_NODES_STEP;
+  return gq_engine_nodes(o->engine) && o->engine != GQ_ENGINE_KRONROD && o->nodes == GQ_NODES_STEP &&
+         !o->independent;
 }
 
 /* Rows of all nodes or elements of a block. */
@@ -159,6 +162,8 @@ static int build_backward(gq_plan *p, const gq_planspec *s) {
   GQ_TRY(build_stepper(p, &p->backward, make_adjoint, &with));
   GQ_TRY(build_evaluator(p, &p->adjoint, make_adjoint, &plain));
   if (p->backward.kind.product_error || (p->backward.m->implicit && p->backward.l.nq > 0)) GQ_TRY(build_evaluator(p, &p->start, make_adjoint, &with));
+  if (o->independent)
+    return gq && p->products && p->field->lanes[1] ? build_evaluator(p, &p->nodes[0], make_points, NULL) : GQ_OK;
   p->node_rows = 1;
   while (!p->field->calls && p->node_rows < 1 << (GQ_NODE_SIZES - 1) &&
          2 * p->node_rows * p->field->count[0] <= stacked_rows(p->field))
@@ -247,7 +252,8 @@ static int build_jacobian(gq_plan *p, const gq_tableau *m) {
 static int build(gq_plan *p, const gq_planspec *s) {
   const gq_ode_options *o = s->o;
   bool direct = gq_engine_discrete(o->engine), time = s->p->t_grad;
-  GQ_TRY(gq_field_new(s->p->f, s->p->ncapture, s->p->wants_grad, true, &p->field));
+  if (o->independent) GQ_TRY(gq_field_lanes(s->p->f, s->p->ncapture, s->p->wants_grad, &p->field));
+  else GQ_TRY(gq_field_new(s->p->f, s->p->ncapture, s->p->wants_grad, true, &p->field));
   p->forward.kind = (gq_stepkind){ .m = o->method,
                                    .adaptive = o->method->e && o->step_size <= 0,
                                    .max_norm = o->max_norm,
@@ -366,7 +372,8 @@ typedef struct keyhead { /* zeroed before it is filled: compared bytewise */
   const gq_tableau *method, *back_method;
   double eta;
   int engine, trajectory, threads, element;
-  bool fixed, back_fixed, max_norm, back_max_norm, dense_forward, overshoot, parity, moments, t_grad, audits;
+  bool fixed, back_fixed, max_norm, back_max_norm, dense_forward, overshoot, parity, moments, t_grad, audits,
+    independent;
 } keyhead;
 
 static int make_key(const gq_planspec *s, char **key, size_t *n) {
@@ -388,7 +395,7 @@ static int make_key(const gq_planspec *s, char **key, size_t *n) {
   h->max_norm = o->max_norm, h->back_max_norm = o->back_max_norm;
   h->dense_forward = s->dense_forward, h->overshoot = o->overshoot, h->parity = o->parity,
   h->moments = o->moments;
-  h->t_grad = s->p->t_grad, h->audits = audits(o);
+  h->t_grad = s->p->t_grad, h->audits = audits(o), h->independent = o->independent;
   for (int i = 0; i < s->p->ncapture; i++)
     ((bool *)(h + 1))[i] = o->engine != GQ_ENGINE_NONE && s->p->wants_grad[i];
   memcpy((char *)(h + 1) + s->p->ncapture * sizeof(bool), graph, ng);

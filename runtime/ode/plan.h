@@ -135,6 +135,11 @@ typedef struct gq_walk {
   double in_scalars[3 + GQ_MAXPARTS + GQ_MAXSTAGES];   /* t h rtol atol wq */
 } gq_walk;
 
+/* Factor from a step to the next proposal; last: the error ratios before. */
+double gq_control(const gq_controller *c, int error_order, double ratio, const double last[2]);
+/* A component that is zero and stays zero has no scale where atol is zero: the smallest normal number
+** makes its error ratio 0 and not 0 / 0. */
+double gq_positive_atol(gq_dtype d, double atol);
 /* Allocates the pointer tables (not the states). */
 int gq_walk_init(gq_walk *w, gq_plan *p, const gq_stepper *st, const gq_binding *b);
 void gq_walk_done(gq_walk *w);

@@ -34,6 +34,12 @@ static void bind_boundaries(const gq_field *f, int cls, frame *fr) {
   }
 }
 
+static int64_t lanes_of(const gq_field *f, int cls) { return body_input(f, cls, 0)->shape.ndim ? f->lanes[cls] : 0; }
+
+static gq_ref time_input(const gq_field *f, int cls, frame *fr) {
+  return gq_input(fr->g, f->dtype, body_input(f, cls, 0)->shape);
+}
+
 static gq_ref state_input(const gq_field *f, int cls, frame *fr) {
   return gq_input(fr->g, f->dtype, f->class_shape[cls]);
 }
@@ -63,6 +69,7 @@ static int finish(gq_system *s, const gq_field *f, frame *fr, int nlead, const g
 int gq_system_forward(const gq_field *f, int cls, gq_system *s) {
   *s = (gq_system){ .g = f->class_body[cls], .lent = true, .parts = 1, .last = f->shape.ndim - 1 };
   if (f->columns && s->last > 0) s->last--; /* rows are innermost there */
+  s->lanes = lanes_of(f, cls);
   return GQ_OK;
 }
 
@@ -106,11 +113,11 @@ static gq_ref or_zero(const gq_field *f, int cls, frame *fr, gq_ref a) {
 int gq_system_adjoint(const gq_field *f, int cls, const gq_adjointkind *k, gq_system *s) {
   frame fr;
   gq_ref a, q = GQ_NONE, out, lead[2], *da = gq_calloc(f->nb + 2, sizeof *da);
-  *s = (gq_system){ .parts = k->path ? 1 : 2, .given = k->path + k->forced };
+  *s = (gq_system){ .parts = k->path ? 1 : 2, .given = k->path + k->forced, .lanes = lanes_of(f, cls) };
   if (!da) return gq_nomem(f->nb);
   int status = frame_new(f, &fr);
   if (status == GQ_OK) {
-    fr.bind[0] = gq_input(fr.g, f->dtype, gq_shape_of(0, NULL));
+    fr.bind[0] = time_input(f, cls, &fr);
     if (k->path) a = state_input(f, cls, &fr), fr.bind[1] = state_input(f, cls, &fr);
     else fr.bind[1] = state_input(f, cls, &fr), a = state_input(f, cls, &fr);
     if (k->forced) q = state_input(f, cls, &fr);
@@ -131,11 +138,11 @@ int gq_system_adjoint(const gq_field *f, int cls, const gq_adjointkind *k, gq_sy
 int gq_system_pull(const gq_field *f, int cls, bool time, gq_system *s) {
   frame fr;
   gq_ref a, out, lead, *da = gq_calloc(f->nb + 2, sizeof *da);
-  *s = (gq_system){ .parts = 1 };
+  *s = (gq_system){ .parts = 1, .lanes = lanes_of(f, cls) };
   if (!da) return gq_nomem(f->nb);
   int status = frame_new(f, &fr);
   if (status == GQ_OK) {
-    fr.bind[0] = gq_input(fr.g, f->dtype, gq_shape_of(0, NULL));
+    fr.bind[0] = time_input(f, cls, &fr);
     fr.bind[1] = state_input(f, cls, &fr);
     a = state_input(f, cls, &fr);
     bind_boundaries(f, cls, &fr);
@@ -148,6 +155,20 @@ int gq_system_pull(const gq_field *f, int cls, bool time, gq_system *s) {
   }
   gq_free(da);
   return status;
+}
+
+int gq_system_points(const gq_field *f, gq_system *s) {
+  GQ_TRY(gq_system_pull(f, 1, false, s));
+  gq_ref *out = gq_calloc(s->nq + 1, sizeof *out);
+  if (!out) {
+    gq_system_done(s);
+    return gq_nomem(s->nq * sizeof *out);
+  }
+  for (int r = 0; r < s->nq; r++) out[r] = gq_graph_output(s->g, 1 + r);
+  gq_graph_set_outputs(s->g, s->nq, out);
+  gq_free(out);
+  s->parts = 0;
+  return GQ_OK;
 }
 
 /* ---- many points at once ---- */

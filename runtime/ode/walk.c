@@ -66,15 +66,13 @@ static size_t slice_offset(const gq_field *f, int s) {
 
 static size_t slice_numel(const gq_field *f, int s) { return gq_numel(f->class_shape[f->class_of[s]]); }
 
-/* A component that is zero and stays zero has no scale where atol is zero: the smallest normal number
-** makes its error ratio 0 and not 0 / 0. */
-static double positive_atol(gq_dtype d, double atol) { return fmax(atol, d == GQ_F32 ? FLT_MIN : DBL_MIN); }
+double gq_positive_atol(gq_dtype d, double atol) { return fmax(atol, d == GQ_F32 ? FLT_MIN : DBL_MIN); }
 
 int gq_walk_init(gq_walk *w, gq_plan *p, const gq_stepper *st, const gq_binding *b) {
   int ns = p->field->nslices;
   w->plan = p, w->st = st, w->bind = b;
-  for (int i = 0; i < st->l.parts; i++) w->atol[i] = positive_atol(p->field->dtype, w->atol[i]);
-  w->atol_products = positive_atol(p->field->dtype, w->atol_products);
+  for (int i = 0; i < st->l.parts; i++) w->atol[i] = gq_positive_atol(p->field->dtype, w->atol[i]);
+  w->atol_products = gq_positive_atol(p->field->dtype, w->atol_products);
   w->last_ratio[0] = w->last_ratio[1] = 1;
   w->in = gq_calloc((size_t)ns * st->l.nin + 1, sizeof *w->in);
   w->out = gq_calloc((size_t)ns * st->l.nout + 1, sizeof *w->out);
@@ -344,15 +342,18 @@ int gq_walk_first(gq_walk *w, const gq_evaluator *e, double stop, double *h) {
 
 /* ---- stepping ---- */
 
-static double controller(gq_walk *w, double ratio) {
-  const gq_controller *c = &w->o->controller;
+double gq_control(const gq_controller *c, int error_order, double ratio, const double last[2]) {
   if (ratio == 0) return c->ifactor;
-  double k = w->st->m->error_order, r1 = w->last_ratio[0], r2 = w->last_ratio[1];
+  double k = error_order, r1 = last[0], r2 = last[1];
   double f = c->safety * pow(ratio, -(c->pcoeff + c->icoeff + c->dcoeff) / k);
   if (c->pcoeff != 0 || c->dcoeff != 0)
     f *= pow(r1, (c->pcoeff + 2 * c->dcoeff) / k) * pow(r2, -c->dcoeff / k);
   f = fmin(c->ifactor, fmax(f, ratio < 1 ? 1 : c->dfactor));
   return ratio > 1 ? fmin(f, 0.99) : f; /* what was refused is never tried again as it was */
+}
+
+static double controller(const gq_walk *w, double ratio) {
+  return gq_control(&w->o->controller, w->st->m->error_order, ratio, w->last_ratio);
 }
 
 /* First component of y1 (or f1) that is not finite, 1-based in the flat state; 0: none. */
