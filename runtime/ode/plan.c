@@ -2,7 +2,7 @@
 ** plan.c -- compiled solvers, cached by structure: the traced graph, what wants gradients, method,
 ** engine and everything else that shapes a program. Numbers are inputs, so they are not in the key.
 */
-#include "plan.h"
+#include "adams.h"
 
 #include <limits.h>
 #include <pthread.h>
@@ -209,7 +209,8 @@ static int build(gq_plan *p, const gq_planspec *s) {
                                    .eta = o->eta,
                                    .pull = direct && !joint(o),
                                    .pull_time = direct && time };
-  GQ_TRY(build_stepper(p, &p->forward, make_forward, NULL));
+  if (gq_method_adams(o->method)) gq_adams_stepper(&p->forward, &p->forward.kind);
+  else GQ_TRY(build_stepper(p, &p->forward, make_forward, NULL));
   GQ_TRY(build_evaluator(p, &p->f, make_forward, NULL));
   if (gq_engine_inverts(o->engine)) GQ_TRY(build_inverse(p, o, time));
   if (direct) GQ_TRY(build_evaluator(p, &p->pull, make_pull, &time));

@@ -113,6 +113,7 @@ typedef struct gq_walk {
   int64_t grid_index;
   bool clamped;                /* the accepted step was shortened to the stop */
   double last_ratio[2];        /* PI and PID memory */
+  struct gq_adams *adams;      /* the history of a multistep method, or NULL */
   int64_t nfe, steps, rejected;
   /* phase 2: cotangents in, cotangents of y, f, x, t and h out; whole arrays */
   void *cy, *cf, *cx, *ck[GQ_MAXSTAGES], *py, *pf, *px;
@@ -136,6 +137,8 @@ void gq_walk_times(gq_walk *w, double t, double h, double t1);
 /* Try steps until one is accepted: w->h1, y1, f1, slopes. `stop`: not passed if `clamp`. On a
 ** failure the status, with a message that tells t and h. */
 int gq_walk_step(gq_walk *w, double stop, bool clamp);
+/* Fixed grid: the size of the step from w->t to its next point, or to the stop; sets w->clamped. */
+double gq_walk_fixed_step(gq_walk *w, double stop, bool clamp);
 /* Run the later phases of the accepted step: 1 for the interpolant and products. */
 int gq_walk_phase(gq_walk *w, int phase);
 /* y(theta) = y + sum_i h w_i k_i of a part, one slice of it or all. */
