@@ -99,13 +99,14 @@ int gq_adams_new(gq_walk *w) {
   a->columns = a->fixed ? (m->order + 1) / 2 : 0;
   size_t doubles = ((a->n + GQ_ADAMS_CHUNK - 1) / GQ_ADAMS_CHUNK) * GQ_ADAMS_CHUNK * sizeof(double);
   size_t part = (gq_part_bytes(w->plan->field) + 63) & ~(size_t)63;
-  int nd = a->most + 4 + (a->columns ? a->columns + 2 : 0), np = m->slopes + 2 * a->starts + 2;
+  int nd = a->most + 5 + (a->columns ? a->columns + 2 : 0), np = m->slopes + 2 * a->starts + 2;
   a->bytes = nd * doubles + np * part + 64;
   a->block = gq_calloc(1, a->bytes);
   if (!a->block) return gq_nomem(a->bytes);
   char *next = (char *)(((uintptr_t)a->block + 63) & ~(uintptr_t)63);
   for (int i = 1; i <= a->most + 2; i++) a->phi[i] = (double *)take(&next, doubles);
   a->guess = (double *)take(&next, doubles), a->move = (double *)take(&next, doubles);
+  a->scale = (double *)take(&next, doubles);
   for (int i = 0; i < a->columns; i++) a->column[i] = (double *)take(&next, doubles);
   if (a->columns) a->z[0] = (double *)take(&next, doubles), a->z[1] = (double *)take(&next, doubles);
   for (int i = 0; i < m->slopes; i++) a->slope[i] = take(&next, part);
@@ -249,7 +250,7 @@ static int correct(gq_walk *w, double h, double t1, bool *good) {
     gq_adams_correct(w, h, a->g[a->k + 1]);
     GQ_TRY(gq_adams_slope_at(w, t1, h, w->y1[0], w->f1[0]));
   }
-  *good = all_finite(a, w->y1[0], w->f1[0]);
+  *good = (!a->corrects && !a->fixed) || all_finite(a, w->y1[0], w->f1[0]); /* p was seen by its error */
   return GQ_OK;
 }
 

@@ -25,6 +25,7 @@ struct gq_adams {
   /* of the attempt */
   double beta[GQ_ADAMS_ROOM], g[GQ_ADAMS_ROOM], sigma[GQ_ADAMS_ROOM];
   double *guess, *move;        /* [n] the predicted slope; (p - y) / h */
+  double *scale;               /* [n] adaptive: of one tolerance, inverse */
   /* adaptive: errors at the orders k, k - 1, k - 2 in tolerances */
   double c[GQ_ADAMS_ROOM], error[3], factor;
   bool growing;                /* the start: order and step grow with every step */

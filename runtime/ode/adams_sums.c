@@ -28,17 +28,22 @@ typedef struct pass {
   sums sum[GQ_MAXSLICES];
 } pass;
 
-static void get(gq_dtype d, const void *x, size_t at, int n, double *to) {
-  memset(to, 0, sizeof(chunk));
-  if (d == GQ_F32)
-    for (int e = 0; e < n; e++) to[e] = ((const float *)x)[at + e];
-  else memcpy(to, (const double *)x + at, n * sizeof(double));
+/* n numbers from the state's dtype, the rest of the chunk zero. */
+static void get(gq_dtype d, const void *x, size_t at, int n, double *restrict to) {
+  const float *restrict from = (const float *)x + at;
+  if (n < GQ_ADAMS_CHUNK) memset(to, 0, sizeof(chunk));
+  if (d != GQ_F32) memcpy(to, (const double *)x + at, n * sizeof(double));
+  else if (n == GQ_ADAMS_CHUNK) EACH to[e] = from[e];
+  else
+    for (int e = 0; e < n; e++) to[e] = from[e];
 }
 
-static void put(gq_dtype d, void *x, size_t at, int n, const double *from) {
-  if (d == GQ_F32)
-    for (int e = 0; e < n; e++) ((float *)x)[at + e] = (float)from[e];
-  else memcpy((double *)x + at, from, n * sizeof(double));
+static void put(gq_dtype d, void *x, size_t at, int n, const double *restrict from) {
+  float *restrict to = (float *)x + at;
+  if (d != GQ_F32) memcpy((double *)x + at, from, n * sizeof(double));
+  else if (n == GQ_ADAMS_CHUNK) EACH to[e] = (float)from[e];
+  else
+    for (int e = 0; e < n; e++) to[e] = (float)from[e];
 }
 
 static void part(void *context, int i) {
@@ -58,10 +63,16 @@ static void run(pass *p) {
   else gq_parallel(p->threads, part, p);
 }
 
-static void add(const pass *p, double v, double *sum) {
-  v *= v;
-  if (!p->w->max_norm) *sum += v;
-  else if (!(v <= *sum)) *sum = v;
+/* Squares of a chunk, beyond whose end x is zero, into the sum or the largest. */
+static void add(const pass *p, const double *restrict x, double *restrict sum) {
+  double lane[8] = { 0 };
+  if (p->w->max_norm) {
+    EACH if (!(x[e] * x[e] <= *sum)) *sum = x[e] * x[e];
+    return;
+  }
+  for (int e = 0; e < GQ_ADAMS_CHUNK; e += 8)
+    for (int l = 0; l < 8; l++) lane[l] += x[e + l] * x[e + l];
+  for (int l = 0; l < 8; l++) *sum += lane[l];
 }
 
 static double norm(const pass *p, int which) {
@@ -74,13 +85,16 @@ static double norm(const pass *p, int which) {
   return sqrt(p->w->max_norm || !p->a->n ? sum : sum / p->a->n);
 }
 
-/* 1 / (atol + rtol max(|y|, |y1|)) */
-static void scales(const pass *p, size_t at, int n, double *y1, double *scale) {
-  const gq_walk *w = p->w;
-  chunk y;
-  get(p->a->dtype, w->y[0], at, n, y);
-  get(p->a->dtype, w->y1[0], at, n, y1);
-  EACH scale[e] = 1 / (w->atol[0] + w->rtol * fmax(fabs(y[e]), fabs(y1[e])));
+/* 1 / (atol + rtol max(|y|, |y1|)), not finite where y1 is not */
+static void scales(const pass *p, size_t at, int n, double *restrict scale) {
+  double atol = p->w->atol[0], rtol = p->w->rtol;
+  chunk y, y1;
+  get(p->a->dtype, p->w->y[0], at, n, y);
+  get(p->a->dtype, p->w->y1[0], at, n, y1);
+  EACH {
+    double size = fabs(y[e]), size1 = fabs(y1[e]);
+    scale[e] = 1 / (atol + rtol * (size1 > size ? size1 : size)) + 0 * y1[e];
+  }
 }
 
 static void load(pass *p, size_t at, int n, sums *s) {
@@ -95,14 +109,14 @@ void gq_adams_load(gq_walk *w, const void *x, double *to) {
 
 static void predict(pass *p, size_t at, int n, sums *s) {
   gq_adams *a = p->a;
-  double *guess = a->guess + at, *move = a->move + at;
+  double *restrict guess = a->guess + at, *restrict move = a->move + at;
   chunk y;
   (void)s;
   memset(guess, 0, sizeof(chunk));
   memset(move, 0, sizeof(chunk));
   for (int i = p->k; i >= 1; i--) {
     double b = a->beta[i], g = a->g[i];
-    const double *phi = a->phi[i] + at;
+    const double *restrict phi = a->phi[i] + at;
     EACH {
       double v = b * phi[e];
       guess[e] += v, move[e] += g * v;
@@ -120,14 +134,19 @@ void gq_adams_predict(gq_walk *w, int k, double h) {
 
 static void errors(pass *p, size_t at, int n, sums *s) {
   const gq_adams *a = p->a;
-  chunk y1, scale, d;
-  scales(p, at, n, y1, scale);
+  const double *guess = a->guess + at, *scale = a->scale + at;
+  chunk d, v;
+  scales(p, at, n, a->scale + at);
   get(a->dtype, p->w->f1[0], at, n, d);
-  EACH d[e] -= a->guess[at + e];
-  for (int i = 0; i < 3; i++) {
-    if (i > 0 && p->k - i < 1) break;
-    if (i > 0) EACH d[e] += a->beta[p->k + 1 - i] * a->phi[p->k + 1 - i][at + e];
-    for (int e = 0; e < n; e++) add(p, d[e] * scale[e] + 0 * y1[e], &s->of[i]);
+  EACH d[e] -= guess[e];
+  for (int i = 0; i < 3 && i < p->k; i++) {
+    if (i > 0) {
+      double b = a->beta[p->k + 1 - i];
+      const double *restrict phi = a->phi[p->k + 1 - i] + at;
+      EACH d[e] += b * phi[e];
+    }
+    EACH v[e] = d[e] * scale[e];
+    add(p, v, &s->of[i]);
   }
 }
 
@@ -155,21 +174,27 @@ void gq_adams_correct(gq_walk *w, double h, double g) {
 /* phi_i(n+1) = sum_i<=j<=k beta_j phi_j(n) + d for i <= k, then d, then d - beta_k+1 phi_k+1(n). */
 static void update(pass *p, size_t at, int n, sums *s) {
   gq_adams *a = p->a;
-  double *last = a->phi[p->k + 2] + at, *top = a->phi[p->k + 1] + at;
-  chunk y1, scale, d, sum = { 0 };
-  scales(p, at, n, y1, scale);
+  double *restrict last = a->phi[p->k + 2] + at, *restrict top = a->phi[p->k + 1] + at, b = a->beta[p->k + 1];
+  const double *guess = a->guess + at;
+  chunk d, v, sum = { 0 };
   get(a->dtype, p->from, at, n, d);
-  EACH d[e] -= a->guess[at + e];
-  EACH last[e] = d[e] - a->beta[p->k + 1] * top[e];
-  EACH top[e] = d[e];
+  EACH {
+    d[e] -= guess[e];
+    last[e] = d[e] - b * top[e];
+    top[e] = d[e];
+  }
   for (int i = p->k; i >= 1; i--) {
-    double b = a->beta[i], *phi = a->phi[i] + at;
+    double *restrict phi = a->phi[i] + at;
+    b = a->beta[i];
     EACH {
       sum[e] += b * phi[e];
       phi[e] = sum[e] + d[e];
     }
   }
-  for (int e = 0; e < n; e++) add(p, last[e] * scale[e], &s->of[0]);
+  if (a->fixed) return;
+  const double *scale = a->scale + at;
+  EACH v[e] = last[e] * scale[e];
+  add(p, v, &s->of[0]);
 }
 
 double gq_adams_update(gq_walk *w, int k, const void *f) {

@@ -158,7 +158,9 @@ static int build_inverse(gq_plan *p, const gq_ode_options *o, bool time) {
 
 /* Gauss points whose order is above the method's, by one more than it takes: see grad/gqc.c. */
 int gq_element_nodes(const gq_ode_options *o) {
-  return o->nodes == GQ_NODES_FIXED ? o->fixed_nodes : (o->method->order + 2) / 2 + 1;
+  int order = o->method->order;
+  if (gq_method_adams(o->method) && o->step_size <= 0 && order > 6) order = 6; /* its steps are short */
+  return o->nodes == GQ_NODES_FIXED ? o->fixed_nodes : (order + 2) / 2 + 1;
 }
 
 /* Rows of the state and their Jacobians. A small state may be one row whatever its field does. */
