@@ -540,7 +540,8 @@ static void set_matrix(lua_State *L, const char *key, int rows, int columns, con
 }
 
 static int tableaux(lua_State *L) {
-  static const char *const kinds[] = { "runge-kutta", "alf", "reversible_heun", "leapfrog" };
+  static const char *const kinds[] = { "runge-kutta", "alf", "reversible_heun", "leapfrog",
+                                       "adams-bashforth", "adams-moulton" };
   lua_createtable(L, gq_ntableaux, 0);
   for (int i = 0; i < gq_ntableaux; i++) {
     const gq_tableau *m = gq_tableau_get(i);

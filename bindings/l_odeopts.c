@@ -11,7 +11,7 @@ static const char *const known[] = {
   "method",     "rtol",         "atol",    "step_size", "first_step", "max_steps",   "norm",
   "controller", "gradient",     "adjoint", "gq",        "parity",     "overshoot",   "throw",
   "params",     "memory_limit", "eta",     "dense",     "event",      "grid_points", "trace",
-  "batch",      NULL
+  "batch",      "max_order",    NULL
 };
 static const char *const known_adjoint[] = { "method",    "rtol",   "atol",        "step_size",
                                              "max_steps", "norm",   "trajectory",  "impulses",
@@ -89,12 +89,18 @@ static void controller_options(lua_State *L, int arg, gq_controller *c) {
   lua_pop(L, 1);
 }
 
+/* The default of those that are no methods for (z, a): one of about their order. */
+static const gq_tableau *back_method(const gq_ode_options *o) {
+  bool high = gq_method_adams(o->method) && o->step_size > 0 && o->method->order > 5;
+  return high ? gq_tableau_find("dopri8") : o->back_method;
+}
+
 static void adjoint_options(lua_State *L, int arg, gq_ode_options *o) {
   static const char *const trajectories[] = { "reverse", "dense", "checkpoint", "interpolated", NULL },
                            *const impulses[] = { "restart", "moments", NULL };
   int t = subtable(L, arg, "adjoint", known_adjoint, "gq.odeint's adjoint");
-  bool same = o->method->kind == GQ_RUNGE_KUTTA; /* the others are no methods for (z, a) */
-  o->back_method = choose_method(L, t, "adjoint.method", same ? o->method : o->back_method);
+  bool same = o->method->kind == GQ_RUNGE_KUTTA;
+  o->back_method = choose_method(L, t, "adjoint.method", same ? o->method : back_method(o));
   o->back_rtol = gqL_optnumber(L, t, "rtol", o->rtol);
   o->back_atol = gqL_optnumber(L, t, "atol", o->atol);
   o->back_step_size = positive(L, t, "step_size", o->step_size);
@@ -174,6 +180,18 @@ static void check_params(lua_State *L, int arg) {
   lua_pop(L, 1);
 }
 
+/* The highest order of a multistep method. */
+static void max_order(lua_State *L, int arg, gq_ode_options *o) {
+  bool given = lua_getfield(L, arg, "max_order") != LUA_TNIL, adams = gq_method_adams(o->method);
+  lua_pop(L, 1);
+  if (given && !adams)
+    luaL_error(L, "gq.odeint: max_order is an option of explicit_adams and implicit_adams; method = \"%s\" has the "
+               "order %d", o->method->name, o->method->order);
+  if (!adams) return;
+  int least = o->method->kind == GQ_ADAMS_MOULTON ? 2 : 1, most = o->step_size > 0 ? GQ_ADAMS_FIXED : GQ_ADAMS_MOST;
+  o->method = gq_adams_method(o->method, (int)gqL_optint(L, arg, "max_order", most, least, GQ_ADAMS_MOST));
+}
+
 void gqL_odeoptions(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
   static const char *const batches[] = { "joint", "independent", NULL };
   const char *names[GQ_NENGINE + 1] = { NULL };
@@ -188,6 +206,7 @@ void gqL_odeoptions(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
   o->step_size = positive(L, arg, "step_size", 0);
   o->first_step = positive(L, arg, "first_step", 0);
   o->max_steps = gqL_optint(L, arg, "max_steps", o->max_steps, 1, INT64_MAX);
+  max_order(L, arg, o);
   o->max_norm = choose_norm(L, arg, "norm", false);
   o->parity = gqL_optbool(L, arg, "parity", false);
   o->overshoot = gqL_optbool(L, arg, "overshoot", o->parity);

@@ -17,9 +17,9 @@ static int refuse(const char *what, const char *instead) {
 
 int gq_rows_check(const gq_problem *p, const gq_ode_options *o) {
   char what[128];
-  if (o->method->kind != GQ_RUNGE_KUTTA) {
+  if (o->method->kind != GQ_RUNGE_KUTTA || o->method->implicit) {
     snprintf(what, sizeof what, "method = \"%s\"", o->method->name);
-    return refuse(what, "use a Runge-Kutta method such as \"dopri5\"");
+    return refuse(what, "use an explicit Runge-Kutta method such as \"dopri5\"");
   }
   if (o->overshoot || o->parity) return refuse("overshoot (and parity)", "leave those out");
   if (p->event_) return refuse("event", "solve row by row");

@@ -7,8 +7,16 @@
 
 #include "../exec/exec.h"
 
-/* How a step is built (ode/step.c). All but Runge-Kutta carry a slope of their own and can be inverted. */
-typedef enum gq_method_kind { GQ_RUNGE_KUTTA, GQ_ALF, GQ_REVERSIBLE_HEUN, GQ_LEAPFROG } gq_method_kind;
+/* How a step is built (ode/step.c; ode/adams.c for the last two, which hang on the steps before). ALF, reversible
+** Heun and leapfrog carry a slope of their own and can be inverted. */
+typedef enum gq_method_kind {
+  GQ_RUNGE_KUTTA,
+  GQ_ALF,
+  GQ_REVERSIBLE_HEUN,
+  GQ_LEAPFROG,
+  GQ_ADAMS_BASHFORTH,
+  GQ_ADAMS_MOULTON
+} gq_method_kind;
 
 /* A method: one row of ode/tableaux.def. For the other kinds than Runge-Kutta the row tells how the step's
 ** result, error and interpolant hang on its slopes: y1 = y0 + h sum_i b_i k_i holds for them too. */
@@ -41,7 +49,17 @@ bool gq_tableau_fsal(const gq_tableau *m);                 /* a stage is the slo
 /* w[i]: weight of h k_i in y(theta) - y0, i < slopes; and its derivative in theta. */
 void gq_tableau_weights(const gq_tableau *m, double theta, double *w);
 void gq_tableau_slopes(const gq_tableau *m, double theta, double *w);
-static inline bool gq_method_reversible(const gq_tableau *m) { return m->kind != GQ_RUNGE_KUTTA; }
+static inline bool gq_method_reversible(const gq_tableau *m) {
+  return m->kind == GQ_ALF || m->kind == GQ_REVERSIBLE_HEUN || m->kind == GQ_LEAPFROG;
+}
+/* Multistep. gq_tableau_find gives one of order 4 at most; gq_adams_method the same with another highest order, which is
+** the order on a fixed grid: from 1 (implicit 2) to 12, NULL otherwise. */
+enum { GQ_ADAMS_MOST = 12, GQ_ADAMS_FIXED = 4 /* the default on a fixed grid */ };
+static inline bool gq_method_adams(const gq_tableau *m) {
+  return m->kind == GQ_ADAMS_BASHFORTH || m->kind == GQ_ADAMS_MOULTON;
+}
+const gq_tableau *gq_adams_method(const gq_tableau *m, int max_order);
+void gq_adams_describe(gq_method_kind kind, int max_order, gq_tableau *m);
 /* Stops at every measurement time: what it carries is no slope to interpolate with. */
 static inline bool gq_method_stops(const gq_tableau *m) { return m->kind == GQ_ALF || m->kind == GQ_REVERSIBLE_HEUN; }
 

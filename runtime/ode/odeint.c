@@ -1,6 +1,7 @@
 /*
 ** odeint.c -- the forward solve: checks, and the loop over steps and measurement times.
 */
+#include "adams.h"
 #include "implicit.h"
 #include "lanes.h"
 
@@ -199,7 +200,7 @@ static int forward_buffers(forward *fw) {
   size_t part = (gq_part_bytes(s->plan->field) + 63) & ~(size_t)63, parts = records(s) ? 1 : 5 + 2 * extra;
   fw->inner = fw->block = gq_alloc(parts * part + 64);
   if (!fw->block) return gq_nomem(parts * part);
-  s->bytes += parts * part;
+  s->bytes += parts * part + gq_adams_bytes(w->adams);
   if (records(s)) {
     GQ_TRY(gq_kept_get(s->plan, keeps_slopes(s), keeps_arenas(s), &s->bytes, &fw->now));
     s->records = fw->now, s->nrecords = 1;
@@ -221,7 +222,9 @@ static int start_slope(forward *fw) {
   if (w->st->l.extra) memcpy(w->x, w->y[0], gq_part_bytes(s->plan->field));
   if (!w->st->l.carry) return GQ_OK;
   w->nfe++;
-  return gq_evaluate_at(s->plan, &s->plan->f, s->bind, t, w->y, w->f, NULL, NULL);
+  GQ_TRY(gq_evaluate_at(s->plan, &s->plan->f, s->bind, t, w->y, w->f, NULL, NULL));
+  if (w->adams) gq_adams_restart(w);
+  return GQ_OK;
 }
 
 static int first_slope(forward *fw) {

@@ -2,7 +2,7 @@
 ** plan.c -- compiled solvers, cached by structure: the traced graph, what wants gradients, method,
 ** engine and everything else that shapes a program. Numbers are inputs, so they are not in the key.
 */
-#include "plan.h"
+#include "adams.h"
 
 #include <limits.h>
 #include <pthread.h>
@@ -186,7 +186,9 @@ static int build_inverse(gq_plan *p, const gq_ode_options *o, bool time) {
 
 /* Gauss points whose order is above the method's, by one more than it takes: see grad/gqc.c. */
 int gq_element_nodes(const gq_ode_options *o) {
-  return o->nodes == GQ_NODES_FIXED ? o->fixed_nodes : (o->method->order + 2) / 2 + 1;
+  int order = o->method->order;
+  if (gq_method_adams(o->method) && o->step_size <= 0 && order > 6) order = 6; /* its steps are short */
+  return o->nodes == GQ_NODES_FIXED ? o->fixed_nodes : (order + 2) / 2 + 1;
 }
 
 /* Rows of the state and their Jacobians. A small state may be one row whatever its field does. */
@@ -261,7 +263,8 @@ static int build(gq_plan *p, const gq_planspec *s) {
                                    .eta = o->eta,
                                    .pull = direct && !joint(o),
                                    .pull_time = direct && time };
-  GQ_TRY(build_stepper(p, &p->forward, make_forward, NULL));
+  if (gq_method_adams(o->method)) gq_adams_stepper(&p->forward, &p->forward.kind);
+  else GQ_TRY(build_stepper(p, &p->forward, make_forward, NULL));
   GQ_TRY(build_evaluator(p, &p->f, make_forward, NULL));
   if (gq_engine_inverts(o->engine)) GQ_TRY(build_inverse(p, o, time));
   if (o->method->implicit) GQ_TRY(build_jacobian(p, o->method));

@@ -123,6 +123,7 @@ typedef struct gq_walk {
   int64_t grid_index;
   bool clamped;                /* the accepted step was shortened to the stop */
   double last_ratio[2];        /* PI and PID memory */
+  struct gq_adams *adams;      /* the history of a multistep method, or NULL */
   int64_t nfe, steps, rejected;
   struct gq_implicit *implicit;   /* implicit methods: slopes, Jacobians, scratch (implicit.h) */
   int64_t jacobians, newton;   /* and what they took */
@@ -153,6 +154,8 @@ void gq_walk_times(gq_walk *w, double t, double h, double t1);
 /* Try steps until one is accepted: w->h1, y1, f1, slopes. `stop`: not passed if `clamp`. On a
 ** failure the status, with a message that tells t and h. */
 int gq_walk_step(gq_walk *w, double stop, bool clamp);
+/* Fixed grid: the size of the step from w->t to its next point, or to the stop; sets w->clamped. */
+double gq_walk_fixed_step(gq_walk *w, double stop, bool clamp);
 /* Run the later phases of the accepted step: 1 for the interpolant and products. */
 int gq_walk_phase(gq_walk *w, int phase);
 /* y(theta) = y + sum_i h w_i k_i of a part, one slice of it or all. */

@@ -35,6 +35,7 @@ typedef struct row {
   { #name, s, order, eorder, dorder, c, a, b, e, e3, __VA_ARGS__, GQ_RUNGE_KUTTA, gamma },
 #define GQ_TUPLE(name, kind, s, order, eorder, c, b, e, source) \
   { #name, s, order, eorder, 3, c, NULL, b, e, NULL, HERMITE, NULL, source, kind, 0 },
+#define GQ_MULTISTEP(id, steps) { .name = #id, .kind = steps },
 static const row rows[] = {
 #include "tableaux.def"
 };
@@ -109,6 +110,10 @@ static void hairer(gq_tableau *m, const double *rows4, double *d) {
 
 static void expand(const row *r, gq_tableau *m, double *a, double *d, double *e3) {
   int s = r->stages, k = 0;
+  if (r->kind == GQ_ADAMS_BASHFORTH || r->kind == GQ_ADAMS_MOULTON) {
+    gq_adams_describe(r->kind, GQ_ADAMS_FIXED, m);
+    return;
+  }
   for (int i = 1; r->a && i < s; i++)
     for (int j = 0; j < i; j++) a[i * s + j] = r->a[k++];
   for (int i = 1; i < s; i++) a[i * s + i] = r->gamma;

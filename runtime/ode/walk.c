@@ -3,6 +3,7 @@
 ** Controller and first step: Hairer, Norsett & Wanner II.4; PI and PID: Soderlind 2003, in the
 ** form h_new = h * safety * r_n^-(p+i+d)/k * r_n-1^(p+2d)/k * r_n-2^-d/k, k the error order.
 */
+#include "adams.h"
 #include "implicit.h"
 
 #include <float.h>
@@ -82,12 +83,14 @@ int gq_walk_init(gq_walk *w, gq_plan *p, const gq_stepper *st, const gq_binding 
     return gq_nomem((size_t)ns * (st->l.nin + 2 * st->l.nout) * sizeof(void *));
   }
   w->arena = p->arena[0];
-  int status = st->m->implicit ? gq_implicit_new(w) : GQ_OK;
+  int status = st->m->implicit ? gq_implicit_new(w) : gq_method_adams(st->m) ? gq_adams_new(w) : GQ_OK;
   if (status != GQ_OK) gq_walk_done(w);
   return status;
 }
 
 void gq_walk_done(gq_walk *w) {
+  gq_adams_free(w->adams);
+  w->adams = NULL;
   gq_free(w->in);
   gq_free(w->out);
   gq_free(w->scalars);
@@ -335,7 +338,8 @@ int gq_walk_first(gq_walk *w, const gq_evaluator *e, double stop, double *h) {
   for (int p = 0; p < parts; p++) d2 = larger(d2, gq_walk_norm(w, p, w->f1[p], w->y[p], w->f[p]) / h0);
   if (products) d2 = larger(d2, products_norm(w, CHANGE) / h0);
   double top = isfinite(d2) ? fmax(d1, d2) : d1; /* the probe left the domain: attempts will find their way */
-  double h1 = d1 <= 1e-15 && d2 <= 1e-15 ? fmax(1e-6, h0 * 1e-3) : pow(0.01 / top, 1.0 / w->st->m->order);
+  int order = w->adams ? 2 : w->st->m->order; /* a multistep method begins with the order 1 */
+  double h1 = d1 <= 1e-15 && d2 <= 1e-15 ? fmax(1e-6, h0 * 1e-3) : pow(0.01 / top, 1.0 / order);
   *h = dir * fmin(100 * h0, h1);
   return GQ_OK;
 }
@@ -353,6 +357,7 @@ double gq_control(const gq_controller *c, int error_order, double ratio, const d
 }
 
 static double controller(const gq_walk *w, double ratio) {
+  if (w->adams) return gq_adams_factor(w->adams);
   return gq_control(&w->o->controller, w->st->m->error_order, ratio, w->last_ratio);
 }
 
@@ -410,6 +415,7 @@ static int fail_newton(const gq_walk *w, double h) {
 }
 
 static int attempt(gq_walk *w, double h, double stop, double *ratio) {
+  if (w->adams) return gq_adams_attempt(w, h, stop, ratio);
   gq_walk_times(w, w->t, h, w->clamped ? stop : w->t + h);
   if (w->fill_path) GQ_TRY(w->fill_path(w, w->t, h));
   if (w->implicit) return attempt_implicit(w, ratio);
@@ -440,7 +446,7 @@ static void accept(gq_walk *w, double h, double stop) {
 }
 
 /* The next point of the grid, or the stop where it comes first or differs by rounding. */
-static double fixed_step(gq_walk *w, double stop, bool clamp) {
+double gq_walk_fixed_step(gq_walk *w, double stop, bool clamp) {
   double h = stop - w->t;
   w->clamped = true;
   if (w->step_size <= 0) return h;
@@ -451,7 +457,7 @@ static double fixed_step(gq_walk *w, double stop, bool clamp) {
 }
 
 static int step_fixed(gq_walk *w, double stop, bool clamp) {
-  double ratio, h = fixed_step(w, stop, clamp);
+  double ratio, h = gq_walk_fixed_step(w, stop, clamp);
   GQ_TRY(check_budget(w, h));
   if (w->t + h == w->t)
     return gq_fail(GQ_EUNDERFLOW, "step_size = %.3g does not move t = %.9g", w->step_size, w->t);
@@ -513,6 +519,7 @@ static void add_time(gq_walk *w, int r) {
 
 int gq_walk_phase(gq_walk *w, int phase) {
   const gq_steplayout *l = &w->st->l;
+  if (w->adams) return GQ_OK;
   if (w->implicit) return gq_implicit_phase(w, phase);
   for (int s = 0; s < w->plan->field->nslices; s++)
     for (int r = 0; r < l->nq; r++) w->scalars[(size_t)s * l->nout + l->q + r] = 0;
@@ -532,6 +539,7 @@ void *gq_walk_slope(const gq_walk *w, int i, int part, int slice) {
   const gq_steplayout *l = &w->st->l;
   const gq_field *f = w->plan->field;
   size_t off = slice_offset(f, slice);
+  if (w->adams) return (char *)gq_adams_slope(w, i) + off;
   if (l->carry && i == 0) return (char *)w->f[part] + off;
   if (l->carry && i == w->st->m->end) return (char *)w->f1[part] + off;
   if (w->implicit) return (char *)gq_implicit_slope(w, i, part) + off;
