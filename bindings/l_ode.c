@@ -388,11 +388,13 @@ static int solve_call(lua_State *L, bool locate) {
   gq_info info;
   gq_tensor *t;
   lua_settop(L, 4);
-  gq_tensor *z0 = gqL_checktensor(L, 2);
-  if (gq_trace_current() || z0->trace)
+  bool parts = lua_istable(L, 2);
+  gq_tensor *z0 = parts ? NULL : gqL_checktensor(L, 2);
+  if (gq_trace_current() || (z0 && z0->trace))
     return luaL_error(L,
                       "gq.odeint inside a traced function: a dynamics function cannot solve; give the inner "
                       "solve's result as a captured tensor");
+  if (parts) return hand_over(L, "odeint_states");
   if (!gq_is_float(z0->dtype))
     return luaL_argerror(
       L, 2, lua_pushfstring(L, "the state is %s; it must be float32 or float64", gq_dtype_name(z0->dtype)));
@@ -583,6 +585,9 @@ static const gqL_function functions[] = {
     "odeint(f, z0, t, opts) -> z, info: solve dz/dt = f(t, z) from z0 at t[1]; z has shape {#t, z0's}\n"
     "f: a module or function of (t, z) that returns dz/dt of z's shape and dtype; traced at every solve, so it must "
     "not look at values (use gq.where)\n"
+    "z0: a tensor, or a sequence {z1, z2, ...} of tensors of one dtype: then f is given a sequence and returns one, and "
+    "z is a sequence too, z[i] of shape {#t, z0[i]'s}; the error norm is over all their numbers together. Tensors that "
+    "share their first dimension are solved as rows side by side, others as one vector\n"
     "t: increasing or decreasing, a table or a tensor (which may require gradients)\n"
     "method: \"dopri5\", euler midpoint heun ralston ssp33 rk4 bosh3 fehlberg2 adaptive_heun tsit5 dopri8; "
     "reversible: alf (eta 1: no damping) reversible_heun; for [x, v] with x'' = a(t, x): leapfrog\n"

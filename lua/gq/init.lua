@@ -14,6 +14,7 @@ gq.logger = load("logger")
 gq.progress = load("progress")
 load("files")                    -- gq.save, gq.load, gq.checkpoint, gq.json
 load("solve")                    -- odeint's events and grid points
+load("states")                   -- odeint's states of several tensors
 load("sde")                      -- gq.sde, gq.sdeint, gq.wong_zakai
 gq.train = load("train")
 gq.cli = load("cli")

@@ -10,6 +10,7 @@ local function copy(opts, changes)
   for k, v in next, changes do o[k] = v end
   return o
 end
+core.copy = copy
 
 -- Numbers in a table or tensor.
 local function numbers(t) return gq.is_tensor(t) and t:totable() or t end

@@ -299,14 +299,43 @@ static int flatten_cat(const gq_graph *g, const gq_node *n, const gq_ref *args, 
   return m;
 }
 
+/* q begins in their common source where p ends along the axis. */
+static bool follows(const gq_node *p, const gq_node *q, int axis) {
+  if (p->op != GQ_OP_SLICE || q->op != GQ_OP_SLICE || p->arg[0] != q->arg[0]) return false;
+  for (int i = 0; i < p->shape.ndim; i++) {
+    int64_t ahead = i == axis ? p->shape.dim[i] * p->attr.step[i] : 0;
+    if (p->attr.step[i] != q->attr.step[i] || p->attr.start[i] + ahead != q->attr.start[i]) return false;
+  }
+  return true;
+}
+
+/* Slices side by side become one: what is taken apart and put together again. Their number. */
+static int join_slices(gq_graph *g, int n, gq_ref *flat, int axis) {
+  int m = 0;
+  for (int i = 0; i < n; i++) {
+    const gq_node *p = m ? gq_at(g, flat[m - 1]) : NULL, *q = gq_at(g, flat[i]);
+    if (!p || !follows(p, q, axis)) {
+      flat[m++] = flat[i];
+      continue;
+    }
+    gq_attr attr = p->attr;
+    attr.shape = p->shape;
+    attr.shape.dim[axis] += q->shape.dim[axis];
+    flat[m - 1] = gq_emit(g, GQ_OP_SLICE, 1, p->arg, &attr);
+    if (flat[m - 1] == GQ_NONE) return 0;
+  }
+  return m;
+}
+
 static gq_ref fold_cat(gq_graph *g, const gq_node *n, const gq_ref *args) {
   int m = flatten_cat(g, n, args, NULL);
   if (n->nargs == 1 || m == 0) return args[0];
   gq_ref *flat = gq_alloc((size_t)m * sizeof *flat);
   if (!flat) return gq_graph_fail(g, gq_nomem((size_t)m * sizeof *flat));
   flatten_cat(g, n, args, flat);
+  m = join_slices(g, m, flat, n->attr.axis);
   bool new = m != n->nargs || memcmp(flat, args, (size_t)m * sizeof *flat) != 0;
-  gq_ref r = new ? gq_cat(g, m, flat, n->attr.axis) : GQ_NONE;
+  gq_ref r = m == 1 ? flat[0] : m && new ? gq_cat(g, m, flat, n->attr.axis) : GQ_NONE;
   gq_free(flat);
   return r;
 }

@@ -1,0 +1,156 @@
+-- states.lua -- states of several tensors: gq.odeint packs a sequence {z1, z2, ...} into one tensor, solves that, and
+-- takes the solution apart. Tensors that share their first dimension B lie side by side as {B, numbers in a row}, so
+-- that rows stay independent of each other; others one after another in a vector.
+
+local gq = ...
+local core = gq.core
+local describe = core.describe
+
+local function shape_text(s) return "{" .. table.concat(s, ", ") .. "}" end
+
+-- ---- where each tensor lies ----
+
+local Layout = {}
+Layout.__index = Layout
+
+-- A copy of z0, a plain sequence of float tensors of one dtype; otherwise an error (level: of the script's call).
+local function check_state(z0, level)
+  local n, keys, list = rawlen(z0), 0, {}
+  for _ in next, z0 do keys = keys + 1 end
+  local what = "gq.odeint: a state of several tensors is a sequence {z1, z2, ...}: "
+  if n == 0 then error(what .. (keys == 0 and "an empty table given" or "a table without [1] given"), level) end
+  if keys > n then error(what .. "this table has other keys than 1 to " .. n, level) end
+  for i = 1, n do
+    local z = rawget(z0, i)
+    if not gq.is_tensor(z) then
+      local hint = type(z) == "number" and "; for a vector of numbers say gq.tensor{...}" or ""
+      error(("%selement %d is %s%s"):format(what, i, describe(z), hint), level)
+    end
+    if z.dtype ~= "float32" and z.dtype ~= "float64" then
+      error(("%selement %d is a %s; all must be float32 or float64"):format(what, i, describe(z)), level)
+    end
+    list[i] = z
+    if z.dtype ~= list[1].dtype then
+      error(("%selement 1 is %s and element %d is %s; bring them to one dtype with :to"):format(what, list[1].dtype, i,
+        z.dtype), level)
+    end
+  end
+  return list
+end
+
+-- The first dimension that all share; nil if there is none.
+local function common_rows(z0)
+  local rows = z0[1].shape[1]
+  for _, z in ipairs(z0) do
+    if z.shape[1] ~= rows then return nil end
+  end
+  return rows ~= 0 and rows or nil
+end
+
+-- Layout of the sequence z0. by_rows false: as one vector, even if all share a first dimension.
+function core.layout(z0, level, by_rows)
+  local list, width, parts = check_state(z0, level + 1), 0, {}
+  local rows = by_rows ~= false and common_rows(list) or nil
+  for i, z in ipairs(list) do
+    local size = z:numel() // (rows or 1)
+    parts[i] = { shape = z.shape, size = size, first = width + 1 }
+    width = width + size
+  end
+  return setmetatable({ parts = parts, rows = rows, width = width, dtype = list[1].dtype }, Layout)
+end
+
+-- One tensor {rows, width} or {width} of the sequence.
+function Layout:pack(list)
+  local flat = {}
+  for i, part in ipairs(self.parts) do
+    flat[i] = self.rows and list[i]:reshape { self.rows, part.size } or list[i]:reshape { part.size }
+  end
+  return #flat > 1 and gq.cat(flat, self.rows and 2 or 1) or flat[1]
+end
+
+-- The sequence of a packed tensor, or of `times` of them {times, ...}.
+function Layout:unpack(z, times)
+  local list, dim = {}, (self.rows and 2 or 1) + (times and 1 or 0)
+  for i, part in ipairs(self.parts) do
+    local piece = part.size < z.shape[dim] and z:narrow(dim, part.first, part.size) or z
+    list[i] = times and piece:reshape { times, table.unpack(part.shape) } or piece:reshape(part.shape)
+  end
+  return list
+end
+
+-- What the dynamics function returned, checked against the state.
+function Layout:check(dz)
+  local what = "the dynamics function of gq.odeint "
+  local n = #self.parts
+  if type(dz) ~= "table" or rawlen(dz) == 0 then
+    error(("%sgot a state of %d tensors and must return a sequence of as many, got %s"):format(what, n,
+      type(dz) == "table" and "a table without [1]" or describe(dz)), 0)
+  end
+  if rawlen(dz) ~= n then
+    error(("%sreturned %d tensors; the state has %d"):format(what, rawlen(dz), n), 0)
+  end
+  for i, part in ipairs(self.parts) do
+    local d = rawget(dz, i)
+    if not gq.is_tensor(d) then
+      error(("%sreturned %s as its element %d; a tensor expected"):format(what, describe(d), i), 0)
+    end
+    if d.dtype ~= self.dtype or shape_text(d.shape) ~= shape_text(part.shape) then
+      error(("%sreturned %s of shape %s as its element %d; expected dz/dt of the state's dtype and shape, %s %s")
+        :format(what, d.dtype, shape_text(d.shape), i, self.dtype, shape_text(part.shape)), 0)
+    end
+  end
+  return dz
+end
+
+-- f over sequences as a function over packed tensors.
+function Layout:field(f)
+  return function(t, z) return self:pack(self:check(f(t, self:unpack(z)))) end
+end
+
+-- The interpolant of a packed solve, which gives sequences.
+local Interpolant = { __name = "gq.interpolant" }
+
+function Interpolant:__index(key) return rawget(self, Interpolant).at[key] end
+function Interpolant:__tostring() return tostring(rawget(self, Interpolant).at) end
+
+function Interpolant:__call(t)
+  local own = rawget(self, Interpolant)
+  local z = own.at(t)
+  return own.read(z, z:dim() > own.dims and #z or nil)
+end
+
+-- at: over packed states of `dims` dimensions; read(z, times): what it is to give.
+function core.interpolant(at, dims, read)
+  return setmetatable({ [Interpolant] = { at = at, dims = dims, read = read } }, Interpolant)
+end
+
+-- ---- solving ----
+
+function core.callable(f, what, level)
+  local m = getmetatable(f)
+  if type(f) == "function" or type(m) == "table" and rawget(m, "__call") ~= nil then return f end
+  error(("%s must be a function or a module, got %s"):format(what, describe(f)), level + 1)
+end
+
+-- Solve the packed state: field and start over packed tensors, `state` the reader of what a script sees.
+-- An event is given the state as the script knows it, and so are solution and interpolant.
+function core.odeint_packed(field, start, t, opts, read)
+  local o = opts
+  local event = type(opts) == "table" and opts.event
+  if event then
+    core.callable(event, "the event function of gq.odeint", 4)
+    o = core.copy(opts, { event = function(s, z) return event(s, read(z)) end })
+  end
+  local r = table.pack(gq.odeint(field, start, t, o))
+  if type(opts) == "table" and opts.dense then r[r.n] = core.interpolant(r[r.n], start:dim(), read) end
+  local z = r[1]
+  return z, read(z, not event and #z or nil), table.unpack(r, 2, r.n)
+end
+
+-- gq.odeint where z0 is a table.
+function core.odeint_states(f, z0, t, opts)
+  core.callable(f, "the dynamics function of gq.odeint", 3)
+  local layout = core.layout(z0, 3)
+  local function read(z, times) return layout:unpack(z, times) end
+  return select(2, core.odeint_packed(layout:field(f), layout:pack(z0), t, opts, read))
+end
