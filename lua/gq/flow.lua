@@ -25,7 +25,7 @@ local function is_float(x) return gq.is_tensor(x) and (x.dtype == "float32" or x
 
 -- ---- the trace of the Jacobian ----
 
--- The sum of dy_i/dz_i over the D numbers of a sample, {n, 1}: D products with the Jacobian.
+-- The sum of dy_i/dz_i over the D numbers of a sample, {n}: D products with the Jacobian.
 local function exact_trace(y, z)
   local n = z.shape[1]
   local rows, sum = y:reshape(n, z:numel() // n), nil
@@ -34,14 +34,14 @@ local function exact_trace(y, z)
     local own = g:reshape(rows.shape):narrow(2, i, 1)
     sum = sum and sum + own or own
   end
-  return sum
+  return sum:reshape(n)
 end
 
--- e' J e, {n, 1}, whose mean over probes e of covariance one is tr J (Hutchinson 1989): one product.
+-- e' J e, {n}, whose mean over probes e of covariance one is tr J (Hutchinson 1989): one product.
 local function hutchinson_trace(y, z, probe)
   local n = z.shape[1]
   local g = gq.grad(y, z, { cotangents = probe, create_graph = true }) * probe
-  return g:reshape(n, z:numel() // n):sum(2, true)
+  return g:reshape(n, z:numel() // n):sum(2)
 end
 
 local function draw_probe(z, noise, seed)
@@ -62,8 +62,8 @@ local CNF = nn.Module:extend("CNF")
 nn.CNF, CNF.time = CNF, true
 gq.docs[CNF] = "nn.CNF(net [, {trace = \"exact\"|\"hutchinson\", noise = \"rademacher\"|\"gaussian\", probe}]): " ..
   "dynamics of a continuous normalising flow: f(t, {z, delta}) returns {net(t, z), -tr(d net/d z)}\n" ..
-  "z {n, ...} are n samples that net treats one by one, delta {n, 1}; log p(z(t)) + delta(t) changes by nothing: " ..
-  "delta is what FFJORD calls delta_logp, solved from 0\n" ..
+  "z {n, ...} are n samples that net treats one by one, delta {n} or {n, 1}: solved from 0 it is the change of log " ..
+  "p(z(t)), for gq.odeint(cnf, {x, zeros}, {1, 0}): log p(x) = log p(z) - delta\n" ..
   "exact: D products with the Jacobian for samples of D numbers; hutchinson: one, with a random probe that is drawn " ..
   "anew for each solve, or that is given as a tensor of z's shape"
 
@@ -89,19 +89,26 @@ local function velocity(net, t, z)
   error(("nn.CNF: net returns dz/dt, a tensor %s {%s}; got %s"):format(z.dtype, text(z.shape), describe(y)), 3)
 end
 
-function CNF:forward(t, state)
-  local z = type(state) == "table" and state[1]
-  if not is_float(z) or z:dim() < 2 or z:numel() == 0 then
-    error(("nn.CNF: a state {z, delta} with z {n, D} expected, got %s"):format(describe(z or state)), 2)
+local function check_state(state)
+  local z, delta
+  if type(state) == "table" then z, delta = state[1], state[2] end
+  if is_float(z) and z:dim() >= 2 and z:numel() > 0 and gq.is_tensor(delta) and delta:numel() == z.shape[1] then
+    return z, delta
   end
+  error(("nn.CNF: a state {z, delta} of tensors {n, D} and {n} expected, got %s"):format(
+    type(state) == "table" and ("{%s, %s}"):format(describe(z), describe(delta)) or describe(state)), 4)
+end
+
+function CNF:forward(t, state)
+  local z, delta = check_state(state)
   if z.is_leaf and not z.requires_grad then         -- called outside of a solve
     z = z:detach()
     z.requires_grad = true
   end
   local y = velocity(self.net, t, z)
-  if self.trace == "exact" then return { y, -exact_trace(y, z) } end
-  local probe = self.probe and check_probe(self.probe, z, "nn.CNF", 2) or draw_probe(z, self.noise)
-  return { y, -hutchinson_trace(y, z, probe) }
+  if self.trace == "exact" then return { y, -exact_trace(y, z):reshape(delta.shape) } end
+  local probe = self.probe and check_probe(self.probe, z, "nn.CNF", 3) or draw_probe(z, self.noise)
+  return { y, -hutchinson_trace(y, z, probe):reshape(delta.shape) }
 end
 
 -- ---- gq.flow ----
@@ -177,22 +184,12 @@ local function dynamics(self, z, opts, what, level)
   return CNF(self.net, { trace = trace, probe = probe })
 end
 
--- delta as one more column
-local function packed(cnf, z)
-  local n, D = z.shape[1], z:numel() // z.shape[1]
-  return function(t, s)
-    local d = cnf(t, { s:narrow(2, 1, D):reshape(z.shape), s:narrow(2, D + 1, 1) })
-    return gq.cat({ d[1]:reshape(n, D), d[2] }, 2)
-  end
-end
-
 -- z from times t[1] to t[2]: the state there, and delta {n}
 local function carry(self, z, t, opts, what)
   check_samples(self, z, what, 3)
-  local n, D = z.shape[1], z:numel() // z.shape[1]
-  local f = packed(dynamics(self, z, opts, what, 4), z)
-  local s, info = gq.odeint(f, gq.cat({ z:reshape(n, D), gq.zeros({ n, 1 }, { dtype = z.dtype }) }, 2), t, self.solver)
-  return s[2]:narrow(2, 1, D):reshape(z.shape), s[2]:narrow(2, D + 1, 1):reshape(n), info
+  local start = { z, gq.zeros({ #z }, { dtype = z.dtype }) }
+  local s, info = gq.odeint(dynamics(self, z, opts, what, 4), start, t, self.solver)
+  return s[1][2], s[2][2], info
 end
 
 local function backwards(t) return { t[2], t[1] } end
