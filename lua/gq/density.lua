@@ -133,7 +133,7 @@ local function density(opts)
 end
 
 gq.data.density, gq.data.densities = density, names()
-gq.docs[density] = "gq.data.density{name = \"moons\", seed, train = 5000, test = 2000}: points of a density in the plane, " ..
-  "x {n, 2}, and y {n}, which of its parts each is from: " .. table.concat(names(), ", ") .. " (gq.data.densities)\n" ..
+gq.docs[density] = "gq.data.density{name = \"moons\", seed, train = 5000, test = 2000}: points of a density in the " ..
+  "plane, x {n, 2}, and y {n}, which of its parts each is from: " .. table.concat(names(), ", ") .. " (gq.data.densities)\n" ..
   "also log_prob(x) -> {n}, its logarithm, but for the pinwheel: -log_prob(test.x):mean() is what no model can beat " ..
   "but by chance"

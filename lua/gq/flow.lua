@@ -136,7 +136,7 @@ end
 
 local function read_times(o, what, level)
   local t = need(o, "times", "table", { 0, 1 }, what, level)
-  if #t ~= 2 or type(t[1]) ~= "number" or type(t[2]) ~= "number" or not (t[1] ~= t[2]) then
+  if #t ~= 2 or type(t[1]) ~= "number" or type(t[2]) ~= "number" or t[1] == t[2] then
     error(what .. ": option times: two different numbers expected, where z and x are", level)
   end
   return { t[1], t[2] }
@@ -218,7 +218,8 @@ end
 
 -- Of the first parameter; of a net that is a plain function, the default.
 local function dtype_of(self)
-  for _, p in self:named_parameters() do return p.dtype end
+  local first = self:parameters()[1]
+  return first and first.dtype
 end
 
 function Flow:sample(n, opts)

@@ -6,6 +6,7 @@ load("options")                  -- gq.core.options and its kin, for all that fo
 load("functional")               -- softmax, losses, activations: gq.* and methods
 gq.checkgrad = load("checkgrad")
 gq.nn = load("nn")
+load("cells")                    -- nn.RNNCell, nn.GRUCell
 load("flow")                     -- gq.flow, gq.nn.CNF
 gq.optim = load("optim")
 gq.data = load("data")
