@@ -105,6 +105,43 @@ end, "gq.data.sines{seed, train = 15, test = 5, times = 50, regular = true}: x''
   "0, y: positions {n, times} at the times t in [0, 2 pi] ({times}, or {n, times} where they are irregular); the " ..
   "test set has 50 regular times")
 
+-- ---- spirals, both ways round ----
+
+-- Positions {n, times, 2} at t: out along r = (1 + s) / 5, where s = start + t, turning by way * s.
+local function spiral_at(t, start, way)
+  local s = t + start
+  local r, a = (s + 1) * 0.2, s * way
+  return gq.stack({ r * a:cos(), r * a:sin() }, 3)
+end
+
+local function spiral_set(n, times, noise, seed)
+  local span = 2 * math.pi
+  local way = gq.rand({ n, 1 }, { seed = gq.split_seed(seed, "way") }):ge(0.5):to("float32") * 2 - 1
+  local start = uniform({ n, 1 }, 0, span, seed, "start")
+  local t = uniform({ n, times }, 0, span, seed, "times"):totable()
+  for _, row in ipairs(t) do table.sort(row) end
+  t = gq.tensor(t)
+  local grid = gq.linspace(0, 1.5 * span, 61)
+  local y = spiral_at(t, start, way)
+  return { t = t, y = y + gq.randn(y.shape, { seed = gq.split_seed(seed, "noise") }) * noise, grid = grid,
+    truth = spiral_at(grid:unsqueeze(1):expand(n, #grid), start, way) }
+end
+
+define("spirals", function(opts)
+  local what = "gq.data.spirals"
+  local o = options(opts, "seed train test times noise", what)
+  local seed, times = need(o, "seed", "integer", 0, what), need(o, "times", "count", 30, what)
+  local noise = need(o, "noise", "number", 0.1, what)
+  return {
+    train = spiral_set(need(o, "train", "count", 200, what), times, noise, gq.split_seed(seed, "train")),
+    test = spiral_set(need(o, "test", "count", 50, what), times, noise, gq.split_seed(seed, "test")),
+    span = 2 * math.pi,
+  }
+end, "gq.data.spirals{seed, train = 200, test = 50, times = 30, noise = 0.1}: spirals in the plane that turn either " ..
+  "way, seen at irregular times of their own (after the data of Chen et al. 2018, section 5.1)\n" ..
+  "y {n, times, 2}: noisy positions at the times t {n, times} in [0, span = 2 pi]; truth {n, 61, 2}: positions " ..
+  "without noise at the times grid {61}, of [0, 1.5 span]")
+
 -- ---- many times in one solve (E.3) ----
 
 -- Where times are the rows of t {n, times}: all of them, sorted, each once, as a list, and which of them

@@ -6,8 +6,11 @@ load("options")                  -- gq.core.options and its kin, for all that fo
 load("functional")               -- softmax, losses, activations: gq.* and methods
 gq.checkgrad = load("checkgrad")
 gq.nn = load("nn")
+load("cells")                    -- nn.RNNCell, nn.GRUCell
+load("flow")                     -- gq.flow, gq.nn.CNF
 gq.optim = load("optim")
 gq.data = load("data")
+load("density")                  -- gq.data.density
 gq.logger = load("logger")
 gq.progress = load("progress")
 load("files")                    -- gq.save, gq.load, gq.checkpoint, gq.json
