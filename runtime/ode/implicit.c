@@ -26,7 +26,8 @@ enum {
 };
 #define KAPPA 0.01 /* what is left of an iteration, in tolerances */
 #define SLOW 0.3   /* contraction at which a fixed step takes another Jacobian */
-#define STRICT 1e-12 /* most that tolerances may be where no error estimate asks for them */
+#define STRICT 1e-14 /* most that tolerances may be where no error estimate asks for them */
+enum { NOISE = 64 }; /* roundings: below, a correction that does not become smaller is as good as zero */
 
 typedef struct gq_implicit {
   gq_newton newton;
@@ -151,14 +152,14 @@ static double epsilon(const gq_walk *w) { return w->plan->field->dtype == GQ_F32
 static double allowed(const gq_walk *w, int part, double y, double stage) {
   double rtol = w->rtol, atol = w->atol[part];
   if (!w->st->kind.adaptive) rtol = fmin(rtol, STRICT), atol = fmin(atol, STRICT);
-  return fmax(KAPPA * (atol + rtol * fabs(y)), 8 * epsilon(w) * fmax(fabs(y), fabs(stage)));
+  return fmax(KAPPA * (atol + rtol * fabs(y)), 2 * epsilon(w) * fmax(fabs(y), fabs(stage)));
 }
 
-/* Correct one part of a row's stage; the size of the correction, in what is allowed. */
-static double correct(gq_walk *w, int part, int64_t row, double hg) {
+/* Correct one part of a row's stage; the size of the correction, in what is allowed. *noise stays if it is rounding. */
+static double correct(gq_walk *w, int part, int64_t row, double hg, bool *noise) {
   gq_implicit *n = w->implicit;
   gq_newton *l = &n->newton;
-  double *d = n->x, *y = n->c, *stage = n->s, sum = 0;
+  double *d = n->x, *y = n->c, *stage = n->s, sum = 0, most = 0, top = 0;
   gq_newton_load(l, row, n->base[part], d);
   gq_newton_load(l, row, n->slope[part], y);
   gq_newton_load(l, row, n->stage[part], stage);
@@ -169,7 +170,9 @@ static double correct(gq_walk *w, int part, int64_t row, double hg) {
     double v = d[i] / allowed(w, part, y[i], stage[i]);
     sum += v * v;
     stage[i] += d[i];
+    most = fmax(most, fabs(d[i])), top = fmax(top, fabs(stage[i]));
   }
+  *noise &= most <= NOISE * epsilon(w) * top;
   gq_newton_store(l, row, stage, n->stage[part]);
   return sqrt(sum / l->dim);
 }
@@ -177,13 +180,14 @@ static double correct(gq_walk *w, int part, int64_t row, double hg) {
 typedef enum verdict { DONE, ON, POOR, LOST } verdict;
 
 /* After correction m (from 0) of the given size. */
-static verdict judge(gq_walk *w, int64_t r, int m, int most, double size) {
+static verdict judge(gq_walk *w, int64_t r, int m, int most, double size, bool noise) {
   gq_implicit *n = w->implicit;
   double theta = m > 0 ? size / n->last[r] : 0, before = n->theta[r];
   n->last[r] = size, n->theta[r] = theta;
   if (!isfinite(size)) return LOST;
   if (size == 0) return DONE;
   if (m == 0) return n->eta[r] * size <= 1 ? DONE : ON;
+  if (noise && theta > (w->st->kind.adaptive ? 1 : SLOW)) return DONE;
   if (theta >= 2 || (theta >= 1 && before >= 1)) return POOR;
   if (theta >= 1) return ON;
   n->eta[r] = theta / (1 - theta);
@@ -198,11 +202,12 @@ static verdict correct_rows(gq_walk *w, int m, int most, double hg) {
   for (int64_t r = 0; r < n->newton.rows; r++) {
     if (n->done[r]) continue;
     double size = 0;
+    bool noise = true;
     for (int p = 0; p < w->st->l.parts; p++) {
-      double d = correct(w, p, r, hg);
+      double d = correct(w, p, r, hg, &noise);
       if (!(d <= size)) size = d;
     }
-    verdict v = judge(w, r, m, most, size);
+    verdict v = judge(w, r, m, most, size, noise);
     n->done[r] = v == DONE;
     if (v > all) all = v;
   }

@@ -427,13 +427,13 @@ static int forward_run(gq_solution *s, const gq_problem *p_, int *k) {
   w->jumps = s->jumps, w->njumps = s->njumps, w->margin = s->margin;
   size_t before = s->bytes;
   int status = gq_walk_init(w, s->plan, &s->plan->forward, s->bind);
+  s->bytes += gq_implicit_bytes(w);
   if (status == GQ_OK) status = forward_buffers(&fw);
   if (status == GQ_OK && continuous(&s->o)) status = gq_trail_init(s);
   if (status == GQ_OK && p_ && p_->event_)
     status = gq_event_new(p_->event_, p_->nevent, p_->event_capture, s->plan->field, &fw.event);
   if (status == GQ_OK) status = gq_explain(s, forward_loop(&fw, k));
   s->record_bytes = s->bytes - before;
-  s->bytes += gq_implicit_bytes(w);
   forward_info(&fw, &s->info, status);
   if (fw.next) gq_kept_give_back(s->plan, fw.next);
   gq_event_free(fw.event);
