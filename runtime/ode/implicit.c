@@ -7,7 +7,7 @@
 ** these share gamma; it ends, or is given up, by its rate of contraction (Hairer & Wanner IV.8), row by row: what a
 ** row gets does not depend on the others. Of a system (z, a) each part has a matrix of its own, 1 - h gamma J and
 ** 1 + h gamma J'; that a depends on z too is left to the iteration, z being right before a is.
-** Fixed steps cannot be shortened: there the Jacobian is taken again where the iteration is slow.
+** Fixed steps cannot be shortened: there a slow row starts again, with a Jacobian for each iteration.
 **
 ** Backwards, exactly: with v = (1 - h gamma J_i)'^-1 dL/dk_i, J_i the Jacobian at Y_i, dL/dY_i is J_i' v without
 ** the way through k_i itself, and dL/dtheta gets v'df/dtheta: the implicit function theorem.
@@ -25,7 +25,7 @@ enum {
   PATIENCE = 60    /* of a fixed step's */
 };
 #define KAPPA 0.01 /* what is left of an iteration, in tolerances */
-#define SLOW 0.3   /* contraction at which a fixed step takes another Jacobian */
+#define SLOW 0.3   /* contraction from which on a fixed step's stage takes a Jacobian for each iteration */
 #define STRICT 1e-14 /* most that tolerances may be where no error estimate asks for them */
 enum { NOISE = 64 }; /* roundings: below, a correction that does not become smaller is as good as zero */
 
@@ -36,7 +36,7 @@ typedef struct gq_implicit {
   void *cot[GQ_MAXSTAGES], *v;                                       /* dL/dk_i */
   double *x, *c, *s; /* [dim] of one row */
   double *last, *theta, *eta; /* [rows] size of the last correction, its ratio to that before, theta / (1 - theta) */
-  bool *done;                 /* [rows] */
+  bool *done, *slow;          /* [rows] */
   bool fresh;                 /* the Jacobian is that of the walk's place */
   size_t bytes;
   void *block;
@@ -71,7 +71,7 @@ int gq_implicit_new(gq_walk *w) {
   n->v = next, next += part;
   double **vectors[] = { &n->x, &n->c, &n->s, &n->last, &n->theta, &n->eta };
   for (int i = 0; i < 6; i++) *vectors[i] = (double *)(void *)next, next += i < 3 ? row : rows;
-  n->done = (bool *)next;
+  n->done = (bool *)next, n->slow = n->done + p->rows;
   return GQ_OK;
 }
 
@@ -139,9 +139,9 @@ static int jacobian(gq_walk *w, int i, void *const *stage) {
   return gq_newton_jacobian(&w->implicit->newton, w->plan, w->bind, time_of(w, i), z);
 }
 
-static void factor(gq_walk *w, double hg) {
+static void factor(gq_walk *w, double hg, const bool *some_) {
   for (int p = 0; p < w->st->l.parts; p++)
-    gq_newton_factor(&w->implicit->newton, p, is_adjoint(w, p) ? hg : -hg);
+    gq_newton_factor(&w->implicit->newton, p, is_adjoint(w, p) ? hg : -hg, some_);
 }
 
 /* ---- Newton's method ---- */
@@ -195,6 +195,16 @@ static verdict judge(gq_walk *w, int64_t r, int m, int most, double size, bool n
   return pow(theta, most - 1 - m) / (1 - theta) * size > 1 || (!w->st->kind.adaptive && theta > SLOW) ? POOR : ON;
 }
 
+/* From the start of the step, with a Jacobian an iteration: an old one may have led astray. */
+static void start_again(gq_walk *w, int64_t row) {
+  gq_implicit *n = w->implicit;
+  n->slow[row] = true, n->last[row] = 0;
+  for (int p = 0; p < w->st->l.parts; p++) {
+    gq_newton_load(&n->newton, row, w->y[p], n->x);
+    gq_newton_store(&n->newton, row, n->x, n->stage[p]);
+  }
+}
+
 /* One correction of all rows that are not done. */
 static verdict correct_rows(gq_walk *w, int m, int most, double hg) {
   gq_implicit *n = w->implicit;
@@ -208,7 +218,8 @@ static verdict correct_rows(gq_walk *w, int m, int most, double hg) {
       if (!(d <= size)) size = d;
     }
     verdict v = judge(w, r, m, most, size, noise);
-    n->done[r] = v == DONE;
+    n->done[r] = v == DONE, n->slow[r] &= v != DONE;
+    if (v == POOR && !n->slow[r] && !w->st->kind.adaptive) start_again(w, r);
     if (v > all) all = v;
   }
   return all;
@@ -217,20 +228,20 @@ static verdict correct_rows(gq_walk *w, int m, int most, double hg) {
 /* Solve stage i from where it stands; *what: DONE, POOR or LOST. */
 static int iterate(gq_walk *w, int i, double hg, verdict *what) {
   gq_implicit *n = w->implicit;
-  bool fixed = !w->st->kind.adaptive;
-  int left = fixed ? PATIENCE : ITERATIONS;
-  memset(n->done, 0, n->newton.rows * sizeof *n->done);
+  bool fixed = !w->st->kind.adaptive, any = false;
+  int most = fixed ? PATIENCE : ITERATIONS;
+  memset(n->done, 0, 2 * n->newton.rows * sizeof *n->done);
   for (int64_t r = 0; r < n->newton.rows; r++) n->eta[r] = pow(fmax(n->eta[r], DBL_EPSILON), 0.8);
-  for (int m = 0; left > 0; left--, m++) {
+  for (int m = 0; m < most; m++) {
     GQ_TRY(evaluate(w, i, n->stage, n->slope));
     w->newton++;
-    *what = correct_rows(w, m, m + left, hg);
+    *what = correct_rows(w, m, most, hg);
     if (*what == DONE || *what == LOST || (*what == POOR && !fixed)) return GQ_OK;
-    if (*what != POOR) continue;
-    GQ_TRY(jacobian(w, i, n->stage)); /* the size of the next correction is compared to none of the others */
-    factor(w, hg);
+    any |= *what == POOR;
+    if (!any) continue;
+    GQ_TRY(jacobian(w, i, n->stage));
+    factor(w, hg, n->slow); /* the others keep what they have */
     n->fresh = false;
-    m = -1;
   }
   *what = POOR;
   return GQ_OK;
@@ -253,7 +264,7 @@ static int implicit_stage(gq_walk *w, int i, verdict *what) {
     memcpy(n->stage[p], n->base[p], gq_part_bytes(f));
     add(w, hg, gq_implicit_slope(w, i - 1, p), n->stage[p]);
   }
-  factor(w, hg);
+  factor(w, hg, NULL);
   GQ_TRY(iterate(w, i, hg, what));
   for (int p = 0; p < w->st->l.parts; p++) {
     if (*what == LOST || i == m->end) memcpy(w->y1[p], n->stage[p], gq_part_bytes(f)); /* LOST: a message looks there */
@@ -384,7 +395,7 @@ static int pull_stage(gq_walk *w, int i) {
   double h = w->in_scalars[1], hg = h * row_of_a(m, i, i), time;
   stage_value(w, i, 0, n->stage[0]);
   GQ_TRY(jacobian(w, i, n->stage));
-  gq_newton_factor(l, 0, -hg);
+  gq_newton_factor(l, 0, -hg, NULL);
   for (int64_t r = 0; r < l->rows; r++) {
     gq_newton_load(l, r, n->cot[i], n->x);
     gq_newton_solve(l, 0, true, r, n->x);

@@ -77,15 +77,16 @@ int gq_newton_jacobian(gq_newton *n, gq_plan *p, const gq_binding *b, double t, 
   return GQ_OK;
 }
 
-void gq_newton_factor(gq_newton *n, int system, double scale) {
+void gq_newton_factor(gq_newton *n, int system, double scale, const bool *some_) {
   size_t d = n->dim;
   int info;
-  if (scale == n->scale[system]) return;
+  if (scale == n->scale[system] && !some_) return;
   n->scale[system] = scale;
   for (int64_t r = 0; r < n->rows; r++) {
     double *a = n->lu[system] + r * d * d;
     const double *j = n->jacobian + r * d * d;
     bool finite = true;
+    if (some_ && !some_[r]) continue;
     for (size_t i = 0; i < d * d; i++) a[i] = scale * j[i], finite &= isfinite(a[i]);
     for (size_t i = 0; i < d; i++) a[i * (d + 1)] += 1;
     if (finite) dgetrf_(&n->dim, &n->dim, a, &n->dim, n->pivot[system] + r * d, &info);
