@@ -233,7 +233,8 @@ local function errors_by_step(m, p)
     local n = 4 * math.floor(coarse * ratio ^ k + 0.5)
     local h = (p.t1 - p.t0) / n
     local ok, z = pcall(solve, m, p, times, h)
-    if not ok and not (m.implicit and z:find("did not converge")) then error(z) end   -- the grid is too coarse for Newton
+    -- the coarsest grids may be too coarse for Newton's method
+    if not ok and not (m.implicit and z:find("did not converge")) then error(z) end
     local e = ok and helper.relative(z, want)
     if ok and e < (p.floor or 5e-14) then break end
     if ok then hs[#hs + 1], errors[#errors + 1] = h, e end
@@ -295,7 +296,8 @@ describe("evaluations of a fixed grid", function()
         assert.equal(info.nfe, info.newton + 1 + (last == 0 and 16 or 0), m.name)
       end
       local each = m.kind ~= "runge-kutta" and 1 or last > 0 and last - 1 or m.stages
-      assert.truthy(m.implicit or info.nfe == 16 * each or info.nfe == 16 * each + 1, ("%s: %d"):format(m.name, info.nfe))
+      assert.truthy(m.implicit or info.nfe == 16 * each or info.nfe == 16 * each + 1,
+        ("%s: %d"):format(m.name, info.nfe))
     end
   end)
 end)

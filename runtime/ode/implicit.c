@@ -24,8 +24,8 @@ enum {
   ITERATIONS = 10, /* of an adaptive step's stage: one that needs more is better shortened */
   PATIENCE = 60    /* of a fixed step's */
 };
-#define KAPPA 0.01 /* what is left of an iteration, in tolerances */
-#define SLOW 0.3   /* contraction from which on a fixed step's stage takes a Jacobian for each iteration */
+#define KAPPA 0.01   /* what is left of an iteration, in tolerances */
+#define SLOW 0.3     /* contraction from which on a fixed step's stage takes a Jacobian for each iteration */
 #define STRICT 1e-14 /* most that tolerances may be where no error estimate asks for them */
 enum { NOISE = 64 }; /* roundings: below, a correction that does not become smaller is as good as zero */
 
@@ -34,10 +34,11 @@ typedef struct gq_implicit {
   void *k[GQ_MAXSTAGES][GQ_MAXPARTS]; /* slopes but the first, and the last if that is the end's */
   void *stage[GQ_MAXPARTS], *base[GQ_MAXPARTS], *slope[GQ_MAXPARTS]; /* Y, its constant part, f(Y) */
   void *cot[GQ_MAXSTAGES], *v;                                       /* dL/dk_i */
-  double *x, *c, *s; /* [dim] of one row */
-  double *last, *theta, *eta; /* [rows] size of the last correction, its ratio to that before, theta / (1 - theta) */
-  bool *done, *slow;          /* [rows] */
-  bool fresh;                 /* the Jacobian is that of the walk's place */
+  double *x, *c, *s;                                                 /* [dim] of one row */
+  double *last, *theta,
+    *eta;            /* [rows] size of the last correction, its ratio to that before, theta / (1 - theta) */
+  bool *done, *slow; /* [rows] */
+  bool fresh;        /* the Jacobian is that of the walk's place */
   size_t bytes;
   void *block;
 } gq_implicit;
@@ -55,7 +56,8 @@ int gq_implicit_new(gq_walk *w) {
   int parts = w->st->l.parts, slopes = w->st->m->slopes;
   bool pull = w->st->kind.pull;
   size_t part = round64(gq_part_bytes(p->field)), row = round64(p->row_dim * sizeof(double)),
-         rows = round64(p->rows * sizeof(double)), states = (size_t)parts * (slopes + 3) + (pull ? slopes + 1 : 1);
+         rows = round64(p->rows * sizeof(double)),
+         states = (size_t)parts * (slopes + 3) + (pull ? slopes + 1 : 1);
   gq_implicit *n = gq_calloc(1, sizeof *n);
   if (!n) return gq_nomem(sizeof *n);
   w->implicit = n;
@@ -146,7 +148,9 @@ static void factor(gq_walk *w, double hg, const bool *some_) {
 
 /* ---- Newton's method ---- */
 
-static double epsilon(const gq_walk *w) { return w->plan->field->dtype == GQ_F32 ? FLT_EPSILON : DBL_EPSILON; }
+static double epsilon(const gq_walk *w) {
+  return w->plan->field->dtype == GQ_F32 ? FLT_EPSILON : DBL_EPSILON;
+}
 
 /* What a number of size y may be off by in a converged stage; never less than rounding. */
 static double allowed(const gq_walk *w, int part, double y, double stage) {
@@ -192,7 +196,8 @@ static verdict judge(gq_walk *w, int64_t r, int m, int most, double size, bool n
   if (theta >= 1) return ON;
   n->eta[r] = theta / (1 - theta);
   if (n->eta[r] * size <= 1) return DONE;
-  return pow(theta, most - 1 - m) / (1 - theta) * size > 1 || (!w->st->kind.adaptive && theta > SLOW) ? POOR : ON;
+  return pow(theta, most - 1 - m) / (1 - theta) * size > 1 || (!w->st->kind.adaptive && theta > SLOW) ? POOR
+                                                                                                      : ON;
 }
 
 /* From the start of the step, with a Jacobian an iteration: an old one may have led astray. */
@@ -267,7 +272,8 @@ static int implicit_stage(gq_walk *w, int i, verdict *what) {
   factor(w, hg, NULL);
   GQ_TRY(iterate(w, i, hg, what));
   for (int p = 0; p < w->st->l.parts; p++) {
-    if (*what == LOST || i == m->end) memcpy(w->y1[p], n->stage[p], gq_part_bytes(f)); /* LOST: a message looks there */
+    if (*what == LOST || i == m->end)
+      memcpy(w->y1[p], n->stage[p], gq_part_bytes(f)); /* LOST: a message looks there */
     quotient(f->dtype, gq_numel(f->shape), n->stage[p], n->base[p], hg, gq_implicit_slope(w, i, p));
   }
   return GQ_OK;
@@ -450,5 +456,6 @@ int gq_implicit_phase(gq_walk *w, int phase) {
   w->implicit->fresh = false;
   GQ_TRY(gq_implicit_step(w, &ratio));
   if (isfinite(ratio)) return GQ_OK;
-  return gq_fail(GQ_ENEWTON, "the step from t = %.9g, taken again in the backward pass, did not converge", w->t);
+  return gq_fail(GQ_ENEWTON, "the step from t = %.9g, taken again in the backward pass, did not converge",
+                 w->t);
 }

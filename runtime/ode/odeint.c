@@ -126,11 +126,15 @@ static int check(const gq_problem *p, const gq_ode_options *o) {
       "an event is looked for without gradients (solve again to info.event_t) and without overshoot");
   if (p->jump_ && (o->overshoot || o->parity || (o->moments && continuous(o))))
     return gq_fail(GQ_EARG, "grid_points go with neither overshoot (and parity) nor impulses = \"moments\"");
-  if (p->jump_ && leaves_step(o->method))
-    return gq_fail(GQ_EARG,
-                   "method = \"%s\" evaluates f beyond the end of a step, which may not be done at grid_points; use "
-                   "method = \"kvaerno3\"",
-                   o->method->name);
+  const gq_tableau *outside = leaves_step(o->method)                         ? o->method
+                              : continuous(o) && leaves_step(o->back_method) ? o->back_method
+                                                                             : NULL;
+  if (p->jump_ && outside)
+    return gq_fail(
+      GQ_EARG,
+      "method = \"%s\" evaluates f beyond the end of a step, which may not be done at grid_points; use "
+      "method = \"kvaerno3\"",
+      outside->name);
   if (o->engine == GQ_ENGINE_GQC && gq_element_nodes(o) > GQ_MAX_ELEMENT)
     return gq_fail(GQ_EARG, "gq.nodes = %d: gradient = \"gqc\" takes 1 to %d nodes in each forward step",
                    o->fixed_nodes, GQ_MAX_ELEMENT);
