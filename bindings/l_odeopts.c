@@ -106,10 +106,10 @@ static void adjoint_options(lua_State *L, int arg, gq_ode_options *o) {
   o->back_step_size = positive(L, t, "step_size", o->step_size);
   o->back_max_steps = gqL_optint(L, t, "max_steps", o->max_steps, 1, INT64_MAX);
   o->back_max_norm = choose_norm(L, t, "adjoint.norm", o->max_norm);
-  const char *own = o->engine == GQ_ENGINE_INTERPOLATED ? "interpolated"
-                    : o->engine == GQ_ENGINE_KRONROD    ? "dense"
+  const char *own = o->engine == GQ_ENGINE_INTERPOLATED    ? "interpolated"
+                    : o->engine == GQ_ENGINE_KRONROD       ? "dense"
                     : o->method->implicit && !o->overshoot ? "dense" /* what decays fast explodes backwards */
-                                                        : "reverse";
+                                                           : "reverse";
   const char *trajectory = gqL_optstring(L, t, "trajectory", own);
   o->trajectory = choose(L, trajectory, trajectories, "adjoint.trajectory");
   if (o->engine == GQ_ENGINE_INTERPOLATED && o->trajectory != GQ_INTERPOLATED)
@@ -158,8 +158,11 @@ static void gq_options(lua_State *L, int arg, gq_ode_options *o) {
     o->fixed_nodes = (int)gqL_optint(L, t, "nodes", 1, 1, 1 << 20);
   } else {
     if (lua_istable(L, t)) lua_pop(L, 1);
+    /* Stiff problems have layers that nodes spread over an interval do not see. */
+    const char *own =
+      (o->method->implicit || o->back_method->implicit) && gq_engine_nodes(o->engine) ? "step" : "nfe";
     o->nodes =
-      choose(L, gqL_optstring(L, t, "nodes", "nfe"), nodes, "gq.nodes") == 1 ? GQ_NODES_STEP : GQ_NODES_NFE;
+      choose(L, gqL_optstring(L, t, "nodes", own), nodes, "gq.nodes") == 1 ? GQ_NODES_STEP : GQ_NODES_NFE;
   }
   lua_pop(L, 1);
 }

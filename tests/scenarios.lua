@@ -47,7 +47,7 @@ add("a fitted normal", function(gq)
 end)
 
 for _, pair in ipairs { "direct", "adjoint", "seminorm", "gq", "gqc", "kronrod", "mali alf",
-  "reversible reversible_heun" } do
+  "reversible reversible_heun", "direct kvaerno5", "aca kvaerno3", "adjoint kvaerno3", "gq kvaerno5" } do
   local gradient, method = pair:match("^(%S+) ?(.*)$")
   local tol = method == "" and 1e-8 or 1e-6
   add("odeint " .. pair, function(gq)

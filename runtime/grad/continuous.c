@@ -8,6 +8,7 @@
 ** quadrature nodes read from the steps' interpolant (gq). With any trajectory but
 ** "reverse" z(t) comes from what the forward solve kept (path.h) and a alone is solved.
 */
+#include "../ode/implicit.h"
 #include "kronrod.h"
 #include "moments.h"
 #include "nodes.h"
@@ -138,6 +139,7 @@ static int setup(back *k, double size) {
   w->grads = k->gq ? &k->weighted : &k->b->grads, w->time = &k->time;
   w->jumps = s->jumps, w->njumps = s->njumps, w->margin = s->margin;
   GQ_TRY(gq_walk_init(w, s->plan, &s->plan->backward, s->bind));
+  s->bytes += gq_implicit_bytes(w);
   w->fill_path = w->st->l.given ? fill_path : NULL;
   GQ_TRY(buffers(k));
   if (!k->reverse) GQ_TRY(gq_path_init(&k->path, s));

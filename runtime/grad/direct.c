@@ -288,6 +288,7 @@ int gq_direct_backward(gq_pullback *b) {
   w->o = &s->o, w->rtol = s->o.rtol, w->atol[0] = s->o.atol, w->grads = &b->grads;
   w->jumps = s->jumps, w->njumps = s->njumps, w->margin = s->margin;
   int status = gq_walk_init(w, s->plan, &s->plan->forward, s->bind);
+  s->bytes += gq_implicit_bytes(w);
   if (status == GQ_OK) status = buffers(&d);
   if (status == GQ_OK) status = run(&d);
   b->nfe = w->nfe;

@@ -7,7 +7,7 @@
 ** these share gamma; it ends, or is given up, by its rate of contraction (Hairer & Wanner IV.8), row by row: what a
 ** row gets does not depend on the others. Of a system (z, a) each part has a matrix of its own, 1 - h gamma J and
 ** 1 + h gamma J'; that a depends on z too is left to the iteration, z being right before a is.
-** Fixed steps cannot be shortened: there the Jacobian is taken again where the iteration is slow.
+** Fixed steps cannot be shortened: there a slow row starts again, with a Jacobian for each iteration.
 **
 ** Backwards, exactly: with v = (1 - h gamma J_i)'^-1 dL/dk_i, J_i the Jacobian at Y_i, dL/dY_i is J_i' v without
 ** the way through k_i itself, and dL/dtheta gets v'df/dtheta: the implicit function theorem.
@@ -24,19 +24,21 @@ enum {
   ITERATIONS = 10, /* of an adaptive step's stage: one that needs more is better shortened */
   PATIENCE = 60    /* of a fixed step's */
 };
-#define KAPPA 0.01 /* what is left of an iteration, in tolerances */
-#define SLOW 0.3   /* contraction at which a fixed step takes another Jacobian */
-#define STRICT 1e-12 /* most that tolerances may be where no error estimate asks for them */
+#define KAPPA 0.01   /* what is left of an iteration, in tolerances */
+#define SLOW 0.3     /* contraction from which on a fixed step's stage takes a Jacobian for each iteration */
+#define STRICT 1e-14 /* most that tolerances may be where no error estimate asks for them */
+enum { NOISE = 64 }; /* roundings: below, a correction that does not become smaller is as good as zero */
 
 typedef struct gq_implicit {
   gq_newton newton;
   void *k[GQ_MAXSTAGES][GQ_MAXPARTS]; /* slopes but the first, and the last if that is the end's */
   void *stage[GQ_MAXPARTS], *base[GQ_MAXPARTS], *slope[GQ_MAXPARTS]; /* Y, its constant part, f(Y) */
   void *cot[GQ_MAXSTAGES], *v;                                       /* dL/dk_i */
-  double *x, *c, *s; /* [dim] of one row */
-  double *last, *theta, *eta; /* [rows] size of the last correction, its ratio to that before, theta / (1 - theta) */
-  bool *done;                 /* [rows] */
-  bool fresh;                 /* the Jacobian is that of the walk's place */
+  double *x, *c, *s;                                                 /* [dim] of one row */
+  double *last, *theta,
+    *eta;            /* [rows] size of the last correction, its ratio to that before, theta / (1 - theta) */
+  bool *done, *slow; /* [rows] */
+  bool fresh;        /* the Jacobian is that of the walk's place */
   size_t bytes;
   void *block;
 } gq_implicit;
@@ -54,7 +56,8 @@ int gq_implicit_new(gq_walk *w) {
   int parts = w->st->l.parts, slopes = w->st->m->slopes;
   bool pull = w->st->kind.pull;
   size_t part = round64(gq_part_bytes(p->field)), row = round64(p->row_dim * sizeof(double)),
-         rows = round64(p->rows * sizeof(double)), states = (size_t)parts * (slopes + 3) + (pull ? slopes + 1 : 1);
+         rows = round64(p->rows * sizeof(double)),
+         states = (size_t)parts * (slopes + 3) + (pull ? slopes + 1 : 1);
   gq_implicit *n = gq_calloc(1, sizeof *n);
   if (!n) return gq_nomem(sizeof *n);
   w->implicit = n;
@@ -70,7 +73,7 @@ int gq_implicit_new(gq_walk *w) {
   n->v = next, next += part;
   double **vectors[] = { &n->x, &n->c, &n->s, &n->last, &n->theta, &n->eta };
   for (int i = 0; i < 6; i++) *vectors[i] = (double *)(void *)next, next += i < 3 ? row : rows;
-  n->done = (bool *)next;
+  n->done = (bool *)next, n->slow = n->done + p->rows;
   return GQ_OK;
 }
 
@@ -138,27 +141,29 @@ static int jacobian(gq_walk *w, int i, void *const *stage) {
   return gq_newton_jacobian(&w->implicit->newton, w->plan, w->bind, time_of(w, i), z);
 }
 
-static void factor(gq_walk *w, double hg) {
+static void factor(gq_walk *w, double hg, const bool *some_) {
   for (int p = 0; p < w->st->l.parts; p++)
-    gq_newton_factor(&w->implicit->newton, p, is_adjoint(w, p) ? hg : -hg);
+    gq_newton_factor(&w->implicit->newton, p, is_adjoint(w, p) ? hg : -hg, some_);
 }
 
 /* ---- Newton's method ---- */
 
-static double epsilon(const gq_walk *w) { return w->plan->field->dtype == GQ_F32 ? FLT_EPSILON : DBL_EPSILON; }
+static double epsilon(const gq_walk *w) {
+  return w->plan->field->dtype == GQ_F32 ? FLT_EPSILON : DBL_EPSILON;
+}
 
 /* What a number of size y may be off by in a converged stage; never less than rounding. */
 static double allowed(const gq_walk *w, int part, double y, double stage) {
   double rtol = w->rtol, atol = w->atol[part];
   if (!w->st->kind.adaptive) rtol = fmin(rtol, STRICT), atol = fmin(atol, STRICT);
-  return fmax(KAPPA * (atol + rtol * fabs(y)), 8 * epsilon(w) * fmax(fabs(y), fabs(stage)));
+  return fmax(KAPPA * (atol + rtol * fabs(y)), 2 * epsilon(w) * fmax(fabs(y), fabs(stage)));
 }
 
-/* Correct one part of a row's stage; the size of the correction, in what is allowed. */
-static double correct(gq_walk *w, int part, int64_t row, double hg) {
+/* Correct one part of a row's stage; the size of the correction, in what is allowed. *noise stays if it is rounding. */
+static double correct(gq_walk *w, int part, int64_t row, double hg, bool *noise) {
   gq_implicit *n = w->implicit;
   gq_newton *l = &n->newton;
-  double *d = n->x, *y = n->c, *stage = n->s, sum = 0;
+  double *d = n->x, *y = n->c, *stage = n->s, sum = 0, most = 0, top = 0;
   gq_newton_load(l, row, n->base[part], d);
   gq_newton_load(l, row, n->slope[part], y);
   gq_newton_load(l, row, n->stage[part], stage);
@@ -169,7 +174,9 @@ static double correct(gq_walk *w, int part, int64_t row, double hg) {
     double v = d[i] / allowed(w, part, y[i], stage[i]);
     sum += v * v;
     stage[i] += d[i];
+    most = fmax(most, fabs(d[i])), top = fmax(top, fabs(stage[i]));
   }
+  *noise &= most <= NOISE * epsilon(w) * top;
   gq_newton_store(l, row, stage, n->stage[part]);
   return sqrt(sum / l->dim);
 }
@@ -177,18 +184,30 @@ static double correct(gq_walk *w, int part, int64_t row, double hg) {
 typedef enum verdict { DONE, ON, POOR, LOST } verdict;
 
 /* After correction m (from 0) of the given size. */
-static verdict judge(gq_walk *w, int64_t r, int m, int most, double size) {
+static verdict judge(gq_walk *w, int64_t r, int m, int most, double size, bool noise) {
   gq_implicit *n = w->implicit;
   double theta = m > 0 ? size / n->last[r] : 0, before = n->theta[r];
   n->last[r] = size, n->theta[r] = theta;
   if (!isfinite(size)) return LOST;
   if (size == 0) return DONE;
   if (m == 0) return n->eta[r] * size <= 1 ? DONE : ON;
+  if (noise && theta > (w->st->kind.adaptive ? 1 : SLOW)) return DONE;
   if (theta >= 2 || (theta >= 1 && before >= 1)) return POOR;
   if (theta >= 1) return ON;
   n->eta[r] = theta / (1 - theta);
   if (n->eta[r] * size <= 1) return DONE;
-  return pow(theta, most - 1 - m) / (1 - theta) * size > 1 || (!w->st->kind.adaptive && theta > SLOW) ? POOR : ON;
+  return pow(theta, most - 1 - m) / (1 - theta) * size > 1 || (!w->st->kind.adaptive && theta > SLOW) ? POOR
+                                                                                                      : ON;
+}
+
+/* From the start of the step, with a Jacobian an iteration: an old one may have led astray. */
+static void start_again(gq_walk *w, int64_t row) {
+  gq_implicit *n = w->implicit;
+  n->slow[row] = true, n->last[row] = 0;
+  for (int p = 0; p < w->st->l.parts; p++) {
+    gq_newton_load(&n->newton, row, w->y[p], n->x);
+    gq_newton_store(&n->newton, row, n->x, n->stage[p]);
+  }
 }
 
 /* One correction of all rows that are not done. */
@@ -198,12 +217,14 @@ static verdict correct_rows(gq_walk *w, int m, int most, double hg) {
   for (int64_t r = 0; r < n->newton.rows; r++) {
     if (n->done[r]) continue;
     double size = 0;
+    bool noise = true;
     for (int p = 0; p < w->st->l.parts; p++) {
-      double d = correct(w, p, r, hg);
+      double d = correct(w, p, r, hg, &noise);
       if (!(d <= size)) size = d;
     }
-    verdict v = judge(w, r, m, most, size);
-    n->done[r] = v == DONE;
+    verdict v = judge(w, r, m, most, size, noise);
+    n->done[r] = v == DONE, n->slow[r] &= v != DONE;
+    if (v == POOR && !n->slow[r] && !w->st->kind.adaptive) start_again(w, r);
     if (v > all) all = v;
   }
   return all;
@@ -212,20 +233,20 @@ static verdict correct_rows(gq_walk *w, int m, int most, double hg) {
 /* Solve stage i from where it stands; *what: DONE, POOR or LOST. */
 static int iterate(gq_walk *w, int i, double hg, verdict *what) {
   gq_implicit *n = w->implicit;
-  bool fixed = !w->st->kind.adaptive;
-  int left = fixed ? PATIENCE : ITERATIONS;
-  memset(n->done, 0, n->newton.rows * sizeof *n->done);
+  bool fixed = !w->st->kind.adaptive, any = false;
+  int most = fixed ? PATIENCE : ITERATIONS;
+  memset(n->done, 0, 2 * n->newton.rows * sizeof *n->done);
   for (int64_t r = 0; r < n->newton.rows; r++) n->eta[r] = pow(fmax(n->eta[r], DBL_EPSILON), 0.8);
-  for (int m = 0; left > 0; left--, m++) {
+  for (int m = 0; m < most; m++) {
     GQ_TRY(evaluate(w, i, n->stage, n->slope));
     w->newton++;
-    *what = correct_rows(w, m, m + left, hg);
+    *what = correct_rows(w, m, most, hg);
     if (*what == DONE || *what == LOST || (*what == POOR && !fixed)) return GQ_OK;
-    if (*what != POOR) continue;
-    GQ_TRY(jacobian(w, i, n->stage)); /* the size of the next correction is compared to none of the others */
-    factor(w, hg);
+    any |= *what == POOR;
+    if (!any) continue;
+    GQ_TRY(jacobian(w, i, n->stage));
+    factor(w, hg, n->slow); /* the others keep what they have */
     n->fresh = false;
-    m = -1;
   }
   *what = POOR;
   return GQ_OK;
@@ -248,10 +269,11 @@ static int implicit_stage(gq_walk *w, int i, verdict *what) {
     memcpy(n->stage[p], n->base[p], gq_part_bytes(f));
     add(w, hg, gq_implicit_slope(w, i - 1, p), n->stage[p]);
   }
-  factor(w, hg);
+  factor(w, hg, NULL);
   GQ_TRY(iterate(w, i, hg, what));
   for (int p = 0; p < w->st->l.parts; p++) {
-    if (*what == LOST || i == m->end) memcpy(w->y1[p], n->stage[p], gq_part_bytes(f)); /* LOST: a message looks there */
+    if (*what == LOST || i == m->end)
+      memcpy(w->y1[p], n->stage[p], gq_part_bytes(f)); /* LOST: a message looks there */
     quotient(f->dtype, gq_numel(f->shape), n->stage[p], n->base[p], hg, gq_implicit_slope(w, i, p));
   }
   return GQ_OK;
@@ -379,7 +401,7 @@ static int pull_stage(gq_walk *w, int i) {
   double h = w->in_scalars[1], hg = h * row_of_a(m, i, i), time;
   stage_value(w, i, 0, n->stage[0]);
   GQ_TRY(jacobian(w, i, n->stage));
-  gq_newton_factor(l, 0, -hg);
+  gq_newton_factor(l, 0, -hg, NULL);
   for (int64_t r = 0; r < l->rows; r++) {
     gq_newton_load(l, r, n->cot[i], n->x);
     gq_newton_solve(l, 0, true, r, n->x);
@@ -434,5 +456,6 @@ int gq_implicit_phase(gq_walk *w, int phase) {
   w->implicit->fresh = false;
   GQ_TRY(gq_implicit_step(w, &ratio));
   if (isfinite(ratio)) return GQ_OK;
-  return gq_fail(GQ_ENEWTON, "the step from t = %.9g, taken again in the backward pass, did not converge", w->t);
+  return gq_fail(GQ_ENEWTON, "the step from t = %.9g, taken again in the backward pass, did not converge",
+                 w->t);
 }

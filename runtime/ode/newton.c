@@ -8,8 +8,8 @@
 
 /* LAPACK, which OpenBLAS holds; matrices by columns. */
 void dgetrf_(const int *m, const int *n, double *a, const int *lda, int *pivot, int *info);
-void dgetrs_(const char *trans, const int *n, const int *nrhs, const double *a, const int *lda, const int *pivot,
-             double *b, const int *ldb, int *info, size_t length);
+void dgetrs_(const char *trans, const int *n, const int *nrhs, const double *a, const int *lda,
+             const int *pivot, double *b, const int *ldb, int *info, size_t length);
 
 static size_t round64(size_t n) { return (n + 63) & ~(size_t)63; }
 
@@ -34,7 +34,7 @@ static size_t place(const gq_newton *n, int64_t row, size_t *stride) {
   const gq_field *f = n->field;
   *stride = 1;
   if (!f->columns) return (size_t)row * n->dim;
-  int s = 0;
+  int s = (int)(row / f->count[0]); /* the first is the largest */
   while (s + 1 < f->nslices && row >= f->first[s + 1]) s++;
   *stride = f->count[s];
   return (size_t)f->first[s] * n->dim + (row - f->first[s]);
@@ -71,21 +71,23 @@ int gq_newton_jacobian(gq_newton *n, gq_plan *p, const gq_binding *b, double t, 
   for (size_t i = 0; i < d; i++) {
     set_number(n, (int)i, -1, n->unit); /* what comes back is -v'J */
     GQ_TRY(gq_evaluate_phase(p, e, b, 1, t, x, out, NULL, NULL));
+    if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in a Jacobian at t = %.9g", t);
     for (int64_t r = 0; r < n->rows; r++) gq_newton_load(n, r, n->column, n->jacobian + (r * d + i) * d);
     set_number(n, (int)i, 0, n->unit);
   }
   return GQ_OK;
 }
 
-void gq_newton_factor(gq_newton *n, int system, double scale) {
+void gq_newton_factor(gq_newton *n, int system, double scale, const bool *some_) {
   size_t d = n->dim;
   int info;
-  if (scale == n->scale[system]) return;
+  if (scale == n->scale[system] && !some_) return;
   n->scale[system] = scale;
   for (int64_t r = 0; r < n->rows; r++) {
     double *a = n->lu[system] + r * d * d;
     const double *j = n->jacobian + r * d * d;
     bool finite = true;
+    if (some_ && !some_[r]) continue;
     for (size_t i = 0; i < d * d; i++) a[i] = scale * j[i], finite &= isfinite(a[i]);
     for (size_t i = 0; i < d; i++) a[i * (d + 1)] += 1;
     if (finite) dgetrf_(&n->dim, &n->dim, a, &n->dim, n->pivot[system] + r * d, &info);

@@ -87,6 +87,7 @@ static inline bool gq_engine_nodes(gq_engine e) { return e >= GQ_ENGINE_KRONROD 
 extern const char *const gq_engine_names[GQ_NENGINE];
 typedef enum gq_trajectory { GQ_REVERSE, GQ_DENSE, GQ_CHECKPOINT, GQ_INTERPOLATED } gq_trajectory;
 enum { GQ_MAX_ELEMENT = 16, GQ_MAX_JACOBIAN = 8 };   /* gqc: nodes of an element; numbers in a row of the state */
+enum { GQ_MAX_SYSTEM = 4096 };   /* implicit methods: numbers in a row, or in all if rows act on each other */
 typedef enum gq_nodes { GQ_NODES_NFE, GQ_NODES_STEP, GQ_NODES_FIXED } gq_nodes;
 
 /* A rule for integrals over [-1, 1]: one row of grad/quadrature.c. */

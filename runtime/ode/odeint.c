@@ -127,11 +127,15 @@ static int check(const gq_problem *p, const gq_ode_options *o) {
       "an event is looked for without gradients (solve again to info.event_t) and without overshoot");
   if (p->jump_ && (o->overshoot || o->parity || (o->moments && continuous(o))))
     return gq_fail(GQ_EARG, "grid_points go with neither overshoot (and parity) nor impulses = \"moments\"");
-  if (p->jump_ && leaves_step(o->method))
-    return gq_fail(GQ_EARG,
-                   "method = \"%s\" evaluates f beyond the end of a step, which may not be done at grid_points; use "
-                   "method = \"kvaerno3\"",
-                   o->method->name);
+  const gq_tableau *outside = leaves_step(o->method)                         ? o->method
+                              : continuous(o) && leaves_step(o->back_method) ? o->back_method
+                                                                             : NULL;
+  if (p->jump_ && outside)
+    return gq_fail(
+      GQ_EARG,
+      "method = \"%s\" evaluates f beyond the end of a step, which may not be done at grid_points; use "
+      "method = \"kvaerno3\"",
+      outside->name);
   if (o->engine == GQ_ENGINE_GQC && gq_element_nodes(o) > GQ_MAX_ELEMENT)
     return gq_fail(GQ_EARG, "gq.nodes = %d: gradient = \"gqc\" takes 1 to %d nodes in each forward step",
                    o->fixed_nodes, GQ_MAX_ELEMENT);
@@ -431,13 +435,13 @@ static int forward_run(gq_solution *s, const gq_problem *p_, int *k) {
   w->jumps = s->jumps, w->njumps = s->njumps, w->margin = s->margin;
   size_t before = s->bytes;
   int status = gq_walk_init(w, s->plan, &s->plan->forward, s->bind);
+  s->bytes += gq_implicit_bytes(w);
   if (status == GQ_OK) status = forward_buffers(&fw);
   if (status == GQ_OK && continuous(&s->o)) status = gq_trail_init(s);
   if (status == GQ_OK && p_ && p_->event_)
     status = gq_event_new(p_->event_, p_->nevent, p_->event_capture, s->plan->field, &fw.event);
   if (status == GQ_OK) status = gq_explain(s, forward_loop(&fw, k));
   s->record_bytes = s->bytes - before;
-  s->bytes += gq_implicit_bytes(w);
   forward_info(&fw, &s->info, status);
   if (fw.next) gq_kept_give_back(s->plan, fw.next);
   gq_event_free(fw.event);

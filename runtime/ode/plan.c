@@ -46,8 +46,9 @@ static int evaluator_class(gq_evaluator *e, int c, gq_system *sys) {
   gq_outspec *outs = gq_calloc(n + 1, sizeof *outs);
   if (!outs) return gq_nomem(n * sizeof *outs);
   for (int i = 0; i < n; i++)
-    outs[i] = i < n - nq ? (gq_outspec){ gq_graph_output(sys->g, i), sys->second && i >= sys->second, GQ_STORE }
-                         : (gq_outspec){ gq_graph_output(sys->g, i), sys->late, GQ_ADD };
+    outs[i] = i < n - nq
+                ? (gq_outspec){ gq_graph_output(sys->g, i), sys->second && i >= sys->second, GQ_STORE }
+                : (gq_outspec){ gq_graph_output(sys->g, i), sys->late, GQ_ADD };
   e->parts = n - nq, e->nq = nq, e->nout = n, e->nin = gq_graph_inputs(sys->g), e->columns = sys->columns;
   int status = compile(sys->g, n, outs, &e->code.prog[c]);
   gq_free(outs);
@@ -74,7 +75,8 @@ static int implicit_stepper(gq_plan *p, gq_stepper *st, int (*make)(gq_plan *, i
   gq_system s;
   gq_steplayout *l = &st->l;
   GQ_TRY(make(p, 0, arg, &s));
-  *l = (gq_steplayout){ .parts = s.parts, .nq = s.nq, .slopes = st->m->slopes, .given = s.given, .carry = true };
+  *l =
+    (gq_steplayout){ .parts = s.parts, .nq = s.nq, .slopes = st->m->slopes, .given = s.given, .carry = true };
   l->dq = l->eq = st->kind.product_error ? 0 : -1;
   l->err3 = l->h2 = -1;
   keep_of(&st->of, &s);
@@ -161,7 +163,8 @@ static int build_backward(gq_plan *p, const gq_planspec *s) {
   p->products = wants_products(p->field);
   GQ_TRY(build_stepper(p, &p->backward, make_adjoint, &with));
   GQ_TRY(build_evaluator(p, &p->adjoint, make_adjoint, &plain));
-  if (p->backward.kind.product_error || (p->backward.m->implicit && p->backward.l.nq > 0)) GQ_TRY(build_evaluator(p, &p->start, make_adjoint, &with));
+  if (p->backward.kind.product_error || (p->backward.m->implicit && p->backward.l.nq > 0))
+    GQ_TRY(build_evaluator(p, &p->start, make_adjoint, &with));
   if (o->independent)
     return gq && p->products && p->field->lanes[1] ? build_evaluator(p, &p->nodes[0], make_points, NULL) : GQ_OK;
   p->node_rows = 1;
@@ -241,12 +244,13 @@ static int build_jacobian(gq_plan *p, const gq_tableau *m) {
   if (status != GQ_OK && status != GQ_EUNSUPPORTED) return status;
   p->rows = n == 0 ? 0 : status == GQ_OK && f->shape.ndim > 0 ? f->shape.dim[0] : 1;
   double dim = n ? (double)n / p->rows : 0, bytes = 4 * 8 * dim * dim * p->rows;
-  if (dim > INT_MAX || bytes > (double)gq_default_memory())
-    return gq_fail(GQ_EUNSUPPORTED,
-                   "method = \"%s\" solves linear systems of %.0f numbers, %lld at a time, and their matrices take "
-                   "%.0f MB; use an explicit method (dopri5, tsit5), or dynamics that treat the rows of the state "
-                   "one by one",
-                   m->name, dim, (long long)p->rows, bytes / (1 << 20));
+  if (dim > GQ_MAX_SYSTEM || bytes > (double)gq_default_memory())
+    return gq_fail(
+      GQ_EUNSUPPORTED,
+      "method = \"%s\" solves linear systems of %.0f numbers here, %lld at a time, in matrices of %.0f "
+      "MB; it takes up to %d numbers and a quarter of the memory; use an explicit method (dopri5, "
+      "tsit5), or dynamics that treat the rows of the state one by one",
+      m->name, dim, (long long)p->rows, bytes / (1 << 20), GQ_MAX_SYSTEM);
   p->row_dim = (int)dim;
   return build_evaluator(p, &p->jacobian, make_jacobian, NULL);
 }

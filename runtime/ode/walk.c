@@ -410,7 +410,8 @@ static int attempt_implicit(gq_walk *w, double *ratio) {
 }
 
 static int fail_newton(const gq_walk *w, double h) {
-  return gq_fail(GQ_ENEWTON, "Newton's method for an implicit stage of %s did not converge after t = %.9g (step %.3g)",
+  return gq_fail(GQ_ENEWTON,
+                 "Newton's method for an implicit stage of %s did not converge after t = %.9g (step %.3g)",
                  w->st->m->name, w->t, h);
 }
 
@@ -488,8 +489,9 @@ int gq_walk_step(gq_walk *w, double stop, bool clamp) {
     if (!w->clamped && fabs(h) <= 4 * DBL_EPSILON * fabs(w->t) && bad)
       return fail_nonfinite(w, h); /* that is what made it so short */
     if (!w->clamped && fabs(h) <= 4 * DBL_EPSILON * fabs(w->t))
-      return halved ? fail_newton(w, h) : gq_fail(GQ_EUNDERFLOW, "the step %.3g no longer moves t = %.9g (error ratio %.3g)", h, w->t,
-                     ratio);
+      return halved ? fail_newton(w, h)
+                    : gq_fail(GQ_EUNDERFLOW, "the step %.3g no longer moves t = %.9g (error ratio %.3g)", h,
+                              w->t, ratio);
     GQ_TRY(attempt(w, h, stop, &ratio));
     gq_steplog_add(w->t, h, ratio, ratio <= 1);
     if (ratio <= 1) {
