@@ -489,7 +489,7 @@ static void set_matrix(lua_State *L, const char *key, int rows, int columns, con
 }
 
 static int tableaux(lua_State *L) {
-  static const char *const kinds[] = { "runge-kutta", "alf", "reversible_heun", "leapfrog",
+  static const char *const kinds[] = { "runge-kutta",     "alf",          "reversible_heun", "leapfrog",
                                        "adams-bashforth", "adams-moulton" };
   lua_createtable(L, gq_ntableaux, 0);
   for (int i = 0; i < gq_ntableaux; i++) {
@@ -586,7 +586,10 @@ static const gqL_function functions[] = {
     "not look at values (use gq.where)\n"
     "t: increasing or decreasing, a table or a tensor (which may require gradients)\n"
     "method: \"dopri5\", euler midpoint heun ralston ssp33 rk4 bosh3 fehlberg2 adaptive_heun tsit5 dopri8; "
-    "reversible: alf (eta 1: no damping) reversible_heun; for [x, v] with x'' = a(t, x): leapfrog\n"
+    "reversible: alf (eta 1: no damping) reversible_heun; for [x, v] with x'' = a(t, x): leapfrog; multistep: "
+    "explicit_adams implicit_adams (with step_size of the order max_order 4, its first steps by extrapolation; without "
+    "of variable order up to max_order 12 and variable step; gradients by the continuous engines, the way back by "
+    "dopri5, on a fixed grid of an order above 5 dopri8)\n"
     "rtol, atol: 1e-3 in float32, 1e-6 in float64; norm: \"rms\" or \"max\"\n"
     "step_size: a fixed grid (fixed methods without it step from time to time); first_step, max_steps 100000\n"
     "controller: {safety 0.9, ifactor 10, dfactor 0.2, pcoeff 0, icoeff 1, dcoeff 0}\n"

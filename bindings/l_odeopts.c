@@ -7,11 +7,11 @@
 #include <math.h>
 #include <string.h>
 
-static const char *const known[] = {
-  "method",     "rtol",         "atol",    "step_size", "first_step", "max_steps",   "norm",
-  "controller", "gradient",     "adjoint", "gq",        "parity",     "overshoot",   "throw",
-  "params",     "memory_limit", "eta",     "dense",     "event",      "grid_points", "max_order", NULL
-};
+static const char *const known[] = { "method",       "rtol",   "atol",       "step_size", "first_step",
+                                     "max_steps",    "norm",   "controller", "gradient",  "adjoint",
+                                     "gq",           "parity", "overshoot",  "throw",     "params",
+                                     "memory_limit", "eta",    "dense",      "event",     "grid_points",
+                                     "max_order",    NULL };
 static const char *const known_adjoint[] = { "method",    "rtol",   "atol",        "step_size",
                                              "max_steps", "norm",   "trajectory",  "impulses",
                                              "scale",     "points", "checkpoints", NULL };
@@ -183,10 +183,14 @@ static void max_order(lua_State *L, int arg, gq_ode_options *o) {
   bool given = lua_getfield(L, arg, "max_order") != LUA_TNIL, adams = gq_method_adams(o->method);
   lua_pop(L, 1);
   if (given && !adams)
-    luaL_error(L, "gq.odeint: max_order is an option of explicit_adams and implicit_adams; method = \"%s\" has the "
-               "order %d", o->method->name, o->method->order);
+    luaL_error(
+      L,
+      "gq.odeint: max_order is an option of explicit_adams and implicit_adams; method = \"%s\" has the "
+      "order %d",
+      o->method->name, o->method->order);
   if (!adams) return;
-  int least = o->method->kind == GQ_ADAMS_MOULTON ? 2 : 1, most = o->step_size > 0 ? GQ_ADAMS_FIXED : GQ_ADAMS_MOST;
+  int least = o->method->kind == GQ_ADAMS_MOULTON ? 2 : 1,
+      most = o->step_size > 0 ? GQ_ADAMS_FIXED : GQ_ADAMS_MOST;
   o->method = gq_adams_method(o->method, (int)gqL_optint(L, arg, "max_order", most, least, GQ_ADAMS_MOST));
 }
 
