@@ -540,7 +540,7 @@ static void set_matrix(lua_State *L, const char *key, int rows, int columns, con
 }
 
 static int tableaux(lua_State *L) {
-  static const char *const kinds[] = { "runge-kutta", "alf", "reversible_heun", "leapfrog",
+  static const char *const kinds[] = { "runge-kutta",     "alf",          "reversible_heun", "leapfrog",
                                        "adams-bashforth", "adams-moulton" };
   lua_createtable(L, gq_ntableaux, 0);
   for (int i = 0; i < gq_ntableaux; i++) {
@@ -647,6 +647,9 @@ static const gqL_function functions[] = {
     "each other, else for all numbers at once (a Jacobian costs as many backward passes as a row has numbers); "
     "kvaerno5 evaluates f up to 0.23 of a step beyond its end, so it takes no grid_points; fixed steps solve their "
     "stages to rounding and fail with status no_convergence where Newton's method does\n"
+    "multistep: explicit_adams implicit_adams (with step_size of the order max_order 4, its first steps by extrapolation; without "
+    "of variable order up to max_order 12 and variable step; gradients by the continuous engines, the way back by "
+    "dopri5, on a fixed grid of an order above 5 dopri8)\n"
     "rtol, atol: 1e-3 in float32, 1e-6 in float64; norm: \"rms\" or \"max\"\n"
     "step_size: a fixed grid (fixed methods without it step from time to time); first_step, max_steps 100000\n"
     "controller: {safety 0.9, ifactor 10, dfactor 0.2, pcoeff 0, icoeff 1, dcoeff 0}\n"

@@ -188,10 +188,14 @@ static void max_order(lua_State *L, int arg, gq_ode_options *o) {
   bool given = lua_getfield(L, arg, "max_order") != LUA_TNIL, adams = gq_method_adams(o->method);
   lua_pop(L, 1);
   if (given && !adams)
-    luaL_error(L, "gq.odeint: max_order is an option of explicit_adams and implicit_adams; method = \"%s\" has the "
-               "order %d", o->method->name, o->method->order);
+    luaL_error(
+      L,
+      "gq.odeint: max_order is an option of explicit_adams and implicit_adams; method = \"%s\" has the "
+      "order %d",
+      o->method->name, o->method->order);
   if (!adams) return;
-  int least = o->method->kind == GQ_ADAMS_MOULTON ? 2 : 1, most = o->step_size > 0 ? GQ_ADAMS_FIXED : GQ_ADAMS_MOST;
+  int least = o->method->kind == GQ_ADAMS_MOULTON ? 2 : 1,
+      most = o->step_size > 0 ? GQ_ADAMS_FIXED : GQ_ADAMS_MOST;
   o->method = gq_adams_method(o->method, (int)gqL_optint(L, arg, "max_order", most, least, GQ_ADAMS_MOST));
 }
 

@@ -107,6 +107,18 @@ add("a state of two tensors", function(gq)
   close(gq.grad(z[1][2]:sum(), k):item(), -4 * math.exp(-0.7))
   close(z[2][2]:sum():item(), 4 * (1 - math.exp(-0.7)) / 0.7)
 end)
+for _, o in ipairs { { method = "implicit_adams", rtol = 1e-7, atol = 1e-7, adjoint = { trajectory = "dense" } },
+  { method = "explicit_adams", step_size = 0.05, max_order = 6 } } do
+  add("odeint " .. o.method, function(gq)
+    o.gq, o.dense, o.grid_points = { nodes = 8 }, true, { 0.5 }
+    local k = gq.tensor(0.7, { dtype = "float64", requires_grad = true })
+    local z, _, at = gq.odeint(function(_, y) return -k * y end, gq.ones(2, { dtype = "float64" }), { 0, 0.33, 1 }, o)
+    z[3]:sum():backward()
+    close(k.grad:item(), -2 * math.exp(-0.7))
+    close(z[2][1]:item(), math.exp(-0.7 * 0.33))
+    close(at(0.8)[1]:item(), math.exp(-0.7 * 0.8))
+  end)
+end
 
 add("networks", function(gq)
   local net = gq.nn.mlp { sizes = { 2, 3, 1 }, activation = "tanh" }

@@ -33,7 +33,8 @@ void gq_adams_describe(gq_method_kind kind, int order, gq_tableau *m) {
                      .kind = kind,
                      .order = order,
                      .error_order = order,
-                     .dense_order = order < 3 ? order : 3, /* at least: of the first step where it is the only one */
+                     .dense_order =
+                       order < 3 ? order : 3, /* at least: of the first step where it is the only one */
                      .c = none,
                      .a = none,
                      .b = none,
@@ -42,8 +43,9 @@ void gq_adams_describe(gq_method_kind kind, int order, gq_tableau *m) {
                      .slopes = slopes,
                      .dense_degree = slopes,
                      .d = weights[slopes - 1],
-                     .source = corrects ? "Adams-Bashforth-Moulton, PECE; Shampine & Gordon 1975; HNW III.1, III.5"
-                                        : "Adams-Bashforth; Bashforth & Adams 1883; HNW III.1, III.5" };
+                     .source = corrects
+                                 ? "Adams-Bashforth-Moulton, PECE; Shampine & Gordon 1975; HNW III.1, III.5"
+                                 : "Adams-Bashforth; Bashforth & Adams 1883; HNW III.1, III.5" };
 }
 
 static void describe_all(void) {
@@ -214,7 +216,8 @@ double gq_adams_factor(const gq_adams *a) { return a->factor; }
 /* f at the end of a step, on its side of a jump. */
 int gq_adams_slope_at(gq_walk *w, double t, double h, void *y, void *f) {
   w->nfe++;
-  return gq_evaluate_at(w->plan, &w->plan->f, w->bind, gq_walk_begin(w, t, h < 0 ? 1 : -1), &y, &f, NULL, NULL);
+  return gq_evaluate_at(w->plan, &w->plan->f, w->bind, gq_walk_begin(w, t, h < 0 ? 1 : -1), &y, &f, NULL,
+                        NULL);
 }
 
 static bool all_finite(const gq_adams *a, const void *y, const void *f) {
@@ -260,7 +263,8 @@ static int adaptive(gq_walk *w, double h, double t1, double *ratio) {
   double norm[3], size = fabs(h);
   gq_adams_errors(w, k, norm);
   *ratio = size * (a->corrects ? a->g[k] - a->g[k + 1] : a->g[k + 1]) * norm[0];
-  for (int i = 0; i < 3; i++) a->error[i] = k - i < 1 ? 0 : size * a->sigma[k + 1 - i] * a->c[k - i] * norm[i];
+  for (int i = 0; i < 3; i++)
+    a->error[i] = k - i < 1 ? 0 : size * a->sigma[k + 1 - i] * a->c[k - i] * norm[i];
   if (!isfinite(*ratio)) {
     *ratio = NAN, a->growing = false;
     return GQ_OK;

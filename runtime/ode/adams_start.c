@@ -51,7 +51,8 @@ static void extrapolate(gq_adams *a, int c) {
   }
 }
 
-static int one_step(gq_walk *w, double t, double h, double t1, const void *y, const void *f, void *y1, void *f1) {
+static int one_step(gq_walk *w, double t, double h, double t1, const void *y, const void *f, void *y1,
+                    void *f1) {
   gq_adams *a = w->adams;
   for (int c = 1; c <= a->columns; c++) {
     GQ_TRY(midpoints(w, t, h, 2 * c, y, f));

@@ -63,11 +63,14 @@ static void run(pass *p) {
   else gq_parallel(p->threads, part, p);
 }
 
+/* The larger; NaN if either is. */
+static double larger(double a, double b) { return a >= b || a != a ? a : b; }
+
 /* Squares of a chunk, beyond whose end x is zero, into the sum or the largest. */
 static void add(const pass *p, const double *restrict x, double *restrict sum) {
   double lane[8] = { 0 };
   if (p->w->max_norm) {
-    EACH if (!(x[e] * x[e] <= *sum)) *sum = x[e] * x[e];
+    EACH *sum = larger(*sum, x[e] * x[e]);
     return;
   }
   for (int e = 0; e < GQ_ADAMS_CHUNK; e += 8)
@@ -79,8 +82,7 @@ static double norm(const pass *p, int which) {
   double sum = 0;
   for (int i = 0; i < p->threads; i++) {
     double v = p->sum[i].of[which];
-    if (!p->w->max_norm) sum += v;
-    else if (!(v <= sum)) sum = v;
+    sum = p->w->max_norm ? larger(sum, v) : sum + v;
   }
   return sqrt(p->w->max_norm || !p->a->n ? sum : sum / p->a->n);
 }

@@ -76,9 +76,9 @@ static int multistep(const gq_planspec *s, gq_ode_options *o, bool dense, gq_inf
   o->trajectory = dense ? GQ_DENSE : GQ_REVERSE;
   o->moments = !o->overshoot && !s->p->jump_;
   decide(info, o->engine, "steps of %s hang on those before; %s", o->method->name,
-         dense           ? "the adjoint is solved along the kept solution"
+         dense          ? "the adjoint is solved along the kept solution"
          : o->overshoot ? "z and the adjoint are solved backwards"
-                         : "their states are over memory_limit: z and the adjoint are solved backwards");
+                        : "their states are over memory_limit: z and the adjoint are solved backwards");
   return GQ_OK;
 }
 

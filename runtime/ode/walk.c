@@ -338,7 +338,7 @@ int gq_walk_first(gq_walk *w, const gq_evaluator *e, double stop, double *h) {
   for (int p = 0; p < parts; p++) d2 = larger(d2, gq_walk_norm(w, p, w->f1[p], w->y[p], w->f[p]) / h0);
   if (products) d2 = larger(d2, products_norm(w, CHANGE) / h0);
   double top = isfinite(d2) ? fmax(d1, d2) : d1; /* the probe left the domain: attempts will find their way */
-  int order = w->adams ? 2 : w->st->m->order; /* a multistep method begins with the order 1 */
+  int order = w->adams ? 2 : w->st->m->order;    /* a multistep method begins with the order 1 */
   double h1 = d1 <= 1e-15 && d2 <= 1e-15 ? fmax(1e-6, h0 * 1e-3) : pow(0.01 / top, 1.0 / order);
   *h = dir * fmin(100 * h0, h1);
   return GQ_OK;
