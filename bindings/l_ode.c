@@ -621,6 +621,18 @@ static int plan_cache(lua_State *L) {
   return 2;
 }
 
+/* statuses() -> every status a call of the runtime may end with: {name, hint} */
+static int statuses(lua_State *L) {
+  lua_createtable(L, GQ_NSTATUS, 0);
+  for (int i = 0; i < GQ_NSTATUS; i++) {
+    lua_createtable(L, 0, 2);
+    lua_pushstring(L, gq_status_name(i)), lua_setfield(L, -2, "name");
+    lua_pushstring(L, gq_status_hint(i)), lua_setfield(L, -2, "hint");
+    lua_rawseti(L, -2, i + 1);
+  }
+  return 1;
+}
+
 /* profile(true) starts; profile() -> seconds in products, element-wise work, the rest; profile(false) ends. */
 static int profile(lua_State *L) {
   double seconds[3];
@@ -686,7 +698,7 @@ static const gqL_function functions[] = {
 ** n rounded up to what it takes; quadratures() -> the rules; tableaux() -> the methods' coefficients;
 ** steplog(true) records every tried step, steplog() -> rows {t, h, error ratio, accepted}, steplog(false) stops;
 ** profile(): where programs spend their time; plan_cache() -> compiled solvers alive, compilations so far;
-** plan_cache(false) drops the idle ones first. */
+** plan_cache(false) drops the idle ones first; statuses(): what a solve may end with. */
 static const luaL_Reg core[] = { { "gauss_legendre", gauss_legendre },
                                  { "quadrature", quadrature },
                                  { "quadratures", quadratures },
@@ -694,6 +706,7 @@ static const luaL_Reg core[] = { { "gauss_legendre", gauss_legendre },
                                  { "steplog", steplog },
                                  { "plan_cache", plan_cache },
                                  { "profile", profile },
+                                 { "statuses", statuses },
                                  { NULL, NULL } };
 
 void gqL_open_ode(lua_State *L) {

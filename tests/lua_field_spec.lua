@@ -371,8 +371,8 @@ describe("dynamics with trace = false that solve themselves", function()
   it("solve, whether the inner dynamics are traced or not, and have gradients", function()
     local k = leaf(0.7)
     for _, traced in ipairs { true, false } do
-      for _, engine in ipairs { "direct", "gq", "adjoint", "aca" } do
-        local inner = { trace = traced, params = { k }, rtol = 1e-10, atol = 1e-10, gradient = engine, gq = { nodes = 12 } }
+      for _, engine in ipairs { "direct", "gq", "adjoint" } do
+        local inner = { trace = traced, params = { k }, rtol = 1e-8, atol = 1e-8, gradient = engine, gq = { nodes = 12 } }
         local function f(_, z)                                -- -z exp(-k / 10)
           return -gq.odeint(function(_, y) return -k * y end, z, { 0, 0.1 }, inner)[2]
         end

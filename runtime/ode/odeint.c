@@ -492,7 +492,8 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
   if (!s) return gq_nomem(sizeof *s);
   s->o = *o, s->nt = p->nt, s->z0_grad = p->z0_grad, s->t_grad = p->t_grad, s->limited = limited;
   int status = solution_init(s, p);
-  if (status == GQ_OK) {
+  bool begun = status == GQ_OK; /* what is refused before is an error, not a part */
+  if (begun) {
     s->plan->running++;
     if (o->independent) status = gq_rows_forward(s), k = s->nt; /* rows that failed have filled theirs */
     else if (gq_numel(p->z0->shape) > 0) status = forward_run(s, p, &k);
@@ -504,7 +505,7 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
   }
   *over = s->over;
   info->status = status;
-  bool keep_part = status != GQ_OK && partial && s->z && status != GQ_ENOMEM && status != GQ_EINTERRUPT;
+  bool keep_part = begun && status != GQ_OK && partial && status != GQ_ENOMEM && status != GQ_EINTERRUPT;
   if (status == GQ_OK || keep_part) {
     /* A handle of its own: the tape will hang on it, and the tape owns this solution. */
     int made = gq_tensor_view(s->z, s->z->shape, s->z->stride, s->z->offset, z);
