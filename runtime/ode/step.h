@@ -22,7 +22,8 @@ typedef struct gq_system {
   int nq;                      /* products */
   bool columns;                /* of nodes: points side by side as columns, not in front */
   int last;                    /* the axis of a part that is the state's last dimension (leapfrog) */
-  int64_t lanes;               /* rows at times of their own, innermost: t is {lanes}; 0: one time for all */
+  int64_t lanes;               /* rows at times of their own: t is {lanes}; 0: one time for all */
+  bool front;                  /* lanes are the first dim of a part, otherwise the last */
   int late;                    /* phase of the products: 1 where a is not known before the rest has run */
   int *of;                     /* [nq] boundary value of product i; -1: time */
 } gq_system;
