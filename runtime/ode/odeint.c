@@ -476,7 +476,7 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
   }
   *over = s->over;
   info->status = status;
-  bool keep_part = status != GQ_OK && partial && s->z && status != GQ_ENOMEM && status != GQ_EINTERRUPT;
+  bool keep_part = status != GQ_OK && partial && s->bind && status != GQ_ENOMEM && status != GQ_EINTERRUPT;
   if (status == GQ_OK || keep_part) {
     /* A handle of its own: the tape will hang on it, and the tape owns this solution. */
     int made = gq_tensor_view(s->z, s->z->shape, s->z->stride, s->z->offset, z);
