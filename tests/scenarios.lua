@@ -61,6 +61,21 @@ for _, pair in ipairs { "direct", "adjoint", "seminorm", "gq", "gqc", "kronrod",
   end)
 end
 
+for _, gradient in ipairs { "aca", "gq" } do
+  add("odeint with independent rows, " .. gradient, function(gq)
+    local k = gq.tensor(0.7, { dtype = "float64", requires_grad = true })
+    local shift = gq.tensor({ 0, 0, 0 }, { dtype = "float64", requires_grad = true })
+    local z0 = gq.tensor({ 1, 2, 0 }, { dtype = "float64", requires_grad = true })
+    local z, info = gq.odeint(function(_, y) return -k * y + shift end, z0, { 0, 0.5, 1 },
+      { gradient = gradient, batch = "independent", rtol = 1e-8, atol = 1e-8, gq = { nodes = 8 } })
+    z[3]:sum():backward()
+    close(k.grad:item(), -3 * math.exp(-0.7))
+    close(z0.grad[1]:item(), math.exp(-0.7))
+    close(shift.grad[2]:item(), (1 - math.exp(-0.7)) / 0.7)
+    assert(info.samples.nfe:sum():item() == info.nfe and #info.samples.status == 3)
+  end)
+end
+
 add("odeint by Monte Carlo nodes", function(gq)
   local k = gq.tensor(0.7, { dtype = "float64", requires_grad = true })
   local z = gq.odeint(function(_, y) return -k * y end, gq.ones(2, { dtype = "float64" }), { 0, 0.5, 1 },

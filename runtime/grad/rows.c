@@ -8,7 +8,7 @@
 #include <string.h>
 
 void gq_lanes_add(const gq_lanes *p, void *lanes, int j, double scale, const void *row) {
-  for (size_t d = 0, i = j; d < p->row; d++, i += p->n) {
+  for (size_t d = 0, i = j * p->along; d < p->row; d++, i += p->across) {
     if (p->f->dtype == GQ_F32) ((float *)lanes)[i] += (float)scale * ((const float *)row)[d];
     else ((double *)lanes)[i] += scale * ((const double *)row)[d];
   }

@@ -20,7 +20,7 @@ typedef struct back {
   int *next_node;      /* [n] */
   int64_t *nodes;      /* [n] collected for a lane's row */
   bool *started;       /* [n] the row has solved an interval */
-  /* columns */
+  /* points at which products are evaluated together */
   int points, filled;
   int64_t *row;        /* [points] whose each is */
   void *t, *z, *a;
@@ -57,24 +57,30 @@ static void set_time(const back *k, int i, double t) {
   else ((double *)k->t)[i] = t;
 }
 
-/* scale * row into column i of {row, points} */
-static void put_column(const back *k, void *columns, int i, double scale, const void *row) {
-  for (size_t d = 0, to = i; d < k->p->row; d++, to += k->points) {
-    if (k->p->f->dtype == GQ_F32) ((float *)columns)[to] = (float)scale * ((const float *)row)[d];
-    else ((double *)columns)[to] = scale * ((const double *)row)[d];
+/* Where number d of point i is. */
+static size_t at_point(const back *k, int i, size_t d) {
+  return k->p->f->front ? i * k->p->row + d : d * k->points + i;
+}
+
+/* scale * row into point i */
+static void put_point(const back *k, void *points, int i, double scale, const void *row) {
+  for (size_t d = 0; d < k->p->row; d++) {
+    size_t to = at_point(k, i, d);
+    if (k->p->f->dtype == GQ_F32) ((float *)points)[to] = (float)scale * ((const float *)row)[d];
+    else ((double *)points)[to] = scale * ((const double *)row)[d];
   }
 }
 
-/* Columns that are not taken repeat the first with a = 0. */
+/* Points that are not taken repeat the first with a = 0. */
 static void repeat_first(back *k) {
   size_t size = gq_dtype_size(k->p->f->dtype);
   for (int i = k->filled; i < k->points; i++) {
     k->row[i] = k->row[0];
     memcpy((char *)k->t + i * size, k->t, size);
     for (size_t d = 0; d < k->p->row; d++) {
-      size_t at = d * k->points * size;
-      memcpy((char *)k->z + at + i * size, (char *)k->z + at, size);
-      memset((char *)k->a + at + i * size, 0, size);
+      size_t at = at_point(k, i, d) * size;
+      memcpy((char *)k->z + at, (char *)k->z + at_point(k, 0, d) * size, size);
+      memset((char *)k->a + at, 0, size);
     }
   }
 }
@@ -105,9 +111,9 @@ static int collect(back *k, int j, double t, double weight) {
   const gq_lane *lane = &p->lane[j];
   double theta = (t - lane->t) / lane->h1;
   GQ_TRY(gq_lanes_interpolate(p, 0, j, theta, p->scratch));
-  put_column(k, k->z, k->filled, 1, p->scratch);
+  put_point(k, k->z, k->filled, 1, p->scratch);
   GQ_TRY(gq_lanes_interpolate(p, 1, j, theta, p->scratch));
-  put_column(k, k->a, k->filled, weight, p->scratch);
+  put_point(k, k->a, k->filled, weight, p->scratch);
   set_time(k, k->filled, t);
   k->row[k->filled++] = lane->row;
   k->nodes[j]++;

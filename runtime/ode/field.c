@@ -242,42 +242,80 @@ int gq_field_points(const gq_field *f, int cls, int64_t n, gq_graph **out) {
 
 /* ---- rows at times of their own ---- */
 
-static int lanes_fail(int status, const char *why) {
+static int lanes_fail(int status) {
   char message[400];
-  if (status != GQ_EUNSUPPORTED) return status;
   strncpy(message, gq_message(), sizeof message - 1), message[sizeof message - 1] = 0;
-  return gq_fail(status, "batch = \"independent\" %s; %s; use batch = \"joint\" for these dynamics", why, message);
+  return gq_fail(status, "batch = \"independent\" solves each row of the state with steps of its own, so rows must not "
+                         "act on each other; %s; use batch = \"joint\" for these dynamics", message);
+}
+
+/* Shape s of one row {.., 1, ..} with n of them in front. */
+static int in_front(gq_shape s, int axis, int64_t n, gq_shape *out) {
+  if (s.ndim + 1 > GQ_MAXDIM)
+    return gq_fail(GQ_ESHAPE, "batch = \"independent\" needs one more dimension than the %d that a state or captured "
+                              "tensor has here; at most %d are supported: flatten it", s.ndim, GQ_MAXDIM);
+  *out = (gq_shape){ .ndim = s.ndim + 1, .dim = { n } };
+  for (int i = 0; i < s.ndim; i++) out->dim[i + 1] = i == axis ? 1 : s.dim[i];
+  return GQ_OK;
+}
+
+/* Any graph of one row, for n of them. */
+static int front_body(const gq_field *f, const int *axis, const bool *each, gq_ref *bind, int64_t n, gq_graph **out) {
+  gq_graph *one = NULL, *g = gq_graph_new();
+  gq_ref result;
+  int status = g ? gq_rows_resize(f->body, f->shape.dim[0], 1, axis, &one) : gq_nomem(0);
+  for (int i = 0; i < f->nb + 2 && status == GQ_OK; i++) {
+    const gq_node *node = gq_graph_node(f->body, gq_graph_input(f->body, i));
+    gq_shape s = node->shape;
+    if (each[i]) status = in_front(s, axis[i], n, &s);
+    bind[i] = gq_input(g, node->dtype, s);
+  }
+  if (status == GQ_OK) status = gq_batch(g, one, n, bind, each, &result);
+  gq_graph_free(one);
+  if (status == GQ_OK) gq_graph_set_outputs(g, 1, &result), *out = g;
+  else gq_graph_free(g);
+  return status;
+}
+
+/* Innermost where all operations have such a form: what is one number a row needs no other loop then. */
+static int lane_bodies(gq_field *f, const int *axis, bool *each, gq_ref *bind) {
+  int64_t rows = f->shape.dim[0];
+  int status = GQ_OK;
+  for (int j = 0; j < f->nb + 2; j++) each[j] = j < 2 || axis[j] >= 0;
+  for (int c = 0; c < 2 && status == GQ_OK; c++) {
+    int64_t n = f->lanes[c] = c ? POINTS : LANES;
+    if (!f->front) status = gq_rows_last(f->body, rows, 1, n, each, axis, &f->class_body[c]);
+    if (c == 0) f->front = status == GQ_EUNSUPPORTED;
+    if (f->front) status = front_body(f, axis, each, bind, n, &f->class_body[c]);
+    f->class_shape[c].ndim = f->shape.ndim;
+    for (int i = 1; i < f->shape.ndim; i++) f->class_shape[c].dim[i - 1] = f->shape.dim[i];
+    f->class_shape[c].dim[f->shape.ndim - 1] = n;
+    if (f->front && status == GQ_OK) status = in_front(f->shape, 0, n, &f->class_shape[c]);
+  }
+  return status;
 }
 
 /* The number of lanes depends on nothing that a batch could change: a row's arithmetic is the same in any company. */
 static int use_lanes(gq_field *f) {
-  int status = GQ_OK, *axis;
   use_whole(f);
   if (f->shape.ndim == 0)
     return gq_fail(GQ_ESHAPE, "batch = \"independent\" solves each row (dimension 1) of the state with steps of its "
                               "own, and a state of no dimension has none; reshape it, or use batch = \"joint\"");
-  for (int j = 0; j < f->nb; j++) f->axis[j] = -1;
   if (gq_numel(f->shape) == 0) return GQ_OK;
+  int *axis = NULL, status = row_axes(f, &axis);
   bool *each = gq_calloc(f->nb + 2, sizeof *each);
-  if (!each) return gq_nomem(f->nb);
-  status = row_axes(f, &axis);
+  gq_ref *bind = gq_calloc(f->nb + 2, sizeof *bind);
+  if (status == GQ_OK && (!each || !bind)) status = gq_nomem(f->nb);
+  if (status == GQ_OK) status = gq_rows(f->body, f->shape.dim[0], axis);
   if (status == GQ_OK) {
-    status = lanes_fail(gq_rows(f->body, f->shape.dim[0], axis),
-                        "solves each row of the state with steps of its own, so rows must not act on each other");
-    f->width = widest(f), f->class_body[0] = NULL;
-    for (int j = 0; j < f->nb + 2; j++) each[j] = j < 2 || axis[j] >= 0;
-    for (int c = 0; c < 2 && status == GQ_OK; c++) {
-      f->lanes[c] = c ? POINTS : LANES;
-      status = lanes_fail(gq_rows_last(f->body, f->shape.dim[0], 1, f->lanes[c], each, axis, &f->class_body[c]),
-                          "evaluates rows at different times side by side");
-      for (int i = 1; i < f->shape.ndim; i++) f->class_shape[c].dim[i - 1] = f->shape.dim[i];
-      f->class_shape[c].ndim = f->shape.ndim, f->class_shape[c].dim[f->shape.ndim - 1] = f->lanes[c];
-    }
     memcpy(f->axis, axis + 2, f->nb * sizeof *axis);
-    gq_free(axis);
+    f->class_body[0] = NULL;
+    status = lane_bodies(f, axis, each, bind);
   }
+  gq_free(axis);
   gq_free(each);
-  return status;
+  gq_free(bind);
+  return status == GQ_EUNSUPPORTED ? lanes_fail(status) : status;
 }
 
 static int field_init(gq_field *f, const gq_graph *g, const bool *want_, bool columns, bool lanes) {

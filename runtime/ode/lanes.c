@@ -66,6 +66,7 @@ int gq_lanes_init(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_ev
   gq_taker t = { 0 };
   *p = (gq_lanes){ .s = s, .f = f, .st = st, .slope = slope, .n = (int)f->lanes[0], .parts = st->l.parts };
   p->row = gq_numel(f->shape) / f->shape.dim[0];
+  p->across = f->front ? 1 : p->n, p->along = f->front ? p->row : 1;
   take_all(p, &t, pull);
   p->block = t.base = gq_calloc(1, t.used + 64);
   if (!p->block) return gq_nomem(t.used);
@@ -93,12 +94,12 @@ static void column(size_t size, void *to, size_t ts, const void *from, size_t fs
 
 void gq_lanes_put(const gq_lanes *p, void *lanes, int j, const void *row) {
   size_t size = gq_dtype_size(p->f->dtype);
-  column(size, (char *)lanes + j * size, p->n, row, 1, p->row);
+  column(size, (char *)lanes + j * p->along * size, p->across, row, 1, p->row);
 }
 
 void gq_lanes_get(const gq_lanes *p, const void *lanes, int j, void *row) {
   size_t size = gq_dtype_size(p->f->dtype);
-  column(size, row, 1, (const char *)lanes + j * size, p->n, p->row);
+  column(size, row, 1, (const char *)lanes + j * p->along * size, p->across, p->row);
 }
 
 /* Boundary j as outer x rows x inner numbers. */
@@ -115,9 +116,11 @@ void gq_lanes_cut(const gq_solution *s, int64_t row, int64_t n, int at, const vo
     size_t outer, inner, size, rows = f->shape.dim[0];
     if (f->axis[j] < 0) continue;
     cut_sizes(f, j, &outer, &inner, &size);
-    for (size_t o = 0; o < outer; o++)
-      column(size, (char *)(uintptr_t)lanes[j] + (o * inner * n + at) * size, n,
+    for (size_t o = 0; o < outer; o++) {
+      size_t to = f->front ? (at * outer + o) * inner : o * inner * n + at;
+      column(size, (char *)(uintptr_t)lanes[j] + to * size, f->front ? 1 : n,
              (const char *)s->bind->value[j] + (o * rows + row) * inner * size, 1, inner);
+    }
   }
 }
 
@@ -128,7 +131,8 @@ void gq_lanes_uncut(const gq_field *f, int64_t row, int64_t n, int at, void *con
     cut_sizes(f, j, &outer, &inner, &size);
     for (size_t o = 0; o < outer; o++)
       for (size_t i = 0; i < inner; i++) {
-        size_t to = (o * rows + row) * inner + i, from = (o * inner + i) * n + at;
+        size_t to = (o * rows + row) * inner + i;
+        size_t from = f->front ? (at * outer + o) * inner + i : (o * inner + i) * n + at;
         if (size == 4) ((float *)grads->at[j])[to] += ((const float *)lanes[j])[from];
         else ((double *)grads->at[j])[to] += ((const double *)lanes[j])[from];
       }
@@ -196,8 +200,8 @@ int gq_lanes_interpolate(gq_lanes *p, int part, int j, double theta, void *row) 
     const void *k = gq_lanes_slope(p, i, part);
     double w = lane->h1 * wt[i];
     for (size_t d = 0; wt[i] != 0 && d < p->row; d++) {
-      if (p->f->dtype == GQ_F32) ((float *)row)[d] += (float)w * ((const float *)k)[d * p->n + j];
-      else ((double *)row)[d] += w * ((const double *)k)[d * p->n + j];
+      if (p->f->dtype == GQ_F32) ((float *)row)[d] += (float)w * ((const float *)k)[gq_lanes_at(p, j, d)];
+      else ((double *)row)[d] += w * ((const double *)k)[gq_lanes_at(p, j, d)];
     }
   }
   return GQ_OK;
@@ -208,7 +212,7 @@ int gq_lanes_interpolate(gq_lanes *p, int part, int j, double theta, void *row) 
 double gq_lanes_norm(const gq_lanes *p, int part, int j, const void *x, const void *y, const void *minus_) {
   double sum = 0, top = 0;
   gq_dtype d = p->f->dtype;
-  for (size_t i = j; i < p->row * p->n; i += p->n) {
+  for (size_t k = 0, i = j * p->along; k < p->row; k++, i += p->across) {
     double v = number(d, x, i) - (minus_ ? number(d, minus_, i) : 0.0);
     v = fabs(v / (p->atol[part][j] + p->rtol * fabs(number(d, y, i))));
     sum += v * v;
@@ -239,7 +243,7 @@ static size_t bad_number(const gq_lanes *p, int j) {
   for (int i = 0; i < p->parts; i++)
     for (int k = 0; k < (p->st->l.carry ? 2 : 1); k++)
       for (size_t d = 0; d < p->row; d++)
-        if (!isfinite(number(p->f->dtype, k ? p->f1[i] : p->y1[i], d * p->n + j))) return d + 1;
+        if (!isfinite(number(p->f->dtype, k ? p->f1[i] : p->y1[i], gq_lanes_at(p, j, d)))) return d + 1;
   return 0;
 }
 
@@ -280,7 +284,7 @@ static void prepare_slope(gq_lanes *p, int j) {
   gq_dtype d = p->f->dtype;
   double dir = lane_dir(lane), h = lane->stage == GQ_LANE_PROBE ? dir * lane->h0 : 0;
   for (int i = 0; i < p->parts; i++)
-    for (size_t k = j; k < p->row * p->n; k += p->n) {
+    for (size_t n = 0, k = j * p->along; n < p->row; n++, k += p->across) {
       if (d == GQ_F32) ((float *)p->ey[i])[k] = ((float *)p->y[i])[k] + (float)h * (h != 0 ? ((float *)p->f0[i])[k] : 0);
       else ((double *)p->ey[i])[k] = ((double *)p->y[i])[k] + h * (h != 0 ? ((double *)p->f0[i])[k] : 0);
     }
@@ -292,9 +296,9 @@ static void prepare_slope(gq_lanes *p, int j) {
 static int have_slope(gq_lanes *p, int j) {
   gq_lane *lane = &p->lane[j];
   double d0 = 0, d1 = 0;
-  size_t size = gq_dtype_size(p->f->dtype), at = j * size;
+  size_t size = gq_dtype_size(p->f->dtype), at = j * p->along * size;
   for (int i = 0; i < p->parts; i++)
-    column(size, (char *)p->f0[i] + at, p->n, (char *)p->ef[i] + at, p->n, p->row);
+    column(size, (char *)p->f0[i] + at, p->across, (char *)p->ef[i] + at, p->across, p->row);
   lane->stage = GQ_LANE_READY;
   if (!lane->search) return GQ_OK;
   for (int i = 0; i < p->parts; i++) {
@@ -303,8 +307,8 @@ static int have_slope(gq_lanes *p, int j) {
   }
   if (!isfinite(d0) || !isfinite(d1)) { /* the slopes are not finite, or the norms say nothing for want of a scale */
     for (int i = 0; i < p->parts; i++)
-      for (size_t k = j; k < p->row * p->n; k += p->n)
-        if (!isfinite(number(p->f->dtype, p->f0[i], k)))
+      for (size_t d = 0; d < p->row; d++)
+        if (!isfinite(number(p->f->dtype, p->f0[i], gq_lanes_at(p, j, d))))
           return gq_fail(GQ_ENONFINITE, "sample %lld: the dynamics are not finite at the start, t = %.9g", sample(lane),
                          lane->t);
     lane->h = lane_dir(lane) * 1e-6, lane->search = false;
@@ -414,12 +418,16 @@ static int judge(gq_lanes *p, int j) {
   return lane->ratio <= 1 ? accept(p, j, lane->ratio) : reject(p, j, lane->ratio);
 }
 
-/* to = from in the lanes whose step was accepted */
-#define BLEND(T)                                                                                  \
-  for (size_t d = 0; d < p->row; d++, dst = (T *)dst + p->n, src = (const T *)src + p->n)         \
+#define BLEND(T)                                                                                          \
+  for (size_t d = 0; d < p->row; d++, dst = (T *)dst + p->n, src = (const T *)src + p->n)                 \
     for (int j = 0; j < p->n; j++) ((T *)dst)[j] = p->taken[j] ? ((const T *)src)[j] : ((T *)dst)[j]
 
+/* dst = src in the lanes whose step was accepted */
 static void blend(const gq_lanes *p, void *dst, const void *src) {
+  size_t bytes = p->row * gq_dtype_size(p->f->dtype);
+  for (int j = 0; p->f->front && j < p->n; j++)
+    if (p->taken[j]) memcpy((char *)dst + j * bytes, (const char *)src + j * bytes, bytes);
+  if (p->f->front) return;
   if (p->f->dtype == GQ_F32) BLEND(float);
   else BLEND(double);
 }

@@ -69,11 +69,12 @@ struct gq_lanes {
   void *context;
   int n, parts;                /* lanes */
   size_t row;                  /* numbers of a row */
+  size_t across, along;        /* from one of them to the next, from a lane to the next */
   double rtol, back_atol, step_size;
   bool max_norm;
   int64_t max_steps;
   gq_lane *lane;               /* [n] */
-  void *y[GQ_MAXPARTS], *f0[GQ_MAXPARTS], *y1[GQ_MAXPARTS], *f1[GQ_MAXPARTS];   /* {row, n}; f0: slopes at y */
+  void *y[GQ_MAXPARTS], *f0[GQ_MAXPARTS], *y1[GQ_MAXPARTS], *f1[GQ_MAXPARTS];   /* all lanes; f0: slopes at y */
   void *ey[GQ_MAXPARTS], *ef[GQ_MAXPARTS];                                      /* of the slope's evaluation */
   void *cy, *cf, *ck[GQ_MAXSTAGES], *py, *pf;                                   /* of the step's derivative (direct) */
   double *t, *h, *atol[GQ_MAXPARTS], *sum[3][GQ_MAXPARTS];   /* [n] */
@@ -99,10 +100,12 @@ size_t gq_cut_bytes(const gq_field *f, int j, int64_t n);
 /* parts to be solved by st from slopes by `slope`; pull: with buffers for phase 2. */
 int gq_lanes_init(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_evaluator *slope, bool pull);
 void gq_lanes_done(gq_lanes *p);
-/* A row between contiguous numbers and lane j of {row, n}. */
+/* Where number d of lane j is. */
+static inline size_t gq_lanes_at(const gq_lanes *p, int j, size_t d) { return j * p->along + d * p->across; }
+/* A row between contiguous numbers and lane j. */
 void gq_lanes_put(const gq_lanes *p, void *lanes, int j, const void *row);
 void gq_lanes_get(const gq_lanes *p, const void *lanes, int j, void *row);
-/* Row `row` of every cut boundary into place j of {.., n} buffers, and the other way round, added. */
+/* Row `row` of every cut boundary into place j of buffers of n rows, and the other way round, added. */
 void gq_lanes_cut(const gq_solution *s, int64_t row, int64_t n, int j, const void *const *lanes);
 void gq_lanes_uncut(const gq_field *f, int64_t row, int64_t n, int j, void *const *lanes, const gq_grads *grads);
 /* Boundaries and products of an evaluator after its `states` inputs and `parts` outputs. */

@@ -40,6 +40,7 @@ static gq_ref row_input(builder *b) { return gq_input(b->g, GQ_F64, scalar_shape
 /* Dims of part p that its error sums over: all but the rows'. */
 static int summed(const builder *b, int p) {
   int rank = system_input(b->s, 1 + p)->shape.ndim;
+  if (b->s->lanes && b->s->front) return (1 << rank) - 2;
   return (1 << (b->s->lanes ? rank - 1 : rank)) - 1;
 }
 
@@ -86,9 +87,18 @@ static void inputs(builder *b) {
 
 static gq_ref to_state(builder *b, gq_ref scalar) { return gq_cast(b->g, scalar, b->dtype); }
 
+/* A number for all or for each row, to meet the numbers of a state. */
+static gq_ref to_rows(builder *b, gq_ref scalar) {
+  gq_shape s = { .ndim = system_input(b->s, 1)->shape.ndim, .dim = { b->s->lanes } };
+  gq_ref x = to_state(b, scalar);
+  if (!b->s->front || gq_graph_node(b->g, x)->shape.ndim == 0) return x;
+  for (int i = 1; i < s.ndim; i++) s.dim[i] = 1;
+  return gq_reshape(b->g, x, s);
+}
+
 /* y + (h w) k */
 static gq_ref move(builder *b, gq_ref y, double w, gq_ref k) {
-  return gq_emit2(b->g, GQ_OP_ADD, y, gq_emit2(b->g, GQ_OP_MUL, to_state(b, gq_scale(b->g, b->h, w)), k));
+  return gq_emit2(b->g, GQ_OP_ADD, y, gq_emit2(b->g, GQ_OP_MUL, to_rows(b, gq_scale(b->g, b->h, w)), k));
 }
 
 /* y + sum_i (h w_i) slope_i */
@@ -257,12 +267,12 @@ static gq_ref error_sum(builder *b, const double *e, int p) {
   gq_ref err = GQ_NONE;
   for (int i = 0; i < b->k->m->stages; i++) {
     if (e[i] == 0) continue;
-    gq_ref term = gq_emit2(g, GQ_OP_MUL, to_state(b, gq_scale(g, b->h, e[i])), b->slope[i][p]);
+    gq_ref term = gq_emit2(g, GQ_OP_MUL, to_rows(b, gq_scale(g, b->h, e[i])), b->slope[i][p]);
     err = err == GQ_NONE ? term : gq_emit2(g, GQ_OP_ADD, err, term);
   }
   gq_ref size = gq_emit2(g, GQ_OP_MAXIMUM, gq_emit1(g, GQ_OP_ABS, b->y[p]), gq_emit1(g, GQ_OP_ABS, b->y1[p]));
   gq_ref scale =
-    gq_emit2(g, GQ_OP_ADD, to_state(b, b->atol[p]), gq_emit2(g, GQ_OP_MUL, to_state(b, b->rtol), size));
+    gq_emit2(g, GQ_OP_ADD, to_rows(b, b->atol[p]), gq_emit2(g, GQ_OP_MUL, to_state(b, b->rtol), size));
   gq_ref sq = gq_emit1(g, GQ_OP_SQUARE, gq_emit2(g, GQ_OP_DIV, err, scale));
   int all = summed(b, p);
   if (b->k->max_norm) {

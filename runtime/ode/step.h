@@ -23,7 +23,8 @@ typedef struct gq_system {
   bool columns;                /* of nodes: points side by side as columns, not in front */
   int last;                    /* the axis of a part that is the state's last dimension (leapfrog) */
   int second;                  /* outputs from this one on are of phase 1; 0: none */
-  int64_t lanes;               /* rows at times of their own, innermost: t is {lanes}; 0: one time for all */
+  int64_t lanes;               /* rows at times of their own: t is {lanes}; 0: one time for all */
+  bool front;                  /* lanes are the first dim of a part, otherwise the last */
   int late;                    /* phase of the products: 1 where a is not known before the rest has run */
   int *of;                     /* [nq] boundary value of product i; -1: time */
 } gq_system;

@@ -69,7 +69,7 @@ static int finish(gq_system *s, const gq_field *f, frame *fr, int nlead, const g
 int gq_system_forward(const gq_field *f, int cls, gq_system *s) {
   *s = (gq_system){ .g = f->class_body[cls], .lent = true, .parts = 1, .last = f->shape.ndim - 1 };
   if (f->columns && s->last > 0) s->last--; /* rows are innermost there */
-  s->lanes = lanes_of(f, cls);
+  s->lanes = lanes_of(f, cls), s->front = f->front;
   return GQ_OK;
 }
 
@@ -113,7 +113,7 @@ static gq_ref or_zero(const gq_field *f, int cls, frame *fr, gq_ref a) {
 int gq_system_adjoint(const gq_field *f, int cls, const gq_adjointkind *k, gq_system *s) {
   frame fr;
   gq_ref a, q = GQ_NONE, out, lead[2], *da = gq_calloc(f->nb + 2, sizeof *da);
-  *s = (gq_system){ .parts = k->path ? 1 : 2, .given = k->path + k->forced, .lanes = lanes_of(f, cls) };
+  *s = (gq_system){ .parts = k->path ? 1 : 2, .given = k->path + k->forced, .lanes = lanes_of(f, cls), .front = f->front };
   if (!da) return gq_nomem(f->nb);
   int status = frame_new(f, &fr);
   if (status == GQ_OK) {
@@ -138,7 +138,7 @@ int gq_system_adjoint(const gq_field *f, int cls, const gq_adjointkind *k, gq_sy
 int gq_system_pull(const gq_field *f, int cls, bool time, gq_system *s) {
   frame fr;
   gq_ref a, out, lead, *da = gq_calloc(f->nb + 2, sizeof *da);
-  *s = (gq_system){ .parts = 1, .lanes = lanes_of(f, cls) };
+  *s = (gq_system){ .parts = 1, .lanes = lanes_of(f, cls), .front = f->front };
   if (!da) return gq_nomem(f->nb);
   int status = frame_new(f, &fr);
   if (status == GQ_OK) {
