@@ -394,6 +394,7 @@ static int solve_call(lua_State *L, bool locate) {
     return luaL_error(L,
                       "gq.odeint inside a traced function: a dynamics function cannot solve; give the inner "
                       "solve's result as a captured tensor");
+  if (!locate && has(L, 4, "regularise")) return hand_over(L, "odeint_regularised");
   if (parts) return hand_over(L, "odeint_states");
   if (!gq_is_float(z0->dtype))
     return luaL_argerror(
@@ -610,6 +611,8 @@ static const gqL_function functions[] = {
     "rule takes); panels 1: equal parts of an interval that share its nodes; seed of monte-carlo}\n"
     "grid_points: times where f may jump; dense: true gives a third result, a function of time; event: a function of "
     "(t, z) that ends the solve where it changes sign: z there, info, the time as a tensor (t: two times)\n"
+    "regularise: {kinetic = true, jacobian = true or {probe = \"normal\" or \"rademacher\" or a tensor, seed}, taylor = "
+    "K}: info.regularisers holds {#t, samples} tensors, the integrals up to each time, to be added to a loss: ?regularise\n"
     "throw: true; false returns the part reached, and info.status; overshoot, parity: false (parity: step for step "
     "as the paper's PyTorch code)\n"
     "info: status, engine, nfe, steps, rejected, peak_bytes; after backward nfe_backward, steps_backward, restarts, "
