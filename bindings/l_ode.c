@@ -440,6 +440,7 @@ static int solve_call(lua_State *L, bool locate) {
     return luaL_error(L,
                       "gq.odeint inside a traced function: a dynamics function cannot solve; give the inner "
                       "solve's result as a captured tensor");
+  if (!locate && has(L, 4, "regularise")) return hand_over(L, "odeint_regularised");
   if (parts) return hand_over(L, "odeint_states");
   if (!gq_is_float(z0->dtype))
     return luaL_argerror(
@@ -688,6 +689,8 @@ static const gqL_function functions[] = {
     "the rows, info.samples has those of each row: tensors nfe steps rejected t (reached) nfe_backward steps_backward "
     "nodes, and a table status; info.status, t and message are those of the first row that failed, the others' results "
     "are whole\n"
+    "regularise: {kinetic = true, jacobian = true or {probe = \"normal\" or \"rademacher\" or a tensor, seed}, taylor = "
+    "K}: info.regularisers holds {#t, samples} tensors, the integrals up to each time, to be added to a loss: ?regularise\n"
     "throw: true; false returns the part reached, and info.status; overshoot, parity: false (parity: step for step "
     "as the paper's PyTorch code)\n"
     "info: status, engine, nfe, steps, rejected, peak_bytes; of implicit methods jacobians and newton (iterations, one "

@@ -135,6 +135,25 @@ for _, o in ipairs { { method = "implicit_adams", rtol = 1e-7, atol = 1e-7, adjo
   end)
 end
 
+add("regularised solves", function(gq)
+  local k = gq.tensor(0.7, { dtype = "float64", requires_grad = true })
+  local t = gq.steer({ 0, 1 }, 0)
+  local z, info = gq.odeint(function(_, y) return -k * y end, gq.ones(2, 2, { dtype = "float64" }), t,
+    { rtol = 1e-8, atol = 1e-8, regularise = { kinetic = true, jacobian = { seed = 1 }, taylor = 2 } })
+  local r = info.regularisers
+  close(z[2][1][1]:item(), math.exp(-0.7))
+  close(r.kinetic[2][2]:item(), 0.7 * (1 - math.exp(-1.4)))
+  close(gq.grad(r.taylor[2]:sum(), k):item(), 6 * 0.7 ^ 2 * (1 - math.exp(-1.4)) + 4 * 0.7 ^ 3 * math.exp(-1.4))
+  assert(r.jacobian[2]:sum():item() > 0)
+end)
+
+add("jets", function(gq)
+  local z = gq.tensor({ 0, 0.5 }, { dtype = "float64", requires_grad = true })
+  local d = gq.jet(function(t, y) return 1 + y * y + gq.tanh(t) * 0 end, 0, z, 5)
+  close(d[5][1]:item(), 16)
+  close(gq.grad(d[2][1], z)[1]:item(), 2)
+end)
+
 add("networks", function(gq)
   local net = gq.nn.mlp { sizes = { 2, 3, 1 }, activation = "tanh" }
   local loss = net(gq.ones(4, 2)):pow(2):mean()

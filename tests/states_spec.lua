@@ -124,7 +124,7 @@ describe("a state of several tensors", function()
 
   it("costs no operation where f puts it together again", function()
     local net, x, l, apart = setting()
-    local layout = gq.core.layout({ x, l }, 1)
+    local layout = gq.core.layout({ x, l }, "gq.odeint", 1)
     local text = gq.core.trace(layout:field(apart), { vector(0), layout:pack { x, l } })
     local whole = gq.core.trace(net, { vector(0), layout:pack { x, l } })
     local function body(s) return s:gsub("%%%d+", "%%"):gsub("[^\n]*slice[^\n]*\n", ""):gsub("[^\n]*reshape[^\n]*\n", "") end

@@ -14,6 +14,9 @@ int gq_op_call(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_
 bool gq_recording(void);
 bool gq_set_recording(bool on);           /* returns what it was */
 
+/* The graph's outputs over the tensors `in`, one gq_op_call a node: recorded or traced like any work. */
+int gq_graph_call(const gq_graph *g, gq_tensor *const *in, gq_tensor **out);
+
 /* Record a result that was computed already: `out` is the op of args. Does nothing where gq_op_call
 ** would not record. */
 int gq_record(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_, gq_tensor *out);
@@ -45,6 +48,8 @@ void gq_tape_unref(struct gq_tape *t_);   /* used by gq_tensor_unref; never recu
 typedef struct gq_trace gq_trace;
 /* Open a trace (one at a time: GQ_ESTATE otherwise). */
 int gq_trace_begin(gq_trace **tr);
+/* Open one inside of another, if there is one: the other's values are captures in it, and it goes on afterwards. */
+int gq_trace_nest(gq_trace **tr);
 /* A traced input, in order: t, the state. */
 int gq_trace_input(gq_trace *tr, gq_dtype d, gq_shape s, gq_tensor **out);
 /* Close with the outputs (0 of them and status != GQ_OK: abandon). The trace then owns a graph

@@ -121,6 +121,11 @@ int gq_vjp_node(gq_graph *g, gq_ref node, gq_ref cot, const bool *want, gq_ref *
 ** out[j] is dst's node of src output j. */
 int gq_inline(gq_graph *dst, const gq_graph *src, const gq_ref *bind, gq_ref *out);
 
+/* Taylor mode (ir/jet.c). f: inputs t (0-d), z, captures; output dz/dt. out: the same inputs; outputs the derivatives
+** d^k z/dt^k, k = 1 .. order, at (t, z) of the solution through it. The work grows with the square of the order. */
+enum { GQ_MAX_JET = 32 };
+int gq_jet(const gq_graph *f, int order, gq_graph **out);
+
 /* vmap: like gq_inline, but the inputs with batched[i] carry a new leading axis of size n in
 ** dst, and so do all outputs (expanded if they depend on none). A matmul of a batched left
 ** operand with an unbatched right one becomes a single product over n x rows. */
