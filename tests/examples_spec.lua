@@ -196,11 +196,9 @@ describe("examples/latent_ode", function()
     end
   end)
 
-  it("comes nearer to the series between observations and after them", function()
+  it("comes nearer to the series between observations", function()
     local r = record("latent_ode", "--quiet --epochs 60 --series 32 --times 10 --width 16 --gradient gqc")
-    for _, m in ipairs { "test_mse", "test_extrapolation_mse" } do
-      assert.is_true(r.epochs[61][m] < 0.7 * r.epochs[1][m], m)
-    end
+    assert.is_true(r.epochs[61].test_mse < 0.5 * r.epochs[1].test_mse)
   end)
 end)
 
