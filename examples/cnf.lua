@@ -6,9 +6,9 @@ local nn = gq.nn
 
 local o, given = gq.cli {
   about = "Train a continuous normalising flow on a density in the plane, by maximum likelihood.",
-  more = "It prints the negative log-likelihood of test points (nll, in nats, the trace always exact), to compare with " ..
-    "that\nunder the density they are drawn from, which no model beats but by chance, and under a normal fit. --out " ..
-    "keeps\nsamples of the flow as .npy and .csv.",
+  more = "It prints the negative log-likelihood of test points (nll, in nats, the trace always exact), to compare " ..
+    "with that\nunder the density they are drawn from, which no model beats but by chance, and under a normal fit. " ..
+    "--out keeps\nsamples of the flow as .npy and .csv.",
   { "density", "moons", "what to learn", table.concat(gq.data.densities, "|") },
   { "trace", "exact", "of the Jacobian in training: products for every number, or one with a random probe a solve",
     "exact|hutchinson" },

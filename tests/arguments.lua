@@ -257,6 +257,21 @@ local templates = {
   { "no_grad", function() return function(x) return x * 2 end, leaf() end },
   { "gauss_legendre", function() return 3 end },
   { "nn.Linear", function() return 2, 3 end },
+  { "nn.GRUCell", function() return 2, 3, { bias = true, dtype = "float32" } end },
+  { "nn.RNNCell", function() return 2, 3, { nonlinearity = "relu", bias = false } end },
+  { "nn.GRUCell.forward", function() return gq.nn.GRUCell(2, 3), gq.ones(4, 2), gq.ones(4, 3) end },
+  { "nn.CNF", function() return gq.nn.Linear(2, 2), { trace = "exact", noise = "gaussian", probe = gq.ones(3, 2) } end },
+  { "nn.CNF.forward", function() return gq.nn.CNF(gq.nn.Linear(2, 2)), 0.5, { gq.ones(3, 2), gq.ones(3) } end },
+  { "flow", function()
+    return { net = gq.nn.Linear(2, 2), dim = { 2 }, trace = "exact", noise = "gaussian", times = { 0, 1 }, solver = {} }
+  end },
+  { "flow.log_prob", function()
+    return gq.flow { net = gq.nn.Linear(2, 2), dim = 2 }, gq.ones(3, 2), { trace = "hutchinson", seed = 1,
+      noise = "gaussian", probe = gq.ones(3, 2) }
+  end },
+  { "flow.sample", function()
+    return gq.flow { net = gq.nn.Linear(2, 2), dim = 2 }, 3, { seed = 1, dtype = "float32" }
+  end },
   { "nn.mlp", function() return { sizes = { 2, 3, 2 }, activation = "softplus", time = true } end },
   { "nn.Sequential", function() return { gq.nn.Linear(2, 3), gq.nn.Linear(3, 2) } end },
   { "optim.adam", function()
@@ -267,6 +282,8 @@ local templates = {
   { "optim.rmsprop", function() return { leaf() }, { lr = 0.1 } end },
   { "optim.clip_grad_norm", function() return { leaf() }, 1 end },
   { "data.batches", function() return { gq.ones(4, 2), gq.ones(4) }, { batch_size = 2, shuffle = true, seed = 1 } end },
+  { "data.density", function() return { name = "pinwheel", train = 8, test = 4, seed = 1 } end },
+  { "data.spirals", function() return { train = 8, test = 4, times = 3, noise = 0.1, seed = 1 } end },
   { "data.nested_spheres", function() return { train = 8, test = 4, seed = 1 } end },
   { "save", function() return "x.safetensors", { a = gq.ones(2), b = gq.ones(2, 2) } end },
   { "load", function() return "x.safetensors" end },

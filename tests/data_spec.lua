@@ -119,6 +119,37 @@ describe("ornstein_uhlenbeck", function()
   end)
 end)
 
+describe("spirals", function()
+  it("turn either way, inwards, seen with noise at times of their own", function()
+    local set = gq.data.spirals { seed = 2, train = 300, test = 10, times = 20 }
+    local s = set.train
+    assert.same({ { 300, 20 }, { 300, 20, 2 }, { 61 }, { 300, 61, 2 } }, { s.t.shape, s.y.shape, s.grid.shape,
+      s.truth.shape })
+    assert.same({ 10, 61, 2 }, set.test.truth.shape)
+    assert.close(s.grid[-1]:item(), 3 * math.pi, 1e-6)
+    assert.close(set.span, 2 * math.pi, 1e-12)
+    local ways = 0
+    local truth, y, t = s.truth:totable(), s.y:totable(), s.t:totable()
+    local sum = 0
+    for i = 1, 300 do
+      local first, later = truth[i][1], truth[i][11]                 -- a quarter turn later
+      local r, phase = math.sqrt(first[1] ^ 2 + first[2] ^ 2), math.atan(first[2], first[1])
+      local way = first[1] * later[2] - first[2] * later[1] > 0 and 1 or -1
+      assert.is_true(r >= 1 and r <= 2)
+      ways = ways + way
+      for k = 1, 20 do
+        assert.is_true(t[i][k] >= 0 and t[i][k] <= set.span and (k == 1 or t[i][k] >= t[i][k - 1]))
+        local a, rho = phase + way * t[i][k], r * math.exp(-0.1 * t[i][k])
+        sum = sum + (y[i][k][1] - rho * math.cos(a)) ^ 2 + (y[i][k][2] - rho * math.sin(a)) ^ 2
+      end
+    end
+    assert.close(math.sqrt(sum / 12000), 0.1, 0.05)
+    assert.is_true(math.abs(ways) < 80)
+    local exact = gq.data.spirals { seed = 2, train = 3, test = 1, times = 4, noise = 0 }.train
+    assert.is_true(exact.y:norm(2, 3):max():item() <= 2)
+  end)
+end)
+
 describe("crossing", function()
   it("is two points", function()
     local set = gq.data.crossing()

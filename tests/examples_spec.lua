@@ -42,6 +42,8 @@ local examples = {
   nested_spheres = { metrics = { "test_accuracy", "test_loss" }, train = "train_loss" },
   sines = { metrics = { "test_mse" }, train = "train_mse" },
   crossing = { metrics = { "test_mse" }, train = "train_mse" },
+  cnf = { metrics = { "test_nll" }, train = "train_nll" },
+  latent_ode = { metrics = { "test_mse", "test_extrapolation_mse" }, train = "train_loss" },
 }
 
 for script, e in pairs(examples) do
@@ -155,6 +157,48 @@ describe("backward solves of sines", function()
 
   it("read irregular times in batches of any size", function()
     assert.is_number(record("sines", "--quiet --irregular --batch-size 3").summary.test_mse)
+  end)
+end)
+
+describe("examples/cnf", function()
+  it("learns every density by either trace, compares, and keeps samples", function()
+    for _, density in ipairs(gq.data.densities) do
+      local out = folder .. "/" .. density
+      local r, text = record("cnf", ("--density %s --trace hutchinson --samples 7 --out %s"):format(density, out))
+      assert.same({ density, "hutchinson", "rademacher" }, { r.config.density, r.config.trace, r.config.noise })
+      assert.is_number(r.summary.test_nll_normal)
+      assert.equal(density ~= "pinwheel", r.summary.test_nll_density ~= nil)
+      assert.matches("under a normal fit", text, 1, true)
+      local samples = gq.load(("%s/cnf-%s-seed1-samples.npy"):format(out, density))
+      assert.same({ 7, 2 }, samples.shape)
+      assert.same(samples:totable(), gq.load(("%s/cnf-%s-seed1-samples.csv"):format(out, density)):totable())
+    end
+    assert.is_number(record("cnf", "--quiet --trace hutchinson --noise gaussian").summary.test_nll)
+    local _, err, code = run("cnf", "--density moon")
+    assert.same(2, code)
+    assert.matches("--density: checkerboard or circles or", err, 1, true)
+  end)
+
+  it("gets nearer to the density", function()
+    local r = record("cnf", "--quiet --epochs 30 --lr 2e-2 --gradient auto")
+    assert.is_true(r.epochs[31].test_nll < r.epochs[1].test_nll - 0.5)
+    assert.is_true(r.epochs[31].test_nll > r.summary.test_nll_density)
+  end)
+end)
+
+describe("examples/latent_ode", function()
+  it("trains alike by restarts and moments, and reads series of any length", function()
+    local a = record("latent_ode", "--quiet --rtol 1e-5 --atol 1e-5 --impulses restart")
+    local b = record("latent_ode", "--quiet --rtol 1e-5 --atol 1e-5 --impulses moments")
+    assert.is_true(math.abs(a.epochs[3].train_loss / b.epochs[3].train_loss - 1) < 1e-3)
+    for _, arguments in ipairs { "--times 1", "--batch-size 1 --latent 1", "--anneal 0", "--batch-size 3" } do
+      assert.is_number(record("latent_ode", "--quiet " .. arguments).summary.test_mse)
+    end
+  end)
+
+  it("comes nearer to the series between observations", function()
+    local r = record("latent_ode", "--quiet --epochs 60 --series 32 --times 10 --width 16 --gradient gqc")
+    assert.is_true(r.epochs[61].test_mse < 0.5 * r.epochs[1].test_mse)
   end)
 end)
 

@@ -79,6 +79,86 @@ describe("layers", function()
   end)
 end)
 
+describe("recurrent cells", function()
+  local function sigmoid(x) return 1 / (1 + math.exp(-x)) end
+
+  -- Row i of w times x plus b[i], in plain Lua.
+  local function row(w, b, i, x)
+    local sum = b and b[i] or 0
+    for j = 1, #x do sum = sum + w[i][j] * x[j] end
+    return sum
+  end
+
+  -- The formulas of PyTorch's documentation, number by number.
+  local function gru(c, x, h)
+    local wi, wh = c.weight_ih:totable(), c.weight_hh:totable()
+    local bi, bh = c.bias_ih and c.bias_ih:totable(), c.bias_hh and c.bias_hh:totable()
+    local next_h, m = {}, #h
+    for i = 1, m do
+      local r = sigmoid(row(wi, bi, i, x) + row(wh, bh, i, h))
+      local z = sigmoid(row(wi, bi, m + i, x) + row(wh, bh, m + i, h))
+      local n = row(wi, bi, 2 * m + i, x) + r * row(wh, bh, 2 * m + i, h)
+      local e = math.exp(2 * n)
+      next_h[i] = (1 - z) * (e - 1) / (e + 1) + z * h[i]
+    end
+    return next_h
+  end
+
+  it("GRUCell is PyTorch's, gate by gate", function()
+    for _, bias in ipairs { true, false } do
+      gq.manual_seed(3)
+      local c = nn.GRUCell(3, 2, { bias = bias, dtype = "float64" })
+      assert.same(bias and { "weight_ih", "weight_hh", "bias_ih", "bias_hh" } or { "weight_ih", "weight_hh" }, names(c))
+      assert.same({ { 6, 3 }, { 6, 2 } }, { c.weight_ih.shape, c.weight_hh.shape })
+      local x, h = { { 0.5, -1, 2 }, { -0.3, 0.8, 1.5 } }, { { 0.2, -0.7 }, { 1.1, 0.4 } }
+      local want = { gru(c, x[1], h[1]), gru(c, x[2], h[2]) }
+      local f64 = { dtype = "float64" }
+      assert.close(c(gq.tensor(x, f64), gq.tensor(h, f64)), want, 1e-13)
+      assert.close(c(gq.tensor(x[1], f64), gq.tensor(h[1], f64)), want[1], 1e-13)
+      assert.close(c(gq.tensor(x[1], f64)), gru(c, x[1], { 0, 0 }), 1e-13)
+    end
+  end)
+
+  it("GRUCell of known weights gives known numbers", function()
+    local c = nn.GRUCell(1, 1, { dtype = "float64" })
+    c:load_state_dict { weight_ih = gq.tensor { { 1 }, { 2 }, { 3 } }, weight_hh = gq.tensor { { -1 }, { 0.5 }, { 1 } },
+      bias_ih = gq.tensor { 0.1, 0.2, 0.3 }, bias_hh = gq.tensor { 0, -0.1, 0.4 } }
+    -- x = 0.5, h = -0.4: r = s(1), z = s(0.9), n = tanh(1.8 + r (-0.4 + 0.4)) = tanh(1.8)
+    local z = sigmoid(0.9)
+    local n = (math.exp(3.6) - 1) / (math.exp(3.6) + 1)
+    local y = c(gq.tensor({ 0.5 }, { dtype = "float64" }), gq.tensor({ -0.4 }, { dtype = "float64" }))
+    assert.close(y:totable(), { (1 - z) * n - 0.4 * z }, 1e-7)
+  end)
+
+  it("RNNCell is tanh or relu of both products", function()
+    for _, f in ipairs { "tanh", "relu" } do
+      local c = nn.RNNCell(3, 4, { nonlinearity = f })
+      local x, h = gq.randn(5, 3), gq.randn(5, 4)
+      local want = gq[f](x:matmul(c.weight_ih:t()) + c.bias_ih + h:matmul(c.weight_hh:t()) + c.bias_hh)
+      assert.close(c(x, h), want, 1e-6, 1e-6)
+    end
+  end)
+
+  it("start within 1/sqrt(n_hidden), and give gradients to every parameter", function()
+    local c = nn.GRUCell(20, 25)
+    for _, p in ipairs(c:parameters()) do
+      assert.is_true(p:abs():max():item() <= 0.2 and p:abs():max():item() > 0.18)
+    end
+    c(gq.randn(5, 20), c(gq.randn(5, 20))):square():sum():backward()
+    for _, p in ipairs(c:parameters()) do assert.is_true(p.grad:abs():max():item() > 0) end
+    assert.matches("GRUCell(20, 25", tostring(c), 1, true)
+  end)
+
+  it("say what they expect", function()
+    local c = nn.GRUCell(3, 2)
+    assert.error_matches(function() c(gq.ones(4, 2)) end, "nn.GRUCell: x {n, 3} or {3} expected, got tensor")
+    assert.error_matches(function() c(gq.ones(4, 3), gq.ones(3, 2)) end, "h {4, 2} expected for x {4, 3}, got tensor")
+    assert.error_matches(function() nn.GRUCell(3) end, "n_in and n_hidden: integers of at least 1 expected")
+    assert.error_matches(function() nn.RNNCell(3, 2, { nonlinearity = "sin" }) end, '"tanh" or "relu" expected')
+    assert.error_matches(function() nn.RNNCell(3, 2, { bias = 1 }) end, "true or false expected")
+  end)
+end)
+
 describe("time", function()
   it("a module without time ignores t when called with both", function()
     local l, x = nn.Linear(3, 2), gq.randn(5, 3)

@@ -163,6 +163,27 @@ add("networks", function(gq)
   close(copy(gq.ones(4, 2)):pow(2):mean():item(), loss:item())
 end)
 
+add("a flow", function(gq)
+  local net = gq.nn.mlp { sizes = { 2, 3, 2 }, activation = "tanh", time = true }
+  local flow = gq.flow { net = net, dim = 2 }
+  local exact = flow:log_prob(gq.ones(3, 2))
+  exact:sum():backward()
+  for _, p in ipairs(net:parameters()) do assert(p.grad:numel() == p:numel()) end
+  local mean = 0
+  for _, a in ipairs { -1, 1 } do
+    local probe = gq.tensor { { 1, a }, { 1, a }, { 1, a } }
+    mean = mean + flow:log_prob(gq.ones(3, 2), { trace = "hutchinson", probe = probe }):sum():item() / 2
+  end
+  assert(math.abs(mean - exact:sum():item()) < 0.01 and #flow:sample(4) == 4)
+end)
+
+add("a recurrent cell", function(gq)
+  local cell, h = gq.nn.GRUCell(2, 3), nil
+  for _ = 1, 3 do h = cell(gq.ones(4, 2), h) end
+  h:sum():backward()
+  assert(cell.weight_hh.grad:numel() == 27 and h:abs():max():item() < 1)
+end)
+
 for _, name in ipairs { "adam", "sgd" } do
   add("optimiser " .. name, function(gq)
     local x = gq.tensor({ 1, 2 }, { requires_grad = true })
@@ -215,6 +236,8 @@ add("data", function(gq)
   local set, rows = gq.data.nested_spheres { train = 8, test = 4, seed = 1 }, 0
   for x in gq.data.batches(set.train, { batch_size = 3, shuffle = true, seed = 2 }) do rows = rows + #x end
   assert(rows > 0)
+  assert(#gq.data.density { name = "moons", train = 8, test = 4, seed = 1 }.test.x == 4)
+  assert(#gq.data.spirals { train = 3, test = 2, times = 4, seed = 1 }.train.y == 3)
 end)
 
 return scenarios

@@ -76,8 +76,8 @@ end
 
 -- Cho et al. 2014, with PyTorch's place of the reset gate: on W_hh h + b_hh, not on h.
 local GRUCell = cell("GRUCell", "nn.GRUCell(n_in, n_hidden [, {bias = true, dtype}]): cell(x, h) -> h' = " ..
-  "(1 - z) n + z h; gates as in PyTorch, their rows of the weights in this order: r and z sigmoids, n = tanh(W_in x + b_in + r " ..
-  "(W_hn h + b_hn)); x {n, n_in}, h {n, n_hidden}, zeros without it")
+  "(1 - z) n + z h, with PyTorch's gates, their rows of the weights in this order: r, z sigmoids, n = tanh(W_in x " ..
+  "+ b_in + r (W_hn h + b_hn)); x {n, n_in}, h {n, n_hidden}, zeros without it")
 
 function GRUCell:init(n_in, n_hidden, opts)
   init_cell(self, n_in, n_hidden, options(opts, "bias dtype", "nn.GRUCell", 3), 3, "nn.GRUCell")

@@ -107,24 +107,24 @@ end, "gq.data.sines{seed, train = 15, test = 5, times = 50, regular = true}: x''
 
 -- ---- spirals, both ways round ----
 
--- Positions {n, times, 2} at t: out along r = (1 + s) / 5, where s = start + t, turning by way * s.
-local function spiral_at(t, start, way)
-  local s = t + start
-  local r, a = (s + 1) * 0.2, s * way
+-- Positions {n, times, 2} at t {n, times}: inwards, turning by one radian in a unit of time; way, phase and radius
+-- {n, 1} are a series' own.
+local function spiral_at(t, way, phase, radius)
+  local r, a = (t * -0.1):exp() * radius, t * way + phase
   return gq.stack({ r * a:cos(), r * a:sin() }, 3)
 end
 
 local function spiral_set(n, times, noise, seed)
   local span = 2 * math.pi
   local way = gq.rand({ n, 1 }, { seed = gq.split_seed(seed, "way") }):ge(0.5):to("float32") * 2 - 1
-  local start = uniform({ n, 1 }, 0, span, seed, "start")
+  local phase, radius = uniform({ n, 1 }, 0, span, seed, "phase"), uniform({ n, 1 }, 1, 2, seed, "radius")
   local t = uniform({ n, times }, 0, span, seed, "times"):totable()
   for _, row in ipairs(t) do table.sort(row) end
   t = gq.tensor(t)
   local grid = gq.linspace(0, 1.5 * span, 61)
-  local y = spiral_at(t, start, way)
+  local y = spiral_at(t, way, phase, radius)
   return { t = t, y = y + gq.randn(y.shape, { seed = gq.split_seed(seed, "noise") }) * noise, grid = grid,
-    truth = spiral_at(grid:unsqueeze(1):expand(n, #grid), start, way) }
+    truth = spiral_at(grid:unsqueeze(1):expand(n, #grid), way, phase, radius) }
 end
 
 define("spirals", function(opts)
@@ -137,8 +137,8 @@ define("spirals", function(opts)
     test = spiral_set(need(o, "test", "count", 50, what), times, noise, gq.split_seed(seed, "test")),
     span = 2 * math.pi,
   }
-end, "gq.data.spirals{seed, train = 200, test = 50, times = 30, noise = 0.1}: spirals in the plane that turn either " ..
-  "way, seen at irregular times of their own (after the data of Chen et al. 2018, section 5.1)\n" ..
+end, "gq.data.spirals{seed, train = 200, test = 50, times = 30, noise = 0.1}: inward spirals in the plane that turn " ..
+  "either way, seen at irregular times of their own (after the data of Chen et al. 2018, section 5.1)\n" ..
   "y {n, times, 2}: noisy positions at the times t {n, times} in [0, span = 2 pi]; truth {n, 61, 2}: positions " ..
   "without noise at the times grid {61}, of [0, 1.5 span]")
 

@@ -8,7 +8,7 @@ local options, need = gq.core.options, gq.core.need
 -- Points are a centre and noise. Centres lie on curves, uniform in a parameter u of [0, 1): the density is the
 -- integral over u, here the sum over so many midpoints, which for noise as wide as theirs leaves nothing visible.
 
-local midpoints <const> = 512
+local midpoints <const> = 256
 
 -- centre(u, k): the point at u on curve k of `curves`; u is a tensor {n, 1} and k one of -1 or 1 a row, or 1 to 8
 local mixtures = {
@@ -134,6 +134,7 @@ end
 
 gq.data.density, gq.data.densities = density, names()
 gq.docs[density] = "gq.data.density{name = \"moons\", seed, train = 5000, test = 2000}: points of a density in the " ..
-  "plane, x {n, 2}, and y {n}, which of its parts each is from: " .. table.concat(names(), ", ") .. " (gq.data.densities)\n" ..
+  "plane, x {n, 2}, and y {n}, which of its parts each is from: " .. table.concat(names(), ", ") ..
+  " (gq.data.densities)\n" ..
   "also log_prob(x) -> {n}, its logarithm, but for the pinwheel: -log_prob(test.x):mean() is what no model can beat " ..
   "but by chance"
