@@ -16,7 +16,7 @@ static const char *const known[] = {
 static const char *const known_adjoint[] = { "method",    "rtol",   "atol",        "step_size",
                                              "max_steps", "norm",   "trajectory",  "impulses",
                                              "scale",     "points", "checkpoints", NULL };
-static const char *const known_gq[] = { "C", "max_nodes", "nodes", "quadrature", "panels", "seed", NULL };
+static const char *const known_gq[] = { "C", "max_nodes", "nodes", "quadrature", "panels", "seed", "guards", NULL };
 static const char *const known_controller[] = { "safety", "ifactor", "dfactor", "pcoeff",
                                                 "icoeff", "dcoeff",  NULL };
 
@@ -152,6 +152,7 @@ static void gq_options(lua_State *L, int arg, gq_ode_options *o) {
   o->quadrature = gqL_quadrature(L, gqL_optstring(L, t, "quadrature", gq_quadratures->name), "gq.quadrature");
   o->panels = (int)gqL_optint(L, t, "panels", 1, 1, 1 << 20);
   gq_seed(L, t, o);
+  o->guards = gqL_optbool(L, t, "guards", o->guards || o->engine == GQ_ENGINE_CHECK);
   if (lua_istable(L, t) && lua_getfield(L, t, "nodes") == LUA_TNUMBER) {
     lua_pop(L, 1);
     o->nodes = GQ_NODES_FIXED;

@@ -75,6 +75,16 @@ for _, gradient in ipairs { "aca", "gq" } do
     assert(info.samples.nfe:sum():item() == info.nfe and #info.samples.status == 3)
   end)
 end
+-- The first pass of the structure is audited: the integrand is theta's sin, at nodes too few for it.
+add("odeint with guards", function(gq)
+  collectgarbage()
+  gq.core.plan_cache(false)
+  local theta = gq.zeros(1, { dtype = "float64", requires_grad = true })
+  local z, info = gq.odeint(function(t, y) return theta * gq.sin(20 * t) - y end, gq.ones(1, { dtype = "float64" }),
+    { 0, 1 }, { rtol = 1e-3, atol = 1e-3, gq = { nodes = 4, guards = true } })
+  z[2]:sum():backward()
+  assert(info.spectrum > 0.1 and (info.audit or 1) > 0.05)      -- a plan that is still in use has had its audit
+end)
 
 add("odeint by Monte Carlo nodes", function(gq)
   local k = gq.tensor(0.7, { dtype = "float64", requires_grad = true })

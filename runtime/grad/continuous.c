@@ -204,6 +204,7 @@ static int step_nodes(back *k, double stop) {
   for (; k->next < gq_rule_count(&k->rule); k->next++) {
     double t = gq_rule_point(&k->rule, k->next, &weight);
     if (!last && k->s->o.nodes != GQ_NODES_STEP && dir * (t - w->t1) > 0) break;
+    gq_nodebuffer_place(&k->nodes, k->rule.m, gq_rule_place(&k->rule, k->next));
     GQ_TRY(collect(k, t, weight));
   }
   return GQ_OK;
@@ -434,6 +435,7 @@ static int run(back *k) {
   gq_field_unpack(s->plan->field, w->y[k->ia], k->b->a);
   if (!k->reverse) s->info.reconstruction = gq_path_error(&k->path, s->o.back_rtol, s->o.back_atol);
   if (k->gq) GQ_TRY(gq_nodebuffer_flush(&k->nodes));
+  if (k->nodes.probes && k->b->refine == 1) s->info.spectrum = gq_spectrum_ratio(&k->nodes.spectrum);
   const gq_field *f = s->plan->field;
   if (k->weighted.block) {
     double change = gq_grads_rms(f, &k->weighted, &k->b->grads);

@@ -139,11 +139,17 @@ typedef struct gq_ode_options {
   const gq_quadrature *quadrature;
   int panels;                  /* equal panels that share the nodes of an interval (or step) */
   uint64_t seed;               /* of random points */
+  bool guards;                 /* watch the integrand's spectrum; see gq_info.spectrum */
 } gq_ode_options;
 size_t gq_default_memory(void);                            /* a quarter of the machine's */
 void gq_ode_defaults(gq_ode_options *o, gq_dtype d);       /* dopri5, 1e-3 / 1e-6, gq, C 0.1 ... */
 int gq_ode_check(const gq_ode_options *o);                 /* do they go together? gq_odeint asks too */
 
+/* What each guard sees: reconstruction that the state was lost on the way back; audit, spectrum and quadrature_error
+** that the nodes are too few. What none does: the error of the forward solve, of which the gradient is then the
+** gradient (direct has the same: Lotka-Volterra to t = 10 at rtol 3e-4 is off by 60 % with a reconstruction error of
+** 21 tolerances), and an integrand whose values at n and at 2n nodes look like another's: for z' = -z + theta sin(w t)
+** at theta = 0 nothing but a'df/dtheta depends on w, and there are w with sin(w t) near 0 at all of them. */
 typedef struct gq_info {       /* API.md: the fields of info */
   int status;                  /* GQ_OK or what ended the solve */
   gq_engine engine;            /* that serves the backward pass: what auto chose, */
@@ -154,7 +160,13 @@ typedef struct gq_info {       /* API.md: the fields of info */
   int64_t nfe_backward, steps_backward, rejected_backward, restarts, nodes, nodes_wanted;
   int64_t panels, panels_split;   /* moments: panels solved, and splits that made them more */
   double reconstruction;       /* units of the tolerance */
-  double audit;                /* engine check: |G_n - G_2n| / |G_2n| over all parameters */
+  double audit;                /* |G_n - G_2n| / |G_2n| over all parameters, by engine check and where the spectrum asked
+                                  for it; NAN: not made */
+  double spectrum;             /* guards: the last two of the n Legendre coefficients of the integrand (four random
+                                  sums of the biases' part of it) against the largest. Near 1: n nodes do not resolve
+                                  the integrand, though its mean may be right; over 0.1 it asks for an audit. NAN:
+                                  fewer than 3 nodes in every interval, no vectors among the parameters, no guards */
+  int64_t nfe_audit;           /* evaluations of that audit, not in nfe_backward */
   double quadrature_error;     /* nodes = "step": biases by nodes against Runge-Kutta weights, relative; NAN: none */
   bool capped;                 /* max_nodes bit in some interval */
   size_t peak_bytes;

@@ -119,7 +119,7 @@ static int make_jacobian(gq_plan *p, int c, void *arg, gq_system *s) {
 }
 
 static int make_nodes(gq_plan *p, int c, void *arg, gq_system *s) {
-  return gq_system_nodes(p->field, c, *(int *)arg, s);
+  return gq_system_nodes(p->field, c, *(int *)arg, p->probes, s);
 }
 
 static int make_points(gq_plan *p, int c, void *arg, gq_system *s) { return gq_system_points(p->field, s); }
@@ -138,6 +138,12 @@ static bool wants_products(const gq_field *f) {
 static bool audits(const gq_ode_options *o) {
   return gq_engine_nodes(o->engine) && o->engine != GQ_ENGINE_KRONROD && o->nodes == GQ_NODES_STEP &&
          !o->independent;
+}
+
+/* Guards are for the rule whose weights make Legendre polynomials orthogonal; nodes in every step have audits. */
+static bool probes(const gq_ode_options *o) {
+  return o->guards && !o->independent && gq_engine_nodes(o->engine) && o->engine != GQ_ENGINE_KRONROD && !audits(o) &&
+         o->quadrature == gq_quadratures;
 }
 
 /* Rows of all nodes or elements of a block. */
@@ -160,7 +166,7 @@ static int build_backward(gq_plan *p, const gq_planspec *s) {
                                     .dense = gq || o->overshoot,
                                     .product_error = full && o->back_method->e && o->back_step_size <= 0,
                                     .product_dense = products != GQ_PRODUCTS_NONE && o->overshoot };
-  p->products = wants_products(p->field);
+  p->products = wants_products(p->field), p->probes = probes(o);
   GQ_TRY(build_stepper(p, &p->backward, make_adjoint, &with));
   GQ_TRY(build_evaluator(p, &p->adjoint, make_adjoint, &plain));
   if (p->backward.kind.product_error || (p->backward.m->implicit && p->backward.l.nq > 0))
@@ -172,7 +178,10 @@ static int build_backward(gq_plan *p, const gq_planspec *s) {
          2 * p->node_rows * p->field->count[0] <= stacked_rows(p->field))
     p->node_rows *= 2;
   gq_evaluator *largest; /* compiled now: memory must not depend on how many nodes a solve asks for */
-  return gq && p->products ? gq_plan_nodes(p, p->node_rows, &largest) : GQ_OK;
+  if (!gq || !p->products) return GQ_OK;
+  GQ_TRY(gq_plan_nodes(p, p->node_rows, &largest));
+  p->probes = largest->parts > 0; /* without vectors there is nothing to look at */
+  return GQ_OK;
 }
 
 /* alf's inverse evaluates f where its step does, so that it brings the derivative along. */
@@ -330,6 +339,7 @@ static int plan_sized(gq_plan *p, gq_evaluator *sizes, int n,
   gq_evaluator *e = *out = &sizes[i];
   if (e->code.prog[0]) return GQ_OK;
   int status = build_evaluator(p, e, make, &n);
+  e->points = n;
   if (status == GQ_OK) status = grow_table(p, e);
   if (status == GQ_OK) status = grow_arena(p, 1, gq_code_arena(&e->code));
   if (status != GQ_OK) evaluator_done(e); /* whole or not there */
@@ -380,7 +390,7 @@ typedef struct keyhead { /* zeroed before it is filled: compared bytewise */
   double eta;
   int engine, trajectory, threads, element;
   bool fixed, back_fixed, max_norm, back_max_norm, dense_forward, overshoot, parity, moments, t_grad, audits,
-    independent;
+    probes, independent;
 } keyhead;
 
 static int make_key(const gq_planspec *s, char **key, size_t *n) {
@@ -402,7 +412,8 @@ static int make_key(const gq_planspec *s, char **key, size_t *n) {
   h->max_norm = o->max_norm, h->back_max_norm = o->back_max_norm;
   h->dense_forward = s->dense_forward, h->overshoot = o->overshoot, h->parity = o->parity,
   h->moments = o->moments;
-  h->t_grad = s->p->t_grad, h->audits = audits(o), h->independent = o->independent;
+  h->t_grad = s->p->t_grad, h->audits = audits(o), h->probes = probes(o);
+  h->independent = o->independent;
   for (int i = 0; i < s->p->ncapture; i++)
     ((bool *)(h + 1))[i] = o->engine != GQ_ENGINE_NONE && s->p->wants_grad[i];
   memcpy((char *)(h + 1) + s->p->ncapture * sizeof(bool), graph, ng);
@@ -576,12 +587,26 @@ void gq_evaluator_bind(gq_plan *p, const gq_evaluator *e, const gq_binding *b, i
   *in = c.in + (size_t)s * e->nin, *out = c.out + (size_t)s * e->nout;
 }
 
+size_t gq_probe_size(const gq_plan *p, const gq_evaluator *e, int i) {
+  return gq_numel(gq_field_boundary_shape(p->field, e->of[e->nq + i]));
+}
+
+size_t gq_probe_bytes(const gq_plan *p, const gq_evaluator *e, int i, int points) {
+  size_t size = gq_dtype_size(gq_field_boundary_dtype(p->field, e->of[e->nq + i]));
+  return (gq_probe_size(p, e, i) * points * size + 63) & ~(size_t)63;
+}
+
 int gq_evaluate_nodes(gq_plan *p, const gq_evaluator *e, const gq_binding *b, const void *t, void *const *z,
-                      void *const *a, const gq_grads *grads) {
+                      void *const *a, const gq_grads *grads, void *const *probe_) {
   call c = call_begin(p, e);
   for (int s = 0; s < p->field->nslices; s++) {
     const void **in = c.in + (size_t)s * e->nin;
+    char *probe = probe_ ? probe_[s] : NULL;
     in[0] = t, in[1] = z[s], in[2] = a[s];
+    for (int i = 0; i < e->parts; i++) {
+      c.out[(size_t)s * e->nout + i] = probe;
+      probe += gq_probe_bytes(p, e, i, e->points);
+    }
     bind_products(p, e, b, s, grads, &c);
   }
   return run_call(p, e, 0, &c);

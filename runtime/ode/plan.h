@@ -21,8 +21,9 @@ typedef struct gq_evaluator {
   int parts;                   /* outputs that are stored; then nq products, added */
   int states;                  /* inputs after t that have the state's shape */
   int nq, nin, nout;
+  int points;                  /* nodes: how many at once */
   bool columns;                /* nodes: their states stand side by side, {.., n rows of the slice} */
-  int *of;
+  int *of;                     /* [nq] boundary values; of nodes then [parts]: of the probes */
   gq_code code;
 } gq_evaluator;
 
@@ -48,6 +49,8 @@ typedef struct gq_plan {
   int dim;                     /* numbers in a row of the state: a Jacobian is dim x dim */
   bool products;               /* some boundary value wants a gradient */
   int node_rows;               /* capacity of the node buffer, a power of two */
+  bool probes;                 /* node programs store the products of vectors by node (grad/spectrum.h) */
+  int64_t alarms;              /* spectra so far that called for an audit */
   size_t arena_bytes[2];       /* stepping, and the rest */
   void *arena[2][GQ_MAXSLICES];
   void *table;                 /* pointers of one evaluation */
@@ -89,9 +92,13 @@ int gq_evaluate_at(gq_plan *p, const gq_evaluator *e, const gq_binding *b, doubl
 int gq_evaluate_phase(gq_plan *p, const gq_evaluator *e, const gq_binding *b, int phase, double t, void *const *x,
                       void *const *out, const gq_grads *grads_, double *time_);
 /* The node program: t [rows], z [nslices] blocks of rows states (or, columns, those side by side), likewise
-** a; products added to grads. */
+** a; products added to grads. probe_ [nslices]: blocks that hold the probes one after another, or NULL where the
+** plan has none. */
 int gq_evaluate_nodes(gq_plan *p, const gq_evaluator *e, const gq_binding *b, const void *t, void *const *z,
-                      void *const *a, const gq_grads *grads);
+                      void *const *a, const gq_grads *grads, void *const *probe_);
+/* Numbers that probe i of a node program has for one node, and bytes it takes for `points` nodes. */
+size_t gq_probe_size(const gq_plan *p, const gq_evaluator *e, int i);
+size_t gq_probe_bytes(const gq_plan *p, const gq_evaluator *e, int i, int points);
 
 /* ---- one integration ---- */
 

@@ -26,7 +26,7 @@ typedef struct gq_system {
   int64_t lanes;               /* rows at times of their own: t is {lanes}; 0: one time for all */
   bool front;                  /* lanes are the first dim of a part, otherwise the last */
   int late;                    /* phase of the products: 1 where a is not known before the rest has run */
-  int *of;                     /* [nq] boundary value of product i; -1: time */
+  int *of;                     /* [nq] boundary value of product i; -1: time. Of nodes then [probes]: of probe i */
 } gq_system;
 
 /* dz/dt = f. */
@@ -45,8 +45,9 @@ int gq_system_pull(const gq_field *f, int cls, bool time, gq_system *s);
 /* The products alone, of rows side by side (gq_field_lanes): inputs t {lanes[1]}, z, a, boundary values. */
 int gq_system_points(const gq_field *f, gq_system *s);
 /* The products at n points at once: inputs t {n}, z {n, ...}, a {n, ...} (or, columns, {.., n rows}), boundary
-** values. */
-int gq_system_nodes(const gq_field *f, int cls, int64_t n, gq_system *s);
+** values. probes: before them the products of every vector (or number) that are sums over rows, by point: {.., n}
+** (columns) or {n, ..}. */
+int gq_system_nodes(const gq_field *f, int cls, int64_t n, bool probes, gq_system *s);
 /* The same and, before, the Jacobian by rows of `dim` numbers: outputs df_i/dz of z's shape for i < dim. */
 int gq_system_jacobian(const gq_field *f, int cls, int64_t n, int64_t dim, gq_system *s);
 void gq_system_done(gq_system *s);
