@@ -58,7 +58,7 @@ describe("grid_points", function()
 
   it("keep the order of every method", function()
     for _, m in ipairs(methods) do
-      if m.kind ~= "leapfrog" and m.order < 8 then
+      if m.kind ~= "leapfrog" and m.order < 8 and m.name ~= "kvaerno5" then     -- that looks beyond a step's end
         local hs, errors = {}, {}
         for i = 1, 4 do
           hs[i] = 0.1 / 2 ^ i

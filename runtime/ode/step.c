@@ -222,7 +222,7 @@ static bool equal(gq_graph *g, gq_ref a, gq_ref v, int axis) {
 /* x' = v, and v' without v: the graph over separate x and v shows it. */
 static int second_order(builder *b) {
   gq_graph *g = gq_graph_new();
-  gq_ref z, out, x, v, *bind = b->bind;
+  gq_ref out, v, *bind = b->bind;
   int axis = b->s->last, n = gq_graph_inputs(b->s->g);
   bool damped = false;
   if (gq_numel(system_input(b->s, 1)->shape) == 0) return gq_graph_free(g), GQ_OK;
@@ -232,10 +232,12 @@ static int second_order(builder *b) {
                             "dynamics are of that form; trace them, or take another method");
   }
   if (!g) return gq_nomem(0);
+  gq_shape first = system_input(b->s, 1)->shape, second = first;
+  first.dim[axis] /= 2, second.dim[axis] -= first.dim[axis];
   for (int i = 0; i < n; i++)
-    bind[i] = gq_input(g, system_input(b->s, i)->dtype, system_input(b->s, i)->shape);
-  z = bind[1], x = half(g, z, axis, 0), v = half(g, z, axis, 1);
-  bind[1] = join(g, x, v, axis);
+    bind[i] = gq_input(g, system_input(b->s, i)->dtype, i == 1 ? first : system_input(b->s, i)->shape);
+  v = gq_input(g, system_input(b->s, 1)->dtype, second);
+  bind[1] = join(g, bind[1], v, axis);
   gq_inline(g, b->s->g, bind, &out);
   bool is_v = equal(g, half(g, out, axis, 0), v, axis);
   gq_ref a = half(g, out, axis, 1);
