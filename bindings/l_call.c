@@ -54,8 +54,7 @@ static int fail(lua_State *L, const char *message) {
 const char *gqL_wrongslope(lua_State *L, gq_dtype d, gq_shape s, gq_dtype dz, gq_shape sz) {
   char given[128], want[128];
   if (d == dz && gq_shape_equal(s, sz)) return NULL;
-  return lua_pushfstring(L,
-                         "%s returned %s of shape %s; expected dz/dt of z0's dtype and shape, %s %s", what,
+  return lua_pushfstring(L, "%s returned %s of shape %s; expected dz/dt of z0's dtype and shape, %s %s", what,
                          gq_dtype_name(d), gq_shape_text(s, given, sizeof given), gq_dtype_name(dz),
                          gq_shape_text(sz, want, sizeof want));
 }
@@ -87,10 +86,11 @@ static void check_strays(lua_State *L, gq_tensor *out, gq_tensor *t, gq_tensor *
   gqL_retry(L, gq_tape_stray(out, 2, known, &stray));
   if (!stray) return;
   gq_shape_text(stray->shape, shape, sizeof shape);
-  fail(L, lua_pushfstring(L,
-                          "%s uses a %s tensor of shape %s that requires a gradient: with trace = false name what is "
-                          "to be differentiated, opts.params = net:parameters() or {tensor, ...} ({}: none)",
-                          what, gq_dtype_name(stray->dtype), shape));
+  fail(L, lua_pushfstring(
+            L,
+            "%s uses a %s tensor of shape %s that requires a gradient: with trace = false name what is "
+            "to be differentiated, opts.params = net:parameters() or {tensor, ...} ({}: none)",
+            what, gq_dtype_name(stray->dtype), shape));
 }
 
 static void write_value(lua_State *L, const job *j, gq_tensor *out) {

@@ -490,7 +490,7 @@ static int solve_call(lua_State *L, bool locate) {
   int nt = read_times(L, 3, b, &t);
   if (has(L, 4, "grid_points") && !mark_jumps(L, 4, b, nt)) return hand_over(L, "odeint_grid");
   gq_dense **dense = lua_istable(L, 4) && gqL_optbool(L, 4, "dense", false) ? gqL_pushinterpolant(L) : NULL;
-  int at = lua_gettop(L); /* of the interpolant, if there is one */
+  int at = lua_gettop(L);                 /* of the interpolant, if there is one */
   *gqL_pushtensor(L) = gq_tensor_ref(z0); /* the dynamics may free the handles */
   if (t) *gqL_pushtensor(L) = gq_tensor_ref(t);
   bool recording = o.engine != GQ_ENGINE_NONE && gq_recording();
@@ -685,10 +685,16 @@ static const gqL_function functions[] = {
   { "odeint", odeint, false,
     "odeint(f, z0, t, opts) -> z, info: solve dz/dt = f(t, z) from z0 at t[1]; z has shape {#t, z0's}\n"
     "f: a module or function of (t, z) that returns dz/dt of z's shape and dtype; traced at every solve, so it must "
-    "not look at values (use gq.where)\n"
+    "not look at values (use gq.where, or trace = false)\n"
     "z0: a tensor, or a sequence {z1, z2, ...} of tensors of one dtype: then f is given a sequence and returns one, and "
     "z is a sequence too, z[i] of shape {#t, z0[i]'s}; the error norm is over all their numbers together. Tensors that "
     "share their first dimension are solved as rows side by side, others as one vector\n"
+    "trace: true; false calls f in Lua at every evaluation, on tensors with numbers: it may look at values, branch and "
+    "solve itself, and must be a function of (t, z) alone (no dropout, no noise); slower. Gradients flow to z0, t and "
+    "what params names, by every engine but gqc (direct calls f again too); the backward pass calls f as it is then, so "
+    "do not change in between what f captures. In f, t and z require gradients: gq.grad(x, z, {create_graph = true}) "
+    "works, and z:detach():clone() can be written to. An error of f is raised as it is. f is kept as long as the "
+    "result's gradient may be asked for. Not with leapfrog or create_graph; an event is traced all the same\n"
     "t: increasing or decreasing, a table or a tensor (which may require gradients)\n"
     "method: \"dopri5\", euler midpoint heun ralston ssp33 rk4 bosh3 fehlberg2 adaptive_heun tsit5 dopri8; "
     "reversible: alf (eta 1: no damping) reversible_heun; for [x, v] with x'' = a(t, x): leapfrog\n"
@@ -704,7 +710,8 @@ static const gqL_function functions[] = {
     "step_size: a fixed grid (fixed methods without it step from time to time); first_step, max_steps 100000\n"
     "controller: {safety 0.9, ifactor 10, dfactor 0.2, pcoeff 0, icoeff 1, dcoeff 0}\n"
     "gradient: \"gq\", direct aca adjoint seminorm interpolated (IRDM) kronrod gqc check auto none, mali (alf), "
-    "reversible (alf reversible_heun leapfrog); params: a list, differentiate these only\n"
+    "reversible (alf reversible_heun leapfrog); params: a list, differentiate these only (trace = false: needed where "
+    "f uses something that requires a gradient; {} for none)\n"
     "auto: direct where its activations fit memory_limit (bytes; a quarter of the machine's), otherwise gq; "
     "info.engine and info.reason tell\n"
     "gqc: collocation along the kept forward solution, f batched over the nodes of a step, any number of times at no "

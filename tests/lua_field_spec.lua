@@ -25,11 +25,13 @@ local f64 = { dtype = "float64" }
 -- Every engine with a method it takes; fixed steps of several orders.
 local engines = {
   { gradient = "direct" }, { gradient = "direct", method = "dopri8" }, { gradient = "direct", method = "tsit5" },
-  { gradient = "direct", method = "rk4", step_size = 0.05 }, { gradient = "aca" }, { gradient = "aca", method = "bosh3" },
-  { gradient = "aca", method = "euler", step_size = 0.02 }, { gradient = "mali", method = "alf", rtol = 1e-5, atol = 1e-5 },
+  { gradient = "direct", method = "rk4", step_size = 0.05 }, { gradient = "aca" },
+  { gradient = "aca", method = "bosh3" }, { gradient = "aca", method = "euler", step_size = 0.02 },
+  { gradient = "mali", method = "alf", rtol = 1e-5, atol = 1e-5 },
   { gradient = "mali", method = "alf", eta = 0.9, step_size = 0.05 },
   { gradient = "reversible", method = "reversible_heun", rtol = 1e-5, atol = 1e-5 },
-  { gradient = "adjoint" }, { gradient = "seminorm" }, { gradient = "gq" }, { gradient = "gq", gq = { nodes = "step" } },
+  { gradient = "adjoint" }, { gradient = "seminorm" }, { gradient = "gq" },
+  { gradient = "gq", gq = { nodes = "step" } },
   { gradient = "gq", gq = { nodes = 9, quadrature = "clenshaw-curtis" }, adjoint = { method = "bosh3" } },
   { gradient = "gq", adjoint = { trajectory = "dense" } }, { gradient = "gq", overshoot = true },
   { gradient = "gq", adjoint = { trajectory = "checkpoint", checkpoints = 3 }, gq = { nodes = "step" } },
@@ -67,7 +69,8 @@ describe("dynamics with trace = false", function()
   it("give the numbers of traced ones: a network's solution and all gradients, by every engine", function()
     for case, shape in ipairs { { 20, 2 }, { 3 } } do
       gq.manual_seed(7)
-      local net = gq.nn.mlp { sizes = { shape[#shape], 8, shape[#shape] }, activation = "tanh", time = true }:to("float64")
+      local width = shape[#shape]
+      local net = gq.nn.mlp { sizes = { width, 8, width }, activation = "tanh", time = true }:to("float64")
       local w = leaf(0.3)
       local z0 = gq.randn(shape, { dtype = "float64", requires_grad = true })
       local t = leaf { 0, 0.3, 0.3, 1 }
@@ -229,8 +232,8 @@ describe("opts.params with trace = false", function()
     local k, factor = leaf { 0.7 }, 1
     local function f(_, z) return -factor * k * z end
     local z = gq.odeint(f, vector { 1 }, { 0, 1 }, with(options, { gradient = "direct", params = { k } }))
-    factor = 2                       -- an upvalue: along the old solution the derivatives are those of another function,
-    local want = -2 * math.exp(-1.4) * (math.exp(0.7) - 1) / 0.7     -- a = exp(-1.4 (1 - t)), df/dk = -2 exp(-0.7 t)
+    factor = 2               -- an upvalue: along the old solution the derivatives are those of another function,
+    local want = -2 * math.exp(-1.4) * (math.exp(0.7) - 1) / 0.7 -- a = exp(-1.4 (1 - t)), df/dk = -2 exp(-0.7 t)
     assert.close(gq.grad(z[2]:sum(), k), { want }, 1e-6)
     factor = 1
     assert.close(gq.grad(z[2]:sum(), k), { -math.exp(-0.7) }, 1e-6)
@@ -255,10 +258,13 @@ describe("an error in dynamics with trace = false", function()
     local mine = setmetatable({}, { __tostring = function() return "mine" end })
     for _, throw in ipairs { true, false } do
       for _, at in ipairs { 1, 2, 3, 8, 20 } do
-        local ok, e = pcall(gq.odeint, plan(at, function() error(mine) end), leaf { 1 }, { 0, 1, 3 }, with { throw = throw })
+        local function solve(what)
+          return pcall(gq.odeint, plan(at, function() error(what) end), leaf { 1 }, { 0, 1, 3 }, with { throw = throw })
+        end
+        local ok, e = solve(mine)
         assert.is_false(ok)
         assert.equal(mine, e)
-        ok, e = pcall(gq.odeint, plan(at, function() error("here") end), leaf { 1 }, { 0, 1, 3 }, with { throw = throw })
+        ok, e = solve("here")
         assert.truthy(not ok and e:find("lua_field_spec.lua:%d+: here$"), e)
       end
     end
@@ -320,25 +326,28 @@ describe("an error in dynamics with trace = false", function()
   end)
 
   it("of the solver is a status, with the part reached", function()
-    local z, info = gq.odeint(function(t, z) return t:item() > 0.5 and z / 0 or z end, vector { 1 }, { 0, 0.25, 1 },
-      with { throw = false, gradient = "none" })
+    local function f(t, y) return t:item() > 0.5 and y / 0 or y end
+    local z, info = gq.odeint(f, vector { 1 }, { 0, 0.25, 1 }, with { throw = false, gradient = "none" })
     assert.equal("non_finite", info.status)
     assert.close(info.t, 0.5, 0.05)
     assert.close(z[2], { math.exp(0.25) }, 1e-4)
     assert.truthy(z[3]:item() ~= z[3]:item())
-    raises("not finite", gq.odeint, function(t, z) return t:item() > 0.5 and z / 0 or z end, vector { 1 }, { 0, 1 }, with {})
+    raises("not finite", gq.odeint, f, vector { 1 }, { 0, 1 }, with {})
   end)
 
   it("names what does not go with them", function()
     local k = leaf(0.5)
     local function f(_, z) return -k * z end
     raises("gqc trace aca", gq.odeint, f, vector { 1 }, { 0, 1 }, with { params = { k }, gradient = "gqc" })
-    raises("leapfrog trace", gq.odeint, f, vector { 1, 2 }, { 0, 1 }, with { params = { k }, method = "leapfrog", step_size = 0.1 })
+    raises("leapfrog trace", gq.odeint, f, vector { 1, 2 }, { 0, 1 },
+      with { params = { k }, method = "leapfrog", step_size = 0.1 })
     local z = gq.odeint(f, vector { 1 }, { 0, 1 }, with { params = { k }, gradient = "direct" })
     raises("create_graph trace", gq.grad, z[2]:sum(), k, { create_graph = true })
     raises("trace", gq.odeint, f, vector { 1 }, { 0, 1 }, { trace = 3 })
-    raises("gq.where trace = false", gq.odeint, function(_, y) return y[1]:item() > 0 and y or -y end, vector { 1 }, { 0, 1 })
-    raises("traced", gq.odeint, function(_, y) return gq.odeint(f, y, { 0, 1 }, { trace = false })[2] end, vector { 1 }, { 0, 1 })
+    local function looks(_, y) return y[1]:item() > 0 and y or -y end
+    raises("gq.where trace = false", gq.odeint, looks, vector { 1 }, { 0, 1 })
+    local function solves(_, y) return gq.odeint(f, y, { 0, 1 }, { trace = false })[2] end
+    raises("traced", gq.odeint, solves, vector { 1 }, { 0, 1 })
   end)
 
   it("can be an interrupt", function()
@@ -372,7 +381,8 @@ describe("dynamics with trace = false that solve themselves", function()
     local k = leaf(0.7)
     for _, traced in ipairs { true, false } do
       for _, engine in ipairs { "direct", "gq", "adjoint" } do
-        local inner = { trace = traced, params = { k }, rtol = 1e-8, atol = 1e-8, gradient = engine, gq = { nodes = 12 } }
+        local inner = { trace = traced, params = { k }, rtol = 1e-8, atol = 1e-8,
+          gradient = engine, gq = { nodes = 12 } }
         local function f(_, z)                                -- -z exp(-k / 10)
           return -gq.odeint(function(_, y) return -k * y end, z, { 0, 0.1 }, inner)[2]
         end
@@ -408,8 +418,8 @@ describe("dynamics with trace = false that solve themselves", function()
 
   it("pass on the error of an inner solve", function()
     local function f(_, z)
-      return gq.odeint(function(_, y) if y:item() > 1.5 then error({ inner = true }) end return y end, z, { 0, 0.1 },
-        { trace = false, gradient = "none" })[2]
+      local function inner(_, y) return y:item() > 1.5 and error({ inner = true }) or y end
+      return gq.odeint(inner, z, { 0, 0.1 }, { trace = false, gradient = "none" })[2]
     end
     local ok, e = pcall(gq.odeint, f, vector { 1 }, { 0, 3 }, { trace = false, gradient = "none" })
     assert.is_true(not ok and e.inner)

@@ -104,6 +104,19 @@ add("odeint by moments", function(gq)
   close(k.grad:item(), -2 * math.exp(-0.7))
 end)
 
+for _, gradient in ipairs { "direct", "gq" } do
+  add("odeint of a Lua function, " .. gradient, function(gq)
+    local k = gq.tensor(0.7, { dtype = "float64", requires_grad = true })
+    local double = k * 2
+    local z = gq.odeint(function(t, y) return t:item() < 0.5 and -k * y or double * y * -0.5 end,
+      gq.ones(2, { dtype = "float64" }), { 0, 0.5, 1 },
+      { trace = false, params = { k, double }, gradient = gradient, rtol = 1e-6, atol = 1e-6, gq = { nodes = 8 },
+        grid_points = { 0.5 } })
+    z[3]:sum():backward()
+    close(k.grad:item(), -2 * math.exp(-0.7))
+  end)
+end
+
 for _, trajectory in ipairs { "checkpoint", "interpolated" } do
   add("odeint along trajectory " .. trajectory, function(gq)
     local k = gq.tensor(0.7, { dtype = "float64", requires_grad = true })

@@ -154,7 +154,8 @@ static int pull_step(direct *d, gq_kept *r, gq_kept *after) {
   if (w->st->l.extra) memcpy(w->cx, w->px, d->part);
   if (gq_first_nonfinite(b->s->z->dtype, d->n, w->cy))
     return gq_fail(GQ_ENONFINITE,
-                   "in the backward pass the derivative of the step from t = %.9g (step %.3g) is not finite", r->t, r->h);
+                   "in the backward pass the derivative of the step from t = %.9g (step %.3g) is not finite",
+                   r->t, r->h);
   if (!b->gt) return GQ_OK;
   double t = w->pt + d->dt, h = w->ph + d->dh;
   if (r->stop >= 0) b->gt[r->stop] += h, t -= h;

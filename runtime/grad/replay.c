@@ -260,9 +260,10 @@ int gq_odeint_replay(gq_solution *s, gq_tensor *z0, gq_tensor *t_, gq_tensor *co
                      gq_tensor **gz0, gq_tensor **gt_, gq_tensor **gcapture) {
   const gq_field *f = s->plan->field;
   if (f->calls)
-    return gq_fail(GQ_EUNSUPPORTED,
-                   "create_graph through odeint needs dynamics that are traced: with trace = false there are first "
-                   "derivatives alone");
+    return gq_fail(
+      GQ_EUNSUPPORTED,
+      "create_graph through odeint needs dynamics that are traced: with trace = false there are first "
+      "derivatives alone");
   if (!gq_engine_discrete(s->o.engine) || gq_engine_inverts(s->o.engine))
     return gq_fail(GQ_EUNSUPPORTED,
                    "create_graph through odeint works with gradient = \"direct\"; this solve used \"%s\"",

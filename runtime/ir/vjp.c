@@ -195,7 +195,9 @@ static void vjp_cat(rule *r) {
 /* n numbers of the vector v from *at on, as operand i is. */
 static void take_piece(rule *r, gq_ref v, int i, int64_t *at) {
   const gq_node *a = gq_graph_node(r->g, r->n->args[i]);
-  gq_attr attr = { .start = { *at }, .step = { 1 }, .shape = gq_shape_of(1, (int64_t[]){ gq_numel(a->shape) }) };
+  gq_attr attr = { .start = { *at },
+                   .step = { 1 },
+                   .shape = gq_shape_of(1, (int64_t[]){ gq_numel(a->shape) }) };
   *at += gq_numel(a->shape);
   if (r->want[i]) r->out[i] = gq_reshape(r->g, gq_emit(r->g, GQ_OP_SLICE, 1, &v, &attr), a->shape);
 }
@@ -207,9 +209,11 @@ static void vjp_call(rule *r) {
   int what = (r->want[2] ? GQ_PULL_Z : 0) | (r->want[1] ? GQ_PULL_T : 0);
   for (int i = 3; i < n->nargs; i++) what |= r->want[i] ? GQ_PULL_PARAMS : 0;
   for (int i = 1; i < n->nargs; i++)
-    if (what & (i == 1 ? GQ_PULL_T : i == 2 ? GQ_PULL_Z : GQ_PULL_PARAMS)) total += gq_numel(shape_of(r, n->args[i]));
+    if (what & (i == 1 ? GQ_PULL_T : i == 2 ? GQ_PULL_Z : GQ_PULL_PARAMS))
+      total += gq_numel(shape_of(r, n->args[i]));
   gq_attr attr = { .flags = what, .shape = gq_shape_of(1, &total) };
-  gq_ref args[] = { n->args[0], n->args[1], n->args[2], r->c }, v = gq_emit(r->g, GQ_OP_CALL_PULL, 4, args, &attr);
+  gq_ref args[] = { n->args[0], n->args[1], n->args[2], r->c },
+         v = gq_emit(r->g, GQ_OP_CALL_PULL, 4, args, &attr);
   if (what & GQ_PULL_Z) take_piece(r, v, 2, &at);
   if (what & GQ_PULL_T) take_piece(r, v, 1, &at);
   for (int i = 3; what & GQ_PULL_PARAMS && i < n->nargs; i++) take_piece(r, v, i, &at);

@@ -211,10 +211,11 @@ static int find_rows(gq_plan *p) {
   size_t n = gq_numel(f->shape);
   char message[256], shape[128];
   if (f->calls)
-    return gq_fail(GQ_EUNSUPPORTED,
-                   "gradient = \"gqc\" needs the Jacobian of the dynamics, and with trace = false they are not known "
-                   "but by their values; %s",
-                   instead);
+    return gq_fail(
+      GQ_EUNSUPPORTED,
+      "gradient = \"gqc\" needs the Jacobian of the dynamics, and with trace = false they are not known "
+      "but by their values; %s",
+      instead);
   int status = n ? gq_field_independent(f) : GQ_OK;
   if (status == GQ_EUNSUPPORTED && n > GQ_MAX_JACOBIAN) {
     strncpy(message, gq_message(), sizeof message - 1), message[sizeof message - 1] = 0;
@@ -424,7 +425,8 @@ static int make_key(const gq_planspec *s, char **key, size_t *n) {
 
 static gq_plan *cache_find(const char *key, size_t n) {
   for (int i = 0; i < cache.n; i++)
-    if (!cache.list[i]->running && cache.list[i]->nkey == n && !memcmp(cache.list[i]->key, key, n)) return cache.list[i];
+    if (!cache.list[i]->running && cache.list[i]->nkey == n && !memcmp(cache.list[i]->key, key, n))
+      return cache.list[i];
   return NULL;
 }
 
@@ -496,9 +498,10 @@ void gq_plan_release(gq_plan *p) {
 
 int gq_plan_enter(gq_plan *p) {
   if (p->running)
-    return gq_fail(GQ_ESTATE,
-                   "the backward pass of a solve cannot run inside dynamics (trace = false) whose own solve has the "
-                   "same structure: take its gradient before, or solve inside the dynamics too");
+    return gq_fail(
+      GQ_ESTATE,
+      "the backward pass of a solve cannot run inside dynamics (trace = false) whose own solve has the "
+      "same structure: take its gradient before, or solve inside the dynamics too");
   p->running++;
   return GQ_OK;
 }

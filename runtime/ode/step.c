@@ -228,8 +228,9 @@ static int second_order(builder *b) {
   if (gq_numel(system_input(b->s, 1)->shape) == 0) return gq_graph_free(g), GQ_OK;
   if (gq_graph_calls(b->s->g)) {
     gq_graph_free(g);
-    return gq_fail(GQ_EARG, "method = \"leapfrog\" solves x'' = a(t, x), and with trace = false nothing shows that the "
-                            "dynamics are of that form; trace them, or take another method");
+    return gq_fail(
+      GQ_EARG, "method = \"leapfrog\" solves x'' = a(t, x), and with trace = false nothing shows that the "
+               "dynamics are of that form; trace them, or take another method");
   }
   if (!g) return gq_nomem(0);
   gq_shape first = system_input(b->s, 1)->shape, second = first;
