@@ -224,7 +224,8 @@ local templates = {
   { "odeint", function() return field, gq.ones(2), { 0, 0.5, 1 }, { batch = "independent", gradient = "aca", first_step = 0.1,
     max_steps = 10, throw = false, controller = { pcoeff = 0.1 } } end },
   { "odeint", function() return field, gq.ones(2), { 0, 0.5 },
-    { trace = false, params = { leaf() }, method = "rk4", step_size = 0.5, gradient = "gq", dense = true } end },
+    { trace = false, params = { leaf() }, method = "rk4", step_size = 0.5, gradient = "gq", dense = true,
+      max_steps = 100 } end },
   { "sdeint", function()
     return gq.sde { drift = field, diffusion = field, noise = "diagonal" }, gq.ones(2, 2), { 0, 0.2 },
       { method = "heun", dt = 0.1 }
