@@ -382,6 +382,9 @@ describe("failures", function()
         method .. ": " .. info.status)
       assert.below(info.t, 0.5)
     end
+    local message = helper.message(gq.odeint, function(_, y) return gq.stack({ y[1], gq.log(y[2]) }, 1) end,
+      vector { 1, -1 }, { 0, 1 }, { method = "implicit_midpoint", step_size = 0.5, gradient = "none" })
+    assert.truthy(message:find("component 2", 1, true), message)
     local _, info = gq.odeint(function(_, y) return y * y end, vector { 1 }, { 0, 2 },
       { method = "kvaerno3", gradient = "none", throw = false })
     assert.truthy(info.status == "step_underflow" or info.status == "non_finite", info.status)

@@ -200,8 +200,9 @@ static verdict judge(gq_walk *w, int64_t r, int m, int most, double size, bool n
   if (theta >= 1) return ON;
   n->eta[r] = theta / (1 - theta);
   if (n->eta[r] * size <= 1) return DONE;
-  return pow(theta, most - 1 - m) / (1 - theta) * size > 1 || (!w->st->kind.adaptive && theta > SLOW) ? POOR
-                                                                                                      : ON;
+  bool hopeless = pow(theta, most - 1 - m) / (1 - theta) * size > 1;
+  if (!w->st->kind.adaptive) hopeless |= theta > SLOW;
+  return hopeless ? POOR : ON;
 }
 
 /* From the start of the step, with a Jacobian an iteration: an old one may have led astray. */
@@ -276,9 +277,11 @@ static int implicit_stage(gq_walk *w, int i, verdict *what) {
   factor(w, hg, NULL);
   GQ_TRY(iterate(w, i, hg, what));
   for (int p = 0; p < w->st->l.parts; p++) {
-    if (*what == LOST || i == m->end)
-      memcpy(w->y1[p], n->stage[p], gq_part_bytes(f)); /* LOST: a message looks there */
+    if (i == m->end) memcpy(w->y1[p], n->stage[p], gq_part_bytes(f));
     quotient(f->dtype, gq_numel(f->shape), n->stage[p], n->base[p], hg, gq_implicit_slope(w, i, p));
+    if (*what != LOST) continue;
+    memcpy(w->y1[p], n->stage[p], gq_part_bytes(f)); /* a message tells what is not finite there */
+    memcpy(w->f1[p], n->slope[p], gq_part_bytes(f));
   }
   return GQ_OK;
 }
@@ -409,7 +412,8 @@ static int pull_stage(gq_walk *w, int i) {
   for (int64_t r = 0; r < l->rows; r++) {
     gq_newton_load(l, r, n->cot[i], n->x);
     if (!gq_newton_solve(l, 0, true, r, n->x))
-      return gq_fail(GQ_ENONFINITE, "the Jacobian in the step from t = %.9g has no use: 1 - h J is singular or not finite",
+      return gq_fail(GQ_ENONFINITE,
+                     "the Jacobian in the step from t = %.9g has no use: 1 - h J is singular or not finite",
                      w->t);
     gq_newton_store(l, r, n->x, n->v);
   }
