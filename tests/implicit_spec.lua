@@ -256,6 +256,21 @@ describe("rows", function()
     end
   end)
 
+  it("are dealt to threads", function()
+    local threads = gq.threads()
+    finally(function() gq.set_threads(threads) end)
+    for _, engine in ipairs { "direct", "seminorm" } do
+      local opts = { method = "kvaerno5", rtol = 1e-7, atol = 1e-7, gradient = engine }
+      gq.set_threads(1)
+      local z, g, k = solve(rows(37), opts)
+      gq.set_threads(2)
+      local z2, g2, k2 = solve(rows(37), opts)
+      assert.close(z2, z, 1e-10, 1e-12)
+      assert.close(g2, g, 1e-9, 1e-11)
+      assert.close(k2, k, 1e-9)
+    end
+  end)
+
   it("that act on each other are one system", function()
     local w = vector { { 0, 1, 0 }, { 0, 0, 1 }, { 1, 0, 0 } }
     local function coupled(_, y) return -200 * (y - w:matmul(y)) - y end
@@ -344,6 +359,12 @@ describe("failures", function()
     end
   end)
 
+  it("of matrices that are singular are Newton's method's", function()
+    local message = helper.message(gq.odeint, function(_, y) return y + 0 end, vector { 1 }, { 0, 1 },
+      { method = "implicit_euler", step_size = 1, gradient = "none" })            -- y1 = 1 + y1
+    assert.truthy(message:find("did not converge after t = 0 (step 1)", 1, true), message)
+  end)
+
   it("of Newton's method in adaptive steps shorten these, to an end", function()
     local _, info = gq.odeint(cliff(1e30), vector { 0.2 }, { 0, 1 },
       { method = "kvaerno3", first_step = 1, gradient = "none", throw = false })
@@ -361,6 +382,9 @@ describe("failures", function()
         method .. ": " .. info.status)
       assert.below(info.t, 0.5)
     end
+    local message = helper.message(gq.odeint, function(_, y) return gq.stack({ y[1], gq.log(y[2]) }, 1) end,
+      vector { 1, -1 }, { 0, 1 }, { method = "implicit_midpoint", step_size = 0.5, gradient = "none" })
+    assert.truthy(message:find("component 2", 1, true), message)
     local _, info = gq.odeint(function(_, y) return y * y end, vector { 1 }, { 0, 2 },
       { method = "kvaerno3", gradient = "none", throw = false })
     assert.truthy(info.status == "step_underflow" or info.status == "non_finite", info.status)

@@ -3,7 +3,7 @@
 ** collocation (gqc). Otherwise backpropagation through the steps (direct) evaluates nothing twice and is the
 ** fastest wherever its activations fit; where they do not, the adjoint with a dense trajectory, Gauss points in
 ** every step and moments in place of restarts; and where even the states of the steps do not fit, the same with
-** z solved backwards.
+** z solved backwards, or between checkpoints by implicit methods, whose problems explode backwards.
 */
 #include "solution.h"
 
@@ -53,11 +53,13 @@ static void without_activations(const gq_planspec *s, gq_ode_options *o, const g
   double states = steps * (2 + p->forward.m->slopes) * (double)gq_part_bytes(p->field);
   bool dense = states <= (double)o->memory_limit && !o->overshoot;
   o->engine = GQ_ENGINE_GQ, o->nodes = GQ_NODES_STEP;
-  o->trajectory = dense ? GQ_DENSE : GQ_REVERSE;
+  o->trajectory = dense ? GQ_DENSE : o->method->implicit ? GQ_CHECKPOINT : GQ_REVERSE;
   o->moments = !o->overshoot && !s->p->jump_;
   decide(info, o->engine, "activations of %.0f steps take %.1f MB, over the limit of %.1f MB; %s", steps,
          mega(steps * activations(p)), mega((double)o->memory_limit),
-         dense ? "the states take less" : "so do their states: z is solved backwards");
+         dense                 ? "the states take less"
+         : o->method->implicit ? "so do their states: some are kept, the steps between run again"
+                               : "so do their states: z is solved backwards");
 }
 
 /* Few independent rows of few numbers: collocation evaluates the nodes of all steps side by side. */

@@ -27,7 +27,8 @@ enum {
 #define KAPPA 0.01   /* what is left of an iteration, in tolerances */
 #define SLOW 0.3     /* contraction from which on a fixed step's stage takes a Jacobian for each iteration */
 #define STRICT 1e-14 /* most that tolerances may be where no error estimate asks for them */
-enum { NOISE = 64 }; /* roundings: below, a correction that does not become smaller is as good as zero */
+/* Roundings of a row's largest number: below, a correction that hardly becomes smaller is as good as zero. */
+enum { NOISE = 8, NOISE_FIXED = 64 };
 
 typedef struct gq_implicit {
   gq_newton newton;
@@ -159,7 +160,8 @@ static double allowed(const gq_walk *w, int part, double y, double stage) {
   return fmax(KAPPA * (atol + rtol * fabs(y)), 2 * epsilon(w) * fmax(fabs(y), fabs(stage)));
 }
 
-/* Correct one part of a row's stage; the size of the correction, in what is allowed. *noise stays if it is rounding. */
+/* Correct one part of a row's stage; the size of the correction, in what is allowed: infinite if there
+** is none, NaN if f is not finite. *noise stays if it is rounding. */
 static double correct(gq_walk *w, int part, int64_t row, double hg, bool *noise) {
   gq_implicit *n = w->implicit;
   gq_newton *l = &n->newton;
@@ -167,8 +169,10 @@ static double correct(gq_walk *w, int part, int64_t row, double hg, bool *noise)
   gq_newton_load(l, row, n->base[part], d);
   gq_newton_load(l, row, n->slope[part], y);
   gq_newton_load(l, row, n->stage[part], stage);
-  for (int i = 0; i < l->dim; i++) d[i] += hg * y[i] - stage[i];
-  gq_newton_solve(l, part, is_adjoint(w, part), row, d);
+  for (int i = 0; i < l->dim; i++) d[i] += hg * y[i] - stage[i], sum += d[i];
+  if (!isfinite(sum)) return NAN;
+  if (!gq_newton_solve(l, part, is_adjoint(w, part), row, d)) return INFINITY;
+  sum = 0;
   gq_newton_load(l, row, w->y[part], y);
   for (int i = 0; i < l->dim; i++) {
     double v = d[i] / allowed(w, part, y[i], stage[i]);
@@ -176,7 +180,7 @@ static double correct(gq_walk *w, int part, int64_t row, double hg, bool *noise)
     stage[i] += d[i];
     most = fmax(most, fabs(d[i])), top = fmax(top, fabs(stage[i]));
   }
-  *noise &= most <= NOISE * epsilon(w) * top;
+  *noise &= most <= (w->st->kind.adaptive ? NOISE : NOISE_FIXED) * epsilon(w) * top;
   gq_newton_store(l, row, stage, n->stage[part]);
   return sqrt(sum / l->dim);
 }
@@ -188,16 +192,17 @@ static verdict judge(gq_walk *w, int64_t r, int m, int most, double size, bool n
   gq_implicit *n = w->implicit;
   double theta = m > 0 ? size / n->last[r] : 0, before = n->theta[r];
   n->last[r] = size, n->theta[r] = theta;
-  if (!isfinite(size)) return LOST;
+  if (!isfinite(size)) return isnan(size) ? LOST : POOR;
   if (size == 0) return DONE;
   if (m == 0) return n->eta[r] * size <= 1 ? DONE : ON;
-  if (noise && theta > (w->st->kind.adaptive ? 1 : SLOW)) return DONE;
+  if (noise && theta > SLOW) return DONE;
   if (theta >= 2 || (theta >= 1 && before >= 1)) return POOR;
   if (theta >= 1) return ON;
   n->eta[r] = theta / (1 - theta);
   if (n->eta[r] * size <= 1) return DONE;
-  return pow(theta, most - 1 - m) / (1 - theta) * size > 1 || (!w->st->kind.adaptive && theta > SLOW) ? POOR
-                                                                                                      : ON;
+  bool hopeless = pow(theta, most - 1 - m) / (1 - theta) * size > 1;
+  if (!w->st->kind.adaptive) hopeless |= theta > SLOW;
+  return hopeless ? POOR : ON;
 }
 
 /* From the start of the step, with a Jacobian an iteration: an old one may have led astray. */
@@ -220,11 +225,11 @@ static verdict correct_rows(gq_walk *w, int m, int most, double hg) {
     bool noise = true;
     for (int p = 0; p < w->st->l.parts; p++) {
       double d = correct(w, p, r, hg, &noise);
-      if (!(d <= size)) size = d;
+      size = d > size || isnan(d) ? d : size;
     }
     verdict v = judge(w, r, m, most, size, noise);
     n->done[r] = v == DONE, n->slow[r] &= v != DONE;
-    if (v == POOR && !n->slow[r] && !w->st->kind.adaptive) start_again(w, r);
+    if (v >= POOR && !n->slow[r] && !w->st->kind.adaptive) start_again(w, r), v = POOR;
     if (v > all) all = v;
   }
   return all;
@@ -272,9 +277,11 @@ static int implicit_stage(gq_walk *w, int i, verdict *what) {
   factor(w, hg, NULL);
   GQ_TRY(iterate(w, i, hg, what));
   for (int p = 0; p < w->st->l.parts; p++) {
-    if (*what == LOST || i == m->end)
-      memcpy(w->y1[p], n->stage[p], gq_part_bytes(f)); /* LOST: a message looks there */
+    if (i == m->end) memcpy(w->y1[p], n->stage[p], gq_part_bytes(f));
     quotient(f->dtype, gq_numel(f->shape), n->stage[p], n->base[p], hg, gq_implicit_slope(w, i, p));
+    if (*what != LOST) continue;
+    memcpy(w->y1[p], n->stage[p], gq_part_bytes(f)); /* a message tells what is not finite there */
+    memcpy(w->f1[p], n->slope[p], gq_part_bytes(f));
   }
   return GQ_OK;
 }
@@ -404,7 +411,10 @@ static int pull_stage(gq_walk *w, int i) {
   gq_newton_factor(l, 0, -hg, NULL);
   for (int64_t r = 0; r < l->rows; r++) {
     gq_newton_load(l, r, n->cot[i], n->x);
-    gq_newton_solve(l, 0, true, r, n->x);
+    if (!gq_newton_solve(l, 0, true, r, n->x))
+      return gq_fail(GQ_ENONFINITE,
+                     "the Jacobian in the step from t = %.9g has no use: 1 - h J is singular or not finite",
+                     w->t);
     gq_newton_store(l, r, n->x, n->v);
   }
   GQ_TRY(pull_at(w, i, n->stage[0], n->v, &time));

@@ -95,14 +95,12 @@ void gq_newton_factor(gq_newton *n, int system, double scale, const bool *some_)
   }
 }
 
-void gq_newton_solve(const gq_newton *n, int system, bool transposed, int64_t row, double *x) {
+bool gq_newton_solve(const gq_newton *n, int system, bool transposed, int64_t row, double *x) {
   size_t d = n->dim;
   const double *a = n->lu[system] + row * d * d;
   const int one = 1, *pivot = n->pivot[system] + row * d;
   int info;
-  if (pivot[0] == 0) { /* singular, or not finite */
-    for (size_t i = 0; i < d; i++) x[i] = NAN;
-    return;
-  }
+  if (pivot[0] == 0) return false;
   dgetrs_(transposed ? "N" : "T", &n->dim, &one, a, &n->dim, pivot, x, &n->dim, &info, 1);
+  return true;
 }

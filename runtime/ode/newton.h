@@ -24,10 +24,10 @@ int gq_newton_init(gq_newton *n, const gq_plan *p, int systems);
 void gq_newton_done(gq_newton *n);
 /* J at t, z (packed): one forward and dim backward passes over all rows at once. Forgets the factors. */
 int gq_newton_jacobian(gq_newton *n, gq_plan *p, const gq_binding *b, double t, void *z);
-/* 1 + scale J' of every row, unless that is there; or anew of some. A singular one gives numbers that are not finite. */
+/* 1 + scale J' of every row, unless that is there; or anew of some. */
 void gq_newton_factor(gq_newton *n, int system, double scale, const bool *some_);
-/* x <- (1 + scale J)^-1 x for one row, or (1 + scale J')^-1 x. */
-void gq_newton_solve(const gq_newton *n, int system, bool transposed, int64_t row, double *x);
+/* x <- (1 + scale J)^-1 x for one row, or (1 + scale J')^-1 x. False: singular, or J is not finite. */
+bool gq_newton_solve(const gq_newton *n, int system, bool transposed, int64_t row, double *x);
 /* Numbers of a row of a packed state. */
 void gq_newton_load(const gq_newton *n, int64_t row, const void *state, double *x);
 void gq_newton_store(const gq_newton *n, int64_t row, const double *x, void *state);
