@@ -23,6 +23,8 @@ struct gqL_call {
   struct gq_tape **tape; /* [n] theirs, while they pass for leaves */
   bool strict;           /* a gradient is wanted and nobody said of which parameters */
   int64_t calls;
+  bool keep; /* in a backward pass, where f(t, z) and its derivative are asked for one after the other: */
+  gq_tensor *last[3]; /* t, z and f(t, z) of the last call, with its tape */
 };
 
 /* ---- one evaluation, protected ---- */
@@ -59,6 +61,17 @@ const char *gqL_wrongslope(lua_State *L, gq_dtype d, gq_shape s, gq_dtype dz, gq
                          gq_shape_text(sz, want, sizeof want));
 }
 
+static void forget(gqL_call *c) {
+  for (int i = 0; i < 3; i++) gq_tensor_unref(c->last[i]), c->last[i] = NULL;
+}
+
+static bool is_last(const job *j) {
+  const gqL_call *c = j->c;
+  size_t size = gq_dtype_size(c->dtype), n = (size_t)gq_numel(c->shape) * size;
+  return c->last[0] && memcmp(gq_tensor_data(c->last[0]), j->t, size) == 0 &&
+         (n == 0 || memcmp(gq_tensor_data(c->last[1]), j->z, n) == 0);
+}
+
 /* f(t, z), pushed; t and z are the two handles below. */
 static gq_tensor *slope(lua_State *L, const job *j) {
   gqL_call *c = j->c;
@@ -68,6 +81,7 @@ static gq_tensor *slope(lua_State *L, const job *j) {
   lua_pushvalue(L, -3);
   lua_pushvalue(L, -3);
   lua_pushvalue(L, -3);
+  c->calls++;
   lua_call(L, 2, 1);
   gq_tensor *out = gqL_totensor(L, -1);
   if (!out) {
@@ -144,15 +158,24 @@ static void pull_value(lua_State *L, const job *j, gq_tensor *out, gq_tensor *t,
 
 static int evaluate(lua_State *L) {
   const job *j = lua_touserdata(L, 1);
+  gqL_call *c = j->c;
   luaL_checkstack(L, 16, what);
+  if (j->a && is_last(j)) {
+    pull_value(L, j, c->last[2], c->last[0], c->last[1]);
+    gqL_counted(L);
+    return 0;
+  }
+  forget(c);
   gq_tensor *out = slope(L, j); /* function, t, z, result */
   gq_tensor *t = *(gq_tensor **)lua_touserdata(L, 3), *z = *(gq_tensor **)lua_touserdata(L, 4);
   if (!t || !z) return fail(L, lua_pushfstring(L, "%s freed t or z", what));
   if (j->a) {
     pull_value(L, j, out, t, z);
   } else {
-    if (j->c->strict) check_strays(L, out, t, z);
+    if (c->strict) check_strays(L, out, t, z);
     write_value(L, j, out);
+    if (c->keep)
+      c->last[0] = gq_tensor_ref(t), c->last[1] = gq_tensor_ref(z), c->last[2] = gq_tensor_ref(out);
   }
   gqL_counted(L);
   return 0;
@@ -176,8 +199,8 @@ static int run(job *j) {
   gqL_solve s = gqL_pause();
   lua_State *L = s.L;
   bool recording = gq_set_recording(true);
-  c->calls++;
-  if (j->a) cut_tapes(c);
+  bool cut = j->a || c->keep;
+  if (cut) cut_tapes(c);
   int failed = LUA_ERRMEM;
   if (lua_checkstack(L, 4)) {
     lua_pushcfunction(L, evaluate);
@@ -186,7 +209,7 @@ static int run(job *j) {
   } else {
     lua_pushnil(L); /* cannot be: gqL_catch made room */
   }
-  if (j->a) mend_tapes(c);
+  if (cut) mend_tapes(c);
   gq_set_recording(recording);
   if (failed != LUA_OK && gq_interrupted()) gq_interrupt_clear(); /* the error is its consequence */
   gqL_resume(s, failed != LUA_OK);
@@ -210,6 +233,11 @@ gqL_call *gqL_call_ref(gqL_call *c) {
   return c;
 }
 
+void gqL_call_keep(gqL_call *c, bool on) {
+  c->keep = on;
+  forget(c);
+}
+
 /* Also from finalisers, in any coroutine: the main state lives as long as all of them. Storing nil in the registry
 ** allocates nothing. */
 void gqL_call_unref(gqL_call *c) {
@@ -218,6 +246,7 @@ void gqL_call_unref(gqL_call *c) {
     lua_pushnil(c->main);
     lua_rawsetp(c->main, LUA_REGISTRYINDEX, c);
   }
+  forget(c);
   for (int i = 0; i < c->n; i++) gq_tensor_unref(c->param[i]);
   gq_tensor_unref(c->address);
   gq_graph_free(c->graph);

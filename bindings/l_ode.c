@@ -78,7 +78,10 @@ static int solve_backward(gq_custom *c, gq_tensor *const *cots, bool create_grap
     return gq_odeint_replay(s->sol, s->in[0], s->t_input ? s->in[1] : NULL, s->in + 1 + s->t_input, cots[0],
                             &grads[0], s->t_input ? &grads[1] : NULL, grads + 1 + s->t_input);
   int64_t calls = s->call ? gqL_call_count(s->call) : 0;
-  GQ_TRY(gq_odeint_backward(s->sol, cots[0], &grads[0], &gt, grads + 1 + s->t_input));
+  if (s->call) gqL_call_keep(s->call, true);
+  int status = gq_odeint_backward(s->sol, cots[0], &grads[0], &gt, grads + 1 + s->t_input);
+  if (s->call) gqL_call_keep(s->call, false);
+  if (status != GQ_OK) return status;
   if (s->call) s->calls = gqL_call_count(s->call) - calls;
   mark_dirty(s);
   if (!s->t_input) {

@@ -31,6 +31,7 @@ int gq_callback_address(gq_callback *c, gq_tensor **out) {
 }
 
 int gq_callback_run(const void *address, const void *t, const void *z, const void *a, int what, void *out) {
-  gq_callback *c = (gq_callback *)(intptr_t) * (const int64_t *)address;
+  intptr_t at = (intptr_t) * (const int64_t *)address;
+  gq_callback *c = (gq_callback *)at;
   return a ? c->pull(c, t, z, a, what, out) : c->call(c, t, z, out);
 }
