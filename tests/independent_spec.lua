@@ -255,6 +255,36 @@ describe("gradients of independent rows", function()
   end)
 end)
 
+describe("gradients of times of independent rows", function()
+  for _, gradient in ipairs { "direct", "gq" } do
+    it("are those of a joint solve: " .. gradient, function()
+      for seed = 1, 6 do
+        gq.manual_seed(seed)
+        local net = nn.mlp { sizes = { 3, 8, 3 }, activation = "tanh", time = true }
+        net:to("float64")
+        local z0, context = randn("float64", 41, 3), randn("float64", 41, 3)
+        local times = choose { { 0, 1 }, { 0, 0, 0.3, 0.3, 0.7, 1, 1 }, { 1, 0.2, -0.5 } }
+        local weights, results = randn("float64", #times, 41, 3), {}
+        for i, batch in ipairs { "joint", "independent" } do
+          local t = leaf(times)
+          local z = gq.odeint(function(s, y) return net(s, y) + context * gq.sin(s) end, z0, t, { batch = batch,
+            gradient = gradient, method = choose { "dopri5", "tsit5", "dopri8" }, rtol = 1e-9, atol = 1e-9 })
+          results[i] = gq.grad((z * weights):sum(), t)
+          results[i] = results[i][1] or results[i]
+        end
+        assert.below(helper.relative(results[2], results[1]), 1e-6)
+      end
+    end)
+  end
+
+  it("need steps that adapt in direct", function()
+    local t = leaf { 0, 1 }
+    local text = message(gq.odeint, function(_, z) return -z end, vector { 1 }, t,
+      { batch = "independent", gradient = "direct", step_size = 0.1 })
+    assert.truthy(text:find("times that require gradients on a fixed grid", 1, true), text)
+  end)
+end)
+
 describe("the end of a row", function()
   -- z' = z^2 leaves every bound at t = 1 / z0.
   local function solve(start, more)

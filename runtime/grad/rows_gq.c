@@ -195,6 +195,7 @@ static int proceed(back *k, int j) {
   const gq_solution *s = k->s;
   void *a = (char *)k->w->b->a + lane->row * k->bytes;
   for (;; lane->k--) {
+    if (lane->k == 0 && k->w->gt) memcpy((char *)k->w->left + lane->row * k->bytes, a, k->bytes);
     gq_axpy(p->f->dtype, p->row, 1, gq_row_at(s, k->w->b->gz, lane->k, lane->row), a);
     if (lane->k == 0) {
       count_row(k, j);
@@ -253,10 +254,45 @@ static void failed(gq_lanes *p, int j, int status) {
                                   gq_message()));
 }
 
+/* dL/dt_i = g_i . f(t_i, z_i), but at t_0: -a . f(t_0, z_0) with a before g_0. `count` rows from `first` on. */
+static int time_gradient(back *k, int i, int64_t first, int count) {
+  gq_rowpull *w = k->w;
+  gq_lanes *p = k->p;
+  const gq_solution *s = k->s;
+  for (int j = 0; j < p->n; j++) {
+    int64_t row = first + (j < count ? j : 0) * w->stride;
+    gq_lanes_put(p, p->ey[0], j, gq_row_at(s, s->z, i, row));
+    gq_lanes_cut(s, row, p->n, j, p->cut);
+    gq_lanes_set_time(p, j, s->t[i]);
+  }
+  GQ_TRY(gq_lanes_evaluate(p, &s->plan->f, p->ey, p->ef[0]));
+  for (int j = 0; j < count; j++) {
+    int64_t row = first + j * w->stride;
+    const char *g = i > 0 ? gq_row_at(s, w->b->gz, i, row) : (char *)w->left + row * k->bytes;
+    gq_lanes_get(p, p->ef[0], j, p->scratch);
+    w->gt[i] += (i > 0 ? 1 : -1) * gq_row_dot(p, g, p->scratch);
+    gq_row_count(s->rows->samples.nfe_backward)[row]++;
+  }
+  return GQ_OK;
+}
+
+static int time_gradients(back *k, int64_t first) {
+  const gq_rowpull *w = k->w;
+  int64_t rows = k->s->rows->n, n = k->p->n;
+  for (int i = 0; i < k->s->nt; i++)
+    for (int64_t row = first; row < rows; row += n * w->stride) {
+      int64_t left = (rows - row + w->stride - 1) / w->stride;
+      GQ_TRY(time_gradient(k, i, row, (int)(left < n ? left : n)));
+    }
+  return GQ_OK;
+}
+
 static int run(back *k) {
+  int64_t first = k->w->next;
   static const gq_laneuse use = { next, accepted, arrived, failed };
   GQ_TRY(gq_lanes_run(k->p, &use));
   GQ_TRY(k->w->outcome.status);
+  if (k->w->gt && k->w->failed < 0) GQ_TRY(time_gradients(k, first));
   return k->gq ? flush(k) : GQ_OK;
 }
 

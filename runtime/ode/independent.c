@@ -26,12 +26,13 @@ int gq_rows_check(const gq_problem *p, const gq_ode_options *o) {
   if (p->dense_) return refuse("dense = true", "give the times as t");
   if (p->jump_) return refuse("grid_points", "solve up to each of them and go on from there");
   if (o->engine == GQ_ENGINE_NONE) return GQ_OK;
-  if (p->t_grad) return refuse("times that require gradients", "use t:detach()");
   bool discrete = o->engine == GQ_ENGINE_DIRECT || o->engine == GQ_ENGINE_ACA;
   if (!discrete && o->engine != GQ_ENGINE_GQ && o->engine != GQ_ENGINE_CHECK) {
     snprintf(what, sizeof what, "gradient = \"%s\"", gq_engine_names[o->engine]);
     return refuse(what, "use gradient = \"gq\", \"check\", \"aca\", \"direct\" or \"none\"");
   }
+  if (discrete && p->t_grad && (!o->method->e || o->step_size > 0))
+    return refuse("times that require gradients on a fixed grid", "use gradient = \"gq\"");
   if (discrete) return GQ_OK;
   if (o->trajectory != GQ_REVERSE) return refuse("adjoint.trajectory other than \"reverse\"", "use gradient = \"aca\"");
   if (o->moments) return refuse("adjoint.impulses = \"moments\"", "use \"restart\"");
@@ -188,7 +189,7 @@ static int keep(forward *fw, int j) {
   size_t row = fw->s->rows->bytes, each = row * (1 + p->st->l.carry);
   if (t->n == t->room) GQ_TRY(grow(t, each));
   int64_t *last = &fw->s->rows->last[lane->row];
-  t->step[t->n] = (gq_rowstep){ lane->t, lane->h1, lane->t1, *last };
+  t->step[t->n] = (gq_rowstep){ lane->t, lane->h1, lane->t1, lane->clamped, *last };
   gq_lanes_get(p, p->y[0], j, t->data + t->n * each);
   if (p->st->l.carry) gq_lanes_get(p, p->f0[0], j, t->data + t->n * each + row);
   *last = t->n++;

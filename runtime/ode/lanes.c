@@ -46,7 +46,8 @@ static void take_all(gq_lanes *p, gq_taker *t, bool pull) {
     for (int k = 0; k < 4; k++) *all[k] = gq_take(t, part);
     for (int i = 0; i < p->st->m->slopes; i++) p->ck[i] = gq_take(t, part);
   }
-  p->t = gq_take(t, n), p->h = gq_take(t, n), p->te = gq_take(t, n);
+  p->t = gq_take(t, n), p->h = gq_take(t, n), p->pt = gq_take(t, n), p->ph = gq_take(t, n);
+  p->te = gq_take(t, n), p->dt = gq_take(t, n);
   p->taken = gq_take(t, p->n * sizeof *p->taken);
   p->scratch = gq_take(t, p->row * size);
   p->in = gq_take(t, nin * sizeof *p->in), p->out = gq_take(t, nout * sizeof *p->out);
@@ -58,7 +59,8 @@ static void take_all(gq_lanes *p, gq_taker *t, bool pull) {
     if (t->base) p->cut[j] = cut, p->cut_grad[j] = grad;
   }
   p->arena = gq_take(t, gq_code_arena(&p->st->code) + 64);
-  p->evaluator_arena = gq_take(t, gq_code_arena(&p->slope->code) + 64);
+  size_t slope = gq_code_arena(&p->slope->code), f0 = gq_code_arena(&p->s->plan->f.code);
+  p->evaluator_arena = gq_take(t, (slope > f0 ? slope : f0) + 64);
 }
 
 int gq_lanes_init(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_evaluator *slope, bool pull) {
@@ -146,8 +148,21 @@ void gq_lanes_bind(const gq_lanes *p, const gq_evaluator *e, const void **in, vo
   for (int j = 0; j < f->nb; j++) in[1 + e->states + j] = f->axis[j] < 0 ? p->s->bind->value[j] : p->cut[j];
   for (int r = 0; r < e->nq; r++) {
     int j = e->of[r];
-    out[e->parts + r] = f->axis[j] < 0 ? p->grads->at[j] : p->cut_grad[j];
+    out[e->parts + r] = j < 0 ? p->dt : f->axis[j] < 0 ? p->grads->at[j] : p->cut_grad[j];
   }
+}
+
+void gq_lanes_set_time(const gq_lanes *p, int j, double t) {
+  if (p->f->dtype == GQ_F32) ((float *)p->te)[j] = (float)t;
+  else ((double *)p->te)[j] = t;
+}
+
+int gq_lanes_evaluate(gq_lanes *p, const gq_evaluator *e, void *const *x, void *out) {
+  p->in[0] = p->te;
+  for (int i = 0; i < e->states; i++) p->in[1 + i] = x[i];
+  p->out[0] = out;
+  gq_lanes_bind(p, e, p->in, p->out);
+  return gq_program_run(e->code.prog[0], 0, p->evaluator_arena, p->in, p->out);
 }
 
 static void bind_pull(gq_lanes *p) {
@@ -158,6 +173,7 @@ static void bind_pull(gq_lanes *p) {
     if (l->ck[i] >= 0) p->in[l->ck[i]] = p->ck[i];
   p->out[l->py] = p->py;
   if (l->pf >= 0) p->out[l->pf] = p->pf;
+  if (l->pt >= 0) p->out[l->pt] = p->pt, p->out[l->ph] = p->ph;
   for (int r = 0; r < l->npb; r++) {
     int j = l->pb_of[r];
     p->out[l->pb + r] = p->f->axis[j] < 0 ? p->grads->at[j] : p->cut_grad[j];
@@ -288,8 +304,7 @@ static void prepare_slope(gq_lanes *p, int j) {
       if (d == GQ_F32) ((float *)p->ey[i])[k] = ((float *)p->y[i])[k] + (float)h * (h != 0 ? ((float *)p->f0[i])[k] : 0);
       else ((double *)p->ey[i])[k] = ((double *)p->y[i])[k] + h * (h != 0 ? ((double *)p->f0[i])[k] : 0);
     }
-  if (d == GQ_F32) ((float *)p->te)[j] = (float)(lane->t + h);
-  else ((double *)p->te)[j] = lane->t + h;
+  gq_lanes_set_time(p, j, lane->t + h);
 }
 
 /* The slope at y is there. Hairer, Norsett & Wanner II.4, first part. */
