@@ -221,8 +221,8 @@ local templates = {
     gradient = "gq", adjoint = { method = "dopri5", rtol = 1e-2, atol = 1e-2, trajectory = "reverse", scale = true },
     gq = { C = 0.1, max_nodes = 4, nodes = "nfe" },
     parity = false, overshoot = false, throw = true, params = {}, batch = "joint" } end },
-  { "odeint", function() return field, gq.ones(2), { 0, 0.5, 1 }, { batch = "independent", gradient = "aca", first_step = 0.1,
-    max_steps = 10, throw = false, controller = { pcoeff = 0.1 } } end },
+  { "odeint", function() return field, gq.ones(2), { 0, 0.5, 1 }, { batch = "independent", gradient = "aca",
+    first_step = 0.1, max_steps = 10, throw = false, controller = { pcoeff = 0.1 } } end },
   { "sdeint", function()
     return gq.sde { drift = field, diffusion = field, noise = "diagonal" }, gq.ones(2, 2), { 0, 0.2 },
       { method = "heun", dt = 0.1 }

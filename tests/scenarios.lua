@@ -65,6 +65,15 @@ for _, gradient in ipairs { "aca", "gq" } do
   end)
 end
 
+add("odeint with independent rows of several dimensions", function(gq)
+  local w = gq.eye(2, { dtype = "float64" })
+  w.requires_grad = true
+  local z = gq.odeint(function(_, y) return -y:matmul(w) end, gq.ones(3, 2, 2, { dtype = "float64" }), { 0, 1 },
+    { batch = "independent", rtol = 1e-8, atol = 1e-8, gq = { nodes = 8 } })
+  z[2]:sum():backward()
+  close(w.grad:sum():item(), -24 * math.exp(-1))
+end)
+
 add("odeint by Monte Carlo nodes", function(gq)
   local k = gq.tensor(0.7, { dtype = "float64", requires_grad = true })
   local z = gq.odeint(function(_, y) return -k * y end, gq.ones(2, { dtype = "float64" }), { 0, 0.5, 1 },

@@ -287,8 +287,9 @@ int gq_odeint_replay(gq_solution *s, gq_tensor *z0, gq_tensor *t_, gq_tensor *co
                    "create_graph through odeint works with gradient = \"direct\"; this solve used \"%s\"",
                    gq_engine_names[s->o.engine]);
   if (s->rows)
-    return gq_fail(GQ_EUNSUPPORTED, "create_graph through odeint and batch = \"independent\" do not go together: use "
-                                    "batch = \"joint\"");
+    return gq_fail(GQ_EUNSUPPORTED,
+                   "create_graph through odeint and batch = \"independent\" do not go together: use "
+                   "batch = \"joint\"");
   if (s->njumps)
     return gq_fail(GQ_EUNSUPPORTED, "create_graph through odeint and grid_points do not go together");
   const gq_field *f = s->plan->field;

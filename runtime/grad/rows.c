@@ -14,7 +14,9 @@ void gq_lanes_add(const gq_lanes *p, void *lanes, int j, double scale, const voi
   }
 }
 
-double gq_row_dot(const gq_lanes *p, const void *x, const void *y) { return gq_dot(p->f->dtype, p->row, x, y); }
+double gq_row_dot(const gq_lanes *p, const void *x, const void *y) {
+  return gq_dot(p->f->dtype, p->row, x, y);
+}
 
 static void work(void *context, int i) {
   gq_rowpull *w = (gq_rowpull *)context + i;
@@ -35,7 +37,7 @@ static int begin(gq_pullback *b, gq_rowpull *w, void *left) {
     GQ_TRY(gq_grads_new(plan->field, false, &w->grads));
     if (b->gt && !(w->gt = gq_calloc(s->nt, sizeof *w->gt))) return gq_nomem(s->nt * sizeof *w->gt);
     w->lanes.grads = &w->grads, w->lanes.context = w;
-    s->bytes += w->grads.bytes;
+    s->bytes += w->grads.bytes + w->lanes.bytes;
   }
   return GQ_OK;
 }

@@ -13,16 +13,16 @@ typedef struct back {
   gq_rowpull *w;
   gq_lanes *p;
   gq_solution *s;
-  size_t bytes;        /* of a row */
-  bool gq;             /* nodes are to be collected */
-  gq_rule *rule;       /* [n] of a lane's interval */
-  gq_rule step;        /* nodes = "step" */
-  int *next_node;      /* [n] */
-  int64_t *nodes;      /* [n] collected for a lane's row */
-  bool *started;       /* [n] the row has solved an interval */
+  size_t bytes;   /* of a row */
+  bool gq;        /* nodes are to be collected */
+  gq_rule *rule;  /* [n] of a lane's interval */
+  gq_rule step;   /* nodes = "step" */
+  int *next_node; /* [n] */
+  int64_t *nodes; /* [n] collected for a lane's row */
+  bool *started;  /* [n] the row has solved an interval */
   /* points at which products are evaluated together */
   int points, filled;
-  int64_t *row;        /* [points] whose each is */
+  int64_t *row; /* [points] whose each is */
   void *t, *z, *a;
   const void **cut;
   void **cut_grad;
@@ -42,7 +42,8 @@ static void take_all(back *k, gq_taker *t) {
   if (!k->gq) return;
   k->row = gq_take(t, k->points * sizeof *k->row), k->t = gq_take(t, k->points * sizeof(double));
   k->z = gq_take(t, part), k->a = gq_take(t, part);
-  k->cut = gq_take(t, (f->nb + 1) * sizeof *k->cut), k->cut_grad = gq_take(t, (f->nb + 1) * sizeof *k->cut_grad);
+  k->cut = gq_take(t, (f->nb + 1) * sizeof *k->cut),
+  k->cut_grad = gq_take(t, (f->nb + 1) * sizeof *k->cut_grad);
   k->in = gq_take(t, e->nin * sizeof *k->in), k->out = gq_take(t, (e->nout + 1) * sizeof *k->out);
   for (int j = 0; j < f->nb; j++) {
     if (f->axis[j] < 0) continue;
@@ -202,7 +203,8 @@ static int proceed(back *k, int j) {
       lane->row = -1, lane->stage = GQ_LANE_IDLE;
       return GQ_OK;
     }
-    if (s->t[lane->k] != s->t[lane->k - 1] && any_nonzero(p, a)) break; /* before the last cotangent a stays zero */
+    if (s->t[lane->k] != s->t[lane->k - 1] && any_nonzero(p, a))
+      break; /* before the last cotangent a stays zero */
   }
   gq_lanes_put(p, p->y[0], j, gq_row_at(s, s->z, lane->k, lane->row));
   gq_lanes_put(p, p->y[1], j, a);
@@ -250,8 +252,8 @@ static void failed(gq_lanes *p, int j, int status) {
   const gq_lane *lane = &p->lane[j];
   if (w->failed >= 0 && w->failed < lane->row) return;
   w->failed = lane->row;
-  gq_outcome_set(&w->row, gq_fail(status, "in the backward pass between t[%d] and t[%d]: %s", lane->k + 1, lane->k,
-                                  gq_message()));
+  gq_outcome_set(&w->row, gq_fail(status, "in the backward pass between t[%d] and t[%d]: %s", lane->k + 1,
+                                  lane->k, gq_message()));
 }
 
 /* dL/dt_i = g_i . f(t_i, z_i), but at t_0: -a . f(t_0, z_0) with a before g_0. `count` rows from `first` on. */

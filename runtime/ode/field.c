@@ -12,8 +12,9 @@ enum {
   CACHED = 9216,       /* numbers of a layer's values that stay near a core */
   NARROW = 128,        /* widest layer whose rows are cut for that; others are bound by their products */
   LEAST = 96,          /* and never into fewer rows than this */
-  LANES = 32,          /* rows that step side by side, each at its own time: whole vectors, and few enough to be full */
-  POINTS = 256         /* of such rows at quadrature nodes */
+  LANES =
+    32, /* rows that step side by side, each at its own time: whole vectors, and few enough to be full */
+  POINTS = 256 /* of such rows at quadrature nodes */
 };
 
 static size_t round64(size_t n) { return (n + 63) & ~(size_t)63; }
@@ -245,22 +246,28 @@ int gq_field_points(const gq_field *f, int cls, int64_t n, gq_graph **out) {
 static int lanes_fail(int status) {
   char message[400];
   strncpy(message, gq_message(), sizeof message - 1), message[sizeof message - 1] = 0;
-  return gq_fail(status, "batch = \"independent\" solves each row of the state with steps of its own, so rows must not "
-                         "act on each other; %s; use batch = \"joint\" for these dynamics", message);
+  return gq_fail(
+    status,
+    "batch = \"independent\" solves each row of the state with steps of its own, so rows must not "
+    "act on each other; %s; use batch = \"joint\" for these dynamics",
+    message);
 }
 
 /* Shape s of one row {.., 1, ..} with n of them in front. */
 static int in_front(gq_shape s, int axis, int64_t n, gq_shape *out) {
   if (s.ndim + 1 > GQ_MAXDIM)
-    return gq_fail(GQ_ESHAPE, "batch = \"independent\" needs one more dimension than the %d that a state or captured "
-                              "tensor has here; at most %d are supported: flatten it", s.ndim, GQ_MAXDIM);
+    return gq_fail(GQ_ESHAPE,
+                   "batch = \"independent\" needs one more dimension than the %d that a state or captured "
+                   "tensor has here; at most %d are supported: flatten it",
+                   s.ndim, GQ_MAXDIM);
   *out = (gq_shape){ .ndim = s.ndim + 1, .dim = { n } };
   for (int i = 0; i < s.ndim; i++) out->dim[i + 1] = i == axis ? 1 : s.dim[i];
   return GQ_OK;
 }
 
 /* Any graph of one row, for n of them. */
-static int front_body(const gq_field *f, const int *axis, const bool *each, gq_ref *bind, int64_t n, gq_graph **out) {
+static int front_body(const gq_field *f, const int *axis, const bool *each, gq_ref *bind, int64_t n,
+                      gq_graph **out) {
   gq_graph *one = NULL, *g = gq_graph_new();
   gq_ref result;
   int status = g ? gq_rows_resize(f->body, f->shape.dim[0], 1, axis, &one) : gq_nomem(0);
@@ -298,10 +305,13 @@ static int lane_bodies(gq_field *f, const int *axis, bool *each, gq_ref *bind) {
 /* The number of lanes depends on nothing that a batch could change: a row's arithmetic is the same in any company. */
 static int use_lanes(gq_field *f) {
   use_whole(f);
+  f->width = 1;
   if (f->shape.ndim == 0)
-    return gq_fail(GQ_ESHAPE, "batch = \"independent\" solves each row (dimension 1) of the state with steps of its "
-                              "own, and a state of no dimension has none; reshape it, or use batch = \"joint\"");
+    return gq_fail(GQ_ESHAPE,
+                   "batch = \"independent\" solves each row (dimension 1) of the state with steps of its "
+                   "own, and a state of no dimension has none; reshape it, or use batch = \"joint\"");
   if (gq_numel(f->shape) == 0) return GQ_OK;
+  f->width = widest(f);
   int *axis = NULL, status = row_axes(f, &axis);
   bool *each = gq_calloc(f->nb + 2, sizeof *each);
   gq_ref *bind = gq_calloc(f->nb + 2, sizeof *bind);

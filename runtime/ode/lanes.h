@@ -89,6 +89,7 @@ struct gq_lanes {
   const void **in;
   void **out;
   void *arena, *evaluator_arena, *block, *scratch;   /* scratch: one row */
+  size_t bytes;                /* of the block */
 };
 
 /* Pieces of one block: without a base only their sizes add up in `used`. */
@@ -125,8 +126,7 @@ int gq_lanes_run(gq_lanes *p, const gq_laneuse *use);
 /* Weighted norm of x - minus_ in lane j in units of the tolerance. */
 double gq_lanes_norm(const gq_lanes *p, int part, int j, const void *x, const void *y, const void *minus_);
 bool gq_row_failure(int status);
-/* Run fn for every worker; the first failure, by worker. ctx: an array of things of `size` bytes that begin with
-** their int status and char message[512]. */
+/* What ended a worker, or a row: messages belong to threads. */
 typedef struct gq_outcome {
   int status;
   char message[512];
