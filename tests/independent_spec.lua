@@ -462,6 +462,24 @@ describe("independent rows on", function()
     end
   end)
 
+  -- 20 rows go to one thread, which must not share its products with the other then: 240 x 100 by 100 x 100.
+  it("states that one thread could share with others, the same bits", function()
+    gq.manual_seed(1)
+    local net, z0 = nn.Linear(100, 100), gq.randn(80, 12, 100)
+    local function solve(n, count)
+      gq.set_threads(count)
+      local start = z0:narrow(1, 1, n):detach()
+      start.requires_grad = true
+      local z = gq.odeint(function(t, y) return gq.tanh(net(y)) * gq.cos(t) end, start, { 0, 1 },
+        { batch = "independent" })
+      return { z:transpose(1, 2), gq.grad({ z:sum() }, { start })[1] }
+    end
+    local want = solve(80, 2)
+    for _, case in ipairs { { 20, 2 }, { 20, 1 }, { 1, 2 } } do
+      assert.equal(0, differ(solve(case[1], case[2]), want, range(case[1])))
+    end
+  end)
+
   it("states of several dimensions", function()
     local w = gq.randn(3, 3, { dtype = "float64" })
     w.requires_grad = true

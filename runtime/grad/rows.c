@@ -78,7 +78,7 @@ int gq_rows_backward(gq_pullback *b) {
   void *left = gq_calloc(1, gq_part_bytes(s->plan->field) + 64);
   int status = w && left ? begin(b, w, left) : gq_nomem(n * sizeof *w);
   if (status == GQ_OK) {
-    gq_parallel(n, work, w);
+    gq_parallel_apart(n, work, w);
     status = outcome(b, w);
   }
   if (status == GQ_OK) add_up(b, w);

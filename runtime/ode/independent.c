@@ -284,7 +284,7 @@ static int run(gq_solution *s, forward *fw, int first) {
     GQ_TRY(gq_lanes_init(&fw[i].lanes, s, &s->plan->forward, &s->plan->f, false));
     s->bytes += fw[i].lanes.bytes;
   }
-  gq_parallel(r->workers, work, fw);
+  gq_parallel_apart(r->workers, work, fw);
   for (int i = 0; i < r->workers; i++)
     s->bytes += r->tape[i].room * (sizeof(gq_rowstep) + r->bytes * (1 + s->plan->forward.l.carry));
   add_up(s);
