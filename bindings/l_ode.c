@@ -120,9 +120,17 @@ static void fill_forward(lua_State *L, const gq_info *i, const char *engine) {
 
 /* Tensors {rows} of what each row took; info.samples. */
 static void fill_samples(lua_State *L, gq_samples *s) {
-  struct { const char *key; gq_tensor **t; } all[] = {
-    { "nfe", &s->nfe }, { "steps", &s->steps }, { "rejected", &s->rejected }, { "t", &s->t },
-    { "nfe_backward", &s->nfe_backward }, { "steps_backward", &s->steps_backward }, { "nodes", &s->nodes },
+  struct {
+    const char *key;
+    gq_tensor **t;
+  } all[] = {
+    { "nfe", &s->nfe },
+    { "steps", &s->steps },
+    { "rejected", &s->rejected },
+    { "t", &s->t },
+    { "nfe_backward", &s->nfe_backward },
+    { "steps_backward", &s->steps_backward },
+    { "nodes", &s->nodes },
   };
   if (!s->nfe) return;
   lua_createtable(L, 0, 8);
@@ -133,7 +141,8 @@ static void fill_samples(lua_State *L, gq_samples *s) {
   }
   const int64_t *status = gq_tensor_data(s->status), n = gq_numel(s->status->shape);
   lua_createtable(L, n < INT_MAX ? (int)n : 0, 0);
-  for (int64_t i = 0; i < n; i++) lua_pushstring(L, gq_status_name((int)status[i])), lua_rawseti(L, -2, i + 1);
+  for (int64_t i = 0; i < n; i++)
+    lua_pushstring(L, gq_status_name((int)status[i])), lua_rawseti(L, -2, i + 1);
   lua_setfield(L, -2, "status");
   lua_setfield(L, -2, "samples");
 }

@@ -255,6 +255,35 @@ describe("gradients of independent rows", function()
   end)
 end)
 
+describe("gradients of times of independent rows", function()
+  for _, gradient in ipairs { "direct", "gq" } do
+    it("are those of a joint solve: " .. gradient, function()
+      for seed = 1, 6 do
+        gq.manual_seed(seed)
+        local net = nn.mlp { sizes = { 3, 8, 3 }, activation = "tanh", time = true }
+        net:to("float64")
+        local z0, context = randn("float64", 41, 3), randn("float64", 41, 3)
+        local times = choose { { 0, 1 }, { 0, 0, 0.3, 0.3, 0.7, 1, 1 }, { 1, 0.2, -0.5 } }
+        local weights, results = randn("float64", #times, 41, 3), {}
+        for i, batch in ipairs { "joint", "independent" } do
+          local t = leaf(times)
+          local z = gq.odeint(function(s, y) return net(s, y) + context * gq.sin(s) end, z0, t, { batch = batch,
+            gradient = gradient, method = choose { "dopri5", "tsit5", "dopri8" }, rtol = 1e-9, atol = 1e-9 })
+          results[i] = gq.grad({ (z * weights):sum() }, { t })[1]
+        end
+        assert.below(helper.relative(results[2], results[1]), 1e-6)
+      end
+    end)
+  end
+
+  it("need steps that adapt in direct", function()
+    local t = leaf { 0, 1 }
+    local text = message(gq.odeint, function(_, z) return -z end, vector { 1 }, t,
+      { batch = "independent", gradient = "direct", step_size = 0.1 })
+    assert.truthy(text:find("times that require gradients on a fixed grid", 1, true), text)
+  end)
+end)
+
 describe("the end of a row", function()
   -- z' = z^2 leaves every bound at t = 1 / z0.
   local function solve(start, more)
@@ -364,7 +393,8 @@ describe("what independent rows cannot be", function()
       assert.truthy(text:find(case[1], 1, true), text)
       assert.truthy(text:find("joint", 1, true), text)
     end
-    assert.truthy(refused(decay, z0, { 0, 1 }, { batch = "independant" }):find("did you mean \"independent\"", 1, true))
+    local text = refused(decay, z0, { 0, 1 }, { batch = "independant" })
+    assert.truthy(text:find("did you mean \"independent\"", 1, true), text)
     local z = gq.odeint(decay, z0, { 0, 1 }, { batch = "independent", gradient = "direct" })
     assert.truthy(message(gq.grad, z:sum(), z0, { create_graph = true }):find("independent", 1, true))
   end)
@@ -378,8 +408,9 @@ describe("independent rows on", function()
         local results = {}
         for _, batch in ipairs { "joint", "independent" } do
           local o = { batch = batch, method = case[1], step_size = case[2], gradient = gradient, gq = { nodes = 7 } }
-          local z, info = gq.odeint(function(t, z) return gq.cos(t) - k * z end, vector { 1, 2 }, { 0, 0.1, 0.25, 0.3 }, o)
-          results[#results + 1] = { z, gq.grad(z:sum(), k)[1] or gq.grad(z:sum(), k), info }
+          local z, info = gq.odeint(function(t, y) return gq.cos(t) - k * y end, vector { 1, 2 },
+            { 0, 0.1, 0.25, 0.3 }, o)
+          results[#results + 1] = { z, gq.grad({ z:sum() }, { k })[1], info }
         end
         local joint, own = results[1], results[2]
         assert.close(own[1], joint[1], 1e-12)
@@ -406,6 +437,46 @@ describe("independent rows on", function()
       local z, info = gq.odeint(f, gq.zeros(shape, { dtype = "float64" }), { 0, 1 }, { batch = "independent" })
       assert.same({ 2, shape[1], shape[2] }, z.shape)
       assert.same({ shape[1] }, info.samples.nfe.shape)
+    end
+  end)
+
+  -- Attention inside each row: products that the form with rows innermost does not have.
+  it("states of any operation within a row, the same bits in any company", function()
+    for _, gradient in ipairs { "gq", "aca" } do
+      for _, dtype in ipairs { "float32", "float64" } do
+        gq.manual_seed(5)
+        local w, z0, shift = randn(dtype, 3, 7), randn(dtype, 40, 5, 3), randn(dtype, 40, 5, 3)
+        local function solve(rows)
+          local index = gq.tensor(rows, { dtype = "int64" })
+          local start, own = z0:index_select(1, index), shift:index_select(1, index)
+          start.requires_grad = true
+          local z = gq.odeint(function(t, y)
+            local q = y:matmul(w)
+            return gq.softmax(q:matmul(q:transpose(2, 3)), 3):matmul(y) * gq.cos(3 * t) - y + own
+          end, start, { 0, 0.4, 1 }, { batch = "independent", gradient = gradient, rtol = 1e-4, atol = 1e-4 })
+          return { z:transpose(1, 2), gq.grad({ (z ^ 2):sum() }, { start })[1] }
+        end
+        local want = solve(range(40))
+        for _, rows in ipairs { { 40, 3, 17 }, { 8 } } do assert.equal(0, differ(solve(rows), want, rows)) end
+      end
+    end
+  end)
+
+  -- 20 rows go to one thread, which must not share its products with the other then: 240 x 100 by 100 x 100.
+  it("states that one thread could share with others, the same bits", function()
+    gq.manual_seed(1)
+    local net, z0 = nn.Linear(100, 100), gq.randn(80, 12, 100)
+    local function solve(n, count)
+      gq.set_threads(count)
+      local start = z0:narrow(1, 1, n):detach()
+      start.requires_grad = true
+      local z = gq.odeint(function(t, y) return gq.tanh(net(y)) * gq.cos(t) end, start, { 0, 1 },
+        { batch = "independent" })
+      return { z:transpose(1, 2), gq.grad({ z:sum() }, { start })[1] }
+    end
+    local want = solve(80, 2)
+    for _, case in ipairs { { 20, 2 }, { 20, 1 }, { 1, 2 } } do
+      assert.equal(0, differ(solve(case[1], case[2]), want, range(case[1])))
     end
   end)
 

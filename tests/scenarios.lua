@@ -86,6 +86,15 @@ add("odeint with guards", function(gq)
   assert(info.spectrum > 0.1 and (info.audit or 1) > 0.05)      -- a plan that is still in use has had its audit
 end)
 
+add("odeint with independent rows of several dimensions", function(gq)
+  local w = gq.eye(2, { dtype = "float64" })
+  w.requires_grad = true
+  local z = gq.odeint(function(_, y) return -y:matmul(w) end, gq.ones(3, 2, 2, { dtype = "float64" }), { 0, 1 },
+    { batch = "independent", rtol = 1e-8, atol = 1e-8, gq = { nodes = 8 } })
+  z[2]:sum():backward()
+  close(w.grad:sum():item(), -24 * math.exp(-1))
+end)
+
 add("odeint by Monte Carlo nodes", function(gq)
   local k = gq.tensor(0.7, { dtype = "float64", requires_grad = true })
   local z = gq.odeint(function(_, y) return -k * y end, gq.ones(2, { dtype = "float64" }), { 0, 0.5, 1 },

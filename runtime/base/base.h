@@ -89,6 +89,9 @@ int gq_set_threads(int n);               /* starts or stops workers; GQ_EARG unl
 /* Run fn(ctx, i) for i = 0..n-1, items of one remainder by gq_threads() one after the other on one thread;
 ** returns when all are done. Calls from inside fn run serially. */
 void gq_parallel(int n, void (*fn)(void *ctx, int i), void *ctx);
+/* The same, and calls from inside fn run serially even where there is one item or one thread: what fn computes is the
+** same bit by bit however the items are spread (products that are shared among threads sum in another order). */
+void gq_parallel_apart(int n, void (*fn)(void *ctx, int i), void *ctx);
 
 double gq_clock(void);                   /* monotonic seconds */
 

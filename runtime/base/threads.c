@@ -258,13 +258,12 @@ static bool ready(int size) {
   return false;
 }
 
-void gq_parallel(int n, void (*fn)(void *ctx, int i), void *ctx) {
+/* Run on the threads; false: there are none for this call. */
+static bool share(int n, void (*fn)(void *ctx, int i), void *ctx) {
   int size = gq_threads();
-  if (n <= 1 || size == 1 || inside || atomic_exchange(&pool.busy, true)) {
-    run_all(n, fn, ctx);
-    return;
-  }
-  if (ready(size)) {
+  if (n <= 1 || size == 1 || inside || atomic_exchange(&pool.busy, true)) return false;
+  bool shared = ready(size);
+  if (shared) {
     pool.n = n, pool.stride = size, pool.fn = fn, pool.ctx = ctx;
     atomic_store(&pool.unfinished, pool.running);
     start_round();
@@ -273,6 +272,19 @@ void gq_parallel(int n, void (*fn)(void *ctx, int i), void *ctx) {
     for (int i = 1; i <= pool.running; i++)
       if (claim(i, round)) run_share(i), atomic_fetch_sub(&pool.unfinished, 1);
     wait_for_workers();
-  } else run_all(n, fn, ctx);
+  }
   atomic_store(&pool.busy, false);
+  return shared;
+}
+
+void gq_parallel(int n, void (*fn)(void *ctx, int i), void *ctx) {
+  if (!share(n, fn, ctx)) run_all(n, fn, ctx);
+}
+
+void gq_parallel_apart(int n, void (*fn)(void *ctx, int i), void *ctx) {
+  if (share(n, fn, ctx)) return;
+  bool before = inside;
+  inside = true;
+  run_all(n, fn, ctx);
+  inside = before;
 }

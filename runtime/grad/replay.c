@@ -273,8 +273,9 @@ int gq_odeint_replay(gq_solution *s, gq_tensor *z0, gq_tensor *t_, gq_tensor *co
                    "create_graph through odeint takes an explicit method (dopri5, tsit5); this solve used \"%s\"",
                    s->o.method->name);
   if (s->rows)
-    return gq_fail(GQ_EUNSUPPORTED, "create_graph through odeint and batch = \"independent\" do not go together: use "
-                                    "batch = \"joint\"");
+    return gq_fail(GQ_EUNSUPPORTED,
+                   "create_graph through odeint and batch = \"independent\" do not go together: use "
+                   "batch = \"joint\"");
   if (s->njumps)
     return gq_fail(GQ_EUNSUPPORTED, "create_graph through odeint and grid_points do not go together");
   replay r = { .s = s };

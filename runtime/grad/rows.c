@@ -14,25 +14,30 @@ void gq_lanes_add(const gq_lanes *p, void *lanes, int j, double scale, const voi
   }
 }
 
+double gq_row_dot(const gq_lanes *p, const void *x, const void *y) {
+  return gq_dot(p->f->dtype, p->row, x, y);
+}
+
 static void work(void *context, int i) {
   gq_rowpull *w = (gq_rowpull *)context + i;
   bool discrete = gq_engine_discrete(w->s->o.engine);
   gq_outcome_set(&w->outcome, discrete ? gq_rows_direct(w) : gq_rows_quadrature(w));
 }
 
-static int begin(gq_pullback *b, gq_rowpull *w, void *slopes) {
+static int begin(gq_pullback *b, gq_rowpull *w, void *left) {
   gq_solution *s = b->s;
   const gq_plan *plan = s->plan;
   bool discrete = gq_engine_discrete(s->o.engine);
   if (b->refine == 1) /* check goes back twice */
     for (int64_t i = 0; i < s->rows->n; i++) gq_row_count(s->rows->samples.nfe_backward)[i] = 0;
   for (int i = 0; i < s->rows->workers; i++, w++) {
-    w->b = b, w->s = s, w->next = i, w->stride = s->rows->workers, w->failed = -1, w->slopes = slopes;
+    w->b = b, w->s = s, w->next = i, w->stride = s->rows->workers, w->failed = -1, w->left = left;
     GQ_TRY(gq_lanes_init(&w->lanes, s, discrete ? &plan->forward : &plan->backward,
                          discrete ? &plan->pull : &plan->adjoint, discrete));
     GQ_TRY(gq_grads_new(plan->field, false, &w->grads));
+    if (b->gt && !(w->gt = gq_calloc(s->nt, sizeof *w->gt))) return gq_nomem(s->nt * sizeof *w->gt);
     w->lanes.grads = &w->grads, w->lanes.context = w;
-    s->bytes += w->grads.bytes;
+    s->bytes += w->grads.bytes + w->lanes.bytes;
   }
   return GQ_OK;
 }
@@ -57,6 +62,8 @@ static void add_up(gq_pullback *b, const gq_rowpull *w) {
   gq_solution *s = b->s;
   const gq_samples *c = &s->rows->samples;
   for (int i = 0; i < s->rows->workers; i++) gq_grads_add(s->plan->field, &w[i].grads, &b->grads);
+  for (int i = 0; b->gt && i < s->rows->workers; i++)
+    for (int k = 0; k < s->nt; k++) b->gt[k] += w[i].gt[k];
   s->info.steps_backward = b->nfe = 0;
   for (int64_t i = 0; i < s->rows->n; i++) {
     b->nfe += gq_row_count(c->nfe_backward)[i];
@@ -68,15 +75,15 @@ int gq_rows_backward(gq_pullback *b) {
   gq_solution *s = b->s;
   int n = s->rows->workers;
   gq_rowpull *w = gq_calloc(n, sizeof *w);
-  void *slopes = gq_calloc(1, gq_part_bytes(s->plan->field) + 64);
-  int status = w && slopes ? begin(b, w, slopes) : gq_nomem(n * sizeof *w);
+  void *left = gq_calloc(1, gq_part_bytes(s->plan->field) + 64);
+  int status = w && left ? begin(b, w, left) : gq_nomem(n * sizeof *w);
   if (status == GQ_OK) {
-    gq_parallel(n, work, w);
+    gq_parallel_apart(n, work, w);
     status = outcome(b, w);
   }
   if (status == GQ_OK) add_up(b, w);
-  for (int i = 0; w && i < n; i++) gq_lanes_done(&w[i].lanes), gq_grads_done(&w[i].grads);
+  for (int i = 0; w && i < n; i++) gq_lanes_done(&w[i].lanes), gq_grads_done(&w[i].grads), gq_free(w[i].gt);
   gq_free(w);
-  gq_free(slopes);
+  gq_free(left);
   return status;
 }

@@ -12,10 +12,17 @@ typedef struct back {
   const gq_rowtape *tape;
   size_t bytes, each; /* of a row; of a record's y and f */
   int64_t *at;        /* [n] a lane's record */
+  double *dt, *dh;    /* [n] derivatives in the step's t and h that do not pass through its program */
 } back;
 
 static const void *cotangent(const back *k, int i, int64_t row) {
   return gq_row_at(k->w->s, k->w->b->gz, i, row);
+}
+
+/* Slope s of lane j times a row. */
+static double slope_dot(const back *k, int j, int s, const void *g) {
+  gq_lanes_get(k->p, gq_lanes_slope(k->p, s, 0), j, k->p->scratch);
+  return gq_row_dot(k->p, k->p->scratch, g);
 }
 
 static void load(const back *k, int j) {
@@ -53,13 +60,43 @@ static void pull_inner(back *k, int j, int i) {
   const gq_rowstep *r = &k->tape->step[k->at[j]];
   const gq_stepper *st = p->st;
   const void *g = cotangent(k, i, p->lane[j].row);
-  double wt[GQ_MAXSTAGES];
-  gq_tableau_weights(st->m, (k->w->s->t[i] - r->t) / r->h, wt);
+  double wt[GQ_MAXSTAGES], slope[GQ_MAXSTAGES], theta = (k->w->s->t[i] - r->t) / r->h, dtheta = 0;
+  gq_tableau_weights(st->m, theta, wt);
+  gq_tableau_slopes(st->m, theta, slope);
   gq_lanes_add(p, p->ey[0], j, 1, g);
   for (int s = 0; s < st->m->slopes; s++) {
     bool start = st->l.carry && s == 0, end = st->l.carry && s == st->m->end;
     gq_lanes_add(p, start ? p->ef[0] : end ? p->cf : p->ck[s], j, r->h * wt[s], g);
+    if (!k->w->gt) continue;
+    double kg = slope_dot(k, j, s, g);
+    dtheta += r->h * slope[s] * kg;
+    k->dh[j] += wt[s] * kg;
   }
+  if (!k->w->gt) return;
+  k->w->gt[i] += dtheta / r->h;
+  k->dt[j] -= dtheta / r->h;
+  k->dh[j] -= theta * dtheta / r->h;
+}
+
+/* Time i is the step's end, to which it may have been clamped; moving it alone moves along the slope there. */
+static void pull_end(back *k, int j, int i) {
+  gq_lanes *p = k->p;
+  int last = k->w->s->nt - 1;
+  const void *g = cotangent(k, i, p->lane[j].row);
+  bool clamped = k->tape->step[k->at[j]].clamped;
+  gq_lanes_add(p, p->cy, j, 1, g);
+  if (!k->w->gt || (clamped && i == last)) return;
+  double gf = slope_dot(k, j, p->st->m->end, g);
+  k->w->gt[i] += gf;
+  if (clamped) k->w->gt[last] -= gf;
+  else k->dt[j] -= gf;
+}
+
+/* The derivatives in the step's t and h, the latter t[last] - t where it was clamped. */
+static void pull_step_times(back *k, int j) {
+  double t = k->p->pt[j] + k->dt[j], h = k->p->ph[j] + k->dh[j];
+  if (k->tape->step[k->at[j]].clamped) k->w->gt[k->w->s->nt - 1] += h, t -= h;
+  k->w->gt[0] += t;
 }
 
 /* Cotangents of the measurement times in the step, its end included. */
@@ -69,8 +106,8 @@ static void pull_times(back *k, int j) {
   const gq_rowstep *r = &k->tape->step[k->at[j]];
   const double *t = k->w->s->t;
   double dir = r->h < 0 ? -1 : 1;
-  for (; lane->k >= 0 && t[lane->k] == r->t1; lane->k--)
-    gq_lanes_add(p, p->cy, j, 1, cotangent(k, lane->k, lane->row));
+  k->dt[j] = k->dh[j] = 0;
+  for (; lane->k >= 0 && t[lane->k] == r->t1; lane->k--) pull_end(k, j, lane->k);
   for (; lane->k >= 0 && dir * (t[lane->k] - r->t) > 0; lane->k--) pull_inner(k, j, lane->k);
 }
 
@@ -114,7 +151,7 @@ static void finish(back *k, int j) {
   gq_row_count(c->nfe_backward)[lane->row] += lane->nfe;
   gq_row_count(c->steps_backward)[lane->row] = lane->steps;
   gq_lanes_get(p, p->cy, j, (char *)k->w->b->a + lane->row * k->bytes);
-  gq_lanes_get(p, p->cf, j, (char *)k->w->slopes + lane->row * k->bytes);
+  gq_lanes_get(p, p->cf, j, (char *)k->w->left + lane->row * k->bytes);
   memset(p->scratch, 0, k->bytes);
   gq_lanes_put(p, p->cy, j, p->scratch), gq_lanes_put(p, p->cf, j, p->scratch);
   lane->row = -1;
@@ -132,6 +169,7 @@ static int pull_all(back *k) {
     for (int j = 0; j < p->n; j++) {
       if (p->lane[j].row < 0) continue;
       gq_lanes_uncut(p->f, p->lane[j].row, p->n, j, p->cut_grad, p->grads);
+      if (k->w->gt) pull_step_times(k, j);
       k->at[j] = k->tape->step[k->at[j]].before;
       if (k->at[j] < 0) finish(k, j);
     }
@@ -148,22 +186,34 @@ static int pull_starts(back *k, int64_t first, int count) {
     int64_t row = first + (j < count ? j : 0) * w->stride;
     memset(p->scratch, 0, k->bytes);
     gq_lanes_put(p, p->ey[0], j, gq_row_at(s, s->z, 0, row));
-    gq_lanes_put(p, p->cf, j, j < count ? (char *)w->slopes + row * k->bytes : p->scratch);
+    gq_lanes_put(p, p->cf, j, j < count ? (char *)w->left + row * k->bytes : p->scratch);
     gq_lanes_cut(s, row, p->n, j, p->cut);
-    if (p->f->dtype == GQ_F32) ((float *)p->te)[j] = (float)s->t[0];
-    else ((double *)p->te)[j] = s->t[0];
+    gq_lanes_set_time(p, j, s->t[0]);
   }
   clear_cuts(p);
-  p->in[0] = p->te, p->in[1] = p->ey[0], p->in[2] = p->cf, p->out[0] = p->ef[0];
-  gq_lanes_bind(p, e, p->in, p->out);
-  GQ_TRY(gq_program_run(e->code.prog[0], 0, p->evaluator_arena, p->in, p->out));
+  memset(p->dt, 0, p->n * sizeof(double));
+  GQ_TRY(gq_lanes_evaluate(p, e, (void *[]){ p->ey[0], p->cf }, p->ef[0]));
   for (int j = 0; j < count; j++) {
     int64_t row = first + j * w->stride;
     gq_lanes_uncut(p->f, row, p->n, j, p->cut_grad, p->grads);
     gq_lanes_get(p, p->ef[0], j, p->scratch);
     gq_axpy(p->f->dtype, p->row, 1, p->scratch, (char *)w->b->a + row * k->bytes);
+    if (w->gt) w->gt[0] += p->f->dtype == GQ_F32 ? ((float *)p->dt)[j] : ((double *)p->dt)[j];
   }
   return GQ_OK;
+}
+
+/* Time i is t[0] too: its cotangent, and moving it alone moves along the first slope, which the row's first record
+** holds. */
+static void pull_first(back *k, int i, int64_t row) {
+  gq_rowpull *w = k->w;
+  const void *g = cotangent(k, i, row);
+  gq_axpy(k->p->f->dtype, k->p->row, 1, g, (char *)w->b->a + row * k->bytes);
+  if (!w->gt || i == 0) return;
+  int64_t first = w->s->rows->last[row];
+  while (k->tape->step[first].before >= 0) first = k->tape->step[first].before;
+  double gf = gq_row_dot(k->p, g, k->tape->data + first * k->each + k->bytes);
+  w->gt[i] += gf, w->gt[0] -= gf;
 }
 
 static int run(back *k) {
@@ -176,8 +226,7 @@ static int run(back *k) {
     GQ_TRY(pull_starts(k, row, left < k->p->n ? (int)left : k->p->n));
   }
   for (int64_t row = first; row < rows; row += w->stride)
-    for (int i = 0; i < s->nt && s->t[i] == s->t[0]; i++)
-      gq_axpy(k->p->f->dtype, k->p->row, 1, cotangent(k, i, row), (char *)w->b->a + row * k->bytes);
+    for (int i = 0; i < s->nt && s->t[i] == s->t[0]; i++) pull_first(k, i, row);
   return GQ_OK;
 }
 
@@ -186,7 +235,8 @@ int gq_rows_direct(gq_rowpull *w) {
   gq_rowset *r = w->s->rows;
   back k = { .w = w, .p = p, .tape = &r->tape[w->next], .bytes = r->bytes };
   k.each = r->bytes * (1 + p->st->l.carry);
-  k.at = gq_calloc(p->n, sizeof *k.at);
+  k.at = gq_calloc(3 * p->n, sizeof *k.at);
+  k.dt = (double *)(k.at + p->n), k.dh = k.dt + p->n;
   if (!k.at) return gq_nomem(p->n * sizeof *k.at);
   p->rtol = w->s->o.rtol;
   for (int j = 0; j < p->n; j++) p->atol[0][j] = gq_positive_atol(p->f->dtype, w->s->o.atol);

@@ -13,16 +13,16 @@ typedef struct back {
   gq_rowpull *w;
   gq_lanes *p;
   gq_solution *s;
-  size_t bytes;        /* of a row */
-  bool gq;             /* nodes are to be collected */
-  gq_rule *rule;       /* [n] of a lane's interval */
-  gq_rule step;        /* nodes = "step" */
-  int *next_node;      /* [n] */
-  int64_t *nodes;      /* [n] collected for a lane's row */
-  bool *started;       /* [n] the row has solved an interval */
+  size_t bytes;   /* of a row */
+  bool gq;        /* nodes are to be collected */
+  gq_rule *rule;  /* [n] of a lane's interval */
+  gq_rule step;   /* nodes = "step" */
+  int *next_node; /* [n] */
+  int64_t *nodes; /* [n] collected for a lane's row */
+  bool *started;  /* [n] the row has solved an interval */
   /* points at which products are evaluated together */
   int points, filled;
-  int64_t *row;        /* [points] whose each is */
+  int64_t *row; /* [points] whose each is */
   void *t, *z, *a;
   const void **cut;
   void **cut_grad;
@@ -42,7 +42,8 @@ static void take_all(back *k, gq_taker *t) {
   if (!k->gq) return;
   k->row = gq_take(t, k->points * sizeof *k->row), k->t = gq_take(t, k->points * sizeof(double));
   k->z = gq_take(t, part), k->a = gq_take(t, part);
-  k->cut = gq_take(t, (f->nb + 1) * sizeof *k->cut), k->cut_grad = gq_take(t, (f->nb + 1) * sizeof *k->cut_grad);
+  k->cut = gq_take(t, (f->nb + 1) * sizeof *k->cut),
+  k->cut_grad = gq_take(t, (f->nb + 1) * sizeof *k->cut_grad);
   k->in = gq_take(t, e->nin * sizeof *k->in), k->out = gq_take(t, (e->nout + 1) * sizeof *k->out);
   for (int j = 0; j < f->nb; j++) {
     if (f->axis[j] < 0) continue;
@@ -195,13 +196,15 @@ static int proceed(back *k, int j) {
   const gq_solution *s = k->s;
   void *a = (char *)k->w->b->a + lane->row * k->bytes;
   for (;; lane->k--) {
+    if (lane->k == 0 && k->w->gt) memcpy((char *)k->w->left + lane->row * k->bytes, a, k->bytes);
     gq_axpy(p->f->dtype, p->row, 1, gq_row_at(s, k->w->b->gz, lane->k, lane->row), a);
     if (lane->k == 0) {
       count_row(k, j);
       lane->row = -1, lane->stage = GQ_LANE_IDLE;
       return GQ_OK;
     }
-    if (s->t[lane->k] != s->t[lane->k - 1] && any_nonzero(p, a)) break; /* before the last cotangent a stays zero */
+    if (s->t[lane->k] != s->t[lane->k - 1] && any_nonzero(p, a))
+      break; /* before the last cotangent a stays zero */
   }
   gq_lanes_put(p, p->y[0], j, gq_row_at(s, s->z, lane->k, lane->row));
   gq_lanes_put(p, p->y[1], j, a);
@@ -249,14 +252,49 @@ static void failed(gq_lanes *p, int j, int status) {
   const gq_lane *lane = &p->lane[j];
   if (w->failed >= 0 && w->failed < lane->row) return;
   w->failed = lane->row;
-  gq_outcome_set(&w->row, gq_fail(status, "in the backward pass between t[%d] and t[%d]: %s", lane->k + 1, lane->k,
-                                  gq_message()));
+  gq_outcome_set(&w->row, gq_fail(status, "in the backward pass between t[%d] and t[%d]: %s", lane->k + 1,
+                                  lane->k, gq_message()));
+}
+
+/* dL/dt_i = g_i . f(t_i, z_i), but at t_0: -a . f(t_0, z_0) with a before g_0. `count` rows from `first` on. */
+static int time_gradient(back *k, int i, int64_t first, int count) {
+  gq_rowpull *w = k->w;
+  gq_lanes *p = k->p;
+  const gq_solution *s = k->s;
+  for (int j = 0; j < p->n; j++) {
+    int64_t row = first + (j < count ? j : 0) * w->stride;
+    gq_lanes_put(p, p->ey[0], j, gq_row_at(s, s->z, i, row));
+    gq_lanes_cut(s, row, p->n, j, p->cut);
+    gq_lanes_set_time(p, j, s->t[i]);
+  }
+  GQ_TRY(gq_lanes_evaluate(p, &s->plan->f, p->ey, p->ef[0]));
+  for (int j = 0; j < count; j++) {
+    int64_t row = first + j * w->stride;
+    const char *g = i > 0 ? gq_row_at(s, w->b->gz, i, row) : (char *)w->left + row * k->bytes;
+    gq_lanes_get(p, p->ef[0], j, p->scratch);
+    w->gt[i] += (i > 0 ? 1 : -1) * gq_row_dot(p, g, p->scratch);
+    gq_row_count(s->rows->samples.nfe_backward)[row]++;
+  }
+  return GQ_OK;
+}
+
+static int time_gradients(back *k, int64_t first) {
+  const gq_rowpull *w = k->w;
+  int64_t rows = k->s->rows->n, n = k->p->n;
+  for (int i = 0; i < k->s->nt; i++)
+    for (int64_t row = first; row < rows; row += n * w->stride) {
+      int64_t left = (rows - row + w->stride - 1) / w->stride;
+      GQ_TRY(time_gradient(k, i, row, (int)(left < n ? left : n)));
+    }
+  return GQ_OK;
 }
 
 static int run(back *k) {
+  int64_t first = k->w->next;
   static const gq_laneuse use = { next, accepted, arrived, failed };
   GQ_TRY(gq_lanes_run(k->p, &use));
   GQ_TRY(k->w->outcome.status);
+  if (k->w->gt && k->w->failed < 0) GQ_TRY(time_gradients(k, first));
   return k->gq ? flush(k) : GQ_OK;
 }
 

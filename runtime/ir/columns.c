@@ -103,8 +103,8 @@ static gq_ref slice(mover *m, gq_ref x, int axis, int64_t first, int64_t count) 
 ** reshape. */
 static bool repeated(const mover *m, gq_ref r) {
   const gq_node *n = gq_at(m->w.g, r);
-  return (n->op == GQ_OP_EXPAND || (n->op == GQ_OP_RESHAPE && m->w.rows == 1)) && m->w.at[n->args[0]].axis < 0 &&
-         gq_numel(gq_at(m->w.g, n->args[0])->shape) == 1;
+  return (n->op == GQ_OP_EXPAND || (n->op == GQ_OP_RESHAPE && m->w.rows == 1)) &&
+         m->w.at[n->args[0]].axis < 0 && gq_numel(gq_at(m->w.g, n->args[0])->shape) == 1;
 }
 
 /* W X for X = cat(Z, t, ..) with one number t for all rows: W_z Z + w_t t, whose second term is a column.

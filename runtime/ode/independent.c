@@ -12,7 +12,8 @@
 /* ---- which options go ---- */
 
 static int refuse(const char *what, const char *instead) {
-  return gq_fail(GQ_EARG, "batch = \"independent\" and %s do not go together: %s, or batch = \"joint\"", what, instead);
+  return gq_fail(GQ_EARG, "batch = \"independent\" and %s do not go together: %s, or batch = \"joint\"", what,
+                 instead);
 }
 
 int gq_rows_check(const gq_problem *p, const gq_ode_options *o) {
@@ -26,14 +27,16 @@ int gq_rows_check(const gq_problem *p, const gq_ode_options *o) {
   if (p->dense_) return refuse("dense = true", "give the times as t");
   if (p->jump_) return refuse("grid_points", "solve up to each of them and go on from there");
   if (o->engine == GQ_ENGINE_NONE) return GQ_OK;
-  if (p->t_grad) return refuse("times that require gradients", "use t:detach()");
   bool discrete = o->engine == GQ_ENGINE_DIRECT || o->engine == GQ_ENGINE_ACA;
   if (!discrete && o->engine != GQ_ENGINE_GQ && o->engine != GQ_ENGINE_CHECK) {
     snprintf(what, sizeof what, "gradient = \"%s\"", gq_engine_names[o->engine]);
     return refuse(what, "use gradient = \"gq\", \"check\", \"aca\", \"direct\" or \"none\"");
   }
+  if (discrete && p->t_grad && (!o->method->e || o->step_size > 0))
+    return refuse("times that require gradients on a fixed grid", "use gradient = \"gq\"");
   if (discrete) return GQ_OK;
-  if (o->trajectory != GQ_REVERSE) return refuse("adjoint.trajectory other than \"reverse\"", "use gradient = \"aca\"");
+  if (o->trajectory != GQ_REVERSE)
+    return refuse("adjoint.trajectory other than \"reverse\"", "use gradient = \"aca\"");
   if (o->moments) return refuse("adjoint.impulses = \"moments\"", "use \"restart\"");
   if (o->quadrature->random) return refuse("a quadrature of random points", "use another");
   return GQ_OK;
@@ -53,13 +56,16 @@ void gq_samples_done(gq_samples *s) {
 }
 
 static int samples_new(int64_t n, gq_samples *s) {
-  gq_tensor **all[] = { &s->nfe, &s->steps, &s->rejected, &s->status, &s->nfe_backward, &s->steps_backward, &s->nodes };
+  gq_tensor **all[] = { &s->nfe,          &s->steps,          &s->rejected, &s->status,
+                        &s->nfe_backward, &s->steps_backward, &s->nodes };
   gq_shape shape = gq_shape_of(1, &n);
   for (int i = 0; i < 7; i++) GQ_TRY(gq_tensor_new(GQ_I64, shape, all[i]));
   return gq_tensor_new(GQ_F64, shape, &s->t);
 }
 
-static bool keeps(const gq_solution *s) { return s->o.engine == GQ_ENGINE_DIRECT || s->o.engine == GQ_ENGINE_ACA; }
+static bool keeps(const gq_solution *s) {
+  return s->o.engine == GQ_ENGINE_DIRECT || s->o.engine == GQ_ENGINE_ACA;
+}
 
 /* As many workers as have lanes to fill. */
 static int workers(const gq_field *f) {
@@ -104,13 +110,13 @@ void gq_rowset_free(gq_rowset *r) {
 /* ---- one worker ---- */
 
 typedef struct forward {
-  gq_outcome outcome;          /* what ends everything */
-  gq_outcome row;              /* the first row that failed */
+  gq_outcome outcome; /* what ends everything */
+  gq_outcome row;     /* the first row that failed */
   int64_t failed;
   gq_solution *s;
   gq_lanes lanes;
   int64_t next, stride;
-  int first;                   /* the first time that is not t[0] */
+  int first; /* the first time that is not t[0] */
   gq_rowtape *tape;
 } forward;
 
@@ -154,8 +160,9 @@ static bool next(gq_lanes *p, int j) {
     lane->row = fw->next, lane->t = lane->t_origin = s->t[0], lane->k = fw->first;
     size_t bad = gq_first_nonfinite(p->f->dtype, p->row, y);
     if (bad) {
-      failed(p, j, gq_fail(GQ_ENONFINITE, "sample %lld: z0 is not finite (component %zu of the flattened sample)",
-                           (long long)lane->row + 1, bad));
+      failed(p, j,
+             gq_fail(GQ_ENONFINITE, "sample %lld: z0 is not finite (component %zu of the flattened sample)",
+                     (long long)lane->row + 1, bad));
       lane->row = -1;
       continue;
     }
@@ -188,7 +195,7 @@ static int keep(forward *fw, int j) {
   size_t row = fw->s->rows->bytes, each = row * (1 + p->st->l.carry);
   if (t->n == t->room) GQ_TRY(grow(t, each));
   int64_t *last = &fw->s->rows->last[lane->row];
-  t->step[t->n] = (gq_rowstep){ lane->t, lane->h1, lane->t1, *last };
+  t->step[t->n] = (gq_rowstep){ lane->t, lane->h1, lane->t1, lane->clamped, *last };
   gq_lanes_get(p, p->y[0], j, t->data + t->n * each);
   if (p->st->l.carry) gq_lanes_get(p, p->f0[0], j, t->data + t->n * each + row);
   *last = t->n++;
@@ -209,7 +216,8 @@ static int accepted(gq_lanes *p, int j) {
     }
     GQ_TRY(gq_lanes_interpolate(p, 0, j, (s->t[lane->k] - lane->t) / lane->h1, z));
     if (gq_first_nonfinite(p->f->dtype, p->row, z))
-      return gq_fail(GQ_ENONFINITE, "sample %lld: the state at t[%d] = %.9g, interpolated in its step, is not finite",
+      return gq_fail(GQ_ENONFINITE,
+                     "sample %lld: the state at t[%d] = %.9g, interpolated in its step, is not finite",
                      (long long)lane->row + 1, lane->k + 1, s->t[lane->k]);
   }
   return keeps(s) ? keep(fw, j) : GQ_OK;
@@ -274,8 +282,9 @@ static int run(gq_solution *s, forward *fw, int first) {
     fw[i].s = s, fw[i].next = i, fw[i].stride = r->workers, fw[i].first = first, fw[i].failed = -1;
     fw[i].tape = &r->tape[i];
     GQ_TRY(gq_lanes_init(&fw[i].lanes, s, &s->plan->forward, &s->plan->f, false));
+    s->bytes += fw[i].lanes.bytes;
   }
-  gq_parallel(r->workers, work, fw);
+  gq_parallel_apart(r->workers, work, fw);
   for (int i = 0; i < r->workers; i++)
     s->bytes += r->tape[i].room * (sizeof(gq_rowstep) + r->bytes * (1 + s->plan->forward.l.carry));
   add_up(s);

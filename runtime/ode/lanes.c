@@ -46,11 +46,13 @@ static void take_all(gq_lanes *p, gq_taker *t, bool pull) {
     for (int k = 0; k < 4; k++) *all[k] = gq_take(t, part);
     for (int i = 0; i < p->st->m->slopes; i++) p->ck[i] = gq_take(t, part);
   }
-  p->t = gq_take(t, n), p->h = gq_take(t, n), p->te = gq_take(t, n);
+  p->t = gq_take(t, n), p->h = gq_take(t, n), p->pt = gq_take(t, n), p->ph = gq_take(t, n);
+  p->te = gq_take(t, n), p->dt = gq_take(t, n);
   p->taken = gq_take(t, p->n * sizeof *p->taken);
   p->scratch = gq_take(t, p->row * size);
   p->in = gq_take(t, nin * sizeof *p->in), p->out = gq_take(t, nout * sizeof *p->out);
-  p->cut = gq_take(t, (f->nb + 1) * sizeof *p->cut), p->cut_grad = gq_take(t, (f->nb + 1) * sizeof *p->cut_grad);
+  p->cut = gq_take(t, (f->nb + 1) * sizeof *p->cut),
+  p->cut_grad = gq_take(t, (f->nb + 1) * sizeof *p->cut_grad);
   for (int j = 0; j < f->nb; j++) {
     if (f->axis[j] < 0) continue;
     size_t bytes = gq_cut_bytes(f, j, p->n);
@@ -58,7 +60,8 @@ static void take_all(gq_lanes *p, gq_taker *t, bool pull) {
     if (t->base) p->cut[j] = cut, p->cut_grad[j] = grad;
   }
   p->arena = gq_take(t, gq_code_arena(&p->st->code) + 64);
-  p->evaluator_arena = gq_take(t, gq_code_arena(&p->slope->code) + 64);
+  size_t slope = gq_code_arena(&p->slope->code), f0 = gq_code_arena(&p->s->plan->f.code);
+  p->evaluator_arena = gq_take(t, (slope > f0 ? slope : f0) + 64);
 }
 
 int gq_lanes_init(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_evaluator *slope, bool pull) {
@@ -68,6 +71,7 @@ int gq_lanes_init(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_ev
   p->row = gq_numel(f->shape) / f->shape.dim[0];
   p->across = f->front ? 1 : p->n, p->along = f->front ? p->row : 1;
   take_all(p, &t, pull);
+  p->bytes = t.used;
   p->block = t.base = gq_calloc(1, t.used + 64);
   if (!p->block) return gq_nomem(t.used);
   t.used = 0;
@@ -83,7 +87,7 @@ void gq_lanes_done(gq_lanes *p) {
 
 /* ---- rows in and out ---- */
 
-#define COLUMN(T, to, ts, from, fs, n)                                                   \
+#define COLUMN(T, to, ts, from, fs, n) \
   for (size_t i_ = 0; i_ < (n); i_++) ((T *)(to))[i_ * (ts)] = ((const T *)(from))[i_ * (fs)]
 
 static void column(size_t size, void *to, size_t ts, const void *from, size_t fs, size_t n) {
@@ -124,7 +128,8 @@ void gq_lanes_cut(const gq_solution *s, int64_t row, int64_t n, int at, const vo
   }
 }
 
-void gq_lanes_uncut(const gq_field *f, int64_t row, int64_t n, int at, void *const *lanes, const gq_grads *grads) {
+void gq_lanes_uncut(const gq_field *f, int64_t row, int64_t n, int at, void *const *lanes,
+                    const gq_grads *grads) {
   for (int j = 0; j < f->nb; j++) {
     size_t outer, inner, size, rows = f->shape.dim[0];
     if (f->axis[j] < 0 || !f->want[j]) continue;
@@ -146,8 +151,21 @@ void gq_lanes_bind(const gq_lanes *p, const gq_evaluator *e, const void **in, vo
   for (int j = 0; j < f->nb; j++) in[1 + e->states + j] = f->axis[j] < 0 ? p->s->bind->value[j] : p->cut[j];
   for (int r = 0; r < e->nq; r++) {
     int j = e->of[r];
-    out[e->parts + r] = f->axis[j] < 0 ? p->grads->at[j] : p->cut_grad[j];
+    out[e->parts + r] = j < 0 ? p->dt : f->axis[j] < 0 ? p->grads->at[j] : p->cut_grad[j];
   }
+}
+
+void gq_lanes_set_time(const gq_lanes *p, int j, double t) {
+  if (p->f->dtype == GQ_F32) ((float *)p->te)[j] = (float)t;
+  else ((double *)p->te)[j] = t;
+}
+
+int gq_lanes_evaluate(gq_lanes *p, const gq_evaluator *e, void *const *x, void *out) {
+  p->in[0] = p->te;
+  for (int i = 0; i < e->states; i++) p->in[1 + i] = x[i];
+  p->out[0] = out;
+  gq_lanes_bind(p, e, p->in, p->out);
+  return gq_program_run(e->code.prog[0], 0, p->evaluator_arena, p->in, p->out);
 }
 
 static void bind_pull(gq_lanes *p) {
@@ -158,6 +176,7 @@ static void bind_pull(gq_lanes *p) {
     if (l->ck[i] >= 0) p->in[l->ck[i]] = p->ck[i];
   p->out[l->py] = p->py;
   if (l->pf >= 0) p->out[l->pf] = p->pf;
+  if (l->pt >= 0) p->out[l->pt] = p->pt, p->out[l->ph] = p->ph;
   for (int r = 0; r < l->npb; r++) {
     int j = l->pb_of[r];
     p->out[l->pb + r] = p->f->axis[j] < 0 ? p->grads->at[j] : p->cut_grad[j];
@@ -267,10 +286,11 @@ static int fail_nonfinite(const gq_lanes *p, int j) {
   const gq_lane *lane = &p->lane[j];
   size_t i = bad_number(p, j);
   if (i)
-    return gq_fail(GQ_ENONFINITE,
-                   "sample %lld: a value that is not finite appeared after t = %.9g (step %.3g), first in component "
-                   "%zu of the flattened sample",
-                   sample(lane), lane->t, lane->h1, i);
+    return gq_fail(
+      GQ_ENONFINITE,
+      "sample %lld: a value that is not finite appeared after t = %.9g (step %.3g), first in component "
+      "%zu of the flattened sample",
+      sample(lane), lane->t, lane->h1, i);
   return gq_fail(GQ_ENONFINITE, "sample %lld: the error estimate is not finite after t = %.9g (step %.3g)",
                  sample(lane), lane->t, lane->h1);
 }
@@ -285,11 +305,11 @@ static void prepare_slope(gq_lanes *p, int j) {
   double dir = lane_dir(lane), h = lane->stage == GQ_LANE_PROBE ? dir * lane->h0 : 0;
   for (int i = 0; i < p->parts; i++)
     for (size_t n = 0, k = j * p->along; n < p->row; n++, k += p->across) {
-      if (d == GQ_F32) ((float *)p->ey[i])[k] = ((float *)p->y[i])[k] + (float)h * (h != 0 ? ((float *)p->f0[i])[k] : 0);
+      if (d == GQ_F32)
+        ((float *)p->ey[i])[k] = ((float *)p->y[i])[k] + (float)h * (h != 0 ? ((float *)p->f0[i])[k] : 0);
       else ((double *)p->ey[i])[k] = ((double *)p->y[i])[k] + h * (h != 0 ? ((double *)p->f0[i])[k] : 0);
     }
-  if (d == GQ_F32) ((float *)p->te)[j] = (float)(lane->t + h);
-  else ((double *)p->te)[j] = lane->t + h;
+  gq_lanes_set_time(p, j, lane->t + h);
 }
 
 /* The slope at y is there. Hairer, Norsett & Wanner II.4, first part. */
@@ -305,12 +325,13 @@ static int have_slope(gq_lanes *p, int j) {
     d0 = larger(d0, gq_lanes_norm(p, i, j, p->y[i], p->y[i], NULL));
     d1 = larger(d1, gq_lanes_norm(p, i, j, p->f0[i], p->y[i], NULL));
   }
-  if (!isfinite(d0) || !isfinite(d1)) { /* the slopes are not finite, or the norms say nothing for want of a scale */
+  if (!isfinite(d0) ||
+      !isfinite(d1)) { /* the slopes are not finite, or the norms say nothing for want of a scale */
     for (int i = 0; i < p->parts; i++)
       for (size_t d = 0; d < p->row; d++)
         if (!isfinite(number(p->f->dtype, p->f0[i], gq_lanes_at(p, j, d))))
-          return gq_fail(GQ_ENONFINITE, "sample %lld: the dynamics are not finite at the start, t = %.9g", sample(lane),
-                         lane->t);
+          return gq_fail(GQ_ENONFINITE, "sample %lld: the dynamics are not finite at the start, t = %.9g",
+                         sample(lane), lane->t);
     lane->h = lane_dir(lane) * 1e-6, lane->search = false;
     return GQ_OK;
   }
@@ -326,7 +347,8 @@ static void have_probe(gq_lanes *p, int j) {
   for (int i = 0; i < p->parts; i++)
     d2 = larger(d2, gq_lanes_norm(p, i, j, p->ef[i], p->y[i], p->f0[i]) / lane->h0);
   double top = isfinite(d2) ? fmax(d1, d2) : d1; /* the probe left the domain: attempts will find their way */
-  double h1 = d1 <= 1e-15 && d2 <= 1e-15 ? fmax(1e-6, lane->h0 * 1e-3) : pow(0.01 / top, 1.0 / p->st->m->order);
+  double h1 =
+    d1 <= 1e-15 && d2 <= 1e-15 ? fmax(1e-6, lane->h0 * 1e-3) : pow(0.01 / top, 1.0 / p->st->m->order);
   lane->h = lane_dir(lane) * fmin(100 * lane->h0, h1);
   lane->search = false, lane->stage = GQ_LANE_READY;
 }
@@ -373,14 +395,15 @@ static int propose(gq_lanes *p, int j) {
   } else h = fixed_step(p, lane);
   lane->h1 = h, lane->dense = false;
   if (lane->steps + lane->rejected >= p->max_steps)
-    return gq_fail(GQ_EMAXSTEPS, "sample %lld: %lld steps (%lld rejected) reached t = %.9g, next step %.3g", sample(lane),
-                   (long long)(lane->steps + lane->rejected), (long long)lane->rejected, lane->t, h);
+    return gq_fail(GQ_EMAXSTEPS, "sample %lld: %lld steps (%lld rejected) reached t = %.9g, next step %.3g",
+                   sample(lane), (long long)(lane->steps + lane->rejected), (long long)lane->rejected,
+                   lane->t, h);
   if (adaptive && !lane->clamped && fabs(h) <= 4 * DBL_EPSILON * fabs(lane->t))
-    return gq_fail(GQ_EUNDERFLOW, "sample %lld: the step %.3g no longer moves t = %.9g (error ratio %.3g)", sample(lane), h,
-                   lane->t, lane->ratio);
+    return gq_fail(GQ_EUNDERFLOW, "sample %lld: the step %.3g no longer moves t = %.9g (error ratio %.3g)",
+                   sample(lane), h, lane->t, lane->ratio);
   if (!adaptive && lane->t + h == lane->t)
-    return gq_fail(GQ_EUNDERFLOW, "sample %lld: step_size = %.3g does not move t = %.9g", sample(lane), p->step_size,
-                   lane->t);
+    return gq_fail(GQ_EUNDERFLOW, "sample %lld: step_size = %.3g does not move t = %.9g", sample(lane),
+                   p->step_size, lane->t);
   return GQ_OK;
 }
 
@@ -388,7 +411,8 @@ static int accept(gq_lanes *p, int j, double ratio) {
   gq_lane *lane = &p->lane[j];
   lane->steps++, lane->grid_index++, lane->bad = 0;
   lane->t1 = lane->clamped ? lane->stop : lane->t + lane->h1;
-  if (p->st->kind.adaptive && !lane->clamped) { /* a step shortened to the stop teaches the controller nothing */
+  if (p->st->kind.adaptive &&
+      !lane->clamped) { /* a step shortened to the stop teaches the controller nothing */
     lane->h = lane->h1 * gq_control(&p->s->o.controller, p->st->m->error_order, ratio, lane->last_ratio);
     lane->last_ratio[1] = lane->last_ratio[0], lane->last_ratio[0] = ratio > 0 ? ratio : 1e-4;
   }
@@ -418,8 +442,8 @@ static int judge(gq_lanes *p, int j) {
   return lane->ratio <= 1 ? accept(p, j, lane->ratio) : reject(p, j, lane->ratio);
 }
 
-#define BLEND(T)                                                                                          \
-  for (size_t d = 0; d < p->row; d++, dst = (T *)dst + p->n, src = (const T *)src + p->n)                 \
+#define BLEND(T)                                                                          \
+  for (size_t d = 0; d < p->row; d++, dst = (T *)dst + p->n, src = (const T *)src + p->n) \
     for (int j = 0; j < p->n; j++) ((T *)dst)[j] = p->taken[j] ? ((const T *)src)[j] : ((T *)dst)[j]
 
 /* dst = src in the lanes whose step was accepted */

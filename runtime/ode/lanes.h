@@ -26,6 +26,7 @@ static inline int64_t *gq_row_count(gq_tensor *x) { return gq_tensor_data(x); }
 /* Accepted steps, each as it began: y, then f. */
 typedef struct gq_rowstep {
   double t, h, t1;
+  bool clamped;                /* to the last time */
   int64_t before;              /* the row's step before, or -1 */
 } gq_rowstep;
 typedef struct gq_rowtape {
@@ -78,15 +79,17 @@ struct gq_lanes {
   void *ey[GQ_MAXPARTS], *ef[GQ_MAXPARTS];                                      /* of the slope's evaluation */
   void *cy, *cf, *ck[GQ_MAXSTAGES], *py, *pf;                                   /* of the step's derivative (direct) */
   double *t, *h, *atol[GQ_MAXPARTS], *sum[3][GQ_MAXPARTS];   /* [n] */
+  double *pt, *ph;             /* [n] derivatives in t and h, of phase 2 */
   double zero;
   bool dense_done, *taken;     /* [n] accepted in this attempt */
-  void *te;                    /* [n] times of the slope's evaluation, in the state's dtype */
+  void *te, *dt;               /* [n] times of the slope's evaluation, and products in time, in the state's dtype */
   const void **cut;            /* [nb] lanes of boundaries that are cut with the rows */
   const gq_grads *grads;       /* where phase 2 adds */
   void **cut_grad;             /* [nb] and its lanes for cut boundaries */
   const void **in;
   void **out;
   void *arena, *evaluator_arena, *block, *scratch;   /* scratch: one row */
+  size_t bytes;                /* of the block */
 };
 
 /* Pieces of one block: without a base only their sizes add up in `used`. */
@@ -111,6 +114,9 @@ void gq_lanes_uncut(const gq_field *f, int64_t row, int64_t n, int j, void *cons
 /* Boundaries and products of an evaluator after its `states` inputs and `parts` outputs. */
 void gq_lanes_bind(const gq_lanes *p, const gq_evaluator *e, const void **in, void **out);
 int gq_lanes_phase(gq_lanes *p, int phase);
+/* Run an evaluator with one output besides products at times te. */
+int gq_lanes_evaluate(gq_lanes *p, const gq_evaluator *e, void *const *x, void *out);
+void gq_lanes_set_time(const gq_lanes *p, int j, double t);
 /* y(theta) of a part of lane j's step; the interpolant is completed for all lanes, and charged to this one, when it
 ** is first needed in a step. */
 int gq_lanes_interpolate(gq_lanes *p, int part, int j, double theta, void *row);
@@ -120,8 +126,7 @@ int gq_lanes_run(gq_lanes *p, const gq_laneuse *use);
 /* Weighted norm of x - minus_ in lane j in units of the tolerance. */
 double gq_lanes_norm(const gq_lanes *p, int part, int j, const void *x, const void *y, const void *minus_);
 bool gq_row_failure(int status);
-/* Run fn for every worker; the first failure, by worker. ctx: an array of things of `size` bytes that begin with
-** their int status and char message[512]. */
+/* What ended a worker, or a row: messages belong to threads. */
 typedef struct gq_outcome {
   int status;
   char message[512];

@@ -518,7 +518,8 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
       }
     }
   }
-  if (s->rows && p->samples_ && (status == GQ_OK || keep_part)) gq_samples_ref(&s->rows->samples, p->samples_);
+  if (s->rows && p->samples_ && (status == GQ_OK || keep_part))
+    gq_samples_ref(&s->rows->samples, p->samples_);
   if (status == GQ_OK && p->dense_) *p->dense_ = s->dense, s->dense = NULL;
   if (status == GQ_OK && o->engine != GQ_ENGINE_NONE) *sol = s;
   else gq_solution_free(s);

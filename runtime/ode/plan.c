@@ -172,7 +172,8 @@ static int build_backward(gq_plan *p, const gq_planspec *s) {
   if (p->backward.kind.product_error || (p->backward.m->implicit && p->backward.l.nq > 0))
     GQ_TRY(build_evaluator(p, &p->start, make_adjoint, &with));
   if (o->independent)
-    return gq && p->products && p->field->lanes[1] ? build_evaluator(p, &p->nodes[0], make_points, NULL) : GQ_OK;
+    return gq && p->products && p->field->lanes[1] ? build_evaluator(p, &p->nodes[0], make_points, NULL)
+                                                   : GQ_OK;
   p->node_rows = 1;
   while (!p->field->calls && p->node_rows < 1 << (GQ_NODE_SIZES - 1) &&
          2 * p->node_rows * p->field->count[0] <= stacked_rows(p->field))

@@ -36,7 +36,9 @@ static void bind_boundaries(const gq_field *f, int cls, frame *fr) {
   }
 }
 
-static int64_t lanes_of(const gq_field *f, int cls) { return body_input(f, cls, 0)->shape.ndim ? f->lanes[cls] : 0; }
+static int64_t lanes_of(const gq_field *f, int cls) {
+  return body_input(f, cls, 0)->shape.ndim ? f->lanes[cls] : 0;
+}
 
 static gq_ref time_input(const gq_field *f, int cls, frame *fr) {
   return gq_input(fr->g, f->dtype, body_input(f, cls, 0)->shape);
@@ -115,7 +117,9 @@ static gq_ref or_zero(const gq_field *f, int cls, frame *fr, gq_ref a) {
 int gq_system_adjoint(const gq_field *f, int cls, const gq_adjointkind *k, gq_system *s) {
   frame fr;
   gq_ref a, q = GQ_NONE, out, lead[2], *da = gq_calloc(f->nb + 2, sizeof *da);
-  *s = (gq_system){ .parts = k->path ? 1 : 2, .given = k->path + k->forced, .lanes = lanes_of(f, cls), .front = f->front };
+  *s = (gq_system){
+    .parts = k->path ? 1 : 2, .given = k->path + k->forced, .lanes = lanes_of(f, cls), .front = f->front
+  };
   if (!da) return gq_nomem(f->nb);
   int status = frame_new(f, &fr);
   if (status == GQ_OK) {
