@@ -88,10 +88,11 @@ static void check_slope(lua_State *L, const gq_trace *tr, const gq_tensor *z) {
   const gq_node *n = gq_graph_node(f, gq_graph_output(f, 0));
   char given[128], want[128];
   if (n->dtype == z->dtype && gq_shape_equal(n->shape, z->shape)) return;
-  luaL_error(L,
-             "the dynamics function of gq.jet returned %s of shape %s; expected dz/dt of z's dtype and shape, %s %s",
-             gq_dtype_name(n->dtype), gq_shape_text(n->shape, given, sizeof given), gq_dtype_name(z->dtype),
-             gq_shape_text(z->shape, want, sizeof want));
+  luaL_error(
+    L,
+    "the dynamics function of gq.jet returned %s of shape %s; expected dz/dt of z's dtype and shape, %s %s",
+    gq_dtype_name(n->dtype), gq_shape_text(n->shape, given, sizeof given), gq_dtype_name(z->dtype),
+    gq_shape_text(z->shape, want, sizeof want));
 }
 
 /* jet(f, t, z, order): a list of the derivatives. f is traced in a trace of its own, so that t and z may be any
@@ -101,8 +102,8 @@ static int core_jet(lua_State *L) {
   int order = (int)gqL_checkint(L, 4, 1, GQ_MAX_JET, "order");
   gq_tensor *z = gqL_checktensor(L, 3);
   if (!gq_is_float(z->dtype))
-    return luaL_argerror(L, 3, lua_pushfstring(L, "the state is %s; it must be float32 or float64",
-                                               gq_dtype_name(z->dtype)));
+    return luaL_argerror(
+      L, 3, lua_pushfstring(L, "the state is %s; it must be float32 or float64", gq_dtype_name(z->dtype)));
   gq_tensor *t = gqL_operand(L, 2, z->dtype);
   if (t->shape.ndim) return luaL_argerror(L, 2, "the time is one number, a 0-d tensor");
   if (t->dtype != z->dtype) t = gqL_cast(L, t, z->dtype);

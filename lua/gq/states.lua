@@ -13,7 +13,7 @@ local function shape_text(s) return "{" .. table.concat(s, ", ") .. "}" end
 local Layout = {}
 Layout.__index = Layout
 
--- A copy of z0, a plain sequence of float tensors of one dtype; otherwise an error (level: of the script's call).
+-- A copy of z0, a plain sequence of float tensors of one dtype; otherwise an error at this level.
 local function check_state(z0, what, level)
   local n, keys, list = rawlen(z0), 0, {}
   for _ in next, z0 do keys = keys + 1 end
@@ -48,10 +48,10 @@ local function common_rows(z0)
 end
 
 -- Layout of z0, a sequence or one tensor, for the function `what`. by_rows(list) false: as one vector, even if all
--- share a first dimension.
+-- share a first dimension. Errors are raised at `level` of the caller.
 function core.layout(z0, what, level, by_rows)
   local single = gq.is_tensor(z0)
-  local list, width, parts = single and { z0 } or check_state(z0, what, level + 1), 0, {}
+  local list, width, parts = single and { z0 } or check_state(z0, what, level + 2), 0, {}
   local rows = common_rows(list)
   if rows and by_rows and not by_rows(list) then rows = nil end
   for i, z in ipairs(list) do
