@@ -310,6 +310,7 @@ describe("regularise", function()
   it("goes along with events, interpolants, grid points and a failing solve", function()
     local a = leaf(0.7)
     local function f(_, z) return a * z end
+    local _
     local z, info, t, at = gq.odeint(f, vector { { 1, 0 } }, { 0, 5 }, with(tight, { gradient = "direct", dense = true,
       event = function(_, y) return y:sum() - 2 end, regularise = { kinetic = true } }))
     assert.same({ { 1, 2 }, { 1 } }, { z.shape, info.regularisers.kinetic.shape })
@@ -319,6 +320,10 @@ describe("regularise", function()
     assert.close(gq.grad(k:sum(), a):item(), 3 / 2, 1e-6)
     assert.same({ { 1, 2 }, { 2, 1, 2 } }, { at(0.5).shape, at { 0.1, 0.5 }.shape })
     assert.close(at(0.5)[1][1]:item(), math.exp(0.35), 1e-8)
+    _, info = gq.odeint(f, vector { { 1, 0 } }, { 0, 5 }, with(tight, { gradient = "direct",
+      event = function(_, y) return y:sum() - 2 end, regularise = { jacobian = { seed = 1 }, taylor = 2 } }))
+    local j = info.regularisers.jacobian                     -- |e|^2 a^2 t, where t = log 2 / a
+    assert.close(gq.grad(j:sum(), a):item() / j:item(), 1 / 0.7, 1e-7)
     z, info = gq.odeint(function(s, y) return gq.where(s:lt(0.4), y, -y) end, vector { { 1, 0 } }, { 0, 1 },
       with(tight, { grid_points = { 0.4 }, regularise = { taylor = 1 }, gradient = "none" }))
     assert.same({ 2, 1, 2 }, z.shape)
