@@ -91,8 +91,8 @@ static gq_ref convolve(rule *r, list a, list b, int k, int first, int last, prod
 /* y' = w x': y_k = sum_1^k j x_j w_k-j / k */
 static gq_ref chain(rule *r, list x, list w, int k) {
   gq_ref sum = GQ_NONE;
-  for (int j = 1; j <= k; j++) sum = add(r, sum, mul(r, scale(r, get(x, j), (double)j / k), get(w, k - j)));
-  return sum;
+  for (int j = 1; j <= k; j++) sum = add(r, sum, mul(r, scale(r, get(x, j), j), get(w, k - j)));
+  return scale(r, sum, 1.0 / k);
 }
 
 static gq_ref square_at(rule *r, list x, int k) {
@@ -115,15 +115,16 @@ static gq_ref jet_expm1(rule *r) { /* beside it: e^x */
   return v;
 }
 
-/* x y' = x', with x_0 given */
-static gq_ref logarithm(rule *r, gq_ref first) {
+/* x y' = x': what sum_1^k-1 j y_j x_k-j / k takes off x_k */
+static gq_ref rest(rule *r, list y) {
   gq_ref sum = GQ_NONE;
-  for (int j = 1; j < r->k; j++)
-    sum = add(r, sum, mul(r, scale(r, y_(r, j), (double)j / r->k), x_(r, 0, r->k - j)));
-  return quotient(r, sub(r, x_(r, 0, r->k), sum), first);
+  for (int j = 1; j < r->k; j++) sum = add(r, sum, mul(r, scale(r, get(y, j), j), x_(r, 0, r->k - j)));
+  return sub(r, x_(r, 0, r->k), scale(r, sum, 1.0 / r->k));
 }
-static gq_ref jet_log(rule *r) { return logarithm(r, x_(r, 0, 0)); }
-static gq_ref jet_log1p(rule *r) { return logarithm(r, add(r, x_(r, 0, 0), number(r, 1))); }
+static gq_ref jet_log(rule *r) { return quotient(r, rest(r, own(r, VALUE)), x_(r, 0, 0)); }
+static gq_ref jet_log1p(rule *r) {
+  return quotient(r, rest(r, own(r, VALUE)), add(r, x_(r, 0, 0), number(r, 1)));
+}
 
 static gq_ref jet_sqrt(rule *r) { /* y y = x */
   gq_ref sum = convolve(r, own(r, VALUE), own(r, VALUE), r->k, 1, r->k - 1, mul);
@@ -235,12 +236,8 @@ static gq_ref power(rule *r) {
 
 /* x^y = e^u, u = y log x: l = log x and u beside it. */
 static gq_ref power_of_time(rule *r) {
-  gq_ref x0 = x_(r, 0, 0);
-  if (r->k == 1) keep(r, AUX, 0, op1(r, GQ_OP_LOG, x0));
-  gq_ref sum = GQ_NONE;
-  for (int j = 1; j < r->k; j++)
-    sum = add(r, sum, mul(r, scale(r, aux(r, AUX, j), (double)j / r->k), x_(r, 0, r->k - j)));
-  keep(r, AUX, r->k, quotient(r, sub(r, x_(r, 0, r->k), sum), x0));
+  if (r->k == 1) keep(r, AUX, 0, op1(r, GQ_OP_LOG, x_(r, 0, 0)));
+  keep(r, AUX, r->k, quotient(r, rest(r, own(r, AUX)), x_(r, 0, 0)));
   keep(r, AUX2, r->k, convolve(r, operand(r, 1), own(r, AUX), r->k, 0, r->k, mul));
   return chain(r, own(r, AUX2), own(r, VALUE), r->k);
 }
