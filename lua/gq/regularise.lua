@@ -97,7 +97,8 @@ local function taylor_order(given)
   return order
 end
 
--- What is asked for, in the order in which it lies behind the state: {name, of(t, z, dz, jets)}.
+-- What is asked for, in the order in which it lies behind the state: {name, function(z, dz, jets)} whose energy is
+-- integrated, and the order of the jets.
 local function wanted(layout, given)
   local o = options(given, "kinetic jacobian taylor", "gq.odeint's regularise", 4)
   local list, order = {}, nil

@@ -137,8 +137,8 @@ function core.callable(f, what, level)
   error(("%s must be a function or a module, got %s"):format(what, describe(f)), level + 1)
 end
 
--- Solve the packed state: field and start over packed tensors, `state` the reader of what a script sees.
--- An event is given the state as the script knows it, and so are solution and interpolant.
+-- Solve for packed states: read(z, times) makes of one what the script knows as its state. Events are given that.
+-- Returns the packed solution, then what gq.odeint returns.
 function core.odeint_packed(field, start, t, opts, read)
   local o = opts
   local event = type(opts) == "table" and opts.event
