@@ -75,7 +75,7 @@ gq_trace *gqL_trace(lua_State *L, int fn, int nin, const gq_dtype *d, const gq_s
   return trace(L, fn, nin, d, s, nout, what, gq_trace_begin);
 }
 
-/* ---- gq.core.jet: Taylor mode, at once or inside a traced function ---- */
+/* ---- a traced function as operations of the script: gq.core.inline, gq.core.jet ---- */
 
 #define GRAPH "gq.graph"
 
@@ -86,15 +86,32 @@ static int graph_gc(lua_State *L) {
   return 0;
 }
 
+/* Push the results of g over the given tensors and the captures of tr, at once or into the trace that goes on. */
+static void push_results(lua_State *L, const gq_trace *tr, const gq_graph *g, int ngiven,
+                         gq_tensor *const *given) {
+  int n = gq_trace_captures(tr), nout = gq_graph_outputs(g);
+  gq_tensor **in = lua_newuserdatauv(L, (size_t)(ngiven + n + 1) * sizeof *in, 0);
+  gq_tensor **out = lua_newuserdatauv(L, (size_t)nout * sizeof *out, 0);
+  gq_tensor ***handle = lua_newuserdatauv(L, (size_t)nout * sizeof *handle, 0);
+  for (int i = 0; i < ngiven; i++) in[i] = given[i];
+  for (int i = 0; i < n; i++) in[ngiven + i] = gq_trace_capture(tr, i);
+  luaL_checkstack(L, nout + 10, "trace");
+  for (int i = 0; i < nout; i++) handle[i] = gqL_pushtensor(L);
+  gqL_retry(L, gq_graph_call(g, in, out));
+  for (int i = 0; i < nout; i++) *handle[i] = out[i];
+  gqL_counted(L);
+}
+
 static void check_slope(lua_State *L, const gq_trace *tr, const gq_tensor *z) {
   const gq_graph *f = gq_trace_graph(tr);
   const gq_node *n = gq_graph_node(f, gq_graph_output(f, 0));
   char given[128], want[128];
   if (n->dtype == z->dtype && gq_shape_equal(n->shape, z->shape)) return;
-  luaL_error(L,
-             "the dynamics function of gq.jet returned %s of shape %s; expected dz/dt of z's dtype and shape, %s %s",
-             gq_dtype_name(n->dtype), gq_shape_text(n->shape, given, sizeof given), gq_dtype_name(z->dtype),
-             gq_shape_text(z->shape, want, sizeof want));
+  luaL_error(
+    L,
+    "the dynamics function of gq.jet returned %s of shape %s; expected dz/dt of z's dtype and shape, %s %s",
+    gq_dtype_name(n->dtype), gq_shape_text(n->shape, given, sizeof given), gq_dtype_name(z->dtype),
+    gq_shape_text(z->shape, want, sizeof want));
 }
 
 /* jet(f, t, z, order): a list of the derivatives. f is traced in a trace of its own, so that t and z may be any
@@ -104,8 +121,8 @@ static int core_jet(lua_State *L) {
   int order = (int)gqL_checkint(L, 4, 1, GQ_MAX_JET, "order");
   gq_tensor *z = gqL_checktensor(L, 3);
   if (!gq_is_float(z->dtype))
-    return luaL_argerror(L, 3, lua_pushfstring(L, "the state is %s; it must be float32 or float64",
-                                               gq_dtype_name(z->dtype)));
+    return luaL_argerror(
+      L, 3, lua_pushfstring(L, "the state is %s; it must be float32 or float64", gq_dtype_name(z->dtype)));
   gq_tensor *t = gqL_operand(L, 2, z->dtype);
   if (t->shape.ndim) return luaL_argerror(L, 2, "the time is one number, a 0-d tensor");
   if (t->dtype != z->dtype) t = gqL_cast(L, t, z->dtype);
@@ -113,25 +130,15 @@ static int core_jet(lua_State *L) {
   gq_shape shapes[2] = { { .ndim = 0 }, z->shape };
   gq_trace *tr = trace(L, 1, 2, dtypes, shapes, 1, "the dynamics function of gq.jet", gq_trace_nest);
   check_slope(L, tr, z);
-  int n = gq_trace_captures(tr);
   gq_graph **g = lua_newuserdatauv(L, sizeof *g, 0);
   *g = NULL;
   luaL_setmetatable(L, GRAPH);
   gqL_retry(L, gq_jet(gq_trace_graph(tr), order, g));
-  gq_tensor **in = lua_newuserdatauv(L, (size_t)(n + 2) * sizeof *in, 0), *out[GQ_MAX_JET];
-  in[0] = t, in[1] = z;
-  for (int i = 0; i < n; i++) in[2 + i] = gq_trace_capture(tr, i);
-  luaL_checkstack(L, order + 10, "jet");
-  gq_tensor **handle[GQ_MAX_JET];
-  int first = lua_gettop(L) + 1;
-  for (int i = 0; i < order; i++) handle[i] = gqL_pushtensor(L);
-  gqL_retry(L, gq_graph_call(*g, in, out));
-  for (int i = 0; i < order; i++) *handle[i] = out[i];
-  gqL_counted(L);
+  push_results(L, tr, *g, 2, (gq_tensor *[]){ t, z });
   lua_createtable(L, order, 0);
-  for (int i = 0; i < order; i++) {
-    lua_pushvalue(L, first + i);
-    lua_rawseti(L, -2, i + 1);
+  for (int i = 1; i <= order; i++) {
+    lua_pushvalue(L, -1 - i);
+    lua_rawseti(L, -2, order + 1 - i);
   }
   return 1;
 }
@@ -164,6 +171,19 @@ static gq_trace *trace_arguments(lua_State *L) {
   int nout = (int)luaL_optinteger(L, 3, 1);
   luaL_argcheck(L, nout >= 1 && nout <= MAX_INPUTS, 3, "1 to 16 results");
   return gqL_trace(L, 1, n, d, s, nout, "the traced function");
+}
+
+/* inline(f, {inputs}): f's one result. Inside f gq.grad works whatever is recorded outside. */
+static int core_inline(lua_State *L) {
+  gq_tensor *in[MAX_INPUTS];
+  gq_dtype d[MAX_INPUTS];
+  gq_shape s[MAX_INPUTS];
+  lua_settop(L, 2);
+  int n = list_of(L, 2, in, MAX_INPUTS);
+  for (int i = 0; i < n; i++) d[i] = in[i]->dtype, s[i] = in[i]->shape;
+  gq_trace *tr = trace(L, 1, n, d, s, 1, "the traced function", gq_trace_nest);
+  push_results(L, tr, gq_trace_graph(tr), n, in);
+  return 1;
 }
 
 /* trace(f, {inputs}, [nout]): the graph as text, and the captured tensors. */
@@ -269,6 +289,8 @@ void gqL_open_trace(lua_State *L) {
   lua_setfield(L, -2, "trace");
   lua_pushcfunction(L, core_run);
   lua_setfield(L, -2, "run");
+  lua_pushcfunction(L, core_inline);
+  lua_setfield(L, -2, "inline");
   lua_pushcfunction(L, core_jet);
   lua_setfield(L, -2, "jet");
   lua_pop(L, 1);

@@ -226,6 +226,13 @@ local templates = {
   { "odeint", function() return field, gq.ones(2), { 0, 0.5 },
     { trace = false, params = { leaf() }, method = "rk4", step_size = 0.5, gradient = "gq", dense = true,
       max_steps = 100 } end },
+  { "odeint", function()
+    return function(_, s) return { s[2], -s[1] } end, { gq.ones(2, 2), gq.ones(2, 2) }, { 0, 0.5 }, {
+      gradient = "gq",
+      regularise = { kinetic = true, jacobian = { probe = "normal", seed = 1 }, taylor = { order = 2 } } }
+  end },
+  { "jet", function() return field, 0, gq.ones(2), 3 end },
+  { "steer", function() return { 0, 1, 2 }, 0.5, { seed = 1 } end },
   { "sdeint", function()
     return gq.sde { drift = field, diffusion = field, noise = "diagonal" }, gq.ones(2, 2), { 0, 0.2 },
       { method = "heun", dt = 0.1 }

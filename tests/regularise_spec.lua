@@ -22,7 +22,8 @@ local function nested(f, t, z, order)
     local list = {}
     local flat = d:reshape(-1)
     for i = 1, flat:numel() do
-      local by_t, by_z = table.unpack(gq.grad({ flat[i] + 0 * (now + state:sum()) }, { now, state }, { create_graph = true }))
+      local reaches = flat[i] + 0 * (now + state:sum())          -- both
+      local by_t, by_z = table.unpack(gq.grad({ reaches }, { now, state }, { create_graph = true }))
       list[i] = by_t + (by_z * slope):sum()
     end
     d = gq.stack(list, 1):reshape(z.shape)
@@ -42,7 +43,7 @@ describe("gq.jet", function()
     -- tan, 1 / (1 - t), logistic at its middle, e^(t^2), and a field of t alone
     assert.close(scalars(function(_, z) return 1 + z * z end, 0, 0, 9), { 1, 0, 2, 0, 16, 0, 272, 0, 7936 }, 1e-14)
     assert.close(scalars(function(_, z) return z ^ 2 end, 0, 1, 6), { 1, 2, 6, 24, 120, 720 }, 1e-14)
-    assert.close(scalars(function(_, z) return z * (1 - z) end, 3, 0.5, 5), { 1 / 4, 0, -1 / 8, 0, 1 / 4 }, 1e-14, 1e-16)
+    assert.close(scalars(function(_, z) return z * (1 - z) end, 3, 0.5, 5), { 0.25, 0, -0.125, 0, 0.25 }, 1e-14, 1e-16)
     assert.close(scalars(function(t, z) return 2 * t * z end, 0, 1, 6), { 0, 2, 0, 12, 0, 120 }, 1e-14)
     assert.close(scalars(function(t, z) return gq.sin(t) + 0 * z end, 0, 1, 6), { 0, 1, 0, -1, 0, 1 }, 1e-14)
     assert.close(scalars(function(t) return t ^ 4 end, 0, 1, 6), { 0, 0, 0, 0, 24, 0 }, 1e-14)
@@ -68,10 +69,12 @@ describe("gq.jet", function()
     softplus = function(t, z) return gq.softplus(3 * z - t) end, relu = function(_, z) return gq.relu(z) * z + z end,
     erf = function(t, z) return gq.erf(z + t) end, square = function(_, z) return z:square() end,
     reciprocal = function(t, z) return gq.reciprocal(2 + z + t) end,
-    add = function(t, z) return (z + t) + (z + z:narrow(1, 1, 1)) end, sub = function(t, z) return (t - z) - (z - t * t) end,
-    mul = function(t, z) return z * t * (z * gq.sin(z)) end, div = function(t, z) return (z + t) / (3 + z) / (2 + t) end,
+    add = function(t, z) return (z + t) + (z + z:narrow(1, 1, 1)) end,
+    sub = function(t, z) return (t - z) - (z - t * t) end, mul = function(t, z) return z * t * (z * gq.sin(z)) end,
+    div = function(t, z) return (z + t) / (3 + z) / (2 + t) end,
     cube = function(_, z) return z ^ 3 end, root = function(_, z) return (2 + gq.cos(z)) ^ 1.7 end,
-    power = function(t, z) return (2 + gq.cos(z)) ^ (t + z) end, base = function(t, z) return gq.tensor(2, f64) ^ (t * z) end,
+    power = function(t, z) return (2 + gq.cos(z)) ^ (t + z) end,
+    base = function(t, z) return gq.tensor(2, f64) ^ (t * z) end,
     maximum = function(t, z) return gq.maximum(z, t) * z end, minimum = function(t, z) return gq.minimum(z * z, t) end,
     where = function(t, z) return gq.where(z:gt(0), z * t, z * z) end,
     matmul = function(t, z) return gq.tanh(z:matmul(a)) + a:matmul(z) * t + z:transpose(1, 2):matmul(z) end,
@@ -275,7 +278,7 @@ describe("regularise", function()
       local z, info = gq.odeint(net, x, { 0, 0.4, 1 }, with(tight, with(o,
         { regularise = { kinetic = true, jacobian = { seed = 2 }, taylor = 2 } })))
       local r = info.regularisers
-      return z[3]:sum() + r.kinetic[2]:mean() + r.kinetic[3]:mean() + r.jacobian[3]:sum() + 0.5 * r.taylor[3]:mean(), info
+      return z[3]:sum() + r.kinetic[2]:mean() + r.kinetic[3]:mean() + r.jacobian[3]:sum() + 0.5 * r.taylor[3]:mean()
     end
     return net, loss
   end
@@ -307,6 +310,7 @@ describe("regularise", function()
   it("goes along with events, interpolants, grid points and a failing solve", function()
     local a = leaf(0.7)
     local function f(_, z) return a * z end
+    local _
     local z, info, t, at = gq.odeint(f, vector { { 1, 0 } }, { 0, 5 }, with(tight, { gradient = "direct", dense = true,
       event = function(_, y) return y:sum() - 2 end, regularise = { kinetic = true } }))
     assert.same({ { 1, 2 }, { 1 } }, { z.shape, info.regularisers.kinetic.shape })
@@ -316,13 +320,18 @@ describe("regularise", function()
     assert.close(gq.grad(k:sum(), a):item(), 3 / 2, 1e-6)
     assert.same({ { 1, 2 }, { 2, 1, 2 } }, { at(0.5).shape, at { 0.1, 0.5 }.shape })
     assert.close(at(0.5)[1][1]:item(), math.exp(0.35), 1e-8)
+    _, info = gq.odeint(f, vector { { 1, 0 } }, { 0, 5 }, with(tight, { gradient = "direct",
+      event = function(_, y) return y:sum() - 2 end, regularise = { jacobian = { seed = 1 }, taylor = 2 } }))
+    local j = info.regularisers.jacobian                     -- |e|^2 a^2 t, where t = log 2 / a
+    assert.close(gq.grad(j:sum(), a):item() / j:item(), 1 / 0.7, 1e-7)
     z, info = gq.odeint(function(s, y) return gq.where(s:lt(0.4), y, -y) end, vector { { 1, 0 } }, { 0, 1 },
       with(tight, { grid_points = { 0.4 }, regularise = { taylor = 1 }, gradient = "none" }))
     assert.same({ 2, 1, 2 }, z.shape)
     local top = math.exp(0.8)
     assert.close(info.regularisers.taylor[2]:item(), (top - 1) / 2 + top * (1 - math.exp(-1.2)) / 2, 1e-6)
-    _, info = gq.odeint(function(_, y) return y * y end, vector { { 1 } }, { 0, 0.5, 2 },
+    z, info = gq.odeint(function(_, y) return y * y end, vector { { 1 } }, { 0, 0.5, 2 },
       { throw = false, regularise = { kinetic = true } })
+    assert.close(z[2]:item(), 2, 1e-4)
     assert.truthy(info.status ~= "ok")
     assert.close(info.regularisers.kinetic[2]:item(), (2 ^ 3 - 1) / 3, 1e-3)
   end)
@@ -344,14 +353,14 @@ describe("regularise", function()
     end
     z, info = gq.odeint(function(_, y) return -y end, gq.ones(2, 3), { 0, 1 }, { regularise = { kinetic = true } })
     assert.same({ "float32", "float32" }, { z.dtype, info.regularisers.kinetic.dtype })
-    _, info = gq.odeint(function(_, y) return -y end, z0, { 0, 1 }, { regularise = {} })
-    assert.same({}, info.regularisers)
+    assert.same({}, select(2, gq.odeint(function(_, y) return -y end, z0, { 0, 1 }, { regularise = {} })).regularisers)
   end)
 
   it("leaves the state as it is without it", function()
     local f = function(t, z) return gq.tanh(z) * t end
     local plain = gq.odeint(f, z0, { 0, 1 }, with(tight, { gradient = "none" }))
-    local z = gq.odeint(f, z0, { 0, 1 }, with(tight, { gradient = "none", regularise = { kinetic = true, taylor = 2 } }))
+    local z = gq.odeint(f, z0, { 0, 1 },
+      with(tight, { gradient = "none", regularise = { kinetic = true, taylor = 2 } }))
     assert.close(z, plain, 1e-9, 1e-12)
   end)
 

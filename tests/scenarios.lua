@@ -150,7 +150,8 @@ end)
 add("a state of two tensors", function(gq)
   local k = gq.tensor(0.7, { dtype = "float64", requires_grad = true })
   local z = gq.odeint(function(_, s) return { -k * s[1], s[1]:sum(2) } end,
-    { gq.ones(2, 2, { dtype = "float64" }), gq.zeros(2, { dtype = "float64" }) }, { 0, 1 }, { rtol = 1e-8, atol = 1e-8 })
+    { gq.ones(2, 2, { dtype = "float64" }), gq.zeros(2, { dtype = "float64" }) }, { 0, 1 },
+    { rtol = 1e-8, atol = 1e-8 })
   close(gq.grad(z[1][2]:sum(), k):item(), -4 * math.exp(-0.7))
   close(z[2][2]:sum():item(), 4 * (1 - math.exp(-0.7)) / 0.7)
 end)

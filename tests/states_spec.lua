@@ -112,8 +112,9 @@ describe("a state of several tensors", function()
     assert.truthy(tostring(at):find("interpolant", 1, true))
     assert.truthy(message(function() return at.nothing end):find("t0", 1, true))
 
-    z = gq.odeint(function(s, y) return { gq.where(s:lt(0.4), y[1], -y[1]), y[2] * 0 } end, { vector { 1 }, vector { 2 } },
-      { 0, 1 }, { grid_points = { 0.4 }, method = "rk4", step_size = 0.01, gradient = "none" })
+    local function jumps(s, y) return { gq.where(s:lt(0.4), y[1], -y[1]), y[2] * 0 } end
+    z = gq.odeint(jumps, { vector { 1 }, vector { 2 } }, { 0, 1 },
+      { grid_points = { 0.4 }, method = "rk4", step_size = 0.01, gradient = "none" })
     assert.close(z[1][2], { math.exp(-0.2) }, 1e-8)
     z, info = gq.odeint(function(_, y) return { y[1] * y[1], y[2] } end, { vector { 1 }, vector { 1 } }, { 0, 0.5, 2 },
       { throw = false })
@@ -127,7 +128,9 @@ describe("a state of several tensors", function()
     local layout = gq.core.layout({ x, l }, "gq.odeint", 1)
     local text = gq.core.trace(layout:field(apart), { vector(0), layout:pack { x, l } })
     local whole = gq.core.trace(net, { vector(0), layout:pack { x, l } })
-    local function body(s) return s:gsub("%%%d+", "%%"):gsub("[^\n]*slice[^\n]*\n", ""):gsub("[^\n]*reshape[^\n]*\n", "") end
+    local function body(s)
+      return s:gsub("%%%d+", "%%"):gsub("[^\n]*slice[^\n]*\n", ""):gsub("[^\n]*reshape[^\n]*\n", "")
+    end
     assert.equal(body(whole), body(text))
   end)
 

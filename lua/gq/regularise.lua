@@ -22,7 +22,7 @@ end
 local function times_of(t)
   local list = gq.is_tensor(t) and t:dim() == 1 and t:totable() or t
   if type(list) ~= "table" or rawlen(list) < 2 then
-    error(("gq.steer: times: a table or one-dimensional tensor of at least two expected, got %s"):format(describe(t)), 3)
+    error(("gq.steer: a table or one-dimensional tensor of at least two times expected, got %s"):format(describe(t)), 3)
   end
   for i = 1, rawlen(list) do
     local v = rawget(list, i)
@@ -97,7 +97,8 @@ local function taylor_order(given)
   return order
 end
 
--- What is asked for, in the order in which it lies behind the state: {name, of(t, z, dz, jets)}.
+-- What is asked for, in the order in which it lies behind the state: {name, function(z, dz, jets)} whose energy is
+-- integrated, and the order of the jets.
 local function wanted(layout, given)
   local o = options(given, "kinetic jacobian taylor", "gq.odeint's regularise", 4)
   local list, order = {}, nil
@@ -177,15 +178,17 @@ end
 gq.docs[gq.jet] = "gq.jet(f, t, z, K) -> {z', z'', ...}: the first K derivatives in time of the solution of dz/dt = "
   .. "f(t, z) through z at t, by Taylor mode; K at most 32. z: a tensor, or a sequence as in gq.odeint. At once or "
   .. "inside a traced function; gradients flow through them"
-gq.docs[gq.steer] = "gq.steer(t, b [, {seed}]) -> times: the times of one training step with the last one drawn uniformly "
+gq.docs[gq.steer] = "gq.steer(t, b [, {seed}]) -> times: the times of one training step, the last one drawn uniformly "
   .. "from (T - b, T + b), 0 <= b < its interval (STEER, Ghosh et al. 2020). A table gives a table, a tensor a tensor"
-gq.docs.regularise = "opts.regularise of gq.odeint: integrals along the solution from t[1] to each time, a number a "
-  .. "sample, in info.regularisers; add their means to the loss, as in loss + 0.01 * info.regularisers.kinetic[-1]:mean()\n"
+gq.docs.regularise = "gq.odeint(f, z0, t, {regularise = {...}}): integrals along the solution from t[1] to each time, "
+  .. "one number a sample, in info.regularisers; add their means to the loss: "
+  .. "loss + 0.01 * info.regularisers.kinetic[-1]:mean(). Any method and engine, see also gq.steer\n"
   .. "kinetic = true: of |dz/dt|^2 (Finlay et al. 2020)\n"
-  .. "jacobian = true or {probe, seed}: of |e' df/dz|^2, whose mean over probes e is the squared Frobenius norm (Finlay et "
-  .. "al. 2020); one probe a solve, \"normal\" or \"rademacher\", or a tensor like z0 (a sequence where z0 is one)\n"
-  .. "taylor = K or {order = K}: of |d^K z/dt^K|^2 by Taylor mode (Kelly et al. 2020)\n"
-  .. "Norms are sums of squares over the numbers of a sample. Samples are z0's rows; a z0 of one dimension is one sample, "
-  .. "and so are tensors without a common first dimension. info.regularisers.kinetic has shape {#t, samples}, or {#t} for "
-  .. "one sample ({samples} or {} with an event). The integrals are part of the state that is solved: they are in the "
-  .. "error norm, and gqc counts them among its 8 numbers a row. They grow whichever way time runs"
+  .. "jacobian = true or {probe, seed}: of |e' df/dz|^2, whose mean over probes e is the squared Frobenius norm of "
+  .. "df/dz (Finlay et al. 2020); one probe a solve, \"normal\" (default), \"rademacher\", or a tensor like z0 (a "
+  .. "sequence where z0 is one); seed: of the draw, by default the next of gq.manual_seed's generator\n"
+  .. "taylor = K or {order = K}: of |d^K z/dt^K|^2 by Taylor mode (Kelly et al. 2020), K at most 32\n"
+  .. "Norms are sums of squares over the numbers of a sample. Samples are z0's rows; a z0 of one dimension is one "
+  .. "sample, and so are tensors without a common first dimension. info.regularisers.kinetic has shape {#t, samples}, "
+  .. "{#t} for one sample; with an event {samples}, or {}. The integrals are solved with the state: they count in the "
+  .. "error norm, and among the 8 numbers of a row that gqc takes. They grow whichever way time runs"

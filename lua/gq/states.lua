@@ -13,7 +13,7 @@ local function shape_text(s) return "{" .. table.concat(s, ", ") .. "}" end
 local Layout = {}
 Layout.__index = Layout
 
--- A copy of z0, a plain sequence of float tensors of one dtype; otherwise an error (level: of the script's call).
+-- A copy of z0, a plain sequence of float tensors of one dtype; otherwise an error at this level.
 local function check_state(z0, what, level)
   local n, keys, list = rawlen(z0), 0, {}
   for _ in next, z0 do keys = keys + 1 end
@@ -48,10 +48,10 @@ local function common_rows(z0)
 end
 
 -- Layout of z0, a sequence or one tensor, for the function `what`. by_rows(list) false: as one vector, even if all
--- share a first dimension.
+-- share a first dimension. Errors are raised at `level` of the caller.
 function core.layout(z0, what, level, by_rows)
   local single = gq.is_tensor(z0)
-  local list, width, parts = single and { z0 } or check_state(z0, what, level + 1), 0, {}
+  local list, width, parts = single and { z0 } or check_state(z0, what, level + 2), 0, {}
   local rows = common_rows(list)
   if rows and by_rows and not by_rows(list) then rows = nil end
   for i, z in ipairs(list) do
@@ -137,8 +137,8 @@ function core.callable(f, what, level)
   error(("%s must be a function or a module, got %s"):format(what, describe(f)), level + 1)
 end
 
--- Solve the packed state: field and start over packed tensors, `state` the reader of what a script sees.
--- An event is given the state as the script knows it, and so are solution and interpolant.
+-- Solve for packed states: read(z, times) makes of one what the script knows as its state. Events are given that.
+-- Returns the packed solution, then what gq.odeint returns.
 function core.odeint_packed(field, start, t, opts, read)
   local o = opts
   local event = type(opts) == "table" and opts.event

@@ -3,7 +3,8 @@
 */
 #include "tape.h"
 
-static int call_node(const gq_node *n, gq_tensor *const *in, gq_tensor **value, gq_tensor **args, gq_tensor **out) {
+static int call_node(const gq_node *n, gq_tensor *const *in, gq_tensor **value, gq_tensor **args,
+                     gq_tensor **out) {
   if (n->op == GQ_OP_INPUT) {
     *out = gq_tensor_ref(in[n->attr.axis]);
     return GQ_OK;

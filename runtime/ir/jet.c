@@ -91,9 +91,8 @@ static gq_ref convolve(rule *r, list a, list b, int k, int first, int last, prod
 /* y' = w x': y_k = sum_1^k j x_j w_k-j / k */
 static gq_ref chain(rule *r, list x, list w, int k) {
   gq_ref sum = GQ_NONE;
-  for (int j = 1; j <= k; j++)
-    sum = add(r, sum, mul(r, scale(r, get(x, j), (double)j / k), get(w, k - j)));
-  return sum;
+  for (int j = 1; j <= k; j++) sum = add(r, sum, mul(r, scale(r, get(x, j), j), get(w, k - j)));
+  return scale(r, sum, 1.0 / k);
 }
 
 static gq_ref square_at(rule *r, list x, int k) {
@@ -116,15 +115,16 @@ static gq_ref jet_expm1(rule *r) { /* beside it: e^x */
   return v;
 }
 
-/* x y' = x', with x_0 given */
-static gq_ref logarithm(rule *r, gq_ref first) {
+/* x y' = x': what sum_1^k-1 j y_j x_k-j / k takes off x_k */
+static gq_ref rest(rule *r, list y) {
   gq_ref sum = GQ_NONE;
-  for (int j = 1; j < r->k; j++)
-    sum = add(r, sum, mul(r, scale(r, y_(r, j), (double)j / r->k), x_(r, 0, r->k - j)));
-  return quotient(r, sub(r, x_(r, 0, r->k), sum), first);
+  for (int j = 1; j < r->k; j++) sum = add(r, sum, mul(r, scale(r, get(y, j), j), x_(r, 0, r->k - j)));
+  return sub(r, x_(r, 0, r->k), scale(r, sum, 1.0 / r->k));
 }
-static gq_ref jet_log(rule *r) { return logarithm(r, x_(r, 0, 0)); }
-static gq_ref jet_log1p(rule *r) { return logarithm(r, add(r, x_(r, 0, 0), number(r, 1))); }
+static gq_ref jet_log(rule *r) { return quotient(r, rest(r, own(r, VALUE)), x_(r, 0, 0)); }
+static gq_ref jet_log1p(rule *r) {
+  return quotient(r, rest(r, own(r, VALUE)), add(r, x_(r, 0, 0), number(r, 1)));
+}
 
 static gq_ref jet_sqrt(rule *r) { /* y y = x */
   gq_ref sum = convolve(r, own(r, VALUE), own(r, VALUE), r->k, 1, r->k - 1, mul);
@@ -142,9 +142,7 @@ static gq_ref jet_reciprocal(rule *r) { /* x y = 1 */
   return neg(r, mul(r, r->y, convolve(r, operand(r, 0), own(r, VALUE), r->k, 1, r->k, mul)));
 }
 
-static gq_ref jet_abs(rule *r) {
-  return mul(r, x_(r, 0, r->k), op1(r, GQ_OP_SIGN, x_(r, 0, 0)));
-}
+static gq_ref jet_abs(rule *r) { return mul(r, x_(r, 0, r->k), op1(r, GQ_OP_SIGN, x_(r, 0, 0))); }
 
 static gq_ref turn(rule *r, gq_op other, double sign) { /* sin and cos, each beside the other */
   if (r->k == 1) keep(r, AUX, 0, op1(r, other, x_(r, 0, 0)));
@@ -165,9 +163,7 @@ static gq_ref jet_tan(rule *r) { return tangent(r, 1); }
 static gq_ref jet_tanh(rule *r) { return tangent(r, -1); }
 
 /* Coefficient k - 1 of s - s^2, s being the series `of`. */
-static gq_ref logistic(rule *r, list of) {
-  return sub(r, get(of, r->k - 1), square_at(r, of, r->k - 1));
-}
+static gq_ref logistic(rule *r, list of) { return sub(r, get(of, r->k - 1), square_at(r, of, r->k - 1)); }
 
 static gq_ref jet_sigmoid(rule *r) { /* y' = (y - y^2) x' */
   keep(r, AUX, r->k - 1, logistic(r, own(r, VALUE)));
@@ -224,8 +220,8 @@ static gq_ref power(rule *r) {
   for (int m = 0; m <= r->k; m++) of[m] = m ? x_(r, 0, m) : GQ_NONE;
   for (int i = 1; i <= r->k; i++) {
     binom = scale(r, mul(r, binom, sub(r, p, number(r, i - 1))), 1.0 / i);
-    gq_ref none = gq_where(r->g, op2(r, GQ_OP_EQ, binom, zero), op2(r, GQ_OP_EQ, x0, zero),
-                           gq_const(r->g, GQ_BOOL, 0));
+    gq_ref none =
+      gq_where(r->g, op2(r, GQ_OP_EQ, binom, zero), op2(r, GQ_OP_EQ, x0, zero), gq_const(r->g, GQ_BOOL, 0));
     gq_ref e = gq_where(r->g, none, number(r, 1), sub(r, p, number(r, i)));
     sum = add(r, sum, mul(r, of[r->k], mul(r, binom, op2(r, GQ_OP_POW, x0, e))));
     for (int m = 0; m <= r->k; m++) {
@@ -240,19 +236,13 @@ static gq_ref power(rule *r) {
 
 /* x^y = e^u, u = y log x: l = log x and u beside it. */
 static gq_ref power_of_time(rule *r) {
-  gq_ref x0 = x_(r, 0, 0);
-  if (r->k == 1) keep(r, AUX, 0, op1(r, GQ_OP_LOG, x0));
-  gq_ref sum = GQ_NONE;
-  for (int j = 1; j < r->k; j++)
-    sum = add(r, sum, mul(r, scale(r, aux(r, AUX, j), (double)j / r->k), x_(r, 0, r->k - j)));
-  keep(r, AUX, r->k, quotient(r, sub(r, x_(r, 0, r->k), sum), x0));
+  if (r->k == 1) keep(r, AUX, 0, op1(r, GQ_OP_LOG, x_(r, 0, 0)));
+  keep(r, AUX, r->k, quotient(r, rest(r, own(r, AUX)), x_(r, 0, 0)));
   keep(r, AUX2, r->k, convolve(r, operand(r, 1), own(r, AUX), r->k, 0, r->k, mul));
   return chain(r, own(r, AUX2), own(r, VALUE), r->k);
 }
 
-static gq_ref jet_pow(rule *r) {
-  return r->j->on[r->n->args[1]] ? power_of_time(r) : power(r);
-}
+static gq_ref jet_pow(rule *r) { return r->j->on[r->n->args[1]] ? power_of_time(r) : power(r); }
 
 /* The winner's coefficient; a tie takes the mean, as its derivative does. */
 static gq_ref extremum(rule *r, gq_op first) {
@@ -265,9 +255,7 @@ static gq_ref jet_minimum(rule *r) { return extremum(r, GQ_OP_LT); }
 
 static gq_ref jet_where(rule *r) { return choose(r, r->n->args[0], x_(r, 1, r->k), x_(r, 2, r->k)); }
 
-static gq_ref multiply(rule *r, gq_ref a, gq_ref b) {
-  return gq_matmul(r->g, a, b, r->n->attr.flags);
-}
+static gq_ref multiply(rule *r, gq_ref a, gq_ref b) { return gq_matmul(r->g, a, b, r->n->attr.flags); }
 static gq_ref jet_matmul(rule *r) {
   return convolve(r, operand(r, 0), operand(r, 1), r->k, 0, r->k, multiply);
 }
@@ -356,10 +344,11 @@ static void make(jet *j, gq_ref node, int k) {
     series(j, node, VALUE)[k] = gq_expand(j->g, rules[r.n->op](&r), r.n->shape);
     return;
   }
-  gq_graph_fail(j->g, gq_fail(GQ_EUNSUPPORTED,
-                              "jet: the operation %s has no rule for Taylor series; write the dynamics without it, or "
-                              "differentiate with gq.grad inside them",
-                              gq_ops[r.n->op].name));
+  gq_graph_fail(
+    j->g, gq_fail(GQ_EUNSUPPORTED,
+                  "jet: the operation %s has no rule for Taylor series; write the dynamics without it, or "
+                  "differentiate with gq.grad inside them",
+                  gq_ops[r.n->op].name));
 }
 
 /* f inlined into g: its inputs are g's, its output the result. */
