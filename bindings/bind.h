@@ -18,9 +18,16 @@ int gqL_try(lua_State *L, int status);
     if (s_ == GQ_ENOMEM) { gqL_collect(L); s_ = (call); } gqL_try(L, s_); } while (0)
 /* A solve, or what may contain one; gives the call's status. Ctrl-C ends it with GQ_EINTERRUPT: l_signal.c. The
 ** call must not raise. */
-#define gqL_solving(call) (gqL_catch(), gqL_release(call))
-void gqL_catch(void);
+#define gqL_solving(call) (gqL_catch(L), gqL_release(call))
+void gqL_catch(lua_State *L);
 int gqL_release(int status);
+/* Inside a solve: the state that runs it. Around a call of the script's own function from there (which may solve
+** itself): pause, and resume with what pause gave; an error of that function, on the top of the stack, goes to the
+** solve's caller, who raises it with gqL_rethrow once the solve has ended. */
+typedef struct gqL_solve { lua_State *L; int slot; bool raised; } gqL_solve;
+gqL_solve gqL_pause(void);
+void gqL_resume(gqL_solve s, bool raised);
+void gqL_rethrow(lua_State *L);
 extern bool gqL_host_interrupts;                            /* the host's own handler stops solves: gqlua */
 void gqL_collect(lua_State *L);                             /* full collection (not inside a finaliser) */
 
@@ -76,6 +83,7 @@ const char *gqL_nearest(const char *name, const char *const *known);
 /* Trace fn (stack index) over inputs of the given dtypes and shapes: calls it once with traced
 ** tensors, checks that it returns nout tensors, and returns the trace (in a userdata pushed on the
 ** stack that frees it). what: "the dynamics function of gq.odeint". */
+void gqL_checkcallable(lua_State *L, int fn, const char *what);   /* a function or what has __call */
 gq_trace *gqL_trace(lua_State *L, int fn, int nin, const gq_dtype *d, const gq_shape *s, int nout, const char *what);
 
 /* An operation on lent tensors, recorded or traced; pushes the result's handle and lends its tensor.

@@ -22,6 +22,7 @@ static int tensor_backward(lua_State *L) {
   if (status == GQ_EINTERRUPT) gq_interrupt_clear(); /* this error is its one consequence */
   if (status != GQ_OK) lua_pushstring(L, gq_message());
   gqL_fill_infos(L);
+  gqL_rethrow(L);
   return status == GQ_OK ? 0 : luaL_error(L, "%s", lua_tostring(L, -1));
 }
 
@@ -98,6 +99,7 @@ static int grad(lua_State *L) {
   if (status == GQ_EINTERRUPT) gq_interrupt_clear(); /* this error is its one consequence */
   if (status != GQ_OK) lua_pushstring(L, gq_message());
   gqL_fill_infos(L);
+  gqL_rethrow(L);
   if (status != GQ_OK) return luaL_error(L, "%s", lua_tostring(L, -1));
   gqL_counted(L);
   if (list) lua_createtable(L, nin, 0);

@@ -3,6 +3,7 @@
 */
 #include "l_ode.h"
 
+#include <limits.h>
 #include <math.h>
 #include <string.h>
 
@@ -16,6 +17,8 @@ typedef struct solve { /* the custom operation; owns the solution */
   int nin;
   gq_tensor **in;     /* z0, t if t_input, captures: references, for create_graph */
   uint64_t *version;  /* of their storages when the solve was made */
+  gqL_call *call;     /* trace = false, or NULL */
+  int64_t calls;      /* its evaluations in the last backward pass */
   struct solve *next; /* list of those whose info changed */
   bool dirty;
 } solve;
@@ -37,6 +40,7 @@ static void solve_free(gq_custom *c) {
       break;
     }
   gq_solution_free(s->sol);
+  gqL_call_unref(s->call);
   for (int i = 0; i < s->nin; i++) gq_tensor_unref(s->in[i]);
   gq_free(s->in);
   gq_free(s->version);
@@ -73,7 +77,9 @@ static int solve_backward(gq_custom *c, gq_tensor *const *cots, bool create_grap
   if (create_graph)
     return gq_odeint_replay(s->sol, s->in[0], s->t_input ? s->in[1] : NULL, s->in + 1 + s->t_input, cots[0],
                             &grads[0], s->t_input ? &grads[1] : NULL, grads + 1 + s->t_input);
+  int64_t calls = s->call ? gqL_call_count(s->call) : 0;
   GQ_TRY(gq_odeint_backward(s->sol, cots[0], &grads[0], &gt, grads + 1 + s->t_input));
+  if (s->call) s->calls = gqL_call_count(s->call) - calls;
   mark_dirty(s);
   if (!s->t_input) {
     gq_tensor_unref(gt);
@@ -103,9 +109,30 @@ static void fill_forward(lua_State *L, const gq_info *i, const char *engine) {
   set_integer(L, "nfe", i->nfe);
   set_integer(L, "steps", i->steps);
   set_integer(L, "rejected", i->rejected);
+  if (i->jacobians) set_integer(L, "jacobians", i->jacobians), set_integer(L, "newton", i->newton);
   set_integer(L, "peak_bytes", (int64_t)i->peak_bytes);
   set_number(L, "t", i->t_reached);
   if (i->event) set_number(L, "event_t", i->event_t);
+}
+
+/* Tensors {rows} of what each row took; info.samples. */
+static void fill_samples(lua_State *L, gq_samples *s) {
+  struct { const char *key; gq_tensor **t; } all[] = {
+    { "nfe", &s->nfe }, { "steps", &s->steps }, { "rejected", &s->rejected }, { "t", &s->t },
+    { "nfe_backward", &s->nfe_backward }, { "steps_backward", &s->steps_backward }, { "nodes", &s->nodes },
+  };
+  if (!s->nfe) return;
+  lua_createtable(L, 0, 8);
+  for (int i = 0; i < 7; i++) {
+    gq_tensor **handle = gqL_pushtensor(L);
+    *handle = *all[i].t, *all[i].t = NULL;
+    lua_setfield(L, -2, all[i].key);
+  }
+  const int64_t *status = gq_tensor_data(s->status), n = gq_numel(s->status->shape);
+  lua_createtable(L, n < INT_MAX ? (int)n : 0, 0);
+  for (int64_t i = 0; i < n; i++) lua_pushstring(L, gq_status_name((int)status[i])), lua_rawseti(L, -2, i + 1);
+  lua_setfield(L, -2, "status");
+  lua_setfield(L, -2, "samples");
 }
 
 static void fill_backward(lua_State *L, const gq_info *i, const gq_ode_options *o) {
@@ -117,25 +144,61 @@ static void fill_backward(lua_State *L, const gq_info *i, const gq_ode_options *
   set_integer(L, "nodes_wanted", i->nodes_wanted);
   set_integer(L, "peak_bytes", (int64_t)i->peak_bytes);
   set_number(L, "reconstruction", i->reconstruction);
-  if (o->engine == GQ_ENGINE_CHECK) set_number(L, "audit", i->audit);
+  if (!isnan(i->audit)) set_number(L, "audit", i->audit);
+  if (i->nfe_audit > 0) set_integer(L, "nfe_audit", i->nfe_audit);
+  if (!isnan(i->spectrum)) set_number(L, "spectrum", i->spectrum);
   if (!isnan(i->quadrature_error)) set_number(L, "quadrature_error", i->quadrature_error);
   if (o->moments) set_integer(L, "panels", i->panels), set_integer(L, "panels_split", i->panels_split);
 }
 
-/* Warn once a process and kind: a training loop would repeat it at every step. */
+/* Warn once a process and kind: a training loop would repeat it at every step. info.warning has all, a line each. */
 static void warn_once(lua_State *L, bool *done, const char *text) {
-  lua_pushstring(L, text);
-  lua_setfield(L, -2, "warning");
+  if (lua_getfield(L, -1, "warning") == LUA_TSTRING) lua_pushfstring(L, "%s\n%s", lua_tostring(L, -1), text);
+  else lua_pushstring(L, text);
+  lua_setfield(L, -3, "warning");
+  lua_pop(L, 1);
   if (*done) return;
   *done = true;
   lua_warning(L, text, 0);
+}
+
+/* How many tolerances the state may be off. The gradient's error is two to six times that of the state, relative
+** (z' = -z, Lotka-Volterra): 1 % of a tight solve's is much, 10 % of a loose one's is what training at 1e-3 has
+** (nested spheres: 6 %, where gq errs as direct does). check says earlier where the gradient may be 10 % off. */
+static double reconstruction_limit(const gq_ode_options *o) {
+  double rtol = gq_engine_inverts(o->engine) ? o->rtol : o->back_rtol;
+  double most = o->engine == GQ_ENGINE_CHECK ? 0.05 : 0.1;
+  return rtol > 0 ? fmin(most, fmax(0.01, 100 * rtol)) / rtol : 100;
+}
+
+enum { AUDIT_PERCENT = 5, QUADRATURE_PERCENT = 10 };
+
+/* Quadrature that was seen to be off, by more nodes or by other weights. */
+static void warn_quadrature(lua_State *L, const gq_info *i) {
+  static bool audited, weighed;
+  char text[256];
+  if (i->audit > AUDIT_PERCENT / 100.0 || isinf(i->audit)) {
+    snprintf(text, sizeof text,
+             "gq.odeint: twice the quadrature nodes change the gradient by %.3g %%: it may be as wrong as that with "
+             "fewer; use gq = {nodes = \"step\"}, or raise gq.C (or nodes) until the change is small",
+             100 * i->audit);
+    warn_once(L, &audited, text);
+  }
+  if (i->quadrature_error > QUADRATURE_PERCENT / 100.0) {
+    snprintf(text, sizeof text,
+             "gq.odeint: quadrature nodes in every step and the solver's own weights differ by %.3g %% in the "
+             "biases' gradient: it may be as wrong; lower adjoint.rtol and adjoint.atol",
+             100 * i->quadrature_error);
+    warn_once(L, &weighed, text);
+  }
 }
 
 static void warn(lua_State *L, const gq_info *i, const gq_ode_options *o) {
   static bool capped, uneven, unstable, coarse;
   bool inverts = gq_engine_inverts(o->engine);
   char text[256];
-  double limit = o->rtol > 0 ? fmax(100, 0.01 / o->rtol) : 100;
+  lua_pushnil(L);
+  lua_setfield(L, -2, "warning");
   if (i->capped && o->engine != GQ_ENGINE_KRONROD) {
     snprintf(text, sizeof text,
              "gq.odeint: %lld quadrature nodes were wanted, %lld used (max_nodes): the gradient may be "
@@ -149,7 +212,8 @@ static void warn(lua_State *L, const gq_info *i, const gq_ode_options *o) {
       "gq.odeint: the adaptive quadrature did not reach its tolerance in some interval: the gradient may be "
       "inaccurate; loosen adjoint.rtol and adjoint.atol, or use gradient = \"direct\"");
   }
-  bool missed = i->reconstruction > limit || isnan(i->reconstruction);
+  warn_quadrature(L, i);
+  bool missed = i->reconstruction > reconstruction_limit(o) || isnan(i->reconstruction);
   if (missed && o->trajectory == GQ_INTERPOLATED) {
     snprintf(text, sizeof text,
              "gq.odeint: the interpolated state is off by about %.3g tolerances: the gradient may be wrong; "
@@ -192,6 +256,7 @@ void gqL_fill_infos(lua_State *L) {
       const gq_info *i = gq_solution_info(s->sol);
       const gq_ode_options *o = gq_solution_options(s->sol);
       fill_backward(L, i, o);
+      if (s->call) set_integer(L, "nfe_backward", s->calls);
       warn(L, i, o);
     }
     lua_pop(L, 1);
@@ -211,6 +276,7 @@ typedef struct box { /* what the call holds while Lua may raise */
   gq_tensor *z;
   bool *jump; /* [nt] grid points among the times */
   gq_tensor **event_in;
+  gq_samples samples;
 } box;
 
 static int box_gc(lua_State *L) {
@@ -222,6 +288,7 @@ static int box_gc(lua_State *L) {
   gq_free(b->in);
   gq_free(b->jump);
   gq_free(b->event_in);
+  gq_samples_done(&b->samples);
   memset(b, 0, sizeof *b);
   return 0;
 }
@@ -281,7 +348,7 @@ static bool in_params(lua_State *L, int arg, const gq_tensor *c) {
   return found;
 }
 
-static void record(lua_State *L, box *b, gq_tensor *t, int ncapture, int info) {
+static void record(lua_State *L, box *b, gq_tensor *t, int ncapture, gqL_call *call_, int info) {
   bool t_input = t && t->requires_grad;
   solve *s = gq_calloc(1, sizeof *s);
   if (!s) gqL_try(L, gq_nomem(sizeof *s));
@@ -296,6 +363,7 @@ static void record(lua_State *L, box *b, gq_tensor *t, int ncapture, int info) {
   }
   if (t_input) s->t_dtype = t->dtype;
   s->sol = b->sol, b->sol = NULL;
+  if (call_) s->call = gqL_call_ref(call_);
   s->in[s->nin++] = gq_tensor_ref(b->in[0]);
   if (t_input) s->in[s->nin++] = gq_tensor_ref(t);
   for (int i = 0; i < ncapture; i++) s->in[s->nin++] = gq_tensor_ref(b->in[2 + i]);
@@ -310,13 +378,8 @@ static void record(lua_State *L, box *b, gq_tensor *t, int ncapture, int info) {
 /* The dynamics give dz/dt of z's own shape and dtype: nothing is broadcast. */
 static void check_field(lua_State *L, const gq_graph *f, const gq_tensor *z0) {
   const gq_node *n = gq_graph_node(f, gq_graph_output(f, 0));
-  char given[128], want[128];
-  if (n->dtype == z0->dtype && gq_shape_equal(n->shape, z0->shape)) return;
-  luaL_error(L,
-             "the dynamics function of gq.odeint returned %s of shape %s; expected dz/dt of z0's dtype and "
-             "shape, %s %s",
-             gq_dtype_name(n->dtype), gq_shape_text(n->shape, given, sizeof given), gq_dtype_name(z0->dtype),
-             gq_shape_text(z0->shape, want, sizeof want));
+  const char *wrong = gqL_wrongslope(L, n->dtype, n->shape, z0->dtype, z0->shape);
+  if (wrong) luaL_error(L, "%s", wrong);
 }
 
 /* Does the option have a value? */
@@ -382,6 +445,26 @@ static void event_option(lua_State *L, int arg, box *b, const gq_tensor *z0, gq_
 
 /* ---- the solve ---- */
 
+typedef struct dynamics { /* held by what is on the stack */
+  const gq_graph *graph;
+  int ncapture;
+  gq_trace *trace_; /* traced, */
+  gqL_call *call_;  /* or called at every evaluation */
+} dynamics;
+
+static dynamics push_dynamics(lua_State *L, int fn, int opts, const gq_tensor *z0, bool gradient) {
+  gq_dtype dtypes[2] = { z0->dtype, z0->dtype };
+  gq_shape shapes[2] = { { .ndim = 0 }, z0->shape };
+  if (lua_istable(L, opts) && !gqL_optbool(L, opts, "trace", true)) {
+    lua_getfield(L, opts, "params");
+    gqL_call *c = gqL_pushcall(L, fn, z0, lua_gettop(L), gradient);
+    return (dynamics){ gqL_call_graph(c), gqL_call_captures(c), NULL, c };
+  }
+  gq_trace *tr = gqL_trace(L, fn, 2, dtypes, shapes, 1, "the dynamics function of gq.odeint");
+  check_field(L, gq_trace_graph(tr), z0);
+  return (dynamics){ gq_trace_graph(tr), gq_trace_captures(tr), tr, NULL };
+}
+
 /* upvalue: gq.core. locate: an event is looked for here; otherwise lua/gq/solve.lua does what it takes. */
 static int solve_call(lua_State *L, bool locate) {
   gq_ode_options o;
@@ -394,6 +477,7 @@ static int solve_call(lua_State *L, bool locate) {
     return luaL_error(L,
                       "gq.odeint inside a traced function: a dynamics function cannot solve; give the inner "
                       "solve's result as a captured tensor");
+  if (!locate && has(L, 4, "regularise")) return hand_over(L, "odeint_regularised");
   if (parts) return hand_over(L, "odeint_states");
   if (!gq_is_float(z0->dtype))
     return luaL_argerror(
@@ -406,16 +490,16 @@ static int solve_call(lua_State *L, bool locate) {
   int nt = read_times(L, 3, b, &t);
   if (has(L, 4, "grid_points") && !mark_jumps(L, 4, b, nt)) return hand_over(L, "odeint_grid");
   gq_dense **dense = lua_istable(L, 4) && gqL_optbool(L, 4, "dense", false) ? gqL_pushinterpolant(L) : NULL;
-  int at = lua_gettop(L); /* of the interpolant, if there is one */
-  gq_dtype dtypes[2] = { z0->dtype, z0->dtype };
-  gq_shape shapes[2] = { { .ndim = 0 }, z0->shape };
-  gq_trace *tr = gqL_trace(L, 1, 2, dtypes, shapes, 1, "the dynamics function of gq.odeint");
-  int n = gq_trace_captures(tr);
-  check_field(L, gq_trace_graph(tr), z0);
+  int at = lua_gettop(L);                 /* of the interpolant, if there is one */
+  *gqL_pushtensor(L) = gq_tensor_ref(z0); /* the dynamics may free the handles */
+  if (t) *gqL_pushtensor(L) = gq_tensor_ref(t);
+  bool recording = o.engine != GQ_ENGINE_NONE && gq_recording();
+  dynamics f = push_dynamics(L, 1, 4, z0, recording);
+  int n = f.ncapture;
   b->want = gq_calloc(n + 1, sizeof *b->want);
   b->in = gq_calloc(n + 2, sizeof *b->in);
   if (!b->want || !b->in) gqL_try(L, gq_nomem(n * sizeof *b->in));
-  gq_problem p = { .f = gq_trace_graph(tr),
+  gq_problem p = { .f = f.graph,
                    .z0 = z0,
                    .ncapture = n,
                    .capture = b->in + 2,
@@ -425,18 +509,19 @@ static int solve_call(lua_State *L, bool locate) {
                    .nt = nt,
                    .t = b->t,
                    .dense_ = dense,
+                   .samples_ = &b->samples,
                    .jump_ = b->jump };
   bool any = p.z0_grad || p.t_grad;
   b->in[0] = z0;
   int top = lua_gettop(L);
   for (int i = 0; i < n; i++) {
-    b->in[2 + i] = gq_trace_capture(tr, i);
+    b->in[2 + i] = f.call_ ? gqL_call_capture(f.call_, i) : gq_trace_capture(f.trace_, i);
     b->want[i] = b->in[2 + i]->requires_grad && in_params(L, 4, b->in[2 + i]);
     lua_settop(L, top);
     any |= b->want[i];
   }
   const char *engine = gq_engine_names[o.engine];
-  if (!any || !gq_recording()) o.engine = GQ_ENGINE_NONE;
+  if (!any || !recording) o.engine = GQ_ENGINE_NONE;
   if (event) event_option(L, 4, b, z0, &p);
   lua_newtable(L);
   int table = lua_gettop(L);
@@ -446,15 +531,17 @@ static int solve_call(lua_State *L, bool locate) {
     gqL_collect(L);
     status = gqL_solving(gq_odeint(&p, &o, !throw, &b->z, &info, &b->sol));
   }
+  gqL_rethrow(L); /* trace = false: an error of the dynamics */
   if (status != GQ_OK && (throw || !b->z)) return gqL_try(L, status);
   lua_pushvalue(L, table);
   fill_forward(L, &info, engine);
+  fill_samples(L, &b->samples);
   if (status != GQ_OK) {
     lua_pushstring(L, gq_message());
     lua_setfield(L, -2, "message");
   }
   lua_pop(L, 1);
-  if (b->sol) record(L, b, t, n, table);
+  if (b->sol) record(L, b, t, n, f.call_, table);
   *handle = b->z, b->z = NULL;
   gqL_counted(L);
   lua_pushvalue(L, table);
@@ -491,17 +578,19 @@ static void set_matrix(lua_State *L, const char *key, int rows, int columns, con
 }
 
 static int tableaux(lua_State *L) {
-  static const char *const kinds[] = { "runge-kutta", "alf", "reversible_heun", "leapfrog" };
+  static const char *const kinds[] = { "runge-kutta",     "alf",          "reversible_heun", "leapfrog",
+                                       "adams-bashforth", "adams-moulton" };
   lua_createtable(L, gq_ntableaux, 0);
   for (int i = 0; i < gq_ntableaux; i++) {
     const gq_tableau *m = gq_tableau_get(i);
-    lua_createtable(L, 0, 17);
+    lua_createtable(L, 0, 18);
     lua_pushstring(L, m->name), lua_setfield(L, -2, "name");
     lua_pushstring(L, kinds[m->kind]), lua_setfield(L, -2, "kind");
     lua_pushstring(L, m->source), lua_setfield(L, -2, "source");
     set_integer(L, "stages", m->stages), set_integer(L, "order", m->order);
     set_integer(L, "error_order", m->error_order), set_integer(L, "dense_order", m->dense_order);
     set_integer(L, "slopes", m->slopes), set_integer(L, "end_slope", m->end + 1);
+    lua_pushboolean(L, m->implicit), lua_setfield(L, -2, "implicit");
     lua_pushboolean(L, gq_tableau_fsal(m)), lua_setfield(L, -2, "fsal");
     set_list(L, "c", m->stages, m->c), set_list(L, "b", m->stages, m->b);
     set_list(L, "e", m->stages, m->e), set_list(L, "e3", m->stages, m->e3);
@@ -570,6 +659,18 @@ static int plan_cache(lua_State *L) {
   return 2;
 }
 
+/* statuses() -> every status a call of the runtime may end with: {name, hint} */
+static int statuses(lua_State *L) {
+  lua_createtable(L, GQ_NSTATUS, 0);
+  for (int i = 0; i < GQ_NSTATUS; i++) {
+    lua_createtable(L, 0, 2);
+    lua_pushstring(L, gq_status_name(i)), lua_setfield(L, -2, "name");
+    lua_pushstring(L, gq_status_hint(i)), lua_setfield(L, -2, "hint");
+    lua_rawseti(L, -2, i + 1);
+  }
+  return 1;
+}
+
 /* profile(true) starts; profile() -> seconds in products, element-wise work, the rest; profile(false) ends. */
 static int profile(lua_State *L) {
   double seconds[3];
@@ -584,38 +685,74 @@ static const gqL_function functions[] = {
   { "odeint", odeint, false,
     "odeint(f, z0, t, opts) -> z, info: solve dz/dt = f(t, z) from z0 at t[1]; z has shape {#t, z0's}\n"
     "f: a module or function of (t, z) that returns dz/dt of z's shape and dtype; traced at every solve, so it must "
-    "not look at values (use gq.where)\n"
+    "not look at values (use gq.where, or trace = false)\n"
     "z0: a tensor, or a sequence {z1, z2, ...} of tensors of one dtype: then f is given a sequence and returns one, and "
     "z is a sequence too, z[i] of shape {#t, z0[i]'s}; the error norm is over all their numbers together. Tensors that "
     "share their first dimension are solved as rows side by side, others as one vector\n"
+    "trace: true; false calls f in Lua at every evaluation, on tensors with numbers: it may look at values, branch and "
+    "solve itself, and must be a function of (t, z) alone (no dropout, no noise); slower. Gradients flow to z0, t and "
+    "what params names, by every engine but gqc (direct calls f again too); the backward pass calls f as it is then, so "
+    "do not change in between what f captures. In f, t and z require gradients: gq.grad(x, z, {create_graph = true}) "
+    "works, and z:detach():clone() can be written to. An error of f is raised as it is. f is kept as long as the "
+    "result's gradient may be asked for. Not with leapfrog or create_graph; an event is traced all the same\n"
     "t: increasing or decreasing, a table or a tensor (which may require gradients)\n"
     "method: \"dopri5\", euler midpoint heun ralston ssp33 rk4 bosh3 fehlberg2 adaptive_heun tsit5 dopri8; "
     "reversible: alf (eta 1: no damping) reversible_heun; for [x, v] with x'' = a(t, x): leapfrog\n"
+    "for stiff problems kvaerno5 kvaerno3, trapezoid implicit_euler (adaptive, or fixed by step_size), "
+    "implicit_midpoint (fixed): Newton's method with exact Jacobians, for each row of the state if rows do not act on "
+    "each other, else for all numbers at once (a Jacobian costs as many backward passes as a row has numbers); "
+    "kvaerno5 evaluates f up to 0.23 of a step beyond its end, so it takes no grid_points; fixed steps solve their "
+    "stages to rounding and fail with status no_convergence where Newton's method does\n"
+    "multistep: explicit_adams implicit_adams (with step_size of the order max_order 4, its first steps by extrapolation; without "
+    "of variable order up to max_order 12 and variable step; gradients by the continuous engines, the way back by "
+    "dopri5, on a fixed grid of an order above 5 dopri8)\n"
     "rtol, atol: 1e-3 in float32, 1e-6 in float64; norm: \"rms\" or \"max\"\n"
     "step_size: a fixed grid (fixed methods without it step from time to time); first_step, max_steps 100000\n"
     "controller: {safety 0.9, ifactor 10, dfactor 0.2, pcoeff 0, icoeff 1, dcoeff 0}\n"
     "gradient: \"gq\", direct aca adjoint seminorm interpolated (IRDM) kronrod gqc check auto none, mali (alf), "
-    "reversible (alf reversible_heun leapfrog); params: a list, differentiate these only\n"
+    "reversible (alf reversible_heun leapfrog); params: a list, differentiate these only (trace = false: needed where "
+    "f uses something that requires a gradient; {} for none)\n"
     "auto: direct where its activations fit memory_limit (bytes; a quarter of the machine's), otherwise gq; "
     "info.engine and info.reason tell\n"
     "gqc: collocation along the kept forward solution, f batched over the nodes of a step, any number of times at no "
     "cost; for fields that treat rows alone, at most 8 numbers a row (or 8 in all)\n"
     "adjoint: {method, rtol, atol, step_size, max_steps, norm: the forward solve's; trajectory: where z is on the way "
-    "back, \"reverse\" (solved), dense (every step kept), checkpoint (checkpoints 16 states kept, the steps between "
+    "back, \"reverse\" (solved; what decays fast explodes then, so that implicit methods have \"dense\"), dense (every "
+    "step kept), checkpoint (checkpoints 16 states kept, the steps between "
     "run again), interpolated (from points 16 Chebyshev points an interval); impulses \"restart\" or \"moments\" "
     "(many times at the cost of few); scale true}\n"
-    "gq: {C 0.1, max_nodes 64, nodes \"nfe\" (Norcliffe & Deisenroth 2023, eq. 9) or \"step\" or n (of gqc: n in each "
+    "gq: {C 0.1, max_nodes 64, nodes \"nfe\" (Norcliffe & Deisenroth 2023, eq. 9) or \"step\" (implicit methods' default) or n (of gqc: n in each "
     "forward step, 1 to 16, for dopri5 4); quadrature "
     "\"gauss-legendre\", gauss-lobatto clenshaw-curtis trapezoid simpson boole monte-carlo (n rounded up to what the "
-    "rule takes); panels 1: equal parts of an interval that share its nodes; seed of monte-carlo}\n"
+    "rule takes); panels 1: equal parts of an interval that share its nodes; seed of monte-carlo; guards: watch "
+    "info.spectrum, false (check: true; costs 2 % of a backward pass, 10 % with 16 nodes)}\n"
+    "check: gradient = \"check\" solves backwards with n and with 2n nodes, returns the gradient of 2n, and warns where "
+    "they differ by over 5 % or the state is over 5 % off (its gradient 10 % or more)\n"
+    "What no guard sees: an integrand that n and 2n nodes read as the same other one (z' = -z + theta sin(w t) at "
+    "theta = 0: nothing but a'df/dtheta knows of w, and where all nodes fall near its zeros both gradients are near "
+    "0), and the error of the forward solve, which gradient = \"direct\" has too (Lotka-Volterra to t = 10 at rtol "
+    "3e-4 is off by 60 %): solve once at a tenth of rtol and atol and compare\n"
     "grid_points: times where f may jump; dense: true gives a third result, a function of time; event: a function of "
     "(t, z) that ends the solve where it changes sign: z there, info, the time as a tensor (t: two times)\n"
+    "batch: \"joint\", one step size for all; \"independent\": each row (dimension 1) of the state has its own steps, and "
+    "its result and gradients do not depend on the other rows, bit by bit; for Runge-Kutta methods with gradient \"gq\", "
+    "check, aca, direct or none, and dynamics whose rows do not act on each other. Counts in info are then sums over "
+    "the rows, info.samples has those of each row: tensors nfe steps rejected t (reached) nfe_backward steps_backward "
+    "nodes, and a table status; info.status, t and message are those of the first row that failed, the others' results "
+    "are whole\n"
+    "regularise: {kinetic = true, jacobian = true or {probe = \"normal\" or \"rademacher\" or a tensor, seed}, taylor = "
+    "K}: info.regularisers holds {#t, samples} tensors, the integrals up to each time, to be added to a loss: ?regularise\n"
     "throw: true; false returns the part reached, and info.status; overshoot, parity: false (parity: step for step "
     "as the paper's PyTorch code)\n"
-    "info: status, engine, nfe, steps, rejected, peak_bytes; after backward nfe_backward, steps_backward, restarts, "
-    "nodes, nodes_wanted, reconstruction (in tolerances), audit (check: relative change from n to 2n nodes), panels "
+    "info: status, engine, nfe, steps, rejected, peak_bytes; of implicit methods jacobians and newton (iterations, one "
+    "evaluation each, in nfe); after backward nfe_backward, steps_backward, restarts, "
+    "nodes, nodes_wanted, reconstruction (in tolerances), audit (check: relative change from n to 2n nodes), spectrum (guards: the "
+    "integrand's last two Legendre coefficients against its largest, of four random sums of the biases' part; near 1: "
+    "too few nodes, though the gradient may be right; over 0.1 an audit is made in the first pass and every 50th such, "
+    "its evaluations in nfe_audit; absent with fewer than 3 nodes an interval and without biases), panels "
     "and panels_split (moments: panels solved; how often one was made shorter for its error's sake), "
-    "quadrature_error (nodes \"step\": of the biases' gradients, against the solver's own weights)" },
+    "quadrature_error (nodes \"step\": of the biases' gradients, against the solver's own weights; over 10 % warns), "
+    "warning (what was said on stderr, or would have been for the first time)" },
   { NULL, NULL, false, NULL },
 };
 /* clang-format on */
@@ -625,7 +762,7 @@ static const gqL_function functions[] = {
 ** n rounded up to what it takes; quadratures() -> the rules; tableaux() -> the methods' coefficients;
 ** steplog(true) records every tried step, steplog() -> rows {t, h, error ratio, accepted}, steplog(false) stops;
 ** profile(): where programs spend their time; plan_cache() -> compiled solvers alive, compilations so far;
-** plan_cache(false) drops the idle ones first. */
+** plan_cache(false) drops the idle ones first; statuses(): what a solve may end with. */
 static const luaL_Reg core[] = { { "gauss_legendre", gauss_legendre },
                                  { "quadrature", quadrature },
                                  { "quadratures", quadratures },
@@ -633,6 +770,7 @@ static const luaL_Reg core[] = { { "gauss_legendre", gauss_legendre },
                                  { "steplog", steplog },
                                  { "plan_cache", plan_cache },
                                  { "profile", profile },
+                                 { "statuses", statuses },
                                  { NULL, NULL } };
 
 void gqL_open_ode(lua_State *L) {

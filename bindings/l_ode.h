@@ -1,5 +1,5 @@
 /*
-** l_ode.h -- what l_ode.c and l_odeopts.c share.
+** l_ode.h -- what l_ode.c, l_odeopts.c and l_call.c share.
 */
 #ifndef GQ_L_ODE_H
 #define GQ_L_ODE_H
@@ -10,5 +10,18 @@
 void gqL_odeoptions(lua_State *L, int arg, gq_dtype d, gq_ode_options *o);
 /* The rule of that name; an error that names `key` and lists them otherwise. */
 const gq_quadrature *gqL_quadrature(lua_State *L, const char *name, const char *key);
+
+/* trace = false: the dynamics at index fn as a callback, in a userdata that is pushed. params: index of opts.params or
+** of nil; gradient: one is wanted, so that a parameter which nobody named is an error. */
+typedef struct gqL_call gqL_call;
+gqL_call *gqL_pushcall(lua_State *L, int fn, const gq_tensor *z0, int params, bool gradient);
+gqL_call *gqL_call_ref(gqL_call *c);
+void gqL_call_unref(gqL_call *c_);
+const gq_graph *gqL_call_graph(const gqL_call *c);             /* lent, as are the captures */
+int gqL_call_captures(const gqL_call *c);
+gq_tensor *gqL_call_capture(const gqL_call *c, int i);
+int64_t gqL_call_count(const gqL_call *c);                     /* evaluations so far */
+/* NULL where f's value has the state's dtype and shape, else what is wrong, pushed. */
+const char *gqL_wrongslope(lua_State *L, gq_dtype d, gq_shape s, gq_dtype dz, gq_shape sz);
 
 #endif

@@ -10,12 +10,13 @@
 static const char *const known[] = {
   "method",     "rtol",         "atol",    "step_size", "first_step", "max_steps",   "norm",
   "controller", "gradient",     "adjoint", "gq",        "parity",     "overshoot",   "throw",
-  "params",     "memory_limit", "eta",     "dense",     "event",      "grid_points", NULL
+  "params",     "memory_limit", "eta",     "dense",     "event",      "grid_points", "trace",
+  "batch",      "max_order",    "regularise", NULL
 };
 static const char *const known_adjoint[] = { "method",    "rtol",   "atol",        "step_size",
                                              "max_steps", "norm",   "trajectory",  "impulses",
                                              "scale",     "points", "checkpoints", NULL };
-static const char *const known_gq[] = { "C", "max_nodes", "nodes", "quadrature", "panels", "seed", NULL };
+static const char *const known_gq[] = { "C", "max_nodes", "nodes", "quadrature", "panels", "seed", "guards", NULL };
 static const char *const known_controller[] = { "safety", "ifactor", "dfactor", "pcoeff",
                                                 "icoeff", "dcoeff",  NULL };
 
@@ -88,20 +89,27 @@ static void controller_options(lua_State *L, int arg, gq_controller *c) {
   lua_pop(L, 1);
 }
 
+/* The default of those that are no methods for (z, a): one of about their order. */
+static const gq_tableau *back_method(const gq_ode_options *o) {
+  bool high = gq_method_adams(o->method) && o->step_size > 0 && o->method->order > 5;
+  return high ? gq_tableau_find("dopri8") : o->back_method;
+}
+
 static void adjoint_options(lua_State *L, int arg, gq_ode_options *o) {
   static const char *const trajectories[] = { "reverse", "dense", "checkpoint", "interpolated", NULL },
                            *const impulses[] = { "restart", "moments", NULL };
   int t = subtable(L, arg, "adjoint", known_adjoint, "gq.odeint's adjoint");
-  bool same = o->method->kind == GQ_RUNGE_KUTTA; /* the others are no methods for (z, a) */
-  o->back_method = choose_method(L, t, "adjoint.method", same ? o->method : o->back_method);
+  bool same = o->method->kind == GQ_RUNGE_KUTTA;
+  o->back_method = choose_method(L, t, "adjoint.method", same ? o->method : back_method(o));
   o->back_rtol = gqL_optnumber(L, t, "rtol", o->rtol);
   o->back_atol = gqL_optnumber(L, t, "atol", o->atol);
   o->back_step_size = positive(L, t, "step_size", o->step_size);
   o->back_max_steps = gqL_optint(L, t, "max_steps", o->max_steps, 1, INT64_MAX);
   o->back_max_norm = choose_norm(L, t, "adjoint.norm", o->max_norm);
-  const char *own = o->engine == GQ_ENGINE_INTERPOLATED ? "interpolated"
-                    : o->engine == GQ_ENGINE_KRONROD    ? "dense"
-                                                        : "reverse";
+  const char *own = o->engine == GQ_ENGINE_INTERPOLATED    ? "interpolated"
+                    : o->engine == GQ_ENGINE_KRONROD       ? "dense"
+                    : o->method->implicit && !o->overshoot ? "dense" /* what decays fast explodes backwards */
+                                                           : "reverse";
   const char *trajectory = gqL_optstring(L, t, "trajectory", own);
   o->trajectory = choose(L, trajectory, trajectories, "adjoint.trajectory");
   if (o->engine == GQ_ENGINE_INTERPOLATED && o->trajectory != GQ_INTERPOLATED)
@@ -144,14 +152,18 @@ static void gq_options(lua_State *L, int arg, gq_ode_options *o) {
   o->quadrature = gqL_quadrature(L, gqL_optstring(L, t, "quadrature", gq_quadratures->name), "gq.quadrature");
   o->panels = (int)gqL_optint(L, t, "panels", 1, 1, 1 << 20);
   gq_seed(L, t, o);
+  o->guards = gqL_optbool(L, t, "guards", o->guards || o->engine == GQ_ENGINE_CHECK);
   if (lua_istable(L, t) && lua_getfield(L, t, "nodes") == LUA_TNUMBER) {
     lua_pop(L, 1);
     o->nodes = GQ_NODES_FIXED;
     o->fixed_nodes = (int)gqL_optint(L, t, "nodes", 1, 1, 1 << 20);
   } else {
     if (lua_istable(L, t)) lua_pop(L, 1);
+    /* Stiff problems have layers that nodes spread over an interval do not see. */
+    const char *own =
+      (o->method->implicit || o->back_method->implicit) && gq_engine_nodes(o->engine) ? "step" : "nfe";
     o->nodes =
-      choose(L, gqL_optstring(L, t, "nodes", "nfe"), nodes, "gq.nodes") == 1 ? GQ_NODES_STEP : GQ_NODES_NFE;
+      choose(L, gqL_optstring(L, t, "nodes", own), nodes, "gq.nodes") == 1 ? GQ_NODES_STEP : GQ_NODES_NFE;
   }
   lua_pop(L, 1);
 }
@@ -172,7 +184,24 @@ static void check_params(lua_State *L, int arg) {
   lua_pop(L, 1);
 }
 
+/* The highest order of a multistep method. */
+static void max_order(lua_State *L, int arg, gq_ode_options *o) {
+  bool given = lua_getfield(L, arg, "max_order") != LUA_TNIL, adams = gq_method_adams(o->method);
+  lua_pop(L, 1);
+  if (given && !adams)
+    luaL_error(
+      L,
+      "gq.odeint: max_order is an option of explicit_adams and implicit_adams; method = \"%s\" has the "
+      "order %d",
+      o->method->name, o->method->order);
+  if (!adams) return;
+  int least = o->method->kind == GQ_ADAMS_MOULTON ? 2 : 1,
+      most = o->step_size > 0 ? GQ_ADAMS_FIXED : GQ_ADAMS_MOST;
+  o->method = gq_adams_method(o->method, (int)gqL_optint(L, arg, "max_order", most, least, GQ_ADAMS_MOST));
+}
+
 void gqL_odeoptions(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
+  static const char *const batches[] = { "joint", "independent", NULL };
   const char *names[GQ_NENGINE + 1] = { NULL };
   gq_ode_defaults(o, d);
   if (lua_isnoneornil(L, arg)) return;
@@ -185,11 +214,13 @@ void gqL_odeoptions(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
   o->step_size = positive(L, arg, "step_size", 0);
   o->first_step = positive(L, arg, "first_step", 0);
   o->max_steps = gqL_optint(L, arg, "max_steps", o->max_steps, 1, INT64_MAX);
+  max_order(L, arg, o);
   o->max_norm = choose_norm(L, arg, "norm", false);
   o->parity = gqL_optbool(L, arg, "parity", false);
   o->overshoot = gqL_optbool(L, arg, "overshoot", o->parity);
   for (int i = 0; i < GQ_NENGINE; i++) names[i] = gq_engine_names[i];
   o->engine = choose(L, gqL_optstring(L, arg, "gradient", "gq"), names, "gradient");
+  o->independent = choose(L, gqL_optstring(L, arg, "batch", "joint"), batches, "batch") == 1;
   controller_options(L, arg, &o->controller);
   adjoint_options(L, arg, o);
   gq_options(L, arg, o);

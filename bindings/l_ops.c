@@ -423,6 +423,16 @@ static int op_any(lua_State *L) { return truth(L, GQ_OP_AMAX, 0, "any"); }
 
 static int op_all(lua_State *L) { return truth(L, GQ_OP_AMIN, 1, "all"); }
 
+/* core.normal_fit(x): means and deviations along the last axis; nothing while a function is traced. */
+static int core_normal_fit(lua_State *L) {
+  gq_tensor *x = gqL_checktensor(L, 1);
+  if (x->trace || gq_trace_current() != NULL) return 0;
+  gq_tensor **mean = gqL_pushtensor(L), **deviation = gqL_pushtensor(L);
+  gqL_retry(L, gq_normal_fit(x, mean, deviation));
+  gqL_counted(L);
+  return 2;
+}
+
 static const gqL_function functions[] = {
   { "where", op_where, true, "gq.where(c, x, y): x where c is true, else y; broadcasting" },
   { "clamp", op_clamp, true, "x:clamp([min [, max]]): x between min and max" },
@@ -487,5 +497,7 @@ void gqL_open_ops(lua_State *L) {
   lua_getfield(L, gq, "core");
   lua_insert(L, -2);
   lua_setfield(L, -2, "ops");
+  lua_pushcfunction(L, core_normal_fit);
+  lua_setfield(L, -2, "normal_fit");
   lua_settop(L, gq);
 }

@@ -111,10 +111,12 @@ static int scope_keep(lua_State *L) {
 
 void gqL_checknumbers(lua_State *L, const gq_tensor *t, const char *what) {
   if (t->storage == NULL)
-    luaL_error(L,
-               "%s: this value is traced and has no numbers yet; the dynamics function must not look at "
-               "values: choose with gq.where(condition, x, y)",
-               what);
+    luaL_error(
+      L,
+      "%s: this value is traced and has no numbers yet; the dynamics function must not look at "
+      "values: choose with gq.where(condition, x, y), or solve with gq.odeint's trace = false, which calls "
+      "the dynamics at every evaluation",
+      what);
 }
 
 void gqL_checkwritable(lua_State *L, const gq_tensor *t, const char *what) {

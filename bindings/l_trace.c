@@ -37,13 +37,16 @@ static bool callable(lua_State *L, int arg) {
   return true;
 }
 
-gq_trace *gqL_trace(lua_State *L, int fn, int nin, const gq_dtype *d, const gq_shape *s, int nout,
-                    const char *what) {
+void gqL_checkcallable(lua_State *L, int fn, const char *what) {
+  if (callable(L, fn)) return;
+  const char *given = gqL_typename(L, fn);
+  luaL_error(L, "%s must be a function or a module, got %s", what, given);
+}
+
+static gq_trace *trace(lua_State *L, int fn, int nin, const gq_dtype *d, const gq_shape *s, int nout,
+                       const char *what, int (*begin)(gq_trace **)) {
   fn = lua_absindex(L, fn);
-  if (!callable(L, fn)) {
-    const char *given = gqL_typename(L, fn);
-    luaL_error(L, "%s must be a function or a module, got %s", what, given);
-  }
+  gqL_checkcallable(L, fn, what);
   luaL_checkstack(L, nin + nout + 10, what);
   gq_trace **tr = lua_newuserdatauv(L, sizeof *tr, 0);
   int at = lua_gettop(L);
@@ -52,7 +55,7 @@ gq_trace *gqL_trace(lua_State *L, int fn, int nin, const gq_dtype *d, const gq_s
   gq_tensor **out = lua_newuserdatauv(L, (size_t)(nout + 1) * sizeof *out, 0);
   lua_pushvalue(L, at);
   lua_toclose(L, -1);
-  gqL_retry(L, gq_trace_begin(tr));
+  gqL_retry(L, begin(tr));
   int first = lua_gettop(L) + 1;
   lua_pushvalue(L, fn);
   for (int i = 0; i < nin; i++) {
@@ -65,6 +68,72 @@ gq_trace *gqL_trace(lua_State *L, int fn, int nin, const gq_dtype *d, const gq_s
   lua_closeslot(L, first - 1);
   lua_settop(L, at);
   return *tr;
+}
+
+gq_trace *gqL_trace(lua_State *L, int fn, int nin, const gq_dtype *d, const gq_shape *s, int nout,
+                    const char *what) {
+  return trace(L, fn, nin, d, s, nout, what, gq_trace_begin);
+}
+
+/* ---- gq.core.jet: Taylor mode, at once or inside a traced function ---- */
+
+#define GRAPH "gq.graph"
+
+static int graph_gc(lua_State *L) {
+  gq_graph **g = luaL_checkudata(L, 1, GRAPH);
+  gq_graph_free(*g);
+  *g = NULL;
+  return 0;
+}
+
+static void check_slope(lua_State *L, const gq_trace *tr, const gq_tensor *z) {
+  const gq_graph *f = gq_trace_graph(tr);
+  const gq_node *n = gq_graph_node(f, gq_graph_output(f, 0));
+  char given[128], want[128];
+  if (n->dtype == z->dtype && gq_shape_equal(n->shape, z->shape)) return;
+  luaL_error(L,
+             "the dynamics function of gq.jet returned %s of shape %s; expected dz/dt of z's dtype and shape, %s %s",
+             gq_dtype_name(n->dtype), gq_shape_text(n->shape, given, sizeof given), gq_dtype_name(z->dtype),
+             gq_shape_text(z->shape, want, sizeof want));
+}
+
+/* jet(f, t, z, order): a list of the derivatives. f is traced in a trace of its own, so that t and z may be any
+** values, constants too. */
+static int core_jet(lua_State *L) {
+  lua_settop(L, 4);
+  int order = (int)gqL_checkint(L, 4, 1, GQ_MAX_JET, "order");
+  gq_tensor *z = gqL_checktensor(L, 3);
+  if (!gq_is_float(z->dtype))
+    return luaL_argerror(L, 3, lua_pushfstring(L, "the state is %s; it must be float32 or float64",
+                                               gq_dtype_name(z->dtype)));
+  gq_tensor *t = gqL_operand(L, 2, z->dtype);
+  if (t->shape.ndim) return luaL_argerror(L, 2, "the time is one number, a 0-d tensor");
+  if (t->dtype != z->dtype) t = gqL_cast(L, t, z->dtype);
+  gq_dtype dtypes[2] = { z->dtype, z->dtype };
+  gq_shape shapes[2] = { { .ndim = 0 }, z->shape };
+  gq_trace *tr = trace(L, 1, 2, dtypes, shapes, 1, "the dynamics function of gq.jet", gq_trace_nest);
+  check_slope(L, tr, z);
+  int n = gq_trace_captures(tr);
+  gq_graph **g = lua_newuserdatauv(L, sizeof *g, 0);
+  *g = NULL;
+  luaL_setmetatable(L, GRAPH);
+  gqL_retry(L, gq_jet(gq_trace_graph(tr), order, g));
+  gq_tensor **in = lua_newuserdatauv(L, (size_t)(n + 2) * sizeof *in, 0), *out[GQ_MAX_JET];
+  in[0] = t, in[1] = z;
+  for (int i = 0; i < n; i++) in[2 + i] = gq_trace_capture(tr, i);
+  luaL_checkstack(L, order + 10, "jet");
+  gq_tensor **handle[GQ_MAX_JET];
+  int first = lua_gettop(L) + 1;
+  for (int i = 0; i < order; i++) handle[i] = gqL_pushtensor(L);
+  gqL_retry(L, gq_graph_call(*g, in, out));
+  for (int i = 0; i < order; i++) *handle[i] = out[i];
+  gqL_counted(L);
+  lua_createtable(L, order, 0);
+  for (int i = 0; i < order; i++) {
+    lua_pushvalue(L, first + i);
+    lua_rawseti(L, -2, i + 1);
+  }
+  return 1;
 }
 
 /* ---- gq.core.trace, for tests and the curious ---- */
@@ -191,10 +260,16 @@ void gqL_open_trace(lua_State *L) {
   lua_pushcfunction(L, program_gc);
   lua_setfield(L, -2, "__gc");
   lua_pop(L, 1);
+  luaL_newmetatable(L, GRAPH);
+  lua_pushcfunction(L, graph_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_pop(L, 1);
   lua_getfield(L, -1, "core");
   lua_pushcfunction(L, core_trace);
   lua_setfield(L, -2, "trace");
   lua_pushcfunction(L, core_run);
   lua_setfield(L, -2, "run");
+  lua_pushcfunction(L, core_jet);
+  lua_setfield(L, -2, "jet");
   lua_pop(L, 1);
 }

@@ -220,7 +220,12 @@ local templates = {
     controller = { safety = 0.9, ifactor = 10, dfactor = 0.2, pcoeff = 0, icoeff = 1, dcoeff = 0 },
     gradient = "gq", adjoint = { method = "dopri5", rtol = 1e-2, atol = 1e-2, trajectory = "reverse", scale = true },
     gq = { C = 0.1, max_nodes = 4, nodes = "nfe" },
-    parity = false, overshoot = false, throw = true, params = {} } end },
+    parity = false, overshoot = false, throw = true, params = {}, batch = "joint", trace = true } end },
+  { "odeint", function() return field, gq.ones(2), { 0, 0.5, 1 }, { batch = "independent", gradient = "aca", first_step = 0.1,
+    max_steps = 10, throw = false, controller = { pcoeff = 0.1 } } end },
+  { "odeint", function() return field, gq.ones(2), { 0, 0.5 },
+    { trace = false, params = { leaf() }, method = "rk4", step_size = 0.5, gradient = "gq", dense = true,
+      max_steps = 100 } end },
   { "sdeint", function()
     return gq.sde { drift = field, diffusion = field, noise = "diagonal" }, gq.ones(2, 2), { 0, 0.2 },
       { method = "heun", dt = 0.1 }
@@ -423,7 +428,8 @@ local function random_solve()
   call(("odeint %s of %s"):format(engine, table.concat(names, " ; ")), function()
     local start = z0:detach():clone()
     start.requires_grad = true
-    local z = gq.odeint(f, start, { 0, 0.1, 0.3 }, { gradient = engine, max_steps = 20, rtol = 1e-2, atol = 1e-2 })
+    local z = gq.odeint(f, start, { 0, 0.1, 0.3 }, { gradient = engine, max_steps = 20, rtol = 1e-2, atol = 1e-2,
+      batch = random(3) == 1 and "independent" or nil, trace = random(3) > 1, params = { leaf(), start } })
     if engine ~= "none" then z:sum():backward() end
   end)
 end

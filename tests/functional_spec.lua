@@ -182,6 +182,60 @@ describe("losses", function()
   end)
 end)
 
+describe("normal_fit", function()
+  -- by the operations that it stands for; the weights make both results count
+  local function loss(mean, std, seed)
+    local w = gq.randn(mean.shape, { dtype = mean.dtype, seed = seed })
+    return (w * mean * mean):sum() + (w:sin() * std * std * std):sum()
+  end
+
+  it("is mean and std in one operation, with their derivatives", function()
+    for _, case in ipairs { { { 9 }, 1 }, { { 3, 1 }, 2 }, { { 5, 2 }, 1 }, { { 7, 45 }, -1 }, { { 4, 8, 3 }, 2 },
+      { { 33, 70, 17 }, 3 }, { { 0, 4 }, 2 } } do
+      for _, dtype in ipairs { "float32", "float64" } do
+        local shape, dim, close = case[1], case[2], dtype == "float32" and 2e-5 or 1e-12
+        local x = gq.randn(shape, { dtype = dtype, seed = 4, requires_grad = true })
+        local fit = gq.normal_fit(x, dim)
+        assert.close(fit.mean, x:mean(dim), close, close)
+        if shape[dim] == 1 then
+          assert.is_true(fit.std:ne(fit.std):all():item())
+        else
+          assert.close(fit.std, x:std(dim), close)
+          local got = gq.grad(loss(fit.mean, fit.std, 5), { x })[1]
+          assert.close(got, gq.grad(loss(x:mean(dim), x:std(dim), 5), { x })[1], close, 3 * close)
+        end
+      end
+    end
+  end)
+
+  it("takes one of its results alone, and no notice of another", function()
+    local x = randn(6, 5)
+    x.requires_grad = true
+    for _, key in ipairs { "mean", "std" } do
+      local got = gq.grad(gq.normal_fit(x)[key]:sum(), { x }, { create_graph = true })[1]
+      local want = gq.grad(x[key](x, -1):sum(), { x }, { create_graph = true })[1]
+      assert.close(got, want, 1e-12)
+      if key == "std" then
+        assert.close(gq.grad((got ^ 3):sum(), { x })[1], gq.grad((want ^ 3):sum(), { x })[1], 1e-11)
+      end
+    end
+  end)
+
+  it("refuses samples that were written to before the backward pass", function()
+    local leaf = randn(6, 5)
+    leaf.requires_grad = true
+    local kl = gq.gaussian_kl(leaf, randn(6, 5))
+    gq.no_grad(function() leaf[1] = 0 end)
+    assert.error_matches(function() kl:backward() end, "modified in place")
+  end)
+
+  it("serves inside dynamics", function()
+    local z0 = gq.randn({ 4, 3 }, { dtype = "float64", seed = 2 })
+    local z = gq.odeint(function(_, z) return gq.normal_fit(z).std:unsqueeze(-1) - z * 0 end, z0, { 0, 1 })
+    assert.close(z[2], z0 + z0:std(-1, true), 1e-6)
+  end)
+end)
+
 describe("derivatives", function()
   local x = randn(3, 4)
   local other = gq.randn({ 3, 4 }, { dtype = "float64", seed = 8 })

@@ -35,8 +35,19 @@ add("backward", function(gq)
   close(h:item(), 18)
 end)
 
+add("a fitted normal", function(gq)
+  local x = gq.tensor({ { 1, 2, 6 } }, { dtype = "float64", requires_grad = true })
+  local fit = gq.normal_fit(x)
+  close(fit.mean:sum():item(), 3)
+  local g = gq.grad(fit.std ^ 2, { x }, { create_graph = true })[1]
+  close((g * x):sum():item(), 2 * 7)                 -- the variance is of degree 2
+  close((gq.grad(g, { x }, { cotangents = x:detach() })[1] * x):sum():item(), 2 * 7)
+  gq.gaussian_kl(x:t(), gq.tensor({ { 0 }, { 1 }, { 2 } }, { dtype = "float64" }), { dim = 1 }):backward()
+  assert(x.grad:abs():max():item() < 10)
+end)
+
 for _, pair in ipairs { "direct", "adjoint", "seminorm", "gq", "gqc", "kronrod", "mali alf",
-  "reversible reversible_heun" } do
+  "reversible reversible_heun", "direct kvaerno5", "aca kvaerno3", "adjoint kvaerno3", "gq kvaerno5" } do
   local gradient, method = pair:match("^(%S+) ?(.*)$")
   local tol = method == "" and 1e-8 or 1e-6
   add("odeint " .. pair, function(gq)
@@ -49,6 +60,31 @@ for _, pair in ipairs { "direct", "adjoint", "seminorm", "gq", "gqc", "kronrod",
     close(z0.grad[1]:item(), math.exp(-0.7))
   end)
 end
+
+for _, gradient in ipairs { "aca", "gq" } do
+  add("odeint with independent rows, " .. gradient, function(gq)
+    local k = gq.tensor(0.7, { dtype = "float64", requires_grad = true })
+    local shift = gq.tensor({ 0, 0, 0 }, { dtype = "float64", requires_grad = true })
+    local z0 = gq.tensor({ 1, 2, 0 }, { dtype = "float64", requires_grad = true })
+    local z, info = gq.odeint(function(_, y) return -k * y + shift end, z0, { 0, 0.5, 1 },
+      { gradient = gradient, batch = "independent", rtol = 1e-8, atol = 1e-8, gq = { nodes = 8 } })
+    z[3]:sum():backward()
+    close(k.grad:item(), -3 * math.exp(-0.7))
+    close(z0.grad[1]:item(), math.exp(-0.7))
+    close(shift.grad[2]:item(), (1 - math.exp(-0.7)) / 0.7)
+    assert(info.samples.nfe:sum():item() == info.nfe and #info.samples.status == 3)
+  end)
+end
+-- The first pass of the structure is audited: the integrand is theta's sin, at nodes too few for it.
+add("odeint with guards", function(gq)
+  collectgarbage()
+  gq.core.plan_cache(false)
+  local theta = gq.zeros(1, { dtype = "float64", requires_grad = true })
+  local z, info = gq.odeint(function(t, y) return theta * gq.sin(20 * t) - y end, gq.ones(1, { dtype = "float64" }),
+    { 0, 1 }, { rtol = 1e-3, atol = 1e-3, gq = { nodes = 4, guards = true } })
+  z[2]:sum():backward()
+  assert(info.spectrum > 0.1 and (info.audit or 1) > 0.05)      -- a plan that is still in use has had its audit
+end)
 
 add("odeint by Monte Carlo nodes", function(gq)
   local k = gq.tensor(0.7, { dtype = "float64", requires_grad = true })
@@ -67,6 +103,19 @@ add("odeint by moments", function(gq)
   z[21]:sum():backward()
   close(k.grad:item(), -2 * math.exp(-0.7))
 end)
+
+for _, gradient in ipairs { "direct", "gq" } do
+  add("odeint of a Lua function, " .. gradient, function(gq)
+    local k = gq.tensor(0.7, { dtype = "float64", requires_grad = true })
+    local double = k * 2
+    local z = gq.odeint(function(t, y) return t:item() < 0.5 and -k * y or double * y * -0.5 end,
+      gq.ones(2, { dtype = "float64" }), { 0, 0.5, 1 },
+      { trace = false, params = { k, double }, gradient = gradient, rtol = 1e-6, atol = 1e-6, gq = { nodes = 8 },
+        grid_points = { 0.5 } })
+    z[3]:sum():backward()
+    close(k.grad:item(), -2 * math.exp(-0.7))
+  end)
+end
 
 for _, trajectory in ipairs { "checkpoint", "interpolated" } do
   add("odeint along trajectory " .. trajectory, function(gq)
@@ -95,6 +144,37 @@ add("a state of two tensors", function(gq)
     { gq.ones(2, 2, { dtype = "float64" }), gq.zeros(2, { dtype = "float64" }) }, { 0, 1 }, { rtol = 1e-8, atol = 1e-8 })
   close(gq.grad(z[1][2]:sum(), k):item(), -4 * math.exp(-0.7))
   close(z[2][2]:sum():item(), 4 * (1 - math.exp(-0.7)) / 0.7)
+end)
+for _, o in ipairs { { method = "implicit_adams", rtol = 1e-7, atol = 1e-7, adjoint = { trajectory = "dense" } },
+  { method = "explicit_adams", step_size = 0.05, max_order = 6 } } do
+  add("odeint " .. o.method, function(gq)
+    o.gq, o.dense, o.grid_points = { nodes = 8 }, true, { 0.5 }
+    local k = gq.tensor(0.7, { dtype = "float64", requires_grad = true })
+    local z, _, at = gq.odeint(function(_, y) return -k * y end, gq.ones(2, { dtype = "float64" }), { 0, 0.33, 1 }, o)
+    z[3]:sum():backward()
+    close(k.grad:item(), -2 * math.exp(-0.7))
+    close(z[2][1]:item(), math.exp(-0.7 * 0.33))
+    close(at(0.8)[1]:item(), math.exp(-0.7 * 0.8))
+  end)
+end
+
+add("regularised solves", function(gq)
+  local k = gq.tensor(0.7, { dtype = "float64", requires_grad = true })
+  local t = gq.steer({ 0, 1 }, 0)
+  local z, info = gq.odeint(function(_, y) return -k * y end, gq.ones(2, 2, { dtype = "float64" }), t,
+    { rtol = 1e-8, atol = 1e-8, regularise = { kinetic = true, jacobian = { seed = 1 }, taylor = 2 } })
+  local r = info.regularisers
+  close(z[2][1][1]:item(), math.exp(-0.7))
+  close(r.kinetic[2][2]:item(), 0.7 * (1 - math.exp(-1.4)))
+  close(gq.grad(r.taylor[2]:sum(), k):item(), 6 * 0.7 ^ 2 * (1 - math.exp(-1.4)) + 4 * 0.7 ^ 3 * math.exp(-1.4))
+  assert(r.jacobian[2]:sum():item() > 0)
+end)
+
+add("jets", function(gq)
+  local z = gq.tensor({ 0, 0.5 }, { dtype = "float64", requires_grad = true })
+  local d = gq.jet(function(t, y) return 1 + y * y + gq.tanh(t) * 0 end, 0, z, 5)
+  close(d[5][1]:item(), 16)
+  close(gq.grad(d[2][1], z)[1]:item(), 2)
 end)
 
 add("networks", function(gq)

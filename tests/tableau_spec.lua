@@ -114,7 +114,8 @@ describe("tableaux", function()
     local names = {}
     for _, m in ipairs(methods) do names[m.name] = m end
     local wanted = "euler midpoint heun ralston rk4 ssp33 bosh3 fehlberg2 adaptive_heun dopri5 tsit5 dopri8 " ..
-      "alf reversible_heun leapfrog"
+      "implicit_euler implicit_midpoint trapezoid kvaerno3 kvaerno5 alf reversible_heun leapfrog explicit_adams " ..
+      "implicit_adams"
     for name in wanted:gmatch("%S+") do
       assert.is_table(names[name], name)
       assert.truthy(#names[name].source > 5, name .. " names its source")
@@ -132,10 +133,14 @@ for _, m in ipairs(tableaux) do
       end
     end)
 
-    it("is explicit", function()
+    it(m.implicit and "has one number on the diagonal, and an explicit first stage" or "is explicit", function()
       for i = 1, m.stages do
-        for j = i, m.stages do assert.equal(0, m.a[i][j]) end
+        for j = i, m.stages do
+          assert.equal(m.implicit and j == i and i > 1 and m.a[2][2] or 0, m.a[i][j])
+        end
       end
+      assert.equal(m.implicit, m.a[2] ~= nil and m.a[2][2] > 0)
+      assert.equal(0, m.c[1])
     end)
 
     it("meets the conditions of its order, and no more", function()
@@ -228,15 +233,21 @@ local function errors_by_step(m, p)
     local coarse = (m.order == 1 or m.kind ~= "runge-kutta") and 16 or 2
     local n = 4 * math.floor(coarse * ratio ^ k + 0.5)
     local h = (p.t1 - p.t0) / n
-    local e = helper.relative(solve(m, p, times, h), want)
-    if e < (p.floor or 5e-14) then break end
-    hs[#hs + 1], errors[#errors + 1] = h, e
+    local ok, z = pcall(solve, m, p, times, h)
+    -- the coarsest grids may be too coarse for Newton's method
+    if not ok and not (m.implicit and z:find("did not converge")) then error(z) end
+    local e = ok and helper.relative(z, want)
+    if ok and e < (p.floor or 5e-14) then break end
+    if ok then hs[#hs + 1], errors[#errors + 1] = h, e end
   end
   return hs, errors
 end
 
+-- Multistep methods have tests of their own: adams_spec.lua.
+local function single_step(m) return not m.kind:find("adams", 1, true) end
+
 describe("observed order of", function()
-  for _, m in ipairs(methods) do
+  for _, m in ipairs(methods) do if single_step(m) then
     it(m.name .. " is its own within 0.15", function()
       for _, p in ipairs(fitting(m)) do
         local hs, errors = errors_by_step(m, p)
@@ -246,7 +257,7 @@ describe("observed order of", function()
         assert.below(math.abs(slope - m.order), 0.15, ("%s on %s: order %.3f, off by"):format(m.name, p.name, slope))
       end
     end)
-  end
+  end end
 end)
 
 describe("observed local order of the interpolant of", function()
@@ -275,7 +286,7 @@ end)
 
 describe("evaluations of a fixed grid", function()
   it("share the slope between steps where a stage is the end's", function()
-    for _, m in ipairs(methods) do
+    for _, m in ipairs(methods) do if single_step(m) then
       local last = 0
       for i = 2, m.stages do
         local same = m.c[i] == 1
@@ -284,9 +295,14 @@ describe("evaluations of a fixed grid", function()
       end
       local _, info = solve(m, fitting(m)[1], { 0, 4 }, 4 / 16)
       assert.equal(16, info.steps, m.name)
+      if m.implicit then                                 -- Newton's method decides
+        assert.equal(16, info.jacobians)
+        assert.equal(info.nfe, info.newton + 1 + (last == 0 and 16 or 0), m.name)
+      end
       local each = m.kind ~= "runge-kutta" and 1 or last > 0 and last - 1 or m.stages
-      assert.truthy(info.nfe == 16 * each or info.nfe == 16 * each + 1, ("%s: %d"):format(m.name, info.nfe))
-    end
+      assert.truthy(m.implicit or info.nfe == 16 * each or info.nfe == 16 * each + 1,
+        ("%s: %d"):format(m.name, info.nfe))
+    end end
   end)
 end)
 

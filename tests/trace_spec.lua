@@ -79,7 +79,7 @@ end)
 
 describe("inside a trace", function()
   it("values cannot be looked at", function()
-    raises("item gq.where", trace, function(_, z) return z[1]:item() > 0 and z or -z end)
+    raises("item gq.where trace false", trace, function(_, z) return z[1]:item() > 0 and z or -z end)
     raises("totable gq.where", trace, function(_, z) return z:totable() and z end)
     raises("gq.where", trace, function(t, z) return t < 1 and z or -z end)
     raises("gq.where", trace, function(t, z) return t <= 1 and z or -z end)

@@ -280,10 +280,26 @@ define("cross_entropy", cross_entropy,
 
 -- ---- Kullback-Leibler divergence of normal distributions fitted to samples ----
 
--- Mean and standard deviation over the samples of one dimension (the last by default), without it.
+-- x with dimension d behind the others
+local function last(x, d)
+  local order = {}
+  for i = 1, x:dim() do
+    if i ~= d then order[#order + 1] = i end
+  end
+  if d == #order + 1 then return x end
+  order[#order + 1] = d
+  return x:permute(table.unpack(order))
+end
+
+-- Mean and standard deviation over the samples of one dimension (the last by default), without it: one operation,
+-- or, where dynamics are traced, those that they are made of.
 local function normal_fit(x, dim)
   checkfloat(x, "normal_fit")
   local list = axes(x, dim or -1, "normal_fit")
+  if #list == 1 and count(x, list) > 0 then
+    local mean, deviation = gq.core.normal_fit(last(x, list[1]))
+    if mean then return { mean = mean, std = deviation } end
+  end
   local mean, v = moments(x, list, 1)
   return { mean = drop(mean, list), std = drop(root(v), list) }
 end

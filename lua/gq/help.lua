@@ -93,6 +93,7 @@ local function text_of(what)
   if type(what) ~= "string" then return describe(what) end
   local value, name = find(what)
   if value ~= nil then return describe(value, name) end
+  if gq.docs[what] then return fold(gq.docs[what]) end     -- a subject of its own: "regularise"
   local near = similar(what)
   if #near > 0 then return ("nothing is called %s; perhaps\n%s"):format(what, wrap(near)) end
   return ("nothing is called %s; ? alone lists the names"):format(what)

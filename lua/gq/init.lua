@@ -16,6 +16,7 @@ gq.progress = load("progress")
 load("files")                    -- gq.save, gq.load, gq.checkpoint, gq.json
 load("solve")                    -- odeint's events and grid points
 load("states")                   -- odeint's states of several tensors
+load("regularise")               -- gq.jet, gq.steer, odeint's regularisers
 load("sde")                      -- gq.sde, gq.sdeint, gq.wong_zakai
 gq.train = load("train")
 gq.cli = load("cli")

@@ -14,10 +14,10 @@ local Layout = {}
 Layout.__index = Layout
 
 -- A copy of z0, a plain sequence of float tensors of one dtype; otherwise an error (level: of the script's call).
-local function check_state(z0, level)
+local function check_state(z0, what, level)
   local n, keys, list = rawlen(z0), 0, {}
   for _ in next, z0 do keys = keys + 1 end
-  local what = "gq.odeint: a state of several tensors is a sequence {z1, z2, ...}: "
+  what = what .. ": a state of several tensors is a sequence {z1, z2, ...}: "
   if n == 0 then error(what .. (keys == 0 and "an empty table given" or "a table without [1] given"), level) end
   if keys > n then error(what .. "this table has other keys than 1 to " .. n, level) end
   for i = 1, n do
@@ -47,62 +47,67 @@ local function common_rows(z0)
   return rows ~= 0 and rows or nil
 end
 
--- Layout of the sequence z0. by_rows false: as one vector, even if all share a first dimension.
-function core.layout(z0, level, by_rows)
-  local list, width, parts = check_state(z0, level + 1), 0, {}
-  local rows = by_rows ~= false and common_rows(list) or nil
+-- Layout of z0, a sequence or one tensor, for the function `what`. by_rows(list) false: as one vector, even if all
+-- share a first dimension.
+function core.layout(z0, what, level, by_rows)
+  local single = gq.is_tensor(z0)
+  local list, width, parts = single and { z0 } or check_state(z0, what, level + 1), 0, {}
+  local rows = common_rows(list)
+  if rows and by_rows and not by_rows(list) then rows = nil end
   for i, z in ipairs(list) do
     local size = z:numel() // (rows or 1)
     parts[i] = { shape = z.shape, size = size, first = width + 1 }
     width = width + size
   end
-  return setmetatable({ parts = parts, rows = rows, width = width, dtype = list[1].dtype }, Layout)
+  return setmetatable({ parts = parts, rows = rows, width = width, dtype = list[1].dtype, single = single,
+    what = "the dynamics function of " .. what .. " " }, Layout)
 end
 
--- One tensor {rows, width} or {width} of the sequence.
-function Layout:pack(list)
-  local flat = {}
+-- One tensor {rows, width} or {width} of the state.
+function Layout:pack(z)
+  local list, flat = self.single and { z } or z, {}
   for i, part in ipairs(self.parts) do
     flat[i] = self.rows and list[i]:reshape { self.rows, part.size } or list[i]:reshape { part.size }
   end
   return #flat > 1 and gq.cat(flat, self.rows and 2 or 1) or flat[1]
 end
 
--- The sequence of a packed tensor, or of `times` of them {times, ...}.
+-- The state that is in a packed tensor, or those at `times` times, packed {times, ...}.
 function Layout:unpack(z, times)
   local list, dim = {}, (self.rows and 2 or 1) + (times and 1 or 0)
   for i, part in ipairs(self.parts) do
     local piece = part.size < z.shape[dim] and z:narrow(dim, part.first, part.size) or z
     list[i] = times and piece:reshape { times, table.unpack(part.shape) } or piece:reshape(part.shape)
   end
-  return list
+  return self.single and list[1] or list
 end
 
--- What the dynamics function returned, checked against the state.
+-- What the dynamics function returned for part i, checked against it.
+local function check_part(self, i, d)
+  local part, which = self.parts[i], self.single and "" or " as its element " .. i
+  if not gq.is_tensor(d) then error(("%sreturned %s%s; a tensor expected"):format(self.what, describe(d), which), 0) end
+  if d.dtype ~= self.dtype or shape_text(d.shape) ~= shape_text(part.shape) then
+    error(("%sreturned %s of shape %s%s; expected dz/dt of the state's dtype and shape, %s %s"):format(self.what,
+      d.dtype, shape_text(d.shape), which, self.dtype, shape_text(part.shape)), 0)
+  end
+end
+
 function Layout:check(dz)
-  local what = "the dynamics function of gq.odeint "
+  if self.single then
+    check_part(self, 1, dz)
+    return dz
+  end
   local n = #self.parts
   if type(dz) ~= "table" or rawlen(dz) == 0 then
-    error(("%sgot a state of %d tensors and must return a sequence of as many, got %s"):format(what, n,
+    error(("%sgot a state of %d tensors and must return a sequence of as many, got %s"):format(self.what, n,
       type(dz) == "table" and "a table without [1]" or describe(dz)), 0)
   end
-  if rawlen(dz) ~= n then
-    error(("%sreturned %d tensors; the state has %d"):format(what, rawlen(dz), n), 0)
-  end
-  for i, part in ipairs(self.parts) do
-    local d = rawget(dz, i)
-    if not gq.is_tensor(d) then
-      error(("%sreturned %s as its element %d; a tensor expected"):format(what, describe(d), i), 0)
-    end
-    if d.dtype ~= self.dtype or shape_text(d.shape) ~= shape_text(part.shape) then
-      error(("%sreturned %s of shape %s as its element %d; expected dz/dt of the state's dtype and shape, %s %s")
-        :format(what, d.dtype, shape_text(d.shape), i, self.dtype, shape_text(part.shape)), 0)
-    end
-  end
+  if rawlen(dz) ~= n then error(("%sreturned %d tensors; the state has %d"):format(self.what, rawlen(dz), n), 0) end
+  for i = 1, n do check_part(self, i, rawget(dz, i)) end
   return dz
 end
 
--- f over sequences as a function over packed tensors.
+-- f over states as a function over packed tensors.
 function Layout:field(f)
   return function(t, z) return self:pack(self:check(f(t, self:unpack(z)))) end
 end
@@ -150,7 +155,7 @@ end
 -- gq.odeint where z0 is a table.
 function core.odeint_states(f, z0, t, opts)
   core.callable(f, "the dynamics function of gq.odeint", 3)
-  local layout = core.layout(z0, 3)
+  local layout = core.layout(z0, "gq.odeint", 3)
   local function read(z, times) return layout:unpack(z, times) end
   return select(2, core.odeint_packed(layout:field(f), layout:pack(z0), t, opts, read))
 end

@@ -237,14 +237,16 @@ int gq_apply(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_, 
 /* ---- a graph, node by node ---- */
 
 static void mark(const gq_graph *g, int n, const gq_ref *refs, bool *need) {
-  for (int i = 0; i < n; i++) need[refs[i]] = true;
+  for (int i = 0; i < n; i++)
+    if (refs[i] != GQ_NONE) need[refs[i]] = true;
   for (int r = gq_graph_size(g) - 1; r >= 0; r--) {
     const gq_node *v = gq_graph_node(g, r);
     for (int i = 0; i < v->nargs && need[r]; i++) need[v->args[i]] = true;
   }
 }
 
-static int evaluate_node(const gq_graph *g, gq_ref r, gq_tensor *const *in, gq_tensor **value) {
+static int evaluate_node(const gq_graph *g, gq_caller *call, gq_ref r, gq_tensor *const *in,
+                         gq_tensor **value) {
   const gq_node *v = gq_graph_node(g, r);
   if (v->op == GQ_OP_INPUT) {
     value[r] = gq_tensor_ref(in[v->attr.axis]);
@@ -254,12 +256,13 @@ static int evaluate_node(const gq_graph *g, gq_ref r, gq_tensor *const *in, gq_t
   if (v->nargs > FEW && !(args = gq_calloc((size_t)v->nargs, sizeof *args)))
     return gq_nomem((size_t)v->nargs * sizeof *args);
   for (int i = 0; i < v->nargs; i++) args[i] = value[v->args[i]];
-  int status = gq_apply(v->op, v->nargs, args, &v->attr, &value[r]);
+  int status = call(v->op, v->nargs, args, &v->attr, &value[r]);
   if (args != few) gq_free(args);
   return status;
 }
 
-int gq_evaluate(const gq_graph *g, gq_tensor *const *in, int n, const gq_ref *refs, gq_tensor **out) {
+int gq_evaluate_by(gq_caller *call, const gq_graph *g, gq_tensor *const *in, int n, const gq_ref *refs,
+                   gq_tensor **out) {
   size_t size = (size_t)gq_graph_size(g);
   bool *need = gq_calloc(size + 1, sizeof *need);
   gq_tensor **value = gq_calloc(size + 1, sizeof *value);
@@ -267,12 +270,17 @@ int gq_evaluate(const gq_graph *g, gq_tensor *const *in, int n, const gq_ref *re
   for (int i = 0; i < n; i++) out[i] = NULL;
   if (status == GQ_OK) mark(g, n, refs, need);
   for (size_t r = 0; r < size && status == GQ_OK; r++)
-    if (need[r]) status = evaluate_node(g, (gq_ref)r, in, value);
-  for (int i = 0; i < n && status == GQ_OK; i++) out[i] = gq_tensor_ref(value[refs[i]]);
+    if (need[r]) status = evaluate_node(g, call, (gq_ref)r, in, value);
+  for (int i = 0; i < n && status == GQ_OK; i++)
+    if (refs[i] != GQ_NONE) out[i] = gq_tensor_ref(value[refs[i]]);
   for (size_t r = 0; value && r < size; r++) gq_tensor_unref(value[r]);
   gq_free(value);
   gq_free(need);
   return status;
+}
+
+int gq_evaluate(const gq_graph *g, gq_tensor *const *in, int n, const gq_ref *refs, gq_tensor **out) {
+  return gq_evaluate_by(gq_apply, g, in, n, refs, out);
 }
 
 void gq_axpy(gq_dtype d, size_t n, double s, const void *src, void *dst) {

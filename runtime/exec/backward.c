@@ -419,6 +419,31 @@ int gq_backward(gq_tensor *out, gq_tensor *cot_) {
   return status;
 }
 
+/* ---- leaves that nobody named ---- */
+
+static bool among(const gq_tensor *t, int n, gq_tensor *const *list) {
+  for (int i = 0; i < n; i++)
+    if (list[i] == t) return true;
+  return false;
+}
+
+static bool stray_leaf(gq_tensor *t, int n, gq_tensor *const *known) {
+  return t && t->requires_grad && !t->tape && !among(t, n, known);
+}
+
+int gq_tape_stray(gq_tensor *out, int n, gq_tensor *const *known, gq_tensor **stray) {
+  walk w = { .every_leaf = true };
+  *stray = stray_leaf(out, n, known) ? out : NULL;
+  int status = out->tape ? visit_from(&w, out->tape) : GQ_OK;
+  for (int i = 0; status == GQ_OK && !*stray && i < w.nvisit; i++)
+    for (int k = 0; k < w.visits[i].node->nargs && !*stray; k++) {
+      const gq_slot *s = &w.visits[i].node->arg[k];
+      if (!s->from && stray_leaf(s->t, n, known)) *stray = s->t;
+    }
+  walk_free(&w);
+  return status;
+}
+
 /* ---- gradients as values ---- */
 
 static int visit_outputs(walk *w, int nout, gq_tensor *const *out) {

@@ -21,7 +21,8 @@ typedef struct gq_loc {
   size_t offset;        /* bytes from there, or from the arena or the constants */
 } gq_loc;
 
-typedef enum gq_instr_kind { INSTR_GROUP, INSTR_GEMM, INSTR_REDUCE, INSTR_MOVE, INSTR_ZERO, INSTR_INDEX } gq_instr_kind;
+typedef enum gq_instr_kind { INSTR_GROUP, INSTR_GEMM, INSTR_REDUCE, INSTR_MOVE, INSTR_ZERO, INSTR_INDEX,
+                             INSTR_CALL } gq_instr_kind;
 
 typedef struct gq_instr {
   gq_instr_kind kind;
@@ -35,6 +36,7 @@ typedef struct gq_instr {
     struct { gq_layout from; int64_t to[GQ_MAXDIM]; size_t size; } move;
     size_t zero;
     gq_indexing index;
+    int what;           /* CALL: flags of CALL_PULL */
   } as;
 } gq_instr;
 

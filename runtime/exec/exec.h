@@ -14,6 +14,22 @@ int gq_apply(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_, 
 /* dst[0..n) += s * src, in dtype d (float32 or float64) */
 void gq_axpy(gq_dtype d, size_t n, double s, const void *src, void *dst);
 
+/* Dynamics that are code and no graph. A program runs its callbacks on the calling thread; a status other than
+** GQ_OK ends it. Numbers are packed, of z's dtype. */
+typedef struct gq_callback {
+  /* out = f(t, z), of z's shape */
+  int (*call)(struct gq_callback *self, const void *t, const void *z, void *out);
+  /* out: those in `what` of a'df/dz (GQ_PULL_Z), a'df/dt (GQ_PULL_T, one number) and a'df/dp of every parameter
+  ** (GQ_PULL_PARAMS), one after the other */
+  int (*pull)(struct gq_callback *self, const void *t, const void *z, const void *a, int what, void *out);
+} gq_callback;
+/* The graph that stands for one: inputs t, z (of dtype d and shape s), the callback's address, n parameters; output
+** f(t, z). So the callback is a number of the solve like others and never part of a compiled program. */
+int gq_callback_graph(gq_dtype d, gq_shape s, int n, gq_tensor *const *params, gq_graph **out);
+int gq_callback_address(gq_callback *c, gq_tensor **out);   /* what that input is bound to: 0-d int64 */
+/* What CALL (a_ NULL) and CALL_PULL do; address: of the int64 that holds the callback's. */
+int gq_callback_run(const void *address, const void *t, const void *z, const void *a_, int what, void *out);
+
 typedef struct gq_program gq_program;
 
 /* What is done with an output's value when its phase has run. */
@@ -48,8 +64,12 @@ int gq_program_run(const gq_program *p, int phase, void *arena, const void *cons
 void gq_profile(bool on);
 void gq_profile_get(double seconds[3]);
 char *gq_program_print(const gq_program *p);                /* instructions and memory plan; gq_free */
-/* Evaluate a graph node by node with gq_apply: the plain meaning that programs must match. */
+/* Evaluate a graph node by node with gq_apply: the plain meaning that programs must match. out[i] NULL where refs[i]
+** is GQ_NONE. Or by another call for each node: gq_op_call records. */
 int gq_evaluate(const gq_graph *g, gq_tensor *const *in, int n, const gq_ref *refs, gq_tensor **out);
+typedef int gq_caller(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_, gq_tensor **out);
+int gq_evaluate_by(gq_caller *call, const gq_graph *g, gq_tensor *const *in, int n, const gq_ref *refs,
+                   gq_tensor **out);
 
 /* What the transpose of an n-stage Runge-Kutta method asks for, GQ_LANES systems side by side:
 **     x_l - sum_j a[j][l] J_j' x_j = b_l,   y += sum_j J_j' x_j

@@ -259,6 +259,18 @@ static int lower_index(gq_compiler *c, gq_ref r) {
   return GQ_OK;
 }
 
+/* Parameters are operands for their gradients' sake: the callback knows their values. */
+static int lower_call(gq_compiler *c, gq_ref r) {
+  const gq_node *n = node_of(c, r);
+  int nargs = n->op == GQ_OP_CALL ? 3 : 4;
+  gq_instr *i;
+  GQ_TRY(add_instr(c, INSTR_CALL, nargs + 1, &i));
+  i->loc[0] = c->info[r].home;
+  for (int k = 0; k < nargs; k++) i->loc[k + 1] = loc_of(c, n->args[k]);
+  i->as.what = n->attr.flags;
+  return GQ_OK;
+}
+
 static bool adds(const gq_compiler *c, gq_ref r) {
   const gq_loc *home = &c->info[r].home;
   return home->kind == LOC_OUT && c->outs[home->index].mode == GQ_ADD;
@@ -284,6 +296,8 @@ static int lower_node(gq_compiler *c, gq_ref r) {
     case GQ_OP_INDEX_ADD:
     case GQ_OP_GATHER:
     case GQ_OP_SCATTER_ADD: return lower_index(c, r);
+    case GQ_OP_CALL:
+    case GQ_OP_CALL_PULL: return lower_call(c, r);
     default: return gq_fail(GQ_EUNSUPPORTED, "%s cannot be compiled", gq_ops[n->op].name);
   }
 }

@@ -156,6 +156,9 @@ static int run_instr(const gq_program *p, const frame *f, const gq_instr *in) {
     case INSTR_ZERO:
       if (in->as.zero) memset(out, 0, in->as.zero);
       break;
+    case INSTR_CALL:
+      return gq_callback_run(a, b, address(f, &in->loc[3]), in->nloc > 4 ? address(f, &in->loc[4]) : NULL,
+                             in->as.what, out);
     default: return gq_indexing_run(&in->as.index, a, b, out);
   }
   return GQ_OK;
@@ -245,7 +248,7 @@ static void put_group(text *t, const gq_instr *in) {
 }
 
 static void put_instr(text *t, const gq_instr *in) {
-  static const char *const names[] = { "group", "matmul", "", "move", "zero", "" };
+  static const char *const names[] = { "group", "matmul", "", "move", "zero", "", "call" };
   if (in->kind == INSTR_GROUP) {
     put_group(t, in);
     return;

@@ -14,6 +14,9 @@ int gq_op_call(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_
 bool gq_recording(void);
 bool gq_set_recording(bool on);           /* returns what it was */
 
+/* The graph's outputs over the tensors `in`, one gq_op_call a node: recorded or traced like any work. */
+int gq_graph_call(const gq_graph *g, gq_tensor *const *in, gq_tensor **out);
+
 /* Record a result that was computed already: `out` is the op of args. Does nothing where gq_op_call
 ** would not record. */
 int gq_record(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_, gq_tensor *out);
@@ -28,17 +31,25 @@ typedef struct gq_custom {
 /* Make outs results of `c` (owned by the tape from now on, also on failure) over the inputs. */
 int gq_record_custom(gq_custom *c, int nin, gq_tensor *const *in, int nout, gq_tensor *const *out);
 
+/* Means and standard deviations (divisor n - 1, so NaN for n = 1) of x {..., n}, n >= 1, over its last axis, each
+** {...}: one recorded operation with derivatives of any order; that of a deviation of zero counts as zero. */
+int gq_normal_fit(gq_tensor *x, gq_tensor **mean, gq_tensor **deviation);
+
 /* Accumulate d out / d leaf into every leaf's .grad. cot_ NULL: out has one element, cotangent 1. */
 int gq_backward(gq_tensor *out, gq_tensor *cot_);
 /* Gradients without touching .grad; grads[i] NULL where unconnected. Inside a trace: gq_vjp. */
 int gq_grad(int nout, gq_tensor *const *out, gq_tensor *const *cots_, int nin, gq_tensor *const *in,
             bool create_graph, gq_tensor **grads);
+/* A leaf that wants a gradient, leads to `out` and is none of the n known ones: lent, NULL if there is none. */
+int gq_tape_stray(gq_tensor *out, int n, gq_tensor *const *known, gq_tensor **stray);
 void gq_tape_unref(struct gq_tape *t_);   /* used by gq_tensor_unref; never recurses deeply */
 
 /* ---- tracing ---- */
 typedef struct gq_trace gq_trace;
 /* Open a trace (one at a time: GQ_ESTATE otherwise). */
 int gq_trace_begin(gq_trace **tr);
+/* Open one inside of another, if there is one: the other's values are captures in it, and it goes on afterwards. */
+int gq_trace_nest(gq_trace **tr);
 /* A traced input, in order: t, the state. */
 int gq_trace_input(gq_trace *tr, gq_dtype d, gq_shape s, gq_tensor **out);
 /* Close with the outputs (0 of them and status != GQ_OK: abandon). The trace then owns a graph

@@ -13,6 +13,7 @@ typedef struct capture {
 
 struct gq_trace {
   uint64_t id;
+  gq_trace *outer; /* the one that goes on when this is closed; its values are captures here */
   gq_graph *g;
   int ninput, ncapture;
   size_t room;
@@ -39,14 +40,21 @@ int gq_trace_begin(gq_trace **tr) {
     return gq_fail(
       GQ_ESTATE,
       "a function is being traced already: a dynamics function cannot call gq.odeint or gq.sdeint");
+  return gq_trace_nest(tr);
+}
+
+int gq_trace_nest(gq_trace **tr) {
+  *tr = NULL;
   gq_trace *t = gq_calloc(1, sizeof *t);
   gq_graph *g = t ? gq_graph_new() : NULL;
   if (!g) {
     gq_free(t);
     return gq_nomem(sizeof *t);
   }
+  gq_graph_literal(g); /* gradients in the trace may be asked of any value */
   t->id = ++last_id;
   t->g = g;
+  t->outer = current;
   *tr = current = t;
   return GQ_OK;
 }
@@ -79,8 +87,16 @@ static int add_capture(gq_trace *tr, gq_tensor *t, gq_ref *r) {
   *r = gq_input(tr->g, t->dtype, t->shape);
   GQ_TRY(gq_graph_status(tr->g));
   GQ_TRY(gq_map_set(&tr->refs, t, *r));
-  tr->captures[tr->ncapture++] = (capture){ gq_tensor_ref(t), t->storage->version };
+  uint64_t version = t->storage ? t->storage->version : 0;
+  tr->captures[tr->ncapture++] = (capture){ gq_tensor_ref(t), version };
   return GQ_OK;
+}
+
+/* A traced value of a trace around this one. */
+static bool from_outside(const gq_trace *tr, const gq_tensor *t) {
+  const gq_trace *o = tr->outer;
+  while (o && !gq_trace_owns(o, t)) o = o->outer;
+  return o != NULL;
 }
 
 /* The node of t in the current trace. */
@@ -89,7 +105,7 @@ static int node_of(gq_trace *tr, gq_tensor *t, gq_ref *r) {
     *r = t->ref;
     return GQ_OK;
   }
-  if (!t->storage) return gq_trace_stale();
+  if (!t->storage && !from_outside(tr, t)) return gq_trace_stale();
   int32_t *found = gq_map_find(&tr->refs, t);
   if (!found) return add_capture(tr, t, r);
   *r = *found;
@@ -190,7 +206,7 @@ int gq_trace_grad(gq_trace *tr, int nout, gq_tensor *const *out, gq_tensor *cons
 /* The values are read when the program runs, so a write in between would be seen by all operations. */
 static int check_captures(const gq_trace *tr) {
   for (int i = 0; i < tr->ncapture; i++)
-    if (tr->captures[i].t->storage->version != tr->captures[i].version)
+    if (tr->captures[i].t->storage && tr->captures[i].t->storage->version != tr->captures[i].version)
       return gq_fail(GQ_ESTATE,
                      "the dynamics function writes to a tensor that it also reads: build new values with "
                      "gq.where or gq.cat instead");
@@ -211,16 +227,35 @@ static int set_outputs(gq_trace *tr, int nout, gq_tensor *const *out) {
   return status;
 }
 
+/* The same graph, folded, without what no output needs. */
+static int fold(gq_trace *tr, int nout) {
+  gq_graph *g = gq_graph_new();
+  int n = gq_graph_inputs(tr->g);
+  gq_ref *refs = gq_calloc((size_t)n + (size_t)nout + 1, sizeof *refs);
+  int status = g && refs ? GQ_OK : gq_nomem(((size_t)n + (size_t)nout) * sizeof *refs);
+  for (int i = 0; status == GQ_OK && i < n; i++) {
+    const gq_node *v = gq_graph_node(tr->g, gq_graph_input(tr->g, i));
+    refs[i] = gq_input(g, v->dtype, v->shape);
+  }
+  if (status == GQ_OK) status = gq_inline(g, tr->g, refs, refs + n);
+  if (status == GQ_OK) gq_graph_set_outputs(g, nout, refs + n), status = gq_graph_status(g);
+  gq_free(refs);
+  gq_graph_free(status == GQ_OK ? tr->g : g);
+  if (status == GQ_OK) tr->g = g;
+  return status;
+}
+
 int gq_trace_end(gq_trace *tr, int nout, gq_tensor *const *out) {
   int status = nout > 0 ? set_outputs(tr, nout, out) : GQ_OK;
   if (status == GQ_OK && nout > 0) status = check_captures(tr);
-  if (current == tr) current = NULL;
+  if (status == GQ_OK && nout > 0) status = fold(tr, nout);
+  if (current == tr) current = tr->outer;
   return status;
 }
 
 void gq_trace_free(gq_trace *tr_) {
   if (!tr_) return;
-  if (current == tr_) current = NULL;
+  if (current == tr_) current = tr_->outer;
   for (int i = 0; i < tr_->ncapture; i++) gq_tensor_unref(tr_->captures[i].t);
   gq_free(tr_->captures);
   gq_map_free(&tr_->refs);

@@ -8,6 +8,7 @@
 ** quadrature nodes read from the steps' interpolant (gq). With any trajectory but
 ** "reverse" z(t) comes from what the forward solve kept (path.h) and a alone is solved.
 */
+#include "../ode/implicit.h"
 #include "kronrod.h"
 #include "moments.h"
 #include "nodes.h"
@@ -138,6 +139,7 @@ static int setup(back *k, double size) {
   w->grads = k->gq ? &k->weighted : &k->b->grads, w->time = &k->time;
   w->jumps = s->jumps, w->njumps = s->njumps, w->margin = s->margin;
   GQ_TRY(gq_walk_init(w, s->plan, &s->plan->backward, s->bind));
+  s->bytes += gq_implicit_bytes(w);
   w->fill_path = w->st->l.given ? fill_path : NULL;
   GQ_TRY(buffers(k));
   if (!k->reverse) GQ_TRY(gq_path_init(&k->path, s));
@@ -202,6 +204,7 @@ static int step_nodes(back *k, double stop) {
   for (; k->next < gq_rule_count(&k->rule); k->next++) {
     double t = gq_rule_point(&k->rule, k->next, &weight);
     if (!last && k->s->o.nodes != GQ_NODES_STEP && dir * (t - w->t1) > 0) break;
+    gq_nodebuffer_place(&k->nodes, k->rule.m, gq_rule_place(&k->rule, k->next));
     GQ_TRY(collect(k, t, weight));
   }
   return GQ_OK;
@@ -317,7 +320,8 @@ static int pull_at(back *k, int i, void *v, void **slopes, void **dst) {
 ** for one step an interval. */
 static bool restarts_cost_less(const back *k) {
   const gq_panel *p = &k->panel;
-  return (p->from - p->to) * (k->w.st->l.nfe + 1) <= k->forced_cost;
+  int64_t step = k->w.implicit ? 3 * k->w.st->m->stages : k->w.st->l.nfe;
+  return (p->from - p->to) * (step + 1) <= k->forced_cost;
 }
 
 /* Split the panel until the moments left out matter less than the tolerance. kappa and omega come from
@@ -431,6 +435,7 @@ static int run(back *k) {
   gq_field_unpack(s->plan->field, w->y[k->ia], k->b->a);
   if (!k->reverse) s->info.reconstruction = gq_path_error(&k->path, s->o.back_rtol, s->o.back_atol);
   if (k->gq) GQ_TRY(gq_nodebuffer_flush(&k->nodes));
+  if (k->nodes.probes && k->b->refine == 1) s->info.spectrum = gq_spectrum_ratio(&k->nodes.spectrum);
   const gq_field *f = s->plan->field;
   if (k->weighted.block) {
     double change = gq_grads_rms(f, &k->weighted, &k->b->grads);

@@ -5,6 +5,7 @@
 ** step program's phase 2 is its vjp. Step sizes are constants, but for those
 ** clamped to a measurement time, h = t_k - t_n, and the positions of inner times in their step.
 */
+#include "../ode/implicit.h"
 #include "../ode/solution.h"
 
 #include <string.h>
@@ -133,6 +134,7 @@ static int pull_step(direct *d, gq_kept *r, gq_kept *after) {
   w->y[0] = r->y, w->f[0] = r->f, w->x = r->x, w->y1[0] = after->y, w->f1[0] = after->f, w->x1 = after->x;
   w->arena = kept ? r->arena : b->s->plan->arena[0], w->t = r->t, w->h1 = r->h;
   gq_walk_times(w, r->t, r->h, after->t);
+  if (w->implicit && kept) gq_implicit_load(w, r->slope);
   if (!d->joint && (!kept || gq_at_jump(b->s, after->t)))
     GQ_TRY(run_again(w)); /* at a jump f1 was written over */
   for (int i = 0; i < w->st->m->slopes; i++) memset(w->ck[i], 0, d->part);
@@ -150,6 +152,10 @@ static int pull_step(direct *d, gq_kept *r, gq_kept *after) {
     add(d, 1, d->gf, w->cf);
   }
   if (w->st->l.extra) memcpy(w->cx, w->px, d->part);
+  if (gq_first_nonfinite(b->s->z->dtype, d->n, w->cy))
+    return gq_fail(GQ_ENONFINITE,
+                   "in the backward pass the derivative of the step from t = %.9g (step %.3g) is not finite",
+                   r->t, r->h);
   if (!b->gt) return GQ_OK;
   double t = w->pt + d->dt, h = w->ph + d->dh;
   if (r->stop >= 0) b->gt[r->stop] += h, t -= h;
@@ -286,6 +292,7 @@ int gq_direct_backward(gq_pullback *b) {
   w->o = &s->o, w->rtol = s->o.rtol, w->atol[0] = s->o.atol, w->grads = &b->grads;
   w->jumps = s->jumps, w->njumps = s->njumps, w->margin = s->margin;
   int status = gq_walk_init(w, s->plan, &s->plan->forward, s->bind);
+  s->bytes += gq_implicit_bytes(w);
   if (status == GQ_OK) status = buffers(&d);
   if (status == GQ_OK) status = run(&d);
   b->nfe = w->nfe;

@@ -40,6 +40,8 @@ void gq_rule_done(gq_rule *r) {
 
 int gq_rule_count(const gq_rule *r) { return r->m * r->panels; }
 
+double gq_rule_place(const gq_rule *r, int i) { return r->x[r->m - 1 - i % r->m]; }
+
 double gq_rule_point(const gq_rule *r, int i, double *w) {
   int p = i / r->m, j = r->m - 1 - i % r->m;
   double half = (r->from - r->to) / (2.0 * r->panels);
@@ -54,6 +56,25 @@ int64_t gq_rule_wanted(double C, int64_t nfe, double dt, double T) {
 
 static size_t state_bytes(const gq_field *f, int s) {
   return gq_numel(f->class_shape[f->class_of[s]]) * gq_dtype_size(f->dtype);
+}
+
+/* Room for what the largest program stores: the others store no more. */
+static int probes_init(gq_nodebuffer *b) {
+  const gq_plan *p = b->s->plan;
+  const gq_field *f = p->field;
+  gq_evaluator *e;
+  size_t n = 0;
+  GQ_TRY(gq_plan_nodes(b->s->plan, b->rows, &e));
+  for (int j = 0; j < f->nb; j++) {
+    size_t numbers = gq_numel(gq_field_boundary_shape(f, j));
+    if (f->want[j] && gq_field_boundary_shape(f, j).ndim <= 1) n += (numbers * b->rows * 8 + 63) & ~(size_t)63;
+  }
+  if (!e->parts) return GQ_OK;
+  b->probes = gq_alloc(n * f->nslices);
+  if (!b->probes) return gq_nomem(n * f->nslices);
+  b->s->bytes += n * f->nslices;
+  for (int s = 0; s < f->nslices; s++) b->probe[s] = (char *)b->probes + s * n;
+  return GQ_OK;
 }
 
 int gq_nodebuffer_init(gq_nodebuffer *b, gq_solution *s, const gq_grads *grads) {
@@ -74,12 +95,13 @@ int gq_nodebuffer_init(gq_nodebuffer *b, gq_solution *s, const gq_grads *grads) 
     b->z[i] = next, b->a[i] = next + part, next += 2 * part;
   }
   b->side = next;
-  return GQ_OK;
+  return s->plan->probes ? probes_init(b) : GQ_OK;
 }
 
 void gq_nodebuffer_done(gq_nodebuffer *b) {
   gq_free(b->block);
-  b->block = NULL;
+  gq_free(b->probes);
+  b->block = b->probes = NULL;
 }
 
 void *gq_nodebuffer_z(gq_nodebuffer *b, int slice) {
@@ -88,6 +110,10 @@ void *gq_nodebuffer_z(gq_nodebuffer *b, int slice) {
 
 void *gq_nodebuffer_a(gq_nodebuffer *b, int slice) {
   return (char *)b->a[slice] + b->filled * state_bytes(b->s->plan->field, slice);
+}
+
+void gq_nodebuffer_place(gq_nodebuffer *b, int n, double x) {
+  b->place[b->filled] = (struct gq_place){ n, x };
 }
 
 int gq_nodebuffer_push(gq_nodebuffer *b, double t, double weight) {
@@ -114,6 +140,47 @@ static void put_aside(const gq_field *f, int s, int n, const char *from, char *t
     for (int i = 0; i < n; i++, to += row) memcpy(to, from + i * block + d * row, row);
 }
 
+static bool stores(const gq_evaluator *e, int boundary) {
+  for (int i = 0; i < e->parts; i++)
+    if (e->of[e->nq + i] == boundary) return true;
+  return false;
+}
+
+/* Part i of slice s, for e->points nodes: {numbers, points} as columns, else {points, numbers}. */
+static void probe_part(const gq_nodebuffer *b, const gq_evaluator *e, int i, const char *x,
+                       double (*sum)[GQ_PROBES]) {
+  const gq_plan *p = b->s->plan;
+  int boundary = e->of[e->nq + i];
+  bool f32 = gq_field_boundary_dtype(p->field, boundary) == GQ_F32;
+  size_t numbers = gq_probe_size(p, e, i);
+  for (size_t k = 0; k < numbers; k++) {
+    double direction[GQ_PROBES];
+    gq_spectrum_probe(((size_t)boundary << 32) + k, direction);
+    for (int j = 0; j < e->points; j++) {
+      size_t at = e->columns ? k * e->points + j : j * numbers + k;
+      double v = f32 ? ((const float *)(const void *)x)[at] : ((const double *)(const void *)x)[at];
+      for (int q = 0; q < GQ_PROBES; q++) sum[j][q] += direction[q] * v;
+    }
+  }
+}
+
+/* What the program has stored for rows done .. done + e->points. One for fewer nodes may store more than the
+** largest; that is left out. */
+static int take_probes(gq_nodebuffer *b, const gq_evaluator *e, int done) {
+  gq_plan *p = b->s->plan;
+  gq_evaluator *largest;
+  double sum[1 << (GQ_NODE_SIZES - 1)][GQ_PROBES] = { { 0 } };
+  GQ_TRY(gq_plan_nodes(p, b->rows, &largest));
+  for (int s = 0; s < p->field->nslices; s++) {
+    const char *x = b->probe[s];
+    for (int i = 0; i < e->parts; x += gq_probe_bytes(p, e, i, e->points), i++)
+      if (stores(largest, e->of[e->nq + i])) probe_part(b, e, i, x, sum);
+  }
+  for (int j = 0; j < e->points; j++)
+    gq_spectrum_add(&b->spectrum, b->place[done + j].n, b->place[done + j].x, sum[j]);
+  return GQ_OK;
+}
+
 /* Rows in powers of two, so that a handful of programs serves every number of nodes. */
 int gq_nodebuffer_flush(gq_nodebuffer *b) {
   gq_plan *p = b->s->plan;
@@ -135,8 +202,9 @@ int gq_nodebuffer_flush(gq_nodebuffer *b) {
       z[s] = side, a[s] = side + part;
       side += 2 * part;
     }
-    GQ_TRY(
-      gq_evaluate_nodes(p, e, b->s->bind, (char *)b->t + done * gq_dtype_size(f->dtype), z, a, b->grads));
+    GQ_TRY(gq_evaluate_nodes(p, e, b->s->bind, (char *)b->t + done * gq_dtype_size(f->dtype), z, a, b->grads,
+                             b->probe));
+    if (b->probes) GQ_TRY(take_probes(b, e, done));
     done += n;
   }
   b->filled = 0;

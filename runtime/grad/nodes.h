@@ -6,6 +6,7 @@
 #define GQ_NODES_H
 
 #include "../ode/solution.h"
+#include "spectrum.h"
 
 /* Points of one measurement interval [t_k-1, t_k], from t_k backwards; zero it before the first use. */
 typedef struct gq_rule {
@@ -20,6 +21,8 @@ typedef struct gq_rule {
 int gq_rule_set(gq_rule *r, const gq_ode_options *o, int n, int refine, double from, double to);
 void gq_rule_done(gq_rule *r);
 int gq_rule_count(const gq_rule *r);
+/* Point i's place in its panel, -1 to 1. */
+double gq_rule_place(const gq_rule *r, int i);
 /* Point i counted from `from`; *w is its weight in the integral from `to` to `from`, signed. */
 double gq_rule_point(const gq_rule *r, int i, double *w);
 /* Eq. (9): ceil(C nfe dt / T), at least 1; products that are exact stay exact. */
@@ -34,12 +37,18 @@ typedef struct gq_nodebuffer {
   void *z[GQ_MAXSLICES], *a[GQ_MAXSLICES];
   void *side;                  /* one slice's z and a with the nodes side by side, [nslices] of them */
   int64_t evaluated;
+  /* guards: where each row is in its panel, what the program stored for it, and what comes of that */
+  void *probe[GQ_MAXSLICES], *probes;
+  struct gq_place { int n; double x; } place[1 << (GQ_NODE_SIZES - 1)];
+  gq_spectrum spectrum;
 } gq_nodebuffer;
 int gq_nodebuffer_init(gq_nodebuffer *b, gq_solution *s, const gq_grads *grads);
 void gq_nodebuffer_done(gq_nodebuffer *b);
 /* The next free row: set its time and weight, fill z and a of each slice with ..._row. */
 void *gq_nodebuffer_z(gq_nodebuffer *b, int slice);
 void *gq_nodebuffer_a(gq_nodebuffer *b, int slice);
+/* The row that is pushed next is a node at x of a panel of n, for the spectrum. */
+void gq_nodebuffer_place(gq_nodebuffer *b, int n, double x);
 int gq_nodebuffer_push(gq_nodebuffer *b, double t, double weight);   /* scales a by weight */
 int gq_nodebuffer_flush(gq_nodebuffer *b);
 

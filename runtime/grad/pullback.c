@@ -38,6 +38,7 @@ static int pack_cotangents(const gq_solution *s, gq_tensor **gz) {
 static int backward_run(gq_pullback *b) {
   gq_solution *s = b->s;
   if (s->trivial) return backward_trivial(b);
+  if (s->rows) return gq_rows_backward(b);
   if (s->o.engine == GQ_ENGINE_GQC) return gq_collocation_backward(b);
   return gq_engine_discrete(s->o.engine) ? gq_direct_backward(b) : gq_continuous_backward(b);
 }
@@ -86,6 +87,34 @@ static int backward_check(gq_pullback *b, gq_tensor **gcapture) {
   return status;
 }
 
+/* Audit a gradient whose spectrum looks unresolved: the pass once more with twice the nodes, to compare. Nothing
+** but info.audit comes of it, so that gradients do not depend on when audits are made. */
+static int backward_audit(gq_pullback *b, gq_tensor *const *gcapture) {
+  gq_solution *s = b->s;
+  const gq_field *f = s->plan->field;
+  gq_info info = s->info;
+  gq_pullback again = { .s = s, .gz = b->gz, .refine = 2 };
+  gq_tensor **fine = gq_calloc(f->ncapture + 1, sizeof *fine);
+  again.a = gq_calloc(1, gq_part_bytes(f) + 1);
+  int status = fine && again.a ? gq_grads_new(f, true, &again.grads) : gq_nomem(gq_part_bytes(f));
+  s->bytes += again.grads.bytes + gq_part_bytes(f);
+  if (status == GQ_OK) status = backward_once(&again, fine);
+  s->info = info;
+  if (status == GQ_OK) s->info.audit = relative_difference(f, gcapture, fine);
+  s->info.nfe_audit = again.nfe;
+  for (int i = 0; fine && i < f->ncapture; i++) gq_tensor_unref(fine[i]);
+  gq_grads_done(&again.grads);
+  gq_free(again.a);
+  gq_free(fine);
+  return status;
+}
+
+/* A spectrum may cry for nothing (the mean of an oscillation is exact long before it is resolved), so it asks for an
+** audit: of the first such pass of a structure, then of every 50th, which costs a training loop 2 % at most. */
+static bool asks_for_audit(const gq_solution *s) {
+  return s->o.engine == GQ_ENGINE_GQ && s->info.spectrum > 0.1 && s->plan->alarms++ % 50 == 0;
+}
+
 int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor **gt, gq_tensor **gcapture) {
   gq_pullback b = { .s = s, .refine = 1 };
   gq_tensor *a = NULL, *times = NULL;
@@ -95,9 +124,11 @@ int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor
     return gq_fail(GQ_ESTATE,
                    "the solution was modified in place before its backward pass, which starts from it; write "
                    "to a copy (x:clone())");
+  GQ_TRY(gq_plan_enter(s->plan));
   s->info.nfe_backward = s->info.steps_backward = s->info.rejected_backward = s->info.restarts = 0;
   s->info.nodes = s->info.nodes_wanted = 0, s->info.reconstruction = 0, s->info.capped = false;
-  s->info.panels = s->info.panels_split = 0, s->info.quadrature_error = NAN;
+  s->info.panels = s->info.panels_split = s->info.nfe_audit = 0;
+  s->info.quadrature_error = s->info.audit = s->info.spectrum = NAN;
   int status = gq_tensor_contiguous_get(gz, &b.gz);
   if (status == GQ_OK) status = gq_solution_records(s);
   if (status == GQ_OK) status = gq_check_finite(b.gz, "the cotangent dL/dz of the solution");
@@ -111,10 +142,16 @@ int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor
     size_t held = s->bytes;
     s->bytes += b.grads.bytes;
     status = s->o.engine == GQ_ENGINE_CHECK ? backward_check(&b, gcapture) : backward_once(&b, gcapture);
+    if (status == GQ_OK && asks_for_audit(s)) {
+      status = backward_audit(&b, gcapture);
+      for (int i = 0; status != GQ_OK && i < s->plan->field->ncapture; i++)
+        gq_tensor_unref(gcapture[i]), gcapture[i] = NULL;
+    }
     if (s->bytes > s->info.peak_bytes) s->info.peak_bytes = s->bytes;
     s->bytes = held;
     s->info.nfe_backward = b.nfe;
   }
+  gq_plan_leave(s->plan);
   gq_grads_done(&b.grads);
   gq_tensor_unref(b.gz);
   if (status == GQ_OK) gq_solution_give_back(s);

@@ -55,38 +55,14 @@ static int cast(pool *p, gq_tensor *x, gq_dtype d, gq_tensor **out) {
   return GQ_OK;
 }
 
-/* Nodes of g that the refs need, as recorded operations. */
+/* What the refs are, as recorded operations. */
 static int evaluate(pool *p, const gq_graph *g, gq_tensor *const *in, int n, const gq_ref *refs,
                     gq_tensor **out) {
-  int size = gq_graph_size(g), status = GQ_OK;
-  gq_tensor **value = gq_calloc(size + 1, sizeof *value);
-  bool *need = gq_calloc(size + 1, sizeof *need);
-  if (!value || !need) status = gq_nomem(size * sizeof *value);
-  for (int i = 0; status == GQ_OK && i < n; i++)
-    if (refs[i] != GQ_NONE) need[refs[i]] = true;
-  for (gq_ref r = size - 1; status == GQ_OK && r >= 0; r--) {
-    const gq_node *node = gq_graph_node(g, r);
-    for (int i = 0; need[r] && i < node->nargs; i++) need[node->args[i]] = true;
-  }
-  for (gq_ref r = 0; status == GQ_OK && r < size; r++) {
-    const gq_node *node = gq_graph_node(g, r);
-    if (!need[r]) continue;
-    if (node->op == GQ_OP_INPUT) {
-      value[r] = in[node->attr.axis];
-      continue;
-    }
-    gq_tensor **args = gq_calloc(node->nargs + 1, sizeof *args);
-    if (!args) {
-      status = gq_nomem(node->nargs * sizeof *args);
-      break;
-    }
-    for (int i = 0; i < node->nargs; i++) args[i] = value[node->args[i]];
-    status = call(p, node->op, node->nargs, args, &node->attr, &value[r]);
-    gq_free(args);
-  }
-  for (int i = 0; status == GQ_OK && i < n; i++) out[i] = refs[i] == GQ_NONE ? NULL : value[refs[i]];
-  gq_free(value);
-  gq_free(need);
+  GQ_TRY(gq_evaluate_by(gq_op_call, g, in, n, refs, out));
+  int status = GQ_OK;
+  for (int i = 0; i < n; i++)
+    if (out[i] && status == GQ_OK) status = keep(p, out[i]);
+    else gq_tensor_unref(out[i]);
   return status;
 }
 
@@ -282,16 +258,31 @@ static void replay_done(replay *r) {
 
 int gq_odeint_replay(gq_solution *s, gq_tensor *z0, gq_tensor *t_, gq_tensor *const *capture, gq_tensor *gz,
                      gq_tensor **gz0, gq_tensor **gt_, gq_tensor **gcapture) {
+  const gq_field *f = s->plan->field;
+  if (f->calls)
+    return gq_fail(
+      GQ_EUNSUPPORTED,
+      "create_graph through odeint needs dynamics that are traced: with trace = false there are first "
+      "derivatives alone");
   if (!gq_engine_discrete(s->o.engine) || gq_engine_inverts(s->o.engine))
     return gq_fail(GQ_EUNSUPPORTED,
                    "create_graph through odeint works with gradient = \"direct\"; this solve used \"%s\"",
                    gq_engine_names[s->o.engine]);
+  if (s->o.method->implicit)
+    return gq_fail(GQ_EUNSUPPORTED,
+                   "create_graph through odeint takes an explicit method (dopri5, tsit5); this solve used \"%s\"",
+                   s->o.method->name);
+  if (s->rows)
+    return gq_fail(GQ_EUNSUPPORTED, "create_graph through odeint and batch = \"independent\" do not go together: use "
+                                    "batch = \"joint\"");
   if (s->njumps)
     return gq_fail(GQ_EUNSUPPORTED, "create_graph through odeint and grid_points do not go together");
-  const gq_field *f = s->plan->field;
   replay r = { .s = s };
-  GQ_TRY(gq_solution_records(s));
-  int n = f->ncapture + 2, status = GQ_OK;
+  GQ_TRY(gq_plan_enter(s->plan));
+  int status = gq_solution_records(s);
+  gq_plan_leave(s->plan);
+  if (status != GQ_OK) return status;
+  int n = f->ncapture + 2;
   gq_tensor **in = gq_calloc(2 * n, sizeof *in), **grad = gq_calloc(2 * n, sizeof *grad);
   bool *want = gq_calloc(n, sizeof *want), recording = gq_set_recording(true);
   if (!in || !grad || !want) status = gq_nomem(n * sizeof *in);

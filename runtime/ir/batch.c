@@ -107,6 +107,30 @@ static gq_ref batch_gather(batch *b) {
   return emit(b, b->node->op, &a);
 }
 
+/* Item i of batched operand k. */
+static gq_ref item(batch *b, int k, int64_t i) {
+  gq_attr a = { .start = { i }, .shape = with_front(1, b->shape[k]) };
+  for (int j = 0; j < a.shape.ndim; j++) a.step[j] = 1;
+  return gq_reshape(b->g, gq_emit(b->g, GQ_OP_SLICE, 1, &b->args[k], &a), b->shape[k]);
+}
+
+/* A callback takes one item at a time. */
+static gq_ref batch_call(batch *b) {
+  int nargs = b->node->nargs;
+  size_t bytes = ((size_t)b->n + (size_t)nargs) * sizeof(gq_ref);
+  gq_ref *all = gq_alloc(bytes);
+  if (!all) return gq_graph_fail(b->g, gq_nomem(bytes));
+  gq_ref *args = all + b->n;
+  for (int64_t i = 0; i < b->n; i++) {
+    for (int k = 0; k < nargs; k++) args[k] = b->on[k] ? item(b, k, i) : b->args[k];
+    gq_ref one = gq_emit(b->g, GQ_OP_CALL, nargs, args, &b->node->attr);
+    all[i] = gq_reshape(b->g, one, with_front(1, b->node->shape));
+  }
+  gq_ref r = gq_cat(b->g, (int)b->n, all, 0);
+  gq_free(all);
+  return r;
+}
+
 static gq_ref batch_shifted(batch *b) {
   gq_attr a = shifted(b);
   return emit(b, b->node->op, &a);
@@ -122,6 +146,7 @@ static gq_ref batch_node(batch *b) {
     case GQ_OP_AMAX:
     case GQ_OP_AMIN: return batch_reduction(b);
     case GQ_OP_EXPAND: return batch_expand(b);
+    case GQ_OP_CALL: return batch_call(b);
     case GQ_OP_CAT: return batch_cat(b);
     case GQ_OP_INDEX_SELECT:
     case GQ_OP_INDEX_ADD: return batch_index(b);

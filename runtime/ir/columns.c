@@ -99,10 +99,11 @@ static gq_ref slice(mover *m, gq_ref x, int axis, int64_t first, int64_t count) 
   return gq_emit(m->to, GQ_OP_SLICE, 1, &x, &attr);
 }
 
-/* The same number in every row (an expanded time, say): not one of its own a row. */
+/* The same number in every row (an expanded time, say): not one of its own a row. To expand for one row is to
+** reshape. */
 static bool repeated(const mover *m, gq_ref r) {
   const gq_node *n = gq_at(m->w.g, r);
-  return n->op == GQ_OP_EXPAND && m->w.at[n->args[0]].axis < 0 &&
+  return (n->op == GQ_OP_EXPAND || (n->op == GQ_OP_RESHAPE && m->w.rows == 1)) && m->w.at[n->args[0]].axis < 0 &&
          gq_numel(gq_at(m->w.g, n->args[0])->shape) == 1;
 }
 

@@ -15,6 +15,7 @@ static void clean_attr(gq_op op, const gq_attr *from, const gq_node *n, gq_attr 
     case GQ_OP_CAST: to->dtype = from->dtype; break;
     case GQ_OP_MATMUL:
     case GQ_OP_AFFINE: to->flags = from->flags & (GQ_TA | GQ_TB); break;
+    case GQ_OP_CALL_PULL:
     case GQ_OP_SUM:
     case GQ_OP_AMAX:
     case GQ_OP_AMIN: to->flags = from->flags; break;
@@ -39,6 +40,7 @@ static void clean_attr(gq_op op, const gq_attr *from, const gq_node *n, gq_attr 
     case GQ_OP_SLICE:
     case GQ_OP_PAD:
     case GQ_OP_INDEX_ADD:
+    case GQ_OP_CALL_PULL:
     case GQ_OP_SCATTER_ADD: memcpy(&to->shape, &n->shape, sizeof to->shape); break;
     default: break;
   }
@@ -142,7 +144,7 @@ gq_ref gq_emit(gq_graph *g, gq_op op, int nargs, const gq_ref *args, const gq_at
     if (nargs) memcpy(few, args, (size_t)nargs * sizeof *args);
     args = few;
   }
-  gq_ref r = gq_fold(g, &n, nargs <= 3 ? few : NULL, args);
+  gq_ref r = g->literal ? GQ_NONE : gq_fold(g, &n, nargs <= 3 ? few : NULL, args);
   if (r != GQ_NONE || g->status != GQ_OK) return r;
   if (commutes(op)) {
     r = gq_graph_find(g, &n, (gq_ref[]){ args[1], args[0] });

@@ -229,7 +229,23 @@ static gq_ref fold_permute(gq_graph *g, const gq_node *n, gq_ref a) {
   return gq_emit(g, GQ_OP_PERMUTE, 1, from->arg, &attr);
 }
 
-/* A slice of a concatenation that lies inside one operand. */
+/* Operands of a concatenation from place `first` along its axis on, `count` in all, if they are whole. */
+static gq_ref whole_operands(gq_graph *g, const gq_node *cat, int64_t first, int64_t count) {
+  int64_t at = 0;
+  int i = 0, m = 0;
+  for (; i < cat->nargs && at < first; i++) at += gq_at(g, cat->args[i])->shape.dim[cat->attr.axis];
+  if (at != first) return GQ_NONE;
+  for (; i + m < cat->nargs && at < first + count; m++) at += gq_at(g, cat->args[i + m])->shape.dim[cat->attr.axis];
+  return at == first + count ? gq_cat(g, m, cat->args + i, cat->attr.axis) : GQ_NONE;
+}
+
+static bool cuts_along(const gq_node *n, const gq_node *from, int axis) {
+  for (int i = 0; i < n->shape.ndim; i++)
+    if (n->attr.step[i] != 1 || (i != axis && n->shape.dim[i] != from->shape.dim[i])) return false;
+  return true;
+}
+
+/* A slice of a concatenation that lies inside one operand, or is some of them. */
 static gq_ref slice_of_cat(gq_graph *g, const gq_node *n, const gq_node *cat) {
   int axis = cat->attr.axis;
   int64_t first = n->attr.start[axis], count = n->shape.dim[axis], at = 0;
@@ -244,7 +260,7 @@ static gq_ref slice_of_cat(gq_graph *g, const gq_node *n, const gq_node *cat) {
     }
     at += size;
   }
-  return GQ_NONE;
+  return cuts_along(n, cat, axis) ? whole_operands(g, cat, first, count) : GQ_NONE;
 }
 
 /* Slice n lies beside what the pad `from` puts among its zeros. */

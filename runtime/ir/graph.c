@@ -44,6 +44,8 @@ gq_ref gq_graph_fail(gq_graph *g, int code) {
   return GQ_NONE;
 }
 
+void gq_graph_literal(gq_graph *g) { g->literal = true; }
+
 int gq_graph_status(const gq_graph *g) { return g->status; }
 int gq_graph_size(const gq_graph *g) { return g->size; }
 int gq_graph_inputs(const gq_graph *g) { return g->ninput; }
@@ -166,6 +168,12 @@ gq_ref gq_graph_add(gq_graph *g, const gq_node *n, const gq_ref *args) {
     return gq_graph_fail(g, gq_nomem((size_t)n->nargs * sizeof *args));
   put(g, h, g->size);
   return g->size++;
+}
+
+bool gq_graph_calls(const gq_graph *g) {
+  for (gq_ref r = 0; r < g->size; r++)
+    if (gq_at(g, r)->op == GQ_OP_CALL) return true;
+  return false;
 }
 
 int gq_graph_most(const gq_graph *g) {

@@ -11,6 +11,7 @@ enum { GQ_FIRST_CHUNK = 16, GQ_CHUNKS = 26 };
 /* Chunk k holds 16 << k nodes, so a node never moves and node->args may point into the node. */
 struct gq_graph {
   int status;
+  bool literal;                                           /* nothing is folded */
   int size;
   gq_node *chunk[GQ_CHUNKS];
   struct gq_slot { uint32_t hash; gq_ref ref; } *slot;   /* open addressing; ref GQ_NONE: free */

@@ -41,13 +41,14 @@ typedef int32_t gq_ref;            /* index of a node in its graph */
 #define GQ_NONE (-1)
 
 enum { GQ_TA = 1, GQ_TB = 2 };     /* MATMUL flags */
+enum { GQ_PULL_Z = 1, GQ_PULL_T = 2, GQ_PULL_PARAMS = 4 };   /* CALL_PULL flags: what it gives, in this order */
 
 typedef struct gq_attr {           /* zero what an op does not use: nodes are compared bytewise */
   gq_dtype dtype;                  /* INPUT CONST CAST: the node's dtype */
   int32_t axis;
   int32_t flags;
   int32_t perm[GQ_MAXDIM];
-  gq_shape shape;                  /* INPUT RESHAPE EXPAND SLICE PAD INDEX_ADD SCATTER_ADD: the node's shape */
+  gq_shape shape;                  /* INPUT RESHAPE EXPAND SLICE PAD INDEX_ADD SCATTER_ADD CALL_PULL: the node's shape */
   int64_t start[GQ_MAXDIM], step[GQ_MAXDIM];
   double x;
 } gq_attr;
@@ -58,7 +59,7 @@ typedef struct gq_node {
   gq_shape shape;
   int nargs;
   gq_ref arg[3];                   /* nargs <= 3 */
-  gq_ref *args;                    /* all operands: arg, or the graph's own list when nargs > 3 (CAT) */
+  gq_ref *args;                    /* all operands: arg, or the graph's own list when nargs > 3 (CAT, CALL) */
   gq_attr attr;
 } gq_node;
 
@@ -66,6 +67,9 @@ typedef struct gq_graph gq_graph;
 
 gq_graph *gq_graph_new(void);                          /* NULL: no memory */
 void gq_graph_free(gq_graph *g_);
+/* Fold nothing from now on: every value stays a node of its own, so that gq_vjp may be asked for its gradient.
+** (A slice of a slice is folded to a slice of the source, and what was in between is used by nobody.) */
+void gq_graph_literal(gq_graph *g);
 int gq_graph_status(const gq_graph *g);                /* GQ_OK or the first failure (message recorded then) */
 int gq_graph_size(const gq_graph *g);                  /* nodes */
 const gq_node *gq_graph_node(const gq_graph *g, gq_ref r);   /* lives as long as g; GQ_NONE gives a GQ_NOP node */
@@ -79,6 +83,7 @@ char *gq_graph_print(const gq_graph *g);
 /* Structure as bytes (ops, operands, dtypes, shapes, attributes, outputs): equal bytes, equal
 ** program. *bytes is for gq_free. */
 int gq_graph_key(const gq_graph *g, char **bytes, size_t *n);
+bool gq_graph_calls(const gq_graph *g);                /* does it call back? (CALL) */
 
 /* ---- building ---- */
 
@@ -115,6 +120,11 @@ int gq_vjp_node(gq_graph *g, gq_ref node, gq_ref cot, const bool *want, gq_ref *
 /* Copy src's nodes that its outputs need into dst, src input i becoming bind[i];
 ** out[j] is dst's node of src output j. */
 int gq_inline(gq_graph *dst, const gq_graph *src, const gq_ref *bind, gq_ref *out);
+
+/* Taylor mode (ir/jet.c). f: inputs t (0-d), z, captures; output dz/dt. out: the same inputs; outputs the derivatives
+** d^k z/dt^k, k = 1 .. order, at (t, z) of the solution through it. The work grows with the square of the order. */
+enum { GQ_MAX_JET = 32 };
+int gq_jet(const gq_graph *f, int order, gq_graph **out);
 
 /* vmap: like gq_inline, but the inputs with batched[i] carry a new leading axis of size n in
 ** dst, and so do all outputs (expanded if they depend on none). A matmul of a batched left

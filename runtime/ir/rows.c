@@ -92,6 +92,8 @@ static bool out_label(const rows *w, const gq_node *n, int i, label l, label *ou
       return i == 1 || l.axis != axis;
     case GQ_OP_INDEX_ADD: return i == 0 && l.axis != axis;
     case GQ_OP_GATHER: return i == 1 || l.axis != axis;
+    case GQ_OP_CALL:
+    case GQ_OP_CALL_PULL: return false;
     default: /* element-wise, EXPAND */
       out->axis = l.axis + n->shape.ndim - s.ndim;
       return s.dim[l.axis] == n->shape.dim[out->axis];

@@ -325,6 +325,27 @@ static int infer_scatter_add(call *c) {
   return GQ_OK;
 }
 
+/* callback, t, z and whatever else */
+static int want_callback(call *c) {
+  if (c->nargs >= 3 && c->d[0] == GQ_I64 && c->s[0].ndim == 0 && gq_is_float(c->d[2]) && c->d[1] == c->d[2])
+    return GQ_OK;
+  return gq_fail(GQ_EARG, "%s: expected a callback, t and z of one float dtype", c->name);
+}
+
+static int infer_call(call *c) {
+  GQ_TRY(want_callback(c));
+  *c->dtype = c->d[2];
+  *c->shape = c->s[2];
+  return GQ_OK;
+}
+
+static int infer_call_pull(call *c) {
+  GQ_TRY(want_callback(c));
+  *c->dtype = c->d[2];
+  *c->shape = c->attr->shape;
+  return gq_shape_check(*c->shape, *c->dtype, NULL);
+}
+
 static int infer_leaf(call *c) {
   if ((unsigned)c->attr->dtype >= GQ_NDTYPE) return gq_fail(GQ_EDTYPE, "%s: unknown dtype", c->name);
   *c->dtype = c->attr->dtype;
@@ -368,6 +389,8 @@ static const struct rule {
   [GQ_OP_INDEX_ADD] = { 2, infer_index_add },
   [GQ_OP_GATHER] = { 2, infer_gather },
   [GQ_OP_SCATTER_ADD] = { 2, infer_scatter_add },
+  [GQ_OP_CALL] = { -1, infer_call },
+  [GQ_OP_CALL_PULL] = { 4, infer_call_pull },
 };
 
 int gq_infer(gq_op op, int nargs, const gq_dtype *dtypes, const gq_shape *shapes, const gq_attr *attr_,

@@ -190,6 +190,39 @@ static void vjp_cat(rule *r) {
   }
 }
 
+/* ---- callbacks ---- */
+
+/* n numbers of the vector v from *at on, as operand i is. */
+static void take_piece(rule *r, gq_ref v, int i, int64_t *at) {
+  const gq_node *a = gq_graph_node(r->g, r->n->args[i]);
+  gq_attr attr = { .start = { *at },
+                   .step = { 1 },
+                   .shape = gq_shape_of(1, (int64_t[]){ gq_numel(a->shape) }) };
+  *at += gq_numel(a->shape);
+  if (r->want[i]) r->out[i] = gq_reshape(r->g, gq_emit(r->g, GQ_OP_SLICE, 1, &v, &attr), a->shape);
+}
+
+/* One call gives all that are wanted side by side: of z, t, and the parameters together. */
+static void vjp_call(rule *r) {
+  const gq_node *n = r->n;
+  int64_t total = 0, at = 0;
+  int what = (r->want[2] ? GQ_PULL_Z : 0) | (r->want[1] ? GQ_PULL_T : 0);
+  for (int i = 3; i < n->nargs; i++) what |= r->want[i] ? GQ_PULL_PARAMS : 0;
+  for (int i = 1; i < n->nargs; i++)
+    if (what & (i == 1 ? GQ_PULL_T : i == 2 ? GQ_PULL_Z : GQ_PULL_PARAMS))
+      total += gq_numel(shape_of(r, n->args[i]));
+  gq_attr attr = { .flags = what, .shape = gq_shape_of(1, &total) };
+  gq_ref args[] = { n->args[0], n->args[1], n->args[2], r->c },
+         v = gq_emit(r->g, GQ_OP_CALL_PULL, 4, args, &attr);
+  if (what & GQ_PULL_Z) take_piece(r, v, 2, &at);
+  if (what & GQ_PULL_T) take_piece(r, v, 1, &at);
+  for (int i = 3; what & GQ_PULL_PARAMS && i < n->nargs; i++) take_piece(r, v, i, &at);
+}
+
+static void vjp_call_pull(rule *r) {
+  gq_graph_fail(r->g, gq_fail(GQ_EUNSUPPORTED, "dynamics that are called back have first derivatives alone"));
+}
+
 static void (*const rules[GQ_NOP])(rule *r) = {
   [GQ_OP_NEG] = vjp_neg,
   [GQ_OP_EXP] = vjp_exp,
@@ -233,6 +266,8 @@ static void (*const rules[GQ_NOP])(rule *r) = {
   [GQ_OP_INDEX_ADD] = vjp_index_add,
   [GQ_OP_GATHER] = vjp_gather,
   [GQ_OP_SCATTER_ADD] = vjp_scatter_add,
+  [GQ_OP_CALL] = vjp_call,
+  [GQ_OP_CALL_PULL] = vjp_call_pull,
 };
 
 int gq_vjp_node(gq_graph *g, gq_ref node, gq_ref cot, const bool *want, gq_ref *argcot) {
@@ -245,7 +280,7 @@ int gq_vjp_node(gq_graph *g, gq_ref node, gq_ref cot, const bool *want, gq_ref *
     if (i < 3) wanted[i] = w;
     any |= w;
   }
-  if (n->nargs <= 3) r.want = wanted; /* CAT's operands all have its dtype */
+  if (n->nargs <= 3) r.want = wanted; /* CAT's operands all have its dtype; CALL's parameters are floats */
   r.a = n->nargs > 0 ? n->args[0] : GQ_NONE;
   r.b = n->nargs > 1 ? n->args[1] : GQ_NONE;
   if (any && cot != GQ_NONE && gq_is_float(n->dtype) && rules[n->op]) rules[n->op](&r);

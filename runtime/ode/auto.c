@@ -36,6 +36,7 @@ __attribute__((format(printf, 3, 4))) static void decide(gq_info *info, gq_engin
 
 /* Bytes that backpropagation keeps of a step. */
 static double activations(const gq_plan *p) {
+  if (p->forward.m->implicit) return (2.0 + p->forward.m->slopes) * gq_part_bytes(p->field);
   return 2.0 * gq_part_bytes(p->field) + p->field->nslices * (gq_code_arena(&p->forward.code) + 64.0);
 }
 
@@ -68,8 +69,22 @@ static bool collocates(const gq_planspec *s, const gq_ode_options *o, const gq_f
          (!f->columns || f->points);
 }
 
+/* Multistep: nothing goes back through their steps. The adjoint along the kept solution where that fits. */
+static int multistep(const gq_planspec *s, gq_ode_options *o, bool dense, gq_info *info) {
+  dense = dense && !o->overshoot;
+  o->engine = GQ_ENGINE_GQ, o->nodes = GQ_NODES_STEP;
+  o->trajectory = dense ? GQ_DENSE : GQ_REVERSE;
+  o->moments = !o->overshoot && !s->p->jump_;
+  decide(info, o->engine, "steps of %s hang on those before; %s", o->method->name,
+         dense          ? "the adjoint is solved along the kept solution"
+         : o->overshoot ? "z and the adjoint are solved backwards"
+                        : "their states are over memory_limit: z and the adjoint are solved backwards");
+  return GQ_OK;
+}
+
 int gq_auto_choose(const gq_planspec *s, gq_ode_options *o, gq_info *info) {
   gq_plan *p;
+  if (gq_method_adams(o->method)) return multistep(s, o, true, info);
   o->engine = GQ_ENGINE_DIRECT;
   GQ_TRY(gq_plan_get(s, &p));
   double steps = p->most > 0 ? p->most : EXPECTED, record = activations(p);
@@ -87,6 +102,7 @@ int gq_auto_choose(const gq_planspec *s, gq_ode_options *o, gq_info *info) {
 
 int gq_auto_retreat(const gq_planspec *s, gq_ode_options *o, int64_t steps, gq_info *info) {
   gq_plan *p;
+  if (gq_method_adams(o->method)) return multistep(s, o, false, info);
   GQ_TRY(gq_plan_get(s, &p));
   if (steps < p->most) steps = p->most;
   without_activations(s, o, p, (double)(steps > 0 ? steps : 1), info);

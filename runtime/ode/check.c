@@ -35,8 +35,32 @@ static int check_inverts(const gq_ode_options *o) {
   return GQ_OK;
 }
 
+/* Steps that hang on the steps before. */
+static int check_adams(const gq_ode_options *o) {
+  if (!o->method || (o->method->kind == GQ_ADAMS_MOULTON && o->method->order < 2))
+    return gq_fail(GQ_EARG, "the highest order of explicit_adams is 1 to 12, that of implicit_adams 2 to 12");
+  if (o->engine == GQ_ENGINE_DIRECT || o->engine == GQ_ENGINE_ACA)
+    return gq_fail(
+      GQ_EUNSUPPORTED,
+      "gradient = \"%s\" differentiates one step after another, and the steps of method = \"%s\" hang on "
+      "several before them; use gradient = \"gq\" or \"adjoint\", or a Runge-Kutta method (dopri5)",
+      gq_engine_names[o->engine], o->method->name);
+  if (o->engine != GQ_ENGINE_NONE && o->trajectory == GQ_CHECKPOINT)
+    return gq_fail(
+      GQ_EUNSUPPORTED,
+      "adjoint.trajectory = \"checkpoint\" runs single steps again, and the steps of method = \"%s\" hang "
+      "on several before them; use trajectory = \"dense\", \"interpolated\" or \"reverse\"",
+      o->method->name);
+  if (o->parity)
+    return gq_fail(GQ_EUNSUPPORTED,
+                   "parity repeats solves of Runge-Kutta methods step for step; method = \"%s\" is none",
+                   o->method->name);
+  return GQ_OK;
+}
+
 int gq_ode_check(const gq_ode_options *o) {
   char names[256];
+  if (!o->method || gq_method_adams(o->method)) GQ_TRY(check_adams(o));
   if (gq_engine_inverts(o->engine)) GQ_TRY(check_inverts(o));
   if (!(o->eta > 0) || o->eta > 1) return gq_fail(GQ_EARG, "eta = %g must be above 0 and at most 1", o->eta);
   if (o->eta != 1 && !is_alf(o->method))

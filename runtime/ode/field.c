@@ -11,7 +11,9 @@ enum {
   COLUMNS = 8,         /* nor, innermost, the vector units */
   CACHED = 9216,       /* numbers of a layer's values that stay near a core */
   NARROW = 128,        /* widest layer whose rows are cut for that; others are bound by their products */
-  LEAST = 96           /* and never into fewer rows than this */
+  LEAST = 96,          /* and never into fewer rows than this */
+  LANES = 32,          /* rows that step side by side, each at its own time: whole vectors, and few enough to be full */
+  POINTS = 256         /* of such rows at quadrature nodes */
 };
 
 static size_t round64(size_t n) { return (n + 63) & ~(size_t)63; }
@@ -238,9 +240,87 @@ int gq_field_points(const gq_field *f, int cls, int64_t n, gq_graph **out) {
   return status;
 }
 
-static int field_init(gq_field *f, const gq_graph *g, const bool *want_, bool columns) {
+/* ---- rows at times of their own ---- */
+
+static int lanes_fail(int status) {
+  char message[400];
+  strncpy(message, gq_message(), sizeof message - 1), message[sizeof message - 1] = 0;
+  return gq_fail(status, "batch = \"independent\" solves each row of the state with steps of its own, so rows must not "
+                         "act on each other; %s; use batch = \"joint\" for these dynamics", message);
+}
+
+/* Shape s of one row {.., 1, ..} with n of them in front. */
+static int in_front(gq_shape s, int axis, int64_t n, gq_shape *out) {
+  if (s.ndim + 1 > GQ_MAXDIM)
+    return gq_fail(GQ_ESHAPE, "batch = \"independent\" needs one more dimension than the %d that a state or captured "
+                              "tensor has here; at most %d are supported: flatten it", s.ndim, GQ_MAXDIM);
+  *out = (gq_shape){ .ndim = s.ndim + 1, .dim = { n } };
+  for (int i = 0; i < s.ndim; i++) out->dim[i + 1] = i == axis ? 1 : s.dim[i];
+  return GQ_OK;
+}
+
+/* Any graph of one row, for n of them. */
+static int front_body(const gq_field *f, const int *axis, const bool *each, gq_ref *bind, int64_t n, gq_graph **out) {
+  gq_graph *one = NULL, *g = gq_graph_new();
+  gq_ref result;
+  int status = g ? gq_rows_resize(f->body, f->shape.dim[0], 1, axis, &one) : gq_nomem(0);
+  for (int i = 0; i < f->nb + 2 && status == GQ_OK; i++) {
+    const gq_node *node = gq_graph_node(f->body, gq_graph_input(f->body, i));
+    gq_shape s = node->shape;
+    if (each[i]) status = in_front(s, axis[i], n, &s);
+    bind[i] = gq_input(g, node->dtype, s);
+  }
+  if (status == GQ_OK) status = gq_batch(g, one, n, bind, each, &result);
+  gq_graph_free(one);
+  if (status == GQ_OK) gq_graph_set_outputs(g, 1, &result), *out = g;
+  else gq_graph_free(g);
+  return status;
+}
+
+/* Innermost where all operations have such a form: what is one number a row needs no other loop then. */
+static int lane_bodies(gq_field *f, const int *axis, bool *each, gq_ref *bind) {
+  int64_t rows = f->shape.dim[0];
+  int status = GQ_OK;
+  for (int j = 0; j < f->nb + 2; j++) each[j] = j < 2 || axis[j] >= 0;
+  for (int c = 0; c < 2 && status == GQ_OK; c++) {
+    int64_t n = f->lanes[c] = c ? POINTS : LANES;
+    if (!f->front) status = gq_rows_last(f->body, rows, 1, n, each, axis, &f->class_body[c]);
+    if (c == 0) f->front = status == GQ_EUNSUPPORTED;
+    if (f->front) status = front_body(f, axis, each, bind, n, &f->class_body[c]);
+    f->class_shape[c].ndim = f->shape.ndim;
+    for (int i = 1; i < f->shape.ndim; i++) f->class_shape[c].dim[i - 1] = f->shape.dim[i];
+    f->class_shape[c].dim[f->shape.ndim - 1] = n;
+    if (f->front && status == GQ_OK) status = in_front(f->shape, 0, n, &f->class_shape[c]);
+  }
+  return status;
+}
+
+/* The number of lanes depends on nothing that a batch could change: a row's arithmetic is the same in any company. */
+static int use_lanes(gq_field *f) {
+  use_whole(f);
+  if (f->shape.ndim == 0)
+    return gq_fail(GQ_ESHAPE, "batch = \"independent\" solves each row (dimension 1) of the state with steps of its "
+                              "own, and a state of no dimension has none; reshape it, or use batch = \"joint\"");
+  if (gq_numel(f->shape) == 0) return GQ_OK;
+  int *axis = NULL, status = row_axes(f, &axis);
+  bool *each = gq_calloc(f->nb + 2, sizeof *each);
+  gq_ref *bind = gq_calloc(f->nb + 2, sizeof *bind);
+  if (status == GQ_OK && (!each || !bind)) status = gq_nomem(f->nb);
+  if (status == GQ_OK) status = gq_rows(f->body, f->shape.dim[0], axis);
+  if (status == GQ_OK) {
+    memcpy(f->axis, axis + 2, f->nb * sizeof *axis);
+    f->class_body[0] = NULL;
+    status = lane_bodies(f, axis, each, bind);
+  }
+  gq_free(axis);
+  gq_free(each);
+  gq_free(bind);
+  return status == GQ_EUNSUPPORTED ? lanes_fail(status) : status;
+}
+
+static int field_init(gq_field *f, const gq_graph *g, const bool *want_, bool columns, bool lanes) {
   const gq_node *z = gq_graph_node(g, gq_graph_input(g, 1));
-  f->dtype = z->dtype, f->shape = z->shape;
+  f->dtype = z->dtype, f->shape = z->shape, f->calls = gq_graph_calls(g);
   f->want_capture = gq_calloc(f->ncapture + 1, sizeof(bool));
   if (!f->want_capture) return gq_nomem(f->ncapture);
   if (want_) memcpy(f->want_capture, want_, f->ncapture * sizeof(bool));
@@ -252,17 +332,26 @@ static int field_init(gq_field *f, const gq_graph *g, const bool *want_, bool co
   GQ_TRY(mark_wanted(f));
   GQ_TRY(compile_prologue(f));
   GQ_TRY(compile_pull(f));
-  return cut(f, columns);
+  return lanes ? use_lanes(f) : cut(f, columns);
 }
 
-int gq_field_new(const gq_graph *g, int ncapture, const bool *want_, bool columns, gq_field **out) {
+static int field_new(const gq_graph *g, int ncapture, const bool *want_, bool columns, bool lanes,
+                     gq_field **out) {
   gq_field *f = gq_calloc(1, sizeof *f);
   if (!f) return gq_nomem(sizeof *f);
   f->ncapture = ncapture;
-  int status = field_init(f, g, want_, columns);
+  int status = field_init(f, g, want_, columns, lanes);
   if (status != GQ_OK) gq_field_free(f);
   else *out = f;
   return status;
+}
+
+int gq_field_new(const gq_graph *g, int ncapture, const bool *want_, bool columns, gq_field **out) {
+  return field_new(g, ncapture, want_, columns, false, out);
+}
+
+int gq_field_lanes(const gq_graph *g, int ncapture, const bool *want_, gq_field **out) {
+  return field_new(g, ncapture, want_, false, true, out);
 }
 
 void gq_field_free(gq_field *f) {

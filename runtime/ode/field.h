@@ -31,12 +31,19 @@ typedef struct gq_field {
   gq_graph *class_body[2];     /* lent when it is the body itself */
   gq_shape class_shape[2];
   bool columns;                /* rows are innermost in slices (ir/columns.c) */
+  bool calls;                  /* f is called back (trace = false): nothing is known of it */
   bool points;                 /* and there is a form for several times at once: gq_field_points */
+  int64_t lanes[2];            /* gq_field_lanes: rows side by side in class_body[0], and in class_body[1]; else 0 */
+  bool front;                  /* lanes are the first dim and not the last */
   int64_t width;               /* most numbers that some value holds for one row */
 } gq_field;
 
 /* f: inputs t, z, captures. want_ NULL: no gradients. columns: rows may be turned innermost. */
 int gq_field_new(const gq_graph *f, int ncapture, const bool *want_, bool columns, gq_field **out);
+/* The same for rows at times of their own: no slices; class_body[i] takes t {lanes[i]}, a state {.., lanes[i]} of as
+** many rows, and boundaries that are cut with the rows (axis >= 0) likewise. With operations that have no such form
+** `front`: {lanes[i], ..}, where a row is the state or boundary with one row. Fails where rows act on each other. */
+int gq_field_lanes(const gq_graph *f, int ncapture, const bool *want_, gq_field **out);
 void gq_field_free(gq_field *f_);
 /* Rows that a program takes at once with its values in the cache, if its layers are narrow. */
 int64_t gq_field_comfort(const gq_field *f);

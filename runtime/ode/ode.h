@@ -7,8 +7,16 @@
 
 #include "../exec/exec.h"
 
-/* How a step is built (ode/step.c). All but Runge-Kutta carry a slope of their own and can be inverted. */
-typedef enum gq_method_kind { GQ_RUNGE_KUTTA, GQ_ALF, GQ_REVERSIBLE_HEUN, GQ_LEAPFROG } gq_method_kind;
+/* How a step is built (ode/step.c; ode/adams.c for the last two, which hang on the steps before). ALF, reversible
+** Heun and leapfrog carry a slope of their own and can be inverted. */
+typedef enum gq_method_kind {
+  GQ_RUNGE_KUTTA,
+  GQ_ALF,
+  GQ_REVERSIBLE_HEUN,
+  GQ_LEAPFROG,
+  GQ_ADAMS_BASHFORTH,
+  GQ_ADAMS_MOULTON
+} gq_method_kind;
 
 /* A method: one row of ode/tableaux.def. For the other kinds than Runge-Kutta the row tells how the step's
 ** result, error and interpolant hang on its slopes: y1 = y0 + h sum_i b_i k_i holds for them too. */
@@ -20,7 +28,8 @@ typedef struct gq_tableau {
   int error_order;             /* exponent of the controller is -1 / error_order; 0: fixed step only */
   int dense_order;             /* order of the interpolant */
   const double *c;             /* [stages] */
-  const double *a;             /* [stages][stages], strictly lower */
+  bool implicit;               /* the diagonal is not zero, but in the first row: ode/implicit.c */
+  const double *a;             /* [stages][stages], strictly lower, or lower */
   const double *b;             /* [stages] */
   const double *e;             /* [stages] b - bhat, or NULL */
   const double *e3;            /* [stages] second estimate of DOP853, or NULL */
@@ -40,7 +49,17 @@ bool gq_tableau_fsal(const gq_tableau *m);                 /* a stage is the slo
 /* w[i]: weight of h k_i in y(theta) - y0, i < slopes; and its derivative in theta. */
 void gq_tableau_weights(const gq_tableau *m, double theta, double *w);
 void gq_tableau_slopes(const gq_tableau *m, double theta, double *w);
-static inline bool gq_method_reversible(const gq_tableau *m) { return m->kind != GQ_RUNGE_KUTTA; }
+static inline bool gq_method_reversible(const gq_tableau *m) {
+  return m->kind == GQ_ALF || m->kind == GQ_REVERSIBLE_HEUN || m->kind == GQ_LEAPFROG;
+}
+/* Multistep. gq_tableau_find gives one of order 4 at most; gq_adams_method the same with another highest order, which is
+** the order on a fixed grid: from 1 (implicit 2) to 12, NULL otherwise. */
+enum { GQ_ADAMS_MOST = 12, GQ_ADAMS_FIXED = 4 /* the default on a fixed grid */ };
+static inline bool gq_method_adams(const gq_tableau *m) {
+  return m->kind == GQ_ADAMS_BASHFORTH || m->kind == GQ_ADAMS_MOULTON;
+}
+const gq_tableau *gq_adams_method(const gq_tableau *m, int max_order);
+void gq_adams_describe(gq_method_kind kind, int max_order, gq_tableau *m);
 /* Stops at every measurement time: what it carries is no slope to interpolate with. */
 static inline bool gq_method_stops(const gq_tableau *m) { return m->kind == GQ_ALF || m->kind == GQ_REVERSIBLE_HEUN; }
 
@@ -68,6 +87,7 @@ static inline bool gq_engine_nodes(gq_engine e) { return e >= GQ_ENGINE_KRONROD 
 extern const char *const gq_engine_names[GQ_NENGINE];
 typedef enum gq_trajectory { GQ_REVERSE, GQ_DENSE, GQ_CHECKPOINT, GQ_INTERPOLATED } gq_trajectory;
 enum { GQ_MAX_ELEMENT = 16, GQ_MAX_JACOBIAN = 8 };   /* gqc: nodes of an element; numbers in a row of the state */
+enum { GQ_MAX_SYSTEM = 4096 };   /* implicit methods: numbers in a row, or in all if rows act on each other */
 typedef enum gq_nodes { GQ_NODES_NFE, GQ_NODES_STEP, GQ_NODES_FIXED } gq_nodes;
 
 /* A rule for integrals over [-1, 1]: one row of grad/quadrature.c. */
@@ -97,6 +117,7 @@ typedef struct gq_ode_options {
   bool max_norm;               /* opts.norm = "max": largest component instead of RMS */
   gq_controller controller;
   bool overshoot, parity;
+  bool independent;            /* every row of the state has steps of its own; engines none, direct, aca, gq, check */
   gq_engine engine;
   /* adjoint = {...} */
   const gq_tableau *back_method;
@@ -118,21 +139,34 @@ typedef struct gq_ode_options {
   const gq_quadrature *quadrature;
   int panels;                  /* equal panels that share the nodes of an interval (or step) */
   uint64_t seed;               /* of random points */
+  bool guards;                 /* watch the integrand's spectrum; see gq_info.spectrum */
 } gq_ode_options;
 size_t gq_default_memory(void);                            /* a quarter of the machine's */
 void gq_ode_defaults(gq_ode_options *o, gq_dtype d);       /* dopri5, 1e-3 / 1e-6, gq, C 0.1 ... */
 int gq_ode_check(const gq_ode_options *o);                 /* do they go together? gq_odeint asks too */
 
+/* What each guard sees: reconstruction that the state was lost on the way back; audit, spectrum and quadrature_error
+** that the nodes are too few. What none does: the error of the forward solve, of which the gradient is then the
+** gradient (direct has the same: Lotka-Volterra to t = 10 at rtol 3e-4 is off by 60 % with a reconstruction error of
+** 21 tolerances), and an integrand whose values at n and at 2n nodes look like another's: for z' = -z + theta sin(w t)
+** at theta = 0 nothing but a'df/dtheta depends on w, and there are w with sin(w t) near 0 at all of them. */
 typedef struct gq_info {       /* API.md: the fields of info */
   int status;                  /* GQ_OK or what ended the solve */
   gq_engine engine;            /* that serves the backward pass: what auto chose, */
   char reason[160];            /* and why */
   double t_reached, h_last;
   int64_t nfe, steps, rejected;
+  int64_t jacobians, newton;   /* implicit methods: Jacobians, iterations of Newton's method (in nfe, one f each) */
   int64_t nfe_backward, steps_backward, rejected_backward, restarts, nodes, nodes_wanted;
   int64_t panels, panels_split;   /* moments: panels solved, and splits that made them more */
   double reconstruction;       /* units of the tolerance */
-  double audit;                /* engine check: |G_n - G_2n| / |G_2n| over all parameters */
+  double audit;                /* |G_n - G_2n| / |G_2n| over all parameters, by engine check and where the spectrum asked
+                                  for it; NAN: not made */
+  double spectrum;             /* guards: the last two of the n Legendre coefficients of the integrand (four random
+                                  sums of the biases' part of it) against the largest. Near 1: n nodes do not resolve
+                                  the integrand, though its mean may be right; over 0.1 it asks for an audit. NAN:
+                                  fewer than 3 nodes in every interval, no vectors among the parameters, no guards */
+  int64_t nfe_audit;           /* evaluations of that audit, not in nfe_backward */
   double quadrature_error;     /* nodes = "step": biases by nodes against Runge-Kutta weights, relative; NAN: none */
   bool capped;                 /* max_nodes bit in some interval */
   size_t peak_bytes;
@@ -146,6 +180,17 @@ typedef struct gq_solution gq_solution;
 /* A solve as a function of time. */
 typedef struct gq_dense gq_dense;
 
+/* What each row took, where rows are solved on their own; tensors {rows}, int64 but for t. The backward pass adds to
+** the last three in place. */
+typedef struct gq_samples {
+  gq_tensor *nfe, *steps, *rejected;   /* evaluations, accepted and rejected steps */
+  gq_tensor *t;                        /* float64: the time reached */
+  gq_tensor *status;                   /* gq_status */
+  gq_tensor *nfe_backward, *steps_backward, *nodes;
+} gq_samples;
+void gq_samples_ref(const gq_samples *s, gq_samples *out);
+void gq_samples_done(gq_samples *s);
+
 typedef struct gq_problem {
   const gq_graph *f;           /* inputs: t (0-d, state dtype), z, captures; output: dz/dt of z's shape and dtype */
   gq_tensor *z0;
@@ -156,6 +201,7 @@ typedef struct gq_problem {
   int nt;
   const double *t;             /* increasing or decreasing, repeats allowed */
   gq_dense **dense_;           /* where the interpolant goes */
+  gq_samples *samples_;        /* where new references to what each row took go; all NULL if rows are solved together */
   const gq_graph *event_;      /* inputs: t, z, captures of its own; one number: the solve ends where it changes sign */
   int nevent;
   gq_tensor *const *event_capture;

@@ -1,7 +1,9 @@
 /*
 ** odeint.c -- the forward solve: checks, and the loop over steps and measurement times.
 */
-#include "solution.h"
+#include "adams.h"
+#include "implicit.h"
+#include "lanes.h"
 
 #include <float.h>
 #include <math.h>
@@ -93,6 +95,12 @@ static bool continuous(const gq_ode_options *o) {
   return o->engine != GQ_ENGINE_NONE && !gq_engine_discrete(o->engine);
 }
 
+static bool leaves_step(const gq_tableau *m) {
+  for (int i = 0; i < m->stages; i++)
+    if (m->c[i] > 1) return true;
+  return false;
+}
+
 static int check(const gq_problem *p, const gq_ode_options *o) {
   if (!gq_is_float(p->z0->dtype))
     return gq_fail(GQ_EDTYPE, "the state is %s; it must be float32 or float64", gq_dtype_name(p->z0->dtype));
@@ -119,9 +127,19 @@ static int check(const gq_problem *p, const gq_ode_options *o) {
       "an event is looked for without gradients (solve again to info.event_t) and without overshoot");
   if (p->jump_ && (o->overshoot || o->parity || (o->moments && continuous(o))))
     return gq_fail(GQ_EARG, "grid_points go with neither overshoot (and parity) nor impulses = \"moments\"");
+  const gq_tableau *outside = leaves_step(o->method)                         ? o->method
+                              : continuous(o) && leaves_step(o->back_method) ? o->back_method
+                                                                             : NULL;
+  if (p->jump_ && outside)
+    return gq_fail(
+      GQ_EARG,
+      "method = \"%s\" evaluates f beyond the end of a step, which may not be done at grid_points; use "
+      "method = \"kvaerno3\"",
+      outside->name);
   if (o->engine == GQ_ENGINE_GQC && gq_element_nodes(o) > GQ_MAX_ELEMENT)
     return gq_fail(GQ_EARG, "gq.nodes = %d: gradient = \"gqc\" takes 1 to %d nodes in each forward step",
                    o->fixed_nodes, GQ_MAX_ELEMENT);
+  if (o->independent) GQ_TRY(gq_rows_check(p, o));
   if (o->overshoot && o->moments)
     return gq_fail(GQ_EARG, "overshoot (and parity) and impulses = \"moments\" do not go together");
   return GQ_OK;
@@ -145,8 +163,13 @@ int gq_explain(const gq_solution *s, int status) {
 /* ---- forward ---- */
 
 /* What is kept of each accepted step besides its state: activations, slopes, or nothing (aca). */
-static bool keeps_arenas(const gq_solution *s) { return s->o.engine == GQ_ENGINE_DIRECT; }
-static bool keeps_slopes(const gq_solution *s) { return continuous(&s->o) && s->o.trajectory == GQ_DENSE; }
+static bool keeps_arenas(const gq_solution *s) {
+  return s->o.engine == GQ_ENGINE_DIRECT && !s->o.method->implicit;
+}
+static bool keeps_slopes(const gq_solution *s) {
+  if (s->o.engine == GQ_ENGINE_DIRECT) return s->o.method->implicit; /* stages follow from them */
+  return continuous(&s->o) && s->o.trajectory == GQ_DENSE;
+}
 static bool inverts(const gq_solution *s) { return gq_engine_inverts(s->o.engine); }
 static bool records(const gq_solution *s) {
   return (gq_engine_discrete(s->o.engine) && !inverts(s)) || keeps_slopes(s);
@@ -181,7 +204,7 @@ static int forward_buffers(forward *fw) {
   size_t part = (gq_part_bytes(s->plan->field) + 63) & ~(size_t)63, parts = records(s) ? 1 : 5 + 2 * extra;
   fw->inner = fw->block = gq_alloc(parts * part + 64);
   if (!fw->block) return gq_nomem(parts * part);
-  s->bytes += parts * part;
+  s->bytes += parts * part + gq_adams_bytes(w->adams);
   if (records(s)) {
     GQ_TRY(gq_kept_get(s->plan, keeps_slopes(s), keeps_arenas(s), &s->bytes, &fw->now));
     s->records = fw->now, s->nrecords = 1;
@@ -203,7 +226,9 @@ static int start_slope(forward *fw) {
   if (w->st->l.extra) memcpy(w->x, w->y[0], gq_part_bytes(s->plan->field));
   if (!w->st->l.carry) return GQ_OK;
   w->nfe++;
-  return gq_evaluate_at(s->plan, &s->plan->f, s->bind, t, w->y, w->f, NULL, NULL);
+  GQ_TRY(gq_evaluate_at(s->plan, &s->plan->f, s->bind, t, w->y, w->f, NULL, NULL));
+  if (w->adams) gq_adams_restart(w);
+  return GQ_OK;
 }
 
 static int first_slope(forward *fw) {
@@ -397,6 +422,7 @@ static void forward_info(const forward *fw, gq_info *info, int status) {
   info->status = status;
   info->t_reached = w->t, info->h_last = w->h;
   info->nfe = w->nfe, info->steps = w->steps, info->rejected = w->rejected;
+  info->jacobians = w->jacobians, info->newton = w->newton;
 }
 
 static int forward_run(gq_solution *s, const gq_problem *p_, int *k) {
@@ -409,6 +435,7 @@ static int forward_run(gq_solution *s, const gq_problem *p_, int *k) {
   w->jumps = s->jumps, w->njumps = s->njumps, w->margin = s->margin;
   size_t before = s->bytes;
   int status = gq_walk_init(w, s->plan, &s->plan->forward, s->bind);
+  s->bytes += gq_implicit_bytes(w);
   if (status == GQ_OK) status = forward_buffers(&fw);
   if (status == GQ_OK && continuous(&s->o)) status = gq_trail_init(s);
   if (status == GQ_OK && p_ && p_->event_)
@@ -465,8 +492,12 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
   if (!s) return gq_nomem(sizeof *s);
   s->o = *o, s->nt = p->nt, s->z0_grad = p->z0_grad, s->t_grad = p->t_grad, s->limited = limited;
   int status = solution_init(s, p);
-  if (status == GQ_OK) {
-    if (gq_numel(p->z0->shape) > 0) status = forward_run(s, p, &k);
+  bool begun = status == GQ_OK; /* what is refused before is an error, not a part */
+  if (begun) {
+    s->plan->running++;
+    if (o->independent) status = gq_rows_forward(s), k = s->nt; /* rows that failed have filled theirs */
+    else if (gq_numel(p->z0->shape) > 0) status = forward_run(s, p, &k);
+    s->plan->running--;
     s->info.peak_bytes = s->bytes;
     s->info.engine = o->engine;
     memcpy(s->info.reason, info->reason, sizeof info->reason);
@@ -474,7 +505,7 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
   }
   *over = s->over;
   info->status = status;
-  bool keep_part = status != GQ_OK && partial && s->z && status != GQ_ENOMEM && status != GQ_EINTERRUPT;
+  bool keep_part = begun && status != GQ_OK && partial && status != GQ_ENOMEM && status != GQ_EINTERRUPT;
   if (status == GQ_OK || keep_part) {
     /* A handle of its own: the tape will hang on it, and the tape owns this solution. */
     int made = gq_tensor_view(s->z, s->z->shape, s->z->stride, s->z->offset, z);
@@ -487,6 +518,7 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
       }
     }
   }
+  if (s->rows && p->samples_ && (status == GQ_OK || keep_part)) gq_samples_ref(&s->rows->samples, p->samples_);
   if (status == GQ_OK && p->dense_) *p->dense_ = s->dense, s->dense = NULL;
   if (status == GQ_OK && o->engine != GQ_ENGINE_NONE) *sol = s;
   else gq_solution_free(s);
@@ -500,6 +532,7 @@ int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_ten
   *info = (gq_info){ .t_reached = p->nt > 0 ? p->t[0] : 0, .engine = o->engine };
   *z = NULL, *sol = NULL;
   if (p->dense_) *p->dense_ = NULL;
+  if (p->samples_) *p->samples_ = (gq_samples){ 0 };
   if (own.parity) own.overshoot = true, own.scale = false;
   if (own.engine == GQ_ENGINE_INTERPOLATED) own.trajectory = GQ_INTERPOLATED;
   if (own.engine == GQ_ENGINE_GQC) own.trajectory = GQ_DENSE, own.moments = false;
@@ -516,6 +549,7 @@ void gq_solution_free(gq_solution *s) {
   if (!s) return;
   if (s->plan) gq_kept_give_back(s->plan, s->records);
   gq_dense_free(s->dense);
+  gq_rowset_free(s->rows);
   gq_binding_free(s->bind);
   gq_plan_release(s->plan);
   gq_tensor_unref(s->z0);
@@ -558,7 +592,7 @@ int gq_solution_records(gq_solution *s) {
   gq_tensor *z = s->z; /* stays as it is: direct does not mind what the user has done to it */
   gq_info info = s->info;
   int k = 0;
-  if (!records(s) || s->records || s->trivial) return GQ_OK;
+  if (!records(s) || s->records || s->trivial || s->rows) return GQ_OK;
   if (s->z0->storage->version != s->z0_version) GQ_TRY(start_from_solution(s, z));
   s->z0_version = s->z0->storage->version;
   gq_tensor *again;

@@ -2,7 +2,7 @@
 ** plan.c -- compiled solvers, cached by structure: the traced graph, what wants gradients, method,
 ** engine and everything else that shapes a program. Numbers are inputs, so they are not in the key.
 */
-#include "plan.h"
+#include "adams.h"
 
 #include <limits.h>
 #include <pthread.h>
@@ -46,8 +46,9 @@ static int evaluator_class(gq_evaluator *e, int c, gq_system *sys) {
   gq_outspec *outs = gq_calloc(n + 1, sizeof *outs);
   if (!outs) return gq_nomem(n * sizeof *outs);
   for (int i = 0; i < n; i++)
-    outs[i] = i < n - nq ? (gq_outspec){ gq_graph_output(sys->g, i), 0, GQ_STORE }
-                         : (gq_outspec){ gq_graph_output(sys->g, i), sys->late, GQ_ADD };
+    outs[i] = i < n - nq
+                ? (gq_outspec){ gq_graph_output(sys->g, i), sys->second && i >= sys->second, GQ_STORE }
+                : (gq_outspec){ gq_graph_output(sys->g, i), sys->late, GQ_ADD };
   e->parts = n - nq, e->nq = nq, e->nout = n, e->nin = gq_graph_inputs(sys->g), e->columns = sys->columns;
   int status = compile(sys->g, n, outs, &e->code.prog[c]);
   gq_free(outs);
@@ -68,10 +69,26 @@ static int build_evaluator(gq_plan *p, gq_evaluator *e, int (*make)(gq_plan *, i
   return status;
 }
 
+/* No program takes the steps of implicit methods: what matters of the layout, and the products. */
+static int implicit_stepper(gq_plan *p, gq_stepper *st, int (*make)(gq_plan *, int, void *, gq_system *),
+                            void *arg) {
+  gq_system s;
+  gq_steplayout *l = &st->l;
+  GQ_TRY(make(p, 0, arg, &s));
+  *l =
+    (gq_steplayout){ .parts = s.parts, .nq = s.nq, .slopes = st->m->slopes, .given = s.given, .carry = true };
+  l->dq = l->eq = st->kind.product_error ? 0 : -1;
+  l->err3 = l->h2 = -1;
+  keep_of(&st->of, &s);
+  gq_system_done(&s);
+  return GQ_OK;
+}
+
 static int build_stepper(gq_plan *p, gq_stepper *st, int (*make)(gq_plan *, int, void *, gq_system *),
                          void *arg) {
   int status = GQ_OK;
   st->m = st->kind.m;
+  if (st->m->implicit) return implicit_stepper(p, st, make, arg);
   for (int c = 0; status == GQ_OK && c < p->field->nclass; c++) {
     gq_system s;
     GQ_TRY(make(p, c, arg, &s));
@@ -94,9 +111,18 @@ static int make_pull(gq_plan *p, int c, void *arg, gq_system *s) {
   return gq_system_pull(p->field, c, *(bool *)arg, s);
 }
 
-static int make_nodes(gq_plan *p, int c, void *arg, gq_system *s) {
-  return gq_system_nodes(p->field, c, *(int *)arg, s);
+static int make_jacobian(gq_plan *p, int c, void *arg, gq_system *s) {
+  const gq_adjointkind plain = { 0 };
+  GQ_TRY(gq_system_adjoint(p->field, c, &plain, s));
+  s->second = 1;
+  return GQ_OK;
 }
+
+static int make_nodes(gq_plan *p, int c, void *arg, gq_system *s) {
+  return gq_system_nodes(p->field, c, *(int *)arg, p->probes, s);
+}
+
+static int make_points(gq_plan *p, int c, void *arg, gq_system *s) { return gq_system_points(p->field, s); }
 
 static int make_elements(gq_plan *p, int c, void *arg, gq_system *s) {
   return gq_system_jacobian(p->field, c, (int64_t)p->element * *(int *)arg, p->dim, s);
@@ -110,7 +136,14 @@ static bool wants_products(const gq_field *f) {
 
 /* Nodes in every step: the Runge-Kutta weights integrate the biases' gradients too, to compare. */
 static bool audits(const gq_ode_options *o) {
-  return gq_engine_nodes(o->engine) && o->engine != GQ_ENGINE_KRONROD && o->nodes == GQ_NODES_STEP;
+  return gq_engine_nodes(o->engine) && o->engine != GQ_ENGINE_KRONROD && o->nodes == GQ_NODES_STEP &&
+         !o->independent;
+}
+
+/* Guards are for the rule whose weights make Legendre polynomials orthogonal; nodes in every step have audits. */
+static bool probes(const gq_ode_options *o) {
+  return o->guards && !o->independent && gq_engine_nodes(o->engine) && o->engine != GQ_ENGINE_KRONROD && !audits(o) &&
+         o->quadrature == gq_quadratures;
 }
 
 /* Rows of all nodes or elements of a block. */
@@ -123,7 +156,8 @@ static int build_backward(gq_plan *p, const gq_planspec *s) {
   bool dense = o->trajectory != GQ_REVERSE, gq = gq_engine_nodes(o->engine),
        full = o->engine == GQ_ENGINE_ADJOINT;
   bool time = full && (s->p->t_grad || o->parity);
-  gq_products products = !gq ? GQ_PRODUCTS_ALL : audits(o) ? GQ_PRODUCTS_VECTORS : GQ_PRODUCTS_NONE;
+  bool audit = audits(o) && !p->field->calls; /* a callback has no gradient of the biases alone */
+  gq_products products = !gq ? GQ_PRODUCTS_ALL : audit ? GQ_PRODUCTS_VECTORS : GQ_PRODUCTS_NONE;
   gq_adjointkind plain = { dense, o->moments, GQ_PRODUCTS_NONE, false },
                  with = { dense, o->moments, products, time };
   p->backward.kind = (gq_stepkind){ .m = o->back_method,
@@ -132,16 +166,22 @@ static int build_backward(gq_plan *p, const gq_planspec *s) {
                                     .dense = gq || o->overshoot,
                                     .product_error = full && o->back_method->e && o->back_step_size <= 0,
                                     .product_dense = products != GQ_PRODUCTS_NONE && o->overshoot };
-  p->products = wants_products(p->field);
+  p->products = wants_products(p->field), p->probes = probes(o);
   GQ_TRY(build_stepper(p, &p->backward, make_adjoint, &with));
   GQ_TRY(build_evaluator(p, &p->adjoint, make_adjoint, &plain));
-  if (p->backward.kind.product_error) GQ_TRY(build_evaluator(p, &p->start, make_adjoint, &with));
+  if (p->backward.kind.product_error || (p->backward.m->implicit && p->backward.l.nq > 0))
+    GQ_TRY(build_evaluator(p, &p->start, make_adjoint, &with));
+  if (o->independent)
+    return gq && p->products && p->field->lanes[1] ? build_evaluator(p, &p->nodes[0], make_points, NULL) : GQ_OK;
   p->node_rows = 1;
-  while (p->node_rows < 1 << (GQ_NODE_SIZES - 1) &&
+  while (!p->field->calls && p->node_rows < 1 << (GQ_NODE_SIZES - 1) &&
          2 * p->node_rows * p->field->count[0] <= stacked_rows(p->field))
     p->node_rows *= 2;
   gq_evaluator *largest; /* compiled now: memory must not depend on how many nodes a solve asks for */
-  return gq && p->products ? gq_plan_nodes(p, p->node_rows, &largest) : GQ_OK;
+  if (!gq || !p->products) return GQ_OK;
+  GQ_TRY(gq_plan_nodes(p, p->node_rows, &largest));
+  p->probes = largest->parts > 0; /* without vectors there is nothing to look at */
+  return GQ_OK;
 }
 
 /* alf's inverse evaluates f where its step does, so that it brings the derivative along. */
@@ -158,7 +198,9 @@ static int build_inverse(gq_plan *p, const gq_ode_options *o, bool time) {
 
 /* Gauss points whose order is above the method's, by one more than it takes: see grad/gqc.c. */
 int gq_element_nodes(const gq_ode_options *o) {
-  return o->nodes == GQ_NODES_FIXED ? o->fixed_nodes : (o->method->order + 2) / 2 + 1;
+  int order = o->method->order;
+  if (gq_method_adams(o->method) && o->step_size <= 0 && order > 6) order = 6; /* its steps are short */
+  return o->nodes == GQ_NODES_FIXED ? o->fixed_nodes : (order + 2) / 2 + 1;
 }
 
 /* Rows of the state and their Jacobians. A small state may be one row whatever its field does. */
@@ -168,6 +210,12 @@ static int find_rows(gq_plan *p) {
   const gq_field *f = p->field;
   size_t n = gq_numel(f->shape);
   char message[256], shape[128];
+  if (f->calls)
+    return gq_fail(
+      GQ_EUNSUPPORTED,
+      "gradient = \"gqc\" needs the Jacobian of the dynamics, and with trace = false they are not known "
+      "but by their values; %s",
+      instead);
   int status = n ? gq_field_independent(f) : GQ_OK;
   if (status == GQ_EUNSUPPORTED && n > GQ_MAX_JACOBIAN) {
     strncpy(message, gq_message(), sizeof message - 1), message[sizeof message - 1] = 0;
@@ -198,10 +246,30 @@ static int build_elements(gq_plan *p, const gq_ode_options *o) {
   return find_rows(p);
 }
 
+/* Rows that a stage of an implicit method solves for one by one, and how their Jacobians are had. */
+static int build_jacobian(gq_plan *p, const gq_tableau *m) {
+  const gq_field *f = p->field;
+  size_t n = gq_numel(f->shape);
+  int status = n ? gq_field_independent(f) : GQ_OK;
+  if (status != GQ_OK && status != GQ_EUNSUPPORTED) return status;
+  p->rows = n == 0 ? 0 : status == GQ_OK && f->shape.ndim > 0 ? f->shape.dim[0] : 1;
+  double dim = n ? (double)n / p->rows : 0, bytes = 4 * 8 * dim * dim * p->rows;
+  if (dim > GQ_MAX_SYSTEM || bytes > (double)gq_default_memory())
+    return gq_fail(
+      GQ_EUNSUPPORTED,
+      "method = \"%s\" solves linear systems of %.0f numbers here, %lld at a time, in matrices of %.0f "
+      "MB; it takes up to %d numbers and a quarter of the memory; use an explicit method (dopri5, "
+      "tsit5), or dynamics that treat the rows of the state one by one",
+      m->name, dim, (long long)p->rows, bytes / (1 << 20), GQ_MAX_SYSTEM);
+  p->row_dim = (int)dim;
+  return build_evaluator(p, &p->jacobian, make_jacobian, NULL);
+}
+
 static int build(gq_plan *p, const gq_planspec *s) {
   const gq_ode_options *o = s->o;
   bool direct = gq_engine_discrete(o->engine), time = s->p->t_grad;
-  GQ_TRY(gq_field_new(s->p->f, s->p->ncapture, s->p->wants_grad, true, &p->field));
+  if (o->independent) GQ_TRY(gq_field_lanes(s->p->f, s->p->ncapture, s->p->wants_grad, &p->field));
+  else GQ_TRY(gq_field_new(s->p->f, s->p->ncapture, s->p->wants_grad, true, &p->field));
   p->forward.kind = (gq_stepkind){ .m = o->method,
                                    .adaptive = o->method->e && o->step_size <= 0,
                                    .max_norm = o->max_norm,
@@ -209,12 +277,15 @@ static int build(gq_plan *p, const gq_planspec *s) {
                                    .eta = o->eta,
                                    .pull = direct && !joint(o),
                                    .pull_time = direct && time };
-  GQ_TRY(build_stepper(p, &p->forward, make_forward, NULL));
+  if (gq_method_adams(o->method)) gq_adams_stepper(&p->forward, &p->forward.kind);
+  else GQ_TRY(build_stepper(p, &p->forward, make_forward, NULL));
   GQ_TRY(build_evaluator(p, &p->f, make_forward, NULL));
   if (gq_engine_inverts(o->engine)) GQ_TRY(build_inverse(p, o, time));
+  if (o->method->implicit) GQ_TRY(build_jacobian(p, o->method));
   if (direct) GQ_TRY(build_evaluator(p, &p->pull, make_pull, &time));
   else if (o->engine == GQ_ENGINE_GQC) GQ_TRY(build_elements(p, o));
   else if (o->engine != GQ_ENGINE_NONE) GQ_TRY(build_backward(p, s));
+  if (p->backward.m && p->backward.m->implicit && !p->jacobian.nin) GQ_TRY(build_jacobian(p, p->backward.m));
   return GQ_OK;
 }
 
@@ -247,6 +318,8 @@ static int build_arenas(gq_plan *p) {
   GQ_TRY(grow_arena(p, 1, gq_code_arena(&p->f.code)));
   GQ_TRY(grow_arena(p, 1, gq_code_arena(&p->adjoint.code)));
   GQ_TRY(grow_arena(p, 1, gq_code_arena(&p->start.code)));
+  GQ_TRY(grow_arena(p, 1, gq_code_arena(&p->jacobian.code)));
+  GQ_TRY(grow_table(p, &p->jacobian));
   GQ_TRY(grow_table(p, &p->f));
   GQ_TRY(grow_table(p, &p->adjoint));
   GQ_TRY(grow_table(p, &p->start));
@@ -267,6 +340,7 @@ static int plan_sized(gq_plan *p, gq_evaluator *sizes, int n,
   gq_evaluator *e = *out = &sizes[i];
   if (e->code.prog[0]) return GQ_OK;
   int status = build_evaluator(p, e, make, &n);
+  e->points = n;
   if (status == GQ_OK) status = grow_table(p, e);
   if (status == GQ_OK) status = grow_arena(p, 1, gq_code_arena(&e->code));
   if (status != GQ_OK) evaluator_done(e); /* whole or not there */
@@ -297,6 +371,7 @@ static void plan_free(gq_plan *p) {
   stepper_done(&p->inverse);
   evaluator_done(&p->f);
   evaluator_done(&p->adjoint);
+  evaluator_done(&p->jacobian);
   evaluator_done(&p->start);
   evaluator_done(&p->pull);
   for (int i = 0; i < GQ_NODE_SIZES; i++) evaluator_done(&p->nodes[i]), evaluator_done(&p->elements[i]);
@@ -315,7 +390,8 @@ typedef struct keyhead { /* zeroed before it is filled: compared bytewise */
   const gq_tableau *method, *back_method;
   double eta;
   int engine, trajectory, threads, element;
-  bool fixed, back_fixed, max_norm, back_max_norm, dense_forward, overshoot, parity, moments, t_grad, audits;
+  bool fixed, back_fixed, max_norm, back_max_norm, dense_forward, overshoot, parity, moments, t_grad, audits,
+    probes, independent;
 } keyhead;
 
 static int make_key(const gq_planspec *s, char **key, size_t *n) {
@@ -337,7 +413,8 @@ static int make_key(const gq_planspec *s, char **key, size_t *n) {
   h->max_norm = o->max_norm, h->back_max_norm = o->back_max_norm;
   h->dense_forward = s->dense_forward, h->overshoot = o->overshoot, h->parity = o->parity,
   h->moments = o->moments;
-  h->t_grad = s->p->t_grad, h->audits = audits(o);
+  h->t_grad = s->p->t_grad, h->audits = audits(o), h->probes = probes(o);
+  h->independent = o->independent;
   for (int i = 0; i < s->p->ncapture; i++)
     ((bool *)(h + 1))[i] = o->engine != GQ_ENGINE_NONE && s->p->wants_grad[i];
   memcpy((char *)(h + 1) + s->p->ncapture * sizeof(bool), graph, ng);
@@ -348,7 +425,8 @@ static int make_key(const gq_planspec *s, char **key, size_t *n) {
 
 static gq_plan *cache_find(const char *key, size_t n) {
   for (int i = 0; i < cache.n; i++)
-    if (cache.list[i]->nkey == n && !memcmp(cache.list[i]->key, key, n)) return cache.list[i];
+    if (!cache.list[i]->running && cache.list[i]->nkey == n && !memcmp(cache.list[i]->key, key, n))
+      return cache.list[i];
   return NULL;
 }
 
@@ -380,7 +458,8 @@ static int plan_new(const gq_planspec *s, char *key, size_t nkey, gq_plan **out)
 }
 
 /* Plans hold scratch memory, so one thread uses a plan at a time: the runtime is driven from one
-** thread, the lock guards the list alone. */
+** thread, the lock guards the list alone. Dynamics that are called back may solve themselves: not with a plan that
+** is running. */
 int gq_plan_get(const gq_planspec *s, gq_plan **out) {
   char *key = NULL;
   size_t n = 0;
@@ -416,6 +495,18 @@ void gq_plan_release(gq_plan *p) {
   if (--p->users == 0 && !p->listed) plan_free(p);
   pthread_mutex_unlock(&cache.lock);
 }
+
+int gq_plan_enter(gq_plan *p) {
+  if (p->running)
+    return gq_fail(
+      GQ_ESTATE,
+      "the backward pass of a solve cannot run inside dynamics (trace = false) whose own solve has the "
+      "same structure: take its gradient before, or solve inside the dynamics too");
+  p->running++;
+  return GQ_OK;
+}
+
+void gq_plan_leave(gq_plan *p) { p->running--; }
 
 void gq_program_cache_clear(void) {
   pthread_mutex_lock(&cache.lock);
@@ -464,12 +555,12 @@ static void bind_products(const gq_plan *p, const gq_evaluator *e, const gq_bind
   }
 }
 
-static int run_call(gq_plan *p, const gq_evaluator *e, call *c) {
-  return gq_code_run(p->field, &e->code, 0, p->arena[1], c->in, e->nin, c->out, e->nout);
+static int run_call(gq_plan *p, const gq_evaluator *e, int phase, call *c) {
+  return gq_code_run(p->field, &e->code, phase, p->arena[1], c->in, e->nin, c->out, e->nout);
 }
 
-int gq_evaluate_at(gq_plan *p, const gq_evaluator *e, const gq_binding *b, double t, void *const *x,
-                   void *const *out, const gq_grads *grads_, double *time_) {
+int gq_evaluate_phase(gq_plan *p, const gq_evaluator *e, const gq_binding *b, int phase, double t,
+                      void *const *x, void *const *out, const gq_grads *grads_, double *time_) {
   const gq_field *f = p->field;
   float t32 = (float)t;
   call c = call_begin(p, e);
@@ -481,10 +572,15 @@ int gq_evaluate_at(gq_plan *p, const gq_evaluator *e, const gq_binding *b, doubl
     for (int i = 0; i < e->parts; i++) c.out[(size_t)s * e->nout + i] = (char *)out[i] + off;
     bind_products(p, e, b, s, grads_, &c);
   }
-  int status = run_call(p, e, &c);
+  int status = run_call(p, e, phase, &c);
   for (int s = 0; time_ && s < f->nslices; s++)
     *time_ += f->dtype == GQ_F32 ? *(float *)&c.time[s] : c.time[s];
   return status;
+}
+
+int gq_evaluate_at(gq_plan *p, const gq_evaluator *e, const gq_binding *b, double t, void *const *x,
+                   void *const *out, const gq_grads *grads_, double *time_) {
+  return gq_evaluate_phase(p, e, b, 0, t, x, out, grads_, time_);
 }
 
 void gq_evaluator_bind(gq_plan *p, const gq_evaluator *e, const gq_binding *b, int s, const gq_grads *grads,
@@ -494,13 +590,27 @@ void gq_evaluator_bind(gq_plan *p, const gq_evaluator *e, const gq_binding *b, i
   *in = c.in + (size_t)s * e->nin, *out = c.out + (size_t)s * e->nout;
 }
 
+size_t gq_probe_size(const gq_plan *p, const gq_evaluator *e, int i) {
+  return gq_numel(gq_field_boundary_shape(p->field, e->of[e->nq + i]));
+}
+
+size_t gq_probe_bytes(const gq_plan *p, const gq_evaluator *e, int i, int points) {
+  size_t size = gq_dtype_size(gq_field_boundary_dtype(p->field, e->of[e->nq + i]));
+  return (gq_probe_size(p, e, i) * points * size + 63) & ~(size_t)63;
+}
+
 int gq_evaluate_nodes(gq_plan *p, const gq_evaluator *e, const gq_binding *b, const void *t, void *const *z,
-                      void *const *a, const gq_grads *grads) {
+                      void *const *a, const gq_grads *grads, void *const *probe_) {
   call c = call_begin(p, e);
   for (int s = 0; s < p->field->nslices; s++) {
     const void **in = c.in + (size_t)s * e->nin;
+    char *probe = probe_ ? probe_[s] : NULL;
     in[0] = t, in[1] = z[s], in[2] = a[s];
+    for (int i = 0; i < e->parts; i++) {
+      c.out[(size_t)s * e->nout + i] = probe;
+      probe += gq_probe_bytes(p, e, i, e->points);
+    }
     bind_products(p, e, b, s, grads, &c);
   }
-  return run_call(p, e, &c);
+  return run_call(p, e, 0, &c);
 }

@@ -21,8 +21,9 @@ typedef struct gq_evaluator {
   int parts;                   /* outputs that are stored; then nq products, added */
   int states;                  /* inputs after t that have the state's shape */
   int nq, nin, nout;
+  int points;                  /* nodes: how many at once */
   bool columns;                /* nodes: their states stand side by side, {.., n rows of the slice} */
-  int *of;
+  int *of;                     /* [nq] boundary values; of nodes then [parts]: of the probes */
   gq_code code;
 } gq_evaluator;
 
@@ -32,11 +33,15 @@ typedef struct gq_plan {
   char *key;
   size_t nkey;
   int users;                   /* solutions that refer to it */
+  int running;                 /* solves and backward passes under way: they use its scratch memory */
   uint64_t used;               /* for the oldest to go first */
   gq_field *field;
   gq_stepper forward, backward;
   gq_stepper inverse;          /* mali and reversible: a forward step from its end to its start */
   gq_evaluator f, adjoint, pull;      /* z -> f; the backward system; z, a -> a'df/dz and products */
+  gq_evaluator jacobian;       /* implicit methods: z, v -> f (phase 0), -v'df/dz (phase 1) */
+  int64_t rows;                /* and what they solve for at once: rows that do not act on each other, */
+  int row_dim;                 /* of so many numbers; or one of all */
   gq_evaluator start;          /* the backward system with its products, where they count in the error norm */
   gq_evaluator nodes[GQ_NODE_SIZES];
   gq_evaluator elements[GQ_NODE_SIZES];   /* gqc: Jacobians, then products of 1, 2, 4, ... elements */
@@ -44,6 +49,8 @@ typedef struct gq_plan {
   int dim;                     /* numbers in a row of the state: a Jacobian is dim x dim */
   bool products;               /* some boundary value wants a gradient */
   int node_rows;               /* capacity of the node buffer, a power of two */
+  bool probes;                 /* node programs store the products of vectors by node (grad/spectrum.h) */
+  int64_t alarms;              /* spectra so far that called for an audit */
   size_t arena_bytes[2];       /* stepping, and the rest */
   void *arena[2][GQ_MAXSLICES];
   void *table;                 /* pointers of one evaluation */
@@ -63,6 +70,9 @@ typedef struct gq_planspec {
 int gq_plan_get(const gq_planspec *s, gq_plan **out);
 void gq_plan_keep(gq_plan *p);               /* users +1 */
 void gq_plan_release(gq_plan *p_);
+/* A backward pass takes the plan's scratch memory; GQ_ESTATE where a solve under way, that called back, has it. */
+int gq_plan_enter(gq_plan *p);
+void gq_plan_leave(gq_plan *p);
 /* The node program for `rows` rows (a power of two up to node_rows), compiled at its first use. */
 int gq_plan_nodes(gq_plan *p, int rows, gq_evaluator **out);
 
@@ -78,10 +88,17 @@ void gq_evaluator_bind(gq_plan *p, const gq_evaluator *e, const gq_binding *b, i
 ** all slices; products are added to grads_ (boundaries) and *time_ (time). */
 int gq_evaluate_at(gq_plan *p, const gq_evaluator *e, const gq_binding *b, double t, void *const *x,
                    void *const *out, const gq_grads *grads_, double *time_);
+/* The same, one phase of it. */
+int gq_evaluate_phase(gq_plan *p, const gq_evaluator *e, const gq_binding *b, int phase, double t, void *const *x,
+                      void *const *out, const gq_grads *grads_, double *time_);
 /* The node program: t [rows], z [nslices] blocks of rows states (or, columns, those side by side), likewise
-** a; products added to grads. */
+** a; products added to grads. probe_ [nslices]: blocks that hold the probes one after another, or NULL where the
+** plan has none. */
 int gq_evaluate_nodes(gq_plan *p, const gq_evaluator *e, const gq_binding *b, const void *t, void *const *z,
-                      void *const *a, const gq_grads *grads);
+                      void *const *a, const gq_grads *grads, void *const *probe_);
+/* Numbers that probe i of a node program has for one node, and bytes it takes for `points` nodes. */
+size_t gq_probe_size(const gq_plan *p, const gq_evaluator *e, int i);
+size_t gq_probe_bytes(const gq_plan *p, const gq_evaluator *e, int i, int points);
 
 /* ---- one integration ---- */
 
@@ -113,7 +130,10 @@ typedef struct gq_walk {
   int64_t grid_index;
   bool clamped;                /* the accepted step was shortened to the stop */
   double last_ratio[2];        /* PI and PID memory */
+  struct gq_adams *adams;      /* the history of a multistep method, or NULL */
   int64_t nfe, steps, rejected;
+  struct gq_implicit *implicit;   /* implicit methods: slopes, Jacobians, scratch (implicit.h) */
+  int64_t jacobians, newton;   /* and what they took */
   /* phase 2: cotangents in, cotangents of y, f, x, t and h out; whole arrays */
   void *cy, *cf, *cx, *ck[GQ_MAXSTAGES], *py, *pf, *px;
   double pt, ph;
@@ -123,6 +143,11 @@ typedef struct gq_walk {
   double in_scalars[3 + GQ_MAXPARTS + GQ_MAXSTAGES];   /* t h rtol atol wq */
 } gq_walk;
 
+/* Factor from a step to the next proposal; last: the error ratios before. */
+double gq_control(const gq_controller *c, int error_order, double ratio, const double last[2]);
+/* A component that is zero and stays zero has no scale where atol is zero: the smallest normal number
+** makes its error ratio 0 and not 0 / 0. */
+double gq_positive_atol(gq_dtype d, double atol);
 /* Allocates the pointer tables (not the states). */
 int gq_walk_init(gq_walk *w, gq_plan *p, const gq_stepper *st, const gq_binding *b);
 void gq_walk_done(gq_walk *w);
@@ -136,6 +161,8 @@ void gq_walk_times(gq_walk *w, double t, double h, double t1);
 /* Try steps until one is accepted: w->h1, y1, f1, slopes. `stop`: not passed if `clamp`. On a
 ** failure the status, with a message that tells t and h. */
 int gq_walk_step(gq_walk *w, double stop, bool clamp);
+/* Fixed grid: the size of the step from w->t to its next point, or to the stop; sets w->clamped. */
+double gq_walk_fixed_step(gq_walk *w, double stop, bool clamp);
 /* Run the later phases of the accepted step: 1 for the interpolant and products. */
 int gq_walk_phase(gq_walk *w, int phase);
 /* y(theta) = y + sum_i h w_i k_i of a part, one slice of it or all. */

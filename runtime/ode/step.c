@@ -33,6 +33,17 @@ static const gq_node *system_input(const gq_system *s, int i) {
 
 static gq_ref scalar_input(builder *b) { return gq_input(b->g, GQ_F64, gq_shape_of(0, NULL)); }
 
+/* One number of float64: for all, or each row's own. */
+static gq_shape scalar_shape(const builder *b) { return gq_shape_of(b->s->lanes ? 1 : 0, &b->s->lanes); }
+static gq_ref row_input(builder *b) { return gq_input(b->g, GQ_F64, scalar_shape(b)); }
+
+/* Dims of part p that its error sums over: all but the rows'. */
+static int summed(const builder *b, int p) {
+  int rank = system_input(b->s, 1 + p)->shape.ndim;
+  if (b->s->lanes && b->s->front) return (1 << rank) - 2;
+  return (1 << (b->s->lanes ? rank - 1 : rank)) - 1;
+}
+
 static gq_ref like_input(builder *b, int i) {
   const gq_node *n = system_input(b->s, i);
   return gq_input(b->g, n->dtype, n->shape);
@@ -41,11 +52,11 @@ static gq_ref like_input(builder *b, int i) {
 static void inputs(builder *b) {
   gq_steplayout *l = b->l;
   int n = 0, parts = l->parts;
-  l->t = n++, b->t = scalar_input(b);
-  l->h = n++, b->h = b->ht = scalar_input(b);
+  l->t = n++, b->t = row_input(b);
+  l->h = n++, b->h = b->ht = row_input(b);
   l->rtol = n++, b->rtol = scalar_input(b);
   l->atol = n, n += parts;
-  for (int p = 0; p < parts; p++) b->atol[p] = scalar_input(b);
+  for (int p = 0; p < parts; p++) b->atol[p] = row_input(b);
   l->y = n, n += parts;
   for (int p = 0; p < parts; p++) b->y[p] = like_input(b, 1 + p);
   l->f = -1;
@@ -76,9 +87,18 @@ static void inputs(builder *b) {
 
 static gq_ref to_state(builder *b, gq_ref scalar) { return gq_cast(b->g, scalar, b->dtype); }
 
+/* A number for all or for each row, to meet the numbers of a state. */
+static gq_ref to_rows(builder *b, gq_ref scalar) {
+  gq_shape s = { .ndim = system_input(b->s, 1)->shape.ndim, .dim = { b->s->lanes } };
+  gq_ref x = to_state(b, scalar);
+  if (!b->s->front || gq_graph_node(b->g, x)->shape.ndim == 0) return x;
+  for (int i = 1; i < s.ndim; i++) s.dim[i] = 1;
+  return gq_reshape(b->g, x, s);
+}
+
 /* y + (h w) k */
 static gq_ref move(builder *b, gq_ref y, double w, gq_ref k) {
-  return gq_emit2(b->g, GQ_OP_ADD, y, gq_emit2(b->g, GQ_OP_MUL, to_state(b, gq_scale(b->g, b->h, w)), k));
+  return gq_emit2(b->g, GQ_OP_ADD, y, gq_emit2(b->g, GQ_OP_MUL, to_rows(b, gq_scale(b->g, b->h, w)), k));
 }
 
 /* y + sum_i (h w_i) slope_i */
@@ -202,15 +222,23 @@ static bool equal(gq_graph *g, gq_ref a, gq_ref v, int axis) {
 /* x' = v, and v' without v: the graph over separate x and v shows it. */
 static int second_order(builder *b) {
   gq_graph *g = gq_graph_new();
-  gq_ref z, out, x, v, *bind = b->bind;
+  gq_ref out, v, *bind = b->bind;
   int axis = b->s->last, n = gq_graph_inputs(b->s->g);
   bool damped = false;
   if (gq_numel(system_input(b->s, 1)->shape) == 0) return gq_graph_free(g), GQ_OK;
+  if (gq_graph_calls(b->s->g)) {
+    gq_graph_free(g);
+    return gq_fail(
+      GQ_EARG, "method = \"leapfrog\" solves x'' = a(t, x), and with trace = false nothing shows that the "
+               "dynamics are of that form; trace them, or take another method");
+  }
   if (!g) return gq_nomem(0);
+  gq_shape first = system_input(b->s, 1)->shape, second = first;
+  first.dim[axis] /= 2, second.dim[axis] -= first.dim[axis];
   for (int i = 0; i < n; i++)
-    bind[i] = gq_input(g, system_input(b->s, i)->dtype, system_input(b->s, i)->shape);
-  z = bind[1], x = half(g, z, axis, 0), v = half(g, z, axis, 1);
-  bind[1] = join(g, x, v, axis);
+    bind[i] = gq_input(g, system_input(b->s, i)->dtype, i == 1 ? first : system_input(b->s, i)->shape);
+  v = gq_input(g, system_input(b->s, 1)->dtype, second);
+  bind[1] = join(g, bind[1], v, axis);
   gq_inline(g, b->s->g, bind, &out);
   bool is_v = equal(g, half(g, out, axis, 0), v, axis);
   gq_ref a = half(g, out, axis, 1);
@@ -242,29 +270,27 @@ static gq_ref error_sum(builder *b, const double *e, int p) {
   gq_ref err = GQ_NONE;
   for (int i = 0; i < b->k->m->stages; i++) {
     if (e[i] == 0) continue;
-    gq_ref term = gq_emit2(g, GQ_OP_MUL, to_state(b, gq_scale(g, b->h, e[i])), b->slope[i][p]);
+    gq_ref term = gq_emit2(g, GQ_OP_MUL, to_rows(b, gq_scale(g, b->h, e[i])), b->slope[i][p]);
     err = err == GQ_NONE ? term : gq_emit2(g, GQ_OP_ADD, err, term);
   }
   gq_ref size = gq_emit2(g, GQ_OP_MAXIMUM, gq_emit1(g, GQ_OP_ABS, b->y[p]), gq_emit1(g, GQ_OP_ABS, b->y1[p]));
   gq_ref scale =
-    gq_emit2(g, GQ_OP_ADD, to_state(b, b->atol[p]), gq_emit2(g, GQ_OP_MUL, to_state(b, b->rtol), size));
+    gq_emit2(g, GQ_OP_ADD, to_rows(b, b->atol[p]), gq_emit2(g, GQ_OP_MUL, to_state(b, b->rtol), size));
   gq_ref sq = gq_emit1(g, GQ_OP_SQUARE, gq_emit2(g, GQ_OP_DIV, err, scale));
-  gq_shape s = system_input(b->s, 1 + p)->shape;
-  int all = (1 << s.ndim) - 1;
+  int all = summed(b, p);
   if (b->k->max_norm) {
     gq_attr attr = { .flags = all };
     sq = all ? gq_emit(g, GQ_OP_AMAX, 1, &sq, &attr) : sq;
   } else {
     sq = gq_sum_axes(g, sq, all);
   }
-  return gq_cast(g, gq_reshape(g, sq, gq_shape_of(0, NULL)), GQ_F64);
+  return gq_cast(g, gq_reshape(g, sq, scalar_shape(b)), GQ_F64);
 }
 
 /* Every number finite? Their sum tells (fixed steps have no error to look at). */
 static gq_ref finite_sum(builder *b, int p) {
-  gq_shape s = system_input(b->s, 1 + p)->shape;
-  gq_ref sum = gq_sum_axes(b->g, b->y1[p], (1 << s.ndim) - 1);
-  return gq_cast(b->g, gq_reshape(b->g, sum, gq_shape_of(0, NULL)), GQ_F64);
+  gq_ref sum = gq_sum_axes(b->g, b->y1[p], summed(b, p));
+  return gq_cast(b->g, gq_reshape(b->g, sum, scalar_shape(b)), GQ_F64);
 }
 
 /* sum_i w_i x_i, one stacked matrix product where all x_i are matrix products of one form:
@@ -427,7 +453,7 @@ static int pull_outputs(builder *b, const bool *want) {
   for (int j = 0; j < b->nb; j++) wrt[nw++] = b->bv[j];
   int status = gq_vjp(b->g, n, out, cot, nw, wrt, grad);
   if (status == GQ_OK && b->k->inverse) status = pull_mid(b, grad);
-  gq_ref zero = gq_const(b->g, GQ_F64, 0);
+  gq_ref zero = gq_zeros(b->g, GQ_F64, scalar_shape(b));
   gq_ref blank = gq_zeros(b->g, b->dtype, system_input(b->s, 1)->shape);
   l->pf = l->px = l->pt = l->ph = -1;
   l->py = l->nout, put(b, grad[0] == GQ_NONE ? blank : grad[0], 2, GQ_STORE);

@@ -22,8 +22,11 @@ typedef struct gq_system {
   int nq;                      /* products */
   bool columns;                /* of nodes: points side by side as columns, not in front */
   int last;                    /* the axis of a part that is the state's last dimension (leapfrog) */
+  int second;                  /* outputs from this one on are of phase 1; 0: none */
+  int64_t lanes;               /* rows at times of their own: t is {lanes}; 0: one time for all */
+  bool front;                  /* lanes are the first dim of a part, otherwise the last */
   int late;                    /* phase of the products: 1 where a is not known before the rest has run */
-  int *of;                     /* [nq] boundary value of product i; -1: time */
+  int *of;                     /* [nq] boundary value of product i; -1: time. Of nodes then [probes]: of probe i */
 } gq_system;
 
 /* dz/dt = f. */
@@ -39,9 +42,12 @@ typedef struct gq_adjointkind {
 int gq_system_adjoint(const gq_field *f, int cls, const gq_adjointkind *k, gq_system *s);
 /* No equation: inputs t, z, a, boundary values; outputs a'df/dz and the products. */
 int gq_system_pull(const gq_field *f, int cls, bool time, gq_system *s);
+/* The products alone, of rows side by side (gq_field_lanes): inputs t {lanes[1]}, z, a, boundary values. */
+int gq_system_points(const gq_field *f, gq_system *s);
 /* The products at n points at once: inputs t {n}, z {n, ...}, a {n, ...} (or, columns, {.., n rows}), boundary
-** values. */
-int gq_system_nodes(const gq_field *f, int cls, int64_t n, gq_system *s);
+** values. probes: before them the products of every vector (or number) that are sums over rows, by point: {.., n}
+** (columns) or {n, ..}. */
+int gq_system_nodes(const gq_field *f, int cls, int64_t n, bool probes, gq_system *s);
 /* The same and, before, the Jacobian by rows of `dim` numbers: outputs df_i/dz of z's shape for i < dim. */
 int gq_system_jacobian(const gq_field *f, int cls, int64_t n, int64_t dim, gq_system *s);
 void gq_system_done(gq_system *s);
@@ -75,6 +81,7 @@ typedef struct gq_steplayout {
 
 /* Inputs: t, h, rtol, atol[parts] (float64), y[parts], f[parts] if carry, x if extra, what is given at each slope's
 ** time [slopes][given], product weights wq[slopes] (float64), boundary values; with pull: cotangents of y1, f1, x1, k.
+** With lanes t, h, atol and the error sums are {lanes}, one a row.
 ** Outputs: y1[parts], f1[parts] if carry, x1 if extra (stored); error sums[parts] (stored float64: sum or maximum over
 ** this slice of (err / scale)^2); k (kept); dq[nq], eq[nq] stored; q[nq] added: sum_i wq_i product_i. */
 /* want [boundary values]: whose gradients phase 2 adds. */

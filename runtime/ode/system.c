@@ -4,6 +4,8 @@
 */
 #include "step.h"
 
+#include <string.h>
+
 /* Inputs of class `cls` of the field: t, z, then boundary values; nodes in g. */
 typedef struct frame {
   gq_graph *g;
@@ -34,6 +36,12 @@ static void bind_boundaries(const gq_field *f, int cls, frame *fr) {
   }
 }
 
+static int64_t lanes_of(const gq_field *f, int cls) { return body_input(f, cls, 0)->shape.ndim ? f->lanes[cls] : 0; }
+
+static gq_ref time_input(const gq_field *f, int cls, frame *fr) {
+  return gq_input(fr->g, f->dtype, body_input(f, cls, 0)->shape);
+}
+
 static gq_ref state_input(const gq_field *f, int cls, frame *fr) {
   return gq_input(fr->g, f->dtype, f->class_shape[cls]);
 }
@@ -42,7 +50,7 @@ static gq_ref state_input(const gq_field *f, int cls, frame *fr) {
 static int finish(gq_system *s, const gq_field *f, frame *fr, int nlead, const gq_ref *lead, gq_ref time,
                   const gq_ref *products_) {
   gq_ref *out = gq_calloc(nlead + f->nb + 1, sizeof *out);
-  s->of = gq_calloc(f->nb + 1, sizeof *s->of);
+  s->of = gq_calloc(f->nb + nlead + 1, sizeof *s->of);
   s->nq = 0;
   int status = out && s->of ? GQ_OK : gq_nomem(f->nb);
   if (status == GQ_OK) {
@@ -63,6 +71,7 @@ static int finish(gq_system *s, const gq_field *f, frame *fr, int nlead, const g
 int gq_system_forward(const gq_field *f, int cls, gq_system *s) {
   *s = (gq_system){ .g = f->class_body[cls], .lent = true, .parts = 1, .last = f->shape.ndim - 1 };
   if (f->columns && s->last > 0) s->last--; /* rows are innermost there */
+  s->lanes = lanes_of(f, cls), s->front = f->front;
   return GQ_OK;
 }
 
@@ -106,11 +115,11 @@ static gq_ref or_zero(const gq_field *f, int cls, frame *fr, gq_ref a) {
 int gq_system_adjoint(const gq_field *f, int cls, const gq_adjointkind *k, gq_system *s) {
   frame fr;
   gq_ref a, q = GQ_NONE, out, lead[2], *da = gq_calloc(f->nb + 2, sizeof *da);
-  *s = (gq_system){ .parts = k->path ? 1 : 2, .given = k->path + k->forced };
+  *s = (gq_system){ .parts = k->path ? 1 : 2, .given = k->path + k->forced, .lanes = lanes_of(f, cls), .front = f->front };
   if (!da) return gq_nomem(f->nb);
   int status = frame_new(f, &fr);
   if (status == GQ_OK) {
-    fr.bind[0] = gq_input(fr.g, f->dtype, gq_shape_of(0, NULL));
+    fr.bind[0] = time_input(f, cls, &fr);
     if (k->path) a = state_input(f, cls, &fr), fr.bind[1] = state_input(f, cls, &fr);
     else fr.bind[1] = state_input(f, cls, &fr), a = state_input(f, cls, &fr);
     if (k->forced) q = state_input(f, cls, &fr);
@@ -131,11 +140,11 @@ int gq_system_adjoint(const gq_field *f, int cls, const gq_adjointkind *k, gq_sy
 int gq_system_pull(const gq_field *f, int cls, bool time, gq_system *s) {
   frame fr;
   gq_ref a, out, lead, *da = gq_calloc(f->nb + 2, sizeof *da);
-  *s = (gq_system){ .parts = 1 };
+  *s = (gq_system){ .parts = 1, .lanes = lanes_of(f, cls), .front = f->front };
   if (!da) return gq_nomem(f->nb);
   int status = frame_new(f, &fr);
   if (status == GQ_OK) {
-    fr.bind[0] = gq_input(fr.g, f->dtype, gq_shape_of(0, NULL));
+    fr.bind[0] = time_input(f, cls, &fr);
     fr.bind[1] = state_input(f, cls, &fr);
     a = state_input(f, cls, &fr);
     bind_boundaries(f, cls, &fr);
@@ -148,6 +157,20 @@ int gq_system_pull(const gq_field *f, int cls, bool time, gq_system *s) {
   }
   gq_free(da);
   return status;
+}
+
+int gq_system_points(const gq_field *f, gq_system *s) {
+  GQ_TRY(gq_system_pull(f, 1, false, s));
+  gq_ref *out = gq_calloc(s->nq + 1, sizeof *out);
+  if (!out) {
+    gq_system_done(s);
+    return gq_nomem(s->nq * sizeof *out);
+  }
+  for (int r = 0; r < s->nq; r++) out[r] = gq_graph_output(s->g, 1 + r);
+  gq_graph_set_outputs(s->g, s->nq, out);
+  gq_free(out);
+  s->parts = 0;
+  return GQ_OK;
 }
 
 /* ---- many points at once ---- */
@@ -209,10 +232,6 @@ static int points_new(const gq_field *f, int cls, int64_t n, points *p, bool *co
   return status;
 }
 
-int gq_system_nodes(const gq_field *f, int cls, int64_t n, gq_system *s) {
-  return gq_system_jacobian(f, cls, n, 0, s);
-}
-
 /* 1 in number i of every row: rows of `dim` numbers, {dim, all rows} as columns. */
 static gq_ref unit(gq_graph *g, gq_ref z, bool columns, int64_t dim, int i) {
   const gq_node *n = gq_graph_node(g, z);
@@ -245,5 +264,56 @@ int gq_system_jacobian(const gq_field *f, int cls, int64_t n, int64_t dim, gq_sy
   if (status == GQ_OK) status = done;
   else gq_system_done(s);
   gq_free(p.da);
+  return status;
+}
+
+/* A product that is a sum over rows, kept apart by point; GQ_NONE: it is no such sum. */
+static gq_ref by_point(gq_graph *g, gq_ref sum, int64_t n, bool columns) {
+  const gq_node *r = gq_graph_node(g, sum);
+  int64_t size = gq_numel(r->shape);
+  if (n == 1) return sum;
+  while (r->op == GQ_OP_RESHAPE) r = gq_graph_node(g, r->args[0]);
+  if (r->op != GQ_OP_SUM) return GQ_NONE;
+  gq_ref x = r->args[0];
+  gq_shape from = gq_graph_node(g, x)->shape, to = from;
+  int axis = columns ? from.ndim - 1 : 0, mask = r->attr.flags, low = (1 << axis) - 1;
+  if (from.ndim == 0 || from.ndim == GQ_MAXDIM || !(mask >> axis & 1) || from.dim[axis] % n) return GQ_NONE;
+  for (int i = from.ndim; i > axis; i--) to.dim[i] = from.dim[i - 1];
+  to.dim[axis] = n, to.dim[axis + 1] = from.dim[axis] / n, to.ndim++;
+  x = gq_sum_axes(g, gq_reshape(g, x, to), (mask & low) | (mask & ~low) << 1);
+  return gq_numel(gq_graph_node(g, x)->shape) == size * n ? x : GQ_NONE;
+}
+
+/* And their sum, the product. */
+static gq_ref over_points(gq_graph *g, gq_ref x, bool columns, gq_shape shape) {
+  int axis = columns ? gq_graph_node(g, x)->shape.ndim - 2 : 0;
+  return gq_reshape(g, gq_sum_axes(g, x, 1 << axis), shape);
+}
+
+int gq_system_nodes(const gq_field *f, int cls, int64_t n, bool probes, gq_system *s) {
+  points p;
+  int nlead = 0;
+  *s = (gq_system){ .parts = 0 };
+  gq_ref *lead = gq_calloc(f->nb + 1, sizeof *lead);
+  if (!lead) return gq_nomem(f->nb);
+  int status = points_new(f, cls, n, &p, &s->columns);
+  if (status == GQ_OK) {
+    status = pull(f, &p.fr, p.out, p.a, GQ_PRODUCTS_ALL, false, p.da);
+    int *of = gq_calloc(f->nb + 1, sizeof *of);
+    for (int j = 0; probes && of && status == GQ_OK && j < f->nb; j++) {
+      if (f->axis[j] >= 0 || p.da[2 + j] == GQ_NONE || !has_product(f, j, GQ_PRODUCTS_VECTORS)) continue;
+      lead[nlead] = by_point(p.fr.g, p.da[2 + j], n, s->columns);
+      if (lead[nlead] == GQ_NONE) continue;
+      if (n > 1) p.da[2 + j] = over_points(p.fr.g, lead[nlead], s->columns, gq_field_boundary_shape(f, j));
+      of[nlead++] = j;
+    }
+    int done = finish(s, f, &p.fr, nlead, lead, GQ_NONE, p.da + 2);
+    if (status == GQ_OK) status = of ? done : gq_nomem(f->nb);
+    if (status != GQ_OK) gq_system_done(s);
+    else memcpy(s->of + s->nq, of, nlead * sizeof *of);
+    gq_free(of);
+    gq_free(p.da);
+  }
+  gq_free(lead);
   return status;
 }

@@ -19,6 +19,7 @@ typedef struct row {
   const double *d;
   const char *source;
   gq_method_kind kind;
+  double gamma; /* diagonal of all rows but the first */
 } row;
 
 #define C(...) \
@@ -29,9 +30,12 @@ typedef struct row {
 #define E3 C
 #define DENSE(kind, ...) kind, C(__VA_ARGS__)
 #define GQ_RK(name, s, order, eorder, dorder, c, a, b, e, e3, ...) \
-  { #name, s, order, eorder, dorder, c, a, b, e, e3, __VA_ARGS__, GQ_RUNGE_KUTTA },
+  { #name, s, order, eorder, dorder, c, a, b, e, e3, __VA_ARGS__, GQ_RUNGE_KUTTA, 0 },
+#define GQ_IRK(name, s, order, eorder, dorder, gamma, c, a, b, e, e3, ...) \
+  { #name, s, order, eorder, dorder, c, a, b, e, e3, __VA_ARGS__, GQ_RUNGE_KUTTA, gamma },
 #define GQ_TUPLE(name, kind, s, order, eorder, c, b, e, source) \
-  { #name, s, order, eorder, 3, c, NULL, b, e, NULL, HERMITE, NULL, source, kind },
+  { #name, s, order, eorder, 3, c, NULL, b, e, NULL, HERMITE, NULL, source, kind, 0 },
+#define GQ_MULTISTEP(id, steps) { .name = #id, .kind = steps },
 static const row rows[] = {
 #include "tableaux.def"
 };
@@ -106,14 +110,20 @@ static void hairer(gq_tableau *m, const double *rows4, double *d) {
 
 static void expand(const row *r, gq_tableau *m, double *a, double *d, double *e3) {
   int s = r->stages, k = 0;
+  if (r->kind == GQ_ADAMS_BASHFORTH || r->kind == GQ_ADAMS_MOULTON) {
+    gq_adams_describe(r->kind, GQ_ADAMS_FIXED, m);
+    return;
+  }
   for (int i = 1; r->a && i < s; i++)
     for (int j = 0; j < i; j++) a[i * s + j] = r->a[k++];
+  for (int i = 1; i < s; i++) a[i * s + i] = r->gamma;
   *m = (gq_tableau){ .name = r->name,
                      .kind = r->kind,
                      .stages = s,
                      .order = r->order,
                      .error_order = r->error_order,
                      .dense_order = r->dense_order,
+                     .implicit = r->gamma != 0,
                      .c = r->c,
                      .a = a,
                      .b = r->b,

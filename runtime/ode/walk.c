@@ -3,13 +3,17 @@
 ** Controller and first step: Hairer, Norsett & Wanner II.4; PI and PID: Soderlind 2003, in the
 ** form h_new = h * safety * r_n^-(p+i+d)/k * r_n-1^(p+2d)/k * r_n-2^-d/k, k the error order.
 */
-#include "plan.h"
+#include "adams.h"
+#include "implicit.h"
 
 #include <float.h>
 #include <math.h>
 #include <string.h>
 
-enum { MAX_NONFINITE = 8 }; /* shortened steps before a value that is not finite is an error */
+enum {
+  MAX_NONFINITE = 8, /* shortened steps before a value that is not finite is an error, */
+  MAX_HALVED = 50    /* and before it is that Newton's method does not converge */
+};
 
 /* ---- step log, for tests ---- */
 
@@ -63,15 +67,13 @@ static size_t slice_offset(const gq_field *f, int s) {
 
 static size_t slice_numel(const gq_field *f, int s) { return gq_numel(f->class_shape[f->class_of[s]]); }
 
-/* A component that is zero and stays zero has no scale where atol is zero: the smallest normal number
-** makes its error ratio 0 and not 0 / 0. */
-static double positive_atol(gq_dtype d, double atol) { return fmax(atol, d == GQ_F32 ? FLT_MIN : DBL_MIN); }
+double gq_positive_atol(gq_dtype d, double atol) { return fmax(atol, d == GQ_F32 ? FLT_MIN : DBL_MIN); }
 
 int gq_walk_init(gq_walk *w, gq_plan *p, const gq_stepper *st, const gq_binding *b) {
   int ns = p->field->nslices;
   w->plan = p, w->st = st, w->bind = b;
-  for (int i = 0; i < st->l.parts; i++) w->atol[i] = positive_atol(p->field->dtype, w->atol[i]);
-  w->atol_products = positive_atol(p->field->dtype, w->atol_products);
+  for (int i = 0; i < st->l.parts; i++) w->atol[i] = gq_positive_atol(p->field->dtype, w->atol[i]);
+  w->atol_products = gq_positive_atol(p->field->dtype, w->atol_products);
   w->last_ratio[0] = w->last_ratio[1] = 1;
   w->in = gq_calloc((size_t)ns * st->l.nin + 1, sizeof *w->in);
   w->out = gq_calloc((size_t)ns * st->l.nout + 1, sizeof *w->out);
@@ -81,13 +83,19 @@ int gq_walk_init(gq_walk *w, gq_plan *p, const gq_stepper *st, const gq_binding 
     return gq_nomem((size_t)ns * (st->l.nin + 2 * st->l.nout) * sizeof(void *));
   }
   w->arena = p->arena[0];
-  return GQ_OK;
+  int status = st->m->implicit ? gq_implicit_new(w) : gq_method_adams(st->m) ? gq_adams_new(w) : GQ_OK;
+  if (status != GQ_OK) gq_walk_done(w);
+  return status;
 }
 
 void gq_walk_done(gq_walk *w) {
+  gq_adams_free(w->adams);
+  w->adams = NULL;
   gq_free(w->in);
   gq_free(w->out);
   gq_free(w->scalars);
+  gq_implicit_free(w->implicit);
+  w->implicit = NULL;
   w->in = NULL, w->out = NULL, w->scalars = NULL;
 }
 
@@ -330,22 +338,27 @@ int gq_walk_first(gq_walk *w, const gq_evaluator *e, double stop, double *h) {
   for (int p = 0; p < parts; p++) d2 = larger(d2, gq_walk_norm(w, p, w->f1[p], w->y[p], w->f[p]) / h0);
   if (products) d2 = larger(d2, products_norm(w, CHANGE) / h0);
   double top = isfinite(d2) ? fmax(d1, d2) : d1; /* the probe left the domain: attempts will find their way */
-  double h1 = d1 <= 1e-15 && d2 <= 1e-15 ? fmax(1e-6, h0 * 1e-3) : pow(0.01 / top, 1.0 / w->st->m->order);
+  int order = w->adams ? 2 : w->st->m->order;    /* a multistep method begins with the order 1 */
+  double h1 = d1 <= 1e-15 && d2 <= 1e-15 ? fmax(1e-6, h0 * 1e-3) : pow(0.01 / top, 1.0 / order);
   *h = dir * fmin(100 * h0, h1);
   return GQ_OK;
 }
 
 /* ---- stepping ---- */
 
-static double controller(gq_walk *w, double ratio) {
-  const gq_controller *c = &w->o->controller;
+double gq_control(const gq_controller *c, int error_order, double ratio, const double last[2]) {
   if (ratio == 0) return c->ifactor;
-  double k = w->st->m->error_order, r1 = w->last_ratio[0], r2 = w->last_ratio[1];
+  double k = error_order, r1 = last[0], r2 = last[1];
   double f = c->safety * pow(ratio, -(c->pcoeff + c->icoeff + c->dcoeff) / k);
   if (c->pcoeff != 0 || c->dcoeff != 0)
     f *= pow(r1, (c->pcoeff + 2 * c->dcoeff) / k) * pow(r2, -c->dcoeff / k);
   f = fmin(c->ifactor, fmax(f, ratio < 1 ? 1 : c->dfactor));
   return ratio > 1 ? fmin(f, 0.99) : f; /* what was refused is never tried again as it was */
+}
+
+static double controller(const gq_walk *w, double ratio) {
+  if (w->adams) return gq_adams_factor(w->adams);
+  return gq_control(&w->o->controller, w->st->m->error_order, ratio, w->last_ratio);
 }
 
 /* First component of y1 (or f1) that is not finite, 1-based in the flat state; 0: none. */
@@ -386,9 +399,27 @@ void gq_walk_times(gq_walk *w, double t, double h, double t1) {
   w->in_scalars[0] += dir * a, w->in_scalars[1] -= dir * (a + b);
 }
 
+/* Infinite: a stage did not converge. */
+static int attempt_implicit(gq_walk *w, double *ratio) {
+  GQ_TRY(gq_implicit_step(w, ratio));
+  if (w->st->l.dq < 0 || !isfinite(*ratio)) return GQ_OK;
+  GQ_TRY(gq_implicit_errors(w));
+  double r = products_norm(w, ATTEMPT);
+  if (r > *ratio || r != r) *ratio = isfinite(r) ? r : NAN;
+  return GQ_OK;
+}
+
+static int fail_newton(const gq_walk *w, double h) {
+  return gq_fail(GQ_ENEWTON,
+                 "Newton's method for an implicit stage of %s did not converge after t = %.9g (step %.3g)",
+                 w->st->m->name, w->t, h);
+}
+
 static int attempt(gq_walk *w, double h, double stop, double *ratio) {
+  if (w->adams) return gq_adams_attempt(w, h, stop, ratio);
   gq_walk_times(w, w->t, h, w->clamped ? stop : w->t + h);
   if (w->fill_path) GQ_TRY(w->fill_path(w, w->t, h));
+  if (w->implicit) return attempt_implicit(w, ratio);
   GQ_TRY(run(w, 0));
   w->nfe += w->st->l.nfe;
   *ratio = 0;
@@ -416,7 +447,7 @@ static void accept(gq_walk *w, double h, double stop) {
 }
 
 /* The next point of the grid, or the stop where it comes first or differs by rounding. */
-static double fixed_step(gq_walk *w, double stop, bool clamp) {
+double gq_walk_fixed_step(gq_walk *w, double stop, bool clamp) {
   double h = stop - w->t;
   w->clamped = true;
   if (w->step_size <= 0) return h;
@@ -427,11 +458,12 @@ static double fixed_step(gq_walk *w, double stop, bool clamp) {
 }
 
 static int step_fixed(gq_walk *w, double stop, bool clamp) {
-  double ratio, h = fixed_step(w, stop, clamp);
+  double ratio, h = gq_walk_fixed_step(w, stop, clamp);
   GQ_TRY(check_budget(w, h));
   if (w->t + h == w->t)
     return gq_fail(GQ_EUNDERFLOW, "step_size = %.3g does not move t = %.9g", w->step_size, w->t);
   GQ_TRY(attempt(w, h, stop, &ratio));
+  if (isinf(ratio)) return fail_newton(w, h);
   if (isnan(ratio)) return fail_nonfinite(w, h);
   gq_steplog_add(w->t, h, 0, true);
   w->grid_index++;
@@ -449,22 +481,31 @@ static void learn(gq_walk *w, double h, double ratio) {
 int gq_walk_step(gq_walk *w, double stop, bool clamp) {
   if (!w->st->kind.adaptive) return step_fixed(w, stop, clamp);
   double ratio = 0;
-  for (int bad = 0;;) {
+  for (int bad = 0, halved = 0;;) {
     double rest = stop - w->t, h = w->h;
     w->clamped = clamp && fabs(h) >= fabs(rest) * (1 - 1e-10);
     if (w->clamped) h = rest;
     GQ_TRY(check_budget(w, h));
+    if (!w->clamped && fabs(h) <= 4 * DBL_EPSILON * fabs(w->t) && bad)
+      return fail_nonfinite(w, h); /* that is what made it so short */
     if (!w->clamped && fabs(h) <= 4 * DBL_EPSILON * fabs(w->t))
-      return gq_fail(GQ_EUNDERFLOW, "the step %.3g no longer moves t = %.9g (error ratio %.3g)", h, w->t,
-                     ratio);
+      return halved ? fail_newton(w, h)
+                    : gq_fail(GQ_EUNDERFLOW, "the step %.3g no longer moves t = %.9g (error ratio %.3g)", h,
+                              w->t, ratio);
     GQ_TRY(attempt(w, h, stop, &ratio));
     gq_steplog_add(w->t, h, ratio, ratio <= 1);
     if (ratio <= 1) {
       learn(w, h, ratio);
+      if (halved && fabs(w->h) > fabs(h)) w->h = h;
       accept(w, h, stop);
       return GQ_OK;
     }
     w->rejected++;
+    if (isinf(ratio)) { /* a stage that did not converge: Hairer & Wanner IV.8 */
+      if (++halved > MAX_HALVED) return fail_newton(w, h);
+      w->h = h / 2;
+      continue;
+    }
     bad = isnan(ratio) ? bad + 1 : 0;
     if (bad > MAX_NONFINITE) return fail_nonfinite(w, h);
     w->h = h * (bad ? fmin(w->o->controller.dfactor, 0.5) : controller(w, ratio));
@@ -480,6 +521,8 @@ static void add_time(gq_walk *w, int r) {
 
 int gq_walk_phase(gq_walk *w, int phase) {
   const gq_steplayout *l = &w->st->l;
+  if (w->adams) return GQ_OK;
+  if (w->implicit) return gq_implicit_phase(w, phase);
   for (int s = 0; s < w->plan->field->nslices; s++)
     for (int r = 0; r < l->nq; r++) w->scalars[(size_t)s * l->nout + l->q + r] = 0;
   GQ_TRY(run(w, phase));
@@ -498,8 +541,10 @@ void *gq_walk_slope(const gq_walk *w, int i, int part, int slice) {
   const gq_steplayout *l = &w->st->l;
   const gq_field *f = w->plan->field;
   size_t off = slice_offset(f, slice);
+  if (w->adams) return (char *)gq_adams_slope(w, i) + off;
   if (l->carry && i == 0) return (char *)w->f[part] + off;
   if (l->carry && i == w->st->m->end) return (char *)w->f1[part] + off;
+  if (w->implicit) return (char *)gq_implicit_slope(w, i, part) + off;
   return gq_program_at(w->st->code.prog[f->class_of[slice]], w->arena[slice], l->k[i] + part);
 }
 
@@ -532,5 +577,6 @@ void gq_walk_commit(gq_walk *w) {
   }
   void *x = w->x;
   w->x = w->x1, w->x1 = x;
+  if (w->implicit) gq_implicit_moved(w);
   w->t = w->t1;
 }

@@ -26,6 +26,8 @@ typedef struct gq_kernels {
   gq_kernel duo[2];                          /* softplus(a) to out and sigmoid(a) to (void *)b */
   double (*sum[2])(const void *x, size_t n);                                            /* fixed order */
   void (*colsum[2])(double *acc, const void *x, size_t rows, size_t cols, size_t ld);   /* acc[j] += sum_i x[i][j] */
+  double (*fit[2])(const void *x, size_t n, double *squares);                           /* the mean; sum_i (x_i - mean)^2 */
+  void (*fit_pull[2])(void *out, const void *x, const double c[3], size_t n);           /* c0 + c1 (x - c2) */
   /* c (+)= a b (+ column): a[i * ars + k * acs], b[k * ldb + j], c[i * ldc + j], column[i * cs] or NULL */
   void (*small[2])(const void *a, size_t ars, size_t acs, const void *b, size_t ldb, const void *column_, size_t cs,
                    void *c, size_t ldc, size_t m, size_t n, size_t k, bool add);

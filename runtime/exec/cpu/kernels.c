@@ -221,6 +221,43 @@ enum { LANES = 32 };
 SUMS(f32, float)
 SUMS(f64, double)
 
+/* Mean and sum of squared differences from it, in float64: exact where all numbers are equal. And what a row's
+** numbers get from those of the two: out = c[0] + c[1] (x - c[2]). */
+enum { FIT = 8 };
+#define FITS(S, T)                                                                \
+  static double fit_##S(const void *x, size_t n, double *squares) {               \
+    const T *p = x;                                                               \
+    const double first = (double)p[0];                                            \
+    double lane[FIT] = { 0 }, square[FIT] = { 0 };                                \
+    size_t i = 0;                                                                 \
+    for (; i + FIT <= n; i += FIT)                                                \
+      for (int j = 0; j < FIT; j++) lane[j] += (double)p[i + j] - first;          \
+    for (int j = 0; i < n; i++, j++) lane[j] += (double)p[i] - first;             \
+    for (int w = FIT / 2; w; w /= 2)                                              \
+      for (int j = 0; j < w; j++) lane[j] += lane[j + w];                         \
+    const double mean = lane[0] / (double)n;                                      \
+    for (i = 0; i + FIT <= n; i += FIT)                                           \
+      for (int j = 0; j < FIT; j++) {                                             \
+        double d = (double)p[i + j] - first - mean;                               \
+        square[j] += d * d;                                                       \
+      }                                                                           \
+    for (int j = 0; i < n; i++, j++) {                                            \
+      double d = (double)p[i] - first - mean;                                     \
+      square[j] += d * d;                                                         \
+    }                                                                             \
+    for (int w = FIT / 2; w; w /= 2)                                              \
+      for (int j = 0; j < w; j++) square[j] += square[j + w];                     \
+    *squares = square[0];                                                         \
+    return first + mean;                                                          \
+  }                                                                               \
+  static void fit_pull_##S(void *o, const void *x, const double c[3], size_t n) { \
+    T *out = o;                                                                   \
+    const T *p = x, base = (T)c[0], slope = (T)c[1], mean = (T)c[2];              \
+    EACH out[i] = base + slope * (p[i] - mean);                                   \
+  }
+FITS(f32, float)
+FITS(f64, double)
+
 /* ---- small products ---- */
 
 #include "small.h"
@@ -401,6 +438,8 @@ const gq_kernels PASTE(gq_kernels_, GQ_KERNELS) = {
   .madd = {{madd_f32, mrsub_f32, msub_f32}, {madd_f64, mrsub_f64, msub_f64}},
   .sum = {sum_f32, sum_f64},
   .colsum = {colsum_f32, colsum_f64},
+  .fit = {fit_f32, fit_f64},
+  .fit_pull = {fit_pull_f32, fit_pull_f64},
   .small = {small_any_f32, small_any_f64},
   .inner = {inner_f32, inner_f64},
   .streamed = {streamed_f32, streamed_f64},

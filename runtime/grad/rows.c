@@ -1,0 +1,82 @@
+/*
+** rows.c -- the backward pass of batch = "independent": workers, each with sums of gradients of its own, which are
+** added up at the end. Gradients of what belongs to one row (z0, captures cut with the rows) are the same in any
+** company; those of what all rows share are sums over the rows, the same to rounding.
+*/
+#include "rows.h"
+
+#include <string.h>
+
+void gq_lanes_add(const gq_lanes *p, void *lanes, int j, double scale, const void *row) {
+  for (size_t d = 0, i = j * p->along; d < p->row; d++, i += p->across) {
+    if (p->f->dtype == GQ_F32) ((float *)lanes)[i] += (float)scale * ((const float *)row)[d];
+    else ((double *)lanes)[i] += scale * ((const double *)row)[d];
+  }
+}
+
+static void work(void *context, int i) {
+  gq_rowpull *w = (gq_rowpull *)context + i;
+  bool discrete = gq_engine_discrete(w->s->o.engine);
+  gq_outcome_set(&w->outcome, discrete ? gq_rows_direct(w) : gq_rows_quadrature(w));
+}
+
+static int begin(gq_pullback *b, gq_rowpull *w, void *slopes) {
+  gq_solution *s = b->s;
+  const gq_plan *plan = s->plan;
+  bool discrete = gq_engine_discrete(s->o.engine);
+  if (b->refine == 1) /* check goes back twice */
+    for (int64_t i = 0; i < s->rows->n; i++) gq_row_count(s->rows->samples.nfe_backward)[i] = 0;
+  for (int i = 0; i < s->rows->workers; i++, w++) {
+    w->b = b, w->s = s, w->next = i, w->stride = s->rows->workers, w->failed = -1, w->slopes = slopes;
+    GQ_TRY(gq_lanes_init(&w->lanes, s, discrete ? &plan->forward : &plan->backward,
+                         discrete ? &plan->pull : &plan->adjoint, discrete));
+    GQ_TRY(gq_grads_new(plan->field, false, &w->grads));
+    w->lanes.grads = &w->grads, w->lanes.context = w;
+    s->bytes += w->grads.bytes;
+  }
+  return GQ_OK;
+}
+
+/* The first row that failed speaks for all. */
+static int outcome(gq_pullback *b, const gq_rowpull *w) {
+  gq_solution *s = b->s;
+  const gq_rowpull *first = NULL;
+  gq_info *info = &s->info;
+  info->nodes = 0;
+  for (int i = 0; i < s->rows->workers; i++) {
+    if (w[i].outcome.status != GQ_OK) return gq_fail(w[i].outcome.status, "%s", w[i].outcome.message);
+    if (w[i].failed >= 0 && (!first || w[i].failed < first->failed)) first = &w[i];
+    info->nodes += w[i].nodes, info->nodes_wanted += w[i].wanted, info->restarts += w[i].restarts;
+    info->capped |= w[i].capped;
+    if (!(w[i].reconstruction <= info->reconstruction)) info->reconstruction = w[i].reconstruction;
+  }
+  return first ? gq_fail(first->row.status, "%s", first->row.message) : GQ_OK;
+}
+
+static void add_up(gq_pullback *b, const gq_rowpull *w) {
+  gq_solution *s = b->s;
+  const gq_samples *c = &s->rows->samples;
+  for (int i = 0; i < s->rows->workers; i++) gq_grads_add(s->plan->field, &w[i].grads, &b->grads);
+  s->info.steps_backward = b->nfe = 0;
+  for (int64_t i = 0; i < s->rows->n; i++) {
+    b->nfe += gq_row_count(c->nfe_backward)[i];
+    s->info.steps_backward += gq_row_count(c->steps_backward)[i];
+  }
+}
+
+int gq_rows_backward(gq_pullback *b) {
+  gq_solution *s = b->s;
+  int n = s->rows->workers;
+  gq_rowpull *w = gq_calloc(n, sizeof *w);
+  void *slopes = gq_calloc(1, gq_part_bytes(s->plan->field) + 64);
+  int status = w && slopes ? begin(b, w, slopes) : gq_nomem(n * sizeof *w);
+  if (status == GQ_OK) {
+    gq_parallel(n, work, w);
+    status = outcome(b, w);
+  }
+  if (status == GQ_OK) add_up(b, w);
+  for (int i = 0; w && i < n; i++) gq_lanes_done(&w[i].lanes), gq_grads_done(&w[i].grads);
+  gq_free(w);
+  gq_free(slopes);
+  return status;
+}

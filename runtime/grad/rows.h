@@ -1,0 +1,34 @@
+/*
+** rows.h -- the backward passes of batch = "independent": a worker's share, and what they have in common.
+*/
+#ifndef GQ_GRAD_ROWS_H
+#define GQ_GRAD_ROWS_H
+
+#include "../ode/lanes.h"
+
+/* One worker: rows first, first + stride, ... of the batch. */
+typedef struct gq_rowpull {
+  gq_outcome outcome;          /* what ends everything */
+  gq_outcome row;              /* the first row that failed, */
+  int64_t failed;              /* or -1 */
+  gq_pullback *b;
+  gq_solution *s;
+  gq_lanes lanes;
+  gq_grads grads;              /* its own sums */
+  int64_t next, stride;
+  int64_t nodes, wanted, restarts;
+  double reconstruction;
+  bool capped;
+  void *slopes;                /* direct: cotangents of the first slopes, a whole array that all workers share */
+} gq_rowpull;
+
+static inline char *gq_row_at(const gq_solution *s, gq_tensor *z, int k, int64_t row) {
+  return (char *)gq_at_time(s, z, k) + row * s->rows->bytes;
+}
+/* x of lane j += scale * row */
+void gq_lanes_add(const gq_lanes *p, void *lanes, int j, double scale, const void *row);
+
+int gq_rows_direct(gq_rowpull *w);       /* grad/rows_direct.c */
+int gq_rows_quadrature(gq_rowpull *w);   /* grad/rows_gq.c */
+
+#endif

@@ -1,0 +1,196 @@
+/*
+** rows_direct.c -- backpropagation through each row's own accepted steps (direct, aca): a lane goes back along its
+** row's records, the step of every lane is run again and phase 2 is its vjp. See direct.c for one step size for all.
+*/
+#include "rows.h"
+
+#include <string.h>
+
+typedef struct back {
+  gq_rowpull *w;
+  gq_lanes *p;
+  const gq_rowtape *tape;
+  size_t bytes, each; /* of a row; of a record's y and f */
+  int64_t *at;        /* [n] a lane's record */
+} back;
+
+static const void *cotangent(const back *k, int i, int64_t row) {
+  return gq_row_at(k->w->s, k->w->b->gz, i, row);
+}
+
+static void load(const back *k, int j) {
+  gq_lanes *p = k->p;
+  const gq_rowstep *r = &k->tape->step[k->at[j]];
+  const char *data = k->tape->data + k->at[j] * k->each;
+  p->t[j] = r->t, p->h[j] = p->lane[j].h1 = r->h;
+  gq_lanes_put(p, p->y[0], j, data);
+  if (p->st->l.carry) gq_lanes_put(p, p->f0[0], j, data + k->bytes);
+}
+
+/* The next row into an idle lane; its cotangents there are zero. */
+static bool next(back *k, int j) {
+  gq_rowpull *w = k->w;
+  gq_lane *lane = &k->p->lane[j];
+  if (w->next >= w->s->rows->n) return false;
+  *lane = (gq_lane){ .row = w->next, .k = w->s->nt - 1 };
+  k->at[j] = w->s->rows->last[lane->row];
+  w->next += w->stride;
+  gq_lanes_cut(w->s, lane->row, k->p->n, j, k->p->cut);
+  return true;
+}
+
+/* An idle lane holds what once was a row's, so that zero cotangents give zeros: at first, that of the first lane. */
+static void mirror(back *k, int j) {
+  gq_lanes *p = k->p;
+  k->at[j] = k->at[0];
+  load(k, j);
+  gq_lanes_cut(k->w->s, p->lane[0].row, p->n, j, p->cut);
+}
+
+/* Measurement time i lies inside the step: z_i = y + h sum_s w_s(theta) k_s. */
+static void pull_inner(back *k, int j, int i) {
+  gq_lanes *p = k->p;
+  const gq_rowstep *r = &k->tape->step[k->at[j]];
+  const gq_stepper *st = p->st;
+  const void *g = cotangent(k, i, p->lane[j].row);
+  double wt[GQ_MAXSTAGES];
+  gq_tableau_weights(st->m, (k->w->s->t[i] - r->t) / r->h, wt);
+  gq_lanes_add(p, p->ey[0], j, 1, g);
+  for (int s = 0; s < st->m->slopes; s++) {
+    bool start = st->l.carry && s == 0, end = st->l.carry && s == st->m->end;
+    gq_lanes_add(p, start ? p->ef[0] : end ? p->cf : p->ck[s], j, r->h * wt[s], g);
+  }
+}
+
+/* Cotangents of the measurement times in the step, its end included. */
+static void pull_times(back *k, int j) {
+  gq_lanes *p = k->p;
+  gq_lane *lane = &p->lane[j];
+  const gq_rowstep *r = &k->tape->step[k->at[j]];
+  const double *t = k->w->s->t;
+  double dir = r->h < 0 ? -1 : 1;
+  for (; lane->k >= 0 && t[lane->k] == r->t1; lane->k--)
+    gq_lanes_add(p, p->cy, j, 1, cotangent(k, lane->k, lane->row));
+  for (; lane->k >= 0 && dir * (t[lane->k] - r->t) > 0; lane->k--) pull_inner(k, j, lane->k);
+}
+
+static void clear_cuts(const gq_lanes *p) {
+  const gq_field *f = p->f;
+  for (int j = 0; j < f->nb; j++)
+    if (p->cut_grad[j]) memset(p->cut_grad[j], 0, gq_cut_bytes(f, j, p->n));
+}
+
+/* ey and ef hold cotangents of y and f that do not pass through the step's program. */
+static int pull_steps(back *k) {
+  gq_lanes *p = k->p;
+  const gq_steplayout *l = &p->st->l;
+  size_t part = p->n * k->bytes;
+  for (int j = 0; j < p->n; j++)
+    if (p->lane[j].row >= 0) load(k, j);
+  GQ_TRY(gq_lanes_phase(p, 0));
+  if (l->nfe_dense) GQ_TRY(gq_lanes_phase(p, 1));
+  for (int i = 0; i < l->slopes; i++) memset(p->ck[i], 0, part);
+  memset(p->ey[0], 0, part), memset(p->ef[0], 0, part);
+  for (int j = 0; j < p->n; j++) {
+    if (p->lane[j].row < 0) continue;
+    p->lane[j].nfe += l->nfe + l->nfe_dense, p->lane[j].steps++;
+    pull_times(k, j);
+  }
+  clear_cuts(p);
+  GQ_TRY(gq_lanes_phase(p, 2));
+  memcpy(p->cy, p->py, part);
+  gq_axpy(p->f->dtype, p->row * p->n, 1, p->ey[0], p->cy);
+  if (!l->carry) return GQ_OK;
+  memcpy(p->cf, p->pf, part);
+  gq_axpy(p->f->dtype, p->row * p->n, 1, p->ef[0], p->cf);
+  return GQ_OK;
+}
+
+/* At the row's start: what is left is kept for pull_starts, and the lane is idle. */
+static void finish(back *k, int j) {
+  gq_lanes *p = k->p;
+  gq_lane *lane = &p->lane[j];
+  const gq_samples *c = &k->w->s->rows->samples;
+  gq_row_count(c->nfe_backward)[lane->row] += lane->nfe;
+  gq_row_count(c->steps_backward)[lane->row] = lane->steps;
+  gq_lanes_get(p, p->cy, j, (char *)k->w->b->a + lane->row * k->bytes);
+  gq_lanes_get(p, p->cf, j, (char *)k->w->slopes + lane->row * k->bytes);
+  memset(p->scratch, 0, k->bytes);
+  gq_lanes_put(p, p->cy, j, p->scratch), gq_lanes_put(p, p->cf, j, p->scratch);
+  lane->row = -1;
+}
+
+static int pull_all(back *k) {
+  gq_lanes *p = k->p;
+  for (bool begun = false;; begun = true) {
+    int busy = 0;
+    for (int j = 0; j < p->n; j++) busy += p->lane[j].row >= 0 || next(k, j);
+    if (!busy) return GQ_OK;
+    for (int j = busy; j < p->n && !begun; j++) mirror(k, j);
+    if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass");
+    GQ_TRY(pull_steps(k));
+    for (int j = 0; j < p->n; j++) {
+      if (p->lane[j].row < 0) continue;
+      gq_lanes_uncut(p->f, p->lane[j].row, p->n, j, p->cut_grad, p->grads);
+      k->at[j] = k->tape->step[k->at[j]].before;
+      if (k->at[j] < 0) finish(k, j);
+    }
+  }
+}
+
+/* The first slopes f(t_0, z_0) of `count` rows from `first` on, and the times equal to t_0. */
+static int pull_starts(back *k, int64_t first, int count) {
+  gq_rowpull *w = k->w;
+  gq_lanes *p = k->p;
+  gq_solution *s = w->s;
+  const gq_evaluator *e = &s->plan->pull;
+  for (int j = 0; j < p->n; j++) {
+    int64_t row = first + (j < count ? j : 0) * w->stride;
+    memset(p->scratch, 0, k->bytes);
+    gq_lanes_put(p, p->ey[0], j, gq_row_at(s, s->z, 0, row));
+    gq_lanes_put(p, p->cf, j, j < count ? (char *)w->slopes + row * k->bytes : p->scratch);
+    gq_lanes_cut(s, row, p->n, j, p->cut);
+    if (p->f->dtype == GQ_F32) ((float *)p->te)[j] = (float)s->t[0];
+    else ((double *)p->te)[j] = s->t[0];
+  }
+  clear_cuts(p);
+  p->in[0] = p->te, p->in[1] = p->ey[0], p->in[2] = p->cf, p->out[0] = p->ef[0];
+  gq_lanes_bind(p, e, p->in, p->out);
+  GQ_TRY(gq_program_run(e->code.prog[0], 0, p->evaluator_arena, p->in, p->out));
+  for (int j = 0; j < count; j++) {
+    int64_t row = first + j * w->stride;
+    gq_lanes_uncut(p->f, row, p->n, j, p->cut_grad, p->grads);
+    gq_lanes_get(p, p->ef[0], j, p->scratch);
+    gq_axpy(p->f->dtype, p->row, 1, p->scratch, (char *)w->b->a + row * k->bytes);
+  }
+  return GQ_OK;
+}
+
+static int run(back *k) {
+  gq_rowpull *w = k->w;
+  const gq_solution *s = w->s;
+  int64_t rows = s->rows->n, first = w->next;
+  GQ_TRY(pull_all(k));
+  for (int64_t row = first; k->p->st->l.carry && row < rows; row += k->p->n * w->stride) {
+    int64_t left = (rows - row + w->stride - 1) / w->stride;
+    GQ_TRY(pull_starts(k, row, left < k->p->n ? (int)left : k->p->n));
+  }
+  for (int64_t row = first; row < rows; row += w->stride)
+    for (int i = 0; i < s->nt && s->t[i] == s->t[0]; i++)
+      gq_axpy(k->p->f->dtype, k->p->row, 1, cotangent(k, i, row), (char *)w->b->a + row * k->bytes);
+  return GQ_OK;
+}
+
+int gq_rows_direct(gq_rowpull *w) {
+  gq_lanes *p = &w->lanes;
+  gq_rowset *r = w->s->rows;
+  back k = { .w = w, .p = p, .tape = &r->tape[w->next], .bytes = r->bytes };
+  k.each = r->bytes * (1 + p->st->l.carry);
+  k.at = gq_calloc(p->n, sizeof *k.at);
+  if (!k.at) return gq_nomem(p->n * sizeof *k.at);
+  p->rtol = w->s->o.rtol;
+  for (int j = 0; j < p->n; j++) p->atol[0][j] = gq_positive_atol(p->f->dtype, w->s->o.atol);
+  int status = run(&k);
+  gq_free(k.at);
+  return status;
+}

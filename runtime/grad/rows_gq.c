@@ -1,0 +1,282 @@
+/*
+** rows_gq.c -- the adjoint equation and its quadrature, row by row: every row solves [z, a] backwards over its
+** measurement intervals with its own steps, and has nodes by the rule from its own evaluations (eq. (9)). Nodes of
+** all rows are gathered as columns (t, z, w a) and evaluated together. See continuous.c for one step size for all.
+*/
+#include "nodes.h"
+#include "rows.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef struct back {
+  gq_rowpull *w;
+  gq_lanes *p;
+  gq_solution *s;
+  size_t bytes;        /* of a row */
+  bool gq;             /* nodes are to be collected */
+  gq_rule *rule;       /* [n] of a lane's interval */
+  gq_rule step;        /* nodes = "step" */
+  int *next_node;      /* [n] */
+  int64_t *nodes;      /* [n] collected for a lane's row */
+  bool *started;       /* [n] the row has solved an interval */
+  /* points at which products are evaluated together */
+  int points, filled;
+  int64_t *row;        /* [points] whose each is */
+  void *t, *z, *a;
+  const void **cut;
+  void **cut_grad;
+  const void **in;
+  void **out;
+  void *arena, *block;
+} back;
+
+/* ---- nodes ---- */
+
+static void take_all(back *k, gq_taker *t) {
+  const gq_field *f = k->s->plan->field;
+  const gq_evaluator *e = &k->s->plan->nodes[0];
+  size_t n = k->p->n, part = k->bytes * k->points;
+  k->rule = gq_take(t, n * sizeof *k->rule), k->next_node = gq_take(t, n * sizeof *k->next_node);
+  k->nodes = gq_take(t, n * sizeof *k->nodes), k->started = gq_take(t, n * sizeof *k->started);
+  if (!k->gq) return;
+  k->row = gq_take(t, k->points * sizeof *k->row), k->t = gq_take(t, k->points * sizeof(double));
+  k->z = gq_take(t, part), k->a = gq_take(t, part);
+  k->cut = gq_take(t, (f->nb + 1) * sizeof *k->cut), k->cut_grad = gq_take(t, (f->nb + 1) * sizeof *k->cut_grad);
+  k->in = gq_take(t, e->nin * sizeof *k->in), k->out = gq_take(t, (e->nout + 1) * sizeof *k->out);
+  for (int j = 0; j < f->nb; j++) {
+    if (f->axis[j] < 0) continue;
+    void *cut = gq_take(t, gq_cut_bytes(f, j, k->points)), *grad = gq_take(t, gq_cut_bytes(f, j, k->points));
+    if (t->base) k->cut[j] = cut, k->cut_grad[j] = grad;
+  }
+  k->arena = gq_take(t, gq_code_arena(&e->code) + 64);
+}
+
+static void set_time(const back *k, int i, double t) {
+  if (k->p->f->dtype == GQ_F32) ((float *)k->t)[i] = (float)t;
+  else ((double *)k->t)[i] = t;
+}
+
+/* Where number d of point i is. */
+static size_t at_point(const back *k, int i, size_t d) {
+  return k->p->f->front ? i * k->p->row + d : d * k->points + i;
+}
+
+/* scale * row into point i */
+static void put_point(const back *k, void *points, int i, double scale, const void *row) {
+  for (size_t d = 0; d < k->p->row; d++) {
+    size_t to = at_point(k, i, d);
+    if (k->p->f->dtype == GQ_F32) ((float *)points)[to] = (float)scale * ((const float *)row)[d];
+    else ((double *)points)[to] = scale * ((const double *)row)[d];
+  }
+}
+
+/* Points that are not taken repeat the first with a = 0. */
+static void repeat_first(back *k) {
+  size_t size = gq_dtype_size(k->p->f->dtype);
+  for (int i = k->filled; i < k->points; i++) {
+    k->row[i] = k->row[0];
+    memcpy((char *)k->t + i * size, k->t, size);
+    for (size_t d = 0; d < k->p->row; d++) {
+      size_t at = at_point(k, i, d) * size;
+      memcpy((char *)k->z + at, (char *)k->z + at_point(k, 0, d) * size, size);
+      memset((char *)k->a + at, 0, size);
+    }
+  }
+}
+
+static int flush(back *k) {
+  const gq_field *f = k->p->f;
+  const gq_evaluator *e = &k->s->plan->nodes[0];
+  if (k->filled == 0) return GQ_OK;
+  repeat_first(k);
+  for (int i = 0; i < k->points; i++) gq_lanes_cut(k->s, k->row[i], k->points, i, k->cut);
+  k->in[0] = k->t, k->in[1] = k->z, k->in[2] = k->a;
+  for (int j = 0; j < f->nb; j++) {
+    bool whole = f->axis[j] < 0;
+    if (!whole) memset(k->cut_grad[j], 0, gq_cut_bytes(f, j, k->points));
+    k->in[3 + j] = whole ? k->s->bind->value[j] : k->cut[j];
+  }
+  for (int r = 0; r < e->nq; r++)
+    k->out[r] = f->axis[e->of[r]] < 0 ? k->w->grads.at[e->of[r]] : k->cut_grad[e->of[r]];
+  GQ_TRY(gq_program_run(e->code.prog[0], 0, k->arena, k->in, k->out));
+  for (int i = 0; i < k->filled; i++) gq_lanes_uncut(f, k->row[i], k->points, i, k->cut_grad, &k->w->grads);
+  k->filled = 0;
+  return GQ_OK;
+}
+
+/* One node at time t inside lane j's accepted step. */
+static int collect(back *k, int j, double t, double weight) {
+  gq_lanes *p = k->p;
+  const gq_lane *lane = &p->lane[j];
+  double theta = (t - lane->t) / lane->h1;
+  GQ_TRY(gq_lanes_interpolate(p, 0, j, theta, p->scratch));
+  put_point(k, k->z, k->filled, 1, p->scratch);
+  GQ_TRY(gq_lanes_interpolate(p, 1, j, theta, p->scratch));
+  put_point(k, k->a, k->filled, weight, p->scratch);
+  set_time(k, k->filled, t);
+  k->row[k->filled++] = lane->row;
+  k->nodes[j]++;
+  return k->filled == k->points ? flush(k) : GQ_OK;
+}
+
+static int interval_rule(back *k, int j) {
+  const gq_ode_options *o = &k->s->o;
+  const gq_lane *lane = &k->p->lane[j];
+  const double *t = k->s->t;
+  double from = t[lane->k], to = t[lane->k - 1];
+  k->next_node[j] = 0;
+  if (o->nodes == GQ_NODES_STEP) return GQ_OK;
+  int64_t wanted = o->nodes == GQ_NODES_FIXED
+                     ? o->fixed_nodes
+                     : gq_rule_wanted(o->C, k->s->rows->nfe[lane->row], from - to, t[k->s->nt - 1] - t[0]);
+  int64_t used = o->nodes == GQ_NODES_FIXED || wanted <= o->max_nodes ? wanted : o->max_nodes;
+  k->w->capped |= used < wanted;
+  k->w->wanted += wanted * k->w->b->refine;
+  return gq_rule_set(&k->rule[j], o, (int)used, k->w->b->refine, from, to);
+}
+
+/* The nodes inside the accepted step. */
+static int accepted(gq_lanes *p, int j) {
+  back *k = p->context;
+  const gq_lane *lane = &p->lane[j];
+  const gq_ode_options *o = &k->s->o;
+  bool each = o->nodes == GQ_NODES_STEP, last = lane->t1 == lane->stop;
+  double dir = lane->h1 < 0 ? -1 : 1, weight;
+  gq_rule *rule = each ? &k->step : &k->rule[j];
+  if (!k->gq) return GQ_OK;
+  if (each) {
+    GQ_TRY(gq_rule_set(rule, o, (p->st->m->order + 2) / 2, k->w->b->refine, lane->t, lane->t1));
+    k->w->wanted += gq_rule_count(rule), k->next_node[j] = 0;
+  }
+  for (; k->next_node[j] < gq_rule_count(rule); k->next_node[j]++) {
+    double t = gq_rule_point(rule, k->next_node[j], &weight);
+    if (!last && !each && dir * (t - lane->t1) > 0) break;
+    GQ_TRY(collect(k, j, t, weight));
+  }
+  return GQ_OK;
+}
+
+/* ---- rows and intervals ---- */
+
+static bool any_nonzero(const gq_lanes *p, const void *row) {
+  for (size_t d = 0; d < p->row; d++)
+    if (p->f->dtype == GQ_F32 ? ((const float *)row)[d] != 0 : ((const double *)row)[d] != 0) return true;
+  return false;
+}
+
+/* Root mean square; squares of numbers scaled to 1 neither vanish nor overflow. */
+static double rms(const gq_lanes *p, const void *row) {
+  double top = 0, sum = 0;
+  bool f32 = p->f->dtype == GQ_F32;
+  for (size_t d = 0; d < p->row; d++)
+    top = fmax(top, fabs(f32 ? ((const float *)row)[d] : ((const double *)row)[d]));
+  for (size_t d = 0; top > 0 && d < p->row; d++) {
+    double v = (f32 ? ((const float *)row)[d] : ((const double *)row)[d]) / top;
+    sum += v * v;
+  }
+  return top * sqrt(sum / p->row);
+}
+
+static void count_row(const back *k, int j) {
+  const gq_lane *lane = &k->p->lane[j];
+  const gq_samples *c = &k->s->rows->samples;
+  gq_row_count(c->nfe_backward)[lane->row] += lane->nfe + k->nodes[j];
+  gq_row_count(c->steps_backward)[lane->row] = lane->steps;
+  gq_row_count(c->nodes)[lane->row] = k->nodes[j];
+  k->w->nodes += k->nodes[j];
+}
+
+/* From measurement time lane->k on: a takes the cotangents there, and the next interval in which it is not zero
+** begins; at t[0] the row is done. a: a row, in the user's result. */
+static int proceed(back *k, int j) {
+  gq_lanes *p = k->p;
+  gq_lane *lane = &p->lane[j];
+  const gq_solution *s = k->s;
+  void *a = (char *)k->w->b->a + lane->row * k->bytes;
+  for (;; lane->k--) {
+    gq_axpy(p->f->dtype, p->row, 1, gq_row_at(s, k->w->b->gz, lane->k, lane->row), a);
+    if (lane->k == 0) {
+      count_row(k, j);
+      lane->row = -1, lane->stage = GQ_LANE_IDLE;
+      return GQ_OK;
+    }
+    if (s->t[lane->k] != s->t[lane->k - 1] && any_nonzero(p, a)) break; /* before the last cotangent a stays zero */
+  }
+  gq_lanes_put(p, p->y[0], j, gq_row_at(s, s->z, lane->k, lane->row));
+  gq_lanes_put(p, p->y[1], j, a);
+  lane->t = lane->t_origin = s->t[lane->k], lane->stop = s->t[lane->k - 1], lane->grid_index = 0;
+  lane->search = p->st->kind.adaptive && !k->started[j];
+  lane->stage = p->st->l.carry ? GQ_LANE_SLOPE : GQ_LANE_READY;
+  if (k->started[j]) k->w->restarts++;
+  k->started[j] = true;
+  return k->gq ? interval_rule(k, j) : GQ_OK;
+}
+
+static int arrived(gq_lanes *p, int j) {
+  back *k = p->context;
+  gq_lane *lane = &p->lane[j];
+  lane->k--;
+  gq_lanes_put(p, p->ey[0], j, gq_row_at(k->s, k->s->z, lane->k, lane->row));
+  double r = gq_lanes_norm(p, 0, j, p->y[0], p->ey[0], p->ey[0]);
+  if (!(r <= k->w->reconstruction)) k->w->reconstruction = r;
+  gq_lanes_get(p, p->y[1], j, (char *)k->w->b->a + lane->row * k->bytes);
+  return proceed(k, j);
+}
+
+static bool next(gq_lanes *p, int j) {
+  back *k = p->context;
+  gq_rowpull *w = k->w;
+  const gq_ode_options *o = &k->s->o;
+  gq_lane *lane = &p->lane[j];
+  while (w->next < k->s->rows->n && lane->row < 0) {
+    double size = 0;
+    lane->row = w->next, lane->k = k->s->nt - 1;
+    w->next += w->stride;
+    for (int i = 0; i < k->s->nt; i++) size = fmax(size, rms(p, gq_row_at(k->s, w->b->gz, i, lane->row)));
+    p->atol[0][j] = gq_positive_atol(p->f->dtype, o->back_atol);
+    p->atol[1][j] = gq_positive_atol(p->f->dtype, o->back_atol * (o->scale ? size : 1));
+    k->started[j] = false, k->nodes[j] = 0;
+    w->outcome.status = proceed(k, j); /* a rule's memory */
+    if (w->outcome.status != GQ_OK) return false;
+  }
+  return lane->row >= 0;
+}
+
+static void failed(gq_lanes *p, int j, int status) {
+  back *k = p->context;
+  gq_rowpull *w = k->w;
+  const gq_lane *lane = &p->lane[j];
+  if (w->failed >= 0 && w->failed < lane->row) return;
+  w->failed = lane->row;
+  gq_outcome_set(&w->row, gq_fail(status, "in the backward pass between t[%d] and t[%d]: %s", lane->k + 1, lane->k,
+                                  gq_message()));
+}
+
+static int run(back *k) {
+  static const gq_laneuse use = { next, accepted, arrived, failed };
+  GQ_TRY(gq_lanes_run(k->p, &use));
+  GQ_TRY(k->w->outcome.status);
+  return k->gq ? flush(k) : GQ_OK;
+}
+
+int gq_rows_quadrature(gq_rowpull *w) {
+  const gq_ode_options *o = &w->s->o;
+  gq_lanes *p = &w->lanes;
+  back k = { .w = w, .p = p, .s = w->s, .bytes = w->s->rows->bytes, .gq = w->s->plan->products };
+  k.points = (int)p->f->lanes[1];
+  p->context = &k;
+  p->rtol = o->back_rtol, p->max_norm = o->back_max_norm, p->step_size = o->back_step_size;
+  p->max_steps = o->back_max_steps;
+  gq_taker t = { 0 };
+  take_all(&k, &t);
+  k.block = t.base = gq_calloc(1, t.used + 64);
+  if (!k.block) return gq_nomem(t.used);
+  t.used = 0;
+  take_all(&k, &t);
+  int status = run(&k);
+  for (int j = 0; j < p->n; j++) gq_rule_done(&k.rule[j]);
+  gq_rule_done(&k.step);
+  gq_free(k.block);
+  return status;
+}

@@ -1,0 +1,311 @@
+/*
+** adams.c -- explicit_adams (Adams-Bashforth) and implicit_adams (Adams-Bashforth-Moulton, PECE), of variable
+** order and step, by modified divided differences: Shampine & Gordon, Computer Solution of Ordinary Differential
+** Equations (1975), their code STEP; Hairer, Norsett & Wanner III.5 and III.7. In their notation, differences
+**     phi_i(n) = psi_1(n) ... psi_i-1(n) f[t_n, ..., t_n-i+1],   psi_i(n) = t_n - t_n-i,
+** are carried from step to step, i from 1 to k + 2 for the order k:
+**     p = y_n + h sum_i<=k g_i beta_i phi_i(n),       d = f(t_n+1, p) - sum_i<=k beta_i phi_i(n),
+**     y_n+1 = p + h g_k+1 d  (implicit),  or p  (explicit: one evaluation a step).
+** d is the difference k + 1 with p's slope; h (g_k+1 - g_k) d is the corrector's error (it is extrapolated: its order
+** is k + 1), h g_k+1 d the predictor's. Differences are kept in double whatever the state is.
+**
+** With a fixed step the order is the highest. The first max_order - 1 steps on the grid are then made by
+** extrapolation (adams_start.c).
+*/
+#include "adams_history.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <string.h>
+
+/* ---- methods ---- */
+
+static double weights[GQ_ADAMS_MOST + 1][(GQ_ADAMS_MOST + 1) * (GQ_ADAMS_MOST + 1)];
+static gq_tableau methods[2][GQ_ADAMS_MOST + 1];
+
+void gq_adams_describe(gq_method_kind kind, int order, gq_tableau *m) {
+  static const double none[1];
+  bool corrects = kind == GQ_ADAMS_MOULTON;
+  int slopes = (corrects ? order : order + 1) < 3 ? 3 : corrects ? order : order + 1;
+  for (int i = 0; i < slopes; i++) weights[slopes - 1][i * slopes + i] = 1;
+  *m = (gq_tableau){ .name = corrects ? "implicit_adams" : "explicit_adams",
+                     .kind = kind,
+                     .order = order,
+                     .error_order = order,
+                     .dense_order =
+                       order < 3 ? order : 3, /* at least: of the first step where it is the only one */
+                     .c = none,
+                     .a = none,
+                     .b = none,
+                     .e = none,
+                     .end = slopes,
+                     .slopes = slopes,
+                     .dense_degree = slopes,
+                     .d = weights[slopes - 1],
+                     .source = corrects
+                                 ? "Adams-Bashforth-Moulton, PECE; Shampine & Gordon 1975; HNW III.1, III.5"
+                                 : "Adams-Bashforth; Bashforth & Adams 1883; HNW III.1, III.5" };
+}
+
+static void describe_all(void) {
+  for (int order = 1; order <= GQ_ADAMS_MOST; order++) {
+    gq_adams_describe(GQ_ADAMS_BASHFORTH, order, &methods[0][order]);
+    gq_adams_describe(GQ_ADAMS_MOULTON, order, &methods[1][order]);
+  }
+}
+
+const gq_tableau *gq_adams_method(const gq_tableau *m, int max_order) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  if (max_order < 1 || max_order > GQ_ADAMS_MOST) return NULL;
+  pthread_once(&once, describe_all);
+  return &methods[m->kind == GQ_ADAMS_MOULTON][max_order];
+}
+
+void gq_adams_stepper(gq_stepper *st, const gq_stepkind *k) {
+  gq_steplayout none;
+  memset(&none, 0xff, sizeof none); /* -1: absent */
+  none.pb_of = NULL;
+  none.parts = 1, none.nq = none.given = none.extra = none.nin = none.nout = none.npb = 0;
+  none.slopes = k->m->slopes, none.carry = true;
+  none.nfe = k->m->kind == GQ_ADAMS_MOULTON ? 2 : 1, none.nfe_dense = 0;
+  st->m = k->m, st->kind = *k, st->l = none;
+}
+
+/* ---- memory ---- */
+
+static char *take(char **next, size_t bytes) {
+  char *p = *next;
+  *next += (bytes + 63) & ~(size_t)63;
+  return p;
+}
+
+/* Constants of the errors: those of equal steps. */
+static void constants(gq_adams *a) {
+  double g[GQ_ADAMS_ROOM], alpha[GQ_ADAMS_ROOM];
+  for (int i = 1; i < GQ_ADAMS_ROOM; i++) alpha[i] = 1.0 / i;
+  gq_adams_integrals(GQ_ADAMS_ROOM - 1, alpha, g);
+  for (int k = 1; k < GQ_ADAMS_ROOM - 1; k++) a->c[k] = a->corrects ? g[k] - g[k + 1] : g[k + 1];
+}
+
+int gq_adams_new(gq_walk *w) {
+  const gq_tableau *m = w->st->m;
+  gq_adams *a = gq_calloc(1, sizeof *a);
+  if (!a) return gq_nomem(sizeof *a);
+  w->adams = a;
+  a->m = m, a->corrects = m->kind == GQ_ADAMS_MOULTON, a->fixed = !w->st->kind.adaptive;
+  a->most = a->corrects ? m->order - 1 : m->order;
+  a->dtype = w->plan->field->dtype, a->n = gq_numel(w->plan->field->shape);
+  a->slices = w->plan->field->nslices;
+  a->starts = a->fixed ? m->order - 1 : 0;
+  a->columns = a->fixed ? (m->order + 1) / 2 : 0;
+  size_t doubles = ((a->n + GQ_ADAMS_CHUNK - 1) / GQ_ADAMS_CHUNK) * GQ_ADAMS_CHUNK * sizeof(double);
+  size_t part = (gq_part_bytes(w->plan->field) + 63) & ~(size_t)63;
+  int nd = a->most + 5 + (a->columns ? a->columns + 2 : 0), np = m->slopes + 2 * a->starts + 2;
+  a->bytes = nd * doubles + np * part + 64;
+  a->block = gq_calloc(1, a->bytes);
+  if (!a->block) return gq_nomem(a->bytes);
+  char *next = (char *)(((uintptr_t)a->block + 63) & ~(uintptr_t)63);
+  for (int i = 1; i <= a->most + 2; i++) a->phi[i] = (double *)take(&next, doubles);
+  a->guess = (double *)take(&next, doubles), a->move = (double *)take(&next, doubles);
+  a->scale = (double *)take(&next, doubles);
+  for (int i = 0; i < a->columns; i++) a->column[i] = (double *)take(&next, doubles);
+  if (a->columns) a->z[0] = (double *)take(&next, doubles), a->z[1] = (double *)take(&next, doubles);
+  for (int i = 0; i < m->slopes; i++) a->slope[i] = take(&next, part);
+  for (int i = 0; i < a->starts; i++) a->start_y[i] = take(&next, part), a->start_f[i] = take(&next, part);
+  a->state = take(&next, part), a->rate = take(&next, part);
+  constants(a);
+  return GQ_OK;
+}
+
+void gq_adams_free(gq_adams *a) {
+  if (!a) return;
+  gq_free(a->block);
+  gq_free(a);
+}
+
+size_t gq_adams_bytes(const gq_adams *a) { return a ? sizeof *a + a->bytes : 0; }
+
+/* ---- coefficients ---- */
+
+void gq_adams_integrals(int n, const double *alpha, double *g) {
+  double row[GQ_ADAMS_ROOM + 1]; /* g_i,q */
+  for (int q = 1; q <= n; q++) row[q] = 1.0 / q;
+  g[1] = 1;
+  for (int i = 2; i <= n; i++) {
+    for (int q = 1; q <= n + 1 - i; q++) row[q] -= alpha[i - 1] * row[q + 1];
+    g[i] = row[1];
+  }
+}
+
+void gq_adams_coefficients(gq_adams *a, double h, int k) {
+  double alpha[GQ_ADAMS_ROOM], psi = h, old = 0;
+  a->beta[1] = a->sigma[1] = 1;
+  for (int i = 1; i <= k; i++) {
+    bool known = i < a->count; /* there is a step to look back on */
+    alpha[i] = h / psi;
+    a->sigma[i + 1] = i * alpha[i] * a->sigma[i];
+    old += known ? a->past[i - 1] : 0;
+    a->beta[i + 1] = known ? a->beta[i] * psi / old : 0;
+    psi += known ? a->past[i - 1] : 0;
+  }
+  gq_adams_integrals(k + 1, alpha, a->g);
+}
+
+void gq_adams_advance(gq_adams *a, double h) {
+  memmove(a->past + 1, a->past, (GQ_ADAMS_ROOM - 1) * sizeof *a->past);
+  a->past[0] = h;
+  if (a->count < a->most + 1) a->count++;
+}
+
+/* ---- order and step ---- */
+
+/* Steps of the present size in a row, this one included. */
+static int equal_steps(const gq_adams *a, double h) {
+  int n = 1;
+  while (n < a->count && n < GQ_ADAMS_ROOM && fabs(a->past[n - 1] - h) <= 1e-10 * fabs(h)) n++;
+  return n;
+}
+
+/* Is the error smaller an order lower? */
+static bool lower(const gq_adams *a) {
+  if (a->k == 1) return false;
+  if (a->k == 2) return a->error[1] <= 0.5 * a->error[0];
+  return fmax(a->error[1], a->error[2]) <= a->error[0];
+}
+
+static void refused(gq_adams *a) {
+  a->growing = false;
+  a->factor = 0.5;
+  a->fails++;
+  if (a->fails > 3 && 0.5 < 0.25 * a->error[0]) a->factor = sqrt(0.5 / a->error[0]);
+  if (a->fails >= 3) a->k = 1;
+  else if (lower(a)) a->k--;
+}
+
+static void set_order(gq_adams *a, int k, double error) { a->k = k, a->error[0] = error; }
+
+/* above: the error an order higher. */
+static void choose_order(gq_adams *a, bool down, int equal, double above) {
+  int k = a->k;
+  if (down || k == a->most) a->growing = false;
+  if (a->growing) {
+    set_order(a, k + 1, above);
+    return;
+  }
+  if (down) {
+    set_order(a, k - 1, a->error[1]);
+    return;
+  }
+  if (k + 1 > equal) return; /* differences of unequal steps say little */
+  if (k > 1 && a->error[1] <= fmin(a->error[0], above)) set_order(a, k - 1, a->error[1]);
+  else if (k < a->most && above < (k > 1 ? 1 : 0.5) * a->error[0]) set_order(a, k + 1, above);
+}
+
+static void choose_step(gq_adams *a) {
+  double e = a->error[0];
+  if (a->growing || 0.5 >= e * pow(2, a->k + 1)) a->factor = 2;
+  else if (0.5 >= e) a->factor = 1;
+  else a->factor = fmax(0.5, fmin(0.9, pow(0.5 / e, 1.0 / (a->k + 1))));
+}
+
+double gq_adams_factor(const gq_adams *a) { return a->factor; }
+
+/* ---- attempts ---- */
+
+/* f at the end of a step, on its side of a jump. */
+int gq_adams_slope_at(gq_walk *w, double t, double h, void *y, void *f) {
+  w->nfe++;
+  return gq_evaluate_at(w->plan, &w->plan->f, w->bind, gq_walk_begin(w, t, h < 0 ? 1 : -1), &y, &f, NULL,
+                        NULL);
+}
+
+static bool all_finite(const gq_adams *a, const void *y, const void *f) {
+  return !gq_first_nonfinite(a->dtype, a->n, y) && !gq_first_nonfinite(a->dtype, a->n, f);
+}
+
+void gq_adams_restart(gq_walk *w) {
+  gq_adams *a = w->adams;
+  a->count = a->ahead = a->next = 0;
+  if (w->h == 0) return; /* the first start: gq_walk_first will tell */
+  double size = gq_walk_norm(w, 0, w->f[0], w->y[0], NULL), h = 0.25 / sqrt(size);
+  if (h < fabs(w->h)) w->h = w->h < 0 ? -h : h; /* as STEP begins */
+}
+
+static void begin(gq_walk *w) {
+  gq_adams *a = w->adams;
+  a->count = a->k = 1, a->fails = 0, a->growing = true;
+  gq_adams_load(w, w->f[0], a->phi[1]);
+}
+
+/* The step is taken, by the order k: y1 and f1 are there. Returns the error of an order more. */
+static double take_step(gq_walk *w, double h) {
+  gq_adams *a = w->adams;
+  double next = gq_adams_update(w, a->k, w->f1[0]);
+  gq_adams_advance(a, h);
+  a->points = a->k + 1 < a->count ? a->k + 1 : a->count, a->offset = -h, a->ready = false;
+  return fabs(h) * a->c[a->k + 1] * next;
+}
+
+static int correct(gq_walk *w, double h, double t1, bool *good) {
+  gq_adams *a = w->adams;
+  if (a->corrects) {
+    gq_adams_correct(w, h, a->g[a->k + 1]);
+    GQ_TRY(gq_adams_slope_at(w, t1, h, w->y1[0], w->f1[0]));
+  }
+  *good = (!a->corrects && !a->fixed) || all_finite(a, w->y1[0], w->f1[0]); /* p was seen by its error */
+  return GQ_OK;
+}
+
+static int adaptive(gq_walk *w, double h, double t1, double *ratio) {
+  gq_adams *a = w->adams;
+  int k = a->k;
+  double norm[3], size = fabs(h);
+  gq_adams_errors(w, k, norm);
+  *ratio = size * (a->corrects ? a->g[k] - a->g[k + 1] : a->g[k + 1]) * norm[0];
+  for (int i = 0; i < 3; i++)
+    a->error[i] = k - i < 1 ? 0 : size * a->sigma[k + 1 - i] * a->c[k - i] * norm[i];
+  if (!isfinite(*ratio)) {
+    *ratio = NAN, a->growing = false;
+    return GQ_OK;
+  }
+  if (*ratio > 1) {
+    refused(a);
+    return GQ_OK;
+  }
+  bool down = lower(a), good;
+  int equal = equal_steps(a, h);
+  GQ_TRY(correct(w, h, t1, &good));
+  if (!good) {
+    *ratio = NAN, a->growing = false;
+    return GQ_OK;
+  }
+  a->fails = 0;
+  choose_order(a, down, equal, take_step(w, h));
+  choose_step(a);
+  return GQ_OK;
+}
+
+static int fixed(gq_walk *w, double h, double t1, double *ratio) {
+  bool good;
+  GQ_TRY(correct(w, h, t1, &good));
+  if (good) take_step(w, h);
+  else *ratio = NAN;
+  return GQ_OK;
+}
+
+int gq_adams_attempt(gq_walk *w, double h, double stop, double *ratio) {
+  gq_adams *a = w->adams;
+  double t1 = w->clamped ? stop : w->t + h;
+  *ratio = 0;
+  if (!a->count) {
+    begin(w);
+    if (a->fixed) GQ_TRY(gq_adams_start(w, stop));
+  }
+  if (a->next < a->ahead) return gq_adams_started(w, ratio);
+  if (a->fixed) a->k = a->count < a->most ? a->count : a->most;
+  gq_adams_coefficients(a, h, a->k);
+  gq_adams_predict(w, a->k, h);
+  GQ_TRY(gq_adams_slope_at(w, t1, h, w->y1[0], w->f1[0]));
+  return a->fixed ? fixed(w, h, t1, ratio) : adaptive(w, h, t1, ratio);
+}

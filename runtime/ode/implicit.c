@@ -1,0 +1,461 @@
+/*
+** implicit.c -- steps of diagonally implicit Runge-Kutta methods with an explicit first stage, see implicit.h.
+**
+**     Y_i = y + h sum_j<i a_ij k_j + h gamma k_i,   k_i = f(t + c_i h, Y_i),   y1 = y + h sum_i b_i k_i
+**
+** Y_i is found by Newton's method with the Jacobian at the start of the step, whose factors serve all stages since
+** these share gamma; it ends, or is given up, by its rate of contraction (Hairer & Wanner IV.8), row by row: what a
+** row gets does not depend on the others. Of a system (z, a) each part has a matrix of its own, 1 - h gamma J and
+** 1 + h gamma J'; that a depends on z too is left to the iteration, z being right before a is.
+** Fixed steps cannot be shortened: there a slow row starts again, with a Jacobian for each iteration.
+**
+** Backwards, exactly: with v = (1 - h gamma J_i)'^-1 dL/dk_i, J_i the Jacobian at Y_i, dL/dY_i is J_i' v without
+** the way through k_i itself, and dL/dtheta gets v'df/dtheta: the implicit function theorem.
+*/
+#include "implicit.h"
+
+#include "newton.h"
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+enum {
+  ITERATIONS = 10, /* of an adaptive step's stage: one that needs more is better shortened */
+  PATIENCE = 60    /* of a fixed step's */
+};
+#define KAPPA 0.01   /* what is left of an iteration, in tolerances */
+#define SLOW 0.3     /* contraction from which on a fixed step's stage takes a Jacobian for each iteration */
+#define STRICT 1e-14 /* most that tolerances may be where no error estimate asks for them */
+enum { NOISE = 64 }; /* roundings: below, a correction that does not become smaller is as good as zero */
+
+typedef struct gq_implicit {
+  gq_newton newton;
+  void *k[GQ_MAXSTAGES][GQ_MAXPARTS]; /* slopes but the first, and the last if that is the end's */
+  void *stage[GQ_MAXPARTS], *base[GQ_MAXPARTS], *slope[GQ_MAXPARTS]; /* Y, its constant part, f(Y) */
+  void *cot[GQ_MAXSTAGES], *v;                                       /* dL/dk_i */
+  double *x, *c, *s;                                                 /* [dim] of one row */
+  double *last, *theta,
+    *eta;            /* [rows] size of the last correction, its ratio to that before, theta / (1 - theta) */
+  bool *done, *slow; /* [rows] */
+  bool fresh;        /* the Jacobian is that of the walk's place */
+  size_t bytes;
+  void *block;
+} gq_implicit;
+
+/* ---- memory ---- */
+
+void *gq_implicit_slope(const gq_walk *w, int i, int part) {
+  return i == 0 ? w->f[part] : i == w->st->m->end ? w->f1[part] : w->implicit->k[i][part];
+}
+
+static size_t round64(size_t n) { return (n + 63) & ~(size_t)63; }
+
+int gq_implicit_new(gq_walk *w) {
+  const gq_plan *p = w->plan;
+  int parts = w->st->l.parts, slopes = w->st->m->slopes;
+  bool pull = w->st->kind.pull;
+  size_t part = round64(gq_part_bytes(p->field)), row = round64(p->row_dim * sizeof(double)),
+         rows = round64(p->rows * sizeof(double)),
+         states = (size_t)parts * (slopes + 3) + (pull ? slopes + 1 : 1);
+  gq_implicit *n = gq_calloc(1, sizeof *n);
+  if (!n) return gq_nomem(sizeof *n);
+  w->implicit = n;
+  GQ_TRY(gq_newton_init(&n->newton, p, parts));
+  n->bytes = states * part + 3 * row + 4 * rows;
+  char *next = n->block = gq_alloc(n->bytes + 64);
+  if (!next) return gq_nomem(n->bytes);
+  for (int q = 0; q < parts; q++) {
+    for (int i = 0; i < slopes; i++) n->k[i][q] = next, next += part;
+    n->stage[q] = next, n->base[q] = next + part, n->slope[q] = next + 2 * part, next += 3 * part;
+  }
+  for (int i = 0; pull && i < slopes; i++) n->cot[i] = next, next += part;
+  n->v = next, next += part;
+  double **vectors[] = { &n->x, &n->c, &n->s, &n->last, &n->theta, &n->eta };
+  for (int i = 0; i < 6; i++) *vectors[i] = (double *)(void *)next, next += i < 3 ? row : rows;
+  n->done = (bool *)next, n->slow = n->done + p->rows;
+  return GQ_OK;
+}
+
+void gq_implicit_free(gq_implicit *n) {
+  if (!n) return;
+  gq_newton_done(&n->newton);
+  gq_free(n->block);
+  gq_free(n);
+}
+
+size_t gq_implicit_bytes(const gq_walk *w) {
+  return w->implicit ? w->implicit->bytes + w->implicit->newton.bytes : 0;
+}
+
+void gq_implicit_moved(gq_walk *w) { w->implicit->fresh = false; }
+
+void gq_implicit_load(gq_walk *w, void *const *slope) {
+  for (int i = 1; i < w->st->m->slopes; i++)
+    memcpy(w->implicit->k[i][0], slope[i], gq_part_bytes(w->plan->field));
+}
+
+/* ---- pieces of a step ---- */
+
+static void add(const gq_walk *w, double s, const void *x, void *y) {
+  const gq_field *f = w->plan->field;
+  if (s != 0) gq_axpy(f->dtype, gq_numel(f->shape), s, x, y);
+}
+
+static double row_of_a(const gq_tableau *m, int i, int j) { return m->a[(size_t)i * m->stages + j]; }
+
+/* y + h sum_j<n w_j k_j of a part */
+static void combine(const gq_walk *w, const double *weights, int n, int part, void *dst) {
+  memcpy(dst, w->y[part], gq_part_bytes(w->plan->field));
+  for (int j = 0; j < n; j++) add(w, w->in_scalars[1] * weights[j], gq_implicit_slope(w, j, part), dst);
+}
+
+static double time_of(const gq_walk *w, int i) {
+  const gq_tableau *m = w->st->m;
+  return w->in_scalars[0] + (i == m->end ? 1 : m->c[i]) * w->in_scalars[1];
+}
+
+/* The system's inputs at slope i: the parts, then what is given there. */
+static void inputs(const gq_walk *w, int i, void *const *parts, void **x) {
+  for (int p = 0; p < w->st->l.parts; p++) *x++ = parts[p];
+  for (int k = 0; k < w->st->l.given; k++) *x++ = w->path[i][k];
+}
+
+/* f at slope i's time and the stage. */
+static int evaluate(gq_walk *w, int i, void *const *stage, void *const *out) {
+  void *x[GQ_MAXPARTS + GQ_MAXGIVEN];
+  const gq_evaluator *e = w->st == &w->plan->backward ? &w->plan->adjoint : &w->plan->f;
+  inputs(w, i, stage, x);
+  w->nfe++;
+  return gq_evaluate_at(w->plan, e, w->bind, time_of(w, i), x, out, NULL, NULL);
+}
+
+/* Is the one part a, along a path of z? Otherwise part 0 is z, part 1 a. */
+static bool along_path(const gq_walk *w) { return w->st == &w->plan->backward && w->st->l.parts == 1; }
+static bool is_adjoint(const gq_walk *w, int part) { return part == 1 || along_path(w); }
+
+/* The Jacobian at slope i, z of the stage if it is not given; its factors are made when they are needed. */
+static int jacobian(gq_walk *w, int i, void *const *stage) {
+  void *z = along_path(w) ? w->path[i][0] : stage[0];
+  w->jacobians++;
+  return gq_newton_jacobian(&w->implicit->newton, w->plan, w->bind, time_of(w, i), z);
+}
+
+static void factor(gq_walk *w, double hg, const bool *some_) {
+  for (int p = 0; p < w->st->l.parts; p++)
+    gq_newton_factor(&w->implicit->newton, p, is_adjoint(w, p) ? hg : -hg, some_);
+}
+
+/* ---- Newton's method ---- */
+
+static double epsilon(const gq_walk *w) {
+  return w->plan->field->dtype == GQ_F32 ? FLT_EPSILON : DBL_EPSILON;
+}
+
+/* What a number of size y may be off by in a converged stage; never less than rounding. */
+static double allowed(const gq_walk *w, int part, double y, double stage) {
+  double rtol = w->rtol, atol = w->atol[part];
+  if (!w->st->kind.adaptive) rtol = fmin(rtol, STRICT), atol = fmin(atol, STRICT);
+  return fmax(KAPPA * (atol + rtol * fabs(y)), 2 * epsilon(w) * fmax(fabs(y), fabs(stage)));
+}
+
+/* Correct one part of a row's stage; the size of the correction, in what is allowed. *noise stays if it is rounding. */
+static double correct(gq_walk *w, int part, int64_t row, double hg, bool *noise) {
+  gq_implicit *n = w->implicit;
+  gq_newton *l = &n->newton;
+  double *d = n->x, *y = n->c, *stage = n->s, sum = 0, most = 0, top = 0;
+  gq_newton_load(l, row, n->base[part], d);
+  gq_newton_load(l, row, n->slope[part], y);
+  gq_newton_load(l, row, n->stage[part], stage);
+  for (int i = 0; i < l->dim; i++) d[i] += hg * y[i] - stage[i];
+  gq_newton_solve(l, part, is_adjoint(w, part), row, d);
+  gq_newton_load(l, row, w->y[part], y);
+  for (int i = 0; i < l->dim; i++) {
+    double v = d[i] / allowed(w, part, y[i], stage[i]);
+    sum += v * v;
+    stage[i] += d[i];
+    most = fmax(most, fabs(d[i])), top = fmax(top, fabs(stage[i]));
+  }
+  *noise &= most <= NOISE * epsilon(w) * top;
+  gq_newton_store(l, row, stage, n->stage[part]);
+  return sqrt(sum / l->dim);
+}
+
+typedef enum verdict { DONE, ON, POOR, LOST } verdict;
+
+/* After correction m (from 0) of the given size. */
+static verdict judge(gq_walk *w, int64_t r, int m, int most, double size, bool noise) {
+  gq_implicit *n = w->implicit;
+  double theta = m > 0 ? size / n->last[r] : 0, before = n->theta[r];
+  n->last[r] = size, n->theta[r] = theta;
+  if (!isfinite(size)) return LOST;
+  if (size == 0) return DONE;
+  if (m == 0) return n->eta[r] * size <= 1 ? DONE : ON;
+  if (noise && theta > (w->st->kind.adaptive ? 1 : SLOW)) return DONE;
+  if (theta >= 2 || (theta >= 1 && before >= 1)) return POOR;
+  if (theta >= 1) return ON;
+  n->eta[r] = theta / (1 - theta);
+  if (n->eta[r] * size <= 1) return DONE;
+  return pow(theta, most - 1 - m) / (1 - theta) * size > 1 || (!w->st->kind.adaptive && theta > SLOW) ? POOR
+                                                                                                      : ON;
+}
+
+/* From the start of the step, with a Jacobian an iteration: an old one may have led astray. */
+static void start_again(gq_walk *w, int64_t row) {
+  gq_implicit *n = w->implicit;
+  n->slow[row] = true, n->last[row] = 0;
+  for (int p = 0; p < w->st->l.parts; p++) {
+    gq_newton_load(&n->newton, row, w->y[p], n->x);
+    gq_newton_store(&n->newton, row, n->x, n->stage[p]);
+  }
+}
+
+/* One correction of all rows that are not done. */
+static verdict correct_rows(gq_walk *w, int m, int most, double hg) {
+  gq_implicit *n = w->implicit;
+  verdict all = DONE;
+  for (int64_t r = 0; r < n->newton.rows; r++) {
+    if (n->done[r]) continue;
+    double size = 0;
+    bool noise = true;
+    for (int p = 0; p < w->st->l.parts; p++) {
+      double d = correct(w, p, r, hg, &noise);
+      if (!(d <= size)) size = d;
+    }
+    verdict v = judge(w, r, m, most, size, noise);
+    n->done[r] = v == DONE, n->slow[r] &= v != DONE;
+    if (v == POOR && !n->slow[r] && !w->st->kind.adaptive) start_again(w, r);
+    if (v > all) all = v;
+  }
+  return all;
+}
+
+/* Solve stage i from where it stands; *what: DONE, POOR or LOST. */
+static int iterate(gq_walk *w, int i, double hg, verdict *what) {
+  gq_implicit *n = w->implicit;
+  bool fixed = !w->st->kind.adaptive, any = false;
+  int most = fixed ? PATIENCE : ITERATIONS;
+  memset(n->done, 0, 2 * n->newton.rows * sizeof *n->done);
+  for (int64_t r = 0; r < n->newton.rows; r++) n->eta[r] = pow(fmax(n->eta[r], DBL_EPSILON), 0.8);
+  for (int m = 0; m < most; m++) {
+    GQ_TRY(evaluate(w, i, n->stage, n->slope));
+    w->newton++;
+    *what = correct_rows(w, m, most, hg);
+    if (*what == DONE || *what == LOST || (*what == POOR && !fixed)) return GQ_OK;
+    any |= *what == POOR;
+    if (!any) continue;
+    GQ_TRY(jacobian(w, i, n->stage));
+    factor(w, hg, n->slow); /* the others keep what they have */
+    n->fresh = false;
+  }
+  *what = POOR;
+  return GQ_OK;
+}
+
+static void quotient(gq_dtype d, size_t n, const void *x, const void *y, double by, void *to) {
+  for (size_t i = 0; i < n; i++)
+    if (d == GQ_F32) ((float *)to)[i] = (float)((((const float *)x)[i] - ((const float *)y)[i]) / by);
+    else ((double *)to)[i] = (((const double *)x)[i] - ((const double *)y)[i]) / by;
+}
+
+/* k_i = (Y_i - base) / (h gamma): f(Y_i) would make what is left of the iteration larger by the stiffness. */
+static int implicit_stage(gq_walk *w, int i, verdict *what) {
+  gq_implicit *n = w->implicit;
+  const gq_tableau *m = w->st->m;
+  const gq_field *f = w->plan->field;
+  double hg = w->in_scalars[1] * row_of_a(m, i, i);
+  for (int p = 0; p < w->st->l.parts; p++) {
+    combine(w, m->a + (size_t)i * m->stages, i, p, n->base[p]);
+    memcpy(n->stage[p], n->base[p], gq_part_bytes(f));
+    add(w, hg, gq_implicit_slope(w, i - 1, p), n->stage[p]);
+  }
+  factor(w, hg, NULL);
+  GQ_TRY(iterate(w, i, hg, what));
+  for (int p = 0; p < w->st->l.parts; p++) {
+    if (*what == LOST || i == m->end)
+      memcpy(w->y1[p], n->stage[p], gq_part_bytes(f)); /* LOST: a message looks there */
+    quotient(f->dtype, gq_numel(f->shape), n->stage[p], n->base[p], hg, gq_implicit_slope(w, i, p));
+  }
+  return GQ_OK;
+}
+
+/* ---- a step ---- */
+
+/* Norm of (h sum_i e_i k_i) / (atol + rtol max(|y|, |y1|)) of a part. */
+static double error_norm(const gq_walk *w, int part) {
+  const gq_field *f = w->plan->field;
+  const gq_tableau *m = w->st->m;
+  size_t n = gq_numel(f->shape);
+  double sum = 0, top = 0;
+  for (size_t i = 0; i < n; i++) {
+    double e = 0, y, y1;
+    for (int j = 0; j < m->stages; j++) {
+      const void *k = gq_implicit_slope(w, j, part);
+      e += m->e[j] * (f->dtype == GQ_F32 ? ((const float *)k)[i] : ((const double *)k)[i]);
+    }
+    y = f->dtype == GQ_F32 ? ((const float *)w->y[part])[i] : ((const double *)w->y[part])[i];
+    y1 = f->dtype == GQ_F32 ? ((const float *)w->y1[part])[i] : ((const double *)w->y1[part])[i];
+    double v = fabs(w->in_scalars[1] * e / (w->atol[part] + w->rtol * fmax(fabs(y), fabs(y1))));
+    sum += v * v;
+    if (!(v <= top)) top = v;
+  }
+  return w->max_norm ? top : n ? sqrt(sum / n) : 0;
+}
+
+static bool all_finite(const gq_walk *w) {
+  const gq_field *f = w->plan->field;
+  for (int p = 0; p < w->st->l.parts; p++)
+    if (gq_first_nonfinite(f->dtype, gq_numel(f->shape), w->y1[p])) return false;
+  return true;
+}
+
+int gq_implicit_step(gq_walk *w, double *ratio) {
+  gq_implicit *n = w->implicit;
+  const gq_tableau *m = w->st->m;
+  verdict what = DONE;
+  *ratio = 0;
+  for (int64_t r = 0; r < n->newton.rows; r++) n->eta[r] = 1;
+  if (!n->fresh) GQ_TRY(jacobian(w, 0, w->y));
+  n->fresh = true;
+  for (int i = 1; i < m->stages && what == DONE; i++) GQ_TRY(implicit_stage(w, i, &what));
+  if (what != DONE) {
+    *ratio = what == LOST ? NAN : INFINITY;
+    return GQ_OK;
+  }
+  if (m->end == m->stages) {
+    for (int p = 0; p < w->st->l.parts; p++) combine(w, m->b, m->stages, p, w->y1[p]);
+    GQ_TRY(evaluate(w, m->end, w->y1, w->f1));
+  }
+  for (int p = 0; w->st->kind.adaptive && p < w->st->l.parts; p++) {
+    double r = error_norm(w, p);
+    if (!(r <= *ratio)) *ratio = r;
+  }
+  if (!isfinite(*ratio) || !all_finite(w)) *ratio = NAN;
+  return GQ_OK;
+}
+
+/* ---- products ---- */
+
+/* The stage of a part at slope i. */
+static void stage_value(gq_walk *w, int i, int part, void *dst) {
+  const gq_tableau *m = w->st->m;
+  if (i == m->end) memcpy(dst, w->y1[part], gq_part_bytes(w->plan->field));
+  else combine(w, m->a + (size_t)i * m->stages, i + 1, part, dst);
+}
+
+/* Add `weight` times the products at slope i. */
+static int add_products(gq_walk *w, int i, double weight, const gq_grads *grads, double *time) {
+  gq_implicit *n = w->implicit;
+  int ia = w->st->l.parts - 1;
+  void *x[GQ_MAXPARTS + GQ_MAXGIVEN];
+  if (weight == 0) return GQ_OK;
+  for (int p = 0; p <= ia; p++) stage_value(w, i, p, n->stage[p]);
+  memset(n->base[ia], 0, gq_part_bytes(w->plan->field));
+  add(w, weight, n->stage[ia], n->base[ia]); /* they are linear in a */
+  void *parts[] = { n->stage[0], n->base[1] };
+  if (ia == 0) parts[0] = n->base[0];
+  inputs(w, i, parts, x);
+  w->nfe++;
+  return gq_evaluate_at(w->plan, &w->plan->start, w->bind, time_of(w, i), x, n->slope, grads, time);
+}
+
+int gq_implicit_errors(gq_walk *w) {
+  const gq_tableau *m = w->st->m;
+  double h = w->in_scalars[1];
+  memset(w->dq.block, 0, w->dq.bytes);
+  memset(w->eq.block, 0, w->eq.bytes);
+  w->dtime = w->etime = 0;
+  for (int i = 0; i < m->stages; i++) {
+    GQ_TRY(add_products(w, i, -h * m->b[i], &w->dq, &w->dtime));
+    GQ_TRY(add_products(w, i, h * m->e[i], &w->eq, &w->etime));
+  }
+  return GQ_OK;
+}
+
+/* ---- the derivative of a step ---- */
+
+static double dot(gq_dtype d, size_t n, const void *x, const void *y) {
+  double sum = 0;
+  for (size_t i = 0; i < n; i++)
+    sum += d == GQ_F32 ? (double)((const float *)x)[i] * ((const float *)y)[i]
+                       : ((const double *)x)[i] * ((const double *)y)[i];
+  return sum;
+}
+
+/* J'v at slope i and the stage into n->slope[0]; products are added; returns d/dt in *time. */
+static int pull_at(gq_walk *w, int i, void *stage, void *v, double *time) {
+  gq_implicit *n = w->implicit;
+  void *x[] = { stage, v };
+  *time = 0;
+  w->nfe++;
+  return gq_evaluate_at(w->plan, &w->plan->pull, w->bind, time_of(w, i), x, n->slope, w->grads, time);
+}
+
+/* Cotangents of a stage's slope, n->cot[i], to all it depends on. */
+static int pull_stage(gq_walk *w, int i) {
+  gq_implicit *n = w->implicit;
+  gq_newton *l = &n->newton;
+  const gq_tableau *m = w->st->m;
+  const gq_field *f = w->plan->field;
+  size_t numel = gq_numel(f->shape);
+  double h = w->in_scalars[1], hg = h * row_of_a(m, i, i), time;
+  stage_value(w, i, 0, n->stage[0]);
+  GQ_TRY(jacobian(w, i, n->stage));
+  gq_newton_factor(l, 0, -hg, NULL);
+  for (int64_t r = 0; r < l->rows; r++) {
+    gq_newton_load(l, r, n->cot[i], n->x);
+    gq_newton_solve(l, 0, true, r, n->x);
+    gq_newton_store(l, r, n->x, n->v);
+  }
+  GQ_TRY(pull_at(w, i, n->stage[0], n->v, &time));
+  w->pt += time, w->ph += m->c[i] * time;
+  add(w, 1, n->slope[0], w->py);
+  for (int j = 0; j <= i; j++) {
+    double a = row_of_a(m, i, j);
+    if (a == 0) continue;
+    if (j < i) add(w, h * a, n->slope[0], n->cot[j]);
+    w->ph += a * dot(f->dtype, numel, n->slope[0], gq_implicit_slope(w, j, 0));
+  }
+  return GQ_OK;
+}
+
+static int pull(gq_walk *w) {
+  gq_implicit *n = w->implicit;
+  const gq_tableau *m = w->st->m;
+  const gq_field *f = w->plan->field;
+  size_t part = gq_part_bytes(f);
+  double time;
+  n->fresh = false;
+  w->pt = w->ph = 0;
+  memcpy(w->py, w->cy, part);
+  if (m->end == m->stages) {
+    GQ_TRY(pull_at(w, m->end, w->y1[0], w->cf, &time));
+    w->pt += time, w->ph += time;
+    add(w, 1, n->slope[0], w->py);
+  }
+  memset(n->cot[0], 0, part);
+  for (int i = 1; i < m->stages; i++) memcpy(n->cot[i], i == m->end ? w->cf : w->ck[i], part);
+  for (int i = 0; i < m->stages; i++) {
+    if (m->b[i] == 0) continue;
+    add(w, w->in_scalars[1] * m->b[i], w->py, n->cot[i]);
+    w->ph += m->b[i] * dot(f->dtype, gq_numel(f->shape), w->py, gq_implicit_slope(w, i, 0));
+  }
+  for (int i = m->stages - 1; i > 0; i--) GQ_TRY(pull_stage(w, i));
+  memcpy(w->pf, n->cot[0], part);
+  return GQ_OK;
+}
+
+int gq_implicit_phase(gq_walk *w, int phase) {
+  double ratio;
+  if (phase == 2) return pull(w);
+  if (phase == 1) {
+    for (int i = 0; w->st->l.nq > 0 && i < w->st->m->slopes; i++)
+      GQ_TRY(add_products(w, i, w->in_scalars[3 + i], w->grads, w->time));
+    return GQ_OK;
+  }
+  w->implicit->fresh = false;
+  GQ_TRY(gq_implicit_step(w, &ratio));
+  if (isfinite(ratio)) return GQ_OK;
+  return gq_fail(GQ_ENEWTON, "the step from t = %.9g, taken again in the backward pass, did not converge",
+                 w->t);
+}

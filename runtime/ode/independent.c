@@ -1,0 +1,299 @@
+/*
+** independent.c -- batch = "independent", the forward solve: every row of the state with its own steps. Workers
+** share nothing but what they read: worker i solves rows i, i + workers, ... in its lanes (lanes.h), and writes those
+** rows of the result.
+*/
+#include "lanes.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- which options go ---- */
+
+static int refuse(const char *what, const char *instead) {
+  return gq_fail(GQ_EARG, "batch = \"independent\" and %s do not go together: %s, or batch = \"joint\"", what, instead);
+}
+
+int gq_rows_check(const gq_problem *p, const gq_ode_options *o) {
+  char what[128];
+  if (o->method->kind != GQ_RUNGE_KUTTA || o->method->implicit) {
+    snprintf(what, sizeof what, "method = \"%s\"", o->method->name);
+    return refuse(what, "use an explicit Runge-Kutta method such as \"dopri5\"");
+  }
+  if (o->overshoot || o->parity) return refuse("overshoot (and parity)", "leave those out");
+  if (p->event_) return refuse("event", "solve row by row");
+  if (p->dense_) return refuse("dense = true", "give the times as t");
+  if (p->jump_) return refuse("grid_points", "solve up to each of them and go on from there");
+  if (o->engine == GQ_ENGINE_NONE) return GQ_OK;
+  if (p->t_grad) return refuse("times that require gradients", "use t:detach()");
+  bool discrete = o->engine == GQ_ENGINE_DIRECT || o->engine == GQ_ENGINE_ACA;
+  if (!discrete && o->engine != GQ_ENGINE_GQ && o->engine != GQ_ENGINE_CHECK) {
+    snprintf(what, sizeof what, "gradient = \"%s\"", gq_engine_names[o->engine]);
+    return refuse(what, "use gradient = \"gq\", \"check\", \"aca\", \"direct\" or \"none\"");
+  }
+  if (discrete) return GQ_OK;
+  if (o->trajectory != GQ_REVERSE) return refuse("adjoint.trajectory other than \"reverse\"", "use gradient = \"aca\"");
+  if (o->moments) return refuse("adjoint.impulses = \"moments\"", "use \"restart\"");
+  if (o->quadrature->random) return refuse("a quadrature of random points", "use another");
+  return GQ_OK;
+}
+
+/* ---- what is kept ---- */
+
+enum { SAMPLES = sizeof(gq_samples) / sizeof(gq_tensor *) };
+
+void gq_samples_ref(const gq_samples *s, gq_samples *out) {
+  for (int i = 0; i < SAMPLES; i++) ((gq_tensor **)out)[i] = gq_tensor_ref(((gq_tensor *const *)s)[i]);
+}
+
+void gq_samples_done(gq_samples *s) {
+  for (int i = 0; i < SAMPLES; i++) gq_tensor_unref(((gq_tensor **)s)[i]);
+  *s = (gq_samples){ 0 };
+}
+
+static int samples_new(int64_t n, gq_samples *s) {
+  gq_tensor **all[] = { &s->nfe, &s->steps, &s->rejected, &s->status, &s->nfe_backward, &s->steps_backward, &s->nodes };
+  gq_shape shape = gq_shape_of(1, &n);
+  for (int i = 0; i < 7; i++) GQ_TRY(gq_tensor_new(GQ_I64, shape, all[i]));
+  return gq_tensor_new(GQ_F64, shape, &s->t);
+}
+
+static bool keeps(const gq_solution *s) { return s->o.engine == GQ_ENGINE_DIRECT || s->o.engine == GQ_ENGINE_ACA; }
+
+/* As many workers as have lanes to fill. */
+static int workers(const gq_field *f) {
+  int64_t rows = f->shape.dim[0], packs = f->lanes[0] ? (rows + f->lanes[0] - 1) / f->lanes[0] : 1;
+  int64_t n = gq_threads() < packs ? gq_threads() : packs;
+  return n < 1 ? 1 : (int)n;
+}
+
+int gq_rowset_new(const gq_solution *s, gq_rowset **out) {
+  const gq_field *f = s->plan->field;
+  gq_rowset *r = gq_calloc(1, sizeof *r);
+  if (!r) return gq_nomem(sizeof *r);
+  r->n = f->shape.dim[0], r->workers = workers(f);
+  r->bytes = r->n ? gq_part_bytes(f) / r->n : 0;
+  int status = samples_new(r->n, &r->samples);
+  r->tape = gq_calloc(r->workers, sizeof *r->tape);
+  r->last = gq_alloc((r->n + 1) * sizeof *r->last);
+  r->nfe = gq_calloc(r->n + 1, sizeof *r->nfe);
+  if (status == GQ_OK && (!r->tape || !r->last || !r->nfe)) status = gq_nomem(r->n * sizeof *r->last);
+  if (status != GQ_OK) {
+    gq_rowset_free(r);
+    return status;
+  }
+  for (int64_t i = 0; i < r->n; i++) {
+    r->last[i] = -1;
+    ((double *)gq_tensor_data(r->samples.t))[i] = s->t[0];
+  }
+  *out = r;
+  return GQ_OK;
+}
+
+void gq_rowset_free(gq_rowset *r) {
+  if (!r) return;
+  gq_samples_done(&r->samples);
+  for (int i = 0; r->tape && i < r->workers; i++) gq_free(r->tape[i].step), gq_free(r->tape[i].data);
+  gq_free(r->tape);
+  gq_free(r->last);
+  gq_free(r->nfe);
+  gq_free(r);
+}
+
+/* ---- one worker ---- */
+
+typedef struct forward {
+  gq_outcome outcome;          /* what ends everything */
+  gq_outcome row;              /* the first row that failed */
+  int64_t failed;
+  gq_solution *s;
+  gq_lanes lanes;
+  int64_t next, stride;
+  int first;                   /* the first time that is not t[0] */
+  gq_rowtape *tape;
+} forward;
+
+static char *row_of(const forward *fw, gq_tensor *z, int k, int64_t row) {
+  return (char *)gq_at_time(fw->s, z, k) + row * fw->s->rows->bytes;
+}
+
+static void count_row(const forward *fw, const gq_lane *lane, int status) {
+  const gq_samples *c = &fw->s->rows->samples;
+  gq_row_count(c->nfe)[lane->row] = fw->s->rows->nfe[lane->row] = lane->nfe;
+  gq_row_count(c->steps)[lane->row] = lane->steps;
+  gq_row_count(c->rejected)[lane->row] = lane->rejected;
+  gq_row_count(c->status)[lane->row] = status;
+  ((double *)gq_tensor_data(c->t))[lane->row] = lane->t;
+}
+
+/* Row failures end here: the times that were not reached stay without a number. */
+static void failed(gq_lanes *p, int j, int status) {
+  forward *fw = p->context;
+  const gq_lane *lane = &p->lane[j];
+  count_row(fw, lane, status);
+  for (int k = lane->k; k < fw->s->nt; k++)
+    for (size_t i = 0; i < p->row; i++) {
+      void *z = row_of(fw, fw->s->z, k, lane->row);
+      if (p->f->dtype == GQ_F32) ((float *)z)[i] = NAN;
+      else ((double *)z)[i] = NAN;
+    }
+  if (fw->failed >= 0 && fw->failed < lane->row) return;
+  fw->failed = lane->row;
+  gq_outcome_set(&fw->row, status);
+}
+
+static bool each_time(const gq_lanes *p) { return !p->st->kind.adaptive && p->step_size <= 0; }
+
+static bool next(gq_lanes *p, int j) {
+  forward *fw = p->context;
+  const gq_solution *s = fw->s;
+  gq_lane *lane = &p->lane[j];
+  for (; fw->next < s->rows->n; fw->next += fw->stride) {
+    const void *y = row_of(fw, s->z, 0, fw->next);
+    lane->row = fw->next, lane->t = lane->t_origin = s->t[0], lane->k = fw->first;
+    size_t bad = gq_first_nonfinite(p->f->dtype, p->row, y);
+    if (bad) {
+      failed(p, j, gq_fail(GQ_ENONFINITE, "sample %lld: z0 is not finite (component %zu of the flattened sample)",
+                           (long long)lane->row + 1, bad));
+      lane->row = -1;
+      continue;
+    }
+    fw->next += fw->stride;
+    gq_lanes_put(p, p->y[0], j, y);
+    lane->stop = s->t[each_time(p) ? lane->k : s->nt - 1];
+    lane->h = lane->stop < lane->t ? -s->o.first_step : s->o.first_step;
+    lane->search = p->st->kind.adaptive && s->o.first_step <= 0;
+    lane->stage = p->st->l.carry ? GQ_LANE_SLOPE : GQ_LANE_READY;
+    return true;
+  }
+  return false;
+}
+
+static int grow(gq_rowtape *t, size_t each) {
+  int64_t room = t->room ? 2 * t->room : 256;
+  gq_rowstep *step = gq_realloc(t->step, room * sizeof *step);
+  if (step) t->step = step;
+  char *data = gq_realloc(t->data, room * each + 64);
+  if (data) t->data = data;
+  if (!step || !data) return gq_nomem(room * (each + sizeof *step));
+  t->room = room;
+  return GQ_OK;
+}
+
+static int keep(forward *fw, int j) {
+  gq_lanes *p = &fw->lanes;
+  const gq_lane *lane = &p->lane[j];
+  gq_rowtape *t = fw->tape;
+  size_t row = fw->s->rows->bytes, each = row * (1 + p->st->l.carry);
+  if (t->n == t->room) GQ_TRY(grow(t, each));
+  int64_t *last = &fw->s->rows->last[lane->row];
+  t->step[t->n] = (gq_rowstep){ lane->t, lane->h1, lane->t1, *last };
+  gq_lanes_get(p, p->y[0], j, t->data + t->n * each);
+  if (p->st->l.carry) gq_lanes_get(p, p->f0[0], j, t->data + t->n * each + row);
+  *last = t->n++;
+  return GQ_OK;
+}
+
+/* The measurement times that the accepted step passes. */
+static int accepted(gq_lanes *p, int j) {
+  forward *fw = p->context;
+  gq_solution *s = fw->s;
+  gq_lane *lane = &p->lane[j];
+  double dir = lane->h1 < 0 ? -1 : 1;
+  for (; lane->k < s->nt && dir * (lane->t1 - s->t[lane->k]) >= 0; lane->k++) {
+    char *z = row_of(fw, s->z, lane->k, lane->row);
+    if (s->t[lane->k] == lane->t1) {
+      gq_lanes_get(p, p->y1[0], j, z);
+      continue;
+    }
+    GQ_TRY(gq_lanes_interpolate(p, 0, j, (s->t[lane->k] - lane->t) / lane->h1, z));
+    if (gq_first_nonfinite(p->f->dtype, p->row, z))
+      return gq_fail(GQ_ENONFINITE, "sample %lld: the state at t[%d] = %.9g, interpolated in its step, is not finite",
+                     (long long)lane->row + 1, lane->k + 1, s->t[lane->k]);
+  }
+  return keeps(s) ? keep(fw, j) : GQ_OK;
+}
+
+static int arrived(gq_lanes *p, int j) {
+  forward *fw = p->context;
+  gq_lane *lane = &p->lane[j];
+  if (lane->k < fw->s->nt) { /* from time to time */
+    lane->stop = fw->s->t[lane->k], lane->t_origin = lane->t, lane->grid_index = 0;
+    return GQ_OK;
+  }
+  count_row(fw, lane, GQ_OK);
+  lane->stage = GQ_LANE_IDLE, lane->row = -1;
+  return GQ_OK;
+}
+
+static int solve_rows(forward *fw) {
+  static const gq_laneuse use = { next, accepted, arrived, failed };
+  const gq_ode_options *o = &fw->s->o;
+  gq_lanes *p = &fw->lanes;
+  p->context = fw;
+  p->rtol = o->rtol, p->max_norm = o->max_norm, p->step_size = o->step_size, p->max_steps = o->max_steps;
+  for (int j = 0; j < p->n; j++) p->atol[0][j] = gq_positive_atol(p->f->dtype, o->atol);
+  return gq_lanes_run(p, &use);
+}
+
+static void work(void *context, int i) {
+  forward *fw = (forward *)context + i;
+  gq_outcome_set(&fw->outcome, solve_rows(fw));
+}
+
+/* ---- all of them ---- */
+
+static void add_up(gq_solution *s) {
+  const gq_rowset *r = s->rows;
+  gq_info *info = &s->info;
+  info->nfe = info->steps = info->rejected = 0;
+  for (int64_t i = 0; i < r->n; i++) {
+    info->nfe += gq_row_count(r->samples.nfe)[i];
+    info->steps += gq_row_count(r->samples.steps)[i];
+    info->rejected += gq_row_count(r->samples.rejected)[i];
+  }
+}
+
+/* The first row that failed speaks for all. */
+static int outcome(gq_solution *s, forward *fw) {
+  const forward *first = NULL;
+  for (int i = 0; i < s->rows->workers; i++) {
+    if (fw[i].outcome.status != GQ_OK) return gq_fail(fw[i].outcome.status, "%s", fw[i].outcome.message);
+    if (fw[i].failed >= 0 && (!first || fw[i].failed < first->failed)) first = &fw[i];
+  }
+  s->info.t_reached = s->t[s->nt - 1];
+  if (!first) return GQ_OK;
+  s->info.t_reached = ((double *)gq_tensor_data(s->rows->samples.t))[first->failed];
+  return gq_explain(s, gq_fail(first->row.status, "%s", first->row.message));
+}
+
+static int run(gq_solution *s, forward *fw, int first) {
+  gq_rowset *r = s->rows;
+  for (int i = 0; i < r->workers; i++) {
+    fw[i].s = s, fw[i].next = i, fw[i].stride = r->workers, fw[i].first = first, fw[i].failed = -1;
+    fw[i].tape = &r->tape[i];
+    GQ_TRY(gq_lanes_init(&fw[i].lanes, s, &s->plan->forward, &s->plan->f, false));
+  }
+  gq_parallel(r->workers, work, fw);
+  for (int i = 0; i < r->workers; i++)
+    s->bytes += r->tape[i].room * (sizeof(gq_rowstep) + r->bytes * (1 + s->plan->forward.l.carry));
+  add_up(s);
+  return outcome(s, fw);
+}
+
+int gq_rows_forward(gq_solution *s) {
+  int k = 0;
+  GQ_TRY(gq_rowset_new(s, &s->rows));
+  if (gq_numel(s->z0->shape) == 0) return GQ_OK;
+  for (; k < s->nt && s->t[k] == s->t[0]; k++)
+    memcpy(gq_at_time(s, s->z, k), gq_tensor_data(s->z0), gq_part_bytes(s->plan->field));
+  s->info.t_reached = s->t[0];
+  if (k == s->nt) return GQ_OK;
+  forward *fw = gq_calloc(s->rows->workers, sizeof *fw);
+  if (!fw) return gq_nomem(s->rows->workers * sizeof *fw);
+  int status = run(s, fw, k);
+  for (int i = 0; i < s->rows->workers; i++) gq_lanes_done(&fw[i].lanes);
+  gq_free(fw);
+  return status;
+}

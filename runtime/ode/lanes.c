@@ -1,0 +1,493 @@
+/*
+** lanes.c -- rows solved side by side: attempts, error ratios, step control and first step, each lane's own.
+** See lanes.h; the formulas are those of walk.c with a row in the place of the whole state.
+*/
+#include "lanes.h"
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+enum { MAX_NONFINITE = 8 }; /* shortened steps before a value that is not finite is an error */
+
+static double number(gq_dtype d, const void *x, size_t i) {
+  return d == GQ_F32 ? ((const float *)x)[i] : ((const double *)x)[i];
+}
+
+/* ---- set-up ---- */
+
+static size_t round64(size_t n) { return (n + 63) & ~(size_t)63; }
+
+size_t gq_cut_bytes(const gq_field *f, int j, int64_t n) {
+  gq_shape s = gq_field_boundary_shape(f, j);
+  return gq_numel(s) / s.dim[f->axis[j]] * n * gq_dtype_size(gq_field_boundary_dtype(f, j));
+}
+
+void *gq_take(gq_taker *t, size_t bytes) {
+  void *p = t->base ? t->base + t->used : NULL;
+  t->used += round64(bytes);
+  return p;
+}
+
+static void take_all(gq_lanes *p, gq_taker *t, bool pull) {
+  const gq_field *f = p->f;
+  size_t size = gq_dtype_size(f->dtype), part = p->row * p->n * size, n = p->n * sizeof(double);
+  int nin = p->st->l.nin > p->slope->nin ? p->st->l.nin : p->slope->nin,
+      nout = p->st->l.nout > p->slope->nout ? p->st->l.nout : p->slope->nout;
+  p->lane = gq_take(t, p->n * sizeof *p->lane);
+  for (int i = 0; i < p->parts; i++) {
+    void **all[] = { &p->y[i], &p->f0[i], &p->y1[i], &p->f1[i], &p->ey[i], &p->ef[i] };
+    for (int k = 0; k < 6; k++) *all[k] = gq_take(t, part);
+    p->atol[i] = gq_take(t, n);
+    for (int k = 0; k < 3; k++) p->sum[k][i] = gq_take(t, n);
+  }
+  if (pull) {
+    void **all[] = { &p->cy, &p->cf, &p->py, &p->pf };
+    for (int k = 0; k < 4; k++) *all[k] = gq_take(t, part);
+    for (int i = 0; i < p->st->m->slopes; i++) p->ck[i] = gq_take(t, part);
+  }
+  p->t = gq_take(t, n), p->h = gq_take(t, n), p->te = gq_take(t, n);
+  p->taken = gq_take(t, p->n * sizeof *p->taken);
+  p->scratch = gq_take(t, p->row * size);
+  p->in = gq_take(t, nin * sizeof *p->in), p->out = gq_take(t, nout * sizeof *p->out);
+  p->cut = gq_take(t, (f->nb + 1) * sizeof *p->cut), p->cut_grad = gq_take(t, (f->nb + 1) * sizeof *p->cut_grad);
+  for (int j = 0; j < f->nb; j++) {
+    if (f->axis[j] < 0) continue;
+    size_t bytes = gq_cut_bytes(f, j, p->n);
+    void *cut = gq_take(t, bytes), *grad = pull && f->want[j] ? gq_take(t, bytes) : NULL;
+    if (t->base) p->cut[j] = cut, p->cut_grad[j] = grad;
+  }
+  p->arena = gq_take(t, gq_code_arena(&p->st->code) + 64);
+  p->evaluator_arena = gq_take(t, gq_code_arena(&p->slope->code) + 64);
+}
+
+int gq_lanes_init(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_evaluator *slope, bool pull) {
+  const gq_field *f = s->plan->field;
+  gq_taker t = { 0 };
+  *p = (gq_lanes){ .s = s, .f = f, .st = st, .slope = slope, .n = (int)f->lanes[0], .parts = st->l.parts };
+  p->row = gq_numel(f->shape) / f->shape.dim[0];
+  p->across = f->front ? 1 : p->n, p->along = f->front ? p->row : 1;
+  take_all(p, &t, pull);
+  p->block = t.base = gq_calloc(1, t.used + 64);
+  if (!p->block) return gq_nomem(t.used);
+  t.used = 0;
+  take_all(p, &t, pull);
+  for (int j = 0; j < p->n; j++) p->lane[j].row = -1;
+  return GQ_OK;
+}
+
+void gq_lanes_done(gq_lanes *p) {
+  gq_free(p->block);
+  p->block = NULL;
+}
+
+/* ---- rows in and out ---- */
+
+#define COLUMN(T, to, ts, from, fs, n)                                                   \
+  for (size_t i_ = 0; i_ < (n); i_++) ((T *)(to))[i_ * (ts)] = ((const T *)(from))[i_ * (fs)]
+
+static void column(size_t size, void *to, size_t ts, const void *from, size_t fs, size_t n) {
+  if (size == 4) COLUMN(uint32_t, to, ts, from, fs, n);
+  else if (size == 8) COLUMN(uint64_t, to, ts, from, fs, n);
+  else COLUMN(char, to, ts, from, fs, n);
+}
+
+void gq_lanes_put(const gq_lanes *p, void *lanes, int j, const void *row) {
+  size_t size = gq_dtype_size(p->f->dtype);
+  column(size, (char *)lanes + j * p->along * size, p->across, row, 1, p->row);
+}
+
+void gq_lanes_get(const gq_lanes *p, const void *lanes, int j, void *row) {
+  size_t size = gq_dtype_size(p->f->dtype);
+  column(size, row, 1, (const char *)lanes + j * p->along * size, p->across, p->row);
+}
+
+/* Boundary j as outer x rows x inner numbers. */
+static void cut_sizes(const gq_field *f, int j, size_t *outer, size_t *inner, size_t *size) {
+  gq_shape s = gq_field_boundary_shape(f, j);
+  *outer = *inner = 1, *size = gq_dtype_size(gq_field_boundary_dtype(f, j));
+  for (int i = 0; i < f->axis[j]; i++) *outer *= s.dim[i];
+  for (int i = f->axis[j] + 1; i < s.ndim; i++) *inner *= s.dim[i];
+}
+
+void gq_lanes_cut(const gq_solution *s, int64_t row, int64_t n, int at, const void *const *lanes) {
+  const gq_field *f = s->plan->field;
+  for (int j = 0; j < f->nb; j++) {
+    size_t outer, inner, size, rows = f->shape.dim[0];
+    if (f->axis[j] < 0) continue;
+    cut_sizes(f, j, &outer, &inner, &size);
+    for (size_t o = 0; o < outer; o++) {
+      size_t to = f->front ? (at * outer + o) * inner : o * inner * n + at;
+      column(size, (char *)(uintptr_t)lanes[j] + to * size, f->front ? 1 : n,
+             (const char *)s->bind->value[j] + (o * rows + row) * inner * size, 1, inner);
+    }
+  }
+}
+
+void gq_lanes_uncut(const gq_field *f, int64_t row, int64_t n, int at, void *const *lanes, const gq_grads *grads) {
+  for (int j = 0; j < f->nb; j++) {
+    size_t outer, inner, size, rows = f->shape.dim[0];
+    if (f->axis[j] < 0 || !f->want[j]) continue;
+    cut_sizes(f, j, &outer, &inner, &size);
+    for (size_t o = 0; o < outer; o++)
+      for (size_t i = 0; i < inner; i++) {
+        size_t to = (o * rows + row) * inner + i;
+        size_t from = f->front ? (at * outer + o) * inner + i : (o * inner + i) * n + at;
+        if (size == 4) ((float *)grads->at[j])[to] += ((const float *)lanes[j])[from];
+        else ((double *)grads->at[j])[to] += ((const double *)lanes[j])[from];
+      }
+  }
+}
+
+/* ---- running ---- */
+
+void gq_lanes_bind(const gq_lanes *p, const gq_evaluator *e, const void **in, void **out) {
+  const gq_field *f = p->f;
+  for (int j = 0; j < f->nb; j++) in[1 + e->states + j] = f->axis[j] < 0 ? p->s->bind->value[j] : p->cut[j];
+  for (int r = 0; r < e->nq; r++) {
+    int j = e->of[r];
+    out[e->parts + r] = f->axis[j] < 0 ? p->grads->at[j] : p->cut_grad[j];
+  }
+}
+
+static void bind_pull(gq_lanes *p) {
+  const gq_steplayout *l = &p->st->l;
+  p->in[l->cy] = p->cy;
+  if (l->cf >= 0) p->in[l->cf] = p->cf;
+  for (int i = 0; i < l->slopes; i++)
+    if (l->ck[i] >= 0) p->in[l->ck[i]] = p->ck[i];
+  p->out[l->py] = p->py;
+  if (l->pf >= 0) p->out[l->pf] = p->pf;
+  for (int r = 0; r < l->npb; r++) {
+    int j = l->pb_of[r];
+    p->out[l->pb + r] = p->f->axis[j] < 0 ? p->grads->at[j] : p->cut_grad[j];
+  }
+}
+
+int gq_lanes_phase(gq_lanes *p, int phase) {
+  const gq_steplayout *l = &p->st->l;
+  const gq_field *f = p->f;
+  p->in[l->t] = p->t, p->in[l->h] = p->h, p->in[l->rtol] = &p->rtol;
+  for (int i = 0; i < p->parts; i++) {
+    p->in[l->atol + i] = p->atol[i], p->in[l->y + i] = p->y[i], p->out[l->y1 + i] = p->y1[i];
+    if (l->carry) p->in[l->f + i] = p->f0[i], p->out[l->f1 + i] = p->f1[i];
+    int sums[] = { l->err, l->err3, l->finite };
+    for (int k = 0; k < 3; k++)
+      if (sums[k] >= 0) p->out[sums[k] + i] = p->sum[k][i];
+  }
+  for (int i = 0; i < l->slopes; i++) p->in[l->wq + i] = &p->zero;
+  for (int j = 0; j < f->nb; j++) p->in[l->bv + j] = f->axis[j] < 0 ? p->s->bind->value[j] : p->cut[j];
+  if (phase == 2) bind_pull(p);
+  return gq_program_run(p->st->code.prog[0], phase, p->arena, p->in, p->out);
+}
+
+const void *gq_lanes_slope(const gq_lanes *p, int i, int part) {
+  const gq_steplayout *l = &p->st->l;
+  if (l->carry && i == 0) return p->f0[part];
+  if (l->carry && i == p->st->m->end) return p->f1[part];
+  return gq_program_at(p->st->code.prog[0], p->arena, l->k[i] + part);
+}
+
+int gq_lanes_interpolate(gq_lanes *p, int part, int j, double theta, void *row) {
+  gq_lane *lane = &p->lane[j];
+  double wt[GQ_MAXSTAGES];
+  if (p->st->l.nfe_dense && !p->dense_done) GQ_TRY(gq_lanes_phase(p, 1));
+  if (!lane->dense) lane->nfe += p->st->l.nfe_dense;
+  p->dense_done = lane->dense = true;
+  gq_tableau_weights(p->st->m, theta, wt);
+  gq_lanes_get(p, p->y[part], j, row);
+  for (int i = 0; i < p->st->m->slopes; i++) {
+    const void *k = gq_lanes_slope(p, i, part);
+    double w = lane->h1 * wt[i];
+    for (size_t d = 0; wt[i] != 0 && d < p->row; d++) {
+      if (p->f->dtype == GQ_F32) ((float *)row)[d] += (float)w * ((const float *)k)[gq_lanes_at(p, j, d)];
+      else ((double *)row)[d] += w * ((const double *)k)[gq_lanes_at(p, j, d)];
+    }
+  }
+  return GQ_OK;
+}
+
+/* ---- norms ---- */
+
+double gq_lanes_norm(const gq_lanes *p, int part, int j, const void *x, const void *y, const void *minus_) {
+  double sum = 0, top = 0;
+  gq_dtype d = p->f->dtype;
+  for (size_t k = 0, i = j * p->along; k < p->row; k++, i += p->across) {
+    double v = number(d, x, i) - (minus_ ? number(d, minus_, i) : 0.0);
+    v = fabs(v / (p->atol[part][j] + p->rtol * fabs(number(d, y, i))));
+    sum += v * v;
+    if (!(v <= top)) top = v;
+  }
+  return p->max_norm ? top : sqrt(sum / p->row);
+}
+
+/* The larger; NaN if either is. */
+static double larger(double a, double b) { return a >= b || a != a ? a : b; }
+
+/* The attempt's error in units of the tolerance: the largest norm of the parts. NaN: not finite. */
+static double error_ratio(const gq_lanes *p, int j) {
+  double n = p->max_norm ? 1 : p->row, ratio = 0;
+  for (int i = 0; i < p->parts; i++) {
+    double r = sqrt(p->sum[0][i][j] / n);
+    if (p->st->l.err3 >= 0) { /* DOP853: e5^2 / sqrt(e5^2 + 0.01 e3^2), HNW II.10 */
+      double e5 = p->sum[0][i][j] / n, e3 = p->sum[1][i][j] / n;
+      r = e5 == 0 ? 0 : e5 / sqrt(e5 + 0.01 * e3);
+    }
+    ratio = larger(ratio, r);
+  }
+  return isfinite(ratio) ? ratio : NAN;
+}
+
+/* First number of lane j's y1 (or f1) that is not finite, 1-based in the row; 0: none. */
+static size_t bad_number(const gq_lanes *p, int j) {
+  for (int i = 0; i < p->parts; i++)
+    for (int k = 0; k < (p->st->l.carry ? 2 : 1); k++)
+      for (size_t d = 0; d < p->row; d++)
+        if (!isfinite(number(p->f->dtype, k ? p->f1[i] : p->y1[i], gq_lanes_at(p, j, d)))) return d + 1;
+  return 0;
+}
+
+/* ---- the ends of rows ---- */
+
+bool gq_row_failure(int status) {
+  return status == GQ_EMAXSTEPS || status == GQ_EUNDERFLOW || status == GQ_ENONFINITE;
+}
+
+/* A failure of lane j: of its row alone, or (returned) of everything. */
+static int row_status(gq_lanes *p, int j, int status) {
+  if (status == GQ_OK || !gq_row_failure(status)) return status;
+  p->use->failed(p, j, status);
+  p->lane[j].stage = GQ_LANE_IDLE, p->lane[j].row = -1;
+  return GQ_OK;
+}
+
+static long long sample(const gq_lane *lane) { return (long long)lane->row + 1; }
+
+static int fail_nonfinite(const gq_lanes *p, int j) {
+  const gq_lane *lane = &p->lane[j];
+  size_t i = bad_number(p, j);
+  if (i)
+    return gq_fail(GQ_ENONFINITE,
+                   "sample %lld: a value that is not finite appeared after t = %.9g (step %.3g), first in component "
+                   "%zu of the flattened sample",
+                   sample(lane), lane->t, lane->h1, i);
+  return gq_fail(GQ_ENONFINITE, "sample %lld: the error estimate is not finite after t = %.9g (step %.3g)",
+                 sample(lane), lane->t, lane->h1);
+}
+
+/* ---- slopes and first steps ---- */
+
+static double lane_dir(const gq_lane *lane) { return lane->stop < lane->t ? -1 : 1; }
+
+static void prepare_slope(gq_lanes *p, int j) {
+  gq_lane *lane = &p->lane[j];
+  gq_dtype d = p->f->dtype;
+  double dir = lane_dir(lane), h = lane->stage == GQ_LANE_PROBE ? dir * lane->h0 : 0;
+  for (int i = 0; i < p->parts; i++)
+    for (size_t n = 0, k = j * p->along; n < p->row; n++, k += p->across) {
+      if (d == GQ_F32) ((float *)p->ey[i])[k] = ((float *)p->y[i])[k] + (float)h * (h != 0 ? ((float *)p->f0[i])[k] : 0);
+      else ((double *)p->ey[i])[k] = ((double *)p->y[i])[k] + h * (h != 0 ? ((double *)p->f0[i])[k] : 0);
+    }
+  if (d == GQ_F32) ((float *)p->te)[j] = (float)(lane->t + h);
+  else ((double *)p->te)[j] = lane->t + h;
+}
+
+/* The slope at y is there. Hairer, Norsett & Wanner II.4, first part. */
+static int have_slope(gq_lanes *p, int j) {
+  gq_lane *lane = &p->lane[j];
+  double d0 = 0, d1 = 0;
+  size_t size = gq_dtype_size(p->f->dtype), at = j * p->along * size;
+  for (int i = 0; i < p->parts; i++)
+    column(size, (char *)p->f0[i] + at, p->across, (char *)p->ef[i] + at, p->across, p->row);
+  lane->stage = GQ_LANE_READY;
+  if (!lane->search) return GQ_OK;
+  for (int i = 0; i < p->parts; i++) {
+    d0 = larger(d0, gq_lanes_norm(p, i, j, p->y[i], p->y[i], NULL));
+    d1 = larger(d1, gq_lanes_norm(p, i, j, p->f0[i], p->y[i], NULL));
+  }
+  if (!isfinite(d0) || !isfinite(d1)) { /* the slopes are not finite, or the norms say nothing for want of a scale */
+    for (int i = 0; i < p->parts; i++)
+      for (size_t d = 0; d < p->row; d++)
+        if (!isfinite(number(p->f->dtype, p->f0[i], gq_lanes_at(p, j, d))))
+          return gq_fail(GQ_ENONFINITE, "sample %lld: the dynamics are not finite at the start, t = %.9g", sample(lane),
+                         lane->t);
+    lane->h = lane_dir(lane) * 1e-6, lane->search = false;
+    return GQ_OK;
+  }
+  lane->h0 = d0 < 1e-5 || d1 < 1e-5 ? 1e-6 : 0.01 * d0 / d1, lane->d1 = d1;
+  lane->stage = GQ_LANE_PROBE;
+  return GQ_OK;
+}
+
+/* And so is the one after an Euler step of h0: second part. */
+static void have_probe(gq_lanes *p, int j) {
+  gq_lane *lane = &p->lane[j];
+  double d1 = lane->d1, d2 = 0;
+  for (int i = 0; i < p->parts; i++)
+    d2 = larger(d2, gq_lanes_norm(p, i, j, p->ef[i], p->y[i], p->f0[i]) / lane->h0);
+  double top = isfinite(d2) ? fmax(d1, d2) : d1; /* the probe left the domain: attempts will find their way */
+  double h1 = d1 <= 1e-15 && d2 <= 1e-15 ? fmax(1e-6, lane->h0 * 1e-3) : pow(0.01 / top, 1.0 / p->st->m->order);
+  lane->h = lane_dir(lane) * fmin(100 * lane->h0, h1);
+  lane->search = false, lane->stage = GQ_LANE_READY;
+}
+
+static int evaluate_slopes(gq_lanes *p) {
+  const gq_evaluator *e = p->slope;
+  for (int j = 0; j < p->n; j++)
+    if (p->lane[j].stage == GQ_LANE_SLOPE || p->lane[j].stage == GQ_LANE_PROBE) prepare_slope(p, j);
+  p->in[0] = p->te;
+  for (int i = 0; i < p->parts; i++) p->in[1 + i] = p->ey[i], p->out[i] = p->ef[i];
+  gq_lanes_bind(p, e, p->in, p->out);
+  GQ_TRY(gq_program_run(e->code.prog[0], 0, p->evaluator_arena, p->in, p->out));
+  for (int j = 0; j < p->n; j++) {
+    gq_lane *lane = &p->lane[j];
+    if (lane->stage != GQ_LANE_SLOPE && lane->stage != GQ_LANE_PROBE) continue;
+    lane->nfe++;
+    if (lane->stage == GQ_LANE_PROBE) have_probe(p, j);
+    else GQ_TRY(row_status(p, j, have_slope(p, j)));
+  }
+  return GQ_OK;
+}
+
+/* ---- attempts ---- */
+
+/* The next point of the grid, or the stop where it comes first or differs by rounding. */
+static double fixed_step(const gq_lanes *p, gq_lane *lane) {
+  double h = lane->stop - lane->t;
+  lane->clamped = true;
+  if (p->step_size <= 0) return h;
+  double next = lane->t_origin + (lane->grid_index + 1) * (h < 0 ? -p->step_size : p->step_size);
+  double past = (h < 0 ? lane->stop - next : next - lane->stop) / p->step_size;
+  lane->clamped = past >= -1e-10;
+  return lane->clamped ? h : next - lane->t;
+}
+
+/* The step to try. */
+static int propose(gq_lanes *p, int j) {
+  gq_lane *lane = &p->lane[j];
+  double rest = lane->stop - lane->t, h = lane->h;
+  bool adaptive = p->st->kind.adaptive;
+  if (adaptive) {
+    lane->clamped = fabs(h) >= fabs(rest) * (1 - 1e-10);
+    if (lane->clamped) h = rest;
+  } else h = fixed_step(p, lane);
+  lane->h1 = h, lane->dense = false;
+  if (lane->steps + lane->rejected >= p->max_steps)
+    return gq_fail(GQ_EMAXSTEPS, "sample %lld: %lld steps (%lld rejected) reached t = %.9g, next step %.3g", sample(lane),
+                   (long long)(lane->steps + lane->rejected), (long long)lane->rejected, lane->t, h);
+  if (adaptive && !lane->clamped && fabs(h) <= 4 * DBL_EPSILON * fabs(lane->t))
+    return gq_fail(GQ_EUNDERFLOW, "sample %lld: the step %.3g no longer moves t = %.9g (error ratio %.3g)", sample(lane), h,
+                   lane->t, lane->ratio);
+  if (!adaptive && lane->t + h == lane->t)
+    return gq_fail(GQ_EUNDERFLOW, "sample %lld: step_size = %.3g does not move t = %.9g", sample(lane), p->step_size,
+                   lane->t);
+  return GQ_OK;
+}
+
+static int accept(gq_lanes *p, int j, double ratio) {
+  gq_lane *lane = &p->lane[j];
+  lane->steps++, lane->grid_index++, lane->bad = 0;
+  lane->t1 = lane->clamped ? lane->stop : lane->t + lane->h1;
+  if (p->st->kind.adaptive && !lane->clamped) { /* a step shortened to the stop teaches the controller nothing */
+    lane->h = lane->h1 * gq_control(&p->s->o.controller, p->st->m->error_order, ratio, lane->last_ratio);
+    lane->last_ratio[1] = lane->last_ratio[0], lane->last_ratio[0] = ratio > 0 ? ratio : 1e-4;
+  }
+  p->taken[j] = true;
+  return p->use->accepted(p, j);
+}
+
+static int reject(gq_lanes *p, int j, double ratio) {
+  gq_lane *lane = &p->lane[j];
+  const gq_controller *c = &p->s->o.controller;
+  lane->rejected++;
+  lane->bad = isnan(ratio) ? lane->bad + 1 : 0;
+  if (lane->bad > MAX_NONFINITE) return fail_nonfinite(p, j);
+  lane->h = lane->h1 * (lane->bad ? fmin(c->dfactor, 0.5)
+                                  : gq_control(c, p->st->m->error_order, ratio, lane->last_ratio));
+  return GQ_OK;
+}
+
+static int judge(gq_lanes *p, int j) {
+  gq_lane *lane = &p->lane[j];
+  lane->nfe += p->st->l.nfe;
+  if (!p->st->kind.adaptive) {
+    bool fine = isfinite(p->sum[2][0][j]) && (p->parts < 2 || isfinite(p->sum[2][1][j]));
+    return !fine && bad_number(p, j) ? fail_nonfinite(p, j) : accept(p, j, 0);
+  }
+  lane->ratio = error_ratio(p, j);
+  return lane->ratio <= 1 ? accept(p, j, lane->ratio) : reject(p, j, lane->ratio);
+}
+
+#define BLEND(T)                                                                                          \
+  for (size_t d = 0; d < p->row; d++, dst = (T *)dst + p->n, src = (const T *)src + p->n)                 \
+    for (int j = 0; j < p->n; j++) ((T *)dst)[j] = p->taken[j] ? ((const T *)src)[j] : ((T *)dst)[j]
+
+/* dst = src in the lanes whose step was accepted */
+static void blend(const gq_lanes *p, void *dst, const void *src) {
+  size_t bytes = p->row * gq_dtype_size(p->f->dtype);
+  for (int j = 0; p->f->front && j < p->n; j++)
+    if (p->taken[j]) memcpy((char *)dst + j * bytes, (const char *)src + j * bytes, bytes);
+  if (p->f->front) return;
+  if (p->f->dtype == GQ_F32) BLEND(float);
+  else BLEND(double);
+}
+
+static void commit(gq_lanes *p) {
+  for (int i = 0; i < p->parts; i++) {
+    blend(p, p->y[i], p->y1[i]);
+    if (p->st->l.carry) blend(p, p->f0[i], p->f1[i]);
+  }
+}
+
+/* One attempt of every lane that can step; the others stand still. */
+static int attempt(gq_lanes *p) {
+  for (int j = 0; j < p->n; j++) {
+    gq_lane *lane = &p->lane[j];
+    p->taken[j] = false;
+    if (lane->stage == GQ_LANE_READY) GQ_TRY(row_status(p, j, propose(p, j)));
+    p->t[j] = lane->t, p->h[j] = lane->stage == GQ_LANE_READY ? lane->h1 : 0;
+  }
+  p->dense_done = false;
+  GQ_TRY(gq_lanes_phase(p, 0));
+  for (int j = 0; j < p->n; j++)
+    if (p->lane[j].stage == GQ_LANE_READY) GQ_TRY(row_status(p, j, judge(p, j)));
+  commit(p);
+  for (int j = 0; j < p->n; j++) {
+    gq_lane *lane = &p->lane[j];
+    if (!p->taken[j] || lane->stage == GQ_LANE_IDLE) continue;
+    lane->t = lane->t1;
+    if (lane->t == lane->stop) GQ_TRY(row_status(p, j, p->use->arrived(p, j)));
+  }
+  return GQ_OK;
+}
+
+static bool fill(gq_lanes *p, int j) {
+  gq_lane *lane = &p->lane[j];
+  *lane = (gq_lane){ .row = -1, .last_ratio = { 1, 1 } };
+  if (!p->use->next(p, j)) return false;
+  gq_lanes_cut(p->s, lane->row, p->n, j, p->cut);
+  return true;
+}
+
+/* Slopes are evaluated for all lanes at once: not before a quarter of them asks. */
+int gq_lanes_run(gq_lanes *p, const gq_laneuse *use) {
+  bool more = true;
+  p->use = use;
+  for (;;) {
+    int waiting = 0, ready = 0;
+    for (int j = 0; j < p->n; j++) {
+      while (more && p->lane[j].row < 0) more = fill(p, j);
+      waiting += p->lane[j].stage == GQ_LANE_SLOPE || p->lane[j].stage == GQ_LANE_PROBE;
+      ready += p->lane[j].stage == GQ_LANE_READY;
+    }
+    if (waiting + ready == 0) return GQ_OK;
+    if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted");
+    if (waiting && 3 * waiting >= ready) GQ_TRY(evaluate_slopes(p));
+    else GQ_TRY(attempt(p));
+  }
+}
+
+void gq_outcome_set(gq_outcome *o, int status) {
+  o->status = status;
+  if (status != GQ_OK) strncpy(o->message, gq_message(), sizeof o->message - 1);
+}

@@ -1,0 +1,134 @@
+/*
+** lanes.h -- rows of the state that are solved side by side, each at its own time with its own steps. One program
+** evaluates all lanes at once; a lane whose row is done takes the next one. The number of lanes and the programs
+** depend on nothing that other rows could change, and no operation mixes lanes: a row's numbers are the same, bit by
+** bit, in any company, in any lane, on any number of threads.
+*/
+#ifndef GQ_LANES_H
+#define GQ_LANES_H
+
+#include "solution.h"
+
+/* What became of each row, and what the forward solve left of it. */
+typedef struct gq_rowset {
+  int64_t n;
+  size_t bytes;                /* of a row of the state */
+  int workers;                 /* worker i solves rows i, i + workers, ... */
+  gq_samples samples;
+  struct gq_rowtape *tape;     /* [workers] direct and aca */
+  int64_t *nfe;                /* [n] forward: samples.nfe is the user's */
+  int64_t *last;               /* [n] a row's last record in its worker's tape, or -1 */
+} gq_rowset;
+int gq_rowset_new(const gq_solution *s, gq_rowset **out);
+void gq_rowset_free(gq_rowset *r_);
+static inline int64_t *gq_row_count(gq_tensor *x) { return gq_tensor_data(x); }
+
+/* Accepted steps, each as it began: y, then f. */
+typedef struct gq_rowstep {
+  double t, h, t1;
+  int64_t before;              /* the row's step before, or -1 */
+} gq_rowstep;
+typedef struct gq_rowtape {
+  gq_rowstep *step;
+  char *data;
+  int64_t n, room;
+} gq_rowtape;
+
+/* idle; needs its slope; needs the second evaluation of the first step's choice; steps. */
+typedef enum gq_stage { GQ_LANE_IDLE, GQ_LANE_SLOPE, GQ_LANE_PROBE, GQ_LANE_READY } gq_stage;
+
+typedef struct gq_lane {
+  int64_t row;                 /* of the state */
+  gq_stage stage;
+  bool search;                 /* the first step is to be chosen */
+  double t, h, stop;           /* as in gq_walk: the next proposal, signed; not passed */
+  double t1, h1;               /* the step that is tried, or was accepted, and its end */
+  bool clamped, dense;         /* dense: has paid for the interpolant of this step */
+  double t_origin;
+  int64_t grid_index;
+  double ratio, last_ratio[2], h0, d1;
+  int bad, k;                  /* k: the user's: a measurement time */
+  int64_t nfe, steps, rejected;
+} gq_lane;
+
+typedef struct gq_lanes gq_lanes;
+/* What is done with lanes. A status that concerns one row (step limit, underflow, not finite) ends that row alone. */
+typedef struct gq_laneuse {
+  bool (*next)(gq_lanes *p, int j);      /* another row into lane j: y, row, t, stop, h or search, stage; false: none */
+  int (*accepted)(gq_lanes *p, int j);   /* an accepted step, from y, f at t to y1, f1 at t1 */
+  int (*arrived)(gq_lanes *p, int j);    /* at stop: set another one and a stage, or go idle */
+  void (*failed)(gq_lanes *p, int j, int status);   /* and gq_message() tells */
+} gq_laneuse;
+
+struct gq_lanes {
+  gq_solution *s;
+  const gq_field *f;
+  const gq_stepper *st;
+  const gq_evaluator *slope;   /* (t, parts) to derivatives */
+  const gq_laneuse *use;
+  void *context;
+  int n, parts;                /* lanes */
+  size_t row;                  /* numbers of a row */
+  size_t across, along;        /* from one of them to the next, from a lane to the next */
+  double rtol, back_atol, step_size;
+  bool max_norm;
+  int64_t max_steps;
+  gq_lane *lane;               /* [n] */
+  void *y[GQ_MAXPARTS], *f0[GQ_MAXPARTS], *y1[GQ_MAXPARTS], *f1[GQ_MAXPARTS];   /* all lanes; f0: slopes at y */
+  void *ey[GQ_MAXPARTS], *ef[GQ_MAXPARTS];                                      /* of the slope's evaluation */
+  void *cy, *cf, *ck[GQ_MAXSTAGES], *py, *pf;                                   /* of the step's derivative (direct) */
+  double *t, *h, *atol[GQ_MAXPARTS], *sum[3][GQ_MAXPARTS];   /* [n] */
+  double zero;
+  bool dense_done, *taken;     /* [n] accepted in this attempt */
+  void *te;                    /* [n] times of the slope's evaluation, in the state's dtype */
+  const void **cut;            /* [nb] lanes of boundaries that are cut with the rows */
+  const gq_grads *grads;       /* where phase 2 adds */
+  void **cut_grad;             /* [nb] and its lanes for cut boundaries */
+  const void **in;
+  void **out;
+  void *arena, *evaluator_arena, *block, *scratch;   /* scratch: one row */
+};
+
+/* Pieces of one block: without a base only their sizes add up in `used`. */
+typedef struct gq_taker {
+  char *base;
+  size_t used;
+} gq_taker;
+void *gq_take(gq_taker *t, size_t bytes);
+/* Bytes of n rows of boundary j, which is cut with the rows. */
+size_t gq_cut_bytes(const gq_field *f, int j, int64_t n);
+/* parts to be solved by st from slopes by `slope`; pull: with buffers for phase 2. */
+int gq_lanes_init(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_evaluator *slope, bool pull);
+void gq_lanes_done(gq_lanes *p);
+/* Where number d of lane j is. */
+static inline size_t gq_lanes_at(const gq_lanes *p, int j, size_t d) { return j * p->along + d * p->across; }
+/* A row between contiguous numbers and lane j. */
+void gq_lanes_put(const gq_lanes *p, void *lanes, int j, const void *row);
+void gq_lanes_get(const gq_lanes *p, const void *lanes, int j, void *row);
+/* Row `row` of every cut boundary into place j of buffers of n rows, and the other way round, added. */
+void gq_lanes_cut(const gq_solution *s, int64_t row, int64_t n, int j, const void *const *lanes);
+void gq_lanes_uncut(const gq_field *f, int64_t row, int64_t n, int j, void *const *lanes, const gq_grads *grads);
+/* Boundaries and products of an evaluator after its `states` inputs and `parts` outputs. */
+void gq_lanes_bind(const gq_lanes *p, const gq_evaluator *e, const void **in, void **out);
+int gq_lanes_phase(gq_lanes *p, int phase);
+/* y(theta) of a part of lane j's step; the interpolant is completed for all lanes, and charged to this one, when it
+** is first needed in a step. */
+int gq_lanes_interpolate(gq_lanes *p, int part, int j, double theta, void *row);
+const void *gq_lanes_slope(const gq_lanes *p, int i, int part);
+/* Solve until no row is left. */
+int gq_lanes_run(gq_lanes *p, const gq_laneuse *use);
+/* Weighted norm of x - minus_ in lane j in units of the tolerance. */
+double gq_lanes_norm(const gq_lanes *p, int part, int j, const void *x, const void *y, const void *minus_);
+bool gq_row_failure(int status);
+/* Run fn for every worker; the first failure, by worker. ctx: an array of things of `size` bytes that begin with
+** their int status and char message[512]. */
+typedef struct gq_outcome {
+  int status;
+  char message[512];
+} gq_outcome;
+void gq_outcome_set(gq_outcome *o, int status);
+
+int gq_rows_check(const gq_problem *p, const gq_ode_options *o);   /* do they go with batch = "independent"? */
+int gq_rows_forward(gq_solution *s);
+
+#endif

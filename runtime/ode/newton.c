@@ -1,0 +1,108 @@
+/*
+** newton.c -- Jacobians of rows and their linear systems, see newton.h.
+*/
+#include "newton.h"
+
+#include <math.h>
+#include <string.h>
+
+/* LAPACK, which OpenBLAS holds; matrices by columns. */
+void dgetrf_(const int *m, const int *n, double *a, const int *lda, int *pivot, int *info);
+void dgetrs_(const char *trans, const int *n, const int *nrhs, const double *a, const int *lda,
+             const int *pivot, double *b, const int *ldb, int *info, size_t length);
+
+static size_t round64(size_t n) { return (n + 63) & ~(size_t)63; }
+
+int gq_newton_init(gq_newton *n, const gq_plan *p, int systems) {
+  size_t matrix = round64((size_t)p->rows * p->row_dim * p->row_dim * sizeof(double)),
+         pivot = round64((size_t)p->rows * p->row_dim * sizeof(int)), part = round64(gq_part_bytes(p->field));
+  *n = (gq_newton){ .field = p->field, .rows = p->rows, .dim = p->row_dim };
+  n->bytes = (1 + systems) * matrix + systems * pivot + 3 * part;
+  char *next = n->block = gq_alloc(n->bytes + 64);
+  if (!next) return gq_nomem(n->bytes);
+  n->jacobian = (double *)(void *)next, next += matrix;
+  for (int i = 0; i < systems; i++) n->lu[i] = (double *)(void *)next, next += matrix;
+  for (int i = 0; i < systems; i++) n->pivot[i] = (int *)(void *)next, next += pivot;
+  n->unit = next, n->column = next + part, n->f = next + 2 * part;
+  return GQ_OK;
+}
+
+void gq_newton_done(gq_newton *n) { gq_free(n->block); }
+
+/* Where number 0 of a row stands in a packed state, and the distance to the next. */
+static size_t place(const gq_newton *n, int64_t row, size_t *stride) {
+  const gq_field *f = n->field;
+  *stride = 1;
+  if (!f->columns) return (size_t)row * n->dim;
+  int s = (int)(row / f->count[0]); /* the first is the largest */
+  while (s + 1 < f->nslices && row >= f->first[s + 1]) s++;
+  *stride = f->count[s];
+  return (size_t)f->first[s] * n->dim + (row - f->first[s]);
+}
+
+void gq_newton_load(const gq_newton *n, int64_t row, const void *state, double *x) {
+  size_t stride, at = place(n, row, &stride);
+  for (int i = 0; i < n->dim; i++, at += stride)
+    x[i] = n->field->dtype == GQ_F32 ? ((const float *)state)[at] : ((const double *)state)[at];
+}
+
+void gq_newton_store(const gq_newton *n, int64_t row, const double *x, void *state) {
+  size_t stride, at = place(n, row, &stride);
+  for (int i = 0; i < n->dim; i++, at += stride)
+    if (n->field->dtype == GQ_F32) ((float *)state)[at] = (float)x[i];
+    else ((double *)state)[at] = x[i];
+}
+
+static void set_number(const gq_newton *n, int i, double value, void *state) {
+  for (int64_t r = 0; r < n->rows; r++) {
+    size_t stride, at = place(n, r, &stride) + i * stride;
+    if (n->field->dtype == GQ_F32) ((float *)state)[at] = (float)value;
+    else ((double *)state)[at] = value;
+  }
+}
+
+int gq_newton_jacobian(gq_newton *n, gq_plan *p, const gq_binding *b, double t, void *z) {
+  const gq_evaluator *e = &p->jacobian;
+  void *x[] = { z, n->unit }, *out[] = { n->f, n->column };
+  size_t d = n->dim;
+  memset(n->scale, 0, sizeof n->scale);
+  memset(n->unit, 0, gq_part_bytes(p->field));
+  GQ_TRY(gq_evaluate_phase(p, e, b, 0, t, x, out, NULL, NULL));
+  for (size_t i = 0; i < d; i++) {
+    set_number(n, (int)i, -1, n->unit); /* what comes back is -v'J */
+    GQ_TRY(gq_evaluate_phase(p, e, b, 1, t, x, out, NULL, NULL));
+    if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in a Jacobian at t = %.9g", t);
+    for (int64_t r = 0; r < n->rows; r++) gq_newton_load(n, r, n->column, n->jacobian + (r * d + i) * d);
+    set_number(n, (int)i, 0, n->unit);
+  }
+  return GQ_OK;
+}
+
+void gq_newton_factor(gq_newton *n, int system, double scale, const bool *some_) {
+  size_t d = n->dim;
+  int info;
+  if (scale == n->scale[system] && !some_) return;
+  n->scale[system] = scale;
+  for (int64_t r = 0; r < n->rows; r++) {
+    double *a = n->lu[system] + r * d * d;
+    const double *j = n->jacobian + r * d * d;
+    bool finite = true;
+    if (some_ && !some_[r]) continue;
+    for (size_t i = 0; i < d * d; i++) a[i] = scale * j[i], finite &= isfinite(a[i]);
+    for (size_t i = 0; i < d; i++) a[i * (d + 1)] += 1;
+    if (finite) dgetrf_(&n->dim, &n->dim, a, &n->dim, n->pivot[system] + r * d, &info);
+    if (!finite || info != 0) n->pivot[system][r * d] = 0;
+  }
+}
+
+void gq_newton_solve(const gq_newton *n, int system, bool transposed, int64_t row, double *x) {
+  size_t d = n->dim;
+  const double *a = n->lu[system] + row * d * d;
+  const int one = 1, *pivot = n->pivot[system] + row * d;
+  int info;
+  if (pivot[0] == 0) { /* singular, or not finite */
+    for (size_t i = 0; i < d; i++) x[i] = NAN;
+    return;
+  }
+  dgetrs_(transposed ? "N" : "T", &n->dim, &one, a, &n->dim, pivot, x, &n->dim, &info, 1);
+}
