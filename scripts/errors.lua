@@ -154,12 +154,12 @@ end
 local function measure(make, engine, tol, exact)
   local options = { rtol = tol, atol = tol, max_steps = 30000 }
   for k, v in pairs(engine[2]) do options[k] = v end
-  local times, spent, error, info = {}, 0, nil, nil
+  local times, spent = {}, 0
+  local g, info, error
   repeat
     local case = make()
     collectgarbage()
     local started = gq.clock()
-    local g
     g, info = gradients(case, options)
     times[#times + 1] = gq.clock() - started
     spent = spent + times[#times]

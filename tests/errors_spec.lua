@@ -35,7 +35,8 @@ describe("scripts/errors.lua", function()
     assert.same({ 11, 13 }, { n, m })
     -- closed forms: what is solved to 1e-6 is near them, and nearer than at 1e-3
     for _, problem in ipairs { "G1", "G2", "G3", "G4", "G5", "G6", "G8" } do
-      for _, engine in ipairs { "gq-step", "gq-step-dense", "check", "adjoint", "seminorm", "kronrod", "gqc", "direct" } do
+      for _, engine in ipairs { "gq-step", "gq-step-dense", "check", "adjoint", "seminorm", "kronrod", "gqc",
+        "direct" } do
         local fine, coarse = seen[problem .. " " .. engine .. " 1e-06"], seen[problem .. " " .. engine .. " 0.001"]
         assert.below(fine.error, 1e-3, problem .. " " .. engine)
         assert.below(fine.error, math.max(coarse.error, 1e-6), problem .. " " .. engine)
