@@ -16,7 +16,8 @@ static const char *const known[] = {
 static const char *const known_adjoint[] = { "method",    "rtol",   "atol",        "step_size",
                                              "max_steps", "norm",   "trajectory",  "impulses",
                                              "scale",     "points", "checkpoints", NULL };
-static const char *const known_gq[] = { "C", "max_nodes", "nodes", "quadrature", "panels", "seed", "guards", NULL };
+static const char *const known_gq[] = { "C",      "max_nodes", "nodes",  "quadrature",
+                                        "panels", "seed",      "guards", NULL };
 static const char *const known_controller[] = { "safety", "ifactor", "dfactor", "pcoeff",
                                                 "icoeff", "dcoeff",  NULL };
 

@@ -75,6 +75,21 @@ describe("gradient = \"check\"", function()
     end)
   end
 
+  -- See ode.h: both are the gradient of some other integrand.
+  it("cannot see what n and 2n nodes mistake alike", function()
+    local options = at(1e-3, { gradient = "check", adjoint = { trajectory = "dense" } })
+    local error, info = solve(oracle.G2(60.14, 10), options)
+    assert.truthy(error > 100 and info.audit < 0.01 and info.spectrum > 0.5)
+    assert.is_nil(info.warning)
+  end)
+
+  it("cannot see the error of the forward solve", function()
+    local error, info = solve(oracle.G8(10), at(3e-4, { gradient = "check", gq = { nodes = 100 } }), true)
+    local direct = solve(oracle.G8(10), at(3e-4, { gradient = "direct" }), true)
+    assert.truthy(error > 0.4 and direct > 0.4 and info.audit < 0.01 and info.reconstruction < 50)
+    assert.is_nil(info.warning)
+  end)
+
   it("tells the error of n nodes", function()
     for _, nodes in ipairs { 12, 16, 20, 24 } do
       local case = oracle.G8(10)
@@ -226,9 +241,24 @@ describe("info.spectrum", function()
     z[2]:sum():backward()
     assert.is_nil(info.spectrum)
     local b = gq.zeros(2, { requires_grad = true })      -- float32
-    z, info = gq.odeint(function(t, z) return b * gq.sin(30 * t) - z end, gq.ones(3, 2), { 0, 1 }, guarded(4))
+    z, info = gq.odeint(function(t, y) return b * gq.sin(30 * t) - y end, gq.ones(3, 2), { 0, 1 }, guarded(4))
     z[2]:sum():backward()
     assert.truthy(info.spectrum > 0.1)
+  end)
+end)
+
+describe("an interpolant that misses the state", function()
+  it("is told of", function()
+    for _, tol in ipairs { 1e-2, 1e-3, 1e-4, 1e-6 } do
+      local error, info = solve(oracle.G8(10), at(tol, { gradient = "interpolated" }), true)
+      assert.truthy(error > 1 and info.warning:find("adjoint.points", 1, true), "Lotka-Volterra to 10")
+      error, info = solve(oracle.G8(10), at(tol, { gradient = "interpolated", adjoint = { points = 200 } }), true)
+      assert.truthy(tol > 1e-4 or error < 0.1)
+      assert.is_nil(info.warning)
+      error, info = solve(oracle.G3(10), at(tol, { gradient = "interpolated" }))
+      assert.truthy(tol > 1e-3 or error < 0.05)
+      assert.is_nil(info.warning)
+    end
   end)
 end)
 

@@ -67,7 +67,8 @@ static int probes_init(gq_nodebuffer *b) {
   GQ_TRY(gq_plan_nodes(b->s->plan, b->rows, &e));
   for (int j = 0; j < f->nb; j++) {
     size_t numbers = gq_numel(gq_field_boundary_shape(f, j));
-    if (f->want[j] && gq_field_boundary_shape(f, j).ndim <= 1) n += (numbers * b->rows * 8 + 63) & ~(size_t)63;
+    if (f->want[j] && gq_field_boundary_shape(f, j).ndim <= 1)
+      n += (numbers * b->rows * 8 + 63) & ~(size_t)63;
   }
   if (!e->parts) return GQ_OK;
   b->probes = gq_alloc(n * f->nslices);
