@@ -75,7 +75,7 @@ gq_trace *gqL_trace(lua_State *L, int fn, int nin, const gq_dtype *d, const gq_s
   return trace(L, fn, nin, d, s, nout, what, gq_trace_begin);
 }
 
-/* ---- a traced function as operations of the script: gq.core.inline, gq.core.jet ---- */
+/* ---- a traced function as operations of the script: gq.core.jet ---- */
 
 #define GRAPH "gq.graph"
 
@@ -171,19 +171,6 @@ static gq_trace *trace_arguments(lua_State *L) {
   int nout = (int)luaL_optinteger(L, 3, 1);
   luaL_argcheck(L, nout >= 1 && nout <= MAX_INPUTS, 3, "1 to 16 results");
   return gqL_trace(L, 1, n, d, s, nout, "the traced function");
-}
-
-/* inline(f, {inputs}): f's one result. Inside f gq.grad works whatever is recorded outside. */
-static int core_inline(lua_State *L) {
-  gq_tensor *in[MAX_INPUTS];
-  gq_dtype d[MAX_INPUTS];
-  gq_shape s[MAX_INPUTS];
-  lua_settop(L, 2);
-  int n = list_of(L, 2, in, MAX_INPUTS);
-  for (int i = 0; i < n; i++) d[i] = in[i]->dtype, s[i] = in[i]->shape;
-  gq_trace *tr = trace(L, 1, n, d, s, 1, "the traced function", gq_trace_nest);
-  push_results(L, tr, gq_trace_graph(tr), n, in);
-  return 1;
 }
 
 /* trace(f, {inputs}, [nout]): the graph as text, and the captured tensors. */
@@ -289,8 +276,6 @@ void gqL_open_trace(lua_State *L) {
   lua_setfield(L, -2, "trace");
   lua_pushcfunction(L, core_run);
   lua_setfield(L, -2, "run");
-  lua_pushcfunction(L, core_inline);
-  lua_setfield(L, -2, "inline");
   lua_pushcfunction(L, core_jet);
   lua_setfield(L, -2, "jet");
   lua_pop(L, 1);

@@ -28,7 +28,7 @@ end
 
 local methods = {}                    -- those with an error estimate, fewest evaluations first
 for _, m in ipairs(gq.core.tableaux()) do
-  if m.kind == "runge-kutta" and m.error_order > 0 then methods[#methods + 1] = m.name end
+  if m.kind == "runge-kutta" and m.error_order > 0 and not m.implicit then methods[#methods + 1] = m.name end
 end
 
 -- A random network with captures of every kind: weights, a context and a shift of each row, a scale of all.

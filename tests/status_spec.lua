@@ -68,9 +68,10 @@ local function forward(status)
         local z, info = solve(case, m.name, false)
         local what = case[1] .. ", " .. m.name
         assert.equal(status, info.status, what)
-        assert.below(math.abs(info.t - case.at), case.step, what)
+        local rough = m.name == "implicit_euler" and 3 or 1     -- its errors add up
+        assert.below(math.abs(info.t - case.at), case.step * rough, what)
         assert.close(z[1], case.z0, 0)
-        assert.close(z[2], case.inner, 1e-3)
+        assert.close(z[2], case.inner, 1e-3 * rough)
         assert.truthy(z[3][1]:item() ~= z[3][1]:item())                 -- not reached
         local text = message(solve, case, m.name, true)
         says(status, text)

@@ -108,7 +108,9 @@ local function wanted(layout, given)
   if o.jacobian then
     need(o, "jacobian", "boolean|table", nil, "gq.odeint's regularise", 4)
     local probe = draw_probe(layout, o.jacobian)
-    list[#list + 1] = { "jacobian", function(z, dz) return gq.grad(dz, z, { cotangents = probe }) end }
+    list[#list + 1] = { "jacobian", function(z, dz)
+      return gq.grad(dz, z, { cotangents = probe, create_graph = true })
+    end }
   end
   if o.taylor then
     need(o, "taylor", "number|table", nil, "gq.odeint's regularise", 4)

@@ -54,12 +54,10 @@ function core.odeint_grid(f, z0, t, opts)
 end
 
 -- The slope of value(t, z(t)) in t: its own and that along dz/dt = f.
-local function rate(f, event, t, z, traced)
+local function rate(f, event, t, z)
   local time, state = t:detach(), z:detach()
   time.requires_grad, state.requires_grad = true, true
-  local slope
-  if traced then slope = gq.no_grad(core.inline, f, { time, state })   -- f may ask for gradients
-  else slope = f(time, state):detach() end
+  local slope = f(time, state):detach()
   local value = event(time, state) + 0 * (time + state:sum())  -- reaches both
   local by_t, by_z = table.unpack(gq.grad({ value:sum() }, { time, state }))
   return (by_t + (by_z * slope):sum()):item(), slope
@@ -91,7 +89,7 @@ function core.odeint_event(f, z0, t, opts)
   local time = gq.tensor(last, { dtype = "float64" })
   if not z.requires_grad then return z, info, time, dense end
   local now = time:to(z.dtype)
-  local r, slope = rate(f, event, now, z, opts.trace ~= false)
+  local r, slope = rate(f, event, now, z)
   if r == 0 then
     error(("gq.odeint: the event at t = %g only touches zero there, so its time has no derivative; solve with " ..
       "gradient = \"none\""):format(last), 3)
