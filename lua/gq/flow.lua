@@ -161,6 +161,9 @@ function Flow:init(opts)
   rawset(self, "solver", read_solver(o, what, 4))
 end
 
+-- flow(z, {trace, ...}): neither is a time.
+function Flow.__call(self, ...) return self:forward(...) end
+
 function Flow:extra() return ("%s, {%s}"):format(self.trace, text(self.sizes)) end
 
 local function check_samples(self, x, what, level)
