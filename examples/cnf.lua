@@ -13,7 +13,7 @@ local o, given = gq.cli {
   { "trace", "exact", "of the Jacobian in training: products for every number, or one with a random probe a solve",
     "exact|hutchinson" },
   { "noise", "rademacher", "probes of hutchinson: signs or normal numbers", "rademacher|gaussian" },
-  { "samples", 2000, "points to draw from the trained flow, with --out" },
+  { "samples", 2000, "points to draw from the trained flow, with --out", "integer", 1 },
   { "epochs", 40 }, { "width", 64 },
   { "lr", 5e-3, "learning rate at the start; a tenth of it after 30 epochs, and so on" },
   { "batch-size", 250, "points a training step" },

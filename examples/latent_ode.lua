@@ -10,10 +10,10 @@ local o, given = gq.cli {
   more = "It prints mean squared errors of positions without noise: between the observations (test mse) and " ..
     "after the last\nof them (test extrapolation mse), from the mean of z(0). All series of a batch are one solve " ..
     "over all their times.",
-  { "times", 30, "observations of a series" },
-  { "series", 1000, "series to train on", "integer" },
-  { "latent", 4, "numbers of the latent state", "integer" },
-  { "anneal", 5, "epochs in which the KL divergence's weight grows from 0 to 1", "integer" },
+  { "times", 30, "observations of a series", "integer", 1 },
+  { "series", 1000, "series to train on", "integer", 1 },
+  { "latent", 4, "numbers of the latent state", "integer", 1 },
+  { "anneal", 5, "epochs in which the KL divergence's weight grows from 0 to 1", "integer", 0 },
   { "epochs", 80 }, { "width", 32 }, { "lr", 1e-2, "learning rate at the start; a tenth of it after 60 epochs" },
   { "batch-size", 50, "series a training step" },
   "gradient", "C", "trajectory", { "impulses", "moments" }, "rtol", "atol", "seed", "seeds", "device", "out", "json",

@@ -270,7 +270,9 @@ local templates = {
   { "nn.GRUCell", function() return 2, 3, { bias = true, dtype = "float32" } end },
   { "nn.RNNCell", function() return 2, 3, { nonlinearity = "relu", bias = false } end },
   { "nn.GRUCell.forward", function() return gq.nn.GRUCell(2, 3), gq.ones(4, 2), gq.ones(4, 3) end },
-  { "nn.CNF", function() return gq.nn.Linear(2, 2), { trace = "exact", noise = "gaussian", probe = gq.ones(3, 2) } end },
+  { "nn.CNF", function()
+    return gq.nn.Linear(2, 2), { trace = "exact", noise = "gaussian", probe = gq.ones(3, 2) }
+  end },
   { "nn.CNF.forward", function() return gq.nn.CNF(gq.nn.Linear(2, 2)), 0.5, { gq.ones(3, 2), gq.ones(3) } end },
   { "flow", function()
     return { net = gq.nn.Linear(2, 2), dim = { 2 }, trace = "exact", noise = "gaussian", times = { 0, 1 }, solver = {} }

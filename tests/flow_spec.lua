@@ -131,6 +131,7 @@ describe("gq.flow", function()
     assert.close(x, z:matmul(map:t()), 1e-7, 1e-8)
     assert.close(log_det, gq.full({ 5 }, 0.6 * (t1 - t0), f64), 1e-9)
     assert.is_true(info.nfe > 0)
+    assert.same(log_det:totable(), select(2, flow(z, { trace = "exact" })):totable())
     local back, log_det_back = flow:inverse(x)
     assert.close(back, z, 1e-7, 1e-8)
     assert.close(log_det_back, -log_det, 1e-9)
@@ -184,6 +185,24 @@ describe("gq.flow", function()
       end
     end
     assert.close(mean, (flow:log_prob(x)), 1e-8)
+  end)
+
+  it("is a module with the parameters of its network, and passes the solver's options on", function()
+    local net = network(2, 1)
+    local flow = flow_of(net, 2, { solver = { rtol = 1e-6, atol = 1e-6, grid_points = vector { 0.5 },
+      gradient = "direct", method = "rk4", step_size = 0.25 } })
+    local names = {}
+    for name in pairs(flow:state_dict()) do names[#names + 1] = name:match("^net%.") end
+    assert.same({ #net:parameters(), #net:parameters() }, { #flow:parameters(), #names })
+    local _, info = flow:log_prob(normals(1, 3, 2))
+    assert.same({ 4, "direct" }, { info.steps, info.engine })
+    local x = normals(1, 3, 2)
+    local want = flow_of(net, 2):log_prob(x)
+    for _, o in ipairs { { batch = "independent" }, { method = "kvaerno5" }, { method = "tsit5" } } do
+      o.rtol, o.atol = 1e-8, 1e-8
+      assert.close((flow_of(net, 2, { solver = o }):log_prob(x)), want, 1e-6)
+    end
+    assert.matches("Flow(exact, {2}", tostring(flow), 1, true)
   end)
 
   it("refuses what it cannot use", function()

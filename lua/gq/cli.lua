@@ -3,7 +3,7 @@
 --   local o = gq.cli{
 --     about = "Train a neural SDE.",
 --     { "epochs", 100, "passes over the data" },          -- type by the default: integer, number, text, flag
---     { "width", 20, "hidden width", "integer" },
+--     { "width", 20, "hidden width", "integer", 1 },      -- at least 1
 --     { "lr", nil, "learning rate", "number" },           -- no default: nil unless given
 --     { "engines", { "gq", "aca" }, "what to compare" },  -- a list, given with commas; of numbers: "numbers"
 --     { "dtype", "float32", "of the state", "float32|float64" },   -- one of these
@@ -63,7 +63,7 @@ local function rows_of(spec)
       local default = entry[2]
       if default == nil and entry.n == nil then default = u[1] end
       row = { name = entry[1], default = default, help = entry[3] or u[2], kind = entry[4] or u[3] or kind_of(default),
-        least = u[4] }
+        least = entry[5] or u[4] }
     end
     row.key = row.name:gsub("-", "_")
     if type(row.default) == "function" then row.default = row.default() end
@@ -218,6 +218,6 @@ gq.solver_options = solver_options
 gq.docs[solver_options] = "gq.solver_options(o): gq.odeint's options from gq.cli's rtol, atol, gradient, C, " ..
   "trajectory and impulses"
 
-gq.docs[cli] = "gq.cli{ about = ..., {name, default, help [, kind]}, \"seed\", ... }: the script's options as a " ..
-  "table, with - as _ in names, and which were given; nil after --help was printed"
+gq.docs[cli] = "gq.cli{ about = ..., {name, default, help [, kind [, least]]}, \"seed\", ... }: the script's " ..
+  "options as a table, with - as _ in names, and which were given; nil after --help was printed"
 return cli

@@ -158,8 +158,11 @@ function Flow:init(opts)
   init_trace(self, o, what, 3)
   rawset(self, "sizes", read_sizes(o, what, 4))
   rawset(self, "times", read_times(o, what, 4))
-  rawset(self, "solver", read_solver(o, what, 4))
+  rawset(self, "_solver", read_solver(o, what, 4))         -- private: its tensors are no buffers
 end
+
+-- flow(z, {trace, ...}): neither is a time.
+function Flow.__call(self, ...) return self:forward(...) end
 
 function Flow:extra() return ("%s, {%s}"):format(self.trace, text(self.sizes)) end
 
@@ -188,7 +191,7 @@ end
 local function carry(self, z, t, opts, what)
   check_samples(self, z, what, 3)
   local start = { z, gq.zeros({ #z }, { dtype = z.dtype }) }
-  local s, info = gq.odeint(dynamics(self, z, opts, what, 4), start, t, self.solver)
+  local s, info = gq.odeint(dynamics(self, z, opts, what, 4), start, t, self._solver)
   return s[1][2], s[2][2], info
 end
 
@@ -229,7 +232,7 @@ function Flow:sample(n, opts)
   local seed = o.seed and need(o, "seed", "integer", nil, what)
   local z = gq.randn({ n, table.unpack(self.sizes) }, { dtype = o.dtype or dtype_of(self), seed = seed })
   return gq.no_grad(function()
-    local x, info = gq.odeint(self.net, z, self.times, self.solver)
+    local x, info = gq.odeint(self.net, z, self.times, self._solver)
     return x[2], info
   end)
 end
