@@ -142,5 +142,8 @@ int gq_rows_last(const gq_graph *g, int64_t rows, int64_t count, int64_t points,
 ** cost nothing. A capture used directly is an output of pro as it is:
 ** direct[j] = index of the capture (0-based, from nvar) or -1 if output j is computed. */
 int gq_hoist(const gq_graph *g, int nvar, gq_graph **pro, gq_graph **body, int **direct);
+/* The same for inputs t and a state of `rows` rows, but what belongs to single rows stays in the body: its numbers must
+** not depend on how many rows there are. */
+int gq_hoist_shared(const gq_graph *g, int64_t rows, gq_graph **pro, gq_graph **body, int **direct);
 
 #endif
