@@ -106,7 +106,7 @@ static int split(cut *c, int **direct) {
   return set_outputs(c, direct);
 }
 
-/* What belongs to single rows. Where rows mix, and with one row, nobody knows: everything stays. */
+/* What belongs to single rows. Where nobody knows everything stays. */
 static int find_rows(const gq_graph *g, int64_t rows, bool *stay) {
   gq_rowproof w;
   int *axis = gq_alloc((size_t)(g->ninput + 1) * sizeof *axis);
@@ -114,8 +114,9 @@ static int find_rows(const gq_graph *g, int64_t rows, bool *stay) {
   for (int i = 0; i < g->ninput; i++) axis[i] = i == 1 ? 0 : -1;
   int status = gq_rowproof_init(&w, g, rows);
   if (status == GQ_OK) {
+    w.single = true;
     status = gq_rows_prove(&w, axis);
-    for (gq_ref r = 0; r < g->size; r++) stay[r] = status != GQ_OK || rows == 1 || (w.need[r] && w.at[r].axis >= 0);
+    for (gq_ref r = 0; r < g->size; r++) stay[r] = status != GQ_OK || (w.need[r] && w.at[r].axis >= 0);
     gq_rowproof_done(&w);
   }
   gq_free(axis);

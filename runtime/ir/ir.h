@@ -126,6 +126,9 @@ int gq_batch(gq_graph *dst, const gq_graph *src, int64_t n, const gq_ref *bind, 
 ** -1 when every row uses all of it. Returns GQ_OK when output row r depends on row r alone,
 ** GQ_EUNSUPPORTED with a message naming the operation that mixes rows otherwise. */
 int gq_rows(const gq_graph *g, int64_t rows, int *axis);
+/* The same for one row, whose captures are told from those that all rows share by a dim of 1 where rows would be; fails
+** where that makes no sense. */
+int gq_rows_single(const gq_graph *g, int *axis);
 /* The same graph for `rows_new` rows (after gq_rows said GQ_OK, with its axis). */
 int gq_rows_resize(const gq_graph *g, int64_t rows, int64_t rows_new, const int *axis, gq_graph **out);
 

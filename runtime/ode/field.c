@@ -304,6 +304,19 @@ static int lane_bodies(gq_field *f, const int *axis, bool *each, gq_ref *bind) {
   return status;
 }
 
+/* Where inputs are cut with the rows. A batch of one is read as one of many if that makes sense. */
+static int find_axes(gq_field *f, int *axis) {
+  if (f->shape.dim[0] > 1) return gq_rows(f->body, f->shape.dim[0], axis);
+  int status = gq_rows_single(f->body, axis);
+  if (status != GQ_EUNSUPPORTED) return status;
+  for (int j = 0; j < f->nb + 2; j++) axis[j] = j == 1 ? 0 : -1;
+  status = gq_rows(f->body, 1, axis);
+  if (status != GQ_EUNSUPPORTED) return status;
+  for (int j = 0; j < f->nb + 2; j++) axis[j] = j == 1 ? 0 : -1;
+  f->front = true;
+  return GQ_OK;
+}
+
 /* The number of lanes depends on nothing that a batch could change: a row's arithmetic is the same in any company. */
 static int use_lanes(gq_field *f) {
   use_whole(f);
@@ -318,12 +331,7 @@ static int use_lanes(gq_field *f) {
   bool *each = gq_calloc(f->nb + 2, sizeof *each);
   gq_ref *bind = gq_calloc(f->nb + 2, sizeof *bind);
   if (status == GQ_OK && (!each || !bind)) status = gq_nomem(f->nb);
-  if (status == GQ_OK) status = gq_rows(f->body, f->shape.dim[0], axis);
-  if (status == GQ_EUNSUPPORTED && f->shape.dim[0] == 1) {
-    for (int j = 2; j < f->nb + 2; j++) axis[j] = -1;
-    f->front = true;
-    status = GQ_OK;
-  }
+  if (status == GQ_OK) status = find_axes(f, axis);
   if (status == GQ_OK) {
     memcpy(f->axis, axis + 2, f->nb * sizeof *axis);
     f->class_body[0] = NULL;
