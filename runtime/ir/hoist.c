@@ -13,6 +13,7 @@ typedef struct cut {
   const gq_graph *g;
   int nvar, nb; /* boundaries so far */
   char *kind;   /* of each node of g */
+  bool *stay;   /* stays in the body though it is fixed, or NULL */
   bool *need;
   gq_ref *pro_of;  /* node in pro */
   gq_ref *body_of; /* node in body */
@@ -92,6 +93,7 @@ static int split(cut *c, int **direct) {
   const gq_graph *g = c->g;
   for (gq_ref r = 0; r < g->size; r++) {
     c->kind[r] = kind_of(c, gq_at(g, r));
+    if (c->stay && c->stay[r] && c->kind[r] == FIXED && gq_at(g, r)->op != GQ_OP_INPUT) c->kind[r] = VARIES;
     c->pro_of[r] = c->body_of[r] = GQ_NONE;
   }
   gq_graph_needs(g, g->noutput, g->output, c->need);
@@ -104,13 +106,30 @@ static int split(cut *c, int **direct) {
   return set_outputs(c, direct);
 }
 
-int gq_hoist(const gq_graph *g, int nvar, gq_graph **pro, gq_graph **body, int **direct) {
+/* What belongs to single rows. Where nobody knows everything stays. */
+static int find_rows(const gq_graph *g, int64_t rows, bool *stay) {
+  gq_rowproof w;
+  int *axis = gq_alloc((size_t)(g->ninput + 1) * sizeof *axis);
+  if (!axis) return gq_nomem((size_t)g->ninput * sizeof *axis);
+  for (int i = 0; i < g->ninput; i++) axis[i] = i == 1 ? 0 : -1;
+  int status = gq_rowproof_init(&w, g, rows);
+  if (status == GQ_OK) {
+    w.single = true;
+    status = gq_rows_prove(&w, axis);
+    for (gq_ref r = 0; r < g->size; r++) stay[r] = status != GQ_OK || (w.need[r] && w.at[r].axis >= 0);
+    gq_rowproof_done(&w);
+  }
+  gq_free(axis);
+  return status == GQ_EUNSUPPORTED ? GQ_OK : status;
+}
+
+static int hoist(const gq_graph *g, int nvar, bool *stay, gq_graph **pro, gq_graph **body, int **direct) {
   *pro = *body = NULL;
   *direct = NULL;
   GQ_TRY(g->status);
   size_t size = (size_t)g->size, most = (size_t)(g->noutput + gq_graph_most(g));
   size_t bytes = size * (3 * sizeof(gq_ref) + 2) + most * sizeof(gq_ref) + 64;
-  cut c = { .g = g, .nvar = nvar, .pro = gq_graph_new(), .body = gq_graph_new() };
+  cut c = { .g = g, .nvar = nvar, .stay = stay, .pro = gq_graph_new(), .body = gq_graph_new() };
   gq_ref *block = gq_alloc(bytes);
   int status = block && c.pro && c.body ? GQ_OK : gq_nomem(bytes);
   if (status == GQ_OK) {
@@ -133,4 +152,18 @@ int gq_hoist(const gq_graph *g, int nvar, gq_graph **pro, gq_graph **body, int *
   *pro = c.pro;
   *body = c.body;
   return GQ_OK;
+}
+
+int gq_hoist(const gq_graph *g, int nvar, gq_graph **pro, gq_graph **body, int **direct) {
+  return hoist(g, nvar, NULL, pro, body, direct);
+}
+
+int gq_hoist_shared(const gq_graph *g, int64_t rows, gq_graph **pro, gq_graph **body, int **direct) {
+  bool *stay = gq_calloc((size_t)g->size + 1, sizeof *stay);
+  *pro = *body = NULL, *direct = NULL;
+  if (!stay) return gq_nomem((size_t)g->size);
+  int status = g->status == GQ_OK ? find_rows(g, rows, stay) : g->status;
+  if (status == GQ_OK) status = hoist(g, 2, stay, pro, body, direct);
+  gq_free(stay);
+  return status;
 }

@@ -62,6 +62,7 @@ typedef struct gq_rowproof {
   gq_label *at;                /* of each node */
   bool *varies;                /* computed from the state */
   bool *need;
+  bool single;                 /* with one row: dims of 1 are taken for the row, as they would be for more */
 } gq_rowproof;
 int gq_rowproof_init(gq_rowproof *w, const gq_graph *g, int64_t rows);
 void gq_rowproof_done(gq_rowproof *w);

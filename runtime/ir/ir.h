@@ -136,6 +136,9 @@ int gq_batch(gq_graph *dst, const gq_graph *src, int64_t n, const gq_ref *bind, 
 ** -1 when every row uses all of it. Returns GQ_OK when output row r depends on row r alone,
 ** GQ_EUNSUPPORTED with a message naming the operation that mixes rows otherwise. */
 int gq_rows(const gq_graph *g, int64_t rows, int *axis);
+/* The same for one row, whose captures are told from those that all rows share by a dim of 1 where rows would be; fails
+** where that makes no sense. */
+int gq_rows_single(const gq_graph *g, int *axis);
 /* The same graph for `rows_new` rows (after gq_rows said GQ_OK, with its axis). */
 int gq_rows_resize(const gq_graph *g, int64_t rows, int64_t rows_new, const int *axis, gq_graph **out);
 
@@ -152,5 +155,8 @@ int gq_rows_last(const gq_graph *g, int64_t rows, int64_t count, int64_t points,
 ** cost nothing. A capture used directly is an output of pro as it is:
 ** direct[j] = index of the capture (0-based, from nvar) or -1 if output j is computed. */
 int gq_hoist(const gq_graph *g, int nvar, gq_graph **pro, gq_graph **body, int **direct);
+/* The same for inputs t and a state of `rows` rows, but what belongs to single rows stays in the body: its numbers must
+** not depend on how many rows there are. */
+int gq_hoist_shared(const gq_graph *g, int64_t rows, gq_graph **pro, gq_graph **body, int **direct);
 
 #endif

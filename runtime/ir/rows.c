@@ -125,7 +125,9 @@ static bool arg_label(const rows *w, const gq_node *n, int i, label l, label *ou
     case GQ_OP_SUM:
     case GQ_OP_AMAX:
     case GQ_OP_AMIN: return !(n->attr.flags >> l.axis & 1);
-    case GQ_OP_RESHAPE: return relabel(w, n->shape, l, s, out);
+    case GQ_OP_RESHAPE:
+      if (s.ndim == 0) *out = whole; /* expanded to one row */
+      return s.ndim == 0 || relabel(w, n->shape, l, s, out);
     case GQ_OP_PERMUTE: out->axis = n->attr.perm[l.axis]; return true;
     case GQ_OP_SLICE:
     case GQ_OP_PAD: return untouched(n, s, l.axis);
@@ -151,7 +153,7 @@ static bool arg_label(const rows *w, const gq_node *n, int i, label l, label *ou
 
 /* A value that does not come from the state must be labelled l. */
 static int demand(rows *w, gq_ref r, label l, const gq_node *by) {
-  if (w->rows == 1) l = whole; /* one row: nothing is ever cut, and a 1 tells nothing */
+  if (w->rows == 1 && !w->single) l = whole; /* one row: nothing is ever cut, and a 1 tells nothing */
   if (w->at[r].axis == NONE) w->at[r] = l;
   if (same(w->at[r], l)) return GQ_OK;
   return gq_fail(GQ_EUNSUPPORTED,
@@ -248,16 +250,20 @@ static int capture_axis(const rows *w, int i, int *axis) {
   return GQ_OK;
 }
 
-int gq_rows(const gq_graph *g, int64_t count, int *axis) {
+static int find_axes(const gq_graph *g, int64_t count, bool single, int *axis) {
   rows w;
   GQ_TRY(g->status);
   GQ_TRY(gq_rowproof_init(&w, g, count));
+  w.single = single;
   int status = gq_rows_prove(&w, axis);
   for (int i = 0; i < g->ninput && status == GQ_OK; i++)
     if (axis[i] < 0) status = capture_axis(&w, i, &axis[i]);
   gq_rowproof_done(&w);
   return status;
 }
+
+int gq_rows(const gq_graph *g, int64_t count, int *axis) { return find_axes(g, count, false, axis); }
+int gq_rows_single(const gq_graph *g, int *axis) { return find_axes(g, 1, true, axis); }
 
 /* ---- another number of rows ---- */
 

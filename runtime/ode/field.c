@@ -304,6 +304,19 @@ static int lane_bodies(gq_field *f, const int *axis, bool *each, gq_ref *bind) {
   return status;
 }
 
+/* Where inputs are cut with the rows. A batch of one is read as one of many if that makes sense. */
+static int find_axes(gq_field *f, int *axis) {
+  if (f->shape.dim[0] > 1) return gq_rows(f->body, f->shape.dim[0], axis);
+  int status = gq_rows_single(f->body, axis);
+  if (status != GQ_EUNSUPPORTED) return status;
+  for (int j = 0; j < f->nb + 2; j++) axis[j] = j == 1 ? 0 : -1;
+  status = gq_rows(f->body, 1, axis);
+  if (status != GQ_EUNSUPPORTED) return status;
+  for (int j = 0; j < f->nb + 2; j++) axis[j] = j == 1 ? 0 : -1;
+  f->front = true;
+  return GQ_OK;
+}
+
 /* The number of lanes depends on nothing that a batch could change: a row's arithmetic is the same in any company. */
 static int use_lanes(gq_field *f) {
   use_whole(f);
@@ -318,12 +331,7 @@ static int use_lanes(gq_field *f) {
   bool *each = gq_calloc(f->nb + 2, sizeof *each);
   gq_ref *bind = gq_calloc(f->nb + 2, sizeof *bind);
   if (status == GQ_OK && (!each || !bind)) status = gq_nomem(f->nb);
-  if (status == GQ_OK) status = gq_rows(f->body, f->shape.dim[0], axis);
-  if (status == GQ_EUNSUPPORTED && f->shape.dim[0] == 1) {
-    for (int j = 2; j < f->nb + 2; j++) axis[j] = -1;
-    f->front = true;
-    status = GQ_OK;
-  }
+  if (status == GQ_OK) status = find_axes(f, axis);
   if (status == GQ_OK) {
     memcpy(f->axis, axis + 2, f->nb * sizeof *axis);
     f->class_body[0] = NULL;
@@ -341,7 +349,9 @@ static int field_init(gq_field *f, const gq_graph *g, const bool *want_, bool co
   f->want_capture = gq_calloc(f->ncapture + 1, sizeof(bool));
   if (!f->want_capture) return gq_nomem(f->ncapture);
   if (want_) memcpy(f->want_capture, want_, f->ncapture * sizeof(bool));
-  GQ_TRY(gq_hoist(g, 2, &f->pro, &f->body, &f->direct));
+  if (lanes && gq_numel(f->shape) > 0 && f->shape.ndim > 0)
+    GQ_TRY(gq_hoist_shared(g, f->shape.dim[0], &f->pro, &f->body, &f->direct));
+  else GQ_TRY(gq_hoist(g, 2, &f->pro, &f->body, &f->direct));
   f->nb = gq_graph_outputs(f->pro);
   f->axis = gq_calloc(f->nb + 1, sizeof *f->axis);
   f->want = gq_calloc(f->nb + 1, sizeof *f->want);
@@ -466,6 +476,19 @@ static size_t binding_bytes(const gq_field *f) {
   return n;
 }
 
+typedef struct prologue {
+  const gq_field *f;
+  void *arena;
+  const void **in;
+  void **out;
+  int status;
+} prologue;
+
+static void run_serial(void *context, int i) {
+  prologue *p = context;
+  p->status = gq_program_run(p->f->pro_run, 0, p->arena, p->in, p->out);
+}
+
 /* Evaluate the computed boundaries; full[j]: address of each whole boundary value. */
 static int run_prologue(gq_binding *b, char **next, const void **full) {
   const gq_field *f = b->field;
@@ -485,7 +508,11 @@ static int run_prologue(gq_binding *b, char **next, const void **full) {
   if (status == GQ_OK && f->pro_run) {
     void *arena = *next;
     *next += round64(gq_program_arena(f->pro_run));
-    status = gq_program_run(f->pro_run, 0, arena, in, out);
+    if (f->lanes[0]) { /* the same bits on any number of threads */
+      prologue p = { f, arena, in, out, GQ_OK };
+      gq_parallel_apart(1, run_serial, &p);
+      status = p.status;
+    } else status = gq_program_run(f->pro_run, 0, arena, in, out);
   }
   gq_free(in);
   gq_free(out);
