@@ -7,12 +7,11 @@
 #include <math.h>
 #include <string.h>
 
-static const char *const known[] = {
-  "method",     "rtol",         "atol",    "step_size", "first_step", "max_steps",   "norm",
-  "controller", "gradient",     "adjoint", "gq",        "parity",     "overshoot",   "throw",
-  "params",     "memory_limit", "eta",     "dense",     "event",      "grid_points", "trace",
-  "batch",      "max_order",    "regularise", NULL
-};
+static const char *const known[] = { "method",       "rtol",   "atol",       "step_size",  "first_step",
+                                     "max_steps",    "norm",   "controller", "gradient",   "adjoint",
+                                     "gq",           "parity", "overshoot",  "throw",      "params",
+                                     "memory_limit", "eta",    "dense",      "event",      "grid_points",
+                                     "trace",        "batch",  "max_order",  "regularise", NULL };
 static const char *const known_adjoint[] = { "method",    "rtol",   "atol",        "step_size",
                                              "max_steps", "norm",   "trajectory",  "impulses",
                                              "scale",     "points", "checkpoints", NULL };

@@ -46,10 +46,10 @@ local ends = {
   non_finite = {
     { "z' = sqrt(-z)", f = function(_, z) return gq.sqrt(-z) end, z0 = { -1 }, t = { 0, 1, 3 }, at = 2, step = 0.05,
       inner = { -0.25 } },
-    { "infinite after 0.5", explicit = true, f = function(t, z) return after(t, z, z / 0) end, z0 = { 1 }, t = { 0, 0.25, 1 }, at = 0.5,
-      step = 1e-4, inner = { math.exp(0.25) } },
-    { "no number after 0.5", explicit = true, f = function(t, z) return after(t, z, 0 / (0 * z)) end, z0 = { 1 }, t = { 0, 0.25, 1 },
-      at = 0.5, step = 1e-4, inner = { math.exp(0.25) } },
+    { "infinite after 0.5", explicit = true, f = function(t, z) return after(t, z, z / 0) end, z0 = { 1 },
+      t = { 0, 0.25, 1 }, at = 0.5, step = 1e-4, inner = { math.exp(0.25) } },
+    { "no number after 0.5", explicit = true, f = function(t, z) return after(t, z, 0 / (0 * z)) end, z0 = { 1 },
+      t = { 0, 0.25, 1 }, at = 0.5, step = 1e-4, inner = { math.exp(0.25) } },
   },
   max_steps = {
     { "ten steps of 0.01", f = function(_, z) return -z end, z0 = { 1 }, t = { 0, 0.05, 1 }, at = 0.1, step = 1e-12,

@@ -269,9 +269,10 @@ int gq_odeint_replay(gq_solution *s, gq_tensor *z0, gq_tensor *t_, gq_tensor *co
                    "create_graph through odeint works with gradient = \"direct\"; this solve used \"%s\"",
                    gq_engine_names[s->o.engine]);
   if (s->o.method->implicit)
-    return gq_fail(GQ_EUNSUPPORTED,
-                   "create_graph through odeint takes an explicit method (dopri5, tsit5); this solve used \"%s\"",
-                   s->o.method->name);
+    return gq_fail(
+      GQ_EUNSUPPORTED,
+      "create_graph through odeint takes an explicit method (dopri5, tsit5); this solve used \"%s\"",
+      s->o.method->name);
   if (s->rows)
     return gq_fail(GQ_EUNSUPPORTED,
                    "create_graph through odeint and batch = \"independent\" do not go together: use "

@@ -235,7 +235,8 @@ static gq_ref whole_operands(gq_graph *g, const gq_node *cat, int64_t first, int
   int i = 0, m = 0;
   for (; i < cat->nargs && at < first; i++) at += gq_at(g, cat->args[i])->shape.dim[cat->attr.axis];
   if (at != first) return GQ_NONE;
-  for (; i + m < cat->nargs && at < first + count; m++) at += gq_at(g, cat->args[i + m])->shape.dim[cat->attr.axis];
+  for (; i + m < cat->nargs && at < first + count; m++)
+    at += gq_at(g, cat->args[i + m])->shape.dim[cat->attr.axis];
   return at == first + count ? gq_cat(g, m, cat->args + i, cat->attr.axis) : GQ_NONE;
 }
 

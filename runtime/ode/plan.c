@@ -142,8 +142,8 @@ static bool audits(const gq_ode_options *o) {
 
 /* Guards are for the rule whose weights make Legendre polynomials orthogonal; nodes in every step have audits. */
 static bool probes(const gq_ode_options *o) {
-  return o->guards && !o->independent && gq_engine_nodes(o->engine) && o->engine != GQ_ENGINE_KRONROD && !audits(o) &&
-         o->quadrature == gq_quadratures;
+  return o->guards && !o->independent && gq_engine_nodes(o->engine) && o->engine != GQ_ENGINE_KRONROD &&
+         !audits(o) && o->quadrature == gq_quadratures;
 }
 
 /* Rows of all nodes or elements of a block. */
