@@ -85,9 +85,10 @@ static int solve_backward(gq_custom *c, gq_tensor *const *cots, bool create_grap
   GQ_TRY(check_unchanged(s, create_graph));
   double sums[2];
   if (read_sums(gq_solution_options(s->sol), cots, sums) && create_graph)
-    return gq_fail(GQ_EUNSUPPORTED,
-                   "info.regularisers.error and .stiffness have first derivatives alone, and create_graph asks for "
-                   "more: leave them out of that loss");
+    return gq_fail(
+      GQ_EUNSUPPORTED,
+      "info.regularisers.error and .stiffness have first derivatives alone, and create_graph asks for "
+      "more: leave them out of that loss");
   if (create_graph)
     return gq_odeint_replay(s->sol, s->in[0], s->t_input ? s->in[1] : NULL, s->in + 1 + s->t_input, cots[0],
                             &grads[0], s->t_input ? &grads[1] : NULL, grads + 1 + s->t_input);
@@ -379,7 +380,8 @@ static bool in_params(lua_State *L, int arg, const gq_tensor *c) {
 }
 
 /* info.regularisers: sums over the whole solve, tensors without dimensions. Where they are asked for, sums[1] on. */
-static int fill_sums(lua_State *L, const gq_ode_options *o, const gq_info *info, gq_dtype d, gq_tensor **sums) {
+static int fill_sums(lua_State *L, const gq_ode_options *o, const gq_info *info, gq_dtype d,
+                     gq_tensor **sums) {
   struct {
     const char *key;
     bool on;

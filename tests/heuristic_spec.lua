@@ -1,5 +1,5 @@
--- heuristic_spec.lua -- regularise = { error, stiffness }: sums over the solver's steps, and their gradients, against the
--- same steps written as tensor operations, and against differences.
+-- heuristic_spec.lua -- regularise = { error, stiffness }: sums over the solver's steps, and their gradients, against
+-- the same steps written as tensor operations, and against differences.
 
 local gq = require "gq"
 local helper = require "tests.helper"
@@ -237,7 +237,7 @@ describe("the solver's heuristics", function()
     grows({ regularise = both, dense = true, grid_points = { 0.4 } }, start, { 0, 1 })
     local info = grows({ regularise = both, event = function(_, z) return z:sum() - 8 end }, start, { 0, 5 })
     assert.close(info.event_t, math.log(8 / 6.5) / 0.7, 1e-5)
-    local z
+    local z, _
     z, info = gq.odeint(function(_, s) return { a * s[2], -a * s[1] } end, { start, start }, { 0, 1 },
       { gradient = "direct", regularise = both })
     assert.same({ 2, 2, 2 }, z[1].shape)

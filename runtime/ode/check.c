@@ -66,9 +66,9 @@ static bool estimates_stiffness(const gq_tableau *m) { return gq_stiffness_stage
 static int check_heuristics(const gq_ode_options *o) {
   char names[256];
   const char *what = o->error ? "error" : "stiffness";
-  bool (*fits)(const gq_tableau *) = o->error && !estimates_error(o->method)              ? estimates_error
+  bool (*fits)(const gq_tableau *) = o->error && !estimates_error(o->method)           ? estimates_error
                                      : o->stiffness && !estimates_stiffness(o->method) ? estimates_stiffness
-                                                                                        : NULL;
+                                                                                       : NULL;
   if (o->engine != GQ_ENGINE_NONE && o->engine != GQ_ENGINE_DIRECT && o->engine != GQ_ENGINE_ACA)
     return gq_fail(GQ_EUNSUPPORTED,
                    "regularise.%s is a sum over the solver's own steps, which gradient = \"%s\" does not "
@@ -76,7 +76,8 @@ static int check_heuristics(const gq_ode_options *o) {
                    what, gq_engine_names[o->engine]);
   if (o->independent)
     return gq_fail(GQ_EUNSUPPORTED,
-                   "regularise.%s is a sum over steps that the whole batch shares; use batch = \"joint\"", what);
+                   "regularise.%s is a sum over steps that the whole batch shares; use batch = \"joint\"",
+                   what);
   if (fits)
     return gq_fail(GQ_EUNSUPPORTED,
                    "regularise.%s: method = \"%s\" makes no such estimate of an explicit step; use one of %s",

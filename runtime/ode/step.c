@@ -17,10 +17,10 @@ typedef struct builder {
   gq_ref t, h, rtol, atol[GQ_MAXPARTS], y[GQ_MAXPARTS], y1[GQ_MAXPARTS], x, x1, wq[GQ_MAXSTAGES];
   gq_ref path[GQ_MAXSTAGES][GQ_MAXGIVEN];
   gq_ref slope[GQ_MAXSTAGES][GQ_MAXPARTS];
+  gq_ref sum[GQ_SUMS];
   gq_ref ht;         /* h where it makes times */
   gq_ref mid, u;     /* alf: where f is evaluated, and f */
   gq_ref h2, y2, f2; /* inverse with pull */
-  gq_ref sum[GQ_SUMS];
   gq_ref *bind;      /* arguments of one evaluation */
   gq_ref *q;         /* [slopes][nq] products */
   gq_ref *bv;        /* boundary values */
