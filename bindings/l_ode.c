@@ -388,6 +388,7 @@ static int fill_sums(lua_State *L, const gq_ode_options *o, const gq_info *info,
     double value;
   } all[] = { { "error", o->error, info->error }, { "stiffness", o->stiffness, info->stiffness } };
   int n = 0;
+  luaL_checkstack(L, 6, NULL);
   lua_createtable(L, 0, 2);
   for (int i = 0; i < 2; i++) {
     if (!all[i].on) continue;

@@ -143,6 +143,17 @@ describe("the solver's heuristics", function()
     end
   end)
 
+  it("have gradients in the times of a grid, whose last step ends at one", function()
+    local t = leaf { 0.1, 0.7 }
+    local _, info = gq.odeint(field, z0, t, { gradient = "direct", step_size = 0.25, regularise = both })
+    local r = info.regularisers
+    local error, stiffness = compose("dopri5", field, z0,
+      { { t[1], 0.25 }, { t[1] + 0.25, 0.25 }, { t[1] + 0.5, t[2] - (t[1] + 0.5) } })
+    assert.close(r.error:item(), error:item(), 1e-9)
+    assert.close(gq.grad(r.error, t), gq.grad(error, t), 1e-8)
+    assert.close(gq.grad(r.stiffness, t), gq.grad(stiffness, t), 1e-8)
+  end)
+
   it("have gradients with methods that carry a slope of their own", function()
     for _, method in ipairs { "alf", "reversible_heun" } do
       local o = { method = method, gradient = "direct", step_size = 0.1, regularise = { error = true } }
@@ -170,10 +181,10 @@ describe("the solver's heuristics", function()
     local r, q = info.regularisers, exact.regularisers
     local error, stiffness = compose("dopri5", g, wide:to("float64"), steps)
     assert.close({ q.error:item(), q.stiffness:item() }, { error:item(), stiffness:item() }, 1e-9)
-    assert.close({ r.error:item(), r.stiffness:item() }, { error:item(), stiffness:item() }, 2e-2)
+    assert.close({ r.error:item(), r.stiffness:item() }, { error:item(), stiffness:item() }, 2e-3)
     assert.below(helper.relative(gq.grad(q.error, w), gq.grad(error, w)), 1e-8)
     assert.below(helper.relative(gq.grad(q.stiffness, w), gq.grad(stiffness, w)), 1e-8)
-    assert.below(helper.relative(gq.grad(r.stiffness, small), gq.grad(q.stiffness, w)), 5e-2)
+    assert.below(helper.relative(gq.grad(r.stiffness, small), gq.grad(q.stiffness, w)), 5e-3)
   end)
 
   it("leave the solution as it is without them, and the other way round", function()

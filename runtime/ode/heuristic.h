@@ -6,10 +6,10 @@
 **     R_E = sum |h| E,  E = rms of the local error estimate h sum_i e_i k_i
 **     R_S = sum S,      S = |k_i - k_j| / |y_i - y_j| of two stages at the step's end (Shampine 1977)
 **
-** over the accepted steps. The rms is over all numbers of the state and in its units: the tolerances do not divide it,
-** as they do in the authors' code. dopri8 joins its two estimates as its control does: e5^2 / sqrt(e5^2 + e3^2 / 100).
-** S is a bound from below of a Lipschitz constant. A step's size is a constant in the derivatives, but for those that
-** end at a measurement time.
+** over the accepted steps (with overshoot the last one counts as a whole). The rms is over all numbers of the state and
+** in its units: the tolerances do not divide it, as they do in the authors' code. dopri8 joins its two estimates as its
+** control does: e5^2 / sqrt(e5^2 + e3^2 / 100). S is a bound from below of a Lipschitz constant. A step's size is a
+** constant in the derivatives, but for those that end at a measurement time.
 */
 #ifndef GQ_HEURISTIC_H
 #define GQ_HEURISTIC_H
