@@ -379,7 +379,8 @@ static bool in_params(lua_State *L, int arg, const gq_tensor *c) {
   return found;
 }
 
-/* info.regularisers: sums over the whole solve, tensors without dimensions. Where they are asked for, sums[1] on. */
+/* info.regularisers: those sums over the whole solve that are asked for, tensors without dimensions, and how many. The
+** table owns them. */
 static int fill_sums(lua_State *L, const gq_ode_options *o, const gq_info *info, gq_dtype d,
                      gq_tensor **sums) {
   struct {
