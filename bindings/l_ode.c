@@ -69,17 +69,32 @@ static int cast_times(gq_tensor *gt, gq_dtype d, gq_tensor **out) {
   return status;
 }
 
+/* Cotangents of the heuristics, which follow z among the outputs; false: all are zero. */
+static bool read_sums(const gq_ode_options *o, gq_tensor *const *cots, double sums[2]) {
+  const int64_t at = 0; /* of a tensor without dimensions */
+  gq_tensor *error = o->error ? cots[1] : NULL, *stiffness = o->stiffness ? cots[1 + o->error] : NULL;
+  sums[0] = error ? gq_tensor_get(error, &at) : 0;
+  sums[1] = stiffness ? gq_tensor_get(stiffness, &at) : 0;
+  return error || stiffness;
+}
+
 /* Inputs on the tape: z0, t where it is a tensor that wants a gradient, captures. */
 static int solve_backward(gq_custom *c, gq_tensor *const *cots, bool create_graph, gq_tensor **grads) {
   solve *s = (solve *)c;
   gq_tensor *gt = NULL;
   GQ_TRY(check_unchanged(s, create_graph));
+  double sums[2];
+  if (read_sums(gq_solution_options(s->sol), cots, sums) && create_graph)
+    return gq_fail(
+      GQ_EUNSUPPORTED,
+      "info.regularisers.error and .stiffness have first derivatives alone, and create_graph asks for "
+      "more: leave them out of that loss");
   if (create_graph)
     return gq_odeint_replay(s->sol, s->in[0], s->t_input ? s->in[1] : NULL, s->in + 1 + s->t_input, cots[0],
                             &grads[0], s->t_input ? &grads[1] : NULL, grads + 1 + s->t_input);
   int64_t calls = s->call ? gqL_call_count(s->call) : 0;
   if (s->call) gqL_call_keep(s->call, true);
-  int status = gq_odeint_backward(s->sol, cots[0], &grads[0], &gt, grads + 1 + s->t_input);
+  int status = gq_odeint_backward_sums(s->sol, cots[0], sums, &grads[0], &gt, grads + 1 + s->t_input);
   if (s->call) gqL_call_keep(s->call, false);
   if (status != GQ_OK) return status;
   if (s->call) s->calls = gqL_call_count(s->call) - calls;
@@ -364,7 +379,33 @@ static bool in_params(lua_State *L, int arg, const gq_tensor *c) {
   return found;
 }
 
-static void record(lua_State *L, box *b, gq_tensor *t, int ncapture, gqL_call *call_, int info) {
+/* info.regularisers: those sums over the whole solve that are asked for, tensors without dimensions, and how many. The
+** table owns them. */
+static int fill_sums(lua_State *L, const gq_ode_options *o, const gq_info *info, gq_dtype d,
+                     gq_tensor **sums) {
+  struct {
+    const char *key;
+    bool on;
+    double value;
+  } all[] = { { "error", o->error, info->error }, { "stiffness", o->stiffness, info->stiffness } };
+  int n = 0;
+  luaL_checkstack(L, 6, NULL);
+  lua_createtable(L, 0, 2);
+  for (int i = 0; i < 2; i++) {
+    if (!all[i].on) continue;
+    gq_tensor **handle = gqL_pushtensor(L);
+    gqL_try(L, gq_tensor_new(d, gq_shape_of(0, NULL), handle));
+    gq_tensor_set(*handle, NULL, all[i].value);
+    sums[n++] = *handle;
+    lua_setfield(L, -2, all[i].key);
+  }
+  lua_setfield(L, -2, "regularisers");
+  return n;
+}
+
+/* out[0]: where z goes; then n results of the call besides z. */
+static void record(lua_State *L, box *b, gq_tensor *t, int ncapture, gqL_call *call_, int info, int n,
+                   gq_tensor **out) {
   bool t_input = t && t->requires_grad;
   solve *s = gq_calloc(1, sizeof *s);
   if (!s) gqL_try(L, gq_nomem(sizeof *s));
@@ -384,7 +425,8 @@ static void record(lua_State *L, box *b, gq_tensor *t, int ncapture, gqL_call *c
   if (t_input) s->in[s->nin++] = gq_tensor_ref(t);
   for (int i = 0; i < ncapture; i++) s->in[s->nin++] = gq_tensor_ref(b->in[2 + i]);
   for (int i = 0; i < s->nin; i++) s->version[i] = s->in[i]->storage->version;
-  gqL_try(L, gq_record_custom(&s->base, s->nin, s->in, 1, &b->z));
+  out[0] = b->z;
+  gqL_try(L, gq_record_custom(&s->base, s->nin, s->in, 1 + n, out));
   push_infos(L);
   lua_pushvalue(L, info);
   lua_rawsetp(L, -2, s);
@@ -404,6 +446,19 @@ static bool has(lua_State *L, int arg, const char *key) {
   bool there = lua_getfield(L, arg, key) != LUA_TNIL;
   lua_pop(L, 1);
   return there;
+}
+
+/* Is there more in opts.regularise than the solver itself sums up, or nothing that makes sense? */
+static bool asks_for_integrals(lua_State *L, int arg) {
+  if (!has(L, arg, "regularise")) return false;
+  int known = 0, top = lua_gettop(L);
+  bool more = lua_getfield(L, arg, "regularise") != LUA_TTABLE;
+  for (lua_pushnil(L); !more && lua_next(L, -2); lua_pop(L, 1), known++) {
+    const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "";
+    more = strcmp(key, "error") && strcmp(key, "stiffness");
+  }
+  lua_settop(L, top);
+  return more || !known;
 }
 
 /* Hand the call to a Lua function of gq.core, in its place. */
@@ -493,7 +548,7 @@ static int solve_call(lua_State *L, bool locate) {
     return luaL_error(L,
                       "gq.odeint inside a traced function: a dynamics function cannot solve; give the inner "
                       "solve's result as a captured tensor");
-  if (!locate && has(L, 4, "regularise")) return hand_over(L, "odeint_regularised");
+  if (!locate && asks_for_integrals(L, 4)) return hand_over(L, "odeint_regularised");
   if (parts) return hand_over(L, "odeint_states");
   if (!gq_is_float(z0->dtype))
     return luaL_argerror(
@@ -556,8 +611,10 @@ static int solve_call(lua_State *L, bool locate) {
     lua_pushstring(L, gq_message());
     lua_setfield(L, -2, "message");
   }
+  gq_tensor *out[3];
+  int sums = has(L, 4, "regularise") ? fill_sums(L, &o, &info, z0->dtype, out + 1) : 0;
   lua_pop(L, 1);
-  if (b->sol) record(L, b, t, n, f.call_, table);
+  if (b->sol) record(L, b, t, n, f.call_, table, sums, out);
   *handle = b->z, b->z = NULL;
   gqL_counted(L);
   lua_pushvalue(L, table);
@@ -756,7 +813,8 @@ static const gqL_function functions[] = {
     "nodes, and a table status; info.status, t and message are those of the first row that failed, the others' results "
     "are whole\n"
     "regularise: {kinetic = true, jacobian = true or {probe = \"normal\" or \"rademacher\" or a tensor, seed}, taylor = "
-    "K}: info.regularisers holds {#t, samples} tensors, the integrals up to each time, to be added to a loss: ?regularise\n"
+    "K}: info.regularisers holds {#t, samples} tensors, the integrals up to each time, to be added to a loss; {error = "
+    "true, stiffness = true} (gradient direct, aca or none): numbers, sums over the solver's steps: ?regularise\n"
     "throw: true; false returns the part reached, and info.status; overshoot, parity: false (parity: step for step "
     "as the paper's PyTorch code)\n"
     "info: status, engine, nfe, steps, rejected, peak_bytes; of implicit methods jacobians and newton (iterations, one "

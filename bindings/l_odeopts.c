@@ -17,6 +17,7 @@ static const char *const known_adjoint[] = { "method",    "rtol",   "atol",     
                                              "scale",     "points", "checkpoints", NULL };
 static const char *const known_gq[] = { "C",      "max_nodes", "nodes",  "quadrature",
                                         "panels", "seed",      "guards", NULL };
+static const char *const known_regularise[] = { "error", "stiffness", "kinetic", "jacobian", "taylor", NULL };
 static const char *const known_controller[] = { "safety", "ifactor", "dfactor", "pcoeff",
                                                 "icoeff", "dcoeff",  NULL };
 
@@ -200,6 +201,14 @@ static void max_order(lua_State *L, int arg, gq_ode_options *o) {
   o->method = gq_adams_method(o->method, (int)gqL_optint(L, arg, "max_order", most, least, GQ_ADAMS_MOST));
 }
 
+/* Those of the solver itself; lua/gq/regularise.lua has taken the integrals out. */
+static void regularise_options(lua_State *L, int arg, gq_ode_options *o) {
+  int t = subtable(L, arg, "regularise", known_regularise, "gq.odeint's regularise");
+  o->error = gqL_optbool(L, t, "error", false);
+  o->stiffness = gqL_optbool(L, t, "stiffness", false);
+  lua_pop(L, 1);
+}
+
 void gqL_odeoptions(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
   static const char *const batches[] = { "joint", "independent", NULL };
   const char *names[GQ_NENGINE + 1] = { NULL };
@@ -224,6 +233,7 @@ void gqL_odeoptions(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
   controller_options(L, arg, &o->controller);
   adjoint_options(L, arg, o);
   gq_options(L, arg, o);
+  regularise_options(L, arg, o);
   gqL_try(L, gq_ode_check(o));
   o->memory_limit = (size_t)positive(L, arg, "memory_limit", (double)o->memory_limit);
   check_params(L, arg);

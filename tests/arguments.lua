@@ -231,6 +231,9 @@ local templates = {
       gradient = "gq",
       regularise = { kinetic = true, jacobian = { probe = "normal", seed = 1 }, taylor = { order = 2 } } }
   end },
+  { "odeint", function()
+    return field, gq.ones(2), { 0, 0.5 }, { gradient = "direct", regularise = { error = true, stiffness = true } }
+  end },
   { "jet", function() return field, 0, gq.ones(2), 3 end },
   { "steer", function() return { 0, 1, 2 }, 0.5, { seed = 1 } end },
   { "sdeint", function()

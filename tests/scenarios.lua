@@ -180,6 +180,16 @@ add("regularised solves", function(gq)
   assert(r.jacobian[2]:sum():item() > 0)
 end)
 
+add("solves regularised by the solver's heuristics", function(gq)
+  local k = gq.tensor(0.7, { dtype = "float64", requires_grad = true })
+  local z, info = gq.odeint(function(_, y) return -k * y end, gq.ones(2, { dtype = "float64" }), { 0, 1 },
+    { gradient = "direct", regularise = { error = true, stiffness = true } })
+  local r = info.regularisers
+  close(r.stiffness:item(), 0.7 * info.steps)
+  close(gq.grad({ z[2]:sum(), r.stiffness }, k):item(), info.steps - 2 * math.exp(-0.7))
+  assert(gq.grad(r.error, k):item() > 0)             -- its records are solved for again
+end)
+
 add("jets", function(gq)
   local z = gq.tensor({ 0, 0.5 }, { dtype = "float64", requires_grad = true })
   local d = gq.jet(function(t, y) return 1 + y * y + gq.tanh(t) * 0 end, 0, z, 5)

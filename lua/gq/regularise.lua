@@ -98,9 +98,9 @@ local function taylor_order(given)
 end
 
 -- What is asked for, in the order in which it lies behind the state: {name, function(z, dz, jets)} whose energy is
--- integrated, and the order of the jets.
+-- integrated, and the order of the jets; then what is left to the solver, or nil.
 local function wanted(layout, given)
-  local o = options(given, "kinetic jacobian taylor", "gq.odeint's regularise", 4)
+  local o = options(given, "kinetic jacobian taylor error stiffness", "gq.odeint's regularise", 4)
   local list, order = {}, nil
   if o.kinetic ~= nil and need(o, "kinetic", "boolean", nil, "gq.odeint's regularise", 4) then
     list[#list + 1] = { "kinetic", function(_, dz) return dz end }
@@ -117,7 +117,14 @@ local function wanted(layout, given)
     order = taylor_order(o.taylor)
     list[#list + 1] = { "taylor", function(_, _, jets) return jets[order] end }
   end
-  return list, order
+  local own = nil
+  for _, name in ipairs { "error", "stiffness" } do
+    if o[name] ~= nil and need(o, name, "boolean", nil, "gq.odeint's regularise", 4) then
+      own = own or {}
+      own[name] = true
+    end
+  end
+  return list, order, own
 end
 
 -- The field of the state with the integrals behind it; dt counts as positive, so that they grow.
@@ -156,9 +163,9 @@ function core.odeint_regularised(f, z0, t, opts)
       .. "choose another method", 3)
   end
   local layout = core.layout(z0, "gq.odeint", 3, by_rows)
-  local list, order = wanted(layout, opts.regularise)
+  local list, order, own = wanted(layout, opts.regularise)
   local rest = core.copy(opts, {})
-  rest.regularise = nil
+  rest.regularise = own
   local rows, width = layout.rows, layout.width
   local none = gq.zeros(rows and { rows, #list } or { #list }, { dtype = layout.dtype })
   local start = gq.cat({ layout:pack(z0), none }, rows and 2 or 1)
@@ -169,7 +176,7 @@ function core.odeint_regularised(f, z0, t, opts)
   local field = augmented(layout, f, list, order, backwards(t) and -1 or 1)
   local r = table.pack(core.odeint_packed(field, start, t, rest, read))
   local a, info = r[1], r[3]
-  info.regularisers = {}
+  info.regularisers = info.regularisers or {}
   for i, e in ipairs(list) do
     local x = a:narrow(a:dim(), width + i, 1)
     info.regularisers[e[1]] = x:squeeze(a:dim())
@@ -193,4 +200,14 @@ gq.docs.regularise = "gq.odeint(f, z0, t, {regularise = {...}}): integrals along
   .. "Norms are sums of squares over the numbers of a sample. Samples are z0's rows; a z0 of one dimension is one "
   .. "sample, and so are tensors without a common first dimension. info.regularisers.kinetic has shape {#t, samples}, "
   .. "{#t} for one sample; with an event {samples}, or {}. The integrals are solved with the state: they count in the "
-  .. "error norm, and among the 8 numbers of a row that gqc takes. They grow whichever way time runs"
+  .. "error norm, and among the 8 numbers of a row that gqc takes. They grow whichever way time runs\n"
+  .. "error = true, stiffness = true: not integrals, but what the solver sees (Pal et al. 2021), summed over its "
+  .. "accepted steps; numbers of shape {}, since a batch shares its steps, and no evaluations more. They take "
+  .. "gradient = \"direct\" or \"aca\" (or none), batch = \"joint\" and an explicit method that estimates its error\n"
+  .. "error: of |h| rms(e), e the estimated local error of a step of size h, over all numbers of the state and in its "
+  .. "units: about tolerance times length of time, since steps are chosen so, and its weight is of the order of 0.1 / "
+  .. "tolerance: loss + 1e2 * info.regularisers.error at 1e-3\n"
+  .. "stiffness: of |f(a) - f(b)| / |a - b| for two stages a, b at the end of a step (dopri5, tsit5, dopri8). Where "
+  .. "they differ by rounding alone (float32 and steps much shorter than the tolerance asks for) it is noise\n"
+  .. "Both see the integrals above as part of the state. In their gradients a step size is a constant, but for steps "
+  .. "that end at a time of t; an event's time is a constant too. create_graph does not reach them"

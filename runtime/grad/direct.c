@@ -5,9 +5,11 @@
 ** step program's phase 2 is its vjp. Step sizes are constants, but for those
 ** clamped to a measurement time, h = t_k - t_n, and the positions of inner times in their step.
 */
+#include "../ode/heuristic.h"
 #include "../ode/implicit.h"
 #include "../ode/solution.h"
 
+#include <math.h>
 #include <string.h>
 
 typedef struct direct {
@@ -115,6 +117,17 @@ static int run_again(gq_walk *w) {
   return w->st->l.nfe_dense ? gq_walk_phase(w, 1) : GQ_OK;
 }
 
+/* The step's share of info.error and info.stiffness. */
+static void pull_heuristics(direct *d, const gq_kept *r) {
+  const gq_pullback *b = d->b;
+  gq_heuristic e;
+  if (!b->s->o.error && !b->s->o.stiffness) return;
+  gq_heuristic_of(r->sum, b->s->plan->field, &e);
+  for (int i = 0; i < GQ_SUMS; i++)
+    d->w.csum[i] = i < GQ_SUM_SLOPES ? b->error * fabs(r->h) * e.slope[i] : b->stiffness * e.slope[i];
+  d->dh += b->error * (r->h < 0 ? -e.error : e.error);
+}
+
 /* Phase 2, of the step or of its inverse. */
 static int pull_program(direct *d) {
   gq_walk *w = &d->w, *v = &d->inverse;
@@ -143,6 +156,7 @@ static int pull_step(direct *d, gq_kept *r, gq_kept *after) {
   d->dt = d->dh = 0;
   GQ_TRY(pull_end(d, r, after));
   for (; d->k >= 0 && dir * (b->s->t[d->k] - r->t) > 0; d->k--) pull_inner(d, r, d->k);
+  pull_heuristics(d, r);
   GQ_TRY(pull_program(d));
   if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", r->t);
   memcpy(w->cy, w->py, d->part);

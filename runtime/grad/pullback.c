@@ -116,10 +116,18 @@ static bool asks_for_audit(const gq_solution *s) {
 }
 
 int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor **gt, gq_tensor **gcapture) {
-  gq_pullback b = { .s = s, .refine = 1 };
+  return gq_odeint_backward_sums(s, gz, (double[2]){ 0, 0 }, gz0, gt, gcapture);
+}
+
+int gq_odeint_backward_sums(gq_solution *s, gq_tensor *gz_, const double sums[2], gq_tensor **gz0,
+                            gq_tensor **gt, gq_tensor **gcapture) {
+  gq_pullback b = { .s = s, .refine = 1, .error = sums[0], .stiffness = sums[1] };
   gq_tensor *a = NULL, *times = NULL;
   *gz0 = *gt = NULL;
-  GQ_TRY(check_cotangent(s, gz));
+  if (gz_) GQ_TRY(check_cotangent(s, gz_));
+  if (!isfinite(sums[0]) || !isfinite(sums[1]))
+    return gq_fail(GQ_ENONFINITE, "the cotangent of info.regularisers.%s is not finite",
+                   isfinite(sums[0]) ? "stiffness" : "error");
   if (s->o.engine != GQ_ENGINE_DIRECT && s->z->storage->version != s->version)
     return gq_fail(GQ_ESTATE,
                    "the solution was modified in place before its backward pass, which starts from it; write "
@@ -129,7 +137,7 @@ int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor
   s->info.nodes = s->info.nodes_wanted = 0, s->info.reconstruction = 0, s->info.capped = false;
   s->info.panels = s->info.panels_split = s->info.nfe_audit = 0;
   s->info.quadrature_error = s->info.audit = s->info.spectrum = NAN;
-  int status = gq_tensor_contiguous_get(gz, &b.gz);
+  int status = gz_ ? gq_tensor_contiguous_get(gz_, &b.gz) : gq_tensor_new(s->z->dtype, s->z->shape, &b.gz);
   if (status == GQ_OK) status = gq_solution_records(s);
   if (status == GQ_OK) status = gq_check_finite(b.gz, "the cotangent dL/dz of the solution");
   if (status == GQ_OK) status = pack_cotangents(s, &b.gz);

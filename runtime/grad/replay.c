@@ -86,7 +86,7 @@ static int prepare(replay *r, gq_tensor *z0, gq_tensor *t_, gq_tensor *const *ca
   const gq_field *f = plan->field;
   gq_system sys = { .g = f->body, .lent = true, .parts = 1, .last = f->shape.ndim - 1 };
   gq_stepkind kind = plan->forward.kind;
-  kind.pull = false;
+  kind.pull = kind.error = kind.stiffness = false;
   r->y = r->x = z0;
   GQ_TRY(gq_step_new(&sys, &kind, f->want, &r->step, &r->outs, &r->l));
   r->in = gq_calloc(r->l.nin + 1, sizeof *r->in);

@@ -1,6 +1,7 @@
 /*
 ** check.c -- which methods, engines and options go together.
 */
+#include "heuristic.h"
 #include "solution.h"
 
 #include <stdio.h>
@@ -58,10 +59,38 @@ static int check_adams(const gq_ode_options *o) {
   return GQ_OK;
 }
 
+static bool estimates_error(const gq_tableau *m) { return m->e && !m->implicit && !gq_method_adams(m); }
+static bool estimates_stiffness(const gq_tableau *m) { return gq_stiffness_stage(m) >= 0; }
+
+/* Derivatives of what the steps tell about themselves: those of explicit steps one by one. */
+static int check_heuristics(const gq_ode_options *o) {
+  char names[256];
+  const char *what = o->error ? "error" : "stiffness";
+  bool (*fits)(const gq_tableau *) = o->error && !estimates_error(o->method)           ? estimates_error
+                                     : o->stiffness && !estimates_stiffness(o->method) ? estimates_stiffness
+                                                                                       : NULL;
+  if (o->engine != GQ_ENGINE_NONE && o->engine != GQ_ENGINE_DIRECT && o->engine != GQ_ENGINE_ACA)
+    return gq_fail(GQ_EUNSUPPORTED,
+                   "regularise.%s is a sum over the solver's own steps, which gradient = \"%s\" does not "
+                   "differentiate; use gradient = \"direct\" or \"aca\"",
+                   what, gq_engine_names[o->engine]);
+  if (o->independent)
+    return gq_fail(GQ_EUNSUPPORTED,
+                   "regularise.%s is a sum over steps that the whole batch shares; use batch = \"joint\"",
+                   what);
+  if (fits)
+    return gq_fail(GQ_EUNSUPPORTED,
+                   "regularise.%s: method = \"%s\" makes no such estimate of an explicit step; use one of %s",
+                   fits == estimates_error ? "error" : "stiffness", o->method->name,
+                   methods_of(fits, names, sizeof names));
+  return GQ_OK;
+}
+
 int gq_ode_check(const gq_ode_options *o) {
   char names[256];
   if (!o->method || gq_method_adams(o->method)) GQ_TRY(check_adams(o));
   if (gq_engine_inverts(o->engine)) GQ_TRY(check_inverts(o));
+  if (o->error || o->stiffness) GQ_TRY(check_heuristics(o));
   if (!(o->eta > 0) || o->eta > 1) return gq_fail(GQ_EARG, "eta = %g must be above 0 and at most 1", o->eta);
   if (o->eta != 1 && !is_alf(o->method))
     return gq_fail(GQ_EARG, "eta damps method = \"alf\"; method = \"%s\" has none", o->method->name);

@@ -118,6 +118,7 @@ typedef struct gq_ode_options {
   gq_controller controller;
   bool overshoot, parity;
   bool independent;            /* every row of the state has steps of its own; engines none, direct, aca, gq, check */
+  bool error, stiffness;       /* gq_info.error and .stiffness are summed up; engines none, direct, aca */
   gq_engine engine;
   /* adjoint = {...} */
   const gq_tableau *back_method;
@@ -172,6 +173,7 @@ typedef struct gq_info {       /* API.md: the fields of info */
   double quadrature_error;     /* nodes = "step": biases by nodes against Runge-Kutta weights, relative; NAN: none */
   bool capped;                 /* max_nodes bit in some interval */
   size_t peak_bytes;
+  double error, stiffness;     /* the solver's heuristics over the accepted steps (ode/heuristic.h), where asked for */
   bool event;                  /* it happened, at event_t; the states from there on are the one at event_t */
   double event_t;
 } gq_info;
@@ -217,6 +219,9 @@ int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_ten
 /* gz: dL/dz at the times, {nt, ...}. gz0, gt (float64 {nt}), gcapture[i]: new references, or NULL
 ** where not wanted. Updates the solution's info. */
 int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor **gt, gq_tensor **gcapture);
+/* The same with dL/d(info.error) and dL/d(info.stiffness); gz_ NULL: zero. */
+int gq_odeint_backward_sums(gq_solution *s, gq_tensor *gz_, const double sums[2], gq_tensor **gz0, gq_tensor **gt,
+                            gq_tensor **gcapture);
 /* The same with gradients that can be differentiated again: the accepted steps are replayed as recorded
 ** operations on the solve's own inputs (t_ NULL: no gradient there). Engine direct only; gt_ in t_'s dtype. */
 int gq_odeint_replay(gq_solution *s, gq_tensor *z0, gq_tensor *t_, gq_tensor *const *capture, gq_tensor *gz,

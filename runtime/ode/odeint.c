@@ -2,6 +2,7 @@
 ** odeint.c -- the forward solve: checks, and the loop over steps and measurement times.
 */
 #include "adams.h"
+#include "heuristic.h"
 #include "implicit.h"
 #include "lanes.h"
 
@@ -185,6 +186,8 @@ typedef struct forward {
   gq_event *event;
   double value; /* of the event at w.t */
   bool happened;
+  double sum[GQ_SUMS]; /* heuristics: of the accepted step, and so far */
+  double error, stiffness;
 } forward;
 
 static int next_record(forward *fw) {
@@ -248,6 +251,7 @@ static int keep(forward *fw, int stop) {
   gq_solution *s = fw->s;
   gq_kept *r = fw->now;
   r->t = w->t, r->h = w->h1, r->anchor = fw->anchor, r->stop = stop;
+  memcpy(r->sum, fw->sum, sizeof r->sum);
   for (int i = 0; keeps_slopes(s) && i < w->st->m->slopes; i++)
     gq_walk_slope_all(w, i, r->slope[i], s->plan->field);
   fw->next->before = r;
@@ -372,6 +376,15 @@ static void end_here(forward *fw, int *k, double end) {
   for (; *k < s->nt; ++*k) gq_field_unpack(s->plan->field, fw->inner, gq_at_time(s, s->z, *k));
 }
 
+static void add_heuristics(forward *fw) {
+  const gq_walk *w = &fw->w;
+  if (!fw->s->o.error && !fw->s->o.stiffness) return;
+  gq_heuristic e;
+  gq_heuristic_sums(w, fw->sum);
+  gq_heuristic_of(fw->sum, w->plan->field, &e);
+  fw->error += fabs(w->h1) * e.error, fw->stiffness += e.stiffness;
+}
+
 static int forward_step(forward *fw, int *k) {
   gq_solution *s = fw->s;
   gq_walk *w = &fw->w;
@@ -379,6 +392,7 @@ static int forward_step(forward *fw, int *k) {
   bool each = grid || gq_method_stops(w->st->m);
   int stop = each ? *k : next_stop(s, *k);
   GQ_TRY(gq_walk_step(w, s->t[stop], each || !s->o.overshoot));
+  add_heuristics(fw);
   bool phase1 = (keeps_slopes(s) || keeps_arenas(s) || s->dense) && w->st->l.nfe_dense > 0;
   double end = w->t1;
   if (fw->event) GQ_TRY(look(fw, &end));
@@ -423,6 +437,7 @@ static void forward_info(const forward *fw, gq_info *info, int status) {
   info->t_reached = w->t, info->h_last = w->h;
   info->nfe = w->nfe, info->steps = w->steps, info->rejected = w->rejected;
   info->jacobians = w->jacobians, info->newton = w->newton;
+  info->error = fw->error, info->stiffness = fw->stiffness;
 }
 
 static int forward_run(gq_solution *s, const gq_problem *p_, int *k) {

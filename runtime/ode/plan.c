@@ -275,6 +275,8 @@ static int build(gq_plan *p, const gq_planspec *s) {
                                    .adaptive = o->method->e && o->step_size <= 0,
                                    .max_norm = o->max_norm,
                                    .dense = s->dense_forward,
+                                   .error = o->error,
+                                   .stiffness = o->stiffness,
                                    .eta = o->eta,
                                    .pull = direct && !joint(o),
                                    .pull_time = direct && time };
@@ -392,7 +394,7 @@ typedef struct keyhead { /* zeroed before it is filled: compared bytewise */
   double eta;
   int engine, trajectory, threads, element;
   bool fixed, back_fixed, max_norm, back_max_norm, dense_forward, overshoot, parity, moments, t_grad, audits,
-    probes, independent;
+    probes, independent, error, stiffness;
 } keyhead;
 
 static int make_key(const gq_planspec *s, char **key, size_t *n) {
@@ -415,7 +417,7 @@ static int make_key(const gq_planspec *s, char **key, size_t *n) {
   h->dense_forward = s->dense_forward, h->overshoot = o->overshoot, h->parity = o->parity,
   h->moments = o->moments;
   h->t_grad = s->p->t_grad, h->audits = audits(o), h->probes = probes(o);
-  h->independent = o->independent;
+  h->independent = o->independent, h->error = o->error, h->stiffness = o->stiffness;
   for (int i = 0; i < s->p->ncapture; i++)
     ((bool *)(h + 1))[i] = o->engine != GQ_ENGINE_NONE && s->p->wants_grad[i];
   memcpy((char *)(h + 1) + s->p->ncapture * sizeof(bool), graph, ng);

@@ -136,6 +136,7 @@ typedef struct gq_walk {
   int64_t jacobians, newton;   /* and what they took */
   /* phase 2: cotangents in, cotangents of y, f, x, t and h out; whole arrays */
   void *cy, *cf, *cx, *ck[GQ_MAXSTAGES], *py, *pf, *px;
+  double csum[GQ_SUMS];        /* heuristics */
   double pt, ph;
   const void **in;             /* [nslices][nin] */
   void **out;                  /* [nslices][nout] */
@@ -182,6 +183,7 @@ typedef struct gq_kept {
   struct gq_kept *before;      /* the step before it, or the next spare one */
   double t, h;
   int anchor, stop;            /* measurement time that t hangs on; that t + h was clamped to, or -1 */
+  double sum[GQ_SUMS];         /* heuristics */
   void *y, *f, *x;             /* whole arrays at t; x: the extra part or NULL */
   void **slope;                /* [slopes] whole arrays (dense trajectory) or NULL */
   void *arena[GQ_MAXSLICES];   /* activations (direct) or NULL */

@@ -50,6 +50,7 @@ typedef struct gq_pullback {
   gq_grads grads;
   int64_t nfe;
   int refine;                  /* nodes are multiplied by this: 1, or 2 for check */
+  double error, stiffness;     /* dL/d of the heuristics */
 } gq_pullback;
 
 /* auto.c: settle engine auto before a solve, and again when the one chosen went over the limit after `steps`. */

@@ -6,7 +6,7 @@
 ** y_i = y + sum_j (h a_ij) k_j,  k_i = f(t + c_i h, y_i),  y1 = y + sum_i (h b_i) k_i,
 ** scalars are float64 nodes, cast to the state's dtype where they meet it.
 */
-#include "step.h"
+#include "heuristic.h"
 
 typedef struct builder {
   gq_graph *g;
@@ -17,6 +17,7 @@ typedef struct builder {
   gq_ref t, h, rtol, atol[GQ_MAXPARTS], y[GQ_MAXPARTS], y1[GQ_MAXPARTS], x, x1, wq[GQ_MAXSTAGES];
   gq_ref path[GQ_MAXSTAGES][GQ_MAXGIVEN];
   gq_ref slope[GQ_MAXSTAGES][GQ_MAXPARTS];
+  gq_ref sum[GQ_SUMS];
   gq_ref ht;         /* h where it makes times */
   gq_ref mid, u;     /* alf: where f is evaluated, and f */
   gq_ref h2, y2, f2; /* inverse with pull */
@@ -264,15 +265,22 @@ static void step(builder *b) {
   }
 }
 
+/* sum_i h w_i k_i of part p */
+static gq_ref weighted_slopes(builder *b, const double *w, int p) {
+  gq_graph *g = b->g;
+  gq_ref sum = GQ_NONE;
+  for (int i = 0; i < b->k->m->stages; i++) {
+    if (w[i] == 0) continue;
+    gq_ref term = gq_emit2(g, GQ_OP_MUL, to_rows(b, gq_scale(g, b->h, w[i])), b->slope[i][p]);
+    sum = sum == GQ_NONE ? term : gq_emit2(g, GQ_OP_ADD, sum, term);
+  }
+  return sum;
+}
+
 /* sum (or maximum) over the part of (sum_i h e_i k_i / (atol + rtol max(|y|, |y1|)))^2 */
 static gq_ref error_sum(builder *b, const double *e, int p) {
   gq_graph *g = b->g;
-  gq_ref err = GQ_NONE;
-  for (int i = 0; i < b->k->m->stages; i++) {
-    if (e[i] == 0) continue;
-    gq_ref term = gq_emit2(g, GQ_OP_MUL, to_rows(b, gq_scale(g, b->h, e[i])), b->slope[i][p]);
-    err = err == GQ_NONE ? term : gq_emit2(g, GQ_OP_ADD, err, term);
-  }
+  gq_ref err = weighted_slopes(b, e, p);
   gq_ref size = gq_emit2(g, GQ_OP_MAXIMUM, gq_emit1(g, GQ_OP_ABS, b->y[p]), gq_emit1(g, GQ_OP_ABS, b->y1[p]));
   gq_ref scale =
     gq_emit2(g, GQ_OP_ADD, to_rows(b, b->atol[p]), gq_emit2(g, GQ_OP_MUL, to_state(b, b->rtol), size));
@@ -371,6 +379,27 @@ static void slope_outputs(builder *b) {
   }
 }
 
+/* Sum over the slice of x^2; squares of float32 numbers would leave its range. */
+static void sum_output(builder *b, int which, gq_ref x) {
+  gq_graph *g = b->g;
+  gq_ref sq = gq_emit1(g, GQ_OP_SQUARE, gq_cast(g, x, GQ_F64));
+  b->l->sum[which] = b->l->nout;
+  put(b, b->sum[which] = gq_reshape(g, gq_sum_axes(g, sq, summed(b, 0)), scalar_shape(b)), 0, GQ_STORE);
+}
+
+/* Two stages at the end of the step differ by sum_j h (a_ij - b_j) k_j, which loses nothing to the size of y. */
+static void heuristic_outputs(builder *b) {
+  const gq_tableau *m = b->k->m;
+  int twin = gq_stiffness_stage(m);
+  double w[GQ_MAXSTAGES];
+  if (b->k->error) sum_output(b, GQ_SUM_ERROR, weighted_slopes(b, m->e, 0));
+  if (b->k->error && m->e3) sum_output(b, GQ_SUM_ERROR3, weighted_slopes(b, m->e3, 0));
+  if (!b->k->stiffness) return;
+  for (int j = 0; j < m->stages; j++) w[j] = m->a[(size_t)twin * m->stages + j] - m->b[j];
+  sum_output(b, GQ_SUM_SLOPES, gq_emit2(b->g, GQ_OP_SUB, b->slope[twin][0], b->slope[m->end][0]));
+  sum_output(b, GQ_SUM_STATES, weighted_slopes(b, w, 0));
+}
+
 static void product_outputs(builder *b) {
   gq_steplayout *l = b->l;
   const gq_tableau *m = b->k->m;
@@ -431,7 +460,7 @@ static int pull_mid(builder *b, gq_ref *grad) {
 static int pull_outputs(builder *b, const bool *want) {
   gq_steplayout *l = b->l;
   const gq_tableau *m = b->k->m;
-  gq_ref out[GQ_MAXSTAGES + 3], cot[GQ_MAXSTAGES + 3];
+  gq_ref out[GQ_MAXSTAGES + 3 + GQ_SUMS], cot[GQ_MAXSTAGES + 3 + GQ_SUMS];
   int n = 0, nw = 0;
   pulled of = b->k->inverse ? pulled_inverse(b) : pulled_of(b);
   l->cy = l->nin++, out[n] = of.y1, cot[n++] = like_input(b, 1);
@@ -443,6 +472,8 @@ static int pull_outputs(builder *b, const bool *want) {
     l->ck[i] = -1;
     if (l->k[i] >= 0) l->ck[i] = l->nin++, out[n] = b->slope[i][0], cot[n++] = like_input(b, 1);
   }
+  for (int i = 0; i < GQ_SUMS; i++)
+    if (l->sum[i] >= 0) l->csum[i] = l->nin++, out[n] = b->sum[i], cot[n++] = row_input(b);
   gq_ref *wrt = gq_calloc(2 * (b->nb + 5), sizeof *wrt), *grad = wrt ? wrt + b->nb + 5 : NULL;
   l->pb_of = gq_calloc(b->nb + 1, sizeof *l->pb_of);
   if (!wrt || !l->pb_of) {
@@ -478,6 +509,7 @@ static int build(builder *b, const bool *want) {
   step(b);
   state_outputs(b);
   slope_outputs(b);
+  heuristic_outputs(b);
   product_outputs(b);
   l->nfe = m->used - 1 + 1; /* with carry: stages 2.. and the end slope */
   if (!l->carry) l->nfe = m->used;
@@ -493,9 +525,10 @@ int gq_step_new(const gq_system *s, const gq_stepkind *k, const bool *want, gq_g
   *l = (gq_steplayout){ .parts = s->parts, .nq = s->nq, .slopes = m->slopes, .given = s->given };
   l->carry = k->adaptive || m->end < m->stages || m->kind != GQ_RUNGE_KUTTA;
   l->extra = m->kind == GQ_REVERSIBLE_HEUN;
+  for (int i = 0; i < GQ_SUMS; i++) l->sum[i] = l->csum[i] = -1;
   builder b = { .s = s, .k = k, .l = l, .nb = gq_graph_inputs(s->g) - 1 - s->parts - s->given };
   b.dtype = system_input(s, 1)->dtype;
-  size_t nouts = (size_t)s->parts * (m->slopes + 5) + 3 * (size_t)s->nq + b.nb + 10;
+  size_t nouts = (size_t)s->parts * (m->slopes + 5) + 3 * (size_t)s->nq + b.nb + 10 + GQ_SUMS;
   b.g = gq_graph_new();
   b.bind = gq_calloc(b.nb + s->parts + s->given + 2, sizeof *b.bind);
   b.bv = gq_calloc(b.nb + 1, sizeof *b.bv);

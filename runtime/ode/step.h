@@ -14,6 +14,10 @@
 #define GQ_MAXPARTS 2
 #define GQ_MAXGIVEN 2
 
+/* Sums of squares over a step that its heuristics are made of: of the error estimate, of dopri8's second one, of the
+** difference of two slopes at the step's end and of that of their states. See heuristic.h. */
+enum { GQ_SUM_ERROR, GQ_SUM_ERROR3, GQ_SUM_SLOPES, GQ_SUM_STATES, GQ_SUMS };
+
 typedef struct gq_system {
   gq_graph *g;                 /* inputs: t, parts, given, boundary values; outputs: derivatives, products */
   bool lent;                   /* g belongs to a field */
@@ -60,6 +64,7 @@ typedef struct gq_stepkind {
   bool product_error;          /* products and their errors in phase 0 (adjoint) */
   bool product_dense;          /* product weights may be the interpolant's (overshoot) */
   bool inverse;                /* from the end of the step [t, t + h] to its start: y, f, x are those of the end */
+  bool error, stiffness;       /* sums for heuristics; forward systems only */
   double eta;                  /* damping of alf */
                                /* with pull, alf: phase 2 is the forward step's derivative there, at one evaluation for both */
   bool pull;                   /* phase 2: derivative of the step (direct; forward systems only) */
@@ -75,12 +80,13 @@ typedef struct gq_steplayout {
   int nin, t, h, rtol, atol, y, f, x, path, wq, bv, cy, cf, cx, ck[GQ_MAXSTAGES];
   int h2, y2, f2;              /* inverse with pull: h again, and what phase 0 stored */
   int nout, y1, f1, x1, err, err3, finite, k[GQ_MAXSTAGES], dq, eq, q, py, pf, px, pt, ph, pb;
+  int sum[GQ_SUMS], csum[GQ_SUMS]; /* heuristics: sums out (stored float64, of this slice), their cotangents in */
   int npb;                     /* products of phase 2: */
   int *pb_of;                  /* [npb] boundary value of each */
 } gq_steplayout;
 
 /* Inputs: t, h, rtol, atol[parts] (float64), y[parts], f[parts] if carry, x if extra, what is given at each slope's
-** time [slopes][given], product weights wq[slopes] (float64), boundary values; with pull: cotangents of y1, f1, x1, k.
+** time [slopes][given], product weights wq[slopes] (float64), boundary values; with pull: cotangents of y1, f1, x1, k, sums.
 ** With lanes t, h, atol and the error sums are {lanes}, one a row.
 ** Outputs: y1[parts], f1[parts] if carry, x1 if extra (stored); error sums[parts] (stored float64: sum or maximum over
 ** this slice of (err / scale)^2); k (kept); dq[nq], eq[nq] stored; q[nq] added: sum_i wq_i product_i. */

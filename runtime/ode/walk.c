@@ -117,6 +117,8 @@ static void bind_slice(gq_walk *w, int s) {
     if (l->err3 >= 0) out[l->err3 + p] = &sc[l->err3 + p];
     if (l->finite >= 0) out[l->finite + p] = &sc[l->finite + p];
   }
+  for (int i = 0; i < GQ_SUMS; i++)
+    if (l->sum[i] >= 0) out[l->sum[i]] = &sc[l->sum[i]];
   if (l->extra) in[l->x] = (char *)w->x + off, out[l->x1] = (char *)w->x1 + off;
   for (int i = 0; i < l->slopes; i++) {
     for (int k = 0; k < l->given; k++) in[l->path + i * l->given + k] = (char *)w->path[i][k] + off;
@@ -147,6 +149,8 @@ static void bind_pull(gq_walk *w, int s) {
   if (l->extra) in[l->cx] = (char *)w->cx + off, out[l->px] = (char *)w->px + off;
   for (int i = 0; i < l->slopes; i++)
     if (l->ck[i] >= 0) in[l->ck[i]] = (char *)w->ck[i] + off;
+  for (int i = 0; i < GQ_SUMS; i++)
+    if (l->csum[i] >= 0) in[l->csum[i]] = &w->csum[i];
   out[l->py] = (char *)w->py + off;
   if (l->pf >= 0) out[l->pf] = (char *)w->pf + off;
   if (l->pt >= 0) out[l->pt] = &sc[l->pt], out[l->ph] = &sc[l->ph];
