@@ -2,6 +2,7 @@
 
 local gq = require "gq"
 local assert = require "luassert"
+local read = require("tests.helper").read
 local gqlua = os.getenv("GQLUA") or "./gqlua"
 local folder
 
@@ -12,13 +13,6 @@ setup(function()
 end)
 
 teardown(function() os.execute("rm -r '" .. folder .. "'") end)
-
-local function read(path)
-  local file = io.open(path, "rb")
-  local text = file and file:read("a") or ""
-  if file then file:close() end
-  return text
-end
 
 local function run(script, arguments)
   local out, err = folder .. "/out", folder .. "/err"

@@ -25,7 +25,8 @@ describe("gq.help", function()
   local odeint = text("odeint") .. text("methods") .. text("gradient") .. text("guards")
 
   it("tells of every option of gq.odeint and its tables", function()
-    for _, opts in ipairs { { zzz = 1 }, { adjoint = { zzz = 1 } }, { gq = { zzz = 1 } }, { controller = { zzz = 1 } } } do
+    local wrong = { zzz = 1 }
+    for _, opts in ipairs { wrong, { adjoint = wrong }, { gq = wrong }, { controller = wrong } } do
       for _, word in ipairs(listed(opts, "known")) do assert.truthy(tells(odeint, word), word) end
     end
   end)
