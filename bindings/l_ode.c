@@ -394,7 +394,8 @@ static void record(lua_State *L, box *b, gq_tensor *t, int ncapture, gqL_call *c
 /* The dynamics give dz/dt of z's own shape and dtype: nothing is broadcast. */
 static void check_field(lua_State *L, const gq_graph *f, const gq_tensor *z0) {
   const gq_node *n = gq_graph_node(f, gq_graph_output(f, 0));
-  const char *wrong = gqL_wrongslope(L, n->dtype, n->shape, z0->dtype, z0->shape);
+  const char *wrong =
+    gqL_wrongslope(L, "the dynamics function of gq.odeint", n->dtype, n->shape, z0->dtype, z0->shape);
   if (wrong) luaL_error(L, "%s", wrong);
 }
 
