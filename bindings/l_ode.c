@@ -482,6 +482,35 @@ static dynamics push_dynamics(lua_State *L, int fn, int opts, const gq_tensor *z
   return (dynamics){ gq_trace_graph(tr), gq_trace_captures(tr), tr, NULL };
 }
 
+/* The captures of f into the box, and which of them want a gradient. Does any? */
+static bool take_captures(lua_State *L, int opts, const dynamics *f, box *b) {
+  bool any = false;
+  int n = f->ncapture, top = lua_gettop(L);
+  b->want = gq_calloc(n + 1, sizeof *b->want);
+  b->in = gq_calloc(n + 2, sizeof *b->in);
+  if (!b->want || !b->in) gqL_try(L, gq_nomem(n * sizeof *b->in));
+  for (int i = 0; i < n; i++) {
+    gq_tensor *c = f->call_ ? gqL_call_capture(f->call_, i) : gq_trace_capture(f->trace_, i);
+    b->in[2 + i] = c;
+    b->want[i] = c->requires_grad && in_params(L, opts, c);
+    lua_settop(L, top);
+    any |= b->want[i];
+  }
+  return any;
+}
+
+/* Solve; without memory collect and try again. An error that f raised goes on from here. */
+static int run(lua_State *L, const gq_problem *p, const gq_ode_options *o, bool partial, box *b,
+               gq_info *info) {
+  int status = gqL_solving(gq_odeint(p, o, partial, &b->z, info, &b->sol));
+  if (status == GQ_ENOMEM) {
+    gqL_collect(L);
+    status = gqL_solving(gq_odeint(p, o, partial, &b->z, info, &b->sol));
+  }
+  gqL_rethrow(L);
+  return status;
+}
+
 /* upvalue: gq.core. locate: an event is looked for here; otherwise lua/gq/solve.lua does what it takes. */
 static int solve_call(lua_State *L, bool locate) {
   gq_ode_options o;
@@ -513,9 +542,7 @@ static int solve_call(lua_State *L, bool locate) {
   bool recording = o.engine != GQ_ENGINE_NONE && gq_recording();
   dynamics f = push_dynamics(L, 1, 4, z0, recording);
   int n = f.ncapture;
-  b->want = gq_calloc(n + 1, sizeof *b->want);
-  b->in = gq_calloc(n + 2, sizeof *b->in);
-  if (!b->want || !b->in) gqL_try(L, gq_nomem(n * sizeof *b->in));
+  bool any = take_captures(L, 4, &f, b);
   gq_problem p = { .f = f.graph,
                    .z0 = z0,
                    .ncapture = n,
@@ -528,27 +555,14 @@ static int solve_call(lua_State *L, bool locate) {
                    .dense_ = dense,
                    .samples_ = &b->samples,
                    .jump_ = b->jump };
-  bool any = p.z0_grad || p.t_grad;
   b->in[0] = z0;
-  int top = lua_gettop(L);
-  for (int i = 0; i < n; i++) {
-    b->in[2 + i] = f.call_ ? gqL_call_capture(f.call_, i) : gq_trace_capture(f.trace_, i);
-    b->want[i] = b->in[2 + i]->requires_grad && in_params(L, 4, b->in[2 + i]);
-    lua_settop(L, top);
-    any |= b->want[i];
-  }
   const char *engine = gq_engine_names[o.engine];
-  if (!any || !recording) o.engine = GQ_ENGINE_NONE;
+  if (!recording || !(any || p.z0_grad || p.t_grad)) o.engine = GQ_ENGINE_NONE;
   if (event) event_option(L, 4, b, z0, &p);
   lua_newtable(L);
   int table = lua_gettop(L);
   gq_tensor **handle = gqL_pushtensor(L);
-  int status = gqL_solving(gq_odeint(&p, &o, !throw, &b->z, &info, &b->sol));
-  if (status == GQ_ENOMEM) {
-    gqL_collect(L);
-    status = gqL_solving(gq_odeint(&p, &o, !throw, &b->z, &info, &b->sol));
-  }
-  gqL_rethrow(L); /* trace = false: an error of the dynamics */
+  int status = run(L, &p, &o, !throw, b, &info);
   if (status != GQ_OK && (throw || !b->z)) return gqL_try(L, status);
   lua_pushvalue(L, table);
   fill_forward(L, &info, engine);
@@ -722,13 +736,14 @@ static const gqL_function functions[] = {
     "as the result's gradient may be asked for. Not with leapfrog or create_graph; an event is traced all the same\n"
     "batch: \"joint\", one step size for all; \"independent\": each row (dimension 1) of the state has its own "
     "steps, and its result and gradients do not depend on the other rows, bit by bit; for explicit Runge-Kutta "
-    "methods with gradient \"gq\", check, aca, direct or none, and dynamics whose rows do not act on each other. "
+    "methods with gradient \"gq\", check, aca, direct or none, and traced dynamics whose rows do not act on each other. "
     "info.samples tells what each took\n"
     "grid_points: times where f may jump, a table or a tensor\n"
     "event: a function of (t, z) that ends the solve where it changes sign; then t has two times, and the results "
     "are z there, info, the time as a tensor\n"
     "dense: false; true gives one result more, the solution as a function of time\n"
-    "regularise: {kinetic = true, jacobian = true, taylor = K}: integrals to be added to a loss: ?regularise\n"
+    "regularise: {kinetic = true, ...}: info.regularisers then holds what keeps dynamics easy when it is added to a "
+    "loss: ?regularise\n"
     "throw: true; false returns the part reached, and info.status\n"
     "overshoot: false; true lets the last step pass the last time, which is then interpolated\n"
     "parity: false; true goes step for step as the paper's PyTorch code (overshoot among that)" },
