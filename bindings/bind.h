@@ -80,11 +80,13 @@ gqL_state *gqL_getstate(lua_State *L);
 /* "nearest" name in a NULL-terminated list, for "did you mean": NULL if none is near. */
 const char *gqL_nearest(const char *name, const char *const *known);
 
+void gqL_checkcallable(lua_State *L, int fn, const char *what);   /* a function or what has __call */
 /* Trace fn (stack index) over inputs of the given dtypes and shapes: calls it once with traced
 ** tensors, checks that it returns nout tensors, and returns the trace (in a userdata pushed on the
 ** stack that frees it). what: "the dynamics function of gq.odeint". */
-void gqL_checkcallable(lua_State *L, int fn, const char *what);   /* a function or what has __call */
 gq_trace *gqL_trace(lua_State *L, int fn, int nin, const gq_dtype *d, const gq_shape *s, int nout, const char *what);
+/* What `what` returned (d, s) as dz/dt of a state dz, sz: NULL if it has its dtype and shape, else what is wrong, pushed. */
+const char *gqL_wrongslope(lua_State *L, const char *what, gq_dtype d, gq_shape s, gq_dtype dz, gq_shape sz);
 
 /* An operation on lent tensors, recorded or traced; pushes the result's handle and lends its tensor.
 ** Out of memory: collects and tries again. Raises on failure. */

@@ -53,14 +53,6 @@ static int fail(lua_State *L, const char *message) {
   return lua_error(L);
 }
 
-const char *gqL_wrongslope(lua_State *L, gq_dtype d, gq_shape s, gq_dtype dz, gq_shape sz) {
-  char given[128], want[128];
-  if (d == dz && gq_shape_equal(s, sz)) return NULL;
-  return lua_pushfstring(L, "%s returned %s of shape %s; expected dz/dt of z0's dtype and shape, %s %s", what,
-                         gq_dtype_name(d), gq_shape_text(s, given, sizeof given), gq_dtype_name(dz),
-                         gq_shape_text(sz, want, sizeof want));
-}
-
 static void forget(gqL_call *c) {
   for (int i = 0; i < 3; i++) gq_tensor_unref(c->last[i]), c->last[i] = NULL;
 }
@@ -89,7 +81,7 @@ static gq_tensor *slope(lua_State *L, const job *j) {
     fail(L, lua_pushfstring(L, "%s must return a tensor, got %s", what, given));
   }
   if (!out->storage) fail(L, lua_pushfstring(L, "%s returned a value of a trace that has ended", what));
-  const char *wrong = gqL_wrongslope(L, out->dtype, out->shape, c->dtype, c->shape);
+  const char *wrong = gqL_wrongslope(L, what, out->dtype, out->shape, c->dtype, c->shape);
   if (wrong) fail(L, wrong);
   return out;
 }

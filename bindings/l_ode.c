@@ -436,7 +436,8 @@ static void record(lua_State *L, box *b, gq_tensor *t, int ncapture, gqL_call *c
 /* The dynamics give dz/dt of z's own shape and dtype: nothing is broadcast. */
 static void check_field(lua_State *L, const gq_graph *f, const gq_tensor *z0) {
   const gq_node *n = gq_graph_node(f, gq_graph_output(f, 0));
-  const char *wrong = gqL_wrongslope(L, n->dtype, n->shape, z0->dtype, z0->shape);
+  const char *wrong =
+    gqL_wrongslope(L, "the dynamics function of gq.odeint", n->dtype, n->shape, z0->dtype, z0->shape);
   if (wrong) luaL_error(L, "%s", wrong);
 }
 
@@ -536,6 +537,35 @@ static dynamics push_dynamics(lua_State *L, int fn, int opts, const gq_tensor *z
   return (dynamics){ gq_trace_graph(tr), gq_trace_captures(tr), tr, NULL };
 }
 
+/* The captures of f into the box, and which of them want a gradient. Does any? */
+static bool take_captures(lua_State *L, int opts, const dynamics *f, box *b) {
+  bool any = false;
+  int n = f->ncapture, top = lua_gettop(L);
+  b->want = gq_calloc(n + 1, sizeof *b->want);
+  b->in = gq_calloc(n + 2, sizeof *b->in);
+  if (!b->want || !b->in) gqL_try(L, gq_nomem(n * sizeof *b->in));
+  for (int i = 0; i < n; i++) {
+    gq_tensor *c = f->call_ ? gqL_call_capture(f->call_, i) : gq_trace_capture(f->trace_, i);
+    b->in[2 + i] = c;
+    b->want[i] = c->requires_grad && in_params(L, opts, c);
+    lua_settop(L, top);
+    any |= b->want[i];
+  }
+  return any;
+}
+
+/* Solve; without memory collect and try again. An error that f raised goes on from here. */
+static int run(lua_State *L, const gq_problem *p, const gq_ode_options *o, bool partial, box *b,
+               gq_info *info) {
+  int status = gqL_solving(gq_odeint(p, o, partial, &b->z, info, &b->sol));
+  if (status == GQ_ENOMEM) {
+    gqL_collect(L);
+    status = gqL_solving(gq_odeint(p, o, partial, &b->z, info, &b->sol));
+  }
+  gqL_rethrow(L);
+  return status;
+}
+
 /* upvalue: gq.core. locate: an event is looked for here; otherwise lua/gq/solve.lua does what it takes. */
 static int solve_call(lua_State *L, bool locate) {
   gq_ode_options o;
@@ -567,9 +597,7 @@ static int solve_call(lua_State *L, bool locate) {
   bool recording = o.engine != GQ_ENGINE_NONE && gq_recording();
   dynamics f = push_dynamics(L, 1, 4, z0, recording);
   int n = f.ncapture;
-  b->want = gq_calloc(n + 1, sizeof *b->want);
-  b->in = gq_calloc(n + 2, sizeof *b->in);
-  if (!b->want || !b->in) gqL_try(L, gq_nomem(n * sizeof *b->in));
+  bool any = take_captures(L, 4, &f, b);
   gq_problem p = { .f = f.graph,
                    .z0 = z0,
                    .ncapture = n,
@@ -582,27 +610,14 @@ static int solve_call(lua_State *L, bool locate) {
                    .dense_ = dense,
                    .samples_ = &b->samples,
                    .jump_ = b->jump };
-  bool any = p.z0_grad || p.t_grad;
   b->in[0] = z0;
-  int top = lua_gettop(L);
-  for (int i = 0; i < n; i++) {
-    b->in[2 + i] = f.call_ ? gqL_call_capture(f.call_, i) : gq_trace_capture(f.trace_, i);
-    b->want[i] = b->in[2 + i]->requires_grad && in_params(L, 4, b->in[2 + i]);
-    lua_settop(L, top);
-    any |= b->want[i];
-  }
   const char *engine = gq_engine_names[o.engine];
-  if (!any || !recording) o.engine = GQ_ENGINE_NONE;
+  if (!recording || !(any || p.z0_grad || p.t_grad)) o.engine = GQ_ENGINE_NONE;
   if (event) event_option(L, 4, b, z0, &p);
   lua_newtable(L);
   int table = lua_gettop(L);
   gq_tensor **handle = gqL_pushtensor(L);
-  int status = gqL_solving(gq_odeint(&p, &o, !throw, &b->z, &info, &b->sol));
-  if (status == GQ_ENOMEM) {
-    gqL_collect(L);
-    status = gqL_solving(gq_odeint(&p, &o, !throw, &b->z, &info, &b->sol));
-  }
-  gqL_rethrow(L); /* trace = false: an error of the dynamics */
+  int status = run(L, &p, &o, !throw, b, &info);
   if (status != GQ_OK && (throw || !b->z)) return gqL_try(L, status);
   lua_pushvalue(L, table);
   fill_forward(L, &info, engine);
@@ -759,74 +774,36 @@ static const gqL_function functions[] = {
     "odeint(f, z0, t, opts) -> z, info: solve dz/dt = f(t, z) from z0 at t[1]; z has shape {#t, z0's}\n"
     "f: a module or function of (t, z) that returns dz/dt of z's shape and dtype; traced at every solve, so it must "
     "not look at values (use gq.where, or trace = false)\n"
-    "z0: a tensor, or a sequence {z1, z2, ...} of tensors of one dtype: then f is given a sequence and returns one, and "
-    "z is a sequence too, z[i] of shape {#t, z0[i]'s}; the error norm is over all their numbers together. Tensors that "
-    "share their first dimension are solved as rows side by side, others as one vector\n"
-    "trace: true; false calls f in Lua at every evaluation, on tensors with numbers: it may look at values, branch and "
-    "solve itself, and must be a function of (t, z) alone (no dropout, no noise); slower. Gradients flow to z0, t and "
-    "what params names, by every engine but gqc (direct calls f again too); the backward pass calls f as it is then, so "
-    "do not change in between what f captures. In f, t and z require gradients: gq.grad(x, z, {create_graph = true}) "
-    "works, and z:detach():clone() can be written to. An error of f is raised as it is. f is kept as long as the "
-    "result's gradient may be asked for. Not with leapfrog or create_graph; an event is traced all the same\n"
+    "z0: a tensor, or a sequence {z1, z2, ...} of tensors of one dtype: then f is given a sequence and returns one, "
+    "and z is a sequence too, z[i] of shape {#t, z0[i]'s}; the error norm is over all their numbers together. "
+    "Tensors that share their first dimension are solved as rows side by side, others as one vector\n"
     "t: increasing or decreasing, a table or a tensor (which may require gradients)\n"
-    "method: \"dopri5\", euler midpoint heun ralston ssp33 rk4 bosh3 fehlberg2 adaptive_heun tsit5 dopri8; "
-    "reversible: alf (eta 1: no damping) reversible_heun; for [x, v] with x'' = a(t, x): leapfrog\n"
-    "for stiff problems kvaerno5 kvaerno3, trapezoid implicit_euler (adaptive, or fixed by step_size), "
-    "implicit_midpoint (fixed): Newton's method with exact Jacobians, for each row of the state if rows do not act on "
-    "each other, else for all numbers at once (a Jacobian costs as many backward passes as a row has numbers); "
-    "kvaerno5 evaluates f up to 0.23 of a step beyond its end, so it takes no grid_points; fixed steps solve their "
-    "stages to rounding and fail with status no_convergence where Newton's method does\n"
-    "multistep: explicit_adams implicit_adams (with step_size of the order max_order 4, its first steps by extrapolation; without "
-    "of variable order up to max_order 12 and variable step; gradients by the continuous engines, the way back by "
-    "dopri5, on a fixed grid of an order above 5 dopri8)\n"
+    "info: counts, status and warnings: ?info\n"
+    "options, with their defaults\n"
+    "method: \"dopri5\"; all of them, implicit and multistep ones too, with eta, controller and max_order: ?methods\n"
     "rtol, atol: 1e-3 in float32, 1e-6 in float64; norm: \"rms\" or \"max\"\n"
-    "step_size: a fixed grid (fixed methods without it step from time to time); first_step, max_steps 100000\n"
-    "controller: {safety 0.9, ifactor 10, dfactor 0.2, pcoeff 0, icoeff 1, dcoeff 0}\n"
-    "gradient: \"gq\", direct aca adjoint seminorm interpolated (IRDM) kronrod gqc check auto none, mali (alf), "
-    "reversible (alf reversible_heun leapfrog); params: a list, differentiate these only (trace = false: needed where "
-    "f uses something that requires a gradient; {} for none)\n"
-    "auto: direct where its activations fit memory_limit (bytes; a quarter of the machine's), otherwise gq; "
-    "info.engine and info.reason tell\n"
-    "gqc: collocation along the kept forward solution, f batched over the nodes of a step, any number of times at no "
-    "cost; for fields that treat rows alone, at most 8 numbers a row (or 8 in all)\n"
-    "adjoint: {method, rtol, atol, step_size, max_steps, norm: the forward solve's; trajectory: where z is on the way "
-    "back, \"reverse\" (solved; what decays fast explodes then, so that implicit methods have \"dense\"), dense (every "
-    "step kept), checkpoint (checkpoints 16 states kept, the steps between run again), interpolated (from points 16 Chebyshev points an interval); impulses \"restart\" or \"moments\" "
-    "(many times at the cost of few); scale true}\n"
-    "gq: {C 0.1, max_nodes 64, nodes \"nfe\" (Norcliffe & Deisenroth 2023, eq. 9) or \"step\" (implicit methods' "
-    "default) or n (of gqc: n in each forward step, 1 to 16, for dopri5 4); quadrature "
-    "\"gauss-legendre\", gauss-lobatto clenshaw-curtis trapezoid simpson boole monte-carlo (n rounded up to what the "
-    "rule takes); panels 1: equal parts of an interval that share its nodes; seed of monte-carlo; guards: watch "
-    "info.spectrum, false (check: true; costs 2 % of a backward pass, 10 % with 16 nodes)}\n"
-    "check: gradient = \"check\" solves backwards with n and with 2n nodes, returns the gradient of 2n, and warns where "
-    "they differ by over 5 % or the state is over 5 % off (1 % with rtol under 1e-4; its gradient is 10 % off then)\n"
-    "What no guard sees: an integrand that n and 2n nodes mistake alike (z' = -z + theta sin(60.14 t) at theta = 0, "
-    "L = z(10), rtol 1e-3: n = 5, an audit of 0.3 %, a gradient 165 times wrong; a spectrum of 0.77 with a small audit "
-    "is reason to raise nodes by hand), and the error of the forward solve, which gradient = \"direct\" has too "
-    "(Lotka-Volterra to t = 10 at rtol 3e-4 is off by 60 %): solve once at a tenth of rtol and atol and compare\n"
-    "grid_points: times where f may jump; dense: true gives a third result, a function of time; event: a function of "
-    "(t, z) that ends the solve where it changes sign: z there, info, the time as a tensor (t: two times)\n"
-    "batch: \"joint\", one step size for all; \"independent\": each row (dimension 1) of the state has its own steps, and "
-    "its result and gradients do not depend on the other rows, bit by bit; for Runge-Kutta methods with gradient \"gq\", "
-    "check, aca, direct or none, and dynamics whose rows do not act on each other. Counts in info are then sums over "
-    "the rows, info.samples has those of each row: tensors nfe steps rejected t (reached) nfe_backward steps_backward "
-    "nodes, and a table status; info.status, t and message are those of the first row that failed, the others' results "
-    "are whole\n"
-    "regularise: {kinetic = true, jacobian = true or {probe = \"normal\" or \"rademacher\" or a tensor, seed}, taylor = "
-    "K}: info.regularisers holds {#t, samples} tensors, the integrals up to each time, to be added to a loss; {error = "
-    "true, stiffness = true} (gradient direct, aca or none): numbers, sums over the solver's steps: ?regularise\n"
-    "throw: true; false returns the part reached, and info.status; overshoot, parity: false (parity: step for step "
-    "as the paper's PyTorch code)\n"
-    "info: status, engine, nfe, steps, rejected, peak_bytes; of implicit methods jacobians and newton (iterations, one "
-    "evaluation each, in nfe); after backward nfe_backward, steps_backward, restarts, "
-    "nodes, nodes_wanted, reconstruction (in tolerances), audit (check: relative change from n to 2n nodes), "
-    "spectrum (guards: the integrand's last two Legendre coefficients against its largest, of four random sums of the "
-    "biases' part; near 1: too few nodes, though the gradient may be right; over 0.1 an audit is made in the first "
-    "pass and every 50th such, its evaluations in nfe_audit; absent with fewer than 3 nodes an interval, without "
-    "biases, with other rules than gauss-legendre and with nodes \"step\"), panels "
-    "and panels_split (moments: panels solved; how often one was made shorter for its error's sake), "
-    "quadrature_error (nodes \"step\": of the biases' gradients, against the solver's own weights; over 10 % warns), "
-    "warning (what was said on stderr, or would have been for the first time)" },
+    "step_size: a fixed grid; first_step: found; max_steps: 100000\n"
+    "gradient: \"gq\"; all engines, with params, adjoint, gq and memory_limit: ?gradient; when to trust them: "
+    "?guards\n"
+    "trace: true; false calls f in Lua at every evaluation, on tensors with numbers: it may look at values, branch "
+    "and solve itself, and must be a function of (t, z) alone (no dropout, no noise); slower. Gradients flow to z0, "
+    "t and what params names, by every engine but gqc (direct calls f again too); the backward pass calls f as it is "
+    "then, so do not change in between what f captures. In f, t and z require gradients: gq.grad(x, z, {create_graph "
+    "= true}) works, and z:detach():clone() can be written to. An error of f is raised as it is. f is kept as long "
+    "as the result's gradient may be asked for. Not with leapfrog or create_graph; an event is traced all the same\n"
+    "batch: \"joint\", one step size for all; \"independent\": each row (dimension 1) of the state has its own "
+    "steps, and its result and gradients do not depend on the other rows, bit by bit; for explicit Runge-Kutta "
+    "methods with gradient \"gq\", check, aca, direct or none, and traced dynamics whose rows do not act on each other. "
+    "info.samples tells what each took\n"
+    "grid_points: times where f may jump, a table or a tensor\n"
+    "event: a function of (t, z) that ends the solve where it changes sign; then t has two times, and the results "
+    "are z there, info, the time as a tensor\n"
+    "dense: false; true gives one result more, the solution as a function of time\n"
+    "regularise: {kinetic = true, ...}: info.regularisers then holds what keeps dynamics easy when it is added to a "
+    "loss: ?regularise\n"
+    "throw: true; false returns the part reached, and info.status\n"
+    "overshoot: false; true lets the last step pass the last time, which is then interpolated\n"
+    "parity: false; true goes step for step as the paper's PyTorch code (overshoot among that)" },
   { NULL, NULL, false, NULL },
 };
 /* clang-format on */

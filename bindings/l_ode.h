@@ -22,7 +22,4 @@ int gqL_call_captures(const gqL_call *c);
 gq_tensor *gqL_call_capture(const gqL_call *c, int i);
 void gqL_call_keep(gqL_call *c, bool on);                      /* around a backward pass: no value is asked for twice */
 int64_t gqL_call_count(const gqL_call *c);                     /* evaluations so far */
-/* NULL where f's value has the state's dtype and shape, else what is wrong, pushed. */
-const char *gqL_wrongslope(lua_State *L, gq_dtype d, gq_shape s, gq_dtype dz, gq_shape sz);
-
 #endif

@@ -93,25 +93,30 @@ static void push_results(lua_State *L, const gq_trace *tr, const gq_graph *g, in
   gq_tensor **in = lua_newuserdatauv(L, (size_t)(ngiven + n + 1) * sizeof *in, 0);
   gq_tensor **out = lua_newuserdatauv(L, (size_t)nout * sizeof *out, 0);
   gq_tensor ***handle = lua_newuserdatauv(L, (size_t)nout * sizeof *handle, 0);
+  gq_ref *refs = lua_newuserdatauv(L, (size_t)nout * sizeof *refs, 0);
   for (int i = 0; i < ngiven; i++) in[i] = given[i];
   for (int i = 0; i < n; i++) in[ngiven + i] = gq_trace_capture(tr, i);
   luaL_checkstack(L, nout + 10, "trace");
-  for (int i = 0; i < nout; i++) handle[i] = gqL_pushtensor(L);
-  gqL_retry(L, gq_graph_call(g, in, out));
+  for (int i = 0; i < nout; i++) handle[i] = gqL_pushtensor(L), refs[i] = gq_graph_output(g, i);
+  gqL_retry(L, gq_evaluate_by(gq_op_call, g, in, nout, refs, out));
   for (int i = 0; i < nout; i++) *handle[i] = out[i];
   gqL_counted(L);
+}
+
+const char *gqL_wrongslope(lua_State *L, const char *what, gq_dtype d, gq_shape s, gq_dtype dz, gq_shape sz) {
+  char given[128], want[128];
+  if (d == dz && gq_shape_equal(s, sz)) return NULL;
+  return lua_pushfstring(L, "%s returned %s of shape %s; expected dz/dt of the state's dtype and shape, %s %s",
+                         what, gq_dtype_name(d), gq_shape_text(s, given, sizeof given), gq_dtype_name(dz),
+                         gq_shape_text(sz, want, sizeof want));
 }
 
 static void check_slope(lua_State *L, const gq_trace *tr, const gq_tensor *z) {
   const gq_graph *f = gq_trace_graph(tr);
   const gq_node *n = gq_graph_node(f, gq_graph_output(f, 0));
-  char given[128], want[128];
-  if (n->dtype == z->dtype && gq_shape_equal(n->shape, z->shape)) return;
-  luaL_error(
-    L,
-    "the dynamics function of gq.jet returned %s of shape %s; expected dz/dt of z's dtype and shape, %s %s",
-    gq_dtype_name(n->dtype), gq_shape_text(n->shape, given, sizeof given), gq_dtype_name(z->dtype),
-    gq_shape_text(z->shape, want, sizeof want));
+  const char *wrong =
+    gqL_wrongslope(L, "the dynamics function of gq.jet", n->dtype, n->shape, z->dtype, z->shape);
+  if (wrong) luaL_error(L, "%s", wrong);
 }
 
 /* jet(f, t, z, order): a list of the derivatives. f is traced in a trace of its own, so that t and z may be any

@@ -3,9 +3,10 @@
 **
 **   base     status codes and messages, the allocator, interrupts, Philox, threads
 **   tensor   dtype, shape and strides over counted storage
-**   ir       graphs of operations; vjp, batch, rows, hoist: graph to graph
-**   exec     one op at once, or a graph compiled to a program; the tape and tracing
-**   ode      methods as table rows, steps as graphs, the solver loop and its gradient engines
+**   ir       graphs of operations; vjp, jet, batch, rows, hoist: graph to graph
+**   exec     one op at once, or a graph compiled to a program; the tape and tracing; code that is called back
+**   ode      methods as table rows (explicit, implicit, multistep, reversible), steps as graphs, the solver loop
+**   grad     the gradient engines behind ode.h: backpropagation, adjoints, quadratures of eq. (11), rows on their own
 **   sde      Brownian paths and forward SDE solvers
 **   opt      Adam, AdamW, SGD, RMSProp over flat blocks
 **   io       .npy, .safetensors, atomic files

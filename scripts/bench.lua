@@ -6,7 +6,8 @@
 -- Other libraries' steps of the same problems: scripts/peers/compare.lua.
 
 local gq = require "gq"
-local nn = gq.nn
+local common = dofile((arg[0]:match("^(.*)/[^/]*$") or ".") .. "/common.lua")
+local nn, median = gq.nn, common.median
 
 local o = gq.cli {
   about = "Time training steps of the paper's problems.",
@@ -145,29 +146,13 @@ end
 
 -- ---- what is told of it ----
 
-local function median(x)
-  table.sort(x)
-  local n = #x
-  return n % 2 == 1 and x[n // 2 + 1] or (x[n // 2] + x[n // 2 + 1]) / 2
-end
-
--- Floating-point operations of an evaluation's matrix products: 2 a weight and row.
+-- Floating-point operations of an evaluation's matrix products, 2 a weight and row; nothing else counts.
 local function unit_flops(problem, model)
   local weights = 0
   for _, p in ipairs(model.net:parameters()) do
     if p:dim() == 2 then weights = weights + p:numel() end
   end
   return 2 * weights * #problem.z0
-end
-
--- Products of a step, in evaluations of f. f with its derivative by the state is two of them, with that by the
--- parameters too three, which are a node's. adjoint and seminorm are charged three each time, direct two more for
--- each of an accepted step. Elementwise work, loss and optimiser count nothing.
-local function units(info, gradient)
-  local engine = info.engine or gradient
-  if engine == "direct" then return info.nfe * (1 + 2 * info.steps / (info.steps + info.rejected)) end
-  if engine == "adjoint" or engine == "seminorm" then return info.nfe + 3 * info.nfe_backward end
-  return info.nfe + 2 * info.nfe_backward + info.nodes
 end
 
 -- |g - r| / |r|: r by the tight solve of a copy in float64.
@@ -205,7 +190,7 @@ local function run(problem, width, gradient, seed)
     optimiser:step()
     local now = gq.clock()
     local seconds = now - started
-    if i > 0 then times[i], rates[i] = seconds, unit * units(info, gradient) / seconds / 1e9 end
+    if i > 0 then times[i], rates[i] = seconds, unit * common.work(info, info.engine) / seconds / 1e9 end
     if i > 0 and o.profile then
       for k, spent in ipairs { gq.core.profile(false) } do shares[k][i] = spent / seconds end
     end
@@ -288,8 +273,4 @@ for _, name in ipairs(o.work[1] == "all" and order or o.work) do
     end
   end
 end
-if o.json then
-  local file = assert(io.open(o.json, "w"))
-  assert(file:write(gq.json_encode(records), "\n"))
-  assert(file:close())
-end
+if o.json then gq.file_write(o.json, gq.json_encode(records) .. "\n") end

@@ -6,7 +6,8 @@
 -- lines say where gq with nodes in every step is not at or below the adjoint's error at less work.
 
 local gq = require "gq"
-local problems = dofile((arg[0]:match("^(.*)scripts[/\\][^/\\]*$") or "./") .. "tests/problems.lua")
+local here = arg[0]:match("^(.*)/[^/]*$") or "."
+local common, problems = dofile(here .. "/common.lua"), dofile(here .. "/../tests/problems.lua")
 local oracle, flat = problems.oracle, problems.flat
 
 -- ---- problems: make() -> {leaves, z0, t, f, loss, exact = {leaf = gradient} or nil: by a tight solve} ----
@@ -143,14 +144,6 @@ local function relative(got, want)
   return math.sqrt(difference / size)
 end
 
-local function work(info, engine)
-  local back = info.nfe_backward
-  if engine == "direct" then return info.nfe * (1 + 2 * info.steps / (info.steps + info.rejected)) end
-  if engine == "adjoint" or engine == "seminorm" or engine == "interpolated" then return info.nfe + 3 * back end
-  if engine == "aca" or engine == "mali" or engine == "reversible" then return info.nfe + 3 * back end
-  return info.nfe + 2 * back + info.nodes
-end
-
 local function measure(make, engine, tol, exact)
   local options = { rtol = tol, atol = tol, max_steps = 30000 }
   for k, v in pairs(engine[2]) do options[k] = v end
@@ -165,9 +158,8 @@ local function measure(make, engine, tol, exact)
     spent = spent + times[#times]
     error = error or relative(g, exact)
   until #times >= o.runs or spent > 0.3
-  table.sort(times)
   return { error = error, forward = info.nfe, backward = info.nfe_backward, nodes = info.nodes,
-    work = work(info, options.gradient), ms = 1e3 * times[(#times + 1) // 2], warning = info.warning }
+    work = common.work(info, options.gradient), ms = 1e3 * common.median(times), warning = info.warning }
 end
 
 -- ---- the summary ----
@@ -277,8 +269,4 @@ summary.equal_error = { ["gq-step"] = equal_error(records, "gq-step"),
   ["gq-step-dense"] = equal_error(records, "gq-step-dense") }
 tell(summary)
 tell_equal(summary)
-if o.json then
-  local file = assert(io.open(o.json, "w"))
-  assert(file:write(gq.json_encode { rows = records, summary = summary }, "\n"))
-  assert(file:close())
-end
+if o.json then gq.file_write(o.json, gq.json_encode { rows = records, summary = summary } .. "\n") end

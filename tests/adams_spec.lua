@@ -5,16 +5,9 @@ local gq = require "gq"
 local helper = require "tests.helper"
 local problems = require "tests.problems"
 
-local vector, leaf, message = problems.vector, problems.leaf, helper.message
+local vector, leaf, message, with = problems.vector, problems.leaf, helper.message, helper.with
 local exact = dofile("tests/data/detest.lua")
 local methods = { "explicit_adams", "implicit_adams" }
-
-local function with(o, more)
-  local r = {}
-  for k, v in pairs(o) do r[k] = v end
-  for k, v in pairs(more or {}) do r[k] = v end
-  return r
-end
 
 local function none(o) return with(o, { gradient = "none" }) end
 

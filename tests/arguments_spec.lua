@@ -2,16 +2,10 @@
 -- error that says something, or returns; none crashes, hangs or takes the process along. The calls are
 -- made by arguments.lua in a process of its own, since a crash must be a failure with a name.
 
+local helper = require "tests.helper"
+
+local read, quote = helper.read, helper.quote
 local gqlua = os.getenv("GQLUA") or "./gqlua"
-
-local function read(path)
-  local file = io.open(path, "rb")
-  local text = file and file:read("a") or ""
-  if file then file:close() end
-  return text
-end
-
-local function quote(s) return "'" .. s:gsub("'", "'\\''") .. "'" end
 
 local function lines(command)
   local pipe = assert(io.popen(command))

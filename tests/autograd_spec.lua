@@ -2,16 +2,9 @@
 -- failures that leave everything as it was.
 
 local gq = require "gq"
-local helper = require "tests.helper"
+local raises = require("tests.helper").raises
 
 local function leaf(t) return gq.tensor(t, { dtype = "float64", requires_grad = true }) end
-
-local function raises(words, f, ...)
-  local m = helper.message(f, ...)
-  for word in words:gmatch("%S+") do
-    assert(m:find(word, 1, true), ("'%s' expected in the message: %s"):format(word, m))
-  end
-end
 
 describe("backward", function()
   it("adds to .grad", function()

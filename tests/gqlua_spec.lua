@@ -1,15 +1,11 @@
 -- gqlua_spec.lua -- the command: options, exit codes, what scripts see, text-only loading, the REPL
 -- driven both as a table of primitives and through a pseudo-terminal, and Ctrl-C.
 
+local helper = require "tests.helper"
+
+local read, quote = helper.read, helper.quote
 local gqlua = os.getenv("GQLUA") or "./gqlua"
 local folder                          -- scratch, removed at the end
-
-local function read(path)
-  local file = io.open(path, "rb")
-  local text = file and file:read("a") or ""
-  if file then file:close() end
-  return text
-end
 
 local function write(name, text)
   local file = assert(io.open(folder .. "/" .. name, "wb"))
@@ -17,8 +13,6 @@ local function write(name, text)
   file:close()
   return folder .. "/" .. name
 end
-
-local function quote(s) return "'" .. s:gsub("'", "'\\''") .. "'" end
 
 -- Run a shell command in the scratch folder: stdout, stderr, exit code (128 + n for signal n).
 local function shell(command)

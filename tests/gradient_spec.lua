@@ -27,12 +27,7 @@ local engines = {
 }
 local main = { engines[1], engines[2], engines[3], engines[4], engines[11] }
 
-local function with(engine, more)
-  local o = {}
-  for k, v in pairs(engine[2]) do o[k] = v end
-  for k, v in pairs(more or {}) do o[k] = v end
-  return o
-end
+local function with(engine, more) return helper.with(engine[2], more) end
 
 local function stable(engine)
   local own = { direct = true, interpolated = true, kronrod = true, gqc = true }

@@ -115,4 +115,49 @@ function helper.message(f, ...)
   return tostring(e)
 end
 
+-- f(...) raises an error that has all these words; returns its text.
+function helper.raises(words, f, ...)
+  local text = helper.message(f, ...)
+  for word in words:gmatch("%S+") do
+    assert(text:find(word, 1, true), ("'%s' expected in the message: %s"):format(word, text))
+  end
+  return text
+end
+
+-- Options: those of all the tables (nil: none), the last one's where several have a key.
+function helper.with(...)
+  local o = {}
+  for i = 1, select("#", ...) do
+    for k, v in pairs((select(i, ...)) or {}) do o[k] = v end
+  end
+  return o
+end
+
+-- choose(list) -> one of its entries: the same sequence of draws whenever it begins with this seed.
+function helper.chooser(seed)
+  return function(list)
+    seed = (seed * 1103515245 + 12345) % 2147483648
+    return list[seed // 65536 % #list + 1]
+  end
+end
+
+-- The Legendre polynomial P_k at x.
+function helper.legendre(k, x)
+  local a, b = 1, x
+  if k == 0 then return a end
+  for j = 2, k do a, b = b, ((2 * j - 1) * x * b - (j - 1) * a) / j end
+  return b
+end
+
+-- A file's text, "" if there is none.
+function helper.read(path)
+  local file = io.open(path, "rb")
+  local text = file and file:read("a") or ""
+  if file then file:close() end
+  return text
+end
+
+-- A word for the shell.
+function helper.quote(s) return "'" .. s:gsub("'", "'\\''") .. "'" end
+
 return helper

@@ -5,26 +5,15 @@ local gq = require "gq"
 local helper = require "tests.helper"
 local problems = require "tests.problems"
 
-local nn, message = gq.nn, helper.message
+local nn, message, with = gq.nn, helper.message, helper.with
 local vector, leaf = problems.vector, problems.leaf
 
 local threads = gq.threads()
 teardown(function() gq.set_threads(threads) end)
 
-local pick = 3
-local function choose(list)
-  pick = (pick * 1103515245 + 12345) % 2147483648
-  return list[pick // 65536 % #list + 1]
-end
+local choose = helper.chooser(3)
 
 local function randn(dtype, ...) return gq.randn({ ... }, { dtype = dtype }) end
-
-local function merge(a, b)
-  local o = {}
-  for k, v in pairs(a) do o[k] = v end
-  for k, v in pairs(b or {}) do o[k] = v end
-  return o
-end
 
 local methods = {}                    -- those with an error estimate, fewest evaluations first
 for _, m in ipairs(gq.core.tableaux()) do
@@ -54,8 +43,8 @@ local function problem(seed, options, activations)
     local function f(t, z)
       return net(t, gq.cat({ z, own.context }, 2)) * scale + own.shift * gq.cos(t) + gq.tanh(own.context:matmul(mix))
     end
-    local z, info = gq.odeint(f, own.z0, times, merge({ batch = "independent",
-      rtol = tol, atol = tol }, merge(options, more)))
+    local z, info = gq.odeint(f, own.z0, times, with({ batch = "independent",
+      rtol = tol, atol = tol }, with(options, more)))
     local inputs = net:parameters()
     local np = #inputs
     for _, k in ipairs { "z0", "context", "shift" } do inputs[#inputs + 1] = own[k] end
@@ -119,7 +108,7 @@ describe("a row of batch = \"independent\"", function()
         local tight = { rtol = 1e-9, atol = 1e-9 }
         local got, shared, info, z = solve(range(n), tight)
         if z.dtype == "float64" then
-          local want, shared_joint = solve(range(n), merge(tight, { batch = "joint", gradient = "direct" }))
+          local want, shared_joint = solve(range(n), with(tight, { batch = "joint", gradient = "direct" }))
           for i = 1, 4 do assert.below(helper.relative(got[i], want[i]), 1e-6) end
           assert.below(helper.relative(shared, shared_joint), 1e-6)
           if gradient == "check" then assert.below(info.audit, 1e-8) end
@@ -159,7 +148,7 @@ describe("a row of batch = \"independent\"", function()
           local function f(t, z) return gq.sin(3 * t) * z - 0.1 * z ^ 2 end
           local z0 = vector { { 0.3, 1 } }
           local z, joint = gq.odeint(f, z0, times, o)
-          local z1, info = gq.odeint(f, z0, times, merge(o, { batch = "independent" }))
+          local z1, info = gq.odeint(f, z0, times, with(o, { batch = "independent" }))
           assert.same({ joint.nfe, joint.steps, joint.rejected }, { info.nfe, info.steps, info.rejected })
           assert.close(z1, z, 1e-12, 1e-14)
         end
@@ -289,7 +278,7 @@ describe("the end of a row", function()
   -- z' = z^2 leaves every bound at t = 1 / z0.
   local function solve(start, more)
     return gq.odeint(function(_, z) return z * z end, vector(start), { 0, 0.5, 1 },
-      merge({ batch = "independent", gradient = "none", max_steps = 200 }, more))
+      with({ batch = "independent", gradient = "none", max_steps = 200 }, more))
   end
 
   it("is told with its number, and leaves the others alone", function()
@@ -320,7 +309,7 @@ describe("the end of a row", function()
     local o = { batch = "independent", gradient = "none", max_steps = 60 }
     local text = message(gq.odeint, f, gq.ones(3, { dtype = "float64" }), { 0, 1 }, o)
     assert.truthy(text:find("sample 2: 60 steps", 1, true) and text:find("max_steps", 1, true), text)
-    local _, info = gq.odeint(f, gq.ones(3, { dtype = "float64" }), { 0, 1 }, merge(o, { throw = false }))
+    local _, info = gq.odeint(f, gq.ones(3, { dtype = "float64" }), { 0, 1 }, with(o, { throw = false }))
     assert.same({ "ok", "max_steps", "ok" }, info.samples.status)
     assert.equal("max_steps", info.status)
   end)
@@ -365,7 +354,7 @@ end)
 
 describe("what independent rows cannot be", function()
   local function refused(f, z0, t, o)
-    return message(gq.odeint, f, z0, t, merge({ batch = "independent" }, o))
+    return message(gq.odeint, f, z0, t, with({ batch = "independent" }, o))
   end
   local function decay(_, z) return -z end
 

@@ -5,20 +5,9 @@ local gq = require "gq"
 local helper = require "tests.helper"
 local problems = require "tests.problems"
 
-local leaf, vector, message = problems.leaf, problems.vector, helper.message
+local leaf, vector, raises = problems.leaf, problems.vector, helper.raises
 
-local function with(o, more)
-  local r = { trace = false }
-  for k, v in pairs(o) do r[k] = v end
-  for k, v in pairs(more or {}) do r[k] = v end
-  return r
-end
-
-local function raises(words, f, ...)
-  local text = message(f, ...)
-  for word in words:gmatch("%S+") do assert.truthy(text:find(word, 1, true), text) end
-  return text
-end
+local function with(o, more) return helper.with({ trace = false }, o, more) end
 
 local f64 = { dtype = "float64" }
 

@@ -8,11 +8,7 @@ local nn = gq.nn
 local threads = gq.threads()
 teardown(function() gq.set_threads(threads) end)
 
-local pick = 7
-local function choose(list)
-  pick = (pick * 1103515245 + 12345) % 2147483648
-  return list[pick // 65536 % #list + 1]
-end
+local choose = helper.chooser(7)
 
 -- A random network of t and z, with a shift of each row and a scale of all, in float64.
 local function problem(seed)

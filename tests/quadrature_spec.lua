@@ -2,6 +2,7 @@
 
 local gq = require "gq"
 local helper = require "tests.helper"
+local legendre = helper.legendre
 
 local rules = gq.core.quadratures()
 
@@ -21,13 +22,6 @@ local function integral(x, w, f)
   local sum = 0
   for i = 1, #x do sum = sum + w[i] * f(x[i]) end
   return sum
-end
-
-local function legendre(k, x)
-  local a, b = 1, x
-  if k == 0 then return a end
-  for j = 2, k do a, b = b, ((2 * j - 1) * x * b - (j - 1) * a) / j end
-  return b
 end
 
 for _, rule in ipairs(rules) do

@@ -5,7 +5,7 @@ local gq = require "gq"
 local helper = require "tests.helper"
 local problems = require "tests.problems"
 
-local vector, leaf, message = problems.vector, problems.leaf, helper.message
+local vector, leaf, message, with = problems.vector, problems.leaf, helper.message, helper.with
 local f64 = { dtype = "float64" }
 
 -- ---- Taylor mode ----
@@ -185,13 +185,6 @@ end)
 -- ---- integrals along the solution ----
 
 local tight = { rtol = 1e-10, atol = 1e-10 }
-local function with(o, more)
-  local r = {}
-  for k, v in pairs(o) do r[k] = v end
-  for k, v in pairs(more or {}) do r[k] = v end
-  return r
-end
-
 local engines = {
   { gradient = "direct" }, { gradient = "aca" }, { gradient = "adjoint" }, { gradient = "seminorm" },
   { gradient = "gq" }, { gradient = "gq", gq = { nodes = "step" }, adjoint = { trajectory = "dense" } },

@@ -5,18 +5,11 @@ local gq = require "gq"
 local helper = require "tests.helper"
 local problems = require "tests.problems"
 
-local vector, leaf, message = problems.vector, problems.leaf, helper.message
+local vector, leaf, message, with = problems.vector, problems.leaf, helper.message, helper.with
 local f64 = { dtype = "float64" }
 
 local hint = {}
 for _, s in ipairs(gq.core.statuses()) do hint[s.name] = s.hint end
-
-local function with(o, more)
-  local r = {}
-  for k, v in pairs(o or {}) do r[k] = v end
-  for k, v in pairs(more or {}) do r[k] = v end
-  return r
-end
 
 -- The time that a message tells: "t = 0.5", after "reached" where it says so.
 local function time_in(text)

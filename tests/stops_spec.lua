@@ -5,15 +5,8 @@ local gq = require "gq"
 local helper = require "tests.helper"
 local problems = require "tests.problems"
 
-local vector, leaf, message = problems.vector, problems.leaf, helper.message
+local vector, leaf, message, with = problems.vector, problems.leaf, helper.message, helper.with
 local methods = gq.core.tableaux()
-
-local function with(o, more)
-  local r = {}
-  for k, v in pairs(o) do r[k] = v end
-  for k, v in pairs(more or {}) do r[k] = v end
-  return r
-end
 
 -- ---- grid points ----
 

@@ -4,6 +4,7 @@
 local gq = require "gq"
 local helper = require "tests.helper"
 local problems = require "tests.problems"
+local legendre = helper.legendre
 
 -- Runge-Kutta tables, and all methods: those of other kinds are tested by their solves.
 local methods, tableaux = gq.core.tableaux(), {}
@@ -307,13 +308,6 @@ describe("evaluations of a fixed grid", function()
 end)
 
 -- ---- Gauss-Legendre ----
-
-local function legendre(k, x)
-  local a, b = 1, x
-  if k == 0 then return a end
-  for j = 2, k do a, b = b, ((2 * j - 1) * x * b - (j - 1) * a) / j end
-  return b
-end
 
 describe("Gauss-Legendre", function()
   it("integrates degree 2n - 1 to rounding and no more, for n from 1 to 64 and some above", function()

@@ -2,17 +2,9 @@
 
 local gq = require "gq"
 local helper = require "tests.helper"
-local message = helper.message
+local raises = helper.raises
 
 local function f64(t) return gq.tensor(t, { dtype = "float64" }) end
-
--- f(...) raises, and the message holds every word.
-local function raises(words, f, ...)
-  local m = message(f, ...)
-  for word in words:gmatch("%S+") do
-    assert(m:find(word, 1, true), ("'%s' expected in the message: %s"):format(word, m))
-  end
-end
 
 describe("constructors", function()
   it("read nested tables", function()

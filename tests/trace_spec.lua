@@ -2,16 +2,9 @@
 -- trace; closures whose values change between solves.
 
 local gq = require "gq"
-local helper = require "tests.helper"
+local raises = require("tests.helper").raises
 
 local zero, pair = gq.tensor(0.0), gq.tensor({ 0.5, -1 })
-
-local function raises(words, f, ...)
-  local m = helper.message(f, ...)
-  for word in words:gmatch("%S+") do
-    assert(m:find(word, 1, true), ("'%s' expected in the message: %s"):format(word, m))
-  end
-end
 
 local function trace(f, ...)
   return gq.core.trace(f, { zero, pair }, ...)

@@ -15,16 +15,20 @@
 local gq = ...
 local describe = gq.core.describe
 
+-- What gradient = there is for any method: ?gradient tells more.
+local engines <const> = "gq check adjoint seminorm kronrod interpolated gqc direct aca auto"
+
 -- Options that mean the same in every script: default, help, kind, least value.
 local usual = {
   epochs = { 100, "passes over the training data", "integer", 0 },
   width = { 20, "hidden width", "integer", 1 },
   lr = { nil, "learning rate (by default the paper's for the width)", "number" },
   ["batch-size"] = { 40, "examples a training step", "integer", 1 },
-  gradient = { "gq", "gradient engine: direct, aca, adjoint, seminorm, gq or gqc" },
-  gradients = { { "direct", "aca", "adjoint", "seminorm", "gq" }, "gradient engines, with commas" },
+  gradient = { "gq", "gradient engine: " .. engines },
+  gradients = { { "direct", "aca", "adjoint", "seminorm", "gq" }, "gradient engines, with commas: " .. engines },
   C = { 0.1, "quadrature nodes by eq. (9): ceil(C NFE dt / T)", "number" },
-  trajectory = { "reverse", "state on the way back, solved again or kept", "reverse|dense" },
+  trajectory = { nil, "state on the way back, if not the engine's own",
+    "reverse|dense|checkpoint|interpolated" },
   impulses = { "restart", "backward solve at inner times, new or continued", "restart|moments" },
   dtype = { gq.default_dtype, "numbers of the state", "float32|float64" },
   cosines = { 10, "terms of the noise; 0 trains the drift alone", "integer", 0 },
@@ -75,7 +79,8 @@ end
 local placeholder = { integer = " N", number = " X", text = " TEXT", flag = "", list = " A,B,...",
   numbers = " X,Y,..." }
 
-local function either(kind) return (kind:gsub("|", " or ")) end
+-- "a|b|c" as a, b or c
+local function either(kind) return (kind:gsub("|([^|]*)$", " or %1"):gsub("|", ", ")) end
 
 local function help_row(r)
   local left, default = "--" .. r.name .. (placeholder[r.kind] or " TEXT"), r.default

@@ -41,12 +41,13 @@ local function sorted_names(t)
   return names
 end
 
--- Words in lines of at most 100 characters.
-local function wrap(words)
+-- Words in lines of at most 100 characters, each of which begins with `indent`.
+local function wrap(words, indent)
+  indent = indent or "  "
   local lines, line = {}, ""
   for _, word in ipairs(words) do
     if #line + #word > 98 then lines[#lines + 1], line = line, "" end
-    line = line .. (line == "" and "  " or " ") .. word
+    line = line .. (line == "" and indent or " ") .. word
   end
   lines[#lines + 1] = line
   return table.concat(lines, "\n")
@@ -67,13 +68,13 @@ local function similar(name)
   return found
 end
 
--- The text in lines of at most 100 characters where it has longer ones.
+-- The text in lines of at most 100 characters where it has longer ones; what goes on is indented by two more.
 local function fold(text)
   return (text:gsub("[^\n]+", function(line)
     if #line <= 100 then return line end
     local words = {}
     for word in line:gmatch("%S+") do words[#words + 1] = word end
-    return (wrap(words):gsub("^  ", ""))
+    return (wrap(words, line:match("^ *") .. "  "):gsub("^  ", ""))
   end))
 end
 
@@ -86,14 +87,25 @@ local function describe(value, name)
   return ("%s: a %s without a text of its own"):format(name or "this", type(value))
 end
 
+-- What has a text but is no name: topics.lua.
+local function subjects()
+  local list = {}
+  for k in next, gq.docs do
+    if type(k) == "string" then list[#list + 1] = "?" .. k end
+  end
+  table.sort(list)
+  return table.concat(list, " ")
+end
+
 local function text_of(what)
   if what == nil then
-    return "gq has\n" .. wrap(sorted_names(gq)) .. "\n?name explains one, as in ?odeint or ?nn.Linear"
+    return "gq has\n" .. wrap(sorted_names(gq)) .. "\n?name explains one, as in ?odeint or ?nn.Linear; there are also "
+      .. subjects()
   end
   if type(what) ~= "string" then return describe(what) end
   local value, name = find(what)
   if value ~= nil then return describe(value, name) end
-  if gq.docs[what] then return fold(gq.docs[what]) end     -- a subject of its own: "regularise"
+  if gq.docs[what] then return fold(gq.docs[what]) end     -- a subject
   local near = similar(what)
   if #near > 0 then return ("nothing is called %s; perhaps\n%s"):format(what, wrap(near)) end
   return ("nothing is called %s; ? alone lists the names"):format(what)

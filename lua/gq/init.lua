@@ -22,4 +22,5 @@ gq.train = load("train")
 gq.cli = load("cli")
 gq.experiment = load("experiment")
 gq.paper = load("paper")
+load("topics")                   -- ?methods, ?gradient, ?guards, ?info
 load("help")

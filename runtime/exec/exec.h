@@ -65,7 +65,7 @@ void gq_profile(bool on);
 void gq_profile_get(double seconds[3]);
 char *gq_program_print(const gq_program *p);                /* instructions and memory plan; gq_free */
 /* Evaluate a graph node by node with gq_apply: the plain meaning that programs must match. out[i] NULL where refs[i]
-** is GQ_NONE. Or by another call for each node: gq_op_call records. */
+** is GQ_NONE. gq_evaluate_by: by another call for each node, as gq_op_call, which records or traces. */
 int gq_evaluate(const gq_graph *g, gq_tensor *const *in, int n, const gq_ref *refs, gq_tensor **out);
 typedef int gq_caller(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_, gq_tensor **out);
 int gq_evaluate_by(gq_caller *call, const gq_graph *g, gq_tensor *const *in, int n, const gq_ref *refs,

@@ -14,9 +14,6 @@ int gq_op_call(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_
 bool gq_recording(void);
 bool gq_set_recording(bool on);           /* returns what it was */
 
-/* The graph's outputs over the tensors `in`, one gq_op_call a node: recorded or traced like any work. */
-int gq_graph_call(const gq_graph *g, gq_tensor *const *in, gq_tensor **out);
-
 /* Record a result that was computed already: `out` is the op of args. Does nothing where gq_op_call
 ** would not record. */
 int gq_record(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_, gq_tensor *out);

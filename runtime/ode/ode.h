@@ -1,14 +1,15 @@
 /*
-** ode.h -- solving dz/dt = f(t, z): methods as table rows, steps as graphs, one loop.
-** grad/grad.h adds what a backward pass needs.
+** ode.h -- solving dz/dt = f(t, z): methods as table rows, steps as graphs, one loop; and the gradients of a solve,
+** whose engines are in grad/ (their own headers: ode/solution.h and what grad/ adds).
 */
 #ifndef GQ_ODE_H
 #define GQ_ODE_H
 
 #include "../exec/exec.h"
 
-/* How a step is built (ode/step.c; ode/adams.c for the last two, which hang on the steps before). ALF, reversible
-** Heun and leapfrog carry a slope of their own and can be inverted. */
+/* How a step is built (ode/step.c; ode/adams.c for the last two, which hang on the steps before; ode/implicit.c for
+** Runge-Kutta methods that are implicit). ALF, reversible Heun and leapfrog carry a slope of their own and can be
+** inverted. */
 typedef enum gq_method_kind {
   GQ_RUNGE_KUTTA,
   GQ_ALF,
@@ -28,7 +29,7 @@ typedef struct gq_tableau {
   int error_order;             /* exponent of the controller is -1 / error_order; 0: fixed step only */
   int dense_order;             /* order of the interpolant */
   const double *c;             /* [stages] */
-  bool implicit;               /* the diagonal is not zero, but in the first row: ode/implicit.c */
+  bool implicit;               /* the diagonal is not zero, but in the first row */
   const double *a;             /* [stages][stages], strictly lower, or lower */
   const double *b;             /* [stages] */
   const double *e;             /* [stages] b - bhat, or NULL */

@@ -29,6 +29,7 @@ compile: seconds of the first step, which no other column counts.]],
 if not o then return end
 
 local gqlua, here = arg[-1] or "./gqlua", arg[0]:match("^(.*)/[^/]*$") or "."
+local median = dofile(here .. "/../common.lua").median
 
 local function list(text)
   local items = {}
@@ -102,12 +103,6 @@ local function records_of(party, work, width, seed)
 end
 
 -- ---- the rounds of one problem and width: rows of {package, gradient, seconds, minimum ...} ----
-
-local function median(x)
-  table.sort(x)
-  local n = #x
-  return n % 2 == 1 and x[n // 2 + 1] or (x[n // 2] + x[n // 2 + 1]) / 2
-end
 
 local function rows_of(all, work, width)
   local rows, by_name = {}, {}

@@ -1,0 +1,135 @@
+-- topics.lua -- subjects of gq.help that are no names: ?methods, ?gradient, ?guards and ?info tell what would make
+-- ?odeint too long. They are printed as they stand here.
+
+local gq = ...
+
+local docs = gq.docs
+
+-- ---- ?methods: the solvers, from their table ----
+
+local kinds = {
+  { "runge-kutta", "explicit Runge-Kutta" },
+  { "implicit", "implicit Runge-Kutta, for stiff problems" },
+  { "adams", "multistep" },
+  { "alf", "reversible" },
+  { "leapfrog", "symplectic and reversible, for [x, v] with x'' = a(t, x)" },
+}
+
+local kind_of = { ["adams-bashforth"] = "adams", ["adams-moulton"] = "adams", reversible_heun = "alf" }
+
+local function method_list()
+  local lines, by_kind = {}, {}
+  for _, m in ipairs(gq.core.tableaux()) do
+    local kind = m.implicit and "implicit" or kind_of[m.kind] or m.kind
+    by_kind[kind] = by_kind[kind] or {}
+    local order = kind == "adams" and "max_order" or m.order
+    local control = m.error_order > 0 and "adaptive" or "fixed steps"
+    table.insert(by_kind[kind], ("  %s: order %s, %s; %s"):format(m.name, order, control, m.source))
+  end
+  for _, k in ipairs(kinds) do
+    lines[#lines + 1] = k[2]
+    table.move(by_kind[k[1]], 1, #by_kind[k[1]], #lines + 1, lines)
+  end
+  return table.concat(lines, "\n")
+end
+
+docs.methods = "gq.odeint's option method, \"dopri5\" by default\n" .. method_list() .. [[
+
+With step_size a method takes fixed steps of it; one that is not adaptive steps without it from time
+  to time.
+controller: {safety 0.9, ifactor 10, dfactor 0.2, pcoeff 0, icoeff 1, dcoeff 0}: step sizes of
+  adaptive methods
+eta: damping of alf, 1 (none) by default
+implicit: Newton's method with exact Jacobians, for each row of the state if rows do not act on each
+  other, else for all numbers at once (a Jacobian costs as many backward passes as a row has
+  numbers). Fixed steps solve their stages to rounding and fail with status no_convergence where
+  Newton's method does. kvaerno5 evaluates f up to 0.23 of a step beyond its end, so it takes no
+  grid_points. adjoint.trajectory is "dense" and gq.nodes "step" by default: ?gradient
+multistep: with step_size of the order max_order 4, the first steps by extrapolation; without of
+  variable order up to max_order 12 and variable step. Gradients by the continuous engines, the way
+  back by dopri5, on a fixed grid of an order above 5 by dopri8]]
+
+-- ---- ?gradient: the engines and their options ----
+
+docs.gradient = [[
+gq.odeint's option gradient: how the backward pass finds the gradients of z0, t and the parameters
+continuous engines, which solve the adjoint equation backwards
+  gq (default): the parameters' integral by Gauss-Legendre nodes (Norcliffe & Deisenroth 2023)
+  check: gq with n and with 2n nodes, the gradient that of 2n: ?guards
+  adjoint: that integral solved with the adjoint, in its error norm; seminorm: outside of it
+  kronrod: adaptive Gauss-Kronrod quadrature over the kept solution
+  interpolated: seminorm with z read from Chebyshev points (IRDM)
+gqc: collocation along the kept forward solution, f batched over the nodes of a step, any number of
+  times at no cost; for fields that treat rows alone, at most 8 numbers a row (or 8 in all)
+discrete engines, which go back along the steps taken
+  direct: keeps every activation; the only one with second derivatives (create_graph)
+  aca: keeps the states of the steps; mali (alf), reversible (alf reversible_heun leapfrog): undo
+    the steps
+auto: gqc for few short rows, else direct where its activations fit memory_limit (bytes; a quarter
+  of the machine's), otherwise gq with nodes in every step (reversible methods are undone);
+  info.engine and info.reason tell
+none: no gradients
+params: a list of tensors: of the parameters differentiate these only (trace = false: needed where f
+  uses something that requires a gradient; {} for none)
+adjoint: {...}, of the continuous engines
+  method, rtol, atol, step_size, max_steps, norm: the forward solve's by default
+  trajectory: where z is on the way back: "reverse" (solved again), "dense" (every step kept; the
+    default of implicit methods, since what decays fast explodes backwards), "checkpoint"
+    (checkpoints 16 states kept, the steps between run again), "interpolated" (from points 16
+    Chebyshev points an interval)
+  impulses: "restart", or "moments": many times at the cost of few
+  scale: true: atol of the adjoint is relative to the size of the loss's gradients
+gq: {...}, the quadrature
+  nodes: "nfe": ceil(C NFE dt / T) in each interval, C 0.1 and at most max_nodes 64 (Norcliffe &
+    Deisenroth 2023, eq. 9); "step": in every step (the default of implicit methods); or a number
+    (gqc: in each forward step, 1 to 16, for dopri5 4)
+  quadrature: "gauss-legendre", gauss-lobatto clenshaw-curtis trapezoid simpson boole monte-carlo
+    (the number rounded up to what the rule takes); panels 1: equal parts of an interval that share
+    its nodes; seed: of monte-carlo
+  guards: false; true for check: ?guards]]
+
+-- ---- ?guards ----
+
+docs.guards = [[
+What tells that a gradient by gq may be wrong; where it is likely gq.odeint warns, once for each
+  kind, and in info.warning
+reconstruction: the state solved backwards misses the stored one, in tolerances
+gradient = "check": solves backwards with n and with 2n nodes; warns where they differ by over 5 %
+  (info.audit) or the state is over 5 % off (1 % with rtol under 1e-4; its gradient is 10 % off
+  then)
+gq = {guards = true}: watches info.spectrum, the integrand's last two Legendre coefficients against
+  its largest, of four random sums of the biases' part; costs 2 % of a backward pass, 10 % with 16
+  nodes. Near 1: too few nodes, though the gradient may be right; over 0.1 an audit is made in the
+  first pass and every 50th such, its evaluations in info.nfe_audit. Absent with fewer than 3 nodes
+  an interval, without biases, with other rules than gauss-legendre and with nodes "step"
+gq = {nodes = "step"}: info.quadrature_error compares the biases' gradients with those by the
+  solver's own weights; over 10 % warns
+What no guard sees
+  an integrand that n and 2n nodes mistake alike: z' = -z + theta sin(60.14 t) at theta = 0, L =
+    z(10), rtol 1e-3: n = 5, an audit of 0.3 %, a gradient 165 times wrong; a spectrum of 0.77 with
+    a small audit is reason to raise nodes by hand
+  the error of the forward solve, which gradient = "direct" has too: Lotka-Volterra to t = 10 at
+    rtol 3e-4 is off by 60 %. Solve once at a tenth of rtol and atol and compare]]
+
+-- ---- ?info ----
+
+docs.info = [[
+The second result of gq.odeint, a table; a backward pass adds to it
+after the solve
+  status: "ok", or with throw = false what ended it, and message; t: the time reached
+  engine: of the gradient, with auto the one it chose, and reason
+  nfe: evaluations of f; steps, rejected; of implicit methods jacobians, and newton: iterations, one
+    evaluation each, in nfe
+  peak_bytes
+  event_t, nfe_event: of an event, the time (absent if there was none) and what it took to find it
+  regularisers: ?regularise
+after a backward pass
+  nfe_backward: evaluations, nodes included; steps_backward, rejected_backward, restarts
+  nodes, nodes_wanted (more than nodes where max_nodes was in the way)
+  panels and panels_split, with impulses = "moments": panels solved; how often one was made shorter
+    for its error's sake
+  reconstruction, audit, nfe_audit, spectrum, quadrature_error: ?guards
+  warning: what was said on stderr, or would have been for the first time
+samples, with batch = "independent": what each row took: tensors nfe steps rejected t nfe_backward
+  steps_backward nodes, and a table status. The counts above are then sums over the rows; status, t
+  and message those of the first row that failed; the others' results are whole]]

@@ -1,0 +1,66 @@
+-- The texts of gq.help: what can be typed is told of.
+
+local gq = require "gq"
+local helper = require "tests.helper"
+
+local function text(what)
+  local out = {}
+  gq.help(what, function(s) out[#out + 1] = s end)
+  return table.concat(out)
+end
+
+-- The words that the error of a wrong name lists after `mark`.
+local function listed(opts, mark)
+  local words, list = {}, helper.message(gq.odeint, function(_, z) return z end, gq.ones(1), { 0, 1 }, opts)
+  for word in list:match(mark .. ": (.*)$"):gmatch("[%w_]+") do words[#words + 1] = word end
+  assert.truthy(#words > 3)
+  return words
+end
+
+local function tells(texts, word)
+  return texts:find("%f[%w_]" .. word .. "%f[^%w_]") ~= nil
+end
+
+describe("gq.help", function()
+  local odeint = text("odeint") .. text("methods") .. text("gradient") .. text("guards")
+
+  it("tells of every option of gq.odeint and its tables", function()
+    local wrong = { zzz = 1 }
+    for _, opts in ipairs { wrong, { adjoint = wrong }, { gq = wrong }, { controller = wrong } } do
+      for _, word in ipairs(listed(opts, "known")) do assert.truthy(tells(odeint, word), word) end
+    end
+  end)
+
+  it("tells of every method, engine and quadrature", function()
+    for _, m in ipairs(gq.core.tableaux()) do assert.truthy(tells(text("methods"), m.name), m.name) end
+    for _, q in ipairs(gq.core.quadratures()) do assert.truthy(text("gradient"):find(q.name, 1, true), q.name) end
+    for _, word in ipairs(listed({ gradient = "zzz" }, "there are")) do
+      assert.truthy(tells(text("gradient"), word), word)
+    end
+  end)
+
+  it("tells of every field of info", function()
+    local f = gq.nn.mlp { sizes = { 2, 4, 2 } }
+    for _, opts in ipairs { {}, { gradient = "check" }, { gradient = "auto" }, { gq = { nodes = "step" } },
+      { batch = "independent" }, { method = "kvaerno3" }, { adjoint = { impulses = "moments" } } } do
+      local z, info = gq.odeint(f, gq.ones(3, 2), { 0, 0.5, 1 }, opts)
+      z:sum():backward()
+      for key in pairs(info) do assert.truthy(tells(text("info"), key), key) end
+      for key in pairs(info.samples or {}) do assert.truthy(tells(text("info"), key), key) end
+    end
+  end)
+
+  it("keeps lines to 100 characters, and what goes on indented", function()
+    for _, what in ipairs { "odeint", "methods", "gradient", "guards", "info", "regularise", "cli" } do
+      for line in text(what):gmatch("[^\n]+") do assert.truthy(#line <= 100, line) end
+    end
+    assert.truthy(text("methods"):find("\n    ", 1, true))
+  end)
+
+  it("lists the subjects that are no names", function()
+    local all = text(nil)
+    for _, what in ipairs { "methods", "gradient", "guards", "info", "regularise" } do
+      assert.truthy(all:find("?" .. what, 1, true), what)
+    end
+  end)
+end)
