@@ -167,7 +167,7 @@ describe("gradients", function()
       local want = differences(c[2], { 0, c[3] }, opts, c[4], 1e-4)
       local direct, z0 = gradients(c[2], { 0, c[3] }, opts, c[4])
       assert.close(direct, want, c[5])
-      for _, engine in ipairs { "aca", "gq", "seminorm", "adjoint", "gqc" } do
+      for _, engine in ipairs { "aca", "gq", "kronrod", "seminorm", "adjoint", "gqc" } do
         local p, start, info = gradients(c[2], { 0, c[3] }, options(opts, { gradient = engine }), c[4])
         assert.close(p, want, engine == "aca" and c[5] or 1e-4)
         assert.close(start, z0, 1e-4)
@@ -193,6 +193,21 @@ describe("gradients", function()
       end
     end)
   end
+
+  -- The layer at the start, 1e-3 long, is between the points of any rule over the whole interval.
+  it("of initial layers by adaptive quadrature, along kept steps and checkpoints", function()
+    local opts = { method = "kvaerno5", rtol = 1e-7, atol = 1e-11, gradient = "direct" }
+    for _, c in ipairs { { 40, { 1, 1e5, 1 } }, { 1e4, { 1, 1e6, 1 } } } do
+      local want = gradients(PROBLEMS.robertson, { 0, c[1] }, opts, c[2])
+      for _, trajectory in ipairs { "dense", "checkpoint" } do
+        local p, _, info = gradients(PROBLEMS.robertson, { 0, c[1] },
+          options(opts, { gradient = "kronrod", adjoint = { trajectory = trajectory } }), c[2])
+        assert.close(p, want, 1e-3)
+        assert.is_nil(info.warning)
+        assert.below(info.nodes, 16 * info.steps, trajectory)
+      end
+    end
+  end)
 
   it("along every trajectory, with moments, and with another method on the way back", function()
     local soft = { f = van_der_pol, p = { 3 }, z0 = { 2, 0.3 } }
