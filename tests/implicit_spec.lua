@@ -113,6 +113,31 @@ describe("stiff problems", function()
   end)
 end)
 
+describe("states of any size", function()
+  local function solve(method, size, opts)                        -- a forced van der Pol equation in units of `size`
+    local z, info = gq.odeint(function(t, y)
+      local a, b = y[1] / size, y[2] / size
+      return gq.stack({ size * b, size * (2 * ((1 - a * a) * b) - a + gq.sin(t)) }, 1)
+    end, vector { 2 * size, 0.5 * size }, { 0, 5 }, options({ method = method, gradient = "none" }, opts))
+    return (z[2] / size):totable(), info
+  end
+  for _, method in ipairs(METHODS) do
+    it("are solved alike by " .. method, function()
+      for _, fixed in ipairs { true, false } do
+        local function opts(size) return fixed and { step_size = 0.05 } or { rtol = 1e-4, atol = 1e-4 * size } end
+        if fixed or method ~= "implicit_midpoint" then
+          local want, info = solve(method, 1, opts(1))
+          for _, size in ipairs { 2 ^ -27, 2 ^ 27, 2 ^ -60, 2 ^ 60 } do
+            local z, scaled = solve(method, size, opts(size))
+            assert.same(want, z)
+            assert.equal(info.newton, scaled.newton)
+          end
+        end
+      end
+    end)
+  end
+end)
+
 describe("gradients", function()
   local fixed = {                                  -- stages solved to rounding: differences are sharp
     { PROBLEMS.robertson, { 0, 0.03, 0.1 }, 0.004, { 1, 1e4, 1 } },
