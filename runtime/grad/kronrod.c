@@ -194,18 +194,18 @@ static gq_pace step_of_a(const gq_kronrod *q, int i) {
   return (gq_pace){ t, h };
 }
 
-/* Of edges that nearly meet, that of z remains. */
-static void add_edge(gq_kronrod *q, gq_pace e, bool is_z) {
-  gq_pace *last = &q->edge[q->edges];
-  if (fabs(e.t - last->t) >= NEAR * fmin(e.h, last->h)) q->edge[++q->edges] = e;
-  else if (is_z && q->edges > 0) *last = e;
+static bool near(const gq_kronrod *q, gq_pace e) {
+  const gq_pace *last = &q->edge[q->edges];
+  return fabs(e.t - last->t) < NEAR * fmin(e.h, last->h);
 }
 
-/* The edges of both solves' steps in the interval. */
+/* The edges of both solves' steps in the interval. Where one of a nearly meets one of z, at which f may jump, that
+** of z remains. */
 static int find_edges(gq_kronrod *q, double from, double to) {
   int nz = gq_path_steps(q->path, from, to, NULL, 0), iz = 0,
       ia = 1; /* the first step of a begins at `from` */
   double dir = from < to ? -1 : 1;
+  bool kept = true; /* is the last edge one that remains? */
   GQ_TRY(edge_room(q, 2 * nz + q->n + 2));
   gq_pace *z = q->edge + nz + q->n + 2;
   gq_path_steps(q->path, from, to, z, nz);
@@ -214,11 +214,13 @@ static int find_edges(gq_kronrod *q, double from, double to) {
   q->edge[0].t = from;
   while (iz < nz || ia < q->n) {
     bool is_z = ia == q->n || (iz < nz && dir * (z[iz].t - q->step[ia].t) >= 0);
-    add_edge(q, is_z ? z[iz] : step_of_a(q, ia), is_z);
-    if (is_z) iz++;
-    else ia++;
+    gq_pace e = is_z ? z[iz++] : step_of_a(q, ia++);
+    bool meets = near(q, e);
+    if (meets && !is_z) continue;
+    if (!meets || kept) q->edges++;
+    q->edge[q->edges] = e, kept = is_z;
   }
-  if (q->edges > 0 && fabs(q->edge[q->edges].t - to) < NEAR * q->edge[q->edges].h) q->edges--;
+  if (!kept && near(q, (gq_pace){ to, q->edge[q->edges].h })) q->edges--;
   q->edge[++q->edges].t = to;
   return GQ_OK;
 }
