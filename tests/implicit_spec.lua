@@ -113,6 +113,31 @@ describe("stiff problems", function()
   end)
 end)
 
+describe("states of any size", function()
+  local function solve(method, size, opts)                        -- a forced van der Pol equation in units of `size`
+    local z, info = gq.odeint(function(t, y)
+      local a, b = y[1] / size, y[2] / size
+      return gq.stack({ size * b, size * (2 * ((1 - a * a) * b) - a + gq.sin(t)) }, 1)
+    end, vector { 2 * size, 0.5 * size }, { 0, 5 }, options({ method = method, gradient = "none" }, opts))
+    return (z[2] / size):totable(), info
+  end
+  for _, method in ipairs(METHODS) do
+    it("are solved alike by " .. method, function()
+      for _, fixed in ipairs { true, false } do
+        local function opts(size) return fixed and { step_size = 0.05 } or { rtol = 1e-4, atol = 1e-4 * size } end
+        if fixed or method ~= "implicit_midpoint" then
+          local want, info = solve(method, 1, opts(1))
+          for _, size in ipairs { 2 ^ -27, 2 ^ 27, 2 ^ -60, 2 ^ 60 } do
+            local z, scaled = solve(method, size, opts(size))
+            assert.same(want, z)
+            assert.equal(info.newton, scaled.newton)
+          end
+        end
+      end
+    end)
+  end
+end)
+
 describe("gradients", function()
   local fixed = {                                  -- stages solved to rounding: differences are sharp
     { PROBLEMS.robertson, { 0, 0.03, 0.1 }, 0.004, { 1, 1e4, 1 } },
@@ -167,7 +192,7 @@ describe("gradients", function()
       local want = differences(c[2], { 0, c[3] }, opts, c[4], 1e-4)
       local direct, z0 = gradients(c[2], { 0, c[3] }, opts, c[4])
       assert.close(direct, want, c[5])
-      for _, engine in ipairs { "aca", "gq", "seminorm", "adjoint", "gqc" } do
+      for _, engine in ipairs { "aca", "gq", "kronrod", "seminorm", "adjoint", "gqc" } do
         local p, start, info = gradients(c[2], { 0, c[3] }, options(opts, { gradient = engine }), c[4])
         assert.close(p, want, engine == "aca" and c[5] or 1e-4)
         assert.close(start, z0, 1e-4)
@@ -193,6 +218,21 @@ describe("gradients", function()
       end
     end)
   end
+
+  -- The layer at the start, 1e-3 long, is between the points of any rule over the whole interval.
+  it("of initial layers by adaptive quadrature, along kept steps and checkpoints", function()
+    local opts = { method = "kvaerno5", rtol = 1e-7, atol = 1e-11, gradient = "direct" }
+    for _, c in ipairs { { 40, { 1, 1e5, 1 } }, { 1e4, { 1, 1e6, 1 } } } do
+      local want = gradients(PROBLEMS.robertson, { 0, c[1] }, opts, c[2])
+      for _, trajectory in ipairs { "dense", "checkpoint" } do
+        local p, _, info = gradients(PROBLEMS.robertson, { 0, c[1] },
+          options(opts, { gradient = "kronrod", adjoint = { trajectory = trajectory } }), c[2])
+        assert.close(p, want, 1e-3)
+        assert.is_nil(info.warning)
+        assert.below(info.nodes, 16 * info.steps, trajectory)
+      end
+    end
+  end)
 
   it("along every trajectory, with moments, and with another method on the way back", function()
     local soft = { f = van_der_pol, p = { 3 }, z0 = { 2, 0.3 } }

@@ -314,4 +314,20 @@ describe("status", function()
       end)
     end
   end
+
+  -- Explicit methods meet stiffness with many short steps, seldom with an underflow.
+  it("max_steps and step_underflow name the method for stiff problems", function()
+    local function stiff(t, z) return -1e6 * (z - gq.cos(t)) end
+    for _, method in ipairs { "dopri5", "dopri8", "implicit_adams" } do
+      local text = message(gq.odeint, stiff, vector { 0 }, { 0, 2 }, { method = method, max_steps = 500 })
+      assert.truthy(text:find("500 steps", 1, true) and text:find('stiff problem.*"kvaerno5"'), text)
+    end
+    local _, info = gq.odeint(stiff, vector { 0 }, { 0, 2 }, { method = "kvaerno5", max_steps = 500 })
+    assert.equal("ok", info.status)
+    assert.truthy(hint.step_underflow:find("kvaerno5", 1, true))
+    local text = message(gq.odeint, function(_, z) return -1 / (2 * z) end, vector { 1 }, { 0, 2 },
+      { method = "kvaerno5", rtol = 1e-6, atol = 1e-6 })
+    assert.is_nil(text:find("adaptive method", 1, true))            -- it is one
+    says("no_convergence", text)
+  end)
 end)

@@ -1,14 +1,20 @@
 /*
-** kronrod.c -- adaptive Gauss-Kronrod quadrature of the parameter gradient, see kronrod.h. A piece is halved while
+** kronrod.c -- adaptive Gauss-Kronrod quadrature of the parameter gradient, see kronrod.h. A piece is split while
 ** its two sums differ by more than the tolerance, in the root mean square over all parameters: |K15 - G7| is the
 ** error of G7, that of K15, which is kept, is far below.
+**
+** A piece of many steps is split at the middle one of them, a piece within one step in the middle: the steps are
+** short where z or a changes fast, and their interpolants have kinks at the edges. Sums of two rules agree, too, where
+** both miss a layer: a piece whose steps differ by more than UNEVEN is split before it is summed.
 */
 #include "kronrod.h"
 
 #include <float.h>
+#include <math.h>
 #include <string.h>
 
-enum { POINTS = 15, MOST_HALVINGS = 12 };
+enum { POINTS = 15, MOST_HALVINGS = 12, UNEVEN = 32 };
+#define NEAR 0.1
 
 /* QUADPACK's qk15: points from the end to the middle, every other one is Gauss's; weights of both. */
 static const double points[8] = { 0.991455371120812639206854697526329, 0.949107912342758524526189684047851,
@@ -44,6 +50,7 @@ void gq_kronrod_done(gq_kronrod *q) {
   gq_grads_done(&q->kronrod);
   for (int i = 0; i < q->room; i++) gq_free(q->step[i].block);
   gq_free(q->step);
+  gq_free(q->edge);
   gq_free(q->z);
 }
 
@@ -120,7 +127,8 @@ static int apply(gq_kronrod *q, const double *weights, double from, double to, c
   return gq_nodebuffer_flush(q->nodes);
 }
 
-static int piece(gq_kronrod *q, double from, double to, int halvings) {
+/* Do the rules' sums over a piece agree? */
+static int sum_piece(gq_kronrod *q, double from, double to, bool *agree) {
   const gq_field *f = q->s->plan->field;
   if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", from);
   GQ_TRY(apply(q, gauss_weights, from, to, &q->gauss));
@@ -128,20 +136,98 @@ static int piece(gq_kronrod *q, double from, double to, int halvings) {
   double error = gq_grads_rms(f, &q->kronrod, &q->gauss), size = gq_grads_rms(f, q->total, NULL),
          mine = gq_grads_rms(f, &q->kronrod, NULL);
   if (mine > size) size = mine;
-  double tolerance = q->w->atol_products + q->w->rtol * size, middle = (from + to) / 2;
+  double tolerance = q->w->atol_products + q->w->rtol * size;
   double rounding = 100 * (f->dtype == GQ_F32 ? FLT_EPSILON : DBL_EPSILON) * size;
-  if (tolerance < rounding) tolerance = rounding;
-  if (error > tolerance && halvings < MOST_HALVINGS && middle != from && middle != to) {
-    GQ_TRY(piece(q, from, middle, halvings + 1));
-    return piece(q, middle, to, halvings + 1);
+  *agree = error <= (tolerance < rounding ? rounding : tolerance);
+  return GQ_OK;
+}
+
+/* A piece within one step. */
+static int inner_piece(gq_kronrod *q, double from, double to, int halvings) {
+  double middle = (from + to) / 2;
+  bool agree;
+  GQ_TRY(sum_piece(q, from, to, &agree));
+  if (!agree && halvings < MOST_HALVINGS && middle != from && middle != to) {
+    GQ_TRY(inner_piece(q, from, middle, halvings + 1));
+    return inner_piece(q, middle, to, halvings + 1);
   }
-  if (error > tolerance) q->s->info.capped = true;
-  gq_grads_add(f, &q->kronrod, q->total);
+  if (!agree) q->s->info.capped = true;
+  gq_grads_add(q->s->plan->field, &q->kronrod, q->total);
+  return GQ_OK;
+}
+
+static bool uneven(const gq_kronrod *q, int first, int last) {
+  double least = INFINITY, most = 0;
+  for (int i = first; i < last; i++) least = fmin(least, q->edge[i].h), most = fmax(most, q->edge[i].h);
+  return most > UNEVEN * least;
+}
+
+/* A piece between two edges. */
+static int piece(gq_kronrod *q, int first, int last) {
+  bool agree = false;
+  int middle = first + (last - first) / 2;
+  if (middle == first) return inner_piece(q, q->edge[first].t, q->edge[last].t, 0);
+  if (!uneven(q, first, last)) GQ_TRY(sum_piece(q, q->edge[first].t, q->edge[last].t, &agree));
+  if (agree) {
+    gq_grads_add(q->s->plan->field, &q->kronrod, q->total);
+    return GQ_OK;
+  }
+  GQ_TRY(piece(q, first, middle));
+  return piece(q, middle, last);
+}
+
+static int edge_room(gq_kronrod *q, int need) {
+  if (need <= q->edge_room) return GQ_OK;
+  gq_pace *edge = gq_realloc(q->edge, 2 * (size_t)need * sizeof *edge);
+  if (!edge) return gq_nomem(2 * (size_t)need * sizeof *edge);
+  q->edge = edge, q->edge_room = 2 * need;
+  return GQ_OK;
+}
+
+/* Step i of a, with its length as gq_path_steps tells those of z. */
+static gq_pace step_of_a(const gq_kronrod *q, int i) {
+  double t = q->step[i].t;
+  while (i + 1 < q->n && fabs(q->step[i + 1].h) >= GQ_GREW * fabs(q->step[i].h)) i++;
+  double h = fabs(q->step[i].h);
+  if (i > 0) h = fmax(h, fabs(q->step[i - 1].h));
+  if (i + 1 < q->n) h = fmax(h, fabs(q->step[i + 1].h));
+  return (gq_pace){ t, h };
+}
+
+static bool near(const gq_kronrod *q, gq_pace e) {
+  const gq_pace *last = &q->edge[q->edges];
+  return fabs(e.t - last->t) < NEAR * fmin(e.h, last->h);
+}
+
+/* The edges of both solves' steps in the interval. Where one of a nearly meets one of z, at which f may jump, that
+** of z remains. */
+static int find_edges(gq_kronrod *q, double from, double to) {
+  int nz = gq_path_steps(q->path, from, to, NULL, 0), iz = 0,
+      ia = 1; /* the first step of a begins at `from` */
+  double dir = from < to ? -1 : 1;
+  bool kept = true; /* is the last edge one that remains? */
+  GQ_TRY(edge_room(q, 2 * nz + q->n + 2));
+  gq_pace *z = q->edge + nz + q->n + 2;
+  gq_path_steps(q->path, from, to, z, nz);
+  q->edges = 0;
+  q->edge[0] = step_of_a(q, 0);
+  q->edge[0].t = from;
+  while (iz < nz || ia < q->n) {
+    bool is_z = ia == q->n || (iz < nz && dir * (z[iz].t - q->step[ia].t) >= 0);
+    gq_pace e = is_z ? z[iz++] : step_of_a(q, ia++);
+    bool meets = near(q, e);
+    if (meets && !is_z) continue;
+    if (!meets || kept) q->edges++;
+    q->edge[q->edges] = e, kept = is_z;
+  }
+  if (!kept && near(q, (gq_pace){ to, q->edge[q->edges].h })) q->edges--;
+  q->edge[++q->edges].t = to;
   return GQ_OK;
 }
 
 int gq_kronrod_interval(gq_kronrod *q, double from, double to) {
-  int status = q->n ? piece(q, from, to, 0) : GQ_OK;
+  int status = q->n ? find_edges(q, from, to) : GQ_OK;
+  if (status == GQ_OK && q->n) status = piece(q, 0, q->edges);
   q->n = 0;
   return status;
 }

@@ -1,6 +1,7 @@
 /*
 ** kronrod.h -- the integral of a'df/dtheta to a tolerance: adaptive Gauss-Kronrod quadrature over dense z and a
-** (the paper's section 1; SciMLSensitivity's QuadratureAdjoint). The steps of a are kept for one interval.
+** (the paper's section 1; SciMLSensitivity's QuadratureAdjoint). The steps of a are kept for one interval, and
+** pieces end where steps of z or a do: a layer that the solvers resolve is not lost between the points of a rule.
 */
 #ifndef GQ_KRONROD_H
 #define GQ_KRONROD_H
@@ -17,6 +18,8 @@ typedef struct gq_kronrod {
   gq_grads gauss, kronrod;     /* by 7 and by 15 points, of one piece */
   struct gq_astep { double t, h; char *block; } *step;
   int n, room;
+  gq_pace *edge;               /* [edges + 1] where steps of z and of a meet, from the interval's end to its start */
+  int edges, edge_room;
   size_t part;
   void *z, *a;
 } gq_kronrod;

@@ -174,6 +174,37 @@ int gq_path_at(gq_path *p, double t, void *dst) {
   return GQ_OK;
 }
 
+typedef struct lister {
+  double from, to, later, length; /* later: size of the step after; length: as told of that */
+  gq_pace *step;
+  int room, n;
+} lister;
+
+/* The steps come last first; false: the rest is before `to`. */
+static bool list_step(lister *l, double t, double h, double before) {
+  double dir = l->from < l->to ? -1 : 1;
+  if (l->later < GQ_GREW * fabs(h)) l->length = fmax(fabs(h), fmax(fabs(before), l->later));
+  l->later = fabs(h);
+  if (dir * (t - l->to) <= 0) return false;
+  if (dir * (l->from - t) <= 0) return true;
+  if (l->n < l->room) l->step[l->n] = (gq_pace){ t, l->length };
+  l->n++;
+  return true;
+}
+
+int gq_path_steps(const gq_path *p, double from, double to, gq_pace *step, int room) {
+  const gq_trail *tr = &p->s->trail;
+  lister l = { from, to, 0, 0, step, room, 0 };
+  if (p->s->o.trajectory == GQ_CHECKPOINT) {
+    for (int64_t i = tr->nsteps - 1; i >= 0; i--)
+      if (!list_step(&l, tr->step[i].t, tr->step[i].h, i > 0 ? tr->step[i - 1].h : 0)) break;
+  } else {
+    for (const gq_kept *r = p->near; r; r = r->before)
+      if (!list_step(&l, r->t, r->h, r->before ? r->before->h : 0)) break;
+  }
+  return l.n;
+}
+
 static double number(const gq_solution *s, int i, int j, size_t k) {
   const void *z = gq_trail_state(s, i, j);
   return s->z->dtype == GQ_F32 ? ((const float *)z)[k] : ((const double *)z)[k];

@@ -26,7 +26,7 @@ enum {
 };
 #define KAPPA 0.01   /* what is left of an iteration, in tolerances */
 #define SLOW 0.3     /* contraction from which on a fixed step's stage takes a Jacobian for each iteration */
-#define STRICT 1e-14 /* most that tolerances may be where no error estimate asks for them */
+#define STRICT 1e-14 /* the tolerance where no error estimate asks for one, of a row's largest number */
 /* Roundings of a row's largest number: below, a correction that hardly becomes smaller is as good as zero. */
 enum { NOISE = 8, NOISE_FIXED = 64 };
 
@@ -153,11 +153,12 @@ static double epsilon(const gq_walk *w) {
   return w->plan->field->dtype == GQ_F32 ? FLT_EPSILON : DBL_EPSILON;
 }
 
-/* What a number of size y may be off by in a converged stage; never less than rounding. */
-static double allowed(const gq_walk *w, int part, double y, double stage) {
-  double rtol = w->rtol, atol = w->atol[part];
-  if (!w->st->kind.adaptive) rtol = fmin(rtol, STRICT), atol = fmin(atol, STRICT);
-  return fmax(KAPPA * (atol + rtol * fabs(y)), 2 * epsilon(w) * fmax(fabs(y), fabs(stage)));
+/* What a number of size y may be off by in a converged stage; never less than rounding. Where no error estimate asks
+** for it, `top`, the row's largest number, tells what is small. */
+static double allowed(const gq_walk *w, int part, double y, double stage, double top) {
+  double rounding = 2 * epsilon(w) * fmax(fabs(y), fabs(stage));
+  double off = w->st->kind.adaptive ? w->atol[part] + w->rtol * fabs(y) : STRICT * top + DBL_MIN;
+  return fmax(KAPPA * off, rounding);
 }
 
 /* Correct one part of a row's stage; the size of the correction, in what is allowed: infinite if there
@@ -165,20 +166,22 @@ static double allowed(const gq_walk *w, int part, double y, double stage) {
 static double correct(gq_walk *w, int part, int64_t row, double hg, bool *noise) {
   gq_implicit *n = w->implicit;
   gq_newton *l = &n->newton;
-  double *d = n->x, *y = n->c, *stage = n->s, sum = 0, most = 0, top = 0;
+  double *d = n->x, *y = n->c, *stage = n->s, sum = 0, most = 0, top = 0, old = 0;
   gq_newton_load(l, row, n->base[part], d);
   gq_newton_load(l, row, n->slope[part], y);
   gq_newton_load(l, row, n->stage[part], stage);
   for (int i = 0; i < l->dim; i++) d[i] += hg * y[i] - stage[i], sum += d[i];
   if (!isfinite(sum)) return NAN;
   if (!gq_newton_solve(l, part, is_adjoint(w, part), row, d)) return INFINITY;
-  sum = 0;
   gq_newton_load(l, row, w->y[part], y);
   for (int i = 0; i < l->dim; i++) {
-    double v = d[i] / allowed(w, part, y[i], stage[i]);
-    sum += v * v;
     stage[i] += d[i];
-    most = fmax(most, fabs(d[i])), top = fmax(top, fabs(stage[i]));
+    most = fmax(most, fabs(d[i])), top = fmax(top, fabs(stage[i])), old = fmax(old, fabs(y[i]));
+  }
+  sum = 0;
+  for (int i = 0; i < l->dim; i++) {
+    double v = d[i] / allowed(w, part, y[i], stage[i], fmax(old, top));
+    sum += v * v;
   }
   *noise &= most <= (w->st->kind.adaptive ? NOISE : NOISE_FIXED) * epsilon(w) * top;
   gq_newton_store(l, row, stage, n->stage[part]);
