@@ -751,7 +751,7 @@ static const gqL_function functions[] = {
     "(t, z) that ends the solve where it changes sign: z there, info, the time as a tensor (t: two times)\n"
     "batch: \"joint\", one step size for all; \"independent\": each row (dimension 1) of the state has its own steps, and "
     "its result and gradients do not depend on the other rows, bit by bit; for Runge-Kutta methods with gradient \"gq\", "
-    "check, aca, direct or none, and dynamics whose rows do not act on each other. Counts in info are then sums over "
+    "check, aca, direct or none, and traced dynamics whose rows do not act on each other. Counts in info are then sums over "
     "the rows, info.samples has those of each row: tensors nfe steps rejected t (reached) nfe_backward steps_backward "
     "nodes, and a table status; info.status, t and message are those of the first row that failed, the others' results "
     "are whole\n"

@@ -26,6 +26,7 @@ int gq_rows_check(const gq_problem *p, const gq_ode_options *o) {
   if (p->event_) return refuse("event", "solve row by row");
   if (p->dense_) return refuse("dense = true", "give the times as t");
   if (p->jump_) return refuse("grid_points", "solve up to each of them and go on from there");
+  if (gq_graph_calls(p->f)) return refuse("trace = false", "use dynamics that can be traced (gq.where)");
   if (o->engine == GQ_ENGINE_NONE) return GQ_OK;
   bool discrete = o->engine == GQ_ENGINE_DIRECT || o->engine == GQ_ENGINE_ACA;
   if (!discrete && o->engine != GQ_ENGINE_GQ && o->engine != GQ_ENGINE_CHECK) {

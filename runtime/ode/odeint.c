@@ -477,7 +477,7 @@ static int solution_init(gq_solution *s, const gq_problem *p) {
   gq_planspec spec = { p, &s->o, dense_forward(p, &s->o) };
   GQ_TRY(gq_plan_get(&spec, &s->plan));
   GQ_TRY(gq_binding_new(s->plan->field, p->capture, &s->bind));
-  if (p->dense_) GQ_TRY(gq_dense_new(s->plan, p->t[0], gq_tensor_data(s->z0), &s->dense));
+  if (p->dense_) GQ_TRY(gq_dense_new(s->plan, p->t[0], p->t[p->nt - 1], gq_tensor_data(s->z0), &s->dense));
   s->bytes = s->plan->field->nslices * (s->plan->arena_bytes[0] + s->plan->arena_bytes[1]) + s->bind->bytes +
              gq_numel(shape) * gq_dtype_size(p->z0->dtype);
   s->trivial = gq_numel(p->z0->shape) == 0 || p->t[0] == p->t[p->nt - 1];
@@ -520,7 +520,7 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
   }
   if (s->rows && p->samples_ && (status == GQ_OK || keep_part))
     gq_samples_ref(&s->rows->samples, p->samples_);
-  if (status == GQ_OK && p->dense_) *p->dense_ = s->dense, s->dense = NULL;
+  if ((status == GQ_OK || keep_part) && p->dense_) *p->dense_ = s->dense, s->dense = NULL;
   if (status == GQ_OK && o->engine != GQ_ENGINE_NONE) *sol = s;
   else gq_solution_free(s);
   return status;
