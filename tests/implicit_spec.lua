@@ -362,6 +362,9 @@ describe("what other methods do, implicit ones do:", function()
     local message = helper.message(gq.odeint, jump(0.7), vector { 1 }, { 0, 0.5 },
       { method = "kvaerno5", grid_points = { 0.4 } })
     assert.truthy(message:find("beyond the end of a step", 1, true) and message:find("kvaerno3", 1, true), message)
+    message = helper.message(gq.odeint, jump(vector(0.7, true)), vector { 1 }, { 0, 0.5 },
+      { adjoint = { method = "kvaerno5" }, grid_points = { 0.4 } })
+    assert.truthy(message:find("adjoint.method = \"kvaerno5\"", 1, true), message)
   end)
 end)
 

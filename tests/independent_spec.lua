@@ -390,6 +390,9 @@ describe("what independent rows cannot be", function()
       { "trajectory", { adjoint = { trajectory = "dense" } } }, { "moments", { adjoint = { impulses = "moments" } } },
       { "random points", { gq = { quadrature = "monte-carlo" } } },
       { "trace = false", { trace = false } },
+      { "adjoint.method = \"kvaerno3\"", { adjoint = { method = "kvaerno3" } } },
+      { "adjoint.method = \"implicit_midpoint\"",
+        { gradient = "check", step_size = 0.1, adjoint = { method = "implicit_midpoint" } } },
     } do
       local text = refused(decay, z0, { 0, 1 }, case[2])
       assert.truthy(text:find(case[1], 1, true), text)

@@ -36,6 +36,10 @@ int gq_rows_check(const gq_problem *p, const gq_ode_options *o) {
   if (discrete && p->t_grad && (!o->method->e || o->step_size > 0))
     return refuse("times that require gradients on a fixed grid", "use gradient = \"gq\"");
   if (discrete) return GQ_OK;
+  if (o->back_method->implicit) {
+    snprintf(what, sizeof what, "adjoint.method = \"%s\"", o->back_method->name);
+    return refuse(what, "use an explicit Runge-Kutta method such as \"dopri5\"");
+  }
   if (o->trajectory != GQ_REVERSE)
     return refuse("adjoint.trajectory other than \"reverse\"", "use gradient = \"aca\"");
   if (o->moments) return refuse("adjoint.impulses = \"moments\"", "use \"restart\"");
