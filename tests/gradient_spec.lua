@@ -492,6 +492,7 @@ describe("engines", function()
       empty.requires_grad = true
       gq.odeint(f, empty, { 0, 1 }, with(engine)):sum():backward()
       assert.same({ 0, 2 }, empty.grad.shape)
+      gq.odeint(f, empty, { 0, 1 }, with(engine, { norm = "max" })):sum():backward()
       if w.grad then assert.equal(0, w.grad:item()) end
     end
   end)

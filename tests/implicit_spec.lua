@@ -182,6 +182,34 @@ describe("gradients", function()
     end)
   end
 
+  it("where a stage beyond a first time that is given twice reads an interpolated state", function()
+    local z0 = vector({ 0.7 }, true)
+    for _, t in ipairs { { -0.5, -0.5, 0.1, 1 }, { -0.5, -0.5, -0.5, 1 } } do
+      gq.odeint(function(s, y) return gq.tanh(y) - 0.5 * y + gq.sin(s) end, z0, t,
+        { method = "kvaerno5", gradient = "interpolated", rtol = 1e-7, atol = 1e-7 })[#t]:sum():backward()
+      local got = z0.grad:item()
+      z0.grad = nil
+      gq.odeint(function(s, y) return gq.tanh(y) - 0.5 * y + gq.sin(s) end, z0, t,
+        { method = "dopri8", gradient = "direct", rtol = 1e-9, atol = 1e-9 })[#t]:sum():backward()
+      assert.close(got, z0.grad:item(), 1e-5)
+      z0.grad = nil
+    end
+  end)
+
+  it("of times keep their digits where the last step is all rounding", function()
+    for _, method in ipairs(METHODS) do                   -- 0.2 in float32 is 3e-9 beyond four steps of 0.05
+      for _, gradient in ipairs { "direct", "aca" } do
+        local t = gq.tensor({ 0, 0.2 }, { requires_grad = true })
+        local z = gq.odeint(function(s, y) return -2 * y + gq.sin(3 * s) end, gq.tensor { 0.7 }, t,
+          { method = method, step_size = 0.05, gradient = gradient })
+        z[2]:sum():backward()
+        local last = gq.tensor(0.2)
+        local slope = -2 * z[2][1]:item() + gq.sin(3 * last):item()
+        assert.close(t.grad[2]:item(), slope, 1e-5)
+      end
+    end
+  end)
+
   for _, c in ipairs {
     { "van der Pol, mu = 1000, to t = 700", PROBLEMS.van_der_pol, 700, { 1, 1 }, 1e-5 },
     { "Robertson to t = 40", PROBLEMS.robertson, 40, { 1, 1e5, 1 }, 1e-5 },
@@ -374,6 +402,9 @@ describe("what other methods do, implicit ones do:", function()
     local message = helper.message(gq.odeint, jump(0.7), vector { 1 }, { 0, 0.5 },
       { method = "kvaerno5", grid_points = { 0.4 } })
     assert.truthy(message:find("beyond the end of a step", 1, true) and message:find("kvaerno3", 1, true), message)
+    message = helper.message(gq.odeint, jump(vector(0.7, true)), vector { 1 }, { 0, 0.5 },
+      { adjoint = { method = "kvaerno5" }, grid_points = { 0.4 } })
+    assert.truthy(message:find("adjoint.method = \"kvaerno5\"", 1, true), message)
   end)
 end)
 

@@ -378,12 +378,18 @@ describe("what independent rows cannot be", function()
       { "gradient = \"auto\"", { gradient = "auto" } }, { "gradient = \"kronrod\"", { gradient = "kronrod" } },
       { "trajectory", { adjoint = { trajectory = "dense" } } }, { "moments", { adjoint = { impulses = "moments" } } },
       { "random points", { gq = { quadrature = "monte-carlo" } } },
+      { "trace = false", { trace = false } },
+      { "adjoint.method = \"kvaerno3\"", { adjoint = { method = "kvaerno3" } } },
+      { "adjoint.method = \"implicit_midpoint\"",
+        { gradient = "check", step_size = 0.1, adjoint = { method = "implicit_midpoint" } } },
     } do
       local text = refused(decay, z0, { 0, 1 }, case[2])
       assert.truthy(text:find(case[1], 1, true), text)
       assert.truthy(text:find("joint", 1, true), text)
     end
-    local text = refused(decay, z0, { 0, 1 }, { batch = "independant" })
+    local text = refused(decay, gq.ones(1, 2), { 0, 1 }, { trace = false })   -- lanes without a row would call it too
+    assert.truthy(text:find("trace = false", 1, true), text)
+    text = refused(decay, z0, { 0, 1 }, { batch = "independant" })
     assert.truthy(text:find("did you mean \"independent\"", 1, true), text)
     local z = gq.odeint(decay, z0, { 0, 1 }, { batch = "independent", gradient = "direct" })
     assert.truthy(message(gq.grad, z:sum(), z0, { create_graph = true }):find("independent", 1, true))

@@ -224,6 +224,26 @@ describe("dense", function()
     assert.has_error(function() at(2.1) end)
   end)
 
+  it("of a state without numbers knows every time of the solve", function()
+    for _, shape in ipairs { { 0 }, { 0, 3 }, { 2, 0 } } do
+      local _, _, at = gq.odeint(wave, gq.zeros(shape), { 0, 1 }, { dense = true, gradient = "none" })
+      assert.same(shape, at(0.4).shape)
+      assert.same({ 2, table.unpack(shape) }, at({ 0.2, 1 }).shape)
+      assert.truthy(message(at, 1.1):find("outside", 1, true))
+    end
+  end)
+
+  it("of a failed solve with throw = false knows the part reached", function()
+    for _, method in ipairs { "dopri5", "kvaerno5", "implicit_adams" } do
+      local _, info, at = gq.odeint(function(_, z) return z * z end, vector { 1 }, { 0, 3 },
+        { method = method, dense = true, throw = false, rtol = 1e-7, atol = 1e-7 })
+      assert.not_equal("ok", info.status)
+      assert.equal(info.t, at.t1)
+      assert.close(at(0.5):item(), 2, 1e-5)
+      assert.truthy(message(at, 2):find("outside", 1, true))
+    end
+  end)
+
   it("goes with grid points", function()
     local _, _, at = gq.odeint(switch(1, 2), vector { 1 }, { 0, 1 },
       { dense = true, gradient = "none", rtol = 1e-10, atol = 1e-10, grid_points = { 0.4 } })

@@ -142,6 +142,7 @@ static void interpolate(const gq_solution *s, double t, void *dst) {
   int i = s->nt - 2, last = s->trail.points - 1;
   double dir = s->t[s->nt - 1] < s->t[0] ? -1 : 1, sum = 0;
   while (i > 0 && (dir * (t - s->t[i]) < 0 || s->t[i] == s->t[i + 1])) i--;
+  while (i < s->nt - 2 && s->t[i] == s->t[i + 1]) i++; /* beyond a first time that is given twice */
   for (int j = 0; j <= last; j++) {
     double off = t - gq_trail_time(s, i, j);
     if (off == 0) {

@@ -12,7 +12,7 @@ typedef struct piece {
 
 struct gq_dense {
   gq_plan *plan;
-  double first;
+  double first, last; /* last: where there are no steps */
   int64_t n, room;
   piece *pieces;
   char *data;  /* [n][1 + slopes] packed states: y, slopes */
@@ -20,10 +20,11 @@ struct gq_dense {
   void *state; /* scratch */
 };
 
-int gq_dense_new(gq_plan *p, double t0, const void *y0, gq_dense **out) {
+int gq_dense_new(gq_plan *p, double t0, double t1, const void *y0, gq_dense **out) {
   gq_dense *d = gq_calloc(1, sizeof *d);
   if (!d) return gq_nomem(sizeof *d);
   d->part = gq_part_bytes(p->field), d->first = t0;
+  d->last = gq_numel(p->field->shape) ? t0 : t1; /* what has no numbers is known everywhere, without a step */
   d->state = gq_alloc(d->part + 64);
   if (!d->state) {
     gq_free(d);
@@ -69,7 +70,7 @@ int gq_dense_add(gq_dense *d, const gq_walk *w, double end, size_t *bytes) {
 }
 
 double gq_dense_first(const gq_dense *d) { return d->first; }
-double gq_dense_last(const gq_dense *d) { return d->n ? d->pieces[d->n - 1].end : d->first; }
+double gq_dense_last(const gq_dense *d) { return d->n ? d->pieces[d->n - 1].end : d->last; }
 int64_t gq_dense_steps(const gq_dense *d) { return d->n; }
 
 /* The step that holds t. */

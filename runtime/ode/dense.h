@@ -6,7 +6,8 @@
 
 #include "plan.h"
 
-int gq_dense_new(gq_plan *p, double t0, const void *y0, gq_dense **out);       /* y0: in the user's order */
+/* Of a solve from t0 to t1. y0: in the user's order. */
+int gq_dense_new(gq_plan *p, double t0, double t1, const void *y0, gq_dense **out);
 /* The accepted step (its slopes are there), which serves up to `end`; *bytes grows. */
 int gq_dense_add(gq_dense *d, const gq_walk *w, double end, size_t *bytes);
 

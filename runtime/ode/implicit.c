@@ -161,26 +161,29 @@ static double allowed(const gq_walk *w, int part, double y, double stage, double
   return fmax(KAPPA * off, rounding);
 }
 
-/* Correct one part of a row's stage; the size of the correction, in what is allowed: infinite if there
-** is none, NaN if f is not finite. *noise stays if it is rounding. */
-static double correct(gq_walk *w, int part, int64_t row, double hg, bool *noise) {
+/* Correct one part of a row's stage and with it the slope k_i = (stage - base) / hg, which has an account of its own:
+** of the difference a short step would leave nothing but rounding. The size of the correction, in what is allowed:
+** infinite if there is none, NaN if f is not finite. *noise stays if it is rounding. */
+static double correct(gq_walk *w, int i, int part, int64_t row, double hg, bool *noise) {
   gq_implicit *n = w->implicit;
   gq_newton *l = &n->newton;
-  double *d = n->x, *y = n->c, *stage = n->s, sum = 0, most = 0, top = 0, old = 0;
-  gq_newton_load(l, row, n->base[part], d);
-  gq_newton_load(l, row, n->slope[part], y);
-  gq_newton_load(l, row, n->stage[part], stage);
-  for (int i = 0; i < l->dim; i++) d[i] += hg * y[i] - stage[i], sum += d[i];
+  double *d = n->x, *y = n->c, *stage = n->s, *k = n->s, sum = 0, most = 0, top = 0, old = 0;
+  gq_newton_load(l, row, n->slope[part], d);
+  gq_newton_load(l, row, gq_implicit_slope(w, i, part), k);
+  for (int j = 0; j < l->dim; j++) d[j] = hg * (d[j] - k[j]), sum += d[j];
   if (!isfinite(sum)) return NAN;
   if (!gq_newton_solve(l, part, is_adjoint(w, part), row, d)) return INFINITY;
+  for (int j = 0; j < l->dim; j++) k[j] += d[j] / hg;
+  gq_newton_store(l, row, k, gq_implicit_slope(w, i, part));
   gq_newton_load(l, row, w->y[part], y);
-  for (int i = 0; i < l->dim; i++) {
-    stage[i] += d[i];
-    most = fmax(most, fabs(d[i])), top = fmax(top, fabs(stage[i])), old = fmax(old, fabs(y[i]));
+  gq_newton_load(l, row, n->stage[part], stage);
+  for (int j = 0; j < l->dim; j++) {
+    stage[j] += d[j];
+    most = fmax(most, fabs(d[j])), top = fmax(top, fabs(stage[j])), old = fmax(old, fabs(y[j]));
   }
   sum = 0;
-  for (int i = 0; i < l->dim; i++) {
-    double v = d[i] / allowed(w, part, y[i], stage[i], fmax(old, top));
+  for (int j = 0; j < l->dim; j++) {
+    double v = d[j] / allowed(w, part, y[j], stage[j], fmax(old, top));
     sum += v * v;
   }
   *noise &= most <= (w->st->kind.adaptive ? NOISE : NOISE_FIXED) * epsilon(w) * top;
@@ -209,17 +212,20 @@ static verdict judge(gq_walk *w, int64_t r, int m, int most, double size, bool n
 }
 
 /* From the start of the step, with a Jacobian an iteration: an old one may have led astray. */
-static void start_again(gq_walk *w, int64_t row) {
+static void start_again(gq_walk *w, int i, int64_t row, double hg) {
   gq_implicit *n = w->implicit;
   n->slow[row] = true, n->last[row] = 0;
   for (int p = 0; p < w->st->l.parts; p++) {
     gq_newton_load(&n->newton, row, w->y[p], n->x);
     gq_newton_store(&n->newton, row, n->x, n->stage[p]);
+    gq_newton_load(&n->newton, row, n->base[p], n->c);
+    for (int j = 0; j < n->newton.dim; j++) n->x[j] = (n->x[j] - n->c[j]) / hg;
+    gq_newton_store(&n->newton, row, n->x, gq_implicit_slope(w, i, p));
   }
 }
 
 /* One correction of all rows that are not done. */
-static verdict correct_rows(gq_walk *w, int m, int most, double hg) {
+static verdict correct_rows(gq_walk *w, int i, int m, int most, double hg) {
   gq_implicit *n = w->implicit;
   verdict all = DONE;
   for (int64_t r = 0; r < n->newton.rows; r++) {
@@ -227,12 +233,12 @@ static verdict correct_rows(gq_walk *w, int m, int most, double hg) {
     double size = 0;
     bool noise = true;
     for (int p = 0; p < w->st->l.parts; p++) {
-      double d = correct(w, p, r, hg, &noise);
+      double d = correct(w, i, p, r, hg, &noise);
       size = d > size || isnan(d) ? d : size;
     }
     verdict v = judge(w, r, m, most, size, noise);
     n->done[r] = v == DONE, n->slow[r] &= v != DONE;
-    if (v >= POOR && !n->slow[r] && !w->st->kind.adaptive) start_again(w, r), v = POOR;
+    if (v >= POOR && !n->slow[r] && !w->st->kind.adaptive) start_again(w, i, r, hg), v = POOR;
     if (v > all) all = v;
   }
   return all;
@@ -248,7 +254,7 @@ static int iterate(gq_walk *w, int i, double hg, verdict *what) {
   for (int m = 0; m < most; m++) {
     GQ_TRY(evaluate(w, i, n->stage, n->slope));
     w->newton++;
-    *what = correct_rows(w, m, most, hg);
+    *what = correct_rows(w, i, m, most, hg);
     if (*what == DONE || *what == LOST || (*what == POOR && !fixed)) return GQ_OK;
     any |= *what == POOR;
     if (!any) continue;
@@ -260,13 +266,8 @@ static int iterate(gq_walk *w, int i, double hg, verdict *what) {
   return GQ_OK;
 }
 
-static void quotient(gq_dtype d, size_t n, const void *x, const void *y, double by, void *to) {
-  for (size_t i = 0; i < n; i++)
-    if (d == GQ_F32) ((float *)to)[i] = (float)((((const float *)x)[i] - ((const float *)y)[i]) / by);
-    else ((double *)to)[i] = (((const double *)x)[i] - ((const double *)y)[i]) / by;
-}
-
-/* k_i = (Y_i - base) / (h gamma): f(Y_i) would make what is left of the iteration larger by the stiffness. */
+/* k_i = (Y_i - base) / (h gamma) as the iteration leaves it: f(Y_i) would make what is left of that larger by the
+** stiffness. It starts from the slope before. */
 static int implicit_stage(gq_walk *w, int i, verdict *what) {
   gq_implicit *n = w->implicit;
   const gq_tableau *m = w->st->m;
@@ -275,13 +276,13 @@ static int implicit_stage(gq_walk *w, int i, verdict *what) {
   for (int p = 0; p < w->st->l.parts; p++) {
     combine(w, m->a + (size_t)i * m->stages, i, p, n->base[p]);
     memcpy(n->stage[p], n->base[p], gq_part_bytes(f));
-    add(w, hg, gq_implicit_slope(w, i - 1, p), n->stage[p]);
+    memcpy(gq_implicit_slope(w, i, p), gq_implicit_slope(w, i - 1, p), gq_part_bytes(f));
+    add(w, hg, gq_implicit_slope(w, i, p), n->stage[p]);
   }
   factor(w, hg, NULL);
   GQ_TRY(iterate(w, i, hg, what));
   for (int p = 0; p < w->st->l.parts; p++) {
     if (i == m->end) memcpy(w->y1[p], n->stage[p], gq_part_bytes(f));
-    quotient(f->dtype, gq_numel(f->shape), n->stage[p], n->base[p], hg, gq_implicit_slope(w, i, p));
     if (*what != LOST) continue;
     memcpy(w->y1[p], n->stage[p], gq_part_bytes(f)); /* a message tells what is not finite there */
     memcpy(w->f1[p], n->slope[p], gq_part_bytes(f));

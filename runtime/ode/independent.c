@@ -26,6 +26,7 @@ int gq_rows_check(const gq_problem *p, const gq_ode_options *o) {
   if (p->event_) return refuse("event", "solve row by row");
   if (p->dense_) return refuse("dense = true", "give the times as t");
   if (p->jump_) return refuse("grid_points", "solve up to each of them and go on from there");
+  if (gq_graph_calls(p->f)) return refuse("trace = false", "use dynamics that can be traced (gq.where)");
   if (o->engine == GQ_ENGINE_NONE) return GQ_OK;
   bool discrete = o->engine == GQ_ENGINE_DIRECT || o->engine == GQ_ENGINE_ACA;
   if (!discrete && o->engine != GQ_ENGINE_GQ && o->engine != GQ_ENGINE_CHECK) {
@@ -35,6 +36,10 @@ int gq_rows_check(const gq_problem *p, const gq_ode_options *o) {
   if (discrete && p->t_grad && (!o->method->e || o->step_size > 0))
     return refuse("times that require gradients on a fixed grid", "use gradient = \"gq\"");
   if (discrete) return GQ_OK;
+  if (o->back_method->implicit) {
+    snprintf(what, sizeof what, "adjoint.method = \"%s\"", o->back_method->name);
+    return refuse(what, "use an explicit Runge-Kutta method such as \"dopri5\"");
+  }
   if (o->trajectory != GQ_REVERSE)
     return refuse("adjoint.trajectory other than \"reverse\"", "use gradient = \"aca\"");
   if (o->moments) return refuse("adjoint.impulses = \"moments\"", "use \"restart\"");

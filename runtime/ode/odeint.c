@@ -134,9 +134,8 @@ static int check(const gq_problem *p, const gq_ode_options *o) {
   if (p->jump_ && outside)
     return gq_fail(
       GQ_EARG,
-      "method = \"%s\" evaluates f beyond the end of a step, which may not be done at grid_points; use "
-      "method = \"kvaerno3\"",
-      outside->name);
+      "%s = \"%s\" evaluates f beyond the end of a step, which may not be done at grid_points; use \"kvaerno3\"",
+      outside == o->method ? "method" : "adjoint.method", outside->name);
   if (o->engine == GQ_ENGINE_GQC && gq_element_nodes(o) > GQ_MAX_ELEMENT)
     return gq_fail(GQ_EARG, "gq.nodes = %d: gradient = \"gqc\" takes 1 to %d nodes in each forward step",
                    o->fixed_nodes, GQ_MAX_ELEMENT);
@@ -492,7 +491,7 @@ static int solution_init(gq_solution *s, const gq_problem *p) {
   gq_planspec spec = { p, &s->o, dense_forward(p, &s->o) };
   GQ_TRY(gq_plan_get(&spec, &s->plan));
   GQ_TRY(gq_binding_new(s->plan->field, p->capture, &s->bind));
-  if (p->dense_) GQ_TRY(gq_dense_new(s->plan, p->t[0], gq_tensor_data(s->z0), &s->dense));
+  if (p->dense_) GQ_TRY(gq_dense_new(s->plan, p->t[0], p->t[p->nt - 1], gq_tensor_data(s->z0), &s->dense));
   s->bytes = s->plan->field->nslices * (s->plan->arena_bytes[0] + s->plan->arena_bytes[1]) + s->bind->bytes +
              gq_numel(shape) * gq_dtype_size(p->z0->dtype);
   s->trivial = gq_numel(p->z0->shape) == 0 || p->t[0] == p->t[p->nt - 1];
@@ -535,7 +534,7 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
   }
   if (s->rows && p->samples_ && (status == GQ_OK || keep_part))
     gq_samples_ref(&s->rows->samples, p->samples_);
-  if (status == GQ_OK && p->dense_) *p->dense_ = s->dense, s->dense = NULL;
+  if ((status == GQ_OK || keep_part) && p->dense_) *p->dense_ = s->dense, s->dense = NULL;
   if (status == GQ_OK && o->engine != GQ_ENGINE_NONE) *sol = s;
   else gq_solution_free(s);
   return status;

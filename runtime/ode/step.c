@@ -286,7 +286,7 @@ static gq_ref error_sum(builder *b, const double *e, int p) {
     gq_emit2(g, GQ_OP_ADD, to_rows(b, b->atol[p]), gq_emit2(g, GQ_OP_MUL, to_state(b, b->rtol), size));
   gq_ref sq = gq_emit1(g, GQ_OP_SQUARE, gq_emit2(g, GQ_OP_DIV, err, scale));
   int all = summed(b, p);
-  if (b->k->max_norm) {
+  if (b->k->max_norm && gq_numel(gq_graph_node(g, sq)->shape) > 0) { /* that of no numbers is their sum, 0 */
     gq_attr attr = { .flags = all };
     sq = all ? gq_emit(g, GQ_OP_AMAX, 1, &sq, &attr) : sq;
   } else {
