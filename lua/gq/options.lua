@@ -115,8 +115,17 @@ local function one_of(o, key, choices, what, level)
     near and (", did you mean %q?"):format(near) or ""), (level or 2) + 1)
 end
 
+-- The options with changes, in a table of their own.
+local function copy(opts, changes)
+  local o = {}
+  for k, v in next, opts do o[k] = v end
+  for k, v in next, changes do o[k] = v end
+  return o
+end
+
 gq.core.options = options
 gq.core.need = need
 gq.core.one_of = one_of
+gq.core.copy = copy
 gq.core.describe = describe
 gq.core.nearest = nearest
