@@ -21,6 +21,10 @@ int gqL_try(lua_State *L, int status);
 #define gqL_solving(call) (gqL_catch(L), gqL_release(call))
 void gqL_catch(lua_State *L);
 int gqL_release(int status);
+/* status = gqL_solving(call); without memory collect and try once more. */
+#define gqL_solve_retry(L, status, call) \
+  do { (status) = gqL_solving(call); \
+    if ((status) == GQ_ENOMEM) { gqL_collect(L); (status) = gqL_solving(call); } } while (0)
 /* Inside a solve: the state that runs it. Around a call of the script's own function from there (which may solve
 ** itself): pause, and resume with what pause gave; an error of that function, on the top of the stack, goes to the
 ** solve's caller, who raises it with gqL_rethrow once the solve has ended. */

@@ -14,11 +14,8 @@ static gq_tensor *check_cot(lua_State *L, int arg, const gq_tensor *out) {
 static int tensor_backward(lua_State *L) {
   gq_tensor *t = gqL_checktensor(L, 1);
   gq_tensor *cot = check_cot(L, 2, t);
-  int status = gqL_solving(gq_backward(t, cot));
-  if (status == GQ_ENOMEM) {
-    gqL_collect(L);
-    status = gqL_solving(gq_backward(t, cot));
-  }
+  int status;
+  gqL_solve_retry(L, status, gq_backward(t, cot));
   if (status == GQ_EINTERRUPT) gq_interrupt_clear(); /* this error is its one consequence */
   if (status != GQ_OK) lua_pushstring(L, gq_message());
   gqL_fill_infos(L);
@@ -90,11 +87,8 @@ static int grad(lua_State *L) {
   luaL_checkstack(L, nin + 10, "grad");
   int first = lua_gettop(L) + 1;
   for (int i = 0; i < nin; i++) handle[i] = gqL_pushtensor(L);
-  int status = gqL_solving(gq_grad(nout, out, cots, nin, in, create_graph, result));
-  if (status == GQ_ENOMEM) {
-    gqL_collect(L);
-    status = gqL_solving(gq_grad(nout, out, cots, nin, in, create_graph, result));
-  }
+  int status;
+  gqL_solve_retry(L, status, gq_grad(nout, out, cots, nin, in, create_graph, result));
   for (int i = 0; i < nin && status == GQ_OK; i++) *handle[i] = result[i];
   if (status == GQ_EINTERRUPT) gq_interrupt_clear(); /* this error is its one consequence */
   if (status != GQ_OK) lua_pushstring(L, gq_message());

@@ -131,13 +131,9 @@ static void pull_value(lua_State *L, const job *j, gq_tensor *out, gq_tensor *t,
   gq_tensor *cot = push_copy(L, c->dtype, c->shape, j->a);
   memset(grad, 0, (size_t)n * sizeof *grad);
   if (nw > 0 && out->requires_grad) {
-    int status = gqL_solving(gq_grad(1, &out, &cot, nw, in, false, found));
+    int status;
+    gqL_solve_retry(L, status, gq_grad(1, &out, &cot, nw, in, false, found));
     gqL_rethrow(L);
-    if (status == GQ_ENOMEM) {
-      gqL_collect(L);
-      status = gqL_solving(gq_grad(1, &out, &cot, nw, in, false, found));
-      gqL_rethrow(L);
-    }
     gqL_try(L, status);
     for (int i = n; i-- > 0;) grad[i] = all[i]->requires_grad ? found[--nw] : NULL;
   }

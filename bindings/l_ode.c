@@ -554,18 +554,6 @@ static bool take_captures(lua_State *L, int opts, const dynamics *f, box *b) {
   return any;
 }
 
-/* Solve; without memory collect and try again. An error that f raised goes on from here. */
-static int run(lua_State *L, const gq_problem *p, const gq_ode_options *o, bool partial, box *b,
-               gq_info *info) {
-  int status = gqL_solving(gq_odeint(p, o, partial, &b->z, info, &b->sol));
-  if (status == GQ_ENOMEM) {
-    gqL_collect(L);
-    status = gqL_solving(gq_odeint(p, o, partial, &b->z, info, &b->sol));
-  }
-  gqL_rethrow(L);
-  return status;
-}
-
 /* upvalue: gq.core. locate: an event is looked for here; otherwise lua/gq/solve.lua does what it takes. */
 static int solve_call(lua_State *L, bool locate) {
   gq_ode_options o;
@@ -617,7 +605,9 @@ static int solve_call(lua_State *L, bool locate) {
   lua_newtable(L);
   int table = lua_gettop(L);
   gq_tensor **handle = gqL_pushtensor(L);
-  int status = run(L, &p, &o, !throw, b, &info);
+  int status;
+  gqL_solve_retry(L, status, gq_odeint(&p, &o, !throw, &b->z, &info, &b->sol));
+  gqL_rethrow(L); /* trace = false: an error of the dynamics */
   if (status != GQ_OK && (throw || !b->z)) return gqL_try(L, status);
   lua_pushvalue(L, table);
   fill_forward(L, &info, engine);
@@ -781,9 +771,8 @@ static const gqL_function functions[] = {
     "info: counts, status and warnings: ?info\n"
     "options, with their defaults\n"
     "method: \"dopri5\"; all of them, implicit and multistep ones too, with eta, controller and max_order: ?methods\n"
-    "rtol, atol: 1e-3 in float32, 1e-6 in float64: what a step may add to the error. That of a solve is a multiple, on "
-    "the DETEST problems mostly below 20, near collisions thousands; of fehlberg2, which estimates little of it, "
-    "hundreds (take 1e-4 at most); of implicit_euler it falls as their root only; norm: \"rms\" or \"max\"\n"
+    "rtol, atol: 1e-3 in float32, 1e-6 in float64: what a step may add to the error (of a solve: ?methods); norm: "
+    "\"rms\" or \"max\"\n"
     "step_size: a fixed grid; first_step: found; max_steps: 100000\n"
     "gradient: \"gq\"; all engines, with params, adjoint, gq and memory_limit: ?gradient; when to trust them: "
     "?guards\n"

@@ -106,7 +106,8 @@ static void push_results(lua_State *L, const gq_trace *tr, const gq_graph *g, in
 const char *gqL_wrongslope(lua_State *L, const char *what, gq_dtype d, gq_shape s, gq_dtype dz, gq_shape sz) {
   char given[128], want[128];
   if (d == dz && gq_shape_equal(s, sz)) return NULL;
-  return lua_pushfstring(L, "%s returned %s of shape %s; expected dz/dt of the state's dtype and shape, %s %s",
+  return lua_pushfstring(L,
+                         "%s returned %s of shape %s; expected dz/dt of the state's dtype and shape, %s %s",
                          what, gq_dtype_name(d), gq_shape_text(s, given, sizeof given), gq_dtype_name(dz),
                          gq_shape_text(sz, want, sizeof want));
 }

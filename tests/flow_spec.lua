@@ -102,7 +102,7 @@ describe("nn.CNF", function()
     assert.matches("CNF(hutchinson, rademacher", tostring(cnf), 1, true)
     assert.equal(#net:parameters(), #cnf:parameters())
     assert.error_matches(function() nn.CNF(3) end, "net: a function expected")
-    assert.error_matches(function() nn.CNF(net, { trace = "exakt" }) end, 'trace: "exact" or "hutchinson" expected')
+    assert.error_matches(function() nn.CNF(net, { trace = "exakt" }) end, 'trace: one of exact, hutchinson expected')
     assert.error_matches(function() nn.CNF(net, { nois = "gaussian" }) end, "did you mean 'noise'")
     assert.error_matches(function() nn.CNF(function() return 3 end)(0, { normals(1, 3, 2), gq.zeros(3, f64) }) end,
       "net returns dz/dt, a tensor float64 {3, 2}; got number 3")

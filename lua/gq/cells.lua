@@ -1,7 +1,7 @@
 -- cells.lua -- recurrent cells, cell(x, h) -> the next h: nn.RNNCell and nn.GRUCell, with PyTorch's parameters.
 
 local gq = ...
-local options, need, describe = gq.core.options, gq.core.need, gq.core.describe
+local options, need, one_of, describe = gq.core.options, gq.core.need, gq.core.one_of, gq.core.describe
 local nn = gq.nn
 
 local function cell(name, doc)
@@ -60,11 +60,7 @@ local RNNCell = cell("RNNCell", "nn.RNNCell(n_in, n_hidden [, {nonlinearity = \"
 
 function RNNCell:init(n_in, n_hidden, opts)
   local o = options(opts, "nonlinearity bias dtype", "nn.RNNCell", 3)
-  local f = need(o, "nonlinearity", "string", "tanh", "nn.RNNCell", 3)
-  if f ~= "tanh" and f ~= "relu" then
-    error(("nn.RNNCell: nonlinearity: \"tanh\" or \"relu\" expected, got %s"):format(describe(f)), 3)
-  end
-  rawset(self, "nonlinearity", f)
+  rawset(self, "nonlinearity", one_of(o, "nonlinearity", { "tanh", "relu" }, "nn.RNNCell", 3))
   init_cell(self, n_in, n_hidden, o, 1, "nn.RNNCell")
 end
 

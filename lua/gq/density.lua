@@ -2,7 +2,7 @@
 -- FFJORD's toy data (Grathwohl et al. 2019), their exact log density where it can be had, and the entropy with it.
 
 local gq = ...
-local options, need = gq.core.options, gq.core.need
+local options, need, one_of = gq.core.options, gq.core.need, gq.core.one_of
 
 -- ---- mixtures of round normals ----
 -- Points are a centre and noise. Centres lie on curves, uniform in a parameter u of [0, 1): the density is the
@@ -114,16 +114,10 @@ local function names()
   return list
 end
 
-local function known(name, what)
-  if densities[name] then return densities[name] end
-  error(("%s: option name: one of %s expected, got %s"):format(what, table.concat(names(), ", "),
-    gq.core.describe(name)), 3)
-end
-
 local function density(opts)
   local what = "gq.data.density"
   local o = options(opts, "name seed train test", what)
-  local d = known(need(o, "name", "string", "moons", what), what)
+  local d = densities[o.name == nil and "moons" or one_of(o, "name", names(), what)]
   local seed = need(o, "seed", "integer", 0, what)
   local function set(part, default)
     local x, y = d.draw(need(o, part, "count", default, what, 3), gq.split_seed(seed, part))

@@ -6,19 +6,10 @@
 -- Both are modules. Entries of dimension 1 are samples; the trace takes it that net treats each alone.
 
 local gq = ...
-local options, need, describe = gq.core.options, gq.core.need, gq.core.describe
+local options, need, one_of, describe = gq.core.options, gq.core.need, gq.core.one_of, gq.core.describe
 local nn = gq.nn
 
 local traces, noises = { "exact", "hutchinson" }, { "rademacher", "gaussian" }
-
-local function one_of(o, key, choices, what, level)
-  local v = o[key] == nil and choices[1] or o[key]
-  for _, choice in ipairs(choices) do
-    if v == choice then return v end
-  end
-  error(("%s: option %s: \"%s\" expected, got %s"):format(what, key, table.concat(choices, "\" or \""), describe(v)),
-    (level or 2) + 1)
-end
 
 local function text(shape) return table.concat(shape, ", ") end
 local function is_float(x) return gq.is_tensor(x) and (x.dtype == "float32" or x.dtype == "float64") end

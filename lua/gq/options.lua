@@ -103,7 +103,29 @@ local function need(o, key, kinds, default, what, level)
     (level or 2) + 1)
 end
 
+-- One option of a list of names, the first of them by default.
+local function one_of(o, key, choices, what, level)
+  local v = o[key]
+  if v == nil then return choices[1] end
+  for _, choice in ipairs(choices) do
+    if v == choice then return v end
+  end
+  local near = type(v) == "string" and nearest(v, choices)
+  error(("%s: option %s: one of %s expected, got %s%s"):format(what, key, table.concat(choices, ", "), describe(v),
+    near and (", did you mean %q?"):format(near) or ""), (level or 2) + 1)
+end
+
+-- The options with changes, in a table of their own.
+local function copy(opts, changes)
+  local o = {}
+  for k, v in next, opts do o[k] = v end
+  for k, v in next, changes do o[k] = v end
+  return o
+end
+
 gq.core.options = options
 gq.core.need = need
+gq.core.one_of = one_of
+gq.core.copy = copy
 gq.core.describe = describe
 gq.core.nearest = nearest

@@ -3,19 +3,7 @@
 local gq = ...
 local core = gq.core
 
-local noises = { diagonal = true, scalar = true, additive = true, general = true }
-local calculi = { stratonovich = true, ito = true }
-
-local function one_of(o, key, set, default, what)
-  local v = core.need(o, key, "string", default, what, 3)
-  if set[v] then return v end
-  local names = {}
-  for k in next, set do names[#names + 1] = k end
-  table.sort(names)
-  local near = core.nearest(v, names)
-  error(("%s: option %s: one of %s expected, got %q%s"):format(what, key, table.concat(names, ", "), v,
-    near and (", did you mean %q?"):format(near) or ""), 3)
-end
+local noises, calculi = { "diagonal", "scalar", "additive", "general" }, { "stratonovich", "ito" }
 
 -- ---- the equation ----
 
@@ -51,8 +39,8 @@ function gq.sde(o)
   return setmetatable({
     drift = core.need(o, "drift", "callable", nil, what),
     diffusion = core.need(o, "diffusion", "callable", nil, what),
-    noise = one_of(o, "noise", noises, "diagonal", what),
-    calculus = one_of(o, "calculus", calculi, "stratonovich", what),
+    noise = core.one_of(o, "noise", noises, what),
+    calculus = core.one_of(o, "calculus", calculi, what),
   }, Sde)
 end
 
@@ -178,7 +166,7 @@ function gq.wong_zakai(sde, o)
   core.options(o, "cosines t0 t1 seed xi expansion", what)
   o = o or {}
   check_calculus(sde, what)
-  one_of(o, "expansion", { ["karhunen-loeve"] = true }, "karhunen-loeve", what)
+  core.one_of(o, "expansion", { "karhunen-loeve" }, what)
   local t0, t1 = core.need(o, "t0", "number", nil, what), core.need(o, "t1", "number", nil, what)
   if not (t1 > t0 and t1 - t0 < math.huge) then
     error(("%s: t0 is %s and t1 is %s: two times expected, the first one smaller"):format(what, t0, t1), 2)

@@ -3,14 +3,7 @@
 local gq = ...
 
 local core = gq.core
-
-local function copy(opts, changes)
-  local o = {}
-  for k, v in next, opts do o[k] = v end
-  for k, v in next, changes do o[k] = v end
-  return o
-end
-core.copy = copy
+local copy = core.copy
 
 -- Numbers in a table or tensor.
 local function numbers(t) return gq.is_tensor(t) and t:totable() or t end

@@ -35,6 +35,9 @@ end
 
 docs.methods = "gq.odeint's option method, \"dopri5\" by default\n" .. method_list() .. [[
 
+rtol and atol are what a step may add to the error. That of a solve is a multiple: on the DETEST
+  problems mostly below 20, near collisions thousands; of fehlberg2, which estimates little of it,
+  hundreds (take 1e-4 at most); of implicit_euler it falls as their root only.
 With step_size a method takes fixed steps of it; one that is not adaptive steps without it from time
   to time.
 controller: {safety 0.9, ifactor 10, dfactor 0.2, pcoeff 0, icoeff 1, dcoeff 0}: step sizes of
@@ -82,8 +85,8 @@ adjoint: {...}, of the continuous engines
 gq: {...}, the quadrature
   nodes: "nfe": ceil(C NFE dt / T) in each interval, C 0.1 and at most max_nodes 64 (Norcliffe &
     Deisenroth 2023, eq. 9; often too few with Adams methods, of one or two evaluations a step);
-    "step": in every step (the default of implicit methods); or a number
-    (gqc: in each forward step, 1 to 16, for dopri5 4)
+    "step": in every step (the default of implicit methods); or a number (gqc: in each forward
+    step, 1 to 16, for dopri5 4)
   quadrature: "gauss-legendre", gauss-lobatto clenshaw-curtis trapezoid simpson boole monte-carlo
     (the number rounded up to what the rule takes); panels 1: equal parts of an interval that share
     its nodes; seed: of monte-carlo
@@ -110,7 +113,7 @@ What no guard sees
     z(10), rtol 1e-3: n = 5, an audit of 0.3 %, a gradient 165 times wrong; a spectrum of 0.77 with
     a small audit is reason to raise nodes by hand
   the error of the forward solve, which gradient = "direct" has too: Lotka-Volterra to t = 10 at
-    rtol 3e-4 is off by 60 %. Solve once at a tenth of rtol and atol and compare]]
+    rtol = atol = 3e-4 is off by 60 %. Solve once at a tenth of rtol and atol and compare]]
 
 -- ---- ?info ----
 

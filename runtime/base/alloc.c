@@ -98,25 +98,8 @@ char *gq_strdup(const char *s) {
 bool gq_size_mul(size_t a, size_t b, size_t *out) { return !__builtin_mul_overflow(a, b, out); }
 bool gq_size_add(size_t a, size_t b, size_t *out) { return !__builtin_add_overflow(a, b, out); }
 
-/* ---- arenas ---- */
-
-int gq_arena_init(gq_arena *a, size_t bytes) {
-  a->used = 0;
-  a->size = bytes;
-  a->base = gq_alloc(bytes);
-  if (a->base) return GQ_OK;
-  a->size = 0;
-  return gq_nomem(bytes);
-}
-
-void *gq_arena_get(gq_arena *a, size_t bytes) {
-  size_t start = (a->used + ALIGN - 1) / ALIGN * ALIGN;
-  if (start > a->size || bytes > a->size - start) return NULL;
-  a->used = start + bytes;
-  return a->base + start;
-}
-
-void gq_arena_done(gq_arena *a) {
-  gq_free(a->base);
-  *a = (gq_arena){ 0 };
+void *gq_take(gq_taker *t, size_t bytes) {
+  void *p = t->base ? t->base + t->used : NULL;
+  t->used += gq_round64(bytes);
+  return p;
 }

@@ -1,6 +1,6 @@
 /*
 ** base.h -- what every stage stands on: status codes with a message, the one
-** failable and counted allocator, arenas, the interrupt flag, Philox, threads.
+** failable and counted allocator, the interrupt flag, Philox, threads.
 ** The runtime never prints, never exits and never meets Lua.
 */
 #ifndef GQ_BASE_H
@@ -57,14 +57,15 @@ void gq_alloc_fail(long after, bool persistent);
 bool gq_size_mul(size_t a, size_t b, size_t *out);
 bool gq_size_add(size_t a, size_t b, size_t *out);
 
-/* An arena hands out pieces of one block, freed all at once. */
-typedef struct gq_arena {
+static inline size_t gq_round64(size_t n) { return (n + 63) & ~(size_t)63; }   /* to whole cache lines */
+
+/* Pieces of one block, each on cache lines of its own. Without a base only their sizes add up in `used`: what takes
+** them runs twice, before the block is allocated and after. */
+typedef struct gq_taker {
   char *base;
-  size_t size, used;
-} gq_arena;
-int gq_arena_init(gq_arena *a, size_t bytes);
-void *gq_arena_get(gq_arena *a, size_t bytes);   /* 64-byte aligned; NULL when full */
-void gq_arena_done(gq_arena *a);
+  size_t used;
+} gq_taker;
+void *gq_take(gq_taker *t, size_t bytes);
 
 /* ---- interrupt: set by a signal handler, polled once a step ---- */
 void gq_interrupt(void);                 /* async-signal-safe */

@@ -114,7 +114,7 @@ static int finish(builder *b) {
   g->value = copy_of(b->value, n, sizeof *b->value);
   g->micro = copy_of(b->micro, b->group.nmicro, sizeof *b->micro);
   g->moving = copy_of(b->moving, b->group.nmoving, sizeof *b->moving);
-  if (b->c->p->registers < g->scratch) b->c->p->registers = (g->scratch + 63) & ~(size_t)63;
+  if (b->c->p->registers < g->scratch) b->c->p->registers = gq_round64(g->scratch);
   return g->value && g->micro && g->moving ? GQ_OK : gq_nomem((size_t)n * sizeof *b->value);
 }
 

@@ -71,7 +71,7 @@ static int buffers(back *k) {
   int parts = w->st->l.parts, given = w->st->l.given,
       moments = k->s->o.moments ? GQ_MOMENTS + GQ_MOMENTS_LEFT : 0;
   size_t n = 4 * parts + given * w->st->m->slopes + moments + 4;
-  k->part = (gq_part_bytes(k->s->plan->field) + 63) & ~(size_t)63;
+  k->part = gq_round64(gq_part_bytes(k->s->plan->field));
   k->n = gq_numel(k->s->plan->field->shape);
   k->block = gq_calloc(n, k->part + 1);
   if (!k->block) return gq_nomem(n * k->part);

@@ -29,7 +29,7 @@ static int buffers(direct *d) {
   const gq_field *f = d->b->s->plan->field;
   int slopes = w->st->m->slopes, whole = w->st->l.extra ? 8 : 6;
   d->n = gq_numel(f->shape);
-  d->part = (gq_part_bytes(f) + 63) & ~(size_t)63;
+  d->part = gq_round64(gq_part_bytes(f));
   d->block = gq_calloc(slopes + whole, d->part);
   if (!d->block) return gq_nomem((slopes + whole) * d->part);
   d->b->s->bytes += (slopes + whole) * d->part;

@@ -52,8 +52,6 @@ typedef struct gqc {
   void *t, *block;
 } gqc;
 
-static size_t round64(size_t n) { return (n + 63) & ~(size_t)63; }
-
 /* b_j(x): l_j is w_j sum_p (2p + 1) / 2 P_p(x_j) P_p, and the integral of (2p + 1) P_p is P_p+1 - P_p-1. */
 static void weights(int n, const double *points, const double *w, double x, double *b) {
   double y = 2 * x - 1, before = 1, now = y;
@@ -291,19 +289,20 @@ static int buffers(gqc *g) {
   size_t nodes = (size_t)g->plan->most_elements * g->n, size = gq_dtype_size(f->dtype), n = g->n * g->dim,
          work = (n * g->dim + n * (n + 1) + n + g->dim + 1) * sizeof(lanes),
          times = g->s->nt * g->n * sizeof *g->x;
-  size_t part = round64(gq_part_bytes(f)), total = 3 * part + round64(nodes * size) + round64(times) + 64;
+  size_t part = gq_round64(gq_part_bytes(f)),
+         total = 3 * part + gq_round64(nodes * size) + gq_round64(times) + 64;
   for (int s = 0; s < f->nslices; s++)
-    total += (2 + g->dim) * round64(nodes * rows_of(g, s) * g->dim * size) + work;
+    total += (2 + g->dim) * gq_round64(nodes * rows_of(g, s) * g->dim * size) + work;
   g->block = gq_calloc(1, total);
   if (!g->block) return gq_nomem(total);
   g->s->bytes += total;
   char *next = g->block;
   g->a = next, g->state = next + part, g->slope = next + 2 * part, next += 3 * part;
-  g->t = next, next += round64(nodes * size);
-  g->x = (double *)next, next += round64(times);
+  g->t = next, next += gq_round64(nodes * size);
+  g->x = (double *)next, next += gq_round64(times);
   for (int s = 0; s < f->nslices; s++) {
     slice *sl = &g->slice[s];
-    part = round64(nodes * rows_of(g, s) * g->dim * size);
+    part = gq_round64(nodes * rows_of(g, s) * g->dim * size);
     sl->work = (double *)next, next += work;
     sl->z = next, sl->v = next + part, sl->jacobian = next + 2 * part;
     next += (2 + g->dim) * part;

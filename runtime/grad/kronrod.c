@@ -35,7 +35,7 @@ static const double gauss_weights[8] = { 0, 0.129484966168869693270611432679082,
 int gq_kronrod_init(gq_kronrod *q, gq_solution *s, gq_path *path, const gq_walk *w, gq_nodebuffer *nodes,
                     const gq_grads *total) {
   *q = (gq_kronrod){ .s = s, .path = path, .w = w, .nodes = nodes, .total = total };
-  q->part = (gq_part_bytes(s->plan->field) + 63) & ~(size_t)63;
+  q->part = gq_round64(gq_part_bytes(s->plan->field));
   GQ_TRY(gq_grads_new(s->plan->field, false, &q->gauss));
   GQ_TRY(gq_grads_new(s->plan->field, false, &q->kronrod));
   q->z = gq_alloc(2 * q->part);

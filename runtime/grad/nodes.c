@@ -67,8 +67,7 @@ static int probes_init(gq_nodebuffer *b) {
   GQ_TRY(gq_plan_nodes(b->s->plan, b->rows, &e));
   for (int j = 0; j < f->nb; j++) {
     size_t numbers = gq_numel(gq_field_boundary_shape(f, j));
-    if (f->want[j] && gq_field_boundary_shape(f, j).ndim <= 1)
-      n += (numbers * b->rows * 8 + 63) & ~(size_t)63;
+    if (f->want[j] && gq_field_boundary_shape(f, j).ndim <= 1) n += gq_round64(numbers * b->rows * 8);
   }
   if (!e->parts) return GQ_OK;
   b->probes = gq_alloc(n * f->nslices);
@@ -82,9 +81,9 @@ int gq_nodebuffer_init(gq_nodebuffer *b, gq_solution *s, const gq_grads *grads) 
   const gq_field *f = s->plan->field;
   size_t n = 64 + s->plan->node_rows * gq_dtype_size(f->dtype);
   *b = (gq_nodebuffer){ .s = s, .grads = grads, .rows = s->plan->node_rows };
-  n = (n + 63) & ~(size_t)63;
+  n = gq_round64(n);
   size_t times = n, states = 0;
-  for (int i = 0; i < f->nslices; i++) states += 2 * ((b->rows * state_bytes(f, i) + 63) & ~(size_t)63);
+  for (int i = 0; i < f->nslices; i++) states += 2 * gq_round64(b->rows * state_bytes(f, i));
   n += 2 * states;
   b->block = gq_alloc(n);
   if (!b->block) return gq_nomem(n);
@@ -92,7 +91,7 @@ int gq_nodebuffer_init(gq_nodebuffer *b, gq_solution *s, const gq_grads *grads) 
   b->t = b->block;
   char *next = (char *)b->block + times;
   for (int i = 0; i < f->nslices; i++) {
-    size_t part = (b->rows * state_bytes(f, i) + 63) & ~(size_t)63;
+    size_t part = gq_round64(b->rows * state_bytes(f, i));
     b->z[i] = next, b->a[i] = next + part, next += 2 * part;
   }
   b->side = next;
@@ -197,7 +196,7 @@ int gq_nodebuffer_flush(gq_nodebuffer *b) {
       z[s] = (char *)b->z[s] + done * state_bytes(f, s);
       a[s] = (char *)b->a[s] + done * state_bytes(f, s);
       if (!e->columns || n == 1 || gq_field_plain(f)) continue;
-      size_t part = (n * state_bytes(f, s) + 63) & ~(size_t)63;
+      size_t part = gq_round64(n * state_bytes(f, s));
       put_aside(f, s, n, z[s], side);
       put_aside(f, s, n, a[s], side + part);
       z[s] = side, a[s] = side + part;

@@ -18,7 +18,7 @@ struct gq_graph {
   uint32_t nslot;                                         /* power of two, or 0 */
   gq_ref *input, *output;
   int ninput, noutput, input_room;
-  struct gq_list { struct gq_list *next; gq_ref args[]; } *lists;   /* operands of CAT nodes */
+  struct gq_list { struct gq_list *next; gq_ref args[]; } *lists;   /* operands of CAT and CALL nodes */
 };
 
 /* Remember the first failure; returns GQ_NONE. */

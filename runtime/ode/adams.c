@@ -16,7 +16,6 @@
 
 #include <math.h>
 #include <pthread.h>
-#include <stdint.h>
 #include <string.h>
 
 /* ---- methods ---- */
@@ -74,10 +73,15 @@ void gq_adams_stepper(gq_stepper *st, const gq_stepkind *k) {
 
 /* ---- memory ---- */
 
-static char *take(char **next, size_t bytes) {
-  char *p = *next;
-  *next += (bytes + 63) & ~(size_t)63;
-  return p;
+static void take_all(gq_adams *a, gq_taker *t, size_t part) {
+  size_t doubles = ((a->n + GQ_ADAMS_CHUNK - 1) / GQ_ADAMS_CHUNK) * GQ_ADAMS_CHUNK * sizeof(double);
+  for (int i = 1; i <= a->most + 2; i++) a->phi[i] = gq_take(t, doubles);
+  a->guess = gq_take(t, doubles), a->move = gq_take(t, doubles), a->scale = gq_take(t, doubles);
+  for (int i = 0; i < a->columns; i++) a->column[i] = gq_take(t, doubles);
+  if (a->columns) a->z[0] = gq_take(t, doubles), a->z[1] = gq_take(t, doubles);
+  for (int i = 0; i < a->m->slopes; i++) a->slope[i] = gq_take(t, part);
+  for (int i = 0; i < a->starts; i++) a->start_y[i] = gq_take(t, part), a->start_f[i] = gq_take(t, part);
+  a->state = gq_take(t, part), a->rate = gq_take(t, part);
 }
 
 /* Constants of the errors: those of equal steps. */
@@ -99,21 +103,14 @@ int gq_adams_new(gq_walk *w) {
   a->slices = w->plan->field->nslices;
   a->starts = a->fixed ? m->order - 1 : 0;
   a->columns = a->fixed ? (m->order + 1) / 2 : 0;
-  size_t doubles = ((a->n + GQ_ADAMS_CHUNK - 1) / GQ_ADAMS_CHUNK) * GQ_ADAMS_CHUNK * sizeof(double);
-  size_t part = (gq_part_bytes(w->plan->field) + 63) & ~(size_t)63;
-  int nd = a->most + 5 + (a->columns ? a->columns + 2 : 0), np = m->slopes + 2 * a->starts + 2;
-  a->bytes = nd * doubles + np * part + 64;
-  a->block = gq_calloc(1, a->bytes);
+  size_t part = gq_part_bytes(w->plan->field);
+  gq_taker t = { 0 };
+  take_all(a, &t, part);
+  a->bytes = t.used;
+  a->block = t.base = gq_calloc(1, a->bytes);
   if (!a->block) return gq_nomem(a->bytes);
-  char *next = (char *)(((uintptr_t)a->block + 63) & ~(uintptr_t)63);
-  for (int i = 1; i <= a->most + 2; i++) a->phi[i] = (double *)take(&next, doubles);
-  a->guess = (double *)take(&next, doubles), a->move = (double *)take(&next, doubles);
-  a->scale = (double *)take(&next, doubles);
-  for (int i = 0; i < a->columns; i++) a->column[i] = (double *)take(&next, doubles);
-  if (a->columns) a->z[0] = (double *)take(&next, doubles), a->z[1] = (double *)take(&next, doubles);
-  for (int i = 0; i < m->slopes; i++) a->slope[i] = take(&next, part);
-  for (int i = 0; i < a->starts; i++) a->start_y[i] = take(&next, part), a->start_f[i] = take(&next, part);
-  a->state = take(&next, part), a->rate = take(&next, part);
+  t.used = 0;
+  take_all(a, &t, part);
   constants(a);
   return GQ_OK;
 }

@@ -16,8 +16,6 @@ enum {
   POINTS = 256         /* of such rows at quadrature nodes */
 };
 
-static size_t round64(size_t n) { return (n + 63) & ~(size_t)63; }
-
 /* ---- structure ---- */
 
 gq_shape gq_field_boundary_shape(const gq_field *f, int j) {
@@ -467,11 +465,11 @@ static bool is_copied(const gq_field *f, int j) {
 }
 
 static size_t binding_bytes(const gq_field *f) {
-  size_t n = f->pro_run ? round64(gq_program_arena(f->pro_run)) : 0;
+  size_t n = f->pro_run ? gq_round64(gq_program_arena(f->pro_run)) : 0;
   for (int j = 0; j < f->nb; j++) {
     size_t size = gq_numel(gq_field_boundary_shape(f, j)) * gq_dtype_size(gq_field_boundary_dtype(f, j));
-    if (f->direct[j] < 0) n += round64(size);
-    for (int s = 0; is_copied(f, j) && s < f->nslices; s++) n += round64(slice_bytes(f, s, j));
+    if (f->direct[j] < 0) n += gq_round64(size);
+    for (int s = 0; is_copied(f, j) && s < f->nslices; s++) n += gq_round64(slice_bytes(f, s, j));
   }
   return n;
 }
@@ -502,12 +500,12 @@ static int run_prologue(gq_binding *b, char **next, const void **full) {
     } else {
       full[j] = out[n++] = *next;
       *next +=
-        round64(gq_numel(gq_field_boundary_shape(f, j)) * gq_dtype_size(gq_field_boundary_dtype(f, j)));
+        gq_round64(gq_numel(gq_field_boundary_shape(f, j)) * gq_dtype_size(gq_field_boundary_dtype(f, j)));
     }
   }
   if (status == GQ_OK && f->pro_run) {
     void *arena = *next;
-    *next += round64(gq_program_arena(f->pro_run));
+    *next += gq_round64(gq_program_arena(f->pro_run));
     if (f->lanes[0]) { /* the same bits on any number of threads */
       prologue p = { f, arena, in, out, GQ_OK };
       gq_parallel_apart(1, run_serial, &p);
@@ -541,7 +539,7 @@ static int bind(gq_binding *b, gq_tensor *const *capture) {
         copy_slice(whole, f->axis[j], f->first[s], f->count[s], f->columns, size, next, (char *)full[j],
                    true);
         *v = next;
-        next += round64(slice_bytes(f, s, j));
+        next += gq_round64(slice_bytes(f, s, j));
       } else if (f->nslices > 1 && f->axis[j] == 0 && whole.dim[0]) {
         *v = (const char *)full[j] + f->first[s] * (gq_numel(whole) / whole.dim[0]) * size;
       }
@@ -596,14 +594,14 @@ static int grads_init(const gq_field *f, bool results, int most, gq_grads *g) {
   if (results) GQ_TRY(use_results(f, g));
   for (int s = 0; s < f->nslices; s++)
     for (int j = 0; j < f->nb; j++)
-      if (apart(g, f, most, s, j)) block += round64(slice_bytes(f, s, j));
+      if (apart(g, f, most, s, j)) block += gq_round64(slice_bytes(f, s, j));
   g->block = gq_calloc(1, block + 64);
   if (!g->block) return gq_nomem(block);
   g->bytes += block;
   char *next = g->block;
   for (int s = 0; s < f->nslices; s++)
     for (int j = 0; j < f->nb; j++)
-      if (apart(g, f, most, s, j)) g->at[s * f->nb + j] = next, next += round64(slice_bytes(f, s, j));
+      if (apart(g, f, most, s, j)) g->at[s * f->nb + j] = next, next += gq_round64(slice_bytes(f, s, j));
   return GQ_OK;
 }
 

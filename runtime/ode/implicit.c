@@ -50,14 +50,12 @@ void *gq_implicit_slope(const gq_walk *w, int i, int part) {
   return i == 0 ? w->f[part] : i == w->st->m->end ? w->f1[part] : w->implicit->k[i][part];
 }
 
-static size_t round64(size_t n) { return (n + 63) & ~(size_t)63; }
-
 int gq_implicit_new(gq_walk *w) {
   const gq_plan *p = w->plan;
   int parts = w->st->l.parts, slopes = w->st->m->slopes;
   bool pull = w->st->kind.pull;
-  size_t part = round64(gq_part_bytes(p->field)), row = round64(p->row_dim * sizeof(double)),
-         rows = round64(p->rows * sizeof(double)),
+  size_t part = gq_round64(gq_part_bytes(p->field)), row = gq_round64(p->row_dim * sizeof(double)),
+         rows = gq_round64(p->rows * sizeof(double)),
          states = (size_t)parts * (slopes + 3) + (pull ? slopes + 1 : 1);
   gq_implicit *n = gq_calloc(1, sizeof *n);
   if (!n) return gq_nomem(sizeof *n);

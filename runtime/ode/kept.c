@@ -16,13 +16,11 @@ void gq_kept_free(gq_kept *r) {
   }
 }
 
-static size_t round64(size_t n) { return (n + 63) & ~(size_t)63; }
-
 static int record_new(const gq_plan *p, bool slopes, bool arenas, size_t *bytes, gq_kept **out) {
   const gq_field *f = p->field;
   gq_kept *r = gq_calloc(1, sizeof *r);
   if (!r) return gq_nomem(sizeof *r);
-  size_t part = round64(gq_part_bytes(f)), arena = gq_code_arena(&p->forward.code) + 64;
+  size_t part = gq_round64(gq_part_bytes(f)), arena = gq_code_arena(&p->forward.code) + 64;
   int n = slopes ? p->forward.m->slopes : 0;
   int whole = 2 + p->forward.l.extra;
   r->block = gq_alloc((whole + n) * part + 64);
@@ -47,7 +45,7 @@ int gq_kept_get(gq_plan *p, bool slopes, bool arenas, size_t *bytes, gq_kept **o
   p->spare = p->spare->before;
   p->nspare--;
   (*out)->before = NULL;
-  size_t part = round64(gq_part_bytes(p->field));
+  size_t part = gq_round64(gq_part_bytes(p->field));
   *bytes += (2 + p->forward.l.extra + (slopes ? p->forward.m->slopes : 0)) * part +
             (arenas ? p->field->nslices * (gq_code_arena(&p->forward.code) + 64) : 0);
   return GQ_OK;

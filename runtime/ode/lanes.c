@@ -16,17 +16,9 @@ static double number(gq_dtype d, const void *x, size_t i) {
 
 /* ---- set-up ---- */
 
-static size_t round64(size_t n) { return (n + 63) & ~(size_t)63; }
-
 size_t gq_cut_bytes(const gq_field *f, int j, int64_t n) {
   gq_shape s = gq_field_boundary_shape(f, j);
   return gq_numel(s) / s.dim[f->axis[j]] * n * gq_dtype_size(gq_field_boundary_dtype(f, j));
-}
-
-void *gq_take(gq_taker *t, size_t bytes) {
-  void *p = t->base ? t->base + t->used : NULL;
-  t->used += round64(bytes);
-  return p;
 }
 
 static void take_all(gq_lanes *p, gq_taker *t, bool pull) {

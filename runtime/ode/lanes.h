@@ -92,12 +92,6 @@ struct gq_lanes {
   size_t bytes;                /* of the block */
 };
 
-/* Pieces of one block: without a base only their sizes add up in `used`. */
-typedef struct gq_taker {
-  char *base;
-  size_t used;
-} gq_taker;
-void *gq_take(gq_taker *t, size_t bytes);
 /* Bytes of n rows of boundary j, which is cut with the rows. */
 size_t gq_cut_bytes(const gq_field *f, int j, int64_t n);
 /* parts to be solved by st from slopes by `slope`; pull: with buffers for phase 2. */

@@ -11,11 +11,10 @@ void dgetrf_(const int *m, const int *n, double *a, const int *lda, int *pivot, 
 void dgetrs_(const char *trans, const int *n, const int *nrhs, const double *a, const int *lda,
              const int *pivot, double *b, const int *ldb, int *info, size_t length);
 
-static size_t round64(size_t n) { return (n + 63) & ~(size_t)63; }
-
 int gq_newton_init(gq_newton *n, const gq_plan *p, int systems) {
-  size_t matrix = round64((size_t)p->rows * p->row_dim * p->row_dim * sizeof(double)),
-         pivot = round64((size_t)p->rows * p->row_dim * sizeof(int)), part = round64(gq_part_bytes(p->field));
+  size_t matrix = gq_round64((size_t)p->rows * p->row_dim * p->row_dim * sizeof(double)),
+         pivot = gq_round64((size_t)p->rows * p->row_dim * sizeof(int)),
+         part = gq_round64(gq_part_bytes(p->field));
   *n = (gq_newton){ .field = p->field, .rows = p->rows, .dim = p->row_dim };
   n->bytes = (1 + systems) * matrix + systems * pivot + 3 * part;
   char *next = n->block = gq_alloc(n->bytes + 64);

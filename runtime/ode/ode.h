@@ -70,12 +70,12 @@ typedef enum gq_engine {
   GQ_ENGINE_ACA,               /* keeps the state at each step, runs the step again (Zhuang et al. 2020) */
   GQ_ENGINE_MALI,              /* keeps the end state and the step sizes, inverts alf's steps (Zhuang et al. 2021) */
   GQ_ENGINE_REVERSIBLE,        /* the same with any reversible method (Kidger et al. 2021) */
-  GQ_ENGINE_ADJOINT,
-  GQ_ENGINE_SEMINORM,
+  GQ_ENGINE_ADJOINT,           /* a'df/dtheta is solved with [z, a], in its error norm (Chen et al. 2018) */
+  GQ_ENGINE_SEMINORM,          /* the same, outside of the error norm (Kidger et al. 2021) */
   GQ_ENGINE_INTERPOLATED,      /* seminorm along trajectory "interpolated" (IRDM, Daulbaev et al. 2020) */
   GQ_ENGINE_GQC,               /* Gauss collocation with Jacobians, one element a forward step */
   GQ_ENGINE_KRONROD,           /* dense z and a, adaptive Gauss-Kronrod quadrature */
-  GQ_ENGINE_GQ,
+  GQ_ENGINE_GQ,                /* Gauss-Legendre nodes (Norcliffe & Deisenroth 2023, eq. (9) and (11)) */
   GQ_ENGINE_CHECK,             /* gq at n and at 2n nodes: their difference is info.audit */
   GQ_ENGINE_AUTO,              /* the fastest that fits memory_limit: ode/auto.c */
   GQ_NENGINE
@@ -197,7 +197,8 @@ void gq_samples_ref(const gq_samples *s, gq_samples *out);
 void gq_samples_done(gq_samples *s);
 
 typedef struct gq_problem {
-  const gq_graph *f;           /* inputs: t (0-d, state dtype), z, captures; output: dz/dt of z's shape and dtype */
+  const gq_graph *f;           /* inputs: t (0-d, state dtype), z, captures; output: dz/dt of z's shape and dtype; of
+                                  dynamics that are called back: gq_callback_graph */
   gq_tensor *z0;
   int ncapture;
   gq_tensor *const *capture;

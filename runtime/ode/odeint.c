@@ -203,7 +203,7 @@ static int forward_buffers(forward *fw) {
   gq_solution *s = fw->s;
   gq_walk *w = &fw->w;
   int extra = w->st->l.extra;
-  size_t part = (gq_part_bytes(s->plan->field) + 63) & ~(size_t)63, parts = records(s) ? 1 : 5 + 2 * extra;
+  size_t part = gq_round64(gq_part_bytes(s->plan->field)), parts = records(s) ? 1 : 5 + 2 * extra;
   fw->inner = fw->block = gq_alloc(parts * part + 64);
   if (!fw->block) return gq_nomem(parts * part);
   s->bytes += parts * part + gq_adams_bytes(w->adams);

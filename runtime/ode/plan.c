@@ -599,7 +599,7 @@ size_t gq_probe_size(const gq_plan *p, const gq_evaluator *e, int i) {
 
 size_t gq_probe_bytes(const gq_plan *p, const gq_evaluator *e, int i, int points) {
   size_t size = gq_dtype_size(gq_field_boundary_dtype(p->field, e->of[e->nq + i]));
-  return (gq_probe_size(p, e, i) * points * size + 63) & ~(size_t)63;
+  return gq_round64(gq_probe_size(p, e, i) * points * size);
 }
 
 int gq_evaluate_nodes(gq_plan *p, const gq_evaluator *e, const gq_binding *b, const void *t, void *const *z,

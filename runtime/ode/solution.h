@@ -34,7 +34,7 @@ struct gq_solution {
   int nknots, knots_room;
   bool limited, over;          /* auto: kept bytes are counted against the limit; they went over it */
   gq_trail trail;              /* trajectories "interpolated" and "checkpoint" */
-  struct gq_rowset *rows;        /* what each row took and left, where rows are solved on their own */
+  struct gq_rowset *rows;      /* what each row took and left, where rows are solved on their own */
   bool trivial;                /* nothing to integrate: all times equal, or an empty state */
   gq_dense *dense;             /* until the solve is done */
   gq_info info;
@@ -65,10 +65,10 @@ void gq_solution_give_back(gq_solution *s);
 /* The records, solved for again if they have gone back. */
 int gq_solution_records(gq_solution *s);
 
-int gq_direct_backward(gq_pullback *b);          /* grad/direct.c */
-int gq_continuous_backward(gq_pullback *b);      /* grad/continuous.c: adjoint, seminorm, gq */
+int gq_direct_backward(gq_pullback *b);          /* grad/direct.c: direct, aca, mali, reversible */
+int gq_continuous_backward(gq_pullback *b);      /* grad/continuous.c: adjoint, seminorm, interpolated, kronrod, gq */
 int gq_collocation_backward(gq_pullback *b);     /* grad/gqc.c */
-int gq_rows_backward(gq_pullback *b);            /* grad/rows.c */
+int gq_rows_backward(gq_pullback *b);            /* grad/rows.c: batch = "independent" */
 
 static inline void *gq_at_time(const gq_solution *s, gq_tensor *z, int k) {
   return (char *)gq_tensor_data(z) + (size_t)k * gq_part_bytes(s->plan->field);

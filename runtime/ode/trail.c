@@ -28,7 +28,7 @@ static int grow(gq_solution *s, size_t states) {
 
 int gq_trail_init(gq_solution *s) {
   gq_trail *tr = &s->trail;
-  tr->part = (gq_part_bytes(s->plan->field) + 63) & ~(size_t)63;
+  tr->part = gq_round64(gq_part_bytes(s->plan->field));
   if (s->o.trajectory == GQ_CHECKPOINT) tr->most = s->o.checkpoints, tr->every = 1;
   if (s->o.trajectory != GQ_INTERPOLATED) return GQ_OK;
   tr->points = s->o.points;

@@ -137,25 +137,23 @@ static int prepare(solver *s) {
 
 /* ---- memory: one block ---- */
 
-static size_t round64(size_t n) { return (n + 63) & ~(size_t)63; }
-
 static size_t arena_bytes(const solver *s) {
   size_t a = gq_code_arena(&s->step), b = s->m->parts > 1 ? gq_code_arena(&s->start) : 0;
-  return round64(a > b ? a : b) + 64;
+  return gq_round64(a > b ? a : b) + 64;
 }
 
 static char *take(char **next, size_t bytes) {
   char *p = *next;
-  *next += round64(bytes);
+  *next += gq_round64(bytes);
   return p;
 }
 
 static int allocate(solver *s) {
   size_t nw = (size_t)gq_numel(s->wshape), ns = (size_t)s->field->nslices, total = 64, arena = arena_bytes(s);
-  size_t nin = round64(ns * (size_t)s->nin * sizeof(void *)),
-         nout = round64(ns * (size_t)s->nout * sizeof(void *));
-  for (int i = 0; i < s->m->parts; i++) total += 2 * round64(s->bytes[i]);
-  total += round64(nw * sizeof(double)) + 2 * round64(nw * s->size) + ns * arena + nin + nout;
+  size_t nin = gq_round64(ns * (size_t)s->nin * sizeof(void *)),
+         nout = gq_round64(ns * (size_t)s->nout * sizeof(void *));
+  for (int i = 0; i < s->m->parts; i++) total += 2 * gq_round64(s->bytes[i]);
+  total += gq_round64(nw * sizeof(double)) + 2 * gq_round64(nw * s->size) + ns * arena + nin + nout;
   s->block = gq_calloc(1, total);
   if (!s->block) return gq_nomem(total);
   char *next = s->block;

@@ -71,24 +71,19 @@ static void test_faults(void) {
   gq_free(a), gq_free(b), gq_free(d);
   gq_alloc_fail(0, true);
   CHECK(!gq_alloc(1) && !gq_calloc(1, 1) && !gq_strdup("x") && !gq_realloc(kept, 100));
-  gq_arena arena;
-  CHECK(gq_arena_init(&arena, 100) == GQ_ENOMEM);
-  gq_arena_done(&arena);
   gq_alloc_fail(-1, false);
   CHECK(strcmp(kept, "kept") == 0);
   gq_free(kept);
 }
 
-static void test_arena(void) {
-  gq_arena a;
-  CHECK(gq_arena_init(&a, 1000) == GQ_OK);
-  char *p = gq_arena_get(&a, 10), *q = gq_arena_get(&a, 10);
-  CHECK(p && q == p + 64 && (uintptr_t)p % 64 == 0);
-  CHECK(!gq_arena_get(&a, 1000) && !gq_arena_get(&a, SIZE_MAX));
-  CHECK(gq_arena_get(&a, 1000 - 128));
-  CHECK(!gq_arena_get(&a, 1));
-  gq_arena_done(&a);
-  CHECK(a.base == NULL);
+static void test_taker(void) {
+  char block[256];
+  gq_taker t = { 0 };
+  CHECK(!gq_take(&t, 10) && !gq_take(&t, 65) && !gq_take(&t, 0));
+  CHECK(t.used == 192);
+  t = (gq_taker){ .base = block };
+  CHECK(gq_take(&t, 10) == block && gq_take(&t, 65) == block + 64 && gq_take(&t, 0) == block + 192);
+  CHECK(t.used == 192);
 }
 
 static void test_interrupt(void) {
@@ -291,7 +286,7 @@ int main(void) {
   RUN(test_status());
   RUN(test_alloc());
   RUN(test_faults());
-  RUN(test_arena());
+  RUN(test_taker());
   RUN(test_interrupt());
   RUN(test_philox());
   RUN(test_random_access());
