@@ -179,20 +179,22 @@ describe("a state of several tensors", function()
   end)
 
   it("has errors of options and of the solve at the line of the script", function()
-    local function line(o, f)
+    local function f(_, s) return { -s[1], s[1] } end
+    local function line(o, says)
       local here = debug.getinfo(1, "l").currentline + 2
       local text = message(function()
-        local z = gq.odeint(f or fall, { gq.ones(2), gq.ones(2) }, { 0, 1 }, o)
+        local z = gq.odeint(f, { gq.ones(2), gq.ones(2) }, { 0, 1 }, o)
         return z
       end)
       assert.truthy(text:find(("states_spec.lua:%d:"):format(here), 1, true), text)
+      assert.truthy(text:find(says, 1, true), text)
     end
-    line { batch = "independent", dense = true }
-    line { gradient = "nonsense" }
-    line { rtol = "small" }
-    line { max_steps = 1, rtol = 1e-7, atol = 1e-9, first_step = 1e-3 }
-    line { regularise = { kinetic = true }, gradient = "nonsense" }
-    line { regularise = { kinetic = true }, rtol = -1 }
+    line({ batch = "independent", dense = true }, "dense")
+    line({ gradient = "nonsense" }, "nonsense")
+    line({ rtol = "small" }, "rtol")
+    line({ max_steps = 1, rtol = 1e-7, atol = 1e-9, first_step = 1e-3 }, "1 steps")
+    line({ regularise = { kinetic = true }, gradient = "nonsense" }, "nonsense")
+    line({ regularise = { kinetic = true }, rtol = -1 }, "rtol = -1")
   end)
 
   it("that is wrong is an error that says how", function()
