@@ -3,6 +3,7 @@
 ** to collect.
 */
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,9 +35,33 @@ uint64_t gqL_nextseed(lua_State *L) {
 
 /* ---- errors and memory ---- */
 
+/* Is the function at this level of our own Lua files (bindings/gq.c names them), or of C called by one? */
+static bool inside(lua_State *L, int level, bool below) {
+  lua_Debug ar;
+  if (!lua_getstack(L, level, &ar) || !lua_getinfo(L, "S", &ar)) return false;
+  return !strncmp(ar.source, "=gq/", 4) || (below && *ar.what == 'C');
+}
+
+/* The place in the script that an error is about: not in our own Lua files, where it called one of these. */
+static void push_where(lua_State *L) {
+  int level = 1;
+  while (inside(L, level, level > 1)) level++;
+  luaL_where(L, level);
+}
+
+int gqL_error(lua_State *L, const char *format, ...) {
+  va_list list;
+  push_where(L);
+  va_start(list, format);
+  lua_pushvfstring(L, format, list);
+  va_end(list);
+  lua_concat(L, 2);
+  return lua_error(L);
+}
+
 int gqL_try(lua_State *L, int status) {
   if (status == GQ_EINTERRUPT) gq_interrupt_clear(); /* this error is its one consequence */
-  if (status != GQ_OK) return luaL_error(L, "%s", gq_message());
+  if (status != GQ_OK) return gqL_error(L, "%s", gq_message());
   return status;
 }
 
@@ -113,11 +138,11 @@ static gq_tensor *number_tensor(lua_State *L, int arg, gq_dtype d) {
   double x = boolean ? lua_toboolean(L, arg) : lua_tonumber(L, arg);
   lua_Integer i = boolean ? lua_toboolean(L, arg) : lua_tointegerx(L, arg, &isint);
   if (d == GQ_I64 && !isint)
-    luaL_error(L, "number %f has no int64 form: convert the tensor with :to(\"float32\") or :to(\"float64\")",
-               (LUAI_UACNUMBER)x);
+    gqL_error(L, "number %f has no int64 form: convert the tensor with :to(\"float32\") or :to(\"float64\")",
+              (LUAI_UACNUMBER)x);
   if (d == GQ_BOOL && x != 0 && x != 1)
-    luaL_error(L, "number %f is no bool: convert the tensor with :to(\"int64\") or :to(\"float32\")",
-               (LUAI_UACNUMBER)x);
+    gqL_error(L, "number %f is no bool: convert the tensor with :to(\"int64\") or :to(\"float32\")",
+              (LUAI_UACNUMBER)x);
   gq_tensor **h = gqL_pushtensor(L);
   gq_trace *tr = gq_trace_current();
   if (tr != NULL && gq_is_float(d)) gqL_retry(L, gq_trace_number(tr, d, x, h));
@@ -260,8 +285,8 @@ static void unknown_option(lua_State *L, const char *key, const char *const *kno
   luaL_pushresult(&b);
   const char *list = lua_tostring(L, -1);
   if (near != NULL)
-    luaL_error(L, "%s: unknown option '%s', did you mean '%s'? (known: %s)", what, key, near, list);
-  luaL_error(L, "%s: unknown option '%s' (known: %s)", what, key, list);
+    gqL_error(L, "%s: unknown option '%s', did you mean '%s'? (known: %s)", what, key, near, list);
+  gqL_error(L, "%s: unknown option '%s' (known: %s)", what, key, list);
 }
 
 void gqL_checkoptions(lua_State *L, int arg, const char *const *known, const char *what) {
@@ -269,12 +294,12 @@ void gqL_checkoptions(lua_State *L, int arg, const char *const *known, const cha
   arg = lua_absindex(L, arg);
   if (!lua_istable(L, arg)) {
     const char *given = gqL_typename(L, arg);
-    luaL_error(L, "%s: options are one table, got %s", what, given);
+    gqL_error(L, "%s: options are one table, got %s", what, given);
   }
   for (lua_pushnil(L); lua_next(L, arg); lua_pop(L, 1)) {
     if (lua_type(L, -2) != LUA_TSTRING) {
       const char *given = gqL_typename(L, -2);
-      luaL_error(L, "%s: option names are strings, got the key %s", what, given);
+      gqL_error(L, "%s: option names are strings, got the key %s", what, given);
     }
     const char *key = lua_tostring(L, -2);
     bool found = false;
@@ -293,7 +318,7 @@ static bool getoption(lua_State *L, int arg, const char *key) {
 
 static void option_error(lua_State *L, const char *key, const char *expected) {
   const char *given = gqL_typename(L, -1);
-  luaL_error(L, "option %s: %s expected, got %s", key, expected, given);
+  gqL_error(L, "option %s: %s expected, got %s", key, expected, given);
 }
 
 double gqL_optnumber(lua_State *L, int arg, const char *key, double def) {
@@ -309,9 +334,8 @@ int64_t gqL_optint(lua_State *L, int arg, const char *key, int64_t def, int64_t 
   int isint = 0;
   lua_Integer i = lua_type(L, -1) == LUA_TNUMBER ? lua_tointegerx(L, -1, &isint) : 0;
   if (!isint) option_error(L, key, "integer");
-  if (i < min)
-    luaL_error(L, "option %s: at least %I expected, got %I", key, (LUAI_UACINT)min, (LUAI_UACINT)i);
-  if (i > max) luaL_error(L, "option %s: at most %I expected, got %I", key, (LUAI_UACINT)max, (LUAI_UACINT)i);
+  if (i < min) gqL_error(L, "option %s: at least %I expected, got %I", key, (LUAI_UACINT)min, (LUAI_UACINT)i);
+  if (i > max) gqL_error(L, "option %s: at most %I expected, got %I", key, (LUAI_UACINT)max, (LUAI_UACINT)i);
   lua_pop(L, 1);
   return i;
 }
@@ -336,8 +360,8 @@ gq_dtype gqL_optdtype(lua_State *L, int arg, const char *key) {
   const char *name = gqL_optstring(L, arg, key, NULL);
   gq_dtype d = gqL_default_dtype(L);
   if (name != NULL && !gq_dtype_of(name, &d))
-    luaL_error(L, "option %s: \"float32\", \"float64\", \"int64\" or \"bool\" expected, got \"%s\"", key,
-               name);
+    gqL_error(L, "option %s: \"float32\", \"float64\", \"int64\" or \"bool\" expected, got \"%s\"", key,
+              name);
   return d;
 }
 

@@ -11,6 +11,8 @@
 
 #define GQL_TENSOR "gq.tensor"        /* metatable name; the userdata is a gq_tensor * (NULL: freed) */
 
+/* luaL_error, but the place is that in the script where one of our own Lua files stands between. */
+int gqL_error(lua_State *L, const char *format, ...);
 /* Raise the runtime's message if status is not GQ_OK. On GQ_ENOMEM callers that can retry use
 ** gqL_retry: collect fully once and call again (`call` may run twice: it must not push). */
 int gqL_try(lua_State *L, int status);

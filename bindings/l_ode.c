@@ -438,7 +438,7 @@ static void check_field(lua_State *L, const gq_graph *f, const gq_tensor *z0) {
   const gq_node *n = gq_graph_node(f, gq_graph_output(f, 0));
   const char *wrong =
     gqL_wrongslope(L, "the dynamics function of gq.odeint", n->dtype, n->shape, z0->dtype, z0->shape);
-  if (wrong) luaL_error(L, "%s", wrong);
+  if (wrong) gqL_error(L, "%s", wrong);
 }
 
 /* Does the option have a value? */
@@ -478,10 +478,10 @@ static bool mark_jumps(lua_State *L, int arg, box *b, int nt) {
   bool found = true;
   lua_getfield(L, arg, "grid_points");
   gq_tensor *x = gqL_totensor(L, -1);
-  if (x && x->shape.ndim != 1) luaL_error(L, "gq.odeint: grid_points must have one dimension");
+  if (x && x->shape.ndim != 1) gqL_error(L, "gq.odeint: grid_points must have one dimension");
   if (!x && !lua_istable(L, -1))
-    luaL_error(L, "gq.odeint: grid_points must be a tensor or a table of numbers, not %s",
-               gqL_typename(L, -1));
+    gqL_error(L, "gq.odeint: grid_points must be a tensor or a table of numbers, not %s",
+              gqL_typename(L, -1));
   b->jump = gq_calloc(nt + 1, sizeof *b->jump);
   if (!b->jump) gqL_try(L, gq_nomem(nt));
   int64_t n = x ? x->shape.dim[0] : (int64_t)lua_rawlen(L, -1);
@@ -490,10 +490,10 @@ static bool mark_jumps(lua_State *L, int arg, box *b, int nt) {
     bool inside = false;
     if (!x) lua_rawgeti(L, -1, i + 1);
     if (!x && lua_type(L, -1) != LUA_TNUMBER)
-      luaL_error(L, "gq.odeint: grid_points[%d] is %s, not a number", (int)i + 1, gqL_typename(L, -1));
+      gqL_error(L, "gq.odeint: grid_points[%d] is %s, not a number", (int)i + 1, gqL_typename(L, -1));
     double t = x ? gq_tensor_get(x, &i) : lua_tonumber(L, -1);
     if (!x) lua_pop(L, 1);
-    if (!isfinite(t)) luaL_error(L, "gq.odeint: grid_points[%d] = %f must be finite", (int)i + 1, t);
+    if (!isfinite(t)) gqL_error(L, "gq.odeint: grid_points[%d] = %f must be finite", (int)i + 1, t);
     for (int k = 0; k < nt; k++) b->jump[k] |= b->t[k] == t, inside |= b->t[k] == t;
     found &= inside || t < lo || t > hi;
   }
@@ -563,9 +563,9 @@ static int solve_call(lua_State *L, bool locate) {
   bool parts = lua_istable(L, 2);
   gq_tensor *z0 = parts ? NULL : gqL_checktensor(L, 2);
   if (gq_trace_current() || (z0 && z0->trace))
-    return luaL_error(L,
-                      "gq.odeint inside a traced function: a dynamics function cannot solve; give the inner "
-                      "solve's result as a captured tensor");
+    return gqL_error(L,
+                     "gq.odeint inside a traced function: a dynamics function cannot solve; give the inner "
+                     "solve's result as a captured tensor");
   if (!locate && asks_for_integrals(L, 4)) return hand_over(L, "odeint_regularised");
   if (parts) return hand_over(L, "odeint_states");
   if (!gq_is_float(z0->dtype))

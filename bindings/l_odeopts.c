@@ -34,9 +34,9 @@ static int choose(lua_State *L, const char *given, const char *const *names, con
   luaL_pushresult(&b);
   const char *near = gqL_nearest(given, names);
   if (near)
-    return luaL_error(L, "gq.odeint: %s = \"%s\" is not known; did you mean \"%s\"? There are: %s", key,
-                      given, near, lua_tostring(L, -1));
-  return luaL_error(L, "gq.odeint: %s = \"%s\" is not known; there are: %s", key, given, lua_tostring(L, -1));
+    return gqL_error(L, "gq.odeint: %s = \"%s\" is not known; did you mean \"%s\"? There are: %s", key, given,
+                     near, lua_tostring(L, -1));
+  return gqL_error(L, "gq.odeint: %s = \"%s\" is not known; there are: %s", key, given, lua_tostring(L, -1));
 }
 
 static const gq_tableau *choose_method(lua_State *L, int arg, const char *key, const gq_tableau *def) {
@@ -58,7 +58,7 @@ static int subtable(lua_State *L, int arg, const char *key, const char *const *k
   else lua_pushnil(L);
   int i = lua_gettop(L);
   if (!lua_isnil(L, i)) {
-    if (!lua_istable(L, i)) luaL_error(L, "gq.odeint: %s must be a table, not %s", key, gqL_typename(L, i));
+    if (!lua_istable(L, i)) gqL_error(L, "gq.odeint: %s must be a table, not %s", key, gqL_typename(L, i));
     gqL_checkoptions(L, i, keys, what);
   }
   return i;
@@ -69,7 +69,7 @@ static double positive(lua_State *L, int arg, const char *key, double def) {
   bool given = lua_istable(L, arg) && lua_getfield(L, arg, key) != LUA_TNIL;
   if (lua_istable(L, arg)) lua_pop(L, 1);
   if (!given) return v;
-  if (!(v > 0) || isinf(v)) luaL_error(L, "gq.odeint: %s = %f must be positive and finite", key, v);
+  if (!(v > 0) || isinf(v)) gqL_error(L, "gq.odeint: %s = %f must be positive and finite", key, v);
   return v;
 }
 
@@ -82,11 +82,11 @@ static void controller_options(lua_State *L, int arg, gq_controller *c) {
   c->icoeff = gqL_optnumber(L, t, "icoeff", c->icoeff);
   c->dcoeff = gqL_optnumber(L, t, "dcoeff", c->dcoeff);
   if (!(c->safety <= 1) || !(c->ifactor >= 1) || !(c->dfactor <= 1))
-    luaL_error(L, "gq.odeint: controller needs safety <= 1, ifactor >= 1 and dfactor <= 1; got %f, %f, %f",
-               c->safety, c->ifactor, c->dfactor);
+    gqL_error(L, "gq.odeint: controller needs safety <= 1, ifactor >= 1 and dfactor <= 1; got %f, %f, %f",
+              c->safety, c->ifactor, c->dfactor);
   if (!isfinite(c->pcoeff) || !isfinite(c->icoeff) || !isfinite(c->dcoeff) ||
       !(c->pcoeff + c->icoeff + c->dcoeff > 0))
-    luaL_error(L, "gq.odeint: controller coefficients must be finite and have a positive sum");
+    gqL_error(L, "gq.odeint: controller coefficients must be finite and have a positive sum");
   lua_pop(L, 1);
 }
 
@@ -114,13 +114,13 @@ static void adjoint_options(lua_State *L, int arg, gq_ode_options *o) {
   const char *trajectory = gqL_optstring(L, t, "trajectory", own);
   o->trajectory = choose(L, trajectory, trajectories, "adjoint.trajectory");
   if (o->engine == GQ_ENGINE_INTERPOLATED && o->trajectory != GQ_INTERPOLATED)
-    luaL_error(
+    gqL_error(
       L,
       "gq.odeint: gradient = \"interpolated\" reads z from its interpolant, not from trajectory = \"%s\"; "
       "leave adjoint.trajectory out, or choose gradient = \"seminorm\"",
       trajectory);
   if (o->engine == GQ_ENGINE_KRONROD && o->trajectory == GQ_REVERSE)
-    luaL_error(
+    gqL_error(
       L,
       "gq.odeint: gradient = \"kronrod\" needs z at any time: leave adjoint.trajectory out (\"dense\"), or "
       "choose \"checkpoint\" or \"interpolated\", not \"reverse\"");
@@ -174,10 +174,10 @@ static void check_params(lua_State *L, int arg) {
   if (!lua_istable(L, arg)) return;
   if (lua_getfield(L, arg, "params") != LUA_TNIL) {
     if (!lua_istable(L, -1))
-      luaL_error(L, "gq.odeint: params must be a list of tensors, not %s", gqL_typename(L, -1));
+      gqL_error(L, "gq.odeint: params must be a list of tensors, not %s", gqL_typename(L, -1));
     for (lua_Integer i = 1; lua_rawgeti(L, -1, i) != LUA_TNIL; i++) {
       if (!gqL_totensor(L, -1))
-        luaL_error(L, "gq.odeint: params[%d] must be a tensor, not %s", (int)i, gqL_typename(L, -1));
+        gqL_error(L, "gq.odeint: params[%d] must be a tensor, not %s", (int)i, gqL_typename(L, -1));
       lua_pop(L, 1);
     }
     lua_pop(L, 1);
@@ -190,7 +190,7 @@ static void max_order(lua_State *L, int arg, gq_ode_options *o) {
   bool given = lua_getfield(L, arg, "max_order") != LUA_TNIL, adams = gq_method_adams(o->method);
   lua_pop(L, 1);
   if (given && !adams)
-    luaL_error(
+    gqL_error(
       L,
       "gq.odeint: max_order is an option of explicit_adams and implicit_adams; method = \"%s\" has the "
       "order %d",

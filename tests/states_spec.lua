@@ -178,6 +178,25 @@ describe("a state of several tensors", function()
     assert.close(gq.grad(g, { k })[1]:item(), 3 * (e / 0.5 - 2 * e / 0.25 + 2 * (e - 1) / 0.125), 1e-6)
   end)
 
+  it("has errors of options and of the solve at the line of the script", function()
+    local function f(_, s) return { -s[1], s[1] } end
+    local function line(o, says)
+      local here = debug.getinfo(1, "l").currentline + 2
+      local text = message(function()
+        local z = gq.odeint(f, { gq.ones(2), gq.ones(2) }, { 0, 1 }, o)
+        return z
+      end)
+      assert.truthy(text:find(("states_spec.lua:%d:"):format(here), 1, true), text)
+      assert.truthy(text:find(says, 1, true), text)
+    end
+    line({ batch = "independent", dense = true }, "dense")
+    line({ gradient = "nonsense" }, "nonsense")
+    line({ rtol = "small" }, "rtol")
+    line({ max_steps = 1, rtol = 1e-7, atol = 1e-9, first_step = 1e-3 }, "1 steps")
+    line({ regularise = { kinetic = true }, gradient = "nonsense" }, "nonsense")
+    line({ regularise = { kinetic = true }, rtol = -1 }, "rtol = -1")
+  end)
+
   it("that is wrong is an error that says how", function()
     local x, y = vector { 1, 2 }, vector { 3, 4 }
     local function same(_, s) return s end

@@ -132,10 +132,10 @@ static int check(const gq_problem *p, const gq_ode_options *o) {
                               : continuous(o) && leaves_step(o->back_method) ? o->back_method
                                                                              : NULL;
   if (p->jump_ && outside)
-    return gq_fail(
-      GQ_EARG,
-      "%s = \"%s\" evaluates f beyond the end of a step, which may not be done at grid_points; use \"kvaerno3\"",
-      outside == o->method ? "method" : "adjoint.method", outside->name);
+    return gq_fail(GQ_EARG,
+                   "%s = \"%s\" evaluates f beyond the end of a step, which may not be done at grid_points; "
+                   "use \"kvaerno3\"",
+                   outside == o->method ? "method" : "adjoint.method", outside->name);
   if (o->engine == GQ_ENGINE_GQC && gq_element_nodes(o) > GQ_MAX_ELEMENT)
     return gq_fail(GQ_EARG, "gq.nodes = %d: gradient = \"gqc\" takes 1 to %d nodes in each forward step",
                    o->fixed_nodes, GQ_MAX_ELEMENT);
