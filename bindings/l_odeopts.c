@@ -160,9 +160,10 @@ static void gq_options(lua_State *L, int arg, gq_ode_options *o) {
     o->fixed_nodes = (int)gqL_optint(L, t, "nodes", 1, 1, 1 << 20);
   } else {
     if (lua_istable(L, t)) lua_pop(L, 1);
-    /* Stiff problems have layers that nodes spread over an interval do not see. */
-    const char *own =
-      (o->method->implicit || o->back_method->implicit) && gq_engine_nodes(o->engine) ? "step" : "nfe";
+    /* Stiff problems have layers that nodes spread over an interval do not see; and eq. (9) counts evaluations, of
+    ** which multistep methods need few. */
+    bool layers = o->method->implicit || o->back_method->implicit, few = gq_method_adams(o->method);
+    const char *own = (layers || few) && gq_engine_nodes(o->engine) ? "step" : "nfe";
     o->nodes =
       choose(L, gqL_optstring(L, t, "nodes", own), nodes, "gq.nodes") == 1 ? GQ_NODES_STEP : GQ_NODES_NFE;
   }

@@ -84,9 +84,9 @@ adjoint: {...}, of the continuous engines
   scale: true: atol of the adjoint is relative to the size of the loss's gradients
 gq: {...}, the quadrature
   nodes: "nfe": ceil(C NFE dt / T) in each interval, C 0.1 and at most max_nodes 64 (Norcliffe &
-    Deisenroth 2023, eq. 9; often too few with Adams methods, of one or two evaluations a step);
-    "step": in every step (the default of implicit methods); or a number (gqc: in each forward
-    step, 1 to 16, for dopri5 4)
+    Deisenroth 2023, eq. 9; too few with Adams methods, of one or two evaluations a step);
+    "step": in every step (the default of implicit and Adams methods); or a number (gqc: in each
+    forward step, 1 to 16, for dopri5 4)
   quadrature: "gauss-legendre", gauss-lobatto clenshaw-curtis trapezoid simpson boole monte-carlo
     (the number rounded up to what the rule takes); panels 1: equal parts of an interval that share
     its nodes; seed: of monte-carlo
