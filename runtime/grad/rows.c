@@ -14,10 +14,6 @@ void gq_lanes_add(const gq_lanes *p, void *lanes, int j, double scale, const voi
   }
 }
 
-double gq_row_dot(const gq_lanes *p, const void *x, const void *y) {
-  return gq_dot(p->f->dtype, p->row, x, y);
-}
-
 static void work(void *context, int i) {
   gq_rowpull *w = (gq_rowpull *)context + i;
   bool discrete = gq_engine_discrete(w->s->o.engine);

@@ -27,8 +27,6 @@ typedef struct gq_rowpull {
 static inline char *gq_row_at(const gq_solution *s, gq_tensor *z, int k, int64_t row) {
   return (char *)gq_at_time(s, z, k) + row * s->rows->bytes;
 }
-/* The product of two rows. */
-double gq_row_dot(const gq_lanes *p, const void *x, const void *y);
 /* x of lane j += scale * row */
 void gq_lanes_add(const gq_lanes *p, void *lanes, int j, double scale, const void *row);
 

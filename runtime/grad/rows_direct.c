@@ -22,7 +22,7 @@ static const void *cotangent(const back *k, int i, int64_t row) {
 /* Slope s of lane j times a row. */
 static double slope_dot(const back *k, int j, int s, const void *g) {
   gq_lanes_get(k->p, gq_lanes_slope(k->p, s, 0), j, k->p->scratch);
-  return gq_row_dot(k->p, k->p->scratch, g);
+  return gq_dot(k->p->f->dtype, k->p->row, k->p->scratch, g);
 }
 
 static void load(const back *k, int j) {
@@ -212,7 +212,7 @@ static void pull_first(back *k, int i, int64_t row) {
   if (!w->gt || i == 0) return;
   int64_t first = w->s->rows->last[row];
   while (k->tape->step[first].before >= 0) first = k->tape->step[first].before;
-  double gf = gq_row_dot(k->p, g, k->tape->data + first * k->each + k->bytes);
+  double gf = gq_dot(k->p->f->dtype, k->p->row, g, k->tape->data + first * k->each + k->bytes);
   w->gt[i] += gf, w->gt[0] -= gf;
 }
 

@@ -272,7 +272,7 @@ static int time_gradient(back *k, int i, int64_t first, int count) {
     int64_t row = first + j * w->stride;
     const char *g = i > 0 ? gq_row_at(s, w->b->gz, i, row) : (char *)w->left + row * k->bytes;
     gq_lanes_get(p, p->ef[0], j, p->scratch);
-    w->gt[i] += (i > 0 ? 1 : -1) * gq_row_dot(p, g, p->scratch);
+    w->gt[i] += (i > 0 ? 1 : -1) * gq_dot(p->f->dtype, p->row, g, p->scratch);
     gq_row_count(s->rows->samples.nfe_backward)[row]++;
   }
   return GQ_OK;
