@@ -5,7 +5,9 @@
 **   tensor   dtype, shape and strides over counted storage
 **   ir       graphs of operations; vjp, jet, batch, rows, hoist: graph to graph
 **   exec     one op at once, or a graph compiled to a program; the tape and tracing; code that is called back
-**   ode      methods as table rows (explicit, implicit, multistep, reversible), steps as graphs, the solver loop
+**   field    dynamics made ready for solvers, systems derived from them
+**   method   methods as table rows (explicit, implicit, multistep, reversible), steps as graphs
+**   ode      the solver loop, and what it leaves for the way back
 **   grad     the gradient engines behind ode.h: backpropagation, adjoints, quadratures of eq. (11), rows on their own
 **   sde      Brownian paths and forward SDE solvers
 **   opt      Adam, AdamW, SGD, RMSProp over flat blocks

@@ -2,7 +2,7 @@
 ** compile.h -- from a graph to a program, shared by the passes of this folder:
 **   alias.c     phases; which nodes are only views of another node's storage (its root)
 **   schedule.c  roots in an order that brings element-wise work of one shape together: units
-**   plan.c      where each root lives: arena, input, output or constant
+**   memory.c    where each root lives: arena, input, output or constant
 **   lower.c     units to instructions
 **   program.c   running and printing them
 */

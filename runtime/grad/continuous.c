@@ -8,7 +8,7 @@
 ** quadrature nodes read from the steps' interpolant (gq). With any trajectory but
 ** "reverse" z(t) comes from what the forward solve kept (path.h) and a alone is solved.
 */
-#include "../ode/implicit.h"
+#include "../method/implicit.h"
 #include "kronrod.h"
 #include "moments.h"
 #include "nodes.h"

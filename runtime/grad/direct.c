@@ -5,8 +5,8 @@
 ** step program's phase 2 is its vjp. Step sizes are constants, but for those
 ** clamped to a measurement time, h = t_k - t_n, and the positions of inner times in their step.
 */
-#include "../ode/heuristic.h"
-#include "../ode/implicit.h"
+#include "../method/heuristic.h"
+#include "../method/implicit.h"
 #include "../ode/solution.h"
 
 #include <math.h>

@@ -1,7 +1,7 @@
 /*
 ** check.c -- which methods, engines and options go together.
 */
-#include "heuristic.h"
+#include "../method/heuristic.h"
 #include "solution.h"
 
 #include <stdio.h>

@@ -1,9 +1,9 @@
 /*
 ** odeint.c -- the forward solve: checks, and the loop over steps and measurement times.
 */
-#include "adams.h"
-#include "heuristic.h"
-#include "implicit.h"
+#include "../method/adams.h"
+#include "../method/heuristic.h"
+#include "../method/implicit.h"
 #include "lanes.h"
 
 #include <float.h>

@@ -2,7 +2,7 @@
 ** plan.c -- compiled solvers, cached by structure: the traced graph, what wants gradients, method,
 ** engine and everything else that shapes a program. Numbers are inputs, so they are not in the key.
 */
-#include "adams.h"
+#include "../method/adams.h"
 
 #include <limits.h>
 #include <pthread.h>

@@ -5,7 +5,8 @@
 #ifndef GQ_PLAN_H
 #define GQ_PLAN_H
 
-#include "step.h"
+#include "../method/step.h"
+#include "ode.h"
 
 /* A step of a system, compiled for every class of the field. */
 typedef struct gq_stepper {

@@ -68,7 +68,7 @@ int gq_solution_records(gq_solution *s);
 int gq_direct_backward(gq_pullback *b);          /* grad/direct.c: direct, aca, mali, reversible */
 int gq_continuous_backward(gq_pullback *b);      /* grad/continuous.c: adjoint, seminorm, interpolated, kronrod, gq */
 int gq_collocation_backward(gq_pullback *b);     /* grad/gqc.c */
-int gq_rows_backward(gq_pullback *b);            /* grad/rows.c: batch = "independent" */
+int gq_rows_backward(gq_pullback *b);            /* grad/samples.c: batch = "independent" */
 
 static inline void *gq_at_time(const gq_solution *s, gq_tensor *z, int k) {
   return (char *)gq_tensor_data(z) + (size_t)k * gq_part_bytes(s->plan->field);

@@ -3,8 +3,8 @@
 ** Controller and first step: Hairer, Norsett & Wanner II.4; PI and PID: Soderlind 2003, in the
 ** form h_new = h * safety * r_n^-(p+i+d)/k * r_n-1^(p+2d)/k * r_n-2^-d/k, k the error order.
 */
-#include "adams.h"
-#include "implicit.h"
+#include "../method/adams.h"
+#include "../method/implicit.h"
 
 #include <float.h>
 #include <math.h>

@@ -5,7 +5,7 @@
 ** (gq_tensor_flatten); a step walks over runs, neighbours in memory that take the same step,
 ** and updates each run in one loop. Nothing relies on where parameters lie: a run of one works.
 */
-#include "internal.h"
+#include "rule.h"
 #include <math.h>
 #include <string.h>
 

@@ -2,7 +2,7 @@
 ** update.c -- the loops of update.h for float and double, plain and AVX2, and the choice among
 ** them. Without fused multiply-add both give the same bits.
 */
-#include "internal.h"
+#include "rule.h"
 #include <math.h>
 
 #if defined(__OPTIMIZE__) && !defined(__clang__)

@@ -3,7 +3,7 @@
 ** slices of rows, a thread each; the loop here makes times and noise, and looks for numbers that
 ** are not finite. It allocates nothing.
 */
-#include "internal.h"
+#include "scheme.h"
 
 #include <math.h>
 #include <string.h>

@@ -5,7 +5,7 @@
 #ifndef GQ_ADAMS_H
 #define GQ_ADAMS_H
 
-#include "plan.h"
+#include "../ode/plan.h"
 
 /* The stepper of such a method: a layout, and no code. */
 void gq_adams_stepper(gq_stepper *st, const gq_stepkind *k);

@@ -14,7 +14,7 @@
 #ifndef GQ_HEURISTIC_H
 #define GQ_HEURISTIC_H
 
-#include "plan.h"
+#include "../ode/plan.h"
 
 typedef struct gq_heuristic {
   double error, stiffness;     /* E and S of a step */

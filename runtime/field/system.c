@@ -2,7 +2,7 @@
 ** system.c -- what a solver integrates, as graphs made from a field: the field, its adjoint, and
 ** the products a'df/dtheta at one point or at many. See step.h.
 */
-#include "step.h"
+#include "system.h"
 
 #include <string.h>
 

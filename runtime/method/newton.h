@@ -5,7 +5,7 @@
 #ifndef GQ_NEWTON_H
 #define GQ_NEWTON_H
 
-#include "plan.h"
+#include "../ode/plan.h"
 
 typedef struct gq_newton {
   const gq_field *field;

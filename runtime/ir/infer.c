@@ -1,5 +1,5 @@
 /*
-** shape.c -- the dtype and shape that each operation gives, shared by graphs and by immediate
+** infer.c -- the dtype and shape that each operation gives, shared by graphs and by immediate
 ** evaluation, so both refuse the same calls in the same words. Dimensions in texts count from 1.
 */
 #include "internal.h"

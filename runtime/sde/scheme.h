@@ -1,10 +1,10 @@
 /*
-** internal.h -- steps of SDE methods as graphs.
+** scheme.h -- steps of SDE methods as graphs.
 */
-#ifndef GQ_SDE_INTERNAL_H
-#define GQ_SDE_INTERNAL_H
+#ifndef GQ_SCHEME_H
+#define GQ_SCHEME_H
 
-#include "../ode/field.h"
+#include "../field/field.h"
 #include "sde.h"
 
 #define GQ_SDE_MAXPARTS 4

@@ -1,8 +1,8 @@
 /*
-** rows_direct.c -- backpropagation through each row's own accepted steps (direct, aca): a lane goes back along its
+** samples_direct.c -- backpropagation through each row's own accepted steps (direct, aca): a lane goes back along its
 ** row's records, the step of every lane is run again and phase 2 is its vjp. See direct.c for one step size for all.
 */
-#include "rows.h"
+#include "samples.h"
 
 #include <string.h>
 

@@ -1,9 +1,9 @@
 /*
-** rows.c -- the backward pass of batch = "independent": workers, each with sums of gradients of its own, which are
+** samples.c -- the backward pass of batch = "independent": workers, each with sums of gradients of its own, which are
 ** added up at the end. Gradients of what belongs to one row (z0, captures cut with the rows) are the same in any
 ** company; those of what all rows share are sums over the rows, the same to rounding.
 */
-#include "rows.h"
+#include "samples.h"
 
 #include <string.h>
 

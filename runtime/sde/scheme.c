@@ -1,8 +1,8 @@
 /*
-** step.c -- the methods for SDEs, each one step as a graph over (t, h, dW, state).
+** scheme.c -- the methods for SDEs, each one step as a graph over (t, h, dW, state).
 ** f: drift, G: diffusion, G dW the product that the kind of noise asks for.
 */
-#include "internal.h"
+#include "scheme.h"
 
 #include <string.h>
 

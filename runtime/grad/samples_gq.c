@@ -1,10 +1,10 @@
 /*
-** rows_gq.c -- the adjoint equation and its quadrature, row by row: every row solves [z, a] backwards over its
+** samples_gq.c -- the adjoint equation and its quadrature, row by row: every row solves [z, a] backwards over its
 ** measurement intervals with its own steps, and has nodes by the rule from its own evaluations (eq. (9)). Nodes of
 ** all rows are gathered as columns (t, z, w a) and evaluated together. See continuous.c for one step size for all.
 */
 #include "nodes.h"
-#include "rows.h"
+#include "samples.h"
 
 #include <math.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /*
 ** tableaux.c -- the rows of tableaux.def as full tables, with their interpolants as polynomials.
 */
-#include "ode.h"
+#include "../ode/ode.h"
 
 #include <math.h>
 #include <pthread.h>

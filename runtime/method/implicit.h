@@ -5,7 +5,7 @@
 #ifndef GQ_IMPLICIT_H
 #define GQ_IMPLICIT_H
 
-#include "plan.h"
+#include "../ode/plan.h"
 
 /* Everything that the walk's steps need, allocated once: gq_walk_init and gq_walk_done call these. */
 int gq_implicit_new(gq_walk *w);

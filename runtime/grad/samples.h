@@ -1,8 +1,8 @@
 /*
-** rows.h -- the backward passes of batch = "independent": a worker's share, and what they have in common.
+** samples.h -- the backward passes of batch = "independent": a worker's share, and what they have in common.
 */
-#ifndef GQ_GRAD_ROWS_H
-#define GQ_GRAD_ROWS_H
+#ifndef GQ_GRAD_SAMPLES_H
+#define GQ_GRAD_SAMPLES_H
 
 #include "../ode/lanes.h"
 

@@ -1,8 +1,8 @@
 /*
-** internal.h -- what the files of opt/ share: the coefficients of one step and the loops.
+** rule.h -- what the files of opt/ share: the coefficients of one step and the loops.
 */
-#ifndef GQ_OPT_INTERNAL_H
-#define GQ_OPT_INTERNAL_H
+#ifndef GQ_RULE_H
+#define GQ_RULE_H
 
 #include "opt.h"
 

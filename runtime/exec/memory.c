@@ -1,5 +1,5 @@
 /*
-** plan.c -- the memory plan. What a later phase reads, and KEEP outputs, have space of their own
+** memory.c -- the memory plan. What a later phase reads, and KEEP outputs, have space of their own
 ** for the life of the arena; the rest share, by intervals of units: first fit among those alive.
 */
 #include "compile.h"
