@@ -75,7 +75,7 @@ kernels := runtime/exec/cpu/kernels.c
 runtime := $(filter-out $(kernels),$(wildcard runtime/*/*.c runtime/exec/cpu/*.c))
 program := $(wildcard bindings/gqlua*.c bindings/repl*.c)
 bindings := $(filter-out $(program),$(wildcard bindings/*.c))
-embedded := $(sort $(wildcard lua/gq/*.lua))
+embedded := $(sort $(wildcard lua/gq/*.lua lua/gq/*/*.lua))
 sources_c := $(sort $(wildcard runtime/*.h runtime/*/*.[ch] runtime/*/*/*.[ch] bindings/*.[ch] examples/*.c tests/c/*.[ch]))
 
 variants := portable $(if $(filter x86_64,$(shell uname -m)),avx2 avx512)

@@ -1,6 +1,6 @@
 /*
-** bind.c -- what the binding files share: errors, handles, argument checks, options, and when
-** to collect.
+** bind.c -- what the binding files share: errors, argument checks, options, and when to collect.
+** Tensors among it: l_handle.c.
 */
 #include <math.h>
 #include <stdarg.h>
@@ -110,65 +110,6 @@ const char *gqL_typename(lua_State *L, int arg) {
       if (luaL_getmetafield(L, arg, "__name") == LUA_TSTRING) return lua_tostring(L, -1);
       return luaL_typename(L, arg);
   }
-}
-
-gq_tensor *gqL_checktensor(lua_State *L, int arg) {
-  gq_tensor *t = gqL_totensor(L, arg);
-  if (t == NULL) {
-    const char *given = gqL_typename(L, arg);
-    luaL_argerror(L, arg, lua_pushfstring(L, "tensor expected, got %s", given));
-  }
-  return t;
-}
-
-static void fill_number(gq_tensor *t, gq_dtype d, double x, lua_Integer i) {
-  void *p = gq_tensor_data(t);
-  switch (d) {
-    case GQ_F32: *(float *)p = (float)x; break;
-    case GQ_F64: *(double *)p = x; break;
-    case GQ_I64: *(int64_t *)p = i; break;
-    default: *(uint8_t *)p = x != 0; break;
-  }
-}
-
-/* The number or boolean at arg as a 0-d tensor of dtype d. */
-static gq_tensor *number_tensor(lua_State *L, int arg, gq_dtype d) {
-  int isint = 1;
-  bool boolean = lua_isboolean(L, arg);
-  double x = boolean ? lua_toboolean(L, arg) : lua_tonumber(L, arg);
-  lua_Integer i = boolean ? lua_toboolean(L, arg) : lua_tointegerx(L, arg, &isint);
-  if (d == GQ_I64 && !isint)
-    gqL_error(L, "number %f has no int64 form: convert the tensor with :to(\"float32\") or :to(\"float64\")",
-              (LUAI_UACNUMBER)x);
-  if (d == GQ_BOOL && x != 0 && x != 1)
-    gqL_error(L, "number %f is no bool: convert the tensor with :to(\"int64\") or :to(\"float32\")",
-              (LUAI_UACNUMBER)x);
-  gq_tensor **h = gqL_pushtensor(L);
-  gq_trace *tr = gq_trace_current();
-  if (tr != NULL && gq_is_float(d)) gqL_retry(L, gq_trace_number(tr, d, x, h));
-  else {
-    gqL_retry(L, gq_tensor_empty(d, gq_shape_of(0, NULL), h));
-    fill_number(*h, d, x, i);
-  }
-  return *h;
-}
-
-gq_tensor *gqL_operand(lua_State *L, int arg, gq_dtype like) {
-  if (lua_type(L, arg) == LUA_TNUMBER || (like == GQ_BOOL && lua_isboolean(L, arg)))
-    return number_tensor(L, arg, like);
-  gq_tensor *t = gqL_totensor(L, arg);
-  if (t == NULL) {
-    const char *given = gqL_typename(L, arg);
-    luaL_argerror(L, arg, lua_pushfstring(L, "tensor or number expected, got %s", given));
-  }
-  return t;
-}
-
-gq_tensor *gqL_op(lua_State *L, gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_) {
-  gq_tensor **h = gqL_pushtensor(L);
-  gqL_retry(L, gq_op_call(op, nargs, args, attr_, h));
-  gqL_counted(L);
-  return *h;
 }
 
 /* ---- arguments ---- */

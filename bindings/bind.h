@@ -114,13 +114,14 @@ void gqL_register(lua_State *L, const gqL_function *list);     /* list ends with
 /* The same for the function on top, popped; the module table is below it. */
 void gqL_setfunction(lua_State *L, const char *name, bool method, const char *doc);
 
-/* Lua files carried inside the binary (scripts/embed.lua): name is the file's without folder and
-** suffix ("init", "nn"). The list ends with a NULL name. */
+/* Lua files carried inside the binary (scripts/embed.lua): name is the path below lua/gq without
+** suffix ("init", "nn/layers"). The list ends with a NULL name. */
 typedef struct gq_embedded { const char *name; const char *source; size_t length; } gq_embedded;
 extern const gq_embedded gq_embedded_files[];
 
 /* Parts: each pushes nothing and adds its functions to the module table on top of the stack. */
-void gqL_open_tensor(lua_State *L);     /* l_tensor.c: the handle, its metatable and properties, scopes */
+void gqL_open_handle(lua_State *L);     /* l_handle.c: handles, operands, scopes */
+void gqL_open_tensor(lua_State *L);     /* l_tensor.c: the metatable of tensors, properties, numbers out */
 void gqL_open_make(lua_State *L);       /* l_make.c: constructors */
 void gqL_open_ops(lua_State *L);        /* l_ops.c: everything of ir/ops.def, reductions */
 void gqL_open_shape(lua_State *L);      /* l_shape.c: reshape, permute, cat, split, index_select ... */

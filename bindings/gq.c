@@ -30,6 +30,7 @@ int luaopen_gq_core(lua_State *L) {
   lua_newtable(L);
   lua_setfield(L, -2, "methods"); /* what x:name() finds; Lua files add theirs */
   lua_setfield(L, -2, "core");
+  gqL_open_handle(L);
   gqL_open_tensor(L);
   gqL_open_make(L);
   gqL_open_shape(L);

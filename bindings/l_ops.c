@@ -6,44 +6,7 @@
 #include <string.h>
 #include "bind.h"
 
-/* ---- dtypes of operands ---- */
-
-static bool mixes_floats(const gq_tensor *a, const gq_tensor *b) {
-  return gq_is_float(a->dtype) && gq_is_float(b->dtype) && a->dtype != b->dtype;
-}
-
-static void refuse_mix(lua_State *L, const gq_tensor *a, const gq_tensor *b, const char *what) {
-  char x[256], y[256];
-  luaL_error(L, "%s: %s %s with %s %s: convert one of them with :to(\"float32\") or :to(\"float64\")", what,
-             gq_dtype_name(a->dtype), gq_shape_text(a->shape, x, sizeof x), gq_dtype_name(b->dtype),
-             gq_shape_text(b->shape, y, sizeof y));
-}
-
-/* The common dtype: that of floats with dimensions, else the wider 0-d float, else int64, else bool. */
-static gq_dtype common_dtype(lua_State *L, int n, gq_tensor **t, const char *what) {
-  gq_tensor *full = NULL, *single = NULL;
-  gq_dtype d = GQ_BOOL;
-  for (int i = 0; i < n; i++) {
-    if (t[i]->dtype == GQ_I64) d = GQ_I64;
-    if (!gq_is_float(t[i]->dtype)) continue;
-    if (t[i]->shape.ndim == 0) {
-      if (single == NULL || t[i]->dtype == GQ_F64) single = t[i];
-      continue;
-    }
-    if (full != NULL && mixes_floats(full, t[i])) refuse_mix(L, full, t[i], what);
-    full = t[i];
-  }
-  return full ? full->dtype : single ? single->dtype : d;
-}
-
-void gqL_promote(lua_State *L, int n, gq_tensor **t, const char *what) {
-  gq_dtype d = common_dtype(L, n, t, what);
-  for (int i = 0; i < n; i++) {
-    if (t[i]->dtype == d) continue;
-    luaL_checkstack(L, 8, what);
-    t[i] = gqL_cast(L, t[i], d);
-  }
-}
+/* ---- operands ---- */
 
 static bool is_number(lua_State *L, int arg) { return lua_type(L, arg) == LUA_TNUMBER; }
 

@@ -6,14 +6,6 @@
 #include <string.h>
 #include "bind.h"
 
-gq_tensor *gqL_reshape(lua_State *L, gq_tensor *t, gq_shape s) {
-  return gqL_op(L, GQ_OP_RESHAPE, 1, &t, &(gq_attr){ .shape = s });
-}
-
-gq_tensor *gqL_cast(lua_State *L, gq_tensor *t, gq_dtype d) {
-  return gqL_op(L, GQ_OP_CAST, 1, &t, &(gq_attr){ .dtype = d });
-}
-
 /* Integers from argument 2 on, as numbers or one table: count, at most GQ_MAXDIM. */
 static int list_arg(lua_State *L, int64_t *v, const char *what) {
   bool list = lua_istable(L, 2);

@@ -1,37 +1,12 @@
 /*
-** l_tensor.c -- tensors as Lua values: the handle and its metatable, properties, numbers out,
-** printing, and scopes that free what was made inside them.
+** l_tensor.c -- tensors as Lua values: the metatable of their handles, properties, numbers out, printing.
 */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include "bind.h"
 
-static const char scope_key = 0;
-
-#define SCOPE "gq.scope"
-
 /* ---- handles ---- */
-
-/* A scope: user value 1 holds its handles as weak keys, 2 the scope around it. */
-static void enter_scope_list(lua_State *L) {
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &scope_key);
-  if (lua_getiuservalue(L, -1, 1) == LUA_TTABLE) {
-    lua_pushvalue(L, -3);
-    lua_pushboolean(L, 1);
-    lua_rawset(L, -3);
-  }
-  lua_pop(L, 2);
-}
-
-gq_tensor **gqL_pushtensor(lua_State *L) {
-  luaL_checkstack(L, 6, "too many tensors");
-  gq_tensor **h = lua_newuserdatauv(L, sizeof *h, 0);
-  *h = NULL;
-  luaL_setmetatable(L, GQL_TENSOR);
-  if (gqL_getstate(L)->scopes > 0) enter_scope_list(L);
-  return h;
-}
 
 /* Also __gc and __close. A handle may be freed twice, or by hand through its metatable. */
 static int tensor_free(lua_State *L) {
@@ -50,95 +25,6 @@ static int tensor_same(lua_State *L) {
   gq_tensor *a = gqL_totensor(L, 1), *b = gqL_totensor(L, 2);
   lua_pushboolean(L, a != NULL && a == b);
   return 1;
-}
-
-static int scope_close(lua_State *L) {
-  int *open = luaL_checkudata(L, 1, SCOPE);
-  if (!*open) return 0;
-  *open = 0;
-  gqL_getstate(L)->scopes--;
-  lua_getiuservalue(L, 1, 1);
-  for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
-    gq_tensor **h = lua_touserdata(L, -2), *t = *h;
-    *h = NULL;
-    gq_tensor_unref(t);
-  }
-  lua_pushnil(L);
-  lua_setiuservalue(L, 1, 1);
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &scope_key); /* the innermost that is still open */
-  while (lua_isuserdata(L, -1) && !*(int *)lua_touserdata(L, -1)) {
-    lua_getiuservalue(L, -1, 2);
-    lua_remove(L, -2);
-  }
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &scope_key);
-  return 0;
-}
-
-static int scope_new(lua_State *L) {
-  int *open = lua_newuserdatauv(L, sizeof *open, 2);
-  *open = 0;
-  luaL_setmetatable(L, SCOPE);
-  lua_newtable(L);
-  lua_createtable(L, 0, 1);
-  lua_pushliteral(L, "k");
-  lua_setfield(L, -2, "__mode");
-  lua_setmetatable(L, -2);
-  lua_setiuservalue(L, -2, 1);
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &scope_key);
-  lua_setiuservalue(L, -2, 2);
-  lua_pushvalue(L, -1);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &scope_key);
-  *open = 1;
-  gqL_getstate(L)->scopes++;
-  return 1;
-}
-
-static int scope_keep(lua_State *L) {
-  luaL_checkudata(L, 1, SCOPE);
-  int n = lua_gettop(L);
-  if (lua_getiuservalue(L, 1, 1) != LUA_TTABLE) return luaL_error(L, "keep: this scope is closed");
-  for (int i = 2; i <= n; i++) {
-    gqL_checktensor(L, i);
-    lua_pushvalue(L, i);
-    lua_pushnil(L);
-    lua_rawset(L, -3);
-  }
-  lua_settop(L, n);
-  return n - 1;
-}
-
-/* ---- checks ---- */
-
-void gqL_checknumbers(lua_State *L, const gq_tensor *t, const char *what) {
-  if (t->storage == NULL)
-    luaL_error(
-      L,
-      "%s: this value is traced and has no numbers yet; the dynamics function must not look at "
-      "values: choose with gq.where(condition, x, y), or solve with gq.odeint's trace = false, which calls "
-      "the dynamics at every evaluation",
-      what);
-}
-
-void gqL_checkwritable(lua_State *L, const gq_tensor *t, const char *what) {
-  if (t->storage == NULL)
-    luaL_error(
-      L, "%s: a traced tensor cannot be written to: choose entries with gq.where or build it with gq.cat",
-      what);
-  if (t->tape != NULL)
-    luaL_error(L,
-               "%s: this tensor carries a gradient and cannot be written to: choose entries with gq.where, "
-               "build it with gq.cat, or write to x:detach():clone()",
-               what);
-  if (t->requires_grad && gq_recording())
-    luaL_error(L,
-               "%s: this tensor requires a gradient and cannot be written to: choose entries with gq.where, "
-               "build it with gq.cat, or write inside gq.no_grad",
-               what);
-  for (int i = 0; i < t->shape.ndim; i++)
-    if (t->stride[i] == 0 && t->shape.dim[i] > 1)
-      luaL_error(L,
-                 "%s: an expanded tensor holds one number many times and cannot be written to: use x:clone()",
-                 what);
 }
 
 /* ---- properties ---- */
@@ -503,8 +389,6 @@ static const gqL_function functions[] = {
   { "copy_", tensor_copy_into, true, "x:copy_(y): y's numbers into x, broadcasting; returns x" },
   { "free", tensor_free, true, "x:free(): give the memory back now; x cannot be used afterwards" },
   { "is_tensor", is_tensor, false, "gq.is_tensor(v): is v a tensor?" },
-  { "scope", scope_new, false,
-    "local s <close> = gq.scope(): tensors made inside are freed at its end, but those of s:keep(x)" },
   { NULL, NULL, false, NULL }
 };
 
@@ -531,18 +415,6 @@ void gqL_open_tensor(lua_State *L) {
   lua_getfield(L, -1, "methods");
   lua_remove(L, -2);
   lua_pushcclosure(L, tensor_index, 1);
-  lua_setfield(L, -2, "__index");
-  lua_pop(L, 1);
-  luaL_newmetatable(L, SCOPE);
-  lua_pushcfunction(L, scope_close);
-  lua_pushvalue(L, -1);
-  lua_setfield(L, -3, "__close");
-  lua_setfield(L, -2, "__gc");
-  lua_createtable(L, 0, 2);
-  lua_pushcfunction(L, scope_keep);
-  lua_setfield(L, -2, "keep");
-  lua_pushcfunction(L, scope_close);
-  lua_setfield(L, -2, "close");
   lua_setfield(L, -2, "__index");
   lua_pop(L, 1);
 }

@@ -1,5 +1,5 @@
 -- embed.lua OUTPUT FILES... -- turn Lua files into a C table, so that the binary carries them.
--- Each becomes {name, source, length} of gq_embedded_files; the name is the file's without folder and suffix.
+-- Each becomes {name, source, length} of gq_embedded_files; the name is the path below gq/ without suffix.
 
 local output = assert(arg[1], "usage: lua5.4 embed.lua OUTPUT FILES...")
 
@@ -29,7 +29,7 @@ for i = 2, #arg do
     io.stderr:write(problem, "\n")
     os.exit(1)
   end
-  local name = arg[i]:match("([^/]+)%.lua$")
+  local name = arg[i]:match("gq/(.+)%.lua$")
   parts[#parts + 1] = ("static const char file_%d[] =\n%s;\n"):format(i - 1, literal(text))
   rows[#rows + 1] = ("  {\"%s\", file_%d, %d},\n"):format(name, i - 1, #text)
 end

@@ -5,8 +5,10 @@ local gq, load = ...
 load("options")                  -- gq.core.options and its kin, for all that follow
 load("functional")               -- softmax, losses, activations: gq.* and methods
 gq.checkgrad = load("checkgrad")
-gq.nn = load("nn")
-load("cells")                    -- nn.RNNCell, nn.GRUCell
+gq.nn = load("nn/module")
+load("nn/layers")
+load("nn/nets")                  -- nn.Sequential, nn.mlp and their kin
+load("nn/cells")                 -- nn.RNNCell, nn.GRUCell
 load("flow")                     -- gq.flow, gq.nn.CNF
 gq.optim = load("optim")
 gq.data = load("data")

@@ -1,23 +1,16 @@
--- cells.lua -- recurrent cells, cell(x, h) -> the next h: nn.RNNCell and nn.GRUCell, with PyTorch's parameters.
+-- nn/cells.lua -- recurrent cells, cell(x, h) -> the next h: nn.RNNCell and nn.GRUCell, with PyTorch's parameters.
 
 local gq = ...
-local options, need, one_of, describe = gq.core.options, gq.core.need, gq.core.one_of, gq.core.describe
-local nn = gq.nn
+local core = gq.core
+local options, need, one_of, describe = core.options, core.need, core.one_of, core.describe
+local uniform = core.uniform_parameter
 
 local function cell(name, doc)
-  local class = nn.Module:extend(name)
-  nn[name] = class
-  gq.docs[class] = doc
+  local class = core.define_module(name, doc)
   -- Called with two values, neither of them a time.
   function class.__call(self, x, h) return self:forward(x, h) end
   function class:extra() return ("%d, %d"):format(self.weight_ih.shape[2], self.weight_hh.shape[2]) end
   return class
-end
-
-local function uniform(sizes, bound, dtype)
-  local x = gq.rand(sizes, { dtype = dtype }) * (2 * bound) - bound
-  x.requires_grad = true
-  return x
 end
 
 -- PyTorch's parameters, names and start: rows of the gates one after the other, uniform in +-1/sqrt(n_hidden).

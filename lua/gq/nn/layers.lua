@@ -1,0 +1,147 @@
+-- nn/layers.lua -- the layers: Linear, activations, and what changes the shape.
+
+local gq = ...
+local core = gq.core
+local options, need, describe, define = core.options, core.need, core.describe, core.define_module
+
+local function size(n, what, name)
+  if math.type(n) ~= "integer" or n < 1 then
+    error(("%s: %s: an integer of at least 1 expected, got %s"):format(what, name, describe(n)), 4)
+  end
+  return n
+end
+
+local Linear = define("Linear", "nn.Linear(n_in, n_out [, {bias = true, dtype}]): x W' + b; entries start uniform " ..
+  "in +-1/sqrt(n_in)")
+
+-- A parameter, uniform in +-bound.
+local function uniform(sizes, bound, dtype)
+  local x = gq.rand(sizes, { dtype = dtype }) * (2 * bound) - bound
+  x.requires_grad = true
+  return x
+end
+core.uniform_parameter = uniform
+
+function Linear:init(n_in, n_out, opts)
+  local o = options(opts, "bias dtype", "nn.Linear", 3)
+  size(n_in, "nn.Linear", "n_in")
+  size(n_out, "nn.Linear", "n_out")
+  local bound = 1 / math.sqrt(n_in)                -- PyTorch's initialisation of weight and bias
+  self.weight = uniform({ n_out, n_in }, bound, o.dtype)
+  if o.bias ~= false then self.bias = uniform({ n_out }, bound, o.dtype) end
+end
+
+function Linear:forward(x)
+  local n_in = self.weight.shape[2]
+  if not gq.is_tensor(x) or x:dim() == 0 or x.shape[x:dim()] ~= n_in then
+    error(("nn.Linear: {..., %d} expected, got %s"):format(n_in, describe(x)), 2)
+  end
+  local single = x:dim() == 1
+  if single then x = x:unsqueeze(1) end
+  local y = x:matmul(self.weight:transpose(1, 2))
+  if self.bias then y = y + self.bias end
+  return single and y:squeeze(1) or y
+end
+
+function Linear:extra()
+  local s = self.weight.shape
+  return ("%d, %d%s"):format(s[2], s[1], self.bias and "" or ", no bias")
+end
+
+local function activation(name, f, doc)
+  local class = define(name, ("nn.%s(): %s"):format(name, doc))
+  function class:forward(x) return f(x) end
+  return class
+end
+
+local by_name = {
+  tanh = activation("Tanh", gq.tanh, "tanh(x)"),
+  relu = activation("ReLU", gq.relu, "max(x, 0)"),
+  softplus = activation("Softplus", gq.softplus, "log(1 + e^x)"),
+  sigmoid = activation("Sigmoid", gq.sigmoid, "1 / (1 + e^-x)"),
+  gelu = activation("GELU", gq.gelu, "x times the normal distribution function at x"),
+  silu = activation("SiLU", gq.silu, "x sigmoid(x)"),
+  sin = activation("Sin", gq.sin, "sin(x)"),
+  identity = activation("Identity", function(x) return x end, "x"),
+}
+
+local function parametric(name, f, default, doc)
+  local class = define(name, doc)
+  function class:init(value)
+    rawset(self, "value", need({ value = value }, "value", "number", default, "nn." .. name, 4))
+  end
+  function class:forward(x) return f(x, self.value) end
+  function class:extra() return ("%g"):format(self.value) end
+  return class
+end
+
+by_name.elu = parametric("ELU", gq.elu, 1.0, "nn.ELU([alpha]): x above 0, alpha (e^x - 1) below")
+by_name.leaky_relu = parametric("LeakyReLU", gq.leaky_relu, 0.01, "nn.LeakyReLU([slope]): x above 0, slope x below")
+
+core.activations = by_name                         -- classes, for nn.mlp
+
+local Softmax = define("Softmax", "nn.Softmax([dim]): exponentials that sum to one along dim, the last by default")
+function Softmax:init(dim) rawset(self, "dim", dim or -1) end
+function Softmax:forward(x) return gq.softmax(x, self.dim) end
+
+-- One mask is drawn for each call. Inside a solve the function is called once, so there it is one mask a solve.
+local Dropout = define("Dropout", "nn.Dropout([p]): in training, zeros with probability p (0.5) and the rest scaled " ..
+  "by 1/(1-p); one mask a solve")
+
+function Dropout:init(p)
+  p = need({ p = p }, "p", "number", 0.5, "nn.Dropout", 4)
+  if not (p >= 0 and p < 1) then error(("nn.Dropout: p in [0, 1) expected, got %g"):format(p), 3) end
+  rawset(self, "p", p)
+end
+
+function Dropout:forward(x)
+  if not self.training or self.p == 0 then return x end
+  local keep = gq.rand(x.shape, { dtype = x.dtype }):ge(self.p)
+  return gq.where(keep, x * (1 / (1 - self.p)), 0)
+end
+
+function Dropout:extra() return ("%g"):format(self.p) end
+
+local Flatten = define("Flatten", "nn.Flatten([first]): dimensions from `first` (2) on as one")
+function Flatten:init(first) rawset(self, "first", size(first or 2, "nn.Flatten", "first")) end
+function Flatten:forward(x)
+  local shape, n = {}, 1
+  for d, s in ipairs(x.shape) do
+    if d < self.first then shape[d] = s else n = n * s end
+  end
+  shape[self.first] = n
+  return x:reshape(shape)
+end
+
+local Unflatten = define("Unflatten", "nn.Unflatten{sizes...}: the last dimension as several")
+function Unflatten:init(sizes)
+  if type(sizes) ~= "table" or #sizes == 0 then
+    error(("nn.Unflatten: a list of sizes expected, got %s"):format(describe(sizes)), 3)
+  end
+  for _, n in ipairs(sizes) do size(n, "nn.Unflatten", "size") end
+  rawset(self, "sizes", { table.unpack(sizes) })
+end
+function Unflatten:forward(x)
+  local shape = x.shape
+  table.remove(shape)
+  for _, n in ipairs(self.sizes) do shape[#shape + 1] = n end
+  return x:reshape(shape)
+end
+function Unflatten:extra() return table.concat(self.sizes, ", ") end
+
+local Augment = define("Augment", "nn.Augment(n): n zeros more in the last dimension")
+function Augment:init(n) rawset(self, "n", size(n, "nn.Augment", "n")) end
+function Augment:forward(x)
+  local shape = x.shape
+  shape[#shape] = self.n
+  return gq.cat({ x, gq.zeros(shape, { dtype = x.dtype }) }, -1)
+end
+function Augment:extra() return tostring(self.n) end
+
+local Select = define("Select", "nn.Select(a [, b]): entries a to b of the last dimension")
+function Select:init(a, b)
+  rawset(self, "a", size(a, "nn.Select", "a"))
+  rawset(self, "b", size(b or a, "nn.Select", "b"))
+end
+function Select:forward(x) return x:narrow(-1, self.a, self.b - self.a + 1) end
+function Select:extra() return ("%d, %d"):format(self.a, self.b) end

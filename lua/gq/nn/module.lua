@@ -1,0 +1,260 @@
+-- nn/module.lua -- what networks are made of. A module is a table whose fields hold tensors (leaves that require
+-- gradients are its parameters, other leaves its buffers), modules, and plain lists or tables of either. Names that
+-- start with "_" are left out. A class of one's own:
+--
+--   local Field = nn.Module:extend("Field")
+--   Field.time = true                         -- forward takes (t, z); without it, forward takes (x)
+--   function Field:init(width)
+--     self.net = nn.mlp{ sizes = {2, width, 2}, time = true }
+--   end
+--   function Field:forward(t, z) return -self.net(t, z) end
+--   local f = Field(64)                       -- f(t, z), f:parameters(), f:state_dict() ...
+
+local gq = ...
+local describe = gq.core.describe
+local nn = {}
+
+-- ---- modules ----
+
+local Module = { time = false, training = true, _name = "Module" }
+nn.Module = Module
+
+local function apply(self, t, z)
+  if z ~= nil then
+    if self.time then return self:forward(t, z) end
+    return self:forward(z)
+  end
+  if self.time then
+    error(("%s depends on time: call net(t, z)"):format(self._name), 2)
+  end
+  return self:forward(t)
+end
+
+-- New fields are remembered in the order in which they are assigned: the order of the parameters.
+local function assign(self, key, value)
+  rawset(self, key, value)
+  local order = rawget(self, "_order")
+  order[#order + 1] = key
+end
+
+local function is_module(v)
+  local m = getmetatable(v)
+  return type(v) == "table" and type(m) == "table" and m._module == true
+end
+
+local function construct(class, ...)
+  local object = setmetatable({ _order = {} }, class)
+  class.init(object, ...)
+  return object
+end
+
+function Module:init() end
+
+function Module:forward()
+  error(("%s has no forward function"):format(self._name), 2)
+end
+
+-- What is shown between the parentheses of tostring.
+function Module:extra() return "" end
+
+local function indent(text) return (text:gsub("\n", "\n  ")) end
+
+-- A class that inherits from this one. Instances are made by calling it; that runs init.
+function Module:extend(name)
+  local class = { _name = name or self._name, _module = true }
+  for _, event in ipairs { "__call", "__newindex", "__tostring" } do class[event] = rawget(self, event) end
+  class.__index = class
+  return setmetatable(class, { __index = self, __call = construct })
+end
+
+Module._module, Module.__index, Module.__call, Module.__newindex = true, Module, apply, assign
+setmetatable(Module, { __call = construct })
+
+-- Keys in a fixed order: a module's as assigned, then positions, then names in alphabetical order.
+local function keys(t)
+  local list, seen = {}, {}
+  for _, k in ipairs(rawget(t, "_order") or {}) do
+    if not seen[k] then list[#list + 1], seen[k] = k, true end
+  end
+  local rest = {}
+  for k in next, t do
+    if not seen[k] and (type(k) == "string" or math.type(k) == "integer") then rest[#rest + 1] = k end
+  end
+  table.sort(rest, function(a, b)
+    if type(a) == type(b) then return a < b end
+    return type(a) == "number"
+  end)
+  return table.move(rest, 1, #rest, #list + 1, list)
+end
+
+-- Calls visit(owner, key, value, name) for every tensor that is a leaf and every module, depth first.
+local function walk(t, prefix, visit, seen)
+  if seen[t] then return end
+  seen[t] = true
+  for _, k in ipairs(keys(t)) do
+    local v = rawget(t, k)
+    local name = prefix .. tostring(k)
+    if type(k) == "string" and k:sub(1, 1) == "_" then v = nil end      -- private
+    if gq.is_tensor(v) then
+      if v.is_leaf then visit(t, k, v, name) end
+    elseif is_module(v) then
+      visit(t, k, v, name)
+      walk(v, name .. ".", visit, seen)
+    elseif type(v) == "table" and getmetatable(v) == nil then
+      walk(v, name .. ".", visit, seen)
+    end
+  end
+end
+
+local function each_tensor(self, visit)
+  local seen = {}
+  walk(self, "", function(owner, key, v, name)
+    if gq.is_tensor(v) and not seen[v] then
+      seen[v] = true
+      visit(owner, key, v, name)
+    end
+  end, {})
+end
+
+-- An iterator over name, parameter. A parameter that is used twice appears once.
+function Module:named_parameters()
+  local list = {}
+  each_tensor(self, function(_, _, p, name)
+    if p.requires_grad then list[#list + 1] = { name, p } end
+  end)
+  local i = 0
+  return function()
+    i = i + 1
+    if list[i] then return list[i][1], list[i][2] end
+  end
+end
+
+function Module:parameters()
+  local list = {}
+  for _, p in self:named_parameters() do list[#list + 1] = p end
+  return list
+end
+
+-- Direct and indirect submodules with their names, itself (named "") first.
+function Module:modules()
+  local list = { { "", self } }
+  walk(self, "", function(_, _, v, name)
+    if is_module(v) then list[#list + 1] = { name, v } end
+  end, {})
+  local i = 0
+  return function()
+    i = i + 1
+    if list[i] then return list[i][1], list[i][2] end
+  end
+end
+
+function Module:train(on)
+  if on == nil then on = true end
+  for _, m in self:modules() do rawset(m, "training", on) end
+  return self
+end
+
+function Module:eval() return self:train(false) end
+
+function Module:zero_grad()
+  for _, p in self:named_parameters() do p.grad = nil end
+end
+
+-- Convert every float tensor to another dtype or device. Tensors that change are replaced by new ones, so
+-- make the optimiser afterwards.
+function Module:to(what)
+  local new = {}
+  walk(self, "", function(owner, key, v)
+    if not gq.is_tensor(v) or v.dtype == "int64" or v.dtype == "bool" then return end
+    if not new[v] then
+      local converted = v:detach():to(what)
+      if v.dtype ~= converted.dtype or v.device ~= converted.device then
+        converted.requires_grad = v.requires_grad
+        new[v] = converted
+      else
+        new[v] = v
+      end
+    end
+    rawset(owner, key, new[v])
+  end, {})
+  return self
+end
+
+-- Copies of every parameter and buffer by name.
+function Module:state_dict()
+  local state = {}
+  each_tensor(self, function(_, _, v, name) state[name] = v:detach():clone() end)
+  return state
+end
+
+local function sorted(list)
+  table.sort(list)
+  return table.concat(list, ", ")
+end
+
+local function check_state(own, given)
+  local missing, unexpected, wrong = {}, {}, {}
+  for name, v in next, own do
+    local g = given[name]
+    if g == nil then missing[#missing + 1] = name
+    elseif not gq.is_tensor(g) then wrong[#wrong + 1] = ("%s is %s"):format(name, describe(g))
+    elseif table.concat(g.shape, ",") ~= table.concat(v.shape, ",") then
+      wrong[#wrong + 1] = ("%s has shape {%s}, expected {%s}"):format(name, table.concat(g.shape, ", "),
+        table.concat(v.shape, ", "))
+    end
+  end
+  for name in next, given do
+    if own[name] == nil then unexpected[#unexpected + 1] = tostring(name) end
+  end
+  local parts = {}
+  if #missing > 0 then parts[#parts + 1] = "missing: " .. sorted(missing) end
+  if #unexpected > 0 then parts[#parts + 1] = "unexpected: " .. sorted(unexpected) end
+  if #wrong > 0 then parts[#parts + 1] = sorted(wrong) end
+  return #parts > 0 and table.concat(parts, "; ") or nil
+end
+
+-- Copies the numbers of a state_dict into the tensors of this module. All names and shapes must fit; if
+-- one does not, nothing is changed.
+function Module:load_state_dict(state)
+  if type(state) ~= "table" then
+    error(("load_state_dict: a table of tensors by name expected, got %s"):format(describe(state)), 2)
+  end
+  local own = {}
+  each_tensor(self, function(_, _, v, name) own[name] = v end)
+  local problem = check_state(own, state)
+  if problem then error("load_state_dict: " .. problem, 2) end
+  gq.no_grad(function()
+    for name, v in next, own do v:copy_(state[name]:to(v.dtype)) end
+  end)
+  return self
+end
+
+function Module:__tostring()
+  local lines = {}
+  for _, k in ipairs(keys(self)) do
+    local v = rawget(self, k)
+    if is_module(v) and tostring(k):sub(1, 1) ~= "_" then
+      lines[#lines + 1] = ("  %s: %s"):format(k, indent(tostring(v)))
+    end
+  end
+  local head = ("%s(%s"):format(self._name, self:extra())
+  if #lines == 0 then return head .. ")" end
+  return head .. "\n" .. table.concat(lines, "\n") .. "\n)"
+end
+
+gq.docs[Module] = "nn.Module:extend(name): a class of one's own: fields that hold tensors and modules are found; " ..
+  "define init and forward, and set time = true if forward takes (t, z)"
+
+-- ---- for the files beside this one ----
+
+gq.core.is_module = is_module
+
+-- A class of nn, with its help.
+function gq.core.define_module(name, doc)
+  local class = Module:extend(name)
+  nn[name] = class
+  gq.docs[class] = doc
+  return class
+end
+
+return nn

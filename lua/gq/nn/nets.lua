@@ -1,0 +1,127 @@
+-- nn/nets.lua -- layers put together: Sequential, TimeConcat, SecondOrder, mlp.
+
+local gq = ...
+local core, nn = gq.core, gq.nn
+local options, need, describe, define = core.options, core.need, core.describe, core.define_module
+local is_module, by_name = core.is_module, core.activations
+
+local function check_layers(list, what)
+  if type(list) ~= "table" or is_module(list) then
+    error(("%s: a list of modules expected, got %s"):format(what, describe(list)), 4)
+  end
+  for i, m in ipairs(list) do
+    if not is_module(m) and type(m) ~= "function" then
+      error(("%s: entry %d: a module or a function expected, got %s"):format(what, i, describe(m)), 4)
+    end
+  end
+end
+
+local Sequential = define("Sequential", "nn.Sequential{a, b, ...}: one after the other; depends on time if one " ..
+  "of them does; plain functions of x may stand among them")
+
+function Sequential:init(list)
+  check_layers(list, "nn.Sequential")
+  local time = false
+  for i, m in ipairs(list) do
+    self[i] = m
+    time = time or is_module(m) and m.time
+  end
+  rawset(self, "time", time)
+end
+
+local function run_layers(self, t, x)
+  for _, m in ipairs(self) do
+    if is_module(m) and m.time then x = m(t, x)
+    else x = m(x) end
+  end
+  return x
+end
+
+function Sequential:forward(t, x)
+  if not self.time then return run_layers(self, nil, t) end
+  return run_layers(self, t, x)
+end
+
+-- t as one more feature of z: {..., n} -> {..., n + 1}
+local function with_time(t, z)
+  local shape, ones = z.shape, {}
+  for d = 1, #shape do ones[d] = 1 end
+  shape[#shape] = 1
+  if type(t) == "number" then
+    t = gq.full(shape, t, { dtype = z.dtype })
+  else
+    t = t:reshape(ones):to(z.dtype):expand(shape)
+  end
+  return gq.cat({ z, t }, -1)
+end
+
+local TimeConcat = define("TimeConcat", "nn.TimeConcat(module): f(t, z), where the module sees z with t as one " ..
+  "more, last feature")
+TimeConcat.time = true
+
+function TimeConcat:init(module)
+  if not is_module(module) and type(module) ~= "function" then
+    error(("nn.TimeConcat: a module or a function expected, got %s"):format(describe(module)), 3)
+  end
+  self.module = module
+end
+
+function TimeConcat:forward(t, z)
+  if is_module(self.module) then return self.module(t, with_time(t, z)) end
+  return self.module(with_time(t, z))
+end
+
+local SecondOrder = define("SecondOrder", "nn.SecondOrder(acceleration): state [x, v] in the last dimension; " ..
+  "returns [v, acceleration(t, [x, v])]")
+SecondOrder.time = true
+
+function SecondOrder:init(acceleration)
+  if not is_module(acceleration) and type(acceleration) ~= "function" then
+    error(("nn.SecondOrder: a module or a function expected, got %s"):format(describe(acceleration)), 3)
+  end
+  self.acceleration = acceleration
+end
+
+function SecondOrder:forward(t, z)
+  local n = z.shape[z:dim()]
+  if n == nil or n % 2 ~= 0 then
+    error(("nn.SecondOrder: the last dimension holds x and v, so its size is even; got %s"):format(describe(z)), 2)
+  end
+  local v = z:narrow(-1, n // 2 + 1, n // 2)
+  local a = self.acceleration(t, z)
+  if not gq.is_tensor(a) or table.concat(a.shape, ",") ~= table.concat(v.shape, ",") then
+    error(("nn.SecondOrder: the acceleration has the shape of x, {%s}; got %s"):format(
+      table.concat(v.shape, ", "), describe(a)), 2)
+  end
+  return gq.cat({ v, a }, -1)
+end
+
+local function activation_of(a)
+  if type(a) == "string" and by_name[a:lower()] then return by_name[a:lower()]() end
+  if type(a) == "function" or is_module(a) then return a end
+  local names = {}
+  for name in next, by_name do names[#names + 1] = name end
+  table.sort(names)
+  error(("nn.mlp: activation: a function or one of %s expected, got %s"):format(table.concat(names, ", "),
+    describe(a)), 3)
+end
+
+-- Linear layers with an activation between them. With time = true the first has one more input, t, last.
+function nn.mlp(opts)
+  local o = options(opts, "sizes activation time bias dtype", "nn.mlp")
+  local sizes = need(o, "sizes", "table", nil, "nn.mlp")
+  if #sizes < 2 then error("nn.mlp: sizes has at least two entries: {inputs, ..., outputs}", 2) end
+  local layers = {}
+  for i = 1, #sizes - 1 do
+    local extra = i == 1 and o.time and 1 or 0
+    if math.type(sizes[i]) ~= "integer" then
+      error(("nn.mlp: sizes are integers, got %s"):format(describe(sizes[i])), 2)
+    end
+    layers[#layers + 1] = nn.Linear(sizes[i] + extra, sizes[i + 1], { bias = o.bias, dtype = o.dtype })
+    if i < #sizes - 1 then layers[#layers + 1] = activation_of(o.activation or "softplus") end
+  end
+  local net = Sequential(layers)
+  return o.time and TimeConcat(net) or net
+end
+gq.docs[nn.mlp] = "nn.mlp{ sizes = {2, 64, 2}, activation = \"softplus\", time = false }: Linear layers with an " ..
+  "activation between them; time = true adds t as a last input"
