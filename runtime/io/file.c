@@ -2,10 +2,14 @@
 ** file.c -- the one table of file functions, faults for tests, and files read and written whole.
 ** A path that is being saved always holds all of the old contents or all of the new: temporary,
 ** fsync, rename, fsync of the folder (Pillai et al., "All file systems are not created equal", OSDI 2014).
+** A temporary is locked while its owner lives, so that one left by a kill is known by its missing lock: process
+** numbers say nothing, a container's process is always number 1.
 */
 #define _GNU_SOURCE
 #include "file.h"
 
+#include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -14,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -51,7 +56,9 @@ static bool fault(void) {
   return true;
 }
 
-static int f_open(const char *path, int flags) { return fault() ? -1 : gq_files.open(path, flags, 0666); }
+static int f_open(const char *path, int flags, int mode) {
+  return fault() ? -1 : gq_files.open(path, flags, mode);
+}
 static int f_fsync(int fd) { return fault() ? -1 : gq_files.fsync(fd); }
 static int f_rename(const char *from, const char *to) { return fault() ? -1 : gq_files.rename(from, to); }
 static int f_size(int fd, int64_t *n, bool *regular) {
@@ -89,7 +96,7 @@ static int failed(const char *what, const char *path) {
 int gq_reader_open(gq_reader *r, const char *path) {
   bool regular = false;
   *r = (gq_reader){ .path = path };
-  r->fd = f_open(path, O_RDONLY | O_NONBLOCK);
+  r->fd = f_open(path, O_RDONLY | O_NONBLOCK, 0);
   if (r->fd < 0) return failed("cannot open", path);
   int status = GQ_OK;
   if (f_size(r->fd, &r->size, &regular) != 0) status = failed("cannot examine", path);
@@ -151,23 +158,96 @@ int gq_file_read(const char *path, size_t max, char **bytes, size_t *n) {
 
 /* ---- writing ---- */
 
-/* Where the path leads (links followed), and whether something other than a file is there. */
-static char *resolve(const char *path, bool *special) {
-  struct stat s;
-  *special = false;
-  if (stat(path, &s) != 0) return gq_strdup(path);
-  *special = !S_ISREG(s.st_mode);
-  char *real = realpath(path, NULL), *copy = gq_strdup(real ? real : path);
-  free(real);
-  return copy;
+enum { MAX_LINKS = 40, MAX_NAMES = 100 };
+
+/* Links that lead to nothing yet, which realpath refuses. */
+static void follow_links(char at[PATH_MAX]) {
+  char to[PATH_MAX];
+  for (int i = 0; i < MAX_LINKS; i++) {
+    ssize_t n = readlink(at, to, sizeof to - 1);
+    const char *slash = n > 0 && to[0] != '/' ? strrchr(at, '/') : NULL;
+    size_t folder = slash ? (size_t)(slash + 1 - at) : 0;
+    if (n <= 0 || folder + (size_t)n >= PATH_MAX) return;
+    memcpy(at + folder, to, (size_t)n);
+    at[folder + (size_t)n] = '\0';
+  }
 }
 
-static char *temporary_name(const char *path) {
+/* Where the path leads, links followed: to a file, to nothing yet, or (special) to something else. */
+static char *resolve(const char *path, struct stat *s, bool *special) {
+  char at[PATH_MAX];
+  bool there = stat(path, s) == 0;
+  *special = there && !S_ISREG(s->st_mode);
+  if (!there) s->st_mode = 0;
+  if (strlen(path) >= sizeof at) return gq_strdup(path);
+  if (!there || !realpath(path, at)) follow_links(strcpy(at, path));
+  return gq_strdup(at);
+}
+
+/* Is `name` that of a temporary of `base`: base.PROCESS.NUMBER.tmp? */
+static bool names_temporary(const char *name, const char *base, size_t n) {
+  if (strncmp(name, base, n) != 0) return false;
+  name += n;
+  for (int i = 0; i < 2; i++) {
+    if (*name++ != '.' || !isdigit((unsigned char)*name)) return false;
+    while (isdigit((unsigned char)*name)) name++;
+  }
+  return strcmp(name, ".tmp") == 0;
+}
+
+/* Remove the temporary `name` unless its owner, who locks it, is alive. */
+static void remove_stale(int folder, const char *name) {
+  int fd = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+  struct stat s, now;
+  if (fd < 0) return;
+  bool free = flock(fd, LOCK_EX | LOCK_NB) == 0 && fstat(fd, &s) == 0 && fstatat(folder, name, &now, 0) == 0;
+  if (free && s.st_ino == now.st_ino) unlinkat(folder, name, 0);
+  close(fd);
+}
+
+/* Those that killed processes left beside the file `real`. What cannot be removed stays. */
+static void remove_old_temporaries(const char *real) {
+  const char *slash = strrchr(real, '/'), *base = slash ? slash + 1 : real;
+  char *folder = slash ? gq_strdup(real) : NULL;
+  if (folder) folder[slash == real ? 1 : slash - real] = '\0';
+  DIR *d = slash && !folder ? NULL : opendir(folder ? folder : ".");
+  gq_free(folder);
+  for (struct dirent *e; d && (e = readdir(d));)
+    if (names_temporary(e->d_name, base, strlen(base))) remove_stale(dirfd(d), e->d_name);
+  if (d) closedir(d);
+}
+
+/* Whose the file that it replaces is, and who may read it: no more than before. A new file: as the process says. */
+static void take_mode(int fd, const struct stat *old) {
+  if (old->st_mode == 0) return;
+  mode_t mode = old->st_mode & 0777;
+  if (fchown(fd, old->st_uid, old->st_gid) != 0 && fchown(fd, (uid_t)-1, old->st_gid) != 0) mode &= ~070u;
+  if (fchmod(fd, mode) != 0) return; /* a file system without modes */
+}
+
+/* A temporary under a name that nobody has, locked. */
+static int open_temporary(gq_writer *w, const struct stat *old) {
   static atomic_uint counter;
-  size_t n = strlen(path) + 48;
-  char *name = gq_alloc(n);
-  if (name) snprintf(name, n, "%s.%ld.%u.tmp", path, (long)getpid(), atomic_fetch_add(&counter, 1));
-  return name;
+  size_t n = strlen(w->real) + 48;
+  struct stat s;
+  w->temporary = gq_alloc(n);
+  if (!w->temporary) return gq_nomem(n);
+  remove_old_temporaries(w->real);
+  for (int i = 0; i < MAX_NAMES; i++) {
+    snprintf(w->temporary, n, "%s.%ld.%u.tmp", w->real, (long)getpid(), atomic_fetch_add(&counter, 1));
+    w->fd = f_open(w->temporary, O_WRONLY | O_CREAT | O_EXCL, old->st_mode ? 0600 : 0666);
+    if (w->fd < 0 && errno == EEXIST) continue;
+    if (w->fd < 0) break;
+    bool locked = flock(w->fd, LOCK_EX) == 0;
+    if (locked && fstat(w->fd, &s) == 0 && s.st_nlink == 0) { /* taken for an old one before it was locked */
+      gq_files.close(w->fd);
+      w->fd = -1;
+      continue;
+    }
+    take_mode(w->fd, old);
+    return GQ_OK;
+  }
+  return failed("cannot write", w->path);
 }
 
 static void writer_done(gq_writer *w) {
@@ -178,18 +258,14 @@ static void writer_done(gq_writer *w) {
 
 int gq_writer_open(gq_writer *w, const char *path) {
   bool special;
+  struct stat old;
+  int status = GQ_OK;
   *w = (gq_writer){ .fd = -1, .path = path };
-  w->real = resolve(path, &special);
-  if (w->real && !special) w->temporary = temporary_name(w->real);
-  if (!w->real || (!special && !w->temporary)) {
-    writer_done(w);
-    return gq_nomem(strlen(path));
-  }
-  w->fd =
-    special ? f_open(w->real, O_WRONLY | O_NONBLOCK) : f_open(w->temporary, O_WRONLY | O_CREAT | O_EXCL);
-  if (w->fd >= 0) return GQ_OK;
-  int status = failed("cannot write", path);
-  writer_done(w);
+  w->real = resolve(path, &old, &special);
+  if (!w->real) status = gq_nomem(strlen(path));
+  else if (!special) status = open_temporary(w, &old);
+  else if ((w->fd = f_open(w->real, O_WRONLY | O_NONBLOCK, 0)) < 0) status = failed("cannot write", path);
+  if (status != GQ_OK) writer_done(w);
   return status;
 }
 
@@ -214,7 +290,7 @@ static int sync_folder(const gq_writer *w) {
   if (n >= sizeof folder) return GQ_OK;
   memcpy(folder, slash ? w->real : ".", n);
   folder[n] = '\0';
-  int fd = f_open(folder, O_RDONLY | O_DIRECTORY), bad = 0;
+  int fd = f_open(folder, O_RDONLY | O_DIRECTORY, 0), bad = 0;
   if (fd < 0) return failed("written, but its folder cannot be opened", w->path);
   if (f_fsync(fd) != 0 && errno != EINVAL) bad = errno;
   if (f_close(fd) != 0 && !bad) bad = errno;
@@ -240,21 +316,28 @@ int gq_file_write(const char *path, const void *bytes, size_t n) {
   return gq_writer_close(&w, gq_writer_put(&w, bytes, n));
 }
 
-/* One write, so that lines of several processes do not mix. */
+/* One write, so that lines of several processes do not mix; what a full disk took of it is taken back. Others that
+** append wait meanwhile, for the lock, so that no line of theirs is cut. */
+static int append(int fd, const char *path, const char *line, size_t n) {
+  struct stat s;
+  bool regular = fstat(fd, &s) == 0 && S_ISREG(s.st_mode) && flock(fd, LOCK_EX) == 0 && fstat(fd, &s) == 0;
+  long put = f_write(fd, line, n);
+  if (put == (long)n) return GQ_OK;
+  int status = put < 0 ? failed("cannot append to", path)
+                       : gq_fail(GQ_EIO, "%s: only %ld of %zu bytes could be written", path, put, n);
+  if (put > 0 && regular && ftruncate(fd, s.st_size) != 0)
+    return failed("has half a line: cannot shorten", path);
+  return status;
+}
+
 int gq_file_append_line(const char *path, const char *line, size_t n) {
   char *copy = gq_alloc(n + 1);
   if (!copy) return gq_nomem(n + 1);
   memcpy(copy, line, n);
   copy[n] = '\n';
-  int fd = f_open(path, O_WRONLY | O_CREAT | O_APPEND), status = GQ_OK;
-  if (fd < 0) status = failed("cannot append to", path);
-  else {
-    long put = f_write(fd, copy, n + 1);
-    if (put < 0) status = failed("cannot append to", path);
-    else if ((size_t)put != n + 1)
-      status = gq_fail(GQ_EIO, "%s: only %ld of %zu bytes were written", path, put, n + 1);
-    if (f_close(fd) != 0 && status == GQ_OK) status = failed("cannot close", path);
-  }
+  int fd = f_open(path, O_WRONLY | O_CREAT | O_APPEND, 0666);
+  int status = fd < 0 ? failed("cannot append to", path) : append(fd, path, copy, n + 1);
+  if (fd >= 0 && f_close(fd) != 0 && status == GQ_OK) status = failed("cannot close", path);
   gq_free(copy);
   return status;
 }

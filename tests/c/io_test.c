@@ -12,7 +12,10 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <signal.h>
 #include <unistd.h>
 #include <dirent.h>
 
@@ -470,6 +473,104 @@ static void test_slow_files(void) {
   gq_files = normal;
 }
 
+/* ---- what killed processes leave, modes, links, a disk that fills up ---- */
+
+static int mode_of(const char *path) {
+  struct stat s;
+  return stat(path, &s) == 0 ? (int)(s.st_mode & 0777) : -1;
+}
+
+/* Temporaries of this very process number, as in a container: a dead owner's go, a living one's stay. */
+static void test_stale_temporaries(void) {
+  char name[64];
+  int count = files_in_folder(), fd[3];
+  for (int i = 0; i < 2000; i++) {
+    snprintf(name, sizeof name, "stale.npy.%ld.%d.tmp", (long)getpid(), i);
+    put_file(in_folder(name), "half", 4);
+  }
+  put_file(in_folder("stale.npy.1.2.tmp"), "", 0);
+  put_file(in_folder("stale.npy.1.x.tmp"), "", 0); /* somebody's own file */
+  CHECK(gq_npy_save(in_folder("stale.npy"), saved) == GQ_OK);
+  CHECK(files_in_folder() == count + 2);
+  for (int i = 0; i < 3; i++) {
+    snprintf(name, sizeof name, "stale.npy.7.%d.tmp", i);
+    fd[i] = open(in_folder(name), O_CREAT | O_WRONLY, 0600);
+    CHECK(flock(fd[i], LOCK_EX) == 0);
+  }
+  CHECK(gq_npy_save(in_folder("stale.npy"), saved) == GQ_OK &&
+        files_in_folder() == count + 5); /* theirs too */
+  for (int i = 0; i < 3; i++) close(fd[i]);
+  CHECK(gq_npy_save(in_folder("stale.npy"), saved) == GQ_OK && files_in_folder() == count + 2);
+  unlink(in_folder("stale.npy")), unlink(in_folder("stale.npy.1.x.tmp"));
+}
+
+/* The names that come next are taken by somebody alive: another one is. */
+static int names_taken;
+static int busy_open(const char *path, int flags, int mode) {
+  if (flags & O_EXCL && names_taken-- > 0) return errno = EEXIST, -1;
+  return open(path, flags | O_CLOEXEC, mode);
+}
+
+static void test_taken_names(void) {
+  gq_io normal = gq_files;
+  int count = files_in_folder();
+  gq_files.open = busy_open;
+  names_taken = 20;
+  CHECK(gq_npy_save(in_folder("taken.npy"), saved) == GQ_OK && names_taken < 0);
+  names_taken = 1000000;
+  CHECK(gq_npy_save(in_folder("taken.npy"), saved) == GQ_EIO && strstr(gq_message(), "File exists"));
+  gq_files = normal;
+  CHECK(files_in_folder() == count + 1);
+  unlink(in_folder("taken.npy"));
+}
+
+static void test_modes(void) {
+  static const int modes[] = { 0600, 0640, 0644, 0400, 0666 };
+  const char *path = in_folder("mode.npy");
+  mode_t mask = umask(027);
+  CHECK(gq_npy_save(path, saved) == GQ_OK && mode_of(path) == 0640);
+  for (int i = 0; i < 5; i++) {
+    CHECK(chmod(path, (mode_t)modes[i]) == 0);
+    CHECK(gq_npy_save(path, saved) == GQ_OK && mode_of(path) == modes[i]);
+  }
+  umask(mask);
+  unlink(path);
+}
+
+/* A link to a file that is still to come, by two links and a relative path, stays a link. */
+static void test_dangling_link(void) {
+  char real[64];
+  struct stat s;
+  gq_tensor *t;
+  snprintf(real, sizeof real, "%s/later.npy", folder);
+  CHECK(symlink("second.npy", in_folder("first.npy")) == 0 && symlink(real, in_folder("second.npy")) == 0);
+  for (int i = 0; i < 2; i++) {
+    CHECK(gq_npy_save(in_folder("first.npy"), saved) == GQ_OK);
+    CHECK(lstat(in_folder("first.npy"), &s) == 0 && S_ISLNK(s.st_mode));
+    CHECK(lstat(in_folder("second.npy"), &s) == 0 && S_ISLNK(s.st_mode));
+    CHECK(gq_npy_load(real, &t) == GQ_OK && equal(t, saved));
+    gq_tensor_unref(t);
+  }
+  unlink(in_folder("first.npy")), unlink(in_folder("second.npy")), unlink(real);
+}
+
+/* Room for half a line: none of it is left, and the line fits once there is room. */
+static void test_full_disk(void) {
+  struct rlimit old, small;
+  char bytes[64];
+  const char *path = in_folder("full.txt");
+  getrlimit(RLIMIT_FSIZE, &old);
+  small = (struct rlimit){ 10, old.rlim_max };
+  signal(SIGXFSZ, SIG_IGN);
+  CHECK(gq_file_append_line(path, "first", 5) == GQ_OK);
+  CHECK(setrlimit(RLIMIT_FSIZE, &small) == 0);
+  CHECK(gq_file_append_line(path, "second", 6) == GQ_EIO && strstr(gq_message(), "full.txt"));
+  CHECK(setrlimit(RLIMIT_FSIZE, &old) == 0);
+  CHECK(get_file(path, bytes, sizeof bytes) == 6 && memcmp(bytes, "first\n", 6) == 0);
+  CHECK(gq_file_append_line(path, "second", 6) == GQ_OK && get_file(path, bytes, sizeof bytes) == 13);
+  unlink(path);
+}
+
 /* A file that shrinks after it was measured. */
 static int optimistic_size(int fd, int64_t *size, bool *regular) {
   struct stat s;
@@ -557,6 +658,11 @@ int main(void) {
   RUN(test_memory_faults(load_safe_and_use, "seed.safetensors"));
   RUN(test_slow_files());
   RUN(test_special_files());
+  RUN(test_stale_temporaries());
+  RUN(test_taken_names());
+  RUN(test_modes());
+  RUN(test_dangling_link());
+  RUN(test_full_disk());
   RUN(test_links());
   RUN(test_lines());
   gq_tensor_unref(saved);
