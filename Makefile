@@ -13,11 +13,12 @@ PREFIX = /usr/local
 CC = gcc
 AR = ar
 
-# No -ffast-math: it deletes the checks for NaN. No -march=native: kernels are chosen at run time.
-# No contraction to fused multiply-add, so that one source gives the same bits on every machine.
+# A packager's own, from the environment too: after the optimisation of the configuration, before what the
+# numbers depend on (`required` below).
+CPPFLAGS ?=
+CFLAGS ?=
+LDFLAGS ?=
 WARNINGS = -Wall -Wextra -Wno-unused-parameter
-# Nothing reads errno after a mathematical function, and without it square roots vectorise.
-CFLAGS = -std=gnu11 $(WARNINGS) -ffp-contract=off -fno-math-errno
 
 # The vectorised copies of kernels.c may contract: they are compared to a tolerance, not bit by bit.
 KERNEL_FLAGS = -ffp-contract=fast
@@ -85,9 +86,14 @@ library := $(runtime:%.c=$(build)/%.o) $(kernel_objects) $(bindings:%.c=$(build)
 objects := $(library) $(program:%.c=$(build)/%.o)
 tests_c := $(patsubst %.c,$(build)/%,$(wildcard tests/c/*_test.c))
 
-compile := $(CC) $(CFLAGS) $(flags_$(config)) -fPIC -pthread -I. $(lua_cflags) $(if $(libedit),-DGQ_LIBEDIT)
+# No -ffast-math: it deletes the checks for NaN. No -march=native: kernels are chosen at run time.
+# No contraction to fused multiply-add, so that one source gives the same bits on every machine.
+# Nothing reads errno after a mathematical function, and without it square roots vectorise.
+required := -std=gnu11 -fno-fast-math -ffp-contract=off -fno-math-errno -fPIC -pthread
+compile := $(CC) $(WARNINGS) $(flags_$(config)) $(CFLAGS) $(required) -I. $(lua_cflags) \
+  $(if $(libedit),-DGQ_LIBEDIT) $(CPPFLAGS)
+link := $(CC) $(filter -fsanitize%,$(flags_$(config))) $(LDFLAGS)
 libs := $(openblas_libs) -lcjson $(zlib) -lm -pthread
-sanitize := $(filter -fsanitize%,$(flags_$(config)))
 
 .PHONY: all run test check ctest embed lint format install clean objects found setup
 all: found $(products)
@@ -119,7 +125,7 @@ $(build)/embedded.c: scripts/embed.lua $(embedded) $(build)/flags
 $(build)/embedded.o: $(build)/embedded.c
 	$(compile) -MMD -MP -c $< -o $@
 
-# Rewritten only when the way of compiling, or the list of sources, has changed.
+# Rewritten only when the way of compiling or linking, or the list of sources, has changed.
 .PHONY: force
 $(build)/flags: force
 	@mkdir -p $(@D)
@@ -127,7 +133,7 @@ $(build)/flags: force
 	  echo '$(compile) $(AVX2) $(AVX512) $(KERNEL_FLAGS) $(embedded)' > $@
 $(build)/members: force
 	@mkdir -p $(@D)
-	@echo '$(library)' | cmp -s - $@ || echo '$(library)' > $@
+	@echo '$(library) $(LDFLAGS)' | cmp -s - $@ || echo '$(library) $(LDFLAGS)' > $@
 
 %.d: ;
 -include $(objects:.o=.d) $(tests_c:=.d)
@@ -142,12 +148,12 @@ $(top)/libgq.a: $(library) $(build)/members
 # Linked under another name and moved, so that a running program never sees half of it.
 # C modules of a script take Lua's symbols from the shared liblua that both they and gqlua load.
 $(top)/gqlua: $(objects) $(build)/members
-	$(CC) $(sanitize) -o $@.new $(objects) $(lua_libs) $(libedit) $(libs) -ldl
+	$(link) -o $@.new $(objects) $(lua_libs) $(libedit) $(libs) -ldl
 	@mv $@.new $@
 
 # No liblua: the interpreter that loads it has one. nodelete: it owns threads that outlive a state.
 $(top)/gq.so: $(library) $(build)/members
-	$(CC) -shared -Wl,-z,nodelete -Wl,-Bsymbolic -o $@.new $(library) $(libs)
+	$(link) -shared -Wl,-z,nodelete -Wl,-Bsymbolic -o $@.new $(library) $(libs)
 	@mv $@.new $@
 
 # ---- running and testing ----
@@ -178,12 +184,12 @@ testbinaries: $(tests_c) $(build)/embed
 
 $(build)/tests/c/%: tests/c/%.c $(top)/libgq.a
 	@mkdir -p $(@D)
-	$(compile) -MMD -MP -MF $@.d $< -o $@ $(top)/libgq.a $(lua_libs) $(libs) -ldl
+	$(compile) $(LDFLAGS) -MMD -MP -MF $@.d $< -o $@ $(top)/libgq.a $(lua_libs) $(libs) -ldl
 
 # The example of a C program that carries the runtime, and Lua with it.
 embed: $(build)/embed
 $(build)/embed: examples/embed.c $(top)/libgq.a
-	$(compile) -MMD -MP -MF $@.d $< -o $@ $(top)/libgq.a $(lua_libs) $(libs) -ldl
+	$(compile) $(LDFLAGS) -MMD -MP -MF $@.d $< -o $@ $(top)/libgq.a $(lua_libs) $(libs) -ldl
 
 # All three speak before lint fails.
 lint:
