@@ -1,5 +1,5 @@
 /*
-** field.c -- hoisting, slicing and binding of a traced right-hand side, see field.h.
+** field.c -- hoisting and slicing of a traced right-hand side, see field.h.
 */
 #include "field.h"
 
@@ -26,15 +26,14 @@ gq_dtype gq_field_boundary_dtype(const gq_field *f, int j) {
   return gq_graph_node(f->body, gq_graph_input(f->body, 2 + j))->dtype;
 }
 
-/* Shape of boundary j in slice s. */
-static gq_shape slice_shape(const gq_field *f, int s, int j) {
+gq_shape gq_field_slice_shape(const gq_field *f, int s, int j) {
   gq_shape shape = gq_field_boundary_shape(f, j);
   if (f->axis[j] >= 0 && f->nslices > 1) shape.dim[f->axis[j]] = f->count[s];
   return shape;
 }
 
-static size_t slice_bytes(const gq_field *f, int s, int j) {
-  return gq_numel(slice_shape(f, s, j)) * gq_dtype_size(gq_field_boundary_dtype(f, j));
+size_t gq_field_slice_bytes(const gq_field *f, int s, int j) {
+  return gq_numel(gq_field_slice_shape(f, s, j)) * gq_dtype_size(gq_field_boundary_dtype(f, j));
 }
 
 /* A boundary wants a gradient if it is, or depends on, a wanted capture and is a float. */
@@ -397,6 +396,12 @@ void gq_field_free(gq_field *f) {
 
 /* ---- numbers ---- */
 
+size_t gq_first_nonfinite(gq_dtype d, size_t n, const void *x) {
+  for (size_t i = 0; i < n; i++)
+    if (!isfinite(d == GQ_F32 ? ((const float *)x)[i] : ((const double *)x)[i])) return i + 1;
+  return 0;
+}
+
 /* to[i][j] = from[j][i] */
 static void transpose(size_t rows, size_t cols, size_t size, char *to, const char *from) {
   for (size_t i = 0; i < rows; i++)
@@ -408,10 +413,8 @@ static void transpose(size_t rows, size_t cols, size_t size, char *to, const cha
       else to[i * cols + j] = from[j * rows + i];
 }
 
-/* Copy rows first..first+count of axis between a whole array and a packed slice, in which they are
-** innermost if `columns`. */
-static void copy_slice(gq_shape whole, int axis, int64_t first, int64_t count, bool columns, size_t size,
-                       char *slice, char *full, bool to_slice) {
+void gq_field_copy_slice(gq_shape whole, int axis, int64_t first, int64_t count, bool columns, size_t size,
+                         char *slice, char *full, bool to_slice) {
   size_t inner = 1, outer = 1;
   for (int i = axis + 1; i < whole.ndim; i++) inner *= whole.dim[i];
   for (int i = 0; i < axis; i++) outer *= whole.dim[i];
@@ -437,8 +440,8 @@ static void copy_state(const gq_field *f, char *packed, char *state, bool to_pac
     return;
   }
   for (int s = 0; s < f->nslices; s++)
-    copy_slice(f->shape, 0, f->first[s], f->count[s], true, size, packed + f->first[s] * row, state,
-               to_packed);
+    gq_field_copy_slice(f->shape, 0, f->first[s], f->count[s], true, size, packed + f->first[s] * row, state,
+                        to_packed);
 }
 
 void gq_field_pack(const gq_field *f, const void *state, void *packed) {
@@ -456,305 +459,4 @@ size_t gq_field_unpacked_index(const gq_field *f, size_t i) {
   while (s > 0 && i < f->first[s] * row) s--;
   i -= f->first[s] * row;
   return (f->first[s] + i % f->count[s]) * row + i / f->count[s];
-}
-
-/* Each slice has a copy of its own, in another order than the whole. */
-static bool is_copied(const gq_field *f, int j) {
-  if (f->columns) return f->axis[j] >= 0 && gq_field_boundary_shape(f, j).ndim > 1;
-  return f->nslices > 1 && f->axis[j] > 0;
-}
-
-static size_t binding_bytes(const gq_field *f) {
-  size_t n = f->pro_run ? gq_round64(gq_program_arena(f->pro_run)) : 0;
-  for (int j = 0; j < f->nb; j++) {
-    size_t size = gq_numel(gq_field_boundary_shape(f, j)) * gq_dtype_size(gq_field_boundary_dtype(f, j));
-    if (f->direct[j] < 0) n += gq_round64(size);
-    for (int s = 0; is_copied(f, j) && s < f->nslices; s++) n += gq_round64(slice_bytes(f, s, j));
-  }
-  return n;
-}
-
-typedef struct prologue {
-  const gq_field *f;
-  void *arena;
-  const void **in;
-  void **out;
-  int status;
-} prologue;
-
-static void run_serial(void *context, int i) {
-  prologue *p = context;
-  p->status = gq_program_run(p->f->pro_run, 0, p->arena, p->in, p->out);
-}
-
-/* Evaluate the computed boundaries; full[j]: address of each whole boundary value. */
-static int run_prologue(gq_binding *b, char **next, const void **full) {
-  const gq_field *f = b->field;
-  const void **in = gq_calloc(f->ncapture + 1, sizeof *in);
-  void **out = gq_calloc(f->nb + 1, sizeof *out);
-  int status = in && out ? GQ_OK : gq_nomem(f->nb), n = 0;
-  for (int i = 0; status == GQ_OK && i < f->ncapture; i++) in[i] = gq_tensor_data(b->capture[i]);
-  for (int j = 0; status == GQ_OK && j < f->nb; j++) {
-    if (f->direct[j] >= 0) {
-      full[j] = in[f->direct[j]];
-    } else {
-      full[j] = out[n++] = *next;
-      *next +=
-        gq_round64(gq_numel(gq_field_boundary_shape(f, j)) * gq_dtype_size(gq_field_boundary_dtype(f, j)));
-    }
-  }
-  if (status == GQ_OK && f->pro_run) {
-    void *arena = *next;
-    *next += gq_round64(gq_program_arena(f->pro_run));
-    if (f->lanes[0]) { /* the same bits on any number of threads */
-      prologue p = { f, arena, in, out, GQ_OK };
-      gq_parallel_apart(1, run_serial, &p);
-      status = p.status;
-    } else status = gq_program_run(f->pro_run, 0, arena, in, out);
-  }
-  gq_free(in);
-  gq_free(out);
-  return status;
-}
-
-static int bind(gq_binding *b, gq_tensor *const *capture) {
-  const gq_field *f = b->field;
-  b->capture = gq_calloc(f->ncapture + 1, sizeof *b->capture);
-  b->value = gq_calloc((size_t)f->nslices * f->nb + 1, sizeof *b->value);
-  b->bytes = binding_bytes(f);
-  b->block = gq_alloc(b->bytes + 64);
-  const void **full = gq_calloc(f->nb + 1, sizeof *full);
-  int status = b->capture && b->value && b->block && full ? GQ_OK : gq_nomem(b->bytes);
-  for (int i = 0; status == GQ_OK && i < f->ncapture; i++)
-    status = gq_tensor_contiguous_get(capture[i], &b->capture[i]);
-  char *next = b->block;
-  if (status == GQ_OK) status = run_prologue(b, &next, full);
-  for (int s = 0; status == GQ_OK && s < f->nslices; s++)
-    for (int j = 0; j < f->nb; j++) {
-      gq_shape whole = gq_field_boundary_shape(f, j);
-      size_t size = gq_dtype_size(gq_field_boundary_dtype(f, j));
-      const void **v = &b->value[s * f->nb + j];
-      *v = full[j];
-      if (is_copied(f, j)) {
-        copy_slice(whole, f->axis[j], f->first[s], f->count[s], f->columns, size, next, (char *)full[j],
-                   true);
-        *v = next;
-        next += gq_round64(slice_bytes(f, s, j));
-      } else if (f->nslices > 1 && f->axis[j] == 0 && whole.dim[0]) {
-        *v = (const char *)full[j] + f->first[s] * (gq_numel(whole) / whole.dim[0]) * size;
-      }
-    }
-  gq_free(full);
-  return status;
-}
-
-int gq_binding_new(const gq_field *f, gq_tensor *const *capture, gq_binding **out) {
-  gq_binding *b = gq_calloc(1, sizeof *b);
-  if (!b) return gq_nomem(sizeof *b);
-  b->field = f;
-  int status = bind(b, capture);
-  if (status != GQ_OK) gq_binding_free(b);
-  else *out = b;
-  return status;
-}
-
-void gq_binding_free(gq_binding *b) {
-  if (!b) return;
-  for (int i = 0; b->capture && i < b->field->ncapture; i++) gq_tensor_unref(b->capture[i]);
-  gq_free(b->capture);
-  gq_free(b->value);
-  gq_free(b->block);
-  gq_free(b);
-}
-
-/* ---- gradients ---- */
-
-/* Does boundary j's part of slice s stand in a block of its own? */
-static bool apart(const gq_grads *g, const gq_field *f, int most, int s, int j) {
-  return f->want[j] && gq_field_boundary_shape(f, j).ndim <= most && !(s == 0 && g->at[j]);
-}
-
-/* The first whole boundary that each capture is. */
-static int use_results(const gq_field *f, gq_grads *g) {
-  for (int j = 0; j < f->nb; j++) {
-    int i = f->direct[j];
-    if (!f->want[j] || i < 0 || f->axis[j] >= 0 || g->whole[i]) continue;
-    GQ_TRY(gq_tensor_new(gq_field_boundary_dtype(f, j), gq_field_boundary_shape(f, j), &g->whole[i]));
-    g->at[j] = gq_tensor_data(g->whole[i]);
-    g->bytes += gq_numel(g->whole[i]->shape) * gq_dtype_size(g->whole[i]->dtype);
-  }
-  return GQ_OK;
-}
-
-static int grads_init(const gq_field *f, bool results, int most, gq_grads *g) {
-  size_t block = 0;
-  g->at = gq_calloc((size_t)f->nslices * f->nb + 1, sizeof *g->at);
-  g->whole = gq_calloc(f->ncapture + 1, sizeof *g->whole);
-  if (!g->at || !g->whole) return gq_nomem(f->nb);
-  if (results) GQ_TRY(use_results(f, g));
-  for (int s = 0; s < f->nslices; s++)
-    for (int j = 0; j < f->nb; j++)
-      if (apart(g, f, most, s, j)) block += gq_round64(slice_bytes(f, s, j));
-  g->block = gq_calloc(1, block + 64);
-  if (!g->block) return gq_nomem(block);
-  g->bytes += block;
-  char *next = g->block;
-  for (int s = 0; s < f->nslices; s++)
-    for (int j = 0; j < f->nb; j++)
-      if (apart(g, f, most, s, j)) g->at[s * f->nb + j] = next, next += gq_round64(slice_bytes(f, s, j));
-  return GQ_OK;
-}
-
-static int grads_new(const gq_field *f, bool results, int most, gq_grads *g) {
-  *g = (gq_grads){ .field = f };
-  int status = grads_init(f, results, most, g);
-  if (status != GQ_OK) gq_grads_done(g);
-  return status;
-}
-
-int gq_grads_new(const gq_field *f, bool results, gq_grads *g) { return grads_new(f, results, GQ_MAXDIM, g); }
-int gq_grads_vectors(const gq_field *f, gq_grads *g) { return grads_new(f, false, 1, g); }
-
-double gq_grads_rms(const gq_field *f, const gq_grads *x, const gq_grads *y) {
-  double sum = 0, count = 0;
-  for (int j = 0; j < f->nb; j++) {
-    bool apart = f->nslices > 1 && f->axis[j] >= 0, f32 = gq_field_boundary_dtype(f, j) == GQ_F32;
-    for (int s = 0; x->at[j] && s < (apart ? f->nslices : 1); s++) {
-      size_t n = gq_numel(slice_shape(f, s, j));
-      for (size_t i = 0; i < n; i++) {
-        double v = 0;
-        for (int r = s; r < (apart ? s + 1 : f->nslices); r++) {
-          const void *p = x->at[(size_t)r * f->nb + j], *q = y ? y->at[(size_t)r * f->nb + j] : NULL;
-          v += f32 ? ((const float *)p)[i] : ((const double *)p)[i];
-          if (q) v -= f32 ? ((const float *)q)[i] : ((const double *)q)[i];
-        }
-        sum += v * v;
-      }
-      count += n;
-    }
-  }
-  return count ? sqrt(sum / count) : 0;
-}
-
-void gq_grads_add(const gq_field *f, const gq_grads *x, const gq_grads *to) {
-  for (int s = 0; s < f->nslices; s++)
-    for (int j = 0; j < f->nb; j++) {
-      size_t at = (size_t)s * f->nb + j;
-      if (x->at[at])
-        gq_axpy(gq_field_boundary_dtype(f, j), gq_numel(slice_shape(f, s, j)), 1, x->at[at], to->at[at]);
-    }
-}
-
-void gq_grads_done(gq_grads *g) {
-  for (int i = 0; g->whole && i < g->field->ncapture; i++) gq_tensor_unref(g->whole[i]);
-  gq_free(g->whole);
-  gq_free(g->at);
-  gq_free(g->block);
-  *g = (gq_grads){ 0 };
-}
-
-/* Add to dst what the slices hold of the gradient of boundary j and dst is not. */
-static void sum_slices(const gq_field *f, const gq_grads *g, int j, void *dst) {
-  gq_shape whole = gq_field_boundary_shape(f, j);
-  gq_dtype d = gq_field_boundary_dtype(f, j);
-  for (int s = 0; s < f->nslices; s++) {
-    void *src = g->at[s * f->nb + j];
-    if (src == dst) continue;
-    if (f->axis[j] >= 0)
-      copy_slice(whole, f->axis[j], f->first[s], f->count[s], f->columns, gq_dtype_size(d), src, dst, false);
-    else gq_axpy(d, gq_numel(whole), 1, src, dst);
-  }
-}
-
-static int pull_back(const gq_binding *b, gq_tensor *const *whole, gq_tensor **grad) {
-  const gq_field *f = b->field;
-  const void **in = gq_calloc(f->ncapture + f->nb + 1, sizeof *in);
-  void **out = gq_calloc(f->ncapture + 1, sizeof *out);
-  void *arena = gq_alloc(gq_program_arena(f->pro_pull) + 64);
-  int status = in && out && arena ? GQ_OK : gq_nomem(f->nb), n = 0, m = 0;
-  if (status == GQ_OK) {
-    for (int i = 0; i < f->ncapture; i++) in[n++] = gq_tensor_data(b->capture[i]);
-    for (int j = 0; j < f->nb; j++)
-      if (f->direct[j] < 0 && f->want[j]) in[n++] = gq_tensor_data(whole[j]);
-    for (int i = 0; i < f->ncapture; i++)
-      if (f->pull_adds[i]) out[m++] = gq_tensor_data(grad[i]);
-    status = gq_program_run(f->pro_pull, 0, arena, in, out);
-  }
-  gq_free(in);
-  gq_free(out);
-  gq_free(arena);
-  return status;
-}
-
-int gq_grads_collect(const gq_binding *b, gq_grads *g, gq_tensor **grad) {
-  const gq_field *f = b->field;
-  int status = GQ_OK;
-  for (int i = 0; i < f->ncapture; i++) grad[i] = NULL;
-  gq_tensor **whole = gq_calloc(f->nb + 1, sizeof *whole);
-  if (!whole) return gq_nomem(f->nb);
-  for (int i = 0; status == GQ_OK && i < f->ncapture; i++) {
-    if (!f->want_capture[i]) continue;
-    grad[i] = g->whole[i], g->whole[i] = NULL;
-    if (!grad[i]) status = gq_tensor_new(b->capture[i]->dtype, b->capture[i]->shape, &grad[i]);
-  }
-  for (int j = 0; status == GQ_OK && j < f->nb; j++) {
-    if (!f->want[j]) continue;
-    if (f->direct[j] < 0) {
-      status = gq_tensor_new(gq_field_boundary_dtype(f, j), gq_field_boundary_shape(f, j), &whole[j]);
-      if (status == GQ_OK) sum_slices(f, g, j, gq_tensor_data(whole[j]));
-    } else {
-      sum_slices(f, g, j, gq_tensor_data(grad[f->direct[j]]));
-    }
-  }
-  if (status == GQ_OK && f->pro_pull) status = pull_back(b, whole, grad);
-  for (int j = 0; j < f->nb; j++) gq_tensor_unref(whole[j]);
-  gq_free(whole);
-  for (int i = 0; status != GQ_OK && i < f->ncapture; i++) gq_tensor_unref(grad[i]), grad[i] = NULL;
-  return status;
-}
-
-/* ---- running ---- */
-
-void gq_code_free(gq_code *c) {
-  gq_program_free(c->prog[0]);
-  gq_program_free(c->prog[1]);
-  *c = (gq_code){ { 0 } };
-}
-
-size_t gq_code_arena(const gq_code *c) {
-  size_t n = 0;
-  for (int i = 0; i < 2; i++)
-    if (c->prog[i] && gq_program_arena(c->prog[i]) > n) n = gq_program_arena(c->prog[i]);
-  return n;
-}
-
-typedef struct job {
-  const gq_field *f;
-  const gq_code *code;
-  int phase, nin, nout;
-  void *const *arena;
-  const void *const *in;
-  void *const *out;
-  int status[GQ_MAXSLICES];
-  char message[256];
-} job;
-
-static void run_slice(void *ctx, int s) {
-  job *j = ctx;
-  j->status[s] = gq_program_run(j->code->prog[j->f->class_of[s]], j->phase, j->arena[s],
-                                j->in + (size_t)s * j->nin, j->out + (size_t)s * j->nout);
-  if (j->status[s] != GQ_OK && (s == 0 || j->status[0] == GQ_OK))
-    strncpy(j->message, gq_message(), sizeof j->message - 1);
-}
-
-int gq_code_run(const gq_field *f, const gq_code *c, int phase, void *const *arena, const void *const *in,
-                int nin, void *const *out, int nout) {
-  job j = {
-    .f = f, .code = c, .phase = phase, .nin = nin, .nout = nout, .arena = arena, .in = in, .out = out
-  };
-  if (f->nslices == 1) run_slice(&j, 0);
-  else gq_parallel(f->nslices, run_slice, &j);
-  for (int s = 0; s < f->nslices; s++)
-    if (j.status[s] != GQ_OK) return gq_fail(j.status[s], "%s", j.message);
-  return GQ_OK;
 }

@@ -56,47 +56,26 @@ int gq_field_points(const gq_field *f, int cls, int64_t n, gq_graph **out);
 bool gq_field_plain(const gq_field *f);
 void gq_field_pack(const gq_field *f, const void *state, void *packed);
 void gq_field_unpack(const gq_field *f, const void *packed, void *state);
+/* First number that is not finite, counted from 1; 0: none. */
+size_t gq_first_nonfinite(gq_dtype d, size_t n, const void *x);
+/* Rows first..first+count of axis between a whole array and a packed slice, in which they are innermost if
+** `columns`. */
+void gq_field_copy_slice(gq_shape whole, int axis, int64_t first, int64_t count, bool columns, size_t size, char *slice,
+                         char *full, bool to_slice);
 /* Where number i of a packed state stands in the user's order. */
 size_t gq_field_unpacked_index(const gq_field *f, size_t i);
 gq_shape gq_field_boundary_shape(const gq_field *f, int j);
 gq_dtype gq_field_boundary_dtype(const gq_field *f, int j);
+/* Of boundary j in slice s. */
+gq_shape gq_field_slice_shape(const gq_field *f, int s, int j);
+size_t gq_field_slice_bytes(const gq_field *f, int s, int j);
 
-/* The numbers of one solve. */
-typedef struct gq_binding {
-  const gq_field *field;
-  gq_tensor **capture;         /* [ncapture] packed, referenced */
-  void *block;                 /* computed boundaries and slices that had to be copied */
-  size_t bytes;
-  const void **value;          /* [nslices][nb] */
-} gq_binding;
-int gq_binding_new(const gq_field *f, gq_tensor *const *capture, gq_binding **out);
-void gq_binding_free(gq_binding *b_);
-
-/* Gradient accumulators of the wanted boundary values, one set a slice where slices would collide. */
-typedef struct gq_grads {
-  const gq_field *field;
-  void *block;
-  size_t bytes;
-  void **at;                   /* [nslices][nb], NULL where not wanted */
-  gq_tensor **whole;           /* [ncapture] what slice 0 adds to where that is the result itself, or NULL */
-} gq_grads;
-/* results: for gq_grads_collect, with captures that are used as they are summed where they are returned. */
-int gq_grads_new(const gq_field *f, bool results, gq_grads *g);
-int gq_grads_vectors(const gq_field *f, gq_grads *g);      /* of the vectors among them alone */
-/* Root mean square of x - y_ over all that x has, slices summed. */
-double gq_grads_rms(const gq_field *f, const gq_grads *x, const gq_grads *y_);
-void gq_grads_add(const gq_field *f, const gq_grads *x, const gq_grads *to);
-void gq_grads_done(gq_grads *g);
-/* Sum the slices and pull back through the prologue: grad[i], a tensor for each wanted capture; g is used up. */
-int gq_grads_collect(const gq_binding *b, gq_grads *g, gq_tensor **grad);
-
-/* Run a code (one program a class) on every slice; in and out: [nslices][stride] pointers. */
-typedef struct gq_code {
-  gq_program *prog[2];
-} gq_code;
-void gq_code_free(gq_code *c);
-size_t gq_code_arena(const gq_code *c);        /* bytes that serve every class */
-int gq_code_run(const gq_field *f, const gq_code *c, int phase, void *const *arena,
-                const void *const *in, int nin, void *const *out, int nout);
+/* Bytes of a state; from the start of one to slice s of it; and numbers of that slice. */
+static inline size_t gq_part_bytes(const gq_field *f) { return gq_numel(f->shape) * gq_dtype_size(f->dtype); }
+static inline size_t gq_slice_offset(const gq_field *f, int s) {
+  if (f->nslices == 1) return 0;
+  return f->first[s] * (gq_numel(f->shape) / f->shape.dim[0]) * gq_dtype_size(f->dtype);
+}
+static inline size_t gq_slice_numel(const gq_field *f, int s) { return gq_numel(f->class_shape[f->class_of[s]]); }
 
 #endif

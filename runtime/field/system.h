@@ -50,5 +50,7 @@ int gq_system_nodes(const gq_field *f, int cls, int64_t n, bool probes, gq_syste
 /* The same and, before, the Jacobian by rows of `dim` numbers: outputs df_i/dz of z's shape for i < dim. */
 int gq_system_jacobian(const gq_field *f, int cls, int64_t n, int64_t dim, gq_system *s);
 void gq_system_done(gq_system *s);
+/* Makes a system of class cls: what compilers of all classes take. */
+typedef int gq_make(const gq_field *f, int cls, const void *arg, gq_system *s);
 
 #endif

@@ -258,7 +258,7 @@ static int begin(back *k, int i) {
   w->dtime = 0;
   w->nfe++;
   double t = gq_walk_begin(w, w->t, s->t[s->nt - 1] < s->t[0] ? 1 : -1);
-  return gq_evaluate_at(s->plan, e, s->bind, t, x, w->f, &w->dq, &w->dtime);
+  return gq_evaluate_at(e, s->bind, t, x, w->f, &w->dq, &w->dtime);
 }
 
 /* dL/dt_k += g_k . f(t_k, z_k); the slope is there in the reverse solve, evaluated otherwise. */
@@ -269,7 +269,7 @@ static int time_gradient(back *k, int i, const void *g, double sign, bool have_s
   if (!have_slope) {
     f = w->cy, z = stored(k, i);
     w->nfe++;
-    GQ_TRY(gq_evaluate_at(s->plan, &s->plan->f, s->bind, s->t[i], &z, &f, NULL, NULL));
+    GQ_TRY(gq_evaluate_at(&s->plan->f, s->bind, s->t[i], &z, &f, NULL, NULL));
   }
   *gf = gq_dot(s->z->dtype, k->n, g, f);
   k->b->gt[i] += sign * *gf;
@@ -313,7 +313,7 @@ static int pull_at(back *k, int i, void *v, void **slopes, void **dst) {
   memset(w->cf, 0, gq_part_bytes(s->plan->field));
   w->nfe++;
   *dst = slopes[k->ia];
-  return gq_evaluate_at(s->plan, &s->plan->adjoint, s->bind, s->t[i], x, slopes, NULL, NULL);
+  return gq_evaluate_at(&s->plan->adjoint, s->bind, s->t[i], x, slopes, NULL, NULL);
 }
 
 /* A forcing is solved in steps much shorter than its panel, about as many in every panel; a restart asks

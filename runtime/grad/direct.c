@@ -89,7 +89,7 @@ static int slope_at(direct *d, gq_kept *r, void **f) {
   *f = carried ? r->f : d->w.py;
   if (carried) return GQ_OK;
   d->b->nfe++;
-  return gq_evaluate_at(s->plan, &s->plan->f, s->bind, r->t, &y, f, NULL, NULL);
+  return gq_evaluate_at(&s->plan->f, s->bind, r->t, &y, f, NULL, NULL);
 }
 
 /* Measurement times at the step's end. One that the step was not clamped to reads the end state
@@ -145,7 +145,7 @@ static int pull_step(direct *d, gq_kept *r, gq_kept *after) {
   double dir = r->h < 0 ? -1 : 1;
   bool kept = b->s->o.engine == GQ_ENGINE_DIRECT;
   w->y[0] = r->y, w->f[0] = r->f, w->x = r->x, w->y1[0] = after->y, w->f1[0] = after->f, w->x1 = after->x;
-  w->arena = kept ? r->arena : b->s->plan->arena[0], w->t = r->t, w->h1 = r->h;
+  w->arena = kept ? r->arena : b->s->plan->arena, w->t = r->t, w->h1 = r->h;
   gq_walk_times(w, r->t, r->h, after->t);
   if (w->implicit && kept) gq_implicit_load(w, r->slope);
   if (!d->joint && (!kept || gq_at_jump(b->s, after->t)))
@@ -185,8 +185,7 @@ static int pull_slope(direct *d, gq_kept *r) {
   void *x[] = { r->y, d->w.cf }, *out[] = { d->w.py };
   if (d->w.st->l.extra) add(d, 1, d->w.cx, d->w.cy);
   if (!d->w.st->l.carry) return GQ_OK;
-  GQ_TRY(
-    gq_evaluate_at(s->plan, &s->plan->pull, s->bind, t, x, out, &b->grads, b->gt ? &b->gt[r->anchor] : NULL));
+  GQ_TRY(gq_evaluate_at(&s->plan->pull, s->bind, t, x, out, &b->grads, b->gt ? &b->gt[r->anchor] : NULL));
   add(d, 1, d->w.py, d->w.cy);
   return GQ_OK;
 }

@@ -204,7 +204,7 @@ static int run_slice(gqc *g, int s) {
   const gq_field *f = g->plan->field;
   slice *sl = &g->slice[s];
   const gq_program *p = g->e->code.prog[f->class_of[s]];
-  void *arena = g->plan->arena[1][s];
+  void *arena = g->plan->scratch.arena[s];
   fill_states(g, s);
   GQ_TRY(gq_program_run(p, 0, arena, sl->in, sl->out));
   for (int e = 0; e < g->count && sl->bad < 0; e++)
@@ -227,7 +227,7 @@ static void bind_slice(gqc *g, int s) {
   const gq_field *f = g->plan->field;
   slice *sl = &g->slice[s];
   size_t part = (size_t)g->count * g->n * rows_of(g, s) * g->dim * gq_dtype_size(f->dtype);
-  gq_evaluator_bind(g->plan, g->e, g->s->bind, s, &g->b->grads, &sl->in, &sl->out);
+  gq_evaluator_bind(g->e, g->s->bind, s, &g->b->grads, &sl->in, &sl->out);
   sl->in[0] = g->t, sl->in[1] = sl->z, sl->in[2] = sl->v;
   for (int i = 0; i < g->dim; i++) sl->out[i] = (char *)sl->jacobian + i * part;
   sl->bad = -1;
@@ -257,9 +257,9 @@ static int run_group(gqc *g) {
   double t = g->element[0].step->t + g->element[0].step->h;
   gq_evaluator *e;
   if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", t);
-  size_t arena = g->plan->arena_bytes[1];
+  size_t arena = g->plan->scratch.bytes;
   GQ_TRY(gq_plan_elements(g->plan, g->count, &e));
-  s->bytes += f->nslices * (g->plan->arena_bytes[1] - arena);
+  s->bytes += f->nslices * (g->plan->scratch.bytes - arena);
   g->e = e;
   GQ_TRY(fill_times(g));
   for (int i = 0; i < f->nslices; i++) bind_slice(g, i);
@@ -336,7 +336,7 @@ static int slope_dot(gqc *g, int k, const void *cotangent, double *gf) {
   void *z = gq_at_time(s, s->z, k), *slope = g->slope;
   if (!gq_field_plain(f)) gq_field_pack(f, z, g->state), z = g->state;
   g->b->nfe++;
-  GQ_TRY(gq_evaluate_at(g->plan, &g->plan->f, s->bind, s->t[k], &z, &slope, NULL, NULL));
+  GQ_TRY(gq_evaluate_at(&g->plan->f, s->bind, s->t[k], &z, &slope, NULL, NULL));
   *gf = gq_dot(f->dtype, gq_numel(f->shape), cotangent, slope);
   return GQ_OK;
 }

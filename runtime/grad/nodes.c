@@ -152,7 +152,7 @@ static void probe_part(const gq_nodebuffer *b, const gq_evaluator *e, int i, con
   const gq_plan *p = b->s->plan;
   int boundary = e->of[e->nq + i];
   bool f32 = gq_field_boundary_dtype(p->field, boundary) == GQ_F32;
-  size_t numbers = gq_probe_size(p, e, i);
+  size_t numbers = gq_probe_size(e, i);
   for (size_t k = 0; k < numbers; k++) {
     double direction[GQ_PROBES];
     gq_spectrum_probe(((size_t)boundary << 32) + k, direction);
@@ -173,7 +173,7 @@ static int take_probes(gq_nodebuffer *b, const gq_evaluator *e, int done) {
   GQ_TRY(gq_plan_nodes(p, b->rows, &largest));
   for (int s = 0; s < p->field->nslices; s++) {
     const char *x = b->probe[s];
-    for (int i = 0; i < e->parts; x += gq_probe_bytes(p, e, i, e->points), i++)
+    for (int i = 0; i < e->parts; x += gq_probe_bytes(e, i, e->points), i++)
       if (stores(largest, e->of[e->nq + i])) probe_part(b, e, i, x, sum);
   }
   for (int j = 0; j < e->points; j++)
@@ -202,7 +202,7 @@ int gq_nodebuffer_flush(gq_nodebuffer *b) {
       z[s] = side, a[s] = side + part;
       side += 2 * part;
     }
-    GQ_TRY(gq_evaluate_nodes(p, e, b->s->bind, (char *)b->t + done * gq_dtype_size(f->dtype), z, a, b->grads,
+    GQ_TRY(gq_evaluate_nodes(e, b->s->bind, (char *)b->t + done * gq_dtype_size(f->dtype), z, a, b->grads,
                              b->probe));
     if (b->probes) GQ_TRY(take_probes(b, e, done));
     done += n;

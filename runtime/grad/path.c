@@ -16,8 +16,8 @@ static int slope_after_jump(gq_path *p, gq_kept *r) {
   gq_solution *s = p->s;
   if (!p->w.st->l.carry) return GQ_OK;
   p->w.nfe++;
-  return gq_evaluate_at(s->plan, &s->plan->f, s->bind, gq_walk_begin(&p->w, r->t, r->h < 0 ? -1 : 1), &r->y,
-                        &r->f, NULL, NULL);
+  return gq_evaluate_at(&s->plan->f, s->bind, gq_walk_begin(&p->w, r->t, r->h < 0 ? -1 : 1), &r->y, &r->f,
+                        NULL, NULL);
 }
 
 /* Steps of a segment in order, so that the newest record comes last; the record before the first is NULL. */

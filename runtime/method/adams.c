@@ -213,8 +213,7 @@ double gq_adams_factor(const gq_adams *a) { return a->factor; }
 /* f at the end of a step, on its side of a jump. */
 int gq_adams_slope_at(gq_walk *w, double t, double h, void *y, void *f) {
   w->nfe++;
-  return gq_evaluate_at(w->plan, &w->plan->f, w->bind, gq_walk_begin(w, t, h < 0 ? 1 : -1), &y, &f, NULL,
-                        NULL);
+  return gq_evaluate_at(&w->plan->f, w->bind, gq_walk_begin(w, t, h < 0 ? 1 : -1), &y, &f, NULL, NULL);
 }
 
 static bool all_finite(const gq_adams *a, const void *y, const void *f) {

@@ -29,7 +29,7 @@ static int midpoints(gq_walk *w, double t, double h, int n, const void *y, const
     void *z = a->state, *rate = a->rate;
     store(a, now, z);
     w->nfe++;
-    GQ_TRY(gq_evaluate_at(w->plan, &w->plan->f, w->bind, t + m * s, &z, &rate, NULL, NULL));
+    GQ_TRY(gq_evaluate_at(&w->plan->f, w->bind, t + m * s, &z, &rate, NULL, NULL));
     for (size_t i = 0; i < a->n; i++) old[i] += 2 * s * number(a, rate, i);
     double *swap = old;
     old = now, now = swap;

@@ -126,7 +126,7 @@ static int evaluate(gq_walk *w, int i, void *const *stage, void *const *out) {
   const gq_evaluator *e = w->st == &w->plan->backward ? &w->plan->adjoint : &w->plan->f;
   inputs(w, i, stage, x);
   w->nfe++;
-  return gq_evaluate_at(w->plan, e, w->bind, time_of(w, i), x, out, NULL, NULL);
+  return gq_evaluate_at(e, w->bind, time_of(w, i), x, out, NULL, NULL);
 }
 
 /* Is the one part a, along a path of z? Otherwise part 0 is z, part 1 a. */
@@ -365,7 +365,7 @@ static int add_products(gq_walk *w, int i, double weight, const gq_grads *grads,
   if (ia == 0) parts[0] = n->base[0];
   inputs(w, i, parts, x);
   w->nfe++;
-  return gq_evaluate_at(w->plan, &w->plan->start, w->bind, time_of(w, i), x, n->slope, grads, time);
+  return gq_evaluate_at(&w->plan->start, w->bind, time_of(w, i), x, n->slope, grads, time);
 }
 
 int gq_implicit_errors(gq_walk *w) {
@@ -397,7 +397,7 @@ static int pull_at(gq_walk *w, int i, void *stage, void *v, double *time) {
   void *x[] = { stage, v };
   *time = 0;
   w->nfe++;
-  return gq_evaluate_at(w->plan, &w->plan->pull, w->bind, time_of(w, i), x, n->slope, w->grads, time);
+  return gq_evaluate_at(&w->plan->pull, w->bind, time_of(w, i), x, n->slope, w->grads, time);
 }
 
 /* Cotangents of a stage's slope, n->cot[i], to all it depends on. */

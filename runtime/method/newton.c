@@ -66,10 +66,10 @@ int gq_newton_jacobian(gq_newton *n, gq_plan *p, const gq_binding *b, double t, 
   size_t d = n->dim;
   memset(n->scale, 0, sizeof n->scale);
   memset(n->unit, 0, gq_part_bytes(p->field));
-  GQ_TRY(gq_evaluate_phase(p, e, b, 0, t, x, out, NULL, NULL));
+  GQ_TRY(gq_evaluate_phase(e, b, 0, t, x, out, NULL, NULL));
   for (size_t i = 0; i < d; i++) {
     set_number(n, (int)i, -1, n->unit); /* what comes back is -v'J */
-    GQ_TRY(gq_evaluate_phase(p, e, b, 1, t, x, out, NULL, NULL));
+    GQ_TRY(gq_evaluate_phase(e, b, 1, t, x, out, NULL, NULL));
     if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in a Jacobian at t = %.9g", t);
     for (int64_t r = 0; r < n->rows; r++) gq_newton_load(n, r, n->column, n->jacobian + (r * d + i) * d);
     set_number(n, (int)i, 0, n->unit);

@@ -5,7 +5,7 @@
 #ifndef GQ_STEP_H
 #define GQ_STEP_H
 
-#include "../field/system.h"
+#include "../field/evaluate.h"
 #include "method.h"
 
 /* Sums of squares over a step that its heuristics are made of: of the error estimate, of dopri8's second one, of the

@@ -228,7 +228,7 @@ static int start_slope(forward *fw) {
   if (w->st->l.extra) memcpy(w->x, w->y[0], gq_part_bytes(s->plan->field));
   if (!w->st->l.carry) return GQ_OK;
   w->nfe++;
-  GQ_TRY(gq_evaluate_at(s->plan, &s->plan->f, s->bind, t, w->y, w->f, NULL, NULL));
+  GQ_TRY(gq_evaluate_at(&s->plan->f, s->bind, t, w->y, w->f, NULL, NULL));
   if (w->adams) gq_adams_restart(w);
   return GQ_OK;
 }
@@ -492,7 +492,7 @@ static int solution_init(gq_solution *s, const gq_problem *p) {
   GQ_TRY(gq_plan_get(&spec, &s->plan));
   GQ_TRY(gq_binding_new(s->plan->field, p->capture, &s->bind));
   if (p->dense_) GQ_TRY(gq_dense_new(s->plan, p->t[0], p->t[p->nt - 1], gq_tensor_data(s->z0), &s->dense));
-  s->bytes = s->plan->field->nslices * (s->plan->arena_bytes[0] + s->plan->arena_bytes[1]) + s->bind->bytes +
+  s->bytes = s->plan->field->nslices * (s->plan->arena_bytes + s->plan->scratch.bytes) + s->bind->bytes +
              gq_numel(shape) * gq_dtype_size(p->z0->dtype);
   s->trivial = gq_numel(p->z0->shape) == 0 || p->t[0] == p->t[p->nt - 1];
   return GQ_OK;

@@ -20,112 +20,82 @@ static struct {
 
 /* ---- compiling ---- */
 
-static int compile(const gq_graph *g, int n, const gq_outspec *outs, gq_program **prog) {
-  GQ_TRY(gq_graph_status(g));
-  return gq_program_new(g, n, outs, prog);
-}
-
 static int stepper_class(gq_stepper *st, int c, gq_system *sys, const bool *want) {
   gq_graph *g;
   gq_outspec *outs;
   gq_steplayout_done(&st->l);
   GQ_TRY(gq_step_new(sys, &st->kind, want, &g, &outs, &st->l));
-  int status = compile(g, st->l.nout, outs, &st->code.prog[c]);
+  int status = gq_code_add(&st->code, c, g, st->l.nout, outs);
   gq_graph_free(g);
   gq_free(outs);
   return status;
 }
 
-static int keep_of(int **of, gq_system *s) {
-  if (!*of) *of = s->of, s->of = NULL;
-  return GQ_OK;
-}
-
-static int evaluator_class(gq_evaluator *e, int c, gq_system *sys) {
-  int nq = sys->nq, n = gq_graph_outputs(sys->g);
-  gq_outspec *outs = gq_calloc(n + 1, sizeof *outs);
-  if (!outs) return gq_nomem(n * sizeof *outs);
-  for (int i = 0; i < n; i++)
-    outs[i] = i < n - nq
-                ? (gq_outspec){ gq_graph_output(sys->g, i), sys->second && i >= sys->second, GQ_STORE }
-                : (gq_outspec){ gq_graph_output(sys->g, i), sys->late, GQ_ADD };
-  e->parts = n - nq, e->nq = nq, e->nout = n, e->nin = gq_graph_inputs(sys->g), e->columns = sys->columns;
-  int status = compile(sys->g, n, outs, &e->code.prog[c]);
-  gq_free(outs);
-  return status;
-}
-
-static int build_evaluator(gq_plan *p, gq_evaluator *e, int (*make)(gq_plan *, int, void *, gq_system *),
-                           void *arg) {
-  int status = GQ_OK;
-  for (int c = 0; status == GQ_OK && c < p->field->nclass; c++) {
-    gq_system s;
-    GQ_TRY(make(p, c, arg, &s));
-    e->states = gq_graph_inputs(s.g) - 1 - p->field->nb;
-    status = evaluator_class(e, c, &s);
-    keep_of(&e->of, &s);
-    gq_system_done(&s);
-  }
-  return status;
-}
-
 /* No program takes the steps of implicit methods: what matters of the layout, and the products. */
-static int implicit_stepper(gq_plan *p, gq_stepper *st, int (*make)(gq_plan *, int, void *, gq_system *),
-                            void *arg) {
+static int implicit_stepper(gq_plan *p, gq_stepper *st, gq_make *make, const void *arg) {
   gq_system s;
   gq_steplayout *l = &st->l;
-  GQ_TRY(make(p, 0, arg, &s));
+  GQ_TRY(make(p->field, 0, arg, &s));
   *l =
     (gq_steplayout){ .parts = s.parts, .nq = s.nq, .slopes = st->m->slopes, .given = s.given, .carry = true };
   l->dq = l->eq = st->kind.product_error ? 0 : -1;
   l->err3 = l->h2 = -1;
-  keep_of(&st->of, &s);
+  st->of = s.of, s.of = NULL;
   gq_system_done(&s);
   return GQ_OK;
 }
 
-static int build_stepper(gq_plan *p, gq_stepper *st, int (*make)(gq_plan *, int, void *, gq_system *),
-                         void *arg) {
+static int build_stepper(gq_plan *p, gq_stepper *st, gq_make *make, const void *arg) {
   int status = GQ_OK;
   st->m = st->kind.m;
   if (st->m->implicit) return implicit_stepper(p, st, make, arg);
   for (int c = 0; status == GQ_OK && c < p->field->nclass; c++) {
     gq_system s;
-    GQ_TRY(make(p, c, arg, &s));
+    GQ_TRY(make(p->field, c, arg, &s));
     status = stepper_class(st, c, &s, p->field->want);
-    keep_of(&st->of, &s);
+    if (!st->of) st->of = s.of, s.of = NULL;
     gq_system_done(&s);
   }
   return status;
 }
 
-static int make_forward(gq_plan *p, int c, void *arg, gq_system *s) {
-  return gq_system_forward(p->field, c, s);
+static int make_forward(const gq_field *f, int c, const void *arg, gq_system *s) {
+  return gq_system_forward(f, c, s);
 }
 
-static int make_adjoint(gq_plan *p, int c, void *arg, gq_system *s) {
-  return gq_system_adjoint(p->field, c, arg, s);
+static int make_adjoint(const gq_field *f, int c, const void *arg, gq_system *s) {
+  return gq_system_adjoint(f, c, arg, s);
 }
 
-static int make_pull(gq_plan *p, int c, void *arg, gq_system *s) {
-  return gq_system_pull(p->field, c, *(bool *)arg, s);
+static int make_pull(const gq_field *f, int c, const void *arg, gq_system *s) {
+  return gq_system_pull(f, c, *(const bool *)arg, s);
 }
 
-static int make_jacobian(gq_plan *p, int c, void *arg, gq_system *s) {
+static int make_jacobian(const gq_field *f, int c, const void *arg, gq_system *s) {
   const gq_adjointkind plain = { 0 };
-  GQ_TRY(gq_system_adjoint(p->field, c, &plain, s));
+  GQ_TRY(gq_system_adjoint(f, c, &plain, s));
   s->second = 1;
   return GQ_OK;
 }
 
-static int make_nodes(gq_plan *p, int c, void *arg, gq_system *s) {
-  return gq_system_nodes(p->field, c, *(int *)arg, p->probes, s);
+/* Of node and element programs. */
+typedef struct points {
+  int n, dim;
+  bool probes;
+} points;
+
+static int make_nodes(const gq_field *f, int c, const void *arg, gq_system *s) {
+  const points *n = arg;
+  return gq_system_nodes(f, c, n->n, n->probes, s);
 }
 
-static int make_points(gq_plan *p, int c, void *arg, gq_system *s) { return gq_system_points(p->field, s); }
+static int make_points(const gq_field *f, int c, const void *arg, gq_system *s) {
+  return gq_system_points(f, s);
+}
 
-static int make_elements(gq_plan *p, int c, void *arg, gq_system *s) {
-  return gq_system_jacobian(p->field, c, (int64_t)p->element * *(int *)arg, p->dim, s);
+static int make_elements(const gq_field *f, int c, const void *arg, gq_system *s) {
+  const points *n = arg;
+  return gq_system_jacobian(f, c, n->n, n->dim, s);
 }
 
 static bool wants_products(const gq_field *f) {
@@ -168,12 +138,13 @@ static int build_backward(gq_plan *p, const gq_planspec *s) {
                                     .product_dense = products != GQ_PRODUCTS_NONE && o->overshoot };
   p->products = wants_products(p->field), p->probes = probes(o);
   GQ_TRY(build_stepper(p, &p->backward, make_adjoint, &with));
-  GQ_TRY(build_evaluator(p, &p->adjoint, make_adjoint, &plain));
+  GQ_TRY(gq_evaluator_new(&p->scratch, make_adjoint, &plain, &p->adjoint));
   if (p->backward.kind.product_error || (p->backward.m->implicit && p->backward.l.nq > 0))
-    GQ_TRY(build_evaluator(p, &p->start, make_adjoint, &with));
+    GQ_TRY(gq_evaluator_new(&p->scratch, make_adjoint, &with, &p->start));
   if (o->independent)
-    return gq && p->products && p->field->lanes[1] ? build_evaluator(p, &p->nodes[0], make_points, NULL)
-                                                   : GQ_OK;
+    return gq && p->products && p->field->lanes[1]
+             ? gq_evaluator_new(&p->scratch, make_points, NULL, &p->nodes[0])
+             : GQ_OK;
   p->node_rows = 1;
   while (!p->field->calls && p->node_rows < 1 << (GQ_NODE_SIZES - 1) &&
          2 * p->node_rows * p->field->count[0] <= stacked_rows(p->field))
@@ -263,7 +234,7 @@ static int build_jacobian(gq_plan *p, const gq_tableau *m) {
       "tsit5), or dynamics that treat the rows of the state one by one",
       m->name, dim, (long long)p->rows, bytes / (1 << 20), GQ_MAX_SYSTEM);
   p->row_dim = (int)dim;
-  return build_evaluator(p, &p->jacobian, make_jacobian, NULL);
+  return gq_evaluator_new(&p->scratch, make_jacobian, NULL, &p->jacobian);
 }
 
 static int build(gq_plan *p, const gq_planspec *s) {
@@ -271,6 +242,7 @@ static int build(gq_plan *p, const gq_planspec *s) {
   bool direct = gq_engine_discrete(o->engine), time = s->p->t_grad;
   if (o->independent) GQ_TRY(gq_field_lanes(s->p->f, s->p->ncapture, s->p->wants_grad, &p->field));
   else GQ_TRY(gq_field_new(s->p->f, s->p->ncapture, s->p->wants_grad, true, &p->field));
+  p->scratch.field = p->field;
   p->forward.kind = (gq_stepkind){ .m = o->method,
                                    .adaptive = o->method->e && o->step_size <= 0,
                                    .max_norm = o->max_norm,
@@ -282,84 +254,46 @@ static int build(gq_plan *p, const gq_planspec *s) {
                                    .pull_time = direct && time };
   if (gq_method_adams(o->method)) gq_adams_stepper(&p->forward, &p->forward.kind);
   else GQ_TRY(build_stepper(p, &p->forward, make_forward, NULL));
-  GQ_TRY(build_evaluator(p, &p->f, make_forward, NULL));
+  GQ_TRY(gq_evaluator_new(&p->scratch, make_forward, NULL, &p->f));
   if (gq_engine_inverts(o->engine)) GQ_TRY(build_inverse(p, o, time));
   if (o->method->implicit) GQ_TRY(build_jacobian(p, o->method));
-  if (direct) GQ_TRY(build_evaluator(p, &p->pull, make_pull, &time));
+  if (direct) GQ_TRY(gq_evaluator_new(&p->scratch, make_pull, &time, &p->pull));
   else if (o->engine == GQ_ENGINE_GQC) GQ_TRY(build_elements(p, o));
   else if (o->engine != GQ_ENGINE_NONE) GQ_TRY(build_backward(p, s));
   if (p->backward.m && p->backward.m->implicit && !p->jacobian.nin) GQ_TRY(build_jacobian(p, p->backward.m));
   return GQ_OK;
 }
 
-static int grow_arena(gq_plan *p, int which, size_t bytes) {
-  if (bytes <= p->arena_bytes[which]) return GQ_OK;
-  for (int s = 0; s < p->field->nslices; s++) {
-    void *a = gq_alloc(bytes + 64);
-    if (!a) return gq_nomem(bytes);
-    gq_free(p->arena[which][s]);
-    p->arena[which][s] = a;
-  }
-  p->arena_bytes[which] = bytes;
-  return GQ_OK;
-}
-
-/* Pointer tables for the evaluator that needs most. */
-static int grow_table(gq_plan *p, const gq_evaluator *e) {
-  size_t n = (size_t)p->field->nslices * (e->nin + e->nout + 1);
-  if (n <= p->table_size) return GQ_OK;
-  void *t = gq_realloc(p->table, n * sizeof(void *));
-  if (!t) return gq_nomem(n * sizeof(void *));
-  p->table = t, p->table_size = n;
-  return GQ_OK;
-}
-
+/* Memory of the steps, of which one program runs at a time. */
 static int build_arenas(gq_plan *p) {
-  GQ_TRY(grow_arena(p, 0, gq_code_arena(&p->forward.code)));
-  GQ_TRY(grow_arena(p, 0, gq_code_arena(&p->backward.code)));
-  GQ_TRY(grow_arena(p, 0, gq_code_arena(&p->inverse.code)));
-  GQ_TRY(grow_arena(p, 1, gq_code_arena(&p->f.code)));
-  GQ_TRY(grow_arena(p, 1, gq_code_arena(&p->adjoint.code)));
-  GQ_TRY(grow_arena(p, 1, gq_code_arena(&p->start.code)));
-  GQ_TRY(grow_arena(p, 1, gq_code_arena(&p->jacobian.code)));
-  GQ_TRY(grow_table(p, &p->jacobian));
-  GQ_TRY(grow_table(p, &p->f));
-  GQ_TRY(grow_table(p, &p->adjoint));
-  GQ_TRY(grow_table(p, &p->start));
-  GQ_TRY(grow_table(p, &p->pull));
-  return grow_arena(p, 1, gq_code_arena(&p->pull.code));
+  const gq_stepper *all[] = { &p->forward, &p->backward, &p->inverse };
+  for (int i = 0; i < 3; i++)
+    if (gq_code_arena(&all[i]->code) > p->arena_bytes) p->arena_bytes = gq_code_arena(&all[i]->code);
+  for (int s = 0; p->arena_bytes && s < p->field->nslices; s++)
+    if (!(p->arena[s] = gq_alloc(p->arena_bytes + 64))) return gq_nomem(p->arena_bytes);
+  return GQ_OK;
 }
 
-static void evaluator_done(gq_evaluator *e) {
-  gq_code_free(&e->code);
-  gq_free(e->of);
-  *e = (gq_evaluator){ 0 };
-}
-
-static int plan_sized(gq_plan *p, gq_evaluator *sizes, int n,
-                      int (*make)(gq_plan *, int, void *, gq_system *), gq_evaluator **out) {
+/* The program for n points, a power of two. */
+static int plan_sized(gq_plan *p, gq_evaluator *sizes, gq_make *make, int n, points of, gq_evaluator **out) {
   int i = 0;
   while (1 << i < n) i++;
-  gq_evaluator *e = *out = &sizes[i];
-  if (e->code.prog[0]) return GQ_OK;
-  int status = build_evaluator(p, e, make, &n);
-  e->points = n;
-  if (status == GQ_OK) status = grow_table(p, e);
-  if (status == GQ_OK) status = grow_arena(p, 1, gq_code_arena(&e->code));
-  if (status != GQ_OK) evaluator_done(e); /* whole or not there */
-  return status;
+  *out = &sizes[i];
+  if (sizes[i].code.prog[0]) return GQ_OK;
+  GQ_TRY(gq_evaluator_new(&p->scratch, make, &of, &sizes[i]));
+  sizes[i].points = n;
+  return GQ_OK;
 }
 
 int gq_plan_nodes(gq_plan *p, int rows, gq_evaluator **out) {
-  return plan_sized(p, p->nodes, rows, make_nodes, out);
+  return plan_sized(p, p->nodes, make_nodes, rows, (points){ .n = rows, .probes = p->probes }, out);
 }
 
 int gq_plan_elements(gq_plan *p, int n, gq_evaluator **out) {
-  return plan_sized(p, p->elements, n, make_elements, out);
+  return plan_sized(p, p->elements, make_elements, n, (points){ .n = p->element * n, .dim = p->dim }, out);
 }
 
 /* ---- freeing ---- */
-
 
 static void stepper_done(gq_stepper *st) {
   gq_code_free(&st->code);
@@ -372,16 +306,15 @@ static void plan_free(gq_plan *p) {
   stepper_done(&p->forward);
   stepper_done(&p->backward);
   stepper_done(&p->inverse);
-  evaluator_done(&p->f);
-  evaluator_done(&p->adjoint);
-  evaluator_done(&p->jacobian);
-  evaluator_done(&p->start);
-  evaluator_done(&p->pull);
-  for (int i = 0; i < GQ_NODE_SIZES; i++) evaluator_done(&p->nodes[i]), evaluator_done(&p->elements[i]);
-  for (int w = 0; w < 2; w++)
-    for (int s = 0; s < GQ_MAXSLICES; s++) gq_free(p->arena[w][s]);
+  gq_evaluator_done(&p->f);
+  gq_evaluator_done(&p->adjoint);
+  gq_evaluator_done(&p->jacobian);
+  gq_evaluator_done(&p->start);
+  gq_evaluator_done(&p->pull);
+  for (int i = 0; i < GQ_NODE_SIZES; i++) gq_evaluator_done(&p->nodes[i]), gq_evaluator_done(&p->elements[i]);
+  for (int s = 0; s < GQ_MAXSLICES; s++) gq_free(p->arena[s]);
+  gq_scratch_done(&p->scratch);
   gq_kept_free(p->spare);
-  gq_free(p->table);
   gq_field_free(p->field);
   gq_free(p->key);
   gq_free(p);
@@ -520,100 +453,4 @@ void gq_program_cache_clear(void) {
 int gq_program_cache_count(int64_t *compiled_) {
   if (compiled_) *compiled_ = cache.compiled;
   return cache.n;
-}
-
-/* ---- evaluating ---- */
-
-static size_t slice_offset(const gq_field *f, int s) {
-  if (f->nslices == 1) return 0;
-  return f->first[s] * (gq_numel(f->shape) / f->shape.dim[0]) * gq_dtype_size(f->dtype);
-}
-
-typedef struct call { /* the plan's pointer tables, laid out for one evaluator */
-  const void **in;
-  void **out;
-  double *time; /* [nslices] */
-} call;
-
-static call call_tables(const gq_plan *p, const gq_evaluator *e) {
-  size_t ns = p->field->nslices;
-  call c = { .in = p->table };
-  c.out = (void **)(c.in + ns * e->nin), c.time = (double *)(c.out + ns * e->nout);
-  return c;
-}
-
-static call call_begin(const gq_plan *p, const gq_evaluator *e) {
-  call c = call_tables(p, e);
-  memset(c.time, 0, p->field->nslices * sizeof *c.time);
-  return c;
-}
-
-static void bind_products(const gq_plan *p, const gq_evaluator *e, const gq_binding *b, int s,
-                          const gq_grads *grads_, call *c) {
-  const gq_field *f = p->field;
-  for (int j = 0; j < f->nb; j++) c->in[(size_t)s * e->nin + 1 + e->states + j] = b->value[s * f->nb + j];
-  for (int r = 0; r < e->nq; r++) {
-    int j = e->of[r];
-    c->out[(size_t)s * e->nout + e->parts + r] = j < 0 ? (void *)&c->time[s] : grads_->at[s * f->nb + j];
-  }
-}
-
-static int run_call(gq_plan *p, const gq_evaluator *e, int phase, call *c) {
-  return gq_code_run(p->field, &e->code, phase, p->arena[1], c->in, e->nin, c->out, e->nout);
-}
-
-int gq_evaluate_phase(gq_plan *p, const gq_evaluator *e, const gq_binding *b, int phase, double t,
-                      void *const *x, void *const *out, const gq_grads *grads_, double *time_) {
-  const gq_field *f = p->field;
-  float t32 = (float)t;
-  call c = call_begin(p, e);
-  for (int s = 0; s < f->nslices; s++) {
-    size_t off = slice_offset(f, s);
-    const void **in = c.in + (size_t)s * e->nin;
-    in[0] = f->dtype == GQ_F32 ? (void *)&t32 : (void *)&t;
-    for (int i = 0; i < e->states; i++) in[1 + i] = (char *)x[i] + off;
-    for (int i = 0; i < e->parts; i++) c.out[(size_t)s * e->nout + i] = (char *)out[i] + off;
-    bind_products(p, e, b, s, grads_, &c);
-  }
-  int status = run_call(p, e, phase, &c);
-  for (int s = 0; time_ && s < f->nslices; s++)
-    *time_ += f->dtype == GQ_F32 ? *(float *)&c.time[s] : c.time[s];
-  return status;
-}
-
-int gq_evaluate_at(gq_plan *p, const gq_evaluator *e, const gq_binding *b, double t, void *const *x,
-                   void *const *out, const gq_grads *grads_, double *time_) {
-  return gq_evaluate_phase(p, e, b, 0, t, x, out, grads_, time_);
-}
-
-void gq_evaluator_bind(gq_plan *p, const gq_evaluator *e, const gq_binding *b, int s, const gq_grads *grads,
-                       const void ***in, void ***out) {
-  call c = call_tables(p, e);
-  bind_products(p, e, b, s, grads, &c);
-  *in = c.in + (size_t)s * e->nin, *out = c.out + (size_t)s * e->nout;
-}
-
-size_t gq_probe_size(const gq_plan *p, const gq_evaluator *e, int i) {
-  return gq_numel(gq_field_boundary_shape(p->field, e->of[e->nq + i]));
-}
-
-size_t gq_probe_bytes(const gq_plan *p, const gq_evaluator *e, int i, int points) {
-  size_t size = gq_dtype_size(gq_field_boundary_dtype(p->field, e->of[e->nq + i]));
-  return gq_round64(gq_probe_size(p, e, i) * points * size);
-}
-
-int gq_evaluate_nodes(gq_plan *p, const gq_evaluator *e, const gq_binding *b, const void *t, void *const *z,
-                      void *const *a, const gq_grads *grads, void *const *probe_) {
-  call c = call_begin(p, e);
-  for (int s = 0; s < p->field->nslices; s++) {
-    const void **in = c.in + (size_t)s * e->nin;
-    char *probe = probe_ ? probe_[s] : NULL;
-    in[0] = t, in[1] = z[s], in[2] = a[s];
-    for (int i = 0; i < e->parts; i++) {
-      c.out[(size_t)s * e->nout + i] = probe;
-      probe += gq_probe_bytes(p, e, i, e->points);
-    }
-    bind_products(p, e, b, s, grads, &c);
-  }
-  return run_call(p, e, 0, &c);
 }

@@ -17,17 +17,6 @@ typedef struct gq_stepper {
   int *of;                     /* [l.nq] boundary value of product i; -1: time */
 } gq_stepper;
 
-/* A system's outputs at one point (or, for nodes, at many). */
-typedef struct gq_evaluator {
-  int parts;                   /* outputs that are stored; then nq products, added */
-  int states;                  /* inputs after t that have the state's shape */
-  int nq, nin, nout;
-  int points;                  /* nodes: how many at once */
-  bool columns;                /* nodes: their states stand side by side, {.., n rows of the slice} */
-  int *of;                     /* [nq] boundary values; of nodes then [parts]: of the probes */
-  gq_code code;
-} gq_evaluator;
-
 enum { GQ_NODE_SIZES = 7 };    /* node programs for 1, 2, 4, ... 64 rows */
 
 typedef struct gq_plan {
@@ -52,10 +41,9 @@ typedef struct gq_plan {
   int node_rows;               /* capacity of the node buffer, a power of two */
   bool probes;                 /* node programs store the products of vectors by node (grad/spectrum.h) */
   int64_t alarms;              /* spectra so far that called for an audit */
-  size_t arena_bytes[2];       /* stepping, and the rest */
-  void *arena[2][GQ_MAXSLICES];
-  void *table;                 /* pointers of one evaluation */
-  size_t table_size;
+  size_t arena_bytes;
+  void *arena[GQ_MAXSLICES];   /* of the steps */
+  gq_scratch scratch;          /* of the evaluators */
   struct gq_kept *spare;       /* records of finished solves, to be used again */
   int nspare, most;            /* how many, and how many the longest of those solves had: no more are kept */
   bool listed;                 /* in the cache; otherwise it goes with its last user */
@@ -81,25 +69,6 @@ int gq_plan_nodes(gq_plan *p, int rows, gq_evaluator **out);
 ** phase 1 adds the products. Inputs as of a node program. */
 int gq_plan_elements(gq_plan *p, int n, gq_evaluator **out);
 int gq_element_nodes(const gq_ode_options *o);
-/* Pointers of slice s in the plan's table: boundaries and products are set, the others the caller's. */
-void gq_evaluator_bind(gq_plan *p, const gq_evaluator *e, const gq_binding *b, int s, const gq_grads *grads,
-                       const void ***in, void ***out);
-
-/* Run an evaluator at time t. x[i]: the state-shaped inputs (z; z and a; ...), out[p]: whole arrays of
-** all slices; products are added to grads_ (boundaries) and *time_ (time). */
-int gq_evaluate_at(gq_plan *p, const gq_evaluator *e, const gq_binding *b, double t, void *const *x,
-                   void *const *out, const gq_grads *grads_, double *time_);
-/* The same, one phase of it. */
-int gq_evaluate_phase(gq_plan *p, const gq_evaluator *e, const gq_binding *b, int phase, double t, void *const *x,
-                      void *const *out, const gq_grads *grads_, double *time_);
-/* The node program: t [rows], z [nslices] blocks of rows states (or, columns, those side by side), likewise
-** a; products added to grads. probe_ [nslices]: blocks that hold the probes one after another, or NULL where the
-** plan has none. */
-int gq_evaluate_nodes(gq_plan *p, const gq_evaluator *e, const gq_binding *b, const void *t, void *const *z,
-                      void *const *a, const gq_grads *grads, void *const *probe_);
-/* Numbers that probe i of a node program has for one node, and bytes it takes for `points` nodes. */
-size_t gq_probe_size(const gq_plan *p, const gq_evaluator *e, int i);
-size_t gq_probe_bytes(const gq_plan *p, const gq_evaluator *e, int i, int points);
 
 /* ---- one integration ---- */
 
@@ -195,9 +164,6 @@ void gq_kept_free(gq_kept *list_);
 int gq_kept_get(gq_plan *p, bool slopes, bool arenas, size_t *bytes, gq_kept **out);
 void gq_kept_give_back(gq_plan *p, gq_kept *list_);
 
-size_t gq_part_bytes(const gq_field *f);
-/* First number that is not finite, counted from 1; 0: none. */
-size_t gq_first_nonfinite(gq_dtype d, size_t n, const void *x);
 void gq_steplog_first(double h);
 void gq_steplog_add(double t, double h, double ratio, bool accepted);
 

@@ -51,22 +51,6 @@ int gq_steplog_get(const double (**rows)[4]) {
 
 /* ---- set-up ---- */
 
-size_t gq_first_nonfinite(gq_dtype d, size_t n, const void *x) {
-  for (size_t i = 0; i < n; i++)
-    if (!isfinite(d == GQ_F32 ? ((const float *)x)[i] : ((const double *)x)[i])) return i + 1;
-  return 0;
-}
-
-size_t gq_part_bytes(const gq_field *f) { return gq_numel(f->shape) * gq_dtype_size(f->dtype); }
-
-/* Bytes from the start of a whole array to slice s. */
-static size_t slice_offset(const gq_field *f, int s) {
-  if (f->nslices == 1) return 0;
-  return f->first[s] * (gq_numel(f->shape) / f->shape.dim[0]) * gq_dtype_size(f->dtype);
-}
-
-static size_t slice_numel(const gq_field *f, int s) { return gq_numel(f->class_shape[f->class_of[s]]); }
-
 double gq_positive_atol(gq_dtype d, double atol) { return fmax(atol, d == GQ_F32 ? FLT_MIN : DBL_MIN); }
 
 int gq_walk_init(gq_walk *w, gq_plan *p, const gq_stepper *st, const gq_binding *b) {
@@ -82,7 +66,7 @@ int gq_walk_init(gq_walk *w, gq_plan *p, const gq_stepper *st, const gq_binding 
     gq_walk_done(w);
     return gq_nomem((size_t)ns * (st->l.nin + 2 * st->l.nout) * sizeof(void *));
   }
-  w->arena = p->arena[0];
+  w->arena = p->arena;
   int status = st->m->implicit ? gq_implicit_new(w) : gq_method_adams(st->m) ? gq_adams_new(w) : GQ_OK;
   if (status != GQ_OK) gq_walk_done(w);
   return status;
@@ -105,7 +89,7 @@ static void bind_slice(gq_walk *w, int s) {
   const void **in = w->in + (size_t)s * l->nin;
   void **out = w->out + (size_t)s * l->nout;
   double *sc = w->scalars + (size_t)s * l->nout;
-  size_t off = slice_offset(f, s);
+  size_t off = gq_slice_offset(f, s);
   in[l->t] = &w->in_scalars[0], in[l->h] = &w->in_scalars[1], in[l->rtol] = &w->in_scalars[2];
   if (l->h2 >= 0) in[l->h2] = &w->in_scalars[1];
   for (int p = 0; p < l->parts; p++) {
@@ -142,7 +126,7 @@ static void bind_pull(gq_walk *w, int s) {
   const void **in = w->in + (size_t)s * l->nin;
   void **out = w->out + (size_t)s * l->nout;
   double *sc = w->scalars + (size_t)s * l->nout;
-  size_t off = slice_offset(f, s);
+  size_t off = gq_slice_offset(f, s);
   in[l->cy] = (char *)w->cy + off;
   if (l->cf >= 0) in[l->cf] = (char *)w->cf + off;
   if (l->h2 >= 0) in[l->y2] = (char *)w->y1[0] + off, in[l->f2] = (char *)w->f1[0] + off;
@@ -337,7 +321,7 @@ int gq_walk_first(gq_walk *w, const gq_evaluator *e, double stop, double *h) {
   for (int k = 0; k < w->st->l.given; k++) x[parts + k] = w->path[w->st->m->end][k];
   if (products) memset(w->eq.block, 0, w->eq.bytes);
   w->etime = 0;
-  GQ_TRY(gq_evaluate_at(w->plan, e, w->bind, w->t + dir * h0, x, w->f1, &w->eq, &w->etime));
+  GQ_TRY(gq_evaluate_at(e, w->bind, w->t + dir * h0, x, w->f1, &w->eq, &w->etime));
   w->nfe++;
   for (int p = 0; p < parts; p++) d2 = larger(d2, gq_walk_norm(w, p, w->f1[p], w->y[p], w->f[p]) / h0);
   if (products) d2 = larger(d2, products_norm(w, CHANGE) / h0);
@@ -544,7 +528,7 @@ int gq_walk_phase(gq_walk *w, int phase) {
 void *gq_walk_slope(const gq_walk *w, int i, int part, int slice) {
   const gq_steplayout *l = &w->st->l;
   const gq_field *f = w->plan->field;
-  size_t off = slice_offset(f, slice);
+  size_t off = gq_slice_offset(f, slice);
   if (w->adams) return (char *)gq_adams_slope(w, i) + off;
   if (l->carry && i == 0) return (char *)w->f[part] + off;
   if (l->carry && i == w->st->m->end) return (char *)w->f1[part] + off;
@@ -554,14 +538,14 @@ void *gq_walk_slope(const gq_walk *w, int i, int part, int slice) {
 
 void gq_walk_slope_all(const gq_walk *w, int i, void *dst, const gq_field *f) {
   for (int s = 0; s < f->nslices; s++)
-    memcpy((char *)dst + slice_offset(f, s), gq_walk_slope(w, i, 0, s),
-           slice_numel(f, s) * gq_dtype_size(f->dtype));
+    memcpy((char *)dst + gq_slice_offset(f, s), gq_walk_slope(w, i, 0, s),
+           gq_slice_numel(f, s) * gq_dtype_size(f->dtype));
 }
 
 void gq_walk_interpolate(const gq_walk *w, int part, int slice, double theta, void *dst) {
   const gq_field *f = w->plan->field;
   double wt[GQ_MAXSTAGES];
-  size_t n = slice_numel(f, slice), off = slice_offset(f, slice);
+  size_t n = gq_slice_numel(f, slice), off = gq_slice_offset(f, slice);
   gq_tableau_weights(w->st->m, theta, wt);
   memcpy(dst, (char *)w->y[part] + off, n * gq_dtype_size(f->dtype));
   for (int i = 0; i < w->st->m->slopes; i++)
@@ -570,7 +554,7 @@ void gq_walk_interpolate(const gq_walk *w, int part, int slice, double theta, vo
 
 void gq_walk_interpolate_all(const gq_walk *w, int part, double theta, void *dst) {
   for (int s = 0; s < w->plan->field->nslices; s++)
-    gq_walk_interpolate(w, part, s, theta, (char *)dst + slice_offset(w->plan->field, s));
+    gq_walk_interpolate(w, part, s, theta, (char *)dst + gq_slice_offset(w->plan->field, s));
 }
 
 void gq_walk_commit(gq_walk *w) {

@@ -4,7 +4,7 @@
 #ifndef GQ_SCHEME_H
 #define GQ_SCHEME_H
 
-#include "../field/field.h"
+#include "../field/evaluate.h"
 #include "sde.h"
 
 #define GQ_SDE_MAXPARTS 4

@@ -1,0 +1,215 @@
+/*
+** evaluate.c -- compiling systems and running them at points, see evaluate.h.
+*/
+#include "evaluate.h"
+
+#include <string.h>
+
+/* ---- running ---- */
+
+void gq_code_free(gq_code *c) {
+  gq_program_free(c->prog[0]);
+  gq_program_free(c->prog[1]);
+  *c = (gq_code){ { 0 } };
+}
+
+size_t gq_code_arena(const gq_code *c) {
+  size_t n = 0;
+  for (int i = 0; i < 2; i++)
+    if (c->prog[i] && gq_program_arena(c->prog[i]) > n) n = gq_program_arena(c->prog[i]);
+  return n;
+}
+
+typedef struct job {
+  const gq_field *f;
+  const gq_code *code;
+  int phase, nin, nout;
+  void *const *arena;
+  const void *const *in;
+  void *const *out;
+  int status[GQ_MAXSLICES];
+  char message[256];
+} job;
+
+static void run_slice(void *ctx, int s) {
+  job *j = ctx;
+  j->status[s] = gq_program_run(j->code->prog[j->f->class_of[s]], j->phase, j->arena[s],
+                                j->in + (size_t)s * j->nin, j->out + (size_t)s * j->nout);
+  if (j->status[s] != GQ_OK && (s == 0 || j->status[0] == GQ_OK))
+    strncpy(j->message, gq_message(), sizeof j->message - 1);
+}
+
+int gq_code_run(const gq_field *f, const gq_code *c, int phase, void *const *arena, const void *const *in,
+                int nin, void *const *out, int nout) {
+  job j = {
+    .f = f, .code = c, .phase = phase, .nin = nin, .nout = nout, .arena = arena, .in = in, .out = out
+  };
+  if (f->nslices == 1) run_slice(&j, 0);
+  else gq_parallel(f->nslices, run_slice, &j);
+  for (int s = 0; s < f->nslices; s++)
+    if (j.status[s] != GQ_OK) return gq_fail(j.status[s], "%s", j.message);
+  return GQ_OK;
+}
+
+/* ---- compiling ---- */
+
+int gq_code_add(gq_code *c, int cls, const gq_graph *g, int n, const gq_outspec *outs) {
+  GQ_TRY(gq_graph_status(g));
+  return gq_program_new(g, n, outs, &c->prog[cls]);
+}
+
+static int grow_arenas(gq_scratch *m, size_t bytes) {
+  if (bytes <= m->bytes) return GQ_OK;
+  for (int s = 0; s < m->field->nslices; s++) {
+    void *a = gq_alloc(bytes + 64);
+    if (!a) return gq_nomem(bytes);
+    gq_free(m->arena[s]);
+    m->arena[s] = a;
+  }
+  m->bytes = bytes;
+  return GQ_OK;
+}
+
+/* Pointer tables for the evaluator that needs most. */
+static int grow_table(gq_scratch *m, const gq_evaluator *e) {
+  size_t n = (size_t)m->field->nslices * (e->nin + e->nout + 1);
+  if (n <= m->room) return GQ_OK;
+  void *t = gq_realloc(m->table, n * sizeof(void *));
+  if (!t) return gq_nomem(n * sizeof(void *));
+  m->table = t, m->room = n;
+  return GQ_OK;
+}
+
+void gq_scratch_done(gq_scratch *m) {
+  for (int s = 0; s < GQ_MAXSLICES; s++) gq_free(m->arena[s]);
+  gq_free(m->table);
+  *m = (gq_scratch){ 0 };
+}
+
+static int evaluator_class(gq_evaluator *e, int c, gq_system *s) {
+  int nq = s->nq, n = gq_graph_outputs(s->g);
+  gq_outspec *outs = gq_calloc(n + 1, sizeof *outs);
+  if (!outs) return gq_nomem(n * sizeof *outs);
+  for (int i = 0; i < n; i++)
+    outs[i] = i < n - nq ? (gq_outspec){ gq_graph_output(s->g, i), s->second && i >= s->second, GQ_STORE }
+                         : (gq_outspec){ gq_graph_output(s->g, i), s->late, GQ_ADD };
+  e->parts = n - nq, e->nq = nq, e->nout = n, e->nin = gq_graph_inputs(s->g), e->columns = s->columns;
+  e->states = e->nin - 1 - e->scratch->field->nb;
+  int status = gq_code_add(&e->code, c, s->g, n, outs);
+  gq_free(outs);
+  if (!e->of) e->of = s->of, s->of = NULL;
+  return status;
+}
+
+int gq_evaluator_new(gq_scratch *m, gq_make *make, const void *arg, gq_evaluator *e) {
+  int status = GQ_OK;
+  *e = (gq_evaluator){ .scratch = m };
+  for (int c = 0; status == GQ_OK && c < m->field->nclass; c++) {
+    gq_system s;
+    status = make(m->field, c, arg, &s);
+    if (status != GQ_OK) break;
+    status = evaluator_class(e, c, &s);
+    gq_system_done(&s);
+  }
+  if (status == GQ_OK) status = grow_table(m, e);
+  if (status == GQ_OK) status = grow_arenas(m, gq_code_arena(&e->code));
+  if (status != GQ_OK) gq_evaluator_done(e); /* whole or not there */
+  return status;
+}
+
+void gq_evaluator_done(gq_evaluator *e) {
+  gq_code_free(&e->code);
+  gq_free(e->of);
+  *e = (gq_evaluator){ 0 };
+}
+
+/* ---- evaluating ---- */
+
+typedef struct call { /* the pointer tables, laid out for one evaluator */
+  const void **in;
+  void **out;
+  double *time; /* [nslices] */
+} call;
+
+static call call_tables(const gq_evaluator *e) {
+  size_t ns = e->scratch->field->nslices;
+  call c = { .in = e->scratch->table };
+  c.out = (void **)(c.in + ns * e->nin), c.time = (double *)(c.out + ns * e->nout);
+  return c;
+}
+
+static call call_begin(const gq_evaluator *e) {
+  call c = call_tables(e);
+  memset(c.time, 0, e->scratch->field->nslices * sizeof *c.time);
+  return c;
+}
+
+static void bind_products(const gq_evaluator *e, const gq_binding *b, int s, const gq_grads *grads_,
+                          call *c) {
+  const gq_field *f = b->field;
+  for (int j = 0; j < f->nb; j++) c->in[(size_t)s * e->nin + 1 + e->states + j] = b->value[s * f->nb + j];
+  for (int r = 0; r < e->nq; r++) {
+    int j = e->of[r];
+    c->out[(size_t)s * e->nout + e->parts + r] = j < 0 ? (void *)&c->time[s] : grads_->at[s * f->nb + j];
+  }
+}
+
+static int run_call(const gq_evaluator *e, int phase, call *c) {
+  return gq_code_run(e->scratch->field, &e->code, phase, e->scratch->arena, c->in, e->nin, c->out, e->nout);
+}
+
+int gq_evaluate_phase(const gq_evaluator *e, const gq_binding *b, int phase, double t, void *const *x,
+                      void *const *out, const gq_grads *grads_, double *time_) {
+  const gq_field *f = b->field;
+  float t32 = (float)t;
+  call c = call_begin(e);
+  for (int s = 0; s < f->nslices; s++) {
+    size_t off = gq_slice_offset(f, s);
+    const void **in = c.in + (size_t)s * e->nin;
+    in[0] = f->dtype == GQ_F32 ? (void *)&t32 : (void *)&t;
+    for (int i = 0; i < e->states; i++) in[1 + i] = (char *)x[i] + off;
+    for (int i = 0; i < e->parts; i++) c.out[(size_t)s * e->nout + i] = (char *)out[i] + off;
+    bind_products(e, b, s, grads_, &c);
+  }
+  int status = run_call(e, phase, &c);
+  for (int s = 0; time_ && s < f->nslices; s++)
+    *time_ += f->dtype == GQ_F32 ? *(float *)&c.time[s] : c.time[s];
+  return status;
+}
+
+int gq_evaluate_at(const gq_evaluator *e, const gq_binding *b, double t, void *const *x, void *const *out,
+                   const gq_grads *grads_, double *time_) {
+  return gq_evaluate_phase(e, b, 0, t, x, out, grads_, time_);
+}
+
+void gq_evaluator_bind(const gq_evaluator *e, const gq_binding *b, int s, const gq_grads *grads,
+                       const void ***in, void ***out) {
+  call c = call_tables(e);
+  bind_products(e, b, s, grads, &c);
+  *in = c.in + (size_t)s * e->nin, *out = c.out + (size_t)s * e->nout;
+}
+
+size_t gq_probe_size(const gq_evaluator *e, int i) {
+  return gq_numel(gq_field_boundary_shape(e->scratch->field, e->of[e->nq + i]));
+}
+
+size_t gq_probe_bytes(const gq_evaluator *e, int i, int points) {
+  size_t size = gq_dtype_size(gq_field_boundary_dtype(e->scratch->field, e->of[e->nq + i]));
+  return gq_round64(gq_probe_size(e, i) * points * size);
+}
+
+int gq_evaluate_nodes(const gq_evaluator *e, const gq_binding *b, const void *t, void *const *z,
+                      void *const *a, const gq_grads *grads, void *const *probe_) {
+  call c = call_begin(e);
+  for (int s = 0; s < b->field->nslices; s++) {
+    const void **in = c.in + (size_t)s * e->nin;
+    char *probe = probe_ ? probe_[s] : NULL;
+    in[0] = t, in[1] = z[s], in[2] = a[s];
+    for (int i = 0; i < e->parts; i++) {
+      c.out[(size_t)s * e->nout + i] = probe;
+      probe += gq_probe_bytes(e, i, e->points);
+    }
+    bind_products(e, b, s, grads, &c);
+  }
+  return run_call(e, 0, &c);
+}
