@@ -191,6 +191,11 @@ embed: $(build)/embed
 $(build)/embed: examples/embed.c $(top)/libgq.a
 	$(compile) $(LDFLAGS) -MMD -MP -MF $@.d $< -o $@ $(top)/libgq.a $(lua_libs) $(libs) -ldl
 
+# The interpreter of scripts/bits.lua, over the library of this or of another checkout.
+.PHONY: bitshost
+bitshost:
+	$(compile) scripts/bits.c -o $(host) -Wl,--wrap=gq_program_new $(library_of) $(lua_libs) $(libs) -ldl
+
 # All three speak before lint fails.
 lint:
 	@scripts/setup lint
