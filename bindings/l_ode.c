@@ -121,7 +121,7 @@ static void set_number(lua_State *L, const char *key, double v) {
 static void fill_forward(lua_State *L, const gq_info *i, const char *engine) {
   lua_pushstring(L, gq_status_name(i->status));
   lua_setfield(L, -2, "status");
-  lua_pushstring(L, i->engine != GQ_ENGINE_NONE ? gq_engine_names[i->engine] : engine);
+  lua_pushstring(L, i->engine->keeps != GQ_KEEP_NOTHING ? i->engine->name : engine);
   lua_setfield(L, -2, "engine");
   if (i->reason[0]) lua_pushstring(L, i->reason), lua_setfield(L, -2, "reason");
   set_integer(L, "nfe", i->nfe);
@@ -195,8 +195,8 @@ static void warn_once(lua_State *L, bool *done, const char *text) {
 ** was 30 % off where direct was 0.8 %. An interpolant's estimate is no bound: at 2 % the gradient of Lotka-Volterra is
 ** more than 100 % off. */
 static double reconstruction_limit(const gq_ode_options *o) {
-  double rtol = gq_engine_inverts(o->engine) ? o->rtol : o->back_rtol;
-  double most = o->trajectory == GQ_INTERPOLATED ? 0.01 : o->engine == GQ_ENGINE_CHECK ? 0.05 : 0.1;
+  double rtol = o->engine->keeps == GQ_KEEP_END ? o->rtol : o->back_rtol;
+  double most = o->trajectory == GQ_INTERPOLATED ? 0.01 : o->engine->traits & GQ_TWICE ? 0.05 : 0.1;
   return rtol > 0 ? fmin(most, fmax(0.01, 100 * rtol)) / rtol : 100;
 }
 
@@ -226,18 +226,18 @@ static void warn_quadrature(lua_State *L, const gq_info *i) {
 
 static void warn(lua_State *L, const gq_info *i, const gq_ode_options *o) {
   static bool capped, uneven, unstable, coarse;
-  bool inverts = gq_engine_inverts(o->engine);
+  bool inverts = o->engine->keeps == GQ_KEEP_END;
   char text[256];
   lua_pushnil(L);
   lua_setfield(L, -2, "warning");
-  if (i->capped && o->engine != GQ_ENGINE_KRONROD) {
+  if (i->capped && o->engine->integral != GQ_INTEGRAL_ADAPTIVE) {
     snprintf(text, sizeof text,
              "gq.odeint: %lld quadrature nodes were wanted, %lld used (max_nodes): the gradient may be "
              "inaccurate; raise gq.max_nodes or use gq = {nodes = \"step\"}",
              (long long)i->nodes_wanted, (long long)i->nodes);
     warn_once(L, &capped, text);
   }
-  if (i->capped && o->engine == GQ_ENGINE_KRONROD) {
+  if (i->capped && o->engine->integral == GQ_INTEGRAL_ADAPTIVE) {
     warn_once(
       L, &uneven,
       "gq.odeint: the adaptive quadrature did not reach its tolerance in some interval: the gradient may be "
@@ -582,7 +582,7 @@ static int solve_call(lua_State *L, bool locate) {
   int at = lua_gettop(L);                 /* of the interpolant, if there is one */
   *gqL_pushtensor(L) = gq_tensor_ref(z0); /* the dynamics may free the handles */
   if (t) *gqL_pushtensor(L) = gq_tensor_ref(t);
-  bool recording = o.engine != GQ_ENGINE_NONE && gq_recording();
+  bool recording = o.engine->keeps != GQ_KEEP_NOTHING && gq_recording();
   dynamics f = push_dynamics(L, 1, 4, z0, recording);
   int n = f.ncapture;
   bool any = take_captures(L, 4, &f, b);
@@ -599,8 +599,8 @@ static int solve_call(lua_State *L, bool locate) {
                    .samples_ = &b->samples,
                    .jump_ = b->jump };
   b->in[0] = z0;
-  const char *engine = gq_engine_names[o.engine];
-  if (!recording || !(any || p.z0_grad || p.t_grad)) o.engine = GQ_ENGINE_NONE;
+  const char *engine = o.engine->name;
+  if (!recording || !(any || p.z0_grad || p.t_grad)) o.engine = gq_engine_find("none");
   if (event) event_option(L, 4, b, z0, &p);
   lua_newtable(L);
   int table = lua_gettop(L);

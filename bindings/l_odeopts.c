@@ -46,6 +46,12 @@ static const gq_tableau *choose_method(lua_State *L, int arg, const char *key, c
   return gq_tableau_get(choose(L, name, names, key));
 }
 
+static const gq_engine *choose_engine(lua_State *L, int arg, const gq_engine *def) {
+  const char *names[32] = { NULL };
+  for (int i = 0; i < gq_nengines && i < 31; i++) names[i] = gq_engines[i].name;
+  return &gq_engines[choose(L, gqL_optstring(L, arg, "gradient", def->name), names, "gradient")];
+}
+
 static bool choose_norm(lua_State *L, int arg, const char *key, bool def) {
   static const char *const names[] = { "rms", "max", NULL };
   const char *name = gqL_optstring(L, arg, "norm", NULL);
@@ -107,19 +113,18 @@ static void adjoint_options(lua_State *L, int arg, gq_ode_options *o) {
   o->back_step_size = positive(L, t, "step_size", o->step_size);
   o->back_max_steps = gqL_optint(L, t, "max_steps", o->max_steps, 1, INT64_MAX);
   o->back_max_norm = choose_norm(L, t, "adjoint.norm", o->max_norm);
-  const char *own = o->engine == GQ_ENGINE_INTERPOLATED    ? "interpolated"
-                    : o->engine == GQ_ENGINE_KRONROD       ? "dense"
+  const char *own = o->engine->trajectory != GQ_REVERSE    ? trajectories[o->engine->trajectory]
                     : o->method->implicit && !o->overshoot ? "dense" /* what decays fast explodes backwards */
                                                            : "reverse";
   const char *trajectory = gqL_optstring(L, t, "trajectory", own);
   o->trajectory = choose(L, trajectory, trajectories, "adjoint.trajectory");
-  if (o->engine == GQ_ENGINE_INTERPOLATED && o->trajectory != GQ_INTERPOLATED)
+  if (o->engine->trajectory == GQ_INTERPOLATED && o->trajectory != GQ_INTERPOLATED)
     gqL_error(
       L,
       "gq.odeint: gradient = \"interpolated\" reads z from its interpolant, not from trajectory = \"%s\"; "
       "leave adjoint.trajectory out, or choose gradient = \"seminorm\"",
       trajectory);
-  if (o->engine == GQ_ENGINE_KRONROD && o->trajectory == GQ_REVERSE)
+  if (o->engine->traits & GQ_PATH_KEPT && o->trajectory == GQ_REVERSE)
     gqL_error(
       L,
       "gq.odeint: gradient = \"kronrod\" needs z at any time: leave adjoint.trajectory out (\"dense\"), or "
@@ -153,7 +158,7 @@ static void gq_options(lua_State *L, int arg, gq_ode_options *o) {
   o->quadrature = gqL_quadrature(L, gqL_optstring(L, t, "quadrature", gq_quadratures->name), "gq.quadrature");
   o->panels = (int)gqL_optint(L, t, "panels", 1, 1, 1 << 20);
   gq_seed(L, t, o);
-  o->guards = gqL_optbool(L, t, "guards", o->guards || o->engine == GQ_ENGINE_CHECK);
+  o->guards = gqL_optbool(L, t, "guards", o->guards || o->engine->traits & GQ_TWICE);
   if (lua_istable(L, t) && lua_getfield(L, t, "nodes") == LUA_TNUMBER) {
     lua_pop(L, 1);
     o->nodes = GQ_NODES_FIXED;
@@ -163,7 +168,7 @@ static void gq_options(lua_State *L, int arg, gq_ode_options *o) {
     /* Stiff problems have layers that nodes spread over an interval do not see; and eq. (9) counts evaluations, of
     ** which multistep methods need few. */
     bool layers = o->method->implicit || o->back_method->implicit, few = gq_method_adams(o->method);
-    const char *own = (layers || few) && gq_engine_nodes(o->engine) ? "step" : "nfe";
+    const char *own = (layers || few) && gq_takes_nodes(o->engine) ? "step" : "nfe";
     o->nodes =
       choose(L, gqL_optstring(L, t, "nodes", own), nodes, "gq.nodes") == 1 ? GQ_NODES_STEP : GQ_NODES_NFE;
   }
@@ -212,7 +217,6 @@ static void regularise_options(lua_State *L, int arg, gq_ode_options *o) {
 
 void gqL_odeoptions(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
   static const char *const batches[] = { "joint", "independent", NULL };
-  const char *names[GQ_NENGINE + 1] = { NULL };
   gq_ode_defaults(o, d);
   if (lua_isnoneornil(L, arg)) return;
   luaL_checktype(L, arg, LUA_TTABLE);
@@ -228,8 +232,7 @@ void gqL_odeoptions(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
   o->max_norm = choose_norm(L, arg, "norm", false);
   o->parity = gqL_optbool(L, arg, "parity", false);
   o->overshoot = gqL_optbool(L, arg, "overshoot", o->parity);
-  for (int i = 0; i < GQ_NENGINE; i++) names[i] = gq_engine_names[i];
-  o->engine = choose(L, gqL_optstring(L, arg, "gradient", "gq"), names, "gradient");
+  o->engine = choose_engine(L, arg, o->engine);
   o->independent = choose(L, gqL_optstring(L, arg, "batch", "joint"), batches, "batch") == 1;
   controller_options(L, arg, &o->controller);
   adjoint_options(L, arg, o);

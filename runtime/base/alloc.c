@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { ALIGN = 64 };
 
@@ -102,4 +103,11 @@ void *gq_take(gq_taker *t, size_t bytes) {
   void *p = t->base ? t->base + t->used : NULL;
   t->used += gq_round64(bytes);
   return p;
+}
+
+size_t gq_default_memory(void) {
+  static size_t quarter; /* asked for once: every solve wants to know */
+  if (quarter) return quarter;
+  long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+  return quarter = pages > 0 && size > 0 ? (size_t)pages / 4 * (size_t)size : (size_t)1 << 30;
 }

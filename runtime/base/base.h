@@ -45,6 +45,7 @@ char *gq_strdup(const char *s);
 int gq_nomem(size_t bytes);                   /* gq_fail(GQ_ENOMEM, ...) naming the size */
 
 size_t gq_live_bytes(void);                   /* bytes alive now */
+size_t gq_default_memory(void);               /* a quarter of the machine's */
 size_t gq_live_blocks(void);                  /* blocks alive now */
 size_t gq_alloc_count(void);                  /* calls so far: "the step loop allocates nothing" is a test */
 size_t gq_peak_bytes(void);                   /* highest gq_live_bytes since gq_peak_reset */

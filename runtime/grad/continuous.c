@@ -121,14 +121,14 @@ static double cotangent_size(const back *k) {
 }
 
 /* Is the integral adaptive, over the interval's steps when all of them are there? */
-static bool adaptive(const back *k) { return k->gq && k->s->o.engine == GQ_ENGINE_KRONROD; }
+static bool adaptive(const back *k) { return k->gq && k->s->o.engine->integral == GQ_INTEGRAL_ADAPTIVE; }
 
 static int setup(back *k, double size) {
   gq_solution *s = k->s;
   const gq_ode_options *o = &s->o;
   gq_walk *w = &k->w;
   k->reverse = o->trajectory == GQ_REVERSE;
-  k->gq = gq_engine_nodes(o->engine) && s->plan->products;
+  k->gq = gq_takes_nodes(o->engine) && s->plan->products;
   k->ia = k->reverse ? 1 : 0;
   w->o = o, w->context = k;
   w->rtol = o->back_rtol, w->max_norm = o->back_max_norm, w->step_size = o->back_step_size;
@@ -454,7 +454,7 @@ int gq_continuous_backward(gq_pullback *b) {
   if (status == GQ_OK) status = run(&k);
   b->nfe += w->nfe + k.nodes.evaluated + k.path.w.nfe;
   b->s->info.nodes = k.nodes.evaluated;
-  if (b->s->o.engine == GQ_ENGINE_KRONROD) b->s->info.nodes_wanted = k.nodes.evaluated;
+  if (b->s->o.engine->integral == GQ_INTEGRAL_ADAPTIVE) b->s->info.nodes_wanted = k.nodes.evaluated;
   b->s->info.steps_backward = w->steps, b->s->info.rejected_backward = w->rejected;
   gq_kronrod_done(&k.kronrod);
   gq_path_done(&k.path);

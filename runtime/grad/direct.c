@@ -143,7 +143,7 @@ static int pull_step(direct *d, gq_kept *r, gq_kept *after) {
   gq_pullback *b = d->b;
   gq_walk *w = &d->w;
   double dir = r->h < 0 ? -1 : 1;
-  bool kept = b->s->o.engine == GQ_ENGINE_DIRECT;
+  bool kept = b->s->o.engine->keeps == GQ_KEEP_ACTIVATIONS;
   w->y[0] = r->y, w->f[0] = r->f, w->x = r->x, w->y1[0] = after->y, w->f1[0] = after->f, w->x1 = after->x;
   w->arena = kept ? r->arena : b->s->plan->arena, w->t = r->t, w->h1 = r->h;
   gq_walk_times(w, r->t, r->h, after->t);
@@ -288,7 +288,6 @@ static int run_inverse(direct *d) {
 
 static int run(direct *d) {
   gq_solution *s = d->b->s;
-  if (gq_engine_inverts(s->o.engine)) return run_inverse(d);
   gq_kept *r = s->records;
   for (; r->before; r = r->before) {
     GQ_TRY(pull_step(d, r->before, r));
@@ -298,7 +297,7 @@ static int run(direct *d) {
   return pull_start(d, r);
 }
 
-int gq_direct_backward(gq_pullback *b) {
+static int backward(gq_pullback *b, int (*run)(direct *)) {
   gq_solution *s = b->s;
   direct d = { .b = b, .k = s->nt - 1 };
   gq_walk *w = &d.w;
@@ -313,3 +312,6 @@ int gq_direct_backward(gq_pullback *b) {
   gq_free(d.block);
   return status;
 }
+
+int gq_direct_backward(gq_pullback *b) { return backward(b, run); }
+int gq_inverse_backward(gq_pullback *b) { return backward(b, run_inverse); }

@@ -1,7 +1,7 @@
 /*
 ** pullback.c -- the entry to the backward pass of every engine: what is checked before and collected after.
 */
-#include "../ode/solution.h"
+#include "samples.h"
 
 #include <math.h>
 #include <string.h>
@@ -39,8 +39,7 @@ static int backward_run(gq_pullback *b) {
   gq_solution *s = b->s;
   if (s->trivial) return backward_trivial(b);
   if (s->rows) return gq_rows_backward(b);
-  if (s->o.engine == GQ_ENGINE_GQC) return gq_collocation_backward(b);
-  return gq_engine_discrete(s->o.engine) ? gq_direct_backward(b) : gq_continuous_backward(b);
+  return s->o.engine->backward(b);
 }
 
 static int backward_once(gq_pullback *b, gq_tensor **gcapture) {
@@ -112,7 +111,7 @@ static int backward_audit(gq_pullback *b, gq_tensor *const *gcapture) {
 /* A spectrum may cry for nothing (the mean of an oscillation is exact long before it is resolved), so it asks for an
 ** audit: of the first such pass of a structure, then of every 50th, which costs a training loop 2 % at most. */
 static bool asks_for_audit(const gq_solution *s) {
-  return s->o.engine == GQ_ENGINE_GQ && s->info.spectrum > 0.1 && s->plan->alarms++ % 50 == 0;
+  return !(s->o.engine->traits & GQ_TWICE) && s->info.spectrum > 0.1 && s->plan->alarms++ % 50 == 0;
 }
 
 int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor **gt, gq_tensor **gcapture) {
@@ -128,7 +127,7 @@ int gq_odeint_backward_sums(gq_solution *s, gq_tensor *gz_, const double sums[2]
   if (!isfinite(sums[0]) || !isfinite(sums[1]))
     return gq_fail(GQ_ENONFINITE, "the cotangent of info.regularisers.%s is not finite",
                    isfinite(sums[0]) ? "stiffness" : "error");
-  if (s->o.engine != GQ_ENGINE_DIRECT && s->z->storage->version != s->version)
+  if (s->o.engine->keeps != GQ_KEEP_ACTIVATIONS && s->z->storage->version != s->version)
     return gq_fail(GQ_ESTATE,
                    "the solution was modified in place before its backward pass, which starts from it; write "
                    "to a copy (x:clone())");
@@ -149,7 +148,7 @@ int gq_odeint_backward_sums(gq_solution *s, gq_tensor *gz_, const double sums[2]
     b.gt = s->t_grad ? gq_tensor_data(times) : NULL;
     size_t held = s->bytes;
     s->bytes += b.grads.bytes;
-    status = s->o.engine == GQ_ENGINE_CHECK ? backward_check(&b, gcapture) : backward_once(&b, gcapture);
+    status = s->o.engine->traits & GQ_TWICE ? backward_check(&b, gcapture) : backward_once(&b, gcapture);
     if (status == GQ_OK && asks_for_audit(s)) {
       status = backward_audit(&b, gcapture);
       for (int i = 0; status != GQ_OK && i < s->plan->field->ncapture; i++)

@@ -264,10 +264,10 @@ int gq_odeint_replay(gq_solution *s, gq_tensor *z0, gq_tensor *t_, gq_tensor *co
       GQ_EUNSUPPORTED,
       "create_graph through odeint needs dynamics that are traced: with trace = false there are first "
       "derivatives alone");
-  if (!gq_engine_discrete(s->o.engine) || gq_engine_inverts(s->o.engine))
+  if (!gq_keeps_steps(s->o.engine))
     return gq_fail(GQ_EUNSUPPORTED,
                    "create_graph through odeint works with gradient = \"direct\"; this solve used \"%s\"",
-                   gq_engine_names[s->o.engine]);
+                   s->o.engine->name);
   if (s->o.method->implicit)
     return gq_fail(
       GQ_EUNSUPPORTED,

@@ -16,14 +16,13 @@ void gq_lanes_add(const gq_lanes *p, void *lanes, int j, double scale, const voi
 
 static void work(void *context, int i) {
   gq_rowpull *w = (gq_rowpull *)context + i;
-  bool discrete = gq_engine_discrete(w->s->o.engine);
-  gq_outcome_set(&w->outcome, discrete ? gq_rows_direct(w) : gq_rows_quadrature(w));
+  gq_outcome_set(&w->outcome, w->s->o.engine->rows(w));
 }
 
 static int begin(gq_pullback *b, gq_rowpull *w, void *left) {
   gq_solution *s = b->s;
   const gq_plan *plan = s->plan;
-  bool discrete = gq_engine_discrete(s->o.engine);
+  bool discrete = gq_keeps_steps(s->o.engine);
   if (b->refine == 1) /* check goes back twice */
     for (int64_t i = 0; i < s->rows->n; i++) gq_row_count(s->rows->samples.nfe_backward)[i] = 0;
   for (int i = 0; i < s->rows->workers; i++, w++) {

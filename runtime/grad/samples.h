@@ -30,7 +30,6 @@ static inline char *gq_row_at(const gq_solution *s, gq_tensor *z, int k, int64_t
 /* x of lane j += scale * row */
 void gq_lanes_add(const gq_lanes *p, void *lanes, int j, double scale, const void *row);
 
-int gq_rows_direct(gq_rowpull *w);       /* grad/rows_direct.c */
-int gq_rows_quadrature(gq_rowpull *w);   /* grad/rows_gq.c */
+int gq_rows_backward(gq_pullback *b);
 
 #endif

@@ -21,18 +21,18 @@ static bool is_runge_kutta(const gq_tableau *m) { return m->kind == GQ_RUNGE_KUT
 static bool is_alf(const gq_tableau *m) { return m->kind == GQ_ALF; }
 
 static int check_inverts(const gq_ode_options *o) {
-  bool (*fits)(const gq_tableau *) = o->engine == GQ_ENGINE_MALI ? is_alf : gq_method_reversible;
+  bool (*fits)(const gq_tableau *) = o->engine->method;
   char names[256];
   if (!fits(o->method))
     return gq_fail(GQ_EARG,
                    "gradient = \"%s\" inverts the steps of the forward solve and method = \"%s\" cannot be "
                    "inverted so; it goes with method = %s",
-                   gq_engine_names[o->engine], o->method->name, methods_of(fits, names, sizeof names));
+                   o->engine->name, o->method->name, methods_of(fits, names, sizeof names));
   if (o->method->kind == GQ_ALF && o->eta == 0.5)
     return gq_fail(GQ_EARG,
                    "eta = 0.5 forgets v in every step of alf, so gradient = \"%s\" cannot invert them; "
                    "take another eta, or gradient = \"aca\"",
-                   gq_engine_names[o->engine]);
+                   o->engine->name);
   return GQ_OK;
 }
 
@@ -40,13 +40,13 @@ static int check_inverts(const gq_ode_options *o) {
 static int check_adams(const gq_ode_options *o) {
   if (!o->method || (o->method->kind == GQ_ADAMS_MOULTON && o->method->order < 2))
     return gq_fail(GQ_EARG, "the highest order of explicit_adams is 1 to 12, that of implicit_adams 2 to 12");
-  if (o->engine == GQ_ENGINE_DIRECT || o->engine == GQ_ENGINE_ACA)
+  if (gq_keeps_steps(o->engine))
     return gq_fail(
       GQ_EUNSUPPORTED,
       "gradient = \"%s\" differentiates one step after another, and the steps of method = \"%s\" hang on "
       "several before them; use gradient = \"gq\" or \"adjoint\", or a Runge-Kutta method (dopri5)",
-      gq_engine_names[o->engine], o->method->name);
-  if (o->engine != GQ_ENGINE_NONE && o->trajectory == GQ_CHECKPOINT)
+      o->engine->name, o->method->name);
+  if (o->engine->keeps != GQ_KEEP_NOTHING && o->trajectory == GQ_CHECKPOINT)
     return gq_fail(
       GQ_EUNSUPPORTED,
       "adjoint.trajectory = \"checkpoint\" runs single steps again, and the steps of method = \"%s\" hang "
@@ -69,11 +69,11 @@ static int check_heuristics(const gq_ode_options *o) {
   bool (*fits)(const gq_tableau *) = o->error && !estimates_error(o->method)           ? estimates_error
                                      : o->stiffness && !estimates_stiffness(o->method) ? estimates_stiffness
                                                                                        : NULL;
-  if (o->engine != GQ_ENGINE_NONE && o->engine != GQ_ENGINE_DIRECT && o->engine != GQ_ENGINE_ACA)
+  if (o->engine->keeps != GQ_KEEP_NOTHING && !gq_keeps_steps(o->engine))
     return gq_fail(GQ_EUNSUPPORTED,
                    "regularise.%s is a sum over the solver's own steps, which gradient = \"%s\" does not "
                    "differentiate; use gradient = \"direct\" or \"aca\"",
-                   what, gq_engine_names[o->engine]);
+                   what, o->engine->name);
   if (o->independent)
     return gq_fail(GQ_EUNSUPPORTED,
                    "regularise.%s is a sum over steps that the whole batch shares; use batch = \"joint\"",
@@ -89,7 +89,7 @@ static int check_heuristics(const gq_ode_options *o) {
 int gq_ode_check(const gq_ode_options *o) {
   char names[256];
   if (!o->method || gq_method_adams(o->method)) GQ_TRY(check_adams(o));
-  if (gq_engine_inverts(o->engine)) GQ_TRY(check_inverts(o));
+  if (o->engine->method) GQ_TRY(check_inverts(o));
   if (o->error || o->stiffness) GQ_TRY(check_heuristics(o));
   if (!(o->eta > 0) || o->eta > 1) return gq_fail(GQ_EARG, "eta = %g must be above 0 and at most 1", o->eta);
   if (o->eta != 1 && !is_alf(o->method))

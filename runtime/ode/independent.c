@@ -27,10 +27,10 @@ int gq_rows_check(const gq_problem *p, const gq_ode_options *o) {
   if (p->dense_) return refuse("dense = true", "give the times as t");
   if (p->jump_) return refuse("grid_points", "solve up to each of them and go on from there");
   if (gq_graph_calls(p->f)) return refuse("trace = false", "use dynamics that can be traced (gq.where)");
-  if (o->engine == GQ_ENGINE_NONE) return GQ_OK;
-  bool discrete = o->engine == GQ_ENGINE_DIRECT || o->engine == GQ_ENGINE_ACA;
-  if (!discrete && o->engine != GQ_ENGINE_GQ && o->engine != GQ_ENGINE_CHECK) {
-    snprintf(what, sizeof what, "gradient = \"%s\"", gq_engine_names[o->engine]);
+  if (o->engine->keeps == GQ_KEEP_NOTHING) return GQ_OK;
+  bool discrete = gq_keeps_steps(o->engine);
+  if (!o->engine->rows) {
+    snprintf(what, sizeof what, "gradient = \"%s\"", o->engine->name);
     return refuse(what, "use gradient = \"gq\", \"check\", \"aca\", \"direct\" or \"none\"");
   }
   if (discrete && p->t_grad && (!o->method->e || o->step_size > 0))
@@ -68,9 +68,7 @@ static int samples_new(int64_t n, gq_samples *s) {
   return gq_tensor_new(GQ_F64, shape, &s->t);
 }
 
-static bool keeps(const gq_solution *s) {
-  return s->o.engine == GQ_ENGINE_DIRECT || s->o.engine == GQ_ENGINE_ACA;
-}
+static bool keeps(const gq_solution *s) { return gq_keeps_steps(s->o.engine); }
 
 /* As many workers as have lanes to fill. */
 static int workers(const gq_field *f) {

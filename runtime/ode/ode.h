@@ -8,30 +8,7 @@
 #include "../exec/exec.h"
 #include "../method/method.h"
 
-typedef enum gq_engine {
-  GQ_ENGINE_NONE,
-  GQ_ENGINE_DIRECT,            /* keeps every activation of every accepted step */
-  GQ_ENGINE_ACA,               /* keeps the state at each step, runs the step again (Zhuang et al. 2020) */
-  GQ_ENGINE_MALI,              /* keeps the end state and the step sizes, inverts alf's steps (Zhuang et al. 2021) */
-  GQ_ENGINE_REVERSIBLE,        /* the same with any reversible method (Kidger et al. 2021) */
-  GQ_ENGINE_ADJOINT,           /* a'df/dtheta is solved with [z, a], in its error norm (Chen et al. 2018) */
-  GQ_ENGINE_SEMINORM,          /* the same, outside of the error norm (Kidger et al. 2021) */
-  GQ_ENGINE_INTERPOLATED,      /* seminorm along trajectory "interpolated" (IRDM, Daulbaev et al. 2020) */
-  GQ_ENGINE_GQC,               /* Gauss collocation with Jacobians, one element a forward step */
-  GQ_ENGINE_KRONROD,           /* dense z and a, adaptive Gauss-Kronrod quadrature */
-  GQ_ENGINE_GQ,                /* Gauss-Legendre nodes (Norcliffe & Deisenroth 2023, eq. (9) and (11)) */
-  GQ_ENGINE_CHECK,             /* gq at n and at 2n nodes: their difference is info.audit */
-  GQ_ENGINE_AUTO,              /* the fastest that fits memory_limit: ode/auto.c */
-  GQ_NENGINE
-} gq_engine;
-static inline bool gq_engine_inverts(gq_engine e) { return e == GQ_ENGINE_MALI || e == GQ_ENGINE_REVERSIBLE; }
-static inline bool gq_engine_discrete(gq_engine e) {
-  return e == GQ_ENGINE_DIRECT || e == GQ_ENGINE_ACA || gq_engine_inverts(e);
-}
-static inline bool gq_engine_nodes(gq_engine e) { return e >= GQ_ENGINE_KRONROD && e <= GQ_ENGINE_CHECK; }
-extern const char *const gq_engine_names[GQ_NENGINE];
 typedef enum gq_trajectory { GQ_REVERSE, GQ_DENSE, GQ_CHECKPOINT, GQ_INTERPOLATED } gq_trajectory;
-enum { GQ_MAX_ELEMENT = 16 };   /* gqc: nodes of an element */
 enum { GQ_MAX_SYSTEM = 4096 };   /* implicit methods: numbers in a row, or in all if rows act on each other */
 typedef enum gq_nodes { GQ_NODES_NFE, GQ_NODES_STEP, GQ_NODES_FIXED } gq_nodes;
 
@@ -48,10 +25,63 @@ extern const gq_quadrature gq_quadratures[];               /* Gauss-Legendre fir
 extern const int gq_nquadratures;
 int gq_quadrature_points(const gq_quadrature *q, int n);   /* n rounded up to what the rule takes */
 
+/* ---- engines: how a backward pass finds the gradients; one row of grad/engines.c each ---- */
+
+typedef enum gq_keeps {        /* what the forward solve leaves for it */
+  GQ_KEEP_NOTHING,             /* there is no backward pass */
+  GQ_KEEP_ACTIVATIONS,         /* every activation of every accepted step; of implicit steps the slopes */
+  GQ_KEEP_STEPS,               /* the state at each step */
+  GQ_KEEP_END,                 /* the end state and the steps' times: steps are inverted */
+  GQ_KEEP_TRAJECTORY           /* what gq_ode_options.trajectory says: the adjoint equation is solved along it */
+} gq_keeps;
+typedef enum gq_integral {     /* of a'df/dtheta, where the adjoint equation is solved */
+  GQ_INTEGRAL_OWN,             /* by no rule that others share */
+  GQ_INTEGRAL_INSIDE,          /* by Runge-Kutta weights, inside the solver's error norm */
+  GQ_INTEGRAL_OUTSIDE,         /* by Runge-Kutta weights, outside of it */
+  GQ_INTEGRAL_NODES,           /* by quadrature nodes, eq. (9) and (11) */
+  GQ_INTEGRAL_ADAPTIVE         /* by nodes that an error estimate asks for */
+} gq_integral;
+enum {                         /* gq_engine.traits */
+  GQ_PATH_OWN = 1,             /* z comes along .trajectory, whatever the options say */
+  GQ_PATH_KEPT = 2,            /* z is needed at any time: along no "reverse" trajectory */
+  GQ_ALL_STEPS = 4,            /* needs steps that end where the solve does, and takes cotangents between them as
+                                  they are: no overshoot, no moments */
+  GQ_TWICE = 8                 /* goes back with n and with 2n nodes */
+};
+struct gq_ode_options;
+struct gq_info;
+struct gq_planspec;
+struct gq_pullback;
+struct gq_rowpull;
+typedef struct gq_engine {
+  const char *name;            /* "gq" */
+  gq_keeps keeps;
+  gq_integral integral;
+  gq_trajectory trajectory;    /* where z is on the way back if nothing else is asked for */
+  unsigned traits;
+  int most_nodes;              /* that an element takes; 0: any number */
+  bool (*method)(const gq_tableau *);          /* those that it goes with; NULL: any */
+  int (*backward)(struct gq_pullback *b);
+  int (*rows)(struct gq_rowpull *w);           /* a worker's share of batch = "independent"; NULL: refused */
+  /* Settle on an engine before a solve (steps < 0), or when the one chosen went over the memory after so many. */
+  int (*choose)(const struct gq_planspec *s, struct gq_ode_options *o, int64_t steps, struct gq_info *info);
+  const char *kept, *doc, *source;
+} gq_engine;
+extern const gq_engine gq_engines[];
+extern const int gq_nengines;
+const gq_engine *gq_engine_find(const char *name);         /* NULL: there is none */
+static inline bool gq_keeps_steps(const gq_engine *e) {
+  return e->keeps == GQ_KEEP_ACTIVATIONS || e->keeps == GQ_KEEP_STEPS;
+}
+static inline bool gq_takes_nodes(const gq_engine *e) {
+  return e->integral == GQ_INTEGRAL_NODES || e->integral == GQ_INTEGRAL_ADAPTIVE;
+}
+
 typedef struct gq_controller {
   double safety, ifactor, dfactor, pcoeff, icoeff, dcoeff;   /* 0.9 10 0.2 0 1 0 */
 } gq_controller;
 
+/* Made by gq_ode_defaults alone, so that programs need not know of every field. */
 typedef struct gq_ode_options {
   const gq_tableau *method;
   double eta;                  /* alf: damping, 1 none; above 0, at most 1 */
@@ -64,7 +94,7 @@ typedef struct gq_ode_options {
   bool overshoot, parity;
   bool independent;            /* every row of the state has steps of its own; engines none, direct, aca, gq, check */
   bool error, stiffness;       /* gq_info.error and .stiffness are summed up; engines none, direct, aca */
-  gq_engine engine;
+  const gq_engine *engine;
   /* adjoint = {...} */
   const gq_tableau *back_method;
   double back_rtol, back_atol;
@@ -87,7 +117,6 @@ typedef struct gq_ode_options {
   uint64_t seed;               /* of random points */
   bool guards;                 /* watch the integrand's spectrum; see gq_info.spectrum */
 } gq_ode_options;
-size_t gq_default_memory(void);                            /* a quarter of the machine's */
 void gq_ode_defaults(gq_ode_options *o, gq_dtype d);       /* dopri5, 1e-3 / 1e-6, gq, C 0.1 ... */
 int gq_ode_check(const gq_ode_options *o);                 /* do they go together? gq_odeint asks too */
 
@@ -100,7 +129,7 @@ int gq_ode_check(const gq_ode_options *o);                 /* do they go togethe
 ** mean is right, so it warns of nothing by itself. */
 typedef struct gq_info {       /* API.md: the fields of info */
   int status;                  /* GQ_OK or what ended the solve */
-  gq_engine engine;            /* that serves the backward pass: what auto chose, */
+  const gq_engine *engine;     /* that serves the backward pass: what auto chose, */
   char reason[160];            /* and why */
   double t_reached, h_last;
   int64_t nfe, steps, rejected;
@@ -160,7 +189,7 @@ typedef struct gq_problem {
 
 /* Solve; z: {nt, shape of z0}. On failure the status says why; *sol_ and *z then still hold the
 ** part reached (info->status, info->t_reached) when `partial`, nothing otherwise. With engine
-** NONE *sol is NULL. */
+** "none" *sol is NULL. */
 int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tensor **z, gq_info *info, gq_solution **sol);
 /* gz: dL/dz at the times, {nt, ...}. gz0, gt (float64 {nt}), gcapture[i]: new references, or NULL
 ** where not wanted. Updates the solution's info. */

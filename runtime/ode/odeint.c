@@ -10,35 +10,7 @@
 #include <math.h>
 #include <string.h>
 
-const char *const gq_engine_names[GQ_NENGINE] = { "none",    "direct",   "aca",          "mali", "reversible",
-                                                  "adjoint", "seminorm", "interpolated", "gqc",  "kronrod",
-                                                  "gq",      "check",    "auto" };
 static const char *const trajectory_names[] = { "reverse", "dense", "checkpoint", "interpolated" };
-
-void gq_ode_defaults(gq_ode_options *o, gq_dtype d) {
-  double tol = d == GQ_F32 ? 1e-3 : 1e-6;
-  *o = (gq_ode_options){ .method = gq_tableau_find("dopri5"),
-                         .eta = 1,
-                         .rtol = tol,
-                         .atol = tol,
-                         .max_steps = 100000,
-                         .controller = { 0.9, 10, 0.2, 0, 1, 0 },
-                         .engine = GQ_ENGINE_GQ,
-                         .back_rtol = tol,
-                         .back_atol = tol,
-                         .back_max_steps = 100000,
-                         .trajectory = GQ_REVERSE,
-                         .points = 16,
-                         .checkpoints = 16,
-                         .scale = true,
-                         .C = 0.1,
-                         .max_nodes = 64,
-                         .nodes = GQ_NODES_NFE,
-                         .memory_limit = gq_default_memory(),
-                         .quadrature = gq_quadratures,
-                         .panels = 1 };
-  o->back_method = o->method;
-}
 
 double gq_dot(gq_dtype d, size_t n, const void *x, const void *y) {
   double sum = 0;
@@ -92,9 +64,7 @@ static int check_slope(const gq_problem *p) {
     gq_shape_text(p->z0->shape, want, sizeof want));
 }
 
-static bool continuous(const gq_ode_options *o) {
-  return o->engine != GQ_ENGINE_NONE && !gq_engine_discrete(o->engine);
-}
+static bool continuous(const gq_ode_options *o) { return o->engine->keeps == GQ_KEEP_TRAJECTORY; }
 
 static bool leaves_step(const gq_tableau *m) {
   for (int i = 0; i < m->stages; i++)
@@ -112,17 +82,18 @@ static int check(const gq_problem *p, const gq_ode_options *o) {
   GQ_TRY(check_tolerance(o->rtol, o->atol, ""));
   GQ_TRY(check_tolerance(o->back_rtol, o->back_atol, "adjoint."));
   if (o->max_steps < 1 || o->back_max_steps < 1) return gq_fail(GQ_EARG, "max_steps must be at least 1");
-  if ((o->overshoot || o->parity) && o->engine == GQ_ENGINE_GQC)
-    return gq_fail(GQ_EARG, "overshoot (and parity) and gradient = \"gqc\" do not go together");
+  if ((o->overshoot || o->parity) && o->engine->traits & GQ_ALL_STEPS)
+    return gq_fail(GQ_EARG, "overshoot (and parity) and gradient = \"%s\" do not go together",
+                   o->engine->name);
   if (o->overshoot && continuous(o) && o->trajectory != GQ_REVERSE)
     return gq_fail(GQ_EARG, "overshoot (and parity) and trajectory = \"%s\" do not go together",
                    trajectory_names[o->trajectory]);
-  if (o->engine == GQ_ENGINE_KRONROD && o->trajectory == GQ_REVERSE)
-    return gq_fail(GQ_EARG, "engine kronrod needs z along a trajectory that is not \"reverse\"");
+  if (o->engine->traits & GQ_PATH_KEPT && o->trajectory == GQ_REVERSE)
+    return gq_fail(GQ_EARG, "engine %s needs z along a trajectory that is not \"reverse\"", o->engine->name);
   if (o->points < 2) return gq_fail(GQ_EARG, "adjoint.points = %d: at least 2 are needed", o->points);
   if (o->checkpoints < 2)
     return gq_fail(GQ_EARG, "adjoint.checkpoints = %d: at least 2 are needed", o->checkpoints);
-  if (p->event_ && (o->engine != GQ_ENGINE_NONE || o->overshoot || o->parity))
+  if (p->event_ && (o->engine->keeps != GQ_KEEP_NOTHING || o->overshoot || o->parity))
     return gq_fail(
       GQ_EARG,
       "an event is looked for without gradients (solve again to info.event_t) and without overshoot");
@@ -136,9 +107,9 @@ static int check(const gq_problem *p, const gq_ode_options *o) {
                    "%s = \"%s\" evaluates f beyond the end of a step, which may not be done at grid_points; "
                    "use \"kvaerno3\"",
                    outside == o->method ? "method" : "adjoint.method", outside->name);
-  if (o->engine == GQ_ENGINE_GQC && gq_element_nodes(o) > GQ_MAX_ELEMENT)
-    return gq_fail(GQ_EARG, "gq.nodes = %d: gradient = \"gqc\" takes 1 to %d nodes in each forward step",
-                   o->fixed_nodes, GQ_MAX_ELEMENT);
+  if (o->engine->most_nodes && o->nodes == GQ_NODES_FIXED && o->fixed_nodes > o->engine->most_nodes)
+    return gq_fail(GQ_EARG, "gq.nodes = %d: gradient = \"%s\" takes 1 to %d nodes in each forward step",
+                   o->fixed_nodes, o->engine->name, o->engine->most_nodes);
   if (o->independent) GQ_TRY(gq_rows_check(p, o));
   if (o->overshoot && o->moments)
     return gq_fail(GQ_EARG, "overshoot (and parity) and impulses = \"moments\" do not go together");
@@ -164,16 +135,14 @@ int gq_explain(const gq_solution *s, int status) {
 
 /* What is kept of each accepted step besides its state: activations, slopes, or nothing (aca). */
 static bool keeps_arenas(const gq_solution *s) {
-  return s->o.engine == GQ_ENGINE_DIRECT && !s->o.method->implicit;
+  return s->o.engine->keeps == GQ_KEEP_ACTIVATIONS && !s->o.method->implicit;
 }
 static bool keeps_slopes(const gq_solution *s) {
-  if (s->o.engine == GQ_ENGINE_DIRECT) return s->o.method->implicit; /* stages follow from them */
+  if (s->o.engine->keeps == GQ_KEEP_ACTIVATIONS) return s->o.method->implicit; /* stages follow from them */
   return continuous(&s->o) && s->o.trajectory == GQ_DENSE;
 }
-static bool inverts(const gq_solution *s) { return gq_engine_inverts(s->o.engine); }
-static bool records(const gq_solution *s) {
-  return (gq_engine_discrete(s->o.engine) && !inverts(s)) || keeps_slopes(s);
-}
+static bool inverts(const gq_solution *s) { return s->o.engine->keeps == GQ_KEEP_END; }
+static bool records(const gq_solution *s) { return gq_keeps_steps(s->o.engine) || keeps_slopes(s); }
 
 typedef struct forward {
   gq_solution *s;
@@ -535,7 +504,7 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
   if (s->rows && p->samples_ && (status == GQ_OK || keep_part))
     gq_samples_ref(&s->rows->samples, p->samples_);
   if ((status == GQ_OK || keep_part) && p->dense_) *p->dense_ = s->dense, s->dense = NULL;
-  if (status == GQ_OK && o->engine != GQ_ENGINE_NONE) *sol = s;
+  if (status == GQ_OK && o->engine->keeps != GQ_KEEP_NOTHING) *sol = s;
   else gq_solution_free(s);
   return status;
 }
@@ -549,14 +518,14 @@ int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_ten
   if (p->dense_) *p->dense_ = NULL;
   if (p->samples_) *p->samples_ = (gq_samples){ 0 };
   if (own.parity) own.overshoot = true, own.scale = false;
-  if (own.engine == GQ_ENGINE_INTERPOLATED) own.trajectory = GQ_INTERPOLATED;
-  if (own.engine == GQ_ENGINE_GQC) own.trajectory = GQ_DENSE, own.moments = false;
+  if (own.engine->traits & GQ_PATH_OWN) own.trajectory = own.engine->trajectory;
+  if (own.engine->traits & GQ_ALL_STEPS) own.moments = false;
   GQ_TRY(check(p, &own));
   gq_planspec spec = { p, &own, dense_forward(p, &own) };
-  if (o->engine == GQ_ENGINE_AUTO) GQ_TRY(info->status = gq_auto_choose(&spec, &own, info));
-  int status = solve(p, &own, partial, o->engine == GQ_ENGINE_AUTO, &over, z, info, sol);
+  if (o->engine->choose) GQ_TRY(info->status = o->engine->choose(&spec, &own, -1, info));
+  int status = solve(p, &own, partial, o->engine->choose != NULL, &over, z, info, sol);
   if (!over) return status;
-  GQ_TRY(info->status = gq_auto_retreat(&spec, &own, info->steps, info));
+  GQ_TRY(info->status = o->engine->choose(&spec, &own, info->steps, info));
   return solve(p, &own, partial, false, &over, z, info, sol);
 }
 

@@ -106,14 +106,13 @@ static bool wants_products(const gq_field *f) {
 
 /* Nodes in every step: the Runge-Kutta weights integrate the biases' gradients too, to compare. */
 static bool audits(const gq_ode_options *o) {
-  return gq_engine_nodes(o->engine) && o->engine != GQ_ENGINE_KRONROD && o->nodes == GQ_NODES_STEP &&
-         !o->independent;
+  return o->engine->integral == GQ_INTEGRAL_NODES && o->nodes == GQ_NODES_STEP && !o->independent;
 }
 
 /* Guards are for the rule whose weights make Legendre polynomials orthogonal; nodes in every step have audits. */
 static bool probes(const gq_ode_options *o) {
-  return o->guards && !o->independent && gq_engine_nodes(o->engine) && o->engine != GQ_ENGINE_KRONROD &&
-         !audits(o) && o->quadrature == gq_quadratures;
+  return o->guards && !o->independent && o->engine->integral == GQ_INTEGRAL_NODES && !audits(o) &&
+         o->quadrature == gq_quadratures;
 }
 
 /* Rows of all nodes or elements of a block. */
@@ -123,8 +122,8 @@ static int64_t stacked_rows(const gq_field *f) {
 
 static int build_backward(gq_plan *p, const gq_planspec *s) {
   const gq_ode_options *o = s->o;
-  bool dense = o->trajectory != GQ_REVERSE, gq = gq_engine_nodes(o->engine),
-       full = o->engine == GQ_ENGINE_ADJOINT;
+  bool dense = o->trajectory != GQ_REVERSE, gq = gq_takes_nodes(o->engine),
+       full = o->engine->integral == GQ_INTEGRAL_INSIDE;
   bool time = full && (s->p->t_grad || o->parity);
   bool audit = audits(o) && !p->field->calls; /* a callback has no gradient of the biases alone */
   gq_products products = !gq ? GQ_PRODUCTS_ALL : audit ? GQ_PRODUCTS_VECTORS : GQ_PRODUCTS_NONE;
@@ -158,7 +157,7 @@ static int build_backward(gq_plan *p, const gq_planspec *s) {
 
 /* alf's inverse evaluates f where its step does, so that it brings the derivative along. */
 static bool joint(const gq_ode_options *o) {
-  return gq_engine_inverts(o->engine) && o->method->kind == GQ_ALF;
+  return o->engine->keeps == GQ_KEEP_END && o->method->kind == GQ_ALF;
 }
 
 static int build_inverse(gq_plan *p, const gq_ode_options *o, bool time) {
@@ -239,7 +238,7 @@ static int build_jacobian(gq_plan *p, const gq_tableau *m) {
 
 static int build(gq_plan *p, const gq_planspec *s) {
   const gq_ode_options *o = s->o;
-  bool direct = gq_engine_discrete(o->engine), time = s->p->t_grad;
+  bool direct = (gq_keeps_steps(o->engine) || o->engine->keeps == GQ_KEEP_END), time = s->p->t_grad;
   if (o->independent) GQ_TRY(gq_field_lanes(s->p->f, s->p->ncapture, s->p->wants_grad, &p->field));
   else GQ_TRY(gq_field_new(s->p->f, s->p->ncapture, s->p->wants_grad, true, &p->field));
   p->scratch.field = p->field;
@@ -255,11 +254,11 @@ static int build(gq_plan *p, const gq_planspec *s) {
   if (gq_method_adams(o->method)) gq_adams_stepper(&p->forward, &p->forward.kind);
   else GQ_TRY(build_stepper(p, &p->forward, make_forward, NULL));
   GQ_TRY(gq_evaluator_new(&p->scratch, make_forward, NULL, &p->f));
-  if (gq_engine_inverts(o->engine)) GQ_TRY(build_inverse(p, o, time));
+  if (o->engine->keeps == GQ_KEEP_END) GQ_TRY(build_inverse(p, o, time));
   if (o->method->implicit) GQ_TRY(build_jacobian(p, o->method));
   if (direct) GQ_TRY(gq_evaluator_new(&p->scratch, make_pull, &time, &p->pull));
-  else if (o->engine == GQ_ENGINE_GQC) GQ_TRY(build_elements(p, o));
-  else if (o->engine != GQ_ENGINE_NONE) GQ_TRY(build_backward(p, s));
+  else if (o->engine->most_nodes) GQ_TRY(build_elements(p, o));
+  else if (o->engine->keeps != GQ_KEEP_NOTHING) GQ_TRY(build_backward(p, s));
   if (p->backward.m && p->backward.m->implicit && !p->jacobian.nin) GQ_TRY(build_jacobian(p, p->backward.m));
   return GQ_OK;
 }
@@ -323,9 +322,10 @@ static void plan_free(gq_plan *p) {
 /* ---- cache ---- */
 
 typedef struct keyhead { /* zeroed before it is filled: compared bytewise */
+  const gq_engine *engine;
   const gq_tableau *method, *back_method;
   double eta;
-  int engine, trajectory, threads, element;
+  int trajectory, threads, element;
   bool fixed, back_fixed, max_norm, back_max_norm, dense_forward, overshoot, parity, moments, t_grad, audits,
     probes, independent, error, stiffness;
 } keyhead;
@@ -344,7 +344,7 @@ static int make_key(const gq_planspec *s, char **key, size_t *n) {
   keyhead *h = (keyhead *)*key;
   h->method = o->method, h->back_method = o->back_method, h->eta = o->eta;
   h->engine = o->engine, h->trajectory = o->trajectory, h->threads = gq_threads();
-  h->element = o->engine == GQ_ENGINE_GQC ? gq_element_nodes(o) : 0;
+  h->element = o->engine->most_nodes ? gq_element_nodes(o) : 0;
   h->fixed = o->step_size > 0, h->back_fixed = o->back_step_size > 0;
   h->max_norm = o->max_norm, h->back_max_norm = o->back_max_norm;
   h->dense_forward = s->dense_forward, h->overshoot = o->overshoot, h->parity = o->parity,
@@ -352,7 +352,7 @@ static int make_key(const gq_planspec *s, char **key, size_t *n) {
   h->t_grad = s->p->t_grad, h->audits = audits(o), h->probes = probes(o);
   h->independent = o->independent, h->error = o->error, h->stiffness = o->stiffness;
   for (int i = 0; i < s->p->ncapture; i++)
-    ((bool *)(h + 1))[i] = o->engine != GQ_ENGINE_NONE && s->p->wants_grad[i];
+    ((bool *)(h + 1))[i] = o->engine->keeps != GQ_KEEP_NOTHING && s->p->wants_grad[i];
   memcpy((char *)(h + 1) + s->p->ncapture * sizeof(bool), graph, ng);
   gq_free(graph);
   *n = total;

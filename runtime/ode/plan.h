@@ -68,6 +68,7 @@ int gq_plan_nodes(gq_plan *p, int rows, gq_evaluator **out);
 /* The program for `n` elements (a power of two up to most_elements): phase 0 stores dim arrays df_i/dz,
 ** phase 1 adds the products. Inputs as of a node program. */
 int gq_plan_elements(gq_plan *p, int n, gq_evaluator **out);
+enum { GQ_MAX_ELEMENT = 16 };   /* nodes of one */
 int gq_element_nodes(const gq_ode_options *o);
 
 /* ---- one integration ---- */

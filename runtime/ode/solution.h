@@ -53,10 +53,6 @@ typedef struct gq_pullback {
   double error, stiffness;     /* dL/d of the heuristics */
 } gq_pullback;
 
-/* auto.c: settle engine auto before a solve, and again when the one chosen went over the limit after `steps`. */
-int gq_auto_choose(const gq_planspec *s, gq_ode_options *o, gq_info *info);
-int gq_auto_retreat(const gq_planspec *s, gq_ode_options *o, int64_t steps, gq_info *info);
-
 /* A captured number that is not finite explains a failure better than the state does. */
 int gq_explain(const gq_solution *s, int status);
 int gq_check_finite(const gq_tensor *packed, const char *what);
@@ -64,11 +60,6 @@ int gq_check_finite(const gq_tensor *packed, const char *what);
 void gq_solution_give_back(gq_solution *s);
 /* The records, solved for again if they have gone back. */
 int gq_solution_records(gq_solution *s);
-
-int gq_direct_backward(gq_pullback *b);          /* grad/direct.c: direct, aca, mali, reversible */
-int gq_continuous_backward(gq_pullback *b);      /* grad/continuous.c: adjoint, seminorm, interpolated, kronrod, gq */
-int gq_collocation_backward(gq_pullback *b);     /* grad/gqc.c */
-int gq_rows_backward(gq_pullback *b);            /* grad/samples.c: batch = "independent" */
 
 static inline void *gq_at_time(const gq_solution *s, gq_tensor *z, int k) {
   return (char *)gq_tensor_data(z) + (size_t)k * gq_part_bytes(s->plan->field);

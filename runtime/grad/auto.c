@@ -5,11 +5,10 @@
 ** every step and moments in place of restarts; and where even the states of the steps do not fit, the same with
 ** z solved backwards, or between checkpoints by implicit methods, whose problems explode backwards.
 */
-#include "solution.h"
+#include "../ode/solution.h"
 
 #include <stdarg.h>
 #include <stdio.h>
-#include <unistd.h>
 
 enum {
   EXPECTED = 16, /* steps, before a solve of this structure has been seen */
@@ -17,21 +16,15 @@ enum {
   LONG_ROW = 4   /* and the Jacobians of gqc cost a product for each number of a row */
 };
 
-size_t gq_default_memory(void) {
-  static size_t quarter; /* asked for once: every solve wants to know */
-  if (quarter) return quarter;
-  long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
-  return quarter = pages > 0 && size > 0 ? (size_t)pages / 4 * (size_t)size : (size_t)1 << 30;
-}
-
 static double mega(double bytes) { return bytes / (1 << 20); }
 
-__attribute__((format(printf, 3, 4))) static void decide(gq_info *info, gq_engine e, const char *fmt, ...) {
+__attribute__((format(printf, 4, 5))) static void decide(gq_ode_options *o, gq_info *info, const char *engine,
+                                                         const char *fmt, ...) {
   va_list ap;
+  info->engine = o->engine = gq_engine_find(engine);
   va_start(ap, fmt);
   vsnprintf(info->reason, sizeof info->reason, fmt, ap);
   va_end(ap);
-  info->engine = e;
 }
 
 /* Bytes that backpropagation keeps of a step. */
@@ -44,18 +37,17 @@ static double activations(const gq_plan *p) {
 static void without_activations(const gq_planspec *s, gq_ode_options *o, const gq_plan *p, double steps,
                                 gq_info *info) {
   if (gq_method_stops(o->method) && o->eta == 1) {
-    o->engine = GQ_ENGINE_REVERSIBLE;
-    decide(info, o->engine,
+    decide(o, info, "reversible",
            "activations of %.0f steps take %.1f MB, over the limit of %.1f MB; %s steps are inverted", steps,
            mega(steps * activations(p)), mega((double)o->memory_limit), o->method->name);
     return;
   }
   double states = steps * (2 + p->forward.m->slopes) * (double)gq_part_bytes(p->field);
   bool dense = states <= (double)o->memory_limit && !o->overshoot;
-  o->engine = GQ_ENGINE_GQ, o->nodes = GQ_NODES_STEP;
+  o->nodes = GQ_NODES_STEP;
   o->trajectory = dense ? GQ_DENSE : o->method->implicit ? GQ_CHECKPOINT : GQ_REVERSE;
   o->moments = !o->overshoot && !s->p->jump_;
-  decide(info, o->engine, "activations of %.0f steps take %.1f MB, over the limit of %.1f MB; %s", steps,
+  decide(o, info, "gq", "activations of %.0f steps take %.1f MB, over the limit of %.1f MB; %s", steps,
          mega(steps * activations(p)), mega((double)o->memory_limit),
          dense                 ? "the states take less"
          : o->method->implicit ? "so do their states: some are kept, the steps between run again"
@@ -74,35 +66,35 @@ static bool collocates(const gq_planspec *s, const gq_ode_options *o, const gq_f
 /* Multistep: nothing goes back through their steps. The adjoint along the kept solution where that fits. */
 static int multistep(const gq_planspec *s, gq_ode_options *o, bool dense, gq_info *info) {
   dense = dense && !o->overshoot;
-  o->engine = GQ_ENGINE_GQ, o->nodes = GQ_NODES_STEP;
+  o->nodes = GQ_NODES_STEP;
   o->trajectory = dense ? GQ_DENSE : GQ_REVERSE;
   o->moments = !o->overshoot && !s->p->jump_;
-  decide(info, o->engine, "steps of %s hang on those before; %s", o->method->name,
+  decide(o, info, "gq", "steps of %s hang on those before; %s", o->method->name,
          dense          ? "the adjoint is solved along the kept solution"
          : o->overshoot ? "z and the adjoint are solved backwards"
                         : "their states are over memory_limit: z and the adjoint are solved backwards");
   return GQ_OK;
 }
 
-int gq_auto_choose(const gq_planspec *s, gq_ode_options *o, gq_info *info) {
+static int choose(const gq_planspec *s, gq_ode_options *o, gq_info *info) {
   gq_plan *p;
   if (gq_method_adams(o->method)) return multistep(s, o, true, info);
-  o->engine = GQ_ENGINE_DIRECT;
+  o->engine = gq_engine_find("direct");
   GQ_TRY(gq_plan_get(s, &p));
   double steps = p->most > 0 ? p->most : EXPECTED, record = activations(p);
   if (collocates(s, o, p->field)) {
-    o->engine = GQ_ENGINE_GQC, o->trajectory = GQ_DENSE, o->moments = false, o->nodes = GQ_NODES_NFE;
-    decide(info, o->engine, "%lld rows are few: nodes of all steps are evaluated side by side",
+    o->trajectory = GQ_DENSE, o->moments = false, o->nodes = GQ_NODES_NFE;
+    decide(o, info, "gqc", "%lld rows are few: nodes of all steps are evaluated side by side",
            (long long)p->field->shape.dim[0]);
   } else if (steps * record > (double)o->memory_limit) without_activations(s, o, p, steps, info);
   else
-    decide(info, o->engine, "activations of %.0f steps take %.1f MB, within the limit of %.1f MB", steps,
+    decide(o, info, "direct", "activations of %.0f steps take %.1f MB, within the limit of %.1f MB", steps,
            mega(steps * record), mega((double)o->memory_limit));
   gq_plan_release(p);
   return GQ_OK;
 }
 
-int gq_auto_retreat(const gq_planspec *s, gq_ode_options *o, int64_t steps, gq_info *info) {
+static int retreat(const gq_planspec *s, gq_ode_options *o, int64_t steps, gq_info *info) {
   gq_plan *p;
   if (gq_method_adams(o->method)) return multistep(s, o, false, info);
   GQ_TRY(gq_plan_get(s, &p));
@@ -110,4 +102,8 @@ int gq_auto_retreat(const gq_planspec *s, gq_ode_options *o, int64_t steps, gq_i
   without_activations(s, o, p, (double)(steps > 0 ? steps : 1), info);
   gq_plan_release(p);
   return GQ_OK;
+}
+
+int gq_auto_choose(const gq_planspec *s, gq_ode_options *o, int64_t steps, gq_info *info) {
+  return steps < 0 ? choose(s, o, info) : retreat(s, o, steps, info);
 }

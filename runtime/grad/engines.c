@@ -1,0 +1,89 @@
+/*
+** engines.c -- the gradient engines: what each keeps of the forward solve, what it needs, how it goes back. All that
+** other files know of an engine are these columns.
+*/
+#include "../ode/solution.h"
+
+#include <string.h>
+
+/* What the rows point to: a file an engine, or a family of them. */
+typedef int backward(gq_pullback *b);
+typedef int rows(struct gq_rowpull *w);
+typedef int choose(const gq_planspec *s, gq_ode_options *o, int64_t steps, gq_info *info);
+backward gq_direct_backward, gq_inverse_backward; /* direct.c */
+backward gq_continuous_backward;                  /* continuous.c */
+backward gq_collocation_backward;                 /* gqc.c */
+rows gq_rows_direct;                              /* samples_direct.c */
+rows gq_rows_quadrature;                          /* samples_gq.c */
+choose gq_auto_choose;                            /* auto.c */
+
+static bool is_alf(const gq_tableau *m) { return m->kind == GQ_ALF; }
+
+/* clang-format off */
+const gq_engine gq_engines[] = {
+  { .name = "none", .keeps = GQ_KEEP_NOTHING, .kept = "nothing", .doc = "no gradients" },
+
+  /* along the steps taken */
+  { .name = "direct", .keeps = GQ_KEEP_ACTIVATIONS,
+    .backward = gq_direct_backward, .rows = gq_rows_direct },
+  { .name = "aca", .keeps = GQ_KEEP_STEPS,
+    .backward = gq_direct_backward, .rows = gq_rows_direct },
+  { .name = "mali", .keeps = GQ_KEEP_END, .method = is_alf,
+    .backward = gq_inverse_backward },
+  { .name = "reversible", .keeps = GQ_KEEP_END, .method = gq_method_reversible,
+    .backward = gq_inverse_backward },
+
+  /* by the adjoint equation */
+  { .name = "adjoint", .keeps = GQ_KEEP_TRAJECTORY, .integral = GQ_INTEGRAL_INSIDE,
+    .backward = gq_continuous_backward },
+  { .name = "seminorm", .keeps = GQ_KEEP_TRAJECTORY, .integral = GQ_INTEGRAL_OUTSIDE,
+    .backward = gq_continuous_backward },
+  { .name = "interpolated", .keeps = GQ_KEEP_TRAJECTORY, .integral = GQ_INTEGRAL_OUTSIDE,
+    .trajectory = GQ_INTERPOLATED, .traits = GQ_PATH_OWN,
+    .backward = gq_continuous_backward },
+  { .name = "gqc", .keeps = GQ_KEEP_TRAJECTORY, .most_nodes = GQ_MAX_ELEMENT,
+    .trajectory = GQ_DENSE, .traits = GQ_PATH_OWN | GQ_ALL_STEPS,
+    .backward = gq_collocation_backward },
+  { .name = "kronrod", .keeps = GQ_KEEP_TRAJECTORY, .integral = GQ_INTEGRAL_ADAPTIVE,
+    .trajectory = GQ_DENSE, .traits = GQ_PATH_KEPT,
+    .backward = gq_continuous_backward },
+  { .name = "gq", .keeps = GQ_KEEP_TRAJECTORY, .integral = GQ_INTEGRAL_NODES,
+    .backward = gq_continuous_backward, .rows = gq_rows_quadrature },
+  { .name = "check", .keeps = GQ_KEEP_TRAJECTORY, .integral = GQ_INTEGRAL_NODES, .traits = GQ_TWICE,
+    .backward = gq_continuous_backward, .rows = gq_rows_quadrature },
+
+  { .name = "auto", .keeps = GQ_KEEP_TRAJECTORY, .choose = gq_auto_choose },
+};
+/* clang-format on */
+const int gq_nengines = sizeof gq_engines / sizeof *gq_engines;
+
+const gq_engine *gq_engine_find(const char *name) {
+  for (int i = 0; i < gq_nengines; i++)
+    if (!strcmp(gq_engines[i].name, name)) return &gq_engines[i];
+  return NULL;
+}
+
+void gq_ode_defaults(gq_ode_options *o, gq_dtype d) {
+  double tol = d == GQ_F32 ? 1e-3 : 1e-6;
+  *o = (gq_ode_options){ .method = gq_tableau_find("dopri5"),
+                         .eta = 1,
+                         .rtol = tol,
+                         .atol = tol,
+                         .max_steps = 100000,
+                         .controller = { 0.9, 10, 0.2, 0, 1, 0 },
+                         .engine = gq_engine_find("gq"),
+                         .back_rtol = tol,
+                         .back_atol = tol,
+                         .back_max_steps = 100000,
+                         .trajectory = GQ_REVERSE,
+                         .points = 16,
+                         .checkpoints = 16,
+                         .scale = true,
+                         .C = 0.1,
+                         .max_nodes = 64,
+                         .nodes = GQ_NODES_NFE,
+                         .memory_limit = gq_default_memory(),
+                         .quadrature = gq_quadratures,
+                         .panels = 1 };
+  o->back_method = o->method;
+}
