@@ -282,8 +282,3 @@ int gq_evaluate_by(gq_caller *call, const gq_graph *g, gq_tensor *const *in, int
 int gq_evaluate(const gq_graph *g, gq_tensor *const *in, int n, const gq_ref *refs, gq_tensor **out) {
   return gq_evaluate_by(gq_apply, g, in, n, refs, out);
 }
-
-void gq_axpy(gq_dtype d, size_t n, double s, const void *src, void *dst) {
-  float s32 = (float)s;
-  if (n) gq_cpu()->madd[d][GQ_MADD](dst, src, dst, d == GQ_F32 ? (const void *)&s32 : &s, n);
-}

@@ -3,6 +3,7 @@
 ** operands, and push cotangents through the small graph of each operation's derivative.
 ** No recursion: a loop of a million operations is a chain of a million nodes.
 */
+#include "backend.h"
 #include "node.h"
 
 #include <string.h>
@@ -144,7 +145,8 @@ static bool owned(const gq_tensor *t) {
 
 /* dst += src, both packed. */
 static void add_into(gq_tensor *dst, const gq_tensor *src) {
-  gq_axpy(dst->dtype, gq_numel(dst->shape), 1, gq_tensor_data(src), gq_tensor_data(dst));
+  gq_backend_of(dst)->vec->axpy(dst->dtype, gq_numel(dst->shape), 1, gq_tensor_data(src),
+                                gq_tensor_data(dst));
   dst->storage->version++;
 }
 

@@ -11,9 +11,6 @@
 ** storage, everything else is fresh and contiguous. Attributes as in ir/ops.def. No tape. */
 int gq_apply(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_, gq_tensor **out);
 
-/* dst[0..n) += s * src, in dtype d (float32 or float64) */
-void gq_axpy(gq_dtype d, size_t n, double s, const void *src, void *dst);
-
 /* Dynamics that are code and no graph. A program runs its callbacks on the calling thread; a status other than
 ** GQ_OK ends it. Numbers are packed, of z's dtype. */
 typedef struct gq_callback {

@@ -84,7 +84,7 @@ static int bind(gq_binding *b, gq_tensor *const *capture) {
       const void **v = &b->value[s * f->nb + j];
       *v = full[j];
       if (is_copied(f, j)) {
-        gq_field_copy_slice(whole, f->axis[j], f->first[s], f->count[s], f->columns, size, next,
+        gq_field_copy_slice(f->on, whole, f->axis[j], f->first[s], f->count[s], f->columns, size, next,
                             (char *)full[j], true);
         *v = next;
         next += gq_round64(gq_field_slice_bytes(f, s, j));
@@ -167,18 +167,11 @@ int gq_grads_vectors(const gq_field *f, gq_grads *g) { return grads_new(f, false
 double gq_grads_rms(const gq_field *f, const gq_grads *x, const gq_grads *y) {
   double sum = 0, count = 0;
   for (int j = 0; j < f->nb; j++) {
-    bool apart = f->nslices > 1 && f->axis[j] >= 0, f32 = gq_field_boundary_dtype(f, j) == GQ_F32;
+    bool apart = f->nslices > 1 && f->axis[j] >= 0;
     for (int s = 0; x->at[j] && s < (apart ? f->nslices : 1); s++) {
-      size_t n = gq_numel(gq_field_slice_shape(f, s, j));
-      for (size_t i = 0; i < n; i++) {
-        double v = 0;
-        for (int r = s; r < (apart ? s + 1 : f->nslices); r++) {
-          const void *p = x->at[(size_t)r * f->nb + j], *q = y ? y->at[(size_t)r * f->nb + j] : NULL;
-          v += f32 ? ((const float *)p)[i] : ((const double *)p)[i];
-          if (q) v -= f32 ? ((const float *)q)[i] : ((const double *)q)[i];
-        }
-        sum += v * v;
-      }
+      size_t n = gq_numel(gq_field_slice_shape(f, s, j)), at = (size_t)s * f->nb + j;
+      f->on->vec->joined(gq_field_boundary_dtype(f, j), n, apart ? 1 : f->nslices, f->nb, x->at + at,
+                         y ? y->at + at : NULL, &sum);
       count += n;
     }
   }
@@ -190,8 +183,8 @@ void gq_grads_add(const gq_field *f, const gq_grads *x, const gq_grads *to) {
     for (int j = 0; j < f->nb; j++) {
       size_t at = (size_t)s * f->nb + j;
       if (x->at[at])
-        gq_axpy(gq_field_boundary_dtype(f, j), gq_numel(gq_field_slice_shape(f, s, j)), 1, x->at[at],
-                to->at[at]);
+        f->on->vec->axpy(gq_field_boundary_dtype(f, j), gq_numel(gq_field_slice_shape(f, s, j)), 1, x->at[at],
+                         to->at[at]);
     }
 }
 
@@ -211,9 +204,9 @@ static void sum_slices(const gq_field *f, const gq_grads *g, int j, void *dst) {
     void *src = g->at[s * f->nb + j];
     if (src == dst) continue;
     if (f->axis[j] >= 0)
-      gq_field_copy_slice(whole, f->axis[j], f->first[s], f->count[s], f->columns, gq_dtype_size(d), src, dst,
-                          false);
-    else gq_axpy(d, gq_numel(whole), 1, src, dst);
+      gq_field_copy_slice(f->on, whole, f->axis[j], f->first[s], f->count[s], f->columns, gq_dtype_size(d),
+                          src, dst, false);
+    else f->on->vec->axpy(d, gq_numel(whole), 1, src, dst);
   }
 }
 

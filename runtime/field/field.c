@@ -363,7 +363,7 @@ static int field_new(const gq_graph *g, int ncapture, const bool *want_, bool co
                      gq_field **out) {
   gq_field *f = gq_calloc(1, sizeof *f);
   if (!f) return gq_nomem(sizeof *f);
-  f->ncapture = ncapture;
+  f->on = &gq_cpu_backend, f->ncapture = ncapture;
   int status = field_init(f, g, want_, columns, lanes);
   if (status != GQ_OK) gq_field_free(f);
   else *out = f;
@@ -397,33 +397,19 @@ void gq_field_free(gq_field *f) {
 /* ---- numbers ---- */
 
 size_t gq_first_nonfinite(gq_dtype d, size_t n, const void *x) {
-  for (size_t i = 0; i < n; i++)
-    if (!isfinite(d == GQ_F32 ? ((const float *)x)[i] : ((const double *)x)[i])) return i + 1;
-  return 0;
+  return gq_cpu_backend.vec->nonfinite(d, n, x);
 }
 
-/* to[i][j] = from[j][i] */
-static void transpose(size_t rows, size_t cols, size_t size, char *to, const char *from) {
-  for (size_t i = 0; i < rows; i++)
-    for (size_t j = 0; j < cols; j++)
-      if (size == 4)
-        ((uint32_t *)(void *)to)[i * cols + j] = ((const uint32_t *)(const void *)from)[j * rows + i];
-      else if (size == 8)
-        ((uint64_t *)(void *)to)[i * cols + j] = ((const uint64_t *)(const void *)from)[j * rows + i];
-      else to[i * cols + j] = from[j * rows + i];
-}
-
-void gq_field_copy_slice(gq_shape whole, int axis, int64_t first, int64_t count, bool columns, size_t size,
-                         char *slice, char *full, bool to_slice) {
+void gq_field_copy_slice(const gq_backend *on, gq_shape whole, int axis, int64_t first, int64_t count,
+                         bool columns, size_t size, char *slice, char *full, bool to_slice) {
   size_t inner = 1, outer = 1;
   for (int i = axis + 1; i < whole.ndim; i++) inner *= whole.dim[i];
   for (int i = 0; i < axis; i++) outer *= whole.dim[i];
   for (size_t o = 0; o < outer; o++) {
     char *s = slice + o * count * inner * size, *w = full + (o * whole.dim[axis] + first) * inner * size;
-    if (columns && inner > 1 && to_slice) transpose(inner, count, size, s, w);
-    else if (columns && inner > 1) transpose(count, inner, size, w, s);
-    else if (to_slice) memcpy(s, w, count * inner * size);
-    else memcpy(w, s, count * inner * size);
+    if (columns && inner > 1 && to_slice) on->vec->turn(size, inner, count, w, s);
+    else if (columns && inner > 1) on->vec->turn(size, count, inner, s, w);
+    else gq_copy(on, to_slice ? s : w, to_slice ? w : s, count * inner * size);
   }
 }
 
@@ -435,13 +421,12 @@ static void copy_state(const gq_field *f, char *packed, char *state, bool to_pac
   size_t size = gq_dtype_size(f->dtype);
   size_t row = f->shape.ndim && f->shape.dim[0] ? gq_numel(f->shape) / f->shape.dim[0] * size : 0;
   if (gq_field_plain(f)) {
-    if (to_packed) memcpy(packed, state, gq_numel(f->shape) * size);
-    else memcpy(state, packed, gq_numel(f->shape) * size);
+    gq_copy(f->on, to_packed ? packed : state, to_packed ? state : packed, gq_numel(f->shape) * size);
     return;
   }
   for (int s = 0; s < f->nslices; s++)
-    gq_field_copy_slice(f->shape, 0, f->first[s], f->count[s], true, size, packed + f->first[s] * row, state,
-                        to_packed);
+    gq_field_copy_slice(f->on, f->shape, 0, f->first[s], f->count[s], true, size, packed + f->first[s] * row,
+                        state, to_packed);
 }
 
 void gq_field_pack(const gq_field *f, const void *state, void *packed) {

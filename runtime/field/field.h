@@ -6,12 +6,14 @@
 #ifndef GQ_FIELD_H
 #define GQ_FIELD_H
 
+#include "../exec/backend.h"
 #include "../exec/exec.h"
 
 #define GQ_MAXSLICES 64
 
 /* Structure only, no numbers: one field serves every solve of the same structure. */
 typedef struct gq_field {
+  const gq_backend *on;        /* what it runs on */
   gq_dtype dtype;              /* of t and the state */
   gq_shape shape;              /* of the state; dimension 1 is the row axis */
   int ncapture;
@@ -60,8 +62,8 @@ void gq_field_unpack(const gq_field *f, const void *packed, void *state);
 size_t gq_first_nonfinite(gq_dtype d, size_t n, const void *x);
 /* Rows first..first+count of axis between a whole array and a packed slice, in which they are innermost if
 ** `columns`. */
-void gq_field_copy_slice(gq_shape whole, int axis, int64_t first, int64_t count, bool columns, size_t size, char *slice,
-                         char *full, bool to_slice);
+void gq_field_copy_slice(const gq_backend *on, gq_shape whole, int axis, int64_t first, int64_t count, bool columns,
+                         size_t size, char *slice, char *full, bool to_slice);
 /* Where number i of a packed state stands in the user's order. */
 size_t gq_field_unpacked_index(const gq_field *f, size_t i);
 gq_shape gq_field_boundary_shape(const gq_field *f, int j);

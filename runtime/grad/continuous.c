@@ -20,6 +20,7 @@
 typedef struct back {
   gq_pullback *b;
   gq_solution *s;
+  const gq_field *f;
   gq_walk w;
   void *block;
   size_t part, n;
@@ -56,7 +57,7 @@ static int fill_path(gq_walk *w, double t, double h) {
     for (int j = 0; j < i && same < 0; j++)
       if ((j == m->end ? 1 : m->c[j]) == c) same = j;
     for (int g = 0; g < w->st->l.given; g++) {
-      if (same >= 0) memcpy(w->path[i][g], w->path[same][g], gq_part_bytes(w->plan->field));
+      if (same >= 0) gq_copy(k->f->on, w->path[i][g], w->path[same][g], gq_part_bytes(w->plan->field));
       else if (g == 0 && !k->reverse) GQ_TRY(gq_path_at(&k->path, t + c * h, w->path[i][g]));
       else gq_panel_force(&k->panel, k->s, t + c * h, w->path[i][g]);
     }
@@ -93,30 +94,20 @@ static int buffers(back *k) {
   return GQ_OK;
 }
 
-static double largest(gq_dtype d, size_t n, const void *x) {
-  double top = 0;
-  for (size_t i = 0; i < n; i++)
-    top = fmax(top, fabs(d == GQ_F32 ? ((const float *)x)[i] : ((const double *)x)[i]));
-  return top;
+static bool any_nonzero(const back *k, const void *x) {
+  return k->f->on->vec->largest(k->f->dtype, k->n, x) != 0;
 }
 
-static bool any_nonzero(const back *k, const void *x) { return largest(k->s->z->dtype, k->n, x) != 0; }
+static double rms(const back *k, const void *x) { return k->f->on->vec->rms(k->f->dtype, k->n, x); }
 
-/* Root mean square; squares of numbers scaled to 1 neither vanish nor overflow. */
-static double rms(gq_dtype d, size_t n, const void *x) {
-  double top = largest(d, n, x), sum = 0;
-  for (size_t i = 0; top > 0 && i < n; i++) {
-    double v = (d == GQ_F32 ? ((const float *)x)[i] : ((const double *)x)[i]) / top;
-    sum += v * v;
-  }
-  return top * sqrt(sum / n);
+static void add(const back *k, double s, const void *x, void *y) {
+  k->f->on->vec->axpy(k->f->dtype, k->n, s, x, y);
 }
 
 /* Largest RMS of a cotangent: what a is like. */
 static double cotangent_size(const back *k) {
   double top = 0;
-  for (int i = 0; i < k->s->nt; i++)
-    top = fmax(top, rms(k->s->z->dtype, k->n, gq_at_time(k->s, k->b->gz, i)));
+  for (int i = 0; i < k->s->nt; i++) top = fmax(top, rms(k, gq_at_time(k->s, k->b->gz, i)));
   return top;
 }
 
@@ -167,8 +158,8 @@ static int collect(back *k, double t, double weight) {
     size_t row = gq_part_bytes(f) / (f->nslices > 1 ? f->shape.dim[0] : 1);
     if (k->reverse) gq_walk_interpolate(w, 0, s, theta, gq_nodebuffer_z(&k->nodes, s));
     else
-      memcpy(gq_nodebuffer_z(&k->nodes, s), (char *)w->cy + (f->nslices > 1 ? f->first[s] * row : 0),
-             f->nslices > 1 ? f->count[s] * row : row);
+      gq_copy(f->on, gq_nodebuffer_z(&k->nodes, s), (char *)w->cy + (f->nslices > 1 ? f->first[s] * row : 0),
+              f->nslices > 1 ? f->count[s] * row : row);
     gq_walk_interpolate(w, k->ia, s, theta, gq_nodebuffer_a(&k->nodes, s));
   }
   return gq_nodebuffer_push(&k->nodes, t, weight);
@@ -226,7 +217,7 @@ static int step_products(back *k, double theta) {
         gq_shape shape = gq_field_boundary_shape(f, j);
         if (!k->b->grads.at[at]) continue;
         if (f->nslices > 1 && f->axis[j] >= 0) shape.dim[f->axis[j]] = f->count[s];
-        gq_axpy(gq_field_boundary_dtype(f, j), gq_numel(shape), 1, w->dq.at[at], k->b->grads.at[at]);
+        f->on->vec->axpy(gq_field_boundary_dtype(f, j), gq_numel(shape), 1, w->dq.at[at], k->b->grads.at[at]);
       }
     k->time += w->dtime;
     return GQ_OK;
@@ -246,15 +237,15 @@ static int begin(back *k, int i) {
   gq_solution *s = k->s;
   gq_walk *w = &k->w;
   void *z = stored(k, i);
-  if (k->reverse) memcpy(w->y[0], z, gq_part_bytes(s->plan->field));
+  if (k->reverse) gq_copy(k->f->on, w->y[0], z, gq_part_bytes(k->f));
   w->t = w->t_origin = s->t[i];
   w->grid_index = 0;
   if (!k->reverse) GQ_TRY(gq_path_leave(&k->path, s->t[i]));
   if (!w->st->l.carry) return GQ_OK;
   void *x[] = { w->y[0], k->reverse ? w->y[1] : z, w->cf };
-  if (s->o.moments) memset(w->cf, 0, gq_part_bytes(s->plan->field)); /* add_forcing comes later */
+  if (s->o.moments) gq_zero(k->f->on, w->cf, gq_part_bytes(k->f)); /* add_forcing comes later */
   const gq_evaluator *e = searches(k) && w->st->l.dq >= 0 ? &s->plan->start : &s->plan->adjoint;
-  if (e->nq) memset(w->dq.block, 0, w->dq.bytes);
+  if (e->nq) gq_zero(k->f->on, w->dq.block, w->dq.bytes);
   w->dtime = 0;
   w->nfe++;
   double t = gq_walk_begin(w, w->t, s->t[s->nt - 1] < s->t[0] ? 1 : -1);
@@ -271,7 +262,7 @@ static int time_gradient(back *k, int i, const void *g, double sign, bool have_s
     w->nfe++;
     GQ_TRY(gq_evaluate_at(&s->plan->f, s->bind, s->t[i], &z, &f, NULL, NULL));
   }
-  *gf = gq_dot(s->z->dtype, k->n, g, f);
+  *gf = k->f->on->vec->dot(k->f->dtype, k->n, g, f);
   k->b->gt[i] += sign * *gf;
   return GQ_OK;
 }
@@ -297,7 +288,7 @@ static int accepted(back *k, double stop) {
   if (past) { /* overshoot: the state at the end is read from the interpolant */
     for (int p = 0; p < w->st->l.parts; p++) {
       gq_walk_interpolate_all(w, p, theta, w->cy);
-      memcpy(w->y1[p], w->cy, gq_part_bytes(k->s->plan->field));
+      gq_copy(k->f->on, w->y1[p], w->cy, gq_part_bytes(k->f));
     }
     w->t1 = stop;
   }
@@ -310,7 +301,7 @@ static int pull_at(back *k, int i, void *v, void **slopes, void **dst) {
   gq_solution *s = k->s;
   gq_walk *w = &k->w;
   void *z = stored(k, i), *x[] = { k->reverse ? z : v, k->reverse ? v : z, w->cf };
-  memset(w->cf, 0, gq_part_bytes(s->plan->field));
+  gq_zero(k->f->on, w->cf, gq_part_bytes(k->f));
   w->nfe++;
   *dst = slopes[k->ia];
   return gq_evaluate_at(&s->plan->adjoint, s->bind, s->t[i], x, slopes, NULL, NULL);
@@ -331,7 +322,6 @@ static int fit_panel(back *k) {
   gq_solution *s = k->s;
   gq_walk *w = &k->w;
   gq_panel *p = &k->panel;
-  gq_dtype d = s->z->dtype;
   double size[GQ_MOMENTS_LEFT], kappa, omega = 1 / fabs(p->half);
   if (!p->forced || !w->st->kind.adaptive) return GQ_OK;
   if (restarts_cost_less(k)) gq_panel_shorten(p, s, k->b->gz, 0);
@@ -342,12 +332,12 @@ static int fit_panel(back *k) {
     GQ_TRY(pull_at(k, p->from, v, w->f1, &near));
   }
   for (int j = 0; j < GQ_MOMENTS_LEFT; j++) size[j] = gq_walk_norm(w, k->ia, p->left[j], w->y[k->ia], NULL);
-  kappa = rms(d, k->n, near) / rms(d, k->n, v);
+  kappa = rms(k, near) / rms(k, v);
   if (gq_panel_error(p, kappa, omega, size) <= 1) return GQ_OK;
   GQ_TRY(pull_at(k, p->to, v, w->y1, &far));
-  kappa = fmax(kappa, rms(d, k->n, far) / rms(d, k->n, v));
-  gq_axpy(d, k->n, -1, near, far);
-  omega = rms(d, k->n, far) / rms(d, k->n, v) / (2 * fabs(p->half) * kappa);
+  kappa = fmax(kappa, rms(k, far) / rms(k, v));
+  add(k, -1, near, far);
+  omega = rms(k, far) / rms(k, v) / (2 * fabs(p->half) * kappa);
   for (double error; p->forced && !((error = gq_panel_error(p, kappa, omega, size)) <= 1);) {
     s->info.panels_split++;
     gq_panel_shorten(p, s, k->b->gz, 2 * fabs(p->half) * fmax(0.1, pow(0.5 / error, 0.25)));
@@ -361,7 +351,7 @@ static void add_forcing(back *k) {
   gq_walk *w = &k->w;
   if (!k->panel.forced || !w->st->l.carry) return;
   gq_panel_force(&k->panel, k->s, w->t, w->cf);
-  gq_axpy(k->s->z->dtype, k->n, 1, w->cf, w->f[k->ia]);
+  add(k, 1, w->cf, w->f[k->ia]);
 }
 
 /* The panel that begins at measurement time i: one interval, unless moments join several. */
@@ -420,7 +410,7 @@ static int run(back *k) {
   double gf;
   for (int i = s->nt - 1; i > 0; i = k->panel.to) {
     const void *g = gq_at_time(s, k->b->gz, i);
-    gq_axpy(s->z->dtype, k->n, 1, g, w->y[k->ia]);
+    add(k, 1, g, w->y[k->ia]);
     begin_panel(k, i);
     if (s->t[i] == s->t[k->panel.to]) {
       if (k->b->gt) GQ_TRY(time_gradient(k, i, g, 1, false, &gf));
@@ -431,7 +421,7 @@ static int run(back *k) {
     }
   }
   if (k->b->gt) GQ_TRY(time_gradient(k, 0, w->y[k->ia], -1, false, &gf));
-  gq_axpy(s->z->dtype, k->n, 1, gq_at_time(s, k->b->gz, 0), w->y[k->ia]);
+  add(k, 1, gq_at_time(s, k->b->gz, 0), w->y[k->ia]);
   gq_field_unpack(s->plan->field, w->y[k->ia], k->b->a);
   if (!k->reverse) s->info.reconstruction = gq_path_error(&k->path, s->o.back_rtol, s->o.back_atol);
   if (k->gq) GQ_TRY(gq_nodebuffer_flush(&k->nodes));
@@ -445,9 +435,9 @@ static int run(back *k) {
 }
 
 int gq_continuous_backward(gq_pullback *b) {
-  back k = { .b = b, .s = b->s };
+  back k = { .b = b, .s = b->s, .f = b->s->plan->field };
   gq_walk *w = &k.w;
-  k.n = gq_numel(b->s->plan->field->shape);
+  k.n = gq_numel(k.f->shape);
   double size = cotangent_size(&k);
   if (size == 0) return GQ_OK; /* the adjoint equation is linear */
   int status = setup(&k, size);

@@ -40,8 +40,10 @@ static int buffers(direct *d) {
   return GQ_OK;
 }
 
+static const gq_backend *on(const direct *d) { return d->b->s->plan->field->on; }
+
 static void add(const direct *d, double s, const void *x, void *y) {
-  gq_axpy(d->b->s->z->dtype, d->n, s, x, y);
+  on(d)->vec->axpy(d->b->s->z->dtype, d->n, s, x, y);
 }
 
 /* Slope i of the step times the cotangent g of the whole state. */
@@ -51,7 +53,7 @@ static double slope_dot(const direct *d, int i, const void *g) {
   for (int s = 0; s < f->nslices; s++) {
     size_t n = gq_numel(f->class_shape[f->class_of[s]]);
     size_t off = f->nslices > 1 ? f->first[s] * (gq_part_bytes(f) / f->shape.dim[0]) : 0;
-    sum += gq_dot(f->dtype, n, gq_walk_slope(&d->w, i, 0, s), (const char *)g + off);
+    sum += f->on->vec->dot(f->dtype, n, gq_walk_slope(&d->w, i, 0, s), (const char *)g + off);
   }
   return sum;
 }
@@ -102,7 +104,7 @@ static int pull_end(direct *d, const gq_kept *r, gq_kept *after) {
     add(d, 1, g, d->w.cy);
     if (!b->gt || d->k == r->stop) continue;
     GQ_TRY(slope_at(d, after, &f));
-    double gf = gq_dot(b->s->z->dtype, d->n, g, f);
+    double gf = on(d)->vec->dot(b->s->z->dtype, d->n, g, f);
     b->gt[d->k] += gf;
     if (r->stop >= 0) b->gt[r->stop] -= gf;
     else d->dt -= gf;
@@ -150,22 +152,22 @@ static int pull_step(direct *d, gq_kept *r, gq_kept *after) {
   if (w->implicit && kept) gq_implicit_load(w, r->slope);
   if (!d->joint && (!kept || gq_at_jump(b->s, after->t)))
     GQ_TRY(run_again(w)); /* at a jump f1 was written over */
-  for (int i = 0; i < w->st->m->slopes; i++) memset(w->ck[i], 0, d->part);
-  memset(d->gy, 0, d->part);
-  memset(d->gf, 0, d->part);
+  for (int i = 0; i < w->st->m->slopes; i++) gq_zero(on(d), w->ck[i], d->part);
+  gq_zero(on(d), d->gy, d->part);
+  gq_zero(on(d), d->gf, d->part);
   d->dt = d->dh = 0;
   GQ_TRY(pull_end(d, r, after));
   for (; d->k >= 0 && dir * (b->s->t[d->k] - r->t) > 0; d->k--) pull_inner(d, r, d->k);
   pull_heuristics(d, r);
   GQ_TRY(pull_program(d));
   if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", r->t);
-  memcpy(w->cy, w->py, d->part);
+  gq_copy(on(d), w->cy, w->py, d->part);
   add(d, 1, d->gy, w->cy);
   if (w->st->l.carry) {
-    memcpy(w->cf, w->pf, d->part);
+    gq_copy(on(d), w->cf, w->pf, d->part);
     add(d, 1, d->gf, w->cf);
   }
-  if (w->st->l.extra) memcpy(w->cx, w->px, d->part);
+  if (w->st->l.extra) gq_copy(on(d), w->cx, w->px, d->part);
   if (gq_first_nonfinite(b->s->z->dtype, d->n, w->cy))
     return gq_fail(GQ_ENONFINITE,
                    "in the backward pass the derivative of the step from t = %.9g (step %.3g) is not finite",
@@ -194,8 +196,8 @@ static int pull_slope(direct *d, gq_kept *r) {
 static int pull_jump(direct *d, gq_kept *r) {
   if (!gq_at_jump(d->b->s, r->t)) return GQ_OK;
   GQ_TRY(pull_slope(d, r));
-  memset(d->w.cf, 0, d->part);
-  if (d->w.st->l.extra) memset(d->w.cx, 0, d->part);
+  gq_zero(on(d), d->w.cf, d->part);
+  if (d->w.st->l.extra) gq_zero(on(d), d->w.cx, d->part);
   return GQ_OK;
 }
 
@@ -211,7 +213,7 @@ static int pull_start(direct *d, gq_kept *first) {
     add(d, 1, g, d->w.cy);
     if (!b->gt || d->k == 0) continue;
     GQ_TRY(slope_at(d, first, &f));
-    double gf = gq_dot(s->z->dtype, d->n, g, f);
+    double gf = on(d)->vec->dot(s->z->dtype, d->n, g, f);
     b->gt[d->k] += gf, b->gt[0] -= gf;
   }
   gq_field_unpack(s->plan->field, d->w.cy, b->a);
@@ -247,8 +249,8 @@ static void compare(direct *d, int k, const void *y) {
 /* The end of a smooth piece, as it was. */
 static void load(const direct *d, const gq_kept *end, gq_kept *after) {
   after->t = end->t;
-  memcpy(after->y, end->y, d->part), memcpy(after->f, end->f, d->part);
-  if (after->x) memcpy(after->x, end->x, d->part);
+  gq_copy(on(d), after->y, end->y, d->part), gq_copy(on(d), after->f, end->f, d->part);
+  if (after->x) gq_copy(on(d), after->x, end->x, d->part);
 }
 
 static int invert_all(direct *d, gq_walk *w, gq_kept *r, gq_kept *after) {

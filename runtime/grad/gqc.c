@@ -93,20 +93,14 @@ static int64_t offset(const gqc *g, int s) {
   return g->plan->field->nslices > 1 ? g->plan->field->first[s] * g->dim : 0;
 }
 
-static void load(gq_dtype d, const void *x, int64_t at, int64_t stride, int lanes, double *to) {
-  const float *p = (const float *)x + at;
-  const double *q = (const double *)x + at;
-  if (d == GQ_F32 && stride == 1 && lanes == GQ_LANES)
-    for (int l = 0; l < GQ_LANES; l++) to[l] = p[l];
-  else
-    for (int l = 0; l < GQ_LANES; l++) to[l] = l >= lanes ? 0 : d == GQ_F32 ? p[l * stride] : q[l * stride];
+/* Lanes of a row in the host's memory, and back. */
+static void load(const gq_field *f, const void *x, int64_t at, int64_t stride, int lanes, double *to) {
+  f->on->vec->get(f->dtype, lanes, (const char *)x + at * gq_dtype_size(f->dtype), stride, to);
+  for (int l = lanes; l < GQ_LANES; l++) to[l] = 0;
 }
 
-static void store(gq_dtype d, void *x, int64_t at, int64_t stride, int lanes, const double *from) {
-  if (d == GQ_F32)
-    for (int l = 0; l < lanes; l++) ((float *)x)[at + l * stride] = (float)from[l];
-  else
-    for (int l = 0; l < lanes; l++) ((double *)x)[at + l * stride] = from[l];
+static void store(const gq_field *f, void *x, int64_t at, int64_t stride, int lanes, const double *from) {
+  f->on->vec->put(f->dtype, lanes, from, (char *)x + at * gq_dtype_size(f->dtype), stride);
 }
 
 /* ---- one slice of a group ---- */
@@ -125,9 +119,9 @@ static void fill_states(gqc *g, int s) {
     for (int k = 0; k < pieces; k++) {
       size_t from = (offset(g, s) + k * n) * size;
       char *z = (char *)g->slice[s].z + (q * to.node + k * to.number) * size;
-      memcpy(z, (const char *)r->y + from, n * size);
+      gq_copy(f->on, z, (const char *)r->y + from, n * size);
       for (int i = 0; i < m->slopes; i++)
-        if (w[i] != 0) gq_axpy(f->dtype, n, r->h * w[i], (const char *)r->slope[i] + from, z);
+        if (w[i] != 0) f->on->vec->axpy(f->dtype, n, r->h * w[i], (const char *)r->slope[i] + from, z);
     }
   }
 }
@@ -160,21 +154,21 @@ static rows rows_at(const gqc *g, int s, int e, int64_t row) {
 
 /* J at the nodes, a, and w in v. */
 static void load_rows(const gqc *g, int s, const element *el, const rows *r) {
-  gq_dtype d = g->plan->field->dtype;
+  const gq_field *f = g->plan->field;
   int n = g->n, dim = g->dim;
   double h = el->step->h;
   for (int q = 0; q < n; q++)
     for (int i = 0; i < dim; i++)
       for (int k = 0; k < dim; k++)
-        load(d, g->slice[s].jacobian, i * r->whole + r->node + q * r->at.node + k * r->at.number, r->at.row,
+        load(f, g->slice[s].jacobian, i * r->whole + r->node + q * r->at.node + k * r->at.number, r->at.row,
              r->many, r->jacobian[(q * dim + i) * dim + k]);
   for (int k = 0; k < dim; k++) {
-    load(d, g->a, r->single + k * r->one.number, r->one.row, r->many, r->a[k]);
+    load(f, g->a, r->single + k * r->one.number, r->one.row, r->many, r->a[k]);
     for (int q = 0; q < n; q++) LANES r->v[q * dim + k][l] = h * g->end[q] * r->a[k][l];
   }
   for (int i = el->first; i > el->last; i--)
     for (int k = 0; k < dim; k++) {
-      load(d, gq_at_time(g->s, g->b->gz, i), r->single + k * r->one.number, r->one.row, r->many, *r->g);
+      load(f, gq_at_time(g->s, g->b->gz, i), r->single + k * r->one.number, r->one.row, r->many, *r->g);
       LANES r->a[k][l] += (*r->g)[l];
       for (int q = 0; q < n; q++) LANES r->v[q * dim + k][l] += h * g->x[i * n + q] * (*r->g)[l];
     }
@@ -183,7 +177,7 @@ static void load_rows(const gqc *g, int s, const element *el, const rows *r) {
 /* v at the nodes of element e, and a from its end to its start: is that finite? */
 static bool solve_rows(gqc *g, int s, int e, int64_t row) {
   const element *el = &g->element[e];
-  gq_dtype d = g->plan->field->dtype;
+  const gq_field *f = g->plan->field;
   int n = g->n, dim = g->dim;
   rows r = rows_at(g, s, e, row);
   double inner[GQ_MAX_ELEMENT * GQ_MAX_ELEMENT], sum = 0;
@@ -193,9 +187,9 @@ static bool solve_rows(gqc *g, int s, int e, int64_t row) {
   gq_collocate_lanes(n, dim, inner, (double *)r.jacobian, (double *)r.room, (double *)r.v, (double *)r.a);
   for (int k = 0; k < dim; k++) {
     LANES sum += 0 * r.a[k][l];
-    store(d, g->a, r.single + k * r.one.number, r.one.row, r.many, r.a[k]);
+    store(f, g->a, r.single + k * r.one.number, r.one.row, r.many, r.a[k]);
     for (int q = 0; q < n; q++)
-      store(d, g->slice[s].v, r.node + q * r.at.node + k * r.at.number, r.at.row, r.many, r.v[q * dim + k]);
+      store(f, g->slice[s].v, r.node + q * r.at.node + k * r.at.number, r.at.row, r.many, r.v[q * dim + k]);
   }
   return sum == 0;
 }
@@ -236,14 +230,14 @@ static void bind_slice(gqc *g, int s) {
 /* The times of the nodes, and of the measurements b_j(x_k). */
 static int fill_times(gqc *g) {
   gq_solution *s = g->s;
+  const gq_field *f = g->plan->field;
   double points[GQ_MAX_ELEMENT], w[GQ_MAX_ELEMENT];
   GQ_TRY(gq_gauss_legendre(g->n, points, w));
   for (int e = 0; e < g->count; e++) {
     const element *el = &g->element[e];
     for (int j = 0; j < g->n; j++) {
       double t = el->step->t + g->c[j] * el->step->h;
-      if (s->z->dtype == GQ_F32) ((float *)g->t)[e * g->n + j] = (float)t;
-      else ((double *)g->t)[e * g->n + j] = t;
+      f->on->vec->put(f->dtype, 1, &t, (char *)g->t + (e * g->n + j) * gq_dtype_size(f->dtype), 1);
     }
     for (int k = el->first; k > el->last; k--)
       weights(g->n, points, w, (s->t[k] - el->step->t) / el->step->h, g->x + (size_t)k * g->n);
@@ -322,11 +316,10 @@ static int prepare(gqc *g) {
 }
 
 static bool zero(const gqc *g, int k) {
+  const gq_field *f = g->plan->field;
   size_t n = gq_numel(g->s->z0->shape);
   const void *x = gq_at_time(g->s, g->b->gz, k);
-  for (size_t i = 0; i < n; i++)
-    if (g->s->z->dtype == GQ_F32 ? ((const float *)x)[i] != 0 : ((const double *)x)[i] != 0) return false;
-  return true;
+  return !f->on->vec->nonzero(f->dtype, n, x);
 }
 
 /* g . f(t_k, z_k) */
@@ -337,7 +330,7 @@ static int slope_dot(gqc *g, int k, const void *cotangent, double *gf) {
   if (!gq_field_plain(f)) gq_field_pack(f, z, g->state), z = g->state;
   g->b->nfe++;
   GQ_TRY(gq_evaluate_at(&g->plan->f, s->bind, s->t[k], &z, &slope, NULL, NULL));
-  *gf = gq_dot(f->dtype, gq_numel(f->shape), cotangent, slope);
+  *gf = f->on->vec->dot(f->dtype, gq_numel(f->shape), cotangent, slope);
   return GQ_OK;
 }
 
@@ -356,6 +349,7 @@ static int time_gradients(gqc *g) {
 static int run(gqc *g, int last) {
   gq_solution *s = g->s;
   const gq_kept *r = s->records;
+  const gq_field *f = g->plan->field;
   size_t n = gq_numel(s->z0->shape);
   double dir = s->t[s->nt - 1] < s->t[0] ? -1 : 1, gf;
   int64_t rest = s->nrecords - 1;
@@ -370,13 +364,13 @@ static int run(gqc *g, int last) {
     }
     GQ_TRY(run_group(g));
   }
-  for (; k > 0; k--) gq_axpy(s->z->dtype, n, 1, gq_at_time(s, g->b->gz, k), g->a);
+  for (; k > 0; k--) f->on->vec->axpy(f->dtype, n, 1, gq_at_time(s, g->b->gz, k), g->a);
   if (g->b->gt) {
     GQ_TRY(slope_dot(g, 0, g->a, &gf));
     g->b->gt[0] -= gf;
   }
-  gq_axpy(s->z->dtype, n, 1, gq_at_time(s, g->b->gz, 0), g->a);
-  gq_field_unpack(s->plan->field, g->a, g->b->a);
+  f->on->vec->axpy(f->dtype, n, 1, gq_at_time(s, g->b->gz, 0), g->a);
+  gq_field_unpack(f, g->a, g->b->a);
   return GQ_OK;
 }
 

@@ -80,11 +80,11 @@ int gq_kronrod_step(gq_kronrod *q) {
   GQ_TRY(step_room(q));
   struct gq_astep *r = &q->step[q->n++];
   r->t = w->t, r->h = w->h1;
-  memcpy(r->block, w->y[0], gq_part_bytes(f));
+  gq_copy(f->on, r->block, w->y[0], gq_part_bytes(f));
   for (int i = 0; i < w->st->m->slopes; i++) {
     char *to = r->block + (1 + i) * q->part;
     for (int s = 0; s < f->nslices; to += slice_bytes(f, s), s++)
-      memcpy(to, gq_walk_slope(w, i, 0, s), slice_bytes(f, s));
+      gq_copy(f->on, to, gq_walk_slope(w, i, 0, s), slice_bytes(f, s));
   }
   return GQ_OK;
 }
@@ -97,9 +97,10 @@ static void a_at(const gq_kronrod *q, double t, void *dst) {
   while (i + 1 < q->n && dir * (t - q->step[i + 1].t) > 0) i++;
   const struct gq_astep *r = &q->step[i];
   gq_tableau_weights(m, (t - r->t) / r->h, wt);
-  memcpy(dst, r->block, gq_part_bytes(f));
+  gq_copy(f->on, dst, r->block, gq_part_bytes(f));
   for (int j = 0; j < m->slopes; j++)
-    if (wt[j] != 0) gq_axpy(f->dtype, gq_numel(f->shape), r->h * wt[j], r->block + (1 + j) * q->part, dst);
+    if (wt[j] != 0)
+      f->on->vec->axpy(f->dtype, gq_numel(f->shape), r->h * wt[j], r->block + (1 + j) * q->part, dst);
 }
 
 static int add_node(gq_kronrod *q, double t, double weight) {
@@ -108,8 +109,8 @@ static int add_node(gq_kronrod *q, double t, double weight) {
   a_at(q, t, q->a);
   char *z = q->z, *a = q->a;
   for (int s = 0; s < f->nslices; z += slice_bytes(f, s), a += slice_bytes(f, s), s++) {
-    memcpy(gq_nodebuffer_z(q->nodes, s), z, slice_bytes(f, s));
-    memcpy(gq_nodebuffer_a(q->nodes, s), a, slice_bytes(f, s));
+    gq_copy(f->on, gq_nodebuffer_z(q->nodes, s), z, slice_bytes(f, s));
+    gq_copy(f->on, gq_nodebuffer_a(q->nodes, s), a, slice_bytes(f, s));
   }
   return gq_nodebuffer_push(q->nodes, t, weight);
 }
@@ -117,7 +118,7 @@ static int add_node(gq_kronrod *q, double t, double weight) {
 /* The rule's sum over a piece, into grads. */
 static int apply(gq_kronrod *q, const double *weights, double from, double to, const gq_grads *grads) {
   double half = (from - to) / 2;
-  memset(grads->block, 0, grads->bytes);
+  gq_zero(q->s->plan->field->on, grads->block, grads->bytes);
   q->nodes->grads = grads;
   for (int i = 0; i < POINTS; i++) {
     int j = i < 8 ? i : POINTS - 1 - i;

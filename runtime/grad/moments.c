@@ -35,13 +35,15 @@ static void set_panel(gq_panel *p, const gq_solution *s, gq_tensor *gz, int from
   p->middle = (s->t[from] + s->t[to]) / 2, p->half = (s->t[from] - s->t[to]) / 2;
   if (!p->forced) return;
   for (int j = 0; j < ALL; j++)
-    memset(j < GQ_MOMENTS ? p->c[j] : p->left[j - GQ_MOMENTS], 0, n * gq_dtype_size(s->z0->dtype));
+    gq_zero(s->plan->field->on, j < GQ_MOMENTS ? p->c[j] : p->left[j - GQ_MOMENTS],
+            n * gq_dtype_size(s->z0->dtype));
   for (int k = to + 1; k < from; k++) {
     const void *g = gq_at_time(s, gz, k);
     legendre((s->t[k] - p->middle) / p->half, w);
     for (int j = 0; j < GQ_MOMENTS; j++) /* half carries the direction of time: -q or +q */
-      gq_axpy(s->z0->dtype, n, -w[j] * (2 * j + 1) / (2 * p->half), g, p->c[j]);
-    for (int j = 0; j < GQ_MOMENTS_LEFT; j++) gq_axpy(s->z0->dtype, n, w[GQ_MOMENTS + j], g, p->left[j]);
+      s->plan->field->on->vec->axpy(s->z0->dtype, n, -w[j] * (2 * j + 1) / (2 * p->half), g, p->c[j]);
+    for (int j = 0; j < GQ_MOMENTS_LEFT; j++)
+      s->plan->field->on->vec->axpy(s->z0->dtype, n, w[GQ_MOMENTS + j], g, p->left[j]);
   }
 }
 
@@ -71,8 +73,8 @@ double gq_panel_error(const gq_panel *p, double kappa, double omega, const doubl
 void gq_panel_force(const gq_panel *p, const gq_solution *s, double t, void *dst) {
   size_t n = gq_numel(s->z0->shape);
   double w[ALL];
-  memset(dst, 0, n * gq_dtype_size(s->z0->dtype));
+  gq_zero(s->plan->field->on, dst, n * gq_dtype_size(s->z0->dtype));
   if (!p->forced) return;
   legendre((t - p->middle) / p->half, w);
-  for (int j = 0; j < GQ_MOMENTS; j++) gq_axpy(s->z0->dtype, n, w[j], p->c[j], dst);
+  for (int j = 0; j < GQ_MOMENTS; j++) s->plan->field->on->vec->axpy(s->z0->dtype, n, w[j], p->c[j], dst);
 }

@@ -121,13 +121,9 @@ int gq_nodebuffer_push(gq_nodebuffer *b, double t, double weight) {
   for (int s = 0; s < f->nslices; s++) {
     size_t n = gq_numel(f->class_shape[f->class_of[s]]);
     void *a = gq_nodebuffer_a(b, s);
-    for (size_t i = 0; i < n; i++) {
-      if (f->dtype == GQ_F32) ((float *)a)[i] *= (float)weight;
-      else ((double *)a)[i] *= weight;
-    }
+    f->on->vec->scale(f->dtype, n, weight, a, 1, a, 1);
   }
-  if (f->dtype == GQ_F32) ((float *)b->t)[b->filled] = (float)t;
-  else ((double *)b->t)[b->filled] = t;
+  f->on->vec->put(f->dtype, 1, &t, (char *)b->t + b->filled * gq_dtype_size(f->dtype), 1);
   b->filled++;
   b->evaluated++;
   return b->filled == b->rows ? gq_nodebuffer_flush(b) : GQ_OK;
@@ -137,7 +133,7 @@ int gq_nodebuffer_push(gq_nodebuffer *b, double t, double weight) {
 static void put_aside(const gq_field *f, int s, int n, const char *from, char *to) {
   size_t row = f->count[s] * gq_dtype_size(f->dtype), block = state_bytes(f, s), features = block / row;
   for (size_t d = 0; d < features; d++)
-    for (int i = 0; i < n; i++, to += row) memcpy(to, from + i * block + d * row, row);
+    for (int i = 0; i < n; i++, to += row) gq_copy(f->on, to, from + i * block + d * row, row);
 }
 
 static bool stores(const gq_evaluator *e, int boundary) {
@@ -151,16 +147,15 @@ static void probe_part(const gq_nodebuffer *b, const gq_evaluator *e, int i, con
                        double (*sum)[GQ_PROBES]) {
   const gq_plan *p = b->s->plan;
   int boundary = e->of[e->nq + i];
-  bool f32 = gq_field_boundary_dtype(p->field, boundary) == GQ_F32;
-  size_t numbers = gq_probe_size(e, i);
+  gq_dtype d = gq_field_boundary_dtype(p->field, boundary);
+  size_t numbers = gq_probe_size(e, i), size = gq_dtype_size(d);
   for (size_t k = 0; k < numbers; k++) {
-    double direction[GQ_PROBES];
+    double direction[GQ_PROBES], v[1 << (GQ_NODE_SIZES - 1)];
     gq_spectrum_probe(((size_t)boundary << 32) + k, direction);
-    for (int j = 0; j < e->points; j++) {
-      size_t at = e->columns ? k * e->points + j : j * numbers + k;
-      double v = f32 ? ((const float *)(const void *)x)[at] : ((const double *)(const void *)x)[at];
-      for (int q = 0; q < GQ_PROBES; q++) sum[j][q] += direction[q] * v;
-    }
+    p->field->on->vec->get(d, e->points, x + (e->columns ? k * e->points : k) * size,
+                           e->columns ? 1 : numbers, v);
+    for (int j = 0; j < e->points; j++)
+      for (int q = 0; q < GQ_PROBES; q++) sum[j][q] += direction[q] * v[j];
   }
 }
 

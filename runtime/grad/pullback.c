@@ -19,7 +19,7 @@ static int backward_trivial(gq_pullback *b) {
   const gq_solution *s = b->s;
   size_t n = gq_numel(s->z0->shape);
   for (int k = 0; k < s->nt; k++)
-    if (n) gq_axpy(s->z0->dtype, n, 1, gq_at_time(s, b->gz, k), b->a);
+    if (n) s->plan->field->on->vec->axpy(s->z0->dtype, n, 1, gq_at_time(s, b->gz, k), b->a);
   return GQ_OK;
 }
 
@@ -49,19 +49,12 @@ static int backward_once(gq_pullback *b, gq_tensor **gcapture) {
 
 /* |x - y| / |y| over all wanted captures; 0 where both vanish. */
 static double relative_difference(const gq_field *f, gq_tensor *const *x, gq_tensor *const *y) {
-  double change = 0, size = 0;
+  double sum[2] = { 0, 0 };
   for (int i = 0; i < f->ncapture; i++) {
-    if (!x[i]) continue;
-    gq_dtype d = x[i]->dtype;
-    size_t n = gq_numel(x[i]->shape);
-    const void *p = gq_tensor_data(x[i]), *q = gq_tensor_data(y[i]);
-    for (size_t k = 0; k < n; k++) {
-      double a = d == GQ_F32 ? ((const float *)p)[k] : ((const double *)p)[k],
-             b = d == GQ_F32 ? ((const float *)q)[k] : ((const double *)q)[k];
-      change += (a - b) * (a - b), size += b * b;
-    }
+    if (x[i])
+      f->on->vec->apart(x[i]->dtype, gq_numel(x[i]->shape), gq_tensor_data(x[i]), gq_tensor_data(y[i]), sum);
   }
-  return change > 0 ? sqrt(change / size) : 0;
+  return sum[0] > 0 ? sqrt(sum[0] / sum[1]) : 0;
 }
 
 /* gq with n nodes, then with 2n, whose gradient is the one returned. */
@@ -74,7 +67,7 @@ static int backward_check(gq_pullback *b, gq_tensor **gcapture) {
   gq_grads_done(&b->grads);
   if (status == GQ_OK) status = gq_grads_new(f, true, &b->grads);
   if (status == GQ_OK) {
-    memset(b->a, 0, gq_part_bytes(f));
+    gq_zero(f->on, b->a, gq_part_bytes(f));
     if (b->gt) memset(b->gt, 0, s->nt * sizeof *b->gt);
     b->refine = 2;
     s->info.nodes_wanted = s->info.restarts = s->info.panels = s->info.panels_split = 0;

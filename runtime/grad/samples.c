@@ -5,13 +5,9 @@
 */
 #include "samples.h"
 
-#include <string.h>
-
 void gq_lanes_add(const gq_lanes *p, void *lanes, int j, double scale, const void *row) {
-  for (size_t d = 0, i = j * p->along; d < p->row; d++, i += p->across) {
-    if (p->f->dtype == GQ_F32) ((float *)lanes)[i] += (float)scale * ((const float *)row)[d];
-    else ((double *)lanes)[i] += scale * ((const double *)row)[d];
-  }
+  char *to = (char *)lanes + j * p->along * gq_dtype_size(p->f->dtype);
+  p->f->on->vec->add(p->f->dtype, p->row, scale, row, 1, to, p->across);
 }
 
 static void work(void *context, int i) {

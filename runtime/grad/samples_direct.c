@@ -22,7 +22,7 @@ static const void *cotangent(const back *k, int i, int64_t row) {
 /* Slope s of lane j times a row. */
 static double slope_dot(const back *k, int j, int s, const void *g) {
   gq_lanes_get(k->p, gq_lanes_slope(k->p, s, 0), j, k->p->scratch);
-  return gq_dot(k->p->f->dtype, k->p->row, k->p->scratch, g);
+  return k->p->f->on->vec->dot(k->p->f->dtype, k->p->row, k->p->scratch, g);
 }
 
 static void load(const back *k, int j) {
@@ -114,7 +114,7 @@ static void pull_times(back *k, int j) {
 static void clear_cuts(const gq_lanes *p) {
   const gq_field *f = p->f;
   for (int j = 0; j < f->nb; j++)
-    if (p->cut_grad[j]) memset(p->cut_grad[j], 0, gq_cut_bytes(f, j, p->n));
+    if (p->cut_grad[j]) gq_zero(f->on, p->cut_grad[j], gq_cut_bytes(f, j, p->n));
 }
 
 /* ey and ef hold cotangents of y and f that do not pass through the step's program. */
@@ -126,8 +126,8 @@ static int pull_steps(back *k) {
     if (p->lane[j].row >= 0) load(k, j);
   GQ_TRY(gq_lanes_phase(p, 0));
   if (l->nfe_dense) GQ_TRY(gq_lanes_phase(p, 1));
-  for (int i = 0; i < l->slopes; i++) memset(p->ck[i], 0, part);
-  memset(p->ey[0], 0, part), memset(p->ef[0], 0, part);
+  for (int i = 0; i < l->slopes; i++) gq_zero(p->f->on, p->ck[i], part);
+  gq_zero(p->f->on, p->ey[0], part), gq_zero(p->f->on, p->ef[0], part);
   for (int j = 0; j < p->n; j++) {
     if (p->lane[j].row < 0) continue;
     p->lane[j].nfe += l->nfe + l->nfe_dense, p->lane[j].steps++;
@@ -135,11 +135,11 @@ static int pull_steps(back *k) {
   }
   clear_cuts(p);
   GQ_TRY(gq_lanes_phase(p, 2));
-  memcpy(p->cy, p->py, part);
-  gq_axpy(p->f->dtype, p->row * p->n, 1, p->ey[0], p->cy);
+  gq_copy(p->f->on, p->cy, p->py, part);
+  p->f->on->vec->axpy(p->f->dtype, p->row * p->n, 1, p->ey[0], p->cy);
   if (!l->carry) return GQ_OK;
-  memcpy(p->cf, p->pf, part);
-  gq_axpy(p->f->dtype, p->row * p->n, 1, p->ef[0], p->cf);
+  gq_copy(p->f->on, p->cf, p->pf, part);
+  p->f->on->vec->axpy(p->f->dtype, p->row * p->n, 1, p->ef[0], p->cf);
   return GQ_OK;
 }
 
@@ -152,7 +152,7 @@ static void finish(back *k, int j) {
   gq_row_count(c->steps_backward)[lane->row] = lane->steps;
   gq_lanes_get(p, p->cy, j, (char *)k->w->b->a + lane->row * k->bytes);
   gq_lanes_get(p, p->cf, j, (char *)k->w->left + lane->row * k->bytes);
-  memset(p->scratch, 0, k->bytes);
+  gq_zero(p->f->on, p->scratch, k->bytes);
   gq_lanes_put(p, p->cy, j, p->scratch), gq_lanes_put(p, p->cf, j, p->scratch);
   lane->row = -1;
 }
@@ -184,20 +184,20 @@ static int pull_starts(back *k, int64_t first, int count) {
   const gq_evaluator *e = &s->plan->pull;
   for (int j = 0; j < p->n; j++) {
     int64_t row = first + (j < count ? j : 0) * w->stride;
-    memset(p->scratch, 0, k->bytes);
+    gq_zero(p->f->on, p->scratch, k->bytes);
     gq_lanes_put(p, p->ey[0], j, gq_row_at(s, s->z, 0, row));
     gq_lanes_put(p, p->cf, j, j < count ? (char *)w->left + row * k->bytes : p->scratch);
     gq_lanes_cut(s, row, p->n, j, p->cut);
     gq_lanes_set_time(p, j, s->t[0]);
   }
   clear_cuts(p);
-  memset(p->dt, 0, p->n * sizeof(double));
+  gq_zero(p->f->on, p->dt, p->n * sizeof(double));
   GQ_TRY(gq_lanes_evaluate(p, e, (void *[]){ p->ey[0], p->cf }, p->ef[0]));
   for (int j = 0; j < count; j++) {
     int64_t row = first + j * w->stride;
     gq_lanes_uncut(p->f, row, p->n, j, p->cut_grad, p->grads);
     gq_lanes_get(p, p->ef[0], j, p->scratch);
-    gq_axpy(p->f->dtype, p->row, 1, p->scratch, (char *)w->b->a + row * k->bytes);
+    p->f->on->vec->axpy(p->f->dtype, p->row, 1, p->scratch, (char *)w->b->a + row * k->bytes);
     if (w->gt) w->gt[0] += p->f->dtype == GQ_F32 ? ((float *)p->dt)[j] : ((double *)p->dt)[j];
   }
   return GQ_OK;
@@ -208,11 +208,11 @@ static int pull_starts(back *k, int64_t first, int count) {
 static void pull_first(back *k, int i, int64_t row) {
   gq_rowpull *w = k->w;
   const void *g = cotangent(k, i, row);
-  gq_axpy(k->p->f->dtype, k->p->row, 1, g, (char *)w->b->a + row * k->bytes);
+  k->p->f->on->vec->axpy(k->p->f->dtype, k->p->row, 1, g, (char *)w->b->a + row * k->bytes);
   if (!w->gt || i == 0) return;
   int64_t first = w->s->rows->last[row];
   while (k->tape->step[first].before >= 0) first = k->tape->step[first].before;
-  double gf = gq_dot(k->p->f->dtype, k->p->row, g, k->tape->data + first * k->each + k->bytes);
+  double gf = k->p->f->on->vec->dot(k->p->f->dtype, k->p->row, g, k->tape->data + first * k->each + k->bytes);
   w->gt[i] += gf, w->gt[0] -= gf;
 }
 

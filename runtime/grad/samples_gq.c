@@ -54,35 +54,33 @@ static void take_all(back *k, gq_taker *t) {
 }
 
 static void set_time(const back *k, int i, double t) {
-  if (k->p->f->dtype == GQ_F32) ((float *)k->t)[i] = (float)t;
-  else ((double *)k->t)[i] = t;
+  const gq_field *f = k->p->f;
+  f->on->vec->put(f->dtype, 1, &t, (char *)k->t + i * gq_dtype_size(f->dtype), 1);
 }
 
-/* Where number d of point i is. */
-static size_t at_point(const back *k, int i, size_t d) {
-  return k->p->f->front ? i * k->p->row + d : d * k->points + i;
+/* Where the first number of point i is, and how far from one to the next. */
+static char *at_point(const back *k, void *points, int i) {
+  const gq_field *f = k->p->f;
+  return (char *)points + (f->front ? i * k->p->row : (size_t)i) * gq_dtype_size(f->dtype);
 }
+
+static size_t stride(const back *k) { return k->p->f->front ? 1 : (size_t)k->points; }
 
 /* scale * row into point i */
 static void put_point(const back *k, void *points, int i, double scale, const void *row) {
-  for (size_t d = 0; d < k->p->row; d++) {
-    size_t to = at_point(k, i, d);
-    if (k->p->f->dtype == GQ_F32) ((float *)points)[to] = (float)scale * ((const float *)row)[d];
-    else ((double *)points)[to] = scale * ((const double *)row)[d];
-  }
+  const gq_field *f = k->p->f;
+  f->on->vec->scale(f->dtype, k->p->row, scale, row, 1, at_point(k, points, i), stride(k));
 }
 
 /* Points that are not taken repeat the first with a = 0. */
 static void repeat_first(back *k) {
-  size_t size = gq_dtype_size(k->p->f->dtype);
+  const gq_field *f = k->p->f;
+  size_t size = gq_dtype_size(f->dtype);
   for (int i = k->filled; i < k->points; i++) {
     k->row[i] = k->row[0];
-    memcpy((char *)k->t + i * size, k->t, size);
-    for (size_t d = 0; d < k->p->row; d++) {
-      size_t at = at_point(k, i, d) * size;
-      memcpy((char *)k->z + at, (char *)k->z + at_point(k, 0, d) * size, size);
-      memset((char *)k->a + at, 0, size);
-    }
+    gq_copy(f->on, (char *)k->t + i * size, k->t, size);
+    f->on->vec->scale(f->dtype, k->p->row, 1, k->z, stride(k), at_point(k, k->z, i), stride(k));
+    f->on->vec->fill(f->dtype, k->p->row, 0, at_point(k, k->a, i), stride(k));
   }
 }
 
@@ -95,7 +93,7 @@ static int flush(back *k) {
   k->in[0] = k->t, k->in[1] = k->z, k->in[2] = k->a;
   for (int j = 0; j < f->nb; j++) {
     bool whole = f->axis[j] < 0;
-    if (!whole) memset(k->cut_grad[j], 0, gq_cut_bytes(f, j, k->points));
+    if (!whole) gq_zero(f->on, k->cut_grad[j], gq_cut_bytes(f, j, k->points));
     k->in[3 + j] = whole ? k->s->bind->value[j] : k->cut[j];
   }
   for (int r = 0; r < e->nq; r++)
@@ -160,25 +158,6 @@ static int accepted(gq_lanes *p, int j) {
 
 /* ---- rows and intervals ---- */
 
-static bool any_nonzero(const gq_lanes *p, const void *row) {
-  for (size_t d = 0; d < p->row; d++)
-    if (p->f->dtype == GQ_F32 ? ((const float *)row)[d] != 0 : ((const double *)row)[d] != 0) return true;
-  return false;
-}
-
-/* Root mean square; squares of numbers scaled to 1 neither vanish nor overflow. */
-static double rms(const gq_lanes *p, const void *row) {
-  double top = 0, sum = 0;
-  bool f32 = p->f->dtype == GQ_F32;
-  for (size_t d = 0; d < p->row; d++)
-    top = fmax(top, fabs(f32 ? ((const float *)row)[d] : ((const double *)row)[d]));
-  for (size_t d = 0; top > 0 && d < p->row; d++) {
-    double v = (f32 ? ((const float *)row)[d] : ((const double *)row)[d]) / top;
-    sum += v * v;
-  }
-  return top * sqrt(sum / p->row);
-}
-
 static void count_row(const back *k, int j) {
   const gq_lane *lane = &k->p->lane[j];
   const gq_samples *c = &k->s->rows->samples;
@@ -196,14 +175,14 @@ static int proceed(back *k, int j) {
   const gq_solution *s = k->s;
   void *a = (char *)k->w->b->a + lane->row * k->bytes;
   for (;; lane->k--) {
-    if (lane->k == 0 && k->w->gt) memcpy((char *)k->w->left + lane->row * k->bytes, a, k->bytes);
-    gq_axpy(p->f->dtype, p->row, 1, gq_row_at(s, k->w->b->gz, lane->k, lane->row), a);
+    if (lane->k == 0 && k->w->gt) gq_copy(p->f->on, (char *)k->w->left + lane->row * k->bytes, a, k->bytes);
+    p->f->on->vec->axpy(p->f->dtype, p->row, 1, gq_row_at(s, k->w->b->gz, lane->k, lane->row), a);
     if (lane->k == 0) {
       count_row(k, j);
       lane->row = -1, lane->stage = GQ_LANE_IDLE;
       return GQ_OK;
     }
-    if (s->t[lane->k] != s->t[lane->k - 1] && any_nonzero(p, a))
+    if (s->t[lane->k] != s->t[lane->k - 1] && p->f->on->vec->nonzero(p->f->dtype, p->row, a))
       break; /* before the last cotangent a stays zero */
   }
   gq_lanes_put(p, p->y[0], j, gq_row_at(s, s->z, lane->k, lane->row));
@@ -236,7 +215,8 @@ static bool next(gq_lanes *p, int j) {
     double size = 0;
     lane->row = w->next, lane->k = k->s->nt - 1;
     w->next += w->stride;
-    for (int i = 0; i < k->s->nt; i++) size = fmax(size, rms(p, gq_row_at(k->s, w->b->gz, i, lane->row)));
+    for (int i = 0; i < k->s->nt; i++)
+      size = fmax(size, p->f->on->vec->rms(p->f->dtype, p->row, gq_row_at(k->s, w->b->gz, i, lane->row)));
     p->atol[0][j] = gq_positive_atol(p->f->dtype, o->back_atol);
     p->atol[1][j] = gq_positive_atol(p->f->dtype, o->back_atol * (o->scale ? size : 1));
     k->started[j] = false, k->nodes[j] = 0;
@@ -272,7 +252,7 @@ static int time_gradient(back *k, int i, int64_t first, int count) {
     int64_t row = first + j * w->stride;
     const char *g = i > 0 ? gq_row_at(s, w->b->gz, i, row) : (char *)w->left + row * k->bytes;
     gq_lanes_get(p, p->ef[0], j, p->scratch);
-    w->gt[i] += (i > 0 ? 1 : -1) * gq_dot(p->f->dtype, p->row, g, p->scratch);
+    w->gt[i] += (i > 0 ? 1 : -1) * p->f->on->vec->dot(p->f->dtype, p->row, g, p->scratch);
     gq_row_count(s->rows->samples.nfe_backward)[row]++;
   }
   return GQ_OK;

@@ -12,14 +12,6 @@
 
 static const char *const trajectory_names[] = { "reverse", "dense", "checkpoint", "interpolated" };
 
-double gq_dot(gq_dtype d, size_t n, const void *x, const void *y) {
-  double sum = 0;
-  for (size_t i = 0; i < n; i++)
-    sum += d == GQ_F32 ? (double)((const float *)x)[i] * ((const float *)y)[i]
-                       : ((const double *)x)[i] * ((const double *)y)[i];
-  return sum;
-}
-
 /* ---- checks ---- */
 
 static int check_times(int nt, const double *t) {

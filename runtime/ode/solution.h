@@ -74,6 +74,4 @@ static inline bool gq_at_jump(const gq_solution *s, double t) {
   return false;
 }
 
-double gq_dot(gq_dtype d, size_t n, const void *x, const void *y);
-
 #endif

@@ -2,39 +2,18 @@
 ** clip.c -- gradient clipping by the joint norm (Pascanu, Mikolov & Bengio, ICML 2013), as
 ** PyTorch's clip_grad_norm_ with error_if_nonfinite; the sum of squares is kept in double.
 */
+#include "../exec/backend.h"
 #include "opt.h"
+
 #include <math.h>
-
-static double squares(const gq_tensor *g) {
-  size_t n = (size_t)gq_numel(g->shape);
-  double s = 0;
-  if (g->dtype == GQ_F32) {
-    const float *x = gq_tensor_data(g);
-    for (size_t i = 0; i < n; i++) s += (double)x[i] * x[i];
-  } else {
-    const double *x = gq_tensor_data(g);
-    for (size_t i = 0; i < n; i++) s += x[i] * x[i];
-  }
-  return s;
-}
-
-static void scale(const gq_tensor *g, double by) {
-  size_t n = (size_t)gq_numel(g->shape);
-  if (g->dtype == GQ_F32) {
-    float *x = gq_tensor_data(g), k = (float)by;
-    for (size_t i = 0; i < n; i++) x[i] *= k;
-  } else {
-    double *x = gq_tensor_data(g);
-    for (size_t i = 0; i < n; i++) x[i] *= by;
-  }
-}
 
 static int add_squares(gq_tensor *g, int i, double *sum) {
   gq_tensor *c;
   if (!g->storage || !gq_is_float(g->dtype))
     return gq_fail(GQ_EDTYPE, "the gradient of parameter %d is not a float tensor", i + 1);
   GQ_TRY(gq_tensor_contiguous_get(g, &c));
-  double s = squares(c);
+  const void *x = gq_tensor_data(c);
+  double s = gq_backend_of(c)->vec->dot(c->dtype, (size_t)gq_numel(c->shape), x, x);
   gq_tensor_unref(c);
   if (!isfinite(s))
     return gq_fail(GQ_ENONFINITE,
@@ -46,7 +25,8 @@ static int add_squares(gq_tensor *g, int i, double *sum) {
 static int scale_grad(gq_tensor *g, double by) {
   gq_tensor *c;
   GQ_TRY(gq_tensor_contiguous_get(g, &c));
-  scale(c, by);
+  void *x = gq_tensor_data(c);
+  gq_backend_of(c)->vec->scale(c->dtype, (size_t)gq_numel(c->shape), by, x, 1, x, 1);
   int status = c == g ? GQ_OK : gq_tensor_copy(g, c);
   if (c == g) g->storage->version++;
   gq_tensor_unref(c);

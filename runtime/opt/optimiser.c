@@ -5,24 +5,24 @@
 ** (gq_tensor_flatten); a step walks over runs, neighbours in memory that take the same step,
 ** and updates each run in one loop. Nothing relies on where parameters lie: a run of one works.
 */
-#include "rule.h"
+#include "../exec/backend.h"
+#include "opt.h"
+
 #include <math.h>
 #include <string.h>
 
-enum { NSTATE = 3 };
-
 typedef struct group {
   gq_dtype dtype;
-  size_t n;                 /* numbers */
-  gq_tensor *grad;          /* [n] */
-  gq_tensor *state[NSTATE]; /* [n] or NULL */
+  size_t n;                        /* numbers */
+  gq_tensor *grad;                 /* [n] */
+  gq_tensor *state[GQ_OPT_STATES]; /* [n] or NULL */
 } group;
 
 typedef struct slot { /* one parameter */
   gq_tensor *p;
-  gq_tensor *grad;          /* our view of the flat gradient; p->grad unless a user replaced it */
-  gq_tensor *state[NSTATE]; /* views, made when asked for */
-  gq_tensor *packed;        /* stands in for a parameter that is not contiguous */
+  gq_tensor *grad;                 /* our view of the flat gradient; p->grad unless a user replaced it */
+  gq_tensor *state[GQ_OPT_STATES]; /* views, made when asked for */
+  gq_tensor *packed;               /* stands in for a parameter that is not contiguous */
   int group;
   size_t at, n; /* place in its group */
   int64_t steps;
@@ -193,13 +193,13 @@ void gq_optimiser_free(gq_optimiser *o) {
   if (!o) return;
   for (int i = 0; i < o->n; i++) {
     slot *s = &o->slot[i];
-    for (int k = 0; k < NSTATE; k++) gq_tensor_unref(s->state[k]);
+    for (int k = 0; k < GQ_OPT_STATES; k++) gq_tensor_unref(s->state[k]);
     gq_tensor_unref(s->packed);
     gq_tensor_unref(s->grad);
     gq_tensor_unref(s->p);
   }
   for (int i = 0; i < o->ngroup; i++) {
-    for (int k = 0; k < NSTATE; k++) gq_tensor_unref(o->group[i].state[k]);
+    for (int k = 0; k < GQ_OPT_STATES; k++) gq_tensor_unref(o->group[i].state[k]);
     gq_tensor_unref(o->group[i].grad);
   }
   gq_free(o->slot);
@@ -221,7 +221,7 @@ static int ready(gq_optimiser *o) {
   for (int i = 0; i < o->n; i++) {
     slot *s = &o->slot[i];
     GQ_TRY(gather(s, i));
-    if (s->p->grad && !gq_opt_finite(s->p->dtype, s->n, gq_tensor_data(s->grad)))
+    if (s->p->grad && gq_backend_of(s->grad)->vec->nonfinite(s->p->dtype, s->n, gq_tensor_data(s->grad)))
       return gq_fail(GQ_ENONFINITE, "the gradient of parameter %d is not finite; nothing was updated", i + 1);
   }
   return GQ_OK;
@@ -247,7 +247,7 @@ static bool keeps(const gq_optimiser *o, int k) {
 /* The blocks that the configuration asks for; momentum may be switched on later. */
 static int ensure_state(gq_optimiser *o) {
   for (int i = 0; i < o->ngroup; i++)
-    for (int k = 0; k < NSTATE; k++)
+    for (int k = 0; k < GQ_OPT_STATES; k++)
       if (keeps(o, k) && !o->group[i].state[k])
         GQ_TRY(gq_tensor_new(o->group[i].dtype, vector(o->group[i].n), &o->group[i].state[k]));
   return GQ_OK;
@@ -255,7 +255,7 @@ static int ensure_state(gq_optimiser *o) {
 
 int gq_optimiser_state(gq_optimiser *o, int i, int k, gq_tensor **t) {
   *t = NULL;
-  if (i < 0 || i >= o->n || k < 0 || k >= NSTATE)
+  if (i < 0 || i >= o->n || k < 0 || k >= GQ_OPT_STATES)
     return gq_fail(GQ_EINDEX, "state %d of parameter %d: there are %d parameters with states 1 to 3", k + 1,
                    i + 1, o->n);
   if (!keeps(o, k)) return GQ_OK;
@@ -289,37 +289,12 @@ static gq_opt_coef coefficients(const gq_optimiser *o, int64_t t /* this step, f
   return k;
 }
 
-static gq_opt_loops which_loop(const gq_optimiser *o) {
+static gq_opt_rule which_rule(const gq_optimiser *o) {
   switch (o->kind) {
-    case GQ_SGD: return o->c.momentum > 0 ? GQ_LOOP_MOMENTUM : GQ_LOOP_SGD;
-    case GQ_RMSPROP: return o->c.momentum > 0 || o->c.centered ? GQ_LOOP_RMSPROP_FULL : GQ_LOOP_RMSPROP;
-    default: return GQ_LOOP_ADAM;
+    case GQ_SGD: return o->c.momentum > 0 ? GQ_RULE_MOMENTUM : GQ_RULE_SGD;
+    case GQ_RMSPROP: return o->c.momentum > 0 || o->c.centered ? GQ_RULE_RMSPROP_FULL : GQ_RULE_RMSPROP;
+    default: return GQ_RULE_ADAM;
   }
-}
-
-typedef struct work { /* one run, cut into pieces for the threads */
-  gq_opt_loop *loop;
-  gq_opt_coef k;
-  size_t n, piece, size;
-  char *p;
-  const char *g;
-  char *s[NSTATE];
-} work;
-
-static void run_piece(void *ctx, int i) {
-  const work *w = ctx;
-  size_t from = (size_t)i * w->piece, n = w->n - from < w->piece ? w->n - from : w->piece;
-  void *s[NSTATE];
-  for (int k = 0; k < NSTATE; k++) s[k] = w->s[k] ? w->s[k] + from * w->size : NULL;
-  w->loop(n, w->p + from * w->size, w->g + from * w->size, s, &w->k);
-}
-
-enum { PARALLEL = 1 << 16 }; /* numbers below which waking a thread costs more than it saves */
-
-static void run_all(work *w) {
-  size_t pieces = w->n > PARALLEL ? (size_t)gq_threads() : 1;
-  w->piece = ((w->n + pieces - 1) / pieces + 15) / 16 * 16;
-  gq_parallel((int)((w->n + w->piece - 1) / w->piece), run_piece, w);
 }
 
 static gq_tensor *home(const slot *s) { return s->packed ? s->packed : s->p; }
@@ -340,16 +315,16 @@ static int run_end(const gq_optimiser *o, int i) {
 static void update_run(gq_optimiser *o, int i, int j) {
   slot *s = &o->slot[i];
   const group *g = &o->group[s->group];
-  size_t size = gq_dtype_size(g->dtype), at = s->at * size;
-  work w = {
-    gq_opt_loop_get(which_loop(o), g->dtype), coefficients(o, s->steps + 1), 0, 0, size, NULL, NULL, { NULL }
-  };
-  for (int k = i; k < j; k++) w.n += o->slot[k].n;
-  w.p = gq_tensor_data(home(s));
-  w.g = (const char *)gq_tensor_data(g->grad) + at;
-  for (int k = 0; k < NSTATE; k++)
-    if (keeps(o, k)) w.s[k] = (char *)gq_tensor_data(g->state[k]) + at;
-  if (w.n > 0) run_all(&w);
+  size_t at = s->at * gq_dtype_size(g->dtype);
+  gq_opt_coef c = coefficients(o, s->steps + 1);
+  void *state[GQ_OPT_STATES] = { NULL };
+  size_t n = 0;
+  for (int k = i; k < j; k++) n += o->slot[k].n;
+  for (int k = 0; k < GQ_OPT_STATES; k++)
+    if (keeps(o, k)) state[k] = (char *)gq_tensor_data(g->state[k]) + at;
+  if (n > 0)
+    gq_backend_of(s->p)->vec->update(which_rule(o), g->dtype, n, gq_tensor_data(home(s)),
+                                     (const char *)gq_tensor_data(g->grad) + at, state, &c);
   for (int k = i; k < j; k++) {
     o->slot[k].steps++;
     o->slot[k].p->storage->version++;

@@ -218,7 +218,7 @@ static int run_start(solver *s) {
   char *const *x = s->state[s->now];
   if (s->m->parts == 1) return GQ_OK;
   set_time(s, s->p->t[0], s->p->t[0], 0);
-  memcpy(x[1], x[0], s->bytes[0]);
+  gq_copy(s->field->on, x[1], x[0], s->bytes[0]);
   int nin = 2 + s->field->nb;
   for (int k = 0; k < s->field->nslices; k++) {
     const void **in = s->in + k * nin;
@@ -234,36 +234,19 @@ static int run_start(solver *s) {
 
 static int make_noise(solver *s, double t, double t1) {
   GQ_TRY(gq_brownian_increment(s->w, t, t1, s->dw));
-  size_t n = s->dtype == GQ_F64 ? 0 : (size_t)gq_numel(s->wshape);
-  float *x = (float *)s->cast;
-  for (size_t i = 0; i < n; i++) x[i] = (float)s->dw[i];
+  if (s->cast != (char *)s->dw)
+    s->field->on->vec->put(s->dtype, (size_t)gq_numel(s->wshape), s->dw, s->cast, 1);
   if (s->turned != s->cast) gq_field_pack(s->field, s->cast, s->turned);
   return GQ_OK;
 }
 
-/* x - x is 0 for a finite x. */
-static bool finite32(size_t n, const float *x) {
-  int bad = 0;
-  for (size_t i = 0; i < n; i++) bad |= !(x[i] - x[i] == 0);
-  return !bad;
-}
-
-static bool finite64(size_t n, const double *x) {
-  int bad = 0;
-  for (size_t i = 0; i < n; i++) bad |= !(x[i] - x[i] == 0);
-  return !bad;
-}
-
 static int check_finite(const solver *s, double t) {
-  size_t n = s->bytes[0] / s->size, i = 0;
-  const void *z = s->state[s->now][0];
-  bool single = s->dtype == GQ_F32;
-  if (single ? finite32(n, z) : finite64(n, z)) return GQ_OK;
-  while (isfinite(single ? ((const float *)z)[i] : ((const double *)z)[i])) i++;
+  size_t n = s->bytes[0] / s->size, i = s->field->on->vec->nonfinite(s->dtype, n, s->state[s->now][0]);
+  if (!i) return GQ_OK;
   return gq_fail(
     GQ_ENONFINITE,
     "the state is not finite at t = %g: first in component %zu of %zu, after %lld steps of at most %g", t,
-    gq_field_unpacked_index(s->field, i) + 1, n, (long long)s->info->steps, s->time[2]);
+    gq_field_unpacked_index(s->field, i - 1) + 1, n, (long long)s->info->steps, s->time[2]);
 }
 
 static int advance(solver *s, double t, double t1) {

@@ -6,6 +6,7 @@
 #ifndef GQ_CPU_H
 #define GQ_CPU_H
 
+#include "../backend.h"
 #include "../exec.h"
 
 /* ---- kernels.c, compiled once for each instruction set ---- */
@@ -105,6 +106,13 @@ void gq_group_store(gq_group *g, int value);
 int gq_group_finish(gq_group *g);            /* GQ_EDTYPE: no such kernel */
 /* base[v]: address of argument or stored value v. Tiles first..last-1. */
 void gq_group_run(const gq_group *g, void *const *base, void *scratch, int64_t first, int64_t last);
+
+/* ---- vec.c, update.c ---- */
+
+extern const gq_vectors gq_cpu_vectors;
+bool gq_cpu_finite(gq_dtype d, size_t n, const void *x);       /* is every number? */
+void gq_cpu_update(gq_opt_rule rule, gq_dtype d, size_t n, void *p, const void *g, void *const s[GQ_OPT_STATES],
+                   const gq_opt_coef *k);
 
 /* ---- matmul.c ---- */
 

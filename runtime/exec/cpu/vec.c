@@ -1,0 +1,186 @@
+/*
+** vec.c -- the calls of vec.h: plain loops, without contraction, so that every build gives the same bits.
+*/
+#include "cpu.h"
+
+#include <math.h>
+#include <string.h>
+
+#define EACH for (size_t i = 0; i < n; i++)
+
+/* NAME_f32 and NAME_f64, and NAME that picks one. */
+#define BOTH(M) M(f32, float) M(f64, double)
+#define PICK(name, d, ...) ((d) == GQ_F32 ? name##_f32(__VA_ARGS__) : name##_f64(__VA_ARGS__))
+
+static void axpy(gq_dtype d, size_t n, double s, const void *src, void *dst) {
+  float s32 = (float)s;
+  if (n) gq_cpu()->madd[d][GQ_MADD](dst, src, dst, d == GQ_F32 ? (const void *)&s32 : &s, n);
+}
+
+#define STRIDED(S, T)                                                                  \
+  static void add_##S(size_t n, T s, const T *src, size_t from, T *dst, size_t to) {   \
+    if (from == 1 && to == 1) EACH dst[i] += s * src[i];                               \
+    else EACH dst[i * to] += s * src[i * from];                                        \
+  }                                                                                    \
+  static void scale_##S(size_t n, T s, const T *src, size_t from, T *dst, size_t to) { \
+    if (from == 1 && to == 1) EACH dst[i] = s * src[i];                                \
+    else EACH dst[i * to] = s * src[i * from];                                         \
+  }
+BOTH(STRIDED)
+
+static void add(gq_dtype d, size_t n, double s, const void *src, size_t from, void *dst, size_t to) {
+  if (d == GQ_F32) add_f32(n, (float)s, src, from, dst, to);
+  else add_f64(n, s, src, from, dst, to);
+}
+
+static void scale(gq_dtype d, size_t n, double s, const void *src, size_t from, void *dst, size_t to) {
+  if (d == GQ_F32) scale_f32(n, (float)s, src, from, dst, to);
+  else scale_f64(n, s, src, from, dst, to);
+}
+
+#define SUMS(S, T)                                                                                      \
+  static double dot_##S(size_t n, const T *x, const T *y) {                                             \
+    double sum = 0;                                                                                     \
+    EACH sum += (double)x[i] * (double)y[i];                                                            \
+    return sum;                                                                                         \
+  }                                                                                                     \
+  static double largest_##S(size_t n, const T *x) {                                                     \
+    double top = 0;                                                                                     \
+    EACH top = fmax(top, fabs((double)x[i]));                                                           \
+    return top;                                                                                         \
+  }                                                                                                     \
+  static double rms_##S(size_t n, const T *x) {                                                         \
+    double top = largest_##S(n, x), sum = 0;                                                            \
+    for (size_t i = 0; top > 0 && i < n; i++) {                                                         \
+      double v = (double)x[i] / top;                                                                    \
+      sum += v * v;                                                                                     \
+    }                                                                                                   \
+    return top * sqrt(sum / n);                                                                         \
+  }                                                                                                     \
+  static void weighted_##S(size_t n, const T *x, const T *minus_, const T *y, double atol, double rtol, \
+                           double *sum, double *top) {                                                  \
+    *sum = *top = 0;                                                                                    \
+    EACH {                                                                                              \
+      double v = (double)x[i] - (minus_ ? (double)minus_[i] : 0.0);                                     \
+      v = fabs(v / (atol + rtol * fabs((double)y[i])));                                                 \
+      *sum += v * v;                                                                                    \
+      if (!(v <= *top)) *top = v;                                                                       \
+    }                                                                                                   \
+  }                                                                                                     \
+  static void apart_##S(size_t n, const T *x, const T *y, double *sum) {                                \
+    EACH {                                                                                              \
+      double a = (double)x[i], b = (double)y[i];                                                        \
+      sum[0] += (a - b) * (a - b), sum[1] += b * b;                                                     \
+    }                                                                                                   \
+  }                                                                                                     \
+  static void joined_##S(size_t n, int k, size_t ld, void *const *x, void *const *y_, double *sum) {    \
+    EACH {                                                                                              \
+      double v = 0;                                                                                     \
+      for (int r = 0; r < k; r++) {                                                                     \
+        v += (double)((const T *)x[r * ld])[i];                                                         \
+        if (y_) v -= (double)((const T *)y_[r * ld])[i];                                                \
+      }                                                                                                 \
+      *sum += v * v;                                                                                    \
+    }                                                                                                   \
+  }
+BOTH(SUMS)
+
+static double dot(gq_dtype d, size_t n, const void *x, const void *y) { return PICK(dot, d, n, x, y); }
+static double largest(gq_dtype d, size_t n, const void *x) { return PICK(largest, d, n, x); }
+static double rms(gq_dtype d, size_t n, const void *x) { return PICK(rms, d, n, x); }
+
+static void weighted(gq_dtype d, size_t n, const void *x, const void *minus_, const void *y, double atol,
+                     double rtol, double *sum, double *top) {
+  PICK(weighted, d, n, x, minus_, y, atol, rtol, sum, top);
+}
+
+static void apart(gq_dtype d, size_t n, const void *x, const void *y, double sum[2]) {
+  PICK(apart, d, n, x, y, sum);
+}
+
+static void joined(gq_dtype d, size_t n, int k, size_t ld, void *const *x, void *const *y_, double *sum) {
+  PICK(joined, d, n, k, ld, x, y_, sum);
+}
+
+enum { MANY = 64 }; /* numbers that are worth a look at all of them before one is singled out */
+
+#define LOOKS(S, T)                               \
+  static bool nonzero_##S(size_t n, const T *x) { \
+    EACH if (x[i] != 0) return true;              \
+    return false;                                 \
+  }                                               \
+  static size_t bad_##S(size_t n, const T *x) {   \
+    EACH if (!isfinite(x[i])) return i + 1;       \
+    return 0;                                     \
+  }
+BOTH(LOOKS)
+
+static bool nonzero(gq_dtype d, size_t n, const void *x) { return PICK(nonzero, d, n, x); }
+
+static size_t nonfinite(gq_dtype d, size_t n, const void *x) {
+  return n >= MANY && gq_cpu_finite(d, n, x) ? 0 : PICK(bad, d, n, x);
+}
+
+#define MOVES(S, T)                                                                        \
+  static void fill_##S(size_t n, T value, T *dst, size_t to) { EACH dst[i * to] = value; } \
+  static void get_##S(size_t n, const T *x, size_t stride, double *out) {                  \
+    if (stride == 1) EACH out[i] = (double)x[i];                                           \
+    else EACH out[i] = (double)x[i * stride];                                              \
+  }                                                                                        \
+  static void put_##S(size_t n, const double *in, T *x, size_t stride) {                   \
+    if (stride == 1) EACH x[i] = (T)in[i];                                                 \
+    else EACH x[i * stride] = (T)in[i];                                                    \
+  }
+BOTH(MOVES)
+
+static void fill(gq_dtype d, size_t n, double value, void *dst, size_t to) {
+  if (d == GQ_F32) fill_f32(n, (float)value, dst, to);
+  else fill_f64(n, value, dst, to);
+}
+
+static void cast(gq_dtype from, gq_dtype to, size_t n, const void *src, void *dst) {
+  if (from == to) memcpy(dst, src, n * gq_dtype_size(to));
+  else if (n) gq_cpu()->cast[from][to](dst, src, NULL, NULL, n);
+}
+
+static void get(gq_dtype d, size_t n, const void *x, size_t stride, double *out) {
+  PICK(get, d, n, x, stride, out);
+}
+
+static void put(gq_dtype d, size_t n, const double *in, void *x, size_t stride) {
+  PICK(put, d, n, in, x, stride);
+}
+
+#define TURN(T)                                                                \
+  do {                                                                         \
+    T *to = dst;                                                               \
+    const T *from = src;                                                       \
+    for (size_t i = 0; i < rows; i++)                                          \
+      for (size_t j = 0; j < cols; j++) to[i * cols + j] = from[j * rows + i]; \
+  } while (0)
+
+static void turn(size_t size, size_t rows, size_t cols, const void *src, void *dst) {
+  if (size == 4) TURN(uint32_t);
+  else if (size == 8) TURN(uint64_t);
+  else TURN(uint8_t);
+}
+
+const gq_vectors gq_cpu_vectors = {
+  .axpy = axpy,
+  .add = add,
+  .scale = scale,
+  .dot = dot,
+  .largest = largest,
+  .rms = rms,
+  .weighted = weighted,
+  .apart = apart,
+  .joined = joined,
+  .nonzero = nonzero,
+  .nonfinite = nonfinite,
+  .fill = fill,
+  .cast = cast,
+  .get = get,
+  .put = put,
+  .turn = turn,
+  .update = gq_cpu_update,
+};

@@ -1,0 +1,55 @@
+/*
+** vec.h -- calls on vectors of n numbers at an address of one backend: what solvers, engines, SDEs and optimisers do to
+** states and gradients outside of any program. x, src and dst are addresses of the backend, doubles are the host's.
+** Floating sums are taken in float64 and in order, so that the same numbers give the same bits.
+*/
+#ifndef GQ_VEC_H
+#define GQ_VEC_H
+
+#include "../tensor/tensor.h"
+
+/* Coefficients of one step of an optimiser; a rule reads those it needs. */
+typedef struct gq_opt_coef {
+  double lr, weight_decay, eps;
+  double beta1, beta2, step_size, root2, decay;   /* lr / (1 - beta1^t), sqrt(1 - beta2^t), 1 - lr wd */
+  double keep, gain, mix, ahead;                  /* momentum: m = keep m + gain g; step mix g + ahead m */
+  double alpha;
+} gq_opt_coef;
+
+typedef enum gq_opt_rule { GQ_RULE_ADAM, GQ_RULE_SGD, GQ_RULE_MOMENTUM, GQ_RULE_RMSPROP, GQ_RULE_RMSPROP_FULL,
+                           GQ_NRULE } gq_opt_rule;
+
+enum { GQ_OPT_STATES = 3 };
+
+typedef struct gq_vectors {
+  /* dst += s src, by the fastest kernel: the product may be fused into the sum */
+  void (*axpy)(gq_dtype d, size_t n, double s, const void *src, void *dst);
+  /* the same, and dst = s src, with strides in numbers and each product rounded; dst may be src */
+  void (*add)(gq_dtype d, size_t n, double s, const void *src, size_t from, void *dst, size_t to);
+  void (*scale)(gq_dtype d, size_t n, double s, const void *src, size_t from, void *dst, size_t to);
+  double (*dot)(gq_dtype d, size_t n, const void *x, const void *y);
+  double (*largest)(gq_dtype d, size_t n, const void *x);       /* max |x_i|; NaN does not count */
+  /* Root mean square; squares of numbers scaled to 1 neither vanish nor overflow. */
+  double (*rms)(gq_dtype d, size_t n, const void *x);
+  /* v_i = |x_i - minus_i| / (atol + rtol |y_i|): the sum of squares and the largest, a NaN where there is one */
+  void (*weighted)(gq_dtype d, size_t n, const void *x, const void *minus_, const void *y, double atol, double rtol,
+                   double *sum, double *top);
+  /* sum[0] += |x - y|^2, sum[1] += |y|^2 */
+  void (*apart)(gq_dtype d, size_t n, const void *x, const void *y, double sum[2]);
+  /* *sum += |sum_r x[r * ld] - y_[r * ld]|^2 over k vectors */
+  void (*joined)(gq_dtype d, size_t n, int k, size_t ld, void *const *x, void *const *y_, double *sum);
+  bool (*nonzero)(gq_dtype d, size_t n, const void *x);         /* is some x_i other than 0? */
+  size_t (*nonfinite)(gq_dtype d, size_t n, const void *x);     /* the first, counted from 1; 0: none */
+  void (*fill)(gq_dtype d, size_t n, double value, void *dst, size_t to);
+  void (*cast)(gq_dtype from, gq_dtype to, size_t n, const void *src, void *dst);
+  /* to the host and from there, with a stride in numbers */
+  void (*get)(gq_dtype d, size_t n, const void *x, size_t stride, double *out);
+  void (*put)(gq_dtype d, size_t n, const double *in, void *x, size_t stride);
+  /* dst[i][j] = src[j][i], i < rows, j < cols, numbers of `size` bytes */
+  void (*turn)(size_t size, size_t rows, size_t cols, const void *src, void *dst);
+  /* One step of an optimiser: p, g and the states s (NULL where unused), n numbers of one dtype each. */
+  void (*update)(gq_opt_rule rule, gq_dtype d, size_t n, void *p, const void *g, void *const s[GQ_OPT_STATES],
+                 const gq_opt_coef *k);
+} gq_vectors;
+
+#endif
