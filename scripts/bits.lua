@@ -1,11 +1,11 @@
 -- bits.lua -- what scripts/bits runs for one set of kernels: cases, a line each:
 --   quick | full  TAB  name  TAB  aspect=hash aspect=hash ...     quick: those of --quick
 --   message  TAB  hash  TAB  text                                 of an error, once
--- Run by the interpreter of bits.c:  HOST scripts/bits.lua KERNELS (quick | full) [first]
--- first: and what does not depend on kernels.
+-- Run by the interpreter of bits.c:  HOST scripts/bits.lua KERNELS (quick | full) (first | -) WORDS
+-- first: and what does not depend on kernels. Only the cases whose names contain WORDS.
 
 local gq = require "gq"
-local kernels, extent, first = arg[1], arg[2], arg[3] == "first"
+local kernels, extent, first, only = arg[1], arg[2], arg[3] == "first", arg[4]
 local full, now = extent == "full", "quick"
 local host = bits_host  -- luacheck: globals bits_host
 if not host.kernels(kernels) then return end
@@ -65,7 +65,9 @@ local function failure(e)
   return "error=" .. h
 end
 
-local function line(name, parts) print(now .. "\t" .. name .. "\t" .. parts) end
+local function line(name, parts)
+  if name:find(only, 1, true) then print(now .. "\t" .. name .. "\t" .. parts) end
+end
 
 -- Like the first one of its structure: nothing compiled before.
 local function fresh()
@@ -78,7 +80,7 @@ end
 -- case(name, f): f() gives pairs {aspect, value}, ...; what raises is a result as well. Once a name.
 local done = {}
 local function case(name, f)
-  if done[name] then return end
+  if done[name] or not (kernels .. " " .. name):find(only, 1, true) then return end
   done[name] = true
   fresh()
   gq.manual_seed(17)
@@ -155,7 +157,7 @@ local kinds = {
   statistics = function(p, z) return z / (1 + z:norm()) * p.b - z:logsumexp(2, true) * 0.1 + z:var(2, true) - z end,
   powers = function(p, z) return (z:abs() + 0.5) ^ (p.b + 1) - z:clamp(-1, 0.4) ^ 3 - gq.gelu(z) end,
   transposed = function(p, z) return z:t():tanh():narrow(1, 1, 4):t():matmul(p.w:t()) - z end,
-  outer = function(p, z) return (z:unsqueeze(3) * p.w:unsqueeze(1)):sum(2) - z * z:prod(2, true) end,
+  outer = function(p, z) return (z:unsqueeze(3) * p.w:unsqueeze(1)):sum(2) - gq.tanh(z * z:prod(2, true)) end,
 }
 
 -- A small nonlinear field of rows {.., 4} that depends on t, on leaves, on what is made of a leaf, on a constant.
@@ -669,6 +671,7 @@ for _, more in ipairs {
 
 -- Results of a row of the table in one line: "+" where it went, else the message's hash.
 local function refuse(name, e, m, list)
+  if not name:find(only, 1, true) then return end
   fresh()
   gq.set_threads(1)
   local results = {}
@@ -712,6 +715,7 @@ end
 -- ---- scripts/errors.lua ----
 
 local function errors()
+  if only ~= "" and not only:find("errors", 1, true) then return end
   local json = os.tmpname()
   local path = arg[0]:gsub("bits%.lua$", "errors.lua")
   fresh()
