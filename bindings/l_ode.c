@@ -196,7 +196,7 @@ static void warn_once(lua_State *L, bool *done, const char *text) {
 ** more than 100 % off. */
 static double reconstruction_limit(const gq_ode_options *o) {
   double rtol = o->engine->keeps == GQ_KEEP_END ? o->rtol : o->back_rtol;
-  double most = o->trajectory == GQ_INTERPOLATED ? 0.01 : o->engine->traits & GQ_TWICE ? 0.05 : 0.1;
+  double most = o->trajectory->error ? 0.01 : o->engine->traits & GQ_TWICE ? 0.05 : 0.1;
   return rtol > 0 ? fmin(most, fmax(0.01, 100 * rtol)) / rtol : 100;
 }
 
@@ -245,7 +245,7 @@ static void warn(lua_State *L, const gq_info *i, const gq_ode_options *o) {
   }
   warn_quadrature(L, i);
   bool missed = i->reconstruction > reconstruction_limit(o) || isnan(i->reconstruction);
-  if (missed && o->trajectory == GQ_INTERPOLATED) {
+  if (missed && o->trajectory->error) {
     snprintf(text, sizeof text,
              "gq.odeint: the interpolated state is off by about %.3g tolerances: the gradient may be wrong; "
              "raise adjoint.points or use adjoint = {trajectory = \"dense\"}",

@@ -52,6 +52,12 @@ static const gq_engine *choose_engine(lua_State *L, int arg, const gq_engine *de
   return &gq_engines[choose(L, gqL_optstring(L, arg, "gradient", def->name), names, "gradient")];
 }
 
+static const gq_trajectory_kind *choose_trajectory(lua_State *L, const char *name) {
+  const char *names[16] = { NULL };
+  for (int i = 0; gq_trajectories[i] && i < 15; i++) names[i] = gq_trajectories[i]->name;
+  return gq_trajectories[choose(L, name, names, "adjoint.trajectory")];
+}
+
 static bool choose_norm(lua_State *L, int arg, const char *key, bool def) {
   static const char *const names[] = { "rms", "max", NULL };
   const char *name = gqL_optstring(L, arg, "norm", NULL);
@@ -103,8 +109,7 @@ static const gq_tableau *back_method(const gq_ode_options *o) {
 }
 
 static void adjoint_options(lua_State *L, int arg, gq_ode_options *o) {
-  static const char *const trajectories[] = { "reverse", "dense", "checkpoint", "interpolated", NULL },
-                           *const impulses[] = { "restart", "moments", NULL };
+  static const char *const impulses[] = { "restart", "moments", NULL };
   int t = subtable(L, arg, "adjoint", known_adjoint, "gq.odeint's adjoint");
   bool same = o->method->kind == GQ_RUNGE_KUTTA;
   o->back_method = choose_method(L, t, "adjoint.method", same ? o->method : back_method(o));
@@ -113,18 +118,18 @@ static void adjoint_options(lua_State *L, int arg, gq_ode_options *o) {
   o->back_step_size = positive(L, t, "step_size", o->step_size);
   o->back_max_steps = gqL_optint(L, t, "max_steps", o->max_steps, 1, INT64_MAX);
   o->back_max_norm = choose_norm(L, t, "adjoint.norm", o->max_norm);
-  const char *own = o->engine->trajectory != GQ_REVERSE    ? trajectories[o->engine->trajectory]
+  const char *own = o->engine->trajectory                  ? o->engine->trajectory->name
                     : o->method->implicit && !o->overshoot ? "dense" /* what decays fast explodes backwards */
                                                            : "reverse";
   const char *trajectory = gqL_optstring(L, t, "trajectory", own);
-  o->trajectory = choose(L, trajectory, trajectories, "adjoint.trajectory");
-  if (o->engine->trajectory == GQ_INTERPOLATED && o->trajectory != GQ_INTERPOLATED)
+  o->trajectory = choose_trajectory(L, trajectory);
+  if (o->engine->trajectory == &gq_trajectory_interpolated && o->trajectory != o->engine->trajectory)
     gqL_error(
       L,
       "gq.odeint: gradient = \"interpolated\" reads z from its interpolant, not from trajectory = \"%s\"; "
       "leave adjoint.trajectory out, or choose gradient = \"seminorm\"",
       trajectory);
-  if (o->engine->traits & GQ_PATH_KEPT && o->trajectory == GQ_REVERSE)
+  if (o->engine->traits & GQ_PATH_KEPT && !o->trajectory->at)
     gqL_error(
       L,
       "gq.odeint: gradient = \"kronrod\" needs z at any time: leave adjoint.trajectory out (\"dense\"), or "

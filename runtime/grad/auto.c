@@ -45,7 +45,9 @@ static void without_activations(const gq_planspec *s, gq_ode_options *o, const g
   double states = steps * (2 + p->forward.m->slopes) * (double)gq_part_bytes(p->field);
   bool dense = states <= (double)o->memory_limit && !o->overshoot;
   o->nodes = GQ_NODES_STEP;
-  o->trajectory = dense ? GQ_DENSE : o->method->implicit ? GQ_CHECKPOINT : GQ_REVERSE;
+  o->trajectory = dense                 ? &gq_trajectory_dense
+                  : o->method->implicit ? &gq_trajectory_checkpoint
+                                        : &gq_trajectory_reverse;
   o->moments = !o->overshoot && !s->p->jump_;
   decide(o, info, "gq", "activations of %.0f steps take %.1f MB, over the limit of %.1f MB; %s", steps,
          mega(steps * activations(p)), mega((double)o->memory_limit),
@@ -67,7 +69,7 @@ static bool collocates(const gq_planspec *s, const gq_ode_options *o, const gq_f
 static int multistep(const gq_planspec *s, gq_ode_options *o, bool dense, gq_info *info) {
   dense = dense && !o->overshoot;
   o->nodes = GQ_NODES_STEP;
-  o->trajectory = dense ? GQ_DENSE : GQ_REVERSE;
+  o->trajectory = dense ? &gq_trajectory_dense : &gq_trajectory_reverse;
   o->moments = !o->overshoot && !s->p->jump_;
   decide(o, info, "gq", "steps of %s hang on those before; %s", o->method->name,
          dense          ? "the adjoint is solved along the kept solution"
@@ -83,7 +85,7 @@ static int choose(const gq_planspec *s, gq_ode_options *o, gq_info *info) {
   GQ_TRY(gq_plan_get(s, &p));
   double steps = p->most > 0 ? p->most : EXPECTED, record = activations(p);
   if (collocates(s, o, p->field)) {
-    o->trajectory = GQ_DENSE, o->moments = false, o->nodes = GQ_NODES_NFE;
+    o->trajectory = &gq_trajectory_dense, o->moments = false, o->nodes = GQ_NODES_NFE;
     decide(o, info, "gqc", "%lld rows are few: nodes of all steps are evaluated side by side",
            (long long)p->field->shape.dim[0]);
   } else if (steps * record > (double)o->memory_limit) without_activations(s, o, p, steps, info);

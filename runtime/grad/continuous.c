@@ -5,14 +5,13 @@
 ** Over each measurement interval, from t_k to t_k-1: z restarts from its stored value, a takes the
 ** jump dL/dz(t_k), (z, a)' = (f, -a'df/dz). The engines differ in the integral of a'df/dtheta:
 ** Runge-Kutta weights over the stages, inside the error norm (adjoint) or outside (seminorm), or
-** quadrature nodes read from the steps' interpolant (gq). With any trajectory but
-** "reverse" z(t) comes from what the forward solve kept (path.h) and a alone is solved.
+** quadrature nodes read from the steps' interpolant (gq). Along a trajectory that knows z(t) from the
+** forward solve (trajectory.h) a alone is solved.
 */
 #include "../method/implicit.h"
 #include "kronrod.h"
 #include "moments.h"
 #include "nodes.h"
-#include "path.h"
 
 #include <math.h>
 #include <string.h>
@@ -25,8 +24,8 @@ typedef struct back {
   void *block;
   size_t part, n;
   bool reverse;
-  int ia;       /* which part a is */
-  gq_path path; /* z(t) where it is not solved backwards */
+  int ia;          /* which part a is */
+  gq_trajectory z; /* where it is not solved backwards */
   gq_nodebuffer nodes;
   gq_kronrod kronrod;
   gq_rule rule;
@@ -58,7 +57,7 @@ static int fill_path(gq_walk *w, double t, double h) {
       if ((j == m->end ? 1 : m->c[j]) == c) same = j;
     for (int g = 0; g < w->st->l.given; g++) {
       if (same >= 0) gq_copy(k->f->on, w->path[i][g], w->path[same][g], gq_part_bytes(w->plan->field));
-      else if (g == 0 && !k->reverse) GQ_TRY(gq_path_at(&k->path, t + c * h, w->path[i][g]));
+      else if (g == 0 && !k->reverse) GQ_TRY(gq_trajectory_at(&k->z, t + c * h, w->path[i][g]));
       else gq_panel_force(&k->panel, k->s, t + c * h, w->path[i][g]);
     }
   }
@@ -118,7 +117,7 @@ static int setup(back *k, double size) {
   gq_solution *s = k->s;
   const gq_ode_options *o = &s->o;
   gq_walk *w = &k->w;
-  k->reverse = o->trajectory == GQ_REVERSE;
+  k->reverse = !o->trajectory->at;
   k->gq = gq_takes_nodes(o->engine) && s->plan->products;
   k->ia = k->reverse ? 1 : 0;
   w->o = o, w->context = k;
@@ -133,7 +132,7 @@ static int setup(back *k, double size) {
   s->bytes += gq_implicit_bytes(w);
   w->fill_path = w->st->l.given ? fill_path : NULL;
   GQ_TRY(buffers(k));
-  if (!k->reverse) GQ_TRY(gq_path_init(&k->path, s));
+  if (!k->reverse) GQ_TRY(gq_trajectory_begin(&k->z, s));
   if (w->st->l.dq >= 0) {
     GQ_TRY(gq_grads_new(s->plan->field, false, &w->dq));
     GQ_TRY(gq_grads_new(s->plan->field, false, &w->eq));
@@ -142,7 +141,7 @@ static int setup(back *k, double size) {
   if (k->gq && w->st->l.nq > 0) GQ_TRY(gq_grads_vectors(s->plan->field, &k->weighted));
   s->bytes += k->weighted.bytes;
   if (k->gq) GQ_TRY(gq_nodebuffer_init(&k->nodes, s, &k->b->grads));
-  if (adaptive(k)) GQ_TRY(gq_kronrod_init(&k->kronrod, s, &k->path, w, &k->nodes, &k->b->grads));
+  if (adaptive(k)) GQ_TRY(gq_kronrod_init(&k->kronrod, s, &k->z, w, &k->nodes, &k->b->grads));
   return GQ_OK;
 }
 
@@ -153,7 +152,7 @@ static int collect(back *k, double t, double weight) {
   gq_walk *w = &k->w;
   const gq_field *f = k->s->plan->field;
   double theta = (t - w->t) / w->h1;
-  if (!k->reverse) GQ_TRY(gq_path_at(&k->path, t, w->cy));
+  if (!k->reverse) GQ_TRY(gq_trajectory_at(&k->z, t, w->cy));
   for (int s = 0; s < f->nslices; s++) {
     size_t row = gq_part_bytes(f) / (f->nslices > 1 ? f->shape.dim[0] : 1);
     if (k->reverse) gq_walk_interpolate(w, 0, s, theta, gq_nodebuffer_z(&k->nodes, s));
@@ -240,7 +239,7 @@ static int begin(back *k, int i) {
   if (k->reverse) gq_copy(k->f->on, w->y[0], z, gq_part_bytes(k->f));
   w->t = w->t_origin = s->t[i];
   w->grid_index = 0;
-  if (!k->reverse) GQ_TRY(gq_path_leave(&k->path, s->t[i]));
+  if (!k->reverse) GQ_TRY(gq_trajectory_leave(&k->z, s->t[i]));
   if (!w->st->l.carry) return GQ_OK;
   void *x[] = { w->y[0], k->reverse ? w->y[1] : z, w->cf };
   if (s->o.moments) gq_zero(k->f->on, w->cf, gq_part_bytes(k->f)); /* add_forcing comes later */
@@ -293,7 +292,7 @@ static int accepted(back *k, double stop) {
     w->t1 = stop;
   }
   gq_walk_commit(w);
-  return k->reverse || adaptive(k) ? GQ_OK : gq_path_leave(&k->path, w->t);
+  return k->reverse || adaptive(k) ? GQ_OK : gq_trajectory_leave(&k->z, w->t);
 }
 
 /* J'(t_i) v into dst (of opposite sign), where nothing forces. */
@@ -423,7 +422,7 @@ static int run(back *k) {
   if (k->b->gt) GQ_TRY(time_gradient(k, 0, w->y[k->ia], -1, false, &gf));
   add(k, 1, gq_at_time(s, k->b->gz, 0), w->y[k->ia]);
   gq_field_unpack(s->plan->field, w->y[k->ia], k->b->a);
-  if (!k->reverse) s->info.reconstruction = gq_path_error(&k->path, s->o.back_rtol, s->o.back_atol);
+  if (!k->reverse) s->info.reconstruction = gq_trajectory_error(&k->z);
   if (k->gq) GQ_TRY(gq_nodebuffer_flush(&k->nodes));
   if (k->nodes.probes && k->b->refine == 1) s->info.spectrum = gq_spectrum_ratio(&k->nodes.spectrum);
   const gq_field *f = s->plan->field;
@@ -442,12 +441,12 @@ int gq_continuous_backward(gq_pullback *b) {
   if (size == 0) return GQ_OK; /* the adjoint equation is linear */
   int status = setup(&k, size);
   if (status == GQ_OK) status = run(&k);
-  b->nfe += w->nfe + k.nodes.evaluated + k.path.w.nfe;
+  b->nfe += w->nfe + k.nodes.evaluated + k.z.nfe;
   b->s->info.nodes = k.nodes.evaluated;
   if (b->s->o.engine->integral == GQ_INTEGRAL_ADAPTIVE) b->s->info.nodes_wanted = k.nodes.evaluated;
   b->s->info.steps_backward = w->steps, b->s->info.rejected_backward = w->rejected;
   gq_kronrod_done(&k.kronrod);
-  gq_path_done(&k.path);
+  gq_trajectory_end(&k.z);
   gq_nodebuffer_done(&k.nodes);
   gq_rule_done(&k.rule);
   gq_grads_done(&k.weighted);

@@ -18,10 +18,13 @@ typedef struct direct {
   void *block;
   void *gy, *gf; /* cotangents of a step's start that do not pass through its program */
   size_t part, n;
-  int k;           /* measurement times above this one are done */
-  double dt, dh;   /* derivatives in the step's t and h that do not either */
-  gq_walk inverse; /* mali, reversible */
-  bool joint;      /* which knows the derivative of the step too */
+  int k;                 /* measurement times above this one are done */
+  double dt, dh;         /* derivatives in the step's t and h that do not either */
+  gq_step_record step;   /* the one gone back, */
+  double t1;             /* where it ended, */
+  gq_step_state *z, *z1; /* and the states there */
+  gq_walk inverse;       /* mali, reversible */
+  bool joint;            /* which knows the derivative of the step too */
 } direct;
 
 static int buffers(direct *d) {
@@ -59,10 +62,11 @@ static double slope_dot(const direct *d, int i, const void *g) {
 }
 
 /* Measurement time k lies inside the step: z_k = y + h sum_i w_i(theta) k_i, theta = (t_k - t) / h. */
-static void pull_inner(direct *d, const gq_kept *r, int k) {
+static void pull_inner(direct *d, int k) {
   gq_pullback *b = d->b;
   const gq_solution *s = b->s;
   const gq_stepper *st = d->w.st;
+  const gq_step_record *r = &d->step;
   const void *g = gq_at_time(s, b->gz, k);
   double wt[GQ_MAXSTAGES], slope[GQ_MAXSTAGES], theta = (s->t[k] - r->t) / r->h, dtheta = 0;
   gq_tableau_weights(st->m, theta, wt);
@@ -84,29 +88,29 @@ static void pull_inner(direct *d, const gq_kept *r, int k) {
 
 /* The slope at the start of a kept step: carried by the method (alf and reversible_heun carry something
 ** else), or evaluated (into w.py). */
-static int slope_at(direct *d, gq_kept *r, void **f) {
+static int slope_at(direct *d, double t, gq_step_state *z, void **f) {
   gq_solution *s = d->b->s;
-  void *y = r->y;
   bool carried = d->w.st->l.carry && !gq_method_stops(d->w.st->m);
-  *f = carried ? r->f : d->w.py;
+  *f = carried ? z->f : d->w.py;
   if (carried) return GQ_OK;
   d->b->nfe++;
-  return gq_evaluate_at(&s->plan->f, s->bind, r->t, &y, f, NULL, NULL);
+  return gq_evaluate_at(&s->plan->f, s->bind, t, &z->y, f, NULL, NULL);
 }
 
 /* Measurement times at the step's end. One that the step was not clamped to reads the end state
 ** too; moving it alone moves along the slope there. */
-static int pull_end(direct *d, const gq_kept *r, gq_kept *after) {
+static int pull_end(direct *d) {
   gq_pullback *b = d->b;
-  for (; d->k >= 0 && b->s->t[d->k] == after->t; d->k--) {
+  int stop = d->step.stop;
+  for (; d->k >= 0 && b->s->t[d->k] == d->t1; d->k--) {
     const void *g = gq_at_time(b->s, b->gz, d->k);
     void *f;
     add(d, 1, g, d->w.cy);
-    if (!b->gt || d->k == r->stop) continue;
-    GQ_TRY(slope_at(d, after, &f));
+    if (!b->gt || d->k == stop) continue;
+    GQ_TRY(slope_at(d, d->t1, d->z1, &f));
     double gf = on(d)->vec->dot(b->s->z->dtype, d->n, g, f);
     b->gt[d->k] += gf;
-    if (r->stop >= 0) b->gt[r->stop] -= gf;
+    if (stop >= 0) b->gt[stop] -= gf;
     else d->dt -= gf;
   }
   return GQ_OK;
@@ -120,14 +124,15 @@ static int run_again(gq_walk *w) {
 }
 
 /* The step's share of info.error and info.stiffness. */
-static void pull_heuristics(direct *d, const gq_kept *r) {
+static void pull_heuristics(direct *d) {
   const gq_pullback *b = d->b;
+  double h = d->step.h;
   gq_heuristic e;
   if (!b->s->o.error && !b->s->o.stiffness) return;
-  gq_heuristic_of(r->sum, b->s->plan->field, &e);
+  gq_heuristic_of(d->z->sum, b->s->plan->field, &e);
   for (int i = 0; i < GQ_SUMS; i++)
-    d->w.csum[i] = i < GQ_SUM_SLOPES ? b->error * fabs(r->h) * e.slope[i] : b->stiffness * e.slope[i];
-  d->dh += b->error * (r->h < 0 ? -e.error : e.error);
+    d->w.csum[i] = i < GQ_SUM_SLOPES ? b->error * fabs(h) * e.slope[i] : b->stiffness * e.slope[i];
+  d->dh += b->error * (h < 0 ? -e.error : e.error);
 }
 
 /* Phase 2, of the step or of its inverse. */
@@ -141,24 +146,26 @@ static int pull_program(direct *d) {
 }
 
 /* One step back: cy, cf, cx hold the cotangents of its end, then of its start. */
-static int pull_step(direct *d, gq_kept *r, gq_kept *after) {
+static int pull_step(direct *d) {
   gq_pullback *b = d->b;
   gq_walk *w = &d->w;
+  const gq_step_record *r = &d->step;
+  const gq_step_state *z = d->z, *z1 = d->z1;
   double dir = r->h < 0 ? -1 : 1;
   bool kept = b->s->o.engine->keeps == GQ_KEEP_ACTIVATIONS;
-  w->y[0] = r->y, w->f[0] = r->f, w->x = r->x, w->y1[0] = after->y, w->f1[0] = after->f, w->x1 = after->x;
-  w->arena = kept ? r->arena : b->s->plan->arena, w->t = r->t, w->h1 = r->h;
-  gq_walk_times(w, r->t, r->h, after->t);
-  if (w->implicit && kept) gq_implicit_load(w, r->slope);
-  if (!d->joint && (!kept || gq_at_jump(b->s, after->t)))
+  w->y[0] = z->y, w->f[0] = z->f, w->x = z->x, w->y1[0] = z1->y, w->f1[0] = z1->f, w->x1 = z1->x;
+  w->arena = kept ? z->arena : b->s->plan->arena, w->t = r->t, w->h1 = r->h;
+  gq_walk_times(w, r->t, r->h, d->t1);
+  if (w->implicit && kept) gq_implicit_load(w, z);
+  if (!d->joint && (!kept || gq_at_jump(b->s, d->t1)))
     GQ_TRY(run_again(w)); /* at a jump f1 was written over */
   for (int i = 0; i < w->st->m->slopes; i++) gq_zero(on(d), w->ck[i], d->part);
   gq_zero(on(d), d->gy, d->part);
   gq_zero(on(d), d->gf, d->part);
   d->dt = d->dh = 0;
-  GQ_TRY(pull_end(d, r, after));
-  for (; d->k >= 0 && dir * (b->s->t[d->k] - r->t) > 0; d->k--) pull_inner(d, r, d->k);
-  pull_heuristics(d, r);
+  GQ_TRY(pull_end(d));
+  for (; d->k >= 0 && dir * (b->s->t[d->k] - r->t) > 0; d->k--) pull_inner(d, d->k);
+  pull_heuristics(d);
   GQ_TRY(pull_program(d));
   if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", r->t);
   gq_copy(on(d), w->cy, w->py, d->part);
@@ -179,40 +186,39 @@ static int pull_step(direct *d, gq_kept *r, gq_kept *after) {
   return GQ_OK;
 }
 
-/* What was carried besides y began with r->y: x as it is, and the slope f(t, y). */
-static int pull_slope(direct *d, gq_kept *r) {
+/* What was carried besides y began with the y of z: x as it is, and the slope f(t, y). */
+static int pull_slope(direct *d, double at, int anchor, gq_step_state *z) {
   gq_pullback *b = d->b;
   const gq_solution *s = b->s;
-  double t = gq_walk_begin(&d->w, r->t, s->t[s->nt - 1] < s->t[0] ? -1 : 1);
-  void *x[] = { r->y, d->w.cf }, *out[] = { d->w.py };
+  double t = gq_walk_begin(&d->w, at, s->t[s->nt - 1] < s->t[0] ? -1 : 1);
+  void *x[] = { z->y, d->w.cf }, *out[] = { d->w.py };
   if (d->w.st->l.extra) add(d, 1, d->w.cx, d->w.cy);
   if (!d->w.st->l.carry) return GQ_OK;
-  GQ_TRY(gq_evaluate_at(&s->plan->pull, s->bind, t, x, out, &b->grads, b->gt ? &b->gt[r->anchor] : NULL));
+  GQ_TRY(gq_evaluate_at(&s->plan->pull, s->bind, t, x, out, &b->grads, b->gt ? &b->gt[anchor] : NULL));
   add(d, 1, d->w.py, d->w.cy);
   return GQ_OK;
 }
 
 /* After the step from a jump: the one before it ends with slopes that nobody read. */
-static int pull_jump(direct *d, gq_kept *r) {
-  if (!gq_at_jump(d->b->s, r->t)) return GQ_OK;
-  GQ_TRY(pull_slope(d, r));
+static int pull_jump(direct *d) {
+  if (!gq_at_jump(d->b->s, d->step.t)) return GQ_OK;
+  GQ_TRY(pull_slope(d, d->step.t, d->step.anchor, d->z));
   gq_zero(on(d), d->w.cf, d->part);
   if (d->w.st->l.extra) gq_zero(on(d), d->w.cx, d->part);
   return GQ_OK;
 }
 
 /* The first slope f(t_0, z_0) and the times equal to t_0. */
-static int pull_start(direct *d, gq_kept *first) {
+static int pull_start(direct *d, gq_step_state *first) {
   gq_pullback *b = d->b;
   gq_solution *s = b->s;
-  first->anchor = 0;
-  GQ_TRY(pull_slope(d, first));
+  GQ_TRY(pull_slope(d, s->t[0], 0, first));
   for (; d->k >= 0; d->k--) {
     const void *g = gq_at_time(s, b->gz, d->k);
     void *f;
     add(d, 1, g, d->w.cy);
     if (!b->gt || d->k == 0) continue;
-    GQ_TRY(slope_at(d, first, &f));
+    GQ_TRY(slope_at(d, s->t[0], first, &f));
     double gf = on(d)->vec->dot(s->z->dtype, d->n, g, f);
     b->gt[d->k] += gf, b->gt[0] -= gf;
   }
@@ -222,15 +228,15 @@ static int pull_start(direct *d, gq_kept *first) {
 
 /* ---- the inverse ---- */
 
-/* The start of step i from its end. */
-static int invert(direct *d, gq_walk *w, const gq_taken *step, gq_kept *r, gq_kept *after) {
-  r->t = step->t, r->h = step->h, r->anchor = step->anchor, r->stop = step->stop;
-  w->y[0] = after->y, w->f[0] = after->f, w->x = after->x;
-  w->y1[0] = r->y, w->f1[0] = r->f, w->x1 = r->x;
-  gq_walk_times(w, r->t, r->h, after->t);
+/* The start of the step from its end. */
+static int invert(direct *d, gq_walk *w) {
+  const gq_step_record *r = &d->step;
+  w->y[0] = d->z1->y, w->f[0] = d->z1->f, w->x = d->z1->x;
+  w->y1[0] = d->z->y, w->f1[0] = d->z->f, w->x1 = d->z->x;
+  gq_walk_times(w, r->t, r->h, d->t1);
   GQ_TRY(gq_walk_phase(w, 0));
   w->nfe += w->st->l.nfe;
-  if (gq_first_nonfinite(d->b->s->z->dtype, d->n, r->y))
+  if (gq_first_nonfinite(d->b->s->z->dtype, d->n, d->z->y))
     return gq_fail(GQ_ENONFINITE,
                    "the inverse of the step from t = %.9g is not finite: gradient = \"aca\" keeps the "
                    "states instead",
@@ -246,29 +252,31 @@ static void compare(direct *d, int k, const void *y) {
   if (!(r <= s->info.reconstruction)) s->info.reconstruction = r;
 }
 
-/* The end of a smooth piece, as it was. */
-static void load(const direct *d, const gq_kept *end, gq_kept *after) {
-  after->t = end->t;
-  gq_copy(on(d), after->y, end->y, d->part), gq_copy(on(d), after->f, end->f, d->part);
-  if (after->x) gq_copy(on(d), after->x, end->x, d->part);
+/* The end of smooth piece i, as it was. */
+static void load(direct *d, int64_t i) {
+  const gq_step_state *end = d->b->s->ends.state[i];
+  d->t1 = d->b->s->ends.step[i].t;
+  gq_copy(on(d), d->z1->y, end->y, d->part), gq_copy(on(d), d->z1->f, end->f, d->part);
+  if (end->x) gq_copy(on(d), d->z1->x, end->x, d->part);
 }
 
-static int invert_all(direct *d, gq_walk *w, gq_kept *r, gq_kept *after) {
+static int invert_all(direct *d, gq_walk *w) {
   gq_solution *s = d->b->s;
-  const gq_kept *end = s->records;
-  for (int64_t i = s->ntaken - 1; i >= 0; i--) {
-    if (i == s->ntaken - 1) load(d, end, after);
-    else if (end->before && end->before->t == after->t) end = end->before, load(d, end, after);
-    GQ_TRY(invert(d, w, &s->taken[i], r, after));
-    GQ_TRY(pull_step(d, r, after));
-    if (i == 0 || s->taken[i - 1].stop >= 0) compare(d, r->anchor, r->y);
-    if (i > 0) GQ_TRY(pull_jump(d, r));
-    gq_kept *swap = r;
-    r = after, after = swap;
+  int64_t end = s->ends.n - 1;
+  load(d, end);
+  for (int64_t i = s->steps.n - 1; i >= 0; i--) {
+    d->step = s->steps.step[i];
+    if (end > 0 && s->ends.step[end - 1].t == d->t1) load(d, --end);
+    GQ_TRY(invert(d, w));
+    GQ_TRY(pull_step(d));
+    if (i == 0 || s->steps.step[i - 1].stop >= 0) compare(d, d->step.anchor, d->z->y);
+    if (i > 0) GQ_TRY(pull_jump(d));
+    gq_step_state *swap = d->z;
+    d->z = d->z1, d->z1 = swap, d->t1 = d->step.t;
   }
-  s->info.steps_backward = s->ntaken;
-  gq_field_pack(s->plan->field, gq_at_time(s, s->z, 0), after->y);
-  return pull_start(d, after);
+  s->info.steps_backward = s->steps.n;
+  gq_field_pack(s->plan->field, gq_at_time(s, s->z, 0), d->z1->y);
+  return pull_start(d, d->z1);
 }
 
 static int run_inverse(direct *d) {
@@ -277,12 +285,14 @@ static int run_inverse(direct *d) {
   *w = (gq_walk){ .o = &s->o, .jumps = s->jumps, .njumps = s->njumps, .margin = s->margin };
   w->rtol = s->o.rtol, w->atol[0] = s->o.atol;
   d->joint = s->plan->inverse.kind.pull;
-  gq_kept *two[2] = { NULL };
+  gq_steps two = { 0 };
   int status = gq_walk_init(w, s->plan, &s->plan->inverse, s->bind);
+  if (status == GQ_OK) status = gq_steps_room(&two, 2, true, NULL);
   for (int i = 0; i < 2 && status == GQ_OK; i++)
-    status = gq_kept_get(s->plan, false, false, &s->bytes, &two[i]);
-  if (status == GQ_OK) status = invert_all(d, w, two[0], two[1]);
-  for (int i = 0; i < 2; i++) gq_kept_give_back(s->plan, two[i]);
+    status = gq_step_state_get(s->plan, GQ_STEP_STATES, &s->bytes, &two.state[i]);
+  if (status == GQ_OK) d->z = two.state[0], d->z1 = two.state[1], status = invert_all(d, w);
+  gq_steps_give_back(&two, s->plan, 0, 2);
+  gq_steps_done(&two);
   d->w.nfe += w->nfe;
   gq_walk_done(w);
   return status;
@@ -290,13 +300,15 @@ static int run_inverse(direct *d) {
 
 static int run(direct *d) {
   gq_solution *s = d->b->s;
-  gq_kept *r = s->records;
-  for (; r->before; r = r->before) {
-    GQ_TRY(pull_step(d, r->before, r));
-    if (r->before->before) GQ_TRY(pull_jump(d, r->before));
+  const gq_steps *st = &s->steps;
+  for (int64_t i = st->n - 1; i >= 0; i--) {
+    d->step = st->step[i], d->t1 = st->step[i + 1].t;
+    d->z = st->state[i], d->z1 = st->state[i + 1];
+    GQ_TRY(pull_step(d));
+    if (i > 0) GQ_TRY(pull_jump(d));
   }
-  s->info.steps_backward = s->nrecords - 1;
-  return pull_start(d, r);
+  s->info.steps_backward = st->n;
+  return pull_start(d, st->state[0]);
 }
 
 static int backward(gq_pullback *b, int (*run)(direct *)) {

@@ -21,7 +21,8 @@
 enum { MAX_GROUP = 1 << (GQ_NODE_SIZES - 1) };
 
 typedef struct element { /* of the group being solved, in the order of solving */
-  const gq_kept *step;
+  const gq_step_record *step;
+  const gq_step_state *z;
   int first, last; /* measurement times first >= k > last lie in it, or at its end */
 } element;
 
@@ -114,14 +115,15 @@ static void fill_states(gqc *g, int s) {
   int pieces = f->columns ? g->dim : 1;
   int64_t n = rows_of(g, s) * g->dim / pieces;
   for (int q = 0; q < g->count * g->n; q++) {
-    const gq_kept *r = g->element[q / g->n].step;
+    const element *e = &g->element[q / g->n];
     const double *w = g->dense[q % g->n];
     for (int k = 0; k < pieces; k++) {
       size_t from = (offset(g, s) + k * n) * size;
       char *z = (char *)g->slice[s].z + (q * to.node + k * to.number) * size;
-      gq_copy(f->on, z, (const char *)r->y + from, n * size);
+      gq_copy(f->on, z, (const char *)e->z->y + from, n * size);
       for (int i = 0; i < m->slopes; i++)
-        if (w[i] != 0) f->on->vec->axpy(f->dtype, n, r->h * w[i], (const char *)r->slope[i] + from, z);
+        if (w[i] != 0)
+          f->on->vec->axpy(f->dtype, n, e->step->h * w[i], e->z->slope + i * e->z->part + from, z);
     }
   }
 }
@@ -269,7 +271,7 @@ static int run_group(gqc *g) {
   s->info.nodes += g->count * g->n;
   g->b->nfe += g->count * g->n;
   if (bad < 0) return GQ_OK;
-  const gq_kept *r = g->element[bad].step;
+  const gq_step_record *r = g->element[bad].step;
   return gq_fail(GQ_ENONFINITE,
                  "in the backward pass the adjoint is not finite before t = %.9g (step %.3g): df/dz is not, "
                  "or %d nodes are too few for the step",
@@ -348,18 +350,19 @@ static int time_gradients(gqc *g) {
 /* Back over all steps that a cotangent reaches; `last`: the last time with one. */
 static int run(gqc *g, int last) {
   gq_solution *s = g->s;
-  const gq_kept *r = s->records;
+  const gq_steps *st = &s->steps;
   const gq_field *f = g->plan->field;
   size_t n = gq_numel(s->z0->shape);
   double dir = s->t[s->nt - 1] < s->t[0] ? -1 : 1, gf;
-  int64_t rest = s->nrecords - 1;
+  int64_t rest = st->n;
   int k = last;
-  for (; r->before && dir * (r->before->t - s->t[last]) >= 0; r = r->before) rest--;
+  while (rest > 0 && dir * (st->step[rest - 1].t - s->t[last]) >= 0) rest--;
   for (; rest > 0; rest -= g->count) {
     for (g->count = g->plan->most_elements; g->count > rest;) g->count /= 2;
     for (int e = 0; e < g->count; e++) {
-      g->element[e] = (element){ .step = r = r->before, .first = k };
-      while (k > 0 && dir * (s->t[k] - r->t) > 0) k--;
+      int64_t i = rest - 1 - e;
+      g->element[e] = (element){ .step = &st->step[i], .z = st->state[i], .first = k };
+      while (k > 0 && dir * (s->t[k] - st->step[i].t) > 0) k--;
       g->element[e].last = k;
     }
     GQ_TRY(run_group(g));

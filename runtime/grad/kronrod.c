@@ -32,8 +32,8 @@ static const double gauss_weights[8] = { 0, 0.129484966168869693270611432679082,
                                          0, 0.381830050505118944950369775488975,
                                          0, 0.417959183673469387755102040816327 };
 
-int gq_kronrod_init(gq_kronrod *q, gq_solution *s, gq_path *path, const gq_walk *w, gq_nodebuffer *nodes,
-                    const gq_grads *total) {
+int gq_kronrod_init(gq_kronrod *q, gq_solution *s, gq_trajectory *path, const gq_walk *w,
+                    gq_nodebuffer *nodes, const gq_grads *total) {
   *q = (gq_kronrod){ .s = s, .path = path, .w = w, .nodes = nodes, .total = total };
   q->part = gq_round64(gq_part_bytes(s->plan->field));
   GQ_TRY(gq_grads_new(s->plan->field, false, &q->gauss));
@@ -105,7 +105,7 @@ static void a_at(const gq_kronrod *q, double t, void *dst) {
 
 static int add_node(gq_kronrod *q, double t, double weight) {
   const gq_field *f = q->s->plan->field;
-  GQ_TRY(gq_path_at(q->path, t, q->z));
+  GQ_TRY(gq_trajectory_at(q->path, t, q->z));
   a_at(q, t, q->a);
   char *z = q->z, *a = q->a;
   for (int s = 0; s < f->nslices; z += slice_bytes(f, s), a += slice_bytes(f, s), s++) {
@@ -179,49 +179,49 @@ static int piece(gq_kronrod *q, int first, int last) {
 
 static int edge_room(gq_kronrod *q, int need) {
   if (need <= q->edge_room) return GQ_OK;
-  gq_pace *edge = gq_realloc(q->edge, 2 * (size_t)need * sizeof *edge);
+  gq_step_record *edge = gq_realloc(q->edge, 2 * (size_t)need * sizeof *edge);
   if (!edge) return gq_nomem(2 * (size_t)need * sizeof *edge);
   q->edge = edge, q->edge_room = 2 * need;
   return GQ_OK;
 }
 
-/* Step i of a, with its length as gq_path_steps tells those of z. */
-static gq_pace step_of_a(const gq_kronrod *q, int i) {
+/* Step i of a, with its length as gq_trajectory_steps tells those of z. */
+static gq_step_record step_of_a(const gq_kronrod *q, int i) {
   double t = q->step[i].t;
   while (i + 1 < q->n && fabs(q->step[i + 1].h) >= GQ_GREW * fabs(q->step[i].h)) i++;
   double h = fabs(q->step[i].h);
   if (i > 0) h = fmax(h, fabs(q->step[i - 1].h));
   if (i + 1 < q->n) h = fmax(h, fabs(q->step[i + 1].h));
-  return (gq_pace){ t, h };
+  return (gq_step_record){ .t = t, .h = h };
 }
 
-static bool near(const gq_kronrod *q, gq_pace e) {
-  const gq_pace *last = &q->edge[q->edges];
+static bool near(const gq_kronrod *q, gq_step_record e) {
+  const gq_step_record *last = &q->edge[q->edges];
   return fabs(e.t - last->t) < NEAR * fmin(e.h, last->h);
 }
 
 /* The edges of both solves' steps in the interval. Where one of a nearly meets one of z, at which f may jump, that
 ** of z remains. */
 static int find_edges(gq_kronrod *q, double from, double to) {
-  int nz = gq_path_steps(q->path, from, to, NULL, 0), iz = 0,
+  int nz = gq_trajectory_steps(q->path, from, to, NULL, 0), iz = 0,
       ia = 1; /* the first step of a begins at `from` */
   double dir = from < to ? -1 : 1;
   bool kept = true; /* is the last edge one that remains? */
   GQ_TRY(edge_room(q, 2 * nz + q->n + 2));
-  gq_pace *z = q->edge + nz + q->n + 2;
-  gq_path_steps(q->path, from, to, z, nz);
+  gq_step_record *z = q->edge + nz + q->n + 2;
+  gq_trajectory_steps(q->path, from, to, z, nz);
   q->edges = 0;
   q->edge[0] = step_of_a(q, 0);
   q->edge[0].t = from;
   while (iz < nz || ia < q->n) {
     bool is_z = ia == q->n || (iz < nz && dir * (z[iz].t - q->step[ia].t) >= 0);
-    gq_pace e = is_z ? z[iz++] : step_of_a(q, ia++);
+    gq_step_record e = is_z ? z[iz++] : step_of_a(q, ia++);
     bool meets = near(q, e);
     if (meets && !is_z) continue;
     if (!meets || kept) q->edges++;
     q->edge[q->edges] = e, kept = is_z;
   }
-  if (!kept && near(q, (gq_pace){ to, q->edge[q->edges].h })) q->edges--;
+  if (!kept && near(q, (gq_step_record){ .t = to, .h = q->edge[q->edges].h })) q->edges--;
   q->edge[++q->edges].t = to;
   return GQ_OK;
 }

@@ -7,24 +7,24 @@
 #define GQ_KRONROD_H
 
 #include "nodes.h"
-#include "path.h"
+#include "../ode/trajectory.h"
 
 typedef struct gq_kronrod {
   gq_solution *s;
-  gq_path *path;               /* z */
+  gq_trajectory *path;         /* z */
   const gq_walk *w;            /* a, its only part */
   gq_nodebuffer *nodes;
   const gq_grads *total;
   gq_grads gauss, kronrod;     /* by 7 and by 15 points, of one piece */
   struct gq_astep { double t, h; char *block; } *step;
   int n, room;
-  gq_pace *edge;               /* [edges + 1] where steps of z and of a meet, from the interval's end to its start */
+  gq_step_record *edge;               /* [edges + 1] where steps of z and of a meet, from the interval's end to its start */
   int edges, edge_room;
   size_t part;
   void *z, *a;
 } gq_kronrod;
 
-int gq_kronrod_init(gq_kronrod *q, gq_solution *s, gq_path *path, const gq_walk *w, gq_nodebuffer *nodes,
+int gq_kronrod_init(gq_kronrod *q, gq_solution *s, gq_trajectory *path, const gq_walk *w, gq_nodebuffer *nodes,
                     const gq_grads *total);
 void gq_kronrod_done(gq_kronrod *q);
 /* Keep the accepted step of the walk, whose interpolant is complete. */

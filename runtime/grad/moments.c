@@ -16,14 +16,15 @@ static void legendre(double x, double *p) {
 /* Length of the forward step that reaches t from before. */
 static double step_before(const gq_solution *s, double t) {
   double dir = s->t[s->nt - 1] < s->t[0] ? -1 : 1;
-  int lo = 0, hi = s->nknots; /* the last knot before t */
+  const gq_step_record *step = s->steps.step;
+  int64_t lo = 0, hi = s->steps.n; /* the last step that begins before t */
   while (hi - lo > 1) {
-    int mid = (lo + hi) / 2;
-    if (dir * (s->knots[mid] - t) < 0) lo = mid;
+    int64_t mid = (lo + hi) / 2;
+    if (dir * (step[mid].t - t) < 0) lo = mid;
     else hi = mid;
   }
-  double end = lo + 1 < s->nknots ? s->knots[lo + 1] : s->t[s->nt - 1];
-  return fabs(end - s->knots[lo]);
+  double end = lo + 1 < s->steps.n ? step[lo + 1].t : s->t[s->nt - 1];
+  return fabs(end - step[lo].t);
 }
 
 /* Edges at times `from` and `to`: cotangents at edges are jumps, at times that repeat `to` too. */

@@ -175,7 +175,7 @@ static int inner(replay *r, gq_tensor *t, gq_tensor *h, int k) {
   return GQ_OK;
 }
 
-static int step(replay *r, const gq_kept *rec, double end, int *k) {
+static int step(replay *r, const gq_step_record *rec, double end, int *k) {
   gq_solution *s = r->s;
   gq_tensor *t, *h, *shift;
   double dir = rec->h < 0 ? -1 : 1;
@@ -204,16 +204,13 @@ static int step(replay *r, const gq_kept *rec, double end, int *k) {
 /* z at the times as one recorded tensor {nt, ...}. */
 static int solve_again(replay *r, gq_tensor **z) {
   gq_solution *s = r->s;
-  int n = 0, k = 0, status = GQ_OK;
-  gq_kept **list = gq_calloc(s->nrecords + 1, sizeof *list);
-  if (!list) return gq_nomem(s->nrecords * sizeof *list);
-  for (gq_kept *rec = s->records; rec; rec = rec->before) list[n++] = rec;
+  const gq_step_record *rec = s->steps.step;
+  int k = 0, status = GQ_OK;
   if (r->l.carry && !s->trivial) status = slope_at(r, r->times[0], &r->f);
   for (; status == GQ_OK && k < s->nt && s->t[k] == s->t[0]; k++)
     if (s->trivial) r->z[k] = r->y;
     else status = at_step(r, r->times[0], k);
-  for (int i = n - 1; status == GQ_OK && i > 0; i--) status = step(r, list[i], list[i - 1]->t, &k);
-  gq_free(list);
+  for (int64_t i = 0; status == GQ_OK && i < s->steps.n; i++) status = step(r, &rec[i], rec[i + 1].t, &k);
   gq_shape row = s->z->shape;
   row.dim[0] = 1;
   gq_attr attr = { .shape = row }, axis = { .axis = 0 };

@@ -9,10 +9,10 @@
 typedef struct back {
   gq_rowpull *w;
   gq_lanes *p;
-  const gq_rowtape *tape;
-  size_t bytes, each; /* of a row; of a record's y and f */
-  int64_t *at;        /* [n] a lane's record */
-  double *dt, *dh;    /* [n] derivatives in the step's t and h that do not pass through its program */
+  const gq_steps *tape;
+  size_t bytes;    /* of a row */
+  int64_t *at;     /* [n] a lane's record */
+  double *dt, *dh; /* [n] derivatives in the step's t and h that do not pass through its program */
 } back;
 
 static const void *cotangent(const back *k, int i, int64_t row) {
@@ -27,8 +27,8 @@ static double slope_dot(const back *k, int j, int s, const void *g) {
 
 static void load(const back *k, int j) {
   gq_lanes *p = k->p;
-  const gq_rowstep *r = &k->tape->step[k->at[j]];
-  const char *data = k->tape->data + k->at[j] * k->each;
+  const gq_step_record *r = &k->tape->step[k->at[j]];
+  const char *data = gq_row_state(k->tape, k->at[j]);
   p->t[j] = r->t, p->h[j] = p->lane[j].h1 = r->h;
   gq_lanes_put(p, p->y[0], j, data);
   if (p->st->l.carry) gq_lanes_put(p, p->f0[0], j, data + k->bytes);
@@ -57,7 +57,7 @@ static void mirror(back *k, int j) {
 /* Measurement time i lies inside the step: z_i = y + h sum_s w_s(theta) k_s. */
 static void pull_inner(back *k, int j, int i) {
   gq_lanes *p = k->p;
-  const gq_rowstep *r = &k->tape->step[k->at[j]];
+  const gq_step_record *r = &k->tape->step[k->at[j]];
   const gq_stepper *st = p->st;
   const void *g = cotangent(k, i, p->lane[j].row);
   double wt[GQ_MAXSTAGES], slope[GQ_MAXSTAGES], theta = (k->w->s->t[i] - r->t) / r->h, dtheta = 0;
@@ -81,33 +81,33 @@ static void pull_inner(back *k, int j, int i) {
 /* Time i is the step's end, to which it may have been clamped; moving it alone moves along the slope there. */
 static void pull_end(back *k, int j, int i) {
   gq_lanes *p = k->p;
-  int last = k->w->s->nt - 1;
+  int stop = k->tape->step[k->at[j]].stop;
   const void *g = cotangent(k, i, p->lane[j].row);
-  bool clamped = k->tape->step[k->at[j]].clamped;
   gq_lanes_add(p, p->cy, j, 1, g);
-  if (!k->w->gt || (clamped && i == last)) return;
+  if (!k->w->gt || i == stop) return;
   double gf = slope_dot(k, j, p->st->m->end, g);
   k->w->gt[i] += gf;
-  if (clamped) k->w->gt[last] -= gf;
+  if (stop >= 0) k->w->gt[stop] -= gf;
   else k->dt[j] -= gf;
 }
 
-/* The derivatives in the step's t and h, the latter t[last] - t where it was clamped. */
+/* The derivatives in the step's t and h, the latter t[stop] - t where it was clamped. */
 static void pull_step_times(back *k, int j) {
   double t = k->p->pt[j] + k->dt[j], h = k->p->ph[j] + k->dh[j];
-  if (k->tape->step[k->at[j]].clamped) k->w->gt[k->w->s->nt - 1] += h, t -= h;
-  k->w->gt[0] += t;
+  const gq_step_record *r = &k->tape->step[k->at[j]];
+  if (r->stop >= 0) k->w->gt[r->stop] += h, t -= h;
+  k->w->gt[r->anchor] += t;
 }
 
 /* Cotangents of the measurement times in the step, its end included. */
 static void pull_times(back *k, int j) {
   gq_lanes *p = k->p;
   gq_lane *lane = &p->lane[j];
-  const gq_rowstep *r = &k->tape->step[k->at[j]];
+  const gq_step_record *r = &k->tape->step[k->at[j]];
   const double *t = k->w->s->t;
-  double dir = r->h < 0 ? -1 : 1;
+  double dir = r->h < 0 ? -1 : 1, end = gq_step_end(r, t);
   k->dt[j] = k->dh[j] = 0;
-  for (; lane->k >= 0 && t[lane->k] == r->t1; lane->k--) pull_end(k, j, lane->k);
+  for (; lane->k >= 0 && t[lane->k] == end; lane->k--) pull_end(k, j, lane->k);
   for (; lane->k >= 0 && dir * (t[lane->k] - r->t) > 0; lane->k--) pull_inner(k, j, lane->k);
 }
 
@@ -170,7 +170,7 @@ static int pull_all(back *k) {
       if (p->lane[j].row < 0) continue;
       gq_lanes_uncut(p->f, p->lane[j].row, p->n, j, p->cut_grad, p->grads);
       if (k->w->gt) pull_step_times(k, j);
-      k->at[j] = k->tape->step[k->at[j]].before;
+      k->at[j] = gq_row_before(k->tape, k->at[j]);
       if (k->at[j] < 0) finish(k, j);
     }
   }
@@ -211,8 +211,8 @@ static void pull_first(back *k, int i, int64_t row) {
   k->p->f->on->vec->axpy(k->p->f->dtype, k->p->row, 1, g, (char *)w->b->a + row * k->bytes);
   if (!w->gt || i == 0) return;
   int64_t first = w->s->rows->last[row];
-  while (k->tape->step[first].before >= 0) first = k->tape->step[first].before;
-  double gf = k->p->f->on->vec->dot(k->p->f->dtype, k->p->row, g, k->tape->data + first * k->each + k->bytes);
+  while (gq_row_before(k->tape, first) >= 0) first = gq_row_before(k->tape, first);
+  double gf = k->p->f->on->vec->dot(k->p->f->dtype, k->p->row, g, gq_row_state(k->tape, first) + k->bytes);
   w->gt[i] += gf, w->gt[0] -= gf;
 }
 
@@ -234,7 +234,6 @@ int gq_rows_direct(gq_rowpull *w) {
   gq_lanes *p = &w->lanes;
   gq_rowset *r = w->s->rows;
   back k = { .w = w, .p = p, .tape = &r->tape[w->next], .bytes = r->bytes };
-  k.each = r->bytes * (1 + p->st->l.carry);
   k.at = gq_calloc(3 * p->n, sizeof *k.at);
   k.dt = (double *)(k.at + p->n), k.dh = k.dt + p->n;
   if (!k.at) return gq_nomem(p->n * sizeof *k.at);

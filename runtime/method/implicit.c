@@ -89,9 +89,9 @@ size_t gq_implicit_bytes(const gq_walk *w) {
 
 void gq_implicit_moved(gq_walk *w) { w->implicit->fresh = false; }
 
-void gq_implicit_load(gq_walk *w, void *const *slope) {
+void gq_implicit_load(gq_walk *w, const gq_step_state *z) {
   for (int i = 1; i < w->st->m->slopes; i++)
-    memcpy(w->implicit->k[i][0], slope[i], gq_part_bytes(w->plan->field));
+    memcpy(w->implicit->k[i][0], z->slope + i * z->part, gq_part_bytes(w->plan->field));
 }
 
 /* ---- pieces of a step ---- */

@@ -20,7 +20,7 @@ int gq_implicit_errors(gq_walk *w);
 int gq_implicit_phase(gq_walk *w, int phase);
 /* Slope i of a part, a whole array; and the slopes of part 0 as a record kept them. */
 void *gq_implicit_slope(const gq_walk *w, int i, int part);
-void gq_implicit_load(gq_walk *w, void *const *slope);
+void gq_implicit_load(gq_walk *w, const gq_step_state *z);
 /* The walk is somewhere else: Jacobians of where it was are of no more use. */
 void gq_implicit_moved(gq_walk *w);
 

@@ -46,7 +46,7 @@ static int check_adams(const gq_ode_options *o) {
       "gradient = \"%s\" differentiates one step after another, and the steps of method = \"%s\" hang on "
       "several before them; use gradient = \"gq\" or \"adjoint\", or a Runge-Kutta method (dopri5)",
       o->engine->name, o->method->name);
-  if (o->engine->keeps != GQ_KEEP_NOTHING && o->trajectory == GQ_CHECKPOINT)
+  if (o->engine->keeps != GQ_KEEP_NOTHING && o->trajectory->reruns)
     return gq_fail(
       GQ_EUNSUPPORTED,
       "adjoint.trajectory = \"checkpoint\" runs single steps again, and the steps of method = \"%s\" hang "
@@ -97,7 +97,7 @@ int gq_ode_check(const gq_ode_options *o) {
   if (!is_runge_kutta(o->back_method))
     return gq_fail(GQ_EARG, "adjoint.method = \"%s\": a backward solve takes one of %s", o->back_method->name,
                    methods_of(is_runge_kutta, names, sizeof names));
-  if (o->method->kind == GQ_REVERSIBLE_HEUN && o->trajectory == GQ_CHECKPOINT)
+  if (o->method->kind == GQ_REVERSIBLE_HEUN && o->trajectory->reruns)
     return gq_fail(
       GQ_EARG,
       "adjoint.trajectory = \"checkpoint\" keeps z and a slope, method = \"reversible_heun\" carries more; "

@@ -40,8 +40,7 @@ int gq_rows_check(const gq_problem *p, const gq_ode_options *o) {
     snprintf(what, sizeof what, "adjoint.method = \"%s\"", o->back_method->name);
     return refuse(what, "use an explicit Runge-Kutta method such as \"dopri5\"");
   }
-  if (o->trajectory != GQ_REVERSE)
-    return refuse("adjoint.trajectory other than \"reverse\"", "use gradient = \"aca\"");
+  if (o->trajectory->at) return refuse("adjoint.trajectory other than \"reverse\"", "use gradient = \"aca\"");
   if (o->moments) return refuse("adjoint.impulses = \"moments\"", "use \"restart\"");
   if (o->quadrature->random) return refuse("a quadrature of random points", "use another");
   return GQ_OK;
@@ -67,8 +66,6 @@ static int samples_new(int64_t n, gq_samples *s) {
   for (int i = 0; i < 7; i++) GQ_TRY(gq_tensor_new(GQ_I64, shape, all[i]));
   return gq_tensor_new(GQ_F64, shape, &s->t);
 }
-
-static bool keeps(const gq_solution *s) { return gq_keeps_steps(s->o.engine); }
 
 /* As many workers as have lanes to fill. */
 static int workers(const gq_field *f) {
@@ -103,7 +100,7 @@ int gq_rowset_new(const gq_solution *s, gq_rowset **out) {
 void gq_rowset_free(gq_rowset *r) {
   if (!r) return;
   gq_samples_done(&r->samples);
-  for (int i = 0; r->tape && i < r->workers; i++) gq_free(r->tape[i].step), gq_free(r->tape[i].data);
+  for (int i = 0; r->tape && i < r->workers; i++) gq_steps_done(&r->tape[i]);
   gq_free(r->tape);
   gq_free(r->last);
   gq_free(r->nfe);
@@ -120,7 +117,8 @@ typedef struct forward {
   gq_lanes lanes;
   int64_t next, stride;
   int first; /* the first time that is not t[0] */
-  gq_rowtape *tape;
+  gq_steps *tape;
+  size_t bytes; /* of it */
 } forward;
 
 static char *row_of(const forward *fw, gq_tensor *z, int k, int64_t row) {
@@ -180,28 +178,17 @@ static bool next(gq_lanes *p, int j) {
   return false;
 }
 
-static int grow(gq_rowtape *t, size_t each) {
-  int64_t room = t->room ? 2 * t->room : 256;
-  gq_rowstep *step = gq_realloc(t->step, room * sizeof *step);
-  if (step) t->step = step;
-  char *data = gq_realloc(t->data, room * each + 64);
-  if (data) t->data = data;
-  if (!step || !data) return gq_nomem(room * (each + sizeof *step));
-  t->room = room;
-  return GQ_OK;
-}
-
 static int keep(forward *fw, int j) {
   gq_lanes *p = &fw->lanes;
   const gq_lane *lane = &p->lane[j];
-  gq_rowtape *t = fw->tape;
-  size_t row = fw->s->rows->bytes, each = row * (1 + p->st->l.carry);
-  if (t->n == t->room) GQ_TRY(grow(t, each));
+  gq_steps *t = fw->tape;
   int64_t *last = &fw->s->rows->last[lane->row];
-  t->step[t->n] = (gq_rowstep){ lane->t, lane->h1, lane->t1, lane->clamped, *last };
-  gq_lanes_get(p, p->y[0], j, t->data + t->n * each);
-  if (p->st->l.carry) gq_lanes_get(p, p->f0[0], j, t->data + t->n * each + row);
-  *last = t->n++;
+  GQ_TRY(
+    gq_steps_add(t, (gq_step_record){ lane->t, lane->h1, 0, lane->clamped ? lane->k - 1 : -1 }, &fw->bytes));
+  memcpy(gq_steps_data(t, t->n - 1), last, sizeof *last);
+  gq_lanes_get(p, p->y[0], j, gq_row_state(t, t->n - 1));
+  if (p->st->l.carry) gq_lanes_get(p, p->f0[0], j, gq_row_state(t, t->n - 1) + fw->s->rows->bytes);
+  *last = t->n - 1;
   return GQ_OK;
 }
 
@@ -223,7 +210,7 @@ static int accepted(gq_lanes *p, int j) {
                      "sample %lld: the state at t[%d] = %.9g, interpolated in its step, is not finite",
                      (long long)lane->row + 1, lane->k + 1, s->t[lane->k]);
   }
-  return keeps(s) ? keep(fw, j) : GQ_OK;
+  return s->keeps & GQ_STEP_STATES ? keep(fw, j) : GQ_OK;
 }
 
 static int arrived(gq_lanes *p, int j) {
@@ -284,12 +271,12 @@ static int run(gq_solution *s, forward *fw, int first) {
   for (int i = 0; i < r->workers; i++) {
     fw[i].s = s, fw[i].next = i, fw[i].stride = r->workers, fw[i].first = first, fw[i].failed = -1;
     fw[i].tape = &r->tape[i];
+    r->tape[i].least = 256, r->tape[i].each = sizeof(int64_t) + r->bytes * (1 + s->plan->forward.l.carry);
     GQ_TRY(gq_lanes_init(&fw[i].lanes, s, &s->plan->forward, &s->plan->f, false));
     s->bytes += fw[i].lanes.bytes;
   }
   gq_parallel_apart(r->workers, work, fw);
-  for (int i = 0; i < r->workers; i++)
-    s->bytes += r->tape[i].room * (sizeof(gq_rowstep) + r->bytes * (1 + s->plan->forward.l.carry));
+  for (int i = 0; i < r->workers; i++) s->bytes += fw[i].bytes;
   add_up(s);
   return outcome(s, fw);
 }

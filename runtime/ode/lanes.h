@@ -9,13 +9,15 @@
 
 #include "solution.h"
 
+#include <string.h>
+
 /* What became of each row, and what the forward solve left of it. */
 typedef struct gq_rowset {
   int64_t n;
   size_t bytes;                /* of a row of the state */
   int workers;                 /* worker i solves rows i, i + workers, ... */
   gq_samples samples;
-  struct gq_rowtape *tape;     /* [workers] direct and aca */
+  gq_steps *tape;              /* [workers] direct and aca: of all rows in turn, each with gq_row_before, y, f */
   int64_t *nfe;                /* [n] forward: samples.nfe is the user's */
   int64_t *last;               /* [n] a row's last record in its worker's tape, or -1 */
 } gq_rowset;
@@ -23,17 +25,15 @@ int gq_rowset_new(const gq_solution *s, gq_rowset **out);
 void gq_rowset_free(gq_rowset *r_);
 static inline int64_t *gq_row_count(gq_tensor *x) { return gq_tensor_data(x); }
 
-/* Accepted steps, each as it began: y, then f. */
-typedef struct gq_rowstep {
-  double t, h, t1;
-  bool clamped;                /* to the last time */
-  int64_t before;              /* the row's step before, or -1 */
-} gq_rowstep;
-typedef struct gq_rowtape {
-  gq_rowstep *step;
-  char *data;
-  int64_t n, room;
-} gq_rowtape;
+/* What a tape holds of a row at the start of a step: its step before, or -1; then y and f. */
+static inline int64_t gq_row_before(const gq_steps *tape, int64_t i) {
+  int64_t before;
+  memcpy(&before, gq_steps_data(tape, i), sizeof before);
+  return before;
+}
+static inline char *gq_row_state(const gq_steps *tape, int64_t i) {
+  return gq_steps_data(tape, i) + sizeof(int64_t);
+}
 
 /* idle; needs its slope; needs the second evaluation of the first step's choice; steps. */
 typedef enum gq_stage { GQ_LANE_IDLE, GQ_LANE_SLOPE, GQ_LANE_PROBE, GQ_LANE_READY } gq_stage;

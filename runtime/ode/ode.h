@@ -8,7 +8,6 @@
 #include "../exec/exec.h"
 #include "../method/method.h"
 
-typedef enum gq_trajectory { GQ_REVERSE, GQ_DENSE, GQ_CHECKPOINT, GQ_INTERPOLATED } gq_trajectory;
 enum { GQ_MAX_SYSTEM = 4096 };   /* implicit methods: numbers in a row, or in all if rows act on each other */
 typedef enum gq_nodes { GQ_NODES_NFE, GQ_NODES_STEP, GQ_NODES_FIXED } gq_nodes;
 
@@ -24,6 +23,31 @@ typedef struct gq_quadrature {
 extern const gq_quadrature gq_quadratures[];               /* Gauss-Legendre first */
 extern const int gq_nquadratures;
 int gq_quadrature_points(const gq_quadrature *q, int n);   /* n rounded up to what the rule takes */
+
+/* How z(t) is had on the way back: one row of ode/trajectory.c, which has both sides of it. Where a function is NULL
+** there is nothing to do. */
+struct gq_solution;
+struct gq_walk;
+struct gq_step_record;
+typedef struct gq_trajectory gq_trajectory;
+typedef struct gq_trajectory_kind {
+  const char *name;            /* "dense" */
+  unsigned keeps;              /* of every accepted step: ode/record.h */
+  bool reruns;                 /* it runs single steps again, from z and a slope */
+  int (*init)(struct gq_solution *s);                     /* before the first step */
+  int (*step)(struct gq_solution *s, struct gq_walk *w, bool *phase1);   /* an accepted one; *phase1: w's interpolant
+                                                             is complete */
+  void (*done)(struct gq_solution *s);
+  int (*begin)(gq_trajectory *p);
+  int (*at)(gq_trajectory *p, double t, void *dst);       /* z(t); NULL: z is solved backwards with the adjoint */
+  int (*leave)(gq_trajectory *p, double t);
+  int (*steps)(const gq_trajectory *p, double from, double to, struct gq_step_record *step, int room);
+  double (*error)(const gq_trajectory *p);                /* its own, in tolerances of the way back */
+  void (*end)(gq_trajectory *p);
+} gq_trajectory_kind;
+extern const gq_trajectory_kind gq_trajectory_reverse, gq_trajectory_dense, gq_trajectory_checkpoint,
+  gq_trajectory_interpolated;
+extern const gq_trajectory_kind *const gq_trajectories[];  /* NULL ends them */
 
 /* ---- engines: how a backward pass finds the gradients; one row of grad/engines.c each ---- */
 
@@ -57,7 +81,7 @@ typedef struct gq_engine {
   const char *name;            /* "gq" */
   gq_keeps keeps;
   gq_integral integral;
-  gq_trajectory trajectory;    /* where z is on the way back if nothing else is asked for */
+  const gq_trajectory_kind *trajectory;        /* of z on the way back if nothing else is asked for, or NULL */
   unsigned traits;
   int most_nodes;              /* that an element takes; 0: any number */
   bool (*method)(const gq_tableau *);          /* those that it goes with; NULL: any */
@@ -101,7 +125,7 @@ typedef struct gq_ode_options {
   double back_step_size;
   int64_t back_max_steps;
   bool back_max_norm;
-  gq_trajectory trajectory;
+  const gq_trajectory_kind *trajectory;
   int points;                  /* interpolated: Chebyshev points of a measurement interval */
   int checkpoints;             /* checkpoint: states kept at most */
   bool moments;                /* impulses = "moments": cotangents inside a panel as smooth forcing */

@@ -5,12 +5,12 @@
 #include "../method/heuristic.h"
 #include "../method/implicit.h"
 #include "lanes.h"
+#include "trajectory.h"
 
 #include <float.h>
 #include <math.h>
 #include <string.h>
 
-static const char *const trajectory_names[] = { "reverse", "dense", "checkpoint", "interpolated" };
 
 /* ---- checks ---- */
 
@@ -77,10 +77,10 @@ static int check(const gq_problem *p, const gq_ode_options *o) {
   if ((o->overshoot || o->parity) && o->engine->traits & GQ_ALL_STEPS)
     return gq_fail(GQ_EARG, "overshoot (and parity) and gradient = \"%s\" do not go together",
                    o->engine->name);
-  if (o->overshoot && continuous(o) && o->trajectory != GQ_REVERSE)
+  if (o->overshoot && continuous(o) && o->trajectory->at)
     return gq_fail(GQ_EARG, "overshoot (and parity) and trajectory = \"%s\" do not go together",
-                   trajectory_names[o->trajectory]);
-  if (o->engine->traits & GQ_PATH_KEPT && o->trajectory == GQ_REVERSE)
+                   o->trajectory->name);
+  if (o->engine->traits & GQ_PATH_KEPT && !o->trajectory->at)
     return gq_fail(GQ_EARG, "engine %s needs z along a trajectory that is not \"reverse\"", o->engine->name);
   if (o->points < 2) return gq_fail(GQ_EARG, "adjoint.points = %d: at least 2 are needed", o->points);
   if (o->checkpoints < 2)
@@ -125,24 +125,27 @@ int gq_explain(const gq_solution *s, int status) {
 
 /* ---- forward ---- */
 
-/* What is kept of each accepted step besides its state: activations, slopes, or nothing (aca). */
-static bool keeps_arenas(const gq_solution *s) {
-  return s->o.engine->keeps == GQ_KEEP_ACTIVATIONS && !s->o.method->implicit;
+static unsigned what_to_keep(const gq_ode_options *o) {
+  switch (o->engine->keeps) {
+    case GQ_KEEP_NOTHING: break;
+    case GQ_KEEP_END: return GQ_STEP_TIMES;
+    case GQ_KEEP_STEPS: return GQ_STEP_STATES;
+    case GQ_KEEP_ACTIVATIONS: /* stages of implicit steps follow from their slopes */
+      return GQ_STEP_STATES | (o->method->implicit ? GQ_STEP_SLOPES : GQ_STEP_ACTIVATIONS);
+    case GQ_KEEP_TRAJECTORY: return o->trajectory->keeps | (o->moments ? GQ_STEP_TIMES : 0);
+  }
+  return 0;
 }
-static bool keeps_slopes(const gq_solution *s) {
-  if (s->o.engine->keeps == GQ_KEEP_ACTIVATIONS) return s->o.method->implicit; /* stages follow from them */
-  return continuous(&s->o) && s->o.trajectory == GQ_DENSE;
-}
+
 static bool inverts(const gq_solution *s) { return s->o.engine->keeps == GQ_KEEP_END; }
-static bool records(const gq_solution *s) { return gq_keeps_steps(s->o.engine) || keeps_slopes(s); }
+static bool states(const gq_solution *s) { return s->keeps & GQ_STEP_STATES; }
 
 typedef struct forward {
   gq_solution *s;
   gq_walk w;
-  gq_kept *now, *next; /* recording engines */
-  void *inner;         /* the state at an inner time, packed */
-  void *block;         /* that, and without records y, y1, f, f1 */
-  int anchor;          /* measurement time that w.t hangs on */
+  void *inner; /* the state at an inner time, packed */
+  void *block; /* that, and where states are not kept y, y1, f, f1 */
+  int anchor;  /* measurement time that w.t hangs on */
   gq_event *event;
   double value; /* of the event at w.t */
   bool happened;
@@ -150,31 +153,43 @@ typedef struct forward {
   double error, stiffness;
 } forward;
 
-static int next_record(forward *fw) {
+/* A kept state, for the walk to write the end of its next step into. */
+static int next_state(forward *fw) {
   gq_solution *s = fw->s;
+  gq_walk *w = &fw->w;
+  gq_steps *st = &s->steps;
   s->over = s->limited && s->bytes > s->o.memory_limit;
   if (s->over) return GQ_ENOMEM; /* gq_odeint goes on with another engine */
-  GQ_TRY(gq_kept_get(s->plan, keeps_slopes(s), keeps_arenas(s), &s->bytes, &fw->next));
-  fw->w.y1[0] = fw->next->y, fw->w.f1[0] = fw->next->f, fw->w.x1 = fw->next->x;
-  if (keeps_arenas(s)) fw->w.arena = fw->now->arena;
+  GQ_TRY(gq_steps_room(st, st->n + 2, true, NULL));
+  GQ_TRY(gq_step_state_get(s->plan, s->keeps, &s->bytes, &st->state[st->n + 1]));
+  const gq_step_state *next = st->state[st->n + 1];
+  w->y1[0] = next->y, w->f1[0] = next->f, w->x1 = next->x;
+  if (s->keeps & GQ_STEP_ACTIVATIONS) w->arena = st->state[st->n]->arena;
   return GQ_OK;
+}
+
+/* The list of states is not counted with what they hold; it has room for as many as the longest solve took. */
+static int first_state(forward *fw) {
+  gq_solution *s = fw->s;
+  gq_walk *w = &fw->w;
+  GQ_TRY(gq_steps_room(&s->steps, s->plan->most + 2, true, NULL));
+  GQ_TRY(gq_step_state_get(s->plan, s->keeps, &s->bytes, &s->steps.state[0]));
+  const gq_step_state *now = s->steps.state[0];
+  s->steps.step[0].t = w->t;
+  w->y[0] = now->y, w->f[0] = now->f, w->x = now->x;
+  return next_state(fw);
 }
 
 static int forward_buffers(forward *fw) {
   gq_solution *s = fw->s;
   gq_walk *w = &fw->w;
   int extra = w->st->l.extra;
-  size_t part = gq_round64(gq_part_bytes(s->plan->field)), parts = records(s) ? 1 : 5 + 2 * extra;
+  size_t part = gq_round64(gq_part_bytes(s->plan->field)), parts = states(s) ? 1 : 5 + 2 * extra;
   fw->inner = fw->block = gq_alloc(parts * part + 64);
   if (!fw->block) return gq_nomem(parts * part);
   s->bytes += parts * part + gq_adams_bytes(w->adams);
-  if (records(s)) {
-    GQ_TRY(gq_kept_get(s->plan, keeps_slopes(s), keeps_arenas(s), &s->bytes, &fw->now));
-    s->records = fw->now, s->nrecords = 1;
-    fw->now->t = w->t;
-    w->y[0] = fw->now->y, w->f[0] = fw->now->f, w->x = fw->now->x;
-    return next_record(fw);
-  }
+  if (states(s)) return first_state(fw);
+  if (inverts(s)) GQ_TRY(gq_steps_room(&s->ends, s->njumps + 1, true, NULL));
   char *b = (char *)fw->block + part;
   w->y[0] = b, w->f[0] = b + part, w->y1[0] = b + 2 * part, w->f1[0] = b + 3 * part;
   if (extra) w->x = b + 4 * part, w->x1 = b + 5 * part;
@@ -205,20 +220,17 @@ static int first_slope(forward *fw) {
   return GQ_OK;
 }
 
-/* Keep the accepted step; slopes are copied, activations stay where they are. */
+/* Keep the accepted step; slopes are copied, states and activations are where the walk left them. */
 static int keep(forward *fw, int stop) {
   gq_walk *w = &fw->w;
   gq_solution *s = fw->s;
-  gq_kept *r = fw->now;
-  r->t = w->t, r->h = w->h1, r->anchor = fw->anchor, r->stop = stop;
-  memcpy(r->sum, fw->sum, sizeof r->sum);
-  for (int i = 0; keeps_slopes(s) && i < w->st->m->slopes; i++)
-    gq_walk_slope_all(w, i, r->slope[i], s->plan->field);
-  fw->next->before = r;
-  fw->next->t = w->t1;
-  s->records = fw->now = fw->next;
-  s->nrecords++;
-  fw->next = NULL;
+  gq_steps *st = &s->steps;
+  gq_step_state *z = states(s) ? st->state[st->n] : NULL;
+  if (z) memcpy(z->sum, fw->sum, sizeof z->sum);
+  for (int i = 0; s->keeps & GQ_STEP_SLOPES && i < w->st->m->slopes; i++)
+    gq_walk_slope_all(w, i, z->slope + i * z->part, s->plan->field);
+  GQ_TRY(gq_steps_add(st, (gq_step_record){ w->t, w->h1, fw->anchor, stop }, &s->bytes));
+  if (z) st->step[st->n].t = w->t1;
   return GQ_OK;
 }
 
@@ -252,43 +264,17 @@ static int write_times(forward *fw, int *k, double end, bool *phase1) {
   return GQ_OK;
 }
 
-static int keep_knot(gq_solution *s, double t) {
-  if (s->nknots == s->knots_room) {
-    int room = s->knots_room ? 2 * s->knots_room : 64;
-    double *knots = gq_realloc(s->knots, room * sizeof *knots);
-    if (!knots) return gq_nomem(room * sizeof *knots);
-    s->bytes += (room - s->knots_room) * sizeof *knots;
-    s->knots = knots, s->knots_room = room;
-  }
-  s->knots[s->nknots++] = t;
-  return GQ_OK;
-}
-
-/* The step's times alone: the way back inverts it. */
-static int keep_taken(forward *fw, int stop) {
-  gq_solution *s = fw->s;
-  if (s->ntaken == s->taken_room) {
-    int64_t room = s->taken_room ? 2 * s->taken_room : 64;
-    gq_taken *taken = gq_realloc(s->taken, room * sizeof *taken);
-    if (!taken) return gq_nomem(room * sizeof *taken);
-    s->bytes += (room - s->taken_room) * sizeof *taken;
-    s->taken = taken, s->taken_room = room;
-  }
-  s->taken[s->ntaken++] = (gq_taken){ fw->w.t, fw->w.h1, fw->anchor, stop };
-  return GQ_OK;
-}
-
 /* What the inverse starts from: the end, and the end of each smooth piece. */
 static int keep_end(forward *fw) {
   gq_solution *s = fw->s;
   gq_walk *w = &fw->w;
   size_t n = gq_part_bytes(s->plan->field);
-  gq_kept *before = s->records;
-  GQ_TRY(gq_kept_get(s->plan, false, false, &s->bytes, &s->records));
-  s->records->t = w->t, s->records->before = before;
-  memcpy(s->records->y, w->y[0], n);
-  memcpy(s->records->f, w->f[0], n);
-  if (w->st->l.extra) memcpy(s->records->x, w->x, n);
+  gq_step_state **end = &s->ends.state[s->ends.n];
+  GQ_TRY(gq_step_state_get(s->plan, GQ_STEP_STATES, &s->bytes, end));
+  s->ends.step[s->ends.n++].t = w->t;
+  memcpy((*end)->y, w->y[0], n);
+  memcpy((*end)->f, w->f[0], n);
+  if (w->st->l.extra) memcpy((*end)->x, w->x, n);
   return GQ_OK;
 }
 
@@ -353,25 +339,23 @@ static int forward_step(forward *fw, int *k) {
   int stop = each ? *k : next_stop(s, *k);
   GQ_TRY(gq_walk_step(w, s->t[stop], each || !s->o.overshoot));
   add_heuristics(fw);
-  bool phase1 = (keeps_slopes(s) || keeps_arenas(s) || s->dense) && w->st->l.nfe_dense > 0;
+  bool phase1 = (s->keeps & (GQ_STEP_SLOPES | GQ_STEP_ACTIVATIONS) || s->dense) && w->st->l.nfe_dense > 0;
   double end = w->t1;
   if (fw->event) GQ_TRY(look(fw, &end));
   if (phase1) GQ_TRY(gq_walk_phase(w, 1));
   phase1 = phase1 || fw->happened;
   if (s->dense) GQ_TRY(gq_dense_add(s->dense, w, end, &s->bytes));
   GQ_TRY(write_times(fw, k, end, &phase1));
-  if (continuous(&s->o)) GQ_TRY(gq_trail_step(s, w, &phase1));
-  if (records(s)) GQ_TRY(keep(fw, w->clamped ? stop : -1));
-  if (inverts(s)) GQ_TRY(keep_taken(fw, w->clamped ? stop : -1));
+  if (continuous(&s->o) && s->o.trajectory->step) GQ_TRY(s->o.trajectory->step(s, w, &phase1));
+  if (s->keeps) GQ_TRY(keep(fw, w->clamped ? stop : -1));
   if (w->clamped) {
     fw->anchor = stop;
     w->t_origin = s->t[stop], w->grid_index = 0; /* a fixed grid goes on from there */
   }
-  if (s->o.moments) GQ_TRY(keep_knot(s, w->t));
   if (fw->happened) end_here(fw, k, end);
   gq_walk_commit(w);
   if (*k < s->nt && gq_at_jump(s, w->t)) GQ_TRY(pass_jump(fw));
-  return records(s) ? next_record(fw) : GQ_OK;
+  return states(s) ? next_state(fw) : GQ_OK;
 }
 
 static int forward_loop(forward *fw, int *k) {
@@ -412,13 +396,13 @@ static int forward_run(gq_solution *s, const gq_problem *p_, int *k) {
   int status = gq_walk_init(w, s->plan, &s->plan->forward, s->bind);
   s->bytes += gq_implicit_bytes(w);
   if (status == GQ_OK) status = forward_buffers(&fw);
-  if (status == GQ_OK && continuous(&s->o)) status = gq_trail_init(s);
+  if (status == GQ_OK && continuous(&s->o) && s->o.trajectory->init) status = s->o.trajectory->init(s);
   if (status == GQ_OK && p_ && p_->event_)
     status = gq_event_new(p_->event_, p_->nevent, p_->event_capture, s->plan->field, &fw.event);
   if (status == GQ_OK) status = gq_explain(s, forward_loop(&fw, k));
   s->record_bytes = s->bytes - before;
   forward_info(&fw, &s->info, status);
-  if (fw.next) gq_kept_give_back(s->plan, fw.next);
+  if (states(s)) gq_steps_give_back(&s->steps, s->plan, s->steps.n + 1, s->steps.room); /* that of no step */
   gq_event_free(fw.event);
   gq_walk_done(w);
   gq_free(fw.block);
@@ -427,7 +411,7 @@ static int forward_run(gq_solution *s, const gq_problem *p_, int *k) {
 
 static bool dense_forward(const gq_problem *p, const gq_ode_options *o) {
   bool each = (!(o->method->e && o->step_size <= 0) && o->step_size <= 0) || gq_method_stops(o->method);
-  bool dense = continuous(o) && o->trajectory != GQ_REVERSE;
+  bool dense = continuous(o) && o->trajectory->at;
   return dense || p->dense_ || p->event_ || o->overshoot || (p->nt > 2 && !each);
 }
 
@@ -465,7 +449,8 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
   int k = 0;
   gq_solution *s = gq_calloc(1, sizeof *s);
   if (!s) return gq_nomem(sizeof *s);
-  s->o = *o, s->nt = p->nt, s->z0_grad = p->z0_grad, s->t_grad = p->t_grad, s->limited = limited;
+  s->o = *o, s->keeps = what_to_keep(o), s->nt = p->nt, s->z0_grad = p->z0_grad, s->t_grad = p->t_grad,
+  s->limited = limited;
   int status = solution_init(s, p);
   bool begun = status == GQ_OK; /* what is refused before is an error, not a part */
   if (begun) {
@@ -523,16 +508,17 @@ int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_ten
 
 void gq_solution_free(gq_solution *s) {
   if (!s) return;
-  if (s->plan) gq_kept_give_back(s->plan, s->records);
+  if (s->plan) gq_steps_give_back(&s->steps, s->plan, 0, s->steps.room);
+  if (s->plan) gq_steps_give_back(&s->ends, s->plan, 0, s->ends.room);
   gq_dense_free(s->dense);
   gq_rowset_free(s->rows);
   gq_binding_free(s->bind);
   gq_plan_release(s->plan);
   gq_tensor_unref(s->z0);
   gq_tensor_unref(s->z);
-  gq_trail_done(s);
-  gq_free(s->knots);
-  gq_free(s->taken);
+  if (s->o.trajectory->done) s->o.trajectory->done(s);
+  gq_steps_done(&s->steps);
+  gq_steps_done(&s->ends);
   gq_free(s->jumps);
   gq_free(s->t);
   gq_free(s);
@@ -541,12 +527,14 @@ void gq_solution_free(gq_solution *s) {
 const gq_info *gq_solution_info(const gq_solution *s) { return &s->info; }
 const gq_ode_options *gq_solution_options(const gq_solution *s) { return &s->o; }
 
-/* ---- records, on the way back ---- */
+/* ---- states, on the way back ---- */
+
+static bool held(const gq_solution *s) { return s->steps.state && s->steps.state[0]; }
 
 void gq_solution_give_back(gq_solution *s) {
-  if (!s->records || inverts(s)) return;
-  gq_kept_give_back(s->plan, s->records);
-  s->records = NULL;
+  if (!states(s) || !held(s)) return;
+  gq_steps_give_back(&s->steps, s->plan, 0, s->steps.n + 1);
+  s->steps.n = 0;
   s->bytes -= s->record_bytes;
 }
 
@@ -568,13 +556,12 @@ int gq_solution_records(gq_solution *s) {
   gq_tensor *z = s->z; /* stays as it is: direct does not mind what the user has done to it */
   gq_info info = s->info;
   int k = 0;
-  if (!records(s) || s->records || s->trivial || s->rows) return GQ_OK;
+  if (!states(s) || held(s) || s->trivial || s->rows) return GQ_OK;
   if (s->z0->storage->version != s->z0_version) GQ_TRY(start_from_solution(s, z));
   s->z0_version = s->z0->storage->version;
   gq_tensor *again;
   GQ_TRY(gq_tensor_new(z->dtype, z->shape, &again));
   s->z = again;
-  s->nknots = 0;
   int status = forward_run(s, NULL, &k);
   gq_tensor_unref(s->z);
   s->z = z, s->info = info;

@@ -122,7 +122,7 @@ static int64_t stacked_rows(const gq_field *f) {
 
 static int build_backward(gq_plan *p, const gq_planspec *s) {
   const gq_ode_options *o = s->o;
-  bool dense = o->trajectory != GQ_REVERSE, gq = gq_takes_nodes(o->engine),
+  bool dense = o->trajectory->at != NULL, gq = gq_takes_nodes(o->engine),
        full = o->engine->integral == GQ_INTEGRAL_INSIDE;
   bool time = full && (s->p->t_grad || o->parity);
   bool audit = audits(o) && !p->field->calls; /* a callback has no gradient of the biases alone */
@@ -313,7 +313,7 @@ static void plan_free(gq_plan *p) {
   for (int i = 0; i < GQ_NODE_SIZES; i++) gq_evaluator_done(&p->nodes[i]), gq_evaluator_done(&p->elements[i]);
   for (int s = 0; s < GQ_MAXSLICES; s++) gq_free(p->arena[s]);
   gq_scratch_done(&p->scratch);
-  gq_kept_free(p->spare);
+  gq_step_state_free(p->spare);
   gq_field_free(p->field);
   gq_free(p->key);
   gq_free(p);
@@ -324,8 +324,9 @@ static void plan_free(gq_plan *p) {
 typedef struct keyhead { /* zeroed before it is filled: compared bytewise */
   const gq_engine *engine;
   const gq_tableau *method, *back_method;
+  const gq_trajectory_kind *trajectory;
   double eta;
-  int trajectory, threads, element;
+  int threads, element;
   bool fixed, back_fixed, max_norm, back_max_norm, dense_forward, overshoot, parity, moments, t_grad, audits,
     probes, independent, error, stiffness;
 } keyhead;

@@ -5,8 +5,8 @@
 #ifndef GQ_PLAN_H
 #define GQ_PLAN_H
 
-#include "../method/step.h"
 #include "ode.h"
+#include "record.h"
 
 /* A step of a system, compiled for every class of the field. */
 typedef struct gq_stepper {
@@ -44,7 +44,7 @@ typedef struct gq_plan {
   size_t arena_bytes;
   void *arena[GQ_MAXSLICES];   /* of the steps */
   gq_scratch scratch;          /* of the evaluators */
-  struct gq_kept *spare;       /* records of finished solves, to be used again */
+  gq_step_state *spare;        /* of finished solves, to be used again */
   int nspare, most;            /* how many, and how many the longest of those solves had: no more are kept */
   bool listed;                 /* in the cache; otherwise it goes with its last user */
 } gq_plan;
@@ -148,22 +148,6 @@ void gq_walk_slope_all(const gq_walk *w, int i, void *dst, const gq_field *f);
 void gq_walk_commit(gq_walk *w);
 /* Weighted norm of x (/ (atol + rtol |y|)) in the walk's norm. */
 double gq_walk_norm(const gq_walk *w, int part, const void *x, const void *y, const void *minus_);
-
-/* An accepted forward step kept for the way back (direct, dense trajectory). */
-typedef struct gq_kept {
-  struct gq_kept *before;      /* the step before it, or the next spare one */
-  double t, h;
-  int anchor, stop;            /* measurement time that t hangs on; that t + h was clamped to, or -1 */
-  double sum[GQ_SUMS];         /* heuristics */
-  void *y, *f, *x;             /* whole arrays at t; x: the extra part or NULL */
-  void **slope;                /* [slopes] whole arrays (dense trajectory) or NULL */
-  void *arena[GQ_MAXSLICES];   /* activations (direct) or NULL */
-  void *block;                 /* y, f, x, slopes */
-} gq_kept;
-void gq_kept_free(gq_kept *list_);
-/* A record from the plan's spare ones or fresh; *bytes grows by a fresh one's size. */
-int gq_kept_get(gq_plan *p, bool slopes, bool arenas, size_t *bytes, gq_kept **out);
-void gq_kept_give_back(gq_plan *p, gq_kept *list_);
 
 void gq_steplog_first(double h);
 void gq_steplog_add(double t, double h, double ratio, bool accepted);

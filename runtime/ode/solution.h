@@ -5,13 +5,6 @@
 #define GQ_SOLUTION_H
 
 #include "dense.h"
-#include "trail.h"
-
-/* An accepted step of which nothing else is kept: mali and reversible. */
-typedef struct gq_taken {
-  double t, h;
-  int anchor, stop;            /* as in gq_kept */
-} gq_taken;
 
 struct gq_solution {
   gq_plan *plan;
@@ -25,15 +18,11 @@ struct gq_solution {
   double margin;               /* how far from a jump f is evaluated, for the value of one side */
   gq_tensor *z0, *z;           /* z: {nt, ...} */
   uint64_t version, z0_version; /* of the storages of z and z0 when it was solved */
-  gq_kept *records;            /* last first: the end state, then the accepted steps where they are kept */
-  int64_t nrecords;
-  gq_taken *taken;             /* first first */
-  int64_t ntaken, taken_room;
-  size_t record_bytes;         /* of bytes; the records go back to the plan once a backward pass has used them */
-  double *knots;               /* moments: where the accepted steps began, and the end */
-  int nknots, knots_room;
+  unsigned keeps;              /* of every accepted step */
+  gq_steps steps, ends;        /* those; states where an inverse starts: the end of each smooth piece */
+  size_t record_bytes;         /* of bytes; states go back to the plan once a backward pass has used them */
+  void *trajectory;            /* what its row keeps besides */
   bool limited, over;          /* auto: kept bytes are counted against the limit; they went over it */
-  gq_trail trail;              /* trajectories "interpolated" and "checkpoint" */
   struct gq_rowset *rows;      /* what each row took and left, where rows are solved on their own */
   bool trivial;                /* nothing to integrate: all times equal, or an empty state */
   gq_dense *dense;             /* until the solve is done */
@@ -56,9 +45,9 @@ typedef struct gq_pullback {
 /* A captured number that is not finite explains a failure better than the state does. */
 int gq_explain(const gq_solution *s, int status);
 int gq_check_finite(const gq_tensor *packed, const char *what);
-/* A training loop's collector frees solutions late: their records serve the next solve at once. */
+/* A training loop's collector frees solutions late: their states serve the next solve at once. */
 void gq_solution_give_back(gq_solution *s);
-/* The records, solved for again if they have gone back. */
+/* The states, solved for again if they have gone back. */
 int gq_solution_records(gq_solution *s);
 
 static inline void *gq_at_time(const gq_solution *s, gq_tensor *z, int k) {

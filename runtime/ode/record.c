@@ -1,0 +1,124 @@
+/*
+** record.c -- what is kept of accepted steps; states are reused from solve to solve.
+*/
+#include "plan.h"
+
+#include <string.h>
+
+/* ---- steps ---- */
+
+int gq_steps_room(gq_steps *s, int64_t n, bool states, size_t *bytes_) {
+  int64_t room = s->room ? 2 * s->room : s->least ? s->least : 64;
+  if (n <= s->room) return GQ_OK;
+  if (room < n) room = n;
+  gq_step_record *step = gq_realloc(s->step, room * sizeof *step);
+  if (step) s->step = step;
+  char *data = s->each ? gq_realloc(s->data, room * s->each + 64) : NULL;
+  if (data) s->data = data;
+  gq_step_state **state = states ? gq_realloc(s->state, room * sizeof *state) : NULL;
+  if (state) s->state = state;
+  if (!step || (s->each && !data) || (states && !state)) return gq_nomem(room * (s->each + sizeof *step));
+  if (states) memset(state + s->room, 0, (room - s->room) * sizeof *state);
+  if (bytes_) *bytes_ += (room - s->room) * (sizeof *step + s->each);
+  s->room = room;
+  return GQ_OK;
+}
+
+int gq_steps_add(gq_steps *s, gq_step_record r, size_t *bytes) {
+  GQ_TRY(gq_steps_room(s, s->n + 1, false, bytes));
+  s->step[s->n++] = r;
+  return GQ_OK;
+}
+
+void gq_steps_done(gq_steps *s) {
+  gq_free(s->step);
+  gq_free(s->state);
+  gq_free(s->data);
+  *s = (gq_steps){ 0 };
+}
+
+/* ---- states ---- */
+
+static int slopes(const gq_plan *p, unsigned keeps) {
+  return keeps & GQ_STEP_SLOPES ? p->forward.m->slopes : 0;
+}
+
+static size_t arena(const gq_plan *p, unsigned keeps) {
+  return keeps & GQ_STEP_ACTIVATIONS ? gq_code_arena(&p->forward.code) + 64 : 0;
+}
+
+size_t gq_step_state_bytes(const gq_plan *p, unsigned keeps) {
+  return (2 + p->forward.l.extra + slopes(p, keeps)) * gq_round64(gq_part_bytes(p->field)) +
+         p->field->nslices * arena(p, keeps);
+}
+
+/* Activations, of which there may be much, are blocks of their own. */
+static int state_new(const gq_plan *p, unsigned keeps, gq_step_state **out) {
+  int n = p->field->nslices;
+  size_t part = gq_round64(gq_part_bytes(p->field)),
+         head = gq_round64(sizeof **out + (n + 1) * sizeof(void *)),
+         whole = 2 + p->forward.l.extra + slopes(p, keeps);
+  gq_step_state *r = gq_alloc(head + whole * part + 64);
+  bool ok = r != NULL;
+  if (ok) {
+    memset(r, 0, head);
+    r->part = part, r->y = (char *)r + head, r->f = (char *)r->y + part;
+    if (p->forward.l.extra) r->x = (char *)r->f + part;
+    if (slopes(p, keeps)) r->slope = (char *)r->f + (1 + p->forward.l.extra) * part;
+    if (arena(p, keeps)) r->arena = (void **)(r + 1);
+  }
+  for (int s = 0; ok && r->arena && s < n; s++) ok = (r->arena[s] = gq_alloc(arena(p, keeps))) != NULL;
+  if (ok) *out = r;
+  else gq_step_state_free(r);
+  return ok ? GQ_OK : gq_nomem(gq_step_state_bytes(p, keeps));
+}
+
+void gq_step_state_free(gq_step_state *r) {
+  while (r) {
+    gq_step_state *next = r->next;
+    for (int s = 0; r->arena && r->arena[s]; s++) gq_free(r->arena[s]);
+    gq_free(r);
+    r = next;
+  }
+}
+
+int gq_step_state_get(gq_plan *p, unsigned keeps, size_t *bytes, gq_step_state **out) {
+  if (!p->spare) {
+    GQ_TRY(state_new(p, keeps, out));
+  } else {
+    *out = p->spare; /* a plan's states are all of one kind */
+    p->spare = p->spare->next;
+    p->nspare--;
+    (*out)->next = NULL;
+  }
+  *bytes += gq_step_state_bytes(p, keeps);
+  return GQ_OK;
+}
+
+/* As many are spare as one solve needs: a collector that frees many solves at once would otherwise turn all of
+** their states into spare memory, and count that as alive. */
+static void state_put(gq_plan *p, gq_step_state *r) {
+  if (p->nspare < p->most) r->next = p->spare, p->spare = r, p->nspare++;
+  else gq_step_state_free(r);
+}
+
+void gq_steps_give_back(gq_steps *s, gq_plan *p, int64_t from, int64_t to) {
+  int n = 0;
+  if (!s->state) return;
+  if (to > s->room) to = s->room;
+  for (int64_t i = from; i < to; i++) n += s->state[i] != NULL;
+  if (n > p->most) p->most = n;
+  for (int64_t i = from; i < to; i++)
+    if (s->state[i]) state_put(p, s->state[i]), s->state[i] = NULL;
+}
+
+/* ---- the interpolant ---- */
+
+void gq_step_at(const gq_step_record *r, const gq_tableau *m, const gq_field *f, double t, const void *y,
+                const char *slope, size_t part, void *dst) {
+  double wt[GQ_MAXSTAGES];
+  gq_tableau_weights(m, (t - r->t) / r->h, wt);
+  gq_copy(f->on, dst, y, gq_part_bytes(f));
+  for (int i = 0; i < m->slopes; i++)
+    if (wt[i] != 0) f->on->vec->axpy(f->dtype, gq_numel(f->shape), r->h * wt[i], slope + i * part, dst);
+}

@@ -1,0 +1,58 @@
+/*
+** record.h -- accepted steps and what is kept of them: for the way back, for the user's interpolant, for lanes.
+*/
+#ifndef GQ_RECORD_H
+#define GQ_RECORD_H
+
+#include "../method/step.h"
+
+/* An accepted step. */
+typedef struct gq_step_record {
+  double t, h;
+  int anchor, stop;            /* measurement time that t hangs on; that t + h was clamped to, or -1 */
+} gq_step_record;
+static inline double gq_step_end(const gq_step_record *r, const double *times) {
+  return r->stop >= 0 ? times[r->stop] : r->t + r->h;
+}
+
+/* What is kept of every one, in bits. */
+enum { GQ_STEP_TIMES = 1, GQ_STEP_STATES = 2, GQ_STEP_SLOPES = 4, GQ_STEP_ACTIVATIONS = 8 };
+
+/* Where a step begins: whole arrays, and what the step leaves of its way. */
+typedef struct gq_step_state {
+  struct gq_step_state *next;  /* spare one */
+  double sum[GQ_SUMS];         /* heuristics */
+  void *y, *f, *x;             /* x: the extra part or NULL */
+  char *slope;                 /* slopes, `part` bytes apart, or NULL */
+  size_t part;
+  void **arena;                /* [nslices] activations, or NULL */
+} gq_step_state;
+
+/* Steps, first first. A column grows in chunks that double; a state stays where it is. */
+typedef struct gq_steps {
+  int64_t n, room;
+  int64_t least;               /* the first chunk; 0: 64 */
+  gq_step_record *step;        /* with states [n].t is the end */
+  gq_step_state **state;       /* [n] the end; NULL where there is none */
+  char *data;                  /* `each` bytes that go with every step */
+  size_t each;
+} gq_steps;
+
+struct gq_plan;
+/* Room for n steps, and for their states where states are kept; *bytes_ grows by that of steps and data. */
+int gq_steps_room(gq_steps *s, int64_t n, bool states, size_t *bytes_);
+/* One more; its data are the caller's to fill. */
+int gq_steps_add(gq_steps *s, gq_step_record r, size_t *bytes);
+static inline char *gq_steps_data(const gq_steps *s, int64_t i) { return s->data + i * s->each; }
+/* The states of steps `from` to `to` (itself not) to the plan's spare ones. */
+void gq_steps_give_back(gq_steps *s, struct gq_plan *p, int64_t from, int64_t to);
+void gq_steps_done(gq_steps *s);
+/* A state from the plan's spare ones or fresh; *bytes grows by what it holds of the solve. */
+int gq_step_state_get(struct gq_plan *p, unsigned keeps, size_t *bytes, gq_step_state **out);
+size_t gq_step_state_bytes(const struct gq_plan *p, unsigned keeps);
+void gq_step_state_free(gq_step_state *list_);
+/* The step's interpolant at t, from y and slopes `part` bytes apart. */
+void gq_step_at(const gq_step_record *r, const gq_tableau *m, const gq_field *f, double t, const void *y,
+                const char *slope, size_t part, void *dst);
+
+#endif

@@ -1,0 +1,107 @@
+/*
+** trajectory.c -- the table of trajectories, what their steps have in common, and the plainest row: the states and
+** slopes of every step are kept (dense).
+*/
+#include "trajectory.h"
+
+#include <math.h>
+
+const gq_trajectory_kind *const gq_trajectories[] = { &gq_trajectory_reverse, &gq_trajectory_dense,
+                                                      &gq_trajectory_checkpoint, &gq_trajectory_interpolated,
+                                                      NULL };
+
+const gq_trajectory_kind gq_trajectory_reverse = { .name = "reverse" };
+
+int gq_trajectory_begin(gq_trajectory *p, gq_solution *s) {
+  *p = (gq_trajectory){ .s = s };
+  return s->o.trajectory->begin ? s->o.trajectory->begin(p) : GQ_OK;
+}
+
+void gq_trajectory_end(gq_trajectory *p) {
+  if (p->s && p->s->o.trajectory->end) p->s->o.trajectory->end(p);
+}
+
+int gq_trajectory_at(gq_trajectory *p, double t, void *dst) { return p->s->o.trajectory->at(p, t, dst); }
+
+int gq_trajectory_leave(gq_trajectory *p, double t) {
+  return p->s->o.trajectory->leave ? p->s->o.trajectory->leave(p, t) : GQ_OK;
+}
+
+int gq_trajectory_steps(const gq_trajectory *p, double from, double to, gq_step_record *step, int room) {
+  return p->s->o.trajectory->steps ? p->s->o.trajectory->steps(p, from, to, step, room) : 0;
+}
+
+double gq_trajectory_error(const gq_trajectory *p) {
+  return p->s->o.trajectory->error ? p->s->o.trajectory->error(p) : 0;
+}
+
+/* ---- steps ---- */
+
+int gq_trajectory_find(gq_trajectory *p, double t, int (*load)(gq_trajectory *p), int64_t *out) {
+  const gq_step_record *step = p->s->steps.step;
+  int64_t i = p->near;
+  double dir = step[i].h < 0 ? -1 : 1;
+  for (; i > 0 && dir * (t - step[i].t) < 0; i--)
+    if (i == p->first) GQ_TRY(load(p));
+  *out = i;
+  return GQ_OK;
+}
+
+void gq_trajectory_read(const gq_trajectory *p, int64_t i, double t, void *dst) {
+  const gq_plan *plan = p->s->plan;
+  const gq_step_state *z = p->s->steps.state[i];
+  gq_step_at(&p->s->steps.step[i], plan->forward.m, plan->field, t, z->y, z->slope, z->part, dst);
+}
+
+typedef struct lister {
+  double from, to, later, length; /* later: size of the step after; length: as told of that */
+  gq_step_record *step;
+  int room, n;
+} lister;
+
+/* The steps come last first; false: the rest is before `to`. */
+static bool list_step(lister *l, double t, double h, double before) {
+  double dir = l->from < l->to ? -1 : 1;
+  if (l->later < GQ_GREW * fabs(h)) l->length = fmax(fabs(h), fmax(fabs(before), l->later));
+  l->later = fabs(h);
+  if (dir * (t - l->to) <= 0) return false;
+  if (dir * (l->from - t) <= 0) return true;
+  if (l->n < l->room) l->step[l->n] = (gq_step_record){ .t = t, .h = l->length };
+  l->n++;
+  return true;
+}
+
+int gq_trajectory_list(const gq_trajectory *p, int64_t i, double from, double to, gq_step_record *step,
+                       int room) {
+  const gq_step_record *r = p->s->steps.step;
+  lister l = { from, to, 0, 0, step, room, 0 };
+  while (i >= 0 && list_step(&l, r[i].t, r[i].h, i > 0 ? r[i - 1].h : 0)) i--;
+  return l.n;
+}
+
+/* ---- dense ---- */
+
+static int begin(gq_trajectory *p) {
+  p->near = p->last = p->s->steps.n - 1;
+  return GQ_OK;
+}
+
+static int at(gq_trajectory *p, double t, void *dst) {
+  int64_t i;
+  GQ_TRY(gq_trajectory_find(p, t, NULL, &i));
+  gq_trajectory_read(p, i, t, dst);
+  return GQ_OK;
+}
+
+static int leave(gq_trajectory *p, double t) { return gq_trajectory_find(p, t, NULL, &p->near); }
+
+static int steps(const gq_trajectory *p, double from, double to, gq_step_record *step, int room) {
+  return gq_trajectory_list(p, p->near, from, to, step, room);
+}
+
+const gq_trajectory_kind gq_trajectory_dense = { .name = "dense",
+                                                 .keeps = GQ_STEP_STATES | GQ_STEP_SLOPES,
+                                                 .begin = begin,
+                                                 .at = at,
+                                                 .leave = leave,
+                                                 .steps = steps };
