@@ -671,7 +671,8 @@ for _, more in ipairs {
 
 -- Results of a row of the table in one line: "+" where it went, else the message's hash.
 local function refuse(name, e, m, list)
-  if not name:find(only, 1, true) then return end
+  if done[name] or not name:find(only, 1, true) then return end
+  done[name] = true
   fresh()
   gq.set_threads(1)
   local results = {}
@@ -731,6 +732,7 @@ local function errors()
   os.remove(json)
   for _, r in ipairs(rows) do
     r.ms = nil
+    r.error = r.error and ("%.6g"):format(r.error)        -- a sum over a table: its order is not fixed
     line(("%s errors %s %s %g"):format(kernels, r.problem, r.engine, r.tol), "row=" .. hash(r))
   end
 end
