@@ -23,10 +23,6 @@ static void mark_phases(gq_compiler *c) {
   }
 }
 
-static bool view_op(gq_op op) {
-  return op == GQ_OP_RESHAPE || op == GQ_OP_PERMUTE || op == GQ_OP_EXPAND || op == GQ_OP_SLICE;
-}
-
 gq_layout gq_view_layout(const gq_compiler *c, gq_ref r) {
   return gq_layout_of(node_of(c, r)->shape, c->view[r].stride);
 }
@@ -38,10 +34,7 @@ bool gq_view_whole(const gq_compiler *c, gq_ref r) {
          gq_numel(node_of(c, r)->shape) == gq_numel(node_of(c, v->root)->shape);
 }
 
-bool gq_computed(const gq_compiler *c, gq_ref r) {
-  gq_op op = node_of(c, r)->op;
-  return op != GQ_OP_INPUT && op != GQ_OP_CONST && c->view[r].root == r;
-}
+bool gq_computed(const gq_compiler *c, gq_ref r) { return class_of(c, r) != GQ_LEAF && c->view[r].root == r; }
 
 static gq_view own(const gq_compiler *c, gq_ref r) {
   gq_view v = { .root = r };
@@ -49,29 +42,11 @@ static gq_view own(const gq_compiler *c, gq_ref r) {
   return v;
 }
 
-/* Strides of a reshaped layout: the contiguous ones, or all zero. */
-static bool reshapes(const gq_layout *l, gq_shape s, int64_t *stride) {
-  bool zero = true;
-  for (int i = 0; i < l->ndim; i++) zero = zero && (l->stride[i] == 0 || l->dim[i] == 1);
-  gq_shape_strides(s, stride);
-  if (zero) memset(stride, 0, GQ_MAXDIM * sizeof *stride);
-  return zero || gq_layout_contiguous(l);
-}
-
 gq_view gq_compose(const gq_compiler *c, gq_ref r) {
   const gq_node *n = node_of(c, r);
-  gq_ref a = n->args[0];
-  gq_view v = c->view[a];
-  int64_t from[GQ_MAXDIM];
-  memcpy(from, v.stride, sizeof from);
-  gq_layout l = gq_view_layout(c, a);
-  if (n->op == GQ_OP_EXPAND) gq_layout_broadcast(&l, n->shape, v.stride);
-  if (n->op == GQ_OP_RESHAPE && !reshapes(&l, n->shape, v.stride)) v.root = GQ_NONE;
-  for (int i = 0; i < n->shape.ndim && n->op == GQ_OP_PERMUTE; i++) v.stride[i] = from[n->attr.perm[i]];
-  for (int i = 0; i < n->shape.ndim && n->op == GQ_OP_SLICE; i++) {
-    v.stride[i] = from[i] * n->attr.step[i];
-    if (gq_numel(n->shape)) v.offset += from[i] * n->attr.start[i];
-  }
+  gq_view v = c->view[n->args[0]];
+  gq_layout l = gq_view_layout(c, n->args[0]);
+  if (!gq_layout_view(n->op, &n->attr, &l, n->shape, v.stride, &v.offset)) v.root = GQ_NONE;
   return v;
 }
 
@@ -80,17 +55,18 @@ static void make_solid(gq_compiler *c, gq_ref r) {
   c->view[r] = own(c, r);
 }
 
-/* Products take what BLAS takes; the index operations want plain arrays. */
+/* Products take what BLAS takes; index operations and callbacks want plain arrays. */
 static int settle_operands(gq_compiler *c, gq_ref r) {
   const gq_node *n = node_of(c, r);
-  if (n->op == GQ_OP_MATMUL || n->op == GQ_OP_AFFINE) {
+  gq_op_class class = gq_ops[n->op].class;
+  if (class == GQ_PRODUCT) {
     gq_gemm g;
     gq_layout a = gq_view_layout(c, n->args[0]), b = gq_view_layout(c, n->args[1]);
     int pack = 0;
     GQ_TRY(gq_gemm_plan(&g, n->dtype, &a, &b, n->attr.flags, &pack));
     for (int i = 0; i < 2; i++)
       if (pack >> i & 1) make_solid(c, n->args[i]);
-  } else if (n->op >= GQ_OP_INDEX_SELECT) {
+  } else if (class == GQ_INDEX || class == GQ_CALL) {
     for (int i = 0; i < n->nargs; i++) {
       gq_layout l = gq_view_layout(c, n->args[i]);
       if (!gq_layout_contiguous(&l)) make_solid(c, n->args[i]);
@@ -111,7 +87,7 @@ int gq_pass_alias(gq_compiler *c) {
   for (int r = 0; r < c->n; r++) {
     c->view[r] = own(c, r);
     if (c->info[r].phase == INT_MAX) continue;
-    if (view_op(node_of(c, r)->op)) {
+    if (class_of(c, r) == GQ_VIEW) {
       gq_view v = gq_compose(c, r);
       if (v.root == GQ_NONE) c->info[r].solid = true;
       else c->view[r] = v;

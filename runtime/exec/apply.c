@@ -10,6 +10,14 @@ enum { PARALLEL = 1 << 16 }; /* numbers (or thousands of multiplications) worth 
 
 static gq_layout layout(const gq_tensor *t) { return gq_layout_of(t->shape, t->stride); }
 
+typedef struct call {
+  gq_op op;
+  int nargs;
+  gq_tensor *const *args;
+  const gq_attr *attr;
+  gq_shape shape; /* of the result */
+} call;
+
 /* ---- element-wise: a group of one operation ---- */
 
 typedef struct job {
@@ -32,7 +40,8 @@ static void run_group(const gq_group *g, void **base) {
   else run_piece(&j, 0);
 }
 
-static int elementwise(gq_op op, int nargs, gq_tensor *const *args, gq_tensor *out) {
+static int apply_cell(const call *c, gq_tensor **out_) {
+  gq_tensor *out = *out_;
   gq_group g;
   gq_group_value value[4];
   gq_micro micro[4];
@@ -40,14 +49,14 @@ static int elementwise(gq_op op, int nargs, gq_tensor *const *args, gq_tensor *o
   void *base[4];
   int v[3];
   gq_group_begin(&g, out->shape, 4, value, micro, moving);
-  for (int i = 0; i < nargs; i++) {
+  for (int i = 0; i < c->nargs; i++) {
     int64_t stride[GQ_MAXDIM];
-    gq_layout l = layout(args[i]);
+    gq_layout l = layout(c->args[i]);
     gq_layout_broadcast(&l, out->shape, stride);
-    v[i] = gq_group_arg(&g, args[i]->dtype, stride);
-    base[v[i]] = gq_tensor_data(args[i]);
+    v[i] = gq_group_arg(&g, c->args[i]->dtype, stride);
+    base[v[i]] = gq_tensor_data(c->args[i]);
   }
-  int result = gq_group_op(&g, op, out->dtype, nargs, v);
+  int result = gq_group_op(&g, c->op, out->dtype, c->nargs, v);
   gq_group_store(&g, result);
   base[result] = gq_tensor_data(out);
   GQ_TRY(gq_group_finish(&g));
@@ -82,65 +91,62 @@ static int matmul(gq_tensor *const *args, int flags, bool add, gq_tensor *out) {
   return status;
 }
 
-static int affine(gq_tensor *const *args, int flags, gq_tensor *out) {
+static int apply_product(const call *c, gq_tensor **out) {
   gq_tensor *column;
-  int64_t stride[GQ_MAXDIM] = { args[2]->stride[0] };
-  GQ_TRY(gq_tensor_view(args[2], out->shape, stride, args[2]->offset, &column));
-  int status = gq_tensor_copy(out, column);
+  if (c->nargs == 2) return matmul(c->args, c->attr->flags, false, *out);
+  int64_t stride[GQ_MAXDIM] = { c->args[2]->stride[0] };
+  GQ_TRY(gq_tensor_view(c->args[2], c->shape, stride, c->args[2]->offset, &column));
+  int status = gq_tensor_copy(*out, column);
   gq_tensor_unref(column);
-  return status == GQ_OK ? matmul(args, flags, true, out) : status;
+  return status == GQ_OK ? matmul(c->args, c->attr->flags, true, *out) : status;
 }
 
-/* ---- reductions, copies, indices ---- */
+/* ---- the rest ---- */
 
-static int reduce(gq_op op, gq_tensor *x, const gq_attr *attr, gq_tensor *out) {
+static int apply_refuse(const call *c, gq_tensor **out) {
+  return gq_fail(GQ_EUNSUPPORTED, "%s cannot be evaluated by itself", gq_ops[c->op].name);
+}
+#define apply_input apply_refuse
+#define apply_call apply_refuse
+
+static int apply_const(const call *c, gq_tensor **out) { return gq_tensor_fill(*out, c->attr->x); }
+
+static int apply_reduce(const call *c, gq_tensor **out) {
   gq_reduce r;
-  gq_layout l = layout(x);
-  GQ_TRY(gq_reduce_plan(&r, op, x->dtype, &l, attr));
-  gq_reduce_run(&r, gq_tensor_data(x), gq_tensor_data(out), false);
+  gq_layout l = layout(c->args[0]);
+  GQ_TRY(gq_reduce_plan(&r, c->op, c->args[0]->dtype, &l, c->attr));
+  gq_reduce_run(&r, gq_tensor_data(c->args[0]), gq_tensor_data(*out), false);
   return GQ_OK;
 }
 
-static int pad(gq_tensor *x, const gq_attr *attr, gq_tensor *out) {
-  size_t size = gq_dtype_size(x->dtype);
-  int64_t stride[GQ_MAXDIM], at = 0;
-  gq_layout l = layout(x);
-  memset(gq_tensor_data(out), 0, (size_t)gq_numel(out->shape) * size);
-  for (int i = 0; i < out->shape.ndim; i++) {
-    stride[i] = out->stride[i] * attr->step[i];
-    at += out->stride[i] * attr->start[i];
-  }
-  if (gq_numel(x->shape))
-    gq_move(&l, size, gq_tensor_data(x), (char *)gq_tensor_data(out) + at * (int64_t)size, stride);
-  return GQ_OK;
-}
-
-static int cat(int n, gq_tensor *const *args, int axis, gq_tensor *out) {
-  size_t size = gq_dtype_size(out->dtype);
-  char *at = gq_tensor_data(out);
-  for (int i = 0; i < n; i++) {
-    gq_layout l = layout(args[i]);
-    gq_move(&l, size, gq_tensor_data(args[i]), at, out->stride);
-    at += args[i]->shape.dim[axis] * out->stride[axis] * (int64_t)size;
+static int apply_move(const call *c, gq_tensor **out) {
+  size_t size = gq_dtype_size((*out)->dtype), rest = (size_t)gq_numel(c->shape);
+  char *data = gq_tensor_data(*out);
+  gq_landing to = { 0 };
+  for (int i = 0; i < c->nargs; i++) rest -= (size_t)gq_numel(c->args[i]->shape);
+  if (rest) memset(data, 0, (size_t)gq_numel(c->shape) * size);
+  for (int i = 0; i < c->nargs; i++) {
+    gq_layout l = layout(c->args[i]);
+    if (!gq_layout_land(c->op, c->attr, c->shape, c->args[i]->shape, &to)) return apply_refuse(c, out);
+    if (gq_numel(c->args[i]->shape))
+      gq_move(&l, size, gq_tensor_data(c->args[i]), data + to.at * (int64_t)size, to.stride);
   }
   return GQ_OK;
 }
 
-static int indexing(gq_op op, gq_tensor *const *args, int axis, gq_tensor *out) {
+static int apply_index(const call *c, gq_tensor **out) {
   gq_tensor *x = NULL, *idx = NULL;
   gq_indexing p;
-  int status = gq_tensor_contiguous_get(args[0], &x);
-  if (status == GQ_OK) status = gq_tensor_contiguous_get(args[1], &idx);
+  int status = gq_tensor_contiguous_get(c->args[0], &x);
+  if (status == GQ_OK) status = gq_tensor_contiguous_get(c->args[1], &idx);
   if (status == GQ_OK) {
-    gq_indexing_plan(&p, op, x->dtype, x->shape, idx->shape, out->shape, axis);
-    status = gq_indexing_run(&p, gq_tensor_data(x), gq_tensor_data(idx), gq_tensor_data(out));
+    gq_indexing_plan(&p, c->op, x->dtype, x->shape, idx->shape, c->shape, c->attr->axis);
+    status = gq_indexing_run(&p, gq_tensor_data(x), gq_tensor_data(idx), gq_tensor_data(*out));
   }
   gq_tensor_unref(x);
   gq_tensor_unref(idx);
   return status;
 }
-
-/* ---- views ---- */
 
 static int reshape(gq_tensor *x, gq_shape s, gq_tensor **out) {
   int64_t stride[GQ_MAXDIM];
@@ -152,41 +158,27 @@ static int reshape(gq_tensor *x, gq_shape s, gq_tensor **out) {
   return status;
 }
 
-/* PERMUTE, EXPAND and SLICE only change strides. */
-static int view(gq_op op, gq_tensor *x, const gq_attr *attr, gq_shape s, gq_tensor **out) {
+/* All but RESHAPE only change strides. */
+static int apply_view(const call *c, gq_tensor **out) {
+  gq_tensor *x = c->args[0];
   int64_t stride[GQ_MAXDIM] = { 0 }, offset = x->offset;
   gq_layout l = layout(x);
-  if (op == GQ_OP_EXPAND) gq_layout_broadcast(&l, s, stride);
-  for (int i = 0; i < s.ndim && op == GQ_OP_PERMUTE; i++) stride[i] = x->stride[attr->perm[i]];
-  for (int i = 0; i < s.ndim && op == GQ_OP_SLICE; i++) {
-    stride[i] = x->stride[i] * attr->step[i];
-    if (gq_numel(s)) offset += x->stride[i] * attr->start[i];
-  }
-  return gq_tensor_view(x, s, stride, offset, out);
+  if (c->op == GQ_OP_RESHAPE) return reshape(x, c->shape, out);
+  if (!gq_layout_view(c->op, c->attr, &l, c->shape, stride, &offset)) return apply_refuse(c, out);
+  return gq_tensor_view(x, c->shape, stride, offset, out);
 }
 
 /* ---- the door ---- */
 
-static int compute(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr, gq_tensor *out) {
-  if (gq_op_elementwise(op)) return elementwise(op, nargs, args, out);
-  switch (op) {
-    case GQ_OP_CONST: return gq_tensor_fill(out, attr->x);
-    case GQ_OP_MATMUL: return matmul(args, attr->flags, false, out);
-    case GQ_OP_AFFINE: return affine(args, attr->flags, out);
-    case GQ_OP_SUM:
-    case GQ_OP_AMAX:
-    case GQ_OP_AMIN:
-    case GQ_OP_ARGMAX:
-    case GQ_OP_ARGMIN: return reduce(op, args[0], attr, out);
-    case GQ_OP_PAD: return pad(args[0], attr, out);
-    case GQ_OP_CAT: return cat(nargs, args, attr->axis, out);
-    case GQ_OP_INDEX_SELECT:
-    case GQ_OP_INDEX_ADD:
-    case GQ_OP_GATHER:
-    case GQ_OP_SCATTER_ADD: return indexing(op, args, attr->axis, out);
-    default: return gq_fail(GQ_EUNSUPPORTED, "%s cannot be evaluated by itself", gq_ops[op].name);
-  }
-}
+/* VIEWs make *out; for the others it is there, to be filled. */
+static int (*const rules[GQ_NOP])(const call *c, gq_tensor **out) = {
+#define GQ_UNARY(N, ...) [GQ_OP_##N] = apply_cell,
+#define GQ_BINARY(N, ...) [GQ_OP_##N] = apply_cell,
+#define GQ_COMPARE(N, ...) [GQ_OP_##N] = apply_cell,
+#define GQ_OTHER(N, n, class, nargs, attr, infer, fold, rows, batch, columns, jet, vjp, reads, run, doc) \
+  [GQ_OP_##N] = apply_##run,
+#include "../ir/ops.def"
+};
 
 enum { FEW = 16 };
 
@@ -215,23 +207,16 @@ static int infer(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *att
 
 int gq_apply(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_, gq_tensor **out) {
   static const gq_attr none;
-  const gq_attr *attr = attr_ ? attr_ : &none;
+  call c = { op, nargs, args, attr_ ? attr_ : &none, { 0 } };
   gq_dtype dtype;
-  gq_shape shape;
-  *out = NULL;
-  GQ_TRY(infer(op, nargs, args, attr, &dtype, &shape));
-  if (op == GQ_OP_RESHAPE) return reshape(args[0], shape, out);
-  if (op == GQ_OP_PERMUTE || op == GQ_OP_EXPAND || op == GQ_OP_SLICE)
-    return view(op, args[0], attr, shape, out);
   gq_tensor *t = NULL;
-  GQ_TRY(gq_tensor_empty(dtype, shape, &t));
-  int status = compute(op, nargs, args, attr, t);
-  if (status != GQ_OK) {
-    gq_tensor_unref(t);
-    return status;
-  }
-  *out = t;
-  return GQ_OK;
+  *out = NULL;
+  GQ_TRY(infer(op, nargs, args, c.attr, &dtype, &c.shape));
+  if (gq_ops[op].class != GQ_VIEW) GQ_TRY(gq_tensor_empty(dtype, c.shape, &t));
+  int status = rules[op](&c, &t);
+  if (status == GQ_OK) *out = t;
+  else gq_tensor_unref(t);
+  return status;
 }
 
 /* ---- a graph, node by node ---- */

@@ -157,8 +157,8 @@ static int lower_accumulate(gq_compiler *c, const gq_unit *u, builder *b) {
 
 /* ---- single nodes ---- */
 
-static int lower_move(gq_compiler *c, const gq_view *from, gq_shape shape, size_t size, gq_loc to,
-                      const int64_t *stride) {
+static int copy(gq_compiler *c, const gq_view *from, gq_shape shape, size_t size, gq_loc to,
+                const int64_t *stride) {
   gq_instr *i;
   GQ_TRY(add_instr(c, INSTR_MOVE, 2, &i));
   i->loc[0] = to;
@@ -175,24 +175,37 @@ static int lower_copy(gq_compiler *c, const gq_unit *u) {
   int64_t stride[GQ_MAXDIM];
   gq_loc to = o->mode == GQ_KEEP ? c->keep[u->output] : (gq_loc){ .kind = LOC_OUT, .index = u->output };
   gq_shape_strides(shape, stride);
-  return lower_move(c, &c->view[o->ref], shape, size_of(c, o->ref), to, stride);
+  return copy(c, &c->view[o->ref], shape, size_of(c, o->ref), to, stride);
+}
+
+static int lower_refuse(gq_compiler *c, gq_ref r) {
+  return gq_fail(GQ_EUNSUPPORTED, "%s cannot be compiled", gq_ops[node_of(c, r)->op].name);
+}
+#define lower_cell lower_refuse  /* cells come in groups, */
+#define lower_input lower_refuse /* and leaves have a home */
+#define lower_const lower_refuse
+
+static bool adds(const gq_compiler *c, gq_ref r) {
+  const gq_loc *home = &c->info[r].home;
+  return home->kind == LOC_OUT && c->outs[home->index].mode == GQ_ADD;
 }
 
 /* A view that some reader needs as a plain array. RESHAPE of strided data: in the operand's shape. */
-static int lower_solid(gq_compiler *c, gq_ref r) {
+static int lower_view(gq_compiler *c, gq_ref r) {
   const gq_node *n = node_of(c, r);
   gq_view v = gq_compose(c, r);
   gq_shape shape = n->shape;
   int64_t stride[GQ_MAXDIM];
+  if (v.root == GQ_NONE && n->op != GQ_OP_RESHAPE) return lower_refuse(c, r);
   if (v.root == GQ_NONE) {
     v = c->view[n->args[0]];
     shape = node_of(c, n->args[0])->shape;
   }
   gq_shape_strides(shape, stride);
-  return lower_move(c, &v, shape, size_of(c, r), c->info[r].home, stride);
+  return copy(c, &v, shape, size_of(c, r), c->info[r].home, stride);
 }
 
-static int lower_matmul(gq_compiler *c, gq_ref r, bool add) {
+static int lower_product(gq_compiler *c, gq_ref r) {
   const gq_node *n = node_of(c, r);
   gq_layout a = gq_view_layout(c, n->args[0]), b = gq_view_layout(c, n->args[1]);
   gq_instr *i;
@@ -200,50 +213,39 @@ static int lower_matmul(gq_compiler *c, gq_ref r, bool add) {
   GQ_TRY(add_instr(c, INSTR_GEMM, n->nargs + 1, &i));
   i->loc[0] = c->info[r].home;
   for (int k = 0; k < n->nargs; k++) i->loc[k + 1] = loc_of(c, n->args[k]);
-  i->add = add;
+  i->add = adds(c, r);
   GQ_TRY(gq_gemm_plan(&i->as.gemm, n->dtype, &a, &b, n->attr.flags, &pack));
   if (n->nargs == 3) i->as.gemm.column = gq_view_layout(c, n->args[2]).stride[0];
   return GQ_OK;
 }
 
-static int lower_reduce(gq_compiler *c, gq_ref r, bool add) {
+static int lower_reduce(gq_compiler *c, gq_ref r) {
   const gq_node *n = node_of(c, r);
   gq_layout x = gq_view_layout(c, n->args[0]);
   gq_instr *i;
   GQ_TRY(add_instr(c, INSTR_REDUCE, 2, &i));
   i->loc[0] = c->info[r].home;
   i->loc[1] = loc_of(c, n->args[0]);
-  i->add = add;
+  i->add = adds(c, r);
   return gq_reduce_plan(&i->as.reduce, n->op, node_of(c, n->args[0])->dtype, &x, &n->attr);
 }
 
-static int lower_pad(gq_compiler *c, gq_ref r) {
+static int lower_move(gq_compiler *c, gq_ref r) {
   const gq_node *n = node_of(c, r);
-  int64_t stride[GQ_MAXDIM], at = 0;
+  size_t size = size_of(c, r), rest = (size_t)gq_numel(n->shape);
+  gq_landing l = { 0 };
   gq_instr *i;
-  GQ_TRY(add_instr(c, INSTR_ZERO, 1, &i));
-  i->loc[0] = c->info[r].home;
-  i->as.zero = (size_t)gq_numel(n->shape) * size_of(c, r);
-  gq_shape_strides(n->shape, stride);
-  for (int k = 0; k < n->shape.ndim; k++) {
-    at += stride[k] * n->attr.start[k];
-    stride[k] *= n->attr.step[k];
+  for (int k = 0; k < n->nargs; k++) rest -= (size_t)gq_numel(node_of(c, n->args[k])->shape);
+  if (rest) { /* zeros, where no operand lands */
+    GQ_TRY(add_instr(c, INSTR_ZERO, 1, &i));
+    i->loc[0] = c->info[r].home;
+    i->as.zero = (size_t)gq_numel(n->shape) * size;
   }
-  const gq_node *x = node_of(c, n->args[0]);
-  if (gq_numel(x->shape) == 0) return GQ_OK;
-  return lower_move(c, &c->view[n->args[0]], x->shape, size_of(c, r),
-                    shifted(c->info[r].home, at, size_of(c, r)), stride);
-}
-
-static int lower_cat(gq_compiler *c, gq_ref r) {
-  const gq_node *n = node_of(c, r);
-  int64_t stride[GQ_MAXDIM], at = 0;
-  gq_shape_strides(n->shape, stride);
   for (int k = 0; k < n->nargs; k++) {
     gq_shape s = node_of(c, n->args[k])->shape;
-    GQ_TRY(lower_move(c, &c->view[n->args[k]], s, size_of(c, r), shifted(c->info[r].home, at, size_of(c, r)),
-                      stride));
-    at += s.dim[n->attr.axis] * stride[n->attr.axis];
+    if (!gq_layout_land(n->op, &n->attr, n->shape, s, &l)) return lower_refuse(c, r);
+    if (gq_numel(s))
+      GQ_TRY(copy(c, &c->view[n->args[k]], s, size, shifted(c->info[r].home, l.at, size), l.stride));
   }
   return GQ_OK;
 }
@@ -271,36 +273,11 @@ static int lower_call(gq_compiler *c, gq_ref r) {
   return GQ_OK;
 }
 
-static bool adds(const gq_compiler *c, gq_ref r) {
-  const gq_loc *home = &c->info[r].home;
-  return home->kind == LOC_OUT && c->outs[home->index].mode == GQ_ADD;
-}
-
-static int lower_node(gq_compiler *c, gq_ref r) {
-  const gq_node *n = node_of(c, r);
-  switch (n->op) {
-    case GQ_OP_RESHAPE:
-    case GQ_OP_PERMUTE:
-    case GQ_OP_EXPAND:
-    case GQ_OP_SLICE: return lower_solid(c, r);
-    case GQ_OP_MATMUL:
-    case GQ_OP_AFFINE: return lower_matmul(c, r, adds(c, r));
-    case GQ_OP_SUM:
-    case GQ_OP_AMAX:
-    case GQ_OP_AMIN:
-    case GQ_OP_ARGMAX:
-    case GQ_OP_ARGMIN: return lower_reduce(c, r, adds(c, r));
-    case GQ_OP_PAD: return lower_pad(c, r);
-    case GQ_OP_CAT: return lower_cat(c, r);
-    case GQ_OP_INDEX_SELECT:
-    case GQ_OP_INDEX_ADD:
-    case GQ_OP_GATHER:
-    case GQ_OP_SCATTER_ADD: return lower_index(c, r);
-    case GQ_OP_CALL:
-    case GQ_OP_CALL_PULL: return lower_call(c, r);
-    default: return gq_fail(GQ_EUNSUPPORTED, "%s cannot be compiled", gq_ops[n->op].name);
-  }
-}
+static int (*const rules[GQ_NOP])(gq_compiler *c, gq_ref r) = {
+#define GQ_OTHER(N, n, class, nargs, attr, infer, fold, rows, batch, columns, jet, vjp, reads, run, doc) \
+  [GQ_OP_##N] = lower_##run,
+#include "../ir/ops.def"
+};
 
 int gq_pass_lower(gq_compiler *c) {
   gq_program *p = c->p;
@@ -312,7 +289,11 @@ int gq_pass_lower(gq_compiler *c) {
     while (phase <= unit->phase) p->phase[phase++] = p->ninstr;
     switch (unit->kind) {
       case UNIT_GROUP: status = lower_group(c, unit, b); break;
-      case UNIT_NODE: status = lower_node(c, c->order[unit->first]); break;
+      case UNIT_NODE: {
+        gq_ref r = c->order[unit->first];
+        status = rules[node_of(c, r)->op](c, r);
+        break;
+      }
       case UNIT_COPY: status = lower_copy(c, unit); break;
       case UNIT_ACCUMULATE: status = lower_accumulate(c, unit, b); break;
     }

@@ -35,8 +35,12 @@ static int take_constants(gq_compiler *c) {
   for (int r = 0; r < c->n; r++) {
     const gq_node *n = node_of(c, r);
     gq_loc *home = &c->info[r].home;
-    if (n->op == GQ_OP_INPUT) *home = (gq_loc){ .kind = LOC_IN, .index = n->attr.axis };
-    if (n->op != GQ_OP_CONST) continue;
+    if (class_of(c, r) != GQ_LEAF) continue;
+    if (n->op == GQ_OP_INPUT) {
+      *home = (gq_loc){ .kind = LOC_IN, .index = n->attr.axis };
+      continue;
+    }
+    if (n->op != GQ_OP_CONST) return gq_fail(GQ_EUNSUPPORTED, "%s cannot be compiled", gq_ops[n->op].name);
     void *at = &c->p->constant[count];
     *home = (gq_loc){ .kind = LOC_CONST, .offset = (size_t)count++ * sizeof(double) };
     if (n->dtype == GQ_F32) *(float *)at = (float)n->attr.x;

@@ -150,14 +150,14 @@ static bool goes_direct(gq_compiler *c, int i) {
     gq_layout l = gq_view_layout(c, o->ref);
     return gq_layout_contiguous(&l);
   }
-  gq_op op = node_of(c, root)->op;
+  gq_op_class class = class_of(c, root);
   if (!gq_view_whole(c, o->ref) || info->phase != o->phase || info->home.kind != LOC_NONE) return false;
-  if (o->mode == GQ_ADD && gq_op_elementwise(op))
+  if (o->mode == GQ_ADD && class == GQ_CELL)
     return gq_shape_equal(node_of(c, root)->shape, node_of(c, o->ref)->shape);
   if (o->mode == GQ_ADD)
     return info->reads == 0 && info->outputs == 1 &&
-           (op == GQ_OP_MATMUL || op == GQ_OP_AFFINE ||
-            (op == GQ_OP_SUM && gq_is_float(node_of(c, root)->dtype)));
+           (class == GQ_PRODUCT ||
+            (node_of(c, root)->op == GQ_OP_SUM && gq_is_float(node_of(c, root)->dtype)));
   return info->last_phase == o->phase;
 }
 

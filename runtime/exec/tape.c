@@ -104,7 +104,17 @@ void gq_mini_free(gq_mini *m) {
 
 enum { NEEDS_RESULT = 4, NEEDS_ALL = 7, NEEDS_KNOWN = 8 }; /* bits 0 and 1: the first two operands */
 
-/* Element-wise rows: ask the rule itself, once for each op and set of operands that want gradients. */
+/* The column `reads`. OTHER: of two operands the other; ASK: the rule itself. */
+enum { NOTHING = 0, COND = 1, INDEX = 2, HIT = 1 | NEEDS_RESULT, OTHER = 16, ASK = 32 };
+static const uint8_t reads[GQ_NOP] = {
+#define GQ_UNARY(N, ...) [GQ_OP_##N] = ASK,
+#define GQ_BINARY(N, ...) [GQ_OP_##N] = ASK,
+#define GQ_OTHER(N, n, class, nargs, attr, infer, fold, rows, batch, columns, jet, vjp, reads, ...) \
+  [GQ_OP_##N] = reads,
+#include "../ir/ops.def"
+};
+
+/* Once for each op and set of operands that want gradients. */
 static int ask_rule(gq_op op, int nargs, int mask) {
   static uint8_t known[GQ_NOP][4];
   struct {
@@ -129,20 +139,8 @@ static int ask_rule(gq_op op, int nargs, int mask) {
 
 /* Bits 0 and 1: operands, NEEDS_RESULT: the result. mask: operands that want gradients. */
 static int needed_values(gq_op op, int nargs, int mask) {
-  switch (op) {
-    case GQ_OP_WHERE: return 1;
-    case GQ_OP_MATMUL:
-    case GQ_OP_AFFINE: return (mask & 1) << 1 | (mask >> 1 & 1);
-    case GQ_OP_AMAX:
-    case GQ_OP_AMIN: return 1 | NEEDS_RESULT;
-    case GQ_OP_INDEX_SELECT:
-    case GQ_OP_INDEX_ADD:
-    case GQ_OP_GATHER:
-    case GQ_OP_SCATTER_ADD: return 2;
-    default: break;
-  }
-  bool row = gq_ops[op].kind == GQ_K_UNARY || gq_ops[op].kind == GQ_K_BINARY;
-  return row ? ask_rule(op, nargs, mask) : 0;
+  if (reads[op] == ASK) return ask_rule(op, nargs, mask);
+  return reads[op] == OTHER ? (mask & 1) << 1 | (mask >> 1 & 1) : reads[op];
 }
 
 /* ---- recording ---- */

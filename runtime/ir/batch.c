@@ -59,6 +59,7 @@ static gq_ref emit(batch *b, gq_op op, const gq_attr *attr) {
   return gq_emit(b->g, op, b->node->nargs, b->args, attr);
 }
 
+/* Element-wise, and matmul: its last two dims stay last. */
 static gq_ref batch_aligned(batch *b) {
   for (int i = 0; i < b->node->nargs; i++) align(b, i, b->node->shape.ndim);
   return emit(b, b->node->op, &b->node->attr);
@@ -136,30 +137,25 @@ static gq_ref batch_shifted(batch *b) {
   return emit(b, b->node->op, &a);
 }
 
+static gq_ref batch_refuse(batch *b) {
+  return gq_graph_fail(b->g,
+                       gq_fail(GQ_EUNSUPPORTED, "batch: %s has no batched form", gq_ops[b->node->op].name));
+}
+
+static gq_ref (*const rules[GQ_NOP])(batch *b) = {
+#define GQ_UNARY(N, ...) [GQ_OP_##N] = batch_aligned,
+#define GQ_BINARY(N, ...) [GQ_OP_##N] = batch_aligned,
+#define GQ_COMPARE(N, ...) [GQ_OP_##N] = batch_aligned,
+#define GQ_OTHER(N, n, class, nargs, attr, infer, fold, rows, batch, ...) [GQ_OP_##N] = batch_##batch,
+#include "ops.def"
+};
+
 static gq_ref batch_node(batch *b) {
   if (b->node->shape.ndim >= GQ_MAXDIM)
     return gq_graph_fail(b->g, gq_fail(GQ_EUNSUPPORTED,
                                        "batch: %s has %d dimensions already; at most %d are supported",
                                        gq_ops[b->node->op].name, b->node->shape.ndim, GQ_MAXDIM));
-  switch (b->node->op) {
-    case GQ_OP_SUM:
-    case GQ_OP_AMAX:
-    case GQ_OP_AMIN: return batch_reduction(b);
-    case GQ_OP_EXPAND: return batch_expand(b);
-    case GQ_OP_CALL: return batch_call(b);
-    case GQ_OP_CAT: return batch_cat(b);
-    case GQ_OP_INDEX_SELECT:
-    case GQ_OP_INDEX_ADD: return batch_index(b);
-    case GQ_OP_GATHER:
-    case GQ_OP_SCATTER_ADD: return batch_gather(b);
-    case GQ_OP_ARGMAX:
-    case GQ_OP_ARGMIN:
-    case GQ_OP_RESHAPE:
-    case GQ_OP_PERMUTE:
-    case GQ_OP_SLICE:
-    case GQ_OP_PAD: return batch_shifted(b);
-    default: return batch_aligned(b); /* element-wise, and matmul: its last two dims stay last */
-  }
+  return rules[b->node->op](b);
 }
 
 static int check_inputs(gq_graph *dst, const gq_graph *src, int64_t n, const gq_ref *bind,

@@ -20,7 +20,7 @@ typedef struct mover {
   gq_label l;
 } mover;
 
-static gq_ref unsupported(mover *m) {
+static gq_ref move_refuse(mover *m) {
   char text[200];
   return gq_graph_fail(m->to, gq_fail(GQ_EUNSUPPORTED, "rows last: %s (giving %s) has no such form",
                                       gq_ops[m->n->op].name, gq_shape_text(m->n->shape, text, sizeof text)));
@@ -147,7 +147,7 @@ enum { LIFTED_PRODUCT = 256 }; /* numbers of a matrix that differs from column t
 static gq_ref lifted_product(mover *m, gq_ref w, bool ta, gq_ref x) {
   gq_shape ws = gq_graph_node(m->to, w)->shape, xs = gq_graph_node(m->to, x)->shape;
   int nw = ws.ndim, nx = xs.ndim, perm[GQ_MAXDIM];
-  if (nw < 3 || nx + 1 > GQ_MAXDIM || ws.dim[nw - 3] * ws.dim[nw - 2] > LIFTED_PRODUCT) return unsupported(m);
+  if (nw < 3 || nx + 1 > GQ_MAXDIM || ws.dim[nw - 3] * ws.dim[nw - 2] > LIFTED_PRODUCT) return move_refuse(m);
   for (int i = 0; i < nw; i++) perm[i] = i;
   if (ta) perm[nw - 3] = nw - 2, perm[nw - 2] = nw - 3;
   if (ta) w = gq_permute(m->to, w, perm);
@@ -163,9 +163,10 @@ static gq_ref lifted_product(mover *m, gq_ref w, bool ta, gq_ref x) {
 static gq_ref move_matmul(mover *m) {
   int rank = m->n->shape.ndim, flags = m->n->attr.flags, of = arg_label(m, 0).axis >= 0 ? 0 : 1;
   bool other = arg_label(m, 1 - of).axis >= 0, first = of == 0;
-  if (other || m->l.axis != rank - (first ? 2 : 1) || (first && rank != 2)) return unsupported(m);
+  if (m->l.axis < 0 || other || m->l.axis != rank - (first ? 2 : 1) || (first && rank != 2))
+    return move_refuse(m);
   int nx = arg_node(m, of)->shape.ndim;
-  if (first && (nx != 2 || arg_node(m, 1)->shape.ndim != 2)) return unsupported(m);
+  if (first && (nx != 2 || arg_node(m, 1)->shape.ndim != 2)) return move_refuse(m);
   int ta = (first ? !(flags & GQ_TB) : flags & GQ_TA) ? GQ_TA : 0;
   int summed = first == !(flags & (first ? GQ_TA : GQ_TB)) ? nx - 1 : nx - 2;
   gq_ref w = arg(m, 1 - of), x = arg(m, of);
@@ -220,32 +221,24 @@ static gq_ref move_cat(mover *m) {
 
 static gq_ref move_index(mover *m) {
   bool by_list = m->n->op == GQ_OP_INDEX_SELECT || m->n->op == GQ_OP_INDEX_ADD;
-  if (m->l.axis < 0 || m->n->attr.axis == m->l.axis) return unsupported(m);
+  if (m->l.axis < 0 || m->n->attr.axis == m->l.axis) return move_refuse(m);
   if (arg_label(m, 0).axis < 0 || (arg_label(m, 1).axis >= 0) == by_list || arg_lifted(m, 1))
-    return unsupported(m);
+    return move_refuse(m);
   return move_plain(m);
 }
 
+static gq_ref (*const rules[GQ_NOP])(mover *m) = {
+#define GQ_UNARY(N, ...) [GQ_OP_##N] = move_aligned,
+#define GQ_BINARY(N, ...) [GQ_OP_##N] = move_aligned,
+#define GQ_COMPARE(N, ...) [GQ_OP_##N] = move_aligned,
+#define GQ_OTHER(N, n, class, nargs, attr, infer, fold, rows, batch, columns, ...) \
+  [GQ_OP_##N] = move_##columns,
+#include "ops.def"
+};
+
 static gq_ref move_node(mover *m) {
-  if (m->n->shape.ndim >= GQ_MAXDIM && m->l.axis < 0) return unsupported(m);
-  switch (m->n->op) {
-    case GQ_OP_MATMUL: return m->l.axis < 0 ? unsupported(m) : move_matmul(m);
-    case GQ_OP_SUM:
-    case GQ_OP_AMAX:
-    case GQ_OP_AMIN: return move_reduction(m);
-    case GQ_OP_PERMUTE: return move_permute(m);
-    case GQ_OP_CAT: return move_cat(m);
-    case GQ_OP_INDEX_SELECT:
-    case GQ_OP_INDEX_ADD:
-    case GQ_OP_GATHER:
-    case GQ_OP_SCATTER_ADD: return move_index(m);
-    case GQ_OP_RESHAPE:
-    case GQ_OP_SLICE:
-    case GQ_OP_PAD:
-    case GQ_OP_ARGMAX:
-    case GQ_OP_ARGMIN: return move_plain(m);
-    default: return move_aligned(m);
-  }
+  if (m->n->shape.ndim >= GQ_MAXDIM && m->l.axis < 0) return move_refuse(m);
+  return rules[m->n->op](m);
 }
 
 static void copy_node(mover *m, gq_ref r) {
@@ -257,18 +250,18 @@ static void copy_node(mover *m, gq_ref r) {
     m->lifted[r] |= !columns && arg_lifted(m, i);
   }
   bool merged = columns && (m->l.inner != 1 || m->n->shape.dim[m->l.axis] != m->w.rows);
-  if (merged) m->map[r] = unsupported(m);
+  if (merged) m->map[r] = move_refuse(m);
   else if (columns || m->lifted[r]) m->map[r] = move_node(m);
   else m->map[r] = gq_graph_again(m->to, m->n, m->args);
   if (m->map[r] == GQ_NONE || !(columns || m->lifted[r])) return;
-  if (!gq_shape_equal(gq_graph_node(m->to, m->map[r])->shape, out_shape(m))) m->map[r] = unsupported(m);
+  if (!gq_shape_equal(gq_graph_node(m->to, m->map[r])->shape, out_shape(m))) m->map[r] = move_refuse(m);
 }
 
 /* {.., n} -> {.., points, count} for n = points (each) or count (not) -> {.., columns} */
 static gq_ref over_points(mover *m, gq_ref x, bool each) {
   gq_shape s = gq_graph_node(m->to, x)->shape, one = s, all;
   if (x == GQ_NONE) return GQ_NONE;
-  if (s.ndim + 1 > GQ_MAXDIM) return unsupported(m);
+  if (s.ndim + 1 > GQ_MAXDIM) return move_refuse(m);
   one.ndim++;
   one.dim[s.ndim - 1] = each ? m->points : 1, one.dim[s.ndim] = each ? 1 : m->count;
   all = one;

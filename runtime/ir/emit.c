@@ -7,45 +7,6 @@
 
 enum { FEW = 16 };
 
-/* Only what the op uses, the rest zero: nodes are compared bytewise. */
-static void clean_attr(gq_op op, const gq_attr *from, const gq_node *n, gq_attr *to) {
-  memset(to, 0, sizeof *to);
-  if (!from) return;
-  switch (op) {
-    case GQ_OP_CAST: to->dtype = from->dtype; break;
-    case GQ_OP_MATMUL:
-    case GQ_OP_AFFINE: to->flags = from->flags & (GQ_TA | GQ_TB); break;
-    case GQ_OP_CALL_PULL:
-    case GQ_OP_SUM:
-    case GQ_OP_AMAX:
-    case GQ_OP_AMIN: to->flags = from->flags; break;
-    case GQ_OP_PERMUTE: memcpy(to->perm, from->perm, (size_t)n->shape.ndim * sizeof *to->perm); break;
-    case GQ_OP_SLICE:
-    case GQ_OP_PAD:
-      memcpy(to->start, from->start, (size_t)n->shape.ndim * sizeof *to->start);
-      memcpy(to->step, from->step, (size_t)n->shape.ndim * sizeof *to->step);
-      break;
-    case GQ_OP_ARGMAX:
-    case GQ_OP_ARGMIN:
-    case GQ_OP_CAT:
-    case GQ_OP_INDEX_SELECT:
-    case GQ_OP_INDEX_ADD:
-    case GQ_OP_GATHER:
-    case GQ_OP_SCATTER_ADD: to->axis = from->axis; break;
-    default: break;
-  }
-  switch (op) {
-    case GQ_OP_RESHAPE:
-    case GQ_OP_EXPAND:
-    case GQ_OP_SLICE:
-    case GQ_OP_PAD:
-    case GQ_OP_INDEX_ADD:
-    case GQ_OP_CALL_PULL:
-    case GQ_OP_SCATTER_ADD: memcpy(&to->shape, &n->shape, sizeof to->shape); break;
-    default: break;
-  }
-}
-
 /* Sizes past ndim are zero in every stored shape, and so are the bytes that the compiler puts between. */
 static void clean_shape(gq_shape *s) {
   gq_shape from = *s;
@@ -62,10 +23,7 @@ static gq_ref leaf(gq_graph *g, gq_op op, const gq_attr *attr) {
   if (status != GQ_OK) return gq_graph_fail(g, status);
   n.op = op;
   clean_shape(&n.shape);
-  n.attr.dtype = n.dtype;
-  n.attr.axis = attr->axis;
-  n.attr.x = attr->x;
-  if (op == GQ_OP_INPUT) memcpy(&n.attr.shape, &n.shape, sizeof n.shape);
+  gq_attr_clean(&n, attr);
   return gq_graph_add(g, &n, NULL);
 }
 
@@ -138,7 +96,7 @@ gq_ref gq_emit(gq_graph *g, gq_op op, int nargs, const gq_ref *args, const gq_at
   n.nargs = nargs;
   if (!infer(g, op, nargs, args, attr_, &n)) return GQ_NONE;
   clean_shape(&n.shape);
-  clean_attr(op, attr_, &n, &n.attr);
+  gq_attr_clean(&n, attr_);
   gq_ref few[3] = { GQ_NONE, GQ_NONE, GQ_NONE };
   if (nargs <= 3) {
     if (nargs) memcpy(few, args, (size_t)nargs * sizeof *args);

@@ -62,7 +62,8 @@ static bool compute(gq_op op, gq_dtype d, double x, double y, double *out) {
   }
 }
 
-static gq_ref fold_unary(gq_graph *g, const gq_node *n, gq_ref a) {
+static gq_ref fold_unary(gq_graph *g, gq_node *n, const gq_ref *args) {
+  gq_ref a = args[0];
   double x, value;
   if (gq_is_float(n->dtype) && gq_uniform(g, a, &x) && compute(n->op, n->dtype, x, 0, &value))
     return fill(g, n, value);
@@ -120,7 +121,8 @@ static gq_ref join_pads(gq_graph *g, const gq_node *p, const gq_node *q) {
   return gq_emit(g, GQ_OP_PAD, 1, &both, &p->attr);
 }
 
-static gq_ref fold_binary(gq_graph *g, const gq_node *n, gq_ref a, gq_ref b) {
+static gq_ref fold_binary(gq_graph *g, gq_node *n, const gq_ref *args) {
+  gq_ref a = args[0], b = args[1];
   double x, y, value;
   gq_ref r;
   if (gq_is_float(n->dtype) && gq_uniform(g, a, &x) && gq_uniform(g, b, &y) &&
@@ -159,13 +161,14 @@ static gq_ref fold_binary(gq_graph *g, const gq_node *n, gq_ref a, gq_ref b) {
   return GQ_NONE;
 }
 
-static gq_ref fold_where(gq_graph *g, const gq_node *n, const gq_ref *a) {
+static gq_ref fold_where(gq_graph *g, gq_node *n, const gq_ref *a) {
   double x;
   if (gq_uniform(g, a[0], &x)) return gq_expand(g, x != 0 ? a[1] : a[2], n->shape);
   return a[1] == a[2] ? gq_expand(g, a[1], n->shape) : GQ_NONE;
 }
 
-static gq_ref fold_cast(gq_graph *g, const gq_node *n, gq_ref a) {
+static gq_ref fold_cast(gq_graph *g, gq_node *n, const gq_ref *args) {
+  gq_ref a = args[0];
   const gq_node *from = gq_at(g, a);
   double x;
   if (from->dtype == n->dtype) return a;
@@ -178,7 +181,8 @@ static gq_ref fold_cast(gq_graph *g, const gq_node *n, gq_ref a) {
 
 /* ---- views ---- */
 
-static gq_ref fold_reshape(gq_graph *g, const gq_node *n, gq_ref a) {
+static gq_ref fold_reshape(gq_graph *g, gq_node *n, const gq_ref *args) {
+  gq_ref a = args[0];
   double x;
   if (gq_shape_equal(gq_at(g, a)->shape, n->shape)) return a;
   if (gq_uniform(g, a, &x)) return fill(g, n, x);
@@ -196,7 +200,8 @@ static bool leading_ones(gq_shape s, gq_shape t) {
   return lead >= 0;
 }
 
-static gq_ref fold_expand(gq_graph *g, const gq_node *n, gq_ref a) {
+static gq_ref fold_expand(gq_graph *g, gq_node *n, const gq_ref *args) {
+  gq_ref a = args[0];
   const gq_node *from = gq_at(g, a);
   if (gq_shape_equal(from->shape, n->shape)) return a;
   if (from->op == GQ_OP_CONST) return GQ_NONE; /* the one form of a uniform value */
@@ -218,7 +223,8 @@ static bool moves_ones(gq_shape from, const int32_t *perm) {
   return true;
 }
 
-static gq_ref fold_permute(gq_graph *g, const gq_node *n, gq_ref a) {
+static gq_ref fold_permute(gq_graph *g, gq_node *n, const gq_ref *args) {
+  gq_ref a = args[0];
   const gq_node *from = gq_at(g, a);
   double x;
   if (gq_uniform(g, a, &x)) return fill(g, n, x);
@@ -273,7 +279,8 @@ static bool misses(const gq_graph *g, const gq_node *n, const gq_node *from) {
   return last < at || first >= at + gq_at(g, from->arg[0])->shape.dim[axis];
 }
 
-static gq_ref fold_slice(gq_graph *g, const gq_node *n, gq_ref a) {
+static gq_ref fold_slice(gq_graph *g, gq_node *n, const gq_ref *args) {
+  gq_ref a = args[0];
   const gq_node *from = gq_at(g, a);
   double x;
   if (gq_shape_equal(from->shape, n->shape)) return a; /* only the whole has its shape */
@@ -294,7 +301,8 @@ static gq_ref fold_slice(gq_graph *g, const gq_node *n, gq_ref a) {
   return gq_emit(g, GQ_OP_SLICE, 1, from->arg, &attr);
 }
 
-static gq_ref fold_pad(gq_graph *g, const gq_node *n, gq_ref a) {
+static gq_ref fold_pad(gq_graph *g, gq_node *n, const gq_ref *args) {
+  gq_ref a = args[0];
   if (gq_shape_equal(gq_at(g, a)->shape, n->shape)) return a;
   return is(g, a, 0) ? fill(g, n, 0) : GQ_NONE;
 }
@@ -344,7 +352,7 @@ static int join_slices(gq_graph *g, int n, gq_ref *flat, int axis) {
   return m;
 }
 
-static gq_ref fold_cat(gq_graph *g, const gq_node *n, const gq_ref *args) {
+static gq_ref fold_cat(gq_graph *g, gq_node *n, const gq_ref *args) {
   int m = flatten_cat(g, n, args, NULL);
   if (n->nargs == 1 || m == 0) return args[0];
   gq_ref *flat = gq_alloc((size_t)m * sizeof *flat);
@@ -359,7 +367,8 @@ static gq_ref fold_cat(gq_graph *g, const gq_node *n, const gq_ref *args) {
 
 /* ---- reductions and products ---- */
 
-static gq_ref fold_reduction(gq_graph *g, gq_node *n, gq_ref a) {
+static gq_ref fold_reduction(gq_graph *g, gq_node *n, const gq_ref *args) {
+  gq_ref a = args[0];
   const gq_node *from = gq_at(g, a);
   double x, count = 1;
   for (int i = 0; i < n->shape.ndim; i++)
@@ -423,7 +432,8 @@ static gq_ref one_column(gq_graph *g, const gq_node *n, gq_ref a, const gq_node 
 }
 
 /* Transposes become flags; with one right factor for all, the batch is more rows of one product. */
-static gq_ref fold_matmul(gq_graph *g, const gq_node *n, gq_ref a, gq_ref b) {
+static gq_ref fold_matmul(gq_graph *g, gq_node *n, const gq_ref *args) {
+  gq_ref a = args[0], b = args[1];
   int flags = n->attr.flags;
   if (is_transpose(gq_at(g, a))) return gq_matmul(g, gq_at(g, a)->arg[0], b, flags ^ GQ_TA);
   if (is_transpose(gq_at(g, b)) || turns_vector(g, gq_at(g, b)))
@@ -436,27 +446,17 @@ static gq_ref fold_matmul(gq_graph *g, const gq_node *n, gq_ref a, gq_ref b) {
   return gq_reshape(g, gq_matmul(g, flat(g, a), flat(g, b), flags), n->shape);
 }
 
+static gq_ref fold_none(gq_graph *g, gq_node *n, const gq_ref *a) { return GQ_NONE; }
+
+static gq_ref (*const rules[GQ_NOP])(gq_graph *g, gq_node *n, const gq_ref *a) = {
+#define GQ_UNARY(N, ...) [GQ_OP_##N] = fold_unary,
+#define GQ_BINARY(N, ...) [GQ_OP_##N] = fold_binary,
+#define GQ_COMPARE(N, ...) [GQ_OP_##N] = fold_none,
+#define GQ_OTHER(N, n, class, nargs, attr, infer, fold, ...) [GQ_OP_##N] = fold_##fold,
+#include "ops.def"
+};
+
 gq_ref gq_fold(gq_graph *g, gq_node *n, gq_ref *own, const gq_ref *args) {
   if (own && n->nargs > 1 && gq_op_elementwise(n->op)) drop_expands(g, n, own);
-  switch (gq_ops[n->op].kind) {
-    case GQ_K_UNARY: return fold_unary(g, n, args[0]);
-    case GQ_K_BINARY: return fold_binary(g, n, args[0], args[1]);
-    case GQ_K_COMPARE: return GQ_NONE;
-    default: break;
-  }
-  switch (n->op) {
-    case GQ_OP_WHERE: return fold_where(g, n, args);
-    case GQ_OP_CAST: return fold_cast(g, n, args[0]);
-    case GQ_OP_RESHAPE: return fold_reshape(g, n, args[0]);
-    case GQ_OP_EXPAND: return fold_expand(g, n, args[0]);
-    case GQ_OP_PERMUTE: return fold_permute(g, n, args[0]);
-    case GQ_OP_SLICE: return fold_slice(g, n, args[0]);
-    case GQ_OP_PAD: return fold_pad(g, n, args[0]);
-    case GQ_OP_CAT: return fold_cat(g, n, args);
-    case GQ_OP_SUM:
-    case GQ_OP_AMAX:
-    case GQ_OP_AMIN: return fold_reduction(g, n, args[0]);
-    case GQ_OP_MATMUL: return fold_matmul(g, n, args[0], args[1]);
-    default: return GQ_NONE;
-  }
+  return rules[n->op](g, n, args);
 }

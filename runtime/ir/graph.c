@@ -5,24 +5,27 @@
 #include "internal.h"
 
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
+/* What operations use of gq_attr. SHAPE and DTYPE are the node's own, so that the rest tells nodes apart. */
+enum { AXIS = 1, INPUT = 2, TURNS = 4, AXES = 8, PULL = 16, PERM = 32, START = 64, STEP = 128 };
+enum { RANGE = START | STEP, X = 256, DTYPE = 512, SHAPE = 1024, TELLING = DTYPE - 1, ANY = -1 };
+
 const gq_op_info gq_ops[GQ_NOP] = {
-#define GQ_UNARY(N, n, meta, f, doc) { #n, meta, doc, GQ_K_UNARY },
-#define GQ_BINARY(N, n, meta, f, doc) { #n, meta, doc, GQ_K_BINARY },
-#define GQ_COMPARE(N, n, f, doc) { #n, NULL, doc, GQ_K_COMPARE },
-#define GQ_OTHER(N, n, doc) { #n, NULL, doc, GQ_K_OTHER },
+#define GQ_UNARY(N, n, meta, takes, vjp, jet, f, doc) { #n, meta, doc, GQ_K_UNARY, GQ_CELL, 1 },
+#define GQ_BINARY(N, n, meta, takes, vjp, jet, f, doc) { #n, meta, doc, GQ_K_BINARY, GQ_CELL, 2 },
+#define GQ_COMPARE(N, n, takes, f, doc) { #n, NULL, doc, GQ_K_COMPARE, GQ_CELL, 2 },
+#define GQ_OTHER(N, n, class, nargs, attr, infer, fold, rows, batch, columns, jet, vjp, reads, run, doc) \
+  { #n, NULL, doc, GQ_K_OTHER, GQ_##class, nargs },
 #include "ops.def"
-#undef GQ_UNARY
-#undef GQ_BINARY
-#undef GQ_COMPARE
-#undef GQ_OTHER
 };
 
-bool gq_op_elementwise(gq_op op) {
-  return gq_ops[op].kind != GQ_K_OTHER || op == GQ_OP_WHERE || op == GQ_OP_CAST;
-}
+static const uint16_t uses[GQ_NOP] = {
+#define GQ_OTHER(N, n, class, nargs, attr, ...) [GQ_OP_##N] = attr,
+#include "ops.def"
+};
 
 gq_graph *gq_graph_new(void) { return gq_calloc(1, sizeof(gq_graph)); }
 
@@ -92,8 +95,7 @@ static uint32_t hash_node(const gq_node *n, const gq_ref *args) {
   h = mix(h, (uint64_t)(uint32_t)n->attr.axis << 32 | (uint32_t)n->attr.flags);
   for (int i = 0; i < n->nargs; i++) h = mix(h, (uint32_t)args[i]);
   for (int i = 0; i < n->shape.ndim; i++) h = mix(h, (uint64_t)n->shape.dim[i]);
-  if (n->op == GQ_OP_SLICE || n->op == GQ_OP_PAD)
-    for (int i = 0; i < n->shape.ndim; i++) h = mix(h, (uint64_t)n->attr.start[i]);
+  for (int i = 0; uses[n->op] & START && i < n->shape.ndim; i++) h = mix(h, (uint64_t)n->attr.start[i]);
   return h;
 }
 
@@ -226,10 +228,23 @@ __attribute__((format(printf, 2, 3))) static void put_text(buffer *b, const char
   put_bytes(b, text, (size_t)n < sizeof text ? (size_t)n : sizeof text - 1);
 }
 
-static void put_axes(buffer *b, int mask) {
+static void put_axis(buffer *b, const gq_node *n) { put_text(b, " dim %d", n->attr.axis + 1); }
+static void put_input(buffer *b, const gq_node *n) { put_text(b, " %d", n->attr.axis + 1); }
+static void put_number(buffer *b, const gq_node *n) { put_text(b, " %.17g", n->attr.x); }
+
+static void put_turns(buffer *b, const gq_node *n) {
+  put_text(b, "%s%s", n->attr.flags & GQ_TA ? " a'" : "", n->attr.flags & GQ_TB ? " b'" : "");
+}
+
+static void put_axes(buffer *b, const gq_node *n) {
   put_text(b, " dims");
   for (int i = 0; i < GQ_MAXDIM; i++)
-    if (mask >> i & 1) put_text(b, " %d", i + 1);
+    if (n->attr.flags >> i & 1) put_text(b, " %d", i + 1);
+}
+
+static void put_perm(buffer *b, const gq_node *n) {
+  put_text(b, " dims");
+  for (int i = 0; i < n->shape.ndim; i++) put_text(b, " %d", n->attr.perm[i] + 1);
 }
 
 static void put_range(buffer *b, const gq_node *n) {
@@ -238,31 +253,46 @@ static void put_range(buffer *b, const gq_node *n) {
              (long long)n->attr.step[i]);
 }
 
+/* ---- attributes, in the order of their bits ---- */
+
+typedef struct field {
+  size_t at, size; /* in gq_attr; bytes, */
+  bool each;       /* for each dim */
+  void (*put_)(buffer *b, const gq_node *n);
+} field;
+
+#define ONE(f) offsetof(gq_attr, f), sizeof((gq_attr *)0)->f, false
+#define EACH(f) offsetof(gq_attr, f), sizeof((gq_attr *)0)->f[0], true
+static const field fields[] = {
+  { ONE(axis), put_axis }, { ONE(axis), put_input }, { ONE(flags), put_turns },  { ONE(flags), put_axes },
+  { ONE(flags), NULL },    { EACH(perm), put_perm }, { EACH(start), put_range }, { EACH(step), NULL },
+  { ONE(x), put_number },  { ONE(dtype), NULL },
+};
+
+static size_t bytes_of(const field *f, const gq_node *n) {
+  return f->each ? f->size * (size_t)n->shape.ndim : f->size;
+}
+
+/* The next of the attributes `bits`. */
+static const field *next(int *bits) {
+  const field *f = &fields[__builtin_ctz((unsigned)*bits)];
+  *bits &= *bits - 1;
+  return f;
+}
+
+void gq_attr_clean(gq_node *n, const gq_attr *from_) {
+  int all = from_ ? uses[n->op] : 0, bits = all & ~SHAPE;
+  while (bits) {
+    const field *f = next(&bits);
+    memcpy((char *)&n->attr + f->at, (const char *)from_ + f->at, bytes_of(f, n));
+  }
+  if (all & SHAPE) memcpy(&n->attr.shape, &n->shape, sizeof n->shape);
+}
+
 static void put_attr(buffer *b, const gq_node *n) {
-  switch (n->op) {
-    case GQ_OP_INPUT: put_text(b, " %d", n->attr.axis + 1); break;
-    case GQ_OP_CONST: put_text(b, " %.17g", n->attr.x); break;
-    case GQ_OP_MATMUL:
-    case GQ_OP_AFFINE:
-      put_text(b, "%s%s", n->attr.flags & GQ_TA ? " a'" : "", n->attr.flags & GQ_TB ? " b'" : "");
-      break;
-    case GQ_OP_SUM:
-    case GQ_OP_AMAX:
-    case GQ_OP_AMIN: put_axes(b, n->attr.flags); break;
-    case GQ_OP_PERMUTE:
-      put_text(b, " dims");
-      for (int i = 0; i < n->shape.ndim; i++) put_text(b, " %d", n->attr.perm[i] + 1);
-      break;
-    case GQ_OP_SLICE:
-    case GQ_OP_PAD: put_range(b, n); break;
-    case GQ_OP_ARGMAX:
-    case GQ_OP_ARGMIN:
-    case GQ_OP_CAT:
-    case GQ_OP_INDEX_SELECT:
-    case GQ_OP_INDEX_ADD:
-    case GQ_OP_GATHER:
-    case GQ_OP_SCATTER_ADD: put_text(b, " dim %d", n->attr.axis + 1); break;
-    default: break;
+  for (int bits = uses[n->op] & TELLING; bits;) {
+    const field *f = next(&bits);
+    if (f->put_) f->put_(b, n);
   }
 }
 
@@ -282,19 +312,16 @@ char *gq_graph_print(const gq_graph *g) {
   return b.at;
 }
 
-/* Whatever an op does not use is zero, so a node is told by its op, operands, dtype, shape and a
-** few words of attr. */
+/* A node is told by its op, operands, dtype, shape and the attributes that its op uses. */
 static void put_node(buffer *b, const gq_node *n) {
-  int32_t head[5] = { n->op, n->dtype, n->nargs, n->attr.axis, n->attr.flags };
+  int32_t head[3] = { n->op, n->dtype, n->nargs };
   put_bytes(b, head, sizeof head);
   if (n->nargs) put_bytes(b, n->args, (size_t)n->nargs * sizeof *n->args);
   put_bytes(b, &n->shape.ndim, sizeof n->shape.ndim);
   put_bytes(b, n->shape.dim, (size_t)n->shape.ndim * sizeof *n->shape.dim);
-  if (n->op == GQ_OP_CONST) put_bytes(b, &n->attr.x, sizeof n->attr.x);
-  if (n->op == GQ_OP_PERMUTE) put_bytes(b, n->attr.perm, sizeof n->attr.perm);
-  if (n->op == GQ_OP_SLICE || n->op == GQ_OP_PAD) {
-    put_bytes(b, n->attr.start, sizeof n->attr.start);
-    put_bytes(b, n->attr.step, sizeof n->attr.step);
+  for (int bits = uses[n->op] & TELLING; bits;) {
+    const field *f = next(&bits);
+    put_bytes(b, (const char *)&n->attr + f->at, bytes_of(f, n));
   }
 }
 

@@ -43,20 +43,15 @@ static int want_index(const call *c, int i) {
                  gq_dtype_name(c->d[i]));
 }
 
-static bool takes_int(gq_op op) {
-  switch (op) {
-    case GQ_OP_NEG:
-    case GQ_OP_ABS:
-    case GQ_OP_SIGN:
-    case GQ_OP_SQUARE:
-    case GQ_OP_ADD:
-    case GQ_OP_SUB:
-    case GQ_OP_MUL:
-    case GQ_OP_MAXIMUM:
-    case GQ_OP_MINIMUM: return true;
-    default: return false;
-  }
-}
+static int want_any(const call *c, int i) { return GQ_OK; }
+
+/* Of the element-wise rows. */
+static int (*const takes[GQ_NOP])(const call *c, int i) = {
+#define GQ_UNARY(N, n, meta, takes, ...) [GQ_OP_##N] = want_##takes,
+#define GQ_BINARY(N, n, meta, takes, ...) [GQ_OP_##N] = want_##takes,
+#define GQ_COMPARE(N, n, takes, ...) [GQ_OP_##N] = want_##takes,
+#include "ops.def"
+};
 
 /* ---- element-wise ---- */
 
@@ -74,23 +69,27 @@ static int broadcast(const call *c, gq_shape a, gq_shape b, gq_shape *out) {
   return gq_shape_broadcast(a, b, out);
 }
 
-static int infer_unary(call *c) {
-  GQ_TRY(takes_int(c->op) ? want_number(c, 0) : want_float(c, 0));
+static int infer_same(call *c) {
   *c->dtype = c->d[0];
   *c->shape = c->s[0];
   return GQ_OK;
 }
 
+static int infer_unary(call *c) {
+  GQ_TRY(takes[c->op](c, 0));
+  return infer_same(c);
+}
+
 static int infer_binary(call *c) {
   GQ_TRY(same_dtype(c, 0, 1));
-  GQ_TRY(takes_int(c->op) ? want_number(c, 0) : want_float(c, 0));
+  GQ_TRY(takes[c->op](c, 0));
   *c->dtype = c->d[0];
   return broadcast(c, c->s[0], c->s[1], c->shape);
 }
 
 static int infer_compare(call *c) {
   GQ_TRY(same_dtype(c, 0, 1));
-  if (c->op != GQ_OP_EQ && c->op != GQ_OP_NE) GQ_TRY(want_number(c, 0));
+  GQ_TRY(takes[c->op](c, 0));
   *c->dtype = GQ_BOOL;
   return broadcast(c, c->s[0], c->s[1], c->shape);
 }
@@ -240,13 +239,16 @@ static int fits(const call *c, gq_shape whole, gq_shape part) {
   return GQ_OK;
 }
 
-static int infer_range(call *c) {
+static int range(call *c, gq_shape whole, gq_shape part) {
   GQ_TRY(gq_shape_check(c->attr->shape, c->d[0], NULL));
-  GQ_TRY(c->op == GQ_OP_SLICE ? fits(c, c->s[0], c->attr->shape) : fits(c, c->attr->shape, c->s[0]));
+  GQ_TRY(fits(c, whole, part));
   *c->dtype = c->d[0];
   *c->shape = c->attr->shape;
   return GQ_OK;
 }
+
+static int infer_slice(call *c) { return range(c, c->s[0], c->attr->shape); }
+static int infer_pad(call *c) { return range(c, c->attr->shape, c->s[0]); }
 
 /* All but dimension `axis` agree. */
 static bool alike(gq_shape a, gq_shape b, int axis) {
@@ -355,53 +357,23 @@ static int infer_leaf(call *c) {
 
 /* ---- the table ---- */
 
-static const struct rule {
-  int nargs; /* -1: one or more */
-  int (*infer)(call *c);
-} rules[GQ_NOP] = {
-#define GQ_UNARY(N, n, meta, f, doc) [GQ_OP_##N] = { 1, infer_unary },
-#define GQ_BINARY(N, n, meta, f, doc) [GQ_OP_##N] = { 2, infer_binary },
-#define GQ_COMPARE(N, n, f, doc) [GQ_OP_##N] = { 2, infer_compare },
-#define GQ_OTHER(N, n, doc)
+static int (*const rules[GQ_NOP])(call *c) = {
+#define GQ_UNARY(N, ...) [GQ_OP_##N] = infer_unary,
+#define GQ_BINARY(N, ...) [GQ_OP_##N] = infer_binary,
+#define GQ_COMPARE(N, ...) [GQ_OP_##N] = infer_compare,
+#define GQ_OTHER(N, n, class, nargs, attr, infer, ...) [GQ_OP_##N] = infer_##infer,
 #include "ops.def"
-#undef GQ_UNARY
-#undef GQ_BINARY
-#undef GQ_COMPARE
-#undef GQ_OTHER
-  [GQ_OP_INPUT] = { 0, infer_leaf },
-  [GQ_OP_CONST] = { 0, infer_leaf },
-  [GQ_OP_WHERE] = { 3, infer_where },
-  [GQ_OP_CAST] = { 1, infer_cast },
-  [GQ_OP_MATMUL] = { 2, infer_matmul },
-  [GQ_OP_AFFINE] = { 3, infer_affine },
-  [GQ_OP_SUM] = { 1, infer_reduction },
-  [GQ_OP_AMAX] = { 1, infer_reduction },
-  [GQ_OP_AMIN] = { 1, infer_reduction },
-  [GQ_OP_ARGMAX] = { 1, infer_arg },
-  [GQ_OP_ARGMIN] = { 1, infer_arg },
-  [GQ_OP_RESHAPE] = { 1, infer_reshape },
-  [GQ_OP_PERMUTE] = { 1, infer_permute },
-  [GQ_OP_EXPAND] = { 1, infer_expand },
-  [GQ_OP_SLICE] = { 1, infer_range },
-  [GQ_OP_PAD] = { 1, infer_range },
-  [GQ_OP_CAT] = { -1, infer_cat },
-  [GQ_OP_INDEX_SELECT] = { 2, infer_index_select },
-  [GQ_OP_INDEX_ADD] = { 2, infer_index_add },
-  [GQ_OP_GATHER] = { 2, infer_gather },
-  [GQ_OP_SCATTER_ADD] = { 2, infer_scatter_add },
-  [GQ_OP_CALL] = { -1, infer_call },
-  [GQ_OP_CALL_PULL] = { 4, infer_call_pull },
 };
 
 int gq_infer(gq_op op, int nargs, const gq_dtype *dtypes, const gq_shape *shapes, const gq_attr *attr_,
              gq_dtype *dtype, gq_shape *shape) {
   static const gq_attr none;
   if ((unsigned)op >= GQ_NOP) return gq_fail(GQ_EARG, "no operation %d", (int)op);
-  const struct rule *r = &rules[op];
-  if (r->nargs >= 0 ? nargs != r->nargs : nargs < 1)
+  int want = gq_ops[op].nargs;
+  if (want >= 0 ? nargs != want : nargs < 1)
     return gq_fail(GQ_EARG, "%s: %d operands; expected %s%d", gq_ops[op].name, nargs,
-                   r->nargs < 0 ? "at least " : "", r->nargs < 0 ? 1 : r->nargs);
+                   want < 0 ? "at least " : "", want < 0 ? 1 : want);
   memset(shape, 0, sizeof *shape);
   call c = { op, gq_ops[op].name, nargs, dtypes, shapes, attr_ ? attr_ : &none, dtype, shape };
-  return r->infer(&c);
+  return rules[op](&c);
 }

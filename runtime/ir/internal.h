@@ -25,6 +25,8 @@ struct gq_graph {
 gq_ref gq_graph_fail(gq_graph *g, int code);
 /* The equal node that is there already, or GQ_NONE. n: complete but for args. */
 gq_ref gq_graph_find(const gq_graph *g, const gq_node *n, const gq_ref *args);
+/* n's attributes, zero until now: what its operation uses of `from_`. n: complete but for args. */
+void gq_attr_clean(gq_node *n, const gq_attr *from_);
 /* The equal node, or a new one. */
 gq_ref gq_graph_add(gq_graph *g, const gq_node *n, const gq_ref *args);
 

@@ -13,29 +13,30 @@
 #include "../tensor/tensor.h"
 
 typedef enum gq_op {
-#define GQ_UNARY(N, n, meta, f, doc)  GQ_OP_##N,
-#define GQ_BINARY(N, n, meta, f, doc) GQ_OP_##N,
-#define GQ_COMPARE(N, n, f, doc)      GQ_OP_##N,
-#define GQ_OTHER(N, n, doc)           GQ_OP_##N,
+#define GQ_UNARY(N, ...)   GQ_OP_##N,
+#define GQ_BINARY(N, ...)  GQ_OP_##N,
+#define GQ_COMPARE(N, ...) GQ_OP_##N,
+#define GQ_OTHER(N, ...)   GQ_OP_##N,
 #include "ops.def"
-#undef GQ_UNARY
-#undef GQ_BINARY
-#undef GQ_COMPARE
-#undef GQ_OTHER
   GQ_NOP
 } gq_op;
 
 typedef enum gq_op_kind { GQ_K_UNARY, GQ_K_BINARY, GQ_K_COMPARE, GQ_K_OTHER } gq_op_kind;
+/* What an operation is to a program: see ops.def. */
+typedef enum gq_op_class { GQ_CELL, GQ_LEAF, GQ_VIEW, GQ_MOVE, GQ_REDUCE, GQ_PLACE, GQ_PRODUCT, GQ_INDEX,
+                           GQ_CALL } gq_op_class;
 
 typedef struct gq_op_info {
   const char *name;      /* "softplus" */
   const char *meta;      /* Lua metamethod or NULL */
   const char *doc;
   gq_op_kind kind;
+  gq_op_class class;
+  int nargs;             /* -1: one or more */
 } gq_op_info;
 extern const gq_op_info gq_ops[GQ_NOP];
-/* unary, binary, compare, WHERE and CAST: what a fused group may hold */
-bool gq_op_elementwise(gq_op op);
+/* What a fused group may hold. */
+static inline bool gq_op_elementwise(gq_op op) { return gq_ops[op].class == GQ_CELL; }
 
 typedef int32_t gq_ref;            /* index of a node in its graph */
 #define GQ_NONE (-1)
@@ -44,11 +45,11 @@ enum { GQ_TA = 1, GQ_TB = 2 };     /* MATMUL flags */
 enum { GQ_PULL_Z = 1, GQ_PULL_T = 2, GQ_PULL_PARAMS = 4 };   /* CALL_PULL flags: what it gives, in this order */
 
 typedef struct gq_attr {           /* zero what an op does not use: nodes are compared bytewise */
-  gq_dtype dtype;                  /* INPUT CONST CAST: the node's dtype */
+  gq_dtype dtype;                  /* the node's */
   int32_t axis;
   int32_t flags;
   int32_t perm[GQ_MAXDIM];
-  gq_shape shape;                  /* INPUT RESHAPE EXPAND SLICE PAD INDEX_ADD SCATTER_ADD CALL_PULL: the node's shape */
+  gq_shape shape;                  /* the node's */
   int64_t start[GQ_MAXDIM], step[GQ_MAXDIM];
   double x;
 } gq_attr;

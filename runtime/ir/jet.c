@@ -289,50 +289,21 @@ static gq_ref jet_cat(rule *r) {
   return v;
 }
 
+static gq_ref jet_refuse(rule *r) {
+  return gq_graph_fail(
+    r->g, gq_fail(GQ_EUNSUPPORTED,
+                  "jet: the operation %s has no rule for Taylor series; write the dynamics without it, or "
+                  "differentiate with gq.grad inside them",
+                  gq_ops[r->n->op].name));
+}
+
 static gq_ref (*const rules[GQ_NOP])(rule *r) = {
-  [GQ_OP_NEG] = jet_linear,
-  [GQ_OP_EXP] = jet_exp,
-  [GQ_OP_LOG] = jet_log,
-  [GQ_OP_LOG1P] = jet_log1p,
-  [GQ_OP_EXPM1] = jet_expm1,
-  [GQ_OP_SQRT] = jet_sqrt,
-  [GQ_OP_RSQRT] = jet_rsqrt,
-  [GQ_OP_ABS] = jet_abs,
-  [GQ_OP_SIGN] = jet_zero,
-  [GQ_OP_SIN] = jet_sin,
-  [GQ_OP_COS] = jet_cos,
-  [GQ_OP_TAN] = jet_tan,
-  [GQ_OP_TANH] = jet_tanh,
-  [GQ_OP_SIGMOID] = jet_sigmoid,
-  [GQ_OP_SOFTPLUS] = jet_softplus,
-  [GQ_OP_RELU] = jet_relu,
-  [GQ_OP_ERF] = jet_erf,
-  [GQ_OP_SQUARE] = jet_square,
-  [GQ_OP_RECIP] = jet_reciprocal,
-  [GQ_OP_ADD] = jet_add,
-  [GQ_OP_SUB] = jet_sub,
-  [GQ_OP_MUL] = jet_mul,
-  [GQ_OP_DIV] = jet_div,
-  [GQ_OP_POW] = jet_pow,
-  [GQ_OP_MAXIMUM] = jet_maximum,
-  [GQ_OP_MINIMUM] = jet_minimum,
-  [GQ_OP_WHERE] = jet_where,
-  [GQ_OP_CAST] = jet_cast,
-  [GQ_OP_MATMUL] = jet_matmul,
-  [GQ_OP_AFFINE] = jet_affine,
-  [GQ_OP_SUM] = jet_linear,
-  [GQ_OP_AMAX] = jet_amax,
-  [GQ_OP_AMIN] = jet_amax,
-  [GQ_OP_RESHAPE] = jet_linear,
-  [GQ_OP_PERMUTE] = jet_linear,
-  [GQ_OP_EXPAND] = jet_linear,
-  [GQ_OP_SLICE] = jet_linear,
-  [GQ_OP_PAD] = jet_linear,
-  [GQ_OP_CAT] = jet_cat,
-  [GQ_OP_INDEX_SELECT] = jet_indexed,
-  [GQ_OP_INDEX_ADD] = jet_indexed,
-  [GQ_OP_GATHER] = jet_indexed,
-  [GQ_OP_SCATTER_ADD] = jet_indexed,
+#define GQ_UNARY(N, n, meta, takes, vjp, jet, ...) [GQ_OP_##N] = jet_##jet,
+#define GQ_BINARY(N, n, meta, takes, vjp, jet, ...) [GQ_OP_##N] = jet_##jet,
+#define GQ_COMPARE(N, ...) [GQ_OP_##N] = jet_zero,
+#define GQ_OTHER(N, n, class, nargs, attr, infer, fold, rows, batch, columns, jet, ...) \
+  [GQ_OP_##N] = jet_##jet,
+#include "ops.def"
 };
 
 /* ---- the sweeps ---- */
@@ -340,15 +311,7 @@ static gq_ref (*const rules[GQ_NOP])(rule *r) = {
 /* Coefficient k of a node, of the node's shape: what was broadcast is spread out. */
 static void make(jet *j, gq_ref node, int k) {
   rule r = { .j = j, .g = j->g, .n = gq_at(j->g, node), .y = node, .k = k };
-  if (rules[r.n->op]) {
-    series(j, node, VALUE)[k] = gq_expand(j->g, rules[r.n->op](&r), r.n->shape);
-    return;
-  }
-  gq_graph_fail(
-    j->g, gq_fail(GQ_EUNSUPPORTED,
-                  "jet: the operation %s has no rule for Taylor series; write the dynamics without it, or "
-                  "differentiate with gq.grad inside them",
-                  gq_ops[r.n->op].name));
+  series(j, node, VALUE)[k] = gq_expand(j->g, rules[r.n->op](&r), r.n->shape);
 }
 
 /* f inlined into g: its inputs are g's, its output the result. */

@@ -2,7 +2,7 @@
 ** rows.c -- row independence. Every value has a label: which of its numbers belong to which row
 ** of the state. The forward pass labels what is computed from the state; where such a value meets
 ** one that is not, that one must be cut like it (or used whole), and this demand travels back to
-** the captures. Both directions are the two small functions out_label and arg_label.
+** the captures. Each operation has a rule for either direction.
 */
 #include "internal.h"
 
@@ -22,8 +22,6 @@ static int mixes(const gq_node *n) {
   return gq_fail(GQ_EUNSUPPORTED, "row independence: %s (giving %s) mixes rows", gq_ops[n->op].name,
                  gq_shape_text(n->shape, text, sizeof text));
 }
-
-static gq_shape arg_shape(const rows *w, const gq_node *n, int i) { return gq_at(w->g, n->args[i])->shape; }
 
 static int64_t suffix(gq_shape s, int axis) {
   int64_t n = 1;
@@ -49,104 +47,125 @@ static bool untouched(const gq_node *n, gq_shape from, int axis) {
   return n->attr.start[axis] == 0 && n->attr.step[axis] == 1 && from.dim[axis] == n->shape.dim[axis];
 }
 
-/* Positions of the two dims of operand i of a product: the one that stays and the one summed over. */
-static void product_dims(const gq_node *n, int i, int ndim, int *kept, int *summed) {
-  bool t = n->attr.flags & (i == 0 ? GQ_TA : GQ_TB);
-  bool last = (i == 0) == t;
-  *kept = ndim - (last ? 1 : 2);
-  *summed = ndim - (last ? 2 : 1);
+/* Operand i of node n, of shape s. out_ makes the label of the node from the operand's, arg_ the operand's from the
+** node's; *l is the one, then the other. */
+typedef struct step {
+  const rows *w;
+  const gq_node *n;
+  int i;
+  gq_shape s;
+} step;
+
+/* Positions of the two dims of an operand of a product: the one that stays and the one summed over. */
+static void product_dims(const step *q, int *kept, int *summed) {
+  bool t = q->n->attr.flags & (q->i == 0 ? GQ_TA : GQ_TB);
+  bool last = (q->i == 0) == t;
+  *kept = q->s.ndim - (last ? 1 : 2);
+  *summed = q->s.ndim - (last ? 2 : 1);
 }
 
-/* ---- label of the node from that of operand i ---- */
+/* ---- either way ---- */
 
-static bool out_matmul(const gq_node *n, int i, int ndim, label l, label *out) {
-  int kept, summed, rank = n->shape.ndim;
-  product_dims(n, i, ndim, &kept, &summed);
-  if (l.axis == summed) return false;
-  *out = (label){ l.axis == kept ? rank - (i == 0 ? 2 : 1) : l.axis + rank - ndim, l.inner };
+static bool out_refuse(const step *q, label *l) { return false; }
+static bool out_reduction(const step *q, label *l) { return !(q->n->attr.flags >> l->axis & 1); }
+static bool out_range(const step *q, label *l) { return untouched(q->n, q->s, l->axis); }
+static bool out_beside(const step *q, label *l) { return l->axis != q->n->attr.axis; }
+#define arg_refuse out_refuse
+#define arg_reduction out_reduction
+#define arg_range out_range
+#define arg_beside out_beside
+
+/* ---- the node's from an operand's ---- */
+
+static bool out_aligned(const step *q, label *l) {
+  int from = l->axis;
+  l->axis += q->n->shape.ndim - q->s.ndim;
+  return q->s.dim[from] == q->n->shape.dim[l->axis];
+}
+
+static bool out_matmul(const step *q, label *l) {
+  int kept, summed, rank = q->n->shape.ndim;
+  product_dims(q, &kept, &summed);
+  if (l->axis == summed) return false;
+  l->axis = l->axis == kept ? rank - (q->i == 0 ? 2 : 1) : l->axis + rank - q->s.ndim;
   return true;
 }
 
-static bool out_label(const rows *w, const gq_node *n, int i, label l, label *out) {
-  gq_shape s = arg_shape(w, n, i);
-  int axis = n->attr.axis;
-  *out = l;
-  switch (n->op) {
-    case GQ_OP_MATMUL: return out_matmul(n, i, s.ndim, l, out);
-    case GQ_OP_SUM:
-    case GQ_OP_AMAX:
-    case GQ_OP_AMIN: return !(n->attr.flags >> l.axis & 1);
-    case GQ_OP_RESHAPE: return relabel(w, s, l, n->shape, out);
-    case GQ_OP_PERMUTE:
-      for (int j = 0; j < s.ndim; j++)
-        if (n->attr.perm[j] == l.axis) out->axis = j;
-      return true;
-    case GQ_OP_SLICE:
-    case GQ_OP_PAD: return untouched(n, s, l.axis);
-    case GQ_OP_ARGMAX:
-    case GQ_OP_ARGMIN:
-    case GQ_OP_CAT:
-    case GQ_OP_SCATTER_ADD: return l.axis != axis;
-    case GQ_OP_INDEX_SELECT:
-      if (i == 1) out->axis = axis;
-      return i == 1 || l.axis != axis;
-    case GQ_OP_INDEX_ADD: return i == 0 && l.axis != axis;
-    case GQ_OP_GATHER: return i == 1 || l.axis != axis;
-    case GQ_OP_CALL:
-    case GQ_OP_CALL_PULL: return false;
-    default: /* element-wise, EXPAND */
-      out->axis = l.axis + n->shape.ndim - s.ndim;
-      return s.dim[l.axis] == n->shape.dim[out->axis];
-  }
+static bool out_reshape(const step *q, label *l) { return relabel(q->w, q->s, *l, q->n->shape, l); }
+
+static bool out_permute(const step *q, label *l) {
+  int from = l->axis;
+  for (int j = 0; j < q->s.ndim; j++)
+    if (q->n->attr.perm[j] == from) l->axis = j;
+  return true;
 }
 
-/* ---- label that operand i must have, from the node's ---- */
+static bool out_index_select(const step *q, label *l) {
+  if (q->i == 1) l->axis = q->n->attr.axis;
+  return q->i == 1 || l->axis != q->n->attr.axis;
+}
+
+static bool out_index_add(const step *q, label *l) { return q->i == 0 && l->axis != q->n->attr.axis; }
+static bool out_gather(const step *q, label *l) { return q->i == 1 || l->axis != q->n->attr.axis; }
+
+/* ---- an operand's from the node's ---- */
 
 /* Operand dims align with the last dims of the result; a missing or repeated dim is used whole. */
-static label aligned(gq_shape s, gq_shape out, label l) {
-  int axis = l.axis - (out.ndim - s.ndim);
-  if (axis < 0 || s.dim[axis] != out.dim[l.axis]) return whole;
-  return (label){ axis, l.inner };
+static bool arg_aligned(const step *q, label *l) {
+  int axis = l->axis - (q->n->shape.ndim - q->s.ndim);
+  if (axis < 0 || q->s.dim[axis] != q->n->shape.dim[l->axis]) *l = whole;
+  else l->axis = axis;
+  return true;
 }
 
-static label arg_matmul(const gq_node *n, int i, gq_shape s, label l) {
-  int kept, summed, rank = n->shape.ndim;
-  product_dims(n, i, s.ndim, &kept, &summed);
-  if (l.axis < rank - 2) return aligned(s, n->shape, l);
-  return (l.axis == rank - 2) == (i == 0) ? (label){ kept, l.inner } : whole;
+static bool arg_matmul(const step *q, label *l) {
+  int kept, summed, rank = q->n->shape.ndim;
+  product_dims(q, &kept, &summed);
+  if (l->axis < rank - 2) return arg_aligned(q, l);
+  if ((l->axis == rank - 2) == (q->i == 0)) l->axis = kept;
+  else *l = whole;
+  return true;
 }
 
-static bool arg_label(const rows *w, const gq_node *n, int i, label l, label *out) {
-  gq_shape s = arg_shape(w, n, i);
-  int axis = n->attr.axis;
-  *out = l;
-  switch (n->op) {
-    case GQ_OP_MATMUL: *out = arg_matmul(n, i, s, l); return true;
-    case GQ_OP_SUM:
-    case GQ_OP_AMAX:
-    case GQ_OP_AMIN: return !(n->attr.flags >> l.axis & 1);
-    case GQ_OP_RESHAPE:
-      if (s.ndim == 0) *out = whole; /* expanded to one row */
-      return s.ndim == 0 || relabel(w, n->shape, l, s, out);
-    case GQ_OP_PERMUTE: out->axis = n->attr.perm[l.axis]; return true;
-    case GQ_OP_SLICE:
-    case GQ_OP_PAD: return untouched(n, s, l.axis);
-    case GQ_OP_ARGMAX:
-    case GQ_OP_ARGMIN:
-    case GQ_OP_CAT:
-    case GQ_OP_SCATTER_ADD: return l.axis != axis;
-    case GQ_OP_INDEX_SELECT:
-      if (l.axis != axis) *out = i == 0 ? l : whole;
-      else *out = i == 0 ? whole : (label){ 0, l.inner };
-      return true;
-    case GQ_OP_INDEX_ADD:
-      if (i == 1) *out = whole;
-      return l.axis != axis;
-    case GQ_OP_GATHER:
-      if (i == 0 && l.axis == axis) *out = whole;
-      return true;
-    default: *out = aligned(s, n->shape, l); return true;
-  }
+static bool arg_reshape(const step *q, label *l) {
+  if (q->s.ndim == 0) *l = whole; /* expanded to one row */
+  return q->s.ndim == 0 || relabel(q->w, q->n->shape, *l, q->s, l);
+}
+
+static bool arg_permute(const step *q, label *l) {
+  l->axis = q->n->attr.perm[l->axis];
+  return true;
+}
+
+static bool arg_index_select(const step *q, label *l) {
+  if ((l->axis == q->n->attr.axis) == (q->i == 0)) *l = whole;
+  else if (q->i == 1) l->axis = 0;
+  return true;
+}
+
+static bool arg_index_add(const step *q, label *l) {
+  int axis = l->axis;
+  if (q->i == 1) *l = whole;
+  return axis != q->n->attr.axis;
+}
+
+static bool arg_gather(const step *q, label *l) {
+  if (q->i == 0 && l->axis == q->n->attr.axis) *l = whole;
+  return true;
+}
+
+static const struct rule {
+  bool (*out)(const step *q, label *l), (*arg)(const step *q, label *l);
+} rules[GQ_NOP] = {
+#define GQ_UNARY(N, ...) [GQ_OP_##N] = { out_aligned, arg_aligned },
+#define GQ_BINARY(N, ...) [GQ_OP_##N] = { out_aligned, arg_aligned },
+#define GQ_COMPARE(N, ...) [GQ_OP_##N] = { out_aligned, arg_aligned },
+#define GQ_OTHER(N, n, class, nargs, attr, infer, fold, rows, ...) [GQ_OP_##N] = { out_##rows, arg_##rows },
+#include "ops.def"
+};
+
+static step operand(const rows *w, const gq_node *n, int i) {
+  return (step){ w, n, i, gq_at(w->g, n->args[i])->shape };
 }
 
 /* ---- the two passes ---- */
@@ -165,8 +184,9 @@ static int demand(rows *w, gq_ref r, label l, const gq_node *by) {
 static int ask_operands(rows *w, const gq_node *n, label l) {
   for (int i = 0; i < n->nargs; i++) {
     gq_ref a = n->args[i];
-    label want = whole;
-    if (l.axis != WHOLE && !arg_label(w, n, i, l, &want)) return mixes(n);
+    label want = l.axis == WHOLE ? whole : l;
+    step q = operand(w, n, i);
+    if (l.axis != WHOLE && !rules[n->op].arg(&q, &want)) return mixes(n);
     if (!w->varies[a]) GQ_TRY(demand(w, a, want, n));
     else if (!same(w->at[a], want)) return mixes(n);
   }
@@ -180,7 +200,9 @@ static int forward(rows *w, gq_ref r) {
     if (w->varies[n->args[i]]) from = i;
   if (from < 0) return GQ_OK;
   w->varies[r] = true;
-  if (!out_label(w, n, from, w->at[n->args[from]], &w->at[r])) return mixes(n);
+  w->at[r] = w->at[n->args[from]];
+  step q = operand(w, n, from);
+  if (!rules[n->op].out(&q, &w->at[r])) return mixes(n);
   return ask_operands(w, n, w->at[r]);
 }
 

@@ -223,51 +223,19 @@ static void vjp_call_pull(rule *r) {
   gq_graph_fail(r->g, gq_fail(GQ_EUNSUPPORTED, "dynamics that are called back have first derivatives alone"));
 }
 
+static void vjp_zero(rule *r) {} /* nothing flows */
+
+__attribute__((unused)) static void vjp_refuse(rule *r) {
+  gq_graph_fail(r->g, gq_fail(GQ_EUNSUPPORTED, "the operation %s has no derivative", gq_ops[r->n->op].name));
+}
+
 static void (*const rules[GQ_NOP])(rule *r) = {
-  [GQ_OP_NEG] = vjp_neg,
-  [GQ_OP_EXP] = vjp_exp,
-  [GQ_OP_LOG] = vjp_log,
-  [GQ_OP_LOG1P] = vjp_log1p,
-  [GQ_OP_EXPM1] = vjp_expm1,
-  [GQ_OP_SQRT] = vjp_sqrt,
-  [GQ_OP_RSQRT] = vjp_rsqrt,
-  [GQ_OP_ABS] = vjp_abs,
-  [GQ_OP_SIN] = vjp_sin,
-  [GQ_OP_COS] = vjp_cos,
-  [GQ_OP_TAN] = vjp_tan,
-  [GQ_OP_TANH] = vjp_tanh,
-  [GQ_OP_SIGMOID] = vjp_sigmoid,
-  [GQ_OP_SOFTPLUS] = vjp_softplus,
-  [GQ_OP_RELU] = vjp_relu,
-  [GQ_OP_ERF] = vjp_erf,
-  [GQ_OP_SQUARE] = vjp_square,
-  [GQ_OP_RECIP] = vjp_reciprocal,
-  [GQ_OP_ADD] = vjp_add,
-  [GQ_OP_SUB] = vjp_sub,
-  [GQ_OP_MUL] = vjp_mul,
-  [GQ_OP_DIV] = vjp_div,
-  [GQ_OP_POW] = vjp_pow,
-  [GQ_OP_MAXIMUM] = vjp_maximum,
-  [GQ_OP_MINIMUM] = vjp_minimum,
-  [GQ_OP_WHERE] = vjp_where,
-  [GQ_OP_CAST] = vjp_cast,
-  [GQ_OP_MATMUL] = vjp_matmul,
-  [GQ_OP_AFFINE] = vjp_affine,
-  [GQ_OP_SUM] = vjp_sum,
-  [GQ_OP_AMAX] = vjp_amax,
-  [GQ_OP_AMIN] = vjp_amax,
-  [GQ_OP_RESHAPE] = vjp_reshape,
-  [GQ_OP_PERMUTE] = vjp_permute,
-  [GQ_OP_EXPAND] = vjp_expand,
-  [GQ_OP_SLICE] = vjp_slice,
-  [GQ_OP_PAD] = vjp_pad,
-  [GQ_OP_CAT] = vjp_cat,
-  [GQ_OP_INDEX_SELECT] = vjp_index_select,
-  [GQ_OP_INDEX_ADD] = vjp_index_add,
-  [GQ_OP_GATHER] = vjp_gather,
-  [GQ_OP_SCATTER_ADD] = vjp_scatter_add,
-  [GQ_OP_CALL] = vjp_call,
-  [GQ_OP_CALL_PULL] = vjp_call_pull,
+#define GQ_UNARY(N, n, meta, takes, vjp, ...) [GQ_OP_##N] = vjp_##vjp,
+#define GQ_BINARY(N, n, meta, takes, vjp, ...) [GQ_OP_##N] = vjp_##vjp,
+#define GQ_COMPARE(N, ...) [GQ_OP_##N] = vjp_zero,
+#define GQ_OTHER(N, n, class, nargs, attr, infer, fold, rows, batch, columns, jet, vjp, ...) \
+  [GQ_OP_##N] = vjp_##vjp,
+#include "ops.def"
 };
 
 int gq_vjp_node(gq_graph *g, gq_ref node, gq_ref cot, const bool *want, gq_ref *argcot) {
@@ -283,7 +251,7 @@ int gq_vjp_node(gq_graph *g, gq_ref node, gq_ref cot, const bool *want, gq_ref *
   if (n->nargs <= 3) r.want = wanted; /* CAT's operands all have its dtype; CALL's parameters are floats */
   r.a = n->nargs > 0 ? n->args[0] : GQ_NONE;
   r.b = n->nargs > 1 ? n->args[1] : GQ_NONE;
-  if (any && cot != GQ_NONE && gq_is_float(n->dtype) && rules[n->op]) rules[n->op](&r);
+  if (any && cot != GQ_NONE && gq_is_float(n->dtype)) rules[n->op](&r);
   return gq_graph_status(g);
 }
 

@@ -64,18 +64,14 @@
     }                                  \
   }
 
-#define GQ_UNARY(N, n, meta, f, doc) UNARY(N##_f32, float, f) UNARY(N##_f64, double, f)
-#define GQ_BINARY(N, n, meta, f, doc) BINARY(N##_f32, float, float, f) BINARY(N##_f64, double, double, f)
-#define GQ_COMPARE(N, n, f, doc)      \
-  BINARY(N##_f32, float, uint8_t, f)  \
-  BINARY(N##_f64, double, uint8_t, f) \
+#define GQ_UNARY(N, n, meta, takes, vjp, jet, f, doc) UNARY(N##_f32, float, f) UNARY(N##_f64, double, f)
+#define GQ_BINARY(N, n, meta, takes, vjp, jet, f, doc) \
+  BINARY(N##_f32, float, float, f) BINARY(N##_f64, double, double, f)
+#define GQ_COMPARE(N, n, takes, f, doc) \
+  BINARY(N##_f32, float, uint8_t, f)    \
+  BINARY(N##_f64, double, uint8_t, f)   \
   BINARY(N##_i64, int64_t, uint8_t, f) BINARY(N##_bool, uint8_t, uint8_t, f)
-#define GQ_OTHER(N, n, doc)
 #include "../../ir/ops.def"
-#undef GQ_UNARY
-#undef GQ_BINARY
-#undef GQ_COMPARE
-#undef GQ_OTHER
 
 /* ---- what vmath.h does not reach: arguments of sin, cos and tan beyond TRIG_MAX ---- */
 
@@ -402,13 +398,14 @@ static void collocate(size_t n, size_t dim, const double *a, const double *jacob
 const gq_kernels PASTE(gq_kernels_, GQ_KERNELS) = {
   .name = TEXT(GQ_KERNELS),
   .op = {
-#define GQ_UNARY(N, n, meta, f, doc) ROW(N)[GQ_F32][GQ_VV] = N##_f32, ROW(N)[GQ_F64][GQ_VV] = N##_f64,
-#define GQ_BINARY(N, n, meta, f, doc) ROW(N)[GQ_F32] = FORMS(N##_f32), ROW(N)[GQ_F64] = FORMS(N##_f64),
-#define GQ_COMPARE(N, n, f, doc)                                                               \
+#define GQ_UNARY(N, n, meta, takes, vjp, jet, f, doc) \
+  ROW(N)[GQ_F32][GQ_VV] = N##_f32, ROW(N)[GQ_F64][GQ_VV] = N##_f64,
+#define GQ_BINARY(N, n, meta, takes, vjp, jet, f, doc) \
+  ROW(N)[GQ_F32] = FORMS(N##_f32), ROW(N)[GQ_F64] = FORMS(N##_f64),
+#define GQ_COMPARE(N, n, takes, f, doc)                                                        \
   ROW(N)                                                                                       \
   [GQ_F32] = FORMS(N##_f32), ROW(N)[GQ_F64] = FORMS(N##_f64), ROW(N)[GQ_I64] = FORMS(N##_i64), \
   ROW(N)[GQ_BOOL] = FORMS(N##_bool),
-#define GQ_OTHER(N, n, doc)
 #include "../../ir/ops.def"
     ROW(SIN)[GQ_F32][GQ_VV] = SIN_all_f32,
     ROW(SIN)[GQ_F64][GQ_VV] = SIN_all_f64,

@@ -3,6 +3,8 @@
 */
 #include "cpu.h"
 
+#include <string.h>
+
 gq_layout gq_layout_of(gq_shape s, const int64_t *stride_) {
   gq_layout l = { .ndim = s.ndim };
   int64_t run = 1;
@@ -29,4 +31,72 @@ void gq_layout_broadcast(const gq_layout *l, gq_shape s, int64_t *stride) {
     int j = i - (s.ndim - l->ndim);
     stride[i] = j < 0 || l->dim[j] == 1 ? 0 : l->stride[j];
   }
+}
+
+/* ---- views ---- */
+
+/* The contiguous strides, or all zero. */
+static bool view_reshape(const gq_attr *attr, const gq_layout *l, gq_shape s, int64_t *stride,
+                         int64_t *offset) {
+  bool zero = true;
+  for (int i = 0; i < l->ndim; i++) zero = zero && (l->stride[i] == 0 || l->dim[i] == 1);
+  gq_shape_strides(s, stride);
+  if (zero) memset(stride, 0, GQ_MAXDIM * sizeof *stride);
+  return zero || gq_layout_contiguous(l);
+}
+
+static bool view_permute(const gq_attr *attr, const gq_layout *l, gq_shape s, int64_t *stride,
+                         int64_t *offset) {
+  for (int i = 0; i < s.ndim; i++) stride[i] = l->stride[attr->perm[i]];
+  return true;
+}
+
+static bool view_expand(const gq_attr *attr, const gq_layout *l, gq_shape s, int64_t *stride,
+                        int64_t *offset) {
+  gq_layout_broadcast(l, s, stride);
+  return true;
+}
+
+static bool view_slice(const gq_attr *attr, const gq_layout *l, gq_shape s, int64_t *stride,
+                       int64_t *offset) {
+  for (int i = 0; i < s.ndim; i++) {
+    stride[i] = l->stride[i] * attr->step[i];
+    if (gq_numel(s)) *offset += l->stride[i] * attr->start[i];
+  }
+  return true;
+}
+
+bool gq_layout_view(gq_op op, const gq_attr *attr, const gq_layout *l, gq_shape s, int64_t *stride,
+                    int64_t *offset) {
+  static bool (*const views[GQ_NOP])(const gq_attr *, const gq_layout *, gq_shape, int64_t *, int64_t *) = {
+    [GQ_OP_RESHAPE] = view_reshape,
+    [GQ_OP_PERMUTE] = view_permute,
+    [GQ_OP_EXPAND] = view_expand,
+    [GQ_OP_SLICE] = view_slice,
+  };
+  return views[op] && views[op](attr, l, s, stride, offset);
+}
+
+/* ---- moves ---- */
+
+static void land_pad(const gq_attr *attr, gq_shape part, gq_landing *l) {
+  for (int i = 0; i < part.ndim; i++) {
+    l->at += l->stride[i] * attr->start[i];
+    l->stride[i] *= attr->step[i];
+  }
+}
+
+static void land_cat(const gq_attr *attr, gq_shape part, gq_landing *l) {
+  l->at = l->next;
+  l->next += part.dim[attr->axis] * l->stride[attr->axis];
+}
+
+bool gq_layout_land(gq_op op, const gq_attr *attr, gq_shape whole, gq_shape part, gq_landing *l) {
+  static void (*const moves[GQ_NOP])(const gq_attr *, gq_shape, gq_landing *) = {
+    [GQ_OP_PAD] = land_pad,
+    [GQ_OP_CAT] = land_cat,
+  };
+  gq_shape_strides(whole, l->stride);
+  if (moves[op]) moves[op](attr, part, l);
+  return moves[op];
 }

@@ -19,8 +19,7 @@ static void add_dim(int *n, int64_t *dim, int64_t *stride, int64_t d, int64_t s,
 }
 
 int gq_reduce_plan(gq_reduce *r, gq_op op, gq_dtype d, const gq_layout *x, const gq_attr *attr) {
-  bool position = op == GQ_OP_ARGMAX || op == GQ_OP_ARGMIN;
-  int mask = position ? 1 << attr->axis : attr->flags;
+  int mask = gq_ops[op].class == GQ_PLACE ? 1 << attr->axis : attr->flags;
   int last = -1; /* was the last dim seen kept (0) or reduced (1)? */
   int64_t kept = 1, reduced = 1;
   memset(r, 0, sizeof *r);
@@ -146,11 +145,14 @@ REDUCE(sum_bool, uint8_t, uint64_t, 0, acc += v, ((int64_t *)out)[i] = (int64_t)
 typedef void (*reducer)(const gq_reduce *r, const void *x, void *out);
 #define ROW(name) \
   { name##_f32, name##_f64, name##_i64, name##_bool }
-static const reducer table[][GQ_NDTYPE] = { ROW(amax), ROW(amin), ROW(argmax), ROW(argmin) };
+static const reducer table[GQ_NOP][GQ_NDTYPE] = { [GQ_OP_AMAX] = ROW(amax),
+                                                  [GQ_OP_AMIN] = ROW(amin),
+                                                  [GQ_OP_ARGMAX] = ROW(argmax),
+                                                  [GQ_OP_ARGMIN] = ROW(argmin) };
 
 void gq_reduce_run(const gq_reduce *r, const void *x, void *out, bool add) {
   if (count(r->nk, r->kdim) == 0) return;
-  if (r->op != GQ_OP_SUM) table[r->op - GQ_OP_AMAX][r->dtype](r, x, out);
+  if (r->op != GQ_OP_SUM) table[r->op][r->dtype](r, x, out);
   else if (gq_is_float(r->dtype)) sum_floats(r, x, out, add);
   else (r->dtype == GQ_I64 ? sum_i64 : sum_bool)(r, x, out);
 }
