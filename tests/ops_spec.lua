@@ -232,7 +232,7 @@ for _, row in ipairs(gq.core.ops) do
         check_traced(function(a) return f(a, y):to("float64") end, x[{ { 1, 3 } }]:sum() * gq.ones(4, f64))
       end)
     else
-      local cases = assert(other[row.name], "no test for this row")
+      local cases = row.name:find("^bare_") and "internal" or assert(other[row.name], "no test for this row")
       if cases ~= "internal" then
         it("has the derivatives of central differences", function()
           for _, case in ipairs(cases) do check(case[1], table.unpack(case, 2)) end

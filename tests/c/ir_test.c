@@ -209,6 +209,32 @@ static bool same_key(gq_graph *a, gq_graph *b) {
   return same;
 }
 
+/* x of {3, 3, 3} through `op` with attribute set `a`. */
+static gq_graph *through(gq_op op, gq_attr a) {
+  gq_graph *g = gq_graph_new();
+  gq_ref x = gq_input(g, GQ_F64, SHAPE(3, 3, 3)),
+         y = gq_emit(g, op, gq_ops[op].nargs == 1 ? 1 : 2, REFS(x, x), &a);
+  gq_graph_set_outputs(g, 1, &y);
+  return g;
+}
+
+/* Each attribute that an operation uses tells nodes apart; others are no part of a node. */
+static void test_attributes(void) {
+  gq_attr cut = { .shape = SHAPE(1, 1, 1), .step = { 1, 1, 1 } }, later = cut,
+          all = { .axis = 2, .flags = 3, .x = 1 };
+  later.start[2] = 1;
+  CHECK(!same_key(through(GQ_OP_CAT, (gq_attr){ .axis = 0 }), through(GQ_OP_CAT, (gq_attr){ .axis = 1 })));
+  CHECK(!same_key(through(GQ_OP_MATMUL, (gq_attr){ .flags = GQ_TA }), through(GQ_OP_MATMUL, (gq_attr){ 0 })));
+  CHECK(!same_key(through(GQ_OP_PERMUTE, (gq_attr){ .perm = { 1, 2, 0 } }),
+                  through(GQ_OP_PERMUTE, (gq_attr){ .perm = { 2, 0, 1 } })));
+  CHECK(!same_key(through(GQ_OP_SLICE, cut), through(GQ_OP_SLICE, later)));
+  CHECK(!same_key(through(GQ_OP_CAST, (gq_attr){ .dtype = GQ_F32 }),
+                  through(GQ_OP_CAST, (gq_attr){ .dtype = GQ_I64 })));
+  CHECK(same_key(through(GQ_OP_TANH, all), through(GQ_OP_TANH, (gq_attr){ 0 })));
+  all.step[5] = 7, all.shape = SHAPE(9), memcpy(all.perm, (int32_t[]){ 1, 2, 0, 8, 8 }, 5 * sizeof(int32_t));
+  CHECK(same_key(through(GQ_OP_PERMUTE, all), through(GQ_OP_PERMUTE, (gq_attr){ .perm = { 1, 2, 0 } })));
+}
+
 static void test_keys(void) {
   CHECK(same_key(keyed(3, 4, 1), keyed(3, 4, 1)));
   CHECK(!same_key(keyed(3, 4, 1), keyed(5, 4, 1)));
@@ -423,7 +449,9 @@ static gq_ref moved(deriv *d, gq_op op, gq_ref x) {
 }
 
 static void test_movement(void) {
-  for (gq_op op = GQ_OP_RESHAPE; op <= GQ_OP_PAD; op++) {
+  static const gq_op ops[] = { GQ_OP_RESHAPE, GQ_OP_PERMUTE, GQ_OP_EXPAND, GQ_OP_SLICE, GQ_OP_PAD };
+  for (int k = 0; k < 5; k++) {
+    gq_op op = ops[k];
     deriv d = start();
     gq_ref x = variable(&d, SHAPE(2, 3, 4), -1, 1);
     CHECK(finish(&d, gq_emit1(d.g, GQ_OP_SIN, moved(&d, op, x)), gq_ops[op].name));
@@ -435,8 +463,9 @@ static void test_movement(void) {
 }
 
 static void test_indexing(void) {
+  static const gq_op ops[] = { GQ_OP_INDEX_SELECT, GQ_OP_INDEX_ADD, GQ_OP_GATHER, GQ_OP_SCATTER_ADD };
   for (int k = 0; k < 4; k++) {
-    gq_op op = GQ_OP_INDEX_SELECT + k;
+    gq_op op = ops[k];
     bool one = op == GQ_OP_INDEX_SELECT || op == GQ_OP_INDEX_ADD;
     deriv d = start();
     gq_ref x = variable(&d, SHAPE(2, 5, 3), -1, 1);
@@ -514,6 +543,7 @@ int main(void) {
   RUN(test_products());
   RUN(test_columns());
   RUN(test_keys());
+  RUN(test_attributes());
   RUN(test_failing_memory());
   RUN(test_unary());
   RUN(test_binary());

@@ -139,7 +139,7 @@ static bool propose(twin *w, gq_op *op, int *n, int *arg, gq_attr *a) {
       return true;
     case 7:
       *n = 2, arg[1] = rnd(2) ? 7 : 8;
-      *op = arg[1] == 7 ? GQ_OP_INDEX_SELECT + rnd(2) : GQ_OP_GATHER + 0;
+      *op = arg[1] == 7 ? (rnd(2) ? GQ_OP_INDEX_ADD : GQ_OP_INDEX_SELECT) : GQ_OP_GATHER;
       a->axis = s.ndim ? (int)rnd((uint32_t)s.ndim) : 0, a->shape = s;
       if (*op == GQ_OP_INDEX_ADD && s.ndim) a->shape.dim[a->axis] = 6;
       return s.ndim && s.dim[a->axis] >= (*op == GQ_OP_INDEX_ADD ? 3 : 6); /* indices fit */
@@ -762,6 +762,83 @@ static void test_failing_memory(void) {
   unref_all(f.in, f.nin);
 }
 
+#ifdef GQ_DEBUG
+/* ---- rows of ops.def without rules ---- */
+
+static bool named(int status, gq_op op) {
+  bool ok = status != GQ_OK && strstr(gq_message(), gq_ops[op].name);
+  if (!ok) printf("%s: %d %s\n", gq_ops[op].name, status, gq_message());
+  return ok;
+}
+
+/* y = op(z, ..) over {3, 2}: a graph in which every pass must say that it does not know op. */
+static field bare_field(gq_op op, gq_ref *y) {
+  field f = new_field(SHAPE(3, 2));
+  *y = gq_emit(f.g, op, gq_ops[op].nargs, REFS(f.z, f.z, f.z), NULL);
+  gq_graph_set_outputs(f.g, 1, y);
+  must(gq_graph_status(f.g));
+  return f;
+}
+
+static int batch_of(const gq_graph *src) {
+  gq_graph *g = gq_graph_new();
+  gq_ref out, bind[] = { gq_input(g, GQ_F64, SCALAR), gq_input(g, GQ_F64, SHAPE(4, 3, 2)) };
+  int status = gq_batch(g, src, 4, bind, (bool[]){ false, true }, &out);
+  gq_graph_free(g);
+  return status;
+}
+
+/* Columns need what rows prove, which a bare row never is: it stands beside the state, lifted by the time. */
+static int columns_of(gq_op op) {
+  field f = new_field(SHAPE(3, 2));
+  gq_ref x = gq_expand(f.g, f.t, SHAPE(1, 2)), a = gq_emit(f.g, op, gq_ops[op].nargs, REFS(x, x, x), NULL),
+         y = gq_emit2(f.g, GQ_OP_ADD, f.z, a);
+  gq_graph *to = NULL;
+  gq_graph_set_outputs(f.g, 1, &y);
+  must(gq_graph_status(f.g));
+  int status = gq_rows_last(f.g, 3, 3, 2, (bool[]){ true, true }, (int[]){ -1, 0 }, &to);
+  gq_graph_free(to);
+  gq_graph_free(f.g);
+  unref_all(f.in, f.nin);
+  return status;
+}
+
+static int compiled(const gq_graph *g, gq_ref y) {
+  gq_program *p = NULL;
+  int status = gq_program_new(g, 1, &(gq_outspec){ y, 0, GQ_STORE }, &p);
+  gq_program_free(p);
+  return status;
+}
+
+static int pulled(gq_graph *g, gq_ref z, gq_ref y) {
+  gq_ref cot = gq_input(g, GQ_F64, SHAPE(3, 2)), grad;
+  return gq_vjp(g, 1, &y, &cot, 1, &z, &grad);
+}
+
+static void test_bare(gq_op op) {
+  gq_ref y;
+  gq_graph *g = NULL;
+  gq_tensor *out = NULL;
+  field f = bare_field(op, &y);
+  CHECK(named(gq_rows(f.g, 3, (int[]){ -1, 0 }), op));
+  CHECK(named(batch_of(f.g), op));
+  CHECK(named(columns_of(op), op));
+  CHECK(named(gq_jet(f.g, 2, &g), op));
+  CHECK(named(gq_evaluate(f.g, f.in, 1, &y, &out), op));
+  CHECK(named(compiled(f.g, y), op));
+  CHECK(named(pulled(f.g, f.z, y), op));
+  gq_graph_free(f.g);
+  unref_all(f.in, f.nin);
+}
+
+static void test_bare_rows(void) {
+  int n = 0;
+  for (gq_op op = 0; op < GQ_NOP; op++)
+    if (strncmp(gq_ops[op].name, "bare_", 5) == 0) test_bare(op), n++;
+  CHECK(n == GQ_CALL + 1); /* one of each class */
+}
+#endif
+
 int main(void) {
   RUN(test_folded());
   RUN(test_inlined());
@@ -779,6 +856,9 @@ int main(void) {
   RUN(test_rows_of_captures());
   RUN(test_rows_refused());
   RUN(test_failing_memory());
+#ifdef GQ_DEBUG
+  RUN(test_bare_rows());
+#endif
   RUN(CHECK(gq_live_blocks() == 0));
   return DONE();
 }
