@@ -231,7 +231,7 @@ static void run_program(lua_State *L, const gq_graph *g, gq_tensor *const *in, g
   gq_program **p = lua_newuserdatauv(L, sizeof *p, 0);
   *p = NULL;
   luaL_setmetatable(L, PROGRAM);
-  gqL_retry(L, gq_program_new(g, nout, spec, p));
+  gqL_retry(L, gq_program_new(&gq_cpu_backend, g, nout, spec, p));
   const void **from = lua_newuserdatauv(L, (size_t)(nin + 1) * sizeof *from, 0);
   for (int i = 0; i < nin; i++) from[i] = gq_tensor_data(in[i]);
   char *arena = lua_newuserdatauv(L, gq_program_arena(*p) + 64, 0);

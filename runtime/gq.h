@@ -25,6 +25,7 @@
 #include "ir/ir.h"
 #include "exec/exec.h"
 #include "exec/tape.h"
+#include "exec/backend.h"
 #include "ode/ode.h"
 #include "sde/sde.h"
 #include "opt/opt.h"

@@ -55,15 +55,14 @@ static void make_solid(gq_compiler *c, gq_ref r) {
   c->view[r] = own(c, r);
 }
 
-/* Products take what BLAS takes; index operations and callbacks want plain arrays. */
+/* Products take what their backend takes; index operations and callbacks want plain arrays. */
 static int settle_operands(gq_compiler *c, gq_ref r) {
   const gq_node *n = node_of(c, r);
   gq_op_class class = gq_ops[n->op].class;
   if (class == GQ_PRODUCT) {
-    gq_gemm g;
     gq_layout a = gq_view_layout(c, n->args[0]), b = gq_view_layout(c, n->args[1]);
     int pack = 0;
-    GQ_TRY(gq_gemm_plan(&g, n->dtype, &a, &b, n->attr.flags, &pack));
+    GQ_TRY(c->p->on->lowering->pack(n->dtype, &a, &b, n->attr.flags, &pack));
     for (int i = 0; i < 2; i++)
       if (pack >> i & 1) make_solid(c, n->args[i]);
   } else if (class == GQ_INDEX || class == GQ_CALL) {

@@ -5,16 +5,42 @@
 #ifndef GQ_BACKEND_H
 #define GQ_BACKEND_H
 
+#include "exec.h"
 #include "vec.h"
 
-typedef struct gq_backend {
+struct gq_layout;
+typedef struct gq_text gq_text;   /* compile.h: a text that grows */
+
+/* A way to run programs, with a layout and slices of its own. */
+typedef struct gq_lowering {
   const char *name;
-  void *(*allocate)(const struct gq_backend *b, size_t bytes);   /* NULL: none is left */
-  void (*release)(const struct gq_backend *b, void *p_);
-  void (*copy)(const struct gq_backend *b, void *dst, const void *src, size_t bytes);   /* either may be the host's */
-  void (*fill)(const struct gq_backend *b, void *dst, int byte, size_t bytes);
+  bool columns;                /* rows of a slice may be innermost */
+  int (*slices)(void);         /* slices of a batch that run side by side */
+  int64_t lanes, points;       /* rows with steps of their own in one program, and their quadrature nodes */
+  /* Which operands of a product must be made contiguous first: bits 0 and 1 of *pack. */
+  int (*pack)(gq_dtype d, const struct gq_layout *a, const struct gq_layout *b, int flags, int *pack);
+  int (*lower)(gq_program *p); /* plain instructions (compile.h) to p->code, and the size of an arena */
+  int (*run)(const gq_program *p, int phase, void *arena, const void *const *in, void *const *out);
+  void (*release)(gq_program *p);
+  void (*print)(const gq_program *p, int i, gq_text *t);   /* instruction i */
+} gq_lowering;
+
+struct gq_backend {
+  const char *name;
+  int number;                  /* of the device */
+  void *(*allocate)(const gq_backend *b, size_t bytes);   /* NULL: none is left */
+  void (*release)(const gq_backend *b, void *p_);
+  void *(*share)(const gq_backend *b, size_t bytes);      /* memory that the host reads and writes too */
+  void (*unshare)(const gq_backend *b, void *p_);
+  void (*copy)(const gq_backend *b, void *dst, const void *src, size_t bytes);   /* either may be the host's */
+  void (*fill)(const gq_backend *b, void *dst, int byte, size_t bytes);
+  void (*wait)(const gq_backend *b);                      /* until what was asked for is done */
   const gq_vectors *vec;
-} gq_backend;
+  /* One operation but a VIEW, into a contiguous result that is there. */
+  int (*apply)(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr, gq_tensor *out);
+  const gq_lowering *lowering;
+  int (*advance)(void *walk);  /* many attempts of a solve until something halts it, or NULL */
+};
 
 extern const gq_backend gq_cpu_backend;
 

@@ -9,7 +9,8 @@
 #ifndef GQ_COMPILE_H
 #define GQ_COMPILE_H
 
-#include "cpu/cpu.h"
+#include "backend.h"
+#include "layout.h"
 
 /* ---- the program: immutable, any number of arenas and threads run it at once ---- */
 
@@ -21,6 +22,21 @@ typedef struct gq_loc {
   size_t offset;        /* bytes from there, or from the arena or the constants */
 } gq_loc;
 
+#define GQ_GROUP_VALUES 192   /* operands and results of one group */
+
+/* Element-wise operations of one shape. Values are operands from outside or results, in the order of operations. */
+typedef struct gq_cellvalue {
+  gq_dtype dtype;
+  bool arg;             /* comes from outside */
+  bool stored;          /* goes outside */
+  int64_t stride[GQ_MAXDIM];   /* of an argument, over the shape */
+} gq_cellvalue;
+
+typedef struct gq_cellop {
+  gq_op op;
+  int16_t out, nargs, arg[3];
+} gq_cellop;
+
 typedef enum gq_instr_kind { INSTR_GROUP, INSTR_GEMM, INSTR_REDUCE, INSTR_MOVE, INSTR_ZERO, INSTR_INDEX,
                              INSTR_CALL } gq_instr_kind;
 
@@ -30,17 +46,19 @@ typedef struct gq_instr {
   int nloc;
   gq_loc *loc;          /* GROUP: of each value; the others: result, operands */
   union {
-    gq_group group;
-    gq_gemm gemm;
-    gq_reduce reduce;
+    struct { gq_shape shape; int nvalue, nop; gq_cellvalue *value; gq_cellop *op; } group;
+    struct { gq_dtype dtype; int flags; gq_layout a, b; int64_t column; } gemm;   /* column: its stride (AFFINE) */
+    struct { gq_op op; gq_dtype dtype; int axis, flags; gq_layout x; } reduce;
     struct { gq_layout from; int64_t to[GQ_MAXDIM]; size_t size; } move;
     size_t zero;
-    gq_indexing index;
+    struct { gq_op op; gq_dtype dtype; int axis; gq_shape x, idx, out; } index;
     int what;           /* CALL: flags of CALL_PULL */
   } as;
 } gq_instr;
 
 struct gq_program {
+  const gq_backend *on;
+  void *code;           /* what the backend's lowering made of it */
   int ninstr, room;
   gq_instr *instr;
   int nphase;
@@ -48,10 +66,13 @@ struct gq_program {
   double *constant;     /* 8 bytes each, whatever the dtype */
   int nout;
   gq_loc *out;          /* of KEEP outputs */
-  size_t arena, scratch;   /* bytes; where tile registers begin, */
-  size_t registers;        /* and the size of one worker's */
-  int workers;             /* that have some */
+  size_t values;        /* bytes of the arena that values take; */
+  size_t arena;         /* with what the lowering needs behind them */
 };
+
+struct gq_text { char *s; size_t n, room; bool failed; };
+__attribute__((format(printf, 2, 3))) void gq_text_put(gq_text *t, const char *fmt, ...);
+void gq_text_loc(gq_text *t, const gq_loc *l);
 
 /* ---- compiling ---- */
 

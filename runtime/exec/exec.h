@@ -27,6 +27,7 @@ int gq_callback_address(gq_callback *c, gq_tensor **out);   /* what that input i
 /* What CALL (a_ NULL) and CALL_PULL do; address: of the int64 that holds the callback's. */
 int gq_callback_run(const void *address, const void *t, const void *z, const void *a_, int what, void *out);
 
+typedef struct gq_backend gq_backend;   /* backend.h */
 typedef struct gq_program gq_program;
 
 /* What is done with an output's value when its phase has run. */
@@ -45,7 +46,7 @@ typedef struct gq_outspec {
 /* Compile. Nodes are placed in the first phase that needs them; a later phase finds the values
 ** of earlier ones in the same arena. Element-wise nodes of one shape are fused into groups, the
 ** memory plan reuses space inside the arena, nothing is allocated when running. */
-int gq_program_new(const gq_graph *g, int n, const gq_outspec *outs, gq_program **p);
+int gq_program_new(const gq_backend *on, const gq_graph *g, int n, const gq_outspec *outs, gq_program **p);
 void gq_program_free(gq_program *p_);
 size_t gq_program_arena(const gq_program *p);               /* bytes, for one arena */
 /* Address of output i (mode GQ_KEEP) in `arena`. */

@@ -2,80 +2,25 @@
 ** fit.c -- a normal distribution fitted to the samples along the last axis, as one operation: two sweeps over a row
 ** while it is in the cache forwards, one backwards.
 */
-#include "cpu/cpu.h"
+#include "backend.h"
 #include "tape.h"
-
-#include <math.h>
-
-enum { PARALLEL = 1 << 14 }; /* numbers worth a second thread */
 
 typedef struct fit {
   gq_custom base;
-  gq_tensor *x;         /* as it was given: on the tape, for second derivatives */
-  gq_tensor *packed;    /* its numbers, row after row */
-  uint64_t version[2];  /* of their storages */
-  double *mean, *slope; /* [rows]; 1 / ((n - 1) deviation), 0 where that is zero */
+  gq_tensor *x;        /* as it was given: on the tape, for second derivatives */
+  gq_tensor *packed;   /* its numbers, row after row */
+  uint64_t version[2]; /* of their storages */
+  const gq_backend *on;
+  size_t rows, n;
+  void *saved; /* what the way back needs of the rows */
 } fit;
 
 static void fit_free(gq_custom *c) {
   fit *f = (fit *)c;
   gq_tensor_unref(f->x);
   gq_tensor_unref(f->packed);
-  gq_free(f->mean);
+  if (f->on) f->on->release(f->on, f->saved);
   gq_free(f);
-}
-
-/* ---- rows ---- */
-
-typedef struct sweep {
-  const fit *f;
-  gq_dtype dtype;
-  const char *x;
-  void *a, *b; /* forwards means and deviations; backwards their cotangents or NULL */
-  char *out_;  /* backwards: dL/dx */
-  int64_t rows, n;
-  int pieces;
-} sweep;
-
-static double get(gq_dtype d, const void *x, int64_t i) {
-  return d == GQ_F32 ? (double)((const float *)x)[i] : ((const double *)x)[i];
-}
-
-static void put(gq_dtype d, void *x, int64_t i, double v) {
-  if (d == GQ_F32) ((float *)x)[i] = (float)v;
-  else ((double *)x)[i] = v;
-}
-
-static void row_forward(const sweep *s, int64_t i, const void *row) {
-  double squares, mean = gq_cpu()->fit[s->dtype](row, (size_t)s->n, &squares);
-  double deviation = sqrt(squares / (double)(s->n - 1));
-  put(s->dtype, s->a, i, s->f->mean[i] = mean);
-  put(s->dtype, s->b, i, deviation);
-  s->f->slope[i] = deviation == 0 ? 0 : 1 / ((double)(s->n - 1) * deviation);
-}
-
-static void row_backward(const sweep *s, int64_t i, const void *row, void *out) {
-  double base = s->a ? get(s->dtype, s->a, i) / (double)s->n : 0;
-  double slope = s->b ? get(s->dtype, s->b, i) * s->f->slope[i] : 0;
-  gq_cpu()->fit_pull[s->dtype](out, row, (double[]){ base, slope, s->f->mean[i] }, (size_t)s->n);
-}
-
-static void piece(void *ctx, int p) {
-  const sweep *s = ctx;
-  int64_t bytes = s->n * (int64_t)gq_dtype_size(s->dtype);
-  for (int64_t i = s->rows * p / s->pieces; i < s->rows * (p + 1) / s->pieces; i++) {
-    if (s->out_) row_backward(s, i, s->x + i * bytes, s->out_ + i * bytes);
-    else row_forward(s, i, s->x + i * bytes);
-  }
-}
-
-static void run(const fit *f, void *a, void *b, char *out_) {
-  gq_shape shape = f->packed->shape;
-  sweep s = { f, f->packed->dtype, gq_tensor_data(f->packed), a, b, out_, .n = shape.dim[shape.ndim - 1] };
-  s.rows = gq_numel(shape) / s.n;
-  s.pieces = s.rows * s.n >= PARALLEL ? gq_workers() : 1;
-  if (s.pieces > 1) gq_parallel(s.pieces, piece, &s);
-  else piece(&s, 0);
 }
 
 /* ---- the derivative ---- */
@@ -125,8 +70,9 @@ static int fit_backward(gq_custom *c, gq_tensor *const *cots, bool create_graph,
   for (int i = 0; i < 2 && status == GQ_OK; i++)
     if (cots[i]) status = gq_tensor_contiguous_get(cots[i], &cot[i]);
   if (status == GQ_OK)
-    run(f, cot[0] ? gq_tensor_data(cot[0]) : NULL, cot[1] ? gq_tensor_data(cot[1]) : NULL,
-        gq_tensor_data(grads[0]));
+    f->on->vec->fit_pull(f->packed->dtype, f->rows, f->n, gq_tensor_data(f->packed), f->saved,
+                         cot[0] ? gq_tensor_data(cot[0]) : NULL, cot[1] ? gq_tensor_data(cot[1]) : NULL,
+                         gq_tensor_data(grads[0]));
   gq_tensor_unref(cot[0]);
   gq_tensor_unref(cot[1]);
   return status;
@@ -134,19 +80,19 @@ static int fit_backward(gq_custom *c, gq_tensor *const *cots, bool create_graph,
 
 /* ---- the operation ---- */
 
-static int fit_new(gq_tensor *x, int64_t rows, fit **out) {
+static int fit_new(gq_tensor *x, size_t rows, size_t n, fit **out) {
   fit *f = gq_calloc(1, sizeof *f);
   if (!f) return gq_nomem(sizeof *f);
   f->base = (gq_custom){ "normal_fit", fit_backward, fit_free };
   f->x = gq_tensor_ref(x);
-  f->mean = gq_calloc(2 * (size_t)rows + 1, sizeof *f->mean);
-  int status =
-    f->mean ? gq_tensor_contiguous_get(x, &f->packed) : gq_nomem(2 * (size_t)rows * sizeof *f->mean);
+  f->on = gq_backend_of(x), f->rows = rows, f->n = n;
+  size_t bytes = 2 * rows * sizeof(double) + 8;
+  f->saved = f->on->allocate(f->on, bytes);
+  int status = f->saved ? gq_tensor_contiguous_get(x, &f->packed) : gq_nomem(bytes);
   if (status != GQ_OK) {
     fit_free(&f->base);
     return status;
   }
-  f->slope = f->mean + rows;
   f->version[0] = f->x->storage->version;
   f->version[1] = f->packed->storage->version;
   *out = f;
@@ -160,13 +106,14 @@ int gq_normal_fit(gq_tensor *x, gq_tensor **mean, gq_tensor **deviation) {
   if (!gq_is_float(x->dtype) || shape.ndim < 1 || shape.dim[shape.ndim - 1] < 1)
     return gq_fail(GQ_ESHAPE,
                    "normal_fit: at least one sample of a float dtype along the last axis expected");
-  int64_t rows = gq_numel(shape) / shape.dim[shape.ndim - 1];
+  size_t n = (size_t)shape.dim[shape.ndim - 1], rows = (size_t)gq_numel(shape) / n;
   shape.ndim--;
   int status = gq_tensor_empty(x->dtype, shape, &out[0]);
   if (status == GQ_OK) status = gq_tensor_empty(x->dtype, shape, &out[1]);
-  if (status == GQ_OK) status = fit_new(x, rows, &f);
+  if (status == GQ_OK) status = fit_new(x, rows, n, &f);
   if (status == GQ_OK) {
-    run(f, gq_tensor_data(out[0]), gq_tensor_data(out[1]), NULL);
+    f->on->vec->fit(x->dtype, rows, n, gq_tensor_data(f->packed), f->saved, gq_tensor_data(out[0]),
+                    gq_tensor_data(out[1]));
     status = gq_record_custom(&f->base, 1, &x, 2, out);
   }
   for (int i = 0; i < 2 && status != GQ_OK; i++) gq_tensor_unref(out[i]);

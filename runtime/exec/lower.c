@@ -41,17 +41,40 @@ static gq_loc loc_of(const gq_compiler *c, gq_ref r) {
 
 typedef struct builder {
   gq_compiler *c;
-  gq_group group;
-  gq_group_value value[GQ_GROUP_VALUES];
-  gq_micro micro[GQ_GROUP_VALUES];
-  int16_t moving[GQ_GROUP_VALUES];
+  gq_shape shape;
+  int nvalue, nop;
+  gq_cellvalue value[GQ_GROUP_VALUES];
+  gq_cellop op[GQ_GROUP_VALUES];
   gq_loc loc[GQ_GROUP_VALUES];
 } builder;
 
 static void begin(builder *b, gq_compiler *c, gq_shape shape) {
-  b->c = c;
+  b->c = c, b->shape = shape, b->nvalue = b->nop = 0;
   memset(b->loc, 0, sizeof b->loc);
-  gq_group_begin(&b->group, shape, GQ_GROUP_VALUES, b->value, b->micro, b->moving);
+}
+
+/* A value, or -1: full. */
+static int add_value(builder *b, gq_dtype d) {
+  if (b->nvalue == GQ_GROUP_VALUES) return -1;
+  b->value[b->nvalue] = (gq_cellvalue){ .dtype = d };
+  return b->nvalue++;
+}
+
+static int add_arg(builder *b, gq_dtype d, const int64_t *stride) {
+  int v = add_value(b, d);
+  if (v < 0) return v;
+  b->value[v].arg = true;
+  memcpy(b->value[v].stride, stride, (size_t)b->shape.ndim * sizeof *stride);
+  return v;
+}
+
+static int add_op(builder *b, gq_op op, gq_dtype d, int nargs, const int *arg) {
+  int v = b->nop < GQ_GROUP_VALUES ? add_value(b, d) : -1;
+  if (v < 0) return v;
+  gq_cellop *o = &b->op[b->nop++];
+  *o = (gq_cellop){ .op = op, .out = (int16_t)v, .nargs = (int16_t)nargs };
+  for (int i = 0; i < nargs; i++) o->arg[i] = (int16_t)arg[i];
+  return v;
 }
 
 static bool same_loc(gq_loc a, gq_loc b) {
@@ -62,21 +85,19 @@ static bool same_loc(gq_loc a, gq_loc b) {
 static int argument(builder *b, gq_ref a) {
   int64_t stride[GQ_MAXDIM] = { 0 };
   gq_layout l = gq_view_layout(b->c, a);
-  gq_shape shape = { .ndim = b->group.ndim };
   gq_loc loc = loc_of(b->c, a);
-  memcpy(shape.dim, b->group.dim, sizeof shape.dim);
-  gq_layout_broadcast(&l, shape, stride);
-  for (int v = 0; v < b->group.nvalue; v++)
+  gq_layout_broadcast(&l, b->shape, stride);
+  for (int v = 0; v < b->nvalue; v++)
     if (b->value[v].arg && b->value[v].dtype == node_of(b->c, a)->dtype && same_loc(b->loc[v], loc) &&
-        memcmp(b->value[v].stride, stride, (size_t)shape.ndim * sizeof *stride) == 0)
+        memcmp(b->value[v].stride, stride, (size_t)b->shape.ndim * sizeof *stride) == 0)
       return v;
-  int v = gq_group_arg(&b->group, node_of(b->c, a)->dtype, stride);
+  int v = add_arg(b, node_of(b->c, a)->dtype, stride);
   if (v >= 0) b->loc[v] = loc;
   return v;
 }
 
 static void store(builder *b, int value, gq_loc loc) {
-  gq_group_store(&b->group, value);
+  b->value[value].stored = true;
   b->loc[value] = loc;
 }
 
@@ -87,9 +108,9 @@ static int accumulate(builder *b, int value, gq_shape shape, gq_dtype d, int out
   int64_t stride[GQ_MAXDIM] = { 0 };
   gq_loc loc = { .kind = LOC_OUT, .index = output };
   gq_shape_strides(shape, stride);
-  int old = gq_group_arg(&b->group, d, stride);
+  int old = add_arg(b, d, stride);
   int pair[2] = { old, value };
-  int sum = old < 0 || value < 0 ? -1 : gq_group_op(&b->group, GQ_OP_ADD, d, 2, pair);
+  int sum = old < 0 || value < 0 ? -1 : add_op(b, GQ_OP_ADD, d, 2, pair);
   if (sum < 0) return full();
   b->loc[old] = loc;
   store(b, sum, loc);
@@ -104,18 +125,12 @@ static void *copy_of(const void *from, int n, size_t size) {
 
 static int finish(builder *b) {
   gq_instr *i;
-  gq_group *g;
-  int n = b->group.nvalue;
-  GQ_TRY(gq_group_finish(&b->group));
-  GQ_TRY(add_instr(b->c, INSTR_GROUP, n, &i));
-  memcpy(i->loc, b->loc, (size_t)n * sizeof *i->loc);
-  g = &i->as.group;
-  *g = b->group;
-  g->value = copy_of(b->value, n, sizeof *b->value);
-  g->micro = copy_of(b->micro, b->group.nmicro, sizeof *b->micro);
-  g->moving = copy_of(b->moving, b->group.nmoving, sizeof *b->moving);
-  if (b->c->p->registers < g->scratch) b->c->p->registers = gq_round64(g->scratch);
-  return g->value && g->micro && g->moving ? GQ_OK : gq_nomem((size_t)n * sizeof *b->value);
+  GQ_TRY(add_instr(b->c, INSTR_GROUP, b->nvalue, &i));
+  memcpy(i->loc, b->loc, (size_t)b->nvalue * sizeof *i->loc);
+  i->as.group.shape = b->shape, i->as.group.nvalue = b->nvalue, i->as.group.nop = b->nop;
+  i->as.group.value = copy_of(b->value, b->nvalue, sizeof *b->value);
+  i->as.group.op = copy_of(b->op, b->nop, sizeof *b->op);
+  return i->as.group.value && i->as.group.op ? GQ_OK : gq_nomem((size_t)b->nvalue * sizeof *b->value);
 }
 
 /* The same number may be stored and read again by a later node of the group. */
@@ -128,7 +143,7 @@ static int group_node(builder *b, const gq_unit *u, gq_ref r) {
     arg[i] = root->unit == u - c->unit ? root->value : argument(b, n->args[i]);
     if (arg[i] < 0) return full();
   }
-  int v = gq_group_op(&b->group, n->op, n->dtype, n->nargs, arg);
+  int v = add_op(b, n->op, n->dtype, n->nargs, arg);
   if (v < 0) return full();
   c->info[r].value = v;
   if (c->info[r].home.kind != LOC_NONE) store(b, v, c->info[r].home);
@@ -207,27 +222,28 @@ static int lower_view(gq_compiler *c, gq_ref r) {
 
 static int lower_product(gq_compiler *c, gq_ref r) {
   const gq_node *n = node_of(c, r);
-  gq_layout a = gq_view_layout(c, n->args[0]), b = gq_view_layout(c, n->args[1]);
   gq_instr *i;
-  int pack;
   GQ_TRY(add_instr(c, INSTR_GEMM, n->nargs + 1, &i));
   i->loc[0] = c->info[r].home;
   for (int k = 0; k < n->nargs; k++) i->loc[k + 1] = loc_of(c, n->args[k]);
   i->add = adds(c, r);
-  GQ_TRY(gq_gemm_plan(&i->as.gemm, n->dtype, &a, &b, n->attr.flags, &pack));
+  i->as.gemm.dtype = n->dtype, i->as.gemm.flags = n->attr.flags;
+  i->as.gemm.a = gq_view_layout(c, n->args[0]), i->as.gemm.b = gq_view_layout(c, n->args[1]);
   if (n->nargs == 3) i->as.gemm.column = gq_view_layout(c, n->args[2]).stride[0];
   return GQ_OK;
 }
 
 static int lower_reduce(gq_compiler *c, gq_ref r) {
   const gq_node *n = node_of(c, r);
-  gq_layout x = gq_view_layout(c, n->args[0]);
   gq_instr *i;
   GQ_TRY(add_instr(c, INSTR_REDUCE, 2, &i));
   i->loc[0] = c->info[r].home;
   i->loc[1] = loc_of(c, n->args[0]);
   i->add = adds(c, r);
-  return gq_reduce_plan(&i->as.reduce, n->op, node_of(c, n->args[0])->dtype, &x, &n->attr);
+  i->as.reduce.op = n->op, i->as.reduce.dtype = node_of(c, n->args[0])->dtype;
+  i->as.reduce.axis = n->attr.axis, i->as.reduce.flags = n->attr.flags;
+  i->as.reduce.x = gq_view_layout(c, n->args[0]);
+  return GQ_OK;
 }
 
 static int lower_move(gq_compiler *c, gq_ref r) {
@@ -257,7 +273,8 @@ static int lower_index(gq_compiler *c, gq_ref r) {
   i->loc[0] = c->info[r].home;
   i->loc[1] = loc_of(c, n->args[0]);
   i->loc[2] = loc_of(c, n->args[1]);
-  gq_indexing_plan(&i->as.index, n->op, n->dtype, x->shape, idx->shape, n->shape, n->attr.axis);
+  i->as.index.op = n->op, i->as.index.dtype = n->dtype, i->as.index.axis = n->attr.axis;
+  i->as.index.x = x->shape, i->as.index.idx = idx->shape, i->as.index.out = n->shape;
   return GQ_OK;
 }
 
@@ -300,8 +317,5 @@ int gq_pass_lower(gq_compiler *c) {
   }
   while (phase <= p->nphase) p->phase[phase++] = p->ninstr;
   gq_free(b);
-  p->workers = gq_workers();
-  if (status == GQ_OK && !gq_size_add(p->workers * p->registers, p->scratch, &p->arena))
-    return gq_fail(GQ_ENOMEM, "the program's arena does not fit in memory");
-  return status;
+  return status == GQ_OK ? p->on->lowering->lower(p) : status;
 }

@@ -135,7 +135,7 @@ int gq_pass_plan(gq_compiler *c) {
   find_last_reads(c);
   GQ_TRY(take_constants(c));
   GQ_TRY(place_lasting(c, &lasting));
-  GQ_TRY(place_shared(c, lasting, &c->p->scratch));
+  GQ_TRY(place_shared(c, lasting, &c->p->values));
   tell_outputs(c);
   return GQ_OK;
 }

@@ -47,6 +47,11 @@ typedef struct gq_vectors {
   void (*put)(gq_dtype d, size_t n, const double *in, void *x, size_t stride);
   /* dst[i][j] = src[j][i], i < rows, j < cols, numbers of `size` bytes */
   void (*turn)(size_t size, size_t rows, size_t cols, const void *src, void *dst);
+  /* Mean and deviation of each row x[rows][n]; saved[2 rows]: float64 that the way back needs. There: the cotangent
+  ** of x from theirs, of which one may be NULL. */
+  void (*fit)(gq_dtype d, size_t rows, size_t n, const void *x, void *saved, void *mean, void *deviation);
+  void (*fit_pull)(gq_dtype d, size_t rows, size_t n, const void *x, const void *saved, const void *mean_,
+                   const void *deviation_, void *out);
   /* One step of an optimiser: p, g and the states s (NULL where unused), n numbers of one dtype each. */
   void (*update)(gq_opt_rule rule, gq_dtype d, size_t n, void *p, const void *g, void *const s[GQ_OPT_STATES],
                  const gq_opt_coef *k);

@@ -53,9 +53,9 @@ int gq_code_run(const gq_field *f, const gq_code *c, int phase, void *const *are
 
 /* ---- compiling ---- */
 
-int gq_code_add(gq_code *c, int cls, const gq_graph *g, int n, const gq_outspec *outs) {
+int gq_code_add(const gq_backend *on, gq_code *c, int cls, const gq_graph *g, int n, const gq_outspec *outs) {
   GQ_TRY(gq_graph_status(g));
-  return gq_program_new(g, n, outs, &c->prog[cls]);
+  return gq_program_new(on, g, n, outs, &c->prog[cls]);
 }
 
 static int grow_arenas(gq_scratch *m, size_t bytes) {
@@ -95,7 +95,7 @@ static int evaluator_class(gq_evaluator *e, int c, gq_system *s) {
                          : (gq_outspec){ gq_graph_output(s->g, i), s->late, GQ_ADD };
   e->parts = n - nq, e->nq = nq, e->nout = n, e->nin = gq_graph_inputs(s->g), e->columns = s->columns;
   e->states = e->nin - 1 - e->scratch->field->nb;
-  int status = gq_code_add(&e->code, c, s->g, n, outs);
+  int status = gq_code_add(e->scratch->field->on, &e->code, c, s->g, n, outs);
   gq_free(outs);
   if (!e->of) e->of = s->of, s->of = NULL;
   return status;

@@ -11,9 +11,7 @@ enum {
   COLUMNS = 8,         /* nor, innermost, the vector units */
   CACHED = 9216,       /* numbers of a layer's values that stay near a core */
   NARROW = 128,        /* widest layer whose rows are cut for that; others are bound by their products */
-  LEAST = 96,          /* and never into fewer rows than this */
-  LANES = 32,          /* rows that step side by side: whole vectors, and few enough to be full */
-  POINTS = 256         /* of such rows at quadrature nodes */
+  LEAST = 96           /* and never into fewer rows than this */
 };
 
 /* ---- structure ---- */
@@ -58,7 +56,7 @@ static int compile_prologue(gq_field *f) {
   int n = 0;
   for (int j = 0; j < f->nb; j++)
     if (f->direct[j] < 0) outs[n++] = (gq_outspec){ gq_graph_output(f->pro, j), 0, GQ_STORE };
-  int status = n ? gq_program_new(f->pro, n, outs, &f->pro_run) : GQ_OK;
+  int status = n ? gq_program_new(f->on, f->pro, n, outs, &f->pro_run) : GQ_OK;
   gq_free(outs);
   return status;
 }
@@ -93,7 +91,7 @@ static int compile_pull(gq_field *f) {
     else
       for (int i = 0; i < f->ncapture; i++) f->pull_adds[i] = f->want_capture[i] && bind[i] != GQ_NONE;
     if (status == GQ_OK && n) status = gq_graph_status(g);
-    if (status == GQ_OK && m) status = gq_program_new(g, m, outs, &f->pro_pull);
+    if (status == GQ_OK && m) status = gq_program_new(f->on, g, m, outs, &f->pro_pull);
   }
   gq_graph_free(g);
   gq_free(refs);
@@ -173,10 +171,10 @@ int64_t gq_field_comfort(const gq_field *f) {
   return n < LEAST ? LEAST : n;
 }
 
-/* As many slices as there are threads, or a multiple where that keeps the values of narrow layers near the
+/* As many slices as run side by side, or a multiple where that keeps the values of narrow layers near the
 ** cores. */
 static int slices(const gq_field *f, int64_t rows) {
-  int64_t n = gq_threads(), pieces;
+  int64_t n = f->on->lowering->slices(), pieces;
   if (n > rows / ROWS_PER_SLICE) n = rows / ROWS_PER_SLICE;
   if (n > GQ_MAXSLICES) n = GQ_MAXSLICES;
   if (n < 1) n = 1;
@@ -198,7 +196,7 @@ static int cut(gq_field *f, bool columns) {
   int64_t rows = f->shape.ndim ? f->shape.dim[0] : 0;
   f->width = rows > 0 ? widest(f) : 1;
   int n = slices(f, rows), *axis, status;
-  columns = columns && rows / n >= COLUMNS;
+  columns = columns && f->on->lowering->columns && rows / n >= COLUMNS;
   for (int j = 0; j < f->nb; j++) f->axis[j] = -1;
   if (n < 2 && !columns) return use_whole(f);
   GQ_TRY(row_axes(f, &axis));
@@ -287,7 +285,7 @@ static int lane_bodies(gq_field *f, const int *axis, bool *each, gq_ref *bind) {
   int status = GQ_OK;
   for (int j = 0; j < f->nb + 2; j++) each[j] = j < 2 || axis[j] >= 0;
   for (int c = 0; c < 2 && status == GQ_OK; c++) {
-    int64_t n = f->lanes[c] = c ? POINTS : LANES;
+    int64_t n = f->lanes[c] = c ? f->on->lowering->points : f->on->lowering->lanes;
     if (!f->front) {
       status = gq_rows_last(f->body, rows, 1, n, each, axis, &f->class_body[c]);
       f->front = c == 0 && status == GQ_EUNSUPPORTED;
@@ -359,23 +357,24 @@ static int field_init(gq_field *f, const gq_graph *g, const bool *want_, bool co
   return lanes ? use_lanes(f) : cut(f, columns);
 }
 
-static int field_new(const gq_graph *g, int ncapture, const bool *want_, bool columns, bool lanes,
-                     gq_field **out) {
+static int field_new(const gq_backend *on, const gq_graph *g, int ncapture, const bool *want_, bool columns,
+                     bool lanes, gq_field **out) {
   gq_field *f = gq_calloc(1, sizeof *f);
   if (!f) return gq_nomem(sizeof *f);
-  f->on = &gq_cpu_backend, f->ncapture = ncapture;
+  f->on = on, f->ncapture = ncapture;
   int status = field_init(f, g, want_, columns, lanes);
   if (status != GQ_OK) gq_field_free(f);
   else *out = f;
   return status;
 }
 
-int gq_field_new(const gq_graph *g, int ncapture, const bool *want_, bool columns, gq_field **out) {
-  return field_new(g, ncapture, want_, columns, false, out);
+int gq_field_new(const gq_backend *on, const gq_graph *g, int ncapture, const bool *want_, bool columns,
+                 gq_field **out) {
+  return field_new(on, g, ncapture, want_, columns, false, out);
 }
 
-int gq_field_lanes(const gq_graph *g, int ncapture, const bool *want_, gq_field **out) {
-  return field_new(g, ncapture, want_, false, true, out);
+int gq_field_lanes(const gq_backend *on, const gq_graph *g, int ncapture, const bool *want_, gq_field **out) {
+  return field_new(on, g, ncapture, want_, false, true, out);
 }
 
 void gq_field_free(gq_field *f) {

@@ -41,11 +41,11 @@ typedef struct gq_field {
 } gq_field;
 
 /* f: inputs t, z, captures. want_ NULL: no gradients. columns: rows may be turned innermost. */
-int gq_field_new(const gq_graph *f, int ncapture, const bool *want_, bool columns, gq_field **out);
+int gq_field_new(const gq_backend *on, const gq_graph *f, int ncapture, const bool *want_, bool columns, gq_field **out);
 /* The same for rows at times of their own: no slices; class_body[i] takes t {lanes[i]}, a state {.., lanes[i]} of as
 ** many rows, and boundaries that are cut with the rows (axis >= 0) likewise. With operations that have no such form
 ** `front`: {lanes[i], ..}, where a row is the state or boundary with one row. Fails where rows act on each other. */
-int gq_field_lanes(const gq_graph *f, int ncapture, const bool *want_, gq_field **out);
+int gq_field_lanes(const gq_backend *on, const gq_graph *f, int ncapture, const bool *want_, gq_field **out);
 void gq_field_free(gq_field *f_);
 /* Rows that a program takes at once with its values in the cache, if its layers are narrow. */
 int64_t gq_field_comfort(const gq_field *f);

@@ -25,7 +25,7 @@ static int compile(gq_event *e, const gq_graph *g) {
     return gq_fail(GQ_ESHAPE, "the event function gave %s %s: expected one number, %s {}",
                    gq_dtype_name(n->dtype), gq_shape_text(n->shape, shape, sizeof shape),
                    gq_dtype_name(e->field->dtype));
-  return gq_program_new(g, 1, &out, &e->prog);
+  return gq_program_new(e->field->on, g, 1, &out, &e->prog);
 }
 
 static int init(gq_event *e, const gq_graph *g, int ncapture, gq_tensor *const *capture) {

@@ -20,12 +20,12 @@ static struct {
 
 /* ---- compiling ---- */
 
-static int stepper_class(gq_stepper *st, int c, gq_system *sys, const bool *want) {
+static int stepper_class(const gq_field *f, gq_stepper *st, int c, gq_system *sys) {
   gq_graph *g;
   gq_outspec *outs;
   gq_steplayout_done(&st->l);
-  GQ_TRY(gq_step_new(sys, &st->kind, want, &g, &outs, &st->l));
-  int status = gq_code_add(&st->code, c, g, st->l.nout, outs);
+  GQ_TRY(gq_step_new(sys, &st->kind, f->want, &g, &outs, &st->l));
+  int status = gq_code_add(f->on, &st->code, c, g, st->l.nout, outs);
   gq_graph_free(g);
   gq_free(outs);
   return status;
@@ -52,7 +52,7 @@ static int build_stepper(gq_plan *p, gq_stepper *st, gq_make *make, const void *
   for (int c = 0; status == GQ_OK && c < p->field->nclass; c++) {
     gq_system s;
     GQ_TRY(make(p->field, c, arg, &s));
-    status = stepper_class(st, c, &s, p->field->want);
+    status = stepper_class(p->field, st, c, &s);
     if (!st->of) st->of = s.of, s.of = NULL;
     gq_system_done(&s);
   }
@@ -239,8 +239,10 @@ static int build_jacobian(gq_plan *p, const gq_tableau *m) {
 static int build(gq_plan *p, const gq_planspec *s) {
   const gq_ode_options *o = s->o;
   bool direct = (gq_keeps_steps(o->engine) || o->engine->keeps == GQ_KEEP_END), time = s->p->t_grad;
-  if (o->independent) GQ_TRY(gq_field_lanes(s->p->f, s->p->ncapture, s->p->wants_grad, &p->field));
-  else GQ_TRY(gq_field_new(s->p->f, s->p->ncapture, s->p->wants_grad, true, &p->field));
+  if (o->independent)
+    GQ_TRY(gq_field_lanes(gq_backend_of(s->p->z0), s->p->f, s->p->ncapture, s->p->wants_grad, &p->field));
+  else
+    GQ_TRY(gq_field_new(gq_backend_of(s->p->z0), s->p->f, s->p->ncapture, s->p->wants_grad, true, &p->field));
   p->scratch.field = p->field;
   p->forward.kind = (gq_stepkind){ .m = o->method,
                                    .adaptive = o->method->e && o->step_size <= 0,

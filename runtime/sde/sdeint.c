@@ -102,20 +102,21 @@ static int check(const gq_sde_problem *p, const gq_sde_method *m, double dt, con
 
 /* ---- compiling ---- */
 
-static int compile(const gq_graph *g, gq_program **prog) {
+static int compile(const gq_backend *on, const gq_graph *g, gq_program **prog) {
   gq_outspec outs[GQ_SDE_MAXPARTS];
   int n = gq_graph_outputs(g);
   for (int i = 0; i < n; i++) outs[i] = (gq_outspec){ gq_graph_output(g, i), 0, GQ_STORE };
-  return gq_program_new(g, n, outs, prog);
+  return gq_program_new(on, g, n, outs, prog);
 }
 
 static int compile_class(solver *s, int c) {
   gq_graph *g;
   GQ_TRY(gq_sde_step(s->field->class_body[c], s->p->noise, s->m, &g));
-  int status = compile(g, &s->step.prog[c]);
+  int status = compile(s->field->on, g, &s->step.prog[c]);
   s->nin = gq_graph_inputs(g);
   gq_graph_free(g);
-  if (status == GQ_OK && s->m->parts > 1) status = compile(s->field->class_body[c], &s->start.prog[c]);
+  if (status == GQ_OK && s->m->parts > 1)
+    status = compile(s->field->on, s->field->class_body[c], &s->start.prog[c]);
   return status;
 }
 
@@ -127,7 +128,7 @@ static int prepare(solver *s) {
   s->wshape = gq_sde_w_shape(s->p->noise, z, g);
   for (int i = 0; i < s->m->parts; i++) s->bytes[i] = (size_t)gq_numel(i == 3 ? g : z) * s->size;
   bool columns = s->p->noise == GQ_DIAGONAL; /* dW has the state's shape, so that it turns with it */
-  int status = gq_field_new(fg, s->p->ncapture, NULL, columns, &s->field);
+  int status = gq_field_new(gq_backend_of(s->p->z0), fg, s->p->ncapture, NULL, columns, &s->field);
   gq_graph_free(fg);
   GQ_TRY(status);
   for (int c = 0; c < s->field->nclass; c++) GQ_TRY(compile_class(s, c));

@@ -315,7 +315,7 @@ static void one_graph(unsigned seed) {
     gq_tensor_unref(s.want[i]);
     s.want[i] = c;
   }
-  int status = gq_program_new(s.r.g, s.n, s.outs, &p);
+  int status = gq_program_new(&gq_cpu_backend, s.r.g, s.n, s.outs, &p);
   check(status == GQ_OK, gq_message(), seed);
   if (status == GQ_OK) {
     start(&s, &a, p, phases);
@@ -363,7 +363,7 @@ static void failing_memory(unsigned seed, bool persistent) {
   for (long after = 0; status == GQ_ENOMEM; after++) {
     gq_program *p = NULL;
     gq_alloc_fail(after, persistent);
-    status = gq_program_new(r.g, 3, outs, &p);
+    status = gq_program_new(&gq_cpu_backend, r.g, 3, outs, &p);
     gq_alloc_fail(-1, false);
     clean = clean && (status == GQ_OK) == (p != NULL);
     gq_program_free(p);
@@ -388,9 +388,11 @@ static void bad_outputs(void) {
   gq_graph *g = gq_graph_new();
   gq_ref x = gq_input(g, GQ_F32, gq_shape_of(1, (int64_t[]){ 3 }));
   gq_program *p;
-  check(gq_program_new(g, 1, &(gq_outspec){ 7, 0, GQ_KEEP }, &p) == GQ_EARG && !p, "no such node", 0);
-  check(gq_program_new(g, 1, &(gq_outspec){ x, -1, GQ_KEEP }, &p) == GQ_EARG && !p, "no such phase", 0);
-  must(gq_program_new(g, 1, &(gq_outspec){ x, 0, GQ_STORE }, &p));
+  check(gq_program_new(&gq_cpu_backend, g, 1, &(gq_outspec){ 7, 0, GQ_KEEP }, &p) == GQ_EARG && !p,
+        "no such node", 0);
+  check(gq_program_new(&gq_cpu_backend, g, 1, &(gq_outspec){ x, -1, GQ_KEEP }, &p) == GQ_EARG && !p,
+        "no such phase", 0);
+  must(gq_program_new(&gq_cpu_backend, g, 1, &(gq_outspec){ x, 0, GQ_STORE }, &p));
   check(gq_program_at(p, NULL, 0) == NULL && gq_program_at(p, NULL, 1) == NULL,
         "only KEEP outputs have an address", 0);
   gq_program_free(p);
@@ -406,7 +408,7 @@ static void bad_index(void) {
   float x[3] = { 1, 2, 3 }, out[2];
   int64_t idx[2] = { 3, 1 };
   gq_program *p;
-  must(gq_program_new(g, 1, &(gq_outspec){ y, 0, GQ_STORE }, &p));
+  must(gq_program_new(&gq_cpu_backend, g, 1, &(gq_outspec){ y, 0, GQ_STORE }, &p));
   void *arena = gq_alloc(gq_program_arena(p) + 1);
   const void *in[2] = { x, idx };
   void *to[1] = { out };

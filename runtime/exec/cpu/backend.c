@@ -11,11 +11,32 @@ static void release(const gq_backend *b, void *p_) { gq_free(p_); }
 static void copy(const gq_backend *b, void *dst, const void *src, size_t bytes) { memcpy(dst, src, bytes); }
 static void fill(const gq_backend *b, void *dst, int byte, size_t bytes) { memset(dst, byte, bytes); }
 
+static void nothing(const gq_backend *b) {}
+
+/* A thread owns a slice of the batch for a whole step. */
+static const gq_lowering threads = {
+  .name = "threads",
+  .columns = true,
+  .slices = gq_threads,
+  .lanes = 32, /* whole vectors, and few enough to be full */
+  .points = 256,
+  .pack = gq_cpu_pack,
+  .lower = gq_cpu_lower,
+  .run = gq_cpu_run,
+  .release = gq_cpu_release,
+  .print = gq_cpu_print,
+};
+
 const gq_backend gq_cpu_backend = {
   .name = "cpu",
   .allocate = allocate,
   .release = release,
+  .share = allocate,
+  .unshare = release,
   .copy = copy,
   .fill = fill,
+  .wait = nothing,
   .vec = &gq_cpu_vectors,
+  .apply = gq_cpu_apply,
+  .lowering = &threads,
 };

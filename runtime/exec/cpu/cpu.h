@@ -7,7 +7,7 @@
 #define GQ_CPU_H
 
 #include "../backend.h"
-#include "../exec.h"
+#include "../layout.h"
 
 /* ---- kernels.c, compiled once for each instruction set ---- */
 
@@ -52,27 +52,8 @@ const gq_kernels *gq_cpu(void);              /* the best that this processor run
 const gq_kernels *gq_cpu_find(const char *name);   /* NULL: unknown or not supported here */
 void gq_cpu_use(const gq_kernels *k_);       /* for tests; NULL: back to the best */
 
-/* ---- layouts: a shape with strides in elements ---- */
-
-typedef struct gq_layout {
-  int ndim;
-  int64_t dim[GQ_MAXDIM], stride[GQ_MAXDIM];
-} gq_layout;
-gq_layout gq_layout_of(gq_shape s, const int64_t *stride_);   /* NULL: contiguous */
-bool gq_layout_contiguous(const gq_layout *l);
-/* The strides of `l` seen in shape `s`, to which it broadcasts: 0 where it repeats. */
-void gq_layout_broadcast(const gq_layout *l, gq_shape s, int64_t *stride);
-/* A VIEW of shape s over the numbers of l: its strides; *offset grows by where it begins. false: not without a copy. */
-bool gq_layout_view(gq_op op, const gq_attr *attr, const gq_layout *l, gq_shape s, int64_t *stride, int64_t *offset);
-/* Where a MOVE puts its operands, asked one after the other from {0} on; the result is contiguous. false: no MOVE known. */
-typedef struct gq_landing {
-  int64_t at, next, stride[GQ_MAXDIM];
-} gq_landing;
-bool gq_layout_land(gq_op op, const gq_attr *attr, gq_shape whole, gq_shape part, gq_landing *l);
-
 /* ---- group.c: element-wise operations of one shape, run tile by tile ---- */
 
-#define GQ_GROUP_VALUES 192                  /* operands and results of one group */
 #define GQ_GROUP_TILE 1024                   /* numbers in a tile, at most */
 
 typedef struct gq_group_value {
@@ -113,6 +94,15 @@ void gq_group_store(gq_group *g, int value);
 int gq_group_finish(gq_group *g);            /* GQ_EDTYPE: no such kernel */
 /* base[v]: address of argument or stored value v. Tiles first..last-1. */
 void gq_group_run(const gq_group *g, void *const *base, void *scratch, int64_t first, int64_t last);
+
+/* ---- code.c, ops.c: a program, and one operation ---- */
+
+int gq_cpu_lower(gq_program *p);
+void gq_cpu_release(gq_program *p);
+int gq_cpu_run(const gq_program *p, int phase, void *arena, const void *const *in, void *const *out);
+void gq_cpu_print(const gq_program *p, int i, gq_text *t);
+int gq_cpu_pack(gq_dtype d, const gq_layout *a, const gq_layout *b, int flags, int *pack);
+int gq_cpu_apply(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr, gq_tensor *out);
 
 /* ---- vec.c, update.c ---- */
 

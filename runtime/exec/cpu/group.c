@@ -5,6 +5,7 @@
 ** are contiguous, and copied into a register once (broadcast rows, single numbers) or a tile at
 ** a time (anything else) where they are not.
 */
+#include "../compile.h"
 #include "cpu.h"
 
 #include <string.h>

@@ -165,6 +165,72 @@ static void turn(size_t size, size_t rows, size_t cols, const void *src, void *d
   else TURN(uint8_t);
 }
 
+/* ---- rows ---- */
+
+enum { PARALLEL = 1 << 14 }; /* numbers worth a second thread */
+
+typedef struct sweep {
+  gq_dtype dtype;
+  const char *x;
+  void *a, *b;          /* forwards means and deviations; backwards their cotangents or NULL */
+  char *out_;           /* backwards: dL/dx */
+  double *mean, *slope; /* [rows]; 1 / ((n - 1) deviation), 0 where that is zero */
+  int64_t rows, n;
+  int pieces;
+} sweep;
+
+static double number(gq_dtype d, const void *x, int64_t i) {
+  return d == GQ_F32 ? (double)((const float *)x)[i] : ((const double *)x)[i];
+}
+
+static void set_number(gq_dtype d, void *x, int64_t i, double v) {
+  if (d == GQ_F32) ((float *)x)[i] = (float)v;
+  else ((double *)x)[i] = v;
+}
+
+static void row_forward(const sweep *s, int64_t i, const void *row) {
+  double squares, mean = gq_cpu()->fit[s->dtype](row, (size_t)s->n, &squares);
+  double deviation = sqrt(squares / (double)(s->n - 1));
+  set_number(s->dtype, s->a, i, s->mean[i] = mean);
+  set_number(s->dtype, s->b, i, deviation);
+  s->slope[i] = deviation == 0 ? 0 : 1 / ((double)(s->n - 1) * deviation);
+}
+
+static void row_backward(const sweep *s, int64_t i, const void *row, void *out) {
+  double base = s->a ? number(s->dtype, s->a, i) / (double)s->n : 0;
+  double slope = s->b ? number(s->dtype, s->b, i) * s->slope[i] : 0;
+  gq_cpu()->fit_pull[s->dtype](out, row, (double[]){ base, slope, s->mean[i] }, (size_t)s->n);
+}
+
+static void piece(void *ctx, int p) {
+  const sweep *s = ctx;
+  int64_t bytes = s->n * (int64_t)gq_dtype_size(s->dtype);
+  for (int64_t i = s->rows * p / s->pieces; i < s->rows * (p + 1) / s->pieces; i++) {
+    if (s->out_) row_backward(s, i, s->x + i * bytes, s->out_ + i * bytes);
+    else row_forward(s, i, s->x + i * bytes);
+  }
+}
+
+static void sweep_rows(sweep s, size_t rows, size_t n) {
+  s.rows = (int64_t)rows, s.n = (int64_t)n;
+  s.pieces = s.rows * s.n >= PARALLEL ? gq_workers() : 1;
+  if (s.pieces > 1) gq_parallel(s.pieces, piece, &s);
+  else piece(&s, 0);
+}
+
+static void fit(gq_dtype d, size_t rows, size_t n, const void *x, void *saved, void *mean, void *deviation) {
+  double *kept = saved;
+  sweep_rows((sweep){ d, x, mean, deviation, NULL, kept, kept + rows, 0, 0, 0 }, rows, n);
+}
+
+static void fit_pull(gq_dtype d, size_t rows, size_t n, const void *x, const void *saved, const void *mean_,
+                     const void *deviation_, void *out) {
+  double *kept = (double *)(uintptr_t)saved; /* read only */
+  sweep_rows(
+    (sweep){ d, x, (void *)(uintptr_t)mean_, (void *)(uintptr_t)deviation_, out, kept, kept + rows, 0, 0, 0 },
+    rows, n);
+}
+
 const gq_vectors gq_cpu_vectors = {
   .axpy = axpy,
   .add = add,
@@ -182,5 +248,7 @@ const gq_vectors gq_cpu_vectors = {
   .get = get,
   .put = put,
   .turn = turn,
+  .fit = fit,
+  .fit_pull = fit_pull,
   .update = gq_cpu_update,
 };

@@ -1,7 +1,7 @@
 /*
-** layout.c -- shapes with strides: what a kernel must know about where numbers are.
+** layout.c -- shapes with strides: what must be known about where numbers are.
 */
-#include "cpu.h"
+#include "layout.h"
 
 #include <string.h>
 

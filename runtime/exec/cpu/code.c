@@ -1,0 +1,250 @@
+/*
+** code.c -- a program on the CPU: instructions with kernels, tile registers and products as BLAS takes them, one for
+** each of the program's; running and printing them.
+*/
+#include "../compile.h"
+#include "cpu.h"
+
+#include <string.h>
+
+typedef union instr {
+  gq_group group;
+  gq_gemm gemm;
+  gq_reduce reduce;
+  gq_indexing index;
+} instr;
+
+typedef struct code {
+  size_t registers; /* bytes of one worker's tile registers, behind the values */
+  int workers;      /* that have some */
+  instr at[];
+} code;
+
+/* ---- lowering ---- */
+
+typedef struct builder {
+  gq_group_value value[GQ_GROUP_VALUES];
+  gq_micro micro[GQ_GROUP_VALUES];
+  int16_t moving[GQ_GROUP_VALUES];
+} builder;
+
+static void *copy_of(const void *from, int n, size_t size) {
+  void *to = gq_alloc((size_t)n * size + 1);
+  if (to) memcpy(to, from, (size_t)n * size);
+  return to;
+}
+
+static int lower_group(const gq_instr *in, builder *b, gq_group *out) {
+  gq_group g;
+  int k = 0;
+  gq_group_begin(&g, in->as.group.shape, GQ_GROUP_VALUES, b->value, b->micro, b->moving);
+  for (int v = 0; v < in->as.group.nvalue; v++) {
+    const gq_cellvalue *x = &in->as.group.value[v];
+    if (x->arg) {
+      gq_group_arg(&g, x->dtype, x->stride);
+    } else {
+      const gq_cellop *o = &in->as.group.op[k++];
+      int arg[3];
+      for (int i = 0; i < o->nargs; i++) arg[i] = o->arg[i];
+      gq_group_op(&g, o->op, x->dtype, o->nargs, arg);
+    }
+    if (x->stored) gq_group_store(&g, v);
+  }
+  GQ_TRY(gq_group_finish(&g));
+  g.value = copy_of(b->value, g.nvalue, sizeof *b->value);
+  g.micro = copy_of(b->micro, g.nmicro, sizeof *b->micro);
+  g.moving = copy_of(b->moving, g.nmoving, sizeof *b->moving);
+  *out = g;
+  return g.value && g.micro && g.moving ? GQ_OK : gq_nomem((size_t)g.nvalue * sizeof *b->value);
+}
+
+static int lower_instr(const gq_instr *in, builder *b, code *c, instr *at) {
+  int pack;
+  switch (in->kind) {
+    case INSTR_GROUP:
+      GQ_TRY(lower_group(in, b, &at->group));
+      if (c->registers < at->group.scratch) c->registers = gq_round64(at->group.scratch);
+      return GQ_OK;
+    case INSTR_GEMM:
+      GQ_TRY(
+        gq_gemm_plan(&at->gemm, in->as.gemm.dtype, &in->as.gemm.a, &in->as.gemm.b, in->as.gemm.flags, &pack));
+      at->gemm.column = in->as.gemm.column;
+      return GQ_OK;
+    case INSTR_REDUCE: {
+      gq_attr attr = { .axis = in->as.reduce.axis, .flags = in->as.reduce.flags };
+      return gq_reduce_plan(&at->reduce, in->as.reduce.op, in->as.reduce.dtype, &in->as.reduce.x, &attr);
+    }
+    case INSTR_INDEX:
+      gq_indexing_plan(&at->index, in->as.index.op, in->as.index.dtype, in->as.index.x, in->as.index.idx,
+                       in->as.index.out, in->as.index.axis);
+      return GQ_OK;
+    default: return GQ_OK;
+  }
+}
+
+int gq_cpu_lower(gq_program *p) {
+  builder *b = gq_alloc(sizeof *b);
+  code *c = p->code = gq_calloc(1, sizeof *c + (size_t)p->ninstr * sizeof *c->at);
+  int status = b && c ? GQ_OK : gq_nomem((size_t)p->ninstr * sizeof *c->at);
+  for (int i = 0; i < p->ninstr && status == GQ_OK; i++) status = lower_instr(&p->instr[i], b, c, &c->at[i]);
+  gq_free(b);
+  GQ_TRY(status);
+  c->workers = gq_workers();
+  if (!gq_size_add((size_t)c->workers * c->registers, p->values, &p->arena))
+    return gq_fail(GQ_ENOMEM, "the program's arena does not fit in memory");
+  return GQ_OK;
+}
+
+void gq_cpu_release(gq_program *p) {
+  code *c = p->code;
+  for (int i = 0; c && i < p->ninstr; i++) {
+    if (p->instr[i].kind != INSTR_GROUP) continue;
+    gq_free(c->at[i].group.value);
+    gq_free(c->at[i].group.micro);
+    gq_free(c->at[i].group.moving);
+  }
+  gq_free(c);
+}
+
+int gq_cpu_pack(gq_dtype d, const gq_layout *a, const gq_layout *b, int flags, int *pack) {
+  gq_gemm g;
+  return gq_gemm_plan(&g, d, a, b, flags, pack);
+}
+
+/* ---- running ---- */
+
+typedef struct frame {
+  char *arena, *constant;
+  const void *const *in;
+  void *const *out;
+} frame;
+
+static inline void *address(const frame *f, const gq_loc *l) {
+  switch (l->kind) {
+    case LOC_ARENA: return f->arena + l->offset;
+    case LOC_IN: return (char *)(uintptr_t)f->in[l->index] + l->offset; /* read only */
+    case LOC_OUT: return (char *)f->out[l->index] + l->offset;
+    case LOC_CONST: return f->constant + l->offset;
+    default: return NULL;
+  }
+}
+
+enum { SHARED = 1 << 14 }; /* numbers that are worth waking the other threads */
+
+typedef struct sharing {
+  const code *c;
+  const gq_group *g;
+  char *registers;
+  int pieces;
+  void *base[GQ_GROUP_VALUES];
+} sharing;
+
+static void run_tiles(void *ctx, int i) {
+  const sharing *s = ctx;
+  gq_group_run(s->g, s->base, s->registers + (size_t)i * s->c->registers, s->g->ntile * i / s->pieces,
+               s->g->ntile * (i + 1) / s->pieces);
+}
+
+static void run_group(const gq_program *p, const frame *f, const gq_instr *in, const gq_group *g) {
+  sharing s = { .c = p->code, .g = g, .registers = f->arena + p->values };
+  for (int i = 0; i < in->nloc; i++) s.base[i] = address(f, &in->loc[i]);
+  s.pieces = s.g->rows * s.g->width >= SHARED && gq_workers() <= s.c->workers ? gq_workers() : 1;
+  if (s.pieces > 1) gq_parallel(s.pieces, run_tiles, &s);
+  else gq_group_run(s.g, s.base, s.registers, 0, s.g->ntile);
+}
+
+static int run_instr(const gq_program *p, const frame *f, int i) {
+  const gq_instr *in = &p->instr[i];
+  const instr *at = &((const code *)p->code)->at[i];
+  if (in->kind == INSTR_GROUP) {
+    run_group(p, f, in, &at->group);
+    return GQ_OK;
+  }
+  void *out = address(f, &in->loc[0]);
+  const void *a = in->nloc > 1 ? address(f, &in->loc[1]) : NULL,
+             *b = in->nloc > 2 ? address(f, &in->loc[2]) : NULL;
+  switch (in->kind) {
+    case INSTR_GEMM: {
+      const void *column = in->nloc > 3 ? address(f, &in->loc[3]) : NULL;
+      gq_gemm_run(&at->gemm, a, b, column, out, in->add);
+      break;
+    }
+    case INSTR_REDUCE: gq_reduce_run(&at->reduce, a, out, in->add); break;
+    case INSTR_MOVE: gq_move(&in->as.move.from, in->as.move.size, a, out, in->as.move.to); break;
+    case INSTR_ZERO:
+      if (in->as.zero) memset(out, 0, in->as.zero);
+      break;
+    case INSTR_CALL:
+      return gq_callback_run(a, b, address(f, &in->loc[3]), in->nloc > 4 ? address(f, &in->loc[4]) : NULL,
+                             in->as.what, out);
+    default: return gq_indexing_run(&at->index, a, b, out);
+  }
+  return GQ_OK;
+}
+
+/* ---- profile ---- */
+
+static bool profiling; /* by one thread, while nothing runs */
+static _Thread_local double spent[3];
+
+void gq_profile(bool on) {
+  profiling = on;
+  memset(spent, 0, sizeof spent);
+}
+
+void gq_profile_get(double seconds[3]) { memcpy(seconds, spent, sizeof spent); }
+
+static int run_timed(const gq_program *p, const frame *f, int i) {
+  gq_instr_kind kind = p->instr[i].kind;
+  double started = gq_clock();
+  int status = run_instr(p, f, i);
+  spent[kind == INSTR_GEMM ? 0 : kind == INSTR_GROUP ? 1 : 2] += gq_clock() - started;
+  return status;
+}
+
+int gq_cpu_run(const gq_program *p, int phase, void *arena, const void *const *in, void *const *out) {
+  frame f = { arena, (char *)p->constant, in, out };
+  int (*one)(const gq_program *, const frame *, int) = profiling ? run_timed : run_instr;
+  for (int i = p->phase[phase]; i < p->phase[phase + 1]; i++) GQ_TRY(one(p, &f, i));
+  return GQ_OK;
+}
+
+/* ---- printing ---- */
+
+static void put_operand(gq_text *t, const gq_instr *in, int v) {
+  if (in->loc[v].kind) gq_text_loc(t, &in->loc[v]);
+  else gq_text_put(t, " %%%d", v);
+}
+
+static void put_group(gq_text *t, const gq_instr *in, const gq_group *g) {
+  gq_text_put(t, "group of %d on {%lld, %lld}: %lld tiles of %lld x %lld\n", g->nmicro, (long long)g->rows,
+              (long long)g->width, (long long)g->ntile, (long long)g->tile_rows, (long long)g->tile_cols);
+  for (int k = 0; k < g->nmicro; k++) {
+    const gq_micro *m = &g->micro[k];
+    gq_text_put(t, "       ");
+    put_operand(t, in, m->out);
+    gq_text_put(t, " = %s%s", gq_ops[m->op].name, m->nargs == 3 && m->op != GQ_OP_WHERE ? " of product" : "");
+    for (int i = 0; i < m->nargs; i++) put_operand(t, in, m->arg[i]);
+    gq_text_put(t, "\n");
+  }
+}
+
+void gq_cpu_print(const gq_program *p, int i, gq_text *t) {
+  static const char *const names[] = { "group", "matmul", "", "move", "zero", "", "call" };
+  const gq_instr *in = &p->instr[i];
+  const instr *at = &((const code *)p->code)->at[i];
+  if (in->kind == INSTR_GROUP) {
+    put_group(t, in, &at->group);
+    return;
+  }
+  const gq_gemm *g = &at->gemm;
+  if (in->kind == INSTR_REDUCE) gq_text_put(t, "%s", gq_ops[in->as.reduce.op].name);
+  else if (in->kind == INSTR_INDEX) gq_text_put(t, "%s", gq_ops[in->as.index.op].name);
+  else gq_text_put(t, "%s", names[in->kind]);
+  if (in->kind == INSTR_GEMM)
+    gq_text_put(t, " %s [%lld x %lld%s] [%lld x %lld%s]", gq_dtype_name(g->dtype), (long long)g->m,
+                (long long)g->k, g->ta ? "'" : "", (long long)g->k, (long long)g->n, g->tb ? "'" : "");
+  gq_text_put(t, "%s", in->add ? " +=>" : " =>");
+  for (int l = 0; l < in->nloc; l++) gq_text_loc(t, &in->loc[l]);
+  gq_text_put(t, "\n");
+}
