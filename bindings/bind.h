@@ -57,6 +57,8 @@ int64_t gqL_checkint(lua_State *L, int arg, int64_t min, int64_t max, const char
 double gqL_checknumber(lua_State *L, int arg, const char *what);                           /* strings refused */
 gq_shape gqL_checkshape(lua_State *L, int arg);             /* a table of sizes */
 int gqL_axis(lua_State *L, int arg, int ndim);              /* 1-based or negative -> 0-based */
+const char *gqL_devices(lua_State *L);   /* those that are there, "cpu", ..., pushed */
+const gq_device *gqL_device(lua_State *L, const char *name, const char *what);   /* or an error that lists them */
 gq_dtype gqL_checkdtype(lua_State *L, int arg);
 
 gq_dense **gqL_pushinterpolant(lua_State *L);               /* empty, collectable: l_dense.c */

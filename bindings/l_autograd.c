@@ -70,7 +70,7 @@ static void push_zeros(lua_State *L, const gq_tensor *like) {
     return;
   }
   gq_tensor **h = gqL_pushtensor(L);
-  gqL_retry(L, gq_tensor_new(like->dtype, like->shape, h));
+  gqL_retry(L, gq_tensor_new_on(gq_tensor_device(like), like->dtype, like->shape, h));
 }
 
 static int grad(lua_State *L) {

@@ -101,7 +101,7 @@ static void check_strays(lua_State *L, gq_tensor *out, gq_tensor *t, gq_tensor *
 
 static void write_value(lua_State *L, const job *j, gq_tensor *out) {
   gq_tensor **packed = gqL_pushtensor(L);
-  gqL_retry(L, gq_tensor_contiguous_get(out, packed));
+  gqL_retry(L, gq_tensor_host(out, packed));
   size_t n = (size_t)gq_numel(out->shape) * gq_dtype_size(out->dtype);
   if (n) memcpy(j->out, gq_tensor_data(*packed), n);
 }

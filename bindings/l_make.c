@@ -12,16 +12,23 @@ static const char *const draw_options[] = { "dtype", "device", "requires_grad", 
 
 static gq_dtype check_options(lua_State *L, int arg, const char *what, const char *const *known) {
   gqL_checkoptions(L, arg, known, what);
-  const char *device = gqL_optstring(L, arg, "device", "cpu");
-  if (strcmp(device, "cpu") != 0)
-    luaL_error(L, "%s: device \"%s\" is not there; this build has \"cpu\"", what, device);
+  gqL_device(L, gqL_optstring(L, arg, "device", "cpu"), what);
   gq_dtype d = gqL_optdtype(L, arg, "dtype");
   if (gqL_optbool(L, arg, "requires_grad", false) && !gq_is_float(d))
     luaL_error(L, "%s: a tensor of dtype %s cannot require a gradient", what, gq_dtype_name(d));
   return d;
 }
 
+/* The tensor at the top: on its device, and as it is asked for. */
 static int finish(lua_State *L, gq_tensor *t, int options) {
+  const gq_device *d =
+    gqL_device(L, gqL_optstring(L, options, "device", gq_tensor_device(t)->name), "device");
+  if (d != gq_tensor_device(t)) {
+    gq_tensor **h = lua_touserdata(L, -1), *there;
+    gqL_retry(L, gq_tensor_on(t, d, &there));
+    gq_tensor_unref(t);
+    *h = t = there;
+  }
   t->requires_grad = gqL_optbool(L, options, "requires_grad", false);
   gqL_counted(L);
   return 1;
@@ -183,7 +190,7 @@ static int make_tensor(lua_State *L) {
   }
   gqL_checknumbers(L, t, "tensor");
   gq_tensor **h = gqL_pushtensor(L);
-  gqL_retry(L, gq_tensor_empty(given ? d : t->dtype, t->shape, h));
+  gqL_retry(L, gq_tensor_empty_on(gq_tensor_device(t), given ? d : t->dtype, t->shape, h));
   gqL_try(L, gq_tensor_copy(*h, t));
   return finish(L, *h, 2);
 }
@@ -225,7 +232,7 @@ static int make_like(lua_State *L) {
   gq_tensor *t = gqL_checktensor(L, 1);
   double value = lua_tonumber(L, lua_upvalueindex(1));
   gq_tensor **h = gqL_pushtensor(L);
-  gqL_retry(L, gq_tensor_new(t->dtype, t->shape, h));
+  gqL_retry(L, gq_tensor_new_on(gq_tensor_device(t), t->dtype, t->shape, h));
   if (value != 0) gqL_try(L, gq_tensor_fill(*h, value));
   gqL_counted(L);
   return 1;

@@ -327,7 +327,7 @@ static int tensor_split(lua_State *L) {
 
 static void check_range(lua_State *L, const gq_tensor *idx, int64_t size, const char *what) {
   gq_tensor **h = gqL_pushtensor(L);
-  gqL_retry(L, gq_tensor_contiguous_get((gq_tensor *)idx, h));
+  gqL_retry(L, gq_tensor_host((gq_tensor *)idx, h));
   const int64_t *v = gq_tensor_data(*h);
   for (int64_t i = 0, n = gq_numel(idx->shape); i < n; i++)
     if (v[i] < 1 || v[i] > size)
@@ -358,7 +358,11 @@ gq_tensor *gqL_indices(lua_State *L, int arg, int64_t size, const char *what) {
     luaL_error(L, "%s: integer indices expected, got bool: choose with gq.where", what);
   if (t->dtype != GQ_I64) t = whole(L, t, what);
   if (t->storage != NULL) check_range(L, t, size, what);
-  return t;
+  const gq_tensor *x = gqL_totensor(L, 1); /* indices made here go where their tensor is */
+  if (t->storage == NULL || x == NULL || gq_tensor_device(t) != gq_host) return t;
+  gq_tensor **h = gqL_pushtensor(L);
+  gqL_retry(L, gq_tensor_on(t, gq_tensor_device(x), h));
+  return *h;
 }
 
 static int tensor_index_select(lua_State *L) {

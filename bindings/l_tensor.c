@@ -49,7 +49,7 @@ static void push_lent(lua_State *L, gq_tensor *t_) {
 static bool push_property(lua_State *L, const gq_tensor *t, const char *key) {
   if (strcmp(key, "shape") == 0) push_shape(L, t->shape);
   else if (strcmp(key, "dtype") == 0) lua_pushstring(L, gq_dtype_name(t->dtype));
-  else if (strcmp(key, "device") == 0) lua_pushliteral(L, "cpu");
+  else if (strcmp(key, "device") == 0) lua_pushstring(L, gq_tensor_device(t)->name);
   else if (strcmp(key, "grad") == 0) push_lent(L, t->grad);
   else if (strcmp(key, "requires_grad") == 0) lua_pushboolean(L, t->requires_grad);
   else if (strcmp(key, "is_leaf") == 0) lua_pushboolean(L, t->tape == NULL && t->trace == 0);
@@ -159,6 +159,13 @@ static void push_number(lua_State *L, const gq_tensor *t, const void *data, int6
   }
 }
 
+/* A packed form of the numbers of the tensor at arg, pushed. */
+static gq_tensor *packed(lua_State *L, gq_tensor *t) {
+  gq_tensor **h = gqL_pushtensor(L);
+  gqL_retry(L, gq_tensor_host(t, h));
+  return *h;
+}
+
 static int tensor_item(lua_State *L) {
   gq_tensor *t = gqL_checktensor(L, 1);
   gqL_checknumbers(L, t, "item");
@@ -166,6 +173,7 @@ static int tensor_item(lua_State *L) {
     const char *given = gqL_typename(L, 1);
     return luaL_error(L, "item: one number expected, got %s: use x:totable() or an index", given);
   }
+  if (gq_tensor_device(t) != gq_host) t = packed(L, t);
   push_number(L, t, gq_tensor_data(t), 0);
   return 1;
 }
@@ -182,13 +190,6 @@ static void push_table(lua_State *L, const gq_tensor *t, const void *data, int d
     push_table(L, t, data, d + 1, i);
     lua_rawseti(L, -2, k);
   }
-}
-
-/* A packed form of the numbers of the tensor at arg, pushed. */
-static gq_tensor *packed(lua_State *L, gq_tensor *t) {
-  gq_tensor **h = gqL_pushtensor(L);
-  gqL_retry(L, gq_tensor_contiguous_get(t, h));
-  return *h;
 }
 
 static int tensor_totable(lua_State *L) {
@@ -334,7 +335,7 @@ static int tensor_clone(lua_State *L) {
   gq_attr same = { .shape = t->shape };
   if (t->trace) return gqL_op(L, GQ_OP_RESHAPE, 1, &t, &same), 1;
   gq_tensor **h = gqL_pushtensor(L);
-  gqL_retry(L, gq_tensor_empty(t->dtype, t->shape, h));
+  gqL_retry(L, gq_tensor_empty_on(gq_tensor_device(t), t->dtype, t->shape, h));
   gqL_retry(L, gq_tensor_copy(*h, t));
   gqL_try(L, gq_record(GQ_OP_RESHAPE, 1, &t, &same, *h));
   gqL_counted(L);
@@ -351,18 +352,18 @@ static int tensor_contiguous(lua_State *L) {
 static int tensor_to(lua_State *L) {
   gq_tensor *t = gqL_checktensor(L, 1);
   const char *to = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : NULL;
+  const gq_backend *b = to ? gq_backend_find(to) : NULL;
   gq_dtype d;
-  if (to == NULL || !gq_dtype_of(to, &d)) {
-    if (to != NULL && strcmp(to, "cpu") == 0) d = t->dtype;
-    else {
-      const char *given = gqL_typename(L, 2);
-      return luaL_error(
-        L, "to: dtype \"float32\", \"float64\", \"int64\", \"bool\" or device \"cpu\" expected, got %s",
-        given);
-    }
+  bool cast = to && gq_dtype_of(to, &d);
+  if (!cast && !b) {
+    const char *given = gqL_typename(L, 2);
+    return luaL_error(L,
+                      "to: dtype \"float32\", \"float64\", \"int64\", \"bool\" or device %s expected, got %s",
+                      gqL_devices(L), given);
   }
-  if (d == t->dtype) return lua_settop(L, 1), 1;
-  gqL_op(L, GQ_OP_CAST, 1, &t, &(gq_attr){ .dtype = d });
+  if (cast ? d == t->dtype : &b->device == gq_tensor_device(t)) return lua_settop(L, 1), 1;
+  if (cast) gqL_op(L, GQ_OP_CAST, 1, &t, &(gq_attr){ .dtype = d });
+  else gqL_retry(L, gq_to_device(t, &b->device, gqL_pushtensor(L)));
   return 1;
 }
 

@@ -56,17 +56,51 @@ static int infer(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *att
   return status;
 }
 
+/* Numbers of the host go where tensors are; other mixes do not. */
+static int find_device(gq_op op, int nargs, gq_tensor *const *args, const gq_device **on, bool *mixed) {
+  const gq_tensor *first = NULL;
+  *on = gq_host, *mixed = false;
+  for (int i = 0; i < nargs; i++) {
+    const gq_device *d = gq_tensor_device(args[i]);
+    bool number = d == gq_host && args[i]->shape.ndim == 0;
+    if (number) continue;
+    if (first && d != *on)
+      return gq_fail(GQ_EARG,
+                     "%s: one tensor is on %s and another on %s: move one of them, as in x:to(\"%s\")",
+                     gq_ops[op].name, (*on)->name, d->name, (*on)->name);
+    first = args[i], *on = d;
+  }
+  for (int i = 0; i < nargs; i++) *mixed |= gq_tensor_device(args[i]) != *on;
+  return GQ_OK;
+}
+
+/* With the host's numbers moved. */
+static int apply_moved(const gq_device *on, gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr,
+                       gq_tensor *out) {
+  gq_tensor **there = gq_calloc((size_t)nargs, sizeof *there);
+  int status = there ? GQ_OK : gq_nomem((size_t)nargs * sizeof *there);
+  for (int i = 0; i < nargs && status == GQ_OK; i++) status = gq_tensor_on(args[i], on, &there[i]);
+  if (status == GQ_OK) status = gq_backend_of(out)->apply(op, nargs, there, attr, out);
+  for (int i = 0; there && i < nargs; i++) gq_tensor_unref(there[i]);
+  gq_free(there);
+  return status;
+}
+
 int gq_apply(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_, gq_tensor **out) {
   static const gq_attr none;
   const gq_attr *attr = attr_ ? attr_ : &none;
   gq_dtype dtype;
   gq_shape shape;
   gq_tensor *t = NULL;
+  const gq_device *on;
+  bool mixed;
   *out = NULL;
   GQ_TRY(infer(op, nargs, args, attr, &dtype, &shape));
   if (gq_ops[op].class == GQ_VIEW) return view(op, args[0], attr, shape, out);
-  GQ_TRY(gq_tensor_empty(dtype, shape, &t));
-  int status = gq_backend_of(t)->apply(op, nargs, args, attr, t);
+  GQ_TRY(find_device(op, nargs, args, &on, &mixed));
+  GQ_TRY(gq_tensor_empty_on(on, dtype, shape, &t));
+  int status =
+    mixed ? apply_moved(on, op, nargs, args, attr, t) : gq_backend_of(t)->apply(op, nargs, args, attr, t);
   if (status == GQ_OK) *out = t;
   else gq_tensor_unref(t);
   return status;

@@ -26,31 +26,32 @@ typedef struct gq_lowering {
 } gq_lowering;
 
 struct gq_backend {
-  const char *name;
-  int number;                  /* of the device */
-  void *(*allocate)(const gq_backend *b, size_t bytes);   /* NULL: none is left */
-  void (*release)(const gq_backend *b, void *p_);
-  void *(*share)(const gq_backend *b, size_t bytes);      /* memory that the host reads and writes too */
-  void (*unshare)(const gq_backend *b, void *p_);
-  void (*copy)(const gq_backend *b, void *dst, const void *src, size_t bytes);   /* either may be the host's */
-  void (*fill)(const gq_backend *b, void *dst, int byte, size_t bytes);
-  void (*wait)(const gq_backend *b);                      /* until what was asked for is done */
+  gq_device device;            /* its memory */
   const gq_vectors *vec;
-  /* One operation but a VIEW, into a contiguous result that is there. */
+  /* One operation but a VIEW, into a contiguous result that is there; all tensors are on the device. */
   int (*apply)(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr, gq_tensor *out);
   const gq_lowering *lowering;
   int (*advance)(void *walk);  /* many attempts of a solve until something halts it, or NULL */
 };
 
 extern const gq_backend gq_cpu_backend;
+extern const gq_backend gq_mirror_backend;   /* for tests: the CPU behind addresses of its own */
 
 /* Where a tensor's numbers are. */
-static inline const gq_backend *gq_backend_of(const gq_tensor *t) { return &gq_cpu_backend; }
+static inline const gq_backend *gq_backend_of(const gq_tensor *t) { return (const gq_backend *)gq_tensor_device(t); }
 
+static inline void *gq_allocate(const gq_backend *b, size_t bytes) { return b->device.allocate(&b->device, bytes); }
+static inline void gq_release(const gq_backend *b, void *p_) { b->device.release(&b->device, p_); }
 static inline void gq_copy(const gq_backend *b, void *dst, const void *src, size_t bytes) {
-  b->copy(b, dst, src, bytes);
+  b->device.copy(&b->device, dst, src, bytes);
 }
-static inline void gq_zero(const gq_backend *b, void *dst, size_t bytes) { b->fill(b, dst, 0, bytes); }
+static inline void gq_zero(const gq_backend *b, void *dst, size_t bytes) { b->device.fill(&b->device, dst, 0, bytes); }
+
+/* A device by its name, as "cpu"; NULL: there is none. Number i of those that are there, or NULL. */
+const gq_backend *gq_backend_find(const char *name);
+const gq_backend *gq_backend_at(int i);
+/* x on a device, as a recorded operation: its derivative goes back. */
+int gq_to_device(gq_tensor *x, const gq_device *d, gq_tensor **out);
 
 /* In the host's memory. */
 static inline void gq_axpy(gq_dtype d, size_t n, double s, const void *src, void *dst) {

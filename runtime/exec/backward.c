@@ -173,6 +173,13 @@ static int accumulate(const walk *w, gq_tensor **sum, gq_tensor *x) {
 
 static int deliver(walk *w, const gq_slot *s, gq_tensor *g) {
   int32_t i;
+  if (gq_tensor_device(g) != s->device) { /* of a number that met tensors elsewhere */
+    gq_tensor *back;
+    int moved = gq_to_device(g, s->device, &back);
+    gq_tensor_unref(g);
+    GQ_TRY(moved);
+    g = back;
+  }
   if (s->from) return accumulate(w, &w->cot[cot_index(w, s->from, s->out)], g);
   int status = leaf_index(w, s->t, &i);
   if (status != GQ_OK) {
@@ -326,7 +333,7 @@ static int first_cot(const gq_tensor *out, gq_tensor *cot_, gq_tensor **c) {
         "backward starts from one number, not from shape %s: reduce it with :sum() or :mean(), or "
         "pass a cotangent of that shape",
         gq_shape_text(out->shape, a, sizeof a));
-    GQ_TRY(gq_tensor_empty(out->dtype, out->shape, c));
+    GQ_TRY(gq_tensor_empty_on(gq_tensor_device(out), out->dtype, out->shape, c));
     return gq_tensor_fill(*c, 1);
   }
   if (!cot_->storage) return gq_trace_stale();
@@ -334,6 +341,9 @@ static int first_cot(const gq_tensor *out, gq_tensor *cot_, gq_tensor **c) {
     return gq_fail(GQ_ESHAPE, "cotangent %s %s for an output %s %s: dtype and shape must be the same",
                    gq_dtype_name(cot_->dtype), gq_shape_text(cot_->shape, a, sizeof a),
                    gq_dtype_name(out->dtype), gq_shape_text(out->shape, b, sizeof b));
+  if (gq_tensor_device(cot_) != gq_tensor_device(out))
+    return gq_fail(GQ_EARG, "cotangent on %s for an output on %s: move it, as in x:to(\"%s\")",
+                   gq_tensor_device(cot_)->name, gq_tensor_device(out)->name, gq_tensor_device(out)->name);
   *c = gq_tensor_ref(cot_);
   return GQ_OK;
 }
@@ -364,7 +374,7 @@ static int no_gradient(const char *what) {
 static int settle(gq_tensor **sum, bool own) {
   if (own ? owned(*sum) : gq_tensor_contiguous(*sum)) return GQ_OK;
   gq_tensor *c = NULL;
-  GQ_TRY(gq_tensor_empty((*sum)->dtype, (*sum)->shape, &c));
+  GQ_TRY(gq_tensor_empty_on(gq_tensor_device(*sum), (*sum)->dtype, (*sum)->shape, &c));
   int status = gq_tensor_copy(c, *sum);
   gq_tensor_unref(status == GQ_OK ? *sum : c);
   if (status == GQ_OK) *sum = c;

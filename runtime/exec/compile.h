@@ -64,7 +64,7 @@ struct gq_program {
   int nphase;
   int *phase;           /* phase p: instr[phase[p]] .. instr[phase[p + 1]] - 1 */
   double *constant;     /* 8 bytes each, whatever the dtype */
-  int nout;
+  int nin, nout;
   gq_loc *out;          /* of KEEP outputs */
   size_t values;        /* bytes of the arena that values take; */
   size_t arena;         /* with what the lowering needs behind them */

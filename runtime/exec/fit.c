@@ -19,7 +19,7 @@ static void fit_free(gq_custom *c) {
   fit *f = (fit *)c;
   gq_tensor_unref(f->x);
   gq_tensor_unref(f->packed);
-  if (f->on) f->on->release(f->on, f->saved);
+  if (f->on) gq_release(f->on, f->saved);
   gq_free(f);
 }
 
@@ -66,7 +66,7 @@ static int fit_backward(gq_custom *c, gq_tensor *const *cots, bool create_graph,
                    "samples that were fitted (normal_fit, gaussian_kl) were modified in place before the "
                    "backward pass; write to a copy (x:clone()), or after it");
   if (create_graph) return pull_recorded(f, cots, &grads[0]);
-  int status = gq_tensor_empty(f->packed->dtype, f->packed->shape, &grads[0]);
+  int status = gq_tensor_empty_on(&f->on->device, f->packed->dtype, f->packed->shape, &grads[0]);
   for (int i = 0; i < 2 && status == GQ_OK; i++)
     if (cots[i]) status = gq_tensor_contiguous_get(cots[i], &cot[i]);
   if (status == GQ_OK)
@@ -87,7 +87,7 @@ static int fit_new(gq_tensor *x, size_t rows, size_t n, fit **out) {
   f->x = gq_tensor_ref(x);
   f->on = gq_backend_of(x), f->rows = rows, f->n = n;
   size_t bytes = 2 * rows * sizeof(double) + 8;
-  f->saved = f->on->allocate(f->on, bytes);
+  f->saved = gq_allocate(f->on, bytes);
   int status = f->saved ? gq_tensor_contiguous_get(x, &f->packed) : gq_nomem(bytes);
   if (status != GQ_OK) {
     fit_free(&f->base);
@@ -108,8 +108,8 @@ int gq_normal_fit(gq_tensor *x, gq_tensor **mean, gq_tensor **deviation) {
                    "normal_fit: at least one sample of a float dtype along the last axis expected");
   size_t n = (size_t)shape.dim[shape.ndim - 1], rows = (size_t)gq_numel(shape) / n;
   shape.ndim--;
-  int status = gq_tensor_empty(x->dtype, shape, &out[0]);
-  if (status == GQ_OK) status = gq_tensor_empty(x->dtype, shape, &out[1]);
+  int status = gq_tensor_empty_on(gq_tensor_device(x), x->dtype, shape, &out[0]);
+  if (status == GQ_OK) status = gq_tensor_empty_on(gq_tensor_device(x), x->dtype, shape, &out[1]);
   if (status == GQ_OK) status = fit_new(x, rows, n, &f);
   if (status == GQ_OK) {
     f->on->vec->fit(x->dtype, rows, n, gq_tensor_data(f->packed), f->saved, gq_tensor_data(out[0]),

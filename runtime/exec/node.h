@@ -15,6 +15,7 @@ typedef struct gq_slot {
   bool saved;                    /* the derivative needs the value */
   gq_dtype dtype;
   gq_shape shape;
+  const gq_device *device;
   const gq_storage *storage;     /* of the saved value, and its version then */
   uint64_t version;
 } gq_slot;

@@ -64,7 +64,7 @@ int gq_program_new(const gq_backend *on, const gq_graph *g, int n, const gq_outs
   GQ_TRY(check_outputs(g, n, outs, &nphase));
   gq_program *made = gq_calloc(1, sizeof *made);
   if (!made) return gq_nomem(sizeof *made);
-  made->on = on;
+  made->on = on, made->nin = gq_graph_inputs(g);
   gq_compiler c = { .g = g, .n = gq_graph_size(g), .nout = n, .outs = outs };
   int status = compile(&c, made, nphase);
   finish(&c);

@@ -150,6 +150,7 @@ static bool wants_grad(const gq_tensor *t) { return t->requires_grad && gq_is_fl
 static void fill_slot(gq_slot *s, gq_tensor *t, bool save) {
   s->dtype = t->dtype;
   s->shape = t->shape;
+  s->device = gq_tensor_device(t);
   if (wants_grad(t) && t->tape) {
     s->from = t->tape;
     s->from->refs++;

@@ -65,16 +65,27 @@ static int run_prologue(gq_binding *b, char **next, const void **full) {
   return status;
 }
 
+/* Packed, where the field runs: the host's numbers go there, tensors must be there. */
+static int take_capture(const gq_field *f, int i, gq_tensor *x, gq_tensor **out) {
+  const gq_device *d = gq_tensor_device(x), *on = &f->on->device;
+  if (d == on) return gq_tensor_contiguous_get(x, out);
+  if (d == gq_host && x->shape.ndim == 0) return gq_tensor_on(x, on, out);
+  return gq_fail(
+    GQ_EARG,
+    "tensor %d that the function captures is on %s and the state on %s: move one of them, as in x:to(\"%s\")",
+    i + 1, d->name, on->name, on->name);
+}
+
 static int bind(gq_binding *b, gq_tensor *const *capture) {
   const gq_field *f = b->field;
   b->capture = gq_calloc(f->ncapture + 1, sizeof *b->capture);
   b->value = gq_calloc((size_t)f->nslices * f->nb + 1, sizeof *b->value);
   b->bytes = binding_bytes(f);
-  b->block = gq_alloc(b->bytes + 64);
+  b->block = gq_allocate(f->on, b->bytes + 64);
   const void **full = gq_calloc(f->nb + 1, sizeof *full);
   int status = b->capture && b->value && b->block && full ? GQ_OK : gq_nomem(b->bytes);
   for (int i = 0; status == GQ_OK && i < f->ncapture; i++)
-    status = gq_tensor_contiguous_get(capture[i], &b->capture[i]);
+    status = take_capture(f, i, capture[i], &b->capture[i]);
   char *next = b->block;
   if (status == GQ_OK) status = run_prologue(b, &next, full);
   for (int s = 0; status == GQ_OK && s < f->nslices; s++)
@@ -111,7 +122,7 @@ void gq_binding_free(gq_binding *b) {
   for (int i = 0; b->capture && i < b->field->ncapture; i++) gq_tensor_unref(b->capture[i]);
   gq_free(b->capture);
   gq_free(b->value);
-  gq_free(b->block);
+  gq_release(b->field->on, b->block);
   gq_free(b);
 }
 
@@ -127,7 +138,8 @@ static int use_results(const gq_field *f, gq_grads *g) {
   for (int j = 0; j < f->nb; j++) {
     int i = f->direct[j];
     if (!f->want[j] || i < 0 || f->axis[j] >= 0 || g->whole[i]) continue;
-    GQ_TRY(gq_tensor_new(gq_field_boundary_dtype(f, j), gq_field_boundary_shape(f, j), &g->whole[i]));
+    GQ_TRY(gq_tensor_new_on(&f->on->device, gq_field_boundary_dtype(f, j), gq_field_boundary_shape(f, j),
+                            &g->whole[i]));
     g->at[j] = gq_tensor_data(g->whole[i]);
     g->bytes += gq_numel(g->whole[i]->shape) * gq_dtype_size(g->whole[i]->dtype);
   }
@@ -143,8 +155,9 @@ static int grads_init(const gq_field *f, bool results, int most, gq_grads *g) {
   for (int s = 0; s < f->nslices; s++)
     for (int j = 0; j < f->nb; j++)
       if (apart(g, f, most, s, j)) block += gq_round64(gq_field_slice_bytes(f, s, j));
-  g->block = gq_calloc(1, block + 64);
+  g->block = gq_allocate(f->on, block + 64);
   if (!g->block) return gq_nomem(block);
+  gq_zero(f->on, g->block, block + 64);
   g->bytes += block;
   char *next = g->block;
   for (int s = 0; s < f->nslices; s++)
@@ -192,7 +205,7 @@ void gq_grads_done(gq_grads *g) {
   for (int i = 0; g->whole && i < g->field->ncapture; i++) gq_tensor_unref(g->whole[i]);
   gq_free(g->whole);
   gq_free(g->at);
-  gq_free(g->block);
+  if (g->field) gq_release(g->field->on, g->block);
   *g = (gq_grads){ 0 };
 }
 
@@ -214,7 +227,7 @@ static int pull_back(const gq_binding *b, gq_tensor *const *whole, gq_tensor **g
   const gq_field *f = b->field;
   const void **in = gq_calloc(f->ncapture + f->nb + 1, sizeof *in);
   void **out = gq_calloc(f->ncapture + 1, sizeof *out);
-  void *arena = gq_alloc(gq_program_arena(f->pro_pull) + 64);
+  void *arena = gq_allocate(f->on, gq_program_arena(f->pro_pull) + 64);
   int status = in && out && arena ? GQ_OK : gq_nomem(f->nb), n = 0, m = 0;
   if (status == GQ_OK) {
     for (int i = 0; i < f->ncapture; i++) in[n++] = gq_tensor_data(b->capture[i]);
@@ -226,7 +239,7 @@ static int pull_back(const gq_binding *b, gq_tensor *const *whole, gq_tensor **g
   }
   gq_free(in);
   gq_free(out);
-  gq_free(arena);
+  gq_release(f->on, arena);
   return status;
 }
 
@@ -239,12 +252,14 @@ int gq_grads_collect(const gq_binding *b, gq_grads *g, gq_tensor **grad) {
   for (int i = 0; status == GQ_OK && i < f->ncapture; i++) {
     if (!f->want_capture[i]) continue;
     grad[i] = g->whole[i], g->whole[i] = NULL;
-    if (!grad[i]) status = gq_tensor_new(b->capture[i]->dtype, b->capture[i]->shape, &grad[i]);
+    if (!grad[i])
+      status = gq_tensor_new_on(&f->on->device, b->capture[i]->dtype, b->capture[i]->shape, &grad[i]);
   }
   for (int j = 0; status == GQ_OK && j < f->nb; j++) {
     if (!f->want[j]) continue;
     if (f->direct[j] < 0) {
-      status = gq_tensor_new(gq_field_boundary_dtype(f, j), gq_field_boundary_shape(f, j), &whole[j]);
+      status = gq_tensor_new_on(&f->on->device, gq_field_boundary_dtype(f, j), gq_field_boundary_shape(f, j),
+                                &whole[j]);
       if (status == GQ_OK) sum_slices(f, g, j, gq_tensor_data(whole[j]));
     } else {
       sum_slices(f, g, j, gq_tensor_data(grad[f->direct[j]]));

@@ -210,7 +210,7 @@ int gq_npy_save(const char *path, gq_tensor *t) {
   gq_tensor *packed;
   gq_writer w;
   char header[512];
-  GQ_TRY(gq_tensor_contiguous_get(t, &packed));
+  GQ_TRY(gq_tensor_host(t, &packed));
   int status = gq_writer_open(&w, path);
   if (status == GQ_OK) {
     status = gq_writer_put(&w, header, make_header(packed, header));

@@ -450,7 +450,7 @@ static void put_header(text *t, const gq_named *list, int n, const gq_pair *meta
 
 static int write_tensor(gq_writer *w, gq_tensor *t) {
   gq_tensor *packed;
-  GQ_TRY(gq_tensor_contiguous_get(t, &packed));
+  GQ_TRY(gq_tensor_host(t, &packed));
   int status = gq_writer_put(w, gq_tensor_data(packed), (size_t)bytes_of(packed));
   gq_tensor_unref(packed);
   return status;

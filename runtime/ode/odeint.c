@@ -65,6 +65,9 @@ static bool leaves_step(const gq_tableau *m) {
 }
 
 static int check(const gq_problem *p, const gq_ode_options *o) {
+  if (gq_tensor_device(p->z0) != gq_host)
+    return gq_fail(GQ_EUNSUPPORTED, "odeint runs on the CPU and z0 is on %s: use x:to(\"cpu\")",
+                   gq_tensor_device(p->z0)->name);
   if (!gq_is_float(p->z0->dtype))
     return gq_fail(GQ_EDTYPE, "the state is %s; it must be float32 or float64", gq_dtype_name(p->z0->dtype));
   GQ_TRY(gq_ode_check(o));

@@ -325,6 +325,8 @@ static void plan_free(gq_plan *p) {
 
 typedef struct keyhead { /* zeroed before it is filled: compared bytewise */
   const gq_engine *engine;
+  const gq_backend *on;
+  const gq_lowering *lowering; /* and with it the layout */
   const gq_tableau *method, *back_method;
   const gq_trajectory_kind *trajectory;
   double eta;
@@ -345,6 +347,7 @@ static int make_key(const gq_planspec *s, char **key, size_t *n) {
     return gq_nomem(total);
   }
   keyhead *h = (keyhead *)*key;
+  h->on = gq_backend_of(s->p->z0), h->lowering = h->on->lowering;
   h->method = o->method, h->back_method = o->back_method, h->eta = o->eta;
   h->engine = o->engine, h->trajectory = o->trajectory, h->threads = gq_threads();
   h->element = o->engine->most_nodes ? gq_element_nodes(o) : 0;

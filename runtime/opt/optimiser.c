@@ -95,11 +95,16 @@ static int check_params(int n, gq_tensor *const *p) {
     for (int j = 0; j < i; j++)
       if (p[j] == p[i])
         return gq_fail(GQ_EARG, "parameter %d is parameter %d again: give each once", i + 1, j + 1);
+    if (gq_tensor_device(p[i]) != gq_tensor_device(p[0]))
+      return gq_fail(GQ_EARG, "parameter %d is on %s and parameter 1 on %s: expected one device", i + 1,
+                     gq_tensor_device(p[i])->name, gq_tensor_device(p[0])->name);
   }
   return GQ_OK;
 }
 
 /* ---- making ---- */
+
+static const gq_device *device(const gq_optimiser *o) { return gq_tensor_device(o->slot[0].p); }
 
 static gq_shape vector(size_t n) {
   int64_t d = (int64_t)n;
@@ -156,7 +161,8 @@ static int flatten(gq_optimiser *o, int gi) {
 static int make_grad(gq_optimiser *o, slot *s) {
   GQ_TRY(block_view(s, o->group[s->group].grad, &s->grad));
   if (s->p->grad) GQ_TRY(gq_tensor_copy(s->grad, s->p->grad));
-  if (!gq_tensor_contiguous(s->p)) GQ_TRY(gq_tensor_empty(s->p->dtype, s->p->shape, &s->packed));
+  if (!gq_tensor_contiguous(s->p))
+    GQ_TRY(gq_tensor_empty_on(gq_tensor_device(s->p), s->p->dtype, s->p->shape, &s->packed));
   return GQ_OK;
 }
 
@@ -164,7 +170,7 @@ static int build(gq_optimiser *o, gq_tensor *const *params) {
   place(o, params);
   for (int i = 0; i < o->ngroup; i++) {
     GQ_TRY(flatten(o, i));
-    GQ_TRY(gq_tensor_new(o->group[i].dtype, vector(o->group[i].n), &o->group[i].grad));
+    GQ_TRY(gq_tensor_new_on(device(o), o->group[i].dtype, vector(o->group[i].n), &o->group[i].grad));
   }
   for (int i = 0; i < o->n; i++) GQ_TRY(make_grad(o, &o->slot[i]));
   for (int i = 0; i < o->n; i++) attach(&o->slot[i]);
@@ -249,7 +255,7 @@ static int ensure_state(gq_optimiser *o) {
   for (int i = 0; i < o->ngroup; i++)
     for (int k = 0; k < GQ_OPT_STATES; k++)
       if (keeps(o, k) && !o->group[i].state[k])
-        GQ_TRY(gq_tensor_new(o->group[i].dtype, vector(o->group[i].n), &o->group[i].state[k]));
+        GQ_TRY(gq_tensor_new_on(device(o), o->group[i].dtype, vector(o->group[i].n), &o->group[i].state[k]));
   return GQ_OK;
 }
 

@@ -94,6 +94,9 @@ static int check(const gq_sde_problem *p, const gq_sde_method *m, double dt, con
     return gq_fail(GQ_EDTYPE, "z0 is %s: expected float32 or float64", gq_dtype_name(p->z0->dtype));
   if (p->z0->shape.ndim >= GQ_MAXDIM)
     return gq_fail(GQ_ESHAPE, "z0 has %d dimensions: at most %d", p->z0->shape.ndim, GQ_MAXDIM - 1);
+  if (gq_tensor_device(p->z0) != gq_host)
+    return gq_fail(GQ_EUNSUPPORTED, "sdeint runs on the CPU and z0 is on %s: use x:to(\"cpu\")",
+                   gq_tensor_device(p->z0)->name);
   GQ_TRY(check_times(p));
   GQ_TRY(check_calculus(p, m));
   GQ_TRY(check_brownian(p, w));

@@ -71,7 +71,7 @@ static void copy_rows(gq_tensor *dst, const gq_tensor *src) {
   }
 }
 
-static void copy_apart(gq_tensor *dst, const gq_tensor *src) {
+void gq_host_move(gq_tensor *dst, const gq_tensor *src) {
   int64_t n = gq_numel(dst->shape);
   if (n == 0) return;
   if (gq_tensor_contiguous(dst) && gq_tensor_contiguous(src)) {
@@ -81,6 +81,31 @@ static void copy_apart(gq_tensor *dst, const gq_tensor *src) {
     return;
   }
   copy_rows(dst, src);
+}
+
+/* Between devices: contiguous, of one dtype, through the host where neither is it. */
+static int carry(gq_tensor *dst, const gq_tensor *src) {
+  const gq_device *from = src->storage->device, *to = dst->storage->device;
+  gq_tensor *packed = NULL, *landed = NULL;
+  int status = gq_tensor_empty_on(from, dst->dtype, dst->shape, &packed);
+  if (status == GQ_OK) from->move(packed, src);
+  if (status == GQ_OK && from != gq_host && to != gq_host) {
+    status = gq_tensor_empty(dst->dtype, dst->shape, &landed);
+    if (status == GQ_OK) status = carry(landed, packed);
+    if (status == GQ_OK) status = carry(dst, landed);
+  } else if (status == GQ_OK) {
+    size_t bytes = (size_t)gq_numel(dst->shape) * gq_dtype_size(dst->dtype);
+    const gq_device *far = to == gq_host ? from : to;
+    status = gq_tensor_empty_on(to, dst->dtype, dst->shape, &landed);
+    if (status == GQ_OK) {
+      far->copy(far, gq_tensor_data(landed), gq_tensor_data(packed), bytes);
+      far->wait(far);
+      to->move(dst, landed);
+    }
+  }
+  gq_tensor_unref(packed);
+  gq_tensor_unref(landed);
+  return status;
 }
 
 static int check_writable(const gq_tensor *t) {
@@ -102,14 +127,16 @@ int gq_tensor_copy(gq_tensor *dst, const gq_tensor *src) {
   }
   gq_tensor *apart = NULL;
   if (dst->storage == src->storage && gq_numel(dst->shape) > 1) { /* views may overlap */
-    GQ_TRY(gq_tensor_empty(src->dtype, src->shape, &apart));
-    copy_apart(apart, src);
+    GQ_TRY(gq_tensor_empty_on(src->storage->device, src->dtype, src->shape, &apart));
+    src->storage->device->move(apart, src);
     src = apart;
   }
-  copy_apart(dst, src);
+  int status = GQ_OK;
+  if (dst->storage->device == src->storage->device) dst->storage->device->move(dst, src);
+  else status = carry(dst, src);
   dst->storage->version++;
   gq_tensor_unref(apart);
-  return GQ_OK;
+  return status;
 }
 
 /* ---- single numbers ---- */
@@ -141,27 +168,46 @@ static void *at(const gq_tensor *t, const int64_t *index) {
   return (char *)gq_tensor_data(t) + i * (int64_t)gq_dtype_size(t->dtype);
 }
 
-double gq_tensor_get(const gq_tensor *t, const int64_t *index) { return load(at(t, index), t->dtype); }
+typedef union number {
+  float f32;
+  double f64;
+  int64_t i64;
+  uint8_t b;
+} number;
 
-void gq_tensor_set(gq_tensor *t, const int64_t *index, double value) { store(at(t, index), t->dtype, value); }
+/* The number at p, on the host. */
+static const void *fetch(const gq_tensor *t, const void *p, number *x) {
+  const gq_device *d = t->storage->device;
+  if (d == gq_host) return p;
+  d->copy(d, x, p, gq_dtype_size(t->dtype));
+  return x;
+}
+
+double gq_tensor_get(const gq_tensor *t, const int64_t *index) {
+  number x;
+  return load(fetch(t, at(t, index), &x), t->dtype);
+}
+
+void gq_tensor_set(gq_tensor *t, const int64_t *index, double value) {
+  const gq_device *d = t->storage->device;
+  number x;
+  store(&x, t->dtype, value);
+  d->copy(d, at(t, index), &x, gq_dtype_size(t->dtype));
+}
 
 int64_t gq_tensor_get_int(const gq_tensor *t, const int64_t *index) {
-  void *p = at(t, index);
-  return t->dtype == GQ_I64 ? *(int64_t *)p : to_int(load(p, t->dtype));
+  number x;
+  const void *p = fetch(t, at(t, index), &x);
+  return t->dtype == GQ_I64 ? *(const int64_t *)p : to_int(load(p, t->dtype));
 }
 
 int gq_tensor_fill(gq_tensor *t, double value) {
   GQ_TRY(check_writable(t));
-  union {
-    float f32;
-    double f64;
-    int64_t i64;
-    uint8_t b;
-  } bits;
+  number bits;
   store(&bits, t->dtype, value);
-  gq_storage one = { .refs = 1, .bytes = sizeof bits, .data = &bits };
-  gq_tensor number = { .refs = 1, .dtype = t->dtype, .shape = t->shape, .storage = &one }; /* strides 0 */
-  copy_apart(t, &number);
+  gq_storage one = { .refs = 1, .bytes = sizeof bits, .device = gq_host, .data = &bits };
+  gq_tensor one_number = { .refs = 1, .dtype = t->dtype, .shape = t->shape, .storage = &one }; /* strides 0 */
+  t->storage->device->move(t, &one_number);
   t->storage->version++;
   return GQ_OK;
 }

@@ -9,16 +9,18 @@ void gq_tape_unref(struct gq_tape *t_); /* exec/tape.c: the one name of a later 
 
 static void storage_unref(gq_storage *s) {
   if (!s || --s->refs > 0) return;
-  gq_free(s->data);
+  s->device->release(s->device, s->data);
   gq_free(s);
 }
 
-static gq_storage *storage_new(size_t bytes, bool zero) {
+static gq_storage *storage_new(const gq_device *on, size_t bytes, bool zero) {
   gq_storage *s = gq_calloc(1, sizeof *s);
   if (!s) return NULL;
   s->refs = 1;
   s->bytes = bytes;
-  s->data = zero ? gq_calloc(1, bytes) : gq_alloc(bytes);
+  s->device = on;
+  s->data = zero && on == gq_host ? gq_calloc(1, bytes) : on->allocate(on, bytes);
+  if (s->data && zero && on != gq_host) on->fill(on, s->data, 0, bytes);
   if (s->data) return s;
   gq_free(s);
   return NULL;
@@ -36,13 +38,13 @@ static gq_tensor *bare(gq_dtype d, gq_shape s) {
   return t;
 }
 
-static int make(gq_dtype d, gq_shape s, bool zero, gq_tensor **out) {
+static int make(const gq_device *on, gq_dtype d, gq_shape s, bool zero, gq_tensor **out) {
   size_t bytes;
   *out = NULL;
   GQ_TRY(gq_shape_check(s, d, &bytes));
   gq_tensor *t = bare(d, s);
   if (!t) return gq_nomem(sizeof *t);
-  t->storage = storage_new(bytes, zero);
+  t->storage = storage_new(on, bytes, zero);
   if (!t->storage) {
     gq_free(t);
     return gq_nomem(bytes);
@@ -51,8 +53,16 @@ static int make(gq_dtype d, gq_shape s, bool zero, gq_tensor **out) {
   return GQ_OK;
 }
 
-int gq_tensor_new(gq_dtype d, gq_shape s, gq_tensor **out) { return make(d, s, true, out); }
-int gq_tensor_empty(gq_dtype d, gq_shape s, gq_tensor **out) { return make(d, s, false, out); }
+int gq_tensor_new_on(const gq_device *on, gq_dtype d, gq_shape s, gq_tensor **out) {
+  return make(on, d, s, true, out);
+}
+
+int gq_tensor_empty_on(const gq_device *on, gq_dtype d, gq_shape s, gq_tensor **out) {
+  return make(on, d, s, false, out);
+}
+
+int gq_tensor_new(gq_dtype d, gq_shape s, gq_tensor **out) { return make(gq_host, d, s, true, out); }
+int gq_tensor_empty(gq_dtype d, gq_shape s, gq_tensor **out) { return make(gq_host, d, s, false, out); }
 
 int gq_tensor_traced(gq_dtype d, gq_shape s, uint64_t trace, int32_t ref, gq_tensor **out) {
   *out = NULL;
@@ -131,11 +141,31 @@ int gq_tensor_contiguous_get(gq_tensor *t, gq_tensor **out) {
     return GQ_OK;
   }
   gq_tensor *packed;
-  GQ_TRY(gq_tensor_empty(t->dtype, t->shape, &packed));
+  GQ_TRY(gq_tensor_empty_on(t->storage->device, t->dtype, t->shape, &packed));
   int status = gq_tensor_copy(packed, t);
   if (status == GQ_OK) *out = packed;
   else gq_tensor_unref(packed);
   return status;
+}
+
+int gq_tensor_on(gq_tensor *t, const gq_device *d, gq_tensor **out) {
+  *out = NULL;
+  if (!t->storage) return gq_fail(GQ_ESTATE, "a traced value has no numbers");
+  if (t->storage->device == d) {
+    *out = gq_tensor_ref(t);
+    return GQ_OK;
+  }
+  gq_tensor *moved;
+  GQ_TRY(gq_tensor_empty_on(d, t->dtype, t->shape, &moved));
+  int status = gq_tensor_copy(moved, t);
+  if (status == GQ_OK) *out = moved;
+  else gq_tensor_unref(moved);
+  return status;
+}
+
+int gq_tensor_host(gq_tensor *t, gq_tensor **out) {
+  return t->storage && t->storage->device != gq_host ? gq_tensor_on(t, gq_host, out)
+                                                     : gq_tensor_contiguous_get(t, out);
 }
 
 /* ---- parameters in one block ---- */
@@ -157,15 +187,16 @@ static void move_into(gq_tensor *t, gq_tensor *flat, int64_t offset) {
 /* Everything that can fail comes before the first tensor moves. */
 int gq_tensor_flatten(int n, gq_tensor *const *t, bool *moved, gq_tensor **flat) {
   int64_t total = 0;
+  const gq_device *on = n ? gq_tensor_device(t[0]) : gq_host;
   *flat = NULL;
   for (int i = 0; i < n; i++) {
     if (t[i]->dtype != t[0]->dtype)
       return gq_fail(GQ_EDTYPE, "tensors of %s and %s cannot share a block", gq_dtype_name(t[0]->dtype),
                      gq_dtype_name(t[i]->dtype));
-    moved[i] = t[i]->storage && t[i]->storage->refs == 1 && !seen_before(t, i);
+    moved[i] = t[i]->storage && t[i]->storage->refs == 1 && t[i]->storage->device == on && !seen_before(t, i);
     if (moved[i]) total += gq_numel(t[i]->shape);
   }
-  GQ_TRY(gq_tensor_empty(n ? t[0]->dtype : GQ_F32, (gq_shape){ 1, { total } }, flat));
+  GQ_TRY(gq_tensor_empty_on(on, n ? t[0]->dtype : GQ_F32, (gq_shape){ 1, { total } }, flat));
   int64_t at = 0;
   for (int i = 0; i < n; i++) {
     if (!moved[i]) continue;

@@ -5,7 +5,7 @@
 #ifndef GQ_TENSOR_H
 #define GQ_TENSOR_H
 
-#include "../base/base.h"
+#include "device.h"
 
 typedef enum gq_dtype { GQ_F32, GQ_F64, GQ_I64, GQ_BOOL, GQ_NDTYPE } gq_dtype;   /* bool: one byte, 0 or 1 */
 
@@ -20,6 +20,7 @@ typedef struct gq_storage {
   long refs;
   size_t bytes;
   uint64_t version;               /* +1 at every in-place write: the tape notices */
+  const gq_device *device;        /* whose address data is */
   void *data;
 } gq_storage;
 
@@ -55,15 +56,22 @@ void gq_shape_strides(gq_shape s, int64_t *stride);      /* row-major, contiguou
 int gq_tensor_new(gq_dtype d, gq_shape s, gq_tensor **out);       /* zeroed, refs 1 */
 int gq_tensor_empty(gq_dtype d, gq_shape s, gq_tensor **out);     /* uninitialised */
 int gq_tensor_traced(gq_dtype d, gq_shape s, uint64_t trace, int32_t ref, gq_tensor **out);
+/* The same on a device other than the host. */
+int gq_tensor_new_on(const gq_device *on, gq_dtype d, gq_shape s, gq_tensor **out);
+int gq_tensor_empty_on(const gq_device *on, gq_dtype d, gq_shape s, gq_tensor **out);
 /* A view: same storage, refs +1 on it. offset counts from the start of the storage. */
 int gq_tensor_view(const gq_tensor *t, gq_shape s, const int64_t *stride, int64_t offset, gq_tensor **out);
 gq_tensor *gq_tensor_ref(gq_tensor *t);
 void gq_tensor_unref(gq_tensor *t_);                     /* NULL is fine; frees long tapes without recursion */
 
-void *gq_tensor_data(const gq_tensor *t);                /* first element (offset applied) */
+void *gq_tensor_data(const gq_tensor *t);                /* address of the first element, on its device */
+static inline const gq_device *gq_tensor_device(const gq_tensor *t) { return t->storage ? t->storage->device : gq_host; }
+int gq_tensor_on(gq_tensor *t, const gq_device *d, gq_tensor **out);      /* itself (ref +1) or a copy there */
+int gq_tensor_host(gq_tensor *t, gq_tensor **out);       /* its numbers, to be read: contiguous, on the host */
 bool gq_tensor_contiguous(const gq_tensor *t);
 int gq_tensor_contiguous_get(gq_tensor *t, gq_tensor **out);   /* itself (ref +1) or a packed copy */
-int gq_tensor_copy(gq_tensor *dst, const gq_tensor *src);      /* any strides; casts; same shape; bumps version */
+int gq_tensor_copy(gq_tensor *dst, const gq_tensor *src);      /* any strides and devices; casts; same shape; bumps version */
+void gq_host_move(gq_tensor *dst, const gq_tensor *src);       /* the CPU's move */
 int gq_tensor_fill(gq_tensor *t, double value);
 double gq_tensor_get(const gq_tensor *t, const int64_t *index);           /* one number */
 void gq_tensor_set(gq_tensor *t, const int64_t *index, double value);     /* no version bump */

@@ -5,13 +5,13 @@
 
 #include <string.h>
 
-static void *allocate(const gq_backend *b, size_t bytes) { return gq_alloc(bytes); }
-static void release(const gq_backend *b, void *p_) { gq_free(p_); }
+static void *allocate(const gq_device *d, size_t bytes) { return gq_alloc(bytes); }
+static void release(const gq_device *d, void *p_) { gq_free(p_); }
 
-static void copy(const gq_backend *b, void *dst, const void *src, size_t bytes) { memcpy(dst, src, bytes); }
-static void fill(const gq_backend *b, void *dst, int byte, size_t bytes) { memset(dst, byte, bytes); }
+static void copy(const gq_device *d, void *dst, const void *src, size_t bytes) { memcpy(dst, src, bytes); }
+static void fill(const gq_device *d, void *dst, int byte, size_t bytes) { memset(dst, byte, bytes); }
 
-static void nothing(const gq_backend *b) {}
+static void nothing(const gq_device *d) {}
 
 /* A thread owns a slice of the batch for a whole step. */
 static const gq_lowering threads = {
@@ -28,15 +28,18 @@ static const gq_lowering threads = {
 };
 
 const gq_backend gq_cpu_backend = {
-  .name = "cpu",
-  .allocate = allocate,
-  .release = release,
-  .share = allocate,
-  .unshare = release,
-  .copy = copy,
-  .fill = fill,
-  .wait = nothing,
+  .device = { .name = "cpu",
+              .allocate = allocate,
+              .release = release,
+              .share = allocate,
+              .unshare = release,
+              .copy = copy,
+              .fill = fill,
+              .wait = nothing,
+              .move = gq_host_move },
   .vec = &gq_cpu_vectors,
   .apply = gq_cpu_apply,
   .lowering = &threads,
 };
+
+const gq_device *const gq_host = &gq_cpu_backend.device;

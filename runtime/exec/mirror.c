@@ -1,0 +1,226 @@
+/*
+** mirror.c -- a backend for tests: the CPU, whose addresses are offset so that reading one as the host's faults, and
+** whose memory starts as NaN. What runs on it touches numbers through its backend alone.
+*/
+#include "compile.h"
+
+#include <string.h>
+
+/* An address of the host's lies below 2^47; one of the mirror's is not even canonical there. */
+#define OFFSET ((uintptr_t)1 << 46)
+#define EDGE ((uintptr_t)1 << 47)
+
+#define CPU (gq_cpu_backend.vec)
+
+/* What the CPU calls it; addresses of the host stay. */
+static void *real(const void *p) {
+  uintptr_t at = (uintptr_t)p;
+  return (void *)(at >= EDGE ? at - OFFSET : at);
+}
+
+static void *allocate(const gq_device *d, size_t bytes) {
+  char *p = gq_alloc(bytes);
+  if (p && (uintptr_t)p + OFFSET < EDGE) { /* the heap of a program that stands low: no room for a mirror */
+    gq_free(p);
+    p = NULL;
+  }
+  if (!p) return NULL;
+  memset(p, 0xff, bytes); /* NaN of either dtype */
+  return (void *)((uintptr_t)p + OFFSET);
+}
+
+static void release(const gq_device *d, void *p_) {
+  if (p_) gq_free(real(p_));
+}
+
+static void *share(const gq_device *d, size_t bytes) { return gq_alloc(bytes); }
+static void unshare(const gq_device *d, void *p_) { gq_free(p_); }
+
+static void copy(const gq_device *d, void *dst, const void *src, size_t bytes) {
+  memcpy(real(dst), real(src), bytes);
+}
+
+static void fill_bytes(const gq_device *d, void *dst, int byte, size_t bytes) {
+  memset(real(dst), byte, bytes);
+}
+static void nothing(const gq_device *d) {}
+
+/* ---- tensors: the same ones as the CPU sees them ---- */
+
+typedef struct seen {
+  gq_tensor t;
+  gq_storage s;
+} seen;
+
+static gq_tensor *see(const gq_tensor *t, seen *x) {
+  x->t = *t, x->s = *t->storage;
+  x->s.data = real(x->s.data), x->s.device = gq_host;
+  x->t.storage = &x->s;
+  x->t.refs = x->s.refs = 2; /* never the last */
+  return &x->t;
+}
+
+static void move(gq_tensor *dst, const gq_tensor *src) {
+  seen to, from;
+  gq_host_move(see(dst, &to), see(src, &from));
+}
+
+static int apply(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr, gq_tensor *out) {
+  seen *x = gq_calloc((size_t)nargs + 1, sizeof *x);
+  gq_tensor **there = gq_calloc((size_t)nargs + 1, sizeof *there);
+  int status = x && there ? GQ_OK : gq_nomem((size_t)nargs * sizeof *x);
+  for (int i = 0; i < nargs && status == GQ_OK; i++) there[i] = see(args[i], &x[i]);
+  if (status == GQ_OK) status = gq_cpu_backend.apply(op, nargs, there, attr, see(out, &x[nargs]));
+  gq_free(there);
+  gq_free(x);
+  return status;
+}
+
+/* ---- vectors ---- */
+
+static void axpy(gq_dtype d, size_t n, double s, const void *src, void *dst) {
+  CPU->axpy(d, n, s, real(src), real(dst));
+}
+
+static void add(gq_dtype d, size_t n, double s, const void *src, size_t from, void *dst, size_t to) {
+  CPU->add(d, n, s, real(src), from, real(dst), to);
+}
+
+static void scale(gq_dtype d, size_t n, double s, const void *src, size_t from, void *dst, size_t to) {
+  CPU->scale(d, n, s, real(src), from, real(dst), to);
+}
+
+static double dot(gq_dtype d, size_t n, const void *x, const void *y) {
+  return CPU->dot(d, n, real(x), real(y));
+}
+
+static double largest(gq_dtype d, size_t n, const void *x) { return CPU->largest(d, n, real(x)); }
+static double rms(gq_dtype d, size_t n, const void *x) { return CPU->rms(d, n, real(x)); }
+
+static void weighted(gq_dtype d, size_t n, const void *x, const void *minus_, const void *y, double atol,
+                     double rtol, double *sum, double *top) {
+  CPU->weighted(d, n, real(x), real(minus_), real(y), atol, rtol, sum, top);
+}
+
+static void apart(gq_dtype d, size_t n, const void *x, const void *y, double sum[2]) {
+  CPU->apart(d, n, real(x), real(y), sum);
+}
+
+static void joined(gq_dtype d, size_t n, int k, size_t ld, void *const *x, void *const *y_, double *sum) {
+  void *p[k], *q[k];
+  for (int r = 0; r < k; r++) p[r] = real(x[r * ld]), q[r] = y_ ? real(y_[r * ld]) : NULL;
+  CPU->joined(d, n, k, 1, p, y_ ? q : NULL, sum);
+}
+
+static bool nonzero(gq_dtype d, size_t n, const void *x) { return CPU->nonzero(d, n, real(x)); }
+static size_t nonfinite(gq_dtype d, size_t n, const void *x) { return CPU->nonfinite(d, n, real(x)); }
+
+static void fill(gq_dtype d, size_t n, double value, void *dst, size_t to) {
+  CPU->fill(d, n, value, real(dst), to);
+}
+
+static void cast(gq_dtype from, gq_dtype to, size_t n, const void *src, void *dst) {
+  CPU->cast(from, to, n, real(src), real(dst));
+}
+
+static void get(gq_dtype d, size_t n, const void *x, size_t stride, double *out) {
+  CPU->get(d, n, real(x), stride, out);
+}
+
+static void put(gq_dtype d, size_t n, const double *in, void *x, size_t stride) {
+  CPU->put(d, n, in, real(x), stride);
+}
+
+static void turn(size_t size, size_t rows, size_t cols, const void *src, void *dst) {
+  CPU->turn(size, rows, cols, real(src), real(dst));
+}
+
+static void fit(gq_dtype d, size_t rows, size_t n, const void *x, void *saved, void *mean, void *deviation) {
+  CPU->fit(d, rows, n, real(x), real(saved), real(mean), real(deviation));
+}
+
+static void fit_pull(gq_dtype d, size_t rows, size_t n, const void *x, const void *saved, const void *mean_,
+                     const void *deviation_, void *out) {
+  CPU->fit_pull(d, rows, n, real(x), real(saved), real(mean_), real(deviation_), real(out));
+}
+
+static void update(gq_opt_rule rule, gq_dtype d, size_t n, void *p, const void *g,
+                   void *const s[GQ_OPT_STATES], const gq_opt_coef *k) {
+  void *state[GQ_OPT_STATES];
+  for (int i = 0; i < GQ_OPT_STATES; i++) state[i] = real(s[i]);
+  CPU->update(rule, d, n, real(p), real(g), state, k);
+}
+
+static const gq_vectors vectors = {
+  .axpy = axpy,
+  .add = add,
+  .scale = scale,
+  .dot = dot,
+  .largest = largest,
+  .rms = rms,
+  .weighted = weighted,
+  .apart = apart,
+  .joined = joined,
+  .nonzero = nonzero,
+  .nonfinite = nonfinite,
+  .fill = fill,
+  .cast = cast,
+  .get = get,
+  .put = put,
+  .turn = turn,
+  .fit = fit,
+  .fit_pull = fit_pull,
+  .update = update,
+};
+
+/* ---- programs ---- */
+
+static int slices(void) { return gq_cpu_backend.lowering->slices(); }
+
+static int pack(gq_dtype d, const gq_layout *a, const gq_layout *b, int flags, int *bits) {
+  return gq_cpu_backend.lowering->pack(d, a, b, flags, bits);
+}
+
+static int lower(gq_program *p) { return gq_cpu_backend.lowering->lower(p); }
+static void drop(gq_program *p) { gq_cpu_backend.lowering->release(p); }
+static void print(const gq_program *p, int i, gq_text *t) { gq_cpu_backend.lowering->print(p, i, t); }
+
+static int run(const gq_program *p, int phase, void *arena, const void *const *in, void *const *out) {
+  const void *from[p->nin + 1];
+  void *to[p->nout + 1];
+  for (int i = p->phase[phase]; i < p->phase[phase + 1]; i++)
+    for (int l = 0; l < p->instr[i].nloc; l++) { /* those that are bound: not all are in every phase */
+      const gq_loc *at = &p->instr[i].loc[l];
+      if (at->kind == LOC_IN) from[at->index] = real(in[at->index]);
+      if (at->kind == LOC_OUT) to[at->index] = real(out[at->index]);
+    }
+  return gq_cpu_backend.lowering->run(p, phase, real(arena), from, to);
+}
+
+static const gq_lowering mirrored = {
+  .name = "mirror",
+  .columns = true,
+  .slices = slices,
+  .lanes = 32,
+  .points = 256,
+  .pack = pack,
+  .lower = lower,
+  .run = run,
+  .release = drop,
+  .print = print,
+};
+
+const gq_backend gq_mirror_backend = {
+  .device = { .name = "mirror",
+              .allocate = allocate,
+              .release = release,
+              .share = share,
+              .unshare = unshare,
+              .copy = copy,
+              .fill = fill_bytes,
+              .wait = nothing,
+              .move = move },
+  .vec = &vectors,
+  .apply = apply,
+  .lowering = &mirrored,
+};
