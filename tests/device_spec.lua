@@ -1,0 +1,163 @@
+-- device_spec.lua -- where tensors live: moving them, what mixes, and that operations give on a second device (the
+-- mirror: the CPU behind addresses that fault when read directly, whose memory starts as NaN) what they give on the
+-- first, bit by bit.
+
+require "tests.helper"
+local gq = require "gq"
+
+local function raises(words, f, ...)
+  local ok, message = pcall(f, ...)
+  assert.is_false(ok)
+  for word in words:gmatch "%S+" do assert.truthy(tostring(message):find(word, 1, true), tostring(message)) end
+end
+
+local function same(a, b)
+  assert.same(a.shape, b.shape)
+  assert.equal(a.dtype, b.dtype)
+  assert.same(a:totable(), b:totable())
+end
+
+-- f of tensors, and gradients in those that ask for one, on both devices.
+local function on_both(f, ...)
+  local results = {}
+  for i, device in ipairs { "cpu", "mirror" } do
+    local x, r = {}, { n = 0 }
+    for k, t in ipairs { ... } do
+      x[k] = t:detach():clone():to(device):detach()
+      x[k].requires_grad = t.requires_grad
+    end
+    local y = f(table.unpack(x))
+    assert.equal(device, y.device)
+    if y.requires_grad then (y * y):sum():backward() end
+    r[1] = y
+    for _, t in ipairs(x) do
+      if t.grad then
+        assert.equal(device, t.grad.device)
+        r[#r + 1] = t.grad
+      end
+    end
+    results[i] = r
+  end
+  assert.equal(#results[1], #results[2])
+  for i, t in ipairs(results[1]) do same(t, results[2][i]) end
+end
+
+local function leaf(shape, dtype)
+  local x = gq.randn(shape, { dtype = dtype, seed = #shape * 7 + shape[1] })
+  x.requires_grad = true
+  return x
+end
+
+describe("devices", function()
+  it("are listed, and named by their tensors", function()
+    assert.same({ "cpu", "mirror" }, gq.devices())
+    local x = gq.zeros(2, 3, { device = "mirror" })
+    assert.equal("mirror", x.device)
+    assert.equal("cpu", gq.zeros(2).device)
+    assert.same({ { 0, 0, 0 }, { 0, 0, 0 } }, x:totable())
+    assert.equal("mirror", gq.ones_like(x).device)
+    assert.equal("mirror", gq.tensor(x).device)
+    raises("tpu cpu mirror", gq.zeros, 2, { device = "tpu" })
+    raises("tpu cpu mirror", x.to, x, "tpu")
+  end)
+
+  it("give their numbers to item, totable, print and indices", function()
+    local x = gq.tensor({ { 1.5, 2 }, { 3, 4 } }, { device = "mirror" })
+    assert.equal(1.5, x[{ 1, 1 }]:item())
+    assert.equal("tensor({{1.5,   2},\n        {  3,   4}}, float32)", tostring(x))
+    x[{ 1, 2 }] = 7
+    assert.same({ { 1.5, 7 }, { 3, 4 } }, x:totable())
+    x:copy_(gq.tensor({ 8, 9 }))
+    assert.same({ { 8, 9 }, { 8, 9 } }, x:totable())
+  end)
+
+  it("take views, other dtypes and strides both ways", function()
+    for _, dtype in ipairs { "float32", "float64", "int64", "bool" } do
+      local x = gq.tensor({ { 1, 0, 3 }, { 4, 5, 0 } }, { dtype = "float64" }):to(dtype)
+      local there = x:transpose(1, 2):to("mirror")
+      assert.equal("mirror", there.device)
+      same(x:transpose(1, 2), there:to("cpu"))
+      same(x, there:transpose(1, 2):contiguous():to("cpu"))
+      same(x:to("float32"), there:transpose(1, 2):to("float32"):to("cpu"))
+    end
+  end)
+
+  it("are crossed by gradients", function()
+    local x = gq.tensor({ 1, 2, 3 }, { requires_grad = true })
+    local y = x:to("mirror")
+    assert.equal(x, x:to("cpu"));
+    (y * y):sum():backward()
+    assert.equal("cpu", x.grad.device)
+    assert.same({ 2, 4, 6 }, x.grad:totable())
+    local g = gq.grad((y * y * y):sum(), x, { create_graph = true })
+    assert.same({ 3, 12, 27 }, g:totable())
+    assert.same({ 6, 12, 18 }, gq.grad(g:sum(), x):totable())
+  end)
+
+  it("let numbers of the CPU meet tensors anywhere, and nothing else", function()
+    local x = gq.tensor({ 1, 2, 3 }, { device = "mirror" })
+    local w = gq.tensor(2, { requires_grad = true })
+    local y = (w * x):sum()
+    assert.equal("mirror", y.device)
+    y:backward()
+    assert.equal("cpu", w.grad.device)
+    assert.equal(6, w.grad:item())
+    same((x + 1):to("cpu"), gq.tensor({ 2, 3, 4 }))
+    raises("add mirror cpu x:to", function() return x + gq.ones(3) end)
+    raises("add mirror cpu x:to", function() return gq.ones(3) + gq.tensor(1, { device = "mirror" }) end)
+    raises("cat mirror cpu", gq.cat, { x, gq.ones(3) }, 1)
+    raises("cotangent cpu mirror", function() (w * x):backward(gq.ones(3)) end)
+    local far = gq.ones(2, { device = "mirror", requires_grad = true })
+    raises("parameter mirror cpu", gq.optim.adam, { leaf { 2 }, far })
+  end)
+
+  it("do not solve yet, and say so", function()
+    local z = gq.ones(2, { device = "mirror" })
+    raises("mirror cpu", gq.odeint, function(_, x) return -x end, z, { 0, 1 })
+    local w = gq.ones(2, { device = "mirror" })
+    raises("mirror cpu", gq.odeint, function(_, x) return x * w end, gq.ones(2), { 0, 1 })
+  end)
+end)
+
+describe("on another device", function()
+  for _, dtype in ipairs { "float32", "float64" } do
+    it("operations give the same bits, " .. dtype, function()
+      local a, b, c = leaf({ 5, 4 }, dtype), leaf({ 4, 3 }, dtype), leaf({ 5, 1 }, dtype)
+      on_both(function(x, y) return gq.softplus(x:matmul(y)) end, a, b)
+      on_both(function(x, y) return gq.where(gq.gt(x, y), x, y * 2) end, a, c)
+      on_both(function(x, y) return gq.cat({ x, y }, 2):sum(1) end, a, c)
+      on_both(function(x) return x:max(2) + x:mean(2) end, a)
+      on_both(function(x) return x:index_select(2, { 4, 1, 1 }):transpose(1, 2):reshape { 15 } end, a)
+      on_both(function(x) return x[{ { 2, 4 }, 3 }]:exp() end, a)
+      on_both(function(x) return x:argmax(2) end, a:detach())
+    end)
+
+    it("optimisers and clipping give the same bits, " .. dtype, function()
+      for _, name in ipairs { "adam", "adamw", "sgd", "rmsprop" } do
+        local at = {}
+        for i, device in ipairs { "cpu", "mirror" } do
+          local x = gq.randn({ 70 }, { dtype = dtype, seed = 3 }):to(device):detach()
+          x.requires_grad = true
+          local o = gq.optim[name]({ x }, { lr = 0.1 })
+          for _ = 1, 3 do
+            o:zero_grad();
+            (x * x * x):sum():backward()
+            gq.optim.clip_grad_norm({ x }, 0.5)
+            o:step()
+          end
+          at[i] = x
+        end
+        assert.equal("mirror", at[2].device)
+        same(at[1], at[2])
+      end
+    end)
+  end
+
+  it("a gradient that is not finite is found", function()
+    local x = leaf({ 3 }):to("mirror"):detach()
+    x.requires_grad = true
+    local o = gq.optim.sgd({ x }, { lr = 0.1 });
+    (x / gq.tensor(0)):sum():backward()
+    raises("finite", o.step, o)
+  end)
+end)
