@@ -59,6 +59,11 @@ int gqL_error(lua_State *L, const char *format, ...) {
   return lua_error(L);
 }
 
+int gqL_argerror(lua_State *L, int arg, const char *name, const char *text) {
+  if (!inside(L, 1, false)) return luaL_argerror(L, arg, text);
+  return gqL_error(L, "bad argument #%d to '%s' (%s)", arg, name, text);
+}
+
 int gqL_try(lua_State *L, int status) {
   if (status == GQ_EINTERRUPT) gq_interrupt_clear(); /* this error is its one consequence */
   if (status != GQ_OK) return gqL_error(L, "%s", gq_message());

@@ -13,6 +13,8 @@
 
 /* luaL_error, but the place is that in the script where one of our own Lua files stands between. */
 int gqL_error(lua_State *L, const char *format, ...);
+/* luaL_argerror; where one of our own Lua files called, in terms of the script's call of `name`. */
+int gqL_argerror(lua_State *L, int arg, const char *name, const char *text);
 /* Raise the runtime's message if status is not GQ_OK. On GQ_ENOMEM callers that can retry use
 ** gqL_retry: collect fully once and call again (`call` may run twice: it must not push). */
 int gqL_try(lua_State *L, int status);
@@ -129,12 +131,13 @@ void gqL_open_ops(lua_State *L);        /* l_ops.c: everything of ir/ops.def, re
 void gqL_open_shape(lua_State *L);      /* l_shape.c: reshape, permute, cat, split, index_select ... */
 void gqL_open_autograd(lua_State *L);   /* l_autograd.c */
 void gqL_open_trace(lua_State *L);      /* l_trace.c: gqL_trace, gq.core.trace */
-void gqL_open_ode(lua_State *L);        /* l_ode.c: odeint, gauss_legendre */
+void gqL_open_ode(lua_State *L);        /* l_ode.c: odeint */
+void gqL_open_tables(lua_State *L);     /* l_tables.c: core.tableaux and its kin */
 void gqL_open_sde(lua_State *L);        /* l_sde.c: brownian, sdeint core */
 void gqL_open_optim(lua_State *L);      /* l_optim.c: optimiser userdata core */
 void gqL_open_io(lua_State *L);         /* l_io.c: npy, safetensors, json (cJSON), files */
 void gqL_open_system(lua_State *L);     /* l_system.c: clock, threads, seeds, devices, versions, gq.debug in debug builds */
-void gqL_fill_infos(lua_State *L);      /* l_ode.c: after a backward pass, write its figures into the info tables */
+void gqL_fill_infos(lua_State *L);      /* l_backward.c: after a backward pass, write its figures into the info tables */
 
 int luaopen_gq_core(lua_State *L);      /* gq.c: the C module; lua/gq/init.lua wraps it */
 int luaopen_gq(lua_State *L);           /* gq.c: core + embedded lua/gq/init.lua: require "gq" */

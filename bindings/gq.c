@@ -21,6 +21,13 @@ static int load_embedded(lua_State *L) {
   return 1;
 }
 
+/* core.fail(text): an error of our own Lua files, at the line of the script that called them. */
+static int fail(lua_State *L) {
+  const char *text = luaL_checkstring(L, 1);
+  luaL_argcheck(L, *text, 1, "a message expected");
+  return gqL_error(L, "%s", text);
+}
+
 int luaopen_gq_core(lua_State *L) {
   lua_settop(L, 0);
   lua_newtable(L);
@@ -29,6 +36,8 @@ int luaopen_gq_core(lua_State *L) {
   lua_newtable(L);
   lua_newtable(L);
   lua_setfield(L, -2, "methods"); /* what x:name() finds; Lua files add theirs */
+  lua_pushcfunction(L, fail);
+  lua_setfield(L, -2, "fail");
   lua_setfield(L, -2, "core");
   gqL_open_handle(L);
   gqL_open_tensor(L);
@@ -38,6 +47,7 @@ int luaopen_gq_core(lua_State *L) {
   gqL_open_autograd(L);
   gqL_open_trace(L);
   gqL_open_ode(L);
+  gqL_open_tables(L);
   gqL_open_sde(L);
   gqL_open_optim(L);
   gqL_open_io(L);

@@ -1,10 +1,17 @@
 /*
-** l_ode.h -- what l_ode.c, l_odeopts.c and l_call.c share.
+** l_ode.h -- what the files behind gq.odeint share.
 */
 #ifndef GQ_L_ODE_H
 #define GQ_L_ODE_H
 
 #include "bind.h"
+
+/* gq.odeint(f, z0, t, opts); upvalue: gq.core. A function of C, whose errors find the line of the script also where
+** that says `return gq.odeint(...)`. What one call of the solver does not know is lua/gq/solve.lua's. */
+int gqL_odeint(lua_State *L);
+/* core.solve(f, z0, t, opts) -> z, info [, interpolant]: one call of the solver. z0 is a tensor, grid points inside
+** are among the times, and with an event the place where it stops is only looked for. l_solve.c */
+int gqL_solveode(lua_State *L);
 
 /* Defaults for a state of dtype d, and over them the table at `arg` (nil and none: nothing given). */
 void gqL_odeoptions(lua_State *L, int arg, gq_dtype d, gq_ode_options *o);
@@ -22,4 +29,16 @@ int gqL_call_captures(const gqL_call *c);
 gq_tensor *gqL_call_capture(const gqL_call *c, int i);
 void gqL_call_keep(gqL_call *c, bool on);                      /* around a backward pass: no value is asked for twice */
 int64_t gqL_call_count(const gqL_call *c);                     /* evaluations so far */
+
+/* A solve onto the tape, which takes over *sol: out[0] is z, then what else it gave. info: index of its info table. */
+void gqL_record(lua_State *L, gq_solution **sol, gq_tensor *z0, gq_tensor *t_, int ncapture,
+                gq_tensor *const *capture, gqL_call *call_, int info, int nout, gq_tensor **out);
+
+/* Into the info table on the top of the stack. engine: what was asked for, said where no gradient was needed. */
+void gqL_info_forward(lua_State *L, const gq_info *i, const char *engine);
+void gqL_info_samples(lua_State *L, gq_samples *s);           /* info.samples: {rows}, what each row took; takes s */
+/* info.regularisers: those sums over the whole solve that are asked for, tensors that the table owns, and how many. */
+int gqL_info_sums(lua_State *L, const gq_ode_options *o, const gq_info *info, gq_dtype d, gq_tensor **sums);
+void gqL_info_backward(lua_State *L, const gq_info *i, const gq_ode_options *o);   /* warnings too */
+
 #endif

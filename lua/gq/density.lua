@@ -120,7 +120,7 @@ local function density(opts)
   local d = densities[o.name == nil and "moons" or one_of(o, "name", names(), what)]
   local seed = need(o, "seed", "integer", 0, what)
   local function set(part, default)
-    local x, y = d.draw(need(o, part, "count", default, what, 3), gq.split_seed(seed, part))
+    local x, y = d.draw(need(o, part, "count", default, what), gq.split_seed(seed, part))
     return { x = x, y = y }
   end
   return { train = set("train", 5000), test = set("test", 2000), log_prob = d.log_prob }

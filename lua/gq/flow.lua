@@ -6,7 +6,8 @@
 -- Both are modules. Entries of dimension 1 are samples; the trace takes it that net treats each alone.
 
 local gq = ...
-local options, need, one_of, describe = gq.core.options, gq.core.need, gq.core.one_of, gq.core.describe
+local core = gq.core
+local options, need, one_of, describe, fail = core.options, core.need, core.one_of, core.describe, core.fail
 local nn = gq.nn
 
 local traces, noises = { "exact", "hutchinson" }, { "rademacher", "gaussian" }
@@ -41,10 +42,10 @@ local function draw_probe(z, noise, seed)
   return gq.rand(z.shape, o):ge(0.5):to(z.dtype) * 2 - 1
 end
 
-local function check_probe(probe, z, what, level)
+local function check_probe(probe, z, what)
   if gq.is_tensor(probe) and probe.dtype == z.dtype and text(probe.shape) == text(z.shape) then return probe end
   error(("%s: probe: a tensor %s {%s} expected, as z has, got %s"):format(what, z.dtype, text(z.shape),
-    describe(probe)), level + 1)
+    describe(probe)))
 end
 
 -- ---- nn.CNF ----
@@ -58,18 +59,18 @@ gq.docs[CNF] = "nn.CNF(net [, {trace = \"exact\"|\"hutchinson\", noise = \"radem
   "exact: D products with the Jacobian for samples of D numbers; hutchinson: one, with a random probe that is drawn " ..
   "anew for each solve, or that is given as a tensor of z's shape"
 
-local function init_trace(self, o, what, level)
-  rawset(self, "trace", one_of(o, "trace", traces, what, level + 1))
-  rawset(self, "noise", one_of(o, "noise", noises, what, level + 1))
+local function init_trace(self, o, what)
+  rawset(self, "trace", one_of(o, "trace", traces, what))
+  rawset(self, "noise", one_of(o, "noise", noises, what))
 end
 
 function CNF:init(net, opts)
   local what = "nn.CNF"
-  need({ net = net }, "net", "callable", nil, what, 3)
-  local o = options(opts, "trace noise probe", what, 3)
+  need({ net = net }, "net", "callable", nil, what)
+  local o = options(opts, "trace noise probe", what)
   self.net = net
-  init_trace(self, o, what, 3)
-  if o.probe ~= nil then rawset(self, "probe", need(o, "probe", "tensor", nil, what, 3)) end
+  init_trace(self, o, what)
+  if o.probe ~= nil then rawset(self, "probe", need(o, "probe", "tensor", nil, what)) end
 end
 
 function CNF:extra() return self.trace == "exact" and "exact" or self.trace .. ", " .. self.noise end
@@ -98,7 +99,7 @@ function CNF:forward(t, state)
   end
   local y = velocity(self.net, t, z)
   if self.trace == "exact" then return { y, -exact_trace(y, z):reshape(delta.shape) } end
-  local probe = self.probe and check_probe(self.probe, z, "nn.CNF", 3) or draw_probe(z, self.noise)
+  local probe = self.probe and check_probe(self.probe, z, "nn.CNF") or draw_probe(z, self.noise)
   return { y, -hutchinson_trace(y, z, probe):reshape(delta.shape) }
 end
 
@@ -116,40 +117,40 @@ gq.docs[Flow] = "gq.flow{ net, dim, trace = \"exact\"|\"hutchinson\", noise = \"
   "and the logarithm of its Jacobian's determinant, both ways\n" ..
   "hutchinson: log_prob and log_det are unbiased estimates, with one probe a solve: drawn from noise (seed), or given"
 
-local function read_sizes(o, what, level)
-  local dim = need(o, "dim", "count|table", nil, what, level)
+local function read_sizes(o, what)
+  local dim = need(o, "dim", "count|table", nil, what)
   if type(dim) == "number" then return { dim } end
-  if #dim == 0 then error(what .. ": option dim: at least one size expected", level) end
+  if #dim == 0 then fail(what .. ": option dim: at least one size expected") end
   local sizes = {}
-  for i, n in ipairs(dim) do sizes[i] = need({ dim = n }, "dim", "count", nil, what, level) end
+  for i, n in ipairs(dim) do sizes[i] = need({ dim = n }, "dim", "count", nil, what) end
   return sizes
 end
 
-local function read_times(o, what, level)
-  local t = need(o, "times", "table", { 0, 1 }, what, level)
+local function read_times(o, what)
+  local t = need(o, "times", "table", { 0, 1 }, what)
   if #t ~= 2 or type(t[1]) ~= "number" or type(t[2]) ~= "number" or t[1] == t[2] then
-    error(what .. ": option times: two different numbers expected, where z and x are", level)
+    fail(what .. ": option times: two different numbers expected, where z and x are")
   end
   return { t[1], t[2] }
 end
 
 -- A density needs the whole way.
-local function read_solver(o, what, level)
-  local solver = need(o, "solver", "table", {}, what, level)
+local function read_solver(o, what)
+  local solver = need(o, "solver", "table", {}, what)
   if solver.event ~= nil or solver.throw == false then
-    error(what .. ": option solver: without event and throw = false, since densities need the whole way", level)
+    fail(what .. ": option solver: without event and throw = false, since densities need the whole way")
   end
   return solver
 end
 
 function Flow:init(opts)
   local what = "gq.flow"
-  local o = options(opts, "net dim trace noise times solver", what, 3)
-  self.net = need(o, "net", "callable", nil, what, 3)
-  init_trace(self, o, what, 3)
-  rawset(self, "sizes", read_sizes(o, what, 4))
-  rawset(self, "times", read_times(o, what, 4))
-  rawset(self, "_solver", read_solver(o, what, 4))         -- private: its tensors are no buffers
+  local o = options(opts, "net dim trace noise times solver", what)
+  self.net = need(o, "net", "callable", nil, what)
+  init_trace(self, o, what)
+  rawset(self, "sizes", read_sizes(o, what))
+  rawset(self, "times", read_times(o, what))
+  rawset(self, "_solver", read_solver(o, what))         -- private: its tensors are no buffers
 end
 
 -- flow(z, {trace, ...}): neither is a time.
@@ -157,32 +158,32 @@ function Flow.__call(self, ...) return self:forward(...) end
 
 function Flow:extra() return ("%s, {%s}"):format(self.trace, text(self.sizes)) end
 
-local function check_samples(self, x, what, level)
+local function check_samples(self, x, what)
   local shape = { "n", table.unpack(self.sizes) }
   if is_float(x) and x:dim() == #shape and x.shape[1] > 0 then
     shape[1] = x.shape[1]
     if text(x.shape) == text(shape) then return x end
   end
   shape[1] = "n"
-  error(("%s: samples {%s} expected, got %s"):format(what, text(shape), describe(x)), level + 1)
+  fail(("%s: samples {%s} expected, got %s"):format(what, text(shape), describe(x)))
 end
 
 -- The dynamics for one solve: its probe is drawn here, once.
-local function dynamics(self, z, opts, what, level)
-  local o = options(opts, "trace noise probe seed", what, level)
-  local trace = one_of({ trace = o.trace or self.trace }, "trace", traces, what, level)
-  local noise = one_of({ noise = o.noise or self.noise }, "noise", noises, what, level)
+local function dynamics(self, z, opts, what)
+  local o = options(opts, "trace noise probe seed", what)
+  local trace = one_of({ trace = o.trace or self.trace }, "trace", traces, what)
+  local noise = one_of({ noise = o.noise or self.noise }, "noise", noises, what)
   if trace == "exact" then return CNF(self.net, { trace = trace }) end
-  local seed = o.seed and need(o, "seed", "integer", nil, what, level)
-  local probe = o.probe and check_probe(o.probe, z, what, level) or draw_probe(z, noise, seed)
+  local seed = o.seed and need(o, "seed", "integer", nil, what)
+  local probe = o.probe and check_probe(o.probe, z, what) or draw_probe(z, noise, seed)
   return CNF(self.net, { trace = trace, probe = probe })
 end
 
 -- z from times t[1] to t[2]: the state there, and delta {n}
 local function carry(self, z, t, opts, what)
-  check_samples(self, z, what, 3)
+  check_samples(self, z, what)
   local start = { z, gq.zeros({ #z }, { dtype = z.dtype }) }
-  local s, info = gq.odeint(dynamics(self, z, opts, what, 4), start, t, self._solver)
+  local s, info = gq.odeint(dynamics(self, z, opts, what), start, t, self._solver)
   return s[1][2], s[2][2], info
 end
 
@@ -218,7 +219,7 @@ end
 
 function Flow:sample(n, opts)
   local what = "flow:sample"
-  n = need({ n = n }, "n", "count", nil, what, 2)
+  n = need({ n = n }, "n", "count", nil, what)
   local o = options(opts, "seed dtype", what)
   local seed = o.seed and need(o, "seed", "integer", nil, what)
   local z = gq.randn({ n, table.unpack(self.sizes) }, { dtype = o.dtype or dtype_of(self), seed = seed })

@@ -119,13 +119,13 @@ local function reduction(x, dims, keepdim, opts, names, what)
   if keepdim ~= nil and type(keepdim) ~= "boolean" then
     error(("%s: keepdim is true or false, got %s"):format(what, describe(keepdim)), 3)
   end
-  return axes(x, dims, what), keepdim, gq.core.options(opts, names, what, 3)
+  return axes(x, dims, what), keepdim, gq.core.options(opts, names, what)
 end
 
 local function variance(x, dims, keepdim, opts, what)
   checkfloat(x, what)
   local list, keep, o = reduction(x, dims, keepdim, opts, "correction", what)
-  local correction = gq.core.need(o, "correction", "number", 1, what, 3)
+  local correction = gq.core.need(o, "correction", "number", 1, what)
   local mean, v = moments(x, list, correction)
   return list, keep, v, mean
 end

@@ -1,7 +1,8 @@
 -- options.lua -- one trailing table of options, checked: an unknown key is an error that names the
--- nearest known one.
+-- nearest known one. Errors name the line of the script that called into this library.
 
 local gq = ...
+local fail = gq.core.fail
 
 -- Levenshtein's distance, a row at a time.
 local function distance(a, b)
@@ -38,22 +39,20 @@ end
 local cache = {}
 
 -- options(given, "batch_size shuffle seed", "gq.data.batches"): the table itself, or an empty one.
--- Errors point at the caller of the function that checks (level 3), or further up.
-local function options(given, names, what, level)
-  level = (level or 2) + 1
+local function options(given, names, what)
   if given == nil then return {} end
   if type(given) ~= "table" then
-    error(("%s: options are one table, got %s"):format(what, gq.core.describe(given)), level)
+    fail(("%s: options are one table, got %s"):format(what, gq.core.describe(given)))
   end
   local known = cache[names] or words(names)
   cache[names] = known
   for k in next, given do
     if type(k) ~= "string" then
-      error(("%s: option names are strings, got the key %s"):format(what, tostring(k)), level)
+      fail(("%s: option names are strings, got the key %s"):format(what, tostring(k)))
     elseif not known[k] then
       local near = nearest(k, known)
-      error(("%s: unknown option '%s'%s (known: %s)"):format(what, k,
-        near and (", did you mean '%s'?"):format(near) or "", table.concat(known, ", ")), level)
+      fail(("%s: unknown option '%s'%s (known: %s)"):format(what, k,
+        near and (", did you mean '%s'?"):format(near) or "", table.concat(known, ", ")))
     end
   end
   return given
@@ -84,12 +83,10 @@ local names = { integer = "an integer", count = "an integer of at least 1", posi
   callable = "a function", tensor = "a tensor", number = "a number", string = "a string", table = "a table",
   boolean = "true or false" }
 
-local function need(o, key, kinds, default, what, level)
+local function need(o, key, kinds, default, what)
   local v = o[key]
   if v == nil then v = default end
-  if v == nil then
-    error(("%s: the option '%s' is missing"):format(what, key), (level or 2) + 1)
-  end
+  if v == nil then fail(("%s: the option '%s' is missing"):format(what, key)) end
   local expected = {}
   for kind in kinds:gmatch("[^|]+") do
     local test = tests[kind]
@@ -99,20 +96,19 @@ local function need(o, key, kinds, default, what, level)
     end
     expected[#expected + 1] = names[kind] or kind
   end
-  error(("%s: option %s: %s expected, got %s"):format(what, key, table.concat(expected, " or "), describe(v)),
-    (level or 2) + 1)
+  fail(("%s: option %s: %s expected, got %s"):format(what, key, table.concat(expected, " or "), describe(v)))
 end
 
 -- One option of a list of names, the first of them by default.
-local function one_of(o, key, choices, what, level)
+local function one_of(o, key, choices, what)
   local v = o[key]
   if v == nil then return choices[1] end
   for _, choice in ipairs(choices) do
     if v == choice then return v end
   end
   local near = type(v) == "string" and nearest(v, choices)
-  error(("%s: option %s: one of %s expected, got %s%s"):format(what, key, table.concat(choices, ", "), describe(v),
-    near and (", did you mean %q?"):format(near) or ""), (level or 2) + 1)
+  fail(("%s: option %s: one of %s expected, got %s%s"):format(what, key, table.concat(choices, ", "), describe(v),
+    near and (", did you mean %q?"):format(near) or ""))
 end
 
 -- The options with changes, in a table of their own.

@@ -4,14 +4,14 @@
 
 local gq = ...
 local core = gq.core
-local options, need, describe = core.options, core.need, core.describe
+local options, need, describe, fail = core.options, core.need, core.describe, core.fail
 
 -- ---- Taylor mode ----
 
 function gq.jet(f, t, z, order)
-  core.callable(f, "gq.jet: the dynamics", 2)
+  core.callable(f, "gq.jet: the dynamics")
   if type(z) ~= "table" then return core.jet(f, t, z, order) end
-  local layout = core.layout(z, "gq.jet", 2)
+  local layout = core.layout(z, "gq.jet")
   local d = core.jet(layout:field(f), t, layout:pack(z), order)
   for k = 1, #d do d[k] = layout:unpack(d[k]) end
   return d
@@ -65,61 +65,61 @@ function probes.rademacher(shape, o) return gq.rand(shape, o):lt(0.5):to(o.dtype
 -- The probe of the whole solve, packed: drawn now, or what a script gave.
 local function draw_probe(layout, given)
   local what = "gq.odeint's regularise.jacobian"
-  local o = options(given ~= true and given or nil, "probe seed", what, 5)
+  local o = options(given ~= true and given or nil, "probe seed", what)
   local probe = o.probe
   if probe == nil then probe = "normal" end
   if type(probe) == "string" then
     if not probes[probe] then
       local near = core.nearest(probe, { "normal", "rademacher" })
-      error(("%s: probe = %q is not known%s; there are: normal, rademacher"):format(what, probe,
-        near and (", did you mean %q?"):format(near) or ""), 5)
+      fail(("%s: probe = %q is not known%s; there are: normal, rademacher"):format(what, probe,
+        near and (", did you mean %q?"):format(near) or ""))
     end
-    local seed = o.seed ~= nil and need(o, "seed", "integer", nil, what, 5) or nil
+    local seed = o.seed ~= nil and need(o, "seed", "integer", nil, what) or nil
     local shape = layout.rows and { layout.rows, layout.width } or { layout.width }
     return probes[probe](shape, { dtype = layout.dtype, seed = seed })
   end
-  if o.seed ~= nil then error(what .. ": give seed or a probe of your own, not both", 5) end
-  local own = core.layout(type(probe) == "table" and probe or need(o, "probe", "tensor|string|table", nil, what, 5),
-    what, 5)
+  if o.seed ~= nil then fail(what .. ": give seed or a probe of your own, not both") end
+  local own = core.layout(type(probe) == "table" and probe or need(o, "probe", "tensor|string|table", nil, what),
+    what)
   local same = own.dtype == layout.dtype and #own.parts == #layout.parts and own.single == layout.single
   for i, part in ipairs(layout.parts) do
     same = same and table.concat(part.shape, ",") == table.concat(own.parts[i].shape, ",")
   end
-  if not same then error(what .. ": the probe must have the dtype and shape of the state", 5) end
+  if not same then fail(what .. ": the probe must have the dtype and shape of the state") end
   return layout:pack(probe)
 end
 
 local function taylor_order(given)
   local what = "gq.odeint's regularise.taylor"
-  local o = type(given) == "number" and { order = given } or options(given, "order", what, 5)
-  local order = need(o, "order", "count", nil, what, 5)
-  if order > 32 then error(what .. ": order at most 32 expected, got " .. order, 5) end
+  local o = type(given) == "number" and { order = given } or options(given, "order", what)
+  local order = need(o, "order", "count", nil, what)
+  if order > 32 then fail(what .. ": order at most 32 expected, got " .. order) end
   return order
 end
 
 -- What is asked for, in the order in which it lies behind the state: {name, function(z, dz, jets)} whose energy is
 -- integrated, and the order of the jets; then what is left to the solver, or nil.
 local function wanted(layout, given)
-  local o = options(given, "kinetic jacobian taylor error stiffness", "gq.odeint's regularise", 4)
+  local o = options(given, "kinetic jacobian taylor error stiffness", "gq.odeint's regularise")
   local list, order = {}, nil
-  if o.kinetic ~= nil and need(o, "kinetic", "boolean", nil, "gq.odeint's regularise", 4) then
+  if o.kinetic ~= nil and need(o, "kinetic", "boolean", nil, "gq.odeint's regularise") then
     list[#list + 1] = { "kinetic", function(_, dz) return dz end }
   end
   if o.jacobian then
-    need(o, "jacobian", "boolean|table", nil, "gq.odeint's regularise", 4)
+    need(o, "jacobian", "boolean|table", nil, "gq.odeint's regularise")
     local probe = draw_probe(layout, o.jacobian)
     list[#list + 1] = { "jacobian", function(z, dz)
       return gq.grad(dz, z, { cotangents = probe, create_graph = true })
     end }
   end
   if o.taylor then
-    need(o, "taylor", "number|table", nil, "gq.odeint's regularise", 4)
+    need(o, "taylor", "number|table", nil, "gq.odeint's regularise")
     order = taylor_order(o.taylor)
     list[#list + 1] = { "taylor", function(_, _, jets) return jets[order] end }
   end
   local own = nil
   for _, name in ipairs { "error", "stiffness" } do
-    if o[name] ~= nil and need(o, name, "boolean", nil, "gq.odeint's regularise", 4) then
+    if o[name] ~= nil and need(o, name, "boolean", nil, "gq.odeint's regularise") then
       own = own or {}
       own[name] = true
     end
@@ -155,33 +155,41 @@ local function by_rows(list)
   return false
 end
 
--- gq.odeint with opts.regularise.
-function core.odeint_regularised(f, z0, t, opts)
-  core.callable(f, "the dynamics function of gq.odeint", 3)
-  if opts.method == "leapfrog" then
-    error("gq.odeint: regularise puts integrals behind the state, which method = \"leapfrog\" takes for [x, v]; "
-      .. "choose another method", 3)
+-- Is there more in opts.regularise than the solver itself sums up, or nothing that makes sense?
+local function has_integrals(given)
+  if type(given) ~= "table" or next(given) == nil then return true end
+  for key in next, given do
+    if key ~= "error" and key ~= "stiffness" then return true end
   end
-  local layout = core.layout(z0, "gq.odeint", 3, by_rows)
-  local list, order, own = wanted(layout, opts.regularise)
-  local rest = core.copy(opts, {})
-  rest.regularise = own
+  return false
+end
+
+-- A stage of gq.odeint, in place of core.pack: opts.regularise asks for integrals.
+function core.regularised(p)
+  if type(p.opts) ~= "table" or p.opts.regularise == nil or not has_integrals(p.opts.regularise) then return end
+  core.callable(p.f, "the dynamics function of gq.odeint")
+  if p.opts.method == "leapfrog" then
+    fail("gq.odeint: regularise puts integrals behind the state, which method = \"leapfrog\" takes for [x, v]; "
+      .. "choose another method")
+  end
+  local layout = core.layout(p.z0, "gq.odeint", by_rows)
+  local list, order, own = wanted(layout, p.opts.regularise)
   local rows, width = layout.rows, layout.width
   local none = gq.zeros(rows and { rows, #list } or { #list }, { dtype = layout.dtype })
-  local start = gq.cat({ layout:pack(z0), none }, rows and 2 or 1)
+  local start = gq.cat({ layout:pack(p.z0), none }, rows and 2 or 1)
   local function read(a, times)
     local dim = (rows and 2 or 1) + (times and 1 or 0)
     return layout:unpack(a:narrow(dim, 1, width), times)
   end
-  local field = augmented(layout, f, list, order, backwards(t) and -1 or 1)
-  local r = table.pack(core.odeint_packed(field, start, t, rest, read))
-  local a, info = r[1], r[3]
-  info.regularisers = info.regularisers or {}
-  for i, e in ipairs(list) do
-    local x = a:narrow(a:dim(), width + i, 1)
-    info.regularisers[e[1]] = x:squeeze(a:dim())
+  p.opts = core.copy(p.opts, {})
+  p.opts.regularise = own
+  local finish = core.packed(p, augmented(layout, p.f, list, order, backwards(p.t) and -1 or 1), start, read)
+  return function(r)
+    local a, sums = r.z, r.info.regularisers or {}
+    finish(r)
+    for i, e in ipairs(list) do sums[e[1]] = a:narrow(a:dim(), width + i, 1):squeeze(a:dim()) end
+    r.info.regularisers = sums
   end
-  return table.unpack(r, 2, r.n)
 end
 
 gq.docs[gq.jet] = "gq.jet(f, t, z, K) -> {z', z'', ...}: the first K derivatives in time of the solution of dz/dt = "

@@ -143,7 +143,7 @@ function Field:__tostring()
 end
 
 local function check_xi(o, what)
-  local xi = core.need(o, "xi", "tensor", nil, what, 3)
+  local xi = core.need(o, "xi", "tensor", nil, what)
   if #xi.shape < 1 then error(what .. ": xi: shape {cosines, ...} expected, got a single number", 3) end
   if o.cosines and o.cosines ~= xi.shape[1] then
     error(("%s: xi holds %d cosines, but cosines = %s"):format(what, xi.shape[1], tostring(o.cosines)), 3)

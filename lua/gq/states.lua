@@ -4,7 +4,7 @@
 
 local gq = ...
 local core = gq.core
-local describe = core.describe
+local describe, fail = core.describe, core.fail
 
 local function shape_text(s) return "{" .. table.concat(s, ", ") .. "}" end
 
@@ -13,26 +13,26 @@ local function shape_text(s) return "{" .. table.concat(s, ", ") .. "}" end
 local Layout = {}
 Layout.__index = Layout
 
--- A copy of z0, a plain sequence of float tensors of one dtype; otherwise an error at this level.
-local function check_state(z0, what, level)
+-- A copy of z0, a plain sequence of float tensors of one dtype.
+local function check_state(z0, what)
   local n, keys, list = rawlen(z0), 0, {}
   for _ in next, z0 do keys = keys + 1 end
   what = what .. ": a state of several tensors is a sequence {z1, z2, ...}: "
-  if n == 0 then error(what .. (keys == 0 and "an empty table given" or "a table without [1] given"), level) end
-  if keys > n then error(what .. "this table has other keys than 1 to " .. n, level) end
+  if n == 0 then fail(what .. (keys == 0 and "an empty table given" or "a table without [1] given")) end
+  if keys > n then fail(what .. "this table has other keys than 1 to " .. n) end
   for i = 1, n do
     local z = rawget(z0, i)
     if not gq.is_tensor(z) then
       local hint = type(z) == "number" and "; for a vector of numbers say gq.tensor{...}" or ""
-      error(("%selement %d is %s%s"):format(what, i, describe(z), hint), level)
+      fail(("%selement %d is %s%s"):format(what, i, describe(z), hint))
     end
     if z.dtype ~= "float32" and z.dtype ~= "float64" then
-      error(("%selement %d is a %s; all must be float32 or float64"):format(what, i, describe(z)), level)
+      fail(("%selement %d is a %s; all must be float32 or float64"):format(what, i, describe(z)))
     end
     list[i] = z
     if z.dtype ~= list[1].dtype then
-      error(("%selement 1 is %s and element %d is %s; bring them to one dtype with :to"):format(what, list[1].dtype, i,
-        z.dtype), level)
+      fail(("%selement 1 is %s and element %d is %s; bring them to one dtype with :to"):format(what, list[1].dtype, i,
+        z.dtype))
     end
   end
   return list
@@ -48,10 +48,10 @@ local function common_rows(z0)
 end
 
 -- Layout of z0, a sequence or one tensor, for the function `what`. by_rows(list) false: as one vector, even if all
--- share a first dimension. Errors are raised at `level` of the caller.
-function core.layout(z0, what, level, by_rows)
+-- share a first dimension.
+function core.layout(z0, what, by_rows)
   local single = gq.is_tensor(z0)
-  local list, width, parts = single and { z0 } or check_state(z0, what, level + 2), 0, {}
+  local list, width, parts = single and { z0 } or check_state(z0, what), 0, {}
   local rows = common_rows(list)
   if rows and by_rows and not by_rows(list) then rows = nil end
   for i, z in ipairs(list) do
@@ -131,31 +131,31 @@ end
 
 -- ---- solving ----
 
-function core.callable(f, what, level)
+function core.callable(f, what)
   local m = getmetatable(f)
   if type(f) == "function" or type(m) == "table" and rawget(m, "__call") ~= nil then return f end
-  error(("%s must be a function or a module, got %s"):format(what, describe(f)), level + 1)
+  fail(("%s must be a function or a module, got %s"):format(what, describe(f)))
 end
 
--- Solve for packed states: read(z, times) makes of one what the script knows as its state. Events are given that.
--- Returns the packed solution, then what gq.odeint returns.
-function core.odeint_packed(field, start, t, opts, read)
-  local o = opts
-  local event = type(opts) == "table" and opts.event
+-- Problem p over packed states from `start` on; read(z, times) makes of one what the script knows as its state, which
+-- its event is given too. Returns what is then done with the results.
+function core.packed(p, field, start, read)
+  local event = type(p.opts) == "table" and p.opts.event
   if event then
-    core.callable(event, "the event function of gq.odeint", 4)
-    o = core.copy(opts, { event = function(s, z) return event(s, read(z)) end })
+    core.callable(event, "the event function of gq.odeint")
+    p.opts = core.copy(p.opts, { event = function(s, z) return event(s, read(z)) end })
   end
-  local r = table.pack(gq.odeint(field, start, t, o))
-  if type(opts) == "table" and opts.dense then r[r.n] = core.interpolant(r[r.n], start:dim(), read) end
-  local z = r[1]
-  return z, read(z, not event and #z or nil), table.unpack(r, 2, r.n)
+  p.f, p.z0 = field, start
+  return function(r)
+    r.z = read(r.z, not event and #r.z or nil)
+    if r.dense then r.dense = core.interpolant(r.dense, start:dim(), read) end
+  end
 end
 
--- gq.odeint where z0 is a table.
-function core.odeint_states(f, z0, t, opts)
-  core.callable(f, "the dynamics function of gq.odeint", 3)
-  local layout = core.layout(z0, "gq.odeint", 3)
-  local function read(z, times) return layout:unpack(z, times) end
-  return select(2, core.odeint_packed(layout:field(f), layout:pack(z0), t, opts, read))
+-- A stage of gq.odeint: z0 is a sequence.
+function core.pack(p)
+  if type(p.z0) ~= "table" then return end
+  core.callable(p.f, "the dynamics function of gq.odeint")
+  local layout = core.layout(p.z0, "gq.odeint")
+  return core.packed(p, layout:field(p.f), layout:pack(p.z0), function(z, times) return layout:unpack(z, times) end)
 end

@@ -32,7 +32,7 @@ local function iterator_of(o)
   if type(o.data) ~= "table" then
     error(("gq.train: data: a set {x, y} or a function of the epoch expected, got %s"):format(describe(o.data)), 3)
   end
-  local seed = need(o, "seed", "integer", 0, what, 3)
+  local seed = need(o, "seed", "integer", 0, what)
   return function(epoch)
     return gq.data.batches(o.data, { batch_size = o.batch_size, shuffle = o.shuffle ~= false,
       seed = gq.split_seed(seed, "epoch", epoch) })
@@ -43,8 +43,8 @@ local function checkpoint_of(o)
   local c = o.checkpoint
   if c == nil then return nil end
   if type(c) == "string" then return { path = c } end
-  options(c, "path every", "gq.train: checkpoint", 3)
-  return { path = need(c, "path", "string", nil, "gq.train: checkpoint", 3), every = c.every }
+  options(c, "path every", "gq.train: checkpoint")
+  return { path = need(c, "path", "string", nil, "gq.train: checkpoint"), every = c.every }
 end
 
 -- ---- one step ----
@@ -166,9 +166,9 @@ end
 
 local function prepare(given)
   local o = {}
-  for k, v in next, options(given, known, what, 3) do o[k] = v end
-  need(o, "loss", "callable", nil, what, 3)
-  need(o, "epochs", "integer", nil, what, 3)
+  for k, v in next, options(given, known, what) do o[k] = v end
+  need(o, "loss", "callable", nil, what)
+  need(o, "epochs", "integer", nil, what)
   if type(o.model) ~= "table" or not o.model.state_dict then
     error(("gq.train: model: a module expected, got %s"):format(describe(o.model)), 3)
   end

@@ -22,7 +22,7 @@ local function init_cell(self, n_in, n_hidden, o, gates, what)
   local bound, rows = 1 / math.sqrt(n_hidden), gates * n_hidden
   self.weight_ih = uniform({ rows, n_in }, bound, o.dtype)
   self.weight_hh = uniform({ rows, n_hidden }, bound, o.dtype)
-  if need(o, "bias", "boolean", true, what, 4) then
+  if need(o, "bias", "boolean", true, what) then
     self.bias_ih = uniform({ rows }, bound, o.dtype)
     self.bias_hh = uniform({ rows }, bound, o.dtype)
   end
@@ -52,8 +52,8 @@ local RNNCell = cell("RNNCell", "nn.RNNCell(n_in, n_hidden [, {nonlinearity = \"
   "dtype}]): cell(x, h) -> h' = tanh(W_ih x + b_ih + W_hh h + b_hh); x {n, n_in}, h {n, n_hidden}, zeros without it")
 
 function RNNCell:init(n_in, n_hidden, opts)
-  local o = options(opts, "nonlinearity bias dtype", "nn.RNNCell", 3)
-  rawset(self, "nonlinearity", one_of(o, "nonlinearity", { "tanh", "relu" }, "nn.RNNCell", 3))
+  local o = options(opts, "nonlinearity bias dtype", "nn.RNNCell")
+  rawset(self, "nonlinearity", one_of(o, "nonlinearity", { "tanh", "relu" }, "nn.RNNCell"))
   init_cell(self, n_in, n_hidden, o, 1, "nn.RNNCell")
 end
 
@@ -69,7 +69,7 @@ local GRUCell = cell("GRUCell", "nn.GRUCell(n_in, n_hidden [, {bias = true, dtyp
   "+ b_in + r (W_hn h + b_hn)); x {n, n_in}, h {n, n_hidden}, zeros without it")
 
 function GRUCell:init(n_in, n_hidden, opts)
-  init_cell(self, n_in, n_hidden, options(opts, "bias dtype", "nn.GRUCell", 3), 3, "nn.GRUCell")
+  init_cell(self, n_in, n_hidden, options(opts, "bias dtype", "nn.GRUCell"), 3, "nn.GRUCell")
 end
 
 function GRUCell:forward(x, h)

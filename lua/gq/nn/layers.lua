@@ -23,7 +23,7 @@ end
 core.uniform_parameter = uniform
 
 function Linear:init(n_in, n_out, opts)
-  local o = options(opts, "bias dtype", "nn.Linear", 3)
+  local o = options(opts, "bias dtype", "nn.Linear")
   size(n_in, "nn.Linear", "n_in")
   size(n_out, "nn.Linear", "n_out")
   local bound = 1 / math.sqrt(n_in)                -- PyTorch's initialisation of weight and bias
@@ -68,7 +68,7 @@ local by_name = {
 local function parametric(name, f, default, doc)
   local class = define(name, doc)
   function class:init(value)
-    rawset(self, "value", need({ value = value }, "value", "number", default, "nn." .. name, 4))
+    rawset(self, "value", need({ value = value }, "value", "number", default, "nn." .. name))
   end
   function class:forward(x) return f(x, self.value) end
   function class:extra() return ("%g"):format(self.value) end
@@ -89,7 +89,7 @@ local Dropout = define("Dropout", "nn.Dropout([p]): in training, zeros with prob
   "by 1/(1-p); one mask a solve")
 
 function Dropout:init(p)
-  p = need({ p = p }, "p", "number", 0.5, "nn.Dropout", 4)
+  p = need({ p = p }, "p", "number", 0.5, "nn.Dropout")
   if not (p >= 0 and p < 1) then error(("nn.Dropout: p in [0, 1) expected, got %g"):format(p), 3) end
   rawset(self, "p", p)
 end

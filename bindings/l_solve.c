@@ -1,0 +1,270 @@
+/*
+** l_solve.c -- one call of the solver: its arguments read and checked, f and the event traced, the solve, its results.
+*/
+#include "l_ode.h"
+
+#include <math.h>
+#include <string.h>
+
+#define BOX "gq.odeint box"
+
+typedef struct box { /* what the call holds while Lua may raise */
+  double *t;
+  bool *want;
+  gq_tensor **capture; /* lent */
+  gq_solution *sol;
+  gq_tensor *z;
+  bool *jump; /* [nt] grid points among the times */
+  gq_tensor **event_in;
+  gq_samples samples;
+} box;
+
+static int box_gc(lua_State *L) {
+  box *b = luaL_checkudata(L, 1, BOX);
+  gq_solution_free(b->sol);
+  gq_tensor_unref(b->z);
+  gq_free(b->t);
+  gq_free(b->want);
+  gq_free(b->capture);
+  gq_free(b->jump);
+  gq_free(b->event_in);
+  gq_samples_done(&b->samples);
+  memset(b, 0, sizeof *b);
+  return 0;
+}
+
+static box *push_box(lua_State *L) {
+  box *b = lua_newuserdatauv(L, sizeof *b, 0);
+  memset(b, 0, sizeof *b);
+  if (luaL_newmetatable(L, BOX)) {
+    lua_pushcfunction(L, box_gc);
+    lua_setfield(L, -2, "__gc");
+    lua_pushboolean(L, 0);
+    lua_setfield(L, -2, "__metatable");
+  }
+  lua_setmetatable(L, -2);
+  return b;
+}
+
+static int argerror(lua_State *L, int arg, const char *text) { return gqL_argerror(L, arg, "odeint", text); }
+
+/* Times from a table of numbers or a tensor of one dimension. */
+static int read_times(lua_State *L, int arg, box *b, gq_tensor **tensor) {
+  gq_tensor *t = gqL_totensor(L, arg);
+  *tensor = t;
+  if (!t && !lua_istable(L, arg))
+    return argerror(
+      L, arg,
+      lua_pushfstring(L, "times must be a tensor or a table of numbers, not %s", gqL_typename(L, arg)));
+  if (t && t->shape.ndim != 1) return argerror(L, arg, "times must have one dimension");
+  if (t && t->trace)
+    return argerror(L, arg, "times are a traced value; they must be known when the solve starts");
+  if (t && t->dtype == GQ_BOOL) return argerror(L, arg, "times must be numbers, not bool");
+  int64_t n = t ? t->shape.dim[0] : (int64_t)lua_rawlen(L, arg);
+  if (n < 1 || n > 1 << 26) return argerror(L, arg, "give at least one time (and at most 2^26)");
+  b->t = gq_alloc(n * sizeof *b->t);
+  if (!b->t) gqL_try(L, gq_nomem(n * sizeof *b->t));
+  for (int64_t i = 0; i < n; i++) {
+    if (t) {
+      b->t[i] = gq_tensor_get(t, &i);
+    } else {
+      if (lua_rawgeti(L, arg, i + 1) != LUA_TNUMBER)
+        return argerror(L, arg,
+                        lua_pushfstring(L, "t[%d] is %s, not a number", (int)i + 1, gqL_typename(L, -1)));
+      b->t[i] = lua_tonumber(L, -1);
+      lua_pop(L, 1);
+    }
+  }
+  return (int)n;
+}
+
+/* Is capture c among the tensors of opts.params? Without params: every one. */
+static bool in_params(lua_State *L, int arg, const gq_tensor *c) {
+  if (!lua_istable(L, arg)) return true;
+  bool found = lua_getfield(L, arg, "params") == LUA_TNIL;
+  for (lua_Integer i = 1; !found && lua_rawgeti(L, -1, i) != LUA_TNIL; i++) {
+    found = gqL_totensor(L, -1) == c;
+    lua_pop(L, 1);
+    if (found) break;
+  }
+  return found;
+}
+
+/* The dynamics give dz/dt of z's own shape and dtype: nothing is broadcast. */
+static void check_field(lua_State *L, const gq_graph *f, const gq_tensor *z0) {
+  const gq_node *n = gq_graph_node(f, gq_graph_output(f, 0));
+  const char *wrong =
+    gqL_wrongslope(L, "the dynamics function of gq.odeint", n->dtype, n->shape, z0->dtype, z0->shape);
+  if (wrong) gqL_error(L, "%s", wrong);
+}
+
+/* Does the option have a value? */
+static bool has(lua_State *L, int arg, const char *key) {
+  if (!lua_istable(L, arg)) return false;
+  bool there = lua_getfield(L, arg, key) != LUA_TNIL;
+  lua_pop(L, 1);
+  return there;
+}
+
+/* Where f may jump: marked among the times, which have every one of them that lies inside (lua/gq/solve.lua). */
+static void mark_jumps(lua_State *L, int arg, box *b, int nt) {
+  lua_getfield(L, arg, "grid_points");
+  gq_tensor *x = gqL_totensor(L, -1);
+  if (x && x->shape.ndim != 1) gqL_error(L, "gq.odeint: grid_points must have one dimension");
+  if (!x && !lua_istable(L, -1))
+    gqL_error(L, "gq.odeint: grid_points must be a tensor or a table of numbers, not %s",
+              gqL_typename(L, -1));
+  b->jump = gq_calloc(nt + 1, sizeof *b->jump);
+  if (!b->jump) gqL_try(L, gq_nomem(nt));
+  int64_t n = x ? x->shape.dim[0] : (int64_t)lua_rawlen(L, -1);
+  for (int64_t i = 0; i < n; i++) {
+    if (!x) lua_rawgeti(L, -1, i + 1);
+    if (!x && lua_type(L, -1) != LUA_TNUMBER)
+      gqL_error(L, "gq.odeint: grid_points[%d] is %s, not a number", (int)i + 1, gqL_typename(L, -1));
+    double t = x ? gq_tensor_get(x, &i) : lua_tonumber(L, -1);
+    if (!x) lua_pop(L, 1);
+    if (!isfinite(t)) gqL_error(L, "gq.odeint: grid_points[%d] = %f must be finite", (int)i + 1, t);
+    for (int k = 0; k < nt; k++) b->jump[k] |= b->t[k] == t;
+  }
+  lua_pop(L, 1);
+}
+
+/* Trace the event function: its graph into the problem. The trace stays on the stack. */
+static void event_option(lua_State *L, int arg, box *b, const gq_tensor *z0, gq_problem *p) {
+  gq_dtype dtypes[2] = { z0->dtype, z0->dtype };
+  gq_shape shapes[2] = { { .ndim = 0 }, z0->shape };
+  lua_getfield(L, arg, "event");
+  gq_trace *tr = gqL_trace(L, -1, 2, dtypes, shapes, 1, "the event function of gq.odeint");
+  p->event_ = gq_trace_graph(tr);
+  p->nevent = gq_trace_captures(tr);
+  b->event_in = gq_calloc(p->nevent + 1, sizeof *b->event_in);
+  if (!b->event_in) gqL_try(L, gq_nomem(p->nevent));
+  for (int i = 0; i < p->nevent; i++) b->event_in[i] = gq_trace_capture(tr, i);
+  p->event_capture = b->event_in;
+}
+
+/* ---- the solve ---- */
+
+static gq_tensor *check_state(lua_State *L, int arg) {
+  gq_tensor *z0 = gqL_checktensor(L, arg);
+  if (!gq_is_float(z0->dtype))
+    argerror(L, arg,
+             lua_pushfstring(L, "the state is %s; it must be float32 or float64", gq_dtype_name(z0->dtype)));
+  return z0;
+}
+
+typedef struct dynamics { /* held by what is on the stack */
+  const gq_graph *graph;
+  int ncapture;
+  gq_trace *trace_; /* traced, */
+  gqL_call *call_;  /* or called at every evaluation */
+} dynamics;
+
+static dynamics push_dynamics(lua_State *L, int fn, int opts, const gq_tensor *z0, bool gradient) {
+  gq_dtype dtypes[2] = { z0->dtype, z0->dtype };
+  gq_shape shapes[2] = { { .ndim = 0 }, z0->shape };
+  if (lua_istable(L, opts) && !gqL_optbool(L, opts, "trace", true)) {
+    lua_getfield(L, opts, "params");
+    gqL_call *c = gqL_pushcall(L, fn, z0, lua_gettop(L), gradient);
+    return (dynamics){ gqL_call_graph(c), gqL_call_captures(c), NULL, c };
+  }
+  gq_trace *tr = gqL_trace(L, fn, 2, dtypes, shapes, 1, "the dynamics function of gq.odeint");
+  check_field(L, gq_trace_graph(tr), z0);
+  return (dynamics){ gq_trace_graph(tr), gq_trace_captures(tr), tr, NULL };
+}
+
+/* The captures of f into the box, and which of them want a gradient. Does any? */
+static bool take_captures(lua_State *L, int opts, const dynamics *f, box *b) {
+  bool any = false;
+  int n = f->ncapture, top = lua_gettop(L);
+  b->want = gq_calloc(n + 1, sizeof *b->want);
+  b->capture = gq_calloc(n + 1, sizeof *b->capture);
+  if (!b->want || !b->capture) gqL_try(L, gq_nomem(n * sizeof *b->capture));
+  for (int i = 0; i < n; i++) {
+    gq_tensor *c = f->call_ ? gqL_call_capture(f->call_, i) : gq_trace_capture(f->trace_, i);
+    b->capture[i] = c;
+    b->want[i] = c->requires_grad && in_params(L, opts, c);
+    lua_settop(L, top);
+    any |= b->want[i];
+  }
+  return any;
+}
+
+int gqL_solveode(lua_State *L) {
+  gq_ode_options o;
+  gq_info info;
+  gq_tensor *t;
+  lua_settop(L, 4);
+  gq_tensor *z0 = check_state(L, 2);
+  gqL_odeoptions(L, 4, z0->dtype, &o);
+  bool throw = lua_istable(L, 4) ? gqL_optbool(L, 4, "throw", true) : true;
+  bool event = has(L, 4, "event");
+  box *b = push_box(L);
+  int nt = read_times(L, 3, b, &t);
+  if (has(L, 4, "grid_points")) mark_jumps(L, 4, b, nt);
+  gq_dense **dense = lua_istable(L, 4) && gqL_optbool(L, 4, "dense", false) ? gqL_pushinterpolant(L) : NULL;
+  int at = lua_gettop(L);                 /* of the interpolant, if there is one */
+  *gqL_pushtensor(L) = gq_tensor_ref(z0); /* the dynamics may free the handles */
+  if (t) *gqL_pushtensor(L) = gq_tensor_ref(t);
+  bool recording = o.engine->keeps != GQ_KEEP_NOTHING && gq_recording();
+  dynamics f = push_dynamics(L, 1, 4, z0, recording);
+  bool any = take_captures(L, 4, &f, b);
+  gq_problem p = { .f = f.graph,
+                   .z0 = z0,
+                   .ncapture = f.ncapture,
+                   .capture = b->capture,
+                   .wants_grad = b->want,
+                   .z0_grad = z0->requires_grad,
+                   .t_grad = t && t->requires_grad,
+                   .nt = nt,
+                   .t = b->t,
+                   .dense_ = dense,
+                   .samples_ = &b->samples,
+                   .jump_ = b->jump };
+  const char *engine = o.engine->name;
+  if (!recording || !(any || p.z0_grad || p.t_grad)) o.engine = gq_engine_find("none");
+  if (event) event_option(L, 4, b, z0, &p);
+  lua_newtable(L);
+  int table = lua_gettop(L);
+  gq_tensor **handle = gqL_pushtensor(L);
+  int status;
+  gqL_solve_retry(L, status, gq_odeint(&p, &o, !throw, &b->z, &info, &b->sol));
+  gqL_rethrow(L); /* trace = false: an error of the dynamics */
+  if (status != GQ_OK && (throw || !b->z)) return gqL_try(L, status);
+  lua_pushvalue(L, table);
+  gqL_info_forward(L, &info, engine);
+  gqL_info_samples(L, &b->samples);
+  if (status != GQ_OK) {
+    lua_pushstring(L, gq_message());
+    lua_setfield(L, -2, "message");
+  }
+  gq_tensor *out[3] = { b->z };
+  int sums = has(L, 4, "regularise") ? gqL_info_sums(L, &o, &info, z0->dtype, out + 1) : 0;
+  lua_pop(L, 1);
+  if (b->sol) gqL_record(L, &b->sol, z0, t, f.ncapture, b->capture, f.call_, table, 1 + sums, out);
+  *handle = b->z, b->z = NULL;
+  gqL_counted(L);
+  lua_pushvalue(L, table);
+  if (dense) lua_pushvalue(L, at);
+  return dense ? 3 : 2;
+}
+
+/* States of several tensors, and options that lua/gq/solve.lua turns into others. */
+static bool needs_more(lua_State *L) {
+  return lua_istable(L, 2) || has(L, 4, "regularise") || has(L, 4, "event") || has(L, 4, "grid_points");
+}
+
+int gqL_odeint(lua_State *L) {
+  lua_settop(L, 4);
+  if (!lua_istable(L, 2)) gqL_checktensor(L, 2);
+  gq_tensor *z0 = gqL_totensor(L, 2);
+  if (gq_trace_current() || (z0 && z0->trace))
+    return gqL_error(L,
+                     "gq.odeint inside a traced function: a dynamics function cannot solve; give the inner "
+                     "solve's result as a captured tensor");
+  if (!needs_more(L)) return gqL_solveode(L);
+  lua_getfield(L, lua_upvalueindex(1), "odeint");
+  lua_insert(L, 1);
+  lua_call(L, 4, LUA_MULTRET);
+  return lua_gettop(L);
+}

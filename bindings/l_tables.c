@@ -1,0 +1,158 @@
+/*
+** l_tables.c -- what the solvers are made of, for help, tests and the curious: methods, quadratures, statuses, and logs
+** of what they did.
+*/
+#include "l_ode.h"
+
+static void set_integer(lua_State *L, const char *key, int64_t v) {
+  lua_pushinteger(L, v);
+  lua_setfield(L, -2, key);
+}
+
+static void push_list(lua_State *L, int n, const double *x) {
+  lua_createtable(L, n, 0);
+  for (int i = 0; x && i < n; i++) {
+    lua_pushnumber(L, x[i]);
+    lua_rawseti(L, -2, i + 1);
+  }
+}
+
+static void set_list(lua_State *L, const char *key, int n, const double *x) {
+  if (!x) return;
+  push_list(L, n, x);
+  lua_setfield(L, -2, key);
+}
+
+static void set_matrix(lua_State *L, const char *key, int rows, int columns, const double *x) {
+  lua_createtable(L, rows, 0);
+  for (int i = 0; i < rows; i++) {
+    push_list(L, columns, x + (size_t)i * columns);
+    lua_rawseti(L, -2, i + 1);
+  }
+  lua_setfield(L, -2, key);
+}
+
+static int tableaux(lua_State *L) {
+  static const char *const kinds[] = { "runge-kutta",     "alf",          "reversible_heun", "leapfrog",
+                                       "adams-bashforth", "adams-moulton" };
+  lua_createtable(L, gq_ntableaux, 0);
+  for (int i = 0; i < gq_ntableaux; i++) {
+    const gq_tableau *m = gq_tableau_get(i);
+    lua_createtable(L, 0, 18);
+    lua_pushstring(L, m->name), lua_setfield(L, -2, "name");
+    lua_pushstring(L, kinds[m->kind]), lua_setfield(L, -2, "kind");
+    lua_pushstring(L, m->source), lua_setfield(L, -2, "source");
+    set_integer(L, "stages", m->stages), set_integer(L, "order", m->order);
+    set_integer(L, "error_order", m->error_order), set_integer(L, "dense_order", m->dense_order);
+    set_integer(L, "slopes", m->slopes), set_integer(L, "end_slope", m->end + 1);
+    lua_pushboolean(L, m->implicit), lua_setfield(L, -2, "implicit");
+    lua_pushboolean(L, gq_tableau_fsal(m)), lua_setfield(L, -2, "fsal");
+    set_list(L, "c", m->stages, m->c), set_list(L, "b", m->stages, m->b);
+    set_list(L, "e", m->stages, m->e), set_list(L, "e3", m->stages, m->e3);
+    set_matrix(L, "a", m->stages, m->stages, m->a);
+    set_matrix(L, "d", m->slopes, m->dense_degree, m->d);
+    lua_rawseti(L, -2, i + 1);
+  }
+  return 1;
+}
+
+static int gauss_legendre(lua_State *L) {
+  double x[1024], w[1024];
+  int n = (int)gqL_checkint(L, 1, 1, 1024, "number of nodes");
+  gqL_try(L, gq_gauss_legendre(n, x, w));
+  push_list(L, n, x);
+  push_list(L, n, w);
+  return 2;
+}
+
+static int quadrature(lua_State *L) {
+  const gq_quadrature *q = gqL_quadrature(L, luaL_checkstring(L, 1), "quadrature");
+  int n = gq_quadrature_points(q, (int)gqL_checkint(L, 2, 1, 1024, "number of nodes"));
+  double x[1028], w[1028];
+  gqL_try(L, q->fill(n, gq_key_make((uint64_t)luaL_optinteger(L, 3, 0), 0), 0, x, w));
+  push_list(L, n, x);
+  push_list(L, n, w);
+  return 2;
+}
+
+static int quadratures(lua_State *L) {
+  lua_createtable(L, gq_nquadratures, 0);
+  for (int i = 0; i < gq_nquadratures; i++) {
+    const gq_quadrature *q = &gq_quadratures[i];
+    lua_createtable(L, 0, 6);
+    lua_pushstring(L, q->name), lua_setfield(L, -2, "name");
+    lua_pushstring(L, q->source), lua_setfield(L, -2, "source");
+    set_integer(L, "least", q->least), set_integer(L, "step", q->step), set_integer(L, "most", q->most);
+    lua_pushboolean(L, q->random), lua_setfield(L, -2, "random");
+    lua_rawseti(L, -2, i + 1);
+  }
+  return 1;
+}
+
+static int steplog(lua_State *L) {
+  const double(*rows)[4];
+  if (!lua_isnoneornil(L, 1)) {
+    luaL_checktype(L, 1, LUA_TBOOLEAN);
+    if (lua_toboolean(L, 1)) gq_steplog_start();
+    else gq_steplog_stop();
+    return 0;
+  }
+  int n = gq_steplog_get(&rows);
+  lua_createtable(L, n, 0);
+  for (int i = 0; i < n; i++) {
+    push_list(L, 4, rows[i]);
+    lua_rawseti(L, -2, i + 1);
+  }
+  return 1;
+}
+
+static int plan_cache(lua_State *L) {
+  int64_t compiled;
+  if (lua_isboolean(L, 1) && !lua_toboolean(L, 1)) gq_program_cache_clear();
+  lua_pushinteger(L, gq_program_cache_count(&compiled));
+  lua_pushinteger(L, compiled);
+  return 2;
+}
+
+/* statuses() -> every status a call of the runtime may end with: {name, hint} */
+static int statuses(lua_State *L) {
+  lua_createtable(L, GQ_NSTATUS, 0);
+  for (int i = 0; i < GQ_NSTATUS; i++) {
+    lua_createtable(L, 0, 2);
+    lua_pushstring(L, gq_status_name(i)), lua_setfield(L, -2, "name");
+    lua_pushstring(L, gq_status_hint(i)), lua_setfield(L, -2, "hint");
+    lua_rawseti(L, -2, i + 1);
+  }
+  return 1;
+}
+
+/* profile(true) starts; profile() -> seconds in products, element-wise work, the rest; profile(false) ends. */
+static int profile(lua_State *L) {
+  double seconds[3];
+  gq_profile_get(seconds);
+  if (!lua_isnoneornil(L, 1)) gq_profile(lua_toboolean(L, 1));
+  for (int i = 0; i < 3; i++) lua_pushnumber(L, seconds[i]);
+  return 3;
+}
+
+/* For tests and the curious, in gq.core:
+** gauss_legendre(n) -> nodes, weights on [-1, 1], ascending; quadrature(name, n, seed) -> the same of any rule,
+** n rounded up to what it takes; quadratures() -> the rules; tableaux() -> the methods' coefficients;
+** steplog(true) records every tried step, steplog() -> rows {t, h, error ratio, accepted}, steplog(false) stops;
+** profile(): where programs spend their time; plan_cache() -> compiled solvers alive, compilations so far;
+** plan_cache(false) drops the idle ones first; statuses(): what a solve may end with. */
+static const luaL_Reg core[] = { { "gauss_legendre", gauss_legendre },
+                                 { "quadrature", quadrature },
+                                 { "quadratures", quadratures },
+                                 { "tableaux", tableaux },
+                                 { "steplog", steplog },
+                                 { "plan_cache", plan_cache },
+                                 { "profile", profile },
+                                 { "statuses", statuses },
+                                 { NULL, NULL } };
+
+void gqL_open_tables(lua_State *L) {
+  lua_getfield(L, -1, "core");
+  luaL_setfuncs(L, core, 0);
+  lua_pop(L, 1);
+}
