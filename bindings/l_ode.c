@@ -45,10 +45,19 @@ static const gqL_function functions[] = {
 };
 /* clang-format on */
 
+/* core.check(z0, opts): what is wrong with the options by themselves */
+static int check(lua_State *L) {
+  gq_ode_options o;
+  gqL_odeoptions(L, 2, gqL_checktensor(L, 1)->dtype, &o);
+  return 0;
+}
+
 void gqL_open_ode(lua_State *L) {
   lua_getfield(L, -1, "core");
   lua_pushcfunction(L, gqL_solveode);
   lua_setfield(L, -2, "solve");
+  lua_pushcfunction(L, check);
+  lua_setfield(L, -2, "check");
   lua_pushcclosure(L, functions[0].f, 1); /* upvalue: core, off the stack */
   gqL_setfunction(L, functions[0].name, functions[0].method, functions[0].doc);
 }

@@ -96,6 +96,7 @@ end
 local function locate(p)
   local event, t, times = p.opts.event, p.t, numbers(p.t)
   if event == nil then return end
+  core.check(p.z0, p.opts)
   if type(times) ~= "table" or #times ~= 2 then
     fail("gq.odeint: with an event give two times: where the solve starts, and where it ends at the latest")
   end
