@@ -221,7 +221,7 @@ const char *gqL_nearest(const char *name, const char *const *known) {
 }
 
 static void unknown_option(lua_State *L, const char *key, const char *const *known, const char *what) {
-  const char *near = gqL_nearest(key, known);
+  const char *hint = gqL_hint(key, known, what), *near = gqL_nearest(key, known);
   luaL_Buffer b;
   luaL_buffinit(L, &b);
   for (int i = 0; known[i] != NULL; i++) {
@@ -230,6 +230,7 @@ static void unknown_option(lua_State *L, const char *key, const char *const *kno
   }
   luaL_pushresult(&b);
   const char *list = lua_tostring(L, -1);
+  if (hint != NULL) gqL_error(L, "%s: unknown option '%s'; here: %s (known: %s)", what, key, hint, list);
   if (near != NULL)
     gqL_error(L, "%s: unknown option '%s', did you mean '%s'? (known: %s)", what, key, near, list);
   gqL_error(L, "%s: unknown option '%s' (known: %s)", what, key, list);

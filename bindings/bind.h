@@ -89,6 +89,8 @@ gqL_state *gqL_getstate(lua_State *L);
 
 /* "nearest" name in a NULL-terminated list, for "did you mean": NULL if none is near. */
 const char *gqL_nearest(const char *name, const char *const *known);
+/* What to write for an option that other libraries call `name`: l_hints.c; NULL if nothing is known. */
+const char *gqL_hint(const char *name, const char *const *known, const char *what);
 
 void gqL_checkcallable(lua_State *L, int fn, const char *what);   /* a function or what has __call */
 /* Trace fn (stack index) over inputs of the given dtypes and shapes: calls it once with traced

@@ -255,6 +255,29 @@ static int push_both(lua_State *L, int arg, gq_sde_problem *p) {
   return lua_gettop(L);
 }
 
+/* The tape keeps that there is no gradient, and says so when one is asked for. */
+static int no_gradient(gq_custom *c, gq_tensor *const *cots, bool create_graph, gq_tensor **grads) {
+  return gq_fail(GQ_EUNSUPPORTED,
+                 "gq.sdeint gives no gradients: train with gq.odeint over gq.wong_zakai(sde, ...), or say "
+                 "gradient = \"none\"");
+}
+
+static void free_custom(gq_custom *c) { gq_free(c); }
+
+static void record_none(lua_State *L, const gq_sde_problem *p, gq_tensor *z) {
+  bool any = p->z0->requires_grad;
+  for (int i = 0; i < p->ncapture; i++) any |= p->capture[i]->requires_grad;
+  if (!any || !gq_recording()) return;
+  gq_tensor **in = lua_newuserdatauv(L, ((size_t)p->ncapture + 1) * sizeof *in, 0);
+  gq_custom *c = gq_calloc(1, sizeof *c);
+  if (!c) gqL_try(L, gq_nomem(sizeof *c));
+  *c = (gq_custom){ "sdeint", no_gradient, free_custom };
+  in[0] = p->z0;
+  for (int i = 0; i < p->ncapture; i++) in[1 + i] = p->capture[i];
+  gqL_try(L, gq_record_custom(c, 1 + p->ncapture, in, 1, &z));
+  lua_pop(L, 1);
+}
+
 /* gq.sdeint(sde, z0, t, opts) */
 static int sdeint(lua_State *L) {
   static const char *const known[] = { "method", "dt", "brownian", "gradient", "seed", NULL };
@@ -281,6 +304,8 @@ static int sdeint(lua_State *L) {
   gq_brownian *w = opt_path(L, 4, &p, dt);
   gq_tensor **z = gqL_pushtensor(L);
   gqL_retry(L, gqL_solving(gq_sdeint(&p, m, dt, w, z, &info)));
+  if (lua_getfield(L, 4, "gradient") == LUA_TNIL) record_none(L, &p, *z);
+  lua_pop(L, 1);
   gqL_counted(L);
   push_info(L, &info, m);
   return 2;

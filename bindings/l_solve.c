@@ -48,6 +48,14 @@ static box *push_box(lua_State *L) {
 
 static int argerror(lua_State *L, int arg, const char *text) { return gqL_argerror(L, arg, "odeint", text); }
 
+/* t[i] is on the top of the stack. */
+static int not_a_number(lua_State *L, int arg, int i) {
+  const char *instead = gqL_totensor(L, -1) ? "; where a time is a tensor give all of them as one tensor, as "
+                                              "gq.cat{gq.tensor{0}, T:reshape(1)}, or its number, T:item()"
+                                            : "";
+  return argerror(L, arg, lua_pushfstring(L, "t[%d] is %s, not a number%s", i, gqL_typename(L, -1), instead));
+}
+
 /* Times from a table of numbers or a tensor of one dimension. */
 static int read_times(lua_State *L, int arg, box *b, gq_tensor **tensor) {
   gq_tensor *t = gqL_totensor(L, arg);
@@ -68,9 +76,7 @@ static int read_times(lua_State *L, int arg, box *b, gq_tensor **tensor) {
     if (t) {
       b->t[i] = gq_tensor_get(t, &i);
     } else {
-      if (lua_rawgeti(L, arg, i + 1) != LUA_TNUMBER)
-        return argerror(L, arg,
-                        lua_pushfstring(L, "t[%d] is %s, not a number", (int)i + 1, gqL_typename(L, -1)));
+      if (lua_rawgeti(L, arg, i + 1) != LUA_TNUMBER) return not_a_number(L, arg, (int)i + 1);
       b->t[i] = lua_tonumber(L, -1);
       lua_pop(L, 1);
     }

@@ -93,6 +93,10 @@ local function kind_of(path, what)
 end
 
 function gq.save(path, t, metadata)
+  if gq.core.is_module(t) then
+    error("gq.save: a module given: save net:state_dict(), or all of a training run by gq.checkpoint.save(path, "
+      .. "{model = net})", 2)
+  end
   kind_of(path, "gq.save").save(path, t, metadata)
 end
 gq.docs[gq.save] = "gq.save(path, t [, metadata]): .safetensors a table of tensors by name, .npy one tensor, .csv a " ..

@@ -2,7 +2,8 @@
 -- called with a table; each line is written at once, so that a killed run leaves whole lines.
 
 local gq = ...
-local describe = gq.core.describe
+local core = gq.core
+local describe = core.describe
 local logger = {}
 
 -- NaN and infinities as null, which JSON lacks; tensors of one number as that number.
@@ -75,24 +76,35 @@ local function columns_of(self, row)
   return keys
 end
 
+-- The columns with those that the row adds: the second row may, since gq.train's first one is of before training.
+local function widened(self, columns, row)
+  local known, added = {}, {}
+  for _, k in ipairs(columns) do known[k] = true end
+  for _, k in ipairs(sorted_keys(row)) do
+    if not known[k] then added[#added + 1] = k end
+  end
+  if #added == 0 then return columns end
+  local text = gq.file_read(self.path)
+  local _, lines = text:gsub("\n", "")
+  if lines > 2 then
+    core.fail(("gq.logger.csv: %s has no column '%s' (columns: %s)"):format(self.path, added[1],
+      table.concat(columns, ", ")))
+  end
+  local header, rest = text:match("^([^\n]*)\n(.*)$")
+  rest = rest:gsub("\n", (","):rep(#added) .. "\n")
+  gq.file_write(self.path, header .. "," .. table.concat(added, ",") .. "\n" .. rest)
+  return table.move(added, 1, #added, #columns + 1, table.move(columns, 1, #columns, 1, {}))
+end
+
 function logger.csv(path)
   return new(path, "gq.logger.csv", function(self, row)
     check_row(row, "gq.logger.csv")
-    local columns = rawget(self, "columns") or columns_of(self, row)
-    self.columns = columns
-    local cells, known = {}, {}
-    for i, k in ipairs(columns) do
-      cells[i], known[k] = cell(row[k]), true
-    end
-    for k in next, row do
-      if not known[tostring(k)] then
-        error(("gq.logger.csv: %s has no column '%s' (columns: %s)"):format(self.path, tostring(k),
-          table.concat(columns, ", ")), 2)
-      end
-    end
+    self.columns = widened(self, rawget(self, "columns") or columns_of(self, row), row)
+    local cells = {}
+    for i, k in ipairs(self.columns) do cells[i] = cell(row[k]) end
     gq.file_append(self.path, table.concat(cells, ","))
   end)
 end
-gq.docs[logger.csv] = "local log = gq.logger.csv(path); log(row): a row under the header that the first row made"
+gq.docs[logger.csv] = "local log = gq.logger.csv(path); log(row): a row under the header that the first two rows made"
 
 return logger

@@ -27,6 +27,9 @@ local function check_params(params, what)
   if type(params) ~= "table" then
     error(("%s: a list of parameters expected, as from net:parameters(); got %s"):format(what, describe(params)), 3)
   end
+  if gq.core.is_module(params) then
+    error(("%s: a module given: pass its parameters, net:parameters()"):format(what), 3)
+  end
   if #params == 0 then error(what .. ": the list of parameters is empty", 3) end
   for i, p in ipairs(params) do
     if not gq.is_tensor(p) or not p.requires_grad or not p.is_leaf then

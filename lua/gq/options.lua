@@ -120,6 +120,7 @@ local function copy(opts, changes)
 end
 
 gq.core.options = options
+gq.core.is_callable = tests.callable
 gq.core.need = need
 gq.core.one_of = one_of
 gq.core.copy = copy

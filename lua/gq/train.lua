@@ -18,7 +18,8 @@
 -- Returns the rows: {epoch, train_<name>, seconds, nfe, nfe_backward, nodes, ... validate's figures}.
 
 local gq = ...
-local options, need, describe = gq.core.options, gq.core.need, gq.core.describe
+local core = gq.core
+local options, need, describe, fail = core.options, core.need, core.describe, core.fail
 
 local known = "model loss optimiser data batch_size shuffle seed epochs validate name logger checkpoint resume " ..
   "progress on_epoch clip schedule steps"
@@ -29,8 +30,9 @@ local counts = { "nfe", "nfe_backward", "nodes" }
 
 local function iterator_of(o)
   if type(o.data) == "function" then return o.data end
-  if type(o.data) ~= "table" then
-    error(("gq.train: data: a set {x, y} or a function of the epoch expected, got %s"):format(describe(o.data)), 3)
+  if type(o.data) ~= "table" or o.data.x == nil then
+    fail(("gq.train: data: a set {x = ..., y = ...} or a function of the epoch expected, got %s"):format(
+      type(o.data) == "table" and "a table without x" or describe(o.data)))
   end
   local seed = need(o, "seed", "integer", 0, what)
   return function(epoch)
@@ -44,7 +46,8 @@ local function checkpoint_of(o)
   if c == nil then return nil end
   if type(c) == "string" then return { path = c } end
   options(c, "path every", "gq.train: checkpoint")
-  return { path = need(c, "path", "string", nil, "gq.train: checkpoint"), every = c.every }
+  return { path = need(c, "path", "string", nil, "gq.train: checkpoint"),
+    every = c.every ~= nil and need(c, "every", "count", nil, "gq.train: checkpoint") or nil }
 end
 
 -- ---- one step ----
@@ -105,13 +108,13 @@ end
 
 local function restore(o, saving)
   if o.resume and not saving then
-    error("gq.train: resume = true needs a checkpoint, the path to continue from", 3)
+    fail("gq.train: resume = true needs a checkpoint, the path to continue from")
   end
   if not (o.resume and saving and exists(saving.path)) then return fresh_state() end
   local c = gq.checkpoint.load(saving.path, { model = o.model, optimiser = o.optimiser, schedule = o.schedule,
     rng = true })
   if type(c.extra) ~= "table" or type(c.extra.sums) ~= "table" then
-    error(("gq.train: %s is no checkpoint of gq.train"):format(saving.path), 3)
+    fail(("gq.train: %s is no checkpoint of gq.train"):format(saving.path))
   end
   return c.extra
 end
@@ -133,6 +136,9 @@ local function validate(o, row)
   o.model:eval()
   local figures = gq.no_grad(o.validate, o.model, row.epoch)
   o.model:train()
+  if figures ~= nil and type(figures) ~= "table" then
+    fail(("gq.train: validate returns a table of figures, as {accuracy = 0.9}; got %s"):format(describe(figures)))
+  end
   for k, v in next, figures or {} do row[k] = v end
 end
 
@@ -164,20 +170,41 @@ local function run_epoch(o, state, batches, saving, bar)
   end
 end
 
+-- Options that may be left out, and what they are otherwise.
+local kinds = { batch_size = "count", shuffle = "boolean", seed = "integer", validate = "callable", name = "string",
+  checkpoint = "string|table", resume = "boolean", progress = "boolean", on_epoch = "callable", clip = "positive",
+  steps = "integer" }
+
+local function loggers(given)
+  if given == nil then return {} end
+  local list = (core.is_callable(given) or type(given) ~= "table") and { given } or given
+  for key, log in next, list do
+    if math.type(key) ~= "integer" or not core.is_callable(log) then
+      fail(("gq.train: logger: a function of the row, as gq.logger.csv(path) or gq.logger.jsonl(path), or a list of " ..
+        "such expected, got %s"):format(describe(log)))
+    end
+  end
+  return list
+end
+
 local function prepare(given)
   local o = {}
   for k, v in next, options(given, known, what) do o[k] = v end
   need(o, "loss", "callable", nil, what)
   need(o, "epochs", "integer", nil, what)
+  for key, kind in next, kinds do
+    if o[key] ~= nil then need(o, key, kind, nil, what) end
+  end
   if type(o.model) ~= "table" or not o.model.state_dict then
-    error(("gq.train: model: a module expected, got %s"):format(describe(o.model)), 3)
+    fail(("gq.train: model: a module expected, got %s"):format(describe(o.model)))
   end
   if type(o.optimiser) ~= "table" or not o.optimiser.step then
-    error(("gq.train: optimiser: one of gq.optim expected, got %s"):format(describe(o.optimiser)), 3)
+    fail(("gq.train: optimiser: one of gq.optim expected, got %s"):format(describe(o.optimiser)))
   end
-  local m = getmetatable(o.logger)
-  if o.logger == nil then o.logger = {}
-  elseif type(o.logger) == "function" or m and m.__call then o.logger = { o.logger } end
+  if o.schedule ~= nil and (type(o.schedule) ~= "table" or not o.schedule.step) then
+    fail(("gq.train: schedule: one of gq.optim.schedule expected, got %s"):format(describe(o.schedule)))
+  end
+  o.logger = loggers(o.logger)
   return o
 end
 

@@ -19,10 +19,22 @@ local nn = {}
 local Module = { time = false, training = true, _name = "Module" }
 nn.Module = Module
 
+local function told(self, ok, ...)
+  if ok then return ... end
+  local problem = ...
+  if type(problem) == "string" then
+    problem = ("%s\n%s was called without t: where forward takes (t, z), say %s.time = true"):format(problem,
+      self._name, self._name)
+  end
+  error(problem, 0)
+end
+
 local function apply(self, t, z)
   if z ~= nil then
     if self.time then return self:forward(t, z) end
-    return self:forward(z)
+    local forward = self.forward
+    if type(forward) ~= "function" or debug.getinfo(forward, "u").nparams < 3 then return forward(self, z) end
+    return told(self, pcall(forward, self, z))     -- forward(z, ...) or a forgotten time = true
   end
   if self.time then
     error(("%s depends on time: call net(t, z)"):format(self._name), 2)
@@ -215,7 +227,12 @@ end
 
 -- Copies the numbers of a state_dict into the tensors of this module. All names and shapes must fit; if
 -- one does not, nothing is changed.
-function Module:load_state_dict(state)
+function Module:load_state_dict(state, more)
+  if more ~= nil then
+    error(("load_state_dict: one table of tensors by name expected, got %s beside it: all names and shapes must fit, " ..
+      "there is no strict = false; put what is missing into the table, from this module's state_dict()"):format(
+      describe(more)), 2)
+  end
   if type(state) ~= "table" then
     error(("load_state_dict: a table of tensors by name expected, got %s"):format(describe(state)), 2)
   end

@@ -5,8 +5,11 @@ local core, nn = gq.core, gq.nn
 local options, need, describe, define = core.options, core.need, core.describe, core.define_module
 local is_module, by_name = core.is_module, core.activations
 
-local function check_layers(list, what)
-  if type(list) ~= "table" or is_module(list) then
+local function check_layers(list, what, more)
+  if more ~= nil or is_module(list) then
+    error(("%s takes one list: %s{a, b, ...}"):format(what, what), 4)
+  end
+  if type(list) ~= "table" then
     error(("%s: a list of modules expected, got %s"):format(what, describe(list)), 4)
   end
   for i, m in ipairs(list) do
@@ -19,8 +22,8 @@ end
 local Sequential = define("Sequential", "nn.Sequential{a, b, ...}: one after the other; depends on time if one " ..
   "of them does; plain functions of x may stand among them")
 
-function Sequential:init(list)
-  check_layers(list, "nn.Sequential")
+function Sequential:init(list, more)
+  check_layers(list, "nn.Sequential", more)
   local time = false
   for i, m in ipairs(list) do
     self[i] = m

@@ -1,0 +1,65 @@
+/*
+** l_hints.c -- what solvers of other libraries call things, for messages about options that are not known here.
+*/
+#include <string.h>
+#include "bind.h"
+
+static const char times[] = "times are the third argument", captured[] = "f captures what it needs";
+
+/* theirs, ours (shown where the function has such an option; NULL: shown for every solver), what it is */
+static const struct hint {
+  const char *theirs, *ours, *text;
+} hints[] = {
+  { "dt", "step_size", "step_size is a fixed grid, first_step the first of steps that are chosen" },
+  { "h", "step_size", "step_size is a fixed grid, first_step the first of steps that are chosen" },
+  { "dt0", "first_step", "first_step" },
+  { "h0", "first_step", "first_step" },
+  { "max_step", "grid_points",
+    "no option limits steps: name in grid_points where f changes, or take a step_size" },
+  { "dtmax", "grid_points",
+    "no option limits steps: name in grid_points where f changes, or take a step_size" },
+  { "hmax", "grid_points",
+    "no option limits steps: name in grid_points where f changes, or take a step_size" },
+  { "tstops", "grid_points", "grid_points" },
+  { "jump_t", "grid_points", "grid_points" },
+  { "d_discontinuities", "grid_points", "grid_points" },
+  { "saveat", NULL, times },
+  { "ts", NULL, times },
+  { "tspan", NULL, times },
+  { "t_span", NULL, times },
+  { "t_eval", NULL, times },
+  { "y0", NULL, "the state is the second argument" },
+  { "args", NULL, captured },
+  { "p", NULL, captured },
+  { "solver", "method", "method" },
+  { "alg", "method", "method" },
+  { "reltol", "rtol", "rtol" },
+  { "abstol", "atol", "atol" },
+  { "tol", "rtol", "rtol and atol" },
+  { "maxiters", "max_steps", "max_steps" },
+  { "stepsize_controller", "controller", "controller, and rtol, atol beside it" },
+  { "events", "event", "event" },
+  { "event_fn", "event", "event" },
+  { "callback", "event", "event" },
+  { "dense_output", "dense", "dense" },
+  { "sensealg", "gradient", "gradient" },
+  { "adjoint_method", "adjoint", "adjoint = {method = ...}" },
+  { "adjoint_rtol", "adjoint", "adjoint = {rtol = ...}" },
+  { "adjoint_atol", "adjoint", "adjoint = {atol = ...}" },
+  { "adjoint_params", "params", "params" },
+  { "bm", "brownian", "brownian" },
+};
+
+static bool among(const char *name, const char *const *known) {
+  for (; *known; known++)
+    if (!strcmp(*known, name)) return true;
+  return false;
+}
+
+const char *gqL_hint(const char *name, const char *const *known, const char *what) {
+  bool solver = !strcmp(what, "gq.odeint") || !strcmp(what, "gq.sdeint");
+  for (size_t i = 0; i < sizeof hints / sizeof *hints; i++)
+    if (!strcmp(hints[i].theirs, name) && (hints[i].ours ? among(hints[i].ours, known) : solver))
+      return hints[i].text;
+  return NULL;
+}

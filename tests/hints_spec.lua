@@ -1,0 +1,137 @@
+-- hints_spec.lua -- what a newcomer writes by the habits of other libraries: each is an error that names what to write.
+
+local gq = require "gq"
+require "tests.helper"
+
+local nn = gq.nn
+
+local function says(word, f, ...)
+  local ok, text = pcall(f, ...)
+  assert.is_false(ok)
+  assert.truthy(tostring(text):find(word, 1, true), tostring(text))
+end
+
+local function decay(_, z) return -z end
+local times = { 0, 1 }
+
+describe("options that other libraries call otherwise", function()
+  for theirs, ours in pairs { dt = "step_size", dt0 = "first_step", max_step = "grid_points", solver = "method",
+    saveat = "third argument", ts = "third argument", t_eval = "third argument", args = "captures", reltol = "rtol",
+    events = "event", tstops = "grid_points", adjoint_params = "params", sensealg = "gradient" } do
+    it(("gq.odeint: %s"):format(theirs), function()
+      says("unknown option '" .. theirs .. "'; here: ", gq.odeint, decay, gq.ones(1), times, { [theirs] = 1 })
+      says(ours, gq.odeint, decay, gq.ones(1), times, { [theirs] = 1 })
+    end)
+  end
+
+  it("gq.sdeint has some of them, and what is merely misspelt is found as before", function()
+    local sde = gq.sde { drift = decay, diffusion = function(_, z) return z end }
+    says("here: brownian", gq.sdeint, sde, gq.ones(1), times, { dt = 0.1, bm = 1 })
+    says("here: times are the third argument", gq.sdeint, sde, gq.ones(1), times, { dt = 0.1, saveat = 1 })
+    says("did you mean 'rtol'", gq.odeint, decay, gq.ones(1), times, { rtoll = 1 })
+  end)
+
+  it("gq.odeint: a tensor among the times", function()
+    local T = gq.tensor(1.0, { requires_grad = true })
+    says("t[2] is tensor float32 {}, not a number; where a time is a tensor give all of them as one", gq.odeint, decay,
+      gq.ones(1), { 0, T })
+    local z = gq.odeint(decay, gq.ones(1), gq.cat { gq.tensor { 0 }, T:reshape(1) }, { rtol = 1e-6, atol = 1e-6 })
+    assert.close(gq.grad({ z[2]:sum() }, { T })[1]:item(), -math.exp(-1), 1e-4)
+  end)
+end)
+
+describe("modules", function()
+  local net = nn.Sequential { nn.Linear(2, 2), nn.Tanh() }
+
+  it("in other places than their parameters", function()
+    says("net:parameters()", gq.optim.adam, net)
+    says("net:parameters()", gq.optim.sgd, net, { lr = 0.1 })
+    says("net:state_dict()", gq.save, "unused.safetensors", net)
+  end)
+
+  it("that are put together without a list", function()
+    says("nn.Sequential{a, b, ...}", nn.Sequential, nn.Linear(2, 2), nn.Tanh())
+    says("nn.Sequential{a, b, ...}", nn.Sequential, nn.Linear(2, 2))
+    says("nn.Sequential{a, b, ...}", nn.Sequential, { nn.Linear(2, 2) }, nn.Tanh())
+  end)
+
+  it("load_state_dict has no second argument", function()
+    says("no strict = false", net.load_state_dict, net, net:state_dict(), { strict = false })
+    says("no strict = false", net.load_state_dict, net, net:state_dict(), false)
+  end)
+
+  it("that take time without saying so", function()
+    local Field = nn.Module:extend("Field")
+    function Field:forward(t, z) return -z * t end -- luacheck: ignore
+    says("Field was called without t: where forward takes (t, z), say Field.time = true", Field(), gq.ones(1),
+      gq.ones(2))
+    says("say Field.time = true", gq.odeint, Field(), gq.ones(2), times)
+    Field.time = true
+    assert.close(gq.odeint(Field(), gq.ones(2), times, { rtol = 1e-6, atol = 1e-6 })[2], gq.full({ 2 }, math.exp(-0.5)),
+      1e-5)
+    local Masked = nn.Module:extend("Masked")
+    function Masked:forward(z, mask) return mask and z * mask or -z end -- luacheck: ignore
+    assert.close(Masked()(gq.ones(1), gq.ones(2)), -gq.ones(2))
+  end)
+end)
+
+describe("sdeint in training", function()
+  local k = gq.tensor(0.5, { requires_grad = true })
+  local sde = gq.sde { drift = function(_, z) return -k * z end, diffusion = function(_, z) return 0.1 * z end }
+
+  it("says what to train with", function()
+    local z = gq.sdeint(sde, gq.ones(3, 1), times, { dt = 0.1, seed = 1 })
+    says("gq.wong_zakai", z.backward, z:sum())
+    says("gq.wong_zakai", gq.grad, { z:sum() }, { k })
+  end)
+
+  it("is silent where no gradient is wanted", function()
+    local want = gq.sdeint(sde, gq.ones(3, 1), times, { dt = 0.1, seed = 1 })
+    for _, o in ipairs { { dt = 0.1, seed = 1, gradient = "none" } } do
+      local z = gq.sdeint(sde, gq.ones(3, 1), times, o)
+      assert.is_false(z.requires_grad)
+      assert.close(z, want:detach(), 0, 0)
+    end
+    local z = gq.no_grad(gq.sdeint, sde, gq.ones(3, 1), times, { dt = 0.1, seed = 1 })
+    assert.is_false(z.requires_grad)
+  end)
+end)
+
+describe("gq.train", function()
+  local function run(changes)
+    local net = nn.Linear(2, 1)
+    local o = { model = net, loss = function(m, x, y) return (m(x) - y):square():mean() end, epochs = 2,
+      optimiser = gq.optim.sgd(net:parameters(), { lr = 0.1 }), data = { x = gq.ones(4, 2), y = gq.ones(4, 1) },
+      progress = false }
+    for key, value in next, changes do o[key] = value end
+    return gq.train(o)
+  end
+
+  it("checks its arguments", function()
+    says("data: a set {x = ..., y = ...}", run, { data = { gq.ones(4, 2), gq.ones(4, 1) } })
+    says("validate returns a table of figures", run, { validate = function() return 0.5 end })
+    says("schedule: one of gq.optim.schedule expected, got string", run, { schedule = "cosine" })
+    says("logger: a function of the row, as gq.logger.csv(path)", run, { logger = "log.csv" })
+    says("logger: a function of the row", run, { logger = { "log.csv" } })
+    says("option clip: a positive number expected", run, { clip = "1" })
+    says("option batch_size: an integer of at least 1", run, { batch_size = 0 })
+    says("option on_epoch: a function", run, { on_epoch = true })
+    says("option every: an integer of at least 1", run, { checkpoint = { path = "unused", every = 0 } })
+    says("hints_spec.lua", run, { clip = -1 })
+  end)
+
+  it("writes csv from before the first epoch on", function()
+    local path = os.tmpname()
+    os.remove(path)
+    local rows = run { logger = gq.logger.csv(path), validate = function() return { accuracy = 0.5 } end, name = "mse" }
+    assert.equal(3, #rows)
+    local lines = {}
+    for line in io.lines(path) do lines[#lines + 1] = line end
+    os.remove(path)
+    assert.equal(4, #lines)
+    assert.equal("epoch,accuracy,seconds,train_mse", lines[1])
+    assert.equal("0,0.5,,", lines[2])
+    assert.matches("^1,0%.5,[%d.e+-]+,[%d.e+-]+$", lines[3])
+    assert.matches("^2,0%.5,[%d.e+-]+,[%d.e+-]+$", lines[4])
+  end)
+end)
