@@ -189,7 +189,7 @@ $(build)/tests/c/%: tests/c/%.c $(top)/libgq.a
 # The example of a C program that carries the runtime, and Lua with it.
 embed: $(build)/embed
 $(build)/embed: examples/embed.c $(top)/libgq.a
-	$(compile) $(LDFLAGS) -MMD -MP -MF $@.d $< -o $@ $(top)/libgq.a $(lua_libs) $(libs) -ldl
+	$(compile) -Iruntime $(LDFLAGS) -MMD -MP -MF $@.d $< -o $@ $(top)/libgq.a $(lua_libs) $(libs) -ldl
 
 # The interpreter of scripts/bits.lua, over the library of this or of another checkout.
 .PHONY: bitshost

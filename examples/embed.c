@@ -5,17 +5,25 @@
 ** differentiated by Gauss-Legendre quadrature, against the exact z(T) = z0 exp(-k T). Then through
 ** Lua: a state of the program's own, with the module opened in it, runs a script.
 **
-**   make embed && build/release/embed
-**   cc embed.c -I include/gqlua -lgq ... as the Makefile's rule for it shows
+** C that is C++ too. In this checkout `make embed && build/release/embed`; after `make install PREFIX=$PREFIX`:
+**
+**   cc embed.c -I$PREFIX/include/gqlua -L$PREFIX/lib -lgq $(pkg-config --cflags --libs lua5.4 openblas) \
+**     -lcjson -lm -ldl -pthread -o embed
 */
 #include <math.h>
 #include <stdio.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 #include <lauxlib.h>
 #include <lualib.h>
-
-#include "runtime/gq.h"
-
 int luaopen_gq(lua_State *L); /* in libgq.a */
+#ifdef __cplusplus
+}
+#endif
+
+#include "gq.h"
 
 enum { N = 3 };
 static const double T = 2, K = 0.7;
@@ -24,7 +32,8 @@ static const double T = 2, K = 0.7;
 static gq_graph *decay(void) {
   gq_graph *g = gq_graph_new();
   if (!g) return NULL;
-  gq_shape scalar = gq_shape_of(0, NULL), row = gq_shape_of(1, (int64_t[]){ N });
+  const int64_t n = N;
+  gq_shape scalar = gq_shape_of(0, NULL), row = gq_shape_of(1, &n);
   gq_input(g, GQ_F64, scalar);
   gq_ref z = gq_input(g, GQ_F64, row);
   gq_ref k = gq_input(g, GQ_F64, scalar);
@@ -47,7 +56,8 @@ static void report(const gq_tensor *z, const gq_tensor *gz0, const gq_tensor *gk
   double decayed = exp(-K * T), sum = 0, worst = 0;
   for (int64_t i = 0; i < N; i++) {
     sum += z0[i];
-    worst = fmax(worst, fabs(gq_tensor_get(z, (int64_t[]){ 1, i }) / (z0[i] * decayed) - 1));
+    const int64_t last[] = { 1, i };
+    worst = fmax(worst, fabs(gq_tensor_get(z, last) / (z0[i] * decayed) - 1));
     worst = fmax(worst, fabs(gq_tensor_get(gz0, &i) / decayed - 1));
   }
   printf("C    z(T) and dL/dz0: largest relative error %.1e\n", worst);
@@ -61,7 +71,10 @@ static int differentiate(gq_solution *s, gq_tensor *z) {
   gq_tensor *gz = NULL, *gz0 = NULL, *gk = NULL, *gt = NULL;
   int status = gq_tensor_new(GQ_F64, z->shape, &gz);
   if (status != GQ_OK) return status;
-  for (int64_t i = 0; i < N; i++) gq_tensor_set(gz, (int64_t[]){ 1, i }, 1);
+  for (int64_t i = 0; i < N; i++) {
+    const int64_t last[] = { 1, i };
+    gq_tensor_set(gz, last, 1);
+  }
   status = gq_odeint_backward(s, gz, &gz0, &gt, &gk);
   if (status == GQ_OK) report(z, gz0, gk, gq_solution_info(s));
   gq_tensor_unref(gz);
@@ -74,9 +87,10 @@ static int differentiate(gq_solution *s, gq_tensor *z) {
 static int solve(const gq_graph *f, gq_tensor *z0, gq_tensor *k) {
   const double times[] = { 0, T };
   const bool wants = true;
-  gq_problem p = {
-    .f = f, .z0 = z0, .z0_grad = true, .ncapture = 1, .capture = &k, .wants_grad = &wants, .nt = 2, .t = times
-  };
+  gq_problem p = { 0 };
+  p.f = f, p.z0 = z0, p.z0_grad = true;
+  p.ncapture = 1, p.capture = &k, p.wants_grad = &wants;
+  p.nt = 2, p.t = times;
   gq_ode_options o;
   gq_info info;
   gq_tensor *z = NULL;
@@ -91,12 +105,14 @@ static int solve(const gq_graph *f, gq_tensor *z0, gq_tensor *k) {
 }
 
 static int from_c(void) {
+  static const double start[N] = { 1, 2, 3 };
+  const int64_t n = N;
   gq_graph *f = decay();
   gq_tensor *z0 = NULL, *k = NULL;
   int status = f ? GQ_OK : GQ_ENOMEM;
-  if (status == GQ_OK) status = gq_tensor_new(GQ_F64, gq_shape_of(1, (int64_t[]){ N }), &z0);
+  if (status == GQ_OK) status = gq_tensor_new(GQ_F64, gq_shape_of(1, &n), &z0);
   if (status == GQ_OK) status = gq_tensor_new(GQ_F64, gq_shape_of(0, NULL), &k);
-  if (status == GQ_OK) status = fill(z0, (double[]){ 1, 2, 3 });
+  if (status == GQ_OK) status = fill(z0, start);
   if (status == GQ_OK) status = gq_tensor_fill(k, K);
   if (status == GQ_OK) status = solve(f, z0, k);
   gq_tensor_unref(z0);
