@@ -229,8 +229,8 @@ end
 -- one does not, nothing is changed.
 function Module:load_state_dict(state, more)
   if more ~= nil then
-    error(("load_state_dict: one table of tensors by name expected, got %s beside it: all names and shapes must fit, " ..
-      "there is no strict = false; put what is missing into the table, from this module's state_dict()"):format(
+    error(("load_state_dict: one table of tensors by name expected, got %s beside it: all names and shapes must " ..
+      "fit, there is no strict = false; put what is missing into the table, from this module's state_dict()"):format(
       describe(more)), 2)
   end
   if type(state) ~= "table" then
