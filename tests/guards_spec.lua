@@ -224,7 +224,7 @@ describe("info.spectrum", function()
     end
   end)
 
-  it("is there for every trajectory, dtype and check; absent without biases and with other rules", function()
+  it("is there for every trajectory, dtype and check; absent with other rules", function()
     for _, trajectory in ipairs { "reverse", "dense", "checkpoint", "interpolated" } do
       assert.truthy(network(guarded(5, { adjoint = { trajectory = trajectory } })).spectrum, trajectory)
     end
@@ -239,7 +239,7 @@ describe("info.spectrum", function()
     local z, info = gq.odeint(function(_, z) return z:matmul(W) end, gq.ones(3, 2, { dtype = "float64" }), { 0, 1 },
       guarded(5))
     z[2]:sum():backward()
-    assert.is_nil(info.spectrum)
+    assert.below(info.spectrum, 0.1)                     -- a matrix alone
     local b = gq.zeros(2, { requires_grad = true })      -- float32
     z, info = gq.odeint(function(t, y) return b * gq.sin(30 * t) - y end, gq.ones(3, 2), { 0, 1 }, guarded(4))
     z[2]:sum():backward()

@@ -102,12 +102,12 @@ gradient = "check": solves backwards with n and with 2n nodes; warns where they 
   (info.audit) or the state is over 5 % off (1 % with rtol under 1e-4; its gradient is 10 % off
   then)
 gq = {guards = true}: watches info.spectrum, the integrand's last two Legendre coefficients against
-  its largest, of four random sums of the biases' part; costs 2 % of a backward pass, 10 % with 16
+  its largest, of four random sums of its probes; costs 2 % of a backward pass, 10 % with 16
   nodes. Near 1: too few nodes, though the gradient may be right; over 0.1 an audit is made in the
   first pass and every 50th such, its evaluations in info.nfe_audit. Absent with fewer than 3 nodes
-  an interval, without biases, with other rules than gauss-legendre and with nodes "step"
-gq = {nodes = "step"}: info.quadrature_error compares the biases' gradients with those by the
-  solver's own weights; over 10 % warns
+  an interval, with other rules than gauss-legendre and with nodes "step"
+gq = {nodes = "step"}: info.quadrature_error compares the integrals with those by the solver's own
+  weights, parameter by parameter; over 10 % warns
 What no guard sees
   an integrand that n and 2n nodes mistake alike: z' = -z + theta sin(60.14 t) at theta = 0, L =
     z(10), rtol 1e-3: n = 5, an audit of 0.3 %, a gradient 165 times wrong; a spectrum of 0.77 with

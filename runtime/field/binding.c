@@ -129,8 +129,8 @@ void gq_binding_free(gq_binding *b) {
 /* ---- gradients ---- */
 
 /* Does boundary j's part of slice s stand in a block of its own? */
-static bool apart(const gq_grads *g, const gq_field *f, int most, int s, int j) {
-  return f->want[j] && gq_field_boundary_shape(f, j).ndim <= most && !(s == 0 && g->at[j]);
+static bool apart(const gq_grads *g, const gq_field *f, int s, int j) {
+  return f->want[j] && !(s == 0 && g->at[j]);
 }
 
 /* The first whole boundary that each capture is. */
@@ -146,7 +146,14 @@ static int use_results(const gq_field *f, gq_grads *g) {
   return GQ_OK;
 }
 
-static int grads_init(const gq_field *f, bool results, int most, gq_grads *g) {
+/* Bytes of boundary j in slice s: its gradient's, or its probe's. */
+static size_t part_bytes(const gq_field *f, bool probes, int s, int j) {
+  size_t numbers = gq_field_probe(f, 0, j).numbers + 1;
+  return gq_round64(probes ? numbers * gq_dtype_size(gq_field_boundary_dtype(f, j))
+                           : gq_field_slice_bytes(f, s, j));
+}
+
+static int grads_init(const gq_field *f, bool results, bool probes, gq_grads *g) {
   size_t block = 0;
   g->at = gq_calloc((size_t)f->nslices * f->nb + 1, sizeof *g->at);
   g->whole = gq_calloc(f->ncapture + 1, sizeof *g->whole);
@@ -154,7 +161,7 @@ static int grads_init(const gq_field *f, bool results, int most, gq_grads *g) {
   if (results) GQ_TRY(use_results(f, g));
   for (int s = 0; s < f->nslices; s++)
     for (int j = 0; j < f->nb; j++)
-      if (apart(g, f, most, s, j)) block += gq_round64(gq_field_slice_bytes(f, s, j));
+      if (apart(g, f, s, j)) block += part_bytes(f, probes, s, j);
   g->block = gq_allocate(f->on, block + 64);
   if (!g->block) return gq_nomem(block);
   gq_zero(f->on, g->block, block + 64);
@@ -162,20 +169,19 @@ static int grads_init(const gq_field *f, bool results, int most, gq_grads *g) {
   char *next = g->block;
   for (int s = 0; s < f->nslices; s++)
     for (int j = 0; j < f->nb; j++)
-      if (apart(g, f, most, s, j))
-        g->at[s * f->nb + j] = next, next += gq_round64(gq_field_slice_bytes(f, s, j));
+      if (apart(g, f, s, j)) g->at[s * f->nb + j] = next, next += part_bytes(f, probes, s, j);
   return GQ_OK;
 }
 
-static int grads_new(const gq_field *f, bool results, int most, gq_grads *g) {
+static int grads_new(const gq_field *f, bool results, bool probes, gq_grads *g) {
   *g = (gq_grads){ .field = f };
-  int status = grads_init(f, results, most, g);
+  int status = grads_init(f, results, probes, g);
   if (status != GQ_OK) gq_grads_done(g);
   return status;
 }
 
-int gq_grads_new(const gq_field *f, bool results, gq_grads *g) { return grads_new(f, results, GQ_MAXDIM, g); }
-int gq_grads_vectors(const gq_field *f, gq_grads *g) { return grads_new(f, false, 1, g); }
+int gq_grads_new(const gq_field *f, bool results, gq_grads *g) { return grads_new(f, results, false, g); }
+int gq_grads_probes(const gq_field *f, gq_grads *g) { return grads_new(f, false, true, g); }
 
 double gq_grads_rms(const gq_field *f, const gq_grads *x, const gq_grads *y) {
   double sum = 0, count = 0;

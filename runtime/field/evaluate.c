@@ -94,7 +94,7 @@ static int evaluator_class(gq_evaluator *e, int c, gq_system *s) {
     outs[i] = i < n - nq ? (gq_outspec){ gq_graph_output(s->g, i), s->second && i >= s->second, GQ_STORE }
                          : (gq_outspec){ gq_graph_output(s->g, i), s->late, GQ_ADD };
   e->parts = n - nq, e->nq = nq, e->nout = n, e->nin = gq_graph_inputs(s->g), e->columns = s->columns;
-  e->states = e->nin - 1 - e->scratch->field->nb;
+  e->states = e->nin - 1 - e->scratch->field->nb - s->directions;
   int status = gq_code_add(e->scratch->field->on, &e->code, c, s->g, n, outs);
   gq_free(outs);
   if (!e->of) e->of = s->of, s->of = NULL;
@@ -148,6 +148,8 @@ static void bind_products(const gq_evaluator *e, const gq_binding *b, int s, con
                           call *c) {
   const gq_field *f = b->field;
   for (int j = 0; j < f->nb; j++) c->in[(size_t)s * e->nin + 1 + e->states + j] = b->value[s * f->nb + j];
+  for (int i = 0, at = 1 + e->states + f->nb; at + i < e->nin; i++)
+    c->in[(size_t)s * e->nin + at + i] = f->direction[i];
   for (int r = 0; r < e->nq; r++) {
     int j = e->of[r];
     c->out[(size_t)s * e->nout + e->parts + r] = j < 0 ? (void *)&c->time[s] : grads_->at[s * f->nb + j];
@@ -190,7 +192,7 @@ void gq_evaluator_bind(const gq_evaluator *e, const gq_binding *b, int s, const 
 }
 
 size_t gq_probe_size(const gq_evaluator *e, int i) {
-  return gq_numel(gq_field_boundary_shape(e->scratch->field, e->of[e->nq + i]));
+  return gq_field_probe(e->scratch->field, 0, e->of[e->nq + i]).numbers + 1;
 }
 
 size_t gq_probe_bytes(const gq_evaluator *e, int i, int points) {

@@ -377,8 +377,50 @@ int gq_field_lanes(const gq_backend *on, const gq_graph *g, int ncapture, const 
   return field_new(on, g, ncapture, want_, false, true, out);
 }
 
+/* ---- probes ---- */
+
+static const gq_node *boundary_input(const gq_field *f, int cls, int j) {
+  return gq_graph_node(f->class_body[cls], gq_graph_input(f->class_body[cls], 2 + j));
+}
+
+gq_probe gq_field_probe(const gq_field *f, int cls, int j) {
+  gq_probe p;
+  gq_probe_of(boundary_input(f, cls, j)->shape, f->axis[j] >= 0, &p);
+  return p;
+}
+
+/* Numbers of direction input k of boundary j, for the class that has more. */
+static int direction_new(const gq_field *f, int j, int k, void **out) {
+  size_t n = 0;
+  gq_dtype d = gq_field_boundary_dtype(f, j);
+  for (int c = 0; c < f->nclass; c++) {
+    size_t numel = gq_numel(gq_field_probe(f, c, j).input[k]);
+    if (numel > n) n = numel;
+  }
+  double *x = gq_alloc((n + 1) * sizeof *x);
+  *out = gq_allocate(f->on, (n + 1) * gq_dtype_size(d));
+  for (size_t i = 0; x && i < n; i++) x[i] = gq_probe_direction(j, k, i);
+  if (x && *out) f->on->vec->put(d, n, x, *out, 1);
+  gq_free(x);
+  return x && *out ? GQ_OK : gq_nomem(n * sizeof *x);
+}
+
+int gq_field_probes(gq_field *f) {
+  if (f->direction) return GQ_OK;
+  f->direction = gq_calloc((size_t)GQ_PROBE_INPUTS * f->nb + 1, sizeof *f->direction);
+  if (!f->direction) return gq_nomem(f->nb);
+  for (int j = 0; j < f->nb; j++) {
+    if (!f->want[j]) continue;
+    int n = gq_field_probe(f, 0, j).inputs;
+    for (int k = 0; k < n; k++) GQ_TRY(direction_new(f, j, k, &f->direction[f->ndirection++]));
+  }
+  return GQ_OK;
+}
+
 void gq_field_free(gq_field *f) {
   if (!f) return;
+  for (int i = 0; i < f->ndirection; i++) gq_release(f->on, f->direction[i]);
+  gq_free(f->direction);
   for (int c = 0; c < 2; c++)
     if (f->class_body[c] != f->body) gq_graph_free(f->class_body[c]);
   gq_program_free(f->pro_run);

@@ -8,6 +8,7 @@
 
 #include "../exec/backend.h"
 #include "../exec/exec.h"
+#include "probe.h"
 
 #define GQ_MAXSLICES 64
 
@@ -38,6 +39,8 @@ typedef struct gq_field {
   int64_t lanes[2];            /* gq_field_lanes: rows side by side in class_body[0], and in class_body[1]; else 0 */
   bool front;                  /* lanes are the first dim and not the last */
   int64_t width;               /* most numbers that some value holds for one row */
+  int ndirection;
+  void **direction;            /* [ndirection] numbers of the probes' inputs, in the order of the boundaries */
 } gq_field;
 
 /* f: inputs t, z, captures. want_ NULL: no gradients. columns: rows may be turned innermost. */
@@ -47,6 +50,10 @@ int gq_field_new(const gq_backend *on, const gq_graph *f, int ncapture, const bo
 ** `front`: {lanes[i], ..}, where a row is the state or boundary with one row. Fails where rows act on each other. */
 int gq_field_lanes(const gq_backend *on, const gq_graph *f, int ncapture, const bool *want_, gq_field **out);
 void gq_field_free(gq_field *f_);
+/* From now on systems of this field can be asked for probes of their products. */
+int gq_field_probes(gq_field *f);
+/* Of boundary j in programs of a class. */
+gq_probe gq_field_probe(const gq_field *f, int cls, int j);
 /* Rows that a program takes at once with its values in the cache, if its layers are narrow. */
 int64_t gq_field_comfort(const gq_field *f);
 /* GQ_OK where no row of f depends on another of the state; else the message tells what mixes them. */

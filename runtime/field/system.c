@@ -9,7 +9,7 @@
 /* Inputs of class `cls` of the field: t, z, then boundary values; nodes in g. */
 typedef struct frame {
   gq_graph *g;
-  gq_ref *bind; /* t, z, boundary values */
+  gq_ref *bind; /* t, z, boundary values, directions */
 } frame;
 
 static const gq_node *body_input(const gq_field *f, int cls, int i) {
@@ -23,7 +23,7 @@ static void frame_done(frame *fr) {
 
 static int frame_new(const gq_field *f, frame *fr) {
   fr->g = gq_graph_new();
-  fr->bind = gq_calloc(f->nb + 2, sizeof *fr->bind);
+  fr->bind = gq_calloc(f->nb + 2 + f->ndirection, sizeof *fr->bind);
   if (fr->g && fr->bind) return GQ_OK;
   frame_done(fr);
   return gq_nomem(f->nb * sizeof *fr->bind);
@@ -34,6 +34,17 @@ static void bind_boundaries(const gq_field *f, int cls, frame *fr) {
     const gq_node *n = body_input(f, cls, 2 + j);
     fr->bind[2 + j] = gq_input(fr->g, n->dtype, n->shape);
   }
+}
+
+/* The inputs by which products are probed. */
+static int bind_directions(const gq_field *f, int cls, frame *fr) {
+  gq_ref *next = fr->bind + 2 + f->nb;
+  for (int j = 0; j < f->nb; j++) {
+    gq_probe p = gq_field_probe(f, cls, j);
+    for (int k = 0; f->want[j] && k < p.inputs; k++)
+      *next++ = gq_input(fr->g, gq_field_boundary_dtype(f, j), p.input[k]);
+  }
+  return f->ndirection;
 }
 
 static int64_t lanes_of(const gq_field *f, int cls) {
@@ -84,8 +95,7 @@ void gq_system_done(gq_system *s) {
 }
 
 static bool has_product(const gq_field *f, int j, gq_products products) {
-  if (!f->want[j] || products == GQ_PRODUCTS_NONE) return false;
-  return products == GQ_PRODUCTS_ALL || gq_field_boundary_shape(f, j).ndim <= 1;
+  return f->want[j] && products != GQ_PRODUCTS_NONE;
 }
 
 /* Derivatives of out . cot: da[0] in z, da[1] in t, da[2 + j] in boundary j, where wanted. */
@@ -109,6 +119,17 @@ static int pull(const gq_field *f, frame *fr, gq_ref out, gq_ref cot, gq_product
   return status;
 }
 
+/* The probes of the products da at n points; GQ_NONE where there is no product. */
+static void probe(const gq_field *f, int cls, frame *fr, int64_t n, bool columns, gq_ref a, const gq_ref *da,
+                  gq_ref *out) {
+  const gq_ref *direction = fr->bind + 2 + f->nb;
+  for (int j = 0; j < f->nb; j++) {
+    gq_probe p = gq_field_probe(f, cls, j);
+    out[j] = da[2 + j] == GQ_NONE ? GQ_NONE : gq_probe_emit(fr->g, &p, n, columns, da[2 + j], a, direction);
+    if (f->want[j]) direction += p.inputs;
+  }
+}
+
 /* a'df/dz, zero where f does not depend on z. */
 static gq_ref or_zero(const gq_field *f, int cls, frame *fr, gq_ref a) {
   return a == GQ_NONE ? gq_zeros(fr->g, f->dtype, f->class_shape[cls]) : a;
@@ -128,8 +149,10 @@ int gq_system_adjoint(const gq_field *f, int cls, const gq_adjointkind *k, gq_sy
     else fr.bind[1] = state_input(f, cls, &fr), a = state_input(f, cls, &fr);
     if (k->forced) q = state_input(f, cls, &fr);
     bind_boundaries(f, cls, &fr);
+    if (k->products == GQ_PRODUCTS_PROBES) s->directions = bind_directions(f, cls, &fr);
     gq_inline(fr.g, f->class_body[cls], fr.bind, &out);
     status = pull(f, &fr, out, a, k->products, k->time, da);
+    if (k->products == GQ_PRODUCTS_PROBES) probe(f, cls, &fr, 1, f->columns, a, da, da + 2);
     gq_ref slope = gq_emit1(fr.g, GQ_OP_NEG, or_zero(f, cls, &fr, da[0]));
     lead[0] = out;
     lead[k->path ? 0 : 1] = k->forced ? gq_emit2(fr.g, GQ_OP_ADD, slope, q) : slope;
@@ -271,53 +294,26 @@ int gq_system_jacobian(const gq_field *f, int cls, int64_t n, int64_t dim, gq_sy
   return status;
 }
 
-/* A product that is a sum over rows, kept apart by point; GQ_NONE: it is no such sum. */
-static gq_ref by_point(gq_graph *g, gq_ref sum, int64_t n, bool columns) {
-  const gq_node *r = gq_graph_node(g, sum);
-  int64_t size = gq_numel(r->shape);
-  if (n == 1) return sum;
-  while (r->op == GQ_OP_RESHAPE) r = gq_graph_node(g, r->args[0]);
-  if (r->op != GQ_OP_SUM) return GQ_NONE;
-  gq_ref x = r->args[0];
-  gq_shape from = gq_graph_node(g, x)->shape, to = from;
-  int axis = columns ? from.ndim - 1 : 0, mask = r->attr.flags, low = (1 << axis) - 1;
-  if (from.ndim == 0 || from.ndim == GQ_MAXDIM || !(mask >> axis & 1) || from.dim[axis] % n) return GQ_NONE;
-  for (int i = from.ndim; i > axis; i--) to.dim[i] = from.dim[i - 1];
-  to.dim[axis] = n, to.dim[axis + 1] = from.dim[axis] / n, to.ndim++;
-  x = gq_sum_axes(g, gq_reshape(g, x, to), (mask & low) | (mask & ~low) << 1);
-  return gq_numel(gq_graph_node(g, x)->shape) == size * n ? x : GQ_NONE;
-}
-
-/* And their sum, the product. */
-static gq_ref over_points(gq_graph *g, gq_ref x, bool columns, gq_shape shape) {
-  int axis = columns ? gq_graph_node(g, x)->shape.ndim - 2 : 0;
-  return gq_reshape(g, gq_sum_axes(g, x, 1 << axis), shape);
-}
-
 int gq_system_nodes(const gq_field *f, int cls, int64_t n, bool probes, gq_system *s) {
   points p;
   int nlead = 0;
   *s = (gq_system){ .parts = 0 };
   gq_ref *lead = gq_calloc(f->nb + 1, sizeof *lead);
-  if (!lead) return gq_nomem(f->nb);
-  int status = points_new(f, cls, n, &p, &s->columns);
+  int *of = gq_calloc(f->nb + 1, sizeof *of);
+  int status = lead && of ? points_new(f, cls, n, &p, &s->columns) : gq_nomem(f->nb);
   if (status == GQ_OK) {
+    if (probes) s->directions = bind_directions(f, cls, &p.fr);
     status = pull(f, &p.fr, p.out, p.a, GQ_PRODUCTS_ALL, false, p.da);
-    int *of = gq_calloc(f->nb + 1, sizeof *of);
-    for (int j = 0; probes && of && status == GQ_OK && j < f->nb; j++) {
-      if (f->axis[j] >= 0 || p.da[2 + j] == GQ_NONE || !has_product(f, j, GQ_PRODUCTS_VECTORS)) continue;
-      lead[nlead] = by_point(p.fr.g, p.da[2 + j], n, s->columns);
-      if (lead[nlead] == GQ_NONE) continue;
-      if (n > 1) p.da[2 + j] = over_points(p.fr.g, lead[nlead], s->columns, gq_field_boundary_shape(f, j));
-      of[nlead++] = j;
-    }
+    if (probes) probe(f, cls, &p.fr, n, s->columns, p.a, p.da, lead);
+    for (int j = 0; probes && j < f->nb; j++)
+      if (lead[j] != GQ_NONE) lead[nlead] = lead[j], of[nlead++] = j;
     int done = finish(s, f, &p.fr, nlead, lead, GQ_NONE, p.da + 2);
-    if (status == GQ_OK) status = of ? done : gq_nomem(f->nb);
+    if (status == GQ_OK) status = done;
     if (status != GQ_OK) gq_system_done(s);
     else memcpy(s->of + s->nq, of, nlead * sizeof *of);
-    gq_free(of);
     gq_free(p.da);
   }
   gq_free(lead);
+  gq_free(of);
   return status;
 }

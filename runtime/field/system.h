@@ -26,15 +26,16 @@ typedef struct gq_system {
   bool front;                  /* lanes are the first dim of a part, otherwise the last */
   int late;                    /* phase of the products: 1 where a is not known before the rest has run */
   int *of;                     /* [nq] boundary value of product i; -1: time. Of nodes then [probes]: of probe i */
+  int directions;              /* inputs after the boundary values: gq_field.direction */
 } gq_system;
 
 /* dz/dt = f. */
 int gq_system_forward(const gq_field *f, int cls, gq_system *s);
-typedef enum gq_products { GQ_PRODUCTS_NONE, GQ_PRODUCTS_VECTORS, GQ_PRODUCTS_ALL } gq_products;
+typedef enum gq_products { GQ_PRODUCTS_NONE, GQ_PRODUCTS_PROBES, GQ_PRODUCTS_ALL } gq_products;
 typedef struct gq_adjointkind {
   bool path;                   /* z(t) is given, a alone is solved */
   bool forced;                 /* a' = -a'df/dz + q with q(t) given */
-  gq_products products;        /* a'df/dtheta of the wanted boundary values, or of those that are vectors: biases */
+  gq_products products;        /* a'df/dtheta of the wanted boundary values, or their probes with magnitudes */
   bool time;                   /* and a'df/dt */
 } gq_adjointkind;
 /* (z, a)' = (f, -a'df/dz). */
@@ -44,8 +45,7 @@ int gq_system_pull(const gq_field *f, int cls, bool time, gq_system *s);
 /* The products alone, of rows side by side (gq_field_lanes): inputs t {lanes[1]}, z, a, boundary values. */
 int gq_system_points(const gq_field *f, gq_system *s);
 /* The products at n points at once: inputs t {n}, z {n, ...}, a {n, ...} (or, columns, {.., n rows}), boundary
-** values. probes: before them the products of every vector (or number) that are sums over rows, by point: {.., n}
-** (columns) or {n, ..}. */
+** values. probes: before them those of every product, {numbers + 1, n}. */
 int gq_system_nodes(const gq_field *f, int cls, int64_t n, bool probes, gq_system *s);
 /* The same and, before, the Jacobian by rows of `dim` numbers: outputs df_i/dz of z's shape for i < dim. */
 int gq_system_jacobian(const gq_field *f, int cls, int64_t n, int64_t dim, gq_system *s);

@@ -32,8 +32,8 @@ typedef struct back {
   int next;    /* next node of the interval */
   double time; /* adjoint: the part in t, for its error norm */
   bool started;
-  gq_grads weighted; /* gq, nodes in every step: vectors by Runge-Kutta weights, for the quadrature's error */
-  bool gq;           /* nodes are to be collected */
+  gq_grads weighted;   /* gq: probes of the products by Runge-Kutta weights, for the quadrature's error */
+  bool gq;             /* nodes are to be collected */
   int64_t forced_cost; /* evaluations that the last panel with a forcing took */
   gq_panel panel;      /* what is solved between two restarts: one interval, or several by moments */
   void *stored;        /* z at a measurement time, packed */
@@ -138,7 +138,7 @@ static int setup(back *k, double size) {
     GQ_TRY(gq_grads_new(s->plan->field, false, &w->eq));
     s->bytes += w->dq.bytes + w->eq.bytes;
   }
-  if (k->gq && w->st->l.nq > 0) GQ_TRY(gq_grads_vectors(s->plan->field, &k->weighted));
+  if (k->gq && w->st->l.nq > 0) GQ_TRY(gq_grads_probes(s->plan->field, &k->weighted));
   s->bytes += k->weighted.bytes;
   if (k->gq) GQ_TRY(gq_nodebuffer_init(&k->nodes, s, &k->b->grads));
   if (adaptive(k)) GQ_TRY(gq_kronrod_init(&k->kronrod, s, &k->z, w, &k->nodes, &k->b->grads));
@@ -424,12 +424,9 @@ static int run(back *k) {
   gq_field_unpack(s->plan->field, w->y[k->ia], k->b->a);
   if (!k->reverse) s->info.reconstruction = gq_trajectory_error(&k->z);
   if (k->gq) GQ_TRY(gq_nodebuffer_flush(&k->nodes));
-  if (k->nodes.probes && k->b->refine == 1) s->info.spectrum = gq_spectrum_ratio(&k->nodes.spectrum);
-  const gq_field *f = s->plan->field;
-  if (k->weighted.block) {
-    double change = gq_grads_rms(f, &k->weighted, &k->b->grads);
-    s->info.quadrature_error = change > 0 ? change / gq_grads_rms(f, &k->weighted, NULL) : 0;
-  }
+  if (k->nodes.probes && s->o.nodes != GQ_NODES_STEP && k->b->refine == 1)
+    s->info.spectrum = gq_spectrum_ratio(&k->nodes.spectrum);
+  if (k->weighted.block) GQ_TRY(gq_nodebuffer_difference(&k->nodes, &k->weighted, &s->info.quadrature_error));
   return GQ_OK;
 }
 

@@ -5,6 +5,7 @@
 */
 #include "nodes.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -58,22 +59,24 @@ static size_t state_bytes(const gq_field *f, int s) {
   return gq_numel(f->class_shape[f->class_of[s]]) * gq_dtype_size(f->dtype);
 }
 
-/* Room for what the largest program stores: the others store no more. */
 static int probes_init(gq_nodebuffer *b) {
   const gq_plan *p = b->s->plan;
-  const gq_field *f = p->field;
   gq_evaluator *e;
   size_t n = 0;
   GQ_TRY(gq_plan_nodes(b->s->plan, b->rows, &e));
-  for (int j = 0; j < f->nb; j++) {
-    size_t numbers = gq_numel(gq_field_boundary_shape(f, j));
-    if (f->want[j] && gq_field_boundary_shape(f, j).ndim <= 1) n += gq_round64(numbers * b->rows * 8);
-  }
-  if (!e->parts) return GQ_OK;
-  b->probes = gq_alloc(n * f->nslices);
-  if (!b->probes) return gq_nomem(n * f->nslices);
-  b->s->bytes += n * f->nslices;
-  for (int s = 0; s < f->nslices; s++) b->probe[s] = (char *)b->probes + s * n;
+  int *size = gq_alloc((e->parts + 1) * sizeof *size);
+  if (!size) return gq_nomem(e->parts * sizeof *size);
+  for (int i = 0; i < e->parts; i++)
+    size[i] = (int)gq_probe_size(e, i) - 1, n += gq_probe_bytes(e, i, b->rows);
+  double eps = b->s->z->dtype == GQ_F32 ? FLT_EPSILON : DBL_EPSILON;
+  int status = gq_refine_init(&b->sum, e->parts, size, b->s->o.rtol, 50 * eps);
+  gq_free(size);
+  GQ_TRY(status);
+  b->probes = gq_alloc(n * p->field->nslices + 64);
+  b->value = gq_alloc((size_t)b->rows * (b->sum.numbers + b->sum.groups) * sizeof *b->value + 64);
+  if (!b->probes || !b->value) return gq_nomem(n * p->field->nslices);
+  b->s->bytes += n * p->field->nslices;
+  for (int s = 0; s < p->field->nslices; s++) b->probe[s] = (char *)b->probes + s * n;
   return GQ_OK;
 }
 
@@ -101,7 +104,9 @@ int gq_nodebuffer_init(gq_nodebuffer *b, gq_solution *s, const gq_grads *grads) 
 void gq_nodebuffer_done(gq_nodebuffer *b) {
   gq_free(b->block);
   gq_free(b->probes);
-  b->block = b->probes = NULL;
+  gq_free(b->value);
+  gq_refine_done(&b->sum);
+  b->block = b->probes = b->value = NULL;
 }
 
 void *gq_nodebuffer_z(gq_nodebuffer *b, int slice) {
@@ -113,7 +118,7 @@ void *gq_nodebuffer_a(gq_nodebuffer *b, int slice) {
 }
 
 void gq_nodebuffer_place(gq_nodebuffer *b, int n, double x) {
-  b->place[b->filled] = (struct gq_place){ n, x };
+  b->place[b->filled] = (struct gq_place){ .n = n, .x = x };
 }
 
 int gq_nodebuffer_push(gq_nodebuffer *b, double t, double weight) {
@@ -124,6 +129,7 @@ int gq_nodebuffer_push(gq_nodebuffer *b, double t, double weight) {
     f->on->vec->scale(f->dtype, n, weight, a, 1, a, 1);
   }
   f->on->vec->put(f->dtype, 1, &t, (char *)b->t + b->filled * gq_dtype_size(f->dtype), 1);
+  b->place[b->filled].weight = weight;
   b->filled++;
   b->evaluated++;
   return b->filled == b->rows ? gq_nodebuffer_flush(b) : GQ_OK;
@@ -136,44 +142,76 @@ static void put_aside(const gq_field *f, int s, int n, const char *from, char *t
     for (int i = 0; i < n; i++, to += row) gq_copy(f->on, to, from + i * block + d * row, row);
 }
 
-static bool stores(const gq_evaluator *e, int boundary) {
-  for (int i = 0; i < e->parts; i++)
-    if (e->of[e->nq + i] == boundary) return true;
-  return false;
-}
-
-/* Part i of slice s, for e->points nodes: {numbers, points} as columns, else {points, numbers}. */
-static void probe_part(const gq_nodebuffer *b, const gq_evaluator *e, int i, const char *x,
-                       double (*sum)[GQ_PROBES]) {
-  const gq_plan *p = b->s->plan;
-  int boundary = e->of[e->nq + i];
-  gq_dtype d = gq_field_boundary_dtype(p->field, boundary);
-  size_t numbers = gq_probe_size(e, i), size = gq_dtype_size(d);
-  for (size_t k = 0; k < numbers; k++) {
-    double direction[GQ_PROBES], v[1 << (GQ_NODE_SIZES - 1)];
-    gq_spectrum_probe(((size_t)boundary << 32) + k, direction);
-    p->field->on->vec->get(d, e->points, x + (e->columns ? k * e->points : k) * size,
-                           e->columns ? 1 : numbers, v);
-    for (int j = 0; j < e->points; j++)
-      for (int q = 0; q < GQ_PROBES; q++) sum[j][q] += direction[q] * v[j];
-  }
-}
-
-/* What the program has stored for rows done .. done + e->points. One for fewer nodes may store more than the
-** largest; that is left out. */
-static int take_probes(gq_nodebuffer *b, const gq_evaluator *e, int done) {
-  gq_plan *p = b->s->plan;
-  gq_evaluator *largest;
-  double sum[1 << (GQ_NODE_SIZES - 1)][GQ_PROBES] = { { 0 } };
-  GQ_TRY(gq_plan_nodes(p, b->rows, &largest));
-  for (int s = 0; s < p->field->nslices; s++) {
+/* The numbers of all rows of e->points, slices together, with the rows' weights: [points][numbers + magnitudes]. */
+static void gather(const gq_nodebuffer *b, const gq_evaluator *e) {
+  const gq_field *f = b->s->plan->field;
+  int n = b->sum.numbers + b->sum.groups, points = e->points;
+  memset(b->value, 0, (size_t)n * points * sizeof *b->value);
+  for (int s = 0; s < f->nslices; s++) {
     const char *x = b->probe[s];
-    for (int i = 0; i < e->parts; x += gq_probe_bytes(e, i, e->points), i++)
-      if (stores(largest, e->of[e->nq + i])) probe_part(b, e, i, x, sum);
+    int number = 0;
+    for (int i = 0; i < e->parts; x += gq_probe_bytes(e, i, points), i++) {
+      gq_dtype d = gq_field_boundary_dtype(f, e->of[e->nq + i]);
+      int size = (int)gq_probe_size(e, i);
+      for (int k = 0; k < size; k++) {
+        double row[1 << (GQ_NODE_SIZES - 1)], *to = b->value + (k + 1 < size ? number++ : b->sum.numbers + i);
+        f->on->vec->get(d, points, x + (size_t)k * points * gq_dtype_size(d), 1, row);
+        for (int j = 0; j < points; j++) to[(size_t)j * n] += row[j];
+      }
+    }
   }
-  for (int j = 0; j < e->points; j++)
-    gq_spectrum_add(&b->spectrum, b->place[done + j].n, b->place[done + j].x, sum[j]);
+}
+
+int gq_nodebuffer_difference(const gq_nodebuffer *b, const gq_grads *probes, double *difference) {
+  const gq_field *f = b->s->plan->field;
+  gq_evaluator *e;
+  GQ_TRY(gq_plan_nodes(b->s->plan, b->rows, &e));
+  *difference = 0;
+  for (int g = 0; g < b->sum.groups; g++) {
+    int first = b->sum.first[g], j = e->of[e->nq + g];
+    double change = 0, size = 0;
+    for (int q = first; q < b->sum.first[g + 1]; q++) {
+      double v = 0;
+      for (int s = 0; s < f->nslices; s++) {
+        double x;
+        gq_dtype d = gq_field_boundary_dtype(f, j);
+        f->on->vec->get(d, 1, (char *)probes->at[(size_t)s * f->nb + j] + (q - first) * gq_dtype_size(d), 1,
+                        &x);
+        v += x;
+      }
+      change += (v - b->sum.total[q]) * (v - b->sum.total[q]), size += v * v;
+    }
+    if (change > 0) *difference = fmax(*difference, sqrt(change) / fmax(sqrt(size), 0.1 * b->sum.mass[g]));
+  }
   return GQ_OK;
+}
+
+static void to_spectrum(gq_nodebuffer *b, const struct gq_place *place, const double *value) {
+  double sum[GQ_PROBES] = { 0 }, direction[GQ_PROBES];
+  for (int k = 0; k < b->sum.numbers; k++) {
+    gq_spectrum_probe(k, direction);
+    for (int q = 0; q < GQ_PROBES; q++) sum[q] += direction[q] * value[k];
+  }
+  gq_spectrum_add(&b->spectrum, place->n, place->x, sum);
+}
+
+/* What the program has stored for rows done .. done + e->points. */
+static void take_probes(gq_nodebuffer *b, const gq_evaluator *e, int done) {
+  int n = b->sum.numbers + b->sum.groups;
+  if (b->withdraw) return;
+  gather(b, e);
+  for (int j = 0; j < e->points; j++) {
+    const struct gq_place *place = &b->place[done + j];
+    const double *value = b->value + (size_t)j * n;
+    if (!b->sum.nwork) {
+      gq_refine_count(&b->sum, value);
+      to_spectrum(b, place, value);
+      continue;
+    }
+    double *to = b->sum.value + b->next++ * n;
+    for (int k = 0; k < n; k++) to[k] = value[k] / place->weight;
+    for (int k = b->sum.numbers; k < n; k++) to[k] = fabs(to[k]);
+  }
 }
 
 /* Rows in powers of two, so that a handful of programs serves every number of nodes. */
@@ -199,7 +237,7 @@ int gq_nodebuffer_flush(gq_nodebuffer *b) {
     }
     GQ_TRY(gq_evaluate_nodes(e, b->s->bind, (char *)b->t + done * gq_dtype_size(f->dtype), z, a, b->grads,
                              b->probe));
-    if (b->probes) GQ_TRY(take_probes(b, e, done));
+    if (b->probes) take_probes(b, e, done);
     done += n;
   }
   b->filled = 0;

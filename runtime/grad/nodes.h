@@ -6,6 +6,7 @@
 #define GQ_NODES_H
 
 #include "../ode/solution.h"
+#include "refine.h"
 #include "spectrum.h"
 
 /* Points of one measurement interval [t_k-1, t_k], from t_k backwards; zero it before the first use. */
@@ -37,10 +38,14 @@ typedef struct gq_nodebuffer {
   void *z[GQ_MAXSLICES], *a[GQ_MAXSLICES];
   void *side;                  /* one slice's z and a with the nodes side by side, [nslices] of them */
   int64_t evaluated;
-  /* guards: where each row is in its panel, what the program stored for it, and what comes of that */
+  /* probes: where each row is in its panel and its weight, what the program stored for it, and what comes of that */
   void *probe[GQ_MAXSLICES], *probes;
-  struct gq_place { int n; double x; } place[1 << (GQ_NODE_SIZES - 1)];
+  double *value;               /* [rows] of the probes' numbers, then their magnitudes */
+  struct gq_place { int n; double x, weight; } place[1 << (GQ_NODE_SIZES - 1)];
   gq_spectrum spectrum;
+  gq_refine sum;               /* of all rows; or, where it has work, */
+  size_t next;                 /* the values of that, up to this row */
+  bool withdraw;               /* rows are taken back: evaluated with negative weights, not looked at */
 } gq_nodebuffer;
 int gq_nodebuffer_init(gq_nodebuffer *b, gq_solution *s, const gq_grads *grads);
 void gq_nodebuffer_done(gq_nodebuffer *b);
@@ -51,5 +56,8 @@ void *gq_nodebuffer_a(gq_nodebuffer *b, int slice);
 void gq_nodebuffer_place(gq_nodebuffer *b, int n, double x);
 int gq_nodebuffer_push(gq_nodebuffer *b, double t, double weight);   /* scales a by weight */
 int gq_nodebuffer_flush(gq_nodebuffer *b);
+/* The probes' integrals by all nodes against those by other weights: the largest difference of a tensor, relative to its
+** integral, or to a tenth of that of its norm. */
+int gq_nodebuffer_difference(const gq_nodebuffer *b, const gq_grads *probes, double *difference);
 
 #endif

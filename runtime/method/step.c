@@ -522,7 +522,7 @@ static int build(builder *b, const bool *want) {
 int gq_step_new(const gq_system *s, const gq_stepkind *k, const bool *want, gq_graph **g, gq_outspec **outs,
                 gq_steplayout *l) {
   const gq_tableau *m = k->m;
-  *l = (gq_steplayout){ .parts = s->parts, .nq = s->nq, .slopes = m->slopes, .given = s->given };
+  *l = (gq_steplayout){ .parts = s->parts, .nq = s->nq, .directions = s->directions, .slopes = m->slopes, .given = s->given };
   l->carry = k->adaptive || m->end < m->stages || m->kind != GQ_RUNGE_KUTTA;
   l->extra = m->kind == GQ_REVERSIBLE_HEUN;
   for (int i = 0; i < GQ_SUMS; i++) l->sum[i] = l->csum[i] = -1;

@@ -33,7 +33,7 @@ typedef struct gq_steplayout {
   int parts, nq, slopes, given, extra;
   bool carry;                  /* the slope at the start is an input, that at the end an output */
   int nfe, nfe_dense;          /* evaluations in phase 0 and in phase 1 */
-  int nin, t, h, rtol, atol, y, f, x, path, wq, bv, cy, cf, cx, ck[GQ_MAXSTAGES];
+  int nin, t, h, rtol, atol, y, f, x, path, wq, bv, directions, cy, cf, cx, ck[GQ_MAXSTAGES];
   int h2, y2, f2;              /* inverse with pull: h again, and what phase 0 stored */
   int nout, y1, f1, x1, err, err3, finite, k[GQ_MAXSTAGES], dq, eq, q, py, pf, px, pt, ph, pb;
   int sum[GQ_SUMS], csum[GQ_SUMS]; /* heuristics: sums out (stored float64, of this slice), their cotangents in */

@@ -164,11 +164,12 @@ typedef struct gq_info {       /* API.md: the fields of info */
   double audit;                /* |G_n - G_2n| / |G_2n| over all parameters, by engine check and where the spectrum asked
                                   for it; NAN: not made */
   double spectrum;             /* guards: the last two of the n Legendre coefficients of the integrand (four random
-                                  sums of the biases' part of it) against the largest. Near 1: n nodes do not resolve
+                                  sums of its probes) against the largest. Near 1: n nodes do not resolve
                                   the integrand, though its mean may be right; over 0.1 it asks for an audit. NAN:
-                                  fewer than 3 nodes in every interval, no vectors among the parameters, no guards */
+                                  fewer than 3 nodes in every interval, no guards */
   int64_t nfe_audit;           /* evaluations of that audit, not in nfe_backward */
-  double quadrature_error;     /* nodes = "step": biases by nodes against Runge-Kutta weights, relative; NAN: none */
+  double quadrature_error;     /* nodes = "step": integrals of the probes by nodes against those by Runge-Kutta weights: the
+                                  largest of a tensor, relative; NAN: none */
   bool capped;                 /* max_nodes bit in some interval */
   size_t peak_bytes;
   double error, stiffness;     /* the solver's heuristics over the accepted steps (method/heuristic.h), where asked for */

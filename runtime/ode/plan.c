@@ -125,8 +125,8 @@ static int build_backward(gq_plan *p, const gq_planspec *s) {
   bool dense = o->trajectory->at != NULL, gq = gq_takes_nodes(o->engine),
        full = o->engine->integral == GQ_INTEGRAL_INSIDE;
   bool time = full && (s->p->t_grad || o->parity);
-  bool audit = audits(o) && !p->field->calls; /* a callback has no gradient of the biases alone */
-  gq_products products = !gq ? GQ_PRODUCTS_ALL : audit ? GQ_PRODUCTS_VECTORS : GQ_PRODUCTS_NONE;
+  bool audit = audits(o) && !p->field->calls; /* of a callback nothing can be projected */
+  gq_products products = !gq ? GQ_PRODUCTS_ALL : audit ? GQ_PRODUCTS_PROBES : GQ_PRODUCTS_NONE;
   gq_adjointkind plain = { dense, o->moments, GQ_PRODUCTS_NONE, false },
                  with = { dense, o->moments, products, time };
   p->backward.kind = (gq_stepkind){ .m = o->back_method,
@@ -135,7 +135,9 @@ static int build_backward(gq_plan *p, const gq_planspec *s) {
                                     .dense = gq || o->overshoot,
                                     .product_error = full && o->back_method->e && o->back_step_size <= 0,
                                     .product_dense = products != GQ_PRODUCTS_NONE && o->overshoot };
-  p->products = wants_products(p->field), p->probes = probes(o);
+  p->products = wants_products(p->field);
+  p->probes = (probes(o) || audit) && p->products && !p->field->calls;
+  if (p->probes) GQ_TRY(gq_field_probes(p->field));
   GQ_TRY(build_stepper(p, &p->backward, make_adjoint, &with));
   GQ_TRY(gq_evaluator_new(&p->scratch, make_adjoint, &plain, &p->adjoint));
   if (p->backward.kind.product_error || (p->backward.m->implicit && p->backward.l.nq > 0))
@@ -150,9 +152,7 @@ static int build_backward(gq_plan *p, const gq_planspec *s) {
     p->node_rows *= 2;
   gq_evaluator *largest; /* compiled now: memory must not depend on how many nodes a solve asks for */
   if (!gq || !p->products) return GQ_OK;
-  GQ_TRY(gq_plan_nodes(p, p->node_rows, &largest));
-  p->probes = largest->parts > 0; /* without vectors there is nothing to look at */
-  return GQ_OK;
+  return gq_plan_nodes(p, p->node_rows, &largest);
 }
 
 /* alf's inverse evaluates f where its step does, so that it brings the derivative along. */

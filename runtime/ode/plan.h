@@ -39,7 +39,7 @@ typedef struct gq_plan {
   int dim;                     /* numbers in a row of the state: a Jacobian is dim x dim */
   bool products;               /* some boundary value wants a gradient */
   int node_rows;               /* capacity of the node buffer, a power of two */
-  bool probes;                 /* node programs store the products of vectors by node (grad/spectrum.h) */
+  bool probes;                 /* node programs store the probes of products (field/probe.h) */
   int64_t alarms;              /* spectra so far that called for an audit */
   size_t arena_bytes;
   void *arena[GQ_MAXSLICES];   /* of the steps */

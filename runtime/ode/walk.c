@@ -109,6 +109,7 @@ static void bind_slice(gq_walk *w, int s) {
     in[l->wq + i] = &w->in_scalars[3 + i];
   }
   for (int j = 0; j < f->nb; j++) in[l->bv + j] = w->bind->value[s * f->nb + j];
+  for (int i = 0; i < l->directions; i++) in[l->bv + f->nb + i] = f->direction[i];
   for (int r = 0; r < l->nq; r++) {
     int j = w->st->of[r]; /* the product in time is a 0-d value of the state's dtype */
     out[l->q + r] = j < 0 ? (void *)&sc[l->q + r] : w->grads->at[s * f->nb + j];

@@ -1,0 +1,67 @@
+/*
+** refine.h -- Gauss-Legendre quadrature with error control: pieces of an interval, refined in batched rounds until what
+** is left out is less than the tolerance. The integrand is seen through a few numbers of every parameter tensor.
+**
+** A round evaluates every piece of the list at its nodes; gq_refine_judge then accepts pieces and makes the list of the
+** next round of those that are not resolved. Tensors (groups of numbers) are judged one by one: one norm over all would
+** hide a small tensor that is wrong behind a large one that is right.
+*/
+#ifndef GQ_REFINE_H
+#define GQ_REFINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+  GQ_PIECE_MOST = 10,          /* nodes of a piece after the first round; */
+  GQ_PIECE_FIRST = 32,         /* in it at most */
+  GQ_REFINE_ROUNDS = 12,
+  GQ_REFINE_NODES = 1024       /* or 16 times the first round's, where that is more */
+};
+
+typedef struct gq_piece {
+  double from, to;
+  int n;                       /* nodes */
+  bool accepted;               /* by gq_refine_judge */
+} gq_piece;
+
+typedef struct gq_refine {
+  int groups, numbers;         /* a node has `numbers` values, then one magnitude a group: of what was summed up */
+  int *first;                  /* [groups + 1] group g: numbers first[g] .. first[g + 1] - 1 */
+  double rtol;
+  double eps;                  /* rounding of the values, relative to their magnitudes */
+  double *total;               /* [numbers] integrals of accepted pieces; [groups] each of: */
+  double *mass;                /* of the norm, */
+  double *noise;               /* of the magnitude, */
+  double *used;                /* estimated errors */
+  double *tolerance;
+  gq_piece *work, *next;
+  int nwork, nnext, room;
+  double *value, *sums;        /* [nodes][numbers + groups]; [nwork][numbers + 4 groups + 1] */
+  size_t value_room, sums_room;
+  int64_t nodes, first_nodes;  /* of the list's whole refinement */
+  int round, rounds;           /* of the present list; the most so far */
+  int64_t unresolved;          /* pieces accepted at a limit */
+} gq_refine;
+
+/* size[groups]: numbers of each. */
+int gq_refine_init(gq_refine *r, int groups, const int *size, double rtol, double eps);
+void gq_refine_done(gq_refine *r);
+/* A piece of a new list's first round, once the list before is worked off. */
+int gq_refine_add(gq_refine *r, double from, double to, int n);
+/* Room for the values of this round: nodes of work[0] first, each piece from `from` to `to`. */
+int gq_refine_round(gq_refine *r);
+/* Node j of a piece; its weight is signed. */
+double gq_piece_node(const gq_piece *p, int j, double *weight);
+/* Values are there, without weights. share: the part of the tolerance that may be spent when this list is worked off.
+** spacing: pieces shorter than that are not halved. */
+int gq_refine_judge(gq_refine *r, double share, double spacing);
+/* On to the next round, once rejected pieces have been taken back; false: worked off. */
+bool gq_refine_next(gq_refine *r);
+/* A node outside of any list, whose values have their weight. */
+void gq_refine_count(gq_refine *r, const double *value);
+/* The largest of the groups' errors, relative to their integrals (a tenth of the integral of the norm where that is more). */
+double gq_refine_error(const gq_refine *r);
+
+#endif

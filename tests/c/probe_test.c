@@ -1,0 +1,180 @@
+/*
+** probe_test.c -- probes of products by point (field/probe.h): at n points what they are at each alone, and at one point the
+** numbers of the product itself along their directions, for layers, kinetics, batches of matrices and captures of rows.
+*/
+#include "graphs.h"
+#include "runtime/exec/backend.h"
+#include "runtime/field/system.h"
+
+enum { ROWS = 16, POINTS = 4, MOST = 8 };
+
+typedef struct problem {
+  const char *name;
+  gq_shape state;
+  int n;
+  gq_shape capture[MOST];
+  gq_ref (*f)(gq_graph *g, gq_ref t, gq_ref z, const gq_ref *c);
+  bool columns;
+} problem;
+
+/* tanh(z W + b + t u) V */
+static gq_ref layers(gq_graph *g, gq_ref t, gq_ref z, const gq_ref *c) {
+  gq_ref h = gq_emit2(g, GQ_OP_ADD, gq_matmul(g, z, c[0], 0), c[1]);
+  h = gq_emit2(g, GQ_OP_ADD, h, gq_emit2(g, GQ_OP_MUL, t, c[2]));
+  return gq_matmul(g, gq_emit1(g, GQ_OP_TANH, h), c[3], 0);
+}
+
+/* -p1 z + p2 sin(p3 t) z^2, the numbers taken out of one tensor */
+static gq_ref kinetics(gq_graph *g, gq_ref t, gq_ref z, const gq_ref *c) {
+  gq_ref p[3];
+  for (int i = 0; i < 3; i++) {
+    gq_attr attr = { .shape = SHAPE(1), .start = { i }, .step = { 1 } };
+    p[i] = gq_reshape(g, gq_emit(g, GQ_OP_SLICE, 1, &c[0], &attr), SCALAR);
+  }
+  gq_ref s = gq_emit2(g, GQ_OP_MUL, p[1], gq_emit1(g, GQ_OP_SIN, gq_emit2(g, GQ_OP_MUL, p[2], t)));
+  s = gq_emit2(g, GQ_OP_MUL, s, gq_emit1(g, GQ_OP_SQUARE, z));
+  return gq_emit2(g, GQ_OP_SUB, s, gq_emit2(g, GQ_OP_MUL, p[0], z));
+}
+
+/* sin(z C) + c z, with a matrix {3, 3} that meets {rows, 2, 3} and a number for each row */
+static gq_ref matrices(gq_graph *g, gq_ref t, gq_ref z, const gq_ref *c) {
+  return gq_emit2(g, GQ_OP_ADD, gq_emit1(g, GQ_OP_SIN, gq_matmul(g, z, c[0], 0)),
+                  gq_emit2(g, GQ_OP_MUL, c[1], z));
+}
+
+/* The weight multiplies from the left of the transposed state, and there is a cube of numbers. */
+static gq_ref unusual(gq_graph *g, gq_ref t, gq_ref z, const gq_ref *c) {
+  gq_ref zt = gq_permute(g, z, (int[]){ 1, 0 });
+  gq_ref x = gq_permute(g, gq_matmul(g, c[0], zt, 0), (int[]){ 1, 0 });
+  gq_ref cube = gq_reshape(g, gq_sum_axes(g, gq_emit1(g, GQ_OP_EXP, c[1]), 1), SHAPE(3, 2));
+  return gq_emit1(g, GQ_OP_TANH,
+                  gq_matmul(g, gq_emit2(g, GQ_OP_MUL, x, t), gq_matmul(g, cube, cube, GQ_TB), 0));
+}
+
+static gq_tensor *in[64];
+static int nin;
+
+static gq_tensor *point_of(gq_tensor *x, gq_shape state, gq_shape at, bool columns, int point) {
+  gq_tensor *y = tensor(GQ_F64, at);
+  int64_t n = gq_numel(state), rows = columns ? state.dim[state.ndim - 1] : n;
+  for (int64_t i = 0; i < n; i++)
+    numbers(y)[i] =
+      columns ? numbers(x)[i / rows * rows * POINTS + point * rows + i % rows] : numbers(x)[point * n + i];
+  return y;
+}
+
+/* Boundary values, whatever they are, and the directions. */
+static void with_boundaries(const gq_field *f) {
+  int d = 0;
+  for (int j = 0; j < f->nb; j++) {
+    gq_graph *g = f->class_body[0];
+    in[nin++] = random_tensor(gq_graph_node(g, gq_graph_input(g, 2 + j))->shape, -1, 1);
+  }
+  for (int j = 0; j < f->nb; j++) {
+    gq_probe p = gq_field_probe(f, 0, j);
+    for (int k = 0; k < p.inputs; k++) {
+      in[nin] = tensor(GQ_F64, p.input[k]);
+      memcpy(numbers(in[nin++]), f->direction[d++], gq_numel(p.input[k]) * 8);
+    }
+  }
+}
+
+/* Number i of the product's probe. */
+static double projection(const gq_probe *p, const double *product, gq_shape s, gq_tensor *const *direction,
+                         int i) {
+  double sum = 0;
+  int64_t n = gq_numel(s), last = s.ndim ? s.dim[s.ndim - 1] : 1;
+  if (p->inputs == 0) return product[i];
+  for (int64_t k = 0; k < n; k++) {
+    double d = p->inputs == 2 ? numbers(direction[0])[k / last * GQ_DIRECTIONS + i] *
+                                  numbers(direction[1])[k % last * GQ_DIRECTIONS + i]
+               : p->axis == 1 ? numbers(direction[0])[k * GQ_DIRECTIONS + i]
+                              : numbers(direction[0])[i * n + k];
+    sum += d * product[k];
+  }
+  return sum;
+}
+
+static void probes(const problem *p) {
+  gq_graph *g = gq_graph_new();
+  gq_ref c[MOST], t = gq_input(g, GQ_F64, SCALAR), z = gq_input(g, GQ_F64, p->state);
+  bool want[MOST];
+  gq_field *f;
+  gq_system one, many;
+  for (int i = 0; i < p->n; i++) {
+    c[i] = gq_input(g, GQ_F64, p->capture[i]);
+    want[i] = true;
+  }
+  gq_ref out = p->f(g, t, z, c);
+  gq_graph_set_outputs(g, 1, &out);
+  must(gq_graph_status(g));
+  gq_set_threads(1);
+  must(gq_field_new(&gq_cpu_backend, g, p->n, want, p->columns, &f));
+  must(gq_field_probes(f));
+  CHECK(f->columns == p->columns);
+  must(gq_system_nodes(f, 0, POINTS, true, &many));
+  must(gq_system_nodes(f, 0, 1, true, &one));
+  int parts = gq_graph_outputs(many.g) - many.nq;
+  CHECK(parts == f->nb && gq_graph_outputs(one.g) - one.nq == parts);
+  CHECK(many.columns == p->columns);
+  gq_shape state = f->class_shape[0], all = state;
+  if (many.columns) all.dim[all.ndim - 1] *= POINTS;
+  else {
+    for (int i = all.ndim++; i > 0; i--) all.dim[i] = all.dim[i - 1];
+    all.dim[0] = POINTS;
+  }
+  gq_tensor *times = random_tensor(SHAPE(POINTS), 0, 1), *zs = random_tensor(all, -1, 1),
+            *as = random_tensor(all, -1, 1);
+  nin = 0, in[nin++] = times, in[nin++] = zs, in[nin++] = as;
+  with_boundaries(f);
+  gq_tensor *together[MOST];
+  for (int i = 0; i < parts; i++) together[i] = value_of(many.g, in, gq_graph_output(many.g, i));
+  for (int k = 0; k < POINTS; k++) {
+    gq_shape first = gq_graph_node(one.g, gq_graph_input(one.g, 0))->shape;
+    in[0] = tensor(GQ_F64, first), numbers(in[0])[0] = numbers(times)[k];
+    gq_shape at = gq_graph_node(one.g, gq_graph_input(one.g, 1))->shape;
+    in[1] = point_of(zs, state, at, many.columns, k), in[2] = point_of(as, state, at, many.columns, k);
+    gq_tensor *const *direction = in + 3 + f->nb;
+    for (int i = 0; i < parts; i++) {
+      gq_probe q = gq_field_probe(f, 0, one.of[one.nq + i]);
+      gq_tensor *alone = value_of(one.g, in, gq_graph_output(one.g, i));
+      gq_tensor *product = value_of(one.g, in, gq_graph_output(one.g, parts + i));
+      for (int r = 0; r <= q.numbers; r++) {
+        double a = numbers(alone)[r], b = numbers(together[i])[r * POINTS + k];
+        if (r < q.numbers) {
+          CHECK(fabs(a - b) <= 1e-12 * (1 + fabs(a)));
+          double d = projection(&q, gq_tensor_data(product), product->shape, direction, r);
+          CHECK(fabs(a - d) <= 1e-12 * (1 + fabs(d)));
+        } else CHECK(a > 0 && b > 0);
+      }
+      direction += q.inputs;
+    }
+  }
+  gq_system_done(&one);
+  gq_system_done(&many);
+  gq_field_free(f);
+  gq_graph_free(g);
+}
+
+int main(void) {
+  problem list[] = {
+    { "layers", SHAPE(ROWS, 3), 4, { SHAPE(3, 20), SHAPE(20), SHAPE(1, 20), SHAPE(20, 3) }, layers, true },
+    { "layers in front",
+      SHAPE(ROWS, 3),
+      4,
+      { SHAPE(3, 20), SHAPE(20), SHAPE(1, 20), SHAPE(20, 3) },
+      layers,
+      false },
+    { "few numbers", SHAPE(ROWS, 2), 4, { SHAPE(2, 5), SHAPE(5), SHAPE(5), SHAPE(5, 2) }, layers, true },
+    { "kinetics", SHAPE(ROWS, 2), 1, { SHAPE(3) }, kinetics, true },
+    { "kinetics in front", SHAPE(ROWS, 2), 1, { SHAPE(3) }, kinetics, false },
+    { "one number", SCALAR, 1, { SHAPE(3) }, kinetics, false },
+    { "matrices", SHAPE(ROWS, 2, 3), 2, { SHAPE(3, 3), SHAPE(ROWS, 1, 1) }, matrices, false },
+    { "unusual", SHAPE(ROWS, 3), 2, { SHAPE(3, 3), SHAPE(2, 3, 2) }, unusual, false },
+  };
+  for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
+    printf("%s\n", list[i].name);
+    RUN(probes(&list[i]));
+  }
+  return DONE();
+}
