@@ -255,7 +255,7 @@ static void compare(direct *d, int k, const void *y) {
 /* The end of smooth piece i, as it was. */
 static void load(direct *d, int64_t i) {
   const gq_step_state *end = d->b->s->ends.state[i];
-  d->t1 = d->b->s->ends.step[i].t;
+  d->t1 = gq_step(&d->b->s->ends, i).t;
   gq_copy(on(d), d->z1->y, end->y, d->part), gq_copy(on(d), d->z1->f, end->f, d->part);
   if (end->x) gq_copy(on(d), d->z1->x, end->x, d->part);
 }
@@ -265,11 +265,11 @@ static int invert_all(direct *d, gq_walk *w) {
   int64_t end = s->ends.n - 1;
   load(d, end);
   for (int64_t i = s->steps.n - 1; i >= 0; i--) {
-    d->step = s->steps.step[i];
-    if (end > 0 && s->ends.step[end - 1].t == d->t1) load(d, --end);
+    d->step = gq_step(&s->steps, i);
+    if (end > 0 && gq_step(&s->ends, end - 1).t == d->t1) load(d, --end);
     GQ_TRY(invert(d, w));
     GQ_TRY(pull_step(d));
-    if (i == 0 || s->steps.step[i - 1].stop >= 0) compare(d, d->step.anchor, d->z->y);
+    if (i == 0 || gq_step(&s->steps, i - 1).stop >= 0) compare(d, d->step.anchor, d->z->y);
     if (i > 0) GQ_TRY(pull_jump(d));
     gq_step_state *swap = d->z;
     d->z = d->z1, d->z1 = swap, d->t1 = d->step.t;
@@ -302,7 +302,7 @@ static int run(direct *d) {
   gq_solution *s = d->b->s;
   const gq_steps *st = &s->steps;
   for (int64_t i = st->n - 1; i >= 0; i--) {
-    d->step = st->step[i], d->t1 = st->step[i + 1].t;
+    d->step = gq_step(st, i), d->t1 = gq_step(st, i + 1).t;
     d->z = st->state[i], d->z1 = st->state[i + 1];
     GQ_TRY(pull_step(d));
     if (i > 0) GQ_TRY(pull_jump(d));

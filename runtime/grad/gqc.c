@@ -21,7 +21,7 @@
 enum { MAX_GROUP = 1 << (GQ_NODE_SIZES - 1) };
 
 typedef struct element { /* of the group being solved, in the order of solving */
-  const gq_step_record *step;
+  gq_step_record step;
   const gq_step_state *z;
   int first, last; /* measurement times first >= k > last lie in it, or at its end */
 } element;
@@ -123,7 +123,7 @@ static void fill_states(gqc *g, int s) {
       gq_copy(f->on, z, (const char *)e->z->y + from, n * size);
       for (int i = 0; i < m->slopes; i++)
         if (w[i] != 0)
-          f->on->vec->axpy(f->dtype, n, e->step->h * w[i], e->z->slope + i * e->z->part + from, z);
+          f->on->vec->axpy(f->dtype, n, e->step.h * w[i], e->z->slope + i * e->z->part + from, z);
     }
   }
 }
@@ -158,7 +158,7 @@ static rows rows_at(const gqc *g, int s, int e, int64_t row) {
 static void load_rows(const gqc *g, int s, const element *el, const rows *r) {
   const gq_field *f = g->plan->field;
   int n = g->n, dim = g->dim;
-  double h = el->step->h;
+  double h = el->step.h;
   for (int q = 0; q < n; q++)
     for (int i = 0; i < dim; i++)
       for (int k = 0; k < dim; k++)
@@ -184,7 +184,7 @@ static bool solve_rows(gqc *g, int s, int e, int64_t row) {
   rows r = rows_at(g, s, e, row);
   double inner[GQ_MAX_ELEMENT * GQ_MAX_ELEMENT], sum = 0;
   for (int q = 0; q < n; q++)
-    for (int k = 0; k < n; k++) inner[q * n + k] = el->step->h * g->inner[q][k];
+    for (int k = 0; k < n; k++) inner[q * n + k] = el->step.h * g->inner[q][k];
   load_rows(g, s, el, &r);
   gq_collocate_lanes(n, dim, inner, (double *)r.jacobian, (double *)r.room, (double *)r.v, (double *)r.a);
   for (int k = 0; k < dim; k++) {
@@ -238,11 +238,11 @@ static int fill_times(gqc *g) {
   for (int e = 0; e < g->count; e++) {
     const element *el = &g->element[e];
     for (int j = 0; j < g->n; j++) {
-      double t = el->step->t + g->c[j] * el->step->h;
+      double t = el->step.t + g->c[j] * el->step.h;
       f->on->vec->put(f->dtype, 1, &t, (char *)g->t + (e * g->n + j) * gq_dtype_size(f->dtype), 1);
     }
     for (int k = el->first; k > el->last; k--)
-      weights(g->n, points, w, (s->t[k] - el->step->t) / el->step->h, g->x + (size_t)k * g->n);
+      weights(g->n, points, w, (s->t[k] - el->step.t) / el->step.h, g->x + (size_t)k * g->n);
   }
   return GQ_OK;
 }
@@ -250,7 +250,7 @@ static int fill_times(gqc *g) {
 static int run_group(gqc *g) {
   gq_solution *s = g->s;
   const gq_field *f = g->plan->field;
-  double t = g->element[0].step->t + g->element[0].step->h;
+  double t = g->element[0].step.t + g->element[0].step.h;
   gq_evaluator *e;
   if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", t);
   size_t arena = g->plan->scratch.bytes;
@@ -271,7 +271,7 @@ static int run_group(gqc *g) {
   s->info.nodes += g->count * g->n;
   g->b->nfe += g->count * g->n;
   if (bad < 0) return GQ_OK;
-  const gq_step_record *r = g->element[bad].step;
+  const gq_step_record *r = &g->element[bad].step;
   return gq_fail(GQ_ENONFINITE,
                  "in the backward pass the adjoint is not finite before t = %.9g (step %.3g): df/dz is not, "
                  "or %d nodes are too few for the step",
@@ -356,13 +356,13 @@ static int run(gqc *g, int last) {
   double dir = s->t[s->nt - 1] < s->t[0] ? -1 : 1, gf;
   int64_t rest = st->n;
   int k = last;
-  while (rest > 0 && dir * (st->step[rest - 1].t - s->t[last]) >= 0) rest--;
+  while (rest > 0 && dir * (gq_step(st, rest - 1).t - s->t[last]) >= 0) rest--;
   for (; rest > 0; rest -= g->count) {
     for (g->count = g->plan->most_elements; g->count > rest;) g->count /= 2;
     for (int e = 0; e < g->count; e++) {
       int64_t i = rest - 1 - e;
-      g->element[e] = (element){ .step = &st->step[i], .z = st->state[i], .first = k };
-      while (k > 0 && dir * (s->t[k] - st->step[i].t) > 0) k--;
+      g->element[e] = (element){ .step = gq_step(st, i), .z = st->state[i], .first = k };
+      while (k > 0 && dir * (s->t[k] - g->element[e].step.t) > 0) k--;
       g->element[e].last = k;
     }
     GQ_TRY(run_group(g));

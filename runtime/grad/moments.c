@@ -16,15 +16,15 @@ static void legendre(double x, double *p) {
 /* Length of the forward step that reaches t from before. */
 static double step_before(const gq_solution *s, double t) {
   double dir = s->t[s->nt - 1] < s->t[0] ? -1 : 1;
-  const gq_step_record *step = s->steps.step;
-  int64_t lo = 0, hi = s->steps.n; /* the last step that begins before t */
+  const gq_steps *st = &s->steps;
+  int64_t lo = 0, hi = st->n; /* the last step that begins before t */
   while (hi - lo > 1) {
     int64_t mid = (lo + hi) / 2;
-    if (dir * (step[mid].t - t) < 0) lo = mid;
+    if (dir * (gq_step(st, mid).t - t) < 0) lo = mid;
     else hi = mid;
   }
-  double end = lo + 1 < s->steps.n ? step[lo + 1].t : s->t[s->nt - 1];
-  return fabs(end - step[lo].t);
+  double end = lo + 1 < st->n ? gq_step(st, lo + 1).t : s->t[s->nt - 1];
+  return fabs(end - gq_step(st, lo).t);
 }
 
 /* Edges at times `from` and `to`: cotangents at edges are jumps, at times that repeat `to` too. */

@@ -204,13 +204,15 @@ static int step(replay *r, const gq_step_record *rec, double end, int *k) {
 /* z at the times as one recorded tensor {nt, ...}. */
 static int solve_again(replay *r, gq_tensor **z) {
   gq_solution *s = r->s;
-  const gq_step_record *rec = s->steps.step;
   int k = 0, status = GQ_OK;
   if (r->l.carry && !s->trivial) status = slope_at(r, r->times[0], &r->f);
   for (; status == GQ_OK && k < s->nt && s->t[k] == s->t[0]; k++)
     if (s->trivial) r->z[k] = r->y;
     else status = at_step(r, r->times[0], k);
-  for (int64_t i = 0; status == GQ_OK && i < s->steps.n; i++) status = step(r, &rec[i], rec[i + 1].t, &k);
+  for (int64_t i = 0; status == GQ_OK && i < s->steps.n; i++) {
+    gq_step_record rec = gq_step(&s->steps, i);
+    status = step(r, &rec, gq_step(&s->steps, i + 1).t, &k);
+  }
   gq_shape row = s->z->shape;
   row.dim[0] = 1;
   gq_attr attr = { .shape = row }, axis = { .axis = 0 };

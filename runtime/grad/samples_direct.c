@@ -27,9 +27,9 @@ static double slope_dot(const back *k, int j, int s, const void *g) {
 
 static void load(const back *k, int j) {
   gq_lanes *p = k->p;
-  const gq_step_record *r = &k->tape->step[k->at[j]];
+  const gq_step_record r = gq_step(k->tape, k->at[j]);
   const char *data = gq_row_state(k->tape, k->at[j]);
-  p->t[j] = r->t, p->h[j] = p->lane[j].h1 = r->h;
+  p->t[j] = r.t, p->h[j] = p->lane[j].h1 = r.h;
   gq_lanes_put(p, p->y[0], j, data);
   if (p->st->l.carry) gq_lanes_put(p, p->f0[0], j, data + k->bytes);
 }
@@ -57,31 +57,31 @@ static void mirror(back *k, int j) {
 /* Measurement time i lies inside the step: z_i = y + h sum_s w_s(theta) k_s. */
 static void pull_inner(back *k, int j, int i) {
   gq_lanes *p = k->p;
-  const gq_step_record *r = &k->tape->step[k->at[j]];
+  const gq_step_record r = gq_step(k->tape, k->at[j]);
   const gq_stepper *st = p->st;
   const void *g = cotangent(k, i, p->lane[j].row);
-  double wt[GQ_MAXSTAGES], slope[GQ_MAXSTAGES], theta = (k->w->s->t[i] - r->t) / r->h, dtheta = 0;
+  double wt[GQ_MAXSTAGES], slope[GQ_MAXSTAGES], theta = (k->w->s->t[i] - r.t) / r.h, dtheta = 0;
   gq_tableau_weights(st->m, theta, wt);
   gq_tableau_slopes(st->m, theta, slope);
   gq_lanes_add(p, p->ey[0], j, 1, g);
   for (int s = 0; s < st->m->slopes; s++) {
     bool start = st->l.carry && s == 0, end = st->l.carry && s == st->m->end;
-    gq_lanes_add(p, start ? p->ef[0] : end ? p->cf : p->ck[s], j, r->h * wt[s], g);
+    gq_lanes_add(p, start ? p->ef[0] : end ? p->cf : p->ck[s], j, r.h * wt[s], g);
     if (!k->w->gt) continue;
     double kg = slope_dot(k, j, s, g);
-    dtheta += r->h * slope[s] * kg;
+    dtheta += r.h * slope[s] * kg;
     k->dh[j] += wt[s] * kg;
   }
   if (!k->w->gt) return;
-  k->w->gt[i] += dtheta / r->h;
-  k->dt[j] -= dtheta / r->h;
-  k->dh[j] -= theta * dtheta / r->h;
+  k->w->gt[i] += dtheta / r.h;
+  k->dt[j] -= dtheta / r.h;
+  k->dh[j] -= theta * dtheta / r.h;
 }
 
 /* Time i is the step's end, to which it may have been clamped; moving it alone moves along the slope there. */
 static void pull_end(back *k, int j, int i) {
   gq_lanes *p = k->p;
-  int stop = k->tape->step[k->at[j]].stop;
+  int stop = gq_step(k->tape, k->at[j]).stop;
   const void *g = cotangent(k, i, p->lane[j].row);
   gq_lanes_add(p, p->cy, j, 1, g);
   if (!k->w->gt || i == stop) return;
@@ -94,21 +94,21 @@ static void pull_end(back *k, int j, int i) {
 /* The derivatives in the step's t and h, the latter t[stop] - t where it was clamped. */
 static void pull_step_times(back *k, int j) {
   double t = k->p->pt[j] + k->dt[j], h = k->p->ph[j] + k->dh[j];
-  const gq_step_record *r = &k->tape->step[k->at[j]];
-  if (r->stop >= 0) k->w->gt[r->stop] += h, t -= h;
-  k->w->gt[r->anchor] += t;
+  const gq_step_record r = gq_step(k->tape, k->at[j]);
+  if (r.stop >= 0) k->w->gt[r.stop] += h, t -= h;
+  k->w->gt[r.anchor] += t;
 }
 
 /* Cotangents of the measurement times in the step, its end included. */
 static void pull_times(back *k, int j) {
   gq_lanes *p = k->p;
   gq_lane *lane = &p->lane[j];
-  const gq_step_record *r = &k->tape->step[k->at[j]];
+  const gq_step_record r = gq_step(k->tape, k->at[j]);
   const double *t = k->w->s->t;
-  double dir = r->h < 0 ? -1 : 1, end = gq_step_end(r, t);
+  double dir = r.h < 0 ? -1 : 1, end = gq_step_end(&r, t);
   k->dt[j] = k->dh[j] = 0;
   for (; lane->k >= 0 && t[lane->k] == end; lane->k--) pull_end(k, j, lane->k);
-  for (; lane->k >= 0 && dir * (t[lane->k] - r->t) > 0; lane->k--) pull_inner(k, j, lane->k);
+  for (; lane->k >= 0 && dir * (t[lane->k] - r.t) > 0; lane->k--) pull_inner(k, j, lane->k);
 }
 
 static void clear_cuts(const gq_lanes *p) {

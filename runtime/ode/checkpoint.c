@@ -70,28 +70,28 @@ enum { KEEPS = GQ_STEP_STATES | GQ_STEP_SLOPES };
 /* Step i from its state, which is there, to that of the next or, at the end of a segment, into the block. */
 static int run_step(gq_trajectory *p, int64_t i, gq_step_state *next_) {
   gq_solution *s = p->s;
-  const gq_step_record *r = &s->steps.step[i];
+  const gq_step_record r = gq_step(&s->steps, i);
   gq_step_state *z = s->steps.state[i];
   rerun *again = p->own;
   gq_walk *w = &again->w;
   w->y1[0] = next_ ? next_->y : again->block;
   w->f1[0] = next_ ? next_->f : (char *)again->block + z->part;
-  w->y[0] = z->y, w->f[0] = z->f, w->t = r->t, w->h1 = r->h;
-  gq_walk_times(w, r->t, r->h, i + 1 < s->steps.n ? r[1].t : s->t[s->nt - 1]);
+  w->y[0] = z->y, w->f[0] = z->f, w->t = r.t, w->h1 = r.h;
+  gq_walk_times(w, r.t, r.h, i + 1 < s->steps.n ? gq_step(&s->steps, i + 1).t : s->t[s->nt - 1]);
   GQ_TRY(gq_walk_phase(w, 0));
   w->nfe += w->st->l.nfe;
   if (w->st->l.nfe_dense) GQ_TRY(gq_walk_phase(w, 1));
-  if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", r->t);
+  if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", r.t);
   for (int j = 0; j < w->st->m->slopes; j++) gq_walk_slope_all(w, j, z->slope + j * z->part, s->plan->field);
   return GQ_OK;
 }
 
 /* The carried slope is not that of the step before. */
-static int slope_after_jump(gq_trajectory *p, const gq_step_record *r, gq_step_state *z) {
+static int slope_after_jump(gq_trajectory *p, gq_step_record r, gq_step_state *z) {
   gq_walk *w = &((rerun *)p->own)->w;
   if (!w->st->l.carry) return GQ_OK;
   w->nfe++;
-  return gq_evaluate_at(&p->s->plan->f, p->s->bind, gq_walk_begin(w, r->t, r->h < 0 ? -1 : 1), &z->y, &z->f,
+  return gq_evaluate_at(&p->s->plan->f, p->s->bind, gq_walk_begin(w, r.t, r.h < 0 ? -1 : 1), &z->y, &z->f,
                         NULL, NULL);
 }
 
@@ -106,7 +106,8 @@ static int run_segment(gq_trajectory *p, int64_t first, int64_t end) {
   memcpy(z[first]->y, from, n), memcpy(z[first]->f, from + c->part, n);
   for (int64_t i = first; i < end; i++) {
     if (i + 1 < end) GQ_TRY(gq_step_state_get(s->plan, KEEPS, &s->bytes, &z[i + 1]));
-    if (i > first && gq_at_jump(s, s->steps.step[i].t)) GQ_TRY(slope_after_jump(p, &s->steps.step[i], z[i]));
+    gq_step_record r = gq_step(&s->steps, i);
+    if (i > first && gq_at_jump(s, r.t)) GQ_TRY(slope_after_jump(p, r, z[i]));
     GQ_TRY(run_step(p, i, i + 1 < end ? z[i + 1] : NULL));
   }
   return GQ_OK;
@@ -174,7 +175,7 @@ static int steps(const gq_trajectory *p, double from, double to, gq_step_record 
 }
 
 const gq_trajectory_kind gq_trajectory_checkpoint = { .name = "checkpoint",
-                                                      .keeps = GQ_STEP_TIMES,
+                                                      .keeps = GQ_STEP_TIMES | GQ_STEP_SIZES,
                                                       .reruns = true,
                                                       .init = init,
                                                       .step = step,

@@ -55,12 +55,11 @@ int64_t gq_dense_steps(const gq_dense *d) { return d->steps.n; }
 
 /* The step that holds t. */
 static int64_t find(const gq_dense *d, double t) {
-  const gq_step_record *r = d->steps.step;
-  double dir = r->h < 0 ? -1 : 1;
+  double dir = gq_step(&d->steps, 0).h < 0 ? -1 : 1;
   int64_t lo = 0, hi = d->steps.n;
   while (hi - lo > 1) {
     int64_t mid = (lo + hi) / 2;
-    if (dir * (r[mid].t - t) <= 0) lo = mid;
+    if (dir * (gq_step(&d->steps, mid).t - t) <= 0) lo = mid;
     else hi = mid;
   }
   return lo;
@@ -68,8 +67,9 @@ static int64_t find(const gq_dense *d, double t) {
 
 static void packed_at(const gq_dense *d, double t) {
   int64_t i = find(d, t);
+  const gq_step_record r = gq_step(&d->steps, i);
   const char *y = gq_steps_data(&d->steps, i);
-  gq_step_at(&d->steps.step[i], d->plan->forward.m, d->plan->field, t, y, y + d->part, d->part, d->state);
+  gq_step_at(&r, d->plan->forward.m, d->plan->field, t, y, y + d->part, d->part, d->state);
 }
 
 int gq_dense_at(const gq_dense *d, int64_t n, const double *t, gq_tensor *out) {

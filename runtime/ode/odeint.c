@@ -11,7 +11,6 @@
 #include <math.h>
 #include <string.h>
 
-
 /* ---- checks ---- */
 
 static int check_times(int nt, const double *t) {
@@ -178,7 +177,7 @@ static int first_state(forward *fw) {
   GQ_TRY(gq_steps_room(&s->steps, s->plan->most + 2, true, NULL));
   GQ_TRY(gq_step_state_get(s->plan, s->keeps, &s->bytes, &s->steps.state[0]));
   const gq_step_state *now = s->steps.state[0];
-  s->steps.step[0].t = w->t;
+  gq_step_put(&s->steps, 0, (gq_step_record){ .t = w->t });
   w->y[0] = now->y, w->f[0] = now->f, w->x = now->x;
   return next_state(fw);
 }
@@ -192,6 +191,8 @@ static int forward_buffers(forward *fw) {
   if (!fw->block) return gq_nomem(parts * part);
   s->bytes += parts * part + gq_adams_bytes(w->adams);
   if (states(s)) return first_state(fw);
+  if (!inverts(s))
+    s->steps.head = s->keeps & GQ_STEP_SIZES ? offsetof(gq_step_record, anchor) : offsetof(gq_step_record, h);
   if (inverts(s)) GQ_TRY(gq_steps_room(&s->ends, s->njumps + 1, true, NULL));
   char *b = (char *)fw->block + part;
   w->y[0] = b, w->f[0] = b + part, w->y1[0] = b + 2 * part, w->f1[0] = b + 3 * part;
@@ -233,7 +234,7 @@ static int keep(forward *fw, int stop) {
   for (int i = 0; s->keeps & GQ_STEP_SLOPES && i < w->st->m->slopes; i++)
     gq_walk_slope_all(w, i, z->slope + i * z->part, s->plan->field);
   GQ_TRY(gq_steps_add(st, (gq_step_record){ w->t, w->h1, fw->anchor, stop }, &s->bytes));
-  if (z) st->step[st->n].t = w->t1;
+  if (z) gq_step_put(st, st->n, (gq_step_record){ .t = w->t1 });
   return GQ_OK;
 }
 
@@ -274,7 +275,7 @@ static int keep_end(forward *fw) {
   size_t n = gq_part_bytes(s->plan->field);
   gq_step_state **end = &s->ends.state[s->ends.n];
   GQ_TRY(gq_step_state_get(s->plan, GQ_STEP_STATES, &s->bytes, end));
-  s->ends.step[s->ends.n++].t = w->t;
+  gq_step_put(&s->ends, s->ends.n++, (gq_step_record){ .t = w->t });
   memcpy((*end)->y, w->y[0], n);
   memcpy((*end)->f, w->f[0], n);
   if (w->st->l.extra) memcpy((*end)->x, w->x, n);

@@ -11,22 +11,23 @@ int gq_steps_room(gq_steps *s, int64_t n, bool states, size_t *bytes_) {
   int64_t room = s->room ? 2 * s->room : s->least ? s->least : 64;
   if (n <= s->room) return GQ_OK;
   if (room < n) room = n;
-  gq_step_record *step = gq_realloc(s->step, room * sizeof *step);
+  size_t head = gq_steps_head(s);
+  char *step = gq_realloc(s->step, room * head);
   if (step) s->step = step;
   char *data = s->each ? gq_realloc(s->data, room * s->each + 64) : NULL;
   if (data) s->data = data;
   gq_step_state **state = states ? gq_realloc(s->state, room * sizeof *state) : NULL;
   if (state) s->state = state;
-  if (!step || (s->each && !data) || (states && !state)) return gq_nomem(room * (s->each + sizeof *step));
+  if (!step || (s->each && !data) || (states && !state)) return gq_nomem(room * (s->each + head));
   if (states) memset(state + s->room, 0, (room - s->room) * sizeof *state);
-  if (bytes_) *bytes_ += (room - s->room) * (sizeof *step + s->each);
+  if (bytes_) *bytes_ += (room - s->room) * (head + s->each);
   s->room = room;
   return GQ_OK;
 }
 
 int gq_steps_add(gq_steps *s, gq_step_record r, size_t *bytes) {
   GQ_TRY(gq_steps_room(s, s->n + 1, false, bytes));
-  s->step[s->n++] = r;
+  gq_step_put(s, s->n++, r);
   return GQ_OK;
 }
 

@@ -6,6 +6,9 @@
 
 #include "../method/step.h"
 
+#include <stddef.h>
+#include <string.h>
+
 /* An accepted step. */
 typedef struct gq_step_record {
   double t, h;
@@ -16,7 +19,7 @@ static inline double gq_step_end(const gq_step_record *r, const double *times) {
 }
 
 /* What is kept of every one, in bits. */
-enum { GQ_STEP_TIMES = 1, GQ_STEP_STATES = 2, GQ_STEP_SLOPES = 4, GQ_STEP_ACTIVATIONS = 8 };
+enum { GQ_STEP_TIMES = 1, GQ_STEP_SIZES = 2, GQ_STEP_STATES = 4, GQ_STEP_SLOPES = 8, GQ_STEP_ACTIVATIONS = 16 };
 
 /* Where a step begins: whole arrays, and what the step leaves of its way. */
 typedef struct gq_step_state {
@@ -32,11 +35,22 @@ typedef struct gq_step_state {
 typedef struct gq_steps {
   int64_t n, room;
   int64_t least;               /* the first chunk; 0: 64 */
-  gq_step_record *step;        /* with states [n].t is the end */
+  char *step;                  /* records; with states [n].t is the end */
+  size_t head;                 /* bytes of a record that are kept, from its front; 0: all */
   gq_step_state **state;       /* [n] the end; NULL where there is none */
   char *data;                  /* `each` bytes that go with every step */
   size_t each;
 } gq_steps;
+
+static inline size_t gq_steps_head(const gq_steps *s) { return s->head ? s->head : sizeof(gq_step_record); }
+static inline gq_step_record gq_step(const gq_steps *s, int64_t i) {
+  gq_step_record r = { .stop = -1 };
+  memcpy(&r, s->step + i * gq_steps_head(s), gq_steps_head(s));
+  return r;
+}
+static inline void gq_step_put(gq_steps *s, int64_t i, gq_step_record r) {
+  memcpy(s->step + i * gq_steps_head(s), &r, gq_steps_head(s));
+}
 
 struct gq_plan;
 /* Room for n steps, and for their states where states are kept; *bytes_ grows by that of steps and data. */

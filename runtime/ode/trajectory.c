@@ -38,10 +38,10 @@ double gq_trajectory_error(const gq_trajectory *p) {
 /* ---- steps ---- */
 
 int gq_trajectory_find(gq_trajectory *p, double t, int (*load)(gq_trajectory *p), int64_t *out) {
-  const gq_step_record *step = p->s->steps.step;
+  const gq_steps *st = &p->s->steps;
   int64_t i = p->near;
-  double dir = step[i].h < 0 ? -1 : 1;
-  for (; i > 0 && dir * (t - step[i].t) < 0; i--)
+  double dir = gq_step(st, i).h < 0 ? -1 : 1;
+  for (; i > 0 && dir * (t - gq_step(st, i).t) < 0; i--)
     if (i == p->first) GQ_TRY(load(p));
   *out = i;
   return GQ_OK;
@@ -50,7 +50,8 @@ int gq_trajectory_find(gq_trajectory *p, double t, int (*load)(gq_trajectory *p)
 void gq_trajectory_read(const gq_trajectory *p, int64_t i, double t, void *dst) {
   const gq_plan *plan = p->s->plan;
   const gq_step_state *z = p->s->steps.state[i];
-  gq_step_at(&p->s->steps.step[i], plan->forward.m, plan->field, t, z->y, z->slope, z->part, dst);
+  const gq_step_record r = gq_step(&p->s->steps, i);
+  gq_step_at(&r, plan->forward.m, plan->field, t, z->y, z->slope, z->part, dst);
 }
 
 typedef struct lister {
@@ -73,9 +74,12 @@ static bool list_step(lister *l, double t, double h, double before) {
 
 int gq_trajectory_list(const gq_trajectory *p, int64_t i, double from, double to, gq_step_record *step,
                        int room) {
-  const gq_step_record *r = p->s->steps.step;
+  const gq_steps *st = &p->s->steps;
   lister l = { from, to, 0, 0, step, room, 0 };
-  while (i >= 0 && list_step(&l, r[i].t, r[i].h, i > 0 ? r[i - 1].h : 0)) i--;
+  for (; i >= 0; i--) {
+    gq_step_record r = gq_step(st, i);
+    if (!list_step(&l, r.t, r.h, i > 0 ? gq_step(st, i - 1).h : 0)) break;
+  }
   return l.n;
 }
 
