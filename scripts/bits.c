@@ -16,8 +16,10 @@ void gq_cpu_use(const void *kernels);
 char *gq_program_print(const void *p);
 void gq_free(void *p);
 int luaopen_gq(lua_State *L);
-int __real_gq_program_new(const void *graph, int n, const void *outs, void **p);
-int __wrap_gq_program_new(const void *graph, int n, const void *outs, void **p);
+/* (graph, n, outs, program), and a backend in front where the library has them */
+int __real_gq_program_new(void *a, void *b, void *c, void *d, void *e);
+int __wrap_gq_program_new(void *a, void *b, void *c, void *d, void *e);
+extern const char gq_cpu_backend __attribute__((weak));
 
 static struct {
   char *text;
@@ -35,8 +37,9 @@ static void add(const char *text) {
   seen.n += n;
 }
 
-int __wrap_gq_program_new(const void *graph, int n, const void *outs, void **p) {
-  int status = __real_gq_program_new(graph, n, outs, p);
+int __wrap_gq_program_new(void *a, void *b, void *c, void *d, void *e) {
+  int status = __real_gq_program_new(a, b, c, d, e);
+  void **p = &gq_cpu_backend ? e : d;
   char *text = status == 0 ? gq_program_print(*p) : NULL;
   if (text) add(text);
   gq_free(text);

@@ -27,6 +27,7 @@ typedef struct back {
   int ia;          /* which part a is */
   gq_trajectory z; /* where it is not solved backwards */
   gq_nodebuffer nodes;
+  gq_window steps; /* where the integral asks for the steps of a whole interval */
   gq_kronrod kronrod;
   gq_rule rule;
   int next;    /* next node of the interval */
@@ -141,7 +142,8 @@ static int setup(back *k, double size) {
   if (k->gq && w->st->l.nq > 0) GQ_TRY(gq_grads_probes(s->plan->field, &k->weighted));
   s->bytes += k->weighted.bytes;
   if (k->gq) GQ_TRY(gq_nodebuffer_init(&k->nodes, s, &k->b->grads));
-  if (adaptive(k)) GQ_TRY(gq_kronrod_init(&k->kronrod, s, &k->z, w, &k->nodes, &k->b->grads));
+  if (adaptive(k)) GQ_TRY(gq_window_init(&k->steps, s, k->reverse ? NULL : &k->z, w, &k->nodes));
+  if (adaptive(k)) GQ_TRY(gq_kronrod_init(&k->kronrod, &k->steps, &k->b->grads));
   return GQ_OK;
 }
 
@@ -282,7 +284,7 @@ static int accepted(back *k, double stop) {
   double theta = past ? (stop - w->t) / w->h1 : 1;
   if ((k->gq || past) && w->st->l.nfe_dense && w->st->l.nq == 0) GQ_TRY(gq_walk_phase(w, 1));
   GQ_TRY(step_products(k, theta));
-  if (adaptive(k)) GQ_TRY(gq_kronrod_step(&k->kronrod));
+  if (adaptive(k)) GQ_TRY(gq_window_step(&k->steps));
   else if (k->gq) GQ_TRY(step_nodes(k, stop));
   if (past) { /* overshoot: the state at the end is read from the interpolant */
     for (int p = 0; p < w->st->l.parts; p++) {
@@ -443,6 +445,7 @@ int gq_continuous_backward(gq_pullback *b) {
   if (b->s->o.engine->integral == GQ_INTEGRAL_ADAPTIVE) b->s->info.nodes_wanted = k.nodes.evaluated;
   b->s->info.steps_backward = w->steps, b->s->info.rejected_backward = w->rejected;
   gq_kronrod_done(&k.kronrod);
+  gq_window_done(&k.steps);
   gq_trajectory_end(&k.z);
   gq_nodebuffer_done(&k.nodes);
   gq_rule_done(&k.rule);

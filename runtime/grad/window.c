@@ -1,0 +1,145 @@
+/*
+** window.c -- see window.h.
+*/
+#include "window.h"
+
+#include <math.h>
+#include <string.h>
+
+#define NEAR 0.1
+
+int gq_window_init(gq_window *q, gq_solution *s, gq_trajectory *path_, const gq_walk *w,
+                   gq_nodebuffer *nodes) {
+  *q = (gq_window){ .s = s, .path = path_, .w = w, .nodes = nodes, .parts = w->st->l.parts };
+  q->part = gq_round64(gq_part_bytes(s->plan->field));
+  q->z = gq_allocate(s->plan->field->on, 2 * q->part);
+  if (!q->z) return gq_nomem(2 * q->part);
+  q->a = (char *)q->z + q->part;
+  s->bytes += 2 * q->part;
+  return GQ_OK;
+}
+
+void gq_window_done(gq_window *q) {
+  if (!q->s) return;
+  const gq_backend *on = q->s->plan->field->on;
+  for (int i = 0; i < q->room; i++) gq_release(on, q->step[i].block);
+  gq_free(q->step);
+  gq_free(q->edge);
+  gq_release(on, q->z);
+}
+
+static size_t slice_bytes(const gq_field *f, int s) {
+  return gq_numel(f->class_shape[f->class_of[s]]) * gq_dtype_size(f->dtype);
+}
+
+/* Room for one more step; blocks serve every interval. */
+static int step_room(gq_window *q) {
+  size_t bytes = q->parts * (1 + q->w->st->m->slopes) * q->part;
+  if (q->n == q->room) {
+    int room = q->room ? 2 * q->room : 16;
+    struct gq_window_step *step = gq_realloc(q->step, room * sizeof *step);
+    if (!step) return gq_nomem(room * sizeof *step);
+    memset(step + q->room, 0, (room - q->room) * sizeof *step);
+    q->step = step, q->room = room;
+  }
+  if (q->step[q->n].block) return GQ_OK;
+  q->step[q->n].block = gq_allocate(q->s->plan->field->on, bytes);
+  q->s->bytes += bytes;
+  return q->step[q->n].block ? GQ_OK : gq_nomem(bytes);
+}
+
+int gq_window_step(gq_window *q) {
+  const gq_walk *w = q->w;
+  const gq_field *f = q->s->plan->field;
+  GQ_TRY(step_room(q));
+  struct gq_window_step *r = &q->step[q->n++];
+  r->t = w->t, r->h = w->h1;
+  char *to = r->block;
+  for (int p = 0; p < q->parts; p++) {
+    gq_copy(f->on, to, w->y[p], gq_part_bytes(f));
+    to += q->part;
+    for (int i = 0; i < w->st->m->slopes; i++, to += q->part) {
+      char *slice = to;
+      for (int s = 0; s < f->nslices; slice += slice_bytes(f, s), s++)
+        gq_copy(f->on, slice, gq_walk_slope(w, i, p, s), slice_bytes(f, s));
+    }
+  }
+  return GQ_OK;
+}
+
+/* Part p at t, from the step that holds it. */
+static void part_at(const gq_window *q, int p, double t, void *dst) {
+  double dir = q->step->h < 0 ? -1 : 1;
+  int low = 0, high = q->n - 1;
+  while (low < high) {
+    int i = (low + high + 1) / 2;
+    if (dir * (t - q->step[i].t) > 0) low = i;
+    else high = i - 1;
+  }
+  const struct gq_window_step *r = &q->step[low];
+  const char *y = r->block + p * (1 + q->w->st->m->slopes) * q->part;
+  gq_step_record record = { .t = r->t, .h = r->h };
+  gq_step_at(&record, q->w->st->m, q->s->plan->field, t, y, y + q->part, q->part, dst);
+}
+
+int gq_window_node(gq_window *q, double t, double weight) {
+  const gq_field *f = q->s->plan->field;
+  if (q->path) GQ_TRY(gq_trajectory_at(q->path, t, q->z));
+  else part_at(q, 0, t, q->z);
+  part_at(q, q->parts - 1, t, q->a);
+  char *z = q->z, *a = q->a;
+  for (int s = 0; s < f->nslices; z += slice_bytes(f, s), a += slice_bytes(f, s), s++) {
+    gq_copy(f->on, gq_nodebuffer_z(q->nodes, s), z, slice_bytes(f, s));
+    gq_copy(f->on, gq_nodebuffer_a(q->nodes, s), a, slice_bytes(f, s));
+  }
+  return gq_nodebuffer_push(q->nodes, t, weight);
+}
+
+static int edge_room(gq_window *q, int need) {
+  if (need <= q->edge_room) return GQ_OK;
+  gq_step_record *edge = gq_realloc(q->edge, 2 * (size_t)need * sizeof *edge);
+  if (!edge) return gq_nomem(2 * (size_t)need * sizeof *edge);
+  q->edge = edge, q->edge_room = 2 * need;
+  return GQ_OK;
+}
+
+/* Step i of a, with its length as gq_trajectory_steps tells those of z. */
+static gq_step_record step_of_a(const gq_window *q, int i) {
+  double t = q->step[i].t;
+  while (i + 1 < q->n && fabs(q->step[i + 1].h) >= GQ_GREW * fabs(q->step[i].h)) i++;
+  double h = fabs(q->step[i].h);
+  if (i > 0) h = fmax(h, fabs(q->step[i - 1].h));
+  if (i + 1 < q->n) h = fmax(h, fabs(q->step[i + 1].h));
+  return (gq_step_record){ .t = t, .h = h };
+}
+
+static bool near(const gq_window *q, gq_step_record e) {
+  const gq_step_record *last = &q->edge[q->edges];
+  return fabs(e.t - last->t) < NEAR * fmin(e.h, last->h);
+}
+
+/* The edges of both solves' steps in the interval. Where one of a nearly meets one of z, at which f may jump, that
+** of z remains. */
+int gq_window_edges(gq_window *q, double from, double to) {
+  int nz = q->path ? gq_trajectory_steps(q->path, from, to, NULL, 0) : 0, iz = 0,
+      ia = 1; /* the first step of a begins at `from` */
+  double dir = from < to ? -1 : 1;
+  bool kept = true; /* is the last edge one that remains? */
+  GQ_TRY(edge_room(q, 2 * nz + q->n + 2));
+  gq_step_record *z = q->edge + nz + q->n + 2;
+  if (nz) gq_trajectory_steps(q->path, from, to, z, nz);
+  q->edges = 0;
+  q->edge[0] = step_of_a(q, 0);
+  q->edge[0].t = from;
+  while (iz < nz || ia < q->n) {
+    bool is_z = ia == q->n || (iz < nz && dir * (z[iz].t - q->step[ia].t) >= 0);
+    gq_step_record e = is_z ? z[iz++] : step_of_a(q, ia++);
+    bool meets = near(q, e);
+    if (meets && !is_z) continue;
+    if (!meets || kept) q->edges++;
+    q->edge[q->edges] = e, kept = is_z;
+  }
+  if (!kept && near(q, (gq_step_record){ .t = to, .h = q->edge[q->edges].h })) q->edges--;
+  q->edge[++q->edges].t = to;
+  return GQ_OK;
+}
