@@ -81,7 +81,7 @@ static int finish(gq_system *s, const gq_field *f, frame *fr, int nlead, const g
   return status;
 }
 
-int gq_system_forward(const gq_field *f, int cls, gq_system *s) {
+int gq_system_forward(const gq_field *f, int cls, const void *arg, gq_system *s) {
   *s = (gq_system){ .g = f->class_body[cls], .lent = true, .parts = 1, .last = f->shape.ndim - 1 };
   if (f->columns && s->last > 0) s->last--; /* rows are innermost there */
   s->lanes = lanes_of(f, cls), s->front = f->front;
@@ -135,7 +135,8 @@ static gq_ref or_zero(const gq_field *f, int cls, frame *fr, gq_ref a) {
   return a == GQ_NONE ? gq_zeros(fr->g, f->dtype, f->class_shape[cls]) : a;
 }
 
-int gq_system_adjoint(const gq_field *f, int cls, const gq_adjointkind *k, gq_system *s) {
+int gq_system_adjoint(const gq_field *f, int cls, const void *arg, gq_system *s) {
+  const gq_adjointkind *k = arg;
   frame fr;
   gq_ref a, q = GQ_NONE, out, lead[2], *da = gq_calloc(f->nb + 2, sizeof *da);
   *s = (gq_system){
@@ -164,7 +165,8 @@ int gq_system_adjoint(const gq_field *f, int cls, const gq_adjointkind *k, gq_sy
   return status;
 }
 
-int gq_system_pull(const gq_field *f, int cls, bool time, gq_system *s) {
+int gq_system_pull(const gq_field *f, int cls, const void *arg, gq_system *s) {
+  bool time = *(const bool *)arg;
   frame fr;
   gq_ref a, out, lead, *da = gq_calloc(f->nb + 2, sizeof *da);
   *s = (gq_system){ .parts = 1, .lanes = lanes_of(f, cls), .front = f->front };
@@ -186,8 +188,9 @@ int gq_system_pull(const gq_field *f, int cls, bool time, gq_system *s) {
   return status;
 }
 
-int gq_system_points(const gq_field *f, gq_system *s) {
-  GQ_TRY(gq_system_pull(f, 1, false, s));
+int gq_system_points(const gq_field *f, int cls, const void *arg, gq_system *s) {
+  const bool time = false;
+  GQ_TRY(gq_system_pull(f, 1, &time, s));
   gq_ref *out = gq_calloc(s->nq + 1, sizeof *out);
   if (!out) {
     gq_system_done(s);
@@ -273,11 +276,13 @@ static gq_ref unit(gq_graph *g, gq_ref z, bool columns, int64_t dim, int i) {
   return gq_reshape(g, gq_emit(g, GQ_OP_PAD, 1, &x, &attr), shape);
 }
 
-int gq_system_jacobian(const gq_field *f, int cls, int64_t n, int64_t dim, gq_system *s) {
+int gq_system_jacobian(const gq_field *f, int cls, const void *arg, gq_system *s) {
+  const gq_pointkind *k = arg;
+  int64_t dim = k->dim;
   points p;
   gq_ref j[GQ_MAX_JACOBIAN];
   *s = (gq_system){ .late = dim > 0 };
-  GQ_TRY(points_new(f, cls, n, &p, &s->columns));
+  GQ_TRY(points_new(f, cls, k->n, &p, &s->columns));
   gq_graph *g = p.fr.g;
   gq_ref z = p.fr.bind[1];
   int status = GQ_OK;
@@ -294,7 +299,10 @@ int gq_system_jacobian(const gq_field *f, int cls, int64_t n, int64_t dim, gq_sy
   return status;
 }
 
-int gq_system_nodes(const gq_field *f, int cls, int64_t n, bool probes, gq_system *s) {
+int gq_system_nodes(const gq_field *f, int cls, const void *arg, gq_system *s) {
+  const gq_pointkind *k = arg;
+  int64_t n = k->n;
+  bool probes = k->probes;
   points p;
   int nlead = 0;
   *s = (gq_system){ .parts = 0 };

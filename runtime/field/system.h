@@ -11,7 +11,7 @@
 
 #define GQ_MAXPARTS 2
 #define GQ_MAXGIVEN 2
-enum { GQ_MAX_JACOBIAN = 8 };   /* gqc: numbers in a row of the state */
+enum { GQ_MAX_JACOBIAN = 8, GQ_MAX_ELEMENT = 16 };   /* gqc: numbers in a row of the state; nodes of an element */
 
 typedef struct gq_system {
   gq_graph *g;                 /* inputs: t, parts, given, boundary values; outputs: derivatives, products */
@@ -29,8 +29,11 @@ typedef struct gq_system {
   int directions;              /* inputs after the boundary values: gq_field.direction */
 } gq_system;
 
-/* dz/dt = f. */
-int gq_system_forward(const gq_field *f, int cls, gq_system *s);
+/* Makes a system of class cls: what compilers of all classes take. arg: what it may ask for, or NULL. */
+typedef int gq_make(const gq_field *f, int cls, const void *arg, gq_system *s);
+void gq_system_done(gq_system *s);
+
+gq_make gq_system_forward;     /* dz/dt = f */
 typedef enum gq_products { GQ_PRODUCTS_NONE, GQ_PRODUCTS_PROBES, GQ_PRODUCTS_ALL } gq_products;
 typedef struct gq_adjointkind {
   bool path;                   /* z(t) is given, a alone is solved */
@@ -38,19 +41,20 @@ typedef struct gq_adjointkind {
   gq_products products;        /* a'df/dtheta of the wanted boundary values, or their probes with magnitudes */
   bool time;                   /* and a'df/dt */
 } gq_adjointkind;
-/* (z, a)' = (f, -a'df/dz). */
-int gq_system_adjoint(const gq_field *f, int cls, const gq_adjointkind *k, gq_system *s);
-/* No equation: inputs t, z, a, boundary values; outputs a'df/dz and the products. */
-int gq_system_pull(const gq_field *f, int cls, bool time, gq_system *s);
+gq_make gq_system_adjoint;     /* (z, a)' = (f, -a'df/dz); arg: gq_adjointkind */
+/* No equation: inputs t, z, a, boundary values; outputs a'df/dz and the products; arg: bool, is a'df/dt wanted too. */
+gq_make gq_system_pull;
 /* The products alone, of rows side by side (gq_field_lanes): inputs t {lanes[1]}, z, a, boundary values. */
-int gq_system_points(const gq_field *f, gq_system *s);
+gq_make gq_system_points;
+typedef struct gq_pointkind {
+  int64_t n;                   /* points at once */
+  int64_t dim;                 /* numbers in a row of the state */
+  bool probes;
+} gq_pointkind;
 /* The products at n points at once: inputs t {n}, z {n, ...}, a {n, ...} (or, columns, {.., n rows}), boundary
-** values. probes: before them those of every product, {numbers + 1, n}. */
-int gq_system_nodes(const gq_field *f, int cls, int64_t n, bool probes, gq_system *s);
+** values. probes: before them those of every product, {numbers + 1, n}. arg: gq_pointkind */
+gq_make gq_system_nodes;
 /* The same and, before, the Jacobian by rows of `dim` numbers: outputs df_i/dz of z's shape for i < dim. */
-int gq_system_jacobian(const gq_field *f, int cls, int64_t n, int64_t dim, gq_system *s);
-void gq_system_done(gq_system *s);
-/* Makes a system of class cls: what compilers of all classes take. */
-typedef int gq_make(const gq_field *f, int cls, const void *arg, gq_system *s);
+gq_make gq_system_jacobian;
 
 #endif

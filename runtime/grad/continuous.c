@@ -65,6 +65,49 @@ static int fill_path(gq_walk *w, double t, double h) {
   return GQ_OK;
 }
 
+/* ---- what is compiled ---- */
+
+/* Nodes in every step: the Runge-Kutta weights integrate the probes too, to compare. Guards are for the rule
+** whose weights make Legendre polynomials orthogonal, where no such comparison is made. */
+void gq_nodes_shape(const gq_ode_options *o, gq_plankey *k) {
+  k->audits = o->nodes == GQ_NODES_STEP && !o->independent;
+  k->probes = o->guards && !o->independent && !k->audits && o->quadrature == gq_quadratures;
+}
+
+static int build_nodes(gq_plan *p) {
+  gq_evaluator *largest; /* compiled now: memory must not depend on how many nodes a solve asks for */
+  if (p->key->independent && !p->field->lanes[1]) return GQ_OK;
+  if (p->key->independent) return gq_evaluator_new(&p->scratch, gq_system_points, NULL, &p->many[0]);
+  return gq_node_program(p, p->most_points, &largest);
+}
+
+int gq_continuous_build(gq_plan *p) {
+  const gq_plankey *k = p->key;
+  bool dense = k->trajectory->at != NULL, gq = gq_takes_nodes(k->engine),
+       full = k->engine->integral == GQ_INTEGRAL_INSIDE;
+  bool audit = k->audits && !p->field->calls; /* of a callback nothing can be projected */
+  gq_products products = !gq ? GQ_PRODUCTS_ALL : audit ? GQ_PRODUCTS_PROBES : GQ_PRODUCTS_NONE;
+  gq_adjointkind plain = { dense, k->moments, GQ_PRODUCTS_NONE, false },
+                 with = { dense, k->moments, products, full && (k->t_grad || k->parity) };
+  bool adaptive = k->back_method->e && !k->back_fixed;
+  GQ_TRY(gq_plan_forward(p, false));
+  p->backward.kind = (gq_stepkind){ .m = k->back_method,
+                                    .adaptive = adaptive,
+                                    .max_norm = k->back_max_norm,
+                                    .dense = gq || k->overshoot,
+                                    .product_error = full && adaptive,
+                                    .product_dense = products != GQ_PRODUCTS_NONE && k->overshoot };
+  p->probes = (k->probes || audit) && p->products && !p->field->calls;
+  if (p->probes) GQ_TRY(gq_field_probes(p->field));
+  GQ_TRY(gq_stepper_new(p, gq_system_adjoint, &with, &p->backward));
+  GQ_TRY(gq_evaluator_new(&p->scratch, gq_system_adjoint, &plain, &p->adjoint));
+  if (p->backward.kind.product_error || (p->backward.m->implicit && p->backward.l.nq > 0))
+    GQ_TRY(gq_evaluator_new(&p->scratch, gq_system_adjoint, &with, &p->start));
+  p->most_points = 1;
+  if (!p->field->calls) gq_plan_stack(p, 1);
+  return gq && p->products ? build_nodes(p) : GQ_OK;
+}
+
 /* ---- set-up ---- */
 
 static int buffers(back *k) {

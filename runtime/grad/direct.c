@@ -329,3 +329,26 @@ static int backward(gq_pullback *b, int (*run)(direct *)) {
 
 int gq_direct_backward(gq_pullback *b) { return backward(b, run); }
 int gq_inverse_backward(gq_pullback *b) { return backward(b, run_inverse); }
+
+/* ---- what is compiled ---- */
+
+static int build_pull(gq_plan *p) {
+  return gq_evaluator_new(&p->scratch, gq_system_pull, &p->key->t_grad, &p->pull);
+}
+
+int gq_direct_build(gq_plan *p) {
+  GQ_TRY(gq_plan_forward(p, true));
+  return build_pull(p);
+}
+
+/* alf's inverse evaluates f where its step does, so that it brings the derivative along. */
+int gq_inverse_build(gq_plan *p) {
+  const gq_plankey *k = p->key;
+  bool joint = k->method->kind == GQ_ALF;
+  GQ_TRY(gq_plan_forward(p, !joint));
+  p->inverse.kind = (gq_stepkind){
+    .m = k->method, .inverse = true, .eta = k->eta, .pull = joint, .pull_time = joint && k->t_grad
+  };
+  GQ_TRY(gq_stepper_new(p, gq_system_forward, NULL, &p->inverse));
+  return build_pull(p);
+}

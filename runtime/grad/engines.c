@@ -6,51 +6,53 @@
 
 #include <string.h>
 
+/* clang-format off */
 /* What the rows point to: a file an engine, or a family of them. */
-typedef int backward(gq_pullback *b);
-typedef int rows(struct gq_rowpull *w);
+typedef void shape(const gq_ode_options *o, gq_plankey *k);
+typedef int build(gq_plan *p), backward(gq_pullback *b), rows(struct gq_rowpull *w);
 typedef int choose(const gq_planspec *s, gq_ode_options *o, int64_t steps, gq_info *info);
-backward gq_direct_backward, gq_inverse_backward; /* direct.c */
-backward gq_continuous_backward;                  /* continuous.c */
-backward gq_collocation_backward;                 /* gqc.c */
-rows gq_rows_direct;                              /* samples_direct.c */
-rows gq_rows_quadrature;                          /* samples_gq.c */
-choose gq_auto_choose;                            /* auto.c */
+build    gq_direct_build, gq_inverse_build, gq_continuous_build, gq_collocation_build;
+backward gq_direct_backward, gq_inverse_backward, gq_continuous_backward, gq_collocation_backward;
+rows     gq_rows_direct, gq_rows_quadrature;
+shape    gq_nodes_shape, gq_collocation_shape;
+choose   gq_auto_choose;
 
+static int build_none(gq_plan *p) { return gq_plan_forward(p, false); }
 static bool is_alf(const gq_tableau *m) { return m->kind == GQ_ALF; }
 
-/* clang-format off */
 const gq_engine gq_engines[] = {
-  { .name = "none", .keeps = GQ_KEEP_NOTHING, .kept = "nothing", .doc = "no gradients" },
+  { .name = "none", .keeps = GQ_KEEP_NOTHING, .build = build_none },
 
   /* along the steps taken */
   { .name = "direct", .keeps = GQ_KEEP_ACTIVATIONS,
-    .backward = gq_direct_backward, .rows = gq_rows_direct },
+    .build = gq_direct_build, .backward = gq_direct_backward, .rows = gq_rows_direct },
   { .name = "aca", .keeps = GQ_KEEP_STEPS,
-    .backward = gq_direct_backward, .rows = gq_rows_direct },
+    .build = gq_direct_build, .backward = gq_direct_backward, .rows = gq_rows_direct },
   { .name = "mali", .keeps = GQ_KEEP_END, .method = is_alf,
-    .backward = gq_inverse_backward },
+    .build = gq_inverse_build, .backward = gq_inverse_backward },
   { .name = "reversible", .keeps = GQ_KEEP_END, .method = gq_method_reversible,
-    .backward = gq_inverse_backward },
+    .build = gq_inverse_build, .backward = gq_inverse_backward },
 
   /* by the adjoint equation */
   { .name = "adjoint", .keeps = GQ_KEEP_TRAJECTORY, .integral = GQ_INTEGRAL_INSIDE,
-    .backward = gq_continuous_backward },
+    .build = gq_continuous_build, .backward = gq_continuous_backward },
   { .name = "seminorm", .keeps = GQ_KEEP_TRAJECTORY, .integral = GQ_INTEGRAL_OUTSIDE,
-    .backward = gq_continuous_backward },
+    .build = gq_continuous_build, .backward = gq_continuous_backward },
   { .name = "interpolated", .keeps = GQ_KEEP_TRAJECTORY, .integral = GQ_INTEGRAL_OUTSIDE,
     .trajectory = &gq_trajectory_interpolated, .traits = GQ_PATH_OWN,
-    .backward = gq_continuous_backward },
+    .build = gq_continuous_build, .backward = gq_continuous_backward },
   { .name = "gqc", .keeps = GQ_KEEP_TRAJECTORY, .most_nodes = GQ_MAX_ELEMENT,
     .trajectory = &gq_trajectory_dense, .traits = GQ_PATH_OWN | GQ_ALL_STEPS,
-    .backward = gq_collocation_backward },
+    .shape = gq_collocation_shape, .build = gq_collocation_build, .backward = gq_collocation_backward },
   { .name = "kronrod", .keeps = GQ_KEEP_TRAJECTORY, .integral = GQ_INTEGRAL_ADAPTIVE,
     .trajectory = &gq_trajectory_dense, .traits = GQ_PATH_KEPT,
-    .backward = gq_continuous_backward },
+    .build = gq_continuous_build, .backward = gq_continuous_backward },
   { .name = "gq", .keeps = GQ_KEEP_TRAJECTORY, .integral = GQ_INTEGRAL_NODES,
-    .backward = gq_continuous_backward, .rows = gq_rows_quadrature },
+    .shape = gq_nodes_shape, .build = gq_continuous_build, .backward = gq_continuous_backward,
+    .rows = gq_rows_quadrature },
   { .name = "check", .keeps = GQ_KEEP_TRAJECTORY, .integral = GQ_INTEGRAL_NODES, .traits = GQ_TWICE,
-    .backward = gq_continuous_backward, .rows = gq_rows_quadrature },
+    .shape = gq_nodes_shape, .build = gq_continuous_build, .backward = gq_continuous_backward,
+    .rows = gq_rows_quadrature },
 
   { .name = "auto", .keeps = GQ_KEEP_TRAJECTORY, .choose = gq_auto_choose },
 };

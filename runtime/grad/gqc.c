@@ -15,6 +15,7 @@
 */
 #include "../ode/solution.h"
 
+#include <limits.h>
 #include <math.h>
 #include <string.h>
 
@@ -68,6 +69,61 @@ static void weights(int n, const double *points, const double *w, double x, doub
     before = now, now = after;
   }
   for (int j = 0; j < n; j++) b[j] *= w[j] / 4;
+}
+
+/* ---- what is compiled ---- */
+
+/* Gauss points whose order is above the method's, by one more than it takes. */
+void gq_collocation_shape(const gq_ode_options *o, gq_plankey *k) {
+  int order = o->method->order;
+  if (gq_method_adams(o->method) && o->step_size <= 0 && order > 6) order = 6; /* its steps are short */
+  k->element = o->nodes == GQ_NODES_FIXED ? o->fixed_nodes : (order + 2) / 2 + 1;
+}
+
+/* Rows of the state and their Jacobians. A small state may be one row whatever its field does. */
+static int find_rows(gq_plan *p) {
+  static const char *const instead =
+    "use gradient = \"gq\" with adjoint = {trajectory = \"dense\"}, or \"aca\"";
+  const gq_field *f = p->field;
+  size_t n = gq_numel(f->shape);
+  char message[256], shape[128];
+  if (f->calls)
+    return gq_fail(
+      GQ_EUNSUPPORTED,
+      "gradient = \"gqc\" needs the Jacobian of the dynamics, and with trace = false they are not known "
+      "but by their values; %s",
+      instead);
+  int status = n ? gq_field_independent(f) : GQ_OK;
+  if (status == GQ_EUNSUPPORTED && n > GQ_MAX_JACOBIAN) {
+    strncpy(message, gq_message(), sizeof message - 1), message[sizeof message - 1] = 0;
+    return gq_fail(status, "gradient = \"gqc\" needs rows that do not act on each other; %s; %s", message,
+                   instead);
+  }
+  if (status != GQ_OK && status != GQ_EUNSUPPORTED) return status;
+  if (f->columns && !f->points)
+    return gq_fail(GQ_EUNSUPPORTED,
+                   "gradient = \"gqc\" evaluates several times at once, and the dynamics hold a product of "
+                   "matrices that depend on time alone, or a large one; %s",
+                   instead);
+  bool whole = status != GQ_OK || f->shape.ndim == 0 || n == 0;
+  p->dim = (int)(whole ? n : n / f->shape.dim[0] > INT_MAX ? INT_MAX : n / f->shape.dim[0]);
+  if (p->dim <= GQ_MAX_JACOBIAN) return GQ_OK;
+  return gq_fail(GQ_EUNSUPPORTED,
+                 "gradient = \"gqc\" takes states of at most %d numbers a row, and those of %s have %d; %s",
+                 GQ_MAX_JACOBIAN, gq_shape_text(f->shape, shape, sizeof shape), p->dim, instead);
+}
+
+int gq_collocation_build(gq_plan *p) {
+  GQ_TRY(gq_plan_forward(p, false));
+  gq_plan_stack(p, p->key->element);
+  return find_rows(p);
+}
+
+/* The program for n elements, a power of two up to p->most_points: phase 0 stores dim arrays df_i/dz, phase 1 adds the
+** products. Inputs as of a node program. */
+static int element_program(gq_plan *p, int n, gq_evaluator **out) {
+  const gq_pointkind of = { .n = (int64_t)p->key->element * n, .dim = p->dim };
+  return gq_plan_many(p, n, gq_system_jacobian, &of, out);
 }
 
 /* ---- where numbers stand ---- */
@@ -254,7 +310,7 @@ static int run_group(gqc *g) {
   gq_evaluator *e;
   if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", t);
   size_t arena = g->plan->scratch.bytes;
-  GQ_TRY(gq_plan_elements(g->plan, g->count, &e));
+  GQ_TRY(element_program(g->plan, g->count, &e));
   s->bytes += f->nslices * (g->plan->scratch.bytes - arena);
   g->e = e;
   GQ_TRY(fill_times(g));
@@ -282,7 +338,7 @@ static int run_group(gqc *g) {
 
 static int buffers(gqc *g) {
   const gq_field *f = g->plan->field;
-  size_t nodes = (size_t)g->plan->most_elements * g->n, size = gq_dtype_size(f->dtype), n = g->n * g->dim,
+  size_t nodes = (size_t)g->plan->most_points * g->n, size = gq_dtype_size(f->dtype), n = g->n * g->dim,
          work = (n * g->dim + n * (n + 1) + n + g->dim + 1) * sizeof(lanes),
          times = g->s->nt * g->n * sizeof *g->x;
   size_t part = gq_round64(gq_part_bytes(f)),
@@ -358,7 +414,7 @@ static int run(gqc *g, int last) {
   int k = last;
   while (rest > 0 && dir * (gq_step(st, rest - 1).t - s->t[last]) >= 0) rest--;
   for (; rest > 0; rest -= g->count) {
-    for (g->count = g->plan->most_elements; g->count > rest;) g->count /= 2;
+    for (g->count = g->plan->most_points; g->count > rest;) g->count /= 2;
     for (int e = 0; e < g->count; e++) {
       int64_t i = rest - 1 - e;
       g->element[e] = (element){ .step = gq_step(st, i), .z = st->state[i], .first = k };
@@ -378,7 +434,7 @@ static int run(gqc *g, int last) {
 }
 
 int gq_collocation_backward(gq_pullback *b) {
-  gqc g = { .b = b, .s = b->s, .plan = b->s->plan, .n = b->s->plan->element, .dim = b->s->plan->dim };
+  gqc g = { .b = b, .s = b->s, .plan = b->s->plan, .n = b->s->plan->key->element, .dim = b->s->plan->dim };
   int last = b->s->nt - 1;
   while (last >= 0 && zero(&g, last)) last--;
   if (last < 0) return GQ_OK;

@@ -55,6 +55,11 @@ int64_t gq_rule_wanted(double C, int64_t nfe, double dt, double T) {
   return n < 1 ? 1 : n > 1e15 ? (int64_t)1e15 : (int64_t)n;
 }
 
+int gq_node_program(gq_plan *p, int n, gq_evaluator **out) {
+  const gq_pointkind of = { .n = n, .probes = p->probes };
+  return gq_plan_many(p, n, gq_system_nodes, &of, out);
+}
+
 static size_t state_bytes(const gq_field *f, int s) {
   return gq_numel(f->class_shape[f->class_of[s]]) * gq_dtype_size(f->dtype);
 }
@@ -63,7 +68,7 @@ static int probes_init(gq_nodebuffer *b) {
   const gq_plan *p = b->s->plan;
   gq_evaluator *e;
   size_t n = 0;
-  GQ_TRY(gq_plan_nodes(b->s->plan, b->rows, &e));
+  GQ_TRY(gq_node_program(b->s->plan, b->rows, &e));
   int *size = gq_alloc((e->parts + 1) * sizeof *size);
   if (!size) return gq_nomem(e->parts * sizeof *size);
   for (int i = 0; i < e->parts; i++)
@@ -82,8 +87,8 @@ static int probes_init(gq_nodebuffer *b) {
 
 int gq_nodebuffer_init(gq_nodebuffer *b, gq_solution *s, const gq_grads *grads) {
   const gq_field *f = s->plan->field;
-  size_t n = 64 + s->plan->node_rows * gq_dtype_size(f->dtype);
-  *b = (gq_nodebuffer){ .s = s, .grads = grads, .rows = s->plan->node_rows };
+  size_t n = 64 + s->plan->most_points * gq_dtype_size(f->dtype);
+  *b = (gq_nodebuffer){ .s = s, .grads = grads, .rows = s->plan->most_points };
   n = gq_round64(n);
   size_t times = n, states = 0;
   for (int i = 0; i < f->nslices; i++) states += 2 * gq_round64(b->rows * state_bytes(f, i));
@@ -165,7 +170,7 @@ static void gather(const gq_nodebuffer *b, const gq_evaluator *e) {
 int gq_nodebuffer_difference(const gq_nodebuffer *b, const gq_grads *probes, double *difference) {
   const gq_field *f = b->s->plan->field;
   gq_evaluator *e;
-  GQ_TRY(gq_plan_nodes(b->s->plan, b->rows, &e));
+  GQ_TRY(gq_node_program(b->s->plan, b->rows, &e));
   *difference = 0;
   for (int g = 0; g < b->sum.groups; g++) {
     int first = b->sum.first[g], j = e->of[e->nq + g];
@@ -223,7 +228,7 @@ int gq_nodebuffer_flush(gq_nodebuffer *b) {
     while (2 * n <= b->filled - done) n *= 2;
     gq_evaluator *e;
     void *z[GQ_MAXSLICES], *a[GQ_MAXSLICES];
-    GQ_TRY(gq_plan_nodes(p, n, &e));
+    GQ_TRY(gq_node_program(p, n, &e));
     char *side = b->side;
     for (int s = 0; s < f->nslices; s++) {
       z[s] = (char *)b->z[s] + done * state_bytes(f, s);

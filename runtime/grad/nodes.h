@@ -29,6 +29,9 @@ double gq_rule_point(const gq_rule *r, int i, double *w);
 /* Eq. (9): ceil(C nfe dt / T), at least 1; products that are exact stay exact. */
 int64_t gq_rule_wanted(double C, int64_t nfe, double dt, double T);
 
+/* The program for n nodes, a power of two up to p->most_points. */
+int gq_node_program(gq_plan *p, int n, gq_evaluator **out);
+
 /* A fixed number of rows, evaluated when full: memory does not grow with the number of nodes. */
 typedef struct gq_nodebuffer {
   gq_solution *s;

@@ -35,7 +35,7 @@ typedef struct back {
 
 static void take_all(back *k, gq_taker *t) {
   const gq_field *f = k->s->plan->field;
-  const gq_evaluator *e = &k->s->plan->nodes[0];
+  const gq_evaluator *e = &k->s->plan->many[0];
   size_t n = k->p->n, part = k->bytes * k->points;
   k->rule = gq_take(t, n * sizeof *k->rule), k->next_node = gq_take(t, n * sizeof *k->next_node);
   k->nodes = gq_take(t, n * sizeof *k->nodes), k->started = gq_take(t, n * sizeof *k->started);
@@ -86,7 +86,7 @@ static void repeat_first(back *k) {
 
 static int flush(back *k) {
   const gq_field *f = k->p->f;
-  const gq_evaluator *e = &k->s->plan->nodes[0];
+  const gq_evaluator *e = &k->s->plan->many[0];
   if (k->filled == 0) return GQ_OK;
   repeat_first(k);
   for (int i = 0; i < k->points; i++) gq_lanes_cut(k->s, k->row[i], k->points, i, k->cut);

@@ -74,6 +74,8 @@ enum {                         /* gq_engine.traits */
 };
 struct gq_ode_options;
 struct gq_info;
+struct gq_plan;
+struct gq_plankey;
 struct gq_planspec;
 struct gq_pullback;
 struct gq_rowpull;
@@ -85,6 +87,8 @@ typedef struct gq_engine {
   unsigned traits;
   int most_nodes;              /* that an element takes; 0: any number */
   bool (*method)(const gq_tableau *);          /* those that it goes with; NULL: any */
+  void (*shape)(const struct gq_ode_options *o, struct gq_plankey *k);   /* what it alone adds to a plan's key; NULL */
+  int (*build)(struct gq_plan *p);             /* the programs of a plan, all that the key says */
   int (*backward)(struct gq_pullback *b);
   int (*rows)(struct gq_rowpull *w);           /* a worker's share of batch = "independent"; NULL: refused */
   /* Settle on an engine before a solve (steps < 0), or when the one chosen went over the memory after so many. */

@@ -19,8 +19,27 @@ typedef struct gq_stepper {
 
 enum { GQ_NODE_SIZES = 7 };    /* node programs for 1, 2, 4, ... 64 rows */
 
+/* What shapes a plan, and all that is seen where one is built: numbers are inputs of its programs. Zeroed before it is
+** filled, compared bytewise; the graph's own key follows. */
+typedef struct gq_plankey {
+  const gq_engine *engine;
+  const gq_backend *on;
+  const gq_lowering *lowering;   /* and with it the layout */
+  const gq_tableau *method, *back_method;
+  double eta;
+  const gq_trajectory_kind *trajectory;
+  int threads;                 /* slices */
+  int element;                 /* nodes of an element; 0: the engine has none */
+  bool fixed, back_fixed;      /* a fixed grid */
+  bool max_norm, back_max_norm, overshoot, parity, moments, t_grad, independent, error, stiffness;
+  bool dense;                  /* the forward step has its interpolant */
+  bool audits, probes;         /* of nodes: the solver's own weights beside; products kept apart by node */
+  int ncapture;
+  bool want[];                 /* [ncapture] */
+} gq_plankey;
+
 typedef struct gq_plan {
-  char *key;
+  gq_plankey *key;
   size_t nkey;
   int users;                   /* solutions that refer to it */
   int running;                 /* solves and backward passes under way: they use its scratch memory */
@@ -33,13 +52,11 @@ typedef struct gq_plan {
   int64_t rows;                /* and what they solve for at once: rows that do not act on each other, */
   int row_dim;                 /* of so many numbers; or one of all */
   gq_evaluator start;          /* the backward system with its products, where they count in the error norm */
-  gq_evaluator nodes[GQ_NODE_SIZES];
-  gq_evaluator elements[GQ_NODE_SIZES];   /* gqc: Jacobians, then products of 1, 2, 4, ... elements */
-  int element, most_elements;  /* nodes of one; how many are evaluated together, a power of two */
-  int dim;                     /* numbers in a row of the state: a Jacobian is dim x dim */
+  gq_evaluator many[GQ_NODE_SIZES];   /* the engine's own for 1, 2, 4, ... nodes or elements at once, */
+  int most_points;             /* up to so many */
+  int dim;                     /* gqc: numbers in a row of the state: a Jacobian is dim x dim */
   bool products;               /* some boundary value wants a gradient */
-  int node_rows;               /* capacity of the node buffer, a power of two */
-  bool probes;                 /* node programs store the probes of products (field/probe.h) */
+  bool probes;                 /* node programs store the products of vectors by node (grad/spectrum.h) */
   int64_t alarms;              /* spectra so far that called for an audit */
   size_t arena_bytes;
   void *arena[GQ_MAXSLICES];   /* of the steps */
@@ -62,14 +79,16 @@ void gq_plan_release(gq_plan *p_);
 /* A backward pass takes the plan's scratch memory; GQ_ESTATE where a solve under way, that called back, has it. */
 int gq_plan_enter(gq_plan *p);
 void gq_plan_leave(gq_plan *p);
-/* The node program for `rows` rows (a power of two up to node_rows), compiled at its first use. */
-int gq_plan_nodes(gq_plan *p, int rows, gq_evaluator **out);
 
-/* The program for `n` elements (a power of two up to most_elements): phase 0 stores dim arrays df_i/dz,
-** phase 1 adds the products. Inputs as of a node program. */
-int gq_plan_elements(gq_plan *p, int n, gq_evaluator **out);
-enum { GQ_MAX_ELEMENT = 16 };   /* nodes of one */
-int gq_element_nodes(const gq_ode_options *o);
+/* ---- for the engines' own build ---- */
+
+/* The forward step, with its derivative (pull) or without, f, and what an implicit method needs. */
+int gq_plan_forward(gq_plan *p, bool pull);
+int gq_stepper_new(gq_plan *p, gq_make *make, const void *arg, gq_stepper *st);   /* st->kind is set */
+/* How many points of so many rows of the state each are evaluated at once: a power of two. */
+void gq_plan_stack(gq_plan *p, int each);
+/* The program for n points (a power of two up to p->most_points), compiled at its first use; of that need not stay. */
+int gq_plan_many(gq_plan *p, int n, gq_make *make, const gq_pointkind *of, gq_evaluator **out);
 
 /* ---- one integration ---- */
 
