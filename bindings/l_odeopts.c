@@ -123,17 +123,7 @@ static void adjoint_options(lua_State *L, int arg, gq_ode_options *o) {
                                                            : "reverse";
   const char *trajectory = gqL_optstring(L, t, "trajectory", own);
   o->trajectory = choose_trajectory(L, trajectory);
-  if (o->engine->trajectory == &gq_trajectory_interpolated && o->trajectory != o->engine->trajectory)
-    gqL_error(
-      L,
-      "gq.odeint: gradient = \"interpolated\" reads z from its interpolant, not from trajectory = \"%s\"; "
-      "leave adjoint.trajectory out, or choose gradient = \"seminorm\"",
-      trajectory);
-  if (o->engine->traits & GQ_PATH_KEPT && !o->trajectory->at)
-    gqL_error(
-      L,
-      "gq.odeint: gradient = \"kronrod\" needs z at any time: leave adjoint.trajectory out (\"dense\"), or "
-      "choose \"checkpoint\" or \"interpolated\", not \"reverse\"");
+  if (gq_ode_check_given(o) != GQ_OK) gqL_error(L, "gq.odeint: %s", gq_message());
   o->points = (int)gqL_optint(L, t, "points", o->points, 2, 1 << 16);
   o->checkpoints = (int)gqL_optint(L, t, "checkpoints", o->checkpoints, 2, 1 << 24);
   o->moments = choose(L, gqL_optstring(L, t, "impulses", "restart"), impulses, "adjoint.impulses") == 1;

@@ -258,26 +258,7 @@ static void replay_done(replay *r) {
 int gq_odeint_replay(gq_solution *s, gq_tensor *z0, gq_tensor *t_, gq_tensor *const *capture, gq_tensor *gz,
                      gq_tensor **gz0, gq_tensor **gt_, gq_tensor **gcapture) {
   const gq_field *f = s->plan->field;
-  if (f->calls)
-    return gq_fail(
-      GQ_EUNSUPPORTED,
-      "create_graph through odeint needs dynamics that are traced: with trace = false there are first "
-      "derivatives alone");
-  if (!gq_keeps_steps(s->o.engine))
-    return gq_fail(GQ_EUNSUPPORTED,
-                   "create_graph through odeint works with gradient = \"direct\"; this solve used \"%s\"",
-                   s->o.engine->name);
-  if (s->o.method->implicit)
-    return gq_fail(
-      GQ_EUNSUPPORTED,
-      "create_graph through odeint takes an explicit method (dopri5, tsit5); this solve used \"%s\"",
-      s->o.method->name);
-  if (s->rows)
-    return gq_fail(GQ_EUNSUPPORTED,
-                   "create_graph through odeint and batch = \"independent\" do not go together: use "
-                   "batch = \"joint\"");
-  if (s->njumps)
-    return gq_fail(GQ_EUNSUPPORTED, "create_graph through odeint and grid_points do not go together");
+  GQ_TRY(gq_solution_check_again(s));
   replay r = { .s = s };
   GQ_TRY(gq_plan_enter(s->plan));
   int status = gq_solution_records(s);

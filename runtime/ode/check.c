@@ -1,115 +1,150 @@
 /*
-** check.c -- which methods, engines and options go together.
+** check.c -- what may be asked for: the numbers of a problem, and which engines, methods and options go together
+** (rules.def).
 */
 #include "../method/heuristic.h"
 #include "solution.h"
 
+#include <math.h>
 #include <stdio.h>
+#include <string.h>
+
+/* ---- rules ---- */
+
+enum { GIVEN = 1, OPTIONS = 2, SOLVE = 4, AGAIN = 8 };
+
+static bool is_runge_kutta(const gq_tableau *m) { return m->kind == GQ_RUNGE_KUTTA; }
+static bool is_alf(const gq_tableau *m) { return m->kind == GQ_ALF; }
+static bool estimates_error(const gq_tableau *m) { return m->e && !m->implicit && !gq_method_adams(m); }
+static bool estimates_stiffness(const gq_tableau *m) { return gq_stiffness_stage(m) >= 0; }
+
+static bool leaves_step(const gq_tableau *m) {
+  for (int i = 0; i < m->stages; i++)
+    if (m->c[i] > 1) return true;
+  return false;
+}
 
 /* Names of the methods of some kinds, for messages. */
-static const char *methods_of(bool (*fits)(const gq_tableau *), char *text, size_t size) {
+static void methods_of(bool (*fits)(const gq_tableau *), char *text, size_t size) {
   size_t n = 0;
-  text[0] = 0;
   for (int i = 0; i < gq_ntableaux; i++) {
     const gq_tableau *m = gq_tableau_get(i);
     if (fits(m) && n < size) n += snprintf(text + n, size - n, "%s%s", n ? ", " : "", m->name);
   }
-  return text;
 }
 
-static bool is_runge_kutta(const gq_tableau *m) { return m->kind == GQ_RUNGE_KUTTA; }
-static bool is_alf(const gq_tableau *m) { return m->kind == GQ_ALF; }
+/* What {word} of a rule stands for. */
+static void fill_in(const gq_ode_options *o, const char *word, char *text, size_t size) {
+  char eta[32];
+  snprintf(eta, sizeof eta, "%g", o->eta);
+  const struct {
+    const char *word, *name;
+  } names[] = { { "engine", o->engine->name },
+                { "method", o->method ? o->method->name : "" },
+                { "eta", eta },
+                { "adjoint.method", o->back_method->name },
+                { "trajectory", o->trajectory->name },
+                { "sum", o->error ? "error" : "stiffness" } };
+  const struct {
+    const char *word;
+    int value;
+  } numbers[] = { { "points", o->points },
+                  { "checkpoints", o->checkpoints },
+                  { "nodes", o->fixed_nodes },
+                  { "most nodes", o->engine->most_nodes } };
+  const struct {
+    const char *word;
+    bool (*fits)(const gq_tableau *);
+  } lists[] = { { "those of the engine", o->engine->method },
+                { "those of Runge and Kutta", is_runge_kutta },
+                { "those with error", estimates_error },
+                { "those with stiffness", estimates_stiffness } };
+  for (int i = 0; i < 6; i++)
+    if (!strcmp(names[i].word, word)) snprintf(text, size, "%s", names[i].name);
+  for (int i = 0; i < 4; i++)
+    if (!strcmp(numbers[i].word, word)) snprintf(text, size, "%d", numbers[i].value);
+  for (int i = 0; i < 4; i++)
+    if (!strcmp(lists[i].word, word)) methods_of(lists[i].fits, text, size);
+}
 
-static int check_inverts(const gq_ode_options *o) {
-  bool (*fits)(const gq_tableau *) = o->engine->method;
-  char names[256];
-  if (!fits(o->method))
-    return gq_fail(GQ_EARG,
-                   "gradient = \"%s\" inverts the steps of the forward solve and method = \"%s\" cannot be "
-                   "inverted so; it goes with method = %s",
-                   o->engine->name, o->method->name, methods_of(fits, names, sizeof names));
-  if (o->method->kind == GQ_ALF && o->eta == 0.5)
-    return gq_fail(GQ_EARG,
-                   "eta = 0.5 forgets v in every step of alf, so gradient = \"%s\" cannot invert them; "
-                   "take another eta, or gradient = \"aca\"",
-                   o->engine->name);
+static int refuse(const gq_ode_options *o, int status, const char *text) {
+  char message[1024], word[32];
+  size_t n = 0;
+  for (; *text && n < sizeof message - 1; text++) {
+    if (*text != '{') {
+      message[n++] = *text;
+      continue;
+    }
+    size_t length = strcspn(text + 1, "}");
+    snprintf(word, sizeof word, "%.*s", (int)length, text + 1);
+    message[n] = 0;
+    fill_in(o, word, message + n, sizeof message - n);
+    n += strlen(message + n), text += length + 1;
+  }
+  return message[n] = 0, gq_fail(status, "%s", message);
+}
+
+static int check_rules(int when, const gq_ode_options *o, const gq_problem *p, const gq_solution *s) {
+  const gq_engine *e = o->engine;
+  const gq_tableau *m = o->method, *b = o->back_method;
+  bool gradients = e->keeps != GQ_KEEP_NOTHING, adjoint = e->keeps == GQ_KEEP_TRAJECTORY,
+       rows = o->independent, past = o->overshoot || o->parity, sums = o->error || o->stiffness;
+#define RULE(stages, broken, status, text) \
+  if ((stages)&when && (broken)) return refuse(o, status, text);
+#include "rules.def"
+#undef RULE
   return GQ_OK;
 }
 
-/* Steps that hang on the steps before. */
-static int check_adams(const gq_ode_options *o) {
-  if (!o->method || (o->method->kind == GQ_ADAMS_MOULTON && o->method->order < 2))
-    return gq_fail(GQ_EARG, "the highest order of explicit_adams is 1 to 12, that of implicit_adams 2 to 12");
-  if (gq_keeps_steps(o->engine))
-    return gq_fail(
-      GQ_EUNSUPPORTED,
-      "gradient = \"%s\" differentiates one step after another, and the steps of method = \"%s\" hang on "
-      "several before them; use gradient = \"gq\" or \"adjoint\", or a Runge-Kutta method (dopri5)",
-      o->engine->name, o->method->name);
-  if (o->engine->keeps != GQ_KEEP_NOTHING && o->trajectory->reruns)
-    return gq_fail(
-      GQ_EUNSUPPORTED,
-      "adjoint.trajectory = \"checkpoint\" runs single steps again, and the steps of method = \"%s\" hang "
-      "on several before them; use trajectory = \"dense\", \"interpolated\" or \"reverse\"",
-      o->method->name);
-  if (o->parity)
-    return gq_fail(GQ_EUNSUPPORTED,
-                   "parity repeats solves of Runge-Kutta methods step for step; method = \"%s\" is none",
-                   o->method->name);
-  return GQ_OK;
-}
-
-static bool estimates_error(const gq_tableau *m) { return m->e && !m->implicit && !gq_method_adams(m); }
-static bool estimates_stiffness(const gq_tableau *m) { return gq_stiffness_stage(m) >= 0; }
-
-/* Derivatives of what the steps tell about themselves: those of explicit steps one by one. */
-static int check_heuristics(const gq_ode_options *o) {
-  char names[256];
-  const char *what = o->error ? "error" : "stiffness";
-  bool (*fits)(const gq_tableau *) = o->error && !estimates_error(o->method)           ? estimates_error
-                                     : o->stiffness && !estimates_stiffness(o->method) ? estimates_stiffness
-                                                                                       : NULL;
-  if (o->engine->keeps != GQ_KEEP_NOTHING && !gq_keeps_steps(o->engine))
-    return gq_fail(GQ_EUNSUPPORTED,
-                   "regularise.%s is a sum over the solver's own steps, which gradient = \"%s\" does not "
-                   "differentiate; use gradient = \"direct\" or \"aca\"",
-                   what, o->engine->name);
-  if (o->independent)
-    return gq_fail(GQ_EUNSUPPORTED,
-                   "regularise.%s is a sum over steps that the whole batch shares; use batch = \"joint\"",
-                   what);
-  if (fits)
-    return gq_fail(GQ_EUNSUPPORTED,
-                   "regularise.%s: method = \"%s\" makes no such estimate of an explicit step; use one of %s",
-                   fits == estimates_error ? "error" : "stiffness", o->method->name,
-                   methods_of(fits, names, sizeof names));
-  return GQ_OK;
-}
+int gq_ode_check_given(const gq_ode_options *o) { return check_rules(GIVEN, o, NULL, NULL); }
 
 int gq_ode_check(const gq_ode_options *o) {
-  char names[256];
-  if (!o->method || gq_method_adams(o->method)) GQ_TRY(check_adams(o));
-  if (o->engine->method) GQ_TRY(check_inverts(o));
-  if (o->error || o->stiffness) GQ_TRY(check_heuristics(o));
-  if (!(o->eta > 0) || o->eta > 1) return gq_fail(GQ_EARG, "eta = %g must be above 0 and at most 1", o->eta);
-  if (o->eta != 1 && !is_alf(o->method))
-    return gq_fail(GQ_EARG, "eta damps method = \"alf\"; method = \"%s\" has none", o->method->name);
-  if (!is_runge_kutta(o->back_method))
-    return gq_fail(GQ_EARG, "adjoint.method = \"%s\": a backward solve takes one of %s", o->back_method->name,
-                   methods_of(is_runge_kutta, names, sizeof names));
-  if (o->method->kind == GQ_REVERSIBLE_HEUN && o->trajectory->reruns)
-    return gq_fail(
-      GQ_EARG,
-      "adjoint.trajectory = \"checkpoint\" keeps z and a slope, method = \"reversible_heun\" carries more; "
-      "use gradient = \"reversible\" or trajectory = \"dense\"");
-  if (gq_method_stops(o->method) && (o->overshoot || o->parity))
-    return gq_fail(GQ_EARG, "method = \"%s\" stops at every time: overshoot (and parity) needs one of %s",
-                   o->method->name, methods_of(is_runge_kutta, names, sizeof names));
+  if (!o->engine) return gq_fail(GQ_EARG, "options without an engine: gq_ode_defaults makes them");
+  return check_rules(OPTIONS, o, NULL, NULL);
+}
+
+int gq_solution_check_again(const gq_solution *s) { return check_rules(AGAIN, &s->o, NULL, s); }
+
+/* ---- numbers ---- */
+
+static int check_times(int nt, const double *t) {
+  int dir = 0;
+  if (nt < 1) return gq_fail(GQ_EARG, "t is empty: give at least one time");
+  for (int k = 0; k < nt; k++) {
+    if (!isfinite(t[k])) return gq_fail(GQ_EARG, "t[%d] is %g: times must be finite", k + 1, t[k]);
+    if (k == 0 || t[k] == t[k - 1]) continue;
+    int d = t[k] > t[k - 1] ? 1 : -1;
+    if (dir && d != dir)
+      return gq_fail(GQ_EARG,
+                     "times must not change direction: t[%d] = %.17g after t[%d] = %.17g in an %s sequence",
+                     k + 1, t[k], k, t[k - 1], dir > 0 ? "increasing" : "decreasing");
+    dir = d;
+  }
   return GQ_OK;
+}
+
+static int check_tolerance(double rtol, double atol, const char *whose) {
+  if (rtol >= 0 && atol >= 0 && rtol + atol > 0 && isfinite(rtol + atol)) return GQ_OK;
+  return gq_fail(GQ_EARG,
+                 "%srtol = %g and atol = %g: both must be finite and not negative, and one of them positive",
+                 whose, rtol, atol);
+}
+
+/* dz/dt must be what z is: nothing is broadcast or cast. */
+static int check_slope(const gq_problem *p) {
+  char got[128], want[128];
+  const gq_node *f = gq_graph_node(p->f, gq_graph_output(p->f, 0));
+  if (f->dtype == p->z0->dtype && gq_shape_equal(f->shape, p->z0->shape)) return GQ_OK;
+  return gq_fail(
+    f->dtype == p->z0->dtype ? GQ_ESHAPE : GQ_EDTYPE,
+    "the dynamics returned %s of shape %s for a state that is %s of shape %s: dz/dt must have the dtype and "
+    "shape of z",
+    gq_dtype_name(f->dtype), gq_shape_text(f->shape, got, sizeof got), gq_dtype_name(p->z0->dtype),
+    gq_shape_text(p->z0->shape, want, sizeof want));
 }
 
 /* leapfrog: z = [x, v] */
-int gq_check_halves(const gq_problem *p) {
+static int check_halves(const gq_problem *p) {
   char got[128];
   gq_shape s = p->z0->shape;
   if (s.ndim > 0 && s.dim[s.ndim - 1] % 2 == 0) return GQ_OK;
@@ -118,4 +153,20 @@ int gq_check_halves(const gq_problem *p) {
     "method = \"leapfrog\": the last dimension of the state holds [x, v], so its size is even; z0 has "
     "shape %s",
     gq_shape_text(s, got, sizeof got));
+}
+
+int gq_problem_check(const gq_problem *p, const gq_ode_options *o) {
+  if (gq_tensor_device(p->z0) != gq_host)
+    return gq_fail(GQ_EUNSUPPORTED, "odeint runs on the CPU and z0 is on %s: use x:to(\"cpu\")",
+                   gq_tensor_device(p->z0)->name);
+  if (!gq_is_float(p->z0->dtype))
+    return gq_fail(GQ_EDTYPE, "the state is %s; it must be float32 or float64", gq_dtype_name(p->z0->dtype));
+  GQ_TRY(gq_ode_check(o));
+  GQ_TRY(check_slope(p));
+  if (o->method->kind == GQ_LEAPFROG) GQ_TRY(check_halves(p));
+  GQ_TRY(check_times(p->nt, p->t));
+  GQ_TRY(check_tolerance(o->rtol, o->atol, ""));
+  GQ_TRY(check_tolerance(o->back_rtol, o->back_atol, "adjoint."));
+  if (o->max_steps < 1 || o->back_max_steps < 1) return gq_fail(GQ_EARG, "max_steps must be at least 1");
+  return check_rules(SOLVE, o, p, NULL);
 }

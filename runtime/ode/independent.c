@@ -6,45 +6,7 @@
 #include "lanes.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
-
-/* ---- which options go ---- */
-
-static int refuse(const char *what, const char *instead) {
-  return gq_fail(GQ_EARG, "batch = \"independent\" and %s do not go together: %s, or batch = \"joint\"", what,
-                 instead);
-}
-
-int gq_rows_check(const gq_problem *p, const gq_ode_options *o) {
-  char what[128];
-  if (o->method->kind != GQ_RUNGE_KUTTA || o->method->implicit) {
-    snprintf(what, sizeof what, "method = \"%s\"", o->method->name);
-    return refuse(what, "use an explicit Runge-Kutta method such as \"dopri5\"");
-  }
-  if (o->overshoot || o->parity) return refuse("overshoot (and parity)", "leave those out");
-  if (p->event_) return refuse("event", "solve row by row");
-  if (p->dense_) return refuse("dense = true", "give the times as t");
-  if (p->jump_) return refuse("grid_points", "solve up to each of them and go on from there");
-  if (gq_graph_calls(p->f)) return refuse("trace = false", "use dynamics that can be traced (gq.where)");
-  if (o->engine->keeps == GQ_KEEP_NOTHING) return GQ_OK;
-  bool discrete = gq_keeps_steps(o->engine);
-  if (!o->engine->rows) {
-    snprintf(what, sizeof what, "gradient = \"%s\"", o->engine->name);
-    return refuse(what, "use gradient = \"gq\", \"check\", \"aca\", \"direct\" or \"none\"");
-  }
-  if (discrete && p->t_grad && (!o->method->e || o->step_size > 0))
-    return refuse("times that require gradients on a fixed grid", "use gradient = \"gq\"");
-  if (discrete) return GQ_OK;
-  if (o->back_method->implicit) {
-    snprintf(what, sizeof what, "adjoint.method = \"%s\"", o->back_method->name);
-    return refuse(what, "use an explicit Runge-Kutta method such as \"dopri5\"");
-  }
-  if (o->trajectory->at) return refuse("adjoint.trajectory other than \"reverse\"", "use gradient = \"aca\"");
-  if (o->moments) return refuse("adjoint.impulses = \"moments\"", "use \"restart\"");
-  if (o->quadrature->random) return refuse("a quadrature of random points", "use another");
-  return GQ_OK;
-}
 
 /* ---- what is kept ---- */
 

@@ -127,7 +127,6 @@ typedef struct gq_outcome {
 } gq_outcome;
 void gq_outcome_set(gq_outcome *o, int status);
 
-int gq_rows_check(const gq_problem *p, const gq_ode_options *o);   /* do they go with batch = "independent"? */
 int gq_rows_forward(gq_solution *s);
 
 #endif

@@ -1,5 +1,5 @@
 /*
-** odeint.c -- the forward solve: checks, and the loop over steps and measurement times.
+** odeint.c -- the forward solve: the loop over steps and measurement times, and what is kept of it.
 */
 #include "../method/adams.h"
 #include "../method/heuristic.h"
@@ -11,104 +11,13 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- checks ---- */
-
-static int check_times(int nt, const double *t) {
-  int dir = 0;
-  if (nt < 1) return gq_fail(GQ_EARG, "t is empty: give at least one time");
-  for (int k = 0; k < nt; k++) {
-    if (!isfinite(t[k])) return gq_fail(GQ_EARG, "t[%d] is %g: times must be finite", k + 1, t[k]);
-    if (k == 0 || t[k] == t[k - 1]) continue;
-    int d = t[k] > t[k - 1] ? 1 : -1;
-    if (dir && d != dir)
-      return gq_fail(GQ_EARG,
-                     "times must not change direction: t[%d] = %.17g after t[%d] = %.17g in an %s sequence",
-                     k + 1, t[k], k, t[k - 1], dir > 0 ? "increasing" : "decreasing");
-    dir = d;
-  }
-  return GQ_OK;
-}
-
 int gq_check_finite(const gq_tensor *packed, const char *what) {
   size_t i = gq_first_nonfinite(packed->dtype, gq_numel(packed->shape), gq_tensor_data(packed));
   if (!i) return GQ_OK;
   return gq_fail(GQ_ENONFINITE, "%s is not finite (element %zu of the flattened tensor)", what, i);
 }
 
-static int check_tolerance(double rtol, double atol, const char *whose) {
-  if (rtol >= 0 && atol >= 0 && rtol + atol > 0 && isfinite(rtol + atol)) return GQ_OK;
-  return gq_fail(GQ_EARG,
-                 "%srtol = %g and atol = %g: both must be finite and not negative, and one of them positive",
-                 whose, rtol, atol);
-}
-
-/* dz/dt must be what z is: nothing is broadcast or cast. */
-static int check_slope(const gq_problem *p) {
-  char got[128], want[128];
-  const gq_node *f = gq_graph_node(p->f, gq_graph_output(p->f, 0));
-  if (f->dtype == p->z0->dtype && gq_shape_equal(f->shape, p->z0->shape)) return GQ_OK;
-  return gq_fail(
-    f->dtype == p->z0->dtype ? GQ_ESHAPE : GQ_EDTYPE,
-    "the dynamics returned %s of shape %s for a state that is %s of shape %s: dz/dt must have the dtype and "
-    "shape of z",
-    gq_dtype_name(f->dtype), gq_shape_text(f->shape, got, sizeof got), gq_dtype_name(p->z0->dtype),
-    gq_shape_text(p->z0->shape, want, sizeof want));
-}
-
 static bool continuous(const gq_ode_options *o) { return o->engine->keeps == GQ_KEEP_TRAJECTORY; }
-
-static bool leaves_step(const gq_tableau *m) {
-  for (int i = 0; i < m->stages; i++)
-    if (m->c[i] > 1) return true;
-  return false;
-}
-
-static int check(const gq_problem *p, const gq_ode_options *o) {
-  if (gq_tensor_device(p->z0) != gq_host)
-    return gq_fail(GQ_EUNSUPPORTED, "odeint runs on the CPU and z0 is on %s: use x:to(\"cpu\")",
-                   gq_tensor_device(p->z0)->name);
-  if (!gq_is_float(p->z0->dtype))
-    return gq_fail(GQ_EDTYPE, "the state is %s; it must be float32 or float64", gq_dtype_name(p->z0->dtype));
-  GQ_TRY(gq_ode_check(o));
-  GQ_TRY(check_slope(p));
-  if (o->method->kind == GQ_LEAPFROG) GQ_TRY(gq_check_halves(p));
-  GQ_TRY(check_times(p->nt, p->t));
-  GQ_TRY(check_tolerance(o->rtol, o->atol, ""));
-  GQ_TRY(check_tolerance(o->back_rtol, o->back_atol, "adjoint."));
-  if (o->max_steps < 1 || o->back_max_steps < 1) return gq_fail(GQ_EARG, "max_steps must be at least 1");
-  if ((o->overshoot || o->parity) && o->engine->traits & GQ_ALL_STEPS)
-    return gq_fail(GQ_EARG, "overshoot (and parity) and gradient = \"%s\" do not go together",
-                   o->engine->name);
-  if (o->overshoot && continuous(o) && o->trajectory->at)
-    return gq_fail(GQ_EARG, "overshoot (and parity) and trajectory = \"%s\" do not go together",
-                   o->trajectory->name);
-  if (o->engine->traits & GQ_PATH_KEPT && !o->trajectory->at)
-    return gq_fail(GQ_EARG, "engine %s needs z along a trajectory that is not \"reverse\"", o->engine->name);
-  if (o->points < 2) return gq_fail(GQ_EARG, "adjoint.points = %d: at least 2 are needed", o->points);
-  if (o->checkpoints < 2)
-    return gq_fail(GQ_EARG, "adjoint.checkpoints = %d: at least 2 are needed", o->checkpoints);
-  if (p->event_ && (o->engine->keeps != GQ_KEEP_NOTHING || o->overshoot || o->parity))
-    return gq_fail(
-      GQ_EARG,
-      "an event is looked for without gradients (solve again to info.event_t) and without overshoot");
-  if (p->jump_ && (o->overshoot || o->parity || (o->moments && continuous(o))))
-    return gq_fail(GQ_EARG, "grid_points go with neither overshoot (and parity) nor impulses = \"moments\"");
-  const gq_tableau *outside = leaves_step(o->method)                         ? o->method
-                              : continuous(o) && leaves_step(o->back_method) ? o->back_method
-                                                                             : NULL;
-  if (p->jump_ && outside)
-    return gq_fail(GQ_EARG,
-                   "%s = \"%s\" evaluates f beyond the end of a step, which may not be done at grid_points; "
-                   "use \"kvaerno3\"",
-                   outside == o->method ? "method" : "adjoint.method", outside->name);
-  if (o->engine->most_nodes && o->nodes == GQ_NODES_FIXED && o->fixed_nodes > o->engine->most_nodes)
-    return gq_fail(GQ_EARG, "gq.nodes = %d: gradient = \"%s\" takes 1 to %d nodes in each forward step",
-                   o->fixed_nodes, o->engine->name, o->engine->most_nodes);
-  if (o->independent) GQ_TRY(gq_rows_check(p, o));
-  if (o->overshoot && o->moments)
-    return gq_fail(GQ_EARG, "overshoot (and parity) and impulses = \"moments\" do not go together");
-  return GQ_OK;
-}
 
 int gq_explain(const gq_solution *s, int status) {
   if (status != GQ_ENONFINITE) return status;
@@ -501,7 +410,7 @@ int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_ten
   if (own.parity) own.overshoot = true, own.scale = false;
   if (own.engine->traits & GQ_PATH_OWN) own.trajectory = own.engine->trajectory;
   if (own.engine->traits & GQ_ALL_STEPS) own.moments = false;
-  GQ_TRY(check(p, &own));
+  GQ_TRY(gq_problem_check(p, &own));
   gq_planspec spec = { p, &own, dense_forward(p, &own) };
   if (o->engine->choose) GQ_TRY(info->status = o->engine->choose(&spec, &own, -1, info));
   int status = solve(p, &own, partial, o->engine->choose != NULL, &over, z, info, sol);

@@ -44,6 +44,9 @@ typedef struct gq_pullback {
 
 /* A captured number that is not finite explains a failure better than the state does. */
 int gq_explain(const gq_solution *s, int status);
+/* check.c: may this be solved; may derivatives of its derivatives be asked for? */
+int gq_problem_check(const gq_problem *p, const gq_ode_options *o);
+int gq_solution_check_again(const gq_solution *s);
 int gq_check_finite(const gq_tensor *packed, const char *what);
 /* A training loop's collector frees solutions late: their states serve the next solve at once. */
 void gq_solution_give_back(gq_solution *s);
@@ -54,7 +57,6 @@ static inline void *gq_at_time(const gq_solution *s, gq_tensor *z, int k) {
   return (char *)gq_tensor_data(z) + (size_t)k * gq_part_bytes(s->plan->field);
 }
 
-int gq_check_halves(const gq_problem *p);         /* check.c: leapfrog's state is [x, v] */
 
 /* Is f discontinuous there? */
 static inline bool gq_at_jump(const gq_solution *s, double t) {
