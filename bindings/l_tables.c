@@ -89,6 +89,40 @@ static int quadratures(lua_State *L) {
   return 1;
 }
 
+/* Names of the methods that go with an engine which does not take every one. */
+static void set_methods(lua_State *L, const gq_engine *e) {
+  int n = 0;
+  if (!e->method) return;
+  lua_newtable(L);
+  for (int i = 0; i < gq_ntableaux; i++)
+    if (e->method(gq_tableau_get(i))) lua_pushstring(L, gq_tableau_get(i)->name), lua_rawseti(L, -2, ++n);
+  lua_setfield(L, -2, "methods");
+}
+
+static int engines(lua_State *L) {
+  static const char *const keeps[] = { "nothing", "activations", "steps", "end", "trajectory" },
+                           *const integrals[] = { "own", "inside", "outside", "nodes", "adaptive" };
+  gq_ode_options o;
+  gq_ode_defaults(&o, GQ_F64);
+  lua_createtable(L, gq_nengines, 0);
+  for (int i = 0; i < gq_nengines; i++) {
+    const gq_engine *e = &gq_engines[i];
+    lua_createtable(L, 0, 10);
+    lua_pushstring(L, e->name), lua_setfield(L, -2, "name");
+    lua_pushstring(L, keeps[e->keeps]), lua_setfield(L, -2, "keeps");
+    lua_pushstring(L, integrals[e->integral]), lua_setfield(L, -2, "integral");
+    lua_pushstring(L, e->kept), lua_setfield(L, -2, "kept");
+    lua_pushstring(L, e->doc), lua_setfield(L, -2, "doc");
+    lua_pushstring(L, e->source), lua_setfield(L, -2, "source");
+    lua_pushboolean(L, e->rows != NULL), lua_setfield(L, -2, "independent");
+    lua_pushboolean(L, e->choose != NULL), lua_setfield(L, -2, "chooses");
+    lua_pushboolean(L, e == o.engine), lua_setfield(L, -2, "default");
+    set_methods(L, e);
+    lua_rawseti(L, -2, i + 1);
+  }
+  return 1;
+}
+
 static int steplog(lua_State *L) {
   const double(*rows)[4];
   if (!lua_isnoneornil(L, 1)) {
@@ -137,7 +171,8 @@ static int profile(lua_State *L) {
 
 /* For tests and the curious, in gq.core:
 ** gauss_legendre(n) -> nodes, weights on [-1, 1], ascending; quadrature(name, n, seed) -> the same of any rule,
-** n rounded up to what it takes; quadratures() -> the rules; tableaux() -> the methods' coefficients;
+** n rounded up to what it takes; quadratures() -> the rules; tableaux() -> the methods' coefficients; engines() -> the rows of
+** grad/engines.c: keeps (of the forward solve: nothing, activations, steps, end or trajectory), kept and doc in words;
 ** steplog(true) records every tried step, steplog() -> rows {t, h, error ratio, accepted}, steplog(false) stops;
 ** profile(): where programs spend their time; plan_cache() -> compiled solvers alive, compilations so far;
 ** plan_cache(false) drops the idle ones first; statuses(): what a solve may end with. */
@@ -145,6 +180,7 @@ static const luaL_Reg core[] = { { "gauss_legendre", gauss_legendre },
                                  { "quadrature", quadrature },
                                  { "quadratures", quadratures },
                                  { "tableaux", tableaux },
+                                 { "engines", engines },
                                  { "steplog", steplog },
                                  { "plan_cache", plan_cache },
                                  { "profile", profile },

@@ -123,7 +123,7 @@ extern "C" {
 #include "opt/opt.h"
 #include "io/io.h"
 
-#define GQ_VERSION "0.1.0"
+#define GQ_VERSION "0.2.0"
 
 #ifdef __cplusplus
 }

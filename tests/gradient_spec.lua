@@ -7,12 +7,21 @@ local problems = require "tests.problems"
 
 local vector, leaf, oracle, message = problems.vector, problems.leaf, problems.oracle, helper.message
 
+-- Engines that go back along the steps, of which every one is there.
+local stepwise = {}
+for _, e in ipairs(gq.core.engines()) do
+  stepwise[e.name] = e.keeps == "activations" or e.keeps == "steps" or e.chooses
+end
+
 -- What a user can choose, at sizes where none runs out of nodes.
-local engines = {
-  { "direct", { gradient = "direct" } },
-  { "adjoint", { gradient = "adjoint" } },
-  { "seminorm", { gradient = "seminorm" } },
-  { "gq, eq. (9)", { gradient = "gq", gq = { C = 0.5, max_nodes = 4000 } } },
+local many = { gq = { C = 0.5, max_nodes = 4000 } }
+local engines, by_name = {}, {}
+for i, o in ipairs(problems.engines { mali = false, reversible = false, gq = many, check = many,
+  interpolated = { adjoint = { points = 300 } } }) do
+  engines[i] = { o.gradient, o }
+  by_name[o.gradient] = engines[i]
+end
+local variants = {
   { "gq, nodes a step", { gradient = "gq", gq = { nodes = "step" } } },
   { "gq, 320 nodes", { gradient = "gq", gq = { nodes = 320 } } },
   { "gq, dense", { gradient = "gq", adjoint = { trajectory = "dense" }, gq = { C = 0.5, max_nodes = 4000 } } },
@@ -21,16 +30,14 @@ local engines = {
   { "seminorm, dense", { gradient = "seminorm", adjoint = { trajectory = "dense" } } },
   { "gq, checkpoints", { gradient = "gq", adjoint = { trajectory = "checkpoint", checkpoints = 3 },
     gq = { nodes = "step" } } },
-  { "kronrod", { gradient = "kronrod" } },
-  { "interpolated", { gradient = "interpolated", adjoint = { points = 300 } } },
-  { "gqc", { gradient = "gqc" } },
 }
-local main = { engines[1], engines[2], engines[3], engines[4], engines[11] }
+table.move(variants, 1, #variants, #engines + 1, engines)
+local main = { by_name.direct, by_name.adjoint, by_name.seminorm, by_name.gq, variants[#variants] }
 
 local function with(engine, more) return helper.with(engine[2], more) end
 
 local function stable(engine)
-  local own = { direct = true, interpolated = true, kronrod = true, gqc = true }
+  local own = { direct = true, aca = true, interpolated = true, kronrod = true, gqc = true, auto = true }
   return own[engine[1]] or (engine[2].adjoint or {}).trajectory ~= nil
 end
 
@@ -352,7 +359,7 @@ describe("engines", function()
       local net = mlp(width, dim, i)
       local times = i % 3 == 0 and { 1, 0.4, -0.5 } or i % 3 == 1 and { 0, 1 } or { 0, 0.2, 0.9, 1.1 }
       local z0, cotangent = random { rows, dim }, random { #times, rows, dim }
-      local want = gradients(net, z0, times, cotangent, with(engines[1], { rtol = 1e-10, atol = 1e-10 }))
+      local want = gradients(net, z0, times, cotangent, with(by_name.direct, { rtol = 1e-10, atol = 1e-10 }))
       for _, engine in ipairs(engines) do
         local got = gradients(net, z0, times, cotangent, with(engine, { rtol = 1e-10, atol = 1e-10 }))
         assert.below(helper.relative(got, want), 1e-7, ("network %d by %s"):format(i, engine[1]))
@@ -419,7 +426,7 @@ describe("engines", function()
       local zero = gq.zeros(3, 3, 2, { dtype = "float64" })
       local got, info = gradients(net, z0, { 0, 1, 2 }, zero, with(engine))
       for i = 1, #got do assert.equal(0, got[i]) end
-      if engine[1] ~= "direct" then assert.equal(0, info.nfe_backward) end
+      if not stepwise[info.engine] then assert.equal(0, info.nfe_backward) end
       local first = zero:clone()
       first[1] = gq.ones(3, 2, { dtype = "float64" })
       got = gradients(net, z0, { 0, 1, 2 }, first, with(engine))
@@ -535,7 +542,7 @@ describe("second derivatives", function()
 
   it("by other engines are an error that names direct", function()
     for _, engine in ipairs(engines) do
-      if engine[1] ~= "direct" then
+      if not stepwise[engine[1]] then
         local a = leaf(0.2)
         local z = gq.odeint(function(_, y) return a * y end, vector { 1 }, { 0, 1 }, with(engine))
         local text = message(gq.grad, { z[2]:sum() }, { a }, { create_graph = true })
@@ -715,7 +722,7 @@ end)
 -- ---- alarms ----
 
 describe("the reconstruction error", function()
-  local reverse = { engines[2], engines[3], engines[4], engines[5] }
+  local reverse = { by_name.adjoint, by_name.seminorm, by_name.gq, variants[1] }
 
   it("is small where the way back is stable, zero where z is not solved backwards", function()
     for _, engine in ipairs(engines) do
@@ -740,7 +747,7 @@ describe("the reconstruction error", function()
 
   it("tracks the gradient's error over the ladder", function()
     for _, T in ipairs { 5, 8, 10, 12, 15 } do
-      local worst, info = problems.gradient_error(oracle.G4(1, T), with(engines[4], { rtol = 1e-6, atol = 1e-6 }))
+      local worst, info = problems.gradient_error(oracle.G4(1, T), with(by_name.gq, { rtol = 1e-6, atol = 1e-6 }))
       local ratio = worst / (1e-6 * info.reconstruction)
       assert.truthy(ratio > 1 / 20 and ratio < 1000, ("T = %g: %g"):format(T, ratio))
     end
@@ -761,7 +768,7 @@ describe("the reconstruction error", function()
   end)
 
   it("does not cry on the harmonic oscillator (G3) over many periods", function()
-    local worst, info = problems.gradient_error(oracle.G3(60), with(engines[4], { rtol = 1e-6, atol = 1e-6 }))
+    local worst, info = problems.gradient_error(oracle.G3(60), with(by_name.gq, { rtol = 1e-6, atol = 1e-6 }))
     assert.below(worst, 1e-3, "gradient")
     assert.is_nil(info.warning)
   end)

@@ -34,8 +34,19 @@ describe("gq.help", function()
   it("tells of every method, engine and quadrature", function()
     for _, m in ipairs(gq.core.tableaux()) do assert.truthy(tells(text("methods"), m.name), m.name) end
     for _, q in ipairs(gq.core.quadratures()) do assert.truthy(text("gradient"):find(q.name, 1, true), q.name) end
-    for _, word in ipairs(listed({ gradient = "zzz" }, "there are")) do
-      assert.truthy(tells(text("gradient"), word), word)
+    for _, e in ipairs(gq.core.engines()) do
+      assert.truthy(text("gradient"):find("\n  " .. e.name .. "[: ]"), e.name)
+      assert.truthy(#e.doc > 0 and #e.kept > 0, e.name)
+    end
+  end)
+
+  it("says of engines what the README says", function()
+    local file <close> = assert(io.open("README.md"))
+    local readme = file:read("a")
+    for _, e in ipairs(gq.core.engines()) do
+      local row = ("| `%s`%s | %s | %s%s |"):format(e.name, e.default and " (default)" or "", e.kept, e.doc,
+        e.source and (" (%s)"):format(e.source) or "")
+      assert.equal(e.keeps ~= "nothing", readme:find(row, 1, true) ~= nil, row)
     end
   end)
 

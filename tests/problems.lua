@@ -4,6 +4,7 @@
 --   oracle: losses with gradients in closed form or in quadruple precision
 
 local gq = require "gq"
+local helper = require "tests.helper"
 
 local problems = {}
 
@@ -14,6 +15,18 @@ local function components(z)
   local list = {}
   for i = 1, #z do list[i] = z[i] end
   return table.unpack(list)
+end
+
+-- Options of every engine of the table, with a method that it takes; own[name] over them, false leaves it out.
+function problems.engines(own)
+  local list = {}
+  for _, e in ipairs(gq.core.engines()) do
+    local o = own[e.name]
+    if e.keeps ~= "nothing" and o ~= false then
+      list[#list + 1] = helper.with({ gradient = e.name, method = e.methods and e.methods[1] }, o)
+    end
+  end
+  return list
 end
 
 -- f(t, y1, ..., yn) -> y1', ..., yn' as a function of one tensor.

@@ -15,18 +15,18 @@ local function switch(a, b)
   return function(t, z) return gq.where(t:lt(0.4), -a * z, b * z) end
 end
 
-local engines = {
-  { gradient = "direct" }, { gradient = "aca" }, { gradient = "adjoint" }, { gradient = "seminorm" },
-  { gradient = "gq", gq = { nodes = "step" } }, { gradient = "gq", gq = { nodes = 12 } },
+local rough = { rtol = 1e-6, atol = 1e-6 }
+local engines = problems.engines { gq = { gq = { nodes = "step" } }, check = { gq = { nodes = "step" } }, mali = rough,
+  reversible = helper.with({ method = "reversible_heun" }, rough), auto = { memory_limit = 1000 } }
+for _, o in ipairs {
+  { gradient = "gq", gq = { nodes = 12 } },
   { gradient = "gq", adjoint = { trajectory = "dense" }, gq = { nodes = "step" } },
   { gradient = "gq", adjoint = { trajectory = "checkpoint" }, gq = { nodes = "step" } },
-  { gradient = "kronrod" }, { gradient = "auto", memory_limit = 1000 },
   { gradient = "direct", method = "rk4", step_size = 0.01 },
   { gradient = "direct", method = "euler", step_size = 1e-4 },
-  { gradient = "direct", method = "dopri8" }, { gradient = "mali", method = "alf", rtol = 1e-6, atol = 1e-6 },
-  { gradient = "reversible", method = "reversible_heun", rtol = 1e-6, atol = 1e-6 },
+  { gradient = "direct", method = "dopri8" },
   { gradient = "gq", method = "alf", rtol = 1e-6, atol = 1e-6, gq = { nodes = "step" } },
-}
+} do table.insert(engines, o) end
 
 local function name(o)
   return ("%s, %s%s"):format(o.gradient, o.method or "dopri5", o.adjoint and ", dense" or "")

@@ -16,7 +16,11 @@ local gq = ...
 local describe = gq.core.describe
 
 -- What gradient = there is for any method: ?gradient tells more.
-local engines <const> = "gq check adjoint seminorm kronrod interpolated gqc direct aca auto"
+local listed <const> = {}
+for _, e in ipairs(gq.core.engines()) do
+  if e.keeps ~= "nothing" and not e.methods then listed[#listed + 1] = e.name end
+end
+local engines <const> = table.concat(listed, " ")
 
 -- Options that mean the same in every script: default, help, kind, least value.
 local usual = {

@@ -54,24 +54,22 @@ multistep: with step_size of the order max_order 4, the first steps by extrapola
 
 -- ---- ?gradient: the engines and their options ----
 
+-- An engine solves the adjoint equation, goes back along the steps taken, or neither.
+local function engine_list()
+  local groups = { { "discrete engines, which go back along the steps taken" },
+    { "continuous engines, which solve the adjoint equation backwards" }, { "others" } }
+  for _, e in ipairs(gq.core.engines()) do
+    local group = (e.chooses or e.keeps == "nothing") and 3 or e.keeps == "trajectory" and 2 or 1
+    table.insert(groups[group], ("  %s%s: %s%s; keeps %s"):format(e.name, e.default and " (default)" or "", e.doc,
+      e.source and (" (%s)"):format(e.source) or "", e.kept))
+  end
+  for i, group in ipairs(groups) do groups[i] = table.concat(group, "\n") end
+  return table.concat(groups, "\n")
+end
+
 docs.gradient = [[
 gq.odeint's option gradient: how the backward pass finds the gradients of z0, t and the parameters
-continuous engines, which solve the adjoint equation backwards
-  gq (default): the parameters' integral by Gauss-Legendre nodes (Norcliffe & Deisenroth 2023)
-  check: gq with n and with 2n nodes, the gradient that of 2n: ?guards
-  adjoint: that integral solved with the adjoint, in its error norm; seminorm: outside of it
-  kronrod: adaptive Gauss-Kronrod quadrature over the kept solution
-  interpolated: seminorm with z read from Chebyshev points (IRDM)
-gqc: collocation along the kept forward solution, f batched over the nodes of a step, any number of
-  times at no cost; for fields that treat rows alone, at most 8 numbers a row (or 8 in all)
-discrete engines, which go back along the steps taken
-  direct: keeps every activation; the only one with second derivatives (create_graph)
-  aca: keeps the states of the steps; mali (alf), reversible (alf reversible_heun leapfrog): undo
-    the steps
-auto: gqc for few short rows, else direct where its activations fit memory_limit (bytes; a quarter
-  of the machine's), otherwise gq with nodes in every step (reversible methods are undone);
-  info.engine and info.reason tell
-none: no gradients
+]] .. engine_list() .. "\n" .. [[
 params: a list of tensors: of the parameters differentiate these only (trace = false: needed where f
   uses something that requires a gradient; {} for none)
 adjoint: {...}, of the continuous engines

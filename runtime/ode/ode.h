@@ -93,7 +93,8 @@ typedef struct gq_engine {
   int (*rows)(struct gq_rowpull *w);           /* a worker's share of batch = "independent"; NULL: refused */
   /* Settle on an engine before a solve (steps < 0), or when the one chosen went over the memory after so many. */
   int (*choose)(const struct gq_planspec *s, struct gq_ode_options *o, int64_t steps, struct gq_info *info);
-  const char *kept, *doc, *source;
+  const char *kept, *doc;      /* in words: what the forward solve leaves, how it goes back */
+  const char *source;          /* or NULL */
 } gq_engine;
 extern const gq_engine gq_engines[];
 extern const int gq_nengines;
