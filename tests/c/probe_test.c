@@ -112,8 +112,8 @@ static void probes(const problem *p) {
   must(gq_field_new(&gq_cpu_backend, g, p->n, want, p->columns, &f));
   must(gq_field_probes(f));
   CHECK(f->columns == p->columns);
-  must(gq_system_nodes(f, 0, POINTS, true, &many));
-  must(gq_system_nodes(f, 0, 1, true, &one));
+  must(gq_system_nodes(f, 0, &(gq_pointkind){ .n = POINTS, .probes = true }, &many));
+  must(gq_system_nodes(f, 0, &(gq_pointkind){ .n = 1, .probes = true }, &one));
   int parts = gq_graph_outputs(many.g) - many.nq;
   CHECK(parts == f->nb && gq_graph_outputs(one.g) - one.nq == parts);
   CHECK(many.columns == p->columns);
