@@ -104,23 +104,24 @@ static void controller_options(lua_State *L, int arg, gq_controller *c) {
 
 /* The default of those that are no methods for (z, a): one of about their order. */
 static const gq_tableau *back_method(const gq_ode_options *o) {
-  bool high = gq_method_adams(o->method) && o->step_size > 0 && o->method->order > 5;
+  bool high = o->method->multistep && o->step_size > 0 && o->method->order > 5;
   return high ? gq_tableau_find("dopri8") : o->back_method;
 }
 
 static void adjoint_options(lua_State *L, int arg, gq_ode_options *o) {
   static const char *const impulses[] = { "restart", "moments", NULL };
   int t = subtable(L, arg, "adjoint", known_adjoint, "gq.odeint's adjoint");
-  bool same = o->method->kind == GQ_RUNGE_KUTTA;
+  bool same = o->method->steps->any_system;
   o->back_method = choose_method(L, t, "adjoint.method", same ? o->method : back_method(o));
   o->back_rtol = gqL_optnumber(L, t, "rtol", o->rtol);
   o->back_atol = gqL_optnumber(L, t, "atol", o->atol);
   o->back_step_size = positive(L, t, "step_size", o->step_size);
   o->back_max_steps = gqL_optint(L, t, "max_steps", o->max_steps, 1, INT64_MAX);
   o->back_max_norm = choose_norm(L, t, "adjoint.norm", o->max_norm);
-  const char *own = o->engine->trajectory                  ? o->engine->trajectory->name
-                    : o->method->implicit && !o->overshoot ? "dense" /* what decays fast explodes backwards */
-                                                           : "reverse";
+  const char *own = o->engine->trajectory ? o->engine->trajectory->name
+                    : o->method->steps->stiff && !o->overshoot
+                      ? "dense" /* what decays fast explodes backwards */
+                      : "reverse";
   const char *trajectory = gqL_optstring(L, t, "trajectory", own);
   o->trajectory = choose_trajectory(L, trajectory);
   if (gq_ode_check_given(o) != GQ_OK) gqL_error(L, "gq.odeint: %s", gq_message());
@@ -162,7 +163,7 @@ static void gq_options(lua_State *L, int arg, gq_ode_options *o) {
     if (lua_istable(L, t)) lua_pop(L, 1);
     /* Stiff problems have layers that nodes spread over an interval do not see; and eq. (9) counts evaluations, of
     ** which multistep methods need few. */
-    bool layers = o->method->implicit || o->back_method->implicit, few = gq_method_adams(o->method);
+    bool layers = o->method->steps->stiff || o->back_method->steps->stiff, few = o->method->multistep;
     const char *own = (layers || few) && gq_takes_nodes(o->engine) ? "step" : "nfe";
     o->nodes =
       choose(L, gqL_optstring(L, t, "nodes", own), nodes, "gq.nodes") == 1 ? GQ_NODES_STEP : GQ_NODES_NFE;
@@ -188,7 +189,7 @@ static void check_params(lua_State *L, int arg) {
 
 /* The highest order of a multistep method. */
 static void max_order(lua_State *L, int arg, gq_ode_options *o) {
-  bool given = lua_getfield(L, arg, "max_order") != LUA_TNIL, adams = gq_method_adams(o->method);
+  bool given = lua_getfield(L, arg, "max_order") != LUA_TNIL, adams = o->method->multistep;
   lua_pop(L, 1);
   if (given && !adams)
     gqL_error(
@@ -197,9 +198,9 @@ static void max_order(lua_State *L, int arg, gq_ode_options *o) {
       "order %d",
       o->method->name, o->method->order);
   if (!adams) return;
-  int least = o->method->kind == GQ_ADAMS_MOULTON ? 2 : 1,
-      most = o->step_size > 0 ? GQ_ADAMS_FIXED : GQ_ADAMS_MOST;
-  o->method = gq_adams_method(o->method, (int)gqL_optint(L, arg, "max_order", most, least, GQ_ADAMS_MOST));
+  int least = o->method->multistep->least, most = o->step_size > 0 ? GQ_ADAMS_FIXED : GQ_ADAMS_MOST;
+  o->method =
+    o->method->multistep->of_order((int)gqL_optint(L, arg, "max_order", most, least, GQ_ADAMS_MOST));
 }
 
 /* Those of the solver itself; lua/gq/regularise.lua has taken the integrals out. */

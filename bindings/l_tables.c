@@ -33,19 +33,17 @@ static void set_matrix(lua_State *L, const char *key, int rows, int columns, con
 }
 
 static int tableaux(lua_State *L) {
-  static const char *const kinds[] = { "runge-kutta",     "alf",          "reversible_heun", "leapfrog",
-                                       "adams-bashforth", "adams-moulton" };
   lua_createtable(L, gq_ntableaux, 0);
   for (int i = 0; i < gq_ntableaux; i++) {
     const gq_tableau *m = gq_tableau_get(i);
     lua_createtable(L, 0, 18);
     lua_pushstring(L, m->name), lua_setfield(L, -2, "name");
-    lua_pushstring(L, kinds[m->kind]), lua_setfield(L, -2, "kind");
+    lua_pushstring(L, m->kind), lua_setfield(L, -2, "kind");
     lua_pushstring(L, m->source), lua_setfield(L, -2, "source");
     set_integer(L, "stages", m->stages), set_integer(L, "order", m->order);
     set_integer(L, "error_order", m->error_order), set_integer(L, "dense_order", m->dense_order);
     set_integer(L, "slopes", m->slopes), set_integer(L, "end_slope", m->end + 1);
-    lua_pushboolean(L, m->implicit), lua_setfield(L, -2, "implicit");
+    lua_pushboolean(L, m->steps->stiff), lua_setfield(L, -2, "implicit");
     lua_pushboolean(L, gq_tableau_fsal(m)), lua_setfield(L, -2, "fsal");
     set_list(L, "c", m->stages, m->c), set_list(L, "b", m->stages, m->b);
     set_list(L, "e", m->stages, m->e), set_list(L, "e3", m->stages, m->e3);

@@ -29,7 +29,7 @@ __attribute__((format(printf, 4, 5))) static void decide(gq_ode_options *o, gq_i
 
 /* Bytes that backpropagation keeps of a step. */
 static double activations(const gq_plan *p) {
-  if (p->forward.m->implicit) return (2.0 + p->forward.m->slopes) * gq_part_bytes(p->field);
+  if (p->forward.m->steps->load) return (2.0 + p->forward.m->slopes) * gq_part_bytes(p->field);
   return 2.0 * gq_part_bytes(p->field) + p->field->nslices * (gq_code_arena(&p->forward.code) + 64.0);
 }
 
@@ -45,21 +45,21 @@ static void without_activations(const gq_planspec *s, gq_ode_options *o, const g
   double states = steps * (2 + p->forward.m->slopes) * (double)gq_part_bytes(p->field);
   bool dense = states <= (double)o->memory_limit && !o->overshoot;
   o->nodes = GQ_NODES_STEP;
-  o->trajectory = dense                 ? &gq_trajectory_dense
-                  : o->method->implicit ? &gq_trajectory_checkpoint
-                                        : &gq_trajectory_reverse;
+  o->trajectory = dense                     ? &gq_trajectory_dense
+                  : o->method->steps->stiff ? &gq_trajectory_checkpoint
+                                            : &gq_trajectory_reverse;
   o->moments = !o->overshoot && !s->p->jump_;
   decide(o, info, "gq", "activations of %.0f steps take %.1f MB, over the limit of %.1f MB; %s", steps,
          mega(steps * activations(p)), mega((double)o->memory_limit),
-         dense                 ? "the states take less"
-         : o->method->implicit ? "so do their states: some are kept, the steps between run again"
-                               : "so do their states: z is solved backwards");
+         dense                     ? "the states take less"
+         : o->method->steps->stiff ? "so do their states: some are kept, the steps between run again"
+                                   : "so do their states: z is solved backwards");
 }
 
 /* Few independent rows of few numbers: collocation evaluates the nodes of all steps side by side. */
 static bool collocates(const gq_planspec *s, const gq_ode_options *o, const gq_field *f) {
   int64_t rows = f->shape.ndim ? f->shape.dim[0] : 1, row = gq_numel(f->shape) / (rows > 0 ? rows : 1);
-  bool adaptive = o->method->kind == GQ_RUNGE_KUTTA && o->method->e && o->step_size <= 0;
+  bool adaptive = o->method->steps->any_system && o->method->e && o->step_size <= 0;
   if (!adaptive || o->overshoot || o->parity || s->p->jump_) return false; /* fixed steps have no bound */
   return rows > 1 && rows <= FEW_ROWS && row <= LONG_ROW && gq_field_independent(f) == GQ_OK &&
          (!f->columns || f->points);
@@ -80,7 +80,7 @@ static int multistep(const gq_planspec *s, gq_ode_options *o, bool dense, gq_inf
 
 static int choose(const gq_planspec *s, gq_ode_options *o, gq_info *info) {
   gq_plan *p;
-  if (gq_method_adams(o->method)) return multistep(s, o, true, info);
+  if (o->method->multistep) return multistep(s, o, true, info);
   o->engine = gq_engine_find("direct");
   GQ_TRY(gq_plan_get(s, &p));
   double steps = p->most > 0 ? p->most : EXPECTED, record = activations(p);
@@ -98,7 +98,7 @@ static int choose(const gq_planspec *s, gq_ode_options *o, gq_info *info) {
 
 static int retreat(const gq_planspec *s, gq_ode_options *o, int64_t steps, gq_info *info) {
   gq_plan *p;
-  if (gq_method_adams(o->method)) return multistep(s, o, false, info);
+  if (o->method->multistep) return multistep(s, o, false, info);
   GQ_TRY(gq_plan_get(s, &p));
   if (steps < p->most) steps = p->most;
   without_activations(s, o, p, (double)(steps > 0 ? steps : 1), info);

@@ -8,7 +8,6 @@
 ** quadrature nodes read from the steps' interpolant (gq). Along a trajectory that knows z(t) from the
 ** forward solve (trajectory.h) a alone is solved.
 */
-#include "../method/implicit.h"
 #include "kronrod.h"
 #include "moments.h"
 #include "nodes.h"
@@ -38,6 +37,8 @@ typedef struct back {
   int64_t forced_cost; /* evaluations that the last panel with a forcing took */
   gq_panel panel;      /* what is solved between two restarts: one interval, or several by moments */
   void *stored;        /* z at a measurement time, packed */
+  void *force;         /* the forcing where a panel begins */
+  void *scratch;       /* z of a dense trajectory, the end of an overshooting step */
 } back;
 
 /* z at measurement time i as the slices hold states. */
@@ -50,16 +51,16 @@ static void *stored(back *k, int i) {
 
 static int fill_path(gq_walk *w, double t, double h) {
   back *k = w->context;
-  const gq_tableau *m = w->st->m;
+  const gq_tableau *m = w->a.st->m;
   for (int i = 0; i < m->slopes; i++) {
     double c = i == m->end ? 1 : m->c[i];
     int same = -1;
     for (int j = 0; j < i && same < 0; j++)
       if ((j == m->end ? 1 : m->c[j]) == c) same = j;
-    for (int g = 0; g < w->st->l.given; g++) {
-      if (same >= 0) gq_copy(k->f->on, w->path[i][g], w->path[same][g], gq_part_bytes(w->plan->field));
-      else if (g == 0 && !k->reverse) GQ_TRY(gq_trajectory_at(&k->z, t + c * h, w->path[i][g]));
-      else gq_panel_force(&k->panel, k->s, t + c * h, w->path[i][g]);
+    for (int g = 0; g < w->a.st->l.given; g++) {
+      if (same >= 0) gq_copy(k->f->on, w->a.path[i][g], w->a.path[same][g], gq_part_bytes(w->a.field));
+      else if (g == 0 && !k->reverse) GQ_TRY(gq_trajectory_at(&k->z, t + c * h, w->a.path[i][g]));
+      else gq_panel_force(&k->panel, k->s, t + c * h, w->a.path[i][g]);
     }
   }
   return GQ_OK;
@@ -91,17 +92,18 @@ int gq_continuous_build(gq_plan *p) {
                  with = { dense, k->moments, products, full && (k->t_grad || k->parity) };
   bool adaptive = k->back_method->e && !k->back_fixed;
   GQ_TRY(gq_plan_forward(p, false));
-  p->backward.kind = (gq_stepkind){ .m = k->back_method,
-                                    .adaptive = adaptive,
-                                    .max_norm = k->back_max_norm,
-                                    .dense = gq || k->overshoot,
-                                    .product_error = full && adaptive,
-                                    .product_dense = products != GQ_PRODUCTS_NONE && k->overshoot };
+  gq_stepkind kind = { .m = k->back_method,
+                       .adaptive = adaptive,
+                       .max_norm = k->back_max_norm,
+                       .dense = gq || k->overshoot,
+                       .product_error = full && adaptive,
+                       .product_dense = products != GQ_PRODUCTS_NONE && k->overshoot };
   p->probes = (k->probes || audit) && p->products && !p->field->calls;
   if (p->probes) GQ_TRY(gq_field_probes(p->field));
-  GQ_TRY(gq_stepper_new(p, gq_system_adjoint, &with, &p->backward));
+  p->backward.f = &p->adjoint, p->backward.products = &p->start, p->backward.adjoint = true;
+  GQ_TRY(gq_stepper_new(&p->backward, &kind, p->field, gq_system_adjoint, &with));
   GQ_TRY(gq_evaluator_new(&p->scratch, gq_system_adjoint, &plain, &p->adjoint));
-  if (p->backward.kind.product_error || (p->backward.m->implicit && p->backward.l.nq > 0))
+  if (p->backward.kind.product_error || (k->back_method->steps->stiff && p->backward.l.nq > 0))
     GQ_TRY(gq_evaluator_new(&p->scratch, gq_system_adjoint, &with, &p->start));
   p->most_points = 1;
   if (!p->field->calls) gq_plan_stack(p, 1);
@@ -112,9 +114,9 @@ int gq_continuous_build(gq_plan *p) {
 
 static int buffers(back *k) {
   gq_walk *w = &k->w;
-  int parts = w->st->l.parts, given = w->st->l.given,
+  int parts = w->a.st->l.parts, given = w->a.st->l.given,
       moments = k->s->o.moments ? GQ_MOMENTS + GQ_MOMENTS_LEFT : 0;
-  size_t n = 4 * parts + given * w->st->m->slopes + moments + 4;
+  size_t n = 4 * parts + given * w->a.st->m->slopes + moments + 4;
   k->part = gq_round64(gq_part_bytes(k->s->plan->field));
   k->n = gq_numel(k->s->plan->field->shape);
   k->block = gq_calloc(n, k->part + 1);
@@ -122,18 +124,16 @@ static int buffers(back *k) {
   k->s->bytes += n * k->part;
   char *next = k->block;
   for (int p = 0; p < parts; p++) {
-    void **all[] = { &w->y[p], &w->f[p], &w->y1[p], &w->f1[p] };
+    void **all[] = { &w->a.y[p], &w->a.f[p], &w->a.y1[p], &w->a.f1[p] };
     for (int i = 0; i < 4; i++) *all[i] = next, next += k->part;
   }
-  for (int i = 0; i < w->st->m->slopes; i++)
-    for (int g = 0; g < given; g++) w->path[i][g] = next, next += k->part;
+  for (int i = 0; i < w->a.st->m->slopes; i++)
+    for (int g = 0; g < given; g++) w->a.path[i][g] = next, next += k->part;
   for (int j = 0; j < moments; j++, next += k->part) {
     if (j < GQ_MOMENTS) k->panel.c[j] = next;
     else k->panel.left[j - GQ_MOMENTS] = next;
   }
-  w->cy = next;           /* scratch: z of a dense trajectory, the end of an overshooting step */
-  w->cf = next + k->part; /* scratch: the forcing where a panel begins */
-  k->stored = next + 2 * k->part;
+  k->scratch = next, k->force = next + k->part, k->stored = next + 2 * k->part;
   return GQ_OK;
 }
 
@@ -164,25 +164,25 @@ static int setup(back *k, double size) {
   k->reverse = !o->trajectory->at;
   k->gq = gq_takes_nodes(o->engine) && s->plan->products;
   k->ia = k->reverse ? 1 : 0;
-  w->o = o, w->context = k;
-  w->rtol = o->back_rtol, w->max_norm = o->back_max_norm, w->step_size = o->back_step_size;
+  w->controller = &o->controller, w->context = k;
+  w->a.tol.rtol = o->back_rtol, w->a.tol.max_norm = o->back_max_norm, w->c.size = o->back_step_size;
   w->max_steps = o->back_max_steps;
-  w->atol[0] = o->back_atol;
-  w->atol[k->ia] = o->back_atol * (o->scale ? size : 1);
-  w->atol_products = w->atol[k->ia];
-  w->grads = k->gq ? &k->weighted : &k->b->grads, w->time = &k->time;
-  w->jumps = s->jumps, w->njumps = s->njumps, w->margin = s->margin;
-  GQ_TRY(gq_walk_init(w, s->plan, &s->plan->backward, s->bind));
-  s->bytes += gq_implicit_bytes(w);
-  w->fill_path = w->st->l.given ? fill_path : NULL;
+  w->a.tol.atol[0] = o->back_atol;
+  w->a.tol.atol[k->ia] = o->back_atol * (o->scale ? size : 1);
+  w->a.tol.products = w->a.tol.atol[k->ia];
+  w->a.sum.grads = k->gq ? &k->weighted : &k->b->grads, w->a.sum.time = &k->time;
+  w->a.jumps.at = s->jumps, w->a.jumps.n = s->njumps, w->a.jumps.margin = s->margin;
+  GQ_TRY(gq_walk_init(w, &s->plan->backward, s->bind, s->plan->arena));
+  s->bytes += w->a.bytes;
+  w->fill_path = w->a.st->l.given ? fill_path : NULL;
   GQ_TRY(buffers(k));
   if (!k->reverse) GQ_TRY(gq_trajectory_begin(&k->z, s));
-  if (w->st->l.dq >= 0) {
-    GQ_TRY(gq_grads_new(s->plan->field, false, &w->dq));
-    GQ_TRY(gq_grads_new(s->plan->field, false, &w->eq));
-    s->bytes += w->dq.bytes + w->eq.bytes;
+  if (w->a.st->l.dq >= 0) {
+    GQ_TRY(gq_grads_new(s->plan->field, false, &w->a.sum.dq));
+    GQ_TRY(gq_grads_new(s->plan->field, false, &w->a.sum.eq));
+    s->bytes += w->a.sum.dq.bytes + w->a.sum.eq.bytes;
   }
-  if (k->gq && w->st->l.nq > 0) GQ_TRY(gq_grads_probes(s->plan->field, &k->weighted));
+  if (k->gq && w->a.st->l.nq > 0) GQ_TRY(gq_grads_probes(s->plan->field, &k->weighted));
   s->bytes += k->weighted.bytes;
   if (k->gq) GQ_TRY(gq_nodebuffer_init(&k->nodes, s, &k->b->grads));
   if (adaptive(k)) GQ_TRY(gq_window_init(&k->steps, s, k->reverse ? NULL : &k->z, w, &k->nodes));
@@ -196,13 +196,14 @@ static int setup(back *k, double size) {
 static int collect(back *k, double t, double weight) {
   gq_walk *w = &k->w;
   const gq_field *f = k->s->plan->field;
-  double theta = (t - w->t) / w->h1;
-  if (!k->reverse) GQ_TRY(gq_trajectory_at(&k->z, t, w->cy));
+  double theta = (t - w->a.t) / w->a.h;
+  if (!k->reverse) GQ_TRY(gq_trajectory_at(&k->z, t, k->scratch));
   for (int s = 0; s < f->nslices; s++) {
     size_t row = gq_part_bytes(f) / (f->nslices > 1 ? f->shape.dim[0] : 1);
     if (k->reverse) gq_walk_interpolate(w, 0, s, theta, gq_nodebuffer_z(&k->nodes, s));
     else
-      gq_copy(f->on, gq_nodebuffer_z(&k->nodes, s), (char *)w->cy + (f->nslices > 1 ? f->first[s] * row : 0),
+      gq_copy(f->on, gq_nodebuffer_z(&k->nodes, s),
+              (char *)k->scratch + (f->nslices > 1 ? f->first[s] * row : 0),
               f->nslices > 1 ? f->count[s] * row : row);
     gq_walk_interpolate(w, k->ia, s, theta, gq_nodebuffer_a(&k->nodes, s));
   }
@@ -228,17 +229,17 @@ static int interval_rule(back *k) {
 /* The nodes inside the accepted step, up to `stop`. */
 static int step_nodes(back *k, double stop) {
   gq_walk *w = &k->w;
-  double dir = w->h1 < 0 ? -1 : 1, weight;
-  bool last = dir * (w->t1 - stop) >= 0; /* all that are left: rules may end on the interval's edge */
-  double end = last ? stop : w->t1;
+  double dir = w->a.h < 0 ? -1 : 1, weight;
+  bool last = dir * (w->a.t1 - stop) >= 0; /* all that are left: rules may end on the interval's edge */
+  double end = last ? stop : w->a.t1;
   if (k->s->o.nodes == GQ_NODES_STEP) {
-    GQ_TRY(gq_rule_set(&k->rule, &k->s->o, (w->st->m->order + 2) / 2, k->b->refine, w->t, end));
+    GQ_TRY(gq_rule_set(&k->rule, &k->s->o, (w->a.st->m->order + 2) / 2, k->b->refine, w->a.t, end));
     k->s->info.nodes_wanted += gq_rule_count(&k->rule);
     k->next = 0;
   }
   for (; k->next < gq_rule_count(&k->rule); k->next++) {
     double t = gq_rule_point(&k->rule, k->next, &weight);
-    if (!last && k->s->o.nodes != GQ_NODES_STEP && dir * (t - w->t1) > 0) break;
+    if (!last && k->s->o.nodes != GQ_NODES_STEP && dir * (t - w->a.t1) > 0) break;
     gq_nodebuffer_place(&k->nodes, k->rule.m, gq_rule_place(&k->rule, k->next));
     GQ_TRY(collect(k, t, weight));
   }
@@ -251,59 +252,60 @@ static int step_nodes(back *k, double stop) {
 static int step_products(back *k, double theta) {
   gq_walk *w = &k->w;
   const gq_field *f = k->s->plan->field;
-  const gq_tableau *m = w->st->m;
+  const gq_tableau *m = w->a.st->m;
   double wt[GQ_MAXSTAGES] = { 0 };
-  if (w->st->l.nq == 0) return GQ_OK;
-  if (w->st->l.dq >= 0 && theta == 1) {
+  if (w->a.st->l.nq == 0) return GQ_OK;
+  if (w->a.st->l.dq >= 0 && theta == 1) {
     for (int s = 0; s < f->nslices; s++)
       for (int j = 0; j < f->nb; j++) {
         size_t at = (size_t)s * f->nb + j;
         gq_shape shape = gq_field_boundary_shape(f, j);
         if (!k->b->grads.at[at]) continue;
         if (f->nslices > 1 && f->axis[j] >= 0) shape.dim[f->axis[j]] = f->count[s];
-        f->on->vec->axpy(gq_field_boundary_dtype(f, j), gq_numel(shape), 1, w->dq.at[at], k->b->grads.at[at]);
+        f->on->vec->axpy(gq_field_boundary_dtype(f, j), gq_numel(shape), 1, w->a.sum.dq.at[at],
+                         k->b->grads.at[at]);
       }
-    k->time += w->dtime;
+    k->time += w->a.sum.dtime;
     return GQ_OK;
   }
   if (theta == 1) memcpy(wt, m->b, m->stages * sizeof *wt);
   else gq_tableau_weights(m, theta, wt);
-  for (int i = 0; i < m->slopes; i++) w->in_scalars[3 + i] = -w->h1 * wt[i];
+  for (int i = 0; i < m->slopes; i++) w->a.scalar[3 + i] = -w->a.h * wt[i];
   return gq_walk_phase(w, 1);
 }
 
 /* ---- one measurement interval ---- */
 
 /* Is the first step looked for? Once a pass, or at every restart for parity. */
-static bool searches(const back *k) { return k->w.st->kind.adaptive && (!k->started || k->s->o.parity); }
+static bool searches(const back *k) { return k->w.a.st->kind.adaptive && (!k->started || k->s->o.parity); }
 
 static int begin(back *k, int i) {
   gq_solution *s = k->s;
   gq_walk *w = &k->w;
   void *z = stored(k, i);
-  if (k->reverse) gq_copy(k->f->on, w->y[0], z, gq_part_bytes(k->f));
-  w->t = w->t_origin = s->t[i];
-  w->grid_index = 0;
+  if (k->reverse) gq_copy(k->f->on, w->a.y[0], z, gq_part_bytes(k->f));
+  w->a.t = w->c.origin = s->t[i];
+  w->c.index = 0;
   if (!k->reverse) GQ_TRY(gq_trajectory_leave(&k->z, s->t[i]));
-  if (!w->st->l.carry) return GQ_OK;
-  void *x[] = { w->y[0], k->reverse ? w->y[1] : z, w->cf };
-  if (s->o.moments) gq_zero(k->f->on, w->cf, gq_part_bytes(k->f)); /* add_forcing comes later */
-  const gq_evaluator *e = searches(k) && w->st->l.dq >= 0 ? &s->plan->start : &s->plan->adjoint;
-  if (e->nq) gq_zero(k->f->on, w->dq.block, w->dq.bytes);
-  w->dtime = 0;
-  w->nfe++;
-  double t = gq_walk_begin(w, w->t, s->t[s->nt - 1] < s->t[0] ? 1 : -1);
-  return gq_evaluate_at(e, s->bind, t, x, w->f, &w->dq, &w->dtime);
+  if (!w->a.st->l.carry) return GQ_OK;
+  void *x[] = { w->a.y[0], k->reverse ? w->a.y[1] : z, k->force };
+  if (s->o.moments) gq_zero(k->f->on, k->force, gq_part_bytes(k->f)); /* add_forcing comes later */
+  const gq_evaluator *e = searches(k) && w->a.st->l.dq >= 0 ? &s->plan->start : &s->plan->adjoint;
+  if (e->nq) gq_zero(k->f->on, w->a.sum.dq.block, w->a.sum.dq.bytes);
+  w->a.sum.dtime = 0;
+  w->a.cost.nfe++;
+  double t = gq_attempt_begin(&w->a, w->a.t, s->t[s->nt - 1] < s->t[0] ? 1 : -1);
+  return gq_evaluate_at(e, s->bind, t, x, w->a.f, &w->a.sum.dq, &w->a.sum.dtime);
 }
 
 /* dL/dt_k += g_k . f(t_k, z_k); the slope is there in the reverse solve, evaluated otherwise. */
 static int time_gradient(back *k, int i, const void *g, double sign, bool have_slope, double *gf) {
   gq_solution *s = k->s;
   gq_walk *w = &k->w;
-  void *f = w->f[0], *z;
+  void *f = w->a.f[0], *z;
   if (!have_slope) {
-    f = w->cy, z = stored(k, i);
-    w->nfe++;
+    f = k->scratch, z = stored(k, i);
+    w->a.cost.nfe++;
     GQ_TRY(gq_evaluate_at(&s->plan->f, s->bind, s->t[i], &z, &f, NULL, NULL));
   }
   *gf = k->f->on->vec->dot(k->f->dtype, k->n, g, f);
@@ -313,40 +315,40 @@ static int time_gradient(back *k, int i, const void *g, double sign, bool have_s
 
 static int first_step(back *k, double stop) {
   gq_walk *w = &k->w;
-  if (!w->st->kind.adaptive) return GQ_OK;
-  const gq_evaluator *e = w->st->l.dq >= 0 ? &k->s->plan->start : &k->s->plan->adjoint;
-  if (searches(k)) GQ_TRY(gq_walk_first(w, e, stop, &w->h));
-  gq_steplog_first(w->h);
+  if (!w->a.st->kind.adaptive) return GQ_OK;
+  const gq_evaluator *e = w->a.st->l.dq >= 0 ? &k->s->plan->start : &k->s->plan->adjoint;
+  if (searches(k)) GQ_TRY(gq_walk_first(w, e, stop, &w->c.h));
+  gq_steplog_first(w->c.h);
   return GQ_OK;
 }
 
 static int accepted(back *k, double stop) {
   gq_walk *w = &k->w;
-  double dir = w->h1 < 0 ? -1 : 1;
-  bool past = dir * (w->t1 - stop) > 0;
-  double theta = past ? (stop - w->t) / w->h1 : 1;
-  if ((k->gq || past) && w->st->l.nfe_dense && w->st->l.nq == 0) GQ_TRY(gq_walk_phase(w, 1));
+  double dir = w->a.h < 0 ? -1 : 1;
+  bool past = dir * (w->a.t1 - stop) > 0;
+  double theta = past ? (stop - w->a.t) / w->a.h : 1;
+  if ((k->gq || past) && w->a.st->l.nfe_dense && w->a.st->l.nq == 0) GQ_TRY(gq_walk_phase(w, 1));
   GQ_TRY(step_products(k, theta));
   if (adaptive(k)) GQ_TRY(gq_window_step(&k->steps));
   else if (k->gq) GQ_TRY(step_nodes(k, stop));
   if (past) { /* overshoot: the state at the end is read from the interpolant */
-    for (int p = 0; p < w->st->l.parts; p++) {
-      gq_walk_interpolate_all(w, p, theta, w->cy);
-      gq_copy(k->f->on, w->y1[p], w->cy, gq_part_bytes(k->f));
+    for (int p = 0; p < w->a.st->l.parts; p++) {
+      gq_walk_interpolate_all(w, p, theta, k->scratch);
+      gq_copy(k->f->on, w->a.y1[p], k->scratch, gq_part_bytes(k->f));
     }
-    w->t1 = stop;
+    w->a.t1 = stop;
   }
   gq_walk_commit(w);
-  return k->reverse || adaptive(k) ? GQ_OK : gq_trajectory_leave(&k->z, w->t);
+  return k->reverse || adaptive(k) ? GQ_OK : gq_trajectory_leave(&k->z, w->a.t);
 }
 
 /* J'(t_i) v into dst (of opposite sign), where nothing forces. */
 static int pull_at(back *k, int i, void *v, void **slopes, void **dst) {
   gq_solution *s = k->s;
   gq_walk *w = &k->w;
-  void *z = stored(k, i), *x[] = { k->reverse ? z : v, k->reverse ? v : z, w->cf };
-  gq_zero(k->f->on, w->cf, gq_part_bytes(k->f));
-  w->nfe++;
+  void *z = stored(k, i), *x[] = { k->reverse ? z : v, k->reverse ? v : z, k->force };
+  gq_zero(k->f->on, k->force, gq_part_bytes(k->f));
+  w->a.cost.nfe++;
   *dst = slopes[k->ia];
   return gq_evaluate_at(&s->plan->adjoint, s->bind, s->t[i], x, slopes, NULL, NULL);
 }
@@ -355,7 +357,7 @@ static int pull_at(back *k, int i, void *v, void **slopes, void **dst) {
 ** for one step an interval. */
 static bool restarts_cost_less(const back *k) {
   const gq_panel *p = &k->panel;
-  int64_t step = k->w.implicit ? 3 * k->w.st->m->stages : k->w.st->l.nfe;
+  int64_t step = k->w.a.st->cost;
   return (p->from - p->to) * (step + 1) <= k->forced_cost;
 }
 
@@ -367,25 +369,27 @@ static int fit_panel(back *k) {
   gq_walk *w = &k->w;
   gq_panel *p = &k->panel;
   double size[GQ_MOMENTS_LEFT], kappa, omega = 1 / fabs(p->half);
-  if (!p->forced || !w->st->kind.adaptive) return GQ_OK;
+  if (!p->forced || !w->a.st->kind.adaptive) return GQ_OK;
   if (restarts_cost_less(k)) gq_panel_shorten(p, s, k->b->gz, 0);
   if (!p->forced) return GQ_OK;
-  void *v = w->y[k->ia], *near = w->f[k->ia], *far;
+  void *v = w->a.y[k->ia], *near = w->a.f[k->ia], *far;
   if (!any_nonzero(k, v)) {
     v = p->c[0];
-    GQ_TRY(pull_at(k, p->from, v, w->f1, &near));
+    GQ_TRY(pull_at(k, p->from, v, w->a.f1, &near));
   }
-  for (int j = 0; j < GQ_MOMENTS_LEFT; j++) size[j] = gq_walk_norm(w, k->ia, p->left[j], w->y[k->ia], NULL);
+  for (int j = 0; j < GQ_MOMENTS_LEFT; j++)
+    size[j] = gq_attempt_norm(&w->a, k->ia, p->left[j], w->a.y[k->ia], NULL);
   kappa = rms(k, near) / rms(k, v);
   if (gq_panel_error(p, kappa, omega, size) <= 1) return GQ_OK;
-  GQ_TRY(pull_at(k, p->to, v, w->y1, &far));
+  GQ_TRY(pull_at(k, p->to, v, w->a.y1, &far));
   kappa = fmax(kappa, rms(k, far) / rms(k, v));
   add(k, -1, near, far);
   omega = rms(k, far) / rms(k, v) / (2 * fabs(p->half) * kappa);
   for (double error; p->forced && !((error = gq_panel_error(p, kappa, omega, size)) <= 1);) {
     s->info.panels_split++;
     gq_panel_shorten(p, s, k->b->gz, 2 * fabs(p->half) * fmax(0.1, pow(0.5 / error, 0.25)));
-    for (int j = 0; j < GQ_MOMENTS_LEFT; j++) size[j] = gq_walk_norm(w, k->ia, p->left[j], w->y[k->ia], NULL);
+    for (int j = 0; j < GQ_MOMENTS_LEFT; j++)
+      size[j] = gq_attempt_norm(&w->a, k->ia, p->left[j], w->a.y[k->ia], NULL);
   }
   return GQ_OK;
 }
@@ -393,9 +397,9 @@ static int fit_panel(back *k) {
 /* The slope where the panel begins, with what forces a there. */
 static void add_forcing(back *k) {
   gq_walk *w = &k->w;
-  if (!k->panel.forced || !w->st->l.carry) return;
-  gq_panel_force(&k->panel, k->s, w->t, w->cf);
-  add(k, 1, w->cf, w->f[k->ia]);
+  if (!k->panel.forced || !w->a.st->l.carry) return;
+  gq_panel_force(&k->panel, k->s, w->a.t, k->force);
+  add(k, 1, k->force, w->a.f[k->ia]);
 }
 
 /* The panel that begins at measurement time i: one interval, unless moments join several. */
@@ -425,7 +429,7 @@ static int interval(back *k, int i) {
   double stop = s->t[k->panel.to];
   /* The reference evaluates f anew at every t_k and carries the derivative at t_0 as a state: for
   ** parity of the counts the slope in hand serves once. */
-  bool have = k->reverse && w->st->l.carry && !(s->o.parity && i > 1);
+  bool have = k->reverse && w->a.st->l.carry && !(s->o.parity && i > 1);
   if (k->b->gt) GQ_TRY(time_gradient(k, i, g, 1, have, &gf));
   k->time -= gf;
   GQ_TRY(first_step(k, stop));
@@ -434,16 +438,16 @@ static int interval(back *k, int i) {
   if (k->started) s->info.restarts++;
   s->info.panels++;
   k->started = true;
-  int64_t before = w->nfe;
-  while (w->t != stop) {
+  int64_t before = w->a.cost.nfe;
+  while (w->a.t != stop) {
     GQ_TRY(gq_walk_step(w, stop, !s->o.overshoot));
     GQ_TRY(accepted(k, stop));
   }
   if (adaptive(k)) GQ_TRY(gq_kronrod_interval(&k->kronrod, s->t[i], stop));
-  if (k->panel.forced) k->forced_cost = w->nfe - before;
+  if (k->panel.forced) k->forced_cost = w->a.cost.nfe - before;
   if (!k->reverse) return GQ_OK;
   void *z = stored(k, k->panel.to);
-  double r = gq_walk_norm(w, 0, w->y[0], z, z);
+  double r = gq_attempt_norm(&w->a, 0, w->a.y[0], z, z);
   if (!(r <= s->info.reconstruction)) s->info.reconstruction = r;
   return GQ_OK;
 }
@@ -454,19 +458,20 @@ static int run(back *k) {
   double gf;
   for (int i = s->nt - 1; i > 0; i = k->panel.to) {
     const void *g = gq_at_time(s, k->b->gz, i);
-    add(k, 1, g, w->y[k->ia]);
+    add(k, 1, g, w->a.y[k->ia]);
     begin_panel(k, i);
     if (s->t[i] == s->t[k->panel.to]) {
       if (k->b->gt) GQ_TRY(time_gradient(k, i, g, 1, false, &gf));
-    } else if (k->panel.forced || any_nonzero(k, w->y[k->ia])) { /* before the last cotangent a stays zero */
+    } else if (k->panel.forced ||
+               any_nonzero(k, w->a.y[k->ia])) { /* before the last cotangent a stays zero */
       int status = interval(k, i);
       if (status != GQ_OK)
         return gq_fail(status, "in the backward pass between t[%d] and t[%d]: %s", i + 1, i, gq_message());
     }
   }
-  if (k->b->gt) GQ_TRY(time_gradient(k, 0, w->y[k->ia], -1, false, &gf));
-  add(k, 1, gq_at_time(s, k->b->gz, 0), w->y[k->ia]);
-  gq_field_unpack(s->plan->field, w->y[k->ia], k->b->a);
+  if (k->b->gt) GQ_TRY(time_gradient(k, 0, w->a.y[k->ia], -1, false, &gf));
+  add(k, 1, gq_at_time(s, k->b->gz, 0), w->a.y[k->ia]);
+  gq_field_unpack(s->plan->field, w->a.y[k->ia], k->b->a);
   if (!k->reverse) s->info.reconstruction = gq_trajectory_error(&k->z);
   if (k->gq) GQ_TRY(gq_nodebuffer_flush(&k->nodes));
   if (k->nodes.probes && s->o.nodes != GQ_NODES_STEP && k->b->refine == 1)
@@ -483,7 +488,7 @@ int gq_continuous_backward(gq_pullback *b) {
   if (size == 0) return GQ_OK; /* the adjoint equation is linear */
   int status = setup(&k, size);
   if (status == GQ_OK) status = run(&k);
-  b->nfe += w->nfe + k.nodes.evaluated + k.z.nfe;
+  b->nfe += w->a.cost.nfe + k.nodes.evaluated + k.z.nfe;
   b->s->info.nodes = k.nodes.evaluated;
   if (b->s->o.engine->integral == GQ_INTEGRAL_ADAPTIVE) b->s->info.nodes_wanted = k.nodes.evaluated;
   b->s->info.steps_backward = w->steps, b->s->info.rejected_backward = w->rejected;
@@ -493,8 +498,8 @@ int gq_continuous_backward(gq_pullback *b) {
   gq_nodebuffer_done(&k.nodes);
   gq_rule_done(&k.rule);
   gq_grads_done(&k.weighted);
-  gq_grads_done(&w->dq);
-  gq_grads_done(&w->eq);
+  gq_grads_done(&w->a.sum.dq);
+  gq_grads_done(&w->a.sum.eq);
   gq_walk_done(w);
   gq_free(k.block);
   return status;

@@ -6,7 +6,6 @@
 ** clamped to a measurement time, h = t_k - t_n, and the positions of inner times in their step.
 */
 #include "../method/heuristic.h"
-#include "../method/implicit.h"
 #include "../ode/solution.h"
 
 #include <math.h>
@@ -30,16 +29,17 @@ typedef struct direct {
 static int buffers(direct *d) {
   gq_walk *w = &d->w;
   const gq_field *f = d->b->s->plan->field;
-  int slopes = w->st->m->slopes, whole = w->st->l.extra ? 8 : 6;
+  int slopes = w->a.st->m->slopes, whole = w->a.st->l.extra ? 8 : 6;
   d->n = gq_numel(f->shape);
   d->part = gq_round64(gq_part_bytes(f));
   d->block = gq_calloc(slopes + whole, d->part);
   if (!d->block) return gq_nomem((slopes + whole) * d->part);
   d->b->s->bytes += (slopes + whole) * d->part;
   char *next = d->block;
-  void **all[] = { &w->cy, &w->cf, &w->py, &w->pf, &d->gy, &d->gf, &w->cx, &w->px };
+  void **all[] = { &w->a.pull.cy, &w->a.pull.cf, &w->a.pull.py, &w->a.pull.pf,
+                   &d->gy,        &d->gf,        &w->a.pull.cx, &w->a.pull.px };
   for (int i = 0; i < whole; i++) *all[i] = next, next += d->part;
-  for (int i = 0; i < slopes; i++) w->ck[i] = next, next += d->part;
+  for (int i = 0; i < slopes; i++) w->a.pull.ck[i] = next, next += d->part;
   return GQ_OK;
 }
 
@@ -65,7 +65,7 @@ static double slope_dot(const direct *d, int i, const void *g) {
 static void pull_inner(direct *d, int k) {
   gq_pullback *b = d->b;
   const gq_solution *s = b->s;
-  const gq_stepper *st = d->w.st;
+  const gq_stepper *st = d->w.a.st;
   const gq_step_record *r = &d->step;
   const void *g = gq_at_time(s, b->gz, k);
   double wt[GQ_MAXSTAGES], slope[GQ_MAXSTAGES], theta = (s->t[k] - r->t) / r->h, dtheta = 0;
@@ -74,7 +74,7 @@ static void pull_inner(direct *d, int k) {
   add(d, 1, g, d->gy);
   for (int i = 0; i < st->m->slopes; i++) {
     bool start = st->l.carry && i == 0, end = st->l.carry && i == st->m->end;
-    add(d, r->h * wt[i], g, start ? d->gf : end ? d->w.cf : d->w.ck[i]);
+    add(d, r->h * wt[i], g, start ? d->gf : end ? d->w.a.pull.cf : d->w.a.pull.ck[i]);
     if (!b->gt) continue;
     double kg = slope_dot(d, i, g);
     dtheta += r->h * slope[i] * kg;
@@ -87,11 +87,11 @@ static void pull_inner(direct *d, int k) {
 }
 
 /* The slope at the start of a kept step: carried by the method (alf and reversible_heun carry something
-** else), or evaluated (into w.py). */
+** else), or evaluated (into w.a.pull.py). */
 static int slope_at(direct *d, double t, gq_step_state *z, void **f) {
   gq_solution *s = d->b->s;
-  bool carried = d->w.st->l.carry && !gq_method_stops(d->w.st->m);
-  *f = carried ? z->f : d->w.py;
+  bool carried = d->w.a.st->l.carry && !gq_method_stops(d->w.a.st->m);
+  *f = carried ? z->f : d->w.a.pull.py;
   if (carried) return GQ_OK;
   d->b->nfe++;
   return gq_evaluate_at(&s->plan->f, s->bind, t, &z->y, f, NULL, NULL);
@@ -105,7 +105,7 @@ static int pull_end(direct *d) {
   for (; d->k >= 0 && b->s->t[d->k] == d->t1; d->k--) {
     const void *g = gq_at_time(b->s, b->gz, d->k);
     void *f;
-    add(d, 1, g, d->w.cy);
+    add(d, 1, g, d->w.a.pull.cy);
     if (!b->gt || d->k == stop) continue;
     GQ_TRY(slope_at(d, d->t1, d->z1, &f));
     double gf = on(d)->vec->dot(b->s->z->dtype, d->n, g, f);
@@ -119,8 +119,8 @@ static int pull_end(direct *d) {
 /* Not direct: the activations of the step once more; the same numbers are stored over the step's end. */
 static int run_again(gq_walk *w) {
   GQ_TRY(gq_walk_phase(w, 0));
-  w->nfe += w->st->l.nfe;
-  return w->st->l.nfe_dense ? gq_walk_phase(w, 1) : GQ_OK;
+  w->a.cost.nfe += w->a.st->l.nfe;
+  return w->a.st->l.nfe_dense ? gq_walk_phase(w, 1) : GQ_OK;
 }
 
 /* The step's share of info.error and info.stiffness. */
@@ -131,7 +131,7 @@ static void pull_heuristics(direct *d) {
   if (!b->s->o.error && !b->s->o.stiffness) return;
   gq_heuristic_of(d->z->sum, b->s->plan->field, &e);
   for (int i = 0; i < GQ_SUMS; i++)
-    d->w.csum[i] = i < GQ_SUM_SLOPES ? b->error * fabs(h) * e.slope[i] : b->stiffness * e.slope[i];
+    d->w.a.pull.csum[i] = i < GQ_SUM_SLOPES ? b->error * fabs(h) * e.slope[i] : b->stiffness * e.slope[i];
   d->dh += b->error * (h < 0 ? -e.error : e.error);
 }
 
@@ -139,9 +139,10 @@ static void pull_heuristics(direct *d) {
 static int pull_program(direct *d) {
   gq_walk *w = &d->w, *v = &d->inverse;
   if (!d->joint) return gq_walk_phase(w, 2);
-  v->cy = w->cy, v->cf = w->cf, v->py = w->py, v->pf = w->pf, v->grads = w->grads;
+  v->a.pull.cy = w->a.pull.cy, v->a.pull.cf = w->a.pull.cf, v->a.pull.py = w->a.pull.py,
+  v->a.pull.pf = w->a.pull.pf, v->a.sum.grads = w->a.sum.grads;
   GQ_TRY(gq_walk_phase(v, 2));
-  w->pt = v->pt, w->ph = v->ph;
+  w->a.pull.pt = v->a.pull.pt, w->a.pull.ph = v->a.pull.ph;
   return GQ_OK;
 }
 
@@ -153,13 +154,13 @@ static int pull_step(direct *d) {
   const gq_step_state *z = d->z, *z1 = d->z1;
   double dir = r->h < 0 ? -1 : 1;
   bool kept = b->s->o.engine->keeps == GQ_KEEP_ACTIVATIONS;
-  w->y[0] = z->y, w->f[0] = z->f, w->x = z->x, w->y1[0] = z1->y, w->f1[0] = z1->f, w->x1 = z1->x;
-  w->arena = kept ? z->arena : b->s->plan->arena, w->t = r->t, w->h1 = r->h;
-  gq_walk_times(w, r->t, r->h, d->t1);
-  if (w->implicit && kept) gq_implicit_load(w, z);
+  w->a.y[0] = z->y, w->a.f[0] = z->f, w->a.x = z->x, w->a.y1[0] = z1->y, w->a.f1[0] = z1->f, w->a.x1 = z1->x;
+  w->a.arena = kept ? z->arena : b->s->plan->arena, w->a.t = r->t, w->a.h = r->h;
+  gq_attempt_times(&w->a, r->t, r->h, d->t1);
+  if (kept && w->a.st->m->steps->load) w->a.st->m->steps->load(&w->a, z->slope, z->part);
   if (!d->joint && (!kept || gq_at_jump(b->s, d->t1)))
     GQ_TRY(run_again(w)); /* at a jump f1 was written over */
-  for (int i = 0; i < w->st->m->slopes; i++) gq_zero(on(d), w->ck[i], d->part);
+  for (int i = 0; i < w->a.st->m->slopes; i++) gq_zero(on(d), w->a.pull.ck[i], d->part);
   gq_zero(on(d), d->gy, d->part);
   gq_zero(on(d), d->gf, d->part);
   d->dt = d->dh = 0;
@@ -168,19 +169,19 @@ static int pull_step(direct *d) {
   pull_heuristics(d);
   GQ_TRY(pull_program(d));
   if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", r->t);
-  gq_copy(on(d), w->cy, w->py, d->part);
-  add(d, 1, d->gy, w->cy);
-  if (w->st->l.carry) {
-    gq_copy(on(d), w->cf, w->pf, d->part);
-    add(d, 1, d->gf, w->cf);
+  gq_copy(on(d), w->a.pull.cy, w->a.pull.py, d->part);
+  add(d, 1, d->gy, w->a.pull.cy);
+  if (w->a.st->l.carry) {
+    gq_copy(on(d), w->a.pull.cf, w->a.pull.pf, d->part);
+    add(d, 1, d->gf, w->a.pull.cf);
   }
-  if (w->st->l.extra) gq_copy(on(d), w->cx, w->px, d->part);
-  if (gq_first_nonfinite(b->s->z->dtype, d->n, w->cy))
+  if (w->a.st->l.extra) gq_copy(on(d), w->a.pull.cx, w->a.pull.px, d->part);
+  if (gq_first_nonfinite(b->s->z->dtype, d->n, w->a.pull.cy))
     return gq_fail(GQ_ENONFINITE,
                    "in the backward pass the derivative of the step from t = %.9g (step %.3g) is not finite",
                    r->t, r->h);
   if (!b->gt) return GQ_OK;
-  double t = w->pt + d->dt, h = w->ph + d->dh;
+  double t = w->a.pull.pt + d->dt, h = w->a.pull.ph + d->dh;
   if (r->stop >= 0) b->gt[r->stop] += h, t -= h;
   b->gt[r->anchor] += t;
   return GQ_OK;
@@ -190,12 +191,12 @@ static int pull_step(direct *d) {
 static int pull_slope(direct *d, double at, int anchor, gq_step_state *z) {
   gq_pullback *b = d->b;
   const gq_solution *s = b->s;
-  double t = gq_walk_begin(&d->w, at, s->t[s->nt - 1] < s->t[0] ? -1 : 1);
-  void *x[] = { z->y, d->w.cf }, *out[] = { d->w.py };
-  if (d->w.st->l.extra) add(d, 1, d->w.cx, d->w.cy);
-  if (!d->w.st->l.carry) return GQ_OK;
+  double t = gq_attempt_begin(&d->w.a, at, s->t[s->nt - 1] < s->t[0] ? -1 : 1);
+  void *x[] = { z->y, d->w.a.pull.cf }, *out[] = { d->w.a.pull.py };
+  if (d->w.a.st->l.extra) add(d, 1, d->w.a.pull.cx, d->w.a.pull.cy);
+  if (!d->w.a.st->l.carry) return GQ_OK;
   GQ_TRY(gq_evaluate_at(&s->plan->pull, s->bind, t, x, out, &b->grads, b->gt ? &b->gt[anchor] : NULL));
-  add(d, 1, d->w.py, d->w.cy);
+  add(d, 1, d->w.a.pull.py, d->w.a.pull.cy);
   return GQ_OK;
 }
 
@@ -203,8 +204,8 @@ static int pull_slope(direct *d, double at, int anchor, gq_step_state *z) {
 static int pull_jump(direct *d) {
   if (!gq_at_jump(d->b->s, d->step.t)) return GQ_OK;
   GQ_TRY(pull_slope(d, d->step.t, d->step.anchor, d->z));
-  gq_zero(on(d), d->w.cf, d->part);
-  if (d->w.st->l.extra) gq_zero(on(d), d->w.cx, d->part);
+  gq_zero(on(d), d->w.a.pull.cf, d->part);
+  if (d->w.a.st->l.extra) gq_zero(on(d), d->w.a.pull.cx, d->part);
   return GQ_OK;
 }
 
@@ -216,13 +217,13 @@ static int pull_start(direct *d, gq_step_state *first) {
   for (; d->k >= 0; d->k--) {
     const void *g = gq_at_time(s, b->gz, d->k);
     void *f;
-    add(d, 1, g, d->w.cy);
+    add(d, 1, g, d->w.a.pull.cy);
     if (!b->gt || d->k == 0) continue;
     GQ_TRY(slope_at(d, s->t[0], first, &f));
     double gf = on(d)->vec->dot(s->z->dtype, d->n, g, f);
     b->gt[d->k] += gf, b->gt[0] -= gf;
   }
-  gq_field_unpack(s->plan->field, d->w.cy, b->a);
+  gq_field_unpack(s->plan->field, d->w.a.pull.cy, b->a);
   return GQ_OK;
 }
 
@@ -231,11 +232,11 @@ static int pull_start(direct *d, gq_step_state *first) {
 /* The start of the step from its end. */
 static int invert(direct *d, gq_walk *w) {
   const gq_step_record *r = &d->step;
-  w->y[0] = d->z1->y, w->f[0] = d->z1->f, w->x = d->z1->x;
-  w->y1[0] = d->z->y, w->f1[0] = d->z->f, w->x1 = d->z->x;
-  gq_walk_times(w, r->t, r->h, d->t1);
+  w->a.y[0] = d->z1->y, w->a.f[0] = d->z1->f, w->a.x = d->z1->x;
+  w->a.y1[0] = d->z->y, w->a.f1[0] = d->z->f, w->a.x1 = d->z->x;
+  gq_attempt_times(&w->a, r->t, r->h, d->t1);
   GQ_TRY(gq_walk_phase(w, 0));
-  w->nfe += w->st->l.nfe;
+  w->a.cost.nfe += w->a.st->l.nfe;
   if (gq_first_nonfinite(d->b->s->z->dtype, d->n, d->z->y))
     return gq_fail(GQ_ENONFINITE,
                    "the inverse of the step from t = %.9g is not finite: gradient = \"aca\" keeps the "
@@ -247,8 +248,8 @@ static int invert(direct *d, gq_walk *w) {
 /* How far the reconstruction at a measurement time is from what the forward solve gave. */
 static void compare(direct *d, int k, const void *y) {
   gq_solution *s = d->b->s;
-  gq_field_pack(s->plan->field, gq_at_time(s, s->z, k), d->w.py);
-  double r = gq_walk_norm(&d->w, 0, y, d->w.py, d->w.py);
+  gq_field_pack(s->plan->field, gq_at_time(s, s->z, k), d->w.a.pull.py);
+  double r = gq_attempt_norm(&d->w.a, 0, y, d->w.a.pull.py, d->w.a.pull.py);
   if (!(r <= s->info.reconstruction)) s->info.reconstruction = r;
 }
 
@@ -282,18 +283,18 @@ static int invert_all(direct *d, gq_walk *w) {
 static int run_inverse(direct *d) {
   gq_solution *s = d->b->s;
   gq_walk *w = &d->inverse;
-  *w = (gq_walk){ .o = &s->o, .jumps = s->jumps, .njumps = s->njumps, .margin = s->margin };
-  w->rtol = s->o.rtol, w->atol[0] = s->o.atol;
+  *w = (gq_walk){ .a.jumps = { s->jumps, s->njumps, s->margin } };
+  w->a.tol.rtol = s->o.rtol, w->a.tol.atol[0] = s->o.atol;
   d->joint = s->plan->inverse.kind.pull;
   gq_steps two = { 0 };
-  int status = gq_walk_init(w, s->plan, &s->plan->inverse, s->bind);
+  int status = gq_walk_init(w, &s->plan->inverse, s->bind, s->plan->arena);
   if (status == GQ_OK) status = gq_steps_room(&two, 2, true, NULL);
   for (int i = 0; i < 2 && status == GQ_OK; i++)
     status = gq_step_state_get(s->plan, GQ_STEP_STATES, &s->bytes, &two.state[i]);
   if (status == GQ_OK) d->z = two.state[0], d->z1 = two.state[1], status = invert_all(d, w);
   gq_steps_give_back(&two, s->plan, 0, 2);
   gq_steps_done(&two);
-  d->w.nfe += w->nfe;
+  d->w.a.cost.nfe += w->a.cost.nfe;
   gq_walk_done(w);
   return status;
 }
@@ -315,13 +316,13 @@ static int backward(gq_pullback *b, int (*run)(direct *)) {
   gq_solution *s = b->s;
   direct d = { .b = b, .k = s->nt - 1 };
   gq_walk *w = &d.w;
-  w->o = &s->o, w->rtol = s->o.rtol, w->atol[0] = s->o.atol, w->grads = &b->grads;
-  w->jumps = s->jumps, w->njumps = s->njumps, w->margin = s->margin;
-  int status = gq_walk_init(w, s->plan, &s->plan->forward, s->bind);
-  s->bytes += gq_implicit_bytes(w);
+  w->a.tol.rtol = s->o.rtol, w->a.tol.atol[0] = s->o.atol, w->a.sum.grads = &b->grads;
+  w->a.jumps.at = s->jumps, w->a.jumps.n = s->njumps, w->a.jumps.margin = s->margin;
+  int status = gq_walk_init(w, &s->plan->forward, s->bind, s->plan->arena);
+  s->bytes += w->a.bytes;
   if (status == GQ_OK) status = buffers(&d);
   if (status == GQ_OK) status = run(&d);
-  b->nfe = w->nfe;
+  b->nfe = w->a.cost.nfe;
   gq_walk_done(w);
   gq_free(d.block);
   return status;
@@ -344,11 +345,11 @@ int gq_direct_build(gq_plan *p) {
 /* alf's inverse evaluates f where its step does, so that it brings the derivative along. */
 int gq_inverse_build(gq_plan *p) {
   const gq_plankey *k = p->key;
-  bool joint = k->method->kind == GQ_ALF;
+  bool joint = k->method->tuple->pulled;
   GQ_TRY(gq_plan_forward(p, !joint));
-  p->inverse.kind = (gq_stepkind){
+  gq_stepkind kind = {
     .m = k->method, .inverse = true, .eta = k->eta, .pull = joint, .pull_time = joint && k->t_grad
   };
-  GQ_TRY(gq_stepper_new(p, gq_system_forward, NULL, &p->inverse));
+  GQ_TRY(gq_stepper_new(&p->inverse, &kind, p->field, gq_system_forward, NULL));
   return build_pull(p);
 }

@@ -76,7 +76,7 @@ static void weights(int n, const double *points, const double *w, double x, doub
 /* Gauss points whose order is above the method's, by one more than it takes. */
 void gq_collocation_shape(const gq_ode_options *o, gq_plankey *k) {
   int order = o->method->order;
-  if (gq_method_adams(o->method) && o->step_size <= 0 && order > 6) order = 6; /* its steps are short */
+  if (o->method->multistep && o->step_size <= 0 && order > 6) order = 6; /* its steps are short */
   k->element = o->nodes == GQ_NODES_FIXED ? o->fixed_nodes : (order + 2) / 2 + 1;
 }
 

@@ -67,7 +67,7 @@ static int sum_piece(gq_kronrod *q, double from, double to, bool *agree) {
   double error = gq_grads_rms(f, &q->kronrod, &q->gauss), size = gq_grads_rms(f, q->total, NULL),
          mine = gq_grads_rms(f, &q->kronrod, NULL);
   if (mine > size) size = mine;
-  double tolerance = q->steps->w->atol_products + q->steps->w->rtol * size;
+  double tolerance = q->steps->w->a.tol.products + q->steps->w->a.tol.rtol * size;
   double rounding = 100 * (f->dtype == GQ_F32 ? FLT_EPSILON : DBL_EPSILON) * size;
   *agree = error <= (tolerance < rounding ? rounding : tolerance);
   return GQ_OK;

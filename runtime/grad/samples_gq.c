@@ -140,7 +140,7 @@ static int accepted(gq_lanes *p, int j) {
   back *k = p->context;
   const gq_lane *lane = &p->lane[j];
   const gq_ode_options *o = &k->s->o;
-  bool each = o->nodes == GQ_NODES_STEP, last = lane->t1 == lane->stop;
+  bool each = o->nodes == GQ_NODES_STEP, last = lane->t1 == lane->c.stop;
   double dir = lane->h1 < 0 ? -1 : 1, weight;
   gq_rule *rule = each ? &k->step : &k->rule[j];
   if (!k->gq) return GQ_OK;
@@ -187,7 +187,7 @@ static int proceed(back *k, int j) {
   }
   gq_lanes_put(p, p->y[0], j, gq_row_at(s, s->z, lane->k, lane->row));
   gq_lanes_put(p, p->y[1], j, a);
-  lane->t = lane->t_origin = s->t[lane->k], lane->stop = s->t[lane->k - 1], lane->grid_index = 0;
+  lane->t = lane->c.origin = s->t[lane->k], lane->c.stop = s->t[lane->k - 1], lane->c.index = 0;
   lane->search = p->st->kind.adaptive && !k->started[j];
   lane->stage = p->st->l.carry ? GQ_LANE_SLOPE : GQ_LANE_READY;
   if (k->started[j]) k->w->restarts++;

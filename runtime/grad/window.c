@@ -10,7 +10,7 @@
 
 int gq_window_init(gq_window *q, gq_solution *s, gq_trajectory *path_, const gq_walk *w,
                    gq_nodebuffer *nodes) {
-  *q = (gq_window){ .s = s, .path = path_, .w = w, .nodes = nodes, .parts = w->st->l.parts };
+  *q = (gq_window){ .s = s, .path = path_, .w = w, .nodes = nodes, .parts = w->a.st->l.parts };
   q->part = gq_round64(gq_part_bytes(s->plan->field));
   q->z = gq_allocate(s->plan->field->on, 2 * q->part);
   if (!q->z) return gq_nomem(2 * q->part);
@@ -34,7 +34,7 @@ static size_t slice_bytes(const gq_field *f, int s) {
 
 /* Room for one more step; blocks serve every interval. */
 static int step_room(gq_window *q) {
-  size_t bytes = q->parts * (1 + q->w->st->m->slopes) * q->part;
+  size_t bytes = q->parts * (1 + q->w->a.st->m->slopes) * q->part;
   if (q->n == q->room) {
     int room = q->room ? 2 * q->room : 16;
     struct gq_window_step *step = gq_realloc(q->step, room * sizeof *step);
@@ -53,12 +53,12 @@ int gq_window_step(gq_window *q) {
   const gq_field *f = q->s->plan->field;
   GQ_TRY(step_room(q));
   struct gq_window_step *r = &q->step[q->n++];
-  r->t = w->t, r->h = w->h1;
+  r->t = w->a.t, r->h = w->a.h;
   char *to = r->block;
   for (int p = 0; p < q->parts; p++) {
-    gq_copy(f->on, to, w->y[p], gq_part_bytes(f));
+    gq_copy(f->on, to, w->a.y[p], gq_part_bytes(f));
     to += q->part;
-    for (int i = 0; i < w->st->m->slopes; i++, to += q->part) {
+    for (int i = 0; i < w->a.st->m->slopes; i++, to += q->part) {
       char *slice = to;
       for (int s = 0; s < f->nslices; slice += slice_bytes(f, s), s++)
         gq_copy(f->on, slice, gq_walk_slope(w, i, p, s), slice_bytes(f, s));
@@ -77,9 +77,9 @@ static void part_at(const gq_window *q, int p, double t, void *dst) {
     else high = i - 1;
   }
   const struct gq_window_step *r = &q->step[low];
-  const char *y = r->block + p * (1 + q->w->st->m->slopes) * q->part;
+  const char *y = r->block + p * (1 + q->w->a.st->m->slopes) * q->part;
   gq_step_record record = { .t = r->t, .h = r->h };
-  gq_step_at(&record, q->w->st->m, q->s->plan->field, t, y, y + q->part, q->part, dst);
+  gq_step_at(&record, q->w->a.st->m, q->s->plan->field, t, y, y + q->part, q->part, dst);
 }
 
 int gq_window_node(gq_window *q, double t, double weight) {

@@ -23,14 +23,17 @@
 static double weights[GQ_ADAMS_MOST + 1][(GQ_ADAMS_MOST + 1) * (GQ_ADAMS_MOST + 1)];
 static gq_tableau methods[2][GQ_ADAMS_MOST + 1];
 
-void gq_adams_describe(gq_method_kind kind, int order, gq_tableau *m) {
+static void describe(const gq_multistep *row, int order, gq_tableau *m) {
   static const double none[1];
-  bool corrects = kind == GQ_ADAMS_MOULTON;
+  bool corrects = row->corrects;
   int slopes = (corrects ? order : order + 1) < 3 ? 3 : corrects ? order : order + 1;
   for (int i = 0; i < slopes; i++) weights[slopes - 1][i * slopes + i] = 1;
   *m = (gq_tableau){ .name = corrects ? "implicit_adams" : "explicit_adams",
-                     .kind = kind,
+                     .kind = row->kind,
+                     .steps = &gq_adams_steps,
+                     .multistep = row,
                      .order = order,
+                     .first_order = 2, /* it begins with the order 1 */
                      .error_order = order,
                      .dense_order =
                        order < 3 ? order : 3, /* at least: of the first step where it is the only one */
@@ -49,26 +52,34 @@ void gq_adams_describe(gq_method_kind kind, int order, gq_tableau *m) {
 
 static void describe_all(void) {
   for (int order = 1; order <= GQ_ADAMS_MOST; order++) {
-    gq_adams_describe(GQ_ADAMS_BASHFORTH, order, &methods[0][order]);
-    gq_adams_describe(GQ_ADAMS_MOULTON, order, &methods[1][order]);
+    describe(&gq_multistep_explicit_adams, order, &methods[0][order]);
+    describe(&gq_multistep_implicit_adams, order, &methods[1][order]);
   }
 }
 
-const gq_tableau *gq_adams_method(const gq_tableau *m, int max_order) {
+static const gq_tableau *of_order(bool corrects, int max_order) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   if (max_order < 1 || max_order > GQ_ADAMS_MOST) return NULL;
   pthread_once(&once, describe_all);
-  return &methods[m->kind == GQ_ADAMS_MOULTON][max_order];
+  return &methods[corrects][max_order];
 }
 
-void gq_adams_stepper(gq_stepper *st, const gq_stepkind *k) {
+static const gq_tableau *bashforth(int max_order) { return of_order(false, max_order); }
+static const gq_tableau *moulton(int max_order) { return of_order(true, max_order); }
+
+const gq_multistep gq_multistep_explicit_adams = { "adams-bashforth", false, 1, bashforth };
+const gq_multistep gq_multistep_implicit_adams = { "adams-moulton", true, 2, moulton };
+
+/* No step program: a layout, and no code. */
+static int build(gq_stepper *st, const gq_field *f, gq_make *make, const void *arg) {
   gq_steplayout none;
   memset(&none, 0xff, sizeof none); /* -1: absent */
   none.pb_of = NULL;
   none.parts = 1, none.nq = none.given = none.extra = none.nin = none.nout = none.npb = 0;
-  none.slopes = k->m->slopes, none.carry = true;
-  none.nfe = k->m->kind == GQ_ADAMS_MOULTON ? 2 : 1, none.nfe_dense = 0;
-  st->m = k->m, st->kind = *k, st->l = none;
+  none.slopes = st->m->slopes, none.carry = true;
+  none.nfe = st->cost = st->m->multistep->corrects ? 2 : 1, none.nfe_dense = 0;
+  st->l = none;
+  return GQ_OK;
 }
 
 /* ---- memory ---- */
@@ -92,21 +103,22 @@ static void constants(gq_adams *a) {
   for (int k = 1; k < GQ_ADAMS_ROOM - 1; k++) a->c[k] = a->corrects ? g[k] - g[k + 1] : g[k + 1];
 }
 
-int gq_adams_new(gq_walk *w) {
+static int init(gq_attempt *w) {
   const gq_tableau *m = w->st->m;
   gq_adams *a = gq_calloc(1, sizeof *a);
   if (!a) return gq_nomem(sizeof *a);
-  w->adams = a;
-  a->m = m, a->corrects = m->kind == GQ_ADAMS_MOULTON, a->fixed = !w->st->kind.adaptive;
+  w->own = a;
+  a->m = m, a->corrects = m->multistep->corrects, a->fixed = !w->st->kind.adaptive;
   a->most = a->corrects ? m->order - 1 : m->order;
-  a->dtype = w->plan->field->dtype, a->n = gq_numel(w->plan->field->shape);
-  a->slices = w->plan->field->nslices;
+  a->dtype = w->field->dtype, a->n = gq_numel(w->field->shape);
+  a->slices = w->field->nslices;
   a->starts = a->fixed ? m->order - 1 : 0;
   a->columns = a->fixed ? (m->order + 1) / 2 : 0;
-  size_t part = gq_part_bytes(w->plan->field);
+  size_t part = gq_part_bytes(w->field);
   gq_taker t = { 0 };
   take_all(a, &t, part);
   a->bytes = t.used;
+  w->bytes = sizeof *a + a->bytes;
   a->block = t.base = gq_calloc(1, a->bytes);
   if (!a->block) return gq_nomem(a->bytes);
   t.used = 0;
@@ -115,44 +127,10 @@ int gq_adams_new(gq_walk *w) {
   return GQ_OK;
 }
 
-void gq_adams_free(gq_adams *a) {
-  if (!a) return;
+static void done(gq_attempt *w) {
+  gq_adams *a = w->own;
   gq_free(a->block);
   gq_free(a);
-}
-
-size_t gq_adams_bytes(const gq_adams *a) { return a ? sizeof *a + a->bytes : 0; }
-
-/* ---- coefficients ---- */
-
-void gq_adams_integrals(int n, const double *alpha, double *g) {
-  double row[GQ_ADAMS_ROOM + 1]; /* g_i,q */
-  for (int q = 1; q <= n; q++) row[q] = 1.0 / q;
-  g[1] = 1;
-  for (int i = 2; i <= n; i++) {
-    for (int q = 1; q <= n + 1 - i; q++) row[q] -= alpha[i - 1] * row[q + 1];
-    g[i] = row[1];
-  }
-}
-
-void gq_adams_coefficients(gq_adams *a, double h, int k) {
-  double alpha[GQ_ADAMS_ROOM], psi = h, old = 0;
-  a->beta[1] = a->sigma[1] = 1;
-  for (int i = 1; i <= k; i++) {
-    bool known = i < a->count; /* there is a step to look back on */
-    alpha[i] = h / psi;
-    a->sigma[i + 1] = i * alpha[i] * a->sigma[i];
-    old += known ? a->past[i - 1] : 0;
-    a->beta[i + 1] = known ? a->beta[i] * psi / old : 0;
-    psi += known ? a->past[i - 1] : 0;
-  }
-  gq_adams_integrals(k + 1, alpha, a->g);
-}
-
-void gq_adams_advance(gq_adams *a, double h) {
-  memmove(a->past + 1, a->past, (GQ_ADAMS_ROOM - 1) * sizeof *a->past);
-  a->past[0] = h;
-  if (a->count < a->most + 1) a->count++;
 }
 
 /* ---- order and step ---- */
@@ -206,45 +184,37 @@ static void choose_step(gq_adams *a) {
   else a->factor = fmax(0.5, fmin(0.9, pow(0.5 / e, 1.0 / (a->k + 1))));
 }
 
-double gq_adams_factor(const gq_adams *a) { return a->factor; }
-
 /* ---- attempts ---- */
-
-/* f at the end of a step, on its side of a jump. */
-int gq_adams_slope_at(gq_walk *w, double t, double h, void *y, void *f) {
-  w->nfe++;
-  return gq_evaluate_at(&w->plan->f, w->bind, gq_walk_begin(w, t, h < 0 ? 1 : -1), &y, &f, NULL, NULL);
-}
 
 static bool all_finite(const gq_adams *a, const void *y, const void *f) {
   return !gq_first_nonfinite(a->dtype, a->n, y) && !gq_first_nonfinite(a->dtype, a->n, f);
 }
 
-void gq_adams_restart(gq_walk *w) {
-  gq_adams *a = w->adams;
+static void restart(gq_attempt *w, gq_control *c) {
+  gq_adams *a = w->own;
   a->count = a->ahead = a->next = 0;
-  if (w->h == 0) return; /* the first start: gq_walk_first will tell */
-  double size = gq_walk_norm(w, 0, w->f[0], w->y[0], NULL), h = 0.25 / sqrt(size);
-  if (h < fabs(w->h)) w->h = w->h < 0 ? -h : h; /* as STEP begins */
+  if (c->h == 0) return; /* the first start: gq_walk_first will tell */
+  double size = gq_attempt_norm(w, 0, w->f[0], w->y[0], NULL), h = 0.25 / sqrt(size);
+  if (h < fabs(c->h)) c->h = c->h < 0 ? -h : h; /* as STEP begins */
 }
 
-static void begin(gq_walk *w) {
-  gq_adams *a = w->adams;
+static void begin(gq_attempt *w) {
+  gq_adams *a = w->own;
   a->count = a->k = 1, a->fails = 0, a->growing = true;
   gq_adams_load(w, w->f[0], a->phi[1]);
 }
 
 /* The step is taken, by the order k: y1 and f1 are there. Returns the error of an order more. */
-static double take_step(gq_walk *w, double h) {
-  gq_adams *a = w->adams;
+static double take_step(gq_attempt *w, double h) {
+  gq_adams *a = w->own;
   double next = gq_adams_update(w, a->k, w->f1[0]);
   gq_adams_advance(a, h);
   a->points = a->k + 1 < a->count ? a->k + 1 : a->count, a->offset = -h, a->ready = false;
   return fabs(h) * a->c[a->k + 1] * next;
 }
 
-static int correct(gq_walk *w, double h, double t1, bool *good) {
-  gq_adams *a = w->adams;
+static int correct(gq_attempt *w, double h, double t1, bool *good) {
+  gq_adams *a = w->own;
   if (a->corrects) {
     gq_adams_correct(w, h, a->g[a->k + 1]);
     GQ_TRY(gq_adams_slope_at(w, t1, h, w->y1[0], w->f1[0]));
@@ -253,8 +223,8 @@ static int correct(gq_walk *w, double h, double t1, bool *good) {
   return GQ_OK;
 }
 
-static int adaptive(gq_walk *w, double h, double t1, double *ratio) {
-  gq_adams *a = w->adams;
+static int adaptive(gq_attempt *w, double h, double t1, double *ratio) {
+  gq_adams *a = w->own;
   int k = a->k;
   double norm[3], size = fabs(h);
   gq_adams_errors(w, k, norm);
@@ -282,7 +252,7 @@ static int adaptive(gq_walk *w, double h, double t1, double *ratio) {
   return GQ_OK;
 }
 
-static int fixed(gq_walk *w, double h, double t1, double *ratio) {
+static int fixed(gq_attempt *w, double h, double t1, double *ratio) {
   bool good;
   GQ_TRY(correct(w, h, t1, &good));
   if (good) take_step(w, h);
@@ -290,18 +260,29 @@ static int fixed(gq_walk *w, double h, double t1, double *ratio) {
   return GQ_OK;
 }
 
-int gq_adams_attempt(gq_walk *w, double h, double stop, double *ratio) {
-  gq_adams *a = w->adams;
-  double t1 = w->clamped ? stop : w->t + h;
+static int attempt(gq_attempt *w, gq_control *c, double *ratio) {
+  gq_adams *a = w->own;
+  double h = w->h, t1 = w->t1;
   *ratio = 0;
   if (!a->count) {
     begin(w);
-    if (a->fixed) GQ_TRY(gq_adams_start(w, stop));
+    if (a->fixed) GQ_TRY(gq_adams_start(w, c));
   }
   if (a->next < a->ahead) return gq_adams_started(w, ratio);
   if (a->fixed) a->k = a->count < a->most ? a->count : a->most;
   gq_adams_coefficients(a, h, a->k);
   gq_adams_predict(w, a->k, h);
   GQ_TRY(gq_adams_slope_at(w, t1, h, w->y1[0], w->f1[0]));
-  return a->fixed ? fixed(w, h, t1, ratio) : adaptive(w, h, t1, ratio);
+  if (a->fixed) return fixed(w, h, t1, ratio);
+  GQ_TRY(adaptive(w, h, t1, ratio));
+  c->chooses = true, c->factor = a->factor;
+  return GQ_OK;
 }
+
+static void *slope(const gq_attempt *w, int i, int part, int slice) {
+  return (char *)gq_adams_slope(w, i) + gq_slice_offset(w->field, slice);
+}
+
+const gq_stepclass gq_adams_steps = {
+  .build = build, .init = init, .done = done, .attempt = attempt, .slope = slope, .restart = restart
+};

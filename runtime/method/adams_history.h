@@ -11,7 +11,8 @@ enum {
   GQ_ADAMS_CHUNK = 64                /* numbers at a time: arrays of doubles are padded to it */
 };
 
-struct gq_adams {
+/* Everything that a step of Shampine and Gordon's needs, in their names. */
+typedef struct gq_adams {
   const gq_tableau *m;
   bool corrects, fixed;
   int most;                    /* highest order of the predictor */
@@ -45,25 +46,28 @@ struct gq_adams {
   void *state, *rate;          /* of one evaluation */
   void *block;
   size_t bytes;
-};
+} gq_adams;
 
-/* g_1 .. g_n from alpha_1 .. alpha_n-1: HNW III.5, (5.9). */
+/* adams_history.c: g_1 .. g_n from alpha_1 .. alpha_n-1: HNW III.5, (5.9). */
 void gq_adams_integrals(int n, const double *alpha, double *g);
 /* Those of a step h by the order k. */
 void gq_adams_coefficients(gq_adams *a, double h, int k);
 /* A step of h has been taken. */
 void gq_adams_advance(gq_adams *a, double h);
-int gq_adams_slope_at(gq_walk *w, double t, double h, void *y, void *f);
+/* f at the end of a step, on its side of a jump. */
+int gq_adams_slope_at(gq_attempt *w, double t, double h, void *y, void *f);
 
+/* The accepted step's polynomial: y(theta) = y0 + h sum_i slope_i theta^(i+1); whole arrays of the state. */
+void *gq_adams_slope(const gq_attempt *w, int i);
 /* adams_sums.c: over the numbers of the state */
-void gq_adams_load(gq_walk *w, const void *x, double *to);
-void gq_adams_predict(gq_walk *w, int k, double h);             /* guess, move, y1 */
-void gq_adams_errors(gq_walk *w, int k, double norm[3]);        /* of the differences k + 1, k, k - 1 with f1 */
-void gq_adams_correct(gq_walk *w, double h, double g);          /* y1 */
-double gq_adams_update(gq_walk *w, int k, const void *f);       /* the differences; norm of the one k + 2 */
+void gq_adams_load(gq_attempt *w, const void *x, double *to);
+void gq_adams_predict(gq_attempt *w, int k, double h);             /* guess, move, y1 */
+void gq_adams_errors(gq_attempt *w, int k, double norm[3]);        /* of the differences k + 1, k, k - 1 with f1 */
+void gq_adams_correct(gq_attempt *w, double h, double g);          /* y1 */
+double gq_adams_update(gq_attempt *w, int k, const void *f);       /* the differences; norm of the one k + 2 */
 
 /* adams_start.c: the first steps on a fixed grid, up to the stop, and one of them as an attempt */
-int gq_adams_start(gq_walk *w, double stop);
-int gq_adams_started(gq_walk *w, double *ratio);
+int gq_adams_start(gq_attempt *w, const gq_control *c);
+int gq_adams_started(gq_attempt *w, double *ratio);
 
 #endif

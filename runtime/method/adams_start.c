@@ -21,15 +21,15 @@ static void store(const gq_adams *a, const double *x, void *to) {
 }
 
 /* z[1] = y at t + h by n steps of the midpoint rule, the first one Euler's. */
-static int midpoints(gq_walk *w, double t, double h, int n, const void *y, const void *f) {
-  gq_adams *a = w->adams;
+static int midpoints(gq_attempt *w, double t, double h, int n, const void *y, const void *f) {
+  gq_adams *a = w->own;
   double s = h / n, *old = a->z[0], *now = a->z[1];
   for (size_t i = 0; i < a->n; i++) old[i] = number(a, y, i), now[i] = old[i] + s * number(a, f, i);
   for (int m = 1; m < n; m++) {
     void *z = a->state, *rate = a->rate;
     store(a, now, z);
-    w->nfe++;
-    GQ_TRY(gq_evaluate_at(&w->plan->f, w->bind, t + m * s, &z, &rate, NULL, NULL));
+    w->cost.nfe++;
+    GQ_TRY(gq_evaluate_at(w->st->f, w->bind, t + m * s, &z, &rate, NULL, NULL));
     for (size_t i = 0; i < a->n; i++) old[i] += 2 * s * number(a, rate, i);
     double *swap = old;
     old = now, now = swap;
@@ -51,9 +51,9 @@ static void extrapolate(gq_adams *a, int c) {
   }
 }
 
-static int one_step(gq_walk *w, double t, double h, double t1, const void *y, const void *f, void *y1,
+static int one_step(gq_attempt *w, double t, double h, double t1, const void *y, const void *f, void *y1,
                     void *f1) {
-  gq_adams *a = w->adams;
+  gq_adams *a = w->own;
   for (int c = 1; c <= a->columns; c++) {
     GQ_TRY(midpoints(w, t, h, 2 * c, y, f));
     extrapolate(a, c);
@@ -63,17 +63,18 @@ static int one_step(gq_walk *w, double t, double h, double t1, const void *y, co
 }
 
 /* On the grid that the walk will go along; fewer steps where it ends before. */
-int gq_adams_start(gq_walk *w, double stop) {
-  gq_adams *a = w->adams;
-  gq_walk grid = *w;
+int gq_adams_start(gq_attempt *w, const gq_control *c) {
+  gq_adams *a = w->own;
+  gq_control grid = *c;
+  double t = w->t;
   const void *y = w->y[0], *f = w->f[0];
   a->ahead = a->next = 0, a->broken = false;
   for (bool last = false; !last && a->ahead < a->starts;) {
     int j = a->ahead;
-    double h = gq_walk_fixed_step(&grid, stop, !w->o->overshoot), t1 = grid.clamped ? stop : grid.t + h;
-    if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted at t = %.9g", grid.t);
-    if (grid.t + h == grid.t) break; /* the walk will say so */
-    GQ_TRY(one_step(w, grid.t, h, t1, y, f, a->start_y[j], a->start_f[j]));
+    double h = gq_control_fixed(&grid, t), t1 = grid.clamped ? grid.stop : t + h;
+    if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted at t = %.9g", t);
+    if (t + h == t) break; /* the walk will say so */
+    GQ_TRY(one_step(w, t, h, t1, y, f, a->start_y[j], a->start_f[j]));
     a->start_h[a->ahead++] = h;
     y = a->start_y[j], f = a->start_f[j];
     a->broken = gq_first_nonfinite(a->dtype, a->n, y) || gq_first_nonfinite(a->dtype, a->n, f);
@@ -83,16 +84,16 @@ int gq_adams_start(gq_walk *w, double stop) {
     gq_adams_predict(w, k, h); /* for the differences alone */
     gq_adams_update(w, k, f);
     gq_adams_advance(a, h);
-    grid.t = t1, grid.grid_index++;
+    t = t1, grid.index++;
     last = grid.clamped;
   }
   return GQ_OK;
 }
 
-int gq_adams_started(gq_walk *w, double *ratio) {
-  gq_adams *a = w->adams;
+int gq_adams_started(gq_attempt *w, double *ratio) {
+  gq_adams *a = w->own;
   int j = a->next++, good = a->ahead - a->broken;
-  size_t bytes = gq_part_bytes(w->plan->field);
+  size_t bytes = gq_part_bytes(w->field);
   memcpy(w->y1[0], a->start_y[j], bytes);
   memcpy(w->f1[0], a->start_f[j], bytes);
   if (j == good) *ratio = NAN;

@@ -17,7 +17,7 @@ typedef struct sums { /* squares, or the largest */
 } sums;
 
 typedef struct pass {
-  gq_walk *w;
+  gq_attempt *w;
   gq_adams *a;
   void (*run)(struct pass *p, size_t at, int n, sums *s);
   int k, threads;
@@ -57,7 +57,7 @@ static void part(void *context, int i) {
 }
 
 static void run(pass *p) {
-  p->a = p->w->adams;
+  p->a = p->w->own;
   p->threads = p->a->n < ALONE ? 1 : p->a->slices;
   if (p->threads == 1) part(p, 0);
   else gq_parallel(p->threads, part, p);
@@ -69,7 +69,7 @@ static double larger(double a, double b) { return a >= b || a != a ? a : b; }
 /* Squares of a chunk, beyond whose end x is zero, into the sum or the largest. */
 static void add(const pass *p, const double *restrict x, double *restrict sum) {
   double lane[8] = { 0 };
-  if (p->w->max_norm) {
+  if (p->w->tol.max_norm) {
     EACH *sum = larger(*sum, x[e] * x[e]);
     return;
   }
@@ -82,14 +82,14 @@ static double norm(const pass *p, int which) {
   double sum = 0;
   for (int i = 0; i < p->threads; i++) {
     double v = p->sum[i].of[which];
-    sum = p->w->max_norm ? larger(sum, v) : sum + v;
+    sum = p->w->tol.max_norm ? larger(sum, v) : sum + v;
   }
-  return sqrt(p->w->max_norm || !p->a->n ? sum : sum / p->a->n);
+  return sqrt(p->w->tol.max_norm || !p->a->n ? sum : sum / p->a->n);
 }
 
 /* 1 / (atol + rtol max(|y|, |y1|)), not finite where y1 is not */
 static void scales(const pass *p, size_t at, int n, double *restrict scale) {
-  double atol = p->w->atol[0], rtol = p->w->rtol;
+  double atol = p->w->tol.atol[0], rtol = p->w->tol.rtol;
   chunk y, y1;
   get(p->a->dtype, p->w->y[0], at, n, y);
   get(p->a->dtype, p->w->y1[0], at, n, y1);
@@ -104,7 +104,7 @@ static void load(pass *p, size_t at, int n, sums *s) {
   get(p->a->dtype, p->from, at, n, p->to + at);
 }
 
-void gq_adams_load(gq_walk *w, const void *x, double *to) {
+void gq_adams_load(gq_attempt *w, const void *x, double *to) {
   pass p = { .w = w, .run = load, .from = x, .to = to };
   run(&p);
 }
@@ -129,7 +129,7 @@ static void predict(pass *p, size_t at, int n, sums *s) {
   put(a->dtype, p->w->y1[0], at, n, y);
 }
 
-void gq_adams_predict(gq_walk *w, int k, double h) {
+void gq_adams_predict(gq_attempt *w, int k, double h) {
   pass p = { .w = w, .run = predict, .k = k, .h = h };
   run(&p);
 }
@@ -152,7 +152,7 @@ static void errors(pass *p, size_t at, int n, sums *s) {
   }
 }
 
-void gq_adams_errors(gq_walk *w, int k, double out[3]) {
+void gq_adams_errors(gq_attempt *w, int k, double out[3]) {
   pass p = { .w = w, .run = errors, .k = k };
   run(&p);
   for (int i = 0; i < 3; i++) out[i] = norm(&p, i);
@@ -168,7 +168,7 @@ static void correct(pass *p, size_t at, int n, sums *s) {
   put(a->dtype, p->w->y1[0], at, n, y);
 }
 
-void gq_adams_correct(gq_walk *w, double h, double g) {
+void gq_adams_correct(gq_attempt *w, double h, double g) {
   pass p = { .w = w, .run = correct, .h = h, .g = g };
   run(&p);
 }
@@ -199,7 +199,7 @@ static void update(pass *p, size_t at, int n, sums *s) {
   add(p, v, &s->of[0]);
 }
 
-double gq_adams_update(gq_walk *w, int k, const void *f) {
+double gq_adams_update(gq_attempt *w, int k, const void *f) {
   pass p = { .w = w, .run = update, .k = k, .from = f };
   run(&p);
   return norm(&p, 0);
@@ -236,11 +236,11 @@ static void slopes(pass *p, size_t at, int n, sums *s) {
   for (int j = 0; j < many; j++) put(a->dtype, a->slope[j], at, n, c[j]);
 }
 
-void *gq_adams_slope(const gq_walk *w, int i) {
-  gq_adams *a = w->adams;
+void *gq_adams_slope(const gq_attempt *w, int i) {
+  gq_adams *a = w->own;
   if (!a->ready) {
-    pass p = { .w = (gq_walk *)w, .run = slopes, .h = w->h1 };
-    basis(a, w->h1, p.m);
+    pass p = { .w = (gq_attempt *)w, .run = slopes, .h = w->h };
+    basis(a, w->h, p.m);
     run(&p);
     a->ready = true;
   }

@@ -7,19 +7,10 @@
 #include <math.h>
 
 int gq_stiffness_stage(const gq_tableau *m) {
-  if (m->kind != GQ_RUNGE_KUTTA || m->implicit || m->end >= m->stages) return -1;
+  if (!m->steps->program || m->tuple || m->end >= m->stages) return -1;
   for (int i = m->end - 1; i > 0; i--)
     if (m->c[i] == 1) return i;
   return -1;
-}
-
-void gq_heuristic_sums(const gq_walk *w, double sum[GQ_SUMS]) {
-  const gq_steplayout *l = &w->st->l;
-  for (int i = 0; i < GQ_SUMS; i++) {
-    sum[i] = 0;
-    for (int s = 0; l->sum[i] >= 0 && s < w->plan->field->nslices; s++)
-      sum[i] += w->scalars[(size_t)s * l->nout + l->sum[i]];
-  }
 }
 
 /* E = e5 / sqrt(e5 + e3 / 100) of mean squares; without e3 it is sqrt(e5). */

@@ -14,7 +14,7 @@
 #ifndef GQ_HEURISTIC_H
 #define GQ_HEURISTIC_H
 
-#include "../ode/plan.h"
+#include "step.h"
 
 typedef struct gq_heuristic {
   double error, stiffness;     /* E and S of a step */
@@ -23,8 +23,6 @@ typedef struct gq_heuristic {
 
 /* The stage before the slope at the end that is at the end too; -1: the method has none. */
 int gq_stiffness_stage(const gq_tableau *m);
-/* The accepted step's sums over all slices; 0 where they were not asked for. */
-void gq_heuristic_sums(const gq_walk *w, double sum[GQ_SUMS]);
 void gq_heuristic_of(const double sum[GQ_SUMS], const gq_field *f, gq_heuristic *e);
 
 #endif

@@ -46,21 +46,23 @@ typedef struct gq_implicit {
 
 /* ---- memory ---- */
 
-void *gq_implicit_slope(const gq_walk *w, int i, int part) {
-  return i == 0 ? w->f[part] : i == w->st->m->end ? w->f1[part] : w->implicit->k[i][part];
+static gq_implicit *own(const gq_attempt *w) { return w->own; }
+
+static void *whole_slope(const gq_attempt *w, int i, int part) {
+  return i == 0 ? w->f[part] : i == w->st->m->end ? w->f1[part] : own(w)->k[i][part];
 }
 
-int gq_implicit_new(gq_walk *w) {
-  const gq_plan *p = w->plan;
+static int init(gq_attempt *w) {
+  const gq_jacobian *j = w->st->jacobian;
   int parts = w->st->l.parts, slopes = w->st->m->slopes;
   bool pull = w->st->kind.pull;
-  size_t part = gq_round64(gq_part_bytes(p->field)), row = gq_round64(p->row_dim * sizeof(double)),
-         rows = gq_round64(p->rows * sizeof(double)),
+  size_t part = gq_round64(gq_part_bytes(w->field)), row = gq_round64(j->dim * sizeof(double)),
+         rows = gq_round64(j->rows * sizeof(double)),
          states = (size_t)parts * (slopes + 3) + (pull ? slopes + 1 : 1);
   gq_implicit *n = gq_calloc(1, sizeof *n);
   if (!n) return gq_nomem(sizeof *n);
-  w->implicit = n;
-  GQ_TRY(gq_newton_init(&n->newton, p, parts));
+  w->own = n;
+  GQ_TRY(gq_newton_init(&n->newton, w->field, j, parts));
   n->bytes = states * part + 3 * row + 4 * rows;
   char *next = n->block = gq_alloc(n->bytes + 64);
   if (!next) return gq_nomem(n->bytes);
@@ -72,107 +74,101 @@ int gq_implicit_new(gq_walk *w) {
   n->v = next, next += part;
   double **vectors[] = { &n->x, &n->c, &n->s, &n->last, &n->theta, &n->eta };
   for (int i = 0; i < 6; i++) *vectors[i] = (double *)(void *)next, next += i < 3 ? row : rows;
-  n->done = (bool *)next, n->slow = n->done + p->rows;
+  n->done = (bool *)next, n->slow = n->done + j->rows;
+  w->bytes = n->bytes + n->newton.bytes;
   return GQ_OK;
 }
 
-void gq_implicit_free(gq_implicit *n) {
-  if (!n) return;
+static void done(gq_attempt *w) {
+  gq_implicit *n = w->own;
   gq_newton_done(&n->newton);
   gq_free(n->block);
   gq_free(n);
 }
 
-size_t gq_implicit_bytes(const gq_walk *w) {
-  return w->implicit ? w->implicit->bytes + w->implicit->newton.bytes : 0;
-}
+static void moved(gq_attempt *w) { own(w)->fresh = false; }
 
-void gq_implicit_moved(gq_walk *w) { w->implicit->fresh = false; }
-
-void gq_implicit_load(gq_walk *w, const gq_step_state *z) {
+static void load(gq_attempt *w, const char *slope, size_t part) {
   for (int i = 1; i < w->st->m->slopes; i++)
-    memcpy(w->implicit->k[i][0], z->slope + i * z->part, gq_part_bytes(w->plan->field));
+    memcpy(own(w)->k[i][0], slope + i * part, gq_part_bytes(w->field));
 }
 
 /* ---- pieces of a step ---- */
 
-static void add(const gq_walk *w, double s, const void *x, void *y) {
-  const gq_field *f = w->plan->field;
+static void add(const gq_attempt *w, double s, const void *x, void *y) {
+  const gq_field *f = w->field;
   if (s != 0) gq_axpy(f->dtype, gq_numel(f->shape), s, x, y);
 }
 
 static double row_of_a(const gq_tableau *m, int i, int j) { return m->a[(size_t)i * m->stages + j]; }
 
 /* y + h sum_j<n w_j k_j of a part */
-static void combine(const gq_walk *w, const double *weights, int n, int part, void *dst) {
-  memcpy(dst, w->y[part], gq_part_bytes(w->plan->field));
-  for (int j = 0; j < n; j++) add(w, w->in_scalars[1] * weights[j], gq_implicit_slope(w, j, part), dst);
+static void combine(const gq_attempt *w, const double *weights, int n, int part, void *dst) {
+  memcpy(dst, w->y[part], gq_part_bytes(w->field));
+  for (int j = 0; j < n; j++) add(w, w->scalar[1] * weights[j], whole_slope(w, j, part), dst);
 }
 
-static double time_of(const gq_walk *w, int i) {
+static double time_of(const gq_attempt *w, int i) {
   const gq_tableau *m = w->st->m;
-  return w->in_scalars[0] + (i == m->end ? 1 : m->c[i]) * w->in_scalars[1];
+  return w->scalar[0] + (i == m->end ? 1 : m->c[i]) * w->scalar[1];
 }
 
 /* The system's inputs at slope i: the parts, then what is given there. */
-static void inputs(const gq_walk *w, int i, void *const *parts, void **x) {
+static void inputs(const gq_attempt *w, int i, void *const *parts, void **x) {
   for (int p = 0; p < w->st->l.parts; p++) *x++ = parts[p];
   for (int k = 0; k < w->st->l.given; k++) *x++ = w->path[i][k];
 }
 
 /* f at slope i's time and the stage. */
-static int evaluate(gq_walk *w, int i, void *const *stage, void *const *out) {
+static int evaluate(gq_attempt *w, int i, void *const *stage, void *const *out) {
   void *x[GQ_MAXPARTS + GQ_MAXGIVEN];
-  const gq_evaluator *e = w->st == &w->plan->backward ? &w->plan->adjoint : &w->plan->f;
   inputs(w, i, stage, x);
-  w->nfe++;
-  return gq_evaluate_at(e, w->bind, time_of(w, i), x, out, NULL, NULL);
+  w->cost.nfe++;
+  return gq_evaluate_at(w->st->f, w->bind, time_of(w, i), x, out, NULL, NULL);
 }
 
 /* Is the one part a, along a path of z? Otherwise part 0 is z, part 1 a. */
-static bool along_path(const gq_walk *w) { return w->st == &w->plan->backward && w->st->l.parts == 1; }
-static bool is_adjoint(const gq_walk *w, int part) { return part == 1 || along_path(w); }
+static bool along_path(const gq_attempt *w) { return w->st->adjoint && w->st->l.parts == 1; }
+static bool is_adjoint(const gq_attempt *w, int part) { return part == 1 || along_path(w); }
 
 /* The Jacobian at slope i, z of the stage if it is not given; its factors are made when they are needed. */
-static int jacobian(gq_walk *w, int i, void *const *stage) {
+static int jacobian(gq_attempt *w, int i, void *const *stage) {
   void *z = along_path(w) ? w->path[i][0] : stage[0];
-  w->jacobians++;
-  return gq_newton_jacobian(&w->implicit->newton, w->plan, w->bind, time_of(w, i), z);
+  w->cost.jacobians++;
+  return gq_newton_jacobian(&own(w)->newton, w->bind, time_of(w, i), z);
 }
 
-static void factor(gq_walk *w, double hg, const bool *some_) {
+static void factor(gq_attempt *w, double hg, const bool *some_) {
   for (int p = 0; p < w->st->l.parts; p++)
-    gq_newton_factor(&w->implicit->newton, p, is_adjoint(w, p) ? hg : -hg, some_);
+    gq_newton_factor(&own(w)->newton, p, is_adjoint(w, p) ? hg : -hg, some_);
 }
 
 /* ---- Newton's method ---- */
 
-static double epsilon(const gq_walk *w) {
-  return w->plan->field->dtype == GQ_F32 ? FLT_EPSILON : DBL_EPSILON;
-}
+static double epsilon(const gq_attempt *w) { return w->field->dtype == GQ_F32 ? FLT_EPSILON : DBL_EPSILON; }
 
 /* What a number of size y may be off by in a converged stage; never less than rounding. Where no error estimate asks
 ** for it, `top`, the row's largest number, tells what is small. */
-static double allowed(const gq_walk *w, int part, double y, double stage, double top) {
+static double allowed(const gq_attempt *w, int part, double y, double stage, double top) {
   double rounding = 2 * epsilon(w) * fmax(fabs(y), fabs(stage));
-  double off = w->st->kind.adaptive ? w->atol[part] + w->rtol * fabs(y) : STRICT * top + DBL_MIN;
+  double off = w->st->kind.adaptive ? w->tol.atol[part] + w->tol.rtol * fabs(y) : STRICT * top + DBL_MIN;
   return fmax(KAPPA * off, rounding);
 }
 
 /* Correct one part of a row's stage and with it the slope k_i = (stage - base) / hg, which has an account of its own:
 ** of the difference a short step would leave nothing but rounding. The size of the correction, in what is allowed:
 ** infinite if there is none, NaN if f is not finite. *noise stays if it is rounding. */
-static double correct(gq_walk *w, int i, int part, int64_t row, double hg, bool *noise) {
-  gq_implicit *n = w->implicit;
+static double correct(gq_attempt *w, int i, int part, int64_t row, double hg, bool *noise) {
+  gq_implicit *n = own(w);
   gq_newton *l = &n->newton;
   double *d = n->x, *y = n->c, *stage = n->s, *k = n->s, sum = 0, most = 0, top = 0, old = 0;
   gq_newton_load(l, row, n->slope[part], d);
-  gq_newton_load(l, row, gq_implicit_slope(w, i, part), k);
+  gq_newton_load(l, row, whole_slope(w, i, part), k);
   for (int j = 0; j < l->dim; j++) d[j] = hg * (d[j] - k[j]), sum += d[j];
   if (!isfinite(sum)) return NAN;
   if (!gq_newton_solve(l, part, is_adjoint(w, part), row, d)) return INFINITY;
   for (int j = 0; j < l->dim; j++) k[j] += d[j] / hg;
-  gq_newton_store(l, row, k, gq_implicit_slope(w, i, part));
+  gq_newton_store(l, row, k, whole_slope(w, i, part));
   gq_newton_load(l, row, w->y[part], y);
   gq_newton_load(l, row, n->stage[part], stage);
   for (int j = 0; j < l->dim; j++) {
@@ -192,8 +188,8 @@ static double correct(gq_walk *w, int i, int part, int64_t row, double hg, bool 
 typedef enum verdict { DONE, ON, POOR, LOST } verdict;
 
 /* After correction m (from 0) of the given size. */
-static verdict judge(gq_walk *w, int64_t r, int m, int most, double size, bool noise) {
-  gq_implicit *n = w->implicit;
+static verdict judge(gq_attempt *w, int64_t r, int m, int most, double size, bool noise) {
+  gq_implicit *n = own(w);
   double theta = m > 0 ? size / n->last[r] : 0, before = n->theta[r];
   n->last[r] = size, n->theta[r] = theta;
   if (!isfinite(size)) return isnan(size) ? LOST : POOR;
@@ -210,21 +206,21 @@ static verdict judge(gq_walk *w, int64_t r, int m, int most, double size, bool n
 }
 
 /* From the start of the step, with a Jacobian an iteration: an old one may have led astray. */
-static void start_again(gq_walk *w, int i, int64_t row, double hg) {
-  gq_implicit *n = w->implicit;
+static void start_again(gq_attempt *w, int i, int64_t row, double hg) {
+  gq_implicit *n = own(w);
   n->slow[row] = true, n->last[row] = 0;
   for (int p = 0; p < w->st->l.parts; p++) {
     gq_newton_load(&n->newton, row, w->y[p], n->x);
     gq_newton_store(&n->newton, row, n->x, n->stage[p]);
     gq_newton_load(&n->newton, row, n->base[p], n->c);
     for (int j = 0; j < n->newton.dim; j++) n->x[j] = (n->x[j] - n->c[j]) / hg;
-    gq_newton_store(&n->newton, row, n->x, gq_implicit_slope(w, i, p));
+    gq_newton_store(&n->newton, row, n->x, whole_slope(w, i, p));
   }
 }
 
 /* One correction of all rows that are not done. */
-static verdict correct_rows(gq_walk *w, int i, int m, int most, double hg) {
-  gq_implicit *n = w->implicit;
+static verdict correct_rows(gq_attempt *w, int i, int m, int most, double hg) {
+  gq_implicit *n = own(w);
   verdict all = DONE;
   for (int64_t r = 0; r < n->newton.rows; r++) {
     if (n->done[r]) continue;
@@ -243,15 +239,15 @@ static verdict correct_rows(gq_walk *w, int i, int m, int most, double hg) {
 }
 
 /* Solve stage i from where it stands; *what: DONE, POOR or LOST. */
-static int iterate(gq_walk *w, int i, double hg, verdict *what) {
-  gq_implicit *n = w->implicit;
+static int iterate(gq_attempt *w, int i, double hg, verdict *what) {
+  gq_implicit *n = own(w);
   bool fixed = !w->st->kind.adaptive, any = false;
   int most = fixed ? PATIENCE : ITERATIONS;
   memset(n->done, 0, 2 * n->newton.rows * sizeof *n->done);
   for (int64_t r = 0; r < n->newton.rows; r++) n->eta[r] = pow(fmax(n->eta[r], DBL_EPSILON), 0.8);
   for (int m = 0; m < most; m++) {
     GQ_TRY(evaluate(w, i, n->stage, n->slope));
-    w->newton++;
+    w->cost.newton++;
     *what = correct_rows(w, i, m, most, hg);
     if (*what == DONE || *what == LOST || (*what == POOR && !fixed)) return GQ_OK;
     any |= *what == POOR;
@@ -266,16 +262,16 @@ static int iterate(gq_walk *w, int i, double hg, verdict *what) {
 
 /* k_i = (Y_i - base) / (h gamma) as the iteration leaves it: f(Y_i) would make what is left of that larger by the
 ** stiffness. It starts from the slope before. */
-static int implicit_stage(gq_walk *w, int i, verdict *what) {
-  gq_implicit *n = w->implicit;
+static int implicit_stage(gq_attempt *w, int i, verdict *what) {
+  gq_implicit *n = own(w);
   const gq_tableau *m = w->st->m;
-  const gq_field *f = w->plan->field;
-  double hg = w->in_scalars[1] * row_of_a(m, i, i);
+  const gq_field *f = w->field;
+  double hg = w->scalar[1] * row_of_a(m, i, i);
   for (int p = 0; p < w->st->l.parts; p++) {
     combine(w, m->a + (size_t)i * m->stages, i, p, n->base[p]);
     memcpy(n->stage[p], n->base[p], gq_part_bytes(f));
-    memcpy(gq_implicit_slope(w, i, p), gq_implicit_slope(w, i - 1, p), gq_part_bytes(f));
-    add(w, hg, gq_implicit_slope(w, i, p), n->stage[p]);
+    memcpy(whole_slope(w, i, p), whole_slope(w, i - 1, p), gq_part_bytes(f));
+    add(w, hg, whole_slope(w, i, p), n->stage[p]);
   }
   factor(w, hg, NULL);
   GQ_TRY(iterate(w, i, hg, what));
@@ -291,35 +287,35 @@ static int implicit_stage(gq_walk *w, int i, verdict *what) {
 /* ---- a step ---- */
 
 /* Norm of (h sum_i e_i k_i) / (atol + rtol max(|y|, |y1|)) of a part. */
-static double error_norm(const gq_walk *w, int part) {
-  const gq_field *f = w->plan->field;
+static double error_norm(const gq_attempt *w, int part) {
+  const gq_field *f = w->field;
   const gq_tableau *m = w->st->m;
   size_t n = gq_numel(f->shape);
   double sum = 0, top = 0;
   for (size_t i = 0; i < n; i++) {
     double e = 0, y, y1;
     for (int j = 0; j < m->stages; j++) {
-      const void *k = gq_implicit_slope(w, j, part);
+      const void *k = whole_slope(w, j, part);
       e += m->e[j] * (f->dtype == GQ_F32 ? ((const float *)k)[i] : ((const double *)k)[i]);
     }
     y = f->dtype == GQ_F32 ? ((const float *)w->y[part])[i] : ((const double *)w->y[part])[i];
     y1 = f->dtype == GQ_F32 ? ((const float *)w->y1[part])[i] : ((const double *)w->y1[part])[i];
-    double v = fabs(w->in_scalars[1] * e / (w->atol[part] + w->rtol * fmax(fabs(y), fabs(y1))));
+    double v = fabs(w->scalar[1] * e / (w->tol.atol[part] + w->tol.rtol * fmax(fabs(y), fabs(y1))));
     sum += v * v;
     if (!(v <= top)) top = v;
   }
-  return w->max_norm ? top : n ? sqrt(sum / n) : 0;
+  return w->tol.max_norm ? top : n ? sqrt(sum / n) : 0;
 }
 
-static bool all_finite(const gq_walk *w) {
-  const gq_field *f = w->plan->field;
+static bool all_finite(const gq_attempt *w) {
+  const gq_field *f = w->field;
   for (int p = 0; p < w->st->l.parts; p++)
     if (gq_first_nonfinite(f->dtype, gq_numel(f->shape), w->y1[p])) return false;
   return true;
 }
 
-int gq_implicit_step(gq_walk *w, double *ratio) {
-  gq_implicit *n = w->implicit;
+static int step(gq_attempt *w, double *ratio) {
+  gq_implicit *n = own(w);
   const gq_tableau *m = w->st->m;
   verdict what = DONE;
   *ratio = 0;
@@ -346,37 +342,38 @@ int gq_implicit_step(gq_walk *w, double *ratio) {
 /* ---- products ---- */
 
 /* The stage of a part at slope i. */
-static void stage_value(gq_walk *w, int i, int part, void *dst) {
+static void stage_value(gq_attempt *w, int i, int part, void *dst) {
   const gq_tableau *m = w->st->m;
-  if (i == m->end) memcpy(dst, w->y1[part], gq_part_bytes(w->plan->field));
+  if (i == m->end) memcpy(dst, w->y1[part], gq_part_bytes(w->field));
   else combine(w, m->a + (size_t)i * m->stages, i + 1, part, dst);
 }
 
 /* Add `weight` times the products at slope i. */
-static int add_products(gq_walk *w, int i, double weight, const gq_grads *grads, double *time) {
-  gq_implicit *n = w->implicit;
+static int add_products(gq_attempt *w, int i, double weight, const gq_grads *grads, double *time) {
+  gq_implicit *n = own(w);
   int ia = w->st->l.parts - 1;
   void *x[GQ_MAXPARTS + GQ_MAXGIVEN];
   if (weight == 0) return GQ_OK;
   for (int p = 0; p <= ia; p++) stage_value(w, i, p, n->stage[p]);
-  memset(n->base[ia], 0, gq_part_bytes(w->plan->field));
+  memset(n->base[ia], 0, gq_part_bytes(w->field));
   add(w, weight, n->stage[ia], n->base[ia]); /* they are linear in a */
   void *parts[] = { n->stage[0], n->base[1] };
   if (ia == 0) parts[0] = n->base[0];
   inputs(w, i, parts, x);
-  w->nfe++;
-  return gq_evaluate_at(&w->plan->start, w->bind, time_of(w, i), x, n->slope, grads, time);
+  w->cost.nfe++;
+  return gq_evaluate_at(w->st->products, w->bind, time_of(w, i), x, n->slope, grads, time);
 }
 
-int gq_implicit_errors(gq_walk *w) {
+/* The products' increments and errors of the attempt. */
+static int product_errors(gq_attempt *w) {
   const gq_tableau *m = w->st->m;
-  double h = w->in_scalars[1];
-  memset(w->dq.block, 0, w->dq.bytes);
-  memset(w->eq.block, 0, w->eq.bytes);
-  w->dtime = w->etime = 0;
+  double h = w->scalar[1];
+  memset(w->sum.dq.block, 0, w->sum.dq.bytes);
+  memset(w->sum.eq.block, 0, w->sum.eq.bytes);
+  w->sum.dtime = w->sum.etime = 0;
   for (int i = 0; i < m->stages; i++) {
-    GQ_TRY(add_products(w, i, -h * m->b[i], &w->dq, &w->dtime));
-    GQ_TRY(add_products(w, i, h * m->e[i], &w->eq, &w->etime));
+    GQ_TRY(add_products(w, i, -h * m->b[i], &w->sum.dq, &w->sum.dtime));
+    GQ_TRY(add_products(w, i, h * m->e[i], &w->sum.eq, &w->sum.etime));
   }
   return GQ_OK;
 }
@@ -392,22 +389,22 @@ static double dot(gq_dtype d, size_t n, const void *x, const void *y) {
 }
 
 /* J'v at slope i and the stage into n->slope[0]; products are added; returns d/dt in *time. */
-static int pull_at(gq_walk *w, int i, void *stage, void *v, double *time) {
-  gq_implicit *n = w->implicit;
+static int pull_at(gq_attempt *w, int i, void *stage, void *v, double *time) {
+  gq_implicit *n = own(w);
   void *x[] = { stage, v };
   *time = 0;
-  w->nfe++;
-  return gq_evaluate_at(&w->plan->pull, w->bind, time_of(w, i), x, n->slope, w->grads, time);
+  w->cost.nfe++;
+  return gq_evaluate_at(w->st->pull, w->bind, time_of(w, i), x, n->slope, w->sum.grads, time);
 }
 
 /* Cotangents of a stage's slope, n->cot[i], to all it depends on. */
-static int pull_stage(gq_walk *w, int i) {
-  gq_implicit *n = w->implicit;
+static int pull_stage(gq_attempt *w, int i) {
+  gq_implicit *n = own(w);
   gq_newton *l = &n->newton;
   const gq_tableau *m = w->st->m;
-  const gq_field *f = w->plan->field;
+  const gq_field *f = w->field;
   size_t numel = gq_numel(f->shape);
-  double h = w->in_scalars[1], hg = h * row_of_a(m, i, i), time;
+  double h = w->scalar[1], hg = h * row_of_a(m, i, i), time;
   stage_value(w, i, 0, n->stage[0]);
   GQ_TRY(jacobian(w, i, n->stage));
   gq_newton_factor(l, 0, -hg, NULL);
@@ -420,54 +417,96 @@ static int pull_stage(gq_walk *w, int i) {
     gq_newton_store(l, r, n->x, n->v);
   }
   GQ_TRY(pull_at(w, i, n->stage[0], n->v, &time));
-  w->pt += time, w->ph += m->c[i] * time;
-  add(w, 1, n->slope[0], w->py);
+  w->pull.pt += time, w->pull.ph += m->c[i] * time;
+  add(w, 1, n->slope[0], w->pull.py);
   for (int j = 0; j <= i; j++) {
     double a = row_of_a(m, i, j);
     if (a == 0) continue;
     if (j < i) add(w, h * a, n->slope[0], n->cot[j]);
-    w->ph += a * dot(f->dtype, numel, n->slope[0], gq_implicit_slope(w, j, 0));
+    w->pull.ph += a * dot(f->dtype, numel, n->slope[0], whole_slope(w, j, 0));
   }
   return GQ_OK;
 }
 
-static int pull(gq_walk *w) {
-  gq_implicit *n = w->implicit;
+static int pull(gq_attempt *w) {
+  gq_implicit *n = own(w);
   const gq_tableau *m = w->st->m;
-  const gq_field *f = w->plan->field;
+  const gq_field *f = w->field;
   size_t part = gq_part_bytes(f);
   double time;
   n->fresh = false;
-  w->pt = w->ph = 0;
-  memcpy(w->py, w->cy, part);
+  w->pull.pt = w->pull.ph = 0;
+  memcpy(w->pull.py, w->pull.cy, part);
   if (m->end == m->stages) {
-    GQ_TRY(pull_at(w, m->end, w->y1[0], w->cf, &time));
-    w->pt += time, w->ph += time;
-    add(w, 1, n->slope[0], w->py);
+    GQ_TRY(pull_at(w, m->end, w->y1[0], w->pull.cf, &time));
+    w->pull.pt += time, w->pull.ph += time;
+    add(w, 1, n->slope[0], w->pull.py);
   }
   memset(n->cot[0], 0, part);
-  for (int i = 1; i < m->stages; i++) memcpy(n->cot[i], i == m->end ? w->cf : w->ck[i], part);
+  for (int i = 1; i < m->stages; i++) memcpy(n->cot[i], i == m->end ? w->pull.cf : w->pull.ck[i], part);
   for (int i = 0; i < m->stages; i++) {
     if (m->b[i] == 0) continue;
-    add(w, w->in_scalars[1] * m->b[i], w->py, n->cot[i]);
-    w->ph += m->b[i] * dot(f->dtype, gq_numel(f->shape), w->py, gq_implicit_slope(w, i, 0));
+    add(w, w->scalar[1] * m->b[i], w->pull.py, n->cot[i]);
+    w->pull.ph += m->b[i] * dot(f->dtype, gq_numel(f->shape), w->pull.py, whole_slope(w, i, 0));
   }
   for (int i = m->stages - 1; i > 0; i--) GQ_TRY(pull_stage(w, i));
-  memcpy(w->pf, n->cot[0], part);
+  memcpy(w->pull.pf, n->cot[0], part);
   return GQ_OK;
 }
 
-int gq_implicit_phase(gq_walk *w, int phase) {
+static int phase_of(gq_attempt *w, int phase) {
   double ratio;
   if (phase == 2) return pull(w);
   if (phase == 1) {
     for (int i = 0; w->st->l.nq > 0 && i < w->st->m->slopes; i++)
-      GQ_TRY(add_products(w, i, w->in_scalars[3 + i], w->grads, w->time));
+      GQ_TRY(add_products(w, i, w->scalar[3 + i], w->sum.grads, w->sum.time));
     return GQ_OK;
   }
-  w->implicit->fresh = false;
-  GQ_TRY(gq_implicit_step(w, &ratio));
+  own(w)->fresh = false;
+  GQ_TRY(step(w, &ratio));
   if (isfinite(ratio)) return GQ_OK;
   return gq_fail(GQ_ENEWTON, "the step from t = %.9g, taken again in the backward pass, did not converge",
                  w->t);
 }
+
+/* ---- the class ---- */
+
+static int attempt(gq_attempt *w, gq_control *c, double *ratio) {
+  (void)c;
+  GQ_TRY(step(w, ratio));
+  if (w->st->l.dq < 0 || !isfinite(*ratio)) return GQ_OK;
+  GQ_TRY(product_errors(w));
+  double r = gq_attempt_products(w, GQ_MEASURE_ATTEMPT);
+  if (r > *ratio || r != r) *ratio = isfinite(r) ? r : NAN;
+  return GQ_OK;
+}
+
+static void *slope(const gq_attempt *w, int i, int part, int slice) {
+  return (char *)whole_slope(w, i, part) + gq_slice_offset(w->field, slice);
+}
+
+/* No program takes such steps: what matters of the layout, and the products. */
+static int build(gq_stepper *st, const gq_field *f, gq_make *make, const void *arg) {
+  gq_system s;
+  gq_steplayout *l = &st->l;
+  GQ_TRY(make(f, 0, arg, &s));
+  *l =
+    (gq_steplayout){ .parts = s.parts, .nq = s.nq, .slopes = st->m->slopes, .given = s.given, .carry = true };
+  l->dq = l->eq = st->kind.product_error ? 0 : -1;
+  l->err3 = l->h2 = -1;
+  st->of = s.of, s.of = NULL;
+  st->cost = 3 * st->m->stages;
+  gq_system_done(&s);
+  return GQ_OK;
+}
+
+const gq_stepclass gq_implicit_steps = { .any_system = true,
+                                         .stiff = true,
+                                         .build = build,
+                                         .init = init,
+                                         .done = done,
+                                         .attempt = attempt,
+                                         .phase = phase_of,
+                                         .slope = slope,
+                                         .load = load,
+                                         .moved = moved };

@@ -5,31 +5,76 @@
 #define GQ_METHOD_H
 
 #include "../base/base.h"
+#include "control.h"
 
-/* How a step is built (method/step.c; method/adams.c for the last two, which hang on the steps before; method/implicit.c for
-** Runge-Kutta methods that are implicit). ALF, reversible Heun and leapfrog carry a slope of their own and can be
-** inverted. */
-typedef enum gq_method_kind {
-  GQ_RUNGE_KUTTA,
-  GQ_ALF,
-  GQ_REVERSIBLE_HEUN,
-  GQ_LEAPFROG,
-  GQ_ADAMS_BASHFORTH,
-  GQ_ADAMS_MOULTON
-} gq_method_kind;
+struct gq_attempt;
+struct gq_builder;
+struct gq_field;
+struct gq_pulled;
+struct gq_stepper;
+struct gq_system;
+
+/* How steps are taken, and what methods of that class can do. NULL: nothing to do. */
+typedef struct gq_stepclass {
+  bool program;                /* a step is a program: it has a derivative, and estimates of itself */
+  bool any_system;             /* several parts, inputs given along a path, products: backward solves take them */
+  bool lanes;                  /* samples may have steps of their own */
+  bool stiff;                  /* for what decays fast, which would explode if it were solved backwards */
+  /* The stepper of a system that `make` makes for each class of the field. */
+  int (*build)(struct gq_stepper *st, const struct gq_field *f,
+               int (*make)(const struct gq_field *, int, const void *, struct gq_system *), const void *arg);
+  int (*init)(struct gq_attempt *a);       /* memory of its own, a->own */
+  void (*done)(struct gq_attempt *a);
+  /* Try the attempt's step: y1, f1, x1. *ratio: its error in tolerances (0: fixed steps), NaN if something was not
+  ** finite, infinite if a stage did not converge. */
+  int (*attempt)(struct gq_attempt *a, gq_control *c, double *ratio);
+  /* Later phases of a step: 0 the step again, 1 its interpolant and products, 2 its derivative. */
+  int (*phase)(struct gq_attempt *a, int phase);
+  void *(*slope)(const struct gq_attempt *a, int i, int part, int slice);
+  /* Slopes, part bytes apart, that a record kept of a step; NULL: it keeps activations. */
+  void (*load)(struct gq_attempt *a, const char *slope, size_t part);
+  void (*moved)(struct gq_attempt *a);                      /* y and f are others now */
+  void (*restart)(struct gq_attempt *a, gq_control *c);     /* a smooth piece begins, with y and f there */
+} gq_stepclass;
+
+/* What a method carries besides z from step to step; such methods can be inverted. A row of method/reversible.c. */
+typedef struct gq_tuple {
+  void (*step)(struct gq_builder *b, double sign);   /* there (1) and back (-1) */
+  int (*fits)(struct gq_builder *b);                 /* are the dynamics of its form? */
+  /* The inverse knows the derivative of the step too: what that is of, and what is left to do after. */
+  void (*pulled)(struct gq_builder *b, struct gq_pulled *p);
+  int (*rest)(struct gq_builder *b, struct gq_pulled *p);
+  bool extra;                  /* a second solution */
+  bool stops;                  /* at every measurement time: what is carried is no slope to interpolate with */
+  bool damped;                 /* by eta */
+  bool halves;                 /* the state is [x, v] */
+} gq_tuple;
+
+typedef struct gq_tableau gq_tableau;
+
+/* A method whose steps hang on those before. A row of method/adams.c. */
+typedef struct gq_multistep {
+  const char *kind;
+  bool corrects;
+  int least;                   /* lowest highest order */
+  const gq_tableau *(*of_order)(int max_order);
+} gq_multistep;
 
 /* A method: one row of method/tableaux.def. For the other kinds than Runge-Kutta the row tells how the step's
 ** result, error and interpolant hang on its slopes: y1 = y0 + h sum_i b_i k_i holds for them too. */
-typedef struct gq_tableau {
+struct gq_tableau {
   const char *name;            /* "dopri5" */
-  gq_method_kind kind;
+  const char *kind;            /* "runge-kutta", or what else */
+  const gq_stepclass *steps;
+  const gq_tuple *tuple;       /* or NULL */
+  const gq_multistep *multistep;   /* or NULL */
   int stages;
   int order;                   /* of the solution that is kept */
+  int first_order;             /* that the first step is chosen by */
   int error_order;             /* exponent of the controller is -1 / error_order; 0: fixed step only */
   int dense_order;             /* order of the interpolant */
   const double *c;             /* [stages] */
-  bool implicit;               /* the diagonal is not zero, but in the first row */
-  const double *a;             /* [stages][stages], strictly lower, or lower */
+  const double *a;             /* [stages][stages], strictly lower, or lower: implicit, but in the first row */
   const double *b;             /* [stages] */
   const double *e;             /* [stages] b - bhat, or NULL */
   const double *e3;            /* [stages] second estimate of DOP853, or NULL */
@@ -39,7 +84,7 @@ typedef struct gq_tableau {
   int dense_degree;
   const double *d;             /* [slopes][dense_degree]: y(theta) = y0 + h sum_i k_i sum_j d[i][j] theta^(j+1) */
   const char *source;          /* paper and page */
-} gq_tableau;
+};
 
 #define GQ_MAXSTAGES 17        /* slopes of the longest method */
 extern const int gq_ntableaux;
@@ -49,18 +94,10 @@ bool gq_tableau_fsal(const gq_tableau *m);                 /* a stage is the slo
 /* w[i]: weight of h k_i in y(theta) - y0, i < slopes; and its derivative in theta. */
 void gq_tableau_weights(const gq_tableau *m, double theta, double *w);
 void gq_tableau_slopes(const gq_tableau *m, double theta, double *w);
-static inline bool gq_method_reversible(const gq_tableau *m) {
-  return m->kind == GQ_ALF || m->kind == GQ_REVERSIBLE_HEUN || m->kind == GQ_LEAPFROG;
-}
-/* Multistep. gq_tableau_find gives one of order 4 at most; gq_adams_method the same with another highest order, which is
-** the order on a fixed grid: from 1 (implicit 2) to 12, NULL otherwise. */
+static inline bool gq_method_reversible(const gq_tableau *m) { return m->tuple; }
+static inline bool gq_method_stops(const gq_tableau *m) { return m->tuple && m->tuple->stops; }
+/* Multistep. gq_tableau_find gives one of order 4 at most; of_order the same with another highest order, which is
+** the order on a fixed grid: up to 12, NULL beyond. */
 enum { GQ_ADAMS_MOST = 12, GQ_ADAMS_FIXED = 4 /* the default on a fixed grid */ };
-static inline bool gq_method_adams(const gq_tableau *m) {
-  return m->kind == GQ_ADAMS_BASHFORTH || m->kind == GQ_ADAMS_MOULTON;
-}
-const gq_tableau *gq_adams_method(const gq_tableau *m, int max_order);
-void gq_adams_describe(gq_method_kind kind, int max_order, gq_tableau *m);
-/* Stops at every measurement time: what it carries is no slope to interpolate with. */
-static inline bool gq_method_stops(const gq_tableau *m) { return m->kind == GQ_ALF || m->kind == GQ_REVERSIBLE_HEUN; }
 
 #endif

@@ -11,11 +11,36 @@ void dgetrf_(const int *m, const int *n, double *a, const int *lda, int *pivot, 
 void dgetrs_(const char *trans, const int *n, const int *nrhs, const double *a, const int *lda,
              const int *pivot, double *b, const int *ldb, int *info, size_t length);
 
-int gq_newton_init(gq_newton *n, const gq_plan *p, int systems) {
-  size_t matrix = gq_round64((size_t)p->rows * p->row_dim * p->row_dim * sizeof(double)),
-         pivot = gq_round64((size_t)p->rows * p->row_dim * sizeof(int)),
-         part = gq_round64(gq_part_bytes(p->field));
-  *n = (gq_newton){ .field = p->field, .rows = p->rows, .dim = p->row_dim };
+static int make_jacobian(const gq_field *f, int c, const void *arg, gq_system *s) {
+  const gq_adjointkind plain = { 0 };
+  GQ_TRY(gq_system_adjoint(f, c, &plain, s));
+  s->second = 1;
+  return GQ_OK;
+}
+
+/* Rows that a stage of an implicit method solves for one by one, and how their Jacobians are had. */
+int gq_jacobian_new(gq_jacobian *j, gq_scratch *m, const char *name, size_t most) {
+  const gq_field *f = m->field;
+  size_t n = gq_numel(f->shape);
+  int status = n ? gq_field_independent(f) : GQ_OK;
+  if (status != GQ_OK && status != GQ_EUNSUPPORTED) return status;
+  j->rows = n == 0 ? 0 : status == GQ_OK && f->shape.ndim > 0 ? f->shape.dim[0] : 1;
+  double dim = n ? (double)n / j->rows : 0, bytes = 4 * 8 * dim * dim * j->rows;
+  if (dim > GQ_MAX_SYSTEM || bytes > (double)most)
+    return gq_fail(
+      GQ_EUNSUPPORTED,
+      "method = \"%s\" solves linear systems of %.0f numbers here, %lld at a time, in matrices of %.0f "
+      "MB; it takes up to %d numbers and a quarter of the memory; use an explicit method (dopri5, "
+      "tsit5), or dynamics that treat the rows of the state one by one",
+      name, dim, (long long)j->rows, bytes / (1 << 20), GQ_MAX_SYSTEM);
+  j->dim = (int)dim;
+  return gq_evaluator_new(m, make_jacobian, NULL, &j->at);
+}
+
+int gq_newton_init(gq_newton *n, const gq_field *f, const gq_jacobian *j, int systems) {
+  size_t matrix = gq_round64((size_t)j->rows * j->dim * j->dim * sizeof(double)),
+         pivot = gq_round64((size_t)j->rows * j->dim * sizeof(int)), part = gq_round64(gq_part_bytes(f));
+  *n = (gq_newton){ .field = f, .at = &j->at, .rows = j->rows, .dim = j->dim };
   n->bytes = (1 + systems) * matrix + systems * pivot + 3 * part;
   char *next = n->block = gq_alloc(n->bytes + 64);
   if (!next) return gq_nomem(n->bytes);
@@ -60,12 +85,12 @@ static void set_number(const gq_newton *n, int i, double value, void *state) {
   }
 }
 
-int gq_newton_jacobian(gq_newton *n, gq_plan *p, const gq_binding *b, double t, void *z) {
-  const gq_evaluator *e = &p->jacobian;
+int gq_newton_jacobian(gq_newton *n, const gq_binding *b, double t, void *z) {
+  const gq_evaluator *e = n->at;
   void *x[] = { z, n->unit }, *out[] = { n->f, n->column };
   size_t d = n->dim;
   memset(n->scale, 0, sizeof n->scale);
-  memset(n->unit, 0, gq_part_bytes(p->field));
+  memset(n->unit, 0, gq_part_bytes(n->field));
   GQ_TRY(gq_evaluate_phase(e, b, 0, t, x, out, NULL, NULL));
   for (size_t i = 0; i < d; i++) {
     set_number(n, (int)i, -1, n->unit); /* what comes back is -v'J */

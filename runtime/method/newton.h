@@ -5,10 +5,22 @@
 #ifndef GQ_NEWTON_H
 #define GQ_NEWTON_H
 
-#include "../ode/plan.h"
+#include "../field/evaluate.h"
+
+enum { GQ_MAX_SYSTEM = 4096 };   /* numbers in a row, or in all if rows act on each other */
+
+/* What is solved for at once, compiled. */
+typedef struct gq_jacobian {
+  gq_evaluator at;             /* z, v -> f (phase 0), -v'df/dz (phase 1) */
+  int64_t rows;                /* that do not act on each other, */
+  int dim;                     /* of so many numbers; or one of all */
+} gq_jacobian;
+/* For the method `name`, in matrices of at most `most` bytes. */
+int gq_jacobian_new(gq_jacobian *j, gq_scratch *m, const char *name, size_t most);
 
 typedef struct gq_newton {
   const gq_field *field;
+  const gq_evaluator *at;
   int64_t rows;
   int dim;
   double *jacobian;            /* [rows][dim][dim] df_i/dz_j at i dim + j */
@@ -20,10 +32,10 @@ typedef struct gq_newton {
   void *block;
 } gq_newton;
 
-int gq_newton_init(gq_newton *n, const gq_plan *p, int systems);
+int gq_newton_init(gq_newton *n, const gq_field *f, const gq_jacobian *j, int systems);
 void gq_newton_done(gq_newton *n);
 /* J at t, z (packed): one forward and dim backward passes over all rows at once. Forgets the factors. */
-int gq_newton_jacobian(gq_newton *n, gq_plan *p, const gq_binding *b, double t, void *z);
+int gq_newton_jacobian(gq_newton *n, const gq_binding *b, double t, void *z);
 /* 1 + scale J' of every row, unless that is there; or anew of some. */
 void gq_newton_factor(gq_newton *n, int system, double scale, const bool *some_);
 /* x <- (1 + scale J)^-1 x for one row, or (1 + scale J')^-1 x. False: singular, or J is not finite. */

@@ -6,30 +6,13 @@
 ** y_i = y + sum_j (h a_ij) k_j,  k_i = f(t + c_i h, y_i),  y1 = y + sum_i (h b_i) k_i,
 ** scalars are float64 nodes, cast to the state's dtype where they meet it.
 */
+#include "builder.h"
 #include "heuristic.h"
 
-typedef struct builder {
-  gq_graph *g;
-  const gq_system *s;
-  const gq_stepkind *k;
-  gq_steplayout *l;
-  gq_dtype dtype;
-  gq_ref t, h, rtol, atol[GQ_MAXPARTS], y[GQ_MAXPARTS], y1[GQ_MAXPARTS], x, x1, wq[GQ_MAXSTAGES];
-  gq_ref path[GQ_MAXSTAGES][GQ_MAXGIVEN];
-  gq_ref slope[GQ_MAXSTAGES][GQ_MAXPARTS];
-  gq_ref sum[GQ_SUMS];
-  gq_ref ht;         /* h where it makes times */
-  gq_ref mid, u;     /* alf: where f is evaluated, and f */
-  gq_ref h2, y2, f2; /* inverse with pull */
-  gq_ref *bind;      /* arguments of one evaluation */
-  gq_ref *q;         /* [slopes][nq] products */
-  gq_ref *bv;        /* boundary values */
-  int nb;
-  gq_outspec *outs;
-} builder;
+typedef gq_builder builder;
 
-static const gq_node *system_input(const gq_system *s, int i) {
-  return gq_graph_node(s->g, gq_graph_input(s->g, i));
+const gq_node *gq_builder_input(const builder *b, int i) {
+  return gq_graph_node(b->s->g, gq_graph_input(b->s->g, i));
 }
 
 static gq_ref scalar_input(builder *b) { return gq_input(b->g, GQ_F64, gq_shape_of(0, NULL)); }
@@ -40,13 +23,13 @@ static gq_ref row_input(builder *b) { return gq_input(b->g, GQ_F64, scalar_shape
 
 /* Dims of part p that its error sums over: all but the rows'. */
 static int summed(const builder *b, int p) {
-  int rank = system_input(b->s, 1 + p)->shape.ndim;
+  int rank = gq_builder_input(b, 1 + p)->shape.ndim;
   if (b->s->lanes && b->s->front) return (1 << rank) - 2;
   return (1 << (b->s->lanes ? rank - 1 : rank)) - 1;
 }
 
 static gq_ref like_input(builder *b, int i) {
-  const gq_node *n = system_input(b->s, i);
+  const gq_node *n = gq_builder_input(b, i);
   return gq_input(b->g, n->dtype, n->shape);
 }
 
@@ -90,27 +73,25 @@ static gq_ref to_state(builder *b, gq_ref scalar) { return gq_cast(b->g, scalar,
 
 /* A number for all or for each row, to meet the numbers of a state. */
 static gq_ref to_rows(builder *b, gq_ref scalar) {
-  gq_shape s = { .ndim = system_input(b->s, 1)->shape.ndim, .dim = { b->s->lanes } };
+  gq_shape s = { .ndim = gq_builder_input(b, 1)->shape.ndim, .dim = { b->s->lanes } };
   gq_ref x = to_state(b, scalar);
   if (!b->s->front || gq_graph_node(b->g, x)->shape.ndim == 0) return x;
   for (int i = 1; i < s.ndim; i++) s.dim[i] = 1;
   return gq_reshape(b->g, x, s);
 }
 
-/* y + (h w) k */
-static gq_ref move(builder *b, gq_ref y, double w, gq_ref k) {
+gq_ref gq_builder_move(builder *b, gq_ref y, double w, gq_ref k) {
   return gq_emit2(b->g, GQ_OP_ADD, y, gq_emit2(b->g, GQ_OP_MUL, to_rows(b, gq_scale(b->g, b->h, w)), k));
 }
 
 /* y + sum_i (h w_i) slope_i */
 static gq_ref combine(builder *b, gq_ref y, const double *w, int n, int part) {
   for (int i = 0; i < n; i++)
-    if (w[i] != 0) y = move(b, y, w[i], b->slope[i][part]);
+    if (w[i] != 0) y = gq_builder_move(b, y, w[i], b->slope[i][part]);
   return y;
 }
 
-/* The system at t + c h, y, with what is given at slope i: derivatives, then products; the first derivative. */
-static gq_ref system_at(builder *b, int i, double c, const gq_ref *y, gq_ref *all) {
+gq_ref gq_builder_system(builder *b, int i, double c, const gq_ref *y, gq_ref *all) {
   int n = 0;
   gq_ref t = c == 0 ? b->t : gq_emit2(b->g, GQ_OP_ADD, b->t, gq_scale(b->g, b->ht, c));
   b->bind[n++] = to_state(b, t);
@@ -125,7 +106,7 @@ static gq_ref system_at(builder *b, int i, double c, const gq_ref *y, gq_ref *al
 static void evaluate(builder *b, int i, double c, const gq_ref *y) {
   int nq = b->l->nq;
   gq_ref *all = b->q + (size_t)b->l->slopes * nq;
-  system_at(b, i, c, y, all);
+  gq_builder_system(b, i, c, y, all);
   if (i > 0 || !b->l->carry)
     for (int p = 0; p < b->l->parts; p++) b->slope[i][p] = all[p];
   for (int r = 0; r < nq; r++) b->q[i * nq + r] = all[b->l->parts + r];
@@ -144,125 +125,9 @@ static void stages(builder *b) {
   }
 }
 
-/* Steps that carry a tuple, there (sign 1) and back (-1), one evaluation each. Forward systems: one part.
-** slope[0] comes in, the last slope goes out. */
-
-/* z' = z + h v / 2 (t + h / 2), v1 = v + 2 eta (f(z') - v), z1 = z' + h v1 / 2 */
-static void step_alf(builder *b, double sign) {
-  gq_graph *g = b->g;
-  double eta = b->k->eta;
-  gq_ref v = b->slope[0][0], mid = b->mid = move(b, b->y[0], sign / 2, v);
-  gq_ref u = gq_scale(g, b->u = system_at(b, 1, 0.5, &mid, b->q), 2 * eta);
-  if (sign > 0) v = gq_emit2(g, GQ_OP_ADD, u, gq_scale(g, v, 1 - 2 * eta));
-  else v = gq_scale(g, gq_emit2(g, GQ_OP_SUB, v, u), 1 / (1 - 2 * eta));
-  b->slope[1][0] = v;
-  b->y1[0] = move(b, mid, sign / 2, v);
-}
-
-/* x1 = 2 z - x + h f, f1 = f(t1, x1), z1 = z + h (f + f1) / 2; back with -h, f at t */
-static void step_reversible_heun(builder *b, double sign) {
-  gq_graph *g = b->g;
-  gq_ref f = b->slope[0][0];
-  b->x1 = move(b, gq_emit2(g, GQ_OP_SUB, gq_scale(g, b->y[0], 2), b->x), sign, f);
-  b->slope[1][0] = system_at(b, 1, sign > 0 ? 1 : 0, &b->x1, b->q);
-  b->y1[0] = move(b, move(b, b->y[0], sign / 2, f), sign / 2, b->slope[1][0]);
-}
-
-/* n entries of y along the axis, from `first` on */
-static gq_ref part_of(gq_graph *g, gq_ref y, int axis, int64_t first, int64_t n) {
-  gq_attr attr = { .shape = gq_graph_node(g, y)->shape };
-  attr.start[axis] = first, attr.shape.dim[axis] = n;
-  for (int i = 0; i < attr.shape.ndim; i++) attr.step[i] = 1;
-  return gq_emit(g, GQ_OP_SLICE, 1, &y, &attr);
-}
-
-/* x (which 0) or v (1) of a state [x, v] */
-static gq_ref half(gq_graph *g, gq_ref y, int axis, int which) {
-  int64_t all = gq_graph_node(g, y)->shape.dim[axis], n = all / 2;
-  return part_of(g, y, axis, which ? n : 0, which ? all - n : n);
-}
-
-static gq_ref join(gq_graph *g, gq_ref x, gq_ref v, int axis) {
-  return gq_cat(g, 2, (gq_ref[]){ x, v }, axis);
-}
-
-/* v' = v + h a / 2, x1 = x + h v', a1 = f(t1, [x1, v'])_v, v1 = v' + h a1 / 2; back with -h */
-static void step_leapfrog(builder *b, double sign) {
-  gq_graph *g = b->g;
-  int axis = b->s->last;
-  gq_ref a = half(g, b->slope[0][0], axis, 1), mid = move(b, half(g, b->y[0], axis, 1), sign / 2, a);
-  gq_ref x1 = move(b, half(g, b->y[0], axis, 0), sign, mid), z = join(g, x1, mid, axis);
-  gq_ref a1 = half(g, system_at(b, 1, sign > 0 ? 1 : 0, &z, b->q), axis, 1), v1 = move(b, mid, sign / 2, a1);
-  b->slope[1][0] = join(g, mid, gq_scale(g, gq_emit2(g, GQ_OP_ADD, a, a1), 0.5), axis);
-  b->slope[2][0] = join(g, v1, a1, axis);
-  b->y1[0] = join(g, x1, v1, axis);
-}
-
-/* Does r depend on node `on`? */
-static int depends(const gq_graph *g, gq_ref r, gq_ref on, bool *yes) {
-  bool *reach = gq_calloc(r + 1, sizeof *reach);
-  if (!reach) return gq_nomem(r + 1);
-  for (gq_ref i = on; i <= r; i++) {
-    const gq_node *n = gq_graph_node(g, i);
-    reach[i] = i == on;
-    for (int k = 0; k < n->nargs; k++) reach[i] |= reach[n->args[k]];
-  }
-  *yes = r >= on && reach[r];
-  gq_free(reach);
-  return GQ_OK;
-}
-
-/* Are they the same, as a whole or entry by entry (a stack of indices)? */
-static bool equal(gq_graph *g, gq_ref a, gq_ref v, int axis) {
-  int64_t n = gq_graph_node(g, v)->shape.dim[axis], i = 0;
-  if (a == v || gq_graph_node(g, a)->shape.dim[axis] != n) return a == v;
-  while (i < n && part_of(g, a, axis, i, 1) == part_of(g, v, axis, i, 1)) i++;
-  return i == n;
-}
-
-/* x' = v, and v' without v: the graph over separate x and v shows it. */
-static int second_order(builder *b) {
-  gq_graph *g = gq_graph_new();
-  gq_ref out, v, *bind = b->bind;
-  int axis = b->s->last, n = gq_graph_inputs(b->s->g);
-  bool damped = false;
-  if (gq_numel(system_input(b->s, 1)->shape) == 0) return gq_graph_free(g), GQ_OK;
-  if (gq_graph_calls(b->s->g)) {
-    gq_graph_free(g);
-    return gq_fail(
-      GQ_EARG, "method = \"leapfrog\" solves x'' = a(t, x), and with trace = false nothing shows that the "
-               "dynamics are of that form; trace them, or take another method");
-  }
-  if (!g) return gq_nomem(0);
-  gq_shape first = system_input(b->s, 1)->shape, second = first;
-  first.dim[axis] /= 2, second.dim[axis] -= first.dim[axis];
-  for (int i = 0; i < n; i++)
-    bind[i] = gq_input(g, system_input(b->s, i)->dtype, i == 1 ? first : system_input(b->s, i)->shape);
-  v = gq_input(g, system_input(b->s, 1)->dtype, second);
-  bind[1] = join(g, bind[1], v, axis);
-  gq_inline(g, b->s->g, bind, &out);
-  bool is_v = equal(g, half(g, out, axis, 0), v, axis);
-  gq_ref a = half(g, out, axis, 1);
-  int status = gq_graph_status(g);
-  if (status == GQ_OK) status = depends(g, a, v, &damped);
-  gq_graph_free(g);
-  if (status != GQ_OK || (is_v && !damped)) return status;
-  return gq_fail(
-    GQ_EARG,
-    "method = \"leapfrog\" solves x'' = a(t, x): the state holds [x, v] in its last dimension, the dynamics "
-    "return [v, a], taken apart and joined by narrow, indices, cat and stack (nn.SecondOrder); %s. Any other "
-    "method takes these dynamics",
-    is_v ? "here a depends on v, or on both in a way that hides it" : "here the first half is not v");
-}
-
 static void step(builder *b) {
-  double sign = b->k->inverse ? -1 : 1;
-  switch (b->k->m->kind) {
-    case GQ_ALF: step_alf(b, sign); break;
-    case GQ_REVERSIBLE_HEUN: step_reversible_heun(b, sign); break;
-    case GQ_LEAPFROG: step_leapfrog(b, sign); break;
-    default: stages(b);
-  }
+  if (b->k->m->tuple) b->k->m->tuple->step(b, b->k->inverse ? -1 : 1);
+  else stages(b);
 }
 
 /* sum_i h w_i k_i of part p */
@@ -421,38 +286,12 @@ static void product_outputs(builder *b) {
   for (int r = 0; r < l->nq; r++) put(b, product(b, r, wq), 1, GQ_ADD);
 }
 
-/* What is differentiated, and in what: y, f, t, h, x, boundary values. */
-typedef struct pulled {
-  gq_ref y1, f1, wrt[5];
-} pulled;
-
-static pulled pulled_of(builder *b) {
+static gq_pulled pulled_of(builder *b) {
   bool carry = b->l->carry, extra = b->l->extra;
-  return (pulled){ b->y1[0],
-                   b->slope[b->k->m->end][0],
-                   { b->y[0], carry ? b->slope[0][0] : b->y[0], b->t, b->h, extra ? b->x : b->y[0] } };
-}
-
-/* alf from z' = z + h v / 2 on, which the inverse knows, with f evaluated there: z and v of the start come in anew,
-** and so does h, so that no derivative takes the way of the inverse. */
-static pulled pulled_inverse(builder *b) {
-  gq_graph *g = b->g;
-  double eta = b->k->eta;
-  gq_ref v1 = gq_emit2(g, GQ_OP_ADD, gq_scale(g, b->u, 2 * eta), gq_scale(g, b->f2, 1 - 2 * eta));
-  b->h = b->h2;
-  return (pulled){ move(b, b->mid, 0.5, v1), v1, { b->mid, b->f2, b->t, b->h2, b->mid } };
-}
-
-static gq_ref sum(gq_graph *g, gq_ref a, gq_ref b) {
-  return a == GQ_NONE ? b : b == GQ_NONE ? a : gq_emit2(g, GQ_OP_ADD, a, b);
-}
-
-/* And from z' to z, v and h. */
-static int pull_mid(builder *b, gq_ref *grad) {
-  gq_ref mid = move(b, b->y2, 0.5, b->f2), wrt[] = { b->y2, b->f2, b->h2 }, more[3];
-  GQ_TRY(gq_vjp(b->g, 1, &mid, &grad[0], 3, wrt, more));
-  grad[0] = more[0], grad[1] = sum(b->g, grad[1], more[1]), grad[3] = sum(b->g, grad[3], more[2]);
-  return GQ_OK;
+  return (gq_pulled){ b->y1[0],
+                      b->slope[b->k->m->end][0],
+                      { b->y[0], carry ? b->slope[0][0] : b->y[0], b->t, b->h, extra ? b->x : b->y[0] },
+                      NULL };
 }
 
 /* The step's own derivative: cotangents of y1, f1, x1 and the kept slopes in, of y, f, x, t, h and the
@@ -462,7 +301,10 @@ static int pull_outputs(builder *b, const bool *want) {
   const gq_tableau *m = b->k->m;
   gq_ref out[GQ_MAXSTAGES + 3 + GQ_SUMS], cot[GQ_MAXSTAGES + 3 + GQ_SUMS];
   int n = 0, nw = 0;
-  pulled of = b->k->inverse ? pulled_inverse(b) : pulled_of(b);
+  const gq_tuple *inverse = b->k->inverse ? m->tuple : NULL;
+  gq_pulled of;
+  if (inverse) inverse->pulled(b, &of);
+  else of = pulled_of(b);
   l->cy = l->nin++, out[n] = of.y1, cot[n++] = like_input(b, 1);
   l->cf = -1;
   if (l->carry) l->cf = l->nin++, out[n] = of.f1, cot[n++] = like_input(b, 1);
@@ -474,7 +316,7 @@ static int pull_outputs(builder *b, const bool *want) {
   }
   for (int i = 0; i < GQ_SUMS; i++)
     if (l->sum[i] >= 0) l->csum[i] = l->nin++, out[n] = b->sum[i], cot[n++] = row_input(b);
-  gq_ref *wrt = gq_calloc(2 * (b->nb + 5), sizeof *wrt), *grad = wrt ? wrt + b->nb + 5 : NULL;
+  gq_ref *wrt = gq_calloc(2 * (b->nb + 5), sizeof *wrt), *grad = of.grad = wrt ? wrt + b->nb + 5 : NULL;
   l->pb_of = gq_calloc(b->nb + 1, sizeof *l->pb_of);
   if (!wrt || !l->pb_of) {
     gq_free(wrt);
@@ -483,9 +325,9 @@ static int pull_outputs(builder *b, const bool *want) {
   for (; nw < 5; nw++) wrt[nw] = of.wrt[nw];
   for (int j = 0; j < b->nb; j++) wrt[nw++] = b->bv[j];
   int status = gq_vjp(b->g, n, out, cot, nw, wrt, grad);
-  if (status == GQ_OK && b->k->inverse) status = pull_mid(b, grad);
+  if (status == GQ_OK && inverse) status = inverse->rest(b, &of);
   gq_ref zero = gq_zeros(b->g, GQ_F64, scalar_shape(b));
-  gq_ref blank = gq_zeros(b->g, b->dtype, system_input(b->s, 1)->shape);
+  gq_ref blank = gq_zeros(b->g, b->dtype, gq_builder_input(b, 1)->shape);
   l->pf = l->px = l->pt = l->ph = -1;
   l->py = l->nout, put(b, grad[0] == GQ_NONE ? blank : grad[0], 2, GQ_STORE);
   if (l->carry) l->pf = l->nout, put(b, grad[1] == GQ_NONE ? blank : grad[1], 2, GQ_STORE);
@@ -504,7 +346,7 @@ static int pull_outputs(builder *b, const bool *want) {
 static int build(builder *b, const bool *want) {
   gq_steplayout *l = b->l;
   const gq_tableau *m = b->k->m;
-  if (m->kind == GQ_LEAPFROG) GQ_TRY(second_order(b));
+  if (m->tuple && m->tuple->fits) GQ_TRY(m->tuple->fits(b));
   inputs(b);
   step(b);
   state_outputs(b);
@@ -513,7 +355,7 @@ static int build(builder *b, const bool *want) {
   product_outputs(b);
   l->nfe = m->used - 1 + 1; /* with carry: stages 2.. and the end slope */
   if (!l->carry) l->nfe = m->used;
-  if (m->kind != GQ_RUNGE_KUTTA) l->nfe = 1;
+  if (m->tuple) l->nfe = 1;
   l->nfe_dense = b->k->dense ? m->slopes - m->used - (l->carry ? 1 : 0) : 0;
   if (b->k->pull) GQ_TRY(pull_outputs(b, want));
   return gq_graph_status(b->g);
@@ -522,12 +364,14 @@ static int build(builder *b, const bool *want) {
 int gq_step_new(const gq_system *s, const gq_stepkind *k, const bool *want, gq_graph **g, gq_outspec **outs,
                 gq_steplayout *l) {
   const gq_tableau *m = k->m;
-  *l = (gq_steplayout){ .parts = s->parts, .nq = s->nq, .directions = s->directions, .slopes = m->slopes, .given = s->given };
-  l->carry = k->adaptive || m->end < m->stages || m->kind != GQ_RUNGE_KUTTA;
-  l->extra = m->kind == GQ_REVERSIBLE_HEUN;
+  *l = (gq_steplayout){
+    .parts = s->parts, .nq = s->nq, .directions = s->directions, .slopes = m->slopes, .given = s->given
+  };
+  l->carry = k->adaptive || m->end < m->stages || m->tuple;
+  l->extra = m->tuple && m->tuple->extra;
   for (int i = 0; i < GQ_SUMS; i++) l->sum[i] = l->csum[i] = -1;
   builder b = { .s = s, .k = k, .l = l, .nb = gq_graph_inputs(s->g) - 1 - s->parts - s->given };
-  b.dtype = system_input(s, 1)->dtype;
+  b.dtype = gq_builder_input(&b, 1)->dtype;
   size_t nouts = (size_t)s->parts * (m->slopes + 5) + 3 * (size_t)s->nq + b.nb + 10 + GQ_SUMS;
   b.g = gq_graph_new();
   b.bind = gq_calloc(b.nb + s->parts + s->given + 2, sizeof *b.bind);
@@ -552,4 +396,15 @@ int gq_step_new(const gq_system *s, const gq_stepkind *k, const bool *want, gq_g
 void gq_steplayout_done(gq_steplayout *l) {
   gq_free(l->pb_of);
   l->pb_of = NULL;
+}
+
+int gq_stepper_new(gq_stepper *st, const gq_stepkind *k, const gq_field *f, gq_make *make, const void *arg) {
+  st->kind = *k, st->m = k->m;
+  return st->m->steps->build(st, f, make, arg);
+}
+
+void gq_stepper_done(gq_stepper *st) {
+  gq_code_free(&st->code);
+  gq_steplayout_done(&st->l);
+  gq_free(st->of);
 }

@@ -27,7 +27,7 @@ typedef struct gq_stepkind {
   bool pull_time;
 } gq_stepkind;
 
-/* Where things are among a step program's inputs and outputs; -1: absent.
+/* Where things are among a step program's inputs and outputs, a field a thing; -1: absent.
 ** phase 0: an attempt; phase 1: what only an accepted step needs; phase 2: the step's vjp. */
 typedef struct gq_steplayout {
   int parts, nq, slopes, given, extra;
@@ -50,5 +50,22 @@ typedef struct gq_steplayout {
 int gq_step_new(const gq_system *s, const gq_stepkind *k, const bool *want, gq_graph **g, gq_outspec **outs,
                 gq_steplayout *l);
 void gq_steplayout_done(gq_steplayout *l);
+
+/* A step of a system, compiled for every class of the field; with what methods evaluate besides. */
+typedef struct gq_stepper {
+  const gq_tableau *m;
+  gq_stepkind kind;
+  gq_steplayout l;
+  gq_code code;
+  int *of;                     /* [l.nq] boundary value of product i; -1: time */
+  int cost;                    /* evaluations of an attempt, about */
+  bool adjoint;                /* the last part is a */
+  const gq_evaluator *f;       /* the system */
+  const gq_evaluator *products;   /* and its products, where they are integrated */
+  const gq_evaluator *pull;    /* z, a -> a'df/dz and products */
+  const struct gq_jacobian *jacobian;   /* newton.h: of stiff methods */
+} gq_stepper;
+int gq_stepper_new(gq_stepper *st, const gq_stepkind *k, const gq_field *f, gq_make *make, const void *arg);
+void gq_stepper_done(gq_stepper *st);
 
 #endif

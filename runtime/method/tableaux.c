@@ -1,7 +1,9 @@
 /*
 ** tableaux.c -- the rows of tableaux.def as full tables, with their interpolants as polynomials.
 */
-#include "../ode/ode.h"
+#include "adams.h"
+#include "explicit.h"
+#include "implicit.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -18,7 +20,8 @@ typedef struct row {
   int dense;
   const double *d;
   const char *source;
-  gq_method_kind kind;
+  const gq_tuple *tuple;
+  const gq_multistep *multistep;
   double gamma; /* diagonal of all rows but the first */
 } row;
 
@@ -29,13 +32,25 @@ typedef struct row {
 #define E C
 #define E3 C
 #define DENSE(kind, ...) kind, C(__VA_ARGS__)
+/* Rows of method/reversible.c. */
+#define GQ_RK(...)
+#define GQ_IRK(...)
+#define GQ_MULTISTEP(...)
+#define GQ_TUPLE(name, ...) extern const gq_tuple gq_tuple_##name;
+#include "tableaux.def"
+#undef GQ_RK
+#undef GQ_IRK
+#undef GQ_MULTISTEP
+#undef GQ_TUPLE
+extern const gq_stepclass gq_reversible;
+
 #define GQ_RK(name, s, order, eorder, dorder, c, a, b, e, e3, ...) \
-  { #name, s, order, eorder, dorder, c, a, b, e, e3, __VA_ARGS__, GQ_RUNGE_KUTTA, 0 },
+  { #name, s, order, eorder, dorder, c, a, b, e, e3, __VA_ARGS__, NULL, NULL, 0 },
 #define GQ_IRK(name, s, order, eorder, dorder, gamma, c, a, b, e, e3, ...) \
-  { #name, s, order, eorder, dorder, c, a, b, e, e3, __VA_ARGS__, GQ_RUNGE_KUTTA, gamma },
-#define GQ_TUPLE(name, kind, s, order, eorder, c, b, e, source) \
-  { #name, s, order, eorder, 3, c, NULL, b, e, NULL, HERMITE, NULL, source, kind, 0 },
-#define GQ_MULTISTEP(id, steps) { .name = #id, .kind = steps },
+  { #name, s, order, eorder, dorder, c, a, b, e, e3, __VA_ARGS__, NULL, NULL, gamma },
+#define GQ_TUPLE(name, s, order, eorder, c, b, e, source) \
+  { #name, s, order, eorder, 3, c, NULL, b, e, NULL, HERMITE, NULL, source, &gq_tuple_##name, NULL, 0 },
+#define GQ_MULTISTEP(id) { .name = #id, .multistep = &gq_multistep_##id },
 static const row rows[] = {
 #include "tableaux.def"
 };
@@ -110,20 +125,24 @@ static void hairer(gq_tableau *m, const double *rows4, double *d) {
 
 static void expand(const row *r, gq_tableau *m, double *a, double *d, double *e3) {
   int s = r->stages, k = 0;
-  if (r->kind == GQ_ADAMS_BASHFORTH || r->kind == GQ_ADAMS_MOULTON) {
-    gq_adams_describe(r->kind, GQ_ADAMS_FIXED, m);
+  if (r->multistep) {
+    *m = *r->multistep->of_order(GQ_ADAMS_FIXED);
     return;
   }
   for (int i = 1; r->a && i < s; i++)
     for (int j = 0; j < i; j++) a[i * s + j] = r->a[k++];
   for (int i = 1; i < s; i++) a[i * s + i] = r->gamma;
   *m = (gq_tableau){ .name = r->name,
-                     .kind = r->kind,
+                     .kind = r->tuple ? r->name : "runge-kutta",
+                     .steps = r->tuple        ? &gq_reversible
+                              : r->gamma != 0 ? &gq_implicit_steps
+                                              : &gq_explicit,
+                     .tuple = r->tuple,
                      .stages = s,
                      .order = r->order,
+                     .first_order = r->order,
                      .error_order = r->error_order,
                      .dense_order = r->dense_order,
-                     .implicit = r->gamma != 0,
                      .c = r->c,
                      .a = a,
                      .b = r->b,

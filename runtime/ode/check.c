@@ -13,9 +13,9 @@
 
 enum { GIVEN = 1, OPTIONS = 2, SOLVE = 4, AGAIN = 8 };
 
-static bool is_runge_kutta(const gq_tableau *m) { return m->kind == GQ_RUNGE_KUTTA; }
-static bool is_alf(const gq_tableau *m) { return m->kind == GQ_ALF; }
-static bool estimates_error(const gq_tableau *m) { return m->e && !m->implicit && !gq_method_adams(m); }
+static bool solves_back(const gq_tableau *m) { return m->steps->any_system; }
+static bool is_damped(const gq_tableau *m) { return m->tuple && m->tuple->damped; }
+static bool estimates_error(const gq_tableau *m) { return m->e && m->steps->program; }
 static bool estimates_stiffness(const gq_tableau *m) { return gq_stiffness_stage(m) >= 0; }
 
 static bool leaves_step(const gq_tableau *m) {
@@ -56,7 +56,7 @@ static void fill_in(const gq_ode_options *o, const char *word, char *text, size_
     const char *word;
     bool (*fits)(const gq_tableau *);
   } lists[] = { { "those of the engine", o->engine->method },
-                { "those of Runge and Kutta", is_runge_kutta },
+                { "those of Runge and Kutta", solves_back },
                 { "those with error", estimates_error },
                 { "those with stiffness", estimates_stiffness } };
   for (int i = 0; i < 6; i++)
@@ -163,7 +163,7 @@ int gq_problem_check(const gq_problem *p, const gq_ode_options *o) {
     return gq_fail(GQ_EDTYPE, "the state is %s; it must be float32 or float64", gq_dtype_name(p->z0->dtype));
   GQ_TRY(gq_ode_check(o));
   GQ_TRY(check_slope(p));
-  if (o->method->kind == GQ_LEAPFROG) GQ_TRY(check_halves(p));
+  if (o->method->tuple && o->method->tuple->halves) GQ_TRY(check_halves(p));
   GQ_TRY(check_times(p->nt, p->t));
   GQ_TRY(check_tolerance(o->rtol, o->atol, ""));
   GQ_TRY(check_tolerance(o->back_rtol, o->back_atol, "adjoint."));

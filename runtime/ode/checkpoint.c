@@ -52,8 +52,8 @@ static int step(gq_solution *s, gq_walk *w, bool *phase1) {
   }
   if (c->n == c->room) GQ_TRY(grow(s, c));
   char *at = place(c, c->n++);
-  memcpy(at, w->y[0], gq_part_bytes(s->plan->field));
-  if (w->st->l.carry) memcpy(at + c->part, w->f[0], gq_part_bytes(s->plan->field));
+  memcpy(at, w->a.y[0], gq_part_bytes(s->plan->field));
+  if (w->a.st->l.carry) memcpy(at + c->part, w->a.f[0], gq_part_bytes(s->plan->field));
   return GQ_OK;
 }
 
@@ -74,25 +74,25 @@ static int run_step(gq_trajectory *p, int64_t i, gq_step_state *next_) {
   gq_step_state *z = s->steps.state[i];
   rerun *again = p->own;
   gq_walk *w = &again->w;
-  w->y1[0] = next_ ? next_->y : again->block;
-  w->f1[0] = next_ ? next_->f : (char *)again->block + z->part;
-  w->y[0] = z->y, w->f[0] = z->f, w->t = r.t, w->h1 = r.h;
-  gq_walk_times(w, r.t, r.h, i + 1 < s->steps.n ? gq_step(&s->steps, i + 1).t : s->t[s->nt - 1]);
+  w->a.y1[0] = next_ ? next_->y : again->block;
+  w->a.f1[0] = next_ ? next_->f : (char *)again->block + z->part;
+  w->a.y[0] = z->y, w->a.f[0] = z->f, w->a.t = r.t, w->a.h = r.h;
+  gq_attempt_times(&w->a, r.t, r.h, i + 1 < s->steps.n ? gq_step(&s->steps, i + 1).t : s->t[s->nt - 1]);
   GQ_TRY(gq_walk_phase(w, 0));
-  w->nfe += w->st->l.nfe;
-  if (w->st->l.nfe_dense) GQ_TRY(gq_walk_phase(w, 1));
+  w->a.cost.nfe += w->a.st->l.nfe;
+  if (w->a.st->l.nfe_dense) GQ_TRY(gq_walk_phase(w, 1));
   if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", r.t);
-  for (int j = 0; j < w->st->m->slopes; j++) gq_walk_slope_all(w, j, z->slope + j * z->part, s->plan->field);
+  for (int j = 0; j < w->a.st->m->slopes; j++) gq_walk_slope_all(w, j, z->slope + j * z->part);
   return GQ_OK;
 }
 
 /* The carried slope is not that of the step before. */
 static int slope_after_jump(gq_trajectory *p, gq_step_record r, gq_step_state *z) {
   gq_walk *w = &((rerun *)p->own)->w;
-  if (!w->st->l.carry) return GQ_OK;
-  w->nfe++;
-  return gq_evaluate_at(&p->s->plan->f, p->s->bind, gq_walk_begin(w, r.t, r.h < 0 ? -1 : 1), &z->y, &z->f,
-                        NULL, NULL);
+  if (!w->a.st->l.carry) return GQ_OK;
+  w->a.cost.nfe++;
+  return gq_evaluate_at(&p->s->plan->f, p->s->bind, gq_attempt_begin(&w->a, r.t, r.h < 0 ? -1 : 1), &z->y,
+                        &z->f, NULL, NULL);
 }
 
 /* The segment before those that are there. */
@@ -118,7 +118,7 @@ static int load(gq_trajectory *p) {
   int64_t every = ((checkpoints *)s->trajectory)->every, end = p->first;
   p->first = (end - 1) / every * every;
   int status = run_segment(p, p->first, end);
-  p->nfe = ((rerun *)p->own)->w.nfe;
+  p->nfe = ((rerun *)p->own)->w.a.cost.nfe;
   if (s->bytes > s->info.peak_bytes) s->info.peak_bytes = s->bytes;
   return status;
 }
@@ -129,9 +129,9 @@ static int begin(gq_trajectory *p) {
   if (!again) return gq_nomem(sizeof *again);
   gq_walk *w = &again->w;
   size_t part = gq_round64(gq_part_bytes(s->plan->field)), arena = gq_code_arena(&s->plan->forward.code) + 64;
-  w->o = &s->o, w->rtol = s->o.rtol, w->atol[0] = s->o.atol;
-  w->jumps = s->jumps, w->njumps = s->njumps, w->margin = s->margin;
-  GQ_TRY(gq_walk_init(w, s->plan, &s->plan->forward, s->bind));
+  w->a.tol.rtol = s->o.rtol, w->a.tol.atol[0] = s->o.atol;
+  w->a.jumps.at = s->jumps, w->a.jumps.n = s->njumps, w->a.jumps.margin = s->margin;
+  GQ_TRY(gq_walk_init(w, &s->plan->forward, s->bind, s->plan->arena));
   again->block = gq_alloc(2 * part);
   bool ok = again->block != NULL;
   for (int i = 0; ok && i < s->plan->field->nslices; i++) ok = (again->arena[i] = gq_alloc(arena)) != NULL;
@@ -139,7 +139,7 @@ static int begin(gq_trajectory *p) {
   s->bytes += 2 * part + arena * s->plan->field->nslices;
   if (!s->steps.state) s->steps.state = gq_calloc(s->steps.room, sizeof *s->steps.state);
   if (!s->steps.state) return gq_nomem(s->steps.room * sizeof *s->steps.state);
-  w->arena = again->arena; /* the plan's own holds the slopes of the backward step */
+  w->a.arena = again->arena; /* the plan's own holds the slopes of the backward step */
   p->first = s->steps.n, p->near = p->last = s->steps.n - 1;
   return load(p);
 }

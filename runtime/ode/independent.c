@@ -120,7 +120,7 @@ static bool next(gq_lanes *p, int j) {
   gq_lane *lane = &p->lane[j];
   for (; fw->next < s->rows->n; fw->next += fw->stride) {
     const void *y = row_of(fw, s->z, 0, fw->next);
-    lane->row = fw->next, lane->t = lane->t_origin = s->t[0], lane->k = fw->first;
+    lane->row = fw->next, lane->t = lane->c.origin = s->t[0], lane->k = fw->first;
     size_t bad = gq_first_nonfinite(p->f->dtype, p->row, y);
     if (bad) {
       failed(p, j,
@@ -131,8 +131,8 @@ static bool next(gq_lanes *p, int j) {
     }
     fw->next += fw->stride;
     gq_lanes_put(p, p->y[0], j, y);
-    lane->stop = s->t[each_time(p) ? lane->k : s->nt - 1];
-    lane->h = lane->stop < lane->t ? -s->o.first_step : s->o.first_step;
+    lane->c.stop = s->t[each_time(p) ? lane->k : s->nt - 1];
+    lane->c.h = lane->c.stop < lane->t ? -s->o.first_step : s->o.first_step;
     lane->search = p->st->kind.adaptive && s->o.first_step <= 0;
     lane->stage = p->st->l.carry ? GQ_LANE_SLOPE : GQ_LANE_READY;
     return true;
@@ -145,8 +145,8 @@ static int keep(forward *fw, int j) {
   const gq_lane *lane = &p->lane[j];
   gq_steps *t = fw->tape;
   int64_t *last = &fw->s->rows->last[lane->row];
-  GQ_TRY(
-    gq_steps_add(t, (gq_step_record){ lane->t, lane->h1, 0, lane->clamped ? lane->k - 1 : -1 }, &fw->bytes));
+  GQ_TRY(gq_steps_add(t, (gq_step_record){ lane->t, lane->h1, 0, lane->c.clamped ? lane->k - 1 : -1 },
+                      &fw->bytes));
   memcpy(gq_steps_data(t, t->n - 1), last, sizeof *last);
   gq_lanes_get(p, p->y[0], j, gq_row_state(t, t->n - 1));
   if (p->st->l.carry) gq_lanes_get(p, p->f0[0], j, gq_row_state(t, t->n - 1) + fw->s->rows->bytes);
@@ -179,7 +179,7 @@ static int arrived(gq_lanes *p, int j) {
   forward *fw = p->context;
   gq_lane *lane = &p->lane[j];
   if (lane->k < fw->s->nt) { /* from time to time */
-    lane->stop = fw->s->t[lane->k], lane->t_origin = lane->t, lane->grid_index = 0;
+    lane->c.stop = fw->s->t[lane->k], lane->c.origin = lane->t, lane->c.index = 0;
     return GQ_OK;
   }
   count_row(fw, lane, GQ_OK);

@@ -47,15 +47,15 @@ static void done(gq_solution *s) {
 /* The points that the step passes. */
 static int step(gq_solution *s, gq_walk *w, bool *phase1) {
   points *c = s->trajectory;
-  double dir = w->h1 < 0 ? -1 : 1, t;
-  while (c->interval < s->nt - 1 && dir * (w->t1 - (t = time_of(s, c, c->interval, c->next))) >= 0) {
+  double dir = w->a.h < 0 ? -1 : 1, t;
+  while (c->interval < s->nt - 1 && dir * (w->a.t1 - (t = time_of(s, c, c->interval, c->next))) >= 0) {
     void *z = state_of(c, c->interval, c->next);
-    if (t == w->t1) {
-      memcpy(z, w->y1[0], gq_part_bytes(s->plan->field));
+    if (t == w->a.t1) {
+      memcpy(z, w->a.y1[0], gq_part_bytes(s->plan->field));
     } else {
       if (!*phase1) GQ_TRY(gq_walk_phase(w, 1));
       *phase1 = true;
-      gq_walk_interpolate_all(w, 0, (t - w->t) / w->h1, z);
+      gq_walk_interpolate_all(w, 0, (t - w->a.t) / w->a.h, z);
     }
     if (++c->next == c->count) c->next = 0, c->interval++;
   }

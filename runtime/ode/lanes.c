@@ -4,11 +4,8 @@
 */
 #include "lanes.h"
 
-#include <float.h>
 #include <math.h>
 #include <string.h>
-
-enum { MAX_NONFINITE = 8 }; /* shortened steps before a value that is not finite is an error */
 
 static double number(gq_dtype d, const void *x, size_t i) {
   return d == GQ_F32 ? ((const float *)x)[i] : ((const double *)x)[i];
@@ -232,20 +229,12 @@ double gq_lanes_norm(const gq_lanes *p, int part, int j, const void *x, const vo
   return p->max_norm ? top : sqrt(sum / p->row);
 }
 
-/* The larger; NaN if either is. */
-static double larger(double a, double b) { return a >= b || a != a ? a : b; }
-
 /* The attempt's error in units of the tolerance: the largest norm of the parts. NaN: not finite. */
 static double error_ratio(const gq_lanes *p, int j) {
   double n = p->max_norm ? 1 : p->row, ratio = 0;
-  for (int i = 0; i < p->parts; i++) {
-    double r = sqrt(p->sum[0][i][j] / n);
-    if (p->st->l.err3 >= 0) { /* DOP853: e5^2 / sqrt(e5^2 + 0.01 e3^2), HNW II.10 */
-      double e5 = p->sum[0][i][j] / n, e3 = p->sum[1][i][j] / n;
-      r = e5 == 0 ? 0 : e5 / sqrt(e5 + 0.01 * e3);
-    }
-    ratio = larger(ratio, r);
-  }
+  for (int i = 0; i < p->parts; i++)
+    ratio =
+      gq_larger(ratio, gq_control_error(p->sum[0][i][j] / n, p->st->l.err3 >= 0 ? p->sum[1][i][j] / n : -1));
   return isfinite(ratio) ? ratio : NAN;
 }
 
@@ -289,7 +278,7 @@ static int fail_nonfinite(const gq_lanes *p, int j) {
 
 /* ---- slopes and first steps ---- */
 
-static double lane_dir(const gq_lane *lane) { return lane->stop < lane->t ? -1 : 1; }
+static double lane_dir(const gq_lane *lane) { return lane->c.stop < lane->t ? -1 : 1; }
 
 static void prepare_slope(gq_lanes *p, int j) {
   gq_lane *lane = &p->lane[j];
@@ -314,8 +303,8 @@ static int have_slope(gq_lanes *p, int j) {
   lane->stage = GQ_LANE_READY;
   if (!lane->search) return GQ_OK;
   for (int i = 0; i < p->parts; i++) {
-    d0 = larger(d0, gq_lanes_norm(p, i, j, p->y[i], p->y[i], NULL));
-    d1 = larger(d1, gq_lanes_norm(p, i, j, p->f0[i], p->y[i], NULL));
+    d0 = gq_larger(d0, gq_lanes_norm(p, i, j, p->y[i], p->y[i], NULL));
+    d1 = gq_larger(d1, gq_lanes_norm(p, i, j, p->f0[i], p->y[i], NULL));
   }
   if (!isfinite(d0) ||
       !isfinite(d1)) { /* the slopes are not finite, or the norms say nothing for want of a scale */
@@ -324,10 +313,10 @@ static int have_slope(gq_lanes *p, int j) {
         if (!isfinite(number(p->f->dtype, p->f0[i], gq_lanes_at(p, j, d))))
           return gq_fail(GQ_ENONFINITE, "sample %lld: the dynamics are not finite at the start, t = %.9g",
                          sample(lane), lane->t);
-    lane->h = lane_dir(lane) * 1e-6, lane->search = false;
+    lane->c.h = lane_dir(lane) * GQ_BLIND_STEP, lane->search = false;
     return GQ_OK;
   }
-  lane->h0 = d0 < 1e-5 || d1 < 1e-5 ? 1e-6 : 0.01 * d0 / d1, lane->d1 = d1;
+  lane->h0 = gq_control_probe(d0, d1), lane->d1 = d1;
   lane->stage = GQ_LANE_PROBE;
   return GQ_OK;
 }
@@ -337,11 +326,8 @@ static void have_probe(gq_lanes *p, int j) {
   gq_lane *lane = &p->lane[j];
   double d1 = lane->d1, d2 = 0;
   for (int i = 0; i < p->parts; i++)
-    d2 = larger(d2, gq_lanes_norm(p, i, j, p->ef[i], p->y[i], p->f0[i]) / lane->h0);
-  double top = isfinite(d2) ? fmax(d1, d2) : d1; /* the probe left the domain: attempts will find their way */
-  double h1 =
-    d1 <= 1e-15 && d2 <= 1e-15 ? fmax(1e-6, lane->h0 * 1e-3) : pow(0.01 / top, 1.0 / p->st->m->order);
-  lane->h = lane_dir(lane) * fmin(100 * lane->h0, h1);
+    d2 = gq_larger(d2, gq_lanes_norm(p, i, j, p->ef[i], p->y[i], p->f0[i]) / lane->h0);
+  lane->c.h = lane_dir(lane) * gq_control_first(lane->h0, d1, d2, p->st->m->first_order);
   lane->search = false, lane->stage = GQ_LANE_READY;
 }
 
@@ -365,62 +351,31 @@ static int evaluate_slopes(gq_lanes *p) {
 
 /* ---- attempts ---- */
 
-/* The next point of the grid, or the stop where it comes first or differs by rounding. */
-static double fixed_step(const gq_lanes *p, gq_lane *lane) {
-  double h = lane->stop - lane->t;
-  lane->clamped = true;
-  if (p->step_size <= 0) return h;
-  double next = lane->t_origin + (lane->grid_index + 1) * (h < 0 ? -p->step_size : p->step_size);
-  double past = (h < 0 ? lane->stop - next : next - lane->stop) / p->step_size;
-  lane->clamped = past >= -1e-10;
-  return lane->clamped ? h : next - lane->t;
-}
-
 /* The step to try. */
 static int propose(gq_lanes *p, int j) {
   gq_lane *lane = &p->lane[j];
-  double rest = lane->stop - lane->t, h = lane->h;
   bool adaptive = p->st->kind.adaptive;
-  if (adaptive) {
-    lane->clamped = fabs(h) >= fabs(rest) * (1 - 1e-10);
-    if (lane->clamped) h = rest;
-  } else h = fixed_step(p, lane);
+  double h = adaptive ? gq_control_propose(&lane->c, lane->t) : gq_control_fixed(&lane->c, lane->t);
   lane->h1 = h, lane->dense = false;
   if (lane->steps + lane->rejected >= p->max_steps)
     return gq_fail(GQ_EMAXSTEPS, "sample %lld: %lld steps (%lld rejected) reached t = %.9g, next step %.3g",
                    sample(lane), (long long)(lane->steps + lane->rejected), (long long)lane->rejected,
                    lane->t, h);
-  if (adaptive && !lane->clamped && fabs(h) <= 4 * DBL_EPSILON * fabs(lane->t))
+  if (adaptive && gq_control_stuck(&lane->c, lane->t, h))
     return gq_fail(GQ_EUNDERFLOW, "sample %lld: the step %.3g no longer moves t = %.9g (error ratio %.3g)",
-                   sample(lane), h, lane->t, lane->ratio);
+                   sample(lane), h, lane->t, lane->c.ratio);
   if (!adaptive && lane->t + h == lane->t)
     return gq_fail(GQ_EUNDERFLOW, "sample %lld: step_size = %.3g does not move t = %.9g", sample(lane),
                    p->step_size, lane->t);
   return GQ_OK;
 }
 
-static int accept(gq_lanes *p, int j, double ratio) {
+static int accept(gq_lanes *p, int j) {
   gq_lane *lane = &p->lane[j];
-  lane->steps++, lane->grid_index++, lane->bad = 0;
-  lane->t1 = lane->clamped ? lane->stop : lane->t + lane->h1;
-  if (p->st->kind.adaptive &&
-      !lane->clamped) { /* a step shortened to the stop teaches the controller nothing */
-    lane->h = lane->h1 * gq_control(&p->s->o.controller, p->st->m->error_order, ratio, lane->last_ratio);
-    lane->last_ratio[1] = lane->last_ratio[0], lane->last_ratio[0] = ratio > 0 ? ratio : 1e-4;
-  }
+  lane->steps++, lane->c.index++;
+  lane->t1 = lane->c.clamped ? lane->c.stop : lane->t + lane->h1;
   p->taken[j] = true;
   return p->use->accepted(p, j);
-}
-
-static int reject(gq_lanes *p, int j, double ratio) {
-  gq_lane *lane = &p->lane[j];
-  const gq_controller *c = &p->s->o.controller;
-  lane->rejected++;
-  lane->bad = isnan(ratio) ? lane->bad + 1 : 0;
-  if (lane->bad > MAX_NONFINITE) return fail_nonfinite(p, j);
-  lane->h = lane->h1 * (lane->bad ? fmin(c->dfactor, 0.5)
-                                  : gq_control(c, p->st->m->error_order, ratio, lane->last_ratio));
-  return GQ_OK;
 }
 
 static int judge(gq_lanes *p, int j) {
@@ -428,10 +383,13 @@ static int judge(gq_lanes *p, int j) {
   lane->nfe += p->st->l.nfe;
   if (!p->st->kind.adaptive) {
     bool fine = isfinite(p->sum[2][0][j]) && (p->parts < 2 || isfinite(p->sum[2][1][j]));
-    return !fine && bad_number(p, j) ? fail_nonfinite(p, j) : accept(p, j, 0);
+    return !fine && bad_number(p, j) ? fail_nonfinite(p, j) : accept(p, j);
   }
-  lane->ratio = error_ratio(p, j);
-  return lane->ratio <= 1 ? accept(p, j, lane->ratio) : reject(p, j, lane->ratio);
+  gq_verdict v =
+    gq_control_judge(&lane->c, &p->s->o.controller, p->st->m->error_order, lane->h1, error_ratio(p, j));
+  if (v == GQ_ACCEPTED) return accept(p, j);
+  lane->rejected++;
+  return v == GQ_NOT_FINITE ? fail_nonfinite(p, j) : GQ_OK;
 }
 
 #define BLEND(T)                                                                          \
@@ -472,14 +430,14 @@ static int attempt(gq_lanes *p) {
     gq_lane *lane = &p->lane[j];
     if (!p->taken[j] || lane->stage == GQ_LANE_IDLE) continue;
     lane->t = lane->t1;
-    if (lane->t == lane->stop) GQ_TRY(row_status(p, j, p->use->arrived(p, j)));
+    if (lane->t == lane->c.stop) GQ_TRY(row_status(p, j, p->use->arrived(p, j)));
   }
   return GQ_OK;
 }
 
 static bool fill(gq_lanes *p, int j) {
   gq_lane *lane = &p->lane[j];
-  *lane = (gq_lane){ .row = -1, .last_ratio = { 1, 1 } };
+  *lane = (gq_lane){ .row = -1, .c = { .clamp = true, .last = { 1, 1 }, .size = p->step_size } };
   if (!p->use->next(p, j)) return false;
   gq_lanes_cut(p->s, lane->row, p->n, j, p->cut);
   return true;

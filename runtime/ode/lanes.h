@@ -42,13 +42,12 @@ typedef struct gq_lane {
   int64_t row;                 /* of the state */
   gq_stage stage;
   bool search;                 /* the first step is to be chosen */
-  double t, h, stop;           /* as in gq_walk: the next proposal, signed; not passed */
+  gq_control c;
+  double t;
   double t1, h1;               /* the step that is tried, or was accepted, and its end */
-  bool clamped, dense;         /* dense: has paid for the interpolant of this step */
-  double t_origin;
-  int64_t grid_index;
-  double ratio, last_ratio[2], h0, d1;
-  int bad, k;                  /* k: the user's: a measurement time */
+  bool dense;                  /* has paid for the interpolant of this step */
+  double h0, d1;
+  int k;                       /* the user's: a measurement time */
   int64_t nfe, steps, rejected;
 } gq_lane;
 

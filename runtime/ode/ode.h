@@ -8,7 +8,6 @@
 #include "../exec/exec.h"
 #include "../method/method.h"
 
-enum { GQ_MAX_SYSTEM = 4096 };   /* implicit methods: numbers in a row, or in all if rows act on each other */
 typedef enum gq_nodes { GQ_NODES_NFE, GQ_NODES_STEP, GQ_NODES_FIXED } gq_nodes;
 
 /* A rule for integrals over [-1, 1]: one row of grad/quadrature.c. */
@@ -105,10 +104,6 @@ static inline bool gq_keeps_steps(const gq_engine *e) {
 static inline bool gq_takes_nodes(const gq_engine *e) {
   return e->integral == GQ_INTEGRAL_NODES || e->integral == GQ_INTEGRAL_ADAPTIVE;
 }
-
-typedef struct gq_controller {
-  double safety, ifactor, dfactor, pcoeff, icoeff, dcoeff;   /* 0.9 10 0.2 0 1 0 */
-} gq_controller;
 
 /* Made by gq_ode_defaults alone, so that programs need not know of every field. */
 typedef struct gq_ode_options {

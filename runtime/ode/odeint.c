@@ -1,9 +1,8 @@
 /*
 ** odeint.c -- the forward solve: the loop over steps and measurement times, and what is kept of it.
 */
-#include "../method/adams.h"
+#include "../method/explicit.h"
 #include "../method/heuristic.h"
-#include "../method/implicit.h"
 #include "lanes.h"
 #include "trajectory.h"
 
@@ -42,7 +41,7 @@ static unsigned what_to_keep(const gq_ode_options *o) {
     case GQ_KEEP_END: return GQ_STEP_TIMES;
     case GQ_KEEP_STEPS: return GQ_STEP_STATES;
     case GQ_KEEP_ACTIVATIONS: /* stages of implicit steps follow from their slopes */
-      return GQ_STEP_STATES | (o->method->implicit ? GQ_STEP_SLOPES : GQ_STEP_ACTIVATIONS);
+      return GQ_STEP_STATES | (o->method->steps->load ? GQ_STEP_SLOPES : GQ_STEP_ACTIVATIONS);
     case GQ_KEEP_TRAJECTORY: return o->trajectory->keeps | (o->moments ? GQ_STEP_TIMES : 0);
   }
   return 0;
@@ -56,9 +55,9 @@ typedef struct forward {
   gq_walk w;
   void *inner; /* the state at an inner time, packed */
   void *block; /* that, and where states are not kept y, y1, f, f1 */
-  int anchor;  /* measurement time that w.t hangs on */
+  int anchor;  /* measurement time that w.a.t hangs on */
   gq_event *event;
-  double value; /* of the event at w.t */
+  double value; /* of the event at w.a.t */
   bool happened;
   double sum[GQ_SUMS]; /* heuristics: of the accepted step, and so far */
   double error, stiffness;
@@ -74,8 +73,8 @@ static int next_state(forward *fw) {
   GQ_TRY(gq_steps_room(st, st->n + 2, true, NULL));
   GQ_TRY(gq_step_state_get(s->plan, s->keeps, &s->bytes, &st->state[st->n + 1]));
   const gq_step_state *next = st->state[st->n + 1];
-  w->y1[0] = next->y, w->f1[0] = next->f, w->x1 = next->x;
-  if (s->keeps & GQ_STEP_ACTIVATIONS) w->arena = st->state[st->n]->arena;
+  w->a.y1[0] = next->y, w->a.f1[0] = next->f, w->a.x1 = next->x;
+  if (s->keeps & GQ_STEP_ACTIVATIONS) w->a.arena = st->state[st->n]->arena;
   return GQ_OK;
 }
 
@@ -86,26 +85,26 @@ static int first_state(forward *fw) {
   GQ_TRY(gq_steps_room(&s->steps, s->plan->most + 2, true, NULL));
   GQ_TRY(gq_step_state_get(s->plan, s->keeps, &s->bytes, &s->steps.state[0]));
   const gq_step_state *now = s->steps.state[0];
-  gq_step_put(&s->steps, 0, (gq_step_record){ .t = w->t });
-  w->y[0] = now->y, w->f[0] = now->f, w->x = now->x;
+  gq_step_put(&s->steps, 0, (gq_step_record){ .t = w->a.t });
+  w->a.y[0] = now->y, w->a.f[0] = now->f, w->a.x = now->x;
   return next_state(fw);
 }
 
 static int forward_buffers(forward *fw) {
   gq_solution *s = fw->s;
   gq_walk *w = &fw->w;
-  int extra = w->st->l.extra;
+  int extra = w->a.st->l.extra;
   size_t part = gq_round64(gq_part_bytes(s->plan->field)), parts = states(s) ? 1 : 5 + 2 * extra;
   fw->inner = fw->block = gq_alloc(parts * part + 64);
   if (!fw->block) return gq_nomem(parts * part);
-  s->bytes += parts * part + gq_adams_bytes(w->adams);
+  s->bytes += parts * part;
   if (states(s)) return first_state(fw);
   if (!inverts(s))
     s->steps.head = s->keeps & GQ_STEP_SIZES ? offsetof(gq_step_record, anchor) : offsetof(gq_step_record, h);
   if (inverts(s)) GQ_TRY(gq_steps_room(&s->ends, s->njumps + 1, true, NULL));
   char *b = (char *)fw->block + part;
-  w->y[0] = b, w->f[0] = b + part, w->y1[0] = b + 2 * part, w->f1[0] = b + 3 * part;
-  if (extra) w->x = b + 4 * part, w->x1 = b + 5 * part;
+  w->a.y[0] = b, w->a.f[0] = b + part, w->a.y1[0] = b + 2 * part, w->a.f1[0] = b + 3 * part;
+  if (extra) w->a.x = b + 4 * part, w->a.x1 = b + 5 * part;
   return GQ_OK;
 }
 
@@ -113,12 +112,12 @@ static int forward_buffers(forward *fw) {
 static int start_slope(forward *fw) {
   gq_walk *w = &fw->w;
   const gq_solution *s = fw->s;
-  double t = gq_walk_begin(w, w->t, s->t[s->nt - 1] < w->t ? -1 : 1);
-  if (w->st->l.extra) memcpy(w->x, w->y[0], gq_part_bytes(s->plan->field));
-  if (!w->st->l.carry) return GQ_OK;
-  w->nfe++;
-  GQ_TRY(gq_evaluate_at(&s->plan->f, s->bind, t, w->y, w->f, NULL, NULL));
-  if (w->adams) gq_adams_restart(w);
+  double t = gq_attempt_begin(&w->a, w->a.t, s->t[s->nt - 1] < w->a.t ? -1 : 1);
+  if (w->a.st->l.extra) memcpy(w->a.x, w->a.y[0], gq_part_bytes(s->plan->field));
+  if (!w->a.st->l.carry) return GQ_OK;
+  w->a.cost.nfe++;
+  GQ_TRY(gq_evaluate_at(&s->plan->f, s->bind, t, w->a.y, w->a.f, NULL, NULL));
+  gq_walk_restart(w);
   return GQ_OK;
 }
 
@@ -126,10 +125,10 @@ static int first_slope(forward *fw) {
   gq_walk *w = &fw->w;
   const gq_solution *s = fw->s;
   GQ_TRY(start_slope(fw));
-  if (!w->st->kind.adaptive) return GQ_OK;
-  if (s->o.first_step > 0) w->h = s->t[s->nt - 1] < w->t ? -s->o.first_step : s->o.first_step;
-  else GQ_TRY(gq_walk_first(w, &s->plan->f, s->t[s->nt - 1], &w->h));
-  gq_steplog_first(w->h);
+  if (!w->a.st->kind.adaptive) return GQ_OK;
+  if (s->o.first_step > 0) w->c.h = s->t[s->nt - 1] < w->a.t ? -s->o.first_step : s->o.first_step;
+  else GQ_TRY(gq_walk_first(w, &s->plan->f, s->t[s->nt - 1], &w->c.h));
+  gq_steplog_first(w->c.h);
   return GQ_OK;
 }
 
@@ -140,10 +139,10 @@ static int keep(forward *fw, int stop) {
   gq_steps *st = &s->steps;
   gq_step_state *z = states(s) ? st->state[st->n] : NULL;
   if (z) memcpy(z->sum, fw->sum, sizeof z->sum);
-  for (int i = 0; s->keeps & GQ_STEP_SLOPES && i < w->st->m->slopes; i++)
-    gq_walk_slope_all(w, i, z->slope + i * z->part, s->plan->field);
-  GQ_TRY(gq_steps_add(st, (gq_step_record){ w->t, w->h1, fw->anchor, stop }, &s->bytes));
-  if (z) gq_step_put(st, st->n, (gq_step_record){ .t = w->t1 });
+  for (int i = 0; s->keeps & GQ_STEP_SLOPES && i < w->a.st->m->slopes; i++)
+    gq_walk_slope_all(w, i, z->slope + i * z->part);
+  GQ_TRY(gq_steps_add(st, (gq_step_record){ w->a.t, w->a.h, fw->anchor, stop }, &s->bytes));
+  if (z) gq_step_put(st, st->n, (gq_step_record){ .t = w->a.t1 });
   return GQ_OK;
 }
 
@@ -161,16 +160,16 @@ static int write_times(forward *fw, int *k, double end, bool *phase1) {
   gq_solution *s = fw->s;
   gq_walk *w = &fw->w;
   const gq_field *f = s->plan->field;
-  double dir = w->h1 < 0 ? -1 : 1;
+  double dir = w->a.h < 0 ? -1 : 1;
   for (; *k < s->nt && reached(dir, s->t[*k], end); ++*k) {
     char *dst = gq_at_time(s, s->z, *k);
-    if (s->t[*k] == w->t1) {
-      gq_field_unpack(f, w->y1[0], dst);
+    if (s->t[*k] == w->a.t1) {
+      gq_field_unpack(f, w->a.y1[0], dst);
       continue;
     }
     if (!*phase1) GQ_TRY(gq_walk_phase(w, 1));
     *phase1 = true;
-    gq_walk_interpolate_all(w, 0, (s->t[*k] - w->t) / w->h1, fw->inner);
+    gq_walk_interpolate_all(w, 0, (s->t[*k] - w->a.t) / w->a.h, fw->inner);
     gq_field_unpack(f, fw->inner, dst);
     GQ_TRY(check_interpolated(s, *k));
   }
@@ -184,10 +183,10 @@ static int keep_end(forward *fw) {
   size_t n = gq_part_bytes(s->plan->field);
   gq_step_state **end = &s->ends.state[s->ends.n];
   GQ_TRY(gq_step_state_get(s->plan, GQ_STEP_STATES, &s->bytes, end));
-  gq_step_put(&s->ends, s->ends.n++, (gq_step_record){ .t = w->t });
-  memcpy((*end)->y, w->y[0], n);
-  memcpy((*end)->f, w->f[0], n);
-  if (w->st->l.extra) memcpy((*end)->x, w->x, n);
+  gq_step_put(&s->ends, s->ends.n++, (gq_step_record){ .t = w->a.t });
+  memcpy((*end)->y, w->a.y[0], n);
+  memcpy((*end)->f, w->a.f[0], n);
+  if (w->a.st->l.extra) memcpy((*end)->x, w->a.x, n);
   return GQ_OK;
 }
 
@@ -209,17 +208,17 @@ static int pass_jump(forward *fw) {
 static int look(forward *fw, double *end) {
   gq_walk *w = &fw->w;
   double a = 0, b = 1, mid, before = fw->value;
-  GQ_TRY(gq_event_value(fw->event, w->t1, w->y1[0], &fw->value));
+  GQ_TRY(gq_event_value(fw->event, w->a.t1, w->a.y1[0], &fw->value));
   if (before == 0 || (fw->value != 0 && (fw->value < 0) == (before < 0))) return GQ_OK;
-  if (w->st->l.nfe_dense > 0) GQ_TRY(gq_walk_phase(w, 1));
+  if (w->a.st->l.nfe_dense > 0) GQ_TRY(gq_walk_phase(w, 1));
   while (mid = a + (b - a) / 2, mid > a && mid < b && b - a > 1e-17) {
     double value;
     gq_walk_interpolate_all(w, 0, mid, fw->inner);
-    GQ_TRY(gq_event_value(fw->event, w->t + mid * w->h1, fw->inner, &value));
+    GQ_TRY(gq_event_value(fw->event, w->a.t + mid * w->a.h, fw->inner, &value));
     if (value != 0 && (value < 0) == (before < 0)) a = mid;
     else b = mid;
   }
-  *end = b == 1 ? w->t1 : w->t + b * w->h1;
+  *end = b == 1 ? w->a.t1 : w->a.t + b * w->a.h;
   fw->happened = true;
   return GQ_OK;
 }
@@ -229,9 +228,9 @@ static void end_here(forward *fw, int *k, double end) {
   gq_solution *s = fw->s;
   gq_walk *w = &fw->w;
   s->info.event = true, s->info.event_t = end;
-  if (end == w->t1) memcpy(fw->inner, w->y1[0], gq_part_bytes(s->plan->field));
-  else gq_walk_interpolate_all(w, 0, (end - w->t) / w->h1, fw->inner);
-  w->t1 = end;
+  if (end == w->a.t1) memcpy(fw->inner, w->a.y1[0], gq_part_bytes(s->plan->field));
+  else gq_walk_interpolate_all(w, 0, (end - w->a.t) / w->a.h, fw->inner);
+  w->a.t1 = end;
   for (; *k < s->nt; ++*k) gq_field_unpack(s->plan->field, fw->inner, gq_at_time(s, s->z, *k));
 }
 
@@ -239,35 +238,35 @@ static void add_heuristics(forward *fw) {
   const gq_walk *w = &fw->w;
   if (!fw->s->o.error && !fw->s->o.stiffness) return;
   gq_heuristic e;
-  gq_heuristic_sums(w, fw->sum);
-  gq_heuristic_of(fw->sum, w->plan->field, &e);
-  fw->error += fabs(w->h1) * e.error, fw->stiffness += e.stiffness;
+  gq_program_sums(&w->a, fw->sum);
+  gq_heuristic_of(fw->sum, w->a.field, &e);
+  fw->error += fabs(w->a.h) * e.error, fw->stiffness += e.stiffness;
 }
 
 static int forward_step(forward *fw, int *k) {
   gq_solution *s = fw->s;
   gq_walk *w = &fw->w;
-  bool grid = !w->st->kind.adaptive && w->step_size <= 0; /* the grid is the measurement times */
-  bool each = grid || gq_method_stops(w->st->m);
+  bool grid = !w->a.st->kind.adaptive && w->c.size <= 0; /* the grid is the measurement times */
+  bool each = grid || gq_method_stops(w->a.st->m);
   int stop = each ? *k : next_stop(s, *k);
   GQ_TRY(gq_walk_step(w, s->t[stop], each || !s->o.overshoot));
   add_heuristics(fw);
-  bool phase1 = (s->keeps & (GQ_STEP_SLOPES | GQ_STEP_ACTIVATIONS) || s->dense) && w->st->l.nfe_dense > 0;
-  double end = w->t1;
+  bool phase1 = (s->keeps & (GQ_STEP_SLOPES | GQ_STEP_ACTIVATIONS) || s->dense) && w->a.st->l.nfe_dense > 0;
+  double end = w->a.t1;
   if (fw->event) GQ_TRY(look(fw, &end));
   if (phase1) GQ_TRY(gq_walk_phase(w, 1));
   phase1 = phase1 || fw->happened;
   if (s->dense) GQ_TRY(gq_dense_add(s->dense, w, end, &s->bytes));
   GQ_TRY(write_times(fw, k, end, &phase1));
   if (continuous(&s->o) && s->o.trajectory->step) GQ_TRY(s->o.trajectory->step(s, w, &phase1));
-  if (s->keeps) GQ_TRY(keep(fw, w->clamped ? stop : -1));
-  if (w->clamped) {
+  if (s->keeps) GQ_TRY(keep(fw, w->c.clamped ? stop : -1));
+  if (w->c.clamped) {
     fw->anchor = stop;
-    w->t_origin = s->t[stop], w->grid_index = 0; /* a fixed grid goes on from there */
+    w->c.origin = s->t[stop], w->c.index = 0; /* a fixed grid goes on from there */
   }
   if (fw->happened) end_here(fw, k, end);
   gq_walk_commit(w);
-  if (*k < s->nt && gq_at_jump(s, w->t)) GQ_TRY(pass_jump(fw));
+  if (*k < s->nt && gq_at_jump(s, w->a.t)) GQ_TRY(pass_jump(fw));
   return states(s) ? next_state(fw) : GQ_OK;
 }
 
@@ -275,7 +274,7 @@ static int forward_loop(forward *fw, int *k) {
   gq_solution *s = fw->s;
   gq_walk *w = &fw->w;
   const void *z0 = gq_tensor_data(s->z0);
-  gq_field_pack(s->plan->field, z0, w->y[0]);
+  gq_field_pack(s->plan->field, z0, w->a.y[0]);
   *k = 1;
   memcpy(gq_at_time(s, s->z, 0), z0, gq_part_bytes(s->plan->field));
   while (*k < s->nt && s->t[*k] == s->t[0])
@@ -283,7 +282,7 @@ static int forward_loop(forward *fw, int *k) {
   if (*k == s->nt) return GQ_OK;
   GQ_TRY(gq_check_finite(s->z0, "z0"));
   GQ_TRY(first_slope(fw));
-  if (fw->event) GQ_TRY(gq_event_value(fw->event, w->t, w->y[0], &fw->value));
+  if (fw->event) GQ_TRY(gq_event_value(fw->event, w->a.t, w->a.y[0], &fw->value));
   while (*k < s->nt) GQ_TRY(forward_step(fw, k));
   return inverts(s) ? keep_end(fw) : GQ_OK;
 }
@@ -291,23 +290,23 @@ static int forward_loop(forward *fw, int *k) {
 static void forward_info(const forward *fw, gq_info *info, int status) {
   const gq_walk *w = &fw->w;
   info->status = status;
-  info->t_reached = w->t, info->h_last = w->h;
-  info->nfe = w->nfe, info->steps = w->steps, info->rejected = w->rejected;
-  info->jacobians = w->jacobians, info->newton = w->newton;
+  info->t_reached = w->a.t, info->h_last = w->c.h;
+  info->nfe = w->a.cost.nfe, info->steps = w->steps, info->rejected = w->rejected;
+  info->jacobians = w->a.cost.jacobians, info->newton = w->a.cost.newton;
   info->error = fw->error, info->stiffness = fw->stiffness;
 }
 
 static int forward_run(gq_solution *s, const gq_problem *p_, int *k) {
   forward fw = { .s = s };
   gq_walk *w = &fw.w;
-  w->o = &s->o;
-  w->rtol = s->o.rtol, w->atol[0] = s->o.atol, w->max_norm = s->o.max_norm;
-  w->step_size = s->o.step_size, w->max_steps = s->o.max_steps;
-  w->t = w->t_origin = s->t[0];
-  w->jumps = s->jumps, w->njumps = s->njumps, w->margin = s->margin;
+  w->controller = &s->o.controller;
+  w->a.tol.rtol = s->o.rtol, w->a.tol.atol[0] = s->o.atol, w->a.tol.max_norm = s->o.max_norm;
+  w->c.size = s->o.step_size, w->max_steps = s->o.max_steps;
+  w->a.t = w->c.origin = s->t[0];
+  w->a.jumps.at = s->jumps, w->a.jumps.n = s->njumps, w->a.jumps.margin = s->margin;
   size_t before = s->bytes;
-  int status = gq_walk_init(w, s->plan, &s->plan->forward, s->bind);
-  s->bytes += gq_implicit_bytes(w);
+  int status = gq_walk_init(w, &s->plan->forward, s->bind, s->plan->arena);
+  s->bytes += w->a.bytes;
   if (status == GQ_OK) status = forward_buffers(&fw);
   if (status == GQ_OK && continuous(&s->o) && s->o.trajectory->init) status = s->o.trajectory->init(s);
   if (status == GQ_OK && p_ && p_->event_)

@@ -2,7 +2,7 @@
 ** plan.c -- compiled solvers, cached by structure: the traced graph, what wants gradients, method,
 ** engine and everything else that shapes a program. Numbers are inputs, so they are not in the key.
 */
-#include "../method/adams.h"
+#include "plan.h"
 
 #include <pthread.h>
 #include <string.h>
@@ -19,86 +19,29 @@ static struct {
 
 /* ---- compiling ---- */
 
-static int stepper_class(const gq_field *f, gq_stepper *st, int c, gq_system *sys) {
-  gq_graph *g;
-  gq_outspec *outs;
-  gq_steplayout_done(&st->l);
-  GQ_TRY(gq_step_new(sys, &st->kind, f->want, &g, &outs, &st->l));
-  int status = gq_code_add(f->on, &st->code, c, g, st->l.nout, outs);
-  gq_graph_free(g);
-  gq_free(outs);
-  return status;
-}
-
-/* No program takes the steps of implicit methods: what matters of the layout, and the products. */
-static int implicit_stepper(gq_plan *p, gq_stepper *st, gq_make *make, const void *arg) {
-  gq_system s;
-  gq_steplayout *l = &st->l;
-  GQ_TRY(make(p->field, 0, arg, &s));
-  *l =
-    (gq_steplayout){ .parts = s.parts, .nq = s.nq, .slopes = st->m->slopes, .given = s.given, .carry = true };
-  l->dq = l->eq = st->kind.product_error ? 0 : -1;
-  l->err3 = l->h2 = -1;
-  st->of = s.of, s.of = NULL;
-  gq_system_done(&s);
-  return GQ_OK;
-}
-
-int gq_stepper_new(gq_plan *p, gq_make *make, const void *arg, gq_stepper *st) {
-  int status = GQ_OK;
-  st->m = st->kind.m;
-  if (st->m->implicit) return implicit_stepper(p, st, make, arg);
-  for (int c = 0; status == GQ_OK && c < p->field->nclass; c++) {
-    gq_system s;
-    GQ_TRY(make(p->field, c, arg, &s));
-    status = stepper_class(p->field, st, c, &s);
-    if (!st->of) st->of = s.of, s.of = NULL;
-    gq_system_done(&s);
-  }
-  return status;
-}
-
-static int make_jacobian(const gq_field *f, int c, const void *arg, gq_system *s) {
-  const gq_adjointkind plain = { 0 };
-  GQ_TRY(gq_system_adjoint(f, c, &plain, s));
-  s->second = 1;
-  return GQ_OK;
-}
-
-/* Rows that a stage of an implicit method solves for one by one, and how their Jacobians are had. */
-static int build_jacobian(gq_plan *p, const gq_tableau *m) {
-  const gq_field *f = p->field;
-  size_t n = gq_numel(f->shape);
-  int status = n ? gq_field_independent(f) : GQ_OK;
-  if (status != GQ_OK && status != GQ_EUNSUPPORTED) return status;
-  p->rows = n == 0 ? 0 : status == GQ_OK && f->shape.ndim > 0 ? f->shape.dim[0] : 1;
-  double dim = n ? (double)n / p->rows : 0, bytes = 4 * 8 * dim * dim * p->rows;
-  if (dim > GQ_MAX_SYSTEM || bytes > (double)gq_default_memory())
-    return gq_fail(
-      GQ_EUNSUPPORTED,
-      "method = \"%s\" solves linear systems of %.0f numbers here, %lld at a time, in matrices of %.0f "
-      "MB; it takes up to %d numbers and a quarter of the memory; use an explicit method (dopri5, "
-      "tsit5), or dynamics that treat the rows of the state one by one",
-      m->name, dim, (long long)p->rows, bytes / (1 << 20), GQ_MAX_SYSTEM);
-  p->row_dim = (int)dim;
-  return gq_evaluator_new(&p->scratch, make_jacobian, NULL, &p->jacobian);
+/* Both directions may need it, and it is the same. */
+static int build_jacobian(gq_plan *p, gq_stepper *st) {
+  if (!st->m || !st->m->steps->stiff) return GQ_OK;
+  st->jacobian = &p->jacobian;
+  return p->jacobian.at.nin ? GQ_OK
+                            : gq_jacobian_new(&p->jacobian, &p->scratch, st->m->name, gq_default_memory());
 }
 
 int gq_plan_forward(gq_plan *p, bool pull) {
   const gq_plankey *k = p->key;
-  p->forward.kind = (gq_stepkind){ .m = k->method,
-                                   .adaptive = k->method->e && !k->fixed,
-                                   .max_norm = k->max_norm,
-                                   .dense = k->dense,
-                                   .error = k->error,
-                                   .stiffness = k->stiffness,
-                                   .eta = k->eta,
-                                   .pull = pull,
-                                   .pull_time = pull && k->t_grad };
-  if (gq_method_adams(k->method)) gq_adams_stepper(&p->forward, &p->forward.kind);
-  else GQ_TRY(gq_stepper_new(p, gq_system_forward, NULL, &p->forward));
+  gq_stepkind kind = { .m = k->method,
+                       .adaptive = k->method->e && !k->fixed,
+                       .max_norm = k->max_norm,
+                       .dense = k->dense,
+                       .error = k->error,
+                       .stiffness = k->stiffness,
+                       .eta = k->eta,
+                       .pull = pull,
+                       .pull_time = pull && k->t_grad };
+  p->forward.f = &p->f, p->forward.pull = &p->pull;
+  GQ_TRY(gq_stepper_new(&p->forward, &kind, p->field, gq_system_forward, NULL));
   GQ_TRY(gq_evaluator_new(&p->scratch, gq_system_forward, NULL, &p->f));
-  return k->method->implicit ? build_jacobian(p, k->method) : GQ_OK;
+  return build_jacobian(p, &p->forward);
 }
 
 static int build(gq_plan *p, const gq_graph *f) {
@@ -108,8 +51,7 @@ static int build(gq_plan *p, const gq_graph *f) {
   p->scratch.field = p->field;
   for (int j = 0; j < p->field->nb; j++) p->products |= p->field->want[j];
   GQ_TRY(k->engine->build(p));
-  if (p->backward.m && p->backward.m->implicit && !p->jacobian.nin) GQ_TRY(build_jacobian(p, p->backward.m));
-  return GQ_OK;
+  return build_jacobian(p, &p->backward);
 }
 
 /* Memory of the steps, of which one program runs at a time. */
@@ -141,20 +83,14 @@ int gq_plan_many(gq_plan *p, int n, gq_make *make, const gq_pointkind *of, gq_ev
 
 /* ---- freeing ---- */
 
-static void stepper_done(gq_stepper *st) {
-  gq_code_free(&st->code);
-  gq_steplayout_done(&st->l);
-  gq_free(st->of);
-}
-
 static void plan_free(gq_plan *p) {
   if (!p) return;
-  stepper_done(&p->forward);
-  stepper_done(&p->backward);
-  stepper_done(&p->inverse);
+  gq_stepper_done(&p->forward);
+  gq_stepper_done(&p->backward);
+  gq_stepper_done(&p->inverse);
   gq_evaluator_done(&p->f);
   gq_evaluator_done(&p->adjoint);
-  gq_evaluator_done(&p->jacobian);
+  gq_evaluator_done(&p->jacobian.at);
   gq_evaluator_done(&p->start);
   gq_evaluator_done(&p->pull);
   for (int i = 0; i < GQ_NODE_SIZES; i++) gq_evaluator_done(&p->many[i]);

@@ -1,0 +1,115 @@
+/*
+** attempt.c -- times, norms and what is not finite of an attempt, whatever its method; see attempt.h.
+*/
+#include "attempt.h"
+
+#include <float.h>
+#include <math.h>
+
+double gq_positive_atol(gq_dtype d, double atol) { return fmax(atol, d == GQ_F32 ? FLT_MIN : DBL_MIN); }
+
+/* ---- times ---- */
+
+/* A step from or to a jump evaluates f on its own side of it. */
+static double margin(const gq_attempt *a, double t) {
+  for (int i = 0; i < a->jumps.n; i++)
+    if (a->jumps.at[i] == t) return a->jumps.margin;
+  return 0;
+}
+
+double gq_attempt_begin(const gq_attempt *a, double t, double dir) {
+  return a->jumps.n ? t + dir * margin(a, t) : t;
+}
+
+void gq_attempt_times(gq_attempt *a, double t, double h, double t1) {
+  a->scalar[0] = t, a->scalar[1] = h, a->scalar[2] = a->tol.rtol;
+  if (a->jumps.n == 0) return;
+  double dir = h < 0 ? -1 : 1, from = margin(a, t), to = margin(a, t1);
+  a->scalar[0] += dir * from, a->scalar[1] -= dir * (from + to);
+}
+
+/* ---- norms ---- */
+
+double gq_attempt_norm(const gq_attempt *a, int part, const void *x, const void *y, const void *minus_) {
+  const gq_field *f = a->field;
+  size_t n = gq_numel(f->shape);
+  double sum = 0, top = 0;
+  for (size_t i = 0; i < n; i++) {
+    double v, scale;
+    if (f->dtype == GQ_F32) {
+      v = ((const float *)x)[i] - (minus_ ? ((const float *)minus_)[i] : 0.0);
+      scale = fabs((double)((const float *)y)[i]);
+    } else {
+      v = ((const double *)x)[i] - (minus_ ? ((const double *)minus_)[i] : 0.0);
+      scale = fabs(((const double *)y)[i]);
+    }
+    v = fabs(v / (a->tol.atol[part] + a->tol.rtol * scale));
+    sum += v * v;
+    if (!(v <= top)) top = v;
+  }
+  return a->tol.max_norm ? top : n ? sqrt(sum / n) : 0;
+}
+
+/* Element i of boundary j summed over slices first..last-1. */
+static double gathered(const gq_field *f, const gq_grads *g, int j, int first, int last, size_t i) {
+  double sum = 0;
+  gq_dtype d = gq_field_boundary_dtype(f, j);
+  for (int s = first; s < last; s++) {
+    const void *x = g->at[(size_t)s * f->nb + j];
+    sum += d == GQ_F32 ? ((const float *)x)[i] : ((const double *)x)[i];
+  }
+  return sum;
+}
+
+typedef struct tally { /* squares and the largest of all parameters together */
+  double sum, top;
+  size_t count;
+} tally;
+
+static double tally_norm(const gq_attempt *a, const tally *t) {
+  return a->tol.max_norm ? t->top : t->count ? sqrt(t->sum / t->count) : 0;
+}
+
+static double product_value(const gq_attempt *a, gq_measured what, double g, double dq, double eq) {
+  double size = what == GQ_MEASURE_ATTEMPT ? fmax(fabs(g), fabs(g + dq)) : fabs(g);
+  double v = what == GQ_MEASURE_ATTEMPT ? eq
+             : what == GQ_MEASURE_SIZE  ? g
+             : what == GQ_MEASURE_SLOPE ? dq
+                                        : eq - dq;
+  return fabs(v / (a->tol.products + a->tol.rtol * size));
+}
+
+static void product_tally(const gq_attempt *a, gq_measured what, int j, tally *t) {
+  const gq_field *f = a->field;
+  bool apart = f->nslices > 1 && f->axis[j] >= 0; /* each slice holds its own rows of the gradient */
+  for (int s = 0; s < (apart ? f->nslices : 1); s++) {
+    size_t n = gq_numel(gq_field_slice_shape(f, s, j));
+    int last = apart ? s + 1 : f->nslices;
+    for (size_t i = 0; i < n; i++) {
+      double v =
+        product_value(a, what, gathered(f, a->sum.grads, j, s, last, i),
+                      gathered(f, &a->sum.dq, j, s, last, i), gathered(f, &a->sum.eq, j, s, last, i));
+      t->sum += v * v;
+      if (!(v <= t->top)) t->top = v;
+    }
+    t->count += n;
+  }
+}
+
+double gq_attempt_products(const gq_attempt *a, gq_measured what) {
+  tally t = { 0 };
+  double time = product_value(a, what, *a->sum.time, a->sum.dtime, a->sum.etime);
+  for (int r = 0; r < a->st->l.nq; r++)
+    if (a->st->of[r] >= 0) product_tally(a, what, a->st->of[r], &t);
+  double all = tally_norm(a, &t);
+  return gq_larger(time, all);
+}
+
+size_t gq_attempt_nonfinite(const gq_attempt *a) {
+  size_t n = gq_numel(a->field->shape), i = 0;
+  for (int p = 0; p < a->st->l.parts && !i; p++) {
+    i = gq_first_nonfinite(a->field->dtype, n, a->y1[p]);
+    if (!i && a->st->l.carry) i = gq_first_nonfinite(a->field->dtype, n, a->f1[p]);
+  }
+  return i ? gq_field_unpacked_index(a->field, i - 1) + 1 : 0;
+}

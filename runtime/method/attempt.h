@@ -1,0 +1,77 @@
+/*
+** attempt.h -- what a method sees of an integration: where it is, what it may not miss, and where the step that it tries
+** goes.
+*/
+#ifndef GQ_ATTEMPT_H
+#define GQ_ATTEMPT_H
+
+#include "step.h"
+
+typedef struct gq_tolerance {
+  double rtol, atol[GQ_MAXPARTS], products;   /* products: atol of theirs */
+  bool max_norm;
+} gq_tolerance;
+
+/* Products as they are integrated. */
+typedef struct gq_productsum {
+  const gq_grads *grads;       /* where they go */
+  double *time;                /* and that in t */
+  gq_grads dq, eq;             /* increments and errors of an attempt, when in the norm */
+  double dtime, etime;
+} gq_productsum;
+
+/* Phase 2: cotangents in, cotangents of y, f, x, t and h out; whole arrays. */
+typedef struct gq_pull {
+  void *cy, *cf, *cx, *ck[GQ_MAXSTAGES], *py, *pf, *px;
+  double csum[GQ_SUMS];        /* heuristics */
+  double pt, ph;
+} gq_pull;
+
+/* Where f may jump: steps evaluate f on their own side of it. */
+typedef struct gq_jumps {
+  const double *at;            /* [n] */
+  int n;
+  double margin;               /* by so much */
+} gq_jumps;
+
+typedef struct gq_cost {
+  int64_t nfe;
+  int64_t jacobians, newton;   /* implicit methods: Jacobians, iterations of Newton's method */
+} gq_cost;
+
+typedef struct gq_attempt {
+  const gq_stepper *st;
+  const gq_field *field;
+  const gq_binding *bind;
+  gq_tolerance tol;
+  gq_jumps jumps;
+  void **arena;                /* [nslices] of the attempt */
+  void *y[GQ_MAXPARTS], *f[GQ_MAXPARTS], *y1[GQ_MAXPARTS], *f1[GQ_MAXPARTS];   /* whole arrays */
+  void *x, *x1;                /* the extra part */
+  void *path[GQ_MAXSTAGES][GQ_MAXGIVEN];   /* z and the forcing at the slopes' times */
+  double t, h, t1;             /* the step, from t by h to t1 */
+  double scalar[3 + GQ_MAXSTAGES];         /* t h rtol wq, as programs read them */
+  gq_productsum sum;
+  gq_pull pull;
+  gq_cost cost;
+  void *own;                   /* memory of the method's class */
+  size_t bytes;                /* of that */
+} gq_attempt;
+
+/* A component that is zero and stays zero has no scale where atol is zero: the smallest normal number
+** makes its error ratio 0 and not 0 / 0. */
+double gq_positive_atol(gq_dtype d, double atol);
+/* The time of f's evaluation where a step from t begins: t itself but for jumps. dir: +1 or -1. */
+double gq_attempt_begin(const gq_attempt *a, double t, double dir);
+/* The step of the next phases: from t by h to t1. */
+void gq_attempt_times(gq_attempt *a, double t, double h, double t1);
+/* Weighted norm of x - minus_ (/ (atol + rtol |y|)) in the tolerance's norm. */
+double gq_attempt_norm(const gq_attempt *a, int part, const void *x, const void *y, const void *minus_);
+/* The larger of the norms of the product in time and of all parameters together: of an attempt's error, or for the
+** first step of the gradient so far, its slope, and the slope's change. */
+typedef enum gq_measured { GQ_MEASURE_ATTEMPT, GQ_MEASURE_SIZE, GQ_MEASURE_SLOPE, GQ_MEASURE_CHANGE } gq_measured;
+double gq_attempt_products(const gq_attempt *a, gq_measured what);
+/* First component of y1 (or f1) that is not finite, 1-based in the user's flat state; 0: none. */
+size_t gq_attempt_nonfinite(const gq_attempt *a);
+
+#endif

@@ -1,0 +1,43 @@
+/*
+** builder.h -- a step graph in the making (step.c), for the files that build steps of their own.
+*/
+#ifndef GQ_BUILDER_H
+#define GQ_BUILDER_H
+
+#include "step.h"
+
+/* Everything that a step is made of stands here, a field a thing. */
+typedef struct gq_builder {
+  gq_graph *g;
+  const gq_system *s;
+  const gq_stepkind *k;
+  gq_steplayout *l;
+  gq_dtype dtype;
+  gq_ref t, h, rtol, atol[GQ_MAXPARTS], y[GQ_MAXPARTS], y1[GQ_MAXPARTS], x, x1, wq[GQ_MAXSTAGES];
+  gq_ref path[GQ_MAXSTAGES][GQ_MAXGIVEN];
+  gq_ref slope[GQ_MAXSTAGES][GQ_MAXPARTS];
+  gq_ref sum[GQ_SUMS];
+  gq_ref ht;                   /* h where it makes times */
+  gq_ref mid, u;               /* alf: where f is evaluated, and f */
+  gq_ref h2, y2, f2;           /* inverse with pull */
+  gq_ref *bind;                /* arguments of one evaluation */
+  gq_ref *q;                   /* [slopes][nq] products */
+  gq_ref *bv;                  /* boundary values */
+  int nb;
+  gq_outspec *outs;
+} gq_builder;
+
+/* What is differentiated, and in what: y, f, t, h, x; and the derivatives. */
+typedef struct gq_pulled {
+  gq_ref y1, f1, wrt[5];
+  gq_ref *grad;                /* [5 + nb] */
+} gq_pulled;
+
+/* y + (h w) k */
+gq_ref gq_builder_move(gq_builder *b, gq_ref y, double w, gq_ref k);
+/* The system at t + c h, y, with what is given at slope i: derivatives, then products; the first derivative. */
+gq_ref gq_builder_system(gq_builder *b, int i, double c, const gq_ref *y, gq_ref *all);
+/* Its input i: t, parts, ... */
+const gq_node *gq_builder_input(const gq_builder *b, int i);
+
+#endif

@@ -1,0 +1,242 @@
+/*
+** explicit.c -- steps that are programs: those of explicit Runge-Kutta methods here, those of tuples in reversible.c.
+*/
+#include "explicit.h"
+
+#include <math.h>
+
+/* The pointers of one program a slice. */
+typedef struct program {
+  const void **in; /* [nslices][nin] */
+  void **out;      /* [nslices][nout] */
+  double *scalars; /* [nslices][nout] stored float64 outputs */
+} program;
+
+/* ---- building ---- */
+
+static int build_class(gq_stepper *st, const gq_field *f, int c, gq_system *s) {
+  gq_graph *g;
+  gq_outspec *outs;
+  gq_steplayout_done(&st->l);
+  GQ_TRY(gq_step_new(s, &st->kind, f->want, &g, &outs, &st->l));
+  int status = gq_code_add(f->on, &st->code, c, g, st->l.nout, outs);
+  gq_graph_free(g);
+  gq_free(outs);
+  return status;
+}
+
+int gq_program_build(gq_stepper *st, const gq_field *f, gq_make *make, const void *arg) {
+  int status = GQ_OK;
+  for (int c = 0; status == GQ_OK && c < f->nclass; c++) {
+    gq_system s;
+    GQ_TRY(make(f, c, arg, &s));
+    status = build_class(st, f, c, &s);
+    if (!st->of) st->of = s.of, s.of = NULL;
+    gq_system_done(&s);
+  }
+  st->cost = st->l.nfe;
+  return status;
+}
+
+int gq_program_init(gq_attempt *a) {
+  size_t ns = a->field->nslices, nin = a->st->l.nin, nout = a->st->l.nout;
+  program *p = a->own = gq_calloc(1, sizeof *p);
+  if (!p) return gq_nomem(sizeof *p);
+  p->in = gq_calloc(ns * nin + 1, sizeof *p->in);
+  p->out = gq_calloc(ns * nout + 1, sizeof *p->out);
+  p->scalars = gq_calloc(ns * nout + 1, sizeof *p->scalars);
+  return p->in && p->out && p->scalars ? GQ_OK : gq_nomem(ns * (nin + 2 * nout) * sizeof(void *));
+}
+
+void gq_program_done(gq_attempt *a) {
+  program *p = a->own;
+  gq_free(p->in);
+  gq_free(p->out);
+  gq_free(p->scalars);
+  gq_free(p);
+}
+
+/* ---- running ---- */
+
+static void bind_slice(gq_attempt *a, int s) {
+  const program *own = a->own;
+  const gq_field *f = a->field;
+  const gq_steplayout *l = &a->st->l;
+  const void **in = own->in + (size_t)s * l->nin;
+  void **out = own->out + (size_t)s * l->nout;
+  double *sc = own->scalars + (size_t)s * l->nout;
+  size_t off = gq_slice_offset(f, s);
+  in[l->t] = &a->scalar[0], in[l->h] = &a->scalar[1], in[l->rtol] = &a->scalar[2];
+  if (l->h2 >= 0) in[l->h2] = &a->scalar[1];
+  for (int p = 0; p < l->parts; p++) {
+    in[l->atol + p] = &a->tol.atol[p];
+    in[l->y + p] = (char *)a->y[p] + off;
+    out[l->y1 + p] = (char *)a->y1[p] + off;
+    if (l->carry) in[l->f + p] = (char *)a->f[p] + off, out[l->f1 + p] = (char *)a->f1[p] + off;
+    if (l->err >= 0) out[l->err + p] = &sc[l->err + p];
+    if (l->err3 >= 0) out[l->err3 + p] = &sc[l->err3 + p];
+    if (l->finite >= 0) out[l->finite + p] = &sc[l->finite + p];
+  }
+  for (int i = 0; i < GQ_SUMS; i++)
+    if (l->sum[i] >= 0) out[l->sum[i]] = &sc[l->sum[i]];
+  if (l->extra) in[l->x] = (char *)a->x + off, out[l->x1] = (char *)a->x1 + off;
+  for (int i = 0; i < l->slopes; i++) {
+    for (int k = 0; k < l->given; k++) in[l->path + i * l->given + k] = (char *)a->path[i][k] + off;
+    in[l->wq + i] = &a->scalar[3 + i];
+  }
+  for (int j = 0; j < f->nb; j++) in[l->bv + j] = a->bind->value[s * f->nb + j];
+  for (int i = 0; i < l->directions; i++) in[l->bv + f->nb + i] = f->direction[i];
+  for (int r = 0; r < l->nq; r++) {
+    int j = a->st->of[r]; /* the product in time is a 0-d value of the state's dtype */
+    out[l->q + r] = j < 0 ? (void *)&sc[l->q + r] : a->sum.grads->at[s * f->nb + j];
+    if (l->dq >= 0) {
+      out[l->dq + r] = j < 0 ? (void *)&sc[l->dq + r] : a->sum.dq.at[s * f->nb + j];
+      out[l->eq + r] = j < 0 ? (void *)&sc[l->eq + r] : a->sum.eq.at[s * f->nb + j];
+    }
+  }
+}
+
+/* Pointers of phase 2, the derivative of the step. */
+static void bind_pull(gq_attempt *a, int s) {
+  const program *own = a->own;
+  const gq_field *f = a->field;
+  const gq_steplayout *l = &a->st->l;
+  const void **in = own->in + (size_t)s * l->nin;
+  void **out = own->out + (size_t)s * l->nout;
+  double *sc = own->scalars + (size_t)s * l->nout;
+  size_t off = gq_slice_offset(f, s);
+  in[l->cy] = (char *)a->pull.cy + off;
+  if (l->cf >= 0) in[l->cf] = (char *)a->pull.cf + off;
+  if (l->h2 >= 0) in[l->y2] = (char *)a->y1[0] + off, in[l->f2] = (char *)a->f1[0] + off;
+  if (l->extra) in[l->cx] = (char *)a->pull.cx + off, out[l->px] = (char *)a->pull.px + off;
+  for (int i = 0; i < l->slopes; i++)
+    if (l->ck[i] >= 0) in[l->ck[i]] = (char *)a->pull.ck[i] + off;
+  for (int i = 0; i < GQ_SUMS; i++)
+    if (l->csum[i] >= 0) in[l->csum[i]] = &a->pull.csum[i];
+  out[l->py] = (char *)a->pull.py + off;
+  if (l->pf >= 0) out[l->pf] = (char *)a->pull.pf + off;
+  if (l->pt >= 0) out[l->pt] = &sc[l->pt], out[l->ph] = &sc[l->ph];
+  for (int r = 0; r < l->npb; r++) out[l->pb + r] = a->sum.grads->at[s * f->nb + l->pb_of[r]];
+}
+
+static double read_scalar(gq_dtype d, const void *p) {
+  return d == GQ_F32 ? *(const float *)p : *(const double *)p;
+}
+
+static int run(gq_attempt *a, int phase) {
+  const program *p = a->own;
+  const gq_field *f = a->field;
+  for (int s = 0; s < f->nslices; s++) {
+    bind_slice(a, s);
+    if (phase == 2) bind_pull(a, s);
+  }
+  return gq_code_run(f, &a->st->code, phase, a->arena, p->in, a->st->l.nin, p->out, a->st->l.nout);
+}
+
+/* ---- the error ---- */
+
+static double scalar_of(const gq_attempt *a, int s, int i) {
+  const program *p = a->own;
+  return p->scalars[(size_t)s * a->st->l.nout + i];
+}
+
+/* One that is stored in the state's dtype. */
+static double state_scalar_of(const gq_attempt *a, int s, int i) {
+  const program *p = a->own;
+  return read_scalar(a->field->dtype, &p->scalars[(size_t)s * a->st->l.nout + i]);
+}
+
+/* Mean square of one part's error from the slices' sums; the largest number's in the maximum norm. */
+static double part_square(const gq_attempt *a, int first, int p) {
+  const gq_field *f = a->field;
+  double sum = 0;
+  for (int s = 0; s < f->nslices; s++) {
+    double v = scalar_of(a, s, first + p);
+    if (a->tol.max_norm) sum = v > sum || v != v ? v : sum;
+    else sum += v;
+  }
+  double n = a->tol.max_norm ? 1 : gq_numel(f->shape);
+  return n ? sum / n : 0;
+}
+
+static double products_ratio(gq_attempt *a) {
+  const gq_steplayout *l = &a->st->l;
+  a->sum.dtime = a->sum.etime = 0;
+  for (int r = 0; r < l->nq; r++)
+    for (int s = 0; s < a->field->nslices && a->st->of[r] < 0; s++) {
+      a->sum.dtime += state_scalar_of(a, s, l->dq + r);
+      a->sum.etime += state_scalar_of(a, s, l->eq + r);
+    }
+  return gq_attempt_products(a, GQ_MEASURE_ATTEMPT);
+}
+
+/* In units of the tolerance: the largest norm of the parts. NaN: not finite. */
+static double error_ratio(gq_attempt *a) {
+  const gq_steplayout *l = &a->st->l;
+  double ratio = 0;
+  for (int p = 0; p < l->parts; p++)
+    ratio = gq_larger(
+      ratio, gq_control_error(part_square(a, l->err, p), l->err3 >= 0 ? part_square(a, l->err3, p) : -1));
+  if (l->dq >= 0 && ratio == ratio) ratio = gq_larger(ratio, products_ratio(a));
+  return isfinite(ratio) ? ratio : NAN;
+}
+
+int gq_program_attempt(gq_attempt *a, gq_control *c, double *ratio) {
+  (void)c;
+  GQ_TRY(run(a, 0));
+  a->cost.nfe += a->st->l.nfe;
+  *ratio = 0;
+  if (a->st->kind.adaptive) {
+    *ratio = error_ratio(a);
+  } else {
+    for (int p = 0; p < a->st->l.parts; p++)
+      if (!isfinite(part_square(a, a->st->l.finite, p)) && gq_attempt_nonfinite(a)) *ratio = NAN;
+  }
+  return GQ_OK;
+}
+
+/* ---- after it ---- */
+
+int gq_program_phase(gq_attempt *a, int phase) {
+  const gq_steplayout *l = &a->st->l;
+  const program *own = a->own;
+  int ns = a->field->nslices;
+  for (int s = 0; s < ns; s++)
+    for (int r = 0; r < l->nq; r++) own->scalars[(size_t)s * l->nout + l->q + r] = 0;
+  GQ_TRY(run(a, phase));
+  if (phase == 1) a->cost.nfe += l->nfe_dense;
+  for (int r = 0; phase == 1 && r < l->nq; r++)
+    for (int s = 0; s < ns && a->st->of[r] < 0; s++) *a->sum.time += state_scalar_of(a, s, l->q + r);
+  if (phase == 2 && l->pt >= 0) {
+    a->pull.pt = a->pull.ph = 0;
+    for (int s = 0; s < ns; s++) a->pull.pt += scalar_of(a, s, l->pt), a->pull.ph += scalar_of(a, s, l->ph);
+  }
+  return GQ_OK;
+}
+
+void *gq_program_slope(const gq_attempt *a, int i, int part, int slice) {
+  const gq_steplayout *l = &a->st->l;
+  const gq_field *f = a->field;
+  size_t off = gq_slice_offset(f, slice);
+  if (l->carry && i == 0) return (char *)a->f[part] + off;
+  if (l->carry && i == a->st->m->end) return (char *)a->f1[part] + off;
+  return gq_program_at(a->st->code.prog[f->class_of[slice]], a->arena[slice], l->k[i] + part);
+}
+
+void gq_program_sums(const gq_attempt *a, double sum[GQ_SUMS]) {
+  const gq_steplayout *l = &a->st->l;
+  for (int i = 0; i < GQ_SUMS; i++) {
+    sum[i] = 0;
+    for (int s = 0; l->sum[i] >= 0 && s < a->field->nslices; s++) sum[i] += scalar_of(a, s, l->sum[i]);
+  }
+}
+
+const gq_stepclass gq_explicit = { .program = true,
+                                   .any_system = true,
+                                   .lanes = true,
+                                   .build = gq_program_build,
+                                   .init = gq_program_init,
+                                   .done = gq_program_done,
+                                   .attempt = gq_program_attempt,
+                                   .phase = gq_program_phase,
+                                   .slope = gq_program_slope };

@@ -1,0 +1,45 @@
+/*
+** walk.h -- one integration in progress: attempts of its method, and what decides over them.
+*/
+#ifndef GQ_WALK_H
+#define GQ_WALK_H
+
+#include "../method/attempt.h"
+
+typedef struct gq_walk {
+  gq_attempt a;
+  gq_control c;
+  const gq_controller *controller;
+  int (*fill_path)(struct gq_walk *w, double t, double h);   /* a.path of a step, where something is given */
+  void *context;
+  int64_t steps, rejected, max_steps;
+} gq_walk;
+
+/* With a.tol, a.jumps and c set; the states, and what else an attempt needs, are the caller's. arena: [nslices] of
+** the steps' programs. */
+int gq_walk_init(gq_walk *w, const gq_stepper *st, const gq_binding *b, void **arena);
+void gq_walk_done(gq_walk *w);
+/* A smooth piece begins: y and f are there. */
+void gq_walk_restart(gq_walk *w);
+/* Choose the first step; f must hold the slopes at t, and where products are in the error norm sum.dq and sum.dtime
+** those at t. */
+int gq_walk_first(gq_walk *w, const gq_evaluator *e, double stop, double *h);
+/* Try steps until one is accepted: a.h, a.t1, y1, f1, slopes. `stop`: not passed if `clamp`. On a
+** failure the status, with a message that tells t and h. */
+int gq_walk_step(gq_walk *w, double stop, bool clamp);
+/* Run the later phases of the accepted step: 1 for the interpolant and products. */
+int gq_walk_phase(gq_walk *w, int phase);
+/* y(theta) = y + sum_i h w_i k_i of a part, one slice of it or all. */
+void gq_walk_interpolate(const gq_walk *w, int part, int slice, double theta, void *dst);
+void gq_walk_interpolate_all(const gq_walk *w, int part, double theta, void *dst);
+/* Address of slope i, part p, in slice s of the accepted step. */
+void *gq_walk_slope(const gq_walk *w, int i, int part, int slice);
+/* Slope i of part 0, all slices. */
+void gq_walk_slope_all(const gq_walk *w, int i, void *dst);
+/* Accept: y <- y1, f <- f1, x <- x1, t <- t1 (pointers swapped). */
+void gq_walk_commit(gq_walk *w);
+
+void gq_steplog_first(double h);
+void gq_steplog_add(double t, double h, double ratio, bool accepted);
+
+#endif
