@@ -196,11 +196,12 @@ $(build)/embed: examples/embed.c $(top)/libgq.a
 bitshost:
 	$(compile) scripts/bits.c -o $(host) -Wl,--wrap=gq_program_new $(library_of) $(lua_libs) $(libs) -ldl
 
-# All three speak before lint fails.
+# All speak before lint fails.
 lint:
 	@scripts/setup lint
 	@bad=0; set -x; \
 	luacheck --quiet lua tests scripts examples || bad=1; \
+	lua5.4 scripts/circles.lua || bad=1; \
 	clang-format --dry-run -Werror $(filter %.c,$(sources_c)) || bad=1; \
 	cppcheck --quiet -j $(TEST_JOBS) --error-exitcode=1 --inline-suppr --std=c11 --enable=warning,performance \
 	  $(cppcheck_wrong:%=--suppress=%) -I. $(filter %.c,$(sources_c)) || bad=1; \

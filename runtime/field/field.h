@@ -12,7 +12,7 @@
 
 #define GQ_MAXSLICES 64
 
-/* Structure only, no numbers: one field serves every solve of the same structure. */
+/* Structure only, no numbers: one field serves every solve of the same structure; fields: one fact about that each. */
 typedef struct gq_field {
   const gq_backend *on;        /* what it runs on */
   gq_dtype dtype;              /* of t and the state */

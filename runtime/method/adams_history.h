@@ -11,7 +11,7 @@ enum {
   GQ_ADAMS_CHUNK = 64                /* numbers at a time: arrays of doubles are padded to it */
 };
 
-/* Everything that a step of Shampine and Gordon's needs, in their names. */
+/* Fields: those of Shampine and Gordon's code STEP, in their names, and the first steps' on a fixed grid. */
 typedef struct gq_adams {
   const gq_tableau *m;
   bool corrects, fixed;

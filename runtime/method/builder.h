@@ -6,7 +6,7 @@
 
 #include "step.h"
 
-/* Everything that a step is made of stands here, a field a thing. */
+/* Fields: every node that some part of a step is made of; it lives while one graph is built. */
 typedef struct gq_builder {
   gq_graph *g;
   const gq_system *s;

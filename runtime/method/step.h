@@ -27,7 +27,7 @@ typedef struct gq_stepkind {
   bool pull_time;
 } gq_stepkind;
 
-/* Where things are among a step program's inputs and outputs, a field a thing; -1: absent.
+/* Where things are among a step program's inputs and outputs, fields: an index each; -1: absent.
 ** phase 0: an attempt; phase 1: what only an accepted step needs; phase 2: the step's vjp. */
 typedef struct gq_steplayout {
   int parts, nq, slopes, given, extra;

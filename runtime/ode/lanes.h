@@ -60,6 +60,7 @@ typedef struct gq_laneuse {
   void (*failed)(gq_lanes *p, int j, int status);   /* and gq_message() tells */
 } gq_laneuse;
 
+/* Fields: gq_walk's and gq_attempt's with a lane's share in each array, since one program reads the arrays of all. */
 struct gq_lanes {
   gq_solution *s;
   const gq_field *f;

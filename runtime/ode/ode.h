@@ -105,7 +105,7 @@ static inline bool gq_takes_nodes(const gq_engine *e) {
   return e->integral == GQ_INTEGRAL_NODES || e->integral == GQ_INTEGRAL_ADAPTIVE;
 }
 
-/* Made by gq_ode_defaults alone, so that programs need not know of every field. */
+/* Made by gq_ode_defaults alone, so that programs need not know of every one of the fields: an option each. */
 typedef struct gq_ode_options {
   const gq_tableau *method;
   double eta;                  /* alf: damping, 1 none; above 0, at most 1 */
@@ -152,7 +152,8 @@ int gq_ode_check_given(const gq_ode_options *o);           /* and what it would 
 ** L = z(10), only a'df/dtheta knows of w, and at w = 60.14 the 5 nodes of rtol 1e-3 and 10 agree to 0.3 % where both
 ** are 165 times wrong; so do they at one w in 75. The spectrum is 0.77 there, but large too for an oscillation whose
 ** mean is right, so it warns of nothing by itself. */
-typedef struct gq_info {       /* API.md: the fields of info */
+/* Fields: what a script finds in info, under the same names. */
+typedef struct gq_info {
   int status;                  /* GQ_OK or what ended the solve */
   const gq_engine *engine;     /* that serves the backward pass: what auto chose, */
   char reason[160];            /* and why */

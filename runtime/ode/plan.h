@@ -30,6 +30,7 @@ typedef struct gq_plankey {
   bool want[];                 /* [ncapture] */
 } gq_plankey;
 
+/* Fields: a stepper or evaluator each of those that some engine runs, and the memory that they share. */
 typedef struct gq_plan {
   gq_plankey *key;
   size_t nkey;

@@ -6,6 +6,7 @@
 
 #include "dense.h"
 
+/* Fields: what was solved, what was kept of it in each of the ways that engines ask for, and what it took. */
 struct gq_solution {
   gq_plan *plan;
   gq_binding *bind;

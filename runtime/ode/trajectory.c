@@ -1,14 +1,10 @@
 /*
-** trajectory.c -- the table of trajectories, what their steps have in common, and the plainest row: the states and
+** trajectory.c -- what trajectories have in common, and the plainest rows: z solved again (reverse), and the states and
 ** slopes of every step are kept (dense).
 */
 #include "trajectory.h"
 
 #include <math.h>
-
-const gq_trajectory_kind *const gq_trajectories[] = { &gq_trajectory_reverse, &gq_trajectory_dense,
-                                                      &gq_trajectory_checkpoint, &gq_trajectory_interpolated,
-                                                      NULL };
 
 const gq_trajectory_kind gq_trajectory_reverse = { .name = "reverse" };
 
