@@ -58,7 +58,7 @@ static void make_solid(gq_compiler *c, gq_ref r) {
 /* Products take what their backend takes; index operations and callbacks want plain arrays. */
 static int settle_operands(gq_compiler *c, gq_ref r) {
   const gq_node *n = node_of(c, r);
-  gq_op_class class = gq_ops[n->op].class;
+  gq_op_class class = gq_ops[n->op].role;
   if (class == GQ_PRODUCT) {
     gq_layout a = gq_view_layout(c, n->args[0]), b = gq_view_layout(c, n->args[1]);
     int pack = 0;

@@ -96,7 +96,7 @@ int gq_apply(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_, 
   bool mixed;
   *out = NULL;
   GQ_TRY(infer(op, nargs, args, attr, &dtype, &shape));
-  if (gq_ops[op].class == GQ_VIEW) return view(op, args[0], attr, shape, out);
+  if (gq_ops[op].role == GQ_VIEW) return view(op, args[0], attr, shape, out);
   GQ_TRY(find_device(op, nargs, args, &on, &mixed));
   GQ_TRY(gq_tensor_empty_on(on, dtype, shape, &t));
   int status =

@@ -123,7 +123,7 @@ typedef struct gq_compiler {
 } gq_compiler;
 
 static inline const gq_node *node_of(const gq_compiler *c, gq_ref r) { return gq_graph_node(c->g, r); }
-static inline gq_op_class class_of(const gq_compiler *c, gq_ref r) { return gq_ops[node_of(c, r)->op].class; }
+static inline gq_op_class class_of(const gq_compiler *c, gq_ref r) { return gq_ops[node_of(c, r)->op].role; }
 gq_layout gq_view_layout(const gq_compiler *c, gq_ref r);      /* of node r, over its root */
 bool gq_view_whole(const gq_compiler *c, gq_ref r);            /* all of the root, in its order */
 bool gq_computed(const gq_compiler *c, gq_ref r);              /* a root that some unit computes */

@@ -31,12 +31,12 @@ typedef struct gq_op_info {
   const char *meta;      /* Lua metamethod or NULL */
   const char *doc;
   gq_op_kind kind;
-  gq_op_class class;
+  gq_op_class role;       /* not "class": C++ */
   int nargs;             /* -1: one or more */
 } gq_op_info;
 extern const gq_op_info gq_ops[GQ_NOP];
 /* What a fused group may hold. */
-static inline bool gq_op_elementwise(gq_op op) { return gq_ops[op].class == GQ_CELL; }
+static inline bool gq_op_elementwise(gq_op op) { return gq_ops[op].role == GQ_CELL; }
 
 typedef int32_t gq_ref;            /* index of a node in its graph */
 #define GQ_NONE (-1)

@@ -19,7 +19,7 @@ static void add_dim(int *n, int64_t *dim, int64_t *stride, int64_t d, int64_t s,
 }
 
 int gq_reduce_plan(gq_reduce *r, gq_op op, gq_dtype d, const gq_layout *x, const gq_attr *attr) {
-  int mask = gq_ops[op].class == GQ_PLACE ? 1 << attr->axis : attr->flags;
+  int mask = gq_ops[op].role == GQ_PLACE ? 1 << attr->axis : attr->flags;
   int last = -1; /* was the last dim seen kept (0) or reduced (1)? */
   int64_t kept = 1, reduced = 1;
   memset(r, 0, sizeof *r);
