@@ -14,13 +14,60 @@ static int check_cotangent(const gq_solution *s, const gq_tensor *gz) {
                  gq_shape_text(s->z->shape, b, sizeof b));
 }
 
+/* The first state: z0 may have been overwritten since, or the solution. */
+static int first_state(const gq_solution *s, const void **z) {
+  *z = gq_tensor_data(s->z0);
+  if (s->z0->storage->version == s->z0_version) return GQ_OK;
+  *z = gq_at_time(s, s->z, 0);
+  if (s->z->storage->version == s->version) return GQ_OK;
+  return gq_fail(GQ_ESTATE, "z0 and the solution were both modified in place before the backward pass, which "
+                            "needs one of them; write to a copy (x:clone())");
+}
+
+/* f(t_0, z_0) in the user's order. */
+static int first_slope(gq_pullback *b, void *slope) {
+  gq_solution *s = b->s;
+  const gq_field *f = s->plan->field;
+  const void *z;
+  GQ_TRY(first_state(s, &z));
+  if (s->rows) return gq_rows_slope(b, z, slope);
+  void *packed = gq_alloc(2 * gq_part_bytes(f) + 64), *at = (char *)packed + gq_round64(gq_part_bytes(f));
+  if (!packed) return gq_nomem(2 * gq_part_bytes(f));
+  gq_field_pack(f, z, packed);
+  int status = gq_evaluate_at(&s->plan->f, s->bind, s->t[0], &packed, &at, NULL, NULL);
+  if (status == GQ_OK) gq_field_unpack(f, at, slope);
+  gq_free(packed);
+  b->nfe++;
+  return status;
+}
+
+/* Moving t_k alone moves z_k along the slope; moving t_0 moves every other time away from it. */
+static int trivial_times(gq_pullback *b, const void *slope) {
+  const gq_solution *s = b->s;
+  size_t n = gq_numel(s->z0->shape);
+  for (int k = 1; k < s->nt; k++) {
+    double gf = s->plan->field->on->vec->dot(s->z0->dtype, n, gq_at_time(s, b->gz, k), slope);
+    if (!isfinite(gf))
+      return gq_fail(GQ_ENONFINITE, "the dynamics are not finite at t = %.9g: times have no gradient there",
+                     s->t[0]);
+    b->gt[k] += gf, b->gt[0] -= gf;
+  }
+  return GQ_OK;
+}
+
 /* No time passes: cotangents add up in z0. */
 static int backward_trivial(gq_pullback *b) {
   const gq_solution *s = b->s;
   size_t n = gq_numel(s->z0->shape);
   for (int k = 0; k < s->nt; k++)
     if (n) s->plan->field->on->vec->axpy(s->z0->dtype, n, 1, gq_at_time(s, b->gz, k), b->a);
-  return GQ_OK;
+  if (!n || !b->gt || s->nt == 1) return GQ_OK;
+  void *slope = gq_alloc(gq_part_bytes(s->plan->field) + 64);
+  if (!slope) return gq_nomem(gq_part_bytes(s->plan->field));
+  int status = first_slope(b, slope);
+  if (status == GQ_OK) status = trivial_times(b, slope);
+  gq_free(slope);
+  return status;
 }
 
 /* The cotangents as the slices hold states. */

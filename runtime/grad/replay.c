@@ -205,10 +205,8 @@ static int step(replay *r, const gq_step_record *rec, double end, int *k) {
 static int solve_again(replay *r, gq_tensor **z) {
   gq_solution *s = r->s;
   int k = 0, status = GQ_OK;
-  if (r->l.carry && !s->trivial) status = slope_at(r, r->times[0], &r->f);
-  for (; status == GQ_OK && k < s->nt && s->t[k] == s->t[0]; k++)
-    if (s->trivial) r->z[k] = r->y;
-    else status = at_step(r, r->times[0], k);
+  if (r->l.carry && (!s->trivial || s->t_grad)) status = slope_at(r, r->times[0], &r->f);
+  for (; status == GQ_OK && k < s->nt && s->t[k] == s->t[0]; k++) status = at_step(r, r->times[0], k);
   for (int64_t i = 0; status == GQ_OK && i < s->steps.n; i++) {
     gq_step_record rec = gq_step(&s->steps, i);
     status = step(r, &rec, gq_step(&s->steps, i + 1).t, &k);

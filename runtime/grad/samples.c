@@ -78,3 +78,29 @@ int gq_rows_backward(gq_pullback *b) {
   gq_free(left);
   return status;
 }
+
+int gq_rows_slope(gq_pullback *b, const void *z, void *slope) {
+  gq_solution *s = b->s;
+  gq_lanes p;
+  int64_t n = s->rows->n;
+  size_t bytes = s->rows->bytes;
+  GQ_TRY(gq_lanes_init(&p, s, &s->plan->forward, &s->plan->f, false));
+  int status = GQ_OK;
+  for (int64_t first = 0; first < n && status == GQ_OK; first += p.n) {
+    int count = n - first < p.n ? (int)(n - first) : p.n;
+    for (int j = 0; j < p.n; j++) {
+      int64_t row = first + (j < count ? j : 0);
+      gq_lanes_put(&p, p.ey[0], j, (const char *)z + row * bytes);
+      gq_lanes_cut(s, row, p.n, j, p.cut);
+      gq_lanes_set_time(&p, j, s->t[0]);
+    }
+    status = gq_lanes_evaluate(&p, &s->plan->f, p.ey, p.ef[0]);
+    for (int j = 0; j < count; j++) {
+      gq_lanes_get(&p, p.ef[0], j, (char *)slope + (first + j) * bytes);
+      gq_row_count(s->rows->samples.nfe_backward)[first + j] = 1;
+    }
+  }
+  b->nfe += n;
+  gq_lanes_done(&p);
+  return status;
+}

@@ -31,5 +31,7 @@ static inline char *gq_row_at(const gq_solution *s, gq_tensor *z, int k, int64_t
 void gq_lanes_add(const gq_lanes *p, void *lanes, int j, double scale, const void *row);
 
 int gq_rows_backward(gq_pullback *b);
+/* f(t_0, z) of every row, z and slope: whole states. */
+int gq_rows_slope(gq_pullback *b, const void *z, void *slope);
 
 #endif
