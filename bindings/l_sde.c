@@ -148,8 +148,9 @@ static int find_name(lua_State *L, const char *what, const char *given, const ch
                     lua_tostring(L, -1));
 }
 
+/* Not reversible_heun, which grows without bound wherever the drift contracts. */
 static const gq_sde_method *opt_method(lua_State *L, int arg) {
-  const char *names[16] = { NULL }, *given = gqL_optstring(L, arg, "method", "reversible_heun");
+  const char *names[16] = { NULL }, *given = gqL_optstring(L, arg, "method", "heun");
   const gq_sde_method *m = gq_sde_method_find(given);
   for (int i = 0; i < gq_nsde_methods && i < 15; i++) names[i] = gq_sde_methods[i].name;
   if (!m) find_name(L, "sdeint: method", given, names);
@@ -348,10 +349,9 @@ static const gqL_function functions[] = {
     "brownian{t0 = 0, t1, shape, seed, tol}: a Brownian path; b(t) is W(t) - W(t0), b(s, t) is W(t) - W(s). "
     "One seed is one path, whatever is asked first." },
   { "sdeint", sdeint, false,
-    "sdeint(sde, z0, t, {dt, method = \"reversible_heun\", brownian | seed}): the states at the times t, and "
-    "info; "
-    "fixed steps, no gradients (train with odeint over wong_zakai). seed: a path of this solve; give a "
-    "brownian to "
+    "sdeint(sde, z0, t, {dt, method = \"heun\", brownian | seed}): the states at the times t, and info; "
+    "fixed "
+    "steps, no gradients (train with odeint over wong_zakai). seed: a path of this solve; give a brownian to "
     "take the same path with another dt" },
   { NULL, NULL, false, NULL },
 };

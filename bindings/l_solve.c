@@ -3,7 +3,9 @@
 */
 #include "l_ode.h"
 
+#include <float.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #define BOX "gq.odeint box"
@@ -166,7 +168,21 @@ typedef struct dynamics { /* held by what is on the stack */
   gqL_call *call_;  /* or called at every evaluation */
 } dynamics;
 
-static dynamics push_dynamics(lua_State *L, int fn, int opts, const gq_tensor *z0, bool gradient) {
+/* Noise on an interval is not there outside of it, but for the rounding of times to float32. */
+static void check_interval(lua_State *L, const gq_trace *tr, const double *t, int nt) {
+  double t0, t1, first = fmin(t[0], t[nt - 1]), last = fmax(t[0], t[nt - 1]);
+  gq_trace_interval(tr, &t0, &t1);
+  double slack = isfinite(t1 - t0) ? 4 * FLT_EPSILON * fmax(fabs(t0), fabs(t1)) : 0;
+  if (!isfinite(first + last) || (first >= t0 - slack && last <= t1 + slack)) return;
+  char text[200];
+  snprintf(text, sizeof text,
+           "the dynamics are known for t in [%.9g, %.9g] alone, and the times go from %.9g to %.9g", t0, t1,
+           t[0], t[nt - 1]);
+  gqL_error(L, "gq.odeint: %s", text);
+}
+
+static dynamics push_dynamics(lua_State *L, int fn, int opts, const gq_tensor *z0, const double *t, int nt,
+                              bool gradient) {
   gq_dtype dtypes[2] = { z0->dtype, z0->dtype };
   gq_shape shapes[2] = { { .ndim = 0 }, z0->shape };
   if (lua_istable(L, opts) && !gqL_optbool(L, opts, "trace", true)) {
@@ -176,6 +192,7 @@ static dynamics push_dynamics(lua_State *L, int fn, int opts, const gq_tensor *z
   }
   gq_trace *tr = gqL_trace(L, fn, 2, dtypes, shapes, 1, "the dynamics function of gq.odeint");
   check_field(L, gq_trace_graph(tr), z0);
+  check_interval(L, tr, t, nt);
   return (dynamics){ gq_trace_graph(tr), gq_trace_captures(tr), tr, NULL };
 }
 
@@ -213,7 +230,7 @@ int gqL_solveode(lua_State *L) {
   *gqL_pushtensor(L) = gq_tensor_ref(z0); /* the dynamics may free the handles */
   if (t) *gqL_pushtensor(L) = gq_tensor_ref(t);
   bool recording = o.engine->keeps != GQ_KEEP_NOTHING && gq_recording();
-  dynamics f = push_dynamics(L, 1, 4, z0, recording);
+  dynamics f = push_dynamics(L, 1, 4, z0, b->t, nt, recording);
   bool any = take_captures(L, 4, &f, b);
   gq_problem p = { .f = f.graph,
                    .z0 = z0,

@@ -262,6 +262,19 @@ static int core_run(lua_State *L) {
   return n;
 }
 
+/* known_within(t, t0, t1, slack): does the time lie in the interval, but for the slack? true too if the interval is
+** noted of what is being traced, for who knows the times; nil if nobody can tell. */
+static int core_known_within(lua_State *L) {
+  double t0 = luaL_checknumber(L, 2), t1 = luaL_checknumber(L, 3), slack = luaL_checknumber(L, 4);
+  gq_tensor *t = gqL_totensor(L, 1);
+  bool one = !t || (!t->trace && gq_numel(t->shape) == 1);
+  double x = !one ? 0 : t ? gq_tensor_get(t, (int64_t[GQ_MAXDIM]){ 0 }) : luaL_checknumber(L, 1);
+  if (one) lua_pushboolean(L, x >= t0 - slack && x <= t1 + slack);
+  else if (t->trace && gq_trace_known(t, t0, t1)) lua_pushboolean(L, 1);
+  else lua_pushnil(L);
+  return 1;
+}
+
 void gqL_open_trace(lua_State *L) {
   luaL_newmetatable(L, TRACE);
   lua_pushcfunction(L, trace_gc);
@@ -284,5 +297,7 @@ void gqL_open_trace(lua_State *L) {
   lua_setfield(L, -2, "run");
   lua_pushcfunction(L, core_jet);
   lua_setfield(L, -2, "jet");
+  lua_pushcfunction(L, core_known_within);
+  lua_setfield(L, -2, "known_within");
   lua_pop(L, 1);
 }

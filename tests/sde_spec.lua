@@ -51,6 +51,19 @@ describe("a Brownian path", function()
     assert.close(path { tol = 2 ^ -5 }(27 / 64), path { tol = 2 ^ -20 }(27 / 64), 1e-12)     -- a leaf's middle
   end)
 
+  it("takes a time that misses an end by rounding for that end, and no other", function()
+    local b = path { t0 = 0.1, t1 = 0.7 }
+    local single = gq.tensor({ 0.1, 0.7 }, { dtype = "float32" }):totable()
+    assert.close(b(single[1]), gq.zeros(3, f64), 0, 1e-3)
+    assert.same(b(0.7):totable(), b(0.7 + 1e-8):totable())
+    assert.same(b(0.1, 0.7):totable(), b(0.1 - 1e-9, 0.7 + 1e-8):totable())
+    refused("outside", b, 0.7 + 1e-5)
+    local sde = gq.sde { drift = function(_, z) return 0 * z end, diffusion = function(_, z) return 0 * z + 1 end }
+    local late = gq.sdeint(sde, gq.zeros(3, f64), { 0.1, 0.7 + 1e-8 }, { dt = 0.05, brownian = b })
+    assert.close(late[2], b(0.7), 1e-12)
+    refused("lives on", gq.sdeint, sde, gq.zeros(3, f64), { 0.1, 0.7 + 1e-5 }, { dt = 0.05, brownian = b })
+  end)
+
   it("adds up", function()
     local b = path { shape = { 50 } }
     for i = 2, #times do
@@ -227,6 +240,16 @@ describe("sdeint", function()
     assert.close(mean((z - mean(z)) ^ 2), v, 0.04)
   end)
 
+  it("has a default that is stable where the drift contracts", function()
+    for _, dtype in ipairs { "float32", "float64" } do
+      local sde = gq.sde { drift = function(_, z) return -z end, diffusion = function(_, z) return 0 * z + 1 end }
+      local z, info = gq.sdeint(sde, gq.ones(5000, 1, { dtype = dtype }), { 0, 20 }, { dt = 0.1, seed = 3 })
+      assert.equal("heun", info.method)
+      assert.close(mean(z[2]), 0, 0, 0.04)
+      assert.close(z[2]:var():item(), 0.5, 0.08)
+    end
+  end)
+
   it("gives the same numbers for any number of threads", function()
     local net = gq.nn.mlp { sizes = { 2, 9, 2 }, activation = "tanh", time = true }
     local sde = gq.sde { drift = net, diffusion = function(_, z) return gq.sigmoid(z) end }
@@ -380,6 +403,30 @@ local function plain_noise(noise)
 end
 
 describe("wong_zakai", function()
+  it("is an error outside of its interval, however it is called", function()
+    local wz = gq.wong_zakai(plain_noise(), { t0 = 0.1, t1 = 0.7, seed = 1, cosines = 5 })
+    local z = gq.zeros(4, 1, f64)
+    local function at(times, f, o) return gq.odeint, f or wz, z, times, o end
+    for _, times in ipairs { { 0.1, 2 }, { 0, 0.7 }, { 0.7, 0 }, { 0.2, 0.3, 0.71 } } do
+      refused("[0.1, 0.7]", at(times))
+      refused("[0.1, 0.7]", at(times, function(t, x) return wz(t, x) - x end))
+      refused("[0.1, 0.7]", at(times, wz, { trace = false, params = {} }))
+      refused("[0.1, 0.7]", at(times, wz, { batch = "independent" }))
+    end
+    refused("not finite", at({ 0, 0.7 }, function(t, x) return wz(2 * t, x) end))
+    refused("outside of [0.1, 0.7]", wz, 0.8, z)
+    refused("outside of [0.1, 0.7]", wz, gq.tensor(0, f64), z)
+  end)
+
+  it("is there at its ends, whatever rounding does to them, and at times that come from others", function()
+    local wz = gq.wong_zakai(plain_noise(), { t0 = 0.1, t1 = 0.7, seed = 1, cosines = 5 })
+    local z = gq.zeros(4, 1, f64)
+    local want = last(gq.odeint(wz, z, { 0.1, 0.7 }))
+    assert.close(last(gq.odeint(wz, z, gq.tensor({ 0.1, 0.7 }, { dtype = "float32" }))), want, 1e-5, 1e-6)
+    assert.close(last(gq.odeint(function(t, x) return 2 * wz(2 * t, x) end, z, { 0.05, 0.35 })), want, 1e-4, 1e-5)
+    assert.close(last(gq.odeint(function(t, x) return wz(t + 5, x) end, z, { -4.9, -4.3 })), want, 1e-4, 1e-5)
+  end)
+
   it("is the Karhunen-Loeve sum: its integral and the variance of that", function()
     for _, m in ipairs { 1, 4, 12 } do
       local t0, t1 = -1, 2

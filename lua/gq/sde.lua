@@ -84,6 +84,16 @@ local function draw(self, shape, dtype)
   return xi
 end
 
+-- t, which may miss an end by rounding alone. A traced time that is not the solver's own is NaN where it does more.
+local function within(self, t)
+  local t0, t1, slack = self.t0, self.t1, 2^-21 * math.max(math.abs(self.t0), math.abs(self.t1))
+  local known = core.known_within(t, t0, t1, slack)
+  if known == nil then return gq.where(t:lt(t0 - slack), 0 / 0, gq.where(t:gt(t1 + slack), 0 / 0, t)) end
+  if known then return t end
+  error(("gq.wong_zakai: t = %.9g is outside of [%.9g, %.9g], where the noise lives"):format(
+    gq.is_tensor(t) and t:item() or t, t0, t1), 0)
+end
+
 -- dB/dt at t, of a shape {rows, ...} with D numbers a row: {1, m} by {m, rows}, or by {D, m, rows}, so that
 -- rows stay an axis of their own and every thread can take its share of them.
 local function noise(self, t, shape, dtype)
@@ -126,7 +136,7 @@ end
 function Field:__call(t, z)
   local f = self.sde.drift(t, z)
   if self.cosines == 0 then return f end
-  return f + product(self, self.sde.diffusion(t, z), t, z)
+  return f + product(self, self.sde.diffusion(t, z), within(self, t), z)
 end
 
 -- A new draw: of `seed`, or of the next seed of gq.manual_seed's generator. Returns itself.

@@ -59,6 +59,10 @@ gq_trace *gq_trace_current(void);                        /* NULL: none */
 const gq_graph *gq_trace_graph(const gq_trace *tr);
 int gq_trace_captures(const gq_trace *tr);               /* tensors and numbers */
 gq_tensor *gq_trace_capture(const gq_trace *tr, int i);  /* lent; a number is a 0-d tensor */
+/* The function is known for t in [t0, t1] alone: noted where t is the first input of the
+** only trace; false otherwise. */
+bool gq_trace_known(const gq_tensor *t, double t0, double t1);
+void gq_trace_interval(const gq_trace *tr, double *t0, double *t1);
 /* A number in an expression: 0, 1, -1, 2, 0.5 are constants (part of the structure), others captures. */
 int gq_trace_number(gq_trace *tr, gq_dtype d, double x, gq_tensor **out);
 

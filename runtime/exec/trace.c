@@ -4,6 +4,7 @@
 */
 #include "node.h"
 
+#include <math.h>
 #include <string.h>
 
 typedef struct capture {
@@ -18,7 +19,8 @@ struct gq_trace {
   int ninput, ncapture;
   size_t room;
   capture *captures;
-  gq_map refs; /* captured tensor -> its node */
+  gq_map refs;   /* captured tensor -> its node */
+  double t0, t1; /* for which first inputs the function is known */
 };
 
 static _Thread_local gq_trace *current;
@@ -55,6 +57,7 @@ int gq_trace_nest(gq_trace **tr) {
   t->id = ++last_id;
   t->g = g;
   t->outer = current;
+  t->t0 = -INFINITY, t->t1 = INFINITY;
   *tr = current = t;
   return GQ_OK;
 }
@@ -268,3 +271,12 @@ const gq_graph *gq_trace_graph(const gq_trace *tr) { return tr->g; }
 int gq_trace_captures(const gq_trace *tr) { return tr->ncapture; }
 
 gq_tensor *gq_trace_capture(const gq_trace *tr, int i) { return tr->captures[i].t; }
+
+bool gq_trace_known(const gq_tensor *t, double t0, double t1) {
+  gq_trace *tr = current;
+  if (!tr || tr->outer || !gq_trace_owns(tr, t) || t->ref != gq_graph_input(tr->g, 0)) return false;
+  tr->t0 = fmax(tr->t0, t0), tr->t1 = fmin(tr->t1, t1);
+  return true;
+}
+
+void gq_trace_interval(const gq_trace *tr, double *t0, double *t1) { *t0 = tr->t0, *t1 = tr->t1; }

@@ -15,6 +15,7 @@
 */
 #include "sde.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -202,9 +203,16 @@ static void evaluate(gq_brownian *b, double t, double *out) {
   b->path = j.leaf;
 }
 
-static int check_time(const gq_brownian *b, double t) {
-  if (t >= b->t0 && t <= b->t1) return GQ_OK;
-  return gq_fail(GQ_EARG, "brownian: time %.17g lies outside [%.17g, %.17g]", t, b->t0, b->t1);
+double gq_brownian_slack(const gq_brownian *b) { return 4 * FLT_EPSILON * fmax(fabs(b->t0), fabs(b->t1)); }
+
+/* A time that misses an end by rounding is that end. */
+static int check_time(const gq_brownian *b, double *t) {
+  double slack = gq_brownian_slack(b);
+  if (*t >= b->t0 - slack && *t <= b->t1 + slack) {
+    *t = fmin(fmax(*t, b->t0), b->t1);
+    return GQ_OK;
+  }
+  return gq_fail(GQ_EARG, "brownian: time %.17g lies outside [%.17g, %.17g]", *t, b->t0, b->t1);
 }
 
 /* b->value = W(t) */
@@ -215,15 +223,15 @@ static void seek(gq_brownian *b, double t) {
 }
 
 int gq_brownian_value(gq_brownian *b, double t, double *w) {
-  GQ_TRY(check_time(b, t));
+  GQ_TRY(check_time(b, &t));
   seek(b, t);
   memcpy(w, b->value, b->count * sizeof *w);
   return GQ_OK;
 }
 
 int gq_brownian_increment(gq_brownian *b, double s, double t, double *dw) {
-  GQ_TRY(check_time(b, s));
-  GQ_TRY(check_time(b, t));
+  GQ_TRY(check_time(b, &s));
+  GQ_TRY(check_time(b, &t));
   seek(b, s);
   double *from = b->value;
   b->value = b->from;

@@ -19,6 +19,7 @@ uint64_t gq_brownian_seed(const gq_brownian *b);
 double gq_brownian_t0(const gq_brownian *b);
 double gq_brownian_t1(const gq_brownian *b);
 double gq_brownian_tol(const gq_brownian *b);               /* width of a leaf */
+double gq_brownian_slack(const gq_brownian *b);             /* how far a time may miss an end by rounding: it is that end */
 int gq_brownian_value(gq_brownian *b, double t, double *w);               /* W(t) - W(t0) */
 int gq_brownian_increment(gq_brownian *b, double s, double t, double *dw);/* W(t) - W(s) */
 

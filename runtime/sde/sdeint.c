@@ -83,7 +83,8 @@ static int check_brownian(const gq_sde_problem *p, const gq_brownian *w) {
   if (!gq_shape_equal(shape, have))
     return gq_fail(GQ_ESHAPE, "the Brownian path has shape %s: this SDE needs %s",
                    gq_shape_text(have, a, sizeof a), gq_shape_text(shape, b, sizeof b));
-  if (t0 < gq_brownian_t0(w) || t1 > gq_brownian_t1(w))
+  double slack = gq_brownian_slack(w);
+  if (t0 < gq_brownian_t0(w) - slack || t1 > gq_brownian_t1(w) + slack)
     return gq_fail(GQ_EARG, "the Brownian path lives on [%g, %g]: the times go from %g to %g",
                    gq_brownian_t0(w), gq_brownian_t1(w), t0, t1);
   return GQ_OK;
