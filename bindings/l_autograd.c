@@ -109,6 +109,38 @@ static int grad(lua_State *L) {
   return 1;
 }
 
+/* ---- gq.core.once ---- */
+
+typedef struct once {
+  gq_custom base;
+  char what[64];
+} once;
+
+static int once_backward(gq_custom *c, gq_tensor *const *cots, bool create_graph, gq_tensor **grads) {
+  if (create_graph)
+    return gq_fail(
+      GQ_EUNSUPPORTED,
+      "%s has first derivatives alone, and create_graph asks for more: differentiate it once, or keep it "
+      "out of what is differentiated twice",
+      ((once *)c)->what);
+  grads[0] = gq_tensor_ref(cots[0]);
+  return GQ_OK;
+}
+
+static void once_free(gq_custom *c) { gq_free(c); }
+
+/* core.once(x, what): x, whose gradient cannot be differentiated again. */
+static int core_once(lua_State *L) {
+  gq_tensor *x = gqL_checktensor(L, 1), **y = gqL_pushtensor(L);
+  gqL_retry(L, gq_tensor_view(x, x->shape, x->stride, x->offset, y));
+  once *o = gq_calloc(1, sizeof *o);
+  if (!o) return gqL_try(L, gq_nomem(sizeof *o));
+  o->base = (gq_custom){ "once", once_backward, once_free };
+  snprintf(o->what, sizeof o->what, "%s", luaL_optstring(L, 2, "this"));
+  gqL_try(L, gq_record_custom(&o->base, 1, &x, 1, y));
+  return 1;
+}
+
 /* ---- recording ---- */
 
 #define GUARD "gq.recording"
@@ -155,6 +187,10 @@ void gqL_open_autograd(lua_State *L) {
   luaL_newmetatable(L, GUARD);
   lua_pushcfunction(L, guard_close);
   lua_setfield(L, -2, "__close");
+  lua_pop(L, 1);
+  lua_getfield(L, -1, "core");
+  lua_pushcfunction(L, core_once);
+  lua_setfield(L, -2, "once");
   lua_pop(L, 1);
   gqL_register(L, functions);
 }

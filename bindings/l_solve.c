@@ -257,6 +257,7 @@ int gqL_solveode(lua_State *L) {
   lua_pushvalue(L, table);
   gqL_info_forward(L, &info, engine);
   gqL_info_samples(L, &b->samples);
+  if (event) lua_pushinteger(L, info.nfe_event), lua_setfield(L, -2, "nfe_event");
   if (status != GQ_OK) {
     lua_pushstring(L, gq_message());
     lua_setfield(L, -2, "message");

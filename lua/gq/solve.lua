@@ -6,7 +6,7 @@
 local gq = ...
 
 local core = gq.core
-local copy, fail = core.copy, core.fail
+local fail = core.fail
 
 -- Numbers in a table or tensor.
 local function numbers(t) return gq.is_tensor(t) and t:totable() or t end
@@ -66,52 +66,58 @@ local function grid(p)
   return function(r) r.z = r.z:index_select(1, gq.tensor(at, { dtype = "int64" })) end
 end
 
--- The slope of value(t, z(t)) in t: its own and that along dz/dt = f.
+-- The slope of value(t, z(t)) in t: its own and that along dz/dt = f; with f, and the derivatives in z.
 local function rate(f, event, t, z)
   local time, state = t:detach(), z:detach()
   time.requires_grad, state.requires_grad = true, true
   local slope = f(time, state):detach()
   local value = event(time, state) + 0 * (time + state:sum())  -- reaches both
   local by_t, by_z = table.unpack(gq.grad({ value:sum() }, { time, state }))
-  return (by_t + (by_z * slope):sum()):item(), slope
+  return (by_t + (by_z * slope):sum()):item(), slope, by_z
 end
 
--- The state at the event, and its time, which depends on what the solve does by the implicit function theorem:
--- value(t, z(t)) stays zero.
-local function at_event(f, event, z, last)
+-- Does the event only touch zero? It is told from a crossing by its rate: that must not be another one as far before
+-- (z goes along its slope) as the solve's tolerance leaves the time uncertain.
+local function touches(p, z, t, r, slope, by_z, rate_at)
+  local tight = z.dtype == "float64" and 1e-6 or 1e-3
+  local rtol, atol = p.opts.rtol or tight, p.opts.atol or tight
+  local uncertain = (by_z:abs() * (rtol * z:abs() + atol)):sum():item() / math.abs(r)
+  local back = t - numbers(p.t)[1]
+  if uncertain < math.abs(back) then back = back < 0 and -uncertain or uncertain end
+  local change = math.abs(rate_at(t - back, z - back * slope) - r)
+  return change ~= change or change >= 0.5 * math.abs(r)
+end
+
+-- The state at the event, and its time, which depends on what the solve does and on the event's own parameters by the
+-- implicit function theorem: value(t, z(t)) stays zero.
+local function at_event(p, event, r)
+  local last, z = r.info.event_t, r.z:detach()
   local time = gq.tensor(last, { dtype = "float64" })
-  if not z.requires_grad then return z, time end
-  local now = time:to(z.dtype)
-  local r, slope = rate(f, event, now, z)
-  if r == 0 then
+  if p.opts.gradient == "none" or not gq.recording() then return r.z, time end
+  local value = event(time:to(z.dtype), r.z):sum()
+  if not value.requires_grad and not r.z.requires_grad then return r.z, time end
+  local function rate_at(t, y) return rate(p.f, event, gq.tensor(t, { dtype = y.dtype }), y) end
+  local speed, slope, by_z = rate_at(last, z)
+  if speed == 0 or touches(p, z, last, speed, slope, by_z, rate_at) then
     fail(("gq.odeint: the event at t = %g only touches zero there, so its time has no derivative; solve with " ..
       "gradient = \"none\""):format(last))
   end
-  local value = event(now, z):sum()
-  local shift = (value:detach() - value) / r           -- zero, with the derivative of the event's time
-  return z + slope * shift, time + shift:to("float64")
+  local shift = core.once((value:detach() - value) / speed, "the time of an event")   -- zero, with its derivative
+  return r.z + slope * shift, time + shift:to("float64")
 end
 
--- A terminal event. A first solve finds its time; the one to be differentiated goes to that time.
+-- A terminal event: the times have two, and the core ends where it happens.
 local function locate(p)
-  local event, t, times = p.opts.event, p.t, numbers(p.t)
+  local event, t = p.opts.event, p.t
   if event == nil then return end
   core.check(p.z0, p.opts)
+  local times = numbers(t)
   if type(times) ~= "table" or #times ~= 2 then
     fail("gq.odeint: with an event give two times: where the solve starts, and where it ends at the latest")
   end
-  local look = p.opts.grid_points and merge(times, numbers(p.opts.grid_points)) or times
-  local _, found = core.solve(p.f, p.z0:detach(), look, copy(p.opts, { gradient = "none", dense = false }))
-  local last = found.event_t
-  if last then
-    p.t = { times[1], last }
-    if gq.is_tensor(t) and t.requires_grad then p.t = with_gradient(t:narrow(1, 1, 1), p.t, { 1 }) end
-  end
-  p.opts = copy(p.opts, {})
-  p.opts.event = nil
   return function(r)
-    r.z, r.info.event_t, r.info.nfe_event = r.z[2], last, found.nfe
-    if last then r.z, r.time = at_event(p.f, event, r.z, last)
+    r.z = r.z[2]
+    if r.info.event_t then r.z, r.time = at_event(p, event, r)
     else r.time = gq.is_tensor(t) and t[2] or gq.tensor(times[2], { dtype = "float64" }) end
   end
 end

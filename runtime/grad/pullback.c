@@ -82,11 +82,20 @@ static int pack_cotangents(const gq_solution *s, gq_tensor **gz) {
   return GQ_OK;
 }
 
-static int backward_run(gq_pullback *b) {
+static int backward_engine(gq_pullback *b) {
   gq_solution *s = b->s;
   if (s->trivial) return backward_trivial(b);
   if (s->rows) return gq_rows_backward(b);
   return s->o.engine->backward(b);
+}
+
+/* Times that an event took the place of have nothing to do with the state there. */
+static int backward_run(gq_pullback *b) {
+  const gq_solution *s = b->s;
+  GQ_TRY(backward_engine(b));
+  for (int k = 1; b->gt && s->info.event && k < s->nt; k++)
+    if (s->t[k] == s->info.event_t) b->gt[k] = 0;
+  return GQ_OK;
 }
 
 static int backward_once(gq_pullback *b, gq_tensor **gcapture) {

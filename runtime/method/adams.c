@@ -283,6 +283,18 @@ static void *slope(const gq_attempt *w, int i, int part, int slice) {
   return (char *)gq_adams_slope(w, i) + gq_slice_offset(w->field, slice);
 }
 
-const gq_stepclass gq_adams_steps = {
-  .build = build, .init = init, .done = done, .attempt = attempt, .slope = slope, .restart = restart
-};
+static int shorten(gq_attempt *w, double t1, const void *y1) {
+  gq_adams *a = w->own;
+  memcpy(w->y1[0], y1, gq_part_bytes(w->field));
+  w->h = t1 - w->t, w->t1 = t1;
+  a->ready = false;
+  return gq_adams_slope_at(w, t1, w->h, w->y1[0], w->f1[0]);
+}
+
+const gq_stepclass gq_adams_steps = { .build = build,
+                                      .init = init,
+                                      .done = done,
+                                      .attempt = attempt,
+                                      .slope = slope,
+                                      .shorten = shorten,
+                                      .restart = restart };

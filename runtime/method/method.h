@@ -31,6 +31,8 @@ typedef struct gq_stepclass {
   /* Later phases of a step: 0 the step again, 1 its interpolant and products, 2 its derivative. */
   int (*phase)(struct gq_attempt *a, int phase);
   void *(*slope)(const struct gq_attempt *a, int i, int part, int slice);
+  /* The step taken ends at t1 already, at y1 of its interpolant; NULL: a shorter step is tried like any other. */
+  int (*shorten)(struct gq_attempt *a, double t1, const void *y1);
   /* Slopes, part bytes apart, that a record kept of a step; NULL: it keeps activations. */
   void (*load)(struct gq_attempt *a, const char *slope, size_t part);
   void (*moved)(struct gq_attempt *a);                      /* y and f are others now */

@@ -15,6 +15,10 @@ int gq_dense_add(gq_dense *d, const gq_walk *w, double end, size_t *bytes);
 typedef struct gq_event gq_event;
 int gq_event_new(const gq_graph *g, int ncapture, gq_tensor *const *capture, const gq_field *f, gq_event **out);
 void gq_event_free(gq_event *e_);
-int gq_event_value(gq_event *e, double t, const void *packed, double *value);
+int gq_event_begin(gq_event *e, const gq_walk *w);   /* its value where the walk begins */
+/* Does it change its sign in the accepted step? Then that ends at *t, where it is zero or just before: with *t = w->t
+** it does not begin. What is zero where the walk begins, by rounding, has no sign until it has left zero. */
+int gq_event_look(gq_event *e, gq_walk *w, bool *happened, double *t);
+int64_t gq_event_nfe(const gq_event *e_);            /* evaluations of these searches */
 
 #endif

@@ -124,5 +124,5 @@ static double error(const gq_trajectory *p) {
 }
 
 const gq_trajectory_kind gq_trajectory_interpolated = {
-  .name = "interpolated", .init = init, .step = step, .done = done, .at = at, .error = error
+  .name = "interpolated", .ahead = true, .init = init, .step = step, .done = done, .at = at, .error = error
 };

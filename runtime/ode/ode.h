@@ -32,6 +32,7 @@ typedef struct gq_trajectory gq_trajectory;
 typedef struct gq_trajectory_kind {
   const char *name;            /* "dense" */
   unsigned keeps;              /* of every accepted step: ode/record.h */
+  bool ahead;                  /* it chooses its points by the times, before the solve */
   bool reruns;                 /* it runs single steps again, from z and a slope */
   int (*init)(struct gq_solution *s);                     /* before the first step */
   int (*step)(struct gq_solution *s, struct gq_walk *w, bool *phase1);   /* an accepted one; *phase1: w's interpolant
@@ -177,6 +178,7 @@ typedef struct gq_info {
   double error, stiffness;     /* the solver's heuristics over the accepted steps (method/heuristic.h), where asked for */
   bool event;                  /* it happened, at event_t; the states from there on are the one at event_t */
   double event_t;
+  int64_t nfe_event;           /* evaluations of the search for it, not in nfe */
 } gq_info;
 
 /* One solve, kept for its backward pass. */

@@ -36,8 +36,6 @@ typedef struct forward {
   void *block; /* that, and where states are not kept y, y1, f, f1 */
   int anchor;  /* measurement time that w.a.t hangs on */
   gq_event *event;
-  double value; /* of the event at w.a.t */
-  bool happened;
   double sum[GQ_SUMS]; /* heuristics: of the accepted step, and so far */
   double error, stiffness;
 } forward;
@@ -134,13 +132,13 @@ static int check_interpolated(const gq_solution *s, int k) {
                  s->t[k]);
 }
 
-/* Write the measurement times that the accepted step passes, up to `end`; *phase1: its interpolant is complete. */
-static int write_times(forward *fw, int *k, double end, bool *phase1) {
+/* Write the measurement times that the accepted step passes; *phase1: its interpolant is complete. */
+static int write_times(forward *fw, int *k, bool *phase1) {
   gq_solution *s = fw->s;
   gq_walk *w = &fw->w;
   const gq_field *f = s->plan->field;
   double dir = w->a.h < 0 ? -1 : 1;
-  for (; *k < s->nt && reached(dir, s->t[*k], end); ++*k) {
+  for (; *k < s->nt && reached(dir, s->t[*k], w->a.t1); ++*k) {
     char *dst = gq_at_time(s, s->z, *k);
     if (s->t[*k] == w->a.t1) {
       gq_field_unpack(f, w->a.y1[0], dst);
@@ -182,35 +180,27 @@ static int pass_jump(forward *fw) {
   return start_slope(fw);
 }
 
-/* Does the event function change its sign in the accepted step? Then where, by bisection on the interpolant: the
-** first time at hand with the other sign. A value of zero at the start of the solve has no sign yet. */
-static int look(forward *fw, double *end) {
-  gq_walk *w = &fw->w;
-  double a = 0, b = 1, mid, before = fw->value;
-  GQ_TRY(gq_event_value(fw->event, w->a.t1, w->a.y1[0], &fw->value));
-  if (before == 0 || (fw->value != 0 && (fw->value < 0) == (before < 0))) return GQ_OK;
-  if (w->a.st->l.nfe_dense > 0) GQ_TRY(gq_walk_phase(w, 1));
-  while (mid = a + (b - a) / 2, mid > a && mid < b && b - a > 1e-17) {
-    double value;
-    gq_walk_interpolate_all(w, 0, mid, fw->inner);
-    GQ_TRY(gq_event_value(fw->event, w->a.t + mid * w->a.h, fw->inner, &value));
-    if (value != 0 && (value < 0) == (before < 0)) a = mid;
-    else b = mid;
-  }
-  *end = b == 1 ? w->a.t1 : w->a.t + b * w->a.h;
-  fw->happened = true;
-  return GQ_OK;
+/* The solve ends at t: so do all times from k on. */
+static void end_here(gq_solution *s, int k, double t) {
+  s->info.event = true, s->info.event_t = t;
+  for (double dir = s->t[s->nt - 1] < s->t[0] ? -1 : 1; k < s->nt; k++)
+    if (dir * (s->t[k] - t) > 0) s->t[k] = t;
 }
 
-/* All states from the event on are the one there. */
-static void end_here(forward *fw, int *k, double end) {
+/* Where the event happens in the accepted step that ends there; *stop: a time that is then there. */
+static int look(forward *fw, int *k, int *stop) {
   gq_solution *s = fw->s;
-  gq_walk *w = &fw->w;
-  s->info.event = true, s->info.event_t = end;
-  if (end == w->a.t1) memcpy(fw->inner, w->a.y1[0], gq_part_bytes(s->plan->field));
-  else gq_walk_interpolate_all(w, 0, (end - w->a.t) / w->a.h, fw->inner);
-  w->a.t1 = end;
-  for (; *k < s->nt; ++*k) gq_field_unpack(s->plan->field, fw->inner, gq_at_time(s, s->z, *k));
+  bool happened = false;
+  double t;
+  if (!fw->event) return GQ_OK;
+  GQ_TRY(gq_event_look(fw->event, &fw->w, &happened, &t));
+  if (!happened) return GQ_OK;
+  end_here(s, *k, t);
+  fw->w.c.clamped = true, *stop = s->nt - 1;
+  if (t != fw->w.a.t) return GQ_OK;
+  s->trivial = t == s->t[0];
+  for (; *k < s->nt; ++*k) gq_field_unpack(s->plan->field, fw->w.a.y[0], gq_at_time(s, s->z, *k));
+  return GQ_OK;
 }
 
 static void add_heuristics(forward *fw) {
@@ -229,21 +219,19 @@ static int forward_step(forward *fw, int *k) {
   bool each = grid || gq_method_stops(w->a.st->m);
   int stop = each ? *k : next_stop(s, *k);
   GQ_TRY(gq_walk_step(w, s->t[stop], each || !s->o.overshoot));
+  GQ_TRY(look(fw, k, &stop));
+  if (*k == s->nt) return GQ_OK; /* the event lies where the step begins */
   add_heuristics(fw);
   bool phase1 = (s->keeps & (GQ_STEP_SLOPES | GQ_STEP_ACTIVATIONS) || s->dense) && w->a.st->l.nfe_dense > 0;
-  double end = w->a.t1;
-  if (fw->event) GQ_TRY(look(fw, &end));
   if (phase1) GQ_TRY(gq_walk_phase(w, 1));
-  phase1 = phase1 || fw->happened;
-  if (s->dense) GQ_TRY(gq_dense_add(s->dense, w, end, &s->bytes));
-  GQ_TRY(write_times(fw, k, end, &phase1));
+  if (s->dense) GQ_TRY(gq_dense_add(s->dense, w, w->a.t1, &s->bytes));
+  GQ_TRY(write_times(fw, k, &phase1));
   if (continuous(&s->o) && s->o.trajectory->step) GQ_TRY(s->o.trajectory->step(s, w, &phase1));
   if (s->keeps) GQ_TRY(keep(fw, w->c.clamped ? stop : -1));
   if (w->c.clamped) {
     fw->anchor = stop;
     w->c.origin = s->t[stop], w->c.index = 0; /* a fixed grid goes on from there */
   }
-  if (fw->happened) end_here(fw, k, end);
   gq_walk_commit(w);
   if (*k < s->nt && gq_at_jump(s, w->a.t)) GQ_TRY(pass_jump(fw));
   return states(s) ? next_state(fw) : GQ_OK;
@@ -261,7 +249,7 @@ static int forward_loop(forward *fw, int *k) {
   if (*k == s->nt) return GQ_OK;
   GQ_TRY(gq_check_finite(s->z0, "z0"));
   GQ_TRY(first_slope(fw));
-  if (fw->event) GQ_TRY(gq_event_value(fw->event, w->a.t, w->a.y[0], &fw->value));
+  if (fw->event) GQ_TRY(gq_event_begin(fw->event, w));
   while (*k < s->nt) GQ_TRY(forward_step(fw, k));
   return inverts(s) ? keep_end(fw) : GQ_OK;
 }
@@ -294,6 +282,7 @@ static int forward_run(gq_solution *s, const gq_problem *p_, int *k) {
   s->record_bytes = s->bytes - before;
   forward_info(&fw, &s->info, status);
   if (states(s)) gq_steps_give_back(&s->steps, s->plan, s->steps.n + 1, s->steps.room); /* that of no step */
+  s->info.nfe_event = gq_event_nfe(fw.event);
   gq_event_free(fw.event);
   gq_walk_done(w);
   gq_free(fw.block);
@@ -303,7 +292,7 @@ static int forward_run(gq_solution *s, const gq_problem *p_, int *k) {
 static bool dense_forward(const gq_problem *p, const gq_ode_options *o) {
   bool each = (!(o->method->e && o->step_size <= 0) && o->step_size <= 0) || gq_method_stops(o->method);
   bool dense = continuous(o) && o->trajectory->at;
-  return dense || p->dense_ || p->event_ || o->overshoot || (p->nt > 2 && !each);
+  return dense || p->dense_ || o->overshoot || (p->nt > 2 && !each);
 }
 
 static int solution_init(gq_solution *s, const gq_problem *p) {
@@ -334,6 +323,18 @@ static int solution_init(gq_solution *s, const gq_problem *p) {
   return GQ_OK;
 }
 
+/* The trajectory's points were laid out up to a time that the solve did not go to. */
+static int again_to_event(gq_solution *s, int *k) {
+  gq_info info = s->info;
+  s->bytes -= s->record_bytes;
+  s->o.trajectory->done(s);
+  s->trajectory = NULL;
+  gq_steps_done(&s->steps);
+  int status = forward_run(s, NULL, k);
+  s->info.event = true, s->info.event_t = info.event_t, s->info.nfe_event = info.nfe_event + info.nfe;
+  return status;
+}
+
 /* limited: engine auto; *over tells that the solve was given up since it kept too much. */
 static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, bool limited, bool *over,
                  gq_tensor **z, gq_info *info, gq_solution **sol) {
@@ -348,6 +349,8 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
     s->plan->running++;
     if (o->independent) status = gq_rows_forward(s), k = s->nt; /* rows that failed have filled theirs */
     else if (gq_numel(p->z0->shape) > 0) status = forward_run(s, p, &k);
+    if (status == GQ_OK && s->info.event && !s->trivial && continuous(o) && o->trajectory->ahead)
+      status = again_to_event(s, &k);
     s->plan->running--;
     s->info.peak_bytes = s->bytes;
     s->info.engine = o->engine;

@@ -153,6 +153,14 @@ static int begin(gq_walk *w, double h) {
   return GQ_OK;
 }
 
+int gq_walk_again(gq_walk *w, double h, double t1) {
+  double ratio;
+  w->a.h = h, w->a.t1 = t1;
+  GQ_TRY(attempt(w, &ratio));
+  if (isinf(ratio)) return fail_newton(&w->a);
+  return isnan(ratio) ? fail_nonfinite(&w->a) : GQ_OK;
+}
+
 static int step_fixed(gq_walk *w) {
   gq_attempt *a = &w->a;
   double ratio;

@@ -27,6 +27,8 @@ int gq_walk_first(gq_walk *w, const gq_evaluator *e, double stop, double *h);
 /* Try steps until one is accepted: a.h, a.t1, y1, f1, slopes. `stop`: not passed if `clamp`. On a
 ** failure the status, with a message that tells t and h. */
 int gq_walk_step(gq_walk *w, double stop, bool clamp);
+/* The accepted step again, by h to t1 (classes without .shorten). */
+int gq_walk_again(gq_walk *w, double h, double t1);
 /* Run the later phases of the accepted step: 1 for the interpolant and products. */
 int gq_walk_phase(gq_walk *w, int phase);
 /* y(theta) = y + sum_i h w_i k_i of a part, one slice of it or all. */

@@ -1,0 +1,184 @@
+-- events_spec.lua -- events beyond where they happen (stops_spec.lua): the state lies on the event's surface, a solve
+-- goes on from there, and the event's own parameters have gradients.
+
+local gq = require "gq"
+local helper = require "tests.helper"
+local problems = require "tests.problems"
+
+local vector, leaf, message, with = problems.vector, problems.leaf, helper.message, helper.with
+local methods = gq.core.tableaux()
+local eps = { float32 = 2 ^ -23, float64 = 2 ^ -52 }
+
+local engines = {
+  { gradient = "direct" }, { gradient = "aca" }, { gradient = "adjoint" }, { gradient = "seminorm" },
+  { gradient = "gq" },
+  { gradient = "gq", adjoint = { trajectory = "dense" } }, { gradient = "gq", adjoint = { trajectory = "checkpoint" } },
+  { gradient = "gqc" }, { gradient = "kronrod" }, { gradient = "check" }, { gradient = "auto" },
+  { gradient = "interpolated" }, { gradient = "mali", method = "alf", step_size = 0.001 },
+  { gradient = "reversible", method = "reversible_heun", step_size = 0.001 },
+  { gradient = "direct", method = "rk4", step_size = 0.03 }, { gradient = "gq", method = "implicit_adams" },
+  { gradient = "direct", method = "kvaerno5" }, { gradient = "gq", method = "dopri8" },
+}
+
+local function name(o) return ("%s %s %s"):format(o.gradient, o.method, o.adjoint and o.adjoint.trajectory) end
+
+describe("the state at an event", function()
+  -- x falls on a spring: 29.62 cos(sqrt(t^2 / 2)) - 19.62; terms of the height are some tens.
+  local function ball(_, z) return gq.stack({ z[2], -9.81 - 0.5 * z[1] }, 1) end
+  local function height(_, z) return z[1] end
+  local fall = math.acos(19.62 / 29.62) * math.sqrt(2)
+
+  it("lies on its surface or just before, by every method, in both directions", function()
+    for dtype, e in pairs(eps) do
+      for _, m in ipairs(methods) do
+        for _, way in ipairs { 1, -1 } do
+          local fixed = m.error_order == 0 or m.order == 1
+          local z, info, t = gq.odeint(ball, gq.tensor({ 10, 0 }, { dtype = dtype }),
+            { 3, 3 + way * 20 }, { method = m.name, event = height, gradient = "none", max_steps = 1e6,
+              rtol = 1e-5, atol = 1e-5, step_size = fixed and 0.01 or nil })
+          local text = ("%s, %s, %d: "):format(m.name, dtype, way)
+          assert.close(t:item(), 3 + way * fall, 0, m.order == 1 and 2e-2 or 4e-3)
+          assert.truthy(z[1]:item() >= 0, text .. "past the crossing")
+          assert.below(z[1]:item(), 8 * e * 20, text .. "off the surface by")
+          assert.equal(info.event_t, info.t)
+          assert.truthy(info.nfe_event > 0)
+        end
+      end
+    end
+  end)
+
+  it("is where the next solve begins, without the event again", function()
+    for dtype, e in pairs(eps) do
+      local o = { event = function(_, z) return z[1] - 0.3 end, gradient = "none" }
+      local z, from, times = gq.tensor({ 1, 0 }, { dtype = dtype }), 0, {}
+      for i = 1, 6 do                                  -- cos t = 0.3, on and on through the surface
+        local now, _, t = gq.odeint(function(_, y) return gq.stack({ y[2], -y[1] }, 1) end, z, { from, from + 10 }, o)
+        assert.below(math.abs(now[1]:item() - 0.3), 8 * e * 10, "off the surface by")
+        z, from, times[i] = now, t:item(), t:item()
+      end
+      local first = math.acos(0.3)
+      local want = { first, 2 * math.pi - first, 2 * math.pi + first, 4 * math.pi - first, 4 * math.pi + first,
+        6 * math.pi - first }
+      assert.close(times, want, dtype == "float32" and 2e-2 or 1e-4)
+    end
+  end)
+
+  it("that begins at zero is found when it comes back, within one step too", function()
+    for _, up in ipairs { 1, -1 } do
+      for _, o in ipairs { {}, { method = "rk4", step_size = 5 }, { method = "dopri8", first_step = 3 } } do
+        local _, _, t = gq.odeint(function(s, z) return 0 * z + up * (1 - s) end, vector { 0 }, { 0, 20 },
+          with({ event = function(_, z) return z:sum() end, gradient = "none" }, o))
+        assert.close(t:item(), 2, 1e-9)
+      end
+    end
+    local z, info = gq.odeint(function(_, z) return 0 * z end, vector { 0 }, { 0, 1 },
+      { event = function(_, z) return z:sum() end, gradient = "none" })   -- always zero: no crossing
+    assert.is_nil(info.event_t)
+    assert.equal(0, z:item())
+  end)
+
+  it("has a place among grid points and with an interpolant", function()
+    for _, gradient in ipairs { "none", "direct", "gq" } do
+      local k = leaf(1)
+      local z, info, t, at = gq.odeint(function(s, z) return gq.where(s:lt(1), 0 * z + k, 0 * z - k) end, vector { 0 },
+        { 0, 9 }, { grid_points = { 1, 5 }, event = function(_, y) return y:sum() + 0.5 end, gradient = gradient,
+          dense = true })
+      assert.close(t:item(), 2.5, 1e-9)
+      assert.truthy(z:item() >= -0.5 and z:item() < -0.5 + 8 * eps.float64)
+      assert.equal(info.event_t, at.t1)
+      if gradient ~= "none" then assert.close(gq.grad(z:sum(), k):item(), 0, 0, 1e-9) end
+    end
+  end)
+end)
+
+describe("parameters of an event", function()
+  it("alone have the gradients of its time and state, by every engine", function()
+    for _, o in ipairs(engines) do
+      local q = leaf(0.4)
+      local z, _, t = gq.odeint(function(_, y) return -y end, vector { 10 }, { 0, 50 },
+        with({ event = function(_, y) return y:sum() - q end, rtol = 1e-9, atol = 1e-9, max_steps = 1e6 }, o))
+      assert.truthy(t.requires_grad, name(o))
+      assert.close(gq.grad(t, q):item(), -2.5, 1e-6)       -- t = log(10 / q)
+      assert.close(gq.grad(z:sum(), q):item(), 1, 1e-6)
+    end
+  end)
+
+  it("and of the solve have theirs together, by every engine, in both directions and dtypes", function()
+    for _, o in ipairs(engines) do
+      for _, way in ipairs { 1, -1 } do
+        for _, dtype in ipairs { "float32", "float64" } do
+          local opts = { dtype = dtype, requires_grad = true }
+          local k, q, z0, times = gq.tensor(0.7, opts), gq.tensor(0.4, opts), gq.tensor({ 2 }, opts),
+            gq.tensor({ 1, 1 + way * 50 }, opts)
+          local tol = dtype == "float32" and 1e-5 or 1e-8
+          local _, _, t = gq.odeint(function(_, y) return -way * k * y end, z0, times,
+            with({ event = function(_, y) return y:sum() - q end, rtol = tol, atol = tol, max_steps = 1e6 }, o))
+          local T = math.log(5) / 0.7                      -- t = 1 + way log(z0 / q) / k
+          local g = gq.grad(t, { k, q, z0, times })
+          local got = { g[1]:item(), g[2]:item(), g[3]:item(), g[4]:totable()[1], g[4]:totable()[2] }
+          local want = { -way * T / 0.7, -way / 0.28, way / 1.4, 1, 0 }
+          assert.below(helper.relative(got, want), dtype == "float32" and 1e-3 or 1e-5, name(o))
+        end
+      end
+    end
+  end)
+
+  it("are those of states of several tensors too", function()
+    local q = leaf(1)
+    local z, _, t = gq.odeint(function(_, z) return { z[2], 0 * z[2] - 2 } end, { vector { 5 }, vector { 0 } },
+      { 0, 9 }, { event = function(_, z) return (z[1] - q):sum() end })
+    assert.close(t:item(), 2, 1e-8)                        -- 5 - t^2 = q
+    assert.close(gq.grad(t, q):item(), -1 / 4, 1e-6)
+    assert.close(gq.grad(z[2]:sum(), q):item(), 1 / 2, 1e-6)
+  end)
+
+  it("have none where gradients are not asked for", function()
+    local q = leaf(0.4)
+    local function solve(o)
+      local z, _, t = gq.odeint(function(_, y) return -y end, vector { 10 }, { 0, 50 },
+        with({ event = function(_, y) return y:sum() - q end }, o))
+      return z.requires_grad or t.requires_grad
+    end
+    assert.truthy(solve {})
+    assert.falsy(solve { gradient = "none" })
+    assert.falsy(gq.no_grad(solve, {}))
+  end)
+
+  it("may be a time from which a second solve goes on", function()
+    local T = leaf(0.7)                                    -- f is 2 before T and -1 after: z(1) = 2 T - (1 - T)
+    for _, o in ipairs { {}, { gradient = "direct" }, { gradient = "adjoint" } } do
+      local z1, _, t1 = gq.odeint(function(_, z) return 0 * z + 2 end, vector { 0 }, { 0, 1 },
+        with({ event = function(t) return t - T end }, o))
+      local z2 = gq.odeint(function(_, z) return 0 * z - 1 end, z1, gq.stack { t1, vector(1) }, o)
+      assert.close(z2[2]:item(), 1.1, 1e-9)
+      assert.close(gq.grad(z2[2]:sum(), T):item(), 3, 1e-9)
+    end
+  end)
+
+  it("of a crossing that only touches are an error, and without gradients none", function()
+    local q = leaf(0)
+    local touching = {
+      { function(t, z) return 0 * z + 3 * (t - 1) ^ 2 end, -1, 0 },                      -- (t - 1)^3
+      { function(t, z) return 0 * z + 2 * (t - 1) end, 1, 1e-8 },                        -- (t - 1)^2 - 1e-8
+    }
+    for i, case in ipairs(touching) do
+      local function solve(o)
+        return gq.odeint(case[1], vector { case[2] }, { 0, 3 },
+          with({ event = function(_, z) return z:sum() - q - case[3] end, method = "rk4", step_size = 0.25 }, o))
+      end
+      assert.truthy(message(solve, {}):find("only touches zero", 1, true), "case " .. i)
+      local _, info = solve { gradient = "none" }
+      assert.close(info.event_t, 1, 0, 2e-2)
+    end
+  end)
+
+  it("and those of the solve refuse a second derivative", function()
+    local a = leaf(2)
+    local z, _, t = gq.odeint(function(_, y) return a * y end, vector { 1 }, { 0, 9 },
+      { gradient = "direct", event = function(_, y) return y:sum() - 3 end })
+    assert.close(gq.grad(t, a):item(), -math.log(3) / 4, 1e-5)
+    for _, x in ipairs { t, z:sum() } do
+      assert.truthy(message(gq.grad, x, a, { create_graph = true }):find("first derivatives alone", 1, true))
+    end
+  end)
+end)
