@@ -261,7 +261,9 @@ static void decode(lua_State *L, const cJSON *item, int depth) {
 
 /* \u0000 would end a C string early. */
 static void check_source(lua_State *L, const char *s, size_t n) {
+  size_t good = gq_utf8_prefix(s, n);
   if (strlen(s) != n) luaL_error(L, "json_decode: byte %d is zero", (int)strlen(s) + 1);
+  if (good != n) luaL_error(L, "json_decode: byte %d: the text is not UTF-8", (int)good + 1);
   for (const char *p = s; (p = strchr(p, '\\')); p += 2)
     if (strncmp(p, "\\u0000", 6) == 0)
       luaL_error(L, "json_decode: byte %d: \\u0000 is not supported", (int)(p - s) + 1);

@@ -82,9 +82,9 @@ static void known_keys(int kind, const char **known) {
   *known = NULL;
 }
 
-static gq_opt_config read_config(lua_State *L, int arg, gq_opt_kind kind) {
+/* Settings of the table at arg; the others as in c. */
+static gq_opt_config read_config(lua_State *L, int arg, gq_opt_kind kind, gq_opt_config c) {
   const char *known[NSETTING + 1];
-  gq_opt_config c = gq_opt_defaults(kind);
   if (lua_isnoneornil(L, arg)) return c;
   known_keys(kind, known);
   gqL_checkoptions(L, arg, known, gq_opt_names[kind]);
@@ -166,7 +166,7 @@ static int optimiser(lua_State *L) {
   lua_settop(L, 3);
   int kind = checkkind(L, 1);
   tensors *p = checkparams(L, 2, gq_opt_names[kind]);
-  gq_opt_config c = read_config(L, 3, (gq_opt_kind)kind);
+  gq_opt_config c = read_config(L, 3, (gq_opt_kind)kind, gq_opt_defaults((gq_opt_kind)kind));
   handle *h = lua_newuserdatauv(L, sizeof *h, 0);
   h->o = NULL;
   h->kind = (gq_opt_kind)kind;
@@ -188,16 +188,29 @@ static int opt_get(lua_State *L) {
   return 1;
 }
 
-static int opt_set(lua_State *L) {
-  handle *h = check(L);
-  const setting *s = checkkey(L, 2, h);
-  gq_opt_config *c = gq_optimiser_config(h->o), old = *c, new = old;
-  luaL_checkany(L, 3);
-  read_setting(L, 3, s, &new);
+/* Take all of new, or nothing. */
+static int change(lua_State *L, handle *h, gq_opt_config new) {
+  gq_opt_config *c = gq_optimiser_config(h->o), old = *c;
   *c = new;
   int status = gq_optimiser_check(h->o);
   if (status != GQ_OK) *c = old;
   return gqL_try(L, status), 0;
+}
+
+static int opt_set(lua_State *L) {
+  handle *h = check(L);
+  const setting *s = checkkey(L, 2, h);
+  gq_opt_config new = *gq_optimiser_config(h->o);
+  luaL_checkany(L, 3);
+  read_setting(L, 3, s, &new);
+  return change(L, h, new);
+}
+
+/* opt:configure(settings): several together, checked together */
+static int opt_configure(lua_State *L) {
+  handle *h = check(L);
+  lua_settop(L, 2);
+  return change(L, h, read_config(L, 2, h->kind, *gq_optimiser_config(h->o)));
 }
 
 static int checkindex(lua_State *L, int arg, const handle *h) {
@@ -285,6 +298,7 @@ static const luaL_Reg methods[] = {
   { "zero_grad", opt_zero_grad },
   { "get", opt_get },
   { "set", opt_set },
+  { "configure", opt_configure },
   { "state", opt_state },
   { "steps", opt_steps },
   { "set_steps", opt_set_steps },

@@ -134,6 +134,39 @@ describe("files", function()
     end)
   end)
 
+  describe(".csv", function()
+    it("with cells and names of blanks takes time as its length", function()
+      local blanks = (" "):rep(1000000)
+      local start = gq.clock()
+      put("blank.csv", "2\n1" .. blanks .. "1\n")
+      local text = message(gq.load, path("blank.csv"))
+      assert.matches("blank.csv: line 2: a number expected", text)
+      assert.is_true(#text < 300)
+      put("blank.csv", blanks .. "a" .. blanks .. "b" .. blanks .. "," .. blanks .. "\n" .. blanks .. "1" .. blanks ..
+        ",\t2\r\n")
+      local x, names = gq.load(path("blank.csv"))
+      assert.same({ { 1, 2 } }, x:totable())
+      assert.same({ "a" .. blanks .. "b", "" }, names)
+      put("blank.csv", "1,2\n3," .. blanks .. "\n")
+      assert.matches("blank.csv: line 2: a number expected", message(gq.load, path("blank.csv")))
+      put("blank.csv", blanks .. "\n")
+      assert.matches("blank.csv has no numbers", message(gq.load, path("blank.csv")))
+      assert.is_true(gq.clock() - start < 5)
+    end)
+
+    it("errors name the file and the line of the script", function()
+      put("ragged.csv", "1,2\n3\n")
+      assert.matches("^%S*io_spec.lua:%d+: gq.load: .*ragged.csv: line 2 has 1 numbers", message(function()
+        return gq.load(path("ragged.csv")), nil                     -- no tail call: the line is in this function
+      end))
+      for _, suffix in ipairs { "csv", "npy", "safetensors" } do
+        assert.matches("^%S*io_spec.lua:%d+: .*nothing." .. suffix .. ": cannot open", message(function()
+          return gq.load(path("nothing." .. suffix)), nil
+        end))
+      end
+    end)
+  end)
+
   describe(".safetensors", function()
     it("keeps names, tensors and metadata", function()
       local set = { weight = gq.rand(3, 4), ["layer.1.bias"] = gq.tensor({ 1, 2, 3 }, { dtype = "int64" }),
@@ -247,6 +280,10 @@ describe("files", function()
         assert.matches("json_decode", message(gq.json_decode, text))
       end
       assert.matches("byte 8", message(gq.json_decode, "[1, 2, x]"))
+      for _, bad in ipairs { "\xff", "\xc0\xaf", "\xed\xa0\x80", "\xf5\x80\x80\x80", "\xc3", "\x80" } do
+        assert.matches("byte 5: the text is not UTF%-8", message(gq.json_decode, '["a' .. "b" .. bad .. '"]'))
+        assert.matches("byte 3: the text is not UTF%-8", message(gq.json_decode, '{"' .. bad .. '": 1}'))
+      end
       assert.matches("zero", message(gq.json_decode, "1\0"))
       assert.matches("u0000", message(gq.json_decode, '"a\\u0000"'))
       assert.equal("\\u0000", gq.json_decode('"\\\\u0000"'))

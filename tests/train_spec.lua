@@ -246,6 +246,78 @@ describe("checkpoints", function()
     assert.same(m:state_dict()["1.weight"]:totable(), gq.checkpoint.load(path).model["1.weight"]:totable())
   end)
 
+  -- Everything is looked at before anything is written.
+  it("that are damaged change nothing, and the error names the file", function()
+    local path, damaged = temporary("whole.ckpt"), temporary("damaged.ckpt")
+    local m = nn.Linear(2, 2)
+    local o = gq.optim.adam(m:parameters(), { lr = 0.1 })
+    local schedule = gq.optim.schedule.exponential(o, { gamma = 0.9 })
+    m:forward(gq.ones(1, 2)):sum():backward()
+    o:step()
+    gq.checkpoint.save(path, { model = m, optimiser = o, schedule = schedule })
+    local tensors, meta = gq.safetensors_load(path)
+    local function try(what, with, change)
+      local json, n = meta.gqlua:gsub(what, with)
+      assert.is_true(n > 0, what)
+      local t = gq.core.copy(tensors, change or {})
+      for name, v in pairs(t) do t[name] = v or nil end
+      gq.safetensors_save(damaged, t, { gqlua = json })
+      gq.manual_seed(7)
+      local m2 = nn.Linear(2, 2)
+      local o2 = gq.optim.adam(m2:parameters(), { lr = 0.3 })
+      local schedule2 = gq.optim.schedule.exponential(o2, { gamma = 0.5 })
+      local rng, before = gq.rng_state(), bits(m2, o2)
+      local ok, e = pcall(gq.checkpoint.load, damaged, { model = m2, optimiser = o2, schedule = schedule2 })
+      local case = ("%s -> %s"):format(what, with)
+      assert.is_false(ok, case)
+      assert.matches("gq.checkpoint.load: .*damaged%.ckpt", e)
+      assert.same({ rng, before, 0.3, 0 }, { gq.rng_state(), bits(m2, o2), o2.lr, schedule2.count }, case)
+      return e
+    end
+    for _, rng in ipairs { '"x y"', "7", '"1.5 2"', '"3 -1"', '"5"', '"99999999999999999999 1"', "{}", "true" } do
+      assert.matches("two integers", try('"rng":"[^"]*"', '"rng":' .. rng))
+    end
+    try('"steps":%[1,1%],', "")
+    for _, steps in ipairs { "[1,1.5]", "[1,-1]", "[1]", "7", '["1","1"]', "[1,null]" } do
+      try('"steps":%[1,1%]', '"steps":' .. steps)
+    end
+    for _, total in ipairs { "1.5", "-1", "null", '"1"' } do try('"total":1', '"total":' .. total) end
+    try('"optimiser":{.*},"rng"', '"optimiser":null,"rng"')
+    try('"optimiser":{.*},"rng"', '"optimiser":7,"rng"')
+    try('"settings":{.*},"steps"', '"settings":7,"steps"')
+    for _, kind in ipairs { '"sgd"', "7", "null" } do try('"kind":"adam"', '"kind":' .. kind) end
+    for _, lr in ipairs { "-1.0", '"x"', "null", "{}" } do try('"lr":[^,]*', '"lr":' .. lr) end
+    try('"eps":', '"epsilon":')
+    for _, count in ipairs { "1.5", "-1", '"1"', "null" } do try('"count":%d+', '"count":' .. count) end
+    try('"base":[^,}]*', '"base":-1.0')
+    try('"base":[^,}]*', '"base":"x"')
+    try("gqlua checkpoint 1", "gqlua checkpoint 9")
+    try("{", "[")
+    try("{", "{", { ["model.weight"] = false })
+    try("{", "{", { ["model.weight"] = gq.ones(3, 2) })
+    try("{", "{", { ["model.more"] = gq.ones(2) })
+    try("{", "{", { ["optimiser.2.1"] = false })
+    try("{", "{", { ["optimiser.1.2"] = gq.ones(3) })
+  end)
+
+  it("of gq.train are looked at before anything is put back", function()
+    local path = temporary("other.ckpt")
+    local m, m2 = model_of(1), model_of(2)
+    local o = gq.optim.adam(m2:parameters())
+    local before = bits(m2, o)
+    local function sums(x) return { steps = 1, loss = x, seconds = 1 } end
+    for _, extra in ipairs { {}, { sums = {}, rows = {}, epoch = 1, batch = 0, step = 0 },
+                             { sums = sums(1), rows = {}, epoch = 1.5, batch = 0, step = 0 },
+                             { sums = sums "x", rows = {}, epoch = 1, batch = 0, step = 0 } } do
+      gq.checkpoint.save(path, { model = m, optimiser = gq.optim.adam(m:parameters()), extra = extra })
+      assert.error_matches(function()
+        gq.train { model = m2, loss = loss, optimiser = o, data = set_of(8), epochs = 2, progress = false,
+          checkpoint = { path = path, every = 1 }, resume = true }
+      end, "no checkpoint of gq.train")
+      assert.same(before, bits(m2, o))
+    end
+  end)
+
   it("that do not fit or are none are refused", function()
     local path = temporary("d.safetensors")
     gq.checkpoint.save(path, { model = model_of(1) })

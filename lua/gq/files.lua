@@ -27,18 +27,19 @@ local function csv_save(path, t)
   gq.file_write(path, table.concat(lines, "\n"))
 end
 
-local function csv_row(line, number, path)
+-- Without blanks at either end; linear in the length, which "^%s*(.-)%s*$" is not.
+local function trim(s) return s:match("^()%s*$") and "" or s:match("^%s*(.*%S)") end
+
+local function csv_row(line)
   local row = {}
   for cell in (line .. ","):gmatch("([^,]*),") do
-    local text = cell:match("^%s*(.-)%s*$"):gsub("^[+]", "")
+    local text = trim(cell):gsub("^[+]", "")
     local v = tonumber(text)
     local word = text:lower():gsub("^-", "")
     if not v and (word == "nan" or word == "inf") then
       v = word == "nan" and 0 / 0 or (text:sub(1, 1) == "-" and -math.huge or math.huge)
     end
-    if not v then
-      return nil, ("gq.load: %s: line %d: a number expected, got %q"):format(path, number, cell)
-    end
+    if not v then return nil, ("a number expected, got %s"):format(describe(cell):match("^string (.*)$")) end
     row[#row + 1] = v
   end
   return row
@@ -47,24 +48,39 @@ end
 -- Numbers separated by commas; a first line of names is skipped and returned as second result.
 local function csv_load(path)
   local rows, names, number = {}, nil, 0
+  local function bad(...) error(("gq.load: %s: line %d"):format(path, number) .. (...):format(select(2, ...)), 0) end
   for line in gq.file_read(path):gmatch("([^\n]*)\n?") do
     line = line:gsub("\r$", "")
     number = number + 1
     if line:match("%S") then
-      local row, problem = csv_row(line, number, path)
+      local row, problem = csv_row(line)
       if not row then
-        if #rows > 0 or names then error(problem, 3) end
+        if #rows > 0 or names then bad(": %s", problem) end
         names = {}
-        for name in (line .. ","):gmatch("%s*(.-)%s*,") do names[#names + 1] = name end
+        for name in (line .. ","):gmatch("([^,]*),") do names[#names + 1] = trim(name) end
       elseif #rows > 0 and #row ~= #rows[1] then
-        error(("gq.load: %s: line %d has %d numbers, the first has %d"):format(path, number, #row, #rows[1]), 3)
+        bad(" has %d numbers, the first has %d", #row, #rows[1])
       else
         rows[#rows + 1] = row
       end
     end
   end
-  if #rows == 0 then error(("gq.load: %s has no numbers"):format(path), 3) end
+  if #rows == 0 then error(("gq.load: %s has no numbers"):format(path), 0) end
   return gq.tensor(rows), names
+end
+
+-- What f(path, ...) returns; its error, out of memory too, names the file and the line of the script.
+local function naming(path, what, level, f, ...)
+  local function finish(ok, ...)
+    if ok then return ... end
+    local e = ...
+    if type(e) == "string" then
+      if not e:find(path, 1, true) then e = ("%s: %s: %s"):format(what, path, e) end
+      error(e, level + 1)
+    end
+    error(e, 0)
+  end
+  return finish(pcall(f, path, ...))
 end
 
 -- ---- by suffix ----
@@ -102,7 +118,7 @@ end
 gq.docs[gq.save] = "gq.save(path, t [, metadata]): .safetensors a table of tensors by name, .npy one tensor, .csv a " ..
   "vector or matrix; the file is replaced at once or not at all"
 
-function gq.load(path) return kind_of(path, "gq.load").load(path) end
+function gq.load(path) return naming(path, "gq.load", 3, kind_of(path, "gq.load").load) end
 gq.docs[gq.load] = "gq.load(path): what gq.save wrote: a table of tensors and its metadata (.safetensors), a tensor " ..
   "(.npy, .csv)"
 
@@ -116,9 +132,12 @@ local function rng_text()
   return ("%d %d"):format(state.seed, state.counter)
 end
 
-local function set_rng(text)
-  local seed, counter = text:match("^(%S+) (%S+)$")
-  gq.set_rng_state { seed = math.tointeger(seed), counter = math.tointeger(counter) }
+-- nil and what is wrong, where it is no text of rng_text.
+local function rng_of(text)
+  local seed, counter = (type(text) == "string" and text or ""):match("^(%-?%d+) (%d+)$")
+  seed, counter = math.tointeger(seed), math.tointeger(counter)
+  if seed and counter then return { seed = seed, counter = counter } end
+  return nil, ("the generator's state is two integers, got %s"):format(describe(text))
 end
 
 -- Moments are tensors of the file, the rest is JSON.
@@ -133,12 +152,12 @@ local function pack_optimiser(optimiser, tensors)
 end
 
 local function unpack_optimiser(s, tensors)
-  s.state = {}
-  for i = 1, #s.steps do
-    s.state[i] = {}
-    for k = 1, 3 do s.state[i][k] = tensors[("optimiser.%d.%d"):format(i, k)] or false end
+  local state = {}
+  for i = 1, type(s.steps) == "table" and #s.steps or 0 do
+    state[i] = {}
+    for k = 1, 3 do state[i][k] = tensors[("optimiser.%d.%d"):format(i, k)] or false end
   end
-  return s
+  return { kind = s.kind, settings = s.settings, total = s.total, steps = s.steps, state = state }
 end
 
 local known = "model optimiser schedule epoch rng extra"
@@ -162,29 +181,59 @@ local function read_checkpoint(path)
   local tensors, metadata = gq.safetensors_load(path)
   local ok, meta = pcall(gq.json_decode, metadata.gqlua or "")
   if not ok or type(meta) ~= "table" or meta.format ~= "gqlua checkpoint 1" then
-    error(("gq.checkpoint.load: %s is a safetensors file but no checkpoint: read it with gq.load"):format(path), 3)
+    error(("gq.checkpoint.load: %s is a safetensors file but no checkpoint: read it with gq.load"):format(path), 0)
+  end
+  for key, v in next, meta do
+    if v == gq.json_null then meta[key] = nil end
   end
   return tensors, meta
 end
 
--- Puts the numbers back into the model, optimiser, schedule and generator that are named, and returns the
--- rest: {epoch, extra, model = state_dict}.
-function gq.checkpoint.load(path, into)
-  local o = options(into, known, "gq.checkpoint.load")
+-- { object, what it gets } in turn; everything is checked before anything is written.
+local function check_parts(o, model, meta, tensors)
+  local parts = { { o.model, model } }
+  if o.optimiser then
+    if type(meta.optimiser) ~= "table" then error("holds no optimiser", 0) end
+    parts[#parts + 1] = { o.optimiser, unpack_optimiser(meta.optimiser, tensors) }
+  end
+  if o.schedule and meta.schedule then parts[#parts + 1] = { o.schedule, meta.schedule } end
+  for _, part in ipairs(parts) do
+    local check = part[1] and part[1].check_state_dict        -- an object of the script's own may have none
+    local problem = check and check(part[1], part[2])
+    if problem then error(problem, 0) end
+  end
+  return parts
+end
+
+local function load_checkpoint(path, o)
   local tensors, meta = read_checkpoint(path)
   local model = {}
   for name, t in next, tensors do
     local inner = name:match("^model%.(.+)$")
     if inner then model[inner] = t end
   end
-  if o.model then o.model:load_state_dict(model) end
-  if o.optimiser then
-    if not meta.optimiser then error(("gq.checkpoint.load: %s holds no optimiser"):format(path), 2) end
-    o.optimiser:load_state_dict(unpack_optimiser(meta.optimiser, tensors))
+  local parts = check_parts(o, model, meta, tensors)
+  local rng
+  if o.rng ~= false and meta.rng and (o.rng or o.model) then
+    local problem
+    rng, problem = rng_of(meta.rng)
+    if problem then error(problem, 0) end
   end
-  if o.schedule and meta.schedule then o.schedule:load_state_dict(meta.schedule) end
-  if o.rng ~= false and meta.rng and (o.rng or o.model) then set_rng(meta.rng) end
+  for _, part in ipairs(parts) do
+    if part[1] then part[1]:load_state_dict(part[2]) end
+  end
+  if rng then gq.set_rng_state(rng) end
   return { epoch = meta.epoch, extra = meta.extra, model = model, rng = meta.rng }
+end
+
+-- Puts the numbers back into the model, optimiser, schedule and generator that are named, and returns the
+-- rest: {epoch, extra, model = state_dict}.
+function gq.checkpoint.load(path, into)
+  local o = options(into, known, "gq.checkpoint.load")
+  if type(path) ~= "string" then
+    error(("gq.checkpoint.load: a path expected, got %s"):format(describe(path)), 2)
+  end
+  return naming(path, "gq.checkpoint.load", 3, load_checkpoint, o)
 end
 gq.docs[gq.checkpoint.load] = "gq.checkpoint.load(path [, {model, optimiser, schedule, rng}]): puts the numbers " ..
   "back into what is named; returns {epoch, extra, model = its state_dict}"

@@ -83,16 +83,25 @@ function Optimiser:state_dict()
   return { kind = core:kind(), settings = core:settings(), total = core:steps(), steps = steps, state = state }
 end
 
-local function check_state(core, t)
-  if type(t) ~= "table" or type(t.steps) ~= "table" or type(t.state) ~= "table" or type(t.settings) ~= "table" or
-    type(t.total) ~= "number" then
-    return "the table of a state_dict() expected, got " .. describe(t)
-  end
-  if t.kind ~= core:kind() then return ("the state is of %s, this is %s"):format(t.kind, core:kind()) end
+local function is_count(v) return type(v) == "number" and v >= 0 and math.tointeger(v) ~= nil end
+
+local function check_steps(core, t)
+  if not is_count(t.total) then return "total is a number of steps, got " .. describe(t.total) end
   if #t.steps ~= #core or #t.state ~= #core then
     return ("the state has %d parameters, this has %d"):format(#t.steps, #core)
   end
   for i = 1, #core do
+    if not is_count(t.steps[i]) then
+      return ("steps of parameter %d: a number of steps expected, got %s"):format(i, describe(t.steps[i]))
+    end
+  end
+end
+
+local function check_moments(core, t)
+  for i = 1, #core do
+    if type(t.state[i]) ~= "table" then
+      return ("moments of parameter %d: a table expected, got %s"):format(i, describe(t.state[i]))
+    end
     for k = 1, 3 do
       local own, given = core:state(i, k), t.state[i][k]
       if own and not (gq.is_tensor(given) and table.concat(given.shape, ",") == table.concat(own.shape, ",")) then
@@ -102,18 +111,28 @@ local function check_state(core, t)
   end
 end
 
-function Optimiser:load_state_dict(t)
-  local core = self._core
-  local settings = type(t) == "table" and type(t.settings) == "table" and t.settings or {}
+-- Settings have ranges, and go together: they are tried, and taken back.
+local function check_settings(core, settings)
   local before = core:settings()
-  local ok, problem = pcall(function()
-    for key, value in next, settings do core:set(key, value) end
-  end)
-  problem = not ok and problem or check_state(core, t)
-  if problem then
-    for key, value in next, before do core:set(key, value) end
-    error("load_state_dict: " .. problem, 2)
+  local ok, problem = pcall(core.configure, core, settings)
+  core:configure(before)
+  return not ok and problem or nil
+end
+
+-- What is wrong with a state for this optimiser; nil: it fits.
+function Optimiser:check_state_dict(t)
+  local core = self._core
+  if type(t) ~= "table" or type(t.steps) ~= "table" or type(t.state) ~= "table" or type(t.settings) ~= "table" then
+    return "the table of a state_dict() expected, got " .. describe(t)
   end
+  if t.kind ~= core:kind() then return ("the state is of %s, this is %s"):format(tostring(t.kind), core:kind()) end
+  return check_steps(core, t) or check_moments(core, t) or check_settings(core, t.settings)
+end
+
+function Optimiser:load_state_dict(t)
+  local core, problem = self._core, self:check_state_dict(t)
+  if problem then error("load_state_dict: " .. problem, 2) end
+  core:configure(t.settings)
   core:set_steps(math.tointeger(t.total))
   for i = 1, #core do
     core:set_steps(math.tointeger(t.steps[i]), i)
@@ -143,7 +162,15 @@ function Schedule:step()
   self.optimiser.lr = self.base * self.factor(self.count)
 end
 function Schedule:state_dict() return { count = self.count, base = self.base } end
+function Schedule:check_state_dict(t)
+  if type(t) ~= "table" or not is_count(t.count) or type(t.base) ~= "number" then
+    return "the state of a schedule is {count, base}, a number of steps and a learning rate"
+  end
+  return check_settings(self.optimiser._core, { lr = t.base * self.factor(math.tointeger(t.count)) })
+end
 function Schedule:load_state_dict(t)
+  local problem = self:check_state_dict(t)
+  if problem then error("load_state_dict: " .. problem, 2) end
   self.count, self.base = math.tointeger(t.count), t.base
   self.optimiser.lr = self.base * self.factor(self.count)
 end

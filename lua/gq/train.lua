@@ -106,17 +106,24 @@ local function exists(path)
   return f ~= nil
 end
 
+local function is_state(s)
+  if type(s) ~= "table" or type(s.sums) ~= "table" or type(s.rows) ~= "table" then return false end
+  for _, v in next, s.sums do
+    if type(v) ~= "number" then return false end
+  end
+  return math.type(s.epoch) == "integer" and math.type(s.batch) == "integer" and math.type(s.step) == "integer" and
+    s.sums.steps ~= nil and s.sums.loss ~= nil and s.sums.seconds ~= nil
+end
+
 local function restore(o, saving)
   if o.resume and not saving then
     fail("gq.train: resume = true needs a checkpoint, the path to continue from")
   end
   if not (o.resume and saving and exists(saving.path)) then return fresh_state() end
-  local c = gq.checkpoint.load(saving.path, { model = o.model, optimiser = o.optimiser, schedule = o.schedule,
-    rng = true })
-  if type(c.extra) ~= "table" or type(c.extra.sums) ~= "table" then
-    fail(("gq.train: %s is no checkpoint of gq.train"):format(saving.path))
-  end
-  return c.extra
+  local state = gq.checkpoint.load(saving.path).extra          -- looked at before anything is put back
+  if not is_state(state) then fail(("gq.train: %s is no checkpoint of gq.train"):format(saving.path)) end
+  gq.checkpoint.load(saving.path, { model = o.model, optimiser = o.optimiser, schedule = o.schedule, rng = true })
+  return state
 end
 
 -- ---- epochs ----

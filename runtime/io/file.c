@@ -90,6 +90,11 @@ static int failed(const char *what, const char *path) {
   return gq_fail(GQ_EIO, "%s: %s: %s", path, what, strerror_r(errno, text, sizeof text));
 }
 
+int gq_file_named(int status, const char *path) {
+  bool named = status != GQ_ENOMEM || strncmp(gq_message(), path, strlen(path)) == 0;
+  return named ? status : gq_fail(status, "%s: %s", path, gq_message());
+}
+
 /* ---- reading ---- */
 
 /* Not blocking, so that a pipe is refused instead of waited for. */
@@ -153,7 +158,7 @@ int gq_file_read(const char *path, size_t max, char **bytes, size_t *n) {
   gq_reader_close(&r);
   if (status == GQ_OK) (*bytes)[ *n = size] = '\0';
   else gq_free(*bytes), *bytes = NULL;
-  return status;
+  return gq_file_named(status, path);
 }
 
 /* ---- writing ---- */
@@ -266,7 +271,7 @@ int gq_writer_open(gq_writer *w, const char *path) {
   else if (!special) status = open_temporary(w, &old);
   else if ((w->fd = f_open(w->real, O_WRONLY | O_NONBLOCK, 0)) < 0) status = failed("cannot write", path);
   if (status != GQ_OK) writer_done(w);
-  return status;
+  return gq_file_named(status, path);
 }
 
 int gq_writer_put(gq_writer *w, const void *bytes, size_t n) {
@@ -332,7 +337,7 @@ static int append(int fd, const char *path, const char *line, size_t n) {
 
 int gq_file_append_line(const char *path, const char *line, size_t n) {
   char *copy = gq_alloc(n + 1);
-  if (!copy) return gq_nomem(n + 1);
+  if (!copy) return gq_file_named(gq_nomem(n + 1), path);
   memcpy(copy, line, n);
   copy[n] = '\n';
   int fd = f_open(path, O_WRONLY | O_CREAT | O_APPEND, 0666);
@@ -356,11 +361,10 @@ static size_t utf8_length(const unsigned char *s, size_t n) {
   return k;
 }
 
-bool gq_utf8(const char *s, size_t n) {
-  for (size_t i = 0; i < n;) {
-    size_t k = utf8_length((const unsigned char *)s + i, n - i);
-    if (k == 0) return false;
-    i += k;
-  }
-  return true;
+size_t gq_utf8_prefix(const char *s, size_t n) {
+  size_t i = 0;
+  for (size_t k; i < n && (k = utf8_length((const unsigned char *)s + i, n - i)) > 0;) i += k;
+  return i;
 }
+
+bool gq_utf8(const char *s, size_t n) { return gq_utf8_prefix(s, n) == n; }

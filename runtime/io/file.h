@@ -30,4 +30,7 @@ int gq_writer_put(gq_writer *w, const void *bytes, size_t n);
 /* status GQ_OK: commit (fsync, rename, fsync of the folder); otherwise drop the temporary and pass it on. */
 int gq_writer_close(gq_writer *w, int status);
 
+/* The message of a status without a file (out of memory) with one; gives the status. */
+int gq_file_named(int status, const char *path);
+
 #endif

@@ -27,6 +27,7 @@ int gq_file_write(const char *path, const void *bytes, size_t n);             /*
 int gq_file_append_line(const char *path, const char *line, size_t n);        /* one write with O_APPEND, adds '\n' */
 
 bool gq_utf8(const char *s, size_t n);      /* well-formed, shortest form, no surrogates */
+size_t gq_utf8_prefix(const char *s, size_t n);   /* how many bytes of s are, from the first on */
 
 int gq_npy_load(const char *path, gq_tensor **t);          /* <f4 <f8 <i8 |b1 (others refused by name), C or Fortran order */
 int gq_npy_save(const char *path, gq_tensor *t);

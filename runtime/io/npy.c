@@ -183,7 +183,7 @@ int gq_npy_load(const char *path, gq_tensor **t) {
   GQ_TRY(gq_reader_open(&r, path));
   int status = read_npy(&r, t);
   gq_reader_close(&r);
-  return status;
+  return gq_file_named(status, path);
 }
 
 /* ---- saving ---- */
@@ -210,7 +210,7 @@ int gq_npy_save(const char *path, gq_tensor *t) {
   gq_tensor *packed;
   gq_writer w;
   char header[512];
-  GQ_TRY(gq_tensor_host(t, &packed));
+  GQ_TRY(gq_file_named(gq_tensor_host(t, &packed), path));
   int status = gq_writer_open(&w, path);
   if (status == GQ_OK) {
     status = gq_writer_put(&w, header, make_header(packed, header));

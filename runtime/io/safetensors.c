@@ -353,7 +353,7 @@ int gq_safetensors_load(const char *path, gq_named **list, int *n, gq_pair **met
   gq_free(h.text);
   gq_free(h.record);
   gq_free(h.meta);
-  return status;
+  return gq_file_named(status, path);
 }
 
 /* ---- saving ---- */
@@ -491,7 +491,7 @@ static int check_saved(const gq_named *list, int n, const gq_pair *meta, int nme
 int gq_safetensors_save(const char *path, const gq_named *list, int n, const gq_pair *meta, int nmeta) {
   text t = { .bad = GQ_OK };
   gq_writer w;
-  GQ_TRY(check_saved(list, n, meta, nmeta));
+  GQ_TRY(gq_file_named(check_saved(list, n, meta, nmeta), path));
   put_header(&t, list, n, meta, nmeta);
   int status = t.bad;
   if (status == GQ_OK) status = gq_writer_open(&w, path);
@@ -501,5 +501,5 @@ int gq_safetensors_save(const char *path, const gq_named *list, int n, const gq_
     status = gq_writer_close(&w, status);
   }
   gq_free(t.at);
-  return status;
+  return gq_file_named(status, path);
 }

@@ -445,7 +445,7 @@ static void test_memory_faults(load_fn f, const char *name) {
       gq_alloc_fail(-1, false);
       CHECK(gq_live_blocks() == blocks && files_in_folder() == count);
       if (status == GQ_OK) break;
-      CHECK(status == GQ_ENOMEM && k < 150);
+      CHECK(status == GQ_ENOMEM && k < 150 && strstr(gq_message(), name));
     }
 }
 

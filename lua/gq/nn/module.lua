@@ -225,6 +225,18 @@ local function check_state(own, given)
   return #parts > 0 and table.concat(parts, "; ") or nil
 end
 
+local function tensors_of(module)
+  local own = {}
+  each_tensor(module, function(_, _, v, name) own[name] = v end)
+  return own
+end
+
+-- What is wrong with a state_dict for this module; nil: it fits.
+function Module:check_state_dict(state)
+  if type(state) ~= "table" then return ("a table of tensors by name expected, got %s"):format(describe(state)) end
+  return check_state(tensors_of(self), state)
+end
+
 -- Copies the numbers of a state_dict into the tensors of this module. All names and shapes must fit; if
 -- one does not, nothing is changed.
 function Module:load_state_dict(state, more)
@@ -233,15 +245,12 @@ function Module:load_state_dict(state, more)
       "fit, there is no strict = false; put what is missing into the table, from this module's state_dict()"):format(
       describe(more)), 2)
   end
-  if type(state) ~= "table" then
-    error(("load_state_dict: a table of tensors by name expected, got %s"):format(describe(state)), 2)
-  end
-  local own = {}
-  each_tensor(self, function(_, _, v, name) own[name] = v end)
-  local problem = check_state(own, state)
+  local problem = self:check_state_dict(state)
   if problem then error("load_state_dict: " .. problem, 2) end
+  local own, values = tensors_of(self), {}
+  for name, v in next, own do values[name] = state[name]:to(v.dtype) end    -- memory may fail here, not below
   gq.no_grad(function()
-    for name, v in next, own do v:copy_(state[name]:to(v.dtype)) end
+    for name, v in next, own do v:copy_(values[name]) end
   end)
   return self
 end
