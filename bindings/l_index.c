@@ -1,7 +1,6 @@
 /*
 ** l_index.c -- x[i] and x[{i, {a, b}, {a, b, step}, {}}]: views, and assignment through them.
 */
-#include <math.h>
 #include "bind.h"
 
 /* What a key selects: a SLICE of t, then the shape without the dimensions an index dropped. */
@@ -48,8 +47,9 @@ static void select_range(lua_State *L, selection *s, int dim) {
                (LUAI_UACINT)b, dim + 1, (LUAI_UACINT)size);
   bool empty = first > last;
   s->slice.start[dim] = empty ? 0 : first;
-  s->slice.step[dim] = step;
-  s->slice.shape.dim[dim] = empty ? 0 : (last - first) / step + 1;
+  int64_t count = empty ? 0 : (last - first) / step + 1;
+  s->slice.step[dim] = count > 1 ? step : 1; /* a step to nowhere may be too long for a stride */
+  s->slice.shape.dim[dim] = count;
 }
 
 /* The entry on top: a number drops the dimension, a table is a range. */
@@ -118,11 +118,14 @@ static gq_tensor *target(lua_State *L, const gq_tensor *t, const selection *s) {
   return *h;
 }
 
+/* The number or boolean at arg, for every entry. */
 static void assign_number(lua_State *L, gq_tensor *to, int arg) {
+  int isint = 1;
   double x = lua_isboolean(L, arg) ? lua_toboolean(L, arg) : lua_tonumber(L, arg);
-  if ((to->dtype == GQ_I64 && x != floor(x)) || (to->dtype == GQ_BOOL && x != 0 && x != 1))
+  lua_Integer i = lua_isboolean(L, arg) ? lua_toboolean(L, arg) : lua_tointegerx(L, arg, &isint);
+  if ((to->dtype == GQ_I64 && !isint) || (to->dtype == GQ_BOOL && x != 0 && x != 1))
     luaL_error(L, "assignment: number %f has no %s form", (LUAI_UACNUMBER)x, gq_dtype_name(to->dtype));
-  gqL_try(L, gq_tensor_fill(to, x));
+  gqL_try(L, to->dtype == GQ_I64 ? gq_tensor_fill_int(to, i) : gq_tensor_fill(to, x));
 }
 
 /* v stretched to the shape s, without tape, pushed. */

@@ -216,14 +216,16 @@ static int make_full(lua_State *L) {
   gq_shape s = gqL_checkshape(L, 1);
   bool boolean = lua_isboolean(L, 2);
   double x = boolean ? lua_toboolean(L, 2) : gqL_checknumber(L, 2, "value");
+  int isint = 1;
+  lua_Integer i = boolean ? (lua_Integer)x : lua_tointegerx(L, 2, &isint);
   no_more(L, 3, "full");
   gq_dtype d = check_options(L, 3, "full", known_options);
   if (boolean && gqL_optstring(L, 3, "dtype", NULL) == NULL) d = GQ_BOOL;
-  if (d == GQ_I64 && x != floor(x))
+  if (d == GQ_I64 && !isint)
     return luaL_error(L, "full: an integer is expected for dtype int64, got %f", (LUAI_UACNUMBER)x);
   gq_tensor **h = gqL_pushtensor(L);
   gqL_retry(L, gq_tensor_empty(d, s, h));
-  gqL_try(L, gq_tensor_fill(*h, x));
+  gqL_try(L, d == GQ_I64 ? gq_tensor_fill_int(*h, i) : gq_tensor_fill(*h, x));
   return finish(L, *h, 3);
 }
 
@@ -256,6 +258,31 @@ static int fill_line(lua_State *L, gq_dtype d, int64_t n, double first, double s
   return finish(L, *h, options);
 }
 
+enum { MOST_BITS = 40 }; /* of numbers in a row */
+
+/* The same in int64: a range of integers, last included if it is met. */
+static int arange_int(lua_State *L, int options) {
+  int isint[3] = { 0, 0, 1 };
+  lua_Integer first = lua_tointegerx(L, 1, isint), last = lua_tointegerx(L, 2, isint + 1), step = 1;
+  if (options == 4 && lua_type(L, 3) == LUA_TNUMBER) step = lua_tointegerx(L, 3, isint + 2);
+  if (!isint[0] || !isint[2]) return luaL_error(L, "arange: integers are expected for dtype int64");
+  if (!isint[1]) { /* a fraction, or beyond all integers: the last one before it */
+    double x = lua_tonumber(L, 2);
+    x = step > 0 ? floor(x) : ceil(x);
+    last = x >= 0x1p63 ? INT64_MAX : x < -0x1p63 ? INT64_MIN : (lua_Integer)x;
+  }
+  bool none = step > 0 ? first > last : first < last;
+  uint64_t span = step > 0 ? (uint64_t)last - (uint64_t)first : (uint64_t)first - (uint64_t)last;
+  uint64_t stride = step > 0 ? (uint64_t)step : -(uint64_t)step, n = none ? 0 : span / stride + 1;
+  if (!none && span / stride >= UINT64_C(1) << MOST_BITS)
+    return luaL_error(L, "arange: %f numbers are too many", (LUAI_UACNUMBER)(span / stride) + 1);
+  gq_tensor **h = gqL_pushtensor(L);
+  gqL_retry(L, gq_tensor_new(GQ_I64, (gq_shape){ 1, { (int64_t)n } }, h));
+  int64_t *to = gq_tensor_data(*h);
+  for (uint64_t i = 0; i < n; i++) to[i] = (int64_t)((uint64_t)first + i * (uint64_t)step);
+  return finish(L, *h, options);
+}
+
 /* Inclusive, as Lua's for; for fractions the end is met to within rounding. */
 static int make_arange(lua_State *L) {
   double first = gqL_checknumber(L, 1, "first"), last = gqL_checknumber(L, 2, "last");
@@ -268,18 +295,21 @@ static int make_arange(lua_State *L) {
   gq_dtype d = check_options(L, options, "arange", known_options);
   if (step == 0 || !isfinite(step) || !isfinite(first) || !isfinite(last))
     return luaL_error(L, "arange: finite numbers and a step other than 0 expected");
-  if (d == GQ_I64 && (first != floor(first) || step != floor(step)))
-    return luaL_error(L, "arange: integers are expected for dtype int64");
+  if (d == GQ_I64) return arange_int(L, options);
   double n = floor((last - first) / step * (1 + 4e-16) + 1e-12) + 1;
-  if (n > 0x1p40) return luaL_error(L, "arange: %f numbers are too many", (LUAI_UACNUMBER)n);
+  if (n > (double)(INT64_C(1) << MOST_BITS))
+    return luaL_error(L, "arange: %f numbers are too many", (LUAI_UACNUMBER)n);
   return fill_line(L, d, n < 1 ? 0 : (int64_t)n, first, step, options);
 }
 
 static int make_linspace(lua_State *L) {
   double a = gqL_checknumber(L, 1, "first"), b = gqL_checknumber(L, 2, "last");
-  int64_t n = gqL_checkint(L, 3, 0, INT64_C(1) << 40, "n");
+  int64_t n = gqL_checkint(L, 3, 0, INT64_C(1) << MOST_BITS, "n");
   no_more(L, 4, "linspace");
   gq_dtype d = check_options(L, 4, "linspace", known_options);
+  if (d == GQ_I64 && !(fabs(a) <= 0x1p53 && fabs(b) <= 0x1p53))
+    return luaL_error(L, "linspace: ends of at most 2^53 expected for dtype int64, got %f and %f",
+                      (LUAI_UACNUMBER)a, (LUAI_UACNUMBER)b);
   fill_line(L, d, n, a, n > 1 ? (b - a) / (double)(n - 1) : 0, 4);
   if (n > 1) /* the end exactly */
     gq_tensor_set(gqL_totensor(L, -1), &(int64_t){ n - 1 }, b);

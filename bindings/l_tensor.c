@@ -296,27 +296,32 @@ static int tensor_tostring(lua_State *L) {
 
 /* ---- comparing as Lua does: one number with one number ---- */
 
-static double one_number(lua_State *L, int arg) {
-  if (lua_type(L, arg) == LUA_TNUMBER) return lua_tonumber(L, arg);
+/* The number at arg, or the one number of a tensor, pushed: int64 as an integer, which a double may not hold. */
+static void push_one(lua_State *L, int arg) {
+  static const int64_t first[GQ_MAXDIM];
+  if (lua_type(L, arg) == LUA_TNUMBER) {
+    lua_pushvalue(L, arg);
+    return;
+  }
   gq_tensor *t = gqL_checktensor(L, arg);
   gqL_checknumbers(L, t, "comparing with < or <=");
   if (gq_numel(t->shape) != 1) {
     const char *given = gqL_typename(L, arg);
     luaL_error(L, "< and <= compare single numbers, got %s: use x:lt(y), x:le(y) and gq.where", given);
   }
-  static const int64_t first[GQ_MAXDIM];
-  return gq_tensor_get(t, first);
+  if (t->dtype == GQ_I64) lua_pushinteger(L, gq_tensor_get_int(t, first));
+  else lua_pushnumber(L, gq_tensor_get(t, first));
 }
 
-static int tensor_lt(lua_State *L) {
-  lua_pushboolean(L, one_number(L, 1) < one_number(L, 2));
+static int compare(lua_State *L, int op) {
+  push_one(L, 1);
+  push_one(L, 2);
+  lua_pushboolean(L, lua_compare(L, -2, -1, op));
   return 1;
 }
 
-static int tensor_le(lua_State *L) {
-  lua_pushboolean(L, one_number(L, 1) <= one_number(L, 2));
-  return 1;
-}
+static int tensor_lt(lua_State *L) { return compare(L, LUA_OPLT); }
+static int tensor_le(lua_State *L) { return compare(L, LUA_OPLE); }
 
 /* ---- copies ---- */
 

@@ -80,6 +80,45 @@ describe("constructors", function()
     assert.equal("int64", gq.ones_like(gq.zeros(2, { dtype = "int64" })).dtype)
   end)
 
+  it("keeps int64 exact where a double would not", function()
+    local int, big = { dtype = "int64" }, 9007199254740993
+    assert.same({ big, big }, gq.full({ 2 }, big, int):totable())
+    assert.same({ big, big + 1, big + 2 }, gq.arange(big, big + 2, 1, int):totable())
+    assert.same({ big, big - 3 }, gq.arange(big, big - 5, -3, int):totable())
+    assert.same({ math.maxinteger - 1, math.maxinteger }, gq.arange(math.maxinteger - 1, math.maxinteger, int):totable())
+    assert.same({ math.maxinteger }, gq.arange(math.maxinteger, 1e300, 2, int):totable())
+    assert.same({ math.mininteger, -1, math.maxinteger - 1 },
+      gq.arange(math.mininteger, math.maxinteger, math.maxinteger, int):totable())
+    assert.same({ math.maxinteger, -1 }, gq.arange(math.maxinteger, math.mininteger, math.mininteger, int):totable())
+    assert.same({ 1, 2, 3 }, gq.arange(1, 3.5, int):totable())
+    assert.same({ -1, -2, -3 }, gq.arange(-1.0, -3.5, -1.0, int):totable())
+    assert.same({ 0 }, gq.arange(0, 0.5, int):totable())
+    assert.same({}, gq.arange(1, 0.5, int):totable())
+    local x = gq.zeros(2, int)
+    x[1], x[{ { 2, 2 } }] = big, -big
+    assert.same({ big, -big }, x:totable())
+    assert.is_true(gq.tensor(big, int) > big - 1)
+    assert.is_false(gq.tensor(big, int) < gq.tensor(big, int))
+    assert.is_true(gq.tensor(big, int) <= big and gq.tensor(big - 1, int) < gq.tensor(big, int))
+    assert.is_true(gq.tensor(big, int) < 1e300)
+    assert.is_false(gq.tensor(0, int) < 0 / 0)
+  end)
+
+  it("refuses numbers that int64 does not have", function()
+    local int, x = { dtype = "int64" }, gq.zeros(2, { dtype = "int64" })
+    for _, bad in ipairs { 1e300, -1e300, 0x1p63, 1 / 0, 0 / 0, 0.5 } do
+      raises("int64", gq.full, { 2 }, bad, int)
+      raises("integer", gq.tensor, { bad }, int)
+      raises("int64", function() x[1] = bad end)
+      raises("int64", function() return x + bad end)
+      raises(bad == 0.5 and "integers" or "", gq.arange, bad, bad + 1, int)
+    end
+    raises("integers", gq.arange, 0, 1, 0.5, int)
+    raises("too many", gq.arange, 0, math.maxinteger, int)
+    raises("2^53", gq.linspace, 0, 1e300, 3, int)
+    raises("2^53", gq.linspace, 9007199254740993 + 2, 0, 3, int)
+  end)
+
   it("draw the same numbers from the same seed", function()
     gq.manual_seed(7)
     local a, b = gq.randn(5), gq.randn(5)
@@ -286,6 +325,19 @@ describe("indexing", function()
     assert.same({ false, true }, b:totable())
     y[1] = f64({ 0.5, 0.5, 0.5 })
     assert.equal(0.5, y[1][1]:item())
+  end)
+
+  it("a step that leads nowhere may be of any length", function()
+    local y = gq.tensor { { 1, 2, 3 }, { 4, 5, 6 } }
+    assert.same({ { 1, 2, 3 } }, y[{ { 1, 2, math.maxinteger } }]:totable())
+    assert.same({ { 3 }, { 6 } }, y[{ {}, { 3, 3, math.maxinteger } }]:totable())
+    assert.same({ { 1 }, { 4 } }, y[{ {}, { 1, 3, math.maxinteger } }]:totable())
+    assert.same({ 0, 3 }, y[{ { 2, 1, math.maxinteger } }].shape)
+    y[{ { 1, 2, math.maxinteger }, { 2, 3, math.maxinteger - 1 } }] = 7
+    assert.same({ { 1, 7, 3 }, { 4, 5, 6 } }, y:totable())
+    y.requires_grad = true
+    y[{ { 1, 2, math.maxinteger } }]:sum():backward()
+    assert.same({ { 1, 1, 1 }, { 0, 0, 0 } }, y.grad:totable())
   end)
 
   it("refuses wrong values", function()

@@ -201,13 +201,20 @@ int64_t gq_tensor_get_int(const gq_tensor *t, const int64_t *index) {
   return t->dtype == GQ_I64 ? *(const int64_t *)p : to_int(load(p, t->dtype));
 }
 
-int gq_tensor_fill(gq_tensor *t, double value) {
+/* One number, of dtype `d`, everywhere. */
+static int fill(gq_tensor *t, gq_dtype d, number bits) {
   GQ_TRY(check_writable(t));
-  number bits;
-  store(&bits, t->dtype, value);
   gq_storage one = { .refs = 1, .bytes = sizeof bits, .device = gq_host, .data = &bits };
-  gq_tensor one_number = { .refs = 1, .dtype = t->dtype, .shape = t->shape, .storage = &one }; /* strides 0 */
+  gq_tensor one_number = { .refs = 1, .dtype = d, .shape = t->shape, .storage = &one }; /* strides 0 */
   t->storage->device->move(t, &one_number);
   t->storage->version++;
   return GQ_OK;
 }
+
+int gq_tensor_fill(gq_tensor *t, double value) {
+  number bits;
+  store(&bits, t->dtype, value);
+  return fill(t, t->dtype, bits);
+}
+
+int gq_tensor_fill_int(gq_tensor *t, int64_t value) { return fill(t, GQ_I64, (number){ .i64 = value }); }
