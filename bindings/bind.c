@@ -70,6 +70,14 @@ int gqL_try(lua_State *L, int status) {
   return status;
 }
 
+int gqL_guarded(lua_State *L, int nargs, int nresults) {
+  bool main = lua_pushthread(L) == 1;
+  lua_pop(L, 1);
+  if (!main) return lua_pcall(L, nargs, nresults, 0);
+  lua_call(L, nargs, nresults);
+  return LUA_OK;
+}
+
 void gqL_collect(lua_State *L) {
   lua_gc(L, LUA_GCCOLLECT);
   gqL_getstate(L)->survived = gq_live_bytes();
@@ -236,6 +244,19 @@ static void unknown_option(lua_State *L, const char *key, const char *const *kno
   gqL_error(L, "%s: unknown option '%s' (known: %s)", what, key, list);
 }
 
+/* The options at arg with what an __index gives, which runs here, before the caller holds anything. */
+void gqL_plainoptions(lua_State *L, int arg, const char *const *known) {
+  arg = lua_absindex(L, arg);
+  if (!lua_istable(L, arg) || luaL_getmetafield(L, arg, "__index") == LUA_TNIL) return;
+  lua_newtable(L);
+  for (; *known != NULL; known++) {
+    lua_getfield(L, arg, *known);
+    lua_setfield(L, -2, *known);
+  }
+  lua_replace(L, arg);
+  lua_pop(L, 1);
+}
+
 void gqL_checkoptions(lua_State *L, int arg, const char *const *known, const char *what) {
   if (lua_isnoneornil(L, arg)) return;
   arg = lua_absindex(L, arg);
@@ -253,6 +274,7 @@ void gqL_checkoptions(lua_State *L, int arg, const char *const *known, const cha
     for (int i = 0; known[i] != NULL && !found; i++) found = strcmp(known[i], key) == 0;
     if (!found) unknown_option(L, key, known, what);
   }
+  gqL_plainoptions(L, arg, known);
 }
 
 /* Push option `key`; false (nothing pushed) if it is not given. */

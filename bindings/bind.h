@@ -37,6 +37,9 @@ gqL_solve gqL_pause(void);
 void gqL_resume(gqL_solve s, bool raised);
 void gqL_rethrow(lua_State *L);
 extern bool gqL_host_interrupts;                            /* the host's own handler stops solves: gqlua */
+/* lua_call, where something must be put back after an error: a coroutine that dies of one closes nothing, so there
+** the call is protected, which costs the traceback. Gives the status; not LUA_OK: put it back, then lua_error. */
+int gqL_guarded(lua_State *L, int nargs, int nresults);
 void gqL_collect(lua_State *L);                             /* full collection (not inside a finaliser) */
 
 /* The tensor's numbers are asked for (x:item(), x < y): an error on a traced value, naming gq.where. */
@@ -66,7 +69,9 @@ gq_dtype gqL_checkdtype(lua_State *L, int arg);
 gq_dense **gqL_pushinterpolant(lua_State *L);               /* empty, collectable: l_dense.c */
 
 /* Options: one trailing table; an unknown key raises and names the nearest known one.
-** known: NULL-terminated. what: "gq.odeint". */
+** known: NULL-terminated. what: "gq.odeint". A table with an __index, which may do anything, is read once, by
+** gqL_plainoptions, and replaced by a plain one: before the caller lends what that may free. */
+void gqL_plainoptions(lua_State *L, int arg, const char *const *known);
 void gqL_checkoptions(lua_State *L, int arg, const char *const *known, const char *what);
 /* Field of the options table (arg may be none/nil: default). Type errors name the key. */
 double gqL_optnumber(lua_State *L, int arg, const char *key, double def);

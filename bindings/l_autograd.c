@@ -145,14 +145,17 @@ static int core_once(lua_State *L) {
 
 #define GUARD "gq.recording"
 
-static int guard_close(lua_State *L) {
-  int *was = luaL_checkudata(L, 1, GUARD);
+static void put_back(int *was) {
   if (*was >= 0) gq_set_recording(*was);
   *was = -1;
+}
+
+static int guard_close(lua_State *L) {
+  put_back(luaL_checkudata(L, 1, GUARD));
   return 0;
 }
 
-/* The guard, not a protected call, restores the state: an error keeps its traceback. */
+/* The guard, not a protected call, restores the state: an error keeps its traceback, but in a coroutine. */
 static int no_grad(lua_State *L) {
   luaL_checkany(L, 1);
   if (gq_trace_current() != NULL)
@@ -163,7 +166,10 @@ static int no_grad(lua_State *L) {
   lua_insert(L, 1);
   lua_toclose(L, 1);
   *was = gq_set_recording(false);
-  lua_call(L, lua_gettop(L) - 2, LUA_MULTRET);
+  if (gqL_guarded(L, lua_gettop(L) - 2, LUA_MULTRET) != LUA_OK) {
+    put_back(was);
+    return lua_error(L);
+  }
   return lua_gettop(L) - 1;
 }
 

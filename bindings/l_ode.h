@@ -13,6 +13,7 @@ int gqL_odeint(lua_State *L);
 ** are among the times, and with an event the place where it stops is only looked for. l_solve.c */
 int gqL_solveode(lua_State *L);
 
+void gqL_odeplain(lua_State *L, int arg);                      /* gqL_plainoptions of gq.odeint */
 /* Defaults for a state of dtype d, and over them the table at `arg` (nil and none: nothing given). */
 void gqL_odeoptions(lua_State *L, int arg, gq_dtype d, gq_ode_options *o);
 /* The rule of that name; an error that names `key` and lists them otherwise. */

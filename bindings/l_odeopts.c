@@ -211,6 +211,8 @@ static void regularise_options(lua_State *L, int arg, gq_ode_options *o) {
   lua_pop(L, 1);
 }
 
+void gqL_odeplain(lua_State *L, int arg) { gqL_plainoptions(L, arg, known); }
+
 void gqL_odeoptions(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
   static const char *const batches[] = { "joint", "independent", NULL };
   gq_ode_defaults(o, d);

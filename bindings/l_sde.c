@@ -287,6 +287,7 @@ static int sdeint(lua_State *L) {
   lua_settop(L, 4);
   luaL_checkstack(L, 24, NULL);
   int fn = push_both(L, 1, &p);
+  gqL_plainoptions(L, 4, known);
   p.z0 = gqL_checktensor(L, 2);
   gqL_checknumbers(L, p.z0, "sdeint");
   if (!lua_istable(L, 4))

@@ -218,7 +218,9 @@ int gqL_solveode(lua_State *L) {
   gq_info info;
   gq_tensor *t;
   lua_settop(L, 4);
+  gqL_odeplain(L, 4);
   gq_tensor *z0 = check_state(L, 2);
+  *gqL_pushtensor(L) = gq_tensor_ref(z0); /* options and dynamics may free the handles */
   gqL_odeoptions(L, 4, z0->dtype, &o);
   bool throw = lua_istable(L, 4) ? gqL_optbool(L, 4, "throw", true) : true;
   bool event = has(L, 4, "event");
@@ -226,8 +228,7 @@ int gqL_solveode(lua_State *L) {
   int nt = read_times(L, 3, b, &t);
   if (has(L, 4, "grid_points")) mark_jumps(L, 4, b, nt);
   gq_dense **dense = lua_istable(L, 4) && gqL_optbool(L, 4, "dense", false) ? gqL_pushinterpolant(L) : NULL;
-  int at = lua_gettop(L);                 /* of the interpolant, if there is one */
-  *gqL_pushtensor(L) = gq_tensor_ref(z0); /* the dynamics may free the handles */
+  int at = lua_gettop(L); /* of the interpolant, if there is one */
   if (t) *gqL_pushtensor(L) = gq_tensor_ref(t);
   bool recording = o.engine->keeps != GQ_KEEP_NOTHING && gq_recording();
   dynamics f = push_dynamics(L, 1, 4, z0, b->t, nt, recording);

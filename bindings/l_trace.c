@@ -14,20 +14,29 @@ static int trace_gc(lua_State *L) {
 }
 
 /* The function raised, or gave something else than tensors: abandon the trace. */
+static void abandon(gq_trace *tr) {
+  if (tr != NULL && gq_trace_current() == tr) gq_trace_end(tr, 0, NULL);
+}
+
 static int trace_close(lua_State *L) {
   gq_trace **tr = luaL_checkudata(L, 1, TRACE);
-  if (*tr != NULL && gq_trace_current() == *tr) gq_trace_end(*tr, 0, NULL);
+  abandon(*tr);
   return 0;
 }
 
-static void check_results(lua_State *L, int first, int nout, gq_tensor **out, const char *what) {
-  for (int i = 0; i < nout; i++) {
-    out[i] = gqL_totensor(L, first + i);
-    if (out[i] != NULL) continue;
-    const char *given = gqL_typename(L, first + i);
-    if (nout == 1) luaL_error(L, "%s must return a tensor, got %s", what, given);
-    luaL_error(L, "%s must return %d tensors, result %d is %s", what, nout, i + 1, given);
-  }
+/* The results from `first` on; false: one of them is no tensor. */
+static bool take_results(lua_State *L, int first, int nout, gq_tensor **out) {
+  for (int i = 0; i < nout; i++)
+    if ((out[i] = gqL_totensor(L, first + i)) == NULL) return false;
+  return true;
+}
+
+static void wrong_results(lua_State *L, int first, int nout, const char *what) {
+  int i = 0;
+  while (gqL_totensor(L, first + i) != NULL) i++;
+  const char *given = gqL_typename(L, first + i);
+  if (nout == 1) luaL_error(L, "%s must return a tensor, got %s", what, given);
+  luaL_error(L, "%s must return %d tensors, result %d is %s", what, nout, i + 1, given);
 }
 
 static bool callable(lua_State *L, int arg) {
@@ -43,6 +52,7 @@ void gqL_checkcallable(lua_State *L, int fn, const char *what) {
   luaL_error(L, "%s must be a function or a module, got %s", what, given);
 }
 
+/* While the trace is open nothing raises but in gqL_guarded. */
 static gq_trace *trace(lua_State *L, int fn, int nin, const gq_dtype *d, const gq_shape *s, int nout,
                        const char *what, int (*begin)(gq_trace **)) {
   fn = lua_absindex(L, fn);
@@ -53,17 +63,17 @@ static gq_trace *trace(lua_State *L, int fn, int nin, const gq_dtype *d, const g
   *tr = NULL;
   luaL_setmetatable(L, TRACE);
   gq_tensor **out = lua_newuserdatauv(L, (size_t)(nout + 1) * sizeof *out, 0);
+  gq_tensor ***in = lua_newuserdatauv(L, (size_t)(nin + 1) * sizeof *in, 0);
   lua_pushvalue(L, at);
   lua_toclose(L, -1);
-  gqL_retry(L, begin(tr));
-  int first = lua_gettop(L) + 1;
+  int first = lua_gettop(L) + 1, status = GQ_OK;
   lua_pushvalue(L, fn);
-  for (int i = 0; i < nin; i++) {
-    gq_tensor **h = gqL_pushtensor(L);
-    gqL_try(L, gq_trace_input(*tr, d[i], s[i], h)); /* a second try would be a second input */
-  }
-  lua_call(L, nin, nout);
-  check_results(L, first, nout, out, what);
+  for (int i = 0; i < nin; i++) in[i] = gqL_pushtensor(L);
+  gqL_retry(L, begin(tr));
+  for (int i = 0; i < nin && status == GQ_OK; i++) status = gq_trace_input(*tr, d[i], s[i], in[i]);
+  if (status != GQ_OK) abandon(*tr), gqL_try(L, status); /* a second try would be a second input */
+  if (gqL_guarded(L, nin, nout) != LUA_OK) abandon(*tr), lua_error(L);
+  if (!take_results(L, first, nout, out)) abandon(*tr), wrong_results(L, first, nout, what);
   gqL_try(L, gq_trace_end(*tr, nout, out));
   lua_closeslot(L, first - 1);
   lua_settop(L, at);

@@ -85,7 +85,8 @@ describe("constructors", function()
     assert.same({ big, big }, gq.full({ 2 }, big, int):totable())
     assert.same({ big, big + 1, big + 2 }, gq.arange(big, big + 2, 1, int):totable())
     assert.same({ big, big - 3 }, gq.arange(big, big - 5, -3, int):totable())
-    assert.same({ math.maxinteger - 1, math.maxinteger }, gq.arange(math.maxinteger - 1, math.maxinteger, int):totable())
+    local last = math.maxinteger
+    assert.same({ last - 1, last }, gq.arange(last - 1, last, int):totable())
     assert.same({ math.maxinteger }, gq.arange(math.maxinteger, 1e300, 2, int):totable())
     assert.same({ math.mininteger, -1, math.maxinteger - 1 },
       gq.arange(math.mininteger, math.maxinteger, math.maxinteger, int):totable())
