@@ -1,4 +1,5 @@
--- hostile_spec.lua -- what a script may do in the middle of a call: free what the call was given, raise, yield.
+-- hostile_spec.lua -- what a script may do in the middle of a call: free what the call was given, raise, yield;
+-- and what it may ask for: fields of very many operations, products where there is no room.
 
 local gq = require "gq"
 local helper = require "tests.helper"
@@ -109,5 +110,75 @@ describe("a coroutine that dies", function()
     local _, e = coroutine.resume(coroutine.create(function() gq.no_grad(error, { 1 }) end))
     assert.same({ 1 }, e)
     assert.is_false(coroutine.wrap(function() return gq.no_grad(gq.recording) end)())
+  end)
+end)
+
+describe("a field of very many operations", function()
+  local function chain(n)
+    return function(_, z)
+      for _ = 1, n do z = gq.sin(z) end
+      return z
+    end
+  end
+  local function wide(parameters)
+    return function(_, z)
+      local parts = {}
+      for i, p in ipairs(parameters) do parts[i] = z * p end
+      return gq.stack(parts):sum(1)
+    end
+  end
+  local function seconds(f, parameters)
+    local z0 = gq.ones(2)
+    z0.requires_grad = true
+    local start = gq.clock()
+    local z = gq.odeint(f, z0, { 0, 0.1 }, { method = "euler", step_size = 0.1, gradient = "direct" })
+    if parameters then z[2]:sum():backward() end
+    return gq.clock() - start
+  end
+
+  it("is compiled in a time that grows like it", function()
+    seconds(chain(100))
+    local few, many = seconds(chain(1500)), seconds(chain(12000))
+    assert.below(many / few, 30)                                   -- 64 where it is quadratic
+    local parameters = {}
+    for i = 1, 8000 do
+      parameters[i] = gq.tensor(1 / i)
+      parameters[i].requires_grad = true
+    end
+    many = seconds(wide(parameters), parameters)
+    few = seconds(wide { table.unpack(parameters, 1, 1000) }, parameters)
+    assert.below(many / few, 30)
+  end)
+end)
+
+describe("a wide product", function()
+  local asan = os.getenv "GQ_TEST_CONFIG" == "asan"                -- which takes terabytes of address space
+  it("where OpenBLAS has no room for its buffers is an error, and then none where it has", function()
+    if asan then return end
+    local script = [[
+      local gq = require "gq"
+      local x = gq.ones(300, 300)
+      local ok, e = pcall(x.matmul, x, x)
+      print(ok, e)
+      local net = gq.nn.mlp { sizes = { 400, 400, 400 } }
+      print(pcall(gq.odeint, net, gq.ones(256, 400), { 0, 1 }))
+      local y = gq.ones(5, 6)
+      print(y:matmul(gq.ones(6, 20)):sum():item()) ]]
+    local name = os.tmpname()
+    local file = assert(io.open(name, "w"))
+    file:write(script)
+    file:close()
+    local program = helper.quote(os.getenv "GQLUA" or "./gqlua")
+    local function run(limit)
+      local pipe = assert(io.popen(("ulimit -v %s; GQ_THREADS=2 timeout 60 %s %s 2>&1; echo end $?"):format(limit,
+        program, name)))
+      local text = pipe:read("a")
+      pipe:close()
+      return text
+    end
+    local text = run(350000)
+    assert.matches("false\tout of memory: OpenBLAS takes %d+ MiB .*false.*out of memory.*600.0.*end 0", text)
+    assert.matches("true.*true.*600.0.*end 0", run(2000000))
+    os.remove(name)
   end)
 end)

@@ -85,9 +85,10 @@ void gq_random_normal(gq_key key, uint64_t stream, uint64_t first, size_t n, dou
 void gq_random_u32(gq_key key, uint64_t stream, uint64_t first, size_t n, uint32_t *out);
 
 /* ---- threads: a small pool; the caller is worker 0 ---- */
+enum { GQ_MAX_THREADS = 256 };
 int gq_threads(void);                    /* workers in use, 1.. */
 int gq_workers(void);                    /* the same, or 1 from inside gq_parallel: how many would share a call */
-int gq_set_threads(int n);               /* starts or stops workers; GQ_EARG unless 1..256 */
+int gq_set_threads(int n);               /* starts or stops workers; GQ_EARG unless 1..GQ_MAX_THREADS */
 /* Run fn(ctx, i) for i = 0..n-1, items of one remainder by gq_threads() one after the other on one thread;
 ** returns when all are done. Calls from inside fn run serially. */
 void gq_parallel(int n, void (*fn)(void *ctx, int i), void *ctx);

@@ -14,20 +14,20 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-enum { MAX_THREADS = 256, SPIN_MICROSECONDS = 500 };
+enum { SPIN_MICROSECONDS = 500 };
 
 static struct pool {
   pthread_mutex_t lock; /* guards sleeping; held briefly */
   pthread_cond_t work, done;
   atomic_int size; /* workers wanted, the caller included; 0: not chosen yet */
   int running;     /* threads started, the caller not included */
-  pthread_t thread[MAX_THREADS];
-  atomic_uint round;              /* +1 for every job: workers wait for it to change */
-  atomic_uint claim[MAX_THREADS]; /* round of the last share of each worker that somebody has begun */
+  pthread_t thread[GQ_MAX_THREADS];
+  atomic_uint round;                 /* +1 for every job: workers wait for it to change */
+  atomic_uint claim[GQ_MAX_THREADS]; /* round of the last share of each worker that somebody has begun */
   atomic_int unfinished, sleeping;
   atomic_bool caller_sleeps, busy;
-  bool stop, crowded; /* crowded: more workers than cores, spinning would hold them up */
-  int n, stride;      /* the job: items, and who takes which */
+  atomic_bool stop, crowded; /* crowded: more workers than cores, spinning would hold them up */
+  int n, stride;             /* the job: items, and who takes which */
   void (*fn)(void *, int);
   void *ctx;
 } pool = { .lock = PTHREAD_MUTEX_INITIALIZER,
@@ -40,7 +40,7 @@ static int cores(cpu_set_t *set) {
   CPU_ZERO(set);
   if (sched_getaffinity(0, sizeof *set, set) != 0) return 1;
   int n = CPU_COUNT(set);
-  return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : n;
+  return n < 1 ? 1 : n > GQ_MAX_THREADS ? GQ_MAX_THREADS : n;
 }
 
 static int default_size(void) {
@@ -48,7 +48,7 @@ static int default_size(void) {
   const char *text = getenv("GQ_THREADS");
   char *end;
   long n = text ? strtol(text, &end, 10) : 0;
-  if (text && end != text && *end == '\0' && n >= 1 && n <= MAX_THREADS) return (int)n;
+  if (text && end != text && *end == '\0' && n >= 1 && n <= GQ_MAX_THREADS) return (int)n;
   return cores(&set);
 }
 
@@ -72,7 +72,7 @@ static void pause_briefly(void) {
 
 /* Spin until *value differs from old (true) or patience ends (false). */
 static bool spin_until_changed(atomic_uint *value, unsigned old) {
-  if (pool.crowded) return atomic_load(value) != old;
+  if (atomic_load(&pool.crowded)) return atomic_load(value) != old;
   double end = gq_clock() + 1e-6 * SPIN_MICROSECONDS;
   do {
     for (int i = 0; i < 64; i++) {
@@ -90,7 +90,7 @@ static bool spin_until_finished(void) {
       if (atomic_load_explicit(&pool.unfinished, memory_order_acquire) == 0) return true;
       pause_briefly();
     }
-  } while (!pool.crowded && gq_clock() < end);
+  } while (!atomic_load(&pool.crowded) && gq_clock() < end);
   return false;
 }
 
@@ -100,7 +100,7 @@ static bool spin_until_finished(void) {
 static void bind_worker(int i) {
   cpu_set_t set, one;
   int n = cores(&set), at = sched_getcpu();
-  if (pool.crowded || n < 2) return;
+  if (atomic_load(&pool.crowded) || n < 2) return;
   CPU_ZERO(&one);
   for (int cpu = at < 0 ? 0 : at, left = i; left > 0;) {
     cpu = (cpu + 1) % CPU_SETSIZE;
@@ -143,14 +143,14 @@ typedef struct start {
   unsigned seen;
 } start;
 
-static start starts[MAX_THREADS];
+static start starts[GQ_MAX_THREADS];
 
 static void *work(void *arg) {
   start s = *(start *)arg;
   for (;;) {
     wait_for_round(s.seen);
     s.seen = atomic_load(&pool.round);
-    if (pool.stop) break;
+    if (atomic_load(&pool.stop)) break;
     if (!claim(s.worker, s.seen)) continue;
     run_share(s.worker);
     finish_share();
@@ -194,11 +194,11 @@ static void watch_forks(void) { pthread_atfork(NULL, NULL, forget_workers); }
 
 static void stop_workers(void) {
   if (pool.running == 0) return;
-  pool.stop = true;
+  atomic_store(&pool.stop, true);
   start_round();
   for (int i = 1; i <= pool.running; i++) pthread_join(pool.thread[i], NULL);
   pool.running = 0;
-  pool.stop = false;
+  atomic_store(&pool.stop, false);
 }
 
 /* Signals stay with the threads that the program knows of. */
@@ -218,7 +218,7 @@ static int start_workers(int size) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   cpu_set_t set;
   pthread_once(&once, watch_forks);
-  pool.crowded = size > cores(&set);
+  atomic_store(&pool.crowded, size > cores(&set));
   while (pool.running < size - 1) {
     if (start_worker(pool.running + 1) != 0) {
       stop_workers();
@@ -230,7 +230,7 @@ static int start_workers(int size) {
 }
 
 int gq_set_threads(int n) {
-  if (n < 1 || n > MAX_THREADS) return gq_fail(GQ_EARG, "%d threads: expected 1 to %d", n, MAX_THREADS);
+  if (n < 1 || n > GQ_MAX_THREADS) return gq_fail(GQ_EARG, "%d threads: expected 1 to %d", n, GQ_MAX_THREADS);
   if (inside || atomic_exchange(&pool.busy, true))
     return gq_fail(GQ_ESTATE, "the number of threads cannot change while they are at work");
   int status = GQ_OK;

@@ -7,6 +7,35 @@
 
 #include <string.h>
 
+/* Heaps of nodes, the earliest on top, as leftist trees (Crane 1972; Knuth, TAOCP 3, 5.2.3): arrays over all nodes
+** hold any number of them that share no node. */
+typedef struct heaps {
+  gq_ref *left, *right;
+  int *rank; /* length of the way right */
+} heaps;
+
+static gq_ref merge(heaps *h, gq_ref a, gq_ref b) {
+  if (a < 0) return b;
+  if (b < 0) return a;
+  if (b < a) {
+    gq_ref t = a;
+    a = b, b = t;
+  }
+  h->right[a] = merge(h, h->right[a], b);
+  gq_ref l = h->left[a], r = h->right[a];
+  if (l < 0 || h->rank[l] < h->rank[r]) h->left[a] = r, h->right[a] = l;
+  h->rank[a] = h->right[a] < 0 ? 0 : h->rank[h->right[a]] + 1;
+  return a;
+}
+
+static void push(heaps *h, gq_ref *top, gq_ref r) {
+  h->left[r] = h->right[r] = -1;
+  h->rank[r] = 0;
+  *top = merge(h, *top, r);
+}
+
+static void pop(heaps *h, gq_ref *top) { *top = merge(h, h->left[*top], h->right[*top]); }
+
 typedef struct list {
   gq_compiler *c;
   int *waits;       /* [n] operands of this phase not yet scheduled */
@@ -14,8 +43,14 @@ typedef struct list {
   int *next, *head; /* users of each root: edges in lists */
   gq_ref *user;
   int nedge;
-  gq_ref *ready;
-  int nready;
+  heaps all, alike;  /* ready nodes; element-wise ones of one shape */
+  gq_ref other, any; /* tops in `all`: not element-wise; element-wise, those that were taken too */
+  gq_ref *shape;     /* [n] first node of that shape, */
+  gq_ref *table;     /* [mask + 1] found by its hash; */
+  gq_ref *top;       /* [n] of that node: the top in `alike` */
+  size_t mask;
+  gq_ref *blocked; /* [nblocked] ready, but only once the open unit is closed */
+  int nblocked;
   int values; /* of the open group */
 } list;
 
@@ -23,14 +58,37 @@ static bool takes_part(const gq_compiler *c, gq_ref r, int phase) {
   return c->info[r].phase == phase && gq_computed(c, r);
 }
 
+static bool elementwise(const list *s, gq_ref r) { return gq_op_elementwise(node_of(s->c, r)->op); }
+
+/* The first node of r's shape. */
+static gq_ref shape_of(list *s, gq_ref r) {
+  gq_shape shape = node_of(s->c, r)->shape;
+  uint64_t hash = (uint64_t)shape.ndim;
+  for (int i = 0; i < shape.ndim; i++) hash = (hash ^ (uint64_t)shape.dim[i]) * UINT64_C(0x9e3779b97f4a7c15);
+  for (size_t at = (hash >> 32) & s->mask;; at = (at + 1) & s->mask) {
+    if (s->table[at] < 0) return s->table[at] = r;
+    if (gq_shape_equal(node_of(s->c, s->table[at])->shape, shape)) return s->table[at];
+  }
+}
+
+static void now_ready(list *s, gq_ref r) {
+  if (!elementwise(s, r)) push(&s->all, &s->other, r);
+  else {
+    push(&s->all, &s->any, r);
+    push(&s->alike, &s->top[s->shape[r]], r);
+  }
+}
+
 static void count_edges(list *s, int phase) {
   gq_compiler *c = s->c;
-  s->nedge = s->nready = 0;
+  s->nedge = s->nblocked = 0;
+  s->other = s->any = -1;
   for (int r = 0; r < c->n; r++) {
     if (!takes_part(c, r, phase)) continue;
     const gq_node *n = node_of(c, r);
     s->waits[r] = 0;
-    s->after[r] = s->head[r] = -1;
+    s->after[r] = s->head[r] = s->top[r] = -1;
+    if (elementwise(s, r)) s->shape[r] = shape_of(s, r);
     for (int i = 0; i < n->nargs; i++) {
       gq_ref root = c->view[n->args[i]].root;
       if (!takes_part(c, root, phase)) continue;
@@ -39,7 +97,7 @@ static void count_edges(list *s, int phase) {
       s->head[root] = s->nedge++;
       s->waits[r]++;
     }
-    if (s->waits[r] == 0) s->ready[s->nready++] = r;
+    if (s->waits[r] == 0) s->blocked[s->nblocked++] = r;
   }
 }
 
@@ -51,19 +109,21 @@ static bool reads_in_place(const gq_compiler *c, gq_ref r, gq_ref root) {
   return true;
 }
 
-static void take(list *s, int at) {
+/* r, popped from where it was ready, into the open unit. */
+static void take(list *s, gq_ref r) {
   gq_compiler *c = s->c;
-  gq_ref r = s->ready[at];
   int u = c->nunit - 1;
-  s->ready[at] = s->ready[--s->nready];
   c->order[c->norder++] = r;
   c->info[r].unit = u;
   c->unit[u].count++;
   s->values += 3 + node_of(c, r)->nargs; /* itself, its operands, perhaps an output to add to */
   for (int e = s->head[r]; e >= 0; e = s->next[e]) {
     gq_ref user = s->user[e];
-    if (!reads_in_place(c, user, r) && s->after[user] < u) s->after[user] = u;
-    if (--s->waits[user] == 0) s->ready[s->nready++] = user;
+    bool waits = elementwise(s, user) && s->after[user] < u && !reads_in_place(c, user, r);
+    if (waits) s->after[user] = u;
+    if (--s->waits[user] > 0) continue;
+    if (s->after[user] == u) s->blocked[s->nblocked++] = user;
+    else now_ready(s, user);
   }
 }
 
@@ -73,43 +133,32 @@ static void open_unit(list *s, gq_unit_kind kind, int phase) {
   s->values = 0;
 }
 
-/* The earliest ready node that may join the open group; -1: none. */
-static int find_joining(const list *s, gq_shape shape) {
-  int best = -1;
-  for (int i = 0; i < s->nready; i++) {
-    gq_ref r = s->ready[i];
-    const gq_node *n = node_of(s->c, r);
-    if (gq_op_elementwise(n->op) && s->after[r] < s->c->nunit - 1 && gq_shape_equal(n->shape, shape) &&
-        (best < 0 || r < s->ready[best]))
-      best = i;
-  }
-  return best;
-}
-
-static int find_earliest(const list *s, bool elementwise) {
-  int best = -1;
-  for (int i = 0; i < s->nready; i++)
-    if (gq_op_elementwise(node_of(s->c, s->ready[i])->op) == elementwise &&
-        (best < 0 || s->ready[i] < s->ready[best]))
-      best = i;
-  return best;
-}
-
 enum { FULL = GQ_GROUP_VALUES - 8 }; /* room for the last node and its operands */
 
-static void schedule_phase(list *s, int phase) {
+/* The earliest element-wise node and those of its shape that may join it. */
+static void take_group(list *s, gq_ref *top) {
+  while (*top >= 0 && s->values < FULL) {
+    gq_ref r = *top;
+    pop(&s->alike, top);
+    take(s, r);
+  }
+}
+
+static int schedule_phase(list *s, int phase) {
   count_edges(s, phase);
-  while (s->nready) {
-    int at = find_earliest(s, false);
-    if (at >= 0) {
+  for (;;) {
+    while (s->nblocked) now_ready(s, s->blocked[--s->nblocked]);
+    while (s->any >= 0 && s->c->info[s->any].unit >= 0) pop(&s->all, &s->any);
+    if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted while a program was compiled");
+    if (s->other >= 0) {
+      gq_ref r = s->other;
+      pop(&s->all, &s->other);
       open_unit(s, UNIT_NODE, phase);
-      take(s, at);
-      continue;
-    }
-    at = find_earliest(s, true);
-    gq_shape shape = node_of(s->c, s->ready[at])->shape;
-    open_unit(s, UNIT_GROUP, phase);
-    for (; at >= 0 && s->values < FULL; at = find_joining(s, shape)) take(s, at);
+      take(s, r);
+    } else if (s->any >= 0) {
+      open_unit(s, UNIT_GROUP, phase);
+      take_group(s, &s->top[s->shape[s->any]]);
+    } else return GQ_OK;
   }
 }
 
@@ -173,27 +222,28 @@ static void choose_direct(gq_compiler *c) {
     }
 }
 
-static int new_list(list *s, gq_compiler *c) {
-  size_t n = (size_t)c->n + 1, edges = 1;
-  for (int r = 0; r < c->n; r++) edges += (size_t)node_of(c, r)->nargs;
-  *s = (list){ .c = c };
-  s->waits = gq_calloc(n, sizeof *s->waits);
-  s->after = gq_calloc(n, sizeof *s->after);
-  s->head = gq_calloc(n, sizeof *s->head);
-  s->ready = gq_calloc(n, sizeof *s->ready);
-  s->next = gq_calloc(edges, sizeof *s->next);
-  s->user = gq_calloc(edges, sizeof *s->user);
-  return s->waits && s->after && s->head && s->ready && s->next && s->user ? GQ_OK
-                                                                           : gq_nomem(n * sizeof(gq_ref));
-}
-
 static void free_list(list *s) {
   gq_free(s->waits);
-  gq_free(s->after);
-  gq_free(s->head);
-  gq_free(s->ready);
-  gq_free(s->next);
-  gq_free(s->user);
+  gq_free(s->table);
+}
+
+/* Arrays over nodes and over edges in one block. */
+static int new_list(list *s, gq_compiler *c) {
+  size_t n = (size_t)c->n + 1, edges = 1, room = 2;
+  for (int r = 0; r < c->n; r++) edges += (size_t)node_of(c, r)->nargs;
+  while (room < 2 * n) room *= 2;
+  *s = (list){ .c = c, .mask = room - 1 };
+  int *p = s->waits = gq_calloc(12 * n + 2 * edges, sizeof *p);
+  s->table = gq_alloc(room * sizeof *s->table);
+  if (!p || !s->table) return gq_nomem((12 * n + 2 * edges) * sizeof *p);
+  int **over_nodes[] = { &s->after,      &s->head,        &s->shape,     &s->top,
+                         &s->blocked,    &s->all.left,    &s->all.right, &s->all.rank,
+                         &s->alike.left, &s->alike.right, &s->alike.rank };
+  for (int i = 0; i < 11; i++) *over_nodes[i] = p += n;
+  s->next = p + n;
+  s->user = s->next + edges;
+  for (size_t i = 0; i < room; i++) s->table[i] = -1;
+  return GQ_OK;
 }
 
 int gq_pass_schedule(gq_compiler *c) {
@@ -202,7 +252,7 @@ int gq_pass_schedule(gq_compiler *c) {
   choose_direct(c);
   int status = new_list(&s, c);
   for (int phase = 0; phase < c->p->nphase && status == GQ_OK; phase++) {
-    schedule_phase(&s, phase);
+    status = schedule_phase(&s, phase);
     append_outputs(c, phase);
   }
   free_list(&s);

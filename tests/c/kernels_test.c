@@ -273,7 +273,7 @@ static bool product_holds(gq_dtype d, int64_t m, int64_t n, int64_t k, int flags
        *column = random_matrix(d, 3 * m), *before = malloc((size_t)(m * n + 1) * gq_dtype_size(d));
   memcpy(before, z, (size_t)(m * n) * gq_dtype_size(d));
   g.column = 3;
-  gq_gemm_run(&g, x, y, flags & 8 ? column : NULL, z, flags & 4);
+  ok &= gq_gemm_run(&g, x, y, flags & 8 ? column : NULL, z, flags & 4) == GQ_OK;
   for (int64_t i = 0; i < m; i++)
     for (int64_t j = 0; j < n; j++) {
       double sum =

@@ -166,8 +166,7 @@ static int run_instr(const gq_program *p, const frame *f, int i) {
   switch (in->kind) {
     case INSTR_GEMM: {
       const void *column = in->nloc > 3 ? address(f, &in->loc[3]) : NULL;
-      gq_gemm_run(&at->gemm, a, b, column, out, in->add);
-      break;
+      return gq_gemm_run(&at->gemm, a, b, column, out, in->add);
     }
     case INSTR_REDUCE: gq_reduce_run(&at->reduce, a, out, in->add); break;
     case INSTR_MOVE: gq_move(&in->as.move.from, in->as.move.size, a, out, in->as.move.to); break;

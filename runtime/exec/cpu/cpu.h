@@ -123,8 +123,8 @@ typedef struct gq_gemm {
 } gq_gemm;
 /* Plan op(a) op(b). *pack: bit 0 or 1 set if a or b must be made contiguous first (then plan again). */
 int gq_gemm_plan(gq_gemm *g, gq_dtype d, const gq_layout *a, const gq_layout *b, int flags, int *pack);
-/* Large ones are shared among the threads. */
-void gq_gemm_run(const gq_gemm *g, const void *a, const void *b, const void *column_, void *c, bool add);
+/* Large ones are shared among the threads. GQ_ENOMEM: no buffers for OpenBLAS. */
+int gq_gemm_run(const gq_gemm *g, const void *a, const void *b, const void *column_, void *c, bool add);
 
 /* ---- reduce.c ---- */
 

@@ -7,7 +7,9 @@
 #include <cblas-openblas.h>
 #include <limits.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
+#include <sys/mman.h>
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -17,6 +19,48 @@ const char *gq_blas_name(void) {
   pthread_once(&once, start);
   return openblas_get_config();
 }
+
+/* ---- the buffers of OpenBLAS ----
+** It maps one for each product that runs at a time, keeps it, and where there is no room asks again for ever
+** (driver/others/memory.c). So those of all threads are mapped before the first product, or that one is an error. */
+
+enum { BUFFER = (128 << 20) + (64 << 10) }; /* the largest of any processor, and its alignment */
+
+void *blas_memory_alloc(int position) __attribute__((weak)); /* exported, in no header */
+void blas_memory_free(void *buffer) __attribute__((weak));
+
+static void map_buffers(int n) {
+  void *buffer[GQ_MAX_THREADS];
+  if (!blas_memory_alloc || !blas_memory_free) return;
+  for (int i = 0; i < n; i++) buffer[i] = blas_memory_alloc(0);
+  for (int i = 0; i < n; i++) blas_memory_free(buffer[i]);
+}
+
+static int reserve(void) {
+  static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+  static atomic_int reserved;
+  int wanted = gq_threads(), status = GQ_OK;
+  if (atomic_load_explicit(&reserved, memory_order_acquire) >= wanted) return GQ_OK;
+  pthread_mutex_lock(&lock);
+  int more = wanted - atomic_load(&reserved);
+  size_t bytes = more > 0 ? (size_t)more * BUFFER : 0;
+  void *room =
+    more > 0 ? mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) : NULL;
+  if (room == MAP_FAILED)
+    status = gq_fail(GQ_ENOMEM,
+                     "out of memory: OpenBLAS takes %zu MiB of address space for the products of %d threads; "
+                     "raise the limit (ulimit -v), or use fewer threads (gq.set_threads)",
+                     bytes >> 20, more);
+  else if (more > 0) {
+    munmap(room, bytes);
+    map_buffers(wanted);
+    atomic_store_explicit(&reserved, wanted, memory_order_release);
+  }
+  pthread_mutex_unlock(&lock);
+  return status;
+}
+
+/* ---- plans ---- */
 
 /* The matrix in the last two dims of l: its leading dimension, and whether it is stored
 ** transposed. False if neither dim has unit stride. */
@@ -247,15 +291,28 @@ static void run_piece(void *ctx, int i) {
   }
 }
 
-static void shared_product(const gq_gemm *g, const void *a, const void *b, const void *column_, void *c,
-                           bool add) {
-  sharing s = { g, a, b, column_, c, add, g->m >= g->n, gq_workers() };
-  if (s.pieces < 2 || (double)g->m * (double)g->n * (double)g->k < SHARED)
-    product(g, a, b, column_, c, g->m, add);
-  else gq_parallel(s.pieces, run_piece, &s);
+/* Does a piece go to OpenBLAS? */
+static bool any_large(const sharing *s) {
+  for (int i = 0; i < s->pieces; i++) {
+    gq_gemm g = *s->g;
+    int64_t count = edge(s, i + 1) - edge(s, i);
+    if (!s->by_rows) g.n = count;
+    if (choose(&g, s->by_rows ? count : g.m) == LARGE) return true;
+  }
+  return false;
 }
 
-void gq_gemm_run(const gq_gemm *g, const void *a, const void *b, const void *column_, void *c, bool add) {
+static int shared_product(const gq_gemm *g, const void *a, const void *b, const void *column_, void *c,
+                          bool add) {
+  sharing s = { g, a, b, column_, c, add, g->m >= g->n, gq_workers() };
+  if (s.pieces < 2 || (double)g->m * (double)g->n * (double)g->k < SHARED) s.pieces = 1;
+  if (any_large(&s)) GQ_TRY(reserve());
+  if (s.pieces == 1) product(g, a, b, column_, c, g->m, add);
+  else gq_parallel(s.pieces, run_piece, &s);
+  return GQ_OK;
+}
+
+int gq_gemm_run(const gq_gemm *g, const void *a, const void *b, const void *column_, void *c, bool add) {
   int64_t size = (int64_t)gq_dtype_size(g->dtype), count = 1, step = g->m * g->n * size;
   pthread_once(&once, start);
   for (int i = 0; i < g->nbatch; i++) count *= g->dim[i];
@@ -266,7 +323,8 @@ void gq_gemm_run(const gq_gemm *g, const void *a, const void *b, const void *col
       ob += rest % g->dim[i] * g->sb[i];
       rest /= g->dim[i];
     }
-    shared_product(g, (const char *)a + oa * size, (const char *)b + ob * size, column_, (char *)c + t * step,
-                   add);
+    GQ_TRY(shared_product(g, (const char *)a + oa * size, (const char *)b + ob * size, column_,
+                          (char *)c + t * step, add));
   }
+  return GQ_OK;
 }

@@ -83,7 +83,7 @@ static int matmul(gq_tensor *const *args, int flags, bool add, gq_tensor *out) {
       }
   } while (pack && status == GQ_OK);
   if (status == GQ_OK)
-    gq_gemm_run(&g, gq_tensor_data(x[0]), gq_tensor_data(x[1]), NULL, gq_tensor_data(out), add);
+    status = gq_gemm_run(&g, gq_tensor_data(x[0]), gq_tensor_data(x[1]), NULL, gq_tensor_data(out), add);
   gq_tensor_unref(x[0]);
   gq_tensor_unref(x[1]);
   return status;
