@@ -182,3 +182,119 @@ describe("a wide product", function()
     os.remove(name)
   end)
 end)
+
+local both = { "float32", "float64" }
+
+describe("never NaN or inf as success:", function()
+  it("fixed steps that overflow, by either norm", function()
+    for _, norm in ipairs { "max", "rms" } do
+      for _, method in ipairs { "euler", "midpoint", "rk4", "bosh3", "dopri5", "alf", "implicit_midpoint",
+                                "explicit_adams", "implicit_adams", "reversible_heun", "leapfrog" } do
+        for _, sign in ipairs { 10, -10 } do
+          for _, shape in ipairs { { 2 }, { 200, 2 }, { 1000 } } do
+            local function f(_, z)
+              if method ~= "leapfrog" then return z * sign end
+              return gq.cat({ z:narrow(#shape, shape[#shape] // 2 + 1, shape[#shape] // 2),
+                              z:narrow(#shape, 1, shape[#shape] // 2) * sign * 1e30 }, #shape)
+            end
+            local _, info = gq.odeint(f, gq.full(shape, 1e38), { 0, 1 },
+              { method = method, step_size = 1, norm = norm, gradient = "none", throw = false })
+            assert.equal("non_finite", info.status, method .. " " .. sign)
+          end
+        end
+      end
+    end
+    for _, sign in ipairs { 10, -10 } do
+      raises("sample 1 finite", gq.odeint, function(_, z) return z * sign end, gq.full({ 3, 2 }, 1e38), { 0, 1 },
+        { method = "euler", step_size = 1, norm = "max", gradient = "none", batch = "independent" })
+    end
+  end)
+
+  it("a start that is not finite, where no time passes", function()
+    for _, dtype in ipairs(both) do
+      for _, bad in ipairs { 0 / 0, 1 / 0, -1 / 0 } do
+        for _, t in ipairs { { 0 }, { 1, 1 }, { 2, 2, 2 }, { 0, 1 } } do
+          for _, batch in ipairs { "joint", "independent" } do
+            local z0 = gq.ones(3, 2, { dtype = dtype })
+            z0[{ 2, 1 }] = bad
+            raises(batch == "joint" and "z0 not finite element 3" or "sample 2: z0 not finite component 1", gq.odeint,
+              decay, z0, t, { batch = batch })
+            local z, info = gq.odeint(decay, z0, t, { batch = batch, throw = false })
+            assert.equal("non_finite", info.status)
+            assert.same({ #t, 3, 2 }, z.shape)
+            if batch == "independent" then assert.same({ "ok", "non_finite", "ok" }, info.samples.status) end
+          end
+          local parts = { gq.ones(2, { dtype = dtype }), gq.full({ 2 }, bad, { dtype = dtype }) }
+          raises("finite", gq.odeint, function(_, z) return { -z[1], -z[2] } end, parts, t)
+        end
+      end
+    end
+  end)
+
+  it("gradients of rows with steps of their own", function()
+    for _, dtype in ipairs(both) do
+      for _, batch in ipairs { "joint", "independent" } do
+        for _, gradient in ipairs { "direct", "aca", "gq" } do
+          local z0 = gq.tensor({ { 0.5, 0.4 }, { 1, 0.3 }, { 0.2, 0.1 } }, { dtype = dtype })
+          z0.requires_grad = true
+          local z = gq.odeint(function(_, z) return gq.sqrt(gq.abs(z - 1)) end, z0, { 0, 0.1 },
+            { gradient = gradient, batch = batch })
+          raises("finite", function() z[2]:sum():backward() end)
+        end
+      end
+    end
+  end)
+end)
+
+describe("an implicit step", function()
+  it("whose h gamma rounds to nothing is one all the same", function()
+    for _, method in ipairs { "kvaerno3", "kvaerno5", "implicit_midpoint", "trapezoid" } do
+      for _, gradient in ipairs { "gqc", "direct", "aca", "gq", "kronrod" } do
+        for _, t1 in ipairs { 5e-324, 1e-323, 1e-310, -5e-324 } do
+          local z0 = gq.tensor({ { 1e-40, 1e-45 } }, { dtype = "float64" })
+          z0.requires_grad = true
+          local ok, z = pcall(gq.odeint, function(t, z) return (gq.cos(t) - z) * 1e14 end, z0, { 0, t1 },
+            { method = method, gradient = gradient, step_size = 1e300 })
+          if ok then
+            assert.close(z[2], z0:totable(), 1e-12, 1e-300)
+            local done, e = pcall(function() z[2]:sum():backward() end)
+            if done then assert.close(z0.grad, { { 1, 1 } }, 1e-12)
+            else assert.truthy(e:find("moves t", 1, true) or e:find("move t", 1, true), e) end
+          else
+            assert.matches("is not known", z)
+          end
+        end
+      end
+    end
+  end)
+end)
+
+describe("more times than max_steps", function()
+  it("end no backward solve", function()
+    for _, batch in ipairs { "joint", "independent" } do
+      local function gradient(n, max_steps)
+        local z0 = gq.ones(1, 2, { dtype = "float64" })
+        z0.requires_grad = true
+        local z = gq.odeint(decay, z0, gq.linspace(0, 1, n, { dtype = "float64" }),
+          { max_steps = max_steps, batch = batch, gradient = "gq", adjoint = { trajectory = "reverse" } })
+        z[n]:sum():backward()
+        return z0.grad
+      end
+      assert.close(gradient(300, 50), { { math.exp(-1), math.exp(-1) } }, 1e-4)
+      raises("max_steps", function()
+        local z0 = gq.ones(1, 2, { dtype = "float64" })
+        z0.requires_grad = true
+        local z = gq.odeint(decay, z0, { 0, 1 }, { batch = batch, gradient = "gq", rtol = 1e-9, atol = 1e-9,
+          adjoint = { trajectory = "reverse", max_steps = 2 } })
+        z[2]:sum():backward()
+      end)
+    end
+  end)
+
+  it("and max_steps is 100000 by itself", function()
+    local o = { method = "euler", step_size = 1, gradient = "none" }
+    local _, info = gq.odeint(function(_, z) return z * 0 end, gq.ones(1), { 0, 100000 }, o)
+    assert.equal(100000, info.steps)
+    raises("max_steps", gq.odeint, function(_, z) return z * 0 end, gq.ones(1), { 0, 100001 }, o)
+  end)
+end)

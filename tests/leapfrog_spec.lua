@@ -119,6 +119,9 @@ describe("leapfrog refuses", function()
     fails(function(_, z) return -z end, gq.ones(64, 2, { dtype = "float64" }), "first half is not v")
     fails(gq.nn.SecondOrder(function(_, z) return -z:narrow(1, 1, 1) - 0.1 * z:narrow(1, 2, 1) end), vector { 1, 2 },
       "depends on v")
+    fails(gq.nn.SecondOrder(function(_, z) return z:narrow(1, 2, 1) end), vector { 1, 2 }, "depends on v") -- v itself
+    fails(gq.nn.SecondOrder(function(_, z) return z:narrow(2, 3, 2) end), gq.ones(5, 4, { dtype = "float64" }),
+      "depends on v")
   end)
 
   it("a tolerance-driven backward solve of its own kind", function()

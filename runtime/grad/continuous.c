@@ -166,7 +166,7 @@ static int setup(back *k, double size) {
   k->ia = k->reverse ? 1 : 0;
   w->controller = &o->controller, w->context = k;
   w->a.tol.rtol = o->back_rtol, w->a.tol.max_norm = o->back_max_norm, w->c.size = o->back_step_size;
-  w->max_steps = o->back_max_steps;
+  w->max_steps = gq_back_budget(s);
   w->a.tol.atol[0] = o->back_atol;
   w->a.tol.atol[k->ia] = o->back_atol * (o->scale ? size : 1);
   w->a.tol.products = w->a.tol.atol[k->ia];

@@ -117,6 +117,18 @@ static void clear_cuts(const gq_lanes *p) {
     if (p->cut_grad[j]) gq_zero(f->on, p->cut_grad[j], gq_cut_bytes(f, j, p->n));
 }
 
+static int check_row(const back *k, int j) {
+  gq_lanes *p = k->p;
+  const gq_step_record r = gq_step(k->tape, k->at[j]);
+  gq_lanes_get(p, p->cy, j, p->scratch);
+  if (!gq_first_nonfinite(p->f->dtype, p->row, p->scratch)) return GQ_OK;
+  return gq_fail(
+    GQ_ENONFINITE,
+    "sample %lld: in the backward pass the derivative of the step from t = %.9g (step %.3g) is not "
+    "finite",
+    (long long)p->lane[j].row + 1, r.t, r.h);
+}
+
 /* ey and ef hold cotangents of y and f that do not pass through the step's program. */
 static int pull_steps(back *k) {
   gq_lanes *p = k->p;
@@ -137,6 +149,8 @@ static int pull_steps(back *k) {
   GQ_TRY(gq_lanes_phase(p, 2));
   gq_copy(p->f->on, p->cy, p->py, part);
   p->f->on->vec->axpy(p->f->dtype, p->row * p->n, 1, p->ey[0], p->cy);
+  for (int j = 0; j < p->n; j++)
+    if (p->lane[j].row >= 0) GQ_TRY(check_row(k, j));
   if (!l->carry) return GQ_OK;
   gq_copy(p->f->on, p->cf, p->pf, part);
   p->f->on->vec->axpy(p->f->dtype, p->row * p->n, 1, p->ef[0], p->cf);

@@ -285,7 +285,7 @@ int gq_rows_quadrature(gq_rowpull *w) {
   k.points = (int)p->f->lanes[1];
   p->context = &k;
   p->rtol = o->back_rtol, p->max_norm = o->back_max_norm, p->step_size = o->back_step_size;
-  p->max_steps = o->back_max_steps;
+  p->max_steps = gq_back_budget(w->s);
   gq_taker t = { 0 };
   take_all(&k, &t);
   k.block = t.base = gq_calloc(1, t.used + 64);

@@ -159,6 +159,13 @@ static double part_square(const gq_attempt *a, int first, int p) {
   return n ? sum / n : 0;
 }
 
+/* Are the numbers of a part finite? Their sum tells, but for one that overflows. */
+static bool part_finite(const gq_attempt *a, int p) {
+  double sum = 0;
+  for (int s = 0; s < a->field->nslices; s++) sum += scalar_of(a, s, a->st->l.finite + p);
+  return isfinite(sum);
+}
+
 static double products_ratio(gq_attempt *a) {
   const gq_steplayout *l = &a->st->l;
   a->sum.dtime = a->sum.etime = 0;
@@ -190,7 +197,7 @@ int gq_program_attempt(gq_attempt *a, gq_control *c, double *ratio) {
     *ratio = error_ratio(a);
   } else {
     for (int p = 0; p < a->st->l.parts; p++)
-      if (!isfinite(part_square(a, a->st->l.finite, p)) && gq_attempt_nonfinite(a)) *ratio = NAN;
+      if (!part_finite(a, p) && gq_attempt_nonfinite(a)) *ratio = NAN;
   }
   return GQ_OK;
 }

@@ -102,6 +102,12 @@ static void add(const gq_attempt *w, double s, const void *x, void *y) {
 
 static double row_of_a(const gq_tableau *m, int i, int j) { return m->a[(size_t)i * m->stages + j]; }
 
+/* h gamma of stage i, by which slopes are divided: never 0, which it would round to in the shortest steps. */
+static double h_gamma(const gq_attempt *w, int i) {
+  double h = w->scalar[1], hg = h * row_of_a(w->st->m, i, i);
+  return hg != 0 ? hg : copysign(DBL_TRUE_MIN, h);
+}
+
 /* y + h sum_j<n w_j k_j of a part */
 static void combine(const gq_attempt *w, const double *weights, int n, int part, void *dst) {
   memcpy(dst, w->y[part], gq_part_bytes(w->field));
@@ -266,7 +272,7 @@ static int implicit_stage(gq_attempt *w, int i, verdict *what) {
   gq_implicit *n = own(w);
   const gq_tableau *m = w->st->m;
   const gq_field *f = w->field;
-  double hg = w->scalar[1] * row_of_a(m, i, i);
+  double hg = h_gamma(w, i);
   for (int p = 0; p < w->st->l.parts; p++) {
     combine(w, m->a + (size_t)i * m->stages, i, p, n->base[p]);
     memcpy(n->stage[p], n->base[p], gq_part_bytes(f));
@@ -404,7 +410,7 @@ static int pull_stage(gq_attempt *w, int i) {
   const gq_tableau *m = w->st->m;
   const gq_field *f = w->field;
   size_t numel = gq_numel(f->shape);
-  double h = w->scalar[1], hg = h * row_of_a(m, i, i), time;
+  double h = w->scalar[1], hg = h_gamma(w, i), time;
   stage_value(w, i, 0, n->stage[0]);
   GQ_TRY(jacobian(w, i, n->stage));
   gq_newton_factor(l, 0, -hg, NULL);

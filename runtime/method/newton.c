@@ -89,7 +89,7 @@ int gq_newton_jacobian(gq_newton *n, const gq_binding *b, double t, void *z) {
   const gq_evaluator *e = n->at;
   void *x[] = { z, n->unit }, *out[] = { n->f, n->column };
   size_t d = n->dim;
-  memset(n->scale, 0, sizeof n->scale);
+  for (int i = 0; i < GQ_MAXPARTS; i++) n->scale[i] = NAN; /* no factors yet: 0 is a scale like others */
   memset(n->unit, 0, gq_part_bytes(n->field));
   GQ_TRY(gq_evaluate_phase(e, b, 0, t, x, out, NULL, NULL));
   for (size_t i = 0; i < d; i++) {

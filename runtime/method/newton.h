@@ -26,7 +26,7 @@ typedef struct gq_newton {
   double *jacobian;            /* [rows][dim][dim] df_i/dz_j at i dim + j */
   double *lu[GQ_MAXPARTS];     /* [rows][dim][dim] factors of 1 + scale J' as LAPACK stores matrices */
   int *pivot[GQ_MAXPARTS];     /* [rows][dim] */
-  double scale[GQ_MAXPARTS];   /* 0: not factorised */
+  double scale[GQ_MAXPARTS];   /* NaN: not factorised */
   void *unit, *column, *f;     /* states: 1 in one number of every row, what it gives; df/dt, not used */
   size_t bytes;
   void *block;

@@ -112,6 +112,11 @@ static void failed(gq_lanes *p, int j, int status) {
   gq_outcome_set(&fw->row, status);
 }
 
+static int fail_start(int64_t row, size_t component) {
+  return gq_fail(GQ_ENONFINITE, "sample %lld: z0 is not finite (component %zu of the flattened sample)",
+                 (long long)row + 1, component);
+}
+
 static bool each_time(const gq_lanes *p) { return !p->st->kind.adaptive && p->step_size <= 0; }
 
 static bool next(gq_lanes *p, int j) {
@@ -123,9 +128,7 @@ static bool next(gq_lanes *p, int j) {
     lane->row = fw->next, lane->t = lane->c.origin = s->t[0], lane->k = fw->first;
     size_t bad = gq_first_nonfinite(p->f->dtype, p->row, y);
     if (bad) {
-      failed(p, j,
-             gq_fail(GQ_ENONFINITE, "sample %lld: z0 is not finite (component %zu of the flattened sample)",
-                     (long long)lane->row + 1, bad));
+      failed(p, j, fail_start(lane->row, bad));
       lane->row = -1;
       continue;
     }
@@ -243,6 +246,17 @@ static int run(gq_solution *s, forward *fw, int first) {
   return outcome(s, fw);
 }
 
+/* No time passes: the rows are as they were, finite. */
+static int check_starts(gq_solution *s) {
+  int64_t *status = gq_tensor_data(s->rows->samples.status), bad = -1;
+  size_t n = s->rows->bytes / gq_dtype_size(s->z->dtype), first = 0;
+  for (int64_t row = s->rows->n - 1; row >= 0; row--) {
+    size_t i = gq_first_nonfinite(s->z->dtype, n, (char *)gq_at_time(s, s->z, 0) + row * s->rows->bytes);
+    if (i) status[row] = GQ_ENONFINITE, bad = row, first = i;
+  }
+  return bad < 0 ? GQ_OK : gq_explain(s, fail_start(bad, first));
+}
+
 int gq_rows_forward(gq_solution *s) {
   int k = 0;
   GQ_TRY(gq_rowset_new(s, &s->rows));
@@ -250,7 +264,7 @@ int gq_rows_forward(gq_solution *s) {
   for (; k < s->nt && s->t[k] == s->t[0]; k++)
     memcpy(gq_at_time(s, s->z, k), gq_tensor_data(s->z0), gq_part_bytes(s->plan->field));
   s->info.t_reached = s->t[0];
-  if (k == s->nt) return GQ_OK;
+  if (k == s->nt) return check_starts(s);
   forward *fw = gq_calloc(s->rows->workers, sizeof *fw);
   if (!fw) return gq_nomem(s->rows->workers * sizeof *fw);
   int status = run(s, fw, k);

@@ -246,8 +246,8 @@ static int forward_loop(forward *fw, int *k) {
   memcpy(gq_at_time(s, s->z, 0), z0, gq_part_bytes(s->plan->field));
   while (*k < s->nt && s->t[*k] == s->t[0])
     memcpy(gq_at_time(s, s->z, (*k)++), z0, gq_part_bytes(s->plan->field));
-  if (*k == s->nt) return GQ_OK;
   GQ_TRY(gq_check_finite(s->z0, "z0"));
+  if (*k == s->nt) return GQ_OK;
   GQ_TRY(first_slope(fw));
   if (fw->event) GQ_TRY(gq_event_begin(fw->event, w));
   while (*k < s->nt) GQ_TRY(forward_step(fw, k));
