@@ -20,6 +20,8 @@ int gqL_argerror(lua_State *L, int arg, const char *name, const char *text);
 int gqL_try(lua_State *L, int status);
 #define gqL_retry(L, call) do { int s_ = (call); \
     if (s_ == GQ_ENOMEM) { gqL_collect(L); s_ = (call); } gqL_try(L, s_); } while (0)
+/* To stderr, since warnings of a stock lua are off; false: gq.warnings(false). */
+bool gqL_warn(const char *text);
 /* A solve, or what may contain one; gives the call's status. Ctrl-C ends it with GQ_EINTERRUPT: l_signal.c. The
 ** call must not raise. */
 #define gqL_solving(call) (gqL_catch(L), gqL_release(call))

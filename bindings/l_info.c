@@ -107,9 +107,7 @@ static void warn_once(lua_State *L, bool *done, const char *text) {
   else lua_pushstring(L, text);
   lua_setfield(L, -3, "warning");
   lua_pop(L, 1);
-  if (*done) return;
-  *done = true;
-  lua_warning(L, text, 0);
+  if (!*done) *done = gqL_warn(text);
 }
 
 /* How many tolerances the state may be off: relative, 1 % in a tight solve and 10 % in a loose one, 5 % for check.

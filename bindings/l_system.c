@@ -75,6 +75,23 @@ static int peak_reset(lua_State *L) {
   return 0;
 }
 
+static bool silent;
+
+bool gqL_warn(const char *text) {
+  if (!silent) fprintf(stderr, "warning: %s\n", text);
+  return !silent;
+}
+
+static int warnings(lua_State *L) {
+  bool before = !silent;
+  if (!lua_isnoneornil(L, 1)) {
+    luaL_checktype(L, 1, LUA_TBOOLEAN);
+    silent = !lua_toboolean(L, 1);
+  }
+  lua_pushboolean(L, before);
+  return 1;
+}
+
 static int sys_isatty(lua_State *L) {
   lua_pushboolean(L, isatty((int)gqL_checkint(L, 1, 0, 1023, "file descriptor")));
   return 1;
@@ -142,6 +159,8 @@ static const gqL_function functions[] = {
   { "devices", devices, false, "gq.devices(): the names that opts.device takes" },
   { "memory", memory, false, "gq.memory(): bytes of tensors and solvers alive now, and their peak" },
   { "peak_reset", peak_reset, false, "gq.peak_reset(): the peak of gq.memory starts again from now" },
+  { "warnings", warnings, false,
+    "gq.warnings([on]): do solves warn on stderr, once for each kind? info.warning tells in any case" },
   { "isatty", sys_isatty, false, "gq.isatty(fd): is this file descriptor a terminal?" },
   { "make_directory", make_directory, false, "gq.make_directory(path): make a directory and those above it" },
   { "manual_seed", manual_seed, false, "gq.manual_seed(n): start the random generator again" },

@@ -298,3 +298,90 @@ describe("more times than max_steps", function()
     raises("max_steps", gq.odeint, function(_, z) return z * 0 end, gq.ones(1), { 0, 100001 }, o)
   end)
 end)
+
+describe("dynamics that are called at every evaluation", function()
+  local w = gq.ones(2)
+  w.requires_grad = true
+  local function settle() for _ = 1, 2 do collectgarbage() end end
+  local options = { trace = false, params = { w } }
+
+  it("may see their own result and are collected all the same", function()
+    for _, mode in ipairs { "incremental", "generational" } do
+      collectgarbage(mode)
+      local seen = setmetatable({}, { __mode = "k" })
+      settle()
+      local before = (gq.memory())
+      for step = 1, 50 do
+        local z, l
+        local function f(_, y)
+          local _, _ = z, l
+          return -y * w
+        end
+        seen[f] = true
+        z = gq.odeint(f, gq.ones(100, 2), { 0, 1 }, options)
+        l = z[2]:sum()
+        if step % 2 == 0 then l:backward() end
+      end
+      settle()
+      assert.is_nil(next(seen))
+      assert.below(gq.memory() - before, 10000)
+    end
+    collectgarbage("incremental")
+  end)
+
+  it("live as long as something asks for their gradient", function()
+    local seen = setmetatable({}, { __mode = "k" })
+    local losses = {}
+    for i = 1, 10 do
+      local function f(_, y) return -y * w * i end
+      seen[f] = true
+      losses[i] = gq.odeint(f, gq.ones(2), { 0, 1 }, options)[2]:sum()
+    end
+    for _ = 1, 5 do
+      settle()
+      for i, l in ipairs(losses) do
+        local g = gq.grad(l, w)
+        assert.close(g, { -i * math.exp(-i), -i * math.exp(-i) }, 0.2, 1e-3)
+        for _ = 1, 20 do collectgarbage("step") end
+      end
+    end
+    losses = nil                                                   -- luacheck: ignore
+    settle()
+    assert.is_nil(next(seen))
+  end)
+end)
+
+describe("warnings", function()
+  local script = [[
+    local gq = require "gq"
+    local quiet = ...
+    if quiet then print(gq.warnings(false), gq.warnings()) end
+    local z0 = gq.ones(2, { dtype = "float64" })
+    z0.requires_grad = true
+    for _ = 1, 3 do
+      local z, info = gq.odeint(function(_, z) return -10 * z end, z0, { 0, 5 },
+        { gradient = "gq", adjoint = { trajectory = "reverse" }, rtol = 1e-3, atol = 1e-6 })
+      z[2]:sum():backward()
+      print(info.warning and "told")
+    end ]]
+  it("reach stderr once for each kind, under a stock Lua too", function()
+    local name = os.tmpname()
+    local file = assert(io.open(name, "w"))
+    file:write(script)
+    file:close()
+    local programs = { helper.quote(os.getenv "GQLUA" or "./gqlua") }
+    if os.getenv "GQ_TEST_CONFIG" == "release" then programs[2] = "lua5.4" end
+    for _, program in ipairs(programs) do
+      for _, quiet in ipairs { "", "quiet" } do
+        local pipe = assert(io.popen(("%s %s %s 2>&1"):format(program, name, quiet)))
+        local text = pipe:read("a")
+        pipe:close()
+        local _, warned = text:gsub("warning: gq.odeint", "")
+        local _, told = text:gsub("told", "")
+        assert.same({ quiet == "" and 1 or 0, 3 }, { warned, told }, text)
+        if quiet ~= "" then assert.matches("true\tfalse", text) end
+      end
+    end
+    os.remove(name)
+  end)
+end)

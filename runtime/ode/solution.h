@@ -66,10 +66,10 @@ static inline bool gq_at_jump(const gq_solution *s, double t) {
   return false;
 }
 
-/* Steps that a backward solve may take: it stops at each measurement time, however many there are. */
+/* Steps that a backward solve may take: it stops at each measurement time, so that many times alone end none. */
 static inline int64_t gq_back_budget(const gq_solution *s) {
-  int64_t stops = s->nt > 2 ? s->nt - 2 : 0, most = s->o.back_max_steps;
-  return most > INT64_MAX - stops ? INT64_MAX : most + stops;
+  int64_t stops = 4 * ((int64_t)s->nt - 2);
+  return stops > s->o.back_max_steps ? stops : s->o.back_max_steps;
 }
 
 #endif
