@@ -1,8 +1,9 @@
 -- make_spec.lua -- what a packager gives to make: his flags count, and what the numbers depend on stays.
 
 local function commands(settings, environment)
-  local pipe = assert(io.popen(("env -u MAKEFLAGS -u CFLAGS -u CPPFLAGS -u LDFLAGS %s make -n -B objects gqlua gq.so " ..
-    "embed CC=gcc config=release %s 2>&1"):format(environment or "", settings)))
+  local command = "env -u MAKEFLAGS -u CFLAGS -u CPPFLAGS -u LDFLAGS %s make -n -B objects gqlua gq.so embed CC=gcc " ..
+    "config=release %s 2>&1"
+  local pipe = assert(io.popen(command:format(environment or "", settings)))
   local text = pipe:read("a")
   pipe:close()
   return text
@@ -23,7 +24,8 @@ local function last(line, pattern)
 end
 
 describe("make with a packager's flags", function()
-  local text = commands [[CFLAGS="-O3 -std=c99 -ffast-math -ffp-contract=fast" CPPFLAGS=-DPACKAGED LDFLAGS=-Wl,-z,relro]]
+  local text = commands([[CFLAGS="-O3 -std=c99 -ffast-math -ffp-contract=fast" CPPFLAGS=-DPACKAGED ]] ..
+    "LDFLAGS=-Wl,-z,relro")
 
   it("compiles with them, by the C standard and the arithmetic of the sources", function()
     each(text, "^gcc .* %-c ", function(line)
