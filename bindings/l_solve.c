@@ -17,6 +17,7 @@ typedef struct box { /* what the call holds while Lua may raise */
   gq_solution *sol;
   gq_tensor *z;
   bool *jump; /* [nt] grid points among the times */
+  bool moves; /* they want gradients */
   gq_tensor **event_in;
   gq_samples samples;
 } box;
@@ -125,6 +126,7 @@ static void mark_jumps(lua_State *L, int arg, box *b, int nt) {
   b->jump = gq_calloc(nt + 1, sizeof *b->jump);
   if (!b->jump) gqL_try(L, gq_nomem(nt));
   int64_t n = x ? x->shape.dim[0] : (int64_t)lua_rawlen(L, -1);
+  b->moves = x && x->requires_grad;
   for (int64_t i = 0; i < n; i++) {
     if (!x) lua_rawgeti(L, -1, i + 1);
     if (!x && lua_type(L, -1) != LUA_TNUMBER)
@@ -244,7 +246,8 @@ int gqL_solveode(lua_State *L) {
                    .t = b->t,
                    .dense_ = dense,
                    .samples_ = &b->samples,
-                   .jump_ = b->jump };
+                   .jump_ = b->jump,
+                   .jumps_move = b->moves };
   const char *engine = o.engine->name;
   if (!recording || !(any || p.z0_grad || p.t_grad)) o.engine = gq_engine_find("none");
   if (event) event_option(L, 4, b, z0, &p);

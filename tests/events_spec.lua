@@ -155,6 +155,35 @@ describe("parameters of an event", function()
     end
   end)
 
+  it("are no switch in f: comparing t with what wants a gradient is an error that says how", function()
+    local T, w, k = leaf(0.7), leaf { 0.7, 2 }, leaf(1)
+    local function solve(c, o)
+      return gq.odeint(function(t, z) return gq.where(c(t, z), 0 * z + k, 0 * z - k) end, vector { 0, 1 }, { 0, 1 }, o)
+    end
+    for _, c in ipairs {
+      function(t) return t:lt(T) end, function(t) return T:le(t) end, function(t) return (t - T):gt(0) end,
+      function(t) return (2 * T + 0.1):ge(t * t) end, function(t) return (t / T):lt(1) end,
+      function(t) return t:lt(w) end, function(t) return gq.sign(t - T):gt(0) end,
+    } do
+      for _, gradient in ipairs { "direct", "gq" } do
+        local text = message(solve, c, { gradient = gradient })
+        for _, word in ipairs { "event", "grid_points", "detach" } do assert.truthy(text:find(word, 1, true), text) end
+      end
+      assert.truthy(solve(c, { gradient = "none" }))
+      assert.truthy(gq.no_grad(solve, c))
+    end
+    for _, c in ipairs {
+      function(t) return t:lt(T:detach()) end, function(t) return t:lt(0.7) end, function(_, z) return z:lt(T) end,
+      function(t, z) return (T * t - z):gt(0) end,
+    } do assert.truthy(solve(c, {}).requires_grad) end
+    local layer = gq.nn.Linear(1, 4, { dtype = "float64" })    -- a network of t is continuous
+    for _, act in ipairs { gq.leaky_relu, gq.elu, gq.relu } do
+      local z = gq.odeint(function(t, z) return act(layer(t:reshape(1))) + act(t - T) - z end, gq.zeros(4, { dtype =
+        "float64" }), { 0, 1 })
+      assert.truthy(z.requires_grad)
+    end
+  end)
+
   it("of a crossing that only touches are an error, and without gradients none", function()
     local q = leaf(0)
     local touching = {

@@ -168,5 +168,6 @@ int gq_problem_check(const gq_problem *p, const gq_ode_options *o) {
   GQ_TRY(check_tolerance(o->rtol, o->atol, ""));
   GQ_TRY(check_tolerance(o->back_rtol, o->back_atol, "adjoint."));
   if (o->max_steps < 1 || o->back_max_steps < 1) return gq_fail(GQ_EARG, "max_steps must be at least 1");
-  return check_rules(SOLVE, o, p, NULL);
+  GQ_TRY(check_rules(SOLVE, o, p, NULL));
+  return o->engine->keeps != GQ_KEEP_NOTHING && !p->jumps_move ? gq_check_switches(p) : GQ_OK;
 }

@@ -213,6 +213,7 @@ typedef struct gq_problem {
   const gq_graph *event_;      /* inputs: t, z, captures of its own; one number: the solve ends where it changes sign */
   int nevent;
   gq_tensor *const *event_capture;
+  bool jumps_move;             /* with what wants a gradient */
   const bool *jump_;           /* [nt] f may jump at this time: the solve stops before it and goes on after it */
 } gq_problem;
 

@@ -47,6 +47,7 @@ typedef struct gq_pullback {
 int gq_explain(const gq_solution *s, int status);
 /* check.c: may this be solved; may derivatives of its derivatives be asked for? */
 int gq_problem_check(const gq_problem *p, const gq_ode_options *o);
+int gq_check_switches(const gq_problem *p);   /* switches.c: are its jumps where it says? */
 int gq_solution_check_again(const gq_solution *s);
 int gq_check_finite(const gq_tensor *packed, const char *what);
 /* A training loop's collector frees solutions late: their states serve the next solve at once. */
