@@ -53,6 +53,16 @@ static int check_unchanged(const solve *s, bool create_graph) {
   return GQ_OK;
 }
 
+/* core.unchanged(z): is all that this solve's result hangs on what it was? An error if not; nothing to say of others. */
+int gqL_unchanged(lua_State *L) {
+  gq_custom *c = gq_tape_custom(gqL_checktensor(L, 1));
+  if (gq_trace_current())
+    return gqL_error(
+      L, "interpolant: in a traced function its values would have no gradients; solve it with gradient = "
+         "\"none\", or take the values before");
+  return c && c->free == solve_free ? gqL_try(L, check_unchanged((solve *)c, true)) : 0;
+}
+
 static int cast_times(gq_tensor *gt, gq_dtype d, gq_tensor **out) {
   if (gt->dtype == d) {
     *out = gt;

@@ -35,7 +35,8 @@ static const gqL_function functions[] = {
     "grid_points: times where f may jump, a table or a tensor\n"
     "event: a function of (t, z) that ends the solve where it changes sign; then t has two times, and the results "
     "are z there, info, the time as a tensor\n"
-    "dense: false; true gives one result more, the solution as a function of time\n"
+    "dense: false; true gives one result more, the solution as a function of time: at(t), with gradients in the state, "
+    "the parameters and t (by one more solve), and at:derivative(t)\n"
     "regularise: {kinetic = true, ...}: info.regularisers then holds what keeps dynamics easy when it is added to a "
     "loss: ?regularise\n"
     "throw: true; false returns the part reached, and info.status\n"
@@ -56,6 +57,8 @@ void gqL_open_ode(lua_State *L) {
   lua_getfield(L, -1, "core");
   lua_pushcfunction(L, gqL_solveode);
   lua_setfield(L, -2, "solve");
+  lua_pushcfunction(L, gqL_unchanged);
+  lua_setfield(L, -2, "unchanged");
   lua_pushcfunction(L, check);
   lua_setfield(L, -2, "check");
   lua_pushcclosure(L, functions[0].f, 1); /* upvalue: core, off the stack */

@@ -12,6 +12,7 @@ int gqL_odeint(lua_State *L);
 /* core.solve(f, z0, t, opts) -> z, info [, interpolant]: one call of the solver. z0 is a tensor, grid points inside
 ** are among the times, and with an event the place where it stops is only looked for. l_solve.c */
 int gqL_solveode(lua_State *L);
+int gqL_unchanged(lua_State *L);
 
 void gqL_odeplain(lua_State *L, int arg);                      /* gqL_plainoptions of gq.odeint */
 /* Defaults for a state of dtype d, and over them the table at `arg` (nil and none: nothing given). */

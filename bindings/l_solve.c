@@ -279,7 +279,8 @@ int gqL_solveode(lua_State *L) {
 
 /* States of several tensors, and options that lua/gq/solve.lua turns into others. */
 static bool needs_more(lua_State *L) {
-  return lua_istable(L, 2) || has(L, 4, "regularise") || has(L, 4, "event") || has(L, 4, "grid_points");
+  return lua_istable(L, 2) || has(L, 4, "regularise") || has(L, 4, "event") || has(L, 4, "grid_points") ||
+         has(L, 4, "dense");
 }
 
 int gqL_odeint(lua_State *L) {

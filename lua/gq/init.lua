@@ -16,6 +16,7 @@ load("density")                  -- gq.data.density
 gq.logger = load("logger")
 gq.progress = load("progress")
 load("files")                    -- gq.save, gq.load, gq.checkpoint, gq.json
+load("interpolant")              -- odeint's opts.dense
 load("solve")                    -- odeint's events and grid points
 load("states")                   -- odeint's states of several tensors
 load("regularise")               -- gq.jet, gq.steer, odeint's regularisers

@@ -112,23 +112,6 @@ function Layout:field(f)
   return function(t, z) return self:pack(self:check(f(t, self:unpack(z)))) end
 end
 
--- The interpolant of a packed solve, which gives sequences.
-local Interpolant = { __name = "gq.interpolant" }
-
-function Interpolant:__index(key) return rawget(self, Interpolant).at[key] end
-function Interpolant:__tostring() return tostring(rawget(self, Interpolant).at) end
-
-function Interpolant:__call(t)
-  local own = rawget(self, Interpolant)
-  local z = own.at(t)
-  return own.read(z, z:dim() > own.dims and #z or nil)
-end
-
--- at: over packed states of `dims` dimensions; read(z, times): what it is to give.
-function core.interpolant(at, dims, read)
-  return setmetatable({ [Interpolant] = { at = at, dims = dims, read = read } }, Interpolant)
-end
-
 -- ---- solving ----
 
 function core.callable(f, what)
@@ -148,7 +131,7 @@ function core.packed(p, field, start, read)
   p.f, p.z0 = field, start
   return function(r)
     r.z = read(r.z, not event and #r.z or nil)
-    if r.dense then r.dense = core.interpolant(r.dense, start:dim(), read) end
+    if r.dense then core.read_by(r.dense, read) end
   end
 end
 

@@ -225,6 +225,8 @@ int gq_record_custom(gq_custom *c, int nin, gq_tensor *const *in, int nout, gq_t
   return GQ_OK;
 }
 
+gq_custom *gq_tape_custom(const gq_tensor *x) { return x->tape ? x->tape->custom : NULL; }
+
 /* ---- the door ---- */
 
 /* Strides of x seen with shape s without a copy (sizes of 1 come and go, neighbours that lie in one

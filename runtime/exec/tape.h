@@ -27,6 +27,7 @@ typedef struct gq_custom {
 } gq_custom;
 /* Make outs results of `c` (owned by the tape from now on, also on failure) over the inputs. */
 int gq_record_custom(gq_custom *c, int nin, gq_tensor *const *in, int nout, gq_tensor *const *out);
+gq_custom *gq_tape_custom(const gq_tensor *x);   /* that x is a result of, lent, or NULL */
 
 /* Means and standard deviations (divisor n - 1, so NaN for n = 1) of x {..., n}, n >= 1, over its last axis, each
 ** {...}: one recorded operation with derivatives of any order; that of a deviation of zero counts as zero. */
