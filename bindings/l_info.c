@@ -98,6 +98,8 @@ static void fill_backward(lua_State *L, const gq_info *i, const gq_ode_options *
   if (i->nfe_audit > 0) set_integer(L, "nfe_audit", i->nfe_audit);
   if (!isnan(i->spectrum)) set_number(L, "spectrum", i->spectrum);
   if (!isnan(i->quadrature_error)) set_number(L, "quadrature_error", i->quadrature_error);
+  if (o->nodes == GQ_NODES_AUTO)
+    set_integer(L, "rounds", i->rounds), set_integer(L, "unresolved", i->unresolved);
   if (o->moments) set_integer(L, "panels", i->panels), set_integer(L, "panels_split", i->panels_split);
 }
 

@@ -147,7 +147,8 @@ static void gq_seed(lua_State *L, int t, gq_ode_options *o) {
 }
 
 static void gq_options(lua_State *L, int arg, gq_ode_options *o) {
-  static const char *const nodes[] = { "nfe", "step", NULL };
+  static const char *const nodes[] = { "auto", "nfe", "step", NULL };
+  static const gq_nodes kinds[] = { GQ_NODES_AUTO, GQ_NODES_NFE, GQ_NODES_STEP };
   int t = subtable(L, arg, "gq", known_gq, "gq.odeint's gq");
   o->C = positive(L, t, "C", o->C);
   o->max_nodes = (int)gqL_optint(L, t, "max_nodes", o->max_nodes, 1, 1 << 20);
@@ -165,8 +166,7 @@ static void gq_options(lua_State *L, int arg, gq_ode_options *o) {
     ** which multistep methods need few. */
     bool layers = o->method->steps->stiff || o->back_method->steps->stiff, few = o->method->multistep;
     const char *own = (layers || few) && gq_takes_nodes(o->engine) ? "step" : "nfe";
-    o->nodes =
-      choose(L, gqL_optstring(L, t, "nodes", own), nodes, "gq.nodes") == 1 ? GQ_NODES_STEP : GQ_NODES_NFE;
+    o->nodes = kinds[choose(L, gqL_optstring(L, t, "nodes", own), nodes, "gq.nodes")];
   }
   lua_pop(L, 1);
 }

@@ -38,9 +38,8 @@ typedef struct prober {
 
 static gq_shape shape_of(const prober *b, gq_ref r) { return gq_graph_node(b->g, r)->shape; }
 
-/* What the product was reshaped from. */
-static gq_ref origin(const prober *b) {
-  gq_ref r = b->product;
+/* What r was reshaped from. */
+static gq_ref origin(const prober *b, gq_ref r) {
   while (gq_graph_node(b->g, r)->op == GQ_OP_RESHAPE) r = gq_graph_node(b->g, r)->args[0];
   return r;
 }
@@ -52,31 +51,24 @@ static gq_ref over_rows(const prober *b, gq_ref x) {
   return gq_reshape(b->g, x, gq_shape_of(2, (int64_t[]){ s.dim[0], b->n }));
 }
 
-/* The numbers s {k, n} and, of what they were summed up from, x {k, n rows}, the sum of sizes: {k + 1, n}. */
-static gq_ref with_magnitude(const prober *b, gq_ref s, gq_ref x) {
-  gq_ref size = gq_sum_axes(b->g, over_rows(b, gq_emit1(b->g, GQ_OP_ABS, x)), 1);
-  return gq_cat(b->g, 2, (gq_ref[]){ s, size }, 0);
+/* Numbers {k, n} at n points, and the sum of the sizes of what they were summed up from, {1, n}. */
+typedef struct seen {
+  gq_ref s, size;
+} seen;
+
+static seen with_sizes(const prober *b, gq_ref s) {
+  return (seen){ s, s == GQ_NONE ? GQ_NONE : gq_sum_axes(b->g, gq_emit1(b->g, GQ_OP_ABS, s), 1) };
 }
 
-/* A matrix product over rows: u'A and B v, row by row. */
-static gq_ref of_matmul(const prober *b, const gq_ref *direction) {
-  gq_graph *g = b->g;
-  gq_ref r = origin(b);
-  gq_node m = *gq_graph_node(g, r);
-  int64_t rows =
-    m.op == GQ_OP_MATMUL && m.shape.ndim == 2 ? shape_of(b, m.arg[0]).dim[m.attr.flags & GQ_TA ? 0 : 1] : 0;
-  if (!rows || rows % b->n || m.shape.dim[0] != shape_of(b, direction[0]).dim[0]) return GQ_NONE;
-  if (shape_of(b, m.arg[0]).ndim != 2 || shape_of(b, m.arg[1]).ndim != 2) return GQ_NONE;
-  gq_ref left = gq_matmul(g, direction[0], m.arg[0], GQ_TA | (m.attr.flags & GQ_TA ? GQ_TB : 0));
-  gq_ref right = gq_matmul(g, direction[1], m.arg[1], GQ_TA | (m.attr.flags & GQ_TB ? 0 : GQ_TB));
-  gq_ref x = gq_emit2(g, GQ_OP_MUL, left, right);
-  return with_magnitude(b, over_rows(b, x), x);
+/* Of x {k, n rows}. */
+static seen over_rows_with_sizes(const prober *b, gq_ref x) {
+  return (seen){ over_rows(b, x), gq_sum_axes(b->g, over_rows(b, gq_emit1(b->g, GQ_OP_ABS, x)), 1) };
 }
 
 /* A sum over rows, kept apart by point: {numbers, n}. */
-static gq_ref of_sum(const prober *b) {
+static gq_ref of_sum(const prober *b, gq_ref sum) {
   gq_graph *g = b->g;
-  gq_node r = *gq_graph_node(g, origin(b));
+  gq_node r = *gq_graph_node(g, origin(b, sum));
   int64_t size = gq_numel(r.shape);
   if (r.op != GQ_OP_SUM) return GQ_NONE;
   gq_ref x = r.arg[0];
@@ -92,14 +84,64 @@ static gq_ref of_sum(const prober *b) {
   return gq_permute(g, gq_reshape(g, x, gq_shape_of(2, (int64_t[]){ b->n, size })), (int[]){ 1, 0 });
 }
 
-/* {numbers, n} -> with the sum of their sizes. */
-static gq_ref with_sizes(const prober *b, gq_ref s) {
-  return gq_cat(b->g, 2, (gq_ref[]){ s, gq_sum_axes(b->g, gq_emit1(b->g, GQ_OP_ABS, s), 1) }, 0);
-}
-
 /* V's {k, directions} on numbers {k, n}. */
 static gq_ref along(const prober *b, gq_ref direction, gq_ref s) {
   return gq_matmul(b->g, direction, s, GQ_TA);
+}
+
+/* A matrix product over rows: u'A and B v, row by row. */
+static seen of_matmul(const prober *b, const gq_node *m, const gq_ref *direction) {
+  gq_graph *g = b->g;
+  int64_t rows = shape_of(b, m->args[0]).dim[m->attr.flags & GQ_TA ? 0 : 1];
+  if (rows % b->n || shape_of(b, m->args[0]).ndim != 2 || shape_of(b, m->args[1]).ndim != 2)
+    return (seen){ GQ_NONE, GQ_NONE };
+  int left = GQ_TA | (m->attr.flags & GQ_TA ? GQ_TB : 0), right = GQ_TA | (m->attr.flags & GQ_TB ? 0 : GQ_TB);
+  gq_ref args[2] = { m->args[0], m->args[1] };
+  return over_rows_with_sizes(b, gq_emit2(g, GQ_OP_MUL, gq_matmul(g, direction[0], args[0], left),
+                                          gq_matmul(g, direction[1], args[1], right)));
+}
+
+/* A row or a column of numbers, between its directions and the single one of the other side. */
+static seen of_line(const prober *b, gq_ref r, const gq_ref *direction) {
+  gq_graph *g = b->g;
+  gq_shape s = shape_of(b, r);
+  int side = s.dim[0] == 1 ? 1 : 0;
+  gq_ref x = b->n == 1 ? gq_reshape(g, r, gq_shape_of(2, (int64_t[]){ gq_numel(s), 1 })) : of_sum(b, r);
+  if (x == GQ_NONE) return (seen){ GQ_NONE, GQ_NONE };
+  gq_ref other = gq_permute(g, direction[1 - side], (int[]){ 1, 0 });
+  return with_sizes(b, gq_emit2(g, GQ_OP_MUL, along(b, direction[side], x), other));
+}
+
+/* Rows first .. first + n - 1 of a direction. */
+static gq_ref rows_of(const prober *b, gq_ref direction, int64_t first, int64_t n) {
+  gq_attr attr = { .shape = gq_shape_of(2, (int64_t[]){ n, GQ_DIRECTIONS }),
+                   .start = { first },
+                   .step = { 1, 1 } };
+  return gq_emit(b->g, GQ_OP_SLICE, 1, &direction, &attr);
+}
+
+/* A matrix between its directions; GQ_NONE: it is made in another way than by products, sums and joining. */
+static seen of_matrix(const prober *b, gq_ref r, const gq_ref *direction) {
+  gq_graph *g = b->g;
+  gq_node m = *gq_graph_node(g, r);
+  seen all = { GQ_NONE, GQ_NONE };
+  if (m.op == GQ_OP_RESHAPE && gq_shape_equal(shape_of(b, origin(b, r)), m.shape))
+    return of_matrix(b, origin(b, r), direction);
+  if (m.op == GQ_OP_MATMUL) return of_matmul(b, &m, direction);
+  if (m.op != GQ_OP_CAT) return m.shape.dim[0] == 1 || m.shape.dim[1] == 1 ? of_line(b, r, direction) : all;
+  int axis = m.attr.axis;
+  int64_t first = 0;
+  for (int i = 0; i < m.nargs; i++) {
+    gq_ref arg = gq_graph_node(g, r)->args[i], part[2] = { direction[0], direction[1] };
+    int64_t n = shape_of(b, arg).dim[axis];
+    part[axis] = rows_of(b, direction[axis], first, n);
+    seen one = of_matrix(b, arg, part);
+    if (one.s == GQ_NONE) return one;
+    all.s = i ? gq_emit2(g, GQ_OP_ADD, all.s, one.s) : one.s;
+    all.size = i ? gq_emit2(g, GQ_OP_ADD, all.size, one.size) : one.size;
+    first += n;
+  }
+  return all;
 }
 
 /* Number i of the tensor, or direction i: of the tensor's shape. */
@@ -137,31 +179,29 @@ static gq_ref of_tangent(const prober *b, gq_ref t) {
   return gq_reshape(g, x, gq_shape_of(2, (int64_t[]){ 1, b->columns ? s.dim[s.ndim - 1] : gq_numel(s) }));
 }
 
-static gq_ref of_tangents(const prober *b, const gq_probe *p, const gq_ref *direction) {
-  gq_ref s[GQ_PROBE_ITSELF + 1], size = GQ_NONE;
+static seen of_tangents(const prober *b, const gq_probe *p, const gq_ref *direction) {
+  gq_ref s[GQ_PROBE_ITSELF], size = GQ_NONE;
   for (int i = 0; i < p->numbers; i++) {
     gq_ref x = of_tangent(b, tangent(b, p, i, direction));
-    if (x == GQ_NONE) return GQ_NONE;
-    gq_ref m = over_rows(b, gq_emit1(b->g, GQ_OP_ABS, x));
-    s[i] = over_rows(b, x);
-    size = size == GQ_NONE ? m : gq_emit2(b->g, GQ_OP_ADD, size, m);
+    if (x == GQ_NONE) return (seen){ GQ_NONE, GQ_NONE };
+    seen one = over_rows_with_sizes(b, x);
+    s[i] = one.s, size = i ? gq_emit2(b->g, GQ_OP_ADD, size, one.size) : one.size;
   }
-  s[p->numbers] = size;
-  return gq_cat(b->g, p->numbers + 1, s, 0);
+  return (seen){ gq_cat(b->g, p->numbers, s, 0), size };
 }
 
 gq_ref gq_probe_emit(gq_graph *g, const gq_probe *p, int64_t n, bool columns, gq_ref product, gq_ref a,
                      const gq_ref *direction) {
   prober b = { g, n, columns, product, a };
-  gq_ref s = GQ_NONE;
+  gq_shape s = shape_of(&b, product);
+  seen x = { GQ_NONE, GQ_NONE };
   if (p->inputs == 2) {
-    s = of_matmul(&b, direction);
-    return s != GQ_NONE ? s : of_tangents(&b, p, direction);
+    x = of_matrix(&b, product, direction);
+  } else if (s.ndim <= 1 && (!p->inputs || p->axis == 1)) {
+    gq_ref v =
+      n == 1 ? gq_reshape(g, product, gq_shape_of(2, (int64_t[]){ gq_numel(s), 1 })) : of_sum(&b, product);
+    if (v != GQ_NONE) x = with_sizes(&b, p->inputs ? along(&b, direction[0], v) : v);
   }
-  if (shape_of(&b, product).ndim <= 1 && (!p->inputs || p->axis == 1)) {
-    s = n == 1 ? gq_reshape(g, product, gq_shape_of(2, (int64_t[]){ gq_numel(shape_of(&b, product)), 1 }))
-               : of_sum(&b);
-    if (s != GQ_NONE) return with_sizes(&b, p->inputs ? along(&b, direction[0], s) : s);
-  }
-  return of_tangents(&b, p, direction);
+  if (x.s == GQ_NONE) x = of_tangents(&b, p, direction);
+  return x.s == GQ_NONE ? GQ_NONE : gq_cat(g, 2, (gq_ref[]){ x.s, x.size }, 0);
 }

@@ -12,6 +12,7 @@
 #include "moments.h"
 #include "nodes.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -34,6 +35,8 @@ typedef struct back {
   bool started;
   gq_grads weighted;   /* gq: probes of the products by Runge-Kutta weights, for the quadrature's error */
   bool gq;             /* nodes are to be collected */
+  bool pieces;         /* and the integral is refined: window by window of steps */
+  double window;       /* where the present one begins */
   int64_t forced_cost; /* evaluations that the last panel with a forcing took */
   gq_panel panel;      /* what is solved between two restarts: one interval, or several by moments */
   void *stored;        /* z at a measurement time, packed */
@@ -68,10 +71,10 @@ static int fill_path(gq_walk *w, double t, double h) {
 
 /* ---- what is compiled ---- */
 
-/* Nodes in every step: the Runge-Kutta weights integrate the probes too, to compare. Guards are for the rule
+/* Nodes in every step, or those of eq. (9) judged: the Runge-Kutta weights integrate the probes too, to compare. Guards are for the rule
 ** whose weights make Legendre polynomials orthogonal, where no such comparison is made. */
 void gq_nodes_shape(const gq_ode_options *o, gq_plankey *k) {
-  k->audits = o->nodes == GQ_NODES_STEP && !o->independent;
+  k->audits = (o->nodes == GQ_NODES_STEP || o->nodes == GQ_NODES_AUTO) && !o->independent;
   k->probes = o->guards && !o->independent && !k->audits && o->quadrature == gq_quadratures;
 }
 
@@ -157,6 +160,11 @@ static double cotangent_size(const back *k) {
 /* Is the integral adaptive, over the interval's steps when all of them are there? */
 static bool adaptive(const back *k) { return k->gq && k->s->o.engine->integral == GQ_INTEGRAL_ADAPTIVE; }
 
+/* Are eq. (9)'s nodes judged? */
+static bool judged(const back *k) {
+  return k->gq && k->s->o.nodes == GQ_NODES_AUTO && !adaptive(k) && k->nodes.probes;
+}
+
 static int setup(back *k, double size) {
   gq_solution *s = k->s;
   const gq_ode_options *o = &s->o;
@@ -185,7 +193,7 @@ static int setup(back *k, double size) {
   if (k->gq && w->a.st->l.nq > 0) GQ_TRY(gq_grads_probes(s->plan->field, &k->weighted));
   s->bytes += k->weighted.bytes;
   if (k->gq) GQ_TRY(gq_nodebuffer_init(&k->nodes, s, &k->b->grads));
-  if (adaptive(k)) GQ_TRY(gq_window_init(&k->steps, s, k->reverse ? NULL : &k->z, w, &k->nodes));
+  if (adaptive(k) || k->pieces) GQ_TRY(gq_window_init(&k->steps, s, k->reverse ? NULL : &k->z, w, &k->nodes));
   if (adaptive(k)) GQ_TRY(gq_kronrod_init(&k->kronrod, &k->steps, &k->b->grads));
   return GQ_OK;
 }
@@ -215,13 +223,13 @@ static int interval_rule(back *k) {
   const gq_ode_options *o = &s->o;
   double from = s->t[k->panel.from], to = s->t[k->panel.to];
   k->next = 0;
-  if (adaptive(k) || o->nodes == GQ_NODES_STEP) return GQ_OK;
+  if (adaptive(k) || k->pieces || o->nodes == GQ_NODES_STEP) return GQ_OK;
   int64_t wanted = o->nodes == GQ_NODES_FIXED
                      ? o->fixed_nodes
                      : gq_rule_wanted(o->C, s->info.nfe, from - to, s->t[s->nt - 1] - s->t[0]);
   if (k->panel.forced && wanted < GQ_MOMENTS) wanted = GQ_MOMENTS; /* a follows a cubic forcing there */
   int64_t used = o->nodes == GQ_NODES_FIXED || wanted <= o->max_nodes ? wanted : o->max_nodes;
-  if (used < wanted) s->info.capped = true;
+  if (used < wanted && !judged(k)) s->info.capped = true;
   s->info.nodes_wanted += wanted * k->b->refine;
   return gq_rule_set(&k->rule, o, (int)used, k->b->refine, from, to);
 }
@@ -243,6 +251,60 @@ static int step_nodes(back *k, double stop) {
     gq_nodebuffer_place(&k->nodes, k->rule.m, gq_rule_place(&k->rule, k->next));
     GQ_TRY(collect(k, t, weight));
   }
+  return GQ_OK;
+}
+
+/* ---- as many nodes as the tolerance asks for ---- */
+
+enum { WINDOW = 64 };              /* steps that are refined together: memory does not grow with steps */
+static const double CHECKED = 0.1; /* of the tolerance, by gradient = "check" */
+static const double AGREEMENT = 3; /* tolerances by which nodes and stages may differ */
+
+/* a's steps are at most three of the forward solve's, so that its stages see what z did. */
+static void limit_step(back *k) {
+  gq_walk *w = &k->w;
+  const gq_steps *st = &k->s->steps;
+  int64_t i = k->z.near > 2 ? k->z.near - 2 : 0;
+  if (k->reverse || !st->n || !w->a.st->kind.adaptive || k->s->o.nodes != GQ_NODES_AUTO) return;
+  double most = fabs(w->a.t - gq_step(st, i).t);
+  if (most > 0 && fabs(w->c.h) > most) w->c.h = copysign(most, w->c.h);
+}
+
+/* The pieces' nodes into the gradient, with their values; or those of rejected pieces out of it again. */
+static int evaluate_pieces(back *k, bool withdraw) {
+  gq_refine *r = &k->nodes.sum;
+  double weight;
+  k->nodes.next = 0, k->nodes.withdraw = withdraw;
+  for (int i = 0; i < r->nwork; i++)
+    for (int j = 0; j < r->work[i].n && !(withdraw && r->work[i].accepted); j++) {
+      double t = gq_piece_node(&r->work[i], j, &weight);
+      GQ_TRY(gq_window_node(&k->steps, t, withdraw ? -weight : weight));
+    }
+  GQ_TRY(gq_nodebuffer_flush(&k->nodes));
+  k->nodes.withdraw = false;
+  return GQ_OK;
+}
+
+/* The integral over the steps of the window, down to `to`. */
+static int refine_window(back *k, double to) {
+  gq_solution *s = k->s;
+  gq_refine *r = &k->nodes.sum;
+  gq_window *q = &k->steps;
+  int n = (k->w.a.st->m->order + 2) / 2, least = k->b->refine > 1 ? 5 : 3;
+  double first = s->t[0], last = s->t[s->nt - 1];
+  double spacing = 16 * fmax(fabs(first), fabs(last)) * (k->f->dtype == GQ_F32 ? FLT_EPSILON : DBL_EPSILON);
+  if (n < least) n = least;
+  GQ_TRY(gq_window_edges(q, k->window, to));
+  if (q->edges == 1 && k->panel.forced && n < GQ_MOMENTS) n = GQ_MOMENTS;
+  for (int i = 0; i < q->edges; i++) GQ_TRY(gq_refine_add(r, q->edge[i].t, q->edge[i + 1].t, n));
+  do {
+    if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", to);
+    GQ_TRY(gq_refine_round(r));
+    GQ_TRY(evaluate_pieces(k, false));
+    GQ_TRY(gq_refine_judge(r, (last - to) / (last - first), spacing));
+    GQ_TRY(evaluate_pieces(k, true));
+  } while (gq_refine_next(r));
+  q->n = 0, k->window = to;
   return GQ_OK;
 }
 
@@ -329,7 +391,7 @@ static int accepted(back *k, double stop) {
   double theta = past ? (stop - w->a.t) / w->a.h : 1;
   if ((k->gq || past) && w->a.st->l.nfe_dense && w->a.st->l.nq == 0) GQ_TRY(gq_walk_phase(w, 1));
   GQ_TRY(step_products(k, theta));
-  if (adaptive(k)) GQ_TRY(gq_window_step(&k->steps));
+  if (adaptive(k) || k->pieces) GQ_TRY(gq_window_step(&k->steps));
   else if (k->gq) GQ_TRY(step_nodes(k, stop));
   if (past) { /* overshoot: the state at the end is read from the interpolant */
     for (int p = 0; p < w->a.st->l.parts; p++) {
@@ -339,7 +401,11 @@ static int accepted(back *k, double stop) {
     w->a.t1 = stop;
   }
   gq_walk_commit(w);
-  return k->reverse || adaptive(k) ? GQ_OK : gq_trajectory_leave(&k->z, w->a.t);
+  if (k->pieces && (k->steps.n == WINDOW || w->a.t == stop)) GQ_TRY(refine_window(k, w->a.t));
+  if (k->reverse || adaptive(k) || k->steps.n) return GQ_OK;
+  GQ_TRY(gq_trajectory_leave(&k->z, w->a.t));
+  limit_step(k);
+  return GQ_OK;
 }
 
 /* J'(t_i) v into dst (of opposite sign), where nothing forces. */
@@ -433,11 +499,12 @@ static int interval(back *k, int i) {
   if (k->b->gt) GQ_TRY(time_gradient(k, i, g, 1, have, &gf));
   k->time -= gf;
   GQ_TRY(first_step(k, stop));
+  limit_step(k);
   GQ_TRY(inner_time_gradients(k));
   if (k->gq) GQ_TRY(interval_rule(k));
   if (k->started) s->info.restarts++;
   s->info.panels++;
-  k->started = true;
+  k->started = true, k->window = s->t[i];
   int64_t before = w->a.cost.nfe;
   while (w->a.t != stop) {
     GQ_TRY(gq_walk_step(w, stop, !s->o.overshoot));
@@ -476,20 +543,29 @@ static int run(back *k) {
   if (k->gq) GQ_TRY(gq_nodebuffer_flush(&k->nodes));
   if (k->nodes.probes && s->o.nodes != GQ_NODES_STEP && k->b->refine == 1)
     s->info.spectrum = gq_spectrum_ratio(&k->nodes.spectrum);
-  if (k->weighted.block) GQ_TRY(gq_nodebuffer_difference(&k->nodes, &k->weighted, &s->info.quadrature_error));
+  if (!k->weighted.block) return GQ_OK;
+  if (!k->pieces) return gq_nodebuffer_difference(&k->nodes, &k->weighted, &s->info.quadrature_error);
+  s->info.quadrature_error = gq_refine_error(&k->nodes.sum);
+  s->info.rounds = k->nodes.sum.rounds, s->info.unresolved = k->nodes.sum.unresolved;
   return GQ_OK;
 }
 
-int gq_continuous_backward(gq_pullback *b) {
-  back k = { .b = b, .s = b->s, .f = b->s->plan->field };
+/* One pass; *agrees: the nodes do with the Runge-Kutta weights, or nobody asked. */
+static int pass(gq_pullback *b, bool pieces, bool *agrees) {
+  back k = { .b = b, .s = b->s, .f = b->s->plan->field, .pieces = pieces };
   gq_walk *w = &k.w;
   k.n = gq_numel(k.f->shape);
   double size = cotangent_size(&k);
+  *agrees = true;
   if (size == 0) return GQ_OK; /* the adjoint equation is linear */
   int status = setup(&k, size);
+  if (pieces) k.nodes.sum.rtol *= b->refine > 1 ? CHECKED : 1;
   if (status == GQ_OK) status = run(&k);
+  if (status == GQ_OK && judged(&k) && !pieces)
+    *agrees = b->s->info.quadrature_error <= AGREEMENT * b->s->o.back_rtol;
   b->nfe += w->a.cost.nfe + k.nodes.evaluated + k.z.nfe;
-  b->s->info.nodes = k.nodes.evaluated;
+  b->s->info.nodes += k.nodes.evaluated;
+  if (pieces) b->s->info.nodes_wanted += k.nodes.evaluated;
   if (b->s->o.engine->integral == GQ_INTEGRAL_ADAPTIVE) b->s->info.nodes_wanted = k.nodes.evaluated;
   b->s->info.steps_backward = w->steps, b->s->info.rejected_backward = w->rejected;
   gq_kronrod_done(&k.kronrod);
@@ -503,4 +579,27 @@ int gq_continuous_backward(gq_pullback *b) {
   gq_walk_done(w);
   gq_free(k.block);
   return status;
+}
+
+/* From the start again, with a gradient of zero. */
+static int again(gq_pullback *b) {
+  gq_solution *s = b->s;
+  gq_grads_done(&b->grads);
+  GQ_TRY(gq_grads_new(s->plan->field, true, &b->grads));
+  gq_zero(s->plan->field->on, b->a, gq_part_bytes(s->plan->field));
+  if (b->gt) memset(b->gt, 0, s->nt * sizeof *b->gt);
+  s->info.nodes_wanted = s->info.restarts = s->info.panels = s->info.panels_split = 0;
+  return GQ_OK;
+}
+
+int gq_continuous_backward(gq_pullback *b) {
+  gq_solution *s = b->s;
+  size_t held = s->bytes;
+  bool agrees, refined = s->o.nodes == GQ_NODES_AUTO && s->plan->probes;
+  GQ_TRY(pass(b, refined && b->refine > 1, &agrees));
+  if (agrees) return GQ_OK;
+  if (s->bytes > s->info.peak_bytes) s->info.peak_bytes = s->bytes;
+  s->bytes = held;
+  GQ_TRY(again(b));
+  return pass(b, true, &agrees);
 }

@@ -182,7 +182,8 @@ int gq_odeint_backward_sums(gq_solution *s, gq_tensor *gz_, const double sums[2]
                    "to a copy (x:clone())");
   GQ_TRY(gq_plan_enter(s->plan));
   s->info.nfe_backward = s->info.steps_backward = s->info.rejected_backward = s->info.restarts = 0;
-  s->info.nodes = s->info.nodes_wanted = 0, s->info.reconstruction = 0, s->info.capped = false;
+  s->info.nodes = s->info.nodes_wanted = s->info.rounds = s->info.unresolved = 0;
+  s->info.reconstruction = 0, s->info.capped = false;
   s->info.panels = s->info.panels_split = s->info.nfe_audit = 0;
   s->info.quadrature_error = s->info.audit = s->info.spectrum = NAN;
   int status = gz_ ? gq_tensor_contiguous_get(gz_, &b.gz) : gq_tensor_new(s->z->dtype, s->z->shape, &b.gz);

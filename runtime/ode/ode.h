@@ -8,7 +8,12 @@
 #include "../exec/exec.h"
 #include "../method/method.h"
 
-typedef enum gq_nodes { GQ_NODES_NFE, GQ_NODES_STEP, GQ_NODES_FIXED } gq_nodes;
+typedef enum gq_nodes {
+  GQ_NODES_NFE,                /* eq. (9) */
+  GQ_NODES_STEP,               /* in every accepted step */
+  GQ_NODES_FIXED,
+  GQ_NODES_AUTO                /* eq. (9) where an error estimate agrees, else as many as the tolerance asks for */
+} gq_nodes;
 
 /* A rule for integrals over [-1, 1]: one row of grad/quadrature.c. */
 typedef struct gq_quadrature {
@@ -171,8 +176,10 @@ typedef struct gq_info {
                                   the integrand, though its mean may be right; over 0.1 it asks for an audit. NAN:
                                   fewer than 3 nodes in every interval, no guards */
   int64_t nfe_audit;           /* evaluations of that audit, not in nfe_backward */
-  double quadrature_error;     /* nodes = "step": integrals of the probes by nodes against those by Runge-Kutta weights: the
-                                  largest of a tensor, relative; NAN: none */
+  double quadrature_error;     /* nodes = "step" and "auto": integrals of the probes by nodes against those by Runge-Kutta
+                                  weights, or what refinement estimates: the largest of a tensor, relative; NAN: none */
+  int64_t rounds;              /* nodes = "auto": of refinement, 0 where eq. (9) was enough; */
+  int64_t unresolved;          /* pieces that miss the tolerance at its limits */
   bool capped;                 /* max_nodes bit in some interval */
   size_t peak_bytes;
   double error, stiffness;     /* the solver's heuristics over the accepted steps (method/heuristic.h), where asked for */

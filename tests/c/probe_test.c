@@ -24,6 +24,13 @@ static gq_ref layers(gq_graph *g, gq_ref t, gq_ref z, const gq_ref *c) {
   return gq_matmul(g, gq_emit1(g, GQ_OP_TANH, h), c[3], 0);
 }
 
+/* tanh([z, t] W) V, the time as one more input */
+static gq_ref with_time(gq_graph *g, gq_ref t, gq_ref z, const gq_ref *c) {
+  gq_ref rows = gq_expand(g, t, gq_shape_of(2, (int64_t[]){ gq_graph_node(g, z)->shape.dim[0], 1 }));
+  gq_ref h = gq_emit1(g, GQ_OP_TANH, gq_matmul(g, gq_cat(g, 2, (gq_ref[]){ z, rows }, 1), c[0], 0));
+  return gq_matmul(g, h, c[1], 0);
+}
+
 /* -p1 z + p2 sin(p3 t) z^2, the numbers taken out of one tensor */
 static gq_ref kinetics(gq_graph *g, gq_ref t, gq_ref z, const gq_ref *c) {
   gq_ref p[3];
@@ -165,6 +172,8 @@ int main(void) {
       { SHAPE(3, 20), SHAPE(20), SHAPE(1, 20), SHAPE(20, 3) },
       layers,
       false },
+    { "time", SHAPE(ROWS, 3), 2, { SHAPE(4, 20), SHAPE(20, 3) }, with_time, true },
+    { "time in front", SHAPE(ROWS, 3), 2, { SHAPE(4, 20), SHAPE(20, 3) }, with_time, false },
     { "few numbers", SHAPE(ROWS, 2), 4, { SHAPE(2, 5), SHAPE(5), SHAPE(5), SHAPE(5, 2) }, layers, true },
     { "kinetics", SHAPE(ROWS, 2), 1, { SHAPE(3) }, kinetics, true },
     { "kinetics in front", SHAPE(ROWS, 2), 1, { SHAPE(3) }, kinetics, false },
