@@ -596,6 +596,7 @@ int gq_continuous_backward(gq_pullback *b) {
   gq_solution *s = b->s;
   size_t held = s->bytes;
   bool agrees, refined = s->o.nodes == GQ_NODES_AUTO && s->plan->probes;
+  s->info.nodes = 0;
   GQ_TRY(pass(b, refined && b->refine > 1, &agrees));
   if (agrees) return GQ_OK;
   if (s->bytes > s->info.peak_bytes) s->info.peak_bytes = s->bytes;
