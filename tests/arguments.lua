@@ -382,7 +382,8 @@ local function keep(name, ...)
   for i = 1, math.min(3, select("#", ...)) do
     local v = select(i, ...)
     local sized, n = pcall(gq.numel, v)
-    if v ~= nil and (not sized or n < 1000) then
+    local size = type(v) == "number" and v > 1e6                  -- bytes, say: a tensor of so many tries patience
+    if v ~= nil and not size and (not sized or n < 1000) then
       pool[#pool < 60 and #pool + 1 or random(#pool)] = { v, name }
       if sized then tensors[#tensors < 60 and #tensors + 1 or random(#tensors)] = { v, name } end
     end
