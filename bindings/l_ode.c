@@ -39,7 +39,7 @@ static const gqL_function functions[] = {
     "the parameters and t (by one more solve), and at:derivative(t)\n"
     "regularise: {kinetic = true, ...}: info.regularisers then holds what keeps dynamics easy when it is added to a "
     "loss: ?regularise\n"
-    "throw: true; false returns the part reached, and info.status\n"
+    "throw: true; false returns the part reached, with its gradients, and info.status\n"
     "overshoot: false; true lets the last step pass the last time, which is then interpolated\n"
     "parity: false; true goes step for step as the paper's PyTorch code (overshoot among that)" },
   { NULL, NULL, false, NULL },

@@ -167,8 +167,22 @@ int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor
   return gq_odeint_backward_sums(s, gz, (double[2]){ 0, 0 }, gz0, gt, gcapture);
 }
 
-int gq_odeint_backward_sums(gq_solution *s, gq_tensor *gz_, const double sums[2], gq_tensor **gz0,
-                            gq_tensor **gt, gq_tensor **gcapture) {
+/* Cotangents of what was not reached are nobody's, whatever they are. */
+static int drop_unreached(const gq_solution *s, gq_tensor **gz) {
+  const gq_rowset *r = s->rows;
+  gq_tensor *own;
+  if (!r || s->info.status == GQ_OK) return GQ_OK;
+  GQ_TRY(gq_tensor_new((*gz)->dtype, (*gz)->shape, &own));
+  memcpy(gq_tensor_data(own), gq_tensor_data(*gz), s->nt * gq_part_bytes(s->plan->field));
+  for (int64_t row = 0; row < r->n; row++)
+    for (int k = r->reached[row]; k < s->nt; k++) memset((void *)gq_row_at(s, own, k, row), 0, r->bytes);
+  gq_tensor_unref(*gz);
+  *gz = own;
+  return GQ_OK;
+}
+
+static int backward_sums(gq_solution *s, gq_tensor *gz_, const double sums[2], gq_tensor **gz0,
+                         gq_tensor **gt, gq_tensor **gcapture) {
   gq_pullback b = { .s = s, .refine = 1, .error = sums[0], .stiffness = sums[1] };
   gq_tensor *a = NULL, *times = NULL;
   *gz0 = *gt = NULL;
@@ -187,11 +201,13 @@ int gq_odeint_backward_sums(gq_solution *s, gq_tensor *gz_, const double sums[2]
   s->info.panels = s->info.panels_split = s->info.nfe_audit = 0;
   s->info.quadrature_error = s->info.audit = s->info.spectrum = NAN;
   int status = gz_ ? gq_tensor_contiguous_get(gz_, &b.gz) : gq_tensor_new(s->z->dtype, s->z->shape, &b.gz);
+  if (status == GQ_OK) status = drop_unreached(s, &b.gz);
   if (status == GQ_OK) status = gq_solution_records(s);
   if (status == GQ_OK) status = gq_check_finite(b.gz, "the cotangent dL/dz of the solution");
   if (status == GQ_OK) status = pack_cotangents(s, &b.gz);
   if (status == GQ_OK) status = gq_tensor_new(s->z0->dtype, s->z0->shape, &a);
-  if (status == GQ_OK) status = gq_tensor_new(GQ_F64, gq_shape_of(1, (int64_t[]){ s->nt }), &times);
+  if (status == GQ_OK)
+    status = gq_tensor_new(GQ_F64, gq_shape_of(1, (int64_t[]){ s->nt + s->unreached }), &times);
   if (status == GQ_OK) status = gq_grads_new(s->plan->field, true, &b.grads);
   if (status == GQ_OK) {
     b.a = gq_tensor_data(a);
@@ -216,5 +232,17 @@ int gq_odeint_backward_sums(gq_solution *s, gq_tensor *gz_, const double sums[2]
   else gq_tensor_unref(a);
   if (status == GQ_OK && s->t_grad) *gt = times;
   else gq_tensor_unref(times);
+  return status;
+}
+
+int gq_odeint_backward_sums(gq_solution *s, gq_tensor *gz_, const double sums[2], gq_tensor **gz0,
+                            gq_tensor **gt, gq_tensor **gcapture) {
+  if (!gz_ || !s->unreached) return backward_sums(s, gz_, sums, gz0, gt, gcapture);
+  gq_tensor *part;
+  gq_shape shape = gz_->shape;
+  shape.dim[0] -= s->unreached;
+  GQ_TRY(gq_tensor_view(gz_, shape, gz_->stride, gz_->offset, &part));
+  int status = backward_sums(s, part, sums, gz0, gt, gcapture);
+  gq_tensor_unref(part);
   return status;
 }

@@ -34,14 +34,31 @@ static void load(const back *k, int j) {
   if (p->st->l.carry) gq_lanes_put(p, p->f0[0], j, data + k->bytes);
 }
 
+/* The row's last record that begins before its last time; -1: there is none. */
+static int64_t last_record(const back *k, int64_t row) {
+  const gq_rowset *r = k->w->s->rows;
+  const double *t = k->w->s->t;
+  int64_t at = r->last[row];
+  for (; at >= 0 && r->reached[row] > 0; at = gq_row_before(k->tape, at)) {
+    const gq_step_record step = gq_step(k->tape, at);
+    if ((step.h < 0 ? -1 : 1) * (t[r->reached[row] - 1] - step.t) > 0) break;
+  }
+  return at;
+}
+
 /* The next row into an idle lane; its cotangents there are zero. */
 static bool next(back *k, int j) {
   gq_rowpull *w = k->w;
   gq_lane *lane = &k->p->lane[j];
-  if (w->next >= w->s->rows->n) return false;
-  *lane = (gq_lane){ .row = w->next, .k = w->s->nt - 1 };
-  k->at[j] = w->s->rows->last[lane->row];
-  w->next += w->stride;
+  const gq_rowset *r = w->s->rows;
+  for (k->at[j] = -1; w->next < r->n && k->at[j] < 0; w->next += w->stride) {
+    *lane = (gq_lane){ .row = w->next, .k = r->reached[w->next] - 1 };
+    k->at[j] = last_record(k, lane->row);
+  }
+  if (k->at[j] < 0) {
+    lane->row = -1;
+    return false;
+  }
   gq_lanes_cut(w->s, lane->row, k->p->n, j, k->p->cut);
   return true;
 }
@@ -190,17 +207,23 @@ static int pull_all(back *k) {
   }
 }
 
-/* The first slopes f(t_0, z_0) of `count` rows from `first` on, and the times equal to t_0. */
+/* The first slopes f(t_0, z_0) of `count` rows from `first` on, and the times equal to t_0. Rows that took no step, and
+** lanes without a row, go along with one that did. */
 static int pull_starts(back *k, int64_t first, int count) {
   gq_rowpull *w = k->w;
   gq_lanes *p = k->p;
   gq_solution *s = w->s;
   const gq_evaluator *e = &s->plan->pull;
+  const int64_t *last = s->rows->last;
+  int some = 0;
+  while (some < count && last[first + some * w->stride] < 0) some++;
+  if (some == count) return GQ_OK;
   for (int j = 0; j < p->n; j++) {
-    int64_t row = first + (j < count ? j : 0) * w->stride;
+    bool takes = j < count && last[first + j * w->stride] >= 0;
+    int64_t row = first + (takes ? j : some) * w->stride;
     gq_zero(p->f->on, p->scratch, k->bytes);
     gq_lanes_put(p, p->ey[0], j, gq_row_at(s, s->z, 0, row));
-    gq_lanes_put(p, p->cf, j, j < count ? (char *)w->left + row * k->bytes : p->scratch);
+    gq_lanes_put(p, p->cf, j, takes ? (char *)w->left + row * k->bytes : p->scratch);
     gq_lanes_cut(s, row, p->n, j, p->cut);
     gq_lanes_set_time(p, j, s->t[0]);
   }
@@ -209,6 +232,7 @@ static int pull_starts(back *k, int64_t first, int count) {
   GQ_TRY(gq_lanes_evaluate(p, e, (void *[]){ p->ey[0], p->cf }, p->ef[0]));
   for (int j = 0; j < count; j++) {
     int64_t row = first + j * w->stride;
+    if (last[row] < 0) continue;
     gq_lanes_uncut(p->f, row, p->n, j, p->cut_grad, p->grads);
     gq_lanes_get(p, p->ef[0], j, p->scratch);
     p->f->on->vec->axpy(p->f->dtype, p->row, 1, p->scratch, (char *)w->b->a + row * k->bytes);
@@ -223,8 +247,8 @@ static void pull_first(back *k, int i, int64_t row) {
   gq_rowpull *w = k->w;
   const void *g = cotangent(k, i, row);
   k->p->f->on->vec->axpy(k->p->f->dtype, k->p->row, 1, g, (char *)w->b->a + row * k->bytes);
-  if (!w->gt || i == 0) return;
   int64_t first = w->s->rows->last[row];
+  if (!w->gt || i == 0 || first < 0) return;
   while (gq_row_before(k->tape, first) >= 0) first = gq_row_before(k->tape, first);
   double gf = k->p->f->on->vec->dot(k->p->f->dtype, k->p->row, g, gq_row_state(k->tape, first) + k->bytes);
   w->gt[i] += gf, w->gt[0] -= gf;

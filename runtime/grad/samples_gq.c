@@ -251,6 +251,8 @@ static int time_gradient(back *k, int i, int64_t first, int count) {
   for (int j = 0; j < count; j++) {
     int64_t row = first + j * w->stride;
     const char *g = i > 0 ? gq_row_at(s, w->b->gz, i, row) : (char *)w->left + row * k->bytes;
+    if (!p->f->on->vec->nonzero(p->f->dtype, p->row, g))
+      continue; /* where z was not reached f is no number */
     gq_lanes_get(p, p->ef[0], j, p->scratch);
     w->gt[i] += (i > 0 ? 1 : -1) * p->f->on->vec->dot(p->f->dtype, p->row, g, p->scratch);
     gq_row_count(s->rows->samples.nfe_backward)[row]++;

@@ -46,13 +46,15 @@ int gq_rowset_new(const gq_solution *s, gq_rowset **out) {
   r->tape = gq_calloc(r->workers, sizeof *r->tape);
   r->last = gq_alloc((r->n + 1) * sizeof *r->last);
   r->nfe = gq_calloc(r->n + 1, sizeof *r->nfe);
-  if (status == GQ_OK && (!r->tape || !r->last || !r->nfe)) status = gq_nomem(r->n * sizeof *r->last);
+  r->reached = gq_calloc(r->n + 1, sizeof *r->reached);
+  if (status == GQ_OK && (!r->tape || !r->last || !r->nfe || !r->reached))
+    status = gq_nomem(r->n * sizeof *r->last);
   if (status != GQ_OK) {
     gq_rowset_free(r);
     return status;
   }
   for (int64_t i = 0; i < r->n; i++) {
-    r->last[i] = -1;
+    r->last[i] = -1, r->reached[i] = s->nt;
     ((double *)gq_tensor_data(r->samples.t))[i] = s->t[0];
   }
   *out = r;
@@ -66,6 +68,7 @@ void gq_rowset_free(gq_rowset *r) {
   gq_free(r->tape);
   gq_free(r->last);
   gq_free(r->nfe);
+  gq_free(r->reached);
   gq_free(r);
 }
 
@@ -101,6 +104,7 @@ static void failed(gq_lanes *p, int j, int status) {
   forward *fw = p->context;
   const gq_lane *lane = &p->lane[j];
   count_row(fw, lane, status);
+  fw->s->rows->reached[lane->row] = lane->k;
   for (int k = lane->k; k < fw->s->nt; k++)
     for (size_t i = 0; i < p->row; i++) {
       void *z = row_of(fw, fw->s->z, k, lane->row);
@@ -170,10 +174,12 @@ static int accepted(gq_lanes *p, int j) {
       continue;
     }
     GQ_TRY(gq_lanes_interpolate(p, 0, j, (s->t[lane->k] - lane->t) / lane->h1, z));
-    if (gq_first_nonfinite(p->f->dtype, p->row, z))
-      return gq_fail(GQ_ENONFINITE,
-                     "sample %lld: the state at t[%d] = %.9g, interpolated in its step, is not finite",
-                     (long long)lane->row + 1, lane->k + 1, s->t[lane->k]);
+    if (!gq_first_nonfinite(p->f->dtype, p->row, z)) continue;
+    int k = lane->k; /* the step is not taken: no time in it is reached */
+    while (dir * (s->t[lane->k - 1] - lane->t) > 0) lane->k--;
+    return gq_fail(GQ_ENONFINITE,
+                   "sample %lld: the state at t[%d] = %.9g, interpolated in its step, is not finite",
+                   (long long)lane->row + 1, k + 1, s->t[k]);
   }
   return s->keeps & GQ_STEP_STATES ? keep(fw, j) : GQ_OK;
 }
@@ -252,7 +258,7 @@ static int check_starts(gq_solution *s) {
   size_t n = s->rows->bytes / gq_dtype_size(s->z->dtype), first = 0;
   for (int64_t row = s->rows->n - 1; row >= 0; row--) {
     size_t i = gq_first_nonfinite(s->z->dtype, n, (char *)gq_at_time(s, s->z, 0) + row * s->rows->bytes);
-    if (i) status[row] = GQ_ENONFINITE, bad = row, first = i;
+    if (i) status[row] = GQ_ENONFINITE, s->rows->reached[row] = 0, bad = row, first = i;
   }
   return bad < 0 ? GQ_OK : gq_explain(s, fail_start(bad, first));
 }

@@ -19,6 +19,7 @@ typedef struct gq_rowset {
   gq_samples samples;
   gq_steps *tape;              /* [workers] direct and aca: of all rows in turn, each with gq_row_before, y, f */
   int64_t *nfe;                /* [n] forward: samples.nfe is the user's */
+  int *reached;                /* [n] times of a row */
   int64_t *last;               /* [n] a row's last record in its worker's tape, or -1 */
 } gq_rowset;
 int gq_rowset_new(const gq_solution *s, gq_rowset **out);

@@ -8,6 +8,7 @@
 
 #include <float.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 static bool continuous(const gq_ode_options *o) { return o->engine->keeps == GQ_KEEP_TRAJECTORY; }
@@ -335,9 +336,16 @@ static int again_to_event(gq_solution *s, int *k) {
   return status;
 }
 
-/* limited: engine auto; *over tells that the solve was given up since it kept too much. */
+static void fill_nan(gq_dtype d, size_t n, void *x) {
+  for (size_t i = 0; i < n; i++) {
+    if (d == GQ_F32) ((float *)x)[i] = NAN;
+    else ((double *)x)[i] = NAN;
+  }
+}
+
+/* limited: engine auto; *over tells that the solve was given up since it kept too much; *reached: times. */
 static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, bool limited, bool *over,
-                 gq_tensor **z, gq_info *info, gq_solution **sol) {
+                 gq_tensor **z, gq_info *info, gq_solution **sol, int *reached) {
   int k = 0;
   gq_solution *s = gq_calloc(1, sizeof *s);
   if (!s) return gq_nomem(sizeof *s);
@@ -353,7 +361,7 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
       status = again_to_event(s, &k);
     s->plan->running--;
     s->info.peak_bytes = s->bytes;
-    s->info.engine = o->engine;
+    s->info.engine = o->engine, s->info.status = status;
     memcpy(s->info.reason, info->reason, sizeof info->reason);
     *info = s->info;
   }
@@ -364,26 +372,39 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
     /* A handle of its own: the tape will hang on it, and the tape owns this solution. */
     int made = gq_tensor_view(s->z, s->z->shape, s->z->stride, s->z->offset, z);
     if (made != GQ_OK) status = info->status = made, keep_part = false;
-    for (; keep_part && k < s->nt; k++) { /* times that were not reached */
-      gq_shape part = s->z0->shape;
-      for (int64_t i = 0; i < gq_numel(part); i++) {
-        if (s->z->dtype == GQ_F32) ((float *)gq_at_time(s, s->z, k))[i] = NAN;
-        else ((double *)gq_at_time(s, s->z, k))[i] = NAN;
-      }
-    }
+    for (int i = k; keep_part && i < s->nt; i++) /* times that were not reached */
+      fill_nan(s->z->dtype, gq_numel(s->z0->shape), gq_at_time(s, s->z, i));
   }
+  *reached = k;
   if (s->rows && p->samples_ && (status == GQ_OK || keep_part))
     gq_samples_ref(&s->rows->samples, p->samples_);
   if ((status == GQ_OK || keep_part) && p->dense_) *p->dense_ = s->dense, s->dense = NULL;
-  if (status == GQ_OK && o->engine->keeps != GQ_KEEP_NOTHING) *sol = s;
+  bool part_of_rows = keep_part && s->rows;
+  if ((status == GQ_OK || part_of_rows) && o->engine->keeps != GQ_KEEP_NOTHING) *sol = s;
   else gq_solution_free(s);
   return status;
+}
+
+/* A solve that failed after `reached` times has the gradients of one that was sent to the last of them, which is made
+** here, in place of its own: where that one ends all engines can begin. */
+static void solve_part(const gq_problem *p, const gq_ode_options *o, int reached, gq_tensor *z,
+                       gq_solution **sol) {
+  gq_problem part = *p;
+  gq_tensor *again = NULL;
+  gq_info info = { 0 };
+  bool over;
+  part.nt = reached, part.dense_ = NULL, part.samples_ = NULL, part.event_ = NULL;
+  if (solve(&part, o, false, false, &over, &again, &info, sol, &reached) != GQ_OK) return;
+  memcpy(gq_tensor_data(z), gq_tensor_data(again), gq_numel(again->shape) * gq_dtype_size(z->dtype));
+  gq_tensor_unref(again);
+  (*sol)->unreached = p->nt - part.nt;
 }
 
 int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tensor **z, gq_info *info,
               gq_solution **sol) {
   gq_ode_options own = *o;
   bool over = false;
+  int reached;
   *info = (gq_info){ .t_reached = p->nt > 0 ? p->t[0] : 0, .engine = o->engine };
   *z = NULL, *sol = NULL;
   if (p->dense_) *p->dense_ = NULL;
@@ -394,10 +415,16 @@ int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_ten
   GQ_TRY(gq_problem_check(p, &own));
   gq_planspec spec = { p, &own, dense_forward(p, &own) };
   if (o->engine->choose) GQ_TRY(info->status = o->engine->choose(&spec, &own, -1, info));
-  int status = solve(p, &own, partial, o->engine->choose != NULL, &over, z, info, sol);
-  if (!over) return status;
-  GQ_TRY(info->status = o->engine->choose(&spec, &own, info->steps, info));
-  return solve(p, &own, partial, false, &over, z, info, sol);
+  int status = solve(p, &own, partial, o->engine->choose != NULL, &over, z, info, sol, &reached);
+  if (over) {
+    GQ_TRY(info->status = o->engine->choose(&spec, &own, info->steps, info));
+    status = solve(p, &own, partial, false, &over, z, info, sol, &reached);
+  }
+  if (status == GQ_OK || !*z || *sol || own.engine->keeps == GQ_KEEP_NOTHING) return status;
+  char message[1024];
+  snprintf(message, sizeof message, "%s", gq_message());
+  solve_part(p, &own, reached, *z, sol);
+  return gq_fail(status, "%s", message);
 }
 
 void gq_solution_free(gq_solution *s) {

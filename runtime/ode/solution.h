@@ -12,7 +12,7 @@ struct gq_solution {
   gq_binding *bind;
   gq_ode_options o;
   bool z0_grad, t_grad;
-  int nt;
+  int nt, unreached;           /* times; the user has so many more, which are none of its own */
   double *t;                   /* [nt] */
   double *jumps;               /* [njumps] those of the times at which f may jump */
   int njumps;
