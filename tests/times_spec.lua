@@ -1,6 +1,7 @@
 -- times_spec.lua -- when f is evaluated, and what moving a time does: spans of no length, jumps at times, large times.
 
 local gq = require "gq"
+local helper = require "tests.helper"
 
 -- Every engine, with a method it goes with; rows: with batch = "independent" too.
 local engines = {
@@ -66,4 +67,147 @@ describe("the gradient of times where no time passes", function()
     z = gq.odeint(function(x, y) return y / x end, gq.ones(1, { dtype = "float64" }), t)
     assert.has_error(function() gq.grad(z[2]:sum(), { t }) end)
   end)
+end)
+
+-- ---- where f is evaluated ----
+
+-- Lowest and highest time at which `solve(f)` evaluates f(t, z), and what it returns.
+local function span(f, solve)
+  local low, high = math.huge, -math.huge
+  local result = solve(function(t, z)
+    low, high = math.min(low, t:item()), math.max(high, t:item())
+    return f(t, z)
+  end)
+  return low, high, result
+end
+
+local function single(x) return gq.tensor(x, { dtype = "float32" }):item() end
+
+describe("f is evaluated inside of the times alone", function()
+  local function decay(t, z) return -0.1 * z + 0 * t end
+  local methods = { "dopri5", "tsit5", "dopri8", "bosh3", "kvaerno5", "kvaerno3", "explicit_adams", "implicit_adams",
+    "alf", "rk4", "midpoint" }
+  for _, method in ipairs(methods) do
+    for _, dtype in ipairs { "float32", "float64" } do
+      it(("%s, %s"):format(method, dtype), function()
+        for _, times in ipairs { { 0, 0.05 }, { 0.05, 0 }, { 0.1, 0.7, 1.3 }, { 5, 5.1, 7.3 }, { -2.1, -2.3 } } do
+          for _, gradient in ipairs { "gq", "direct" } do
+            local z0 = gq.ones(1, { dtype = dtype, requires_grad = true })
+            local fixed = (method == "rk4" or method == "midpoint") and 0.03 or nil
+            local adams = method:find "adams"
+            if not (adams and gradient == "direct") then
+              local low, high, got = span(decay, function(f)
+                local z = gq.odeint(f, z0, times, { trace = false, params = {}, method = method, gradient = gradient,
+                  step_size = fixed, adjoint = { trajectory = method == "alf" and "reverse" or "dense" } })
+                return { z[#z]:item(), gq.grad(z[#z]:sum(), z0):item() }
+              end)
+              local first, last = math.min(times[1], times[#times]), math.max(times[1], times[#times])
+              if dtype == "float32" then first, last = single(first), single(last) end
+              assert.is_true(low >= first and high <= last, ("%s: [%.17g, %.17g]"):format(gradient, low, high))
+              local want = math.exp(-0.1 * (times[#times] - times[1]))
+              assert.close(got, { want, want }, 2e-3)
+            end
+          end
+        end
+      end)
+    end
+  end
+
+  it("row by row", function()
+    for _, times in ipairs { { 0, 0.05 }, { 0.05, 0 }, { 0.1, 0.7, 1.3 } } do
+      local first, last = math.min(times[1], times[#times]), math.max(times[1], times[#times])
+      for _, gradient in ipairs { "gq", "direct" } do
+        local z0 = gq.ones(9, 1, { dtype = "float64", requires_grad = true })
+        local z = gq.odeint(function(t, y)
+          return gq.where(t:lt(first), 0 / 0, gq.where(t:gt(last), 0 / 0, -0.1 * y))
+        end, z0, times, { batch = "independent", gradient = gradient })
+        assert.close(gq.grad(z[#z]:sum(), z0),
+          gq.full({ 9, 1 }, math.exp(-0.1 * (times[#times] - times[1])), { dtype = "float64" }), 1e-5)
+      end
+    end
+  end)
+
+  it("also by stages beyond the step, which keep their order", function()
+    -- z' = -z + cos t + sin t from 0: z = sin t
+    local h, forward, back = { 1 / 4, 1 / 8, 1 / 16, 1 / 32 }, {}, {}
+    for i, size in ipairs(h) do
+      local k = gq.tensor(1, { dtype = "float64", requires_grad = true })
+      local z = gq.odeint(function(t, y) return k * gq.cos(t) + gq.sin(t) - y end, gq.zeros(1, { dtype = "float64" }),
+        { 0, 2 }, { method = "kvaerno5", step_size = size, adjoint = { step_size = size }, gradient = "seminorm" })
+      forward[i] = math.abs(z[2]:item() - math.sin(2))
+      -- dz/dk = e^(-t) int_0^t e^s cos s ds = (cos t + sin t - e^(-t)) / 2
+      back[i] = math.abs(gq.grad(z[2]:sum(), k):item() - (math.cos(2) + math.sin(2) - math.exp(-2)) / 2)
+    end
+    assert.is_true(helper.slope(h, forward) > 4.5, table.concat(forward, " "))
+    assert.is_true(helper.slope(h, back) > 4.5, table.concat(back, " "))
+  end)
+end)
+
+describe("f is evaluated strictly between grid points", function()
+  for _, dtype in ipairs { "float32", "float64" } do
+    for _, at in ipairs { 0.3, 2020, -77 } do
+      it(("%s, around %g, in both directions"):format(dtype, at), function()
+        local points = { at, at + 0.25, at + 0.5 }
+        for _, times in ipairs { { at - 0.25, at + 0.75 }, { at + 0.75, at - 0.25 } } do
+          for _, o in ipairs { { method = "dopri5" }, { method = "rk4", step_size = 0.1 }, { method = "kvaerno3" },
+            { method = "explicit_adams" }, { method = "alf" } } do
+            o.trace, o.params, o.grid_points = false, {}, points
+            local z = gq.odeint(function(t, y)
+              for _, p in ipairs(points) do
+                assert.is_true(t:item() ~= (dtype == "float32" and single(p) or p))
+              end
+              return 0 * y + 1
+            end, gq.zeros(1, { dtype = dtype }), times, o)
+            assert.close(z[2]:item(), times[2] - times[1], 1e-5)
+          end
+        end
+      end)
+    end
+  end
+
+  it("without a change of the step", function()
+    local points = {}
+    for i = 0, 30 do points[i + 1] = 2020 + i / 365 end
+    for _, gradient in ipairs { "gq", "direct", "aca", "adjoint", "kronrod" } do
+      local k = gq.tensor(1, { requires_grad = true })
+      local z = gq.odeint(function(_, y) return 0 * y + k end, gq.zeros(1), { points[1], points[31] },
+        { grid_points = points, gradient = gradient })
+      assert.close(z[2]:item(), points[31] - points[1], 1e-5)
+      assert.close(gq.grad(z[2]:sum(), k):item(), points[31] - points[1], 1e-5)
+    end
+  end)
+
+  it("or that is an error", function()
+    local function solve(dtype, points)
+      return gq.odeint(function(_, y) return 0 * y + 1 end, gq.zeros(1, { dtype = dtype }), { 2020, 2021 },
+        { grid_points = points })
+    end
+    helper.raises("grid_points 2020.5002 float32 float64 offset", solve, "float32", { 2020.5, 2020.5002 })
+    assert.close(solve("float64", { 2020.5, 2020.5002 })[2]:item(), 1, 1e-9)
+  end)
+end)
+
+describe("large times", function()
+  local f64 = { dtype = "float64" }
+  for _, batch in ipairs { "joint", "independent" } do
+    it("from Unix seconds to nanoseconds, " .. batch, function()
+      for _, case in ipairs { { 1.6e9, 1000 }, { 1.6e12, 1000 }, { 1.6e15, 1e6 }, { 1.6e18, 1e9 }, { -1.6e12, 1000 } } do
+        local t = { case[1], case[1] + case[2] }
+        local o = { batch = batch }
+        local z = gq.odeint(function(_, y) return 0 * y + 1 end, gq.zeros(3, 1, f64), t, o)
+        assert.close(z[2], gq.full({ 3, 1 }, case[2], f64), 1e-5)
+        z = gq.odeint(function(_, y) return -y / case[2] end, gq.zeros(3, 1, f64), t, o)
+        assert.close(z[2], gq.zeros(3, 1, f64))
+        local k = gq.tensor(1 / case[2], { dtype = "float64", requires_grad = true })
+        z = gq.odeint(function(_, y) return -k * y end, gq.ones(3, 1, f64), { t[2], t[1] }, o)
+        assert.close(z[2], gq.full({ 3, 1 }, math.exp(1), f64), 1e-4)
+        assert.close(gq.grad(z[2]:sum(), k):item(), 3 * math.exp(1) * case[2], 1e-3)
+      end
+    end)
+
+    it("of a slow decay, " .. batch, function()
+      local z = gq.odeint(function(_, y) return -1e-12 * y end, gq.ones(3, 1, f64), { 0, 1e12 }, { batch = batch })
+      assert.close(z[2], gq.full({ 3, 1 }, math.exp(-1), f64), 1e-4)
+    end)
+  end
 end)

@@ -338,6 +338,15 @@ static int use_lanes(gq_field *f) {
   return status == GQ_EUNSUPPORTED ? lanes_fail(status) : status;
 }
 
+static bool uses(const gq_graph *g, gq_ref x) {
+  for (gq_ref i = x + 1; i < (gq_ref)gq_graph_size(g); i++) {
+    const gq_node *n = gq_graph_node(g, i);
+    for (int k = 0; k < n->nargs; k++)
+      if (n->args[k] == x) return true;
+  }
+  return false;
+}
+
 static int field_init(gq_field *f, const gq_graph *g, const bool *want_, bool columns, bool lanes) {
   const gq_node *z = gq_graph_node(g, gq_graph_input(g, 1));
   f->dtype = z->dtype, f->shape = z->shape, f->calls = gq_graph_calls(g);
@@ -348,6 +357,7 @@ static int field_init(gq_field *f, const gq_graph *g, const bool *want_, bool co
     GQ_TRY(gq_hoist_shared(g, f->shape.dim[0], &f->pro, &f->body, &f->direct));
   else GQ_TRY(gq_hoist(g, 2, &f->pro, &f->body, &f->direct));
   f->nb = gq_graph_outputs(f->pro);
+  f->timed = uses(f->body, gq_graph_input(f->body, 0));
   f->axis = gq_calloc(f->nb + 1, sizeof *f->axis);
   f->want = gq_calloc(f->nb + 1, sizeof *f->want);
   if (!f->axis || !f->want) return gq_nomem(f->nb);

@@ -37,6 +37,7 @@ typedef struct gq_field {
   bool calls;                  /* f is called back (trace = false): nothing is known of it */
   bool points;                 /* and there is a form for several times at once: gq_field_points */
   int64_t lanes[2];            /* gq_field_lanes: rows side by side in class_body[0], and in class_body[1]; else 0 */
+  bool timed;                  /* f depends on t */
   bool front;                  /* lanes are the first dim and not the last */
   int64_t width;               /* most numbers that some value holds for one row */
   int ndirection;

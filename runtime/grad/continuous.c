@@ -62,7 +62,8 @@ static int fill_path(gq_walk *w, double t, double h) {
       if ((j == m->end ? 1 : m->c[j]) == c) same = j;
     for (int g = 0; g < w->a.st->l.given; g++) {
       if (same >= 0) gq_copy(k->f->on, w->a.path[i][g], w->a.path[same][g], gq_part_bytes(w->a.field));
-      else if (g == 0 && !k->reverse) GQ_TRY(gq_trajectory_at(&k->z, t + c * h, w->a.path[i][g]));
+      else if (g == 0 && !k->reverse)
+        GQ_TRY(gq_trajectory_at(&k->z, gq_attempt_inside(&w->a, t + c * h), w->a.path[i][g]));
       else gq_panel_force(&k->panel, k->s, t + c * h, w->a.path[i][g]);
     }
   }
@@ -179,7 +180,7 @@ static int setup(back *k, double size) {
   w->a.tol.atol[k->ia] = o->back_atol * (o->scale ? size : 1);
   w->a.tol.products = w->a.tol.atol[k->ia];
   w->a.sum.grads = k->gq ? &k->weighted : &k->b->grads, w->a.sum.time = &k->time;
-  w->a.jumps.at = s->jumps, w->a.jumps.n = s->njumps, w->a.jumps.margin = s->margin;
+  w->a.jumps = gq_solution_jumps(s);
   GQ_TRY(gq_walk_init(w, &s->plan->backward, s->bind, s->plan->arena));
   s->bytes += w->a.bytes;
   w->fill_path = w->a.st->l.given ? fill_path : NULL;

@@ -283,7 +283,7 @@ static int invert_all(direct *d, gq_walk *w) {
 static int run_inverse(direct *d) {
   gq_solution *s = d->b->s;
   gq_walk *w = &d->inverse;
-  *w = (gq_walk){ .a.jumps = { s->jumps, s->njumps, s->margin } };
+  *w = (gq_walk){ .a.jumps = gq_solution_jumps(s) };
   w->a.tol.rtol = s->o.rtol, w->a.tol.atol[0] = s->o.atol;
   d->joint = s->plan->inverse.kind.pull;
   gq_steps two = { 0 };
@@ -317,7 +317,7 @@ static int backward(gq_pullback *b, int (*run)(direct *)) {
   direct d = { .b = b, .k = s->nt - 1 };
   gq_walk *w = &d.w;
   w->a.tol.rtol = s->o.rtol, w->a.tol.atol[0] = s->o.atol, w->a.sum.grads = &b->grads;
-  w->a.jumps.at = s->jumps, w->a.jumps.n = s->njumps, w->a.jumps.margin = s->margin;
+  w->a.jumps = gq_solution_jumps(s);
   int status = gq_walk_init(w, &s->plan->forward, s->bind, s->plan->arena);
   s->bytes += w->a.bytes;
   if (status == GQ_OK) status = buffers(&d);

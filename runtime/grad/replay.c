@@ -186,7 +186,7 @@ static int step(replay *r, const gq_step_record *rec, double end, int *k) {
   gq_tensor *one; /* tolerances and product weights: what is asked for does not read them */
   GQ_TRY(number(&r->p, 1, &one));
   for (int i = 0; i < r->l.nin; i++) r->in[i] = one;
-  r->in[r->l.t] = t, r->in[r->l.h] = h, r->in[r->l.y] = r->y;
+  r->in[r->l.t] = t, r->in[r->l.h] = r->in[r->l.ht] = h, r->in[r->l.y] = r->y;
   if (r->l.carry) r->in[r->l.f] = r->f;
   if (r->l.extra) r->in[r->l.x] = r->x;
   for (int j = 0; j < s->plan->field->nb; j++) r->in[r->l.bv + j] = r->bv[j];

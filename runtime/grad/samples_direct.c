@@ -29,7 +29,7 @@ static void load(const back *k, int j) {
   gq_lanes *p = k->p;
   const gq_step_record r = gq_step(k->tape, k->at[j]);
   const char *data = gq_row_state(k->tape, k->at[j]);
-  p->t[j] = r.t, p->h[j] = p->lane[j].h1 = r.h;
+  gq_lanes_step(p, j, r.t, p->lane[j].h1 = r.h);
   gq_lanes_put(p, p->y[0], j, data);
   if (p->st->l.carry) gq_lanes_put(p, p->f0[0], j, data + k->bytes);
 }

@@ -10,22 +10,47 @@ double gq_positive_atol(gq_dtype d, double atol) { return fmax(atol, d == GQ_F32
 
 /* ---- times ---- */
 
-/* A step from or to a jump evaluates f on its own side of it. */
-static double margin(const gq_attempt *a, double t) {
+static bool jumps(const gq_attempt *a, double t) {
   for (int i = 0; i < a->jumps.n; i++)
-    if (a->jumps.at[i] == t) return a->jumps.margin;
-  return 0;
+    if (a->jumps.at[i] == t) return true;
+  return false;
+}
+
+/* The state's dtype can tell it from t. */
+static double next(const gq_attempt *a, double t, double dir) {
+  return a->field->dtype == GQ_F32 ? nextafterf((float)t, (float)(dir * INFINITY))
+                                   : nextafter(t, dir * INFINITY);
 }
 
 double gq_attempt_begin(const gq_attempt *a, double t, double dir) {
-  return a->jumps.n ? t + dir * margin(a, t) : t;
+  return jumps(a, t) ? next(a, t, dir) : t;
+}
+
+double gq_attempt_inside(const gq_attempt *a, double t) {
+  const gq_jumps *j = &a->jumps;
+  return j->bounded ? fmin(fmax(t, fmin(j->t0, j->t1)), fmax(j->t0, j->t1)) : t;
+}
+
+double gq_attempt_limit(const gq_attempt *a, double t, double dir) {
+  double limit = gq_attempt_inside(a, dir * INFINITY);
+  for (int i = 0; i < a->jumps.n; i++) {
+    double at = a->jumps.at[i];
+    if (dir * (at - t) > 0 && dir * (limit - at) >= 0) limit = next(a, at, -dir);
+  }
+  return limit;
 }
 
 void gq_attempt_times(gq_attempt *a, double t, double h, double t1) {
-  a->scalar[0] = t, a->scalar[1] = h, a->scalar[2] = a->tol.rtol;
-  if (a->jumps.n == 0) return;
-  double dir = h < 0 ? -1 : 1, from = margin(a, t), to = margin(a, t1);
-  a->scalar[0] += dir * from, a->scalar[1] -= dir * (from + to);
+  double dir = h < 0 ? -1 : 1, from = gq_attempt_begin(a, t, dir), to = gq_attempt_begin(a, t1, -dir);
+  a->scalar[0] = from, a->scalar[1] = h, a->scalar[2] = a->tol.rtol;
+  a->limit = gq_attempt_limit(a, t, dir);
+  a->ht = from == t && to == t1 ? h : dir * fmax(dir * (to - from), 0);
+  a->ht = gq_control_within(from, a->ht, a->limit);
+}
+
+double gq_attempt_stage(const gq_attempt *a, double c) {
+  double t = a->scalar[0] + c * a->ht;
+  return (a->h < 0 ? t < a->limit : t > a->limit) ? a->limit : t;
 }
 
 /* ---- norms ---- */

@@ -27,11 +27,13 @@ typedef struct gq_pull {
   double pt, ph;
 } gq_pull;
 
-/* Where f may jump: steps evaluate f on their own side of it. */
+/* Where f is known, and where it may jump: steps evaluate f on their own side of it, at the next time that the state's
+** dtype can tell from it. */
 typedef struct gq_jumps {
   const double *at;            /* [n] */
   int n;
-  double margin;               /* by so much */
+  bool bounded;                /* f is evaluated from t0 to t1 alone */
+  double t0, t1;
 } gq_jumps;
 
 typedef struct gq_cost {
@@ -50,6 +52,8 @@ typedef struct gq_attempt {
   void *x, *x1;                /* the extra part */
   void *path[GQ_MAXSTAGES][GQ_MAXGIVEN];   /* z and the forcing at the slopes' times */
   double t, h, t1;             /* the step, from t by h to t1 */
+  double ht;                   /* h as it makes times of evaluations, */
+  double limit;                /* which do not pass this one */
   double scalar[3 + GQ_MAXSTAGES];         /* t h rtol wq, as programs read them */
   gq_productsum sum;
   gq_pull pull;
@@ -63,8 +67,14 @@ typedef struct gq_attempt {
 double gq_positive_atol(gq_dtype d, double atol);
 /* The time of f's evaluation where a step from t begins: t itself but for jumps. dir: +1 or -1. */
 double gq_attempt_begin(const gq_attempt *a, double t, double dir);
+/* The time that no evaluation of steps from t may pass: the last, or the one before the next jump. */
+double gq_attempt_limit(const gq_attempt *a, double t, double dir);
 /* The step of the next phases: from t by h to t1. */
 void gq_attempt_times(gq_attempt *a, double t, double h, double t1);
+/* Where f is evaluated at a stage of the step. */
+double gq_attempt_stage(const gq_attempt *a, double c);
+/* A time at which something given is read: none outside. */
+double gq_attempt_inside(const gq_attempt *a, double t);
 /* Weighted norm of x - minus_ (/ (atol + rtol |y|)) in the tolerance's norm. */
 double gq_attempt_norm(const gq_attempt *a, int part, const void *x, const void *y, const void *minus_);
 /* The larger of the norms of the product in time and of all parameters together: of an attempt's error, or for the

@@ -30,11 +30,13 @@ typedef struct gq_builder {
 /* What is differentiated, and in what: y, f, t, h, x; and the derivatives. */
 typedef struct gq_pulled {
   gq_ref y1, f1, wrt[5];
-  gq_ref *grad;                /* [5 + nb] */
+  gq_ref *grad;                /* [6 + nb] of those, of h where it makes times, of boundary values */
 } gq_pulled;
 
 /* y + (h w) k */
 gq_ref gq_builder_move(gq_builder *b, gq_ref y, double w, gq_ref k);
+/* x + y; either may be GQ_NONE */
+gq_ref gq_builder_sum(gq_builder *b, gq_ref x, gq_ref y);
 /* The system at t + c h, y, with what is given at slope i: derivatives, then products; the first derivative. */
 gq_ref gq_builder_system(gq_builder *b, int i, double c, const gq_ref *y, gq_ref *all);
 /* Its input i: t, parts, ... */

@@ -31,6 +31,10 @@ typedef struct gq_control {
   bool chooses;                /* the method has chosen its factor from the attempt to the next proposal: */
   double factor;
   int bad, halved;             /* attempts that were not finite, in a row; that did not converge, since the last step */
+  double reach;                /* above 1: stages lie up to reach * h from t; */
+  double limit;                /* none may pass this time, */
+  bool shortened;              /* so that the attempt was shortened */
+  double whole;                /* from this */
   double size;                 /* fixed grid: origin + index * size; 0: the stops are the grid */
   double origin;
   long long index;
@@ -48,28 +52,42 @@ static inline double gq_control_error(double e5, double e3) {
 
 /* ---- the first step ---- */
 
-#define GQ_BLIND_STEP 1e-6     /* where norms say nothing for want of a scale */
+/* A step that moves t well. */
+static inline double gq_control_least(double t) { return 64 * 2.2204460492503131e-16 * fabs(t); /* DBL_EPSILON */ }
 
-/* Size of an Euler step that probes; d0, d1: norms of the state and of its slope. */
-static inline double gq_control_probe(double d0, double d1) {
-  return d0 < 1e-5 || d1 < 1e-5 ? 1e-6 : 0.01 * d0 / d1;
+/* The step where norms say nothing, for want of a scale or since they are zero. */
+static inline double gq_control_blind(double t) { return fmax(1e-6, gq_control_least(t)); }
+
+/* Size of an Euler step that probes from t; d0, d1: norms of the state and of its slope. There is room for so much. */
+static inline double gq_control_probe(double t, double d0, double d1, double room) {
+  return fmin(room, d0 < 1e-5 || d1 < 1e-5 ? gq_control_blind(t) : 0.01 * d0 / d1);
 }
 
 /* Size of the first step; d2: norm of the slope's change over the probe h0, divided by that. If it is not finite the
 ** probe left the domain: attempts will find their way. */
-static inline double gq_control_first(double h0, double d1, double d2, int order) {
+static inline double gq_control_first(double t, double h0, double d1, double d2, int order) {
   double top = isfinite(d2) ? fmax(d1, d2) : d1;
-  double h1 = d1 <= 1e-15 && d2 <= 1e-15 ? fmax(1e-6, h0 * 1e-3) : pow(0.01 / top, 1.0 / order);
-  return fmin(100 * h0, h1);
+  double h1 = d1 <= 1e-15 && d2 <= 1e-15 ? fmax(gq_control_blind(t), h0 * 1e-3) : pow(0.01 / top, 1.0 / order);
+  return fmax(fmin(100 * h0, h1), gq_control_least(t));
 }
 
 /* ---- the step to try ---- */
+
+/* So much of h that no stage passes the limit; a thousandth of a step from it those that would are taken there. */
+static inline double gq_control_reach(gq_control *k, double t, double h) {
+  double room = k->limit - t;
+  if (!k->shortened) k->whole = fabs(h);
+  k->shortened = k->reach > 1 && fabs(h) * k->reach > fabs(room) * (1 + 1e-10) && fabs(room) > 1e-3 * k->whole;
+  if (!k->shortened) return h;
+  k->clamped = false;
+  return room / k->reach;
+}
 
 /* Adaptive, from t. */
 static inline double gq_control_propose(gq_control *k, double t) {
   double rest = k->stop - t;
   k->clamped = k->clamp && fabs(k->h) >= fabs(rest) * (1 - 1e-10);
-  return k->clamped ? rest : k->h;
+  return gq_control_reach(k, t, k->clamped ? rest : k->h);
 }
 
 /* The step no longer moves t. */
@@ -81,11 +99,21 @@ static inline bool gq_control_stuck(const gq_control *k, double t, double h) {
 static inline double gq_control_fixed(gq_control *k, double t) {
   double h = k->stop - t;
   k->clamped = true;
-  if (k->size <= 0) return h;
+  if (k->size <= 0) return gq_control_reach(k, t, h);
   double next = k->origin + (k->index + 1) * (h < 0 ? -k->size : k->size);
   double past = (h < 0 ? k->stop - next : next - k->stop) / k->size;
   k->clamped = past >= -1e-10 && (k->clamp || past <= 1e-10);
-  return k->clamped ? h : next - t;
+  return gq_control_reach(k, t, k->clamped ? h : next - t);
+}
+
+/* h, or as much of it as does not pass the limit by rounding. */
+static inline double gq_control_within(double t, double h, double limit) {
+  double dir = h < 0 ? -1 : 1;
+  while (h != 0 && dir * (t + h - limit) > 0) {
+    double less = h - (t + h - limit);
+    h = dir * less <= 0 ? 0 : less != h ? less : nextafter(h, 0);
+  }
+  return h;
 }
 
 /* ---- after an attempt ---- */
@@ -101,9 +129,9 @@ static inline double gq_control_factor(const gq_controller *c, int error_order, 
   return ratio > 1 ? fmin(f, 0.99) : f; /* what was refused is never tried again as it was */
 }
 
-/* The proposal after an accepted step; one shortened to the stop teaches the controller nothing. */
+/* The proposal after an accepted step; one shortened to the stop or the limit teaches the controller nothing. */
 static inline void gq_control_learn(gq_control *k, const gq_controller *c, int error_order, double h) {
-  if (!k->clamped) {
+  if (!k->clamped && !k->shortened) {
     k->h = h * (k->chooses ? k->factor : gq_control_factor(c, error_order, k->ratio, k->last));
     k->last[1] = k->last[0], k->last[0] = k->ratio > 0 ? k->ratio : 1e-4;
   }

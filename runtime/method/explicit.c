@@ -66,7 +66,7 @@ static void bind_slice(gq_attempt *a, int s) {
   void **out = own->out + (size_t)s * l->nout;
   double *sc = own->scalars + (size_t)s * l->nout;
   size_t off = gq_slice_offset(f, s);
-  in[l->t] = &a->scalar[0], in[l->h] = &a->scalar[1], in[l->rtol] = &a->scalar[2];
+  in[l->t] = &a->scalar[0], in[l->h] = &a->scalar[1], in[l->ht] = &a->ht, in[l->rtol] = &a->scalar[2];
   if (l->h2 >= 0) in[l->h2] = &a->scalar[1];
   for (int p = 0; p < l->parts; p++) {
     in[l->atol + p] = &a->tol.atol[p];

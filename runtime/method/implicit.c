@@ -116,7 +116,7 @@ static void combine(const gq_attempt *w, const double *weights, int n, int part,
 
 static double time_of(const gq_attempt *w, int i) {
   const gq_tableau *m = w->st->m;
-  return w->scalar[0] + (i == m->end ? 1 : m->c[i]) * w->scalar[1];
+  return gq_attempt_stage(w, i == m->end ? 1 : m->c[i]);
 }
 
 /* The system's inputs at slope i: the parts, then what is given there. */
@@ -423,7 +423,7 @@ static int pull_stage(gq_attempt *w, int i) {
     gq_newton_store(l, r, n->x, n->v);
   }
   GQ_TRY(pull_at(w, i, n->stage[0], n->v, &time));
-  w->pull.pt += time, w->pull.ph += m->c[i] * time;
+  w->pull.pt += time, w->pull.ph += (gq_attempt_stage(w, m->c[i]) == w->limit ? 1 : m->c[i]) * time;
   add(w, 1, n->slope[0], w->pull.py);
   for (int j = 0; j <= i; j++) {
     double a = row_of_a(m, i, j);

@@ -92,6 +92,7 @@ struct gq_tableau {
 extern const int gq_ntableaux;
 const gq_tableau *gq_tableau_get(int i);                   /* NULL outside 0..gq_ntableaux-1 */
 const gq_tableau *gq_tableau_find(const char *name);       /* NULL: unknown */
+double gq_tableau_reach(const gq_tableau *m);              /* of its stages, in steps: 1 or more */
 bool gq_tableau_fsal(const gq_tableau *m);                 /* a stage is the slope at the end: derived, not declared */
 /* w[i]: weight of h k_i in y(theta) - y0, i < slopes; and its derivative in theta. */
 void gq_tableau_weights(const gq_tableau *m, double theta, double *w);

@@ -39,16 +39,13 @@ static void alf_pulled(gq_builder *b, gq_pulled *p) {
   *p = (gq_pulled){ gq_builder_move(b, b->mid, 0.5, v1), v1, { b->mid, b->f2, b->t, b->h2, b->mid }, NULL };
 }
 
-static gq_ref sum(gq_graph *g, gq_ref a, gq_ref b) {
-  return a == GQ_NONE ? b : b == GQ_NONE ? a : gq_emit2(g, GQ_OP_ADD, a, b);
-}
-
 /* And from z' to z, v and h. */
 static int alf_rest(gq_builder *b, gq_pulled *p) {
   gq_ref *grad = p->grad, mid = gq_builder_move(b, b->y2, 0.5, b->f2), wrt[] = { b->y2, b->f2, b->h2 },
          more[3];
   GQ_TRY(gq_vjp(b->g, 1, &mid, &grad[0], 3, wrt, more));
-  grad[0] = more[0], grad[1] = sum(b->g, grad[1], more[1]), grad[3] = sum(b->g, grad[3], more[2]);
+  grad[0] = more[0], grad[1] = gq_builder_sum(b, grad[1], more[1]),
+  grad[3] = gq_builder_sum(b, grad[3], more[2]);
   return GQ_OK;
 }
 

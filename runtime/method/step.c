@@ -37,7 +37,8 @@ static void inputs(builder *b) {
   gq_steplayout *l = b->l;
   int n = 0, parts = l->parts;
   l->t = n++, b->t = row_input(b);
-  l->h = n++, b->h = b->ht = row_input(b);
+  l->h = n++, b->h = row_input(b);
+  l->ht = n++, b->ht = row_input(b);
   l->rtol = n++, b->rtol = scalar_input(b);
   l->atol = n, n += parts;
   for (int p = 0; p < parts; p++) b->atol[p] = row_input(b);
@@ -62,7 +63,7 @@ static void inputs(builder *b) {
   for (int j = 0; j < b->nb; j++) b->bv[j] = like_input(b, 1 + parts + l->given + j);
   l->h2 = l->y2 = l->f2 = -1;
   if (b->k->inverse && b->k->pull) {
-    l->h2 = n++, b->h2 = b->ht = scalar_input(b);
+    l->h2 = n++, b->h2 = scalar_input(b);
     l->y2 = n++, b->y2 = like_input(b, 1);
     l->f2 = n++, b->f2 = like_input(b, 1);
   }
@@ -82,6 +83,10 @@ static gq_ref to_rows(builder *b, gq_ref scalar) {
 
 gq_ref gq_builder_move(builder *b, gq_ref y, double w, gq_ref k) {
   return gq_emit2(b->g, GQ_OP_ADD, y, gq_emit2(b->g, GQ_OP_MUL, to_rows(b, gq_scale(b->g, b->h, w)), k));
+}
+
+gq_ref gq_builder_sum(builder *b, gq_ref x, gq_ref y) {
+  return x == GQ_NONE ? y : y == GQ_NONE ? x : gq_emit2(b->g, GQ_OP_ADD, x, y);
 }
 
 /* y + sum_i (h w_i) slope_i */
@@ -316,15 +321,17 @@ static int pull_outputs(builder *b, const bool *want) {
   }
   for (int i = 0; i < GQ_SUMS; i++)
     if (l->sum[i] >= 0) l->csum[i] = l->nin++, out[n] = b->sum[i], cot[n++] = row_input(b);
-  gq_ref *wrt = gq_calloc(2 * (b->nb + 5), sizeof *wrt), *grad = of.grad = wrt ? wrt + b->nb + 5 : NULL;
+  gq_ref *wrt = gq_calloc(2 * (b->nb + 6), sizeof *wrt), *grad = of.grad = wrt ? wrt + b->nb + 6 : NULL;
   l->pb_of = gq_calloc(b->nb + 1, sizeof *l->pb_of);
   if (!wrt || !l->pb_of) {
     gq_free(wrt);
     return gq_nomem(b->nb);
   }
   for (; nw < 5; nw++) wrt[nw] = of.wrt[nw];
+  wrt[nw++] = b->ht;
   for (int j = 0; j < b->nb; j++) wrt[nw++] = b->bv[j];
   int status = gq_vjp(b->g, n, out, cot, nw, wrt, grad);
+  if (status == GQ_OK) grad[3] = gq_builder_sum(b, grad[3], grad[5]);
   if (status == GQ_OK && inverse) status = inverse->rest(b, &of);
   gq_ref zero = gq_zeros(b->g, GQ_F64, scalar_shape(b));
   gq_ref blank = gq_zeros(b->g, b->dtype, gq_builder_input(b, 1)->shape);
@@ -338,7 +345,7 @@ static int pull_outputs(builder *b, const bool *want) {
   }
   l->pb = l->nout;
   for (int j = 0; j < b->nb; j++)
-    if (want[j] && grad[5 + j] != GQ_NONE) l->pb_of[l->npb++] = j, put(b, grad[5 + j], 2, GQ_ADD);
+    if (want[j] && grad[6 + j] != GQ_NONE) l->pb_of[l->npb++] = j, put(b, grad[6 + j], 2, GQ_ADD);
   gq_free(wrt);
   return status;
 }

@@ -33,7 +33,7 @@ typedef struct gq_steplayout {
   int parts, nq, slopes, given, extra;
   bool carry;                  /* the slope at the start is an input, that at the end an output */
   int nfe, nfe_dense;          /* evaluations in phase 0 and in phase 1 */
-  int nin, t, h, rtol, atol, y, f, x, path, wq, bv, directions, cy, cf, cx, ck[GQ_MAXSTAGES];
+  int nin, t, h, ht, rtol, atol, y, f, x, path, wq, bv, directions, cy, cf, cx, ck[GQ_MAXSTAGES];
   int h2, y2, f2;              /* inverse with pull: h again, and what phase 0 stored */
   int nout, y1, f1, x1, err, err3, finite, k[GQ_MAXSTAGES], dq, eq, q, py, pf, px, pt, ph, pb;
   int sum[GQ_SUMS], csum[GQ_SUMS]; /* heuristics: sums out (stored float64, of this slice), their cotangents in */
@@ -41,9 +41,9 @@ typedef struct gq_steplayout {
   int *pb_of;                  /* [npb] boundary value of each */
 } gq_steplayout;
 
-/* Inputs: t, h, rtol, atol[parts] (float64), y[parts], f[parts] if carry, x if extra, what is given at each slope's
+/* Inputs: t, h, h as it makes times, rtol, atol[parts] (float64), y[parts], f[parts] if carry, x if extra, what is given at each slope's
 ** time [slopes][given], product weights wq[slopes] (float64), boundary values; with pull: cotangents of y1, f1, x1, k, sums.
-** With lanes t, h, atol and the error sums are {lanes}, one a row.
+** With lanes t, both h, atol and the error sums are {lanes}, one a row.
 ** Outputs: y1[parts], f1[parts] if carry, x1 if extra (stored); error sums[parts] (stored float64: sum or maximum over
 ** this slice of (err / scale)^2); k (kept); dq[nq], eq[nq] stored; q[nq] added: sum_i wq_i product_i. */
 /* want [boundary values]: whose gradients phase 2 adds. */

@@ -179,6 +179,12 @@ const gq_tableau *gq_tableau_find(const char *name) {
   return NULL;
 }
 
+double gq_tableau_reach(const gq_tableau *m) {
+  double reach = 1;
+  for (int i = 0; i < m->stages; i++) reach = fmax(reach, m->c[i]);
+  return reach;
+}
+
 bool gq_tableau_fsal(const gq_tableau *m) { return m->end < m->stages; }
 
 void gq_tableau_weights(const gq_tableau *m, double theta, double *w) {

@@ -18,11 +18,7 @@ static bool is_damped(const gq_tableau *m) { return m->tuple && m->tuple->damped
 static bool estimates_error(const gq_tableau *m) { return m->e && m->steps->program; }
 static bool estimates_stiffness(const gq_tableau *m) { return gq_stiffness_stage(m) >= 0; }
 
-static bool leaves_step(const gq_tableau *m) {
-  for (int i = 0; i < m->stages; i++)
-    if (m->c[i] > 1) return true;
-  return false;
-}
+static bool leaves_step(const gq_tableau *m) { return gq_tableau_reach(m) > 1; }
 
 /* Names of the methods of some kinds, for messages. */
 static void methods_of(bool (*fits)(const gq_tableau *), char *text, size_t size) {
@@ -123,6 +119,25 @@ static int check_times(int nt, const double *t) {
   return GQ_OK;
 }
 
+/* Between points where f may jump the state's dtype must tell apart at least two times. */
+static int check_points(const gq_problem *p) {
+  int before = -1;
+  for (int k = 0; p->jump_ && k < p->nt; k++) {
+    if (!p->jump_[k]) continue;
+    double b = p->t[k], a = before < 0 ? b : p->t[before], most = fmax(fabs(a), fabs(b));
+    double spacing = p->z0->dtype == GQ_F32 ? nextafterf((float)most, INFINITY) - (float)most
+                                            : nextafter(most, INFINITY) - most;
+    if (a != b && fabs(b - a) < 3 * spacing)
+      return gq_fail(
+        GQ_EARG,
+        "grid_points %.9g and %.9g are less than three of the times apart that %s knows there: use "
+        "float64, or subtract an offset from the times",
+        a, b, gq_dtype_name(p->z0->dtype));
+    before = k;
+  }
+  return GQ_OK;
+}
+
 static int check_tolerance(double rtol, double atol, const char *whose) {
   if (rtol >= 0 && atol >= 0 && rtol + atol > 0 && isfinite(rtol + atol)) return GQ_OK;
   return gq_fail(GQ_EARG,
@@ -165,6 +180,7 @@ int gq_problem_check(const gq_problem *p, const gq_ode_options *o) {
   GQ_TRY(check_slope(p));
   if (o->method->tuple && o->method->tuple->halves) GQ_TRY(check_halves(p));
   GQ_TRY(check_times(p->nt, p->t));
+  GQ_TRY(check_points(p));
   GQ_TRY(check_tolerance(o->rtol, o->atol, ""));
   GQ_TRY(check_tolerance(o->back_rtol, o->back_atol, "adjoint."));
   if (o->max_steps < 1 || o->back_max_steps < 1) return gq_fail(GQ_EARG, "max_steps must be at least 1");

@@ -130,7 +130,7 @@ static int begin(gq_trajectory *p) {
   gq_walk *w = &again->w;
   size_t part = gq_round64(gq_part_bytes(s->plan->field)), arena = gq_code_arena(&s->plan->forward.code) + 64;
   w->a.tol.rtol = s->o.rtol, w->a.tol.atol[0] = s->o.atol;
-  w->a.jumps.at = s->jumps, w->a.jumps.n = s->njumps, w->a.jumps.margin = s->margin;
+  w->a.jumps = gq_solution_jumps(s);
   GQ_TRY(gq_walk_init(w, &s->plan->forward, s->bind, s->plan->arena));
   again->block = gq_alloc(2 * part);
   bool ok = again->block != NULL;

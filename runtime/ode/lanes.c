@@ -35,7 +35,8 @@ static void take_all(gq_lanes *p, gq_taker *t, bool pull) {
     for (int k = 0; k < 4; k++) *all[k] = gq_take(t, part);
     for (int i = 0; i < p->st->m->slopes; i++) p->ck[i] = gq_take(t, part);
   }
-  p->t = gq_take(t, n), p->h = gq_take(t, n), p->pt = gq_take(t, n), p->ph = gq_take(t, n);
+  p->t = gq_take(t, n), p->h = gq_take(t, n), p->ht = gq_take(t, n), p->pt = gq_take(t, n),
+  p->ph = gq_take(t, n);
   p->te = gq_take(t, n), p->dt = gq_take(t, n);
   p->taken = gq_take(t, p->n * sizeof *p->taken);
   p->scratch = gq_take(t, p->row * size);
@@ -135,6 +136,16 @@ void gq_lanes_uncut(const gq_field *f, int64_t row, int64_t n, int at, void *con
 
 /* ---- running ---- */
 
+/* The time that no evaluation passes. */
+static double limit(const gq_lanes *p, double dir) {
+  double a = p->s->t[0], b = p->s->t[p->s->nt - 1];
+  return dir < 0 ? fmin(a, b) : fmax(a, b);
+}
+
+void gq_lanes_step(const gq_lanes *p, int j, double t, double h) {
+  p->t[j] = t, p->h[j] = h, p->ht[j] = gq_control_within(t, h, limit(p, h < 0 ? -1 : 1));
+}
+
 void gq_lanes_bind(const gq_lanes *p, const gq_evaluator *e, const void **in, void **out) {
   const gq_field *f = p->f;
   for (int j = 0; j < f->nb; j++) in[1 + e->states + j] = f->axis[j] < 0 ? p->s->bind->value[j] : p->cut[j];
@@ -175,7 +186,7 @@ static void bind_pull(gq_lanes *p) {
 int gq_lanes_phase(gq_lanes *p, int phase) {
   const gq_steplayout *l = &p->st->l;
   const gq_field *f = p->f;
-  p->in[l->t] = p->t, p->in[l->h] = p->h, p->in[l->rtol] = &p->rtol;
+  p->in[l->t] = p->t, p->in[l->h] = p->h, p->in[l->ht] = p->ht, p->in[l->rtol] = &p->rtol;
   for (int i = 0; i < p->parts; i++) {
     p->in[l->atol + i] = p->atol[i], p->in[l->y + i] = p->y[i], p->out[l->y1 + i] = p->y1[i];
     if (l->carry) p->in[l->f + i] = p->f0[i], p->out[l->f1 + i] = p->f1[i];
@@ -290,7 +301,7 @@ static void prepare_slope(gq_lanes *p, int j) {
         ((float *)p->ey[i])[k] = ((float *)p->y[i])[k] + (float)h * (h != 0 ? ((float *)p->f0[i])[k] : 0);
       else ((double *)p->ey[i])[k] = ((double *)p->y[i])[k] + h * (h != 0 ? ((double *)p->f0[i])[k] : 0);
     }
-  gq_lanes_set_time(p, j, lane->t + h);
+  gq_lanes_set_time(p, j, lane->t + gq_control_within(lane->t, h, limit(p, dir)));
 }
 
 /* The slope at y is there. Hairer, Norsett & Wanner II.4, first part. */
@@ -313,10 +324,10 @@ static int have_slope(gq_lanes *p, int j) {
         if (!isfinite(number(p->f->dtype, p->f0[i], gq_lanes_at(p, j, d))))
           return gq_fail(GQ_ENONFINITE, "sample %lld: the dynamics are not finite at the start, t = %.9g",
                          sample(lane), lane->t);
-    lane->c.h = lane_dir(lane) * GQ_BLIND_STEP, lane->search = false;
+    lane->c.h = lane_dir(lane) * gq_control_blind(lane->t), lane->search = false;
     return GQ_OK;
   }
-  lane->h0 = gq_control_probe(d0, d1), lane->d1 = d1;
+  lane->h0 = gq_control_probe(lane->t, d0, d1, fabs(limit(p, lane_dir(lane)) - lane->t)), lane->d1 = d1;
   lane->stage = GQ_LANE_PROBE;
   return GQ_OK;
 }
@@ -327,7 +338,7 @@ static void have_probe(gq_lanes *p, int j) {
   double d1 = lane->d1, d2 = 0;
   for (int i = 0; i < p->parts; i++)
     d2 = gq_larger(d2, gq_lanes_norm(p, i, j, p->ef[i], p->y[i], p->f0[i]) / lane->h0);
-  lane->c.h = lane_dir(lane) * gq_control_first(lane->h0, d1, d2, p->st->m->first_order);
+  lane->c.h = lane_dir(lane) * gq_control_first(lane->t, lane->h0, d1, d2, p->st->m->first_order);
   lane->search = false, lane->stage = GQ_LANE_READY;
 }
 
@@ -419,7 +430,7 @@ static int attempt(gq_lanes *p) {
     gq_lane *lane = &p->lane[j];
     p->taken[j] = false;
     if (lane->stage == GQ_LANE_READY) GQ_TRY(row_status(p, j, propose(p, j)));
-    p->t[j] = lane->t, p->h[j] = lane->stage == GQ_LANE_READY ? lane->h1 : 0;
+    gq_lanes_step(p, j, lane->t, lane->stage == GQ_LANE_READY ? lane->h1 : 0);
   }
   p->dense_done = false;
   GQ_TRY(gq_lanes_phase(p, 0));

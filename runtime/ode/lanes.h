@@ -79,7 +79,7 @@ struct gq_lanes {
   void *y[GQ_MAXPARTS], *f0[GQ_MAXPARTS], *y1[GQ_MAXPARTS], *f1[GQ_MAXPARTS];   /* all lanes; f0: slopes at y */
   void *ey[GQ_MAXPARTS], *ef[GQ_MAXPARTS];                                      /* of the slope's evaluation */
   void *cy, *cf, *ck[GQ_MAXSTAGES], *py, *pf;                                   /* of the step's derivative (direct) */
-  double *t, *h, *atol[GQ_MAXPARTS], *sum[3][GQ_MAXPARTS];   /* [n] */
+  double *t, *h, *ht, *atol[GQ_MAXPARTS], *sum[3][GQ_MAXPARTS];   /* [n] */
   double *pt, *ph;             /* [n] derivatives in t and h, of phase 2 */
   double zero;
   bool dense_done, *taken;     /* [n] accepted in this attempt */
@@ -111,6 +111,8 @@ void gq_lanes_bind(const gq_lanes *p, const gq_evaluator *e, const void **in, vo
 int gq_lanes_phase(gq_lanes *p, int phase);
 /* Run an evaluator with one output besides products at times te. */
 int gq_lanes_evaluate(gq_lanes *p, const gq_evaluator *e, void *const *x, void *out);
+/* The step of lane j in the next phases. */
+void gq_lanes_step(const gq_lanes *p, int j, double t, double h);
 void gq_lanes_set_time(const gq_lanes *p, int j, double t);
 /* y(theta) of a part of lane j's step; the interpolant is completed for all lanes, and charged to this one, when it
 ** is first needed in a step. */

@@ -271,7 +271,7 @@ static int forward_run(gq_solution *s, const gq_problem *p_, int *k) {
   w->a.tol.rtol = s->o.rtol, w->a.tol.atol[0] = s->o.atol, w->a.tol.max_norm = s->o.max_norm;
   w->c.size = s->o.step_size, w->max_steps = s->o.max_steps;
   w->a.t = w->c.origin = s->t[0];
-  w->a.jumps.at = s->jumps, w->a.jumps.n = s->njumps, w->a.jumps.margin = s->margin;
+  w->a.jumps = gq_solution_jumps(s);
   size_t before = s->bytes;
   int status = gq_walk_init(w, &s->plan->forward, s->bind, s->plan->arena);
   s->bytes += w->a.bytes;
@@ -304,8 +304,6 @@ static int solution_init(gq_solution *s, const gq_problem *p) {
   if (!s->jumps) return gq_nomem(p->nt * sizeof *s->jumps);
   for (int k = 0; p->jump_ && k < p->nt; k++)
     if (p->jump_[k] && !gq_at_jump(s, p->t[k])) s->jumps[s->njumps++] = p->t[k];
-  for (int k = 0; k < p->nt; k++) s->margin = fmax(s->margin, fabs(p->t[k]));
-  s->margin *= 4 * (p->z0->dtype == GQ_F32 ? FLT_EPSILON : DBL_EPSILON); /* beyond the rounding of t in f */
   GQ_TRY(gq_tensor_contiguous_get(p->z0, &s->z0));
   gq_shape shape = { .ndim = p->z0->shape.ndim + 1, .dim = { p->nt } };
   if (shape.ndim > GQ_MAXDIM)

@@ -16,7 +16,6 @@ struct gq_solution {
   double *t;                   /* [nt] */
   double *jumps;               /* [njumps] those of the times at which f may jump */
   int njumps;
-  double margin;               /* how far from a jump f is evaluated, for the value of one side */
   gq_tensor *z0, *z;           /* z: {nt, ...} */
   uint64_t version, z0_version; /* of the storages of z and z0 when it was solved */
   unsigned keeps;              /* of every accepted step */
@@ -59,6 +58,11 @@ static inline void *gq_at_time(const gq_solution *s, gq_tensor *z, int k) {
   return (char *)gq_tensor_data(z) + (size_t)k * gq_part_bytes(s->plan->field);
 }
 
+
+/* Where steps evaluate f: anywhere if they may go past the last time. */
+static inline gq_jumps gq_solution_jumps(const gq_solution *s) {
+  return (gq_jumps){ s->jumps, s->njumps, !s->o.overshoot, s->t[0], s->t[s->nt - 1] };
+}
 
 /* Is f discontinuous there? */
 static inline bool gq_at_jump(const gq_solution *s, double t) {

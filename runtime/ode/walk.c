@@ -51,6 +51,7 @@ int gq_walk_init(gq_walk *w, const gq_stepper *st, const gq_binding *b, void **a
   for (int i = 0; i < st->l.parts; i++) a->tol.atol[i] = gq_positive_atol(a->field->dtype, a->tol.atol[i]);
   a->tol.products = gq_positive_atol(a->field->dtype, a->tol.products);
   w->c.last[0] = w->c.last[1] = 1;
+  w->c.reach = a->field->timed || st->l.given ? gq_tableau_reach(st->m) : 1;
   int status = st->m->steps->init(a);
   if (status != GQ_OK) gq_walk_done(w);
   return status;
@@ -73,12 +74,12 @@ static int first_unscaled(const gq_attempt *a, double dir, double *h) {
   for (int p = 0; p < a->st->l.parts; p++)
     if (gq_first_nonfinite(a->field->dtype, gq_numel(a->field->shape), a->f[p]))
       return gq_fail(GQ_ENONFINITE, "the dynamics are not finite at the start, t = %.9g", a->t);
-  *h = dir * GQ_BLIND_STEP;
+  *h = dir * gq_control_blind(a->t);
   return GQ_OK;
 }
 
-/* f1: the slopes after an Euler step of h. */
-static int probe(gq_walk *w, const gq_evaluator *e, double h) {
+/* f1: the slopes after an Euler step of h, at t. */
+static int probe(gq_walk *w, const gq_evaluator *e, double h, double t) {
   gq_attempt *a = &w->a;
   int parts = a->st->l.parts;
   for (int p = 0; p < parts; p++) {
@@ -92,7 +93,7 @@ static int probe(gq_walk *w, const gq_evaluator *e, double h) {
   if (a->st->l.dq >= 0) memset(a->sum.eq.block, 0, a->sum.eq.bytes);
   a->sum.etime = 0;
   a->cost.nfe++;
-  return gq_evaluate_at(e, a->bind, a->t + h, x, a->f1, &a->sum.eq, &a->sum.etime);
+  return gq_evaluate_at(e, a->bind, t, x, a->f1, &a->sum.eq, &a->sum.etime);
 }
 
 int gq_walk_first(gq_walk *w, const gq_evaluator *e, double stop, double *h) {
@@ -109,11 +110,12 @@ int gq_walk_first(gq_walk *w, const gq_evaluator *e, double stop, double *h) {
     d1 = gq_larger(d1, gq_attempt_products(a, GQ_MEASURE_SLOPE));
   }
   if (!isfinite(d0) || !isfinite(d1)) return first_unscaled(a, dir, h);
-  double h0 = gq_control_probe(d0, d1);
-  GQ_TRY(probe(w, e, dir * h0));
+  double from = gq_attempt_begin(a, a->t, dir), limit = gq_attempt_limit(a, a->t, dir);
+  double h0 = gq_control_probe(a->t, d0, d1, fabs(limit - from));
+  GQ_TRY(probe(w, e, dir * h0, from + gq_control_within(from, dir * h0, limit)));
   for (int p = 0; p < parts; p++) d2 = gq_larger(d2, gq_attempt_norm(a, p, a->f1[p], a->y[p], a->f[p]) / h0);
   if (products) d2 = gq_larger(d2, gq_attempt_products(a, GQ_MEASURE_CHANGE) / h0);
-  *h = dir * gq_control_first(h0, d1, d2, a->st->m->first_order);
+  *h = dir * gq_control_first(a->t, h0, d1, d2, a->st->m->first_order);
   return GQ_OK;
 }
 
@@ -171,7 +173,7 @@ static int step_fixed(gq_walk *w) {
   if (isinf(ratio)) return fail_newton(a);
   if (isnan(ratio)) return fail_nonfinite(a);
   gq_steplog_add(a->t, a->h, 0, true);
-  w->c.index++;
+  w->c.index += !w->c.shortened;
   w->steps++;
   return GQ_OK;
 }
@@ -187,6 +189,7 @@ static int fail_stuck(const gq_walk *w) {
 int gq_walk_step(gq_walk *w, double stop, bool clamp) {
   gq_attempt *a = &w->a;
   w->c.stop = stop, w->c.clamp = clamp, w->c.ratio = 0;
+  if (w->c.reach > 1) w->c.limit = gq_attempt_limit(a, a->t, stop < a->t ? -1 : 1);
   if (!a->st->kind.adaptive) return step_fixed(w);
   for (;;) {
     double ratio;
