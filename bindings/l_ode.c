@@ -41,7 +41,7 @@ static const gqL_function functions[] = {
     "loss: ?regularise\n"
     "throw: true; false returns the part reached, with its gradients, and info.status\n"
     "overshoot: false; true lets the last step pass the last time, which is then interpolated\n"
-    "parity: false; true goes step for step as the paper's PyTorch code (overshoot among that)" },
+    "parity: false; true goes step for step as the paper's PyTorch code (overshoot among that), by dopri5 alone" },
   { NULL, NULL, false, NULL },
 };
 /* clang-format on */

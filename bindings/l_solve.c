@@ -18,6 +18,7 @@ typedef struct box { /* what the call holds while Lua may raise */
   gq_tensor *z;
   bool *jump; /* [nt] grid points among the times */
   bool moves; /* they want gradients */
+  int64_t *tensors;
   gq_tensor **event_in;
   gq_samples samples;
 } box;
@@ -30,6 +31,7 @@ static int box_gc(lua_State *L) {
   gq_free(b->want);
   gq_free(b->capture);
   gq_free(b->jump);
+  gq_free(b->tensors);
   gq_free(b->event_in);
   gq_samples_done(&b->samples);
   memset(b, 0, sizeof *b);
@@ -215,11 +217,25 @@ static bool take_captures(lua_State *L, int opts, const dynamics *f, box *b) {
   return any;
 }
 
+/* Sizes of the tensors that the state was packed from, in the list at arg, if there is one. */
+static int read_tensors(lua_State *L, int arg, box *b) {
+  int n = lua_istable(L, arg) ? (int)lua_rawlen(L, arg) : 0;
+  b->tensors = gq_calloc(n + 1, sizeof *b->tensors);
+  if (!b->tensors) gqL_try(L, gq_nomem(n * sizeof *b->tensors));
+  for (int i = 0; i < n; i++) {
+    lua_rawgeti(L, arg, i + 1);
+    b->tensors[i] = lua_tointeger(L, -1);
+    lua_pop(L, 1);
+  }
+  return n;
+}
+
+/* solve(f, z0, t, options, tensors) */
 int gqL_solveode(lua_State *L) {
   gq_ode_options o;
   gq_info info;
   gq_tensor *t;
-  lua_settop(L, 4);
+  lua_settop(L, 5);
   gqL_odeplain(L, 4);
   gq_tensor *z0 = check_state(L, 2);
   *gqL_pushtensor(L) = gq_tensor_ref(z0); /* options and dynamics may free the handles */
@@ -227,7 +243,7 @@ int gqL_solveode(lua_State *L) {
   bool throw = lua_istable(L, 4) ? gqL_optbool(L, 4, "throw", true) : true;
   bool event = has(L, 4, "event");
   box *b = push_box(L);
-  int nt = read_times(L, 3, b, &t);
+  int nt = read_times(L, 3, b, &t), ntensors = read_tensors(L, 5, b);
   if (has(L, 4, "grid_points")) mark_jumps(L, 4, b, nt);
   gq_dense **dense = lua_istable(L, 4) && gqL_optbool(L, 4, "dense", false) ? gqL_pushinterpolant(L) : NULL;
   int at = lua_gettop(L); /* of the interpolant, if there is one */
@@ -247,6 +263,8 @@ int gqL_solveode(lua_State *L) {
                    .dense_ = dense,
                    .samples_ = &b->samples,
                    .jump_ = b->jump,
+                   .ntensors = ntensors,
+                   .tensors_ = b->tensors,
                    .jumps_move = b->moves };
   const char *engine = o.engine->name;
   if (!recording || !(any || p.z0_grad || p.t_grad)) o.engine = gq_engine_find("none");

@@ -149,3 +149,48 @@ for _, name in ipairs { "scalar_exp", "mlp_t", "wong_zakai" } do
     end
   end)
 end
+
+-- torchdiffeq's norm of a tuple is the largest of its tensors' norms, so that zeros beside a state change nothing.
+describe("parity of several tensors", function()
+  local tight = { parity = true, rtol = 1e-6, atol = 1e-6 }
+  local function wave(t, y) return -3 * y * gq.cos(3 * t) end
+
+  it("counts as torchdiffeq does, which took 668 evaluations to 2.6859599805133", function()
+    for _, n in ipairs { 1, 100, 10000 } do
+      local z, info = gq.odeint(function(t, y) return { 0 * y[1], wave(t, y[2]) } end,
+        { gq.zeros(n, { dtype = "float64" }), tensor(1) }, { 0, 10 }, helper.with(tight, { gradient = "none" }))
+      assert.equal(668, info.nfe)
+      assert.close(z[2][2]:item(), 2.6859599805133, 1e-12)
+    end
+  end)
+
+  it("takes the steps of the tensor that needs most, rows side by side too, there and back", function()
+    for _, rows in ipairs { 1, 50 } do
+      local function start() return gq.ones(rows, 1, { dtype = "float64", requires_grad = true }) end
+      local function solve(f, z0, gradient)
+        local z, info = gq.odeint(f, z0, { 0, 2 }, helper.with(tight, { gradient = gradient }))
+        local y = gq.is_tensor(z) and z or z[2]
+        local g = gq.grad(y[2]:sum(), gq.is_tensor(z0) and z0 or z0[2])
+        return { info.nfe, info.steps, info.rejected, info.nfe_backward, info.steps_backward }, g:totable()
+      end
+      for _, gradient in ipairs { "direct", "gq", "adjoint", "seminorm" } do
+        local want, g = solve(wave, start(), gradient)
+        for _, still in ipairs { gq.zeros(rows, 3, { dtype = "float64" }), gq.zeros(7, { dtype = "float64" }) } do
+          local got, h = solve(function(t, y) return { 0 * y[1], wave(t, y[2]) } end, { still, start() }, gradient)
+          assert.same(want, got)
+          assert.close(h, g, 1e-9)
+        end
+      end
+    end
+  end)
+
+  it("and all parity is dopri5's alone", function()
+    for _, method in ipairs { "bosh3", "adaptive_heun", "fehlberg2", "dopri8", "tsit5", "rk4", "kvaerno5" } do
+      local text = helper.message(gq.odeint, wave, leaf(1), { 0, 1 }, { method = method, parity = true })
+      assert.truthy(text:find("dopri5", 1, true) and text:find(method, 1, true), text)
+    end
+    local text = helper.message(gq.odeint, wave, leaf(1), { 0, 1 },
+      { parity = true, adjoint = { method = "bosh3" } })
+    assert.truthy(text:find("bosh3", 1, true), text)
+  end)
+end)

@@ -5,7 +5,7 @@ local gq = require "gq"
 local helper = require "tests.helper"
 local problems = require "tests.problems"
 
-local vector, leaf, message, with = problems.vector, problems.leaf, helper.message, helper.with
+local leaf, message, with = problems.leaf, helper.message, helper.with
 
 local engines = {
   { gradient = "direct" }, { gradient = "aca" }, { gradient = "adjoint" }, { gradient = "seminorm" },

@@ -56,7 +56,7 @@ local function with_gradient(own, x, values)
   local times, where = times_with(own, x, n)
   local opts = copy(p.opts, { dense = false })
   opts.event, opts.regularise = nil, nil
-  local z = core.solve(p.f, p.z0, times, opts):index_select(1, where)
+  local z = core.solve(p.f, p.z0, times, opts, p.tensors):index_select(1, where)
   if not list then z = z[1] end
   return values + (z - z:detach())
 end

@@ -140,5 +140,7 @@ function core.pack(p)
   if type(p.z0) ~= "table" then return end
   core.callable(p.f, "the dynamics function of gq.odeint")
   local layout = core.layout(p.z0, "gq.odeint")
+  p.tensors = {}
+  for i, part in ipairs(layout.parts) do p.tensors[i] = part.size end
   return core.packed(p, layout:field(p.f), layout:pack(p.z0), function(z, times) return layout:unpack(z, times) end)
 end

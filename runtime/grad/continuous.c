@@ -174,6 +174,7 @@ static int setup(back *k, double size) {
   k->gq = gq_takes_nodes(o->engine) && s->plan->products;
   k->ia = k->reverse ? 1 : 0;
   w->controller = &o->controller, w->context = k;
+  w->a.tol.split = k->s->split;
   w->a.tol.rtol = o->back_rtol, w->a.tol.max_norm = o->back_max_norm, w->c.size = o->back_step_size;
   w->max_steps = gq_back_budget(s);
   w->a.tol.atol[0] = o->back_atol;

@@ -55,6 +55,19 @@ double gq_attempt_stage(const gq_attempt *a, double c) {
 
 /* ---- norms ---- */
 
+void gq_split_add(const gq_split *s, const gq_field *f, size_t i, double square) {
+  s->sum[s->of[gq_field_unpacked_index(f, i) % s->width]] += square;
+}
+
+double gq_split_take(const gq_split *s) {
+  double top = 0;
+  for (int i = 0; i < s->n; i++) {
+    if (s->count[i] > 0) top = gq_larger(top, s->sum[i] / s->count[i]);
+    s->sum[i] = 0;
+  }
+  return top;
+}
+
 double gq_attempt_norm(const gq_attempt *a, int part, const void *x, const void *y, const void *minus_) {
   const gq_field *f = a->field;
   size_t n = gq_numel(f->shape);
@@ -71,7 +84,9 @@ double gq_attempt_norm(const gq_attempt *a, int part, const void *x, const void 
     v = fabs(v / (a->tol.atol[part] + a->tol.rtol * scale));
     sum += v * v;
     if (!(v <= top)) top = v;
+    if (a->tol.split) gq_split_add(a->tol.split, f, i, v * v);
   }
+  if (a->tol.split) sum = n * gq_split_take(a->tol.split);
   return a->tol.max_norm ? top : n ? sqrt(sum / n) : 0;
 }
 

@@ -7,10 +7,23 @@
 
 #include "step.h"
 
+/* The tensors that a state was packed from, each with a norm of its own (parity). */
+typedef struct gq_split {
+  int n;
+  int64_t width;               /* number i of the user's flat state belongs to tensor of[i % width], */
+  int *of;
+  double *count, *sum;         /* [n] which has so many; scratch */
+} gq_split;
+
 typedef struct gq_tolerance {
   double rtol, atol[GQ_MAXPARTS], products;   /* products: atol of theirs */
   bool max_norm;
+  gq_split *split;             /* NULL: one norm over all numbers of a part */
 } gq_tolerance;
+
+/* Add the square of number i (as slices hold them); then the largest mean, and zeros for the next time. */
+void gq_split_add(const gq_split *s, const gq_field *f, size_t i, double square);
+double gq_split_take(const gq_split *s);
 
 /* Products as they are integrated. */
 typedef struct gq_productsum {

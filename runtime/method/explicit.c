@@ -159,6 +159,28 @@ static double part_square(const gq_attempt *a, int first, int p) {
   return n ? sum / n : 0;
 }
 
+static double number(gq_dtype d, const void *x, size_t i) {
+  return d == GQ_F32 ? ((const float *)x)[i] : ((const double *)x)[i];
+}
+
+/* Mean square of one part's error, of the tensors that it was packed from the largest. */
+static double split_square(const gq_attempt *a, int p) {
+  const gq_field *f = a->field;
+  const gq_tableau *m = a->st->m;
+  for (int s = 0; s < f->nslices; s++) {
+    size_t first = gq_slice_offset(f, s) / gq_dtype_size(f->dtype), n = gq_slice_numel(f, s);
+    for (size_t i = 0; i < n; i++) {
+      double e = 0, y = fabs(number(f->dtype, a->y[p], first + i)),
+             y1 = fabs(number(f->dtype, a->y1[p], first + i));
+      for (int k = 0; k < m->stages; k++)
+        if (m->e[k] != 0) e += m->e[k] * number(f->dtype, m->steps->slope(a, k, p, s), i);
+      e *= a->h / (a->tol.atol[p] + a->tol.rtol * fmax(y, y1));
+      gq_split_add(a->tol.split, f, first + i, e * e);
+    }
+  }
+  return gq_split_take(a->tol.split);
+}
+
 /* Are the numbers of a part finite? Their sum tells, but for one that overflows. */
 static bool part_finite(const gq_attempt *a, int p) {
   double sum = 0;
@@ -181,9 +203,10 @@ static double products_ratio(gq_attempt *a) {
 static double error_ratio(gq_attempt *a) {
   const gq_steplayout *l = &a->st->l;
   double ratio = 0;
-  for (int p = 0; p < l->parts; p++)
-    ratio = gq_larger(
-      ratio, gq_control_error(part_square(a, l->err, p), l->err3 >= 0 ? part_square(a, l->err3, p) : -1));
+  for (int p = 0; p < l->parts; p++) {
+    double e5 = a->tol.split && !a->tol.max_norm ? split_square(a, p) : part_square(a, l->err, p);
+    ratio = gq_larger(ratio, gq_control_error(e5, l->err3 >= 0 ? part_square(a, l->err3, p) : -1));
+  }
   if (l->dq >= 0 && ratio == ratio) ratio = gq_larger(ratio, products_ratio(a));
   return isfinite(ratio) ? ratio : NAN;
 }

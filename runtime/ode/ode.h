@@ -220,6 +220,8 @@ typedef struct gq_problem {
   const gq_graph *event_;      /* inputs: t, z, captures of its own; one number: the solve ends where it changes sign */
   int nevent;
   gq_tensor *const *event_capture;
+  int ntensors;                /* that the state was packed from, along its last dimension: */
+  const int64_t *tensors_;     /* numbers of each there (o.parity: their norms); NULL: it was one */
   bool jumps_move;             /* with what wants a gradient */
   const bool *jump_;           /* [nt] f may jump at this time: the solve stops before it and goes on after it */
 } gq_problem;

@@ -269,6 +269,7 @@ static int forward_run(gq_solution *s, const gq_problem *p_, int *k) {
   gq_walk *w = &fw.w;
   w->controller = &s->o.controller;
   w->a.tol.rtol = s->o.rtol, w->a.tol.atol[0] = s->o.atol, w->a.tol.max_norm = s->o.max_norm;
+  w->a.tol.split = s->split;
   w->c.size = s->o.step_size, w->max_steps = s->o.max_steps;
   w->a.t = w->c.origin = s->t[0];
   w->a.jumps = gq_solution_jumps(s);
@@ -296,6 +297,23 @@ static bool dense_forward(const gq_problem *p, const gq_ode_options *o) {
   return dense || p->dense_ || o->overshoot || (p->nt > 2 && !each);
 }
 
+/* The tensors of a packed state, for their norms. */
+static int split_new(const gq_problem *p, gq_split **out) {
+  int64_t width = 0, rows, n = p->ntensors;
+  for (int i = 0; i < n; i++) width += p->tensors_[i];
+  gq_split *s = gq_alloc(sizeof *s + 2 * n * sizeof(double) + (width + 1) * sizeof(int));
+  if (!s) return gq_nomem(width * sizeof(int));
+  rows = width ? gq_numel(p->z0->shape) / width : 0;
+  *s = (gq_split){ .n = (int)n, .width = width, .count = (double *)(s + 1) };
+  s->sum = s->count + n, s->of = (int *)(s->sum + n);
+  for (int64_t i = 0, at = 0; i < n; i++) {
+    s->count[i] = (double)(rows * p->tensors_[i]), s->sum[i] = 0;
+    for (int64_t j = 0; j < p->tensors_[i]; j++) s->of[at++] = (int)i;
+  }
+  *out = s;
+  return GQ_OK;
+}
+
 static int solution_init(gq_solution *s, const gq_problem *p) {
   s->t = gq_alloc((p->nt + 1) * sizeof *s->t);
   if (!s->t) return gq_nomem(p->nt * sizeof *s->t);
@@ -304,6 +322,7 @@ static int solution_init(gq_solution *s, const gq_problem *p) {
   if (!s->jumps) return gq_nomem(p->nt * sizeof *s->jumps);
   for (int k = 0; p->jump_ && k < p->nt; k++)
     if (p->jump_[k] && !gq_at_jump(s, p->t[k])) s->jumps[s->njumps++] = p->t[k];
+  if (s->o.parity && p->ntensors > 1) GQ_TRY(split_new(p, &s->split));
   GQ_TRY(gq_tensor_contiguous_get(p->z0, &s->z0));
   gq_shape shape = { .ndim = p->z0->shape.ndim + 1, .dim = { p->nt } };
   if (shape.ndim > GQ_MAXDIM)
@@ -439,6 +458,7 @@ void gq_solution_free(gq_solution *s) {
   gq_steps_done(&s->steps);
   gq_steps_done(&s->ends);
   gq_free(s->jumps);
+  gq_free(s->split);
   gq_free(s->t);
   gq_free(s);
 }

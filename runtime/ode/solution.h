@@ -26,6 +26,7 @@ struct gq_solution {
   struct gq_rowset *rows;      /* what each row took and left, where rows are solved on their own */
   bool trivial;                /* nothing to integrate: all times equal, or an empty state */
   gq_dense *dense;             /* until the solve is done */
+  gq_split *split;             /* parity: the tensors that z was packed from, or NULL */
   gq_info info;
   size_t bytes;                /* held for this solve */
 };
