@@ -69,6 +69,77 @@ describe("the gradient of times where no time passes", function()
   end)
 end)
 
+-- ---- jumps ----
+
+-- f is a * 2 before time 1 and a * 6 after it, z(t) the integral.
+local function steps(a, at)
+  return function(t, z) return a * gq.where(t:lt(at or 1), 0 * z + 2, 0 * z + 6) end
+end
+
+-- Those that take grid points; batch = "independent" does not.
+local function each_joint(options, f)
+  each(options, function(name, o)
+    if o.batch == "joint" and o.method ~= "kvaerno5" then f(name, o) end
+  end)
+end
+
+describe("the gradient of a measurement time at which f jumps", function()
+  for _, dtype in ipairs { "float32", "float64" } do
+    each_joint({}, function(name, o)
+      it(("is that of the side it is reached from, of the first time the other, %s, %s"):format(name, dtype), function()
+        for _, case in ipairs {               -- times, dL/dt for L = z_2 + 10 z_3 (+ 100 z_4)
+          { { 0.2, 1, 1.7 }, { -22, 2, 60 } }, { { 1.7, 1, 0.2 }, { -66, 6, 20 } }, { { 1, 1.5, 1.7 }, { -66, 6, 60 } },
+          { { 0.2, 0.5, 1 }, { -22, 2, 20 } }, { { 0.2, 1, 1, 1.7 }, { -222, 2, 20, 600 } },
+          { { 1, 1, 1.7 }, { -66, 6, 60 } },
+        } do
+          local t = gq.tensor(case[1], { requires_grad = true, dtype = dtype })
+          local a = gq.ones(1, { dtype = dtype, requires_grad = true })
+          o.grid_points = { 1 }
+          local z = gq.odeint(steps(a), gq.zeros(1, { dtype = dtype }), t, o)
+          local loss = 0
+          for k = 2, #case[1] do loss = loss + 10 ^ (k - 2) * z[k]:sum() end
+          assert.close(gq.grad(loss, t), case[2], 1e-4, 1e-4)
+        end
+      end)
+    end)
+  end
+end)
+
+describe("the gradient of a grid point", function()
+  for _, dtype in ipairs { "float32", "float64" } do
+    each_joint({ rtol = 1e-6, atol = 1e-6 }, function(name, o)
+      it(("is what the jump that moves with it leaves to either side, %s, %s"):format(name, dtype), function()
+        local f = { dtype = dtype }
+        local function leaf(x) return gq.tensor(x, { dtype = dtype, requires_grad = true }) end
+        -- z' = -z + (t < s_1) + 3 (t > s_2): z(T) = .. e^(s_1 - T) .. - 3 e^(s_2 - T)
+        local s = leaf { 1.25, 0.5 }
+        local function field(t, z)
+          return gq.where(t:lt(s[2]), 0 * z + 1, 0 * z) + gq.where(t:lt(s[1]), 0 * z, 0 * z + 3) - z
+        end
+        o.grid_points = s
+        local z = gq.odeint(field, gq.ones(2, f), { 0, 1.25, 2 }, o)
+        local g = gq.grad({ z[3]:sum() + 10 * z[2]:sum() }, { s })[1]
+        assert.close(g, { -2 * 3 * math.exp(-0.75), 2 * (math.exp(-1.5) + 10 * math.exp(-0.75)) }, 1e-3)
+        z = gq.odeint(field, gq.ones(2, f), { 2, 0 }, o)             -- against time
+        g = gq.grad(z[2]:sum(), s)
+        assert.close(g, { 2 * 3 * math.exp(1.25), -2 * math.exp(0.5) }, 1e-3)
+      end)
+    end)
+  end
+
+  it("and that of a time it coincides with are two", function()
+    local s = gq.tensor({ 1 }, { dtype = "float64", requires_grad = true })
+    local t = gq.tensor({ 0.2, 1, 1.7 }, { dtype = "float64", requires_grad = true })
+    for _, gradient in ipairs { "gq", "direct", "adjoint", "gqc" } do
+      local z = gq.odeint(steps(1, s[1]), gq.zeros(1, { dtype = "float64" }), t,
+        { grid_points = s, gradient = gradient })
+      local g = gq.grad({ z[2]:sum() + 10 * z[3]:sum() }, { t, s })
+      assert.close(g[1], { -22, 2, 60 }, 1e-6)
+      assert.close(g[2], { -40 }, 1e-6)
+    end
+  end)
+end)
+
 -- ---- where f is evaluated ----
 
 -- Lowest and highest time at which `solve(f)` evaluates f(t, z), and what it returns.
@@ -191,7 +262,7 @@ describe("large times", function()
   local f64 = { dtype = "float64" }
   for _, batch in ipairs { "joint", "independent" } do
     it("from Unix seconds to nanoseconds, " .. batch, function()
-      for _, case in ipairs { { 1.6e9, 1000 }, { 1.6e12, 1000 }, { 1.6e15, 1e6 }, { 1.6e18, 1e9 }, { -1.6e12, 1000 } } do
+      for _, case in ipairs { { 1.6e9, 1e3 }, { 1.6e12, 1e3 }, { 1.6e15, 1e6 }, { 1.6e18, 1e9 }, { -1.6e12, 1e3 } } do
         local t = { case[1], case[1] + case[2] }
         local o = { batch = batch }
         local z = gq.odeint(function(_, y) return 0 * y + 1 end, gq.zeros(3, 1, f64), t, o)

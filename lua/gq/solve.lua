@@ -11,48 +11,54 @@ local fail = core.fail
 -- Numbers in a table or tensor.
 local function numbers(t) return gq.is_tensor(t) and t:totable() or t end
 
--- Those grid points strictly inside the times, and none of them, sorted in their direction; nil if something is no
--- finite number, which the core says.
+-- Those grid points strictly inside the times, {time, place among the points}, sorted in their direction; nil if
+-- something is no finite number, which the core says. But for those that move, none of the times themselves.
 local function points_inside(times, points)
   local inside, known = {}, {}
+  local moves = gq.is_tensor(points) and points.requires_grad
   for _, t in ipairs(times) do
     if type(t) ~= "number" or t ~= t then return nil end
-    known[t] = true
+    known[t] = not moves
   end
   local sign = times[#times] < times[1] and -1 or 1
-  for _, p in ipairs(points) do
+  for i, p in ipairs(numbers(points)) do
     if type(p) ~= "number" or p ~= p then return nil end
     if sign * (p - times[1]) > 0 and sign * (times[#times] - p) > 0 and not known[p] then
-      inside[#inside + 1], known[p] = p, true
+      inside[#inside + 1], known[p] = { p, i }, true
     end
   end
-  table.sort(inside, function(a, b) return sign * (b - a) > 0 end)
+  table.sort(inside, function(a, b) return sign * (b[1] - a[1]) > 0 end)
   return inside, sign
 end
 
--- The times (numbers) with the grid points between them, and where each time is; nil: nothing to be done.
+-- The times (numbers) with the grid points between them, those that equal a time behind it; where each time is, and
+-- which grid point is where; nil: nothing to be done.
 local function merge(times, points)
-  if type(times) ~= "table" or type(points) ~= "table" or #times == 0 then return nil end
+  if type(times) ~= "table" or type(numbers(points)) ~= "table" or #times == 0 then return nil end
   local inside, sign = points_inside(times, points)
-  local merged, at, i = {}, {}, 1
+  local merged, at, from, i = {}, {}, {}, 1
   if not inside or #inside == 0 then return nil end
   for k, t in ipairs(times) do
-    while i <= #inside and sign * (t - inside[i]) > 0 do
-      merged[#merged + 1], i = inside[i], i + 1
+    while i <= #inside and sign * (t - inside[i][1]) > 0 do
+      merged[#merged + 1], from[#merged + 1], i = inside[i][1], inside[i][2], i + 1
     end
     merged[#merged + 1] = t
     at[k] = #merged
   end
-  return merged, at
+  return merged, at, from
 end
 
--- The merged times as a tensor through which the gradients of t flow.
-local function with_gradient(t, merged, at)
-  if not (gq.is_tensor(t) and t.requires_grad) then return merged end
+-- The merged times as a tensor through which the gradients of t, and of the grid points, flow.
+local function with_gradient(t, merged, at, points, from)
+  local function wants(x) return gq.is_tensor(x) and x.requires_grad end
+  if not wants(t) and not wants(points) then return merged end
   local parts, k = {}, 1
   for i, value in ipairs(merged) do
     local given = at[k] == i
-    parts[i] = given and t:narrow(1, k, 1):to("float64") or gq.tensor({ value }, { dtype = "float64" })
+    local source, place = t, k
+    if not given then source, place = points, from and from[i] end
+    parts[i] = wants(source) and place and source:narrow(1, place, 1):to("float64")
+      or gq.tensor({ value }, { dtype = "float64" })
     if given then k = k + 1 end
   end
   return gq.cat(parts, 1)
@@ -60,9 +66,10 @@ end
 
 -- Grid points are times at which nobody wants the state.
 local function grid(p)
-  local merged, at = merge(numbers(p.t), numbers(p.opts.grid_points))
+  local points = p.opts.grid_points
+  local merged, at, from = merge(numbers(p.t), points)
   if not merged then return end
-  p.t = with_gradient(p.t, merged, at)
+  p.t = with_gradient(p.t, merged, at, points, from)
   return function(r) r.z = r.z:index_select(1, gq.tensor(at, { dtype = "int64" })) end
 end
 

@@ -370,10 +370,26 @@ static int time_gradient(back *k, int i, const void *g, double sign, bool have_s
   if (!have_slope) {
     f = k->scratch, z = stored(k, i);
     w->a.cost.nfe++;
-    GQ_TRY(gq_evaluate_at(&s->plan->f, s->bind, s->t[i], &z, &f, NULL, NULL));
+    GQ_TRY(gq_evaluate_at(&s->plan->f, s->bind, gq_slope_time(s, &w->a, i), &z, &f, NULL, NULL));
   }
   *gf = k->f->on->vec->dot(k->f->dtype, k->n, g, f);
   k->b->gt[i] += sign * *gf;
+  return GQ_OK;
+}
+
+/* A jump that moves with its time leaves more to the slope before it and less to that after: a . (f- - f+). */
+static int jump_gradient(back *k, int i) {
+  gq_solution *s = k->s;
+  gq_walk *w = &k->w;
+  void *z = stored(k, i), *f = k->scratch, *a = w->a.y[k->ia];
+  double dir = s->t[s->nt - 1] < s->t[0] ? -1 : 1;
+  if (!k->b->gt || !gq_jump_moves(s, i) || s->t[i] == s->t[i + 1]) return GQ_OK;
+  for (int side = 1; side >= -1; side -= 2) {
+    w->a.cost.nfe++;
+    GQ_TRY(gq_evaluate_at(&s->plan->f, s->bind, gq_attempt_begin(&w->a, s->t[i], -side * dir), &z, &f, NULL,
+                          NULL));
+    k->b->gt[i] += side * k->f->on->vec->dot(k->f->dtype, k->n, a, f);
+  }
   return GQ_OK;
 }
 
@@ -527,6 +543,7 @@ static int run(back *k) {
   double gf;
   for (int i = s->nt - 1; i > 0; i = k->panel.to) {
     const void *g = gq_at_time(s, k->b->gz, i);
+    GQ_TRY(jump_gradient(k, i));
     add(k, 1, g, w->a.y[k->ia]);
     begin_panel(k, i);
     if (s->t[i] == s->t[k->panel.to]) {

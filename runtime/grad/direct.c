@@ -19,6 +19,7 @@ typedef struct direct {
   size_t part, n;
   int k;                 /* measurement times above this one are done */
   double dt, dh;         /* derivatives in the step's t and h that do not either */
+  double jump;           /* those of jumps, which do not move with the steps */
   gq_step_record step;   /* the one gone back, */
   double t1;             /* where it ended, */
   gq_step_state *z, *z1; /* and the states there */
@@ -97,11 +98,48 @@ static int slope_at(direct *d, double t, gq_step_state *z, void **f) {
   return gq_evaluate_at(&s->plan->f, s->bind, t, &z->y, f, NULL, NULL);
 }
 
+/* What takes the derivative in a time that steps begin or end at. */
+static double *time_of(direct *d, int k) {
+  const gq_solution *s = d->b->s;
+  return s->t[k] != s->t[0] && gq_at_jump(s, s->t[k]) ? &d->jump : &d->b->gt[k];
+}
+
+/* x . f at time t and the step's end */
+static int end_slope(direct *d, double t, const void *x, double *gf) {
+  gq_solution *s = d->b->s;
+  void *f = d->w.a.pull.py;
+  d->b->nfe++;
+  GQ_TRY(gq_evaluate_at(&s->plan->f, s->bind, t, &d->z1->y, &f, NULL, NULL));
+  *gf = on(d)->vec->dot(s->z->dtype, d->n, x, f);
+  return GQ_OK;
+}
+
+/* Measurement times at a jump, where the step ends: the slope before it moves the state, and the jump moves with the
+** last of them. */
+static int pull_end_at_jump(direct *d) {
+  gq_pullback *b = d->b;
+  const gq_attempt *a = &d->w.a;
+  double dir = d->step.h < 0 ? -1 : 1, before, after;
+  if (b->gt && gq_jump_moves(b->s, d->k)) {
+    GQ_TRY(end_slope(d, gq_attempt_begin(a, d->t1, -dir), a->pull.cy, &before));
+    GQ_TRY(end_slope(d, gq_attempt_begin(a, d->t1, dir), a->pull.cy, &after));
+    b->gt[d->k] += before - after;
+  }
+  for (; d->k >= 0 && b->s->t[d->k] == d->t1; d->k--) {
+    const void *g = gq_at_time(b->s, b->gz, d->k);
+    if (b->gt) GQ_TRY(end_slope(d, gq_attempt_begin(a, d->t1, -dir), g, &before));
+    if (b->gt) b->gt[d->k] += before;
+    add(d, 1, g, a->pull.cy);
+  }
+  return GQ_OK;
+}
+
 /* Measurement times at the step's end. One that the step was not clamped to reads the end state
 ** too; moving it alone moves along the slope there. */
 static int pull_end(direct *d) {
   gq_pullback *b = d->b;
   int stop = d->step.stop;
+  if (gq_at_jump(b->s, d->t1)) return pull_end_at_jump(d);
   for (; d->k >= 0 && b->s->t[d->k] == d->t1; d->k--) {
     const void *g = gq_at_time(b->s, b->gz, d->k);
     void *f;
@@ -182,8 +220,8 @@ static int pull_step(direct *d) {
                    r->t, r->h);
   if (!b->gt) return GQ_OK;
   double t = w->a.pull.pt + d->dt, h = w->a.pull.ph + d->dh;
-  if (r->stop >= 0) b->gt[r->stop] += h, t -= h;
-  b->gt[r->anchor] += t;
+  if (r->stop >= 0) *time_of(d, r->stop) += h, t -= h;
+  *time_of(d, r->anchor) += t;
   return GQ_OK;
 }
 
@@ -195,7 +233,7 @@ static int pull_slope(direct *d, double at, int anchor, gq_step_state *z) {
   void *x[] = { z->y, d->w.a.pull.cf }, *out[] = { d->w.a.pull.py };
   if (d->w.a.st->l.extra) add(d, 1, d->w.a.pull.cx, d->w.a.pull.cy);
   if (!d->w.a.st->l.carry) return GQ_OK;
-  GQ_TRY(gq_evaluate_at(&s->plan->pull, s->bind, t, x, out, &b->grads, b->gt ? &b->gt[anchor] : NULL));
+  GQ_TRY(gq_evaluate_at(&s->plan->pull, s->bind, t, x, out, &b->grads, b->gt ? time_of(d, anchor) : NULL));
   add(d, 1, d->w.a.pull.py, d->w.a.pull.cy);
   return GQ_OK;
 }

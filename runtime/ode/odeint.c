@@ -367,7 +367,7 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
   gq_solution *s = gq_calloc(1, sizeof *s);
   if (!s) return gq_nomem(sizeof *s);
   s->o = *o, s->keeps = what_to_keep(o), s->nt = p->nt, s->z0_grad = p->z0_grad, s->t_grad = p->t_grad,
-  s->limited = limited;
+  s->jumps_move = p->jumps_move, s->limited = limited;
   int status = solution_init(s, p);
   bool begun = status == GQ_OK; /* what is refused before is an error, not a part */
   if (begun) {

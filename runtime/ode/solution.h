@@ -11,7 +11,7 @@ struct gq_solution {
   gq_plan *plan;
   gq_binding *bind;
   gq_ode_options o;
-  bool z0_grad, t_grad;
+  bool z0_grad, t_grad, jumps_move;
   int nt, unreached;           /* times; the user has so many more, which are none of its own */
   double *t;                   /* [nt] */
   double *jumps;               /* [njumps] those of the times at which f may jump */
@@ -76,6 +76,17 @@ static inline bool gq_at_jump(const gq_solution *s, double t) {
 static inline int64_t gq_back_budget(const gq_solution *s) {
   int64_t stops = 4 * ((int64_t)s->nt - 2);
   return stops > s->o.back_max_steps ? stops : s->o.back_max_steps;
+}
+
+/* Does the jump at time k move with it? */
+static inline bool gq_jump_moves(const gq_solution *s, int k) {
+  return s->jumps_move && s->t[k] != s->t[0] && s->t[k] != s->t[s->nt - 1] && gq_at_jump(s, s->t[k]);
+}
+
+/* Where f is evaluated for the slope that moves z along with time k: before a jump, but after it at the start. */
+static inline double gq_slope_time(const gq_solution *s, const gq_attempt *a, int k) {
+  double dir = s->t[s->nt - 1] < s->t[0] ? -1 : 1;
+  return gq_attempt_begin(a, s->t[k], s->t[k] == s->t[0] ? dir : -dir);
 }
 
 #endif
