@@ -19,6 +19,25 @@ static void set_number(lua_State *L, const char *key, double v) {
   lua_setfield(L, -2, key);
 }
 
+/* Warn once a process and kind: a training loop would repeat it at every step. info.warning has all, a line each. */
+static void warn_once(lua_State *L, bool *done, const char *text) {
+  if (lua_getfield(L, -1, "warning") == LUA_TSTRING) lua_pushfstring(L, "%s\n%s", lua_tostring(L, -1), text);
+  else lua_pushstring(L, text);
+  lua_setfield(L, -3, "warning");
+  lua_pop(L, 1);
+  if (!*done) *done = gqL_warn(text);
+}
+
+/* Where it matters for more than a hundredth of the time. */
+static void warn_time(lua_State *L, const gq_info *i) {
+  static bool coarse;
+  if (i->coarse > 0.01)
+    warn_once(
+      L, &coarse,
+      "gq.odeint: the dynamics depend on t, and times of the state's dtype are further apart than a 64th of "
+      "a step: use float64, or measure times from an offset");
+}
+
 void gqL_info_forward(lua_State *L, const gq_info *i, const char *engine) {
   lua_pushstring(L, gq_status_name(i->status));
   lua_setfield(L, -2, "status");
@@ -32,6 +51,7 @@ void gqL_info_forward(lua_State *L, const gq_info *i, const char *engine) {
   set_integer(L, "peak_bytes", (int64_t)i->peak_bytes);
   set_number(L, "t", i->t_reached);
   if (i->event) set_number(L, "event_t", i->event_t);
+  warn_time(L, i);
 }
 
 void gqL_info_samples(lua_State *L, gq_samples *s) {
@@ -103,15 +123,6 @@ static void fill_backward(lua_State *L, const gq_info *i, const gq_ode_options *
   if (o->moments) set_integer(L, "panels", i->panels), set_integer(L, "panels_split", i->panels_split);
 }
 
-/* Warn once a process and kind: a training loop would repeat it at every step. info.warning has all, a line each. */
-static void warn_once(lua_State *L, bool *done, const char *text) {
-  if (lua_getfield(L, -1, "warning") == LUA_TSTRING) lua_pushfstring(L, "%s\n%s", lua_tostring(L, -1), text);
-  else lua_pushstring(L, text);
-  lua_setfield(L, -3, "warning");
-  lua_pop(L, 1);
-  if (!*done) *done = gqL_warn(text);
-}
-
 /* How many tolerances the state may be off: relative, 1 % in a tight solve and 10 % in a loose one, 5 % for check.
 ** The gradient's error is two to six times that of the state for z' = -z and Lotka-Volterra. In training at 1e-3
 ** (nested spheres) states are up to 6 % off where gq errs little more than direct does, by the tolerance; at 9.7 % it
@@ -153,6 +164,7 @@ static void warn(lua_State *L, const gq_info *i, const gq_ode_options *o) {
   char text[256];
   lua_pushnil(L);
   lua_setfield(L, -2, "warning");
+  warn_time(L, i);
   if (i->capped && o->engine->integral != GQ_INTEGRAL_ADAPTIVE) {
     snprintf(text, sizeof text,
              "gq.odeint: %lld quadrature nodes were wanted, %lld used (max_nodes): the gradient may be "

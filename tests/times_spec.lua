@@ -282,3 +282,49 @@ describe("large times", function()
     end)
   end
 end)
+
+describe("times that the state's dtype cannot tell apart", function()
+  local function info(dtype, first, o, f)
+    local z0 = gq.zeros(3, 1, { dtype = dtype, requires_grad = true })
+    local z, i = gq.odeint(f or function(t, z) return gq.cos(t - first) + 0 * z end, z0, { first, first + 10 }, o)
+    return i, z
+  end
+
+  it("are warned of where f depends on t, forwards and after the backward pass", function()
+    gq.warnings(false)
+    for _, o in ipairs { {}, { batch = "independent" }, { method = "rk4", step_size = 0.5 }, { method = "kvaerno3" },
+      { gradient = "direct" }, { gradient = "none" } } do
+      for _, first in ipairs { 1.6e9, 1e6, -1e6 } do
+        local i, z = info("float32", first, o)
+        assert.truthy(i.warning:find("float64", 1, true) and i.warning:find("offset", 1, true))
+        if o.gradient ~= "none" then
+          z:sum():backward()
+          assert.truthy(i.warning:find("offset", 1, true))
+        end
+      end
+      assert.is_nil(info("float64", 1.6e9, o).warning)
+      assert.is_nil(info("float32", 0, o).warning)
+      assert.is_nil(info("float32", 100, o).warning)
+      assert.is_nil(info("float32", 1e6, o, function(_, z) return 1 - z end).warning)
+    end
+    gq.warnings(true)
+  end)
+end)
+
+describe("a reverse solve that is lost", function()
+  it("names what works", function()
+    local k = gq.tensor(100, { requires_grad = true, dtype = "float64" })
+    local function solve(o)
+      local z = gq.odeint(function(_, y) return -k * (y - 1) end, gq.zeros(2, 1, { dtype = "float64" }), { 0, 10 }, o)
+      return gq.grad(z[2]:sum(), k):item()
+    end
+    local reverse = { trajectory = "reverse" }
+    for _, gradient in ipairs { "gq", "adjoint", "seminorm" } do
+      helper.raises([[trajectory "dense" gradient "direct"]], solve, { gradient = gradient, adjoint = reverse })
+      assert.close(solve { gradient = gradient, adjoint = { trajectory = "dense" } }, 0, 0, 1e-4)
+    end
+    helper.raises([[gradient "direct"]], solve, { gradient = "gq", batch = "independent" })
+    assert.close(solve { gradient = "direct" }, 0, 0, 1e-6)
+    assert.close(solve { gradient = "direct", batch = "independent" }, 0, 0, 1e-6)
+  end)
+end)

@@ -537,6 +537,16 @@ static int interval(back *k, int i) {
   return GQ_OK;
 }
 
+/* Solved backwards, z grows where it decays: what to do, if that may be why. */
+static const char *lost(const back *k, int status) {
+  bool solver =
+    status == GQ_ENONFINITE || status == GQ_EUNDERFLOW || status == GQ_EMAXSTEPS || status == GQ_ENEWTON;
+  return k->reverse && solver
+           ? ", where z is solved backwards too, which adjoint = {trajectory = \"dense\"} and "
+             "gradient = \"direct\" do not do"
+           : "";
+}
+
 static int run(back *k) {
   gq_solution *s = k->s;
   gq_walk *w = &k->w;
@@ -552,7 +562,8 @@ static int run(back *k) {
                any_nonzero(k, w->a.y[k->ia])) { /* before the last cotangent a stays zero */
       int status = interval(k, i);
       if (status != GQ_OK)
-        return gq_fail(status, "in the backward pass between t[%d] and t[%d]: %s", i + 1, i, gq_message());
+        return gq_fail(status, "in the backward pass between t[%d] and t[%d]%s: %s", i + 1, i,
+                       lost(k, status), gq_message());
     }
   }
   if (k->b->gt) GQ_TRY(time_gradient(k, 0, w->a.y[k->ia], -1, false, &gf));

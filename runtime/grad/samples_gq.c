@@ -232,8 +232,11 @@ static void failed(gq_lanes *p, int j, int status) {
   const gq_lane *lane = &p->lane[j];
   if (w->failed >= 0 && w->failed < lane->row) return;
   w->failed = lane->row;
-  gq_outcome_set(&w->row, gq_fail(status, "in the backward pass between t[%d] and t[%d]: %s", lane->k + 1,
-                                  lane->k, gq_message()));
+  gq_outcome_set(&w->row,
+                 gq_fail(status,
+                         "in the backward pass between t[%d] and t[%d], where z is solved backwards too, "
+                         "which gradient = \"direct\" and \"aca\" do not do: %s",
+                         lane->k + 1, lane->k, gq_message()));
 }
 
 /* dL/dt_i = g_i . f(t_i, z_i), but at t_0: -a . f(t_0, z_0) with a before g_0. `count` rows from `first` on. */

@@ -78,6 +78,11 @@ typedef struct gq_attempt {
 /* A component that is zero and stays zero has no scale where atol is zero: the smallest normal number
 ** makes its error ratio 0 and not 0 / 0. */
 double gq_positive_atol(gq_dtype d, double atol);
+/* From t to the next number of the dtype. */
+double gq_spacing(gq_dtype d, double t);
+/* What a step adds to the time over which the state's dtype cannot tell times of evaluations apart well, by a 64th of the
+** step; 0 where f does not depend on t. */
+double gq_coarse_time(const gq_field *f, double t, double h);
 /* The time of f's evaluation where a step from t begins: t itself but for jumps. dir: +1 or -1. */
 double gq_attempt_begin(const gq_attempt *a, double t, double dir);
 /* The time that no evaluation of steps from t may pass: the last, or the one before the next jump. */

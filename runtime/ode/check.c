@@ -124,10 +124,8 @@ static int check_points(const gq_problem *p) {
   int before = -1;
   for (int k = 0; p->jump_ && k < p->nt; k++) {
     if (!p->jump_[k]) continue;
-    double b = p->t[k], a = before < 0 ? b : p->t[before], most = fmax(fabs(a), fabs(b));
-    double spacing = p->z0->dtype == GQ_F32 ? nextafterf((float)most, INFINITY) - (float)most
-                                            : nextafter(most, INFINITY) - most;
-    if (a != b && fabs(b - a) < 3 * spacing)
+    double b = p->t[k], a = before < 0 ? b : p->t[before];
+    if (a != b && fabs(b - a) < 3 * gq_spacing(p->z0->dtype, fmax(fabs(a), fabs(b))))
       return gq_fail(
         GQ_EARG,
         "grid_points %.9g and %.9g are less than three of the times apart that %s knows there: use "

@@ -81,7 +81,8 @@ typedef struct forward {
   gq_solution *s;
   gq_lanes lanes;
   int64_t next, stride;
-  int first; /* the first time that is not t[0] */
+  int first;     /* the first time that is not t[0] */
+  double coarse; /* of the row that has most */
   gq_steps *tape;
   size_t bytes; /* of it */
 } forward;
@@ -167,6 +168,8 @@ static int accepted(gq_lanes *p, int j) {
   gq_solution *s = fw->s;
   gq_lane *lane = &p->lane[j];
   double dir = lane->h1 < 0 ? -1 : 1;
+  lane->coarse += gq_coarse_time(p->f, lane->t, lane->h1);
+  fw->coarse = fmax(fw->coarse, lane->coarse);
   for (; lane->k < s->nt && dir * (lane->t1 - s->t[lane->k]) >= 0; lane->k++) {
     char *z = row_of(fw, s->z, lane->k, lane->row);
     if (s->t[lane->k] == lane->t1) {
@@ -247,7 +250,10 @@ static int run(gq_solution *s, forward *fw, int first) {
     s->bytes += fw[i].lanes.bytes;
   }
   gq_parallel_apart(r->workers, work, fw);
-  for (int i = 0; i < r->workers; i++) s->bytes += fw[i].bytes;
+  for (int i = 0; i < r->workers; i++) {
+    s->bytes += fw[i].bytes;
+    s->info.coarse = fmax(s->info.coarse, fw[i].coarse / fabs(s->t[s->nt - 1] - s->t[0]));
+  }
   add_up(s);
   return outcome(s, fw);
 }

@@ -50,6 +50,7 @@ typedef struct gq_lane {
   double h0, d1;
   int k;                       /* the user's: a measurement time */
   int64_t nfe, steps, rejected;
+  double coarse;               /* the user's, of the forward solve */
 } gq_lane;
 
 typedef struct gq_lanes gq_lanes;

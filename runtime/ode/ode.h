@@ -183,6 +183,7 @@ typedef struct gq_info {
   bool capped;                 /* max_nodes bit in some interval */
   size_t peak_bytes;
   double error, stiffness;     /* the solver's heuristics over the accepted steps (method/heuristic.h), where asked for */
+  double coarse;               /* share of the time solved in steps for which the dtype's times are too far apart */
   bool event;                  /* it happened, at event_t; the states from there on are the one at event_t */
   double event_t;
   int64_t nfe_event;           /* evaluations of the search for it, not in nfe */

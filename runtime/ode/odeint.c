@@ -39,6 +39,7 @@ typedef struct forward {
   gq_event *event;
   double sum[GQ_SUMS]; /* heuristics: of the accepted step, and so far */
   double error, stiffness;
+  double coarse; /* time in steps for which the dtype's times are too far apart */
 } forward;
 
 /* A kept state, for the walk to write the end of its next step into. */
@@ -220,6 +221,7 @@ static int forward_step(forward *fw, int *k) {
   bool each = grid || gq_method_stops(w->a.st->m);
   int stop = each ? *k : next_stop(s, *k);
   GQ_TRY(gq_walk_step(w, s->t[stop], each || !s->o.overshoot));
+  fw->coarse += gq_coarse_time(w->a.field, w->a.t, w->a.h);
   GQ_TRY(look(fw, k, &stop));
   if (*k == s->nt) return GQ_OK; /* the event lies where the step begins */
   add_heuristics(fw);
@@ -261,6 +263,7 @@ static void forward_info(const forward *fw, gq_info *info, int status) {
   info->t_reached = w->a.t, info->h_last = w->c.h;
   info->nfe = w->a.cost.nfe, info->steps = w->steps, info->rejected = w->rejected;
   info->jacobians = w->a.cost.jacobians, info->newton = w->a.cost.newton;
+  info->coarse = fw->coarse / fabs(fw->s->t[fw->s->nt - 1] - fw->s->t[0]);
   info->error = fw->error, info->stiffness = fw->stiffness;
 }
 
