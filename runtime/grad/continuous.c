@@ -542,8 +542,8 @@ static const char *lost(const back *k, int status) {
   bool solver =
     status == GQ_ENONFINITE || status == GQ_EUNDERFLOW || status == GQ_EMAXSTEPS || status == GQ_ENEWTON;
   return k->reverse && solver
-           ? ", where z is solved backwards too, which adjoint = {trajectory = \"dense\"} and "
-             "gradient = \"direct\" do not do"
+           ? "; z is solved backwards here: adjoint = {trajectory = \"dense\"} and gradient = "
+             "\"direct\" go along the solution"
            : "";
 }
 
@@ -562,8 +562,8 @@ static int run(back *k) {
                any_nonzero(k, w->a.y[k->ia])) { /* before the last cotangent a stays zero */
       int status = interval(k, i);
       if (status != GQ_OK)
-        return gq_fail(status, "in the backward pass between t[%d] and t[%d]%s: %s", i + 1, i,
-                       lost(k, status), gq_message());
+        return gq_fail(status, "in the backward pass between t[%d] and t[%d]: %s%s", i + 1, i, gq_message(),
+                       lost(k, status));
     }
   }
   if (k->b->gt) GQ_TRY(time_gradient(k, 0, w->a.y[k->ia], -1, false, &gf));

@@ -234,8 +234,8 @@ static void failed(gq_lanes *p, int j, int status) {
   w->failed = lane->row;
   gq_outcome_set(&w->row,
                  gq_fail(status,
-                         "in the backward pass between t[%d] and t[%d], where z is solved backwards too, "
-                         "which gradient = \"direct\" and \"aca\" do not do: %s",
+                         "in the backward pass between t[%d] and t[%d]: %s; z is solved backwards here: "
+                         "gradient = \"direct\" and \"aca\" go along the solution",
                          lane->k + 1, lane->k, gq_message()));
 }
 
