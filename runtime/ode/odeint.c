@@ -407,17 +407,18 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
 
 /* A solve that failed after `reached` times has the gradients of one that was sent to the last of them, which is made
 ** here, in place of its own: where that one ends all engines can begin. */
-static void solve_part(const gq_problem *p, const gq_ode_options *o, int reached, gq_tensor *z,
-                       gq_solution **sol) {
+static int solve_part(const gq_problem *p, const gq_ode_options *o, int reached, gq_tensor *z,
+                      gq_solution **sol) {
   gq_problem part = *p;
   gq_tensor *again = NULL;
   gq_info info = { 0 };
   bool over;
   part.nt = reached, part.dense_ = NULL, part.samples_ = NULL, part.event_ = NULL;
-  if (solve(&part, o, false, false, &over, &again, &info, sol, &reached) != GQ_OK) return;
+  GQ_TRY(solve(&part, o, false, false, &over, &again, &info, sol, &reached));
   memcpy(gq_tensor_data(z), gq_tensor_data(again), gq_numel(again->shape) * gq_dtype_size(z->dtype));
   gq_tensor_unref(again);
   (*sol)->unreached = p->nt - part.nt;
+  return GQ_OK;
 }
 
 int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tensor **z, gq_info *info,
@@ -443,8 +444,12 @@ int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_ten
   if (status == GQ_OK || !*z || *sol || own.engine->keeps == GQ_KEEP_NOTHING) return status;
   char message[1024];
   snprintf(message, sizeof message, "%s", gq_message());
-  solve_part(p, &own, reached, *z, sol);
-  return gq_fail(status, "%s", message);
+  int made = solve_part(p, &own, reached, *z, sol);
+  if (made != GQ_ENOMEM && made != GQ_EINTERRUPT) return gq_fail(status, "%s", message);
+  gq_tensor_unref(*z);
+  if (p->dense_) gq_dense_free(*p->dense_), *p->dense_ = NULL;
+  *z = NULL;
+  return info->status = made;
 }
 
 void gq_solution_free(gq_solution *s) {
