@@ -11,10 +11,12 @@ static const char *const known[] = { "method",       "rtol",   "atol",       "st
                                      "max_steps",    "norm",   "controller", "gradient",   "adjoint",
                                      "gq",           "parity", "overshoot",  "throw",      "params",
                                      "memory_limit", "eta",    "dense",      "event",      "grid_points",
-                                     "trace",        "batch",  "max_order",  "regularise", NULL };
+                                     "trace",        "batch",  "max_order",  "regularise", "max_step",
+                                     "min_step",     NULL };
 static const char *const known_adjoint[] = { "method",    "rtol",   "atol",        "step_size",
                                              "max_steps", "norm",   "trajectory",  "impulses",
-                                             "scale",     "points", "checkpoints", NULL };
+                                             "scale",     "points", "checkpoints", "max_step",
+                                             "min_step",  NULL };
 static const char *const known_gq[] = { "C",      "max_nodes", "nodes",  "quadrature",
                                         "panels", "seed",      "guards", NULL };
 static const char *const known_regularise[] = { "error", "stiffness", "kinetic", "jacobian", "taylor", NULL };
@@ -116,6 +118,8 @@ static void adjoint_options(lua_State *L, int arg, gq_ode_options *o) {
   o->back_rtol = gqL_optnumber(L, t, "rtol", o->rtol);
   o->back_atol = gqL_optnumber(L, t, "atol", o->atol);
   o->back_step_size = positive(L, t, "step_size", o->step_size);
+  o->back_max_step = positive(L, t, "max_step", o->max_step);
+  o->back_min_step = positive(L, t, "min_step", o->min_step);
   o->back_max_steps = gqL_optint(L, t, "max_steps", o->max_steps, 1, INT64_MAX);
   o->back_max_norm = choose_norm(L, t, "adjoint.norm", o->max_norm);
   const char *own = o->engine->trajectory ? o->engine->trajectory->name
@@ -225,6 +229,7 @@ void gqL_odeoptions(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
   o->atol = gqL_optnumber(L, arg, "atol", o->atol);
   o->step_size = positive(L, arg, "step_size", 0);
   o->first_step = positive(L, arg, "first_step", 0);
+  o->max_step = positive(L, arg, "max_step", 0), o->min_step = positive(L, arg, "min_step", 0);
   o->max_steps = gqL_optint(L, arg, "max_steps", o->max_steps, 1, INT64_MAX);
   max_order(L, arg, o);
   o->max_norm = choose_norm(L, arg, "norm", false);

@@ -15,7 +15,7 @@ local function decay(_, z) return -z end
 local times = { 0, 1 }
 
 describe("options that other libraries call otherwise", function()
-  for theirs, ours in pairs { dt = "step_size", dt0 = "first_step", max_step = "grid_points", solver = "method",
+  for theirs, ours in pairs { dt = "step_size", dt0 = "first_step", dtmax = "max_step", solver = "method",
     saveat = "third argument", ts = "third argument", t_eval = "third argument", args = "captures", reltol = "rtol",
     events = "event", tstops = "grid_points", adjoint_params = "params", sensealg = "gradient" } do
     it(("gq.odeint: %s"):format(theirs), function()

@@ -328,3 +328,43 @@ describe("a reverse solve that is lost", function()
     assert.close(solve { gradient = "direct", batch = "independent" }, 0, 0, 1e-4)
   end)
 end)
+
+describe("max_step and min_step", function()
+  -- a spike that no step of the solver's choice sees
+  local function spike(k) return function(t, z) return k * gq.exp(-((t - 7.3) / 0.05) ^ 2) - 0.01 * z end end
+
+  it("bound the steps that are chosen, there and back", function()
+    for _, o in ipairs { {}, { batch = "independent" }, { method = "tsit5" }, { method = "kvaerno3" },
+      { method = "implicit_adams" }, { gradient = "seminorm" }, { gradient = "direct" } } do
+      local k = gq.tensor(1, { requires_grad = true, dtype = "float64" })
+      o.max_step, o.gq = 0.05, { nodes = "step" }
+      local z, info = gq.odeint(spike(k), gq.zeros(2, 1, { dtype = "float64" }), { 0, 10 }, o)
+      -- int of e^(0.01 (t - 10)) times the spike
+      local want = 0.05 * math.sqrt(math.pi) * math.exp(-0.01 * 2.7)
+      assert.close(z[2], gq.full({ 2, 1 }, want, { dtype = "float64" }), 1e-3)
+      assert.is_true(info.steps >= 200 * (o.batch and 2 or 1))
+      assert.close(gq.grad(z[2]:sum(), k):item(), 2 * want, 1e-3)
+      if o.gradient ~= "direct" then assert.is_true(info.steps_backward >= 200 * (o.batch and 2 or 1)) end
+    end
+    local k = gq.tensor(1, { requires_grad = true, dtype = "float64" })
+    local z, info = gq.odeint(spike(k), gq.zeros(1, { dtype = "float64" }), { 0, 1 }, { adjoint = { max_step = 0.01 } })
+    gq.grad(z[2]:sum(), k)
+    assert.is_true(info.steps < 100 and info.steps_backward >= 100)
+  end)
+
+  it("make it an error where the tolerance wants shorter steps", function()
+    local function solve(o)
+      return gq.odeint(function(t, z) return 50 * gq.cos(50 * t) - z end, gq.zeros(2, 1), { 0, 1 }, o)
+    end
+    for _, batch in ipairs { "joint", "independent" } do
+      helper.raises("min_step 0.2", solve, { min_step = 0.2, rtol = 1e-6, atol = 1e-6, batch = batch })
+      assert.equal("ok", select(2, solve { min_step = 1e-7, batch = batch }).status)
+    end
+    local _, info = gq.odeint(function(_, z) return -z end, gq.ones(1), { 0, 1e-3 }, { min_step = 0.1 })
+    assert.equal("ok", info.status)
+    helper.raises("min_step max_step", solve, { min_step = 0.2, max_step = 0.1 })
+    helper.raises("fixed step_size", solve, { max_step = 0.2, step_size = 0.1 })
+    helper.raises("fixed step_size", solve, { max_step = 0.2, method = "rk4" })
+    helper.raises("max_step positive", solve, { max_step = -1 })
+  end)
+end)

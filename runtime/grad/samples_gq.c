@@ -290,6 +290,7 @@ int gq_rows_quadrature(gq_rowpull *w) {
   k.points = (int)p->f->lanes[1];
   p->context = &k;
   p->rtol = o->back_rtol, p->max_norm = o->back_max_norm, p->step_size = o->back_step_size;
+  p->most = o->back_max_step, p->least = o->back_min_step;
   p->max_steps = gq_back_budget(w->s);
   gq_taker t = { 0 };
   take_all(&k, &t);

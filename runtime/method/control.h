@@ -22,7 +22,8 @@ enum {
 
 /* Of one integration. */
 typedef struct gq_control {
-  double h;                    /* the next proposal, signed (0: not known) */
+  double h;                    /* the next proposal, signed (0: not known), */
+  double most, least;          /* of a size between these; 0: any */
   double stop;                 /* the next time that matters: */
   bool clamp;                  /* it is not passed, */
   bool clamped;                /* and the attempt was shortened to it */
@@ -86,13 +87,17 @@ static inline double gq_control_reach(gq_control *k, double t, double h) {
 /* Adaptive, from t. */
 static inline double gq_control_propose(gq_control *k, double t) {
   double rest = k->stop - t;
+  if (k->most > 0 && fabs(k->h) > k->most) k->h = copysign(k->most, k->h);
   k->clamped = k->clamp && fabs(k->h) >= fabs(rest) * (1 - 1e-10);
   return gq_control_reach(k, t, k->clamped ? rest : k->h);
 }
 
-/* The step no longer moves t. */
+/* The step is below what is allowed, or no longer moves t. */
+static inline bool gq_control_short(const gq_control *k, double h) {
+  return !k->clamped && !k->shortened && fabs(h) < k->least;
+}
 static inline bool gq_control_stuck(const gq_control *k, double t, double h) {
-  return !k->clamped && fabs(h) <= 4 * 2.2204460492503131e-16 * fabs(t); /* DBL_EPSILON */
+  return gq_control_short(k, h) || (!k->clamped && fabs(h) <= 4 * 2.2204460492503131e-16 * fabs(t)); /* DBL_EPSILON */
 }
 
 /* Fixed grid: to its next point, or to the stop where that comes first or differs by rounding. */

@@ -204,7 +204,8 @@ static int solve_rows(forward *fw) {
   const gq_ode_options *o = &fw->s->o;
   gq_lanes *p = &fw->lanes;
   p->context = fw;
-  p->rtol = o->rtol, p->max_norm = o->max_norm, p->step_size = o->step_size, p->max_steps = o->max_steps;
+  p->rtol = o->rtol, p->max_norm = o->max_norm, p->step_size = o->step_size, p->most = o->max_step,
+  p->least = o->min_step, p->max_steps = o->max_steps;
   for (int j = 0; j < p->n; j++) p->atol[0][j] = gq_positive_atol(p->f->dtype, o->atol);
   return gq_lanes_run(p, &use);
 }

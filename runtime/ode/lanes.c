@@ -338,7 +338,8 @@ static void have_probe(gq_lanes *p, int j) {
   double d1 = lane->d1, d2 = 0;
   for (int i = 0; i < p->parts; i++)
     d2 = gq_larger(d2, gq_lanes_norm(p, i, j, p->ef[i], p->y[i], p->f0[i]) / lane->h0);
-  lane->c.h = lane_dir(lane) * gq_control_first(lane->t, lane->h0, d1, d2, p->st->m->first_order);
+  lane->c.h =
+    lane_dir(lane) * fmax(p->least, gq_control_first(lane->t, lane->h0, d1, d2, p->st->m->first_order));
   lane->search = false, lane->stage = GQ_LANE_READY;
 }
 
@@ -372,6 +373,10 @@ static int propose(gq_lanes *p, int j) {
     return gq_fail(GQ_EMAXSTEPS, "sample %lld: %lld steps (%lld rejected) reached t = %.9g, next step %.3g",
                    sample(lane), (long long)(lane->steps + lane->rejected), (long long)lane->rejected,
                    lane->t, h);
+  if (adaptive && gq_control_short(&lane->c, h))
+    return gq_fail(GQ_EUNDERFLOW,
+                   "sample %lld: the step %.3g from t = %.9g is below min_step = %.3g (error ratio %.3g)",
+                   sample(lane), h, lane->t, lane->c.least, lane->c.ratio);
   if (adaptive && gq_control_stuck(&lane->c, lane->t, h))
     return gq_fail(GQ_EUNDERFLOW, "sample %lld: the step %.3g no longer moves t = %.9g (error ratio %.3g)",
                    sample(lane), h, lane->t, lane->c.ratio);
@@ -448,7 +453,10 @@ static int attempt(gq_lanes *p) {
 
 static bool fill(gq_lanes *p, int j) {
   gq_lane *lane = &p->lane[j];
-  *lane = (gq_lane){ .row = -1, .c = { .clamp = true, .last = { 1, 1 }, .size = p->step_size } };
+  *lane = (gq_lane){
+    .row = -1,
+    .c = { .clamp = true, .last = { 1, 1 }, .size = p->step_size, .most = p->most, .least = p->least }
+  };
   if (!p->use->next(p, j)) return false;
   gq_lanes_cut(p->s, lane->row, p->n, j, p->cut);
   return true;

@@ -73,7 +73,7 @@ struct gq_lanes {
   int n, parts;                /* lanes */
   size_t row;                  /* numbers of a row */
   size_t across, along;        /* from one of them to the next, from a lane to the next */
-  double rtol, back_atol, step_size;
+  double rtol, back_atol, step_size, most, least;   /* these two of a step */
   bool max_norm;
   int64_t max_steps;
   gq_lane *lane;               /* [n] */

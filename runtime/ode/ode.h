@@ -118,6 +118,8 @@ typedef struct gq_ode_options {
   double rtol, atol;
   double step_size;            /* > 0: fixed grid */
   double first_step;           /* > 0: no search */
+  double max_step, min_step;   /* > 0: of steps that are chosen; one that the error wants shorter than the latter is an
+                                  error, one that ends at a stop may be */
   int64_t max_steps;
   bool max_norm;               /* opts.norm = "max": largest component instead of RMS */
   gq_controller controller;
@@ -128,7 +130,7 @@ typedef struct gq_ode_options {
   /* adjoint = {...} */
   const gq_tableau *back_method;
   double back_rtol, back_atol;
-  double back_step_size;
+  double back_step_size, back_max_step, back_min_step;
   int64_t back_max_steps;
   bool back_max_norm;
   const gq_trajectory_kind *trajectory;

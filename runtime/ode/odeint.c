@@ -273,6 +273,7 @@ static int forward_run(gq_solution *s, const gq_problem *p_, int *k) {
   w->controller = &s->o.controller;
   w->a.tol.rtol = s->o.rtol, w->a.tol.atol[0] = s->o.atol, w->a.tol.max_norm = s->o.max_norm;
   w->a.tol.split = s->split;
+  w->c.most = s->o.max_step, w->c.least = s->o.min_step;
   w->c.size = s->o.step_size, w->max_steps = s->o.max_steps;
   w->a.t = w->c.origin = s->t[0];
   w->a.jumps = gq_solution_jumps(s);

@@ -115,7 +115,7 @@ int gq_walk_first(gq_walk *w, const gq_evaluator *e, double stop, double *h) {
   GQ_TRY(probe(w, e, dir * h0, from + gq_control_within(from, dir * h0, limit)));
   for (int p = 0; p < parts; p++) d2 = gq_larger(d2, gq_attempt_norm(a, p, a->f1[p], a->y[p], a->f[p]) / h0);
   if (products) d2 = gq_larger(d2, gq_attempt_products(a, GQ_MEASURE_CHANGE) / h0);
-  *h = dir * gq_control_first(a->t, h0, d1, d2, a->st->m->first_order);
+  *h = dir * fmax(w->c.least, gq_control_first(a->t, h0, d1, d2, a->st->m->first_order));
   return GQ_OK;
 }
 
@@ -182,6 +182,9 @@ static int fail_stuck(const gq_walk *w) {
   const gq_attempt *a = &w->a;
   if (w->c.bad) return fail_nonfinite(a); /* that is what made it so short */
   if (w->c.halved) return fail_newton(a);
+  if (gq_control_short(&w->c, a->h))
+    return gq_fail(GQ_EUNDERFLOW, "the step %.3g from t = %.9g is below min_step = %.3g (error ratio %.3g)",
+                   a->h, a->t, w->c.least, w->c.ratio);
   return gq_fail(GQ_EUNDERFLOW, "the step %.3g no longer moves t = %.9g (error ratio %.3g)", a->h, a->t,
                  w->c.ratio);
 }
