@@ -263,12 +263,15 @@ enum { WINDOW = 64 };              /* steps that are refined together: memory do
 static const double CHECKED = 0.1; /* of the tolerance, by gradient = "check" */
 static const double AGREEMENT = 3; /* tolerances by which nodes and stages may differ */
 
-/* a's steps are at most three of the forward solve's, so that its stages see what z did. */
+/* a's steps are at most three of the forward solve's, so that its stages see what z did; one where nobody looks at the
+** error of the integral and implicit steps could cross what decayed in many. */
 static void limit_step(back *k) {
   gq_walk *w = &k->w;
   const gq_steps *st = &k->s->steps;
-  int64_t i = k->z.near > 2 ? k->z.near - 2 : 0;
-  if (k->reverse || !st->n || !w->a.st->kind.adaptive || k->s->o.nodes != GQ_NODES_AUTO) return;
+  bool crosses = k->s->o.engine->integral == GQ_INTEGRAL_OUTSIDE && w->a.st->m->steps->stiff;
+  int64_t i = crosses ? k->z.near : k->z.near > 2 ? k->z.near - 2 : 0;
+  if (k->reverse || !st->n || !w->a.st->kind.adaptive || (k->s->o.nodes != GQ_NODES_AUTO && !crosses)) return;
+  while (i > 0 && gq_step(st, i).t == w->a.t) i--;
   double most = fabs(w->a.t - gq_step(st, i).t);
   if (most > 0 && fabs(w->c.h) > most) w->c.h = copysign(most, w->c.h);
 }
