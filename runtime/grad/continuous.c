@@ -271,7 +271,8 @@ static void limit_step(back *k) {
   bool crosses = k->s->o.engine->integral == GQ_INTEGRAL_OUTSIDE && w->a.st->m->steps->stiff;
   int64_t i = crosses ? k->z.near : k->z.near > 2 ? k->z.near - 2 : 0;
   if (k->reverse || !st->n || !w->a.st->kind.adaptive || (k->s->o.nodes != GQ_NODES_AUTO && !crosses)) return;
-  while (i > 0 && gq_step(st, i).t == w->a.t) i--;
+  while (i > 0 && fabs(w->a.t - gq_step(st, i).t) <= 1e-3 * fabs(gq_step(st, i).t - gq_step(st, i - 1).t))
+    i--;
   double most = fabs(w->a.t - gq_step(st, i).t);
   if (most > 0 && fabs(w->c.h) > most) w->c.h = copysign(most, w->c.h);
 }
