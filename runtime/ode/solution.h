@@ -72,10 +72,10 @@ static inline bool gq_at_jump(const gq_solution *s, double t) {
   return false;
 }
 
-/* Steps that a backward solve may take: it stops at each measurement time, so that many times alone end none. */
+/* Steps that a backward solve may take. It stops at each measurement time: more times than steps alone end none. */
 static inline int64_t gq_back_budget(const gq_solution *s) {
-  int64_t stops = 4 * ((int64_t)s->nt - 2);
-  return stops > s->o.back_max_steps ? stops : s->o.back_max_steps;
+  int64_t stops = s->nt - 1, most = s->o.back_max_steps;
+  return stops > most ? 4 * stops : most;
 }
 
 /* Does the jump at time k move with it? */
