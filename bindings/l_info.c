@@ -44,6 +44,12 @@ void gqL_info_forward(lua_State *L, const gq_info *i, const char *engine) {
   lua_pushstring(L, i->engine->keeps != GQ_KEEP_NOTHING ? i->engine->name : engine);
   lua_setfield(L, -2, "engine");
   if (i->reason[0]) lua_pushstring(L, i->reason), lua_setfield(L, -2, "reason");
+  if (i->trajectory) {
+    lua_pushstring(L, i->trajectory->name);
+    lua_setfield(L, -2, "trajectory");
+    lua_pushstring(L, i->moments ? "moments" : "restart");
+    lua_setfield(L, -2, "impulses");
+  }
   set_integer(L, "nfe", i->nfe);
   set_integer(L, "steps", i->steps);
   set_integer(L, "rejected", i->rejected);
@@ -138,7 +144,7 @@ enum { AUDIT_PERCENT = 5, QUADRATURE_PERCENT = 10 };
 
 /* Quadrature that was seen to be off, by more nodes or by other weights. */
 static void warn_quadrature(lua_State *L, const gq_info *i) {
-  static bool audited, weighed;
+  static bool audited, weighed, unresolved;
   char text[256];
   if (i->audit > AUDIT_PERCENT / 100.0 || isinf(i->audit)) {
     snprintf(
@@ -148,11 +154,18 @@ static void warn_quadrature(lua_State *L, const gq_info *i) {
       100 * i->audit);
     warn_once(L, &audited, text);
   }
-  if (i->quadrature_error > QUADRATURE_PERCENT / 100.0) {
+  if (i->unresolved > 0) {
     snprintf(
       text, sizeof text,
-      "gq.odeint: quadrature nodes in every step and the solver's own weights differ by %.3g %% in the "
-      "biases' gradient: it may be as wrong; lower adjoint.rtol and adjoint.atol",
+      "gq.odeint: %lld pieces of the gradient's integral are not resolved by %lld nodes: it may be %.3g %% "
+      "off; loosen adjoint.rtol, or use gradient = \"direct\" where f is as fast as that",
+      (long long)i->unresolved, (long long)i->nodes, 100 * i->quadrature_error);
+    warn_once(L, &unresolved, text);
+  } else if (i->quadrature_error > QUADRATURE_PERCENT / 100.0) {
+    snprintf(
+      text, sizeof text,
+      "gq.odeint: quadrature nodes in every step and the solver's own weights differ by %.3g %% in some "
+      "parameter's gradient: it may be as wrong; lower adjoint.rtol and adjoint.atol",
       100 * i->quadrature_error);
     warn_once(L, &weighed, text);
   }

@@ -17,8 +17,8 @@ static const char *const known_adjoint[] = { "method",    "rtol",   "atol",     
                                              "max_steps", "norm",   "trajectory",  "impulses",
                                              "scale",     "points", "checkpoints", "max_step",
                                              "min_step",  NULL };
-static const char *const known_gq[] = { "C",      "max_nodes", "nodes",  "quadrature",
-                                        "panels", "seed",      "guards", NULL };
+static const char *const known_gq[] = { "C",    "max_nodes", "nodes", "quadrature", "panels",
+                                        "seed", "guards",    "paper", NULL };
 static const char *const known_regularise[] = { "error", "stiffness", "kinetic", "jacobian", "taylor", NULL };
 static const char *const known_controller[] = { "safety", "ifactor", "dfactor", "pcoeff",
                                                 "icoeff", "dcoeff",  NULL };
@@ -48,16 +48,27 @@ static const gq_tableau *choose_method(lua_State *L, int arg, const char *key, c
   return gq_tableau_get(choose(L, name, names, key));
 }
 
-static const gq_engine *choose_engine(lua_State *L, int arg, const gq_engine *def) {
+/* Is there something at a key of the options? */
+static bool given(lua_State *L, int arg, const char *key) {
+  bool yes = lua_getfield(L, arg, key) != LUA_TNIL;
+  lua_pop(L, 1);
+  return yes;
+}
+
+/* Who says how the adjoint is to be solved means it to be. */
+static const gq_engine *choose_engine(lua_State *L, int arg, const gq_ode_options *o) {
+  const gq_engine *def =
+    o->parity || given(L, arg, "gq") || given(L, arg, "adjoint") ? gq_engine_find("gq") : o->engine;
   const char *names[32] = { NULL };
   for (int i = 0; i < gq_nengines && i < 31; i++) names[i] = gq_engines[i].name;
   return &gq_engines[choose(L, gqL_optstring(L, arg, "gradient", def->name), names, "gradient")];
 }
 
 static const gq_trajectory_kind *choose_trajectory(lua_State *L, const char *name) {
-  const char *names[16] = { NULL };
-  for (int i = 0; gq_trajectories[i] && i < 15; i++) names[i] = gq_trajectories[i]->name;
-  return gq_trajectories[choose(L, name, names, "adjoint.trajectory")];
+  const char *names[16] = { "auto" };
+  for (int i = 0; gq_trajectories[i] && i < 14; i++) names[i + 1] = gq_trajectories[i]->name;
+  int which = choose(L, name, names, "adjoint.trajectory");
+  return which ? gq_trajectories[which - 1] : NULL;
 }
 
 static bool choose_norm(lua_State *L, int arg, const char *key, bool def) {
@@ -110,8 +121,16 @@ static const gq_tableau *back_method(const gq_ode_options *o) {
   return high ? gq_tableau_find("dopri8") : o->back_method;
 }
 
-static void adjoint_options(lua_State *L, int arg, gq_ode_options *o) {
-  static const char *const impulses[] = { "restart", "moments", NULL };
+/* gq = {paper = true}, or parity: nodes by eq. (9), a restart at every time, z solved backwards. */
+static bool wants_paper(lua_State *L, int arg, const gq_ode_options *o) {
+  int t = subtable(L, arg, "gq", known_gq, "gq.odeint's gq");
+  bool paper = gqL_optbool(L, t, "paper", o->parity);
+  lua_pop(L, 1);
+  return paper;
+}
+
+static void adjoint_options(lua_State *L, int arg, bool paper, gq_ode_options *o) {
+  static const char *const impulses[] = { "auto", "restart", "moments", NULL };
   int t = subtable(L, arg, "adjoint", known_adjoint, "gq.odeint's adjoint");
   bool same = o->method->steps->any_system;
   o->back_method = choose_method(L, t, "adjoint.method", same ? o->method : back_method(o));
@@ -122,16 +141,16 @@ static void adjoint_options(lua_State *L, int arg, gq_ode_options *o) {
   o->back_min_step = positive(L, t, "min_step", o->min_step);
   o->back_max_steps = gqL_optint(L, t, "max_steps", o->max_steps, 1, INT64_MAX);
   o->back_max_norm = choose_norm(L, t, "adjoint.norm", o->max_norm);
-  const char *own = o->engine->trajectory ? o->engine->trajectory->name
-                    : o->method->steps->stiff && !o->overshoot
-                      ? "dense" /* what decays fast explodes backwards */
-                      : "reverse";
-  const char *trajectory = gqL_optstring(L, t, "trajectory", own);
-  o->trajectory = choose_trajectory(L, trajectory);
+  const char *own = o->engine->trajectory ? o->engine->trajectory->name : paper ? "reverse" : "auto";
+  o->trajectory = choose_trajectory(L, gqL_optstring(L, t, "trajectory", own));
+  o->thin = !o->trajectory;
+  if (o->thin) o->trajectory = o->overshoot || o->independent ? &gq_trajectory_reverse : &gq_trajectory_dense;
   if (gq_ode_check_given(o) != GQ_OK) gqL_error(L, "gq.odeint: %s", gq_message());
   o->points = (int)gqL_optint(L, t, "points", o->points, 2, 1 << 16);
   o->checkpoints = (int)gqL_optint(L, t, "checkpoints", o->checkpoints, 2, 1 << 24);
-  o->moments = choose(L, gqL_optstring(L, t, "impulses", "restart"), impulses, "adjoint.impulses") == 1;
+  int which =
+    choose(L, gqL_optstring(L, t, "impulses", paper ? "restart" : "auto"), impulses, "adjoint.impulses");
+  o->moments = which == 2, o->auto_impulses = which == 0;
   o->scale = gqL_optbool(L, t, "scale", !o->parity);
   lua_pop(L, 1);
 }
@@ -150,7 +169,7 @@ static void gq_seed(lua_State *L, int t, gq_ode_options *o) {
   else if (o->quadrature->random) o->seed = gqL_nextseed(L);
 }
 
-static void gq_options(lua_State *L, int arg, gq_ode_options *o) {
+static void gq_options(lua_State *L, int arg, bool paper, gq_ode_options *o) {
   static const char *const nodes[] = { "auto", "nfe", "step", NULL };
   static const gq_nodes kinds[] = { GQ_NODES_AUTO, GQ_NODES_NFE, GQ_NODES_STEP };
   int t = subtable(L, arg, "gq", known_gq, "gq.odeint's gq");
@@ -169,7 +188,7 @@ static void gq_options(lua_State *L, int arg, gq_ode_options *o) {
     /* Stiff problems have layers that nodes spread over an interval do not see; and eq. (9) counts evaluations, of
     ** which multistep methods need few. */
     bool layers = o->method->steps->stiff || o->back_method->steps->stiff, few = o->method->multistep;
-    const char *own = (layers || few) && gq_takes_nodes(o->engine) ? "step" : "nfe";
+    const char *own = paper ? "nfe" : (layers || few) && gq_takes_nodes(o->engine) ? "step" : "auto";
     o->nodes = kinds[choose(L, gqL_optstring(L, t, "nodes", own), nodes, "gq.nodes")];
   }
   lua_pop(L, 1);
@@ -235,11 +254,12 @@ void gqL_odeoptions(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
   o->max_norm = choose_norm(L, arg, "norm", false);
   o->parity = gqL_optbool(L, arg, "parity", false);
   o->overshoot = gqL_optbool(L, arg, "overshoot", o->parity);
-  o->engine = choose_engine(L, arg, o->engine);
+  o->engine = choose_engine(L, arg, o);
   o->independent = choose(L, gqL_optstring(L, arg, "batch", "joint"), batches, "batch") == 1;
   controller_options(L, arg, &o->controller);
-  adjoint_options(L, arg, o);
-  gq_options(L, arg, o);
+  bool paper = wants_paper(L, arg, o);
+  adjoint_options(L, arg, paper, o);
+  gq_options(L, arg, paper, o);
   regularise_options(L, arg, o);
   gqL_try(L, gq_ode_check(o));
   o->memory_limit = (size_t)positive(L, arg, "memory_limit", (double)o->memory_limit);

@@ -16,7 +16,7 @@ local o, given = gq.cli {
   { "anneal", 5, "epochs in which the KL divergence's weight grows from 0 to 1", "integer", 0 },
   { "epochs", 80 }, { "width", 32 }, { "lr", 1e-2, "learning rate at the start; a tenth of it after 60 epochs" },
   { "batch-size", 50, "series a training step" },
-  "gradient", "C", "trajectory", { "impulses", "moments" }, "rtol", "atol", "seed", "seeds", "device", "out", "json",
+  "gradient", "C", "paper", "trajectory", "impulses", "rtol", "atol", "seed", "seeds", "device", "out", "json",
   "quick", "quiet", "resume",
 }
 if not o then return end

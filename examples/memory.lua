@@ -9,7 +9,7 @@ local o, given = gq.cli {
     "and aca grow with the number of steps.",
   "gradients", { "tolerances", { 1e-3, 1e-4, 1e-5, 1e-6, 1e-7 }, "rtol and atol, with commas" },
   { "T", 15, "end time", "number" }, { "a", 0.2, "growth rate", "number" }, { "z0", 10.0, "start", "number" },
-  "dtype", "C", "trajectory", "json", "quick", "quiet",
+  "dtype", "C", "paper", "trajectory", "json", "quick", "quiet",
 }
 if not o then return end
 if o.quick and not given.tolerances then o.tolerances = { o.tolerances[1], o.tolerances[#o.tolerances] } end

@@ -7,7 +7,7 @@ local nn = gq.nn
 local o, given = gq.cli {
   about = "Train an augmented neural ODE to tell a disc (radius 0.4) from a ring (0.7 to 0.9).",
   more = "The paper's settings are the defaults, with --seeds 10; its widths are 5 to 3000.",
-  "epochs", "width", "lr", { "batch-size", 200, "points a training step" }, "gradient", "C", "trajectory",
+  "epochs", "width", "lr", { "batch-size", 200, "points a training step" }, "gradient", "C", "paper", "trajectory",
   "impulses", "rtol", "atol", "seed", "seeds", "device", "out", "json", "quick", "quiet", "resume",
 }
 if not o then return end

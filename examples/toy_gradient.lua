@@ -8,7 +8,7 @@ local o, given = gq.cli {
   more = "The paper's settings are the defaults. Its errors are of the order of 1e-5 (loss, a, T) and 1e-6 (z0).",
   "gradients", { "T", { 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29 }, "end times, with commas" },
   { "a", 0.2, "growth rate", "number" }, { "z0", 10.0, "start", "number" },
-  "dtype", { "rtol", 1e-6 }, { "atol", 1e-7 }, { "C", 0.4 }, "trajectory", "json", "quick", "quiet",
+  "dtype", { "rtol", 1e-6 }, { "atol", 1e-7 }, { "C", 0.4 }, "paper", "trajectory", "json", "quick", "quiet",
 }
 if not o then return end
 if o.quick and not given.T then o.T = { o.T[1], o.T[#o.T] } end

@@ -28,7 +28,7 @@ programs; outside is the share of a step that is not the solver's: tracing f, lo
   { "error", false, "show the gradient's relative error" },
   { "outside", false, "show the share of a step spent outside the solver" },
   { "profile", false, "show the shares of products, element-wise work and the rest of the solver's programs" },
-  "C", "rtol", "atol", "seed", "json",
+  "C", "paper", "rtol", "atol", "seed", "json",
 }
 if not o then return end
 if o.threads > 0 then gq.set_threads(o.threads) end

@@ -146,6 +146,7 @@ local function name_of(script, given, seed)
       options[#options + 1] = v == true and "--" .. k or ("--%s %s"):format(k, v)
     end
   end
+  options[#options + 1] = "--paper"
   table.sort(options)
   if seed then options[#options + 1] = "--seed " .. seed end
   if o.quick then options[#options + 1] = "--quick" end

@@ -38,7 +38,7 @@ describe("scripts/bench.lua", function()
   end)
 
   it("takes the adjoint's trajectory and impulses", function()
-    local restart = bench("--work sines10 --widths 4 --steps 1 --gradients gq --trajectory dense")[1]
+    local restart = bench("--work sines10 --widths 4 --steps 1 --gradients gq --trajectory dense --impulses restart")[1]
     local moments = bench("--work sines10 --widths 4 --steps 1 --gradients gq --trajectory dense --impulses moments")[1]
     assert.truthy(moments.nfe_backward < restart.nfe_backward)
   end)

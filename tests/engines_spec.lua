@@ -44,7 +44,7 @@ describe("check", function()
   local function audit(w)
     local theta = gq.tensor(0, { requires_grad = true, dtype = "float64" })
     local z, info = gq.odeint(function(t, z) return theta * gq.sin(w * t) - z end, gq.ones(1, { dtype = "float64" }),
-      { 0, 10 }, { gradient = "check", rtol = 1e-3, atol = 1e-3 })
+      { 0, 10 }, { gradient = "check", rtol = 1e-3, atol = 1e-3, gq = { paper = true } })
     z[2]:sum():backward()
     return info.audit, theta.grad:item()
   end

@@ -228,7 +228,7 @@ end)
 
 describe("examples/memory", function()
   it("is flat in the tolerance by adjoint and gq, and grows by direct and aca", function()
-    local r, out = record("memory")
+    local r, out = record("memory", "--paper")
     assert.matches("growth", out, 1, true)
     for _, row in ipairs(r.rows) do assert.is_true(row.peak_bytes > 0 and row.steps > 0) end
     for _, engine in ipairs { "adjoint", "seminorm", "gq" } do assert.is_true(r.summary[engine].growth < 1.05) end
@@ -281,7 +281,7 @@ describe("scripts/reproduce", function()
     local text, err, code = run("scripts/reproduce", some)
     assert.same({ 0, "" }, { code, err })
     assert.matches("width 5, gq", text, 1, true)
-    local r = gq.json.decode(read(out .. "/records/crossing_gradient_gq_width_5_seed_1_quick_epochs_1.json"))
+    local r = gq.json.decode(read(out .. "/records/crossing_gradient_gq_paper_width_5_seed_1_quick_epochs_1.json"))
     assert.same({ 1, "gq", 5, 2 }, { r.config.epochs, r.config.gradient, r.config.width, #r.epochs })
   end)
 

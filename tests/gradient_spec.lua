@@ -13,17 +13,22 @@ for _, e in ipairs(gq.core.engines()) do
   stepwise[e.name] = e.keeps == "activations" or e.keeps == "steps" or e.chooses
 end
 
--- What a user can choose, at sizes where none runs out of nodes.
-local many = { gq = { C = 0.5, max_nodes = 4000 } }
+-- What a user can choose, at sizes where none runs out of nodes, z solved backwards where an engine leaves the choice.
+local backwards = { trajectory = "reverse" }
+local many = { gq = { C = 0.5, max_nodes = 4000, nodes = "nfe" }, adjoint = backwards }
+local own = { direct = true, aca = true, interpolated = true, kronrod = true, gqc = true, auto = true }
 local engines, by_name = {}, {}
 for i, o in ipairs(problems.engines { mali = false, reversible = false, gq = many, check = many,
-  interpolated = { adjoint = { points = 300 } } }) do
+  interpolated = { adjoint = { points = 300 } },
+  adjoint = { adjoint = backwards }, seminorm = { adjoint = backwards } }) do
   engines[i] = { o.gradient, o }
   by_name[o.gradient] = engines[i]
 end
 local variants = {
-  { "gq, nodes a step", { gradient = "gq", gq = { nodes = "step" } } },
-  { "gq, 320 nodes", { gradient = "gq", gq = { nodes = 320 } } },
+  { "gq, nodes a step", { gradient = "gq", adjoint = backwards, gq = { nodes = "step" } } },
+  { "gq, 320 nodes", { gradient = "gq", adjoint = backwards, gq = { nodes = 320 } } },
+  { "gq, by default", { gradient = "gq" } },
+  { "gq, nodes judged", { gradient = "gq", adjoint = backwards, gq = { nodes = "auto" } } },
   { "gq, dense", { gradient = "gq", adjoint = { trajectory = "dense" }, gq = { C = 0.5, max_nodes = 4000 } } },
   { "gq, dense, nodes a step", { gradient = "gq", adjoint = { trajectory = "dense" }, gq = { nodes = "step" } } },
   { "adjoint, dense", { gradient = "adjoint", adjoint = { trajectory = "dense" } } },
@@ -37,8 +42,7 @@ local main = { by_name.direct, by_name.adjoint, by_name.seminorm, by_name.gq, va
 local function with(engine, more) return helper.with(engine[2], more) end
 
 local function stable(engine)
-  local own = { direct = true, aca = true, interpolated = true, kronrod = true, gqc = true, auto = true }
-  return own[engine[1]] or (engine[2].adjoint or {}).trajectory ~= nil
+  return own[engine[1]] or (engine[2].adjoint or {}).trajectory ~= "reverse"
 end
 
 -- ---- closed forms ----
@@ -651,7 +655,7 @@ describe("nodes", function()
   it("follow eq. (9) in every interval", function()
     for _, C in ipairs { 1e-3, 0.1, 0.37, 1 } do
       for _, times in ipairs { { 0, 3 }, { 0, 0.5, 2, 3 }, { 1, 0.4, -2 }, { 0, 0, 1, 1, 2 } } do
-        local info = solve({ gq = { C = C } }, times)
+        local info = solve({ gq = { C = C, paper = true } }, times)
         local want, T = 0, math.abs(times[#times] - times[1])
         for k = 2, #times do
           local share = C * info.nfe * math.abs(times[k] - times[k - 1]) / T
@@ -668,15 +672,15 @@ describe("nodes", function()
     local times = {}
     for i = 0, 10 do times[i + 1] = i / 10 end
     local nfe = solve({ gq = { nodes = 1 } }, times).nfe
-    assert.equal(30, solve({ gq = { C = 30 / nfe } }, times).nodes)
+    assert.equal(30, solve({ gq = { C = 30 / nfe, paper = true } }, times).nodes)
   end)
 
   it("are capped at max_nodes, with what was wanted told", function()
-    local info = solve { rtol = 1e-8, atol = 1e-8, gq = { C = 1, max_nodes = 3 } }
+    local info = solve { rtol = 1e-8, atol = 1e-8, gq = { C = 1, max_nodes = 3, paper = true } }
     assert.equal(9, info.nodes)
     assert.truthy(info.nodes_wanted > 9)
     assert.truthy(info.warning:find("max_nodes", 1, true))
-    assert.equal(64, solve({ rtol = 1e-8, atol = 1e-8, gq = { C = 100 } }, { 0, 3 }).nodes)
+    assert.equal(64, solve({ rtol = 1e-8, atol = 1e-8, gq = { C = 100, paper = true } }, { 0, 3 }).nodes)
   end)
 
   it("may be any number, in panels above the largest rule", function()

@@ -32,6 +32,9 @@ end
 local function at(tol, more)
   local o = { rtol = tol, atol = tol }
   for k, v in pairs(more or {}) do o[k] = v end
+  o.gq = {}                                      -- the paper's choices: what has no error control of its own
+  for k, v in pairs(more and more.gq or {}) do o.gq[k] = v end
+  o.gq.paper = true
   return o
 end
 

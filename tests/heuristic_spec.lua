@@ -300,7 +300,7 @@ describe("the solver's heuristics", function()
       local text = message(gq.odeint, field, z0, { 0, 1 }, with({ gradient = "direct", regularise = r or both }, o))
       for word in words:gmatch("[^|]+") do assert.truthy(text:find(word, 1, true), text) end
     end
-    for _, engine in ipairs { "gq", "adjoint", "seminorm", "interpolated", "kronrod", "gqc", "check", "auto" } do
+    for _, engine in ipairs { "gq", "adjoint", "seminorm", "interpolated", "kronrod", "gqc", "check" } do
       fails('regularise.error|gradient = "' .. engine .. '"|use gradient = "direct"', { gradient = engine })
     end
     fails('use gradient = "direct"', { gradient = "mali", method = "alf" }, { error = true })

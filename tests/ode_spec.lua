@@ -694,7 +694,8 @@ describe("a solve", function()
       local function step(tol, nodes)
         return function()
           local z, info = gq.odeint(function(t, z) return k * wave(t, z) end, z0, { 0, 10 },
-            { gradient = gradient, rtol = tol, atol = tol, adjoint = { scale = false }, gq = { nodes = nodes } })
+            { gradient = gradient, rtol = tol, atol = tol, adjoint = { scale = false },
+              gq = { nodes = nodes, paper = true } })
           z[2]:sum():backward()
           return info
         end

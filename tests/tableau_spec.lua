@@ -295,10 +295,11 @@ describe("evaluations of a fixed grid", function()
         if same then last = i break end
       end
       local _, info = solve(m, fitting(m)[1], { 0, 4 }, 4 / 16)
-      assert.equal(16, info.steps, m.name)
+      local leaves = math.max(table.unpack(m.c)) > 1     -- steps shrink before the end, which no stage passes
+      assert.truthy(leaves and info.steps > 16 or info.steps == 16, m.name)
       if m.implicit then                                 -- Newton's method decides
-        assert.equal(16, info.jacobians)
-        assert.equal(info.nfe, info.newton + 1 + (last == 0 and 16 or 0), m.name)
+        assert.equal(info.steps, info.jacobians)
+        assert.equal(info.nfe, info.newton + 1 + (last == 0 and info.steps or 0), m.name)
       end
       local each = m.kind ~= "runge-kutta" and 1 or last > 0 and last - 1 or m.stages
       assert.truthy(m.implicit or info.nfe == 16 * each or info.nfe == 16 * each + 1,

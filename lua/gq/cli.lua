@@ -30,10 +30,11 @@ local usual = {
   ["batch-size"] = { 40, "examples a training step", "integer", 1 },
   gradient = { "gq", "gradient engine: " .. engines },
   gradients = { { "direct", "aca", "adjoint", "seminorm", "gq" }, "gradient engines, with commas: " .. engines },
+  paper = { false, "the paper's choices: nodes by eq. (9), a restart at every time, z solved backwards" },
   C = { 0.1, "quadrature nodes by eq. (9): ceil(C NFE dt / T)", "number" },
   trajectory = { nil, "state on the way back, if not the engine's own",
     "reverse|dense|checkpoint|interpolated" },
-  impulses = { "restart", "backward solve at inner times, new or continued", "restart|moments" },
+  impulses = { nil, "backward solve at inner times, new or continued", "restart|moments" },
   dtype = { gq.default_dtype, "numbers of the state", "float32|float64" },
   cosines = { 10, "terms of the noise; 0 trains the drift alone", "integer", 0 },
   rtol = { 1e-3, "relative tolerance of the solver", "number" },
@@ -220,12 +221,12 @@ end
 -- What gq.odeint is told of them; an option that the script does not have is left to odeint.
 local function solver_options(o)
   if type(o) ~= "table" then error(("gq.solver_options: gq.cli's table expected, got %s"):format(describe(o)), 2) end
-  return { rtol = o.rtol, atol = o.atol, gradient = o.gradient, gq = { C = o.C },
+  return { rtol = o.rtol, atol = o.atol, gradient = o.gradient, gq = { C = o.C, paper = o.paper },
     adjoint = { trajectory = o.trajectory, impulses = o.impulses } }
 end
 gq.solver_options = solver_options
 gq.docs[solver_options] = "gq.solver_options(o): gq.odeint's options from gq.cli's rtol, atol, gradient, C, " ..
-  "trajectory and impulses"
+  "paper, trajectory and impulses"
 
 gq.docs[cli] = "gq.cli{ about = ..., {name, default, help [, kind [, least]]}, \"seed\", ... }: the script's " ..
   "options as a table, with - as _ in names, and which were given; nil after --help was printed"

@@ -74,17 +74,21 @@ params: a list of tensors: of the parameters differentiate these only (trace = f
   uses something that requires a gradient; {} for none)
 adjoint: {...}, of the continuous engines
   method, rtol, atol, step_size, max_steps, norm: the forward solve's by default
-  trajectory: where z is on the way back: "reverse" (solved again), "dense" (every step kept; the
-    default of implicit methods, since what decays fast explodes backwards), "checkpoint"
-    (checkpoints 16 states kept, the steps between run again), "interpolated" (from points 16
-    Chebyshev points an interval)
-  impulses: "restart", or "moments": many times at the cost of few
+  trajectory: where z is on the way back: "dense" (every step kept), "checkpoint" (checkpoints 16
+    states kept, the steps between run again), "interpolated" (from points 16 Chebyshev points an
+    interval), "reverse" (solved again: memory does not grow, but what decays fast explodes
+    backwards); "auto" (default): dense, and checkpoint where that passes memory_limit
+  impulses: "restart" at every time; "moments": many times at the cost of few; "auto" (default):
+    moments from 9 times on
   scale: true: atol of the adjoint is relative to the size of the loss's gradients
 gq: {...}, the quadrature
   nodes: "nfe": ceil(C NFE dt / T) in each interval, C 0.1 and at most max_nodes 64 (Norcliffe &
-    Deisenroth 2023, eq. 9; too few with Adams methods, of one or two evaluations a step);
-    "step": in every step (the default of implicit and Adams methods); or a number (gqc: in each
-    forward step, 1 to 16, for dopri5 4)
+    Deisenroth 2023, eq. 9; no error control); "auto" (default): those, where the solver's own
+    weights agree, else pieces refined until rtol is met (info.rounds, info.quadrature_error;
+    info.unresolved pieces miss it, which warns); "step": in every step (the default of implicit
+    and Adams methods, fixed steps, trace = false and independent samples); or a number (gqc: in
+    each forward step, 1 to 16, for dopri5 4)
+  paper: true: the paper's choices: nodes "nfe", impulses "restart", trajectory "reverse"
   quadrature: "gauss-legendre", gauss-lobatto clenshaw-curtis trapezoid simpson boole monte-carlo
     (the number rounded up to what the rule takes); panels 1: equal parts of an interval that share
     its nodes; seed: of monte-carlo
@@ -104,8 +108,9 @@ gq = {guards = true}: watches info.spectrum, the integrand's last two Legendre c
   nodes. Near 1: too few nodes, though the gradient may be right; over 0.1 an audit is made in the
   first pass and every 50th such, its evaluations in info.nfe_audit. Absent with fewer than 3 nodes
   an interval, with other rules than gauss-legendre and with nodes "step"
-gq = {nodes = "step"}: info.quadrature_error compares the integrals with those by the solver's own
-  weights, parameter by parameter; over 10 % warns
+gq = {nodes = "auto"} (default) or "step": info.quadrature_error compares the integrals with those by
+  the solver's own weights, parameter by parameter, or is what refinement estimates; over 10 %, or
+  where info.unresolved pieces are left, warns
 What no guard sees
   an integrand that n and 2n nodes mistake alike: z' = -z + theta sin(60.14 t) at theta = 0, L =
     z(10), rtol 1e-3: n = 5, an audit of 0.3 %, a gradient 165 times wrong; a spectrum of 0.77 with
@@ -119,7 +124,8 @@ docs.info = [[
 The second result of gq.odeint, a table; a backward pass adds to it
 after the solve
   status: "ok", or with throw = false what ended it, and message; t: the time reached
-  engine: of the gradient, with auto the one it chose, and reason
+  engine: of the gradient, with auto the one it chose, and reason; where that solves the adjoint
+    equation, trajectory and impulses
   nfe: evaluations of f; steps, rejected; of implicit methods jacobians, and newton: iterations, one
     evaluation each, in nfe
   peak_bytes
@@ -130,6 +136,8 @@ after a backward pass
   nodes, nodes_wanted (more than nodes where max_nodes was in the way)
   panels and panels_split, with impulses = "moments": panels solved; how often one was made shorter
     for its error's sake
+  rounds, unresolved: with gq = {nodes = "auto"}, rounds of refinement (0: eq. (9) was enough) and
+    pieces that miss the tolerance
   reconstruction, audit, nfe_audit, spectrum, quadrature_error: ?guards
   warning: what was said on stderr, or would have been for the first time
 samples, with batch = "independent": what each row took: tensors nfe steps rejected t nfe_backward

@@ -1,9 +1,8 @@
 /*
 ** auto.c -- gradient = "auto": the fastest engine that fits the memory. Where rows are few and short that is
 ** collocation (gqc). Otherwise backpropagation through the steps (direct) evaluates nothing twice and is the
-** fastest wherever its activations fit; where they do not, the adjoint with a dense trajectory, Gauss points in
-** every step and moments in place of restarts; and where even the states of the steps do not fit, the same with
-** z solved backwards, or between checkpoints by implicit methods, whose problems explode backwards.
+** fastest wherever its activations fit; where they do not, the best of gq: the adjoint along the states of the steps
+** and, where even those do not fit, between checkpoints.
 */
 #include "../ode/solution.h"
 
@@ -44,23 +43,21 @@ static void without_activations(const gq_planspec *s, gq_ode_options *o, const g
   }
   double states = steps * (2 + p->forward.m->slopes) * (double)gq_part_bytes(p->field);
   bool dense = states <= (double)o->memory_limit && !o->overshoot;
-  o->nodes = GQ_NODES_STEP;
-  o->trajectory = dense                     ? &gq_trajectory_dense
-                  : o->method->steps->stiff ? &gq_trajectory_checkpoint
-                                            : &gq_trajectory_reverse;
-  o->moments = !o->overshoot && !s->p->jump_;
+  bool single = !o->overshoot && !o->independent; /* steps can be run again one by one */
+  o->trajectory = !single ? &gq_trajectory_reverse : dense ? &gq_trajectory_dense : &gq_trajectory_checkpoint;
   decide(o, info, "gq", "activations of %.0f steps take %.1f MB, over the limit of %.1f MB; %s", steps,
          mega(steps * activations(p)), mega((double)o->memory_limit),
-         dense                     ? "the states take less"
-         : o->method->steps->stiff ? "so do their states: some are kept, the steps between run again"
-                                   : "so do their states: z is solved backwards");
+         !single ? "z is solved backwards"
+         : dense ? "the states take less"
+                 : "so do their states: some are kept, the steps between run again");
 }
 
 /* Few independent rows of few numbers: collocation evaluates the nodes of all steps side by side. */
 static bool collocates(const gq_planspec *s, const gq_ode_options *o, const gq_field *f) {
   int64_t rows = f->shape.ndim ? f->shape.dim[0] : 1, row = gq_numel(f->shape) / (rows > 0 ? rows : 1);
   bool adaptive = o->method->steps->any_system && o->method->e && o->step_size <= 0;
-  if (!adaptive || o->overshoot || o->parity || s->p->jump_) return false; /* fixed steps have no bound */
+  if (!adaptive || o->overshoot || o->parity || s->p->jump_ || o->independent)
+    return false; /* fixed steps have no bound */
   return rows > 1 && rows <= FEW_ROWS && row <= LONG_ROW && gq_field_independent(f) == GQ_OK &&
          (!f->columns || f->points);
 }
@@ -68,9 +65,7 @@ static bool collocates(const gq_planspec *s, const gq_ode_options *o, const gq_f
 /* Multistep: nothing goes back through their steps. The adjoint along the kept solution where that fits. */
 static int multistep(const gq_planspec *s, gq_ode_options *o, bool dense, gq_info *info) {
   dense = dense && !o->overshoot;
-  o->nodes = GQ_NODES_STEP;
   o->trajectory = dense ? &gq_trajectory_dense : &gq_trajectory_reverse;
-  o->moments = !o->overshoot && !s->p->jump_;
   decide(o, info, "gq", "steps of %s hang on those before; %s", o->method->name,
          dense          ? "the adjoint is solved along the kept solution"
          : o->overshoot ? "z and the adjoint are solved backwards"
@@ -88,7 +83,8 @@ static int choose(const gq_planspec *s, gq_ode_options *o, gq_info *info) {
     o->trajectory = &gq_trajectory_dense, o->moments = false, o->nodes = GQ_NODES_NFE;
     decide(o, info, "gqc", "%lld rows are few: nodes of all steps are evaluated side by side",
            (long long)p->field->shape.dim[0]);
-  } else if (steps * record > (double)o->memory_limit) without_activations(s, o, p, steps, info);
+  } else if (!o->error && !o->stiffness && steps * record > (double)o->memory_limit)
+    without_activations(s, o, p, steps, info);
   else
     decide(o, info, "direct", "activations of %.0f steps take %.1f MB, within the limit of %.1f MB", steps,
            mega(steps * record), mega((double)o->memory_limit));

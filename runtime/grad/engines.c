@@ -81,8 +81,8 @@ const gq_engine gq_engines[] = {
 
   { .name = "auto", .keeps = GQ_KEEP_TRAJECTORY, .choose = gq_auto_choose,
     .kept = "what fits memory_limit",
-    .doc = "gqc for few short rows, else direct where its activations fit memory_limit (bytes; a quarter "
-           "of the machine's), otherwise gq with nodes in every step (reversible methods are undone); "
+    .doc = "gqc for few short rows, else direct where its activations fit memory_limit (bytes; 1 GiB), "
+           "otherwise gq (reversible methods are undone); "
            "info.engine and info.reason tell" },
 };
 /* clang-format on */
@@ -102,18 +102,20 @@ void gq_ode_defaults(gq_ode_options *o, gq_dtype d) {
                          .atol = tol,
                          .max_steps = 100000,
                          .controller = { 0.9, 10, 0.2, 0, 1, 0 },
-                         .engine = gq_engine_find("gq"),
+                         .engine = gq_engine_find("auto"),
                          .back_rtol = tol,
                          .back_atol = tol,
                          .back_max_steps = 100000,
-                         .trajectory = &gq_trajectory_reverse,
+                         .trajectory = &gq_trajectory_dense,
+                         .thin = true,
+                         .auto_impulses = true,
                          .points = 16,
                          .checkpoints = 16,
                          .scale = true,
                          .C = 0.1,
                          .max_nodes = 64,
-                         .nodes = GQ_NODES_NFE,
-                         .memory_limit = gq_default_memory(),
+                         .nodes = GQ_NODES_AUTO,
+                         .memory_limit = (size_t)1 << 30,
                          .quadrature = gq_quadratures,
                          .panels = 1 };
   o->back_method = o->method;

@@ -136,14 +136,16 @@ typedef struct gq_ode_options {
   const gq_trajectory_kind *trajectory;
   int points;                  /* interpolated: Chebyshev points of a measurement interval */
   int checkpoints;             /* checkpoint: states kept at most */
-  bool moments;                /* impulses = "moments": cotangents inside a panel as smooth forcing */
+  bool thin;                   /* trajectory = "auto": dense, and checkpoints where that passes memory_limit */
+  bool moments;                /* impulses = "moments": cotangents inside a panel as smooth forcing; */
+  bool auto_impulses;          /* where times are many and nothing else forbids it */
   bool scale;                  /* atol of the a-part times max_k rms(g_k) */
   /* gq = {...} */
   double C;
   int max_nodes;
   gq_nodes nodes;
   int fixed_nodes;
-  size_t memory_limit;         /* auto: bytes that a solve may keep for its backward pass */
+  size_t memory_limit;         /* auto: bytes that a solve may keep for its backward pass; 1 GiB */
   const gq_quadrature *quadrature;
   int panels;                  /* equal panels that share the nodes of an interval (or step) */
   uint64_t seed;               /* of random points */
@@ -165,6 +167,8 @@ typedef struct gq_info {
   int status;                  /* GQ_OK or what ended the solve */
   const gq_engine *engine;     /* that serves the backward pass: what auto chose, */
   char reason[160];            /* and why */
+  const gq_trajectory_kind *trajectory;   /* of z on the way back, where the adjoint equation is solved, or NULL */
+  bool moments;                /* its impulses as smooth forcing */
   double t_reached, h_last;
   int64_t nfe, steps, rejected;
   int64_t jacobians, newton;   /* implicit methods: Jacobians, iterations of Newton's method (in nfe, one f each) */

@@ -383,6 +383,7 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
     s->plan->running--;
     s->info.peak_bytes = s->bytes;
     s->info.engine = o->engine, s->info.status = status;
+    if (continuous(o)) s->info.trajectory = o->trajectory, s->info.moments = o->moments;
     memcpy(s->info.reason, info->reason, sizeof info->reason);
     *info = s->info;
   }
@@ -422,6 +423,32 @@ static int solve_part(const gq_problem *p, const gq_ode_options *o, int reached,
   return GQ_OK;
 }
 
+enum { MANY_TIMES = 8 }; /* intervals from which on moments may pay: they join those within a step */
+
+/* What the options leave open, and this problem decides. */
+static void settle(const gq_problem *p, gq_ode_options *o) {
+  bool adaptive = o->back_method->e && o->back_step_size <= 0;
+  if (o->parity) o->overshoot = true, o->scale = false;
+  if (o->thin && (o->overshoot || o->independent)) o->trajectory = &gq_trajectory_reverse;
+  if (o->engine->traits & GQ_PATH_OWN) o->trajectory = o->engine->trajectory;
+  if (o->auto_impulses)
+    o->moments = adaptive && p->nt > MANY_TIMES && !o->overshoot && !p->jump_ && !o->independent;
+  if (o->engine->traits & GQ_ALL_STEPS) o->moments = false;
+  if (o->nodes == GQ_NODES_AUTO && (o->quadrature != gq_quadratures || o->panels > 1))
+    o->nodes = GQ_NODES_NFE;
+  if (o->nodes == GQ_NODES_AUTO && (!adaptive || o->independent || gq_graph_calls(p->f)))
+    o->nodes = GQ_NODES_STEP;
+}
+
+/* The solve went over memory_limit: fewer states, or another engine. */
+static int retreat(const gq_planspec *s, const gq_ode_options *asked, gq_ode_options *o, gq_info *info) {
+  if (asked->engine->choose) return asked->engine->choose(s, o, info->steps, info);
+  o->trajectory = o->method->multistep ? &gq_trajectory_reverse : &gq_trajectory_checkpoint;
+  snprintf(info->reason, sizeof info->reason, "the states of the steps go over memory_limit: %s",
+           o->method->multistep ? "z is solved backwards" : "some are kept, the steps between run again");
+  return GQ_OK;
+}
+
 int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tensor **z, gq_info *info,
               gq_solution **sol) {
   gq_ode_options own = *o;
@@ -431,15 +458,14 @@ int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_ten
   *z = NULL, *sol = NULL;
   if (p->dense_) *p->dense_ = NULL;
   if (p->samples_) *p->samples_ = (gq_samples){ 0 };
-  if (own.parity) own.overshoot = true, own.scale = false;
-  if (own.engine->traits & GQ_PATH_OWN) own.trajectory = own.engine->trajectory;
-  if (own.engine->traits & GQ_ALL_STEPS) own.moments = false;
+  settle(p, &own);
   GQ_TRY(gq_problem_check(p, &own));
   gq_planspec spec = { p, &own, dense_forward(p, &own) };
   if (o->engine->choose) GQ_TRY(info->status = o->engine->choose(&spec, &own, -1, info));
-  int status = solve(p, &own, partial, o->engine->choose != NULL, &over, z, info, sol, &reached);
+  bool thins = own.thin && continuous(&own) && own.trajectory == &gq_trajectory_dense;
+  int status = solve(p, &own, partial, o->engine->choose || thins, &over, z, info, sol, &reached);
   if (over) {
-    GQ_TRY(info->status = o->engine->choose(&spec, &own, info->steps, info));
+    GQ_TRY(info->status = retreat(&spec, o, &own, info));
     status = solve(p, &own, partial, false, &over, z, info, sol, &reached);
   }
   if (status == GQ_OK || !*z || *sol || own.engine->keeps == GQ_KEEP_NOTHING) return status;
