@@ -60,7 +60,9 @@ static int interpolant_index(lua_State *L) {
   if (!strcmp(key, "t0")) lua_pushnumber(L, gq_dense_first(d));
   else if (!strcmp(key, "t1")) lua_pushnumber(L, gq_dense_last(d));
   else if (!strcmp(key, "steps")) lua_pushinteger(L, gq_dense_steps(d));
-  else return luaL_error(L, "an interpolant has t0, t1, steps and derivative, and is called with times; not '%s'", key);
+  else
+    return luaL_error(
+      L, "an interpolant has t0, t1, steps and derivative, and is called with times; not '%s'", key);
   return 1;
 }
 

@@ -17,7 +17,8 @@ local o, given = gq.cli {
   { "epochs", 40 }, { "width", 64 },
   { "lr", 5e-3, "learning rate at the start; a tenth of it after 30 epochs, and so on" },
   { "batch-size", 250, "points a training step" },
-  "gradient", "C", "paper", "trajectory", "impulses", "rtol", "atol", "seed", "seeds", "device", "out", "json", "quick", "quiet",
+  "gradient", "C", "paper", "trajectory", "impulses", "rtol", "atol", "seed", "seeds", "device", "out", "json", "quick",
+  "quiet",
   "resume",
 }
 if not o then return end

@@ -8,7 +8,8 @@ local o, given = gq.cli {
   about = "Train an augmented neural ODE to swap 1 and -1.",
   more = "The paper's settings are the defaults, with --seeds 10; its widths are 5 to 3000.",
   { "epochs", 200 }, "width", "lr", { "batch-size", 2, "points a training step: both, or one" },
-  "gradient", "C", "paper", "trajectory", "impulses", "rtol", "atol", "seed", "seeds", "device", "out", "json", "quick", "quiet",
+  "gradient", "C", "paper", "trajectory", "impulses", "rtol", "atol", "seed", "seeds", "device", "out", "json", "quick",
+  "quiet",
   "resume",
 }
 if not o then return end

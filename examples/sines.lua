@@ -12,7 +12,8 @@ local o, given = gq.cli {
   { "times", 50, "measurements of a trajectory on [0, 2 pi]" },
   { "irregular", false, "times of its own for each trajectory, drawn at random" },
   { "epochs", 250 }, { "width", 1000 }, "lr", { "batch-size", 15, "trajectories a training step" },
-  "gradient", "C", "paper", "trajectory", "impulses", "rtol", "atol", "seed", "seeds", "device", "out", "json", "quick", "quiet",
+  "gradient", "C", "paper", "trajectory", "impulses", "rtol", "atol", "seed", "seeds", "device", "out", "json", "quick",
+  "quiet",
   "resume",
 }
 if not o then return end

@@ -10,7 +10,8 @@ local o, given = gq.cli {
   "width", { "epochs", 40 },
   { "lr", nil, "learning rate (5e-3 in the default run; with --width or --epochs the paper's)", "number" },
   { "batch-size", 40, "starts a training step, each with all its samples" },
-  "gradient", "C", "paper", "cosines", "trajectory", "impulses", "rtol", "atol", "seed", "seeds", "device", "out", "json",
+  "gradient", "C", "paper", "cosines", "trajectory", "impulses", "rtol", "atol", "seed", "seeds", "device", "out",
+  "json",
   "quick", "quiet", "resume",
 }
 if not o then return end

@@ -107,7 +107,8 @@ describe("dynamics with trace = false", function()
       assert.equal(count, info.nfe_backward, name(o))
       if o.gradient == "adjoint" or o.gradient == "seminorm" then
         -- one call for f and its derivative, but where a step begins
-        local again, traced = gq.odeint(f, gq.ones(2, f64), { 0, 0.5, 2 }, { gradient = o.gradient, adjoint = o.adjoint })
+        local again, traced = gq.odeint(f, gq.ones(2, f64), { 0, 0.5, 2 }, { gradient = o.gradient,
+          adjoint = o.adjoint })
         again[3]:sum():backward()
         local more = info.nfe_backward - traced.nfe_backward
         assert.truthy(more <= info.steps_backward + info.restarts, name(o))
