@@ -201,6 +201,7 @@ static const gq_lowering mirrored = {
   .name = "mirror",
   .columns = true,
   .slices = slices,
+  .most = 64,
   .lanes = 32,
   .points = 256,
   .pack = pack,

@@ -27,7 +27,7 @@ typedef struct job {
   void *const *arena;
   const void *const *in;
   void *const *out;
-  int status[GQ_MAXSLICES];
+  int *status; /* [nslices] */
   char message[256];
 } job;
 
@@ -41,9 +41,16 @@ static void run_slice(void *ctx, int s) {
 
 int gq_code_run(const gq_field *f, const gq_code *c, int phase, void *const *arena, const void *const *in,
                 int nin, void *const *out, int nout) {
-  job j = {
-    .f = f, .code = c, .phase = phase, .nin = nin, .nout = nout, .arena = arena, .in = in, .out = out
-  };
+  int status[f->nslices];
+  job j = { .status = status,
+            .f = f,
+            .code = c,
+            .phase = phase,
+            .nin = nin,
+            .nout = nout,
+            .arena = arena,
+            .in = in,
+            .out = out };
   if (f->nslices == 1) run_slice(&j, 0);
   else gq_parallel(f->nslices, run_slice, &j);
   for (int s = 0; s < f->nslices; s++)
@@ -58,14 +65,27 @@ int gq_code_add(const gq_backend *on, gq_code *c, int cls, const gq_graph *g, in
   return gq_program_new(on, g, n, outs, &c->prog[cls]);
 }
 
+void **gq_arenas_new(const gq_field *f, size_t bytes) {
+  void **arena = gq_calloc(f->nslices, sizeof *arena);
+  for (int s = 0; arena && s < f->nslices; s++)
+    if (!(arena[s] = gq_allocate(f->on, bytes + 64))) {
+      gq_arenas_free(f, arena);
+      return NULL;
+    }
+  return arena;
+}
+
+void gq_arenas_free(const gq_field *f, void **arena_) {
+  for (int s = 0; arena_ && s < f->nslices; s++) gq_release(f->on, arena_[s]);
+  gq_free(arena_);
+}
+
 static int grow_arenas(gq_scratch *m, size_t bytes) {
-  if (bytes <= m->bytes) return GQ_OK;
-  for (int s = 0; s < m->field->nslices; s++) {
-    void *a = gq_alloc(bytes + 64);
-    if (!a) return gq_nomem(bytes);
-    gq_free(m->arena[s]);
-    m->arena[s] = a;
-  }
+  if (m->arena && bytes <= m->bytes) return GQ_OK;
+  void **arena = gq_arenas_new(m->field, bytes);
+  if (!arena) return gq_nomem(bytes);
+  gq_arenas_free(m->field, m->arena);
+  m->arena = arena;
   m->bytes = bytes;
   return GQ_OK;
 }
@@ -81,7 +101,7 @@ static int grow_table(gq_scratch *m, const gq_evaluator *e) {
 }
 
 void gq_scratch_done(gq_scratch *m) {
-  for (int s = 0; s < GQ_MAXSLICES; s++) gq_free(m->arena[s]);
+  gq_arenas_free(m->field, m->arena);
   gq_free(m->table);
   *m = (gq_scratch){ 0 };
 }

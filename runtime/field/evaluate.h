@@ -19,11 +19,15 @@ size_t gq_code_arena(const gq_code *c);        /* bytes that serve every class *
 int gq_code_run(const gq_field *f, const gq_code *c, int phase, void *const *arena,
                 const void *const *in, int nin, void *const *out, int nout);
 
+/* An arena of so many bytes a slice, on the field's backend; NULL: none left. */
+void **gq_arenas_new(const gq_field *f, size_t bytes);
+void gq_arenas_free(const gq_field *f, void **arena_);
+
 /* The memory that the evaluators of a field run in, one at a time. */
 typedef struct gq_scratch {
   const gq_field *field;
   size_t bytes;                /* of an arena */
-  void *arena[GQ_MAXSLICES];
+  void **arena;                /* [nslices] */
   void *table;                 /* pointers of one evaluation */
   size_t room;
 } gq_scratch;

@@ -99,7 +99,17 @@ static int compile_pull(gq_field *f) {
   return status;
 }
 
+/* Room for n slices. */
+static int take_slices(gq_field *f, int n) {
+  gq_free(f->first), gq_free(f->count), gq_free(f->class_of);
+  f->first = gq_calloc(n, sizeof *f->first);
+  f->count = gq_calloc(n, sizeof *f->count);
+  f->class_of = gq_calloc(n, sizeof *f->class_of);
+  return f->first && f->count && f->class_of ? GQ_OK : gq_nomem(n * sizeof *f->first);
+}
+
 static int use_whole(gq_field *f) {
+  GQ_TRY(take_slices(f, 1));
   for (int j = 0; j < f->nb; j++) f->axis[j] = -1;
   f->nslices = f->nclass = 1;
   f->count[0] = f->shape.ndim ? f->shape.dim[0] : 1;
@@ -112,7 +122,8 @@ static int64_t class_count(const gq_field *f, int c) {
   return f->shape.dim[0] / f->nslices + (f->nclass == 2 && c == 0);
 }
 
-static void deal_rows(gq_field *f, int n) {
+static int deal_rows(gq_field *f, int n) {
+  GQ_TRY(take_slices(f, n));
   int64_t rows = f->shape.dim[0];
   f->nslices = n;
   f->nclass = rows % n ? 2 : 1;
@@ -121,6 +132,7 @@ static void deal_rows(gq_field *f, int n) {
     f->count[s] = class_count(f, f->class_of[s]);
     f->first[s] = s ? f->first[s - 1] + f->count[s - 1] : 0;
   }
+  return GQ_OK;
 }
 
 static int use_slices(gq_field *f, const int *axis) {
@@ -174,13 +186,14 @@ int64_t gq_field_comfort(const gq_field *f) {
 /* As many slices as run side by side, or a multiple where that keeps the values of narrow layers near the
 ** cores. */
 static int slices(const gq_field *f, int64_t rows) {
+  int most = f->on->lowering->most;
   int64_t n = f->on->lowering->slices(), pieces;
   if (n > rows / ROWS_PER_SLICE) n = rows / ROWS_PER_SLICE;
-  if (n > GQ_MAXSLICES) n = GQ_MAXSLICES;
+  if (n > most) n = most;
   if (n < 1) n = 1;
   pieces = (rows / n + gq_field_comfort(f) / 2) / gq_field_comfort(f);
   if (f->width <= NARROW && pieces > 1) n *= pieces;
-  return n > GQ_MAXSLICES ? GQ_MAXSLICES : (int)n;
+  return n > most ? most : (int)n;
 }
 
 static int find_points(gq_field *f) {
@@ -203,8 +216,8 @@ static int cut(gq_field *f, bool columns) {
   status = gq_rows(f->body, rows, axis);
   if (status == GQ_OK) {
     memcpy(f->axis, axis + 2, f->nb * sizeof *axis);
-    deal_rows(f, n);
-    status = columns ? use_columns(f, axis) : GQ_EUNSUPPORTED;
+    status = deal_rows(f, n);
+    if (status == GQ_OK) status = columns ? use_columns(f, axis) : GQ_EUNSUPPORTED;
     if (status == GQ_EUNSUPPORTED && n > 1) status = use_slices(f, axis);
   }
   gq_free(axis);
@@ -314,7 +327,7 @@ static int find_axes(gq_field *f, int *axis) {
 
 /* The number of lanes depends on nothing that a batch could change: a row's arithmetic is the same in any company. */
 static int use_lanes(gq_field *f) {
-  use_whole(f);
+  GQ_TRY(use_whole(f));
   f->width = 1;
   if (f->shape.ndim == 0)
     return gq_fail(GQ_ESHAPE,
@@ -442,6 +455,7 @@ void gq_field_free(gq_field *f) {
   gq_free(f->want);
   gq_free(f->want_capture);
   gq_free(f->pull_adds);
+  gq_free(f->first), gq_free(f->count), gq_free(f->class_of);
   gq_free(f);
 }
 

@@ -10,7 +10,7 @@
 #include "../exec/exec.h"
 #include "probe.h"
 
-#define GQ_MAXSLICES 64
+#define GQ_MAXSLICES 64        /* threads that add up the sums of Adams methods (method/adams_sums.c) */
 
 /* Structure only, no numbers: one field serves every solve of the same structure; fields: one fact about that each. */
 typedef struct gq_field {
@@ -29,8 +29,8 @@ typedef struct gq_field {
   gq_program *pro_pull;        /* captures, cotangents of computed boundaries -> added to gradients of captures */
   bool *pull_adds;             /* [ncapture] which gradients pro_pull adds to */
   int nslices, nclass;         /* slices differ by one row at most: two sizes, two classes */
-  int64_t first[GQ_MAXSLICES], count[GQ_MAXSLICES];
-  int class_of[GQ_MAXSLICES];
+  int64_t *first, *count;      /* [nslices] rows */
+  int *class_of;               /* [nslices] */
   gq_graph *class_body[2];     /* lent when it is the body itself */
   gq_shape class_shape[2];
   bool columns;                /* rows are innermost in slices (ir/columns.c) */

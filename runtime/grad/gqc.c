@@ -49,7 +49,7 @@ typedef struct gqc {
   double *x;                                     /* [nt][n] b_j(x_k) */
   int count;                                     /* elements of the group */
   element element[MAX_GROUP];
-  slice slice[GQ_MAXSLICES];
+  slice *slice;            /* [nslices] */
   void *a, *state, *slope; /* the adjoint, a state and its slope, packed */
   void *t, *block;
 } gqc;
@@ -346,7 +346,8 @@ static int buffers(gqc *g) {
   for (int s = 0; s < f->nslices; s++)
     total += (2 + g->dim) * gq_round64(nodes * rows_of(g, s) * g->dim * size) + work;
   g->block = gq_calloc(1, total);
-  if (!g->block) return gq_nomem(total);
+  g->slice = gq_calloc(f->nslices, sizeof *g->slice);
+  if (!g->block || !g->slice) return gq_nomem(total);
   g->s->bytes += total;
   char *next = g->block;
   g->a = next, g->state = next + part, g->slope = next + 2 * part, next += 3 * part;
@@ -468,5 +469,6 @@ int gq_collocation_backward(gq_pullback *b) {
   if (status == GQ_OK) status = run(&g, last);
   b->s->info.nodes_wanted = b->s->info.nodes;
   gq_free(g.block);
+  gq_free(g.slice);
   return status;
 }

@@ -94,7 +94,9 @@ int gq_nodebuffer_init(gq_nodebuffer *b, gq_solution *s, const gq_grads *grads) 
   for (int i = 0; i < f->nslices; i++) states += 2 * gq_round64(b->rows * state_bytes(f, i));
   n += 2 * states;
   b->block = gq_alloc(n);
-  if (!b->block) return gq_nomem(n);
+  b->z = gq_calloc(3 * f->nslices, sizeof *b->z);
+  if (!b->block || !b->z) return gq_nomem(n);
+  b->a = b->z + f->nslices, b->probe = b->a + f->nslices;
   s->bytes += n;
   b->t = b->block;
   char *next = (char *)b->block + times;
@@ -110,8 +112,9 @@ void gq_nodebuffer_done(gq_nodebuffer *b) {
   gq_free(b->block);
   gq_free(b->probes);
   gq_free(b->value);
+  gq_free(b->z);
   gq_refine_done(&b->sum);
-  b->block = b->probes = b->value = NULL;
+  b->block = b->probes = b->value = NULL, b->z = NULL;
 }
 
 void *gq_nodebuffer_z(gq_nodebuffer *b, int slice) {
@@ -227,7 +230,7 @@ int gq_nodebuffer_flush(gq_nodebuffer *b) {
     int n = 1;
     while (2 * n <= b->filled - done) n *= 2;
     gq_evaluator *e;
-    void *z[GQ_MAXSLICES], *a[GQ_MAXSLICES];
+    void *z[f->nslices], *a[f->nslices];
     GQ_TRY(gq_node_program(p, n, &e));
     char *side = b->side;
     for (int s = 0; s < f->nslices; s++) {

@@ -38,11 +38,11 @@ typedef struct gq_nodebuffer {
   const gq_grads *grads;
   int rows, filled;
   void *block, *t;
-  void *z[GQ_MAXSLICES], *a[GQ_MAXSLICES];
+  void **z, **a;               /* [nslices] */
   void *side;                  /* one slice's z and a with the nodes side by side, [nslices] of them */
   int64_t evaluated;
   /* probes: where each row is in its panel and its weight, what the program stored for it, and what comes of that */
-  void *probe[GQ_MAXSLICES], *probes;
+  void **probe, *probes;       /* [nslices] */
   double *value;               /* [rows] of the probes' numbers, then their magnitudes */
   struct gq_place { int n; double x, weight; } place[1 << (GQ_NODE_SIZES - 1)];
   gq_spectrum spectrum;

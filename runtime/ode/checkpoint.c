@@ -62,7 +62,7 @@ static int step(gq_solution *s, gq_walk *w, bool *phase1) {
 typedef struct rerun {
   gq_walk w;
   void *block; /* the end of a segment */
-  void *arena[GQ_MAXSLICES];
+  void **arena;
 } rerun;
 
 enum { KEEPS = GQ_STEP_STATES | GQ_STEP_SLOPES };
@@ -133,9 +133,8 @@ static int begin(gq_trajectory *p) {
   w->a.jumps = gq_solution_jumps(s);
   GQ_TRY(gq_walk_init(w, &s->plan->forward, s->bind, s->plan->arena));
   again->block = gq_alloc(2 * part);
-  bool ok = again->block != NULL;
-  for (int i = 0; ok && i < s->plan->field->nslices; i++) ok = (again->arena[i] = gq_alloc(arena)) != NULL;
-  if (!ok) return gq_nomem(2 * part + arena * s->plan->field->nslices);
+  again->arena = gq_arenas_new(s->plan->field, arena - 64);
+  if (!again->block || !again->arena) return gq_nomem(2 * part + arena * s->plan->field->nslices);
   s->bytes += 2 * part + arena * s->plan->field->nslices;
   if (!s->steps.state) s->steps.state = gq_calloc(s->steps.room, sizeof *s->steps.state);
   if (!s->steps.state) return gq_nomem(s->steps.room * sizeof *s->steps.state);
@@ -150,7 +149,7 @@ static void end(gq_trajectory *p) {
   gq_steps_give_back(&p->s->steps, p->s->plan, p->first, p->last + 1);
   gq_walk_done(&again->w);
   gq_free(again->block);
-  for (int i = 0; i < GQ_MAXSLICES; i++) gq_free(again->arena[i]);
+  gq_arenas_free(p->s->plan->field, again->arena);
   gq_free(again);
 }
 

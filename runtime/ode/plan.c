@@ -59,8 +59,7 @@ static int build_arenas(gq_plan *p) {
   const gq_stepper *all[] = { &p->forward, &p->backward, &p->inverse };
   for (int i = 0; i < 3; i++)
     if (gq_code_arena(&all[i]->code) > p->arena_bytes) p->arena_bytes = gq_code_arena(&all[i]->code);
-  for (int s = 0; p->arena_bytes && s < p->field->nslices; s++)
-    if (!(p->arena[s] = gq_alloc(p->arena_bytes + 64))) return gq_nomem(p->arena_bytes);
+  if (!(p->arena = gq_arenas_new(p->field, p->arena_bytes))) return gq_nomem(p->arena_bytes);
   return GQ_OK;
 }
 
@@ -94,7 +93,7 @@ static void plan_free(gq_plan *p) {
   gq_evaluator_done(&p->start);
   gq_evaluator_done(&p->pull);
   for (int i = 0; i < GQ_NODE_SIZES; i++) gq_evaluator_done(&p->many[i]);
-  for (int s = 0; s < GQ_MAXSLICES; s++) gq_free(p->arena[s]);
+  if (p->field) gq_arenas_free(p->field, p->arena);
   gq_scratch_done(&p->scratch);
   gq_step_state_free(p->spare);
   gq_field_free(p->field);

@@ -50,7 +50,7 @@ typedef struct gq_plan {
   bool probes;                 /* node programs store the products of vectors by node (grad/spectrum.h) */
   int64_t alarms;              /* spectra so far that called for an audit */
   size_t arena_bytes;
-  void *arena[GQ_MAXSLICES];   /* of the steps */
+  void **arena;                /* [nslices] of the steps */
   gq_scratch scratch;          /* of the evaluators */
   gq_step_state *spare;        /* of finished solves, to be used again */
   int nspare, most;            /* how many, and how many the longest of those solves had: no more are kept */

@@ -22,10 +22,10 @@ typedef struct solver {
   size_t bytes[GQ_SDE_MAXPARTS], wrow;
   char *state[2][GQ_SDE_MAXPARTS]; /* before and after a step */
   int now;
-  double *dw;   /* [count of W] */
-  char *cast;   /* the same in the state's dtype, */
-  char *turned; /* and as the slices hold states */
-  void *arena[GQ_MAXSLICES];
+  double *dw;      /* [count of W] */
+  char *cast;      /* the same in the state's dtype, */
+  char *turned;    /* and as the slices hold states */
+  void **arena;    /* [nslices] */
   const void **in; /* [nslices][nin] */
   void **out;      /* [nslices][nout] */
   int nin, nout;
@@ -156,9 +156,9 @@ static char *take(char **next, size_t bytes) {
 static int allocate(solver *s) {
   size_t nw = (size_t)gq_numel(s->wshape), ns = (size_t)s->field->nslices, total = 64, arena = arena_bytes(s);
   size_t nin = gq_round64(ns * (size_t)s->nin * sizeof(void *)),
-         nout = gq_round64(ns * (size_t)s->nout * sizeof(void *));
+         nout = gq_round64(ns * (size_t)s->nout * sizeof(void *)), arenas = gq_round64(ns * sizeof(void *));
   for (int i = 0; i < s->m->parts; i++) total += 2 * gq_round64(s->bytes[i]);
-  total += gq_round64(nw * sizeof(double)) + 2 * gq_round64(nw * s->size) + ns * arena + nin + nout;
+  total += gq_round64(nw * sizeof(double)) + 2 * gq_round64(nw * s->size) + ns * arena + nin + nout + arenas;
   s->block = gq_calloc(1, total);
   if (!s->block) return gq_nomem(total);
   char *next = s->block;
@@ -169,6 +169,7 @@ static int allocate(solver *s) {
   s->dw = (double *)take(&next, nw * sizeof(double));
   s->cast = s->dtype == GQ_F64 ? (char *)s->dw : take(&next, nw * s->size);
   s->turned = gq_field_plain(s->field) ? s->cast : take(&next, nw * s->size);
+  s->arena = (void **)take(&next, arenas);
   for (size_t i = 0; i < ns; i++) s->arena[i] = take(&next, arena);
   s->in = (const void **)take(&next, nin);
   s->out = (void **)take(&next, nout);

@@ -18,6 +18,7 @@ static const gq_lowering threads = {
   .name = "threads",
   .columns = true,
   .slices = gq_threads,
+  .most = 64,
   .lanes = 32, /* whole vectors, and few enough to be full */
   .points = 256,
   .pack = gq_cpu_pack,
