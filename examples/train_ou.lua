@@ -6,7 +6,7 @@ local nn = gq.nn
 
 local o, given = gq.cli {
   about = "Train a neural SDE, dx = f(t, x) dt + g(t, x) o dW, on samples of an Ornstein-Uhlenbeck process.",
-  more = "The paper's settings: --width 20 --epochs 100 --seeds 5 (also --width 5, 50, 100; --cosines 0, 1, 5).",
+  more = "The paper's settings: --paper --width 20 --epochs 100 --seeds 5 (also --width 5, 50, 100; --cosines 0, 1, 5).",
   "width", { "epochs", 40 },
   { "lr", nil, "learning rate (5e-3 in the default run; with --width or --epochs the paper's)", "number" },
   { "batch-size", 40, "starts a training step, each with all its samples" },
@@ -105,5 +105,5 @@ say("Ornstein-Uhlenbeck, width %d, %d epochs, lr %g, %d cosines, %s", o.width, o
 gq.experiment { options = o, metric = "test_kl", run = run }
 if default_run then
   say("To train with the paper's settings, where it reports a test KL of 0.065 +- 0.007:\n" ..
-    "  gqlua examples/train_ou.lua --width 20 --epochs 100 --seeds 5")
+    "  gqlua examples/train_ou.lua --paper --width 20 --epochs 100 --seeds 5")
 end

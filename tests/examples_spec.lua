@@ -53,7 +53,7 @@ for script, e in pairs(examples) do
     end)
 
     it("writes a record of config, epochs and summary", function()
-      local r, out = record(script)
+      local r, out = record(script, "--gradient gq")
       assert.matches("epoch   1", out, 1, true)
       assert.same(2, r.config.epochs)
       assert.same("gq", r.config.gradient)

@@ -28,9 +28,9 @@ local usual = {
   width = { 20, "hidden width", "integer", 1 },
   lr = { nil, "learning rate (by default the paper's for the width)", "number" },
   ["batch-size"] = { 40, "examples a training step", "integer", 1 },
-  gradient = { "gq", "gradient engine: " .. engines },
+  gradient = { "auto", "gradient engine: " .. engines },
   gradients = { { "direct", "aca", "adjoint", "seminorm", "gq" }, "gradient engines, with commas: " .. engines },
-  paper = { false, "the paper's choices: nodes by eq. (9), a restart at every time, z solved backwards" },
+  paper = { false, "the paper's choices: gq, nodes by eq. (9), a restart at every time, z solved backwards" },
   C = { 0.1, "quadrature nodes by eq. (9): ceil(C NFE dt / T)", "number" },
   trajectory = { nil, "state on the way back, if not the engine's own",
     "reverse|dense|checkpoint|interpolated" },
@@ -221,7 +221,8 @@ end
 -- What gq.odeint is told of them; an option that the script does not have is left to odeint.
 local function solver_options(o)
   if type(o) ~= "table" then error(("gq.solver_options: gq.cli's table expected, got %s"):format(describe(o)), 2) end
-  return { rtol = o.rtol, atol = o.atol, gradient = o.gradient, gq = { C = o.C, paper = o.paper },
+  local gradient = o.paper and o.gradient == "auto" and "gq" or o.gradient
+  return { rtol = o.rtol, atol = o.atol, gradient = gradient, gq = { C = o.C, paper = o.paper },
     adjoint = { trajectory = o.trajectory, impulses = o.impulses } }
 end
 gq.solver_options = solver_options
