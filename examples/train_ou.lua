@@ -6,7 +6,7 @@ local nn = gq.nn
 
 local o, given = gq.cli {
   about = "Train a neural SDE, dx = f(t, x) dt + g(t, x) o dW, on samples of an Ornstein-Uhlenbeck process.",
-  more = "The paper's settings: --paper --width 20 --epochs 100 --seeds 5 (also --width 5, 50, 100; --cosines 0, 1, 5).",
+  more = "The paper's settings: --paper --width 20 --epochs 100 --seeds 5 (--width 5, 50, 100; --cosines 0, 1, 5).",
   "width", { "epochs", 40 },
   { "lr", nil, "learning rate (5e-3 in the default run; with --width or --epochs the paper's)", "number" },
   { "batch-size", 40, "starts a training step, each with all its samples" },
