@@ -137,17 +137,24 @@ describe("a field of very many operations", function()
   end
 
   it("is compiled in a time that grows like it", function()
+    -- Eight times as many: 64 where it is quadratic, every time; a busy machine has its moments.
+    local function grows(many, few)
+      local least = math.huge
+      for _ = 1, 3 do
+        least = math.min(least, many() / few())
+        if least < 30 then break end
+      end
+      assert.below(least, 30)
+    end
     seconds(chain(100))
-    local few, many = seconds(chain(1500)), seconds(chain(12000))
-    assert.below(many / few, 30)                                   -- 64 where it is quadratic
+    grows(function() return seconds(chain(12000)) end, function() return seconds(chain(1500)) end)
     local parameters = {}
     for i = 1, 8000 do
       parameters[i] = gq.tensor(1 / i)
       parameters[i].requires_grad = true
     end
-    many = seconds(wide(parameters), parameters)
-    few = seconds(wide { table.unpack(parameters, 1, 1000) }, parameters)
-    assert.below(many / few, 30)
+    grows(function() return seconds(wide(parameters), parameters) end,
+      function() return seconds(wide { table.unpack(parameters, 1, 1000) }, parameters) end)
   end)
 end)
 

@@ -436,8 +436,10 @@ describe("gq.cli", function()
 
   it("gives odeint its options", function()
     local o = gq.cli({ "gradient", "C", "rtol", "impulses" }, { "--impulses", "moments", "--C", "1" })
-    assert.same({ gradient = "gq", gq = { C = 1 }, rtol = 1e-3, adjoint = { impulses = "moments" } },
+    assert.same({ gradient = "auto", gq = { C = 1 }, rtol = 1e-3, adjoint = { impulses = "moments" } },
       gq.solver_options(o))
+    o = gq.cli({ "gradient", "paper" }, { "--paper" })
+    assert.same({ gradient = "gq", gq = { paper = true }, adjoint = {} }, gq.solver_options(o))
   end)
 end)
 

@@ -1,0 +1,145 @@
+-- What a user gets without options: gradient = "auto"; by gradient = "gq" dense z, moments and nodes that are judged
+-- and, where eq. (9) is not enough, refined; gq = {paper = true}; what info says of each.
+local gq = require "gq"
+local problems = require "tests.problems"
+local leaf, vector = problems.leaf, problems.vector
+
+-- z' = -z + theta sin(w t), theta = 0, z(0) = 1, to 10: no solve sees w. dL/dtheta of L = z(10).
+local function hidden(w, options)
+  local theta = leaf(0)
+  local z, info = gq.odeint(function(t, z) return theta * gq.sin(w * t) - z end, vector { 1 }, { 0, 10 }, options)
+  z[2]:sum():backward()
+  local exact = (math.sin(10 * w) - w * math.cos(10 * w) + math.exp(-10) * w) / (1 + w * w)
+  local size = 1 - math.exp(-10)                        -- what the integrand adds up to without its signs, and more
+  return math.abs(theta.grad:item() - exact) / size, info
+end
+
+-- z' = -k z + p exp(-((t - 5) / width)^2), to 10, with grid points about the pulse. dL/dp of L = z(10).
+local function pulse(width, options)
+  local p, k = leaf(1), leaf(0.1)
+  options.grid_points = { 4.4, 5.6 }
+  local z, info = gq.odeint(function(t, z) return p * gq.exp(-((t - 5) / width) ^ 2) - k * z end, vector { 1 },
+    { 0, 10 }, options)
+  z[2]:sum():backward()
+  -- the integral of exp(-0.1 (10 - t)) over a pulse that is far from both ends
+  local exact = width * math.sqrt(math.pi) * math.exp(-0.5 + 0.0025 * width * width)
+  return math.abs(p.grad:item() - exact) / exact, info
+end
+
+local function network(options, rows)
+  gq.manual_seed(5)
+  local net = gq.nn.mlp { sizes = { 3, 16, 3 }, activation = "tanh", time = true }:to("float64")
+  local z, info = gq.odeint(net, gq.randn(rows or 40, 3, { dtype = "float64" }), options.t or { 0, 1 }, options[1])
+  z[-1]:square():sum():backward()
+  local grads = {}
+  for i, p in ipairs(net:parameters()) do grads[i] = p.grad end
+  return grads, info
+end
+
+local function largest_error(got, want)
+  local worst = 0
+  for i, g in ipairs(got) do worst = math.max(worst, ((g - want[i]):norm() / want[i]:norm()):item()) end
+  return worst
+end
+
+describe("quadrature with error control", function()
+  it("sees what eq. (9) misses, along every trajectory", function()
+    for _, trajectory in ipairs { "dense", "checkpoint", "reverse" } do
+      for _, w in ipairs { 2, 20 } do
+        local missed = hidden(w, { gradient = "gq", rtol = 1e-3, atol = 1e-3, gq = { paper = true } })
+        local error, info = hidden(w, { gradient = "gq", rtol = 1e-6, atol = 1e-6,
+          adjoint = { trajectory = trajectory } })
+        assert.truthy(missed > 0.01, "eq. (9)")
+        assert.below(error, 1e-5, trajectory)
+        assert.truthy(info.rounds > 0 and info.unresolved == 0 and info.quadrature_error < 1e-6)
+        assert.is_nil(info.warning)
+      end
+      for _, width in ipairs { 0.5, 0.1 } do
+        for _, gradient in ipairs { "gq", "check" } do
+          local error = pulse(width, { gradient = gradient, rtol = 1e-6, atol = 1e-6,
+            adjoint = { trajectory = trajectory } })
+          assert.below(error, 1e-5, trajectory)
+        end
+      end
+    end
+  end)
+
+  it("works in float32 and backwards in time", function()
+    local theta = gq.tensor(0, { requires_grad = true })
+    local function f(t, z) return theta * gq.sin(5 * t) + z end
+    local z = gq.odeint(f, gq.ones(1), { 0, -10 }, { gradient = "gq" })
+    z[2]:sum():backward()
+    local exact = (math.sin(50) - 5 * math.cos(50) + math.exp(-10) * 5) / 26
+    assert.close(theta.grad:item(), exact, 0, 5e-3)
+  end)
+
+  it("says which pieces it could not resolve", function()
+    local _, info = hidden(300, { gradient = "gq", rtol = 1e-6, atol = 1e-6 })
+    assert.truthy(info.unresolved > 0)
+    assert.truthy(info.warning:find("not resolved", 1, true), info.warning)
+  end)
+
+  it("costs nothing but the judgement where eq. (9) is right, whatever the threads and the batch", function()
+    for _, rows in ipairs { 1, 40, 200 } do
+      local want = network({ { gradient = "direct", rtol = 1e-9, atol = 1e-9 } }, rows)
+      for _, threads in ipairs { 1, 2 } do
+        local before = gq.threads()
+        gq.set_threads(threads)
+        local o = { gradient = "gq", rtol = 1e-3, atol = 1e-3, gq = { nodes = "auto", C = 0.3 } }
+        local got, info = network({ o }, rows)
+        gq.set_threads(before)
+        assert.equal(0, info.rounds)
+        assert.below(info.quadrature_error, 3e-3)
+        assert.below(largest_error(got, want), 1e-2)
+      end
+    end
+  end)
+
+  it("meets tight tolerances", function()
+    local want = network { { gradient = "direct", rtol = 1e-12, atol = 1e-12 } }
+    for _, rtol in ipairs { 1e-6, 1e-9 } do
+      local got, info = network { { gradient = "gq", rtol = rtol, atol = rtol } }
+      assert.below(largest_error(got, want), 100 * rtol)
+      assert.equal(0, info.unresolved)
+    end
+  end)
+end)
+
+describe("by default", function()
+  it("gradients come by auto, which says what it chose", function()
+    local got, info = network { {} }
+    assert.equal("direct", info.engine)
+    assert.truthy(info.reason:find("within the limit", 1, true), info.reason)
+    local want = network { { gradient = "direct" } }
+    for i, g in ipairs(got) do assert.same(want[i]:totable(), g:totable()) end
+  end)
+
+  it("who says how the adjoint is solved gets gq", function()
+    for _, o in ipairs { { gq = { C = 0.2 } }, { adjoint = { rtol = 1e-7 } }, { parity = true } } do
+      local _, info = network { o }
+      assert.equal("gq", info.engine)
+    end
+  end)
+
+  it("z comes from the forward steps, and between checkpoints where they go over memory_limit", function()
+    local want, info = network { { gradient = "gq", rtol = 1e-8, atol = 1e-8 } }
+    assert.equal("dense", info.trajectory)
+    local got, thin = network { { gradient = "gq", rtol = 1e-8, atol = 1e-8, memory_limit = 1 } }
+    assert.equal("checkpoint", thin.trajectory)
+    assert.truthy(thin.reason:find("memory_limit", 1, true), thin.reason)
+    assert.below(largest_error(got, want), 1e-7)
+  end)
+
+  it("many times are joined, few are not, and the paper restarts at each", function()
+    local many = {}
+    for i = 0, 40 do many[i + 1] = i / 40 end
+    local function impulses(o, t) return select(2, network({ o, t = t })).impulses end
+    assert.equal("moments", impulses({ gradient = "gq" }, many))
+    assert.equal("restart", impulses({ gradient = "gq" }, { 0, 0.5, 1 }))
+    assert.equal("restart", impulses({ gradient = "gq", grid_points = { 0.5 } }, many))
+    local _, info = network { { gradient = "gq", gq = { paper = true } }, t = many }
+    assert.same({ "restart", "reverse" }, { info.impulses, info.trajectory })
+    assert.is_nil(info.rounds)
+    assert.equal(39, info.restarts)
+  end)
+end)
