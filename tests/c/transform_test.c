@@ -4,6 +4,7 @@
 ** that models give.
 */
 #include "graphs.h"
+#include "runtime/exec/backend.h"
 
 enum { MOST = 80, STEPS = 40, INPUTS = 9, OUTPUTS = 3 };
 
@@ -805,7 +806,7 @@ static int columns_of(gq_op op) {
 
 static int compiled(const gq_graph *g, gq_ref y) {
   gq_program *p = NULL;
-  int status = gq_program_new(g, 1, &(gq_outspec){ y, 0, GQ_STORE }, &p);
+  int status = gq_program_new(&gq_cpu_backend, g, 1, &(gq_outspec){ y, 0, GQ_STORE }, &p);
   gq_program_free(p);
   return status;
 }
