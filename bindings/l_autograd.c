@@ -131,12 +131,14 @@ static void once_free(gq_custom *c) { gq_free(c); }
 
 /* core.once(x, what): x, whose gradient cannot be differentiated again. */
 static int core_once(lua_State *L) {
-  gq_tensor *x = gqL_checktensor(L, 1), **y = gqL_pushtensor(L);
+  gq_tensor *x = gqL_checktensor(L, 1), **y;
+  const char *what = luaL_optstring(L, 2, "this");
+  y = gqL_pushtensor(L);
   gqL_retry(L, gq_tensor_view(x, x->shape, x->stride, x->offset, y));
   once *o = gq_calloc(1, sizeof *o);
   if (!o) return gqL_try(L, gq_nomem(sizeof *o));
   o->base = (gq_custom){ "once", once_backward, once_free };
-  snprintf(o->what, sizeof o->what, "%s", luaL_optstring(L, 2, "this"));
+  snprintf(o->what, sizeof o->what, "%s", what);
   gqL_try(L, gq_record_custom(&o->base, 1, &x, 1, y));
   return 1;
 }

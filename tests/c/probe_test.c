@@ -155,8 +155,16 @@ static void probes(const problem *p) {
         } else CHECK(a > 0 && b > 0);
       }
       direction += q.inputs;
+      gq_tensor_unref(alone);
+      gq_tensor_unref(product);
     }
+    for (int i = 0; i < 3; i++) gq_tensor_unref(in[i]);
   }
+  for (int i = 3; i < nin; i++) gq_tensor_unref(in[i]);
+  for (int i = 0; i < parts; i++) gq_tensor_unref(together[i]);
+  gq_tensor_unref(times);
+  gq_tensor_unref(zs);
+  gq_tensor_unref(as);
   gq_system_done(&one);
   gq_system_done(&many);
   gq_field_free(f);
