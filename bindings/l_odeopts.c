@@ -144,7 +144,7 @@ static void adjoint_options(lua_State *L, int arg, bool paper, gq_ode_options *o
   const char *own = o->engine->trajectory ? o->engine->trajectory->name : paper ? "reverse" : "auto";
   o->trajectory = choose_trajectory(L, gqL_optstring(L, t, "trajectory", own));
   o->thin = !o->trajectory;
-  if (o->thin) o->trajectory = o->overshoot || o->independent ? &gq_trajectory_reverse : &gq_trajectory_dense;
+  if (o->thin) o->trajectory = &gq_trajectory_dense; /* or what the problem allows: gq_odeint */
   if (gq_ode_check_given(o) != GQ_OK) gqL_error(L, "gq.odeint: %s", gq_message());
   o->points = (int)gqL_optint(L, t, "points", o->points, 2, 1 << 16);
   o->checkpoints = (int)gqL_optint(L, t, "checkpoints", o->checkpoints, 2, 1 << 24);

@@ -73,6 +73,14 @@ void gq_interrupt(void);                 /* async-signal-safe */
 bool gq_interrupted(void);
 void gq_interrupt_clear(void);
 
+/* Bits of n mixed up: splitmix64 (Steele, Lea and Flood 2014), its state n steps on from 0. */
+static inline uint64_t gq_mix(uint64_t n) {
+  uint64_t h = n * 0x9e3779b97f4a7c15u;
+  h = (h ^ h >> 30) * 0xbf58476d1ce4e5b9u;
+  h = (h ^ h >> 27) * 0x94d049bb133111ebu;
+  return h ^ h >> 31;
+}
+
 /* ---- Philox4x32-10 (Salmon et al., SC 2011): noise as a function ---- */
 typedef struct gq_key { uint32_t k[2]; } gq_key;
 /* Key of a stream: `seed` and what it is for (GQ_FOR_*). */

@@ -86,6 +86,9 @@ static inline size_t gq_slice_offset(const gq_field *f, int s) {
   if (f->nslices == 1) return 0;
   return f->first[s] * (gq_numel(f->shape) / f->shape.dim[0]) * gq_dtype_size(f->dtype);
 }
+static inline size_t gq_slice_bytes(const gq_field *f, int s) {
+  return gq_numel(f->class_shape[f->class_of[s]]) * gq_dtype_size(f->dtype);
+}
 static inline size_t gq_slice_numel(const gq_field *f, int s) { return gq_numel(f->class_shape[f->class_of[s]]); }
 
 #endif

@@ -21,11 +21,7 @@ void gq_probe_of(gq_shape s, bool cut, gq_probe *p) {
 }
 
 double gq_probe_direction(int j, int k, size_t i) {
-  uint64_t h = ((uint64_t)j << 40) + ((uint64_t)k << 36) + i + 1;
-  h *= 0x9e3779b97f4a7c15u; /* splitmix64 (Steele, Lea and Flood 2014) */
-  h = (h ^ h >> 30) * 0xbf58476d1ce4e5b9u;
-  h = (h ^ h >> 27) * 0x94d049bb133111ebu;
-  h ^= h >> 31;
+  uint64_t h = gq_mix(((uint64_t)j << 40) + ((uint64_t)k << 36) + i + 1);
   return (h & 1 ? 1 : -1) * (0.5 + (double)(h >> 11) / (1ull << 53));
 }
 

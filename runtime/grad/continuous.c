@@ -209,13 +209,9 @@ static int collect(back *k, double t, double weight) {
   const gq_field *f = k->s->plan->field;
   double theta = (t - w->a.t) / w->a.h;
   if (!k->reverse) GQ_TRY(gq_trajectory_at(&k->z, t, k->scratch));
+  if (!k->reverse) gq_nodebuffer_fill(&k->nodes, gq_nodebuffer_z, k->scratch);
   for (int s = 0; s < f->nslices; s++) {
-    size_t row = gq_part_bytes(f) / (f->nslices > 1 ? f->shape.dim[0] : 1);
     if (k->reverse) gq_walk_interpolate(w, 0, s, theta, gq_nodebuffer_z(&k->nodes, s));
-    else
-      gq_copy(f->on, gq_nodebuffer_z(&k->nodes, s),
-              (char *)k->scratch + (f->nslices > 1 ? f->first[s] * row : 0),
-              f->nslices > 1 ? f->count[s] * row : row);
     gq_walk_interpolate(w, k->ia, s, theta, gq_nodebuffer_a(&k->nodes, s));
   }
   return gq_nodebuffer_push(&k->nodes, t, weight);
@@ -576,7 +572,7 @@ static int run(back *k) {
   gq_field_unpack(s->plan->field, w->a.y[k->ia], k->b->a);
   if (!k->reverse) s->info.reconstruction = gq_trajectory_error(&k->z);
   if (k->gq) GQ_TRY(gq_nodebuffer_flush(&k->nodes));
-  if (k->nodes.probes && s->o.nodes != GQ_NODES_STEP && k->b->refine == 1)
+  if (k->nodes.probes && s->o.guards && s->o.nodes != GQ_NODES_STEP && k->b->refine == 1)
     s->info.spectrum = gq_spectrum_ratio(&k->nodes.spectrum);
   if (!k->weighted.block) return GQ_OK;
   if (!k->pieces) return gq_nodebuffer_difference(&k->nodes, &k->weighted, &s->info.quadrature_error);
@@ -616,17 +612,6 @@ static int pass(gq_pullback *b, bool pieces, bool *agrees) {
   return status;
 }
 
-/* From the start again, with a gradient of zero. */
-static int again(gq_pullback *b) {
-  gq_solution *s = b->s;
-  gq_grads_done(&b->grads);
-  GQ_TRY(gq_grads_new(s->plan->field, true, &b->grads));
-  gq_zero(s->plan->field->on, b->a, gq_part_bytes(s->plan->field));
-  if (b->gt) memset(b->gt, 0, s->nt * sizeof *b->gt);
-  s->info.nodes_wanted = s->info.restarts = s->info.panels = s->info.panels_split = 0;
-  return GQ_OK;
-}
-
 int gq_continuous_backward(gq_pullback *b) {
   gq_solution *s = b->s;
   size_t held = s->bytes;
@@ -636,6 +621,6 @@ int gq_continuous_backward(gq_pullback *b) {
   if (agrees) return GQ_OK;
   if (s->bytes > s->info.peak_bytes) s->info.peak_bytes = s->bytes;
   s->bytes = held;
-  GQ_TRY(again(b));
+  GQ_TRY(gq_pullback_again(b));
   return pass(b, true, &agrees);
 }

@@ -60,10 +60,6 @@ int gq_node_program(gq_plan *p, int n, gq_evaluator **out) {
   return gq_plan_many(p, n, gq_system_nodes, &of, out);
 }
 
-static size_t state_bytes(const gq_field *f, int s) {
-  return gq_numel(f->class_shape[f->class_of[s]]) * gq_dtype_size(f->dtype);
-}
-
 static int probes_init(gq_nodebuffer *b) {
   const gq_plan *p = b->s->plan;
   gq_evaluator *e;
@@ -91,7 +87,7 @@ int gq_nodebuffer_init(gq_nodebuffer *b, gq_solution *s, const gq_grads *grads) 
   *b = (gq_nodebuffer){ .s = s, .grads = grads, .rows = s->plan->most_points };
   n = gq_round64(n);
   size_t times = n, states = 0;
-  for (int i = 0; i < f->nslices; i++) states += 2 * gq_round64(b->rows * state_bytes(f, i));
+  for (int i = 0; i < f->nslices; i++) states += 2 * gq_round64(b->rows * gq_slice_bytes(f, i));
   n += 2 * states;
   b->block = gq_alloc(n);
   b->z = gq_calloc(3 * f->nslices, sizeof *b->z);
@@ -101,7 +97,7 @@ int gq_nodebuffer_init(gq_nodebuffer *b, gq_solution *s, const gq_grads *grads) 
   b->t = b->block;
   char *next = (char *)b->block + times;
   for (int i = 0; i < f->nslices; i++) {
-    size_t part = gq_round64(b->rows * state_bytes(f, i));
+    size_t part = gq_round64(b->rows * gq_slice_bytes(f, i));
     b->z[i] = next, b->a[i] = next + part, next += 2 * part;
   }
   b->side = next;
@@ -118,11 +114,17 @@ void gq_nodebuffer_done(gq_nodebuffer *b) {
 }
 
 void *gq_nodebuffer_z(gq_nodebuffer *b, int slice) {
-  return (char *)b->z[slice] + b->filled * state_bytes(b->s->plan->field, slice);
+  return (char *)b->z[slice] + b->filled * gq_slice_bytes(b->s->plan->field, slice);
 }
 
 void *gq_nodebuffer_a(gq_nodebuffer *b, int slice) {
-  return (char *)b->a[slice] + b->filled * state_bytes(b->s->plan->field, slice);
+  return (char *)b->a[slice] + b->filled * gq_slice_bytes(b->s->plan->field, slice);
+}
+
+void gq_nodebuffer_fill(gq_nodebuffer *b, void *row(gq_nodebuffer *, int), const void *state) {
+  const gq_field *f = b->s->plan->field;
+  for (int s = 0; s < f->nslices; s++)
+    gq_copy(f->on, row(b, s), (const char *)state + gq_slice_offset(f, s), gq_slice_bytes(f, s));
 }
 
 void gq_nodebuffer_place(gq_nodebuffer *b, int n, double x) {
@@ -132,7 +134,7 @@ void gq_nodebuffer_place(gq_nodebuffer *b, int n, double x) {
 int gq_nodebuffer_push(gq_nodebuffer *b, double t, double weight) {
   const gq_field *f = b->s->plan->field;
   for (int s = 0; s < f->nslices; s++) {
-    size_t n = gq_numel(f->class_shape[f->class_of[s]]);
+    size_t n = gq_slice_numel(f, s);
     void *a = gq_nodebuffer_a(b, s);
     f->on->vec->scale(f->dtype, n, weight, a, 1, a, 1);
   }
@@ -145,7 +147,7 @@ int gq_nodebuffer_push(gq_nodebuffer *b, double t, double weight) {
 
 /* n blocks {features, rows of the slice} -> {features, n rows} */
 static void put_aside(const gq_field *f, int s, int n, const char *from, char *to) {
-  size_t row = f->count[s] * gq_dtype_size(f->dtype), block = state_bytes(f, s), features = block / row;
+  size_t row = f->count[s] * gq_dtype_size(f->dtype), block = gq_slice_bytes(f, s), features = block / row;
   for (size_t d = 0; d < features; d++)
     for (int i = 0; i < n; i++, to += row) gq_copy(f->on, to, from + i * block + d * row, row);
 }
@@ -174,23 +176,20 @@ int gq_nodebuffer_difference(const gq_nodebuffer *b, const gq_grads *probes, dou
   const gq_field *f = b->s->plan->field;
   gq_evaluator *e;
   GQ_TRY(gq_node_program(b->s->plan, b->rows, &e));
-  *difference = 0;
-  for (int g = 0; g < b->sum.groups; g++) {
-    int first = b->sum.first[g], j = e->of[e->nq + g];
-    double change = 0, size = 0;
-    for (int q = first; q < b->sum.first[g + 1]; q++) {
-      double v = 0;
+  double *other = b->value, x;
+  for (int g = 0, q = 0; g < b->sum.groups; g++) {
+    int j = e->of[e->nq + g];
+    size_t size = gq_dtype_size(gq_field_boundary_dtype(f, j));
+    for (int i = 0; q < b->sum.first[g + 1]; i++, q++) {
+      other[q] = 0;
       for (int s = 0; s < f->nslices; s++) {
-        double x;
-        gq_dtype d = gq_field_boundary_dtype(f, j);
-        f->on->vec->get(d, 1, (char *)probes->at[(size_t)s * f->nb + j] + (q - first) * gq_dtype_size(d), 1,
-                        &x);
-        v += x;
+        const char *at = probes->at[(size_t)s * f->nb + j];
+        f->on->vec->get(gq_field_boundary_dtype(f, j), 1, at + i * size, 1, &x);
+        other[q] += x;
       }
-      change += (v - b->sum.total[q]) * (v - b->sum.total[q]), size += v * v;
     }
-    if (change > 0) *difference = fmax(*difference, sqrt(change) / fmax(sqrt(size), 0.1 * b->sum.mass[g]));
   }
+  *difference = gq_refine_difference(&b->sum, other);
   return GQ_OK;
 }
 
@@ -213,7 +212,7 @@ static void take_probes(gq_nodebuffer *b, const gq_evaluator *e, int done) {
     const double *value = b->value + (size_t)j * n;
     if (!b->sum.nwork) {
       gq_refine_count(&b->sum, value);
-      to_spectrum(b, place, value);
+      if (b->s->o.guards) to_spectrum(b, place, value);
       continue;
     }
     double *to = b->sum.value + b->next++ * n;
@@ -234,10 +233,10 @@ int gq_nodebuffer_flush(gq_nodebuffer *b) {
     GQ_TRY(gq_node_program(p, n, &e));
     char *side = b->side;
     for (int s = 0; s < f->nslices; s++) {
-      z[s] = (char *)b->z[s] + done * state_bytes(f, s);
-      a[s] = (char *)b->a[s] + done * state_bytes(f, s);
+      z[s] = (char *)b->z[s] + done * gq_slice_bytes(f, s);
+      a[s] = (char *)b->a[s] + done * gq_slice_bytes(f, s);
       if (!e->columns || n == 1 || gq_field_plain(f)) continue;
-      size_t part = gq_round64(n * state_bytes(f, s));
+      size_t part = gq_round64(n * gq_slice_bytes(f, s));
       put_aside(f, s, n, z[s], side);
       put_aside(f, s, n, a[s], side + part);
       z[s] = side, a[s] = side + part;

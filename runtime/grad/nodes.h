@@ -55,6 +55,8 @@ void gq_nodebuffer_done(gq_nodebuffer *b);
 /* The next free row: set its time and weight, fill z and a of each slice with ..._row. */
 void *gq_nodebuffer_z(gq_nodebuffer *b, int slice);
 void *gq_nodebuffer_a(gq_nodebuffer *b, int slice);
+/* The next row's z or a from a whole state. */
+void gq_nodebuffer_fill(gq_nodebuffer *b, void *row(gq_nodebuffer *, int), const void *state);
 /* The row that is pushed next is a node at x of a panel of n, for the spectrum. */
 void gq_nodebuffer_place(gq_nodebuffer *b, int n, double x);
 int gq_nodebuffer_push(gq_nodebuffer *b, double t, double weight);   /* scales a by weight */

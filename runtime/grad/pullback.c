@@ -113,6 +113,17 @@ static double relative_difference(const gq_field *f, gq_tensor *const *x, gq_ten
   return sum[0] > 0 ? sqrt(sum[0] / sum[1]) : 0;
 }
 
+int gq_pullback_again(gq_pullback *b) {
+  gq_solution *s = b->s;
+  const gq_field *f = s->plan->field;
+  gq_grads_done(&b->grads);
+  GQ_TRY(gq_grads_new(f, true, &b->grads));
+  gq_zero(f->on, b->a, gq_part_bytes(f));
+  if (b->gt) memset(b->gt, 0, s->nt * sizeof *b->gt);
+  s->info.nodes_wanted = s->info.restarts = s->info.panels = s->info.panels_split = 0;
+  return GQ_OK;
+}
+
 /* gq with n nodes, then with 2n, whose gradient is the one returned. */
 static int backward_check(gq_pullback *b, gq_tensor **gcapture) {
   gq_solution *s = b->s;
@@ -120,15 +131,9 @@ static int backward_check(gq_pullback *b, gq_tensor **gcapture) {
   gq_tensor **coarse = gq_calloc(f->ncapture + 1, sizeof *coarse);
   if (!coarse) return gq_nomem(f->ncapture * sizeof *coarse);
   int status = backward_once(b, coarse);
-  gq_grads_done(&b->grads);
-  if (status == GQ_OK) status = gq_grads_new(f, true, &b->grads);
-  if (status == GQ_OK) {
-    gq_zero(f->on, b->a, gq_part_bytes(f));
-    if (b->gt) memset(b->gt, 0, s->nt * sizeof *b->gt);
-    b->refine = 2;
-    s->info.nodes_wanted = s->info.restarts = s->info.panels = s->info.panels_split = 0;
-    status = backward_once(b, gcapture);
-  }
+  if (status == GQ_OK) status = gq_pullback_again(b);
+  b->refine = 2;
+  if (status == GQ_OK) status = backward_once(b, gcapture);
   if (status == GQ_OK) s->info.audit = relative_difference(f, coarse, gcapture);
   for (int i = 0; i < f->ncapture; i++) gq_tensor_unref(coarse[i]);
   gq_free(coarse);

@@ -50,6 +50,9 @@ static int grow(void **p, size_t *room, size_t want) {
   return GQ_OK;
 }
 
+/* Numbers of a piece_sums. */
+static size_t sums_size(const gq_refine *r) { return (size_t)r->numbers + 4 * r->groups + 1; }
+
 /* Both lists have room for n pieces. */
 static int piece_room(gq_refine *r, int n) {
   if (n <= r->room) return GQ_OK;
@@ -78,7 +81,7 @@ int gq_refine_round(gq_refine *r) {
   if (r->round++ == 0) r->first_nodes = nodes;
   if (r->round > r->rounds) r->rounds = r->round;
   GQ_TRY(grow((void **)&r->value, &r->value_room, nodes * (r->numbers + r->groups)));
-  return grow((void **)&r->sums, &r->sums_room, r->nwork * ((size_t)r->numbers + 4 * r->groups + 1));
+  return grow((void **)&r->sums, &r->sums_room, r->nwork * sums_size(r));
 }
 
 double gq_piece_node(const gq_piece *p, int j, double *weight) {
@@ -91,18 +94,22 @@ double gq_piece_node(const gq_piece *p, int j, double *weight) {
 
 /* ---- one piece ---- */
 
+/* Of a group's numbers in x. */
+static double norm(const gq_refine *r, int g, const double *x) {
+  double square = 0;
+  for (int q = r->first[g]; q < r->first[g + 1]; q++) square += x[q] * x[q];
+  return sqrt(square);
+}
+
 typedef struct piece_sums {            /* lent from gq_refine.sums */
   double *total;                       /* [numbers] */
   double *mass, *noise, *error, *rate; /* [groups] */
+  double *worst;                       /* error in tolerances */
 } piece_sums;
 
 static piece_sums sums_of(const gq_refine *r, int i) {
-  double *s = r->sums + i * ((size_t)r->numbers + 4 * r->groups + 1), *g = s + r->numbers;
-  return (piece_sums){ s, g, g + r->groups, g + 2 * r->groups, g + 3 * r->groups };
-}
-
-static double *worst_of(const gq_refine *r, int i) {
-  return r->sums + (i + 1) * ((size_t)r->numbers + 4 * r->groups + 1) - 1;
+  double *s = r->sums + i * sums_size(r), *g = s + r->numbers;
+  return (piece_sums){ s, g, g + r->groups, g + 2 * r->groups, g + 3 * r->groups, g + 4 * r->groups };
 }
 
 /* P_0 .. P_n-1 at x, and P_2n. */
@@ -144,14 +151,12 @@ static void estimate(const gq_refine *r, const gq_piece *piece, const double *va
   double half = (piece->from - piece->to) / 2, size = fabs(half);
   gq_gauss_legendre(n, x, w);
   for (int j = 0; j < n; j++) gauss += w[j] * legendre(n, -x[j], p[j]);
-  memset(s.total, 0, (r->numbers + 4 * (size_t)r->groups) * sizeof *s.total);
+  memset(s.total, 0, sums_size(r) * sizeof *s.total);
   for (int j = 0; j < n; j++) {
     const double *v = value + j * stride;
     for (int q = 0; q < r->numbers; q++) s.total[q] += half * w[j] * v[q];
     for (int g = 0; g < r->groups; g++) {
-      double square = 0;
-      for (int q = r->first[g]; q < r->first[g + 1]; q++) square += v[q] * v[q];
-      s.mass[g] += size * w[j] * sqrt(square);
+      s.mass[g] += size * w[j] * norm(r, g, v);
       s.noise[g] += size * w[j] * v[r->numbers + g];
     }
   }
@@ -171,12 +176,6 @@ static void estimate(const gq_refine *r, const gq_piece *piece, const double *va
 }
 
 /* ---- a round ---- */
-
-static double norm(const gq_refine *r, int g, const double *x) {
-  double square = 0;
-  for (int q = r->first[g]; q < r->first[g + 1]; q++) square += x[q] * x[q];
-  return sqrt(square);
-}
 
 /* What the integral so far and this round's pieces allow, group by group. */
 static int tolerances(gq_refine *r) {
@@ -221,7 +220,7 @@ static int accept_small(gq_refine *r, double share) {
   double spent = worst(r, r->used, NULL), budget = spent + (share - spent) * ROUND_SHARE;
   place *order = gq_alloc((r->nwork + 1) * sizeof *order);
   if (!order) return gq_nomem(r->nwork * sizeof *order);
-  for (int i = 0; i < r->nwork; i++) order[i] = (place){ *worst_of(r, i), i };
+  for (int i = 0; i < r->nwork; i++) order[i] = (place){ *sums_of(r, i).worst, i };
   qsort(order, r->nwork, sizeof *order, by_error);
   for (int i = 0; i < r->nwork; i++) {
     gq_piece *p = &r->work[order[i].i];
@@ -280,7 +279,7 @@ int gq_refine_judge(gq_refine *r, double share, double spacing) {
     at += (size_t)r->work[i].n * (r->numbers + r->groups);
   }
   GQ_TRY(tolerances(r));
-  for (int i = 0; i < r->nwork; i++) *worst_of(r, i) = worst(r, sums_of(r, i).error, NULL);
+  for (int i = 0; i < r->nwork; i++) *sums_of(r, i).worst = worst(r, sums_of(r, i).error, NULL);
   GQ_TRY(accept_small(r, share));
   GQ_TRY(piece_room(r, 2 * r->nwork));
   bool confirm = r->round <= 3 && something_sharp(r), limit = at_limit(r);
@@ -318,11 +317,24 @@ bool gq_refine_next(gq_refine *r) {
   return r->nwork > 0;
 }
 
+/* An error of group g relative to an integral whose norm is that. */
+static double relative(const gq_refine *r, int g, double error, double norm) {
+  return error > 0 ? error / fmax(fmax(norm, MASS * r->mass[g]), DBL_MIN) : 0;
+}
+
 double gq_refine_error(const gq_refine *r) {
   double top = 0;
+  for (int g = 0; g < r->groups; g++) top = fmax(top, relative(r, g, r->used[g], norm(r, g, r->total)));
+  return top;
+}
+
+double gq_refine_difference(const gq_refine *r, const double *other) {
+  double top = 0;
   for (int g = 0; g < r->groups; g++) {
-    double size = fmax(norm(r, g, r->total), MASS * r->mass[g]);
-    if (r->used[g] > 0) top = fmax(top, r->used[g] / fmax(size, DBL_MIN));
+    double change = 0;
+    for (int q = r->first[g]; q < r->first[g + 1]; q++)
+      change += (other[q] - r->total[q]) * (other[q] - r->total[q]);
+    top = fmax(top, relative(r, g, sqrt(change), norm(r, g, other)));
   }
   return top;
 }

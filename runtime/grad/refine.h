@@ -63,5 +63,7 @@ bool gq_refine_next(gq_refine *r);
 void gq_refine_count(gq_refine *r, const double *value);
 /* The largest of the groups' errors, relative to their integrals (a tenth of the integral of the norm where that is more). */
 double gq_refine_error(const gq_refine *r);
+/* The same of the differences to integrals found in another way: other[numbers]. */
+double gq_refine_difference(const gq_refine *r, const double *other);
 
 #endif

@@ -3,15 +3,14 @@
 */
 #include "spectrum.h"
 
+#include "../base/base.h"
+
 #include <math.h>
 #include <stdint.h>
 
 /* Signs alone would cancel components that are alike: four pairs of them do in one problem out of sixteen. */
 void gq_spectrum_probe(size_t i, double *v) {
-  uint64_t h = ((uint64_t)i + 1) * 0x9e3779b97f4a7c15u; /* splitmix64 (Steele, Lea and Flood 2014) */
-  h = (h ^ h >> 30) * 0xbf58476d1ce4e5b9u;
-  h = (h ^ h >> 27) * 0x94d049bb133111ebu;
-  h ^= h >> 31;
+  uint64_t h = gq_mix((uint64_t)i + 1);
   for (int p = 0; p < GQ_PROBES; p++, h >>= 16) /* 15 bits of size and one of sign */
     v[p] = (h & 1 ? 1 : -1) * (0.5 + (double)(h >> 1 & 0x7fff) / 0x8000);
 }

@@ -28,10 +28,6 @@ void gq_window_done(gq_window *q) {
   gq_release(on, q->z);
 }
 
-static size_t slice_bytes(const gq_field *f, int s) {
-  return gq_numel(f->class_shape[f->class_of[s]]) * gq_dtype_size(f->dtype);
-}
-
 /* Room for one more step; blocks serve every interval. */
 static int step_room(gq_window *q) {
   size_t bytes = q->parts * (1 + q->w->a.st->m->slopes) * q->part;
@@ -58,11 +54,7 @@ int gq_window_step(gq_window *q) {
   for (int p = 0; p < q->parts; p++) {
     gq_copy(f->on, to, w->a.y[p], gq_part_bytes(f));
     to += q->part;
-    for (int i = 0; i < w->a.st->m->slopes; i++, to += q->part) {
-      char *slice = to;
-      for (int s = 0; s < f->nslices; slice += slice_bytes(f, s), s++)
-        gq_copy(f->on, slice, gq_walk_slope(w, i, p, s), slice_bytes(f, s));
-    }
+    for (int i = 0; i < w->a.st->m->slopes; i++, to += q->part) gq_walk_slope_all(w, i, p, to);
   }
   return GQ_OK;
 }
@@ -83,15 +75,11 @@ static void part_at(const gq_window *q, int p, double t, void *dst) {
 }
 
 int gq_window_node(gq_window *q, double t, double weight) {
-  const gq_field *f = q->s->plan->field;
   if (q->path) GQ_TRY(gq_trajectory_at(q->path, t, q->z));
   else part_at(q, 0, t, q->z);
   part_at(q, q->parts - 1, t, q->a);
-  char *z = q->z, *a = q->a;
-  for (int s = 0; s < f->nslices; z += slice_bytes(f, s), a += slice_bytes(f, s), s++) {
-    gq_copy(f->on, gq_nodebuffer_z(q->nodes, s), z, slice_bytes(f, s));
-    gq_copy(f->on, gq_nodebuffer_a(q->nodes, s), a, slice_bytes(f, s));
-  }
+  gq_nodebuffer_fill(q->nodes, gq_nodebuffer_z, q->z);
+  gq_nodebuffer_fill(q->nodes, gq_nodebuffer_a, q->a);
   return gq_nodebuffer_push(q->nodes, t, weight);
 }
 

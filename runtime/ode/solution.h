@@ -42,6 +42,8 @@ typedef struct gq_pullback {
   int refine;                  /* nodes are multiplied by this: 1, or 2 for check */
   double error, stiffness;     /* dL/d of the heuristics */
 } gq_pullback;
+/* From the start again, with a gradient of zero (grad/pullback.c). */
+int gq_pullback_again(gq_pullback *b);
 
 /* A captured number that is not finite explains a failure better than the state does. */
 int gq_explain(const gq_solution *s, int status);

@@ -221,11 +221,10 @@ void *gq_walk_slope(const gq_walk *w, int i, int part, int slice) {
   return w->a.st->m->steps->slope(&w->a, i, part, slice);
 }
 
-void gq_walk_slope_all(const gq_walk *w, int i, void *dst) {
+void gq_walk_slope_all(const gq_walk *w, int i, int part, void *dst) {
   const gq_field *f = w->a.field;
   for (int s = 0; s < f->nslices; s++)
-    memcpy((char *)dst + gq_slice_offset(f, s), gq_walk_slope(w, i, 0, s),
-           gq_slice_numel(f, s) * gq_dtype_size(f->dtype));
+    gq_copy(f->on, (char *)dst + gq_slice_offset(f, s), gq_walk_slope(w, i, part, s), gq_slice_bytes(f, s));
 }
 
 void gq_walk_interpolate(const gq_walk *w, int part, int slice, double theta, void *dst) {

@@ -36,8 +36,8 @@ void gq_walk_interpolate(const gq_walk *w, int part, int slice, double theta, vo
 void gq_walk_interpolate_all(const gq_walk *w, int part, double theta, void *dst);
 /* Address of slope i, part p, in slice s of the accepted step. */
 void *gq_walk_slope(const gq_walk *w, int i, int part, int slice);
-/* Slope i of part 0, all slices. */
-void gq_walk_slope_all(const gq_walk *w, int i, void *dst);
+/* Slope i of a part, all slices. */
+void gq_walk_slope_all(const gq_walk *w, int i, int part, void *dst);
 /* Accept: y <- y1, f <- f1, x <- x1, t <- t1 (pointers swapped). */
 void gq_walk_commit(gq_walk *w);
 

@@ -128,17 +128,22 @@ local function each_tensor(self, visit)
   end, {})
 end
 
+-- An iterator over a list of pairs.
+local function over_pairs(list)
+  local i = 0
+  return function()
+    i = i + 1
+    if list[i] then return list[i][1], list[i][2] end
+  end
+end
+
 -- An iterator over name, parameter. A parameter that is used twice appears once.
 function Module:named_parameters()
   local list = {}
   each_tensor(self, function(_, _, p, name)
     if p.requires_grad then list[#list + 1] = { name, p } end
   end)
-  local i = 0
-  return function()
-    i = i + 1
-    if list[i] then return list[i][1], list[i][2] end
-  end
+  return over_pairs(list)
 end
 
 function Module:parameters()
@@ -153,11 +158,7 @@ function Module:modules()
   walk(self, "", function(_, _, v, name)
     if is_module(v) then list[#list + 1] = { name, v } end
   end, {})
-  local i = 0
-  return function()
-    i = i + 1
-    if list[i] then return list[i][1], list[i][2] end
-  end
+  return over_pairs(list)
 end
 
 function Module:train(on)
