@@ -64,6 +64,12 @@ describe("quadrature with error control", function()
     end
   end)
 
+  it("follows the tolerance of the way back", function()
+    local _, info = hidden(2, { gradient = "gq", rtol = 1e-3, atol = 1e-3, adjoint = { rtol = 1e-8, atol = 1e-8 } })
+    assert.truthy(info.rounds > 0 and info.unresolved == 0)
+    assert.below(info.quadrature_error, 1e-8)
+  end)
+
   it("works in float32 and backwards in time", function()
     local theta = gq.tensor(0, { requires_grad = true })
     local function f(t, z) return theta * gq.sin(5 * t) + z end

@@ -70,7 +70,7 @@ static int probes_init(gq_nodebuffer *b) {
   for (int i = 0; i < e->parts; i++)
     size[i] = (int)gq_probe_size(e, i) - 1, n += gq_probe_bytes(e, i, b->rows);
   double eps = b->s->z->dtype == GQ_F32 ? FLT_EPSILON : DBL_EPSILON;
-  int status = gq_refine_init(&b->sum, e->parts, size, b->s->o.rtol, 50 * eps);
+  int status = gq_refine_init(&b->sum, e->parts, size, b->s->o.back_rtol, 50 * eps);
   gq_free(size);
   GQ_TRY(status);
   b->probes = gq_alloc(n * p->field->nslices + 64);
