@@ -136,6 +136,18 @@ describe("by default", function()
     assert.below(largest_error(got, want), 1e-7)
   end)
 
+  it("z is solved backwards there by methods whose steps cannot be run again one by one", function()
+    local backwards = { explicit_adams = true, implicit_adams = true, reversible_heun = true }
+    local methods = { "explicit_adams", "implicit_adams" }
+    for _, m in ipairs(gq.core.tableaux()) do
+      if m.name ~= "leapfrog" then methods[#methods + 1] = m.name end      -- whose state is [x, v]
+    end
+    for _, name in ipairs(methods) do
+      local _, info = network { { gradient = "gq", method = name, step_size = 0.05, memory_limit = 1 } }
+      assert.equal(backwards[name] and "reverse" or "checkpoint", info.trajectory, name)
+    end
+  end)
+
   it("many times are joined, few are not, and the paper restarts at each", function()
     local many = {}
     for i = 0, 40 do many[i + 1] = i / 40 end

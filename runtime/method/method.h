@@ -99,6 +99,8 @@ void gq_tableau_weights(const gq_tableau *m, double theta, double *w);
 void gq_tableau_slopes(const gq_tableau *m, double theta, double *w);
 static inline bool gq_method_reversible(const gq_tableau *m) { return m->tuple; }
 static inline bool gq_method_stops(const gq_tableau *m) { return m->tuple && m->tuple->stops; }
+/* One of its steps can be run again from y and a slope: it hangs on no step before and carries no more. */
+static inline bool gq_method_reruns(const gq_tableau *m) { return !m->multistep && !(m->tuple && m->tuple->extra); }
 /* Multistep. gq_tableau_find gives one of order 4 at most; of_order the same with another highest order, which is
 ** the order on a fixed grid: up to 12, NULL beyond. */
 enum { GQ_ADAMS_MOST = 12, GQ_ADAMS_FIXED = 4 /* the default on a fixed grid */ };

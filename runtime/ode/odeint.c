@@ -442,9 +442,10 @@ static void settle(const gq_problem *p, gq_ode_options *o) {
 /* The solve went over memory_limit: fewer states, or another engine. */
 static int retreat(const gq_planspec *s, const gq_ode_options *asked, gq_ode_options *o, gq_info *info) {
   if (asked->engine->choose) return asked->engine->choose(s, o, info->steps, info);
-  o->trajectory = o->method->multistep ? &gq_trajectory_reverse : &gq_trajectory_checkpoint;
+  bool reruns = gq_method_reruns(o->method);
+  o->trajectory = reruns ? &gq_trajectory_checkpoint : &gq_trajectory_reverse;
   snprintf(info->reason, sizeof info->reason, "the states of the steps go over memory_limit: %s",
-           o->method->multistep ? "z is solved backwards" : "some are kept, the steps between run again");
+           reruns ? "some are kept, the steps between run again" : "z is solved backwards");
   return GQ_OK;
 }
 
