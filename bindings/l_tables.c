@@ -112,7 +112,7 @@ static int engines(lua_State *L) {
     lua_pushstring(L, e->kept), lua_setfield(L, -2, "kept");
     lua_pushstring(L, e->doc), lua_setfield(L, -2, "doc");
     lua_pushstring(L, e->source), lua_setfield(L, -2, "source");
-    lua_pushboolean(L, e->rows != NULL), lua_setfield(L, -2, "independent");
+    lua_pushboolean(L, e->samples != NULL), lua_setfield(L, -2, "independent");
     lua_pushboolean(L, e->choose != NULL), lua_setfield(L, -2, "chooses");
     lua_pushboolean(L, e == o.engine), lua_setfield(L, -2, "default");
     set_methods(L, e);

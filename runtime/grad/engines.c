@@ -9,11 +9,11 @@
 /* clang-format off */
 /* What the rows point to: a file an engine, or a family of them. */
 typedef void shape(const gq_ode_options *o, gq_plankey *k);
-typedef int build(gq_plan *p), backward(gq_pullback *b), rows(struct gq_rowpull *w);
+typedef int build(gq_plan *p), backward(gq_pullback *b), samples(struct gq_samplepull *w);
 typedef int choose(const gq_planspec *s, gq_ode_options *o, int64_t steps, gq_info *info);
 build    gq_direct_build, gq_inverse_build, gq_continuous_build, gq_collocation_build;
 backward gq_direct_backward, gq_inverse_backward, gq_continuous_backward, gq_collocation_backward;
-rows     gq_rows_direct, gq_rows_quadrature;
+samples  gq_samples_direct, gq_samples_quadrature;
 shape    gq_nodes_shape, gq_collocation_shape;
 choose   gq_auto_choose;
 
@@ -27,11 +27,11 @@ const gq_engine gq_engines[] = {
 
   /* along the steps taken */
   { .name = "direct", .keeps = GQ_KEEP_ACTIVATIONS,
-    .build = gq_direct_build, .backward = gq_direct_backward, .rows = gq_rows_direct,
+    .build = gq_direct_build, .backward = gq_direct_backward, .samples = gq_samples_direct,
     .kept = "every activation",
     .doc = "backpropagation through the steps taken; the only one with second derivatives (create_graph)" },
   { .name = "aca", .keeps = GQ_KEEP_STEPS,
-    .build = gq_direct_build, .backward = gq_direct_backward, .rows = gq_rows_direct,
+    .build = gq_direct_build, .backward = gq_direct_backward, .samples = gq_samples_direct,
     .kept = "the states of the steps", .source = "Zhuang et al. 2020",
     .doc = "the same, with the steps run again one by one" },
   { .name = "mali", .keeps = GQ_KEEP_END, .method = is_joint,
@@ -70,12 +70,12 @@ const gq_engine gq_engines[] = {
     .doc = "adaptive Gauss-Kronrod quadrature of that integral" },
   { .name = "gq", .keeps = GQ_KEEP_TRAJECTORY, .integral = GQ_INTEGRAL_NODES,
     .shape = gq_nodes_shape, .build = gq_continuous_build, .backward = gq_continuous_backward,
-    .rows = gq_rows_quadrature,
+    .samples = gq_samples_quadrature,
     .kept = "the states at the times asked for", .source = "Norcliffe & Deisenroth 2023",
     .doc = "that integral by Gauss-Legendre nodes, as many as eq. (9) or gq.nodes says" },
   { .name = "check", .keeps = GQ_KEEP_TRAJECTORY, .integral = GQ_INTEGRAL_NODES, .traits = GQ_TWICE,
     .shape = gq_nodes_shape, .build = gq_continuous_build, .backward = gq_continuous_backward,
-    .rows = gq_rows_quadrature,
+    .samples = gq_samples_quadrature,
     .kept = "the states at the times asked for",
     .doc = "gq with n and with 2n nodes, the gradient that of 2n, their difference info.audit: ?guards" },
 

@@ -64,17 +64,17 @@ static int probes_init(gq_nodebuffer *b) {
   const gq_plan *p = b->s->plan;
   gq_evaluator *e;
   size_t n = 0;
-  GQ_TRY(gq_node_program(b->s->plan, b->rows, &e));
+  GQ_TRY(gq_node_program(b->s->plan, b->points, &e));
   int *size = gq_alloc((e->parts + 1) * sizeof *size);
   if (!size) return gq_nomem(e->parts * sizeof *size);
   for (int i = 0; i < e->parts; i++)
-    size[i] = (int)gq_probe_size(e, i) - 1, n += gq_probe_bytes(e, i, b->rows);
+    size[i] = (int)gq_probe_size(e, i) - 1, n += gq_probe_bytes(e, i, b->points);
   double eps = b->s->z->dtype == GQ_F32 ? FLT_EPSILON : DBL_EPSILON;
   int status = gq_refine_init(&b->sum, e->parts, size, b->s->o.back_rtol, 50 * eps);
   gq_free(size);
   GQ_TRY(status);
   b->probes = gq_alloc(n * p->field->nslices + 64);
-  b->value = gq_alloc((size_t)b->rows * (b->sum.numbers + b->sum.groups) * sizeof *b->value + 64);
+  b->value = gq_alloc((size_t)b->points * (b->sum.numbers + b->sum.groups) * sizeof *b->value + 64);
   if (!b->probes || !b->value) return gq_nomem(n * p->field->nslices);
   b->s->bytes += n * p->field->nslices;
   for (int s = 0; s < p->field->nslices; s++) b->probe[s] = (char *)b->probes + s * n;
@@ -84,10 +84,10 @@ static int probes_init(gq_nodebuffer *b) {
 int gq_nodebuffer_init(gq_nodebuffer *b, gq_solution *s, const gq_grads *grads) {
   const gq_field *f = s->plan->field;
   size_t n = 64 + s->plan->most_points * gq_dtype_size(f->dtype);
-  *b = (gq_nodebuffer){ .s = s, .grads = grads, .rows = s->plan->most_points };
+  *b = (gq_nodebuffer){ .s = s, .grads = grads, .points = s->plan->most_points };
   n = gq_round64(n);
   size_t times = n, states = 0;
-  for (int i = 0; i < f->nslices; i++) states += 2 * gq_round64(b->rows * gq_slice_bytes(f, i));
+  for (int i = 0; i < f->nslices; i++) states += 2 * gq_round64(b->points * gq_slice_bytes(f, i));
   n += 2 * states;
   b->block = gq_alloc(n);
   b->z = gq_calloc(3 * f->nslices, sizeof *b->z);
@@ -97,7 +97,7 @@ int gq_nodebuffer_init(gq_nodebuffer *b, gq_solution *s, const gq_grads *grads) 
   b->t = b->block;
   char *next = (char *)b->block + times;
   for (int i = 0; i < f->nslices; i++) {
-    size_t part = gq_round64(b->rows * gq_slice_bytes(f, i));
+    size_t part = gq_round64(b->points * gq_slice_bytes(f, i));
     b->z[i] = next, b->a[i] = next + part, next += 2 * part;
   }
   b->side = next;
@@ -121,10 +121,10 @@ void *gq_nodebuffer_a(gq_nodebuffer *b, int slice) {
   return (char *)b->a[slice] + b->filled * gq_slice_bytes(b->s->plan->field, slice);
 }
 
-void gq_nodebuffer_fill(gq_nodebuffer *b, void *row(gq_nodebuffer *, int), const void *state) {
+void gq_nodebuffer_fill(gq_nodebuffer *b, void *at(gq_nodebuffer *, int), const void *state) {
   const gq_field *f = b->s->plan->field;
   for (int s = 0; s < f->nslices; s++)
-    gq_copy(f->on, row(b, s), (const char *)state + gq_slice_offset(f, s), gq_slice_bytes(f, s));
+    gq_copy(f->on, at(b, s), (const char *)state + gq_slice_offset(f, s), gq_slice_bytes(f, s));
 }
 
 void gq_nodebuffer_place(gq_nodebuffer *b, int n, double x) {
@@ -142,7 +142,7 @@ int gq_nodebuffer_push(gq_nodebuffer *b, double t, double weight) {
   b->place[b->filled].weight = weight;
   b->filled++;
   b->evaluated++;
-  return b->filled == b->rows ? gq_nodebuffer_flush(b) : GQ_OK;
+  return b->filled == b->points ? gq_nodebuffer_flush(b) : GQ_OK;
 }
 
 /* n blocks {features, rows of the slice} -> {features, n rows} */
@@ -152,7 +152,7 @@ static void put_aside(const gq_field *f, int s, int n, const char *from, char *t
     for (int i = 0; i < n; i++, to += row) gq_copy(f->on, to, from + i * block + d * row, row);
 }
 
-/* The numbers of all rows of e->points, slices together, with the rows' weights: [points][numbers + magnitudes]. */
+/* The numbers of e->points points, slices together, with the points' weights: [points][numbers + magnitudes]. */
 static void gather(const gq_nodebuffer *b, const gq_evaluator *e) {
   const gq_field *f = b->s->plan->field;
   int n = b->sum.numbers + b->sum.groups, points = e->points;
@@ -175,7 +175,7 @@ static void gather(const gq_nodebuffer *b, const gq_evaluator *e) {
 int gq_nodebuffer_difference(const gq_nodebuffer *b, const gq_grads *probes, double *difference) {
   const gq_field *f = b->s->plan->field;
   gq_evaluator *e;
-  GQ_TRY(gq_node_program(b->s->plan, b->rows, &e));
+  GQ_TRY(gq_node_program(b->s->plan, b->points, &e));
   double *other = b->value, x;
   for (int g = 0, q = 0; g < b->sum.groups; g++) {
     int j = e->of[e->nq + g];
@@ -202,7 +202,7 @@ static void to_spectrum(gq_nodebuffer *b, const struct gq_place *place, const do
   gq_spectrum_add(&b->spectrum, place->n, place->x, sum);
 }
 
-/* What the program has stored for rows done .. done + e->points. */
+/* What the program has stored for points done .. done + e->points. */
 static void take_probes(gq_nodebuffer *b, const gq_evaluator *e, int done) {
   int n = b->sum.numbers + b->sum.groups;
   if (b->withdraw) return;
@@ -221,7 +221,7 @@ static void take_probes(gq_nodebuffer *b, const gq_evaluator *e, int done) {
   }
 }
 
-/* Rows in powers of two, so that a handful of programs serves every number of nodes. */
+/* Points in powers of two, so that a handful of programs serves every number of nodes. */
 int gq_nodebuffer_flush(gq_nodebuffer *b) {
   gq_plan *p = b->s->plan;
   const gq_field *f = p->field;

@@ -1,5 +1,5 @@
 /*
-** nodes.h -- quadrature nodes of the backward pass: collected as (tau, z, w a) rows, evaluated in
+** nodes.h -- quadrature nodes of the backward pass: collected as points (tau, z, w a), evaluated in
 ** batches, their products a'df/dtheta added straight into the gradients.
 */
 #ifndef GQ_NODES_H
@@ -32,32 +32,32 @@ int64_t gq_rule_wanted(double C, int64_t nfe, double dt, double T);
 /* The program for n nodes, a power of two up to p->most_points. */
 int gq_node_program(gq_plan *p, int n, gq_evaluator **out);
 
-/* A fixed number of rows, evaluated when full: memory does not grow with the number of nodes. */
+/* A fixed number of points, evaluated when full: memory does not grow with the number of nodes. */
 typedef struct gq_nodebuffer {
   gq_solution *s;
   const gq_grads *grads;
-  int rows, filled;
+  int points, filled;
   void *block, *t;
   void **z, **a;               /* [nslices] */
   void *side;                  /* one slice's z and a with the nodes side by side, [nslices] of them */
   int64_t evaluated;
-  /* probes: where each row is in its panel and its weight, what the program stored for it, and what comes of that */
+  /* probes: where each point is in its panel and its weight, what the program stored for it, and what comes of that */
   void **probe, *probes;       /* [nslices] */
-  double *value;               /* [rows] of the probes' numbers, then their magnitudes */
+  double *value;               /* [points] of the probes' numbers, then their magnitudes */
   struct gq_place { int n; double x, weight; } place[1 << (GQ_NODE_SIZES - 1)];
   gq_spectrum spectrum;
-  gq_refine sum;               /* of all rows; or, where it has work, */
-  size_t next;                 /* the values of that, up to this row */
-  bool withdraw;               /* rows are taken back: evaluated with negative weights, not looked at */
+  gq_refine sum;               /* of all points; or, where it has work, */
+  size_t next;                 /* the values of that, up to this point */
+  bool withdraw;               /* points are taken back: evaluated with negative weights, not looked at */
 } gq_nodebuffer;
 int gq_nodebuffer_init(gq_nodebuffer *b, gq_solution *s, const gq_grads *grads);
 void gq_nodebuffer_done(gq_nodebuffer *b);
-/* The next free row: set its time and weight, fill z and a of each slice with ..._row. */
+/* The next free point: set its time and weight, fill _z and _a of each slice. */
 void *gq_nodebuffer_z(gq_nodebuffer *b, int slice);
 void *gq_nodebuffer_a(gq_nodebuffer *b, int slice);
-/* The next row's z or a from a whole state. */
-void gq_nodebuffer_fill(gq_nodebuffer *b, void *row(gq_nodebuffer *, int), const void *state);
-/* The row that is pushed next is a node at x of a panel of n, for the spectrum. */
+/* The next point's z or a from a whole state. */
+void gq_nodebuffer_fill(gq_nodebuffer *b, void *at(gq_nodebuffer *, int), const void *state);
+/* The point that is pushed next is a node at x of a panel of n, for the spectrum. */
 void gq_nodebuffer_place(gq_nodebuffer *b, int n, double x);
 int gq_nodebuffer_push(gq_nodebuffer *b, double t, double weight);   /* scales a by weight */
 int gq_nodebuffer_flush(gq_nodebuffer *b);

@@ -30,7 +30,7 @@ static int first_slope(gq_pullback *b, void *slope) {
   const gq_field *f = s->plan->field;
   const void *z;
   GQ_TRY(first_state(s, &z));
-  if (s->rows) return gq_rows_slope(b, z, slope);
+  if (s->samples) return gq_samples_slope(b, z, slope);
   void *packed = gq_alloc(2 * gq_part_bytes(f) + 64), *at = (char *)packed + gq_round64(gq_part_bytes(f));
   if (!packed) return gq_nomem(2 * gq_part_bytes(f));
   gq_field_pack(f, z, packed);
@@ -85,7 +85,7 @@ static int pack_cotangents(const gq_solution *s, gq_tensor **gz) {
 static int backward_engine(gq_pullback *b) {
   gq_solution *s = b->s;
   if (s->trivial) return backward_trivial(b);
-  if (s->rows) return gq_rows_backward(b);
+  if (s->samples) return gq_samples_backward(b);
   return s->o.engine->backward(b);
 }
 
@@ -174,13 +174,13 @@ int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor
 
 /* Cotangents of what was not reached are nobody's, whatever they are. */
 static int drop_unreached(const gq_solution *s, gq_tensor **gz) {
-  const gq_rowset *r = s->rows;
+  const gq_sampleset *r = s->samples;
   gq_tensor *own;
   if (!r || s->info.status == GQ_OK) return GQ_OK;
   GQ_TRY(gq_tensor_new((*gz)->dtype, (*gz)->shape, &own));
   memcpy(gq_tensor_data(own), gq_tensor_data(*gz), s->nt * gq_part_bytes(s->plan->field));
-  for (int64_t row = 0; row < r->n; row++)
-    for (int k = r->reached[row]; k < s->nt; k++) memset((void *)gq_row_at(s, own, k, row), 0, r->bytes);
+  for (int64_t i = 0; i < r->n; i++)
+    for (int k = r->reached[i]; k < s->nt; k++) memset((void *)gq_sample_at(s, own, k, i), 0, r->bytes);
   gq_tensor_unref(*gz);
   *gz = own;
   return GQ_OK;

@@ -1,28 +1,28 @@
 /*
 ** samples.c -- the backward pass of batch = "independent": workers, each with sums of gradients of its own, which are
-** added up at the end. Gradients of what belongs to one row (z0, captures cut with the rows) are the same in any
-** company; those of what all rows share are sums over the rows, the same to rounding.
+** added up at the end. Gradients of what belongs to one sample (z0, captures cut with the samples) are the same in any
+** company; those of what all samples share are sums over the samples, the same to rounding.
 */
 #include "samples.h"
 
-void gq_lanes_add(const gq_lanes *p, void *lanes, int j, double scale, const void *row) {
+void gq_lanes_add(const gq_lanes *p, void *lanes, int j, double scale, const void *sample) {
   char *to = (char *)lanes + j * p->along * gq_dtype_size(p->f->dtype);
-  p->f->on->vec->add(p->f->dtype, p->row, scale, row, 1, to, p->across);
+  p->f->on->vec->add(p->f->dtype, p->numbers, scale, sample, 1, to, p->across);
 }
 
 static void work(void *context, int i) {
-  gq_rowpull *w = (gq_rowpull *)context + i;
-  gq_outcome_set(&w->outcome, w->s->o.engine->rows(w));
+  gq_samplepull *w = (gq_samplepull *)context + i;
+  gq_outcome_set(&w->outcome, w->s->o.engine->samples(w));
 }
 
-static int begin(gq_pullback *b, gq_rowpull *w, void *left) {
+static int begin(gq_pullback *b, gq_samplepull *w, void *left) {
   gq_solution *s = b->s;
   const gq_plan *plan = s->plan;
   bool discrete = gq_keeps_steps(s->o.engine);
   if (b->refine == 1) /* check goes back twice */
-    for (int64_t i = 0; i < s->rows->n; i++) gq_row_count(s->rows->samples.nfe_backward)[i] = 0;
-  for (int i = 0; i < s->rows->workers; i++, w++) {
-    w->b = b, w->s = s, w->next = i, w->stride = s->rows->workers, w->failed = -1, w->left = left;
+    for (int64_t i = 0; i < s->samples->n; i++) gq_sample_count(s->samples->took.nfe_backward)[i] = 0;
+  for (int i = 0; i < s->samples->workers; i++, w++) {
+    w->b = b, w->s = s, w->next = i, w->stride = s->samples->workers, w->failed = -1, w->left = left;
     GQ_TRY(gq_lanes_init(&w->lanes, s, discrete ? &plan->forward : &plan->backward,
                          discrete ? &plan->pull : &plan->adjoint, discrete));
     GQ_TRY(gq_grads_new(plan->field, false, &w->grads));
@@ -33,39 +33,39 @@ static int begin(gq_pullback *b, gq_rowpull *w, void *left) {
   return GQ_OK;
 }
 
-/* The first row that failed speaks for all. */
-static int outcome(gq_pullback *b, const gq_rowpull *w) {
+/* The first sample that failed speaks for all. */
+static int outcome(gq_pullback *b, const gq_samplepull *w) {
   gq_solution *s = b->s;
-  const gq_rowpull *first = NULL;
+  const gq_samplepull *first = NULL;
   gq_info *info = &s->info;
   info->nodes = 0;
-  for (int i = 0; i < s->rows->workers; i++) {
+  for (int i = 0; i < s->samples->workers; i++) {
     if (w[i].outcome.status != GQ_OK) return gq_fail(w[i].outcome.status, "%s", w[i].outcome.message);
     if (w[i].failed >= 0 && (!first || w[i].failed < first->failed)) first = &w[i];
     info->nodes += w[i].nodes, info->nodes_wanted += w[i].wanted, info->restarts += w[i].restarts;
     info->capped |= w[i].capped;
     if (!(w[i].reconstruction <= info->reconstruction)) info->reconstruction = w[i].reconstruction;
   }
-  return first ? gq_fail(first->row.status, "%s", first->row.message) : GQ_OK;
+  return first ? gq_fail(first->sample.status, "%s", first->sample.message) : GQ_OK;
 }
 
-static void add_up(gq_pullback *b, const gq_rowpull *w) {
+static void add_up(gq_pullback *b, const gq_samplepull *w) {
   gq_solution *s = b->s;
-  const gq_samples *c = &s->rows->samples;
-  for (int i = 0; i < s->rows->workers; i++) gq_grads_add(s->plan->field, &w[i].grads, &b->grads);
-  for (int i = 0; b->gt && i < s->rows->workers; i++)
+  const gq_samples *c = &s->samples->took;
+  for (int i = 0; i < s->samples->workers; i++) gq_grads_add(s->plan->field, &w[i].grads, &b->grads);
+  for (int i = 0; b->gt && i < s->samples->workers; i++)
     for (int k = 0; k < s->nt; k++) b->gt[k] += w[i].gt[k];
   s->info.steps_backward = b->nfe = 0;
-  for (int64_t i = 0; i < s->rows->n; i++) {
-    b->nfe += gq_row_count(c->nfe_backward)[i];
-    s->info.steps_backward += gq_row_count(c->steps_backward)[i];
+  for (int64_t i = 0; i < s->samples->n; i++) {
+    b->nfe += gq_sample_count(c->nfe_backward)[i];
+    s->info.steps_backward += gq_sample_count(c->steps_backward)[i];
   }
 }
 
-int gq_rows_backward(gq_pullback *b) {
+int gq_samples_backward(gq_pullback *b) {
   gq_solution *s = b->s;
-  int n = s->rows->workers;
-  gq_rowpull *w = gq_calloc(n, sizeof *w);
+  int n = s->samples->workers;
+  gq_samplepull *w = gq_calloc(n, sizeof *w);
   void *left = gq_calloc(1, gq_part_bytes(s->plan->field) + 64);
   int status = w && left ? begin(b, w, left) : gq_nomem(n * sizeof *w);
   if (status == GQ_OK) {
@@ -79,25 +79,25 @@ int gq_rows_backward(gq_pullback *b) {
   return status;
 }
 
-int gq_rows_slope(gq_pullback *b, const void *z, void *slope) {
+int gq_samples_slope(gq_pullback *b, const void *z, void *slope) {
   gq_solution *s = b->s;
   gq_lanes p;
-  int64_t n = s->rows->n;
-  size_t bytes = s->rows->bytes;
+  int64_t n = s->samples->n;
+  size_t bytes = s->samples->bytes;
   GQ_TRY(gq_lanes_init(&p, s, &s->plan->forward, &s->plan->f, false));
   int status = GQ_OK;
   for (int64_t first = 0; first < n && status == GQ_OK; first += p.n) {
     int count = n - first < p.n ? (int)(n - first) : p.n;
     for (int j = 0; j < p.n; j++) {
-      int64_t row = first + (j < count ? j : 0);
-      gq_lanes_put(&p, p.ey[0], j, (const char *)z + row * bytes);
-      gq_lanes_cut(s, row, p.n, j, p.cut);
+      int64_t sample = first + (j < count ? j : 0);
+      gq_lanes_put(&p, p.ey[0], j, (const char *)z + sample * bytes);
+      gq_lanes_cut(s, sample, p.n, j, p.cut);
       gq_lanes_set_time(&p, j, s->t[0]);
     }
     status = gq_lanes_evaluate(&p, &s->plan->f, p.ey, p.ef[0]);
     for (int j = 0; j < count; j++) {
       gq_lanes_get(&p, p.ef[0], j, (char *)slope + (first + j) * bytes);
-      gq_row_count(s->rows->samples.nfe_backward)[first + j] = 1;
+      gq_sample_count(s->samples->took.nfe_backward)[first + j] = 1;
     }
   }
   b->nfe += n;

@@ -6,10 +6,10 @@
 
 #include "../ode/lanes.h"
 
-/* One worker: rows first, first + stride, ... of the batch. */
-typedef struct gq_rowpull {
+/* One worker: samples first, first + stride, ... of the batch. */
+typedef struct gq_samplepull {
   gq_outcome outcome;          /* what ends everything */
-  gq_outcome row;              /* the first row that failed, */
+  gq_outcome sample;           /* the first sample that failed, */
   int64_t failed;              /* or -1 */
   gq_pullback *b;
   gq_solution *s;
@@ -22,16 +22,16 @@ typedef struct gq_rowpull {
   void *left;                  /* a whole array that all workers share. direct: cotangents of the first slopes; gq, with
                                ** gradients of times: a at t[0] before its own cotangent */
   double *gt;                  /* [nt] its own sums of dL/dt, or NULL */
-} gq_rowpull;
+} gq_samplepull;
 
-static inline char *gq_row_at(const gq_solution *s, gq_tensor *z, int k, int64_t row) {
-  return (char *)gq_at_time(s, z, k) + row * s->rows->bytes;
+static inline char *gq_sample_at(const gq_solution *s, gq_tensor *z, int k, int64_t sample) {
+  return (char *)gq_at_time(s, z, k) + sample * s->samples->bytes;
 }
-/* x of lane j += scale * row */
-void gq_lanes_add(const gq_lanes *p, void *lanes, int j, double scale, const void *row);
+/* x of lane j += scale * sample */
+void gq_lanes_add(const gq_lanes *p, void *lanes, int j, double scale, const void *sample);
 
-int gq_rows_backward(gq_pullback *b);
-/* f(t_0, z) of every row, z and slope: whole states. */
-int gq_rows_slope(gq_pullback *b, const void *z, void *slope);
+int gq_samples_backward(gq_pullback *b);
+/* f(t_0, z) of every sample, z and slope: whole states. */
+int gq_samples_slope(gq_pullback *b, const void *z, void *slope);
 
 #endif

@@ -1,7 +1,6 @@
 /*
-** samples_gq.c -- the adjoint equation and its quadrature, row by row: every row solves [z, a] backwards over its
-** measurement intervals with its own steps, and has nodes by the rule from its own evaluations (eq. (9)). Nodes of
-** all rows are gathered as columns (t, z, w a) and evaluated together. See continuous.c for one step size for all.
+** samples_gq.c -- the adjoint equation and its quadrature, sample by sample: each solves [z, a] backwards over its measurement
+** intervals with its own steps, and has nodes by the rule from its own evaluations (eq. (9)). Nodes of all samples are gathered as columns (t, z, w a) and evaluated together. See continuous.c for one step size for all.
 */
 #include "nodes.h"
 #include "samples.h"
@@ -10,19 +9,19 @@
 #include <string.h>
 
 typedef struct back {
-  gq_rowpull *w;
+  gq_samplepull *w;
   gq_lanes *p;
   gq_solution *s;
-  size_t bytes;   /* of a row */
+  size_t bytes;   /* of a sample */
   bool gq;        /* nodes are to be collected */
   gq_rule *rule;  /* [n] of a lane's interval */
   gq_rule step;   /* nodes = "step" */
   int *next_node; /* [n] */
-  int64_t *nodes; /* [n] collected for a lane's row */
-  bool *started;  /* [n] the row has solved an interval */
+  int64_t *nodes; /* [n] collected for a lane's sample */
+  bool *started;  /* [n] the sample has solved an interval */
   /* points at which products are evaluated together */
   int points, filled;
-  int64_t *row; /* [points] whose each is */
+  int64_t *sample; /* [points] whose each is */
   void *t, *z, *a;
   const void **cut;
   void **cut_grad;
@@ -40,7 +39,7 @@ static void take_all(back *k, gq_taker *t) {
   k->rule = gq_take(t, n * sizeof *k->rule), k->next_node = gq_take(t, n * sizeof *k->next_node);
   k->nodes = gq_take(t, n * sizeof *k->nodes), k->started = gq_take(t, n * sizeof *k->started);
   if (!k->gq) return;
-  k->row = gq_take(t, k->points * sizeof *k->row), k->t = gq_take(t, k->points * sizeof(double));
+  k->sample = gq_take(t, k->points * sizeof *k->sample), k->t = gq_take(t, k->points * sizeof(double));
   k->z = gq_take(t, part), k->a = gq_take(t, part);
   k->cut = gq_take(t, (f->nb + 1) * sizeof *k->cut),
   k->cut_grad = gq_take(t, (f->nb + 1) * sizeof *k->cut_grad);
@@ -61,15 +60,15 @@ static void set_time(const back *k, int i, double t) {
 /* Where the first number of point i is, and how far from one to the next. */
 static char *at_point(const back *k, void *points, int i) {
   const gq_field *f = k->p->f;
-  return (char *)points + (f->front ? i * k->p->row : (size_t)i) * gq_dtype_size(f->dtype);
+  return (char *)points + (f->front ? i * k->p->numbers : (size_t)i) * gq_dtype_size(f->dtype);
 }
 
 static size_t stride(const back *k) { return k->p->f->front ? 1 : (size_t)k->points; }
 
-/* scale * row into point i */
-static void put_point(const back *k, void *points, int i, double scale, const void *row) {
+/* scale * sample into point i */
+static void put_point(const back *k, void *points, int i, double scale, const void *sample) {
   const gq_field *f = k->p->f;
-  f->on->vec->scale(f->dtype, k->p->row, scale, row, 1, at_point(k, points, i), stride(k));
+  f->on->vec->scale(f->dtype, k->p->numbers, scale, sample, 1, at_point(k, points, i), stride(k));
 }
 
 /* Points that are not taken repeat the first with a = 0. */
@@ -77,10 +76,10 @@ static void repeat_first(back *k) {
   const gq_field *f = k->p->f;
   size_t size = gq_dtype_size(f->dtype);
   for (int i = k->filled; i < k->points; i++) {
-    k->row[i] = k->row[0];
+    k->sample[i] = k->sample[0];
     gq_copy(f->on, (char *)k->t + i * size, k->t, size);
-    f->on->vec->scale(f->dtype, k->p->row, 1, k->z, stride(k), at_point(k, k->z, i), stride(k));
-    f->on->vec->fill(f->dtype, k->p->row, 0, at_point(k, k->a, i), stride(k));
+    f->on->vec->scale(f->dtype, k->p->numbers, 1, k->z, stride(k), at_point(k, k->z, i), stride(k));
+    f->on->vec->fill(f->dtype, k->p->numbers, 0, at_point(k, k->a, i), stride(k));
   }
 }
 
@@ -89,7 +88,7 @@ static int flush(back *k) {
   const gq_evaluator *e = &k->s->plan->many[0];
   if (k->filled == 0) return GQ_OK;
   repeat_first(k);
-  for (int i = 0; i < k->points; i++) gq_lanes_cut(k->s, k->row[i], k->points, i, k->cut);
+  for (int i = 0; i < k->points; i++) gq_lanes_cut(k->s, k->sample[i], k->points, i, k->cut);
   k->in[0] = k->t, k->in[1] = k->z, k->in[2] = k->a;
   for (int j = 0; j < f->nb; j++) {
     bool whole = f->axis[j] < 0;
@@ -99,7 +98,8 @@ static int flush(back *k) {
   for (int r = 0; r < e->nq; r++)
     k->out[r] = f->axis[e->of[r]] < 0 ? k->w->grads.at[e->of[r]] : k->cut_grad[e->of[r]];
   GQ_TRY(gq_program_run(e->code.prog[0], 0, k->arena, k->in, k->out));
-  for (int i = 0; i < k->filled; i++) gq_lanes_uncut(f, k->row[i], k->points, i, k->cut_grad, &k->w->grads);
+  for (int i = 0; i < k->filled; i++)
+    gq_lanes_uncut(f, k->sample[i], k->points, i, k->cut_grad, &k->w->grads);
   k->filled = 0;
   return GQ_OK;
 }
@@ -114,7 +114,7 @@ static int collect(back *k, int j, double t, double weight) {
   GQ_TRY(gq_lanes_interpolate(p, 1, j, theta, p->scratch));
   put_point(k, k->a, k->filled, weight, p->scratch);
   set_time(k, k->filled, t);
-  k->row[k->filled++] = lane->row;
+  k->sample[k->filled++] = lane->sample;
   k->nodes[j]++;
   return k->filled == k->points ? flush(k) : GQ_OK;
 }
@@ -126,9 +126,9 @@ static int interval_rule(back *k, int j) {
   double from = t[lane->k], to = t[lane->k - 1];
   k->next_node[j] = 0;
   if (o->nodes == GQ_NODES_STEP) return GQ_OK;
-  int64_t wanted = o->nodes == GQ_NODES_FIXED
-                     ? o->fixed_nodes
-                     : gq_rule_wanted(o->C, k->s->rows->nfe[lane->row], from - to, t[k->s->nt - 1] - t[0]);
+  int64_t wanted = o->nodes == GQ_NODES_FIXED ? o->fixed_nodes
+                                              : gq_rule_wanted(o->C, k->s->samples->nfe[lane->sample],
+                                                               from - to, t[k->s->nt - 1] - t[0]);
   int64_t used = o->nodes == GQ_NODES_FIXED || wanted <= o->max_nodes ? wanted : o->max_nodes;
   k->w->capped |= used < wanted;
   k->w->wanted += wanted * k->w->b->refine;
@@ -156,36 +156,37 @@ static int accepted(gq_lanes *p, int j) {
   return GQ_OK;
 }
 
-/* ---- rows and intervals ---- */
+/* ---- samples and intervals ---- */
 
-static void count_row(const back *k, int j) {
+static void count_sample(const back *k, int j) {
   const gq_lane *lane = &k->p->lane[j];
-  const gq_samples *c = &k->s->rows->samples;
-  gq_row_count(c->nfe_backward)[lane->row] += lane->nfe + k->nodes[j];
-  gq_row_count(c->steps_backward)[lane->row] = lane->steps;
-  gq_row_count(c->nodes)[lane->row] = k->nodes[j];
+  const gq_samples *c = &k->s->samples->took;
+  gq_sample_count(c->nfe_backward)[lane->sample] += lane->nfe + k->nodes[j];
+  gq_sample_count(c->steps_backward)[lane->sample] = lane->steps;
+  gq_sample_count(c->nodes)[lane->sample] = k->nodes[j];
   k->w->nodes += k->nodes[j];
 }
 
 /* From measurement time lane->k on: a takes the cotangents there, and the next interval in which it is not zero
-** begins; at t[0] the row is done. a: a row, in the user's result. */
+** begins; at t[0] the sample is done. a: a sample, in the user's result. */
 static int proceed(back *k, int j) {
   gq_lanes *p = k->p;
   gq_lane *lane = &p->lane[j];
   const gq_solution *s = k->s;
-  void *a = (char *)k->w->b->a + lane->row * k->bytes;
+  void *a = (char *)k->w->b->a + lane->sample * k->bytes;
   for (;; lane->k--) {
-    if (lane->k == 0 && k->w->gt) gq_copy(p->f->on, (char *)k->w->left + lane->row * k->bytes, a, k->bytes);
-    p->f->on->vec->axpy(p->f->dtype, p->row, 1, gq_row_at(s, k->w->b->gz, lane->k, lane->row), a);
+    if (lane->k == 0 && k->w->gt)
+      gq_copy(p->f->on, (char *)k->w->left + lane->sample * k->bytes, a, k->bytes);
+    p->f->on->vec->axpy(p->f->dtype, p->numbers, 1, gq_sample_at(s, k->w->b->gz, lane->k, lane->sample), a);
     if (lane->k == 0) {
-      count_row(k, j);
-      lane->row = -1, lane->stage = GQ_LANE_IDLE;
+      count_sample(k, j);
+      lane->sample = -1, lane->stage = GQ_LANE_IDLE;
       return GQ_OK;
     }
-    if (s->t[lane->k] != s->t[lane->k - 1] && p->f->on->vec->nonzero(p->f->dtype, p->row, a))
+    if (s->t[lane->k] != s->t[lane->k - 1] && p->f->on->vec->nonzero(p->f->dtype, p->numbers, a))
       break; /* before the last cotangent a stays zero */
   }
-  gq_lanes_put(p, p->y[0], j, gq_row_at(s, s->z, lane->k, lane->row));
+  gq_lanes_put(p, p->y[0], j, gq_sample_at(s, s->z, lane->k, lane->sample));
   gq_lanes_put(p, p->y[1], j, a);
   lane->t = lane->c.origin = s->t[lane->k], lane->c.stop = s->t[lane->k - 1], lane->c.index = 0;
   lane->search = p->st->kind.adaptive && !k->started[j];
@@ -199,77 +200,78 @@ static int arrived(gq_lanes *p, int j) {
   back *k = p->context;
   gq_lane *lane = &p->lane[j];
   lane->k--;
-  gq_lanes_put(p, p->ey[0], j, gq_row_at(k->s, k->s->z, lane->k, lane->row));
+  gq_lanes_put(p, p->ey[0], j, gq_sample_at(k->s, k->s->z, lane->k, lane->sample));
   double r = gq_lanes_norm(p, 0, j, p->y[0], p->ey[0], p->ey[0]);
   if (!(r <= k->w->reconstruction)) k->w->reconstruction = r;
-  gq_lanes_get(p, p->y[1], j, (char *)k->w->b->a + lane->row * k->bytes);
+  gq_lanes_get(p, p->y[1], j, (char *)k->w->b->a + lane->sample * k->bytes);
   return proceed(k, j);
 }
 
 static bool next(gq_lanes *p, int j) {
   back *k = p->context;
-  gq_rowpull *w = k->w;
+  gq_samplepull *w = k->w;
   const gq_ode_options *o = &k->s->o;
   gq_lane *lane = &p->lane[j];
-  while (w->next < k->s->rows->n && lane->row < 0) {
+  while (w->next < k->s->samples->n && lane->sample < 0) {
     double size = 0;
-    lane->row = w->next, lane->k = k->s->nt - 1;
+    lane->sample = w->next, lane->k = k->s->nt - 1;
     w->next += w->stride;
     for (int i = 0; i < k->s->nt; i++)
-      size = fmax(size, p->f->on->vec->rms(p->f->dtype, p->row, gq_row_at(k->s, w->b->gz, i, lane->row)));
+      size = fmax(size,
+                  p->f->on->vec->rms(p->f->dtype, p->numbers, gq_sample_at(k->s, w->b->gz, i, lane->sample)));
     p->atol[0][j] = gq_positive_atol(p->f->dtype, o->back_atol);
     p->atol[1][j] = gq_positive_atol(p->f->dtype, o->back_atol * (o->scale ? size : 1));
     k->started[j] = false, k->nodes[j] = 0;
     w->outcome.status = proceed(k, j); /* a rule's memory */
     if (w->outcome.status != GQ_OK) return false;
   }
-  return lane->row >= 0;
+  return lane->sample >= 0;
 }
 
 static void failed(gq_lanes *p, int j, int status) {
   back *k = p->context;
-  gq_rowpull *w = k->w;
+  gq_samplepull *w = k->w;
   const gq_lane *lane = &p->lane[j];
-  if (w->failed >= 0 && w->failed < lane->row) return;
-  w->failed = lane->row;
-  gq_outcome_set(&w->row,
+  if (w->failed >= 0 && w->failed < lane->sample) return;
+  w->failed = lane->sample;
+  gq_outcome_set(&w->sample,
                  gq_fail(status,
                          "in the backward pass between t[%d] and t[%d]: %s; z is solved backwards here: "
                          "gradient = \"direct\" and \"aca\" go along the solution",
                          lane->k + 1, lane->k, gq_message()));
 }
 
-/* dL/dt_i = g_i . f(t_i, z_i), but at t_0: -a . f(t_0, z_0) with a before g_0. `count` rows from `first` on. */
+/* dL/dt_i = g_i . f(t_i, z_i), but at t_0: -a . f(t_0, z_0) with a before g_0. `count` samples from `first` on. */
 static int time_gradient(back *k, int i, int64_t first, int count) {
-  gq_rowpull *w = k->w;
+  gq_samplepull *w = k->w;
   gq_lanes *p = k->p;
   const gq_solution *s = k->s;
   for (int j = 0; j < p->n; j++) {
-    int64_t row = first + (j < count ? j : 0) * w->stride;
-    gq_lanes_put(p, p->ey[0], j, gq_row_at(s, s->z, i, row));
-    gq_lanes_cut(s, row, p->n, j, p->cut);
+    int64_t sample = first + (j < count ? j : 0) * w->stride;
+    gq_lanes_put(p, p->ey[0], j, gq_sample_at(s, s->z, i, sample));
+    gq_lanes_cut(s, sample, p->n, j, p->cut);
     gq_lanes_set_time(p, j, s->t[i]);
   }
   GQ_TRY(gq_lanes_evaluate(p, &s->plan->f, p->ey, p->ef[0]));
   for (int j = 0; j < count; j++) {
-    int64_t row = first + j * w->stride;
-    const char *g = i > 0 ? gq_row_at(s, w->b->gz, i, row) : (char *)w->left + row * k->bytes;
-    if (!p->f->on->vec->nonzero(p->f->dtype, p->row, g))
+    int64_t sample = first + j * w->stride;
+    const char *g = i > 0 ? gq_sample_at(s, w->b->gz, i, sample) : (char *)w->left + sample * k->bytes;
+    if (!p->f->on->vec->nonzero(p->f->dtype, p->numbers, g))
       continue; /* where z was not reached f is no number */
     gq_lanes_get(p, p->ef[0], j, p->scratch);
-    w->gt[i] += (i > 0 ? 1 : -1) * p->f->on->vec->dot(p->f->dtype, p->row, g, p->scratch);
-    gq_row_count(s->rows->samples.nfe_backward)[row]++;
+    w->gt[i] += (i > 0 ? 1 : -1) * p->f->on->vec->dot(p->f->dtype, p->numbers, g, p->scratch);
+    gq_sample_count(s->samples->took.nfe_backward)[sample]++;
   }
   return GQ_OK;
 }
 
 static int time_gradients(back *k, int64_t first) {
-  const gq_rowpull *w = k->w;
-  int64_t rows = k->s->rows->n, n = k->p->n;
+  const gq_samplepull *w = k->w;
+  int64_t samples = k->s->samples->n, n = k->p->n;
   for (int i = 0; i < k->s->nt; i++)
-    for (int64_t row = first; row < rows; row += n * w->stride) {
-      int64_t left = (rows - row + w->stride - 1) / w->stride;
-      GQ_TRY(time_gradient(k, i, row, (int)(left < n ? left : n)));
+    for (int64_t sample = first; sample < samples; sample += n * w->stride) {
+      int64_t left = (samples - sample + w->stride - 1) / w->stride;
+      GQ_TRY(time_gradient(k, i, sample, (int)(left < n ? left : n)));
     }
   return GQ_OK;
 }
@@ -283,10 +285,10 @@ static int run(back *k) {
   return k->gq ? flush(k) : GQ_OK;
 }
 
-int gq_rows_quadrature(gq_rowpull *w) {
+int gq_samples_quadrature(gq_samplepull *w) {
   const gq_ode_options *o = &w->s->o;
   gq_lanes *p = &w->lanes;
-  back k = { .w = w, .p = p, .s = w->s, .bytes = w->s->rows->bytes, .gq = w->s->plan->products };
+  back k = { .w = w, .p = p, .s = w->s, .bytes = w->s->samples->bytes, .gq = w->s->plan->products };
   k.points = (int)p->f->lanes[1];
   p->context = &k;
   p->rtol = o->back_rtol, p->max_norm = o->back_max_norm, p->step_size = o->back_step_size;

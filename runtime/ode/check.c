@@ -84,7 +84,7 @@ static int check_rules(int when, const gq_ode_options *o, const gq_problem *p, c
   const gq_engine *e = o->engine;
   const gq_tableau *m = o->method, *b = o->back_method;
   bool gradients = e->keeps != GQ_KEEP_NOTHING, adjoint = e->keeps == GQ_KEEP_TRAJECTORY,
-       rows = o->independent, past = o->overshoot || o->parity, sums = o->error || o->stiffness;
+       apart = o->independent, past = o->overshoot || o->parity, sums = o->error || o->stiffness;
 #define RULE(stages, broken, status, text) \
   if ((stages)&when && (broken)) return refuse(o, status, text);
 #include "rules.def"

@@ -1,7 +1,7 @@
 /*
-** independent.c -- batch = "independent", the forward solve: every row of the state with its own steps. Workers
-** share nothing but what they read: worker i solves rows i, i + workers, ... in its lanes (lanes.h), and writes those
-** rows of the result.
+** independent.c -- batch = "independent", the forward solve: every sample with its own steps. Workers share
+** nothing but what they read: worker i solves samples i, i + workers, ... in its lanes (lanes.h), and writes those of
+** the result.
 */
 #include "lanes.h"
 
@@ -31,18 +31,18 @@ static int samples_new(int64_t n, gq_samples *s) {
 
 /* As many workers as have lanes to fill. */
 static int workers(const gq_field *f) {
-  int64_t rows = f->shape.dim[0], packs = f->lanes[0] ? (rows + f->lanes[0] - 1) / f->lanes[0] : 1;
+  int64_t samples = f->shape.dim[0], packs = f->lanes[0] ? (samples + f->lanes[0] - 1) / f->lanes[0] : 1;
   int64_t n = gq_threads() < packs ? gq_threads() : packs;
   return n < 1 ? 1 : (int)n;
 }
 
-int gq_rowset_new(const gq_solution *s, gq_rowset **out) {
+int gq_sampleset_new(const gq_solution *s, gq_sampleset **out) {
   const gq_field *f = s->plan->field;
-  gq_rowset *r = gq_calloc(1, sizeof *r);
+  gq_sampleset *r = gq_calloc(1, sizeof *r);
   if (!r) return gq_nomem(sizeof *r);
   r->n = f->shape.dim[0], r->workers = workers(f);
   r->bytes = r->n ? gq_part_bytes(f) / r->n : 0;
-  int status = samples_new(r->n, &r->samples);
+  int status = samples_new(r->n, &r->took);
   r->tape = gq_calloc(r->workers, sizeof *r->tape);
   r->last = gq_alloc((r->n + 1) * sizeof *r->last);
   r->nfe = gq_calloc(r->n + 1, sizeof *r->nfe);
@@ -50,20 +50,20 @@ int gq_rowset_new(const gq_solution *s, gq_rowset **out) {
   if (status == GQ_OK && (!r->tape || !r->last || !r->nfe || !r->reached))
     status = gq_nomem(r->n * sizeof *r->last);
   if (status != GQ_OK) {
-    gq_rowset_free(r);
+    gq_sampleset_free(r);
     return status;
   }
   for (int64_t i = 0; i < r->n; i++) {
     r->last[i] = -1, r->reached[i] = s->nt;
-    ((double *)gq_tensor_data(r->samples.t))[i] = s->t[0];
+    ((double *)gq_tensor_data(r->took.t))[i] = s->t[0];
   }
   *out = r;
   return GQ_OK;
 }
 
-void gq_rowset_free(gq_rowset *r) {
+void gq_sampleset_free(gq_sampleset *r) {
   if (!r) return;
-  gq_samples_done(&r->samples);
+  gq_samples_done(&r->took);
   for (int i = 0; r->tape && i < r->workers; i++) gq_steps_done(&r->tape[i]);
   gq_free(r->tape);
   gq_free(r->last);
@@ -76,50 +76,50 @@ void gq_rowset_free(gq_rowset *r) {
 
 typedef struct forward {
   gq_outcome outcome; /* what ends everything */
-  gq_outcome row;     /* the first row that failed */
+  gq_outcome sample;  /* the first sample that failed */
   int64_t failed;
   gq_solution *s;
   gq_lanes lanes;
   int64_t next, stride;
   int first;     /* the first time that is not t[0] */
-  double coarse; /* of the row that has most */
+  double coarse; /* of the sample that has most */
   gq_steps *tape;
   size_t bytes; /* of it */
 } forward;
 
-static char *row_of(const forward *fw, gq_tensor *z, int k, int64_t row) {
-  return (char *)gq_at_time(fw->s, z, k) + row * fw->s->rows->bytes;
+static char *sample_of(const forward *fw, gq_tensor *z, int k, int64_t sample) {
+  return (char *)gq_at_time(fw->s, z, k) + sample * fw->s->samples->bytes;
 }
 
-static void count_row(const forward *fw, const gq_lane *lane, int status) {
-  const gq_samples *c = &fw->s->rows->samples;
-  gq_row_count(c->nfe)[lane->row] = fw->s->rows->nfe[lane->row] = lane->nfe;
-  gq_row_count(c->steps)[lane->row] = lane->steps;
-  gq_row_count(c->rejected)[lane->row] = lane->rejected;
-  gq_row_count(c->status)[lane->row] = status;
-  ((double *)gq_tensor_data(c->t))[lane->row] = lane->t;
+static void count_sample(const forward *fw, const gq_lane *lane, int status) {
+  const gq_samples *c = &fw->s->samples->took;
+  gq_sample_count(c->nfe)[lane->sample] = fw->s->samples->nfe[lane->sample] = lane->nfe;
+  gq_sample_count(c->steps)[lane->sample] = lane->steps;
+  gq_sample_count(c->rejected)[lane->sample] = lane->rejected;
+  gq_sample_count(c->status)[lane->sample] = status;
+  ((double *)gq_tensor_data(c->t))[lane->sample] = lane->t;
 }
 
-/* Row failures end here: the times that were not reached stay without a number. */
+/* Failures of samples end here: the times that were not reached stay without a number. */
 static void failed(gq_lanes *p, int j, int status) {
   forward *fw = p->context;
   const gq_lane *lane = &p->lane[j];
-  count_row(fw, lane, status);
-  fw->s->rows->reached[lane->row] = lane->k;
+  count_sample(fw, lane, status);
+  fw->s->samples->reached[lane->sample] = lane->k;
   for (int k = lane->k; k < fw->s->nt; k++)
-    for (size_t i = 0; i < p->row; i++) {
-      void *z = row_of(fw, fw->s->z, k, lane->row);
+    for (size_t i = 0; i < p->numbers; i++) {
+      void *z = sample_of(fw, fw->s->z, k, lane->sample);
       if (p->f->dtype == GQ_F32) ((float *)z)[i] = NAN;
       else ((double *)z)[i] = NAN;
     }
-  if (fw->failed >= 0 && fw->failed < lane->row) return;
-  fw->failed = lane->row;
-  gq_outcome_set(&fw->row, status);
+  if (fw->failed >= 0 && fw->failed < lane->sample) return;
+  fw->failed = lane->sample;
+  gq_outcome_set(&fw->sample, status);
 }
 
-static int fail_start(int64_t row, size_t component) {
+static int fail_start(int64_t sample, size_t component) {
   return gq_fail(GQ_ENONFINITE, "sample %lld: z0 is not finite (component %zu of the flattened sample)",
-                 (long long)row + 1, component);
+                 (long long)sample + 1, component);
 }
 
 static bool each_time(const gq_lanes *p) { return !p->st->kind.adaptive && p->step_size <= 0; }
@@ -128,13 +128,13 @@ static bool next(gq_lanes *p, int j) {
   forward *fw = p->context;
   const gq_solution *s = fw->s;
   gq_lane *lane = &p->lane[j];
-  for (; fw->next < s->rows->n; fw->next += fw->stride) {
-    const void *y = row_of(fw, s->z, 0, fw->next);
-    lane->row = fw->next, lane->t = lane->c.origin = s->t[0], lane->k = fw->first;
-    size_t bad = gq_first_nonfinite(p->f->dtype, p->row, y);
+  for (; fw->next < s->samples->n; fw->next += fw->stride) {
+    const void *y = sample_of(fw, s->z, 0, fw->next);
+    lane->sample = fw->next, lane->t = lane->c.origin = s->t[0], lane->k = fw->first;
+    size_t bad = gq_first_nonfinite(p->f->dtype, p->numbers, y);
     if (bad) {
-      failed(p, j, fail_start(lane->row, bad));
-      lane->row = -1;
+      failed(p, j, fail_start(lane->sample, bad));
+      lane->sample = -1;
       continue;
     }
     fw->next += fw->stride;
@@ -152,12 +152,12 @@ static int keep(forward *fw, int j) {
   gq_lanes *p = &fw->lanes;
   const gq_lane *lane = &p->lane[j];
   gq_steps *t = fw->tape;
-  int64_t *last = &fw->s->rows->last[lane->row];
+  int64_t *last = &fw->s->samples->last[lane->sample];
   GQ_TRY(gq_steps_add(t, (gq_step_record){ lane->t, lane->h1, 0, lane->c.clamped ? lane->k - 1 : -1 },
                       &fw->bytes));
   memcpy(gq_steps_data(t, t->n - 1), last, sizeof *last);
-  gq_lanes_get(p, p->y[0], j, gq_row_state(t, t->n - 1));
-  if (p->st->l.carry) gq_lanes_get(p, p->f0[0], j, gq_row_state(t, t->n - 1) + fw->s->rows->bytes);
+  gq_lanes_get(p, p->y[0], j, gq_sample_state(t, t->n - 1));
+  if (p->st->l.carry) gq_lanes_get(p, p->f0[0], j, gq_sample_state(t, t->n - 1) + fw->s->samples->bytes);
   *last = t->n - 1;
   return GQ_OK;
 }
@@ -171,18 +171,18 @@ static int accepted(gq_lanes *p, int j) {
   lane->coarse += gq_coarse_time(p->f, lane->t, lane->h1);
   fw->coarse = fmax(fw->coarse, lane->coarse);
   for (; lane->k < s->nt && dir * (lane->t1 - s->t[lane->k]) >= 0; lane->k++) {
-    char *z = row_of(fw, s->z, lane->k, lane->row);
+    char *z = sample_of(fw, s->z, lane->k, lane->sample);
     if (s->t[lane->k] == lane->t1) {
       gq_lanes_get(p, p->y1[0], j, z);
       continue;
     }
     GQ_TRY(gq_lanes_interpolate(p, 0, j, (s->t[lane->k] - lane->t) / lane->h1, z));
-    if (!gq_first_nonfinite(p->f->dtype, p->row, z)) continue;
+    if (!gq_first_nonfinite(p->f->dtype, p->numbers, z)) continue;
     int k = lane->k; /* the step is not taken: no time in it is reached */
     while (dir * (s->t[lane->k - 1] - lane->t) > 0) lane->k--;
     return gq_fail(GQ_ENONFINITE,
                    "sample %lld: the state at t[%d] = %.9g, interpolated in its step, is not finite",
-                   (long long)lane->row + 1, k + 1, s->t[k]);
+                   (long long)lane->sample + 1, k + 1, s->t[k]);
   }
   return s->keeps & GQ_STEP_STATES ? keep(fw, j) : GQ_OK;
 }
@@ -194,12 +194,12 @@ static int arrived(gq_lanes *p, int j) {
     lane->c.stop = fw->s->t[lane->k], lane->c.origin = lane->t, lane->c.index = 0;
     return GQ_OK;
   }
-  count_row(fw, lane, GQ_OK);
-  lane->stage = GQ_LANE_IDLE, lane->row = -1;
+  count_sample(fw, lane, GQ_OK);
+  lane->stage = GQ_LANE_IDLE, lane->sample = -1;
   return GQ_OK;
 }
 
-static int solve_rows(forward *fw) {
+static int solve_samples(forward *fw) {
   static const gq_laneuse use = { next, accepted, arrived, failed };
   const gq_ode_options *o = &fw->s->o;
   gq_lanes *p = &fw->lanes;
@@ -212,37 +212,37 @@ static int solve_rows(forward *fw) {
 
 static void work(void *context, int i) {
   forward *fw = (forward *)context + i;
-  gq_outcome_set(&fw->outcome, solve_rows(fw));
+  gq_outcome_set(&fw->outcome, solve_samples(fw));
 }
 
 /* ---- all of them ---- */
 
 static void add_up(gq_solution *s) {
-  const gq_rowset *r = s->rows;
+  const gq_sampleset *r = s->samples;
   gq_info *info = &s->info;
   info->nfe = info->steps = info->rejected = 0;
   for (int64_t i = 0; i < r->n; i++) {
-    info->nfe += gq_row_count(r->samples.nfe)[i];
-    info->steps += gq_row_count(r->samples.steps)[i];
-    info->rejected += gq_row_count(r->samples.rejected)[i];
+    info->nfe += gq_sample_count(r->took.nfe)[i];
+    info->steps += gq_sample_count(r->took.steps)[i];
+    info->rejected += gq_sample_count(r->took.rejected)[i];
   }
 }
 
-/* The first row that failed speaks for all. */
+/* The first sample that failed speaks for all. */
 static int outcome(gq_solution *s, forward *fw) {
   const forward *first = NULL;
-  for (int i = 0; i < s->rows->workers; i++) {
+  for (int i = 0; i < s->samples->workers; i++) {
     if (fw[i].outcome.status != GQ_OK) return gq_fail(fw[i].outcome.status, "%s", fw[i].outcome.message);
     if (fw[i].failed >= 0 && (!first || fw[i].failed < first->failed)) first = &fw[i];
   }
   s->info.t_reached = s->t[s->nt - 1];
   if (!first) return GQ_OK;
-  s->info.t_reached = ((double *)gq_tensor_data(s->rows->samples.t))[first->failed];
-  return gq_explain(s, gq_fail(first->row.status, "%s", first->row.message));
+  s->info.t_reached = ((double *)gq_tensor_data(s->samples->took.t))[first->failed];
+  return gq_explain(s, gq_fail(first->sample.status, "%s", first->sample.message));
 }
 
 static int run(gq_solution *s, forward *fw, int first) {
-  gq_rowset *r = s->rows;
+  gq_sampleset *r = s->samples;
   for (int i = 0; i < r->workers; i++) {
     fw[i].s = s, fw[i].next = i, fw[i].stride = r->workers, fw[i].first = first, fw[i].failed = -1;
     fw[i].tape = &r->tape[i];
@@ -259,29 +259,30 @@ static int run(gq_solution *s, forward *fw, int first) {
   return outcome(s, fw);
 }
 
-/* No time passes: the rows are as they were, finite. */
+/* No time passes: the samples are as they were, finite. */
 static int check_starts(gq_solution *s) {
-  int64_t *status = gq_tensor_data(s->rows->samples.status), bad = -1;
-  size_t n = s->rows->bytes / gq_dtype_size(s->z->dtype), first = 0;
-  for (int64_t row = s->rows->n - 1; row >= 0; row--) {
-    size_t i = gq_first_nonfinite(s->z->dtype, n, (char *)gq_at_time(s, s->z, 0) + row * s->rows->bytes);
-    if (i) status[row] = GQ_ENONFINITE, s->rows->reached[row] = 0, bad = row, first = i;
+  int64_t *status = gq_tensor_data(s->samples->took.status), bad = -1;
+  size_t n = s->samples->bytes / gq_dtype_size(s->z->dtype), first = 0;
+  for (int64_t sample = s->samples->n - 1; sample >= 0; sample--) {
+    size_t i =
+      gq_first_nonfinite(s->z->dtype, n, (char *)gq_at_time(s, s->z, 0) + sample * s->samples->bytes);
+    if (i) status[sample] = GQ_ENONFINITE, s->samples->reached[sample] = 0, bad = sample, first = i;
   }
   return bad < 0 ? GQ_OK : gq_explain(s, fail_start(bad, first));
 }
 
-int gq_rows_forward(gq_solution *s) {
+int gq_samples_forward(gq_solution *s) {
   int k = 0;
-  GQ_TRY(gq_rowset_new(s, &s->rows));
+  GQ_TRY(gq_sampleset_new(s, &s->samples));
   if (gq_numel(s->z0->shape) == 0) return GQ_OK;
   for (; k < s->nt && s->t[k] == s->t[0]; k++)
     memcpy(gq_at_time(s, s->z, k), gq_tensor_data(s->z0), gq_part_bytes(s->plan->field));
   s->info.t_reached = s->t[0];
   if (k == s->nt) return check_starts(s);
-  forward *fw = gq_calloc(s->rows->workers, sizeof *fw);
-  if (!fw) return gq_nomem(s->rows->workers * sizeof *fw);
+  forward *fw = gq_calloc(s->samples->workers, sizeof *fw);
+  if (!fw) return gq_nomem(s->samples->workers * sizeof *fw);
   int status = run(s, fw, k);
-  for (int i = 0; i < s->rows->workers; i++) gq_lanes_done(&fw[i].lanes);
+  for (int i = 0; i < s->samples->workers; i++) gq_lanes_done(&fw[i].lanes);
   gq_free(fw);
   return status;
 }

@@ -1,6 +1,6 @@
 /*
-** lanes.c -- rows solved side by side: attempts, error ratios, step control and first step, each lane's own.
-** See lanes.h; the formulas are those of walk.c with a row in the place of the whole state.
+** lanes.c -- samples solved side by side: attempts, error ratios, step control and first step, each lane's own.
+** See lanes.h; the formulas are those of walk.c with a sample in the place of the whole state.
 */
 #include "lanes.h"
 
@@ -20,7 +20,7 @@ size_t gq_cut_bytes(const gq_field *f, int j, int64_t n) {
 
 static void take_all(gq_lanes *p, gq_taker *t, bool pull) {
   const gq_field *f = p->f;
-  size_t size = gq_dtype_size(f->dtype), part = p->row * p->n * size, n = p->n * sizeof(double);
+  size_t size = gq_dtype_size(f->dtype), part = p->numbers * p->n * size, n = p->n * sizeof(double);
   int nin = p->st->l.nin > p->slope->nin ? p->st->l.nin : p->slope->nin,
       nout = p->st->l.nout > p->slope->nout ? p->st->l.nout : p->slope->nout;
   p->lane = gq_take(t, p->n * sizeof *p->lane);
@@ -39,7 +39,7 @@ static void take_all(gq_lanes *p, gq_taker *t, bool pull) {
   p->ph = gq_take(t, n);
   p->te = gq_take(t, n), p->dt = gq_take(t, n);
   p->taken = gq_take(t, p->n * sizeof *p->taken);
-  p->scratch = gq_take(t, p->row * size);
+  p->scratch = gq_take(t, p->numbers * size);
   p->in = gq_take(t, nin * sizeof *p->in), p->out = gq_take(t, nout * sizeof *p->out);
   p->cut = gq_take(t, (f->nb + 1) * sizeof *p->cut),
   p->cut_grad = gq_take(t, (f->nb + 1) * sizeof *p->cut_grad);
@@ -58,15 +58,15 @@ int gq_lanes_init(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_ev
   const gq_field *f = s->plan->field;
   gq_taker t = { 0 };
   *p = (gq_lanes){ .s = s, .f = f, .st = st, .slope = slope, .n = (int)f->lanes[0], .parts = st->l.parts };
-  p->row = gq_numel(f->shape) / f->shape.dim[0];
-  p->across = f->front ? 1 : p->n, p->along = f->front ? p->row : 1;
+  p->numbers = gq_numel(f->shape) / f->shape.dim[0];
+  p->across = f->front ? 1 : p->n, p->along = f->front ? p->numbers : 1;
   take_all(p, &t, pull);
   p->bytes = t.used;
   p->block = t.base = gq_calloc(1, t.used + 64);
   if (!p->block) return gq_nomem(t.used);
   t.used = 0;
   take_all(p, &t, pull);
-  for (int j = 0; j < p->n; j++) p->lane[j].row = -1;
+  for (int j = 0; j < p->n; j++) p->lane[j].sample = -1;
   return GQ_OK;
 }
 
@@ -75,7 +75,7 @@ void gq_lanes_done(gq_lanes *p) {
   p->block = NULL;
 }
 
-/* ---- rows in and out ---- */
+/* ---- samples in and out ---- */
 
 #define COLUMN(T, to, ts, from, fs, n) \
   for (size_t i_ = 0; i_ < (n); i_++) ((T *)(to))[i_ * (ts)] = ((const T *)(from))[i_ * (fs)]
@@ -86,17 +86,17 @@ static void column(size_t size, void *to, size_t ts, const void *from, size_t fs
   else COLUMN(char, to, ts, from, fs, n);
 }
 
-void gq_lanes_put(const gq_lanes *p, void *lanes, int j, const void *row) {
+void gq_lanes_put(const gq_lanes *p, void *lanes, int j, const void *sample) {
   size_t size = gq_dtype_size(p->f->dtype);
-  column(size, (char *)lanes + j * p->along * size, p->across, row, 1, p->row);
+  column(size, (char *)lanes + j * p->along * size, p->across, sample, 1, p->numbers);
 }
 
-void gq_lanes_get(const gq_lanes *p, const void *lanes, int j, void *row) {
+void gq_lanes_get(const gq_lanes *p, const void *lanes, int j, void *sample) {
   size_t size = gq_dtype_size(p->f->dtype);
-  column(size, row, 1, (const char *)lanes + j * p->along * size, p->across, p->row);
+  column(size, sample, 1, (const char *)lanes + j * p->along * size, p->across, p->numbers);
 }
 
-/* Boundary j as outer x rows x inner numbers. */
+/* Boundary j as outer x samples x inner numbers. */
 static void cut_sizes(const gq_field *f, int j, size_t *outer, size_t *inner, size_t *size) {
   gq_shape s = gq_field_boundary_shape(f, j);
   *outer = *inner = 1, *size = gq_dtype_size(gq_field_boundary_dtype(f, j));
@@ -104,29 +104,29 @@ static void cut_sizes(const gq_field *f, int j, size_t *outer, size_t *inner, si
   for (int i = f->axis[j] + 1; i < s.ndim; i++) *inner *= s.dim[i];
 }
 
-void gq_lanes_cut(const gq_solution *s, int64_t row, int64_t n, int at, const void *const *lanes) {
+void gq_lanes_cut(const gq_solution *s, int64_t sample, int64_t n, int at, const void *const *lanes) {
   const gq_field *f = s->plan->field;
   for (int j = 0; j < f->nb; j++) {
-    size_t outer, inner, size, rows = f->shape.dim[0];
+    size_t outer, inner, size, samples = f->shape.dim[0];
     if (f->axis[j] < 0) continue;
     cut_sizes(f, j, &outer, &inner, &size);
     for (size_t o = 0; o < outer; o++) {
       size_t to = f->front ? (at * outer + o) * inner : o * inner * n + at;
       column(size, (char *)(uintptr_t)lanes[j] + to * size, f->front ? 1 : n,
-             (const char *)s->bind->value[j] + (o * rows + row) * inner * size, 1, inner);
+             (const char *)s->bind->value[j] + (o * samples + sample) * inner * size, 1, inner);
     }
   }
 }
 
-void gq_lanes_uncut(const gq_field *f, int64_t row, int64_t n, int at, void *const *lanes,
+void gq_lanes_uncut(const gq_field *f, int64_t sample, int64_t n, int at, void *const *lanes,
                     const gq_grads *grads) {
   for (int j = 0; j < f->nb; j++) {
-    size_t outer, inner, size, rows = f->shape.dim[0];
+    size_t outer, inner, size, samples = f->shape.dim[0];
     if (f->axis[j] < 0 || !f->want[j]) continue;
     cut_sizes(f, j, &outer, &inner, &size);
     for (size_t o = 0; o < outer; o++)
       for (size_t i = 0; i < inner; i++) {
-        size_t to = (o * rows + row) * inner + i;
+        size_t to = (o * samples + sample) * inner + i;
         size_t from = f->front ? (at * outer + o) * inner + i : (o * inner + i) * n + at;
         if (size == 4) ((float *)grads->at[j])[to] += ((const float *)lanes[j])[from];
         else ((double *)grads->at[j])[to] += ((const double *)lanes[j])[from];
@@ -207,20 +207,20 @@ const void *gq_lanes_slope(const gq_lanes *p, int i, int part) {
   return gq_program_at(p->st->code.prog[0], p->arena, l->k[i] + part);
 }
 
-int gq_lanes_interpolate(gq_lanes *p, int part, int j, double theta, void *row) {
+int gq_lanes_interpolate(gq_lanes *p, int part, int j, double theta, void *sample) {
   gq_lane *lane = &p->lane[j];
   double wt[GQ_MAXSTAGES];
   if (p->st->l.nfe_dense && !p->dense_done) GQ_TRY(gq_lanes_phase(p, 1));
   if (!lane->dense) lane->nfe += p->st->l.nfe_dense;
   p->dense_done = lane->dense = true;
   gq_tableau_weights(p->st->m, theta, wt);
-  gq_lanes_get(p, p->y[part], j, row);
+  gq_lanes_get(p, p->y[part], j, sample);
   for (int i = 0; i < p->st->m->slopes; i++) {
     const void *k = gq_lanes_slope(p, i, part);
     double w = lane->h1 * wt[i];
-    for (size_t d = 0; wt[i] != 0 && d < p->row; d++) {
-      if (p->f->dtype == GQ_F32) ((float *)row)[d] += (float)w * ((const float *)k)[gq_lanes_at(p, j, d)];
-      else ((double *)row)[d] += w * ((const double *)k)[gq_lanes_at(p, j, d)];
+    for (size_t d = 0; wt[i] != 0 && d < p->numbers; d++) {
+      if (p->f->dtype == GQ_F32) ((float *)sample)[d] += (float)w * ((const float *)k)[gq_lanes_at(p, j, d)];
+      else ((double *)sample)[d] += w * ((const double *)k)[gq_lanes_at(p, j, d)];
     }
   }
   return GQ_OK;
@@ -231,48 +231,48 @@ int gq_lanes_interpolate(gq_lanes *p, int part, int j, double theta, void *row) 
 double gq_lanes_norm(const gq_lanes *p, int part, int j, const void *x, const void *y, const void *minus_) {
   double sum = 0, top = 0;
   gq_dtype d = p->f->dtype;
-  for (size_t k = 0, i = j * p->along; k < p->row; k++, i += p->across) {
+  for (size_t k = 0, i = j * p->along; k < p->numbers; k++, i += p->across) {
     double v = number(d, x, i) - (minus_ ? number(d, minus_, i) : 0.0);
     v = fabs(v / (p->atol[part][j] + p->rtol * fabs(number(d, y, i))));
     sum += v * v;
     if (!(v <= top)) top = v;
   }
-  return p->max_norm ? top : sqrt(sum / p->row);
+  return p->max_norm ? top : sqrt(sum / p->numbers);
 }
 
 /* The attempt's error in units of the tolerance: the largest norm of the parts. NaN: not finite. */
 static double error_ratio(const gq_lanes *p, int j) {
-  double n = p->max_norm ? 1 : p->row, ratio = 0;
+  double n = p->max_norm ? 1 : p->numbers, ratio = 0;
   for (int i = 0; i < p->parts; i++)
     ratio =
       gq_larger(ratio, gq_control_error(p->sum[0][i][j] / n, p->st->l.err3 >= 0 ? p->sum[1][i][j] / n : -1));
   return isfinite(ratio) ? ratio : NAN;
 }
 
-/* First number of lane j's y1 (or f1) that is not finite, 1-based in the row; 0: none. */
+/* First number of lane j's y1 (or f1) that is not finite, 1-based in the sample; 0: none. */
 static size_t bad_number(const gq_lanes *p, int j) {
   for (int i = 0; i < p->parts; i++)
     for (int k = 0; k < (p->st->l.carry ? 2 : 1); k++)
-      for (size_t d = 0; d < p->row; d++)
+      for (size_t d = 0; d < p->numbers; d++)
         if (!isfinite(number(p->f->dtype, k ? p->f1[i] : p->y1[i], gq_lanes_at(p, j, d)))) return d + 1;
   return 0;
 }
 
-/* ---- the ends of rows ---- */
+/* ---- the ends of samples ---- */
 
-bool gq_row_failure(int status) {
+bool gq_sample_failure(int status) {
   return status == GQ_EMAXSTEPS || status == GQ_EUNDERFLOW || status == GQ_ENONFINITE;
 }
 
-/* A failure of lane j: of its row alone, or (returned) of everything. */
-static int row_status(gq_lanes *p, int j, int status) {
-  if (status == GQ_OK || !gq_row_failure(status)) return status;
+/* A failure of lane j: of its sample alone, or (returned) of everything. */
+static int sample_status(gq_lanes *p, int j, int status) {
+  if (status == GQ_OK || !gq_sample_failure(status)) return status;
   p->use->failed(p, j, status);
-  p->lane[j].stage = GQ_LANE_IDLE, p->lane[j].row = -1;
+  p->lane[j].stage = GQ_LANE_IDLE, p->lane[j].sample = -1;
   return GQ_OK;
 }
 
-static long long sample(const gq_lane *lane) { return (long long)lane->row + 1; }
+static long long ordinal(const gq_lane *lane) { return (long long)lane->sample + 1; }
 
 static int fail_nonfinite(const gq_lanes *p, int j) {
   const gq_lane *lane = &p->lane[j];
@@ -282,9 +282,9 @@ static int fail_nonfinite(const gq_lanes *p, int j) {
       GQ_ENONFINITE,
       "sample %lld: a value that is not finite appeared after t = %.9g (step %.3g), first in component "
       "%zu of the flattened sample",
-      sample(lane), lane->t, lane->h1, i);
+      ordinal(lane), lane->t, lane->h1, i);
   return gq_fail(GQ_ENONFINITE, "sample %lld: the error estimate is not finite after t = %.9g (step %.3g)",
-                 sample(lane), lane->t, lane->h1);
+                 ordinal(lane), lane->t, lane->h1);
 }
 
 /* ---- slopes and first steps ---- */
@@ -296,7 +296,7 @@ static void prepare_slope(gq_lanes *p, int j) {
   gq_dtype d = p->f->dtype;
   double dir = lane_dir(lane), h = lane->stage == GQ_LANE_PROBE ? dir * lane->h0 : 0;
   for (int i = 0; i < p->parts; i++)
-    for (size_t n = 0, k = j * p->along; n < p->row; n++, k += p->across) {
+    for (size_t n = 0, k = j * p->along; n < p->numbers; n++, k += p->across) {
       if (d == GQ_F32)
         ((float *)p->ey[i])[k] = ((float *)p->y[i])[k] + (float)h * (h != 0 ? ((float *)p->f0[i])[k] : 0);
       else ((double *)p->ey[i])[k] = ((double *)p->y[i])[k] + h * (h != 0 ? ((double *)p->f0[i])[k] : 0);
@@ -310,7 +310,7 @@ static int have_slope(gq_lanes *p, int j) {
   double d0 = 0, d1 = 0;
   size_t size = gq_dtype_size(p->f->dtype), at = j * p->along * size;
   for (int i = 0; i < p->parts; i++)
-    column(size, (char *)p->f0[i] + at, p->across, (char *)p->ef[i] + at, p->across, p->row);
+    column(size, (char *)p->f0[i] + at, p->across, (char *)p->ef[i] + at, p->across, p->numbers);
   lane->stage = GQ_LANE_READY;
   if (!lane->search) return GQ_OK;
   for (int i = 0; i < p->parts; i++) {
@@ -320,10 +320,10 @@ static int have_slope(gq_lanes *p, int j) {
   if (!isfinite(d0) ||
       !isfinite(d1)) { /* the slopes are not finite, or the norms say nothing for want of a scale */
     for (int i = 0; i < p->parts; i++)
-      for (size_t d = 0; d < p->row; d++)
+      for (size_t d = 0; d < p->numbers; d++)
         if (!isfinite(number(p->f->dtype, p->f0[i], gq_lanes_at(p, j, d))))
           return gq_fail(GQ_ENONFINITE, "sample %lld: the dynamics are not finite at the start, t = %.9g",
-                         sample(lane), lane->t);
+                         ordinal(lane), lane->t);
     lane->c.h = lane_dir(lane) * gq_control_blind(lane->t), lane->search = false;
     return GQ_OK;
   }
@@ -356,7 +356,7 @@ static int evaluate_slopes(gq_lanes *p) {
     if (lane->stage != GQ_LANE_SLOPE && lane->stage != GQ_LANE_PROBE) continue;
     lane->nfe++;
     if (lane->stage == GQ_LANE_PROBE) have_probe(p, j);
-    else GQ_TRY(row_status(p, j, have_slope(p, j)));
+    else GQ_TRY(sample_status(p, j, have_slope(p, j)));
   }
   return GQ_OK;
 }
@@ -371,17 +371,17 @@ static int propose(gq_lanes *p, int j) {
   lane->h1 = h, lane->dense = false;
   if (lane->steps + lane->rejected >= p->max_steps)
     return gq_fail(GQ_EMAXSTEPS, "sample %lld: %lld steps (%lld rejected) reached t = %.9g, next step %.3g",
-                   sample(lane), (long long)(lane->steps + lane->rejected), (long long)lane->rejected,
+                   ordinal(lane), (long long)(lane->steps + lane->rejected), (long long)lane->rejected,
                    lane->t, h);
   if (adaptive && gq_control_short(&lane->c, h))
     return gq_fail(GQ_EUNDERFLOW,
                    "sample %lld: the step %.3g from t = %.9g is below min_step = %.3g (error ratio %.3g)",
-                   sample(lane), h, lane->t, lane->c.least, lane->c.ratio);
+                   ordinal(lane), h, lane->t, lane->c.least, lane->c.ratio);
   if (adaptive && gq_control_stuck(&lane->c, lane->t, h))
     return gq_fail(GQ_EUNDERFLOW, "sample %lld: the step %.3g no longer moves t = %.9g (error ratio %.3g)",
-                   sample(lane), h, lane->t, lane->c.ratio);
+                   ordinal(lane), h, lane->t, lane->c.ratio);
   if (!adaptive && lane->t + h == lane->t)
-    return gq_fail(GQ_EUNDERFLOW, "sample %lld: step_size = %.3g does not move t = %.9g", sample(lane),
+    return gq_fail(GQ_EUNDERFLOW, "sample %lld: step_size = %.3g does not move t = %.9g", ordinal(lane),
                    p->step_size, lane->t);
   return GQ_OK;
 }
@@ -408,13 +408,13 @@ static int judge(gq_lanes *p, int j) {
   return v == GQ_NOT_FINITE ? fail_nonfinite(p, j) : GQ_OK;
 }
 
-#define BLEND(T)                                                                          \
-  for (size_t d = 0; d < p->row; d++, dst = (T *)dst + p->n, src = (const T *)src + p->n) \
+#define BLEND(T)                                                                              \
+  for (size_t d = 0; d < p->numbers; d++, dst = (T *)dst + p->n, src = (const T *)src + p->n) \
     for (int j = 0; j < p->n; j++) ((T *)dst)[j] = p->taken[j] ? ((const T *)src)[j] : ((T *)dst)[j]
 
 /* dst = src in the lanes whose step was accepted */
 static void blend(const gq_lanes *p, void *dst, const void *src) {
-  size_t bytes = p->row * gq_dtype_size(p->f->dtype);
+  size_t bytes = p->numbers * gq_dtype_size(p->f->dtype);
   for (int j = 0; p->f->front && j < p->n; j++)
     if (p->taken[j]) memcpy((char *)dst + j * bytes, (const char *)src + j * bytes, bytes);
   if (p->f->front) return;
@@ -434,19 +434,19 @@ static int attempt(gq_lanes *p) {
   for (int j = 0; j < p->n; j++) {
     gq_lane *lane = &p->lane[j];
     p->taken[j] = false;
-    if (lane->stage == GQ_LANE_READY) GQ_TRY(row_status(p, j, propose(p, j)));
+    if (lane->stage == GQ_LANE_READY) GQ_TRY(sample_status(p, j, propose(p, j)));
     gq_lanes_step(p, j, lane->t, lane->stage == GQ_LANE_READY ? lane->h1 : 0);
   }
   p->dense_done = false;
   GQ_TRY(gq_lanes_phase(p, 0));
   for (int j = 0; j < p->n; j++)
-    if (p->lane[j].stage == GQ_LANE_READY) GQ_TRY(row_status(p, j, judge(p, j)));
+    if (p->lane[j].stage == GQ_LANE_READY) GQ_TRY(sample_status(p, j, judge(p, j)));
   commit(p);
   for (int j = 0; j < p->n; j++) {
     gq_lane *lane = &p->lane[j];
     if (!p->taken[j] || lane->stage == GQ_LANE_IDLE) continue;
     lane->t = lane->t1;
-    if (lane->t == lane->c.stop) GQ_TRY(row_status(p, j, p->use->arrived(p, j)));
+    if (lane->t == lane->c.stop) GQ_TRY(sample_status(p, j, p->use->arrived(p, j)));
   }
   return GQ_OK;
 }
@@ -454,11 +454,11 @@ static int attempt(gq_lanes *p) {
 static bool fill(gq_lanes *p, int j) {
   gq_lane *lane = &p->lane[j];
   *lane = (gq_lane){
-    .row = -1,
+    .sample = -1,
     .c = { .clamp = true, .last = { 1, 1 }, .size = p->step_size, .most = p->most, .least = p->least }
   };
   if (!p->use->next(p, j)) return false;
-  gq_lanes_cut(p->s, lane->row, p->n, j, p->cut);
+  gq_lanes_cut(p->s, lane->sample, p->n, j, p->cut);
   return true;
 }
 
@@ -469,7 +469,7 @@ int gq_lanes_run(gq_lanes *p, const gq_laneuse *use) {
   for (;;) {
     int waiting = 0, ready = 0;
     for (int j = 0; j < p->n; j++) {
-      while (more && p->lane[j].row < 0) more = fill(p, j);
+      while (more && p->lane[j].sample < 0) more = fill(p, j);
       waiting += p->lane[j].stage == GQ_LANE_SLOPE || p->lane[j].stage == GQ_LANE_PROBE;
       ready += p->lane[j].stage == GQ_LANE_READY;
     }

@@ -1,8 +1,8 @@
 /*
-** lanes.h -- rows of the state that are solved side by side, each at its own time with its own steps. One program
-** evaluates all lanes at once; a lane whose row is done takes the next one. The number of lanes and the programs
-** depend on nothing that other rows could change, and no operation mixes lanes: a row's numbers are the same, bit by
-** bit, in any company, in any lane, on any number of threads.
+** lanes.h -- samples that are solved side by side, each at its own time with its own steps. One program evaluates all
+** lanes at once; a lane whose sample is done takes the next one. The number of lanes and the programs depend on nothing
+** that other samples could change, and no operation mixes lanes: a sample's numbers are the same, bit by bit, in any
+** company, in any lane, on any number of threads.
 */
 #ifndef GQ_LANES_H
 #define GQ_LANES_H
@@ -11,28 +11,28 @@
 
 #include <string.h>
 
-/* What became of each row, and what the forward solve left of it. */
-typedef struct gq_rowset {
+/* What became of each sample, and what the forward solve left of it. */
+typedef struct gq_sampleset {
   int64_t n;
-  size_t bytes;                /* of a row of the state */
-  int workers;                 /* worker i solves rows i, i + workers, ... */
-  gq_samples samples;
-  gq_steps *tape;              /* [workers] direct and aca: of all rows in turn, each with gq_row_before, y, f */
-  int64_t *nfe;                /* [n] forward: samples.nfe is the user's */
-  int *reached;                /* [n] times of a row */
-  int64_t *last;               /* [n] a row's last record in its worker's tape, or -1 */
-} gq_rowset;
-int gq_rowset_new(const gq_solution *s, gq_rowset **out);
-void gq_rowset_free(gq_rowset *r_);
-static inline int64_t *gq_row_count(gq_tensor *x) { return gq_tensor_data(x); }
+  size_t bytes;                /* of a sample */
+  int workers;                 /* worker i solves samples i, i + workers, ... */
+  gq_samples took;
+  gq_steps *tape;              /* [workers] direct and aca: of all in turn, each with gq_sample_before, y, f */
+  int64_t *nfe;                /* [n] forward: took.nfe is the user's */
+  int *reached;                /* [n] times of a sample */
+  int64_t *last;               /* [n] a sample's last record in its worker's tape, or -1 */
+} gq_sampleset;
+int gq_sampleset_new(const gq_solution *s, gq_sampleset **out);
+void gq_sampleset_free(gq_sampleset *r_);
+static inline int64_t *gq_sample_count(gq_tensor *x) { return gq_tensor_data(x); }
 
-/* What a tape holds of a row at the start of a step: its step before, or -1; then y and f. */
-static inline int64_t gq_row_before(const gq_steps *tape, int64_t i) {
+/* What a tape holds of a sample at the start of a step: its step before, or -1; then y and f. */
+static inline int64_t gq_sample_before(const gq_steps *tape, int64_t i) {
   int64_t before;
   memcpy(&before, gq_steps_data(tape, i), sizeof before);
   return before;
 }
-static inline char *gq_row_state(const gq_steps *tape, int64_t i) {
+static inline char *gq_sample_state(const gq_steps *tape, int64_t i) {
   return gq_steps_data(tape, i) + sizeof(int64_t);
 }
 
@@ -40,7 +40,7 @@ static inline char *gq_row_state(const gq_steps *tape, int64_t i) {
 typedef enum gq_stage { GQ_LANE_IDLE, GQ_LANE_SLOPE, GQ_LANE_PROBE, GQ_LANE_READY } gq_stage;
 
 typedef struct gq_lane {
-  int64_t row;                 /* of the state */
+  int64_t sample;
   gq_stage stage;
   bool search;                 /* the first step is to be chosen */
   gq_control c;
@@ -54,9 +54,9 @@ typedef struct gq_lane {
 } gq_lane;
 
 typedef struct gq_lanes gq_lanes;
-/* What is done with lanes. A status that concerns one row (step limit, underflow, not finite) ends that row alone. */
+/* What is done with lanes. A status that concerns a sample (step limit, underflow, not finite) ends that one alone. */
 typedef struct gq_laneuse {
-  bool (*next)(gq_lanes *p, int j);      /* another row into lane j: y, row, t, stop, h or search, stage; false: none */
+  bool (*next)(gq_lanes *p, int j);      /* another into lane j: y, sample, t, stop, h or search, stage; false: none */
   int (*accepted)(gq_lanes *p, int j);   /* an accepted step, from y, f at t to y1, f1 at t1 */
   int (*arrived)(gq_lanes *p, int j);    /* at stop: set another one and a stage, or go idle */
   void (*failed)(gq_lanes *p, int j, int status);   /* and gq_message() tells */
@@ -71,7 +71,7 @@ struct gq_lanes {
   const gq_laneuse *use;
   void *context;
   int n, parts;                /* lanes */
-  size_t row;                  /* numbers of a row */
+  size_t numbers;              /* of a sample */
   size_t across, along;        /* from one of them to the next, from a lane to the next */
   double rtol, back_atol, step_size, most, least;   /* these two of a step */
   bool max_norm;
@@ -85,28 +85,28 @@ struct gq_lanes {
   double zero;
   bool dense_done, *taken;     /* [n] accepted in this attempt */
   void *te, *dt;               /* [n] times of the slope's evaluation, and products in time, in the state's dtype */
-  const void **cut;            /* [nb] lanes of boundaries that are cut with the rows */
+  const void **cut;            /* [nb] lanes of boundaries that are cut with the samples */
   const gq_grads *grads;       /* where phase 2 adds */
   void **cut_grad;             /* [nb] and its lanes for cut boundaries */
   const void **in;
   void **out;
-  void *arena, *evaluator_arena, *block, *scratch;   /* scratch: one row */
+  void *arena, *evaluator_arena, *block, *scratch;   /* scratch: one sample */
   size_t bytes;                /* of the block */
 };
 
-/* Bytes of n rows of boundary j, which is cut with the rows. */
+/* Bytes of n samples of boundary j, which is cut with the samples. */
 size_t gq_cut_bytes(const gq_field *f, int j, int64_t n);
 /* parts to be solved by st from slopes by `slope`; pull: with buffers for phase 2. */
 int gq_lanes_init(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_evaluator *slope, bool pull);
 void gq_lanes_done(gq_lanes *p);
 /* Where number d of lane j is. */
 static inline size_t gq_lanes_at(const gq_lanes *p, int j, size_t d) { return j * p->along + d * p->across; }
-/* A row between contiguous numbers and lane j. */
-void gq_lanes_put(const gq_lanes *p, void *lanes, int j, const void *row);
-void gq_lanes_get(const gq_lanes *p, const void *lanes, int j, void *row);
-/* Row `row` of every cut boundary into place j of buffers of n rows, and the other way round, added. */
-void gq_lanes_cut(const gq_solution *s, int64_t row, int64_t n, int j, const void *const *lanes);
-void gq_lanes_uncut(const gq_field *f, int64_t row, int64_t n, int j, void *const *lanes, const gq_grads *grads);
+/* A sample between contiguous numbers and lane j. */
+void gq_lanes_put(const gq_lanes *p, void *lanes, int j, const void *sample);
+void gq_lanes_get(const gq_lanes *p, const void *lanes, int j, void *sample);
+/* What a sample has of every cut boundary into place j of buffers of n, and the other way round, added. */
+void gq_lanes_cut(const gq_solution *s, int64_t sample, int64_t n, int j, const void *const *lanes);
+void gq_lanes_uncut(const gq_field *f, int64_t sample, int64_t n, int j, void *const *lanes, const gq_grads *grads);
 /* Boundaries and products of an evaluator after its `states` inputs and `parts` outputs. */
 void gq_lanes_bind(const gq_lanes *p, const gq_evaluator *e, const void **in, void **out);
 int gq_lanes_phase(gq_lanes *p, int phase);
@@ -117,20 +117,20 @@ void gq_lanes_step(const gq_lanes *p, int j, double t, double h);
 void gq_lanes_set_time(const gq_lanes *p, int j, double t);
 /* y(theta) of a part of lane j's step; the interpolant is completed for all lanes, and charged to this one, when it
 ** is first needed in a step. */
-int gq_lanes_interpolate(gq_lanes *p, int part, int j, double theta, void *row);
+int gq_lanes_interpolate(gq_lanes *p, int part, int j, double theta, void *sample);
 const void *gq_lanes_slope(const gq_lanes *p, int i, int part);
-/* Solve until no row is left. */
+/* Solve until no sample is left. */
 int gq_lanes_run(gq_lanes *p, const gq_laneuse *use);
 /* Weighted norm of x - minus_ in lane j in units of the tolerance. */
 double gq_lanes_norm(const gq_lanes *p, int part, int j, const void *x, const void *y, const void *minus_);
-bool gq_row_failure(int status);
-/* What ended a worker, or a row: messages belong to threads. */
+bool gq_sample_failure(int status);
+/* What ended a worker, or a sample: messages belong to threads. */
 typedef struct gq_outcome {
   int status;
   char message[512];
 } gq_outcome;
 void gq_outcome_set(gq_outcome *o, int status);
 
-int gq_rows_forward(gq_solution *s);
+int gq_samples_forward(gq_solution *s);
 
 #endif

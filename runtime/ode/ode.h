@@ -84,7 +84,7 @@ struct gq_plan;
 struct gq_plankey;
 struct gq_planspec;
 struct gq_pullback;
-struct gq_rowpull;
+struct gq_samplepull;
 typedef struct gq_engine {
   const char *name;            /* "gq" */
   gq_keeps keeps;
@@ -96,7 +96,7 @@ typedef struct gq_engine {
   void (*shape)(const struct gq_ode_options *o, struct gq_plankey *k);   /* what it alone adds to a plan's key; NULL */
   int (*build)(struct gq_plan *p);             /* the programs of a plan, all that the key says */
   int (*backward)(struct gq_pullback *b);
-  int (*rows)(struct gq_rowpull *w);           /* a worker's share of batch = "independent"; NULL: refused */
+  int (*samples)(struct gq_samplepull *w);     /* a worker's share of batch = "independent"; NULL: refused */
   /* Settle on an engine before a solve (steps < 0), or when the one chosen went over the memory after so many. */
   int (*choose)(const struct gq_planspec *s, struct gq_ode_options *o, int64_t steps, struct gq_info *info);
   const char *kept, *doc;      /* in words: what the forward solve leaves, how it goes back */
@@ -125,7 +125,7 @@ typedef struct gq_ode_options {
   bool max_norm;               /* opts.norm = "max": largest component instead of RMS */
   gq_controller controller;
   bool overshoot, parity;
-  bool independent;            /* every row of the state has steps of its own; engines none, direct, aca, gq, check */
+  bool independent;            /* every sample has steps of its own; engines none, direct, aca, gq, check */
   bool error, stiffness;       /* gq_info.error and .stiffness are summed up; engines none, direct, aca */
   const gq_engine *engine;
   /* adjoint = {...} */
@@ -202,7 +202,7 @@ typedef struct gq_solution gq_solution;
 /* A solve as a function of time. */
 typedef struct gq_dense gq_dense;
 
-/* What each row took, where rows are solved on their own; tensors {rows}, int64 but for t. The backward pass adds to
+/* What each sample took, where they are solved apart; tensors {samples}, int64 but for t. The backward pass adds to
 ** the last three in place. */
 typedef struct gq_samples {
   gq_tensor *nfe, *steps, *rejected;   /* evaluations, accepted and rejected steps */
@@ -224,7 +224,7 @@ typedef struct gq_problem {
   int nt;
   const double *t;             /* increasing or decreasing, repeats allowed */
   gq_dense **dense_;           /* where the interpolant goes */
-  gq_samples *samples_;        /* where new references to what each row took go; all NULL if rows are solved together */
+  gq_samples *samples_;        /* where new references to what each took go; all NULL if they are solved together */
   const gq_graph *event_;      /* inputs: t, z, captures of its own; one number: the solve ends where it changes sign */
   int nevent;
   gq_tensor *const *event_capture;

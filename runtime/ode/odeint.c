@@ -376,7 +376,8 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
   bool begun = status == GQ_OK; /* what is refused before is an error, not a part */
   if (begun) {
     s->plan->running++;
-    if (o->independent) status = gq_rows_forward(s), k = s->nt; /* rows that failed have filled theirs */
+    if (o->independent)
+      status = gq_samples_forward(s), k = s->nt; /* samples that failed have filled theirs */
     else if (gq_numel(p->z0->shape) > 0) status = forward_run(s, p, &k);
     if (status == GQ_OK && s->info.event && !s->trivial && continuous(o) && o->trajectory->ahead)
       status = again_to_event(s, &k);
@@ -398,11 +399,11 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
       fill_nan(s->z->dtype, gq_numel(s->z0->shape), gq_at_time(s, s->z, i));
   }
   *reached = k;
-  if (s->rows && p->samples_ && (status == GQ_OK || keep_part))
-    gq_samples_ref(&s->rows->samples, p->samples_);
+  if (s->samples && p->samples_ && (status == GQ_OK || keep_part))
+    gq_samples_ref(&s->samples->took, p->samples_);
   if ((status == GQ_OK || keep_part) && p->dense_) *p->dense_ = s->dense, s->dense = NULL;
-  bool part_of_rows = keep_part && s->rows;
-  if ((status == GQ_OK || part_of_rows) && o->engine->keeps != GQ_KEEP_NOTHING) *sol = s;
+  bool part_of_samples = keep_part && s->samples;
+  if ((status == GQ_OK || part_of_samples) && o->engine->keeps != GQ_KEEP_NOTHING) *sol = s;
   else gq_solution_free(s);
   return status;
 }
@@ -484,7 +485,7 @@ void gq_solution_free(gq_solution *s) {
   if (s->plan) gq_steps_give_back(&s->steps, s->plan, 0, s->steps.room);
   if (s->plan) gq_steps_give_back(&s->ends, s->plan, 0, s->ends.room);
   gq_dense_free(s->dense);
-  gq_rowset_free(s->rows);
+  gq_sampleset_free(s->samples);
   gq_binding_free(s->bind);
   gq_plan_release(s->plan);
   gq_tensor_unref(s->z0);
@@ -530,7 +531,7 @@ int gq_solution_records(gq_solution *s) {
   gq_tensor *z = s->z; /* stays as it is: direct does not mind what the user has done to it */
   gq_info info = s->info;
   int k = 0;
-  if (!states(s) || held(s) || s->trivial || s->rows) return GQ_OK;
+  if (!states(s) || held(s) || s->trivial || s->samples) return GQ_OK;
   if (s->z0->storage->version != s->z0_version) GQ_TRY(start_from_solution(s, z));
   s->z0_version = s->z0->storage->version;
   gq_tensor *again;

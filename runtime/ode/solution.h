@@ -23,7 +23,7 @@ struct gq_solution {
   size_t record_bytes;         /* of bytes; states go back to the plan once a backward pass has used them */
   void *trajectory;            /* what its row keeps besides */
   bool limited, over;          /* auto: kept bytes are counted against the limit; they went over it */
-  struct gq_rowset *rows;      /* what each row took and left, where rows are solved on their own */
+  struct gq_sampleset *samples;   /* what each took and left, where samples are solved on their own */
   bool trivial;                /* nothing to integrate: all times equal, or an empty state */
   gq_dense *dense;             /* until the solve is done */
   gq_split *split;             /* parity: the tensors that z was packed from, or NULL */
