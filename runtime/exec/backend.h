@@ -54,9 +54,4 @@ const gq_backend *gq_backend_at(int i);
 /* x on a device, as a recorded operation: its derivative goes back. */
 int gq_to_device(gq_tensor *x, const gq_device *d, gq_tensor **out);
 
-/* In the host's memory. */
-static inline void gq_axpy(gq_dtype d, size_t n, double s, const void *src, void *dst) {
-  gq_cpu_backend.vec->axpy(d, n, s, src, dst);
-}
-
 #endif

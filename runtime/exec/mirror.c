@@ -131,6 +131,14 @@ static void put(gq_dtype d, size_t n, const double *in, void *x, size_t stride) 
   CPU->put(d, n, in, real(x), stride);
 }
 
+static void spread(size_t size, size_t n, const void *src, size_t from, void *dst, size_t to) {
+  CPU->spread(size, n, real(src), from, real(dst), to);
+}
+
+static void blend(gq_dtype d, size_t rows, size_t cols, const bool *taken, const void *src, void *dst) {
+  CPU->blend(d, rows, cols, taken, real(src), real(dst));
+}
+
 static void turn(size_t size, size_t rows, size_t cols, const void *src, void *dst) {
   CPU->turn(size, rows, cols, real(src), real(dst));
 }
@@ -167,6 +175,8 @@ static const gq_vectors vectors = {
   .cast = cast,
   .get = get,
   .put = put,
+  .spread = spread,
+  .blend = blend,
   .turn = turn,
   .fit = fit,
   .fit_pull = fit_pull,

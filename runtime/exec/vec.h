@@ -45,6 +45,10 @@ typedef struct gq_vectors {
   /* to the host and from there, with a stride in numbers */
   void (*get)(gq_dtype d, size_t n, const void *x, size_t stride, double *out);
   void (*put)(gq_dtype d, size_t n, const double *in, void *x, size_t stride);
+  /* dst[i to] = src[i from], numbers of `size` bytes */
+  void (*spread)(size_t size, size_t n, const void *src, size_t from, void *dst, size_t to);
+  /* dst[i][j] = src[i][j] where taken[j], which is the host's */
+  void (*blend)(gq_dtype d, size_t rows, size_t cols, const bool *taken, const void *src, void *dst);
   /* dst[i][j] = src[j][i], i < rows, j < cols, numbers of `size` bytes */
   void (*turn)(size_t size, size_t rows, size_t cols, const void *src, void *dst);
   /* Mean and deviation of each row x[rows][n]; saved[2 rows]: float64 that the way back needs. There: the cotangent

@@ -461,10 +461,6 @@ void gq_field_free(gq_field *f) {
 
 /* ---- numbers ---- */
 
-size_t gq_first_nonfinite(gq_dtype d, size_t n, const void *x) {
-  return gq_cpu_backend.vec->nonfinite(d, n, x);
-}
-
 void gq_field_copy_slice(const gq_backend *on, gq_shape whole, int axis, int64_t first, int64_t count,
                          bool columns, size_t size, char *slice, char *full, bool to_slice) {
   size_t inner = 1, outer = 1;

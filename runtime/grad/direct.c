@@ -33,8 +33,9 @@ static int buffers(direct *d) {
   int slopes = w->a.st->m->slopes, whole = w->a.st->l.extra ? 8 : 6;
   d->n = gq_numel(f->shape);
   d->part = gq_round64(gq_part_bytes(f));
-  d->block = gq_calloc(slopes + whole, d->part);
+  d->block = gq_allocate(f->on, (slopes + whole) * d->part);
   if (!d->block) return gq_nomem((slopes + whole) * d->part);
+  gq_zero(f->on, d->block, (slopes + whole) * d->part);
   d->b->s->bytes += (slopes + whole) * d->part;
   char *next = d->block;
   void **all[] = { &w->a.pull.cy, &w->a.pull.cf, &w->a.pull.py, &w->a.pull.pf,
@@ -214,7 +215,7 @@ static int pull_step(direct *d) {
     add(d, 1, d->gf, w->a.pull.cf);
   }
   if (w->a.st->l.extra) gq_copy(on(d), w->a.pull.cx, w->a.pull.px, d->part);
-  if (gq_first_nonfinite(b->s->z->dtype, d->n, w->a.pull.cy))
+  if (on(d)->vec->nonfinite(b->s->z->dtype, d->n, w->a.pull.cy))
     return gq_fail(GQ_ENONFINITE,
                    "in the backward pass the derivative of the step from t = %.9g (step %.3g) is not finite",
                    r->t, r->h);
@@ -275,7 +276,7 @@ static int invert(direct *d, gq_walk *w) {
   gq_attempt_times(&w->a, r->t, r->h, d->t1);
   GQ_TRY(gq_walk_phase(w, 0));
   w->a.cost.nfe += w->a.st->l.nfe;
-  if (gq_first_nonfinite(d->b->s->z->dtype, d->n, d->z->y))
+  if (on(d)->vec->nonfinite(d->b->s->z->dtype, d->n, d->z->y))
     return gq_fail(GQ_ENONFINITE,
                    "the inverse of the step from t = %.9g is not finite: gradient = \"aca\" keeps the "
                    "states instead",
@@ -362,7 +363,7 @@ static int backward(gq_pullback *b, int (*run)(direct *)) {
   if (status == GQ_OK) status = run(&d);
   b->nfe = w->a.cost.nfe;
   gq_walk_done(w);
-  gq_free(d.block);
+  gq_release(b->s->plan->field->on, d.block);
   return status;
 }
 

@@ -138,7 +138,7 @@ static int check_sample(const back *k, int j) {
   gq_lanes *p = k->p;
   const gq_step_record r = gq_step(k->tape, k->at[j]);
   gq_lanes_get(p, p->cy, j, p->scratch);
-  if (!gq_first_nonfinite(p->f->dtype, p->numbers, p->scratch)) return GQ_OK;
+  if (!p->f->on->vec->nonfinite(p->f->dtype, p->numbers, p->scratch)) return GQ_OK;
   return gq_fail(
     GQ_ENONFINITE,
     "sample %lld: in the backward pass the derivative of the step from t = %.9g (step %.3g) is not "
@@ -236,7 +236,9 @@ static int pull_starts(back *k, int64_t first, int count) {
     gq_lanes_uncut(p->f, sample, p->n, j, p->cut_grad, p->grads);
     gq_lanes_get(p, p->ef[0], j, p->scratch);
     p->f->on->vec->axpy(p->f->dtype, p->numbers, 1, p->scratch, (char *)w->b->a + sample * k->bytes);
-    if (w->gt) w->gt[0] += p->f->dtype == GQ_F32 ? ((float *)p->dt)[j] : ((double *)p->dt)[j];
+    double time;
+    p->f->on->vec->get(p->f->dtype, 1, (char *)p->dt + j * gq_dtype_size(p->f->dtype), 1, &time);
+    if (w->gt) w->gt[0] += time;
   }
   return GQ_OK;
 }

@@ -186,8 +186,10 @@ static void choose_step(gq_adams *a) {
 
 /* ---- attempts ---- */
 
-static bool all_finite(const gq_adams *a, const void *y, const void *f) {
-  return !gq_first_nonfinite(a->dtype, a->n, y) && !gq_first_nonfinite(a->dtype, a->n, f);
+static bool all_finite(const gq_attempt *w, const void *y, const void *f) {
+  const gq_vectors *vec = w->field->on->vec;
+  const gq_adams *a = w->own;
+  return !vec->nonfinite(a->dtype, a->n, y) && !vec->nonfinite(a->dtype, a->n, f);
 }
 
 static void restart(gq_attempt *w, gq_control *c) {
@@ -219,7 +221,7 @@ static int correct(gq_attempt *w, double h, double t1, bool *good) {
     gq_adams_correct(w, h, a->g[a->k + 1]);
     GQ_TRY(gq_adams_slope_at(w, t1, h, w->y1[0], w->f1[0]));
   }
-  *good = (!a->corrects && !a->fixed) || all_finite(a, w->y1[0], w->f1[0]); /* p was seen by its error */
+  *good = (!a->corrects && !a->fixed) || all_finite(w, w->y1[0], w->f1[0]); /* p was seen by its error */
   return GQ_OK;
 }
 
@@ -285,7 +287,7 @@ static void *slope(const gq_attempt *w, int i, int part, int slice) {
 
 static int shorten(gq_attempt *w, double t1, const void *y1) {
   gq_adams *a = w->own;
-  memcpy(w->y1[0], y1, gq_part_bytes(w->field));
+  gq_copy(w->field->on, w->y1[0], y1, gq_part_bytes(w->field));
   w->h = t1 - w->t, w->t1 = t1;
   a->ready = false;
   return gq_adams_slope_at(w, t1, w->h, w->y1[0], w->f1[0]);

@@ -10,27 +10,34 @@
 #include <math.h>
 #include <string.h>
 
-static double number(const gq_adams *a, const void *x, size_t i) {
-  return a->dtype == GQ_F32 ? ((const float *)x)[i] : ((const double *)x)[i];
+/* to += s x, numbers of the state */
+static void add(const gq_attempt *w, double s, const void *x, double *to) {
+  const gq_adams *a = w->own;
+  double some[GQ_ADAMS_CHUNK];
+  for (size_t at = 0; at < a->n; at += GQ_ADAMS_CHUNK) {
+    size_t n = a->n - at < GQ_ADAMS_CHUNK ? a->n - at : GQ_ADAMS_CHUNK;
+    w->field->on->vec->get(a->dtype, n, (const char *)x + at * gq_dtype_size(a->dtype), 1, some);
+    for (size_t i = 0; i < n; i++) to[at + i] += s * some[i];
+  }
 }
 
-static void store(const gq_adams *a, const double *x, void *to) {
-  for (size_t i = 0; i < a->n; i++)
-    if (a->dtype == GQ_F32) ((float *)to)[i] = (float)x[i];
-    else ((double *)to)[i] = x[i];
+static void store(const gq_attempt *w, const double *x, void *to) {
+  w->field->on->vec->put(w->field->dtype, gq_numel(w->field->shape), x, to, 1);
 }
 
 /* z[1] = y at t + h by n steps of the midpoint rule, the first one Euler's. */
 static int midpoints(gq_attempt *w, double t, double h, int n, const void *y, const void *f) {
   gq_adams *a = w->own;
   double s = h / n, *old = a->z[0], *now = a->z[1];
-  for (size_t i = 0; i < a->n; i++) old[i] = number(a, y, i), now[i] = old[i] + s * number(a, f, i);
+  w->field->on->vec->get(a->dtype, a->n, y, 1, old);
+  memcpy(now, old, a->n * sizeof *now);
+  add(w, s, f, now);
   for (int m = 1; m < n; m++) {
     void *z = a->state, *rate = a->rate;
-    store(a, now, z);
+    store(w, now, z);
     w->cost.nfe++;
     GQ_TRY(gq_evaluate_at(w->st->f, w->bind, t + m * s, &z, &rate, NULL, NULL));
-    for (size_t i = 0; i < a->n; i++) old[i] += 2 * s * number(a, rate, i);
+    add(w, 2 * s, rate, old);
     double *swap = old;
     old = now, now = swap;
   }
@@ -58,13 +65,14 @@ static int one_step(gq_attempt *w, double t, double h, double t1, const void *y,
     GQ_TRY(midpoints(w, t, h, 2 * c, y, f));
     extrapolate(a, c);
   }
-  store(a, a->column[a->columns - 1], y1);
+  store(w, a->column[a->columns - 1], y1);
   return gq_adams_slope_at(w, t1, h, y1, f1);
 }
 
 /* On the grid that the walk will go along; fewer steps where it ends before. */
 int gq_adams_start(gq_attempt *w, const gq_control *c) {
   gq_adams *a = w->own;
+  const gq_vectors *vec = w->field->on->vec;
   gq_control grid = *c;
   double t = w->t;
   const void *y = w->y[0], *f = w->f[0];
@@ -77,7 +85,7 @@ int gq_adams_start(gq_attempt *w, const gq_control *c) {
     GQ_TRY(one_step(w, t, h, t1, y, f, a->start_y[j], a->start_f[j]));
     a->start_h[a->ahead++] = h;
     y = a->start_y[j], f = a->start_f[j];
-    a->broken = gq_first_nonfinite(a->dtype, a->n, y) || gq_first_nonfinite(a->dtype, a->n, f);
+    a->broken = vec->nonfinite(a->dtype, a->n, y) || vec->nonfinite(a->dtype, a->n, f);
     if (a->broken) break;
     int k = a->count < a->most ? a->count : a->most;
     gq_adams_coefficients(a, h, k);
@@ -94,8 +102,8 @@ int gq_adams_started(gq_attempt *w, double *ratio) {
   gq_adams *a = w->own;
   int j = a->next++, good = a->ahead - a->broken;
   size_t bytes = gq_part_bytes(w->field);
-  memcpy(w->y1[0], a->start_y[j], bytes);
-  memcpy(w->f1[0], a->start_f[j], bytes);
+  gq_copy(w->field->on, w->y1[0], a->start_y[j], bytes);
+  gq_copy(w->field->on, w->f1[0], a->start_f[j], bytes);
   if (j == good) *ratio = NAN;
   a->offset = 0;
   for (int i = j; i < good; i++) a->offset -= a->start_h[i];

@@ -80,20 +80,14 @@ double gq_split_take(const gq_split *s) {
 double gq_attempt_norm(const gq_attempt *a, int part, const void *x, const void *y, const void *minus_) {
   const gq_field *f = a->field;
   size_t n = gq_numel(f->shape);
-  double sum = 0, top = 0;
-  for (size_t i = 0; i < n; i++) {
-    double v, scale;
-    if (f->dtype == GQ_F32) {
-      v = ((const float *)x)[i] - (minus_ ? ((const float *)minus_)[i] : 0.0);
-      scale = fabs((double)((const float *)y)[i]);
-    } else {
-      v = ((const double *)x)[i] - (minus_ ? ((const double *)minus_)[i] : 0.0);
-      scale = fabs(((const double *)y)[i]);
-    }
-    v = fabs(v / (a->tol.atol[part] + a->tol.rtol * scale));
-    sum += v * v;
-    if (!(v <= top)) top = v;
-    if (a->tol.split) gq_split_add(a->tol.split, f, i, v * v);
+  const gq_vectors *vec = f->on->vec;
+  double sum = 0, top = 0, square, size;
+  if (!a->tol.split) vec->weighted(f->dtype, n, x, minus_, y, a->tol.atol[part], a->tol.rtol, &sum, &top);
+  for (size_t i = 0, at = 0; a->tol.split && i < n; i++, at += gq_dtype_size(f->dtype)) {
+    vec->weighted(f->dtype, 1, (const char *)x + at, minus_ ? (const char *)minus_ + at : NULL,
+                  (const char *)y + at, a->tol.atol[part], a->tol.rtol, &square, &size);
+    if (!(size <= top)) top = size;
+    gq_split_add(a->tol.split, f, i, square);
   }
   if (a->tol.split) sum = n * gq_split_take(a->tol.split);
   return a->tol.max_norm ? top : n ? sqrt(sum / n) : 0;
@@ -155,10 +149,11 @@ double gq_attempt_products(const gq_attempt *a, gq_measured what) {
 }
 
 size_t gq_attempt_nonfinite(const gq_attempt *a) {
+  const gq_vectors *vec = a->field->on->vec;
   size_t n = gq_numel(a->field->shape), i = 0;
   for (int p = 0; p < a->st->l.parts && !i; p++) {
-    i = gq_first_nonfinite(a->field->dtype, n, a->y1[p]);
-    if (!i && a->st->l.carry) i = gq_first_nonfinite(a->field->dtype, n, a->f1[p]);
+    i = vec->nonfinite(a->field->dtype, n, a->y1[p]);
+    if (!i && a->st->l.carry) i = vec->nonfinite(a->field->dtype, n, a->f1[p]);
   }
   return i ? gq_field_unpacked_index(a->field, i - 1) + 1 : 0;
 }

@@ -90,14 +90,14 @@ static void moved(gq_attempt *w) { own(w)->fresh = false; }
 
 static void load(gq_attempt *w, const char *slope, size_t part) {
   for (int i = 1; i < w->st->m->slopes; i++)
-    memcpy(own(w)->k[i][0], slope + i * part, gq_part_bytes(w->field));
+    gq_copy(w->field->on, own(w)->k[i][0], slope + i * part, gq_part_bytes(w->field));
 }
 
 /* ---- pieces of a step ---- */
 
 static void add(const gq_attempt *w, double s, const void *x, void *y) {
   const gq_field *f = w->field;
-  if (s != 0) gq_axpy(f->dtype, gq_numel(f->shape), s, x, y);
+  if (s != 0) f->on->vec->axpy(f->dtype, gq_numel(f->shape), s, x, y);
 }
 
 static double row_of_a(const gq_tableau *m, int i, int j) { return m->a[(size_t)i * m->stages + j]; }
@@ -110,7 +110,7 @@ static double h_gamma(const gq_attempt *w, int i) {
 
 /* y + h sum_j<n w_j k_j of a part */
 static void combine(const gq_attempt *w, const double *weights, int n, int part, void *dst) {
-  memcpy(dst, w->y[part], gq_part_bytes(w->field));
+  gq_copy(w->field->on, dst, w->y[part], gq_part_bytes(w->field));
   for (int j = 0; j < n; j++) add(w, w->scalar[1] * weights[j], whole_slope(w, j, part), dst);
 }
 
@@ -275,22 +275,30 @@ static int implicit_stage(gq_attempt *w, int i, verdict *what) {
   double hg = h_gamma(w, i);
   for (int p = 0; p < w->st->l.parts; p++) {
     combine(w, m->a + (size_t)i * m->stages, i, p, n->base[p]);
-    memcpy(n->stage[p], n->base[p], gq_part_bytes(f));
-    memcpy(whole_slope(w, i, p), whole_slope(w, i - 1, p), gq_part_bytes(f));
+    gq_copy(w->field->on, n->stage[p], n->base[p], gq_part_bytes(f));
+    gq_copy(w->field->on, whole_slope(w, i, p), whole_slope(w, i - 1, p), gq_part_bytes(f));
     add(w, hg, whole_slope(w, i, p), n->stage[p]);
   }
   factor(w, hg, NULL);
   GQ_TRY(iterate(w, i, hg, what));
   for (int p = 0; p < w->st->l.parts; p++) {
-    if (i == m->end) memcpy(w->y1[p], n->stage[p], gq_part_bytes(f));
+    if (i == m->end) gq_copy(w->field->on, w->y1[p], n->stage[p], gq_part_bytes(f));
     if (*what != LOST) continue;
-    memcpy(w->y1[p], n->stage[p], gq_part_bytes(f)); /* a message tells what is not finite there */
-    memcpy(w->f1[p], n->slope[p], gq_part_bytes(f));
+    gq_copy(w->field->on, w->y1[p], n->stage[p],
+            gq_part_bytes(f)); /* a message tells what is not finite there */
+    gq_copy(w->field->on, w->f1[p], n->slope[p], gq_part_bytes(f));
   }
   return GQ_OK;
 }
 
 /* ---- a step ---- */
+
+enum { CHUNK = 64 };
+
+static void get(const gq_attempt *w, const void *x, size_t at, size_t n, double *out) {
+  const gq_field *f = w->field;
+  f->on->vec->get(f->dtype, n, (const char *)x + at * gq_dtype_size(f->dtype), 1, out);
+}
 
 /* Norm of (h sum_i e_i k_i) / (atol + rtol max(|y|, |y1|)) of a part. */
 static double error_norm(const gq_attempt *w, int part) {
@@ -298,17 +306,20 @@ static double error_norm(const gq_attempt *w, int part) {
   const gq_tableau *m = w->st->m;
   size_t n = gq_numel(f->shape);
   double sum = 0, top = 0;
-  for (size_t i = 0; i < n; i++) {
-    double e = 0, y, y1;
+  for (size_t at = 0; at < n; at += CHUNK) {
+    size_t some = n - at < CHUNK ? n - at : CHUNK;
+    double e[CHUNK] = { 0 }, k[CHUNK], y[CHUNK], y1[CHUNK];
     for (int j = 0; j < m->stages; j++) {
-      const void *k = whole_slope(w, j, part);
-      e += m->e[j] * (f->dtype == GQ_F32 ? ((const float *)k)[i] : ((const double *)k)[i]);
+      get(w, whole_slope(w, j, part), at, some, k);
+      for (size_t i = 0; i < some; i++) e[i] += m->e[j] * k[i];
     }
-    y = f->dtype == GQ_F32 ? ((const float *)w->y[part])[i] : ((const double *)w->y[part])[i];
-    y1 = f->dtype == GQ_F32 ? ((const float *)w->y1[part])[i] : ((const double *)w->y1[part])[i];
-    double v = fabs(w->scalar[1] * e / (w->tol.atol[part] + w->tol.rtol * fmax(fabs(y), fabs(y1))));
-    sum += v * v;
-    if (!(v <= top)) top = v;
+    get(w, w->y[part], at, some, y), get(w, w->y1[part], at, some, y1);
+    for (size_t i = 0; i < some; i++) {
+      double v =
+        fabs(w->scalar[1] * e[i] / (w->tol.atol[part] + w->tol.rtol * fmax(fabs(y[i]), fabs(y1[i]))));
+      sum += v * v;
+      if (!(v <= top)) top = v;
+    }
   }
   return w->tol.max_norm ? top : n ? sqrt(sum / n) : 0;
 }
@@ -316,7 +327,7 @@ static double error_norm(const gq_attempt *w, int part) {
 static bool all_finite(const gq_attempt *w) {
   const gq_field *f = w->field;
   for (int p = 0; p < w->st->l.parts; p++)
-    if (gq_first_nonfinite(f->dtype, gq_numel(f->shape), w->y1[p])) return false;
+    if (f->on->vec->nonfinite(f->dtype, gq_numel(f->shape), w->y1[p])) return false;
   return true;
 }
 
@@ -350,7 +361,7 @@ static int step(gq_attempt *w, double *ratio) {
 /* The stage of a part at slope i. */
 static void stage_value(gq_attempt *w, int i, int part, void *dst) {
   const gq_tableau *m = w->st->m;
-  if (i == m->end) memcpy(dst, w->y1[part], gq_part_bytes(w->field));
+  if (i == m->end) gq_copy(w->field->on, dst, w->y1[part], gq_part_bytes(w->field));
   else combine(w, m->a + (size_t)i * m->stages, i + 1, part, dst);
 }
 
@@ -361,7 +372,7 @@ static int add_products(gq_attempt *w, int i, double weight, const gq_grads *gra
   void *x[GQ_MAXPARTS + GQ_MAXGIVEN];
   if (weight == 0) return GQ_OK;
   for (int p = 0; p <= ia; p++) stage_value(w, i, p, n->stage[p]);
-  memset(n->base[ia], 0, gq_part_bytes(w->field));
+  gq_zero(w->field->on, n->base[ia], gq_part_bytes(w->field));
   add(w, weight, n->stage[ia], n->base[ia]); /* they are linear in a */
   void *parts[] = { n->stage[0], n->base[1] };
   if (ia == 0) parts[0] = n->base[0];
@@ -374,8 +385,8 @@ static int add_products(gq_attempt *w, int i, double weight, const gq_grads *gra
 static int product_errors(gq_attempt *w) {
   const gq_tableau *m = w->st->m;
   double h = w->scalar[1];
-  memset(w->sum.dq.block, 0, w->sum.dq.bytes);
-  memset(w->sum.eq.block, 0, w->sum.eq.bytes);
+  gq_zero(w->field->on, w->sum.dq.block, w->sum.dq.bytes);
+  gq_zero(w->field->on, w->sum.eq.block, w->sum.eq.bytes);
   w->sum.dtime = w->sum.etime = 0;
   for (int i = 0; i < m->stages; i++) {
     GQ_TRY(add_products(w, i, -h * m->b[i], &w->sum.dq, &w->sum.dtime));
@@ -385,14 +396,6 @@ static int product_errors(gq_attempt *w) {
 }
 
 /* ---- the derivative of a step ---- */
-
-static double dot(gq_dtype d, size_t n, const void *x, const void *y) {
-  double sum = 0;
-  for (size_t i = 0; i < n; i++)
-    sum += d == GQ_F32 ? (double)((const float *)x)[i] * ((const float *)y)[i]
-                       : ((const double *)x)[i] * ((const double *)y)[i];
-  return sum;
-}
 
 /* J'v at slope i and the stage into n->slope[0]; products are added; returns d/dt in *time. */
 static int pull_at(gq_attempt *w, int i, void *stage, void *v, double *time) {
@@ -429,7 +432,7 @@ static int pull_stage(gq_attempt *w, int i) {
     double a = row_of_a(m, i, j);
     if (a == 0) continue;
     if (j < i) add(w, h * a, n->slope[0], n->cot[j]);
-    w->pull.ph += a * dot(f->dtype, numel, n->slope[0], whole_slope(w, j, 0));
+    w->pull.ph += a * f->on->vec->dot(f->dtype, numel, n->slope[0], whole_slope(w, j, 0));
   }
   return GQ_OK;
 }
@@ -442,21 +445,22 @@ static int pull(gq_attempt *w) {
   double time;
   n->fresh = false;
   w->pull.pt = w->pull.ph = 0;
-  memcpy(w->pull.py, w->pull.cy, part);
+  gq_copy(w->field->on, w->pull.py, w->pull.cy, part);
   if (m->end == m->stages) {
     GQ_TRY(pull_at(w, m->end, w->y1[0], w->pull.cf, &time));
     w->pull.pt += time, w->pull.ph += time;
     add(w, 1, n->slope[0], w->pull.py);
   }
-  memset(n->cot[0], 0, part);
-  for (int i = 1; i < m->stages; i++) memcpy(n->cot[i], i == m->end ? w->pull.cf : w->pull.ck[i], part);
+  gq_zero(w->field->on, n->cot[0], part);
+  for (int i = 1; i < m->stages; i++)
+    gq_copy(w->field->on, n->cot[i], i == m->end ? w->pull.cf : w->pull.ck[i], part);
   for (int i = 0; i < m->stages; i++) {
     if (m->b[i] == 0) continue;
     add(w, w->scalar[1] * m->b[i], w->pull.py, n->cot[i]);
-    w->pull.ph += m->b[i] * dot(f->dtype, gq_numel(f->shape), w->pull.py, whole_slope(w, i, 0));
+    w->pull.ph += m->b[i] * f->on->vec->dot(f->dtype, gq_numel(f->shape), w->pull.py, whole_slope(w, i, 0));
   }
   for (int i = m->stages - 1; i > 0; i--) GQ_TRY(pull_stage(w, i));
-  memcpy(w->pull.pf, n->cot[0], part);
+  gq_copy(w->field->on, w->pull.pf, n->cot[0], part);
   return GQ_OK;
 }
 

@@ -66,22 +66,21 @@ static size_t place(const gq_newton *n, int64_t row, size_t *stride) {
 
 void gq_newton_load(const gq_newton *n, int64_t row, const void *state, double *x) {
   size_t stride, at = place(n, row, &stride);
-  for (int i = 0; i < n->dim; i++, at += stride)
-    x[i] = n->field->dtype == GQ_F32 ? ((const float *)state)[at] : ((const double *)state)[at];
+  const gq_field *f = n->field;
+  f->on->vec->get(f->dtype, n->dim, (const char *)state + at * gq_dtype_size(f->dtype), stride, x);
 }
 
 void gq_newton_store(const gq_newton *n, int64_t row, const double *x, void *state) {
   size_t stride, at = place(n, row, &stride);
-  for (int i = 0; i < n->dim; i++, at += stride)
-    if (n->field->dtype == GQ_F32) ((float *)state)[at] = (float)x[i];
-    else ((double *)state)[at] = x[i];
+  const gq_field *f = n->field;
+  f->on->vec->put(f->dtype, n->dim, x, (char *)state + at * gq_dtype_size(f->dtype), stride);
 }
 
 static void set_number(const gq_newton *n, int i, double value, void *state) {
   for (int64_t r = 0; r < n->rows; r++) {
     size_t stride, at = place(n, r, &stride) + i * stride;
-    if (n->field->dtype == GQ_F32) ((float *)state)[at] = (float)value;
-    else ((double *)state)[at] = value;
+    n->field->on->vec->put(n->field->dtype, 1, &value, (char *)state + at * gq_dtype_size(n->field->dtype),
+                           1);
   }
 }
 
@@ -90,7 +89,7 @@ int gq_newton_jacobian(gq_newton *n, const gq_binding *b, double t, void *z) {
   void *x[] = { z, n->unit }, *out[] = { n->f, n->column };
   size_t d = n->dim;
   for (int i = 0; i < GQ_MAXPARTS; i++) n->scale[i] = NAN; /* no factors yet: 0 is a scale like others */
-  memset(n->unit, 0, gq_part_bytes(n->field));
+  gq_zero(n->field->on, n->unit, gq_part_bytes(n->field));
   GQ_TRY(gq_evaluate_phase(e, b, 0, t, x, out, NULL, NULL));
   for (size_t i = 0; i < d; i++) {
     set_number(n, (int)i, -1, n->unit); /* what comes back is -v'J */

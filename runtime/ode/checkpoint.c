@@ -27,15 +27,18 @@ static int init(gq_solution *s) {
 
 static void done(gq_solution *s) {
   checkpoints *c = s->trajectory;
-  if (c) gq_free(c->block);
+  if (c) gq_release(s->plan->field->on, c->block);
   gq_free(c);
 }
 
 static int grow(gq_solution *s, checkpoints *c) {
   int room = 2 * c->room < c->most ? 2 * c->room + 2 : c->most;
   if (room > c->most) room = c->most;
-  char *block = gq_realloc(c->block, 2 * (size_t)room * c->part);
+  const gq_backend *on = s->plan->field->on;
+  char *block = gq_allocate(on, 2 * (size_t)room * c->part);
   if (!block) return gq_nomem(2 * (size_t)room * c->part);
+  if (c->n) gq_copy(on, block, c->block, 2 * (size_t)c->n * c->part);
+  gq_release(on, c->block);
   s->bytes += 2 * (size_t)(room - c->room) * c->part;
   c->block = block, c->room = room;
   return GQ_OK;
@@ -44,16 +47,17 @@ static int grow(gq_solution *s, checkpoints *c) {
 /* One more checkpoint; every other one goes first where there is no room. */
 static int step(gq_solution *s, gq_walk *w, bool *phase1) {
   checkpoints *c = s->trajectory;
+  const gq_backend *on = s->plan->field->on;
   if (s->steps.n % c->every) return GQ_OK;
   if (c->n == c->most) {
-    for (int i = 0; 2 * i < c->n; i++) memmove(place(c, i), place(c, 2 * i), 2 * c->part);
+    for (int i = 1; 2 * i < c->n; i++) gq_copy(on, place(c, i), place(c, 2 * i), 2 * c->part);
     c->n = (c->n + 1) / 2, c->every *= 2;
     if (s->steps.n % c->every) return GQ_OK;
   }
   if (c->n == c->room) GQ_TRY(grow(s, c));
   char *at = place(c, c->n++);
-  memcpy(at, w->a.y[0], gq_part_bytes(s->plan->field));
-  if (w->a.st->l.carry) memcpy(at + c->part, w->a.f[0], gq_part_bytes(s->plan->field));
+  gq_copy(on, at, w->a.y[0], gq_part_bytes(s->plan->field));
+  if (w->a.st->l.carry) gq_copy(on, at + c->part, w->a.f[0], gq_part_bytes(s->plan->field));
   return GQ_OK;
 }
 
@@ -103,7 +107,8 @@ static int run_segment(gq_trajectory *p, int64_t first, int64_t end) {
   size_t n = gq_part_bytes(s->plan->field);
   const char *from = place(c, (int)(first / c->every));
   GQ_TRY(gq_step_state_get(s->plan, KEEPS, &s->bytes, &z[first]));
-  memcpy(z[first]->y, from, n), memcpy(z[first]->f, from + c->part, n);
+  gq_copy(s->plan->field->on, z[first]->y, from, n),
+    gq_copy(s->plan->field->on, z[first]->f, from + c->part, n);
   for (int64_t i = first; i < end; i++) {
     if (i + 1 < end) GQ_TRY(gq_step_state_get(s->plan, KEEPS, &s->bytes, &z[i + 1]));
     gq_step_record r = gq_step(&s->steps, i);
@@ -132,7 +137,7 @@ static int begin(gq_trajectory *p) {
   w->a.tol.rtol = s->o.rtol, w->a.tol.atol[0] = s->o.atol;
   w->a.jumps = gq_solution_jumps(s);
   GQ_TRY(gq_walk_init(w, &s->plan->forward, s->bind, s->plan->arena));
-  again->block = gq_alloc(2 * part);
+  again->block = gq_allocate(s->plan->field->on, 2 * part);
   again->arena = gq_arenas_new(s->plan->field, arena - 64);
   if (!again->block || !again->arena) return gq_nomem(2 * part + arena * s->plan->field->nslices);
   s->bytes += 2 * part + arena * s->plan->field->nslices;
@@ -148,7 +153,7 @@ static void end(gq_trajectory *p) {
   if (!again) return;
   gq_steps_give_back(&p->s->steps, p->s->plan, p->first, p->last + 1);
   gq_walk_done(&again->w);
-  gq_free(again->block);
+  gq_release(p->s->plan->field->on, again->block);
   gq_arenas_free(p->s->plan->field, again->arena);
   gq_free(again);
 }

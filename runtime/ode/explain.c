@@ -6,7 +6,8 @@
 #include <string.h>
 
 int gq_check_finite(const gq_tensor *packed, const char *what) {
-  size_t i = gq_first_nonfinite(packed->dtype, gq_numel(packed->shape), gq_tensor_data(packed));
+  size_t i =
+    gq_backend_of(packed)->vec->nonfinite(packed->dtype, gq_numel(packed->shape), gq_tensor_data(packed));
   if (!i) return GQ_OK;
   return gq_fail(GQ_ENONFINITE, "%s is not finite (element %zu of the flattened tensor)", what, i);
 }
@@ -18,7 +19,8 @@ int gq_explain(const gq_solution *s, int status) {
   for (int i = 0; i < s->plan->field->ncapture; i++) {
     gq_tensor *c = s->bind->capture[i];
     char shape[128];
-    if (!gq_is_float(c->dtype) || !gq_first_nonfinite(c->dtype, gq_numel(c->shape), gq_tensor_data(c)))
+    if (!gq_is_float(c->dtype) ||
+        !gq_backend_of(c)->vec->nonfinite(c->dtype, gq_numel(c->shape), gq_tensor_data(c)))
       continue;
     return gq_fail(status, "%s; a captured %s tensor %s holds a value that is not finite", message,
                    gq_dtype_name(c->dtype), gq_shape_text(c->shape, shape, sizeof shape));

@@ -107,11 +107,7 @@ static void failed(gq_lanes *p, int j, int status) {
   count_sample(fw, lane, status);
   fw->s->samples->reached[lane->sample] = lane->k;
   for (int k = lane->k; k < fw->s->nt; k++)
-    for (size_t i = 0; i < p->numbers; i++) {
-      void *z = sample_of(fw, fw->s->z, k, lane->sample);
-      if (p->f->dtype == GQ_F32) ((float *)z)[i] = NAN;
-      else ((double *)z)[i] = NAN;
-    }
+    p->f->on->vec->fill(p->f->dtype, p->numbers, NAN, sample_of(fw, fw->s->z, k, lane->sample), 1);
   if (fw->failed >= 0 && fw->failed < lane->sample) return;
   fw->failed = lane->sample;
   gq_outcome_set(&fw->sample, status);
@@ -131,7 +127,7 @@ static bool next(gq_lanes *p, int j) {
   for (; fw->next < s->samples->n; fw->next += fw->stride) {
     const void *y = sample_of(fw, s->z, 0, fw->next);
     lane->sample = fw->next, lane->t = lane->c.origin = s->t[0], lane->k = fw->first;
-    size_t bad = gq_first_nonfinite(p->f->dtype, p->numbers, y);
+    size_t bad = p->f->on->vec->nonfinite(p->f->dtype, p->numbers, y);
     if (bad) {
       failed(p, j, fail_start(lane->sample, bad));
       lane->sample = -1;
@@ -177,7 +173,7 @@ static int accepted(gq_lanes *p, int j) {
       continue;
     }
     GQ_TRY(gq_lanes_interpolate(p, 0, j, (s->t[lane->k] - lane->t) / lane->h1, z));
-    if (!gq_first_nonfinite(p->f->dtype, p->numbers, z)) continue;
+    if (!p->f->on->vec->nonfinite(p->f->dtype, p->numbers, z)) continue;
     int k = lane->k; /* the step is not taken: no time in it is reached */
     while (dir * (s->t[lane->k - 1] - lane->t) > 0) lane->k--;
     return gq_fail(GQ_ENONFINITE,
@@ -264,8 +260,8 @@ static int check_starts(gq_solution *s) {
   int64_t *status = gq_tensor_data(s->samples->took.status), bad = -1;
   size_t n = s->samples->bytes / gq_dtype_size(s->z->dtype), first = 0;
   for (int64_t sample = s->samples->n - 1; sample >= 0; sample--) {
-    size_t i =
-      gq_first_nonfinite(s->z->dtype, n, (char *)gq_at_time(s, s->z, 0) + sample * s->samples->bytes);
+    size_t i = s->plan->field->on->vec->nonfinite(
+      s->z->dtype, n, (char *)gq_at_time(s, s->z, 0) + sample * s->samples->bytes);
     if (i) status[sample] = GQ_ENONFINITE, s->samples->reached[sample] = 0, bad = sample, first = i;
   }
   return bad < 0 ? GQ_OK : gq_explain(s, fail_start(bad, first));
@@ -276,7 +272,7 @@ int gq_samples_forward(gq_solution *s) {
   GQ_TRY(gq_sampleset_new(s, &s->samples));
   if (gq_numel(s->z0->shape) == 0) return GQ_OK;
   for (; k < s->nt && s->t[k] == s->t[0]; k++)
-    memcpy(gq_at_time(s, s->z, k), gq_tensor_data(s->z0), gq_part_bytes(s->plan->field));
+    gq_copy(s->plan->field->on, gq_at_time(s, s->z, k), gq_tensor_data(s->z0), gq_part_bytes(s->plan->field));
   s->info.t_reached = s->t[0];
   if (k == s->nt) return check_starts(s);
   forward *fw = gq_calloc(s->samples->workers, sizeof *fw);

@@ -33,14 +33,14 @@ static int init(gq_solution *s) {
   if (!c) return gq_nomem(sizeof *c);
   c->part = gq_round64(gq_part_bytes(s->plan->field)), c->count = s->o.points;
   size_t bytes = (size_t)(s->nt - 1) * c->count * c->part;
-  c->block = gq_alloc(bytes + c->part);
+  c->block = gq_allocate(s->plan->field->on, bytes + c->part);
   s->bytes += bytes;
   return c->block ? GQ_OK : gq_nomem(bytes);
 }
 
 static void done(gq_solution *s) {
   points *c = s->trajectory;
-  if (c) gq_free(c->block);
+  if (c) gq_release(s->plan->field->on, c->block);
   gq_free(c);
 }
 
@@ -51,7 +51,7 @@ static int step(gq_solution *s, gq_walk *w, bool *phase1) {
   while (c->interval < s->nt - 1 && dir * (w->a.t1 - (t = time_of(s, c, c->interval, c->next))) >= 0) {
     void *z = state_of(c, c->interval, c->next);
     if (t == w->a.t1) {
-      memcpy(z, w->a.y1[0], gq_part_bytes(s->plan->field));
+      gq_copy(s->plan->field->on, z, w->a.y1[0], gq_part_bytes(s->plan->field));
     } else {
       if (!*phase1) GQ_TRY(gq_walk_phase(w, 1));
       *phase1 = true;
@@ -73,6 +73,7 @@ static double weight(const points *c, int j) {
 static int at(gq_trajectory *p, double t, void *dst) {
   const gq_solution *s = p->s;
   const points *c = s->trajectory;
+  const gq_backend *on = s->plan->field->on;
   int i = s->nt - 2;
   double dir = s->t[s->nt - 1] < s->t[0] ? -1 : 1, sum = 0;
   while (i > 0 && (dir * (t - s->t[i]) < 0 || s->t[i] == s->t[i + 1])) i--;
@@ -80,20 +81,22 @@ static int at(gq_trajectory *p, double t, void *dst) {
   for (int j = 0; j < c->count; j++) {
     double off = t - time_of(s, c, i, j);
     if (off == 0) {
-      memcpy(dst, state_of(c, i, j), gq_part_bytes(s->plan->field));
+      gq_copy(on, dst, state_of(c, i, j), gq_part_bytes(s->plan->field));
       return GQ_OK;
     }
     sum += weight(c, j) / off;
   }
-  memset(dst, 0, gq_part_bytes(s->plan->field));
+  gq_zero(on, dst, gq_part_bytes(s->plan->field));
   for (int j = 0; j < c->count; j++)
-    gq_axpy(s->z->dtype, gq_numel(s->z0->shape), weight(c, j) / (t - time_of(s, c, i, j)) / sum,
-            state_of(c, i, j), dst);
+    on->vec->axpy(s->z->dtype, gq_numel(s->z0->shape), weight(c, j) / (t - time_of(s, c, i, j)) / sum,
+                  state_of(c, i, j), dst);
   return GQ_OK;
 }
 
-static double number(const gq_solution *s, const void *z, size_t k) {
-  return s->z->dtype == GQ_F32 ? ((const float *)z)[k] : ((const double *)z)[k];
+static double number(const gq_solution *s, const char *z, size_t k) {
+  double x;
+  s->plan->field->on->vec->get(s->z->dtype, 1, z + k * gq_dtype_size(s->z->dtype), 1, &x);
+  return x;
 }
 
 /* The last Chebyshev coefficient of an interval (a tenth of that before, where it is more): what the next, left out,

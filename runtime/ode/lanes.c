@@ -7,10 +7,6 @@
 #include <math.h>
 #include <string.h>
 
-static double number(gq_dtype d, const void *x, size_t i) {
-  return d == GQ_F32 ? ((const float *)x)[i] : ((const double *)x)[i];
-}
-
 /* ---- set-up ---- */
 
 size_t gq_cut_bytes(const gq_field *f, int j, int64_t n) {
@@ -77,23 +73,19 @@ void gq_lanes_done(gq_lanes *p) {
 
 /* ---- samples in and out ---- */
 
-#define COLUMN(T, to, ts, from, fs, n) \
-  for (size_t i_ = 0; i_ < (n); i_++) ((T *)(to))[i_ * (ts)] = ((const T *)(from))[i_ * (fs)]
-
-static void column(size_t size, void *to, size_t ts, const void *from, size_t fs, size_t n) {
-  if (size == 4) COLUMN(uint32_t, to, ts, from, fs, n);
-  else if (size == 8) COLUMN(uint64_t, to, ts, from, fs, n);
-  else COLUMN(char, to, ts, from, fs, n);
+/* Number d of lane j in an array of all lanes. */
+static char *at(const gq_lanes *p, const void *lanes, int j, size_t d) {
+  return (char *)(uintptr_t)lanes + gq_lanes_at(p, j, d) * gq_dtype_size(p->f->dtype);
 }
 
 void gq_lanes_put(const gq_lanes *p, void *lanes, int j, const void *sample) {
   size_t size = gq_dtype_size(p->f->dtype);
-  column(size, (char *)lanes + j * p->along * size, p->across, sample, 1, p->numbers);
+  p->f->on->vec->spread(size, p->numbers, sample, 1, at(p, lanes, j, 0), p->across);
 }
 
 void gq_lanes_get(const gq_lanes *p, const void *lanes, int j, void *sample) {
   size_t size = gq_dtype_size(p->f->dtype);
-  column(size, sample, 1, (const char *)lanes + j * p->along * size, p->across, p->numbers);
+  p->f->on->vec->spread(size, p->numbers, at(p, lanes, j, 0), p->across, sample, 1);
 }
 
 /* Boundary j as outer x samples x inner numbers. */
@@ -104,33 +96,31 @@ static void cut_sizes(const gq_field *f, int j, size_t *outer, size_t *inner, si
   for (int i = f->axis[j] + 1; i < s.ndim; i++) *inner *= s.dim[i];
 }
 
-void gq_lanes_cut(const gq_solution *s, int64_t sample, int64_t n, int at, const void *const *lanes) {
+void gq_lanes_cut(const gq_solution *s, int64_t sample, int64_t n, int place, const void *const *lanes) {
   const gq_field *f = s->plan->field;
   for (int j = 0; j < f->nb; j++) {
     size_t outer, inner, size, samples = f->shape.dim[0];
     if (f->axis[j] < 0) continue;
     cut_sizes(f, j, &outer, &inner, &size);
     for (size_t o = 0; o < outer; o++) {
-      size_t to = f->front ? (at * outer + o) * inner : o * inner * n + at;
-      column(size, (char *)(uintptr_t)lanes[j] + to * size, f->front ? 1 : n,
-             (const char *)s->bind->value[j] + (o * samples + sample) * inner * size, 1, inner);
+      size_t to = f->front ? (place * outer + o) * inner : o * inner * n + place;
+      f->on->vec->spread(size, inner, (const char *)s->bind->value[j] + (o * samples + sample) * inner * size,
+                         1, (char *)(uintptr_t)lanes[j] + to * size, f->front ? 1 : n);
     }
   }
 }
 
-void gq_lanes_uncut(const gq_field *f, int64_t sample, int64_t n, int at, void *const *lanes,
+void gq_lanes_uncut(const gq_field *f, int64_t sample, int64_t n, int place, void *const *lanes,
                     const gq_grads *grads) {
   for (int j = 0; j < f->nb; j++) {
     size_t outer, inner, size, samples = f->shape.dim[0];
     if (f->axis[j] < 0 || !f->want[j]) continue;
     cut_sizes(f, j, &outer, &inner, &size);
-    for (size_t o = 0; o < outer; o++)
-      for (size_t i = 0; i < inner; i++) {
-        size_t to = (o * samples + sample) * inner + i;
-        size_t from = f->front ? (at * outer + o) * inner + i : (o * inner + i) * n + at;
-        if (size == 4) ((float *)grads->at[j])[to] += ((const float *)lanes[j])[from];
-        else ((double *)grads->at[j])[to] += ((const double *)lanes[j])[from];
-      }
+    for (size_t o = 0; o < outer; o++) {
+      size_t from = f->front ? (place * outer + o) * inner : o * inner * n + place;
+      f->on->vec->add(gq_field_boundary_dtype(f, j), inner, 1, (char *)lanes[j] + from * size,
+                      f->front ? 1 : n, (char *)grads->at[j] + (o * samples + sample) * inner * size, 1);
+    }
   }
 }
 
@@ -156,8 +146,8 @@ void gq_lanes_bind(const gq_lanes *p, const gq_evaluator *e, const void **in, vo
 }
 
 void gq_lanes_set_time(const gq_lanes *p, int j, double t) {
-  if (p->f->dtype == GQ_F32) ((float *)p->te)[j] = (float)t;
-  else ((double *)p->te)[j] = t;
+  gq_dtype d = p->f->dtype;
+  p->f->on->vec->put(d, 1, &t, (char *)p->te + j * gq_dtype_size(d), 1);
 }
 
 int gq_lanes_evaluate(gq_lanes *p, const gq_evaluator *e, void *const *x, void *out) {
@@ -216,12 +206,9 @@ int gq_lanes_interpolate(gq_lanes *p, int part, int j, double theta, void *sampl
   gq_tableau_weights(p->st->m, theta, wt);
   gq_lanes_get(p, p->y[part], j, sample);
   for (int i = 0; i < p->st->m->slopes; i++) {
+    if (wt[i] == 0) continue;
     const void *k = gq_lanes_slope(p, i, part);
-    double w = lane->h1 * wt[i];
-    for (size_t d = 0; wt[i] != 0 && d < p->numbers; d++) {
-      if (p->f->dtype == GQ_F32) ((float *)sample)[d] += (float)w * ((const float *)k)[gq_lanes_at(p, j, d)];
-      else ((double *)sample)[d] += w * ((const double *)k)[gq_lanes_at(p, j, d)];
-    }
+    p->f->on->vec->add(p->f->dtype, p->numbers, lane->h1 * wt[i], at(p, k, j, 0), p->across, sample, 1);
   }
   return GQ_OK;
 }
@@ -229,13 +216,19 @@ int gq_lanes_interpolate(gq_lanes *p, int part, int j, double theta, void *sampl
 /* ---- norms ---- */
 
 double gq_lanes_norm(const gq_lanes *p, int part, int j, const void *x, const void *y, const void *minus_) {
-  double sum = 0, top = 0;
+  enum { CHUNK = 64 };
+  const gq_vectors *vec = p->f->on->vec;
   gq_dtype d = p->f->dtype;
-  for (size_t k = 0, i = j * p->along; k < p->numbers; k++, i += p->across) {
-    double v = number(d, x, i) - (minus_ ? number(d, minus_, i) : 0.0);
-    v = fabs(v / (p->atol[part][j] + p->rtol * fabs(number(d, y, i))));
-    sum += v * v;
-    if (!(v <= top)) top = v;
+  double sum = 0, top = 0, v[CHUNK], less[CHUNK] = { 0 }, size[CHUNK];
+  for (size_t k = 0; k < p->numbers; k += CHUNK) {
+    size_t n = p->numbers - k < CHUNK ? p->numbers - k : CHUNK;
+    vec->get(d, n, at(p, x, j, k), p->across, v), vec->get(d, n, at(p, y, j, k), p->across, size);
+    if (minus_) vec->get(d, n, at(p, minus_, j, k), p->across, less);
+    for (size_t i = 0; i < n; i++) {
+      double off = fabs((v[i] - less[i]) / (p->atol[part][j] + p->rtol * fabs(size[i])));
+      sum += off * off;
+      if (!(off <= top)) top = off;
+    }
   }
   return p->max_norm ? top : sqrt(sum / p->numbers);
 }
@@ -249,13 +242,20 @@ static double error_ratio(const gq_lanes *p, int j) {
   return isfinite(ratio) ? ratio : NAN;
 }
 
-/* First number of lane j's y1 (or f1) that is not finite, 1-based in the sample; 0: none. */
+/* First number of lane j that is not finite, 1-based in the sample; 0: none. */
+static size_t nonfinite(const gq_lanes *p, const void *lanes, int j) {
+  gq_lanes_get(p, lanes, j, p->scratch);
+  return p->f->on->vec->nonfinite(p->f->dtype, p->numbers, p->scratch);
+}
+
+/* The same of y1 (or f1). */
 static size_t bad_number(const gq_lanes *p, int j) {
-  for (int i = 0; i < p->parts; i++)
-    for (int k = 0; k < (p->st->l.carry ? 2 : 1); k++)
-      for (size_t d = 0; d < p->numbers; d++)
-        if (!isfinite(number(p->f->dtype, k ? p->f1[i] : p->y1[i], gq_lanes_at(p, j, d)))) return d + 1;
-  return 0;
+  size_t bad = 0;
+  for (int i = 0; i < p->parts && !bad; i++) {
+    bad = nonfinite(p, p->y1[i], j);
+    if (!bad && p->st->l.carry) bad = nonfinite(p, p->f1[i], j);
+  }
+  return bad;
 }
 
 /* ---- the ends of samples ---- */
@@ -293,14 +293,14 @@ static double lane_dir(const gq_lane *lane) { return lane->c.stop < lane->t ? -1
 
 static void prepare_slope(gq_lanes *p, int j) {
   gq_lane *lane = &p->lane[j];
+  const gq_vectors *vec = p->f->on->vec;
   gq_dtype d = p->f->dtype;
   double dir = lane_dir(lane), h = lane->stage == GQ_LANE_PROBE ? dir * lane->h0 : 0;
-  for (int i = 0; i < p->parts; i++)
-    for (size_t n = 0, k = j * p->along; n < p->numbers; n++, k += p->across) {
-      if (d == GQ_F32)
-        ((float *)p->ey[i])[k] = ((float *)p->y[i])[k] + (float)h * (h != 0 ? ((float *)p->f0[i])[k] : 0);
-      else ((double *)p->ey[i])[k] = ((double *)p->y[i])[k] + h * (h != 0 ? ((double *)p->f0[i])[k] : 0);
-    }
+  for (int i = 0; i < p->parts; i++) {
+    char *y = at(p, p->ey[i], j, 0);
+    vec->spread(gq_dtype_size(d), p->numbers, at(p, p->y[i], j, 0), p->across, y, p->across);
+    if (h != 0) vec->add(d, p->numbers, h, at(p, p->f0[i], j, 0), p->across, y, p->across);
+  }
   gq_lanes_set_time(p, j, lane->t + gq_control_within(lane->t, h, limit(p, dir)));
 }
 
@@ -308,9 +308,9 @@ static void prepare_slope(gq_lanes *p, int j) {
 static int have_slope(gq_lanes *p, int j) {
   gq_lane *lane = &p->lane[j];
   double d0 = 0, d1 = 0;
-  size_t size = gq_dtype_size(p->f->dtype), at = j * p->along * size;
   for (int i = 0; i < p->parts; i++)
-    column(size, (char *)p->f0[i] + at, p->across, (char *)p->ef[i] + at, p->across, p->numbers);
+    p->f->on->vec->spread(gq_dtype_size(p->f->dtype), p->numbers, at(p, p->ef[i], j, 0), p->across,
+                          at(p, p->f0[i], j, 0), p->across);
   lane->stage = GQ_LANE_READY;
   if (!lane->search) return GQ_OK;
   for (int i = 0; i < p->parts; i++) {
@@ -320,10 +320,9 @@ static int have_slope(gq_lanes *p, int j) {
   if (!isfinite(d0) ||
       !isfinite(d1)) { /* the slopes are not finite, or the norms say nothing for want of a scale */
     for (int i = 0; i < p->parts; i++)
-      for (size_t d = 0; d < p->numbers; d++)
-        if (!isfinite(number(p->f->dtype, p->f0[i], gq_lanes_at(p, j, d))))
-          return gq_fail(GQ_ENONFINITE, "sample %lld: the dynamics are not finite at the start, t = %.9g",
-                         ordinal(lane), lane->t);
+      if (nonfinite(p, p->f0[i], j))
+        return gq_fail(GQ_ENONFINITE, "sample %lld: the dynamics are not finite at the start, t = %.9g",
+                       ordinal(lane), lane->t);
     lane->c.h = lane_dir(lane) * gq_control_blind(lane->t), lane->search = false;
     return GQ_OK;
   }
@@ -408,18 +407,12 @@ static int judge(gq_lanes *p, int j) {
   return v == GQ_NOT_FINITE ? fail_nonfinite(p, j) : GQ_OK;
 }
 
-#define BLEND(T)                                                                              \
-  for (size_t d = 0; d < p->numbers; d++, dst = (T *)dst + p->n, src = (const T *)src + p->n) \
-    for (int j = 0; j < p->n; j++) ((T *)dst)[j] = p->taken[j] ? ((const T *)src)[j] : ((T *)dst)[j]
-
 /* dst = src in the lanes whose step was accepted */
 static void blend(const gq_lanes *p, void *dst, const void *src) {
   size_t bytes = p->numbers * gq_dtype_size(p->f->dtype);
   for (int j = 0; p->f->front && j < p->n; j++)
-    if (p->taken[j]) memcpy((char *)dst + j * bytes, (const char *)src + j * bytes, bytes);
-  if (p->f->front) return;
-  if (p->f->dtype == GQ_F32) BLEND(float);
-  else BLEND(double);
+    if (p->taken[j]) gq_copy(p->f->on, at(p, dst, j, 0), at(p, src, j, 0), bytes);
+  if (!p->f->front) p->f->on->vec->blend(p->f->dtype, p->numbers, p->n, p->taken, src, dst);
 }
 
 static void commit(gq_lanes *p) {

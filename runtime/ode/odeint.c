@@ -74,7 +74,7 @@ static int forward_buffers(forward *fw) {
   gq_walk *w = &fw->w;
   int extra = w->a.st->l.extra;
   size_t part = gq_round64(gq_part_bytes(s->plan->field)), parts = states(s) ? 1 : 5 + 2 * extra;
-  fw->inner = fw->block = gq_alloc(parts * part + 64);
+  fw->inner = fw->block = gq_allocate(s->plan->field->on, parts * part + 64);
   if (!fw->block) return gq_nomem(parts * part);
   s->bytes += parts * part;
   if (states(s)) return first_state(fw);
@@ -92,7 +92,7 @@ static int start_slope(forward *fw) {
   gq_walk *w = &fw->w;
   const gq_solution *s = fw->s;
   double t = gq_attempt_begin(&w->a, w->a.t, s->t[s->nt - 1] < w->a.t ? -1 : 1);
-  if (w->a.st->l.extra) memcpy(w->a.x, w->a.y[0], gq_part_bytes(s->plan->field));
+  if (w->a.st->l.extra) gq_copy(s->plan->field->on, w->a.x, w->a.y[0], gq_part_bytes(s->plan->field));
   if (!w->a.st->l.carry) return GQ_OK;
   w->a.cost.nfe++;
   GQ_TRY(gq_evaluate_at(&s->plan->f, s->bind, t, w->a.y, w->a.f, NULL, NULL));
@@ -129,7 +129,8 @@ static bool reached(double dir, double t, double t1) { return dir * (t1 - t) >= 
 
 /* The slope at a step's end is in the interpolant though not always in the error estimate. */
 static int check_interpolated(const gq_solution *s, int k) {
-  if (!gq_first_nonfinite(s->z->dtype, gq_numel(s->z0->shape), gq_at_time(s, s->z, k))) return GQ_OK;
+  const gq_vectors *vec = s->plan->field->on->vec;
+  if (!vec->nonfinite(s->z->dtype, gq_numel(s->z0->shape), gq_at_time(s, s->z, k))) return GQ_OK;
   return gq_fail(GQ_ENONFINITE, "the state at t[%d] = %.9g, interpolated in its step, is not finite", k + 1,
                  s->t[k]);
 }
@@ -159,13 +160,14 @@ static int write_times(forward *fw, int *k, bool *phase1) {
 static int keep_end(forward *fw) {
   gq_solution *s = fw->s;
   gq_walk *w = &fw->w;
+  const gq_backend *on = s->plan->field->on;
   size_t n = gq_part_bytes(s->plan->field);
   gq_step_state **end = &s->ends.state[s->ends.n];
   GQ_TRY(gq_step_state_get(s->plan, GQ_STEP_STATES, &s->bytes, end));
   gq_step_put(&s->ends, s->ends.n++, (gq_step_record){ .t = w->a.t });
-  memcpy((*end)->y, w->a.y[0], n);
-  memcpy((*end)->f, w->a.f[0], n);
-  if (w->a.st->l.extra) memcpy((*end)->x, w->a.x, n);
+  gq_copy(on, (*end)->y, w->a.y[0], n);
+  gq_copy(on, (*end)->f, w->a.f[0], n);
+  if (w->a.st->l.extra) gq_copy(on, (*end)->x, w->a.x, n);
   return GQ_OK;
 }
 
@@ -245,10 +247,8 @@ static int forward_loop(forward *fw, int *k) {
   gq_walk *w = &fw->w;
   const void *z0 = gq_tensor_data(s->z0);
   gq_field_pack(s->plan->field, z0, w->a.y[0]);
-  *k = 1;
-  memcpy(gq_at_time(s, s->z, 0), z0, gq_part_bytes(s->plan->field));
-  while (*k < s->nt && s->t[*k] == s->t[0])
-    memcpy(gq_at_time(s, s->z, (*k)++), z0, gq_part_bytes(s->plan->field));
+  for (*k = 0; *k == 0 || (*k < s->nt && s->t[*k] == s->t[0]); ++*k)
+    gq_copy(s->plan->field->on, gq_at_time(s, s->z, *k), z0, gq_part_bytes(s->plan->field));
   GQ_TRY(gq_check_finite(s->z0, "z0"));
   if (*k == s->nt) return GQ_OK;
   GQ_TRY(first_slope(fw));
@@ -291,7 +291,7 @@ static int forward_run(gq_solution *s, const gq_problem *p_, int *k) {
   s->info.nfe_event = gq_event_nfe(fw.event);
   gq_event_free(fw.event);
   gq_walk_done(w);
-  gq_free(fw.block);
+  gq_release(s->plan->field->on, fw.block);
   return status;
 }
 
@@ -333,7 +333,7 @@ static int solution_init(gq_solution *s, const gq_problem *p) {
     return gq_fail(GQ_ESHAPE, "the state has %d dimensions; with time in front at most %d fit",
                    p->z0->shape.ndim, GQ_MAXDIM);
   for (int i = 0; i < p->z0->shape.ndim; i++) shape.dim[i + 1] = p->z0->shape.dim[i];
-  GQ_TRY(gq_tensor_new(p->z0->dtype, shape, &s->z));
+  GQ_TRY(gq_tensor_new_on(gq_tensor_device(p->z0), p->z0->dtype, shape, &s->z));
   s->version = s->z->storage->version, s->z0_version = s->z0->storage->version;
   gq_planspec spec = { p, &s->o, dense_forward(p, &s->o) };
   GQ_TRY(gq_plan_get(&spec, &s->plan));
@@ -355,13 +355,6 @@ static int again_to_event(gq_solution *s, int *k) {
   int status = forward_run(s, NULL, k);
   s->info.event = true, s->info.event_t = info.event_t, s->info.nfe_event = info.nfe_event + info.nfe;
   return status;
-}
-
-static void fill_nan(gq_dtype d, size_t n, void *x) {
-  for (size_t i = 0; i < n; i++) {
-    if (d == GQ_F32) ((float *)x)[i] = NAN;
-    else ((double *)x)[i] = NAN;
-  }
 }
 
 /* limited: engine auto; *over tells that the solve was given up since it kept too much; *reached: times. */
@@ -396,7 +389,7 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
     int made = gq_tensor_view(s->z, s->z->shape, s->z->stride, s->z->offset, z);
     if (made != GQ_OK) status = info->status = made, keep_part = false;
     for (int i = k; keep_part && i < s->nt; i++) /* times that were not reached */
-      fill_nan(s->z->dtype, gq_numel(s->z0->shape), gq_at_time(s, s->z, i));
+      s->plan->field->on->vec->fill(s->z->dtype, gq_numel(s->z0->shape), NAN, gq_at_time(s, s->z, i), 1);
   }
   *reached = k;
   if (s->samples && p->samples_ && (status == GQ_OK || keep_part))
@@ -418,7 +411,8 @@ static int solve_part(const gq_problem *p, const gq_ode_options *o, int reached,
   bool over;
   part.nt = reached, part.dense_ = NULL, part.samples_ = NULL, part.event_ = NULL;
   GQ_TRY(solve(&part, o, false, false, &over, &again, &info, sol, &reached));
-  memcpy(gq_tensor_data(z), gq_tensor_data(again), gq_numel(again->shape) * gq_dtype_size(z->dtype));
+  gq_copy(gq_backend_of(z), gq_tensor_data(z), gq_tensor_data(again),
+          gq_numel(again->shape) * gq_dtype_size(z->dtype));
   gq_tensor_unref(again);
   (*sol)->unreached = p->nt - part.nt;
   return GQ_OK;
@@ -520,8 +514,8 @@ static int start_from_solution(gq_solution *s, gq_tensor *z) {
     return gq_fail(GQ_ESTATE,
                    "the solution was modified in place before a further backward pass, which solves "
                    "again from its first state; write to a copy (x:clone())");
-  GQ_TRY(gq_tensor_empty(s->z0->dtype, s->z0->shape, &z0));
-  memcpy(gq_tensor_data(z0), gq_at_time(s, z, 0), gq_part_bytes(s->plan->field));
+  GQ_TRY(gq_tensor_empty_on(gq_tensor_device(z), s->z0->dtype, s->z0->shape, &z0));
+  gq_copy(gq_backend_of(z), gq_tensor_data(z0), gq_at_time(s, z, 0), gq_part_bytes(s->plan->field));
   gq_tensor_unref(s->z0);
   s->z0 = z0;
   return GQ_OK;
@@ -535,7 +529,7 @@ int gq_solution_records(gq_solution *s) {
   if (s->z0->storage->version != s->z0_version) GQ_TRY(start_from_solution(s, z));
   s->z0_version = s->z0->storage->version;
   gq_tensor *again;
-  GQ_TRY(gq_tensor_new(z->dtype, z->shape, &again));
+  GQ_TRY(gq_tensor_new_on(gq_tensor_device(z), z->dtype, z->shape, &again));
   s->z = again;
   int status = forward_run(s, NULL, &k);
   gq_tensor_unref(s->z);

@@ -56,19 +56,18 @@ size_t gq_step_state_bytes(const gq_plan *p, unsigned keeps) {
 /* Activations, of which there may be much, are blocks of their own. */
 static int state_new(const gq_plan *p, unsigned keeps, gq_step_state **out) {
   int n = p->field->nslices;
-  size_t part = gq_round64(gq_part_bytes(p->field)),
-         head = gq_round64(sizeof **out + (n + 1) * sizeof(void *)),
+  size_t part = gq_round64(gq_part_bytes(p->field)), head = sizeof **out + (n + 1) * sizeof(void *),
          whole = 2 + p->forward.l.extra + slopes(p, keeps);
-  gq_step_state *r = gq_alloc(head + whole * part + 64);
-  bool ok = r != NULL;
+  gq_step_state *r = gq_calloc(1, head);
+  bool ok = r && (r->y = gq_allocate(p->field->on, whole * part + 64));
   if (ok) {
-    memset(r, 0, head);
-    r->part = part, r->y = (char *)r + head, r->f = (char *)r->y + part;
+    r->on = p->field->on, r->part = part, r->f = (char *)r->y + part;
     if (p->forward.l.extra) r->x = (char *)r->f + part;
     if (slopes(p, keeps)) r->slope = (char *)r->f + (1 + p->forward.l.extra) * part;
     if (arena(p, keeps)) r->arena = (void **)(r + 1);
   }
-  for (int s = 0; ok && r->arena && s < n; s++) ok = (r->arena[s] = gq_alloc(arena(p, keeps))) != NULL;
+  for (int s = 0; ok && r->arena && s < n; s++)
+    ok = (r->arena[s] = gq_allocate(p->field->on, arena(p, keeps))) != NULL;
   if (ok) *out = r;
   else gq_step_state_free(r);
   return ok ? GQ_OK : gq_nomem(gq_step_state_bytes(p, keeps));
@@ -77,7 +76,8 @@ static int state_new(const gq_plan *p, unsigned keeps, gq_step_state **out) {
 void gq_step_state_free(gq_step_state *r) {
   while (r) {
     gq_step_state *next = r->next;
-    for (int s = 0; r->arena && r->arena[s]; s++) gq_free(r->arena[s]);
+    for (int s = 0; r->arena && r->arena[s]; s++) gq_release(r->on, r->arena[s]);
+    if (r->y) gq_release(r->on, r->y);
     gq_free(r);
     r = next;
   }

@@ -25,6 +25,7 @@ enum { GQ_STEP_TIMES = 1, GQ_STEP_SIZES = 2, GQ_STEP_STATES = 4, GQ_STEP_SLOPES 
 typedef struct gq_step_state {
   struct gq_step_state *next;  /* spare one */
   double sum[GQ_SUMS];         /* heuristics */
+  const gq_backend *on;        /* where they are */
   void *y, *f, *x;             /* x: the extra part or NULL */
   char *slope;                 /* slopes, `part` bytes apart, or NULL */
   size_t part;

@@ -72,7 +72,7 @@ void gq_walk_restart(gq_walk *w) {
 /* Where the norms say nothing: the slopes are not finite, or a component is zero and has no scale because atol is. */
 static int first_unscaled(const gq_attempt *a, double dir, double *h) {
   for (int p = 0; p < a->st->l.parts; p++)
-    if (gq_first_nonfinite(a->field->dtype, gq_numel(a->field->shape), a->f[p]))
+    if (a->field->on->vec->nonfinite(a->field->dtype, gq_numel(a->field->shape), a->f[p]))
       return gq_fail(GQ_ENONFINITE, "the dynamics are not finite at the start, t = %.9g", a->t);
   *h = dir * gq_control_blind(a->t);
   return GQ_OK;
@@ -81,16 +81,17 @@ static int first_unscaled(const gq_attempt *a, double dir, double *h) {
 /* f1: the slopes after an Euler step of h, at t. */
 static int probe(gq_walk *w, const gq_evaluator *e, double h, double t) {
   gq_attempt *a = &w->a;
+  const gq_backend *on = a->field->on;
   int parts = a->st->l.parts;
   for (int p = 0; p < parts; p++) {
-    memcpy(a->y1[p], a->y[p], gq_part_bytes(a->field));
-    gq_axpy(a->field->dtype, gq_numel(a->field->shape), h, a->f[p], a->y1[p]);
+    gq_copy(on, a->y1[p], a->y[p], gq_part_bytes(a->field));
+    on->vec->axpy(a->field->dtype, gq_numel(a->field->shape), h, a->f[p], a->y1[p]);
   }
   GQ_TRY(w->fill_path ? w->fill_path(w, a->t, h) : GQ_OK);
   void *x[GQ_MAXPARTS + GQ_MAXGIVEN];
   for (int p = 0; p < parts; p++) x[p] = a->y1[p];
   for (int k = 0; k < a->st->l.given; k++) x[parts + k] = a->path[a->st->m->end][k];
-  if (a->st->l.dq >= 0) memset(a->sum.eq.block, 0, a->sum.eq.bytes);
+  if (a->st->l.dq >= 0) gq_zero(on, a->sum.eq.block, a->sum.eq.bytes);
   a->sum.etime = 0;
   a->cost.nfe++;
   return gq_evaluate_at(e, a->bind, t, x, a->f1, &a->sum.eq, &a->sum.etime);
@@ -233,9 +234,9 @@ void gq_walk_interpolate(const gq_walk *w, int part, int slice, double theta, vo
   double wt[GQ_MAXSTAGES];
   size_t n = gq_slice_numel(f, slice);
   gq_tableau_weights(a->st->m, theta, wt);
-  memcpy(dst, (char *)a->y[part] + gq_slice_offset(f, slice), n * gq_dtype_size(f->dtype));
+  gq_copy(f->on, dst, (char *)a->y[part] + gq_slice_offset(f, slice), n * gq_dtype_size(f->dtype));
   for (int i = 0; i < a->st->m->slopes; i++)
-    if (wt[i] != 0) gq_axpy(f->dtype, n, a->h * wt[i], gq_walk_slope(w, i, part, slice), dst);
+    if (wt[i] != 0) f->on->vec->axpy(f->dtype, n, a->h * wt[i], gq_walk_slope(w, i, part, slice), dst);
 }
 
 void gq_walk_interpolate_all(const gq_walk *w, int part, double theta, void *dst) {

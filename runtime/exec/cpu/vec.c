@@ -151,6 +151,26 @@ static void put(gq_dtype d, size_t n, const double *in, void *x, size_t stride) 
   PICK(put, d, n, in, x, stride);
 }
 
+#define SPREAD(T) \
+  for (size_t i = 0; i < n; i++) ((T *)dst)[i * to] = ((const T *)src)[i * from]
+
+static void spread(size_t size, size_t n, const void *src, size_t from, void *dst, size_t to) {
+  if (size == 4) SPREAD(uint32_t);
+  else if (size == 8) SPREAD(uint64_t);
+  else SPREAD(uint8_t);
+}
+
+#define BLEND(S, T)                                                                          \
+  static void blend_##S(size_t rows, size_t cols, const bool *taken, const T *src, T *dst) { \
+    for (size_t i = 0; i < rows; i++, dst += cols, src += cols)                              \
+      for (size_t j = 0; j < cols; j++) dst[j] = taken[j] ? src[j] : dst[j];                 \
+  }
+BOTH(BLEND)
+
+static void blend(gq_dtype d, size_t rows, size_t cols, const bool *taken, const void *src, void *dst) {
+  PICK(blend, d, rows, cols, taken, src, dst);
+}
+
 #define TURN(T)                                                                \
   do {                                                                         \
     T *to = dst;                                                               \
@@ -247,6 +267,8 @@ const gq_vectors gq_cpu_vectors = {
   .cast = cast,
   .get = get,
   .put = put,
+  .spread = spread,
+  .blend = blend,
   .turn = turn,
   .fit = fit,
   .fit_pull = fit_pull,
