@@ -118,6 +118,9 @@ int gq_vjp(gq_graph *g, int nout, const gq_ref *out, const gq_ref *cot,
 ** want[i] false: operand i needs none. */
 int gq_vjp_node(gq_graph *g, gq_ref node, gq_ref cot, const bool *want, gq_ref *argcot);
 
+/* `sum`, the matrix products of one form that it adds as one over their operands stacked; as it is where there are no two. */
+gq_ref gq_stack_products(gq_graph *g, gq_ref sum);
+
 /* Copy src's nodes that its outputs need into dst, src input i becoming bind[i];
 ** out[j] is dst's node of src output j. */
 int gq_inline(gq_graph *dst, const gq_graph *src, const gq_ref *bind, gq_ref *out);

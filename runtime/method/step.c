@@ -171,32 +171,20 @@ static gq_ref finite_sum(builder *b, int p) {
   return gq_cast(b->g, gq_reshape(b->g, sum, scalar_shape(b)), GQ_F64);
 }
 
-/* sum_i w_i x_i, one stacked matrix product where all x_i are matrix products of one form:
-** [w_1 A_1; w_2 A_2; ...]' [B_1; B_2; ...] touches parameter-sized memory once. */
+/* sum_i w_i x_i. The weight of a matrix product goes to its first operand, so that products can be stacked. */
 static gq_ref weighted(builder *b, int n, const gq_ref *x, const gq_ref *w) {
   gq_graph *g = b->g;
-  gq_ref lhs[GQ_MAXSTAGES], rhs[GQ_MAXSTAGES], sum = GQ_NONE;
-  int flags = -1;
-  bool stack = true;
-  for (int i = 0; i < n && stack; i++) {
+  gq_ref sum = GQ_NONE;
+  for (int i = 0; i < n; i++) {
     if (x[i] == GQ_NONE) return GQ_NONE;
     gq_node node = *gq_graph_node(g, x[i]);
-    stack = node.op == GQ_OP_MATMUL && node.shape.ndim == 2 && (flags < 0 || flags == node.attr.flags) &&
-            gq_graph_node(g, node.arg[0])->shape.ndim == 2 && gq_graph_node(g, node.arg[1])->shape.ndim == 2;
-    if (!stack) break;
-    flags = node.attr.flags;
-    lhs[i] = gq_emit2(g, GQ_OP_MUL, node.arg[0], to_state(b, w[i]));
-    rhs[i] = node.arg[1];
+    gq_ref scale = to_state(b, w[i]);
+    gq_ref term = node.op == GQ_OP_MATMUL && node.shape.ndim == 2
+                    ? gq_matmul(g, gq_emit2(g, GQ_OP_MUL, node.arg[0], scale), node.arg[1], node.attr.flags)
+                    : gq_emit2(g, GQ_OP_MUL, x[i], scale);
+    sum = gq_builder_sum(b, sum, term);
   }
-  if (stack && n == 1) return gq_matmul(g, lhs[0], rhs[0], flags);
-  if (stack && n > 1)
-    return gq_matmul(g, gq_cat(g, n, lhs, flags & GQ_TA ? 0 : 1), gq_cat(g, n, rhs, flags & GQ_TB ? 1 : 0),
-                     flags);
-  for (int i = 0; i < n; i++) {
-    gq_ref term = gq_emit2(g, GQ_OP_MUL, x[i], to_state(b, w[i]));
-    sum = sum == GQ_NONE ? term : gq_emit2(g, GQ_OP_ADD, sum, term);
-  }
-  return sum;
+  return gq_stack_products(g, sum);
 }
 
 /* Product r with weights w[i] (GQ_NONE: left out). */
@@ -345,7 +333,8 @@ static int pull_outputs(builder *b, const bool *want) {
   }
   l->pb = l->nout;
   for (int j = 0; j < b->nb; j++)
-    if (want[j] && grad[6 + j] != GQ_NONE) l->pb_of[l->npb++] = j, put(b, grad[6 + j], 2, GQ_ADD);
+    if (want[j] && grad[6 + j] != GQ_NONE)
+      l->pb_of[l->npb++] = j, put(b, gq_stack_products(b->g, grad[6 + j]), 2, GQ_ADD);
   gq_free(wrt);
   return status;
 }

@@ -562,6 +562,56 @@ static void test_columns_of_a_layer(void) {
   gq_graph_free(g);
 }
 
+/* Three products of one form in a sum of five terms, whichever operands are transposed; short ones stay apart. */
+static void test_stacked_products(void) {
+  for (int flags = 0; flags < 4; flags++)
+    for (int wide = 0; wide < 2; wide++) {
+      int64_t m = wide ? 30 : 2, n = wide ? 40 : 3, k = 7;
+      gq_graph *g = gq_graph_new();
+      gq_tensor *in[8];
+      gq_ref x[8], sum = GQ_NONE;
+      for (int i = 0; i < 8; i++) {
+        int64_t inner = i < 6 ? k + i / 2 : m;
+        gq_shape s = i == 6 || (i < 6 && i % 2 == 0) ? flags & GQ_TA ? SHAPE(inner, m) : SHAPE(m, inner)
+                     : flags & GQ_TB ? SHAPE(n, inner)
+                                                     : SHAPE(inner, n);
+        in[i] = random_tensor(i == 7 ? SHAPE(m, n) : i == 6 ? SHAPE(n) : s, -1, 1);
+        x[i] = gq_input(g, GQ_F64, in[i]->shape);
+      }
+      for (int i = 0; i < 3; i++) {
+        gq_ref p = gq_matmul(g, x[2 * i], x[2 * i + 1], flags);
+        sum = sum == GQ_NONE ? p : gq_emit2(g, GQ_OP_ADD, sum, p);
+        if (i == 1) sum = gq_emit2(g, GQ_OP_ADD, gq_emit1(g, GQ_OP_TANH, x[7]), sum);
+      }
+      sum = gq_emit2(g, GQ_OP_ADD, sum, gq_expand(g, x[6], SHAPE(m, n)));
+      gq_ref one = gq_stack_products(g, sum);
+      gq_tensor *a = value_of(g, in, sum), *b = value_of(g, in, one);
+      CHECK((one != sum) == (wide == 1));
+      CHECK(gq_shape_equal(a->shape, b->shape));
+      bool same = true;
+      for (int64_t i = 0; i < m * n; i++) same = same && close_to(entry(a, i), entry(b, i), 1e-13);
+      CHECK(same);
+      CHECK(gq_stack_products(g, one) == one && gq_stack_products(g, GQ_NONE) == GQ_NONE);
+      gq_tensor_unref(a), gq_tensor_unref(b);
+      for (int i = 0; i < 8; i++) gq_tensor_unref(in[i]);
+      gq_graph_free(g);
+    }
+}
+
+/* A sum of itself, again and again: 2^40 terms and no end if each were looked at. */
+static void test_stacked_doubling(void) {
+  gq_graph *g = gq_graph_new();
+  gq_ref x = gq_input(g, GQ_F64, SHAPE(40, 5)), y = gq_matmul(g, x, x, GQ_TB);
+  for (int i = 0; i < 40; i++) y = gq_emit2(g, GQ_OP_ADD, y, y);
+  gq_tensor *in = random_tensor(SHAPE(40, 5), -1, 1), *a = value_of(g, &in, y),
+            *b = value_of(g, &in, gq_stack_products(g, y));
+  bool same = true;
+  for (int64_t i = 0; i < 1600; i++) same = same && close_to(entry(a, i), entry(b, i), 1e-13);
+  CHECK(same);
+  gq_tensor_unref(a), gq_tensor_unref(b), gq_tensor_unref(in);
+  gq_graph_free(g);
+}
+
 /* Whatever is proved is true. */
 static void test_random_rows(void) {
   int proved = 0, tried = 0;
@@ -852,6 +902,8 @@ int main(void) {
   RUN(test_random_rows());
   RUN(test_random_columns());
   RUN(test_columns_of_a_layer());
+  RUN(test_stacked_products());
+  RUN(test_stacked_doubling());
   RUN(test_rows_of_networks());
   RUN(test_rows_of_noise());
   RUN(test_rows_of_captures());
