@@ -111,6 +111,82 @@ describe("quadrature with error control", function()
   end)
 end)
 
+describe("info.defect", function()
+  local function solve(f, p, z0, last, o)
+    local z, info = gq.odeint(f, z0, { 0, last }, o)
+    z[2]:square():sum():backward()
+    return info, p.grad:item()
+  end
+
+  local function alarm(info) return (info.warning or ""):find("between its stages", 1, true) end
+
+  -- f, the decay whose gradient only the state tells of the pulse, z0
+  local function pulse_of(width, middle, dtype)
+    local p, k = gq.tensor(1, { dtype = dtype }), gq.tensor(0.1, { dtype = dtype, requires_grad = true })
+    return function(t, z) return p * gq.exp(-((t - middle) / width) ^ 2) - k * z end, k, gq.ones(1, { dtype = dtype })
+  end
+
+  it("tells where the forward solve stepped over a pulse, in every dtype", function()
+    local seen, wrong = 0, 0
+    for _, dtype in ipairs { "float32", "float64" } do
+      for _, middle in ipairs { 5, 5.3, 6.1 } do
+        for _, width in ipairs { 0.5, 0.1 } do
+          for _, trajectory in ipairs { "dense", "checkpoint" } do
+            local f, k, z0 = pulse_of(width, middle, dtype)
+            local _, want = solve(f, k, z0, 10, { gradient = "direct", rtol = 1e-6, atol = 1e-6, max_step = width })
+            local info, got = solve(f, k, z0, 10, { gradient = "gq", rtol = 1e-3, atol = 1e-3,
+              gq = { nodes = "step" }, adjoint = { trajectory = trajectory, max_step = width } })
+            got = got - want                                        -- both add to k's gradient
+            local error = math.abs(got / want - 1)
+            if error > 0.1 then wrong, seen = wrong + 1, seen + (alarm(info) and 1 or 0) end
+            if error < 0.01 then assert.falsy(alarm(info)) end
+          end
+        end
+      end
+    end
+    assert.truthy(wrong >= 12 and seen >= 0.9 * wrong, ("%d of %d"):format(seen, wrong))
+  end)
+
+  it("is quiet over smooth problems, and where only a slope jumps", function()
+    local list = { { "kinks", { 1 }, function(t, z) return gq.abs(gq.sin(3 * t)) - z end, 10 },
+      { "bounce", { 1, 1 }, function(_, z) return gq.stack({ z[2], -z[1] - 5 * gq.relu(z[1]) }, 1) end, 10 } }
+    for _, p in ipairs(problems.detest) do list[#list + 1] = { p.name, p.z0, p.f, 20 } end
+    for _, dtype in ipairs { "float32", "float64" } do
+      for _, rtol in ipairs { 1e-3, 1e-6 } do
+        for _, method in ipairs { "dopri5", "tsit5", "dopri8", "bosh3" } do
+          for i, p in ipairs(list) do
+            local slow = p[1] == "C4" or p[1] == "C5" or rtol == 1e-6 and dtype == "float32"
+            if i <= 2 or dtype == "float64" and not slow then
+              local scale = gq.tensor(1, { dtype = dtype, requires_grad = true })
+              local z0 = gq.tensor(p[2], { dtype = dtype })
+              local info = solve(function(t, z) return scale * p[3](t, z) end, scale, z0, p[4],
+                { gradient = "gq", method = method, rtol = rtol, atol = rtol, gq = { nodes = "step" } })
+              assert.truthy(info.defect >= 0)
+              assert.falsy(alarm(info), ("%s %s %g: %g"):format(p[1], method, rtol, info.defect))
+            end
+          end
+        end
+      end
+    end
+  end)
+
+  it("comes of the forward solve's steps alone: not of a path solved backwards, and of no node by direct", function()
+    local f, k, z0 = pulse_of(1, 5, "float64")
+    for _, o in ipairs { { gradient = "gq", adjoint = { trajectory = "reverse" } }, { gradient = "direct" },
+      { gradient = "adjoint" }, { gradient = "gq", method = "kvaerno5" },
+      { gradient = "gq", method = "rk4", step_size = 0.1 }, { gradient = "gq", trace = false, params = { k } } } do
+      assert.is_nil((solve(f, k, z0, 10, o)).defect)
+    end
+    for _, threads in ipairs { 1, 2 } do
+      local before, rows = gq.threads(), gq.randn(50, 3, { dtype = "float64", seed = 4 })
+      gq.set_threads(threads)
+      local info = solve(function(t, z) return gq.tanh(k * z) * gq.cos(t) end, k, rows, 3, { gradient = "gq" })
+      gq.set_threads(before)
+      assert.truthy(info.defect > 0 and info.defect < 100)
+    end
+  end)
+end)
+
 describe("by default", function()
   it("gradients come by auto, which says what it chose", function()
     local got, info = network { {} }

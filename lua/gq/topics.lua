@@ -111,6 +111,12 @@ gq = {guards = true}: watches info.spectrum, the integrand's last two Legendre c
 gq = {nodes = "auto"} (default) or "step": info.quadrature_error compares the integrals with those by
   the solver's own weights, parameter by parameter, or is what refinement estimates; over 10 %, or
   where info.unresolved pieces are left, warns
+info.defect: h |z' - f| at the nodes, in tolerances of the forward solve, z' the slope of its
+  interpolant, h the step: what that solve itself did not see. Over 600, and 3 % of the state, it
+  warns: a pulse that steps jumped over. Only along trajectories "dense" and "checkpoint" (so not
+  where gradient = "auto" takes "direct", which evaluates f at no node), not of fixed steps, implicit
+  methods (stiff dynamics make much of little), trace = false or independent samples, and only what
+  a node happens to meet
 What no guard sees
   an integrand that n and 2n nodes mistake alike: z' = -z + theta sin(60.14 t) at theta = 0, L =
     z(10), rtol 1e-3: n = 5, an audit of 0.3 %, a gradient 165 times wrong; a spectrum of 0.77 with
@@ -138,7 +144,7 @@ after a backward pass
     for its error's sake
   rounds, unresolved: with gq = {nodes = "auto"}, rounds of refinement (0: eq. (9) was enough) and
     pieces that miss the tolerance
-  reconstruction, audit, nfe_audit, spectrum, quadrature_error: ?guards
+  reconstruction, audit, nfe_audit, spectrum, quadrature_error, defect: ?guards
   warning: what was said on stderr, or would have been for the first time
 samples, with batch = "independent": what each row took: tensors nfe steps rejected t nfe_backward
   steps_backward nodes, and a table status. The counts above are then sums over the rows; status, t

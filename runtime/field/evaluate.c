@@ -114,7 +114,8 @@ static int evaluator_class(gq_evaluator *e, int c, gq_system *s) {
     outs[i] = i < n - nq ? (gq_outspec){ gq_graph_output(s->g, i), s->second && i >= s->second, GQ_STORE }
                          : (gq_outspec){ gq_graph_output(s->g, i), s->late, GQ_ADD };
   e->parts = n - nq, e->nq = nq, e->nout = n, e->nin = gq_graph_inputs(s->g), e->columns = s->columns;
-  e->states = e->nin - 1 - e->scratch->field->nb - s->directions;
+  e->directions = s->directions, e->defect = s->defect;
+  e->states = e->nin - 1 - e->scratch->field->nb - s->directions - (s->defect ? 3 : 0);
   int status = gq_code_add(e->scratch->field->on, &e->code, c, s->g, n, outs);
   gq_free(outs);
   if (!e->of) e->of = s->of, s->of = NULL;
@@ -168,7 +169,7 @@ static void bind_products(const gq_evaluator *e, const gq_binding *b, int s, con
                           call *c) {
   const gq_field *f = b->field;
   for (int j = 0; j < f->nb; j++) c->in[(size_t)s * e->nin + 1 + e->states + j] = b->value[s * f->nb + j];
-  for (int i = 0, at = 1 + e->states + f->nb; at + i < e->nin; i++)
+  for (int i = 0, at = 1 + e->states + f->nb; i < e->directions; i++)
     c->in[(size_t)s * e->nin + at + i] = f->direction[i];
   for (int r = 0; r < e->nq; r++) {
     int j = e->of[r];
@@ -212,21 +213,32 @@ void gq_evaluator_bind(const gq_evaluator *e, const gq_binding *b, int s, const 
 }
 
 size_t gq_probe_size(const gq_evaluator *e, int i) {
-  return gq_field_probe(e->scratch->field, 0, e->of[e->nq + i]).numbers + 1;
+  int j = e->of[e->nq + i];
+  return j < 0 ? 1 : gq_field_probe(e->scratch->field, 0, j).numbers + 1;
+}
+
+gq_dtype gq_probe_dtype(const gq_evaluator *e, int i) {
+  const gq_field *f = e->scratch->field;
+  int j = e->of[e->nq + i];
+  return j < 0 ? f->dtype : gq_field_boundary_dtype(f, j);
 }
 
 size_t gq_probe_bytes(const gq_evaluator *e, int i, int points) {
-  size_t size = gq_dtype_size(gq_field_boundary_dtype(e->scratch->field, e->of[e->nq + i]));
-  return gq_round64(gq_probe_size(e, i) * points * size);
+  return gq_round64(gq_probe_size(e, i) * points * gq_dtype_size(gq_probe_dtype(e, i)));
 }
 
 int gq_evaluate_nodes(const gq_evaluator *e, const gq_binding *b, const void *t, void *const *z,
-                      void *const *a, const gq_grads *grads, void *const *probe_) {
+                      void *const *a, void *const *slope_, const double tolerance[2], const gq_grads *grads,
+                      void *const *probe_) {
+  float single[2] = { (float)tolerance[0], (float)tolerance[1] };
+  bool narrow = b->field->dtype == GQ_F32;
   call c = call_begin(e);
   for (int s = 0; s < b->field->nslices; s++) {
     const void **in = c.in + (size_t)s * e->nin;
     char *probe = probe_ ? probe_[s] : NULL;
     in[0] = t, in[1] = z[s], in[2] = a[s];
+    for (int i = 0; e->defect && i < 3; i++)
+      in[e->nin - 3 + i] = i == 0 ? slope_[s] : narrow ? (void *)&single[i - 1] : (void *)&tolerance[i - 1];
     for (int i = 0; i < e->parts; i++) {
       c.out[(size_t)s * e->nout + i] = probe;
       probe += gq_probe_bytes(e, i, e->points);

@@ -299,6 +299,22 @@ int gq_system_jacobian(const gq_field *f, int cls, const void *arg, gq_system *s
   return status;
 }
 
+/* Of what the path's slopes (inputs here) leave of the dynamics, in tolerances: sums of squares, {n}. */
+static gq_ref defect(const gq_field *f, points *p, int64_t n, bool columns) {
+  gq_graph *g = p->fr.g;
+  gq_shape shape = gq_graph_node(g, p->out)->shape, scalar = gq_shape_of(0, NULL);
+  gq_ref slope = gq_input(g, f->dtype, shape), rtol = gq_input(g, f->dtype, scalar),
+         atol = gq_input(g, f->dtype, scalar);
+  gq_ref size = gq_emit2(g, GQ_OP_MUL, gq_expand(g, rtol, shape), gq_emit1(g, GQ_OP_ABS, p->fr.bind[1]));
+  gq_ref x = gq_emit2(g, GQ_OP_DIV, gq_emit2(g, GQ_OP_SUB, slope, p->out),
+                      gq_emit2(g, GQ_OP_ADD, gq_expand(g, atol, shape), size));
+  int64_t rows = columns ? shape.dim[shape.ndim - 1] / n : 1;
+  x = gq_reshape(g, gq_emit1(g, GQ_OP_SQUARE, x),
+                 gq_shape_of(3, columns ? (int64_t[]){ gq_numel(shape) / (n * rows), n, rows }
+                                        : (int64_t[]){ 1, n, gq_numel(shape) / n }));
+  return gq_reshape(g, gq_sum_axes(g, x, 5), gq_shape_of(1, &n));
+}
+
 int gq_system_nodes(const gq_field *f, int cls, const void *arg, gq_system *s) {
   const gq_pointkind *k = arg;
   int64_t n = k->n;
@@ -306,8 +322,8 @@ int gq_system_nodes(const gq_field *f, int cls, const void *arg, gq_system *s) {
   points p;
   int nlead = 0;
   *s = (gq_system){ .parts = 0 };
-  gq_ref *lead = gq_calloc(f->nb + 1, sizeof *lead);
-  int *of = gq_calloc(f->nb + 1, sizeof *of);
+  gq_ref *lead = gq_calloc(f->nb + 2, sizeof *lead);
+  int *of = gq_calloc(f->nb + 2, sizeof *of);
   int status = lead && of ? points_new(f, cls, n, &p, &s->columns) : gq_nomem(f->nb);
   if (status == GQ_OK) {
     if (probes) s->directions = bind_directions(f, cls, &p.fr);
@@ -315,6 +331,7 @@ int gq_system_nodes(const gq_field *f, int cls, const void *arg, gq_system *s) {
     if (probes) probe(f, cls, &p.fr, n, s->columns, p.a, p.da, lead);
     for (int j = 0; probes && j < f->nb; j++)
       if (lead[j] != GQ_NONE) lead[nlead] = lead[j], of[nlead++] = j;
+    if (k->defect) s->defect = true, lead[nlead] = defect(f, &p, n, s->columns), of[nlead++] = -1;
     int done = finish(s, f, &p.fr, nlead, lead, GQ_NONE, p.da + 2);
     if (status == GQ_OK) status = done;
     if (status != GQ_OK) gq_system_done(s);

@@ -25,8 +25,10 @@ typedef struct gq_system {
   int64_t lanes;               /* rows at times of their own: t is {lanes}; 0: one time for all */
   bool front;                  /* lanes are the first dim of a part, otherwise the last */
   int late;                    /* phase of the products: 1 where a is not known before the rest has run */
-  int *of;                     /* [nq] boundary value of product i; -1: time. Of nodes then [probes]: of probe i */
-  int directions;              /* inputs after the boundary values: gq_field.direction */
+  int *of;                     /* [nq] boundary value of product i; -1: time. Of nodes then of what is stored: of probe i;
+                                  -1: the defect */
+  int directions;              /* inputs after the boundary values: gq_field.direction; */
+  bool defect;                 /* and z', rtol, atol after those */
 } gq_system;
 
 /* Makes a system of class cls: what compilers of all classes take. arg: what it may ask for, or NULL. */
@@ -50,9 +52,11 @@ typedef struct gq_pointkind {
   int64_t n;                   /* points at once */
   int64_t dim;                 /* numbers in a row of the state */
   bool probes;
+  bool defect;
 } gq_pointkind;
 /* The products at n points at once: inputs t {n}, z {n, ...}, a {n, ...} (or, columns, {.., n rows}), boundary
-** values. probes: before them those of every product, {numbers + 1, n}. arg: gq_pointkind */
+** values. probes: before them those of every product, {numbers + 1, n}. defect: inputs z' like z, rtol and atol at the
+** end, and the last output before the products is the sum over the state of ((z' - f) / (atol + rtol |z|))^2, {n}. arg: gq_pointkind */
 gq_make gq_system_nodes;
 /* The same and, before, the Jacobian by rows of `dim` numbers: outputs df_i/dz of z's shape for i < dim. */
 gq_make gq_system_jacobian;

@@ -103,6 +103,9 @@ int gq_continuous_build(gq_plan *p) {
                        .product_error = full && adaptive,
                        .product_dense = products != GQ_PRODUCTS_NONE && k->overshoot };
   p->probes = (k->probes || audit) && p->products && !p->field->calls;
+  /* Of stiff dynamics f turns what the interpolant leaves out into anything. */
+  p->defect = gq && !k->independent && !p->field->calls && gq_trajectory_follows(k->trajectory) &&
+              p->forward.kind.adaptive && !p->forward.m->steps->stiff;
   if (p->probes) GQ_TRY(gq_field_probes(p->field));
   p->backward.f = &p->adjoint, p->backward.products = &p->start, p->backward.adjoint = true;
   GQ_TRY(gq_stepper_new(&p->backward, &kind, p->field, gq_system_adjoint, &with));
@@ -163,7 +166,7 @@ static bool adaptive(const back *k) { return k->gq && k->s->o.engine->integral =
 
 /* Are eq. (9)'s nodes judged? */
 static bool judged(const back *k) {
-  return k->gq && k->s->o.nodes == GQ_NODES_AUTO && !adaptive(k) && k->nodes.probes;
+  return k->gq && k->s->o.nodes == GQ_NODES_AUTO && !adaptive(k) && k->s->plan->probes;
 }
 
 static int setup(back *k, double size) {
@@ -208,8 +211,7 @@ static int collect(back *k, double t, double weight) {
   gq_walk *w = &k->w;
   const gq_field *f = k->s->plan->field;
   double theta = (t - w->a.t) / w->a.h;
-  if (!k->reverse) GQ_TRY(gq_trajectory_at(&k->z, t, k->scratch));
-  if (!k->reverse) gq_nodebuffer_fill(&k->nodes, gq_nodebuffer_z, k->scratch);
+  if (!k->reverse) GQ_TRY(gq_nodebuffer_path(&k->nodes, &k->z, t, k->scratch));
   for (int s = 0; s < f->nslices; s++) {
     if (k->reverse) gq_walk_interpolate(w, 0, s, theta, gq_nodebuffer_z(&k->nodes, s));
     gq_walk_interpolate(w, k->ia, s, theta, gq_nodebuffer_a(&k->nodes, s));
@@ -571,8 +573,11 @@ static int run(back *k) {
   add(k, 1, gq_at_time(s, k->b->gz, 0), w->a.y[k->ia]);
   gq_field_unpack(s->plan->field, w->a.y[k->ia], k->b->a);
   if (!k->reverse) s->info.reconstruction = gq_trajectory_error(&k->z);
-  if (k->gq) GQ_TRY(gq_nodebuffer_flush(&k->nodes));
-  if (k->nodes.probes && s->o.guards && s->o.nodes != GQ_NODES_STEP && k->b->refine == 1)
+  if (k->gq) {
+    GQ_TRY(gq_nodebuffer_flush(&k->nodes));
+    s->info.defect = fmax(s->info.defect, k->nodes.defect);
+  }
+  if (s->plan->probes && s->o.guards && s->o.nodes != GQ_NODES_STEP && k->b->refine == 1)
     s->info.spectrum = gq_spectrum_ratio(&k->nodes.spectrum);
   if (!k->weighted.block) return GQ_OK;
   if (!k->pieces) return gq_nodebuffer_difference(&k->nodes, &k->weighted, &s->info.quadrature_error);

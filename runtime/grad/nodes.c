@@ -56,7 +56,7 @@ int64_t gq_rule_wanted(double C, int64_t nfe, double dt, double T) {
 }
 
 int gq_node_program(gq_plan *p, int n, gq_evaluator **out) {
-  const gq_pointkind of = { .n = n, .probes = p->probes };
+  const gq_pointkind of = { .n = n, .probes = p->probes, .defect = p->defect };
   return gq_plan_many(p, n, gq_system_nodes, &of, out);
 }
 
@@ -70,7 +70,7 @@ static int probes_init(gq_nodebuffer *b) {
   for (int i = 0; i < e->parts; i++)
     size[i] = (int)gq_probe_size(e, i) - 1, n += gq_probe_bytes(e, i, b->points);
   double eps = b->s->z->dtype == GQ_F32 ? FLT_EPSILON : DBL_EPSILON;
-  int status = gq_refine_init(&b->sum, e->parts, size, b->s->o.back_rtol, 50 * eps);
+  int status = gq_refine_init(&b->sum, e->parts - e->defect, size, b->s->o.back_rtol, 50 * eps);
   gq_free(size);
   GQ_TRY(status);
   b->probes = gq_alloc(n * p->field->nslices + 64);
@@ -84,24 +84,25 @@ static int probes_init(gq_nodebuffer *b) {
 int gq_nodebuffer_init(gq_nodebuffer *b, gq_solution *s, const gq_grads *grads) {
   const gq_field *f = s->plan->field;
   size_t n = 64 + s->plan->most_points * gq_dtype_size(f->dtype);
-  *b = (gq_nodebuffer){ .s = s, .grads = grads, .points = s->plan->most_points };
+  *b = (gq_nodebuffer){ .s = s, .grads = grads, .points = s->plan->most_points, .defect = NAN };
   n = gq_round64(n);
   size_t times = n, states = 0;
-  for (int i = 0; i < f->nslices; i++) states += 2 * gq_round64(b->points * gq_slice_bytes(f, i));
+  int each = s->plan->defect ? 3 : 2;
+  for (int i = 0; i < f->nslices; i++) states += each * gq_round64(b->points * gq_slice_bytes(f, i));
   n += 2 * states;
   b->block = gq_alloc(n);
-  b->z = gq_calloc(3 * f->nslices, sizeof *b->z);
+  b->z = gq_calloc(4 * f->nslices, sizeof *b->z);
   if (!b->block || !b->z) return gq_nomem(n);
-  b->a = b->z + f->nslices, b->probe = b->a + f->nslices;
+  b->a = b->z + f->nslices, b->slope = b->a + f->nslices, b->probe = b->slope + f->nslices;
   s->bytes += n;
   b->t = b->block;
   char *next = (char *)b->block + times;
   for (int i = 0; i < f->nslices; i++) {
     size_t part = gq_round64(b->points * gq_slice_bytes(f, i));
-    b->z[i] = next, b->a[i] = next + part, next += 2 * part;
+    b->z[i] = next, b->a[i] = next + part, b->slope[i] = next + 2 * part, next += each * part;
   }
   b->side = next;
-  return s->plan->probes ? probes_init(b) : GQ_OK;
+  return s->plan->probes || s->plan->defect ? probes_init(b) : GQ_OK;
 }
 
 void gq_nodebuffer_done(gq_nodebuffer *b) {
@@ -121,14 +122,27 @@ void *gq_nodebuffer_a(gq_nodebuffer *b, int slice) {
   return (char *)b->a[slice] + b->filled * gq_slice_bytes(b->s->plan->field, slice);
 }
 
+static void *slope_at(gq_nodebuffer *b, int slice) {
+  return (char *)b->slope[slice] + b->filled * gq_slice_bytes(b->s->plan->field, slice);
+}
+
 void gq_nodebuffer_fill(gq_nodebuffer *b, void *at(gq_nodebuffer *, int), const void *state) {
   const gq_field *f = b->s->plan->field;
   for (int s = 0; s < f->nslices; s++)
     gq_copy(f->on, at(b, s), (const char *)state + gq_slice_offset(f, s), gq_slice_bytes(f, s));
 }
 
+int gq_nodebuffer_path(gq_nodebuffer *b, gq_trajectory *path, double t, void *scratch) {
+  GQ_TRY(gq_trajectory_at(path, t, scratch));
+  gq_nodebuffer_fill(b, gq_nodebuffer_z, scratch);
+  if (!b->s->plan->defect) return GQ_OK;
+  gq_trajectory_slope(path, t, scratch, &b->place[b->filled].h);
+  gq_nodebuffer_fill(b, slope_at, scratch);
+  return GQ_OK;
+}
+
 void gq_nodebuffer_place(gq_nodebuffer *b, int n, double x) {
-  b->place[b->filled] = (struct gq_place){ .n = n, .x = x };
+  b->place[b->filled].n = n, b->place[b->filled].x = x;
 }
 
 int gq_nodebuffer_push(gq_nodebuffer *b, double t, double weight) {
@@ -160,8 +174,8 @@ static void gather(const gq_nodebuffer *b, const gq_evaluator *e) {
   for (int s = 0; s < f->nslices; s++) {
     const char *x = b->probe[s];
     int number = 0;
-    for (int i = 0; i < e->parts; x += gq_probe_bytes(e, i, points), i++) {
-      gq_dtype d = gq_field_boundary_dtype(f, e->of[e->nq + i]);
+    for (int i = 0; i < b->sum.groups; x += gq_probe_bytes(e, i, points), i++) {
+      gq_dtype d = gq_probe_dtype(e, i);
       int size = (int)gq_probe_size(e, i);
       for (int k = 0; k < size; k++) {
         double row[1 << (GQ_NODE_SIZES - 1)], *to = b->value + (k + 1 < size ? number++ : b->sum.numbers + i);
@@ -202,6 +216,20 @@ static void to_spectrum(gq_nodebuffer *b, const struct gq_place *place, const do
   gq_spectrum_add(&b->spectrum, place->n, place->x, sum);
 }
 
+/* RMS of h (z' - f) in tolerances, of points done .. done + e->points. */
+static void take_defect(gq_nodebuffer *b, const gq_evaluator *e, int done) {
+  const gq_field *f = b->s->plan->field;
+  double sum[1 << (GQ_NODE_SIZES - 1)] = { 0 }, row[1 << (GQ_NODE_SIZES - 1)];
+  for (int s = 0; s < f->nslices; s++) {
+    const char *x = b->probe[s];
+    for (int i = 0; i < e->parts - 1; i++) x += gq_probe_bytes(e, i, e->points);
+    f->on->vec->get(f->dtype, e->points, x, 1, row);
+    for (int j = 0; j < e->points; j++) sum[j] += row[j];
+  }
+  for (int j = 0; j < e->points; j++)
+    b->defect = fmax(b->defect, fabs(b->place[done + j].h) * sqrt(sum[j] / gq_numel(f->shape)));
+}
+
 /* What the program has stored for points done .. done + e->points. */
 static void take_probes(gq_nodebuffer *b, const gq_evaluator *e, int done) {
   int n = b->sum.numbers + b->sum.groups;
@@ -225,26 +253,33 @@ static void take_probes(gq_nodebuffer *b, const gq_evaluator *e, int done) {
 int gq_nodebuffer_flush(gq_nodebuffer *b) {
   gq_plan *p = b->s->plan;
   const gq_field *f = p->field;
+  const gq_ode_options *o = &b->s->o;
   for (int done = 0; done < b->filled;) {
     int n = 1;
     while (2 * n <= b->filled - done) n *= 2;
     gq_evaluator *e;
-    void *z[f->nslices], *a[f->nslices];
+    void *z[f->nslices], *a[f->nslices], *slope[f->nslices];
     GQ_TRY(gq_node_program(p, n, &e));
     char *side = b->side;
     for (int s = 0; s < f->nslices; s++) {
       z[s] = (char *)b->z[s] + done * gq_slice_bytes(f, s);
       a[s] = (char *)b->a[s] + done * gq_slice_bytes(f, s);
+      slope[s] = (char *)b->slope[s] + done * gq_slice_bytes(f, s);
       if (!e->columns || n == 1 || gq_field_plain(f)) continue;
       size_t part = gq_round64(n * gq_slice_bytes(f, s));
       put_aside(f, s, n, z[s], side);
       put_aside(f, s, n, a[s], side + part);
       z[s] = side, a[s] = side + part;
       side += 2 * part;
+      if (!e->defect) continue;
+      put_aside(f, s, n, slope[s], side);
+      slope[s] = side, side += part;
     }
-    GQ_TRY(gq_evaluate_nodes(e, b->s->bind, (char *)b->t + done * gq_dtype_size(f->dtype), z, a, b->grads,
-                             b->probe));
-    if (b->probes) take_probes(b, e, done);
+    GQ_TRY(gq_evaluate_nodes(e, b->s->bind, (char *)b->t + done * gq_dtype_size(f->dtype), z, a, slope,
+                             (double[]){ o->rtol, gq_positive_atol(f->dtype, o->atol) }, b->grads,
+                             b->probes ? b->probe : NULL));
+    if (e->defect) take_defect(b, e, done);
+    if (p->probes) take_probes(b, e, done);
     done += n;
   }
   b->filled = 0;

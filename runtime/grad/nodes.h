@@ -5,7 +5,7 @@
 #ifndef GQ_NODES_H
 #define GQ_NODES_H
 
-#include "../ode/solution.h"
+#include "../ode/trajectory.h"
 #include "refine.h"
 #include "spectrum.h"
 
@@ -38,13 +38,14 @@ typedef struct gq_nodebuffer {
   const gq_grads *grads;
   int points, filled;
   void *block, *t;
-  void **z, **a;               /* [nslices] */
-  void *side;                  /* one slice's z and a with the nodes side by side, [nslices] of them */
+  void **z, **a, **slope;      /* [nslices]; slope: of the path, for the defect */
+  void *side;                  /* one slice's z, a and slope with the nodes side by side, [nslices] of them */
   int64_t evaluated;
   /* probes: where each point is in its panel and its weight, what the program stored for it, and what comes of that */
   void **probe, *probes;       /* [nslices] */
   double *value;               /* [points] of the probes' numbers, then their magnitudes */
-  struct gq_place { int n; double x, weight; } place[1 << (GQ_NODE_SIZES - 1)];
+  struct gq_place { int n; double x, weight, h; } place[1 << (GQ_NODE_SIZES - 1)];
+  double defect;               /* the largest of all nodes; NAN: none */
   gq_spectrum spectrum;
   gq_refine sum;               /* of all points; or, where it has work, */
   size_t next;                 /* the values of that, up to this point */
@@ -57,6 +58,8 @@ void *gq_nodebuffer_z(gq_nodebuffer *b, int slice);
 void *gq_nodebuffer_a(gq_nodebuffer *b, int slice);
 /* The next point's z or a from a whole state. */
 void gq_nodebuffer_fill(gq_nodebuffer *b, void *at(gq_nodebuffer *, int), const void *state);
+/* Its z, and its slope where the defect is asked for, from the path at t; scratch: a state. */
+int gq_nodebuffer_path(gq_nodebuffer *b, gq_trajectory *path, double t, void *scratch);
 /* The point that is pushed next is a node at x of a panel of n, for the spectrum. */
 void gq_nodebuffer_place(gq_nodebuffer *b, int n, double x);
 int gq_nodebuffer_push(gq_nodebuffer *b, double t, double weight);   /* scales a by weight */

@@ -204,7 +204,7 @@ static int backward_sums(gq_solution *s, gq_tensor *gz_, const double sums[2], g
   s->info.nodes = s->info.nodes_wanted = s->info.rounds = s->info.unresolved = 0;
   s->info.reconstruction = 0, s->info.capped = false;
   s->info.panels = s->info.panels_split = s->info.nfe_audit = 0;
-  s->info.quadrature_error = s->info.audit = s->info.spectrum = NAN;
+  s->info.quadrature_error = s->info.audit = s->info.spectrum = s->info.defect = NAN;
   int status = gz_ ? gq_tensor_contiguous_get(gz_, &b.gz) : gq_tensor_new(s->z->dtype, s->z->shape, &b.gz);
   if (status == GQ_OK) status = drop_unreached(s, &b.gz);
   if (status == GQ_OK) status = gq_solution_records(s);

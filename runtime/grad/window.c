@@ -75,10 +75,9 @@ static void part_at(const gq_window *q, int p, double t, void *dst) {
 }
 
 int gq_window_node(gq_window *q, double t, double weight) {
-  if (q->path) GQ_TRY(gq_trajectory_at(q->path, t, q->z));
-  else part_at(q, 0, t, q->z);
+  if (q->path) GQ_TRY(gq_nodebuffer_path(q->nodes, q->path, t, q->z));
+  else part_at(q, 0, t, q->z), gq_nodebuffer_fill(q->nodes, gq_nodebuffer_z, q->z);
   part_at(q, q->parts - 1, t, q->a);
-  gq_nodebuffer_fill(q->nodes, gq_nodebuffer_z, q->z);
   gq_nodebuffer_fill(q->nodes, gq_nodebuffer_a, q->a);
   return gq_nodebuffer_push(q->nodes, t, weight);
 }

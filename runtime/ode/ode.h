@@ -185,6 +185,9 @@ typedef struct gq_info {
   int64_t nfe_audit;           /* evaluations of that audit, not in nfe_backward */
   double quadrature_error;     /* nodes = "step" and "auto": integrals of the probes by nodes against those by Runge-Kutta
                                   weights, or what refinement estimates: the largest of a tensor, relative; NAN: none */
+  double defect;               /* how far the forward solve's interpolant is from a solution: the largest of h |z' - f| at
+                                  the nodes, RMS, in tolerances of the forward solve; along trajectories that follow its
+                                  steps, where these are chosen by an explicit method; NAN: none */
   int64_t rounds;              /* nodes = "auto": of refinement, 0 where eq. (9) was enough; */
   int64_t unresolved;          /* pieces that miss the tolerance at its limits */
   bool capped;                 /* max_nodes bit in some interval */

@@ -47,7 +47,8 @@ typedef struct gq_plan {
   int most_points;             /* up to so many */
   int dim;                     /* gqc: numbers in a row of the state: a Jacobian is dim x dim */
   bool products;               /* some boundary value wants a gradient */
-  bool probes;                 /* node programs store the products of vectors by node (grad/spectrum.h) */
+  bool probes;                 /* node programs store the products of vectors by node (grad/spectrum.h), */
+  bool defect;                 /* and what the path's slopes miss of f there */
   int64_t alarms;              /* spectra so far that called for an audit */
   size_t arena_bytes;
   void **arena;                /* [nslices] of the steps */

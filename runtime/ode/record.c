@@ -123,3 +123,12 @@ void gq_step_at(const gq_step_record *r, const gq_tableau *m, const gq_field *f,
   for (int i = 0; i < m->slopes; i++)
     if (wt[i] != 0) f->on->vec->axpy(f->dtype, gq_numel(f->shape), r->h * wt[i], slope + i * part, dst);
 }
+
+void gq_step_slope_at(const gq_step_record *r, const gq_tableau *m, const gq_field *f, double t,
+                      const char *slope, size_t part, void *dst) {
+  double wt[GQ_MAXSTAGES];
+  gq_tableau_slopes(m, (t - r->t) / r->h, wt);
+  gq_zero(f->on, dst, gq_part_bytes(f));
+  for (int i = 0; i < m->slopes; i++)
+    if (wt[i] != 0) f->on->vec->axpy(f->dtype, gq_numel(f->shape), wt[i], slope + i * part, dst);
+}

@@ -69,5 +69,8 @@ void gq_step_state_free(gq_step_state *list_);
 /* The step's interpolant at t, from y and slopes `part` bytes apart. */
 void gq_step_at(const gq_step_record *r, const gq_tableau *m, const gq_field *f, double t, const void *y,
                 const char *slope, size_t part, void *dst);
+/* And its slope there. */
+void gq_step_slope_at(const gq_step_record *r, const gq_tableau *m, const gq_field *f, double t, const char *slope,
+                      size_t part, void *dst);
 
 #endif

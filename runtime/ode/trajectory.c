@@ -50,6 +50,17 @@ void gq_trajectory_read(const gq_trajectory *p, int64_t i, double t, void *dst) 
   gq_step_at(&r, plan->forward.m, plan->field, t, z->y, z->slope, z->part, dst);
 }
 
+void gq_trajectory_slope(const gq_trajectory *p, double t, void *dst, double *h) {
+  const gq_plan *plan = p->s->plan;
+  gq_trajectory q = *p;
+  int64_t i;
+  gq_trajectory_find(&q, t, NULL, &i);
+  const gq_step_state *z = p->s->steps.state[i];
+  const gq_step_record r = gq_step(&p->s->steps, i);
+  gq_step_slope_at(&r, plan->forward.m, plan->field, t, z->slope, z->part, dst);
+  *h = r.h;
+}
+
 typedef struct lister {
   double from, to, later, length; /* later: size of the step after; length: as told of that */
   gq_step_record *step;
