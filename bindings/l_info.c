@@ -137,6 +137,8 @@ static void fill_backward(lua_State *L, const gq_info *i, const gq_ode_options *
 ** more than 100 % off. */
 static double reconstruction_limit(const gq_ode_options *o) {
   double rtol = o->engine->keeps == GQ_KEEP_END ? o->rtol : o->back_rtol;
+  if (o->method->scheme && !o->engine->method)
+    return 0.1 / rtol; /* of that order is the error of its steps */
   double most = o->trajectory->error ? 0.01 : o->engine->traits & GQ_TWICE ? 0.05 : 0.1;
   return rtol > 0 ? fmin(most, fmax(0.01, 100 * rtol)) / rtol : 100;
 }
@@ -191,7 +193,7 @@ static void warn_defect(lua_State *L, const gq_info *i, const gq_ode_options *o)
 
 static void warn(lua_State *L, const gq_info *i, const gq_ode_options *o) {
   static bool capped, uneven, unstable, coarse;
-  bool inverts = o->engine->keeps == GQ_KEEP_END;
+  bool inverts = o->engine->method, noise = o->method->scheme;
   char text[256];
   lua_pushnil(L);
   lua_setfield(L, -2, "warning");
@@ -220,10 +222,10 @@ static void warn(lua_State *L, const gq_info *i, const gq_ode_options *o) {
     warn_once(L, &coarse, text);
   } else if (missed) {
     snprintf(text, sizeof text,
-             "gq.odeint: the state %s backwards misses the stored one by %.3g tolerances: the "
+             "gq.%s: the state %s backwards misses the stored one by %.3g tolerances: the "
              "gradient may be wrong; use %s or gradient = \"direct\"",
-             inverts ? "inverted" : "solved", i->reconstruction,
-             inverts ? "gradient = \"aca\"" : "adjoint = {trajectory = \"dense\"}");
+             noise ? "sdeint" : "odeint", inverts ? "inverted" : "solved", i->reconstruction,
+             inverts || noise ? "gradient = \"aca\"" : "adjoint = {trajectory = \"dense\"}");
     warn_once(L, &unstable, text);
   }
 }

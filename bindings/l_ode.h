@@ -32,6 +32,32 @@ gq_tensor *gqL_call_capture(const gqL_call *c, int i);
 void gqL_call_keep(gqL_call *c, bool on);                      /* around a backward pass: no value is asked for twice */
 int64_t gqL_call_count(const gqL_call *c);                     /* evaluations so far */
 
+/* What one call of a solver holds while Lua may raise: a userdata, pushed. */
+typedef struct gqL_box {
+  double *t;
+  bool *want;
+  gq_tensor **capture; /* lent */
+  gq_solution *sol;
+  gq_tensor *z;
+  bool *jump; /* [nt] grid points among the times */
+  bool moves; /* they want gradients */
+  int64_t *tensors;
+  gq_tensor **event_in;
+  gq_samples samples;
+} gqL_box;
+gqL_box *gqL_pushbox(lua_State *L);
+typedef struct gqL_dynamics { /* held by what is on the stack */
+  const gq_graph *graph;
+  int ncapture;
+  gq_trace *trace_; /* traced, */
+  gqL_call *call_;  /* or called at every evaluation */
+} gqL_dynamics;
+/* The captures of f into the box, and which of them want a gradient. Does any? opts: index of the options. */
+bool gqL_takecaptures(lua_State *L, int opts, const gqL_dynamics *f, gqL_box *b);
+/* Solve p, onto the tape where o.engine keeps anything; pushes z and info. engine: what was asked for. */
+void gqL_runsolve(lua_State *L, int opts, const gq_problem *p, const gq_ode_options *o, const char *engine,
+                  gq_tensor *t_, const gqL_dynamics *f, gqL_box *b);
+
 /* A solve onto the tape, which takes over *sol: out[0] is z, then what else it gave. info: index of its info table. */
 void gqL_record(lua_State *L, gq_solution **sol, gq_tensor *z0, gq_tensor *t_, int ncapture,
                 gq_tensor *const *capture, gqL_call *call_, int info, int nout, gq_tensor **out);

@@ -2,7 +2,8 @@
 ** l_sde.c -- Brownian paths (gq.brownian), and the core of gq.sdeint and gq.wong_zakai, which
 ** lua/gq/sde.lua dresses up.
 */
-#include "bind.h"
+#include "l_ode.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -149,25 +150,33 @@ static int find_name(lua_State *L, const char *what, const char *given, const ch
 }
 
 /* Not reversible_heun, which grows without bound wherever the drift contracts. */
-static const gq_sde_method *opt_method(lua_State *L, int arg) {
-  const char *names[16] = { NULL }, *given = gqL_optstring(L, arg, "method", "heun");
-  const gq_sde_method *m = gq_sde_method_find(given);
-  for (int i = 0; i < gq_nsde_methods && i < 15; i++) names[i] = gq_sde_methods[i].name;
-  if (!m) find_name(L, "sdeint: method", given, names);
-  return m;
+static const gq_tableau *choose_method(lua_State *L, int arg, const char *what, const char *def) {
+  const char *names[16] = { NULL }, *given = gqL_optstring(L, arg, "method", def);
+  for (int i = 0; i < gq_nschemes && i < 15; i++) names[i] = gq_scheme_get(i)->name;
+  return gq_scheme_get(find_name(L, what, given, names));
 }
 
-static void check_gradient(lua_State *L, int arg) {
-  const char *g = gqL_optstring(L, arg, "gradient", "none");
-  if (strcmp(g, "none") != 0)
-    luaL_error(L,
-               "sdeint: gradient \"%s\" is not there, only \"none\": train with gq.odeint over "
-               "gq.wong_zakai(sde, ...)",
-               g);
+static const gq_engine *choose_engine(lua_State *L, int arg) {
+  const char *names[16] = { NULL };
+  for (int i = 0; i < gq_nnoise_engines && i < 15; i++) names[i] = gq_noise_engines[i].name;
+  return &gq_noise_engines[find_name(L, "sdeint: gradient", gqL_optstring(L, arg, "gradient", names[0]),
+                                     names)];
 }
 
-/* Times from a table of numbers or a tensor; the array is a userdata left on the stack. */
-static double *check_times(lua_State *L, int arg, int *n) {
+/* That of the backward solve: the forward one's where it can be. */
+static const gq_tableau *back_method(lua_State *L, int arg, const gq_tableau *m) {
+  static const char *const known[] = { "method", NULL };
+  bool same = m->scheme->backwards && m->scheme->calculus == GQ_STRATONOVICH;
+  const char *def = same ? m->name : "heun";
+  if (lua_getfield(L, arg, "adjoint") == LUA_TNIL) return gq_scheme_find(def);
+  if (!lua_istable(L, -1))
+    luaL_error(L, "sdeint: adjoint is %s: expected a table", gqL_typename(L, lua_gettop(L)));
+  gqL_checkoptions(L, lua_gettop(L), known, "gq.sdeint's adjoint");
+  return choose_method(L, lua_gettop(L), "sdeint: adjoint.method", def);
+}
+
+/* Times from a table of numbers or a tensor. */
+static double *check_times(lua_State *L, int arg, gqL_box *b, int *n) {
   gq_tensor *t = gqL_totensor(L, arg);
   if (t) gqL_checknumbers(L, t, "sdeint");
   if (t ? t->shape.ndim != 1 : !lua_istable(L, arg))
@@ -175,7 +184,8 @@ static double *check_times(lua_State *L, int arg, int *n) {
   int64_t count = t ? t->shape.dim[0] : (int64_t)lua_rawlen(L, arg);
   if (count < 1 || count > 1 << 24)
     luaL_error(L, "sdeint: %I times given: expected at least one", (LUAI_UACINT)count);
-  double *out = lua_newuserdatauv(L, (size_t)count * sizeof *out, 0);
+  double *out = b->t = gq_alloc((size_t)count * sizeof *out);
+  if (!out) gqL_try(L, gq_nomem((size_t)count * sizeof *out));
   for (int64_t i = 0; i < count; i++) {
     if (t) {
       out[i] = gq_tensor_get(t, &i);
@@ -190,44 +200,22 @@ static double *check_times(lua_State *L, int arg, int *n) {
   return out;
 }
 
-/* The captures of a trace as an array, a userdata left on the stack. */
-static gq_tensor **captures(lua_State *L, const gq_trace *tr, int *n) {
-  *n = gq_trace_captures(tr);
-  gq_tensor **list = lua_newuserdatauv(L, ((size_t)*n + 1) * sizeof *list, 0);
-  for (int i = 0; i < *n; i++) list[i] = gq_trace_capture(tr, i);
-  return list;
-}
-
 /* The path of opts.brownian, or a new one of this solve: with leaves of a quarter step, which hold one
 ** time each, so that it is right in distribution at the least cost. */
-static gq_brownian *opt_path(lua_State *L, int arg, const gq_sde_problem *p, double dt) {
+static gq_brownian *opt_path(lua_State *L, int arg, const gq_problem *p, double dt) {
   if (lua_getfield(L, arg, "brownian") != LUA_TNIL) {
     if (!luaL_testudata(L, -1, BROWNIAN))
       luaL_error(L, "sdeint: brownian is %s: expected a path of gq.brownian", gqL_typename(L, lua_gettop(L)));
     return check_path(L, lua_gettop(L));
   }
   double t0 = p->t[0], t1 = p->t[p->nt - 1];
-  gq_shape shape;
-  gqL_try(L, gq_sde_noise_shape(p, &shape));
+  gq_shape form, shape;
+  gqL_try(L, gq_diffusion_check(p->f, p->noise, &form, &shape));
   uint64_t seed = opt_seed(L, arg);
   if (!(t1 > t0)) t1 = t0 + 1; /* no step will be taken */
   gq_brownian **b = push_path(L);
   gqL_retry(L, gq_brownian_new(t0, t1, shape, p->z0->dtype, seed, dt > 0 ? dt / 4 : 0, b));
   return *b;
-}
-
-static void push_info(lua_State *L, const gq_sde_info *info, const gq_sde_method *m) {
-  lua_createtable(L, 0, 6);
-  lua_pushstring(L, gq_status_name(info->status));
-  lua_setfield(L, -2, "status");
-  lua_pushstring(L, m->name);
-  lua_setfield(L, -2, "method");
-  lua_pushinteger(L, info->nfe);
-  lua_setfield(L, -2, "nfe");
-  lua_pushinteger(L, info->steps);
-  lua_setfield(L, -2, "steps");
-  lua_pushinteger(L, (lua_Integer)info->peak_bytes);
-  lua_setfield(L, -2, "peak_bytes");
 }
 
 /* The function that is traced: drift and diffusion, its upvalues, at (t, z). */
@@ -243,12 +231,12 @@ static int both(lua_State *L) {
 }
 
 /* The SDE at arg, made and checked by gq.sde: its kind, and `both` on the stack. */
-static int push_both(lua_State *L, int arg, gq_sde_problem *p) {
+static int push_both(lua_State *L, int arg, gq_problem *p) {
   if (luaL_getmetafield(L, arg, "__name") != LUA_TSTRING || strcmp(lua_tostring(L, -1), "gq.sde") != 0)
     luaL_error(L, "sdeint: %s given: expected an SDE made by gq.sde{drift, diffusion}", gqL_typename(L, arg));
   lua_getfield(L, arg, "noise");
   lua_getfield(L, arg, "calculus");
-  p->noise = (gq_noise)find_name(L, "sdeint: noise", luaL_checkstring(L, -2), gq_noise_names);
+  p->noise = GQ_DIAGONAL + (gq_noise)find_name(L, "sdeint: noise", luaL_checkstring(L, -2), gq_noise_names);
   p->calculus = (gq_calculus)find_name(L, "sdeint: calculus", luaL_checkstring(L, -1), gq_calculus_names);
   lua_getfield(L, arg, "drift");
   lua_getfield(L, arg, "diffusion");
@@ -256,34 +244,12 @@ static int push_both(lua_State *L, int arg, gq_sde_problem *p) {
   return lua_gettop(L);
 }
 
-/* The tape keeps that there is no gradient, and says so when one is asked for. */
-static int no_gradient(gq_custom *c, gq_tensor *const *cots, bool create_graph, gq_tensor **grads) {
-  return gq_fail(GQ_EUNSUPPORTED,
-                 "gq.sdeint gives no gradients: train with gq.odeint over gq.wong_zakai(sde, ...), or say "
-                 "gradient = \"none\"");
-}
-
-static void free_custom(gq_custom *c) { gq_free(c); }
-
-static void record_none(lua_State *L, const gq_sde_problem *p, gq_tensor *z) {
-  bool any = p->z0->requires_grad;
-  for (int i = 0; i < p->ncapture; i++) any |= p->capture[i]->requires_grad;
-  if (!any || !gq_recording()) return;
-  gq_tensor **in = lua_newuserdatauv(L, ((size_t)p->ncapture + 1) * sizeof *in, 0);
-  gq_custom *c = gq_calloc(1, sizeof *c);
-  if (!c) gqL_try(L, gq_nomem(sizeof *c));
-  *c = (gq_custom){ "sdeint", no_gradient, free_custom };
-  in[0] = p->z0;
-  for (int i = 0; i < p->ncapture; i++) in[1 + i] = p->capture[i];
-  gqL_try(L, gq_record_custom(c, 1 + p->ncapture, in, 1, &z));
-  lua_pop(L, 1);
-}
-
 /* gq.sdeint(sde, z0, t, opts) */
 static int sdeint(lua_State *L) {
-  static const char *const known[] = { "method", "dt", "brownian", "gradient", "seed", NULL };
-  gq_sde_problem p = { 0 };
-  gq_sde_info info;
+  static const char *const known[] = { "method",    "dt",     "brownian",     "gradient", "seed", "adjoint",
+                                       "max_steps", "params", "memory_limit", "throw",    NULL };
+  gq_problem p = { 0 };
+  gq_ode_options o;
   lua_settop(L, 4);
   luaL_checkstack(L, 24, NULL);
   int fn = push_both(L, 1, &p);
@@ -293,23 +259,30 @@ static int sdeint(lua_State *L) {
   if (!lua_istable(L, 4))
     luaL_error(L, "sdeint: options are %s: expected a table with at least dt", gqL_typename(L, 4));
   gqL_checkoptions(L, 4, known, "gq.sdeint");
-  check_gradient(L, 4);
-  const gq_sde_method *m = opt_method(L, 4);
-  double dt = need_number(L, 4, "dt", "sdeint");
-  p.t = check_times(L, 3, &p.nt);
+  gq_ode_defaults(&o, p.z0->dtype);
+  o.engine = choose_engine(L, 4);
+  o.method = choose_method(L, 4, "sdeint: method", "heun"), o.back_method = back_method(L, 4, o.method);
+  o.step_size = need_number(L, 4, "dt", "sdeint");
+  o.max_steps = gqL_optint(L, 4, "max_steps", INT64_MAX, 1, INT64_MAX);
+  o.memory_limit = (size_t)gqL_optint(L, 4, "memory_limit", (int64_t)o.memory_limit, 1, INT64_MAX);
+  o.trajectory = &gq_trajectory_reverse, o.thin = o.auto_impulses = false, o.nodes = GQ_NODES_NFE;
+  gqL_box *b = gqL_pushbox(L);
+  p.t = check_times(L, 3, b, &p.nt);
+  gq_tensor *t = gqL_totensor(L, 3);
+  p.t_grad = t && t->requires_grad && gq_recording(), p.z0_grad = p.z0->requires_grad;
   *gqL_pushtensor(L) = gq_tensor_ref(p.z0); /* the traced functions may free its handle */
   const gq_dtype d[2] = { p.z0->dtype, p.z0->dtype };
   const gq_shape s[2] = { { 0 }, p.z0->shape };
   gq_trace *tr = gqL_trace(L, fn, 2, d, s, 2, "the drift and diffusion of gq.sdeint");
-  p.fg = gq_trace_graph(tr);
-  p.capture = captures(L, tr, &p.ncapture);
-  gq_brownian *w = opt_path(L, 4, &p, dt);
-  gq_tensor **z = gqL_pushtensor(L);
-  gqL_retry(L, gqL_solving(gq_sdeint(&p, m, dt, w, z, &info)));
-  if (lua_getfield(L, 4, "gradient") == LUA_TNIL) record_none(L, &p, *z);
-  lua_pop(L, 1);
-  gqL_counted(L);
-  push_info(L, &info, m);
+  gqL_dynamics f = { gq_trace_graph(tr), gq_trace_captures(tr), tr, NULL };
+  bool any = gqL_takecaptures(L, 4, &f, b);
+  p.f = f.graph, p.ncapture = f.ncapture, p.capture = b->capture, p.wants_grad = b->want;
+  p.path = opt_path(L, 4, &p, o.step_size);
+  const char *engine = o.engine->name;
+  if (!gq_recording() || !(any || p.z0_grad || p.t_grad)) o.engine = gq_noise_engine_find("none");
+  gqL_runsolve(L, 4, &p, &o, engine, NULL, &f, b);
+  lua_pushstring(L, o.method->name);
+  lua_setfield(L, -2, "method");
   return 2;
 }
 
@@ -350,10 +323,11 @@ static const gqL_function functions[] = {
     "brownian{t0 = 0, t1, shape, seed, tol}: a Brownian path; b(t) is W(t) - W(t0), b(s, t) is W(t) - W(s). "
     "One seed is one path, whatever is asked first." },
   { "sdeint", sdeint, false,
-    "sdeint(sde, z0, t, {dt, method = \"heun\", brownian | seed}): the states at the times t, and info; "
-    "fixed "
-    "steps, no gradients (train with odeint over wong_zakai). seed: a path of this solve; give a brownian to "
-    "take the same path with another dt" },
+    "sdeint(sde, z0, t, {dt, method = \"heun\", brownian | seed, gradient = \"direct\"}): the states at the "
+    "times t, "
+    "and info; fixed steps. seed: a path of this solve; give a brownian to take the same path with another "
+    "dt. "
+    "gradient: direct, aca, reversible (reversible_heun), adjoint or none" },
   { NULL, NULL, false, NULL },
 };
 

@@ -10,21 +10,8 @@
 
 #define BOX "gq.odeint box"
 
-typedef struct box { /* what the call holds while Lua may raise */
-  double *t;
-  bool *want;
-  gq_tensor **capture; /* lent */
-  gq_solution *sol;
-  gq_tensor *z;
-  bool *jump; /* [nt] grid points among the times */
-  bool moves; /* they want gradients */
-  int64_t *tensors;
-  gq_tensor **event_in;
-  gq_samples samples;
-} box;
-
 static int box_gc(lua_State *L) {
-  box *b = luaL_checkudata(L, 1, BOX);
+  gqL_box *b = luaL_checkudata(L, 1, BOX);
   gq_solution_free(b->sol);
   gq_tensor_unref(b->z);
   gq_free(b->t);
@@ -38,8 +25,8 @@ static int box_gc(lua_State *L) {
   return 0;
 }
 
-static box *push_box(lua_State *L) {
-  box *b = lua_newuserdatauv(L, sizeof *b, 0);
+gqL_box *gqL_pushbox(lua_State *L) {
+  gqL_box *b = lua_newuserdatauv(L, sizeof *b, 0);
   memset(b, 0, sizeof *b);
   if (luaL_newmetatable(L, BOX)) {
     lua_pushcfunction(L, box_gc);
@@ -62,7 +49,7 @@ static int not_a_number(lua_State *L, int arg, int i) {
 }
 
 /* Times from a table of numbers or a tensor of one dimension. */
-static int read_times(lua_State *L, int arg, box *b, gq_tensor **tensor) {
+static int read_times(lua_State *L, int arg, gqL_box *b, gq_tensor **tensor) {
   gq_tensor *t = gqL_totensor(L, arg);
   *tensor = t;
   if (!t && !lua_istable(L, arg))
@@ -118,7 +105,7 @@ static bool has(lua_State *L, int arg, const char *key) {
 }
 
 /* Where f may jump: marked among the times, which have every one of them that lies inside (lua/gq/solve.lua). */
-static void mark_jumps(lua_State *L, int arg, box *b, int nt) {
+static void mark_jumps(lua_State *L, int arg, gqL_box *b, int nt) {
   lua_getfield(L, arg, "grid_points");
   gq_tensor *x = gqL_totensor(L, -1);
   if (x && x->shape.ndim != 1) gqL_error(L, "gq.odeint: grid_points must have one dimension");
@@ -142,7 +129,7 @@ static void mark_jumps(lua_State *L, int arg, box *b, int nt) {
 }
 
 /* Trace the event function: its graph into the problem. The trace stays on the stack. */
-static void event_option(lua_State *L, int arg, box *b, const gq_tensor *z0, gq_problem *p) {
+static void event_option(lua_State *L, int arg, gqL_box *b, const gq_tensor *z0, gq_problem *p) {
   gq_dtype dtypes[2] = { z0->dtype, z0->dtype };
   gq_shape shapes[2] = { { .ndim = 0 }, z0->shape };
   lua_getfield(L, arg, "event");
@@ -165,13 +152,6 @@ static gq_tensor *check_state(lua_State *L, int arg) {
   return z0;
 }
 
-typedef struct dynamics { /* held by what is on the stack */
-  const gq_graph *graph;
-  int ncapture;
-  gq_trace *trace_; /* traced, */
-  gqL_call *call_;  /* or called at every evaluation */
-} dynamics;
-
 /* Noise on an interval is not there outside of it, but for the rounding of times to float32. */
 static void check_interval(lua_State *L, const gq_trace *tr, const double *t, int nt) {
   double t0, t1, first = fmin(t[0], t[nt - 1]), last = fmax(t[0], t[nt - 1]);
@@ -185,23 +165,22 @@ static void check_interval(lua_State *L, const gq_trace *tr, const double *t, in
   gqL_error(L, "gq.odeint: %s", text);
 }
 
-static dynamics push_dynamics(lua_State *L, int fn, int opts, const gq_tensor *z0, const double *t, int nt,
-                              bool gradient) {
+static gqL_dynamics push_dynamics(lua_State *L, int fn, int opts, const gq_tensor *z0, const double *t,
+                                  int nt, bool gradient) {
   gq_dtype dtypes[2] = { z0->dtype, z0->dtype };
   gq_shape shapes[2] = { { .ndim = 0 }, z0->shape };
   if (lua_istable(L, opts) && !gqL_optbool(L, opts, "trace", true)) {
     lua_getfield(L, opts, "params");
     gqL_call *c = gqL_pushcall(L, fn, z0, lua_gettop(L), gradient);
-    return (dynamics){ gqL_call_graph(c), gqL_call_captures(c), NULL, c };
+    return (gqL_dynamics){ gqL_call_graph(c), gqL_call_captures(c), NULL, c };
   }
   gq_trace *tr = gqL_trace(L, fn, 2, dtypes, shapes, 1, "the dynamics function of gq.odeint");
   check_field(L, gq_trace_graph(tr), z0);
   check_interval(L, tr, t, nt);
-  return (dynamics){ gq_trace_graph(tr), gq_trace_captures(tr), tr, NULL };
+  return (gqL_dynamics){ gq_trace_graph(tr), gq_trace_captures(tr), tr, NULL };
 }
 
-/* The captures of f into the box, and which of them want a gradient. Does any? */
-static bool take_captures(lua_State *L, int opts, const dynamics *f, box *b) {
+bool gqL_takecaptures(lua_State *L, int opts, const gqL_dynamics *f, gqL_box *b) {
   bool any = false;
   int n = f->ncapture, top = lua_gettop(L);
   b->want = gq_calloc(n + 1, sizeof *b->want);
@@ -218,7 +197,7 @@ static bool take_captures(lua_State *L, int opts, const dynamics *f, box *b) {
 }
 
 /* Sizes of the tensors that the state was packed from, in the list at arg, if there is one. */
-static int read_tensors(lua_State *L, int arg, box *b) {
+static int read_tensors(lua_State *L, int arg, gqL_box *b) {
   int n = lua_istable(L, arg) ? (int)lua_rawlen(L, arg) : 0;
   b->tensors = gq_calloc(n + 1, sizeof *b->tensors);
   if (!b->tensors) gqL_try(L, gq_nomem(n * sizeof *b->tensors));
@@ -230,27 +209,53 @@ static int read_tensors(lua_State *L, int arg, box *b) {
   return n;
 }
 
+void gqL_runsolve(lua_State *L, int opts, const gq_problem *p, const gq_ode_options *o, const char *engine,
+                  gq_tensor *t_, const gqL_dynamics *f, gqL_box *b) {
+  gq_info info;
+  bool throw = lua_istable(L, opts) ? gqL_optbool(L, opts, "throw", true) : true;
+  lua_newtable(L);
+  int table = lua_gettop(L);
+  gq_tensor **handle = gqL_pushtensor(L);
+  int status, top = lua_gettop(L);
+  gqL_solve_retry(L, status, gq_odeint(p, o, !throw, &b->z, &info, &b->sol));
+  gqL_rethrow(L); /* trace = false: an error of the dynamics */
+  if (status != GQ_OK && (throw || !b->z)) gqL_try(L, status);
+  lua_pushvalue(L, table);
+  gqL_info_forward(L, &info, engine);
+  gqL_info_samples(L, &b->samples);
+  if (p->event_) lua_pushinteger(L, info.nfe_event), lua_setfield(L, -2, "nfe_event");
+  if (status != GQ_OK) {
+    lua_pushstring(L, gq_message());
+    lua_setfield(L, -2, "message");
+  }
+  gq_tensor *out[3] = { b->z };
+  int sums = has(L, opts, "regularise") ? gqL_info_sums(L, o, &info, p->z0->dtype, out + 1) : 0;
+  if (b->sol) gqL_record(L, &b->sol, p->z0, t_, f->ncapture, b->capture, f->call_, table, 1 + sums, out);
+  *handle = b->z, b->z = NULL;
+  gqL_counted(L);
+  lua_settop(L, top);
+  lua_pushvalue(L, table);
+}
+
 /* solve(f, z0, t, options, tensors) */
 int gqL_solveode(lua_State *L) {
   gq_ode_options o;
-  gq_info info;
   gq_tensor *t;
   lua_settop(L, 5);
   gqL_odeplain(L, 4);
   gq_tensor *z0 = check_state(L, 2);
   *gqL_pushtensor(L) = gq_tensor_ref(z0); /* options and dynamics may free the handles */
   gqL_odeoptions(L, 4, z0->dtype, &o);
-  bool throw = lua_istable(L, 4) ? gqL_optbool(L, 4, "throw", true) : true;
   bool event = has(L, 4, "event");
-  box *b = push_box(L);
+  gqL_box *b = gqL_pushbox(L);
   int nt = read_times(L, 3, b, &t), ntensors = read_tensors(L, 5, b);
   if (has(L, 4, "grid_points")) mark_jumps(L, 4, b, nt);
   gq_dense **dense = lua_istable(L, 4) && gqL_optbool(L, 4, "dense", false) ? gqL_pushinterpolant(L) : NULL;
   int at = lua_gettop(L); /* of the interpolant, if there is one */
   if (t) *gqL_pushtensor(L) = gq_tensor_ref(t);
   bool recording = o.engine->keeps != GQ_KEEP_NOTHING && gq_recording();
-  dynamics f = push_dynamics(L, 1, 4, z0, b->t, nt, recording);
-  bool any = take_captures(L, 4, &f, b);
+  gqL_dynamics f = push_dynamics(L, 1, 4, z0, b->t, nt, recording);
+  bool any = gqL_takecaptures(L, 4, &f, b);
   gq_problem p = { .f = f.graph,
                    .z0 = z0,
                    .ncapture = f.ncapture,
@@ -269,28 +274,7 @@ int gqL_solveode(lua_State *L) {
   const char *engine = o.engine->name;
   if (!recording || !(any || p.z0_grad || p.t_grad)) o.engine = gq_engine_find("none");
   if (event) event_option(L, 4, b, z0, &p);
-  lua_newtable(L);
-  int table = lua_gettop(L);
-  gq_tensor **handle = gqL_pushtensor(L);
-  int status;
-  gqL_solve_retry(L, status, gq_odeint(&p, &o, !throw, &b->z, &info, &b->sol));
-  gqL_rethrow(L); /* trace = false: an error of the dynamics */
-  if (status != GQ_OK && (throw || !b->z)) return gqL_try(L, status);
-  lua_pushvalue(L, table);
-  gqL_info_forward(L, &info, engine);
-  gqL_info_samples(L, &b->samples);
-  if (event) lua_pushinteger(L, info.nfe_event), lua_setfield(L, -2, "nfe_event");
-  if (status != GQ_OK) {
-    lua_pushstring(L, gq_message());
-    lua_setfield(L, -2, "message");
-  }
-  gq_tensor *out[3] = { b->z };
-  int sums = has(L, 4, "regularise") ? gqL_info_sums(L, &o, &info, z0->dtype, out + 1) : 0;
-  lua_pop(L, 1);
-  if (b->sol) gqL_record(L, &b->sol, z0, t, f.ncapture, b->capture, f.call_, table, 1 + sums, out);
-  *handle = b->z, b->z = NULL;
-  gqL_counted(L);
-  lua_pushvalue(L, table);
+  gqL_runsolve(L, 4, &p, &o, engine, t, &f, b);
   if (dense) lua_pushvalue(L, at);
   return dense ? 3 : 2;
 }

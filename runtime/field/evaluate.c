@@ -187,11 +187,11 @@ int gq_evaluate_phase(const gq_evaluator *e, const gq_binding *b, int phase, dou
   float t32 = (float)t;
   call c = call_begin(e);
   for (int s = 0; s < f->nslices; s++) {
-    size_t off = gq_slice_offset(f, s);
+    size_t off = gq_slice_offset(f, s), wide = f->noise ? gq_rows_offset(f, s, f->gshape) : off;
     const void **in = c.in + (size_t)s * e->nin;
     in[0] = f->dtype == GQ_F32 ? (void *)&t32 : (void *)&t;
-    for (int i = 0; i < e->states; i++) in[1 + i] = (char *)x[i] + off;
-    for (int i = 0; i < e->parts; i++) c.out[(size_t)s * e->nout + i] = (char *)out[i] + off;
+    for (int i = 0; i < e->states; i++) in[1 + i] = (char *)x[i] + (i < 2 ? off : wide);
+    for (int i = 0; i < e->parts; i++) c.out[(size_t)s * e->nout + i] = (char *)out[i] + (i ? wide : off);
     bind_products(e, b, s, grads_, &c);
   }
   int status = run_call(e, phase, &c);

@@ -54,7 +54,7 @@ void gq_evaluator_bind(const gq_evaluator *e, const gq_binding *b, int s, const 
                        void ***out);
 
 /* Run an evaluator at time t. x[i]: the state-shaped inputs (z; z and a; ...), out[p]: whole arrays of
-** all slices; products are added to grads_ (boundaries) and *time_ (time). */
+** all slices; of an SDE, out[1] and x[2] are those of the diffusion; products are added to grads_ (boundaries) and *time_ (time). */
 int gq_evaluate_at(const gq_evaluator *e, const gq_binding *b, double t, void *const *x, void *const *out,
                    const gq_grads *grads_, double *time_);
 /* The same, one phase of it. */

@@ -363,6 +363,7 @@ static bool uses(const gq_graph *g, gq_ref x) {
 static int field_init(gq_field *f, const gq_graph *g, const bool *want_, bool columns, bool lanes) {
   const gq_node *z = gq_graph_node(g, gq_graph_input(g, 1));
   f->dtype = z->dtype, f->shape = z->shape, f->calls = gq_graph_calls(g);
+  if (f->noise) GQ_TRY(gq_diffusion_check(g, f->noise, &f->gshape, &f->wshape));
   f->want_capture = gq_calloc(f->ncapture + 1, sizeof(bool));
   if (!f->want_capture) return gq_nomem(f->ncapture);
   if (want_) memcpy(f->want_capture, want_, f->ncapture * sizeof(bool));
@@ -381,10 +382,10 @@ static int field_init(gq_field *f, const gq_graph *g, const bool *want_, bool co
 }
 
 static int field_new(const gq_backend *on, const gq_graph *g, int ncapture, const bool *want_, bool columns,
-                     bool lanes, gq_field **out) {
+                     bool lanes, gq_noise noise, gq_field **out) {
   gq_field *f = gq_calloc(1, sizeof *f);
   if (!f) return gq_nomem(sizeof *f);
-  f->on = on, f->ncapture = ncapture;
+  f->on = on, f->ncapture = ncapture, f->noise = noise;
   int status = field_init(f, g, want_, columns, lanes);
   if (status != GQ_OK) gq_field_free(f);
   else *out = f;
@@ -393,11 +394,20 @@ static int field_new(const gq_backend *on, const gq_graph *g, int ncapture, cons
 
 int gq_field_new(const gq_backend *on, const gq_graph *g, int ncapture, const bool *want_, bool columns,
                  gq_field **out) {
-  return field_new(on, g, ncapture, want_, columns, false, out);
+  return field_new(on, g, ncapture, want_, columns, false, GQ_NOISE_NONE, out);
+}
+
+int gq_field_noisy(const gq_backend *on, const gq_graph *fg, int ncapture, const bool *want_, gq_noise noise,
+                   gq_field **out) {
+  gq_graph *g;
+  GQ_TRY(gq_diffusion_form(fg, noise, &g));
+  int status = field_new(on, g, ncapture, want_, noise == GQ_DIAGONAL, false, noise, out);
+  gq_graph_free(g);
+  return status;
 }
 
 int gq_field_lanes(const gq_backend *on, const gq_graph *g, int ncapture, const bool *want_, gq_field **out) {
-  return field_new(on, g, ncapture, want_, false, true, out);
+  return field_new(on, g, ncapture, want_, false, true, GQ_NOISE_NONE, out);
 }
 
 /* ---- probes ---- */

@@ -8,6 +8,7 @@
 
 #include "../exec/backend.h"
 #include "../exec/exec.h"
+#include "diffusion.h"
 #include "probe.h"
 
 #define GQ_MAXSLICES 64        /* threads that add up the sums of Adams methods (method/adams_sums.c) */
@@ -40,12 +41,17 @@ typedef struct gq_field {
   bool timed;                  /* f depends on t */
   bool front;                  /* lanes are the first dim and not the last */
   int64_t width;               /* most numbers that some value holds for one row */
+  gq_noise noise;              /* the body gives drift and diffusion; these are the shapes of the latter and of W */
+  gq_shape gshape, wshape;
   int ndirection;
   void **direction;            /* [ndirection] numbers of the probes' inputs, in the order of the boundaries */
 } gq_field;
 
 /* f: inputs t, z, captures. want_ NULL: no gradients. columns: rows may be turned innermost. */
 int gq_field_new(const gq_backend *on, const gq_graph *f, int ncapture, const bool *want_, bool columns, gq_field **out);
+/* Of an SDE, drift and diffusion as a script gives them: rows are turned where the noise has their shape. */
+int gq_field_noisy(const gq_backend *on, const gq_graph *fg, int ncapture, const bool *want_, gq_noise noise,
+                   gq_field **out);
 /* The same for rows at times of their own: no slices; class_body[i] takes t {lanes[i]}, a state {.., lanes[i]} of as
 ** many rows, and boundaries that are cut with the rows (axis >= 0) likewise. With operations that have no such form
 ** `front`: {lanes[i], ..}, where a row is the state or boundary with one row. Fails where rows act on each other. */
@@ -83,6 +89,15 @@ static inline size_t gq_part_bytes(const gq_field *f) { return gq_numel(f->shape
 static inline size_t gq_slice_offset(const gq_field *f, int s) {
   if (f->nslices == 1) return 0;
   return f->first[s] * (gq_numel(f->shape) / f->shape.dim[0]) * gq_dtype_size(f->dtype);
+}
+/* Of an array whose rows are cut like those of a state: G, W. */
+static inline size_t gq_rows_offset(const gq_field *f, int s, gq_shape whole) {
+  if (f->nslices == 1) return 0;
+  return f->first[s] * (gq_numel(whole) / f->shape.dim[0]) * gq_dtype_size(f->dtype);
+}
+/* A state of one dimension is one row: all slices have the same noise, but for one of the state's own shape. */
+static inline size_t gq_noise_offset(const gq_field *f, int s) {
+  return f->noise == GQ_DIAGONAL || f->shape.ndim > 1 ? gq_rows_offset(f, s, f->wshape) : 0;
 }
 static inline size_t gq_slice_bytes(const gq_field *f, int s) {
   return gq_numel(f->class_shape[f->class_of[s]]) * gq_dtype_size(f->dtype);

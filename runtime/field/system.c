@@ -59,6 +59,18 @@ static gq_ref state_input(const gq_field *f, int cls, frame *fr) {
   return gq_input(fr->g, f->dtype, f->class_shape[cls]);
 }
 
+/* Of a cotangent of G, and W's. */
+static gq_ref diffusion_input(const gq_field *f, int cls, frame *fr) {
+  const gq_graph *g = f->class_body[cls];
+  return gq_input(fr->g, f->dtype, gq_graph_node(g, gq_graph_output(g, 1))->shape);
+}
+
+static gq_ref noise_input(const gq_field *f, int cls, frame *fr) {
+  const gq_graph *g = f->class_body[cls];
+  gq_shape s = gq_graph_node(g, gq_graph_output(g, 1))->shape;
+  return gq_input(fr->g, f->dtype, gq_noise_shape(f->noise, f->class_shape[cls], s));
+}
+
 /* Outputs of s: lead[0..nlead), then the products that exist; refs: time, boundaries. */
 static int finish(gq_system *s, const gq_field *f, frame *fr, int nlead, const gq_ref *lead, gq_ref time,
                   const gq_ref *products_) {
@@ -84,7 +96,7 @@ static int finish(gq_system *s, const gq_field *f, frame *fr, int nlead, const g
 int gq_system_forward(const gq_field *f, int cls, const void *arg, gq_system *s) {
   *s = (gq_system){ .g = f->class_body[cls], .lent = true, .parts = 1, .last = f->shape.ndim - 1 };
   if (f->columns && s->last > 0) s->last--; /* rows are innermost there */
-  s->lanes = lanes_of(f, cls), s->front = f->front;
+  s->lanes = lanes_of(f, cls), s->front = f->front, s->noise = f->noise;
   return GQ_OK;
 }
 
@@ -98,9 +110,9 @@ static bool has_product(const gq_field *f, int j, gq_products products) {
   return f->want[j] && products != GQ_PRODUCTS_NONE;
 }
 
-/* Derivatives of out . cot: da[0] in z, da[1] in t, da[2 + j] in boundary j, where wanted. */
-static int pull(const gq_field *f, frame *fr, gq_ref out, gq_ref cot, gq_products products, bool time,
-                gq_ref *da) {
+/* Derivatives of n times out . cot: da[0] in z, da[1] in t, da[2 + j] in boundary j, where wanted. */
+static int pull_all(const gq_field *f, frame *fr, int nout, const gq_ref *out, const gq_ref *cot,
+                    gq_products products, bool time, gq_ref *da) {
   int n = 0;
   gq_ref *wrt = gq_calloc(2 * (f->nb + 2), sizeof *wrt), *grad = wrt ? wrt + f->nb + 2 : NULL;
   if (!wrt) return gq_nomem(f->nb);
@@ -109,7 +121,7 @@ static int pull(const gq_field *f, frame *fr, gq_ref out, gq_ref cot, gq_product
   if (time) wrt[n++] = fr->bind[0];
   for (int j = 0; j < f->nb; j++)
     if (has_product(f, j, products)) wrt[n++] = fr->bind[2 + j];
-  int status = gq_vjp(fr->g, 1, &out, &cot, n, wrt, grad);
+  int status = gq_vjp(fr->g, nout, out, cot, n, wrt, grad);
   n = 0;
   da[0] = grad[n++];
   if (time) da[1] = grad[n++];
@@ -117,6 +129,11 @@ static int pull(const gq_field *f, frame *fr, gq_ref out, gq_ref cot, gq_product
     if (has_product(f, j, products)) da[2 + j] = grad[n++];
   gq_free(wrt);
   return status;
+}
+
+static int pull(const gq_field *f, frame *fr, gq_ref out, gq_ref cot, gq_products products, bool time,
+                gq_ref *da) {
+  return pull_all(f, fr, 1, &out, &cot, products, time, da);
 }
 
 /* The probes of the products da at n points; GQ_NONE where there is no product. */
@@ -168,19 +185,44 @@ int gq_system_adjoint(const gq_field *f, int cls, const void *arg, gq_system *s)
 int gq_system_pull(const gq_field *f, int cls, const void *arg, gq_system *s) {
   bool time = *(const bool *)arg;
   frame fr;
-  gq_ref a, out, lead, *da = gq_calloc(f->nb + 2, sizeof *da);
+  gq_ref a[2], out[2], lead, *da = gq_calloc(f->nb + 2, sizeof *da);
   *s = (gq_system){ .parts = 1, .lanes = lanes_of(f, cls), .front = f->front };
   if (!da) return gq_nomem(f->nb);
   int status = frame_new(f, &fr);
   if (status == GQ_OK) {
     fr.bind[0] = time_input(f, cls, &fr);
     fr.bind[1] = state_input(f, cls, &fr);
-    a = state_input(f, cls, &fr);
+    a[0] = state_input(f, cls, &fr);
+    if (f->noise) a[1] = diffusion_input(f, cls, &fr);
     bind_boundaries(f, cls, &fr);
-    gq_inline(fr.g, f->class_body[cls], fr.bind, &out);
-    status = pull(f, &fr, out, a, GQ_PRODUCTS_ALL, time, da);
+    gq_inline(fr.g, f->class_body[cls], fr.bind, out);
+    status = pull_all(f, &fr, f->noise ? 2 : 1, out, a, GQ_PRODUCTS_ALL, time, da);
     lead = or_zero(f, cls, &fr, da[0]);
     int done = finish(s, f, &fr, 1, &lead, da[1], da + 2);
+    if (status == GQ_OK) status = done;
+    else gq_system_done(s);
+  }
+  gq_free(da);
+  return status;
+}
+
+int gq_system_rise(const gq_field *f, int cls, const void *arg, gq_system *s) {
+  frame fr;
+  gq_ref a, h, dw, out[2], lead[2], *da = gq_calloc(f->nb + 2, sizeof *da);
+  *s = (gq_system){ .parts = 2, .rise = true };
+  if (!da) return gq_nomem(f->nb);
+  int status = frame_new(f, &fr);
+  if (status == GQ_OK) {
+    fr.bind[0] = time_input(f, cls, &fr);
+    fr.bind[1] = state_input(f, cls, &fr), a = state_input(f, cls, &fr);
+    h = gq_input(fr.g, f->dtype, gq_shape_of(0, NULL)), dw = noise_input(f, cls, &fr);
+    bind_boundaries(f, cls, &fr);
+    gq_inline(fr.g, f->class_body[cls], fr.bind, out);
+    lead[0] = gq_emit2(fr.g, GQ_OP_ADD, gq_emit2(fr.g, GQ_OP_MUL, out[0], h),
+                       gq_noise_product(fr.g, f->noise, out[1], dw));
+    status = pull(f, &fr, lead[0], a, GQ_PRODUCTS_ALL, false, da);
+    lead[1] = gq_emit1(fr.g, GQ_OP_NEG, or_zero(f, cls, &fr, da[0]));
+    int done = finish(s, f, &fr, 2, lead, GQ_NONE, da + 2);
     if (status == GQ_OK) status = done;
     else gq_system_done(s);
   }

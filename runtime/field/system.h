@@ -21,6 +21,8 @@ typedef struct gq_system {
   int nq;                      /* products */
   bool columns;                /* of nodes: points side by side as columns, not in front */
   int last;                    /* the axis of a part that is the state's last dimension (leapfrog) */
+  gq_noise noise;              /* after the derivative comes the diffusion; */
+  bool rise;                   /* or f h + G dW are the derivatives, with inputs h and dW after what is given */
   int second;                  /* outputs from this one on are of phase 1; 0: none */
   int64_t lanes;               /* rows at times of their own: t is {lanes}; 0: one time for all */
   bool front;                  /* lanes are the first dim of a part, otherwise the last */
@@ -44,10 +46,12 @@ typedef struct gq_adjointkind {
   bool time;                   /* and a'df/dt */
 } gq_adjointkind;
 gq_make gq_system_adjoint;     /* (z, a)' = (f, -a'df/dz); arg: gq_adjointkind */
-/* No equation: inputs t, z, a, boundary values; outputs a'df/dz and the products; arg: bool, is a'df/dt wanted too. */
+/* No equation: inputs t, z, a (of an SDE one of G too), boundary values; outputs a'df/dz and the products; arg: bool, is a'df/dt wanted too. */
 gq_make gq_system_pull;
 /* The products alone, of rows side by side (gq_field_lanes): inputs t {lanes[1]}, z, a, boundary values. */
 gq_make gq_system_points;
+/* (z, a) over a step of an SDE: (f h + G dW, -a'd(f h + G dW)/dz), with the products a'd(f h + G dW)/dtheta. */
+gq_make gq_system_rise;
 typedef struct gq_pointkind {
   int64_t n;                   /* points at once */
   int64_t dim;                 /* numbers in a row of the state */

@@ -105,3 +105,19 @@ static int retreat(const gq_planspec *s, gq_ode_options *o, int64_t steps, gq_in
 int gq_auto_choose(const gq_planspec *s, gq_ode_options *o, int64_t steps, gq_info *info) {
   return steps < 0 ? choose(s, o, info) : retreat(s, o, steps, info);
 }
+
+/* Of an SDE, whose steps are known beforehand but for those that measurement times shorten. */
+int gq_noise_choose(const gq_planspec *s, gq_ode_options *o, int64_t steps, gq_info *info) {
+  gq_plan *p;
+  double n = steps > 0 ? (double)steps : (s->p->t[s->p->nt - 1] - s->p->t[0]) / o->step_size + s->p->nt;
+  o->engine = gq_noise_engine_find("direct");
+  GQ_TRY(gq_plan_get(s, &p));
+  double bytes = n * (double)gq_step_state_bytes(p, GQ_STEP_STATES | GQ_STEP_ACTIVATIONS);
+  bool fits = steps < 0 && bytes <= (double)o->memory_limit;
+  gq_plan_release(p);
+  info->engine = o->engine = gq_noise_engine_find(fits ? "direct" : "aca");
+  snprintf(info->reason, sizeof info->reason,
+           "activations of %.0f steps take %.1f MB, %s the limit of %.1f MB%s", n, mega(bytes),
+           fits ? "within" : "over", mega((double)o->memory_limit), fits ? "" : "; steps are run again");
+  return GQ_OK;
+}

@@ -30,18 +30,23 @@ typedef struct direct {
 static int buffers(direct *d) {
   gq_walk *w = &d->w;
   const gq_field *f = d->b->s->plan->field;
-  int slopes = w->a.st->m->slopes, whole = w->a.st->l.extra ? 8 : 6;
+  void **all[] = { &w->a.pull.cy, &w->a.pull.cf, &w->a.pull.py, &w->a.pull.pf, &d->gy, &d->gf };
+  int slopes = w->a.st->m->slopes, extra = w->a.st->l.extra, whole = 6;
   d->n = gq_numel(f->shape);
   d->part = gq_round64(gq_part_bytes(f));
-  d->block = gq_allocate(f->on, (slopes + whole) * d->part);
-  if (!d->block) return gq_nomem((slopes + whole) * d->part);
-  gq_zero(f->on, d->block, (slopes + whole) * d->part);
-  d->b->s->bytes += (slopes + whole) * d->part;
+  size_t bytes = (slopes + whole) * d->part;
+  for (int e = 0; e < extra; e++) bytes += 2 * gq_round64(gq_extra_bytes(f, e));
+  d->block = gq_allocate(f->on, bytes);
+  if (!d->block) return gq_nomem(bytes);
+  gq_zero(f->on, d->block, bytes);
+  d->b->s->bytes += bytes;
   char *next = d->block;
-  void **all[] = { &w->a.pull.cy, &w->a.pull.cf, &w->a.pull.py, &w->a.pull.pf,
-                   &d->gy,        &d->gf,        &w->a.pull.cx, &w->a.pull.px };
   for (int i = 0; i < whole; i++) *all[i] = next, next += d->part;
   for (int i = 0; i < slopes; i++) w->a.pull.ck[i] = next, next += d->part;
+  for (int e = 0; e < 2 * extra; e++) {
+    *(e % 2 ? &w->a.pull.px[e / 2] : &w->a.pull.cx[e / 2]) = next;
+    next += gq_round64(gq_extra_bytes(f, e / 2));
+  }
   return GQ_OK;
 }
 
@@ -185,6 +190,13 @@ static int pull_program(direct *d) {
   return GQ_OK;
 }
 
+/* W over the step: kept with it, or asked for again. */
+static int take_noise(direct *d) {
+  gq_along *along = &d->b->s->along;
+  d->w.a.w = d->inverse.a.w = d->z->w ? d->z->w : along->packed;
+  return along->path && !d->z->w ? gq_along_back(along, d->step.t, d->t1) : GQ_OK;
+}
+
 /* One step back: cy, cf, cx hold the cotangents of its end, then of its start. */
 static int pull_step(direct *d) {
   gq_pullback *b = d->b;
@@ -193,9 +205,11 @@ static int pull_step(direct *d) {
   const gq_step_state *z = d->z, *z1 = d->z1;
   double dir = r->h < 0 ? -1 : 1;
   bool kept = b->s->o.engine->keeps == GQ_KEEP_ACTIVATIONS;
-  w->a.y[0] = z->y, w->a.f[0] = z->f, w->a.x = z->x, w->a.y1[0] = z1->y, w->a.f1[0] = z1->f, w->a.x1 = z1->x;
+  w->a.y[0] = z->y, w->a.f[0] = z->f, w->a.y1[0] = z1->y, w->a.f1[0] = z1->f;
+  memcpy(w->a.x, z->x, sizeof z->x), memcpy(w->a.x1, z1->x, sizeof z1->x);
   w->a.arena = kept ? z->arena : b->s->plan->arena, w->a.t = r->t, w->a.h = r->h;
   gq_attempt_times(&w->a, r->t, r->h, d->t1);
+  GQ_TRY(take_noise(d));
   if (kept && w->a.st->m->steps->load) w->a.st->m->steps->load(&w->a, z->slope, z->part);
   if (!d->joint && (!kept || gq_at_jump(b->s, d->t1)))
     GQ_TRY(run_again(w)); /* at a jump f1 was written over */
@@ -214,7 +228,8 @@ static int pull_step(direct *d) {
     gq_copy(on(d), w->a.pull.cf, w->a.pull.pf, d->part);
     add(d, 1, d->gf, w->a.pull.cf);
   }
-  if (w->a.st->l.extra) gq_copy(on(d), w->a.pull.cx, w->a.pull.px, d->part);
+  for (int e = 0; e < w->a.st->l.extra; e++)
+    gq_copy(on(d), w->a.pull.cx[e], w->a.pull.px[e], gq_extra_bytes(b->s->plan->field, e));
   if (on(d)->vec->nonfinite(b->s->z->dtype, d->n, w->a.pull.cy))
     return gq_fail(GQ_ENONFINITE,
                    "in the backward pass the derivative of the step from t = %.9g (step %.3g) is not finite",
@@ -231,8 +246,9 @@ static int pull_slope(direct *d, double at, int anchor, gq_step_state *z) {
   gq_pullback *b = d->b;
   const gq_solution *s = b->s;
   double t = gq_attempt_begin(&d->w.a, at, s->t[s->nt - 1] < s->t[0] ? -1 : 1);
-  void *x[] = { z->y, d->w.a.pull.cf }, *out[] = { d->w.a.pull.py };
-  if (d->w.a.st->l.extra) add(d, 1, d->w.a.pull.cx, d->w.a.pull.cy);
+  void *const *cx = d->w.a.pull.cx;
+  void *x[] = { z->y, d->w.a.pull.cf, cx[GQ_EXTRA_DIFFUSION] }, *out[] = { d->w.a.pull.py };
+  if (d->w.a.st->l.extra) add(d, 1, cx[GQ_EXTRA_TWIN], d->w.a.pull.cy);
   if (!d->w.a.st->l.carry) return GQ_OK;
   GQ_TRY(gq_evaluate_at(&s->plan->pull, s->bind, t, x, out, &b->grads, b->gt ? time_of(d, anchor) : NULL));
   add(d, 1, d->w.a.pull.py, d->w.a.pull.cy);
@@ -244,7 +260,7 @@ static int pull_jump(direct *d) {
   if (!gq_at_jump(d->b->s, d->step.t)) return GQ_OK;
   GQ_TRY(pull_slope(d, d->step.t, d->step.anchor, d->z));
   gq_zero(on(d), d->w.a.pull.cf, d->part);
-  if (d->w.a.st->l.extra) gq_zero(on(d), d->w.a.pull.cx, d->part);
+  if (d->w.a.st->l.extra) gq_zero(on(d), d->w.a.pull.cx[GQ_EXTRA_TWIN], d->part);
   return GQ_OK;
 }
 
@@ -271,8 +287,9 @@ static int pull_start(direct *d, gq_step_state *first) {
 /* The start of the step from its end. */
 static int invert(direct *d, gq_walk *w) {
   const gq_step_record *r = &d->step;
-  w->a.y[0] = d->z1->y, w->a.f[0] = d->z1->f, w->a.x = d->z1->x;
-  w->a.y1[0] = d->z->y, w->a.f1[0] = d->z->f, w->a.x1 = d->z->x;
+  w->a.y[0] = d->z1->y, w->a.f[0] = d->z1->f, w->a.y1[0] = d->z->y, w->a.f1[0] = d->z->f;
+  memcpy(w->a.x, d->z1->x, sizeof d->z1->x), memcpy(w->a.x1, d->z->x, sizeof d->z->x);
+  GQ_TRY(take_noise(d));
   gq_attempt_times(&w->a, r->t, r->h, d->t1);
   GQ_TRY(gq_walk_phase(w, 0));
   w->a.cost.nfe += w->a.st->l.nfe;
@@ -297,7 +314,8 @@ static void load(direct *d, int64_t i) {
   const gq_step_state *end = d->b->s->ends.state[i];
   d->t1 = gq_step(&d->b->s->ends, i).t;
   gq_copy(on(d), d->z1->y, end->y, d->part), gq_copy(on(d), d->z1->f, end->f, d->part);
-  if (end->x) gq_copy(on(d), d->z1->x, end->x, d->part);
+  for (int e = 0; e < d->w.a.st->l.extra; e++)
+    gq_copy(on(d), d->z1->x[e], end->x[e], gq_extra_bytes(d->b->s->plan->field, e));
 }
 
 static int invert_all(direct *d, gq_walk *w) {

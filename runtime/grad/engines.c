@@ -11,11 +11,12 @@
 typedef void shape(const gq_ode_options *o, gq_plankey *k);
 typedef int build(gq_plan *p), backward(gq_pullback *b), samples(struct gq_samplepull *w);
 typedef int choose(const gq_planspec *s, gq_ode_options *o, int64_t steps, gq_info *info);
-build    gq_direct_build, gq_inverse_build, gq_continuous_build, gq_collocation_build;
-backward gq_direct_backward, gq_inverse_backward, gq_continuous_backward, gq_collocation_backward;
+build    gq_stochastic_build, gq_direct_build, gq_inverse_build, gq_continuous_build, gq_collocation_build;
+backward gq_stochastic_backward, gq_direct_backward, gq_inverse_backward, gq_continuous_backward,
+         gq_collocation_backward;
 samples  gq_samples_direct, gq_samples_quadrature;
 shape    gq_nodes_shape, gq_collocation_shape;
-choose   gq_auto_choose;
+choose   gq_auto_choose, gq_noise_choose;
 
 static int build_none(gq_plan *p) { return gq_plan_forward(p, false); }
 static bool is_joint(const gq_tableau *m) { return m->tuple && m->tuple->pulled; }
@@ -85,8 +86,41 @@ const gq_engine gq_engines[] = {
            "otherwise gq (reversible methods are undone); "
            "info.engine and info.reason tell" },
 };
+
+/* The engines of SDEs. */
+const gq_engine gq_noise_engines[] = {
+  { .name = "auto", .keeps = GQ_KEEP_ACTIVATIONS, .choose = gq_noise_choose,
+    .kept = "what fits memory_limit",
+    .doc = "direct where its activations fit memory_limit (bytes; 1 GiB), else aca" },
+  { .name = "direct", .keeps = GQ_KEEP_ACTIVATIONS,
+    .build = gq_direct_build, .backward = gq_direct_backward,
+    .kept = "every activation",
+    .doc = "backpropagation through the steps taken; second derivatives too (create_graph)" },
+  { .name = "aca", .keeps = GQ_KEEP_STEPS,
+    .build = gq_direct_build, .backward = gq_direct_backward,
+    .kept = "the states of the steps",
+    .doc = "the same, with the steps run again one by one along the same path" },
+  { .name = "reversible", .keeps = GQ_KEEP_END, .method = gq_method_reversible,
+    .build = gq_inverse_build, .backward = gq_inverse_backward,
+    .kept = "the end state", .source = "Kidger et al. 2021",
+    .doc = "the same, with the steps of reversible_heun undone" },
+  { .name = "adjoint", .keeps = GQ_KEEP_END, .integral = GQ_INTEGRAL_OUTSIDE,
+    .build = gq_stochastic_build, .backward = gq_stochastic_backward,
+    .kept = "the states at the times asked for", .source = "Li et al. 2020",
+    .doc = "the stochastic adjoint, solved backwards along the same path" },
+  { .name = "none", .keeps = GQ_KEEP_NOTHING, .build = build_none,
+    .kept = "nothing",
+    .doc = "no gradients" },
+};
 /* clang-format on */
 const int gq_nengines = sizeof gq_engines / sizeof *gq_engines;
+const int gq_nnoise_engines = sizeof gq_noise_engines / sizeof *gq_noise_engines;
+
+const gq_engine *gq_noise_engine_find(const char *name) {
+  for (int i = 0; i < gq_nnoise_engines; i++)
+    if (!strcmp(gq_noise_engines[i].name, name)) return &gq_noise_engines[i];
+  return NULL;
+}
 
 const gq_engine *gq_engine_find(const char *name) {
   for (int i = 0; i < gq_nengines; i++)

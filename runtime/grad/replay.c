@@ -77,17 +77,17 @@ typedef struct replay {
   gq_tensor **times; /* [nt] 0-d float64 */
   gq_tensor **bv;    /* boundary values */
   gq_tensor **z;     /* [nt] */
-  gq_tensor *y, *f, *x;
+  gq_tensor *y, *f, *x[GQ_MAXEXTRA];
 } replay;
 
 static int prepare(replay *r, gq_tensor *z0, gq_tensor *t_, gq_tensor *const *capture) {
   gq_solution *s = r->s;
   gq_plan *plan = s->plan;
   const gq_field *f = plan->field;
-  gq_system sys = { .g = f->body, .lent = true, .parts = 1, .last = f->shape.ndim - 1 };
+  gq_system sys = { .g = f->body, .lent = true, .parts = 1, .last = f->shape.ndim - 1, .noise = f->noise };
   gq_stepkind kind = plan->forward.kind;
   kind.pull = kind.error = kind.stiffness = false;
-  r->y = r->x = z0;
+  r->y = r->x[GQ_EXTRA_TWIN] = z0;
   GQ_TRY(gq_step_new(&sys, &kind, f->want, &r->step, &r->outs, &r->l));
   r->in = gq_calloc(r->l.nin + 1, sizeof *r->in);
   r->out = gq_calloc(r->l.nout + 1, sizeof *r->out);
@@ -112,23 +112,26 @@ static int prepare(replay *r, gq_tensor *z0, gq_tensor *t_, gq_tensor *const *ca
     GQ_TRY(cast(&r->p, x, GQ_F64, &r->times[k]));
   }
   for (int i = 0; i < r->l.nout; i++) { /* error and finite sums are not needed again */
-    bool want = i == r->l.y1 || (r->l.carry && i == r->l.f1) || (r->l.extra && i == r->l.x1);
+    bool want = i == r->l.y1 || (r->l.carry && i == r->l.f1) || (i >= r->l.x1 && i < r->l.x1 + r->l.extra);
     for (int j = 0; j < r->l.slopes; j++) want |= i == r->l.k[j];
     r->refs[i] = want ? r->outs[i].ref : GQ_NONE;
   }
   return GQ_OK;
 }
 
-/* f(t, r->y) */
+/* f(t, r->y), and of an SDE the diffusion */
 static int slope_at(replay *r, gq_tensor *t, gq_tensor **out) {
   const gq_field *f = r->s->plan->field;
-  gq_tensor **in = gq_calloc(f->nb + 2, sizeof *in);
-  gq_ref ref = gq_graph_output(f->body, 0);
+  gq_tensor **in = gq_calloc(f->nb + 2, sizeof *in), *both[2] = { NULL, NULL };
+  int n = f->noise ? 2 : 1;
+  gq_ref refs[2] = { gq_graph_output(f->body, 0), n > 1 ? gq_graph_output(f->body, 1) : GQ_NONE };
   if (!in) return gq_nomem(f->nb * sizeof *in);
   int status = cast(&r->p, t, f->dtype, &in[0]);
   in[1] = r->y;
   for (int j = 0; j < f->nb; j++) in[2 + j] = r->bv[j];
-  if (status == GQ_OK) status = evaluate(&r->p, f->body, in, 1, &ref, out);
+  if (status == GQ_OK) status = evaluate(&r->p, f->body, in, n, refs, both);
+  *out = both[0];
+  if (n > 1) r->x[GQ_EXTRA_DIFFUSION] = both[1];
   gq_free(in);
   return status;
 }
@@ -175,6 +178,16 @@ static int inner(replay *r, gq_tensor *t, gq_tensor *h, int k) {
   return GQ_OK;
 }
 
+/* W(t1) - W(t) */
+static int noise(replay *r, double t, double t1, gq_tensor **w) {
+  gq_along *along = &r->s->along;
+  const gq_field *f = r->s->plan->field;
+  GQ_TRY(gq_along_step(along, t, t1));
+  GQ_TRY(gq_tensor_new(f->dtype, f->wshape, w));
+  gq_copy(f->on, gq_tensor_data(*w), along->cast, gq_along_bytes(f));
+  return keep(&r->p, *w);
+}
+
 static int step(replay *r, const gq_step_record *rec, double end, int *k) {
   gq_solution *s = r->s;
   gq_tensor *t, *h, *shift;
@@ -188,13 +201,14 @@ static int step(replay *r, const gq_step_record *rec, double end, int *k) {
   for (int i = 0; i < r->l.nin; i++) r->in[i] = one;
   r->in[r->l.t] = t, r->in[r->l.h] = r->in[r->l.ht] = h, r->in[r->l.y] = r->y;
   if (r->l.carry) r->in[r->l.f] = r->f;
-  if (r->l.extra) r->in[r->l.x] = r->x;
+  memcpy(r->in + r->l.x, r->x, r->l.extra * sizeof *r->x);
+  if (r->l.w >= 0) GQ_TRY(noise(r, rec->t, end, &r->in[r->l.w]));
   for (int j = 0; j < s->plan->field->nb; j++) r->in[r->l.bv + j] = r->bv[j];
   GQ_TRY(evaluate(&r->p, r->step, r->in, r->l.nout, r->refs, r->out));
   for (; *k < s->nt && dir * (s->t[*k] - end) < 0; ++*k) GQ_TRY(inner(r, t, h, *k));
   r->y = r->out[r->l.y1];
   if (r->l.carry) r->f = r->out[r->l.f1];
-  if (r->l.extra) r->x = r->out[r->l.x1];
+  memcpy(r->x, r->out + r->l.x1, r->l.extra * sizeof *r->x);
   if (rec->stop >= 0) t = r->times[rec->stop];
   else GQ_TRY(call2(&r->p, GQ_OP_ADD, t, h, &t));
   for (; *k < s->nt && s->t[*k] == end; ++*k) GQ_TRY(at_step(r, t, *k));

@@ -35,7 +35,7 @@ typedef struct gq_productsum {
 
 /* Phase 2: cotangents in, cotangents of y, f, x, t and h out; whole arrays. */
 typedef struct gq_pull {
-  void *cy, *cf, *cx, *ck[GQ_MAXSTAGES], *py, *pf, *px;
+  void *cy, *cf, *cx[GQ_MAXEXTRA], *ck[GQ_MAXSTAGES], *py, *pf, *px[GQ_MAXEXTRA];
   double csum[GQ_SUMS];        /* heuristics */
   double pt, ph;
 } gq_pull;
@@ -62,7 +62,8 @@ typedef struct gq_attempt {
   gq_jumps jumps;
   void **arena;                /* [nslices] of the attempt */
   void *y[GQ_MAXPARTS], *f[GQ_MAXPARTS], *y1[GQ_MAXPARTS], *f1[GQ_MAXPARTS];   /* whole arrays */
-  void *x, *x1;                /* the extra part */
+  void *x[GQ_MAXEXTRA], *x1[GQ_MAXEXTRA];
+  void *w;                     /* SDEs: W over the step */
   void *path[GQ_MAXSTAGES][GQ_MAXGIVEN];   /* z and the forcing at the slopes' times */
   double t, h, t1;             /* the step, from t by h to t1 */
   double ht;                   /* h as it makes times of evaluations, */
@@ -99,6 +100,13 @@ double gq_attempt_norm(const gq_attempt *a, int part, const void *x, const void 
 ** first step of the gradient so far, its slope, and the slope's change. */
 typedef enum gq_measured { GQ_MEASURE_ATTEMPT, GQ_MEASURE_SIZE, GQ_MEASURE_SLOPE, GQ_MEASURE_CHANGE } gq_measured;
 double gq_attempt_products(const gq_attempt *a, gq_measured what);
+/* Bytes of extra part e; from its start to slice s of it. */
+static inline size_t gq_extra_bytes(const gq_field *f, int e) {
+  return e == GQ_EXTRA_DIFFUSION ? gq_numel(f->gshape) * gq_dtype_size(f->dtype) : gq_part_bytes(f);
+}
+static inline size_t gq_extra_offset(const gq_field *f, int e, int s) {
+  return e == GQ_EXTRA_DIFFUSION ? gq_rows_offset(f, s, f->gshape) : gq_slice_offset(f, s);
+}
 /* First component of y1 (or f1) that is not finite, 1-based in the user's flat state; 0: none. */
 size_t gq_attempt_nonfinite(const gq_attempt *a);
 

@@ -13,7 +13,9 @@ typedef struct gq_builder {
   const gq_stepkind *k;
   gq_steplayout *l;
   gq_dtype dtype;
-  gq_ref t, h, rtol, atol[GQ_MAXPARTS], y[GQ_MAXPARTS], y1[GQ_MAXPARTS], x, x1, wq[GQ_MAXSTAGES];
+  gq_ref t, h, rtol, atol[GQ_MAXPARTS], y[GQ_MAXPARTS], y1[GQ_MAXPARTS], wq[GQ_MAXSTAGES];
+  gq_ref x[GQ_MAXEXTRA], x1[GQ_MAXEXTRA];
+  gq_ref dw, G[GQ_MAXSTAGES];  /* SDEs: W over the step, diffusions of the stages */
   gq_ref path[GQ_MAXSTAGES][GQ_MAXGIVEN];
   gq_ref slope[GQ_MAXSTAGES][GQ_MAXPARTS];
   gq_ref sum[GQ_SUMS];
@@ -27,10 +29,11 @@ typedef struct gq_builder {
   gq_outspec *outs;
 } gq_builder;
 
-/* What is differentiated, and in what: y, f, t, h, x; and the derivatives. */
+/* What is differentiated, and in what: y, f, t, h, extra parts; and the derivatives. */
+enum { GQ_PULLED_X = 4, GQ_PULLED = GQ_PULLED_X + GQ_MAXEXTRA };
 typedef struct gq_pulled {
-  gq_ref y1, f1, wrt[5];
-  gq_ref *grad;                /* [6 + nb] of those, of h where it makes times, of boundary values */
+  gq_ref y1, f1, wrt[GQ_PULLED];
+  gq_ref *grad;                /* [GQ_PULLED + 1 + nb] of those, of h where it makes times, of boundary values */
 } gq_pulled;
 
 /* y + (h w) k */
@@ -39,6 +42,10 @@ gq_ref gq_builder_move(gq_builder *b, gq_ref y, double w, gq_ref k);
 gq_ref gq_builder_sum(gq_builder *b, gq_ref x, gq_ref y);
 /* The system at t + c h, y, with what is given at slope i: derivatives, then products; the first derivative. */
 gq_ref gq_builder_system(gq_builder *b, int i, double c, const gq_ref *y, gq_ref *all);
+/* The same as slope i and its products; of an SDE with G. */
+void gq_builder_evaluate(gq_builder *b, int i, double c, const gq_ref *y);
+/* f h + G dW */
+gq_ref gq_builder_rise(gq_builder *b, gq_ref f, gq_ref G);
 /* Its input i: t, parts, ... */
 const gq_node *gq_builder_input(const gq_builder *b, int i);
 

@@ -38,6 +38,7 @@ typedef struct gq_control {
   double whole;                /* from this */
   double size;                 /* fixed grid: origin + index * size; 0: the stops are the grid */
   double origin;
+  double rest;                 /* so much of a step less than the stop is the stop; 0: rounding alone */
   long long index;
 } gq_control;
 
@@ -107,7 +108,7 @@ static inline double gq_control_fixed(gq_control *k, double t) {
   if (k->size <= 0) return gq_control_reach(k, t, h);
   double next = k->origin + (k->index + 1) * (h < 0 ? -k->size : k->size);
   double past = (h < 0 ? k->stop - next : next - k->stop) / k->size;
-  k->clamped = past >= -1e-10 && (k->clamp || past <= 1e-10);
+  k->clamped = past >= -fmax(k->rest, 1e-10) && (k->clamp || past <= 1e-10);
   return gq_control_reach(k, t, k->clamped ? h : next - t);
 }
 

@@ -79,7 +79,11 @@ static void bind_slice(gq_attempt *a, int s) {
   }
   for (int i = 0; i < GQ_SUMS; i++)
     if (l->sum[i] >= 0) out[l->sum[i]] = &sc[l->sum[i]];
-  if (l->extra) in[l->x] = (char *)a->x + off, out[l->x1] = (char *)a->x1 + off;
+  for (int e = 0; e < l->extra; e++) {
+    size_t at = gq_extra_offset(f, e, s);
+    in[l->x + e] = (char *)a->x[e] + at, out[l->x1 + e] = (char *)a->x1[e] + at;
+  }
+  if (l->w >= 0) in[l->w] = (char *)a->w + gq_noise_offset(f, s);
   for (int i = 0; i < l->slopes; i++) {
     for (int k = 0; k < l->given; k++) in[l->path + i * l->given + k] = (char *)a->path[i][k] + off;
     in[l->wq + i] = &a->scalar[3 + i];
@@ -108,7 +112,10 @@ static void bind_pull(gq_attempt *a, int s) {
   in[l->cy] = (char *)a->pull.cy + off;
   if (l->cf >= 0) in[l->cf] = (char *)a->pull.cf + off;
   if (l->h2 >= 0) in[l->y2] = (char *)a->y1[0] + off, in[l->f2] = (char *)a->f1[0] + off;
-  if (l->extra) in[l->cx] = (char *)a->pull.cx + off, out[l->px] = (char *)a->pull.px + off;
+  for (int e = 0; e < l->extra; e++) {
+    size_t at = gq_extra_offset(f, e, s);
+    in[l->cx + e] = (char *)a->pull.cx[e] + at, out[l->px + e] = (char *)a->pull.px[e] + at;
+  }
   for (int i = 0; i < l->slopes; i++)
     if (l->ck[i] >= 0) in[l->ck[i]] = (char *)a->pull.ck[i] + off;
   for (int i = 0; i < GQ_SUMS; i++)

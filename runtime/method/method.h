@@ -5,6 +5,7 @@
 #define GQ_METHOD_H
 
 #include "../base/base.h"
+#include "../field/diffusion.h"
 #include "control.h"
 
 struct gq_attempt;
@@ -54,6 +55,13 @@ typedef struct gq_tuple {
 
 typedef struct gq_tableau gq_tableau;
 
+/* What makes a method one for SDEs, on fixed steps. A row of method/noise.c. */
+typedef struct gq_scheme {
+  gq_calculus calculus;        /* which solution it converges to */
+  void (*step)(struct gq_builder *b);          /* NULL: that of its tuple */
+  bool backwards;              /* it takes systems that give f h + G dW alone: backward solves */
+} gq_scheme;
+
 /* A method whose steps hang on those before. A row of method/adams.c. */
 typedef struct gq_multistep {
   const char *kind;
@@ -70,6 +78,7 @@ struct gq_tableau {
   const gq_stepclass *steps;
   const gq_tuple *tuple;       /* or NULL */
   const gq_multistep *multistep;   /* or NULL */
+  const gq_scheme *scheme;     /* or NULL */
   int stages;
   int order;                   /* of the solution that is kept */
   int first_order;             /* that the first step is chosen by */
@@ -92,13 +101,17 @@ struct gq_tableau {
 extern const int gq_ntableaux;
 const gq_tableau *gq_tableau_get(int i);                   /* NULL outside 0..gq_ntableaux-1 */
 const gq_tableau *gq_tableau_find(const char *name);       /* NULL: unknown */
+/* Those for SDEs are apart: some share a name with one for ODEs. */
+extern const int gq_nschemes;
+const gq_tableau *gq_scheme_get(int i);                    /* NULL outside 0..gq_nschemes-1 */
+const gq_tableau *gq_scheme_find(const char *name);        /* NULL: unknown */
 double gq_tableau_reach(const gq_tableau *m);              /* of its stages, in steps: 1 or more */
 bool gq_tableau_fsal(const gq_tableau *m);                 /* a stage is the slope at the end: derived, not declared */
 /* w[i]: weight of h k_i in y(theta) - y0, i < slopes; and its derivative in theta. */
 void gq_tableau_weights(const gq_tableau *m, double theta, double *w);
 void gq_tableau_slopes(const gq_tableau *m, double theta, double *w);
 static inline bool gq_method_reversible(const gq_tableau *m) { return m->tuple; }
-static inline bool gq_method_stops(const gq_tableau *m) { return m->tuple && m->tuple->stops; }
+static inline bool gq_method_stops(const gq_tableau *m) { return m->scheme || (m->tuple && m->tuple->stops); }
 /* One of its steps can be run again from y and a slope: it hangs on no step before and carries no more. */
 static inline bool gq_method_reruns(const gq_tableau *m) { return !m->multistep && !(m->tuple && m->tuple->extra); }
 /* Multistep. gq_tableau_find gives one of order 4 at most; of_order the same with another highest order, which is

@@ -36,7 +36,9 @@ static void alf_pulled(gq_builder *b, gq_pulled *p) {
   double eta = b->k->eta;
   gq_ref v1 = gq_emit2(g, GQ_OP_ADD, gq_scale(g, b->u, 2 * eta), gq_scale(g, b->f2, 1 - 2 * eta));
   b->h = b->h2;
-  *p = (gq_pulled){ gq_builder_move(b, b->mid, 0.5, v1), v1, { b->mid, b->f2, b->t, b->h2, b->mid }, NULL };
+  *p = (gq_pulled){
+    gq_builder_move(b, b->mid, 0.5, v1), v1, { b->mid, b->f2, b->t, b->h2, b->mid, b->mid }, NULL
+  };
 }
 
 /* And from z' to z, v and h. */
@@ -55,13 +57,26 @@ const gq_tuple gq_tuple_alf = {
 
 /* ---- reversible Heun ---- */
 
-/* x1 = 2 z - x + h f, f1 = f(t1, x1), z1 = z + h (f + f1) / 2; back with -h, f at t */
+/* y + w h f, or of an SDE y + f h + G dW, w being 1 or -1 */
+static gq_ref forth(gq_builder *b, gq_ref y, double w, gq_ref f, gq_ref G) {
+  if (!b->s->noise) return gq_builder_move(b, y, w, f);
+  return gq_emit2(b->g, w > 0 ? GQ_OP_ADD : GQ_OP_SUB, y, gq_builder_rise(b, f, G));
+}
+
+static gq_ref mean(gq_graph *g, gq_ref x, gq_ref y) { return gq_scale(g, gq_emit2(g, GQ_OP_ADD, x, y), 0.5); }
+
+/* x1 = 2 z - x + h f, f1 = f(t1, x1), z1 = z + h (f + f1) / 2; back with -h, f at t. Of an SDE G dW beside f h. */
 static void heun_step(gq_builder *b, double sign) {
   gq_graph *g = b->g;
-  gq_ref f = b->slope[0][0];
-  b->x1 = gq_builder_move(b, gq_emit2(g, GQ_OP_SUB, gq_scale(g, b->y[0], 2), b->x), sign, f);
-  b->slope[1][0] = gq_builder_system(b, 1, sign > 0 ? 1 : 0, &b->x1, b->q);
-  b->y1[0] = gq_builder_move(b, gq_builder_move(b, b->y[0], sign / 2, f), sign / 2, b->slope[1][0]);
+  gq_ref f = b->slope[0][0], G = b->x[GQ_EXTRA_DIFFUSION], out[2];
+  b->x1[0] = forth(b, gq_emit2(g, GQ_OP_SUB, gq_scale(g, b->y[0], 2), b->x[0]), sign, f, G);
+  b->slope[1][0] = gq_builder_system(b, 1, sign > 0 ? 1 : 0, &b->x1[0], out);
+  if (b->s->noise) {
+    b->x1[GQ_EXTRA_DIFFUSION] = out[1];
+    b->y1[0] = forth(b, b->y[0], sign, mean(g, f, out[0]), mean(g, G, out[1]));
+  } else {
+    b->y1[0] = forth(b, forth(b, b->y[0], sign / 2, f, G), sign / 2, out[0], G);
+  }
 }
 
 const gq_tuple gq_tuple_reversible_heun = { .step = heun_step, .extra = true, .stops = true };

@@ -15,6 +15,9 @@ const gq_node *gq_builder_input(const builder *b, int i) {
   return gq_graph_node(b->s->g, gq_graph_input(b->s->g, i));
 }
 
+/* The system's inputs before its boundary values. */
+static int first_boundary(const builder *b) { return 1 + b->s->parts + b->s->given + (b->s->rise ? 2 : 0); }
+
 static gq_ref scalar_input(builder *b) { return gq_input(b->g, GQ_F64, gq_shape_of(0, NULL)); }
 
 /* One number of float64: for all, or each row's own. */
@@ -33,6 +36,18 @@ static gq_ref like_input(builder *b, int i) {
   return gq_input(b->g, n->dtype, n->shape);
 }
 
+static gq_ref extra_input(builder *b, int e) {
+  if (e == GQ_EXTRA_TWIN) return like_input(b, 1);
+  const gq_node *n = gq_graph_node(b->s->g, gq_graph_output(b->s->g, 1));
+  return gq_input(b->g, n->dtype, n->shape);
+}
+
+static gq_ref noise_input(builder *b) {
+  if (b->s->rise) return like_input(b, first_boundary(b) - 1);
+  gq_shape G = gq_graph_node(b->s->g, gq_graph_output(b->s->g, 1))->shape;
+  return gq_input(b->g, b->dtype, gq_noise_shape(b->s->noise, gq_builder_input(b, 1)->shape, G));
+}
+
 static void inputs(builder *b) {
   gq_steplayout *l = b->l;
   int n = 0, parts = l->parts;
@@ -49,8 +64,10 @@ static void inputs(builder *b) {
     l->f = n, n += parts;
     for (int p = 0; p < parts; p++) b->slope[0][p] = like_input(b, 1 + p);
   }
-  l->x = -1;
-  if (l->extra) l->x = n++, b->x = like_input(b, 1);
+  l->x = n, n += l->extra;
+  for (int e = 0; e < l->extra; e++) b->x[e] = extra_input(b, e);
+  l->w = -1;
+  if (b->s->noise || b->s->rise) l->w = n++, b->dw = noise_input(b);
   l->path = -1;
   if (l->given) {
     l->path = n, n += l->slopes * l->given;
@@ -60,7 +77,7 @@ static void inputs(builder *b) {
   l->wq = n, n += l->slopes;
   for (int i = 0; i < l->slopes; i++) b->wq[i] = scalar_input(b);
   l->bv = n, n += b->nb;
-  for (int j = 0; j < b->nb; j++) b->bv[j] = like_input(b, 1 + parts + l->given + j);
+  for (int j = 0; j < b->nb; j++) b->bv[j] = like_input(b, first_boundary(b) + j);
   l->h2 = l->y2 = l->f2 = -1;
   if (b->k->inverse && b->k->pull) {
     l->h2 = n++, b->h2 = scalar_input(b);
@@ -102,18 +119,24 @@ gq_ref gq_builder_system(builder *b, int i, double c, const gq_ref *y, gq_ref *a
   b->bind[n++] = to_state(b, t);
   for (int p = 0; p < b->l->parts; p++) b->bind[n++] = y[p];
   for (int k = 0; k < b->l->given; k++) b->bind[n++] = b->path[i][k];
+  if (b->s->rise) b->bind[n++] = to_state(b, b->h), b->bind[n++] = b->dw;
   for (int j = 0; j < b->nb; j++) b->bind[n++] = b->bv[j];
   gq_inline(b->g, b->s->g, b->bind, all);
   return all[0];
 }
 
-/* slope[i] and its products at t + c h, y */
-static void evaluate(builder *b, int i, double c, const gq_ref *y) {
+gq_ref gq_builder_rise(builder *b, gq_ref f, gq_ref G) {
+  gq_ref fh = gq_emit2(b->g, GQ_OP_MUL, f, to_state(b, b->h));
+  return gq_emit2(b->g, GQ_OP_ADD, fh, gq_noise_product(b->g, b->s->noise, G, b->dw));
+}
+
+void gq_builder_evaluate(builder *b, int i, double c, const gq_ref *y) {
   int nq = b->l->nq;
   gq_ref *all = b->q + (size_t)b->l->slopes * nq;
   gq_builder_system(b, i, c, y, all);
   if (i > 0 || !b->l->carry)
     for (int p = 0; p < b->l->parts; p++) b->slope[i][p] = all[p];
+  if (b->s->noise) b->G[i] = all[b->l->parts];
   for (int r = 0; r < nq; r++) b->q[i * nq + r] = all[b->l->parts + r];
 }
 
@@ -126,12 +149,13 @@ static void stages(builder *b) {
       for (int p = 0; p < b->l->parts; p++) b->y1[p] = combine(b, b->y[p], m->b, m->used, p);
     for (int p = 0; p < b->l->parts; p++)
       y[p] = i == m->end ? b->y1[p] : combine(b, b->y[p], m->a + (size_t)i * m->stages, i, p);
-    evaluate(b, i, i == m->end ? 1 : m->c[i], y);
+    gq_builder_evaluate(b, i, i == m->end ? 1 : m->c[i], y);
   }
 }
 
 static void step(builder *b) {
   if (b->k->m->tuple) b->k->m->tuple->step(b, b->k->inverse ? -1 : 1);
+  else if (b->k->m->scheme) b->k->m->scheme->step(b);
   else stages(b);
 }
 
@@ -205,12 +229,13 @@ static void state_outputs(builder *b) {
   const gq_tableau *m = b->k->m;
   l->y1 = l->nout;
   for (int p = 0; p < l->parts; p++) put(b, b->y1[p], 0, GQ_STORE);
-  l->f1 = l->x1 = l->err = l->err3 = l->finite = -1;
+  l->f1 = l->err = l->err3 = l->finite = -1;
   if (l->carry) {
     l->f1 = l->nout;
     for (int p = 0; p < l->parts; p++) put(b, b->slope[m->end][p], 0, GQ_STORE);
   }
-  if (l->extra) l->x1 = l->nout, put(b, b->x1, 0, GQ_STORE);
+  l->x1 = l->nout;
+  for (int e = 0; e < l->extra; e++) put(b, b->x1[e], 0, GQ_STORE);
   if (b->k->adaptive) {
     l->err = l->nout;
     for (int p = 0; p < l->parts; p++) put(b, error_sum(b, m->e, p), 0, GQ_STORE);
@@ -280,11 +305,12 @@ static void product_outputs(builder *b) {
 }
 
 static gq_pulled pulled_of(builder *b) {
-  bool carry = b->l->carry, extra = b->l->extra;
-  return (gq_pulled){ b->y1[0],
-                      b->slope[b->k->m->end][0],
-                      { b->y[0], carry ? b->slope[0][0] : b->y[0], b->t, b->h, extra ? b->x : b->y[0] },
-                      NULL };
+  gq_ref y = b->y[0];
+  gq_pulled p = {
+    b->y1[0], b->slope[b->k->m->end][0], { y, b->l->carry ? b->slope[0][0] : y, b->t, b->h, y, y }, NULL
+  };
+  for (int e = 0; e < b->l->extra; e++) p.wrt[GQ_PULLED_X + e] = b->x[e];
+  return p;
 }
 
 /* The step's own derivative: cotangents of y1, f1, x1 and the kept slopes in, of y, f, x, t, h and the
@@ -292,7 +318,8 @@ static gq_pulled pulled_of(builder *b) {
 static int pull_outputs(builder *b, const bool *want) {
   gq_steplayout *l = b->l;
   const gq_tableau *m = b->k->m;
-  gq_ref out[GQ_MAXSTAGES + 3 + GQ_SUMS], cot[GQ_MAXSTAGES + 3 + GQ_SUMS];
+  enum { OUTPUTS = GQ_MAXSTAGES + 2 + GQ_MAXEXTRA + GQ_SUMS, TIMES = GQ_PULLED, BOUNDARIES };
+  gq_ref out[OUTPUTS], cot[OUTPUTS];
   int n = 0, nw = 0;
   const gq_tuple *inverse = b->k->inverse ? m->tuple : NULL;
   gq_pulled of;
@@ -301,40 +328,45 @@ static int pull_outputs(builder *b, const bool *want) {
   l->cy = l->nin++, out[n] = of.y1, cot[n++] = like_input(b, 1);
   l->cf = -1;
   if (l->carry) l->cf = l->nin++, out[n] = of.f1, cot[n++] = like_input(b, 1);
-  l->cx = -1;
-  if (l->extra) l->cx = l->nin++, out[n] = b->x1, cot[n++] = like_input(b, 1);
+  l->cx = l->nin, l->nin += l->extra;
+  for (int e = 0; e < l->extra; e++) out[n] = b->x1[e], cot[n++] = extra_input(b, e);
   for (int i = 0; i < m->slopes; i++) {
     l->ck[i] = -1;
     if (l->k[i] >= 0) l->ck[i] = l->nin++, out[n] = b->slope[i][0], cot[n++] = like_input(b, 1);
   }
   for (int i = 0; i < GQ_SUMS; i++)
     if (l->sum[i] >= 0) l->csum[i] = l->nin++, out[n] = b->sum[i], cot[n++] = row_input(b);
-  gq_ref *wrt = gq_calloc(2 * (b->nb + 6), sizeof *wrt), *grad = of.grad = wrt ? wrt + b->nb + 6 : NULL;
+  gq_ref *wrt = gq_calloc(2 * (b->nb + BOUNDARIES), sizeof *wrt),
+         *grad = of.grad = wrt ? wrt + b->nb + BOUNDARIES : NULL;
   l->pb_of = gq_calloc(b->nb + 1, sizeof *l->pb_of);
   if (!wrt || !l->pb_of) {
     gq_free(wrt);
     return gq_nomem(b->nb);
   }
-  for (; nw < 5; nw++) wrt[nw] = of.wrt[nw];
+  for (; nw < GQ_PULLED; nw++) wrt[nw] = of.wrt[nw];
   wrt[nw++] = b->ht;
   for (int j = 0; j < b->nb; j++) wrt[nw++] = b->bv[j];
   int status = gq_vjp(b->g, n, out, cot, nw, wrt, grad);
-  if (status == GQ_OK) grad[3] = gq_builder_sum(b, grad[3], grad[5]);
+  if (status == GQ_OK) grad[3] = gq_builder_sum(b, grad[3], grad[TIMES]);
   if (status == GQ_OK && inverse) status = inverse->rest(b, &of);
   gq_ref zero = gq_zeros(b->g, GQ_F64, scalar_shape(b));
   gq_ref blank = gq_zeros(b->g, b->dtype, gq_builder_input(b, 1)->shape);
-  l->pf = l->px = l->pt = l->ph = -1;
+  l->pf = l->pt = l->ph = -1;
   l->py = l->nout, put(b, grad[0] == GQ_NONE ? blank : grad[0], 2, GQ_STORE);
   if (l->carry) l->pf = l->nout, put(b, grad[1] == GQ_NONE ? blank : grad[1], 2, GQ_STORE);
-  if (l->extra) l->px = l->nout, put(b, grad[4] == GQ_NONE ? blank : grad[4], 2, GQ_STORE);
+  l->px = l->nout;
+  for (int e = 0; e < l->extra; e++) {
+    gq_ref x = grad[GQ_PULLED_X + e];
+    put(b, x == GQ_NONE ? gq_zeros(b->g, b->dtype, gq_graph_node(b->g, b->x[e])->shape) : x, 2, GQ_STORE);
+  }
   if (b->k->pull_time) {
     l->pt = l->nout, put(b, grad[2] == GQ_NONE ? zero : grad[2], 2, GQ_STORE);
     l->ph = l->nout, put(b, grad[3] == GQ_NONE ? zero : grad[3], 2, GQ_STORE);
   }
   l->pb = l->nout;
   for (int j = 0; j < b->nb; j++)
-    if (want[j] && grad[6 + j] != GQ_NONE)
-      l->pb_of[l->npb++] = j, put(b, gq_stack_products(b->g, grad[6 + j]), 2, GQ_ADD);
+    if (want[j] && grad[BOUNDARIES + j] != GQ_NONE)
+      l->pb_of[l->npb++] = j, put(b, gq_stack_products(b->g, grad[BOUNDARIES + j]), 2, GQ_ADD);
   gq_free(wrt);
   return status;
 }
@@ -364,13 +396,19 @@ int gq_step_new(const gq_system *s, const gq_stepkind *k, const bool *want, gq_g
     .parts = s->parts, .nq = s->nq, .directions = s->directions, .slopes = m->slopes, .given = s->given
   };
   l->carry = k->adaptive || m->end < m->stages || m->tuple;
-  l->extra = m->tuple && m->tuple->extra;
+  l->extra = m->tuple && m->tuple->extra ? 1 + (s->noise != GQ_NOISE_NONE) : 0;
   for (int i = 0; i < GQ_SUMS; i++) l->sum[i] = l->csum[i] = -1;
-  builder b = { .s = s, .k = k, .l = l, .nb = gq_graph_inputs(s->g) - 1 - s->parts - s->given };
+  builder b = {
+    .s = s,
+    .k = k,
+    .l = l,
+  };
+  b.nb = gq_graph_inputs(s->g) - first_boundary(&b);
   b.dtype = gq_builder_input(&b, 1)->dtype;
-  size_t nouts = (size_t)s->parts * (m->slopes + 5) + 3 * (size_t)s->nq + b.nb + 10 + GQ_SUMS;
+  size_t nouts =
+    (size_t)s->parts * (m->slopes + 5) + 3 * (size_t)s->nq + b.nb + 8 + 2 * GQ_MAXEXTRA + GQ_SUMS;
   b.g = gq_graph_new();
-  b.bind = gq_calloc(b.nb + s->parts + s->given + 2, sizeof *b.bind);
+  b.bind = gq_calloc(b.nb + first_boundary(&b) + 1, sizeof *b.bind);
   b.bv = gq_calloc(b.nb + 1, sizeof *b.bv);
   b.q = gq_calloc((size_t)(m->slopes + 1) * s->nq + s->parts + 1, sizeof *b.q);
   b.outs = gq_calloc(nouts, sizeof *b.outs);

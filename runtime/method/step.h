@@ -8,6 +8,9 @@
 #include "../field/evaluate.h"
 #include "method.h"
 
+/* Extra parts: a second solution; the diffusion there, which an SDE carries as well as a slope. */
+enum { GQ_EXTRA_TWIN, GQ_EXTRA_DIFFUSION, GQ_MAXEXTRA };
+
 /* Sums of squares over a step that its heuristics are made of: of the error estimate, of dopri8's second one, of the
 ** difference of two slopes at the step's end and of that of their states. See heuristic.h. */
 enum { GQ_SUM_ERROR, GQ_SUM_ERROR3, GQ_SUM_SLOPES, GQ_SUM_STATES, GQ_SUMS };
@@ -33,7 +36,7 @@ typedef struct gq_steplayout {
   int parts, nq, slopes, given, extra;
   bool carry;                  /* the slope at the start is an input, that at the end an output */
   int nfe, nfe_dense;          /* evaluations in phase 0 and in phase 1 */
-  int nin, t, h, ht, rtol, atol, y, f, x, path, wq, bv, directions, cy, cf, cx, ck[GQ_MAXSTAGES];
+  int nin, t, h, ht, rtol, atol, y, f, x, w, path, wq, bv, directions, cy, cf, cx, ck[GQ_MAXSTAGES];
   int h2, y2, f2;              /* inverse with pull: h again, and what phase 0 stored */
   int nout, y1, f1, x1, err, err3, finite, k[GQ_MAXSTAGES], dq, eq, q, py, pf, px, pt, ph, pb;
   int sum[GQ_SUMS], csum[GQ_SUMS]; /* heuristics: sums out (stored float64, of this slice), their cotangents in */
@@ -41,10 +44,10 @@ typedef struct gq_steplayout {
   int *pb_of;                  /* [npb] boundary value of each */
 } gq_steplayout;
 
-/* Inputs: t, h, h as it makes times, rtol, atol[parts] (float64), y[parts], f[parts] if carry, x if extra, what is given at each slope's
+/* Inputs: t, h, h as it makes times, rtol, atol[parts] (float64), y[parts], f[parts] if carry, x[extra], dW of an SDE, what is given at each slope's
 ** time [slopes][given], product weights wq[slopes] (float64), boundary values; with pull: cotangents of y1, f1, x1, k, sums.
 ** With lanes t, both h, atol and the error sums are {lanes}, one a row.
-** Outputs: y1[parts], f1[parts] if carry, x1 if extra (stored); error sums[parts] (stored float64: sum or maximum over
+** Outputs: y1[parts], f1[parts] if carry, x1[extra] (stored); error sums[parts] (stored float64: sum or maximum over
 ** this slice of (err / scale)^2); k (kept); dq[nq], eq[nq] stored; q[nq] added: sum_i wq_i product_i. */
 /* want [boundary values]: whose gradients phase 2 adds. */
 int gq_step_new(const gq_system *s, const gq_stepkind *k, const bool *want, gq_graph **g, gq_outspec **outs,

@@ -169,6 +169,7 @@ static int check_halves(const gq_problem *p) {
 }
 
 int gq_problem_check(const gq_problem *p, const gq_ode_options *o) {
+  if (p->noise) return gq_noise_check(p, o);
   if (gq_tensor_device(p->z0) != gq_host)
     return gq_fail(GQ_EUNSUPPORTED, "odeint runs on the CPU and z0 is on %s: use x:to(\"cpu\")",
                    gq_tensor_device(p->z0)->name);

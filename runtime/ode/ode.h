@@ -105,6 +105,9 @@ typedef struct gq_engine {
 extern const gq_engine gq_engines[];
 extern const int gq_nengines;
 const gq_engine *gq_engine_find(const char *name);         /* NULL: there is none */
+extern const gq_engine gq_noise_engines[];                 /* those of SDEs, the default first */
+extern const int gq_nnoise_engines;
+const gq_engine *gq_noise_engine_find(const char *name);
 static inline bool gq_keeps_steps(const gq_engine *e) {
   return e->keeps == GQ_KEEP_ACTIVATIONS || e->keeps == GQ_KEEP_STEPS;
 }
@@ -216,6 +219,7 @@ typedef struct gq_samples {
 void gq_samples_ref(const gq_samples *s, gq_samples *out);
 void gq_samples_done(gq_samples *s);
 
+struct gq_brownian;
 typedef struct gq_problem {
   const gq_graph *f;           /* inputs: t (0-d, state dtype), z, captures; output: dz/dt of z's shape and dtype; of
                                   dynamics that are called back: gq_callback_graph */
@@ -234,6 +238,10 @@ typedef struct gq_problem {
   int ntensors;                /* that the state was packed from, along its last dimension: */
   const int64_t *tensors_;     /* numbers of each there (o.parity: their norms); NULL: it was one */
   bool jumps_move;             /* with what wants a gradient */
+  gq_noise noise;              /* an SDE: f gives drift and diffusion (field/diffusion.h), o.method is one of
+                                  gq_scheme_get, o.engine one of gq_noise_engines, o.step_size the step; t increases */
+  gq_calculus calculus;
+  struct gq_brownian *path;    /* of W, that the solution keeps */
   const bool *jump_;           /* [nt] f may jump at this time: the solve stops before it and goes on after it */
 } gq_problem;
 

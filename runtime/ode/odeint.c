@@ -52,7 +52,8 @@ static int next_state(forward *fw) {
   GQ_TRY(gq_steps_room(st, st->n + 2, true, NULL));
   GQ_TRY(gq_step_state_get(s->plan, s->keeps, &s->bytes, &st->state[st->n + 1]));
   const gq_step_state *next = st->state[st->n + 1];
-  w->a.y1[0] = next->y, w->a.f1[0] = next->f, w->a.x1 = next->x;
+  w->a.y1[0] = next->y, w->a.f1[0] = next->f;
+  memcpy(w->a.x1, next->x, sizeof next->x);
   if (s->keeps & GQ_STEP_ACTIVATIONS) w->a.arena = st->state[st->n]->arena;
   return GQ_OK;
 }
@@ -65,25 +66,32 @@ static int first_state(forward *fw) {
   GQ_TRY(gq_step_state_get(s->plan, s->keeps, &s->bytes, &s->steps.state[0]));
   const gq_step_state *now = s->steps.state[0];
   gq_step_put(&s->steps, 0, (gq_step_record){ .t = w->a.t });
-  w->a.y[0] = now->y, w->a.f[0] = now->f, w->a.x = now->x;
+  w->a.y[0] = now->y, w->a.f[0] = now->f;
+  memcpy(w->a.x, now->x, sizeof now->x);
   return next_state(fw);
 }
 
 static int forward_buffers(forward *fw) {
   gq_solution *s = fw->s;
   gq_walk *w = &fw->w;
-  int extra = w->a.st->l.extra;
-  size_t part = gq_round64(gq_part_bytes(s->plan->field)), parts = states(s) ? 1 : 5 + 2 * extra;
-  fw->inner = fw->block = gq_allocate(s->plan->field->on, parts * part + 64);
-  if (!fw->block) return gq_nomem(parts * part);
-  s->bytes += parts * part;
+  const gq_field *f = s->plan->field;
+  int extra = states(s) ? 0 : w->a.st->l.extra;
+  size_t part = gq_round64(gq_part_bytes(f)), bytes = (states(s) ? 1 : 5) * part;
+  for (int e = 0; e < extra; e++) bytes += 2 * gq_round64(gq_extra_bytes(f, e));
+  fw->inner = fw->block = gq_allocate(f->on, bytes + 64);
+  if (!fw->block) return gq_nomem(bytes);
+  s->bytes += bytes;
   if (states(s)) return first_state(fw);
   if (!inverts(s))
     s->steps.head = s->keeps & GQ_STEP_SIZES ? offsetof(gq_step_record, anchor) : offsetof(gq_step_record, h);
   if (inverts(s)) GQ_TRY(gq_steps_room(&s->ends, s->njumps + 1, true, NULL));
   char *b = (char *)fw->block + part;
   w->a.y[0] = b, w->a.f[0] = b + part, w->a.y1[0] = b + 2 * part, w->a.f1[0] = b + 3 * part;
-  if (extra) w->a.x = b + 4 * part, w->a.x1 = b + 5 * part;
+  b += 4 * part;
+  for (int e = 0; e < 2 * extra; e++) {
+    *(e % 2 ? &w->a.x1[e / 2] : &w->a.x[e / 2]) = b;
+    b += gq_round64(gq_extra_bytes(f, e / 2));
+  }
   return GQ_OK;
 }
 
@@ -92,10 +100,12 @@ static int start_slope(forward *fw) {
   gq_walk *w = &fw->w;
   const gq_solution *s = fw->s;
   double t = gq_attempt_begin(&w->a, w->a.t, s->t[s->nt - 1] < w->a.t ? -1 : 1);
-  if (w->a.st->l.extra) gq_copy(s->plan->field->on, w->a.x, w->a.y[0], gq_part_bytes(s->plan->field));
+  if (w->a.st->l.extra)
+    gq_copy(s->plan->field->on, w->a.x[GQ_EXTRA_TWIN], w->a.y[0], gq_part_bytes(s->plan->field));
   if (!w->a.st->l.carry) return GQ_OK;
   w->a.cost.nfe++;
-  GQ_TRY(gq_evaluate_at(&s->plan->f, s->bind, t, w->a.y, w->a.f, NULL, NULL));
+  void *out[] = { w->a.f[0], w->a.x[GQ_EXTRA_DIFFUSION] };
+  GQ_TRY(gq_evaluate_at(&s->plan->f, s->bind, t, w->a.y, out, NULL, NULL));
   gq_walk_restart(w);
   return GQ_OK;
 }
@@ -118,6 +128,7 @@ static int keep(forward *fw, int stop) {
   gq_steps *st = &s->steps;
   gq_step_state *z = states(s) ? st->state[st->n] : NULL;
   if (z) memcpy(z->sum, fw->sum, sizeof z->sum);
+  if (z && z->w) gq_copy(s->plan->field->on, z->w, w->a.w, gq_along_bytes(s->plan->field));
   for (int i = 0; s->keeps & GQ_STEP_SLOPES && i < w->a.st->m->slopes; i++)
     gq_walk_slope_all(w, i, 0, z->slope + i * z->part);
   GQ_TRY(gq_steps_add(st, (gq_step_record){ w->a.t, w->a.h, fw->anchor, stop }, &s->bytes));
@@ -167,7 +178,8 @@ static int keep_end(forward *fw) {
   gq_step_put(&s->ends, s->ends.n++, (gq_step_record){ .t = w->a.t });
   gq_copy(on, (*end)->y, w->a.y[0], n);
   gq_copy(on, (*end)->f, w->a.f[0], n);
-  if (w->a.st->l.extra) gq_copy(on, (*end)->x, w->a.x, n);
+  for (int e = 0; e < w->a.st->l.extra; e++)
+    gq_copy(on, (*end)->x[e], w->a.x[e], gq_extra_bytes(s->plan->field, e));
   return GQ_OK;
 }
 
@@ -267,6 +279,12 @@ static void forward_info(const forward *fw, gq_info *info, int status) {
   info->error = fw->error, info->stiffness = fw->stiffness;
 }
 
+/* A remainder below so much of a step, as times rounded to float32 leave it, is no step of its own. */
+static const double REST = 1e-3;
+
+/* W over the step that is tried. */
+static int fill_noise(gq_walk *w, double t, double h) { return gq_along_step(w->context, t, w->a.t1); }
+
 static int forward_run(gq_solution *s, const gq_problem *p_, int *k) {
   forward fw = { .s = s };
   gq_walk *w = &fw.w;
@@ -277,6 +295,8 @@ static int forward_run(gq_solution *s, const gq_problem *p_, int *k) {
   w->c.size = s->o.step_size, w->max_steps = s->o.max_steps;
   w->a.t = w->c.origin = s->t[0];
   w->a.jumps = gq_solution_jumps(s);
+  if (s->along.path) w->fill_path = fill_noise, w->context = &s->along, w->a.w = s->along.packed;
+  if (s->along.path) w->c.rest = REST;
   size_t before = s->bytes;
   int status = gq_walk_init(w, &s->plan->forward, s->bind, s->plan->arena);
   s->bytes += w->a.bytes;
@@ -338,9 +358,10 @@ static int solution_init(gq_solution *s, const gq_problem *p) {
   gq_planspec spec = { p, &s->o, dense_forward(p, &s->o) };
   GQ_TRY(gq_plan_get(&spec, &s->plan));
   GQ_TRY(gq_binding_new(s->plan->field, p->capture, &s->bind));
+  GQ_TRY(gq_along_new(s->plan->field, p->path, &s->along));
   if (p->dense_) GQ_TRY(gq_dense_new(s->plan, p->t[0], p->t[p->nt - 1], gq_tensor_data(s->z0), &s->dense));
   s->bytes = s->plan->field->nslices * (s->plan->arena_bytes + s->plan->scratch.bytes) + s->bind->bytes +
-             gq_numel(shape) * gq_dtype_size(p->z0->dtype);
+             s->along.bytes + gq_numel(shape) * gq_dtype_size(p->z0->dtype);
   s->trivial = gq_numel(p->z0->shape) == 0 || p->t[0] == p->t[p->nt - 1];
   return GQ_OK;
 }
@@ -479,6 +500,7 @@ void gq_solution_free(gq_solution *s) {
   if (s->plan) gq_steps_give_back(&s->steps, s->plan, 0, s->steps.room);
   if (s->plan) gq_steps_give_back(&s->ends, s->plan, 0, s->ends.room);
   gq_dense_free(s->dense);
+  gq_along_done(&s->along);
   gq_sampleset_free(s->samples);
   gq_binding_free(s->bind);
   gq_plan_release(s->plan);

@@ -5,6 +5,7 @@
 #define GQ_PLAN_H
 
 #include "../method/newton.h"
+#include "along.h"
 #include "ode.h"
 #include "record.h"
 #include "walk.h"
@@ -26,6 +27,7 @@ typedef struct gq_plankey {
   bool max_norm, back_max_norm, overshoot, parity, moments, t_grad, independent, error, stiffness;
   bool dense;                  /* the forward step has its interpolant */
   bool audits, probes;         /* of nodes: the solver's own weights beside; products kept apart by node */
+  gq_noise noise;
   int ncapture;
   bool want[];                 /* [ncapture] */
 } gq_plankey;

@@ -48,8 +48,19 @@ static size_t arena(const gq_plan *p, unsigned keeps) {
   return keeps & GQ_STEP_ACTIVATIONS ? gq_code_arena(&p->forward.code) + 64 : 0;
 }
 
+static size_t noise(const gq_plan *p, unsigned keeps) {
+  return keeps & GQ_STEP_ACTIVATIONS ? gq_round64(gq_along_bytes(p->field)) : 0;
+}
+
+/* What has a size of its own. */
+static size_t beside(const gq_plan *p, unsigned keeps) {
+  size_t n = noise(p, keeps);
+  for (int e = 0; e < p->forward.l.extra; e++) n += gq_round64(gq_extra_bytes(p->field, e));
+  return n;
+}
+
 size_t gq_step_state_bytes(const gq_plan *p, unsigned keeps) {
-  return (2 + p->forward.l.extra + slopes(p, keeps)) * gq_round64(gq_part_bytes(p->field)) +
+  return (2 + slopes(p, keeps)) * gq_round64(gq_part_bytes(p->field)) + beside(p, keeps) +
          p->field->nslices * arena(p, keeps);
 }
 
@@ -57,13 +68,16 @@ size_t gq_step_state_bytes(const gq_plan *p, unsigned keeps) {
 static int state_new(const gq_plan *p, unsigned keeps, gq_step_state **out) {
   int n = p->field->nslices;
   size_t part = gq_round64(gq_part_bytes(p->field)), head = sizeof **out + (n + 1) * sizeof(void *),
-         whole = 2 + p->forward.l.extra + slopes(p, keeps);
+         whole = (2 + slopes(p, keeps)) * part;
   gq_step_state *r = gq_calloc(1, head);
-  bool ok = r && (r->y = gq_allocate(p->field->on, whole * part + 64));
+  bool ok = r && (r->y = gq_allocate(p->field->on, whole + beside(p, keeps) + 64));
   if (ok) {
     r->on = p->field->on, r->part = part, r->f = (char *)r->y + part;
-    if (p->forward.l.extra) r->x = (char *)r->f + part;
-    if (slopes(p, keeps)) r->slope = (char *)r->f + (1 + p->forward.l.extra) * part;
+    if (slopes(p, keeps)) r->slope = (char *)r->f + part;
+    char *next = (char *)r->y + whole;
+    for (int e = 0; e < p->forward.l.extra; e++)
+      r->x[e] = next, next += gq_round64(gq_extra_bytes(p->field, e));
+    if (noise(p, keeps)) r->w = next;
     if (arena(p, keeps)) r->arena = (void **)(r + 1);
   }
   for (int s = 0; ok && r->arena && s < n; s++)

@@ -26,7 +26,8 @@ typedef struct gq_step_state {
   struct gq_step_state *next;  /* spare one */
   double sum[GQ_SUMS];         /* heuristics */
   const gq_backend *on;        /* where they are */
-  void *y, *f, *x;             /* x: the extra part or NULL */
+  void *y, *f, *x[GQ_MAXEXTRA];
+  void *w;                     /* W over the step where activations are kept, or NULL */
   char *slope;                 /* slopes, `part` bytes apart, or NULL */
   size_t part;
   void **arena;                /* [nslices] activations, or NULL */

@@ -4,6 +4,7 @@
 #ifndef GQ_SOLUTION_H
 #define GQ_SOLUTION_H
 
+#include "along.h"
 #include "dense.h"
 
 /* Fields: what was solved, what was kept of it in each of the ways that engines ask for, and what it took. */
@@ -25,6 +26,7 @@ struct gq_solution {
   bool limited, over;          /* auto: kept bytes are counted against the limit; they went over it */
   struct gq_sampleset *samples;   /* what each took and left, where samples are solved on their own */
   bool trivial;                /* nothing to integrate: all times equal, or an empty state */
+  gq_along along;              /* SDEs */
   gq_dense *dense;             /* until the solve is done */
   gq_split *split;             /* parity: the tensors that z was packed from, or NULL */
   gq_info info;
@@ -50,6 +52,7 @@ int gq_explain(const gq_solution *s, int status);
 /* check.c: may this be solved; may derivatives of its derivatives be asked for? */
 int gq_problem_check(const gq_problem *p, const gq_ode_options *o);
 int gq_check_switches(const gq_problem *p);   /* switches.c: are its jumps where it says? */
+int gq_noise_check(const gq_problem *p, const gq_ode_options *o);
 int gq_solution_check_again(const gq_solution *s);
 int gq_check_finite(const gq_tensor *packed, const char *what);
 /* A training loop's collector frees solutions late: their states serve the next solve at once. */

@@ -252,7 +252,7 @@ static void swap(void **x, void **y) {
 void gq_walk_commit(gq_walk *w) {
   gq_attempt *a = &w->a;
   for (int p = 0; p < a->st->l.parts; p++) swap(&a->y[p], &a->y1[p]), swap(&a->f[p], &a->f1[p]);
-  swap(&a->x, &a->x1);
+  for (int e = 0; e < a->st->l.extra; e++) swap(&a->x[e], &a->x1[e]);
   if (a->st->m->steps->moved) a->st->m->steps->moved(a);
   a->t = a->t1;
 }

@@ -22,6 +22,7 @@
 enum { MAX_DEPTH = 48, BLOCK = 512 }; /* components that go down the tree together */
 
 struct gq_brownian {
+  int users;
   double t0, t1;
   gq_shape shape;
   gq_dtype dtype;
@@ -102,6 +103,7 @@ int gq_brownian_new(double t0, double t1, gq_shape shape, gq_dtype d, uint64_t s
     return gq_fail(GQ_EDTYPE, "brownian: dtype %s: expected float32 or float64", gq_dtype_name(d));
   gq_brownian *b = gq_calloc(1, sizeof *b);
   if (!b) return gq_nomem(sizeof *b);
+  b->users = 1;
   b->t0 = t0, b->t1 = t1, b->shape = shape, b->dtype = d, b->seed = seed;
   b->count = (size_t)gq_numel(shape);
   b->depth = depth_for(t1 - t0, tol);
@@ -117,8 +119,13 @@ int gq_brownian_new(double t0, double t1, gq_shape shape, gq_dtype d, uint64_t s
   return GQ_OK;
 }
 
+gq_brownian *gq_brownian_ref(gq_brownian *b) {
+  b->users++;
+  return b;
+}
+
 void gq_brownian_free(gq_brownian *b) {
-  if (!b) return;
+  if (!b || --b->users) return;
   gq_free(b->block);
   gq_free(b);
 }

@@ -1,0 +1,24 @@
+/*
+** diffusion.h -- the noise of dz = f dt + G dW: its kinds, the shapes of G and W, the product G dW.
+*/
+#ifndef GQ_DIFFUSION_H
+#define GQ_DIFFUSION_H
+
+#include "../ir/ir.h"
+
+typedef enum gq_noise { GQ_NOISE_NONE, GQ_DIAGONAL, GQ_SCALAR, GQ_ADDITIVE, GQ_GENERAL, GQ_NNOISE } gq_noise;
+extern const char *const gq_noise_names[];     /* NULL ends them; the first is GQ_DIAGONAL's */
+typedef enum gq_calculus { GQ_STRATONOVICH, GQ_ITO } gq_calculus;
+extern const char *const gq_calculus_names[];
+
+/* fg: inputs t (0-d), z, captures; outputs f and G as a script gives them. *form: G's shape where it has one form: z's
+** (diagonal, scalar), or {.., d, m} for z {.., d}. *w: that of W: z's; z's with 1 as last dimension; {.., m}. */
+int gq_diffusion_check(const gq_graph *fg, gq_noise noise, gq_shape *form, gq_shape *w);
+/* The same functions with G in that form. */
+int gq_diffusion_form(const gq_graph *fg, gq_noise noise, gq_graph **out);
+/* The shape of W for a state of shape z and a G, in its form, of shape s. */
+gq_shape gq_noise_shape(gq_noise noise, gq_shape z, gq_shape s);
+/* G dW */
+gq_ref gq_noise_product(gq_graph *g, gq_noise noise, gq_ref G, gq_ref dw);
+
+#endif

@@ -1,0 +1,185 @@
+/*
+** noise.c -- steps of methods for SDEs: dW is given with the step, f is the drift, G the diffusion, G dW the product
+** that the kind of noise asks for. A row at the end each; what a row carries from step to step is in reversible.c.
+*/
+#include "explicit.h"
+
+#include "builder.h"
+
+#include <pthread.h>
+#include <string.h>
+
+static const gq_stepclass noise_steps = { .program = true,
+                                          .build = gq_program_build,
+                                          .init = gq_program_init,
+                                          .done = gq_program_done,
+                                          .attempt = gq_program_attempt,
+                                          .phase = gq_program_phase,
+                                          .slope = gq_program_slope };
+
+/* ---- pieces; a value has all parts of the state ---- */
+
+typedef struct value {
+  gq_ref part[GQ_MAXPARTS];
+} value;
+
+typedef struct fields { /* drift and diffusion; of a system that gives what they add up to, that and none */
+  value f;
+  gq_ref G;
+} fields;
+
+static value start(const gq_builder *b) {
+  value y;
+  memcpy(y.part, b->y, sizeof y.part);
+  return y;
+}
+
+static value add(gq_builder *b, value x, value y) {
+  for (int p = 0; p < b->l->parts; p++) x.part[p] = gq_emit2(b->g, GQ_OP_ADD, x.part[p], y.part[p]);
+  return x;
+}
+
+static value half(gq_builder *b, value x) {
+  for (int p = 0; p < b->l->parts; p++) x.part[p] = gq_scale(b->g, x.part[p], 0.5);
+  return x;
+}
+
+static fields mean(gq_builder *b, fields x, fields y) {
+  fields m = { half(b, add(b, x.f, y.f)), GQ_NONE };
+  if (x.G != GQ_NONE) m.G = gq_scale(b->g, gq_emit2(b->g, GQ_OP_ADD, x.G, y.G), 0.5);
+  return m;
+}
+
+/* Stage i, at t + c h */
+static fields at(gq_builder *b, int i, double c, value y) {
+  fields x;
+  gq_builder_evaluate(b, i, c, y.part);
+  memcpy(x.f.part, b->slope[i], sizeof x.f.part);
+  x.G = b->s->rise ? GQ_NONE : b->G[i];
+  return x;
+}
+
+/* f h + G dW */
+static value rise(gq_builder *b, fields x) {
+  if (!b->s->rise) x.f.part[0] = gq_builder_rise(b, x.f.part[0], x.G);
+  return x.f;
+}
+
+static void end(gq_builder *b, value y) { memcpy(b->y1, y.part, sizeof b->y1); }
+
+/* ---- methods ---- */
+
+/* z + f h + G dW */
+static void step_euler(gq_builder *b) { end(b, add(b, start(b), rise(b, at(b, 0, 0, start(b))))); }
+
+/* z' = z + G dW; z + f h + (G + G') dW / 2 */
+static void step_euler_heun(gq_builder *b) {
+  value z = start(b), z1 = z;
+  fields x = at(b, 0, 0, z);
+  z1.part[0] = gq_emit2(b->g, GQ_OP_ADD, z.part[0], gq_noise_product(b->g, b->s->noise, x.G, b->dw));
+  fields x1 = at(b, 1, 1, z1);
+  x.G = mean(b, x, x1).G;
+  end(b, add(b, z, rise(b, x)));
+}
+
+/* z' = z + f h + G dW; z + (f + f') h / 2 + (G + G') dW / 2 */
+static void step_heun(gq_builder *b) {
+  value z = start(b);
+  fields x = at(b, 0, 0, z), x1 = at(b, 1, 1, add(b, z, rise(b, x)));
+  end(b, add(b, z, rise(b, mean(b, x, x1))));
+}
+
+/* z' = z + f h / 2 + G dW / 2; z + f' h + G' dW */
+static void step_midpoint(gq_builder *b) {
+  value z = start(b);
+  fields x = at(b, 0, 0, z);
+  end(b, add(b, z, rise(b, at(b, 1, 0.5, add(b, z, half(b, rise(b, x)))))));
+}
+
+/* ---- rows ---- */
+
+#define W(...) \
+  (const double[]) { __VA_ARGS__ }
+/* of: the row of tableaux.def that it is without noise; c, b: stages and the weights by which integrals along are summed */
+static const struct {
+  gq_scheme scheme;
+  const char *of;
+  int stages, evaluations;
+  const double *c, *b;
+  const char *name, *source;
+} rows[] = {
+  { { GQ_STRATONOVICH, NULL, false },
+    "reversible_heun",
+    0,
+    1,
+    NULL,
+    NULL,
+    "reversible_heun",
+    "Kidger, Foster, Li & Lyons, NeurIPS 2021, Algorithm 1" },
+  { { GQ_STRATONOVICH, step_heun, true },
+    NULL,
+    2,
+    2,
+    W(0, 1),
+    W(0.5, 0.5),
+    "heun",
+    "Rümelin, SIAM J. Numer. Anal. 19 (1982)" },
+  { { GQ_STRATONOVICH, step_midpoint, true },
+    NULL,
+    2,
+    2,
+    W(0, 0.5),
+    W(0, 1),
+    "midpoint",
+    "the explicit midpoint rule with dW beside h; Kloeden & Platen 1992" },
+  { { GQ_STRATONOVICH, step_euler_heun, false },
+    NULL,
+    2,
+    2,
+    W(0, 1),
+    W(0.5, 0.5),
+    "euler_heun",
+    "Gard, Introduction to Stochastic Differential Equations, 1988" },
+  { { GQ_ITO, step_euler, false },
+    NULL,
+    1,
+    1,
+    W(0),
+    W(1),
+    "euler",
+    "Maruyama, Rend. Circ. Mat. Palermo 4 (1955)" },
+};
+#undef W
+
+enum { NROWS = sizeof rows / sizeof *rows };
+const int gq_nschemes = NROWS;
+static gq_tableau tables[NROWS];
+
+static void expand_all(void) {
+  for (int i = 0; i < NROWS; i++) {
+    gq_tableau *m = &tables[i];
+    if (rows[i].of) *m = *gq_tableau_find(rows[i].of);
+    else
+      *m = (gq_tableau){ .kind = "noise",
+                         .stages = rows[i].stages,
+                         .slopes = rows[i].stages,
+                         .end = rows[i].stages,
+                         .used = rows[i].evaluations,
+                         .c = rows[i].c,
+                         .b = rows[i].b };
+    m->name = rows[i].name, m->source = rows[i].source, m->steps = &noise_steps, m->scheme = &rows[i].scheme;
+    m->e = NULL, m->error_order = 0;
+  }
+}
+
+const gq_tableau *gq_scheme_get(int i) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, expand_all);
+  return i >= 0 && i < NROWS ? &tables[i] : NULL;
+}
+
+const gq_tableau *gq_scheme_find(const char *name) {
+  for (int i = 0; i < NROWS; i++)
+    if (!strcmp(rows[i].name, name)) return gq_scheme_get(i);
+  return NULL;
+}

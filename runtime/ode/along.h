@@ -1,0 +1,29 @@
+/*
+** along.h -- the Brownian path that a solve of an SDE goes along.
+*/
+#ifndef GQ_ALONG_H
+#define GQ_ALONG_H
+
+#include "../field/field.h"
+#include "../sde/sde.h"
+
+typedef struct gq_along {
+  const gq_field *field;
+  gq_brownian *path;           /* NULL: no SDE */
+  double *dw;                  /* W over a step, */
+  void *cast, *packed;         /* in the state's dtype, and as slices hold states */
+  void *block;
+  size_t bytes;
+  double t, t1;                /* the step that they are of */
+} gq_along;
+int gq_along_new(const gq_field *f, gq_brownian *path, gq_along *a);
+void gq_along_done(gq_along *a);
+static inline size_t gq_along_bytes(const gq_field *f) {   /* of W */
+  return f->noise ? gq_numel(f->wshape) * gq_dtype_size(f->dtype) : 0;
+}
+/* W(t1) - W(t) into a->cast and a->packed. */
+int gq_along_step(gq_along *a, double t, double t1);
+/* The same where steps are gone back: cheaper in that order. */
+int gq_along_back(gq_along *a, double t, double t1);
+
+#endif

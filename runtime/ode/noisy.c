@@ -1,0 +1,112 @@
+/*
+** noisy.c -- may this SDE be solved so: what check.c asks of ODEs.
+*/
+#include "solution.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static int check_times(const gq_problem *p) {
+  if (p->nt < 1) return gq_fail(GQ_EARG, "no times: expected at least one");
+  for (int k = 0; k < p->nt; k++) {
+    if (!isfinite(p->t[k]))
+      return gq_fail(GQ_EARG, "time %d is %g: expected a finite number", k + 1, p->t[k]);
+    if (k && p->t[k] < p->t[k - 1])
+      return gq_fail(GQ_EARG, "times do not increase: time %d is %.17g after %.17g", k + 1, p->t[k],
+                     p->t[k - 1]);
+  }
+  return GQ_OK;
+}
+
+/* Names of the methods of some kind. */
+static void methods_of(bool (*fits)(const gq_tableau *m, int of), int of, char *text, size_t size) {
+  size_t n = 0;
+  for (int i = 0; i < gq_nschemes; i++) {
+    const gq_tableau *m = gq_scheme_get(i);
+    if (fits(m, of) && n < size) n += snprintf(text + n, size - n, "%s%s", n ? ", " : "", m->name);
+  }
+}
+
+static bool solves(const gq_tableau *m, int calculus) { return (int)m->scheme->calculus == calculus; }
+static bool inverted(const gq_tableau *m, int of) { return m->tuple; }
+static bool backwards(const gq_tableau *m, int of) {
+  return m->scheme->backwards && m->scheme->calculus == GQ_STRATONOVICH;
+}
+
+static int check_method(const gq_problem *p, const gq_ode_options *o) {
+  char fits[200] = "";
+  const gq_tableau *m = o->method;
+  if (m->scheme->calculus != p->calculus) {
+    methods_of(solves, p->calculus, fits, sizeof fits);
+    return gq_fail(GQ_EARG, "method \"%s\" solves %s SDEs and this one is %s: use %s", m->name,
+                   gq_calculus_names[m->scheme->calculus], gq_calculus_names[p->calculus], fits);
+  }
+  if (o->engine->method && !o->engine->method(m)) {
+    methods_of(inverted, 0, fits, sizeof fits);
+    return gq_fail(
+      GQ_EARG,
+      "gradient = \"%s\" inverts the steps of the solve and method = \"%s\" cannot be inverted; it goes "
+      "with method = %s",
+      o->engine->name, m->name, fits);
+  }
+  if (o->engine->integral && p->calculus == GQ_ITO && p->noise != GQ_ADDITIVE)
+    return gq_fail(
+      GQ_EUNSUPPORTED,
+      "gradient = \"%s\" solves a Stratonovich SDE backwards, which is that of an Ito SDE with additive "
+      "noise alone: use gradient = \"direct\" or \"aca\"",
+      o->engine->name);
+  if (backwards(o->back_method, 0)) return GQ_OK;
+  methods_of(backwards, 0, fits, sizeof fits);
+  return gq_fail(GQ_EARG,
+                 "adjoint.method = \"%s\": the backward solve is a Stratonovich SDE of z and a; use %s",
+                 o->back_method->name, fits);
+}
+
+static int check_step(const gq_problem *p, double dt) {
+  double span = p->t[p->nt - 1] - p->t[0], tol = gq_brownian_tol(p->path);
+  if (!(dt > 0) || !isfinite(dt)) return gq_fail(GQ_EARG, "dt is %g: expected a positive number", dt);
+  if (span / dt > 1e9) /* hours at least: a mistake rather than a wish */
+    return gq_fail(GQ_EARG, "dt is %g: %.3g steps for an interval of %g, expected at most 1e9: raise dt", dt,
+                   span / dt, span);
+  if (span > 0 && tol > 0.5 * dt)
+    return gq_fail(
+      GQ_EARG,
+      "dt is %g, but the Brownian path is made for steps above %g: give gq.brownian a tol of at most %g", dt,
+      2 * tol, dt / 2);
+  return GQ_OK;
+}
+
+static int check_path(const gq_problem *p) {
+  gq_shape form, want, have = gq_brownian_shape(p->path);
+  char a[128], b[128];
+  double t0 = p->t[0], t1 = p->t[p->nt - 1], slack = gq_brownian_slack(p->path);
+  GQ_TRY(gq_diffusion_check(p->f, p->noise, &form, &want));
+  if (!gq_shape_equal(want, have))
+    return gq_fail(GQ_ESHAPE, "the Brownian path has shape %s: this SDE needs %s",
+                   gq_shape_text(have, a, sizeof a), gq_shape_text(want, b, sizeof b));
+  if (t0 < gq_brownian_t0(p->path) - slack || t1 > gq_brownian_t1(p->path) + slack)
+    return gq_fail(GQ_EARG, "the Brownian path lives on [%g, %g]: the times go from %g to %g",
+                   gq_brownian_t0(p->path), gq_brownian_t1(p->path), t0, t1);
+  return GQ_OK;
+}
+
+int gq_noise_check(const gq_problem *p, const gq_ode_options *o) {
+  if (!gq_is_float(p->z0->dtype))
+    return gq_fail(GQ_EDTYPE, "z0 is %s: expected float32 or float64", gq_dtype_name(p->z0->dtype));
+  if (gq_tensor_device(p->z0) != gq_host)
+    return gq_fail(GQ_EUNSUPPORTED, "sdeint runs on the CPU and z0 is on %s: use x:to(\"cpu\")",
+                   gq_tensor_device(p->z0)->name);
+  if (!o->method->scheme || !p->path || o->independent || p->dense_ || p->event_ || p->jump_)
+    return gq_fail(GQ_EARG,
+                   "an SDE takes a method of gq_scheme_get, a path, and neither dense solutions nor events");
+  GQ_TRY(check_times(p));
+  GQ_TRY(check_method(p, o));
+  GQ_TRY(check_path(p));
+  GQ_TRY(check_step(p, o->step_size));
+  if (p->t_grad && o->engine->keeps != GQ_KEEP_NOTHING)
+    return gq_fail(GQ_EARG,
+                   "the times require a gradient, and the solution of an SDE has no derivative in time: give "
+                   "t:detach()");
+  return GQ_OK;
+}

@@ -1,0 +1,206 @@
+-- sde_gradient_spec.lua -- gradients of gq.sdeint along a fixed path, by every engine.
+
+local gq = require "gq"
+local helper = require "tests.helper"
+
+local f64 = { dtype = "float64" }
+
+local function refused(part, f, ...)
+  local message = helper.message(f, ...)
+  assert.truthy(message:find(part, 1, true), message)
+end
+
+local times, rows = { 0, 0.42, 0.42, 1 }, 40
+local calculus = { euler = "ito" }
+
+local diffusion = {
+  diagonal = function(c) return function(t, z) return c * gq.cos(z) * (1 + t) end end,
+  scalar = function(c) return function(_, z) return c * z end end,
+  additive = function(c) return function(t) return gq.stack({ c, 2 * c, c * c }, -1) * (1 + t) end end,
+  general = function(c) return function(_, z) return gq.stack({ c * z, gq.cos(z) * c }, -1) end end,
+}
+
+-- A loss over states at several times, of z0 and of what drift and diffusion capture.
+local function problem(method, noise)
+  local p = { gq.randn(2, 2, { seed = 3, dtype = "float64" }), gq.tensor({ 0.3, 0.7 }, f64),
+    gq.randn(rows, 2, { seed = 1, dtype = "float64" }) }
+  for _, x in ipairs(p) do x.requires_grad = true end
+  local w = gq.randn(#times, rows, 2, { seed = 2, dtype = "float64" })
+  local function loss(o, q)
+    q = q or p
+    o.dt, o.seed, o.method = o.dt or 0.05, 5, method
+    local sde = gq.sde { drift = function(t, z) return gq.tanh(z:matmul(q[1])) - z * t end,
+      diffusion = diffusion[noise](q[2]), noise = noise, calculus = calculus[method] }
+    local z, info = gq.sdeint(sde, q[3], times, o)
+    return (z * w):sum(), info
+  end
+  local function grads(o)
+    local l, info = loss(o)
+    return gq.grad({ l }, p), info
+  end
+  return grads, loss, p
+end
+
+-- Central differences along a random direction of all inputs.
+local function slope(loss, p, e)
+  local direction, at = {}, {}
+  for i, x in ipairs(p) do direction[i] = gq.randn(x.shape, { seed = 10 + i, dtype = "float64" }) end
+  for _, s in ipairs { 1, -1 } do
+    local q = {}
+    for i, x in ipairs(p) do q[i] = x:detach() + direction[i] * (s * e) end
+    at[s] = loss({ gradient = "none" }, q):item()
+  end
+  return (at[1] - at[-1]) / (2 * e), direction
+end
+
+local cases = {}
+for _, method in ipairs { "heun", "midpoint", "euler_heun", "reversible_heun", "euler" } do
+  for _, noise in ipairs { "diagonal", "scalar", "additive", "general" } do
+    cases[#cases + 1] = { method, noise }
+  end
+end
+
+describe("gradients of sdeint", function()
+  for _, case in ipairs(cases) do
+    local method, noise = case[1], case[2]
+    local grads, loss, p = problem(method, noise)
+    it(("direct are derivatives: %s, %s noise"):format(method, noise), function()
+      local want, direction = slope(loss, p, 1e-5)
+      local got, sum = grads { gradient = "direct" }, 0
+      for i, g in ipairs(got) do sum = sum + (g * direction[i]):sum():item() end
+      assert.close(sum, want, 1e-7)
+    end)
+
+    it(("of aca are those of direct: %s, %s noise"):format(method, noise), function()
+      local want, got = grads { gradient = "direct" }, grads { gradient = "aca" }
+      assert.below(helper.relative(got, want), 1e-14, "difference")
+      local _, info = grads { gradient = "aca" }
+      assert.equal("aca", info.engine)
+      assert.equal(info.steps, info.steps_backward)
+    end)
+  end
+
+  it("are the same for any number of threads, rows innermost or not", function()
+    local threads = gq.threads()
+    for _, noise in ipairs { "diagonal", "scalar", "additive", "general" } do
+      local grads = problem("reversible_heun", noise)
+      for _, engine in ipairs { "direct", "aca", "reversible", "adjoint" } do
+        gq.set_threads(1)
+        local want = grads { gradient = engine }
+        gq.set_threads(2)
+        assert.below(helper.relative(grads { gradient = engine }, want), 1e-12, engine)
+      end
+    end
+    gq.set_threads(threads)
+  end)
+
+  it("are taken where something wants them, by direct", function()
+    local grads, loss = problem("heun", "diagonal")
+    local _, info = grads {}
+    assert.equal("direct", info.engine)
+    assert.truthy(info.reason:find "within")
+    assert.is_false(loss({ gradient = "none" }).requires_grad)
+    assert.is_false(gq.no_grad(loss, {}).requires_grad)
+  end)
+
+  it("go over to aca where activations go over memory_limit", function()
+    local grads = problem("heun", "diagonal")
+    local want, got = grads { gradient = "direct" }, grads { memory_limit = 1000 }
+    local _, info = grads { memory_limit = 1000 }
+    assert.equal("aca", info.engine)
+    assert.below(helper.relative(got, want), 1e-14, "difference")
+  end)
+
+  it("of reversible are those of direct, and go back to z0, on a field that turns", function()
+    local turn = gq.tensor({ { 0, 1 }, { -1, 0 } }, f64)
+    local k = gq.tensor(1.3, f64)
+    local z0 = gq.randn(20, 2, { seed = 1, dtype = "float64" })
+    k.requires_grad, z0.requires_grad = true, true
+    local sde = gq.sde { drift = function(_, z) return k * z:matmul(turn) end, noise = "scalar",
+      diffusion = function(_, z) return 0.1 * k * z:matmul(turn) end }
+    local function solve(engine, steps)
+      local z, info = gq.sdeint(sde, z0, { 0, steps * 1e-3 }, { dt = 1e-3, seed = 1, method = "reversible_heun",
+        gradient = engine })
+      return gq.grad({ z:square():sum() + z:sum() }, { k, z0 }), info
+    end
+    local want, got = solve("direct", 1000), solve("reversible", 1000)
+    for i = 1, 2 do assert.below(helper.relative(got[i], want[i]), 1e-10, "difference") end
+    local _, few = solve("reversible", 100)
+    local _, many = solve("reversible", 10000)
+    assert.below(many.reconstruction * 1e-6, 1e-12, "z0")
+    assert.below((many.peak_bytes - few.peak_bytes) / 9900, 64, "bytes a step: its times")
+  end)
+
+  it("of the stochastic adjoint go to those of direct as dt falls", function()
+    for method, noises in pairs { heun = { "diagonal", "scalar", "additive" }, midpoint = { "diagonal" },
+      euler_heun = { "diagonal" }, euler = { "additive" } } do
+      for _, noise in ipairs(noises) do
+        local grads = problem(method, noise)
+        local function difference(dt)
+          return helper.relative(grads { gradient = "adjoint", dt = dt }, grads { gradient = "direct", dt = dt })
+        end
+        local dt, apart = {}, {}
+        for k = 0, 5 do
+          dt[#dt + 1] = 0.04 / 2 ^ k
+          apart[#apart + 1] = difference(dt[#dt])
+        end
+        local name = ("%s %s"):format(method, noise)
+        assert.below(0.65, helper.slope(dt, apart), name)     -- 1 in the mean: this is one path of few samples
+        assert.below(apart[6], 2e-3, name)
+      end
+    end
+  end)
+
+  it("have second derivatives through direct", function()
+    for _, case in ipairs { { "heun", "diagonal" }, { "reversible_heun", "general" }, { "euler", "additive" } } do
+      local _, loss, p = problem(case[1], case[2])
+      local function squares(q)
+        local first = gq.grad({ (loss({ gradient = "direct" }, q)) }, q, { create_graph = true })
+        local sum = 0
+        for _, g in ipairs(first) do sum = sum + g:square():sum() end
+        return sum
+      end
+      local got, sum, at = gq.grad({ squares(p) }, p), 0, {}
+      local direction = {}
+      for i, x in ipairs(p) do
+        direction[i] = gq.randn(x.shape, { seed = 10 + i, dtype = "float64" })
+        sum = sum + (got[i] * direction[i]):sum():item()
+      end
+      for _, s in ipairs { 1, -1 } do
+        local q = {}
+        for i, x in ipairs(p) do
+          q[i] = (x:detach() + direction[i] * (s * 1e-5)):detach()
+          q[i].requires_grad = true
+        end
+        at[s] = squares(q):item()
+      end
+      assert.close(sum, (at[1] - at[-1]) / 2e-5, 1e-6)
+    end
+  end)
+
+  it("compile once", function()
+    local grads = problem("heun", "diagonal")
+    grads { gradient = "direct" }
+    local _, before = gq.core.plan_cache()
+    for dt = 1, 3 do grads { gradient = "direct", dt = 0.1 / dt } end
+    assert.equal(before, (select(2, gq.core.plan_cache())))
+  end)
+
+  it("refuse what makes no sense", function()
+    local grads = problem("heun", "diagonal")
+    refused("reversible_heun", grads, { gradient = "reversible" })
+    refused("did you mean", grads, { gradient = "adjont" })
+    refused("use gradient = \"direct\"", problem("euler", "diagonal"), { gradient = "adjoint" })
+    refused("heun", grads, { gradient = "adjoint", adjoint = { method = "euler" } })
+    refused("method", grads, { gradient = "adjoint", adjoint = { methd = "heun" } })
+    local sde = gq.sde { drift = function(_, z) return -z end, diffusion = function(_, z) return z end }
+    local t = gq.tensor({ 0, 1 }, f64)
+    t.requires_grad = true
+    refused("t:detach()", gq.sdeint, sde, gq.ones(3, 1, f64), t, { dt = 0.1 })
+    local part, info = gq.sdeint(gq.sde { drift = function(_, z) return z * z end,
+      diffusion = function(_, z) return 0 * z end }, gq.full({ 1, 1 }, 2, f64), { 0, 0.1, 5 }, { dt = 0.01, throw = false })
+    assert.equal("non_finite", info.status)
+    assert.truthy(part[2]:item() > 2)
+    refused("max_steps", grads, { max_steps = 3 })
+  end)
+end)
