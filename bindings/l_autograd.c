@@ -143,6 +143,12 @@ static int core_once(lua_State *L) {
   return 1;
 }
 
+/* core.traced(x): is x a value without numbers, of a function that is being traced? */
+static int core_traced(lua_State *L) {
+  lua_pushboolean(L, gqL_checktensor(L, 1)->trace);
+  return 1;
+}
+
 /* ---- recording ---- */
 
 #define GUARD "gq.recording"
@@ -199,6 +205,8 @@ void gqL_open_autograd(lua_State *L) {
   lua_getfield(L, -1, "core");
   lua_pushcfunction(L, core_once);
   lua_setfield(L, -2, "once");
+  lua_pushcfunction(L, core_traced);
+  lua_setfield(L, -2, "traced");
   lua_pop(L, 1);
   gqL_register(L, functions);
 }

@@ -5,6 +5,7 @@ local gq, load = ...
 load("options")                  -- gq.core.options and its kin, for all that follow
 load("functional")               -- softmax, losses, activations: gq.* and methods
 gq.checkgrad = load("checkgrad")
+load("derivatives")              -- gq.jvp, gq.jacobian, gq.hessian_vector
 gq.nn = load("nn/module")
 load("nn/layers")
 load("nn/nets")                  -- nn.Sequential, nn.mlp and their kin

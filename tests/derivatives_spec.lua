@@ -1,0 +1,87 @@
+-- derivatives_spec.lua -- gq.jvp, gq.jacobian, gq.hessian_vector against formulas and differences.
+
+local gq = require "gq"
+local helper = require "tests.helper"
+
+local f64 = { dtype = "float64" }
+
+local function refused(part, f, ...)
+  local message = helper.message(f, ...)
+  assert.truthy(message:find(part, 1, true), message)
+end
+
+describe("derivatives of a function", function()
+  local A = gq.randn({ 4, 3 }, { dtype = "float64", seed = 1 })
+  local x = gq.randn({ 3 }, { dtype = "float64", seed = 2 })
+  local v = gq.randn({ 3 }, { dtype = "float64", seed = 3 })
+  local function f(z) return gq.tanh(A:matmul(z)) end
+
+  it("along a direction", function()
+    local d, y = gq.jvp(f, x, v)
+    assert.close(y, f(x), 0, 0)
+    assert.close(d, (1 - y * y) * A:matmul(v), 1e-14)
+    local h = 1e-6
+    assert.close(d, (f(x + h * v) - f(x - h * v)) / (2 * h), 1e-8)
+    assert.close(gq.jvp(function(z) return 2 * z end, x, v), 2 * v, 1e-15)
+    assert.is_false(x.requires_grad)
+  end)
+
+  it("all of them", function()
+    local J, y = gq.jacobian(f, x), f(x)
+    assert.same({ 4, 3 }, J.shape)
+    assert.close(J, (1 - y * y):unsqueeze(2) * A, 1e-14)
+    assert.same({ 2, 2, 3 }, gq.jacobian(function(z) return gq.ones(2, 2, f64) * z:sum() end, x).shape)
+    assert.close(gq.jacobian(function(z) return z:sum() end, x), gq.ones(3, f64))
+    assert.close(gq.jacobian(function() return gq.ones(2, f64) end, x), gq.zeros(2, 3, f64))
+    assert.same({ 0, 3 }, gq.jacobian(function(z) return z:narrow(1, 1, 0) end, x).shape)
+    assert.close(gq.jacobian(function(z) return z * z end, gq.tensor(3, f64)), gq.tensor(6, f64))
+  end)
+
+  it("twice along a direction", function()
+    local hv, y = gq.hessian_vector(function(z) return (z ^ 3):sum() end, x, v)
+    assert.close(hv, 6 * x * v, 1e-14)
+    assert.close(y, (x ^ 3):sum(), 1e-15)
+    local function energy(z) return (f(z) * f(z)):sum() end
+    local function slope(z) return gq.jacobian(energy, z) end
+    assert.close(gq.hessian_vector(energy, x, v), gq.jvp(slope, x, v), 1e-13)
+    assert.close(gq.hessian_vector(function(z) return z:sum() end, x, v), gq.zeros(3, f64))
+  end)
+
+  it("carry gradients of their own", function()
+    local W = gq.randn({ 3, 3 }, { dtype = "float64", seed = 4 })
+    local ok, report = gq.checkgrad(function(w, z)
+      return gq.jvp(function(p) return gq.tanh(w:matmul(p)) end, z, v)
+    end, { W, x })
+    assert.is_true(ok, report.message)
+    ok, report = gq.checkgrad(function(w)
+      return gq.hessian_vector(function(p) return gq.tanh(w:matmul(p)):sum() end, x, v)
+    end, { W })
+    assert.is_true(ok, report.message)
+  end)
+
+  it("of a solve, and in a field", function()
+    local function end_of(z0)
+      local z = gq.odeint(function(_, z) return -z * z end, z0, { 0, 1 },
+        { gradient = "direct", rtol = 1e-9, atol = 1e-9 })
+      return z[2]
+    end
+    local z0 = gq.tensor({ 0.5, 1 }, f64)
+    assert.close(gq.jacobian(end_of, z0), gq.eye(2, f64) * (1 / (1 + z0) ^ 2), 1e-7, 1e-9)
+    local function descent(_, z) return -gq.jacobian(function(p) return (p * p):sum() / 2 end, z) end
+    local z = gq.odeint(descent, z0, { 0, 1 }, { rtol = 1e-9, atol = 1e-9 })
+    assert.close(z[2], z0 * math.exp(-1), 1e-8)
+    local function along(_, p) return gq.jvp(gq.tanh, p, p) end
+    local same = gq.odeint(function(_, p) return (1 - gq.tanh(p) ^ 2) * p end, z0, { 0, 1 })
+    assert.close(gq.odeint(along, z0, { 0, 1 }), same, 1e-12)
+  end)
+
+  it("refuse what makes no sense", function()
+    refused("float tensor", gq.jvp, f, 1, v)
+    refused("float tensor", gq.jacobian, f, gq.tensor({ 1 }, { dtype = "int64" }))
+    refused("{3} as float64", gq.jvp, f, x, gq.ones(4, f64))
+    refused("{3} as float64", gq.hessian_vector, f, x, 1)
+    refused("one number", gq.hessian_vector, f, x, v)
+    refused("f returns a tensor", gq.jvp, function() return 1 end, x, v)
+    refused("no_grad", gq.no_grad, gq.jvp, f, x, v)
+  end)
+end)
