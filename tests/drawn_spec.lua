@@ -1,0 +1,35 @@
+-- drawn_spec.lua -- scripts/drawn.lua: what its table must hold.
+
+local function rows(count)
+  local pipe, list = assert(io.popen("./gqlua scripts/drawn.lua " .. count .. " 2>&1")), {}
+  for line in pipe:lines() do
+    local kind, gradient, numbers = line:match("^| (%a+) | (%a+) | ([%d |]+)|$")
+    if kind then
+      local row = {}
+      for x in numbers:gmatch("%d+") do row[#row + 1] = tonumber(x) end
+      list[kind .. " " .. gradient] = row
+    end
+  end
+  assert.truthy(pipe:close())
+  return list
+end
+
+local function holds(list, passes)
+  for _, gradient in ipairs { "default", "gq" } do
+    local n = list["all " .. gradient]
+    assert.equal(passes, n[1])
+    assert.equal(0, n[6])                                 -- errors
+    assert.truthy(n[3] + n[4] <= n[2])
+    assert.below(n[5], 0.05 * n[1] + 1, gradient .. ": false alarms")
+  end
+  local pulses = list["pulses gq"]
+  assert.truthy(pulses[2] > 0 and pulses[3] >= 0.95 * pulses[2], "pulses that gq reports")
+  assert.equal(0, pulses[4])
+  assert.equal(0, list["hidden gq"][4])
+end
+
+describe("drawn problems", function()
+  it("few of them", function() holds(rows(10), 180) end)
+
+  it("all of them #slow", function() holds(rows(200), 3600) end)
+end)
