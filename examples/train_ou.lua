@@ -1,12 +1,14 @@
 -- train_ou.lua -- a neural SDE learns a time-dependent Ornstein-Uhlenbeck process (Norcliffe & Deisenroth,
--- section 5.6 and appendix F): trained as a Wong-Zakai ODE with the GQ adjoint, evaluated with reversible Heun.
+-- section 5.6 and appendix F): trained as a Wong-Zakai ODE with the GQ adjoint, or as an SDE; evaluated with reversible
+-- Heun.
 
 local gq = require "gq"
 local nn = gq.nn
 
 local o, given = gq.cli {
   about = "Train a neural SDE, dx = f(t, x) dt + g(t, x) o dW, on samples of an Ornstein-Uhlenbeck process.",
-  more = "The paper's settings: --paper --width 20 --epochs 100 --seeds 5 (--width 5, 50, 100; --cosines 0, 1, 5).",
+  more = "The paper's settings: --paper --width 20 --epochs 100 --seeds 5 (--width 5, 50, 100; --cosines 0, 1, 5). "
+    .. "--gradient sde-direct, sde-aca, sde-reversible and sde-adjoint train along Brownian paths instead.",
   "width", { "epochs", 40 },
   { "lr", nil, "learning rate (5e-3 in the default run; with --width or --epochs the paper's)", "number" },
   { "batch-size", 40, "starts a training step, each with all its samples" },
@@ -62,11 +64,15 @@ end
 
 local function times_first(fit) return { mean = fit.mean:t(), std = fit.std:t() } end
 
+-- Steps of reversible Heun along the path of a seed, with gradients by one of gq.sdeint's engines.
+local function along(model, z0, times, seed, gradient, tol)
+  local brownian = gq.brownian { t0 = times[1], t1 = times[#times], shape = z0.shape, seed = seed, tol = tol }
+  return gq.sdeint(model._sde, z0, times, { method = "reversible_heun", dt = dt, brownian = brownian,
+    gradient = gradient })
+end
+
 local function evaluate(model, set, times, seed)
-  local z0 = repeated(set.x)
-  local brownian = gq.brownian { t0 = times[1], t1 = times[#times], shape = z0.shape, seed = seed }
-  local z = gq.sdeint(model._sde, z0, times, { method = "reversible_heun", dt = dt, brownian = brownian,
-    gradient = "none" })
+  local z = along(model, repeated(set.x), times, seed, "none")
   return divergence(z, times_first(set.y)):item()
 end
 
@@ -82,7 +88,13 @@ local function run(seed)
   local optimiser = gq.optim.adam(model:parameters(), { lr = o.lr })
 
   -- A new draw of the noise for each step; the same one whenever that step is run.
+  local engine = o.gradient:match "^sde%-(.+)$"
   local function loss(m, x, y)
+    if engine then
+      local path = gq.split_seed(seed, "path", optimiser:steps())
+      local z, info = along(m, repeated(x), times, path, engine, dt / 4)
+      return divergence(z, times_first(y)), info
+    end
     local field = gq.wong_zakai(m._sde, { cosines = o.cosines, t0 = times[1], t1 = times[#times],
       seed = gq.split_seed(seed, "cosines", optimiser:steps()) })
     local z, info = gq.odeint(field, repeated(x), times, gq.solver_options(o))

@@ -151,6 +151,20 @@ describe("gradients of sdeint", function()
     end
   end)
 
+  it("of the adjoint of an Ito SDE have its correction", function()
+    for _, noise in ipairs { "diagonal", "scalar", "general" } do
+      local grads = problem("euler", noise)
+      local dt, apart = {}, {}
+      for k = 0, 3 do
+        dt[#dt + 1] = 0.02 / 4 ^ k
+        apart[#apart + 1] = helper.relative(grads { gradient = "adjoint", dt = dt[#dt] },
+          grads { gradient = "direct", dt = dt[#dt] })
+      end
+      assert.below(0.35, helper.slope(dt, apart), noise)    -- Euler's strong order is 1/2
+      assert.below(apart[4], 0.01, noise)
+    end
+  end)
+
   it("have second derivatives through direct", function()
     for _, case in ipairs { { "heun", "diagonal" }, { "reversible_heun", "general" }, { "euler", "additive" } } do
       local _, loss, p = problem(case[1], case[2])
@@ -188,9 +202,13 @@ describe("gradients of sdeint", function()
 
   it("refuse what makes no sense", function()
     local grads = problem("heun", "diagonal")
+    local k = gq.ones(3, 2, f64)
+    k.requires_grad = true
     refused("reversible_heun", grads, { gradient = "reversible" })
     refused("did you mean", grads, { gradient = "adjont" })
-    refused("use gradient = \"direct\"", problem("euler", "diagonal"), { gradient = "adjoint" })
+    local mixed = gq.sde { drift = function(_, z) return -z end, calculus = "ito",
+      diffusion = function(_, z) return z + z:sum() end }
+    refused("z_i alone", gq.sdeint, mixed, k, { 0, 1 }, { dt = 0.1, method = "euler", gradient = "adjoint" })
     refused("heun", grads, { gradient = "adjoint", adjoint = { method = "euler" } })
     refused("method", grads, { gradient = "adjoint", adjoint = { methd = "heun" } })
     local sde = gq.sde { drift = function(_, z) return -z end, diffusion = function(_, z) return z end }
@@ -198,7 +216,8 @@ describe("gradients of sdeint", function()
     t.requires_grad = true
     refused("t:detach()", gq.sdeint, sde, gq.ones(3, 1, f64), t, { dt = 0.1 })
     local part, info = gq.sdeint(gq.sde { drift = function(_, z) return z * z end,
-      diffusion = function(_, z) return 0 * z end }, gq.full({ 1, 1 }, 2, f64), { 0, 0.1, 5 }, { dt = 0.01, throw = false })
+      diffusion = function(_, z) return 0 * z end }, gq.full({ 1, 1 }, 2, f64), { 0, 0.1, 5 },
+      { dt = 0.01, throw = false })
     assert.equal("non_finite", info.status)
     assert.truthy(part[2]:item() > 2)
     refused("max_steps", grads, { max_steps = 3 })

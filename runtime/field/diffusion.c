@@ -112,3 +112,100 @@ gq_ref gq_noise_product(gq_graph *g, gq_noise noise, gq_ref G, gq_ref dw) {
   if (G == GQ_NONE) return GQ_NONE;
   return is_matrix(noise) ? matrix_product(g, G, dw) : gq_emit2(g, GQ_OP_MUL, G, dw);
 }
+
+/* ---- from Ito to Stratonovich ---- */
+
+/* How a value depends on z: not, entry i on z_i alone, or otherwise. */
+typedef enum depends { FREE, OWN, MIXED } depends;
+
+static depends of_node(const gq_node *n, gq_shape z, const depends *of) {
+  depends most = FREE;
+  for (int i = 0; i < n->nargs; i++)
+    if (of[n->args[i]] > most) most = of[n->args[i]];
+  bool same = gq_op_elementwise(n->op) && gq_shape_equal(n->shape, z);
+  return most == OWN && !same ? MIXED : most;
+}
+
+static int check_diagonal(const gq_graph *body) {
+  int n = gq_graph_size(body);
+  gq_ref z = gq_graph_input(body, 1);
+  depends *of = gq_calloc((size_t)n + 1, sizeof *of);
+  if (!of) return gq_nomem(n * sizeof *of);
+  for (gq_ref r = 0; r < (gq_ref)n; r++)
+    of[r] = r == z ? OWN : of_node(gq_graph_node(body, r), gq_graph_node(body, z)->shape, of);
+  bool mixed = of[gq_graph_output(body, 1)] == MIXED;
+  gq_free(of);
+  if (!mixed) return GQ_OK;
+  return gq_fail(
+    GQ_EUNSUPPORTED,
+    "the Stratonovich form of this Ito SDE is not known: of diagonal noise the graph has to show that "
+    "g_i depends on z_i alone; use noise = \"general\" with a diagonal matrix, or gradient = \"direct\"");
+}
+
+/* Column j of G: z's shape */
+static gq_ref column(gq_graph *g, gq_noise noise, gq_ref G, int64_t j) {
+  if (!is_matrix(noise)) return G;
+  gq_attr attr = { .shape = gq_graph_node(g, G)->shape };
+  int last = attr.shape.ndim - 1;
+  attr.start[last] = j, attr.shape.dim[last] = 1;
+  for (int i = 0; i <= last; i++) attr.step[i] = 1;
+  gq_shape z = attr.shape;
+  z.ndim--;
+  return gq_reshape(g, gq_emit(g, GQ_OP_SLICE, 1, &G, &attr), z);
+}
+
+static gq_ref input_like(gq_graph *g, const gq_graph *body, int i) {
+  const gq_node *v = gq_graph_node(body, gq_graph_input(body, i));
+  return gq_input(g, v->dtype, v->shape);
+}
+
+/* (dG_j/dz) G_j is the second derivative of what moves along G_j, at a t that stands still: inputs nothing, z, t, the
+** others. bind: [inputs + 1] */
+static int column_jet(const gq_graph *body, gq_noise noise, int64_t j, gq_ref *bind, gq_graph **jet) {
+  gq_ref out[2];
+  gq_graph *g = gq_graph_new();
+  if (!g) return gq_nomem(0);
+  input_like(g, body, 0);
+  bind[1] = input_like(g, body, 1), bind[0] = input_like(g, body, 0);
+  for (int i = 2; i < gq_graph_inputs(body); i++) bind[i] = input_like(g, body, i);
+  gq_inline(g, body, bind, out);
+  gq_ref of = column(g, noise, out[1], j);
+  gq_graph_set_outputs(g, 1, &of);
+  int status = gq_graph_status(g);
+  if (status == GQ_OK) status = gq_jet(g, 2, jet);
+  gq_graph_free(g);
+  return status;
+}
+
+static int convert(const gq_graph *body, gq_noise noise, gq_graph *g, gq_ref *bind, gq_ref *moved) {
+  gq_ref out[2], rate[2];
+  int n = gq_graph_inputs(body);
+  if (noise == GQ_DIAGONAL) GQ_TRY(check_diagonal(body));
+  for (int i = 0; i < n; i++) bind[i] = input_like(g, body, i);
+  gq_inline(g, body, bind, out);
+  GQ_TRY(gq_graph_status(g));
+  gq_node G = *gq_graph_node(g, out[1]);
+  int64_t m = noise == GQ_ADDITIVE ? 0 : noise == GQ_GENERAL ? G.shape.dim[G.shape.ndim - 1] : 1;
+  for (int64_t j = 0; j < m; j++) {
+    gq_graph *jet;
+    GQ_TRY(column_jet(body, noise, j, moved, &jet));
+    moved[0] = gq_const(g, G.dtype, 0), moved[1] = bind[1], moved[2] = bind[0];
+    for (int i = 2; i < n; i++) moved[i + 1] = bind[i];
+    gq_inline(g, jet, moved, rate);
+    gq_graph_free(jet);
+    out[0] = gq_emit2(g, GQ_OP_SUB, out[0], gq_scale(g, rate[1], 0.5));
+  }
+  gq_graph_set_outputs(g, 2, out);
+  return gq_graph_status(g);
+}
+
+int gq_diffusion_convert(const gq_graph *body, gq_noise noise, gq_graph **out) {
+  gq_graph *g = gq_graph_new();
+  size_t n = (size_t)gq_graph_inputs(body) + 1;
+  gq_ref *bind = gq_calloc(2 * n, sizeof *bind);
+  int status = g && bind ? convert(body, noise, g, bind, bind + n) : gq_nomem(n * sizeof *bind);
+  gq_free(bind);
+  if (status != GQ_OK) gq_graph_free(g);
+  else *out = g;
+  return status;
+}

@@ -208,16 +208,19 @@ int gq_system_pull(const gq_field *f, int cls, const void *arg, gq_system *s) {
 
 int gq_system_rise(const gq_field *f, int cls, const void *arg, gq_system *s) {
   frame fr;
+  gq_graph *own = NULL; /* an Ito SDE in Stratonovich form */
   gq_ref a, h, dw, out[2], lead[2], *da = gq_calloc(f->nb + 2, sizeof *da);
   *s = (gq_system){ .parts = 2, .rise = true };
   if (!da) return gq_nomem(f->nb);
-  int status = frame_new(f, &fr);
+  int status = GQ_OK;
+  if (*(const gq_calculus *)arg == GQ_ITO) status = gq_diffusion_convert(f->class_body[cls], f->noise, &own);
+  if (status == GQ_OK) status = frame_new(f, &fr);
   if (status == GQ_OK) {
     fr.bind[0] = time_input(f, cls, &fr);
     fr.bind[1] = state_input(f, cls, &fr), a = state_input(f, cls, &fr);
     h = gq_input(fr.g, f->dtype, gq_shape_of(0, NULL)), dw = noise_input(f, cls, &fr);
     bind_boundaries(f, cls, &fr);
-    gq_inline(fr.g, f->class_body[cls], fr.bind, out);
+    gq_inline(fr.g, own ? own : f->class_body[cls], fr.bind, out);
     lead[0] = gq_emit2(fr.g, GQ_OP_ADD, gq_emit2(fr.g, GQ_OP_MUL, out[0], h),
                        gq_noise_product(fr.g, f->noise, out[1], dw));
     status = pull(f, &fr, lead[0], a, GQ_PRODUCTS_ALL, false, da);
@@ -226,6 +229,7 @@ int gq_system_rise(const gq_field *f, int cls, const void *arg, gq_system *s) {
     if (status == GQ_OK) status = done;
     else gq_system_done(s);
   }
+  gq_graph_free(own);
   gq_free(da);
   return status;
 }

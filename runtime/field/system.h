@@ -50,7 +50,8 @@ gq_make gq_system_adjoint;     /* (z, a)' = (f, -a'df/dz); arg: gq_adjointkind *
 gq_make gq_system_pull;
 /* The products alone, of rows side by side (gq_field_lanes): inputs t {lanes[1]}, z, a, boundary values. */
 gq_make gq_system_points;
-/* (z, a) over a step of an SDE: (f h + G dW, -a'd(f h + G dW)/dz), with the products a'd(f h + G dW)/dtheta. */
+/* (z, a) over a step of an SDE: (f h + G dW, -a'd(f h + G dW)/dz), with the products a'd(f h + G dW)/dtheta;
+** f is the Stratonovich drift. arg: gq_calculus, of the field. */
 gq_make gq_system_rise;
 typedef struct gq_pointkind {
   int64_t n;                   /* points at once */

@@ -101,5 +101,5 @@ int gq_stochastic_backward(gq_pullback *b) {
 int gq_stochastic_build(gq_plan *p) {
   gq_stepkind kind = { .m = p->key->back_method };
   GQ_TRY(gq_plan_forward(p, false));
-  return gq_stepper_new(&p->backward, &kind, p->field, gq_system_rise, NULL);
+  return gq_stepper_new(&p->backward, &kind, p->field, gq_system_rise, &p->key->calculus);
 }

@@ -10,17 +10,17 @@ int gq_along_new(const gq_field *f, gq_brownian *path, gq_along *a) {
   *a = (gq_along){ .field = f, .t = NAN };
   if (!path) return GQ_OK;
   a->bytes = wide + 2 * part;
-  if (!(a->block = gq_alloc(a->bytes + 64))) return gq_nomem(a->bytes);
+  a->dw = gq_alloc(wide + 64), a->cast = gq_allocate(f->on, 2 * part + 64);
   a->path = gq_brownian_ref(path);
-  a->dw = a->block;
-  a->cast = f->dtype == GQ_F64 ? a->block : (char *)a->block + wide;
-  a->packed = gq_field_plain(f) ? a->cast : (char *)a->block + wide + part;
+  if (!a->dw || !a->cast) return gq_nomem(a->bytes);
+  a->packed = gq_field_plain(f) ? a->cast : (char *)a->cast + part;
   return GQ_OK;
 }
 
 void gq_along_done(gq_along *a) {
   gq_brownian_free(a->path);
-  gq_free(a->block);
+  gq_free(a->dw);
+  if (a->cast) gq_release(a->field->on, a->cast);
   *a = (gq_along){ 0 };
 }
 
@@ -28,7 +28,7 @@ void gq_along_done(gq_along *a) {
 static void pack(gq_along *a, double t, double t1) {
   const gq_field *f = a->field;
   a->t = t, a->t1 = t1;
-  if (a->cast != (void *)a->dw) f->on->vec->put(f->dtype, gq_numel(f->wshape), a->dw, a->cast, 1);
+  f->on->vec->put(f->dtype, gq_numel(f->wshape), a->dw, a->cast, 1);
   if (a->packed != a->cast)
     gq_field_pack(f, a->cast, a->packed); /* only noise of the state's shape is turned */
 }

@@ -10,9 +10,8 @@
 typedef struct gq_along {
   const gq_field *field;
   gq_brownian *path;           /* NULL: no SDE */
-  double *dw;                  /* W over a step, */
+  double *dw;                  /* W over a step, the host's; */
   void *cast, *packed;         /* in the state's dtype, and as slices hold states */
-  void *block;
   size_t bytes;
   double t, t1;                /* the step that they are of */
 } gq_along;

@@ -50,12 +50,6 @@ static int check_method(const gq_problem *p, const gq_ode_options *o) {
       "with method = %s",
       o->engine->name, m->name, fits);
   }
-  if (o->engine->integral && p->calculus == GQ_ITO && p->noise != GQ_ADDITIVE)
-    return gq_fail(
-      GQ_EUNSUPPORTED,
-      "gradient = \"%s\" solves a Stratonovich SDE backwards, which is that of an Ito SDE with additive "
-      "noise alone: use gradient = \"direct\" or \"aca\"",
-      o->engine->name);
   if (backwards(o->back_method, 0)) return GQ_OK;
   methods_of(backwards, 0, fits, sizeof fits);
   return gq_fail(GQ_EARG,
