@@ -111,11 +111,23 @@ describe("devices", function()
     raises("parameter mirror cpu", gq.optim.adam, { leaf { 2 }, far })
   end)
 
-  it("do not solve yet, and say so", function()
-    local z = gq.ones(2, { device = "mirror" })
-    raises("mirror cpu", gq.odeint, function(_, x) return -x end, z, { 0, 1 })
-    local w = gq.ones(2, { device = "mirror" })
-    raises("mirror cpu", gq.odeint, function(_, x) return x * w end, gq.ones(2), { 0, 1 })
+  it("are one for a solve: z0's, and what cannot run there is refused by name", function()
+    local z = gq.ones(4, 2, { device = "mirror" })
+    local function refused(words, o)
+      raises(words .. " mirror cpu", gq.odeint, function(_, x) return -x end, z, { 0, 1 }, o)
+    end
+    refused("method kvaerno3", { method = "kvaerno3" })
+    refused("method implicit_adams", { method = "implicit_adams" })
+    refused("batch independent", { batch = "independent" })
+    refused("trace false", { trace = false })
+    refused("event", { event = function(_, x) return x:sum() - 1 end })
+    refused("dense true", { dense = true })
+    local w = gq.ones(2, { device = "mirror", requires_grad = true })
+    for _, name in ipairs { "adjoint", "gqc" } do
+      local o = { gradient = name }
+      raises("gradient mirror cpu " .. name, gq.odeint, function(_, x) return x * w end, z, { 0, 1 }, o)
+    end
+    raises("mirror cpu", gq.odeint, function(_, x) return x * w end, gq.ones(4, 2), { 0, 1 })
   end)
 end)
 
@@ -152,6 +164,47 @@ describe("on another device", function()
       end
     end)
   end
+
+  -- Solution and gradients of a solve on one device, as tables.
+  local function solved(device, dtype, rows, o)
+    local w = gq.randn({ 3, 3 }, { seed = 1, dtype = dtype }):to(device):detach()
+    local z = gq.randn({ rows, 3 }, { seed = 2, dtype = dtype }):to(device):detach()
+    local t = gq.tensor({ 0, 0.3, 1, 1.5 }, { dtype = "float64", requires_grad = true })
+    w.requires_grad, z.requires_grad = true, true
+    local y = gq.odeint(function(s, x) return gq.tanh(x:matmul(w)) * (1 + s) - x end, z, t, o);
+    (y * y):mean():backward()
+    for _, x in ipairs { y, z.grad, w.grad } do assert.equal(device, x.device) end
+    assert.equal("cpu", t.grad.device)
+    return { y:totable(), z.grad:totable(), w.grad:totable(), t.grad:totable() }
+  end
+
+  for _, c in ipairs {
+    { gradient = "direct" }, { gradient = "aca" }, { gradient = "seminorm" }, { gradient = "gq" },
+    { gradient = "gq", gq = { paper = true } }, { gradient = "gq", adjoint = { trajectory = "checkpoint" } },
+    { gradient = "check" }, { gradient = "kronrod" }, { gradient = "interpolated" },
+    { gradient = "direct", method = "rk4", step_size = 0.1 }, { gradient = "gq", method = "rk4", step_size = 0.1 },
+    { gradient = "gq", method = "dopri8" }, { gradient = "mali", method = "alf" },
+    { gradient = "reversible", method = "reversible_heun" }, { gradient = "direct", memory_limit = 1000 },
+  } do
+    local name = c.gradient .. " " .. (c.method or "dopri5") .. (c.gq and " paper" or "") ..
+      (c.adjoint and " checkpoint" or "") .. (c.memory_limit and " over its limit" or "")
+    it("a solve and its gradients give the same bits: " .. name, function()
+      for _, dtype in ipairs { "float32", "float64" } do
+        for _, rows in ipairs { 4, 70 } do
+          assert.same(solved("cpu", dtype, rows, c), solved("mirror", dtype, rows, c))
+        end
+      end
+    end)
+  end
+
+  it("auto takes an engine that runs there", function()
+    local z = gq.randn({ 4, 3 }, { seed = 2 }):to("mirror"):detach()
+    z.requires_grad = true
+    local y, info = gq.odeint(function(_, x) return -x end, z, { 0, 1 })
+    assert.equal("direct", info.engine)
+    y:sum():backward()
+    assert.equal("mirror", z.grad.device)
+  end)
 
   it("a gradient that is not finite is found", function()
     local x = leaf({ 3 }):to("mirror"):detach()

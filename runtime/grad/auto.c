@@ -56,7 +56,8 @@ static void without_activations(const gq_planspec *s, gq_ode_options *o, const g
 static bool collocates(const gq_planspec *s, const gq_ode_options *o, const gq_field *f) {
   int64_t rows = f->shape.ndim ? f->shape.dim[0] : 1, row = gq_numel(f->shape) / (rows > 0 ? rows : 1);
   bool adaptive = o->method->steps->any_system && o->method->e && o->step_size <= 0;
-  if (!adaptive || o->overshoot || o->parity || s->p->jump_ || o->independent)
+  if (gq_tensor_device(s->p->z0) != gq_host || !adaptive || o->overshoot || o->parity || s->p->jump_ ||
+      o->independent)
     return false; /* fixed steps have no bound */
   return rows > 1 && rows <= FEW_ROWS && row <= LONG_ROW && gq_field_independent(f) == GQ_OK &&
          (!f->columns || f->points);

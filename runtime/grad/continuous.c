@@ -126,8 +126,9 @@ static int buffers(back *k) {
   size_t n = 4 * parts + given * w->a.st->m->slopes + moments + 4;
   k->part = gq_round64(gq_part_bytes(k->s->plan->field));
   k->n = gq_numel(k->s->plan->field->shape);
-  k->block = gq_calloc(n, k->part + 1);
+  k->block = gq_allocate(k->s->plan->field->on, n * (k->part + 1));
   if (!k->block) return gq_nomem(n * k->part);
+  gq_zero(k->s->plan->field->on, k->block, n * k->part);
   k->s->bytes += n * k->part;
   char *next = k->block;
   for (int p = 0; p < parts; p++) {
@@ -613,7 +614,7 @@ static int pass(gq_pullback *b, bool pieces, bool *agrees) {
   gq_grads_done(&w->a.sum.dq);
   gq_grads_done(&w->a.sum.eq);
   gq_walk_done(w);
-  gq_free(k.block);
+  gq_release(k.s->plan->field->on, k.block);
   return status;
 }
 

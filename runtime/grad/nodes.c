@@ -73,7 +73,7 @@ static int probes_init(gq_nodebuffer *b) {
   int status = gq_refine_init(&b->sum, e->parts - e->defect, size, b->s->o.back_rtol, 50 * eps);
   gq_free(size);
   GQ_TRY(status);
-  b->probes = gq_alloc(n * p->field->nslices + 64);
+  b->probes = gq_allocate(p->field->on, n * p->field->nslices + 64);
   b->value = gq_alloc((size_t)b->points * (b->sum.numbers + b->sum.groups) * sizeof *b->value + 64);
   if (!b->probes || !b->value) return gq_nomem(n * p->field->nslices);
   b->s->bytes += n * p->field->nslices;
@@ -90,7 +90,7 @@ int gq_nodebuffer_init(gq_nodebuffer *b, gq_solution *s, const gq_grads *grads) 
   int each = s->plan->defect ? 3 : 2;
   for (int i = 0; i < f->nslices; i++) states += each * gq_round64(b->points * gq_slice_bytes(f, i));
   n += 2 * states;
-  b->block = gq_alloc(n);
+  b->block = gq_allocate(f->on, n);
   b->z = gq_calloc(4 * f->nslices, sizeof *b->z);
   if (!b->block || !b->z) return gq_nomem(n);
   b->a = b->z + f->nslices, b->slope = b->a + f->nslices, b->probe = b->slope + f->nslices;
@@ -106,8 +106,7 @@ int gq_nodebuffer_init(gq_nodebuffer *b, gq_solution *s, const gq_grads *grads) 
 }
 
 void gq_nodebuffer_done(gq_nodebuffer *b) {
-  gq_free(b->block);
-  gq_free(b->probes);
+  if (b->s) gq_release(b->s->plan->field->on, b->block), gq_release(b->s->plan->field->on, b->probes);
   gq_free(b->value);
   gq_free(b->z);
   gq_refine_done(&b->sum);

@@ -31,12 +31,13 @@ static int first_slope(gq_pullback *b, void *slope) {
   const void *z;
   GQ_TRY(first_state(s, &z));
   if (s->samples) return gq_samples_slope(b, z, slope);
-  void *packed = gq_alloc(2 * gq_part_bytes(f) + 64), *at = (char *)packed + gq_round64(gq_part_bytes(f));
+  void *packed = gq_allocate(f->on, 2 * gq_part_bytes(f) + 64),
+       *at = (char *)packed + gq_round64(gq_part_bytes(f));
   if (!packed) return gq_nomem(2 * gq_part_bytes(f));
   gq_field_pack(f, z, packed);
   int status = gq_evaluate_at(&s->plan->f, s->bind, s->t[0], &packed, &at, NULL, NULL);
   if (status == GQ_OK) gq_field_unpack(f, at, slope);
-  gq_free(packed);
+  gq_release(f->on, packed);
   b->nfe++;
   return status;
 }
@@ -62,11 +63,11 @@ static int backward_trivial(gq_pullback *b) {
   for (int k = 0; k < s->nt; k++)
     if (n) s->plan->field->on->vec->axpy(s->z0->dtype, n, 1, gq_at_time(s, b->gz, k), b->a);
   if (!n || !b->gt || s->nt == 1) return GQ_OK;
-  void *slope = gq_alloc(gq_part_bytes(s->plan->field) + 64);
+  void *slope = gq_allocate(s->plan->field->on, gq_part_bytes(s->plan->field) + 64);
   if (!slope) return gq_nomem(gq_part_bytes(s->plan->field));
   int status = first_slope(b, slope);
   if (status == GQ_OK) status = trivial_times(b, slope);
-  gq_free(slope);
+  gq_release(s->plan->field->on, slope);
   return status;
 }
 
@@ -74,7 +75,7 @@ static int backward_trivial(gq_pullback *b) {
 static int pack_cotangents(const gq_solution *s, gq_tensor **gz) {
   gq_tensor *packed;
   if (s->trivial || gq_field_plain(s->plan->field)) return GQ_OK;
-  GQ_TRY(gq_tensor_new((*gz)->dtype, (*gz)->shape, &packed));
+  GQ_TRY(gq_tensor_new_on(gq_tensor_device(*gz), (*gz)->dtype, (*gz)->shape, &packed));
   for (int k = 0; k < s->nt; k++)
     gq_field_pack(s->plan->field, gq_at_time(s, *gz, k), gq_at_time(s, packed, k));
   gq_tensor_unref(*gz);
@@ -148,7 +149,8 @@ static int backward_audit(gq_pullback *b, gq_tensor *const *gcapture) {
   gq_info info = s->info;
   gq_pullback again = { .s = s, .gz = b->gz, .refine = 2 };
   gq_tensor **fine = gq_calloc(f->ncapture + 1, sizeof *fine);
-  again.a = gq_calloc(1, gq_part_bytes(f) + 1);
+  again.a = gq_allocate(f->on, gq_part_bytes(f) + 1);
+  if (again.a) gq_zero(f->on, again.a, gq_part_bytes(f));
   int status = fine && again.a ? gq_grads_new(f, true, &again.grads) : gq_nomem(gq_part_bytes(f));
   s->bytes += again.grads.bytes + gq_part_bytes(f);
   if (status == GQ_OK) status = backward_once(&again, fine);
@@ -157,7 +159,7 @@ static int backward_audit(gq_pullback *b, gq_tensor *const *gcapture) {
   s->info.nfe_audit = again.nfe;
   for (int i = 0; fine && i < f->ncapture; i++) gq_tensor_unref(fine[i]);
   gq_grads_done(&again.grads);
-  gq_free(again.a);
+  gq_release(f->on, again.a);
   gq_free(fine);
   return status;
 }
@@ -190,6 +192,7 @@ static int backward_sums(gq_solution *s, gq_tensor *gz_, const double sums[2], g
                          gq_tensor **gt, gq_tensor **gcapture) {
   gq_pullback b = { .s = s, .refine = 1, .error = sums[0], .stiffness = sums[1] };
   gq_tensor *a = NULL, *times = NULL;
+  const gq_device *on = gq_tensor_device(s->z);
   *gz0 = *gt = NULL;
   if (gz_) GQ_TRY(check_cotangent(s, gz_));
   if (!isfinite(sums[0]) || !isfinite(sums[1]))
@@ -205,12 +208,13 @@ static int backward_sums(gq_solution *s, gq_tensor *gz_, const double sums[2], g
   s->info.reconstruction = 0, s->info.capped = false;
   s->info.panels = s->info.panels_split = s->info.nfe_audit = 0;
   s->info.quadrature_error = s->info.audit = s->info.spectrum = s->info.defect = NAN;
-  int status = gz_ ? gq_tensor_contiguous_get(gz_, &b.gz) : gq_tensor_new(s->z->dtype, s->z->shape, &b.gz);
+  int status =
+    gz_ ? gq_tensor_contiguous_get(gz_, &b.gz) : gq_tensor_new_on(on, s->z->dtype, s->z->shape, &b.gz);
   if (status == GQ_OK) status = drop_unreached(s, &b.gz);
   if (status == GQ_OK) status = gq_solution_records(s);
   if (status == GQ_OK) status = gq_check_finite(b.gz, "the cotangent dL/dz of the solution");
   if (status == GQ_OK) status = pack_cotangents(s, &b.gz);
-  if (status == GQ_OK) status = gq_tensor_new(s->z0->dtype, s->z0->shape, &a);
+  if (status == GQ_OK) status = gq_tensor_new_on(on, s->z0->dtype, s->z0->shape, &a);
   if (status == GQ_OK)
     status = gq_tensor_new(GQ_F64, gq_shape_of(1, (int64_t[]){ s->nt + s->unreached }), &times);
   if (status == GQ_OK) status = gq_grads_new(s->plan->field, true, &b.grads);

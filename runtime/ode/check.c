@@ -168,11 +168,34 @@ static int check_halves(const gq_problem *p) {
     gq_shape_text(s, got, sizeof got));
 }
 
+/* What looks at numbers itself looks at the host's. */
+static int check_device(const gq_problem *p, const gq_ode_options *o) {
+  const gq_device *d = gq_tensor_device(p->z0);
+  const gq_tableau *m = o->method, *b = o->engine->keeps == GQ_KEEP_TRAJECTORY ? o->back_method : m;
+  const struct {
+    bool hosted;
+    const char *what, *name, *quote;
+  } all[] = {
+    { p->noise, "noise", "a process", "" },
+    { !m->steps->anywhere, "method", m->name, "\"" },
+    { !b->steps->anywhere, "adjoint.method", b->name, "\"" },
+    { o->engine->hosted, "gradient", o->engine->name, "\"" },
+    { o->independent, "batch", "independent", "\"" },
+    { gq_graph_calls(p->f), "trace", "false", "" },
+    { p->event_, "event", "f", "" },
+    { p->dense_, "dense", "true", "" },
+    { o->parity && p->ntensors > 1, "parity", "true", "" },
+  };
+  for (size_t i = 0; d != gq_host && i < sizeof all / sizeof *all; i++)
+    if (all[i].hosted)
+      return gq_fail(GQ_EUNSUPPORTED, "%s = %s%s%s runs on the CPU and z0 is on %s: use x:to(\"cpu\")",
+                     all[i].what, all[i].quote, all[i].name, all[i].quote, d->name);
+  return GQ_OK;
+}
+
 int gq_problem_check(const gq_problem *p, const gq_ode_options *o) {
+  GQ_TRY(check_device(p, o));
   if (p->noise) return gq_noise_check(p, o);
-  if (gq_tensor_device(p->z0) != gq_host)
-    return gq_fail(GQ_EUNSUPPORTED, "odeint runs on the CPU and z0 is on %s: use x:to(\"cpu\")",
-                   gq_tensor_device(p->z0)->name);
   if (!gq_is_float(p->z0->dtype))
     return gq_fail(GQ_EDTYPE, "the state is %s; it must be float32 or float64", gq_dtype_name(p->z0->dtype));
   GQ_TRY(gq_ode_check(o));
