@@ -13,7 +13,8 @@
 enum { GQ_NODE_SIZES = 7 };    /* node programs for 1, 2, 4, ... 64 rows */
 
 /* What shapes a plan, and all that is seen where one is built: numbers are inputs of its programs. Zeroed before it is
-** filled, compared bytewise; the graph's own key follows. */
+** filled, compared bytewise; the graph's own key
+** follows. Fields: a choice each. */
 typedef struct gq_plankey {
   const gq_engine *engine;
   const gq_backend *on;
