@@ -1,7 +1,9 @@
 -- drawn_spec.lua -- scripts/drawn.lua: what its table must hold.
 
+local gqlua = os.getenv("GQLUA") or "./gqlua"
+
 local function rows(count)
-  local pipe, list = assert(io.popen("./gqlua scripts/drawn.lua " .. count .. " 2>&1")), {}
+  local pipe, list = assert(io.popen(gqlua .. " scripts/drawn.lua " .. count .. " 2>&1")), {}
   for line in pipe:lines() do
     local kind, gradient, numbers = line:match("^| (%a+) | (%a+) | ([%d |]+)|$")
     if kind then

@@ -503,10 +503,10 @@ void gq_solution_free(gq_solution *s) {
   gq_along_done(&s->along);
   gq_sampleset_free(s->samples);
   gq_binding_free(s->bind);
+  if (s->o.trajectory->done) s->o.trajectory->done(s); /* into the field's backend: the plan's */
   gq_plan_release(s->plan);
   gq_tensor_unref(s->z0);
   gq_tensor_unref(s->z);
-  if (s->o.trajectory->done) s->o.trajectory->done(s);
   gq_steps_done(&s->steps);
   gq_steps_done(&s->ends);
   gq_free(s->jumps);
