@@ -65,7 +65,7 @@ function gq.hessian_vector(f, x, v)
 end
 
 gq.docs[gq.jvp] = "gq.jvp(f, x, v): the derivative of f(x) along v (x's shape), in f(x)'s shape; and f(x)"
-gq.docs[gq.jacobian] = "gq.jacobian(f, x): all derivatives of f(x), a pass for each number of f(x), with the shape of f(x) "
+gq.docs[gq.jacobian] = "gq.jacobian(f, x): all derivatives of f(x), a pass for each number of f(x), with f(x)'s shape "
   .. "followed by x's"
-gq.docs[gq.hessian_vector] = "gq.hessian_vector(f, x, v): the second derivatives of the number f(x) times v, in x's shape; "
-  .. "and f(x)"
+gq.docs[gq.hessian_vector] = "gq.hessian_vector(f, x, v): the second derivatives of the number f(x) times v, in "
+  .. "x's shape; and f(x)"
