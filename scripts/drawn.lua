@@ -68,7 +68,7 @@ local function solve(case, dtype, options)
     gq.tensor(case.z0, { dtype = dtype }), { 0, case.last }, options)
   local longest = 0
   for _, row in ipairs(gq.core.steplog()) do
-    if row[4] == 1 or row[4] == true then longest = math.max(longest, math.abs(row[2])) end
+    if row[4] == 1 then longest = math.max(longest, math.abs(row[2])) end
   end
   gq.core.steplog(false)
   if ok then ok = pcall(function() (z[2] * gq.tensor(case.z0, { dtype = dtype }):cos()):sum():backward() end) end

@@ -1,14 +1,9 @@
 -- derivatives_spec.lua -- gq.jvp, gq.jacobian, gq.hessian_vector against formulas and differences.
 
 local gq = require "gq"
-local helper = require "tests.helper"
+local refused = require("tests.helper").refused
 
 local f64 = { dtype = "float64" }
-
-local function refused(part, f, ...)
-  local message = helper.message(f, ...)
-  assert.truthy(message:find(part, 1, true), message)
-end
 
 describe("derivatives of a function", function()
   local A = gq.randn({ 4, 3 }, { dtype = "float64", seed = 1 })

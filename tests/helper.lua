@@ -124,6 +124,12 @@ function helper.raises(words, f, ...)
   return text
 end
 
+-- f(...) raises an error that has this part, word for word.
+function helper.refused(part, f, ...)
+  local text = helper.message(f, ...)
+  assert(text:find(part, 1, true), ("'%s' expected in the message: %s"):format(part, text))
+end
+
 -- Options: those of all the tables (nil: none), the last one's where several have a key.
 function helper.with(...)
   local o = {}

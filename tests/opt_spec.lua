@@ -292,9 +292,7 @@ describe("settings and state", function()
 end)
 
 describe("refused", function()
-  local function refused(part, f, ...)
-    assert.truthy(helper.message(f, ...):find(part, 1, true), helper.message(f, ...))
-  end
+  local refused = helper.refused
 
   it("are no parameters, and such that require no gradient", function()
     refused("no parameters", gq.optimiser, "adam", {})

@@ -2,13 +2,9 @@
 
 local gq = require "gq"
 local helper = require "tests.helper"
+local refused = helper.refused
 
 local f64 = { dtype = "float64" }
-
-local function refused(part, f, ...)
-  local message = helper.message(f, ...)
-  assert.truthy(message:find(part, 1, true), message)
-end
 
 local times, rows = { 0, 0.42, 0.42, 1 }, 40
 local calculus = { euler = "ito" }

@@ -2,13 +2,9 @@
 
 local gq = require "gq"
 local helper = require "tests.helper"
+local refused = helper.refused
 
 local f64 = { dtype = "float64" }
-
-local function refused(part, f, ...)
-  local message = helper.message(f, ...)
-  assert.truthy(message:find(part, 1, true), message)
-end
 
 local function path(o)
   return gq.brownian { t0 = o.t0 or 0, t1 = o.t1 or 1, shape = o.shape or { 3 }, seed = o.seed or 1,

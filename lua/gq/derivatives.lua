@@ -24,9 +24,10 @@ local function at(f, x, what)
 end
 
 local function check_direction(v, x, what)
-  if gq.is_tensor(v) and v.dtype == x.dtype and table.concat(v.shape, ",") == table.concat(x.shape, ",") then return end
-  error(("%s: v: a tensor of x's shape and dtype expected, %s as %s, got %s"):format(what, "{"
-    .. table.concat(x.shape, ", ") .. "}", x.dtype, describe(v)), 3)
+  local shape = table.concat(x.shape, ", ")
+  if gq.is_tensor(v) and v.dtype == x.dtype and table.concat(v.shape, ", ") == shape then return end
+  error(("%s: v: a tensor of x's shape and dtype expected, {%s} as %s, got %s"):format(what, shape, x.dtype,
+    describe(v)), 3)
 end
 
 local function grad(y, x, c)

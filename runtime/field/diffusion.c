@@ -70,14 +70,16 @@ int gq_diffusion_check(const gq_graph *fg, gq_noise noise, gq_shape *form, gq_sh
 
 /* ---- one form ---- */
 
+static gq_ref input_like(gq_graph *g, const gq_graph *body, int i) {
+  const gq_node *v = gq_graph_node(body, gq_graph_input(body, i));
+  return gq_input(g, v->dtype, v->shape);
+}
+
 static int emit_form(const gq_graph *fg, gq_noise noise, gq_graph *g, gq_ref *bind) {
   gq_ref out[2];
   gq_shape form, w;
   GQ_TRY(gq_diffusion_check(fg, noise, &form, &w));
-  for (int i = 0; i < gq_graph_inputs(fg); i++) {
-    const gq_node *v = gq_graph_node(fg, gq_graph_input(fg, i));
-    bind[i] = gq_input(g, v->dtype, v->shape);
-  }
+  for (int i = 0; i < gq_graph_inputs(fg); i++) bind[i] = input_like(g, fg, i);
   gq_inline(g, fg, bind, out);
   if (!gq_shape_equal(form, output(fg, 1).shape))
     out[1] = noise == GQ_SCALAR ? gq_reshape(g, out[1], form) : gq_expand(g, out[1], form);
@@ -111,6 +113,11 @@ static gq_ref matrix_product(gq_graph *g, gq_ref G, gq_ref dw) {
 gq_ref gq_noise_product(gq_graph *g, gq_noise noise, gq_ref G, gq_ref dw) {
   if (G == GQ_NONE) return GQ_NONE;
   return is_matrix(noise) ? matrix_product(g, G, dw) : gq_emit2(g, GQ_OP_MUL, G, dw);
+}
+
+gq_ref gq_noise_rise(gq_graph *g, gq_noise noise, gq_ref f, gq_ref G, gq_ref h, gq_ref dw) {
+  gq_ref fh = gq_emit2(g, GQ_OP_MUL, f, h); /* first: operands of one call are emitted in no order */
+  return gq_emit2(g, GQ_OP_ADD, fh, gq_noise_product(g, noise, G, dw));
 }
 
 /* ---- from Ito to Stratonovich ---- */
@@ -152,11 +159,6 @@ static gq_ref column(gq_graph *g, gq_noise noise, gq_ref G, int64_t j) {
   gq_shape z = attr.shape;
   z.ndim--;
   return gq_reshape(g, gq_emit(g, GQ_OP_SLICE, 1, &G, &attr), z);
-}
-
-static gq_ref input_like(gq_graph *g, const gq_graph *body, int i) {
-  const gq_node *v = gq_graph_node(body, gq_graph_input(body, i));
-  return gq_input(g, v->dtype, v->shape);
 }
 
 /* (dG_j/dz) G_j is the second derivative of what moves along G_j, at a t that stands still: inputs nothing, z, t, the

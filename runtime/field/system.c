@@ -221,8 +221,7 @@ int gq_system_rise(const gq_field *f, int cls, const void *arg, gq_system *s) {
     h = gq_input(fr.g, f->dtype, gq_shape_of(0, NULL)), dw = noise_input(f, cls, &fr);
     bind_boundaries(f, cls, &fr);
     gq_inline(fr.g, own ? own : f->class_body[cls], fr.bind, out);
-    lead[0] = gq_emit2(fr.g, GQ_OP_ADD, gq_emit2(fr.g, GQ_OP_MUL, out[0], h),
-                       gq_noise_product(fr.g, f->noise, out[1], dw));
+    lead[0] = gq_noise_rise(fr.g, f->noise, out[0], out[1], h, dw);
     status = pull(f, &fr, lead[0], a, GQ_PRODUCTS_ALL, false, da);
     lead[1] = gq_emit1(fr.g, GQ_OP_NEG, or_zero(f, cls, &fr, da[0]));
     int done = finish(s, f, &fr, 2, lead, GQ_NONE, da + 2);

@@ -116,17 +116,16 @@ const gq_engine gq_noise_engines[] = {
 const int gq_nengines = sizeof gq_engines / sizeof *gq_engines;
 const int gq_nnoise_engines = sizeof gq_noise_engines / sizeof *gq_noise_engines;
 
-const gq_engine *gq_noise_engine_find(const char *name) {
-  for (int i = 0; i < gq_nnoise_engines; i++)
-    if (!strcmp(gq_noise_engines[i].name, name)) return &gq_noise_engines[i];
+static const gq_engine *find(const gq_engine *rows, int n, const char *name) {
+  for (int i = 0; i < n; i++)
+    if (!strcmp(rows[i].name, name)) return &rows[i];
   return NULL;
 }
 
-const gq_engine *gq_engine_find(const char *name) {
-  for (int i = 0; i < gq_nengines; i++)
-    if (!strcmp(gq_engines[i].name, name)) return &gq_engines[i];
-  return NULL;
+const gq_engine *gq_noise_engine_find(const char *name) {
+  return find(gq_noise_engines, gq_nnoise_engines, name);
 }
+const gq_engine *gq_engine_find(const char *name) { return find(gq_engines, gq_nengines, name); }
 
 void gq_ode_defaults(gq_ode_options *o, gq_dtype d) {
   double tol = d == GQ_F32 ? 1e-3 : 1e-6;

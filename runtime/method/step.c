@@ -126,8 +126,7 @@ gq_ref gq_builder_system(builder *b, int i, double c, const gq_ref *y, gq_ref *a
 }
 
 gq_ref gq_builder_rise(builder *b, gq_ref f, gq_ref G) {
-  gq_ref fh = gq_emit2(b->g, GQ_OP_MUL, f, to_state(b, b->h));
-  return gq_emit2(b->g, GQ_OP_ADD, fh, gq_noise_product(b->g, b->s->noise, G, b->dw));
+  return gq_noise_rise(b->g, b->s->noise, f, G, to_state(b, b->h), b->dw);
 }
 
 void gq_builder_evaluate(builder *b, int i, double c, const gq_ref *y) {
@@ -398,11 +397,7 @@ int gq_step_new(const gq_system *s, const gq_stepkind *k, const bool *want, gq_g
   l->carry = k->adaptive || m->end < m->stages || m->tuple;
   l->extra = m->tuple && m->tuple->extra ? 1 + (s->noise != GQ_NOISE_NONE) : 0;
   for (int i = 0; i < GQ_SUMS; i++) l->sum[i] = l->csum[i] = -1;
-  builder b = {
-    .s = s,
-    .k = k,
-    .l = l,
-  };
+  builder b = { .s = s, .k = k, .l = l };
   b.nb = gq_graph_inputs(s->g) - first_boundary(&b);
   b.dtype = gq_builder_input(&b, 1)->dtype;
   size_t nouts =

@@ -88,9 +88,6 @@ static int check_path(const gq_problem *p) {
 int gq_noise_check(const gq_problem *p, const gq_ode_options *o) {
   if (!gq_is_float(p->z0->dtype))
     return gq_fail(GQ_EDTYPE, "z0 is %s: expected float32 or float64", gq_dtype_name(p->z0->dtype));
-  if (gq_tensor_device(p->z0) != gq_host)
-    return gq_fail(GQ_EUNSUPPORTED, "sdeint runs on the CPU and z0 is on %s: use x:to(\"cpu\")",
-                   gq_tensor_device(p->z0)->name);
   if (!o->method->scheme || !p->path || o->independent || p->dense_ || p->event_ || p->jump_)
     return gq_fail(GQ_EARG,
                    "an SDE takes a method of gq_scheme_get, a path, and neither dense solutions nor events");
