@@ -279,9 +279,18 @@ int gqL_solveode(lua_State *L) {
   return dense ? 3 : 2;
 }
 
+/* Does f tell where it is not smooth, as gq.cde's does? */
+static bool has_points(lua_State *L) {
+  if (!lua_istable(L, 1)) return false;
+  lua_pushliteral(L, "grid_points");
+  bool there = lua_rawget(L, 1) != LUA_TNIL;
+  lua_pop(L, 1);
+  return there;
+}
+
 /* States of several tensors, and options that lua/gq/solve.lua turns into others. */
 static bool needs_more(lua_State *L) {
-  return lua_istable(L, 2) || has(L, 4, "regularise") || has(L, 4, "event") || has(L, 4, "grid_points") ||
+  return lua_istable(L, 2) || has_points(L) || has(L, 4, "regularise") || has(L, 4, "event") || has(L, 4, "grid_points") ||
          has(L, 4, "dense");
 }
 

@@ -21,6 +21,7 @@ load("interpolant")              -- odeint's opts.dense
 load("solve")                    -- odeint's events and grid points
 load("states")                   -- odeint's states of several tensors
 load("regularise")               -- gq.jet, gq.steer, odeint's regularisers
+load("interpolate")              -- gq.interpolate, gq.cde
 load("sde")                      -- gq.sde, gq.sdeint, gq.wong_zakai
 gq.train = load("train")
 gq.cli = load("cli")

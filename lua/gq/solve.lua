@@ -6,7 +6,7 @@
 local gq = ...
 
 local core = gq.core
-local fail = core.fail
+local fail, copy = core.fail, core.copy
 
 -- Numbers in a table or tensor.
 local function numbers(t) return gq.is_tensor(t) and t:totable() or t end
@@ -62,6 +62,13 @@ local function with_gradient(t, merged, at, points, from)
     if given then k = k + 1 end
   end
   return gq.cat(parts, 1)
+end
+
+-- Dynamics that know where they are not smooth (gq.cde) say so, unless the options do.
+local function own_points(f, opts)
+  local points = type(f) == "table" and rawget(f, "grid_points")
+  if not points or opts ~= nil and (type(opts) ~= "table" or opts.grid_points ~= nil) then return opts end
+  return copy(opts or {}, { grid_points = points })
 end
 
 -- Grid points are times at which nobody wants the state.
@@ -131,7 +138,7 @@ end
 
 -- gq.odeint's part in Lua: bindings/l_solve.c calls it.
 function core.odeint(f, z0, t, opts)
-  local p, back = { f = f, z0 = z0, t = t, opts = opts }, {}
+  local p, back = { f = f, z0 = z0, t = t, opts = own_points(f, opts) }, {}
   back[#back + 1] = core.regularised(p) or core.pack(p)
   if type(p.opts) == "table" then
     back[#back + 1] = locate(p)

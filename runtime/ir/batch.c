@@ -65,6 +65,13 @@ static gq_ref batch_aligned(batch *b) {
   return emit(b, b->node->op, &b->node->attr);
 }
 
+/* A product of batched operands, and the column added to each. */
+static gq_ref batch_affine(batch *b) {
+  for (int i = 0; i < 3; i++) align(b, i, 2);
+  gq_ref y = gq_emit(b->g, GQ_OP_MATMUL, 2, b->args, &b->node->attr);
+  return gq_emit2(b->g, GQ_OP_ADD, y, b->args[2]);
+}
+
 static gq_ref batch_reduction(batch *b) {
   gq_attr a = { .flags = b->node->attr.flags << 1 };
   return emit(b, b->node->op, &a);
