@@ -19,12 +19,13 @@ gqL_state *gqL_getstate(lua_State *L) {
   lua_pop(L, 1);
   if (s != NULL) return s;
   s = lua_newuserdatauv(L, sizeof *s, 0);
-  *s = (gqL_state){ .dtype = GQ_F32 };
+  *s = (gqL_state){ .dtype = GQ_F32, .device = gq_host };
   lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
   return s;
 }
 
 gq_dtype gqL_default_dtype(lua_State *L) { return gqL_getstate(L)->dtype; }
+const gq_device *gqL_default_device(lua_State *L) { return gqL_getstate(L)->device; }
 
 uint64_t gqL_nextseed(lua_State *L) {
   gqL_state *s = gqL_getstate(L);

@@ -66,6 +66,8 @@ gq_shape gqL_checkshape(lua_State *L, int arg);             /* a table of sizes 
 int gqL_axis(lua_State *L, int arg, int ndim);              /* 1-based or negative -> 0-based */
 const char *gqL_devices(lua_State *L);   /* those that are there, "cpu", ..., pushed */
 const gq_device *gqL_device(lua_State *L, const char *name, const char *what);   /* or an error that lists them */
+gq_tensor *gqL_onhost(lua_State *L, gq_tensor *t);  /* its numbers, to be read: packed, on the CPU, pushed */
+void gqL_place(lua_State *L, const gq_device *d);   /* the tensor at the top goes there */
 gq_dtype gqL_checkdtype(lua_State *L, int arg);
 
 gq_dense **gqL_pushinterpolant(lua_State *L);               /* empty, collectable: l_dense.c */
@@ -82,6 +84,7 @@ bool gqL_optbool(lua_State *L, int arg, const char *key, bool def);
 const char *gqL_optstring(lua_State *L, int arg, const char *key, const char *def);   /* lent by the table */
 gq_dtype gqL_optdtype(lua_State *L, int arg, const char *key);                        /* default: gq.set_default_dtype's */
 gq_dtype gqL_default_dtype(lua_State *L);
+const gq_device *gqL_default_device(lua_State *L);                                    /* gq.set_default_device's */
 /* Seed for the next draw, from the generator of gq.manual_seed (advances it). */
 uint64_t gqL_nextseed(lua_State *L);
 
@@ -89,6 +92,7 @@ uint64_t gqL_nextseed(lua_State *L);
 typedef struct gqL_state {
   uint64_t seed, counter;          /* generator: draw number `counter` of stream `seed` */
   gq_dtype dtype;                  /* default of constructors */
+  const gq_device *device;         /* and where they make them */
   size_t survived;                 /* tensor bytes alive after the last full collection */
   int scopes;                      /* open gq.scope() */
 } gqL_state;
@@ -103,7 +107,8 @@ void gqL_checkcallable(lua_State *L, int fn, const char *what);   /* a function 
 /* Trace fn (stack index) over inputs of the given dtypes and shapes: calls it once with traced
 ** tensors, checks that it returns nout tensors, and returns the trace (in a userdata pushed on the
 ** stack that frees it). what: "the dynamics function of gq.odeint". */
-gq_trace *gqL_trace(lua_State *L, int fn, int nin, const gq_dtype *d, const gq_shape *s, int nout, const char *what);
+gq_trace *gqL_trace(lua_State *L, int fn, const gq_device *on, int nin, const gq_dtype *d, const gq_shape *s, int nout,
+                    const char *what);
 /* What `what` returned (d, s) as dz/dt of a state dz, sz: NULL if it has its dtype and shape, else what is wrong, pushed. */
 const char *gqL_wrongslope(lua_State *L, const char *what, gq_dtype d, gq_shape s, gq_dtype dz, gq_shape sz);
 

@@ -311,15 +311,6 @@ static bool set_default(lua_State *L, const char *name, const char *value_, bool
   return true;
 }
 
-static bool set_device(const char *name_) {
-  if (!name_ || strcmp(name_, "cpu") == 0) return true;
-  fprintf(stderr, "gqlua: --device %s: %s\n", name_,
-          strcmp(name_, "cuda") == 0
-            ? "this build has no CUDA backend; leave the option out or say --device cpu"
-            : "expected cpu or cuda");
-  return false;
-}
-
 static void show_version(void) {
   printf("gqlua %s, %s\n", GQ_VERSION, LUA_RELEASE);
   printf("device   cpu, %s kernels\n", gq_cpu_kernels());
@@ -383,7 +374,8 @@ static int protected_main(lua_State *L) {
   set_arg(L, argv, argc, o->script);
   bool ok =
     set_default(L, "set_threads", o->threads, true) && set_default(L, "set_default_dtype", o->dtype, false) &&
-    set_default(L, "manual_seed", o->seed, true) && run_options(L, argv, o) && run_main(L, argv, argc, o);
+    set_default(L, "set_default_device", o->device, false) && set_default(L, "manual_seed", o->seed, true) &&
+    run_options(L, argv, o) && run_main(L, argv, argc, o);
   lua_pushboolean(L, ok);
   return 1;
 }
@@ -394,7 +386,6 @@ int main(int argc, char **argv) {
   lua_State *L;
   if (!parse(argv, argc, &o)) return EXIT_FAILURE;
   if (o.help) return fputs(usage_text, stdout) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
-  if (!set_device(o.device)) return EXIT_FAILURE;
   if (!(L = luaL_newstate()))
     return fprintf(stderr, "gqlua: not enough memory for a Lua state\n"), EXIT_FAILURE;
   gqlua_signals(L);

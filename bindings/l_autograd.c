@@ -7,7 +7,9 @@
 static gq_tensor *check_cot(lua_State *L, int arg, const gq_tensor *out) {
   if (lua_isnoneornil(L, arg)) return NULL;
   if (lua_type(L, arg) != LUA_TNUMBER) return gqL_checktensor(L, arg);
-  gq_tensor *x = gqL_operand(L, arg, out->dtype);
+  gqL_operand(L, arg, out->dtype);
+  gqL_place(L, gq_place_of(out));
+  gq_tensor *x = gqL_totensor(L, -1);
   return gqL_op(L, GQ_OP_EXPAND, 1, &x, &(gq_attr){ .shape = out->shape });
 }
 

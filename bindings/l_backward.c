@@ -7,7 +7,6 @@
 typedef struct solve { /* the custom operation; owns the solution */
   gq_custom base;
   gq_solution *sol;
-  gq_dtype t_dtype;
   bool t_input;
   int nin;
   gq_tensor **in;     /* z0, t if t_input, captures: references, for create_graph */
@@ -63,12 +62,13 @@ int gqL_unchanged(lua_State *L) {
   return c && c->free == solve_free ? gqL_try(L, check_unchanged((solve *)c, true)) : 0;
 }
 
-static int cast_times(gq_tensor *gt, gq_dtype d, gq_tensor **out) {
-  if (gt->dtype == d) {
+/* A gradient in times, float64 on the CPU, as they are. */
+static int cast_times(gq_tensor *gt, const gq_tensor *t, gq_tensor **out) {
+  if (gt->dtype == t->dtype && gq_tensor_device(t) == gq_host) {
     *out = gt;
     return GQ_OK;
   }
-  int status = gq_tensor_empty(d, gt->shape, out);
+  int status = gq_tensor_empty_on(gq_tensor_device(t), t->dtype, gt->shape, out);
   if (status == GQ_OK) status = gq_tensor_copy(*out, gt);
   gq_tensor_unref(gt);
   return status;
@@ -108,7 +108,7 @@ static int solve_backward(gq_custom *c, gq_tensor *const *cots, bool create_grap
     gq_tensor_unref(gt);
     return GQ_OK;
   }
-  return cast_times(gt, s->t_dtype, &grads[1]);
+  return cast_times(gt, s->in[1], &grads[1]);
 }
 
 /* ---- info ---- */
@@ -162,7 +162,6 @@ void gqL_record(lua_State *L, gq_solution **sol, gq_tensor *z0, gq_tensor *t_, i
     gq_free(s);
     gqL_try(L, gq_nomem(ncapture * sizeof *s->in));
   }
-  if (t_input) s->t_dtype = t_->dtype;
   s->sol = *sol, *sol = NULL;
   if (call_) s->call = gqL_call_ref(call_);
   s->in[s->nin++] = gq_tensor_ref(z0);

@@ -87,6 +87,7 @@ static int npy_load(lua_State *L) {
   const char *path = checkpath(L, 1);
   gq_tensor **h = gqL_pushtensor(L);
   gqL_retry(L, gq_npy_load(path, h));
+  gqL_place(L, gqL_default_device(L));
   gqL_counted(L);
   return 1;
 }
@@ -110,6 +111,7 @@ static int safetensors_load(lua_State *L) {
     gq_tensor **h = gqL_pushtensor(L);
     *h = b->list[i].tensor;
     b->list[i].tensor = NULL;
+    gqL_place(L, gqL_default_device(L));
     lua_setfield(L, -2, b->list[i].name);
   }
   lua_createtable(L, 0, b->nmeta);

@@ -12,27 +12,32 @@ static const char *const draw_options[] = { "dtype", "device", "requires_grad", 
 
 static gq_dtype check_options(lua_State *L, int arg, const char *what, const char *const *known) {
   gqL_checkoptions(L, arg, known, what);
-  gqL_device(L, gqL_optstring(L, arg, "device", "cpu"), what);
+  const char *device = gqL_optstring(L, arg, "device", NULL);
+  if (device) gqL_device(L, device, what);
   gq_dtype d = gqL_optdtype(L, arg, "dtype");
   if (gqL_optbool(L, arg, "requires_grad", false) && !gq_is_float(d))
     luaL_error(L, "%s: a tensor of dtype %s cannot require a gradient", what, gq_dtype_name(d));
   return d;
 }
 
-/* The tensor at the top: on its device, and as it is asked for. */
-static int finish(lua_State *L, gq_tensor *t, int options) {
-  const gq_device *d =
-    gqL_device(L, gqL_optstring(L, options, "device", gq_tensor_device(t)->name), "device");
-  if (d != gq_tensor_device(t)) {
-    gq_tensor **h = lua_touserdata(L, -1), *there;
-    gqL_retry(L, gq_tensor_on(t, d, &there));
-    gq_tensor_unref(t);
-    *h = t = there;
-  }
-  t->requires_grad = gqL_optbool(L, options, "requires_grad", false);
+void gqL_place(lua_State *L, const gq_device *d) {
+  gq_tensor **h = lua_touserdata(L, -1), *there;
+  if (d == gq_place_of(*h)) return;
+  gqL_retry(L, gq_tensor_on(*h, d, &there));
+  gq_tensor_unref(*h);
+  *h = there;
+}
+
+/* The tensor at the top as it is asked for: on the device of the options, or on this. */
+static int finish_on(lua_State *L, int options, const gq_device *on) {
+  const char *name = gqL_optstring(L, options, "device", NULL);
+  gqL_place(L, name ? gqL_device(L, name, "device") : on);
+  gqL_totensor(L, -1)->requires_grad = gqL_optbool(L, options, "requires_grad", false);
   gqL_counted(L);
   return 1;
 }
+
+static int finish(lua_State *L, int options) { return finish_on(L, options, gqL_default_device(L)); }
 
 /* Sizes from arg 1 on, as numbers or as one table; *next: the argument after them. */
 static gq_shape check_sizes(lua_State *L, const char *what, int *next) {
@@ -53,9 +58,11 @@ static gq_shape check_sizes(lua_State *L, const char *what, int *next) {
   return s;
 }
 
+/* The last argument is the options, nil where there are none. */
 static void no_more(lua_State *L, int last, const char *what) {
   if (lua_gettop(L) > last)
     luaL_error(L, "%s: too many arguments, options go into one table at the end", what);
+  lua_settop(L, last);
 }
 
 /* New tensor of arguments (sizes... [, options]); *options: where they are. */
@@ -186,13 +193,13 @@ static int make_tensor(lua_State *L) {
     t = gqL_fromtable(L, 1, given ? d : GQ_NDTYPE);
     if (gqL_optbool(L, 2, "requires_grad", false) && !gq_is_float(t->dtype))
       luaL_error(L, "tensor: a tensor of dtype %s cannot require a gradient", gq_dtype_name(t->dtype));
-    return finish(L, t, 2);
+    return finish(L, 2);
   }
   gqL_checknumbers(L, t, "tensor");
   gq_tensor **h = gqL_pushtensor(L);
   gqL_retry(L, gq_tensor_empty_on(gq_tensor_device(t), given ? d : t->dtype, t->shape, h));
   gqL_try(L, gq_tensor_copy(*h, t));
-  return finish(L, *h, 2);
+  return finish_on(L, 2, gq_tensor_device(t));
 }
 
 /* ---- filled ---- */
@@ -200,8 +207,8 @@ static int make_tensor(lua_State *L) {
 static int make_zeros(lua_State *L) {
   gq_shape s;
   int options;
-  gq_tensor *t = sized(L, "zeros", known_options, &s, &options);
-  return finish(L, t, options);
+  sized(L, "zeros", known_options, &s, &options);
+  return finish(L, options);
 }
 
 static int make_ones(lua_State *L) {
@@ -209,7 +216,7 @@ static int make_ones(lua_State *L) {
   int options;
   gq_tensor *t = sized(L, "ones", known_options, &s, &options);
   gqL_try(L, gq_tensor_fill(t, 1));
-  return finish(L, t, options);
+  return finish(L, options);
 }
 
 static int make_full(lua_State *L) {
@@ -226,7 +233,7 @@ static int make_full(lua_State *L) {
   gq_tensor **h = gqL_pushtensor(L);
   gqL_retry(L, gq_tensor_empty(d, s, h));
   gqL_try(L, d == GQ_I64 ? gq_tensor_fill_int(*h, i) : gq_tensor_fill(*h, x));
-  return finish(L, *h, 3);
+  return finish(L, 3);
 }
 
 /* zeros_like(x), ones_like(x): x's shape and dtype. */
@@ -234,7 +241,7 @@ static int make_like(lua_State *L) {
   gq_tensor *t = gqL_checktensor(L, 1);
   double value = lua_tonumber(L, lua_upvalueindex(1));
   gq_tensor **h = gqL_pushtensor(L);
-  gqL_retry(L, gq_tensor_new_on(gq_tensor_device(t), t->dtype, t->shape, h));
+  gqL_retry(L, gq_tensor_new_on(gq_place_of(t), t->dtype, t->shape, h));
   if (value != 0) gqL_try(L, gq_tensor_fill(*h, value));
   gqL_counted(L);
   return 1;
@@ -247,7 +254,7 @@ static int make_eye(lua_State *L) {
   gq_tensor **h = gqL_pushtensor(L);
   gqL_retry(L, gq_tensor_new(d, (gq_shape){ 2, { n, n } }, h));
   for (int64_t i = 0; i < n; i++) gq_tensor_set(*h, (int64_t[GQ_MAXDIM]){ i, i }, 1);
-  return finish(L, *h, 2);
+  return finish(L, 2);
 }
 
 /* x[i] = first + i step, i < n, computed in double, into a 1-d tensor. */
@@ -255,7 +262,7 @@ static int fill_line(lua_State *L, gq_dtype d, int64_t n, double first, double s
   gq_tensor **h = gqL_pushtensor(L);
   gqL_retry(L, gq_tensor_new(d, (gq_shape){ 1, { n } }, h));
   for (int64_t i = 0; i < n; i++) gq_tensor_set(*h, &i, first + (double)i * step);
-  return finish(L, *h, options);
+  return finish(L, options);
 }
 
 enum { MOST_BITS = 40 }; /* of numbers in a row */
@@ -280,7 +287,7 @@ static int arange_int(lua_State *L, int options) {
   gqL_retry(L, gq_tensor_new(GQ_I64, (gq_shape){ 1, { (int64_t)n } }, h));
   int64_t *to = gq_tensor_data(*h);
   for (uint64_t i = 0; i < n; i++) to[i] = (int64_t)((uint64_t)first + i * (uint64_t)step);
-  return finish(L, *h, options);
+  return finish(L, options);
 }
 
 /* Inclusive, as Lua's for; for fractions the end is met to within rounding. */
@@ -357,7 +364,7 @@ static int make_random(lua_State *L, const char *what, draw *fn) {
     return luaL_error(L, "%s: dtype float32 or float64 expected, got %s", what, gq_dtype_name(t->dtype));
   gq_key key = next_key(L, options, &stream);
   fill_random(t, key, stream, fn);
-  return finish(L, t, options);
+  return finish(L, options);
 }
 
 static int make_rand(lua_State *L) { return make_random(L, "rand", gq_random_uniform); }
@@ -383,8 +390,7 @@ static int make_randperm(lua_State *L) {
     p[i] = p[j];
     p[j] = v;
   }
-  gqL_counted(L);
-  return 1;
+  return finish(L, 2);
 }
 
 static const gqL_function functions[] = {

@@ -186,6 +186,7 @@ static double *check_times(lua_State *L, int arg, gqL_box *b, int *n) {
     luaL_error(L, "sdeint: %I times given: expected at least one", (LUAI_UACINT)count);
   double *out = b->t = gq_alloc((size_t)count * sizeof *out);
   if (!out) gqL_try(L, gq_nomem((size_t)count * sizeof *out));
+  if (t) t = gqL_onhost(L, t);
   for (int64_t i = 0; i < count; i++) {
     if (t) {
       out[i] = gq_tensor_get(t, &i);
@@ -273,7 +274,7 @@ static int sdeint(lua_State *L) {
   *gqL_pushtensor(L) = gq_tensor_ref(p.z0); /* the traced functions may free its handle */
   const gq_dtype d[2] = { p.z0->dtype, p.z0->dtype };
   const gq_shape s[2] = { { 0 }, p.z0->shape };
-  gq_trace *tr = gqL_trace(L, fn, 2, d, s, 2, "the drift and diffusion of gq.sdeint");
+  gq_trace *tr = gqL_trace(L, fn, gq_tensor_device(p.z0), 2, d, s, 2, "the drift and diffusion of gq.sdeint");
   gqL_dynamics f = { gq_trace_graph(tr), gq_trace_captures(tr), tr, NULL };
   bool any = gqL_takecaptures(L, 4, &f, b);
   p.f = f.graph, p.ncapture = f.ncapture, p.capture = b->capture, p.wants_grad = b->want;

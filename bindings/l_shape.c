@@ -358,8 +358,8 @@ gq_tensor *gqL_indices(lua_State *L, int arg, int64_t size, const char *what) {
     luaL_error(L, "%s: integer indices expected, got bool: choose with gq.where", what);
   if (t->dtype != GQ_I64) t = whole(L, t, what);
   if (t->storage != NULL) check_range(L, t, size, what);
-  const gq_tensor *x = gqL_totensor(L, 1); /* indices made here go where their tensor is */
-  if (t->storage == NULL || x == NULL || gq_tensor_device(t) != gq_host) return t;
+  const gq_tensor *x = gqL_totensor(L, 1); /* indices go where their tensor is */
+  if (t->storage == NULL || x == NULL) return t;
   gq_tensor **h = gqL_pushtensor(L);
   gqL_retry(L, gq_tensor_on(t, gq_tensor_device(x), h));
   return *h;

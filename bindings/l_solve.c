@@ -64,6 +64,7 @@ static int read_times(lua_State *L, int arg, gqL_box *b, gq_tensor **tensor) {
   if (n < 1 || n > 1 << 26) return argerror(L, arg, "give at least one time (and at most 2^26)");
   b->t = gq_alloc(n * sizeof *b->t);
   if (!b->t) gqL_try(L, gq_nomem(n * sizeof *b->t));
+  if (t) t = gqL_onhost(L, t);
   for (int64_t i = 0; i < n; i++) {
     if (t) {
       b->t[i] = gq_tensor_get(t, &i);
@@ -116,6 +117,7 @@ static void mark_jumps(lua_State *L, int arg, gqL_box *b, int nt) {
   if (!b->jump) gqL_try(L, gq_nomem(nt));
   int64_t n = x ? x->shape.dim[0] : (int64_t)lua_rawlen(L, -1);
   b->moves = x && x->requires_grad;
+  if (x) x = gqL_onhost(L, x);
   for (int64_t i = 0; i < n; i++) {
     if (!x) lua_rawgeti(L, -1, i + 1);
     if (!x && lua_type(L, -1) != LUA_TNUMBER)
@@ -133,7 +135,8 @@ static void event_option(lua_State *L, int arg, gqL_box *b, const gq_tensor *z0,
   gq_dtype dtypes[2] = { z0->dtype, z0->dtype };
   gq_shape shapes[2] = { { .ndim = 0 }, z0->shape };
   lua_getfield(L, arg, "event");
-  gq_trace *tr = gqL_trace(L, -1, 2, dtypes, shapes, 1, "the event function of gq.odeint");
+  gq_trace *tr =
+    gqL_trace(L, -1, gq_tensor_device(z0), 2, dtypes, shapes, 1, "the event function of gq.odeint");
   p->event_ = gq_trace_graph(tr);
   p->nevent = gq_trace_captures(tr);
   b->event_in = gq_calloc(p->nevent + 1, sizeof *b->event_in);
@@ -174,7 +177,8 @@ static gqL_dynamics push_dynamics(lua_State *L, int fn, int opts, const gq_tenso
     gqL_call *c = gqL_pushcall(L, fn, z0, lua_gettop(L), gradient);
     return (gqL_dynamics){ gqL_call_graph(c), gqL_call_captures(c), NULL, c };
   }
-  gq_trace *tr = gqL_trace(L, fn, 2, dtypes, shapes, 1, "the dynamics function of gq.odeint");
+  gq_trace *tr =
+    gqL_trace(L, fn, gq_tensor_device(z0), 2, dtypes, shapes, 1, "the dynamics function of gq.odeint");
   check_field(L, gq_trace_graph(tr), z0);
   check_interval(L, tr, t, nt);
   return (gqL_dynamics){ gq_trace_graph(tr), gq_trace_captures(tr), tr, NULL };

@@ -64,6 +64,19 @@ static int devices(lua_State *L) {
   return 1;
 }
 
+static int set_default_device(lua_State *L) {
+  if (lua_type(L, 1) != LUA_TSTRING)
+    return luaL_error(L, "set_default_device: the name of a device expected, got %s; this build has %s",
+                      gqL_typename(L, 1), gqL_devices(L));
+  gqL_getstate(L)->device = gqL_device(L, lua_tostring(L, 1), "set_default_device");
+  return 0;
+}
+
+static int default_device(lua_State *L) {
+  lua_pushstring(L, gqL_default_device(L)->name);
+  return 1;
+}
+
 static int memory(lua_State *L) {
   lua_pushinteger(L, (lua_Integer)gq_live_bytes());
   lua_pushinteger(L, (lua_Integer)gq_peak_bytes());
@@ -157,6 +170,9 @@ static const gqL_function functions[] = {
     "gq.set_default_dtype(dtype): what constructors make: float32 or float64" },
   { "default_dtype", default_dtype, false, "gq.default_dtype(): what constructors make" },
   { "devices", devices, false, "gq.devices(): the names that opts.device takes" },
+  { "set_default_device", set_default_device, false,
+    "gq.set_default_device(name): where constructors and gq.load put their tensors: one of gq.devices()" },
+  { "default_device", default_device, false, "gq.default_device(): where constructors put their tensors" },
   { "memory", memory, false, "gq.memory(): bytes of tensors and solvers alive now, and their peak" },
   { "peak_reset", peak_reset, false, "gq.peak_reset(): the peak of gq.memory starts again from now" },
   { "warnings", warnings, false,

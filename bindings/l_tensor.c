@@ -49,7 +49,7 @@ static void push_lent(lua_State *L, gq_tensor *t_) {
 static bool push_property(lua_State *L, const gq_tensor *t, const char *key) {
   if (strcmp(key, "shape") == 0) push_shape(L, t->shape);
   else if (strcmp(key, "dtype") == 0) lua_pushstring(L, gq_dtype_name(t->dtype));
-  else if (strcmp(key, "device") == 0) lua_pushstring(L, gq_tensor_device(t)->name);
+  else if (strcmp(key, "device") == 0) lua_pushstring(L, gq_place_of(t)->name);
   else if (strcmp(key, "grad") == 0) push_lent(L, t->grad);
   else if (strcmp(key, "requires_grad") == 0) lua_pushboolean(L, t->requires_grad);
   else if (strcmp(key, "is_leaf") == 0) lua_pushboolean(L, t->tape == NULL && t->trace == 0);
@@ -159,8 +159,7 @@ static void push_number(lua_State *L, const gq_tensor *t, const void *data, int6
   }
 }
 
-/* A packed form of the numbers of the tensor at arg, pushed. */
-static gq_tensor *packed(lua_State *L, gq_tensor *t) {
+gq_tensor *gqL_onhost(lua_State *L, gq_tensor *t) {
   gq_tensor **h = gqL_pushtensor(L);
   gqL_retry(L, gq_tensor_host(t, h));
   return *h;
@@ -173,7 +172,7 @@ static int tensor_item(lua_State *L) {
     const char *given = gqL_typename(L, 1);
     return luaL_error(L, "item: one number expected, got %s: use x:totable() or an index", given);
   }
-  if (gq_tensor_device(t) != gq_host) t = packed(L, t);
+  if (gq_tensor_device(t) != gq_host) t = gqL_onhost(L, t);
   push_number(L, t, gq_tensor_data(t), 0);
   return 1;
 }
@@ -195,7 +194,7 @@ static void push_table(lua_State *L, const gq_tensor *t, const void *data, int d
 static int tensor_totable(lua_State *L) {
   gq_tensor *t = gqL_checktensor(L, 1);
   gqL_checknumbers(L, t, "totable");
-  t = packed(L, t);
+  t = gqL_onhost(L, t);
   luaL_checkstack(L, GQ_MAXDIM + 4, "totable");
   int64_t i = 0;
   push_table(L, t, gq_tensor_data(t), 0, &i);
@@ -272,7 +271,7 @@ static int tensor_tostring(lua_State *L) {
     gqL_typename(L, 1);
     return 1;
   }
-  t = packed(L, t);
+  t = gqL_onhost(L, t);
   luaL_Buffer b;
   printer p = { t, gq_tensor_data(t), NULL, gq_numel(t->shape) > SHOWN, 0 };
   if (gq_numel(t->shape) > 0) print_block(&p, 0, 0);
@@ -366,7 +365,7 @@ static int tensor_to(lua_State *L) {
                       "to: dtype \"float32\", \"float64\", \"int64\", \"bool\" or device %s expected, got %s",
                       gqL_devices(L), given);
   }
-  if (cast ? d == t->dtype : &b->device == gq_tensor_device(t)) return lua_settop(L, 1), 1;
+  if (cast ? d == t->dtype : &b->device == gq_place_of(t)) return lua_settop(L, 1), 1;
   if (cast) gqL_op(L, GQ_OP_CAST, 1, &t, &(gq_attr){ .dtype = d });
   else gqL_retry(L, gq_to_device(t, &b->device, gqL_pushtensor(L)));
   return 1;

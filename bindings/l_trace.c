@@ -53,8 +53,8 @@ void gqL_checkcallable(lua_State *L, int fn, const char *what) {
 }
 
 /* While the trace is open nothing raises but in gqL_guarded. */
-static gq_trace *trace(lua_State *L, int fn, int nin, const gq_dtype *d, const gq_shape *s, int nout,
-                       const char *what, int (*begin)(gq_trace **)) {
+static gq_trace *trace(lua_State *L, int fn, const gq_device *on, int nin, const gq_dtype *d,
+                       const gq_shape *s, int nout, const char *what, int (*begin)(gq_trace **)) {
   fn = lua_absindex(L, fn);
   gqL_checkcallable(L, fn, what);
   luaL_checkstack(L, nin + nout + 10, what);
@@ -70,6 +70,7 @@ static gq_trace *trace(lua_State *L, int fn, int nin, const gq_dtype *d, const g
   lua_pushvalue(L, fn);
   for (int i = 0; i < nin; i++) in[i] = gqL_pushtensor(L);
   gqL_retry(L, begin(tr));
+  gq_trace_place(*tr, on);
   for (int i = 0; i < nin && status == GQ_OK; i++) status = gq_trace_input(*tr, d[i], s[i], in[i]);
   if (status != GQ_OK) abandon(*tr), gqL_try(L, status); /* a second try would be a second input */
   if (gqL_guarded(L, nin, nout) != LUA_OK) abandon(*tr), lua_error(L);
@@ -80,9 +81,9 @@ static gq_trace *trace(lua_State *L, int fn, int nin, const gq_dtype *d, const g
   return *tr;
 }
 
-gq_trace *gqL_trace(lua_State *L, int fn, int nin, const gq_dtype *d, const gq_shape *s, int nout,
-                    const char *what) {
-  return trace(L, fn, nin, d, s, nout, what, gq_trace_begin);
+gq_trace *gqL_trace(lua_State *L, int fn, const gq_device *on, int nin, const gq_dtype *d, const gq_shape *s,
+                    int nout, const char *what) {
+  return trace(L, fn, on, nin, d, s, nout, what, gq_trace_begin);
 }
 
 /* ---- a traced function as operations of the script: gq.core.jet ---- */
@@ -144,7 +145,8 @@ static int core_jet(lua_State *L) {
   if (t->dtype != z->dtype) t = gqL_cast(L, t, z->dtype);
   gq_dtype dtypes[2] = { z->dtype, z->dtype };
   gq_shape shapes[2] = { { .ndim = 0 }, z->shape };
-  gq_trace *tr = trace(L, 1, 2, dtypes, shapes, 1, "the dynamics function of gq.jet", gq_trace_nest);
+  gq_trace *tr =
+    trace(L, 1, gq_place_of(z), 2, dtypes, shapes, 1, "the dynamics function of gq.jet", gq_trace_nest);
   check_slope(L, tr, z);
   gq_graph **g = lua_newuserdatauv(L, sizeof *g, 0);
   *g = NULL;
@@ -186,7 +188,8 @@ static gq_trace *trace_arguments(lua_State *L) {
   }
   int nout = (int)luaL_optinteger(L, 3, 1);
   luaL_argcheck(L, nout >= 1 && nout <= MAX_INPUTS, 3, "1 to 16 results");
-  return gqL_trace(L, 1, n, d, s, nout, "the traced function");
+  return gqL_trace(L, 1, n ? gq_place_of(in[0]) : gqL_default_device(L), n, d, s, nout,
+                   "the traced function");
 }
 
 /* trace(f, {inputs}, [nout]): the graph as text, and the captured tensors. */
@@ -213,7 +216,7 @@ static gq_tensor **graph_inputs(lua_State *L, const gq_trace *tr) {
   gq_tensor **in = lua_newuserdatauv(L, (size_t)(n + m + 1) * sizeof *in, 0);
   for (int i = 0; i < n + m; i++) {
     gq_tensor **h = gqL_pushtensor(L);
-    gqL_retry(L, gq_tensor_contiguous_get(i < n ? given[i] : gq_trace_capture(tr, i - n), h));
+    gqL_retry(L, gq_tensor_host(i < n ? given[i] : gq_trace_capture(tr, i - n), h));
     in[i] = *h;
   }
   return in;

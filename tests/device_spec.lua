@@ -68,6 +68,47 @@ describe("devices", function()
     raises("tpu cpu mirror", x.to, x, "tpu")
   end)
 
+  it("have a default, where constructors, files and modules put their tensors", function()
+    assert.equal("cpu", gq.default_device())
+    raises("set_default_device tpu cpu mirror", gq.set_default_device, "tpu")
+    raises("set_default_device number cpu mirror", gq.set_default_device, 1)
+    local name = os.tmpname()
+    gq.save(name .. ".npy", gq.tensor { 1, 2 })
+    gq.save(name .. ".safetensors", { x = gq.tensor { 1, 2 } })
+    gq.set_default_device "mirror"
+    local ok, message = pcall(function()
+      for _, x in ipairs { gq.tensor { 1 }, gq.tensor(1), gq.zeros(2), gq.ones({ 2 }), gq.full({ 2 }, 3), gq.eye(2),
+                           gq.arange(1, 3), gq.linspace(0, 1, 3), gq.rand(2), gq.randn(2), gq.randperm(3),
+                           gq.load(name .. ".npy"), gq.load(name .. ".safetensors").x,
+                           gq.nn.Linear(2, 2).weight } do
+        assert.equal("mirror", x.device)
+      end
+      assert.equal("cpu", gq.zeros(2, { device = "cpu" }).device)
+      assert.equal("cpu", gq.zeros_like(gq.zeros(2, { device = "cpu" })).device)
+      assert.equal("cpu", gq.tensor(gq.zeros(2, { device = "cpu" })).device)
+      assert.same({ 2, 4 }, gq.tensor({ 1, 2, 3, 4 }):index_select(1, gq.tensor { 2, 4 }):totable())
+      assert.equal(1, gq.linspace(0, 1, 3)[3]:item())
+      local t = gq.linspace(0, 1, 3, { dtype = "float32", requires_grad = true })
+      gq.odeint(function(s, z) return z * s end, gq.ones(2), t, { gradient = "direct" }):sum():backward()
+      assert.equal("mirror", t.grad.device)
+      assert.equal("float32", t.grad.dtype)
+    end)
+    gq.set_default_device "cpu"
+    for _, suffix in ipairs { "", ".npy", ".safetensors" } do os.remove(name .. suffix) end
+    assert(ok, message)
+    same(gq.randn(5, { seed = 3 }), gq.randn(5, { seed = 3, device = "mirror" }):to("cpu"))
+  end)
+
+  it("are known inside a traced function", function()
+    local seen
+    local z = gq.odeint(function(_, x)
+      seen = { x.device, gq.zeros_like(x).device, gq.zeros(2, { device = x.device }).device }
+      return -x + gq.ones(2, { device = x.device }) * 0
+    end, gq.ones(2, { device = "mirror" }), { 0, 1 })
+    assert.same({ "mirror", "mirror", "mirror" }, seen)
+    assert.equal("mirror", z.device)
+  end)
+
   it("give their numbers to item, totable, print and indices", function()
     local x = gq.tensor({ { 1.5, 2 }, { 3, 4 } }, { device = "mirror" })
     assert.equal(1.5, x[{ 1, 1 }]:item())

@@ -85,7 +85,9 @@ describe("options of gqlua", function()
     assert.equal("float64\n", (run("--dtype=float64 -e 'print(gq.zeros(1).dtype)'")))
     assert.equal("float64\n", (run("--dtype float64 -e 'print(gq.zeros(1).dtype)'")))
     assert.truthy(run("--threads 1 -v"):find("threads +1\n"))
-    assert.equal("1\n", (run("--device cpu -e 'print(1)'")))
+    assert.equal("cpu\n", (run("--device cpu -e 'print(gq.zeros(1).device)'")))
+    assert.equal("mirror\tcpu\n", (shell("GQ_MIRROR=1 " .. quote(gqlua) ..
+      " --device mirror -e 'print(gq.zeros(1).device, gq.zeros(1, {device = [[cpu]]}).device)'")))
     local a, b, c = run("--seed 7 -e 'print(gq.randn(3))'"), run("--seed=7 -e 'print(gq.randn(3))'"),
       run("--seed 8 -e 'print(gq.randn(3))'")
     assert.equal(a, b)

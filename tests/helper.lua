@@ -4,6 +4,10 @@
 local assert = require "luassert"
 local say = require "say"
 
+-- What constructors make lives there: scripts/test --device.
+local device = os.getenv "GQ_DEVICE"
+if device then require("gq").set_default_device(device) end
+
 local function plain(x)
   if type(x) == "userdata" then return x:totable() end
   return x

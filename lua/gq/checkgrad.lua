@@ -5,7 +5,7 @@ local options, need, describe = gq.core.options, gq.core.need, gq.core.describe
 
 -- A fixed cotangent of no special direction, so that errors of single entries cannot cancel.
 local function weights(y)
-  return gq.rand(y.shape, { dtype = y.dtype, seed = 20230801 }) + 0.5
+  return gq.rand(y.shape, { dtype = y.dtype, device = y.device, seed = 20230801 }) + 0.5
 end
 
 local function functional(f, inputs)
@@ -65,7 +65,7 @@ local function check_first(f, inputs, o, report)
   local y = functional(f, list)
   local grads = y.requires_grad and gq.grad(y, list)      -- a constant has none, and the differences are zero
   for i, x in ipairs(list) do
-    local g = grads and grads[i] or gq.zeros(x.shape, { dtype = "float64" })
+    local g = grads and grads[i] or gq.zeros(x.shape, { dtype = "float64", device = x.device })
     local want = differences(f, inputs, i, o.eps)
     compare(g:reshape(-1):totable(), want, i, o.rtol, o.atol, report)
   end

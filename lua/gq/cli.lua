@@ -41,7 +41,7 @@ local usual = {
   atol = { 1e-3, "absolute tolerance of the solver", "number" },
   seed = { 1, "seed of everything random", "integer", 0 },
   seeds = { 1, "run so many seeds, from --seed on", "integer", 1 },
-  device = { "cpu", "device to run on" },
+  device = { gq.default_device, "device to run on" },
   data = { nil, "directory of the data", "text" },
   out = { nil, "directory for checkpoints and logs", "text" },
   json = { nil, "write the record of the run to this file", "text" },
@@ -209,6 +209,7 @@ local function cli(spec, words)
   local rows, by_name = rows_of(spec)
   local o, other = parse(words or arg or {}, rows, by_name, spec.words ~= nil)
   if o then
+    if by_name.device then gq.set_default_device(o.device) end
     return o, other
   elseif other then
     io.stderr:write(("%s: %s\n"):format(arg and arg[0] or "script", other))

@@ -80,7 +80,8 @@ local function checkerboard_log_prob(x)
   local sum = cell:sum(2)
   local even = sum:eq(0):to("int64") + sum:eq(2):to("int64") + sum:eq(4):to("int64") + sum:eq(6):to("int64")
   local inside = x:abs():max(2):lt(4):to("int64") * even
-  return gq.where(inside:eq(1), gq.full({ x.shape[1] }, -math.log(32), { dtype = x.dtype }), -math.huge)
+  local here = gq.full({ x.shape[1] }, -math.log(32), { dtype = x.dtype, device = x.device })
+  return gq.where(inside:eq(1), here, -math.huge)
 end
 
 -- Five arms, each a long normal bent by an angle that grows with the radius.

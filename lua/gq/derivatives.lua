@@ -31,7 +31,7 @@ local function check_direction(v, x, what)
 end
 
 local function grad(y, x, c)
-  if not y.requires_grad and not traced(y) then return gq.zeros(x.shape, { dtype = x.dtype }) end      -- constant in x
+  if not y.requires_grad and not traced(y) then return gq.zeros_like(x) end      -- constant in x
   return gq.grad(y, x, { cotangents = c, create_graph = true })
 end
 
@@ -40,17 +40,17 @@ function gq.jvp(f, x, v)
   local what = "gq.jvp"
   local own, y = at(f, x, what)
   check_direction(v, own, what)
-  local u = traced(y) and y * 0 or gq.zeros(y.shape, { dtype = y.dtype, requires_grad = true })
+  local u = traced(y) and y * 0 or gq.zeros(y.shape, { dtype = y.dtype, device = y.device, requires_grad = true })
   return grad(grad(y, own, u), u, v), y
 end
 
 function gq.jacobian(f, x)
   local own, y = at(f, x, "gq.jacobian")
   local n, shape, rows = y:numel(), y.shape, {}
-  local unit = gq.eye(math.max(n, 1), { dtype = y.dtype })
+  local unit = gq.eye(math.max(n, 1), { dtype = y.dtype, device = y.device })
   for i = 1, n do rows[i] = grad(y, own, unit[i]:reshape(shape)) end
   table.move(x.shape, 1, x:dim(), #shape + 1, shape)
-  if n == 0 then return gq.zeros(shape, { dtype = y.dtype }) end
+  if n == 0 then return gq.zeros(shape, { dtype = y.dtype, device = y.device }) end
   return gq.stack(rows, 1):reshape(shape)
 end
 

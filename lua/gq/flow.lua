@@ -37,7 +37,7 @@ local function hutchinson_trace(y, z, probe)
 end
 
 local function draw_probe(z, noise, seed)
-  local o = { dtype = z.dtype, seed = seed }
+  local o = { dtype = z.dtype, device = z.device, seed = seed }
   if noise == "gaussian" then return gq.randn(z.shape, o) end
   return gq.rand(z.shape, o):ge(0.5):to(z.dtype) * 2 - 1
 end
@@ -182,7 +182,7 @@ end
 -- z from times t[1] to t[2]: the state there, and delta {n}
 local function carry(self, z, t, opts, what)
   check_samples(self, z, what)
-  local start = { z, gq.zeros({ #z }, { dtype = z.dtype }) }
+  local start = { z, gq.zeros({ #z }, { dtype = z.dtype, device = z.device }) }
   local s, info = gq.odeint(dynamics(self, z, opts, what), start, t, self._solver)
   return s[1][2], s[2][2], info
 end
@@ -211,18 +211,18 @@ function Flow:log_prob(x, opts)
   return normal_log_prob(z) - delta, info
 end
 
--- Of the first parameter; of a net that is a plain function, the default.
-local function dtype_of(self)
+-- As the first parameter is; for a net that is a plain function, the defaults.
+local function like(self, o)
   local first = self:parameters()[1]
-  return first and first.dtype
+  return { dtype = o.dtype or first and first.dtype, device = first and first.device, seed = o.seed }
 end
 
 function Flow:sample(n, opts)
   local what = "flow:sample"
   n = need({ n = n }, "n", "count", nil, what)
   local o = options(opts, "seed dtype", what)
-  local seed = o.seed and need(o, "seed", "integer", nil, what)
-  local z = gq.randn({ n, table.unpack(self.sizes) }, { dtype = o.dtype or dtype_of(self), seed = seed })
+  if o.seed then need(o, "seed", "integer", nil, what) end
+  local z = gq.randn({ n, table.unpack(self.sizes) }, like(self, o))
   return gq.no_grad(function()
     local x, info = gq.odeint(self.net, z, self.times, self._solver)
     return x[2], info

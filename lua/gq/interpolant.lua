@@ -21,7 +21,9 @@ local function wants_gradient(own, x)
     (own.z.requires_grad or gq.is_tensor(x) and x.requires_grad)
 end
 
-local function float64(x) return gq.is_tensor(x) and x:to("float64") or gq.tensor(x, { dtype = "float64" }) end
+local function float64(x)
+  return gq.is_tensor(x) and x:to("float64"):to("cpu") or gq.tensor(x, { dtype = "float64", device = "cpu" })
+end
 
 -- The times of a solve that goes as the first did and passes the n times x, and where those are among them.
 local function times_with(own, x, n)
@@ -42,7 +44,7 @@ local function times_with(own, x, n)
   for k, i in ipairs(order) do
     if i > before then where[i - before] = k end
   end
-  local start = gq.is_tensor(t) and t:narrow(1, 1, 1):to("float64") or float64 { first }
+  local start = gq.is_tensor(t) and float64(t:narrow(1, 1, 1)) or float64 { first }
   local all = gq.cat({ start, float64(table.move(times, 2, before, 1, {})), float64(x):reshape(n) }, 1)
   return all:index_select(1, gq.tensor(order, { dtype = "int64" })), gq.tensor(where, { dtype = "int64" })
 end
@@ -89,7 +91,7 @@ function Interpolant:derivative(x)
   local f, list = own.problem.f, list_of(x)
   local function slope()
     local z = packed_at(own, x)
-    local t = gq.is_tensor(x) and x:to(z.dtype) or gq.tensor(x, { dtype = z.dtype })
+    local t = gq.is_tensor(x) and x:to(z.dtype):to(z.device) or gq.tensor(x, { dtype = z.dtype, device = z.device })
     if not list then return f(t, z) end
     local rows = {}
     for i = 1, #list do rows[i] = f(t[i], z[i]) end

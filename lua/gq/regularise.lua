@@ -43,7 +43,7 @@ function gq.steer(t, b, opts)
     error(("gq.steer: b = %s: a number of at least 0 and below the last interval, %g, expected"):format(
       describe(b), last), 2)
   end
-  local shift = b * (2 * gq.rand(1, { dtype = "float64", seed = seed }):item() - 1)
+  local shift = b * (2 * gq.rand(1, { dtype = "float64", seed = seed, device = "cpu" }):item() - 1)
   if gq.is_tensor(t) then return gq.cat({ t:narrow(1, 1, n - 1), t:narrow(1, n, 1) + shift }, 1) end
   local moved = table.move(list, 1, n - 1, 1, {})
   moved[n] = list[n] + shift
@@ -76,7 +76,7 @@ local function draw_probe(layout, given)
     end
     local seed = o.seed ~= nil and need(o, "seed", "integer", nil, what) or nil
     local shape = layout.rows and { layout.rows, layout.width } or { layout.width }
-    return probes[probe](shape, { dtype = layout.dtype, seed = seed })
+    return probes[probe](shape, { dtype = layout.dtype, device = layout.device, seed = seed })
   end
   if o.seed ~= nil then fail(what .. ": give seed or a probe of your own, not both") end
   local own = core.layout(type(probe) == "table" and probe or need(o, "probe", "tensor|string|table", nil, what),
@@ -175,7 +175,7 @@ function core.regularised(p)
   local layout = core.layout(p.z0, "gq.odeint", by_rows)
   local list, order, own = wanted(layout, p.opts.regularise)
   local rows, width = layout.rows, layout.width
-  local none = gq.zeros(rows and { rows, #list } or { #list }, { dtype = layout.dtype })
+  local none = gq.zeros(rows and { rows, #list } or { #list }, { dtype = layout.dtype, device = layout.device })
   local start = gq.cat({ layout:pack(p.z0), none }, rows and 2 or 1)
   local function read(a, times)
     local dim = (rows and 2 or 1) + (times and 1 or 0)

@@ -53,19 +53,20 @@ local Field = {}
 Field.__index = Field
 Field.__name = "gq.wong_zakai"
 
--- (i - 1/2) pi / c and sqrt(2 / c) for a dtype, made once.
-local function basis(self, dtype)
-  local b = self._basis[dtype]
+-- (i - 1/2) pi / c and sqrt(2 / c) as z's numbers are, made once.
+local function basis(self, z)
+  local name = z.dtype .. z.device
+  local b = self._basis[name]
   if b then return b end
   local c, w = self.t1 - self.t0, {}
   for i = 1, self.cosines do w[i] = (i - 0.5) * math.pi / c end
-  b = gq.tensor({ w }, { dtype = dtype })
-  self._basis[dtype] = b
+  b = gq.tensor({ w }, { dtype = z.dtype, device = z.device })
+  self._basis[name] = b
   return b
 end
 
 -- The draw for noise of one shape: given, or made at first need and kept until redraw.
-local function draw(self, shape, dtype)
+local function draw(self, shape, z)
   local want = { self.cosines, table.unpack(shape) }
   local name = table.concat(want, ",")
   if self.xi then
@@ -75,10 +76,10 @@ local function draw(self, shape, dtype)
     end
     return self.xi
   end
-  name = name .. dtype
+  name = name .. z.dtype .. z.device
   local xi = self._draws[name]
   if not xi then
-    xi = core.cosines(self.seed, self.cosines, shape, dtype)
+    xi = core.cosines(self.seed, self.cosines, shape, z.dtype):to(z.device)
     self._draws[name] = xi
   end
   return xi
@@ -96,11 +97,11 @@ end
 
 -- dB/dt at t, of a shape {rows, ...} with D numbers a row: {1, m} by {m, rows}, or by {D, m, rows}, so that
 -- rows stay an axis of their own and every thread can take its share of them.
-local function noise(self, t, shape, dtype)
+local function noise(self, t, shape, z)
   local m, rows, c = self.cosines, shape[1] or 1, self.t1 - self.t0
-  local D, xi = 1, draw(self, shape, dtype)
+  local D, xi = 1, draw(self, shape, z)
   for i = 2, #shape do D = D * shape[i] end
-  local row = gq.cos(basis(self, dtype) * (t - self.t0)) * math.sqrt(2 / c)
+  local row = gq.cos(basis(self, z) * (t - self.t0)) * math.sqrt(2 / c)
   if D == 1 then return row:matmul(xi:reshape { m, rows }):reshape(shape) end
   local by_row = xi:reshape { m, rows, D }:permute(3, 1, 2)
   return row:matmul(by_row):reshape { D, rows }:transpose(1, 2):reshape(shape)
@@ -121,16 +122,16 @@ local function matrix_product(self, g, t, z)
   end
   local m = g.shape[g:dim()]
   shape[#shape] = m
-  local b = noise(self, t, shape, z.dtype):unsqueeze(#shape)
+  local b = noise(self, t, shape, z):unsqueeze(#shape)
   return (g * b):sum(#shape + 1)
 end
 
 local function product(self, g, t, z)
   local kind = self.sde.noise
   if kind == "additive" or kind == "general" then return matrix_product(self, g, t, z) end
-  if kind == "diagonal" then return g * noise(self, t, z.shape, z.dtype) end
+  if kind == "diagonal" then return g * noise(self, t, z.shape, z) end
   if g:dim() == z:dim() + 1 then g = g:squeeze(-1) end
-  return g * noise(self, t, scalar_shape(z), z.dtype)
+  return g * noise(self, t, scalar_shape(z), z)
 end
 
 function Field:__call(t, z)

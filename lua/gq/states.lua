@@ -59,8 +59,8 @@ function core.layout(z0, what, by_rows)
     parts[i] = { shape = z.shape, size = size, first = width + 1 }
     width = width + size
   end
-  return setmetatable({ parts = parts, rows = rows, width = width, dtype = list[1].dtype, single = single,
-    what = "the dynamics function of " .. what .. " " }, Layout)
+  return setmetatable({ parts = parts, rows = rows, width = width, dtype = list[1].dtype,
+    device = list[1].device, single = single, what = "the dynamics function of " .. what .. " " }, Layout)
 end
 
 -- One tensor {rows, width} or {width} of the state.

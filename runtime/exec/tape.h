@@ -48,6 +48,9 @@ typedef struct gq_trace gq_trace;
 int gq_trace_begin(gq_trace **tr);
 /* Open one inside of another, if there is one: the other's values are captures in it, and it goes on afterwards. */
 int gq_trace_nest(gq_trace **tr);
+/* Where its values will be, if not on the CPU or where those of the outer trace are; where a tensor is, traced or not. */
+void gq_trace_place(gq_trace *tr, const gq_device *d);
+const gq_device *gq_place_of(const gq_tensor *t);
 /* A traced input, in order: t, the state. */
 int gq_trace_input(gq_trace *tr, gq_dtype d, gq_shape s, gq_tensor **out);
 /* Close with the outputs (0 of them and status != GQ_OK: abandon). The trace then owns a graph

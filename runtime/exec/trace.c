@@ -21,6 +21,7 @@ struct gq_trace {
   capture *captures;
   gq_map refs;   /* captured tensor -> its node */
   double t0, t1; /* for which first inputs the function is known */
+  const gq_device *on;
 };
 
 static _Thread_local gq_trace *current;
@@ -58,6 +59,7 @@ int gq_trace_nest(gq_trace **tr) {
   t->g = g;
   t->outer = current;
   t->t0 = -INFINITY, t->t1 = INFINITY;
+  t->on = t->outer ? t->outer->on : gq_host;
   *tr = current = t;
   return GQ_OK;
 }
@@ -67,6 +69,12 @@ static int traced(gq_trace *tr, gq_ref r, gq_tensor **out) {
   GQ_TRY(gq_graph_status(tr->g));
   const gq_node *n = gq_graph_node(tr->g, r);
   return gq_tensor_traced(n->dtype, n->shape, tr->id, r, out);
+}
+
+void gq_trace_place(gq_trace *tr, const gq_device *d) { tr->on = d; }
+
+const gq_device *gq_place_of(const gq_tensor *t) {
+  return t->storage || !current ? gq_tensor_device(t) : current->on;
 }
 
 int gq_trace_input(gq_trace *tr, gq_dtype d, gq_shape s, gq_tensor **out) {

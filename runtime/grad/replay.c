@@ -183,7 +183,7 @@ static int noise(replay *r, double t, double t1, gq_tensor **w) {
   gq_along *along = &r->s->along;
   const gq_field *f = r->s->plan->field;
   GQ_TRY(gq_along_step(along, t, t1));
-  GQ_TRY(gq_tensor_new(f->dtype, f->wshape, w));
+  GQ_TRY(gq_tensor_new_on(&f->on->device, f->dtype, f->wshape, w));
   gq_copy(f->on, gq_tensor_data(*w), along->cast, gq_along_bytes(f));
   return keep(&r->p, *w);
 }

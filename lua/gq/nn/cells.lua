@@ -37,7 +37,7 @@ local function cell_inputs(self, x, h, what)
   end
   local want = x.shape
   want[#want] = n_hidden
-  if h == nil then h = gq.zeros(want, { dtype = x.dtype }) end
+  if h == nil then h = gq.zeros(want, { dtype = x.dtype, device = x.device }) end
   if not gq.is_tensor(h) or table.concat(h.shape, ",") ~= table.concat(want, ",") then
     error(("%s: h {%s} expected for x {%s}, got %s"):format(what, table.concat(want, ", "), table.concat(x.shape, ", "),
       describe(h)), 3)

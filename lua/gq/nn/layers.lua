@@ -96,7 +96,7 @@ end
 
 function Dropout:forward(x)
   if not self.training or self.p == 0 then return x end
-  local keep = gq.rand(x.shape, { dtype = x.dtype }):ge(self.p)
+  local keep = gq.rand(x.shape, { dtype = x.dtype, device = x.device }):ge(self.p)
   return gq.where(keep, x * (1 / (1 - self.p)), 0)
 end
 
@@ -134,7 +134,7 @@ function Augment:init(n) rawset(self, "n", size(n, "nn.Augment", "n")) end
 function Augment:forward(x)
   local shape = x.shape
   shape[#shape] = self.n
-  return gq.cat({ x, gq.zeros(shape, { dtype = x.dtype }) }, -1)
+  return gq.cat({ x, gq.zeros(shape, { dtype = x.dtype, device = x.device }) }, -1)
 end
 function Augment:extra() return tostring(self.n) end
 

@@ -51,7 +51,7 @@ local function with_time(t, z)
   for d = 1, #shape do ones[d] = 1 end
   shape[#shape] = 1
   if type(t) == "number" then
-    t = gq.full(shape, t, { dtype = z.dtype })
+    t = gq.full(shape, t, { dtype = z.dtype, device = z.device })
   else
     t = t:reshape(ones):to(z.dtype):expand(shape)
   end
