@@ -144,6 +144,7 @@ void gqL_open_make(lua_State *L);       /* l_make.c: constructors */
 void gqL_open_ops(lua_State *L);        /* l_ops.c: everything of ir/ops.def, reductions */
 void gqL_open_shape(lua_State *L);      /* l_shape.c: reshape, permute, cat, split, index_select ... */
 void gqL_open_autograd(lua_State *L);   /* l_autograd.c */
+void gqL_open_window(lua_State *L);     /* l_window.c: gq.core.windows and its kin */
 void gqL_open_trace(lua_State *L);      /* l_trace.c: gqL_trace, gq.core.trace */
 void gqL_open_ode(lua_State *L);        /* l_ode.c: odeint */
 void gqL_open_tables(lua_State *L);     /* l_tables.c: core.tableaux and its kin */

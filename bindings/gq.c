@@ -43,6 +43,7 @@ int luaopen_gq_core(lua_State *L) {
   gqL_open_tensor(L);
   gqL_open_make(L);
   gqL_open_shape(L);
+  gqL_open_window(L);
   gqL_open_ops(L);
   gqL_open_autograd(L);
   gqL_open_trace(L);

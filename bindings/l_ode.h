@@ -30,6 +30,7 @@ const gq_graph *gqL_call_graph(const gqL_call *c);             /* lent, as are t
 int gqL_call_captures(const gqL_call *c);
 gq_tensor *gqL_call_capture(const gqL_call *c, int i);
 void gqL_call_keep(gqL_call *c, bool on);                      /* around a backward pass: no value is asked for twice */
+int64_t gqL_call_running(void);                              /* the number of the one that is being called; 0: none */
 int64_t gqL_call_count(const gqL_call *c);                     /* evaluations so far */
 
 /* What one call of a solver holds while Lua may raise: a userdata, pushed. */

@@ -126,6 +126,13 @@ local other = {
     { function(x) return x:index_select(2, int {}) end, randn(2, 3) } },
   gather = { { function(x) return x:gather(2, int { { 3, 1 }, { 2, 2 } }) end, randn(2, 3) } },
 }
+other.window = {
+  { function(x) return gq.core.windows(x, 1, { 2 }, { 2 }, { 1 }) end, randn(5, 2) },
+  { function(x) return gq.core.windows(x, 2, { 2, 3 }, { 1, 2 }, { 2, 1 }) end, randn(2, 4, 5, 2) },
+  { function(x) return gq.core.windows(x, 2, { 3 }, { 1 }, { 1 }):sum({ 2, 3 }) end, randn(2, 2) } }
+other.window_add = {
+  { function(x) return gq.core.windows_add(x, 1, { 6 }, { 2 }, { 1 }) end, randn(2, 3, 2) },
+  { function(x) return gq.core.windows_add(x, 2, { 4, 6 }, { 1, 2 }, { 2, 1 }) end, randn(2, 2, 3, 2, 2, 2) } }
 other.clamp = { { function(x) return x:clamp(-0.5, 0.5) end, away(5) },
     { function(x) return x:clamp(nil, 0.1) end, away(5) },
   { function(x, lo) return x:clamp(lo) end, away(5), gq.tensor({ 0.05 }, f64) } }

@@ -4,10 +4,12 @@ local gq, load = ...
 
 load("options")                  -- gq.core.options and its kin, for all that follow
 load("functional")               -- softmax, losses, activations: gq.* and methods
+load("spatial")                  -- gq.conv2d, max_pool2d, pad and their kin
 gq.checkgrad = load("checkgrad")
 load("derivatives")              -- gq.jvp, gq.jacobian, gq.hessian_vector
 gq.nn = load("nn/module")
 load("nn/layers")
+load("nn/images")                -- nn.Conv2d, pooling, normalisation
 load("nn/nets")                  -- nn.Sequential, nn.mlp and their kin
 load("nn/cells")                 -- nn.RNNCell, nn.GRUCell
 load("flow")                     -- gq.flow, gq.nn.CNF

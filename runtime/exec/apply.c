@@ -19,14 +19,19 @@ static int reshape(gq_tensor *x, gq_shape s, gq_tensor **out) {
   return status;
 }
 
-/* All but RESHAPE only change strides. */
+/* All but RESHAPE only change strides. Windows overlap: they are copied, so that each number can be written to. */
 static int view(gq_op op, gq_tensor *x, const gq_attr *attr, gq_shape s, gq_tensor **out) {
   int64_t stride[GQ_MAXDIM] = { 0 }, offset = x->offset;
   gq_layout l = gq_layout_of(x->shape, x->stride);
+  gq_tensor *seen = NULL;
   if (op == GQ_OP_RESHAPE) return reshape(x, s, out);
   if (!gq_layout_view(op, attr, &l, s, stride, &offset))
     return gq_fail(GQ_EUNSUPPORTED, "%s cannot be evaluated by itself", gq_ops[op].name);
-  return gq_tensor_view(x, s, stride, offset, out);
+  if (op != GQ_OP_WINDOW) return gq_tensor_view(x, s, stride, offset, out);
+  GQ_TRY(gq_tensor_view(x, s, stride, offset, &seen));
+  int status = gq_tensor_contiguous_get(seen, out);
+  gq_tensor_unref(seen);
+  return status;
 }
 
 /* ---- the door ---- */

@@ -174,6 +174,8 @@ static void adjoint(rule *r, gq_op op, gq_ref idx_) {
 }
 static void vjp_slice(rule *r) { adjoint(r, GQ_OP_PAD, GQ_NONE); }
 static void vjp_pad(rule *r) { adjoint(r, GQ_OP_SLICE, GQ_NONE); }
+static void vjp_window(rule *r) { adjoint(r, GQ_OP_WINDOW_ADD, GQ_NONE); }
+static void vjp_window_add(rule *r) { adjoint(r, GQ_OP_WINDOW, GQ_NONE); }
 static void vjp_index_select(rule *r) { adjoint(r, GQ_OP_INDEX_ADD, r->b); }
 static void vjp_index_add(rule *r) { adjoint(r, GQ_OP_INDEX_SELECT, r->b); }
 static void vjp_gather(rule *r) { adjoint(r, GQ_OP_SCATTER_ADD, r->b); }
