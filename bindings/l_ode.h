@@ -64,7 +64,7 @@ void gqL_record(lua_State *L, gq_solution **sol, gq_tensor *z0, gq_tensor *t_, i
                 gq_tensor *const *capture, gqL_call *call_, int info, int nout, gq_tensor **out);
 
 /* Into the info table on the top of the stack. engine: what was asked for, said where no gradient was needed. */
-void gqL_info_forward(lua_State *L, const gq_info *i, const char *engine);
+void gqL_info_forward(lua_State *L, const gq_info *i, const gq_ode_options *o, const char *engine);
 void gqL_info_samples(lua_State *L, gq_samples *s);           /* info.samples: {rows}, what each row took; takes s */
 /* info.regularisers: those sums over the whole solve that are asked for, tensors that the table owns, and how many. */
 int gqL_info_sums(lua_State *L, const gq_ode_options *o, const gq_info *info, gq_dtype d, gq_tensor **sums);

@@ -21,8 +21,9 @@ gq_shape gq_noise_shape(gq_noise noise, gq_shape z, gq_shape s);
 /* G dW, and f h + G dW */
 gq_ref gq_noise_product(gq_graph *g, gq_noise noise, gq_ref G, gq_ref dw);
 gq_ref gq_noise_rise(gq_graph *g, gq_noise noise, gq_ref f, gq_ref G, gq_ref h, gq_ref dw);
-/* body: inputs t, z and others; outputs f and G in its form, of an Ito SDE. *out: the same SDE in Stratonovich form, with
-** the drift f - 1/2 sum_j (dG_j/dz) G_j over the columns of G. Of diagonal noise g_i must depend on z_i alone. */
-int gq_diffusion_convert(const gq_graph *body, gq_noise noise, gq_graph **out);
+/* body: inputs t, z and others; outputs f and G in its form, of an SDE in the one calculus. *out: the same SDE in the
+** other: Ito's drift is Stratonovich's and 1/2 sum_j (dG_j/dz) G_j over the columns of G. row: axis of z along which rows
+** may be independent, which costs less where a g_i of diagonal noise depends on other z_j. */
+int gq_diffusion_convert(const gq_graph *body, gq_noise noise, gq_calculus to, int row, gq_graph **out);
 
 #endif

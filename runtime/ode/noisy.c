@@ -37,10 +37,14 @@ static bool backwards(const gq_tableau *m, int of) {
 static int check_method(const gq_problem *p, const gq_ode_options *o) {
   char fits[200] = "";
   const gq_tableau *m = o->method;
-  if (m->scheme->calculus != p->calculus) {
-    methods_of(solves, p->calculus, fits, sizeof fits);
-    return gq_fail(GQ_EARG, "method \"%s\" solves %s SDEs and this one is %s: use %s", m->name,
-                   gq_calculus_names[m->scheme->calculus], gq_calculus_names[p->calculus], fits);
+  if (m->scheme->calculus != o->calculus) {
+    methods_of(solves, o->calculus, fits, sizeof fits);
+    return gq_fail(
+      GQ_EARG,
+      "method \"%s\" solves %s SDEs and this one is %s: use %s; or say calculus = \"%s\" to this "
+      "solve, which converts the SDE",
+      m->name, gq_calculus_names[m->scheme->calculus], gq_calculus_names[o->calculus], fits,
+      gq_calculus_names[m->scheme->calculus]);
   }
   if (o->engine->method && !o->engine->method(m)) {
     methods_of(inverted, 0, fits, sizeof fits);

@@ -122,6 +122,7 @@ typedef struct gq_ode_options {
   double eta;                  /* alf: damping, 1 none; above 0, at most 1 */
   double rtol, atol;
   double step_size;            /* > 0: fixed grid */
+  gq_calculus calculus;        /* of an SDE: that of the method; f is converted where it is meant in the other */
   double first_step;           /* > 0: no search */
   double max_step, min_step;   /* > 0: of steps that are chosen; one that the error wants shorter than the latter is an
                                   error, one that ends at a stop may be */
@@ -241,7 +242,7 @@ typedef struct gq_problem {
   bool jumps_move;             /* with what wants a gradient */
   gq_noise noise;              /* an SDE: f gives drift and diffusion (field/diffusion.h), o.method is one of
                                   gq_scheme_get, o.engine one of gq_noise_engines, o.step_size the step; t increases */
-  gq_calculus calculus;
+  gq_calculus calculus;        /* that f is meant in; o.calculus: it is solved in */
   struct gq_brownian *path;    /* of W, that the solution keeps */
   const bool *jump_;           /* [nt] f may jump at this time: the solve stops before it and goes on after it */
 } gq_problem;
