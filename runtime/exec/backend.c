@@ -22,6 +22,12 @@ const gq_backend *gq_backend_find(const char *name) {
   return NULL;
 }
 
+void *gq_share(const gq_backend *b, size_t bytes) {
+  void *p = b->device.share(&b->device, bytes);
+  if (p) memset(p, 0, bytes);
+  return p;
+}
+
 typedef struct moved {
   gq_custom base;
   const gq_device *from;

@@ -51,14 +51,15 @@ double gq_attempt_limit(const gq_attempt *a, double t, double dir) {
 
 void gq_attempt_times(gq_attempt *a, double t, double h, double t1) {
   double dir = h < 0 ? -1 : 1, from = gq_attempt_begin(a, t, dir), to = gq_attempt_begin(a, t1, -dir);
-  a->scalar[0] = from, a->scalar[1] = h, a->scalar[2] = a->tol.rtol;
+  gq_stepinput *in = a->shared;
+  in->t = from, in->h = h, in->rtol = a->tol.rtol;
   a->limit = gq_attempt_limit(a, t, dir);
-  a->ht = from == t && to == t1 ? h : dir * fmax(dir * (to - from), 0);
-  a->ht = gq_control_within(from, a->ht, a->limit);
+  in->ht = from == t && to == t1 ? h : dir * fmax(dir * (to - from), 0);
+  in->ht = gq_control_within(from, in->ht, a->limit);
 }
 
 double gq_attempt_stage(const gq_attempt *a, double c) {
-  double t = a->scalar[0] + c * a->ht;
+  double t = a->shared->t + c * a->shared->ht;
   return (a->h < 0 ? t < a->limit : t > a->limit) ? a->limit : t;
 }
 

@@ -104,14 +104,14 @@ static double row_of_a(const gq_tableau *m, int i, int j) { return m->a[(size_t)
 
 /* h gamma of stage i, by which slopes are divided: never 0, which it would round to in the shortest steps. */
 static double h_gamma(const gq_attempt *w, int i) {
-  double h = w->scalar[1], hg = h * row_of_a(w->st->m, i, i);
+  double h = w->shared->h, hg = h * row_of_a(w->st->m, i, i);
   return hg != 0 ? hg : copysign(DBL_TRUE_MIN, h);
 }
 
 /* y + h sum_j<n w_j k_j of a part */
 static void combine(const gq_attempt *w, const double *weights, int n, int part, void *dst) {
   gq_copy(w->field->on, dst, w->y[part], gq_part_bytes(w->field));
-  for (int j = 0; j < n; j++) add(w, w->scalar[1] * weights[j], whole_slope(w, j, part), dst);
+  for (int j = 0; j < n; j++) add(w, w->shared->h * weights[j], whole_slope(w, j, part), dst);
 }
 
 static double time_of(const gq_attempt *w, int i) {
@@ -316,7 +316,7 @@ static double error_norm(const gq_attempt *w, int part) {
     get(w, w->y[part], at, some, y), get(w, w->y1[part], at, some, y1);
     for (size_t i = 0; i < some; i++) {
       double v =
-        fabs(w->scalar[1] * e[i] / (w->tol.atol[part] + w->tol.rtol * fmax(fabs(y[i]), fabs(y1[i]))));
+        fabs(w->shared->h * e[i] / (w->tol.atol[part] + w->tol.rtol * fmax(fabs(y[i]), fabs(y1[i]))));
       sum += v * v;
       if (!(v <= top)) top = v;
     }
@@ -384,7 +384,7 @@ static int add_products(gq_attempt *w, int i, double weight, const gq_grads *gra
 /* The products' increments and errors of the attempt. */
 static int product_errors(gq_attempt *w) {
   const gq_tableau *m = w->st->m;
-  double h = w->scalar[1];
+  double h = w->shared->h;
   gq_zero(w->field->on, w->sum.dq.block, w->sum.dq.bytes);
   gq_zero(w->field->on, w->sum.eq.block, w->sum.eq.bytes);
   w->sum.dtime = w->sum.etime = 0;
@@ -413,7 +413,7 @@ static int pull_stage(gq_attempt *w, int i) {
   const gq_tableau *m = w->st->m;
   const gq_field *f = w->field;
   size_t numel = gq_numel(f->shape);
-  double h = w->scalar[1], hg = h_gamma(w, i), time;
+  double h = w->shared->h, hg = h_gamma(w, i), time;
   stage_value(w, i, 0, n->stage[0]);
   GQ_TRY(jacobian(w, i, n->stage));
   gq_newton_factor(l, 0, -hg, NULL);
@@ -456,7 +456,7 @@ static int pull(gq_attempt *w) {
     gq_copy(w->field->on, n->cot[i], i == m->end ? w->pull.cf : w->pull.ck[i], part);
   for (int i = 0; i < m->stages; i++) {
     if (m->b[i] == 0) continue;
-    add(w, w->scalar[1] * m->b[i], w->pull.py, n->cot[i]);
+    add(w, w->shared->h * m->b[i], w->pull.py, n->cot[i]);
     w->pull.ph += m->b[i] * f->on->vec->dot(f->dtype, gq_numel(f->shape), w->pull.py, whole_slope(w, i, 0));
   }
   for (int i = m->stages - 1; i > 0; i--) GQ_TRY(pull_stage(w, i));
@@ -469,7 +469,7 @@ static int phase_of(gq_attempt *w, int phase) {
   if (phase == 2) return pull(w);
   if (phase == 1) {
     for (int i = 0; w->st->l.nq > 0 && i < w->st->m->slopes; i++)
-      GQ_TRY(add_products(w, i, w->scalar[3 + i], w->sum.grads, w->sum.time));
+      GQ_TRY(add_products(w, i, w->shared->wq[i], w->sum.grads, w->sum.time));
     return GQ_OK;
   }
   own(w)->fresh = false;
