@@ -279,6 +279,191 @@ describe("modules", function()
   end)
 end)
 
+describe("resizing", function()
+  local x = gq.tensor({ { { { 1, 2, 3, 4 }, { 5, 6, 7, 9 } } } }, f64)
+  it("repeats the nearest", function()
+    assert.same({ { { { 1, 1, 2, 2, 3, 3, 4, 4 }, { 1, 1, 2, 2, 3, 3, 4, 4 }, { 5, 5, 6, 6, 7, 7, 9, 9 },
+      { 5, 5, 6, 6, 7, 7, 9, 9 } } } }, gq.upsample(x, 2):totable())
+    assert.same({ 1, 2, 3 }, gq.upsample(x, { size = { 2, 3 } })[{ 1, 1, 1 }]:totable())
+    assert.same({ { { 1, 3 } } }, gq.upsample(x[1]:narrow(2, 1, 1), 0.5):totable())
+  end)
+  -- interpolated at (i + 1/2) n / m - 1/2, or with the corners on each other, dimension by dimension
+  local function line(v, m, aligned)
+    local y, n = {}, #v
+    for i = 0, m - 1 do
+      local p = aligned and i * (n - 1) / (m - 1) or math.max((i + 0.5) * n / m - 0.5, 0)
+      local a = math.floor(p)
+      y[i + 1] = v[a + 1] * (1 - (p - a)) + v[math.min(a + 2, n)] * (p - a)
+    end
+    return y
+  end
+  it("interpolates", function()
+    for _, aligned in ipairs { false, true } do
+      for _, m in ipairs { 3, 5, 8 } do
+        local y = gq.upsample(x[1], { size = m, mode = "linear", align_corners = aligned })
+        assert.close(y[1][2], line(x[1][1][2]:totable(), m, aligned), 1e-14)
+      end
+      local y = gq.upsample(x, { size = { 5, 3 }, mode = "bilinear", align_corners = aligned })
+      local column = {}
+      for r = 1, 2 do column[r] = line(x[1][1][r]:totable(), 3, aligned)[2] end
+      assert.close(y[{ 1, 1, {}, 2 }], line(column, 5, aligned), 1e-14)
+    end
+    local function f(v) return gq.upsample(v, { size = { 3, 5 }, mode = "bilinear" }) ^ 2 end
+    check(f, randn(1, 2, 2, 3))
+    check_traced(f, randn(2, 2, 4, 3))
+    check(function(v) return gq.upsample(v, 2) ^ 2 end, randn(1, 2, 2, 3))
+  end)
+  it("averages bins", function()
+    local v = randn(2, 3, 5, 7)
+    assert.close(gq.adaptive_avg_pool2d(v, 1), v:mean({ 3, 4 }, true), 1e-13)
+    assert.close(gq.adaptive_avg_pool2d(v, { 5, 7 }), v, 0)
+    local y = gq.adaptive_avg_pool2d(v, { 2, 3 })
+    assert.close(y[{ {}, {}, 2, 3 }], v:narrow(3, 3, 3):narrow(4, 5, 3):mean({ 3, 4 }), 1e-13)
+    assert.close(y[{ {}, {}, 1, 2 }], v:narrow(3, 1, 3):narrow(4, 3, 3):mean({ 3, 4 }), 1e-13)
+    check(function(u) return gq.adaptive_avg_pool2d(u, { 2, 3 }) ^ 2 end, v:narrow(1, 1, 1))
+  end)
+  it("says what is wrong", function()
+    refuses("either a scale factor or size", gq.upsample, x)
+    refuses("mode \"linear\" is not for", gq.upsample, x, 2, { mode = "linear" })
+    refuses("did you mean \"bilinear\"", gq.upsample, x, 2, { mode = "bilinar" })
+    refuses("a scale factor that leaves something of 2 entries", gq.upsample, x, 0.1)
+    refuses("size: an integer of at least 1", gq.adaptive_avg_pool2d, x, 0)
+  end)
+end)
+
+describe("normalisation", function()
+  local x = randn(3, 4, 2, 3) * 2 + 1
+  -- (x - mean) / sqrt(var + eps) of lists
+  local function standard(list)
+    local mean, var = 0, 0
+    for _, v in ipairs(list) do mean = mean + v / #list end
+    for _, v in ipairs(list) do var = var + (v - mean) ^ 2 / #list end
+    for i, v in ipairs(list) do list[i] = (v - mean) / math.sqrt(var + 1e-5) end
+    return list, mean, var
+  end
+  it("is over groups, layers and batches", function()
+    local w, b = randn(4), randn(4) + 1
+    local y = gq.group_norm(x, 2, w, b)
+    local plain = standard(x[{ 2, { 3, 4 } }]:reshape(-1):totable())
+    for c = 3, 4 do
+      for i = 1, 6 do
+        assert.close(y[2][c]:reshape(-1)[i], plain[(c - 3) * 6 + i] * w[c]:item() + b[c]:item(), 1e-12)
+      end
+    end
+    assert.close(gq.layer_norm(x, { 2, 3 })[3][2]:reshape(-1), standard(x[3][2]:reshape(-1):totable()), 1e-12)
+    local u, v = randn(3), randn(3)
+    local inner = gq.tensor(standard(x[{ 1, 2, 2 }]:totable()), f64)
+    assert.close(gq.layer_norm(x, 3, u, v)[{ 1, 2, 2 }], inner * u + v, 1e-12)
+    local mean, var = gq.zeros(4, f64), gq.ones(4, f64)
+    local z = gq.batch_norm(x, mean, var, w, b, { training = true })
+    local column, m, s = standard(x[{ {}, 2 }]:reshape(-1):totable())
+    assert.close(z[{ {}, 2 }]:reshape(-1), gq.tensor(column, f64) * w[2] + b[2], 1e-12)
+    assert.close(mean[2], 0.1 * m, 1e-13)
+    assert.close(var[2], 0.9 + 0.1 * s * 18 / 17, 1e-13)
+    assert.close(gq.batch_norm(x, mean, var, w, b)[{ {}, 2 }],
+      (x[{ {}, 2 }] - mean[2]) / (var[2] + 1e-5):sqrt() * w[2] + b[2], 1e-12)
+  end)
+  it("has the derivatives of central differences", function()
+    local w, b, v = randn(4), randn(4), randn(2, 4, 2, 1)
+    check(function(y, u, e) return gq.group_norm(y, 2, u, e) end, v, w, b)
+    check(function(y) return gq.layer_norm(y, { 2, 1 }) end, v:narrow(1, 1, 1))
+    check(function(y, u, e) return gq.batch_norm(y, nil, nil, u, e, { training = true }) end, v, w, b)
+    check_traced(function(y) return gq.group_norm(y, 2, w, b) end, x)
+  end)
+  it("has modules", function()
+    local m = nn.BatchNorm2d(4, { dtype = "float64" })
+    local y = m(x)
+    assert.close(y:mean({ 1, 3, 4 }), { 0, 0, 0, 0 }, 0, 1e-12)
+    assert.equal(1, m.num_batches_tracked:item())
+    assert.equal(2, #m:parameters())
+    assert.is_truthy(m:state_dict().running_var)
+    local mean = m.running_mean:clone()
+    m:eval()
+    assert.close(m(x), gq.batch_norm(x, m.running_mean, m.running_var, m.weight, m.bias), 0)
+    assert.close(m.running_mean, mean, 0)
+    assert.close(nn.GroupNorm(2, 4, { dtype = "float64" })(x), gq.group_norm(x, 2), 0)
+    assert.close(nn.LayerNorm({ 2, 3 }, { dtype = "float64", affine = false })(x), gq.layer_norm(x, { 2, 3 }), 0)
+    assert.equal("BatchNorm2d(4)", tostring(m))
+    assert.same({ 3, 4 }, nn.BatchNorm1d(4)(gq.randn(3, 4)).shape)
+    assert.same({ 2, 3, 1, 1 }, nn.AdaptiveAvgPool2d(1)(gq.zeros(2, 3, 4, 4)).shape)
+    assert.same({ 2, 3, 8, 8 }, nn.Upsample(2)(gq.zeros(2, 3, 4, 4)).shape)
+    assert.same({ 2, 3, 6, 7 }, nn.ReflectionPad2d({ 1, 2, 0, 2 })(gq.zeros(2, 3, 4, 4)).shape)
+    assert.same({ 2, 2, 3 }, nn.Unflatten(2, { 2, 3 })(gq.zeros(2, 6)).shape)
+  end)
+  it("says what is wrong", function()
+    refuses("groups = 3 does not divide 4 channels", gq.group_norm, x, 3)
+    refuses("weight: a tensor {4} expected, got tensor float64 {3}", gq.group_norm, x, 2, randn(3))
+    refuses("whose last dimensions are {2, 4} expected", gq.layer_norm, x, { 2, 4 })
+    refuses("mean: a tensor {4} expected", gq.batch_norm, x, randn(3), randn(4))
+    refuses("the running mean and variance are needed", gq.batch_norm, x)
+    refuses("more than one value a channel", gq.batch_norm, randn(1, 4), nil, nil, { training = true })
+    refuses("nn.BatchNorm2d: {batch, c, h, w} with 3 channels expected", nn.BatchNorm2d(3), x)
+    refuses("groups = 3 does not divide 4 channels", nn.GroupNorm, 3, 4)
+  end)
+end)
+
+describe("dropout and embedding", function()
+  it("drops by the generator", function()
+    local x = gq.ones(100, 50)
+    gq.manual_seed(4)
+    local y = gq.dropout(x, 0.25)
+    gq.manual_seed(4)
+    assert.close(gq.dropout(x, 0.25), y, 0)
+    assert.close(gq.dropout(x, 0.25, { seed = 8 }), gq.dropout(x, 0.25, { seed = 8 }), 0)
+    assert.close(y:mean(), 1, 0, 0.05)
+    assert.close(y:max(), 1 / 0.75, 1e-6)
+    assert.close(gq.dropout(x, 0.25, { training = false }), x, 0)
+    refuses("p in [0, 1) expected, got number 1", gq.dropout, x, 1)
+  end)
+  it("selects rows", function()
+    local w = randn(5, 3)
+    local y = gq.embedding({ { 1, 5 }, { 2, 2 } }, w)
+    assert.same({ 2, 2, 3 }, y.shape)
+    assert.close(y[1][2], w[5], 0)
+    check(function(u) return gq.embedding({ { 1, 5 }, { 2, 2 } }, u) ^ 2 end, w)
+    assert.same({ 4, 3 }, nn.Embedding(5, 3)(gq.tensor({ 1, 2, 3, 4 }, { dtype = "int64" })).shape)
+    refuses("index_select: index 6 is out of range 1 to 5", gq.embedding, { 6 }, w)
+    refuses("int64 tensor", gq.embedding, w, w)
+  end)
+end)
+
+describe("nn.init", function()
+  local init = nn.init
+  it("draws as PyTorch does", function()
+    local t = gq.zeros(64, 32, 3, 3)
+    assert.equal(t, init.kaiming_normal_(t, { nonlinearity = "relu" }))
+    assert.close(t:std(), math.sqrt(2 / (32 * 9)), 0.02)
+    init.kaiming_uniform_(t, { a = math.sqrt(5), mode = "fan_out" })
+    assert.close(t:abs():max(), 1 / math.sqrt(64 * 9), 0.01)
+    init.xavier_uniform_(t, 2)
+    assert.close(t:abs():max(), 2 * math.sqrt(6 / (96 * 9)), 0.01)
+    init.xavier_normal(t)
+    assert.close(t:std(), math.sqrt(2 / (96 * 9)), 0.02)
+    init.normal_(t, 3, 0.5)
+    assert.close(t:mean(), 3, 0.01)
+    assert.close(t:std(), 0.5, 0.02)
+    init.uniform_(t, -1, 3)
+    assert.close(t:mean(), 1, 0, 0.05)
+    assert.close(init.zeros_(t):abs():max(), 0)
+    assert.close(init.ones_(t):min(), 1)
+    assert.close(init.constant_(t, 7):min(), 7)
+  end)
+  it("makes orthonormal rows or columns, of parameters too", function()
+    local p = gq.zeros(4, 2, 3, { dtype = "float64", requires_grad = true })
+    init.orthogonal_(p, 3)
+    local q = p:detach():reshape(4, 6)
+    assert.close(q:matmul(q:t()), gq.eye(4):to("float64") * 9, 1e-12, 1e-12)
+    local tall = init.orthogonal(gq.zeros(5, 2, f64))
+    assert.close(tall:t():matmul(tall), gq.eye(2):to("float64"), 1e-12, 1e-12)
+    assert.is_true(p.requires_grad)
+  end)
+  it("says what is wrong", function()
+    refuses("at least 2 dimensions", init.kaiming_uniform_, gq.zeros(3))
+    refuses("a float tensor expected, got number 3", init.zeros_, 3)
+    refuses("one of leaky_relu", init.kaiming_normal_, gq.zeros(3, 3), { nonlinearity = "softplus" })
+  end)
+end)
+
 -- ---- in dynamics ----
 
 local function net(seed)
@@ -333,4 +518,36 @@ describe("a convolution in dynamics", function()
     local function f_mixed(_, z) return gq.conv1d(z:transpose(1, 2), gq.ones(4, 4, 1, f64)):transpose(1, 2) end
     refuses("mixes rows", gq.odeint, f_mixed, randn(4, 3, 5), { 0, 1 }, { batch = "independent" })
   end)
+end)
+
+describe("layers with a state of their own inside a solve", function()
+  local z0 = randn(4, 3, 2, 2)
+  for _, trace in ipairs { true, false } do
+    it("use frozen statistics, trace = " .. tostring(trace), function()
+      local norm = nn.BatchNorm2d(3, { dtype = "float64" })
+      norm(z0 * 3 + 1)
+      local mean = norm.running_mean:clone()
+      local o = { batch = trace and "independent" or nil, trace = trace, gradient = "none" }
+      local z = gq.odeint(function(_, v) return -norm(v) end, z0, { 0, 1 }, o)
+      norm:eval()
+      assert.close(z, gq.odeint(function(_, v) return -norm(v) end, z0, { 0, 1 }, o), 0)
+      assert.close(norm.running_mean, mean, 0)
+    end)
+    it("drop by one mask, trace = " .. tostring(trace), function()
+      local drop = nn.Dropout(0.5)
+      local z = gq.odeint(function(_, v) return drop(v * 0 + 1) end, z0, { 0, 0.3, 1 }, { trace = trace,
+        gradient = "none", method = "rk4", step_size = 0.1 })
+      local moved = z[3] - z0
+      assert.close(moved * (moved - 2), gq.zeros(4, 3, 2, 2), 0, 1e-12)      -- each entry dropped or kept throughout
+      assert.is_true(moved:sum():item() > 0)
+      local again = gq.odeint(function(_, v) return drop(v * 0 + 1) end, z0, { 0, 1 }, { trace = trace,
+        gradient = "none" })
+      assert.is_false((again[2] - z[3]):abs():max():item() < 0.5)            -- another solve, another mask
+    end)
+    it("refuse batch statistics by name, trace = " .. tostring(trace), function()
+      refuses("gq.batch_norm: in training its statistics are the batch's", gq.odeint, function(_, v)
+        return gq.batch_norm(v, nil, nil, { training = true })
+      end, z0, { 0, 1 }, { trace = trace, gradient = "none" })
+    end)
+  end
 end)

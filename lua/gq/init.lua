@@ -10,6 +10,7 @@ load("derivatives")              -- gq.jvp, gq.jacobian, gq.hessian_vector
 gq.nn = load("nn/module")
 load("nn/layers")
 load("nn/images")                -- nn.Conv2d, pooling, normalisation
+load("nn/initial")               -- nn.init
 load("nn/nets")                  -- nn.Sequential, nn.mlp and their kin
 load("nn/cells")                 -- nn.RNNCell, nn.GRUCell
 load("flow")                     -- gq.flow, gq.nn.CNF

@@ -6,6 +6,8 @@ local gq = ...
 local core = gq.core
 local options, need, one_of, describe, fail = core.options, core.need, core.one_of, core.describe, core.fail
 
+local moments = core.moments
+
 local function define(name, f, doc)
   gq[name] = f
   core.methods[name] = f
@@ -305,3 +307,253 @@ define("avg_pool1d", function(x, k, opts) return avg_pool(x, k, opts, 1, "gq.avg
   "gq.avg_pool1d(x, k [, {stride = k, padding, count_include_pad = true}]): mean of each window")
 define("avg_pool2d", function(x, k, opts) return avg_pool(x, k, opts, 2, "gq.avg_pool2d") end,
   "gq.avg_pool2d(x, k | {kh, kw} [, {stride = k, padding, count_include_pad = true}]): mean of each window")
+
+local function adaptive_matrix(n, size, like)
+  local rows = {}
+  for i = 1, size do
+    local first, last = (i - 1) * n // size, -(-i * n // size)      -- PyTorch's bins, which may overlap
+    rows[i] = {}
+    for j = 1, n do rows[i][j] = j > first and j <= last and 1 / (last - first) or 0 end
+  end
+  return gq.tensor(rows, { dtype = like.dtype, device = like.device })
+end
+
+-- The matrix `of` makes for each of the last dimensions, applied to it.
+local function along_each(x, sizes, of)
+  local n, d = #sizes, x:dim()
+  for i = 1, n do
+    local axis = d - n + i
+    if sizes[i] ~= x.shape[axis] then
+      local m = of(x.shape[axis], sizes[i], x)
+      if axis == d then x = x:matmul(m:t())
+      else x = m:matmul(x) end
+    end
+  end
+  return x
+end
+
+local function adaptive(x, size, n, what)
+  local single
+  x, single = images(x, n, what)
+  size = several(size, n, 1, what, "size")
+  for i = 1, n do
+    if x.shape[i + 2] < 1 then fail(("%s: the input is empty, got %s"):format(what, describe(x))) end
+  end
+  return back(along_each(x, size, adaptive_matrix), single)
+end
+
+define("adaptive_avg_pool1d", function(x, size) return adaptive(x, size, 1, "gq.adaptive_avg_pool1d") end,
+  "gq.adaptive_avg_pool1d(x, size): means of `size` bins of the last dimension")
+define("adaptive_avg_pool2d", function(x, size) return adaptive(x, size, 2, "gq.adaptive_avg_pool2d") end,
+  "gq.adaptive_avg_pool2d(x, size | {h, w}): means of so many bins of each dimension")
+
+-- ---- resizing ----
+
+local function linear_matrix(n, size, like, aligned)
+  local rows = {}
+  for i = 1, size do
+    local at = aligned and (size > 1 and (i - 1) * (n - 1) / (size - 1) or 0) or math.max((i - 0.5) * n / size - 0.5, 0)
+    local first = math.min(at // 1, n - 1)
+    local part = at - first
+    rows[i] = {}
+    for j = 1, n do rows[i][j] = 0 end
+    rows[i][math.tointeger(first) + 1] = 1 - part
+    local next = math.tointeger(math.min(first + 2, n))
+    rows[i][next] = rows[i][next] + part
+  end
+  return gq.tensor(rows, { dtype = like.dtype, device = like.device })
+end
+
+local function nearest(x, sizes)
+  local n, d = #sizes, x:dim()
+  for i = 1, n do
+    local axis, list = d - n + i, {}
+    local length = x.shape[axis]
+    if sizes[i] ~= length then
+      for j = 1, sizes[i] do list[j] = (j - 1) * length // sizes[i] + 1 end
+      x = x:index_select(axis, gq.tensor(list, { dtype = "int64", device = x.device }))
+    end
+  end
+  return x
+end
+
+-- factor: a number, or one for each dimension; opts.size instead of it.
+local function upsample(x, factor, opts)
+  local what = "gq.upsample"
+  if type(factor) == "table" and next(factor) ~= nil and #factor == 0 then factor, opts = nil, factor end
+  local o = options(opts, "size scale_factor mode align_corners", what)
+  local mode = one_of(o, "mode", { "nearest", "linear", "bilinear" }, what)
+  local n = gq.is_tensor(x) and x:dim() - 2 or 0
+  if not is_float(x) or n < 1 or n > 2 then
+    fail(("%s: a float tensor {batch, channels, length} or {batch, channels, h, w} expected, got %s"):format(what,
+      describe(x)))
+  end
+  if n ~= 1 and mode == "linear" or n ~= 2 and mode == "bilinear" then
+    fail(("%s: mode %q is not for %s"):format(what, mode, describe(x)))
+  end
+  factor = factor or o.scale_factor
+  if (factor == nil) == (o.size == nil) then fail(what .. ": either a scale factor or size is given") end
+  local sizes = o.size and several(o.size, n, 1, what, "size") or {}
+  for i = 1, o.size and 0 or n do
+    local f = type(factor) == "table" and factor[i] or factor
+    if type(f) ~= "number" or f <= 0 or f >= 2 ^ 31 or (x.shape[i + 2] * f) // 1 < 1 then
+      fail(("%s: a scale factor that leaves something of %d entries expected, got %s"):format(what, x.shape[i + 2],
+        describe(f)))
+    end
+    sizes[i] = math.tointeger((x.shape[i + 2] * f) // 1)
+  end
+  if product(x.shape, 3) == 0 then fail(("%s: the input is empty, got %s"):format(what, describe(x))) end
+  if mode == "nearest" then return nearest(x, sizes) end
+  local aligned = need(o, "align_corners", "boolean", false, what)
+  return along_each(x, sizes, function(from, to, like) return linear_matrix(from, to, like, aligned) end)
+end
+define("upsample", upsample, "gq.upsample(x, factor | {size = n | {h, w}, scale_factor, mode = \"nearest\"|" ..
+  "\"linear\"|\"bilinear\", align_corners = false}): images of another size")
+
+-- ---- normalisations ----
+
+local function check_affine(v, shape, what, name)
+  if v ~= nil and (not gq.is_tensor(v) or dims(v.shape) ~= dims(shape)) then
+    fail(("%s: %s: a tensor %s expected, got %s"):format(what, name, dims(shape), describe(v)))
+  end
+end
+
+local function scaled(x, w, b)
+  if w then x = x * w end
+  if b then x = x + b end
+  return x
+end
+
+-- (x - mean) / sqrt(variance + eps) over the dimensions in list
+local function standardised(x, list, eps)
+  local mean, v = moments(x, list, 0)
+  return (x - mean) * (v + eps):rsqrt()
+end
+
+local function list_of(first, last)
+  local list = {}
+  for d = first, last do list[#list + 1] = d end
+  return list
+end
+
+local function layer_norm(x, shape, w, b, opts)
+  local what = "gq.layer_norm"
+  if type(w) == "table" and not gq.is_tensor(w) then w, opts = nil, w end
+  local o = options(opts, "eps", what)
+  if not is_float(x) then fail(("%s: a float tensor expected, got %s"):format(what, describe(x))) end
+  if type(shape) == "number" then shape = { shape } end
+  if type(shape) ~= "table" or #shape < 1 then
+    fail(("%s: the sizes of the last dimensions expected, got %s"):format(what, describe(shape)))
+  end
+  local d = x:dim()
+  if #shape > d or dims({ table.unpack(x.shape, d - #shape + 1) }) ~= dims(shape) then
+    fail(("%s: an input whose last dimensions are %s expected, got %s"):format(what, dims(shape), describe(x)))
+  end
+  check_affine(w, shape, what, "weight")
+  check_affine(b, shape, what, "bias")
+  return scaled(standardised(x, list_of(d - #shape + 1, d), need(o, "eps", "number", 1e-5, what)), w, b)
+end
+define("layer_norm", layer_norm, "gq.layer_norm(x, n | {sizes} [, w, b] [, {eps = 1e-5}]): mean 0 and variance " ..
+  "1 over the last dimensions of each sample, then w and b entry by entry")
+
+-- v {c} beside {batch, c, ...}
+local function by_channel(v, d)
+  if v == nil then return nil end
+  local shape = { v.shape[1] }
+  for i = 2, d - 1 do shape[i] = 1 end
+  return v:reshape(shape)
+end
+
+local function group_norm(x, groups, w, b, opts)
+  local what = "gq.group_norm"
+  if type(w) == "table" and not gq.is_tensor(w) then w, opts = nil, w end
+  local o = options(opts, "eps", what)
+  if not is_float(x) or x:dim() < 2 then
+    fail(("%s: a float tensor {batch, channels, ...} expected, got %s"):format(what, describe(x)))
+  end
+  local s = x.shape
+  if math.type(groups) ~= "integer" or groups < 1 or s[2] % groups ~= 0 then
+    fail(("%s: groups = %s does not divide %d channels"):format(what, tostring(groups), s[2]))
+  end
+  check_affine(w, { s[2] }, what, "weight")
+  check_affine(b, { s[2] }, what, "bias")
+  local y = x:reshape(s[1], groups, s[2] // groups * product(s, 3))
+  y = standardised(y, { 3 }, need(o, "eps", "number", 1e-5, what)):reshape(s)
+  return scaled(y, by_channel(w, #s), by_channel(b, #s))
+end
+define("group_norm", group_norm, "gq.group_norm(x, groups [, w, b] [, {eps = 1e-5}]): mean 0 and variance 1 " ..
+  "over each group of channels of each sample, then w and b channel by channel")
+
+-- Follows batch statistics: mean and variance (unbiased) move by `momentum`.
+local function follow(running, batch, momentum)
+  gq.no_grad(function()
+    running:copy_(running * (1 - momentum) + batch:detach():reshape(running.shape) * momentum)
+  end)
+end
+
+local function batch_norm(x, mean, var, w, b, opts)
+  local what = "gq.batch_norm"
+  if type(w) == "table" and not gq.is_tensor(w) then w, opts = nil, w end
+  local o = options(opts, "training momentum eps", what)
+  if not is_float(x) or x:dim() < 2 then
+    fail(("%s: a float tensor {batch, channels, ...} expected, got %s"):format(what, describe(x)))
+  end
+  local d, shape = x:dim(), { x.shape[2] }
+  for name, v in next, { mean = mean, var = var, weight = w, bias = b } do check_affine(v, shape, what, name) end
+  local training, eps = need(o, "training", "boolean", false, what), need(o, "eps", "number", 1e-5, what)
+  local momentum = need(o, "momentum", "number", 0.1, what)
+  if not training then
+    if not mean or not var then fail(what .. ": without training, the running mean and variance are needed") end
+    local scale = (var + eps):rsqrt()
+    if w then scale = scale * w end
+    return (x - by_channel(mean, d)) * by_channel(scale, d) + (b and by_channel(b, d) or 0)
+  end
+  if core.solving() then
+    fail(what .. ": in training its statistics are the batch's, which mixes the samples: inside dynamics use " ..
+      "training = false (nn.BatchNorm2d freezes its statistics there by itself)")
+  end
+  local list, n = list_of(3, d), x:numel() // math.max(shape[1], 1)
+  table.insert(list, 1, 1)
+  if n < 2 then fail(("%s: in training, more than one value a channel expected, got %s"):format(what, describe(x))) end
+  local m, v = moments(x, list, 0)
+  if mean then follow(mean, m, momentum) end
+  if var then follow(var, v * (n / (n - 1)), momentum) end
+  return scaled((x - m) * (v + eps):rsqrt(), by_channel(w, d), by_channel(b, d))
+end
+define("batch_norm", batch_norm, "gq.batch_norm(x, mean, var [, w, b] [, {training = false, momentum = 0.1, eps = " ..
+  "1e-5}]): by the running mean and variance of each channel; in training by the batch's, which those follow")
+
+-- ---- dropout, embedding ----
+
+local function dropout(x, p, opts)
+  local what = "gq.dropout"
+  if type(p) == "table" then p, opts = nil, p end
+  local o = options(opts, "training seed", what)
+  if not is_float(x) then fail(("%s: a float tensor expected, got %s"):format(what, describe(x))) end
+  if p == nil then p = 0.5 end
+  if type(p) ~= "number" or not (p >= 0 and p < 1) then
+    fail(("%s: p in [0, 1) expected, got %s"):format(what, describe(p)))
+  end
+  if p == 0 or not need(o, "training", "boolean", true, what) then return x end
+  local keep = gq.rand(x.shape, { seed = o.seed, device = x.device }):ge(p)
+  return gq.where(keep, x * (1 / (1 - p)), 0)
+end
+define("dropout", dropout, "gq.dropout(x [, p = 0.5] [, {training = true, seed}]): zeros with probability p, " ..
+  "the rest divided by 1 - p; the mask is a function of the generator, or of seed")
+
+local function embedding(indices, w)
+  local what = "gq.embedding"
+  if type(indices) == "table" and not gq.is_tensor(indices) then
+    indices = gq.tensor(indices, { dtype = "int64" })
+  end
+  if not gq.is_tensor(indices) or indices.dtype ~= "int64" then
+    fail(("%s: indices are an int64 tensor and count from 1, got %s"):format(what, describe(indices)))
+  end
+  if not gq.is_tensor(w) or w:dim() ~= 2 then
+    fail(("%s: a weight {entries, size} expected, got %s"):format(what, describe(w)))
+  end
+  local shape = indices.shape
+  shape[#shape + 1] = w.shape[2]
+  return w:index_select(1, indices:reshape(-1)):reshape(shape)
+end
+define("embedding", embedding, "gq.embedding(indices, w): rows of w {entries, size} by 1-based indices of any shape")

@@ -100,3 +100,115 @@ pooling("MaxPool1d", gq.max_pool1d, 1, "stride padding dilation", "largest of ea
 pooling("MaxPool2d", gq.max_pool2d, 2, "stride padding dilation", "largest of each window")
 pooling("AvgPool1d", gq.avg_pool1d, 1, "stride padding count_include_pad", "mean of each window")
 pooling("AvgPool2d", gq.avg_pool2d, 2, "stride padding count_include_pad", "mean of each window")
+
+local function sized(name, f, doc)
+  local class = define(name, ("nn.%s(size): %s"):format(name, doc))
+  function class:init(size)
+    several(size, 2, 1, "nn." .. name, "size")
+    rawset(self, "size", size)
+  end
+  function class:forward(x) return f(x, self.size) end
+  function class:extra() return shown(self.size) end
+end
+sized("AdaptiveAvgPool2d", gq.adaptive_avg_pool2d, "means of so many bins of each dimension")
+
+local Upsample = define("Upsample", "nn.Upsample(factor | {size, scale_factor, mode = \"nearest\", align_corners}): " ..
+  "images of another size, as gq.upsample")
+function Upsample:init(factor, opts)
+  if type(factor) == "table" then factor, opts = nil, factor end
+  local o = core.copy(options(opts, "size scale_factor mode align_corners", "nn.Upsample"), {})
+  o.scale_factor = factor or o.scale_factor
+  if (o.scale_factor == nil) == (o.size == nil) then fail("nn.Upsample: either a scale factor or size is given") end
+  rawset(self, "options", o)
+end
+function Upsample:forward(x) return gq.upsample(x, self.options) end
+function Upsample:extra() return shown(self.options.size or self.options.scale_factor) end
+
+local function padding(name, mode)
+  local class = define(name, ("nn.%s(n | {left, right, top, bottom}): gq.pad of images, mode %q"):format(name, mode))
+  function class:init(n) rawset(self, "pads", several(n, 4, 0, "nn." .. name, "n")) end
+  function class:forward(x) return gq.pad(x, self.pads, mode) end
+  function class:extra() return shown(self.pads) end
+end
+padding("ZeroPad2d", "constant")
+padding("ReflectionPad2d", "reflect")
+padding("ReplicationPad2d", "replicate")
+
+-- ---- normalisations ----
+
+local function affine(self, shape, o, what)
+  rawset(self, "eps", need(o, "eps", "number", 1e-5, what))
+  if not need(o, "affine", "boolean", true, what) then return end
+  self.weight = gq.ones(shape, { dtype = o.dtype, requires_grad = true })
+  self.bias = gq.zeros(shape, { dtype = o.dtype, requires_grad = true })
+end
+
+local GroupNorm = define("GroupNorm", "nn.GroupNorm(groups, c [, {eps = 1e-5, affine = true, dtype}]): mean 0 and " ..
+  "variance 1 over each group of channels of each sample")
+function GroupNorm:init(groups, c, opts)
+  local what = "nn.GroupNorm"
+  local o = options(opts, "eps affine dtype", what)
+  channels(groups, what, "groups")
+  if channels(c, what, "c") % groups ~= 0 then
+    fail(("%s: groups = %d does not divide %d channels"):format(what, groups, c))
+  end
+  rawset(self, "groups", groups)
+  rawset(self, "c", c)
+  affine(self, { c }, o, what)
+end
+function GroupNorm:forward(x) return gq.group_norm(x, self.groups, self.weight, self.bias, { eps = self.eps }) end
+function GroupNorm:extra() return ("%d, %d"):format(self.groups, self.c) end
+
+local LayerNorm = define("LayerNorm", "nn.LayerNorm(n | {sizes} [, {eps = 1e-5, affine = true, dtype}]): mean 0 and " ..
+  "variance 1 over the last dimensions of each sample")
+function LayerNorm:init(sizes, opts)
+  local what = "nn.LayerNorm"
+  if type(sizes) == "number" then sizes = { sizes } end
+  if type(sizes) ~= "table" or #sizes < 1 then fail(("%s: sizes expected, got %s"):format(what, describe(sizes))) end
+  rawset(self, "sizes", several(sizes, #sizes, 1, what, "sizes"))
+  affine(self, self.sizes, options(opts, "eps affine dtype", what), what)
+end
+function LayerNorm:forward(x) return gq.layer_norm(x, self.sizes, self.weight, self.bias, { eps = self.eps }) end
+function LayerNorm:extra() return shown(self.sizes) end
+
+local function batch_norm(name, least, most, layout)
+  local class = define(name, ("nn.%s(c [, {eps = 1e-5, momentum = 0.1, affine = true, dtype}]): %s; in training by " ..
+    "the batch's mean and variance, which the running ones follow; else, and inside every solve, by the running " ..
+    "ones"):format(name, layout))
+  local what = "nn." .. name
+  function class:init(c, opts)
+    local o = options(opts, "eps momentum affine dtype", what)
+    channels(c, what, "c")
+    rawset(self, "momentum", need(o, "momentum", "number", 0.1, what))
+    affine(self, { c }, o, what)
+    self.running_mean = gq.zeros({ c }, { dtype = o.dtype })
+    self.running_var = gq.ones({ c }, { dtype = o.dtype })
+    self.num_batches_tracked = gq.zeros({}, { dtype = "int64" })
+  end
+  function class:forward(x)
+    if not gq.is_tensor(x) or x:dim() < least or x:dim() > most or x.shape[2] ~= self.running_mean.shape[1] then
+      fail(("%s: %s with %d channels expected, got %s"):format(what, layout, self.running_mean.shape[1],
+        describe(x)))
+    end
+    local training = self.training and not core.solving()
+    if training then self.num_batches_tracked:copy_(self.num_batches_tracked + 1) end
+    return gq.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, { training = training,
+      momentum = self.momentum, eps = self.eps })
+  end
+  function class:extra() return tostring(self.running_mean.shape[1]) end
+end
+batch_norm("BatchNorm1d", 2, 3, "{batch, c} or {batch, c, length}")
+batch_norm("BatchNorm2d", 4, 4, "{batch, c, h, w}")
+
+-- ---- embedding ----
+
+local Embedding = define("Embedding", "nn.Embedding(entries, size [, {dtype}]): rows of a matrix by 1-based " ..
+  "indices; entries start normal")
+function Embedding:init(entries, size, opts)
+  local what = "nn.Embedding"
+  local o = options(opts, "dtype", what)
+  self.weight = gq.randn({ channels(entries, what, "entries"), channels(size, what, "size") }, { dtype = o.dtype })
+  self.weight.requires_grad = true
+end
+function Embedding:forward(indices) return gq.embedding(indices, self.weight) end
+function Embedding:extra() return ("%d, %d"):format(table.unpack(self.weight.shape)) end
