@@ -2,7 +2,7 @@
 -- mirror: the CPU behind addresses that fault when read directly, whose memory starts as NaN) what they give on the
 -- first, bit by bit.
 
-require "tests.helper"
+local helper = require "tests.helper"
 local gq = require "gq"
 
 -- Programs in the cache hold memory at addresses that the leak checker does not take for pointers.
@@ -168,8 +168,6 @@ describe("devices", function()
     refused("method implicit_adams", { method = "implicit_adams" })
     refused("batch independent", { batch = "independent" })
     refused("trace false", { trace = false })
-    refused("event", { event = function(_, x) return x:sum() - 1 end })
-    refused("dense true", { dense = true })
     local w = gq.ones(2, { device = "mirror", requires_grad = true })
     for _, name in ipairs { "adjoint", "gqc" } do
       local o = { gradient = name }
@@ -244,6 +242,50 @@ describe("on another device", function()
       end
     end)
   end
+
+  -- f(device) gives tables: the same on both devices.
+  local function both(f) assert.same(f "cpu", f "mirror") end
+
+  local function there(x, device)
+    x = x:to(device):detach()
+    x.requires_grad = true
+    return x
+  end
+
+  it("the solution as a function of time gives the same bits, with its gradients", function()
+    for _, o in ipairs { {}, { method = "rk4", step_size = 0.05 }, { method = "dopri8" } } do
+      both(function(device)
+        local w, z = there(gq.randn({ 3, 3 }, { seed = 1 }), device), there(gq.randn({ 70, 3 }, { seed = 2 }), device)
+        local _, _, at = gq.odeint(function(t, x) return gq.tanh(x:matmul(w)) * t - x end, z, { 0, 4 },
+          helper.with(o, { dense = true, gradient = "direct" }))
+        local t = gq.tensor({ 0.1, 3.2 }, { device = device, requires_grad = true })
+        local y, slope = at(t), at:derivative(1)
+        assert.equal(device, y.device)
+        assert.equal(device, slope.device);
+        (y:sum() + slope:sum()):backward()
+        return { y:totable(), slope:totable(), w.grad:totable(), z.grad:totable(), t.grad:totable(), at.steps }
+      end)
+    end
+  end)
+
+  it("events give the same bits, with their gradients", function()
+    for _, o in ipairs { {}, { method = "rk4", step_size = 0.05 }, { dense = true } } do
+      for _, start in ipairs { 1, 0 } do                            -- 0: the event is zero where the solve begins
+        both(function(device)
+          local k, z = there(gq.tensor { 0.7, 1.1 }, device), there(gq.tensor { { start, 2 } }, device)
+          local level = gq.tensor(0, { requires_grad = true })
+          local y, info, t = gq.odeint(function(_, x) return gq.cat({ x:narrow(2, 2, 1), -x:narrow(2, 1, 1) }, 2) * k end,
+            z, { 0, 10 }, helper.with(o, { gradient = "direct", event = function(_, x) return x[{ 1, 1 }] - level end }))
+          assert.equal(device, y.device);
+          (y:sum() + t):backward()
+          return { y:totable(), t:item(), info.nfe, k.grad:totable(), z.grad:totable(), level.grad:item() }
+        end)
+      end
+    end
+    local far, near = gq.ones(2, { device = "mirror" }), gq.ones(2)
+    local function f(_, x) return -x end
+    raises("captures cpu mirror", gq.odeint, f, far, { 0, 1 }, { event = function(_, x) return (x * near):sum() - 1 end })
+  end)
 
   it("auto takes an engine that runs there", function()
     local z = gq.randn({ 4, 3 }, { seed = 2 }):to("mirror"):detach()

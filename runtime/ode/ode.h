@@ -268,6 +268,7 @@ double gq_dense_last(const gq_dense *d);
 int64_t gq_dense_steps(const gq_dense *d);
 gq_shape gq_dense_shape(const gq_dense *d);
 gq_dtype gq_dense_dtype(const gq_dense *d);
+const gq_device *gq_dense_device(const gq_dense *d);
 void gq_dense_free(gq_dense *d_);
 
 const gq_ode_options *gq_solution_options(const gq_solution *s);
