@@ -26,6 +26,9 @@ load("states")                   -- odeint's states of several tensors
 load("regularise")               -- gq.jet, gq.steer, odeint's regularisers
 load("interpolate")              -- gq.interpolate, gq.cde
 load("sde")                      -- gq.sde, gq.sdeint, gq.wong_zakai
+gq.core.plotting = { contour = load("plot/marching"), gnuplot = load("plot/gnuplot") }
+gq.core.plotting.terminal = load("plot/terminal")
+gq.plot = load("plot/plot")
 gq.train = load("train")
 gq.cli = load("cli")
 gq.experiment = load("experiment")
