@@ -25,6 +25,7 @@ static const char usage_text[] =
   "  -h, --help           show this text\n"
   "  --                   end of options\n"
   "  -                    read the script from standard input\n"
+  "gqlua plot FILES... draws what a training logged; gqlua plot --help tells more.\n"
   "Without a script, -e or -v: the REPL on a terminal, otherwise standard input is the script.\n"
   "Scripts load as source text only. LUA_PATH and LUA_CPATH are honoured, LUA_INIT is not.\n";
 
@@ -325,6 +326,20 @@ static const gq_embedded *embedded(const char *name) {
   return NULL;
 }
 
+/* `gqlua plot`, unless there is a file of that name: command/plot.lua */
+static const gq_embedded *command(const char *name) {
+  char path[64];
+  if (strlen(name) > 32 || strchr(name, '/') || access(name, F_OK) == 0) return NULL;
+  snprintf(path, sizeof path, "command/%s", name);
+  return embedded(path);
+}
+
+static bool run_command(lua_State *L, const gq_embedded *f) {
+  int status = luaL_loadbufferx(L, f->source, f->length, lua_pushfstring(L, "=gq/%s.lua", f->name), "t");
+  if (status == LUA_OK) status = gqlua_call(L, push_args(L), 0);
+  return report(L, status);
+}
+
 /* repl.lua gets gq and returns a table; its run gets the terminal. */
 static bool run_repl(lua_State *L) {
   const gq_embedded *f = embedded("repl");
@@ -357,7 +372,8 @@ static bool run_main(lua_State *L, char **argv, int argc, const options *o) {
   if (script) {
     const char *name = argv[o->script];
     bool from_stdin = strcmp(name, "-") == 0 && strcmp(argv[o->script - 1], "--") != 0;
-    if (!run_script(L, from_stdin ? NULL : name)) return false;
+    const gq_embedded *f = command(name);
+    if (!(f ? run_command(L, f) : run_script(L, from_stdin ? NULL : name))) return false;
   }
   if (o->interactive) return run_repl(L);
   if (script || o->code || o->version) return true;

@@ -227,6 +227,58 @@ describe("gq.plot in the terminal", function()
   end)
 end)
 
+describe("gqlua plot", function()
+  local place
+  local function file(name, text)
+    gq.file_write(place .. "/" .. name, text)
+    return place .. "/" .. name
+  end
+  local function command(arguments)
+    local pipe = assert(io.popen(("LC_ALL=C %s plot %s 2>&1; echo status $?"):format(gqlua, arguments)))
+    local text = pipe:read("a")
+    pipe:close()
+    return text:match("^(.*)status (%d+)\n$")
+  end
+  lazy_setup(function()
+    local pipe = io.popen("mktemp -d")
+    place = pipe:read("l")
+    pipe:close()
+  end)
+  lazy_teardown(function() os.execute("rm -r " .. place) end)
+
+  it("draws the rows of loggers and of records, a panel for each figure", function()
+    local rows = '{"epoch": 0, "test_kl": 3, "test_accuracy": 0.5}\n{"epoch": 1, "train_kl": 2, "test_kl": 1}\n{"ep'
+    local text = command(file("a.jsonl", rows))
+    for _, label in ipairs { "test kl", "train kl", "accuracy against epoch" } do
+      assert.truthy(text:find(label, 1, true), text)
+    end
+    text = command(file("b.csv", "epoch,train_mse,test_mse\n0,,2\n1,3,1\n") .. " " ..
+      file("c.json", '{"config": {}, "epochs": [{"epoch": 0, "test_mse": 5}, {"epoch": 1, "test_mse": 4}]}'))
+    assert.truthy(text:find("b train mse", 1, true) and text:find("c test mse", 1, true), text)
+    local out = place .. "/p.svg"
+    assert.equal("", (command(("%s/a.jsonl --y test_kl --log y --title T --out %s"):format(place, out))))
+    assert.truthy(gq.file_read(out):find("<svg", 1, true))
+  end)
+
+  it("says what is wrong", function()
+    local rows = file("d.jsonl", '{"epoch": 0, "test_kl": 3}')
+    for arguments, words in pairs { [""] = "which files", [place .. "/none"] = "No such file", [rows .. " --y test_k"] =
+      "did you mean test_kl", [file("e.jsonl", "")] = "no rows", [file("f.csv", "a,b\n1,2\n")] = "--y names" } do
+      local text, status = command(arguments)
+      assert.truthy(text:find(words, 1, true), text)
+      assert.equal("1", status)
+    end
+  end)
+
+  it("draws the results of the examples", function()
+    for _, script in ipairs { "train_ou", "nested_spheres", "sines" } do
+      local out = ("%s/%s.svg"):format(place, script)
+      assert.truthy(os.execute(("%s examples/%s.lua --quick --quiet --plot %s"):format(gqlua, script, out)))
+      assert.truthy(gq.file_read(out):find("</svg>", 1, true))
+    end
+  end)
+end)
+
 describe("bad input of gq.plot", function()
   local x, z = gq.linspace(0, 1, 5), gq.rand(3, 4)
   local cases = {

@@ -45,6 +45,7 @@ local usual = {
   data = { nil, "directory of the data", "text" },
   out = { nil, "directory for checkpoints and logs", "text" },
   json = { nil, "write the record of the run to this file", "text" },
+  plot = { nil, "draw the result, in the terminal or --plot x.svg, .png, .pdf", "picture" },
   quick = { false, "a few seconds' run, to see that everything works" },
   quiet = { false, "print nothing but errors" },
   resume = { false, "continue from the checkpoint in --out" },
@@ -81,7 +82,7 @@ local function rows_of(spec)
   return rows, by_name
 end
 
-local placeholder = { integer = " N", number = " X", text = " TEXT", flag = "", list = " A,B,...",
+local placeholder = { integer = " N", number = " X", text = " TEXT", flag = "", picture = " [FILE]", list = " A,B,...",
   numbers = " X,Y,..." }
 
 -- "a|b|c" as a, b or c
@@ -129,6 +130,12 @@ local convert = {
   list = function(text) return items(text), "a list with commas" end,
   numbers = function(text) return numbers(text), "numbers with commas" end,
 }
+
+-- The next word, where it is the name of a picture; "-", the terminal, otherwise.
+local function picture(text)
+  local suffix = text and text:match("%.(%a+)$")
+  return suffix and ("svg png pdf"):find(suffix:lower(), 1, true) and text or nil
+end
 
 local function choose(kind, text)
   for choice in kind:gmatch("[^|]+") do
@@ -187,6 +194,10 @@ local function parse(words, rows, by_name, free)
     elseif r.kind == "flag" then
       if text then return nil, ("--%s takes no value"):format(name) end
       o[r.key], given[r.key] = true, true
+    elseif r.kind == "picture" then
+      i = not text and picture(words[i + 1]) and i + 1 or i
+      o[r.key], given[r.key] = picture(text or words[i]) or "-", true
+      if text and o[r.key] == "-" then return nil, ("--%s: a name in .svg, .png or .pdf expected"):format(name) end
     else
       if not text then
         i = i + 1

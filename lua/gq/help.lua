@@ -3,7 +3,7 @@
 local gq = ...
 
 -- Modules worth a look without a full name: ?Linear finds nn.Linear.
-local inner = { "nn", "optim", "data", "logger", "checkpoint", "paper" }
+local inner = { "nn", "optim", "data", "logger", "checkpoint", "paper", "plot" }
 
 local function field(value, key)
   if type(value) == "table" then return value[key] end

@@ -65,15 +65,16 @@ end
 -- draw -> the block of data, and what follows `plot $name using`
 local drawn = {
   line = function(name, l)
-    return block(name, { l.x, l.y }), ("1:2 with lines lw 2 lc rgb '%s'%s"):format(color_of(l), l.dashed and " dt 2" or "")
+    return block(name, { l.x, l.y }), ("1:2 with lines lw 2 lc rgb '%s'%s"):format(color_of(l),
+      l.dashed and " dt 2" or "")
   end,
   points = function(name, l)
     return block(name, { l.x, l.y }), ("1:2 with points pt 7 ps %s lc rgb '%s'"):format(#l.x > 300 and "0.35" or "0.6",
       color_of(l))
   end,
   band = function(name, l)
-    return block(name, { l.x, l.low, l.y }), ("1:2:3 with filledcurves fs transparent solid 0.25 noborder lc rgb '%s'"):format(
-      color_of(l))
+    return block(name, { l.x, l.low, l.y }),
+      ("1:2:3 with filledcurves fs transparent solid 0.25 noborder lc rgb '%s'"):format(color_of(l))
   end,
   arrows = function(name, l)
     return block(name, { l.x, l.y, l.dx, l.dy }), ("1:2:3:4 with vectors head size graph 0.01,20 filled lc rgb '%s'")
@@ -108,12 +109,14 @@ local function free_corner(p)
 end
 
 local function range(axis, r, log)
-  return ("set %srange [%.9g:%.9g]%s"):format(axis, r[1], r[2], log and ("\nset logscale %s"):format(axis) or "")
+  local _, step = gq.core.plotting.ticks(r[1], r[2], 6)
+  return ("set %srange [%.9g:%.9g]\n%s"):format(axis, r[1], r[2], log and ("set logscale %s"):format(axis) or
+    ("set %stics %.9g"):format(axis, step))
 end
 
 local function script_of(p, prefix)
   local lines, parts = { "set style fill solid", "set border 3 lc rgb '#444444'", "set tics nomirror out",
-    "unset colorbox" }, {}
+    "unset colorbox", "set format cb '%.3g'" }, {}
   local function say(...) lines[#lines + 1] = string.format(...) end
   say("set palette defined (%s)", (function()
     local stops = {}

@@ -6,7 +6,8 @@ local NAN <const> = 0 / 0
 -- Sides of a cell: 1 below, 2 right, 3 above, 4 left. What is cut, by which corners are above the level (bit 0 lower
 -- left, then counterclockwise); the two saddles 5 and 10 are cut as if the middle were below.
 local cuts <const> = { { { 4, 1 } }, { { 1, 2 } }, { { 4, 2 } }, { { 2, 3 } }, { { 4, 1 }, { 2, 3 } }, { { 1, 3 } },
-  { { 4, 3 } }, { { 3, 4 } }, { { 3, 1 } }, { { 1, 2 }, { 3, 4 } }, { { 3, 2 } }, { { 2, 4 } }, { { 2, 1 } }, { { 1, 4 } } }
+  { { 4, 3 } }, { { 3, 4 } }, { { 3, 1 } }, { { 1, 2 }, { 3, 4 } }, { { 3, 2 } }, { { 2, 4 } }, { { 2, 1 } },
+  { { 1, 4 } } }
 
 -- links[edge] = the edges next to it; an edge is 2 (j n + i) of the side below point (i, j), + 1 of that left of it.
 local function links_of(z, level, n, m)

@@ -83,7 +83,7 @@ local function paths(item, what)
     if depth == 1 then return { { count(#list), list } } end
     local all, each = columns(list, what), {}
     if #all % 2 ~= 0 then
-      fail(("gq.plot.%s: {x, y}, {y} or points {n, 2} expected, got one of %d columns"):format(what, #all))
+  fail(("gq.plot.%s: {x, y}, {y} or points {n, 2} expected, got %d columns"):format(what, #all))
     end
     for k = 1, #all, 2 do each[#each + 1] = { all[k], all[k + 1] } end
     return each
@@ -126,7 +126,7 @@ local function bounds_of_grid(z)
   return low, high
 end
 
--- Round numbers from low to high, about n of them.
+-- Round numbers from low to high, about n of them, and what is between two.
 local function ticks(low, high, n)
   local raw = (high - low) / n
   local unit = 10 ^ math.floor(math.log(raw, 10))
@@ -136,7 +136,7 @@ local function ticks(low, high, n)
   end
   local list = {}
   for k = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) do list[#list + 1] = k * step + 0.0 end
-  return list
+  return list, step
 end
 core.plotting.ticks = ticks
 
@@ -147,7 +147,8 @@ local styles = {}
 local function curves(draw, dashed)
   return function(item, what, add)
     for k, path in ipairs(paths(item, what)) do
-      add { draw = draw, x = path[1], y = path[2], dashed = dashed or item.dashed, label = k == 1 and item.label or nil }
+      add { draw = draw, x = path[1], y = path[2], dashed = dashed or item.dashed, label = k == 1 and item.label or nil,
+        color = item.color }
     end
   end
 end
@@ -331,7 +332,8 @@ local function range_of(layers, axis, log, given, what)
   end
   if given ~= nil then
     local g = sequence(given, what)
-    if #g ~= 2 or not (g[1] < g[2]) or log and g[1] <= 0 then
+    local rising = #g == 2 and g[1] < g[2]
+    if not rising or log and g[1] <= 0 then
       fail(("gq.plot.%s: %srange: {low, high} expected, above zero where the axis is logarithmic"):format(what, axis))
     end
     return g
@@ -441,11 +443,11 @@ function methods.show(self)
 end
 
 local function finish(self, out, what)
-  if out == nil then return self:show() end
+  if out == nil or out == "-" then return self:show() end
   if out == false then return self end
   if type(out) ~= "string" then
-    fail(("gq.plot.%s: out: a path that ends in .svg, .png or .pdf expected, or nothing for the terminal; got %s"):format(
-      what, describe(out)))
+    fail(("gq.plot.%s: out: a path that ends in .svg, .png or .pdf expected, or nothing for the terminal; got %s")
+      :format(what, describe(out)))
   end
   return self:save(out)
 end
@@ -462,7 +464,7 @@ local function define(kind, default, doc)
   Items in one plot may have styles of their own: style = "line" | "points" | "dashes" | "band" | "hist" | "heat" |
   "contour" | "field", and color = "#rrggbb" | 1, 2, ...
   Gives the plot: p:save("x.svg"), p:show(), and an entry of gq.plot.panels
-  gq.plot.]] .. kind .. [[{ {x, y, label = "data", style = "points"}, {x, z, label = "fit"}, xlabel = "t", out = "fit.svg" }
+  gq.plot.line{ {x, y, label = "data", style = "points"}, {x, z, label = "fit"}, xlabel = "t", out = "fit.svg" }
   gq.plot.line{ {x, low, high, style = "band", label = "2 sd"}, {x, mean, label = "mean"}, log = "y" }]]
 end
 
@@ -482,8 +484,8 @@ define("field", "field", "gq.plot.field{ {f, x = {a, b}, y = {a, b}, t = 0, poin
 local function check_entry(p)
   if getmetatable(p) == meta and p.layers then return p end
   if type(p) == "table" and getmetatable(p) == nil then return (make("line", "line", p)) end
-  fail(("gq.plot.panels: rows of plots expected, as {{p, q}, {r}} with p = gq.plot.line{..., out = false}; got %s"):format(
-    describe(p)))
+  fail(("gq.plot.panels: rows of plots expected, as {{p, q}, {r}} with p = gq.plot.line{..., out = false}; got %s")
+    :format(describe(p)))
 end
 
 function plot.panels(given)

@@ -62,7 +62,7 @@ function Canvas:segment(x1, y1, x2, y2, color, dashed)
   if whole - whole ~= 0 then return end
   local from, to = clip(x1, x2 - x1, 0, 1)
   from, to = clip(y1, y2 - y1, from, to)
-  if not (from <= to) then return end
+  if from > to then return end
   local w, h = 2 * self.w - 1, 4 * self.h - 1
   local function place(s) return (x1 + s * (x2 - x1)) * w, (1 - y1 - s * (y2 - y1)) * h end
   local a, b = place(from)
