@@ -169,10 +169,7 @@ describe("devices", function()
     refused("batch independent", { batch = "independent" })
     refused("trace false", { trace = false })
     local w = gq.ones(2, { device = "mirror", requires_grad = true })
-    for _, name in ipairs { "adjoint", "gqc" } do
-      local o = { gradient = name }
-      raises("gradient mirror cpu " .. name, gq.odeint, function(_, x) return x * w end, z, { 0, 1 }, o)
-    end
+    raises("gradient mirror cpu gqc", gq.odeint, function(_, x) return x * w end, z, { 0, 1 }, { gradient = "gqc" })
     raises("mirror cpu", gq.odeint, function(_, x) return x * w end, gq.ones(4, 2), { 0, 1 })
   end)
 end)
@@ -225,7 +222,8 @@ describe("on another device", function()
   end
 
   for _, c in ipairs {
-    { gradient = "direct" }, { gradient = "aca" }, { gradient = "seminorm" }, { gradient = "gq" },
+    { gradient = "direct" }, { gradient = "aca" }, { gradient = "seminorm" }, { gradient = "adjoint" }, { gradient = "gq" },
+    { gradient = "adjoint", adjoint = { trajectory = "reverse" } },
     { gradient = "gq", gq = { paper = true } }, { gradient = "gq", adjoint = { trajectory = "checkpoint" } },
     { gradient = "check" }, { gradient = "kronrod" }, { gradient = "interpolated" },
     { gradient = "direct", method = "rk4", step_size = 0.1 }, { gradient = "gq", method = "rk4", step_size = 0.1 },
@@ -233,7 +231,7 @@ describe("on another device", function()
     { gradient = "reversible", method = "reversible_heun" }, { gradient = "direct", memory_limit = 1000 },
   } do
     local name = c.gradient .. " " .. (c.method or "dopri5") .. (c.gq and " paper" or "") ..
-      (c.adjoint and " checkpoint" or "") .. (c.memory_limit and " over its limit" or "")
+      (c.adjoint and " " .. c.adjoint.trajectory or "") .. (c.memory_limit and " over its limit" or "")
     it("a solve and its gradients give the same bits: " .. name, function()
       for _, dtype in ipairs { "float32", "float64" } do
         for _, rows in ipairs { 4, 70 } do
@@ -264,6 +262,19 @@ describe("on another device", function()
         assert.equal(device, slope.device);
         (y:sum() + slope:sum()):backward()
         return { y:totable(), slope:totable(), w.grad:totable(), z.grad:totable(), t.grad:totable(), at.steps }
+      end)
+    end
+  end)
+
+  it("a state of several tensors gives the same bits, with parity too", function()
+    for _, o in ipairs { {}, { parity = true } } do
+      both(function(device)
+        local w, z = there(gq.randn({ 3, 3 }, { seed = 1 }), device), there(gq.randn({ 70, 3 }, { seed = 2 }), device)
+        local v = there(gq.ones { 70 }, device)
+        local y, info = gq.odeint(function(_, x) return { gq.tanh(x[1]:matmul(w)), x[1]:sum(2) - x[2] } end, { z, v },
+          { 0, 0.7, 1 }, helper.with(o, { gradient = "gq" }));
+        (y[1]:sum() + y[2]:sum()):backward()
+        return { y[1]:totable(), y[2]:totable(), w.grad:totable(), z.grad:totable(), v.grad:totable(), info.nfe }
       end)
     end
   end)

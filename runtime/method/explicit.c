@@ -165,24 +165,35 @@ static double part_square(const gq_attempt *a, int first, int p) {
   return n ? sum / n : 0;
 }
 
-static double number(gq_dtype d, const void *x, size_t i) {
-  return d == GQ_F32 ? ((const float *)x)[i] : ((const double *)x)[i];
+enum { CHUNK = 64 };
+
+static void get(const gq_field *f, const void *x, size_t at, size_t n, double *out) {
+  f->on->vec->get(f->dtype, n, (const char *)x + at * gq_dtype_size(f->dtype), 1, out);
+}
+
+/* Squares of n numbers' errors from number `at` of slice s on, which is number `first` of all. */
+static void split_chunk(const gq_attempt *a, int p, int s, size_t first, size_t at, size_t n) {
+  const gq_field *f = a->field;
+  const gq_tableau *m = a->st->m;
+  double e[CHUNK] = { 0 }, k[CHUNK], y[CHUNK], y1[CHUNK];
+  for (int j = 0; j < m->stages; j++) {
+    if (m->e[j] == 0) continue;
+    get(f, m->steps->slope(a, j, p, s), at, n, k);
+    for (size_t i = 0; i < n; i++) e[i] += m->e[j] * k[i];
+  }
+  get(f, a->y[p], first + at, n, y), get(f, a->y1[p], first + at, n, y1);
+  for (size_t i = 0; i < n; i++) {
+    e[i] *= a->h / (a->tol.atol[p] + a->tol.rtol * fmax(fabs(y[i]), fabs(y1[i])));
+    gq_split_add(a->tol.split, f, first + at + i, e[i] * e[i]);
+  }
 }
 
 /* Mean square of one part's error, of the tensors that it was packed from the largest. */
 static double split_square(const gq_attempt *a, int p) {
   const gq_field *f = a->field;
-  const gq_tableau *m = a->st->m;
   for (int s = 0; s < f->nslices; s++) {
     size_t first = gq_slice_offset(f, s) / gq_dtype_size(f->dtype), n = gq_slice_numel(f, s);
-    for (size_t i = 0; i < n; i++) {
-      double e = 0, y = fabs(number(f->dtype, a->y[p], first + i)),
-             y1 = fabs(number(f->dtype, a->y1[p], first + i));
-      for (int k = 0; k < m->stages; k++)
-        if (m->e[k] != 0) e += m->e[k] * number(f->dtype, m->steps->slope(a, k, p, s), i);
-      e *= a->h / (a->tol.atol[p] + a->tol.rtol * fmax(y, y1));
-      gq_split_add(a->tol.split, f, first + i, e * e);
-    }
+    for (size_t at = 0; at < n; at += CHUNK) split_chunk(a, p, s, first, at, n - at < CHUNK ? n - at : CHUNK);
   }
   return gq_split_take(a->tol.split);
 }

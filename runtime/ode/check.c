@@ -182,7 +182,6 @@ static int check_device(const gq_problem *p, const gq_ode_options *o) {
     { o->engine->hosted, "gradient", o->engine->name, "\"" },
     { o->independent, "batch", "independent", "\"" },
     { gq_graph_calls(p->f), "trace", "false", "" },
-    { o->parity && p->ntensors > 1, "parity", "true", "" },
   };
   for (size_t i = 0; d != gq_host && i < sizeof all / sizeof *all; i++)
     if (all[i].hosted)
