@@ -41,7 +41,7 @@ typedef struct gq_implicit {
   bool *done, *slow; /* [rows] */
   bool fresh;        /* the Jacobian is that of the walk's place */
   size_t bytes;
-  void *block;
+  void *block, *states;
 } gq_implicit;
 
 /* ---- memory ---- */
@@ -64,14 +64,15 @@ static int init(gq_attempt *w) {
   w->own = n;
   GQ_TRY(gq_newton_init(&n->newton, w->field, j, parts));
   n->bytes = states * part + 3 * row + 4 * rows;
-  char *next = n->block = gq_alloc(n->bytes + 64);
-  if (!next) return gq_nomem(n->bytes);
+  char *next = n->states = gq_allocate(w->field->on, states * part + 64);
+  n->block = gq_alloc(n->bytes - states * part + 64);
+  if (!next || !n->block) return gq_nomem(n->bytes);
   for (int q = 0; q < parts; q++) {
     for (int i = 0; i < slopes; i++) n->k[i][q] = next, next += part;
     n->stage[q] = next, n->base[q] = next + part, n->slope[q] = next + 2 * part, next += 3 * part;
   }
   for (int i = 0; pull && i < slopes; i++) n->cot[i] = next, next += part;
-  n->v = next, next += part;
+  n->v = next, next = n->block;
   double **vectors[] = { &n->x, &n->c, &n->s, &n->last, &n->theta, &n->eta };
   for (int i = 0; i < 6; i++) *vectors[i] = (double *)(void *)next, next += i < 3 ? row : rows;
   n->done = (bool *)next, n->slow = n->done + j->rows;
@@ -83,6 +84,7 @@ static void done(gq_attempt *w) {
   gq_implicit *n = w->own;
   gq_newton_done(&n->newton);
   gq_free(n->block);
+  if (n->states) gq_release(w->field->on, n->states);
   gq_free(n);
 }
 
@@ -512,6 +514,7 @@ static int build(gq_stepper *st, const gq_field *f, gq_make *make, const void *a
 
 const gq_stepclass gq_implicit_steps = { .any_system = true,
                                          .stiff = true,
+                                         .anywhere = true,
                                          .build = build,
                                          .init = init,
                                          .done = done,
