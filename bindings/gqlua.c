@@ -25,7 +25,8 @@ static const char usage_text[] =
   "  -h, --help           show this text\n"
   "  --                   end of options\n"
   "  -                    read the script from standard input\n"
-  "gqlua plot FILES... draws what a training logged; gqlua plot --help tells more.\n"
+  "gqlua plot FILES... draws what trainings logged; gqlua sweep SCRIPT... runs a script over many\n"
+  "settings, gqlua table DIR... makes a table of that; each has its own --help.\n"
   "Without a script, -e or -v: the REPL on a terminal, otherwise standard input is the script.\n"
   "Scripts load as source text only. LUA_PATH and LUA_CPATH are honoured, LUA_INIT is not.\n";
 

@@ -29,6 +29,9 @@ load("sde")                      -- gq.sde, gq.sdeint, gq.wong_zakai
 gq.core.plotting = { contour = load("plot/marching"), gnuplot = load("plot/gnuplot") }
 gq.core.plotting.terminal = load("plot/terminal")
 gq.plot = load("plot/plot")
+gq.tabulate = load("sweep/tabulate")
+gq.core.sweeping = { configs = load("sweep/configs"), slurm = load("sweep/slurm"), tabulate = gq.tabulate }
+gq.sweep = load("sweep/sweep")   -- with gq.sweep_results
 gq.train = load("train")
 gq.cli = load("cli")
 gq.experiment = load("experiment")
