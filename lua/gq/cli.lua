@@ -95,7 +95,7 @@ local function help_row(r)
   return ("  %-22s %s%s%s"):format(left, r.help, choices, default and (" (%s)"):format(default) or "")
 end
 
-local function help(spec, rows)
+local function help(spec, rows, by_name)
   local script = arg and arg[0] or "script"
   local words = spec.words and " " .. spec.words or ""
   local lines = { ("usage: gqlua %s [options]%s"):format(script, words) }
@@ -103,6 +103,9 @@ local function help(spec, rows)
   lines[#lines + 1] = ""
   for _, r in ipairs(rows) do lines[#lines + 1] = help_row(r) end
   lines[#lines + 1] = ("  %-22s %s"):format("--help", "print this")
+  if by_name.json and not spec.words then
+    lines[#lines + 1] = "Several values, as --width 8,16, make a run of each: gqlua sweep --help tells more."
+  end
   if spec.more then lines[#lines + 1] = "\n" .. spec.more end
   return table.concat(lines, "\n")
 end
@@ -177,9 +180,20 @@ local function read(r, text)
   return value
 end
 
+-- Several values of an option that takes one, "8,16": they ask for a sweep. nil: it is none.
+local function several(r, text)
+  local list = not (r.kind == "text" and r.name ~= "gradient") and text:find(",", 1, true) and items(text)
+  for k, item in ipairs(list or {}) do
+    local problem
+    list[k], problem = read(r, item)
+    if problem then return nil end
+  end
+  return list or nil
+end
+
 -- The table of values; nil and what is wrong; nil alone for --help.
 local function parse(words, rows, by_name, free)
-  local o, given, i = { words = free and {} or nil }, {}, 1
+  local o, given, i = { words = free and {} or nil }, { lists = {} }, 1
   for _, r in ipairs(rows) do o[r.key] = r.default end
   while i <= #words do
     local word = words[i]
@@ -204,8 +218,11 @@ local function parse(words, rows, by_name, free)
         text = words[i]
       end
       if not text then return nil, ("--%s: a value is missing"):format(name) end
-      local value, problem = read(r, text)
+      local list = by_name.json and convert[r.kind] ~= convert.list and convert[r.kind] ~= convert.numbers and
+        several(r, text)
+      local value, problem = read(r, list and tostring(list[1]) or text)
       if problem then return nil, problem end
+      given.lists[r.key] = list or nil
       o[r.key], given[r.key] = value, true
     end
     i = i + 1
@@ -215,18 +232,33 @@ local function parse(words, rows, by_name, free)
   return o, given
 end
 
+-- The script over the lists that were given; seeds, the folder and the records are gq.sweep's. Returns nothing.
+local own <const> = { seed = true, seeds = true, out = true, json = true, quiet = true, resume = true, plot = true }
+
+local function sweep(o, given, lists)
+  local fixed = {}
+  for k in pairs(given) do
+    if not own[k] and not lists[k] then fixed[k] = o[k] end
+  end
+  gq.sweep { script = arg[0], grid = lists, options = fixed, seeds = o.seeds, seed = o.seed, out = o.out,
+    quiet = o.quiet }
+end
+
 local function cli(spec, words)
   if type(spec) ~= "table" then error(("gq.cli: a table expected, got %s"):format(describe(spec)), 2) end
   local rows, by_name = rows_of(spec)
   local o, other = parse(words or arg or {}, rows, by_name, spec.words ~= nil)
   if o then
+    local lists = other.lists
+    other.lists = nil
+    if next(lists) then return sweep(o, other, lists) end
     if by_name.device then gq.set_default_device(o.device) end
     return o, other
   elseif other then
     io.stderr:write(("%s: %s\n"):format(arg and arg[0] or "script", other))
     os.exit(2, true)
   end
-  print(help(spec, rows))
+  print(help(spec, rows, by_name))
   return nil
 end
 

@@ -55,7 +55,9 @@ local function of_grid(grid)
   if type(grid) ~= "table" then
     fail(("gq.sweep: grid: a table of lists expected, as {width = {8, 16}}; got %s"):format(describe(grid)))
   end
-  if grid[1] ~= nil then fail("gq.sweep: grid: names expected, as {width = {8, 16}}; a list of tables is the option list") end
+  if grid[1] ~= nil then
+    fail("gq.sweep: grid: names expected, as {width = {8, 16}}; a list of tables is the option list")
+  end
   local all = { {} }
   for _, k in ipairs(sorted_keys(grid)) do
     local values, more = type(grid[k]) == "table" and grid[k] or { grid[k] }, {}
@@ -91,7 +93,7 @@ end
 local function configs(o)
   local script, fixed = o.script, check(o.options or {}, "options")
   if (o.grid == nil) == (o.list == nil) then
-    fail("gq.sweep: what to run: grid = {width = {8, 16}, ...}, or list = {{width = 8}, ...} or a function of 1, 2, ...")
+    fail("gq.sweep: what to run: grid = {width = {8, 16}, ...}, or list = {{width = 8}, ...} or a function of 1, 2..")
   end
   local given = o.grid ~= nil and of_grid(o.grid) or of_list(need(o, "list", "table|callable", nil, "gq.sweep"))
   local runs, seen = {}, {}

@@ -47,8 +47,8 @@ local function submit(path)
   local said = pipe:read("a")
   local ok, _, code = pipe:close()
   if code == 127 then
-    fail(("gq.sweep: sbatch is not installed here (apt-get install slurm-client); the job is written: sbatch %s"):format(
-      path))
+    fail(("gq.sweep: sbatch is not installed here (apt-get install slurm-client); the job is written: sbatch %s")
+      :format(path))
   end
   if not ok then fail(("gq.sweep: sbatch %s: %s"):format(path, said)) end
   return said

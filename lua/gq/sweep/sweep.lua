@@ -9,8 +9,8 @@ local core = gq.core
 local options, need, describe, fail = core.options, core.need, core.describe, core.fail
 local configs, slurm, tabulate = core.sweeping.configs, core.sweeping.slurm, core.sweeping.tabulate
 
-local known <const> = "script grid list options seeds seed workers threads out time_limit memory_limit retries shard " ..
-  "slurm tasks submit quiet by mean"
+local known <const> = "script grid list options seeds seed workers threads out time_limit memory_limit retries " ..
+  "shard slurm tasks submit quiet by mean"
 local what <const> = "gq.sweep"
 
 -- ---- the lines of a directory ----
@@ -64,7 +64,7 @@ end
 local function complaint(path)
   local lines = log_lines(path)
   for k = #lines, 1, -1 do
-    local text = lines[k]:match("^gqlua: (.*)") or lines[k]:match("^lua5.4: (.*)")
+    local text = lines[k]:match("^[%w_./]*lua[%d.]*: (.*)")
     if text then return text end
   end
   return lines[#lines] or "it said nothing"
@@ -202,8 +202,8 @@ local function check_options(o, runs)
     local name = k:gsub("_", "-")
     if not takes[name] then
       local near = core.nearest(name, names)
-      fail(("gq.sweep: %s has no option --%s%s"):format(o.script, name, near and (", did you mean --%s?"):format(near) or
-        ""))
+      near = near and (", did you mean --%s?"):format(near) or ""
+      fail(("gq.sweep: %s has no option --%s%s"):format(o.script, name, near))
     end
   end
   return takes
@@ -285,13 +285,14 @@ local function sweep(given)
   gq.make_directory(o.out)
   o.takes = check_options(o, runs)
   if o.slurm then
-    local path = slurm.write(o, runs, o.is_gqlua and o.program or "gqlua")
-    local said = o.submit ~= false and slurm.submit(path) or nil
-    if not o.quiet then print(said and said:gsub("%s+$", "") or path) end
-    return path
+    local job = slurm.write(o, runs, o.is_gqlua and o.program or "gqlua")
+    local said = o.submit ~= false and slurm.submit(job) or job
+    if not o.quiet then print((said:gsub("%s+$", ""))) end
+    return job
   end
-  local own, ids, own_lock = nil, {}, nil
-  own, o.results, own_lock = shard_of(o, runs)
+  local own, path, own_lock = shard_of(o, runs)
+  local ids = {}
+  o.results = path
   local held <close> = lock(o, own_lock)
   run_all(o, unfinished(o, own))
   for _, run in ipairs(held and own) do ids[run.id] = true end
@@ -311,8 +312,8 @@ gq.sweep{ script, grid | list, seeds, workers = 1, out = "runs/" }: runs a scrip
   do. Each run has a folder out/<id>/ and one line in out/results.jsonl, whatever becomes of its worker: "status" ok,
   failed, timeout, memory or killed. Runs that ended well are not run again, and --resume goes on from checkpoints
   time_limit (seconds), memory_limit (bytes of address space) of a run; retries = 2 of one that was killed; threads of
-  each; shard = "i/n": every n-th run; slurm = true or {partition = "x"}: writes out/sweep.sbatch, a job array of at most
-  `tasks` jobs, and submits it (submit = false: not); by, mean: of the table printed at the end; quiet = true
+  each; shard = "i/n": every n-th run; slurm = true or {partition = "x"}: writes out/sweep.sbatch, a job array of
+  at most `tasks` jobs, and submits it (submit = false: not); by, mean: of the table printed at the end; quiet = true
   Returns the lines. From the shell: gqlua sweep --help, gqlua table --help
   gq.sweep{ script = "examples/nested_spheres.lua", grid = {width = {20, 100}}, seeds = 5, workers = 2, out = "runs/" }
   gq.sweep{ script = "fit.lua", list = function(i) return i <= 20 and {lr = 10 ^ -(1 + 3 * i / 20)} or nil end }]]
