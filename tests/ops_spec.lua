@@ -41,12 +41,19 @@ local unary = {
   sigmoid = { function(x) return 1 / (1 + math.exp(-x)) end },
   softplus = { function(x) return math.log(1 + math.exp(x)) end },
   relu = { function(x) return math.max(x, 0) end, away }, erf = { erf },
+  floor = { math.floor }, round = { function(x)
+    local y = math.floor(x)
+    if x - y == 0.5 then return y % 2 == 0 and y or y + 1 end
+    return math.floor(x + 0.5)
+  end },
   square = { function(x) return x * x end }, reciprocal = { function(x) return 1 / x end, positive },
 }
 local binary = {
   add = { function(x, y) return x + y end }, sub = { function(x, y) return x - y end },
   mul = { function(x, y) return x * y end }, div = { function(x, y) return x / y end, randn, positive },
   pow = { function(x, y) return x ^ y end, positive, randn },
+  floor_divide = { function(x, y) return x // y end, randn, positive },
+  remainder = { function(x, y) return x % y end, randn, positive },
   maximum = { math.max }, minimum = { math.min },
 }
 local compare = {

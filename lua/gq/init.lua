@@ -5,6 +5,8 @@ local gq, load = ...
 load("options")                  -- gq.core.options and its kin, for all that follow
 load("functional")               -- softmax, losses, activations: gq.* and methods
 load("spatial")                  -- gq.conv2d, max_pool2d, pad and their kin
+load("arrays")                   -- order, masks, running sums, gq.einsum: gq.* and methods
+load("linear")                   -- gq.solve, gq.eigh and their kin
 gq.checkgrad = load("checkgrad")
 load("derivatives")              -- gq.jvp, gq.jacobian, gq.hessian_vector
 gq.nn = load("nn/module")

@@ -394,6 +394,16 @@ static inline float tan_s(float x) {
 static inline double sin_d(double x) { return x == 0 ? x : sin_of(trig_d(x)); }
 static inline double cos_d(double x) { return cos_of(trig_d(x)); }
 
+/* Of y's sign (fmod's is x's); as in Lua, an infinite y leaves a small x of its own sign. */
+static inline float remainder_s(float x, float y) {
+  float m = fmodf(x, y);
+  return (m > 0 ? y < 0 : m < 0 && y != m && y > 0) ? m + y : m;
+}
+static inline double remainder_d(double x, double y) {
+  double m = fmod(x, y);
+  return (m > 0 ? y < 0 : m < 0 && y != m && y > 0) ? m + y : m;
+}
+
 /* ---- by type ---- */
 
 #define BY_TYPE(x, s, d) _Generic((x), float: s, double: d)
@@ -412,6 +422,9 @@ static inline double cos_d(double x) { return cos_of(trig_d(x)); }
 #define SOFTPLUS(x) BY_TYPE(x, softplus_s, softplus_d)(x)
 #define ERF(x) BY_TYPE(x, erf_s, erf)(x)
 #define POW(x, y) BY_TYPE(x, powf, pow)(x, y)
+#define FLOOR(x) BY_TYPE(x, floorf, floor)(x)
+#define ROUND(x) BY_TYPE(x, rintf, rint)(x)
+#define REMAINDER(x, y) BY_TYPE(x, remainder_s, remainder_d)(x, y)
 #define MAXIMUM(x, y) ((x) > (y) || (x) != (x) ? (x) : (y))   /* NaN wins */
 #define MINIMUM(x, y) ((x) < (y) || (x) != (x) ? (x) : (y))
 
