@@ -179,7 +179,6 @@ static int check_device(const gq_problem *p, const gq_ode_options *o) {
     { p->noise, "noise", "a process", "" },
     { !m->steps->anywhere, "method", m->name, "\"" },
     { !b->steps->anywhere, "adjoint.method", b->name, "\"" },
-    { o->engine->hosted, "gradient", o->engine->name, "\"" },
     { o->independent, "batch", "independent", "\"" },
     { gq_graph_calls(p->f), "trace", "false", "" },
   };

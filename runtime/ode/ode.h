@@ -96,7 +96,6 @@ typedef struct gq_engine {
   void (*shape)(const struct gq_ode_options *o, struct gq_plankey *k);   /* what it alone adds to a plan's key; NULL */
   int (*build)(struct gq_plan *p);             /* the programs of a plan, all that the key says */
   int (*backward)(struct gq_pullback *b);
-  bool hosted;                                 /* looks at numbers itself: the state must be the host's */
   int (*samples)(struct gq_samplepull *w);     /* a worker's share of batch = "independent"; NULL: refused */
   /* Settle on an engine before a solve (steps < 0), or when the one chosen went over the memory after so many. */
   int (*choose)(const struct gq_planspec *s, struct gq_ode_options *o, int64_t steps, struct gq_info *info);
