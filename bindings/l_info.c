@@ -90,7 +90,8 @@ void gqL_info_samples(lua_State *L, gq_samples *s) {
   lua_setfield(L, -2, "samples");
 }
 
-int gqL_info_sums(lua_State *L, const gq_ode_options *o, const gq_info *info, gq_dtype d, gq_tensor **sums) {
+int gqL_info_sums(lua_State *L, const gq_ode_options *o, const gq_info *info, const gq_tensor *z,
+                  gq_tensor **sums) {
   struct {
     const char *key;
     bool on;
@@ -102,7 +103,7 @@ int gqL_info_sums(lua_State *L, const gq_ode_options *o, const gq_info *info, gq
   for (int i = 0; i < 2; i++) {
     if (!all[i].on) continue;
     gq_tensor **handle = gqL_pushtensor(L);
-    gqL_try(L, gq_tensor_new(d, gq_shape_of(0, NULL), handle));
+    gqL_try(L, gq_tensor_new_on(gq_tensor_device(z), z->dtype, gq_shape_of(0, NULL), handle));
     gq_tensor_set(*handle, NULL, all[i].value);
     sums[n++] = *handle;
     lua_setfield(L, -2, all[i].key);

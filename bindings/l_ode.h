@@ -67,7 +67,7 @@ void gqL_record(lua_State *L, gq_solution **sol, gq_tensor *z0, gq_tensor *t_, i
 void gqL_info_forward(lua_State *L, const gq_info *i, const gq_ode_options *o, const char *engine);
 void gqL_info_samples(lua_State *L, gq_samples *s);           /* info.samples: {rows}, what each row took; takes s */
 /* info.regularisers: those sums over the whole solve that are asked for, tensors that the table owns, and how many. */
-int gqL_info_sums(lua_State *L, const gq_ode_options *o, const gq_info *info, gq_dtype d, gq_tensor **sums);
+int gqL_info_sums(lua_State *L, const gq_ode_options *o, const gq_info *info, const gq_tensor *z, gq_tensor **sums);
 void gqL_info_backward(lua_State *L, const gq_info *i, const gq_ode_options *o);   /* warnings too */
 
 #endif

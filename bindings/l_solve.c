@@ -233,7 +233,7 @@ void gqL_runsolve(lua_State *L, int opts, const gq_problem *p, const gq_ode_opti
     lua_setfield(L, -2, "message");
   }
   gq_tensor *out[3] = { b->z };
-  int sums = has(L, opts, "regularise") ? gqL_info_sums(L, o, &info, p->z0->dtype, out + 1) : 0;
+  int sums = has(L, opts, "regularise") ? gqL_info_sums(L, o, &info, p->z0, out + 1) : 0;
   if (b->sol) gqL_record(L, &b->sol, p->z0, t_, f->ncapture, b->capture, f->call_, table, 1 + sums, out);
   *handle = b->z, b->z = NULL;
   gqL_counted(L);

@@ -103,7 +103,7 @@ describe("devices", function()
     local seen
     local z = gq.odeint(function(_, x)
       seen = { x.device, gq.zeros_like(x).device, gq.zeros(2, { device = x.device }).device }
-      return -x + gq.ones(2, { device = x.device }) * 0
+      return -x:index_select(1, { 2, 1 }) + gq.ones(2, { device = x.device }) * 0
     end, gq.ones(2, { device = "mirror" }), { 0, 1 })
     assert.same({ "mirror", "mirror", "mirror" }, seen)
     assert.equal("mirror", z.device)
@@ -278,8 +278,9 @@ describe("on another device", function()
     end
   end)
 
-  it("second derivatives are the same bits, with times and numbers of the CPU's", function()
-    both(function(device)
+  -- Numbers of the CPU's go there one by one, so their gradients' sums have another order.
+  it("second derivatives are the same to rounding, with times and numbers of the CPU's", function()
+    local function solve(device)
       local w, z = there(gq.randn({ 3, 3 }, { seed = 1 }), device), there(gq.randn({ 4, 3 }, { seed = 2 }), device)
       local k = gq.tensor(0.5, { requires_grad = true })
       local t = gq.tensor({ 0, 0.4, 1 }, { dtype = "float64", requires_grad = true })
@@ -291,7 +292,9 @@ describe("on another device", function()
       local h = gq.grad(sum, { w, z, k, t })
       for i, x in ipairs { w, z, k, t } do assert.equal(x.device, h[i].device) end
       return { g[2]:totable(), h[1]:totable(), h[2]:totable(), h[3]:item(), h[4]:totable() }
-    end)
+    end
+    local here, far = solve "cpu", solve "mirror"
+    for i, x in ipairs(here) do assert.below(helper.relative(far[i], x), 1e-6) end
   end)
 
   it("events give the same bits, with their gradients", function()

@@ -3,7 +3,6 @@
 ** run once more as recorded operations, and reverse mode with create_graph does the rest. Step
 ** sizes are constants as in direct.c; those clamped to measurement times follow the times.
 */
-#include "../exec/backend.h"
 #include "../exec/tape.h"
 #include "../ode/solution.h"
 
@@ -11,7 +10,6 @@
 
 /* Everything made on the way, freed together at the end. */
 typedef struct pool {
-  const gq_device *on; /* where it happens */
   gq_tensor **list;
   int n, room;
 } pool;
@@ -45,9 +43,9 @@ static int call2(pool *p, gq_op op, gq_tensor *a, gq_tensor *b, gq_tensor **out)
 }
 
 static int number(pool *p, double x, gq_tensor **out) {
-  GQ_TRY(gq_tensor_empty_on(p->on, GQ_F64, gq_shape_of(0, NULL), out));
-  GQ_TRY(keep(p, *out));
-  return gq_tensor_fill(*out, x);
+  GQ_TRY(gq_tensor_new(GQ_F64, gq_shape_of(0, NULL), out));
+  *(double *)gq_tensor_data(*out) = x;
+  return keep(p, *out);
 }
 
 static int cast(pool *p, gq_tensor *x, gq_dtype d, gq_tensor **out) {
@@ -245,24 +243,12 @@ static int separate(replay *r, int n, const bool *want, gq_tensor **in) {
   return GQ_OK;
 }
 
-/* Times and numbers of the host's go where the rest is. */
-static int move(replay *r, int n, gq_tensor *const *in, gq_tensor **there) {
-  for (int i = 0; i < n; i++) {
-    there[i] = in[i];
-    if (!in[i] || gq_tensor_device(in[i]) == r->p.on) continue;
-    GQ_TRY(gq_to_device(in[i], r->p.on, &there[i]));
-    GQ_TRY(keep(&r->p, there[i]));
-  }
-  return GQ_OK;
-}
-
 /* in, want and grad: z0, t, captures. */
 static int replay_run(replay *r, int n, const bool *want, gq_tensor **in, gq_tensor *gz, gq_tensor **grad) {
-  gq_tensor *z = NULL, **wrt = in + n, **there = wrt + n, **found = grad + n;
+  gq_tensor *z = NULL, **wrt = in + n, **found = grad + n;
   int nw = 0;
   GQ_TRY(separate(r, n, want, in));
-  GQ_TRY(move(r, n, in, there));
-  GQ_TRY(prepare(r, there[0], there[1], there + 2));
+  GQ_TRY(prepare(r, in[0], in[1], in + 2));
   GQ_TRY(solve_again(r, &z));
   for (int i = 0; i < n; i++)
     if (want[i]) wrt[nw++] = in[i];
@@ -285,13 +271,13 @@ int gq_odeint_replay(gq_solution *s, gq_tensor *z0, gq_tensor *t_, gq_tensor *co
                      gq_tensor **gz0, gq_tensor **gt_, gq_tensor **gcapture) {
   const gq_field *f = s->plan->field;
   GQ_TRY(gq_solution_check_again(s));
-  replay r = { .s = s, .p.on = &f->on->device };
+  replay r = { .s = s };
   GQ_TRY(gq_plan_enter(s->plan));
   int status = gq_solution_records(s);
   gq_plan_leave(s->plan);
   if (status != GQ_OK) return status;
   int n = f->ncapture + 2;
-  gq_tensor **in = gq_calloc(3 * n, sizeof *in), **grad = gq_calloc(2 * n, sizeof *grad);
+  gq_tensor **in = gq_calloc(2 * n, sizeof *in), **grad = gq_calloc(2 * n, sizeof *grad);
   bool *want = gq_calloc(n, sizeof *want), recording = gq_set_recording(true);
   if (!in || !grad || !want) status = gq_nomem(n * sizeof *in);
   if (status == GQ_OK) {
