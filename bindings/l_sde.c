@@ -151,8 +151,8 @@ static int find_name(lua_State *L, const char *what, const char *given, const ch
 
 /* Not reversible_heun, which grows without bound wherever the drift contracts. */
 static const gq_tableau *choose_method(lua_State *L, int arg, const char *what, const char *def) {
-  const char *names[16] = { NULL }, *given = gqL_optstring(L, arg, "method", def);
-  for (int i = 0; i < gq_nschemes && i < 15; i++) names[i] = gq_scheme_get(i)->name;
+  const char *names[32] = { NULL }, *given = gqL_optstring(L, arg, "method", def);
+  for (int i = 0; i < gq_nschemes && i < 31; i++) names[i] = gq_scheme_get(i)->name;
   return gq_scheme_get(find_name(L, what, given, names));
 }
 
@@ -166,8 +166,7 @@ static const gq_engine *choose_engine(lua_State *L, int arg) {
 /* That of the backward solve: the forward one's where it can be. */
 static const gq_tableau *back_method(lua_State *L, int arg, const gq_tableau *m) {
   static const char *const known[] = { "method", NULL };
-  bool same = m->scheme->backwards && m->scheme->calculus == GQ_STRATONOVICH;
-  const char *def = same ? m->name : "heun";
+  const char *def = gq_scheme_backwards(m) ? m->name : "heun";
   if (lua_getfield(L, arg, "adjoint") == LUA_TNIL) return gq_scheme_find(def);
   if (!lua_istable(L, -1))
     luaL_error(L, "sdeint: adjoint is %s: expected a table", gqL_typename(L, lua_gettop(L)));

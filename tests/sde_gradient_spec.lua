@@ -14,6 +14,7 @@ local diffusion = {
   scalar = function(c) return function(_, z) return c * z end end,
   additive = function(c) return function(t) return gq.stack({ c, 2 * c, c * c }, -1) * (1 + t) end end,
   general = function(c) return function(_, z) return gq.stack({ c * z, gq.cos(z) * c }, -1) end end,
+  commutative = function(c) return function(t, z) return gq.stack({ c * gq.cos(z), (2 + t) * gq.cos(z) }, -1) end end,
 }
 
 -- A loss over states at several times, of z0 and of what drift and diffusion capture.
@@ -50,9 +51,9 @@ local function slope(loss, p, e)
 end
 
 local cases = {}
-for _, method in ipairs { "heun", "midpoint", "euler_heun", "reversible_heun", "euler" } do
-  for _, noise in ipairs { "diagonal", "scalar", "additive", "general" } do
-    cases[#cases + 1] = { method, noise }
+for _, m in ipairs(gq.core.schemes()) do
+  for _, noise in ipairs { "diagonal", "scalar", "additive", "general", "commutative" } do
+    if m.strong[noise] then cases[#cases + 1] = { m.name, noise } end
   end
 end
 

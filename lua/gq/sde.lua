@@ -3,7 +3,7 @@
 local gq = ...
 local core = gq.core
 
-local noises, calculi = { "diagonal", "scalar", "additive", "general" }, { "stratonovich", "ito" }
+local noises, calculi = { "diagonal", "scalar", "additive", "general", "commutative" }, { "stratonovich", "ito" }
 
 local function place(list, name)
   for i, x in ipairs(list) do
@@ -134,7 +134,7 @@ end
 
 local function product(self, g, t, z)
   local kind = self.sde.noise
-  if kind == "additive" or kind == "general" then return matrix_product(self, g, t, z) end
+  if kind ~= "diagonal" and kind ~= "scalar" then return matrix_product(self, g, t, z) end
   if kind == "diagonal" then return g * noise(self, t, z.shape, z) end
   if g:dim() == z:dim() + 1 then g = g:squeeze(-1) end
   return g * noise(self, t, scalar_shape(z), z)
@@ -196,7 +196,7 @@ function gq.wong_zakai(sde, o)
   return setmetatable(self, Field)
 end
 
-gq.docs[gq.sde] = "gq.sde{drift = f, diffusion = g, noise = 'diagonal'|'scalar'|'additive'|'general', calculus = "
-  .. "'stratonovich'|'ito'}: dz = f(t, z) dt + g(t, z) dW, for gq.sdeint and gq.wong_zakai"
+gq.docs[gq.sde] = "gq.sde{drift = f, diffusion = g, noise = 'diagonal'|'scalar'|'additive'|'general'|'commutative', "
+  .. "calculus = 'stratonovich'|'ito'}: dz = f(t, z) dt + g(t, z) dW, for gq.sdeint and gq.wong_zakai; ?sdes"
 gq.docs[gq.wong_zakai] = "gq.wong_zakai(sde, {cosines = 10, t0, t1, seed | xi}): dynamics for gq.odeint "
   .. "over smooth noise, those of an Ito SDE with its correction; :redraw(seed) for the next training step"

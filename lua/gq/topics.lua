@@ -149,3 +149,30 @@ after a backward pass
 samples, with batch = "independent": what each row took: tensors nfe steps rejected t nfe_backward
   steps_backward nodes, and a table status. The counts above are then sums over the rows; status, t
   and message those of the first row that failed; the others' results are whole]]
+
+-- ---- ?sdes ----
+
+local noises = { "diagonal", "scalar", "additive", "general", "commutative" }
+
+local function scheme_list()
+  local lines = { ("  %-16s %-19s %s"):format("method", "calculus", table.concat(noises, "  ")) }
+  for _, m in ipairs(gq.core.schemes()) do
+    local cells = {}
+    for i, noise in ipairs(noises) do cells[i] = ("%-" .. #noise .. "s"):format(m.strong[noise] or "-") end
+    local calculus = m.ito and m.stratonovich and "both" or m.ito and "ito" or "stratonovich"
+    lines[#lines + 1] = ("  %-16s %-19s %s"):format(m.name, calculus, table.concat(cells, "  "))
+  end
+  return table.concat(lines, "\n")
+end
+
+docs.sdes = "Methods of gq.sdeint with their strong orders by the kind of noise (-: refused); ?gq.sde\n"
+  .. scheme_list() .. [[
+
+noise: of g, that is diagonal: z's shape, g_i for dW_i; scalar: z's shape or {.., d, 1}, one W; the
+  others {.., d, m} or {d, m}, m W's: additive is free of z, commutative means that the columns
+  commute, (dg_i/dz) g_j = (dg_j/dz) g_i. Diagonal noise whose g_i depends on z_i alone, which the
+  graph shows, commutes; where it depends on other z_j it is general noise to a method
+calculus = "ito" or "stratonovich" of a solve: an SDE of the other one is converted by its graph
+method: "heun" by default, "euler" for Ito SDEs. reversible_heun is stable on the imaginary axis
+  only: it grows without bound wherever the drift contracts for long
+gq.wong_zakai makes an ODE of an SDE, for gq.odeint]]

@@ -3,10 +3,12 @@
 */
 #include "diffusion.h"
 
-const char *const gq_noise_names[] = { "diagonal", "scalar", "additive", "general", NULL };
+const char *const gq_noise_names[] = { "diagonal", "scalar", "additive", "general", "commutative", NULL };
 const char *const gq_calculus_names[] = { "stratonovich", "ito", NULL };
 
-static bool is_matrix(gq_noise noise) { return noise == GQ_ADDITIVE || noise == GQ_GENERAL; }
+static bool is_matrix(gq_noise noise) {
+  return noise == GQ_ADDITIVE || noise == GQ_GENERAL || noise == GQ_COMMUTATIVE;
+}
 
 /* ---- shapes ---- */
 
@@ -122,26 +124,22 @@ gq_ref gq_noise_rise(gq_graph *g, gq_noise noise, gq_ref f, gq_ref G, gq_ref h, 
 
 /* ---- between Ito and Stratonovich ---- */
 
-/* How a value depends on z: not, entry i on z_i alone, or otherwise. */
-typedef enum depends { FREE, OWN, MIXED } depends;
-
-static depends of_node(const gq_node *n, gq_shape z, const depends *of) {
-  depends most = FREE;
+static gq_depends of_node(const gq_node *n, gq_shape z, const gq_depends *of) {
+  gq_depends most = GQ_DEPENDS_NOT;
   for (int i = 0; i < n->nargs; i++)
     if (of[n->args[i]] > most) most = of[n->args[i]];
   bool same = gq_op_elementwise(n->op) && gq_shape_equal(n->shape, z);
-  return most == OWN && !same ? MIXED : most;
+  return most == GQ_DEPENDS_OWN && !same ? GQ_DEPENDS_MIXED : most;
 }
 
-/* How G depends on z. */
-static int diffusion_depends(const gq_graph *body, depends *out) {
+int gq_diffusion_depends(const gq_graph *body, gq_depends *how) {
   int n = gq_graph_size(body);
   gq_ref z = gq_graph_input(body, 1);
-  depends *of = gq_calloc((size_t)n + 1, sizeof *of);
+  gq_depends *of = gq_calloc((size_t)n + 1, sizeof *of);
   if (!of) return gq_nomem(n * sizeof *of);
   for (gq_ref r = 0; r < (gq_ref)n; r++)
-    of[r] = r == z ? OWN : of_node(gq_graph_node(body, r), gq_graph_node(body, z)->shape, of);
-  *out = of[gq_graph_output(body, 1)];
+    of[r] = r == z ? GQ_DEPENDS_OWN : of_node(gq_graph_node(body, r), gq_graph_node(body, z)->shape, of);
+  *how = of[gq_graph_output(body, 1)];
   gq_free(of);
   return GQ_OK;
 }
@@ -172,13 +170,13 @@ enum { MOST_ENTRIES = 64 }; /* each costs a derivative */
 /* Of diagonal noise entry i takes (dg_i/dz_i) g_i: one derivative along all of g where g_i depends on z_i alone,
 ** otherwise one along each entry. */
 static int columns_of(const gq_graph *body, gq_noise noise, int row, columns *c) {
-  depends how = FREE;
+  gq_depends how = GQ_DEPENDS_NOT;
   bool apart = false;
   gq_shape G = output(body, 1).shape;
-  *c = (columns){ .noise = noise, .row = -1, .n = noise == GQ_GENERAL ? G.dim[G.ndim - 1] : 1 };
-  GQ_TRY(diffusion_depends(body, &how));
-  if (how == FREE) c->n = 0;
-  if (noise != GQ_DIAGONAL || how != MIXED) return GQ_OK;
+  *c = (columns){ .noise = noise, .row = -1, .n = is_matrix(noise) ? G.dim[G.ndim - 1] : 1 };
+  GQ_TRY(gq_diffusion_depends(body, &how));
+  if (how == GQ_DEPENDS_NOT) c->n = 0;
+  if (noise != GQ_DIAGONAL || how != GQ_DEPENDS_MIXED) return GQ_OK;
   GQ_TRY(rows_apart(body, row, &apart));
   c->entries = true, c->n = gq_numel(G);
   if (apart) c->row = row, c->n /= G.dim[row];

@@ -122,7 +122,8 @@ static int make_key(const gq_planspec *s, gq_plankey **key, size_t *n) {
   k->max_norm = o->max_norm, k->back_max_norm = o->back_max_norm;
   k->dense = s->dense_forward, k->overshoot = o->overshoot, k->parity = o->parity, k->moments = o->moments;
   k->t_grad = s->p->t_grad, k->independent = o->independent, k->error = o->error, k->stiffness = o->stiffness;
-  k->noise = s->p->noise, k->given = s->p->calculus, k->calculus = o->calculus, k->ncapture = s->p->ncapture;
+  k->noise = s->p->noise, k->given = s->p->calculus, k->calculus = k->noise ? o->method->scheme->calculus : 0,
+  k->ncapture = s->p->ncapture;
   if (k->ncapture) memcpy(k->want, s->p->wants_grad, k->ncapture * sizeof(bool));
   if (o->engine->shape) o->engine->shape(o, k);
   return GQ_OK;
