@@ -17,7 +17,7 @@ static const char usage_text[] =
   "  -e CODE              run CODE (gq is a global there)\n"
   "  -l MODULE            require MODULE into a global of that name (NAME=MODULE: another name)\n"
   "  -i                   enter the REPL after the script\n"
-  "  -v                   show versions, device, BLAS and threads\n"
+  "  -v, --version        show versions, device, BLAS and threads\n"
   "  --device cpu|cuda    where tensors live and solves run\n"
   "  --threads N          workers for a solve\n"
   "  --seed N             seed of the random generator\n"
@@ -168,6 +168,7 @@ static bool long_option(char **argv, int argc, int *i, options *o) {
   const char **places[] = { &o->device, &o->threads, &o->seed, &o->dtype };
   const char *arg = argv[*i];
   if (strcmp(arg, "--help") == 0) return o->help = true;
+  if (strcmp(arg, "--version") == 0) return o->version = true;
   for (int k = 0; k < 4; k++) {
     size_t n = strlen(names[k]);
     if (strncmp(arg, names[k], n) != 0 || (arg[n] && arg[n] != '=')) continue;
@@ -290,7 +291,7 @@ static bool run_options(lua_State *L, char **argv, const options *o) {
     char c = argv[i][1];
     if (argv[i][0] != '-' || (c == '-' && argv[i][2] == '\0')) continue;
     if (c == '-') {
-      i += strchr(argv[i], '=') == NULL;
+      i += strchr(argv[i], '=') == NULL && strcmp(argv[i], "--version") != 0;
       continue;
     }
     if (c != 'e' && c != 'l') continue;

@@ -40,3 +40,4 @@ gq.experiment = load("experiment")
 gq.paper = load("paper")
 load("topics")                   -- ?methods, ?gradient, ?guards, ?info
 load("help")
+gq.core.prompt = { complete = load("prompt/complete"), show = load("prompt/show") }
