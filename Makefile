@@ -66,7 +66,6 @@ lua_cflags := $(shell pkg-config --cflags lua5.4 2>/dev/null)
 lua_libs := $(shell pkg-config --libs lua5.4 2>/dev/null)
 libedit := $(shell pkg-config --libs libedit 2>/dev/null)
 gnuplot := $(shell command -v gnuplot 2>/dev/null)
-nvcc := $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
 , := ,
 openblas_libs := $(if $(OPENBLAS),-L$(OPENBLAS) -Wl$(,)-rpath$(,)$(OPENBLAS)) -lopenblas
 zlib := $(if $(shell grep -sl '<zlib.h>' runtime/*/*.c bindings/*.c),-lz)
@@ -77,7 +76,8 @@ runtime := $(filter-out $(kernels),$(wildcard runtime/*/*.c runtime/exec/cpu/*.c
 program := $(wildcard bindings/gqlua*.c bindings/repl*.c)
 bindings := $(filter-out $(program),$(wildcard bindings/*.c))
 embedded := $(sort $(wildcard lua/gq/*.lua lua/gq/*/*.lua))
-sources_c := $(sort $(wildcard runtime/*.h runtime/*/*.[ch] runtime/*/*/*.[ch] bindings/*.[ch] examples/*.c tests/c/*.[ch]))
+sources_c := $(sort $(wildcard runtime/*.h runtime/*/*.[ch] runtime/*/*/*.[ch] bindings/*.[ch] examples/*.c tests/c/*.[ch] \
+  tests/cuda/*.[ch]))
 
 variants := portable $(if $(filter x86_64,$(shell uname -m)),avx2 avx512)
 kernel_objects := $(if $(wildcard $(kernels)),$(variants:%=$(build)/runtime/exec/cpu/kernels.%.o))
@@ -95,7 +95,7 @@ compile := $(CC) $(WARNINGS) $(flags_$(config)) $(CFLAGS) $(required) -I. $(lua_
 link := $(CC) $(filter -fsanitize%,$(flags_$(config))) $(LDFLAGS)
 libs := $(openblas_libs) -lcjson $(zlib) -lm -pthread
 
-.PHONY: all run test check ctest embed lint format install clean objects found setup
+.PHONY: all run test test-cuda check ctest embed lint format install clean objects found setup
 all: found $(products)
 
 found:
@@ -103,7 +103,7 @@ found:
 	@echo 'OpenBLAS: $(if $(OPENBLAS),found in $(OPENBLAS),missing; run scripts/setup)'
 	@echo 'libedit: $(if $(libedit),found,missing; the prompt will have no history and no line editing)'
 	@echo 'gnuplot: $(if $(gnuplot),found,missing; plots to files need it)'
-	@echo 'CUDA toolkit: $(if $(nvcc),found ($(nvcc)) but not used yet: this build runs on the CPU,missing; this build runs on the CPU)'
+	@echo 'CUDA: $(if $(wildcard $(top)/gq_cuda.so),gq_cuda.so is built,make cuda builds gq_cuda.so); it needs a driver to run, and no toolkit to build'
 
 objects: $(objects)
 
@@ -136,7 +136,7 @@ $(build)/members: force
 	@echo '$(library) $(LDFLAGS)' | cmp -s - $@ || echo '$(library) $(LDFLAGS)' > $@
 
 %.d: ;
--include $(objects:.o=.d) $(tests_c:=.d)
+-include $(objects:.o=.d) $(patsubst %.c,$(build)/%.d,$(wildcard runtime/exec/cuda/*.c)) $(tests_c:=.d)
 
 # ---- linking ----
 
@@ -155,6 +155,30 @@ $(top)/gqlua: $(objects) $(build)/members
 $(top)/gq.so: $(library) $(build)/members
 	$(link) -shared -Wl,-z,nodelete -Wl,-Bsymbolic -o $@.new $(library) $(libs)
 	@mv $@.new $@
+
+# ---- CUDA: gq_cuda.so, opened at the first use of the device; and libraries that stand in for NVIDIA's ----
+
+cuda_sources := $(wildcard runtime/exec/cuda/*.c)
+cuda_objects := $(cuda_sources:%.c=$(build)/%.o) $(build)/runtime/exec/layout.o $(build)/runtime/tensor/shape.o
+emulator := $(build)/cuda/libcuda.so.1 $(build)/cuda/libnvrtc.so.13
+
+.PHONY: cuda emulator
+cuda: $(top)/gq_cuda.so
+emulator: $(emulator)
+
+$(build)/runtime/exec/cuda/texts.o: runtime/exec/cuda/prelude.h runtime/exec/cuda/kernels.h runtime/exec/cpu/vmath.h \
+  runtime/exec/cpu/update.h
+
+$(top)/gq_cuda.so: $(cuda_objects) $(build)/members
+	$(link) -shared -Wl,-Bsymbolic -o $@.new $(cuda_objects) -lm -pthread -ldl
+	@mv $@.new $@
+
+$(build)/cuda/libcuda.so.1: tests/cuda/libcuda.c tests/cuda/emu.c tests/cuda/emu.h runtime/exec/cuda/api.h $(build)/flags
+	@mkdir -p $(@D)
+	$(compile) -shared -Wl,-soname,libcuda.so.1 -o $@ tests/cuda/libcuda.c tests/cuda/emu.c -ldl
+$(build)/cuda/libnvrtc.so.13: tests/cuda/libnvrtc.c runtime/exec/cuda/api.h $(build)/flags
+	@mkdir -p $(@D)
+	$(compile) -shared -Wl,-soname,libnvrtc.so.13 -o $@ tests/cuda/libnvrtc.c
 
 # ---- running and testing ----
 
@@ -175,6 +199,15 @@ check:
 	@scripts/setup test
 	@$(MAKE) --no-print-directory all testbinaries
 	@scripts/test $(config) --jobs $(TEST_JOBS) --limit 3600 --slow $(TESTS)
+
+# On the emulator: the CUDA backend's own specs, then those of operations, gradients and solves with it as the device.
+cuda_specs := $(wildcard tests/cuda/*_spec.lua)
+cuda_as_default := $(patsubst %,tests/%_spec.lua,ops tensor autograd nn opt ode engines reversible)
+test-cuda:
+	@scripts/setup cuda
+	@$(MAKE) --no-print-directory all cuda emulator
+	@LD_LIBRARY_PATH=$(CURDIR)/$(build)/cuda GQ_CUDA_EMULATOR=$(CURDIR)/$(build)/cuda \
+	  GQ_CUDA_CACHE=$(CURDIR)/$(build)/kernels scripts/cuda_tests $(config) $(TEST_JOBS) '$(cuda_specs)' '$(cuda_as_default)'
 
 ctest: testbinaries
 	@scripts/test $(config) --jobs $(TEST_JOBS) --limit $(TEST_LIMIT) tests/c/*_test.c
@@ -220,4 +253,4 @@ install: all
 
 clean:
 	rm -rf build
-	rm -f gqlua gq.so libgq.a
+	rm -f gqlua gq.so gq_cuda.so libgq.a

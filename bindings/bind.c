@@ -66,6 +66,8 @@ int gqL_argerror(lua_State *L, int arg, const char *name, const char *text) {
 }
 
 int gqL_try(lua_State *L, int status) {
+  int earlier = gq_pending(); /* of a call that had no status to tell it */
+  if (earlier != GQ_OK) status = earlier;
   if (status == GQ_EINTERRUPT) gq_interrupt_clear(); /* this error is its one consequence */
   if (status != GQ_OK) return gqL_error(L, "%s", gq_message());
   return status;

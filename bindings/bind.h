@@ -9,7 +9,6 @@
 #include <lauxlib.h>
 #include "../runtime/gq.h"
 
-#define GQL_CORE "gq.core"            /* the registry's name for gq.core */
 #define GQL_TENSOR "gq.tensor"        /* metatable name; the userdata is a gq_tensor * (NULL: freed) */
 
 /* luaL_error, but the place is that in the script where one of our own Lua files stands between. */
@@ -20,7 +19,7 @@ int gqL_argerror(lua_State *L, int arg, const char *name, const char *text);
 ** gqL_retry: collect fully once and call again (`call` may run twice: it must not push). */
 int gqL_try(lua_State *L, int status);
 #define gqL_retry(L, call) do { int s_ = (call); \
-    if (s_ == GQ_ENOMEM) { gqL_collect(L); s_ = (call); } gqL_try(L, s_); } while (0)
+    if (s_ == GQ_ENOMEM) { gqL_collect(L); gq_pending(); s_ = (call); } gqL_try(L, s_); } while (0)
 /* To stderr, since warnings of a stock lua are off; false: gq.warnings(false). */
 bool gqL_warn(const char *text);
 /* A solve, or what may contain one; gives the call's status. Ctrl-C ends it with GQ_EINTERRUPT: l_signal.c. The
@@ -31,7 +30,7 @@ int gqL_release(int status);
 /* status = gqL_solving(call); without memory collect and try once more. */
 #define gqL_solve_retry(L, status, call) \
   do { (status) = gqL_solving(call); \
-    if ((status) == GQ_ENOMEM) { gqL_collect(L); (status) = gqL_solving(call); } } while (0)
+    if ((status) == GQ_ENOMEM) { gqL_collect(L); gq_pending(); (status) = gqL_solving(call); } } while (0)
 /* Inside a solve: the state that runs it. Around a call of the script's own function from there (which may solve
 ** itself): pause, and resume with what pause gave; an error of that function, on the top of the stack, goes to the
 ** solve's caller, who raises it with gqL_rethrow once the solve has ended. */
@@ -144,9 +143,7 @@ void gqL_open_tensor(lua_State *L);     /* l_tensor.c: the metatable of tensors,
 void gqL_open_make(lua_State *L);       /* l_make.c: constructors */
 void gqL_open_ops(lua_State *L);        /* l_ops.c: everything of ir/ops.def, reductions */
 void gqL_open_shape(lua_State *L);      /* l_shape.c: reshape, permute, cat, split, index_select ... */
-void gqL_open_linear(lua_State *L);     /* l_linear.c: LAPACK, orders and places, for Lua files */
 void gqL_open_autograd(lua_State *L);   /* l_autograd.c */
-void gqL_open_window(lua_State *L);     /* l_window.c: gq.core.windows and its kin */
 void gqL_open_trace(lua_State *L);      /* l_trace.c: gqL_trace, gq.core.trace */
 void gqL_open_ode(lua_State *L);        /* l_ode.c: odeint */
 void gqL_open_tables(lua_State *L);     /* l_tables.c: core.tableaux and its kin */
@@ -154,7 +151,6 @@ void gqL_open_sde(lua_State *L);        /* l_sde.c: brownian, sdeint core */
 void gqL_open_optim(lua_State *L);      /* l_optim.c: optimiser userdata core */
 void gqL_open_io(lua_State *L);         /* l_io.c: npy, safetensors, json (cJSON), files */
 void gqL_open_system(lua_State *L);     /* l_system.c: clock, threads, seeds, devices, versions, gq.debug in debug builds */
-void gqL_open_process(lua_State *L);    /* l_process.c: other programs, locks and directories, in gq.core */
 void gqL_fill_infos(lua_State *L);      /* l_backward.c: after a backward pass, write its figures into the info tables */
 
 int luaopen_gq_core(lua_State *L);      /* gq.c: the C module; lua/gq/init.lua wraps it */

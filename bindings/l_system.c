@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "bind.h"
@@ -49,10 +48,17 @@ const char *gqL_devices(lua_State *L) {
   return lua_tostring(L, -1);
 }
 
+/* ": why" a device that this build knows by name is not there, or "" */
+const char *gqL_missing(lua_State *L, const char *name) {
+  const char *why = gq_backend_missing(name);
+  return *why ? lua_pushfstring(L, ": %s", why) : "";
+}
+
 const gq_device *gqL_device(lua_State *L, const char *name, const char *what) {
   const gq_backend *b = gq_backend_find(name);
   if (b == NULL)
-    luaL_error(L, "%s: device \"%s\" is not there; this build has %s", what, name, gqL_devices(L));
+    luaL_error(L, "%s: device \"%s\" is not there%s; this build has %s", what, name, gqL_missing(L, name),
+               gqL_devices(L));
   return &b->device;
 }
 
@@ -109,15 +115,6 @@ static int warnings(lua_State *L) {
 static int sys_isatty(lua_State *L) {
   lua_pushboolean(L, isatty((int)gqL_checkint(L, 1, 0, 1023, "file descriptor")));
   return 1;
-}
-
-/* terminal_size(): columns and rows of the terminal on stdout; nothing where there is none. */
-static int terminal_size(lua_State *L) {
-  struct winsize size;
-  if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0 || size.ws_row == 0) return 0;
-  lua_pushinteger(L, size.ws_col);
-  lua_pushinteger(L, size.ws_row);
-  return 2;
 }
 
 /* make_directory(path): with those above it; one that is there is fine. */
@@ -188,8 +185,6 @@ static const gqL_function functions[] = {
   { "warnings", warnings, false,
     "gq.warnings([on]): do solves warn on stderr, once for each kind? info.warning tells in any case" },
   { "isatty", sys_isatty, false, "gq.isatty(fd): is this file descriptor a terminal?" },
-  { "terminal_size", terminal_size, false,
-    "gq.terminal_size(): columns and rows of the terminal; nil where stdout is none" },
   { "make_directory", make_directory, false, "gq.make_directory(path): make a directory and those above it" },
   { "manual_seed", manual_seed, false, "gq.manual_seed(n): start the random generator again" },
   { "rng_state", rng_state, false, "gq.rng_state(): the generator's state, a table for gq.set_rng_state" },

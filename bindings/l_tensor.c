@@ -359,6 +359,7 @@ static int tensor_to(lua_State *L) {
   const gq_backend *b = to ? gq_backend_find(to) : NULL;
   gq_dtype d;
   bool cast = to && gq_dtype_of(to, &d);
+  if (to && !cast && !b && *gq_backend_missing(to)) gqL_device(L, to, "to");
   if (!cast && !b) {
     const char *given = gqL_typename(L, 2);
     return luaL_error(L,

@@ -19,6 +19,9 @@ local mending = {
   {"runtime/tensor/tensor.h", "runtime/exec/cpu/backend.c"},
 }
 
+-- The runtime's functions under their names again, in a shared object of its own: no definition.
+local again = { ["runtime/exec/cuda/core.c"] = true }
+
 local MOST_FIELDS = 25
 
 -- ---- reading ----
@@ -86,7 +89,7 @@ for _, path in ipairs(paths) do
       owner[name] = file
       file.code = file.code .. body
     end
-  else
+  elseif not again[file.path] then
     -- A definition stands at the start of a line: name(...) {, or name = , or name[...] =
     local flat = "\n" .. file.code
     for head, name in flat:gmatch("\n([%a_][%w_ *]-[ *])(gqL?_[%w_]+)%s*%b()%s*{") do

@@ -46,6 +46,8 @@ static void count(size_t bytes) {
   while (now > peak && !atomic_compare_exchange_weak(&peak_bytes, &peak, now)) continue;
 }
 
+void gq_count_bytes(ptrdiff_t bytes) { count((size_t)bytes); }
+
 typedef struct header {
   size_t bytes;
   void *base;

@@ -23,6 +23,9 @@ __attribute__((format(printf, 2, 3)))
 #endif
 int gq_fail(int code, const char *fmt, ...);
 const char *gq_message(void);            /* text of the last gq_fail of this thread, hint included */
+/* For calls without a status, which a device may fail in: kept, the first of them, until gq_pending tells it. */
+void gq_fail_later(int code, const char *text);
+int gq_pending(void);                    /* GQ_OK, or that failure as gq_fail records it; forgotten then */
 const char *gq_status_name(int code);    /* "max_steps" */
 const char *gq_status_hint(int code);    /* "loosen rtol ..." or "" */
 
@@ -44,7 +47,8 @@ void gq_free(void *p);                        /* NULL is fine */
 char *gq_strdup(const char *s);
 int gq_nomem(size_t bytes);                   /* gq_fail(GQ_ENOMEM, ...) naming the size */
 
-size_t gq_live_bytes(void);                   /* bytes alive now */
+size_t gq_live_bytes(void);                   /* bytes alive now, those of devices too */
+void gq_count_bytes(ptrdiff_t bytes);         /* for memory that is not the allocator's: a device's */
 size_t gq_default_memory(void);               /* a quarter of the machine's */
 size_t gq_live_blocks(void);                  /* blocks alive now */
 size_t gq_alloc_count(void);                  /* calls so far: "the step loop allocates nothing" is a test */

@@ -43,6 +43,21 @@ int gq_fail(int code, const char *fmt, ...) {
   return code;
 }
 
+static __thread int later;
+static __thread char later_text[sizeof message];
+
+void gq_fail_later(int code, const char *text) {
+  if (later != GQ_OK) return;
+  later = code;
+  snprintf(later_text, sizeof later_text, "%s", text);
+}
+
+int gq_pending(void) {
+  int code = later;
+  later = GQ_OK;
+  return code == GQ_OK ? GQ_OK : gq_fail(code, "%s", later_text);
+}
+
 int gq_nomem(size_t bytes) {
   return gq_fail(GQ_ENOMEM, "out of memory: %zu bytes asked for, %zu alive", bytes, gq_live_bytes());
 }

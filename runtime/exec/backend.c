@@ -8,24 +8,25 @@
 
 #include "tape.h"
 
-/* The last row is for tests: not there but where they ask for it. */
-static const gq_backend *const rows[] = { &gq_cpu_backend, &gq_mirror_backend };
-
+/* The mirror is for tests: not there but where they ask for it. */
 const gq_backend *gq_backend_at(int i) {
-  int n = getenv("GQ_MIRROR") ? 2 : 1;
+  const gq_backend *rows[3] = { &gq_cpu_backend };
+  int n = 1;
+  if (gq_cuda_backend()) rows[n++] = gq_cuda_backend();
+  if (getenv("GQ_MIRROR")) rows[n++] = &gq_mirror_backend;
   return i >= 0 && i < n ? rows[i] : NULL;
 }
 
+/* Opens nothing but what is asked for. */
 const gq_backend *gq_backend_find(const char *name) {
-  for (int i = 0; gq_backend_at(i); i++)
-    if (strcmp(gq_backend_at(i)->device.name, name) == 0) return gq_backend_at(i);
+  if (strcmp(name, gq_cpu_backend.device.name) == 0) return &gq_cpu_backend;
+  if (strcmp(name, "cuda") == 0) return gq_cuda_backend();
+  if (strcmp(name, gq_mirror_backend.device.name) == 0 && getenv("GQ_MIRROR")) return &gq_mirror_backend;
   return NULL;
 }
 
-void *gq_share(const gq_backend *b, size_t bytes) {
-  void *p = b->device.share(&b->device, bytes);
-  if (p) memset(p, 0, bytes);
-  return p;
+const char *gq_backend_missing(const char *name) {
+  return strncmp(name, "cuda", 4) == 0 ? gq_cuda_missing() : "";
 }
 
 typedef struct moved {

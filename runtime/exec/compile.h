@@ -38,7 +38,7 @@ typedef struct gq_cellop {
 } gq_cellop;
 
 typedef enum gq_instr_kind { INSTR_GROUP, INSTR_GEMM, INSTR_REDUCE, INSTR_MOVE, INSTR_ZERO, INSTR_INDEX,
-                             INSTR_CALL, INSTR_WINDOW } gq_instr_kind;
+                             INSTR_CALL } gq_instr_kind;
 
 typedef struct gq_instr {
   gq_instr_kind kind;
@@ -53,7 +53,6 @@ typedef struct gq_instr {
     size_t zero;
     struct { gq_op op; gq_dtype dtype; int axis; gq_shape x, idx, out; } index;
     int what;           /* CALL: flags of CALL_PULL */
-    struct { gq_dtype dtype; gq_attr attr; gq_shape windows; } window;   /* WINDOW_ADD */
   } as;
 } gq_instr;
 
@@ -67,6 +66,7 @@ struct gq_program {
   double *constant;     /* 8 bytes each, whatever the dtype */
   int nin, nout;
   gq_loc *out;          /* of KEEP outputs */
+  size_t *bytes;        /* [nin + nout] of each input, then of each output */
   size_t values;        /* bytes of the arena that values take; */
   size_t arena;         /* with what the lowering needs behind them */
 };

@@ -33,10 +33,11 @@ static int start(gq_compiler *c, gq_program *p, int nphase) {
   c->direct = gq_calloc(nout, sizeof *c->direct);
   p->phase = gq_calloc((size_t)nphase + 1, sizeof *p->phase);
   p->out = gq_calloc(nout, sizeof *p->out);
+  p->bytes = gq_calloc((size_t)p->nin + nout, sizeof *p->bytes);
   p->nphase = nphase;
   p->nout = c->nout;
   c->p = p;
-  return c->info && c->view && c->order && c->unit && c->keep && c->direct && p->phase && p->out
+  return c->info && c->view && c->order && c->unit && c->keep && c->direct && p->phase && p->out && p->bytes
            ? GQ_OK
            : gq_nomem(n * sizeof *c->view);
 }
@@ -50,8 +51,14 @@ static void finish(gq_compiler *c) {
   gq_free(c->direct);
 }
 
+static size_t node_bytes(const gq_compiler *c, gq_ref r) {
+  return (size_t)gq_numel(node_of(c, r)->shape) * gq_dtype_size(node_of(c, r)->dtype);
+}
+
 static int compile(gq_compiler *c, gq_program *p, int nphase) {
   GQ_TRY(start(c, p, nphase));
+  for (int i = 0; i < p->nin; i++) p->bytes[i] = node_bytes(c, gq_graph_input(c->g, i));
+  for (int i = 0; i < c->nout; i++) p->bytes[p->nin + i] = node_bytes(c, c->outs[i].ref);
   GQ_TRY(gq_pass_alias(c));
   GQ_TRY(gq_pass_schedule(c));
   GQ_TRY(gq_pass_plan(c));
@@ -87,6 +94,7 @@ void gq_program_free(gq_program *p_) {
   gq_free(p_->phase);
   gq_free(p_->constant);
   gq_free(p_->out);
+  gq_free(p_->bytes);
   gq_free(p_);
 }
 

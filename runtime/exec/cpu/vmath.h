@@ -394,18 +394,28 @@ static inline float tan_s(float x) {
 static inline double sin_d(double x) { return x == 0 ? x : sin_of(trig_d(x)); }
 static inline double cos_d(double x) { return cos_of(trig_d(x)); }
 
-/* Of y's sign (fmod's is x's); as in Lua, an infinite y leaves a small x of its own sign. */
-static inline float remainder_s(float x, float y) {
-  float m = fmodf(x, y);
-  return (m > 0 ? y < 0 : m < 0 && y != m && y > 0) ? m + y : m;
-}
-static inline double remainder_d(double x, double y) {
-  double m = fmod(x, y);
-  return (m > 0 ? y < 0 : m < 0 && y != m && y > 0) ? m + y : m;
-}
-
 /* ---- by type ---- */
 
+#ifdef __cplusplus /* a text of CUDA's kernels */
+#define BY_TYPE(N, s, d) \
+  static inline float N(float x) { return s(x); } \
+  static inline double N(double x) { return d(x); }
+BY_TYPE(EXP, exp_s, exp_d)
+BY_TYPE(LOG, log_s, log_d)
+BY_TYPE(LOG1P, log1p_s, log1p_d)
+BY_TYPE(EXPM1, expm1_s, expm1_d)
+BY_TYPE(SQRT, sqrtf, sqrt)
+BY_TYPE(ABS, fabsf, fabs)
+BY_TYPE(SIN, sin_s, sin_d)
+BY_TYPE(COS, cos_s, cos_d)
+BY_TYPE(TAN, tan_s, tan)
+BY_TYPE(TANH, tanh_s, tanh_d)
+BY_TYPE(SIGMOID, sigmoid_s, sigmoid_d)
+BY_TYPE(SOFTPLUS, softplus_s, softplus_d)
+BY_TYPE(ERF, erf_s, erf)
+static inline float POW(float x, float y) { return powf(x, y); }
+static inline double POW(double x, double y) { return pow(x, y); }
+#else
 #define BY_TYPE(x, s, d) _Generic((x), float: s, double: d)
 #define EXP(x) BY_TYPE(x, exp_s, exp_d)(x)
 #define LOG(x) BY_TYPE(x, log_s, log_d)(x)
@@ -413,7 +423,6 @@ static inline double remainder_d(double x, double y) {
 #define EXPM1(x) BY_TYPE(x, expm1_s, expm1_d)(x)
 #define SQRT(x) BY_TYPE(x, sqrtf, sqrt)(x)
 #define ABS(x) BY_TYPE(x, fabsf, fabs)(x)
-#define SIGN(x) ((x) > 0 ? 1 : (x) < 0 ? -1 : (x))   /* NaN stays */
 #define SIN(x) BY_TYPE(x, sin_s, sin_d)(x)
 #define COS(x) BY_TYPE(x, cos_s, cos_d)(x)
 #define TAN(x) BY_TYPE(x, tan_s, tan)(x)
@@ -422,9 +431,8 @@ static inline double remainder_d(double x, double y) {
 #define SOFTPLUS(x) BY_TYPE(x, softplus_s, softplus_d)(x)
 #define ERF(x) BY_TYPE(x, erf_s, erf)(x)
 #define POW(x, y) BY_TYPE(x, powf, pow)(x, y)
-#define FLOOR(x) BY_TYPE(x, floorf, floor)(x)
-#define ROUND(x) BY_TYPE(x, rintf, rint)(x)
-#define REMAINDER(x, y) BY_TYPE(x, remainder_s, remainder_d)(x, y)
+#endif
+#define SIGN(x) ((x) > 0 ? 1 : (x) < 0 ? -1 : (x))   /* NaN stays */
 #define MAXIMUM(x, y) ((x) > (y) || (x) != (x) ? (x) : (y))   /* NaN wins */
 #define MINIMUM(x, y) ((x) < (y) || (x) != (x) ? (x) : (y))
 

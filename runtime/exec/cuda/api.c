@@ -1,0 +1,70 @@
+/*
+** api.c -- NVIDIA's libraries, opened by name.
+*/
+#include "api.h"
+#include "core.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+gq_driver gq_cu;
+gq_compiler_api gq_rtc;
+
+typedef struct symbol {
+  const char *name;
+  size_t at; /* of the pointer */
+} symbol;
+
+static const symbol driver_symbols[] = {
+#define ROW(symbol, name, parameters) { #symbol, offsetof(gq_driver, name) },
+  GQ_DRIVER(ROW)
+#undef ROW
+    { NULL, 0 }
+};
+
+static const symbol compiler_symbols[] = {
+#define ROW(symbol, name, parameters) { #symbol, offsetof(gq_compiler_api, name) },
+  GQ_NVRTC(ROW)
+#undef ROW
+    { NULL, 0 }
+};
+
+static int take(void *library, const char *file, const symbol *s, void *into) {
+  for (; s->name; s++) {
+    void *f = dlsym(library, s->name);
+    if (!f) return gq_fail(GQ_EIO, "%s has no %s: it is older than CUDA 12", file, s->name);
+    *(void **)((char *)into + s->at) = f;
+  }
+  return GQ_OK;
+}
+
+/* The first of the names that is there; $GQ_CUDA_LIBS is a folder that is asked first. */
+static void *open_library(const char *const *names, char *found, size_t n) {
+  const char *folder = getenv("GQ_CUDA_LIBS");
+  void *library = NULL;
+  for (int i = 0; folder && names[i] && !library; i++) {
+    snprintf(found, n, "%s/%s", folder, names[i]);
+    library = dlopen(found, RTLD_NOW | RTLD_LOCAL);
+  }
+  for (int i = 0; names[i] && !library; i++) {
+    snprintf(found, n, "%s", names[i]);
+    library = dlopen(found, RTLD_NOW | RTLD_LOCAL);
+  }
+  return library;
+}
+
+int gq_api_open(void) {
+  static const char *const drivers[] = { "libcuda.so.1", NULL };
+  static const char *const compilers[] = { "libnvrtc.so.13", "libnvrtc.so.12", NULL };
+  char found[512];
+  void *driver = open_library(drivers, found, sizeof found);
+  if (!driver) return gq_fail(GQ_EIO, "libcuda.so.1 is missing: NVIDIA's driver is not installed");
+  GQ_TRY(take(driver, found, driver_symbols, &gq_cu));
+  void *compiler = open_library(compilers, found, sizeof found);
+  if (!compiler)
+    return gq_fail(GQ_EIO,
+                   "libnvrtc.so.13 or .12 is missing: it comes with the CUDA toolkit; $GQ_CUDA_LIBS may "
+                   "name the folder that has it");
+  return take(compiler, found, compiler_symbols, &gq_rtc);
+}

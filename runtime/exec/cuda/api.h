@@ -1,0 +1,74 @@
+/*
+** api.h -- what is called of NVIDIA's libraries, declared here, so that building needs none of them: the driver's
+** interface (libcuda.so.1) and the compiler (libnvrtc). Both are opened by name; api.c says which is missing.
+*/
+#ifndef GQ_CUDA_API_H
+#define GQ_CUDA_API_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef uint64_t gq_u64;      /* an address of the device */
+typedef struct CUctx_st *gq_cucontext;
+typedef struct CUmod_st *gq_cumodule;
+typedef struct CUfunc_st *gq_cufunction;
+typedef struct CUstream_st *gq_custream;
+typedef struct _nvrtcProgram *gq_nvrtc;
+
+enum { GQ_CU_NO_MEMORY = 2, GQ_CU_NO_DEVICE = 100 };                                /* CUresult */
+enum { GQ_CU_MULTIPROCESSORS = 16, GQ_CU_MAJOR = 75, GQ_CU_MINOR = 76, GQ_CU_SHARED_MOST = 97 };  /* CUdevice_attribute */
+enum { GQ_CU_DYNAMIC_SHARED = 8 };                                                  /* CUfunction_attribute */
+enum { GQ_CU_NON_BLOCKING = 1 };                                                    /* of a stream */
+
+/* symbol, name here, parameters; each returns a CUresult */
+#define GQ_DRIVER(X)                                                                                  \
+  X(cuInit, init, (unsigned flags))                                                                   \
+  X(cuDriverGetVersion, version, (int *version))                                                      \
+  X(cuDeviceGetCount, count, (int *n))                                                                \
+  X(cuDeviceGet, device, (int *device, int i))                                                        \
+  X(cuDeviceGetName, device_name, (char *name, int n, int device))                                    \
+  X(cuDeviceGetAttribute, attribute, (int *value, int which, int device))                             \
+  X(cuDevicePrimaryCtxRetain, retain, (gq_cucontext *context, int device))                            \
+  X(cuCtxSetCurrent, current, (gq_cucontext context))                                                 \
+  X(cuMemGetInfo_v2, memory, (size_t *left, size_t *all))                                             \
+  X(cuMemAlloc_v2, allocate, (gq_u64 *at, size_t bytes))                                              \
+  X(cuMemFree_v2, release, (gq_u64 at))                                                               \
+  X(cuMemAllocHost_v2, host_allocate, (void **at, size_t bytes))                                      \
+  X(cuMemFreeHost, host_release, (void *at))                                                          \
+  X(cuMemcpyHtoDAsync_v2, there, (gq_u64 to, const void *from, size_t bytes, gq_custream s))          \
+  X(cuMemcpyDtoHAsync_v2, back, (void *to, gq_u64 from, size_t bytes, gq_custream s))                 \
+  X(cuMemcpyDtoDAsync_v2, within, (gq_u64 to, gq_u64 from, size_t bytes, gq_custream s))              \
+  X(cuMemsetD8Async, set, (gq_u64 to, unsigned char byte, size_t n, gq_custream s))                   \
+  X(cuStreamCreate, stream, (gq_custream *s, unsigned flags))                                         \
+  X(cuStreamSynchronize, wait, (gq_custream s))                                                       \
+  X(cuModuleLoadData, load, (gq_cumodule *m, const void *image))                                      \
+  X(cuModuleUnload, unload, (gq_cumodule m))                                                          \
+  X(cuModuleGetFunction, function, (gq_cufunction *f, gq_cumodule m, const char *name))               \
+  X(cuFuncSetAttribute, set_attribute, (gq_cufunction f, int which, int value))                       \
+  X(cuLaunchKernel, launch, (gq_cufunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, \
+                             unsigned bz, unsigned shared, gq_custream s, void **params, void **extra)) \
+  X(cuGetErrorString, text, (int error, const char **text))
+
+/* each returns an nvrtcResult */
+#define GQ_NVRTC(X)                                                                                   \
+  X(nvrtcVersion, version, (int *major, int *minor))                                                  \
+  X(nvrtcCreateProgram, create, (gq_nvrtc *p, const char *text, const char *name, int n, const char *const *headers, \
+                                 const char *const *names))                                           \
+  X(nvrtcCompileProgram, compile, (gq_nvrtc p, int n, const char *const *options))                    \
+  X(nvrtcGetCUBINSize, size, (gq_nvrtc p, size_t *bytes))                                             \
+  X(nvrtcGetCUBIN, get, (gq_nvrtc p, char *image))                                                    \
+  X(nvrtcGetProgramLogSize, log_size, (gq_nvrtc p, size_t *bytes))                                    \
+  X(nvrtcGetProgramLog, log, (gq_nvrtc p, char *text))                                                \
+  X(nvrtcDestroyProgram, destroy, (gq_nvrtc *p))
+
+#define GQ_API_FIELD(symbol, name, parameters) int (*name) parameters;
+typedef struct gq_driver { GQ_DRIVER(GQ_API_FIELD) } gq_driver;
+typedef struct gq_compiler_api { GQ_NVRTC(GQ_API_FIELD) } gq_compiler_api;
+#undef GQ_API_FIELD
+
+extern gq_driver gq_cu;
+extern gq_compiler_api gq_rtc;
+
+int gq_api_open(void);        /* GQ_EIO names the library that is missing */
+
+#endif

@@ -1,0 +1,51 @@
+/*
+** backend.c -- the row of CUDA's device.
+*/
+#include "cuda.h"
+
+static void *allocate(const gq_device *d, size_t bytes) { return gq_cuda_allocate(bytes); }
+static void release(const gq_device *d, void *p_) { gq_cuda_release(p_); }
+
+/* Memory that both sides read: the host's, pages that stay where they are. */
+static void *share(const gq_device *d, size_t bytes) {
+  void *p = NULL;
+  if (gq_cuda_enter() != GQ_OK || gq_cu.host_allocate(&p, bytes + 1) != 0) return NULL;
+  return p;
+}
+static void unshare(const gq_device *d, void *p_) {
+  if (p_) gq_cu.host_release(p_);
+}
+
+static void copy(const gq_device *d, void *dst, const void *src, size_t bytes) {
+  gq_cuda_later(gq_cuda_copy(dst, src, bytes));
+}
+static void fill(const gq_device *d, void *dst, int byte, size_t bytes) {
+  gq_cuda_later(gq_cuda_set(dst, byte, bytes));
+}
+static void wait(const gq_device *d) { gq_cuda_later(gq_cuda_wait()); }
+
+static const gq_backend row = {
+  .device = { .name = "cuda",
+              .allocate = allocate,
+              .release = release,
+              .share = share,
+              .unshare = unshare,
+              .copy = copy,
+              .fill = fill,
+              .wait = wait,
+              .move = gq_cuda_tensor_move },
+  .vec = &gq_cuda_vectors,
+  .apply = gq_cuda_apply,
+  .lowering = &gq_cuda_lowering,
+};
+
+__attribute__((visibility("default"))) gq_cuda_opener gq_cuda_open;
+
+const gq_backend *gq_cuda_open(const gq_core_calls *core, size_t size) {
+  gq_core = core;
+  if (size != sizeof *core) {
+    core->gq_fail(GQ_EIO, "gq_cuda.so is of another build than the runtime");
+    return NULL;
+  }
+  return gq_cuda_start() == GQ_OK ? &row : NULL;
+}

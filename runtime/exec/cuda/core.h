@@ -1,0 +1,43 @@
+/*
+** core.h -- what gq_cuda.so calls of the runtime that opens it, which need not export its symbols: a table of
+** functions. Here they have their own names (core.c), so that files of this folder read like any other.
+*/
+#ifndef GQ_CUDA_CORE_H
+#define GQ_CUDA_CORE_H
+
+#include "../compile.h"
+
+/* result, name, parameters, arguments */
+#define GQ_CORE(X)                                                                                   \
+  X(void *, gq_alloc, (size_t bytes), (bytes))                                                       \
+  X(void *, gq_calloc, (size_t n, size_t size), (n, size))                                           \
+  X(void *, gq_realloc, (void *p, size_t bytes), (p, bytes))                                         \
+  X(int, gq_nomem, (size_t bytes), (bytes))                                                          \
+  X(const char *, gq_message, (void), ())                                                            \
+  X(int, gq_tensor_contiguous_get, (gq_tensor *t, gq_tensor **out), (t, out))
+#define GQ_CORE_VOID(X)                                                                              \
+  X(gq_free, (void *p), (p))                                                                         \
+  X(gq_count_bytes, (ptrdiff_t bytes), (bytes))                                                      \
+  X(gq_text_loc, (gq_text *t, const gq_loc *l), (t, l))                                              \
+  X(gq_tensor_unref, (gq_tensor *t), (t))
+
+typedef struct gq_core_calls {
+#define FIELD(result, name, parameters, arguments) result (*name) parameters;
+  GQ_CORE(FIELD)
+#undef FIELD
+#define FIELD(name, parameters, arguments) void (*name) parameters;
+  GQ_CORE_VOID(FIELD)
+#undef FIELD
+  int (*gq_fail)(int code, const char *fmt, ...);
+  void (*gq_fail_later)(int code, const char *text);
+  void (*gq_text_put)(gq_text *t, const char *fmt, ...);
+  const gq_op_info *ops;
+} gq_core_calls;
+
+extern const gq_core_calls *gq_core;
+
+/* The one symbol of gq_cuda.so. size: of the table, so that another build's is noticed. The row of the first device, or
+** a message through the table and NULL. */
+typedef const gq_backend *gq_cuda_opener(const gq_core_calls *core, size_t size);
+
+#endif

@@ -1,0 +1,102 @@
+/*
+** cuda.h -- the CUDA backend: one device, one stream in whose order all is done, memory that is kept for the next who
+** asks, kernels that are compiled once. Built as gq_cuda.so and opened at the first use of the device.
+*/
+#ifndef GQ_CUDA_H
+#define GQ_CUDA_H
+
+#include "api.h"
+#include "core.h"
+#include "../layout.h"
+
+/* ---- device.c: the device, and what becomes of errors ---- */
+
+typedef struct gq_cuda_device {
+  char name[128];
+  int major, minor, processors;
+  size_t shared;               /* bytes of shared memory that a block may have */
+  gq_custream stream;
+} gq_cuda_device;
+
+extern gq_cuda_device gq_cuda;
+
+extern bool gq_cuda_poisons;   /* $GQ_CUDA_POISON: memory that is given away is NaN, as new memory may be */
+
+int gq_cuda_start(void);       /* libraries, device, stream */
+/* The device may be called from this thread and process; a lost one, or one from before a fork, may not. */
+int gq_cuda_enter(void);
+/* Of a driver call: GQ_OK, or its text. After an error that no later call recovers from, all calls fail with it. */
+int gq_cuda_check(int error, const char *what);
+/* The same where nobody can be told now: the next call that has a status tells. */
+void gq_cuda_later(int status);
+
+/* ---- memory.c: the arena ---- */
+
+void *gq_cuda_allocate(size_t bytes);          /* NULL: none is left, even with all that was kept given back */
+void gq_cuda_release(void *p_);
+bool gq_cuda_owns(const void *p);              /* is it an address of the device? */
+int gq_cuda_get(void *to, const void *from, size_t bytes);   /* to the host; waits */
+int gq_cuda_put(void *to, const void *from, size_t bytes);
+int gq_cuda_copy(void *to, const void *from, size_t bytes);  /* any two */
+int gq_cuda_set(void *to, int byte, size_t bytes);
+int gq_cuda_wait(void);
+
+/* ---- module.c: kernels from text ---- */
+
+/* The kernel of that name in a text, which is compiled where neither memory nor disk has it. */
+int gq_cuda_kernel(const char *text, const char *name, gq_cufunction *f);
+
+/* ---- texts.c: texts from kernels.h, and of operations ---- */
+
+extern const char gq_cuda_dtype[GQ_NDTYPE][16], gq_cuda_suffix[GQ_NDTYPE][8];   /* "float", "f32" */
+/* The prelude and the named sections of kernels.h, after `defines`. */
+void gq_cuda_text(gq_text *t, const char *defines, const char *const *sections);
+void gq_cuda_append(gq_text *t, const char *s);   /* of any length */
+/* What makes `op` of operands of dtype d a function: gq_exp_f32(x), gq_cast_f32_i64(x). false: not defined. */
+bool gq_cuda_define(gq_text *t, gq_op op, gq_dtype d, gq_dtype to);
+void gq_cuda_call(gq_text *t, gq_op op, gq_dtype d, gq_dtype to, const char *arguments);
+
+/* ---- launch.c: a kernel with its arguments ---- */
+
+enum { GQ_NT = 256, GQ_LAUNCH_BYTES = 640 };   /* threads of a block; arguments but for groups' */
+
+typedef struct gq_launch {
+  gq_cufunction f;
+  int blocks;                  /* 0: nothing to do */
+  int np;                      /* addresses, with which the arguments begin */
+  size_t bytes;
+  _Alignas(8) char args[GQ_LAUNCH_BYTES];
+} gq_launch;
+
+int gq_cuda_blocks(int64_t n);                 /* for n numbers, a thread each */
+int gq_cuda_run(const gq_launch *l, void *const *p);         /* with these addresses */
+int gq_cuda_launch(gq_cufunction f, int blocks, const void *args);
+/* Each prepares one launch; addresses are given when it runs. */
+int gq_cuda_move(gq_launch *l, gq_dtype to, gq_dtype from, const gq_layout *in, const int64_t *stride);
+int gq_cuda_bytes(gq_launch *l, size_t size, const gq_layout *in, const int64_t *stride);   /* without conversion */
+int gq_cuda_product(gq_launch *l, gq_dtype d, const gq_layout *a, const gq_layout *b, int flags, int64_t column, bool add);
+int gq_cuda_reduce(gq_launch *l, gq_op op, gq_dtype d, const gq_layout *x, int axis, int flags, bool add);
+int gq_cuda_index(gq_launch *l, gq_op op, gq_dtype d, gq_shape x, gq_shape idx, gq_shape out, int axis);
+int gq_cuda_cell(gq_launch *l, gq_op op, gq_dtype to, gq_shape shape, int n, const gq_dtype *d, const gq_layout *x);
+
+/* ---- flags.c: positions of indices that were outside ---- */
+
+enum { GQ_FLAGS = 64 };
+int gq_cuda_flag(int i, void **at);            /* the word that indexing i of what runs now writes to */
+/* Of the first n: the first that was written, and its position; -1: none. Waits, and clears them. */
+int gq_cuda_flagged(int n, int *which, int64_t *position);
+int gq_cuda_outside(gq_op op, const void *idx, int64_t position, int64_t n);   /* fails with GQ_EINDEX */
+
+/* ---- group.c: the text of a program's groups ---- */
+
+/* One kernel for each distinct group, "g0", ..; which[i]: of instruction i. */
+int gq_cuda_groups(const gq_program *p, gq_text *t, int *which);
+
+/* ---- code.c, ops.c, vec.c ---- */
+
+extern const gq_lowering gq_cuda_lowering;
+extern const gq_vectors gq_cuda_vectors;
+int gq_cuda_apply(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr, gq_tensor *out);
+void gq_cuda_tensor_move(gq_tensor *dst, const gq_tensor *src);
+
+#endif

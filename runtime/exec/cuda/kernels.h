@@ -1,0 +1,343 @@
+/*
+** kernels.h -- the kernels that are no program's own. Sections begin at a line "//// NAME"; module.c puts what a module
+** wants of them behind the prelude and vmath.h, with T (float, double, ..) and N(name) = name_f32, .. defined. Every
+** argument begins with addresses; GQ_DIM is the most dims of a layout.
+*/
+#define GQ_DIM 8
+
+//// layout
+typedef struct gq_dims { long long ndim, dim[GQ_DIM]; } gq_dims;
+typedef struct gq_strides { long long s[GQ_DIM]; } gq_strides;
+
+/* Where number i of the shape is, in numbers. */
+GQ_DEVICE long long gq_place(const gq_dims *d, const gq_strides *s, long long i) {
+  long long at = 0;
+  for (int k = (int)d->ndim - 1; k > 0; k--) {
+    at += i % d->dim[k] * s->s[k];
+    i /= d->dim[k];
+  }
+  return d->ndim ? at + i * s->s[0] : 0;
+}
+
+//// move
+/* p: out, in; n numbers of the shape; T to, F from */
+typedef struct gq_move_args { gq_u64 p[2]; long long n; gq_dims d; gq_strides to, from; } gq_move_args;
+GQ_KERNEL(move, gq_move_args) {
+  T *out = (T *)GQ_AT(a.p[0]);
+  const F *in = (const F *)GQ_AT(a.p[1]);
+  GQ_ALL(i, a.n) {
+    F x = in[gq_place(&a.d, &a.from, i)];
+    out[gq_place(&a.d, &a.to, i)] = CONVERT(x);
+  }
+}
+
+//// cell
+/* p: out (contiguous), operands */
+typedef struct gq_cell_args { gq_u64 p[4]; long long n; gq_dims d; gq_strides s[3]; } gq_cell_args;
+
+//// product
+/* p: c, a, b, column; c[m][n] (+)= sum_k a[i ar + k ac] b[k br + j bc] (+ column[i cs]), for each of the batch */
+typedef struct gq_product_args {
+  gq_u64 p[4];
+  long long m, n, k, ar, ac, br, bc, cs, add, batches;
+  gq_dims d;
+  gq_strides sa, sb;
+} gq_product_args;
+/* A thread owns four rows of one column: one number of b serves four products. */
+GQ_KERNEL(N(product), gq_product_args) {
+  long long rows = (a.m + 3) / 4;
+  GQ_ALL(u, rows * a.n * a.batches) {
+    long long j = u % a.n, i = u / a.n % rows * 4, q = u / (a.n * rows);
+    int some = a.m - i < 4 ? (int)(a.m - i) : 4;
+    const T *x = (const T *)GQ_AT(a.p[1]) + gq_place(&a.d, &a.sa, q) + i * a.ar;
+    const T *y = (const T *)GQ_AT(a.p[2]) + gq_place(&a.d, &a.sb, q) + j * a.bc;
+    T *c = (T *)GQ_AT(a.p[0]) + (q * a.m + i) * a.n + j;
+    T s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+    const long long r1 = some > 1 ? a.ar : 0, r2 = some > 2 ? 2 * a.ar : 0, r3 = some > 3 ? 3 * a.ar : 0;
+    for (long long k = 0; k < a.k; k++) {
+      T b = y[k * a.br];
+      s0 = GQ_FMA(x[0], b, s0);
+      s1 = GQ_FMA(x[r1], b, s1);
+      s2 = GQ_FMA(x[r2], b, s2);
+      s3 = GQ_FMA(x[r3], b, s3);
+      x += a.ac;
+    }
+    for (int r = 0; r < some; r++) {
+      T s = r == 0 ? s0 : r == 1 ? s1 : r == 2 ? s2 : s3;
+      if (a.p[3]) s += ((const T *)GQ_AT(a.p[3]))[(i + r) * a.cs];
+      c[r * a.n] = a.add ? c[r * a.n] + s : s;
+    }
+  }
+}
+
+//// reduce
+/* p: out, in; kept and reduced dims */
+typedef struct gq_reduce_args {
+  gq_u64 p[2];
+  long long kept, over, add;
+  gq_dims dk, dr;
+  gq_strides sk, sr;
+} gq_reduce_args;
+/* BEGIN(acc, v): the first; STEP(acc, best, v, j): one more, at j; JOIN: what another thread has; R: the result */
+GQ_KERNEL(many, gq_reduce_args) { /* a thread a result */
+  GQ_ALL(o, a.kept) {
+    const T *x = (const T *)GQ_AT(a.p[1]) + gq_place(&a.dk, &a.sk, o);
+    A acc = START(x);
+    long long best = 0;
+    for (long long j = 0; j < a.over; j++) {
+      T v = x[gq_place(&a.dr, &a.sr, j)];
+      STEP(acc, best, v, j)
+    }
+    RESULT((R *)GQ_AT(a.p[0]), o, acc, best, a.add)
+  }
+}
+GQ_KERNEL(few, gq_reduce_args) { /* a block a result */
+  GQ_SHARED(A, part, GQ_NT)
+  GQ_SHARED(long long, where, GQ_NT)
+  for (long long o = GQ_BLOCK; o < a.kept; o += GQ_BLOCKS) {
+    const T *x = (const T *)GQ_AT(a.p[1]) + gq_place(&a.dk, &a.sk, o);
+    GQ_EACH(t, GQ_NT) {
+      long long best = t < a.over ? t : 0;
+      A acc = START((x + gq_place(&a.dr, &a.sr, best)));
+      for (long long j = t; j < a.over; j += GQ_NT) {
+        T v = x[gq_place(&a.dr, &a.sr, j)];
+        STEP(acc, best, v, j)
+      }
+      part[t] = acc;
+      where[t] = best;
+    }
+    for (int w = GQ_NT / 2; w; w /= 2) {
+      GQ_SYNC
+      GQ_EACH(t, w) {
+        A acc = part[t], v = part[t + w];
+        long long best = where[t], j = where[t + w];
+        JOIN(acc, best, v, j)
+        part[t] = acc;
+        where[t] = best;
+      }
+    }
+    GQ_SYNC
+    GQ_EACH(t, 1) { RESULT((R *)GQ_AT(a.p[0]), o, part[0], where[0], a.add) }
+    GQ_SYNC
+  }
+}
+
+//// index
+/* p: out, x, idx, bad; the long side is outer x n x inner. bad: the first position whose index is outside. */
+typedef struct gq_index_args {
+  gq_u64 p[4];
+  long long outer, n, count, inner, axis, lines;
+  gq_dims d;
+  gq_strides big, line;
+} gq_index_args;
+#define GQ_OUTSIDE(idx, i) \
+  (idx[i] < 1 || idx[i] > a.n ? (atomicMin((gq_u64 *)GQ_AT(a.p[3]), (gq_u64)(i)), 1) : 0)
+GQ_KERNEL(N(index_select), gq_index_args) {
+  T *out = (T *)GQ_AT(a.p[0]);
+  const T *x = (const T *)GQ_AT(a.p[1]);
+  const long long *idx = (const long long *)GQ_AT(a.p[2]);
+  GQ_ALL(u, a.outer * a.count * a.inner) {
+    long long l = u % a.inner, i = u / a.inner % a.count, o = u / (a.inner * a.count);
+    if (GQ_OUTSIDE(idx, i)) continue;
+    out[u] = x[(o * a.n + idx[i] - 1) * a.inner + l];
+  }
+}
+/* Into zeros. A thread owns all that may meet in one place, and adds it in order. */
+GQ_KERNEL(N(index_add), gq_index_args) {
+  T *out = (T *)GQ_AT(a.p[0]);
+  const T *x = (const T *)GQ_AT(a.p[1]);
+  const long long *idx = (const long long *)GQ_AT(a.p[2]);
+  GQ_ALL(u, a.outer * a.inner) {
+    long long l = u % a.inner, o = u / a.inner;
+    for (long long i = 0; i < a.count; i++) {
+      if (GQ_OUTSIDE(idx, i)) continue;
+      T *at = &out[(o * a.n + idx[i] - 1) * a.inner + l];
+      *at = PLUS(*at, x[(o * a.count + i) * a.inner + l]);
+    }
+  }
+}
+/* d: the shape of idx; big: strides of the long side, its own along the axis 0 here; line: of idx, likewise */
+GQ_KERNEL(N(gather), gq_index_args) {
+  T *out = (T *)GQ_AT(a.p[0]);
+  const T *x = (const T *)GQ_AT(a.p[1]);
+  const long long *idx = (const long long *)GQ_AT(a.p[2]);
+  GQ_ALL(i, a.count) {
+    if (GQ_OUTSIDE(idx, i)) continue;
+    out[i] = x[gq_place(&a.d, &a.big, i) + (idx[i] - 1) * a.inner];
+  }
+}
+/* d: idx's shape with 1 along the axis, which has a.outer entries a.axis numbers apart */
+GQ_KERNEL(N(scatter_add), gq_index_args) {
+  T *out = (T *)GQ_AT(a.p[0]);
+  const T *x = (const T *)GQ_AT(a.p[1]);
+  const long long *idx = (const long long *)GQ_AT(a.p[2]);
+  GQ_ALL(u, a.lines) {
+    long long from = gq_place(&a.d, &a.line, u), to = gq_place(&a.d, &a.big, u);
+    for (long long k = 0; k < a.outer; k++) {
+      long long i = from + k * a.axis;
+      if (GQ_OUTSIDE(idx, i)) continue;
+      T *at = &out[to + (idx[i] - 1) * a.inner];
+      *at = PLUS(*at, x[i]);
+    }
+  }
+}
+
+//// vec
+/* calls of vec.h: addresses, counts and strides, the host's numbers */
+typedef struct gq_vec_args { gq_u64 p[4]; long long n, from, to, rows; double s[4]; } gq_vec_args;
+
+GQ_KERNEL(N(axpy), gq_vec_args) {
+  T *y = (T *)GQ_AT(a.p[0]);
+  const T *x = (const T *)GQ_AT(a.p[1]), s = (T)a.s[0];
+  GQ_ALL(i, a.n) y[i] = y[i] + x[i] * s;
+}
+GQ_KERNEL(N(add), gq_vec_args) {
+  T *y = (T *)GQ_AT(a.p[0]);
+  const T *x = (const T *)GQ_AT(a.p[1]), s = (T)a.s[0];
+  GQ_ALL(i, a.n) y[i * a.to] = y[i * a.to] + s * x[i * a.from];
+}
+GQ_KERNEL(N(scale), gq_vec_args) {
+  T *y = (T *)GQ_AT(a.p[0]);
+  const T *x = (const T *)GQ_AT(a.p[1]), s = (T)a.s[0];
+  GQ_ALL(i, a.n) y[i * a.to] = s * x[i * a.from];
+}
+GQ_KERNEL(N(fill), gq_vec_args) {
+  T *y = (T *)GQ_AT(a.p[0]);
+  GQ_ALL(i, a.n) y[i * a.to] = (T)a.s[0];
+}
+GQ_KERNEL(N(get), gq_vec_args) {
+  double *y = (double *)GQ_AT(a.p[0]);
+  const T *x = (const T *)GQ_AT(a.p[1]);
+  GQ_ALL(i, a.n) y[i] = (double)x[i * a.from];
+}
+GQ_KERNEL(N(put), gq_vec_args) {
+  T *y = (T *)GQ_AT(a.p[0]);
+  const double *x = (const double *)GQ_AT(a.p[1]);
+  GQ_ALL(i, a.n) y[i * a.to] = (T)x[i];
+}
+/* p: dst, src, taken[n]; rows of n */
+GQ_KERNEL(N(blend), gq_vec_args) {
+  T *y = (T *)GQ_AT(a.p[0]);
+  const T *x = (const T *)GQ_AT(a.p[1]);
+  const unsigned char *taken = (const unsigned char *)GQ_AT(a.p[2]);
+  GQ_ALL(i, a.rows * a.n) if (taken[i % a.n]) y[i] = x[i];
+}
+
+/* What becomes one number: a block's part is {sum, sum, largest, first}; `finish` joins parts in the order of blocks. */
+typedef struct gq_tally { double sum, more, top, first; } gq_tally;
+#define GQ_NOWHERE 1e300
+GQ_DEVICE void gq_tally_join(gq_tally *x, const gq_tally *y) {
+  x->sum += y->sum;
+  x->more += y->more;
+  if (!(y->top <= x->top) && x->top == x->top) x->top = y->top;
+  if (y->first < x->first) x->first = y->first;
+}
+/* p[0]: parts; `each` sees i, and adds to v */
+#define GQ_TALLY(name, each)                                                                    \
+  GQ_KERNEL(N(name), gq_vec_args) {                                                             \
+    GQ_SHARED(gq_tally, part, GQ_NT)                                                            \
+    const T *x = (const T *)GQ_AT(a.p[1]), *y = (const T *)GQ_AT(a.p[2]);                       \
+    const T *z = (const T *)GQ_AT(a.p[3]);                                                      \
+    GQ_EACH(t, GQ_NT) {                                                                         \
+      gq_tally v = { 0, 0, 0, GQ_NOWHERE };                                                     \
+      for (long long i = (long long)GQ_BLOCK * GQ_NT + t; i < a.n; i += (long long)GQ_BLOCKS * GQ_NT) { each } \
+      part[t] = v;                                                                              \
+    }                                                                                           \
+    for (int w = GQ_NT / 2; w; w /= 2) {                                                        \
+      GQ_SYNC                                                                                   \
+      GQ_EACH(t, w) gq_tally_join(&part[t], &part[t + w]);                                      \
+    }                                                                                           \
+    GQ_SYNC                                                                                     \
+    GQ_EACH(t, 1) ((gq_tally *)GQ_AT(a.p[0]))[GQ_BLOCK] = part[0];                              \
+    (void)x, (void)y, (void)z;                                                                  \
+  }
+GQ_TALLY(dot, v.sum += (double)x[i] * (double)y[i];)
+GQ_TALLY(largest, double u = fabs((double)x[i]); if (u > v.top) v.top = u;)
+GQ_TALLY(squares, double u = (double)x[i] / a.s[0]; v.sum += u * u;)
+GQ_TALLY(weighted, double u = (double)x[i] - (a.p[3] ? (double)z[i] : 0.0);
+         u = fabs(u / (a.s[0] + a.s[1] * fabs((double)y[i]))); v.sum += u * u;
+         if (!(u <= v.top) && v.top == v.top) v.top = u;)
+GQ_TALLY(apart, double p = (double)x[i]; double q = (double)y[i]; v.sum += (p - q) * (p - q); v.more += q * q;)
+GQ_TALLY(joined, double u = (double)x[i] - (a.p[2] ? (double)y[i] : 0.0); v.sum += u * u;)
+GQ_TALLY(nonzero, if (x[i] != 0 && (double)i < v.first) v.first = (double)i;)
+GQ_TALLY(nonfinite, if (!(x[i] - x[i] == 0) && (double)i < v.first) v.first = (double)i;)
+/* p: parts and, behind them, the whole; n parts */
+GQ_KERNEL(N(finish), gq_vec_args) {
+  GQ_EACH(t, 1) {
+    gq_tally *part = (gq_tally *)GQ_AT(a.p[0]), v = part[0];
+    for (int i = 1; i < a.n; i++) gq_tally_join(&v, &part[i]);
+    part[a.n] = v;
+  }
+}
+
+/* Mean and deviation of rows. p: x, saved, mean, deviation; a block a row */
+GQ_KERNEL(N(fit), gq_vec_args) {
+  GQ_SHARED(double, part, GQ_NT)
+  double *saved = (double *)GQ_AT(a.p[1]);
+  for (long long r = GQ_BLOCK; r < a.rows; r += GQ_BLOCKS) {
+    const T *x = (const T *)GQ_AT(a.p[0]) + r * a.n;
+    for (int pass = 0; pass < 2; pass++) {
+      GQ_EACH(t, GQ_NT) {
+        double s = 0, mean = pass ? saved[r] : 0;
+        for (long long i = t; i < a.n; i += GQ_NT) {
+          double v = (double)x[i] - mean;
+          s += pass ? v * v : v;
+        }
+        part[t] = s;
+      }
+      for (int w = GQ_NT / 2; w; w /= 2) {
+        GQ_SYNC
+        GQ_EACH(t, w) part[t] += part[t + w];
+      }
+      GQ_SYNC
+      GQ_EACH(t, 1) {
+        if (pass == 0) {
+          saved[r] = part[0] / (double)a.n;
+          ((T *)GQ_AT(a.p[2]))[r] = (T)saved[r];
+        } else {
+          double deviation = sqrt(part[0] / (double)(a.n - 1));
+          ((T *)GQ_AT(a.p[3]))[r] = (T)deviation;
+          saved[a.rows + r] = deviation == 0 ? 0 : 1 / ((double)(a.n - 1) * deviation);
+        }
+      }
+      GQ_SYNC
+    }
+  }
+}
+/* p: x, saved, cotangents of mean and deviation or 0; to: the address of the result */
+GQ_KERNEL(N(fit_pull), gq_vec_args) {
+  const T *x = (const T *)GQ_AT(a.p[0]), *mean = (const T *)GQ_AT(a.p[2]), *deviation = (const T *)GQ_AT(a.p[3]);
+  const double *saved = (const double *)GQ_AT(a.p[1]);
+  T *out = (T *)GQ_AT((gq_u64)a.to);
+  GQ_ALL(i, a.rows * a.n) {
+    long long r = i / a.n;
+    double base = a.p[2] ? (double)mean[r] / (double)a.n : 0;
+    double slope = a.p[3] ? (double)deviation[r] * saved[a.rows + r] : 0;
+    out[i] = (T)(base + slope * ((double)x[i] - saved[r]));
+  }
+}
+
+//// update
+typedef struct gq_opt_coef {
+  double lr, weight_decay, eps;
+  double beta1, beta2, step_size, root2, decay;
+  double keep, gain, mix, ahead;
+  double alpha;
+} gq_opt_coef;
+
+//// rules
+/* p: parameters, gradient, states */
+typedef struct gq_update_args { gq_u64 p[5]; long long n; gq_opt_coef k; } gq_update_args;
+#define GQ_RULE(name)                                                                       \
+  GQ_KERNEL(name, gq_update_args) {                                                         \
+    GQ_ALL(i, a.n) {                                                                        \
+      void *s[3];                                                                           \
+      for (int k = 0; k < 3; k++) s[k] = a.p[2 + k] ? (void *)((T *)GQ_AT(a.p[2 + k]) + i) : (void *)0; \
+      FN(name)(1, (T *)GQ_AT(a.p[0]) + i, (const T *)GQ_AT(a.p[1]) + i, s, &a.k);           \
+    }                                                                                       \
+  }
+GQ_RULE(adam)
+GQ_RULE(sgd)
+GQ_RULE(momentum)
+GQ_RULE(rmsprop)
+GQ_RULE(rmsprop_full)

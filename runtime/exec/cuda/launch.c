@@ -1,0 +1,329 @@
+/*
+** launch.c -- kernels of kernels.h with their arguments: what the CPU calls a plan. The structs are those of kernels.h.
+*/
+#include "cuda.h"
+
+#include <stdio.h>
+#include <string.h>
+
+typedef struct dims {
+  long long ndim, dim[GQ_MAXDIM];
+} dims;
+typedef struct strides {
+  long long s[GQ_MAXDIM];
+} strides;
+
+enum { MOST_BLOCKS = 4096 };
+
+int gq_cuda_blocks(int64_t n) {
+  int64_t blocks = (n + GQ_NT - 1) / GQ_NT;
+  return blocks > MOST_BLOCKS ? MOST_BLOCKS : (int)blocks;
+}
+
+int gq_cuda_launch(gq_cufunction f, int blocks, const void *args) {
+  void *params[] = { (void *)(uintptr_t)args };
+  if (blocks == 0) return GQ_OK;
+  GQ_TRY(gq_cuda_enter());
+  return gq_cuda_check(gq_cu.launch(f, (unsigned)blocks, 1, 1, GQ_NT, 1, 1, 0, gq_cuda.stream, params, NULL),
+                       "cuLaunchKernel");
+}
+
+int gq_cuda_run(const gq_launch *l, void *const *p) {
+  _Alignas(8) char args[GQ_LAUNCH_BYTES];
+  if (l->blocks == 0) return GQ_OK;
+  memcpy(args, l->args, l->bytes);
+  for (int i = 0; i < l->np; i++) ((gq_u64 *)args)[i] = (gq_u64)(uintptr_t)p[i];
+  return gq_cuda_launch(l->f, l->blocks, args);
+}
+
+/* A kernel of a text that is made once: `slot` keeps it. Frees the defines. */
+static int fixed(gq_cufunction *slot, gq_text *defines, const char *const *sections, const char *name) {
+  gq_text t = { 0 };
+  if (*slot) return GQ_OK;
+  if (!defines->failed) gq_cuda_text(&t, defines->s, sections);
+  int status = t.failed || defines->failed ? gq_nomem(t.room) : gq_cuda_kernel(t.s, name, slot);
+  gq_free(defines->s);
+  gq_free(t.s);
+  return status;
+}
+
+static int prepare(gq_launch *l, gq_cufunction f, int64_t n, int np, const void *args, size_t bytes) {
+  GQ_ASSERT(bytes <= sizeof l->args);
+  l->f = f, l->blocks = gq_cuda_blocks(n), l->np = np, l->bytes = bytes;
+  memcpy(l->args, args, bytes);
+  return GQ_OK;
+}
+
+/* ---- layouts: dims of size 1 dropped, neighbours merged where all operands walk them as one ---- */
+
+static void merge(int ndim, const int64_t *dim, int n, const int64_t *const *stride, dims *d, strides *s) {
+  int top = 0;
+  for (int i = 0; i < ndim; i++) {
+    bool follows = top > 0;
+    if (dim[i] == 1) continue;
+    for (int j = 0; j < n; j++) follows = follows && s[j].s[top - 1] == stride[j][i] * dim[i];
+    if (!follows) d->dim[top++] = 1;
+    d->dim[top - 1] *= dim[i];
+    for (int j = 0; j < n; j++) s[j].s[top - 1] = stride[j][i];
+  }
+  d->ndim = top;
+}
+
+static int64_t product(int n, const int64_t *dim) {
+  int64_t p = 1;
+  for (int i = 0; i < n; i++) p *= dim[i];
+  return p;
+}
+
+/* ---- moves ---- */
+
+static const char *const moving[] = { "layout", "move", NULL };
+
+typedef struct move_args {
+  gq_u64 p[2];
+  long long n;
+  dims d;
+  strides s[2];
+} move_args;
+
+static int prepare_move(gq_launch *l, gq_cufunction f, const gq_layout *in, const int64_t *stride) {
+  move_args a = { .n = product(in->ndim, in->dim) };
+  merge(in->ndim, in->dim, 2, (const int64_t *const[]){ stride, in->stride }, &a.d, a.s);
+  return prepare(l, f, a.n, 2, &a, sizeof a);
+}
+
+int gq_cuda_move(gq_launch *l, gq_dtype to, gq_dtype from, const gq_layout *in, const int64_t *stride) {
+  static gq_cufunction kernels[GQ_NDTYPE][GQ_NDTYPE];
+  gq_text defines = { 0 };
+  if (!kernels[to][from]) {
+    gq_cuda_define(&defines, GQ_OP_CAST, from, to);
+    gq_text_put(&defines, "#define T %s\n#define F %s\n#define CONVERT(x) ", gq_cuda_dtype[to],
+                gq_cuda_dtype[from]);
+    gq_cuda_call(&defines, GQ_OP_CAST, from, to, "x");
+    gq_text_put(&defines, "\n");
+  }
+  GQ_TRY(fixed(&kernels[to][from], &defines, moving, "move"));
+  return prepare_move(l, kernels[to][from], in, stride);
+}
+
+/* As bytes: what is no number stays what it is. */
+int gq_cuda_bytes(gq_launch *l, size_t size, const gq_layout *in, const int64_t *stride) {
+  static gq_cufunction kernels[9];
+  gq_text defines = { 0 };
+  const char *T = size == 8 ? "unsigned long long" : size == 4 ? "unsigned" : "unsigned char";
+  if (!kernels[size]) gq_text_put(&defines, "#define T %s\n#define F T\n#define CONVERT(x) x\n", T);
+  GQ_TRY(fixed(&kernels[size], &defines, moving, "move"));
+  return prepare_move(l, kernels[size], in, stride);
+}
+
+/* ---- one operation, element by element ---- */
+
+typedef struct cell_args {
+  gq_u64 p[4];
+  long long n;
+  dims d;
+  strides s[3];
+} cell_args;
+
+/* The kernel itself follows the section, which holds its arguments. */
+static void cell_text(gq_text *t, gq_op op, gq_dtype to, int n, const gq_dtype *d) {
+  static const char *const arguments[] = { "", "v0", "v0, v1", "v0, v1, v2" };
+  gq_dtype of = d[n - 1]; /* WHERE's first operand is the condition */
+  gq_cuda_text(t, "", (const char *[]){ "layout", "cell", NULL });
+  gq_cuda_define(t, op, of, to);
+  gq_text_put(t, "GQ_KERNEL(cell, gq_cell_args) {\n  GQ_ALL(i, a.n) {\n");
+  for (int j = 0; j < n; j++)
+    gq_text_put(t, "    %s v%d = ((const %s *)GQ_AT(a.p[%d]))[gq_place(&a.d, &a.s[%d], i)];\n",
+                gq_cuda_dtype[d[j]], j, gq_cuda_dtype[d[j]], j + 1, j);
+  gq_text_put(t, "    ((%s *)GQ_AT(a.p[0]))[i] = ", gq_cuda_dtype[to]);
+  gq_cuda_call(t, op, of, to, arguments[n]);
+  gq_text_put(t, ";\n  }\n}\n");
+}
+
+int gq_cuda_cell(gq_launch *l, gq_op op, gq_dtype to, gq_shape shape, int n, const gq_dtype *d,
+                 const gq_layout *x) {
+  static gq_cufunction kernels[GQ_NOP][GQ_NDTYPE][GQ_NDTYPE];
+  gq_cufunction *f = &kernels[op][d[n - 1]][to];
+  cell_args a = { .n = gq_numel(shape) };
+  int64_t stride[3][GQ_MAXDIM];
+  const int64_t *strides[] = { stride[0], stride[1], stride[2] };
+  gq_text t = { 0 };
+  for (int j = 0; j < n; j++) gq_layout_broadcast(&x[j], shape, stride[j]);
+  merge(shape.ndim, shape.dim, n, strides, &a.d, a.s);
+  if (!*f) {
+    cell_text(&t, op, to, n, d);
+    int status = t.failed ? gq_nomem(t.room) : gq_cuda_kernel(t.s, "cell", f);
+    gq_free(t.s);
+    GQ_TRY(status);
+  }
+  return prepare(l, *f, a.n, n + 1, &a, sizeof a);
+}
+
+/* ---- products ---- */
+
+typedef struct product_args {
+  gq_u64 p[4];
+  long long m, n, k, ar, ac, br, bc, cs, add, batches;
+  dims d;
+  strides s[2];
+} product_args;
+
+int gq_cuda_product(gq_launch *l, gq_dtype d, const gq_layout *a, const gq_layout *b, int flags,
+                    int64_t column, bool add) {
+  static gq_cufunction kernels[GQ_NDTYPE];
+  static const char *const sections[] = { "layout", "product", NULL };
+  int ra = a->ndim - 2 + (flags & GQ_TA ? 1 : 0),
+      ca = 2 * a->ndim - 3 - ra; /* the dims that are rows and columns */
+  int rb = b->ndim - 2 + (flags & GQ_TB ? 1 : 0), cb = 2 * b->ndim - 3 - rb;
+  product_args x = { .m = a->dim[ra],
+                     .k = a->dim[ca],
+                     .n = b->dim[cb],
+                     .ar = a->stride[ra],
+                     .ac = a->stride[ca],
+                     .br = b->stride[rb],
+                     .bc = b->stride[cb],
+                     .cs = column,
+                     .add = add };
+  gq_shape shape = { 0 };
+  int64_t sa[GQ_MAXDIM], sb[GQ_MAXDIM];
+  gq_layout la = *a, lb = *b;
+  gq_text defines = { 0 };
+  if (!gq_is_float(d))
+    return gq_fail(GQ_EDTYPE, "matmul: %s given, float32 or float64 expected",
+                   d == GQ_I64 ? "int64" : "bool");
+  la.ndim -= 2, lb.ndim -= 2;
+  shape.ndim = la.ndim > lb.ndim ? la.ndim : lb.ndim;
+  for (int i = 0; i < shape.ndim; i++) { /* leading dims, broadcast */
+    int ia = i - (shape.ndim - la.ndim), ib = i - (shape.ndim - lb.ndim);
+    shape.dim[i] = ia >= 0 && la.dim[ia] != 1 ? la.dim[ia] : ib >= 0 ? lb.dim[ib] : 1;
+  }
+  gq_layout_broadcast(&la, shape, sa);
+  gq_layout_broadcast(&lb, shape, sb);
+  merge(shape.ndim, shape.dim, 2, (const int64_t *const[]){ sa, sb }, &x.d, x.s);
+  x.batches = gq_numel(shape);
+  if (!kernels[d])
+    gq_text_put(&defines, "#define T %s\n#define N(name) name##_%s\n#define GQ_FMA %s\n", gq_cuda_dtype[d],
+                gq_cuda_suffix[d], d == GQ_F32 ? "fmaf" : "fma");
+  GQ_TRY(fixed(&kernels[d], &defines, sections, d == GQ_F32 ? "product_f32" : "product_f64"));
+  return prepare(l, kernels[d], (x.m + 3) / 4 * x.n * x.batches, 4, &x, sizeof x);
+}
+
+/* ---- reductions ---- */
+
+typedef struct reduce_args {
+  gq_u64 p[2];
+  long long kept, over, add;
+  dims d[2];
+  strides s[2];
+} reduce_args;
+
+/* The first extremum; NaN wins, and the first NaN is where the search ends. */
+static void reduce_defines(gq_text *t, gq_op op, gq_dtype d) {
+  const char *T = gq_cuda_dtype[d], *cmp = op == GQ_OP_AMAX || op == GQ_OP_ARGMAX ? ">" : "<";
+  bool place = op == GQ_OP_ARGMAX || op == GQ_OP_ARGMIN;
+  gq_text_put(t, "#define T %s\n", T);
+  if (op == GQ_OP_SUM) {
+    gq_text_put(t, "#define A %s\n#define R %s\n#define START(x) 0\n", gq_is_float(d) ? "double" : "gq_u64",
+                gq_cuda_dtype[gq_is_float(d) ? d : GQ_I64]);
+    gq_text_put(t, "#define STEP(acc, best, v, j) acc += (A)v;\n#define JOIN(acc, best, v, j) acc += v; "
+                   "(void)best, (void)j;\n");
+    gq_text_put(t, "#define RESULT(out, o, acc, best, add) (out)[o] = (R)((add) ? (A)(out)[o] + (acc) : "
+                   "(acc)); (void)(best);\n");
+    return;
+  }
+  gq_text_put(t, "#define A %s\n#define R %s\n#define START(x) *(x)\n", T, place ? "long long" : T);
+  gq_text_put(t, "#define STEP(acc, best, v, j) if (v %s acc || (v != v && acc == acc)) acc = v, best = j;\n",
+              cmp);
+  gq_text_put(t, "#define JOIN(acc, best, v, j) if (v %s acc || (v != v && acc == acc) || ", cmp);
+  gq_text_put(t, "((v == acc || (v != v && acc != acc)) && j < best)) acc = v, best = j;\n");
+  gq_text_put(t, "#define RESULT(out, o, acc, best, add) (out)[o] = %s; (void)(best);\n",
+              place ? "(best) + 1" : "(acc)");
+}
+
+static void one_side(const gq_layout *x, int mask, bool reduced, dims *d, strides *s, long long *n) {
+  int64_t dim[GQ_MAXDIM] = { 0 }, stride[GQ_MAXDIM] = { 0 };
+  int k = 0;
+  for (int i = 0; i < x->ndim; i++)
+    if ((mask >> i & 1) == reduced) dim[k] = x->dim[i], stride[k++] = x->stride[i];
+  merge(k, dim, 1, (const int64_t *const[]){ stride }, d, s);
+  *n = product(k, dim);
+}
+
+enum { SEVERAL = 64 }; /* numbers that are worth a block's threads */
+
+int gq_cuda_reduce(gq_launch *l, gq_op op, gq_dtype d, const gq_layout *x, int axis, int flags, bool add) {
+  static const char *const sections[] = { "layout", "reduce", NULL }, *const names[] = { "many", "few" };
+  static gq_cufunction kernels[GQ_NOP][GQ_NDTYPE][2];
+  int mask = op == GQ_OP_ARGMAX || op == GQ_OP_ARGMIN ? 1 << axis : flags;
+  reduce_args a = { .add = add };
+  gq_text defines = { 0 };
+  one_side(x, mask, false, &a.d[0], &a.s[0], &a.kept);
+  one_side(x, mask, true, &a.d[1], &a.s[1], &a.over);
+  if (op != GQ_OP_SUM && a.over == 0 && a.kept > 0)
+    return gq_fail(GQ_ESHAPE, "%s of no numbers: the reduced axes are empty", gq_core->ops[op].name);
+  bool few = a.over >= SEVERAL && a.kept < 16 * GQ_NT;
+  gq_cufunction *f = &kernels[op][d][few];
+  if (!*f) reduce_defines(&defines, op, d);
+  GQ_TRY(fixed(f, &defines, sections, names[few]));
+  return prepare(l, *f, few ? a.kept * GQ_NT : a.kept, 2, &a, sizeof a);
+}
+
+/* ---- by index ---- */
+
+typedef struct index_args {
+  gq_u64 p[4];
+  long long outer, n, count, inner, axis, lines;
+  dims d;
+  strides big, line;
+} index_args;
+
+static void rows_of(const gq_shape *s, int axis, index_args *a) {
+  a->outer = a->inner = 1, a->n = s->ndim ? s->dim[axis] : 1;
+  for (int i = 0; i < axis; i++) a->outer *= s->dim[i];
+  for (int i = axis + 1; i < s->ndim; i++) a->inner *= s->dim[i];
+}
+
+/* Of numbers with an index each: strides of the long side, whose inner ones are those along the axis. */
+static void lines_of(gq_op op, const gq_shape *big, const gq_shape *idx, int axis, index_args *a) {
+  int64_t stride[2][GQ_MAXDIM], dim[GQ_MAXDIM];
+  strides s[2];
+  gq_shape_strides(*big, stride[0]);
+  gq_shape_strides(*idx, stride[1]);
+  memcpy(dim, idx->dim, sizeof dim);
+  a->lines = 1;
+  if (idx->ndim) {
+    stride[0][axis] = 0;
+    a->outer = dim[axis], a->axis = stride[1][axis];
+    if (op == GQ_OP_SCATTER_ADD) dim[axis] = 1;
+  } else a->outer = 1, a->axis = 0;
+  a->lines = product(idx->ndim, dim);
+  merge(idx->ndim, dim, 2, (const int64_t *const[]){ stride[0], stride[1] }, &a->d, s);
+  a->big = s[0], a->line = s[1];
+}
+
+int gq_cuda_index(gq_launch *l, gq_op op, gq_dtype d, gq_shape x, gq_shape idx, gq_shape out, int axis) {
+  static const char *const sections[] = { "layout", "index", NULL };
+  static gq_cufunction kernels[GQ_NOP][GQ_NDTYPE];
+  bool adds = op == GQ_OP_INDEX_ADD || op == GQ_OP_SCATTER_ADD,
+       lines = op == GQ_OP_GATHER || op == GQ_OP_SCATTER_ADD;
+  const gq_shape *big = adds ? &out : &x;
+  index_args a = { .count = gq_numel(idx) };
+  gq_text defines = { 0 };
+  char name[32];
+  snprintf(name, sizeof name, "%s_%s", gq_core->ops[op].name, gq_cuda_suffix[d]);
+  rows_of(big, axis, &a);
+  int64_t n = op == GQ_OP_INDEX_SELECT ? a.outer * a.count * a.inner : a.outer * a.inner;
+  if (lines) {
+    lines_of(op, big, &idx, axis, &a);
+    n = op == GQ_OP_GATHER ? a.count : a.lines;
+  }
+  if (!kernels[op][d]) {
+    gq_text_put(&defines, "#define T %s\n#define N(name) name##_%s\n", gq_cuda_dtype[d], gq_cuda_suffix[d]);
+    gq_text_put(&defines, "#define PLUS(x, y) (T)(%s)\n",
+                d == GQ_BOOL  ? "(x) | (y)"
+                : d == GQ_I64 ? "(gq_u64)(x) + (gq_u64)(y)"
+                              : "(x) + (y)");
+  }
+  GQ_TRY(fixed(&kernels[op][d], &defines, sections, name));
+  return prepare(l, kernels[op][d], n, 4, &a, sizeof a);
+}

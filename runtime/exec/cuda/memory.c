@@ -1,0 +1,216 @@
+/*
+** memory.c -- the arena: what the driver gave is kept when it is released, for the next who asks for as much. All work goes
+** through one stream, so numbers may be given away while work on them is still queued.
+*/
+#include "cuda.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What the driver gave at once: pieces of one size. */
+typedef struct chunk {
+  gq_u64 at;
+  size_t piece, n, used;
+  size_t *bytes; /* [n] as was asked for, and 1 more; 0: free */
+} chunk;
+
+/* Sizes in eighths of a power of two: what is released fits many. */
+enum { STEP = 512, NCLASS = 8 * 56 };
+typedef struct shelf {
+  gq_u64 *at; /* free pieces */
+  size_t n, most, pieces;
+} shelf;
+
+static struct {
+  chunk *c; /* sorted by address */
+  size_t n, most;
+  shelf shelf[NCLASS];
+} arena;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static size_t size_of(size_t bytes, int *class) {
+  size_t step = STEP;
+  int octave = 0;
+  for (; 8 * step < bytes; octave++) step *= 2;
+  size_t n = bytes ? (bytes + step - 1) / step : 1; /* 1 .. 8 */
+  *class = 8 * octave + (int)n - 1;
+  return n * step;
+}
+
+/* The first chunk that ends behind p. */
+static size_t find(gq_u64 p) {
+  size_t low = 0, high = arena.n;
+  while (low < high) {
+    size_t mid = (low + high) / 2;
+    if (arena.c[mid].at + arena.c[mid].n * arena.c[mid].piece <= p) low = mid + 1;
+    else high = mid;
+  }
+  return low;
+}
+
+static chunk *holding(const void *p) {
+  gq_u64 at = (gq_u64)(uintptr_t)p;
+  size_t i = find(at);
+  return i < arena.n && arena.c[i].at <= at ? &arena.c[i] : NULL;
+}
+
+bool gq_cuda_owns(const void *p) {
+  pthread_mutex_lock(&lock);
+  bool yes = holding(p);
+  pthread_mutex_unlock(&lock);
+  return yes;
+}
+
+/* ---- what the driver gives and takes ---- */
+
+/* Chunks that nobody uses. */
+static bool give_back(void) {
+  size_t k = 0, given = 0;
+  for (int s = 0; s < NCLASS; s++) {
+    size_t kept = 0;
+    for (size_t i = 0; i < arena.shelf[s].n; i++) {
+      gq_u64 at = arena.shelf[s].at[i];
+      if (arena.c[find(at)].used) arena.shelf[s].at[kept++] = at;
+    }
+    arena.shelf[s].pieces -= arena.shelf[s].n - kept;
+    arena.shelf[s].n = kept;
+  }
+  for (size_t i = 0; i < arena.n; i++) {
+    chunk c = arena.c[i];
+    if (c.used) arena.c[k++] = c;
+    else gq_cu.release(c.at), free(c.bytes), given++;
+  }
+  arena.n = k;
+  return given;
+}
+
+/* Not gq_alloc: the arena's own books follow the device's memory, and stay as long as the process. */
+static bool make_room(shelf *s, size_t pieces) {
+  if (arena.n == arena.most) {
+    size_t most = arena.most ? 2 * arena.most : 256;
+    chunk *c = realloc(arena.c, most * sizeof *c);
+    if (!c) return false;
+    arena.c = c, arena.most = most;
+  }
+  if (s->pieces + pieces > s->most) {
+    size_t most = 2 * (s->pieces + pieces);
+    gq_u64 *at = realloc(s->at, most * sizeof *at);
+    if (!at) return false;
+    s->at = at, s->most = most;
+  }
+  return true;
+}
+
+static void put_chunk(shelf *s, chunk c) {
+  size_t i = find(c.at);
+  memmove(&arena.c[i + 1], &arena.c[i], (arena.n - i) * sizeof c);
+  arena.c[i] = c, arena.n++;
+  s->pieces += c.n;
+  for (size_t k = c.n; k-- > 0;) s->at[s->n++] = c.at + k * c.piece;
+}
+
+/* The caller says that there is no memory; the next to hear of it is told which. */
+static bool none_left(int error, size_t bytes) {
+  size_t left = 0, all = 0;
+  if (error != GQ_CU_NO_MEMORY) gq_cuda_later(gq_cuda_check(error, "cuMemAlloc"));
+  else if (gq_cu.memory(&left, &all) == 0)
+    gq_cuda_later(gq_fail(GQ_ENOMEM, "out of memory on %s: %zu bytes wanted, %zu of %zu free", gq_cuda.name,
+                          bytes, left, all));
+  return false;
+}
+
+enum { SLAB = 2 << 20 };
+
+/* As many pieces as there are, while they are small: a program with many numbers asks the driver seldom. */
+static bool grow(shelf *s, size_t piece, size_t bytes) {
+  size_t most = piece < SLAB ? SLAB / piece : 1, n = s->pieces < most ? s->pieces : most;
+  chunk c = { .piece = piece, .n = n ? n : 1 };
+  if (!make_room(s, c.n)) return false;
+  int error = gq_cu.allocate(&c.at, c.n * piece);
+  if (error && c.n > 1) c.n = 1, error = gq_cu.allocate(&c.at, piece);
+  if (error && give_back()) error = gq_cu.allocate(&c.at, piece);
+  if (error) return none_left(error, bytes);
+  c.bytes = calloc(c.n, sizeof *c.bytes);
+  if (c.bytes) put_chunk(s, c);
+  else gq_cu.release(c.at);
+  return c.bytes;
+}
+
+static size_t *bytes_of(const chunk *c, gq_u64 at) { return &c->bytes[(at - c->at) / c->piece]; }
+
+void *gq_cuda_allocate(size_t bytes) {
+  int class;
+  if (bytes > PTRDIFF_MAX / 2 || gq_cuda_enter() != GQ_OK) return NULL;
+  size_t piece = size_of(bytes, &class);
+  shelf *s = &arena.shelf[class];
+  gq_u64 at = 0;
+  pthread_mutex_lock(&lock);
+  if (s->n || grow(s, piece, bytes)) {
+    at = s->at[--s->n];
+    chunk *c = &arena.c[find(at)];
+    c->used++;
+    *bytes_of(c, at) = bytes + 1;
+    gq_count_bytes((ptrdiff_t)bytes);
+  }
+  pthread_mutex_unlock(&lock);
+  if (at && gq_cuda_poisons) gq_cuda_later(gq_cuda_set((void *)(uintptr_t)at, 0xff, piece));
+  return (void *)(uintptr_t)at;
+}
+
+void gq_cuda_release(void *p_) {
+  int class;
+  if (!p_) return;
+  gq_u64 at = (gq_u64)(uintptr_t)p_;
+  pthread_mutex_lock(&lock);
+  chunk *c = holding(p_);
+  size_t *bytes = c ? bytes_of(c, at) : NULL;
+  if (bytes && *bytes) {
+    gq_count_bytes(-(ptrdiff_t)(*bytes - 1));
+    *bytes = 0, c->used--;
+    size_of(c->piece, &class);
+    shelf *s = &arena.shelf[class];
+    s->at[s->n++] = at;
+  }
+  pthread_mutex_unlock(&lock);
+}
+
+/* ---- moving bytes ---- */
+
+int gq_cuda_wait(void) {
+  GQ_TRY(gq_cuda_enter());
+  return gq_cuda_check(gq_cu.wait(gq_cuda.stream), "cuStreamSynchronize");
+}
+
+static gq_u64 address(const void *p) { return (gq_u64)(uintptr_t)p; }
+
+int gq_cuda_get(void *to, const void *from, size_t bytes) {
+  if (!bytes) return GQ_OK;
+  GQ_TRY(gq_cuda_enter());
+  GQ_TRY(gq_cuda_check(gq_cu.back(to, address(from), bytes, gq_cuda.stream), "cuMemcpyDtoHAsync"));
+  return gq_cuda_wait();
+}
+
+/* From pageable memory: the driver has taken the bytes when the call returns. */
+int gq_cuda_put(void *to, const void *from, size_t bytes) {
+  if (!bytes) return GQ_OK;
+  GQ_TRY(gq_cuda_enter());
+  return gq_cuda_check(gq_cu.there(address(to), from, bytes, gq_cuda.stream), "cuMemcpyHtoDAsync");
+}
+
+int gq_cuda_copy(void *to, const void *from, size_t bytes) {
+  bool there = gq_cuda_owns(to), here = !gq_cuda_owns(from);
+  if (!bytes) return GQ_OK;
+  if (!there && here) memmove(to, from, bytes);
+  if (!there) return here ? GQ_OK : gq_cuda_get(to, from, bytes);
+  if (here) return gq_cuda_put(to, from, bytes);
+  GQ_TRY(gq_cuda_enter());
+  return gq_cuda_check(gq_cu.within(address(to), address(from), bytes, gq_cuda.stream), "cuMemcpyDtoDAsync");
+}
+
+int gq_cuda_set(void *to, int byte, size_t bytes) {
+  if (!bytes) return GQ_OK;
+  GQ_TRY(gq_cuda_enter());
+  return gq_cuda_check(gq_cu.set(address(to), (unsigned char)byte, bytes, gq_cuda.stream), "cuMemsetD8Async");
+}

@@ -1,0 +1,91 @@
+/*
+** prelude.h -- the words of every kernel, and what they mean to CUDA and to the host that stands in for it
+** (tests/cuda/). Kernels are C99 and CUDA C++ at once: loops over threads between barriers, no warp operations, no
+** float atomics, one struct by value as the argument.
+**   GQ_EACH(i, n)   i < n, among the threads of a block     GQ_ALL(i, n)   among all threads of all blocks
+**   GQ_SYNC         a barrier: what a thread wrote before it, all threads of the block read after it
+** The host runs the threads of a block as loops (GQ_LOOP, GQ_BACKWARDS) or as fibers that switch at barriers (GQ_FIBER).
+*/
+typedef unsigned long long gq_u64;
+
+#if defined(__CUDACC_RTC__) || defined(__CUDACC__)
+
+#define GQ_KERNEL(name, type) extern "C" __global__ void __launch_bounds__(GQ_NT, 1) name(const __grid_constant__ type a)
+#define GQ_DEVICE static __device__ __forceinline__
+#define GQ_AT(x) ((char *)(x))
+#define GQ_SHARED(T, name, n) __shared__ T name[n];
+#define GQ_SYNC __syncthreads();
+#define GQ_BLOCK ((int)blockIdx.x)
+#define GQ_BLOCKS ((int)gridDim.x)
+#define GQ_EACH(i, n) for (int i = (int)threadIdx.x; i < (n); i += GQ_NT)
+#define GQ_ALL(i, n) \
+  for (long long i = (long long)GQ_BLOCK * GQ_NT + threadIdx.x; i < (n); i += (long long)GQ_BLOCKS * GQ_NT)
+#define restrict __restrict__
+typedef unsigned char uint8_t;
+typedef int int32_t;
+typedef unsigned uint32_t;
+typedef long long int64_t;
+typedef unsigned long long uint64_t;
+#define INT64_MAX 0x7fffffffffffffffLL
+#define INT64_MIN (-INT64_MAX - 1)
+#define NAN __int_as_float(0x7fc00000)
+#define INFINITY __int_as_float(0x7f800000)
+#define __builtin_fmaf fmaf
+#define __builtin_fma fma
+
+#else
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+#ifdef __TINYC__
+#define __builtin_fmaf fmaf
+#define __builtin_fma fma
+#endif
+extern int gq_emu_block, gq_emu_blocks, *gq_emu_thread;
+void gq_emu_barrier(void);
+void gq_emu_shared(void *at, unsigned long long bytes);
+#define GQ_KERNEL(name, type) GQ_KERNEL_(name, type)
+#define GQ_KERNEL_(name, type)                             \
+  static void name##_body(type a);                         \
+  const unsigned name##_args = sizeof(type);               \
+  void name(const void *a) { name##_body(*(const type *)a); } \
+  static void name##_body(type a)
+#define GQ_DEVICE static inline
+/* Addresses of the device are so far from where its memory lies that neither side can take one for its own. */
+#define GQ_AT(x) ((char *)((x) - 0x400000000000ull))
+#define GQ_SHARED(T, name, n) \
+  static T name[n];           \
+  gq_emu_shared(name, sizeof name);
+#define GQ_BLOCK gq_emu_block
+#define GQ_BLOCKS gq_emu_blocks
+#if defined(GQ_FIBER)
+#define GQ_SYNC gq_emu_barrier();
+#define GQ_EACH(i, n) for (int i = *gq_emu_thread; i < (n); i += GQ_NT)
+#define GQ_ALL(i, n) \
+  for (long long i = (long long)GQ_BLOCK * GQ_NT + *gq_emu_thread; i < (n); i += (long long)GQ_BLOCKS * GQ_NT)
+#else
+#define GQ_SYNC
+#define GQ_NEXT(i) ((i) + 1) % GQ_NT ? (i) + 1 : (i) + 1 + (long long)(GQ_BLOCKS - 1) * GQ_NT
+#if defined(GQ_BACKWARDS)
+#define GQ_EACH(i, n) for (int i = (n)-1; i >= 0; i--)
+/* by chunks of a block's threads, each from its end */
+#define GQ_ALL(i, n)                                                                                      \
+  for (long long i##_ = (long long)GQ_BLOCK * GQ_NT, i; i##_ < ((n) + GQ_NT - 1) / GQ_NT * GQ_NT; i##_ = GQ_NEXT(i##_)) \
+    if ((i = i##_ - i##_ % GQ_NT * 2 + GQ_NT - 1) < (n))
+#else
+#define GQ_EACH(i, n) for (int i = 0; i < (n); i++)
+#define GQ_ALL(i, n) for (long long i = (long long)GQ_BLOCK * GQ_NT; i < (n); i = GQ_NEXT(i))
+#endif
+#endif
+GQ_DEVICE gq_u64 atomicMin(gq_u64 *p, gq_u64 v) {
+  gq_u64 old = *p;
+  if (v < old) *p = v;
+  return old;
+}
+
+#endif
+
+#ifndef __FMA__
+#define __FMA__ 1
+#endif

@@ -1,0 +1,117 @@
+/*
+** texts.c -- texts of kernels: sections of kernels.h, and operations from the formulas of ir/ops.def. What float
+** functions compute is vmath.h's, the CPU's own, so that both give the same numbers.
+*/
+#include "cuda.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define FILE_TEXT(name, path)                                             \
+  extern const char name[];                                               \
+  __asm__(".section .rodata\n" #name ":\n.incbin \"" path "\"\n.byte 0\n" \
+          ".previous\n")
+FILE_TEXT(text_prelude, "runtime/exec/cuda/prelude.h");
+FILE_TEXT(text_kernels, "runtime/exec/cuda/kernels.h");
+FILE_TEXT(text_vmath, "runtime/exec/cpu/vmath.h");
+FILE_TEXT(text_update, "runtime/exec/cpu/update.h");
+
+const char gq_cuda_dtype[GQ_NDTYPE][16] = { "float", "double", "long long", "unsigned char" };
+const char gq_cuda_suffix[GQ_NDTYPE][8] = { "f32", "f64", "i64", "bool" };
+
+/* gq_text_put ends a line at 255 characters. */
+void gq_cuda_append(gq_text *t, const char *s) {
+  for (size_t n = strlen(s); n; n -= n < 200 ? n : 200, s += 200) gq_text_put(t, "%.200s", s);
+}
+
+static void section(gq_text *t, const char *name) {
+  char head[32];
+  snprintf(head, sizeof head, "//// %s\n", name);
+  const char *from = strstr(text_kernels, head), *to = from ? strstr(from + 5, "\n//// ") : NULL;
+  if (strcmp(name, "optimisers") == 0) {
+    gq_cuda_append(t, text_update);
+    return;
+  }
+  if (!from) return;
+  if (!to) to = from + strlen(from);
+  for (; from < to; from += 200) gq_text_put(t, "%.*s", (int)(to - from < 200 ? to - from : 200), from);
+  gq_text_put(t, "\n");
+}
+
+void gq_cuda_text(gq_text *t, const char *defines, const char *const *sections) {
+  gq_text_put(t, "#define GQ_NT %d\n#define GQ_DIM %d\n", GQ_NT, GQ_MAXDIM);
+  gq_cuda_append(t, text_prelude);
+  gq_cuda_append(t, text_vmath);
+  gq_cuda_append(t, defines);
+  for (; *sections; sections++) section(t, *sections);
+}
+
+/* ---- operations ---- */
+
+typedef struct formula {
+  const char *of_float, *of_int, *of_bool;
+} formula;
+
+#define U(x) "(gq_u64)" #x
+static const formula formulas[GQ_NOP] = {
+#define GQ_UNARY(N, n, meta, takes, vjp, jet, f, doc) [GQ_OP_##N] = { .of_float = #f },
+#define GQ_BINARY(N, n, meta, takes, vjp, jet, f, doc) [GQ_OP_##N] = { .of_float = #f },
+#define GQ_COMPARE(N, n, takes, f, doc) [GQ_OP_##N] = { #f, #f, #f },
+#include "../../ir/ops.def"
+  [GQ_OP_WHERE] = { "c ? x : y", "c ? x : y", "c ? x : y" },
+};
+
+/* Where the plain formula does not do: beyond the range of vmath.h, and other types. */
+static const formula others[GQ_NOP] = {
+  [GQ_OP_SIN] = { "ABS(x) > (float)TRIG_MAX ? (float)sin((double)x) : SIN(x)", NULL, NULL },
+  [GQ_OP_COS] = { "ABS(x) > (float)TRIG_MAX ? (float)cos((double)x) : COS(x)", NULL, NULL },
+  [GQ_OP_TAN] = { "ABS(x) > (float)TRIG_MAX ? (float)tan((double)x) : TAN(x)", NULL, NULL },
+  [GQ_OP_NEG] = { NULL, "-" U(x), NULL },
+  [GQ_OP_ABS] = { NULL, "x < 0 ? -" U(x) " : " U(x), NULL },
+  [GQ_OP_SIGN] = { NULL, "(x > 0) - (x < 0)", NULL },
+  [GQ_OP_SQUARE] = { NULL, U(x) " * " U(x), NULL },
+  [GQ_OP_RELU] = { NULL, "x > 0 ? x : 0", NULL },
+  [GQ_OP_ADD] = { NULL, U(x) " + " U(y), NULL },
+  [GQ_OP_SUB] = { NULL, U(x) " - " U(y), NULL },
+  [GQ_OP_MUL] = { NULL, U(x) " * " U(y), "x & y" },
+  [GQ_OP_MAXIMUM] = { NULL, "x > y ? x : y", "x | y" },
+  [GQ_OP_MINIMUM] = { NULL, "x < y ? x : y", "x & y" },
+};
+
+static const char *of_type(const formula *f, gq_dtype d) {
+  return gq_is_float(d) ? f->of_float : d == GQ_I64 ? f->of_int : f->of_bool;
+}
+
+static const char *cast_formula(gq_dtype d, gq_dtype to) {
+  if (to == GQ_BOOL) return "x != 0";
+  if (to == GQ_I64 && gq_is_float(d)) /* NaN is 0, what is too large stops at the end */
+    return "x != x ? 0 : x >= 0x1p63 ? INT64_MAX : x < -0x1p63 ? INT64_MIN : (long long)x";
+  return "x";
+}
+
+static const char *formula_of(gq_op op, gq_dtype d, gq_dtype to) {
+  if (op == GQ_OP_CAST) return cast_formula(d, to);
+  const char *f = of_type(&others[op], d);
+  return f ? f : of_type(&formulas[op], d);
+}
+
+static void put_name(gq_text *t, gq_op op, gq_dtype d, gq_dtype to) {
+  gq_text_put(t, "gq_%s_%s_%s", gq_core->ops[op].name, gq_cuda_suffix[d], gq_cuda_suffix[to]);
+}
+
+bool gq_cuda_define(gq_text *t, gq_op op, gq_dtype d, gq_dtype to) {
+  const char *f = formula_of(op, d, to), *T = gq_cuda_dtype[d], *R = gq_cuda_dtype[to];
+  if (!f) return false;
+  gq_text_put(t, "GQ_DEVICE %s ", R);
+  put_name(t, op, d, to);
+  if (op == GQ_OP_WHERE) gq_text_put(t, "(unsigned char c, %s x, %s y)", T, T);
+  else if (gq_core->ops[op].nargs == 2) gq_text_put(t, "(%s x, %s y)", T, T);
+  else gq_text_put(t, "(%s x)", T);
+  gq_text_put(t, " { return (%s)(%s); }\n", R, f);
+  return true;
+}
+
+void gq_cuda_call(gq_text *t, gq_op op, gq_dtype d, gq_dtype to, const char *arguments) {
+  put_name(t, op, d, to);
+  gq_text_put(t, "(%s)", arguments);
+}

@@ -1,0 +1,315 @@
+/*
+** vec.c -- the calls of vec.h: kernels of kernels.h. Sums are joined by threads and blocks in an order that their number
+** alone gives, so the same numbers give the same bits.
+*/
+#include "cuda.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef struct args {
+  gq_u64 p[4];
+  long long n, from, to, rows;
+  double s[4];
+} args;
+
+typedef struct tally {
+  double sum, more, top, first;
+} tally;
+
+enum { MOST_PARTS = 256 };
+#define NOWHERE 1e300
+
+static gq_u64 at(const void *p) { return (gq_u64)(uintptr_t)p; }
+
+typedef enum which {
+  AXPY,
+  ADD,
+  SCALE,
+  FILL,
+  GET,
+  PUT,
+  BLEND,
+  DOT,
+  LARGEST,
+  SQUARES,
+  WEIGHTED,
+  APART,
+  JOINED,
+  NONZERO,
+  NONFINITE,
+  FINISH,
+  FIT,
+  FIT_PULL,
+  NKERNEL
+} which;
+
+static const char *const names[NKERNEL] = { "axpy",     "add",   "scale",   "fill",    "get",
+                                            "put",      "blend", "dot",     "largest", "squares",
+                                            "weighted", "apart", "joined",  "nonzero", "nonfinite",
+                                            "finish",   "fit",   "fit_pull" };
+
+static int kernel(which k, gq_dtype d, gq_cufunction *f) {
+  static gq_cufunction known[NKERNEL][2];
+  static const char *const sections[] = { "vec", NULL };
+  char name[32];
+  gq_text defines = { 0 }, t = { 0 };
+  *f = known[k][d];
+  if (*f) return GQ_OK;
+  snprintf(name, sizeof name, "%s_%s", names[k], gq_cuda_suffix[d]);
+  gq_text_put(&defines, "#define T %s\n#define N(name) name##_%s\n", gq_cuda_dtype[d], gq_cuda_suffix[d]);
+  if (!defines.failed) gq_cuda_text(&t, defines.s, sections);
+  int status = defines.failed || t.failed ? gq_nomem(t.room) : gq_cuda_kernel(t.s, name, &known[k][d]);
+  gq_free(defines.s);
+  gq_free(t.s);
+  *f = known[k][d];
+  return status;
+}
+
+static int call(which k, gq_dtype d, int64_t threads, const args *a) {
+  gq_cufunction f;
+  GQ_TRY(kernel(k, d, &f));
+  return gq_cuda_launch(f, gq_cuda_blocks(threads), a);
+}
+
+static void axpy(gq_dtype d, size_t n, double s, const void *src, void *dst) {
+  gq_cuda_later(call(AXPY, d, (int64_t)n, &(args){ { at(dst), at(src) }, .n = (long long)n, .s = { s } }));
+}
+
+static void strided(which k, gq_dtype d, size_t n, double s, const void *src, size_t from, void *dst,
+                    size_t to) {
+  args a = {
+    { at(dst), at(src) }, .n = (long long)n, .from = (long long)from, .to = (long long)to, .s = { s }
+  };
+  gq_cuda_later(call(k, d, (int64_t)n, &a));
+}
+
+static void add(gq_dtype d, size_t n, double s, const void *src, size_t from, void *dst, size_t to) {
+  strided(ADD, d, n, s, src, from, dst, to);
+}
+
+static void scale(gq_dtype d, size_t n, double s, const void *src, size_t from, void *dst, size_t to) {
+  strided(SCALE, d, n, s, src, from, dst, to);
+}
+
+static void fill(gq_dtype d, size_t n, double value, void *dst, size_t to) {
+  strided(FILL, d, n, value, NULL, 1, dst, to);
+}
+
+/* ---- numbers for the host ---- */
+
+static tally *parts; /* [MOST_PARTS + 1] of the device */
+
+static int tallied(which k, gq_dtype d, args *a, tally *out) {
+  int blocks = gq_cuda_blocks((a->n + 7) / 8);
+  gq_cufunction f;
+  if (!parts && !(parts = gq_cuda_allocate((MOST_PARTS + 1) * sizeof *parts)))
+    return gq_nomem(MOST_PARTS * sizeof *parts);
+  if (blocks > MOST_PARTS) blocks = MOST_PARTS;
+  a->p[0] = at(parts);
+  GQ_TRY(kernel(k, d, &f));
+  GQ_TRY(gq_cuda_launch(f, blocks, a));
+  if (blocks > 1) {
+    GQ_TRY(kernel(FINISH, d, &f));
+    GQ_TRY(gq_cuda_launch(f, 1, &(args){ { at(parts) }, .n = blocks }));
+  }
+  return gq_cuda_get(out, blocks > 1 ? parts + blocks : parts, sizeof *out);
+}
+
+/* Not finite where it cannot be told: whoever reads it stops. */
+static tally tell(which k, gq_dtype d, args a) {
+  tally out = { 0, 0, 0, NOWHERE };
+  if (a.n == 0) return out;
+  int status = tallied(k, d, &a, &out);
+  gq_cuda_later(status);
+  return status == GQ_OK ? out : (tally){ NAN, NAN, NAN, 0 };
+}
+
+static double dot(gq_dtype d, size_t n, const void *x, const void *y) {
+  return tell(DOT, d, (args){ { 0, at(x), at(y) }, .n = (long long)n }).sum;
+}
+
+static double largest(gq_dtype d, size_t n, const void *x) {
+  return tell(LARGEST, d, (args){ { 0, at(x) }, .n = (long long)n }).top;
+}
+
+static double rms(gq_dtype d, size_t n, const void *x) {
+  double top = largest(d, n, x), sum = 0;
+  if (top > 0) sum = tell(SQUARES, d, (args){ { 0, at(x) }, .n = (long long)n, .s = { top } }).sum;
+  return top * sqrt(sum / (double)n);
+}
+
+static void weighted(gq_dtype d, size_t n, const void *x, const void *minus_, const void *y, double atol,
+                     double rtol, double *sum, double *top) {
+  tally t =
+    tell(WEIGHTED, d, (args){ { 0, at(x), at(y), at(minus_) }, .n = (long long)n, .s = { atol, rtol } });
+  *sum = t.sum, *top = t.top;
+}
+
+static void apart(gq_dtype d, size_t n, const void *x, const void *y, double sum[2]) {
+  tally t = tell(APART, d, (args){ { 0, at(x), at(y) }, .n = (long long)n });
+  sum[0] += t.sum, sum[1] += t.more;
+}
+
+/* k is the number of slices, which is one here. */
+static void joined(gq_dtype d, size_t n, int k, size_t ld, void *const *x, void *const *y_, double *sum) {
+  if (k != 1) gq_cuda_later(gq_fail(GQ_EUNSUPPORTED, "cuda: a batch in %d slices", k));
+  else *sum += tell(JOINED, d, (args){ { 0, at(x[0]), y_ ? at(y_[0]) : 0 }, .n = (long long)n }).sum;
+}
+
+static bool nonzero(gq_dtype d, size_t n, const void *x) {
+  return tell(NONZERO, d, (args){ { 0, at(x) }, .n = (long long)n }).first < NOWHERE;
+}
+
+static size_t nonfinite(gq_dtype d, size_t n, const void *x) {
+  double first = tell(NONFINITE, d, (args){ { 0, at(x) }, .n = (long long)n }).first;
+  return first < NOWHERE ? (size_t)first + 1 : 0;
+}
+
+/* ---- moves ---- */
+
+static int get_all(gq_dtype d, size_t n, const void *x, size_t stride, double *out) {
+  size_t bytes = n * sizeof *out;
+  void *there = gq_cuda_allocate(bytes);
+  if (!there) return gq_nomem(bytes);
+  int status =
+    call(GET, d, (int64_t)n, &(args){ { at(there), at(x) }, .n = (long long)n, .from = (long long)stride });
+  if (status == GQ_OK) status = gq_cuda_get(out, there, bytes);
+  gq_cuda_release(there);
+  return status;
+}
+
+static void get(gq_dtype d, size_t n, const void *x, size_t stride, double *out) {
+  int status = get_all(d, n, x, stride, out);
+  for (size_t i = 0; i < n && status != GQ_OK; i++) out[i] = NAN;
+  gq_cuda_later(status);
+}
+
+static int put_all(gq_dtype d, size_t n, const double *in, void *x, size_t stride) {
+  size_t bytes = n * sizeof *in;
+  void *there = gq_cuda_allocate(bytes);
+  if (!there) return gq_nomem(bytes);
+  int status = gq_cuda_put(there, in, bytes);
+  if (status == GQ_OK)
+    status =
+      call(PUT, d, (int64_t)n, &(args){ { at(x), at(there) }, .n = (long long)n, .to = (long long)stride });
+  gq_cuda_release(there);
+  return status;
+}
+
+static void put(gq_dtype d, size_t n, const double *in, void *x, size_t stride) {
+  gq_cuda_later(put_all(d, n, in, x, stride));
+}
+
+static int run_move(int status, const gq_launch *l, void *dst, const void *src) {
+  return status == GQ_OK ? gq_cuda_run(l, (void *[]){ dst, (void *)(uintptr_t)src }) : status;
+}
+
+static gq_layout line(size_t n, size_t stride) {
+  return (gq_layout){ .ndim = 1, .dim = { (int64_t)n }, .stride = { (int64_t)stride } };
+}
+
+static void cast(gq_dtype from, gq_dtype to, size_t n, const void *src, void *dst) {
+  gq_layout x = line(n, 1);
+  gq_launch l;
+  gq_cuda_later(run_move(gq_cuda_move(&l, to, from, &x, (int64_t[]){ 1 }), &l, dst, src));
+}
+
+static void spread(size_t size, size_t n, const void *src, size_t from, void *dst, size_t to) {
+  gq_layout x = line(n, from);
+  gq_launch l;
+  gq_cuda_later(run_move(gq_cuda_bytes(&l, size, &x, (int64_t[]){ (int64_t)to }), &l, dst, src));
+}
+
+static void turn(size_t size, size_t rows, size_t cols, const void *src, void *dst) {
+  gq_layout x = { .ndim = 2, .dim = { (int64_t)rows, (int64_t)cols }, .stride = { 1, (int64_t)rows } };
+  gq_launch l;
+  gq_cuda_later(run_move(gq_cuda_bytes(&l, size, &x, (int64_t[]){ (int64_t)cols, 1 }), &l, dst, src));
+}
+
+static int blend_taken(gq_dtype d, size_t rows, size_t cols, const bool *taken, const void *src, void *dst) {
+  void *there = gq_cuda_allocate(cols);
+  if (!there) return gq_nomem(cols);
+  int status = gq_cuda_put(there, taken, cols);
+  args a = { { at(dst), at(src), at(there) }, .n = (long long)cols, .rows = (long long)rows };
+  if (status == GQ_OK) status = call(BLEND, d, (int64_t)(rows * cols), &a);
+  gq_cuda_release(there);
+  return status;
+}
+
+static void blend(gq_dtype d, size_t rows, size_t cols, const bool *taken, const void *src, void *dst) {
+  gq_cuda_later(blend_taken(d, rows, cols, taken, src, dst));
+}
+
+/* ---- rows ---- */
+
+static void fit(gq_dtype d, size_t rows, size_t n, const void *x, void *saved, void *mean, void *deviation) {
+  args a = { { at(x), at(saved), at(mean), at(deviation) }, .n = (long long)n, .rows = (long long)rows };
+  gq_cuda_later(call(FIT, d, (int64_t)rows * GQ_NT, &a));
+}
+
+static void fit_pull(gq_dtype d, size_t rows, size_t n, const void *x, const void *saved, const void *mean_,
+                     const void *deviation_, void *out) {
+  args a = { { at(x), at(saved), at(mean_), at(deviation_) }, .n = (long long)n, .rows = (long long)rows };
+  a.to = (long long)at(out);
+  gq_cuda_later(call(FIT_PULL, d, (int64_t)(rows * n), &a));
+}
+
+/* ---- optimisers: the CPU's loops, a number a thread ---- */
+
+typedef struct update_args {
+  gq_u64 p[5];
+  long long n;
+  gq_opt_coef k;
+} update_args;
+
+static int update_kernel(gq_opt_rule rule, gq_dtype d, gq_cufunction *f) {
+  static gq_cufunction known[GQ_NRULE][2];
+  static const char *const rules[GQ_NRULE] = { "adam", "sgd", "momentum", "rmsprop", "rmsprop_full" };
+  static const char *const sections[] = { "update", "optimisers", "rules", NULL };
+  gq_text t = { 0 };
+  *f = known[rule][d];
+  if (*f) return GQ_OK;
+  gq_cuda_text(&t,
+               d == GQ_F32 ? "#define T float\n#define TARGET\n#define FN(name) name##_f32\n"
+                           : "#define T double\n#define TARGET\n#define FN(name) name##_f64\n",
+               sections);
+  int status = t.failed ? gq_nomem(t.room) : gq_cuda_kernel(t.s, rules[rule], &known[rule][d]);
+  gq_free(t.s);
+  *f = known[rule][d];
+  return status;
+}
+
+static void update(gq_opt_rule rule, gq_dtype d, size_t n, void *p, const void *g,
+                   void *const s[GQ_OPT_STATES], const gq_opt_coef *k) {
+  update_args a = { { at(p), at(g) }, (long long)n, *k };
+  gq_cufunction f;
+  for (int i = 0; i < GQ_OPT_STATES; i++) a.p[2 + i] = at(s[i]);
+  int status = update_kernel(rule, d, &f);
+  gq_cuda_later(status == GQ_OK ? gq_cuda_launch(f, gq_cuda_blocks((int64_t)n), &a) : status);
+}
+
+const gq_vectors gq_cuda_vectors = {
+  .axpy = axpy,
+  .add = add,
+  .scale = scale,
+  .dot = dot,
+  .largest = largest,
+  .rms = rms,
+  .weighted = weighted,
+  .apart = apart,
+  .joined = joined,
+  .nonzero = nonzero,
+  .nonfinite = nonfinite,
+  .fill = fill,
+  .cast = cast,
+  .get = get,
+  .put = put,
+  .spread = spread,
+  .blend = blend,
+  .turn = turn,
+  .fit = fit,
+  .fit_pull = fit_pull,
+  .update = update,
+};

@@ -1,0 +1,162 @@
+-- cuda_spec.lua -- the CUDA backend beyond what the other specs show of it with cuda as default device: what is missing
+-- is named, kernels are kept, errors come through, nothing is allocated twice. Run by `make test-cuda` on the emulator.
+
+local helper = require "tests.helper"
+local gq = require "gq"
+local raises = helper.raises
+
+local emulator = os.getenv "GQ_CUDA_EMULATOR"
+local temporary = os.tmpname()
+os.remove(temporary)
+os.execute("mkdir -p " .. temporary)
+teardown(function() os.execute("rm -rf " .. temporary) end)
+
+-- Output and errors of a script in a process of its own, with this environment; ok: did it end well?
+local function run(environment, script, ...)
+  local path = temporary .. "/script.lua"
+  local file = assert(io.open(path, "w"))
+  file:write("local gq = require 'gq'\n", script:format(...))
+  file:close()
+  local pipe = io.popen(("env %s '%s' %s 2>&1"):format(environment, os.getenv "GQLUA", path))
+  local text = pipe:read "a"
+  return text, pipe:close()
+end
+
+local training = [[
+  local w = gq.randn({2, 2}, {seed = 1, device = "cuda", dtype = "float64", requires_grad = true})
+  local step = gq.optim.adam({w}, {lr = 0.1})
+  for i = 1, %d do
+    local z = gq.odeint(function(t, x) return gq.tanh(x:matmul(w)) end,
+      gq.ones({3, 2}, {device = "cuda", dtype = "float64"}), {0, 1}, {gradient = "%s"})
+    local loss = (z * z):sum()
+    step:zero_grad()
+    loss:backward()
+    step:step()
+    collectgarbage()
+    io.write(("%%a "):format(loss:item()))
+  end
+]]
+
+describe("without", function()
+  it("the driver, the compiler or a device, an error says which", function()
+    local ask = "print(pcall(gq.zeros, 2, {device = 'cuda'}))"
+    assert.truthy(run("LD_LIBRARY_PATH= ", ask):find("false.*libcuda.so.1 is missing"))
+    os.execute(("cd %s; cp %s/libcuda.so.1 .; touch libnvrtc.so.13 libnvrtc.so.12"):format(temporary, emulator))
+    assert.truthy(run("LD_LIBRARY_PATH=" .. temporary, ask):find("false.*libnvrtc.so.13 or .12 is missing"))
+    assert.truthy(run("GQ_EMU_NONE=1", ask):find("false.*finds no device"))
+    assert.truthy(run("GQ_CUDA=/nowhere/gq_cuda.so", ask):find("false.*gq_cuda.so cannot be opened.*make cuda"))
+    assert.truthy(run("GQ_EMU_NONE=1", "print(table.concat(gq.devices()), gq.ones(2):sum():item())"):find("cpu\t2"))
+    assert.truthy(run("", "print(pcall(gq.zeros, 2, {device = 'cuda:9'}))"):find('false.*"cuda:9".*"cpu", "cuda"'))
+  end)
+end)
+
+describe("tensors on cuda", function()
+  local x = gq.tensor({ { 1, 2, 3 }, { 4, 5, 6 } }, { device = "cuda" })
+
+  it("are there, print and come back", function()
+    assert.same({ "cpu", "cuda" }, gq.devices())
+    assert.equal("cuda", x.device)
+    assert.same({ { 1, 2, 3 }, { 4, 5, 6 } }, x:totable())
+    assert.equal(6, x[{ 2, 3 }]:item())
+    assert.equal(tostring(x:to "cpu"), tostring(x))
+    local name = temporary .. "/x.npy"
+    gq.save(name, x)
+    assert.same(x:totable(), gq.load(name):totable())
+  end)
+
+  it("meet those of the CPU in no operation, capture or optimiser", function()
+    raises("add cuda cpu x:to", function() return x + gq.ones(2, 3) end)
+    raises("captures cpu cuda", gq.odeint, function(_, y) return y * gq.ones(2, 3) end, x, { 0, 1 })
+    local here = gq.ones(2, { requires_grad = true })
+    local there = gq.ones(2, { requires_grad = true, device = "cuda" })
+    raises("parameter cuda cpu", gq.optim.adam, { here, there })
+  end)
+
+  it("take indices that are there alone", function()
+    local one = gq.tensor({ 1 }, { dtype = "int64", device = "cuda" })
+    for _, i in ipairs { 0, 4 } do
+      local index = gq.tensor({ 1, i, 2 }, { dtype = "int64", device = "cuda" })
+      raises("index_select " .. i, x.index_select, x, 2, index)
+      raises("index_select index " .. i .. " position 2 1..3", gq.odeint, function(_, y)
+        local third = (y:sum() * 0 + i):to("int64"):reshape { 1 }
+        return y:index_select(2, gq.cat({ index:index_select(1, one), third, third * 0 + 1 }, 1))
+      end, x, { 0, 1 })
+    end
+    local index = gq.tensor({ 3, 1 }, { dtype = "int64", device = "cuda" })
+    assert.same({ { 3, 1 }, { 6, 4 } }, x:index_select(2, index):totable())
+  end)
+
+  it("are summed to the same bits, many or few, and as the CPU's", function()
+    for _, shape in ipairs { { 70001 }, { 3, 5000 }, { 5000, 3 }, { 40, 50, 60 } } do
+      local y = gq.randn(shape, { seed = 3 })
+      local z = y:to "cuda"
+      assert.close(z:sum(), y:sum(), 1e-6, 1e-4)
+      assert.close(z:sum(#shape), y:sum(#shape), 1e-6, 1e-5)
+      assert.close(z:sum(1), y:sum(1), 1e-6, 1e-5)
+      assert.same(y:max(1):totable(), z:max(1):totable())
+      assert.same(y:argmin(#shape):totable(), z:argmin(#shape):totable())
+      assert.same(z:sum():item(), z:sum():item())
+    end
+  end)
+
+  it("count in gq.memory, and what is larger than the device is refused", function()
+    collectgarbage()
+    local before = gq.memory()
+    local y = gq.zeros(1000, 1000, { device = "cuda" })
+    assert.is_true(gq.memory() - before >= 4000000)
+    y:free()
+    assert.is_true(gq.memory() - before < 4000000)
+    local text = run("GQ_EMU_BYTES=50000000", [[
+      print(pcall(gq.zeros, 100000000, {device = "cuda"}))
+      print(gq.zeros(1000, {device = "cuda"}):sum():item())]])
+    assert.truthy(text:find "false.*out of memory.*400000000 bytes wanted.*free")
+    assert.truthy(text:find "\n0")
+  end)
+end)
+
+describe("kernels", function()
+  it("are kept on disk; a broken file is compiled again, a folder that takes none is told of once", function()
+    local folder = temporary .. "/kernels"
+    local sum = "print(gq.ones(3, {device = 'cuda'}):sum():item(), gq.ones(3, {device = 'cuda'}):exp():sum():item())"
+    local first = run("GQ_CUDA_CACHE=" .. folder, sum)
+    local list = io.popen("ls " .. folder):read "a"
+    assert.truthy(list:find "%.sm_90")
+    assert.equal(first, (run("GQ_EMU_CC=false GQ_CUDA_CACHE=" .. folder, "print(1)") and first))
+    for name in list:gmatch "%S+" do
+      local file = assert(io.open(folder .. "/" .. name, "r+b"))
+      file:seek("set", 100)
+      file:write "broken"
+      file:close()
+    end
+    assert.equal(first, (run("GQ_CUDA_CACHE=" .. folder, sum)))
+    assert.equal(first, (run("GQ_CUDA_CACHE=" .. folder, sum)))
+    local text = run("GQ_CUDA_CACHE=/dev/null/nowhere", sum)
+    assert.truthy(text:find "warning.*cannot be kept in /dev/null/nowhere")
+    local _, times = text:gsub("warning", "")
+    assert.equal(1, times)
+    assert.truthy(text:find(first, 1, true))
+  end)
+end)
+
+describe("a training step", function()
+  it("gives the same bits in any order of threads and blocks, with work done late, and with memory of NaN", function()
+    for _, engine in ipairs { "direct", "gq" } do
+      local want = run("", training, 2, engine)
+      assert.truthy(want:find "0x")
+      for _, way in ipairs { "backwards", "fiber", "reverse", "shuffled" } do
+        assert.equal(want, (run("GQ_EMU=" .. way, training, 2, engine)))
+      end
+      assert.equal(want, (run("GQ_EMU_LATE=1 GQ_CUDA_POISON=1", training, 2, engine)))
+      local cpu = run("", (training:gsub('"cuda"', '"cpu"')), 2, engine)
+      for a, b in (want .. cpu):gmatch "(%S+) %S+ (%S+) %S+" do assert.close(tonumber(a), tonumber(b), 1e-12) end
+    end
+  end)
+
+  it("asks the device for no memory the second time", function()
+    local function count(n)
+      local text = run("GQ_EMU_COUNT=1", training, n, "gq")
+      return tonumber(text:match "(%d+) allocations")
+    end
+    assert.equal(count(2), count(5))
+  end)
+end)

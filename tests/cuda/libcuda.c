@@ -1,0 +1,371 @@
+/*
+** libcuda.c -- libcuda.so.1 for machines without one: memory with guards at addresses that are not the host's, a stream
+** that runs at once or as late as waits allow, launches on emu.c. A module is a shared object that libnvrtc.c made.
+**   GQ_EMU        how threads run: emu.h
+**   GQ_EMU_LATE   work is done when somebody waits for it
+**   GQ_EMU_FAIL   n: the n-th call fails
+**   GQ_EMU_BYTES  bytes that the device has
+**   GQ_EMU_COUNT  at the end say how many calls, launches and waits there were
+*/
+#define _GNU_SOURCE
+#include "../../runtime/exec/cuda/api.h"
+#include "emu.h"
+
+#include <dlfcn.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define BIAS 0x400000000000ull /* prelude.h */
+enum { OK = 0, INVALID = 1, NO_MEMORY = 2, BAD_IMAGE = 200, NOT_FOUND = 500, ILLEGAL = 700, FAILED = 719 };
+enum { SHARED_PLAIN = 48 << 10, SHARED_MOST = 227 << 10, THREADS_MOST = 1024 };
+
+static long calls, launches, waits, allocations;
+
+static void tell(void) {
+  fprintf(stderr, "emulator: %ld calls, %ld launches, %ld waits, %ld allocations\n", calls, launches, waits,
+          allocations);
+}
+
+static bool fails(void) {
+  static long fail_at = -1;
+  if (calls == 0) {
+    fail_at = getenv("GQ_EMU_FAIL") ? atol(getenv("GQ_EMU_FAIL")) : -1;
+    if (getenv("GQ_EMU_COUNT")) atexit(tell);
+  }
+  return ++calls == fail_at;
+}
+
+#define ENTER()                 \
+  do {                          \
+    if (fails()) return FAILED; \
+  } while (0)
+
+/* ---- memory ---- */
+
+enum { GUARD = 256, FREED = 64 };
+typedef struct block {
+  char *at; /* as the host sees it */
+  size_t bytes;
+} block;
+
+static block *blocks; /* sorted */
+static size_t nblock, room, used;
+static char *quarantine[FREED]; /* so that who still reads finds NaN */
+static size_t nfreed;
+
+static size_t find(uintptr_t p) {
+  size_t low = 0, high = nblock;
+  while (low < high) {
+    size_t mid = (low + high) / 2;
+    if ((uintptr_t)blocks[mid].at + blocks[mid].bytes <= p) low = mid + 1;
+    else high = mid;
+  }
+  return low;
+}
+
+static bool holds(gq_u64 p, size_t n) {
+  uintptr_t at = (uintptr_t)(p - BIAS);
+  size_t i = find(at);
+  if (i < nblock && at >= (uintptr_t)blocks[i].at && at + n <= (uintptr_t)blocks[i].at + blocks[i].bytes)
+    return true;
+  fprintf(stderr, "emulator: %zu bytes at %#llx are not the device's\n", n, (unsigned long long)p);
+  return false;
+}
+
+static void *here(gq_u64 p) { return (void *)(uintptr_t)(p - BIAS); }
+
+static void check_guards(const block *b) {
+  for (int i = 0; i < GUARD; i++)
+    if (b->at[-1 - i] != 0x5a || b->at[b->bytes + (size_t)i] != 0x5a) {
+      fprintf(stderr, "emulator: written outside of a block of %zu bytes\n", b->bytes);
+      abort();
+    }
+}
+
+static size_t device_bytes(void) {
+  return getenv("GQ_EMU_BYTES") ? (size_t)atoll(getenv("GQ_EMU_BYTES")) : (size_t)8 << 30;
+}
+
+int cuMemGetInfo_v2(size_t *left, size_t *all) {
+  ENTER();
+  *all = device_bytes(), *left = *all - used;
+  return OK;
+}
+
+int cuMemAlloc_v2(gq_u64 *p, size_t n) {
+  ENTER();
+  if (!n) return INVALID;
+  allocations++;
+  if (n > device_bytes() - used) return NO_MEMORY;
+  if (nblock == room) {
+    room = room ? 2 * room : 256;
+    blocks = realloc(blocks, room * sizeof *blocks);
+    if (!blocks) abort();
+  }
+  char *m = aligned_alloc(256, (n + 2 * GUARD + 255) / 256 * 256);
+  if (!m) return NO_MEMORY;
+  memset(m, 0x5a, n + 2 * GUARD), memset(m + GUARD, 0xff, n);
+  size_t i = find((uintptr_t)m);
+  memmove(&blocks[i + 1], &blocks[i], (nblock++ - i) * sizeof *blocks);
+  blocks[i] = (block){ m + GUARD, n };
+  used += n;
+  *p = (gq_u64)(uintptr_t)(m + GUARD) + BIAS;
+  return OK;
+}
+
+static int finish(void);
+
+int cuMemFree_v2(gq_u64 p) {
+  ENTER();
+  finish(); /* the driver waits, too */
+  size_t i = find((uintptr_t)(p - BIAS));
+  if (i >= nblock || blocks[i].at != here(p)) return INVALID;
+  check_guards(&blocks[i]);
+  memset(blocks[i].at, 0xff, blocks[i].bytes);
+  free(quarantine[nfreed % FREED]);
+  quarantine[nfreed++ % FREED] = blocks[i].at - GUARD;
+  used -= blocks[i].bytes;
+  memmove(&blocks[i], &blocks[i + 1], (--nblock - i) * sizeof *blocks);
+  return OK;
+}
+
+int cuMemAllocHost_v2(void **p, size_t n) {
+  ENTER();
+  *p = malloc(n);
+  return *p ? OK : NO_MEMORY;
+}
+
+int cuMemFreeHost(void *p) {
+  ENTER();
+  free(p);
+  return OK;
+}
+
+/* ---- the stream ---- */
+
+typedef enum kind { LAUNCH, COPY, SET } kind;
+typedef struct code {
+  void (*fn)(const void *);
+  size_t args, dynamic;
+} code;
+typedef struct work {
+  struct work *next;
+  kind kind;
+  code *f;
+  int blocks, threads;
+  size_t shared, bytes;
+  void *to;
+  const void *from;
+  void *own; /* arguments, or bytes that the caller may change now */
+  int byte;
+} work;
+
+static work *queue, **queue_end = &queue;
+
+static void thread(void *w_) {
+  const work *w = w_;
+  w->f->fn(w->own);
+}
+
+static int run(const work *w) {
+  static unsigned long n;
+  if (w->kind == SET) memset(w->to, w->byte, w->bytes);
+  if (w->kind == COPY) memcpy(w->to, w->own ? w->own : w->from, w->bytes);
+  if (w->kind != LAUNCH) return OK;
+  if (!emu_launch(thread, (void *)(uintptr_t)w, w->blocks, w->threads, w->shared)) return FAILED;
+  for (size_t i = 0; i < nblock && ++n % 64 == 0; i++) check_guards(&blocks[i]);
+  return OK;
+}
+
+static int finish(void) {
+  int error = OK;
+  while (queue) {
+    work *w = queue;
+    queue = w->next;
+    if (!error) error = run(w);
+    free(w->own);
+    free(w);
+  }
+  queue_end = &queue;
+  return error;
+}
+
+static int submit(work w, const void *own_, size_t bytes) {
+  if (own_) memcpy(w.own = malloc(bytes + 1), own_, bytes);
+  if (getenv("GQ_EMU_LATE")) {
+    *queue_end = malloc(sizeof w);
+    w.next = NULL, **queue_end = w, queue_end = &(*queue_end)->next;
+    return OK;
+  }
+  int error = run(&w);
+  free(w.own);
+  return error;
+}
+
+int cuMemcpyHtoDAsync_v2(gq_u64 to, const void *from, size_t n, gq_custream s) {
+  ENTER();
+  if (!holds(to, n)) return INVALID;
+  return submit((work){ .kind = COPY, .to = here(to), .bytes = n }, from, n);
+}
+
+int cuMemcpyDtoHAsync_v2(void *to, gq_u64 from, size_t n, gq_custream s) {
+  ENTER();
+  if (!holds(from, n)) return INVALID;
+  return submit((work){ .kind = COPY, .to = to, .from = here(from), .bytes = n }, NULL, 0);
+}
+
+int cuMemcpyDtoDAsync_v2(gq_u64 to, gq_u64 from, size_t n, gq_custream s) {
+  ENTER();
+  if (!holds(to, n) || !holds(from, n)) return INVALID;
+  return submit((work){ .kind = COPY, .to = here(to), .from = here(from), .bytes = n }, NULL, 0);
+}
+
+int cuMemsetD8Async(gq_u64 to, unsigned char byte, size_t n, gq_custream s) {
+  ENTER();
+  if (!holds(to, n)) return INVALID;
+  return submit((work){ .kind = SET, .to = here(to), .bytes = n, .byte = byte }, NULL, 0);
+}
+
+int cuStreamCreate(gq_custream *s, unsigned flags) {
+  ENTER();
+  *s = (gq_custream)1;
+  return OK;
+}
+
+int cuStreamSynchronize(gq_custream s) {
+  ENTER();
+  waits++;
+  return finish();
+}
+
+/* ---- modules ---- */
+
+/* A shared object, written where it can be opened from. */
+int cuModuleLoadData(gq_cumodule *m, const void *image) {
+  ENTER();
+  const char *bytes = image;
+  char path[64] = "/tmp/gq_emulator_XXXXXX";
+  size_t n;
+  if (strncmp(bytes, "GQEMU", 5) != 0) return BAD_IMAGE;
+  memcpy(&n, bytes + 8, sizeof n);
+  int file = mkstemp(path);
+  if (file < 0) return BAD_IMAGE;
+  bool whole = write(file, bytes + 16, n) == (ssize_t)n;
+  close(file);
+  void *so = whole ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
+  if (whole && !so) fprintf(stderr, "emulator: %s\n", dlerror());
+  unlink(path);
+  *m = so;
+  return so ? OK : BAD_IMAGE;
+}
+
+int cuModuleUnload(gq_cumodule m) {
+  ENTER();
+  return dlclose(m) == 0 ? OK : INVALID;
+}
+
+int cuModuleGetFunction(gq_cufunction *f, gq_cumodule m, const char *name) {
+  ENTER();
+  static code *all; /* kept, and found by leak checkers */
+  static size_t n;
+  char args[128];
+  snprintf(args, sizeof args, "%s_args", name);
+  void *fn = dlsym(m, name);
+  const unsigned *size = dlsym(m, args);
+  if (!fn || !size) return NOT_FOUND;
+  if (n % 4096 == 0) {
+    all = malloc(4096 * sizeof *all);
+    if (!all) return NO_MEMORY;
+  }
+  code *c = &all[n++ % 4096];
+  *c = (code){ (void (*)(const void *))(uintptr_t)fn, *size, SHARED_PLAIN };
+  *f = (gq_cufunction)c;
+  return OK;
+}
+
+int cuFuncSetAttribute(gq_cufunction f, int which, int value) {
+  ENTER();
+  if (which != GQ_CU_DYNAMIC_SHARED || value < 0 || value > SHARED_MOST) return INVALID;
+  ((code *)f)->dynamic = (size_t)value;
+  return OK;
+}
+
+int cuLaunchKernel(gq_cufunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
+                   unsigned bz, unsigned shared, gq_custream s, void **params, void **extra) {
+  ENTER();
+  code *c = (code *)f;
+  if (!gx || gx > INT32_MAX || !bx || bx > THREADS_MOST || gy * gz * by * bz != 1 || shared > c->dynamic)
+    return INVALID;
+  launches++;
+  return submit((work){ .kind = LAUNCH, .f = c, .blocks = (int)gx, .threads = (int)bx, .shared = shared },
+                params[0], c->args);
+}
+
+/* ---- the rest ---- */
+
+/* Kernels find the emulator's symbols. */
+int cuInit(unsigned flags) {
+  ENTER();
+  Dl_info self;
+  if (dladdr(&calls, &self)) dlopen(self.dli_fname, RTLD_NOW | RTLD_GLOBAL | RTLD_NOLOAD);
+  return OK;
+}
+
+int cuDriverGetVersion(int *version) {
+  ENTER();
+  *version = 13000;
+  return OK;
+}
+
+int cuDeviceGetCount(int *n) {
+  ENTER();
+  *n = getenv("GQ_EMU_NONE") ? 0 : 1;
+  return OK;
+}
+
+int cuDeviceGet(int *device, int i) {
+  ENTER();
+  *device = i;
+  return i == 0 ? OK : INVALID;
+}
+
+int cuDeviceGetName(char *name, int n, int device) {
+  ENTER();
+  snprintf(name, (size_t)n, "emulator");
+  return OK;
+}
+
+int cuDeviceGetAttribute(int *value, int which, int device) {
+  ENTER();
+  switch (which) {
+    case GQ_CU_MAJOR: *value = 9; return OK;
+    case GQ_CU_MINOR: *value = 0; return OK;
+    case GQ_CU_MULTIPROCESSORS: *value = 132; return OK;
+    case GQ_CU_SHARED_MOST: *value = SHARED_MOST; return OK;
+    default: return INVALID;
+  }
+}
+
+int cuDevicePrimaryCtxRetain(gq_cucontext *c, int device) {
+  ENTER();
+  *c = (gq_cucontext)1;
+  return OK;
+}
+
+int cuCtxSetCurrent(gq_cucontext c) {
+  ENTER();
+  return OK;
+}
+
+int cuGetErrorString(int error, const char **text) { /* no ENTER: what tells of failures does not fail */
+  *text = error == NO_MEMORY   ? "out of memory"
+          : error == INVALID   ? "invalid argument"
+          : error == BAD_IMAGE ? "device kernel image is invalid"
+          : error == NOT_FOUND ? "named symbol not found"
+          : error == FAILED    ? "unspecified launch failure"
+                               : "unknown error";
+  return OK;
+}
