@@ -9,6 +9,7 @@
 #include <lauxlib.h>
 #include "../runtime/gq.h"
 
+#define GQL_CORE "gq.core"            /* the registry's name for gq.core */
 #define GQL_TENSOR "gq.tensor"        /* metatable name; the userdata is a gq_tensor * (NULL: freed) */
 
 /* luaL_error, but the place is that in the script where one of our own Lua files stands between. */
@@ -143,7 +144,9 @@ void gqL_open_tensor(lua_State *L);     /* l_tensor.c: the metatable of tensors,
 void gqL_open_make(lua_State *L);       /* l_make.c: constructors */
 void gqL_open_ops(lua_State *L);        /* l_ops.c: everything of ir/ops.def, reductions */
 void gqL_open_shape(lua_State *L);      /* l_shape.c: reshape, permute, cat, split, index_select ... */
+void gqL_open_linear(lua_State *L);     /* l_linear.c: LAPACK, orders and places, for Lua files */
 void gqL_open_autograd(lua_State *L);   /* l_autograd.c */
+void gqL_open_window(lua_State *L);     /* l_window.c: gq.core.windows and its kin */
 void gqL_open_trace(lua_State *L);      /* l_trace.c: gqL_trace, gq.core.trace */
 void gqL_open_ode(lua_State *L);        /* l_ode.c: odeint */
 void gqL_open_tables(lua_State *L);     /* l_tables.c: core.tableaux and its kin */
@@ -151,6 +154,7 @@ void gqL_open_sde(lua_State *L);        /* l_sde.c: brownian, sdeint core */
 void gqL_open_optim(lua_State *L);      /* l_optim.c: optimiser userdata core */
 void gqL_open_io(lua_State *L);         /* l_io.c: npy, safetensors, json (cJSON), files */
 void gqL_open_system(lua_State *L);     /* l_system.c: clock, threads, seeds, devices, versions, gq.debug in debug builds */
+void gqL_open_process(lua_State *L);    /* l_process.c: other programs, locks and directories, in gq.core */
 void gqL_fill_infos(lua_State *L);      /* l_backward.c: after a backward pass, write its figures into the info tables */
 
 int luaopen_gq_core(lua_State *L);      /* gq.c: the C module; lua/gq/init.lua wraps it */

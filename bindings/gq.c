@@ -38,12 +38,16 @@ int luaopen_gq_core(lua_State *L) {
   lua_setfield(L, -2, "methods"); /* what x:name() finds; Lua files add theirs */
   lua_pushcfunction(L, fail);
   lua_setfield(L, -2, "fail");
+  lua_pushvalue(L, -1);
+  lua_setfield(L, LUA_REGISTRYINDEX, GQL_CORE);
   lua_setfield(L, -2, "core");
   gqL_open_handle(L);
   gqL_open_tensor(L);
   gqL_open_make(L);
   gqL_open_shape(L);
+  gqL_open_window(L);
   gqL_open_ops(L);
+  gqL_open_linear(L);
   gqL_open_autograd(L);
   gqL_open_trace(L);
   gqL_open_ode(L);
@@ -52,6 +56,7 @@ int luaopen_gq_core(lua_State *L) {
   gqL_open_optim(L);
   gqL_open_io(L);
   gqL_open_system(L);
+  gqL_open_process(L);
   return 1;
 }
 

@@ -17,7 +17,7 @@ static const char usage_text[] =
   "  -e CODE              run CODE (gq is a global there)\n"
   "  -l MODULE            require MODULE into a global of that name (NAME=MODULE: another name)\n"
   "  -i                   enter the REPL after the script\n"
-  "  -v                   show versions, device, BLAS and threads\n"
+  "  -v, --version        show versions, device, BLAS and threads\n"
   "  --device cpu|cuda    where tensors live and solves run\n"
   "  --threads N          workers for a solve\n"
   "  --seed N             seed of the random generator\n"
@@ -25,6 +25,8 @@ static const char usage_text[] =
   "  -h, --help           show this text\n"
   "  --                   end of options\n"
   "  -                    read the script from standard input\n"
+  "gqlua plot FILES... draws what trainings logged; gqlua sweep SCRIPT... runs a script over many\n"
+  "settings, gqlua table DIR... makes a table of that; each has its own --help.\n"
   "Without a script, -e or -v: the REPL on a terminal, otherwise standard input is the script.\n"
   "Scripts load as source text only. LUA_PATH and LUA_CPATH are honoured, LUA_INIT is not.\n";
 
@@ -166,6 +168,7 @@ static bool long_option(char **argv, int argc, int *i, options *o) {
   const char **places[] = { &o->device, &o->threads, &o->seed, &o->dtype };
   const char *arg = argv[*i];
   if (strcmp(arg, "--help") == 0) return o->help = true;
+  if (strcmp(arg, "--version") == 0) return o->version = true;
   for (int k = 0; k < 4; k++) {
     size_t n = strlen(names[k]);
     if (strncmp(arg, names[k], n) != 0 || (arg[n] && arg[n] != '=')) continue;
@@ -288,7 +291,7 @@ static bool run_options(lua_State *L, char **argv, const options *o) {
     char c = argv[i][1];
     if (argv[i][0] != '-' || (c == '-' && argv[i][2] == '\0')) continue;
     if (c == '-') {
-      i += strchr(argv[i], '=') == NULL;
+      i += strchr(argv[i], '=') == NULL && strcmp(argv[i], "--version") != 0;
       continue;
     }
     if (c != 'e' && c != 'l') continue;
@@ -325,6 +328,20 @@ static const gq_embedded *embedded(const char *name) {
   return NULL;
 }
 
+/* `gqlua plot`, unless there is a file of that name: command/plot.lua */
+static const gq_embedded *command(const char *name) {
+  char path[64];
+  if (strlen(name) > 32 || strchr(name, '/') || access(name, F_OK) == 0) return NULL;
+  snprintf(path, sizeof path, "command/%s", name);
+  return embedded(path);
+}
+
+static bool run_command(lua_State *L, const gq_embedded *f) {
+  int status = luaL_loadbufferx(L, f->source, f->length, lua_pushfstring(L, "=gq/%s.lua", f->name), "t");
+  if (status == LUA_OK) status = gqlua_call(L, push_args(L), 0);
+  return report(L, status);
+}
+
 /* repl.lua gets gq and returns a table; its run gets the terminal. */
 static bool run_repl(lua_State *L) {
   const gq_embedded *f = embedded("repl");
@@ -357,7 +374,8 @@ static bool run_main(lua_State *L, char **argv, int argc, const options *o) {
   if (script) {
     const char *name = argv[o->script];
     bool from_stdin = strcmp(name, "-") == 0 && strcmp(argv[o->script - 1], "--") != 0;
-    if (!run_script(L, from_stdin ? NULL : name)) return false;
+    const gq_embedded *f = command(name);
+    if (!(f ? run_command(L, f) : run_script(L, from_stdin ? NULL : name))) return false;
   }
   if (o->interactive) return run_repl(L);
   if (script || o->code || o->version) return true;

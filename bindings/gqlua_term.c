@@ -44,13 +44,18 @@ static void set_action(void (*handler)(int), int flags) {
 static void on_call(int sig);
 
 static void stop_hook(lua_State *L, lua_Debug *ar) {
+  lua_Debug at;
+  int level = 0;
   (void)ar;
   lua_sethook(L, NULL, 0, 0);
   set_action(on_call, SA_RESETHAND);
   if (!gq_interrupted()) /* a solve has already raised it */
     return;
   gq_interrupt_clear();
-  luaL_where(L, 0); /* the hooked function itself */
+  while (lua_getstack(L, level, &at) && lua_getinfo(L, "S", &at) &&
+         (!strncmp(at.source, "=gq/", 4) || *at.what == 'C'))
+    level++;
+  luaL_where(L, level); /* the script's own line */
   lua_pushliteral(L, "interrupted!");
   lua_concat(L, 2);
   lua_error(L);
@@ -101,6 +106,7 @@ static int with_traceback(lua_State *L) {
     if (luaL_callmeta(L, 1, "__tostring") && lua_type(L, -1) == LUA_TSTRING) return 1;
     msg = lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
   }
+  if (hit && !prompting && strstr(msg, "interrupted")) return 1; /* the place is enough */
   luaL_traceback(L, L, msg, 1);
   return 1;
 }

@@ -29,7 +29,7 @@ struct gqL_call {
   gq_tensor **param;
   struct gq_tape **tape; /* [n] theirs, while they pass for leaves */
   bool strict;           /* a gradient is wanted and nobody said of which parameters */
-  int64_t calls;
+  int64_t calls, number; /* number: of this one among all */
   bool keep; /* in a backward pass, where f(t, z) and its derivative are asked for one after the other: */
   gq_tensor *last[3]; /* t, z and f(t, z) of the last call, with its tape */
 };
@@ -280,6 +280,9 @@ static void mend_tapes(gqL_call *c) {
   for (int i = 0; i < c->n; i++) c->param[i]->tape = c->tape[i];
 }
 
+static _Thread_local int64_t running;
+int64_t gqL_call_running(void) { return running; }
+
 static int run(job *j) {
   gqL_call *c = j->c;
   if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted before an evaluation of the dynamics");
@@ -289,6 +292,8 @@ static int run(job *j) {
   bool cut = j->a || c->keep;
   if (cut) cut_tapes(c);
   int failed = LUA_ERRMEM;
+  int64_t outer = running;
+  running = c->number;
   if (lua_checkstack(L, 4)) {
     lua_pushcfunction(L, evaluate);
     lua_pushlightuserdata(L, j);
@@ -296,6 +301,7 @@ static int run(job *j) {
   } else {
     lua_pushnil(L); /* cannot be: gqL_catch made room */
   }
+  running = outer;
   if (cut) mend_tapes(c);
   gq_set_recording(recording);
   if (failed != LUA_OK && gq_interrupted()) gq_interrupt_clear(); /* the error is its consequence */
@@ -375,7 +381,9 @@ gqL_call *gqL_pushcall(lua_State *L, int fn, const gq_tensor *z0, int params, bo
   lua_setmetatable(L, -2);
   gqL_call *c = *h = gq_calloc(1, sizeof *c);
   if (!c) gqL_try(L, gq_nomem(sizeof *c));
-  *c = (gqL_call){ .base = { call, pull }, .refs = 1, .dtype = z0->dtype, .shape = z0->shape };
+  static _Thread_local int64_t made;
+  *c =
+    (gqL_call){ .base = { call, pull }, .refs = 1, .dtype = z0->dtype, .shape = z0->shape, .number = ++made };
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
   c->main = lua_tothread(L, -1);
   lua_pop(L, 1);

@@ -31,6 +31,7 @@ static int interpolant_call(lua_State *L) {
   if (x && x->trace) return luaL_error(L, "interpolant: the time is a traced value; it must be known");
   if (x && (x->shape.ndim > 1 || x->dtype == GQ_BOOL))
     return luaL_error(L, "interpolant: times are numbers in one dimension, got %s", gqL_typename(L, 2));
+  if (x) x = gqL_onhost(L, x);
   bool many = x ? x->shape.ndim == 1 : !number;
   int64_t n = !many ? 1 : x ? x->shape.dim[0] : (int64_t)lua_rawlen(L, 2);
   double *t = lua_newuserdatauv(L, (size_t)(n + 1) * sizeof *t, 0);
@@ -47,7 +48,7 @@ static int interpolant_call(lua_State *L) {
   gq_shape s = gq_dense_shape(d), shape = { .ndim = s.ndim + many, .dim = { n } };
   for (int i = 0; i < s.ndim; i++) shape.dim[i + many] = s.dim[i];
   gq_tensor **out = gqL_pushtensor(L);
-  gqL_retry(L, gq_tensor_new(gq_dense_dtype(d), shape, out));
+  gqL_retry(L, gq_tensor_new_on(gq_dense_device(d), gq_dense_dtype(d), shape, out));
   gqL_try(L, gq_dense_at(d, n, t, *out));
   gqL_counted(L);
   return 1;

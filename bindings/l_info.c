@@ -29,16 +29,18 @@ static void warn_once(lua_State *L, bool *done, const char *text) {
 }
 
 /* Where it matters for more than a hundredth of the time. */
-static void warn_time(lua_State *L, const gq_info *i) {
+static void warn_time(lua_State *L, const gq_info *i, const gq_ode_options *o) {
   static bool coarse;
-  if (i->coarse > 0.01)
-    warn_once(
-      L, &coarse,
-      "gq.odeint: the dynamics depend on t, and times of the state's dtype are further apart than a 64th of "
-      "a step: use float64, or measure times from an offset");
+  char text[256];
+  if (!(i->coarse > 0.01)) return; /* NaN: no time has passed */
+  snprintf(text, sizeof text,
+           "gq.%s: the dynamics depend on t, and times of the state's dtype are further apart than a 64th of "
+           "a step: use float64, or measure times from an offset",
+           o->method->scheme ? "sdeint" : "odeint");
+  warn_once(L, &coarse, text);
 }
 
-void gqL_info_forward(lua_State *L, const gq_info *i, const char *engine) {
+void gqL_info_forward(lua_State *L, const gq_info *i, const gq_ode_options *o, const char *engine) {
   lua_pushstring(L, gq_status_name(i->status));
   lua_setfield(L, -2, "status");
   lua_pushstring(L, i->engine->keeps != GQ_KEEP_NOTHING ? i->engine->name : engine);
@@ -57,7 +59,7 @@ void gqL_info_forward(lua_State *L, const gq_info *i, const char *engine) {
   set_integer(L, "peak_bytes", (int64_t)i->peak_bytes);
   set_number(L, "t", i->t_reached);
   if (i->event) set_number(L, "event_t", i->event_t);
-  warn_time(L, i);
+  warn_time(L, i, o);
 }
 
 void gqL_info_samples(lua_State *L, gq_samples *s) {
@@ -88,7 +90,8 @@ void gqL_info_samples(lua_State *L, gq_samples *s) {
   lua_setfield(L, -2, "samples");
 }
 
-int gqL_info_sums(lua_State *L, const gq_ode_options *o, const gq_info *info, gq_dtype d, gq_tensor **sums) {
+int gqL_info_sums(lua_State *L, const gq_ode_options *o, const gq_info *info, const gq_tensor *z,
+                  gq_tensor **sums) {
   struct {
     const char *key;
     bool on;
@@ -100,7 +103,7 @@ int gqL_info_sums(lua_State *L, const gq_ode_options *o, const gq_info *info, gq
   for (int i = 0; i < 2; i++) {
     if (!all[i].on) continue;
     gq_tensor **handle = gqL_pushtensor(L);
-    gqL_try(L, gq_tensor_new(d, gq_shape_of(0, NULL), handle));
+    gqL_try(L, gq_tensor_new_on(gq_tensor_device(z), z->dtype, gq_shape_of(0, NULL), handle));
     gq_tensor_set(*handle, NULL, all[i].value);
     sums[n++] = *handle;
     lua_setfield(L, -2, all[i].key);
@@ -197,7 +200,7 @@ static void warn(lua_State *L, const gq_info *i, const gq_ode_options *o) {
   char text[256];
   lua_pushnil(L);
   lua_setfield(L, -2, "warning");
-  warn_time(L, i);
+  warn_time(L, i, o);
   if (i->capped && o->engine->integral != GQ_INTEGRAL_ADAPTIVE) {
     snprintf(text, sizeof text,
              "gq.odeint: %lld quadrature nodes were wanted, %lld used (max_nodes): the gradient may be "

@@ -30,6 +30,7 @@ const gq_graph *gqL_call_graph(const gqL_call *c);             /* lent, as are t
 int gqL_call_captures(const gqL_call *c);
 gq_tensor *gqL_call_capture(const gqL_call *c, int i);
 void gqL_call_keep(gqL_call *c, bool on);                      /* around a backward pass: no value is asked for twice */
+int64_t gqL_call_running(void);                              /* the number of the one that is being called; 0: none */
 int64_t gqL_call_count(const gqL_call *c);                     /* evaluations so far */
 
 /* What one call of a solver holds while Lua may raise: a userdata, pushed. */
@@ -63,10 +64,10 @@ void gqL_record(lua_State *L, gq_solution **sol, gq_tensor *z0, gq_tensor *t_, i
                 gq_tensor *const *capture, gqL_call *call_, int info, int nout, gq_tensor **out);
 
 /* Into the info table on the top of the stack. engine: what was asked for, said where no gradient was needed. */
-void gqL_info_forward(lua_State *L, const gq_info *i, const char *engine);
+void gqL_info_forward(lua_State *L, const gq_info *i, const gq_ode_options *o, const char *engine);
 void gqL_info_samples(lua_State *L, gq_samples *s);           /* info.samples: {rows}, what each row took; takes s */
 /* info.regularisers: those sums over the whole solve that are asked for, tensors that the table owns, and how many. */
-int gqL_info_sums(lua_State *L, const gq_ode_options *o, const gq_info *info, gq_dtype d, gq_tensor **sums);
+int gqL_info_sums(lua_State *L, const gq_ode_options *o, const gq_info *info, const gq_tensor *z, gq_tensor **sums);
 void gqL_info_backward(lua_State *L, const gq_info *i, const gq_ode_options *o);   /* warnings too */
 
 #endif

@@ -58,10 +58,21 @@ static bool power(lua_State *L) {
 /* Arithmetic on bool means "and", "or": computed on integers, and made bool again. */
 static gq_tensor *logical(lua_State *L, gq_op op, gq_tensor **t) {
   if (op == GQ_OP_ADD) op = GQ_OP_MAXIMUM;
-  if (op == GQ_OP_SUB || op == GQ_OP_DIV || op == GQ_OP_POW)
+  if (op != GQ_OP_MAXIMUM && op != GQ_OP_MINIMUM && op != GQ_OP_MUL)
     luaL_error(L, "%s of two bool tensors: convert with :to(\"int64\") or :to(\"float32\")", gq_ops[op].name);
   gq_tensor *n[2] = { gqL_cast(L, t[0], GQ_I64), gqL_cast(L, t[1], GQ_I64) };
   return gqL_cast(L, gqL_op(L, op, 2, n, NULL), GQ_BOOL);
+}
+
+/* Integers have no infinity for it. */
+static void check_divisor(lua_State *L, const gq_tensor *y, const char *what) {
+  if (y->dtype != GQ_I64 || !y->storage) return;
+  gq_tensor **h = gqL_pushtensor(L);
+  gqL_retry(L, gq_tensor_host((gq_tensor *)y, h));
+  const int64_t *v = gq_tensor_data(*h);
+  for (int64_t i = 0, n = gq_numel(y->shape); i < n; i++)
+    if (v[i] == 0) luaL_error(L, "%s: an integer is divided by 0", what);
+  lua_pop(L, 1);
 }
 
 static int op_binary(lua_State *L) {
@@ -76,8 +87,9 @@ static int op_binary(lua_State *L) {
     t[0] = a ? gqL_cast(L, a, d) : gqL_operand(L, 1, d);
     t[1] = b ? gqL_cast(L, b, d) : gqL_operand(L, 2, d);
   } else operands(L, 1, t, gq_ops[op].name);
-  if (t[0]->dtype == GQ_BOOL) logical(L, op, t);
-  else gqL_op(L, op, 2, t, NULL);
+  if (t[0]->dtype == GQ_BOOL) return logical(L, op, t), 1;
+  if (op == GQ_OP_FLOOR_DIVIDE || op == GQ_OP_REMAINDER) check_divisor(L, t[1], gq_ops[op].name);
+  gqL_op(L, op, 2, t, NULL);
   return 1;
 }
 

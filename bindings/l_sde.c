@@ -151,8 +151,8 @@ static int find_name(lua_State *L, const char *what, const char *given, const ch
 
 /* Not reversible_heun, which grows without bound wherever the drift contracts. */
 static const gq_tableau *choose_method(lua_State *L, int arg, const char *what, const char *def) {
-  const char *names[16] = { NULL }, *given = gqL_optstring(L, arg, "method", def);
-  for (int i = 0; i < gq_nschemes && i < 15; i++) names[i] = gq_scheme_get(i)->name;
+  const char *names[32] = { NULL }, *given = gqL_optstring(L, arg, "method", def);
+  for (int i = 0; i < gq_nschemes && i < 31; i++) names[i] = gq_scheme_get(i)->name;
   return gq_scheme_get(find_name(L, what, given, names));
 }
 
@@ -166,8 +166,7 @@ static const gq_engine *choose_engine(lua_State *L, int arg) {
 /* That of the backward solve: the forward one's where it can be. */
 static const gq_tableau *back_method(lua_State *L, int arg, const gq_tableau *m) {
   static const char *const known[] = { "method", NULL };
-  bool same = m->scheme->backwards && m->scheme->calculus == GQ_STRATONOVICH;
-  const char *def = same ? m->name : "heun";
+  const char *def = gq_scheme_backwards(m) ? m->name : "heun";
   if (lua_getfield(L, arg, "adjoint") == LUA_TNIL) return gq_scheme_find(def);
   if (!lua_istable(L, -1))
     luaL_error(L, "sdeint: adjoint is %s: expected a table", gqL_typename(L, lua_gettop(L)));
@@ -247,8 +246,9 @@ static int push_both(lua_State *L, int arg, gq_problem *p) {
 
 /* gq.sdeint(sde, z0, t, opts) */
 static int sdeint(lua_State *L) {
-  static const char *const known[] = { "method",    "dt",     "brownian",     "gradient", "seed", "adjoint",
-                                       "max_steps", "params", "memory_limit", "throw",    NULL };
+  static const char *const known[] = { "method",       "dt",      "brownian",  "gradient",
+                                       "seed",         "adjoint", "max_steps", "params",
+                                       "memory_limit", "throw",   "calculus",  NULL };
   gq_problem p = { 0 };
   gq_ode_options o;
   lua_settop(L, 4);
@@ -262,7 +262,10 @@ static int sdeint(lua_State *L) {
   gqL_checkoptions(L, 4, known, "gq.sdeint");
   gq_ode_defaults(&o, p.z0->dtype);
   o.engine = choose_engine(L, 4);
-  o.method = choose_method(L, 4, "sdeint: method", "heun"), o.back_method = back_method(L, 4, o.method);
+  o.calculus = (gq_calculus)find_name(
+    L, "sdeint: calculus", gqL_optstring(L, 4, "calculus", gq_calculus_names[p.calculus]), gq_calculus_names);
+  o.method = choose_method(L, 4, "sdeint: method", o.calculus == GQ_ITO ? "euler" : "heun");
+  o.back_method = back_method(L, 4, o.method);
   o.step_size = need_number(L, 4, "dt", "sdeint");
   o.max_steps = gqL_optint(L, 4, "max_steps", INT64_MAX, 1, INT64_MAX);
   o.memory_limit = (size_t)gqL_optint(L, 4, "memory_limit", (int64_t)o.memory_limit, 1, INT64_MAX);
@@ -324,11 +327,13 @@ static const gqL_function functions[] = {
     "brownian{t0 = 0, t1, shape, seed, tol}: a Brownian path; b(t) is W(t) - W(t0), b(s, t) is W(t) - W(s). "
     "One seed is one path, whatever is asked first." },
   { "sdeint", sdeint, false,
-    "sdeint(sde, z0, t, {dt, method = \"heun\", brownian | seed, gradient = \"direct\"}): the states at the "
-    "times t, "
-    "and info; fixed steps. seed: a path of this solve; give a brownian to take the same path with another "
-    "dt. "
-    "gradient: direct, aca, reversible (reversible_heun), adjoint or none" },
+    "sdeint(sde, z0, t, {dt, method = \"heun\", calculus, brownian | seed, gradient = \"direct\"}): the "
+    "states "
+    "at the times t, and info; fixed steps. method: euler for Ito SDEs by default, heun for others. "
+    "calculus: "
+    "\"ito\" or \"stratonovich\", in which it is solved; an SDE of the other one is converted, with the "
+    "correction from its graph. seed: a path of this solve; give a brownian to take the same path with "
+    "another dt. gradient: direct, aca, reversible (reversible_heun), adjoint or none" },
   { NULL, NULL, false, NULL },
 };
 

@@ -361,7 +361,7 @@ gq_tensor *gqL_indices(lua_State *L, int arg, int64_t size, const char *what) {
   const gq_tensor *x = gqL_totensor(L, 1); /* indices go where their tensor is */
   if (t->storage == NULL || x == NULL) return t;
   gq_tensor **h = gqL_pushtensor(L);
-  gqL_retry(L, gq_tensor_on(t, gq_tensor_device(x), h));
+  gqL_retry(L, gq_tensor_on(t, gq_place_of(x), h));
   return *h;
 }
 

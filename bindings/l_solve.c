@@ -225,7 +225,7 @@ void gqL_runsolve(lua_State *L, int opts, const gq_problem *p, const gq_ode_opti
   gqL_rethrow(L); /* trace = false: an error of the dynamics */
   if (status != GQ_OK && (throw || !b->z)) gqL_try(L, status);
   lua_pushvalue(L, table);
-  gqL_info_forward(L, &info, engine);
+  gqL_info_forward(L, &info, o, engine);
   gqL_info_samples(L, &b->samples);
   if (p->event_) lua_pushinteger(L, info.nfe_event), lua_setfield(L, -2, "nfe_event");
   if (status != GQ_OK) {
@@ -233,7 +233,7 @@ void gqL_runsolve(lua_State *L, int opts, const gq_problem *p, const gq_ode_opti
     lua_setfield(L, -2, "message");
   }
   gq_tensor *out[3] = { b->z };
-  int sums = has(L, opts, "regularise") ? gqL_info_sums(L, o, &info, p->z0->dtype, out + 1) : 0;
+  int sums = has(L, opts, "regularise") ? gqL_info_sums(L, o, &info, p->z0, out + 1) : 0;
   if (b->sol) gqL_record(L, &b->sol, p->z0, t_, f->ncapture, b->capture, f->call_, table, 1 + sums, out);
   *handle = b->z, b->z = NULL;
   gqL_counted(L);
@@ -294,8 +294,8 @@ static bool has_points(lua_State *L) {
 
 /* States of several tensors, and options that lua/gq/solve.lua turns into others. */
 static bool needs_more(lua_State *L) {
-  return lua_istable(L, 2) || has_points(L) || has(L, 4, "regularise") || has(L, 4, "event") || has(L, 4, "grid_points") ||
-         has(L, 4, "dense");
+  return lua_istable(L, 2) || has_points(L) || has(L, 4, "regularise") || has(L, 4, "event") ||
+         has(L, 4, "grid_points") || has(L, 4, "dense");
 }
 
 int gqL_odeint(lua_State *L) {

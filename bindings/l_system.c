@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "bind.h"
@@ -117,6 +118,15 @@ static int sys_isatty(lua_State *L) {
   return 1;
 }
 
+/* terminal_size(): columns and rows of the terminal on stdout; nothing where there is none. */
+static int terminal_size(lua_State *L) {
+  struct winsize size;
+  if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0 || size.ws_row == 0) return 0;
+  lua_pushinteger(L, size.ws_col);
+  lua_pushinteger(L, size.ws_row);
+  return 2;
+}
+
 /* make_directory(path): with those above it; one that is there is fine. */
 static int make_directory(lua_State *L) {
   size_t n;
@@ -185,6 +195,8 @@ static const gqL_function functions[] = {
   { "warnings", warnings, false,
     "gq.warnings([on]): do solves warn on stderr, once for each kind? info.warning tells in any case" },
   { "isatty", sys_isatty, false, "gq.isatty(fd): is this file descriptor a terminal?" },
+  { "terminal_size", terminal_size, false,
+    "gq.terminal_size(): columns and rows of the terminal; nil where stdout is none" },
   { "make_directory", make_directory, false, "gq.make_directory(path): make a directory and those above it" },
   { "manual_seed", manual_seed, false, "gq.manual_seed(n): start the random generator again" },
   { "rng_state", rng_state, false, "gq.rng_state(): the generator's state, a table for gq.set_rng_state" },

@@ -54,6 +54,29 @@ static int tableaux(lua_State *L) {
   return 1;
 }
 
+/* Of SDEs: {name, ito, stratonovich, strong = {diagonal = 1, ..}, weak, source}; no strong order: refused. */
+static int schemes(lua_State *L) {
+  lua_createtable(L, gq_nschemes, 0);
+  for (int i = 0; i < gq_nschemes; i++) {
+    const gq_tableau *m = gq_scheme_get(i);
+    lua_createtable(L, 0, 8);
+    lua_pushstring(L, m->name), lua_setfield(L, -2, "name");
+    lua_pushstring(L, m->source), lua_setfield(L, -2, "source");
+    lua_pushnumber(L, m->scheme->weak), lua_setfield(L, -2, "weak");
+    for (int c = 0; gq_calculus_names[c]; c++)
+      lua_pushboolean(L, gq_scheme_solves(m, (gq_calculus)c)), lua_setfield(L, -2, gq_calculus_names[c]);
+    lua_createtable(L, 0, GQ_NNOISE);
+    for (int n = GQ_DIAGONAL; n < GQ_NNOISE; n++) {
+      if (m->scheme->strong[n] == 0) continue;
+      lua_pushnumber(L, m->scheme->strong[n]);
+      lua_setfield(L, -2, gq_noise_names[n - 1]);
+    }
+    lua_setfield(L, -2, "strong");
+    lua_rawseti(L, -2, i + 1);
+  }
+  return 1;
+}
+
 static int gauss_legendre(lua_State *L) {
   double x[1024], w[1024];
   int n = (int)gqL_checkint(L, 1, 1, 1024, "number of nodes");
@@ -178,6 +201,7 @@ static const luaL_Reg core[] = { { "gauss_legendre", gauss_legendre },
                                  { "quadrature", quadrature },
                                  { "quadratures", quadratures },
                                  { "tableaux", tableaux },
+                                 { "schemes", schemes },
                                  { "engines", engines },
                                  { "steplog", steplog },
                                  { "plan_cache", plan_cache },

@@ -131,34 +131,57 @@ static void check_slope(lua_State *L, const gq_trace *tr, const gq_tensor *z) {
   if (wrong) luaL_error(L, "%s", wrong);
 }
 
-/* jet(f, t, z, order): a list of the derivatives. f is traced in a trace of its own, so that t and z may be any
-** values, constants too. */
-static int core_jet(lua_State *L) {
-  lua_settop(L, 4);
-  int order = (int)gqL_checkint(L, 4, 1, GQ_MAX_JET, "order");
-  gq_tensor *z = gqL_checktensor(L, 3);
+/* The function at 1 over t at 2 and z at 3, in a trace of its own, so that they may be any values, constants too. */
+static gq_trace *trace_at(lua_State *L, int nout, const char *what, gq_tensor **tz) {
+  gq_tensor *z = tz[1] = gqL_checktensor(L, 3);
   if (!gq_is_float(z->dtype))
-    return luaL_argerror(
+    luaL_argerror(
       L, 3, lua_pushfstring(L, "the state is %s; it must be float32 or float64", gq_dtype_name(z->dtype)));
   gq_tensor *t = gqL_operand(L, 2, z->dtype);
-  if (t->shape.ndim) return luaL_argerror(L, 2, "the time is one number, a 0-d tensor");
-  if (t->dtype != z->dtype) t = gqL_cast(L, t, z->dtype);
+  if (t->shape.ndim) luaL_argerror(L, 2, "the time is one number, a 0-d tensor");
+  tz[0] = t->dtype != z->dtype ? gqL_cast(L, t, z->dtype) : t;
   gq_dtype dtypes[2] = { z->dtype, z->dtype };
   gq_shape shapes[2] = { { .ndim = 0 }, z->shape };
-  gq_trace *tr =
-    trace(L, 1, gq_place_of(z), 2, dtypes, shapes, 1, "the dynamics function of gq.jet", gq_trace_nest);
-  check_slope(L, tr, z);
+  return trace(L, 1, gq_place_of(z), 2, dtypes, shapes, nout, what, gq_trace_nest);
+}
+
+static gq_graph **push_graph(lua_State *L) {
   gq_graph **g = lua_newuserdatauv(L, sizeof *g, 0);
   *g = NULL;
   luaL_setmetatable(L, GRAPH);
+  return g;
+}
+
+/* jet(f, t, z, order): a list of the derivatives. */
+static int core_jet(lua_State *L) {
+  gq_tensor *tz[2];
+  lua_settop(L, 4);
+  int order = (int)gqL_checkint(L, 4, 1, GQ_MAX_JET, "order");
+  gq_trace *tr = trace_at(L, 1, "the dynamics function of gq.jet", tz);
+  check_slope(L, tr, tz[1]);
+  gq_graph **g = push_graph(L);
   gqL_retry(L, gq_jet(gq_trace_graph(tr), order, g));
-  push_results(L, tr, *g, 2, (gq_tensor *[]){ t, z });
+  push_results(L, tr, *g, 2, tz);
   lua_createtable(L, order, 0);
   for (int i = 1; i <= order; i++) {
     lua_pushvalue(L, -1 - i);
     lua_rawseti(L, -2, order + 1 - i);
   }
   return 1;
+}
+
+/* stratonovich(f, t, z, noise): drift and diffusion, in its form, at (t, z) of the Ito SDE whose two functions f gives,
+** as the Stratonovich SDE that has the same solutions. noise: its place among gq_noise_names, from 1. */
+static int core_stratonovich(lua_State *L) {
+  gq_tensor *tz[2];
+  lua_settop(L, 4);
+  gq_noise noise = (gq_noise)gqL_checkint(L, 4, GQ_DIAGONAL, GQ_NNOISE - 1, "noise");
+  gq_trace *tr = trace_at(L, 2, "the drift and diffusion of gq.wong_zakai", tz);
+  gq_graph **form = push_graph(L), **g = push_graph(L);
+  gqL_retry(L, gq_diffusion_form(gq_trace_graph(tr), noise, form));
+  gqL_retry(L, gq_diffusion_convert(*form, noise, GQ_STRATONOVICH, 0, g));
+  push_results(L, tr, *g, 2, tz);
+  return 2;
 }
 
 /* ---- gq.core.trace, for tests and the curious ---- */
@@ -310,6 +333,8 @@ void gqL_open_trace(lua_State *L) {
   lua_setfield(L, -2, "run");
   lua_pushcfunction(L, core_jet);
   lua_setfield(L, -2, "jet");
+  lua_pushcfunction(L, core_stratonovich);
+  lua_setfield(L, -2, "stratonovich");
   lua_pushcfunction(L, core_known_within);
   lua_setfield(L, -2, "known_within");
   lua_pop(L, 1);

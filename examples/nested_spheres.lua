@@ -8,7 +8,7 @@ local o, given = gq.cli {
   about = "Train an augmented neural ODE to tell a disc (radius 0.4) from a ring (0.7 to 0.9).",
   more = "The paper's settings are the defaults, with --seeds 10; its widths are 5 to 3000.",
   "epochs", "width", "lr", { "batch-size", 200, "points a training step" }, "gradient", "C", "paper", "trajectory",
-  "impulses", "rtol", "atol", "seed", "seeds", "device", "out", "json", "quick", "quiet", "resume",
+  "impulses", "rtol", "atol", "seed", "seeds", "device", "out", "json", "plot", "quick", "quiet", "resume",
 }
 if not o then return end
 
@@ -47,13 +47,38 @@ local function evaluate(model, set)
   return { test_loss = gq.cross_entropy(logits, set.y):item(), test_accuracy = right }
 end
 
+-- ---- the picture: what the plane is taken for, and where the ODE takes the points ----
+
+local function draw(model, set)
+  local side = gq.linspace(-1, 1, 60)
+  local logits = model(gq.plot.grid(side, side))
+  local p = logits:softmax(2):narrow(2, 2, 1):reshape(60, 60)
+  local some = math.min(#set.x, 200)
+  local x, y = set.x:narrow(1, 1, some), set.y:narrow(1, 1, some)
+  local z = gq.odeint(model.dynamics, model.augment(x), gq.linspace(0, 1, 20), gq.solver_options(o))
+  local regions = { { side, side, p }, equal = true, title = "probability of the ring", out = false }
+  local colors = { "#ffffff", "#ee6677" }
+  local items = { equal = true, title = "flow of the first two numbers", out = false }
+  for class, name in ipairs { "disc", "ring" } do
+    local of = {}
+    for i = 1, some do
+      if y[i]:item() == class and #of < 40 then of[#of + 1] = i end
+    end
+    local of_class = z:index_select(2, gq.tensor(of, { dtype = "int64" })):narrow(3, 1, 2)
+    items[class] = { of_class, label = name, color = class }
+    regions[class + 1] = { of_class[1], style = "points", color = colors[class] }
+    items[class + 2] = { of_class[-1], style = "points", color = class }
+  end
+  gq.plot.panels { { gq.plot.heat(regions), gq.plot.line(items) }, out = o.plot }
+end
+
 -- ---- training ----
 
 local function run(seed)
   gq.manual_seed(seed)
   local set = gq.data.nested_spheres { seed = gq.split_seed(seed, "data"), train = points }
   local model = Classifier(o.width)
-  return gq.train {
+  local rows, state = gq.train {
     model = model, epochs = o.epochs,
     loss = function(m, x, y)
       local logits, info = m(x)
@@ -66,6 +91,8 @@ local function run(seed)
     progress = not o.quiet,
     on_epoch = function(row) say("%s", gq.epoch_line(row)) end,
   }
+  if o.plot and seed == o.seed then gq.no_grad(draw, model, set.test) end
+  return rows, state
 end
 
 say("nested spheres, width %d, %d epochs, lr %g, %s", o.width, o.epochs, o.lr, o.gradient)

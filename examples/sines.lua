@@ -12,7 +12,8 @@ local o, given = gq.cli {
   { "times", 50, "measurements of a trajectory on [0, 2 pi]" },
   { "irregular", false, "times of its own for each trajectory, drawn at random" },
   { "epochs", 250 }, { "width", 1000 }, "lr", { "batch-size", 15, "trajectories a training step" },
-  "gradient", "C", "paper", "trajectory", "impulses", "rtol", "atol", "seed", "seeds", "device", "out", "json", "quick",
+  "gradient", "C", "paper", "trajectory", "impulses", "rtol", "atol", "seed", "seeds", "device", "out", "json", "plot",
+  "quick",
   "quiet",
   "resume",
 }
@@ -60,6 +61,19 @@ local function loss(model, x, y)
   return gq.mse_loss(position, y.position), info
 end
 
+-- ---- the picture: trajectories from the test's starts, past the data ----
+
+local function draw(model, set)
+  local times = gq.linspace(0, 3 * math.pi, 150)
+  local z = gq.odeint(model, set.x, times, gq.solver_options(o)):narrow(3, 1, 1):squeeze(3)
+  local truth = gq.odeint(function(_, s) return gq.cat({ s:narrow(2, 2, 1), -s:narrow(2, 1, 1) }, 2) end, set.x, times,
+    { rtol = 1e-6, atol = 1e-6 }):narrow(3, 1, 1):squeeze(3)
+  local t = set.y.t
+  gq.plot.line { { times, truth, style = "dashes", color = "#999999", label = "x'' = -x" },
+    { times, z, color = 1, label = "learnt" }, { t:flatten(), set.y.position:flatten(), style = "points", color = 2,
+    label = "test data" }, xlabel = "t", ylabel = "x", out = o.plot }
+end
+
 -- ---- training ----
 
 local function run(seed)
@@ -67,7 +81,7 @@ local function run(seed)
   local set = gq.data.sines { seed = gq.split_seed(seed, "data"), train = trajectories, test = test_trajectories,
     times = o.times, regular = not o.irregular }
   local train_set, test_set, model = timed(set.train), timed(set.test), oscillator(o.width)
-  return gq.train {
+  local rows, state = gq.train {
     model = model, loss = loss, name = "mse", epochs = o.epochs,
     optimiser = gq.optim.adam(model:parameters(), { lr = o.lr }),
     data = train_set, batch_size = o.batch_size, shuffle = true, seed = seed,
@@ -78,6 +92,8 @@ local function run(seed)
       if row.epoch % shown == 0 or row.epoch == o.epochs then say("%s", gq.epoch_line(row)) end
     end,
   }
+  if o.plot and seed == o.seed then gq.no_grad(draw, model, test_set) end
+  return rows, state
 end
 
 say("sines, %d %s times, width %d, %d epochs, lr %g, %s", o.times, o.irregular and "irregular" or "regular", o.width,

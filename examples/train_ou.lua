@@ -14,7 +14,7 @@ local o, given = gq.cli {
   { "batch-size", 40, "starts a training step, each with all its samples" },
   "gradient", "C", "paper", "cosines", "trajectory", "impulses", "rtol", "atol", "seed", "seeds", "device", "out",
   "json",
-  "quick", "quiet", "resume",
+  "plot", "quick", "quiet", "resume",
 }
 if not o then return end
 
@@ -76,6 +76,37 @@ local function evaluate(model, set, times, seed)
   return divergence(z, times_first(set.y)):item()
 end
 
+-- ---- the picture: Fig. 15 ----
+
+local shown = { 0.3, 5, 10 }                          -- times of its upper row
+
+local function bell(x, values)
+  local mean, sd = values:mean():item(), values:std():item()
+  return gq.exp(((x - mean) / sd):square() * -0.5) / (sd * math.sqrt(2 * math.pi))
+end
+
+-- The entry of times that is nearest to t.
+local function nearest(times, t) return (gq.tensor(times) - t):abs():argmin():item() end
+
+-- y {starts, times, samples} of the data, z likewise of the model
+local function draw(model, set, times, seed)
+  local z = along(model, repeated(set.x), times, seed, "none"):reshape(#times, -1, samples):transpose(1, 2)
+  local upper, lower = {}, {}
+  for k, t in ipairs(shown) do
+    local i = nearest(times, t)
+    local y, p = set.y[1][i], z[1][i]
+    local both = gq.cat({ y, p }, 1)
+    local x = gq.linspace(both:min():item(), both:max():item(), 100)
+    upper[k] = gq.plot.line { { x, bell(x, y), label = "true" }, { x, bell(x, p), label = "learnt" },
+      title = ("t = %.1f"):format(times[i]), xlabel = "x", ylabel = "p(x)", out = false }
+    local n = math.min(samples, 8)
+    lower[k] = gq.plot.line { { times, set.y[k]:narrow(2, 1, n), label = "true" },
+      { times, z[k]:narrow(2, 1, n), label = "learnt" }, xlabel = "t", ylabel = "x",
+      title = ("x(0) = %.2f"):format(set.x[k]:item()), out = false }
+  end
+  gq.plot.panels { upper, lower, out = o.plot }
+end
+
 -- ---- training ----
 
 local function run(seed)
@@ -101,7 +132,7 @@ local function run(seed)
     return divergence(z, times_first(y)), info
   end
 
-  return gq.train {
+  local rows, state = gq.train {
     model = model, loss = loss, optimiser = optimiser, name = "kl", epochs = o.epochs,
     data = train_set, batch_size = o.batch_size, shuffle = true, seed = seed,
     validate = function(m, epoch)
@@ -111,6 +142,8 @@ local function run(seed)
     progress = not o.quiet,
     on_epoch = function(row) say("%s", gq.epoch_line(row)) end,
   }
+  if o.plot and seed == o.seed then draw(model, made.test, times, gq.split_seed(seed, "picture")) end
+  return rows, state
 end
 
 say("Ornstein-Uhlenbeck, width %d, %d epochs, lr %g, %d cosines, %s", o.width, o.epochs, o.lr, o.cosines, o.gradient)

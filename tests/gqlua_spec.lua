@@ -54,6 +54,12 @@ describe("options of gqlua", function()
     end
   end)
 
+  it("prints versions with --version, too", function()
+    local out, _, code = run("--version")
+    assert.equal(0, code)
+    assert.truthy(out:find("^gqlua %d"))
+  end)
+
   it("shows its usage on stdout for --help and -h", function()
     for _, option in ipairs { "--help", "-h" } do
       local out, err, code = run(option)
@@ -301,6 +307,81 @@ describe("the REPL", function()
     assert.equal(1, n)
   end)
 
+  it("keeps the last results", function()
+    assert.equal("3\n6\n3\n{1, 6}\n", (play { "1 + 2", "_ * 2", "_2", "{1, _2}", "_ = nil" }))
+  end)
+
+  it("remembers a block as one entry, where that means the same", function()
+    local remembered = {}
+    local function remember(line) remembered[#remembered + 1] = line end
+    local off = function() return false end
+    local term = { remember = remember, private = off }
+    play({ "for i = 1, 2 do", "  rx = i", "end", "rx = [[a", "b]]", "?ones", "x y" }, term)
+    assert.same({ "for i = 1, 2 do rx = i end", "rx = [[a\nb]]", "?ones", "x y" }, remembered)
+    _G.rx = nil
+  end)
+
+  it("prints to the width, cuts what is long, and tells what modules hold", function()
+    local gq = require "gq"
+    local out = play { "(function() local t = {} for i = 1, 100 do t[i] = i end return t end)()", "{('x'):rep(5000)}" }
+    assert.truthy(out:find("20,\n  ... 100 in all }", 1, true), out)
+    for line in out:gmatch("[^\n]+") do assert.truthy(#line < 2100) end
+    _G.replx, _G.gq = gq.nn.mlp { sizes = { 2, 3, 1 } }, gq
+    out = play { "replx", "gq.nn", "gq" }
+    assert.truthy(out:find("Linear(3, 1)\n)  13 parameters", 1, true), out)
+    assert.truthy(out:find("gq.nn has", 1, true) and out:find("Subjects", 1, true), out)
+    _G.replx, _G.gq = nil, nil
+  end)
+
+  it("knows %time, %who and !command", function()
+    local out = play { "%time 1 + 1", "replw = 3", "%who", "!exit 3", "%nothing", "%time x y" }
+    assert.truthy(out:find("^2\n%([%d.e-]+ s%)\n"), out)
+    assert.truthy(out:find("\nreplw: number 3\n", 1, true) and out:find("\n(exit 3)\n", 1, true), out)
+    assert.truthy(out:find("%time CODE", 1, true) and out:find("syntax error near 'y'", 1, true), out)
+    _G.replw = nil
+  end)
+
+  it("explains values, methods, options and subjects", function()
+    _G.replx = require("gq").ones(2, 3)
+    for word, part in pairs { ["?replx"] = "a tensor float32 of shape {2, 3}", ["replx?"] = "of shape {2, 3}",
+      ["?dopri5"] = "order 5", ["?seminorm"] = "gradient = \"seminorm\"", ["?shape"] = "x:numel()",
+      ["?event"] = "t_hit",
+      ["?indexing"] = "x[{", ["?train"] = "gq.train", ["?modules"] = "Module:extend", ["?step_size"] = "odeint",
+      ["?tensors"] = "gq.zeros", ["?prompt"] = "%time", ["?plots"] = "gq.plot.field", ["?gq.odeint()"] = "odeint(f" } do
+      assert.truthy(play({ word }):find(part, 1, true), word)
+    end
+    _G.replx = nil
+  end)
+
+  it("completes by what a value is", function()
+    local gq = require "gq"
+    local _, _, _, repl = play {}
+    _G.gq, _G.replx, _G.repls = gq, gq.ones(2), "text"
+    local function shows(line, ...)
+      local insert, list = repl.complete(line)
+      for _, word in ipairs { ... } do
+        local told = (" %s "):format(list or "")
+        assert.truthy(told:find(" " .. word .. " ", 1, true), line .. ": " .. tostring(list or insert))
+      end
+      return list
+    end
+    shows("replx:s", "sum", "sqrt")
+    shows("replx.", "shape", "dtype", "grad")
+    shows("repls:", "upper", "gsub")
+    assert.equal("hape", (repl.complete("y = replx.s")))
+    assert.equal("ear", (repl.complete("?nn.Lin")))
+    assert.equal("i", (repl.complete("gq.odeint(f, z, t, {method = 'dopr")))
+    assert.equal("orm", (repl.complete("gq.odeint(f, z, {0, 1}, { gradient = \"semin")))
+    assert.equal("ize = ", (repl.complete("gq.odeint(f, z, {0, 1}, { rtol = 1e-3, step_s")))
+    assert.equal("iser = ", (repl.complete("gq.train { model = net, optim")))
+    assert.equal("n", (repl.complete("x = functio")))
+    assert.equal("amples/", (repl.complete("dofile('ex")))
+    assert.equal("nes.lua", (repl.complete("dofile('examples/si")))
+    local list = select(2, repl.complete("gq."))
+    assert.falsy((" " .. list):find(" core ", 1, true) or list:find(" _", 1, true))
+    _G.gq, _G.replx, _G.repls = nil, nil, nil
+  end)
+
   it("completes names", function()
     local _, _, _, repl = play {}
     assert.equal("ring", (repl.complete("x = st")))
@@ -329,12 +410,34 @@ describe("the REPL", function()
     assert.equal(0, code)
     assert.equal("", err)
     assert.truthy(out:find("42", 1, true))
-    assert.equal("y = 6\ny * 7\nexit\n", read(folder .. "/state/gqlua/history"))
+    assert.equal("y = 6\ny * 7\n", read(folder .. "/state/gqlua/history"))
     assert.truthy(shell("stat -c %a state/gqlua/history"):find("600", 1, true))
     out, err, code = shell(command:format("/dev/null", "/dev/null/x"))     -- nowhere to write
     assert.equal("", err)
     assert.equal(0, code)
     assert.truthy(out:find("42", 1, true))
+  end)
+
+  it("runs the rc file, and tells of one that fails", function()
+    local _, _, _, repl = play {}
+    assert.equal("/c/gqlua/rc.lua", repl.rc_path(function(k) return k == "XDG_CONFIG_HOME" and "/c" or "/h" end))
+    assert.equal("/h/.config/gqlua/rc.lua", repl.rc_path(function(k) return k == "HOME" and "/h" or nil end))
+    local command = "printf 'fromrc\\n1 + 1\\n' | HOME=%s XDG_CONFIG_HOME=%s " .. quote(gqlua) .. " -i"
+    os.execute("mkdir -p " .. quote(folder .. "/config/gqlua"))
+    write("config/gqlua/rc.lua", "fromrc = 'set by rc'")
+    assert.truthy(shell(command:format(folder, folder .. "/config")):find("> set by rc\n> 2\n", 1, true))
+    write("config/gqlua/rc.lua", "nosuch.field = 1")
+    local out = shell(command:format(folder, folder .. "/config"))
+    assert.truthy(out:find("rc.lua:1", 1, true) and out:find("2\n", 1, true), out)
+  end)
+
+  it("completes with Tab in a terminal", function()
+    local keys = "sleep 0.4; printf 'x = gq.zeros\\t(2)\\n'; sleep 0.2; printf 'x:nume\\t()\\n'; sleep 0.2; " ..
+      "printf '\\004'; sleep 0.1"
+    local out, _, code = shell(("(%s) | HOME=%s TERM=xterm timeout 20 script -qec %s /dev/null"):format(keys, folder,
+      quote("exec " .. quote(gqlua))))
+    assert.equal(0, code, out)
+    assert.truthy(out:find("\n2\r?\n"), out)
   end)
 
   it("starts after a script with -i and sees its globals", function()
@@ -355,11 +458,14 @@ local wait = "i=0; while [ ! -e solving ] && [ $i -lt 100 ]; do sleep 0.05; i=$(
 describe("Ctrl-C", function()
   before_each(function() os.remove(folder .. "/solving") end)
 
-  it("ends a script inside a solve with a traceback, as SIGINT does", function()
+  it("ends a script inside a solve with the place in one line, as SIGINT does", function()
     write("long.lua", solve)
     local out, err, code = shell("timeout --foreground -s INT 1 " .. quote(gqlua) .. " long.lua; echo $?")
     assert.truthy(out:find("124", 1, true) and code == 0, out .. err)     -- timeout's own word for it
-    assert.truthy(err:find("interrupted", 1, true) and err:find("traceback", 1, true), err)
+    assert.truthy(err:find("^gqlua: long%.lua:3: interrupted at t = [^\n]*\n$"), err)
+    write("loop.lua", "local x = 1\nwhile true do\n  x = x + 1\nend\n")
+    out, err = shell("timeout --foreground -s INT 0.3 " .. quote(gqlua) .. " loop.lua")
+    assert.truthy(err:find("^gqlua: loop%.lua:[234]: interrupted!\n$"), out .. err)
   end)
 
   it("raises an error that a script can catch, soon, and the state stays usable", function()

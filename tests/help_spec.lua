@@ -62,7 +62,7 @@ describe("gq.help", function()
   end)
 
   it("keeps lines to 100 characters, and what goes on indented", function()
-    for _, what in ipairs { "odeint", "methods", "gradient", "guards", "info", "regularise", "cli" } do
+    for _, what in ipairs { "odeint", "methods", "gradient", "guards", "info", "sdes", "regularise", "cli" } do
       for line in text(what):gmatch("[^\n]+") do assert.truthy(#line <= 100, line) end
     end
     assert.truthy(text("methods"):find("\n    ", 1, true))
@@ -70,7 +70,7 @@ describe("gq.help", function()
 
   it("lists the subjects that are no names", function()
     local all = text(nil)
-    for _, what in ipairs { "methods", "gradient", "guards", "info", "regularise" } do
+    for _, what in ipairs { "methods", "gradient", "guards", "info", "sdes", "regularise" } do
       assert.truthy(all:find("?" .. what, 1, true), what)
     end
   end)

@@ -5,7 +5,6 @@ local helper = require "tests.helper"
 
 local f64 = { dtype = "float64" }
 local kinds = { "linear", "cubic", "hermite", "monotone", "rectilinear" }
-local smooth = { "cubic", "hermite", "monotone" }
 local times = { 0, 0.4, 1, 1.3, 2.5 }
 
 local function tensor(x) return gq.tensor(x, f64) end

@@ -41,12 +41,19 @@ local unary = {
   sigmoid = { function(x) return 1 / (1 + math.exp(-x)) end },
   softplus = { function(x) return math.log(1 + math.exp(x)) end },
   relu = { function(x) return math.max(x, 0) end, away }, erf = { erf },
+  floor = { math.floor }, round = { function(x)
+    local y = math.floor(x)
+    if x - y == 0.5 then return y % 2 == 0 and y or y + 1 end
+    return math.floor(x + 0.5)
+  end },
   square = { function(x) return x * x end }, reciprocal = { function(x) return 1 / x end, positive },
 }
 local binary = {
   add = { function(x, y) return x + y end }, sub = { function(x, y) return x - y end },
   mul = { function(x, y) return x * y end }, div = { function(x, y) return x / y end, randn, positive },
   pow = { function(x, y) return x ^ y end, positive, randn },
+  floor_divide = { function(x, y) return x // y end, randn, positive },
+  remainder = { function(x, y) return x % y end, randn, positive },
   maximum = { math.max }, minimum = { math.min },
 }
 local compare = {
@@ -126,6 +133,13 @@ local other = {
     { function(x) return x:index_select(2, int {}) end, randn(2, 3) } },
   gather = { { function(x) return x:gather(2, int { { 3, 1 }, { 2, 2 } }) end, randn(2, 3) } },
 }
+other.window = {
+  { function(x) return gq.core.windows(x, 1, { 2 }, { 2 }, { 1 }) end, randn(5, 2) },
+  { function(x) return gq.core.windows(x, 2, { 2, 3 }, { 1, 2 }, { 2, 1 }) end, randn(2, 4, 5, 2) },
+  { function(x) return gq.core.windows(x, 2, { 3 }, { 1 }, { 1 }):sum({ 2, 3 }) end, randn(2, 2) } }
+other.window_add = {
+  { function(x) return gq.core.windows_add(x, 1, { 6 }, { 2 }, { 1 }) end, randn(2, 3, 2) },
+  { function(x) return gq.core.windows_add(x, 2, { 4, 6 }, { 1, 2 }, { 2, 1 }) end, randn(2, 2, 3, 2, 2, 2) } }
 other.clamp = { { function(x) return x:clamp(-0.5, 0.5) end, away(5) },
     { function(x) return x:clamp(nil, 0.1) end, away(5) },
   { function(x, lo) return x:clamp(lo) end, away(5), gq.tensor({ 0.05 }, f64) } }

@@ -14,6 +14,7 @@ local diffusion = {
   scalar = function(c) return function(_, z) return c * z end end,
   additive = function(c) return function(t) return gq.stack({ c, 2 * c, c * c }, -1) * (1 + t) end end,
   general = function(c) return function(_, z) return gq.stack({ c * z, gq.cos(z) * c }, -1) end end,
+  commutative = function(c) return function(t, z) return gq.stack({ c * gq.cos(z), (2 + t) * gq.cos(z) }, -1) end end,
 }
 
 -- A loss over states at several times, of z0 and of what drift and diffusion capture.
@@ -50,9 +51,9 @@ local function slope(loss, p, e)
 end
 
 local cases = {}
-for _, method in ipairs { "heun", "midpoint", "euler_heun", "reversible_heun", "euler" } do
-  for _, noise in ipairs { "diagonal", "scalar", "additive", "general" } do
-    cases[#cases + 1] = { method, noise }
+for _, m in ipairs(gq.core.schemes()) do
+  for _, noise in ipairs { "diagonal", "scalar", "additive", "general", "commutative" } do
+    if m.strong[noise] then cases[#cases + 1] = { m.name, noise } end
   end
 end
 
@@ -161,6 +162,28 @@ describe("gradients of sdeint", function()
     end
   end)
 
+  it("go through the conversion to the other calculus", function()
+    local p = { gq.tensor(0.6, f64), gq.randn(20, 2, { seed = 1, dtype = "float64" }) }
+    for _, x in ipairs(p) do x.requires_grad = true end
+    local function loss(q, o)
+      local sde = gq.sde { drift = function(_, z) return -z end, calculus = "ito",
+        diffusion = function(_, z) return q[1] * gq.sin(z + 0.5 * z:sum(-1, true)) end }
+      return gq.sdeint(sde, q[2], { 0, 0.5, 1 }, o):square():sum()
+    end
+    local function opts(engine) return { dt = 0.01, seed = 5, calculus = "stratonovich", gradient = engine } end
+    local want, direction = slope(function(o, q) return loss(q, opts(o.gradient)) end, p, 1e-5)
+    local grads = { direct = gq.grad({ loss(p, opts "direct") }, p), aca = gq.grad({ loss(p, opts "aca") }, p) }
+    local sum = 0
+    for i, g in ipairs(grads.direct) do sum = sum + (g * direction[i]):sum():item() end
+    assert.close(sum, want, 1e-7)
+    assert.below(helper.relative(grads.aca, grads.direct), 1e-14, "aca")
+    -- The adjoint of the same Ito SDE, solved by Euler: both go to one limit.
+    local ito = { dt = 1 / 2048, seed = 5, gradient = "adjoint" }
+    local fine = opts "direct"
+    fine.dt = 1 / 2048
+    assert.below(helper.relative(gq.grad({ loss(p, ito) }, p), gq.grad({ loss(p, fine) }, p)), 0.02, "adjoint")
+  end)
+
   it("have second derivatives through direct", function()
     for _, case in ipairs { { "heun", "diagonal" }, { "reversible_heun", "general" }, { "euler", "additive" } } do
       local _, loss, p = problem(case[1], case[2])
@@ -198,13 +221,13 @@ describe("gradients of sdeint", function()
 
   it("refuse what makes no sense", function()
     local grads = problem("heun", "diagonal")
-    local k = gq.ones(3, 2, f64)
+    local k = gq.ones(40, 2, f64)
     k.requires_grad = true
     refused("reversible_heun", grads, { gradient = "reversible" })
     refused("did you mean", grads, { gradient = "adjont" })
     local mixed = gq.sde { drift = function(_, z) return -z end, calculus = "ito",
       diffusion = function(_, z) return z + z:sum() end }
-    refused("z_i alone", gq.sdeint, mixed, k, { 0, 1 }, { dt = 0.1, method = "euler", gradient = "adjoint" })
+    refused("80 numbers", gq.sdeint, mixed, k, { 0, 1 }, { dt = 0.1, method = "euler", gradient = "adjoint" })
     refused("heun", grads, { gradient = "adjoint", adjoint = { method = "euler" } })
     refused("method", grads, { gradient = "adjoint", adjoint = { methd = "heun" } })
     local sde = gq.sde { drift = function(_, z) return -z end, diffusion = function(_, z) return z end }

@@ -330,6 +330,73 @@ describe("sdeint", function()
     assert.close(solve "float32", solve "float64", 1e-4)
   end)
 
+  describe("in the other calculus", function()
+    local m = gq.tensor({ { 0.3, 0.4 }, { -0.5, 0.2 } }, f64)
+    local few = 200
+    local w, b1, z0 = path { shape = { few, 2 }, seed = 6 }, path { shape = { few, 1 } }, gq.ones(few, 2, f64)
+    local kinds = {
+      diagonal = function(t, z) return gq.sin(z) * (0.8 + 0.2 * t) end,
+      scalar = function(_, z) return 0.8 * z end,
+      general = function(_, z) return gq.stack({ 0.6 * z, gq.cos(z:matmul(m)) }, -1) end,
+      mixed = function(_, z) return gq.sin(z:matmul(m)) + 0.3 * z end,
+      ["rows mixed"] = function(_, z) return gq.sin(z) * (1 + 0.1 * z:sum()) end,
+    }
+    local function sde(kind, calculus)
+      local noise = (kind == "scalar" or kind == "general") and kind or "diagonal"
+      return gq.sde { drift = function(t, z) return 0.3 * gq.cos(z) - t * z end, diffusion = kinds[kind],
+        noise = noise, calculus = calculus }
+    end
+
+    for kind in pairs(kinds) do
+      it("meets the solution of its own: " .. kind, function()
+        local whole = kind == "rows mixed"
+        local start = whole and z0:narrow(1, 1, 3) or z0
+        local b2 = whole and path { shape = { 3, 2 }, seed = 6 } or kind == "scalar" and b1 or w
+        local function solve(given, method, dt, calculus)
+          local z, info = gq.sdeint(sde(kind, given), start, { 0, 1 }, { dt = dt, method = method, brownian = b2,
+            calculus = calculus })
+          return last(z), info
+        end
+        local fine = 2 ^ -11
+        for _, case in ipairs { { "ito", "euler", "heun", "stratonovich" },
+          { "stratonovich", "heun", "euler", "ito" } } do
+          local given, own, other, calculus = table.unpack(case)
+          local want = solve(given, own, fine)
+          local same, info = solve(given, other, fine, calculus)
+          local as_it_is = solve(calculus, other, fine)
+          local off = rms(same - want)
+          assert.equal(other, info.method)
+          assert.below(off, whole and 0.1 or 0.03, "converted")
+          assert.below(4 * off, rms(as_it_is - want), "as it is, which is another SDE")
+        end
+      end)
+    end
+
+    it("has the correction of geometric Brownian motion", function()
+      for _, method in ipairs { "heun", "midpoint", "reversible_heun" } do
+        local z = gq.sdeint(gbm "ito", one, { 0, 1 }, { dt = 2 ^ -8, method = method, brownian = b,
+          calculus = "stratonovich" })
+        assert.below(rms(last(z) - gq.exp(b(1) * 0.8 - 0.22)), 0.01, method)
+      end
+    end)
+
+    it("is Euler's for an Ito SDE by default", function()
+      local _, info = gq.sdeint(gbm "ito", one, { 0, 1 }, { dt = 0.1 })
+      assert.equal("euler", info.method)
+      _, info = gq.sdeint(gbm "ito", one, { 0, 1 }, { dt = 0.1, calculus = "stratonovich" })
+      assert.equal("heun", info.method)
+    end)
+
+    it("is refused where it does not fit, or costs too much", function()
+      local wide = gq.tensor({ 1 }, f64):expand(80, 80) * 0.01
+      local big = gq.sde { drift = function(_, z) return -z end, calculus = "ito",
+        diffusion = function(_, z) return z:matmul(wide) end }
+      refused("calculus", gq.sdeint, gbm "ito", one, { 0, 1 }, { dt = 0.1, method = "heun" })
+      refused("80 numbers", gq.sdeint, big, gq.ones(2, 80, f64), { 0, 1 }, { dt = 0.1, calculus = "stratonovich" })
+      refused("stratonovich", gq.sdeint, gbm "ito", one, { 0, 1 }, { dt = 0.1, calculus = "stratonovic" })
+    end)
+  end)
+
   it("allocates nothing in its loop, and leaves nothing behind", function()
     if not gq.debug then return pending "gq.debug is there in debug and asan builds only" end
     local z0 = gq.ones(40, 1)
@@ -477,6 +544,35 @@ describe("wong_zakai", function()
     assert.close(z, gq.exp(0.1 + 0.8 * b), 1e-7)
   end)
 
+  it("gives an Ito SDE its correction, of every kind of noise, eager or traced, with gradients", function()
+    local z, t = gq.randn(4, 2, { seed = 1, dtype = "float64" }), 0.3
+    local m = gq.tensor({ { 0.3, 0.4 }, { -0.5, 0.2 } }, f64)
+    local a = gq.tensor(0.8, { dtype = "float64", requires_grad = true })
+    local kinds = {
+      diagonal = { function(_, x) return a * gq.sin(x) end,
+        function(x) return 0.5 * a * a * gq.sin(x) * gq.cos(x) end },
+      scalar = { function(_, x) return a * x end, function(x) return 0.5 * a * a * x end },
+      additive = { function() return m * a end, function(x) return 0 * x end },
+      general = { function(_, x) return gq.stack({ a * x, a * gq.sin(x) }, -1) end,
+        function(x) return 0.5 * a * a * (x + gq.sin(x) * gq.cos(x)) end },
+    }
+    for noise, pair in pairs(kinds) do
+      local function field(calculus, drift)
+        return gq.wong_zakai(gq.sde { drift = drift, diffusion = pair[1], noise = noise, calculus = calculus },
+          { t0 = 0, t1 = 1, seed = 3, cosines = 4 })
+      end
+      local ito = field("ito", function(_, x) return -x end)
+      local same = field("stratonovich", function(_, x) return -x - pair[2](x) end)
+      assert.close(ito(t, z), same(t, z), 1e-12, 1e-12)
+      local opts = { rtol = 1e-9, atol = 1e-9, gradient = "direct" }
+      local got, want = gq.odeint(ito, z, { 0, 1 }, opts), gq.odeint(same, z, { 0, 1 }, opts)
+      assert.close(got, want, 1e-9, 1e-9)
+      assert.close(gq.grad(last(got):sum(), a), gq.grad(last(want):sum(), a), 1e-7, 1e-12)
+    end
+    local none = gq.wong_zakai(gbm "ito", { t0 = 0, t1 = 1, cosines = 0 })
+    assert.close(none(t, z), z * (0.1 - 0.32), 1e-12)
+  end)
+
   it("draws once for every shape, from its seed, more cosines refining the path", function()
     local z = gq.zeros(4, 2, f64)
     local function at(o, t) return gq.wong_zakai(plain_noise(), o)(t or 0.3, z):totable() end
@@ -560,7 +656,6 @@ describe("wong_zakai", function()
 
   it("refuses what makes no sense", function()
     local z, sde = gq.zeros(2, 1), plain_noise()
-    refused("correction", gq.wong_zakai, gbm "ito", { t0 = 0, t1 = 1 })
     refused("t1", gq.wong_zakai, sde, { t0 = 0 })
     refused("smaller", gq.wong_zakai, sde, { t0 = 1, t1 = 1 })
     refused("cosines", gq.wong_zakai, sde, { t0 = 0, t1 = 1, cosines = -1 })

@@ -45,6 +45,7 @@ local usual = {
   data = { nil, "directory of the data", "text" },
   out = { nil, "directory for checkpoints and logs", "text" },
   json = { nil, "write the record of the run to this file", "text" },
+  plot = { nil, "draw the result, in the terminal or --plot x.svg, .png, .pdf", "picture" },
   quick = { false, "a few seconds' run, to see that everything works" },
   quiet = { false, "print nothing but errors" },
   resume = { false, "continue from the checkpoint in --out" },
@@ -81,7 +82,7 @@ local function rows_of(spec)
   return rows, by_name
 end
 
-local placeholder = { integer = " N", number = " X", text = " TEXT", flag = "", list = " A,B,...",
+local placeholder = { integer = " N", number = " X", text = " TEXT", flag = "", picture = " [FILE]", list = " A,B,...",
   numbers = " X,Y,..." }
 
 -- "a|b|c" as a, b or c
@@ -94,7 +95,7 @@ local function help_row(r)
   return ("  %-22s %s%s%s"):format(left, r.help, choices, default and (" (%s)"):format(default) or "")
 end
 
-local function help(spec, rows)
+local function help(spec, rows, by_name)
   local script = arg and arg[0] or "script"
   local words = spec.words and " " .. spec.words or ""
   local lines = { ("usage: gqlua %s [options]%s"):format(script, words) }
@@ -102,6 +103,9 @@ local function help(spec, rows)
   lines[#lines + 1] = ""
   for _, r in ipairs(rows) do lines[#lines + 1] = help_row(r) end
   lines[#lines + 1] = ("  %-22s %s"):format("--help", "print this")
+  if by_name.json and not spec.words then
+    lines[#lines + 1] = "Several values, as --width 8,16, make a run of each: gqlua sweep --help tells more."
+  end
   if spec.more then lines[#lines + 1] = "\n" .. spec.more end
   return table.concat(lines, "\n")
 end
@@ -129,6 +133,12 @@ local convert = {
   list = function(text) return items(text), "a list with commas" end,
   numbers = function(text) return numbers(text), "numbers with commas" end,
 }
+
+-- The next word, where it is the name of a picture; "-", the terminal, otherwise.
+local function picture(text)
+  local suffix = text and text:match("%.(%a+)$")
+  return suffix and ("svg png pdf"):find(suffix:lower(), 1, true) and text or nil
+end
 
 local function choose(kind, text)
   for choice in kind:gmatch("[^|]+") do
@@ -168,9 +178,20 @@ local function read(r, text)
   return value
 end
 
+-- Several values of an option that takes one, "8,16": they ask for a sweep. nil: it is none.
+local function several(r, text)
+  local list = not (r.kind == "text" and r.name ~= "gradient") and text:find(",", 1, true) and items(text)
+  for k, item in ipairs(list or {}) do
+    local problem
+    list[k], problem = read(r, item)
+    if problem then return nil end
+  end
+  return list or nil
+end
+
 -- The table of values; nil and what is wrong; nil alone for --help.
 local function parse(words, rows, by_name, free)
-  local o, given, i = { words = free and {} or nil }, {}, 1
+  local o, given, i = { words = free and {} or nil }, { lists = {} }, 1
   for _, r in ipairs(rows) do o[r.key] = r.default end
   while i <= #words do
     local word = words[i]
@@ -185,14 +206,21 @@ local function parse(words, rows, by_name, free)
     elseif r.kind == "flag" then
       if text then return nil, ("--%s takes no value"):format(name) end
       o[r.key], given[r.key] = true, true
+    elseif r.kind == "picture" then
+      i = not text and picture(words[i + 1]) and i + 1 or i
+      o[r.key], given[r.key] = picture(text or words[i]) or "-", true
+      if text and o[r.key] == "-" then return nil, ("--%s: a name in .svg, .png or .pdf expected"):format(name) end
     else
       if not text then
         i = i + 1
         text = words[i]
       end
       if not text then return nil, ("--%s: a value is missing"):format(name) end
-      local value, problem = read(r, text)
+      local list = by_name.json and convert[r.kind] ~= convert.list and convert[r.kind] ~= convert.numbers and
+        several(r, text)
+      local value, problem = read(r, list and tostring(list[1]) or text)
       if problem then return nil, problem end
+      given.lists[r.key] = list or nil
       o[r.key], given[r.key] = value, true
     end
     i = i + 1
@@ -202,18 +230,33 @@ local function parse(words, rows, by_name, free)
   return o, given
 end
 
+-- The script over the lists that were given; seeds, the folder and the records are gq.sweep's. Returns nothing.
+local own <const> = { seed = true, seeds = true, out = true, json = true, quiet = true, resume = true, plot = true }
+
+local function sweep(o, given, lists)
+  local fixed = {}
+  for k in pairs(given) do
+    if not own[k] and not lists[k] then fixed[k] = o[k] end
+  end
+  gq.sweep { script = arg[0], grid = lists, options = fixed, seeds = o.seeds, seed = o.seed, out = o.out,
+    quiet = o.quiet }
+end
+
 local function cli(spec, words)
   if type(spec) ~= "table" then error(("gq.cli: a table expected, got %s"):format(describe(spec)), 2) end
   local rows, by_name = rows_of(spec)
   local o, other = parse(words or arg or {}, rows, by_name, spec.words ~= nil)
   if o then
+    local lists = other.lists
+    other.lists = nil
+    if next(lists) then return sweep(o, other, lists) end
     if by_name.device then gq.set_default_device(o.device) end
     return o, other
   elseif other then
     io.stderr:write(("%s: %s\n"):format(arg and arg[0] or "script", other))
     os.exit(2, true)
   end
-  print(help(spec, rows))
+  print(help(spec, rows, by_name))
   return nil
 end
 

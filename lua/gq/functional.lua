@@ -106,6 +106,8 @@ local function moments(x, list, correction)
   return c + mean, sum / math.max(n - correction, 0)
 end
 
+gq.core.moments = moments
+
 -- The root with derivative zero at zero, where the true one is infinite.
 local function root(v)
   local zero = v:eq(0)

@@ -3,7 +3,7 @@
 local gq = ...
 
 -- Modules worth a look without a full name: ?Linear finds nn.Linear.
-local inner = { "nn", "optim", "data", "logger", "checkpoint", "paper" }
+local inner = { "nn", "optim", "data", "logger", "checkpoint", "paper", "plot", "json", "flow" }
 
 local function field(value, key)
   if type(value) == "table" then return value[key] end
@@ -33,7 +33,7 @@ end
 local function sorted_names(t)
   local names = {}
   for k, v in next, t do
-    if type(k) == "string" and k:sub(1, 1) ~= "_" then
+    if type(k) == "string" and k:sub(1, 1) ~= "_" and not (t == gq and (k == "core" or k == "docs")) then
       names[#names + 1] = type(v) == "table" and k .. "." or k
     end
   end
@@ -87,31 +87,142 @@ local function describe(value, name)
   return ("%s: a %s without a text of its own"):format(name or "this", type(value))
 end
 
+-- ---- subjects: what ? alone lists ----
+
+local subjects <const> = {
+  { "tensors", "making, reading and changing them: ?shape, ?indexing",
+    "tensor zeros ones full rand randn randperm arange linspace eye cat stack where" },
+  { "operations", "on numbers, broadcasting: exp, tanh, matmul, sum ...",
+    "add sub mul div pow neg exp log sqrt sin cos tanh sigmoid softplus relu clamp maximum minimum matmul sum mean " ..
+    "var std max min softmax logsumexp norm argmax" },
+  { "gradients", "x:backward(), gq.grad and derivatives of functions",
+    "backward grad no_grad jvp jacobian hessian_vector checkgrad" },
+  { "modules", "networks: nn.mlp, nn.Sequential, layers, your own", nil },
+  { "solving", "gq.odeint: ?methods, ?gradient, ?event, ?info, ?guards", "odeint interpolate cde steer jet" },
+  { "sdes", "noise: gq.sde, gq.sdeint, gq.wong_zakai", "sde sdeint brownian wong_zakai" },
+  { "training", "gq.train, gq.optim, gq.data, losses, checkpoints",
+    "train optim data cross_entropy mse_loss gaussian_kl progress logger checkpoint" },
+  { "files", "gq.save and gq.load by suffix, JSON, checkpoints", "save load checkpoint json file_read file_write" },
+  { "plots", "pictures in the terminal and in files: gq.plot", nil },
+  { "sweeps", "scripts over many settings: gq.sweep, gq.tabulate", "sweep sweep_results tabulate cli experiment" },
+  { "machine", "threads, seeds, dtypes, devices, memory, time",
+    "set_threads manual_seed set_default_dtype devices memory clock warnings version" },
+  { "prompt", "what can be typed here: Tab, _, %time, !ls", nil },
+}
+
+local subject_of = {}
+for _, s in ipairs(subjects) do subject_of[s[1]] = s end
+
+local function first_line(doc) return (doc:match("^[^\n]*")) end
+
+local function subject_text(s)
+  local lines = { ("%s: %s"):format(s[1], s[2]) }
+  for name in (s[3] or ""):gmatch("%S+") do
+    local value = gq[name]
+    local doc = value ~= nil and gq.docs[value]
+    if doc then lines[#lines + 1] = "  " .. first_line(doc):sub(1, 96) end
+    if type(value) == "table" and not doc then lines[#lines + 1] = "  gq." .. name .. ": ?" .. name end
+  end
+  if gq.docs[s[1]] then lines = { (gq.docs[s[1]]:gsub("\n$", "")) } end
+  return table.concat(lines, "\n")
+end
+
 -- What has a text but is no name: topics.lua.
-local function subjects()
+local function topics()
   local list = {}
   for k in next, gq.docs do
-    if type(k) == "string" then list[#list + 1] = "?" .. k end
+    if type(k) == "string" and not subject_of[k] then list[#list + 1] = "?" .. k end
   end
   table.sort(list)
-  return table.concat(list, " ")
+  return list
+end
+
+local function overview()
+  local lines = { "Subjects; ?name tells more of each, and of every name" }
+  for _, s in ipairs(subjects) do lines[#lines + 1] = ("  ?%-11s %s"):format(s[1], s[2]) end
+  lines[#lines + 1] = "Texts on their own\n" .. wrap(topics())
+  lines[#lines + 1] = "gq has\n" .. wrap(sorted_names(gq))
+  return table.concat(lines, "\n")
+end
+
+-- ---- what is no name: methods, engines, and words of the texts ----
+
+local function row_text(name)
+  for _, m in ipairs(gq.core.tableaux()) do
+    if m.name == name then
+      return ("%s: a solver of order %d, for method = \"%s\" in gq.odeint; %s\n?methods tells of all"):format(name,
+        m.order, name, m.source)
+    end
+  end
+  for _, m in ipairs(gq.core.schemes()) do
+    if m.name == name then
+      return ("%s: a method of gq.sdeint, method = \"%s\"; ?sdes tells of all"):format(name, name)
+    end
+  end
+  for _, e in ipairs(gq.core.engines()) do
+    if e.name == name then
+      return ("%s: gradient = \"%s\" in gq.odeint: %s; keeps %s\n?gradient tells of all"):format(name, name, e.doc,
+        e.kept)
+    end
+  end
+end
+
+-- The lines of the texts that have the word.
+local function mentions(word)
+  local pattern, found = "%f[%w_]" .. word:gsub("%p", "%%%0") .. "%f[^%w_]", {}
+  for value, doc in next, gq.docs do
+    for line in doc:gmatch("[^\n]+") do
+      if line:find(pattern) then
+        local head = type(value) == "string" and "?" .. value or doc:match("^[%w_.]+") or ""
+        found[#found + 1] = ("  %s: %s"):format(head, line:gsub("^ +", ""):sub(1, 98 - #head))
+        break
+      end
+    end
+  end
+  table.sort(found)
+  if #found > 15 then found = table.move(found, 1, 15, 1, { [16] = ("  and %d more"):format(#found - 15) }) end
+  return #found > 0 and ("%s is in the texts of\n%s"):format(word, table.concat(found, "\n")) or nil
+end
+
+-- ---- values ----
+
+local function value_text(v)
+  if gq.is_tensor(v) then
+    return ("a tensor %s of shape {%s} on %s%s\n?tensors, ?shape and ?indexing tell what can be done with it"):format(
+      v.dtype, table.concat(v.shape, ", "), v.device, v.requires_grad and ", whose gradient is kept" or "")
+  end
+  if type(v) == "table" and type(v.parameters) == "function" then
+    return "a network: x -> net(x), or net(t, z) as dynamics of gq.odeint; net:parameters(), net:state_dict(): ?modules"
+  end
+  return describe(v)
+end
+
+-- Is this table one of the library's parts, as gq.nn?
+function gq.core.is_part(v)
+  for _, name in ipairs(inner) do
+    if gq[name] == v then return true end
+  end
+  return false
 end
 
 local function text_of(what)
-  if what == nil then
-    return "gq has\n" .. wrap(sorted_names(gq)) .. "\n?name explains one, as in ?odeint or ?nn.Linear; there are also "
-      .. subjects()
-  end
-  if type(what) ~= "string" then return describe(what) end
+  if what == nil or what == "gq" then return overview() end
+  if type(what) ~= "string" then return value_text(what) end
+  what = what:gsub("^%s+", ""):gsub("[%s()?]+$", "")
+  if subject_of[what] then return fold(subject_text(subject_of[what])) end
+  if gq.docs[what] and lookup(what) == nil then return fold(gq.docs[what]) end
   local value, name = find(what)
   if value ~= nil then return describe(value, name) end
-  if gq.docs[what] then return fold(gq.docs[what]) end     -- a subject
+  local text = row_text(what)
+  if text then return fold(text) end
   local near = similar(what)
+  text = #what > 2 and what:match("^[%w_]+$") and mentions(what)
+  if text then return text end
   if #near > 0 then return ("nothing is called %s; perhaps\n%s"):format(what, wrap(near)) end
-  return ("nothing is called %s; ? alone lists the names"):format(what)
+  return ("nothing is called %s; ? alone lists subjects and names"):format(what)
 end
 
--- gq.help([name or function]): print the text. write: where to, print by default.
+-- gq.help([name or value]): print the text. write: where to, print by default.
 function gq.help(what, write)
   if write ~= nil and type(write) ~= "function" then
     error(("gq.help: the second argument is a function that writes, got %s"):format(type(write)), 2)
@@ -119,3 +230,7 @@ function gq.help(what, write)
   local text = text_of(what)
   if write then write(text .. "\n") else print(text) end
 end
+gq.docs[gq.help] = [[
+gq.help([name | value]): what it is; at the prompt ?name, and ? for the subjects
+  gq.help "odeint"
+  gq.help(gq.nn.Linear)]]

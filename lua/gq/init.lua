@@ -4,10 +4,15 @@ local gq, load = ...
 
 load("options")                  -- gq.core.options and its kin, for all that follow
 load("functional")               -- softmax, losses, activations: gq.* and methods
+load("spatial")                  -- gq.conv2d, max_pool2d, pad and their kin
+load("arrays")                   -- order, masks, running sums, gq.einsum: gq.* and methods
+load("linear")                   -- gq.solve, gq.eigh and their kin
 gq.checkgrad = load("checkgrad")
 load("derivatives")              -- gq.jvp, gq.jacobian, gq.hessian_vector
 gq.nn = load("nn/module")
 load("nn/layers")
+load("nn/images")                -- nn.Conv2d, pooling, normalisation
+load("nn/initial")               -- nn.init
 load("nn/nets")                  -- nn.Sequential, nn.mlp and their kin
 load("nn/cells")                 -- nn.RNNCell, nn.GRUCell
 load("flow")                     -- gq.flow, gq.nn.CNF
@@ -23,9 +28,16 @@ load("states")                   -- odeint's states of several tensors
 load("regularise")               -- gq.jet, gq.steer, odeint's regularisers
 load("interpolate")              -- gq.interpolate, gq.cde
 load("sde")                      -- gq.sde, gq.sdeint, gq.wong_zakai
+gq.core.plotting = { contour = load("plot/marching"), gnuplot = load("plot/gnuplot") }
+gq.core.plotting.terminal = load("plot/terminal")
+gq.plot = load("plot/plot")
+gq.tabulate = load("sweep/tabulate")
+gq.core.sweeping = { configs = load("sweep/configs"), slurm = load("sweep/slurm"), tabulate = gq.tabulate }
+gq.sweep = load("sweep/sweep")   -- with gq.sweep_results
 gq.train = load("train")
 gq.cli = load("cli")
 gq.experiment = load("experiment")
 gq.paper = load("paper")
 load("topics")                   -- ?methods, ?gradient, ?guards, ?info
 load("help")
+gq.core.prompt = { complete = load("prompt/complete"), show = load("prompt/show") }

@@ -15,62 +15,7 @@ local SLOW = 0.1                      -- seconds after which a command's time is
 local KEPT = 500                      -- lines of history read at start
 local TRIM = 65536                    -- bytes at which the history file is cut to the lines kept
 
--- ---- showing values ----
-
-local show
-
-local function show_key(k)
-  if type(k) == "string" and k:match("^[%a_][%w_]*$") then return k end
-  return "[" .. show(k, 2) .. "]"
-end
-
--- The keys beyond 1..n: names first, in order.
-local function other_keys(t, n)
-  local names, rest = {}, {}
-  for k in next, t do
-    if type(k) == "string" then
-      names[#names + 1] = k
-    elseif not (math.type(k) == "integer" and k >= 1 and k <= n) then
-      rest[#rest + 1] = k
-    end
-  end
-  table.sort(names)
-  return table.move(rest, 1, #rest, #names + 1, names)
-end
-
--- A plain table with its first entries, two levels deep.
-local function show_table(t, depth)
-  local parts, n = {}, 0
-  for _, v in ipairs(t) do
-    n = n + 1
-    if n > 20 then break end
-    parts[n] = show(v, depth + 1)
-  end
-  for _, k in ipairs(other_keys(t, n)) do
-    n = n + 1
-    if n > 20 then break end
-    parts[n] = show_key(k) .. " = " .. show(rawget(t, k), depth + 1)
-  end
-  if n > 20 then parts[21] = "..." end
-  return "{" .. table.concat(parts, ", ") .. "}"
-end
-
-function show(v, depth)
-  if type(v) == "string" and depth > 0 then return (("%q"):format(v):gsub("\\\n", "\\n")) end
-  if type(v) ~= "table" or getmetatable(v) ~= nil then return tostring(v) end
-  if depth > 1 then return next(v) == nil and "{}" or "{...}" end
-  return show_table(v, depth)
-end
-
--- The results of a command on one line each, if any of them is long, or on one line in all.
-function repl.show(...)
-  local parts, separator = {}, "\t"
-  for i = 1, select("#", ...) do
-    parts[i] = show((select(i, ...)), 0)
-    if parts[i]:find("\n", 1, true) then separator = "\n" end
-  end
-  return table.concat(parts, separator)
-end
+repl.show, repl.complete = gq.core.prompt.show, gq.core.prompt.complete
 
 -- ---- reading ----
 
@@ -90,16 +35,15 @@ function repl.compile(text)
   return nil, message, incomplete(message) or incomplete(why)
 end
 
--- The function for the next command; nil, "end" at the end of input; nil for a discarded one.
+-- The function for the next command and its text; nil and what is wrong; nil for a discarded one.
 local function read_chunk(term, text)
   while true do
     local f, message, more = repl.compile(text)
     if f then return f, text end
-    if not more then return nil, message end
-    local line, why = term.read("... ")
-    if not line then return nil, why == "end" and message or nil end
-    term.remember(line)
-    text = text .. "\n" .. line
+    if not more then return nil, message, text end
+    local next_line, why = term.read("... ")
+    if not next_line then return nil, why == "end" and message or nil end
+    text = text .. "\n" .. next_line
   end
 end
 
@@ -121,27 +65,98 @@ local function own_traceback(message)
   return beyond:find("%S") and text .. "\nstack traceback:" .. trace or text
 end
 
+-- _ and _1 are the last result, _2 to _9 those before it.
+local function keep(values)
+  if values.n == 0 or values[1] == nil then return end
+  for k = 9, 2, -1 do rawset(_G, "_" .. k, rawget(_G, "_" .. k - 1)) end
+  rawset(_G, "_1", values[1])
+  rawset(_G, "_", values[1])
+end
+
 local function run_chunk(f)
   local started = gq.clock()
   local values = table.pack(f())
   local seconds = gq.clock() - started
+  keep(values)
   local text = values.n > 0 and repl.show(table.unpack(values, 1, values.n)) or nil
   return text, seconds
 end
 
-local function execute(term, f)
+-- timed: the time is shown however short it was.
+local function execute(term, f, timed)
   local ok, text, seconds = term.call(run_chunk, f)
   if not ok then
     term.write(own_traceback(text) .. "\n")
     return
   end
   if text then term.write(text .. "\n") end
-  if seconds > SLOW then term.write(("(%.2f s)\n"):format(seconds)) end
+  if timed or seconds > SLOW then term.write((seconds > SLOW and "(%.2f s)\n" or "(%.3g s)\n"):format(seconds)) end
 end
 
+-- A text longer than the screen, a screen at a time.
+local function page(term, text)
+  local _, rows = gq.terminal_size()
+  local at = 0
+  for line in text:gmatch("[^\n]*\n") do
+    term.write(line)
+    at = at + 1
+    if rows and at % (rows - 1) == 0 and at < select(2, text:gsub("\n", "")) then
+      local answer, why = term.read("-- Enter: more, q: enough -- ")
+      if why or answer:match("^%s*q") then return end
+    end
+  end
+end
+
+-- ?name, or a global of the user's: what it is.
 local function help(term, name)
-  local ok, message = term.call(gq.help, name ~= "" and name or nil, term.write)
-  if not ok then term.write(own_traceback(message) .. "\n") end
+  local value = name:match("^[%a_][%w_]*$") and rawget(_G, name)
+  local ours = value == nil or type(value) == "function" and gq.docs[value] == nil or value == gq
+  local out = {}
+  local ok, message = term.call(gq.help, not ours and value or name ~= "" and name or nil,
+    function(text) out[#out + 1] = text end)
+  if ok and not ours and type(value) ~= "string" then table.insert(out, 1, repl.show(value) .. "\n") end
+  if ok then page(term, table.concat(out)) else term.write(own_traceback(message) .. "\n") end
+end
+
+-- ---- % and ! ----
+
+local percent = {}
+
+-- %time code: run it and say how long it took.
+function percent.time(term, code)
+  local f, why = repl.compile(code)
+  if f then execute(term, f, true) else term.write(why .. "\n") end
+end
+
+-- %who: the user's own globals.
+local at_start = {}
+for k in next, _G do at_start[k] = true end
+
+function percent.who(term)
+  local names = {}
+  for k in next, _G do
+    if not at_start[k] and type(k) == "string" and not k:match("^_%d?$") and k ~= "gq" then names[#names + 1] = k end
+  end
+  table.sort(names)
+  for _, k in ipairs(names) do
+    local v = rawget(_G, k)
+    local what = gq.core.describe(v)
+    local meta = type(v) == "table" and getmetatable(v)
+    if type(meta) == "table" and type(meta.__name) == "string" then what = meta.__name end
+    term.write(("%s: %s\n"):format(k, what))
+  end
+end
+
+local function magic(term, word)
+  local name, rest = word:match("^%%(%a*)%s*(.*)$")
+  if percent[name] then return percent[name](term, rest) end
+  term.write("% commands: %time CODE runs it and says how long it took; %who lists your globals\n")
+end
+
+-- !ls runs in a shell.
+local function shell(term, code)
+  local ok, how, n = os.execute(code)
+  if not ok then term.write(("(%s %d)\n"):format(how, n)) end
 end
 
 -- A local of one command is gone in the next: say so, once.
@@ -151,6 +166,14 @@ local function note_local(term, state, text)
   term.write("(a local lasts for one command only; without `local` the next one can use it)\n")
 end
 
+-- A command of several lines as one line of the history, where that means the same.
+local function as_entry(text)
+  for _, kept in ipairs { "%-%-", "%[%[", "%[=", "\\\n", "\\z" } do
+    if text:find(kept) then return text end
+  end
+  return (text:gsub("%s*\n%s*", " "))
+end
+
 local leaves = { exit = true, quit = true, ["exit()"] = true, ["quit()"] = true }
 
 -- false: the user leaves.
@@ -158,11 +181,20 @@ local function command(term, state, line)
   local word = line:match("^%s*(.-)%s*$")
   if leaves[word] then return false end
   if word == "" then return true end
-  if word:sub(1, 1) == "?" then
-    help(term, word:match("^%?%s*(.*)$"))
+  local first, rest = word:match("^([?!%%])%s*(.*)$")
+  if first or word:match("^[%w_.:]+%?$") then
+    term.remember(line)
+    if first == "!" then
+      shell(term, rest)
+    elseif first == "%" then
+      magic(term, word)
+    else
+      help(term, rest or word:sub(1, -2))
+    end
     return true
   end
-  local f, text = read_chunk(term, line)
+  local f, text, failed = read_chunk(term, line)
+  if f or failed then term.remember(as_entry(failed or text)) end
   if f then
     note_local(term, state, text)
     execute(term, f)
@@ -170,61 +202,6 @@ local function command(term, state, line)
     term.write(text .. "\n")
   end
   return true
-end
-
--- ---- completing names ----
-
-local function keys_of(value, found)
-  local seen = 0
-  while type(value) == "table" and seen < 10 do
-    for k in next, value do
-      if type(k) == "string" then found[#found + 1] = k end
-    end
-    local meta = getmetatable(value)
-    value = type(meta) == "table" and rawget(meta, "__index")
-    seen = seen + 1
-  end
-end
-
-local function names_under(path, method)
-  local value = _G
-  for part in path:gmatch("[%w_]+") do
-    if type(value) ~= "table" then return {} end
-    value = rawget(value, part)
-  end
-  local found = {}
-  if type(value) ~= "table" then
-    local meta = debug.getmetatable(value)
-    value = meta and method and (type(meta.__index) == "table" and meta.__index or gq)   -- a tensor's are gq's
-  end
-  keys_of(value, found)
-  return found
-end
-
-local function common_prefix(names)
-  local prefix = names[1]
-  for i = 2, #names do
-    while names[i]:sub(1, #prefix) ~= prefix do prefix = prefix:sub(1, -2) end
-  end
-  return prefix
-end
-
--- What to insert after `line`, and what to show where nothing can be inserted.
-function repl.complete(line)
-  local word = line:match("[%w_.:]*$")
-  if line == "" then return "    " end
-  local path, sep, start = word:match("^(.-)([.:]?)([%w_]*)$")
-  local names, matching, seen = names_under(path, sep == ":"), {}, {}
-  for _, name in ipairs(names) do
-    if name:sub(1, #start) == start and not seen[name] then
-      matching[#matching + 1], seen[name] = name, true
-    end
-  end
-  if #matching == 0 then return "" end
-  local insert = common_prefix(matching):sub(#start + 1)
-  if insert ~= "" or #matching == 1 then return insert end
-  table.sort(matching)
-  return "", table.concat(matching, "  ")
 end
 
 -- ---- history ----
@@ -279,19 +256,36 @@ local function plain_call(f, ...)
   return xpcall(f, debug.traceback, ...)
 end
 
+-- $XDG_CONFIG_HOME/gqlua/rc.lua, by default under ~/.config; nil where there is no home.
+function repl.rc_path(getenv)
+  getenv = getenv or os.getenv
+  local config, home = getenv("XDG_CONFIG_HOME"), getenv("HOME")
+  if config and config:sub(1, 1) == "/" then return config .. "/gqlua/rc.lua" end
+  return home and home:sub(1, 1) == "/" and home .. "/.config/gqlua/rc.lua" or nil
+end
+
+-- The user's own settings; one that fails is told of and left.
+local function run_rc(term, path)
+  local file = path and io.open(path, "r")
+  if not file then return end
+  file:close()
+  local f, why = loadfile(path, "t")
+  local ok, message = true, why
+  if f then ok, message = term.call(f) end
+  if not (f and ok) then term.write(own_traceback(message) .. "\n") end
+end
+
 function repl.run(terminal)
   local term = setmetatable({ call = terminal.call or plain_call }, { __index = terminal })
   term.remember = open_history(terminal)
   if term.completer then term.completer(repl.complete) end
   local state = {}
-  term.write(("gqlua %s, %s: ?name explains a name, exit or Ctrl-D leaves\n"):format(gq.version.gq, _VERSION))
+  term.write(("gqlua %s, %s: ? explains, Tab completes, exit or Ctrl-D leaves\n"):format(gq.version.gq, _VERSION))
+  if terminal.private then run_rc(term, repl.rc_path()) end
   while true do
     local line, why = term.read("> ")
     if why == "end" then return end
-    if line then
-      term.remember(line)
-      if not command(term, state, line) then return end
-    end
+    if line and not command(term, state, line) then return end
   end
 end
 

@@ -3,7 +3,13 @@
 local gq = ...
 local core = gq.core
 
-local noises, calculi = { "diagonal", "scalar", "additive", "general" }, { "stratonovich", "ito" }
+local noises, calculi = { "diagonal", "scalar", "additive", "general", "commutative" }, { "stratonovich", "ito" }
+
+local function place(list, name)
+  for i, x in ipairs(list) do
+    if x == name then return i end
+  end
+end
 
 -- ---- the equation ----
 
@@ -128,16 +134,19 @@ end
 
 local function product(self, g, t, z)
   local kind = self.sde.noise
-  if kind == "additive" or kind == "general" then return matrix_product(self, g, t, z) end
+  if kind ~= "diagonal" and kind ~= "scalar" then return matrix_product(self, g, t, z) end
   if kind == "diagonal" then return g * noise(self, t, z.shape, z) end
   if g:dim() == z:dim() + 1 then g = g:squeeze(-1) end
   return g * noise(self, t, scalar_shape(z), z)
 end
 
+-- Smooth noise converges to the Stratonovich solution: the drift of an Ito SDE loses its correction.
 function Field:__call(t, z)
-  local f = self.sde.drift(t, z)
+  local ito, f, g = self.sde.calculus == "ito", nil, nil
+  if ito then f, g = core.stratonovich(self._both, t, z, self._noise) end
+  f = f or self.sde.drift(t, z)
   if self.cosines == 0 then return f end
-  return f + product(self, self.sde.diffusion(t, z), within(self, t), z)
+  return f + product(self, g or self.sde.diffusion(t, z), within(self, t), z)
 end
 
 -- A new draw: of `seed`, or of the next seed of gq.manual_seed's generator. Returns itself.
@@ -163,12 +172,6 @@ local function check_xi(o, what)
   return xi, xi.shape[1]
 end
 
-local function check_calculus(sde, what)
-  if sde.calculus == "stratonovich" then return end
-  error(what .. ": smooth noise converges to the Stratonovich solution, and this SDE is Ito: subtract the "
-    .. "correction (1/2) g dg/dz from its drift and say calculus = \"stratonovich\"", 3)
-end
-
 function gq.wong_zakai(sde, o)
   local what = "gq.wong_zakai"
   if getmetatable(sde) ~= Sde then
@@ -176,13 +179,13 @@ function gq.wong_zakai(sde, o)
   end
   core.options(o, "cosines t0 t1 seed xi expansion", what)
   o = o or {}
-  check_calculus(sde, what)
   core.one_of(o, "expansion", { "karhunen-loeve" }, what)
   local t0, t1 = core.need(o, "t0", "number", nil, what), core.need(o, "t1", "number", nil, what)
   if not (t1 > t0 and t1 - t0 < math.huge) then
     error(("%s: t0 is %s and t1 is %s: two times expected, the first one smaller"):format(what, t0, t1), 2)
   end
-  local self = { sde = sde, t0 = t0, t1 = t1, _basis = {}, _draws = {} }
+  local self = { sde = sde, t0 = t0, t1 = t1, _basis = {}, _draws = {}, _noise = place(noises, sde.noise) }
+  function self._both(t, z) return sde.drift(t, z), sde.diffusion(t, z) end
   if o.xi ~= nil then
     self.xi, self.cosines = check_xi(o, what)
   else
@@ -193,7 +196,7 @@ function gq.wong_zakai(sde, o)
   return setmetatable(self, Field)
 end
 
-gq.docs[gq.sde] = "gq.sde{drift = f, diffusion = g, noise = 'diagonal'|'scalar'|'additive'|'general', calculus = "
-  .. "'stratonovich'|'ito'}: dz = f(t, z) dt + g(t, z) dW, for gq.sdeint and gq.wong_zakai"
+gq.docs[gq.sde] = "gq.sde{drift = f, diffusion = g, noise = 'diagonal'|'scalar'|'additive'|'general'|'commutative', "
+  .. "calculus = 'stratonovich'|'ito'}: dz = f(t, z) dt + g(t, z) dW, for gq.sdeint and gq.wong_zakai; ?sdes"
 gq.docs[gq.wong_zakai] = "gq.wong_zakai(sde, {cosines = 10, t0, t1, seed | xi}): dynamics for gq.odeint "
-  .. "over smooth noise; :redraw(seed) for the next training step"
+  .. "over smooth noise, those of an Ito SDE with its correction; :redraw(seed) for the next training step"

@@ -106,11 +106,11 @@ end
 -- implicit function theorem: value(t, z(t)) stays zero.
 local function at_event(p, event, r)
   local last, z = r.info.event_t, r.z:detach()
-  local time = gq.tensor(last, { dtype = "float64", device = "cpu" })
+  local time = gq.tensor(last, { dtype = "float64", device = z.device })
   if p.opts.gradient == "none" or not gq.recording() then return r.z, time end
   local value = event(time:to(z.dtype), r.z):sum()
   if not value.requires_grad and not r.z.requires_grad then return r.z, time end
-  local function rate_at(t, y) return rate(p.f, event, gq.tensor(t, { dtype = y.dtype, device = "cpu" }), y) end
+  local function rate_at(t, y) return rate(p.f, event, gq.tensor(t, { dtype = y.dtype, device = y.device }), y) end
   local speed, slope, by_z = rate_at(last, z)
   if speed == 0 or touches(p, z, last, speed, slope, by_z, rate_at) then
     fail(("gq.odeint: the event at t = %g only touches zero there, so its time has no derivative; solve with " ..
@@ -132,7 +132,7 @@ local function locate(p)
   return function(r)
     r.z = r.z[2]
     if r.info.event_t then r.z, r.time = at_event(p, event, r)
-    else r.time = gq.is_tensor(t) and t[2] or gq.tensor(times[2], { dtype = "float64", device = "cpu" }) end
+    else r.time = gq.is_tensor(t) and t[2] or gq.tensor(times[2], { dtype = "float64", device = r.z.device }) end
   end
 end
 

@@ -149,3 +149,79 @@ after a backward pass
 samples, with batch = "independent": what each row took: tensors nfe steps rejected t nfe_backward
   steps_backward nodes, and a table status. The counts above are then sums over the rows; status, t
   and message those of the first row that failed; the others' results are whole]]
+
+-- ---- ?sdes ----
+
+local noises = { "diagonal", "scalar", "additive", "general", "commutative" }
+
+local function scheme_list()
+  local lines = { ("  %-16s %-19s %s"):format("method", "calculus", table.concat(noises, "  ")) }
+  for _, m in ipairs(gq.core.schemes()) do
+    local cells = {}
+    for i, noise in ipairs(noises) do cells[i] = ("%-" .. #noise .. "s"):format(m.strong[noise] or "-") end
+    local calculus = m.ito and m.stratonovich and "both" or m.ito and "ito" or "stratonovich"
+    lines[#lines + 1] = ("  %-16s %-19s %s"):format(m.name, calculus, table.concat(cells, "  "))
+  end
+  return table.concat(lines, "\n")
+end
+
+docs.sdes = "Methods of gq.sdeint with their strong orders by the kind of noise (-: refused); ?gq.sde\n"
+  .. scheme_list() .. [[
+
+noise: of g, that is diagonal: z's shape, g_i for dW_i; scalar: z's shape or {.., d, 1}, one W; the
+  others {.., d, m} or {d, m}, m W's: additive is free of z, commutative means that the columns
+  commute, (dg_i/dz) g_j = (dg_j/dz) g_i. Diagonal noise whose g_i depends on z_i alone, which the
+  graph shows, commutes; where it depends on other z_j it is general noise to a method
+calculus = "ito" or "stratonovich" of a solve: an SDE of the other one is converted by its graph
+method: "heun" by default, "euler" for Ito SDEs. reversible_heun is stable on the imaginary axis
+  only: it grows without bound wherever the drift contracts for long
+gq.wong_zakai makes an ODE of an SDE, for gq.odeint]]
+
+-- ---- what newcomers ask for by name ----
+
+docs.shape = [[
+x.shape: the sizes of a tensor, a plain table; #x is the first, x:dim() how many, x:numel() all numbers
+x.dtype: "float32", "float64", "int64" or "bool"; x.device: where it lives
+x.requires_grad: assignable on tensors that you made; x.grad: what x:backward() left, nil before
+  x = gq.zeros(3, 2) print(x.shape[1], #x, x:numel(), x.dtype)        --> 3 3 6 float32
+  y = x:reshape(2, 3):transpose(1, 2):unsqueeze(1)                    --> shape {1, 3, 2}
+Change it with x:reshape(...), :flatten(), :squeeze(d), :unsqueeze(d), :transpose(a, b), :permute(...), :expand(...)]]
+
+docs.indexing = [[
+x[i]: entry i of dimension 1, a view; counted from 1, negative from the end
+x[{i, {a, b}, {}}]: an entry for each dimension: an index drops it, {a, b} is a to b with both, {a, b, step}, {} is all
+x[i] = v, x[{...}] = v: assign; not on traced tensors or those with gradients: gq.where and gq.cat make new ones
+  x = gq.rand(4, 5) print(x[1], x[-1][2]:item(), x[{{1, 2}, 3}])      --> a row, a number, two numbers
+  x[{{}, 1}] = 0                                                      --> the first column
+A 0-d tensor's number is x:item(); loops count: for i = 1, #x do ... x[i] end]]
+
+docs.modules = [[
+gq.nn: modules are called like functions, net(x), or net(t, z) as dynamics; ?nn lists them
+net:parameters(), net:named_parameters(); net:train(), net:eval(); net:state_dict(), net:load_state_dict(t);
+  net:to("float64")
+  net = gq.nn.mlp{ sizes = {2, 64, 2}, activation = "tanh", time = true }
+  net = gq.nn.Sequential{ gq.nn.Linear(2, 16), gq.nn.Tanh(), gq.nn.Linear(16, 1) }
+Your own: local Net = gq.nn.Module:extend("Net"); function Net:init(n) self.layer = gq.nn.Linear(n, n) end;
+  function Net:forward(x) return self.layer(x) end; Net(3). Tensors with requires_grad in fields are parameters]]
+
+docs.event = [[
+event: of gq.odeint: a function of (t, z), and the solve ends where it changes sign; the state there lies on the
+  surface, and its gradient is that of the event's time, too
+  function hits(t, z) return z:narrow(1, 1, 1):squeeze(1) end
+  z, info, t_hit = gq.odeint(f, z0, {0, 10}, {event = hits})
+Where f itself jumps at known times: grid_points = {1, 2}]]
+
+docs.plots = [[
+gq.plot: line, scatter, band, hist, heat, contour, field, panels; in the terminal, or out = "x.svg" | "x.png" | "x.pdf"
+  gq.plot.line{ {x, y, style = "points", label = "data"}, {x, fit, label = "fit"}, title = "a fit" }
+  gq.plot.field{ {f, x = {-2, 2}, y = {-2, 2}}, {path}, out = "flow.svg" }
+?line, ?heat ... tell of each; `gqlua plot run.jsonl` draws what a training logged]]
+
+docs.prompt = [[
+name or an expression prints its value; _ is the last one, _1 to _9 the last nine; a local lasts for one command
+?name or name? explains; Tab completes globals, x: methods, x. fields, option names in a call's table, method = "...,
+  files in strings; the arrows and Ctrl-R go through the history, a block of lines as one entry
+%time code says how long it took, %who lists your globals, !command runs in a shell, Ctrl-C stops what runs
+~/.config/gqlua/rc.lua is run at the start; gqlua -i script.lua comes here after a script
+  > ?odeint
+  > %time gq.randn(500, 500):matmul(gq.randn(500, 500)):sum()]]

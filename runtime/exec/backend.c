@@ -25,6 +25,12 @@ const gq_backend *gq_backend_find(const char *name) {
   return NULL;
 }
 
+void *gq_share(const gq_backend *b, size_t bytes) {
+  void *p = b->device.share(&b->device, bytes);
+  if (p) memset(p, 0, bytes);
+  return p;
+}
+
 const char *gq_backend_missing(const char *name) {
   return strncmp(name, "cuda", 4) == 0 ? gq_cuda_missing() : "";
 }

@@ -21,6 +21,8 @@ typedef struct gq_lowering {
   /* Which operands of a product must be made contiguous first: bits 0 and 1 of *pack. */
   int (*pack)(gq_dtype d, const struct gq_layout *a, const struct gq_layout *b, int flags, int *pack);
   int (*lower)(gq_program *p); /* plain instructions (compile.h) to p->code, and the size of an arena */
+  /* Addresses are of the backend's memory or shared. It may return before all is done: who reads what is shared, or writes
+  ** what it was given there, waits first (device.wait). */
   int (*run)(const gq_program *p, int phase, void *arena, const void *const *in, void *const *out);
   void (*release)(gq_program *p);
   void (*print)(const gq_program *p, int i, gq_text *t);   /* instruction i */
@@ -43,6 +45,15 @@ static inline const gq_backend *gq_backend_of(const gq_tensor *t) { return (cons
 
 static inline void *gq_allocate(const gq_backend *b, size_t bytes) { return b->device.allocate(&b->device, bytes); }
 static inline void gq_release(const gq_backend *b, void *p_) { b->device.release(&b->device, p_); }
+/* Memory of both sides, zeroed: numbers that programs take from the host and give back to it. */
+void *gq_share(const gq_backend *b, size_t bytes);
+static inline void gq_unshare(const gq_backend *b, void *p_) { b->device.unshare(&b->device, p_); }
+static inline void gq_wait(const gq_backend *b) { b->device.wait(&b->device); }
+static inline double gq_shared(gq_dtype d, const void *p) { return d == GQ_F32 ? *(const float *)p : *(const double *)p; }
+static inline void gq_set_shared(gq_dtype d, void *p, double x) {
+  if (d == GQ_F32) *(float *)p = (float)x;
+  else *(double *)p = x;
+}
 static inline void gq_copy(const gq_backend *b, void *dst, const void *src, size_t bytes) {
   b->device.copy(&b->device, dst, src, bytes);
 }

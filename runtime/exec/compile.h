@@ -38,7 +38,7 @@ typedef struct gq_cellop {
 } gq_cellop;
 
 typedef enum gq_instr_kind { INSTR_GROUP, INSTR_GEMM, INSTR_REDUCE, INSTR_MOVE, INSTR_ZERO, INSTR_INDEX,
-                             INSTR_CALL } gq_instr_kind;
+                             INSTR_CALL, INSTR_WINDOW } gq_instr_kind;
 
 typedef struct gq_instr {
   gq_instr_kind kind;
@@ -53,6 +53,7 @@ typedef struct gq_instr {
     size_t zero;
     struct { gq_op op; gq_dtype dtype; int axis; gq_shape x, idx, out; } index;
     int what;           /* CALL: flags of CALL_PULL */
+    struct { gq_dtype dtype; gq_attr attr; gq_shape windows; } window;   /* WINDOW_ADD */
   } as;
 } gq_instr;
 

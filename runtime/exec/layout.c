@@ -66,13 +66,22 @@ static bool view_slice(const gq_attr *attr, const gq_layout *l, gq_shape s, int6
   return true;
 }
 
+static bool view_window(const gq_attr *attr, const gq_layout *l, gq_shape s, int64_t *stride,
+                        int64_t *offset) {
+  int axis = attr->axis, n = attr->flags;
+  for (int i = 0; i < s.ndim; i++)
+    stride[i] = i < axis           ? l->stride[i]
+                : i < axis + n     ? l->stride[i] * attr->start[i]
+                : i < axis + 2 * n ? l->stride[i - n] * attr->step[i - n]
+                                   : l->stride[i - n];
+  return true;
+}
+
 bool gq_layout_view(gq_op op, const gq_attr *attr, const gq_layout *l, gq_shape s, int64_t *stride,
                     int64_t *offset) {
   static bool (*const views[GQ_NOP])(const gq_attr *, const gq_layout *, gq_shape, int64_t *, int64_t *) = {
-    [GQ_OP_RESHAPE] = view_reshape,
-    [GQ_OP_PERMUTE] = view_permute,
-    [GQ_OP_EXPAND] = view_expand,
-    [GQ_OP_SLICE] = view_slice,
+    [GQ_OP_RESHAPE] = view_reshape, [GQ_OP_PERMUTE] = view_permute, [GQ_OP_EXPAND] = view_expand,
+    [GQ_OP_SLICE] = view_slice,     [GQ_OP_WINDOW] = view_window,
   };
   return views[op] && views[op](attr, l, s, stride, offset);
 }

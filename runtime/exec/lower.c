@@ -290,6 +290,17 @@ static int lower_call(gq_compiler *c, gq_ref r) {
   return GQ_OK;
 }
 
+static int lower_window(gq_compiler *c, gq_ref r) {
+  const gq_node *n = node_of(c, r);
+  gq_instr *i;
+  GQ_TRY(add_instr(c, INSTR_WINDOW, 2, &i));
+  i->loc[0] = c->info[r].home;
+  i->loc[1] = loc_of(c, n->args[0]);
+  i->as.window.dtype = n->dtype, i->as.window.attr = n->attr;
+  i->as.window.windows = node_of(c, n->args[0])->shape;
+  return GQ_OK;
+}
+
 static int (*const rules[GQ_NOP])(gq_compiler *c, gq_ref r) = {
 #define GQ_OTHER(N, n, class, nargs, attr, infer, fold, rows, batch, columns, jet, vjp, reads, run, doc) \
   [GQ_OP_##N] = lower_##run,

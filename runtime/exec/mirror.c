@@ -1,9 +1,11 @@
 /*
 ** mirror.c -- a backend for tests: the CPU, whose addresses are offset so that reading one as the host's faults, and
-** whose memory starts as NaN. What runs on it touches numbers through its backend alone.
+** whose memory starts as NaN. What runs on it touches numbers through its backend alone, and its programs take no
+** address of the host's that is not shared.
 */
 #include "compile.h"
 
+#include <pthread.h>
 #include <string.h>
 
 /* An address of the host's lies below 2^47; one of the mirror's is not even canonical there. */
@@ -33,8 +35,45 @@ static void release(const gq_device *d, void *p_) {
   if (p_) gq_free(real(p_));
 }
 
-static void *share(const gq_device *d, size_t bytes) { return gq_alloc(bytes); }
-static void unshare(const gq_device *d, void *p_) { gq_free(p_); }
+typedef struct block { /* one that is shared, and its numbers */
+  struct block *next;
+  size_t bytes;
+  double number[];
+} block;
+
+static block *blocks;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void *share(const gq_device *d, size_t bytes) {
+  block *b = gq_alloc(sizeof *b + bytes);
+  if (!b) return NULL;
+  b->bytes = bytes;
+  pthread_mutex_lock(&lock);
+  b->next = blocks, blocks = b;
+  pthread_mutex_unlock(&lock);
+  return b->number;
+}
+
+static void unshare(const gq_device *d, void *p_) {
+  block **at = &blocks, *b;
+  if (!p_) return;
+  pthread_mutex_lock(&lock);
+  while ((*at)->number != p_) at = &(*at)->next;
+  b = *at, *at = b->next;
+  pthread_mutex_unlock(&lock);
+  gq_free(b);
+}
+
+/* May a program read there? */
+static bool reachable(const void *p) {
+  uintptr_t at = (uintptr_t)p;
+  if (at >= EDGE) return true;
+  pthread_mutex_lock(&lock);
+  const block *b = blocks;
+  while (b && !(at >= (uintptr_t)b->number && at < (uintptr_t)b->number + b->bytes)) b = b->next;
+  pthread_mutex_unlock(&lock);
+  return b != NULL;
+}
 
 static void copy(const gq_device *d, void *dst, const void *src, size_t bytes) {
   memcpy(real(dst), real(src), bytes);
@@ -201,8 +240,11 @@ static int run(const gq_program *p, int phase, void *arena, const void *const *i
   for (int i = p->phase[phase]; i < p->phase[phase + 1]; i++)
     for (int l = 0; l < p->instr[i].nloc; l++) { /* those that are bound: not all are in every phase */
       const gq_loc *at = &p->instr[i].loc[l];
+      if (at->kind != LOC_IN && at->kind != LOC_OUT) continue;
+      if (!reachable(at->kind == LOC_IN ? in[at->index] : out[at->index]))
+        return gq_fail(GQ_ESTATE, "mirror: instruction %d has an address of the host's", i);
       if (at->kind == LOC_IN) from[at->index] = real(in[at->index]);
-      if (at->kind == LOC_OUT) to[at->index] = real(out[at->index]);
+      else to[at->index] = real(out[at->index]);
     }
   return gq_cpu_backend.lowering->run(p, phase, real(arena), from, to);
 }

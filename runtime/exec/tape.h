@@ -33,6 +33,13 @@ gq_custom *gq_tape_custom(const gq_tensor *x);   /* that x is a result of, lent,
 ** {...}: one recorded operation with derivatives of any order; that of a deviation of zero counts as zero. */
 int gq_normal_fit(gq_tensor *x, gq_tensor **mean, gq_tensor **deviation);
 
+/* Matrices {.., n, n} by LAPACK, on the host, with derivatives of any order (exec/linear.c). Errors name the first
+** matrix that is singular or not positive definite. */
+int gq_linear_solve(gq_tensor *a, gq_tensor *b, bool turned, gq_tensor **out);   /* A X = B, or A' X = B; b {.., n, k} */
+int gq_linear_det(gq_tensor *a, gq_tensor **out);                                /* {..} */
+int gq_linear_cholesky(gq_tensor *a, gq_tensor **out);                           /* L, A = L L' */
+int gq_linear_eigh(gq_tensor *a, gq_tensor *out[2]);      /* of symmetric A: eigenvalues rising, vectors in columns */
+
 /* Accumulate d out / d leaf into every leaf's .grad. cot_ NULL: out has one element, cotangent 1. */
 int gq_backward(gq_tensor *out, gq_tensor *cot_);
 /* Gradients without touching .grad; grads[i] NULL where unconnected. Inside a trace: gq_vjp. */

@@ -65,8 +65,7 @@ static int run_prologue(gq_binding *b, char **next, const void **full) {
   return status;
 }
 
-/* Packed, where the field runs: the host's numbers go there, tensors must be there. */
-static int take_capture(const gq_field *f, int i, gq_tensor *x, gq_tensor **out) {
+int gq_capture_get(const gq_field *f, int i, gq_tensor *x, gq_tensor **out) {
   const gq_device *d = gq_tensor_device(x), *on = &f->on->device;
   if (d == on) return gq_tensor_contiguous_get(x, out);
   if (d == gq_host && x->shape.ndim == 0) return gq_tensor_on(x, on, out);
@@ -85,7 +84,7 @@ static int bind(gq_binding *b, gq_tensor *const *capture) {
   const void **full = gq_calloc(f->nb + 1, sizeof *full);
   int status = b->capture && b->value && b->block && full ? GQ_OK : gq_nomem(b->bytes);
   for (int i = 0; status == GQ_OK && i < f->ncapture; i++)
-    status = take_capture(f, i, capture[i], &b->capture[i]);
+    status = gq_capture_get(f, i, capture[i], &b->capture[i]);
   char *next = b->block;
   if (status == GQ_OK) status = run_prologue(b, &next, full);
   for (int s = 0; status == GQ_OK && s < f->nslices; s++)

@@ -16,6 +16,8 @@ typedef struct gq_binding {
 } gq_binding;
 int gq_binding_new(const gq_field *f, gq_tensor *const *capture, gq_binding **out);
 void gq_binding_free(gq_binding *b_);
+/* Capture i of a function, packed, where the field runs: the host's numbers go there, tensors must be there. */
+int gq_capture_get(const gq_field *f, int i, gq_tensor *x, gq_tensor **out);
 
 /* Gradient accumulators of the wanted boundary values, one set a slice where slices would collide. */
 typedef struct gq_grads {

@@ -3,10 +3,12 @@
 */
 #include "diffusion.h"
 
-const char *const gq_noise_names[] = { "diagonal", "scalar", "additive", "general", NULL };
+const char *const gq_noise_names[] = { "diagonal", "scalar", "additive", "general", "commutative", NULL };
 const char *const gq_calculus_names[] = { "stratonovich", "ito", NULL };
 
-static bool is_matrix(gq_noise noise) { return noise == GQ_ADDITIVE || noise == GQ_GENERAL; }
+static bool is_matrix(gq_noise noise) {
+  return noise == GQ_ADDITIVE || noise == GQ_GENERAL || noise == GQ_COMMUTATIVE;
+}
 
 /* ---- shapes ---- */
 
@@ -120,38 +122,91 @@ gq_ref gq_noise_rise(gq_graph *g, gq_noise noise, gq_ref f, gq_ref G, gq_ref h, 
   return gq_emit2(g, GQ_OP_ADD, fh, gq_noise_product(g, noise, G, dw));
 }
 
-/* ---- from Ito to Stratonovich ---- */
+/* ---- between Ito and Stratonovich ---- */
 
-/* How a value depends on z: not, entry i on z_i alone, or otherwise. */
-typedef enum depends { FREE, OWN, MIXED } depends;
-
-static depends of_node(const gq_node *n, gq_shape z, const depends *of) {
-  depends most = FREE;
+static gq_depends of_node(const gq_node *n, gq_shape z, const gq_depends *of) {
+  gq_depends most = GQ_DEPENDS_NOT;
   for (int i = 0; i < n->nargs; i++)
     if (of[n->args[i]] > most) most = of[n->args[i]];
   bool same = gq_op_elementwise(n->op) && gq_shape_equal(n->shape, z);
-  return most == OWN && !same ? MIXED : most;
+  return most == GQ_DEPENDS_OWN && !same ? GQ_DEPENDS_MIXED : most;
 }
 
-static int check_diagonal(const gq_graph *body) {
+int gq_diffusion_depends(const gq_graph *body, gq_depends *how) {
   int n = gq_graph_size(body);
   gq_ref z = gq_graph_input(body, 1);
-  depends *of = gq_calloc((size_t)n + 1, sizeof *of);
+  gq_depends *of = gq_calloc((size_t)n + 1, sizeof *of);
   if (!of) return gq_nomem(n * sizeof *of);
   for (gq_ref r = 0; r < (gq_ref)n; r++)
-    of[r] = r == z ? OWN : of_node(gq_graph_node(body, r), gq_graph_node(body, z)->shape, of);
-  bool mixed = of[gq_graph_output(body, 1)] == MIXED;
+    of[r] = r == z ? GQ_DEPENDS_OWN : of_node(gq_graph_node(body, r), gq_graph_node(body, z)->shape, of);
+  *how = of[gq_graph_output(body, 1)];
   gq_free(of);
-  if (!mixed) return GQ_OK;
+  return GQ_OK;
+}
+
+/* Do rows, along axis `row` of z, not act on each other? */
+static int rows_apart(const gq_graph *body, int row, bool *apart) {
+  int n = gq_graph_inputs(body), *axis = gq_calloc((size_t)n + 1, sizeof *axis);
+  gq_shape z = gq_graph_node(body, gq_graph_input(body, 1))->shape;
+  *apart = false;
+  if (!axis) return gq_nomem(n * sizeof *axis);
+  for (int i = 0; i < n; i++) axis[i] = i == 1 ? row : -1;
+  int status = row < z.ndim && z.dim[row] > 0 ? gq_rows(body, z.dim[row], axis) : GQ_EUNSUPPORTED;
+  *apart = status == GQ_OK;
+  gq_free(axis);
+  return status == GQ_EUNSUPPORTED ? GQ_OK : status;
+}
+
+/* What moves z, one after the other: a column of a matrix, all entries of G at once, or its entries one by one. */
+typedef struct columns {
+  gq_noise noise;
+  bool entries;
+  int row; /* entries: those of all rows together, along this axis; -1: of one */
+  int64_t n;
+} columns;
+
+enum { MOST_ENTRIES = 64 }; /* each costs a derivative */
+
+/* Of diagonal noise entry i takes (dg_i/dz_i) g_i: one derivative along all of g where g_i depends on z_i alone,
+** otherwise one along each entry. */
+static int columns_of(const gq_graph *body, gq_noise noise, int row, columns *c) {
+  gq_depends how = GQ_DEPENDS_NOT;
+  bool apart = false;
+  gq_shape G = output(body, 1).shape;
+  *c = (columns){ .noise = noise, .row = -1, .n = is_matrix(noise) ? G.dim[G.ndim - 1] : 1 };
+  GQ_TRY(gq_diffusion_depends(body, &how));
+  if (how == GQ_DEPENDS_NOT) c->n = 0;
+  if (noise != GQ_DIAGONAL || how != GQ_DEPENDS_MIXED) return GQ_OK;
+  GQ_TRY(rows_apart(body, row, &apart));
+  c->entries = true, c->n = gq_numel(G);
+  if (apart) c->row = row, c->n /= G.dim[row];
+  if (c->n <= MOST_ENTRIES) return GQ_OK;
   return gq_fail(
     GQ_EUNSUPPORTED,
-    "the Stratonovich form of this Ito SDE is not known: of diagonal noise the graph has to show that "
-    "g_i depends on z_i alone; use noise = \"general\" with a diagonal matrix, or gradient = \"direct\"");
+    "the correction between Ito and Stratonovich of diagonal noise whose g_i depends on other z_j%s "
+    "takes a derivative for each of %lld numbers, %d at most: let g_i depend on z_i alone, or choose "
+    "a method of the SDE's own calculus with gradient = \"direct\"",
+    apart ? "" : " (and rows on each other)", (long long)c->n, MOST_ENTRIES);
+}
+
+/* G, zero but for entry j of every row: counted over all axes but the row's. */
+static gq_ref entry(gq_graph *g, const columns *c, gq_ref G, int64_t j) {
+  gq_attr one = { .shape = gq_graph_node(g, G)->shape }, whole;
+  gq_shape all = one.shape;
+  for (int i = all.ndim - 1; i >= 0; i--) {
+    one.step[i] = 1;
+    if (i == c->row) continue;
+    one.start[i] = j % all.dim[i], one.shape.dim[i] = 1, j /= all.dim[i];
+  }
+  whole = one, whole.shape = all;
+  gq_ref x = gq_emit(g, GQ_OP_SLICE, 1, &G, &one);
+  return gq_emit(g, GQ_OP_PAD, 1, &x, &whole);
 }
 
 /* Column j of G: z's shape */
-static gq_ref column(gq_graph *g, gq_noise noise, gq_ref G, int64_t j) {
-  if (!is_matrix(noise)) return G;
+static gq_ref column(gq_graph *g, const columns *c, gq_ref G, int64_t j) {
+  if (c->entries) return entry(g, c, G, j);
+  if (!is_matrix(c->noise)) return G;
   gq_attr attr = { .shape = gq_graph_node(g, G)->shape };
   int last = attr.shape.ndim - 1;
   attr.start[last] = j, attr.shape.dim[last] = 1;
@@ -163,7 +218,7 @@ static gq_ref column(gq_graph *g, gq_noise noise, gq_ref G, int64_t j) {
 
 /* (dG_j/dz) G_j is the second derivative of what moves along G_j, at a t that stands still: inputs nothing, z, t, the
 ** others. bind: [inputs + 1] */
-static int column_jet(const gq_graph *body, gq_noise noise, int64_t j, gq_ref *bind, gq_graph **jet) {
+static int column_jet(const gq_graph *body, const columns *c, int64_t j, gq_ref *bind, gq_graph **jet) {
   gq_ref out[2];
   gq_graph *g = gq_graph_new();
   if (!g) return gq_nomem(0);
@@ -171,7 +226,7 @@ static int column_jet(const gq_graph *body, gq_noise noise, int64_t j, gq_ref *b
   bind[1] = input_like(g, body, 1), bind[0] = input_like(g, body, 0);
   for (int i = 2; i < gq_graph_inputs(body); i++) bind[i] = input_like(g, body, i);
   gq_inline(g, body, bind, out);
-  gq_ref of = column(g, noise, out[1], j);
+  gq_ref of = column(g, c, out[1], j);
   gq_graph_set_outputs(g, 1, &of);
   int status = gq_graph_status(g);
   if (status == GQ_OK) status = gq_jet(g, 2, jet);
@@ -179,33 +234,34 @@ static int column_jet(const gq_graph *body, gq_noise noise, int64_t j, gq_ref *b
   return status;
 }
 
-static int convert(const gq_graph *body, gq_noise noise, gq_graph *g, gq_ref *bind, gq_ref *moved) {
+static int convert(const gq_graph *body, const columns *c, gq_calculus to, gq_graph *g, gq_ref *bind,
+                   gq_ref *moved) {
   gq_ref out[2], rate[2];
   int n = gq_graph_inputs(body);
-  if (noise == GQ_DIAGONAL) GQ_TRY(check_diagonal(body));
   for (int i = 0; i < n; i++) bind[i] = input_like(g, body, i);
   gq_inline(g, body, bind, out);
   GQ_TRY(gq_graph_status(g));
-  gq_node G = *gq_graph_node(g, out[1]);
-  int64_t m = noise == GQ_ADDITIVE ? 0 : noise == GQ_GENERAL ? G.shape.dim[G.shape.ndim - 1] : 1;
-  for (int64_t j = 0; j < m; j++) {
+  gq_dtype d = gq_graph_node(g, out[1])->dtype;
+  for (int64_t j = 0; j < c->n; j++) {
     gq_graph *jet;
-    GQ_TRY(column_jet(body, noise, j, moved, &jet));
-    moved[0] = gq_const(g, G.dtype, 0), moved[1] = bind[1], moved[2] = bind[0];
+    GQ_TRY(column_jet(body, c, j, moved, &jet));
+    moved[0] = gq_const(g, d, 0), moved[1] = bind[1], moved[2] = bind[0];
     for (int i = 2; i < n; i++) moved[i + 1] = bind[i];
     gq_inline(g, jet, moved, rate);
     gq_graph_free(jet);
-    out[0] = gq_emit2(g, GQ_OP_SUB, out[0], gq_scale(g, rate[1], 0.5));
+    out[0] = gq_emit2(g, to == GQ_ITO ? GQ_OP_ADD : GQ_OP_SUB, out[0], gq_scale(g, rate[1], 0.5));
   }
   gq_graph_set_outputs(g, 2, out);
   return gq_graph_status(g);
 }
 
-int gq_diffusion_convert(const gq_graph *body, gq_noise noise, gq_graph **out) {
+int gq_diffusion_convert(const gq_graph *body, gq_noise noise, gq_calculus to, int row, gq_graph **out) {
+  columns c;
+  GQ_TRY(columns_of(body, noise, row, &c));
   gq_graph *g = gq_graph_new();
   size_t n = (size_t)gq_graph_inputs(body) + 1;
   gq_ref *bind = gq_calloc(2 * n, sizeof *bind);
-  int status = g && bind ? convert(body, noise, g, bind, bind + n) : gq_nomem(n * sizeof *bind);
+  int status = g && bind ? convert(body, &c, to, g, bind, bind + n) : gq_nomem(n * sizeof *bind);
   gq_free(bind);
   if (status != GQ_OK) gq_graph_free(g);
   else *out = g;

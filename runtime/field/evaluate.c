@@ -90,9 +90,13 @@ static int grow_arenas(gq_scratch *m, size_t bytes) {
   return GQ_OK;
 }
 
+enum { TIME, TOLERANCE, TIMES = TOLERANCE + 2 }; /* where these are in what is shared */
+
 /* Pointer tables for the evaluator that needs most. */
 static int grow_table(gq_scratch *m, const gq_evaluator *e) {
-  size_t n = (size_t)m->field->nslices * (e->nin + e->nout + 1);
+  size_t n = (size_t)m->field->nslices * (e->nin + e->nout);
+  if (!m->shared) m->shared = gq_share(m->field->on, (TIMES + m->field->nslices) * sizeof *m->shared);
+  if (!m->shared) return gq_nomem(m->field->nslices * sizeof *m->shared);
   if (n <= m->room) return GQ_OK;
   void *t = gq_realloc(m->table, n * sizeof(void *));
   if (!t) return gq_nomem(n * sizeof(void *));
@@ -103,6 +107,7 @@ static int grow_table(gq_scratch *m, const gq_evaluator *e) {
 void gq_scratch_done(gq_scratch *m) {
   gq_arenas_free(m->field, m->arena);
   gq_free(m->table);
+  if (m->shared) gq_unshare(m->field->on, m->shared);
   *m = (gq_scratch){ 0 };
 }
 
@@ -149,19 +154,19 @@ void gq_evaluator_done(gq_evaluator *e) {
 typedef struct call { /* the pointer tables, laid out for one evaluator */
   const void **in;
   void **out;
-  double *time; /* [nslices] */
+  double *shared;
 } call;
 
 static call call_tables(const gq_evaluator *e) {
   size_t ns = e->scratch->field->nslices;
   call c = { .in = e->scratch->table };
-  c.out = (void **)(c.in + ns * e->nin), c.time = (double *)(c.out + ns * e->nout);
+  c.out = (void **)(c.in + ns * e->nin), c.shared = e->scratch->shared;
   return c;
 }
 
 static call call_begin(const gq_evaluator *e) {
   call c = call_tables(e);
-  memset(c.time, 0, e->scratch->field->nslices * sizeof *c.time);
+  memset(c.shared + TIMES, 0, e->scratch->field->nslices * sizeof *c.shared);
   return c;
 }
 
@@ -173,30 +178,33 @@ static void bind_products(const gq_evaluator *e, const gq_binding *b, int s, con
     c->in[(size_t)s * e->nin + at + i] = f->direction[i];
   for (int r = 0; r < e->nq; r++) {
     int j = e->of[r];
-    c->out[(size_t)s * e->nout + e->parts + r] = j < 0 ? (void *)&c->time[s] : grads_->at[s * f->nb + j];
+    c->out[(size_t)s * e->nout + e->parts + r] =
+      j < 0 ? (void *)&c->shared[TIMES + s] : grads_->at[s * f->nb + j];
   }
 }
 
 static int run_call(const gq_evaluator *e, int phase, call *c) {
-  return gq_code_run(e->scratch->field, &e->code, phase, e->scratch->arena, c->in, e->nin, c->out, e->nout);
+  const gq_field *f = e->scratch->field;
+  GQ_TRY(gq_code_run(f, &e->code, phase, e->scratch->arena, c->in, e->nin, c->out, e->nout));
+  gq_wait(f->on);
+  return GQ_OK;
 }
 
 int gq_evaluate_phase(const gq_evaluator *e, const gq_binding *b, int phase, double t, void *const *x,
                       void *const *out, const gq_grads *grads_, double *time_) {
   const gq_field *f = b->field;
-  float t32 = (float)t;
   call c = call_begin(e);
+  gq_set_shared(f->dtype, &c.shared[TIME], t);
   for (int s = 0; s < f->nslices; s++) {
     size_t off = gq_slice_offset(f, s), wide = f->noise ? gq_rows_offset(f, s, f->gshape) : off;
     const void **in = c.in + (size_t)s * e->nin;
-    in[0] = f->dtype == GQ_F32 ? (void *)&t32 : (void *)&t;
+    in[0] = &c.shared[TIME];
     for (int i = 0; i < e->states; i++) in[1 + i] = (char *)x[i] + (i < 2 ? off : wide);
     for (int i = 0; i < e->parts; i++) c.out[(size_t)s * e->nout + i] = (char *)out[i] + (i ? wide : off);
     bind_products(e, b, s, grads_, &c);
   }
   int status = run_call(e, phase, &c);
-  for (int s = 0; time_ && s < f->nslices; s++)
-    *time_ += f->dtype == GQ_F32 ? *(float *)&c.time[s] : c.time[s];
+  for (int s = 0; time_ && s < f->nslices; s++) *time_ += gq_shared(f->dtype, &c.shared[TIMES + s]);
   return status;
 }
 
@@ -230,15 +238,14 @@ size_t gq_probe_bytes(const gq_evaluator *e, int i, int points) {
 int gq_evaluate_nodes(const gq_evaluator *e, const gq_binding *b, const void *t, void *const *z,
                       void *const *a, void *const *slope_, const double tolerance[2], const gq_grads *grads,
                       void *const *probe_) {
-  float single[2] = { (float)tolerance[0], (float)tolerance[1] };
-  bool narrow = b->field->dtype == GQ_F32;
   call c = call_begin(e);
+  for (int i = 0; i < 2; i++) gq_set_shared(b->field->dtype, &c.shared[TOLERANCE + i], tolerance[i]);
   for (int s = 0; s < b->field->nslices; s++) {
     const void **in = c.in + (size_t)s * e->nin;
     char *probe = probe_ ? probe_[s] : NULL;
     in[0] = t, in[1] = z[s], in[2] = a[s];
     for (int i = 0; e->defect && i < 3; i++)
-      in[e->nin - 3 + i] = i == 0 ? slope_[s] : narrow ? (void *)&single[i - 1] : (void *)&tolerance[i - 1];
+      in[e->nin - 3 + i] = i == 0 ? slope_[s] : (void *)&c.shared[TOLERANCE + i - 1];
     for (int i = 0; i < e->parts; i++) {
       c.out[(size_t)s * e->nout + i] = probe;
       probe += gq_probe_bytes(e, i, e->points);

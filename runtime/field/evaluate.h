@@ -30,6 +30,7 @@ typedef struct gq_scratch {
   void **arena;                /* [nslices] */
   void *table;                 /* pointers of one evaluation */
   size_t room;
+  double *shared;              /* its time, tolerances, and [nslices] derivatives in time: as programs have them */
 } gq_scratch;
 void gq_scratch_done(gq_scratch *m);
 

@@ -398,10 +398,13 @@ int gq_field_new(const gq_backend *on, const gq_graph *g, int ncapture, const bo
 }
 
 int gq_field_noisy(const gq_backend *on, const gq_graph *fg, int ncapture, const bool *want_, gq_noise noise,
-                   gq_field **out) {
-  gq_graph *g;
+                   gq_calculus of, gq_calculus to, gq_field **out) {
+  gq_graph *g, *other = NULL;
   GQ_TRY(gq_diffusion_form(fg, noise, &g));
-  int status = field_new(on, g, ncapture, want_, noise == GQ_DIAGONAL, false, noise, out);
+  int status = of == to ? GQ_OK : gq_diffusion_convert(g, noise, to, 0, &other);
+  if (status == GQ_OK)
+    status = field_new(on, other ? other : g, ncapture, want_, noise == GQ_DIAGONAL, false, noise, out);
+  gq_graph_free(other);
   gq_graph_free(g);
   return status;
 }

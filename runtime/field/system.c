@@ -213,7 +213,9 @@ int gq_system_rise(const gq_field *f, int cls, const void *arg, gq_system *s) {
   *s = (gq_system){ .parts = 2, .rise = true };
   if (!da) return gq_nomem(f->nb);
   int status = GQ_OK;
-  if (*(const gq_calculus *)arg == GQ_ITO) status = gq_diffusion_convert(f->class_body[cls], f->noise, &own);
+  if (*(const gq_calculus *)arg == GQ_ITO)
+    status = gq_diffusion_convert(f->class_body[cls], f->noise, GQ_STRATONOVICH,
+                                  f->columns ? f->shape.ndim - 1 : 0, &own);
   if (status == GQ_OK) status = frame_new(f, &fr);
   if (status == GQ_OK) {
     fr.bind[0] = time_input(f, cls, &fr);

@@ -338,7 +338,7 @@ static int step_products(back *k, double theta) {
   }
   if (theta == 1) memcpy(wt, m->b, m->stages * sizeof *wt);
   else gq_tableau_weights(m, theta, wt);
-  for (int i = 0; i < m->slopes; i++) w->a.scalar[3 + i] = -w->a.h * wt[i];
+  for (int i = 0; i < m->slopes; i++) w->a.shared->wq[i] = -w->a.h * wt[i];
   return gq_walk_phase(w, 1);
 }
 

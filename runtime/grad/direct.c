@@ -175,7 +175,7 @@ static void pull_heuristics(direct *d) {
   if (!b->s->o.error && !b->s->o.stiffness) return;
   gq_heuristic_of(d->z->sum, b->s->plan->field, &e);
   for (int i = 0; i < GQ_SUMS; i++)
-    d->w.a.pull.csum[i] = i < GQ_SUM_SLOPES ? b->error * fabs(h) * e.slope[i] : b->stiffness * e.slope[i];
+    d->w.a.shared->csum[i] = i < GQ_SUM_SLOPES ? b->error * fabs(h) * e.slope[i] : b->stiffness * e.slope[i];
   d->dh += b->error * (h < 0 ? -e.error : e.error);
 }
 

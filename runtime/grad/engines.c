@@ -45,7 +45,7 @@ const gq_engine gq_engines[] = {
     .doc = "the same, with the steps of alf, reversible_heun or leapfrog undone" },
 
   /* by the adjoint equation */
-  { .name = "adjoint", .keeps = GQ_KEEP_TRAJECTORY, .hosted = true, .integral = GQ_INTEGRAL_INSIDE,
+  { .name = "adjoint", .keeps = GQ_KEEP_TRAJECTORY, .integral = GQ_INTEGRAL_INSIDE,
     .build = gq_continuous_build, .backward = gq_continuous_backward,
     .kept = "the states at the times asked for", .source = "Chen et al. 2018",
     .doc = "the parameters' integral solved with the adjoint, in its error norm" },
@@ -58,7 +58,7 @@ const gq_engine gq_engines[] = {
     .build = gq_continuous_build, .backward = gq_continuous_backward,
     .kept = "Chebyshev points", .source = "IRDM, Daulbaev et al. 2020",
     .doc = "seminorm with z read from its interpolant" },
-  { .name = "gqc", .keeps = GQ_KEEP_TRAJECTORY, .hosted = true, .most_nodes = GQ_MAX_ELEMENT,
+  { .name = "gqc", .keeps = GQ_KEEP_TRAJECTORY, .most_nodes = GQ_MAX_ELEMENT,
     .trajectory = &gq_trajectory_dense, .traits = GQ_PATH_OWN | GQ_ALL_STEPS,
     .shape = gq_collocation_shape, .build = gq_collocation_build, .backward = gq_collocation_backward,
     .kept = "the dense solution",

@@ -49,9 +49,9 @@ typedef struct gqc {
   double *x;                                     /* [nt][n] b_j(x_k) */
   int count;                                     /* elements of the group */
   element element[MAX_GROUP];
-  slice *slice;            /* [nslices] */
-  void *a, *state, *slope; /* the adjoint, a state and its slope, packed */
-  void *t, *block;
+  slice *slice;             /* [nslices] */
+  void *a, *state, *slope;  /* the adjoint, a state and its slope, packed */
+  void *t, *states, *block; /* times; memory of the field's backend, and of the host's */
 } gqc;
 
 /* b_j(x): l_j is w_j sum_p (2p + 1) / 2 P_p(x_j) P_p, and the integral of (2p + 1) P_p is P_p+1 - P_p-1. */
@@ -341,22 +341,24 @@ static int buffers(gqc *g) {
   size_t nodes = (size_t)g->plan->most_points * g->n, size = gq_dtype_size(f->dtype), n = g->n * g->dim,
          work = (n * g->dim + n * (n + 1) + n + g->dim + 1) * sizeof(lanes),
          times = g->s->nt * g->n * sizeof *g->x;
-  size_t part = gq_round64(gq_part_bytes(f)),
-         total = 3 * part + gq_round64(nodes * size) + gq_round64(times) + 64;
+  size_t part = gq_round64(gq_part_bytes(f)), total = 3 * part + gq_round64(nodes * size) + 64,
+         own = gq_round64(times) + f->nslices * work;
   for (int s = 0; s < f->nslices; s++)
-    total += (2 + g->dim) * gq_round64(nodes * rows_of(g, s) * g->dim * size) + work;
-  g->block = gq_calloc(1, total);
+    total += (2 + g->dim) * gq_round64(nodes * rows_of(g, s) * g->dim * size);
+  g->states = gq_allocate(f->on, total);
+  g->block = gq_calloc(1, own);
   g->slice = gq_calloc(f->nslices, sizeof *g->slice);
-  if (!g->block || !g->slice) return gq_nomem(total);
-  g->s->bytes += total;
-  char *next = g->block;
+  if (!g->states || !g->block || !g->slice) return gq_nomem(total);
+  gq_zero(f->on, g->states, total);
+  g->s->bytes += total + own;
+  char *next = g->states, *work_of = (char *)g->block + gq_round64(times);
   g->a = next, g->state = next + part, g->slope = next + 2 * part, next += 3 * part;
   g->t = next, next += gq_round64(nodes * size);
-  g->x = (double *)next, next += gq_round64(times);
+  g->x = g->block;
   for (int s = 0; s < f->nslices; s++) {
     slice *sl = &g->slice[s];
     part = gq_round64(nodes * rows_of(g, s) * g->dim * size);
-    sl->work = (double *)next, next += work;
+    sl->work = (double *)(void *)(work_of + s * work);
     sl->z = next, sl->v = next + part, sl->jacobian = next + 2 * part;
     next += (2 + g->dim) * part;
   }
@@ -468,6 +470,7 @@ int gq_collocation_backward(gq_pullback *b) {
   if (status == GQ_OK) status = time_gradients(&g);
   if (status == GQ_OK) status = run(&g, last);
   b->s->info.nodes_wanted = b->s->info.nodes;
+  if (g.states) gq_release(g.plan->field->on, g.states);
   gq_free(g.block);
   gq_free(g.slice);
   return status;

@@ -307,6 +307,18 @@ static gq_ref fold_pad(gq_graph *g, gq_node *n, const gq_ref *args) {
   return is(g, a, 0) ? fill(g, n, 0) : GQ_NONE;
 }
 
+/* Windows of one number each that are all there are, or numbers all alike. WINDOW_ADD: of zeros. */
+static gq_ref fold_window(gq_graph *g, gq_node *n, const gq_ref *args) {
+  const gq_node *from = gq_at(g, args[0]);
+  gq_shape whole = n->shape, part = from->shape;
+  double x;
+  if (n->op == GQ_OP_WINDOW) whole = from->shape, part = n->shape;
+  bool same = gq_numel(whole) == gq_numel(part);
+  for (int i = n->attr.axis; i < n->attr.axis + n->attr.flags; i++) same &= part.dim[i] == 1;
+  if (same) return gq_reshape(g, args[0], n->shape);
+  return gq_uniform(g, args[0], &x) && (n->op == GQ_OP_WINDOW || x == 0) ? fill(g, n, x) : GQ_NONE;
+}
+
 /* Operands of a concatenation along the same axis are taken in, empty ones dropped; their number.
 ** Without `to` they are only counted. */
 static int flatten_cat(const gq_graph *g, const gq_node *n, const gq_ref *args, gq_ref *to) {

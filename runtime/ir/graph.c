@@ -11,7 +11,8 @@
 
 /* What operations use of gq_attr. SHAPE and DTYPE are the node's own, so that the rest tells nodes apart. */
 enum { AXIS = 1, INPUT = 2, TURNS = 4, AXES = 8, PULL = 16, PERM = 32, START = 64, STEP = 128 };
-enum { RANGE = START | STEP, X = 256, DTYPE = 512, SHAPE = 1024, TELLING = DTYPE - 1, ANY = -1 };
+enum { X = 256, SPREAD = 512, DTYPE = 1024, SHAPE = 2048, TELLING = DTYPE - 1, ANY = -1 };
+enum { RANGE = START | STEP, WINDOWS = AXIS | PULL | SPREAD | STEP };
 
 const gq_op_info gq_ops[GQ_NOP] = {
 #define GQ_UNARY(N, n, meta, takes, vjp, jet, f, doc) { #n, meta, doc, GQ_K_UNARY, GQ_CELL, 1 },
@@ -253,6 +254,13 @@ static void put_range(buffer *b, const gq_node *n) {
              (long long)n->attr.step[i]);
 }
 
+/* windowed dims: steps, and what is between the numbers of a window */
+static void put_windows(buffer *b, const gq_node *n) {
+  for (int i = n->attr.axis; i < n->attr.axis + n->attr.flags; i++)
+    put_text(b, "%s%lld:%lld", i > n->attr.axis ? ", " : " by ", (long long)n->attr.step[i],
+             (long long)n->attr.start[i]);
+}
+
 /* ---- attributes, in the order of their bits ---- */
 
 typedef struct field {
@@ -264,9 +272,9 @@ typedef struct field {
 #define ONE(f) offsetof(gq_attr, f), sizeof((gq_attr *)0)->f, false
 #define EACH(f) offsetof(gq_attr, f), sizeof((gq_attr *)0)->f[0], true
 static const field fields[] = {
-  { ONE(axis), put_axis }, { ONE(axis), put_input }, { ONE(flags), put_turns },  { ONE(flags), put_axes },
-  { ONE(flags), NULL },    { EACH(perm), put_perm }, { EACH(start), put_range }, { EACH(step), NULL },
-  { ONE(x), put_number },  { ONE(dtype), NULL },
+  { ONE(axis), put_axis }, { ONE(axis), put_input },     { ONE(flags), put_turns },  { ONE(flags), put_axes },
+  { ONE(flags), NULL },    { EACH(perm), put_perm },     { EACH(start), put_range }, { EACH(step), NULL },
+  { ONE(x), put_number },  { EACH(start), put_windows }, { ONE(dtype), NULL },
 };
 
 static size_t bytes_of(const field *f, const gq_node *n) {

@@ -250,6 +250,40 @@ static int range(call *c, gq_shape whole, gq_shape part) {
 static int infer_slice(call *c) { return range(c, c->s[0], c->attr->shape); }
 static int infer_pad(call *c) { return range(c, c->attr->shape, c->s[0]); }
 
+/* Windows over attr.flags dims of `whole` from attr.axis on: those of `part`, k and then counts in their place. */
+static int windows(call *c, gq_shape whole, gq_shape part) {
+  int axis = c->attr->axis, n = c->attr->flags;
+  GQ_TRY(gq_shape_check(c->attr->shape, c->d[0], NULL));
+  bool ok =
+    axis >= 0 && n >= 1 && n <= GQ_MAXDIM / 2 && axis + n <= whole.ndim && part.ndim == whole.ndim + n;
+  for (int i = 0; ok && i < part.ndim; i++)
+    if (i < axis || i >= axis + 2 * n) ok = part.dim[i] == whole.dim[i < axis ? i : i - n];
+  if (!ok) return gq_fail(GQ_ESHAPE, "%s: %s and %s do not agree", c->name, TEXT(whole), TEXT(part));
+  for (int i = axis; i < axis + n; i++) {
+    int64_t step = c->attr->step[i], apart = c->attr->start[i], k = part.dim[i], count = part.dim[i + n],
+            last;
+    ok = step > 0 && apart > 0 && k > 0;
+    if (ok && count > 0)
+      ok = !__builtin_mul_overflow(k - 1, apart, &last) && last < whole.dim[i] &&
+           (whole.dim[i] - 1 - last) / step >= count - 1;
+    if (!ok)
+      return gq_fail(
+        GQ_EINDEX,
+        "%s: %lld windows in steps of %lld, of %lld numbers %lld apart, do not fit dimension %d of %s",
+        c->name, (long long)count, (long long)step, (long long)k, (long long)apart, i + 1, TEXT(whole));
+  }
+  *c->dtype = c->d[0];
+  *c->shape = c->attr->shape;
+  return GQ_OK;
+}
+
+static int infer_window(call *c) { return windows(c, c->s[0], c->attr->shape); }
+
+static int infer_window_add(call *c) {
+  GQ_TRY(want_float(c, 0));
+  return windows(c, c->attr->shape, c->s[0]);
+}
+
 /* All but dimension `axis` agree. */
 static bool alike(gq_shape a, gq_shape b, int axis) {
   if (a.ndim != b.ndim) return false;

@@ -212,6 +212,11 @@ static gq_ref jet_div(rule *r) { /* b y = a */
   return quotient(r, sub(r, x_(r, 0, r->k), sum), x_(r, 1, 0));
 }
 
+static gq_ref jet_remainder(rule *r) { /* a - floor(a / b) b */
+  gq_ref whole = op2(r, GQ_OP_FLOOR_DIVIDE, x_(r, 0, 0), x_(r, 1, 0));
+  return sub(r, x_(r, 0, r->k), mul(r, whole, x_(r, 1, r->k)));
+}
+
 /* x^p, p constant in time: sum_i binom(p, i) x_0^(p-i) [(x - x_0)^i]_k, which holds at x = 0 too. Where a
 ** power of zero has a factor zero it is left out. The powers of x - x_0 are made again at every order, and shared. */
 static gq_ref power(rule *r) {

@@ -70,6 +70,22 @@ static bool out_refuse(const step *q, label *l) { return false; }
 static bool out_reduction(const step *q, label *l) { return !(q->n->attr.flags >> l->axis & 1); }
 static bool out_range(const step *q, label *l) { return untouched(q->n, q->s, l->axis); }
 static bool out_beside(const step *q, label *l) { return l->axis != q->n->attr.axis; }
+
+/* Windows take the place of n dims from `axis` on by 2 n; `from` to `to` of them. */
+static bool beside_windows(const step *q, label *l, int from, int to) {
+  int axis = q->n->attr.axis;
+  if (l->axis >= axis + from) l->axis += to - from;
+  else if (l->axis >= axis) return false;
+  return true;
+}
+static bool out_window(const step *q, label *l) {
+  return beside_windows(q, l, q->n->attr.flags, 2 * q->n->attr.flags);
+}
+static bool out_window_add(const step *q, label *l) {
+  return beside_windows(q, l, 2 * q->n->attr.flags, q->n->attr.flags);
+}
+#define arg_window out_window_add
+#define arg_window_add out_window
 #define arg_refuse out_refuse
 #define arg_reduction out_reduction
 #define arg_range out_range

@@ -81,6 +81,11 @@ static void vjp_div(rule *r) {
   if (r->want[1]) give(r, 1, neg(r, mul(r, q, r->y)));
 }
 
+static void vjp_remainder(rule *r) { /* x - floor(x / y) y */
+  if (r->want[0]) give(r, 0, r->c);
+  if (r->want[1]) give(r, 1, neg(r, mul(r, r->c, op2(r, GQ_OP_FLOOR_DIVIDE, r->a, r->b))));
+}
+
 /* p and q, both bool */
 static gq_ref both(rule *r, gq_ref p, gq_ref q) { return gq_where(r->g, p, q, gq_const(r->g, GQ_BOOL, 0)); }
 
@@ -174,6 +179,8 @@ static void adjoint(rule *r, gq_op op, gq_ref idx_) {
 }
 static void vjp_slice(rule *r) { adjoint(r, GQ_OP_PAD, GQ_NONE); }
 static void vjp_pad(rule *r) { adjoint(r, GQ_OP_SLICE, GQ_NONE); }
+static void vjp_window(rule *r) { adjoint(r, GQ_OP_WINDOW_ADD, GQ_NONE); }
+static void vjp_window_add(rule *r) { adjoint(r, GQ_OP_WINDOW, GQ_NONE); }
 static void vjp_index_select(rule *r) { adjoint(r, GQ_OP_INDEX_ADD, r->b); }
 static void vjp_index_add(rule *r) { adjoint(r, GQ_OP_INDEX_SELECT, r->b); }
 static void vjp_gather(rule *r) { adjoint(r, GQ_OP_SCATTER_ADD, r->b); }

@@ -51,14 +51,15 @@ double gq_attempt_limit(const gq_attempt *a, double t, double dir) {
 
 void gq_attempt_times(gq_attempt *a, double t, double h, double t1) {
   double dir = h < 0 ? -1 : 1, from = gq_attempt_begin(a, t, dir), to = gq_attempt_begin(a, t1, -dir);
-  a->scalar[0] = from, a->scalar[1] = h, a->scalar[2] = a->tol.rtol;
+  gq_stepinput *in = a->shared;
+  in->t = from, in->h = h, in->rtol = a->tol.rtol;
   a->limit = gq_attempt_limit(a, t, dir);
-  a->ht = from == t && to == t1 ? h : dir * fmax(dir * (to - from), 0);
-  a->ht = gq_control_within(from, a->ht, a->limit);
+  in->ht = from == t && to == t1 ? h : dir * fmax(dir * (to - from), 0);
+  in->ht = gq_control_within(from, in->ht, a->limit);
 }
 
 double gq_attempt_stage(const gq_attempt *a, double c) {
-  double t = a->scalar[0] + c * a->ht;
+  double t = a->shared->t + c * a->shared->ht;
   return (a->h < 0 ? t < a->limit : t > a->limit) ? a->limit : t;
 }
 
@@ -93,15 +94,18 @@ double gq_attempt_norm(const gq_attempt *a, int part, const void *x, const void 
   return a->tol.max_norm ? top : n ? sqrt(sum / n) : 0;
 }
 
-/* Element i of boundary j summed over slices first..last-1. */
-static double gathered(const gq_field *f, const gq_grads *g, int j, int first, int last, size_t i) {
-  double sum = 0;
+enum { CHUNK = 64 };
+
+/* n elements of boundary j from `at` on, summed over slices first..last-1. */
+static void gathered(const gq_field *f, const gq_grads *g, int j, int first, int last, size_t at, size_t n,
+                     double *sum) {
   gq_dtype d = gq_field_boundary_dtype(f, j);
+  double x[CHUNK];
+  for (size_t i = 0; i < n; i++) sum[i] = 0;
   for (int s = first; s < last; s++) {
-    const void *x = g->at[(size_t)s * f->nb + j];
-    sum += d == GQ_F32 ? ((const float *)x)[i] : ((const double *)x)[i];
+    f->on->vec->get(d, n, (const char *)g->at[(size_t)s * f->nb + j] + at * gq_dtype_size(d), 1, x);
+    for (size_t i = 0; i < n; i++) sum[i] += x[i];
   }
-  return sum;
 }
 
 typedef struct tally { /* squares and the largest of all parameters together */
@@ -128,12 +132,16 @@ static void product_tally(const gq_attempt *a, gq_measured what, int j, tally *t
   for (int s = 0; s < (apart ? f->nslices : 1); s++) {
     size_t n = gq_numel(gq_field_slice_shape(f, s, j));
     int last = apart ? s + 1 : f->nslices;
-    for (size_t i = 0; i < n; i++) {
-      double v =
-        product_value(a, what, gathered(f, a->sum.grads, j, s, last, i),
-                      gathered(f, &a->sum.dq, j, s, last, i), gathered(f, &a->sum.eq, j, s, last, i));
-      t->sum += v * v;
-      if (!(v <= t->top)) t->top = v;
+    for (size_t at = 0, some; at < n; at += some) {
+      double g[CHUNK], dq[CHUNK], eq[CHUNK];
+      some = n - at < CHUNK ? n - at : CHUNK;
+      gathered(f, a->sum.grads, j, s, last, at, some, g);
+      gathered(f, &a->sum.dq, j, s, last, at, some, dq), gathered(f, &a->sum.eq, j, s, last, at, some, eq);
+      for (size_t i = 0; i < some; i++) {
+        double v = product_value(a, what, g[i], dq[i], eq[i]);
+        t->sum += v * v;
+        if (!(v <= t->top)) t->top = v;
+      }
     }
     t->count += n;
   }

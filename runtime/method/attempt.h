@@ -36,7 +36,6 @@ typedef struct gq_productsum {
 /* Phase 2: cotangents in, cotangents of y, f, x, t and h out; whole arrays. */
 typedef struct gq_pull {
   void *cy, *cf, *cx[GQ_MAXEXTRA], *ck[GQ_MAXSTAGES], *py, *pf, *px[GQ_MAXEXTRA];
-  double csum[GQ_SUMS];        /* heuristics */
   double pt, ph;
 } gq_pull;
 
@@ -54,6 +53,13 @@ typedef struct gq_cost {
   int64_t jacobians, newton;   /* implicit methods: Jacobians, iterations of Newton's method */
 } gq_cost;
 
+/* What programs of a step read of the host, in memory that both share. */
+typedef struct gq_stepinput {
+  double t, h, rtol;
+  double ht;                   /* h as it makes times of evaluations, */
+  double wq[GQ_MAXSTAGES], atol[GQ_MAXPARTS], csum[GQ_SUMS];
+} gq_stepinput;
+
 typedef struct gq_attempt {
   const gq_stepper *st;
   const gq_field *field;
@@ -66,9 +72,8 @@ typedef struct gq_attempt {
   void *w;                     /* SDEs: W over the step */
   void *path[GQ_MAXSTAGES][GQ_MAXGIVEN];   /* z and the forcing at the slopes' times */
   double t, h, t1;             /* the step, from t by h to t1 */
-  double ht;                   /* h as it makes times of evaluations, */
-  double limit;                /* which do not pass this one */
-  double scalar[3 + GQ_MAXSTAGES];         /* t h rtol wq, as programs read them */
+  gq_stepinput *shared;
+  double limit;                /* a time that no evaluation passes */
   gq_productsum sum;
   gq_pull pull;
   gq_cost cost;

@@ -44,6 +44,8 @@ gq_ref gq_builder_sum(gq_builder *b, gq_ref x, gq_ref y);
 gq_ref gq_builder_system(gq_builder *b, int i, double c, const gq_ref *y, gq_ref *all);
 /* The same as slope i and its products; of an SDE with G. */
 void gq_builder_evaluate(gq_builder *b, int i, double c, const gq_ref *y);
+/* Of an SDE at (t + c h, z): (d(G dW)/dz) G dW */
+int gq_builder_second(gq_builder *b, double c, gq_ref z, gq_ref *out);
 /* f h + G dW */
 gq_ref gq_builder_rise(gq_builder *b, gq_ref f, gq_ref G);
 /* Its input i: t, parts, ... */

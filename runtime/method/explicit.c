@@ -9,7 +9,7 @@
 typedef struct program {
   const void **in; /* [nslices][nin] */
   void **out;      /* [nslices][nout] */
-  double *scalars; /* [nslices][nout] stored float64 outputs */
+  double *scalars; /* [nslices][nout] stored float64 outputs, shared */
 } program;
 
 /* ---- building ---- */
@@ -44,7 +44,7 @@ int gq_program_init(gq_attempt *a) {
   if (!p) return gq_nomem(sizeof *p);
   p->in = gq_calloc(ns * nin + 1, sizeof *p->in);
   p->out = gq_calloc(ns * nout + 1, sizeof *p->out);
-  p->scalars = gq_calloc(ns * nout + 1, sizeof *p->scalars);
+  p->scalars = gq_share(a->field->on, (ns * nout + 1) * sizeof *p->scalars);
   return p->in && p->out && p->scalars ? GQ_OK : gq_nomem(ns * (nin + 2 * nout) * sizeof(void *));
 }
 
@@ -52,7 +52,7 @@ void gq_program_done(gq_attempt *a) {
   program *p = a->own;
   gq_free(p->in);
   gq_free(p->out);
-  gq_free(p->scalars);
+  gq_unshare(a->field->on, p->scalars);
   gq_free(p);
 }
 
@@ -66,10 +66,11 @@ static void bind_slice(gq_attempt *a, int s) {
   void **out = own->out + (size_t)s * l->nout;
   double *sc = own->scalars + (size_t)s * l->nout;
   size_t off = gq_slice_offset(f, s);
-  in[l->t] = &a->scalar[0], in[l->h] = &a->scalar[1], in[l->ht] = &a->ht, in[l->rtol] = &a->scalar[2];
-  if (l->h2 >= 0) in[l->h2] = &a->scalar[1];
+  const gq_stepinput *given = a->shared;
+  in[l->t] = &given->t, in[l->h] = &given->h, in[l->ht] = &given->ht, in[l->rtol] = &given->rtol;
+  if (l->h2 >= 0) in[l->h2] = &given->h;
   for (int p = 0; p < l->parts; p++) {
-    in[l->atol + p] = &a->tol.atol[p];
+    in[l->atol + p] = &given->atol[p];
     in[l->y + p] = (char *)a->y[p] + off;
     out[l->y1 + p] = (char *)a->y1[p] + off;
     if (l->carry) in[l->f + p] = (char *)a->f[p] + off, out[l->f1 + p] = (char *)a->f1[p] + off;
@@ -86,7 +87,7 @@ static void bind_slice(gq_attempt *a, int s) {
   if (l->w >= 0) in[l->w] = (char *)a->w + gq_noise_offset(f, s);
   for (int i = 0; i < l->slopes; i++) {
     for (int k = 0; k < l->given; k++) in[l->path + i * l->given + k] = (char *)a->path[i][k] + off;
-    in[l->wq + i] = &a->scalar[3 + i];
+    in[l->wq + i] = &given->wq[i];
   }
   for (int j = 0; j < f->nb; j++) in[l->bv + j] = a->bind->value[s * f->nb + j];
   for (int i = 0; i < l->directions; i++) in[l->bv + f->nb + i] = f->direction[i];
@@ -119,15 +120,11 @@ static void bind_pull(gq_attempt *a, int s) {
   for (int i = 0; i < l->slopes; i++)
     if (l->ck[i] >= 0) in[l->ck[i]] = (char *)a->pull.ck[i] + off;
   for (int i = 0; i < GQ_SUMS; i++)
-    if (l->csum[i] >= 0) in[l->csum[i]] = &a->pull.csum[i];
+    if (l->csum[i] >= 0) in[l->csum[i]] = &a->shared->csum[i];
   out[l->py] = (char *)a->pull.py + off;
   if (l->pf >= 0) out[l->pf] = (char *)a->pull.pf + off;
   if (l->pt >= 0) out[l->pt] = &sc[l->pt], out[l->ph] = &sc[l->ph];
   for (int r = 0; r < l->npb; r++) out[l->pb + r] = a->sum.grads->at[s * f->nb + l->pb_of[r]];
-}
-
-static double read_scalar(gq_dtype d, const void *p) {
-  return d == GQ_F32 ? *(const float *)p : *(const double *)p;
 }
 
 static int run(gq_attempt *a, int phase) {
@@ -137,7 +134,9 @@ static int run(gq_attempt *a, int phase) {
     bind_slice(a, s);
     if (phase == 2) bind_pull(a, s);
   }
-  return gq_code_run(f, &a->st->code, phase, a->arena, p->in, a->st->l.nin, p->out, a->st->l.nout);
+  GQ_TRY(gq_code_run(f, &a->st->code, phase, a->arena, p->in, a->st->l.nin, p->out, a->st->l.nout));
+  gq_wait(f->on);
+  return GQ_OK;
 }
 
 /* ---- the error ---- */
@@ -150,7 +149,7 @@ static double scalar_of(const gq_attempt *a, int s, int i) {
 /* One that is stored in the state's dtype. */
 static double state_scalar_of(const gq_attempt *a, int s, int i) {
   const program *p = a->own;
-  return read_scalar(a->field->dtype, &p->scalars[(size_t)s * a->st->l.nout + i]);
+  return gq_shared(a->field->dtype, &p->scalars[(size_t)s * a->st->l.nout + i]);
 }
 
 /* Mean square of one part's error from the slices' sums; the largest number's in the maximum norm. */
@@ -166,24 +165,35 @@ static double part_square(const gq_attempt *a, int first, int p) {
   return n ? sum / n : 0;
 }
 
-static double number(gq_dtype d, const void *x, size_t i) {
-  return d == GQ_F32 ? ((const float *)x)[i] : ((const double *)x)[i];
+enum { CHUNK = 64 };
+
+static void get(const gq_field *f, const void *x, size_t at, size_t n, double *out) {
+  f->on->vec->get(f->dtype, n, (const char *)x + at * gq_dtype_size(f->dtype), 1, out);
+}
+
+/* Squares of n numbers' errors from number `at` of slice s on, which is number `first` of all. */
+static void split_chunk(const gq_attempt *a, int p, int s, size_t first, size_t at, size_t n) {
+  const gq_field *f = a->field;
+  const gq_tableau *m = a->st->m;
+  double e[CHUNK] = { 0 }, k[CHUNK], y[CHUNK], y1[CHUNK];
+  for (int j = 0; j < m->stages; j++) {
+    if (m->e[j] == 0) continue;
+    get(f, m->steps->slope(a, j, p, s), at, n, k);
+    for (size_t i = 0; i < n; i++) e[i] += m->e[j] * k[i];
+  }
+  get(f, a->y[p], first + at, n, y), get(f, a->y1[p], first + at, n, y1);
+  for (size_t i = 0; i < n; i++) {
+    e[i] *= a->h / (a->tol.atol[p] + a->tol.rtol * fmax(fabs(y[i]), fabs(y1[i])));
+    gq_split_add(a->tol.split, f, first + at + i, e[i] * e[i]);
+  }
 }
 
 /* Mean square of one part's error, of the tensors that it was packed from the largest. */
 static double split_square(const gq_attempt *a, int p) {
   const gq_field *f = a->field;
-  const gq_tableau *m = a->st->m;
   for (int s = 0; s < f->nslices; s++) {
     size_t first = gq_slice_offset(f, s) / gq_dtype_size(f->dtype), n = gq_slice_numel(f, s);
-    for (size_t i = 0; i < n; i++) {
-      double e = 0, y = fabs(number(f->dtype, a->y[p], first + i)),
-             y1 = fabs(number(f->dtype, a->y1[p], first + i));
-      for (int k = 0; k < m->stages; k++)
-        if (m->e[k] != 0) e += m->e[k] * number(f->dtype, m->steps->slope(a, k, p, s), i);
-      e *= a->h / (a->tol.atol[p] + a->tol.rtol * fmax(y, y1));
-      gq_split_add(a->tol.split, f, first + i, e * e);
-    }
+    for (size_t at = 0; at < n; at += CHUNK) split_chunk(a, p, s, first, at, n - at < CHUNK ? n - at : CHUNK);
   }
   return gq_split_take(a->tol.split);
 }

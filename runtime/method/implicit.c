@@ -41,7 +41,7 @@ typedef struct gq_implicit {
   bool *done, *slow; /* [rows] */
   bool fresh;        /* the Jacobian is that of the walk's place */
   size_t bytes;
-  void *block;
+  void *block, *states;
 } gq_implicit;
 
 /* ---- memory ---- */
@@ -64,14 +64,15 @@ static int init(gq_attempt *w) {
   w->own = n;
   GQ_TRY(gq_newton_init(&n->newton, w->field, j, parts));
   n->bytes = states * part + 3 * row + 4 * rows;
-  char *next = n->block = gq_alloc(n->bytes + 64);
-  if (!next) return gq_nomem(n->bytes);
+  char *next = n->states = gq_allocate(w->field->on, states * part + 64);
+  n->block = gq_alloc(n->bytes - states * part + 64);
+  if (!next || !n->block) return gq_nomem(n->bytes);
   for (int q = 0; q < parts; q++) {
     for (int i = 0; i < slopes; i++) n->k[i][q] = next, next += part;
     n->stage[q] = next, n->base[q] = next + part, n->slope[q] = next + 2 * part, next += 3 * part;
   }
   for (int i = 0; pull && i < slopes; i++) n->cot[i] = next, next += part;
-  n->v = next, next += part;
+  n->v = next, next = n->block;
   double **vectors[] = { &n->x, &n->c, &n->s, &n->last, &n->theta, &n->eta };
   for (int i = 0; i < 6; i++) *vectors[i] = (double *)(void *)next, next += i < 3 ? row : rows;
   n->done = (bool *)next, n->slow = n->done + j->rows;
@@ -83,6 +84,7 @@ static void done(gq_attempt *w) {
   gq_implicit *n = w->own;
   gq_newton_done(&n->newton);
   gq_free(n->block);
+  if (n->states) gq_release(w->field->on, n->states);
   gq_free(n);
 }
 
@@ -104,14 +106,14 @@ static double row_of_a(const gq_tableau *m, int i, int j) { return m->a[(size_t)
 
 /* h gamma of stage i, by which slopes are divided: never 0, which it would round to in the shortest steps. */
 static double h_gamma(const gq_attempt *w, int i) {
-  double h = w->scalar[1], hg = h * row_of_a(w->st->m, i, i);
+  double h = w->shared->h, hg = h * row_of_a(w->st->m, i, i);
   return hg != 0 ? hg : copysign(DBL_TRUE_MIN, h);
 }
 
 /* y + h sum_j<n w_j k_j of a part */
 static void combine(const gq_attempt *w, const double *weights, int n, int part, void *dst) {
   gq_copy(w->field->on, dst, w->y[part], gq_part_bytes(w->field));
-  for (int j = 0; j < n; j++) add(w, w->scalar[1] * weights[j], whole_slope(w, j, part), dst);
+  for (int j = 0; j < n; j++) add(w, w->shared->h * weights[j], whole_slope(w, j, part), dst);
 }
 
 static double time_of(const gq_attempt *w, int i) {
@@ -316,7 +318,7 @@ static double error_norm(const gq_attempt *w, int part) {
     get(w, w->y[part], at, some, y), get(w, w->y1[part], at, some, y1);
     for (size_t i = 0; i < some; i++) {
       double v =
-        fabs(w->scalar[1] * e[i] / (w->tol.atol[part] + w->tol.rtol * fmax(fabs(y[i]), fabs(y1[i]))));
+        fabs(w->shared->h * e[i] / (w->tol.atol[part] + w->tol.rtol * fmax(fabs(y[i]), fabs(y1[i]))));
       sum += v * v;
       if (!(v <= top)) top = v;
     }
@@ -384,7 +386,7 @@ static int add_products(gq_attempt *w, int i, double weight, const gq_grads *gra
 /* The products' increments and errors of the attempt. */
 static int product_errors(gq_attempt *w) {
   const gq_tableau *m = w->st->m;
-  double h = w->scalar[1];
+  double h = w->shared->h;
   gq_zero(w->field->on, w->sum.dq.block, w->sum.dq.bytes);
   gq_zero(w->field->on, w->sum.eq.block, w->sum.eq.bytes);
   w->sum.dtime = w->sum.etime = 0;
@@ -413,7 +415,7 @@ static int pull_stage(gq_attempt *w, int i) {
   const gq_tableau *m = w->st->m;
   const gq_field *f = w->field;
   size_t numel = gq_numel(f->shape);
-  double h = w->scalar[1], hg = h_gamma(w, i), time;
+  double h = w->shared->h, hg = h_gamma(w, i), time;
   stage_value(w, i, 0, n->stage[0]);
   GQ_TRY(jacobian(w, i, n->stage));
   gq_newton_factor(l, 0, -hg, NULL);
@@ -456,7 +458,7 @@ static int pull(gq_attempt *w) {
     gq_copy(w->field->on, n->cot[i], i == m->end ? w->pull.cf : w->pull.ck[i], part);
   for (int i = 0; i < m->stages; i++) {
     if (m->b[i] == 0) continue;
-    add(w, w->scalar[1] * m->b[i], w->pull.py, n->cot[i]);
+    add(w, w->shared->h * m->b[i], w->pull.py, n->cot[i]);
     w->pull.ph += m->b[i] * f->on->vec->dot(f->dtype, gq_numel(f->shape), w->pull.py, whole_slope(w, i, 0));
   }
   for (int i = m->stages - 1; i > 0; i--) GQ_TRY(pull_stage(w, i));
@@ -469,7 +471,7 @@ static int phase_of(gq_attempt *w, int phase) {
   if (phase == 2) return pull(w);
   if (phase == 1) {
     for (int i = 0; w->st->l.nq > 0 && i < w->st->m->slopes; i++)
-      GQ_TRY(add_products(w, i, w->scalar[3 + i], w->sum.grads, w->sum.time));
+      GQ_TRY(add_products(w, i, w->shared->wq[i], w->sum.grads, w->sum.time));
     return GQ_OK;
   }
   own(w)->fresh = false;
@@ -512,6 +514,7 @@ static int build(gq_stepper *st, const gq_field *f, gq_make *make, const void *a
 
 const gq_stepclass gq_implicit_steps = { .any_system = true,
                                          .stiff = true,
+                                         .anywhere = true,
                                          .build = build,
                                          .init = init,
                                          .done = done,

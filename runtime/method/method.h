@@ -58,9 +58,12 @@ typedef struct gq_tableau gq_tableau;
 
 /* What makes a method one for SDEs, on fixed steps. A row of method/noise.c. */
 typedef struct gq_scheme {
-  gq_calculus calculus;        /* which solution it converges to */
-  void (*step)(struct gq_builder *b);          /* NULL: that of its tuple */
+  gq_calculus calculus;        /* of the SDEs that its step is written for; */
+  bool both;                   /* others are converted, which leaves it the method that it is */
+  int (*step)(struct gq_builder *b);           /* NULL: that of its tuple */
   bool backwards;              /* it takes systems that give f h + G dW alone: backward solves */
+  double strong[GQ_NNOISE];    /* strong order by the kind of noise; 0: it does not converge */
+  double weak;
 } gq_scheme;
 
 /* A method whose steps hang on those before. A row of method/adams.c. */
@@ -111,6 +114,13 @@ bool gq_tableau_fsal(const gq_tableau *m);                 /* a stage is the slo
 /* w[i]: weight of h k_i in y(theta) - y0, i < slopes; and its derivative in theta. */
 void gq_tableau_weights(const gq_tableau *m, double theta, double *w);
 void gq_tableau_slopes(const gq_tableau *m, double theta, double *w);
+static inline bool gq_scheme_solves(const gq_tableau *m, gq_calculus c) {
+  return m->scheme->both || m->scheme->calculus == c;
+}
+/* A backward solve is a Stratonovich SDE of z and a. */
+static inline bool gq_scheme_backwards(const gq_tableau *m) {
+  return m->scheme->backwards && gq_scheme_solves(m, GQ_STRATONOVICH);
+}
 static inline bool gq_method_reversible(const gq_tableau *m) { return m->tuple; }
 static inline bool gq_method_stops(const gq_tableau *m) { return m->scheme || (m->tuple && m->tuple->stops); }
 /* One of its steps can be run again from y and a slope: it hangs on no step before and carries no more. */

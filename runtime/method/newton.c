@@ -42,16 +42,20 @@ int gq_newton_init(gq_newton *n, const gq_field *f, const gq_jacobian *j, int sy
          pivot = gq_round64((size_t)j->rows * j->dim * sizeof(int)), part = gq_round64(gq_part_bytes(f));
   *n = (gq_newton){ .field = f, .at = &j->at, .rows = j->rows, .dim = j->dim };
   n->bytes = (1 + systems) * matrix + systems * pivot + 3 * part;
-  char *next = n->block = gq_alloc(n->bytes + 64);
-  if (!next) return gq_nomem(n->bytes);
+  char *next = n->block = gq_alloc(n->bytes - 3 * part + 64);
+  char *states = n->states = gq_allocate(f->on, 3 * part + 64);
+  if (!next || !states) return gq_nomem(n->bytes);
   n->jacobian = (double *)(void *)next, next += matrix;
   for (int i = 0; i < systems; i++) n->lu[i] = (double *)(void *)next, next += matrix;
   for (int i = 0; i < systems; i++) n->pivot[i] = (int *)(void *)next, next += pivot;
-  n->unit = next, n->column = next + part, n->f = next + 2 * part;
+  n->unit = states, n->column = states + part, n->f = states + 2 * part;
   return GQ_OK;
 }
 
-void gq_newton_done(gq_newton *n) { gq_free(n->block); }
+void gq_newton_done(gq_newton *n) {
+  gq_free(n->block);
+  if (n->states) gq_release(n->field->on, n->states);
+}
 
 /* Where number 0 of a row stands in a packed state, and the distance to the next. */
 static size_t place(const gq_newton *n, int64_t row, size_t *stride) {

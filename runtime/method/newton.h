@@ -29,7 +29,7 @@ typedef struct gq_newton {
   double scale[GQ_MAXPARTS];   /* NaN: not factorised */
   void *unit, *column, *f;     /* states: 1 in one number of every row, what it gives; df/dt, not used */
   size_t bytes;
-  void *block;
+  void *block, *states;
 } gq_newton;
 
 int gq_newton_init(gq_newton *n, const gq_field *f, const gq_jacobian *j, int systems);

@@ -65,41 +65,71 @@ static value rise(gq_builder *b, fields x) {
   return x.f;
 }
 
-static void end(gq_builder *b, value y) { memcpy(b->y1, y.part, sizeof b->y1); }
+static int end(gq_builder *b, value y) {
+  memcpy(b->y1, y.part, sizeof b->y1);
+  return gq_graph_status(b->g);
+}
 
 /* ---- methods ---- */
 
 /* z + f h + G dW */
-static void step_euler(gq_builder *b) { end(b, add(b, start(b), rise(b, at(b, 0, 0, start(b))))); }
+static int step_euler(gq_builder *b) { return end(b, add(b, start(b), rise(b, at(b, 0, 0, start(b))))); }
 
 /* z' = z + G dW; z + f h + (G + G') dW / 2 */
-static void step_euler_heun(gq_builder *b) {
+static int step_euler_heun(gq_builder *b) {
   value z = start(b), z1 = z;
   fields x = at(b, 0, 0, z);
   z1.part[0] = gq_emit2(b->g, GQ_OP_ADD, z.part[0], gq_noise_product(b->g, b->s->noise, x.G, b->dw));
   fields x1 = at(b, 1, 1, z1);
   x.G = mean(b, x, x1).G;
-  end(b, add(b, z, rise(b, x)));
+  return end(b, add(b, z, rise(b, x)));
 }
 
 /* z' = z + f h + G dW; z + (f + f') h / 2 + (G + G') dW / 2 */
-static void step_heun(gq_builder *b) {
+static int step_heun(gq_builder *b) {
   value z = start(b);
   fields x = at(b, 0, 0, z), x1 = at(b, 1, 1, add(b, z, rise(b, x)));
-  end(b, add(b, z, rise(b, mean(b, x, x1))));
+  return end(b, add(b, z, rise(b, mean(b, x, x1))));
 }
 
 /* z' = z + f h / 2 + G dW / 2; z + f' h + G' dW */
-static void step_midpoint(gq_builder *b) {
+static int step_midpoint(gq_builder *b) {
   value z = start(b);
   fields x = at(b, 0, 0, z);
-  end(b, add(b, z, rise(b, at(b, 1, 0.5, add(b, z, half(b, rise(b, x)))))));
+  return end(b, add(b, z, rise(b, at(b, 1, 0.5, add(b, z, half(b, rise(b, x)))))));
+}
+
+static value scaled(gq_builder *b, value x, double w) {
+  for (int p = 0; p < b->l->parts; p++) x.part[p] = gq_scale(b->g, x.part[p], w);
+  return x;
+}
+
+/* z' = z + 2/3 (f h + G dW); z + 1/4 of that there and 3/4 of that at z' */
+static int step_ralston(gq_builder *b) {
+  value z = start(b), x = rise(b, at(b, 0, 0, z)),
+        x1 = rise(b, at(b, 1, 2. / 3, add(b, z, scaled(b, x, 2. / 3))));
+  return end(b, add(b, z, add(b, scaled(b, x, 0.25), scaled(b, x1, 0.75))));
+}
+
+/* z + f h + G dW + 1/2 (d(G dW)/dz) G dW: all double integrals where the columns of G commute. The last is the second
+** derivative of what moves along G dW. */
+static int step_milstein(gq_builder *b) {
+  gq_ref z = b->y[0], moved;
+  fields x = at(b, 0, 0, start(b));
+  GQ_TRY(gq_builder_second(b, 0, z, &moved));
+  value y = add(b, start(b), rise(b, x));
+  y.part[0] = gq_emit2(b->g, GQ_OP_ADD, y.part[0], gq_scale(b->g, moved, 0.5));
+  return end(b, y);
 }
 
 /* ---- rows ---- */
 
+/* Strong orders: diagonal, scalar, additive, general, commutative noise */
+#define STRONG(...) \
+  { 0, __VA_ARGS__ }
 #define W(...) \
   (const double[]) { __VA_ARGS__ }
+/* clang-format off */
 /* of: the row of tableaux.def that it is without noise; c, b: stages and the weights by which integrals along are summed */
 static const struct {
   gq_scheme scheme;
@@ -108,48 +138,24 @@ static const struct {
   const double *c, *b;
   const char *name, *source;
 } rows[] = {
-  { { GQ_STRATONOVICH, NULL, false },
-    "reversible_heun",
-    0,
-    1,
-    NULL,
-    NULL,
-    "reversible_heun",
-    "Kidger, Foster, Li & Lyons, NeurIPS 2021, Algorithm 1" },
-  { { GQ_STRATONOVICH, step_heun, true },
-    NULL,
-    2,
-    2,
-    W(0, 1),
-    W(0.5, 0.5),
-    "heun",
-    "Rümelin, SIAM J. Numer. Anal. 19 (1982)" },
-  { { GQ_STRATONOVICH, step_midpoint, true },
-    NULL,
-    2,
-    2,
-    W(0, 0.5),
-    W(0, 1),
-    "midpoint",
-    "the explicit midpoint rule with dW beside h; Kloeden & Platen 1992" },
-  { { GQ_STRATONOVICH, step_euler_heun, false },
-    NULL,
-    2,
-    2,
-    W(0, 1),
-    W(0.5, 0.5),
-    "euler_heun",
-    "Gard, Introduction to Stochastic Differential Equations, 1988" },
-  { { GQ_ITO, step_euler, false },
-    NULL,
-    1,
-    1,
-    W(0),
-    W(1),
-    "euler",
-    "Maruyama, Rend. Circ. Mat. Palermo 4 (1955)" },
+  { { GQ_STRATONOVICH, false, NULL, false, STRONG(1, 1, 1, 0.5, 1), 1 },
+    "reversible_heun", 0, 1, NULL, NULL, "reversible_heun", "Kidger, Foster, Li & Lyons, NeurIPS 2021, Algorithm 1" },
+  { { GQ_STRATONOVICH, false, step_heun, true, STRONG(1, 1, 1, 0.5, 1), 1 },
+    NULL, 2, 2, W(0, 1), W(0.5, 0.5), "heun", "Rümelin, SIAM J. Numer. Anal. 19 (1982)" },
+  { { GQ_STRATONOVICH, false, step_midpoint, true, STRONG(1, 1, 1, 0.5, 1), 1 },
+    NULL, 2, 2, W(0, 0.5), W(0, 1), "midpoint", "the explicit midpoint rule with dW beside h; Kloeden & Platen 1992" },
+  { { GQ_STRATONOVICH, false, step_euler_heun, false, STRONG(1, 1, 1, 0.5, 1), 1 },
+    NULL, 2, 2, W(0, 1), W(0.5, 0.5), "euler_heun", "Gard, Introduction to Stochastic Differential Equations, 1988" },
+  { { GQ_ITO, false, step_euler, false, STRONG(0.5, 0.5, 1, 0.5, 0.5), 1 },
+    NULL, 1, 1, W(0), W(1), "euler", "Maruyama, Rend. Circ. Mat. Palermo 4 (1955)" },
+  { { GQ_STRATONOVICH, true, step_milstein, false, STRONG(1, 1, 1, 0, 1), 1 },
+    NULL, 1, 1, W(0), W(1), "milstein", "Milstein 1974; Kloeden & Platen 1992, 10.3" },
+  { { GQ_STRATONOVICH, false, step_ralston, true, STRONG(1, 1, 1, 0.5, 1), 1 },
+    NULL, 2, 2, W(0, 2. / 3), W(0.25, 0.75), "ralston", "Ralston 1962 with dW beside h; Rümelin 1982" },
 };
+/* clang-format on */
 #undef W
+#undef STRONG
 
 enum { NROWS = sizeof rows / sizeof *rows };
 const int gq_nschemes = NROWS;

@@ -129,6 +129,42 @@ gq_ref gq_builder_rise(builder *b, gq_ref f, gq_ref G) {
   return gq_noise_rise(b->g, b->s->noise, f, G, to_state(b, b->h), b->dw);
 }
 
+/* What moves along G dW while t and dW stand still: inputs nothing, z, t, dW, boundary values; bind: [those] */
+static int move_along(builder *b, gq_ref *bind, gq_graph **jet) {
+  gq_graph *g = gq_graph_new();
+  gq_ref out[2], dw;
+  if (!g) return gq_nomem(0);
+  const gq_node *t = gq_builder_input(b, 0), *w = gq_graph_node(b->g, b->dw);
+  gq_input(g, t->dtype, t->shape);
+  bind[1] = gq_input(g, b->dtype, gq_builder_input(b, 1)->shape), bind[0] = gq_input(g, t->dtype, t->shape);
+  dw = gq_input(g, w->dtype, w->shape);
+  for (int i = 2; i < b->nb + 2; i++)
+    bind[i] = gq_input(g, gq_builder_input(b, i)->dtype, gq_builder_input(b, i)->shape);
+  gq_inline(g, b->s->g, bind, out);
+  gq_ref rise = gq_noise_product(g, b->s->noise, out[1], dw);
+  gq_graph_set_outputs(g, 1, &rise);
+  int status = gq_graph_status(g);
+  if (status == GQ_OK) status = gq_jet(g, 2, jet);
+  gq_graph_free(g);
+  return status;
+}
+
+int gq_builder_second(builder *b, double c, gq_ref z, gq_ref *out) {
+  gq_graph *jet;
+  gq_ref *bind = gq_calloc(b->nb + 4, sizeof *bind), rate[2] = { GQ_NONE, GQ_NONE };
+  int status = bind ? move_along(b, bind, &jet) : gq_nomem(b->nb);
+  if (status == GQ_OK) {
+    gq_ref t = c == 0 ? b->t : gq_emit2(b->g, GQ_OP_ADD, b->t, gq_scale(b->g, b->ht, c));
+    bind[0] = gq_const(b->g, b->dtype, 0), bind[1] = z, bind[2] = to_state(b, t), bind[3] = b->dw;
+    for (int j = 0; j < b->nb; j++) bind[4 + j] = b->bv[j];
+    gq_inline(b->g, jet, bind, rate);
+    gq_graph_free(jet);
+  }
+  gq_free(bind);
+  *out = rate[1];
+  return status;
+}
+
 void gq_builder_evaluate(builder *b, int i, double c, const gq_ref *y) {
   int nq = b->l->nq;
   gq_ref *all = b->q + (size_t)b->l->slopes * nq;
@@ -152,10 +188,11 @@ static void stages(builder *b) {
   }
 }
 
-static void step(builder *b) {
+static int step(builder *b) {
   if (b->k->m->tuple) b->k->m->tuple->step(b, b->k->inverse ? -1 : 1);
-  else if (b->k->m->scheme) b->k->m->scheme->step(b);
+  else if (b->k->m->scheme) return b->k->m->scheme->step(b);
   else stages(b);
+  return GQ_OK;
 }
 
 /* sum_i h w_i k_i of part p */
@@ -375,7 +412,7 @@ static int build(builder *b, const bool *want) {
   const gq_tableau *m = b->k->m;
   if (m->tuple && m->tuple->fits) GQ_TRY(m->tuple->fits(b));
   inputs(b);
-  step(b);
+  GQ_TRY(step(b));
   state_outputs(b);
   slope_outputs(b);
   heuristic_outputs(b);

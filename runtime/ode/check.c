@@ -179,12 +179,8 @@ static int check_device(const gq_problem *p, const gq_ode_options *o) {
     { p->noise, "noise", "a process", "" },
     { !m->steps->anywhere, "method", m->name, "\"" },
     { !b->steps->anywhere, "adjoint.method", b->name, "\"" },
-    { o->engine->hosted, "gradient", o->engine->name, "\"" },
     { o->independent, "batch", "independent", "\"" },
     { gq_graph_calls(p->f), "trace", "false", "" },
-    { p->event_, "event", "f", "" },
-    { p->dense_, "dense", "true", "" },
-    { o->parity && p->ntensors > 1, "parity", "true", "" },
   };
   for (size_t i = 0; d != gq_host && i < sizeof all / sizeof *all; i++)
     if (all[i].hosted)

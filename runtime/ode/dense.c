@@ -4,7 +4,6 @@
 #include "dense.h"
 
 #include <math.h>
-#include <string.h>
 
 struct gq_dense {
   gq_plan *plan;
@@ -19,12 +18,12 @@ int gq_dense_new(gq_plan *p, double t0, double t1, const void *y0, gq_dense **ou
   if (!d) return gq_nomem(sizeof *d);
   d->part = gq_part_bytes(p->field), d->first = t0;
   d->last = gq_numel(p->field->shape) ? t0 : t1; /* what has no numbers is known everywhere, without a step */
-  d->state = gq_alloc(d->part + 64);
+  d->state = gq_allocate(p->field->on, d->part + 64);
   if (!d->state) {
     gq_free(d);
     return gq_nomem(gq_part_bytes(p->field));
   }
-  d->steps = (gq_steps){ .least = 16, .each = (1 + p->forward.m->slopes) * d->part };
+  d->steps = (gq_steps){ .on = p->field->on, .least = 16, .each = (1 + p->forward.m->slopes) * d->part };
   gq_field_pack(p->field, y0, d->state);
   d->plan = p;
   gq_plan_keep(p);
@@ -34,16 +33,16 @@ int gq_dense_new(gq_plan *p, double t0, double t1, const void *y0, gq_dense **ou
 
 void gq_dense_free(gq_dense *d) {
   if (!d) return;
-  gq_plan_release(d->plan);
   gq_steps_done(&d->steps);
-  gq_free(d->state);
+  gq_release(d->plan->field->on, d->state);
+  gq_plan_release(d->plan);
   gq_free(d);
 }
 
 int gq_dense_add(gq_dense *d, const gq_walk *w, double end, size_t *bytes) {
   GQ_TRY(gq_steps_add(&d->steps, (gq_step_record){ .t = w->a.t, .h = w->a.h, .stop = -1 }, bytes));
   char *at = gq_steps_data(&d->steps, d->steps.n - 1);
-  memcpy(at, w->a.y[0], d->part);
+  gq_copy(d->steps.on, at, w->a.y[0], d->part);
   for (int i = 0; i < w->a.st->m->slopes; i++) gq_walk_slope_all(w, i, 0, at += d->part);
   d->last = end;
   return GQ_OK;
@@ -86,3 +85,4 @@ int gq_dense_at(const gq_dense *d, int64_t n, const double *t, gq_tensor *out) {
 
 gq_shape gq_dense_shape(const gq_dense *d) { return d->plan->field->shape; }
 gq_dtype gq_dense_dtype(const gq_dense *d) { return d->plan->field->dtype; }
+const gq_device *gq_dense_device(const gq_dense *d) { return &d->plan->field->on->device; }

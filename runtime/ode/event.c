@@ -12,6 +12,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { TIME, VALUE, BY_TIME, SHARED };
+
 struct gq_event {
   const gq_field *field;
   const gq_graph *g; /* lent */
@@ -21,12 +23,11 @@ struct gq_event {
   const void **in;     /* t, z, captures */
   void *arena, *state; /* state: in the user's order */
   void *inner;         /* packed */
-  double t;
-  float t32;
-  double value; /* where the step begins; */
-  bool armed;   /* it has been other than zero, */
-  double zero;  /* which is all up to this; negative: not known */
-  int64_t nfe;  /* of the search */
+  double *shared;      /* numbers of its programs, as below */
+  double value;        /* where the step begins; */
+  bool armed;          /* it has been other than zero, */
+  double zero;         /* which is all up to this; negative: not known */
+  int64_t nfe;         /* of the search */
 };
 
 /* A program whose one output is the event's scalar. */
@@ -44,17 +45,19 @@ static int compile(gq_event *e, const gq_graph *g) {
 static int init(gq_event *e, const gq_graph *g, int ncapture, gq_tensor *const *capture) {
   GQ_TRY(compile(e, g));
   e->g = g, e->zero = -1;
-  e->inner = gq_alloc(gq_part_bytes(e->field) + 64);
+  const gq_backend *on = e->field->on;
+  e->inner = gq_allocate(on, gq_part_bytes(e->field) + 64);
   e->capture = gq_calloc(ncapture + 1, sizeof *e->capture);
   e->in = gq_calloc(ncapture + 2, sizeof *e->in);
-  e->arena = gq_alloc(gq_program_arena(e->prog) + 64);
-  e->state = gq_alloc(gq_part_bytes(e->field) + 64);
-  if (!e->capture || !e->in || !e->arena || !e->state || !e->inner)
+  e->arena = gq_allocate(on, gq_program_arena(e->prog) + 64);
+  e->state = gq_allocate(on, gq_part_bytes(e->field) + 64);
+  e->shared = gq_share(on, SHARED * sizeof *e->shared);
+  if (!e->capture || !e->in || !e->arena || !e->state || !e->inner || !e->shared)
     return gq_nomem(gq_program_arena(e->prog));
-  e->in[0] = e->field->dtype == GQ_F32 ? (void *)&e->t32 : (void *)&e->t;
+  e->in[0] = &e->shared[TIME];
   e->in[1] = e->state;
   for (; e->ncapture < ncapture; e->ncapture++) {
-    GQ_TRY(gq_tensor_contiguous_get(capture[e->ncapture], &e->capture[e->ncapture]));
+    GQ_TRY(gq_capture_get(e->field, e->ncapture, capture[e->ncapture], &e->capture[e->ncapture]));
     e->in[2 + e->ncapture] = gq_tensor_data(e->capture[e->ncapture]);
   }
   return GQ_OK;
@@ -73,29 +76,29 @@ int gq_event_new(const gq_graph *g, int ncapture, gq_tensor *const *capture, con
 
 void gq_event_free(gq_event *e) {
   if (!e) return;
+  const gq_backend *on = e->field->on;
   for (int i = 0; i < e->ncapture; i++) gq_tensor_unref(e->capture[i]);
   gq_program_free(e->prog);
   gq_program_free(e->slope);
-  gq_free(e->inner);
+  if (e->inner) gq_release(on, e->inner);
+  if (e->arena) gq_release(on, e->arena);
+  if (e->state) gq_release(on, e->state);
+  if (e->shared) gq_unshare(on, e->shared);
   gq_free(e->capture);
   gq_free(e->in);
-  gq_free(e->arena);
-  gq_free(e->state);
   gq_free(e);
 }
 
 static void set_inputs(gq_event *e, double t, const void *packed) {
-  e->t = t, e->t32 = (float)t;
+  gq_set_shared(e->field->dtype, &e->shared[TIME], t);
   gq_field_unpack(e->field, packed, e->state);
 }
 
 static int value_of(gq_event *e, double t, const void *packed, double *value) {
-  float out32 = 0;
-  double out = 0;
-  void *to[] = { e->field->dtype == GQ_F32 ? (void *)&out32 : (void *)&out };
   set_inputs(e, t, packed);
-  GQ_TRY(gq_program_run(e->prog, 0, e->arena, e->in, to));
-  *value = e->field->dtype == GQ_F32 ? out32 : out;
+  GQ_TRY(gq_program_run(e->prog, 0, e->arena, e->in, (void *[]){ &e->shared[VALUE] }));
+  gq_wait(e->field->on);
+  *value = gq_shared(e->field->dtype, &e->shared[VALUE]);
   if (!isfinite(*value)) return gq_fail(GQ_ENONFINITE, "the event function is not finite at t = %.9g", t);
   return GQ_OK;
 }
@@ -128,28 +131,35 @@ static int compile_slope(gq_event *e) {
   return status;
 }
 
-static double number(const gq_event *e, const void *x, int64_t i) {
-  return e->field->dtype == GQ_F32 ? ((const float *)x)[i] : ((const double *)x)[i];
+enum { CHUNK = 64 };
+
+static void get(const gq_event *e, const void *x, int64_t at, int64_t n, double *out) {
+  gq_dtype d = e->field->dtype;
+  e->field->on->vec->get(d, n, (const char *)x + at * gq_dtype_size(d), 1, out);
 }
 
 /* Rounding of the terms of g where the solve begins: t and z, and what z moves by over t or the step. */
 static int find_zero(gq_event *e, const gq_walk *w) {
   int64_t n = gq_numel(e->field->shape);
   size_t part = gq_part_bytes(e->field);
-  double by_t = 0, sum, far = fmax(1, fabs(w->a.t / w->a.h));
+  double sum, far = fmax(1, fabs(w->a.t / w->a.h));
+  const gq_backend *on = e->field->on;
   GQ_TRY(compile_slope(e));
-  char *block = gq_alloc(gq_program_arena(e->slope) + 64 + 2 * gq_round64(part));
+  char *block = gq_allocate(on, gq_program_arena(e->slope) + 64 + 2 * gq_round64(part));
   if (!block) return gq_nomem(gq_program_arena(e->slope));
   char *by_z = block + gq_round64(gq_program_arena(e->slope)), *end = by_z + gq_round64(part);
   gq_field_unpack(e->field, w->a.y1[0], end);
   set_inputs(e, w->a.t, w->a.y[0]);
-  int status = gq_program_run(e->slope, 0, block, e->in, (void *[]){ &by_t, by_z });
-  sum = fabs(number(e, &by_t, 0) * w->a.t);
-  for (int64_t i = 0; i < n; i++) {
-    double z = number(e, e->state, i);
-    sum += fabs(number(e, by_z, i)) * (fabs(z) + far * fabs(number(e, end, i) - z));
+  int status = gq_program_run(e->slope, 0, block, e->in, (void *[]){ &e->shared[BY_TIME], by_z });
+  gq_wait(on);
+  sum = fabs(gq_shared(e->field->dtype, &e->shared[BY_TIME]) * w->a.t);
+  for (int64_t at = 0, some; at < n; at += some) {
+    double slope[CHUNK], z[CHUNK], z1[CHUNK];
+    some = n - at < CHUNK ? n - at : CHUNK;
+    get(e, by_z, at, some, slope), get(e, e->state, at, some, z), get(e, end, at, some, z1);
+    for (int i = 0; i < some; i++) sum += fabs(slope[i]) * (fabs(z[i]) + far * fabs(z1[i] - z[i]));
   }
-  gq_free(block);
+  gq_release(on, block);
   e->zero = isfinite(sum) ? 8 * (e->field->dtype == GQ_F32 ? FLT_EPSILON : DBL_EPSILON) * sum : 0;
   return status;
 }

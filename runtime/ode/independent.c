@@ -242,7 +242,8 @@ static int run(gq_solution *s, forward *fw, int first) {
   for (int i = 0; i < r->workers; i++) {
     fw[i].s = s, fw[i].next = i, fw[i].stride = r->workers, fw[i].first = first, fw[i].failed = -1;
     fw[i].tape = &r->tape[i];
-    r->tape[i].least = 256, r->tape[i].each = sizeof(int64_t) + r->bytes * (1 + s->plan->forward.l.carry);
+    r->tape[i].on = s->plan->field->on, r->tape[i].least = 256,
+    r->tape[i].each = sizeof(int64_t) + r->bytes * (1 + s->plan->forward.l.carry);
     GQ_TRY(gq_lanes_init(&fw[i].lanes, s, &s->plan->forward, &s->plan->f, false));
     s->bytes += fw[i].lanes.bytes;
   }

@@ -19,39 +19,69 @@ static int check_times(const gq_problem *p) {
   return GQ_OK;
 }
 
+/* What is asked of a method. */
+typedef struct question {
+  gq_calculus calculus;
+  gq_noise noise; /* that its order hangs on */
+} question;
+
 /* Names of the methods of some kind. */
-static void methods_of(bool (*fits)(const gq_tableau *m, int of), int of, char *text, size_t size) {
+static void methods_of(bool (*fits)(const gq_tableau *m, const question *q), const question *q, char *text,
+                       size_t size) {
   size_t n = 0;
   for (int i = 0; i < gq_nschemes; i++) {
     const gq_tableau *m = gq_scheme_get(i);
-    if (fits(m, of) && n < size) n += snprintf(text + n, size - n, "%s%s", n ? ", " : "", m->name);
+    if (fits(m, q) && n < size) n += snprintf(text + n, size - n, "%s%s", n ? ", " : "", m->name);
   }
 }
 
-static bool solves(const gq_tableau *m, int calculus) { return (int)m->scheme->calculus == calculus; }
-static bool inverted(const gq_tableau *m, int of) { return m->tuple; }
-static bool backwards(const gq_tableau *m, int of) {
-  return m->scheme->backwards && m->scheme->calculus == GQ_STRATONOVICH;
+static bool solves(const gq_tableau *m, const question *q) {
+  return gq_scheme_solves(m, q->calculus) && m->scheme->strong[q->noise] > 0;
+}
+static bool inverted(const gq_tableau *m, const question *q) { return m->tuple; }
+static bool backwards(const gq_tableau *m, const question *q) { return gq_scheme_backwards(m); }
+
+/* Does it converge? Diagonal noise whose g_i depends on other z_j does not commute: it is general noise. */
+static int check_order(const gq_problem *p, const gq_ode_options *o, question *q) {
+  static const char *const more[GQ_NNOISE] = {
+    [GQ_DIAGONAL] = " whose g_i depends on other z_j than z_i, which is not commutative",
+    [GQ_GENERAL] = " (where the columns of g commute say noise = \"commutative\")"
+  };
+  gq_depends how = GQ_DEPENDS_NOT;
+  char fits[256] = "";
+  const gq_tableau *m = o->method;
+  GQ_TRY(gq_diffusion_depends(p->f, &how));
+  if (p->noise == GQ_ADDITIVE && how != GQ_DEPENDS_NOT)
+    return gq_fail(GQ_EARG, "the diffusion depends on z: additive noise does not; say noise = \"general\"");
+  *q = (question){ o->calculus, p->noise == GQ_DIAGONAL && how == GQ_DEPENDS_MIXED ? GQ_GENERAL : p->noise };
+  methods_of(solves, q, fits, sizeof fits);
+  if (!gq_scheme_solves(m, o->calculus))
+    return gq_fail(
+      GQ_EARG,
+      "method \"%s\" solves %s SDEs and this one is %s: use %s; or say calculus = \"%s\" to this "
+      "solve, which converts the SDE",
+      m->name, gq_calculus_names[m->scheme->calculus], gq_calculus_names[o->calculus], fits,
+      gq_calculus_names[m->scheme->calculus]);
+  if (m->scheme->strong[q->noise] > 0) return GQ_OK;
+  return gq_fail(GQ_EARG, "method \"%s\" does not converge for %s noise%s: use %s", m->name,
+                 gq_noise_names[p->noise - 1], more[p->noise] ? more[p->noise] : "", fits);
 }
 
 static int check_method(const gq_problem *p, const gq_ode_options *o) {
-  char fits[200] = "";
+  char fits[256] = "";
   const gq_tableau *m = o->method;
-  if (m->scheme->calculus != p->calculus) {
-    methods_of(solves, p->calculus, fits, sizeof fits);
-    return gq_fail(GQ_EARG, "method \"%s\" solves %s SDEs and this one is %s: use %s", m->name,
-                   gq_calculus_names[m->scheme->calculus], gq_calculus_names[p->calculus], fits);
-  }
+  question q;
+  GQ_TRY(check_order(p, o, &q));
   if (o->engine->method && !o->engine->method(m)) {
-    methods_of(inverted, 0, fits, sizeof fits);
+    methods_of(inverted, &q, fits, sizeof fits);
     return gq_fail(
       GQ_EARG,
       "gradient = \"%s\" inverts the steps of the solve and method = \"%s\" cannot be inverted; it goes "
       "with method = %s",
       o->engine->name, m->name, fits);
   }
-  if (backwards(o->back_method, 0)) return GQ_OK;
-  methods_of(backwards, 0, fits, sizeof fits);
+  if (gq_scheme_backwards(o->back_method)) return GQ_OK;
+  methods_of(backwards, &q, fits, sizeof fits);
   return gq_fail(GQ_EARG,
                  "adjoint.method = \"%s\": the backward solve is a Stratonovich SDE of z and a; use %s",
                  o->back_method->name, fits);

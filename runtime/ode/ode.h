@@ -96,7 +96,6 @@ typedef struct gq_engine {
   void (*shape)(const struct gq_ode_options *o, struct gq_plankey *k);   /* what it alone adds to a plan's key; NULL */
   int (*build)(struct gq_plan *p);             /* the programs of a plan, all that the key says */
   int (*backward)(struct gq_pullback *b);
-  bool hosted;                                 /* looks at numbers itself: the state must be the host's */
   int (*samples)(struct gq_samplepull *w);     /* a worker's share of batch = "independent"; NULL: refused */
   /* Settle on an engine before a solve (steps < 0), or when the one chosen went over the memory after so many. */
   int (*choose)(const struct gq_planspec *s, struct gq_ode_options *o, int64_t steps, struct gq_info *info);
@@ -122,6 +121,7 @@ typedef struct gq_ode_options {
   double eta;                  /* alf: damping, 1 none; above 0, at most 1 */
   double rtol, atol;
   double step_size;            /* > 0: fixed grid */
+  gq_calculus calculus;        /* of an SDE: that of the method; f is converted where it is meant in the other */
   double first_step;           /* > 0: no search */
   double max_step, min_step;   /* > 0: of steps that are chosen; one that the error wants shorter than the latter is an
                                   error, one that ends at a stop may be */
@@ -241,7 +241,7 @@ typedef struct gq_problem {
   bool jumps_move;             /* with what wants a gradient */
   gq_noise noise;              /* an SDE: f gives drift and diffusion (field/diffusion.h), o.method is one of
                                   gq_scheme_get, o.engine one of gq_noise_engines, o.step_size the step; t increases */
-  gq_calculus calculus;
+  gq_calculus calculus;        /* that f is meant in; o.calculus: it is solved in */
   struct gq_brownian *path;    /* of W, that the solution keeps */
   const bool *jump_;           /* [nt] f may jump at this time: the solve stops before it and goes on after it */
 } gq_problem;
@@ -267,6 +267,7 @@ double gq_dense_last(const gq_dense *d);
 int64_t gq_dense_steps(const gq_dense *d);
 gq_shape gq_dense_shape(const gq_dense *d);
 gq_dtype gq_dense_dtype(const gq_dense *d);
+const gq_device *gq_dense_device(const gq_dense *d);
 void gq_dense_free(gq_dense *d_);
 
 const gq_ode_options *gq_solution_options(const gq_solution *s);

@@ -46,7 +46,8 @@ int gq_plan_forward(gq_plan *p, bool pull) {
 
 static int build(gq_plan *p, const gq_graph *f) {
   const gq_plankey *k = p->key;
-  if (k->noise) GQ_TRY(gq_field_noisy(k->on, f, k->ncapture, k->want, k->noise, &p->field));
+  if (k->noise)
+    GQ_TRY(gq_field_noisy(k->on, f, k->ncapture, k->want, k->noise, k->given, k->calculus, &p->field));
   else if (k->independent) GQ_TRY(gq_field_lanes(k->on, f, k->ncapture, k->want, &p->field));
   else GQ_TRY(gq_field_new(k->on, f, k->ncapture, k->want, true, &p->field));
   p->scratch.field = p->field;
@@ -121,7 +122,8 @@ static int make_key(const gq_planspec *s, gq_plankey **key, size_t *n) {
   k->max_norm = o->max_norm, k->back_max_norm = o->back_max_norm;
   k->dense = s->dense_forward, k->overshoot = o->overshoot, k->parity = o->parity, k->moments = o->moments;
   k->t_grad = s->p->t_grad, k->independent = o->independent, k->error = o->error, k->stiffness = o->stiffness;
-  k->noise = s->p->noise, k->calculus = s->p->calculus, k->ncapture = s->p->ncapture;
+  k->noise = s->p->noise, k->given = s->p->calculus, k->calculus = k->noise ? o->method->scheme->calculus : 0,
+  k->ncapture = s->p->ncapture;
   if (k->ncapture) memcpy(k->want, s->p->wants_grad, k->ncapture * sizeof(bool));
   if (o->engine->shape) o->engine->shape(o, k);
   return GQ_OK;

@@ -29,7 +29,7 @@ typedef struct gq_plankey {
   bool dense;                  /* the forward step has its interpolant */
   bool audits, probes;         /* of nodes: the solver's own weights beside; products kept apart by node */
   gq_noise noise;
-  gq_calculus calculus;
+  gq_calculus given, calculus; /* that of f, and that of the field: the one that steps are written for */
   int ncapture;
   bool want[];                 /* [ncapture] */
 } gq_plankey;

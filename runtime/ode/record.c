@@ -7,15 +7,30 @@
 
 /* ---- steps ---- */
 
+/* The block that holds step i, which is number *at of it. */
+static int block_of(const gq_steps *s, int64_t i, int64_t *at_) {
+  int b = 0;
+  int64_t first = 0, end = s->least ? s->least : 64;
+  for (; i >= end; b++) first = end, end *= 2;
+  if (at_) *at_ = i - first;
+  return b;
+}
+
+char *gq_steps_data(const gq_steps *s, int64_t i) {
+  int64_t at;
+  int b = block_of(s, i, &at);
+  return s->data[b] + at * s->each;
+}
+
 int gq_steps_room(gq_steps *s, int64_t n, bool states, size_t *bytes_) {
   int64_t room = s->room ? 2 * s->room : s->least ? s->least : 64;
   if (n <= s->room) return GQ_OK;
-  if (room < n) room = n;
+  if (room < n && !s->each) room = n; /* data are added one by one */
   size_t head = gq_steps_head(s);
   char *step = gq_realloc(s->step, room * head);
   if (step) s->step = step;
-  char *data = s->each ? gq_realloc(s->data, room * s->each + 64) : NULL;
-  if (data) s->data = data;
+  char *data = s->each ? gq_allocate(s->on, (room - s->room) * s->each + 64) : NULL;
+  if (data) s->data[block_of(s, s->room, NULL)] = data;
   gq_step_state **state = states ? gq_realloc(s->state, room * sizeof *state) : NULL;
   if (state) s->state = state;
   if (!step || (s->each && !data) || (states && !state)) return gq_nomem(room * (s->each + head));
@@ -34,7 +49,7 @@ int gq_steps_add(gq_steps *s, gq_step_record r, size_t *bytes) {
 void gq_steps_done(gq_steps *s) {
   gq_free(s->step);
   gq_free(s->state);
-  gq_free(s->data);
+  for (int b = 0; b < GQ_STEPS_BLOCKS && s->data[b]; b++) gq_release(s->on, s->data[b]);
   *s = (gq_steps){ 0 };
 }
 

@@ -33,15 +33,18 @@ typedef struct gq_step_state {
   void **arena;                /* [nslices] activations, or NULL */
 } gq_step_state;
 
-/* Steps, first first. A column grows in chunks that double; a state stays where it is. */
+enum { GQ_STEPS_BLOCKS = 40 };
+
+/* Steps, first first. Columns of the host's grow to twice their size; states and data stay where they are. */
 typedef struct gq_steps {
   int64_t n, room;
-  int64_t least;               /* the first chunk; 0: 64 */
+  int64_t least;               /* the first of them; 0: 64 */
   char *step;                  /* records; with states [n].t is the end */
   size_t head;                 /* bytes of a record that are kept, from its front; 0: all */
   gq_step_state **state;       /* [n] the end; NULL where there is none */
-  char *data;                  /* `each` bytes that go with every step */
-  size_t each;
+  const gq_backend *on;        /* whose memory the data are: */
+  size_t each;                 /* so many bytes that go with every step */
+  char *data[GQ_STEPS_BLOCKS]; /* the first chunk, then blocks as large as all before them */
 } gq_steps;
 
 static inline size_t gq_steps_head(const gq_steps *s) { return s->head ? s->head : sizeof(gq_step_record); }
@@ -59,7 +62,7 @@ struct gq_plan;
 int gq_steps_room(gq_steps *s, int64_t n, bool states, size_t *bytes_);
 /* One more; its data are the caller's to fill. */
 int gq_steps_add(gq_steps *s, gq_step_record r, size_t *bytes);
-static inline char *gq_steps_data(const gq_steps *s, int64_t i) { return s->data + i * s->each; }
+char *gq_steps_data(const gq_steps *s, int64_t i);
 /* The states of steps `from` to `to` (itself not) to the plan's spare ones. */
 void gq_steps_give_back(gq_steps *s, struct gq_plan *p, int64_t from, int64_t to);
 void gq_steps_done(gq_steps *s);

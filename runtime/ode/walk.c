@@ -48,7 +48,10 @@ int gq_steplog_get(const double (**rows)[4]) {
 int gq_walk_init(gq_walk *w, const gq_stepper *st, const gq_binding *b, void **arena) {
   gq_attempt *a = &w->a;
   a->st = st, a->field = b->field, a->bind = b, a->arena = arena;
-  for (int i = 0; i < st->l.parts; i++) a->tol.atol[i] = gq_positive_atol(a->field->dtype, a->tol.atol[i]);
+  a->shared = gq_share(a->field->on, sizeof *a->shared);
+  if (!a->shared) return gq_nomem(sizeof *a->shared);
+  for (int i = 0; i < st->l.parts; i++)
+    a->shared->atol[i] = a->tol.atol[i] = gq_positive_atol(a->field->dtype, a->tol.atol[i]);
   a->tol.products = gq_positive_atol(a->field->dtype, a->tol.products);
   w->c.last[0] = w->c.last[1] = 1;
   w->c.reach = a->field->timed || st->l.given ? gq_tableau_reach(st->m) : 1;
@@ -60,6 +63,8 @@ int gq_walk_init(gq_walk *w, const gq_stepper *st, const gq_binding *b, void **a
 void gq_walk_done(gq_walk *w) {
   if (w->a.own) w->a.st->m->steps->done(&w->a);
   w->a.own = NULL;
+  if (w->a.shared) gq_unshare(w->a.field->on, w->a.shared);
+  w->a.shared = NULL;
 }
 
 void gq_walk_restart(gq_walk *w) {

@@ -439,18 +439,29 @@ static gq_ref moved(deriv *d, gq_op op, gq_ref x) {
   static const gq_attr reshape = { .shape = { 2, { 6, 4 } } }, permute = { .perm = { 2, 0, 1 } },
                        expand = { .shape = { 4, { 5, 2, 3, 4 } } },
                        slice = { .shape = { 3, { 1, 2, 2 } }, .start = { 1, 0, 1 }, .step = { 1, 2, 2 } },
-                       pad = { .shape = { 3, { 3, 6, 4 } }, .start = { 1, 1, 0 }, .step = { 1, 2, 1 } };
-  const gq_attr *attr = op == GQ_OP_RESHAPE   ? &reshape
-                        : op == GQ_OP_PERMUTE ? &permute
-                        : op == GQ_OP_EXPAND  ? &expand
-                        : op == GQ_OP_SLICE   ? &slice
-                                              : &pad;
+                       pad = { .shape = { 3, { 3, 6, 4 } }, .start = { 1, 1, 0 }, .step = { 1, 2, 1 } },
+                       window = { .shape = { 5, { 2, 2, 3, 2, 1 } },
+                                  .axis = 1,
+                                  .flags = 2,
+                                  .start = { 0, 1, 1 },
+                                  .step = { 0, 1, 2 } },
+                       window_add = {
+                         .shape = { 2, { 6, 4 } }, .axis = 0, .flags = 1, .start = { 2 }, .step = { 1 }
+                       };
+  const gq_attr *attr = op == GQ_OP_RESHAPE      ? &reshape
+                        : op == GQ_OP_PERMUTE    ? &permute
+                        : op == GQ_OP_EXPAND     ? &expand
+                        : op == GQ_OP_SLICE      ? &slice
+                        : op == GQ_OP_WINDOW     ? &window
+                        : op == GQ_OP_WINDOW_ADD ? &window_add
+                                                 : &pad;
   return gq_emit(d->g, op, 1, &x, attr);
 }
 
 static void test_movement(void) {
-  static const gq_op ops[] = { GQ_OP_RESHAPE, GQ_OP_PERMUTE, GQ_OP_EXPAND, GQ_OP_SLICE, GQ_OP_PAD };
-  for (int k = 0; k < 5; k++) {
+  static const gq_op ops[] = { GQ_OP_RESHAPE, GQ_OP_PERMUTE, GQ_OP_EXPAND,    GQ_OP_SLICE,
+                               GQ_OP_PAD,     GQ_OP_WINDOW,  GQ_OP_WINDOW_ADD };
+  for (int k = 0; k < 7; k++) {
     gq_op op = ops[k];
     deriv d = start();
     gq_ref x = variable(&d, SHAPE(2, 3, 4), -1, 1);

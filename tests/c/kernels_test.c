@@ -179,6 +179,8 @@ static double two(gq_op op, double x, double y) {
     case GQ_OP_MUL: return x * y;
     case GQ_OP_DIV: return x / y;
     case GQ_OP_POW: return pow(x, y);
+    case GQ_OP_FLOOR_DIVIDE: return floor(x / y);
+    case GQ_OP_REMAINDER: return x - floor(x / y) * y;
     case GQ_OP_MAXIMUM: return x != x || y != y ? NAN : x > y ? x : y;
     case GQ_OP_MINIMUM: return x != x || y != y ? NAN : x < y ? x : y;
     case GQ_OP_LT: return x < y;

@@ -95,6 +95,20 @@ static void random_range(gq_attr *a, gq_shape s, bool slice) {
     if (a->step[i] > 1 && a->shape.dim[i] == s.dim[i]) a->shape.dim[i] = 2 * s.dim[i];
 }
 
+/* Over one or two dims from a->axis on; the adjoint: of whatever s may be windows of. */
+static void random_windows(gq_attr *a, gq_shape s, bool window) {
+  int n = a->flags = 1 + (int)rnd(2), grows = window ? n : -n;
+  a->shape = s, a->shape.ndim += grows;
+  for (int i = a->axis + (window ? n : 2 * n); i < s.ndim; i++) a->shape.dim[i + grows] = s.dim[i];
+  for (int i = a->axis; i < a->axis + n && i < GQ_MAXDIM - n; i++) {
+    int64_t k = window ? 1 + rnd(3) : s.dim[i], step = a->step[i] = 1 + rnd(2),
+            apart = a->start[i] = 1 + rnd(2);
+    int64_t whole = (k - 1) * apart + 1;
+    if (!window) a->shape.dim[i] = whole + (s.dim[i + n] - 1) * step + rnd(2);
+    else a->shape.dim[i] = k, a->shape.dim[i + n] = s.dim[i] < whole ? 0 : (s.dim[i] - whole) / step + 1;
+  }
+}
+
 static gq_shape grown(gq_shape s) {
   if (rnd(2) && s.ndim < 4) {
     for (int i = s.ndim; i > 0; i--) s.dim[i] = s.dim[i - 1];
@@ -108,8 +122,9 @@ static gq_shape grown(gq_shape s) {
 
 static const gq_op bounded[] = { GQ_OP_SIN, GQ_OP_COS, GQ_OP_TANH, GQ_OP_SIGMOID,
                                  GQ_OP_NEG, GQ_OP_ABS, GQ_OP_RELU };
-static const gq_op moves[] = { GQ_OP_SUM,     GQ_OP_AMAX,   GQ_OP_AMIN,  GQ_OP_RESHAPE, GQ_OP_RESHAPE,
-                               GQ_OP_PERMUTE, GQ_OP_EXPAND, GQ_OP_SLICE, GQ_OP_PAD,     GQ_OP_ARGMAX };
+static const gq_op moves[] = { GQ_OP_SUM,     GQ_OP_AMAX,    GQ_OP_AMIN,   GQ_OP_RESHAPE,
+                               GQ_OP_RESHAPE, GQ_OP_PERMUTE, GQ_OP_EXPAND, GQ_OP_SLICE,
+                               GQ_OP_PAD,     GQ_OP_ARGMAX,  GQ_OP_WINDOW, GQ_OP_WINDOW_ADD };
 
 /* A random operation with operands; false: try again. */
 static bool propose(twin *w, gq_op *op, int *n, int *arg, gq_attr *a) {
@@ -145,12 +160,13 @@ static bool propose(twin *w, gq_op *op, int *n, int *arg, gq_attr *a) {
       if (*op == GQ_OP_INDEX_ADD && s.ndim) a->shape.dim[a->axis] = 6;
       return s.ndim && s.dim[a->axis] >= (*op == GQ_OP_INDEX_ADD ? 3 : 6); /* indices fit */
     default:
-      *op = moves[rnd(10)];
+      *op = moves[rnd(12)];
       a->flags = s.ndim ? (int)rnd(1u << s.ndim) : 0;
       a->axis = s.ndim ? (int)rnd((uint32_t)s.ndim) : 0;
       shuffle(a, s.ndim);
       a->shape = rnd(3) ? merged(s) : random_factors(gq_numel(s));
       if (*op == GQ_OP_EXPAND) a->shape = grown(s);
+      if (*op == GQ_OP_WINDOW || *op == GQ_OP_WINDOW_ADD) random_windows(a, s, *op == GQ_OP_WINDOW);
       if (*op == GQ_OP_SLICE || *op == GQ_OP_PAD) random_range(a, s, *op == GQ_OP_SLICE);
       return true;
   }

@@ -84,7 +84,8 @@ local Softmax = define("Softmax", "nn.Softmax([dim]): exponentials that sum to o
 function Softmax:init(dim) rawset(self, "dim", dim or -1) end
 function Softmax:forward(x) return gq.softmax(x, self.dim) end
 
--- One mask is drawn for each call. Inside a solve the function is called once, so there it is one mask a solve.
+-- One mask is drawn for each call. Inside a solve the function is called once; where it is called at every evaluation
+-- (trace = false) the mask is kept for the solve.
 local Dropout = define("Dropout", "nn.Dropout([p]): in training, zeros with probability p (0.5) and the rest scaled " ..
   "by 1/(1-p); one mask a solve")
 
@@ -94,10 +95,21 @@ function Dropout:init(p)
   rawset(self, "p", p)
 end
 
+local function draw(self, x) return gq.rand(x.shape, { dtype = x.dtype, device = x.device }):ge(self.p) end
+
+local function mask(self, x)
+  local solve, shape = core.solving(), table.concat(x.shape, ",")
+  if math.type(solve) == nil then return draw(self, x) end
+  local kept = rawget(self, "_kept")
+  if not kept or kept.solve ~= solve then kept = { solve = solve } end
+  kept[shape] = kept[shape] or draw(self, x)
+  rawset(self, "_kept", kept)
+  return kept[shape]
+end
+
 function Dropout:forward(x)
   if not self.training or self.p == 0 then return x end
-  local keep = gq.rand(x.shape, { dtype = x.dtype, device = x.device }):ge(self.p)
-  return gq.where(keep, x * (1 / (1 - self.p)), 0)
+  return gq.where(mask(self, x), x * (1 / (1 - self.p)), 0)
 end
 
 function Dropout:extra() return ("%g"):format(self.p) end
@@ -113,20 +125,21 @@ function Flatten:forward(x)
   return x:reshape(shape)
 end
 
-local Unflatten = define("Unflatten", "nn.Unflatten{sizes...}: the last dimension as several")
-function Unflatten:init(sizes)
+local Unflatten = define("Unflatten", "nn.Unflatten{sizes...} or nn.Unflatten(dim, {sizes...}): the last " ..
+  "dimension, or dim, as several")
+function Unflatten:init(dim, sizes)
+  if sizes == nil then dim, sizes = -1, dim end
+  if math.type(dim) ~= "integer" then
+    error(("nn.Unflatten: a dimension and sizes expected, got %s"):format(describe(dim)), 3)
+  end
+  rawset(self, "dim", dim)
   if type(sizes) ~= "table" or #sizes == 0 then
     error(("nn.Unflatten: a list of sizes expected, got %s"):format(describe(sizes)), 3)
   end
   for _, n in ipairs(sizes) do size(n, "nn.Unflatten", "size") end
   rawset(self, "sizes", { table.unpack(sizes) })
 end
-function Unflatten:forward(x)
-  local shape = x.shape
-  table.remove(shape)
-  for _, n in ipairs(self.sizes) do shape[#shape + 1] = n end
-  return x:reshape(shape)
-end
+function Unflatten:forward(x) return x:unflatten(self.dim, self.sizes) end
 function Unflatten:extra() return table.concat(self.sizes, ", ") end
 
 local Augment = define("Augment", "nn.Augment(n): n zeros more in the last dimension")

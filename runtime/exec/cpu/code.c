@@ -12,6 +12,7 @@ typedef union instr {
   gq_gemm gemm;
   gq_reduce reduce;
   gq_indexing index;
+  gq_windowing window;
 } instr;
 
 typedef struct code {
@@ -77,6 +78,10 @@ static int lower_instr(const gq_instr *in, builder *b, code *c, instr *at) {
     case INSTR_INDEX:
       gq_indexing_plan(&at->index, in->as.index.op, in->as.index.dtype, in->as.index.x, in->as.index.idx,
                        in->as.index.out, in->as.index.axis);
+      return GQ_OK;
+    case INSTR_WINDOW:
+      at->window = gq_windowing_plan(in->as.window.dtype, &in->as.window.attr, in->as.window.windows,
+                                     in->as.window.attr.shape);
       return GQ_OK;
     default: return GQ_OK;
   }
@@ -173,6 +178,7 @@ static int run_instr(const gq_program *p, const frame *f, int i) {
     case INSTR_ZERO:
       if (in->as.zero) memset(out, 0, in->as.zero);
       break;
+    case INSTR_WINDOW: gq_windowing_run(&at->window, a, out); break;
     case INSTR_CALL:
       return gq_callback_run(a, b, address(f, &in->loc[3]), in->nloc > 4 ? address(f, &in->loc[4]) : NULL,
                              in->as.what, out);
@@ -229,7 +235,7 @@ static void put_group(gq_text *t, const gq_instr *in, const gq_group *g) {
 }
 
 void gq_cpu_print(const gq_program *p, int i, gq_text *t) {
-  static const char *const names[] = { "group", "matmul", "", "move", "zero", "", "call" };
+  static const char *const names[] = { "group", "matmul", "", "move", "zero", "", "call", "window_add" };
   const gq_instr *in = &p->instr[i];
   const instr *at = &((const code *)p->code)->at[i];
   if (in->kind == INSTR_GROUP) {

@@ -153,4 +153,12 @@ typedef struct gq_indexing {                 /* INDEX_SELECT INDEX_ADD GATHER SC
 void gq_indexing_plan(gq_indexing *p, gq_op op, gq_dtype d, gq_shape x, gq_shape idx, gq_shape out, int axis);
 int gq_indexing_run(const gq_indexing *p, const void *x, const int64_t *idx, void *out);   /* GQ_EINDEX */
 
+typedef struct gq_windowing {                /* WINDOW_ADD on contiguous data: {outer, k.., count.., inner} to {outer, size.., inner} */
+  gq_dtype dtype;
+  int n;                                     /* windowed dims */
+  int64_t outer, inner, k[GQ_MAXDIM], count[GQ_MAXDIM], size[GQ_MAXDIM], step[GQ_MAXDIM], apart[GQ_MAXDIM];
+} gq_windowing;
+gq_windowing gq_windowing_plan(gq_dtype d, const gq_attr *attr, gq_shape windows, gq_shape whole);
+void gq_windowing_run(const gq_windowing *w, const void *windows, void *whole);
+
 #endif

@@ -115,6 +115,12 @@ DUO(duo_f64, double, fall_d, softplus_of_d, sigmoid_of_d)
 /* ---- int64 (wrapping, as two's complement) and bool ---- */
 
 #define U(x) ((uint64_t)(x))
+/* What would trap: by 0 gives 0 (the bindings refuse it), by -1 wraps. */
+static inline int64_t floor_divide(int64_t x, int64_t y) {
+  if (y == 0) return 0;
+  if (y == -1) return (int64_t)-U(x);
+  return x / y - (x % y != 0 && (x ^ y) < 0);
+}
 UNARY(NEG_i64, int64_t, -U(x))
 UNARY(ABS_i64, int64_t, x < 0 ? -U(x) : U(x))
 UNARY(SIGN_i64, int64_t, (x > 0) - (x < 0))
@@ -123,6 +129,9 @@ UNARY(RELU_i64, int64_t, x > 0 ? x : 0)
 BINARY(ADD_i64, int64_t, int64_t, U(x) + U(y))
 BINARY(SUB_i64, int64_t, int64_t, U(x) - U(y))
 BINARY(MUL_i64, int64_t, int64_t, U(x) * U(y))
+BINARY(FLOOR_DIVIDE_i64, int64_t, int64_t, floor_divide(x, y))
+BINARY(REMAINDER_i64, int64_t, int64_t,
+       y == 0 || y == -1 ? 0 : x % y + (x % y != 0 && (x % y ^ y) < 0 ? y : 0))
 BINARY(MAXIMUM_i64, int64_t, int64_t, x > y ? x : y)
 BINARY(MINIMUM_i64, int64_t, int64_t, x < y ? x : y)
 BINARY(MUL_bool, uint8_t, uint8_t, x &y)
@@ -420,6 +429,8 @@ const gq_kernels PASTE(gq_kernels_, GQ_KERNELS) = {
     ROW(ADD)[GQ_I64] = FORMS(ADD_i64),
     ROW(SUB)[GQ_I64] = FORMS(SUB_i64),
     ROW(MUL)[GQ_I64] = FORMS(MUL_i64),
+    ROW(FLOOR_DIVIDE)[GQ_I64] = FORMS(FLOOR_DIVIDE_i64),
+    ROW(REMAINDER)[GQ_I64] = FORMS(REMAINDER_i64),
     ROW(MAXIMUM)[GQ_I64] = FORMS(MAXIMUM_i64),
     ROW(MINIMUM)[GQ_I64] = FORMS(MINIMUM_i64),
     ROW(MUL)[GQ_BOOL] = FORMS(MUL_bool),

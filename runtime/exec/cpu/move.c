@@ -133,3 +133,52 @@ int gq_indexing_run(const gq_indexing *p, const void *x, const int64_t *idx, voi
   else by_number(p, x, idx, out);
   return GQ_OK;
 }
+
+/* ---- windows ---- */
+
+gq_windowing gq_windowing_plan(gq_dtype d, const gq_attr *attr, gq_shape windows, gq_shape whole) {
+  gq_windowing w = { .dtype = d, .n = attr->flags, .outer = 1, .inner = 1 };
+  for (int i = 0; i < attr->axis; i++) w.outer *= whole.dim[i];
+  for (int i = attr->axis + w.n; i < whole.ndim; i++) w.inner *= whole.dim[i];
+  for (int i = 0, at = attr->axis; i < w.n; i++, at++) {
+    w.k[i] = windows.dim[at], w.count[i] = windows.dim[at + w.n], w.size[i] = whole.dim[at];
+    w.step[i] = attr->step[at], w.apart[i] = attr->start[at];
+  }
+  return w;
+}
+
+/* One window's number for all windows of the last dim: a line of `count` pieces of `inner` numbers. */
+static void add_windows(const gq_windowing *w, char *to, const char *from, int64_t count, int64_t step) {
+  size_t size = gq_dtype_size(w->dtype);
+  if (step == 1) add_line(w->dtype, to, from, count * w->inner);
+  else
+    for (int64_t i = 0; i < count; i++)
+      add_line(w->dtype, to + i * step * w->inner * (int64_t)size, from + i * w->inner * (int64_t)size,
+               w->inner);
+}
+
+/* One outer part: over the places of a window and, within, over the windows. */
+static void add_part(const gq_windowing *w, const char *from, char *to) {
+  int64_t places = 1, lines = 1, size = (int64_t)gq_dtype_size(w->dtype), last = w->n - 1, at = 0;
+  for (int i = 0; i < w->n; i++) places *= w->k[i];
+  for (int i = 0; i < last; i++) lines *= w->count[i];
+  for (int64_t t = 0; t < places * lines; t++) {
+    int64_t k = t / lines, c = t % lines, off = 0, run = w->inner;
+    for (int i = (int)last; i >= 0; i--) {
+      off += k % w->k[i] * w->apart[i] * run;
+      k /= w->k[i];
+      if (i < last) off += c % w->count[i] * w->step[i] * run, c /= w->count[i];
+      run *= w->size[i];
+    }
+    add_windows(w, to + off * size, from + at * size, w->count[last], w->step[last]);
+    at += w->count[last] * w->inner;
+  }
+}
+
+void gq_windowing_run(const gq_windowing *w, const void *windows, void *whole) {
+  int64_t part = (int64_t)gq_dtype_size(w->dtype) * w->inner, all = part; /* bytes */
+  for (int i = 0; i < w->n; i++) part *= w->k[i] * w->count[i], all *= w->size[i];
+  memset(whole, 0, (size_t)(w->outer * all));
+  for (int64_t o = 0; o < w->outer && part; o++)
+    add_part(w, (const char *)windows + o * part, (char *)whole + o * all);
+}

@@ -147,6 +147,15 @@ static int apply_index(const call *c, gq_tensor *out) {
   return status;
 }
 
+static int apply_window(const call *c, gq_tensor *out) {
+  gq_tensor *x = NULL;
+  gq_windowing w = gq_windowing_plan(out->dtype, c->attr, c->args[0]->shape, c->shape);
+  GQ_TRY(gq_tensor_contiguous_get(c->args[0], &x));
+  gq_windowing_run(&w, gq_tensor_data(x), gq_tensor_data(out));
+  gq_tensor_unref(x);
+  return GQ_OK;
+}
+
 static int (*const rules[GQ_NOP])(const call *c, gq_tensor *out) = {
 #define GQ_UNARY(N, ...) [GQ_OP_##N] = apply_cell,
 #define GQ_BINARY(N, ...) [GQ_OP_##N] = apply_cell,

@@ -394,6 +394,16 @@ static inline float tan_s(float x) {
 static inline double sin_d(double x) { return x == 0 ? x : sin_of(trig_d(x)); }
 static inline double cos_d(double x) { return cos_of(trig_d(x)); }
 
+/* Of y's sign (fmod's is x's); as in Lua, an infinite y leaves a small x of its own sign. */
+static inline float remainder_s(float x, float y) {
+  float m = fmodf(x, y);
+  return (m > 0 ? y < 0 : m < 0 && y != m && y > 0) ? m + y : m;
+}
+static inline double remainder_d(double x, double y) {
+  double m = fmod(x, y);
+  return (m > 0 ? y < 0 : m < 0 && y != m && y > 0) ? m + y : m;
+}
+
 /* ---- by type ---- */
 
 #ifdef __cplusplus /* a text of CUDA's kernels */
@@ -413,8 +423,12 @@ BY_TYPE(TANH, tanh_s, tanh_d)
 BY_TYPE(SIGMOID, sigmoid_s, sigmoid_d)
 BY_TYPE(SOFTPLUS, softplus_s, softplus_d)
 BY_TYPE(ERF, erf_s, erf)
+BY_TYPE(FLOOR, floorf, floor)
+BY_TYPE(ROUND, rintf, rint)
 static inline float POW(float x, float y) { return powf(x, y); }
 static inline double POW(double x, double y) { return pow(x, y); }
+static inline float REMAINDER(float x, float y) { return remainder_s(x, y); }
+static inline double REMAINDER(double x, double y) { return remainder_d(x, y); }
 #else
 #define BY_TYPE(x, s, d) _Generic((x), float: s, double: d)
 #define EXP(x) BY_TYPE(x, exp_s, exp_d)(x)
@@ -431,6 +445,9 @@ static inline double POW(double x, double y) { return pow(x, y); }
 #define SOFTPLUS(x) BY_TYPE(x, softplus_s, softplus_d)(x)
 #define ERF(x) BY_TYPE(x, erf_s, erf)(x)
 #define POW(x, y) BY_TYPE(x, powf, pow)(x, y)
+#define FLOOR(x) BY_TYPE(x, floorf, floor)(x)
+#define ROUND(x) BY_TYPE(x, rintf, rint)(x)
+#define REMAINDER(x, y) BY_TYPE(x, remainder_s, remainder_d)(x, y)
 #endif
 #define SIGN(x) ((x) > 0 ? 1 : (x) < 0 ? -1 : (x))   /* NaN stays */
 #define MAXIMUM(x, y) ((x) > (y) || (x) != (x) ? (x) : (y))   /* NaN wins */

@@ -1,0 +1,559 @@
+-- spatial.lua -- functions of images and signals, {batch, channels, ...}: convolutions, pooling, padding, resizing,
+-- normalisations, embedding. A convolution is windows (a strided view) times a matrix, so derivatives of any order,
+-- batches and row independence are those of the operations; programs know the pattern.
+
+local gq = ...
+local core = gq.core
+local options, need, one_of, describe, fail = core.options, core.need, core.one_of, core.describe, core.fail
+
+local moments = core.moments
+
+local function define(name, f, doc)
+  gq[name] = f
+  core.methods[name] = f
+  gq.docs[f] = doc
+end
+
+local function dims(list) return "{" .. table.concat(list, ", ") .. "}" end
+local function times(list) return table.concat(list, " x ") end
+
+local function is_float(x) return gq.is_tensor(x) and (x.dtype == "float32" or x.dtype == "float64") end
+
+-- One integer of at least `least` for each of n dimensions, from one or a list of them.
+local function several(v, n, least, what, name)
+  local list = {}
+  for i = 1, n do
+    local x = v
+    if type(v) == "table" and #v == n then x = v[i] end
+    if type(x) ~= "number" or x % 1 ~= 0 or x < least or x > 2 ^ 31 then
+      fail(("%s: %s: an integer of at least %d, or a list of %d of them, expected, got %s"):format(what, name, least, n,
+        type(v) == "table" and not gq.is_tensor(v) and dims(v) or describe(v)))
+    end
+    list[i] = math.tointeger(x)
+  end
+  return list
+end
+core.several = several
+
+local layouts = { "{batch, channels, length}", "{batch, channels, h, w}" }
+
+-- x with a batch of one where it has none, and whether it had none.
+local function images(x, n, what)
+  if not is_float(x) or x:dim() ~= n + 2 and x:dim() ~= n + 1 then
+    fail(("%s: a float tensor %s, or without batch, expected, got %s"):format(what, layouts[n], describe(x)))
+  end
+  if x:dim() == n + 1 then return x:unsqueeze(1), true end
+  return x, false
+end
+
+local function back(y, single) return single and y:squeeze(1) or y end
+
+local function pad_zeros(x, before, after)
+  local a, b, any = {}, {}, false
+  local lead = x:dim() - #before
+  for d = 1, x:dim() do
+    a[d], b[d] = before[d - lead] or 0, after[d - lead] or 0
+    any = any or a[d] + b[d] > 0
+  end
+  return any and core.pad(x, a, b) or x
+end
+
+-- What k numbers `apart` from each other span.
+local function span(k, apart) return (k - 1) * apart + 1 end
+
+local function check_fits(x, k, apart, before, after, what)
+  local n, too_large = #k, false
+  local size, padded, whole = {}, {}, {}
+  for i = 1, n do
+    size[i] = x.shape[i + 2]
+    padded[i] = size[i] + before[i] + after[i]
+    whole[i] = span(k[i], apart[i])
+    too_large = too_large or whole[i] > padded[i]
+  end
+  if too_large then
+    fail(("%s: a kernel of %s%s is larger than the input of %s, with its padding %s"):format(what, times(k),
+      times(k) ~= times(whole) and (" (%s with its dilation)"):format(times(whole)) or "", times(size), times(padded)))
+  end
+end
+
+-- ---- convolutions ----
+
+local function product(list, first)
+  local p = 1
+  for i = first or 1, #list do p = p * list[i] end
+  return p
+end
+
+local function check_weight(x, w, n, groups, what, transposed)
+  if not is_float(w) or w:dim() ~= n + 2 then
+    fail(("%s: a weight {%s%s} expected, got %s"):format(what, transposed and "c_in, c_out/groups" or
+      "c_out, c_in/groups", n == 1 and ", k" or ", kh, kw", describe(w)))
+  end
+  local c, s = x.shape[2], w.shape
+  if c % groups ~= 0 or not transposed and s[1] % groups ~= 0 then
+    fail(("%s: groups = %d does not divide %d input channels%s"):format(what, groups, c,
+      transposed and "" or (" and %d output channels"):format(s[1])))
+  end
+  local expected = transposed and c or c // groups
+  if s[transposed and 1 or 2] ~= expected then
+    fail(("%s: an input with %d channels and groups = %d needs a weight %s, got %s"):format(what, c, groups,
+      transposed and ("{%d, ...}"):format(c) or ("{c_out, %d, ...}"):format(expected), dims(s)))
+  end
+end
+
+local function add_bias(y, b, n, what)
+  if b == nil then return y end
+  local c = y.shape[2]
+  if not gq.is_tensor(b) or b:dim() ~= 1 or b.shape[1] ~= c then
+    fail(("%s: a bias {%d} expected, got %s"):format(what, c, describe(b)))
+  end
+  local column = { c }
+  for i = 1, n do column[i + 1] = 1 end
+  return y + b:reshape(column)
+end
+
+-- The bias may be left out before the options.
+local function bias_and_options(b, opts, names, what)
+  if opts == nil and type(b) == "table" and not gq.is_tensor(b) then b, opts = nil, b end
+  return b, options(opts, names, what)
+end
+
+-- Before and after: "valid", "same" (steps of 1; what is odd goes behind), one number or one for each dimension.
+local function padding_of(p, k, apart, step, what)
+  local n, before, after = #k, {}, {}
+  if p == "valid" then p = 0 end
+  if type(p) == "string" and p ~= "same" then
+    fail(("%s: padding: integers, \"same\" or \"valid\" expected, got %s"):format(what, describe(p)))
+  end
+  local given = p ~= "same" and several(p or 0, n, 0, what, "padding")
+  for i = 1, n do
+    if not given and step[i] ~= 1 then
+      fail(("%s: padding = \"same\" needs stride 1, got %d"):format(what, step[i]))
+    end
+    local all = span(k[i], apart[i]) - 1
+    before[i], after[i] = given and given[i] or all // 2, given and given[i] or all - all // 2
+  end
+  return before, after
+end
+
+local function convolve(x, w, b, opts, n, what)
+  local o
+  b, o = bias_and_options(b, opts, "stride padding dilation groups", what)
+  local single
+  x, single = images(x, n, what)
+  local groups = need(o, "groups", "count", 1, what)
+  check_weight(x, w, n, groups, what)
+  local k = { table.unpack(w.shape, 3) }
+  local step, apart = several(o.stride or 1, n, 1, what, "stride"), several(o.dilation or 1, n, 1, what, "dilation")
+  local before, after = padding_of(o.padding, k, apart, step, what)
+  check_fits(x, k, apart, before, after, what)
+  local windows = core.windows(pad_zeros(x, before, after), 3, k, step, apart)
+  local s, c_out = windows.shape, w.shape[1]
+  local size = { table.unpack(s, n + 3) }
+  local inner = s[2] // groups * product(k)
+  local y
+  if groups == 1 then
+    y = w:reshape(c_out, inner):matmul(windows:reshape(s[1], inner, product(size)))
+  else
+    y = w:reshape(groups, c_out // groups, inner):matmul(windows:reshape(s[1], groups, inner, product(size)))
+  end
+  y = add_bias(y:reshape(s[1], c_out, table.unpack(size)), b, n, what)
+  return back(y, single)
+end
+
+local function transpose(x, w, b, opts, n, what)
+  local o
+  b, o = bias_and_options(b, opts, "stride padding output_padding dilation groups", what)
+  local single
+  x, single = images(x, n, what)
+  local groups = need(o, "groups", "count", 1, what)
+  check_weight(x, w, n, groups, what, true)
+  local s, k = x.shape, { table.unpack(w.shape, 3) }
+  local step, apart = several(o.stride or 1, n, 1, what, "stride"), several(o.dilation or 1, n, 1, what, "dilation")
+  local pad = several(o.padding or 0, n, 0, what, "padding")
+  local more = several(o.output_padding or 0, n, 0, what, "output_padding")
+  local size, whole = { table.unpack(s, 3) }, {}
+  for i = 1, n do
+    if more[i] >= math.max(step[i], apart[i]) then
+      fail(("%s: output_padding is smaller than stride or dilation, got %d for stride %d and dilation %d"):format(what,
+        more[i], step[i], apart[i]))
+    end
+    whole[i] = math.max(size[i] - 1, 0) * step[i] + span(k[i], apart[i]) + math.max(more[i] - pad[i], 0)
+    if size[i] < 1 or (size[i] - 1) * step[i] + span(k[i], apart[i]) + more[i] - 2 * pad[i] < 1 then
+      fail(("%s: nothing is left of an input of %s with a kernel of %s and padding %s"):format(what, times(size),
+        times(k), times(pad)))
+    end
+  end
+  local c_out, places = w.shape[2] * groups, product(size)
+  local inner, all = s[2] // groups, w.shape[2] * product(k)
+  local windows
+  if groups == 1 then
+    windows = w:reshape(inner, all):t():matmul(x:reshape(s[1], inner, places))
+  else
+    windows = w:reshape(groups, inner, all):transpose(2, 3):matmul(x:reshape(s[1], groups, inner, places))
+  end
+  local shape = { s[1], c_out, table.unpack(k) }
+  local y = core.windows_add(windows:reshape(table.move(size, 1, n, n + 3, shape)), 3, whole, step, apart)
+  for i = 1, n do
+    local length = (size[i] - 1) * step[i] + span(k[i], apart[i]) + more[i] - 2 * pad[i]
+    y = y:narrow(i + 2, pad[i] + 1, length)
+  end
+  return back(add_bias(y, b, n, what), single)
+end
+
+define("conv1d", function(x, w, b, opts) return convolve(x, w, b, opts, 1, "gq.conv1d") end,
+  "gq.conv1d(x, w [, b] [, {stride, padding, dilation, groups}]): x {batch, c_in, length}, w {c_out, c_in/groups, k}")
+define("conv2d", function(x, w, b, opts) return convolve(x, w, b, opts, 2, "gq.conv2d") end,
+  "gq.conv2d(x, w [, b] [, {stride, padding, dilation, groups}]): x {batch, c_in, h, w}, w {c_out, c_in/groups, " ..
+  "kh, kw}; padding: zeros on each side, or \"same\"")
+define("conv_transpose1d", function(x, w, b, opts) return transpose(x, w, b, opts, 1, "gq.conv_transpose1d") end,
+  "gq.conv_transpose1d(x, w [, b] [, {stride, padding, output_padding, dilation, groups}]): the adjoint of conv1d, " ..
+  "w {c_in, c_out/groups, k}")
+define("conv_transpose2d", function(x, w, b, opts) return transpose(x, w, b, opts, 2, "gq.conv_transpose2d") end,
+  "gq.conv_transpose2d(x, w [, b] [, {stride, padding, output_padding, dilation, groups}]): the adjoint of conv2d, " ..
+  "w {c_in, c_out/groups, kh, kw}")
+
+-- ---- padding ----
+
+-- Position i of a line of n numbers continued to both sides; from 1.
+local continued = {
+  reflect = function(i, n) return i < 1 and 2 - i or i > n and 2 * n - i or i end,
+  replicate = function(i, n) return math.min(math.max(i, 1), n) end,
+  circular = function(i, n) return (i - 1) % n + 1 end,
+}
+
+local function pad_by_index(x, d, before, after, mode)
+  local n, list = x.shape[d], {}
+  local most = mode == "reflect" and n - 1 or mode == "circular" and n or math.huge
+  if n < 1 or math.max(before, after) > most then
+    fail(("gq.pad: %d and %d entries of dimension %d, of size %d, cannot be padded by mode %q%s"):format(before, after,
+      d, n, mode, n < 1 and "" or (": at most %d"):format(most)))
+  end
+  for i = 1 - before, n + after do list[#list + 1] = continued[mode](i, n) end
+  return x:index_select(d, gq.tensor(list, { dtype = "int64", device = x.device }))
+end
+
+-- pads: {before, after} of the last dimension, then of the one before it, as PyTorch has them.
+local function pad(x, pads, opts)
+  if type(opts) == "string" then opts = { mode = opts } end
+  local o = options(opts, "mode value", "gq.pad")
+  local mode = one_of(o, "mode", { "constant", "reflect", "replicate", "circular", "zeros" }, "gq.pad")
+  if not gq.is_tensor(x) then fail(("gq.pad: a tensor expected, got %s"):format(describe(x))) end
+  if type(pads) ~= "table" or gq.is_tensor(pads) or #pads % 2 ~= 0 or #pads > 2 * x:dim() then
+    fail(("gq.pad: {before, after} of the last dimension, then of the one before it expected, for at most %d, got %s"):
+      format(x:dim(), type(pads) == "table" and not gq.is_tensor(pads) and dims(pads) or describe(pads)))
+  end
+  if #pads == 0 then return x end
+  local n = #pads // 2
+  local list = several(pads, #pads, 0, "gq.pad", "pads")
+  local before, after, lead = {}, {}, x:dim() - n
+  for i = 1, n do before[n + 1 - i], after[n + 1 - i] = list[2 * i - 1], list[2 * i] end
+  if continued[mode] then
+    for i = 1, n do
+      if before[i] + after[i] > 0 then x = pad_by_index(x, lead + i, before[i], after[i], mode) end
+    end
+    return x
+  end
+  local y, value = pad_zeros(x, before, after), need(o, "value", "number", 0, "gq.pad")
+  if value == 0 or mode == "zeros" then return y end
+  local inside = gq.ones({ table.unpack(x.shape, lead + 1) }, { device = x.device })
+  return gq.where(pad_zeros(inside, before, after):gt(0), y, value)
+end
+define("pad", pad, "gq.pad(x, {before, after of the last dimension, of the one before it, ...} [, mode | {mode = " ..
+  "\"constant\"|\"reflect\"|\"replicate\"|\"circular\", value = 0}])")
+
+-- ---- pooling ----
+
+local function pool(x, k, opts, names, n, what)
+  local o = options(opts, names, what)
+  local single
+  x, single = images(x, n, what)
+  k = several(k, n, 1, what, "kernel")
+  local step = several(o.stride or k, n, 1, what, "stride")
+  local apart = several(o.dilation or 1, n, 1, what, "dilation")
+  local pads = several(o.padding or 0, n, 0, what, "padding")
+  for i = 1, n do
+    if 2 * pads[i] > k[i] then
+      fail(("%s: padding is at most half the kernel, got %d for %d"):format(what, pads[i], k[i]))
+    end
+  end
+  check_fits(x, k, apart, pads, pads, what)
+  local both, over = {}, {}
+  for i = 1, n do both[2 * (n - i) + 1], both[2 * (n - i) + 2], over[i] = pads[i], pads[i], i + 2 end
+  return x, single, k, step, apart, both, over, o
+end
+
+local function max_pool(x, k, opts, n, what)
+  local single, step, apart, pads, over
+  x, single, k, step, apart, pads, over = pool(x, k, opts, "stride padding dilation", n, what)
+  return back(core.windows(pad(x, pads, { value = -math.huge }), 3, k, step, apart):max(over), single)
+end
+
+local function avg_pool(x, k, opts, n, what)
+  local single, step, apart, pads, over, o
+  x, single, k, step, apart, pads, over, o = pool(x, k, opts, "stride padding count_include_pad", n, what)
+  local sum = core.windows(pad(x, pads), 3, k, step, apart):sum(over)
+  if need(o, "count_include_pad", "boolean", true, what) then return back(sum / product(k), single) end
+  local inside = gq.ones({ 1, 1, table.unpack(x.shape, 3) }, { dtype = x.dtype, device = x.device })
+  return back(sum / core.windows(pad(inside, pads), 3, k, step, apart):sum(over), single)
+end
+
+define("max_pool1d", function(x, k, opts) return max_pool(x, k, opts, 1, "gq.max_pool1d") end,
+  "gq.max_pool1d(x, k [, {stride = k, padding, dilation}]): largest of each window; a tie shares the gradient")
+define("max_pool2d", function(x, k, opts) return max_pool(x, k, opts, 2, "gq.max_pool2d") end,
+  "gq.max_pool2d(x, k | {kh, kw} [, {stride = k, padding, dilation}]): largest of each window; a tie shares the " ..
+  "gradient")
+define("avg_pool1d", function(x, k, opts) return avg_pool(x, k, opts, 1, "gq.avg_pool1d") end,
+  "gq.avg_pool1d(x, k [, {stride = k, padding, count_include_pad = true}]): mean of each window")
+define("avg_pool2d", function(x, k, opts) return avg_pool(x, k, opts, 2, "gq.avg_pool2d") end,
+  "gq.avg_pool2d(x, k | {kh, kw} [, {stride = k, padding, count_include_pad = true}]): mean of each window")
+
+local function adaptive_matrix(n, size, like)
+  local rows = {}
+  for i = 1, size do
+    local first, last = (i - 1) * n // size, -(-i * n // size)      -- PyTorch's bins, which may overlap
+    rows[i] = {}
+    for j = 1, n do rows[i][j] = j > first and j <= last and 1 / (last - first) or 0 end
+  end
+  return gq.tensor(rows, { dtype = like.dtype, device = like.device })
+end
+
+-- The matrix `of` makes for each of the last dimensions, applied to it.
+local function along_each(x, sizes, of)
+  local n, d = #sizes, x:dim()
+  for i = 1, n do
+    local axis = d - n + i
+    if sizes[i] ~= x.shape[axis] then
+      local m = of(x.shape[axis], sizes[i], x)
+      if axis == d then x = x:matmul(m:t())
+      else x = m:matmul(x) end
+    end
+  end
+  return x
+end
+
+local function adaptive(x, size, n, what)
+  local single
+  x, single = images(x, n, what)
+  size = several(size, n, 1, what, "size")
+  for i = 1, n do
+    if x.shape[i + 2] < 1 then fail(("%s: the input is empty, got %s"):format(what, describe(x))) end
+  end
+  return back(along_each(x, size, adaptive_matrix), single)
+end
+
+define("adaptive_avg_pool1d", function(x, size) return adaptive(x, size, 1, "gq.adaptive_avg_pool1d") end,
+  "gq.adaptive_avg_pool1d(x, size): means of `size` bins of the last dimension")
+define("adaptive_avg_pool2d", function(x, size) return adaptive(x, size, 2, "gq.adaptive_avg_pool2d") end,
+  "gq.adaptive_avg_pool2d(x, size | {h, w}): means of so many bins of each dimension")
+
+-- ---- resizing ----
+
+local function linear_matrix(n, size, like, aligned)
+  local rows = {}
+  for i = 1, size do
+    local at = aligned and (size > 1 and (i - 1) * (n - 1) / (size - 1) or 0) or math.max((i - 0.5) * n / size - 0.5, 0)
+    local first = math.min(at // 1, n - 1)
+    local part = at - first
+    rows[i] = {}
+    for j = 1, n do rows[i][j] = 0 end
+    rows[i][math.tointeger(first) + 1] = 1 - part
+    local next = math.tointeger(math.min(first + 2, n))
+    rows[i][next] = rows[i][next] + part
+  end
+  return gq.tensor(rows, { dtype = like.dtype, device = like.device })
+end
+
+local function nearest(x, sizes)
+  local n, d = #sizes, x:dim()
+  for i = 1, n do
+    local axis, list = d - n + i, {}
+    local length = x.shape[axis]
+    if sizes[i] ~= length then
+      for j = 1, sizes[i] do list[j] = (j - 1) * length // sizes[i] + 1 end
+      x = x:index_select(axis, gq.tensor(list, { dtype = "int64", device = x.device }))
+    end
+  end
+  return x
+end
+
+-- factor: a number, or one for each dimension; opts.size instead of it.
+local function upsample(x, factor, opts)
+  local what = "gq.upsample"
+  if type(factor) == "table" and next(factor) ~= nil and #factor == 0 then factor, opts = nil, factor end
+  local o = options(opts, "size scale_factor mode align_corners", what)
+  local mode = one_of(o, "mode", { "nearest", "linear", "bilinear" }, what)
+  local n = gq.is_tensor(x) and x:dim() - 2 or 0
+  if not is_float(x) or n < 1 or n > 2 then
+    fail(("%s: a float tensor {batch, channels, length} or {batch, channels, h, w} expected, got %s"):format(what,
+      describe(x)))
+  end
+  if n ~= 1 and mode == "linear" or n ~= 2 and mode == "bilinear" then
+    fail(("%s: mode %q is not for %s"):format(what, mode, describe(x)))
+  end
+  factor = factor or o.scale_factor
+  if (factor == nil) == (o.size == nil) then fail(what .. ": either a scale factor or size is given") end
+  local sizes = o.size and several(o.size, n, 1, what, "size") or {}
+  for i = 1, o.size and 0 or n do
+    local f = type(factor) == "table" and factor[i] or factor
+    if type(f) ~= "number" or f <= 0 or f >= 2 ^ 31 or (x.shape[i + 2] * f) // 1 < 1 then
+      fail(("%s: a scale factor that leaves something of %d entries expected, got %s"):format(what, x.shape[i + 2],
+        describe(f)))
+    end
+    sizes[i] = math.tointeger((x.shape[i + 2] * f) // 1)
+  end
+  if product(x.shape, 3) == 0 then fail(("%s: the input is empty, got %s"):format(what, describe(x))) end
+  if mode == "nearest" then return nearest(x, sizes) end
+  local aligned = need(o, "align_corners", "boolean", false, what)
+  return along_each(x, sizes, function(from, to, like) return linear_matrix(from, to, like, aligned) end)
+end
+define("upsample", upsample, "gq.upsample(x, factor | {size = n | {h, w}, scale_factor, mode = \"nearest\"|" ..
+  "\"linear\"|\"bilinear\", align_corners = false}): images of another size")
+
+-- ---- normalisations ----
+
+local function check_affine(v, shape, what, name)
+  if v ~= nil and (not gq.is_tensor(v) or dims(v.shape) ~= dims(shape)) then
+    fail(("%s: %s: a tensor %s expected, got %s"):format(what, name, dims(shape), describe(v)))
+  end
+end
+
+local function scaled(x, w, b)
+  if w then x = x * w end
+  if b then x = x + b end
+  return x
+end
+
+-- (x - mean) / sqrt(variance + eps) over the dimensions in list
+local function standardised(x, list, eps)
+  local mean, v = moments(x, list, 0)
+  return (x - mean) * (v + eps):rsqrt()
+end
+
+local function list_of(first, last)
+  local list = {}
+  for d = first, last do list[#list + 1] = d end
+  return list
+end
+
+local function layer_norm(x, shape, w, b, opts)
+  local what = "gq.layer_norm"
+  if type(w) == "table" and not gq.is_tensor(w) then w, opts = nil, w end
+  local o = options(opts, "eps", what)
+  if not is_float(x) then fail(("%s: a float tensor expected, got %s"):format(what, describe(x))) end
+  if type(shape) == "number" then shape = { shape } end
+  if type(shape) ~= "table" or #shape < 1 then
+    fail(("%s: the sizes of the last dimensions expected, got %s"):format(what, describe(shape)))
+  end
+  local d = x:dim()
+  if #shape > d or dims({ table.unpack(x.shape, d - #shape + 1) }) ~= dims(shape) then
+    fail(("%s: an input whose last dimensions are %s expected, got %s"):format(what, dims(shape), describe(x)))
+  end
+  check_affine(w, shape, what, "weight")
+  check_affine(b, shape, what, "bias")
+  return scaled(standardised(x, list_of(d - #shape + 1, d), need(o, "eps", "number", 1e-5, what)), w, b)
+end
+define("layer_norm", layer_norm, "gq.layer_norm(x, n | {sizes} [, w, b] [, {eps = 1e-5}]): mean 0 and variance " ..
+  "1 over the last dimensions of each sample, then w and b entry by entry")
+
+-- v {c} beside {batch, c, ...}
+local function by_channel(v, d)
+  if v == nil then return nil end
+  local shape = { v.shape[1] }
+  for i = 2, d - 1 do shape[i] = 1 end
+  return v:reshape(shape)
+end
+
+local function group_norm(x, groups, w, b, opts)
+  local what = "gq.group_norm"
+  if type(w) == "table" and not gq.is_tensor(w) then w, opts = nil, w end
+  local o = options(opts, "eps", what)
+  if not is_float(x) or x:dim() < 2 then
+    fail(("%s: a float tensor {batch, channels, ...} expected, got %s"):format(what, describe(x)))
+  end
+  local s = x.shape
+  if math.type(groups) ~= "integer" or groups < 1 or s[2] % groups ~= 0 then
+    fail(("%s: groups = %s does not divide %d channels"):format(what, tostring(groups), s[2]))
+  end
+  check_affine(w, { s[2] }, what, "weight")
+  check_affine(b, { s[2] }, what, "bias")
+  local y = x:reshape(s[1], groups, s[2] // groups * product(s, 3))
+  y = standardised(y, { 3 }, need(o, "eps", "number", 1e-5, what)):reshape(s)
+  return scaled(y, by_channel(w, #s), by_channel(b, #s))
+end
+define("group_norm", group_norm, "gq.group_norm(x, groups [, w, b] [, {eps = 1e-5}]): mean 0 and variance 1 " ..
+  "over each group of channels of each sample, then w and b channel by channel")
+
+-- Follows batch statistics: mean and variance (unbiased) move by `momentum`.
+local function follow(running, batch, momentum)
+  gq.no_grad(function()
+    running:copy_(running * (1 - momentum) + batch:detach():reshape(running.shape) * momentum)
+  end)
+end
+
+local function batch_norm(x, mean, var, w, b, opts)
+  local what = "gq.batch_norm"
+  if type(w) == "table" and not gq.is_tensor(w) then w, opts = nil, w end
+  local o = options(opts, "training momentum eps", what)
+  if not is_float(x) or x:dim() < 2 then
+    fail(("%s: a float tensor {batch, channels, ...} expected, got %s"):format(what, describe(x)))
+  end
+  local d, shape = x:dim(), { x.shape[2] }
+  for name, v in next, { mean = mean, var = var, weight = w, bias = b } do check_affine(v, shape, what, name) end
+  local training, eps = need(o, "training", "boolean", false, what), need(o, "eps", "number", 1e-5, what)
+  local momentum = need(o, "momentum", "number", 0.1, what)
+  if not training then
+    if not mean or not var then fail(what .. ": without training, the running mean and variance are needed") end
+    local scale = (var + eps):rsqrt()
+    if w then scale = scale * w end
+    return (x - by_channel(mean, d)) * by_channel(scale, d) + (b and by_channel(b, d) or 0)
+  end
+  if core.solving() then
+    fail(what .. ": in training its statistics are the batch's, which mixes the samples: inside dynamics use " ..
+      "training = false (nn.BatchNorm2d freezes its statistics there by itself)")
+  end
+  local list, n = list_of(3, d), x:numel() // math.max(shape[1], 1)
+  table.insert(list, 1, 1)
+  if n < 2 then fail(("%s: in training, more than one value a channel expected, got %s"):format(what, describe(x))) end
+  local m, v = moments(x, list, 0)
+  if mean then follow(mean, m, momentum) end
+  if var then follow(var, v * (n / (n - 1)), momentum) end
+  return scaled((x - m) * (v + eps):rsqrt(), by_channel(w, d), by_channel(b, d))
+end
+define("batch_norm", batch_norm, "gq.batch_norm(x, mean, var [, w, b] [, {training = false, momentum = 0.1, eps = " ..
+  "1e-5}]): by the running mean and variance of each channel; in training by the batch's, which those follow")
+
+-- ---- dropout, embedding ----
+
+local function dropout(x, p, opts)
+  local what = "gq.dropout"
+  if type(p) == "table" then p, opts = nil, p end
+  local o = options(opts, "training seed", what)
+  if not is_float(x) then fail(("%s: a float tensor expected, got %s"):format(what, describe(x))) end
+  if p == nil then p = 0.5 end
+  if type(p) ~= "number" or not (p >= 0 and p < 1) then
+    fail(("%s: p in [0, 1) expected, got %s"):format(what, describe(p)))
+  end
+  if p == 0 or not need(o, "training", "boolean", true, what) then return x end
+  local keep = gq.rand(x.shape, { seed = o.seed, device = x.device }):ge(p)
+  return gq.where(keep, x * (1 / (1 - p)), 0)
+end
+define("dropout", dropout, "gq.dropout(x [, p = 0.5] [, {training = true, seed}]): zeros with probability p, " ..
+  "the rest divided by 1 - p; the mask is a function of the generator, or of seed")
+
+local function embedding(indices, w)
+  local what = "gq.embedding"
+  if type(indices) == "table" and not gq.is_tensor(indices) then
+    indices = gq.tensor(indices, { dtype = "int64" })
+  end
+  if not gq.is_tensor(indices) or indices.dtype ~= "int64" then
+    fail(("%s: indices are an int64 tensor and count from 1, got %s"):format(what, describe(indices)))
+  end
+  if not gq.is_tensor(w) or w:dim() ~= 2 then
+    fail(("%s: a weight {entries, size} expected, got %s"):format(what, describe(w)))
+  end
+  local shape = indices.shape
+  shape[#shape + 1] = w.shape[2]
+  return w:index_select(1, indices:reshape(-1)):reshape(shape)
+end
+define("embedding", embedding, "gq.embedding(indices, w): rows of w {entries, size} by 1-based indices of any shape")
