@@ -9,6 +9,8 @@
 -- Returns the record {config, epochs, summary}. With several seeds every row of epochs names its seed, and
 -- the summary holds means, with <metric>_std and the list <metric>_each.
 --
+-- The record's run tells version, date, host, threads and command.
+--
 -- A script that trains nothing gives its figures instead of metric and run: rows, a list of tables, and
 -- summary, a table. Its record is {config, rows, summary}.
 
@@ -72,7 +74,16 @@ local function report(o, record, metric, percent)
     s.steps, 1e3 * (s.seconds_per_step or 0), s.peak_bytes / 1e6))
 end
 
+-- What a reader of the record wants to know of the run.
+local function circumstances()
+  local words = { (arg and arg[0]) }
+  for k = 1, arg and #arg or 0 do words[#words + 1] = tostring(arg[k]) end
+  return { version = gq.version.gq, date = os.date("!%Y-%m-%dT%H:%M:%SZ"), host = gq.core.hostname(),
+    threads = gq.threads(), command = table.concat(words, " ") }
+end
+
 local function write(o, record)
+  record.run = circumstances()
   if o.json then gq.file_write(o.json, gq.json_encode(gq.core.plain(record)) .. "\n") end
   return record
 end

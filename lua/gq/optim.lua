@@ -2,7 +2,8 @@
 -- itself, one fused loop over flat blocks, is gq.optimiser's; this gives it PyTorch's manners.
 
 local gq = ...
-local options, need, describe = gq.core.options, gq.core.need, gq.core.describe
+local options, need, describe, one_of, fail = gq.core.options, gq.core.need, gq.core.describe, gq.core.one_of,
+  gq.core.fail
 local optim = {}
 
 -- ---- optimisers ----
@@ -184,6 +185,40 @@ local function schedule(optimiser, factor, what)
   return s
 end
 
+-- ---- plateau: the learning rate by what a figure does ----
+
+local Plateau = {}
+Plateau.__index = Plateau
+
+function Plateau:step() end                            -- steps alone tell nothing
+
+-- The figure after an epoch: times factor where it has not become better for so many of them.
+function Plateau:observe(value)
+  if value ~= value then return end
+  local best = self.best
+  if best == nil or self.mode == "min" and value < best or self.mode == "max" and value > best then
+    self.best, self.bad = value, 0
+    return
+  end
+  self.bad = self.bad + 1
+  if self.bad > self.patience then
+    self.optimiser.lr = math.max(self.optimiser.lr * self.factor, math.min(self.least, self.optimiser.lr))
+    self.bad = 0
+  end
+end
+function Plateau:state_dict() return { best = self.best, bad = self.bad, lr = self.optimiser.lr } end
+function Plateau:check_state_dict(t)
+  if type(t) ~= "table" or not is_count(t.bad) or type(t.lr) ~= "number" then
+    return "the state of a plateau schedule is {best, bad, lr}"
+  end
+  return check_settings(self.optimiser._core, { lr = t.lr })
+end
+function Plateau:load_state_dict(t)
+  local problem = self:check_state_dict(t)
+  if problem then error("load_state_dict: " .. problem, 2) end
+  self.best, self.bad, self.optimiser.lr = type(t.best) == "number" and t.best or nil, math.tointeger(t.bad), t.lr
+end
+
 optim.schedule = {}
 local function define(name, f, doc)
   optim.schedule[name] = f
@@ -227,6 +262,22 @@ define("linear", function(optimiser, opts)
   local first, last = need(o, "first", "number", 1, what), need(o, "last", "number", 0, what)
   return schedule(optimiser, function(n) return first + (last - first) * math.min(n / steps, 1) end, what)
 end, "gq.optim.schedule.linear(optimiser, {steps, first = 1, last = 0}): from first to last times the learning rate")
+
+define("plateau", function(optimiser, opts)
+  local what = "gq.optim.schedule.plateau"
+  local o = options(opts, "factor patience mode least", what)
+  if getmetatable(optimiser) ~= meta then
+    error(("%s: an optimiser expected, got %s"):format(what, describe(optimiser)), 2)
+  end
+  local factor = need(o, "factor", "positive", 0.5, what)
+  if factor >= 1 then fail(("%s: option factor: a number below 1 expected, got %g"):format(what, factor)) end
+  return setmetatable({ optimiser = optimiser, factor = factor, patience = need(o, "patience", "integer", 10, what),
+    mode = one_of(o, "mode", { "min", "max" }, what), least = need(o, "least", "number", 0, what), bad = 0 }, Plateau)
+end, [[
+gq.optim.schedule.plateau(optimiser, {factor = 0.5, patience = 10, mode = "min" | "max", least = 0}): times factor where
+  a figure has not become better for more than `patience` epochs, not below least; gq.train gives it its figure
+  (monitor), other loops call schedule:observe(value) after each epoch
+  gq.train{ ..., schedule = gq.optim.schedule.plateau(optimiser, {patience = 5}), monitor = "test_loss" }]])
 
 define("lambda", function(optimiser, f)
   if type(f) ~= "function" then

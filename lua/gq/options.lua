@@ -4,17 +4,18 @@
 local gq = ...
 local fail = gq.core.fail
 
--- Levenshtein's distance, a row at a time.
+-- Changes that make one word of the other, neighbours that changed places being one.
 local function distance(a, b)
-  local row = {}
+  local row, above, last = {}
   for j = 0, #b do row[j] = j end
   for i = 1, #a do
-    local diagonal = row[0]
-    row[0] = i
+    above, last = last, row
+    row = { [0] = i }
     for j = 1, #b do
-      local change = diagonal + (a:byte(i) == b:byte(j) and 0 or 1)
-      diagonal = row[j]
-      row[j] = math.min(change, row[j] + 1, row[j - 1] + 1)
+      row[j] = math.min(last[j - 1] + (a:byte(i) == b:byte(j) and 0 or 1), last[j] + 1, row[j - 1] + 1)
+      if above and j > 1 and a:byte(i) == b:byte(j - 1) and a:byte(i - 1) == b:byte(j) then
+        row[j] = math.min(row[j], above[j - 2] + 1)
+      end
     end
   end
   return row[#b]

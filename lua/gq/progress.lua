@@ -16,9 +16,11 @@ function Bar:text()
   local part = self.n > 0 and math.min(self.at / self.n, 1) or 1
   local full = math.floor(part * WIDTH + 0.5)
   local elapsed = gq.clock() - self.started
-  local left = self.at > 0 and elapsed / self.at * (self.n - self.at) or nil
-  return ("%s [%s%s] %d/%d %s%s%s"):format(self.desc, ("#"):rep(full), ("."):rep(WIDTH - full), self.at, self.n,
-    duration(elapsed), left and self.at < self.n and " left " .. duration(left) or "",
+  local left = self.at > self.first and elapsed / (self.at - self.first) * (self.n - self.at) or nil
+  local done, rate = self.at - self.first, ""
+  if done > 0 and elapsed > 0 then rate = (" %.3g/s"):format(done / elapsed) end
+  return ("%s [%s%s] %d/%d %s%s%s%s"):format(self.desc, ("#"):rep(full), ("."):rep(WIDTH - full), self.at, self.n,
+    duration(elapsed), left and self.at < self.n and " left " .. duration(left) or "", rate,
     self.note ~= "" and "  " .. self.note or "")
 end
 
@@ -52,16 +54,21 @@ end
 function Bar:close() self:clear() end
 Bar.__close = Bar.close
 
--- opts: desc, a text before the bar; shown, true or false instead of looking at stderr; out, a file.
+-- opts: desc, a text before the bar; at, where it begins (0); shown, true or false instead of looking at stderr; out,
+-- a file.
 local function progress(n, opts)
-  local o = gq.core.options(opts, "desc shown out", "gq.progress")
+  local o = gq.core.options(opts, "desc at shown out", "gq.progress")
   n = gq.core.need({ n = n }, "n", "integer", nil, "gq.progress")
   local shown = o.shown
   if shown == nil then shown = gq.isatty(2) end
-  return setmetatable({ n = n, at = 0, desc = o.desc or "", note = "", shown = shown, out = o.out or io.stderr,
-    started = gq.clock(), drawn = -math.huge }, Bar)
+  local at = gq.core.need(o, "at", "integer", 0, "gq.progress")
+  return setmetatable({ n = n, at = at, first = at, desc = o.desc or "", note = "", shown = shown,
+    out = o.out or io.stderr, started = gq.clock(), drawn = -math.huge }, Bar)
 end
 
-gq.docs[progress] = "local bar = gq.progress(n, {desc}); bar:update([at [, note]]); bar:close(): a progress bar on " ..
-  "stderr, silent where that is no terminal"
+gq.docs[progress] = [=[
+local bar = gq.progress(n, {desc, at = 0}); bar:update([at [, note]]); bar:close(): a progress bar on stderr with the
+  rate and the time that is left, silent where that is no terminal
+  local bar <close> = gq.progress(100, {desc = "solving"})
+  for i = 1, 100 do bar:update(i, "step " .. i) end]=]
 return progress

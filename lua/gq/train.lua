@@ -12,8 +12,12 @@
 --   checkpoint path, or {path =, every = steps between saves; after each epoch without it}
 --   resume     true: continue from the checkpoint if there is one
 --   progress   true (default): a bar on stderr, where that is a terminal
---   on_epoch   on_epoch(row, bar): after each row
+--   on_epoch   on_epoch(row, bar): after each row; on_step(step, loss, info): after each step
 --   clip, schedule, steps (stop after so many in all)
+--   monitor    the figure that tells which epoch is best: "test_<name>" by default, "train_<name>" without it
+--   mode       "min" or "max"; by default "max" of an accuracy
+--   patience   stop after so many epochs without a better figure
+--   keep_best  true: the model ends with the weights of the best epoch, also kept in <checkpoint>-best.safetensors
 --
 -- Returns the rows: {epoch, train_<name>, seconds, nfe, nfe_backward, nodes, ... validate's figures}.
 
@@ -22,7 +26,7 @@ local core = gq.core
 local options, need, describe, fail = core.options, core.need, core.describe, core.fail
 
 local known = "model loss optimiser data batch_size shuffle seed epochs validate name logger checkpoint resume " ..
-  "progress on_epoch clip schedule steps"
+  "progress on_epoch on_step clip schedule steps monitor mode patience keep_best"
 local what = "gq.train"
 
 -- Counts of info that the rows average over the steps.
@@ -126,6 +130,58 @@ local function restore(o, saving)
   return state
 end
 
+-- ---- the best epoch ----
+
+local function best_path(saving) return saving and saving.path:gsub("%.safetensors$", "") .. "-best.safetensors" end
+
+-- The monitored figure of a row: its name and value; nil where the row has none.
+local function figure_of(o, row, name)
+  local key = o.monitor or row["test_" .. name] ~= nil and "test_" .. name or "train_" .. name
+  local value = row[key]
+  if value == nil and row.epoch > 0 then
+    local names = {}
+    for k, v in next, row do
+      if type(v) == "number" then names[#names + 1] = k end
+    end
+    table.sort(names)
+    fail(("gq.train: monitor: no figure of the rows is called '%s' (they have %s)"):format(key,
+      table.concat(names, ", ")))
+  end
+  return key, gq.is_tensor(value) and value:item() or value
+end
+
+local function is_better(o, key, value, best)
+  if best == nil then return true end
+  local mode = o.mode or key:find("accuracy", 1, true) and "max" or "min"
+  if mode == "max" then return value > best end
+  return value < best
+end
+
+-- Keep weights and figure of the best epoch; true: there was no better one for too long.
+local function judge(o, state, row, name, saving)
+  local observes = type(o.schedule) == "table" and o.schedule.observe
+  if not (o.patience or o.keep_best or observes) then return false end
+  local key, value = figure_of(o, row, name)
+  if type(value) ~= "number" then return false end
+  if observes then o.schedule:observe(value) end
+  if is_better(o, key, value, state.best and state.best.value) and finite(value) then
+    state.best = { epoch = row.epoch, value = value }
+    if o.keep_best then
+      o.best = {}
+      for k, t in next, o.model:state_dict() do o.best[k] = t:detach():clone() end
+      if saving then gq.checkpoint.save(best_path(saving), { model = o.model, epoch = row.epoch }) end
+    end
+  end
+  return o.patience ~= nil and state.best ~= nil and row.epoch - state.best.epoch >= o.patience
+end
+
+-- The best weights into the model; those of an earlier run are in the file.
+local function take_best(o, state, saving)
+  if not (o.keep_best and state.best) then return end
+  if o.best == nil and saving then o.best = gq.checkpoint.load(best_path(saving)).model end
+  if o.best then o.model:load_state_dict(o.best) end
+end
+
 -- ---- epochs ----
 
 local function row_of(o, state, name)
@@ -171,6 +227,7 @@ local function run_epoch(o, state, batches, saving, bar)
       local value, info = train_step(o, state, batch)
       add(state.sums, value, info, gq.clock() - started)
       state.batch, state.step = done, state.step + 1
+      if o.on_step then o.on_step(state.step, value, info) end
       if saving and saving.every and state.step % saving.every == 0 then save(o, saving, state) end
       if bar then bar:update(state.step, ("epoch %d  %s %.4g"):format(state.epoch, o.name or "loss", value)) end
     end
@@ -179,8 +236,9 @@ end
 
 -- Options that may be left out, and what they are otherwise.
 local kinds = { batch_size = "count", shuffle = "boolean", seed = "integer", validate = "callable", name = "string",
-  checkpoint = "string|table", resume = "boolean", progress = "boolean", on_epoch = "callable", clip = "positive",
-  steps = "integer" }
+  checkpoint = "string|table", resume = "boolean", progress = "boolean", on_epoch = "callable",
+  on_step = "callable", clip = "positive", steps = "integer", monitor = "string", patience = "count",
+  keep_best = "boolean" }
 
 local function loggers(given)
   if given == nil then return {} end
@@ -211,6 +269,7 @@ local function prepare(given)
   if o.schedule ~= nil and (type(o.schedule) ~= "table" or not o.schedule.step) then
     fail(("gq.train: schedule: one of gq.optim.schedule expected, got %s"):format(describe(o.schedule)))
   end
+  if o.mode ~= nil then core.one_of(o, "mode", { "min", "max" }, what) end
   o.logger = loggers(o.logger)
   return o
 end
@@ -226,9 +285,7 @@ end
 local function make_bar(o, state)
   local steps = count_steps(o)
   if o.progress == false or not steps then return nil end
-  local bar = gq.progress(steps * o.epochs, { desc = "training" })
-  bar.at = state.step
-  return bar
+  return gq.progress(steps * o.epochs, { desc = "training", at = state.step })
 end
 
 local function train(given)
@@ -241,21 +298,42 @@ local function train(given)
     local row = row_of(o, state, name)
     validate(o, row)
     publish(o, state, row, bar)
+    judge(o, state, row, name, saving)
     state.epoch = 1
     save(o, saving, state)
   end
-  while state.epoch <= o.epochs do
+  while state.epoch <= o.epochs and not state.stopped do
     if not run_epoch(o, state, batches, saving, bar) then break end
     local row = row_of(o, state, name)
     validate(o, row)
     publish(o, state, row, bar)
+    state.stopped = judge(o, state, row, name, saving)
     state.epoch, state.batch, state.sums = state.epoch + 1, 0, fresh_sums()
     save(o, saving, state)
   end
   if bar then bar:close() end
+  take_best(o, state, saving)
   return state.rows, state
 end
 
-gq.docs[train] = "gq.train{ model, loss, optimiser, data, batch_size, epochs, validate, logger, checkpoint, resume, " ..
-  "progress ... }: the training loop; returns a row of figures for each epoch"
+gq.docs[train] = [[
+gq.train{ model, loss, optimiser, data, epochs, ... } -> rows, state: the training loop; a row of figures an epoch
+model: a module; loss: loss(model, x, y) -> a tensor of one number [, info of odeint, whose counts are averaged]
+optimiser: one of gq.optim; data: a set {x =, y =}, or data(epoch) -> an iterator over x, y
+epochs: the last one; 0 is before training; steps: stop after so many in all
+batch_size: all of the set; shuffle: true; seed: 0: of a set's batches
+validate: validate(model, epoch) -> {test_loss = ...}, in eval mode and without recording; name: "loss", of train_<name>
+logger: gq.logger.csv(path), gq.logger.jsonl(path), or a list of such; on_epoch(row, bar), on_step(step, loss, info)
+checkpoint: a path, or {path =, every = steps}; resume: true goes on from it, to the same bytes
+clip: largest norm of the gradient; schedule: one of gq.optim.schedule
+monitor: the figure that tells which epoch is best, "test_<name>" by default; mode: "min", "max" of an accuracy
+patience: stop after so many epochs without a better one; keep_best: true ends with the weights of the best one
+progress: true, a bar on stderr where that is a terminal
+  net = gq.nn.mlp{ sizes = {1, 16, 1} }
+  x = gq.linspace(-1, 1, 64):reshape(64, 1)
+  rows = gq.train{ model = net, data = {x = x, y = gq.sin(3 * x)}, batch_size = 16, epochs = 50,
+    loss = function(model, a, b) return gq.mse_loss(model(a), b) end,
+    optimiser = gq.optim.adam(net:parameters(), {lr = 1e-2}), patience = 10, keep_best = true }
+  print(rows[#rows].train_loss)
+A loss or gradient that is not finite ends the training, with the weights before that step]]
 return train
