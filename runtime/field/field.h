@@ -11,8 +11,6 @@
 #include "diffusion.h"
 #include "probe.h"
 
-#define GQ_MAXSLICES 64        /* threads that add up the sums of Adams methods (method/adams_sums.c) */
-
 /* Structure only, no numbers: one field serves every solve of the same structure; fields: one fact about that each. */
 typedef struct gq_field {
   const gq_backend *on;        /* what it runs on */

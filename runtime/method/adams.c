@@ -84,15 +84,17 @@ static int build(gq_stepper *st, const gq_field *f, gq_make *make, const void *a
 
 /* ---- memory ---- */
 
-static void take_all(gq_adams *a, gq_taker *t, size_t part) {
+/* t: of the host; s: where the state is. */
+static void take_all(gq_adams *a, gq_taker *t, gq_taker *s, size_t part) {
   size_t doubles = ((a->n + GQ_ADAMS_CHUNK - 1) / GQ_ADAMS_CHUNK) * GQ_ADAMS_CHUNK * sizeof(double);
   for (int i = 1; i <= a->most + 2; i++) a->phi[i] = gq_take(t, doubles);
   a->guess = gq_take(t, doubles), a->move = gq_take(t, doubles), a->scale = gq_take(t, doubles);
   for (int i = 0; i < a->columns; i++) a->column[i] = gq_take(t, doubles);
   if (a->columns) a->z[0] = gq_take(t, doubles), a->z[1] = gq_take(t, doubles);
-  for (int i = 0; i < a->m->slopes; i++) a->slope[i] = gq_take(t, part);
-  for (int i = 0; i < a->starts; i++) a->start_y[i] = gq_take(t, part), a->start_f[i] = gq_take(t, part);
-  a->state = gq_take(t, part), a->rate = gq_take(t, part);
+  a->sum = gq_take(t, a->slices * sizeof *a->sum);
+  for (int i = 0; i < a->m->slopes; i++) a->slope[i] = gq_take(s, part);
+  for (int i = 0; i < a->starts; i++) a->start_y[i] = gq_take(s, part), a->start_f[i] = gq_take(s, part);
+  a->state = gq_take(s, part), a->rate = gq_take(s, part);
 }
 
 /* Constants of the errors: those of equal steps. */
@@ -115,14 +117,14 @@ static int init(gq_attempt *w) {
   a->starts = a->fixed ? m->order - 1 : 0;
   a->columns = a->fixed ? (m->order + 1) / 2 : 0;
   size_t part = gq_part_bytes(w->field);
-  gq_taker t = { 0 };
-  take_all(a, &t, part);
-  a->bytes = t.used;
-  w->bytes = sizeof *a + a->bytes;
-  a->block = t.base = gq_calloc(1, a->bytes);
-  if (!a->block) return gq_nomem(a->bytes);
-  t.used = 0;
-  take_all(a, &t, part);
+  gq_taker t = { 0 }, s = { 0 };
+  take_all(a, &t, &s, part);
+  w->bytes = sizeof *a + t.used + s.used;
+  a->block = t.base = gq_calloc(1, t.used);
+  a->states = s.base = gq_allocate(w->field->on, s.used + 64);
+  if (!a->block || !a->states) return gq_nomem(w->bytes);
+  t.used = s.used = 0;
+  take_all(a, &t, &s, part);
   constants(a);
   return GQ_OK;
 }
@@ -130,6 +132,7 @@ static int init(gq_attempt *w) {
 static void done(gq_attempt *w) {
   gq_adams *a = w->own;
   gq_free(a->block);
+  if (a->states) gq_release(w->field->on, a->states);
   gq_free(a);
 }
 
@@ -293,7 +296,8 @@ static int shorten(gq_attempt *w, double t1, const void *y1) {
   return gq_adams_slope_at(w, t1, w->h, w->y1[0], w->f1[0]);
 }
 
-const gq_stepclass gq_adams_steps = { .build = build,
+const gq_stepclass gq_adams_steps = { .anywhere = true,
+                                      .build = build,
                                       .init = init,
                                       .done = done,
                                       .attempt = attempt,

@@ -44,8 +44,8 @@ typedef struct gq_adams {
   int columns;
   double *column[GQ_ADAMS_MOST], *z[2];
   void *state, *rate;          /* of one evaluation */
-  void *block;
-  size_t bytes;
+  double (*sum)[3];            /* [slices] of each thread */
+  void *block, *states;        /* the host's doubles; memory of the field's backend */
 } gq_adams;
 
 /* adams_history.c: g_1 .. g_n from alpha_1 .. alpha_n-1: HNW III.5, (5.9). */

@@ -12,38 +12,29 @@ typedef double chunk[GQ_ADAMS_CHUNK];
 
 enum { ALONE = 1 << 14 }; /* fewer numbers are not worth waking threads */
 
-typedef struct sums { /* squares, or the largest */
-  double of[3];
-} sums;
-
 typedef struct pass {
   gq_attempt *w;
   gq_adams *a;
-  void (*run)(struct pass *p, size_t at, int n, sums *s);
+  void (*run)(struct pass *p, size_t at, int n, double *s);
   int k, threads;
   double h, g;
   const void *from;
   double *to;
   double m[GQ_ADAMS_ROOM][GQ_MAXSTAGES]; /* weights of the differences in the interpolant */
-  sums sum[GQ_MAXSLICES];
 } pass;
 
-/* n numbers from the state's dtype, the rest of the chunk zero. */
-static void get(gq_dtype d, const void *x, size_t at, int n, double *restrict to) {
-  const float *restrict from = (const float *)x + at;
-  if (n < GQ_ADAMS_CHUNK) memset(to, 0, sizeof(chunk));
-  if (d != GQ_F32) memcpy(to, (const double *)x + at, n * sizeof(double));
-  else if (n == GQ_ADAMS_CHUNK) EACH to[e] = from[e];
-  else
-    for (int e = 0; e < n; e++) to[e] = from[e];
+static char *number(const pass *p, const void *x, size_t at) {
+  return (char *)(uintptr_t)x + at * gq_dtype_size(p->a->dtype);
 }
 
-static void put(gq_dtype d, void *x, size_t at, int n, const double *restrict from) {
-  float *restrict to = (float *)x + at;
-  if (d != GQ_F32) memcpy((double *)x + at, from, n * sizeof(double));
-  else if (n == GQ_ADAMS_CHUNK) EACH to[e] = (float)from[e];
-  else
-    for (int e = 0; e < n; e++) to[e] = (float)from[e];
+/* n numbers from the state's dtype, the rest of the chunk zero. */
+static void get(const pass *p, const void *x, size_t at, int n, double *to) {
+  if (n < GQ_ADAMS_CHUNK) memset(to, 0, sizeof(chunk));
+  p->w->field->on->vec->get(p->a->dtype, n, number(p, x, at), 1, to);
+}
+
+static void put(const pass *p, void *x, size_t at, int n, const double *from) {
+  p->w->field->on->vec->put(p->a->dtype, n, from, number(p, x, at), 1);
 }
 
 static void part(void *context, int i) {
@@ -52,13 +43,14 @@ static void part(void *context, int i) {
          last = all * (i + 1) / p->threads;
   for (size_t c = first; c < last; c++) {
     size_t at = c * GQ_ADAMS_CHUNK, left = p->a->n - at;
-    p->run(p, at, left < GQ_ADAMS_CHUNK ? (int)left : GQ_ADAMS_CHUNK, &p->sum[i]);
+    p->run(p, at, left < GQ_ADAMS_CHUNK ? (int)left : GQ_ADAMS_CHUNK, p->a->sum[i]);
   }
 }
 
 static void run(pass *p) {
   p->a = p->w->own;
   p->threads = p->a->n < ALONE ? 1 : p->a->slices;
+  memset(p->a->sum, 0, p->threads * sizeof *p->a->sum); /* squares, or the largest */
   if (p->threads == 1) part(p, 0);
   else gq_parallel(p->threads, part, p);
 }
@@ -81,7 +73,7 @@ static void add(const pass *p, const double *restrict x, double *restrict sum) {
 static double norm(const pass *p, int which) {
   double sum = 0;
   for (int i = 0; i < p->threads; i++) {
-    double v = p->sum[i].of[which];
+    double v = p->a->sum[i][which];
     sum = p->w->tol.max_norm ? larger(sum, v) : sum + v;
   }
   return sqrt(p->w->tol.max_norm || !p->a->n ? sum : sum / p->a->n);
@@ -91,17 +83,17 @@ static double norm(const pass *p, int which) {
 static void scales(const pass *p, size_t at, int n, double *restrict scale) {
   double atol = p->w->tol.atol[0], rtol = p->w->tol.rtol;
   chunk y, y1;
-  get(p->a->dtype, p->w->y[0], at, n, y);
-  get(p->a->dtype, p->w->y1[0], at, n, y1);
+  get(p, p->w->y[0], at, n, y);
+  get(p, p->w->y1[0], at, n, y1);
   EACH {
     double size = fabs(y[e]), size1 = fabs(y1[e]);
     scale[e] = 1 / (atol + rtol * (size1 > size ? size1 : size)) + 0 * y1[e];
   }
 }
 
-static void load(pass *p, size_t at, int n, sums *s) {
+static void load(pass *p, size_t at, int n, double *s) {
   (void)s;
-  get(p->a->dtype, p->from, at, n, p->to + at);
+  get(p, p->from, at, n, p->to + at);
 }
 
 void gq_adams_load(gq_attempt *w, const void *x, double *to) {
@@ -109,9 +101,9 @@ void gq_adams_load(gq_attempt *w, const void *x, double *to) {
   run(&p);
 }
 
-static void predict(pass *p, size_t at, int n, sums *s) {
+static void predict(pass *p, size_t at, int n, double *s) {
   gq_adams *a = p->a;
-  double *restrict guess = a->guess + at, *restrict move = a->move + at;
+  double *restrict guess = a->guess + at, *restrict move = a->move + at, h = p->h;
   chunk y;
   (void)s;
   memset(guess, 0, sizeof(chunk));
@@ -124,9 +116,9 @@ static void predict(pass *p, size_t at, int n, sums *s) {
       guess[e] += v, move[e] += g * v;
     }
   }
-  get(a->dtype, p->w->y[0], at, n, y);
-  EACH y[e] += p->h * move[e];
-  put(a->dtype, p->w->y1[0], at, n, y);
+  get(p, p->w->y[0], at, n, y);
+  EACH y[e] += h * move[e];
+  put(p, p->w->y1[0], at, n, y);
 }
 
 void gq_adams_predict(gq_attempt *w, int k, double h) {
@@ -134,13 +126,13 @@ void gq_adams_predict(gq_attempt *w, int k, double h) {
   run(&p);
 }
 
-static void errors(pass *p, size_t at, int n, sums *s) {
+static void errors(pass *p, size_t at, int n, double *s) {
   const gq_adams *a = p->a;
-  const double *guess = a->guess + at, *scale = a->scale + at;
-  chunk d, v;
+  const double *restrict guess = a->guess + at, *restrict scale = a->scale + at;
+  chunk d, v, f;
   scales(p, at, n, a->scale + at);
-  get(a->dtype, p->w->f1[0], at, n, d);
-  EACH d[e] -= guess[e];
+  get(p, p->w->f1[0], at, n, f);
+  EACH d[e] = f[e] - guess[e];
   for (int i = 0; i < 3 && i < p->k; i++) {
     if (i > 0) {
       double b = a->beta[p->k + 1 - i];
@@ -148,7 +140,7 @@ static void errors(pass *p, size_t at, int n, sums *s) {
       EACH d[e] += b * phi[e];
     }
     EACH v[e] = d[e] * scale[e];
-    add(p, v, &s->of[i]);
+    add(p, v, &s[i]);
   }
 }
 
@@ -158,14 +150,16 @@ void gq_adams_errors(gq_attempt *w, int k, double out[3]) {
   for (int i = 0; i < 3; i++) out[i] = norm(&p, i);
 }
 
-static void correct(pass *p, size_t at, int n, sums *s) {
+static void correct(pass *p, size_t at, int n, double *s) {
   const gq_adams *a = p->a;
+  const double *restrict move = a->move + at, *restrict guess = a->guess + at;
+  double h = p->h, g = p->g;
   chunk y, d;
   (void)s;
-  get(a->dtype, p->w->y[0], at, n, y);
-  get(a->dtype, p->w->f1[0], at, n, d);
-  EACH y[e] += p->h * (a->move[at + e] + p->g * (d[e] - a->guess[at + e]));
-  put(a->dtype, p->w->y1[0], at, n, y);
+  get(p, p->w->y[0], at, n, y);
+  get(p, p->w->f1[0], at, n, d);
+  EACH y[e] += h * (move[e] + g * (d[e] - guess[e]));
+  put(p, p->w->y1[0], at, n, y);
 }
 
 void gq_adams_correct(gq_attempt *w, double h, double g) {
@@ -174,14 +168,14 @@ void gq_adams_correct(gq_attempt *w, double h, double g) {
 }
 
 /* phi_i(n+1) = sum_i<=j<=k beta_j phi_j(n) + d for i <= k, then d, then d - beta_k+1 phi_k+1(n). */
-static void update(pass *p, size_t at, int n, sums *s) {
+static void update(pass *p, size_t at, int n, double *s) {
   gq_adams *a = p->a;
   double *restrict last = a->phi[p->k + 2] + at, *restrict top = a->phi[p->k + 1] + at, b = a->beta[p->k + 1];
-  const double *guess = a->guess + at;
-  chunk d, v, sum = { 0 };
-  get(a->dtype, p->from, at, n, d);
+  const double *restrict guess = a->guess + at;
+  chunk d, v, f, sum = { 0 };
+  get(p, p->from, at, n, f);
   EACH {
-    d[e] -= guess[e];
+    d[e] = f[e] - guess[e];
     last[e] = d[e] - b * top[e];
     top[e] = d[e];
   }
@@ -194,9 +188,9 @@ static void update(pass *p, size_t at, int n, sums *s) {
     }
   }
   if (a->fixed) return;
-  const double *scale = a->scale + at;
+  const double *restrict scale = a->scale + at;
   EACH v[e] = last[e] * scale[e];
-  add(p, v, &s->of[0]);
+  add(p, v, &s[0]);
 }
 
 double gq_adams_update(gq_attempt *w, int k, const void *f) {
@@ -221,19 +215,20 @@ static void basis(const gq_adams *a, double h, double m[][GQ_MAXSTAGES]) {
 
 /* y0 + the integral of the polynomial through the last slopes, and a cubic for what is then left to y1: values and
 ** slopes join from step to step (Watts & Shampine 1986 have the same aim). */
-static void slopes(pass *p, size_t at, int n, sums *s) {
+static void slopes(pass *p, size_t at, int n, double *s) {
   const gq_adams *a = p->a;
   int many = a->m->slopes;
+  double h = p->h;
   chunk c[GQ_MAXSTAGES] = { { 0 } }, y, y1;
   (void)s;
   for (int i = 1; i <= a->points; i++)
     for (int j = 0; j < i; j++) EACH c[j][e] += p->m[i][j] * a->phi[i][at + e];
-  get(a->dtype, p->w->y[0], at, n, y);
-  get(a->dtype, p->w->y1[0], at, n, y1);
-  EACH y1[e] = (y1[e] - y[e]) / p->h;
+  get(p, p->w->y[0], at, n, y);
+  get(p, p->w->y1[0], at, n, y1);
+  EACH y1[e] = (y1[e] - y[e]) / h;
   for (int j = 0; j < many; j++) EACH y1[e] -= c[j][e];
   EACH c[1][e] += 3 * y1[e], c[2][e] -= 2 * y1[e];
-  for (int j = 0; j < many; j++) put(a->dtype, a->slope[j], at, n, c[j]);
+  for (int j = 0; j < many; j++) put(p, a->slope[j], at, n, c[j]);
 }
 
 void *gq_adams_slope(const gq_attempt *w, int i) {

@@ -121,15 +121,25 @@ static size_t nonfinite(gq_dtype d, size_t n, const void *x) {
   return n >= MANY && gq_cpu_finite(d, n, x) ? 0 : PICK(bad, d, n, x);
 }
 
-#define MOVES(S, T)                                                                        \
-  static void fill_##S(size_t n, T value, T *dst, size_t to) { EACH dst[i * to] = value; } \
-  static void get_##S(size_t n, const T *x, size_t stride, double *out) {                  \
-    if (stride == 1) EACH out[i] = (double)x[i];                                           \
-    else EACH out[i] = (double)x[i * stride];                                              \
-  }                                                                                        \
-  static void put_##S(size_t n, const double *in, T *x, size_t stride) {                   \
-    if (stride == 1) EACH x[i] = (T)in[i];                                                 \
-    else EACH x[i * stride] = (T)in[i];                                                    \
+/* to[i] = from[i], in blocks whose count the compiler knows, so that they vectorise. */
+enum { BLOCK = 16 };
+#define CONVERT(to, T, from)                                             \
+  {                                                                      \
+    size_t i = 0;                                                        \
+    for (; i + BLOCK <= n; i += BLOCK)                                   \
+      for (size_t j = 0; j < BLOCK; j++) (to)[i + j] = (T)(from)[i + j]; \
+    for (; i < n; i++) (to)[i] = (T)(from)[i];                           \
+  }
+
+#define MOVES(S, T)                                                                         \
+  static void fill_##S(size_t n, T value, T *dst, size_t to) { EACH dst[i * to] = value; }  \
+  static void get_##S(size_t n, const T *restrict x, size_t stride, double *restrict out) { \
+    if (stride == 1) CONVERT(out, double, x)                                                \
+    else EACH out[i] = (double)x[i * stride];                                               \
+  }                                                                                         \
+  static void put_##S(size_t n, const double *restrict in, T *restrict x, size_t stride) {  \
+    if (stride == 1) CONVERT(x, T, in)                                                      \
+    else EACH x[i * stride] = (T)in[i];                                                     \
   }
 BOTH(MOVES)
 
