@@ -227,10 +227,9 @@ static void spread(const gq_gemm *g, const void *column, void *c, int64_t rows, 
   else SPREAD(double);
 }
 
-static void product(const gq_gemm *g, const void *a, const void *b, const void *column_, void *c,
+static void product(const gq_gemm *g, way w, const void *a, const void *b, const void *column_, void *c,
                     int64_t rows, bool add) {
   if (rows == 0 || g->n == 0) return;
-  way w = choose(g, rows);
   if (column_ && (w != SMALL || g->k == 0)) {
     spread(g, column_, c, rows, add);
     add = true;
@@ -283,11 +282,12 @@ static void run_piece(void *ctx, int i) {
   int64_t size = (int64_t)gq_dtype_size(g.dtype), from = edge(s, i), count = edge(s, i + 1) - from;
   if (s->by_rows) {
     const char *column = s->column_ ? s->column_ + from * g.column * size : NULL;
-    product(&g, s->a + from * (g.ta ? 1 : g.lda) * size, s->b, column, s->c + from * g.ldc * size, count,
-            s->add);
+    product(&g, choose(&g, count), s->a + from * (g.ta ? 1 : g.lda) * size, s->b, column,
+            s->c + from * g.ldc * size, count, s->add);
   } else {
     g.n = count;
-    product(&g, s->a, s->b + from * (g.tb ? g.ldb : 1) * size, s->column_, s->c + from * size, g.m, s->add);
+    product(&g, choose(&g, g.m), s->a, s->b + from * (g.tb ? g.ldb : 1) * size, s->column_,
+            s->c + from * size, g.m, s->add);
   }
 }
 
@@ -305,10 +305,14 @@ static bool any_large(const sharing *s) {
 static int shared_product(const gq_gemm *g, const void *a, const void *b, const void *column_, void *c,
                           bool add) {
   sharing s = { g, a, b, column_, c, add, g->m >= g->n, gq_workers() };
-  if (s.pieces < 2 || (double)g->m * (double)g->n * (double)g->k < SHARED) s.pieces = 1;
+  if (s.pieces < 2 || (double)g->m * (double)g->n * (double)g->k < SHARED) {
+    way w = choose(g, g->m);
+    if (w == LARGE) GQ_TRY(reserve());
+    product(g, w, a, b, column_, c, g->m, add);
+    return GQ_OK;
+  }
   if (any_large(&s)) GQ_TRY(reserve());
-  if (s.pieces == 1) product(g, a, b, column_, c, g->m, add);
-  else gq_parallel(s.pieces, run_piece, &s);
+  gq_parallel(s.pieces, run_piece, &s);
   return GQ_OK;
 }
 
