@@ -125,6 +125,7 @@ static void fill_backward(lua_State *L, const gq_info *i, const gq_ode_options *
   set_number(L, "reconstruction", i->reconstruction);
   if (!isnan(i->audit)) set_number(L, "audit", i->audit);
   if (i->nfe_audit > 0) set_integer(L, "nfe_audit", i->nfe_audit);
+  if (!isnan(i->gradient_error)) set_number(L, "gradient_error", i->gradient_error);
   if (!isnan(i->spectrum)) set_number(L, "spectrum", i->spectrum);
   if (!isnan(i->quadrature_error)) set_number(L, "quadrature_error", i->quadrature_error);
   if (!isnan(i->defect)) set_number(L, "defect", i->defect);
@@ -146,7 +147,7 @@ static double reconstruction_limit(const gq_ode_options *o) {
   return rtol > 0 ? fmin(most, fmax(0.01, 100 * rtol)) / rtol : 100;
 }
 
-enum { AUDIT_PERCENT = 5, QUADRATURE_PERCENT = 10 };
+enum { AUDIT_PERCENT = 5, GRADIENT_PERCENT = 8, QUADRATURE_PERCENT = 10 };
 
 /* Quadrature that was seen to be off, by more nodes or by other weights. */
 static void warn_quadrature(lua_State *L, const gq_info *i) {
@@ -194,6 +195,20 @@ static void warn_defect(lua_State *L, const gq_info *i, const gq_ode_options *o)
   warn_once(L, &jumped, text);
 }
 
+/* A tighter solve knows better than what is estimated without one. */
+static void warn_gradient(lua_State *L, const gq_info *i) {
+  static bool off;
+  char text[320];
+  if (!(i->gradient_error > GRADIENT_PERCENT / 100.0)) return;
+  snprintf(
+    text, sizeof text,
+    "gq.odeint: some parameter's gradient is about %.3g %% off that of a solve at a tenth of the tolerances: "
+    "the steps may miss something short, be too long, or be held by stability; lower rtol and atol, set "
+    "max_step, or use method = \"kvaerno5\" for stiff dynamics",
+    100 * i->gradient_error);
+  warn_once(L, &off, text);
+}
+
 static void warn(lua_State *L, const gq_info *i, const gq_ode_options *o) {
   static bool capped, uneven, unstable, coarse;
   bool inverts = o->engine->method, noise = o->method->scheme;
@@ -214,7 +229,8 @@ static void warn(lua_State *L, const gq_info *i, const gq_ode_options *o) {
       "gq.odeint: the adaptive quadrature did not reach its tolerance in some interval: the gradient may be "
       "inaccurate; loosen adjoint.rtol and adjoint.atol, or use gradient = \"direct\"");
   }
-  warn_quadrature(L, i);
+  if (isnan(i->gradient_error)) warn_quadrature(L, i);
+  else warn_gradient(L, i);
   warn_defect(L, i, o);
   bool missed = i->reconstruction > reconstruction_limit(o) || isnan(i->reconstruction);
   if (missed && o->trajectory->error) {

@@ -12,7 +12,7 @@ static const char *const known[] = { "method",       "rtol",   "atol",       "st
                                      "gq",           "parity", "overshoot",  "throw",      "params",
                                      "memory_limit", "eta",    "dense",      "event",      "grid_points",
                                      "trace",        "batch",  "max_order",  "regularise", "max_step",
-                                     "min_step",     NULL };
+                                     "min_step",     "audit",  NULL };
 static const char *const known_adjoint[] = { "method",    "rtol",   "atol",        "step_size",
                                              "max_steps", "norm",   "trajectory",  "impulses",
                                              "scale",     "points", "checkpoints", "max_step",
@@ -234,6 +234,12 @@ static void regularise_options(lua_State *L, int arg, gq_ode_options *o) {
   lua_pop(L, 1);
 }
 
+static void audit_option(lua_State *L, int arg, gq_ode_options *o) {
+  bool off = lua_getfield(L, arg, "audit") == LUA_TBOOLEAN && !lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  o->audit = off ? 0 : gqL_optint(L, arg, "audit", o->audit, 1, INT64_MAX);
+}
+
 void gqL_odeplain(lua_State *L, int arg) { gqL_plainoptions(L, arg, known); }
 
 void gqL_odeoptions(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
@@ -263,5 +269,6 @@ void gqL_odeoptions(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
   regularise_options(L, arg, o);
   gqL_try(L, gq_ode_check(o));
   o->memory_limit = (size_t)positive(L, arg, "memory_limit", (double)o->memory_limit);
+  audit_option(L, arg, o);
   check_params(L, arg);
 }

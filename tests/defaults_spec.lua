@@ -187,6 +187,104 @@ describe("info.defect", function()
   end)
 end)
 
+describe("info.gradient_error", function()
+  local function fresh()
+    collectgarbage()
+    collectgarbage()
+    gq.core.plan_cache(false)
+  end
+
+  -- Of z' = f, z(0) = 1, L = z(last)^2 by k; every solve a structure of its own.
+  local function solve(f, k, last, o)
+    fresh()
+    k.grad = nil
+    local z, info = gq.odeint(f, gq.ones(1, { dtype = k.dtype }), { 0, last }, o)
+    z[2]:square():sum():backward()
+    return info, k.grad:item()
+  end
+
+  local function parameter(x, dtype) return gq.tensor(x, { dtype = dtype, requires_grad = true }) end
+  local function alarm(info) return (info.warning or ""):find("a tenth of the tolerances", 1, true) end
+
+  -- z' = theta sin(w t) - z / 2 at theta = 0: dz(10)/dtheta of the formula
+  local function hidden(w, last)
+    local c, e = 0.5, math.exp(-0.5 * last)
+    return 2 * e * (c * math.sin(w * last) - w * math.cos(w * last) + w * e) / (c * c + w * w)
+  end
+
+  it("sees an oscillation that the parameter alone knows of, which direct aliases", function()
+    for _, dtype in ipairs { "float32", "float64" } do
+      local theta = parameter({ 0 }, dtype)
+      local info, got = solve(function(t, z) return theta * gq.sin(20 * t) - z / 2 end, theta, 3, { rtol = 1e-3, atol = 1e-3 })
+      assert.equal("direct", info.engine)
+      assert.truthy(math.abs(got / hidden(20, 3) - 1) > 0.1)
+      assert.truthy(info.gradient_error > 0.08)
+      assert.truthy(alarm(info), info.warning)
+      assert.truthy(info.nfe_audit > 0)
+    end
+  end)
+
+  it("is small and quiet where steps resolve what there is, and leaves gradient and counts alone", function()
+    for _, gradient in ipairs { "auto", "gq" } do
+      for _, method in ipairs { "dopri5", "bosh3" } do
+        local k = parameter({ 0.7 }, "float64")
+        local function f(t, z) return -k * z * gq.cos(t) end
+        local o = { gradient = gradient, method = method, rtol = 1e-4, atol = 1e-4 }
+        local info, got = solve(f, k, 3, o)
+        assert.truthy(info.gradient_error < 0.03 and not info.warning, info.warning)
+        o.audit = false
+        local bare, want = solve(f, k, 3, o)
+        assert.is_nil(bare.gradient_error)
+        assert.is_nil(bare.nfe_audit)
+        assert.equal(want, got)
+        for _, key in ipairs { "nfe", "nfe_backward", "steps", "nodes", "peak_bytes" } do assert.equal(bare[key], info[key], key) end
+      end
+    end
+  end)
+
+  it("is made of the first solve of a structure, then of every audit-th, by 256", function()
+    local k, z0 = parameter({ 0.7 }, "float64"), gq.ones(1, { dtype = "float64" })
+    local function made(audit, n)
+      fresh()
+      local list = {}
+      for i = 1, n do
+        local z, info = gq.odeint(function(_, z) return -k * z end, z0, { 0, 1 }, { audit = audit })
+        z[2]:sum():backward()
+        if info.gradient_error then list[#list + 1] = i end
+      end
+      return list
+    end
+    assert.same({ 1, 4, 7 }, made(3, 8))
+    assert.same({ 1, 257 }, made(nil, 258))
+    assert.same({}, made(false, 3))
+    for _, bad in ipairs { 0, -1, 1.5, "x" } do
+      assert.has_error(function() made(bad, 1) end)
+    end
+  end)
+
+  it("is of solves whose steps are chosen, by auto where that took direct, and by gq that refines", function()
+    local k = parameter({ 0.7 }, "float64")
+    local function f(_, z) return -k * z end
+    for _, o in ipairs { { gradient = "direct" }, { gradient = "adjoint" }, { parity = true }, { method = "rk4", step_size = 0.1 },
+      { gq = { paper = true } }, { gq = { nodes = 5 } }, { gradient = "gq", method = "kvaerno5" }, { trace = false, params = { k } } } do
+      assert.is_nil(solve(f, k, 1, o).gradient_error)
+    end
+  end)
+
+  it("leaves nothing behind, with and without a backward pass", function()
+    local k, z0 = parameter({ 0.7 }, "float64"), gq.ones(1, { dtype = "float64" })
+    local function once(backward)
+      local z = gq.odeint(function(_, z) return -k * z end, z0, { 0, 1 }, { audit = 1 })
+      if backward then z[2]:sum():backward() end
+    end
+    local function alive() collectgarbage() collectgarbage() return (gq.memory()) end
+    for i = 1, 4 do once(i % 2 == 0) end
+    local before = alive()
+    for i = 1, 20 do once(i % 2 == 0) end
+    assert.equal(before, alive())
+  end)
+end)
+
 describe("by default", function()
   it("gradients come by auto, which says what it chose", function()
     local got, info = network { {} }

@@ -21,13 +21,11 @@ local function holds(list, passes)
     local n = list["all " .. gradient]
     assert.equal(passes, n[1])
     assert.equal(0, n[6])                                 -- errors
-    assert.truthy(n[3] + n[4] <= n[2])
+    assert.truthy(n[3] >= 0.99 * n[2] - 1, gradient .. ": wrong, not reported")
+    assert.equal(0, n[4])
     assert.below(n[5], 0.05 * n[1] + 1, gradient .. ": false alarms")
   end
-  local pulses = list["pulses gq"]
-  assert.truthy(pulses[2] > 0 and pulses[3] >= 0.95 * pulses[2], "pulses that gq reports")
-  assert.equal(0, pulses[4])
-  assert.equal(0, list["hidden gq"][4])
+  assert.truthy(list["pulses gq"][2] > 0 and list["kinetics default"][2] > 0)
 end
 
 describe("drawn problems", function()

@@ -208,6 +208,7 @@ static int backward_sums(gq_solution *s, gq_tensor *gz_, const double sums[2], g
   s->info.reconstruction = 0, s->info.capped = false;
   s->info.panels = s->info.panels_split = s->info.nfe_audit = 0;
   s->info.quadrature_error = s->info.audit = s->info.spectrum = s->info.defect = NAN;
+  s->info.gradient_error = NAN;
   int status =
     gz_ ? gq_tensor_contiguous_get(gz_, &b.gz) : gq_tensor_new_on(on, s->z->dtype, s->z->shape, &b.gz);
   if (status == GQ_OK) status = drop_unreached(s, &b.gz);
@@ -224,16 +225,16 @@ static int backward_sums(gq_solution *s, gq_tensor *gz_, const double sums[2], g
     size_t held = s->bytes;
     s->bytes += b.grads.bytes;
     status = s->o.engine->traits & GQ_TWICE ? backward_check(&b, gcapture) : backward_once(&b, gcapture);
-    if (status == GQ_OK && asks_for_audit(s)) {
-      status = backward_audit(&b, gcapture);
-      for (int i = 0; status != GQ_OK && i < s->plan->field->ncapture; i++)
-        gq_tensor_unref(gcapture[i]), gcapture[i] = NULL;
-    }
+    bool collected = status == GQ_OK;
+    if (collected && asks_for_audit(s)) status = backward_audit(&b, gcapture);
     if (s->bytes > s->info.peak_bytes) s->info.peak_bytes = s->bytes;
     s->bytes = held;
     s->info.nfe_backward = b.nfe;
-  }
-  gq_plan_leave(s->plan);
+    gq_plan_leave(s->plan);
+    if (status == GQ_OK && s->audit && gz_) status = gq_audit_compare(s, gz_, gcapture);
+    for (int i = 0; collected && status != GQ_OK && i < s->plan->field->ncapture; i++)
+      gq_tensor_unref(gcapture[i]), gcapture[i] = NULL;
+  } else gq_plan_leave(s->plan);
   gq_grads_done(&b.grads);
   gq_tensor_unref(b.gz);
   if (status == GQ_OK) gq_solution_give_back(s);

@@ -150,6 +150,8 @@ typedef struct gq_ode_options {
   int max_nodes;
   gq_nodes nodes;
   int fixed_nodes;
+  int64_t audit;               /* engines auto and gq: one of so many solves of a structure, the first of all, is made
+                                  again by gq at a tenth of the tolerances; 256; 0: none */
   size_t memory_limit;         /* auto: bytes that a solve may keep for its backward pass; 1 GiB */
   const gq_quadrature *quadrature;
   int panels;                  /* equal panels that share the nodes of an interval (or step) */
@@ -182,11 +184,13 @@ typedef struct gq_info {
   double reconstruction;       /* units of the tolerance */
   double audit;                /* |G_n - G_2n| / |G_2n| over all parameters, by engine check and where the spectrum asked
                                   for it; NAN: not made */
+  double gradient_error;       /* |g - g'| / max(|g|, |g'|), g' by gq at a tenth of the tolerances: the largest of a
+                                  parameter's that shows in the loss; NAN: not compared (gq_ode_options.audit) */
   double spectrum;             /* guards: the last two of the n Legendre coefficients of the integrand (four random
                                   sums of its probes) against the largest. Near 1: n nodes do not resolve
                                   the integrand, though its mean may be right; over 0.1 it asks for an audit. NAN:
                                   fewer than 3 nodes in every interval, no guards */
-  int64_t nfe_audit;           /* evaluations of that audit, not in nfe_backward */
+  int64_t nfe_audit;           /* evaluations of that audit, not in nfe and nfe_backward */
   double quadrature_error;     /* nodes = "step" and "auto": integrals of the probes by nodes against those by Runge-Kutta
                                   weights, or what refinement estimates: the largest of a tensor, relative; NAN: none */
   double defect;               /* how far the forward solve's interpolant is from a solution: the largest of h |z' - f| at
@@ -278,6 +282,7 @@ void gq_solution_free(gq_solution *s_);
 ** off by default; rows of {t, h, error ratio, accepted}. */
 void gq_steplog_start(void);
 void gq_steplog_stop(void);
+bool gq_steplog_hold(bool held);   /* nothing is added meanwhile; returns what was */
 int gq_steplog_get(const double (**rows)[4]);   /* a row {NAN, first h, 0, 0} opens each solve */
 
 void gq_program_cache_clear(void);              /* compiled solvers are cached by structure */

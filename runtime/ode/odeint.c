@@ -465,6 +465,14 @@ static int retreat(const gq_planspec *s, const gq_ode_options *asked, gq_ode_opt
   return GQ_OK;
 }
 
+static int give_up(const gq_problem *p, gq_tensor **z, gq_solution **sol, int status) {
+  gq_solution_free(*sol);
+  gq_tensor_unref(*z);
+  if (p->dense_) gq_dense_free(*p->dense_), *p->dense_ = NULL;
+  *z = NULL, *sol = NULL;
+  return status;
+}
+
 int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tensor **z, gq_info *info,
               gq_solution **sol) {
   gq_ode_options own = *o;
@@ -484,15 +492,16 @@ int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_ten
     GQ_TRY(info->status = retreat(&spec, o, &own, info));
     status = solve(p, &own, partial, false, &over, z, info, sol, &reached);
   }
+  if (status == GQ_OK && *sol && gq_audit_due(p, o, *sol)) {
+    status = info->status = gq_audit_solve(p, o, *sol);
+    if (status != GQ_OK) return give_up(p, z, sol, status);
+  }
   if (status == GQ_OK || !*z || *sol || own.engine->keeps == GQ_KEEP_NOTHING) return status;
   char message[1024];
   snprintf(message, sizeof message, "%s", gq_message());
   int made = solve_part(p, &own, reached, *z, sol);
   if (made != GQ_ENOMEM && made != GQ_EINTERRUPT) return gq_fail(status, "%s", message);
-  gq_tensor_unref(*z);
-  if (p->dense_) gq_dense_free(*p->dense_), *p->dense_ = NULL;
-  *z = NULL;
-  return info->status = made;
+  return info->status = give_up(p, z, sol, made);
 }
 
 void gq_solution_free(gq_solution *s) {
@@ -501,6 +510,7 @@ void gq_solution_free(gq_solution *s) {
   if (s->plan) gq_steps_give_back(&s->ends, s->plan, 0, s->ends.room);
   gq_dense_free(s->dense);
   gq_along_done(&s->along);
+  gq_audit_free(s->audit);
   gq_sampleset_free(s->samples);
   gq_binding_free(s->bind);
   if (s->o.trajectory->done) s->o.trajectory->done(s); /* into the field's backend: the plan's */

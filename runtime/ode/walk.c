@@ -12,13 +12,13 @@
 /* ---- step log, for tests ---- */
 
 static _Thread_local struct {
-  bool on;
+  bool on, held;
   int n, room;
   double (*rows)[4];
 } steplog;
 
 static void log_row(double a, double b, double c, double d) {
-  if (!steplog.on) return;
+  if (!steplog.on || steplog.held) return;
   if (steplog.n == steplog.room) {
     int room = steplog.room ? 2 * steplog.room : 256;
     void *rows = gq_realloc(steplog.rows, room * sizeof *steplog.rows);
@@ -32,6 +32,12 @@ static void log_row(double a, double b, double c, double d) {
 void gq_steplog_first(double h) { log_row(NAN, h, 0, 0); }
 void gq_steplog_add(double t, double h, double ratio, bool accepted) { log_row(t, h, ratio, accepted); }
 void gq_steplog_start(void) { steplog.on = true, steplog.n = 0; }
+
+bool gq_steplog_hold(bool held) {
+  bool was = steplog.held;
+  steplog.held = held;
+  return was;
+}
 
 void gq_steplog_stop(void) {
   gq_free(steplog.rows);
