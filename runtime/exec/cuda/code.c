@@ -42,6 +42,9 @@ static int lower_instr(const gq_instr *in, step *s) {
         s->zero = (size_t)gq_numel(in->as.index.out) * gq_dtype_size(in->as.index.dtype);
       return gq_cuda_index(&s->l, in->as.index.op, in->as.index.dtype, in->as.index.x, in->as.index.idx,
                            in->as.index.out, in->as.index.axis);
+    case INSTR_WINDOW:
+      return gq_cuda_window(&s->l, in->as.window.dtype, &in->as.window.attr, in->as.window.windows,
+                            in->as.window.attr.shape);
     case INSTR_CALL:
       return gq_fail(GQ_EUNSUPPORTED, "cuda: a function of Lua runs on the CPU alone: use x:to(\"cpu\")");
     default: return GQ_OK;
@@ -271,7 +274,7 @@ static int run(const gq_program *p, int phase, void *arena, const void *const *i
 /* ---- printing ---- */
 
 static void print(const gq_program *p, int i, gq_text *t) {
-  static const char *const names[] = { "group", "matmul", "", "move", "zero", "", "call" };
+  static const char *const names[] = { "group", "matmul", "", "move", "zero", "", "call", "window_add" };
   const gq_instr *in = &p->instr[i];
   const char *name = in->kind == INSTR_REDUCE  ? gq_core->ops[in->as.reduce.op].name
                      : in->kind == INSTR_INDEX ? gq_core->ops[in->as.index.op].name

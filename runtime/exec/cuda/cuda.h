@@ -77,6 +77,7 @@ int gq_cuda_bytes(gq_launch *l, size_t size, const gq_layout *in, const int64_t 
 int gq_cuda_product(gq_launch *l, gq_dtype d, const gq_layout *a, const gq_layout *b, int flags, int64_t column, bool add);
 int gq_cuda_reduce(gq_launch *l, gq_op op, gq_dtype d, const gq_layout *x, int axis, int flags, bool add);
 int gq_cuda_index(gq_launch *l, gq_op op, gq_dtype d, gq_shape x, gq_shape idx, gq_shape out, int axis);
+int gq_cuda_window(gq_launch *l, gq_dtype d, const gq_attr *attr, gq_shape windows, gq_shape whole);
 int gq_cuda_cell(gq_launch *l, gq_op op, gq_dtype to, gq_shape shape, int n, const gq_dtype *d, const gq_layout *x);
 
 /* ---- flags.c: positions of indices that were outside ---- */

@@ -182,6 +182,49 @@ GQ_KERNEL(N(scatter_add), gq_index_args) {
   }
 }
 
+//// window
+/* p: out, windows {outer, k.., count.., inner}; w: n windowed dims of out {outer, size.., inner} */
+typedef struct gq_window_args {
+  gq_u64 p[2];
+  long long numbers, n, outer, inner, k[GQ_DIM], count[GQ_DIM], size[GQ_DIM], step[GQ_DIM], apart[GQ_DIM];
+} gq_window_args;
+/* Where number `place` of a window lies in windows that reach the position at[]; -1: in none. */
+GQ_DEVICE long long gq_window_of(const gq_window_args *a, const long long *at, long long place) {
+  long long k = 0, c = 0, runk = 1, runc = 1;
+  for (int i = (int)a->n - 1; i >= 0; i--) {
+    long long q = place % a->k[i], from = at[i] - q * a->apart[i];
+    place /= a->k[i];
+    if (from < 0 || from % a->step[i] || from / a->step[i] >= a->count[i]) return -1;
+    k += q * runk;
+    c += from / a->step[i] * runc;
+    runk *= a->k[i];
+    runc *= a->count[i];
+  }
+  return k * runc + c;
+}
+GQ_KERNEL(N(window_add), gq_window_args) {
+  T *out = (T *)GQ_AT(a.p[0]);
+  const T *x = (const T *)GQ_AT(a.p[1]);
+  long long places = 1, windows = 1;
+  for (int i = 0; i < a.n; i++) {
+    places *= a.k[i];
+    windows *= a.count[i];
+  }
+  GQ_ALL(u, a.numbers) {
+    long long at[GQ_DIM], l = u % a.inner, rest = u / a.inner;
+    T sum = 0;
+    for (int i = (int)a.n - 1; i >= 0; i--) {
+      at[i] = rest % a.size[i];
+      rest /= a.size[i];
+    }
+    for (long long k = 0; k < places; k++) {
+      long long w = gq_window_of(&a, at, k);
+      if (w >= 0) sum = PLUS(sum, x[(rest * places * windows + w) * a.inner + l]);
+    }
+    out[u] = sum;
+  }
+}
+
 //// vec
 /* calls of vec.h: addresses, counts and strides, the host's numbers */
 typedef struct gq_vec_args { gq_u64 p[4]; long long n, from, to, rows; double s[4]; } gq_vec_args;

@@ -301,6 +301,38 @@ static void lines_of(gq_op op, const gq_shape *big, const gq_shape *idx, int axi
   a->big = s[0], a->line = s[1];
 }
 
+static void index_defines(gq_text *t, gq_dtype d) {
+  gq_text_put(t, "#define T %s\n#define N(name) name##_%s\n", gq_cuda_dtype[d], gq_cuda_suffix[d]);
+  gq_text_put(t, "#define PLUS(x, y) (T)(%s)\n",
+              d == GQ_BOOL  ? "(x) | (y)"
+              : d == GQ_I64 ? "(gq_u64)(x) + (gq_u64)(y)"
+                            : "(x) + (y)");
+}
+
+typedef struct window_args {
+  gq_u64 p[2];
+  long long numbers, n, outer, inner, k[GQ_MAXDIM], count[GQ_MAXDIM], size[GQ_MAXDIM], step[GQ_MAXDIM],
+    apart[GQ_MAXDIM];
+} window_args;
+
+int gq_cuda_window(gq_launch *l, gq_dtype d, const gq_attr *attr, gq_shape windows, gq_shape whole) {
+  static const char *const sections[] = { "window", NULL };
+  static gq_cufunction kernels[GQ_NDTYPE];
+  window_args a = { .numbers = gq_numel(whole), .n = attr->flags, .outer = 1, .inner = 1 };
+  gq_text defines = { 0 };
+  char name[32];
+  for (int i = 0; i < attr->axis; i++) a.outer *= whole.dim[i];
+  for (int i = attr->axis + attr->flags; i < whole.ndim; i++) a.inner *= whole.dim[i];
+  for (int i = 0, at = attr->axis; i < attr->flags; i++, at++) {
+    a.k[i] = windows.dim[at], a.count[i] = windows.dim[at + attr->flags], a.size[i] = whole.dim[at];
+    a.step[i] = attr->step[at], a.apart[i] = attr->start[at];
+  }
+  snprintf(name, sizeof name, "window_add_%s", gq_cuda_suffix[d]);
+  if (!kernels[d]) index_defines(&defines, d);
+  GQ_TRY(fixed(&kernels[d], &defines, sections, name));
+  return prepare(l, kernels[d], a.numbers, 2, &a, sizeof a);
+}
+
 int gq_cuda_index(gq_launch *l, gq_op op, gq_dtype d, gq_shape x, gq_shape idx, gq_shape out, int axis) {
   static const char *const sections[] = { "layout", "index", NULL };
   static gq_cufunction kernels[GQ_NOP][GQ_NDTYPE];
@@ -317,13 +349,7 @@ int gq_cuda_index(gq_launch *l, gq_op op, gq_dtype d, gq_shape x, gq_shape idx, 
     lines_of(op, big, &idx, axis, &a);
     n = op == GQ_OP_GATHER ? a.count : a.lines;
   }
-  if (!kernels[op][d]) {
-    gq_text_put(&defines, "#define T %s\n#define N(name) name##_%s\n", gq_cuda_dtype[d], gq_cuda_suffix[d]);
-    gq_text_put(&defines, "#define PLUS(x, y) (T)(%s)\n",
-                d == GQ_BOOL  ? "(x) | (y)"
-                : d == GQ_I64 ? "(gq_u64)(x) + (gq_u64)(y)"
-                              : "(x) + (y)");
-  }
+  if (!kernels[op][d]) index_defines(&defines, d);
   GQ_TRY(fixed(&kernels[op][d], &defines, sections, name));
   return prepare(l, kernels[op][d], n, 4, &a, sizeof a);
 }

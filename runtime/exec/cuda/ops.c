@@ -101,6 +101,16 @@ static int apply_index(const call *c, gq_tensor *out) {
   return status;
 }
 
+static int apply_window(const call *c, gq_tensor *out) {
+  gq_tensor *x;
+  gq_launch l;
+  GQ_TRY(gq_tensor_contiguous_get(c->args[0], &x));
+  int status = gq_cuda_window(&l, out->dtype, c->attr, x->shape, out->shape);
+  if (status == GQ_OK) status = gq_cuda_run(&l, (void *[]){ data(out), data(x) });
+  gq_tensor_unref(x);
+  return status;
+}
+
 static int (*const rules[GQ_NOP])(const call *c, gq_tensor *out) = {
 #define GQ_UNARY(N, ...) [GQ_OP_##N] = apply_cell,
 #define GQ_BINARY(N, ...) [GQ_OP_##N] = apply_cell,

@@ -63,9 +63,9 @@ static const formula formulas[GQ_NOP] = {
 
 /* Where the plain formula does not do: beyond the range of vmath.h, and other types. */
 static const formula others[GQ_NOP] = {
-  [GQ_OP_SIN] = { "ABS(x) > (float)TRIG_MAX ? (float)sin((double)x) : SIN(x)", NULL, NULL },
-  [GQ_OP_COS] = { "ABS(x) > (float)TRIG_MAX ? (float)cos((double)x) : COS(x)", NULL, NULL },
-  [GQ_OP_TAN] = { "ABS(x) > (float)TRIG_MAX ? (float)tan((double)x) : TAN(x)", NULL, NULL },
+  [GQ_OP_SIN] = { "ABS(x) > TRIG_MAX ? sin((double)x) : SIN(x)", NULL, NULL },
+  [GQ_OP_COS] = { "ABS(x) > TRIG_MAX ? cos((double)x) : COS(x)", NULL, NULL },
+  [GQ_OP_TAN] = { "ABS(x) > TRIG_MAX ? tan((double)x) : TAN(x)", NULL, NULL },
   [GQ_OP_NEG] = { NULL, "-" U(x), NULL },
   [GQ_OP_ABS] = { NULL, "x < 0 ? -" U(x) " : " U(x), NULL },
   [GQ_OP_SIGN] = { NULL, "(x > 0) - (x < 0)", NULL },
@@ -74,6 +74,9 @@ static const formula others[GQ_NOP] = {
   [GQ_OP_ADD] = { NULL, U(x) " + " U(y), NULL },
   [GQ_OP_SUB] = { NULL, U(x) " - " U(y), NULL },
   [GQ_OP_MUL] = { NULL, U(x) " * " U(y), "x & y" },
+  [GQ_OP_FLOOR_DIVIDE] = { NULL, /* what would trap: by 0 gives 0, by -1 wraps */
+                           "y == 0 ? 0 : y == -1 ? (long long)-" U(x) " : x / y - (x % y != 0 && (x ^ y) < 0)", NULL },
+  [GQ_OP_REMAINDER] = { NULL, "y == 0 || y == -1 ? 0 : x % y + (x % y != 0 && (x % y ^ y) < 0 ? y : 0)", NULL },
   [GQ_OP_MAXIMUM] = { NULL, "x > y ? x : y", "x | y" },
   [GQ_OP_MINIMUM] = { NULL, "x < y ? x : y", "x & y" },
 };
