@@ -202,7 +202,7 @@ check:
 
 # On the emulator: the CUDA backend's own specs, then those of operations, gradients and solves with it as the device.
 cuda_specs := $(wildcard tests/cuda/*_spec.lua)
-cuda_as_default := $(patsubst %,tests/%_spec.lua,ops tensor autograd nn opt ode engines reversible)
+cuda_as_default := $(patsubst %,tests/%_spec.lua,ops tensor autograd nn spatial opt ode engines reversible regularise)
 test-cuda:
 	@scripts/setup cuda
 	@$(MAKE) --no-print-directory all cuda emulator

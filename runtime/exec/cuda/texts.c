@@ -75,8 +75,11 @@ static const formula others[GQ_NOP] = {
   [GQ_OP_SUB] = { NULL, U(x) " - " U(y), NULL },
   [GQ_OP_MUL] = { NULL, U(x) " * " U(y), "x & y" },
   [GQ_OP_FLOOR_DIVIDE] = { NULL, /* what would trap: by 0 gives 0, by -1 wraps */
-                           "y == 0 ? 0 : y == -1 ? (long long)-" U(x) " : x / y - (x % y != 0 && (x ^ y) < 0)", NULL },
-  [GQ_OP_REMAINDER] = { NULL, "y == 0 || y == -1 ? 0 : x % y + (x % y != 0 && (x % y ^ y) < 0 ? y : 0)", NULL },
+                           "y == 0 ? 0 : y == -1 ? (long long)-" U(
+                             x) " : x / y - (x % y != 0 && (x ^ y) < 0)",
+                           NULL },
+  [GQ_OP_REMAINDER] = { NULL, "y == 0 || y == -1 ? 0 : x % y + (x % y != 0 && (x % y ^ y) < 0 ? y : 0)",
+                        NULL },
   [GQ_OP_MAXIMUM] = { NULL, "x > y ? x : y", "x | y" },
   [GQ_OP_MINIMUM] = { NULL, "x < y ? x : y", "x & y" },
 };
