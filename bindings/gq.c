@@ -55,6 +55,7 @@ int luaopen_gq_core(lua_State *L) {
   gqL_open_sde(L);
   gqL_open_optim(L);
   gqL_open_io(L);
+  gqL_open_data(L);
   gqL_open_system(L);
   gqL_open_process(L);
   return 1;

@@ -1,72 +1,287 @@
--- files.lua -- gq.save and gq.load by suffix (.safetensors, .npy, .csv), JSON under gq.json, and
+-- files.lua -- gq.save and gq.load by suffix (.safetensors, .npy, .npz, .csv, .idx), JSON under gq.json, and
 -- gq.checkpoint: a model, its optimiser and where training was, in one safetensors file.
 
 local gq = ...
-local options, describe = gq.core.options, gq.core.describe
+local core = gq.core
+local options, describe = core.options, core.describe
 
 gq.json = { encode = gq.json_encode, decode = gq.json_decode, array = gq.json_array, null = gq.json_null }
 
+-- What f(...) returns; its error says `what` first instead of a line of a script.
+local function saying(what, f, ...)
+  local function finish(ok, ...)
+    if ok then return ... end
+    local e = ...
+    error(type(e) == "string" and what .. ": " .. e:gsub("^[^\n]-:%d+: ", "") or e, 0)
+  end
+  return finish(pcall(f, ...))
+end
+
 -- ---- csv ----
 
--- One row a line; a vector is one column.
-local function csv_save(path, t)
+-- A name as a cell: quoted where it has to be.
+local function quoted(name)
+  if not name:find('[,"\n]') then return name end
+  return '"' .. name:gsub('"', '""') .. '"'
+end
+
+-- One row a line; a vector is one column. names: of the columns, a first line.
+local function csv_save(path, t, names)
   if not gq.is_tensor(t) then error(("gq.save: .csv holds one tensor, got %s"):format(describe(t)), 3) end
   if t:dim() > 2 then
     error(("gq.save: .csv holds a vector or a matrix, got %s: use .npy"):format(describe(t)), 3)
   end
   local lines = {}
-  for i, row in ipairs(t:dim() == 0 and { t:item() } or t:totable()) do
+  if names ~= nil then
+    local columns = t:dim() == 2 and t.shape[2] or 1
+    if type(names) ~= "table" or #names ~= columns then
+      error(("gq.save: .csv: a list of %d names of columns expected, got %s"):format(columns,
+        type(names) == "table" and #names or describe(names)), 3)
+    end
+    local cells = {}
+    for i, name in ipairs(names) do cells[i] = quoted(tostring(name)) end
+    lines[1] = table.concat(cells, ",")
+  end
+  for _, row in ipairs(t:dim() == 0 and { t:item() } or t:totable()) do
     if type(row) ~= "table" then row = { row } end
     local cells = {}
     for j, v in ipairs(row) do
       cells[j] = math.type(v) == "float" and ("%.17g"):format(v) or tostring(v)
     end
-    lines[i] = table.concat(cells, ",")
+    lines[#lines + 1] = table.concat(cells, ",")
   end
   lines[#lines + 1] = ""
   gq.file_write(path, table.concat(lines, "\n"))
 end
 
--- Without blanks at either end; linear in the length, which "^%s*(.-)%s*$" is not.
-local function trim(s) return s:match("^()%s*$") and "" or s:match("^%s*(.*%S)") end
+local separators = { [","] = true, [";"] = true, ["\t"] = true, ["|"] = true, [" "] = true }
 
-local function csv_row(line)
-  local row = {}
-  for cell in (line .. ","):gmatch("([^,]*),") do
-    local text = trim(cell):gsub("^[+]", "")
-    local v = tonumber(text)
-    local word = text:lower():gsub("^-", "")
-    if not v and (word == "nan" or word == "inf") then
-      v = word == "nan" and 0 / 0 or (text:sub(1, 1) == "-" and -math.huge or math.huge)
-    end
-    if not v then return nil, ("a number expected, got %s"):format(describe(cell):match("^string (.*)$")) end
-    row[#row + 1] = v
+-- What stands most often in the line that begins at `at`, outside of quotes; a blank where nothing else does.
+local function find_separator(text, at)
+  local line, best, most = text:match("^[^\n]*", at):gsub('"[^"]*"', ""), ",", 0
+  for _, c in ipairs { ",", ";", "\t", "|" } do
+    local _, n = line:gsub(c, "")
+    if n > most then best, most = c, n end
   end
-  return row
+  if most == 0 and line:find("%S +%S") then best = " " end
+  return best
 end
 
--- Numbers separated by commas; a first line of names is skipped and returned as second result.
-local function csv_load(path)
-  local rows, names, number = {}, nil, 0
-  local function bad(...) error(("gq.load: %s: line %d"):format(path, number) .. (...):format(select(2, ...)), 0) end
-  for line in gq.file_read(path):gmatch("([^\n]*)\n?") do
-    line = line:gsub("\r$", "")
-    number = number + 1
-    if line:match("%S") then
-      local row, problem = csv_row(line)
-      if not row then
-        if #rows > 0 or names then bad(": %s", problem) end
-        names = {}
-        for name in (line .. ","):gmatch("([^,]*),") do names[#names + 1] = trim(name) end
-      elseif #rows > 0 and #row ~= #rows[1] then
-        bad(" has %d numbers, the first has %d", #row, #rows[1])
-      else
-        rows[#rows + 1] = row
-      end
+-- Columns by name or number: how many, for every column of the file which of them it is (0: none), and their names.
+local function choose_columns(wanted, names, count)
+  if wanted == nil then return count, nil, names end
+  local places, chosen, n = {}, {}, 0
+  for k = 1, count do places[k] = 0 end
+  for _, w in ipairs(type(wanted) == "table" and wanted or { wanted }) do
+    local at = math.type(w) == "integer" and w or nil
+    for k, name in ipairs(names or {}) do
+      if name == w and not at then at = k end
+    end
+    if not at or at < 1 or at > count then
+      error(("no column %s; there are %s"):format(describe(w):gsub("^%a+ ", ""),
+        names and table.concat(names, ", ") or "1 to " .. count), 0)
+    end
+    if places[at] > 0 then error(("column %s is named twice"):format(tostring(w)), 0) end
+    n = n + 1
+    places[at], chosen[n] = n, names and names[at] or nil
+  end
+  return n, places, names and chosen
+end
+
+-- A first line with a cell that is no number, date or missing is one of names.
+local function csv_load(path, opts)
+  local o = options(opts, "separator columns header dtype", "gq.load")
+  local text = gq.file_read(path)
+  local at = text:sub(1, 3) == "\xef\xbb\xbf" and 4 or 1
+  local first = text:find("%S", at)
+  if not first then error(("gq.load: %s has no numbers"):format(path), 0) end
+  local start, line = at, 1                                     -- of the first line with anything in it
+  while true do
+    local newline = text:find("\n", start, true)
+    if not newline or newline >= first then break end
+    start, line = newline + 1, line + 1
+  end
+  local separator = o.separator or find_separator(text, start)
+  local odd = type(separator) ~= "string" or #separator ~= 1 or separator:find('[%w"%.\n+-]')
+  if odd and not separators[separator] then
+    error(("gq.load: separator: one character as \",\" or \"\\t\" expected, got %s"):format(describe(separator)), 0)
+  end
+  local cells, kinds, after = core.csv_record(text, start - 1, separator)
+  local header = o.header
+  if header == nil then
+    for _, kind in ipairs(kinds) do header = header or kind == "text" end
+  end
+  local names
+  if header then
+    names = {}
+    for k, cell in ipairs(cells) do names[k] = cell:gsub('""', '"') end
+    local _, lines = text:sub(start, after):gsub("\n", "")
+    start, line = after + 1, line + lines
+  end
+  local n, places, chosen = choose_columns(o.columns, names, #cells)
+  local x, _, missing = saying("gq.load: " .. path, core.csv_numbers, text, start - 1, line, separator, #cells, places,
+    n, o.dtype)
+  if #x == 0 then error(("gq.load: %s has no numbers"):format(path), 0) end
+  if missing > 0 and x.dtype == "int64" then
+    error(("%d cells are missing, which int64 cannot say: read it as float64"):format(missing), 0)
+  end
+  return x, chosen
+end
+
+-- ---- npz: a zip file of .npy files ----
+
+local function field(format, s, at)
+  if at < 1 or at + string.packsize(format) - 1 > #s then error(("it ends at byte %d"):format(#s), 0) end
+  return string.unpack(format, s, at)
+end
+
+-- The directory at the end of a zip file: a list of {name, method, crc, packed, size, offset}.
+local function zip_entries(s)
+  local at
+  for i = #s - 21, math.max(1, #s - 21 - 65535), -1 do
+    if s:sub(i, i + 3) == "PK\5\6" then
+      at = i
+      break
     end
   end
-  if #rows == 0 then error(("gq.load: %s has no numbers"):format(path), 0) end
-  return gq.tensor(rows), names
+  if not at then error("no zip file: its directory is missing", 0) end
+  local count, _, offset = field("<I2I4I4", s, at + 10)
+  if offset == 0xffffffff or count == 0xffff then              -- zip64
+    if s:sub(at - 20, at - 17) ~= "PK\6\7" then error("the zip64 directory is missing", 0) end
+    local far = field("<I8", s, at - 12) + 1
+    count, _, offset = field("<I8I8I8", s, far + 32)
+  end
+  local list, p = {}, offset + 1
+  for i = 1, count do
+    if s:sub(p, p + 3) ~= "PK\1\2" then error(("entry %d of the zip directory is damaged"):format(i), 0) end
+    local flags, method, _, crc, packed, size, n, m, k = field("<I2I2I4I4I4I4I2I2I2", s, p + 8)
+    local start = field("<I4", s, p + 42)
+    local name, extra = s:sub(p + 46, p + 45 + n), s:sub(p + 46 + n, p + 45 + n + m)
+    local q = 1
+    while q + 3 <= #extra do
+      local id, length = field("<I2I2", extra, q)
+      if id == 1 then
+        local r = q + 4
+        local function wide(v)
+          if v ~= 0xffffffff then return v end
+          r = r + 8
+          return (field("<I8", extra, r - 8))
+        end
+        size, packed, start = wide(size), wide(packed), wide(start)
+      end
+      q = q + 4 + length
+    end
+    if flags & 1 ~= 0 then error(name .. " is encrypted", 0) end
+    list[i] = { name = name, method = method, crc = crc, packed = packed, size = size, offset = start }
+    p = p + 46 + n + m + k
+  end
+  return list
+end
+
+local function zip_bytes(s, e)
+  if field("<c4", s, e.offset + 1) ~= "PK\3\4" then error(e.name .. ": its place in the zip file is damaged", 0) end
+  local n, m = field("<I2I2", s, e.offset + 27)
+  local at = e.offset + 30 + n + m
+  if at < 0 or e.packed < 0 or at + e.packed > #s then error(("%s: it ends at byte %d"):format(e.name, #s), 0) end
+  local bytes
+  if e.method == 0 then bytes = s:sub(at + 1, at + e.packed)
+  elseif e.method == 8 then
+    bytes = saying(e.name, core.inflate, s, at, e.packed, "raw", e.size)
+  else error(("%s: compression %d: stored and deflated entries are read"):format(e.name, e.method), 0) end
+  if #bytes ~= e.size or core.crc32(bytes) ~= e.crc then error(e.name .. " is damaged: its checksum is another", 0) end
+  return bytes
+end
+
+local function npz_load(path)
+  local s, tensors = gq.file_read(path), {}
+  for _, e in ipairs(zip_entries(s)) do
+    local name = e.name:gsub("%.npy$", "")
+    if tensors[name] then error(("two arrays are called %s"):format(name), 0) end
+    tensors[name] = core.npy_read(("%s: %s"):format(path, e.name), zip_bytes(s, e))
+  end
+  return tensors
+end
+
+local descr = { float32 = "<f4", float64 = "<f8", int64 = "<i8", bool = "|b1" }
+
+local function npy_bytes(t)
+  local shape = table.concat(t.shape, ", ") .. (t:dim() == 1 and "," or "")
+  local header = ("{'descr': '%s', 'fortran_order': False, 'shape': (%s), }"):format(descr[t.dtype], shape)
+  header = header .. (" "):rep(-(#header + 11) % 64) .. "\n"
+  return "\x93NUMPY\1\0" .. ("<s2"):pack(header) .. core.bytes(t)
+end
+
+-- {compress = true}: deflated.
+local function npz_save(path, t, opts)
+  local o = options(opts, "compress", "gq.save")
+  if gq.is_tensor(t) then t = { arr_0 = t } end
+  if type(t) ~= "table" then error(("gq.save: .npz holds tensors by name, got %s"):format(describe(t)), 3) end
+  local names = {}
+  for name, x in next, t do
+    if type(name) ~= "string" or name == "" or #name > 1000 or not gq.is_tensor(x) then
+      error(("gq.save: .npz holds tensors by name; entry %s is %s"):format(tostring(name), describe(x)), 3)
+    end
+    names[#names + 1] = name
+  end
+  table.sort(names)
+  local parts, directory, at = {}, {}, 0
+  for i, name in ipairs(names) do
+    local bytes = npy_bytes(t[name])
+    local packed = o.compress and core.deflate(bytes) or bytes
+    if #packed >= 0xffffffff or #bytes >= 0xffffffff or at >= 0xffffffff then
+      error("gq.save: .npz: arrays of 4 GB and more go into .safetensors", 3)
+    end
+    local about = ("<I2I2I2I2I4I4I4I2I2"):pack(0x800, o.compress and 8 or 0, 0, 0x21, core.crc32(bytes), #packed,
+      #bytes, #name + 4, 0)                                     -- names in UTF-8; 1980-01-01
+    local head = "PK\3\4" .. ("<I2"):pack(20) .. about .. name .. ".npy"
+    parts[2 * i - 1], parts[2 * i] = head, packed
+    directory[i] = "PK\1\2" .. ("<I2I2"):pack(20, 20) .. about .. ("<I2I2I2I4I4"):pack(0, 0, 0, 0, at) .. name .. ".npy"
+    at = at + #head + #packed
+  end
+  local list = table.concat(directory)
+  parts[#parts + 1] = list .. "PK\5\6" .. ("<I2I2I2I2I4I4I2"):pack(0, 0, #names, #names, #list, at, 0)
+  gq.file_write(path, table.concat(parts))
+end
+
+-- ---- idx: MNIST's format ----
+
+local idx_types = { [8] = "u1", [9] = "i1", [11] = "i2", [12] = "i4", [13] = "f4", [14] = "f8" }
+local idx_sizes = { u1 = 1, i1 = 1, i2 = 2, i4 = 4, f4 = 4, f8 = 8 }
+
+-- The bytes of a file, unpacked if they are gzip's.
+function core.read_packed(path)
+  local bytes = gq.file_read(path)
+  if bytes:sub(1, 2) ~= "\x1f\x8b" then return bytes end
+  return saying(path .. ": damaged gzip", core.inflate, bytes, 0, #bytes, "gzip")
+end
+
+-- The sizes, type and first byte (from 0) of the numbers of an idx file.
+function core.idx_header(path, bytes)
+  local function bad(...) error(("%s: %s"):format(path, (...):format(select(2, ...))), 0) end
+  if #bytes < 4 or bytes:sub(1, 2) ~= "\0\0" then bad("not an idx file: it does not begin with two zero bytes") end
+  local code, rank = bytes:byte(3, 4)
+  local kind = idx_types[code]
+  if not kind then bad("numbers of type %d: 8, 9, 11, 12, 13 and 14 are read", code) end
+  if rank < 1 or rank > 8 or #bytes < 4 + 4 * rank then bad("%d dimensions in %d bytes", rank, #bytes) end
+  local shape, count = { (">" .. ("I4"):rep(rank)):unpack(bytes, 5) }, 1
+  shape[rank + 1] = nil
+  for _, n in ipairs(shape) do
+    count = count * n
+    if count > 1 << 40 then bad("too many numbers") end
+  end
+  local first = 4 + 4 * rank
+  if #bytes ~= first + count * idx_sizes[kind] then
+    bad("{%s} numbers of %d bytes follow %d, the file has %d", table.concat(shape, ", "), idx_sizes[kind], first,
+      #bytes)
+  end
+  return shape, kind, first, count
+end
+
+local function idx_load(path)
+  local bytes = core.read_packed(path)
+  local shape, kind, first, count = core.idx_header(path, bytes)
+  local dtype = kind == "f4" and "float32" or kind == "f8" and "float64" or "int64"
+  return core.numbers(bytes, first, count, kind, true, dtype):reshape(shape)
 end
 
 -- What f(path, ...) returns; its error, out of memory too, names the file and the line of the script.
@@ -91,19 +306,18 @@ local kinds = {
     gq.safetensors_save(path, t, meta)
   end, load = gq.safetensors_load },
   npy = { save = gq.npy_save, load = gq.npy_load },
-  csv = { save = csv_save, load = csv_load },
+  npz = { save = npz_save, load = npz_load },
+  csv = { save = csv_save, load = csv_load, options = true },
+  idx = { load = idx_load },
 }
 
 local function kind_of(path, what)
   if type(path) ~= "string" then error(("%s: a path expected, got %s"):format(what, describe(path)), 3) end
-  local suffix = (path:match("%.([^./]+)$") or ""):lower()
-  if suffix == "npz" then
-    error(("%s: %s: .npz is not read or written; use .safetensors for several tensors, .npy for one"):format(what,
-      path), 3)
-  end
+  local plain = path:gsub("%.gz$", "")
+  local suffix = plain:match("%-ubyte$") and "idx" or (plain:match("%.([^./]+)$") or ""):lower()
   local kind = kinds[suffix]
-  if not kind then
-    error(("%s: %s: a path ending in .safetensors, .npy or .csv expected"):format(what, path), 3)
+  if not kind or plain ~= path and suffix ~= "idx" then
+    error(("%s: %s: a path ending in .safetensors, .npy or .csv expected, or in .npz or .idx"):format(what, path), 3)
   end
   return kind
 end
@@ -113,14 +327,30 @@ function gq.save(path, t, metadata)
     error("gq.save: a module given: save net:state_dict(), or all of a training run by gq.checkpoint.save(path, "
       .. "{model = net})", 2)
   end
-  kind_of(path, "gq.save").save(path, t, metadata)
+  local kind = kind_of(path, "gq.save")
+  if not kind.save then error(("gq.save: %s: .idx is read, not written: use .npy"):format(path), 2) end
+  kind.save(path, t, metadata)
 end
-gq.docs[gq.save] = "gq.save(path, t [, metadata]): .safetensors a table of tensors by name, .npy one tensor, .csv a " ..
-  "vector or matrix; the file is replaced at once or not at all"
+gq.docs[gq.save] = [[
+gq.save(path, t [, more]): the file is replaced at once or not at all
+.safetensors: a table of tensors by name; more: metadata, strings by name
+.npy: one tensor; .npz: a table of tensors by name; more: {compress = true}
+.csv: a vector or matrix; more: a list of the columns' names]]
 
-function gq.load(path) return naming(path, "gq.load", 3, kind_of(path, "gq.load").load) end
-gq.docs[gq.load] = "gq.load(path): what gq.save wrote: a table of tensors and its metadata (.safetensors), a tensor " ..
-  "(.npy, .csv)"
+function gq.load(path, opts)
+  local kind = kind_of(path, "gq.load")
+  if opts ~= nil and not kind.options then
+    error(("gq.load: %s: only .csv takes options"):format(path), 2)
+  end
+  return naming(path, "gq.load", 3, kind.load, opts)
+end
+gq.docs[gq.load] = [[
+gq.load(path [, opts]): what gq.save wrote, and what others did
+.safetensors: a table of tensors by name, and its metadata; .npz: a table of tensors; .npy: a tensor
+.idx, -ubyte, and these with .gz: MNIST's format; integers become int64
+.csv: a matrix and the names of its columns, if it has a line of them; missing cells are NaN, dates
+  seconds since 1970 (in float64)
+  opts: {columns = {"t", "x"} or numbers: those in that order, separator: found, header: found, dtype}]]
 
 -- ---- checkpoints ----
 

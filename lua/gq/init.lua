@@ -19,6 +19,7 @@ load("flow")                     -- gq.flow, gq.nn.CNF
 gq.optim = load("optim")
 gq.data = load("data")
 load("density")                  -- gq.data.density
+load("images")                   -- gq.data.mnist, cifar10, svhn, images and their kin
 gq.logger = load("logger")
 gq.progress = load("progress")
 load("files")                    -- gq.save, gq.load, gq.checkpoint, gq.json

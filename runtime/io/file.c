@@ -123,6 +123,11 @@ int gq_reader_get(gq_reader *r, void *buf, size_t n) {
   char *to = buf;
   if (n > (size_t)(r->size - r->at))
     return gq_reader_bad(r, "the file ends at byte %lld, %zu more are needed", (long long)r->size, n);
+  if (r->memory_) {
+    memcpy(buf, r->memory_ + r->at, n);
+    r->at += (int64_t)n;
+    return GQ_OK;
+  }
   while (n > 0) {
     long got = f_read(r->fd, to, n < INT_MAX ? n : INT_MAX);
     if (got < 0) return failed("cannot read", r->path);

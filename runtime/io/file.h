@@ -11,6 +11,7 @@ typedef struct gq_reader {
   int fd;
   const char *path;               /* lent */
   int64_t size, at;               /* bytes of the file, bytes read */
+  const char *memory_;            /* the bytes themselves, where they were read before */
 } gq_reader;
 int gq_reader_open(gq_reader *r, const char *path);             /* regular files only */
 int gq_reader_get(gq_reader *r, void *buf, size_t n);           /* exactly n bytes */

@@ -32,6 +32,31 @@ size_t gq_utf8_prefix(const char *s, size_t n);   /* how many bytes of s are, fr
 int gq_npy_load(const char *path, gq_tensor **t);          /* <f4 <f8 <i8 |b1 (others refused by name), C or Fortran order */
 int gq_npy_save(const char *path, gq_tensor *t);
 
+int gq_npy_read(const char *name, const void *bytes, size_t n, gq_tensor **t);   /* the same from memory */
+
+/* zlib's streams in memory; gq_free(*out). expected: bytes that should come out, 0: unknown; most: never more. */
+typedef enum gq_wrap { GQ_RAW, GQ_ZLIB, GQ_GZIP } gq_wrap;
+int gq_inflate(const void *bytes, size_t n, gq_wrap wrap, size_t expected, size_t most, char **out, size_t *size);
+int gq_deflate(const void *bytes, size_t n, char **out, size_t *size);      /* raw */
+uint32_t gq_crc32(const void *bytes, size_t n);
+
+/* Text with separators: one cell [*from, *to) of a record from byte `at` on, what it is, and all numbers. */
+typedef enum gq_cell { GQ_CELL_NUMBER, GQ_CELL_MISSING, GQ_CELL_DATE, GQ_CELL_TEXT } gq_cell;
+size_t gq_csv_next(const char *s, size_t n, size_t at, char separator, const char **from, const char **to, bool *more);
+gq_cell gq_csv_cell(const char *from, const char *to, double *x);           /* missing: NaN; dates: seconds since 1970 */
+typedef struct gq_csv {
+  char separator;
+  int columns, wanted;            /* cells of a record; numbers of it that are kept */
+  const int *place;               /* [columns] where each goes, -1: nowhere; NULL: all in their order */
+  bool dates;                     /* found: dates, and missing cells */
+  int64_t missing;
+} gq_csv;
+int gq_csv_numbers(gq_csv *c, const char *bytes, size_t n, size_t at, int64_t line, double **out, int64_t *rows);
+
+/* A PNG or JPEG file in memory, by libpng or libturbojpeg where they are installed: {channels, height, width} of 0 to 1;
+** channels: 1 or 3. */
+int gq_image_read(const char *name, const void *bytes, size_t n, int channels, gq_tensor **t);
+
 typedef struct gq_named { char *name; gq_tensor *tensor; } gq_named;
 typedef struct gq_pair { char *key, *value; } gq_pair;
 /* safetensors: F32 F64 I64 BOOL (U8 0/1 for bool too); metadata: strings. meta_ NULL: not wanted. */

@@ -186,6 +186,12 @@ int gq_npy_load(const char *path, gq_tensor **t) {
   return gq_file_named(status, path);
 }
 
+int gq_npy_read(const char *name, const void *bytes, size_t n, gq_tensor **t) {
+  gq_reader r = { .fd = -1, .path = name, .size = (int64_t)n, .memory_ = bytes };
+  *t = NULL;
+  return gq_file_named(read_npy(&r, t), name);
+}
+
 /* ---- saving ---- */
 
 /* Version 1, padded so that the numbers start at a multiple of 64. */

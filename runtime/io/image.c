@@ -1,0 +1,103 @@
+/*
+** image.c -- PNG by libpng's simplified interface (png.h 1.6, png_image, stable since 1.6.0) and JPEG by libturbojpeg's
+** (turbojpeg.h 2.0). Both are opened when the first such file is read, so a program that reads none needs neither.
+*/
+#include "io.h"
+
+#include <dlfcn.h>
+#include <string.h>
+
+enum { MOST_PIXELS = 1 << 28 };
+
+static int missing(const char *name, const char *kind, const char *package) {
+  return gq_fail(GQ_EUNSUPPORTED,
+                 "%s: %s files are read by a library that is not installed: apt-get install %s", name, kind,
+                 package);
+}
+
+/* pixels [h][w][c] of bytes -> {c, h, w} */
+static int as_tensor(const uint8_t *pixel, int64_t w, int64_t h, int64_t c, gq_tensor **t) {
+  GQ_TRY(gq_tensor_empty(GQ_F32, gq_shape_of(3, (int64_t[]){ c, h, w }), t));
+  float *to = gq_tensor_data(*t);
+  for (int64_t k = 0; k < c; k++)
+    for (int64_t i = 0; i < h * w; i++) *to++ = (float)pixel[i * c + k] / 255;
+  return GQ_OK;
+}
+
+typedef struct png_image {
+  void *opaque;
+  uint32_t version, width, height, format, flags, colormap_entries, warning_or_error;
+  char message[64];
+} png_image;
+
+static int read_png(const char *name, const void *bytes, size_t n, int channels, gq_tensor **t) {
+  png_image image = { .version = 1 };
+  void *lib = dlopen("libpng16.so.16", RTLD_NOW | RTLD_LOCAL);
+  int (*begin)(png_image *, const void *, size_t) = NULL;
+  int (*finish)(png_image *, const void *, void *, int32_t, void *) = NULL;
+  void (*done)(png_image *) = NULL;
+  if (lib) {
+    *(void **)&begin = dlsym(lib, "png_image_begin_read_from_memory");
+    *(void **)&finish = dlsym(lib, "png_image_finish_read");
+    *(void **)&done = dlsym(lib, "png_image_free");
+  }
+  if (!begin || !finish || !done) return missing(name, "PNG", "libpng16-16");
+  if (!begin(&image, bytes, n)) return gq_fail(GQ_EFORMAT, "%s: %s", name, image.message);
+  size_t pixels = (size_t)image.width * image.height;
+  image.format = channels == 1 ? 0 : 2; /* gray; red, green, blue */
+  uint8_t *pixel = pixels <= MOST_PIXELS ? gq_alloc(pixels * (size_t)channels + 1) : NULL;
+  int status = GQ_OK;
+  struct {
+    uint8_t red, green, blue;
+  } black = { 0, 0, 0 };
+  if (!pixel)
+    status = pixels > MOST_PIXELS
+               ? gq_fail(GQ_EFORMAT, "%s: an image of %u x %u", name, image.width, image.height)
+               : gq_nomem(pixels);
+  else if (!finish(&image, &black, pixel, 0, NULL))
+    status = gq_fail(GQ_EFORMAT, "%s: %s", name, image.message);
+  else status = as_tensor(pixel, image.width, image.height, channels, t);
+  done(&image);
+  gq_free(pixel);
+  return status;
+}
+
+static int read_jpeg(const char *name, const void *bytes, size_t n, int channels, gq_tensor **t) {
+  void *lib = dlopen("libturbojpeg.so.0", RTLD_NOW | RTLD_LOCAL), *z;
+  void *(*init)(void) = NULL;
+  int (*header)(void *, const void *, unsigned long, int *, int *, int *, int *) = NULL;
+  int (*decompress)(void *, const void *, unsigned long, uint8_t *, int, int, int, int, int) = NULL;
+  int (*destroy)(void *) = NULL;
+  char *(*error)(void *) = NULL;
+  if (lib) {
+    *(void **)&init = dlsym(lib, "tjInitDecompress");
+    *(void **)&header = dlsym(lib, "tjDecompressHeader3");
+    *(void **)&decompress = dlsym(lib, "tjDecompress2");
+    *(void **)&destroy = dlsym(lib, "tjDestroy");
+    *(void **)&error = dlsym(lib, "tjGetErrorStr2");
+  }
+  if (!init || !header || !decompress || !destroy || !error) return missing(name, "JPEG", "libturbojpeg0");
+  if (!(z = init())) return gq_nomem(1 << 16);
+  int w = 0, h = 0, sampling, space, status = GQ_OK;
+  uint8_t *pixel = NULL;
+  if (header(z, bytes, n, &w, &h, &sampling, &space) != 0)
+    status = gq_fail(GQ_EFORMAT, "%s: %s", name, error(z));
+  else if (w < 1 || h < 1 || (int64_t)w * h > MOST_PIXELS)
+    status = gq_fail(GQ_EFORMAT, "%s: an image of %d x %d", name, w, h);
+  else if (!(pixel = gq_alloc((size_t)w * (size_t)h * (size_t)channels)))
+    status = gq_nomem((size_t)w * (size_t)h);
+  else if (decompress(z, bytes, n, pixel, w, 0, h, channels == 1 ? 6 : 0, 0) != 0) /* TJPF_GRAY; TJPF_RGB */
+    status = gq_fail(GQ_EFORMAT, "%s: %s", name, error(z));
+  else status = as_tensor(pixel, w, h, channels, t);
+  destroy(z);
+  gq_free(pixel);
+  return status;
+}
+
+int gq_image_read(const char *name, const void *bytes, size_t n, int channels, gq_tensor **t) {
+  const unsigned char *b = bytes;
+  *t = NULL;
+  if (n > 8 && memcmp(b, "\x89PNG\r\n\x1a\n", 8) == 0) return read_png(name, bytes, n, channels, t);
+  if (n > 3 && b[0] == 0xff && b[1] == 0xd8 && b[2] == 0xff) return read_jpeg(name, bytes, n, channels, t);
+  return gq_fail(GQ_EFORMAT, "%s: neither a PNG nor a JPEG file", name);
+}
