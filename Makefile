@@ -1,5 +1,5 @@
 # gqlua -- `make` builds ./gqlua, ./gq.so and ./libgq.a; `make run` and `make test` are all a newcomer
-# needs. See also: check, lint, format, install, clean. `make config=debug|asan` builds apart.
+# needs; `make help` lists the rest. `make config=debug|asan` builds apart; `make V=1` shows its commands.
 
 # ==== settings: each may be given on the command line ====================================
 
@@ -7,8 +7,9 @@
 # undefined-behaviour sanitizers, for the tests.
 config = release
 
-# Where `make install` puts bin/, lib/, include/ and lib/lua/5.4/.
+# Where `make install` puts bin/, lib/, include/, share/ and lib/lua/5.4/; a packager's LIBDIR may be lib/<triplet>.
 PREFIX = /usr/local
+LIBDIR = $(PREFIX)/lib
 
 CC = gcc
 AR = ar
@@ -95,8 +96,29 @@ compile := $(CC) $(WARNINGS) $(flags_$(config)) $(CFLAGS) $(required) -I. $(lua_
 link := $(CC) $(filter -fsanitize%,$(flags_$(config))) $(LDFLAGS)
 libs := $(openblas_libs) -lcjson $(zlib) -lm -pthread
 
-.PHONY: all run test test-cuda check ctest embed lint format install clean objects found setup
+# Quiet: a word for each product, unless V=1.
+Q := $(if $(filter 1,$(V)),,@)
+say = $(if $(filter 1,$(V)),,@echo '  $(1)  $@')
+
+version := $(shell sed -n 's/^\#define GQ_VERSION "\(.*\)"/\1/p' runtime/gq.h)
+soname := libgq.so.$(basename $(version))
+
+.PHONY: all run test test-cuda check ctest embed lint format install uninstall clean objects found setup help shared
 all: found $(products)
+
+help:
+	@echo 'make              ./gqlua, ./gq.so, ./libgq.a'
+	@echo 'make run          the default training: MAIN_JOB=$(MAIN_JOB)'
+	@echo 'make test         all tests; TESTS="tests/ode_spec.lua ...": these; TEST_JOBS=$(TEST_JOBS)'
+	@echo 'make check        the slow tests too'
+	@echo 'make cuda         gq_cuda.so; make test-cuda: its tests, on an emulator'
+	@echo 'make embed        build/$(config)/embed, the C program of examples/embed.c'
+	@echo 'make shared       the library of version $(version) as a shared object'
+	@echo 'make luacats      build/gq.d.lua, what editors ask of the interface'
+	@echo 'make install      to PREFIX=$(PREFIX), below DESTDIR where that is given; make uninstall'
+	@echo 'make lint, format, clean'
+	@echo 'Settings: config=release|debug|asan, CC, CFLAGS, CPPFLAGS, LDFLAGS, PREFIX, LIBDIR, V=1 (shows commands);'
+	@echo 'the head of the Makefile has the rest, with a reason each'
 
 found:
 	@$(if $(lua_libs),,echo 'Lua 5.4: headers missing; run scripts/setup'; exit 1)
@@ -111,19 +133,23 @@ objects: $(objects)
 
 $(build)/%.o: %.c $(build)/flags
 	@mkdir -p $(@D)
-	$(compile) -MMD -MP -c $< -o $@
+	$(call say,CC)
+	$(Q)$(compile) -MMD -MP -c $< -o $@
 
 $(build)/runtime/exec/cpu/kernels.portable.o: simd =
 $(build)/runtime/exec/cpu/kernels.avx2.o: simd = $(AVX2) $(KERNEL_FLAGS)
 $(build)/runtime/exec/cpu/kernels.avx512.o: simd = $(AVX512) $(KERNEL_FLAGS)
 $(kernel_objects): $(build)/runtime/exec/cpu/kernels.%.o: $(kernels) $(build)/flags
 	@mkdir -p $(@D)
-	$(compile) $(simd) -DGQ_KERNELS=$* -MMD -MP -c $< -o $@
+	$(call say,CC)
+	$(Q)$(compile) $(simd) -DGQ_KERNELS=$* -MMD -MP -c $< -o $@
 
 $(build)/embedded.c: scripts/embed.lua $(embedded) $(build)/flags
-	lua5.4 scripts/embed.lua $@ $(embedded)
+	$(call say,LUA)
+	$(Q)lua5.4 scripts/embed.lua $@ $(embedded)
 $(build)/embedded.o: $(build)/embedded.c
-	$(compile) -MMD -MP -c $< -o $@
+	$(call say,CC)
+	$(Q)$(compile) -MMD -MP -c $< -o $@
 
 # Rewritten only when the way of compiling or linking, or the list of sources, has changed.
 .PHONY: force
@@ -142,19 +168,28 @@ $(build)/members: force
 
 $(top)/libgq.a: $(library) $(build)/members
 	@rm -f $@.new
-	$(AR) qcs $@.new $(library)
+	$(call say,AR)
+	$(Q)$(AR) qcs $@.new $(library)
 	@mv $@.new $@
 
 # Linked under another name and moved, so that a running program never sees half of it.
 # C modules of a script take Lua's symbols from the shared liblua that both they and gqlua load.
 $(top)/gqlua: $(objects) $(build)/members
-	$(link) -o $@.new $(objects) $(lua_libs) $(libedit) $(libs) -ldl
+	$(call say,LD)
+	$(Q)$(link) -o $@.new $(objects) $(lua_libs) $(libedit) $(libs) -ldl
 	@mv $@.new $@
 
 # No liblua: the interpreter that loads it has one. nodelete: it owns threads that outlive a state.
 $(top)/gq.so: $(library) $(build)/members
-	$(link) -shared -Wl,-z,nodelete -Wl,-Bsymbolic -o $@.new $(library) $(libs)
+	$(call say,LD)
+	$(Q)$(link) -shared -Wl,-z,nodelete -Wl,-Bsymbolic -o $@.new $(library) $(libs)
 	@mv $@.new $@
+
+# The library for C programs, with liblua: luaopen_gq is in it, too.
+shared: $(build)/$(soname)
+$(build)/$(soname): $(library) $(build)/members
+	$(call say,LD)
+	$(Q)$(link) -shared -Wl,-z,nodelete -Wl,-Bsymbolic -Wl,-soname,$(soname) -o $@ $(library) $(lua_libs) $(libs)
 
 # ---- CUDA: gq_cuda.so, opened at the first use of the device; and libraries that stand in for NVIDIA's ----
 
@@ -170,15 +205,18 @@ $(build)/runtime/exec/cuda/texts.o: runtime/exec/cuda/prelude.h runtime/exec/cud
   runtime/exec/cpu/update.h
 
 $(top)/gq_cuda.so: $(cuda_objects) $(build)/members
-	$(link) -shared -Wl,-Bsymbolic -o $@.new $(cuda_objects) -lm -pthread -ldl
+	$(call say,LD)
+	$(Q)$(link) -shared -Wl,-Bsymbolic -o $@.new $(cuda_objects) -lm -pthread -ldl
 	@mv $@.new $@
 
 $(build)/cuda/libcuda.so.1: tests/cuda/libcuda.c tests/cuda/emu.c tests/cuda/emu.h runtime/exec/cuda/api.h $(build)/flags
 	@mkdir -p $(@D)
-	$(compile) -shared -Wl,-soname,libcuda.so.1 -o $@ tests/cuda/libcuda.c tests/cuda/emu.c -ldl
+	$(call say,CC)
+	$(Q)$(compile) -shared -Wl,-soname,libcuda.so.1 -o $@ tests/cuda/libcuda.c tests/cuda/emu.c -ldl
 $(build)/cuda/libnvrtc.so.13: tests/cuda/libnvrtc.c runtime/exec/cuda/api.h $(build)/flags
 	@mkdir -p $(@D)
-	$(compile) -shared -Wl,-soname,libnvrtc.so.13 -o $@ tests/cuda/libnvrtc.c
+	$(call say,CC)
+	$(Q)$(compile) -shared -Wl,-soname,libnvrtc.so.13 -o $@ tests/cuda/libnvrtc.c
 
 # ---- running and testing ----
 
@@ -217,12 +255,14 @@ testbinaries: $(tests_c) $(build)/embed
 
 $(build)/tests/c/%: tests/c/%.c $(top)/libgq.a
 	@mkdir -p $(@D)
-	$(compile) $(LDFLAGS) -MMD -MP -MF $@.d $< -o $@ $(top)/libgq.a $(lua_libs) $(libs) -ldl
+	$(call say,CC)
+	$(Q)$(compile) $(LDFLAGS) -MMD -MP -MF $@.d $< -o $@ $(top)/libgq.a $(lua_libs) $(libs) -ldl
 
 # The example of a C program that carries the runtime, and Lua with it.
 embed: $(build)/embed
 $(build)/embed: examples/embed.c $(top)/libgq.a
-	$(compile) -Iruntime $(LDFLAGS) -MMD -MP -MF $@.d $< -o $@ $(top)/libgq.a $(lua_libs) $(libs) -ldl
+	$(call say,CC)
+	$(Q)$(compile) -Iruntime $(LDFLAGS) -MMD -MP -MF $@.d $< -o $@ $(top)/libgq.a $(lua_libs) $(libs) -ldl
 
 # The interpreter of scripts/bits.lua, over the library of this or of another checkout.
 .PHONY: bitshost
@@ -243,13 +283,53 @@ lint:
 format:
 	clang-format -i $(filter %.c,$(sources_c))
 
-install: all
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/lua/5.4 $(DESTDIR)$(PREFIX)/include/gqlua
-	install -m 755 $(top)/gqlua $(DESTDIR)$(PREFIX)/bin/
-	install -m 644 $(top)/libgq.a $(DESTDIR)$(PREFIX)/lib/
-	install -m 755 $(top)/gq.so $(DESTDIR)$(PREFIX)/lib/lua/5.4/
+# ---- installing ----
+
+# What editors are told of the interface, from the texts of gq.help.
+.PHONY: luacats
+luacats: build/gq.d.lua
+build/gq.d.lua: scripts/luacats.lua $(top)/gqlua
+	$(call say,LUA)
+	$(Q)$(top)/gqlua scripts/luacats.lua $@
+
+to := $(DESTDIR)$(PREFIX)
+to_lib := $(DESTDIR)$(LIBDIR)
+
+define pkgconfig
+prefix=$(PREFIX)
+libdir=$(LIBDIR)
+
+Name: gqlua
+Description: Neural ODEs and SDEs, trained by quadrature: the C library and its Lua module
+Version: $(version)
+Requires.private: lua5.4 openblas
+Libs: -L$${libdir} -lgq
+Libs.private: -lcjson $(zlib) -lm -ldl -pthread
+Cflags: -I$${prefix}/include/gqlua
+endef
+export pkgconfig
+
+install: all shared luacats
+	install -d $(to)/bin $(to_lib)/lua/5.4 $(to_lib)/pkgconfig $(to)/include/gqlua $(to)/share/man/man1 \
+	  $(to)/share/gqlua/examples/gallery $(to)/share/gqlua/library
+	install -m 755 $(top)/gqlua $(to)/bin/
+	install -m 644 $(top)/libgq.a $(to_lib)/
+	install -m 755 $(build)/$(soname) $(to_lib)/libgq.so.$(version)
+	ln -sf libgq.so.$(version) $(to_lib)/$(soname)
+	ln -sf libgq.so.$(version) $(to_lib)/libgq.so
+	install -m 755 $(top)/gq.so $(to_lib)/lua/5.4/
+	echo "$$pkgconfig" > $(to_lib)/pkgconfig/gqlua.pc
+	install -m 644 packaging/gqlua.1 $(to)/share/man/man1/
+	install -m 644 examples/*.lua examples/embed.c $(to)/share/gqlua/examples/
+	install -m 644 examples/gallery/* $(to)/share/gqlua/examples/gallery/
+	install -m 644 build/gq.d.lua $(to)/share/gqlua/library/
 	cd runtime && for f in $$($(CC) -MM gq.h | tr -d '\\' | cut -d: -f2-); do \
-	  install -D -m 644 "$$f" "$(DESTDIR)$(PREFIX)/include/gqlua/$$f"; done
+	  install -D -m 644 "$$f" "$(to)/include/gqlua/$$f"; done
+
+uninstall:
+	rm -f $(to)/bin/gqlua $(to_lib)/libgq.a $(to_lib)/libgq.so $(to_lib)/$(soname) $(to_lib)/libgq.so.$(version) \
+	  $(to_lib)/lua/5.4/gq.so $(to_lib)/pkgconfig/gqlua.pc $(to)/share/man/man1/gqlua.1
+	rm -rf $(to)/include/gqlua $(to)/share/gqlua
 
 clean:
 	rm -rf build

@@ -368,6 +368,26 @@ static void open_libraries(lua_State *L) {
   lua_warning(L, "@on", 0);
 }
 
+/* Where the script is: in the current folder; otherwise among the examples beside this program, or installed with
+** it, where that is said. In the buffer, or the name itself. */
+static const char *find_script(const char *name, char *buffer, size_t size) {
+  static const char *const places[] = { "examples", "../share/gqlua/examples", NULL };
+  const char *base = strncmp(name, "examples/", 9) == 0 ? name + 9 : name;
+  char program[1024];
+  if (access(name, F_OK) == 0 || strchr(base, '/')) return name;
+  ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
+  if (n < 0) return name;
+  program[n] = '\0';
+  *strrchr(program, '/') = '\0';
+  for (const char *const *p = places; *p; p++) {
+    if (snprintf(buffer, size, "%s/%s/%s", program, *p, base) >= (int)size || access(buffer, F_OK) != 0)
+      continue;
+    fprintf(stderr, "gqlua: running %s\n", buffer);
+    return buffer;
+  }
+  return name;
+}
+
 static bool run_main(lua_State *L, char **argv, int argc, const options *o) {
   bool script = o->script < argc, terminal = isatty(STDIN_FILENO);
   if (o->version) show_version();
@@ -375,7 +395,15 @@ static bool run_main(lua_State *L, char **argv, int argc, const options *o) {
     const char *name = argv[o->script];
     bool from_stdin = strcmp(name, "-") == 0 && strcmp(argv[o->script - 1], "--") != 0;
     const gq_embedded *f = command(name);
-    if (!(f ? run_command(L, f) : run_script(L, from_stdin ? NULL : name))) return false;
+    char found[2048];
+    const char *path = from_stdin || f ? NULL : find_script(name, found, sizeof found);
+    if (path == found) { /* arg[0], from which scripts find their neighbours */
+      lua_getglobal(L, "arg");
+      lua_pushstring(L, path);
+      lua_rawseti(L, -2, 0);
+      lua_pop(L, 1);
+    }
+    if (!(f ? run_command(L, f) : run_script(L, path))) return false;
   }
   if (o->interactive) return run_repl(L);
   if (script || o->code || o->version) return true;

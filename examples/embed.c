@@ -7,8 +7,8 @@
 **
 ** C that is C++ too. In this checkout `make embed && build/release/embed`; after `make install PREFIX=$PREFIX`:
 **
-**   cc embed.c -I$PREFIX/include/gqlua -L$PREFIX/lib -lgq $(pkg-config --cflags --libs lua5.4 openblas) \
-**     -lcjson -lm -ldl -pthread -o embed
+**   cc embed.c $(PKG_CONFIG_PATH=$PREFIX/lib/pkgconfig pkg-config --cflags --libs gqlua lua5.4) \
+**     -Wl,-rpath,$PREFIX/lib -lm -o embed
 */
 #include <math.h>
 #include <stdio.h>
@@ -18,7 +18,7 @@ extern "C" {
 #endif
 #include <lauxlib.h>
 #include <lualib.h>
-int luaopen_gq(lua_State *L); /* in libgq.a */
+int luaopen_gq(lua_State *L); /* in libgq */
 #ifdef __cplusplus
 }
 #endif

@@ -1,5 +1,6 @@
 -- install_spec.lua -- what `make install` leaves: programs in C and C++ compile against it by the line that
--- examples/embed.c gives, and so does the program of runtime/gq.h's manual.
+-- examples/embed.c gives, and so does the program of runtime/gq.h's manual; the man page, what pkg-config says, what
+-- editors are told, the examples; and what `make uninstall` leaves.
 
 local config = os.getenv("GQ_TEST_CONFIG") or "release"
 
@@ -68,6 +69,67 @@ describe("make install", function()
 
   test("examples/embed.c in C", function() embed("gcc -std=c11") end)
   cpp("examples/embed.c in C++", function() embed("g++ -x c++ -std=c++11") end)
+  test("a program with the static library alone", function()
+    local shared = line
+    line = line:gsub("pkg%-config %-%-cflags", "pkg-config --static --cflags")
+    run(("mv %s/lib/libgq.so %s/lib/aside"):format(place, place))
+    local ok, why = pcall(embed, "gcc -std=c11")
+    run(("mv %s/lib/aside %s/lib/libgq.so"):format(place, place))
+    line = shared
+    assert.truthy(ok, why)
+  end)
+
+  test("a shared library that knows its version", function()
+    local said = run(("readelf -d %s/lib/libgq.so"):format(place))
+    assert.truthy(said:find("soname: [libgq.so." .. require("gq").version.gq:match("^%d+%.%d+") .. "]", 1, true), said)
+  end)
+
+  test("a pkg-config file", function()
+    local config_of = ("PKG_CONFIG_PATH=%s/lib/pkgconfig pkg-config "):format(place)
+    assert.equal(require("gq").version.gq .. "\n", run(config_of .. "--modversion gqlua"))
+    assert.truthy(run(config_of .. "--libs gqlua"):find("-lgq", 1, true))
+  end)
+
+  test("a man page with every option of --help", function()
+    local page = read(place .. "/share/man/man1/gqlua.1"):gsub("\\", "")
+    for option in run(place .. "/bin/gqlua --help"):gmatch("\n  (%-%-?[%a]+)") do
+      assert.truthy(page:find(option:gsub("^%-%-", ""), 1, true), option)
+    end
+    assert.truthy(read("packaging/gqlua.1"):find('"gqlua ' .. require("gq").version.gq .. '"', 1, true))
+  end)
+
+  test("what editors are told: every function, in Lua that compiles", function()
+    local gq, text = require "gq", read(place .. "/share/gqlua/library/gq.d.lua")
+    assert.truthy(load(text))
+    for k, v in pairs(gq) do
+      if type(v) == "function" then assert.truthy(text:find("function gq." .. k .. "(", 1, true), k) end
+    end
+    for k in pairs(gq.core.methods) do
+      if k ~= "repeat" then assert.truthy(text:find("function Tensor:" .. k .. "(", 1, true), k) end
+    end
+    for _, part in ipairs { "function gq.linspace(a, b, n, opts) end", "function gq.odeint(f, z0, t, opts) end",
+      "gq.nn.Linear = nil", "function Tensor:matmul(" } do
+      assert.truthy(text:find(part, 1, true), part)
+    end
+  end)
+
+  test("examples that are found where the folder has none of that name", function()
+    local said = run(("cd %s && bin/gqlua toy_gradient.lua --help"):format(place))
+    assert.truthy(said:find("gqlua: running " .. place .. "/bin/../share/gqlua/examples/toy_gradient.lua", 1, true), said)
+    local own <close> = assert(io.open(place .. "/toy_gradient.lua", "w"))
+    own:write("print(17)")
+    own:flush()
+    assert.equal("17\n", run(("cd %s && bin/gqlua toy_gradient.lua"):format(place)))
+    run(("rm %s/toy_gradient.lua"):format(place))
+    assert.truthy(run(("cd %s && bin/gqlua nosuch.lua || true"):format(place)):find("cannot open nosuch.lua", 1, true))
+  end)
+
   test("the manual's program in C", function() manual("gcc -std=c11") end)
   cpp("the manual's program in C++", function() manual("g++ -x c++ -std=c++11") end)
+
+  test("nothing after make uninstall", function()
+    run(("rm -f %s/program %s/*.c %s/z.npy"):format(place, place, place))
+    run(("make -s uninstall config=%s PREFIX=%s"):format(config, place))
+    assert.equal("", run(("find %s ! -type d"):format(place)))
+  end)
 end)

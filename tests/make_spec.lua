@@ -23,6 +23,29 @@ local function last(line, pattern)
   return found
 end
 
+describe("make", function()
+  local function said(arguments)
+    local pipe = assert(io.popen("env -u MAKEFLAGS -u MAKELEVEL make " .. arguments .. " 2>&1"))
+    local text = pipe:read("a")
+    pipe:close()
+    return text
+  end
+
+  it("lists its targets", function()
+    local text = said("help")
+    for _, target in ipairs { "run", "test", "check", "install", "uninstall", "lint", "embed" } do
+      assert.truthy(text:find("make " .. target, 1, true) or text:find("; make " .. target, 1, true) or
+        text:find(target .. ",", 1, true), target)
+    end
+  end)
+
+  it("is quiet, unless V=1", function()
+    local one = "-B -o all build/release/runtime/base/status.o CC=gcc config=release"
+    assert.equal("  CC  build/release/runtime/base/status.o\n", said(one))
+    assert.truthy(said(one .. " V=1"):find("^gcc .* %-c runtime/base/status.c"))
+  end)
+end)
+
 describe("make with a packager's flags", function()
   local text = commands([[CFLAGS="-O3 -std=c99 -ffast-math -ffp-contract=fast" CPPFLAGS=-DPACKAGED ]] ..
     "LDFLAGS=-Wl,-z,relro")
