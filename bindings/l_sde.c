@@ -43,25 +43,22 @@ static double need_number(lua_State *L, int arg, const char *key, const char *wh
   return gqL_optnumber(L, arg, key, 0);
 }
 
-static void check_levy(lua_State *L, int arg) {
-  const char *area = gqL_optstring(L, arg, "levy_area", "none");
-  if (strcmp(area, "none") != 0)
-    luaL_error(L, "brownian: levy_area \"%s\" is not there: the methods of this version need \"none\"", area);
-}
+static int find_name(lua_State *L, const char *what, const char *given, const char *const *names);
 
 static int brownian(lua_State *L) {
   static const char *const known[] = { "t0", "t1", "shape", "seed", "levy_area", "dtype", "tol", NULL };
   if (!lua_istable(L, 1))
     luaL_error(L, "brownian: %s given: expected a table {t0, t1, shape, seed}", gqL_typename(L, 1));
   gqL_checkoptions(L, 1, known, "gq.brownian");
-  check_levy(L, 1);
+  gq_levy levy =
+    (gq_levy)find_name(L, "brownian: levy_area", gqL_optstring(L, 1, "levy_area", "none"), gq_levy_names);
   double t0 = gqL_optnumber(L, 1, "t0", 0), t1 = need_number(L, 1, "t1", "brownian");
   double tol = gqL_optnumber(L, 1, "tol", 0);
   gq_shape shape = gqL_checkshape(L, need(L, 1, "shape", "brownian"));
   gq_dtype d = gqL_optdtype(L, 1, "dtype");
   uint64_t seed = opt_seed(L, 1);
   gq_brownian **b = push_path(L);
-  gqL_retry(L, gq_brownian_new(t0, t1, shape, d, seed, tol, b));
+  gqL_retry(L, gq_brownian_new(t0, t1, shape, d, seed, tol, levy, b));
   return 1;
 }
 
@@ -102,6 +99,37 @@ static void push_shape(lua_State *L, gq_shape s) {
   }
 }
 
+static void push_cast_alone(lua_State *L, const gq_brownian *b, gq_tensor *w) {
+  push_cast(L, b, w);
+  if (gq_brownian_dtype(b) != GQ_F64) lua_remove(L, -2);
+}
+
+/* b:areas(s, t): W, H (and K), or W, H and the approximate Levy areas {.., m, m}, over [s, t] */
+static int path_areas(lua_State *L) {
+  gq_brownian *b = check_path(L, 1);
+  double s = gqL_checknumber(L, 2, "time"), t = gqL_checknumber(L, 3, "time");
+  int n = gq_brownian_moments(b);
+  bool levy = gq_brownian_levy(b) >= GQ_LEVY_DAVIE;
+  gq_shape one = gq_brownian_shape(b), all = { .ndim = 1, .dim = { n * gq_numel(one) } };
+  gq_tensor **x = gqL_pushtensor(L);
+  gqL_retry(L, gq_tensor_empty(GQ_F64, all, x));
+  double *from = gq_tensor_data(*x);
+  gqL_try(L, gq_brownian_areas(b, s, t, from));
+  for (int i = 0; i < n; i++) {
+    gq_tensor *w = push_values(L, b);
+    memcpy(gq_tensor_data(w), from + i * gq_numel(one), gq_numel(one) * sizeof(double));
+    push_cast_alone(L, b, w);
+  }
+  if (!levy || one.ndim == 0 || one.ndim >= GQ_MAXDIM) return n;
+  one.dim[one.ndim] = one.dim[one.ndim - 1], one.ndim++;
+  gq_tensor **area = gqL_pushtensor(L);
+  gqL_retry(L, gq_tensor_empty(GQ_F64, one, area));
+  gqL_try(
+    L, gq_brownian_levy_areas(b, s, t, from, from + gq_numel(gq_brownian_shape(b)), gq_tensor_data(*area)));
+  push_cast_alone(L, b, *area);
+  return n + 1;
+}
+
 static int path_index(lua_State *L) {
   const gq_brownian *b = check_path(L, 1);
   const char *key = luaL_checkstring(L, 2);
@@ -110,8 +138,12 @@ static int path_index(lua_State *L) {
   else if (strcmp(key, "tol") == 0) lua_pushnumber(L, gq_brownian_tol(b));
   else if (strcmp(key, "seed") == 0) lua_pushinteger(L, (lua_Integer)gq_brownian_seed(b));
   else if (strcmp(key, "shape") == 0) push_shape(L, gq_brownian_shape(b));
+  else if (strcmp(key, "levy_area") == 0) lua_pushstring(L, gq_levy_names[gq_brownian_levy(b)]);
   else if (strcmp(key, "dtype") == 0) lua_pushstring(L, gq_dtype_name(gq_brownian_dtype(b)));
-  else return luaL_error(L, "brownian: no field '%s': there are t0, t1, shape, seed, dtype, tol", key);
+  else if (strcmp(key, "areas") == 0) lua_pushcfunction(L, path_areas);
+  else
+    return luaL_error(
+      L, "brownian: no field '%s': there are t0, t1, shape, seed, dtype, tol, levy_area, areas", key);
   return 1;
 }
 
@@ -200,9 +232,18 @@ static double *check_times(lua_State *L, int arg, gqL_box *b, int *n) {
   return out;
 }
 
+/* What a method reads of its path. */
+static gq_levy levy_of(const gq_tableau *m, gq_noise noise) {
+  if (gq_scheme_areas(m, noise)) return GQ_LEVY_FOSTER;
+  return m->scheme->moments > 2   ? GQ_LEVY_SPACE_TIME_TIME
+         : m->scheme->moments > 1 ? GQ_LEVY_SPACE_TIME
+                                  : GQ_LEVY_NONE;
+}
+
 /* The path of opts.brownian, or a new one of this solve: with leaves of a quarter step, which hold one
-** time each, so that it is right in distribution at the least cost. */
-static gq_brownian *opt_path(lua_State *L, int arg, const gq_problem *p, double dt) {
+** time each, so that it is right in distribution at the least cost; areas of a part of a leaf mind more. */
+static gq_brownian *opt_path(lua_State *L, int arg, const gq_problem *p, const gq_ode_options *o) {
+  double dt = o->step_size;
   if (lua_getfield(L, arg, "brownian") != LUA_TNIL) {
     if (!luaL_testudata(L, -1, BROWNIAN))
       luaL_error(L, "sdeint: brownian is %s: expected a path of gq.brownian", gqL_typename(L, lua_gettop(L)));
@@ -212,9 +253,11 @@ static gq_brownian *opt_path(lua_State *L, int arg, const gq_problem *p, double 
   gq_shape form, shape;
   gqL_try(L, gq_diffusion_check(p->f, p->noise, &form, &shape));
   uint64_t seed = opt_seed(L, arg);
+  gq_levy levy = levy_of(o->method, p->noise);
   if (!(t1 > t0)) t1 = t0 + 1; /* no step will be taken */
   gq_brownian **b = push_path(L);
-  gqL_retry(L, gq_brownian_new(t0, t1, shape, p->z0->dtype, seed, dt > 0 ? dt / 4 : 0, b));
+  gqL_retry(L,
+            gq_brownian_new(t0, t1, shape, p->z0->dtype, seed, dt > 0 ? dt / (levy ? 16 : 4) : 0, levy, b));
   return *b;
 }
 
@@ -281,7 +324,7 @@ static int sdeint(lua_State *L) {
   gqL_dynamics f = { gq_trace_graph(tr), gq_trace_captures(tr), tr, NULL };
   bool any = gqL_takecaptures(L, 4, &f, b);
   p.f = f.graph, p.ncapture = f.ncapture, p.capture = b->capture, p.wants_grad = b->want;
-  p.path = opt_path(L, 4, &p, o.step_size);
+  p.path = opt_path(L, 4, &p, &o);
   const char *engine = o.engine->name;
   if (!gq_recording() || !(any || p.z0_grad || p.t_grad)) o.engine = gq_noise_engine_find("none");
   gqL_runsolve(L, 4, &p, &o, engine, NULL, &f, b);
@@ -324,8 +367,12 @@ static const luaL_Reg meta[] = {
 
 static const gqL_function functions[] = {
   { "brownian", brownian, false,
-    "brownian{t0 = 0, t1, shape, seed, tol}: a Brownian path; b(t) is W(t) - W(t0), b(s, t) is W(t) - W(s). "
-    "One seed is one path, whatever is asked first." },
+    "brownian{t0 = 0, t1, shape, seed, tol, levy_area}: a Brownian path; b(t) is W(t) - W(t0), b(s, t) is "
+    "W(t) - "
+    "W(s). One seed is one path, whatever is asked first. levy_area: \"none\", \"space-time\" (b:areas(s, t) "
+    "gives W and "
+    "H), \"space-time-time\" (and K), \"davie\" or \"foster\" (W, H and approximate Levy areas of that "
+    "interval)" },
   { "sdeint", sdeint, false,
     "sdeint(sde, z0, t, {dt, method = \"heun\", calculus, brownian | seed, gradient = \"direct\"}): the "
     "states "

@@ -69,7 +69,7 @@
 **
 **     gq_brownian *w = NULL;
 **     double dw[3];
-**     GQ_TRY(gq_brownian_new(0, 1, z0->shape, GQ_F64, 42, 1e-3, &w));
+**     GQ_TRY(gq_brownian_new(0, 1, z0->shape, GQ_F64, 42, 1e-3, GQ_LEVY_NONE, &w));
 **     GQ_TRY(gq_brownian_increment(w, 0.25, 0.5, dw));
 **
 ** == opt: Adam, AdamW, SGD, RMSProp over flat blocks

@@ -7,7 +7,8 @@ local refused = helper.refused
 local f64 = { dtype = "float64" }
 
 local times, rows = { 0, 0.42, 0.42, 1 }, 40
-local calculus = { euler = "ito" }
+local calculus = {}
+for _, m in ipairs(gq.core.schemes()) do calculus[m.name] = not m.stratonovich and "ito" or nil end
 
 local diffusion = {
   diagonal = function(c) return function(t, z) return c * gq.cos(z) * (1 + t) end end,

@@ -8,7 +8,7 @@ local f64 = { dtype = "float64" }
 
 local function path(o)
   return gq.brownian { t0 = o.t0 or 0, t1 = o.t1 or 1, shape = o.shape or { 3 }, seed = o.seed or 1,
-    dtype = o.dtype or "float64", tol = o.tol }
+    dtype = o.dtype or "float64", tol = o.tol, levy_area = o.levy_area }
 end
 
 local function mean(x) return x:mean():item() end
@@ -144,12 +144,138 @@ describe("a Brownian path", function()
     refused("shape", gq.brownian, { t1 = 1 })
     refused("smaller", gq.brownian, { t0 = 1, t1 = 1, shape = { 1 } })
     refused("smaller", gq.brownian, { t0 = 0, t1 = 0 / 0, shape = { 1 } })
-    refused("levy_area", gq.brownian, { t1 = 1, shape = { 1 }, levy_area = "foster" })
+    refused("levy_area", gq.brownian, { t1 = 1, shape = { 1 }, levy_area = "fostr" })
+    refused("space-time", function() path {}:areas(0, 1) end)
+    refused("earlier", function() path { levy_area = "space-time" }:areas(1, 0) end)
     refused("seed", gq.brownian, { t1 = 1, shape = { 1 }, sede = 1 })
     refused("float32", gq.brownian, { t1 = 1, shape = { 1 }, dtype = "int64" })
     refused("outside", path {}, 1.5)
     refused("outside", path {}, 0 / 0)
     refused("outside", path {}, 0.5, -1)
+  end)
+end)
+
+describe("a Brownian path with areas", function()
+  local kinds = { "space-time", "space-time-time" }
+  local intervals = { { 0, 2 }, { 0.3, 0.7 }, { 0.5, 1 }, { 0.1, 0.104 }, { 1.7, 2 }, { 0.25, 0.26 }, { 0, 1e-3 } }
+  local variance = { 1, 1 / 12, 1 / 720 }
+
+  it("has W, H and K of the right variances, independent of each other and of those of other intervals", function()
+    for _, kind in ipairs(kinds) do
+      local n = 20000
+      local b = path { t1 = 2, shape = { n }, levy_area = kind }
+      for _, i in ipairs(intervals) do
+        local h = i[2] - i[1]
+        local x = { b:areas(i[1], i[2]) }
+        assert.equal(kind == "space-time" and 2 or 3, #x)
+        for k = 1, #x do
+          x[k] = x[k] / math.sqrt(h * variance[k])
+          assert.close(mean(x[k]), 0, 0, 5 / math.sqrt(n))
+          assert.close(mean(x[k] * x[k]), 1, 0, 5 * math.sqrt(2 / n))
+          for l = 1, k - 1 do assert.close(mean(x[k] * x[l]), 0, 0, 5 / math.sqrt(n)) end
+        end
+      end
+      local first, second = { b:areas(0.3, 0.7) }, { b:areas(0.7, 1.9) }
+      for _, x in ipairs(first) do
+        for _, y in ipairs(second) do assert.close(mean(x * y) / rms(x) / rms(y), 0, 0, 5 / math.sqrt(n)) end
+      end
+    end
+  end)
+
+  it("has those of its own values", function()
+    local b = path { t1 = 2, shape = { 4 }, levy_area = "space-time-time" }
+    local w, H, K = b:areas(0.2, 0.9)
+    local n, h, k = 1000, 0, 0
+    for i = 1, n do
+      local r = (i - 0.5) / n
+      local x = b(0.2, 0.2 + 0.7 * r) - r * w
+      h, k = h + x / n, k + x * (0.5 - r) / n
+    end
+    assert.close(w, b(0.2, 0.9), 1e-14)
+    assert.close(H, h, 0, 1e-3)
+    assert.close(K, k, 0, 1e-3)
+  end)
+
+  it("adds up, in W and in the integral of it", function()
+    for _, kind in ipairs(kinds) do
+      local b = path { t1 = 2, shape = { 100 }, levy_area = kind }
+      for _, i in ipairs { { 0.313, 0.77, 1.41 }, { 0, 0.5, 2 }, { 0.1, 0.10001, 1 }, { 0.25, 0.5, 0.75 } } do
+        local s, m, t = table.unpack(i)
+        local w, h = b:areas(s, t)
+        local w1, h1 = b:areas(s, m)
+        local w2, h2 = b:areas(m, t)
+        assert.close(w1 + w2, w, 0, 1e-14)
+        assert.close((w1 / 2 + h1) * (m - s) + (w2 / 2 + h2 + w1) * (t - m), (w / 2 + h) * (t - s), 0, 1e-14)
+      end
+    end
+  end)
+
+  it("is the same in every order of questions, for any number of threads and depth", function()
+    local threads = gq.threads()
+    for _, kind in ipairs(kinds) do
+      local o = { t1 = 2, shape = { 700 }, levy_area = kind }
+      local a, b = path(o), path(o)
+      local got = {}
+      for i, v in ipairs(intervals) do got[i] = { a:areas(v[1], v[2]) } end
+      gq.set_threads(1)
+      for i = #intervals, 1, -1 do
+        for k, x in ipairs { b:areas(intervals[i][1], intervals[i][2]) } do
+          assert.same(got[i][k]:totable(), x:totable())
+        end
+      end
+      gq.set_threads(threads)
+      local coarse = path { t1 = 2, shape = { 9 }, levy_area = kind, tol = 0.25 }
+      local fine = path { t1 = 2, shape = { 9 }, levy_area = kind, tol = 1e-6 }
+      for k, x in ipairs { coarse:areas(0.5, 1.25) } do
+        assert.same(x:totable(), (select(k, fine:areas(0.5, 1.25))):totable())
+      end
+    end
+  end)
+
+  it("approximates Levy areas", function()
+    for _, kind in ipairs { "davie", "foster" } do
+      local b = path { shape = { 40000, 2 }, levy_area = kind }
+      local _, _, area = b:areas(0.25, 0.75)
+      local x = area[{ {}, 1, 2 }]
+      assert.same({ 40000, 2, 2 }, area.shape)
+      assert.same(x:totable(), (-area[{ {}, 2, 1 }]):totable())
+      assert.equal(0, area[{ {}, 1, 1 }]:abs():max():item())
+      assert.close(mean(x * x), 0.25 / 4, 0.04)
+      assert.same(area:totable(), (select(3, b:areas(0.25, 0.75))):totable())
+    end
+    -- What they are for: noise that does not commute, here the worst of it.
+    local A, B = gq.tensor({ { 0, 1 }, { 0, 0 } }, f64), gq.tensor({ { 0, 0 }, { 1, 0 } }, f64)
+    local sde = gq.sde { drift = function(_, z) return -0.1 * z end, noise = "general",
+      diffusion = function(_, z) return gq.stack({ z:matmul(A), z:matmul(B) }, -1) end }
+    local function solve(method, dt, kind)
+      local b = path { shape = { 300, 2 }, levy_area = kind or "foster" }
+      return gq.sdeint(sde, gq.ones(300, 2, f64), { 0, 1 }, { dt = dt, method = method, brownian = b })[2]
+    end
+    local fine = solve("heun", 2 ^ -13)
+    for _, kind in ipairs { "davie", "foster" } do
+      for _, dt in ipairs { 2 ^ -5, 2 ^ -6 } do
+        assert.below(rms(solve("log_ode", dt, kind) - fine), 0.9 * rms(solve("midpoint", dt) - fine), kind)
+      end
+    end
+    local b = path { shape = { 300, 2 }, levy_area = "foster" }
+    local function again(dt) return gq.sdeint, sde, gq.ones(300, 2, f64), { 0, 1 },
+      { dt = dt, method = "log_ode", brownian = b } end
+    gq.sdeint(select(2, again(0.1)))
+    refused("steps of 0.1", again(0.05))
+  end)
+
+  it("is asked for by methods that read it", function()
+    local sde = gq.sde { drift = function(_, z) return -z end, diffusion = function(_, z) return z end,
+      calculus = "ito" }
+    local z0 = gq.ones(3, f64)
+    refused("space-time", gq.sdeint, sde, z0, { 0, 1 }, { dt = 0.1, method = "srk", brownian = path {} })
+    local given = path { levy_area = "space-time-time" }
+    local z = gq.sdeint(sde, z0, { 0, 1 }, { dt = 2 ^ -7, method = "srk", brownian = given })
+    assert.close(z[2], gq.exp(given(1) - 1.5), 2e-3)
+    local general = gq.sde { drift = function(_, x) return -x end, noise = "general",
+      diffusion = function(_, x) return gq.stack({ x, x * x }, -1) end }
+    refused("foster", gq.sdeint, general, z0, { 0, 1 }, { dt = 0.1, method = "log_ode", brownian =
+      path { shape = { 2 }, levy_area = "space-time" } })
   end)
 end)
 

@@ -88,7 +88,8 @@ static inline uint64_t gq_mix(uint64_t n) {
 /* ---- Philox4x32-10 (Salmon et al., SC 2011): noise as a function ---- */
 typedef struct gq_key { uint32_t k[2]; } gq_key;
 /* Key of a stream: `seed` and what it is for (GQ_FOR_*). */
-enum { GQ_FOR_USER = 0, GQ_FOR_INIT, GQ_FOR_SHUFFLE, GQ_FOR_BROWNIAN, GQ_FOR_COSINES, GQ_FOR_DATA, GQ_FOR_DROPOUT };
+enum { GQ_FOR_USER = 0, GQ_FOR_INIT, GQ_FOR_SHUFFLE, GQ_FOR_BROWNIAN, GQ_FOR_COSINES, GQ_FOR_DATA, GQ_FOR_DROPOUT,
+       GQ_FOR_AREA, GQ_FOR_AREA_TOO, GQ_FOR_LEVY };
 gq_key gq_key_make(uint64_t seed, uint32_t purpose);
 void gq_philox(const uint32_t ctr[4], gq_key key, uint32_t out[4]);
 /* out[i] for i = 0..n-1 is a pure function of (key, stream, first + i). */

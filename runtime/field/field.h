@@ -41,6 +41,8 @@ typedef struct gq_field {
   int64_t width;               /* most numbers that some value holds for one row */
   gq_noise noise;              /* the body gives drift and diffusion; these are the shapes of the latter and of W */
   gq_shape gshape, wshape;
+  int moments;                 /* steps read W and so many - 1 of H and K */
+  bool levy;                   /* and its Levy areas, {.., m, m} */
   int ndirection;
   void **direction;            /* [ndirection] numbers of the probes' inputs, in the order of the boundaries */
 } gq_field;
@@ -97,6 +99,13 @@ static inline size_t gq_rows_offset(const gq_field *f, int s, gq_shape whole) {
 /* A state of one dimension is one row: all slices have the same noise, but for one of the state's own shape. */
 static inline size_t gq_noise_offset(const gq_field *f, int s) {
   return f->noise == GQ_DIAGONAL || f->shape.ndim > 1 ? gq_rows_offset(f, s, f->wshape) : 0;
+}
+/* What steps read of the path, one after the other: moments of so many bytes, then the Levy areas. */
+static inline size_t gq_moment_bytes(const gq_field *f) {
+  return f->noise ? (gq_numel(f->wshape) * gq_dtype_size(f->dtype) + 63) & ~(size_t)63 : 0;
+}
+static inline int64_t gq_levy_numel(const gq_field *f) {
+  return f->levy ? gq_numel(f->wshape) * f->wshape.dim[f->wshape.ndim - 1] : 0;
 }
 static inline size_t gq_slice_bytes(const gq_field *f, int s) {
   return gq_numel(f->class_shape[f->class_of[s]]) * gq_dtype_size(f->dtype);

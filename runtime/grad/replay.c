@@ -84,7 +84,13 @@ static int prepare(replay *r, gq_tensor *z0, gq_tensor *t_, gq_tensor *const *ca
   gq_solution *s = r->s;
   gq_plan *plan = s->plan;
   const gq_field *f = plan->field;
-  gq_system sys = { .g = f->body, .lent = true, .parts = 1, .last = f->shape.ndim - 1, .noise = f->noise };
+  gq_system sys = { .g = f->body,
+                    .lent = true,
+                    .parts = 1,
+                    .last = f->shape.ndim - 1,
+                    .noise = f->noise,
+                    .moments = f->moments,
+                    .levy = f->levy };
   gq_stepkind kind = plan->forward.kind;
   kind.pull = kind.error = kind.stiffness = false;
   r->y = r->x[GQ_EXTRA_TWIN] = z0;
@@ -178,14 +184,21 @@ static int inner(replay *r, gq_tensor *t, gq_tensor *h, int k) {
   return GQ_OK;
 }
 
-/* W(t1) - W(t) */
+/* W(t1) - W(t), and what else the step reads of the path; w: [moments + levy] */
 static int noise(replay *r, double t, double t1, gq_tensor **w) {
   gq_along *along = &r->s->along;
   const gq_field *f = r->s->plan->field;
+  gq_shape levy = f->wshape;
   GQ_TRY(gq_along_step(along, t, t1));
-  GQ_TRY(gq_tensor_new_on(&f->on->device, f->dtype, f->wshape, w));
-  gq_copy(f->on, gq_tensor_data(*w), along->cast, gq_along_bytes(f));
-  return keep(&r->p, *w);
+  if (f->levy) levy.dim[levy.ndim] = levy.dim[levy.ndim - 1], levy.ndim++;
+  for (int i = 0; i < f->moments + f->levy; i++) {
+    gq_shape shape = i < f->moments ? f->wshape : levy;
+    GQ_TRY(gq_tensor_new_on(&f->on->device, f->dtype, shape, &w[i]));
+    gq_copy(f->on, gq_tensor_data(w[i]), (char *)along->cast + i * gq_moment_bytes(f),
+            gq_numel(shape) * gq_dtype_size(f->dtype));
+    GQ_TRY(keep(&r->p, w[i]));
+  }
+  return GQ_OK;
 }
 
 static int step(replay *r, const gq_step_record *rec, double end, int *k) {

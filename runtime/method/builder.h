@@ -15,7 +15,9 @@ typedef struct gq_builder {
   gq_dtype dtype;
   gq_ref t, h, rtol, atol[GQ_MAXPARTS], y[GQ_MAXPARTS], y1[GQ_MAXPARTS], wq[GQ_MAXSTAGES];
   gq_ref x[GQ_MAXEXTRA], x1[GQ_MAXEXTRA];
-  gq_ref dw, G[GQ_MAXSTAGES];  /* SDEs: W over the step, diffusions of the stages */
+  gq_ref dw, area[2], levy;    /* SDEs: W over the step; H and K, Levy areas */
+  gq_ref G[GQ_MAXSTAGES];      /* diffusions of the stages */
+  int calls;                   /* of the system, where its steps differ in that */
   gq_ref path[GQ_MAXSTAGES][GQ_MAXGIVEN];
   gq_ref slope[GQ_MAXSTAGES][GQ_MAXPARTS];
   gq_ref sum[GQ_SUMS];
@@ -46,6 +48,8 @@ gq_ref gq_builder_system(gq_builder *b, int i, double c, const gq_ref *y, gq_ref
 void gq_builder_evaluate(gq_builder *b, int i, double c, const gq_ref *y);
 /* Of an SDE at (t + c h, z): (d(G dW)/dz) G dW */
 int gq_builder_second(gq_builder *b, double c, gq_ref z, gq_ref *out);
+/* sum_ij A_ij (dG_j/dz) G_i there, G a matrix, A the Levy areas */
+int gq_builder_areas(gq_builder *b, double c, gq_ref z, gq_ref G, gq_ref *out);
 /* f h + G dW */
 gq_ref gq_builder_rise(gq_builder *b, gq_ref f, gq_ref G);
 /* Its input i: t, parts, ... */

@@ -85,6 +85,11 @@ static void bind_slice(gq_attempt *a, int s) {
     in[l->x + e] = (char *)a->x[e] + at, out[l->x1 + e] = (char *)a->x1[e] + at;
   }
   if (l->w >= 0) in[l->w] = (char *)a->w + gq_noise_offset(f, s);
+  for (int i = 1; i < l->moments; i++)
+    in[l->w + i] = (char *)a->w + i * gq_moment_bytes(f) + gq_noise_offset(f, s);
+  if (l->levy >= 0)
+    in[l->levy] = (char *)a->w + l->moments * gq_moment_bytes(f) +
+                  gq_noise_offset(f, s) * f->wshape.dim[f->wshape.ndim - 1];
   for (int i = 0; i < l->slopes; i++) {
     for (int k = 0; k < l->given; k++) in[l->path + i * l->given + k] = (char *)a->path[i][k] + off;
     in[l->wq + i] = &given->wq[i];

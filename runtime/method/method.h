@@ -62,6 +62,8 @@ typedef struct gq_scheme {
   bool both;                   /* others are converted, which leaves it the method that it is */
   int (*step)(struct gq_builder *b);           /* NULL: that of its tuple */
   bool backwards;              /* it takes systems that give f h + G dW alone: backward solves */
+  int moments;                 /* of the path: W, H, K; */
+  bool areas;                  /* and, of general noise, Levy areas */
   double strong[GQ_NNOISE];    /* strong order by the kind of noise; 0: it does not converge */
   double weak;
 } gq_scheme;
@@ -116,6 +118,9 @@ void gq_tableau_weights(const gq_tableau *m, double theta, double *w);
 void gq_tableau_slopes(const gq_tableau *m, double theta, double *w);
 static inline bool gq_scheme_solves(const gq_tableau *m, gq_calculus c) {
   return m->scheme->both || m->scheme->calculus == c;
+}
+static inline bool gq_scheme_areas(const gq_tableau *m, gq_noise noise) {
+  return m->scheme->areas && noise == GQ_GENERAL;
 }
 /* A backward solve is a Stratonovich SDE of z and a. */
 static inline bool gq_scheme_backwards(const gq_tableau *m) {

@@ -6,6 +6,7 @@
 
 #include "builder.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <string.h>
 
@@ -122,6 +123,119 @@ static int step_milstein(gq_builder *b) {
   return end(b, y);
 }
 
+/* ---- Runge-Kutta methods that read H ---- */
+
+/* W sums of x_i; GQ_NONE where all weights are 0 */
+static gq_ref weighted(gq_builder *b, int n, const double *w, const gq_ref *x) {
+  gq_ref sum = GQ_NONE;
+  for (int i = 0; i < n; i++)
+    if (w[i] != 0) sum = gq_builder_sum(b, sum, gq_scale(b->g, x[i], w[i]));
+  return sum;
+}
+
+static gq_ref times(gq_builder *b, gq_ref x, gq_ref y) { return gq_emit2(b->g, GQ_OP_MUL, x, y); }
+
+/* h in the state's dtype */
+static gq_ref step_size(gq_builder *b) { return gq_cast(b->g, b->h, b->dtype); }
+
+/* I_(1,0) / h = W / 2 + H */
+static gq_ref mean_path(gq_builder *b) {
+  return gq_emit2(b->g, GQ_OP_ADD, gq_scale(b->g, b->dw, 0.5), b->area[0]);
+}
+
+/* x + sum_i a_i f_i h + (sum_i b_i G_i) dW */
+static gq_ref moved(gq_builder *b, gq_ref x, int n, const double *a, const gq_ref *f, const double *w,
+                    const gq_ref *G, gq_ref dw) {
+  gq_ref drift = weighted(b, n, a, f), noise = weighted(b, n, w, G);
+  if (drift != GQ_NONE) x = gq_emit2(b->g, GQ_OP_ADD, x, times(b, drift, step_size(b)));
+  return noise == GQ_NONE ? x : gq_emit2(b->g, GQ_OP_ADD, x, gq_noise_product(b->g, b->s->noise, noise, dw));
+}
+
+static void evaluate(gq_builder *b, double c, gq_ref z, gq_ref *f, gq_ref *G) {
+  gq_ref out[2];
+  b->calls++;
+  gq_builder_system(b, 0, c, &z, out);
+  if (f) *f = out[0];
+  if (G) *G = out[1];
+}
+
+/* SRA1: z2 = z + 3/4 f h + 3/2 G(t + h) I10 / h; z + (f + 2 f2) h / 3 + G(t + h) (W - I10 / h) + G(t) I10 / h */
+static int step_additive(gq_builder *b) {
+  gq_ref z = b->y[0], f[2], G[2], path = mean_path(b), rest = gq_emit2(b->g, GQ_OP_SUB, b->dw, path);
+  value y = start(b);
+  evaluate(b, 0, z, &f[0], &G[0]);
+  b->calls--; /* G is free of z: what is evaluated there is no drift */
+  evaluate(b, 1, z, NULL, &G[1]);
+  gq_ref z2 = moved(b, z, 2, (double[]){ 0.75, 0 }, f, (double[]){ 0, 1.5 }, G, path);
+  evaluate(b, 0.75, z2, &f[1], NULL);
+  y.part[0] = moved(b, z, 2, (double[]){ 1. / 3, 2. / 3 }, f, (double[]){ 1, 0 }, G, path);
+  y.part[0] = moved(b, y.part[0], 2, (double[]){ 0, 0 }, f, (double[]){ 0, 1 }, G, rest);
+  return end(b, y);
+}
+
+/* SRID2, as SRIW2 in the paper, of diagonal and scalar noise: stages u of f, v of G */
+static int step_srk(gq_builder *b) {
+  if (b->s->noise == GQ_ADDITIVE) return step_additive(b);
+  static const double beta[4][4] = { { -1, 1, 2, -2 },
+                                     { 4. / 3, -4. / 3, -4. / 3, 5. / 3 },
+                                     { 2. / 3, 1. / 3, -2. / 3, -2. / 3 },
+                                     { 0, 0, 0, 1 } };
+  gq_graph *g = b->g;
+  gq_ref z = b->y[0], f[4], G[4], h = step_size(b), root = gq_emit1(g, GQ_OP_SQRT, h), W = b->dw,
+         path = mean_path(b);
+  gq_ref square = times(b, W, W);
+  /* I11 / sqrt(h), I111 / h */
+  gq_ref I11 = gq_scale(g, gq_emit2(g, GQ_OP_DIV, gq_emit2(g, GQ_OP_SUB, square, h), root), 0.5);
+  gq_ref I111 = gq_scale(
+    g, times(b, W, gq_emit2(g, GQ_OP_SUB, gq_emit2(g, GQ_OP_DIV, square, h), gq_const(g, b->dtype, 3))),
+    1. / 6);
+  gq_ref along = gq_expand(g, root, gq_graph_node(g, W)->shape);
+  evaluate(b, 0, z, &f[0], &G[0]);
+  evaluate(b, 1, moved(b, z, 1, (double[]){ 1 }, f, (double[]){ 0 }, G, path), &f[1], NULL);
+  evaluate(b, 0.25, moved(b, z, 1, (double[]){ 0.25 }, f, (double[]){ -0.5 }, G, along), NULL, &G[1]);
+  evaluate(b, 0.5, moved(b, z, 2, (double[]){ 0.25, 0.25 }, f, (double[]){ 1, 0.5 }, G, path), &f[2], NULL);
+  evaluate(b, 1, moved(b, z, 1, (double[]){ 1 }, f, (double[]){ 1 }, G, along), NULL, &G[2]);
+  gq_ref v = moved(b, z, 3, (double[]){ 0, 0, 0.25 }, f, (double[]){ 2, -1, 0.5 }, G, along);
+  evaluate(b, 0.25, v, NULL, &G[3]);
+  value y = start(b);
+  y.part[0] = moved(b, z, 3, (double[]){ 1. / 6, 1. / 6, 2. / 3 }, f, (double[]){ 0, 0, 0 }, G, path);
+  for (int i = 0; i < 4; i++) {
+    gq_ref w = weighted(b, 4, beta[i], (gq_ref[]){ W, I11, path, I111 });
+    y.part[0] = gq_emit2(g, GQ_OP_ADD, y.part[0], gq_noise_product(g, b->s->noise, G[i], w));
+  }
+  return end(b, y);
+}
+
+/* SPaRK: drift and noise by one tableau each; H beside W */
+static int step_spark(gq_builder *b) {
+  const double x1 = (3 - sqrt(3)) / 6, x2 = sqrt(3) / 3;
+  gq_ref z = b->y[0], f[3], G[3], W = b->dw, H = b->area[0];
+  gq_ref first = gq_emit2(b->g, GQ_OP_ADD, gq_scale(b->g, W, 0.5), gq_scale(b->g, H, sqrt(3)));
+  evaluate(b, 0, z, &f[0], &G[0]);
+  evaluate(b, 0.5, moved(b, z, 1, (double[]){ 0.5 }, f, (double[]){ 1 }, G, first), &f[1], &G[1]);
+  evaluate(b, 1, moved(b, z, 2, (double[]){ 0, 1 }, f, (double[]){ 0, 1 }, G, W), &f[2], &G[2]);
+  value y = start(b);
+  const double w[] = { x1, x2, x1 };
+  y.part[0] = moved(b, z, 3, w, f, w, G, W);
+  y.part[0] = moved(b, y.part[0], 3, (double[]){ 0, 0, 0 }, f, (double[]){ 1, 0, -1 }, G, H);
+  return end(b, y);
+}
+
+/* z' = z + f h / 2 + G dW / 2; z + f' h + G' dW + sum_ij A_ij (dG_j'/dz) G_i': the log-ODE, by the midpoint rule */
+static int step_log_ode(gq_builder *b) {
+  gq_ref area;
+  value z = start(b);
+  fields x = at(b, 0, 0, z);
+  value mid = add(b, z, half(b, rise(b, x)));
+  fields x1 = at(b, 1, 0.5, mid);
+  value y = add(b, z, rise(b, x1));
+  if (b->s->levy) {
+    GQ_TRY(gq_builder_areas(b, 0.5, mid.part[0], x1.G, &area));
+    y.part[0] = gq_emit2(b->g, GQ_OP_ADD, y.part[0], area);
+  }
+  return end(b, y);
+}
+
 /* ---- rows ---- */
 
 /* Strong orders: diagonal, scalar, additive, general, commutative noise */
@@ -138,20 +252,26 @@ static const struct {
   const double *c, *b;
   const char *name, *source;
 } rows[] = {
-  { { GQ_STRATONOVICH, false, NULL, false, STRONG(1, 1, 1, 0.5, 1), 1 },
+  { { GQ_STRATONOVICH, false, NULL, false, 1, false, STRONG(1, 1, 1, 0.5, 1), 1 },
     "reversible_heun", 0, 1, NULL, NULL, "reversible_heun", "Kidger, Foster, Li & Lyons, NeurIPS 2021, Algorithm 1" },
-  { { GQ_STRATONOVICH, false, step_heun, true, STRONG(1, 1, 1, 0.5, 1), 1 },
+  { { GQ_STRATONOVICH, false, step_heun, true, 1, false, STRONG(1, 1, 1, 0.5, 1), 1 },
     NULL, 2, 2, W(0, 1), W(0.5, 0.5), "heun", "Rümelin, SIAM J. Numer. Anal. 19 (1982)" },
-  { { GQ_STRATONOVICH, false, step_midpoint, true, STRONG(1, 1, 1, 0.5, 1), 1 },
+  { { GQ_STRATONOVICH, false, step_midpoint, true, 1, false, STRONG(1, 1, 1, 0.5, 1), 1 },
     NULL, 2, 2, W(0, 0.5), W(0, 1), "midpoint", "the explicit midpoint rule with dW beside h; Kloeden & Platen 1992" },
-  { { GQ_STRATONOVICH, false, step_euler_heun, false, STRONG(1, 1, 1, 0.5, 1), 1 },
+  { { GQ_STRATONOVICH, false, step_euler_heun, false, 1, false, STRONG(1, 1, 1, 0.5, 1), 1 },
     NULL, 2, 2, W(0, 1), W(0.5, 0.5), "euler_heun", "Gard, Introduction to Stochastic Differential Equations, 1988" },
-  { { GQ_ITO, false, step_euler, false, STRONG(0.5, 0.5, 1, 0.5, 0.5), 1 },
+  { { GQ_ITO, false, step_euler, false, 1, false, STRONG(0.5, 0.5, 1, 0.5, 0.5), 1 },
     NULL, 1, 1, W(0), W(1), "euler", "Maruyama, Rend. Circ. Mat. Palermo 4 (1955)" },
-  { { GQ_STRATONOVICH, true, step_milstein, false, STRONG(1, 1, 1, 0, 1), 1 },
+  { { GQ_STRATONOVICH, true, step_milstein, false, 1, false, STRONG(1, 1, 1, 0, 1), 1 },
     NULL, 1, 1, W(0), W(1), "milstein", "Milstein 1974; Kloeden & Platen 1992, 10.3" },
-  { { GQ_STRATONOVICH, false, step_ralston, true, STRONG(1, 1, 1, 0.5, 1), 1 },
+  { { GQ_STRATONOVICH, false, step_ralston, true, 1, false, STRONG(1, 1, 1, 0.5, 1), 1 },
     NULL, 2, 2, W(0, 2. / 3), W(0.25, 0.75), "ralston", "Ralston 1962 with dW beside h; Rümelin 1982" },
+  { { GQ_ITO, false, step_srk, false, 2, false, STRONG(1.5, 1.5, 1.5, 0, 0), 1.5 },
+    NULL, 1, 1, W(0), W(1), "srk", "Rößler, SIAM J. Numer. Anal. 48 (2010): SRID2; SRA1 for additive noise" },
+  { { GQ_STRATONOVICH, false, step_log_ode, false, 2, true, STRONG(1, 1, 1, 0.5, 1), 1 },
+    NULL, 2, 2, W(0, 0.5), W(0, 1), "log_ode", "Foster, Oxford 2020; with the midpoint rule as torchsde's" },
+  { { GQ_STRATONOVICH, false, step_spark, false, 2, false, STRONG(1, 1, 1.5, 0.5, 1), 1 },
+    NULL, 1, 1, W(0), W(1), "spark", "Foster 2023, On the convergence of adaptive approximations for SDEs, Definition 1.6" },
 };
 /* clang-format on */
 #undef W

@@ -48,6 +48,13 @@ static gq_ref noise_input(builder *b) {
   return gq_input(b->g, b->dtype, gq_noise_shape(b->s->noise, gq_builder_input(b, 1)->shape, G));
 }
 
+/* {.., m, m} for W {.., m} */
+static gq_ref levy_input(builder *b) {
+  gq_shape s = gq_graph_node(b->g, b->dw)->shape;
+  s.dim[s.ndim] = s.dim[s.ndim - 1], s.ndim++;
+  return gq_input(b->g, b->dtype, s);
+}
+
 static void inputs(builder *b) {
   gq_steplayout *l = b->l;
   int n = 0, parts = l->parts;
@@ -67,7 +74,14 @@ static void inputs(builder *b) {
   l->x = n, n += l->extra;
   for (int e = 0; e < l->extra; e++) b->x[e] = extra_input(b, e);
   l->w = -1;
-  if (b->s->noise || b->s->rise) l->w = n++, b->dw = noise_input(b);
+  if (b->s->rise) l->w = n++, b->dw = noise_input(b);
+  if (b->s->noise) {
+    l->w = n, n += l->moments = b->s->moments;
+    b->dw = noise_input(b);
+    for (int i = 1; i < l->moments; i++) b->area[i - 1] = noise_input(b);
+  }
+  l->levy = b->s->levy ? n++ : -1;
+  if (b->s->levy) b->levy = levy_input(b);
   l->path = -1;
   if (l->given) {
     l->path = n, n += l->slopes * l->given;
@@ -129,40 +143,95 @@ gq_ref gq_builder_rise(builder *b, gq_ref f, gq_ref G) {
   return gq_noise_rise(b->g, b->s->noise, f, G, to_state(b, b->h), b->dw);
 }
 
-/* What moves along G dW while t and dW stand still: inputs nothing, z, t, dW, boundary values; bind: [those] */
-static int move_along(builder *b, gq_ref *bind, gq_graph **jet) {
+/* ---- second derivatives of what moves along the noise ---- */
+
+/* `way` of G, and of two given values: dW; or x and G_j at z. */
+typedef gq_ref along(const builder *b, gq_graph *g, gq_ref G, const gq_ref *given, int j);
+
+static gq_ref along_noise(const builder *b, gq_graph *g, gq_ref G, const gq_ref *given, int j) {
+  return gq_noise_product(g, b->s->noise, G, given[0]);
+}
+
+/* Column j of a matrix */
+static gq_ref column(gq_graph *g, gq_ref G, int64_t j) {
+  gq_attr attr = { .shape = gq_graph_node(g, G)->shape };
+  int last = attr.shape.ndim - 1;
+  attr.start[last] = j, attr.shape.dim[last] = 1;
+  for (int i = 0; i <= last; i++) attr.step[i] = 1;
+  gq_shape z = attr.shape;
+  z.ndim--;
+  return gq_reshape(g, gq_emit(g, GQ_OP_SLICE, 1, &G, &attr), z);
+}
+
+/* G_j - given G_j + given x: at z that is x, and so its second derivative (dG_j/dz) x. */
+static gq_ref along_column(const builder *b, gq_graph *g, gq_ref G, const gq_ref *given, int j) {
+  return gq_emit2(g, GQ_OP_ADD, gq_emit2(g, GQ_OP_SUB, column(g, G, j), given[1]), given[0]);
+}
+
+/* What moves so while t and what is given stand still: inputs nothing, z, t, given, boundary values; bind: [those] */
+static int move_along(builder *b, along *way, int j, int ngiven, const gq_ref *given, gq_ref *bind,
+                      gq_graph **jet) {
   gq_graph *g = gq_graph_new();
-  gq_ref out[2], dw;
+  gq_ref out[2], own[2] = { GQ_NONE, GQ_NONE };
   if (!g) return gq_nomem(0);
-  const gq_node *t = gq_builder_input(b, 0), *w = gq_graph_node(b->g, b->dw);
+  const gq_node *t = gq_builder_input(b, 0);
   gq_input(g, t->dtype, t->shape);
   bind[1] = gq_input(g, b->dtype, gq_builder_input(b, 1)->shape), bind[0] = gq_input(g, t->dtype, t->shape);
-  dw = gq_input(g, w->dtype, w->shape);
+  for (int i = 0; i < ngiven; i++) own[i] = gq_input(g, b->dtype, gq_graph_node(b->g, given[i])->shape);
   for (int i = 2; i < b->nb + 2; i++)
     bind[i] = gq_input(g, gq_builder_input(b, i)->dtype, gq_builder_input(b, i)->shape);
   gq_inline(g, b->s->g, bind, out);
-  gq_ref rise = gq_noise_product(g, b->s->noise, out[1], dw);
-  gq_graph_set_outputs(g, 1, &rise);
+  gq_ref to = way(b, g, out[1], own, j);
+  gq_graph_set_outputs(g, 1, &to);
   int status = gq_graph_status(g);
   if (status == GQ_OK) status = gq_jet(g, 2, jet);
   gq_graph_free(g);
   return status;
 }
 
-int gq_builder_second(builder *b, double c, gq_ref z, gq_ref *out) {
+static int second(builder *b, double c, gq_ref z, along *way, int j, int ngiven, const gq_ref *given,
+                  gq_ref *out) {
   gq_graph *jet;
-  gq_ref *bind = gq_calloc(b->nb + 4, sizeof *bind), rate[2] = { GQ_NONE, GQ_NONE };
-  int status = bind ? move_along(b, bind, &jet) : gq_nomem(b->nb);
+  gq_ref *bind = gq_calloc(b->nb + 5, sizeof *bind), rate[2] = { GQ_NONE, GQ_NONE };
+  int status = bind ? move_along(b, way, j, ngiven, given, bind, &jet) : gq_nomem(b->nb), n = 3;
   if (status == GQ_OK) {
     gq_ref t = c == 0 ? b->t : gq_emit2(b->g, GQ_OP_ADD, b->t, gq_scale(b->g, b->ht, c));
-    bind[0] = gq_const(b->g, b->dtype, 0), bind[1] = z, bind[2] = to_state(b, t), bind[3] = b->dw;
-    for (int j = 0; j < b->nb; j++) bind[4 + j] = b->bv[j];
+    bind[0] = gq_const(b->g, b->dtype, 0), bind[1] = z, bind[2] = to_state(b, t);
+    for (int i = 0; i < ngiven; i++) bind[n++] = given[i];
+    for (int i = 0; i < b->nb; i++) bind[n++] = b->bv[i];
     gq_inline(b->g, jet, bind, rate);
     gq_graph_free(jet);
   }
   gq_free(bind);
   *out = rate[1];
   return status;
+}
+
+int gq_builder_second(builder *b, double c, gq_ref z, gq_ref *out) {
+  return second(b, c, z, along_noise, 0, 1, &b->dw, out);
+}
+
+/* G A: {.., d, m} by {.., m, m} */
+static gq_ref by_areas(builder *b, gq_ref G) {
+  gq_graph *g = b->g;
+  gq_shape s = gq_graph_node(g, G)->shape, a = gq_graph_node(g, b->levy)->shape, out = s;
+  int64_t m = s.dim[s.ndim - 1];
+  s.dim[s.ndim++] = 1;
+  a.dim[a.ndim] = m, a.dim[a.ndim - 1] = m, a.dim[a.ndim - 2] = 1, a.ndim++;
+  gq_ref x = gq_emit2(g, GQ_OP_MUL, gq_reshape(g, G, s), gq_reshape(g, b->levy, a));
+  return gq_reshape(g, gq_sum_axes(g, x, 1 << (s.ndim - 2)), out);
+}
+
+int gq_builder_areas(builder *b, double c, gq_ref z, gq_ref G, gq_ref *out) {
+  gq_shape s = gq_graph_node(b->g, G)->shape;
+  gq_ref ways = by_areas(b, G), part;
+  *out = GQ_NONE;
+  for (int64_t j = 0; j < s.dim[s.ndim - 1]; j++) {
+    gq_ref given[] = { column(b->g, ways, j), column(b->g, G, j) };
+    GQ_TRY(second(b, c, z, along_column, (int)j, 2, given, &part));
+    *out = gq_builder_sum(b, *out, part);
+  }
+  return GQ_OK;
 }
 
 void gq_builder_evaluate(builder *b, int i, double c, const gq_ref *y) {
@@ -417,8 +486,8 @@ static int build(builder *b, const bool *want) {
   slope_outputs(b);
   heuristic_outputs(b);
   product_outputs(b);
-  l->nfe = m->used - 1 + 1; /* with carry: stages 2.. and the end slope */
-  if (!l->carry) l->nfe = m->used;
+  l->nfe = m->used; /* with carry: stages 2.. and the end slope */
+  if (b->calls) l->nfe = b->calls;
   if (m->tuple) l->nfe = 1;
   l->nfe_dense = b->k->dense ? m->slopes - m->used - (l->carry ? 1 : 0) : 0;
   if (b->k->pull) GQ_TRY(pull_outputs(b, want));

@@ -34,9 +34,10 @@ typedef struct gq_stepkind {
 ** phase 0: an attempt; phase 1: what only an accepted step needs; phase 2: the step's vjp. */
 typedef struct gq_steplayout {
   int parts, nq, slopes, given, extra;
+  int moments;                 /* of the noise, from w on */
   bool carry;                  /* the slope at the start is an input, that at the end an output */
   int nfe, nfe_dense;          /* evaluations in phase 0 and in phase 1 */
-  int nin, t, h, ht, rtol, atol, y, f, x, w, path, wq, bv, directions, cy, cf, cx, ck[GQ_MAXSTAGES];
+  int nin, t, h, ht, rtol, atol, y, f, x, w, path, levy, wq, bv, directions, cy, cf, cx, ck[GQ_MAXSTAGES];
   int h2, y2, f2;              /* inverse with pull: h again, and what phase 0 stored */
   int nout, y1, f1, x1, err, err3, finite, k[GQ_MAXSTAGES], dq, eq, q, py, pf, px, pt, ph, pb;
   int sum[GQ_SUMS], csum[GQ_SUMS]; /* heuristics: sums out (stored float64, of this slice), their cotangents in */
@@ -44,7 +45,7 @@ typedef struct gq_steplayout {
   int *pb_of;                  /* [npb] boundary value of each */
 } gq_steplayout;
 
-/* Inputs: t, h, h as it makes times, rtol, atol[parts] (float64), y[parts], f[parts] if carry, x[extra], dW of an SDE, what is given at each slope's
+/* Inputs: t, h, h as it makes times, rtol, atol[parts] (float64), y[parts], f[parts] if carry, x[extra], W (H, K, Levy areas) of an SDE, what is given at each slope's
 ** time [slopes][given], product weights wq[slopes] (float64), boundary values; with pull: cotangents of y1, f1, x1, k, sums.
 ** With lanes t, both h, atol and the error sums are {lanes}, one a row.
 ** Outputs: y1[parts], f1[parts] if carry, x1[extra] (stored); error sums[parts] (stored float64: sum or maximum over

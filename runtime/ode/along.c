@@ -6,9 +6,11 @@
 #include <math.h>
 
 int gq_along_new(const gq_field *f, gq_brownian *path, gq_along *a) {
-  size_t n = gq_numel(f->wshape), part = gq_round64(gq_along_bytes(f)), wide = gq_round64(n * sizeof(double));
   *a = (gq_along){ .field = f, .t = NAN };
   if (!path) return GQ_OK;
+  int known = gq_brownian_moments(path);
+  size_t n = (f->moments > known ? f->moments : known) * gq_numel(f->wshape) + gq_levy_numel(f);
+  size_t part = gq_round64(gq_along_bytes(f)), wide = gq_round64(n * sizeof(double));
   a->bytes = wide + 2 * part;
   a->dw = gq_alloc(wide + 64), a->cast = gq_allocate(f->on, 2 * part + 64);
   a->path = gq_brownian_ref(path);
@@ -24,13 +26,31 @@ void gq_along_done(gq_along *a) {
   *a = (gq_along){ 0 };
 }
 
+/* After what the path gives. */
+static double *levy_areas(const gq_along *a) {
+  return a->dw + gq_brownian_moments(a->path) * gq_numel(a->field->wshape);
+}
+
+/* W, and what else steps read, from t to t1. */
+static int ask(gq_along *a, double t, double t1) {
+  size_t n = gq_numel(a->field->wshape);
+  if (a->field->moments == 1) return gq_brownian_increment(a->path, t, t1, a->dw);
+  GQ_TRY(gq_brownian_areas(a->path, t, t1, a->dw));
+  return a->field->levy ? gq_brownian_levy_areas(a->path, t, t1, a->dw, a->dw + n, levy_areas(a)) : GQ_OK;
+}
+
 /* dw as states are */
 static void pack(gq_along *a, double t, double t1) {
   const gq_field *f = a->field;
+  size_t n = gq_numel(f->wshape), each = gq_moment_bytes(f);
   a->t = t, a->t1 = t1;
-  f->on->vec->put(f->dtype, gq_numel(f->wshape), a->dw, a->cast, 1);
-  if (a->packed != a->cast)
-    gq_field_pack(f, a->cast, a->packed); /* only noise of the state's shape is turned */
+  for (int i = 0; i < f->moments; i++) {
+    char *cast = (char *)a->cast + i * each, *packed = (char *)a->packed + i * each;
+    f->on->vec->put(f->dtype, n, a->dw + i * n, cast, 1);
+    if (packed != cast) gq_field_pack(f, cast, packed); /* only noise of the state's shape is turned */
+  }
+  if (f->levy)
+    f->on->vec->put(f->dtype, gq_levy_numel(f), levy_areas(a), (char *)a->cast + f->moments * each, 1);
 }
 
 /* Of a step that both inverts and differentiates it is asked for twice. */
@@ -38,7 +58,8 @@ static bool known(const gq_along *a, double t, double t1) { return t == a->t && 
 
 int gq_along_step(gq_along *a, double t, double t1) {
   if (known(a, t, t1)) return GQ_OK;
-  GQ_TRY(gq_brownian_increment(a->path, t, t1, a->dw));
+  if (t1 < t) GQ_TRY(gq_brownian_increment(a->path, t, t1, a->dw)); /* backward solves read W alone */
+  else GQ_TRY(ask(a, t, t1));
   pack(a, t, t1);
   return GQ_OK;
 }
@@ -46,6 +67,7 @@ int gq_along_step(gq_along *a, double t, double t1) {
 int gq_along_back(gq_along *a, double t, double t1) {
   size_t n = gq_numel(a->field->wshape);
   if (known(a, t, t1)) return GQ_OK;
+  if (a->field->moments > 1) return gq_along_step(a, t, t1);
   GQ_TRY(gq_brownian_increment(a->path, t1, t, a->dw));
   for (size_t i = 0; i < n; i++) a->dw[i] = -a->dw[i];
   pack(a, t, t1);

@@ -10,15 +10,15 @@
 typedef struct gq_along {
   const gq_field *field;
   gq_brownian *path;           /* NULL: no SDE */
-  double *dw;                  /* W over a step, the host's; */
+  double *dw;                  /* W over a step, and what else of the path it reads, the host's; */
   void *cast, *packed;         /* in the state's dtype, and as slices hold states */
   size_t bytes;
   double t, t1;                /* the step that they are of */
 } gq_along;
 int gq_along_new(const gq_field *f, gq_brownian *path, gq_along *a);
 void gq_along_done(gq_along *a);
-static inline size_t gq_along_bytes(const gq_field *f) {   /* of W */
-  return f->noise ? gq_numel(f->wshape) * gq_dtype_size(f->dtype) : 0;
+static inline size_t gq_along_bytes(const gq_field *f) {
+  return f->moments * gq_moment_bytes(f) + gq_levy_numel(f) * gq_dtype_size(f->dtype);
 }
 /* W(t1) - W(t) into a->cast and a->packed. */
 int gq_along_step(gq_along *a, double t, double t1);

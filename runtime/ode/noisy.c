@@ -115,6 +115,27 @@ static int check_path(const gq_problem *p) {
   return GQ_OK;
 }
 
+/* What steps read of the path. */
+static int check_areas(const gq_problem *p, const gq_ode_options *o) {
+  const gq_tableau *m = o->method;
+  bool areas = gq_scheme_areas(m, p->noise);
+  gq_levy have = gq_brownian_levy(p->path);
+  const char *want = m->scheme->moments > 2 ? "space-time-time" : "space-time";
+  if (areas && have != GQ_LEVY_DAVIE && have != GQ_LEVY_FOSTER)
+    return gq_fail(
+      GQ_EARG,
+      "method \"%s\" reads Levy areas of general noise, and the Brownian path was made with levy_area = "
+      "\"%s\": make it with \"foster\" or \"davie\"",
+      m->name, gq_levy_names[have]);
+  if (m->scheme->moments > gq_brownian_moments(p->path))
+    return gq_fail(
+      GQ_EARG,
+      "method \"%s\" reads more of a Brownian path than W, and this one was made with levy_area = \"%s\": "
+      "make it with \"%s\"",
+      m->name, gq_levy_names[have], want);
+  return areas ? gq_brownian_grid(p->path, o->step_size) : GQ_OK;
+}
+
 int gq_noise_check(const gq_problem *p, const gq_ode_options *o) {
   if (!gq_is_float(p->z0->dtype))
     return gq_fail(GQ_EDTYPE, "z0 is %s: expected float32 or float64", gq_dtype_name(p->z0->dtype));
@@ -125,6 +146,7 @@ int gq_noise_check(const gq_problem *p, const gq_ode_options *o) {
   GQ_TRY(check_method(p, o));
   GQ_TRY(check_path(p));
   GQ_TRY(check_step(p, o->step_size));
+  GQ_TRY(check_areas(p, o));
   if (p->t_grad && o->engine->keeps != GQ_KEEP_NOTHING)
     return gq_fail(GQ_EARG,
                    "the times require a gradient, and the solution of an SDE has no derivative in time: give "

@@ -13,13 +13,16 @@
 ** The middles on the way to the last leaf are kept, which saves their normals, not more: a step
 ** forward makes the few levels new that differ.
 */
+#include "areas.h"
 #include "sde.h"
 
 #include <float.h>
 #include <math.h>
 #include <string.h>
 
-enum { MAX_DEPTH = 48, BLOCK = 512 }; /* components that go down the tree together */
+const char *const gq_levy_names[] = { "none", "space-time", "space-time-time", "davie", "foster", NULL };
+
+enum { MAX_DEPTH = GQ_BROWNIAN_DEPTH, BLOCK = 512 }; /* components that go down the tree together */
 
 struct gq_brownian {
   int users;
@@ -38,6 +41,10 @@ struct gq_brownian {
   uint64_t path;          /* the leaf they lead to */
   double last;            /* NaN: none */
   void *block;
+  gq_levy levy;
+  gq_areas *areas; /* instead of the middles where more than W is known, */
+  double *moments; /* [moments][count] of them */
+  double grid;     /* steps that read Levy areas; 0: none have */
 };
 
 /* ---- making ---- */
@@ -92,9 +99,18 @@ static void end_block(void *ctx, int i) {
   for (size_t k = from; k < from + n; k++) b->end[k] *= sd;
 }
 
+static int alloc_areas(gq_brownian *b) {
+  size_t bytes;
+  if (!gq_size_mul(b->count, gq_brownian_moments(b) * sizeof(double), &bytes) ||
+      !gq_size_add(bytes, 64, &bytes))
+    return gq_nomem(SIZE_MAX);
+  if (!(b->moments = gq_alloc(bytes))) return gq_nomem(bytes);
+  return gq_areas_new(b->t0, b->t1 - b->t0, b->count, gq_brownian_moments(b), b->depth, b->seed, &b->areas);
+}
+
 static int blocks(const gq_brownian *b) { return (int)((b->count + BLOCK - 1) / BLOCK); }
 
-int gq_brownian_new(double t0, double t1, gq_shape shape, gq_dtype d, uint64_t seed, double tol,
+int gq_brownian_new(double t0, double t1, gq_shape shape, gq_dtype d, uint64_t seed, double tol, gq_levy levy,
                     gq_brownian **out) {
   *out = NULL;
   GQ_TRY(check_span(t0, t1, tol));
@@ -109,12 +125,13 @@ int gq_brownian_new(double t0, double t1, gq_shape shape, gq_dtype d, uint64_t s
   b->depth = depth_for(t1 - t0, tol);
   b->key = gq_key_make(seed, GQ_FOR_BROWNIAN);
   b->last = NAN;
-  int status = alloc_vectors(b);
+  b->levy = levy;
+  int status = levy ? alloc_areas(b) : alloc_vectors(b);
   if (status != GQ_OK) {
-    gq_free(b);
+    gq_brownian_free(b);
     return status;
   }
-  gq_parallel(blocks(b), end_block, b);
+  if (!levy) gq_parallel(blocks(b), end_block, b);
   *out = b;
   return GQ_OK;
 }
@@ -126,6 +143,8 @@ gq_brownian *gq_brownian_ref(gq_brownian *b) {
 
 void gq_brownian_free(gq_brownian *b) {
   if (!b || --b->users) return;
+  gq_areas_free(b->areas);
+  gq_free(b->moments);
   gq_free(b->block);
   gq_free(b);
 }
@@ -229,8 +248,77 @@ static void seek(gq_brownian *b, double t) {
   b->last = t;
 }
 
+gq_levy gq_brownian_levy(const gq_brownian *b) { return b->levy; }
+int gq_brownian_moments(const gq_brownian *b) {
+  return b->levy == GQ_LEVY_NONE ? 1 : b->levy == GQ_LEVY_SPACE_TIME_TIME ? 3 : 2;
+}
+
+int gq_brownian_areas(gq_brownian *b, double s, double t, double *x) {
+  GQ_TRY(check_time(b, &s));
+  GQ_TRY(check_time(b, &t));
+  if (!b->areas)
+    return gq_fail(GQ_EARG,
+                   "brownian: this path knows W alone: make it with levy_area = \"space-time\" or another");
+  if (s > t) return gq_fail(GQ_EARG, "brownian: areas are those from an earlier time to a later one");
+  gq_areas_between(b->areas, s, t, x);
+  return GQ_OK;
+}
+
+/* W alone, of a path that knows more. */
+static int increment_of_areas(gq_brownian *b, double s, double t, double *dw) {
+  double sign = t < s ? -1 : 1;
+  GQ_TRY(gq_brownian_areas(b, fmin(s, t), fmax(s, t), b->moments));
+  for (size_t k = 0; k < b->count; k++) dw[k] = sign * b->moments[k];
+  return GQ_OK;
+}
+
+/* Of one interval: its ends as they are. */
+static uint64_t interval_stream(double s, double t) {
+  uint64_t x, y;
+  uint32_t r[4];
+  memcpy(&x, &s, sizeof x), memcpy(&y, &t, sizeof y);
+  const uint32_t ctr[4] = { (uint32_t)x, (uint32_t)(x >> 32), (uint32_t)y, (uint32_t)(y >> 32) };
+  gq_philox(ctr, (gq_key){ { 0, 0 } }, r);
+  return (uint64_t)r[1] << 32 | r[0];
+}
+
+/* H_i W_j - W_i H_j, the mean given W and H, and independent normals of the variance h^2 / 12 (Davie), or of the
+** conditional one h^2 / 20 + h (H_i^2 + H_j^2) / 5 (Foster, Oxford 2020, 5.3), whose mean that is. */
+int gq_brownian_levy_areas(gq_brownian *b, double s, double t, const double *w, const double *h,
+                           double *area) {
+  if (b->levy != GQ_LEVY_DAVIE && b->levy != GQ_LEVY_FOSTER)
+    return gq_fail(GQ_EARG,
+                   "brownian: this path has no Levy areas: make it with levy_area = \"davie\" or \"foster\"");
+  size_t m = b->shape.ndim ? (size_t)b->shape.dim[b->shape.ndim - 1] : 1;
+  double dt = t - s;
+  gq_key key = gq_key_make(b->seed, GQ_FOR_LEVY);
+  gq_random_normal(key, interval_stream(s, t), 0, b->count * m, area);
+  for (size_t r = 0; r < b->count; r += m)
+    for (size_t i = 0; i < m; i++)
+      for (size_t j = i; j < m; j++) {
+        double hh = h[r + i] * h[r + i] + h[r + j] * h[r + j];
+        double var = b->levy == GQ_LEVY_DAVIE ? dt * dt / 12 : dt * dt / 20 + dt * hh / 5;
+        double *a = &area[(r + i) * m];
+        double v = i == j ? 0 : h[r + i] * w[r + j] - w[r + i] * h[r + j] + sqrt(var) * a[j];
+        a[j] = v, area[(r + j) * m + i] = -v;
+      }
+  return GQ_OK;
+}
+
+int gq_brownian_grid(gq_brownian *b, double dt) {
+  if (b->grid > 0 && b->grid != dt)
+    return gq_fail(
+      GQ_EARG,
+      "the Levy areas of this path belong to steps of %g: they are approximations that do not add up, "
+      "so a solve with dt = %g needs another path",
+      b->grid, dt);
+  b->grid = dt;
+  return GQ_OK;
+}
+
 int gq_brownian_value(gq_brownian *b, double t, double *w) {
   GQ_TRY(check_time(b, &t));
+  if (b->areas) return increment_of_areas(b, b->t0, t, w);
   seek(b, t);
   memcpy(w, b->value, b->count * sizeof *w);
   return GQ_OK;
@@ -239,6 +327,7 @@ int gq_brownian_value(gq_brownian *b, double t, double *w) {
 int gq_brownian_increment(gq_brownian *b, double s, double t, double *dw) {
   GQ_TRY(check_time(b, &s));
   GQ_TRY(check_time(b, &t));
+  if (b->areas) return increment_of_areas(b, s, t, dw);
   seek(b, s);
   double *from = b->value;
   b->value = b->from;

@@ -11,7 +11,11 @@
 ** component); any query order gives the same path. tol: widest leaf of the tree, to be well below
 ** the steps taken; 0: 2^-18 of the interval. Values at dyadic times do not depend on it. */
 typedef struct gq_brownian gq_brownian;
-int gq_brownian_new(double t0, double t1, gq_shape shape, gq_dtype d, uint64_t seed, double tol, gq_brownian **b);
+/* What it knows of an interval beside W (areas.c): nothing, H, H and K; or H and an approximation of the Levy areas. */
+typedef enum gq_levy { GQ_LEVY_NONE, GQ_LEVY_SPACE_TIME, GQ_LEVY_SPACE_TIME_TIME, GQ_LEVY_DAVIE, GQ_LEVY_FOSTER } gq_levy;
+extern const char *const gq_levy_names[];                   /* NULL ends them */
+int gq_brownian_new(double t0, double t1, gq_shape shape, gq_dtype d, uint64_t seed, double tol, gq_levy levy,
+                    gq_brownian **b);
 gq_brownian *gq_brownian_ref(gq_brownian *b);
 void gq_brownian_free(gq_brownian *b_);                     /* one reference */
 gq_shape gq_brownian_shape(const gq_brownian *b);
@@ -23,6 +27,15 @@ double gq_brownian_tol(const gq_brownian *b);               /* width of a leaf *
 double gq_brownian_slack(const gq_brownian *b);             /* how far a time may miss an end by rounding: it is that end */
 int gq_brownian_value(gq_brownian *b, double t, double *w);               /* W(t) - W(t0) */
 int gq_brownian_increment(gq_brownian *b, double s, double t, double *dw);/* W(t) - W(s) */
+gq_levy gq_brownian_levy(const gq_brownian *b);
+int gq_brownian_moments(const gq_brownian *b);              /* 1: W alone, 2: and H, 3: and K */
+/* Those over [s, t], s <= t: [moments][numel] */
+int gq_brownian_areas(gq_brownian *b, double s, double t, double *x);
+/* The Levy areas 1/2 int (W_i dW_j - W_j dW_i) over [s, t] of W {.., m}, approximated from w and h, its W and H there:
+** {.., m, m}. Not additive: they belong to this interval. */
+int gq_brownian_levy_areas(gq_brownian *b, double s, double t, const double *w, const double *h, double *area);
+/* A solve with steps of dt reads Levy areas: an error where one of other steps has. */
+int gq_brownian_grid(gq_brownian *b, double dt);
 
 /* Coefficients xi of eq. (15): {cosines, numel(shape)} normals; row i is a function of (seed, i),
 ** so more cosines refine the same path. */

@@ -1,0 +1,18 @@
+/*
+** areas.h -- a Brownian path that knows W, H and K over every interval.
+*/
+#ifndef GQ_AREAS_H
+#define GQ_AREAS_H
+
+#include "../exec/exec.h"
+
+enum { GQ_MOMENTS = 3, GQ_BROWNIAN_DEPTH = 48 /* halvings at most */ };
+
+/* Of `count` components over [t0, t0 + span], halved `depth` times; moments: 2 (W, H) or 3 (and K). */
+typedef struct gq_areas gq_areas;
+int gq_areas_new(double t0, double span, size_t count, int moments, int depth, uint64_t seed, gq_areas **out);
+void gq_areas_free(gq_areas *a_);
+/* out: [moments][count] over [s, t], s <= t */
+void gq_areas_between(gq_areas *a, double s, double t, double *out);
+
+#endif
