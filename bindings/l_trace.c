@@ -254,25 +254,41 @@ static int program_gc(lua_State *L) {
   return 0;
 }
 
-static void run_program(lua_State *L, const gq_graph *g, gq_tensor *const *in, gq_tensor ***out) {
+static const gq_program *compile(lua_State *L, const gq_graph *g) {
   gq_outspec spec[MAX_INPUTS];
-  void *to[MAX_INPUTS];
-  int nout = gq_graph_outputs(g), nin = gq_graph_inputs(g);
-  for (int i = 0; i < nout; i++) {
-    spec[i] = (gq_outspec){ gq_graph_output(g, i), 0, GQ_STORE };
-    const gq_node *n = gq_graph_node(g, spec[i].ref);
-    gqL_retry(L, gq_tensor_empty(n->dtype, n->shape, out[i]));
-    to[i] = gq_tensor_data(*out[i]);
-  }
+  int nout = gq_graph_outputs(g);
+  for (int i = 0; i < nout; i++) spec[i] = (gq_outspec){ gq_graph_output(g, i), 0, GQ_STORE };
   gq_program **p = lua_newuserdatauv(L, sizeof *p, 0);
   *p = NULL;
   luaL_setmetatable(L, PROGRAM);
   gqL_retry(L, gq_program_new(&gq_cpu_backend, g, nout, spec, p));
+  return *p;
+}
+
+static void run_program(lua_State *L, const gq_graph *g, gq_tensor *const *in, gq_tensor ***out) {
+  void *to[MAX_INPUTS];
+  int nout = gq_graph_outputs(g), nin = gq_graph_inputs(g);
+  for (int i = 0; i < nout; i++) {
+    const gq_node *n = gq_graph_node(g, gq_graph_output(g, i));
+    gqL_retry(L, gq_tensor_empty(n->dtype, n->shape, out[i]));
+    to[i] = gq_tensor_data(*out[i]);
+  }
+  const gq_program *p = compile(L, g);
   const void **from = lua_newuserdatauv(L, (size_t)(nin + 1) * sizeof *from, 0);
   for (int i = 0; i < nin; i++) from[i] = gq_tensor_data(in[i]);
-  char *arena = lua_newuserdatauv(L, gq_program_arena(*p) + 64, 0);
+  char *arena = lua_newuserdatauv(L, gq_program_arena(p) + 64, 0);
   arena += (64 - (uintptr_t)arena % 64) % 64;
-  gqL_try(L, gq_program_run(*p, 0, arena, from, to));
+  gqL_try(L, gq_program_run(p, 0, arena, from, to));
+}
+
+/* program(f, {inputs}, [nout]): trace f and compile it: the instructions as text. */
+static int core_program(lua_State *L) {
+  lua_settop(L, 3);
+  char *text = gq_program_print(compile(L, gq_trace_graph(trace_arguments(L))));
+  if (text == NULL) return luaL_error(L, "not enough memory");
+  lua_pushstring(L, text);
+  gq_free(text);
+  return 1;
 }
 
 /* run(f, {inputs}, nout, how): trace f and evaluate it, node by node ("plain") or compiled ("program"). */
@@ -331,6 +347,8 @@ void gqL_open_trace(lua_State *L) {
   lua_setfield(L, -2, "trace");
   lua_pushcfunction(L, core_run);
   lua_setfield(L, -2, "run");
+  lua_pushcfunction(L, core_program);
+  lua_setfield(L, -2, "program");
   lua_pushcfunction(L, core_jet);
   lua_setfield(L, -2, "jet");
   lua_pushcfunction(L, core_stratonovich);

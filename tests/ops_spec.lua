@@ -76,7 +76,8 @@ end
 -- The rest: name -> list of {function, inputs...}; "internal" rows are derivatives or leaves of a graph.
 local mask = gq.tensor({ { true, false, true }, { false, false, true } })
 local other = {
-  input = "internal", const = "internal", affine = "internal", call = "internal", call_pull = "internal",
+  input = "internal", const = "internal", affine = "internal", conv = "internal",
+  call = "internal", call_pull = "internal",
   pad = { { gradient(function(x) return (x[{ {}, { 1, 3, 2 } }] ^ 3):sum() end), randn(2, 3) } },
   index_add = { { gradient(function(x) return (x:index_select(2, { 3, 1, 3 }) ^ 3):sum() end), randn(2, 3) } },
   scatter_add = { { gradient(function(x) return (x:gather(2, int { { 3, 1 }, { 2, 2 } }) ^ 3):sum() end),

@@ -117,6 +117,25 @@ describe("conv2d", function()
     end)
   end
 
+  it("is one instruction of a program, and so are its derivatives", function()
+    local x, w, c = randn(4, 6, 5, 5), randn(8, 3, 3, 3), randn(4, 8, 3, 3)
+    local o = { padding = 1, groups = 2, stride = 2 }
+    local function f(v, u) return gq.conv2d(v, u, o) end
+    local function pull(v, u, e)
+      return table.unpack(gq.grad(f(v, u), { v, u }, { cotangents = { e }, create_graph = true }))
+    end
+    local text = gq.core.program(f, { x, w })
+    assert.truthy(text:find("^program: 1 instr.* conv float64 8 of {3, 5, 5} by 4 x {3 x 3} to {3, 3} "), text)
+    text = gq.core.program(pull, { x, w, c }, 2)
+    assert.truthy(text:find("^program: 2 instr"), text)
+    assert.truthy(text:find("conv of data", 1, true) and text:find("conv of weight", 1, true), text)
+    x.requires_grad, w.requires_grad = true, true
+    local a, b = pull(x, w, c)
+    local d, e = gq.core.run(pull, { x, w, c }, 2, "program")
+    assert.close(d, a, 1e-12, 1e-12)
+    assert.close(e, b, 1e-12, 1e-12)
+  end)
+
   it("pads to the same size", function()
     local x, w = randn(2, 3, 4, 5), randn(2, 3, 2, 3)
     local y = gq.conv2d(x, w, { padding = "same" })

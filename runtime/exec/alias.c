@@ -65,7 +65,7 @@ static int settle_operands(gq_compiler *c, gq_ref r) {
     GQ_TRY(c->p->on->lowering->pack(n->dtype, &a, &b, n->attr.flags, &pack));
     for (int i = 0; i < 2; i++)
       if (pack >> i & 1) make_solid(c, n->args[i]);
-  } else if (class == GQ_INDEX || class == GQ_CALL) {
+  } else if (class == GQ_INDEX || class == GQ_CALL || class == GQ_WINDOWED) {
     for (int i = 0; i < n->nargs; i++) {
       gq_layout l = gq_view_layout(c, n->args[i]);
       if (!gq_layout_contiguous(&l)) make_solid(c, n->args[i]);

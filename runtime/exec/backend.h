@@ -17,6 +17,7 @@ typedef struct gq_lowering {
   bool columns;                /* rows of a slice may be innermost */
   int (*slices)(void);         /* slices of a batch that run side by side, */
   int most;                    /* and how many there may be */
+  bool convolutions;           /* there is CONV: products with windows as one instruction */
   int64_t lanes, points;       /* samples with steps of their own in one program, and their nodes */
   /* Which operands of a product must be made contiguous first: bits 0 and 1 of *pack. */
   int (*pack)(gq_dtype d, const struct gq_layout *a, const struct gq_layout *b, int flags, int *pack);

@@ -1,5 +1,6 @@
 /*
 ** compile.h -- from a graph to a program, shared by the passes of this folder:
+**   fuse.c      convolutions, found in what they are written as
 **   alias.c     phases; which nodes are only views of another node's storage (its root)
 **   schedule.c  roots in an order that brings element-wise work of one shape together: units
 **   memory.c    where each root lives: arena, input, output or constant
@@ -11,6 +12,7 @@
 
 #include "backend.h"
 #include "layout.h"
+#include "convolution.h"
 
 /* ---- the program: immutable, any number of arenas and threads run it at once ---- */
 
@@ -38,11 +40,11 @@ typedef struct gq_cellop {
 } gq_cellop;
 
 typedef enum gq_instr_kind { INSTR_GROUP, INSTR_GEMM, INSTR_REDUCE, INSTR_MOVE, INSTR_ZERO, INSTR_INDEX,
-                             INSTR_CALL, INSTR_WINDOW } gq_instr_kind;
+                             INSTR_CALL, INSTR_WINDOW, INSTR_CONV } gq_instr_kind;
 
 typedef struct gq_instr {
   gq_instr_kind kind;
-  bool add;             /* GEMM, REDUCE: into what is there */
+  bool add;             /* GEMM, REDUCE, CONV: into what is there */
   int nloc;
   gq_loc *loc;          /* GROUP: of each value; the others: result, operands */
   union {
@@ -54,6 +56,7 @@ typedef struct gq_instr {
     struct { gq_op op; gq_dtype dtype; int axis; gq_shape x, idx, out; } index;
     int what;           /* CALL: flags of CALL_PULL */
     struct { gq_dtype dtype; gq_attr attr; gq_shape windows; } window;   /* WINDOW_ADD */
+    gq_conv conv;
   } as;
 } gq_instr;
 
@@ -108,9 +111,16 @@ typedef struct gq_info_root {
   gq_loc home;
 } gq_info_root;
 
+/* What stands for a node whose operands, and theirs, it does not ask for. */
+typedef struct gq_fused {
+  gq_node node;
+  gq_conv conv;
+} gq_fused;
+
 typedef struct gq_compiler {
   const gq_graph *g;
   int n;                /* nodes */
+  gq_fused **fused;     /* [n], NULL where nothing was found; NULL: nowhere */
   int nout;
   const gq_outspec *outs;
   gq_info_root *info;   /* [n] */
@@ -124,7 +134,9 @@ typedef struct gq_compiler {
   gq_program *p;
 } gq_compiler;
 
-static inline const gq_node *node_of(const gq_compiler *c, gq_ref r) { return gq_graph_node(c->g, r); }
+static inline const gq_node *node_of(const gq_compiler *c, gq_ref r) {
+  return c->fused && c->fused[r] ? &c->fused[r]->node : gq_graph_node(c->g, r);
+}
 static inline gq_op_class class_of(const gq_compiler *c, gq_ref r) { return gq_ops[node_of(c, r)->op].role; }
 gq_layout gq_view_layout(const gq_compiler *c, gq_ref r);      /* of node r, over its root */
 bool gq_view_whole(const gq_compiler *c, gq_ref r);            /* all of the root, in its order */
@@ -133,6 +145,7 @@ gq_view gq_compose(const gq_compiler *c, gq_ref r);            /* a view op seen
 /* r reads a in place within one group: both element-wise, one shape, number by number. */
 bool gq_same_cells(const gq_compiler *c, gq_ref r, gq_ref a);
 
+int gq_pass_fuse(gq_compiler *c);
 int gq_pass_alias(gq_compiler *c);
 int gq_pass_schedule(gq_compiler *c);
 int gq_pass_plan(gq_compiler *c);

@@ -301,6 +301,17 @@ static int lower_window(gq_compiler *c, gq_ref r) {
   return GQ_OK;
 }
 
+static int lower_conv(gq_compiler *c, gq_ref r) {
+  const gq_node *n = node_of(c, r);
+  gq_instr *i;
+  GQ_TRY(add_instr(c, INSTR_CONV, 3, &i));
+  i->loc[0] = c->info[r].home;
+  for (int k = 0; k < 2; k++) i->loc[k + 1] = loc_of(c, n->args[k]);
+  i->add = adds(c, r);
+  i->as.conv = c->fused[r]->conv;
+  return GQ_OK;
+}
+
 static int (*const rules[GQ_NOP])(gq_compiler *c, gq_ref r) = {
 #define GQ_OTHER(N, n, class, nargs, attr, infer, fold, rows, batch, columns, jet, vjp, reads, run, doc) \
   [GQ_OP_##N] = lower_##run,

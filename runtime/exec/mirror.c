@@ -252,6 +252,7 @@ static int run(const gq_program *p, int phase, void *arena, const void *const *i
 static const gq_lowering mirrored = {
   .name = "mirror",
   .columns = true,
+  .convolutions = true,
   .slices = slices,
   .most = 64,
   .lanes = 32,

@@ -43,6 +43,8 @@ static int start(gq_compiler *c, gq_program *p, int nphase) {
 }
 
 static void finish(gq_compiler *c) {
+  for (int r = 0; c->fused && r < c->n; r++) gq_free(c->fused[r]);
+  gq_free(c->fused);
   gq_free(c->info);
   gq_free(c->view);
   gq_free(c->order);
@@ -59,6 +61,7 @@ static int compile(gq_compiler *c, gq_program *p, int nphase) {
   GQ_TRY(start(c, p, nphase));
   for (int i = 0; i < p->nin; i++) p->bytes[i] = node_bytes(c, gq_graph_input(c->g, i));
   for (int i = 0; i < c->nout; i++) p->bytes[p->nin + i] = node_bytes(c, c->outs[i].ref);
+  GQ_TRY(gq_pass_fuse(c));
   GQ_TRY(gq_pass_alias(c));
   GQ_TRY(gq_pass_schedule(c));
   GQ_TRY(gq_pass_plan(c));

@@ -205,7 +205,7 @@ static bool goes_direct(gq_compiler *c, int i) {
     return gq_shape_equal(node_of(c, root)->shape, node_of(c, o->ref)->shape);
   if (o->mode == GQ_ADD)
     return info->reads == 0 && info->outputs == 1 &&
-           (class == GQ_PRODUCT ||
+           (class == GQ_PRODUCT || class == GQ_WINDOWED ||
             (node_of(c, root)->op == GQ_OP_SUM && gq_is_float(node_of(c, root)->dtype)));
   return info->last_phase == o->phase;
 }

@@ -382,6 +382,8 @@ static int infer_call_pull(call *c) {
   return gq_shape_check(*c->shape, *c->dtype, NULL);
 }
 
+static int infer_refuse(call *c) { return gq_fail(GQ_EUNSUPPORTED, "%s is made by programs alone", c->name); }
+
 static int infer_leaf(call *c) {
   if ((unsigned)c->attr->dtype >= GQ_NDTYPE) return gq_fail(GQ_EDTYPE, "%s: unknown dtype", c->name);
   *c->dtype = c->attr->dtype;

@@ -24,7 +24,7 @@ typedef enum gq_op {
 typedef enum gq_op_kind { GQ_K_UNARY, GQ_K_BINARY, GQ_K_COMPARE, GQ_K_OTHER } gq_op_kind;
 /* What an operation is to a program: see ops.def. */
 typedef enum gq_op_class { GQ_CELL, GQ_LEAF, GQ_VIEW, GQ_MOVE, GQ_REDUCE, GQ_PLACE, GQ_PRODUCT, GQ_INDEX,
-                           GQ_CALL } gq_op_class;
+                           GQ_CALL, GQ_WINDOWED } gq_op_class;
 
 typedef struct gq_op_info {
   const char *name;      /* "softplus" */

@@ -902,7 +902,7 @@ static void test_bare_rows(void) {
   int n = 0;
   for (gq_op op = 0; op < GQ_NOP; op++)
     if (strncmp(gq_ops[op].name, "bare_", 5) == 0) test_bare(op), n++;
-  CHECK(n == GQ_CALL + 1); /* one of each class */
+  CHECK(n == GQ_WINDOWED + 1); /* one of each class */
 }
 #endif
 

@@ -17,6 +17,7 @@ static void nothing(const gq_device *d) {}
 static const gq_lowering threads = {
   .name = "threads",
   .columns = true,
+  .convolutions = true,
   .slices = gq_threads,
   .most = 64,
   .lanes = 32, /* whole vectors, and few enough to be full */

@@ -13,11 +13,13 @@ typedef union instr {
   gq_reduce reduce;
   gq_indexing index;
   gq_windowing window;
+  gq_convolution conv;
 } instr;
 
 typedef struct code {
-  size_t registers; /* bytes of one worker's tile registers, behind the values */
-  int workers;      /* that have some */
+  size_t registers; /* bytes of one worker's tile registers, or piece of windows, behind the values */
+  int workers;      /* that have some; behind them: */
+  size_t shared;    /* bytes of a packed weight */
   instr at[];
 } code;
 
@@ -83,6 +85,11 @@ static int lower_instr(const gq_instr *in, builder *b, code *c, instr *at) {
       at->window = gq_windowing_plan(in->as.window.dtype, &in->as.window.attr, in->as.window.windows,
                                      in->as.window.attr.shape);
       return GQ_OK;
+    case INSTR_CONV:
+      at->conv = gq_conv_plan(&in->as.conv);
+      if (c->registers < at->conv.scratch) c->registers = gq_round64(at->conv.scratch);
+      if (c->shared < at->conv.shared) c->shared = at->conv.shared;
+      return GQ_OK;
     default: return GQ_OK;
   }
 }
@@ -95,7 +102,7 @@ int gq_cpu_lower(gq_program *p) {
   gq_free(b);
   GQ_TRY(status);
   c->workers = gq_workers();
-  if (!gq_size_add((size_t)c->workers * c->registers, p->values, &p->arena))
+  if (!gq_size_add((size_t)c->workers * c->registers + c->shared, p->values, &p->arena))
     return gq_fail(GQ_ENOMEM, "the program's arena does not fit in memory");
   return GQ_OK;
 }
@@ -178,6 +185,13 @@ static int run_instr(const gq_program *p, const frame *f, int i) {
     case INSTR_ZERO:
       if (in->as.zero) memset(out, 0, in->as.zero);
       break;
+    case INSTR_CONV: {
+      const code *c = p->code;
+      char *scratch = f->arena + p->values;
+      return gq_conv_run(&at->conv, a, b, out, in->add, scratch, c->registers,
+                         scratch + (size_t)c->workers * c->registers,
+                         gq_workers() <= c->workers ? gq_workers() : 1);
+    }
     case INSTR_WINDOW: gq_windowing_run(&at->window, a, out); break;
     case INSTR_CALL:
       return gq_callback_run(a, b, address(f, &in->loc[3]), in->nloc > 4 ? address(f, &in->loc[4]) : NULL,
@@ -234,8 +248,18 @@ static void put_group(gq_text *t, const gq_instr *in, const gq_group *g) {
   }
 }
 
+static void put_conv(gq_text *t, const gq_conv *v) {
+  static const char *const kinds[] = { "", " of data", " of weight" };
+  gq_text_put(t, "%s %s %lld of {%lld, %lld, %lld} by %lld x {%lld x %lld} to {%lld, %lld}", kinds[v->kind],
+              gq_dtype_name(v->dtype), (long long)v->blocks, (long long)v->c, (long long)v->size[0],
+              (long long)v->size[1], (long long)v->m, (long long)v->k[0], (long long)v->k[1],
+              (long long)v->count[0], (long long)v->count[1]);
+}
+
 void gq_cpu_print(const gq_program *p, int i, gq_text *t) {
-  static const char *const names[] = { "group", "matmul", "", "move", "zero", "", "call", "window_add" };
+  static const char *const names[] = {
+    "group", "matmul", "", "move", "zero", "", "call", "window_add", "conv"
+  };
   const gq_instr *in = &p->instr[i];
   const instr *at = &((const code *)p->code)->at[i];
   if (in->kind == INSTR_GROUP) {
@@ -249,6 +273,7 @@ void gq_cpu_print(const gq_program *p, int i, gq_text *t) {
   if (in->kind == INSTR_GEMM)
     gq_text_put(t, " %s [%lld x %lld%s] [%lld x %lld%s]", gq_dtype_name(g->dtype), (long long)g->m,
                 (long long)g->k, g->ta ? "'" : "", (long long)g->k, (long long)g->n, g->tb ? "'" : "");
+  if (in->kind == INSTR_CONV) put_conv(t, &in->as.conv);
   gq_text_put(t, "%s", in->add ? " +=>" : " =>");
   for (int l = 0; l < in->nloc; l++) gq_text_loc(t, &in->loc[l]);
   gq_text_put(t, "\n");

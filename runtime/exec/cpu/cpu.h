@@ -8,6 +8,7 @@
 
 #include "../backend.h"
 #include "../layout.h"
+#include "../convolution.h"
 
 /* ---- kernels.c, compiled once for each instruction set ---- */
 
@@ -40,6 +41,9 @@ typedef struct gq_kernels {
                       size_t n, size_t k, bool add);
   /* one column of it: c[i * ldc] (+)= sum_k a[i * lda + k] b[k], k < n */
   void (*dots[2])(const void *a, size_t lda, const void *b, void *c, size_t ldc, size_t m, size_t n, bool add);
+  /* a piece of a convolution, tile_rows by nv vectors of tile_width numbers: tile.h */
+  void (*tile[2])(void *c, const void *const *x, const int32_t *off, size_t depth, const void *w, size_t nv, bool add);
+  int tile_rows, tile_width[2];
   /* gq_collocate_lanes */
   void (*collocate)(size_t n, size_t dim, const double *a, const double *j, double *m, double *x, double *y);
 } gq_kernels;
@@ -125,6 +129,25 @@ typedef struct gq_gemm {
 int gq_gemm_plan(gq_gemm *g, gq_dtype d, const gq_layout *a, const gq_layout *b, int flags, int *pack);
 /* Large ones are shared among the threads. GQ_ENOMEM: no buffers for OpenBLAS. */
 int gq_gemm_run(const gq_gemm *g, const void *a, const void *b, const void *column_, void *c, bool add);
+
+/* One of a plan's matrices as it stands, on this thread; once gq_gemm_ready has said GQ_OK. */
+void gq_gemm_one(const gq_gemm *g, const void *a, const void *b, void *c, bool add);
+int gq_gemm_ready(void);
+
+/* ---- conv.c ---- */
+
+typedef struct gq_convolution {
+  gq_conv conv;                              /* of the data: as a product with windows, if direct */
+  const gq_kernels *kernels;
+  bool direct;
+  int64_t channels, lines;                   /* of a piece */
+  int64_t image, sums, turned;               /* places in the scratch */
+  size_t scratch, shared;                    /* bytes for each worker, and for the packed weight */
+} gq_convolution;
+gq_convolution gq_conv_plan(const gq_conv *v);
+/* a: W, or G for the weight; b: images, or G for the data. scratch: room for a piece every `apart` bytes, one a worker. */
+int gq_conv_run(const gq_convolution *p, const void *a, const void *b, void *out, bool add, void *scratch, size_t apart,
+                void *packed, int workers);
 
 /* ---- reduce.c ---- */
 

@@ -276,6 +276,8 @@ FITS(f64, double)
 SMALL_DOOR(f32, float)
 SMALL_DOOR(f64, double)
 
+#include "tile.h"
+
 /* ---- small linear systems, GQ_LANES side by side ---- */
 
 typedef double lanes[GQ_LANES];
@@ -452,5 +454,8 @@ const gq_kernels PASTE(gq_kernels_, GQ_KERNELS) = {
   .inner = {inner_f32, inner_f64},
   .streamed = {streamed_f32, streamed_f64},
   .dots = {dots_f32, dots_f64},
+  .tile = {tile_f32, tile_f64},
+  .tile_rows = ROWS,
+  .tile_width = {WIDTH_f32, WIDTH_f64},
   .collocate = collocate,
 };

@@ -257,6 +257,15 @@ static void product(const gq_gemm *g, way w, const void *a, const void *b, const
   }
 }
 
+void gq_gemm_one(const gq_gemm *g, const void *a, const void *b, void *c, bool add) {
+  product(g, choose(g, g->m), a, b, NULL, c, g->m, add);
+}
+
+int gq_gemm_ready(void) {
+  pthread_once(&once, start);
+  return reserve();
+}
+
 /* ---- shared among the threads, where a program is not run on slices of rows anyway ---- */
 
 enum { SHARED = 1 << 19 }; /* multiplications that are worth it */

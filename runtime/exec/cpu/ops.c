@@ -106,6 +106,7 @@ static int apply_refuse(const call *c, gq_tensor *out) {
 }
 #define apply_input apply_refuse
 #define apply_call apply_refuse
+#define apply_conv apply_refuse
 #define apply_view apply_refuse /* they share storage: exec/apply.c */
 
 static int apply_const(const call *c, gq_tensor *out) { return gq_tensor_fill(out, c->attr->x); }

@@ -1,0 +1,335 @@
+/*
+** conv.c -- convolutions without the matrix of windows. An image, a few lines at a time, is copied once with zeros
+** around; a tile of the result, some windows by some vectors of channels, is summed from it with the weight packed so
+** that channels are innermost (tile.h). The same tile makes all three, with other pointers and places:
+**     G = W win(X)           windows by m:                  sum over K    pointers: windows    w: the weight
+**     X = win'(W' G)         the same with X and G exchanged and the weight turned round, where windows step by 1
+**     W = sum G win(X)'      places of a window by m:       sum over P    pointers: places     w: G, turned
+** Windows that step further are added one product of a matrix at a time. Pieces are shared among the threads so that each
+** result is written by one of them, summed in an order that does not depend on their number.
+*/
+#include "cpu.h"
+
+#include <string.h>
+
+enum {
+  NEAR = 1 << 17, /* bytes of an image, or of sums, that stay in the second-level cache */
+  DEPTH = 256,    /* terms of a tile at once: their weights stay in the first-level cache */
+  ALIGN = 64
+};
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+static int64_t size_of(const gq_conv *v) { return (int64_t)gq_dtype_size(v->dtype); }
+static int64_t places(const gq_conv *v) { return v->k[0] * v->k[1]; }
+static int64_t windows(const gq_conv *v) { return v->count[0] * v->count[1]; }
+
+/* Numbers of a dimension that n windows reach. */
+static int64_t reach(const gq_conv *v, int i, int64_t n) {
+  return (n - 1) * v->step[i] + (v->k[i] - 1) * v->apart[i] + 1;
+}
+
+/* ---- plans ---- */
+
+/* X = win'(W' G) as a product with windows of G. */
+static gq_conv exchanged(const gq_conv *v) {
+  gq_conv e = *v;
+  e.m = v->c, e.c = v->m;
+  for (int i = 0; i < 2; i++) {
+    e.size[i] = v->count[i], e.count[i] = v->size[i];
+    e.pad[i] = (v->k[i] - 1) * v->apart[i] - v->pad[i];
+  }
+  return e;
+}
+
+/* Columns of the packed weight: panels of three vectors, and one of the rest. */
+static int64_t packed_width(const gq_kernels *k, const gq_conv *v) {
+  return up(v->m, k->tile_width[v->dtype]);
+}
+
+static void plan_direct(gq_convolution *p, const gq_kernels *k) {
+  gq_conv *v = &p->conv;
+  int64_t cols = reach(v, 1, v->count[1]), size = size_of(v), K = v->c * places(v),
+          width = packed_width(k, v);
+  p->channels = v->c;
+  if (v->kind == GQ_CONV_WEIGHT) p->channels = most(1, least(v->c, NEAR / (places(v) * width * size)));
+  p->lines = NEAR / (cols * size * p->channels) - reach(v, 0, 1) + 1;
+  p->lines = most(1, least(v->count[0], p->lines / v->step[0]));
+  int64_t n = p->lines * v->count[1], terms = v->kind == GQ_CONV_WEIGHT ? p->channels * places(v) : K;
+  int64_t panel = 3 * k->tile_width[v->dtype];
+  int64_t sums = v->kind == GQ_CONV_WEIGHT ? up(terms, k->tile_rows) * width : up(n, k->tile_rows) * panel;
+  p->image = up(most(K, n) * (int64_t)sizeof(int32_t), ALIGN) +
+             up(up(most(terms, n), k->tile_rows) * (int64_t)sizeof(int32_t), ALIGN);
+  p->sums = p->image + up(p->channels * reach(v, 0, p->lines) * cols * size, ALIGN);
+  p->turned = p->sums + up(sums * size, ALIGN);
+  p->scratch = (size_t)(p->turned + (v->kind == GQ_CONV_WEIGHT ? up(n * width * size, ALIGN) : 0));
+  p->shared = v->kind == GQ_CONV_WEIGHT ? 0 : (size_t)up(v->period * K * width * size, ALIGN);
+}
+
+gq_convolution gq_conv_plan(const gq_conv *v) {
+  const gq_kernels *k = gq_cpu();
+  gq_convolution p = { .conv = *v,
+                       .kernels = k,
+                       .direct = v->kind != GQ_CONV_DATA || (v->step[0] == 1 && v->step[1] == 1) };
+  if (v->kind == GQ_CONV_DATA && p.direct) p.conv = exchanged(v);
+  if (p.direct) {
+    plan_direct(&p, k);
+    return p;
+  }
+  int64_t line = windows(v) * places(v) * size_of(v); /* of one channel */
+  p.channels = least(v->c, 2 * NEAR / line + 1);
+  p.scratch = (size_t)up(p.channels * line, ALIGN);
+  return p;
+}
+
+/* ---- numbers in and out ---- */
+
+/* The first and, behind it, the last of n windows whose number at `place` lies in the image: its index is i step + at. */
+static void inside(int64_t n, int64_t step, int64_t at, int64_t size, int64_t *first, int64_t *end) {
+  *first = at >= 0 ? 0 : (-at + step - 1) / step;
+  *end = at >= size ? 0 : (size - 1 - at) / step + 1;
+  if (*end > n) *end = n;
+  if (*first > *end) *first = *end;
+}
+
+/* What windows' lines from `from` on reach of channels, with zeros around, to {channels, rows, cols}. */
+static void surround(const gq_conv *v, const char *x, int64_t channels, int64_t from, int64_t rows,
+                     int64_t cols, char *to) {
+  int64_t top = from * v->step[0] - v->pad[0], size = size_of(v), first, end;
+  inside(cols, 1, -v->pad[1], v->size[1], &first, &end);
+  memset(to, 0, (size_t)(channels * rows * cols * size));
+  for (int64_t c = 0; c < channels; c++, x += v->size[0] * v->size[1] * size, to += rows * cols * size)
+    for (int64_t i = most(0, -top); i < rows && top + i < v->size[0]; i++)
+      memcpy(to + (i * cols + first) * size, x + ((top + i) * v->size[1] + first - v->pad[1]) * size,
+             (size_t)((end - first) * size));
+}
+
+/* to[j][i] (+)= from[i][j] for i < n, j < m */
+#define TURN(T)                                                                                            \
+  static void turn_##T(const T *from, int64_t lfrom, int64_t n, int64_t m, T *to, int64_t lto, bool add) { \
+    for (int64_t i0 = 0; i0 < n; i0 += 8) {                                                                \
+      int64_t end = least(i0 + 8, n);                                                                      \
+      if (add)                                                                                             \
+        for (int64_t j = 0; j < m; j++)                                                                    \
+          for (int64_t i = i0; i < end; i++) to[j * lto + i] += from[i * lfrom + j];                       \
+      else if (end == i0 + 8)                                                                              \
+        for (int64_t j = 0; j < m; j++)                                                                    \
+          for (int64_t i = 0; i < 8; i++) to[j * lto + i0 + i] = from[(i0 + i) * lfrom + j];               \
+      else                                                                                                 \
+        for (int64_t j = 0; j < m; j++)                                                                    \
+          for (int64_t i = i0; i < end; i++) to[j * lto + i] = from[i * lfrom + j];                        \
+    }                                                                                                      \
+  }
+TURN(float)
+TURN(double)
+
+static void turn(gq_dtype d, const void *from, int64_t lfrom, int64_t n, int64_t m, void *to, int64_t lto,
+                 bool add) {
+  if (d == GQ_F32) turn_float(from, lfrom, n, m, to, lto, add);
+  else turn_double(from, lfrom, n, m, to, lto, add);
+}
+
+/* A matrix whose entry (k, j) is at w[k * sk + j * sj], k < n, as panels of w columns: to[panel][k][..], zeros behind the
+** last of m. `flip`: K is {c, places}, and each c's places come in the opposite order. */
+#define PACK(T)                                                                                              \
+  static void pack_##T(const T *w, int64_t sc, int64_t sp, int64_t sj, int64_t c, int64_t places, int64_t m, \
+                       int64_t vector, bool flip, T *to) {                                                   \
+    for (int64_t j0 = 0, n; j0 < m; j0 += n) {                                                               \
+      n = least(3 * vector, up(m - j0, vector));                                                             \
+      for (int64_t i = 0; i < c; i++)                                                                        \
+        for (int64_t p = 0; p < places; p++, to += n) {                                                      \
+          const T *from = w + i * sc + (flip ? places - 1 - p : p) * sp + j0 * sj;                           \
+          int64_t known = least(n, m - j0);                                                                  \
+          for (int64_t j = 0; j < known; j++) to[j] = from[j * sj];                                          \
+          for (int64_t j = known; j < n; j++) to[j] = 0;                                                     \
+        }                                                                                                    \
+    }                                                                                                        \
+  }
+PACK(float)
+PACK(double)
+
+static void pack(const gq_convolution *p, const void *w, int64_t sc, int64_t sp, int64_t sj, int64_t c,
+                 int64_t places, bool flip, void *to) {
+  int64_t vector = p->kernels->tile_width[p->conv.dtype];
+  if (p->conv.dtype == GQ_F32) pack_float(w, sc, sp, sj, c, places, p->conv.m, vector, flip, to);
+  else pack_double(w, sc, sp, sj, c, places, p->conv.m, vector, flip, to);
+}
+
+/* The weights of all groups, {m, K} or turned {K, m}; of the data's product {c, (m, places)}, each place turned round. */
+static void pack_weights(const gq_convolution *p, const char *w, char *to) {
+  const gq_conv *v = &p->conv;
+  int64_t n = places(v), K = v->c * n, size = size_of(v), numbers = v->m * K;
+  bool swapped = v->kind == GQ_CONV_DATA, turned = v->turned;
+  /* as stored: {m, c, places} of the product's m and c, or of the data's {c, m, places}; turned: places before the first */
+  int64_t sj = swapped ? n : K, sc = swapped ? v->m * n : n, sp = 1;
+  if (turned) sj = swapped ? n * v->c : 1, sc = swapped ? 1 : n * v->m, sp = swapped ? v->c : v->m;
+  for (int64_t g = 0; g < v->period; g++, w += numbers * size, to += K * packed_width(p->kernels, v) * size)
+    pack(p, w, sc, sp, sj, v->c, n, swapped, to);
+}
+
+/* ---- pieces ---- */
+
+typedef struct job {
+  const gq_convolution *p;
+  const char *a, *b; /* the weight or G; the images or G */
+  char *out, *scratch, *packed;
+  size_t apart; /* bytes of a worker's scratch */
+  bool add;
+  int64_t channels;
+  int workers;
+} job;
+
+static int64_t pieces(const job *j) {
+  const gq_conv *v = &j->p->conv;
+  if (j->p->direct && v->kind != GQ_CONV_WEIGHT)
+    return v->blocks * ((v->count[0] + j->p->lines - 1) / j->p->lines);
+  int64_t parts = (v->c + j->channels - 1) / j->channels;
+  return v->kind == GQ_CONV_DATA ? v->blocks * parts : v->period * parts;
+}
+
+/* Places of a window, or of windows, in an image of `cols` columns and `whole` numbers a channel. */
+static void put_places(const gq_conv *v, int64_t channels, int64_t whole, int64_t cols, int32_t *at) {
+  for (int64_t t = 0; t < channels * places(v); t++)
+    at[t] = (int32_t)(t / places(v) * whole + t / v->k[1] % v->k[0] * v->apart[0] * cols +
+                      t % v->k[1] * v->apart[1]);
+}
+
+static void put_windows(const gq_conv *v, int64_t n, int64_t cols, int32_t *at) {
+  for (int64_t t = 0; t < n; t++)
+    at[t] = (int32_t)(t / v->count[1] * v->step[0] * cols + t % v->count[1] * v->step[1]);
+}
+
+/* c {rows, nv vectors} (+)= over `terms`: row i from where at[i] says. */
+static void tiles(const gq_convolution *p, char *c, const char *image, const int32_t *at, int64_t rows,
+                  const int32_t *off, int64_t terms, const char *w, int64_t nv, bool add) {
+  const gq_kernels *k = p->kernels;
+  int64_t size = size_of(&p->conv), n = nv * k->tile_width[p->conv.dtype], tile = k->tile_rows;
+  const void *x[16];
+  for (int64_t d = 0; d < terms; d += DEPTH, add = true)
+    for (int64_t i = 0; i < rows; i += tile) {
+      for (int64_t r = 0; r < tile; r++) x[r] = image + at[least(i + r, rows - 1)] * size;
+      k->tile[p->conv.dtype](c + i * n * size, x, off + d, (size_t)least(DEPTH, terms - d), w + d * n * size,
+                             (size_t)nv, add);
+    }
+}
+
+static void forward(const job *j, int64_t t, char *scratch) {
+  const gq_convolution *p = j->p;
+  const gq_conv *v = &p->conv;
+  int64_t parts = (v->count[0] + p->lines - 1) / p->lines, block = t / parts, from = t % parts * p->lines;
+  int64_t lines = least(p->lines, v->count[0] - from), K = v->c * places(v), n = lines * v->count[1],
+          size = size_of(v);
+  int64_t rows = reach(v, 0, lines), cols = reach(v, 1, v->count[1]),
+          vector = p->kernels->tile_width[v->dtype];
+  int32_t *off = (int32_t *)(void *)scratch, *at = off + up(most(K, n), 16);
+  char *image = scratch + p->image, *sums = scratch + p->sums;
+  const char *w = j->packed + block % v->period * K * packed_width(p->kernels, v) * size;
+  surround(v, j->b + block * v->c * v->size[0] * v->size[1] * size, v->c, from, rows, cols, image);
+  put_places(v, v->c, rows * cols, cols, off);
+  put_windows(v, n, cols, at);
+  for (int64_t j0 = 0, width; j0 < v->m; j0 += width, w += K * width * size) {
+    width = least(3 * vector, up(v->m - j0, vector));
+    tiles(p, sums, image, at, n, off, K, w, width / vector, false);
+    turn(v->dtype, sums, width, n, least(width, v->m - j0),
+         j->out + ((block * v->m + j0) * windows(v) + from * v->count[1]) * size, windows(v), j->add);
+  }
+}
+
+static void weight(const job *j, int64_t t, char *scratch) {
+  const gq_convolution *p = j->p;
+  const gq_conv *v = &p->conv;
+  int64_t parts = (v->c + j->channels - 1) / j->channels, of = t / parts, first = t % parts * j->channels;
+  int64_t channels = least(j->channels, v->c - first), K = v->c * places(v), terms = channels * places(v);
+  int64_t size = size_of(v), cols = reach(v, 1, v->count[1]), vector = p->kernels->tile_width[v->dtype];
+  int64_t rows = reach(v, 0, p->lines), tall = up(terms, p->kernels->tile_rows), all = p->lines * v->count[1];
+  int32_t *off = (int32_t *)(void *)scratch, *at = off + up(most(K, all), 16);
+  char *image = scratch + p->image, *sums = scratch + p->sums, *turned = scratch + p->turned;
+  put_places(v, channels, rows * cols, cols, at);
+  put_windows(v, all, cols, off);
+  for (int64_t block = of; block < v->blocks; block += v->period)
+    for (int64_t from = 0; from < v->count[0]; from += p->lines) {
+      int64_t n = least(p->lines, v->count[0] - from) * v->count[1];
+      bool add = block > of || from > 0;
+      surround(v, j->b + (block * v->c + first) * v->size[0] * v->size[1] * size, channels, from, rows, cols,
+               image);
+      pack(p, j->a + (block * v->m * windows(v) + from * v->count[1]) * size, 1, 1, windows(v), n, 1, false,
+           turned);
+      for (int64_t j0 = 0, width; j0 < v->m; j0 += width) {
+        width = least(3 * vector, up(v->m - j0, vector));
+        tiles(p, sums + j0 * tall * size, image, at, terms, off, n, turned + j0 * n * size, width / vector,
+              add);
+      }
+    }
+  for (int64_t j0 = 0, width; j0 < v->m; j0 += width) {
+    width = least(3 * vector, up(v->m - j0, vector));
+    turn(v->dtype, sums + j0 * tall * size, width, terms, least(width, v->m - j0),
+         j->out + ((of * v->m + j0) * K + first * places(v)) * size, K, j->add);
+  }
+}
+
+/* ---- windows that step further ---- */
+
+/* Windows {channels, k1, k2, count1, count2} added into the channels at x. */
+#define SCATTER(T)                                                                                       \
+  static void scatter_##T(const gq_conv *v, T *x, int64_t channels, const T *from) {                     \
+    for (int64_t t = 0; t < channels * places(v); t++, from += windows(v)) {                             \
+      int64_t a = t / v->k[1] % v->k[0], b = t % v->k[1], first, end, above, below;                      \
+      int64_t at = b * v->apart[1] - v->pad[1], top = a * v->apart[0] - v->pad[0];                       \
+      T *image = x + t / places(v) * v->size[0] * v->size[1];                                            \
+      inside(v->count[1], v->step[1], at, v->size[1], &first, &end);                                     \
+      inside(v->count[0], v->step[0], top, v->size[0], &above, &below);                                  \
+      for (int64_t i = above; i < below; i++)                                                            \
+        for (int64_t j = first; j < end; j++)                                                            \
+          image[(i * v->step[0] + top) * v->size[1] + j * v->step[1] + at] += from[i * v->count[1] + j]; \
+    }                                                                                                    \
+  }
+SCATTER(float)
+SCATTER(double)
+
+static void data(const job *j, int64_t t, char *scratch) {
+  const gq_conv *v = &j->p->conv;
+  int64_t parts = (v->c + j->channels - 1) / j->channels, block = t / parts, first = t % parts * j->channels;
+  int64_t channels = least(j->channels, v->c - first), K = v->c * places(v), P = windows(v),
+          size = size_of(v);
+  int64_t whole = v->size[0] * v->size[1] * size, skip = first * places(v) * (v->turned ? v->m : 1) * size;
+  gq_gemm g = { .dtype = v->dtype,
+                .ta = !v->turned,
+                .m = channels * places(v),
+                .n = P,
+                .k = v->m,
+                .lda = v->turned ? v->m : K,
+                .ldb = P,
+                .ldc = P };
+  gq_gemm_one(&g, j->a + block % v->period * v->m * K * size + skip, j->b + block * v->m * P * size, scratch,
+              false);
+  char *x = j->out + (block * v->c + first) * whole;
+  if (!j->add) memset(x, 0, (size_t)(channels * whole));
+  if (v->dtype == GQ_F32) scatter_float(v, (float *)(void *)x, channels, (const float *)(void *)scratch);
+  else scatter_double(v, (double *)(void *)x, channels, (const double *)(void *)scratch);
+}
+
+/* ---- running ---- */
+
+static void run_pieces(void *ctx, int worker) {
+  const job *j = ctx;
+  char *scratch = j->scratch + (size_t)worker * j->apart;
+  int64_t n = pieces(j);
+  for (int64_t t = n * worker / j->workers; t < n * (worker + 1) / j->workers; t++)
+    if (!j->p->direct) data(j, t, scratch);
+    else if (j->p->conv.kind == GQ_CONV_WEIGHT) weight(j, t, scratch);
+    else forward(j, t, scratch);
+}
+
+int gq_conv_run(const gq_convolution *p, const void *a, const void *b, void *out, bool add, void *scratch,
+                size_t apart, void *packed, int workers) {
+  const gq_conv *v = &p->conv;
+  job j = { p, a, b, out, scratch, packed, apart, add, p->channels, workers };
+  if (!p->direct) GQ_TRY(gq_gemm_ready());
+  if (v->kind == GQ_CONV_WEIGHT) j.channels = least(j.channels, (v->c + workers - 1) / workers);
+  if (p->shared) pack_weights(p, a, packed);
+  if (pieces(&j) < j.workers) j.workers = (int)pieces(&j);
+  if (j.workers > 1) gq_parallel(j.workers, run_pieces, &j);
+  else run_pieces(&j, 0);
+  return GQ_OK;
+}
