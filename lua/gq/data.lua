@@ -305,4 +305,58 @@ define("batches", function(set, opts)
 end, "for x, y, idx in gq.data.batches(set, {batch_size, shuffle = false, seed, drop_last = false}) do: the set in " ..
   "parts; the same seed gives the same order")
 
+-- ---- a set in parts, and scaled ----
+
+define("split", function(set, opts)
+  local what = "gq.data.split"
+  local o = options(opts, "test validate shuffle seed", what)
+  local n = gq.is_tensor(set) and rows(set) or check_set(set, what)
+  if not n or n == 0 then error(("%s: at least one entry expected, got %s"):format(what, describe(set)), 2) end
+  local function count_of(key, default)
+    local v = need(o, key, "number", default, what)
+    local k = v < 1 and math.floor(v * n + 0.5) or v
+    if v < 0 or k % 1 ~= 0 or k >= n then
+      error(("%s: %s = %s: a part below 1, or a number of entries below %d, expected"):format(what, key, tostring(v),
+        n), 3)
+    end
+    return math.tointeger(k)
+  end
+  local test, validate = count_of("test", 0.2), count_of("validate", 0)
+  if test + validate >= n then
+    error(("%s: %d + %d of %d entries leave nothing to train with"):format(what, test, validate, n), 2)
+  end
+  local seed = gq.split_seed(need(o, "seed", "integer", 0, what), "split")
+  local order = need(o, "shuffle", "boolean", true, what) and gq.randperm(n, { seed = seed })
+    or gq.arange(1, n, 1, { dtype = "int64" })
+  local function part(first, count)
+    local idx = order:narrow(1, first, count)
+    if gq.is_tensor(set) then return set:index_select(1, idx) end
+    return { x = select_rows(set.x, idx), y = select_rows(set.y, idx) }
+  end
+  local train = n - test - validate
+  return { train = part(1, train), validate = validate > 0 and part(train + 1, validate) or nil,
+    test = part(n - test + 1, test) }
+end, "gq.data.split(set, {test = 0.2, validate = 0, shuffle = true, seed = 0}): {train, validate, test} of a set " ..
+  "{x, y} or a tensor; parts, or numbers of entries; without shuffle the last entries are the test")
+
+local Scale = { __name = "gq.scale" }
+Scale.__index = Scale
+function Scale:__call(x) return (x - self.mean) / self.std end
+function Scale:undo(x) return x * self.std + self.mean end
+function Scale:__tostring() return ("scale: mean %s, std %s"):format(tostring(self.mean), tostring(self.std)) end
+
+define("standardise", function(x, opts)
+  local what = "gq.data.standardise"
+  local o = options(opts, "dims", what)
+  if not gq.is_tensor(x) or x:dim() == 0 or x:numel() == 0 or x.dtype ~= "float32" and x.dtype ~= "float64" then
+    error(("%s: a float tensor of at least one dimension and entry expected, got %s"):format(what, describe(x)), 2)
+  end
+  local dims = need(o, "dims", "number|table", 1, what)
+  return gq.no_grad(function()
+    local std = x:std(dims, true, { correction = 0 })
+    return setmetatable({ mean = x:mean(dims, true), std = gq.where(std:gt(0), std, 1) }, Scale)
+  end)
+end, "local scale = gq.data.standardise(x, {dims = 1}): scale(x) has mean 0 and deviation 1 over the dimensions; " ..
+  "scale:undo(y) goes back; scale.mean, scale.std (1 where all are equal). Of images dims = {1, 3, 4}")
+
 return data

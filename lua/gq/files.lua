@@ -378,7 +378,7 @@ local function pack_optimiser(optimiser, tensors)
       if m then tensors[("optimiser.%d.%d"):format(i, k)] = m end
     end
   end
-  return { kind = s.kind, settings = s.settings, total = s.total, steps = s.steps }
+  return { kind = s.kind, settings = s.settings, groups = s.groups, total = s.total, steps = s.steps }
 end
 
 local function unpack_optimiser(s, tensors)
@@ -387,15 +387,16 @@ local function unpack_optimiser(s, tensors)
     state[i] = {}
     for k = 1, 3 do state[i][k] = tensors[("optimiser.%d.%d"):format(i, k)] or false end
   end
-  return { kind = s.kind, settings = s.settings, total = s.total, steps = s.steps, state = state }
+  return { kind = s.kind, settings = s.settings, groups = s.groups, total = s.total, steps = s.steps, state = state }
 end
 
 local known = "model optimiser schedule epoch rng extra"
+core.checkpoint_keys = known .. " value"
 
 -- extra: whatever else JSON can hold.
 function gq.checkpoint.save(path, what)
-  local o = options(what, known, "gq.checkpoint.save")
-  local tensors, meta = {}, { format = "gqlua checkpoint 1", epoch = o.epoch, extra = o.extra }
+  local o = options(what, core.checkpoint_keys, "gq.checkpoint.save")
+  local tensors, meta = {}, { format = "gqlua checkpoint 1", epoch = o.epoch, value = o.value, extra = o.extra }
   if o.model then
     for name, t in next, o.model:state_dict() do tensors["model." .. name] = t end
   end
@@ -404,8 +405,8 @@ function gq.checkpoint.save(path, what)
   if o.rng ~= false then meta.rng = type(o.rng) == "string" and o.rng or rng_text() end
   gq.safetensors_save(path, tensors, { gqlua = gq.json_encode(meta) })
 end
-gq.docs[gq.checkpoint.save] = "gq.checkpoint.save(path, {model, optimiser, schedule, epoch, rng, extra}): all of it " ..
-  "in one .safetensors file, at once; the generator's state is included unless rng = false"
+gq.docs[gq.checkpoint.save] = "gq.checkpoint.save(path, {model, optimiser, schedule, epoch, rng, value, extra}): " ..
+  "all of it in one .safetensors file, at once; the generator's state is included unless rng = false"
 
 local function read_checkpoint(path)
   local tensors, metadata = gq.safetensors_load(path)
@@ -434,6 +435,9 @@ local function check_parts(o, model, meta, tensors)
   end
   return parts
 end
+
+-- Tensors and the rest, for the function `what`, whose errors name the file.
+function core.read_checkpoint(path, what) return naming(path, what, 3, read_checkpoint) end
 
 local function load_checkpoint(path, o)
   local tensors, meta = read_checkpoint(path)

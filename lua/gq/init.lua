@@ -7,6 +7,7 @@ load("functional")               -- softmax, losses, activations: gq.* and metho
 load("spatial")                  -- gq.conv2d, max_pool2d, pad and their kin
 load("arrays")                   -- order, masks, running sums, gq.einsum: gq.* and methods
 load("linear")                   -- gq.solve, gq.eigh and their kin
+load("losses")                   -- gq.huber_loss, gq.gaussian_nll_loss and their kin
 gq.checkgrad = load("checkgrad")
 load("derivatives")              -- gq.jvp, gq.jacobian, gq.hessian_vector
 gq.nn = load("nn/module")
@@ -17,12 +18,14 @@ load("nn/nets")                  -- nn.Sequential, nn.mlp and their kin
 load("nn/cells")                 -- nn.RNNCell, nn.GRUCell
 load("flow")                     -- gq.flow, gq.nn.CNF
 gq.optim = load("optim")
+load("lbfgs")                    -- gq.optim.lbfgs
 gq.data = load("data")
 load("density")                  -- gq.data.density
 load("images")                   -- gq.data.mnist, cifar10, svhn, images and their kin
 gq.logger = load("logger")
 gq.progress = load("progress")
 load("files")                    -- gq.save, gq.load, gq.checkpoint, gq.json
+load("keeper")                   -- gq.checkpoint.keeper, gq.checkpoint.describe
 load("interpolant")              -- odeint's opts.dense
 load("solve")                    -- odeint's events and grid points
 load("states")                   -- odeint's states of several tensors

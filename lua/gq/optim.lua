@@ -40,14 +40,128 @@ local function check_params(params, what)
   end
 end
 
+local grouped                                          -- below
+
 local function maker(kind)
   local what = "gq.optim." .. kind
-  return function(params, config)
+  local function make(params, config)
     check_params(params, what)
     local core = gq.optimiser(kind, params, config)
     local known = {}
     for key in next, core:settings() do known[key] = true end
     return setmetatable({ _core = core, _settings = known, params = params }, meta)
+  end
+  return function(params, config)
+    local first = type(params) == "table" and rawget(params, 1)
+    if type(first) ~= "table" or first.params == nil then return make(params, config) end
+    return grouped(kind, params, config, make)
+  end
+end
+
+-- ---- groups: parameters with settings of their own ----
+
+-- Several optimisers of one kind as one. Its lr is that of the first group; set, the others keep their proportion.
+local Groups = setmetatable({}, { __index = Optimiser })
+local groups_meta = {
+  __index = function(self, key)
+    local method = Groups[key]
+    if method ~= nil then return method end
+    return rawget(self, "groups")[1][key]
+  end,
+  __newindex = function(self, key, value)
+    for i, g in ipairs(self.groups) do g[key] = key == "lr" and value * self.ratio[i] or value end
+  end,
+  __tostring = function(self)
+    local list = {}
+    for i, g in ipairs(self.groups) do list[i] = tostring(g) end
+    return table.concat(list, "\n")
+  end,
+  __len = function(self) return #self.params end,
+}
+
+local function is_optimiser(x)
+  local m = getmetatable(x)
+  return m == meta or m == groups_meta
+end
+
+function grouped(kind, list, config, make)
+  local what, groups, params, ratio, seen = "gq.optim." .. kind, {}, {}, {}, {}
+  for i, g in ipairs(list) do
+    local own = {}
+    for k, v in next, config or {} do own[k] = v end
+    for k, v in next, g do own[k] = k ~= "params" and v or nil end
+    check_params(g.params, ("%s: group %d"):format(what, i))
+    for _, p in ipairs(g.params) do
+      if seen[p] then error(("%s: a parameter is in the groups %d and %d"):format(what, seen[p], i), 3) end
+      seen[p], params[#params + 1] = i, p
+    end
+    groups[i] = make(g.params, own)
+    ratio[i] = groups[1].lr ~= 0 and groups[i].lr / groups[1].lr or 1
+  end
+  return setmetatable({ groups = groups, params = params, ratio = ratio }, groups_meta)
+end
+
+-- All or none of them: gradients are looked at first.
+function Groups:step()
+  gq.clip_grad_norm(self.params, math.huge)
+  for _, g in ipairs(self.groups) do g:step() end
+end
+function Groups:zero_grad()
+  for _, g in ipairs(self.groups) do g:zero_grad() end
+end
+function Groups:steps() return self.groups[1]:steps() end
+function Groups:settings() return self.groups[1]:settings() end
+function Groups:get(key) return self[key] end
+function Groups:set(key, value) self[key] = value end
+function Groups:kind() return self.groups[1]:kind() end
+
+function Groups:state_dict()
+  local d = self.groups[1]:state_dict()
+  d.groups = {}
+  for i, g in ipairs(self.groups) do
+    local s = i == 1 and d or g:state_dict()
+    d.groups[i] = { settings = s.settings, ratio = self.ratio[i] }
+    if i > 1 then
+      table.move(s.steps, 1, #s.steps, #d.steps + 1, d.steps)
+      table.move(s.state, 1, #s.state, #d.state + 1, d.state)
+    end
+  end
+  return d
+end
+
+-- The part of a state that belongs to each group; nil and what is wrong.
+local function parts_of(self, t)
+  if type(t) ~= "table" or type(t.steps) ~= "table" or type(t.state) ~= "table" then
+    return nil, "the table of a state_dict() expected, got " .. describe(t)
+  end
+  if type(t.groups) ~= "table" or #t.groups ~= #self.groups then
+    return nil, ("the state has %s groups of parameters, this has %d"):format(
+      type(t.groups) == "table" and #t.groups or "no", #self.groups)
+  end
+  local parts, at = {}, 0
+  for i, g in ipairs(self.groups) do
+    local own, n = t.groups[i], #g
+    if type(own) ~= "table" or type(own.ratio) ~= "number" then return nil, "a group is {settings, ratio}" end
+    parts[i] = { kind = t.kind, settings = own.settings, total = t.total, steps = table.move(t.steps, at + 1, at + n, 1,
+      {}), state = table.move(t.state, at + 1, at + n, 1, {}) }
+    at = at + n
+  end
+  if #t.steps ~= at then return nil, ("the state has %d parameters, this has %d"):format(#t.steps, at) end
+  return parts
+end
+
+function Groups:check_state_dict(t)
+  local parts, problem = parts_of(self, t)
+  for i, g in ipairs(parts and self.groups or {}) do problem = problem or g:check_state_dict(parts[i]) end
+  return problem
+end
+
+function Groups:load_state_dict(t)
+  local problem = self:check_state_dict(t)
+  if problem then error("load_state_dict: " .. problem, 2) end
+  for i, part in ipairs((parts_of(self, t))) do
+    self.groups[i]:load_state_dict(part)
+    self.ratio[i] = t.groups[i].ratio
   end
 end
 
@@ -59,7 +173,8 @@ local docs = {
 }
 for kind, doc in next, docs do
   optim[kind] = maker(kind)
-  gq.docs[optim[kind]] = doc
+  gq.docs[optim[kind]] = doc .. "\nparams: a list, or groups {{params = list, lr = 1e-4}, {params = ...}} with "
+    .. "settings of their own; opt.groups[i]"
 end
 
 -- One update. Refused, with nothing changed, when a gradient is not finite.
@@ -152,7 +267,96 @@ end
 gq.docs[optim.clip_grad_norm] = "gq.optim.clip_grad_norm(params, max): scale the gradients to a joint norm of at " ..
   "most max; returns the norm they had"
 
+-- Each entry of the gradients to [-max, max].
+function optim.clip_grad_value(params, max)
+  check_params(params, "gq.optim.clip_grad_value")
+  if type(max) ~= "number" or max < 0 or max ~= max then
+    error(("gq.optim.clip_grad_value: a limit of at least 0 expected, got %s"):format(describe(max)), 2)
+  end
+  gq.no_grad(function()
+    for _, p in ipairs(params) do
+      if p.grad then p.grad[{}] = p.grad:clamp(-max, max) end
+    end
+  end)
+end
+gq.docs[optim.clip_grad_value] = "gq.optim.clip_grad_value(params, max): the gradients' entries to between -max and max"
+
+-- ---- averages of weights ----
+
+local Ema = { __name = "gq.ema" }
+Ema.__index = Ema
+
+-- After each step of the optimiser: average = decay average + (1 - decay) weights.
+function Ema:update()
+  self.count = self.count + 1
+  gq.no_grad(function()
+    for i, p in ipairs(self.params) do
+      local a = self.average[i]
+      a[{}] = a + (p:detach() - a) * (1 - self.decay)
+    end
+  end)
+end
+
+-- Weights and averages change places: once before validating, once after.
+function Ema:swap()
+  gq.no_grad(function()
+    for i, p in ipairs(self.params) do
+      local own = p:detach():clone()
+      p[{}] = self.average[i]
+      self.average[i] = own
+    end
+  end)
+end
+
+-- What f(...) returns with the averages as weights, which are then what they were.
+function Ema:with(f, ...)
+  local function back(ok, ...)
+    self:swap()
+    if not ok then error((...), 0) end
+    return ...
+  end
+  self:swap()
+  return back(pcall(f, ...))
+end
+
+function Ema:state_dict()
+  local list = {}
+  for i, a in ipairs(self.average) do list[i] = a:clone() end
+  return { count = self.count, decay = self.decay, average = list }
+end
+
+function Ema:load_state_dict(t)
+  if type(t) ~= "table" or type(t.average) ~= "table" or #t.average ~= #self.average then
+    error(("load_state_dict: the state of an average of %d parameters expected, got %s"):format(#self.average,
+      describe(t)), 2)
+  end
+  for i, a in ipairs(self.average) do a[{}] = t.average[i] end
+  self.count, self.decay = t.count, t.decay
+end
+
+function optim.ema(params, opts)
+  local what = "gq.optim.ema"
+  if gq.core.is_module(params) then params = params:parameters() end
+  check_params(params, what)
+  local decay = need(options(opts, "decay", what), "decay", "number", 0.999, what)
+  if not (decay >= 0 and decay < 1) then
+    fail(("%s: decay: a number from 0 to below 1 expected, got %g"):format(what, decay))
+  end
+  local average = {}
+  for i, p in ipairs(params) do average[i] = p:detach():clone() end
+  return setmetatable({ params = params, average = average, decay = decay, count = 0 }, Ema)
+end
+gq.docs[optim.ema] = [[
+gq.optim.ema(net | params, {decay = 0.999}): an exponential average of the weights, which often does better
+  than they do: ema:update() after each step; ema:with(f, ...) calls f with the averages as weights;
+  ema:swap() exchanges them until the next swap; ema:state_dict(), ema:load_state_dict(t)]]
+
 -- ---- schedules: the learning rate as a function of the number of steps ----
+
+-- The first of its groups' stands for all.
+local function first_core(optimiser)
+  return (getmetatable(optimiser) == groups_meta and optimiser.groups[1] or optimiser)._core
+end
 
 local Schedule = {}
 Schedule.__index = Schedule
@@ -167,7 +371,7 @@ function Schedule:check_state_dict(t)
   if type(t) ~= "table" or not is_count(t.count) or type(t.base) ~= "number" then
     return "the state of a schedule is {count, base}, a number of steps and a learning rate"
   end
-  return check_settings(self.optimiser._core, { lr = t.base * self.factor(math.tointeger(t.count)) })
+  return check_settings(first_core(self.optimiser), { lr = t.base * self.factor(math.tointeger(t.count)) })
 end
 function Schedule:load_state_dict(t)
   local problem = self:check_state_dict(t)
@@ -177,7 +381,7 @@ function Schedule:load_state_dict(t)
 end
 
 local function schedule(optimiser, factor, what)
-  if getmetatable(optimiser) ~= meta then
+  if not is_optimiser(optimiser) then
     error(("%s: an optimiser expected, got %s"):format(what, describe(optimiser)), 3)
   end
   local s = setmetatable({ optimiser = optimiser, factor = factor, base = optimiser.lr, count = 0 }, Schedule)
@@ -211,7 +415,7 @@ function Plateau:check_state_dict(t)
   if type(t) ~= "table" or not is_count(t.bad) or type(t.lr) ~= "number" then
     return "the state of a plateau schedule is {best, bad, lr}"
   end
-  return check_settings(self.optimiser._core, { lr = t.lr })
+  return check_settings(first_core(self.optimiser), { lr = t.lr })
 end
 function Plateau:load_state_dict(t)
   local problem = self:check_state_dict(t)
@@ -266,7 +470,7 @@ end, "gq.optim.schedule.linear(optimiser, {steps, first = 1, last = 0}): from fi
 define("plateau", function(optimiser, opts)
   local what = "gq.optim.schedule.plateau"
   local o = options(opts, "factor patience mode least", what)
-  if getmetatable(optimiser) ~= meta then
+  if not is_optimiser(optimiser) then
     error(("%s: an optimiser expected, got %s"):format(what, describe(optimiser)), 2)
   end
   local factor = need(o, "factor", "positive", 0.5, what)
@@ -286,4 +490,5 @@ define("lambda", function(optimiser, f)
   return schedule(optimiser, f, "gq.optim.schedule.lambda")
 end, "gq.optim.schedule.lambda(optimiser, f): times f(n) after n steps")
 
+gq.core.check_params = check_params
 return optim

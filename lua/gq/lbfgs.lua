@@ -1,0 +1,217 @@
+-- lbfgs.lua -- gq.optim.lbfgs: the limited-memory BFGS method with a line search for the strong Wolfe conditions
+-- (Nocedal & Wright, Numerical Optimization, algorithms 7.4, 7.5, 3.5 and 3.6), with PyTorch's manners: step takes a
+-- function that zeroes the gradients, computes the loss, calls backward and returns the loss.
+
+local gq = ...
+local core = gq.core
+local options, need, one_of, describe, fail = core.options, core.need, core.one_of, core.describe, core.fail
+
+local Lbfgs = { __name = "gq.lbfgs" }
+Lbfgs.__index = Lbfgs
+
+local names <const> = "lr max_iter history_size tolerance_grad tolerance_change line_search"
+
+function Lbfgs:zero_grad()
+  for _, p in ipairs(self.params) do p.grad = nil end
+end
+function Lbfgs:steps() return self.total end
+function Lbfgs:kind() return "lbfgs" end
+function Lbfgs:__len() return #self.params end
+function Lbfgs:__tostring()
+  return ("lbfgs: %d parameters, lr %g, %d steps"):format(#self.params, self.lr, self.total)
+end
+
+-- Numbers of all parameters, or of their gradients (zeros where there is none), one after the other.
+local function flat(self, of)
+  local list = {}
+  for i, p in ipairs(self.params) do
+    local x = of(p)
+    list[i] = x and x:detach():reshape(p:numel()) or gq.zeros({ p:numel() }, { dtype = p.dtype, device = p.device })
+  end
+  return gq.cat(list, 1)
+end
+local function weights(self) return flat(self, function(p) return p end) end
+local function gradients(self) return flat(self, function(p) return p.grad end) end
+
+local function set_weights(self, x)
+  local at = 1
+  gq.no_grad(function()
+    for _, p in ipairs(self.params) do
+      p[{}] = x:narrow(1, at, p:numel()):reshape(p.shape)
+      at = at + p:numel()
+    end
+  end)
+end
+
+-- Loss and gradient at the weights as they are.
+local function evaluate(self, closure)
+  local loss = closure()
+  local f = gq.is_tensor(loss) and loss:numel() == 1 and loss:item() or loss
+  if type(f) ~= "number" then
+    fail(("gq.optim.lbfgs: the function given to step returns the loss, got %s"):format(describe(loss)))
+  end
+  return f, gradients(self)
+end
+
+-- -H g by the last pairs of steps and differences of gradients.
+local function direction(self, g)
+  local q, alpha, pairs_ = g, {}, self.pairs
+  for i = #pairs_, 1, -1 do
+    local p = pairs_[i]
+    alpha[i] = p.rho * p.s:dot(q):item()
+    q = q - p.y * alpha[i]
+  end
+  q = q * self.scale
+  for i, p in ipairs(pairs_) do q = q + p.s * (alpha[i] - p.rho * p.y:dot(q):item()) end
+  return -q
+end
+
+-- The minimum of the cubic through two points with slopes, in [low, high]; the middle where there is none.
+local function cubic(a, fa, ga, b, fb, gb, low, high)
+  local d1 = ga + gb - 3 * (fa - fb) / (a - b)
+  local square = d1 * d1 - ga * gb
+  local t = (low + high) / 2
+  if square >= 0 then
+    local d2 = math.sqrt(square) * (b > a and 1 or -1)
+    local x = b - (b - a) * ((gb + d2 - d1) / (gb - ga + 2 * d2))
+    if x == x then t = math.max(low, math.min(high, x)) end
+  end
+  return t
+end
+
+-- phi(t) -> point {t, f, slope, g}. A point with the strong Wolfe conditions from p0 on, or the best that was found.
+local function search(phi, p0, t)
+  local c1, c2, most = 1e-4, 0.9, 25
+  local function too_high(p) return p.f ~= p.f or p.f > p0.f + c1 * p.t * p0.slope end
+  local function flat_enough(p) return math.abs(p.slope) <= -c2 * p0.slope end
+  local low, high, before, tries = nil, nil, p0, 0
+  while not low and tries < most do
+    local p = phi(t)
+    tries = tries + 1
+    if too_high(p) or tries > 1 and p.f >= before.f then low, high = before, p
+    elseif flat_enough(p) then return p
+    elseif p.slope >= 0 then low, high = p, before
+    else
+      t = cubic(before.t, before.f, before.slope, p.t, p.f, p.slope, p.t + 0.01 * (p.t - before.t), 10 * p.t)
+      before = p
+    end
+  end
+  if not low then return before end
+  while tries < most do
+    local a, b = math.min(low.t, high.t), math.max(low.t, high.t)
+    if (b - a) * math.abs(low.slope) < 1e-12 * math.max(1, math.abs(low.f)) then break end
+    local margin = 0.1 * (b - a)
+    t = high.f - high.f == 0 and cubic(low.t, low.f, low.slope, high.t, high.f, high.slope, a + margin, b - margin)
+      or (a + b) / 2
+    local p = phi(t)
+    tries = tries + 1
+    if too_high(p) or p.f >= low.f then high = p
+    else
+      if flat_enough(p) then return p end
+      if p.slope * (high.t - low.t) >= 0 then high = low end
+      low = p
+    end
+  end
+  return low
+end
+
+local function remember(self, s, y)
+  local sy = s:dot(y):item()
+  if sy <= 1e-10 * y:dot(y):item() then return end         -- no curvature: the pair would spoil the matrix
+  if #self.pairs == self.history_size then table.remove(self.pairs, 1) end
+  self.pairs[#self.pairs + 1] = { s = s, y = y, rho = 1 / sy }
+  self.scale = sy / y:dot(y):item()
+end
+
+local function largest(x) return x:abs():max():item() end
+
+-- One iteration from point p at x; the next point, and where it is; nil: no way down.
+local function iterate(self, closure, x, p)
+  local d = direction(self, p.g)
+  local slope = p.g:dot(d):item()
+  if slope >= 0 or slope ~= slope then                                  -- rounding has spoiled the pairs
+    self.pairs, self.scale = {}, 1
+    d, slope = -p.g, -p.g:dot(p.g):item()
+  end
+  local t = #self.pairs > 0 and self.lr or math.min(1, 1 / p.g:abs():sum():item()) * self.lr
+  local function phi(at)
+    set_weights(self, x + d * at)
+    local f, g = evaluate(self, closure)
+    return { t = at, f = f, g = g, slope = g:dot(d):item() }
+  end
+  local next_point = self.line_search == "none" and phi(t) or search(phi, { t = 0, f = p.f, slope = slope, g = p.g }, t)
+  if next_point.f - next_point.f ~= 0 or next_point.t == 0 then return nil end
+  local to = x + d * next_point.t
+  remember(self, to - x, next_point.g - p.g)
+  return next_point, to
+end
+
+-- At most max_iter iterations; returns the loss before them.
+function Lbfgs:step(closure)
+  if not core.is_callable(closure) then
+    fail("gq.optim.lbfgs: step takes a function that zeroes the gradients, computes the loss, calls its backward and "
+      .. "returns it; got " .. describe(closure))
+  end
+  local f, g = evaluate(self, closure)
+  if f - f ~= 0 or not g:isfinite():all():item() then
+    fail(("gq.optim.lbfgs: the loss is %g or a gradient is not finite; nothing was changed"):format(f))
+  end
+  local first, x, p = f, weights(self), { f = f, g = g }
+  self.total = self.total + 1
+  for _ = 1, self.max_iter do
+    if largest(p.g) <= self.tolerance_grad then break end
+    local q, to = iterate(self, closure, x, p)
+    if not q then break end
+    local moved, change = largest(to - x), math.abs(q.f - p.f)
+    x, p = to, q
+    if moved <= self.tolerance_change or change <= self.tolerance_change * math.max(1, math.abs(p.f)) then break end
+  end
+  set_weights(self, x)
+  return first
+end
+
+function Lbfgs:settings()
+  local t = {}
+  for name in names:gmatch("%S+") do t[name] = self[name] end
+  return t
+end
+
+-- Settings and the count; what it learnt of the curvature is found anew.
+function Lbfgs:state_dict()
+  return { kind = "lbfgs", settings = self:settings(), total = self.total, steps = {}, state = {} }
+end
+function Lbfgs:check_state_dict(t)
+  if type(t) ~= "table" or t.kind ~= "lbfgs" or type(t.settings) ~= "table" or type(t.total) ~= "number" then
+    return ("the state is of %s, this is lbfgs"):format(type(t) == "table" and tostring(t.kind) or describe(t))
+  end
+end
+function Lbfgs:load_state_dict(t)
+  local problem = self:check_state_dict(t)
+  if problem then error("load_state_dict: " .. problem, 2) end
+  for name in names:gmatch("%S+") do self[name] = t.settings[name] end
+  self.total, self.pairs, self.scale = math.tointeger(t.total), {}, 1
+end
+
+function gq.optim.lbfgs(params, opts)
+  local what = "gq.optim.lbfgs"
+  core.check_params(params, what)
+  for _, p in ipairs(params) do
+    if p.dtype ~= params[1].dtype then fail(what .. ": parameters of one dtype expected") end
+  end
+  local o = options(opts, names, what)
+  return setmetatable({ params = params, pairs = {}, scale = 1, total = 0, lr = need(o, "lr", "positive", 1, what),
+    max_iter = need(o, "max_iter", "count", 20, what), history_size = need(o, "history_size", "count", 100, what),
+    tolerance_grad = need(o, "tolerance_grad", "number", 1e-7, what),
+    tolerance_change = need(o, "tolerance_change", "number", 1e-9, what),
+    line_search = one_of(o, "line_search", { "strong_wolfe", "none" }, what) }, Lbfgs)
+end
+gq.docs[gq.optim.lbfgs] = [[
+gq.optim.lbfgs(params, {lr = 1, max_iter = 20, history_size = 100, tolerance_grad = 1e-7,
+  tolerance_change = 1e-9, line_search = "strong_wolfe" | "none"}): for losses without noise (the whole set)
+opt:step(closure): up to max_iter iterations; the function is called at every trial
+  opt:step(function()
+    opt:zero_grad()
+    local loss = gq.mse_loss(net(x), y)
+    loss:backward()
+    return loss
+  end)]]
