@@ -249,7 +249,7 @@ static gq_brownian *opt_path(lua_State *L, int arg, const gq_problem *p, const g
       luaL_error(L, "sdeint: brownian is %s: expected a path of gq.brownian", gqL_typename(L, lua_gettop(L)));
     return check_path(L, lua_gettop(L));
   }
-  double t0 = p->t[0], t1 = p->t[p->nt - 1];
+  double t0 = fmin(p->t[0], p->t[p->nt - 1]), t1 = fmax(p->t[0], p->t[p->nt - 1]);
   gq_shape form, shape;
   gqL_try(L, gq_diffusion_check(p->f, p->noise, &form, &shape));
   uint64_t seed = opt_seed(L, arg);
@@ -287,11 +287,12 @@ static int push_both(lua_State *L, int arg, gq_problem *p) {
   return lua_gettop(L);
 }
 
-/* gq.sdeint(sde, z0, t, opts) */
-static int sdeint(lua_State *L) {
+/* core.solve_sde(sde, z0, t, opts): one call of the solver */
+static int solve_sde(lua_State *L) {
   static const char *const known[] = { "method",       "dt",      "brownian",  "gradient",
                                        "seed",         "adjoint", "max_steps", "params",
-                                       "memory_limit", "throw",   "calculus",  NULL };
+                                       "memory_limit", "throw",   "calculus",  "logqp",
+                                       "batch",        NULL };
   gq_problem p = { 0 };
   gq_ode_options o;
   lua_settop(L, 4);
@@ -304,6 +305,12 @@ static int sdeint(lua_State *L) {
     luaL_error(L, "sdeint: options are %s: expected a table with at least dt", gqL_typename(L, 4));
   gqL_checkoptions(L, 4, known, "gq.sdeint");
   gq_ode_defaults(&o, p.z0->dtype);
+  if (strcmp(gqL_optstring(L, 4, "batch", "joint"), "joint") != 0)
+    luaL_error(L,
+               "sdeint: batch = \"%s\": steps of an SDE are of one size for all samples, so \"joint\" is all "
+               "there is, "
+               "and rows that do not act on each other are solved as if alone",
+               gqL_optstring(L, 4, "batch", ""));
   o.engine = choose_engine(L, 4);
   o.calculus = (gq_calculus)find_name(
     L, "sdeint: calculus", gqL_optstring(L, 4, "calculus", gq_calculus_names[p.calculus]), gq_calculus_names);
@@ -331,6 +338,30 @@ static int sdeint(lua_State *L) {
   lua_pushstring(L, o.method->name);
   lua_setfield(L, -2, "method");
   return 2;
+}
+
+static bool given(lua_State *L, int arg, const char *key) {
+  if (!lua_istable(L, arg)) return false;
+  bool there = lua_getfield(L, arg, key) != LUA_TNIL && lua_toboolean(L, -1);
+  lua_pop(L, 1);
+  return there;
+}
+
+static bool is_commutative(lua_State *L) {
+  bool yes = lua_istable(L, 1) && lua_getfield(L, 1, "noise") == LUA_TSTRING &&
+             !strcmp(lua_tostring(L, -1), "commutative");
+  lua_settop(L, 4);
+  return yes;
+}
+
+/* gq.sdeint(sde, z0, t, opts); upvalue: gq.core. What one call of the solver does not know is lua/gq/sdeint.lua's. */
+static int sdeint(lua_State *L) {
+  lua_settop(L, 4);
+  if (!lua_istable(L, 2) && !given(L, 4, "logqp") && !is_commutative(L)) return solve_sde(L);
+  lua_getfield(L, lua_upvalueindex(1), "sdeint");
+  lua_insert(L, 1);
+  lua_call(L, 4, LUA_MULTRET);
+  return lua_gettop(L);
 }
 
 /* core.seed(seed or nil): itself, or the next one of gq.manual_seed's generator */
@@ -380,17 +411,25 @@ static const gqL_function functions[] = {
     "calculus: "
     "\"ito\" or \"stratonovich\", in which it is solved; an SDE of the other one is converted, with the "
     "correction from its graph. seed: a path of this solve; give a brownian to take the same path with "
-    "another dt. gradient: direct, aca, reversible (reversible_heun), adjoint or none" },
+    "another dt. z0 may be a list of tensors; t may decrease (Stratonovich). logqp = true: with "
+    "gq.sde{prior_drift = h} the path KL, info.logqp {#t - 1, batch}. gradient: direct, aca, reversible "
+    "(reversible_heun), adjoint or none" },
   { NULL, NULL, false, NULL },
 };
 
 void gqL_open_sde(lua_State *L) {
   if (luaL_newmetatable(L, BROWNIAN)) luaL_setfuncs(L, meta, 0);
   lua_pop(L, 1);
-  gqL_register(L, functions);
+  lua_pushcfunction(L, brownian);
+  gqL_setfunction(L, functions[0].name, false, functions[0].doc);
+  lua_getfield(L, -1, "core");
+  lua_pushcclosure(L, sdeint, 1); /* upvalue: core */
+  gqL_setfunction(L, functions[1].name, false, functions[1].doc);
   lua_getfield(L, -1, "core");
   lua_pushcfunction(L, cosines);
   lua_setfield(L, -2, "cosines");
+  lua_pushcfunction(L, solve_sde);
+  lua_setfield(L, -2, "solve_sde");
   lua_pushcfunction(L, core_seed);
   lua_setfield(L, -2, "seed");
   lua_pop(L, 1);

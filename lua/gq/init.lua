@@ -31,7 +31,8 @@ load("solve")                    -- odeint's events and grid points
 load("states")                   -- odeint's states of several tensors
 load("regularise")               -- gq.jet, gq.steer, odeint's regularisers
 load("interpolate")              -- gq.interpolate, gq.cde
-load("sde")                      -- gq.sde, gq.sdeint, gq.wong_zakai
+load("sde")                      -- gq.sde, gq.wong_zakai
+load("sdeint")                   -- sdeint's states of several tensors, its path KL
 gq.core.plotting = { contour = load("plot/marching"), gnuplot = load("plot/gnuplot") }
 gq.core.plotting.terminal = load("plot/terminal")
 gq.plot = load("plot/plot")

@@ -21,7 +21,7 @@ Sde.__name = "gq.sde"
 -- Parameters of drift and diffusion where they are modules; each once.
 function Sde:parameters()
   local list, seen = {}, {}
-  for _, f in ipairs { self.drift, self.diffusion } do
+  for _, f in pairs { self.drift, self.diffusion, self.prior_drift } do
     if type(f) == "table" and f.parameters then
       for _, p in ipairs(f:parameters()) do
         if not seen[p] then
@@ -34,17 +34,23 @@ function Sde:parameters()
   return list
 end
 
+-- The same with changes.
+function Sde:with(changes) return setmetatable(core.copy(self, changes), Sde) end
+
+core.Sde = Sde
+
 function Sde:__tostring()
   return ("sde: %s noise, %s"):format(self.noise, self.calculus)
 end
 
 function gq.sde(o)
   local what = "gq.sde"
-  core.options(o, "drift diffusion noise calculus", what)
+  core.options(o, "drift diffusion noise calculus prior_drift", what)
   o = o or {}
   return setmetatable({
     drift = core.need(o, "drift", "callable", nil, what),
     diffusion = core.need(o, "diffusion", "callable", nil, what),
+    prior_drift = o.prior_drift ~= nil and core.need(o, "prior_drift", "callable", nil, what) or nil,
     noise = core.one_of(o, "noise", noises, what),
     calculus = core.one_of(o, "calculus", calculi, what),
   }, Sde)
@@ -197,6 +203,7 @@ function gq.wong_zakai(sde, o)
 end
 
 gq.docs[gq.sde] = "gq.sde{drift = f, diffusion = g, noise = 'diagonal'|'scalar'|'additive'|'general'|'commutative', "
-  .. "calculus = 'stratonovich'|'ito'}: dz = f(t, z) dt + g(t, z) dW, for gq.sdeint and gq.wong_zakai; ?sdes"
+  .. "calculus = 'stratonovich'|'ito'}: dz = f(t, z) dt + g(t, z) dW, for gq.sdeint and gq.wong_zakai; "
+  .. "prior_drift = h: the drift that logqp compares f with; ?sdes"
 gq.docs[gq.wong_zakai] = "gq.wong_zakai(sde, {cosines = 10, t0, t1, seed | xi}): dynamics for gq.odeint "
   .. "over smooth noise, those of an Ito SDE with its correction; :redraw(seed) for the next training step"

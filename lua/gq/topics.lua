@@ -189,6 +189,11 @@ areas: srk, log_ode and spark read H = 1/h int (W_s,r - (r - s)/h W_s,t) dr of a
   of general noise Levy areas too. A path of the solve's own has them; one given is made with
   levy_area = "space-time" ("space-time-time" has K too), "foster" or "davie". The latter are drawn
   for a step and do not add up: one path, one dt. Paths with areas are other paths than those without
+logqp = true, with gq.sde{prior_drift = h}: info.logqp {#t - 1, batch}, the integrals of |u|^2 / 2 where
+  g u = f - h, with gradients; g may not be singular (1e-7 of its largest entry), f - h lies in its
+  range, matrices are at most 8 wide or high
+z0 = {z1, z2}: f and g get and return such lists, g of matrix noise {.., d_i, m} each
+t may decrease: back along the solutions, in Stratonovich calculus
 gq.wong_zakai makes an ODE of an SDE, for gq.odeint]]
 
 -- ---- what newcomers ask for by name ----

@@ -64,11 +64,11 @@ static void compare(adjoint *d, int k) {
 static int run(adjoint *d) {
   gq_solution *s = d->b->s;
   int64_t i = s->steps.n;
-  double t1 = s->t[s->nt - 1];
+  double t1 = s->t[s->nt - 1], dir = t1 < s->t[0] ? -1 : 1;
   for (int k = s->nt - 1; k > 0; k--) {
     restart(d, k);
     if (s->t[k] == s->t[k - 1]) continue;
-    for (; i > 0 && t1 > s->t[k - 1]; i--) {
+    for (; i > 0 && dir * (t1 - s->t[k - 1]) > 0; i--) {
       double t = gq_step(&s->steps, i - 1).t;
       GQ_TRY(step(d, t, t1));
       t1 = t;

@@ -31,12 +31,23 @@ static double *levy_areas(const gq_along *a) {
   return a->dw + gq_brownian_moments(a->path) * gq_numel(a->field->wshape);
 }
 
-/* W, and what else steps read, from t to t1. */
+static void negate(size_t n, double *x) {
+  for (size_t i = 0; i < n; i++) x[i] = -x[i];
+}
+
+/* W, and what else steps read, from t to t1. Of the path backwards W and K, and Levy areas, change sign, and H does not. */
 static int ask(gq_along *a, double t, double t1) {
   size_t n = gq_numel(a->field->wshape);
+  bool back = t1 < t;
+  double s = back ? t1 : t, e = back ? t : t1;
   if (a->field->moments == 1) return gq_brownian_increment(a->path, t, t1, a->dw);
-  GQ_TRY(gq_brownian_areas(a->path, t, t1, a->dw));
-  return a->field->levy ? gq_brownian_levy_areas(a->path, t, t1, a->dw, a->dw + n, levy_areas(a)) : GQ_OK;
+  GQ_TRY(gq_brownian_areas(a->path, s, e, a->dw));
+  if (a->field->levy) GQ_TRY(gq_brownian_levy_areas(a->path, s, e, a->dw, a->dw + n, levy_areas(a)));
+  if (!back) return GQ_OK;
+  negate(n, a->dw);
+  if (a->field->moments > 2) negate(n, a->dw + 2 * n);
+  if (a->field->levy) negate(gq_levy_numel(a->field), levy_areas(a));
+  return GQ_OK;
 }
 
 /* dw as states are */
@@ -58,8 +69,7 @@ static bool known(const gq_along *a, double t, double t1) { return t == a->t && 
 
 int gq_along_step(gq_along *a, double t, double t1) {
   if (known(a, t, t1)) return GQ_OK;
-  if (t1 < t) GQ_TRY(gq_brownian_increment(a->path, t, t1, a->dw)); /* backward solves read W alone */
-  else GQ_TRY(ask(a, t, t1));
+  GQ_TRY(ask(a, t, t1));
   pack(a, t, t1);
   return GQ_OK;
 }
@@ -69,7 +79,7 @@ int gq_along_back(gq_along *a, double t, double t1) {
   if (known(a, t, t1)) return GQ_OK;
   if (a->field->moments > 1) return gq_along_step(a, t, t1);
   GQ_TRY(gq_brownian_increment(a->path, t1, t, a->dw));
-  for (size_t i = 0; i < n; i++) a->dw[i] = -a->dw[i];
+  negate(n, a->dw);
   pack(a, t, t1);
   return GQ_OK;
 }

@@ -9,12 +9,13 @@
 
 static int check_times(const gq_problem *p) {
   if (p->nt < 1) return gq_fail(GQ_EARG, "no times: expected at least one");
+  double dir = p->t[p->nt - 1] < p->t[0] ? -1 : 1;
   for (int k = 0; k < p->nt; k++) {
     if (!isfinite(p->t[k]))
       return gq_fail(GQ_EARG, "time %d is %g: expected a finite number", k + 1, p->t[k]);
-    if (k && p->t[k] < p->t[k - 1])
-      return gq_fail(GQ_EARG, "times do not increase: time %d is %.17g after %.17g", k + 1, p->t[k],
-                     p->t[k - 1]);
+    if (k && dir * (p->t[k] - p->t[k - 1]) < 0)
+      return gq_fail(GQ_EARG, "times do not %s: time %d is %.17g after %.17g",
+                     dir < 0 ? "decrease" : "increase", k + 1, p->t[k], p->t[k - 1]);
   }
   return GQ_OK;
 }
@@ -88,7 +89,7 @@ static int check_method(const gq_problem *p, const gq_ode_options *o) {
 }
 
 static int check_step(const gq_problem *p, double dt) {
-  double span = p->t[p->nt - 1] - p->t[0], tol = gq_brownian_tol(p->path);
+  double span = fabs(p->t[p->nt - 1] - p->t[0]), tol = gq_brownian_tol(p->path);
   if (!(dt > 0) || !isfinite(dt)) return gq_fail(GQ_EARG, "dt is %g: expected a positive number", dt);
   if (span / dt > 1e9) /* hours at least: a mistake rather than a wish */
     return gq_fail(GQ_EARG, "dt is %g: %.3g steps for an interval of %g, expected at most 1e9: raise dt", dt,
@@ -104,7 +105,8 @@ static int check_step(const gq_problem *p, double dt) {
 static int check_path(const gq_problem *p) {
   gq_shape form, want, have = gq_brownian_shape(p->path);
   char a[128], b[128];
-  double t0 = p->t[0], t1 = p->t[p->nt - 1], slack = gq_brownian_slack(p->path);
+  double t0 = fmin(p->t[0], p->t[p->nt - 1]), t1 = fmax(p->t[0], p->t[p->nt - 1]),
+         slack = gq_brownian_slack(p->path);
   GQ_TRY(gq_diffusion_check(p->f, p->noise, &form, &want));
   if (!gq_shape_equal(want, have))
     return gq_fail(GQ_ESHAPE, "the Brownian path has shape %s: this SDE needs %s",
@@ -147,6 +149,11 @@ int gq_noise_check(const gq_problem *p, const gq_ode_options *o) {
   GQ_TRY(check_path(p));
   GQ_TRY(check_step(p, o->step_size));
   GQ_TRY(check_areas(p, o));
+  if (p->t[p->nt - 1] < p->t[0] && o->calculus == GQ_ITO)
+    return gq_fail(
+      GQ_EARG,
+      "the times decrease, and backwards an Ito SDE has other solutions than forwards: say calculus = "
+      "\"stratonovich\" to this solve, which goes back along the solutions of this one");
   if (p->t_grad && o->engine->keeps != GQ_KEEP_NOTHING)
     return gq_fail(GQ_EARG,
                    "the times require a gradient, and the solution of an SDE has no derivative in time: give "

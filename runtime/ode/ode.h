@@ -244,7 +244,7 @@ typedef struct gq_problem {
   const int64_t *tensors_;     /* numbers of each there (o.parity: their norms); NULL: it was one */
   bool jumps_move;             /* with what wants a gradient */
   gq_noise noise;              /* an SDE: f gives drift and diffusion (field/diffusion.h), o.method is one of
-                                  gq_scheme_get, o.engine one of gq_noise_engines, o.step_size the step; t increases */
+                                  gq_scheme_get, o.engine one of gq_noise_engines, o.step_size the step */
   gq_calculus calculus;        /* that f is meant in; o.calculus: it is solved in */
   struct gq_brownian *path;    /* of W, that the solution keeps */
   const bool *jump_;           /* [nt] f may jump at this time: the solve stops before it and goes on after it */
