@@ -46,6 +46,10 @@ static const struct hint {
   { "adjoint_atol", "adjoint", "adjoint = {atol = ...}" },
   { "adjoint_params", "params", "params" },
   { "bm", "brownian", "brownian" },
+  { "learning_rate", "lr", "lr" },
+  { "rate", "lr", "lr" },
+  { "wd", "weight_decay", "weight_decay" },
+  { "decay", "weight_decay", "weight_decay" },
 };
 
 static bool among(const char *name, const char *const *known) {

@@ -300,6 +300,8 @@ static bool needs_more(lua_State *L) {
 
 int gqL_odeint(lua_State *L) {
   lua_settop(L, 4);
+  if (gqL_totensor(L, 1) && lua_isfunction(L, 2))
+    return argerror(L, 1, "the dynamics come first: gq.odeint(f, z0, t)");
   if (!lua_istable(L, 2)) gqL_checktensor(L, 2);
   gq_tensor *z0 = gqL_totensor(L, 2);
   if (gq_trace_current() || (z0 && z0->trace))

@@ -63,7 +63,10 @@ static int tensor_index(lua_State *L) {
   if (lua_type(L, 2) != LUA_TSTRING) return gqL_index(L);
   lua_pushvalue(L, 2);
   if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL) return 1;
-  if (!push_property(L, t, lua_tostring(L, 2))) lua_pushnil(L);
+  if (!push_property(L, t, lua_tostring(L, 2))) { /* hints.lua tells of others' names */
+    lua_settop(L, 2);
+    lua_gettable(L, lua_upvalueindex(1));
+  }
   return 1;
 }
 

@@ -115,7 +115,8 @@ describe("make install", function()
 
   test("examples that are found where the folder has none of that name", function()
     local said = run(("cd %s && bin/gqlua toy_gradient.lua --help"):format(place))
-    assert.truthy(said:find("gqlua: running " .. place .. "/bin/../share/gqlua/examples/toy_gradient.lua", 1, true), said)
+    local path = place .. "/bin/../share/gqlua/examples/toy_gradient.lua"
+    assert.truthy(said:find("gqlua: running " .. path, 1, true), said)
     local own <close> = assert(io.open(place .. "/toy_gradient.lua", "w"))
     own:write("print(17)")
     own:flush()

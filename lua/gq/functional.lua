@@ -274,7 +274,12 @@ local function cross_entropy(logits, labels, opts)
   if labels.dtype ~= "int64" then
     error(("cross_entropy: labels are int64 and count from 1, got %s"):format(describe(labels)), 2)
   end
-  local picked = log_softmax(logits, -1):gather(-1, labels:unsqueeze(-1))
+  local p = log_softmax(logits, -1)
+  local ok, picked = pcall(p.gather, p, -1, labels:unsqueeze(-1))
+  if not ok then
+    error(("cross_entropy: labels count from 1 to %d, the classes (add 1 to labels that count from 0): %s"):format(
+      classes, tostring(picked):gsub("^[^:]*:%d+: ", "")), 2)
+  end
   return reduce(-picked:squeeze(-1), o, "cross_entropy")
 end
 define("cross_entropy", cross_entropy,

@@ -6,7 +6,7 @@ local gq = ...
 local inner = { "nn", "optim", "data", "logger", "checkpoint", "paper", "plot", "json", "flow" }
 
 local function field(value, key)
-  if type(value) == "table" then return value[key] end
+  if type(value) == "table" then return rawget(value, key) end
 end
 
 -- The value at "odeint", "nn.Linear" or "gq.nn.Linear"; nil if there is none.

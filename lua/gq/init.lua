@@ -45,4 +45,5 @@ gq.experiment = load("experiment")
 gq.paper = load("paper")
 load("topics")                   -- ?methods, ?gradient, ?guards, ?info
 load("help")
+load("hints")                    -- names of other libraries
 gq.core.prompt = { complete = load("prompt/complete"), show = load("prompt/show") }

@@ -178,8 +178,14 @@ for kind, doc in next, docs do
 end
 
 -- One update. Refused, with nothing changed, when a gradient is not finite.
-function Optimiser:step() self._core:step() end
-function Optimiser:zero_grad() self._core:zero_grad() end
+local function check_self(self, name)
+  if getmetatable(self) ~= meta then
+    fail(("%s: called without its optimiser: write optimiser:%s(), with a colon"):format(name, name))
+  end
+  return self._core
+end
+function Optimiser:step() check_self(self, "step"):step() end
+function Optimiser:zero_grad() check_self(self, "zero_grad"):zero_grad() end
 function Optimiser:steps() return self._core:steps() end
 function Optimiser:settings() return self._core:settings() end
 function Optimiser:get(key) return self._core:get(key) end

@@ -37,21 +37,35 @@ local function words(text)
   return list
 end
 
+-- What other libraries call options.
+local elsewhere = { learning_rate = "lr", wd = "weight_decay", weight_decay_rate = "weight_decay", bs = "batch_size",
+  batch = "batch_size", n_epochs = "epochs", num_epochs = "epochs", max_epochs = "epochs", iterations = "steps",
+  max_steps = "steps", criterion = "loss", loss_fn = "loss", net = "model", dataset = "data", train_data = "data",
+  train_loader = "data", callbacks = "on_epoch", callback = "on_epoch", early_stopping = "patience",
+  save_best = "keep_best", scheduler = "schedule", grad_clip = "clip", clip_grad = "clip", hidden = "sizes",
+  layers = "sizes", dims = "sizes", hidden_sizes = "sizes", filename = "out", path = "out", file = "out", save = "out",
+  savefig = "out", linestyle = "style", marker = "style", colour = "color", c = "color", legend = "label",
+  name = "label", xlim = "xrange", ylim = "yrange", scale = "log", n_workers = "workers", jobs = "workers",
+  n_jobs = "workers", params = "grid", timeout = "time_limit" }
+
 local cache = {}
 
 -- options(given, "batch_size shuffle seed", "gq.data.batches"): the table itself, or an empty one.
 local function options(given, names, what)
   if given == nil then return {} end
   if type(given) ~= "table" then
-    fail(("%s: options are one table, got %s"):format(what, gq.core.describe(given)))
+    fail(("%s: options are one table, as {%s = ...}; got %s"):format(what, names:match("%S+"),
+      gq.core.describe(given)))
   end
   local known = cache[names] or words(names)
   cache[names] = known
   for k in next, given do
     if type(k) ~= "string" then
-      fail(("%s: option names are strings, got the key %s"):format(what, tostring(k)))
+      local entry = math.type(k) == "integer" and "an entry without a name" or "the key " .. tostring(k)
+      fail(("%s: options have names, as {%s = ...}; got %s"):format(what, names:match("%S+"), entry))
     elseif not known[k] then
-      local near = nearest(k, known)
+      local near = elsewhere[k:lower()]
+      near = near and known[near] and near or nearest(k, known)
       fail(("%s: unknown option '%s'%s (known: %s)"):format(what, k,
         near and (", did you mean '%s'?"):format(near) or "", table.concat(known, ", ")))
     end
@@ -127,3 +141,4 @@ gq.core.one_of = one_of
 gq.core.copy = copy
 gq.core.describe = describe
 gq.core.nearest = nearest
+gq.core.distance = distance

@@ -147,6 +147,9 @@ function Module:named_parameters()
 end
 
 function Module:parameters()
+  if not is_module(self) then
+    gq.core.fail("parameters: called without its module: write net:parameters(), with a colon")
+  end
   local list = {}
   for _, p in self:named_parameters() do list[#list + 1] = p end
   return list

@@ -1,0 +1,87 @@
+-- hints.lua -- names of other libraries, and slips of the keyboard: asking for them is an error that says what to write
+-- here. What has no likeness to any name stays nil, so that scripts can ask what there is.
+
+local gq = ...
+local core = gq.core
+
+-- theirs = what to write; of gq, of its parts, and of tensors.
+local theirs = {
+  gq = {
+    Tensor = "gq.tensor{...}", array = "gq.tensor{...}", FloatTensor = "gq.tensor{...}",
+    from_numpy = "gq.load(\"x.npy\")",
+    odeint_adjoint = "gq.odeint(f, z0, t, {gradient = \"adjoint\"})", solve = "gq.odeint(f, z0, t), or x:solve(b)",
+    solve_ivp = "gq.odeint(f, z0, t)", seed = "gq.manual_seed(n)", set_seed = "gq.manual_seed(n)",
+    set_num_threads = "gq.set_threads(n)", device = "gq.devices(), or {device = \"cpu\"} of a constructor",
+    concat = "gq.cat({a, b}, dim)", concatenate = "gq.cat({a, b}, dim)", hstack = "gq.cat({a, b}, 2)",
+    vstack = "gq.cat({a, b}, 1)", range = "gq.arange(first, last), with the last", uniform = "gq.rand(sizes...)",
+    normal = "gq.randn(sizes...)", random = "gq.rand(sizes...)", mm = "gq.matmul(a, b)", bmm = "gq.matmul(a, b)",
+    power = "gq.pow(a, b), or a ^ b", ln = "gq.log(x)", DataLoader = "gq.data.batches(set, {batch_size = 32})",
+    Adam = "gq.optim.adam(params)", Linear = "gq.nn.Linear(n_in, n_out)", mlp = "gq.nn.mlp{ sizes = {...} }",
+    Sequential = "gq.nn.Sequential{...}", fit = "gq.train{...}", backprop = "loss:backward()",
+    enable_grad = "gq.no_grad(f, ...) is the exception; everything else records",
+    float32 = "the string \"float32\"", float64 = "the string \"float64\"", int64 = "the string \"int64\"",
+  },
+  nn = {
+    MSELoss = "gq.mse_loss(x, y)", CrossEntropyLoss = "gq.cross_entropy(logits, labels)",
+    MLP = "nn.mlp{ sizes = {...} }",
+    Dense = "nn.Linear(n_in, n_out)", Parameter = "a tensor with requires_grad = true in a field of the module",
+    ModuleList = "a plain table of modules in a field", functional = "gq.relu(x), gq.softmax(x, dim) ...",
+    Tensor = "gq.tensor{...}",
+  },
+  optim = {
+    lr_scheduler = "gq.optim.schedule", zero_grad = "optimiser:zero_grad()", SGD = "gq.optim.sgd(params, {lr = ...})",
+    ReduceLROnPlateau = "gq.optim.schedule.plateau(optimiser)",
+    clip_grad_norm_ = "gq.optim.clip_grad_norm(params, max)",
+  },
+  data = { DataLoader = "gq.data.batches(set, {batch_size = 32})", load = "gq.load(path)" },
+  plot = { plot = "gq.plot.line{ {x, y} }", show = "p:show(), of what gq.plot.line gave", savefig = "out = \"x.svg\"",
+    bar = "gq.plot.hist{ {values} }", imshow = "gq.plot.heat{ {x, y, z} }", quiver = "gq.plot.field{ {x, y, u, v} }",
+    subplots = "gq.plot.panels{ {p, q}, out = ... }", fill_between = "gq.plot.band{ {x, low, high} }" },
+}
+
+local of_tensors = {
+  numpy = "x:totable()", tolist = "x:totable()", cuda = "x:to(\"cuda\")", cpu = "x:to(\"cpu\")",
+  float = "x:to(\"float32\")",
+  double = "x:to(\"float64\")", long = "x:to(\"int64\")", int = "x:to(\"int64\")",
+  type = "x.dtype, or x:to(\"float64\")",
+  astype = "x:to(\"float64\")", T = "x:t(), or x:transpose(1, 2)", ndim = "x:dim()", len = "#x", length = "#x",
+  copy = "x:clone()", requires_grad_ = "x.requires_grad = true", zero_grad = "optimiser:zero_grad()",
+  mm = "x:matmul(y)",
+  bmm = "x:matmul(y)", data = "x:detach()", value = "x:item()", get = "x[i]:item()", set = "x[i] = v",
+  repeat_ = "x:expand(...)", plus = "x + y", minus = "x - y", zero_ = "x[{}] = 0", fill_ = "x[{}] = v",
+}
+
+local function say(what, key, advice)
+  core.fail(("%s.%s: there is no such name here; write %s"):format(what, key, advice))
+end
+
+-- The key in another case, or one letter away.
+local function likeness(t, key)
+  local names = {}
+  for k in next, t do
+    if type(k) == "string" and k ~= "core" and k ~= "docs" then
+      if k:lower() == key:lower() then return k end
+      names[#names + 1] = k
+    end
+  end
+  local near = #key > 3 and core.nearest(key, names)
+  return near and #near > 3 and math.abs(#near - #key) <= 1 and core.distance(near, key) == 1 and near or nil
+end
+
+local function index(what, t, known)
+  return function(_, key)
+    if type(key) ~= "string" or key:sub(1, 1) == "_" or key == "debug" then return nil end
+    if known[key] then say(what, key, known[key]) end
+    local near = likeness(t, key)
+    if near then say(what, key, what .. (what == "x" and ":" or ".") .. near) end
+  end
+end
+
+for name, known in next, theirs do
+  local t = name == "gq" and gq or gq[name]
+  setmetatable(t, { __index = index(name == "gq" and "gq" or "gq." .. name, t, known) })
+end
+getmetatable(gq.plot).__call = function()
+  core.fail("gq.plot: one of its functions draws: gq.plot.line{ {x, y} }, gq.plot.scatter{...}: ?plots")
+end
+setmetatable(core.methods, { __index = index("x", core.methods, of_tensors) })

@@ -1,0 +1,99 @@
+-- What newcomers get wrong, and the words of the message that say what to write instead.
+
+local gq = require "gq"
+local helper = require "tests.helper"
+local nn = gq.nn
+
+local x = gq.randn(4, 2)
+local net = nn.mlp { sizes = { 2, 4, 2 } }
+local function f(_, z) return -z end
+local z0 = gq.ones(3)
+local int64 = { dtype = "int64" }
+
+-- { what is done, the words that tell what to write, the doing }
+local mistakes = {
+  { "counting from 0", "indices count from 1", function() return x[0] end },
+  { "dimension 0", "count from 1", function() return x:sum(0) end },
+  { "labels from 0", "labels count from 1 add 1", function()
+    return gq.cross_entropy(gq.randn(3, 2), gq.tensor({ 0, 1, 1 }, int64))
+  end },
+  { "labels that are floats", "labels are int64", function()
+    return gq.cross_entropy(gq.randn(3, 2), gq.tensor { 1, 2, 1 })
+  end },
+  { "x:numpy()", "write x:totable()", function() return x:numpy() end },
+  { "x:cuda()", "x:to(\"cuda\")", function() return x:cuda() end },
+  { "x.T", "x:t()", function() return x.T end },
+  { "x:astype", "x:to(\"float64\")", function() return x:astype("float64") end },
+  { "x:Sum()", "write x:sum", function() return x:Sum() end },
+  { "x:reshpe", "write x:reshape", function() return x:reshpe(8) end },
+  { "item of many numbers", "x:totable()", function() return x:item() end },
+  { "math.sin of a tensor", "gq.sin", function() return math.sin(x) end },
+  { "x < 1", "x:lt(y)", function() return x < 1 end },
+  { "a branch on a traced value", "gq.where trace = false", function()
+    return gq.odeint(function(_, z) if z[1] > z[2] then return z end return -z end, z0, { 0, 1 })
+  end },
+  { "matmul that does not fit", "inner sizes 2 and 4", function() return x:matmul(x) end },
+  { "float32 with float64", ":to(\"float32\")", function() return x + x:to("float64") end },
+  { "a device called gpu", "this build has \"cpu\"", function() return gq.ones(2, { device = "gpu" }) end },
+  { "dtype = \"float\"", "\"float32\"", function() return gq.ones(2, { dtype = "float" }) end },
+  { "gq.Tensor", "gq.tensor{...}", function() return gq.Tensor { 1 } end },
+  { "gq.array", "gq.tensor{...}", function() return gq.array { 1 } end },
+  { "gq.seed", "gq.manual_seed(n)", function() return gq.seed(1) end },
+  { "gq.linspce", "gq.linspace", function() return gq.linspce(0, 1, 3) end },
+  { "cat without a list", "a list of tensors", function() return gq.cat(x, x) end },
+  { "odeint_adjoint", "gradient = \"adjoint\"", function() return gq.odeint_adjoint(f, z0, { 0, 1 }) end },
+  { "odeint with the state first", "the dynamics come first", function() return gq.odeint(z0, f, { 0, 1 }) end },
+  { "one time", "times must be a tensor or a table", function() return gq.odeint(f, z0, 1) end },
+  { "times that turn back", "must not change direction", function() return gq.odeint(f, z0, { 0, 2, 1 }) end },
+  { "a state of plain numbers", "gq.tensor{...}", function() return gq.odeint(f, { 1, 2 }, { 0, 1 }) end },
+  { "dynamics that return nothing", "must return a tensor", function()
+    return gq.odeint(function() end, z0, { 0, 1 })
+  end },
+  { "method = \"dorpi5\"", "did you mean \"dopri5\"", function()
+    return gq.odeint(f, z0, { 0, 1 }, { method = "dorpi5" })
+  end },
+  { "tol", "rtol and atol", function() return gq.odeint(f, z0, { 0, 1 }, { tol = 1e-3 }) end },
+  { "dt", "step_size", function() return gq.odeint(f, z0, { 0, 1 }, { dt = 1e-3 }) end },
+  { "nn.linear", "gq.nn.Linear", function() return nn.linear(2, 3) end },
+  { "nn.MSELoss", "gq.mse_loss(x, y)", function() return nn.MSELoss() end },
+  { "nn.mlp without names", "{sizes = ...}", function() return nn.mlp { 2, 3, 1 } end },
+  { "a layer of another width", "{..., 3} expected", function() return nn.Linear(3, 2)(x) end },
+  { "Adam", "gq.optim.adam", function() return gq.optim.Adam(net:parameters()) end },
+  { "the network for its parameters", "net:parameters()", function() return gq.optim.adam(net) end },
+  { "net.parameters()", "with a colon", function() return gq.optim.adam(net.parameters()) end },
+  { "learning_rate", "here: lr", function() return gq.optim.adam(net:parameters(), { learning_rate = 1 }) end },
+  { "optimiser.step()", "optimiser:step()", function() return gq.optim.adam(net:parameters()).step() end },
+  { "backward of many numbers", ":sum() or :mean()", function() net(x):backward() end },
+  { "backward of what has no gradient", "requires_grad = true", function() x:sum():backward() end },
+  { "an assignment into a result", "gq.where", function() local y = net(x) y[1] = 3 end },
+  { "optimizer", "did you mean 'optimiser'", function() gq.train { model = net, optimizer = 1 } end },
+  { "n_epochs", "did you mean 'epochs'", function() gq.train { model = net, n_epochs = 1 } end },
+  { "losses of different shapes", "{3, 1} and {3}", function() gq.mse_loss(gq.randn(3, 1), gq.randn(3)) end },
+  { "saving to .pt", ".safetensors", function() gq.save("model.pt", { x = x }) end },
+  { "saving a network", "net:state_dict()", function() gq.save("m.safetensors", net) end },
+  { "loading what is not there", "No such file", function() gq.load("none.csv") end },
+  { "gq.plot(x)", "gq.plot.line{ {x, y} }", function() gq.plot({ 1, 2 }) end },
+  { "plots by x, y", "as {x, y}", function() gq.plot.line({ 1, 2 }, { 3, 4 }) end },
+  { "savefig", "'out'", function() gq.plot.line { { { 1, 2 }, { 3, 4 } }, savefig = "a.svg" } end },
+  { "imshow", "gq.plot.heat", function() gq.plot.imshow(x) end },
+  { "ipairs past the end", "for i = 1, #x", function() return x[5] end },
+}
+
+describe("what newcomers get wrong", function()
+  for _, m in ipairs(mistakes) do
+    it(m[1] .. ": the message says what to write", function()
+      local text = helper.message(m[3])
+      for word in m[2]:gmatch("%S+") do
+        assert.truthy(text:find(word, 1, true), ("'%s' expected in: %s"):format(word, text))
+      end
+    end)
+  end
+
+  it("but asking for what has no likeness is nil", function()
+    assert.is_nil(gq.nothing_of_the_kind)
+    assert.is_nil(nn.QuantumLayer)
+    assert.is_nil(x.whatever)
+    assert.is_nil(gq._private)
+    assert.equal(rawget(gq, "tensor"), gq.tensor)
+  end)
+end)
