@@ -147,7 +147,7 @@ static int use_results(const gq_field *f, gq_grads *g) {
 
 /* Bytes of boundary j in slice s: its gradient's, or its probe's. */
 static size_t part_bytes(const gq_field *f, bool probes, int s, int j) {
-  size_t numbers = gq_field_probe(f, 0, j).numbers + 1;
+  size_t numbers = gq_field_probe(f, 0, j).numbers;
   return gq_round64(probes ? numbers * gq_dtype_size(gq_field_boundary_dtype(f, j))
                            : gq_field_slice_bytes(f, s, j));
 }

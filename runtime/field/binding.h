@@ -29,7 +29,7 @@ typedef struct gq_grads {
 } gq_grads;
 /* results: for gq_grads_collect, with captures that are used as they are summed where they are returned. */
 int gq_grads_new(const gq_field *f, bool results, gq_grads *g);
-int gq_grads_probes(const gq_field *f, gq_grads *g);       /* of their probes, with magnitudes: [numbers + 1] each */
+int gq_grads_probes(const gq_field *f, gq_grads *g);       /* of their probes: [numbers] each */
 /* Root mean square of x - y_ over all that x has, slices summed. */
 double gq_grads_rms(const gq_field *f, const gq_grads *x, const gq_grads *y_);
 void gq_grads_add(const gq_field *f, const gq_grads *x, const gq_grads *to);

@@ -28,7 +28,7 @@ double gq_probe_direction(int j, int k, size_t i) {
 typedef struct prober {
   gq_graph *g;
   int64_t n;
-  bool columns;
+  bool columns, sized;
   gq_ref product, a;
 } prober;
 
@@ -47,18 +47,24 @@ static gq_ref over_rows(const prober *b, gq_ref x) {
   return gq_reshape(b->g, x, gq_shape_of(2, (int64_t[]){ s.dim[0], b->n }));
 }
 
-/* Numbers {k, n} at n points, and the sum of the sizes of what they were summed up from, {1, n}. */
+/* Numbers {k, n} at n points, and where it is asked for the sum of the sizes of what they were summed up from, {1, n}. */
 typedef struct seen {
   gq_ref s, size;
 } seen;
 
 static seen with_sizes(const prober *b, gq_ref s) {
-  return (seen){ s, s == GQ_NONE ? GQ_NONE : gq_sum_axes(b->g, gq_emit1(b->g, GQ_OP_ABS, s), 1) };
+  return (seen){ s,
+                 s == GQ_NONE || !b->sized ? GQ_NONE : gq_sum_axes(b->g, gq_emit1(b->g, GQ_OP_ABS, s), 1) };
 }
 
 /* Of x {k, n rows}. */
 static seen over_rows_with_sizes(const prober *b, gq_ref x) {
-  return (seen){ over_rows(b, x), gq_sum_axes(b->g, over_rows(b, gq_emit1(b->g, GQ_OP_ABS, x)), 1) };
+  gq_ref s = over_rows(b, x);
+  return (seen){ s, b->sized ? gq_sum_axes(b->g, over_rows(b, gq_emit1(b->g, GQ_OP_ABS, x)), 1) : GQ_NONE };
+}
+
+static gq_ref plus(const prober *b, gq_ref x, gq_ref y) {
+  return x == GQ_NONE ? GQ_NONE : gq_emit2(b->g, GQ_OP_ADD, x, y);
 }
 
 /* A sum over rows, kept apart by point: {numbers, n}. */
@@ -80,9 +86,21 @@ static gq_ref of_sum(const prober *b, gq_ref sum) {
   return gq_permute(g, gq_reshape(g, x, gq_shape_of(2, (int64_t[]){ b->n, size })), (int[]){ 1, 0 });
 }
 
-/* V's {k, directions} on numbers {k, n}. */
-static gq_ref along(const prober *b, gq_ref direction, gq_ref s) {
-  return gq_matmul(b->g, direction, s, GQ_TA);
+/* The numbers of a vector at n points: {numbers, n}. */
+static gq_ref of_vector(const prober *b, gq_ref v) {
+  if (b->n > 1) return of_sum(b, v);
+  return gq_reshape(b->g, v, gq_shape_of(2, (int64_t[]){ gq_numel(shape_of(b, v)), 1 }));
+}
+
+/* V {numbers, directions} times those, before they are summed over rows where that can be: fewer are left. */
+static gq_ref along(const prober *b, gq_ref direction, gq_ref v) {
+  gq_node r = *gq_graph_node(b->g, origin(b, v));
+  gq_shape from = r.op == GQ_OP_SUM ? shape_of(b, r.arg[0]) : (gq_shape){ 0 };
+  bool rows = b->columns && from.ndim == 2 && r.attr.flags == 2 && from.dim[1] % b->n == 0;
+  gq_ref x = rows ? r.arg[0] : of_vector(b, v);
+  if (x == GQ_NONE) return GQ_NONE;
+  x = gq_matmul(b->g, direction, x, GQ_TA);
+  return rows ? over_rows(b, x) : x;
 }
 
 /* A matrix product over rows: u'A and B v, row by row. */
@@ -102,10 +120,10 @@ static seen of_line(const prober *b, gq_ref r, const gq_ref *direction) {
   gq_graph *g = b->g;
   gq_shape s = shape_of(b, r);
   int side = s.dim[0] == 1 ? 1 : 0;
-  gq_ref x = b->n == 1 ? gq_reshape(g, r, gq_shape_of(2, (int64_t[]){ gq_numel(s), 1 })) : of_sum(b, r);
+  gq_ref x = along(b, direction[side], r);
   if (x == GQ_NONE) return (seen){ GQ_NONE, GQ_NONE };
   gq_ref other = gq_permute(g, direction[1 - side], (int[]){ 1, 0 });
-  return with_sizes(b, gq_emit2(g, GQ_OP_MUL, along(b, direction[side], x), other));
+  return with_sizes(b, gq_emit2(g, GQ_OP_MUL, x, other));
 }
 
 /* Rows first .. first + n - 1 of a direction. */
@@ -134,7 +152,7 @@ static seen of_matrix(const prober *b, gq_ref r, const gq_ref *direction) {
     seen one = of_matrix(b, arg, part);
     if (one.s == GQ_NONE) return one;
     all.s = i ? gq_emit2(g, GQ_OP_ADD, all.s, one.s) : one.s;
-    all.size = i ? gq_emit2(g, GQ_OP_ADD, all.size, one.size) : one.size;
+    all.size = i ? plus(b, all.size, one.size) : one.size;
     first += n;
   }
   return all;
@@ -181,23 +199,21 @@ static seen of_tangents(const prober *b, const gq_probe *p, const gq_ref *direct
     gq_ref x = of_tangent(b, tangent(b, p, i, direction));
     if (x == GQ_NONE) return (seen){ GQ_NONE, GQ_NONE };
     seen one = over_rows_with_sizes(b, x);
-    s[i] = one.s, size = i ? gq_emit2(b->g, GQ_OP_ADD, size, one.size) : one.size;
+    s[i] = one.s, size = i ? plus(b, size, one.size) : one.size;
   }
   return (seen){ gq_cat(b->g, p->numbers, s, 0), size };
 }
 
-gq_ref gq_probe_emit(gq_graph *g, const gq_probe *p, int64_t n, bool columns, gq_ref product, gq_ref a,
-                     const gq_ref *direction) {
-  prober b = { g, n, columns, product, a };
+gq_ref gq_probe_emit(gq_graph *g, const gq_probe *p, int64_t n, bool columns, bool sized, gq_ref product,
+                     gq_ref a, const gq_ref *direction) {
+  prober b = { g, n, columns, sized, product, a };
   gq_shape s = shape_of(&b, product);
   seen x = { GQ_NONE, GQ_NONE };
   if (p->inputs == 2) {
     x = of_matrix(&b, product, direction);
   } else if (s.ndim <= 1 && (!p->inputs || p->axis == 1)) {
-    gq_ref v =
-      n == 1 ? gq_reshape(g, product, gq_shape_of(2, (int64_t[]){ gq_numel(s), 1 })) : of_sum(&b, product);
-    if (v != GQ_NONE) x = with_sizes(&b, p->inputs ? along(&b, direction[0], v) : v);
+    x = with_sizes(&b, p->inputs ? along(&b, direction[0], product) : of_vector(&b, product));
   }
   if (x.s == GQ_NONE) x = of_tangents(&b, p, direction);
-  return x.s == GQ_NONE ? GQ_NONE : gq_cat(g, 2, (gq_ref[]){ x.s, x.size }, 0);
+  return x.s == GQ_NONE || !sized ? x.s : gq_cat(g, 2, (gq_ref[]){ x.s, x.size }, 0);
 }

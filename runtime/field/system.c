@@ -138,12 +138,13 @@ static int pull(const gq_field *f, frame *fr, gq_ref out, gq_ref cot, gq_product
 }
 
 /* The probes of the products da at n points; GQ_NONE where there is no product. */
-static void probe(const gq_field *f, int cls, frame *fr, int64_t n, bool columns, gq_ref a, const gq_ref *da,
-                  gq_ref *out) {
+static void probe(const gq_field *f, int cls, frame *fr, int64_t n, bool columns, bool sized, gq_ref a,
+                  const gq_ref *da, gq_ref *out) {
   const gq_ref *direction = fr->bind + 2 + f->nb;
   for (int j = 0; j < f->nb; j++) {
     gq_probe p = gq_field_probe(f, cls, j);
-    out[j] = da[2 + j] == GQ_NONE ? GQ_NONE : gq_probe_emit(fr->g, &p, n, columns, da[2 + j], a, direction);
+    out[j] =
+      da[2 + j] == GQ_NONE ? GQ_NONE : gq_probe_emit(fr->g, &p, n, columns, sized, da[2 + j], a, direction);
     if (f->want[j]) direction += p.inputs;
   }
 }
@@ -171,7 +172,7 @@ int gq_system_adjoint(const gq_field *f, int cls, const void *arg, gq_system *s)
     if (k->products == GQ_PRODUCTS_PROBES) s->directions = bind_directions(f, cls, &fr);
     gq_inline(fr.g, f->class_body[cls], fr.bind, &out);
     status = pull(f, &fr, out, a, k->products, k->time, da);
-    if (k->products == GQ_PRODUCTS_PROBES) probe(f, cls, &fr, 1, f->columns, a, da, da + 2);
+    if (k->products == GQ_PRODUCTS_PROBES) probe(f, cls, &fr, 1, f->columns, false, a, da, da + 2);
     gq_ref slope = gq_emit1(fr.g, GQ_OP_NEG, or_zero(f, cls, &fr, da[0]));
     lead[0] = out;
     lead[k->path ? 0 : 1] = k->forced ? gq_emit2(fr.g, GQ_OP_ADD, slope, q) : slope;
@@ -376,7 +377,7 @@ int gq_system_nodes(const gq_field *f, int cls, const void *arg, gq_system *s) {
   if (status == GQ_OK) {
     if (probes) s->directions = bind_directions(f, cls, &p.fr);
     status = pull(f, &p.fr, p.out, p.a, GQ_PRODUCTS_ALL, false, p.da);
-    if (probes) probe(f, cls, &p.fr, n, s->columns, p.a, p.da, lead);
+    if (probes) probe(f, cls, &p.fr, n, s->columns, true, p.a, p.da, lead);
     for (int j = 0; probes && j < f->nb; j++)
       if (lead[j] != GQ_NONE) lead[nlead] = lead[j], of[nlead++] = j;
     if (k->defect) s->defect = true, lead[nlead] = defect(f, &p, n, s->columns), of[nlead++] = -1;

@@ -205,23 +205,23 @@ MULADDS(f64, double)
 /* ---- sums, in float64, in an order that depends on n alone ---- */
 
 enum { LANES = 32 };
-#define SUMS(S, T)                                                                          \
-  static double sum_##S(const void *x, size_t n) {                                          \
-    const T *p = x;                                                                         \
-    double lane[LANES] = { 0 }, rest = 0;                                                   \
-    size_t i = 0;                                                                           \
-    for (; i + LANES <= n; i += LANES)                                                      \
-      for (int j = 0; j < LANES; j++) lane[j] += (double)p[i + j];                          \
-    for (; i < n; i++) rest += (double)p[i];                                                \
-    for (int w = LANES / 2; w; w /= 2)                                                      \
-      for (int j = 0; j < w; j++) lane[j] += lane[j + w];                                   \
-    return lane[0] + rest;                                                                  \
-  }                                                                                         \
-  static void colsum_##S(double *acc, const void *x, size_t rows, size_t cols, size_t ld) { \
-    const T *p = x;                                                                         \
-    for (size_t r = 0; r < rows; r++, p += ld) {                                            \
-      _Pragma("GCC ivdep") for (size_t j = 0; j < cols; j++) acc[j] += (double)p[j];        \
-    }                                                                                       \
+#define SUMS(S, T)                                                                                    \
+  static double sum_##S(const void *x, size_t n) {                                                    \
+    const T *p = x;                                                                                   \
+    double lane[LANES] = { 0 }, rest = 0;                                                             \
+    size_t i = 0;                                                                                     \
+    for (; i + LANES <= n; i += LANES)                                                                \
+      for (int j = 0; j < LANES; j++) lane[j] += (double)p[i + j];                                    \
+    for (; i < n; i++) rest += (double)p[i];                                                          \
+    _Pragma("GCC unroll 5") for (int w = LANES / 2; w; w /= 2) for (int j = 0; j < w; j++) lane[j] += \
+      lane[j + w];                                                                                    \
+    return lane[0] + rest;                                                                            \
+  }                                                                                                   \
+  static void colsum_##S(double *acc, const void *x, size_t rows, size_t cols, size_t ld) {           \
+    const T *p = x;                                                                                   \
+    for (size_t r = 0; r < rows; r++, p += ld) {                                                      \
+      _Pragma("GCC ivdep") for (size_t j = 0; j < cols; j++) acc[j] += (double)p[j];                  \
+    }                                                                                                 \
   }
 SUMS(f32, float)
 SUMS(f64, double)
