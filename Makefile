@@ -258,6 +258,14 @@ $(build)/tests/c/%: tests/c/%.c $(top)/libgq.a
 	$(call say,CC)
 	$(Q)$(compile) $(LDFLAGS) -MMD -MP -MF $@.d $< -o $@ $(top)/libgq.a $(lua_libs) $(libs) -ldl
 
+# Convolutions beside sgemm: a table.
+.PHONY: rates
+rates: $(build)/rates
+	@$<
+$(build)/rates: scripts/rates.c $(top)/libgq.a
+	@mkdir -p $(@D)
+	$(compile) $(LDFLAGS) $< -o $@ $(top)/libgq.a $(lua_libs) $(libs) -ldl
+
 # The example of a C program that carries the runtime, and Lua with it.
 embed: $(build)/embed
 $(build)/embed: examples/embed.c $(top)/libgq.a

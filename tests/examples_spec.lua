@@ -309,3 +309,39 @@ describe("examples/train_ou", function()
     assert.is_number(r.summary.test_kl)
   end)
 end)
+
+describe("examples/images", function()
+  it("learns, shows what is taken for what, and tells how fast", function()
+    local r, out = record("images", "--epochs 1")
+    assert.matches("epoch   1 .* images/s", out)
+    assert.matches("standing +%d+ +%d+ +%d+ +%d+", out)
+    assert.same({ 0, 1 }, { r.epochs[1].epoch, r.epochs[2].epoch })
+    assert.is_true(r.epochs[2].test_loss < r.epochs[1].test_loss)
+    assert.same("bars", r.config.dataset)
+  end)
+
+  it("stopped in the middle of an epoch, continues to the same figures", function()
+    local out = folder .. "/runs-images"
+    local whole = record("images", "--quiet --augment --gradient gq")
+    record("images", "--quiet --augment --gradient gq --every 2 --steps 4 --out " .. out)
+    local resumed = record("images", "--quiet --augment --gradient gq --resume --out " .. out)
+    assert.same(3, #resumed.epochs)
+    for i, row in ipairs(whole.epochs) do
+      for _, m in ipairs { "train_loss", "test_loss", "test_accuracy" } do assert.same(row[m], resumed.epochs[i][m]) end
+    end
+  end)
+
+  it("names what is wrong", function()
+    local out, _, code = run("images", "--help")
+    assert.same(0, code)
+    for _, name in ipairs { "--dataset", "--channels", "--batch-size", "--epochs", "--augment", "--gradient" } do
+      assert.matches(name, out, 1, true)
+    end
+    local _, err, status = run("images", "--dataset imagenet")
+    assert.same(2, status)
+    assert.matches("mnist, fashion_mnist, cifar10, svhn or bars expected", err, 1, true)
+    _, err, status = run("images", "--dataset mnist --data " .. folder)
+    assert.is_true(status ~= 0)
+    assert.matches("train-images-idx3-ubyte", err, 1, true)
+  end)
+end)

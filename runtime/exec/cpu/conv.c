@@ -13,7 +13,8 @@
 #include <string.h>
 
 enum {
-  NEAR = 1 << 17, /* bytes of an image, or of sums, that stay in the second-level cache */
+  NEAR = 1 << 17, /* bytes of an image that stay in the second-level cache, */
+  SUMS = 1 << 18, /* and of sums */
   DEPTH = 256,    /* terms of a tile at once: their weights stay in the first-level cache */
   ALIGN = 64
 };
@@ -53,7 +54,7 @@ static void plan_direct(gq_convolution *p, const gq_kernels *k) {
   int64_t cols = reach(v, 1, v->count[1]), size = size_of(v), K = v->c * places(v),
           width = packed_width(k, v);
   p->channels = v->c;
-  if (v->kind == GQ_CONV_WEIGHT) p->channels = most(1, least(v->c, NEAR / (places(v) * width * size)));
+  if (v->kind == GQ_CONV_WEIGHT) p->channels = most(1, least(v->c, SUMS / (places(v) * width * size)));
   p->lines = NEAR / (cols * size * p->channels) - reach(v, 0, 1) + 1;
   p->lines = most(1, least(v->count[0], p->lines / v->step[0]));
   int64_t n = p->lines * v->count[1], terms = v->kind == GQ_CONV_WEIGHT ? p->channels * places(v) : K;
@@ -108,14 +109,14 @@ static void surround(const gq_conv *v, const char *x, int64_t channels, int64_t 
 /* to[j][i] (+)= from[i][j] for i < n, j < m */
 #define TURN(T)                                                                                            \
   static void turn_##T(const T *from, int64_t lfrom, int64_t n, int64_t m, T *to, int64_t lto, bool add) { \
-    for (int64_t i0 = 0; i0 < n; i0 += 8) {                                                                \
-      int64_t end = least(i0 + 8, n);                                                                      \
+    for (int64_t i0 = 0; i0 < n; i0 += 16) {                                                               \
+      int64_t end = least(i0 + 16, n);                                                                     \
       if (add)                                                                                             \
         for (int64_t j = 0; j < m; j++)                                                                    \
           for (int64_t i = i0; i < end; i++) to[j * lto + i] += from[i * lfrom + j];                       \
-      else if (end == i0 + 8)                                                                              \
+      else if (end == i0 + 16)                                                                             \
         for (int64_t j = 0; j < m; j++)                                                                    \
-          for (int64_t i = 0; i < 8; i++) to[j * lto + i0 + i] = from[(i0 + i) * lfrom + j];               \
+          for (int64_t i = 0; i < 16; i++) to[j * lto + i0 + i] = from[(i0 + i) * lfrom + j];              \
       else                                                                                                 \
         for (int64_t j = 0; j < m; j++)                                                                    \
           for (int64_t i = i0; i < end; i++) to[j * lto + i] = from[i * lfrom + j];                        \
@@ -130,19 +131,22 @@ static void turn(gq_dtype d, const void *from, int64_t lfrom, int64_t n, int64_t
   else turn_double(from, lfrom, n, m, to, lto, add);
 }
 
-/* A matrix whose entry (k, j) is at w[k * sk + j * sj], k < n, as panels of w columns: to[panel][k][..], zeros behind the
-** last of m. `flip`: K is {c, places}, and each c's places come in the opposite order. */
+/* A matrix whose entry (k, j) for k = (i, p), i < c, p < places, is at w[i * sc + p * sp + j * sj], as panels of three
+** vectors and one of the rest: to[panel][k][..], zeros behind the last of m. `flip`: p counts from behind. Some i at a
+** time, so that what is written stays near while j goes along what is read. */
 #define PACK(T)                                                                                              \
   static void pack_##T(const T *w, int64_t sc, int64_t sp, int64_t sj, int64_t c, int64_t places, int64_t m, \
                        int64_t vector, bool flip, T *to) {                                                   \
-    for (int64_t j0 = 0, n; j0 < m; j0 += n) {                                                               \
+    int64_t some = most(1, 64 / places);                                                                     \
+    if (flip) w += (places - 1) * sp, sp = -sp;                                                              \
+    for (int64_t j0 = 0, n; j0 < m; j0 += n, to += c * places * n) {                                         \
       n = least(3 * vector, up(m - j0, vector));                                                             \
-      for (int64_t i = 0; i < c; i++)                                                                        \
-        for (int64_t p = 0; p < places; p++, to += n) {                                                      \
-          const T *from = w + i * sc + (flip ? places - 1 - p : p) * sp + j0 * sj;                           \
-          int64_t known = least(n, m - j0);                                                                  \
-          for (int64_t j = 0; j < known; j++) to[j] = from[j * sj];                                          \
-          for (int64_t j = known; j < n; j++) to[j] = 0;                                                     \
+      for (int64_t i0 = 0; i0 < c; i0 += some)                                                               \
+        for (int64_t j = 0; j < n; j++) {                                                                    \
+          T *put = to + i0 * places * n + j;                                                                 \
+          const T *from = w + (j0 + j) * sj;                                                                 \
+          for (int64_t i = i0; i < least(i0 + some, c); i++)                                                 \
+            for (int64_t p = 0; p < places; p++, put += n) *put = j0 + j < m ? from[i * sc + p * sp] : 0;    \
         }                                                                                                    \
     }                                                                                                        \
   }
@@ -188,16 +192,17 @@ static int64_t pieces(const job *j) {
   return v->kind == GQ_CONV_DATA ? v->blocks * parts : v->period * parts;
 }
 
-/* Places of a window, or of windows, in an image of `cols` columns and `whole` numbers a channel. */
+/* Places of a window in an image of `cols` columns and `whole` numbers a channel; of windows. */
 static void put_places(const gq_conv *v, int64_t channels, int64_t whole, int64_t cols, int32_t *at) {
-  for (int64_t t = 0; t < channels * places(v); t++)
-    at[t] = (int32_t)(t / places(v) * whole + t / v->k[1] % v->k[0] * v->apart[0] * cols +
-                      t % v->k[1] * v->apart[1]);
+  for (int64_t c = 0; c < channels; c++)
+    for (int64_t i = 0; i < v->k[0]; i++)
+      for (int64_t k = 0; k < v->k[1]; k++)
+        *at++ = (int32_t)(c * whole + i * v->apart[0] * cols + k * v->apart[1]);
 }
 
-static void put_windows(const gq_conv *v, int64_t n, int64_t cols, int32_t *at) {
-  for (int64_t t = 0; t < n; t++)
-    at[t] = (int32_t)(t / v->count[1] * v->step[0] * cols + t % v->count[1] * v->step[1]);
+static void put_windows(const gq_conv *v, int64_t lines, int64_t cols, int32_t *at) {
+  for (int64_t i = 0; i < lines; i++)
+    for (int64_t k = 0; k < v->count[1]; k++) *at++ = (int32_t)(i * v->step[0] * cols + k * v->step[1]);
 }
 
 /* c {rows, nv vectors} (+)= over `terms`: row i from where at[i] says. */
@@ -227,7 +232,7 @@ static void forward(const job *j, int64_t t, char *scratch) {
   const char *w = j->packed + block % v->period * K * packed_width(p->kernels, v) * size;
   surround(v, j->b + block * v->c * v->size[0] * v->size[1] * size, v->c, from, rows, cols, image);
   put_places(v, v->c, rows * cols, cols, off);
-  put_windows(v, n, cols, at);
+  put_windows(v, lines, cols, at);
   for (int64_t j0 = 0, width; j0 < v->m; j0 += width, w += K * width * size) {
     width = least(3 * vector, up(v->m - j0, vector));
     tiles(p, sums, image, at, n, off, K, w, width / vector, false);
@@ -246,7 +251,7 @@ static void weight(const job *j, int64_t t, char *scratch) {
   int32_t *off = (int32_t *)(void *)scratch, *at = off + up(most(K, all), 16);
   char *image = scratch + p->image, *sums = scratch + p->sums, *turned = scratch + p->turned;
   put_places(v, channels, rows * cols, cols, at);
-  put_windows(v, all, cols, off);
+  put_windows(v, p->lines, cols, off);
   for (int64_t block = of; block < v->blocks; block += v->period)
     for (int64_t from = 0; from < v->count[0]; from += p->lines) {
       int64_t n = least(p->lines, v->count[0] - from) * v->count[1];
