@@ -1,0 +1,72 @@
+-- README.md: every block of Lua runs as it stands, and prints what its comments --> say.
+
+local gq = require "gq"
+local helper = require "tests.helper"
+local gqlua = os.getenv("GQLUA") or "./gqlua"
+local folder
+
+local blocks = {}
+for code in ("\n" .. helper.read("README.md")):gmatch("\n```lua\n(.-)\n```") do blocks[#blocks + 1] = code end
+
+setup(function()
+  local pipe = io.popen("mktemp -d; pwd")
+  folder = pipe:read("l")
+  local here = pipe:read("l")
+  pipe:close()
+  if gqlua:sub(1, 1) ~= "/" then gqlua = here .. "/" .. gqlua end
+  os.execute(("ln -s '%s/examples' %s/examples"):format(here, folder))
+end)
+
+teardown(function() os.execute("rm -r " .. folder) end)
+
+local function run(code)
+  gq.file_write(folder .. "/block.lua", code .. "\n")
+  local pipe = io.popen(("cd %s && '%s' block.lua 2>&1; echo status $?"):format(folder, gqlua))
+  local text = pipe:read("a")
+  pipe:close()
+  return text:match("^(.*)status (%d+)\n$")
+end
+
+describe("README.md", function()
+  it("has blocks of Lua", function() assert.truthy(#blocks >= 9) end)
+
+  for i, code in ipairs(blocks) do
+    it(("block %d runs: %s"):format(i, code:match("\n([^\n]*)")), function()
+      local out, status = run(code)
+      assert.equal("0", status, out)
+      local lines = {}
+      for line in out:gmatch("[^\n]*") do lines[#lines + 1] = line:gsub("%s+", " ") end
+      local n = 0
+      for want in code:gmatch("%-%-> ([^\n]*)") do
+        n = n + 1
+        assert.equal(want, lines[n])
+      end
+    end)
+  end
+
+  it("fits noisy observations in at most 25 lines, with a picture and a file", function()
+    local code
+    for _, block in ipairs(blocks) do code = block:find("noisy.csv", 1, true) and block or code end
+    assert.truthy(select(2, code:gsub("\n", "")) + 1 <= 25)
+    local p = run(code):match("tensor%({ *([%d.]+), *[%d.]+}")
+    assert.close(tonumber(p), 1.4 ^ 2 + 0.15 ^ 2, 0.05)
+    assert.truthy(helper.read(folder .. "/fit.svg"):find("fitted", 1, true))
+    local fitted = gq.load(folder .. "/spring.safetensors")
+    assert.close(fitted.p[2]:item(), 0.3, 0.15)
+  end)
+
+  it("tells what every status of a solve means", function()
+    local text = helper.read("README.md")
+    for _, status in ipairs { "ok", "max_steps", "step_underflow", "non_finite", "no_convergence", "out_of_memory",
+      "interrupted" } do
+      assert.truthy(text:find("| `" .. status .. "` |", 1, true), status)
+    end
+  end)
+
+  it("shows pictures that are there", function()
+    local text = helper.read("README.md")
+    for path in text:gmatch("!%[[^%]]*%]%(([^)]*)%)") do
+      assert.truthy(helper.read(path):find("<svg", 1, true), path)
+    end
+  end)
+end)
