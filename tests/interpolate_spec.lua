@@ -142,6 +142,22 @@ describe("gq.interpolate", function()
     end
   end)
 
+  it("fills missing values from the observed ones of their own series", function()
+    local nan = 0 / 0
+    local x = leaf { { nan, 1 }, { 2, nan }, { nan, nan }, { 6, 4 }, { nan, 5 } }
+    local t = { 0, 1, 2, 4, 5 }
+    local line, held = gq.interpolate(t, x, { missing = "linear" }), gq.interpolate(t, x, { missing = "forward" })
+    assert.close(line(t), { { 2, 1 }, { 2, 1.75 }, { 2 + 4 / 3, 2.5 }, { 6, 4 }, { 6, 5 } }, 1e-12)
+    assert.close(held(t), { { 2, 1 }, { 2, 1 }, { 2, 1 }, { 6, 4 }, { 6, 5 } }, 1e-12)
+    assert.close(gq.grad(held(1):sum(), x), { { 0, 0 }, { 1, 0 }, { 0, 0 }, { 0, 0 }, { 0, 0 } }, 0)
+    local by_batch = gq.interpolate(t, gq.stack({ x, x }, 1):detach(), { missing = "linear" })
+    assert.close(by_batch(2)[2], line(2):totable(), 1e-12)
+    helper.raises("series 1 no value", gq.interpolate, { 0, 1 }, gq.tensor { { nan, 1 }, { nan, 2 } },
+      { missing = "linear" })
+    helper.raises("missing forward", gq.interpolate, { 0, 1 }, gq.zeros(2), { missing = "mean" })
+    helper.raises("infinite", gq.interpolate, { 0, 1 }, gq.tensor { 1, math.huge }, { missing = "linear" })
+  end)
+
   it("refuses what makes no sense, saying what would", function()
     local x = gq.zeros(3, 2)
     helper.raises("times increase t[2] t[3]", gq.interpolate, { 0, 1, 1 }, x)
@@ -151,7 +167,7 @@ describe("gq.interpolate", function()
     helper.raises("4 times {3, 2}", gq.interpolate, { 0, 1, 2, 3 }, x)
     helper.raises("say dim = 1 or dim = 2", gq.interpolate, { 0, 1, 2 }, gq.zeros(3, 3, 2))
     helper.raises("dim = 2 no 3 times", gq.interpolate, { 0, 1, 2 }, x, { dim = 2 })
-    helper.raises("NaN fill or drop", gq.interpolate, { 0, 1, 2 }, gq.tensor { 0, 0 / 0, 1 })
+    helper.raises("NaN missing = linear forward", gq.interpolate, { 0, 1, 2 }, gq.tensor { 0, 0 / 0, 1 })
     helper.raises("x: a float tensor", gq.interpolate, { 0, 1, 2 }, x:to("int64"))
     helper.raises("'kinds' 'kind'", gq.interpolate, { 0, 1, 2 }, x, { kinds = "linear" })
     helper.raises("did you mean \"cubic\"", gq.interpolate, { 0, 1, 2 }, x, { kind = "cubik" })

@@ -56,21 +56,55 @@ local function time_dim(x, n, o, what)
   fail(("%s: x {#t, ..., channels} or {..., #t, channels} with %d times expected, got x {%s}"):format(what, n, text))
 end
 
+-- Entry k of a series, between its observed neighbours before and after (or nil).
+local fills = {
+  forward = function(v, _, _, before, after) return before and v[before] or v[after] end,
+  linear = function(v, t, k, before, after)
+    if not (before and after) then return v[before or after] end
+    return v[before] + (v[after] - v[before]) * (t[k] - t[before]) / (t[after] - t[before])
+  end,
+}
+
+-- x {n, ...} with its NaN filled; gradients reach what was observed.
+local function filled(x, t, how, what)
+  local n = #t
+  local series, fill = x:detach():reshape(n, -1):t():totable(), fills[how]
+  for c, v in ipairs(series) do
+    local next_at, after = {}, nil
+    for k = n, 1, -1 do
+      if v[k] == v[k] then after = k end
+      next_at[k] = after
+    end
+    if not after then fail(("%s: series %d has no value at all"):format(what, c)) end
+    local before, own = nil, table.move(v, 1, n, 1, {})
+    for k = 1, n do
+      if own[k] == own[k] then before = k
+      else v[k] = fill(own, t, k, before, next_at[k]) end
+    end
+  end
+  local known = gq.tensor(series, { dtype = x.dtype }):t():reshape(x.shape)
+  return gq.where(x:isnan(), known, x)
+end
+
 -- x with its times first.
-local function check_data(x, n, o, what)
+local function check_data(x, t, o, what)
+  local n = #t
   if type(x) == "table" then x = gq.tensor(x) end
   if not gq.is_tensor(x) or not is_float(x) then
     fail(("%s: x: a float tensor expected, got %s"):format(what, describe(x)))
   end
   if core.traced(x) then fail(what .. ": x is a traced value: interpolate outside of the dynamics function") end
   local order = { time_dim(x, n, o, what) }
-  if not gq.no_grad(function() return (x - x):eq(0):all():item() end) then
-    fail(what .. ": x has entries that are NaN or infinite: fill or drop missing values first")
-  end
   for d = 1, x:dim() do
     if d ~= order[1] then order[#order + 1] = d end
   end
-  return x:permute(table.unpack(order))
+  x = x:permute(table.unpack(order))
+  if o.missing ~= nil then x = filled(x, t, one_of(o, "missing", { "forward", "linear" }, what), what) end
+  if not gq.no_grad(function() return x:isfinite():all():item() end) then
+    fail(what .. ": x has entries that are NaN or infinite; where they are missing values say missing = \"linear\" or "
+      .. "\"forward\"")
+  end
+  return x
 end
 
 -- ---- slopes at the times ----
@@ -275,10 +309,10 @@ local kinds = { "linear", "cubic", "rectilinear", "monotone", "hermite" }
 
 function gq.interpolate(t, x, opts)
   local what = "gq.interpolate"
-  local o = options(opts, "kind dim time", what)
+  local o = options(opts, "kind dim time missing", what)
   local kind = one_of(o, "kind", kinds, what)
   local times = check_times(t, what)
-  local data = check_data(x, #times, o, what)
+  local data = check_data(x, times, o, what)
   if o.time == nil then return make[kind](times, data) end
   if kind ~= "rectilinear" then fail(what .. ": time names the channel that moves on in a rectilinear path") end
   local channel, channels = need(o, "time", "count", nil, what), data:dim() > 1 and data.shape[data:dim()] or 0
@@ -287,13 +321,15 @@ function gq.interpolate(t, x, opts)
 end
 
 gq.docs[gq.interpolate] = [[
-gq.interpolate(t, x, {kind = "linear", dim, time}): data x at increasing times t as a function of time
+gq.interpolate(t, x, {kind = "linear", dim, time, missing}): data x at increasing times t as a function of time
 x {#t, ...} or {..., #t, channels}, or with its times in dimension dim; path(t) has x's shape without
   them; of a list of times {#list, ...}. path:derivative(t). Traced where dynamics use it, with
   gradients in x and t. Outside of the data an error
 kind: "linear"; "cubic": the natural spline; "hermite": cubic with backward differences, which sees
   nothing later than the next time; "monotone": cubic without overshoot (PCHIP); "rectilinear": held
   until the next time, where it jumps; of channel `time` of the last dimension it is linear
+missing: NaN in x are filled from the observed values of their own series: "linear" between them,
+  "forward" with the last one (before the first: with it)
 path.grid_points: where linear and rectilinear paths, and those whose data have gradients, are not
   smooth: gq.odeint(f, z0, t, {grid_points = path.grid_points}) steps to them]]
 
