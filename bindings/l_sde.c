@@ -287,6 +287,17 @@ static int push_both(lua_State *L, int arg, gq_problem *p) {
   return lua_gettop(L);
 }
 
+/* Langevin methods evaluate [gamma, force], which gq.langevin keeps, in place of the drift. */
+static void langevin(lua_State *L, int sde, int fn, const char *method) {
+  if (lua_getfield(L, sde, "langevin") == LUA_TNIL)
+    luaL_error(L,
+               "sdeint: method \"%s\" solves Langevin SDEs, dx = v dt, dv = -gamma v dt - u grad(x) dt + "
+               "sqrt(2 gamma u) "
+               "dW: make one by gq.langevin{grad, gamma, u}, or use another method",
+               method);
+  lua_setupvalue(L, fn, 1);
+}
+
 /* core.solve_sde(sde, z0, t, opts): one call of the solver */
 static int solve_sde(lua_State *L) {
   static const char *const known[] = { "method",       "dt",      "brownian",  "gradient",
@@ -316,6 +327,7 @@ static int solve_sde(lua_State *L) {
     L, "sdeint: calculus", gqL_optstring(L, 4, "calculus", gq_calculus_names[p.calculus]), gq_calculus_names);
   o.method = choose_method(L, 4, "sdeint: method", o.calculus == GQ_ITO ? "euler" : "heun");
   o.back_method = back_method(L, 4, o.method);
+  if (o.method->scheme->langevin) langevin(L, 1, fn, o.method->name);
   o.step_size = need_number(L, 4, "dt", "sdeint");
   o.max_steps = gqL_optint(L, 4, "max_steps", INT64_MAX, 1, INT64_MAX);
   o.memory_limit = (size_t)gqL_optint(L, 4, "memory_limit", (int64_t)o.memory_limit, 1, INT64_MAX);

@@ -65,6 +65,7 @@ static int schemes(lua_State *L) {
     lua_pushnumber(L, m->scheme->weak), lua_setfield(L, -2, "weak");
     for (int c = 0; gq_calculus_names[c]; c++)
       lua_pushboolean(L, gq_scheme_solves(m, (gq_calculus)c)), lua_setfield(L, -2, gq_calculus_names[c]);
+    lua_pushboolean(L, m->scheme->langevin), lua_setfield(L, -2, "langevin");
     lua_createtable(L, 0, GQ_NNOISE);
     for (int n = GQ_DIAGONAL; n < GQ_NNOISE; n++) {
       if (m->scheme->strong[n] == 0) continue;

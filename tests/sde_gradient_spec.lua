@@ -54,7 +54,7 @@ end
 local cases = {}
 for _, m in ipairs(gq.core.schemes()) do
   for _, noise in ipairs { "diagonal", "scalar", "additive", "general", "commutative" } do
-    if m.strong[noise] then cases[#cases + 1] = { m.name, noise } end
+    if m.strong[noise] and not m.langevin then cases[#cases + 1] = { m.name, noise } end
   end
 end
 

@@ -660,6 +660,43 @@ describe("wong_zakai", function()
     end
   end)
 
+  it("has polynomials for noise too, which end where the path does", function()
+    local xi = gq.randn(6, 3, 2, { dtype = "float64", seed = 1 })
+    local wz = gq.wong_zakai(plain_noise(), { t0 = 0.5, t1 = 2, xi = xi, expansion = "polynomial" })
+    local function legendre(k, x)
+      if k == 0 then return 1 elseif k == 1 then return x end
+      return ((2 * k - 1) * x * legendre(k - 1, x) - (k - 1) * legendre(k - 2, x)) / k
+    end
+    local z = gq.zeros(3, 2, f64)
+    for _, t in ipairs { 0.5, 1.1, 2 } do
+      local want = gq.zeros(3, 2, f64)
+      for i = 1, 6 do
+        want = want + xi[i] * (math.sqrt((2 * i - 1) / 1.5) * legendre(i - 1, 2 * (t - 0.5) / 1.5 - 1))
+      end
+      assert.close(wz(t, z), want, 1e-12, 1e-12)
+      assert.close(wz(gq.tensor(t, f64), z), want, 1e-12, 1e-12)
+    end
+    local solution = gq.odeint(wz, z, { 0.5, 2 }, { rtol = 1e-10, atol = 1e-10 })
+    assert.close(last(solution), xi[1] * math.sqrt(1.5), 1e-8)       -- W(t1): the others integrate to zero
+    for m = 0, 3 do
+      gq.odeint(gq.wong_zakai(plain_noise(), { t0 = 0, t1 = 1, cosines = m, expansion = "polynomial" }), z, { 0, 1 })
+    end
+  end)
+
+  it("tells how far its expansion is from the path", function()
+    local n = 20000
+    for _, expansion in ipairs { "karhunen-loeve", "polynomial" } do
+      for _, m in ipairs { 0, 1, 4 } do
+        -- Of W only what is there can be seen: W's own mean square less the expansion's.
+        local wz = gq.wong_zakai(plain_noise(), { t0 = 0, t1 = 2, cosines = m, expansion = expansion, seed = 3 })
+        local times = gq.linspace(0, 2, 41)
+        local z = gq.odeint(wz, gq.zeros(n, 1), times, { rtol = 1e-5, atol = 1e-5 })
+        local square = z:square():mean(2):mean():item() * 41 / 40 - z[41]:square():mean():item() / 80
+        assert.close(wz:error() ^ 2, 1 - square, 0, 0.05)
+      end
+    end
+  end)
+
   it("gives geometric Brownian motion over its own smooth path", function()
     local m, n = 6, 40
     local xi = gq.randn(m, n, 1, { dtype = "float64", seed = 2 })
@@ -786,7 +823,7 @@ describe("wong_zakai", function()
     refused("smaller", gq.wong_zakai, sde, { t0 = 1, t1 = 1 })
     refused("cosines", gq.wong_zakai, sde, { t0 = 0, t1 = 1, cosines = -1 })
     refused("cosines", gq.wong_zakai, sde, { t0 = 0, t1 = 1, cosines = 1.5 })
-    refused("expansion", gq.wong_zakai, sde, { t0 = 0, t1 = 1, expansion = "polynomial" })
+    refused("expansion", gq.wong_zakai, sde, { t0 = 0, t1 = 1, expansion = "polynomia" })
     refused("cosines", gq.wong_zakai, sde, { t0 = 0, t1 = 1, cosins = 4 })
     refused("not both", gq.wong_zakai, sde, { t0 = 0, t1 = 1, xi = gq.zeros(2, 2, 1), seed = 1 })
     refused("gq.sde", gq.wong_zakai, {}, { t0 = 0, t1 = 1 })

@@ -56,11 +56,64 @@ function gq.sde(o)
   }, Sde)
 end
 
+-- ---- Langevin ----
+
+-- dx = v dt, dv = -gamma v dt - u grad(x) dt + sqrt(2 gamma u) dW for z = [x, v] in its last dimension. `langevin`
+-- gives what methods made for it evaluate: [gamma, -u grad(x)].
+function gq.langevin(o)
+  local what = "gq.langevin"
+  core.options(o, "grad gamma u", what)
+  o = o or {}
+  local grad = core.need(o, "grad", "callable", nil, what)
+  local gamma, u = core.need(o, "gamma", "number|tensor", 1, what), core.need(o, "u", "number|tensor", 1, what)
+  for name, x in pairs { gamma = gamma, u = u } do
+    if type(x) == "number" and not (x > 0 and x < math.huge) then
+      error(("%s: %s: a positive number expected, got %g"):format(what, name, x), 2)
+    end
+  end
+  local function parts(z)
+    local n = z:dim() > 0 and z.shape[z:dim()] or 1
+    if n % 2 == 1 then
+      error(("%s: the state holds [x, v] in its last dimension, of an even size, got {%s}"):format(what,
+        table.concat(z.shape, ", ")), 0)
+    end
+    return z:narrow(-1, 1, n // 2), z:narrow(-1, n // 2 + 1, n // 2), n // 2
+  end
+  local function force(t, x)
+    local g = grad(x, t)
+    if not gq.is_tensor(g) or table.concat(g.shape, ",") ~= table.concat(x.shape, ",") then
+      error(("%s: grad gave %s: a tensor like x expected, {%s}"):format(what, core.describe(g),
+        table.concat(x.shape, ", ")), 0)
+    end
+    return g * -u
+  end
+  local sde = gq.sde {
+    noise = "additive",
+    drift = function(t, z)
+      local x, v = parts(z)
+      return gq.cat({ v, force(t, x) - gamma * v }, z:dim())
+    end,
+    diffusion = function(_, z)
+      local _, _, d = parts(z)
+      local rho = gq.sqrt(2 * gamma * u + gq.zeros(d, { dtype = z.dtype }))
+      return gq.cat({ gq.zeros(d, d, { dtype = z.dtype }), rho:unsqueeze(-1) * gq.eye(d, { dtype = z.dtype }) }, 1)
+    end,
+  }
+  function sde.langevin(t, z)
+    local x = parts(z)
+    return gq.cat({ gamma + 0 * x, force(t, x) }, z:dim())
+  end
+  function sde:parameters() return type(grad) == "table" and grad.parameters and grad:parameters() or {} end
+  return sde
+end
+
 -- ---- Wong-Zakai: an SDE as an ODE over smooth noise ----
 
 -- dz/dt = f(t, z) + g(t, z) dB/dt with the Karhunen-Loeve sum of eq. (15),
---   dB/dt = sqrt(2 / c) sum_i xi_i cos((i - 1/2) pi (t - t0) / c),  c = t1 - t0:
--- a {1, m} row of cosines by xi, so that one small product serves the whole state.
+--   dB/dt = sqrt(2 / c) sum_i xi_i cos((i - 1/2) pi (t - t0) / c),  c = t1 - t0,
+-- or the polynomials of Foster, Lyons & Oberhauser (SIAM J. Numer. Anal. 58, 2020), which end where W does,
+--   dB/dt = sum_i sqrt((2 i - 1) / c) xi_i P_(i-1)(2 (t - t0) / c - 1):
+-- a {1, m} row of them by xi, so that one small product serves the whole state.
 local Field = {}
 Field.__index = Field
 Field.__name = "gq.wong_zakai"
@@ -76,6 +129,37 @@ local function basis(self, z)
   self._basis[name] = b
   return b
 end
+
+local function cosine_row(self, t, z)
+  return gq.cos(basis(self, z) * (t - self.t0)) * math.sqrt(2 / (self.t1 - self.t0))
+end
+
+-- Legendre's polynomials by their recurrence.
+local function polynomial_row(self, t, z)
+  local c = self.t1 - self.t0
+  t = gq.is_tensor(t) and t or gq.tensor(t, { dtype = z.dtype, device = z.device })
+  local x, row = (t - self.t0) * (2 / c) - 1, {}
+  local before, now = nil, 0 * x + 1
+  for i = 1, self.cosines do
+    row[i] = now * math.sqrt((2 * i - 1) / c)
+    before, now = now, before and (x * now * (2 * i - 1) - before * (i - 1)) / i or x
+  end
+  return gq.stack(row, 1):reshape { 1, self.cosines }
+end
+
+local expansions = { ["karhunen-loeve"] = cosine_row, polynomial = polynomial_row }
+
+-- The root of the mean square, over the interval and draws, of what m terms leave of W.
+local rest_of = {
+  ["karhunen-loeve"] = function(m)
+    local s = 0.5
+    for i = 1, m do s = s - 1 / ((i - 0.5) * math.pi) ^ 2 end
+    return math.max(s, 0)
+  end,
+  polynomial = function(m) return m == 0 and 0.5 or (1 / (2 * m - 1) + 1 / (2 * m + 1)) / 8 end,
+}
+
+function Field:error() return math.sqrt(rest_of[self.expansion](self.cosines) * (self.t1 - self.t0)) end
 
 -- The draw for noise of one shape: given, or made at first need and kept until redraw.
 local function draw(self, shape, z)
@@ -110,10 +194,10 @@ end
 -- dB/dt at t, of a shape {rows, ...} with D numbers a row: {1, m} by {m, rows}, or by {D, m, rows}, so that
 -- rows stay an axis of their own and every thread can take its share of them.
 local function noise(self, t, shape, z)
-  local m, rows, c = self.cosines, shape[1] or 1, self.t1 - self.t0
+  local m, rows = self.cosines, shape[1] or 1
   local D, xi = 1, draw(self, shape, z)
   for i = 2, #shape do D = D * shape[i] end
-  local row = gq.cos(basis(self, z) * (t - self.t0)) * math.sqrt(2 / c)
+  local row = expansions[self.expansion](self, t, z)
   if D == 1 then return row:matmul(xi:reshape { m, rows }):reshape(shape) end
   local by_row = xi:reshape { m, rows, D }:permute(3, 1, 2)
   return row:matmul(by_row):reshape { D, rows }:transpose(1, 2):reshape(shape)
@@ -185,12 +269,13 @@ function gq.wong_zakai(sde, o)
   end
   core.options(o, "cosines t0 t1 seed xi expansion", what)
   o = o or {}
-  core.one_of(o, "expansion", { "karhunen-loeve" }, what)
+  local expansion = core.one_of(o, "expansion", { "karhunen-loeve", "polynomial" }, what)
   local t0, t1 = core.need(o, "t0", "number", nil, what), core.need(o, "t1", "number", nil, what)
   if not (t1 > t0 and t1 - t0 < math.huge) then
     error(("%s: t0 is %s and t1 is %s: two times expected, the first one smaller"):format(what, t0, t1), 2)
   end
-  local self = { sde = sde, t0 = t0, t1 = t1, _basis = {}, _draws = {}, _noise = place(noises, sde.noise) }
+  local self = { sde = sde, t0 = t0, t1 = t1, expansion = expansion, _basis = {}, _draws = {},
+    _noise = place(noises, sde.noise) }
   function self._both(t, z) return sde.drift(t, z), sde.diffusion(t, z) end
   if o.xi ~= nil then
     self.xi, self.cosines = check_xi(o, what)
@@ -205,5 +290,10 @@ end
 gq.docs[gq.sde] = "gq.sde{drift = f, diffusion = g, noise = 'diagonal'|'scalar'|'additive'|'general'|'commutative', "
   .. "calculus = 'stratonovich'|'ito'}: dz = f(t, z) dt + g(t, z) dW, for gq.sdeint and gq.wong_zakai; "
   .. "prior_drift = h: the drift that logqp compares f with; ?sdes"
-gq.docs[gq.wong_zakai] = "gq.wong_zakai(sde, {cosines = 10, t0, t1, seed | xi}): dynamics for gq.odeint "
-  .. "over smooth noise, those of an Ito SDE with its correction; :redraw(seed) for the next training step"
+gq.docs[gq.langevin] = "gq.langevin{grad = function(x, t), gamma = 1, u = 1}: the Langevin SDE dx = v dt, "
+  .. "dv = -gamma v dt - u grad(x) dt + sqrt(2 gamma u) dW for z = [x, v] in its last dimension, W {.., d}; methods "
+  .. "align, should and quicsort of gq.sdeint are made for it, others take it as additive noise"
+gq.docs[gq.wong_zakai] = "gq.wong_zakai(sde, {cosines = 10, t0, t1, seed | xi, expansion}): dynamics for gq.odeint "
+  .. "over smooth noise, those of an Ito SDE with its correction; :redraw(seed) for the next training step. expansion: "
+  .. "'karhunen-loeve' or 'polynomial' (as many polynomials as cosines says, ends where W does); :error() is the root "
+  .. "mean square of what it leaves of W"

@@ -170,6 +170,7 @@ local function scheme_list()
     local cells = {}
     for i, noise in ipairs(noises) do cells[i] = ("%-" .. #noise .. "s"):format(m.strong[noise] or "-") end
     local calculus = m.ito and m.stratonovich and "both" or m.ito and "ito" or "stratonovich"
+    if m.langevin then calculus = "gq.langevin's" end
     lines[#lines + 1] = ("  %-16s %-19s %s"):format(m.name, calculus, table.concat(cells, "  "))
   end
   return table.concat(lines, "\n")
@@ -194,6 +195,7 @@ logqp = true, with gq.sde{prior_drift = h}: info.logqp {#t - 1, batch}, the inte
   range, matrices are at most 8 wide or high
 z0 = {z1, z2}: f and g get and return such lists, g of matrix noise {.., d_i, m} each
 t may decrease: back along the solutions, in Stratonovich calculus
+align, should and quicsort solve gq.langevin{grad, gamma, u} alone, the latter two with K
 gq.wong_zakai makes an ODE of an SDE, for gq.odeint]]
 
 -- ---- what newcomers ask for by name ----

@@ -66,6 +66,7 @@ typedef struct gq_scheme {
   bool areas;                  /* and, of general noise, Levy areas */
   double strong[GQ_NNOISE];    /* strong order by the kind of noise; 0: it does not converge */
   double weak;
+  bool langevin;               /* of Langevin SDEs alone (langevin.c) */
 } gq_scheme;
 
 /* A method whose steps hang on those before. A row of method/adams.c. */

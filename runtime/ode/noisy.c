@@ -37,7 +37,7 @@ static void methods_of(bool (*fits)(const gq_tableau *m, const question *q), con
 }
 
 static bool solves(const gq_tableau *m, const question *q) {
-  return gq_scheme_solves(m, q->calculus) && m->scheme->strong[q->noise] > 0;
+  return !m->scheme->langevin && gq_scheme_solves(m, q->calculus) && m->scheme->strong[q->noise] > 0;
 }
 static bool inverted(const gq_tableau *m, const question *q) { return m->tuple; }
 static bool backwards(const gq_tableau *m, const question *q) { return gq_scheme_backwards(m); }
@@ -73,6 +73,12 @@ static int check_method(const gq_problem *p, const gq_ode_options *o) {
   const gq_tableau *m = o->method;
   question q;
   GQ_TRY(check_order(p, o, &q));
+  if (m->scheme->langevin && o->engine->integral == GQ_INTEGRAL_OUTSIDE)
+    return gq_fail(
+      GQ_EARG,
+      "gradient = \"%s\" solves an adjoint SDE, which is no Langevin SDE: with method = \"%s\" use "
+      "gradient = \"direct\" or \"aca\"",
+      o->engine->name, m->name);
   if (o->engine->method && !o->engine->method(m)) {
     methods_of(inverted, &q, fits, sizeof fits);
     return gq_fail(
