@@ -152,12 +152,35 @@ describe("conv2d", function()
       dilation = { 1, 2 }, groups = 2 })
     assert.close(y, as2d:squeeze(3), 0)
     check(function(v, u, e) return gq.conv1d(v, u, e, o) end, x, w, b)
+    check_traced(function(v, u, e) return gq.conv1d(v, u, e, o) end, x, w, b)
+    local function pull(v, u, e)
+      return table.unpack(gq.grad(gq.conv1d(v, u, o), { v, u }, { cotangents = { e }, create_graph = true }))
+    end
+    x.requires_grad, w.requires_grad = true, true
+    local c = randn(table.unpack(y.shape))
+    local dx, dw = pull(x, w, c)
+    local px, pw = gq.core.run(pull, { x, w, c }, 2, "program")
+    assert.close(px, dx, 1e-12, 1e-12)
+    assert.close(pw, dw, 1e-12, 1e-12)
+    x.requires_grad, w.requires_grad = false, false
+    local long = randn(2, 3, 3000)
+    local u = randn(5, 3, 9)
+    assert.close(gq.core.run(function(v) return gq.conv1d(v, u, { padding = 3 }) end, { long }, 1, "program"),
+      gq.conv1d(long, u, { padding = 3 }), 1e-11, 1e-11)
+    local text = gq.core.program(function(v) return gq.conv1d(v, u, { padding = 3 }) end, { long })
+    assert.truthy(text:find("^program: 1 "), text)
     local t = gq.conv_transpose1d(y, w, { stride = 2, padding = 1, dilation = 2, groups = 2 })
     local part = x:narrow(3, 1, t.shape[3])
     assert.close((t * part):sum(), (y * gq.conv1d(part, w, nil, o)):sum(), 1e-12)
   end)
 
-  it("takes empty batches and large strides", function()
+  it("takes empty batches, no channels and large strides", function()
+    local function f(x, w) return gq.conv2d(x, w) end
+    for _, w in ipairs { gq.zeros(0, 3, 3, 3), gq.zeros(2, 3, 3, 3) } do
+      for _, x in ipairs { gq.zeros(2, 3, 4, 5), gq.zeros(0, 3, 4, 5) } do
+        assert.same({ x.shape[1], w.shape[1], 2, 3 }, gq.core.run(f, { x, w }, 1, "program").shape)
+      end
+    end
     assert.same({ 0, 2, 2, 3 }, gq.conv2d(gq.zeros(0, 3, 4, 5), gq.zeros(2, 3, 3, 3)).shape)
     assert.same({ 1, 2, 1, 1 }, gq.conv2d(gq.zeros(1, 3, 4, 5), gq.zeros(2, 3, 3, 3), { stride = 9 }).shape)
   end)

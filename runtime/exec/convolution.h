@@ -7,7 +7,7 @@
 #include "../ir/ir.h"
 
 /* W {.., m, K} with K = c k_1 k_2, images X {blocks, c, size_1, size_2}, windows win(X) {blocks, K, P} with P = count_1
-** count_2, G {blocks, m, P}. One windowed dimension: sizes of 1 for the first. */
+** count_2, G {blocks, m, P}. One windowed dimension: sizes of 1 for the second. */
 typedef enum gq_conv_kind {
   GQ_CONV,        /* G = W win(X) */
   GQ_CONV_DATA,   /* X = win'(W' G): windows added where they were */

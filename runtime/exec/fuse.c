@@ -22,14 +22,13 @@ static int64_t leading(gq_shape s) {
 
 /* One or two last dims of `whole` are windowed: sizes from the node n, WINDOW or WINDOW_ADD. */
 static bool take_windows(gq_conv *v, const gq_node *n, gq_shape whole, gq_shape part) {
-  int axis = n->attr.axis, count = n->attr.flags, skip = 2 - count;
+  int axis = n->attr.axis, count = n->attr.flags;
   if (count > 2 || axis < 1 || axis + count != whole.ndim) return false;
   for (int i = 0; i < 2; i++) {
-    int at = axis + i - skip;
-    bool one = i < skip;
-    v->size[i] = one ? 1 : whole.dim[at];
-    v->k[i] = one ? 1 : part.dim[at], v->count[i] = one ? 1 : part.dim[at + count];
-    v->step[i] = one ? 1 : n->attr.step[at], v->apart[i] = one ? 1 : n->attr.start[at];
+    bool one = i >= count;
+    v->size[i] = one ? 1 : whole.dim[axis + i];
+    v->k[i] = one ? 1 : part.dim[axis + i], v->count[i] = one ? 1 : part.dim[axis + i + count];
+    v->step[i] = one ? 1 : n->attr.step[axis + i], v->apart[i] = one ? 1 : n->attr.start[axis + i];
     v->pad[i] = 0;
   }
   return true;
@@ -50,10 +49,8 @@ static bool take_padding(gq_conv *v, const gq_node *n, gq_shape inner, gq_shape 
     if (n->attr.step[i] != 1) return false;
     if (i < axis && (n->attr.start[i] != 0 || inner.dim[i] != outer.dim[i])) return false;
   }
-  for (int at = windowed == 1; at < 2; at++) {
-    int i = outer.ndim - 2 + at;
-    v->pad[at] = n->attr.start[i], v->size[at] = inner.dim[i];
-  }
+  for (int i = 0; i < 2 && i < windowed; i++)
+    v->pad[i] = n->attr.start[axis + i], v->size[i] = inner.dim[axis + i];
   return true;
 }
 
@@ -142,8 +139,9 @@ static bool find_sum(const gq_compiler *c, const gq_node *n, gq_conv *v, gq_ref 
 }
 
 static bool find(const gq_compiler *c, const gq_node *n, gq_conv *v, gq_ref *args) {
-  return find_forward(c, n, v, args) || find_weight(c, n, v, args) || find_sum(c, n, v, args) ||
-         find_data(c, n, v, args) || find_cut(c, n, v, args);
+  bool found = find_forward(c, n, v, args) || find_weight(c, n, v, args) || find_sum(c, n, v, args) ||
+               find_data(c, n, v, args) || find_cut(c, n, v, args);
+  return found && v->m > 0;
 }
 
 int gq_pass_fuse(gq_compiler *c) {

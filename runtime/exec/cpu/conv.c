@@ -100,10 +100,15 @@ static void surround(const gq_conv *v, const char *x, int64_t channels, int64_t 
   int64_t top = from * v->step[0] - v->pad[0], size = size_of(v), first, end;
   inside(cols, 1, -v->pad[1], v->size[1], &first, &end);
   memset(to, 0, (size_t)(channels * rows * cols * size));
-  for (int64_t c = 0; c < channels; c++, x += v->size[0] * v->size[1] * size, to += rows * cols * size)
-    for (int64_t i = most(0, -top); i < rows && top + i < v->size[0]; i++)
-      memcpy(to + (i * cols + first) * size, x + ((top + i) * v->size[1] + first - v->pad[1]) * size,
-             (size_t)((end - first) * size));
+  int64_t above = most(0, -top), below = least(rows, v->size[0] - top), line = (end - first) * size;
+  bool whole = cols == v->size[1] && line == cols * size; /* lines follow each other */
+  for (int64_t c = 0; c < channels && above < below; c++, to += rows * cols * size) {
+    const char *from = x + ((c * v->size[0] + top + above) * v->size[1] + first - v->pad[1]) * size;
+    if (whole) memcpy(to + above * cols * size, from, (size_t)((below - above) * line));
+    else
+      for (int64_t i = above; i < below; i++, from += v->size[1] * size)
+        memcpy(to + (i * cols + first) * size, from, (size_t)line);
+  }
 }
 
 /* to[j][i] (+)= from[i][j] for i < n, j < m */
