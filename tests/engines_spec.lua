@@ -130,6 +130,28 @@ describe("interpolated", function()
     assert.truthy(info.warning:find("adjoint.points", 1, true))
   end)
 
+  it("takes as many points as the tolerance asks for", function()
+    local function pol(o, t)                              -- Van der Pol
+      local mu = gq.tensor({ 1.5 }, { dtype = "float64", requires_grad = true })
+      local z, info = gq.odeint(function(_, z)
+        local x, v = z:narrow(1, 1, 1), z:narrow(1, 2, 1)
+        return gq.cat({ v, mu * (1 - x * x) * v - x }, 1)
+      end, gq.tensor({ 2, 0 }, { dtype = "float64" }), t, o)
+      z[#t]:sum():backward()
+      return mu.grad:item(), info
+    end
+    for _, t in ipairs { { 0, 5 }, { 0, 1, 5 }, { 5, 0.5 } } do
+      local want = pol({ gradient = "direct", rtol = 1e-11, atol = 1e-11 }, t)
+      for _, tol in ipairs { 1e-5, 1e-7, 1e-9 } do
+        local got, info = pol({ gradient = "interpolated", rtol = tol, atol = tol }, t)
+        assert.below(math.abs(got / want - 1), 300 * tol, ("%g"):format(tol))
+        assert.truthy(info.reconstruction <= 1 and not info.warning, info.warning)
+      end
+      local _, info = pol({ gradient = "interpolated", rtol = 1e-9, atol = 1e-9, adjoint = { points = 16 } }, t)
+      assert.truthy(info.reconstruction > 1)
+    end
+  end)
+
   it("is there as a trajectory for the other engines", function()
     for _, engine in ipairs { "gq", "adjoint", "seminorm" } do
       local d = distance(16, { gradient = engine, adjoint = { points = 16, trajectory = "interpolated" },

@@ -142,7 +142,6 @@ void gq_ode_defaults(gq_ode_options *o, gq_dtype d) {
                          .trajectory = &gq_trajectory_dense,
                          .thin = true,
                          .auto_impulses = true,
-                         .points = 16,
                          .checkpoints = 16,
                          .scale = true,
                          .C = 0.1,

@@ -139,7 +139,8 @@ typedef struct gq_ode_options {
   int64_t back_max_steps;
   bool back_max_norm;
   const gq_trajectory_kind *trajectory;
-  int points;                  /* interpolated: Chebyshev points of a measurement interval */
+  int points;                  /* interpolated: Chebyshev points of a measurement interval; 0: as many as the tolerance
+                                  asks for, by solving again with twice as many */
   int checkpoints;             /* checkpoint: states kept at most */
   bool thin;                   /* trajectory = "auto": dense, and checkpoints where that passes memory_limit */
   bool moments;                /* impulses = "moments": cotangents inside a panel as smooth forcing; */

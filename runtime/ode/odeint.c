@@ -366,15 +366,38 @@ static int solution_init(gq_solution *s, const gq_problem *p) {
   return GQ_OK;
 }
 
-/* The trajectory's points were laid out up to a time that the solve did not go to. */
-static int again_to_event(gq_solution *s, int *k) {
+/* Forward once more, with other points of the trajectory. */
+static int again(gq_solution *s, int *k) {
   gq_info info = s->info;
   s->bytes -= s->record_bytes;
   s->o.trajectory->done(s);
   s->trajectory = NULL;
   gq_steps_done(&s->steps);
   int status = forward_run(s, NULL, k);
-  s->info.event = true, s->info.event_t = info.event_t, s->info.nfe_event = info.nfe_event + info.nfe;
+  s->info.event = info.event, s->info.event_t = info.event_t, s->info.nfe_event = info.nfe_event;
+  return status;
+}
+
+/* The points were laid out up to a time that the solve did not go to. */
+static int again_to_event(gq_solution *s, int *k) {
+  int64_t nfe = s->info.nfe;
+  int status = again(s, k);
+  s->info.nfe_event += nfe;
+  return status;
+}
+
+enum { POINTS = 16, MOST_POINTS = 1 << 12 };
+
+/* As many points as interpolation to the tolerance asks for. */
+static int again_with_points(gq_solution *s, int *k) {
+  int status = GQ_OK;
+  while (status == GQ_OK && s->o.points < MOST_POINTS &&
+         s->o.trajectory->error(&(gq_trajectory){ .s = s }) > 1) {
+    int64_t nfe = s->info.nfe;
+    s->o.points *= 2;
+    status = again(s, k);
+    s->info.nfe += nfe;
+  }
   return status;
 }
 
@@ -384,8 +407,8 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
   int k = 0;
   gq_solution *s = gq_calloc(1, sizeof *s);
   if (!s) return gq_nomem(sizeof *s);
-  s->o = *o, s->keeps = what_to_keep(o), s->nt = p->nt, s->z0_grad = p->z0_grad, s->t_grad = p->t_grad,
-  s->jumps_move = p->jumps_move, s->limited = limited;
+  s->o = *o, s->o.points = o->points ? o->points : POINTS, s->keeps = what_to_keep(o), s->nt = p->nt,
+  s->z0_grad = p->z0_grad, s->t_grad = p->t_grad, s->jumps_move = p->jumps_move, s->limited = limited;
   int status = solution_init(s, p);
   bool begun = status == GQ_OK; /* what is refused before is an error, not a part */
   if (begun) {
@@ -395,6 +418,8 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
     else if (gq_numel(p->z0->shape) > 0) status = forward_run(s, p, &k);
     if (status == GQ_OK && s->info.event && !s->trivial && continuous(o) && o->trajectory->ahead)
       status = again_to_event(s, &k);
+    if (status == GQ_OK && !o->points && !s->trivial && continuous(o) && o->trajectory->error)
+      status = again_with_points(s, &k);
     s->plan->running--;
     s->info.peak_bytes = s->bytes;
     s->info.engine = o->engine, s->info.status = status;
