@@ -103,7 +103,7 @@ say = $(if $(filter 1,$(V)),,@echo '  $(1)  $@')
 version := $(shell sed -n 's/^\#define GQ_VERSION "\(.*\)"/\1/p' runtime/gq.h)
 soname := libgq.so.$(basename $(version))
 
-.PHONY: all run test test-cuda check ctest embed lint format install uninstall clean objects found setup help shared
+.PHONY: all run test test-cuda mirror check ctest embed lint format install uninstall clean objects found setup help shared
 all: found $(products)
 
 help:
@@ -111,6 +111,7 @@ help:
 	@echo 'make run          the default training: MAIN_JOB=$(MAIN_JOB)'
 	@echo 'make test         all tests; TESTS="tests/ode_spec.lua ...": these; TEST_JOBS=$(TEST_JOBS)'
 	@echo 'make check        the slow tests too'
+	@echo 'make mirror       some tests with the second device that tests have as the default'
 	@echo 'make cuda         gq_cuda.so; make test-cuda: its tests, on an emulator'
 	@echo 'make embed        build/$(config)/embed, the C program of examples/embed.c'
 	@echo 'make shared       the library of version $(version) as a shared object'
@@ -237,6 +238,13 @@ check:
 	@scripts/setup test
 	@$(MAKE) --no-print-directory all testbinaries
 	@scripts/test $(config) --jobs $(TEST_JOBS) --limit 3600 --slow $(TESTS)
+
+# With the second device that tests have as the default: nothing but its backend may touch its numbers.
+on_mirror := $(patsubst %,tests/%_spec.lua,ode engines gradient opt train independent)
+mirror:
+	@scripts/setup test
+	@$(MAKE) --no-print-directory all
+	@scripts/test $(config) --jobs $(TEST_JOBS) --limit $(TEST_LIMIT) --device mirror $(on_mirror)
 
 # On the emulator: the CUDA backend's own specs, then those of operations, gradients and solves with it as the device.
 cuda_specs := $(wildcard tests/cuda/*_spec.lua)

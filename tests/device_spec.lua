@@ -164,7 +164,6 @@ describe("devices", function()
     local function refused(words, o)
       raises(words .. " mirror cpu", gq.odeint, function(_, x) return -x end, z, { 0, 1 }, o)
     end
-    refused("batch independent", { batch = "independent" })
     refused("trace false", { trace = false })
     local w = gq.ones(2, { device = "mirror", requires_grad = true })
     raises("mirror cpu", gq.odeint, function(_, x) return x * w end, gq.ones(4, 2), { 0, 1 })
@@ -225,11 +224,14 @@ describe("on another device", function()
     { gradient = "check" }, { gradient = "gqc" }, { gradient = "kronrod" }, { gradient = "interpolated" },
     { gradient = "direct", method = "rk4", step_size = 0.1 }, { gradient = "gq", method = "rk4", step_size = 0.1 },
     { gradient = "gq", method = "dopri8" }, { gradient = "mali", method = "alf" },
-    { gradient = "reversible", method = "reversible_heun" }, { gradient = "gq", method = "kvaerno5" }, { gradient = "gq", method = "implicit_adams" },
+    { gradient = "reversible", method = "reversible_heun" }, { gradient = "gq", method = "kvaerno5" }, { gradient = "direct", batch = "independent" },
+    { gradient = "aca", batch = "independent" }, { gradient = "gq", batch = "independent" },
+    { gradient = "check", batch = "independent" }, { gradient = "gq", method = "implicit_adams" },
     { gradient = "gq", method = "explicit_adams", step_size = 0.05 },
     { gradient = "direct", method = "kvaerno3" }, { gradient = "adjoint", method = "implicit_euler", step_size = 0.1 }, { gradient = "direct", memory_limit = 1000 },
   } do
     local name = c.gradient .. " " .. (c.method or "dopri5") .. (c.gq and " paper" or "") ..
+      (c.batch and " " .. c.batch or "") ..
       (c.adjoint and " " .. c.adjoint.trajectory or "") .. (c.memory_limit and " over its limit" or "")
     it("a solve and its gradients give the same bits: " .. name, function()
       for _, dtype in ipairs { "float32", "float64" } do

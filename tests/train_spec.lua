@@ -76,7 +76,7 @@ describe("gq.train", function()
       optimiser = gq.optim.sgd(f:parameters(), { lr = 0.1 }), name = "mse",
       data = { x = gq.randn(4, 2), y = gq.randn(4, 2) },
       loss = function(net, x, y)
-        local z, info = gq.odeint(net, x, { 0, 1 })
+        local z, info = gq.odeint(net, x, { 0, 1 }, { gradient = "gq" })
         return gq.mse_loss(z[-1], y), info
       end }
     assert.is_true(rows[2].nfe > 0 and rows[2].nfe_backward > 0 and rows[2].nodes >= 1)

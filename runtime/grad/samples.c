@@ -66,7 +66,9 @@ int gq_samples_backward(gq_pullback *b) {
   gq_solution *s = b->s;
   int n = s->samples->workers;
   gq_samplepull *w = gq_calloc(n, sizeof *w);
-  void *left = gq_calloc(1, gq_part_bytes(s->plan->field) + 64);
+  const gq_backend *on = s->plan->field->on;
+  void *left = gq_allocate(on, gq_part_bytes(s->plan->field) + 64);
+  if (left) gq_zero(on, left, gq_part_bytes(s->plan->field));
   int status = w && left ? begin(b, w, left) : gq_nomem(n * sizeof *w);
   if (status == GQ_OK) {
     gq_parallel_apart(n, work, w);
@@ -75,7 +77,7 @@ int gq_samples_backward(gq_pullback *b) {
   if (status == GQ_OK) add_up(b, w);
   for (int i = 0; w && i < n; i++) gq_lanes_done(&w[i].lanes), gq_grads_done(&w[i].grads), gq_free(w[i].gt);
   gq_free(w);
-  gq_free(left);
+  if (left) gq_release(on, left);
   return status;
 }
 
@@ -91,7 +93,7 @@ int gq_samples_slope(gq_pullback *b, const void *z, void *slope) {
     for (int j = 0; j < p.n; j++) {
       int64_t sample = first + (j < count ? j : 0);
       gq_lanes_put(&p, p.ey[0], j, (const char *)z + sample * bytes);
-      gq_lanes_cut(s, sample, p.n, j, p.cut);
+      gq_lanes_cut(s, sample, p.n, j, p.call.cut);
       gq_lanes_set_time(&p, j, s->t[0]);
     }
     status = gq_lanes_evaluate(&p, &s->plan->f, p.ey, p.ef[0]);

@@ -28,7 +28,7 @@ static double slope_dot(const back *k, int j, int s, const void *g) {
 static void load(const back *k, int j) {
   gq_lanes *p = k->p;
   const gq_step_record r = gq_step(k->tape, k->at[j]);
-  const char *data = gq_sample_state(k->tape, k->at[j]);
+  const char *data = gq_steps_data(k->tape, k->at[j]);
   gq_lanes_step(p, j, r.t, p->lane[j].h1 = r.h);
   gq_lanes_put(p, p->y[0], j, data);
   if (p->st->l.carry) gq_lanes_put(p, p->f0[0], j, data + k->bytes);
@@ -39,7 +39,7 @@ static int64_t last_record(const back *k, int64_t sample) {
   const gq_sampleset *r = k->w->s->samples;
   const double *t = k->w->s->t;
   int64_t at = r->last[sample];
-  for (; at >= 0 && r->reached[sample] > 0; at = gq_sample_before(k->tape, at)) {
+  for (; at >= 0 && r->reached[sample] > 0; at = gq_step(k->tape, at).anchor) {
     const gq_step_record step = gq_step(k->tape, at);
     if ((step.h < 0 ? -1 : 1) * (t[r->reached[sample] - 1] - step.t) > 0) break;
   }
@@ -59,7 +59,7 @@ static bool next(back *k, int j) {
     lane->sample = -1;
     return false;
   }
-  gq_lanes_cut(w->s, lane->sample, k->p->n, j, k->p->cut);
+  gq_lanes_cut(w->s, lane->sample, k->p->n, j, k->p->call.cut);
   return true;
 }
 
@@ -68,7 +68,7 @@ static void mirror(back *k, int j) {
   gq_lanes *p = k->p;
   k->at[j] = k->at[0];
   load(k, j);
-  gq_lanes_cut(k->w->s, p->lane[0].sample, p->n, j, p->cut);
+  gq_lanes_cut(k->w->s, p->lane[0].sample, p->n, j, p->call.cut);
 }
 
 /* Measurement time i lies inside the step: z_i = y + h sum_s w_s(theta) k_s. */
@@ -110,10 +110,10 @@ static void pull_end(back *k, int j, int i) {
 
 /* The derivatives in the step's t and h, the latter t[stop] - t where it was clamped. */
 static void pull_step_times(back *k, int j) {
-  double t = k->p->pt[j] + k->dt[j], h = k->p->ph[j] + k->dh[j];
+  double t = k->p->shared.pt[j] + k->dt[j], h = k->p->shared.ph[j] + k->dh[j];
   const gq_step_record r = gq_step(k->tape, k->at[j]);
   if (r.stop >= 0) k->w->gt[r.stop] += h, t -= h;
-  k->w->gt[r.anchor] += t;
+  k->w->gt[0] += t;
 }
 
 /* Cotangents of the measurement times in the step, its end included. */
@@ -131,7 +131,7 @@ static void pull_times(back *k, int j) {
 static void clear_cuts(const gq_lanes *p) {
   const gq_field *f = p->f;
   for (int j = 0; j < f->nb; j++)
-    if (p->cut_grad[j]) gq_zero(f->on, p->cut_grad[j], gq_cut_bytes(f, j, p->n));
+    if (p->call.cut_grad[j]) gq_zero(f->on, p->call.cut_grad[j], gq_cut_bytes(f, j, p->n));
 }
 
 static int check_sample(const back *k, int j) {
@@ -199,9 +199,9 @@ static int pull_all(back *k) {
     GQ_TRY(pull_steps(k));
     for (int j = 0; j < p->n; j++) {
       if (p->lane[j].sample < 0) continue;
-      gq_lanes_uncut(p->f, p->lane[j].sample, p->n, j, p->cut_grad, p->grads);
+      gq_lanes_uncut(p->f, p->lane[j].sample, p->n, j, p->call.cut_grad, p->grads);
       if (k->w->gt) pull_step_times(k, j);
-      k->at[j] = gq_sample_before(k->tape, k->at[j]);
+      k->at[j] = gq_step(k->tape, k->at[j]).anchor;
       if (k->at[j] < 0) finish(k, j);
     }
   }
@@ -224,7 +224,7 @@ static int pull_starts(back *k, int64_t first, int count) {
     gq_zero(p->f->on, p->scratch, k->bytes);
     gq_lanes_put(p, p->ey[0], j, gq_sample_at(s, s->z, 0, sample));
     gq_lanes_put(p, p->cf, j, takes ? (char *)w->left + sample * k->bytes : p->scratch);
-    gq_lanes_cut(s, sample, p->n, j, p->cut);
+    gq_lanes_cut(s, sample, p->n, j, p->call.cut);
     gq_lanes_set_time(p, j, s->t[0]);
   }
   clear_cuts(p);
@@ -233,7 +233,7 @@ static int pull_starts(back *k, int64_t first, int count) {
   for (int j = 0; j < count; j++) {
     int64_t sample = first + j * w->stride;
     if (last[sample] < 0) continue;
-    gq_lanes_uncut(p->f, sample, p->n, j, p->cut_grad, p->grads);
+    gq_lanes_uncut(p->f, sample, p->n, j, p->call.cut_grad, p->grads);
     gq_lanes_get(p, p->ef[0], j, p->scratch);
     p->f->on->vec->axpy(p->f->dtype, p->numbers, 1, p->scratch, (char *)w->b->a + sample * k->bytes);
     double time;
@@ -251,9 +251,9 @@ static void pull_first(back *k, int i, int64_t sample) {
   k->p->f->on->vec->axpy(k->p->f->dtype, k->p->numbers, 1, g, (char *)w->b->a + sample * k->bytes);
   int64_t first = w->s->samples->last[sample];
   if (!w->gt || i == 0 || first < 0) return;
-  while (gq_sample_before(k->tape, first) >= 0) first = gq_sample_before(k->tape, first);
+  while (gq_step(k->tape, first).anchor >= 0) first = gq_step(k->tape, first).anchor;
   double gf =
-    k->p->f->on->vec->dot(k->p->f->dtype, k->p->numbers, g, gq_sample_state(k->tape, first) + k->bytes);
+    k->p->f->on->vec->dot(k->p->f->dtype, k->p->numbers, g, gq_steps_data(k->tape, first) + k->bytes);
   w->gt[i] += gf, w->gt[0] -= gf;
 }
 
@@ -279,7 +279,7 @@ int gq_samples_direct(gq_samplepull *w) {
   k.dt = (double *)(k.at + p->n), k.dh = k.dt + p->n;
   if (!k.at) return gq_nomem(p->n * sizeof *k.at);
   p->rtol = w->s->o.rtol;
-  for (int j = 0; j < p->n; j++) p->atol[0][j] = gq_positive_atol(p->f->dtype, w->s->o.atol);
+  for (int j = 0; j < p->n; j++) p->shared.atol[0][j] = gq_positive_atol(p->f->dtype, w->s->o.atol);
   int status = run(&k);
   gq_free(k.at);
   return status;

@@ -27,29 +27,32 @@ typedef struct back {
   void **cut_grad;
   const void **in;
   void **out;
-  void *arena, *block;
+  void *arena;
 } back;
 
 /* ---- nodes ---- */
 
-static void take_all(back *k, gq_taker *t) {
+/* t: of the host; there: where the states are. */
+static void take_all(back *k, gq_taker *t, gq_taker *there) {
   const gq_field *f = k->s->plan->field;
   const gq_evaluator *e = &k->s->plan->many[0];
   size_t n = k->p->n, part = k->bytes * k->points;
   k->rule = gq_take(t, n * sizeof *k->rule), k->next_node = gq_take(t, n * sizeof *k->next_node);
   k->nodes = gq_take(t, n * sizeof *k->nodes), k->started = gq_take(t, n * sizeof *k->started);
   if (!k->gq) return;
-  k->sample = gq_take(t, k->points * sizeof *k->sample), k->t = gq_take(t, k->points * sizeof(double));
-  k->z = gq_take(t, part), k->a = gq_take(t, part);
+  k->sample = gq_take(t, k->points * sizeof *k->sample);
   k->cut = gq_take(t, (f->nb + 1) * sizeof *k->cut),
   k->cut_grad = gq_take(t, (f->nb + 1) * sizeof *k->cut_grad);
   k->in = gq_take(t, e->nin * sizeof *k->in), k->out = gq_take(t, (e->nout + 1) * sizeof *k->out);
+  k->t = gq_take(there, k->points * sizeof(double));
+  k->z = gq_take(there, part), k->a = gq_take(there, part);
   for (int j = 0; j < f->nb; j++) {
     if (f->axis[j] < 0) continue;
-    void *cut = gq_take(t, gq_cut_bytes(f, j, k->points)), *grad = gq_take(t, gq_cut_bytes(f, j, k->points));
+    size_t bytes = gq_cut_bytes(f, j, k->points);
+    void *cut = gq_take(there, bytes), *grad = gq_take(there, bytes);
     if (t->base) k->cut[j] = cut, k->cut_grad[j] = grad;
   }
-  k->arena = gq_take(t, gq_code_arena(&e->code) + 64);
+  k->arena = gq_take(there, gq_code_arena(&e->code) + 64);
 }
 
 static void set_time(const back *k, int i, double t) {
@@ -219,8 +222,8 @@ static bool next(gq_lanes *p, int j) {
     for (int i = 0; i < k->s->nt; i++)
       size = fmax(size,
                   p->f->on->vec->rms(p->f->dtype, p->numbers, gq_sample_at(k->s, w->b->gz, i, lane->sample)));
-    p->atol[0][j] = gq_positive_atol(p->f->dtype, o->back_atol);
-    p->atol[1][j] = gq_positive_atol(p->f->dtype, o->back_atol * (o->scale ? size : 1));
+    p->shared.atol[0][j] = gq_positive_atol(p->f->dtype, o->back_atol);
+    p->shared.atol[1][j] = gq_positive_atol(p->f->dtype, o->back_atol * (o->scale ? size : 1));
     k->started[j] = false, k->nodes[j] = 0;
     w->outcome.status = proceed(k, j); /* a rule's memory */
     if (w->outcome.status != GQ_OK) return false;
@@ -249,7 +252,7 @@ static int time_gradient(back *k, int i, int64_t first, int count) {
   for (int j = 0; j < p->n; j++) {
     int64_t sample = first + (j < count ? j : 0) * w->stride;
     gq_lanes_put(p, p->ey[0], j, gq_sample_at(s, s->z, i, sample));
-    gq_lanes_cut(s, sample, p->n, j, p->cut);
+    gq_lanes_cut(s, sample, p->n, j, p->call.cut);
     gq_lanes_set_time(p, j, s->t[i]);
   }
   GQ_TRY(gq_lanes_evaluate(p, &s->plan->f, p->ey, p->ef[0]));
@@ -294,15 +297,19 @@ int gq_samples_quadrature(gq_samplepull *w) {
   p->rtol = o->back_rtol, p->max_norm = o->back_max_norm, p->step_size = o->back_step_size;
   p->most = o->back_max_step, p->least = o->back_min_step;
   p->max_steps = gq_back_budget(w->s);
-  gq_taker t = { 0 };
-  take_all(&k, &t);
-  k.block = t.base = gq_calloc(1, t.used + 64);
-  if (!k.block) return gq_nomem(t.used);
-  t.used = 0;
-  take_all(&k, &t);
-  int status = run(&k);
-  for (int j = 0; j < p->n; j++) gq_rule_done(&k.rule[j]);
+  gq_taker t = { 0 }, there = { 0 };
+  const gq_backend *on = p->f->on;
+  take_all(&k, &t, &there);
+  void *block = t.base = gq_calloc(1, t.used), *states = there.base = gq_allocate(on, there.used + 64);
+  int status = block && states ? GQ_OK : gq_nomem(t.used + there.used);
+  if (status == GQ_OK) {
+    t.used = there.used = 0;
+    take_all(&k, &t, &there);
+    status = run(&k);
+    for (int j = 0; j < p->n; j++) gq_rule_done(&k.rule[j]);
+  }
   gq_rule_done(&k.step);
-  gq_free(k.block);
+  gq_free(block);
+  if (states) gq_release(on, states);
   return status;
 }

@@ -296,8 +296,7 @@ static int shorten(gq_attempt *w, double t1, const void *y1) {
   return gq_adams_slope_at(w, t1, w->h, w->y1[0], w->f1[0]);
 }
 
-const gq_stepclass gq_adams_steps = { .anywhere = true,
-                                      .build = build,
+const gq_stepclass gq_adams_steps = { .build = build,
                                       .init = init,
                                       .done = done,
                                       .attempt = attempt,

@@ -286,7 +286,6 @@ void gq_program_sums(const gq_attempt *a, double sum[GQ_SUMS]) {
 const gq_stepclass gq_explicit = { .program = true,
                                    .any_system = true,
                                    .lanes = true,
-                                   .anywhere = true,
                                    .build = gq_program_build,
                                    .init = gq_program_init,
                                    .done = gq_program_done,

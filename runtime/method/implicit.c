@@ -514,7 +514,6 @@ static int build(gq_stepper *st, const gq_field *f, gq_make *make, const void *a
 
 const gq_stepclass gq_implicit_steps = { .any_system = true,
                                          .stiff = true,
-                                         .anywhere = true,
                                          .build = build,
                                          .init = init,
                                          .done = done,

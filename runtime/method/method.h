@@ -20,7 +20,6 @@ typedef struct gq_stepclass {
   bool program;                /* a step is a program: it has a derivative, and estimates of itself */
   bool any_system;             /* several parts, inputs given along a path, products: backward solves take them */
   bool lanes;                  /* samples may have steps of their own */
-  bool anywhere;               /* on any device: no number of a state is looked at */
   bool stiff;                  /* for what decays fast, which would explode if it were solved backwards */
   /* The stepper of a system that `make` makes for each class of the field. */
   int (*build)(struct gq_stepper *st, const struct gq_field *f,

@@ -8,7 +8,6 @@
 #include "builder.h"
 
 const gq_stepclass gq_reversible = { .program = true,
-                                     .anywhere = true,
                                      .build = gq_program_build,
                                      .init = gq_program_init,
                                      .done = gq_program_done,

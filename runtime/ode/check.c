@@ -168,29 +168,16 @@ static int check_halves(const gq_problem *p) {
     gq_shape_text(s, got, sizeof got));
 }
 
-/* What looks at numbers itself looks at the host's. */
-static int check_device(const gq_problem *p, const gq_ode_options *o) {
+/* What calls back, and Brownian paths, are the host's. */
+static int check_device(const gq_problem *p) {
   const gq_device *d = gq_tensor_device(p->z0);
-  const gq_tableau *m = o->method, *b = o->engine->keeps == GQ_KEEP_TRAJECTORY ? o->back_method : m;
-  const struct {
-    bool hosted;
-    const char *what, *name, *quote;
-  } all[] = {
-    { p->noise, "noise", "a process", "" },
-    { !m->steps->anywhere, "method", m->name, "\"" },
-    { !b->steps->anywhere, "adjoint.method", b->name, "\"" },
-    { o->independent, "batch", "independent", "\"" },
-    { gq_graph_calls(p->f), "trace", "false", "" },
-  };
-  for (size_t i = 0; d != gq_host && i < sizeof all / sizeof *all; i++)
-    if (all[i].hosted)
-      return gq_fail(GQ_EUNSUPPORTED, "%s = %s%s%s runs on the CPU and z0 is on %s: use x:to(\"cpu\")",
-                     all[i].what, all[i].quote, all[i].name, all[i].quote, d->name);
-  return GQ_OK;
+  const char *what = p->noise ? "noise = a process" : gq_graph_calls(p->f) ? "trace = false" : NULL;
+  if (d == gq_host || !what) return GQ_OK;
+  return gq_fail(GQ_EUNSUPPORTED, "%s runs on the CPU and z0 is on %s: use x:to(\"cpu\")", what, d->name);
 }
 
 int gq_problem_check(const gq_problem *p, const gq_ode_options *o) {
-  GQ_TRY(check_device(p, o));
+  GQ_TRY(check_device(p));
   if (p->noise) return gq_noise_check(p, o);
   if (!gq_is_float(p->z0->dtype))
     return gq_fail(GQ_EDTYPE, "the state is %s; it must be float32 or float64", gq_dtype_name(p->z0->dtype));

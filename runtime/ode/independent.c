@@ -5,6 +5,7 @@
 */
 #include "lanes.h"
 
+#include <limits.h>
 #include <math.h>
 #include <string.h>
 
@@ -32,7 +33,7 @@ static int samples_new(int64_t n, gq_samples *s) {
 /* As many workers as have lanes to fill. */
 static int workers(const gq_field *f) {
   int64_t samples = f->shape.dim[0], packs = f->lanes[0] ? (samples + f->lanes[0] - 1) / f->lanes[0] : 1;
-  int64_t n = gq_threads() < packs ? gq_threads() : packs;
+  int64_t most = f->on->lowering->slices(), n = most < packs ? most : packs;
   return n < 1 ? 1 : (int)n;
 }
 
@@ -149,11 +150,11 @@ static int keep(forward *fw, int j) {
   const gq_lane *lane = &p->lane[j];
   gq_steps *t = fw->tape;
   int64_t *last = &fw->s->samples->last[lane->sample];
-  GQ_TRY(gq_steps_add(t, (gq_step_record){ lane->t, lane->h1, 0, lane->c.clamped ? lane->k - 1 : -1 },
-                      &fw->bytes));
-  memcpy(gq_steps_data(t, t->n - 1), last, sizeof *last);
-  gq_lanes_get(p, p->y[0], j, gq_sample_state(t, t->n - 1));
-  if (p->st->l.carry) gq_lanes_get(p, p->f0[0], j, gq_sample_state(t, t->n - 1) + fw->s->samples->bytes);
+  if (t->n == INT_MAX) return gq_nomem(fw->bytes);
+  GQ_TRY(gq_steps_add(
+    t, (gq_step_record){ lane->t, lane->h1, (int)*last, lane->c.clamped ? lane->k - 1 : -1 }, &fw->bytes));
+  gq_lanes_get(p, p->y[0], j, gq_steps_data(t, t->n - 1));
+  if (p->st->l.carry) gq_lanes_get(p, p->f0[0], j, gq_steps_data(t, t->n - 1) + fw->s->samples->bytes);
   *last = t->n - 1;
   return GQ_OK;
 }
@@ -202,7 +203,7 @@ static int solve_samples(forward *fw) {
   p->context = fw;
   p->rtol = o->rtol, p->max_norm = o->max_norm, p->step_size = o->step_size, p->most = o->max_step,
   p->least = o->min_step, p->max_steps = o->max_steps;
-  for (int j = 0; j < p->n; j++) p->atol[0][j] = gq_positive_atol(p->f->dtype, o->atol);
+  for (int j = 0; j < p->n; j++) p->shared.atol[0][j] = gq_positive_atol(p->f->dtype, o->atol);
   return gq_lanes_run(p, &use);
 }
 
@@ -243,7 +244,7 @@ static int run(gq_solution *s, forward *fw, int first) {
     fw[i].s = s, fw[i].next = i, fw[i].stride = r->workers, fw[i].first = first, fw[i].failed = -1;
     fw[i].tape = &r->tape[i];
     r->tape[i].on = s->plan->field->on, r->tape[i].least = 256,
-    r->tape[i].each = sizeof(int64_t) + r->bytes * (1 + s->plan->forward.l.carry);
+    r->tape[i].each = r->bytes * (1 + s->plan->forward.l.carry);
     GQ_TRY(gq_lanes_init(&fw[i].lanes, s, &s->plan->forward, &s->plan->f, false));
     s->bytes += fw[i].lanes.bytes;
   }

@@ -14,61 +14,82 @@ size_t gq_cut_bytes(const gq_field *f, int j, int64_t n) {
   return gq_numel(s) / s.dim[f->axis[j]] * n * gq_dtype_size(gq_field_boundary_dtype(f, j));
 }
 
-static void take_all(gq_lanes *p, gq_taker *t, bool pull) {
-  const gq_field *f = p->f;
-  size_t size = gq_dtype_size(f->dtype), part = p->numbers * p->n * size, n = p->n * sizeof(double);
-  int nin = p->st->l.nin > p->slope->nin ? p->st->l.nin : p->slope->nin,
-      nout = p->st->l.nout > p->slope->nout ? p->st->l.nout : p->slope->nout;
-  p->lane = gq_take(t, p->n * sizeof *p->lane);
+enum { HOST, THERE, SHARED };
+
+static void take_numbers(gq_lanes *p, gq_taker *t) {
+  gq_lanenumbers *x = &p->shared;
+  double **all[] = { &x->t, &x->h, &x->ht, &x->pt, &x->ph };
+  for (int k = 0; k < 5; k++) *all[k] = gq_take(t, p->n * sizeof(double));
+  for (int i = 0; i < p->parts; i++) {
+    x->atol[i] = gq_take(t, p->n * sizeof(double));
+    for (int k = 0; k < 3; k++) x->sum[k][i] = gq_take(t, p->n * sizeof(double));
+  }
+  x->rtol = gq_take(t, sizeof(double)), x->zero = gq_take(t, sizeof(double));
+}
+
+static void take_states(gq_lanes *p, gq_taker *t, bool pull) {
+  size_t size = gq_dtype_size(p->f->dtype), part = p->numbers * p->n * size;
   for (int i = 0; i < p->parts; i++) {
     void **all[] = { &p->y[i], &p->f0[i], &p->y1[i], &p->f1[i], &p->ey[i], &p->ef[i] };
     for (int k = 0; k < 6; k++) *all[k] = gq_take(t, part);
-    p->atol[i] = gq_take(t, n);
-    for (int k = 0; k < 3; k++) p->sum[k][i] = gq_take(t, n);
   }
   if (pull) {
     void **all[] = { &p->cy, &p->cf, &p->py, &p->pf };
     for (int k = 0; k < 4; k++) *all[k] = gq_take(t, part);
     for (int i = 0; i < p->st->m->slopes; i++) p->ck[i] = gq_take(t, part);
   }
-  p->t = gq_take(t, n), p->h = gq_take(t, n), p->ht = gq_take(t, n), p->pt = gq_take(t, n),
-  p->ph = gq_take(t, n);
-  p->te = gq_take(t, n), p->dt = gq_take(t, n);
-  p->taken = gq_take(t, p->n * sizeof *p->taken);
+  p->te = gq_take(t, p->n * sizeof(double)), p->dt = gq_take(t, p->n * sizeof(double));
   p->scratch = gq_take(t, p->numbers * size);
-  p->in = gq_take(t, nin * sizeof *p->in), p->out = gq_take(t, nout * sizeof *p->out);
-  p->cut = gq_take(t, (f->nb + 1) * sizeof *p->cut),
-  p->cut_grad = gq_take(t, (f->nb + 1) * sizeof *p->cut_grad);
+}
+
+static void take_all(gq_lanes *p, gq_taker t[3], bool pull) {
+  const gq_field *f = p->f;
+  gq_lanecall *call = &p->call;
+  int nin = p->st->l.nin > p->slope->nin ? p->st->l.nin : p->slope->nin,
+      nout = p->st->l.nout > p->slope->nout ? p->st->l.nout : p->slope->nout;
+  p->lane = gq_take(&t[HOST], p->n * sizeof *p->lane);
+  p->taken = gq_take(&t[HOST], p->n * sizeof *p->taken);
+  call->in = gq_take(&t[HOST], nin * sizeof *call->in);
+  call->out = gq_take(&t[HOST], nout * sizeof *call->out);
+  call->cut = gq_take(&t[HOST], (f->nb + 1) * sizeof *call->cut);
+  call->cut_grad = gq_take(&t[HOST], (f->nb + 1) * sizeof *call->cut_grad);
+  take_numbers(p, &t[SHARED]);
+  take_states(p, &t[THERE], pull);
   for (int j = 0; j < f->nb; j++) {
     if (f->axis[j] < 0) continue;
     size_t bytes = gq_cut_bytes(f, j, p->n);
-    void *cut = gq_take(t, bytes), *grad = pull && f->want[j] ? gq_take(t, bytes) : NULL;
-    if (t->base) p->cut[j] = cut, p->cut_grad[j] = grad;
+    void *cut = gq_take(&t[THERE], bytes), *grad = pull && f->want[j] ? gq_take(&t[THERE], bytes) : NULL;
+    if (t[HOST].base) call->cut[j] = cut, call->cut_grad[j] = grad;
   }
-  p->arena = gq_take(t, gq_code_arena(&p->st->code) + 64);
+  call->arena = gq_take(&t[THERE], gq_code_arena(&p->st->code) + 64);
   size_t slope = gq_code_arena(&p->slope->code), f0 = gq_code_arena(&p->s->plan->f.code);
-  p->evaluator_arena = gq_take(t, (slope > f0 ? slope : f0) + 64);
+  call->evaluator_arena = gq_take(&t[THERE], (slope > f0 ? slope : f0) + 64);
 }
 
 int gq_lanes_init(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_evaluator *slope, bool pull) {
   const gq_field *f = s->plan->field;
-  gq_taker t = { 0 };
+  gq_taker t[3] = { { 0 } };
   *p = (gq_lanes){ .s = s, .f = f, .st = st, .slope = slope, .n = (int)f->lanes[0], .parts = st->l.parts };
   p->numbers = gq_numel(f->shape) / f->shape.dim[0];
   p->across = f->front ? 1 : p->n, p->along = f->front ? p->numbers : 1;
-  take_all(p, &t, pull);
-  p->bytes = t.used;
-  p->block = t.base = gq_calloc(1, t.used + 64);
-  if (!p->block) return gq_nomem(t.used);
-  t.used = 0;
-  take_all(p, &t, pull);
+  take_all(p, t, pull);
+  p->bytes = t[HOST].used + t[THERE].used + t[SHARED].used;
+  p->block[HOST] = t[HOST].base = gq_calloc(1, t[HOST].used);
+  p->block[THERE] = t[THERE].base = gq_allocate(f->on, t[THERE].used + 64);
+  p->block[SHARED] = t[SHARED].base = gq_share(f->on, t[SHARED].used);
+  if (!p->block[HOST] || !p->block[THERE] || !p->block[SHARED]) return gq_nomem(p->bytes);
+  gq_zero(f->on, p->block[THERE], t[THERE].used); /* idle lanes go along */
+  for (int i = 0; i < 3; i++) t[i].used = 0;
+  take_all(p, t, pull);
   for (int j = 0; j < p->n; j++) p->lane[j].sample = -1;
   return GQ_OK;
 }
 
 void gq_lanes_done(gq_lanes *p) {
-  gq_free(p->block);
-  p->block = NULL;
+  gq_free(p->block[HOST]);
+  if (p->block[THERE]) gq_release(p->f->on, p->block[THERE]);
+  if (p->block[SHARED]) gq_unshare(p->f->on, p->block[SHARED]);
+  memset(p->block, 0, sizeof p->block);
 }
 
 /* ---- samples in and out ---- */
@@ -133,15 +154,17 @@ static double limit(const gq_lanes *p, double dir) {
 }
 
 void gq_lanes_step(const gq_lanes *p, int j, double t, double h) {
-  p->t[j] = t, p->h[j] = h, p->ht[j] = gq_control_within(t, h, limit(p, h < 0 ? -1 : 1));
+  p->shared.t[j] = t, p->shared.h[j] = h;
+  p->shared.ht[j] = gq_control_within(t, h, limit(p, h < 0 ? -1 : 1));
 }
 
 void gq_lanes_bind(const gq_lanes *p, const gq_evaluator *e, const void **in, void **out) {
   const gq_field *f = p->f;
-  for (int j = 0; j < f->nb; j++) in[1 + e->states + j] = f->axis[j] < 0 ? p->s->bind->value[j] : p->cut[j];
+  for (int j = 0; j < f->nb; j++)
+    in[1 + e->states + j] = f->axis[j] < 0 ? p->s->bind->value[j] : p->call.cut[j];
   for (int r = 0; r < e->nq; r++) {
     int j = e->of[r];
-    out[e->parts + r] = j < 0 ? p->dt : f->axis[j] < 0 ? p->grads->at[j] : p->cut_grad[j];
+    out[e->parts + r] = j < 0 ? p->dt : f->axis[j] < 0 ? p->grads->at[j] : p->call.cut_grad[j];
   }
 }
 
@@ -151,50 +174,55 @@ void gq_lanes_set_time(const gq_lanes *p, int j, double t) {
 }
 
 int gq_lanes_evaluate(gq_lanes *p, const gq_evaluator *e, void *const *x, void *out) {
-  p->in[0] = p->te;
-  for (int i = 0; i < e->states; i++) p->in[1 + i] = x[i];
-  p->out[0] = out;
-  gq_lanes_bind(p, e, p->in, p->out);
-  return gq_program_run(e->code.prog[0], 0, p->evaluator_arena, p->in, p->out);
+  p->call.in[0] = p->te;
+  for (int i = 0; i < e->states; i++) p->call.in[1 + i] = x[i];
+  p->call.out[0] = out;
+  gq_lanes_bind(p, e, p->call.in, p->call.out);
+  return gq_program_run(e->code.prog[0], 0, p->call.evaluator_arena, p->call.in, p->call.out);
 }
 
 static void bind_pull(gq_lanes *p) {
   const gq_steplayout *l = &p->st->l;
-  p->in[l->cy] = p->cy;
-  if (l->cf >= 0) p->in[l->cf] = p->cf;
+  p->call.in[l->cy] = p->cy;
+  if (l->cf >= 0) p->call.in[l->cf] = p->cf;
   for (int i = 0; i < l->slopes; i++)
-    if (l->ck[i] >= 0) p->in[l->ck[i]] = p->ck[i];
-  p->out[l->py] = p->py;
-  if (l->pf >= 0) p->out[l->pf] = p->pf;
-  if (l->pt >= 0) p->out[l->pt] = p->pt, p->out[l->ph] = p->ph;
+    if (l->ck[i] >= 0) p->call.in[l->ck[i]] = p->ck[i];
+  p->call.out[l->py] = p->py;
+  if (l->pf >= 0) p->call.out[l->pf] = p->pf;
+  if (l->pt >= 0) p->call.out[l->pt] = p->shared.pt, p->call.out[l->ph] = p->shared.ph;
   for (int r = 0; r < l->npb; r++) {
     int j = l->pb_of[r];
-    p->out[l->pb + r] = p->f->axis[j] < 0 ? p->grads->at[j] : p->cut_grad[j];
+    p->call.out[l->pb + r] = p->f->axis[j] < 0 ? p->grads->at[j] : p->call.cut_grad[j];
   }
 }
 
 int gq_lanes_phase(gq_lanes *p, int phase) {
   const gq_steplayout *l = &p->st->l;
   const gq_field *f = p->f;
-  p->in[l->t] = p->t, p->in[l->h] = p->h, p->in[l->ht] = p->ht, p->in[l->rtol] = &p->rtol;
+  const gq_lanenumbers *x = &p->shared;
+  *x->rtol = p->rtol;
+  p->call.in[l->t] = x->t, p->call.in[l->h] = x->h, p->call.in[l->ht] = x->ht, p->call.in[l->rtol] = x->rtol;
   for (int i = 0; i < p->parts; i++) {
-    p->in[l->atol + i] = p->atol[i], p->in[l->y + i] = p->y[i], p->out[l->y1 + i] = p->y1[i];
-    if (l->carry) p->in[l->f + i] = p->f0[i], p->out[l->f1 + i] = p->f1[i];
+    p->call.in[l->atol + i] = x->atol[i], p->call.in[l->y + i] = p->y[i], p->call.out[l->y1 + i] = p->y1[i];
+    if (l->carry) p->call.in[l->f + i] = p->f0[i], p->call.out[l->f1 + i] = p->f1[i];
     int sums[] = { l->err, l->err3, l->finite };
     for (int k = 0; k < 3; k++)
-      if (sums[k] >= 0) p->out[sums[k] + i] = p->sum[k][i];
+      if (sums[k] >= 0) p->call.out[sums[k] + i] = x->sum[k][i];
   }
-  for (int i = 0; i < l->slopes; i++) p->in[l->wq + i] = &p->zero;
-  for (int j = 0; j < f->nb; j++) p->in[l->bv + j] = f->axis[j] < 0 ? p->s->bind->value[j] : p->cut[j];
+  for (int i = 0; i < l->slopes; i++) p->call.in[l->wq + i] = x->zero;
+  for (int j = 0; j < f->nb; j++)
+    p->call.in[l->bv + j] = f->axis[j] < 0 ? p->s->bind->value[j] : p->call.cut[j];
   if (phase == 2) bind_pull(p);
-  return gq_program_run(p->st->code.prog[0], phase, p->arena, p->in, p->out);
+  GQ_TRY(gq_program_run(p->st->code.prog[0], phase, p->call.arena, p->call.in, p->call.out));
+  gq_wait(f->on);
+  return GQ_OK;
 }
 
 const void *gq_lanes_slope(const gq_lanes *p, int i, int part) {
   const gq_steplayout *l = &p->st->l;
   if (l->carry && i == 0) return p->f0[part];
   if (l->carry && i == p->st->m->end) return p->f1[part];
-  return gq_program_at(p->st->code.prog[0], p->arena, l->k[i] + part);
+  return gq_program_at(p->st->code.prog[0], p->call.arena, l->k[i] + part);
 }
 
 int gq_lanes_interpolate(gq_lanes *p, int part, int j, double theta, void *sample) {
@@ -225,7 +253,7 @@ double gq_lanes_norm(const gq_lanes *p, int part, int j, const void *x, const vo
     vec->get(d, n, at(p, x, j, k), p->across, v), vec->get(d, n, at(p, y, j, k), p->across, size);
     if (minus_) vec->get(d, n, at(p, minus_, j, k), p->across, less);
     for (size_t i = 0; i < n; i++) {
-      double off = fabs((v[i] - less[i]) / (p->atol[part][j] + p->rtol * fabs(size[i])));
+      double off = fabs((v[i] - less[i]) / (p->shared.atol[part][j] + p->rtol * fabs(size[i])));
       sum += off * off;
       if (!(off <= top)) top = off;
     }
@@ -237,8 +265,8 @@ double gq_lanes_norm(const gq_lanes *p, int part, int j, const void *x, const vo
 static double error_ratio(const gq_lanes *p, int j) {
   double n = p->max_norm ? 1 : p->numbers, ratio = 0;
   for (int i = 0; i < p->parts; i++)
-    ratio =
-      gq_larger(ratio, gq_control_error(p->sum[0][i][j] / n, p->st->l.err3 >= 0 ? p->sum[1][i][j] / n : -1));
+    ratio = gq_larger(ratio, gq_control_error(p->shared.sum[0][i][j] / n,
+                                              p->st->l.err3 >= 0 ? p->shared.sum[1][i][j] / n : -1));
   return isfinite(ratio) ? ratio : NAN;
 }
 
@@ -346,10 +374,10 @@ static int evaluate_slopes(gq_lanes *p) {
   const gq_evaluator *e = p->slope;
   for (int j = 0; j < p->n; j++)
     if (p->lane[j].stage == GQ_LANE_SLOPE || p->lane[j].stage == GQ_LANE_PROBE) prepare_slope(p, j);
-  p->in[0] = p->te;
-  for (int i = 0; i < p->parts; i++) p->in[1 + i] = p->ey[i], p->out[i] = p->ef[i];
-  gq_lanes_bind(p, e, p->in, p->out);
-  GQ_TRY(gq_program_run(e->code.prog[0], 0, p->evaluator_arena, p->in, p->out));
+  p->call.in[0] = p->te;
+  for (int i = 0; i < p->parts; i++) p->call.in[1 + i] = p->ey[i], p->call.out[i] = p->ef[i];
+  gq_lanes_bind(p, e, p->call.in, p->call.out);
+  GQ_TRY(gq_program_run(e->code.prog[0], 0, p->call.evaluator_arena, p->call.in, p->call.out));
   for (int j = 0; j < p->n; j++) {
     gq_lane *lane = &p->lane[j];
     if (lane->stage != GQ_LANE_SLOPE && lane->stage != GQ_LANE_PROBE) continue;
@@ -397,7 +425,7 @@ static int judge(gq_lanes *p, int j) {
   gq_lane *lane = &p->lane[j];
   lane->nfe += p->st->l.nfe;
   if (!p->st->kind.adaptive) {
-    bool fine = isfinite(p->sum[2][0][j]) && (p->parts < 2 || isfinite(p->sum[2][1][j]));
+    bool fine = isfinite(p->shared.sum[2][0][j]) && (p->parts < 2 || isfinite(p->shared.sum[2][1][j]));
     return !fine && bad_number(p, j) ? fail_nonfinite(p, j) : accept(p, j);
   }
   gq_verdict v =
@@ -451,7 +479,7 @@ static bool fill(gq_lanes *p, int j) {
     .c = { .clamp = true, .last = { 1, 1 }, .size = p->step_size, .most = p->most, .least = p->least }
   };
   if (!p->use->next(p, j)) return false;
-  gq_lanes_cut(p->s, lane->sample, p->n, j, p->cut);
+  gq_lanes_cut(p->s, lane->sample, p->n, j, p->call.cut);
   return true;
 }
 

@@ -17,7 +17,8 @@ typedef struct gq_sampleset {
   size_t bytes;                /* of a sample */
   int workers;                 /* worker i solves samples i, i + workers, ... */
   gq_samples took;
-  gq_steps *tape;              /* [workers] direct and aca: of all in turn, each with gq_sample_before, y, f */
+  gq_steps *tape;              /* [workers] direct and aca: of all in turn, each with its y and f; anchor: the sample's step
+                               ** before, or -1 */
   int64_t *nfe;                /* [n] forward: took.nfe is the user's */
   int *reached;                /* [n] times of a sample */
   int64_t *last;               /* [n] a sample's last record in its worker's tape, or -1 */
@@ -25,16 +26,6 @@ typedef struct gq_sampleset {
 int gq_sampleset_new(const gq_solution *s, gq_sampleset **out);
 void gq_sampleset_free(gq_sampleset *r_);
 static inline int64_t *gq_sample_count(gq_tensor *x) { return gq_tensor_data(x); }
-
-/* What a tape holds of a sample at the start of a step: its step before, or -1; then y and f. */
-static inline int64_t gq_sample_before(const gq_steps *tape, int64_t i) {
-  int64_t before;
-  memcpy(&before, gq_steps_data(tape, i), sizeof before);
-  return before;
-}
-static inline char *gq_sample_state(const gq_steps *tape, int64_t i) {
-  return gq_steps_data(tape, i) + sizeof(int64_t);
-}
 
 /* idle; needs its slope; needs the second evaluation of the first step's choice; steps. */
 typedef enum gq_stage { GQ_LANE_IDLE, GQ_LANE_SLOPE, GQ_LANE_PROBE, GQ_LANE_READY } gq_stage;
@@ -62,6 +53,22 @@ typedef struct gq_laneuse {
   void (*failed)(gq_lanes *p, int j, int status);   /* and gq_message() tells */
 } gq_laneuse;
 
+/* What programs take from the host and give back to it, shared by both: [n] each. */
+typedef struct gq_lanenumbers {
+  double *t, *h, *ht, *atol[GQ_MAXPARTS], *sum[3][GQ_MAXPARTS];
+  double *pt, *ph;             /* derivatives in t and h, of phase 2 */
+  double *rtol, *zero;         /* one number */
+} gq_lanenumbers;
+
+/* How programs are called: tables, and where they work. */
+typedef struct gq_lanecall {
+  const void **in;
+  void **out;
+  const void **cut;            /* [nb] lanes of boundaries that are cut with the samples */
+  void **cut_grad;             /* [nb] and of their gradients */
+  void *arena, *evaluator_arena;
+} gq_lanecall;
+
 /* Fields: gq_walk's and gq_attempt's with a lane's share in each array, since one program reads the arrays of all. */
 struct gq_lanes {
   gq_solution *s;
@@ -73,25 +80,21 @@ struct gq_lanes {
   int n, parts;                /* lanes */
   size_t numbers;              /* of a sample */
   size_t across, along;        /* from one of them to the next, from a lane to the next */
-  double rtol, back_atol, step_size, most, least;   /* these two of a step */
+  double rtol, step_size, most, least;   /* these two of a step */
   bool max_norm;
   int64_t max_steps;
   gq_lane *lane;               /* [n] */
   void *y[GQ_MAXPARTS], *f0[GQ_MAXPARTS], *y1[GQ_MAXPARTS], *f1[GQ_MAXPARTS];   /* all lanes; f0: slopes at y */
   void *ey[GQ_MAXPARTS], *ef[GQ_MAXPARTS];                                      /* of the slope's evaluation */
   void *cy, *cf, *ck[GQ_MAXSTAGES], *py, *pf;                                   /* of the step's derivative (direct) */
-  double *t, *h, *ht, *atol[GQ_MAXPARTS], *sum[3][GQ_MAXPARTS];   /* [n] */
-  double *pt, *ph;             /* [n] derivatives in t and h, of phase 2 */
-  double zero;
+  gq_lanenumbers shared;
+  gq_lanecall call;
   bool dense_done, *taken;     /* [n] accepted in this attempt */
   void *te, *dt;               /* [n] times of the slope's evaluation, and products in time, in the state's dtype */
-  const void **cut;            /* [nb] lanes of boundaries that are cut with the samples */
-  const gq_grads *grads;       /* where phase 2 adds */
-  void **cut_grad;             /* [nb] and its lanes for cut boundaries */
-  const void **in;
-  void **out;
-  void *arena, *evaluator_arena, *block, *scratch;   /* scratch: one sample */
-  size_t bytes;                /* of the block */
+  const gq_grads *grads;       /* where phase 2 adds, but for cut boundaries */
+  void *scratch;               /* one sample */
+  void *block[3];              /* of the host, of the backend, shared */
+  size_t bytes;
 };
 
 /* Bytes of n samples of boundary j, which is cut with the samples. */
