@@ -218,17 +218,18 @@ describe("on another device", function()
   end
 
   for _, c in ipairs {
-    { gradient = "direct" }, { gradient = "aca" }, { gradient = "seminorm" }, { gradient = "adjoint" }, { gradient = "gq" },
-    { gradient = "adjoint", adjoint = { trajectory = "reverse" } },
+    { gradient = "direct" }, { gradient = "aca" }, { gradient = "seminorm" }, { gradient = "adjoint" },
+    { gradient = "adjoint", adjoint = { trajectory = "reverse" } }, { gradient = "gq" },
     { gradient = "gq", gq = { paper = true } }, { gradient = "gq", adjoint = { trajectory = "checkpoint" } },
     { gradient = "check" }, { gradient = "gqc" }, { gradient = "kronrod" }, { gradient = "interpolated" },
+    { gradient = "direct", memory_limit = 1000 }, { gradient = "gq", method = "dopri8" },
     { gradient = "direct", method = "rk4", step_size = 0.1 }, { gradient = "gq", method = "rk4", step_size = 0.1 },
-    { gradient = "gq", method = "dopri8" }, { gradient = "mali", method = "alf" },
-    { gradient = "reversible", method = "reversible_heun" }, { gradient = "gq", method = "kvaerno5" }, { gradient = "direct", batch = "independent" },
-    { gradient = "aca", batch = "independent" }, { gradient = "gq", batch = "independent" },
-    { gradient = "check", batch = "independent" }, { gradient = "gq", method = "implicit_adams" },
-    { gradient = "gq", method = "explicit_adams", step_size = 0.05 },
-    { gradient = "direct", method = "kvaerno3" }, { gradient = "adjoint", method = "implicit_euler", step_size = 0.1 }, { gradient = "direct", memory_limit = 1000 },
+    { gradient = "mali", method = "alf" }, { gradient = "reversible", method = "reversible_heun" },
+    { gradient = "direct", batch = "independent" }, { gradient = "aca", batch = "independent" },
+    { gradient = "gq", batch = "independent" }, { gradient = "check", batch = "independent" },
+    { gradient = "gq", method = "implicit_adams" }, { gradient = "gq", method = "explicit_adams", step_size = 0.05 },
+    { gradient = "direct", method = "kvaerno3" }, { gradient = "gq", method = "kvaerno5" },
+    { gradient = "adjoint", method = "implicit_euler", step_size = 0.1 },
   } do
     local name = c.gradient .. " " .. (c.method or "dopri5") .. (c.gq and " paper" or "") ..
       (c.batch and " " .. c.batch or "") ..
@@ -305,8 +306,9 @@ describe("on another device", function()
         both(function(device)
           local k, z = there(gq.tensor { 0.7, 1.1 }, device), there(gq.tensor { { start, 2 } }, device)
           local level = gq.tensor(0, { requires_grad = true })
-          local y, info, t = gq.odeint(function(_, x) return gq.cat({ x:narrow(2, 2, 1), -x:narrow(2, 1, 1) }, 2) * k end,
-            z, { 0, 10 }, helper.with(o, { gradient = "direct", event = function(_, x) return x[{ 1, 1 }] - level end }))
+          local function f(_, x) return gq.cat({ x:narrow(2, 2, 1), -x:narrow(2, 1, 1) }, 2) * k end
+          local y, info, t = gq.odeint(f, z, { 0, 10 }, helper.with(o, { gradient = "direct",
+            event = function(_, x) return x[{ 1, 1 }] - level end }))
           assert.equal(device, y.device);
           (y:sum() + t):backward()
           return { y:totable(), t:item(), info.nfe, k.grad:totable(), z.grad:totable(), level.grad:item() }
@@ -315,7 +317,8 @@ describe("on another device", function()
     end
     local far, near = gq.ones(2, { device = "mirror" }), gq.ones(2)
     local function f(_, x) return -x end
-    raises("captures cpu mirror", gq.odeint, f, far, { 0, 1 }, { event = function(_, x) return (x * near):sum() - 1 end })
+    local function event(_, x) return (x * near):sum() - 1 end
+    raises("captures cpu mirror", gq.odeint, f, far, { 0, 1 }, { event = event })
   end)
 
   it("auto takes an engine that runs there", function()
