@@ -17,10 +17,11 @@ enum {
 
 static double mega(double bytes) { return bytes / (1 << 20); }
 
-__attribute__((format(printf, 4, 5))) static void decide(gq_ode_options *o, gq_info *info, const char *engine,
-                                                         const char *fmt, ...) {
+__attribute__((format(printf, 5, 6))) static void decide(const gq_planspec *s, gq_ode_options *o,
+                                                         gq_info *info, const char *engine, const char *fmt,
+                                                         ...) {
   va_list ap;
-  info->engine = o->engine = gq_engine_find(engine);
+  info->engine = o->engine = s->find(engine);
   va_start(ap, fmt);
   vsnprintf(info->reason, sizeof info->reason, fmt, ap);
   va_end(ap);
@@ -36,7 +37,7 @@ static double activations(const gq_plan *p) {
 static void without_activations(const gq_planspec *s, gq_ode_options *o, const gq_plan *p, double steps,
                                 gq_info *info) {
   if (gq_method_stops(o->method) && o->eta == 1) {
-    decide(o, info, "reversible",
+    decide(s, o, info, "reversible",
            "activations of %.0f steps take %.1f MB, over the limit of %.1f MB; %s steps are inverted", steps,
            mega(steps * activations(p)), mega((double)o->memory_limit), o->method->name);
     return;
@@ -45,7 +46,7 @@ static void without_activations(const gq_planspec *s, gq_ode_options *o, const g
   bool dense = states <= (double)o->memory_limit && !o->overshoot;
   bool single = !o->overshoot && !o->independent; /* steps can be run again one by one */
   o->trajectory = !single ? &gq_trajectory_reverse : dense ? &gq_trajectory_dense : &gq_trajectory_checkpoint;
-  decide(o, info, "gq", "activations of %.0f steps take %.1f MB, over the limit of %.1f MB; %s", steps,
+  decide(s, o, info, "gq", "activations of %.0f steps take %.1f MB, over the limit of %.1f MB; %s", steps,
          mega(steps * activations(p)), mega((double)o->memory_limit),
          !single ? "z is solved backwards"
          : dense ? "the states take less"
@@ -67,7 +68,7 @@ static bool collocates(const gq_planspec *s, const gq_ode_options *o, const gq_f
 static int multistep(const gq_planspec *s, gq_ode_options *o, bool dense, gq_info *info) {
   dense = dense && !o->overshoot;
   o->trajectory = dense ? &gq_trajectory_dense : &gq_trajectory_reverse;
-  decide(o, info, "gq", "steps of %s hang on those before; %s", o->method->name,
+  decide(s, o, info, "gq", "steps of %s hang on those before; %s", o->method->name,
          dense          ? "the adjoint is solved along the kept solution"
          : o->overshoot ? "z and the adjoint are solved backwards"
                         : "their states are over memory_limit: z and the adjoint are solved backwards");
@@ -77,17 +78,17 @@ static int multistep(const gq_planspec *s, gq_ode_options *o, bool dense, gq_inf
 static int choose(const gq_planspec *s, gq_ode_options *o, gq_info *info) {
   gq_plan *p;
   if (o->method->multistep) return multistep(s, o, true, info);
-  o->engine = gq_engine_find("direct");
+  o->engine = s->find("direct");
   GQ_TRY(gq_plan_get(s, &p));
   double steps = p->most > 0 ? p->most : EXPECTED, record = activations(p);
   if (collocates(s, o, p->field)) {
     o->trajectory = &gq_trajectory_dense, o->moments = false, o->nodes = GQ_NODES_NFE;
-    decide(o, info, "gqc", "%lld rows are few: nodes of all steps are evaluated side by side",
+    decide(s, o, info, "gqc", "%lld rows are few: nodes of all steps are evaluated side by side",
            (long long)p->field->shape.dim[0]);
   } else if (!o->error && !o->stiffness && steps * record > (double)o->memory_limit)
     without_activations(s, o, p, steps, info);
   else
-    decide(o, info, "direct", "activations of %.0f steps take %.1f MB, within the limit of %.1f MB", steps,
+    decide(s, o, info, "direct", "activations of %.0f steps take %.1f MB, within the limit of %.1f MB", steps,
            mega(steps * record), mega((double)o->memory_limit));
   gq_plan_release(p);
   return GQ_OK;
@@ -111,12 +112,12 @@ int gq_auto_choose(const gq_planspec *s, gq_ode_options *o, int64_t steps, gq_in
 int gq_noise_choose(const gq_planspec *s, gq_ode_options *o, int64_t steps, gq_info *info) {
   gq_plan *p;
   double n = steps > 0 ? (double)steps : (s->p->t[s->p->nt - 1] - s->p->t[0]) / o->step_size + s->p->nt;
-  o->engine = gq_noise_engine_find("direct");
+  o->engine = s->find("direct");
   GQ_TRY(gq_plan_get(s, &p));
   double bytes = n * (double)gq_step_state_bytes(p, GQ_STEP_STATES | GQ_STEP_ACTIVATIONS);
   bool fits = steps < 0 && bytes <= (double)o->memory_limit;
   gq_plan_release(p);
-  info->engine = o->engine = gq_noise_engine_find(fits ? "direct" : "aca");
+  info->engine = o->engine = s->find(fits ? "direct" : "aca");
   snprintf(info->reason, sizeof info->reason,
            "activations of %.0f steps take %.1f MB, %s the limit of %.1f MB%s", n, mega(bytes),
            fits ? "within" : "over", mega((double)o->memory_limit), fits ? "" : "; steps are run again");

@@ -80,7 +80,7 @@ const gq_engine gq_engines[] = {
     .kept = "the states at the times asked for",
     .doc = "gq with n and with 2n nodes, the gradient that of 2n, their difference info.audit: ?guards" },
 
-  { .name = "auto", .keeps = GQ_KEEP_TRAJECTORY, .choose = gq_auto_choose,
+  { .name = "auto", .keeps = GQ_KEEP_TRAJECTORY, .choose = gq_auto_choose, .find = gq_engine_find,
     .kept = "what fits memory_limit",
     .doc = "gqc for few short rows, else direct where its activations fit memory_limit (bytes; 1 GiB), "
            "otherwise gq (reversible methods are undone); "
@@ -89,7 +89,7 @@ const gq_engine gq_engines[] = {
 
 /* The engines of SDEs. */
 const gq_engine gq_noise_engines[] = {
-  { .name = "auto", .keeps = GQ_KEEP_ACTIVATIONS, .choose = gq_noise_choose,
+  { .name = "auto", .keeps = GQ_KEEP_ACTIVATIONS, .choose = gq_noise_choose, .find = gq_noise_engine_find,
     .kept = "what fits memory_limit",
     .doc = "direct where its activations fit memory_limit (bytes; 1 GiB), else aca" },
   { .name = "direct", .keeps = GQ_KEEP_ACTIVATIONS,

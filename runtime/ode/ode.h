@@ -83,6 +83,7 @@ struct gq_info;
 struct gq_plan;
 struct gq_plankey;
 struct gq_planspec;
+typedef const struct gq_engine *gq_engine_by_name(const char *name);
 struct gq_pullback;
 struct gq_samplepull;
 typedef struct gq_engine {
@@ -99,6 +100,7 @@ typedef struct gq_engine {
   int (*samples)(struct gq_samplepull *w);     /* a worker's share of batch = "independent"; NULL: refused */
   /* Settle on an engine before a solve (steps < 0), or when the one chosen went over the memory after so many. */
   int (*choose)(const struct gq_planspec *s, struct gq_ode_options *o, int64_t steps, struct gq_info *info);
+  gq_engine_by_name *find;     /* the rows that are there to choose from */
   const char *kept, *doc;      /* in words: what the forward solve leaves, how it goes back */
   const char *source;          /* or NULL */
 } gq_engine;

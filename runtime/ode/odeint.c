@@ -355,7 +355,7 @@ static int solution_init(gq_solution *s, const gq_problem *p) {
   for (int i = 0; i < p->z0->shape.ndim; i++) shape.dim[i + 1] = p->z0->shape.dim[i];
   GQ_TRY(gq_tensor_new_on(gq_tensor_device(p->z0), p->z0->dtype, shape, &s->z));
   s->version = s->z->storage->version, s->z0_version = s->z0->storage->version;
-  gq_planspec spec = { p, &s->o, dense_forward(p, &s->o) };
+  gq_planspec spec = { p, &s->o, dense_forward(p, &s->o), NULL };
   GQ_TRY(gq_plan_get(&spec, &s->plan));
   GQ_TRY(gq_binding_new(s->plan->field, p->capture, &s->bind));
   GQ_TRY(gq_along_new(s->plan->field, p->path, &s->along));
@@ -509,7 +509,7 @@ int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_ten
   if (p->samples_) *p->samples_ = (gq_samples){ 0 };
   settle(p, &own);
   GQ_TRY(gq_problem_check(p, &own));
-  gq_planspec spec = { p, &own, dense_forward(p, &own) };
+  gq_planspec spec = { p, &own, dense_forward(p, &own), o->engine->find };
   if (o->engine->choose) GQ_TRY(info->status = o->engine->choose(&spec, &own, -1, info));
   bool thins = own.thin && continuous(&own) && own.trajectory == &gq_trajectory_dense;
   int status = solve(p, &own, partial, o->engine->choose || thins, &over, z, info, sol, &reached);

@@ -67,6 +67,7 @@ typedef struct gq_planspec {
   const gq_problem *p;
   const gq_ode_options *o;
   bool dense_forward;          /* inner measurement times, overshoot or a dense trajectory */
+  gq_engine_by_name *find;     /* those that auto chooses among */
 } gq_planspec;
 
 /* The plan of a problem: from the cache, or compiled; users +1. */
