@@ -217,6 +217,11 @@ describe("gq.cde", function()
     assert.close(a, b, 1e-2)
     assert.is_true(told.rejected < alone.rejected, told.rejected .. " " .. alone.rejected)
     assert.equal("cde: " .. tostring(path), tostring(f))
+    for _, o in ipairs { { batch = "independent" }, { method = "kvaerno5" } } do
+      helper.raises("grid_points", gq.odeint, f, gq.ones(2, 1, f64), { 0, 2.5 }, o)
+      o.grid_points, o.rtol, o.atol = {}, 1e-9, 1e-9
+      assert.close(gq.odeint(f, gq.ones(2, 1, f64), { 0, 2.5 }, o)[2][1]:item(), a, 1e-4)
+    end
   end)
 
   it("of rectilinear data lets time pass, then takes the jump: dz = -z dt + dx", function()

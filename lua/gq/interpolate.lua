@@ -321,9 +321,9 @@ function gq.interpolate(t, x, opts)
 end
 
 gq.docs[gq.interpolate] = [[
-gq.interpolate(t, x, {kind = "linear", dim, time, missing}): data x at increasing times t as a function of time
-x {#t, ...} or {..., #t, channels}, or with its times in dimension dim; path(t) has x's shape without
-  them; of a list of times {#list, ...}. path:derivative(t). Traced where dynamics use it, with
+gq.interpolate(t, x, {kind = "linear", dim, time, missing}): data x at rising times t as a function
+x {#t, ...} or {..., #t, channels}, or with its times in dimension dim; path(t) has x's shape but
+  for them; of a list of times {#list, ...}. path:derivative(t). Traced where dynamics use it, with
   gradients in x and t. Outside of the data an error
 kind: "linear"; "cubic": the natural spline; "hermite": cubic with backward differences, which sees
   nothing later than the next time; "monotone": cubic without overshoot (PCHIP); "rectilinear": held
