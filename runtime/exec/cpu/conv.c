@@ -111,47 +111,70 @@ static void surround(const gq_conv *v, const char *x, int64_t channels, int64_t 
   }
 }
 
-/* to[j][i] (+)= from[i][j] for i < n, j < m */
-#define TURN(T)                                                                                            \
-  static void turn_##T(const T *from, int64_t lfrom, int64_t n, int64_t m, T *to, int64_t lto, bool add) { \
-    for (int64_t i0 = 0; i0 < n; i0 += 16) {                                                               \
-      int64_t end = least(i0 + 16, n);                                                                     \
-      if (add)                                                                                             \
-        for (int64_t j = 0; j < m; j++)                                                                    \
-          for (int64_t i = i0; i < end; i++) to[j * lto + i] += from[i * lfrom + j];                       \
-      else if (end == i0 + 16)                                                                             \
-        for (int64_t j = 0; j < m; j++)                                                                    \
-          for (int64_t i = 0; i < 16; i++) to[j * lto + i0 + i] = from[(i0 + i) * lfrom + j];              \
-      else                                                                                                 \
-        for (int64_t j = 0; j < m; j++)                                                                    \
-          for (int64_t i = i0; i < end; i++) to[j * lto + i] = from[i * lfrom + j];                        \
-    }                                                                                                      \
+/* to[j][i] (+)= from[i][j] for i0 <= i < n, j0 <= j < m */
+#define TURN(T)                                                                                           \
+  static void turn_##T(const T *from, int64_t lfrom, int64_t i0, int64_t n, int64_t j0, int64_t m, T *to, \
+                       int64_t lto, bool add) {                                                           \
+    for (int64_t j = j0; j < m; j++)                                                                      \
+      for (int64_t i = i0; i < n; i++)                                                                    \
+        to[j * lto + i] = add ? to[j * lto + i] + from[i * lfrom + j] : from[i * lfrom + j];              \
   }
 TURN(float)
 TURN(double)
 
+typedef float v4f __attribute__((vector_size(16), aligned(4)));
+typedef int32_t v4i __attribute__((vector_size(16)));
+
+/* Four by four, and what is left. */
+static void turn_fours(const float *from, int64_t lfrom, int64_t n, int64_t m, float *to, int64_t lto,
+                       bool add) {
+  int64_t n4 = n & ~INT64_C(3), m4 = m & ~INT64_C(3);
+  for (int64_t i = 0; i < n4; i += 4)
+    for (int64_t j = 0; j < m4; j += 4) {
+      const float *x = from + i * lfrom + j;
+      v4f a = *(const v4f *)x, b = *(const v4f *)(x + lfrom), c = *(const v4f *)(x + 2 * lfrom),
+          d = *(const v4f *)(x + 3 * lfrom);
+      v4f ab = __builtin_shuffle(a, b, (v4i){ 0, 4, 1, 5 }),
+          AB = __builtin_shuffle(a, b, (v4i){ 2, 6, 3, 7 });
+      v4f cd = __builtin_shuffle(c, d, (v4i){ 0, 4, 1, 5 }),
+          CD = __builtin_shuffle(c, d, (v4i){ 2, 6, 3, 7 });
+      v4f row[4] = { __builtin_shuffle(ab, cd, (v4i){ 0, 1, 4, 5 }),
+                     __builtin_shuffle(ab, cd, (v4i){ 2, 3, 6, 7 }),
+                     __builtin_shuffle(AB, CD, (v4i){ 0, 1, 4, 5 }),
+                     __builtin_shuffle(AB, CD, (v4i){ 2, 3, 6, 7 }) };
+      for (int k = 0; k < 4; k++) {
+        v4f *y = (v4f *)(to + (j + k) * lto + i);
+        *y = add ? *y + row[k] : row[k];
+      }
+    }
+  turn_float(from, lfrom, n4, n, 0, m4, to, lto, add);
+  turn_float(from, lfrom, 0, n, m4, m, to, lto, add);
+}
+
 static void turn(gq_dtype d, const void *from, int64_t lfrom, int64_t n, int64_t m, void *to, int64_t lto,
                  bool add) {
-  if (d == GQ_F32) turn_float(from, lfrom, n, m, to, lto, add);
-  else turn_double(from, lfrom, n, m, to, lto, add);
+  if (d == GQ_F32) turn_fours(from, lfrom, n, m, to, lto, add);
+  else turn_double(from, lfrom, 0, n, 0, m, to, lto, add);
 }
 
 /* A matrix whose entry (k, j) for k = (i, p), i < c, p < places, is at w[i * sc + p * sp + j * sj], as panels of three
-** vectors and one of the rest: to[panel][k][..], zeros behind the last of m. `flip`: p counts from behind. Some i at a
-** time, so that what is written stays near while j goes along what is read. */
+** vectors and one of the rest: to[panel][k][..], zeros behind the last of m. `flip`: p counts from behind. Where a column
+** is one piece its next lines are asked for ahead: so many streams are more than a processor follows. */
 #define PACK(T)                                                                                              \
   static void pack_##T(const T *w, int64_t sc, int64_t sp, int64_t sj, int64_t c, int64_t places, int64_t m, \
                        int64_t vector, bool flip, T *to) {                                                   \
-    int64_t some = most(1, 64 / places);                                                                     \
     if (flip) w += (places - 1) * sp, sp = -sp;                                                              \
-    for (int64_t j0 = 0, n; j0 < m; j0 += n, to += c * places * n) {                                         \
+    bool flat = sp == 1 && sc == places;                                                                     \
+    for (int64_t j0 = 0, n; j0 < m; j0 += n) {                                                               \
       n = least(3 * vector, up(m - j0, vector));                                                             \
-      for (int64_t i0 = 0; i0 < c; i0 += some)                                                               \
-        for (int64_t j = 0; j < n; j++) {                                                                    \
-          T *put = to + i0 * places * n + j;                                                                 \
-          const T *from = w + (j0 + j) * sj;                                                                 \
-          for (int64_t i = i0; i < least(i0 + some, c); i++)                                                 \
-            for (int64_t p = 0; p < places; p++, put += n) *put = j0 + j < m ? from[i * sc + p * sp] : 0;    \
+      int64_t known = least(n, m - j0);                                                                      \
+      for (int64_t i = 0; i < c; i++)                                                                        \
+        for (int64_t p = 0; p < places; p++, to += n) {                                                      \
+          const T *from = w + i * sc + p * sp + j0 * sj;                                                     \
+          if (flat && ((uintptr_t)from & 63) < sizeof(T))                                                    \
+            for (int64_t j = 0; j < known; j++) __builtin_prefetch(from + j * sj + 128 / sizeof(T));         \
+          for (int64_t j = 0; j < known; j++) to[j] = from[j * sj];                                          \
+          for (int64_t j = known; j < n; j++) to[j] = 0;                                                     \
         }                                                                                                    \
     }                                                                                                        \
   }
