@@ -198,6 +198,7 @@ describe("conv2d", function()
       gq.zeros(5, 5), w)
     refuses("a weight {c_out, c_in/groups, kh, kw} expected, got tensor float32 {6, 4}", gq.conv2d, x, gq.zeros(6, 4))
     refuses("got tensor int64", gq.conv2d, x:to("int64"), w)
+    refuses("the input is float64 and the weight float32", gq.conv2d, x:to("float64"), w)
     refuses("a bias {6} expected, got tensor float32 {5}", gq.conv2d, x, w, gq.zeros(5))
     refuses("stride: an integer of at least 1", gq.conv2d, x, w, { stride = 0 })
     refuses("padding: an integer of at least 0", gq.conv2d, x, w, { padding = { 1, 2, 3 } })
@@ -230,6 +231,8 @@ describe("pooling", function()
 
   it("takes the largest", function()
     local function same(v) return v end
+    assert.close(gq.max_pool2d(x, 3, 2), gq.max_pool2d(x, 3, { stride = 2 }), 0)
+    assert.close(nn.MaxPool2d(3, 2)(x), gq.max_pool2d(x, 3, { stride = 2 }), 0)
     assert.close(gq.max_pool2d(x, 2), pool_loops({ 2, 2 }, { 2, 2 }, { 0, 0 }, -math.huge, math.max, same), 0)
     local o = { stride = { 2, 1 }, padding = { 1, 1 } }
     assert.close(gq.max_pool2d(x, { 3, 2 }, o), pool_loops({ 3, 2 }, { 2, 1 }, { 1, 1 }, -math.huge, math.max,

@@ -89,6 +89,10 @@ local function check_weight(x, w, n, groups, what, transposed)
     fail(("%s: a weight {%s%s} expected, got %s"):format(what, transposed and "c_in, c_out/groups" or
       "c_out, c_in/groups", n == 1 and ", k" or ", kh, kw", describe(w)))
   end
+  if w.dtype ~= x.dtype then
+    fail(("%s: the input is %s and the weight %s: convert one, as in x:to(%q) or net:to(%q)"):format(what, x.dtype,
+      w.dtype, w.dtype, x.dtype))
+  end
   local c, s = x.shape[2], w.shape
   if c % groups ~= 0 or not transposed and s[1] % groups ~= 0 then
     fail(("%s: groups = %d does not divide %d input channels%s"):format(what, groups, c,
@@ -264,8 +268,14 @@ define("pad", pad, "gq.pad(x, {before, after of the last dimension, of the one b
 
 -- ---- pooling ----
 
+-- A number instead of options is the stride, as PyTorch has it.
+local function pool_options(opts, names, what)
+  return options(type(opts) == "number" and { stride = opts } or opts, names, what)
+end
+core.pool_options = pool_options
+
 local function pool(x, k, opts, names, n, what)
-  local o = options(opts, names, what)
+  local o = pool_options(opts, names, what)
   local single
   x, single = images(x, n, what)
   k = several(k, n, 1, what, "kernel")

@@ -90,7 +90,7 @@ local function pooling(name, f, n, names, doc)
   function class:init(k, opts)
     several(k, n, 1, what, "k")
     rawset(self, "k", k)
-    rawset(self, "options", core.copy(options(opts, names, what), {}))
+    rawset(self, "options", core.copy(core.pool_options(opts, names, what), {}))
   end
   function class:forward(x) return f(x, self.k, self.options) end
   function class:extra() return shown(self.k) end
