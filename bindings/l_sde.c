@@ -243,7 +243,8 @@ static gq_levy levy_of(const gq_tableau *m, gq_noise noise) {
 /* The path of opts.brownian, or a new one of this solve: with leaves of a quarter step, which hold one
 ** time each, so that it is right in distribution at the least cost; areas of a part of a leaf mind more. */
 static gq_brownian *opt_path(lua_State *L, int arg, const gq_problem *p, const gq_ode_options *o) {
-  double dt = o->step_size;
+  bool fixed = o->step_size > 0;
+  double dt = fixed ? o->step_size : o->first_step;
   if (lua_getfield(L, arg, "brownian") != LUA_TNIL) {
     if (!luaL_testudata(L, -1, BROWNIAN))
       luaL_error(L, "sdeint: brownian is %s: expected a path of gq.brownian", gqL_typename(L, lua_gettop(L)));
@@ -256,8 +257,12 @@ static gq_brownian *opt_path(lua_State *L, int arg, const gq_problem *p, const g
   gq_levy levy = levy_of(o->method, p->noise);
   if (!(t1 > t0)) t1 = t0 + 1; /* no step will be taken */
   gq_brownian **b = push_path(L);
-  gqL_retry(L,
-            gq_brownian_new(t0, t1, shape, p->z0->dtype, seed, dt > 0 ? dt / (levy ? 16 : 4) : 0, levy, b));
+  gqL_retry(L, gq_brownian_new(t0, t1, shape, p->z0->dtype, seed,
+                               dt > 0 ? dt / (!fixed ? 4096
+                                              : levy ? 16
+                                                     : 4)
+                                      : 0,
+                               levy, b));
   return *b;
 }
 
@@ -298,12 +303,31 @@ static void langevin(lua_State *L, int sde, int fn, const char *method) {
   lua_setupvalue(L, fn, 1);
 }
 
+static double positive(lua_State *L, int arg, const char *key, double def) {
+  double x = gqL_optnumber(L, arg, key, def);
+  if (!(x > 0) || !isfinite(x))
+    luaL_error(L, "sdeint: %s is %f: expected a positive number", key, (LUAI_UACNUMBER)x);
+  return x;
+}
+
+/* Fixed steps of dt, or adaptive ones that begin with it. */
+static void steps(lua_State *L, int arg, const gq_problem *p, gq_ode_options *o) {
+  double span = fabs(p->t[p->nt - 1] - p->t[0]);
+  if (!gqL_optbool(L, arg, "adaptive", false)) {
+    o->step_size = need_number(L, arg, "dt", "sdeint");
+    return;
+  }
+  o->rtol = positive(L, arg, "rtol", 1e-3), o->atol = positive(L, arg, "atol", 1e-3);
+  o->first_step = gqL_optnumber(L, arg, "dt", span > 0 ? span / 100 : 1);
+  if (gqL_optnumber(L, arg, "max_step", 0) != 0) o->max_step = positive(L, arg, "max_step", 1);
+}
+
 /* core.solve_sde(sde, z0, t, opts): one call of the solver */
 static int solve_sde(lua_State *L) {
-  static const char *const known[] = { "method",       "dt",      "brownian",  "gradient",
-                                       "seed",         "adjoint", "max_steps", "params",
-                                       "memory_limit", "throw",   "calculus",  "logqp",
-                                       "batch",        NULL };
+  static const char *const known[] = { "method",   "dt",        "brownian", "gradient",     "seed",
+                                       "adjoint",  "max_steps", "params",   "memory_limit", "throw",
+                                       "calculus", "logqp",     "batch",    "adaptive",     "rtol",
+                                       "atol",     "max_step",  NULL };
   gq_problem p = { 0 };
   gq_ode_options o;
   lua_settop(L, 4);
@@ -328,12 +352,12 @@ static int solve_sde(lua_State *L) {
   o.method = choose_method(L, 4, "sdeint: method", o.calculus == GQ_ITO ? "euler" : "heun");
   o.back_method = back_method(L, 4, o.method);
   if (o.method->scheme->langevin) langevin(L, 1, fn, o.method->name);
-  o.step_size = need_number(L, 4, "dt", "sdeint");
   o.max_steps = gqL_optint(L, 4, "max_steps", INT64_MAX, 1, INT64_MAX);
   o.memory_limit = (size_t)gqL_optint(L, 4, "memory_limit", (int64_t)o.memory_limit, 1, INT64_MAX);
   o.trajectory = &gq_trajectory_reverse, o.thin = o.auto_impulses = false, o.nodes = GQ_NODES_NFE;
   gqL_box *b = gqL_pushbox(L);
   p.t = check_times(L, 3, b, &p.nt);
+  steps(L, 4, &p, &o);
   gq_tensor *t = gqL_totensor(L, 3);
   p.t_grad = t && t->requires_grad && gq_recording(), p.z0_grad = p.z0->requires_grad;
   *gqL_pushtensor(L) = gq_tensor_ref(p.z0); /* the traced functions may free its handle */
@@ -344,6 +368,7 @@ static int solve_sde(lua_State *L) {
   bool any = gqL_takecaptures(L, 4, &f, b);
   p.f = f.graph, p.ncapture = f.ncapture, p.capture = b->capture, p.wants_grad = b->want;
   p.path = opt_path(L, 4, &p, &o);
+  if (!(o.step_size > 0)) o.min_step = 2 * gq_brownian_tol(p.path); /* the path knows no finer ones */
   const char *engine = o.engine->name;
   if (!gq_recording() || !(any || p.z0_grad || p.t_grad)) o.engine = gq_noise_engine_find("none");
   gqL_runsolve(L, 4, &p, &o, engine, NULL, &f, b);
@@ -424,7 +449,9 @@ static const gqL_function functions[] = {
     "\"ito\" or \"stratonovich\", in which it is solved; an SDE of the other one is converted, with the "
     "correction from its graph. seed: a path of this solve; give a brownian to take the same path with "
     "another dt. z0 may be a list of tensors; t may decrease (Stratonovich). logqp = true: with "
-    "gq.sde{prior_drift = h} the path KL, info.logqp {#t - 1, batch}. gradient: direct, aca, reversible "
+    "gq.sde{prior_drift = h} the path KL, info.logqp {#t - 1, batch}. adaptive = true (rtol, atol 1e-3, "
+    "first step dt): steps by the "
+    "error that heun, ralston and spark estimate. gradient: direct, aca, reversible "
     "(reversible_heun), adjoint or none" },
   { NULL, NULL, false, NULL },
 };

@@ -111,7 +111,8 @@ int gq_auto_choose(const gq_planspec *s, gq_ode_options *o, int64_t steps, gq_in
 /* Of an SDE, whose steps are known beforehand but for those that measurement times shorten. */
 int gq_noise_choose(const gq_planspec *s, gq_ode_options *o, int64_t steps, gq_info *info) {
   gq_plan *p;
-  double n = steps > 0 ? (double)steps : (s->p->t[s->p->nt - 1] - s->p->t[0]) / o->step_size + s->p->nt;
+  double span = fabs(s->p->t[s->p->nt - 1] - s->p->t[0]);
+  double n = steps > 0 ? (double)steps : span / (o->step_size > 0 ? o->step_size : o->first_step) + s->p->nt;
   o->engine = s->find("direct");
   GQ_TRY(gq_plan_get(s, &p));
   double bytes = n * (double)gq_step_state_bytes(p, GQ_STEP_STATES | GQ_STEP_ACTIVATIONS);

@@ -17,6 +17,7 @@ typedef struct gq_builder {
   gq_ref x[GQ_MAXEXTRA], x1[GQ_MAXEXTRA];
   gq_ref dw, area[2], levy;    /* SDEs: W over the step; H and K, Levy areas */
   gq_ref G[GQ_MAXSTAGES];      /* diffusions of the stages */
+  gq_ref err[GQ_MAXPARTS];     /* their error */
   int calls;                   /* of the system, where its steps differ in that */
   gq_ref path[GQ_MAXSTAGES][GQ_MAXGIVEN];
   gq_ref slope[GQ_MAXSTAGES][GQ_MAXPARTS];

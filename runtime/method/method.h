@@ -55,7 +55,7 @@ typedef struct gq_tuple {
 
 typedef struct gq_tableau gq_tableau;
 
-/* What makes a method one for SDEs, on fixed steps. A row of method/noise.c. */
+/* What makes a method one for SDEs. A row of method/noise.c. */
 typedef struct gq_scheme {
   gq_calculus calculus;        /* of the SDEs that its step is written for; */
   bool both;                   /* others are converted, which leaves it the method that it is */
@@ -65,6 +65,8 @@ typedef struct gq_scheme {
   bool areas;                  /* and, of general noise, Levy areas */
   double strong[GQ_NNOISE];    /* strong order by the kind of noise; 0: it does not converge */
   double weak;
+  bool embedded;               /* it estimates its error: steps may adapt; */
+  bool adapts_general;         /* which is proved to converge for general noise too */
   bool langevin;               /* of Langevin SDEs alone (langevin.c) */
 } gq_scheme;
 

@@ -72,6 +72,13 @@ static int end(gq_builder *b, value y) {
   return gq_graph_status(b->g);
 }
 
+/* Less the step of Euler's method with f and G of the start, where an error is asked for. */
+static void embedded(gq_builder *b, value all, fields x) {
+  if (!b->k->adaptive) return;
+  value euler = rise(b, x);
+  for (int p = 0; p < b->l->parts; p++) b->err[p] = gq_emit2(b->g, GQ_OP_SUB, all.part[p], euler.part[p]);
+}
+
 /* ---- methods ---- */
 
 /* z + f h + G dW */
@@ -91,7 +98,9 @@ static int step_euler_heun(gq_builder *b) {
 static int step_heun(gq_builder *b) {
   value z = start(b);
   fields x = at(b, 0, 0, z), x1 = at(b, 1, 1, add(b, z, rise(b, x)));
-  return end(b, add(b, z, rise(b, mean(b, x, x1))));
+  value all = rise(b, mean(b, x, x1));
+  embedded(b, all, x);
+  return end(b, add(b, z, all));
 }
 
 /* z' = z + f h / 2 + G dW / 2; z + f' h + G' dW */
@@ -108,9 +117,11 @@ static value scaled(gq_builder *b, value x, double w) {
 
 /* z' = z + 2/3 (f h + G dW); z + 1/4 of that there and 3/4 of that at z' */
 static int step_ralston(gq_builder *b) {
-  value z = start(b), x = rise(b, at(b, 0, 0, z)),
-        x1 = rise(b, at(b, 1, 2. / 3, add(b, z, scaled(b, x, 2. / 3))));
-  return end(b, add(b, z, add(b, scaled(b, x, 0.25), scaled(b, x1, 0.75))));
+  fields first = at(b, 0, 0, start(b));
+  value z = start(b), x = rise(b, first), x1 = rise(b, at(b, 1, 2. / 3, add(b, z, scaled(b, x, 2. / 3))));
+  value all = add(b, scaled(b, x, 0.25), scaled(b, x1, 0.75));
+  embedded(b, all, first);
+  return end(b, add(b, z, all));
 }
 
 /* z + f h + G dW + 1/2 (d(G dW)/dz) G dW: all double integrals where the columns of G commute. The last is the second
@@ -207,6 +218,18 @@ static int step_srk(gq_builder *b) {
   return end(b, y);
 }
 
+/* The paper's estimate is small by chance in one sample, where H is, and heun's where W is: their sizes together. */
+static void error_spark(gq_builder *b, gq_ref y, const gq_ref *f, const gq_ref *G, const double *w) {
+  const double e[] = { w[0] - 0.5, w[1], w[2] - 0.5 };
+  gq_graph *g = b->g;
+  gq_ref zero = gq_zeros(g, b->dtype, gq_graph_node(g, y)->shape);
+  gq_ref own = moved(b, zero, 3, e, f, e, G, b->dw);
+  own = moved(b, own, 3, (double[]){ 0, 0, 0 }, f, (double[]){ 1, 0, -1 }, G, b->area[0]);
+  gq_ref euler = moved(b, b->y[0], 1, (double[]){ 1 }, f, (double[]){ 1 }, G, b->dw);
+  b->err[0] = gq_emit2(g, GQ_OP_ADD, gq_emit1(g, GQ_OP_ABS, own),
+                       gq_emit1(g, GQ_OP_ABS, gq_emit2(g, GQ_OP_SUB, y, euler)));
+}
+
 /* SPaRK: drift and noise by one tableau each; H beside W */
 static int step_spark(gq_builder *b) {
   const double x1 = (3 - sqrt(3)) / 6, x2 = sqrt(3) / 3;
@@ -219,6 +242,7 @@ static int step_spark(gq_builder *b) {
   const double w[] = { x1, x2, x1 };
   y.part[0] = moved(b, z, 3, w, f, w, G, W);
   y.part[0] = moved(b, y.part[0], 3, (double[]){ 0, 0, 0 }, f, (double[]){ 1, 0, -1 }, G, H);
+  if (b->k->adaptive) error_spark(b, y.part[0], f, G, w);
   return end(b, y);
 }
 
@@ -253,31 +277,31 @@ static const struct {
   const double *c, *b;
   const char *name, *source;
 } rows[] = {
-  { { GQ_STRATONOVICH, false, NULL, false, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, false },
+  { { GQ_STRATONOVICH, false, NULL, false, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, false, false, false },
     "reversible_heun", 0, 1, NULL, NULL, "reversible_heun", "Kidger, Foster, Li & Lyons, NeurIPS 2021, Algorithm 1" },
-  { { GQ_STRATONOVICH, false, step_heun, true, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, false },
+  { { GQ_STRATONOVICH, false, step_heun, true, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, true, false, false },
     NULL, 2, 2, W(0, 1), W(0.5, 0.5), "heun", "Rümelin, SIAM J. Numer. Anal. 19 (1982)" },
-  { { GQ_STRATONOVICH, false, step_midpoint, true, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, false },
+  { { GQ_STRATONOVICH, false, step_midpoint, true, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, false, false, false },
     NULL, 2, 2, W(0, 0.5), W(0, 1), "midpoint", "the explicit midpoint rule with dW beside h; Kloeden & Platen 1992" },
-  { { GQ_STRATONOVICH, false, step_euler_heun, false, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, false },
+  { { GQ_STRATONOVICH, false, step_euler_heun, false, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, false, false, false },
     NULL, 2, 2, W(0, 1), W(0.5, 0.5), "euler_heun", "Gard, Introduction to Stochastic Differential Equations, 1988" },
-  { { GQ_ITO, false, step_euler, false, 1, false, STRONG(0.5, 0.5, 1, 0.5, 0.5), 1, false },
+  { { GQ_ITO, false, step_euler, false, 1, false, STRONG(0.5, 0.5, 1, 0.5, 0.5), 1, false, false, false },
     NULL, 1, 1, W(0), W(1), "euler", "Maruyama, Rend. Circ. Mat. Palermo 4 (1955)" },
-  { { GQ_STRATONOVICH, true, step_milstein, false, 1, false, STRONG(1, 1, 1, 0, 1), 1, false },
+  { { GQ_STRATONOVICH, true, step_milstein, false, 1, false, STRONG(1, 1, 1, 0, 1), 1, false, false, false },
     NULL, 1, 1, W(0), W(1), "milstein", "Milstein 1974; Kloeden & Platen 1992, 10.3" },
-  { { GQ_STRATONOVICH, false, step_ralston, true, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, false },
+  { { GQ_STRATONOVICH, false, step_ralston, true, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, true, false, false },
     NULL, 2, 2, W(0, 2. / 3), W(0.25, 0.75), "ralston", "Ralston 1962 with dW beside h; Rümelin 1982" },
-  { { GQ_ITO, false, step_srk, false, 2, false, STRONG(1.5, 1.5, 1.5, 0, 0), 1.5, false },
+  { { GQ_ITO, false, step_srk, false, 2, false, STRONG(1.5, 1.5, 1.5, 0, 0), 1.5, false, false, false },
     NULL, 1, 1, W(0), W(1), "srk", "Rößler, SIAM J. Numer. Anal. 48 (2010): SRID2; SRA1 for additive noise" },
-  { { GQ_STRATONOVICH, false, step_log_ode, false, 2, true, STRONG(1, 1, 1, 0.5, 1), 1, false },
+  { { GQ_STRATONOVICH, false, step_log_ode, false, 2, true, STRONG(1, 1, 1, 0.5, 1), 1, false, false, false },
     NULL, 2, 2, W(0, 0.5), W(0, 1), "log_ode", "Foster, Oxford 2020; with the midpoint rule as torchsde's" },
-  { { GQ_STRATONOVICH, false, step_spark, false, 2, false, STRONG(1, 1, 1.5, 0.5, 1), 1, false },
+  { { GQ_STRATONOVICH, false, step_spark, false, 2, false, STRONG(1, 1, 1.5, 0.5, 1), 1, true, true, false },
     NULL, 1, 1, W(0), W(1), "spark", "Foster 2023, On the convergence of adaptive approximations for SDEs, Definition 1.6" },
-  { { GQ_STRATONOVICH, true, gq_langevin_align, false, 2, false, STRONG(0, 0, 2, 0, 0), 2, true },
+  { { GQ_STRATONOVICH, true, gq_langevin_align, false, 2, false, STRONG(0, 0, 2, 0, 0), 2, false, false, true },
     NULL, 1, 1, W(0), W(1), "align", "Foster, Lyons & Oberhauser 2021, arXiv 2101.03446, Definition 4.2, as in diffrax" },
-  { { GQ_STRATONOVICH, true, gq_langevin_should, false, 3, false, STRONG(0, 0, 3, 0, 0), 3, true },
+  { { GQ_STRATONOVICH, true, gq_langevin_should, false, 3, false, STRONG(0, 0, 3, 0, 0), 3, false, false, true },
     NULL, 1, 1, W(0), W(1), "should", "Foster, Lyons & Oberhauser 2021, arXiv 2101.03446, Definition 7.1, as in diffrax" },
-  { { GQ_STRATONOVICH, true, gq_langevin_quicsort, false, 3, false, STRONG(0, 0, 3, 0, 0), 3, true },
+  { { GQ_STRATONOVICH, true, gq_langevin_quicsort, false, 3, false, STRONG(0, 0, 3, 0, 0), 3, false, false, true },
     NULL, 1, 1, W(0), W(1), "quicsort", "Foster, Lyons & Oberhauser 2021, arXiv 2101.03446, a variant of SORT, as in diffrax" },
 };
 /* clang-format on */
@@ -287,6 +311,9 @@ static const struct {
 enum { NROWS = sizeof rows / sizeof *rows };
 const int gq_nschemes = NROWS;
 static gq_tableau tables[NROWS];
+
+/* Weights of an error that the step gives itself. */
+static const double estimated[GQ_MAXSTAGES] = { 0 };
 
 static void expand_all(void) {
   for (int i = 0; i < NROWS; i++) {
@@ -301,7 +328,7 @@ static void expand_all(void) {
                          .c = rows[i].c,
                          .b = rows[i].b };
     m->name = rows[i].name, m->source = rows[i].source, m->steps = &noise_steps, m->scheme = &rows[i].scheme;
-    m->e = NULL, m->error_order = 0;
+    m->e = rows[i].scheme.embedded ? estimated : NULL, m->error_order = rows[i].scheme.embedded;
   }
 }
 

@@ -279,7 +279,7 @@ static gq_ref weighted_slopes(builder *b, const double *w, int p) {
 /* sum (or maximum) over the part of (sum_i h e_i k_i / (atol + rtol max(|y|, |y1|)))^2 */
 static gq_ref error_sum(builder *b, const double *e, int p) {
   gq_graph *g = b->g;
-  gq_ref err = weighted_slopes(b, e, p);
+  gq_ref err = b->k->m->scheme ? b->err[p] : weighted_slopes(b, e, p);
   gq_ref size = gq_emit2(g, GQ_OP_MAXIMUM, gq_emit1(g, GQ_OP_ABS, b->y[p]), gq_emit1(g, GQ_OP_ABS, b->y1[p]));
   gq_ref scale =
     gq_emit2(g, GQ_OP_ADD, to_rows(b, b->atol[p]), gq_emit2(g, GQ_OP_MUL, to_state(b, b->rtol), size));
@@ -500,7 +500,7 @@ int gq_step_new(const gq_system *s, const gq_stepkind *k, const bool *want, gq_g
   *l = (gq_steplayout){
     .parts = s->parts, .nq = s->nq, .directions = s->directions, .slopes = m->slopes, .given = s->given
   };
-  l->carry = k->adaptive || m->end < m->stages || m->tuple;
+  l->carry = (k->adaptive && !m->scheme) || m->end < m->stages || m->tuple;
   l->extra = m->tuple && m->tuple->extra ? 1 + (s->noise != GQ_NOISE_NONE) : 0;
   for (int i = 0; i < GQ_SUMS; i++) l->sum[i] = l->csum[i] = -1;
   builder b = { .s = s, .k = k, .l = l };

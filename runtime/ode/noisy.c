@@ -39,6 +39,9 @@ static void methods_of(bool (*fits)(const gq_tableau *m, const question *q), con
 static bool solves(const gq_tableau *m, const question *q) {
   return !m->scheme->langevin && gq_scheme_solves(m, q->calculus) && m->scheme->strong[q->noise] > 0;
 }
+static bool adapts(const gq_tableau *m, const question *q) {
+  return m->scheme->embedded && solves(m, q) && (q->noise != GQ_GENERAL || m->scheme->adapts_general);
+}
 static bool inverted(const gq_tableau *m, const question *q) { return m->tuple; }
 static bool backwards(const gq_tableau *m, const question *q) { return gq_scheme_backwards(m); }
 
@@ -73,6 +76,13 @@ static int check_method(const gq_problem *p, const gq_ode_options *o) {
   const gq_tableau *m = o->method;
   question q;
   GQ_TRY(check_order(p, o, &q));
+  if (!(o->step_size > 0) && !adapts(m, &q)) {
+    methods_of(adapts, &q, fits, sizeof fits);
+    return gq_fail(
+      GQ_EARG, "adaptive steps need an estimate of the error%s, and method \"%s\" has none: %s%s",
+      q.noise == GQ_GENERAL ? " that is known to converge for noise that does not commute" : "", m->name,
+      fits[0] ? "use " : "none has for Ito SDEs; say calculus = \"stratonovich\" to this solve", fits);
+  }
   if (m->scheme->langevin && o->engine->integral == GQ_INTEGRAL_OUTSIDE)
     return gq_fail(
       GQ_EARG,
@@ -153,7 +163,7 @@ int gq_noise_check(const gq_problem *p, const gq_ode_options *o) {
   GQ_TRY(check_times(p));
   GQ_TRY(check_method(p, o));
   GQ_TRY(check_path(p));
-  GQ_TRY(check_step(p, o->step_size));
+  GQ_TRY(check_step(p, o->step_size > 0 ? o->step_size : o->first_step));
   GQ_TRY(check_areas(p, o));
   if (p->t[p->nt - 1] < p->t[0] && o->calculus == GQ_ITO)
     return gq_fail(

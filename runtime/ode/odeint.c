@@ -296,7 +296,8 @@ static int forward_run(gq_solution *s, const gq_problem *p_, int *k) {
   w->a.t = w->c.origin = s->t[0];
   w->a.jumps = gq_solution_jumps(s);
   if (s->along.path)
-    w->fill_path = fill_noise, w->context = &s->along, w->a.w = s->along.packed, w->c.rest = REST;
+    w->fill_path = fill_noise, w->context = &s->along, w->a.w = s->along.packed, w->c.rest = REST,
+    w->returns = true;
   size_t before = s->bytes;
   int status = gq_walk_init(w, &s->plan->forward, s->bind, s->plan->arena);
   s->bytes += w->a.bytes;

@@ -201,9 +201,23 @@ static int fail_stuck(const gq_walk *w) {
                  w->c.ratio);
 }
 
+/* The end of a step that was refused lies before `stop`. */
+static bool comes_back(const gq_walk *w, double stop) {
+  double dir = stop < w->a.t ? -1 : 1;
+  return w->nrefused > 0 && dir * (stop - w->refused[w->nrefused - 1]) > 0;
+}
+
+/* Of an accepted step: such an end is no stop of the caller's. */
+static void came_back(gq_walk *w) {
+  if (!w->nrefused || w->a.t1 != w->refused[w->nrefused - 1]) return;
+  w->nrefused--;
+  w->c.clamped = false;
+}
+
 int gq_walk_step(gq_walk *w, double stop, bool clamp) {
   gq_attempt *a = &w->a;
-  w->c.stop = stop, w->c.clamp = clamp, w->c.ratio = 0;
+  bool back = comes_back(w, stop);
+  w->c.stop = back ? w->refused[w->nrefused - 1] : stop, w->c.clamp = clamp || back, w->c.ratio = 0;
   if (w->c.reach > 1) w->c.limit = gq_attempt_limit(a, a->t, stop < a->t ? -1 : 1);
   if (!a->st->kind.adaptive) return step_fixed(w);
   for (;;) {
@@ -215,10 +229,13 @@ int gq_walk_step(gq_walk *w, double stop, bool clamp) {
     gq_verdict v = gq_control_judge(&w->c, w->controller, a->st->m->error_order, a->h, ratio);
     if (v == GQ_ACCEPTED) break;
     w->rejected++;
+    if (w->returns && w->nrefused < GQ_REFUSED_MOST && (!w->nrefused || w->refused[w->nrefused - 1] != a->t1))
+      w->refused[w->nrefused++] = a->t1;
     if (v == GQ_NOT_CONVERGED) return fail_newton(a);
     if (v == GQ_NOT_FINITE) return fail_nonfinite(a);
   }
   w->steps++;
+  if (back || w->nrefused) came_back(w);
   return GQ_OK;
 }
 

@@ -6,6 +6,8 @@
 
 #include "../method/attempt.h"
 
+enum { GQ_REFUSED_MOST = 64 };
+
 typedef struct gq_walk {
   gq_attempt a;
   gq_control c;
@@ -13,6 +15,9 @@ typedef struct gq_walk {
   int (*fill_path)(struct gq_walk *w, double t, double h);   /* a.path of a step, where something is given */
   void *context;
   int64_t steps, rejected, max_steps;
+  bool returns;                /* steps stop at the ends of refused ones: what is known of a path must not choose them */
+  int nrefused;
+  double refused[GQ_REFUSED_MOST];   /* the nearest last */
 } gq_walk;
 
 /* With a.tol, a.jumps and c set; the states, and what else an attempt needs, are the caller's. arena: [nslices] of

@@ -1,0 +1,117 @@
+-- sde_adaptive_spec.lua -- adaptive steps of gq.sdeint: the error falls with the tolerance, without bias, in the
+-- calculus that is asked for; gradients; refusals.
+
+local gq = require "gq"
+local helper = require "tests.helper"
+local refused = helper.refused
+
+local f64 = { dtype = "float64" }
+
+local function gbm(calculus)
+  return gq.sde { drift = function(_, z) return 0.1 * z end, diffusion = function(_, z) return 0.8 * z end,
+    calculus = calculus }
+end
+
+local function path(seed, kind, shape)
+  return gq.brownian { t1 = 1, shape = shape or { 1, 1 }, seed = seed, dtype = "float64", tol = 2 ^ -22,
+    levy_area = kind }
+end
+
+-- Of single samples, whose steps follow their own paths.
+local function errors(method, tol, calculus)
+  local square, bias, steps, n = 0, 0, 0, 40
+  for seed = 1, n do
+    local b = path(seed, method == "spark" and "space-time" or "none")
+    local z, info = gq.sdeint(gbm(calculus), gq.ones(1, 1, f64), { 0, 0.37, 1 }, { adaptive = true, rtol = tol,
+      atol = tol, brownian = b, method = method, calculus = "stratonovich" })
+    local off = z[3]:item() - math.exp(0.1 + 0.8 * b(1):item() - (calculus == "ito" and 0.32 or 0))
+    square, bias, steps = square + off * off / n, bias + off / n, steps + info.steps / n
+    assert.equal("ok", info.status)
+  end
+  return math.sqrt(square), bias, steps
+end
+
+describe("adaptive steps", function()
+  for _, method in ipairs { "heun", "ralston", "spark" } do
+    it("of " .. method .. " have an error that falls with the tolerance", function()
+      local tols, rms, last = { 1e-1, 1e-2, 1e-3 }, {}, 0
+      for i, tol in ipairs(tols) do
+        local _, steps
+        rms[i], _, steps = errors(method, tol)
+        assert.below(last, steps, "steps")
+        last = steps
+      end
+      assert.below(0.6, helper.slope(tols, rms), method)
+      assert.below(rms[3], 5e-3, method)
+    end)
+  end
+
+  it("solve Ito SDEs in Stratonovich form", function()
+    local rms, bias = errors("heun", 1e-3, "ito")
+    assert.below(rms, 2e-3, "error")
+    assert.below(math.abs(bias), 1e-3, "bias")
+  end)
+
+  it("stop at the ends of steps that were refused", function()
+    gq.core.steplog(true)
+    local _, info = gq.sdeint(gbm(), gq.ones(1, 1, f64), { 0, 1 }, { adaptive = true, dt = 0.5, rtol = 1e-2,
+      atol = 1e-2, brownian = path(5) })
+    local rows = gq.core.steplog()
+    gq.core.steplog(false)
+    assert.truthy(info.rejected > 0)
+    local visited, refusals = {}, {}
+    for _, r in ipairs(rows) do
+      if r[1] == r[1] and r[4] ~= 0 then visited[r[1] + r[2]] = true
+      elseif r[1] == r[1] then refusals[#refusals + 1] = r[1] + r[2] end
+    end
+    assert.equal(info.rejected, #refusals)
+    for _, t in ipairs(refusals) do
+      local near = false
+      for v in pairs(visited) do near = near or math.abs(v - t) < 1e-12 end
+      assert.truthy(near, ("t = %g"):format(t))
+    end
+  end)
+
+  it("have gradients", function()
+    local z0 = gq.ones(3, 1, f64)
+    z0.requires_grad = true
+    local b = path(2, "none", { 3, 1 })
+    local function grad(engine)
+      local z = gq.sdeint(gbm(), z0, { 0, 0.4, 1 }, { adaptive = true, rtol = 1e-3, atol = 1e-3, brownian = b,
+        gradient = engine })
+      return gq.grad({ z[2]:sum() + z[3]:sum() }, { z0 })[1], z:detach()
+    end
+    local direct, z = grad "direct"
+    assert.close(direct, z[2] + z[3], 1e-12)          -- the SDE is linear
+    assert.close((grad "aca"), direct, 1e-13)
+    assert.below(helper.relative({ (grad "adjoint") }, { direct }), 5e-3, "adjoint")
+    assert.close((grad "auto"), direct, 1e-13)
+  end)
+
+  it("go backwards too", function()
+    local b = path(3, "none", { 4, 1 })
+    local o = { adaptive = true, rtol = 1e-4, atol = 1e-4, brownian = b }
+    local z = gq.sdeint(gbm(), gq.ones(4, 1, f64), { 0, 1 }, o)
+    assert.close(gq.sdeint(gbm(), z[2], { 1, 0 }, o)[2], gq.ones(4, 1, f64), 5e-3)
+  end)
+
+  it("are refused where no estimate is known to serve", function()
+    local function solve(o, sde)
+      o.adaptive = true
+      return gq.sdeint, sde or gbm(), gq.ones(2, 2, f64), { 0, 1 }, o
+    end
+    local general = gq.sde { drift = function(_, z) return -z end, noise = "general",
+      diffusion = function(_, z) return gq.stack({ z, gq.sin(z) }, -1) end }
+    refused("use heun, ralston, spark", solve { method = "midpoint" })
+    refused("use spark", solve({}, general))
+    local run = { solve({ method = "spark" }, general) }
+    run[1](table.unpack(run, 2))
+    refused("calculus = \"stratonovich\"", solve({}, gbm "ito"))
+    refused("rtol", solve { rtol = -1 })
+    refused("dt", solve { dt = -1 })
+    refused("adaptive", gq.sdeint, gbm(), gq.ones(2, 2, f64), { 0, 1 }, { adaptive = 3 })
+    refused("dt", gq.sdeint, gbm(), gq.ones(2, 2, f64), { 0, 1 }, { adaptive = false })
+    refused("below min_step", solve { rtol = 1e-9, atol = 1e-9, brownian = gq.brownian { t1 = 1, shape = { 2, 2 },
+      tol = 1e-3, dtype = "float64" } })
+  end)
+end)
