@@ -199,6 +199,29 @@ describe("examples/latent_ode", function()
   end)
 end)
 
+describe("examples of SDEs", function()
+  it("train a latent SDE by every engine of gq.sdeint", function()
+    local first
+    for _, engine in ipairs { "auto", "direct", "aca", "adjoint" } do
+      local r = record("latent_sde", "--quiet --gradient " .. engine)
+      first = first or r.epochs[2].train_loss
+      assert.is_true(math.abs(r.epochs[2].train_loss / first - 1) < 0.05, engine)
+      for _, m in ipairs { "test_loss", "test_mse", "test_kl" } do assert.same(r.epochs[3][m], r.summary[m]) end
+    end
+  end)
+
+  it("bring the latent SDE nearer to its series", function()
+    local r = record("latent_sde", "--quiet --epochs 15 --series 32 --width 16 --anneal 0")
+    assert.is_true(r.epochs[16].test_loss < 0.8 * r.epochs[1].test_loss)
+  end)
+
+  it("train an SDE-GAN, by reversible steps undone as by direct", function()
+    local a, b = record("sde_gan", "--quiet"), record("sde_gan", "--quiet --gradient direct")
+    assert.is_true(math.abs(a.epochs[3].train_loss - b.epochs[3].train_loss) < 1e-3)
+    assert.is_number(a.summary.test_kl)
+  end)
+end)
+
 describe("examples/toy_gradient", function()
   it("meets the errors of figure 1", function()
     local limits = { loss = 1.2e-5, z0 = 6e-6, a = 3e-5, T = 3.5e-5 }      -- its axes
