@@ -3,7 +3,7 @@
 --   ./gqlua scripts/errors.lua --help
 --   ./gqlua scripts/errors.lua --problems G8,vdp --engines gq-step,adjoint --tols 1e-3,1e-6,1e-9
 -- A line is one solve and its backward pass in float64, forward and backward at the tolerance rtol = atol. The last
--- lines say where gq with nodes in every step is not at or below the adjoint's error at less work.
+-- lines say where gq, by default and with nodes in every step, is not at or below the adjoint's error at less work.
 
 local gq = require "gq"
 local here = arg[0]:match("^(.*)/[^/]*$") or "."
@@ -51,7 +51,8 @@ local function with(gradient, options)
 end
 local dense, step = { trajectory = "dense" }, { nodes = "step" }
 local engines = {
-  { "gq-nfe", with("gq") },
+  { "gq", with("gq") },
+  { "gq-paper", with("gq", { gq = { paper = true } }) },
   { "gq-step", with("gq", { gq = step }) },
   { "gq-step-dense", with("gq", { gq = step, adjoint = dense }) },
   { "check", with("check") },
@@ -145,7 +146,7 @@ local function relative(got, want)
 end
 
 local function measure(make, engine, tol, exact)
-  local options = { rtol = tol, atol = tol, max_steps = 30000 }
+  local options = { rtol = tol, atol = tol, max_steps = 30000, audit = false }
   for k, v in pairs(engine[2]) do options[k] = v end
   local times, spent = {}, 0
   local g, info, error
@@ -167,11 +168,11 @@ end
 -- Errors count as equal within 5 % and where both are rounding.
 local function at_or_below(e) return e <= 1.05 end
 
-local function compare(records)
+local function compare(records, engine)
   local by, s = {}, { lines = 0, error_at_or_below = 0, less_work = 0, less_time = 0, exceptions = {} }
   for _, r in ipairs(records) do by[("%s %s %g"):format(r.problem, r.engine, r.tol)] = r end
   for _, r in ipairs(records) do
-    local a = r.engine == "gq-step" and by[("%s adjoint %g"):format(r.problem, r.tol)]
+    local a = r.engine == engine and by[("%s adjoint %g"):format(r.problem, r.tol)]
     if a and r.error and a.error then
       local e = { problem = r.problem, tol = r.tol, error = math.max(r.error, 1e-12) / math.max(a.error, 1e-12),
         work = r.work / a.work, ms = r.ms / a.ms }
@@ -218,7 +219,7 @@ local function equal_error(records, engine)
 end
 
 local function tell_equal(s)
-  for _, engine in ipairs { "gq-step", "gq-step-dense" } do
+  for _, engine in ipairs { "gq", "gq-step", "gq-step-dense" } do
     local cells = {}
     for _, p in ipairs(list) do
       local ratio = s.equal_error[engine][p[1]]
@@ -228,10 +229,10 @@ local function tell_equal(s)
   end
 end
 
-local function tell(s)
+local function tell(s, engine)
   if s.lines == 0 then return end
-  say("gq-step against adjoint in %d lines: error at or below (within 5 %%) in %d, less work in %d, less time in %d%s",
-    s.lines, s.error_at_or_below, s.less_work, s.less_time,
+  say("%s against adjoint in %d lines: error at or below (within 5 %%) in %d, less work in %d, less time in %d%s",
+    engine, s.lines, s.error_at_or_below, s.less_work, s.less_time,
     #s.exceptions == 0 and "" or "; exceptions in error or work, as ratios to the adjoint's:")
   for _, e in ipairs(s.exceptions) do
     say("  %-5s %-6g error x %.2f, work x %.2f, time x %.2f", e.problem, e.tol, e.error, e.work, e.ms)
@@ -264,9 +265,12 @@ for _, p in ipairs(picked_problems) do
     end
   end
 end
-local summary = compare(records)
-summary.equal_error = { ["gq-step"] = equal_error(records, "gq-step"),
-  ["gq-step-dense"] = equal_error(records, "gq-step-dense") }
-tell(summary)
+local summary = compare(records, "gq")
+summary.equal_error, summary.step = {}, compare(records, "gq-step")
+for _, engine in ipairs { "gq", "gq-step", "gq-step-dense" } do
+  summary.equal_error[engine] = equal_error(records, engine)
+end
+tell(summary, "gq")
+tell(summary.step, "gq-step")
 tell_equal(summary)
 if o.json then gq.file_write(o.json, gq.json_encode { rows = records, summary = summary } .. "\n") end
