@@ -142,6 +142,23 @@ describe("gq.interpolate", function()
     end
   end)
 
+  it("that all rows share is read at several times at once", function()
+    local x = gq.randn({ 5, 2 }, { dtype = "float64", seed = 9, requires_grad = true })
+    local w = gq.randn({ 4, 2 }, { dtype = "float64", seed = 10, requires_grad = true })
+    local z0, want = gq.randn({ 64, 2 }, { dtype = "float64", seed = 11 }), nil
+    for _, kind in ipairs { "linear", "monotone" } do
+      for _, engine in ipairs { "direct", "gqc", "gq", "adjoint" } do
+        local path = gq.interpolate(times, x, { kind = kind })
+        local z = gq.odeint(function(t, z)
+          return gq.cat({ z, path(t):expand(64, 2) }, 2):matmul(w):tanh()
+        end, z0, { 0, 2.5 }, { gradient = engine, grid_points = path.grid_points, rtol = 1e-9, atol = 1e-9 })
+        local g = gq.grad((z[2] * z[2]):sum(), { x, w })
+        if engine == "direct" then want = g end
+        for i = 1, 2 do assert.below(helper.relative(g[i], want[i]), 1e-6, kind .. " " .. engine) end
+      end
+    end
+  end)
+
   it("fills missing values from the observed ones of their own series", function()
     local nan = 0 / 0
     local x = leaf { { nan, 1 }, { 2, nan }, { nan, nan }, { 6, 4 }, { nan, 5 } }

@@ -219,7 +219,23 @@ static gq_ref move_cat(mover *m) {
   return gq_emit(m->to, GQ_OP_CAT, m->n->nargs, m->args, &attr);
 }
 
+/* Entries of what all share, by a list for each column: one list, and the columns to the end. */
+static gq_ref select_lifted(mover *m) {
+  int axis = m->n->attr.axis, rank = m->n->shape.ndim, perm[GQ_MAXDIM];
+  int64_t k = m->n->shape.dim[axis], all = k * m->columns;
+  gq_attr attr = { .axis = axis };
+  gq_ref list = gq_reshape(m->to, arg(m, 1), gq_shape_of(1, &all));
+  gq_ref x = gq_emit(m->to, GQ_OP_INDEX_SELECT, 2, (gq_ref[]){ arg(m, 0), list }, &attr);
+  gq_shape s = { .ndim = rank + 1 };
+  for (int i = 0; i <= rank; i++) s.dim[i] = i == axis + 1 ? m->columns : m->n->shape.dim[i - (i > axis)];
+  for (int i = 0; i < rank; i++) perm[i] = i + (i > axis);
+  perm[rank] = axis + 1;
+  return gq_permute(m->to, gq_reshape(m->to, x, s), perm);
+}
+
 static gq_ref move_index(mover *m) {
+  bool shared = arg_label(m, 0).axis < 0 && !arg_lifted(m, 0);
+  if (m->n->op == GQ_OP_INDEX_SELECT && m->l.axis < 0 && shared && arg_lifted(m, 1)) return select_lifted(m);
   bool by_list = m->n->op == GQ_OP_INDEX_SELECT || m->n->op == GQ_OP_INDEX_ADD;
   if (m->l.axis < 0 || m->n->attr.axis == m->l.axis) return move_refuse(m);
   if (arg_label(m, 0).axis < 0 || (arg_label(m, 1).axis >= 0) == by_list || arg_lifted(m, 1))
