@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <lualib.h>
 
@@ -328,10 +329,15 @@ static const gq_embedded *embedded(const char *name) {
   return NULL;
 }
 
+static bool is_file(const char *path) {
+  struct stat st;
+  return stat(path, &st) == 0 && !S_ISDIR(st.st_mode);
+}
+
 /* `gqlua plot`, unless there is a file of that name: command/plot.lua */
 static const gq_embedded *command(const char *name) {
   char path[64];
-  if (strlen(name) > 32 || strchr(name, '/') || access(name, F_OK) == 0) return NULL;
+  if (strlen(name) > 32 || strchr(name, '/') || is_file(name)) return NULL;
   snprintf(path, sizeof path, "command/%s", name);
   return embedded(path);
 }
@@ -374,14 +380,13 @@ static const char *find_script(const char *name, char *buffer, size_t size) {
   static const char *const places[] = { "examples", "../share/gqlua/examples", NULL };
   const char *base = strncmp(name, "examples/", 9) == 0 ? name + 9 : name;
   char program[1024];
-  if (access(name, F_OK) == 0 || strchr(base, '/')) return name;
+  if (is_file(name) || strchr(base, '/')) return name;
   ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
   if (n < 0) return name;
   program[n] = '\0';
   *strrchr(program, '/') = '\0';
   for (const char *const *p = places; *p; p++) {
-    if (snprintf(buffer, size, "%s/%s/%s", program, *p, base) >= (int)size || access(buffer, F_OK) != 0)
-      continue;
+    if (snprintf(buffer, size, "%s/%s/%s", program, *p, base) >= (int)size || !is_file(buffer)) continue;
     fprintf(stderr, "gqlua: running %s\n", buffer);
     return buffer;
   }

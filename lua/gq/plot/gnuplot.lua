@@ -191,7 +191,7 @@ end
 local function run(script)
   local path = os.tmpname()
   write(path, script)
-  local pipe = io.popen(("gnuplot '%s' 2>&1"):format(path))
+  local pipe = io.popen(("gnuplot -d '%s' 2>&1"):format(path))    -- -d: without the user's ~/.gnuplot
   local said = pipe:read("a")
   local ok, _, code = pipe:close()
   os.remove(path)

@@ -194,7 +194,7 @@ local function short(v) return (("%.4g"):format(v):gsub("e([+-])0*(%d)", "e%1%2"
 
 local function centred(text, width)
   local n = utf8.len(text) or #text
-  if n > width then return text:sub(1, utf8.offset(text, width + 1) - 1) end
+  if n > width then return text:sub(1, (utf8.offset(text, width + 1) or width + 1) - 1) end
   local left = (width - n) // 2
   return (" "):rep(left) .. text .. (" "):rep(width - n - left)
 end
