@@ -238,9 +238,13 @@ check:
 	@scripts/setup test
 	@$(MAKE) --no-print-directory all testbinaries
 	@scripts/test $(config) --jobs $(TEST_JOBS) --limit 3600 --slow $(TESTS)
+	@scripts/test $(config) --jobs $(TEST_JOBS) --limit 3600 --slow --device mirror $(on_mirror) $(later_on_mirror)
 
 # With the second device that tests have as the default: nothing but its backend may touch its numbers.
 on_mirror := $(patsubst %,tests/%_spec.lua,ode engines gradient opt train independent)
+later_on_mirror := $(patsubst %,tests/%_spec.lua,adams implicit stops dense events part states moments quadrature parity \
+  reversible leapfrog heuristic regularise interpolate defaults flow nn functional autograd derivatives trace ops tensor \
+  spatial times paths)
 mirror:
 	@scripts/setup test
 	@$(MAKE) --no-print-directory all

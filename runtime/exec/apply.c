@@ -5,8 +5,6 @@
 #include "backend.h"
 #include "layout.h"
 
-#include <string.h>
-
 /* ---- views ---- */
 
 static int reshape(gq_tensor *x, gq_shape s, gq_tensor **out) {

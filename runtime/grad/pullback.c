@@ -179,10 +179,11 @@ static int drop_unreached(const gq_solution *s, gq_tensor **gz) {
   const gq_sampleset *r = s->samples;
   gq_tensor *own;
   if (!r || s->info.status == GQ_OK) return GQ_OK;
-  GQ_TRY(gq_tensor_new((*gz)->dtype, (*gz)->shape, &own));
-  memcpy(gq_tensor_data(own), gq_tensor_data(*gz), s->nt * gq_part_bytes(s->plan->field));
+  const gq_backend *on = s->plan->field->on;
+  GQ_TRY(gq_tensor_new_on(&on->device, (*gz)->dtype, (*gz)->shape, &own));
+  gq_copy(on, gq_tensor_data(own), gq_tensor_data(*gz), s->nt * gq_part_bytes(s->plan->field));
   for (int64_t i = 0; i < r->n; i++)
-    for (int k = r->reached[i]; k < s->nt; k++) memset((void *)gq_sample_at(s, own, k, i), 0, r->bytes);
+    for (int k = r->reached[i]; k < s->nt; k++) gq_zero(on, gq_sample_at(s, own, k, i), r->bytes);
   gq_tensor_unref(*gz);
   *gz = own;
   return GQ_OK;

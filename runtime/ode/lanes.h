@@ -9,8 +9,6 @@
 
 #include "solution.h"
 
-#include <string.h>
-
 /* What became of each sample, and what the forward solve left of it. */
 typedef struct gq_sampleset {
   int64_t n;
