@@ -63,6 +63,13 @@ describe("logqp", function()
     assert.equal(0, info.logqp:abs():max():item())
   end)
 
+  it("takes options from a table behind the table", function()
+    local o = setmetatable({ logqp = true }, { __index = { dt = 0.1, seed = 3 } })
+    local _, info = gq.sdeint(sde "diagonal", z0, { 0, 1 }, o)
+    local _, same = gq.sdeint(sde "diagonal", z0, { 0, 1 }, { dt = 0.1, seed = 3, logqp = true })
+    assert.same(same.logqp:totable(), info.logqp:totable())
+  end)
+
   it("has gradients, by every engine that the method has", function()
     local k = gq.tensor(0.8, { dtype = "float64", requires_grad = true })
     local function loss(x, engine)

@@ -239,7 +239,7 @@ function core.sdeint(sde, z0, t, opts)
   local r = {}
   if p.hint then
     local ok
-    ok, r.z, r.info = pcall(core.solve_sde, p.sde, p.z0, p.t, core.copy(p.opts, { logqp = false }))
+    ok, r.z, r.info = pcall(core.solve_sde, p.sde, p.z0, p.t, p.opts)
     if not ok then error(tostring(r.z):find("not finite") and r.z .. p.hint or r.z, 0) end
   else
     r.z, r.info = core.solve_sde(p.sde, p.z0, p.t, p.opts)

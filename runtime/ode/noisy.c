@@ -145,6 +145,8 @@ static int check_areas(const gq_problem *p, const gq_ode_options *o) {
       "method \"%s\" reads Levy areas of general noise, and the Brownian path was made with levy_area = "
       "\"%s\": make it with \"foster\" or \"davie\"",
       m->name, gq_levy_names[have]);
+  if (areas && p->z0->shape.ndim + 2 > GQ_MAXDIM)
+    return gq_fail(GQ_ESHAPE, "method \"%s\" takes states of at most %d dimensions", m->name, GQ_MAXDIM - 2);
   if (m->scheme->moments > gq_brownian_moments(p->path))
     return gq_fail(
       GQ_EARG,
