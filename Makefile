@@ -252,12 +252,14 @@ mirror:
 
 # On the emulator: the CUDA backend's own specs, then those of operations, gradients and solves with it as the device.
 cuda_specs := $(wildcard tests/cuda/*_spec.lua)
-cuda_as_default := $(patsubst %,tests/%_spec.lua,ops tensor autograd nn spatial opt ode engines reversible regularise)
+cuda_as_default := $(patsubst %,tests/%_spec.lua,ops tensor autograd nn spatial opt regularise)
+cuda_by_tiles := $(patsubst %,tests/%_spec.lua,ode engines reversible)
 test-cuda:
 	@scripts/setup cuda
 	@$(MAKE) --no-print-directory all cuda emulator
 	@LD_LIBRARY_PATH=$(CURDIR)/$(build)/cuda GQ_CUDA_EMULATOR=$(CURDIR)/$(build)/cuda \
-	  GQ_CUDA_CACHE=$(CURDIR)/$(build)/kernels scripts/cuda_tests $(config) $(TEST_JOBS) '$(cuda_specs)' '$(cuda_as_default)'
+	  GQ_CUDA_CACHE=$(CURDIR)/$(build)/kernels scripts/cuda_tests $(config) $(TEST_JOBS) '$(cuda_specs)' \
+	  '$(cuda_as_default)' '$(cuda_by_tiles)'
 
 ctest: testbinaries
 	@scripts/test $(config) --jobs $(TEST_JOBS) --limit $(TEST_LIMIT) tests/c/*_test.c

@@ -56,6 +56,7 @@ int gqL_error(lua_State *L, const char *format, ...) {
   va_start(list, format);
   lua_pushvfstring(L, format, list);
   va_end(list);
+  if (gq_pending() != GQ_OK) lua_pop(L, 1), lua_pushstring(L, gq_message()); /* what this one follows from */
   lua_concat(L, 2);
   return lua_error(L);
 }
@@ -63,6 +64,11 @@ int gqL_error(lua_State *L, const char *format, ...) {
 int gqL_argerror(lua_State *L, int arg, const char *name, const char *text) {
   if (!inside(L, 1, false)) return luaL_argerror(L, arg, text);
   return gqL_error(L, "bad argument #%d to '%s' (%s)", arg, name, text);
+}
+
+int gqL_cause(int status) {
+  int earlier = status == GQ_OK ? GQ_OK : gq_pending();
+  return earlier == GQ_OK ? status : earlier;
 }
 
 int gqL_try(lua_State *L, int status) {

@@ -31,7 +31,10 @@ int gqL_release(int status);
 /* status = gqL_solving(call); without memory collect and try once more. */
 #define gqL_solve_retry(L, status, call) \
   do { (status) = gqL_solving(call); \
-    if ((status) == GQ_ENOMEM) { gqL_collect(L); gq_pending(); (status) = gqL_solving(call); } } while (0)
+    if ((status) == GQ_ENOMEM) { gqL_collect(L); gq_pending(); (status) = gqL_solving(call); } \
+    (status) = gqL_cause(status); } while (0)
+/* Of a failure: what it follows from, where that was in a call without a status. */
+int gqL_cause(int status);
 /* Inside a solve: the state that runs it. Around a call of the script's own function from there (which may solve
 ** itself): pause, and resume with what pause gave; an error of that function, on the top of the stack, goes to the
 ** solve's caller, who raises it with gqL_rethrow once the solve has ended. */

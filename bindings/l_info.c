@@ -52,6 +52,8 @@ void gqL_info_forward(lua_State *L, const gq_info *i, const gq_ode_options *o, c
     lua_pushstring(L, i->moments ? "moments" : "restart");
     lua_setfield(L, -2, "impulses");
   }
+  lua_pushstring(L, i->lowering);
+  lua_setfield(L, -2, "lowering");
   set_integer(L, "nfe", i->nfe);
   set_integer(L, "steps", i->steps);
   set_integer(L, "rejected", i->rejected);

@@ -144,7 +144,8 @@ after the solve
     equation, trajectory and impulses
   nfe: evaluations of f; steps, rejected; of implicit methods jacobians, and newton: iterations, one
     evaluation each, in nfe
-  peak_bytes
+  peak_bytes; lowering: how programs ran, on the CPU "threads", on CUDA "tiles" (a kernel for all
+    slices of rows) or "ops" (a kernel an operation)
   event_t, nfe_event: of an event, the time (absent if there was none) and what it took to find it
   regularisers: ?regularise
 after a backward pass

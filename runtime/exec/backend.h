@@ -15,7 +15,8 @@ typedef struct gq_text gq_text;   /* compile.h: a text that grows */
 typedef struct gq_lowering {
   const char *name;
   bool columns;                /* rows of a slice may be innermost */
-  int (*slices)(void);         /* slices of a batch that run side by side, */
+  /* slices of so many rows that run side by side, where a row of a value holds `width` numbers */
+  int (*slices)(int64_t rows, int64_t width);
   int most;                    /* and how many there may be */
   bool convolutions;           /* there is CONV: products with windows as one instruction */
   int64_t lanes, points;       /* samples with steps of their own in one program, and their nodes */
@@ -25,6 +26,9 @@ typedef struct gq_lowering {
   /* Addresses are of the backend's memory or shared. It may return before all is done: who reads what is shared, or writes
   ** what it was given there, waits first (device.wait). */
   int (*run)(const gq_program *p, int phase, void *arena, const void *const *in, void *const *out);
+  /* Slices side by side, or NULL: slice i has arena[i], in + i nin and out + i nout. */
+  int (*side)(const gq_program *p, int phase, int n, void *const *arena, const void *const *in, int nin, void *const *out,
+              int nout);
   void (*release)(gq_program *p);
   void (*print)(const gq_program *p, int i, gq_text *t);   /* instruction i */
 } gq_lowering;
@@ -66,6 +70,13 @@ const char *gq_cuda_missing(void);
 
 /* Why a device that this build knows by name is not there; "" where nothing is known. */
 const char *gq_backend_missing(const char *name);
+/* fn(ctx, 0..n-1) for slices of a batch: on threads, but one after the other for a device that all would ask. */
+static inline void gq_each_slice(const gq_backend *b, int n, void (*fn)(void *ctx, int i), void *ctx) {
+  if (n > 1 && !b->lowering->side) gq_parallel(n, fn, ctx);
+  else
+    for (int i = 0; i < n; i++) fn(ctx, i);
+}
+
 /* A device by its name, as "cpu"; NULL: there is none. Number i of those that are there, or NULL. */
 const gq_backend *gq_backend_find(const char *name);
 const gq_backend *gq_backend_at(int i);

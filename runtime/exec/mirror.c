@@ -224,7 +224,7 @@ static const gq_vectors vectors = {
 
 /* ---- programs ---- */
 
-static int slices(void) { return gq_cpu_backend.lowering->slices(); }
+static int slices(int64_t rows, int64_t width) { return gq_cpu_backend.lowering->slices(rows, width); }
 
 static int pack(gq_dtype d, const gq_layout *a, const gq_layout *b, int flags, int *bits) {
   return gq_cpu_backend.lowering->pack(d, a, b, flags, bits);

@@ -114,6 +114,12 @@ int gq_program_run(const gq_program *p, int phase, void *arena, const void *cons
   return p->on->lowering->run(p, phase, arena, in, out);
 }
 
+int gq_program_side(const gq_program *p, int phase, int n, void *const *arena, const void *const *in, int nin,
+                    void *const *out, int nout) {
+  if (phase < 0 || phase >= p->nphase) return GQ_OK;
+  return p->on->lowering->side(p, phase, n, arena, in, nin, out, nout);
+}
+
 /* ---- printing ---- */
 
 void gq_text_put(gq_text *t, const char *fmt, ...) {

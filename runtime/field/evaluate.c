@@ -39,8 +39,20 @@ static void run_slice(void *ctx, int s) {
     strncpy(j->message, gq_message(), sizeof j->message - 1);
 }
 
+/* Slices of a class follow each other. */
+static int run_side(const gq_field *f, const gq_code *c, int phase, void *const *arena, const void *const *in,
+                    int nin, void *const *out, int nout) {
+  for (int s = 0, n; s < f->nslices; s += n) {
+    for (n = 1; s + n < f->nslices && f->class_of[s + n] == f->class_of[s];) n++;
+    const gq_program *p = c->prog[f->class_of[s]];
+    GQ_TRY(gq_program_side(p, phase, n, arena + s, in + (size_t)s * nin, nin, out + (size_t)s * nout, nout));
+  }
+  return GQ_OK;
+}
+
 int gq_code_run(const gq_field *f, const gq_code *c, int phase, void *const *arena, const void *const *in,
                 int nin, void *const *out, int nout) {
+  if (f->nslices > 1 && f->on->lowering->side) return run_side(f, c, phase, arena, in, nin, out, nout);
   int status[f->nslices];
   job j = { .status = status,
             .f = f,
@@ -51,8 +63,7 @@ int gq_code_run(const gq_field *f, const gq_code *c, int phase, void *const *are
             .arena = arena,
             .in = in,
             .out = out };
-  if (f->nslices == 1) run_slice(&j, 0);
-  else gq_parallel(f->nslices, run_slice, &j);
+  gq_each_slice(f->on, f->nslices, run_slice, &j);
   for (int s = 0; s < f->nslices; s++)
     if (j.status[s] != GQ_OK) return gq_fail(j.status[s], "%s", j.message);
   return GQ_OK;

@@ -7,11 +7,10 @@
 #include <string.h>
 
 enum {
-  ROWS_PER_SLICE = 16, /* fewer rows than this are not worth a thread */
-  COLUMNS = 8,         /* nor, innermost, the vector units */
-  CACHED = 9216,       /* numbers of a layer's values that stay near a core */
-  NARROW = 128,        /* widest layer whose rows are cut for that; others are bound by their products */
-  LEAST = 96           /* and never into fewer rows than this */
+  COLUMNS = 8,   /* fewer rows than this, innermost, are not worth the vector units */
+  CACHED = 9216, /* numbers of a layer's values that stay near a core */
+  NARROW = 128,  /* widest layer whose rows are cut for that; others are bound by their products */
+  LEAST = 96     /* and never into fewer rows than this */
 };
 
 /* ---- structure ---- */
@@ -187,8 +186,7 @@ int64_t gq_field_comfort(const gq_field *f) {
 ** cores. */
 static int slices(const gq_field *f, int64_t rows) {
   int most = f->on->lowering->most;
-  int64_t n = f->on->lowering->slices(), pieces;
-  if (n > rows / ROWS_PER_SLICE) n = rows / ROWS_PER_SLICE;
+  int64_t n = f->on->lowering->slices(rows, f->width), pieces;
   if (n > most) n = most;
   if (n < 1) n = 1;
   pieces = (rows / n + gq_field_comfort(f) / 2) / gq_field_comfort(f);
@@ -223,6 +221,11 @@ static int cut(gq_field *f, bool columns) {
   gq_free(axis);
   if (status == GQ_OK && f->columns) return find_points(f);
   return status == GQ_EUNSUPPORTED ? use_whole(f) : status;
+}
+
+const char *gq_field_lowering(const gq_field *f) {
+  const gq_lowering *l = f->on->lowering;
+  return f->nslices > 1 && l->side ? "tiles" : l->name;
 }
 
 int gq_field_independent(const gq_field *f) {

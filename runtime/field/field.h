@@ -64,6 +64,7 @@ int gq_field_probes(gq_field *f);
 gq_probe gq_field_probe(const gq_field *f, int cls, int j);
 /* Rows that a program takes at once with its values in the cache, if its layers are narrow. */
 int64_t gq_field_comfort(const gq_field *f);
+const char *gq_field_lowering(const gq_field *f);   /* how its programs run, by name */
 /* GQ_OK where no row of f depends on another of the state; else the message tells what mixes them. */
 int gq_field_independent(const gq_field *f);
 /* The graph over n points at once, rows of a slice of class cls innermost; GQ_EUNSUPPORTED: none. */

@@ -315,8 +315,7 @@ static int run_group(gqc *g) {
   g->e = e;
   GQ_TRY(fill_times(g));
   for (int i = 0; i < f->nslices; i++) bind_slice(g, i);
-  if (f->nslices == 1) slice_job(g, 0);
-  else gq_parallel(f->nslices, slice_job, g);
+  gq_each_slice(f->on, f->nslices, slice_job, g);
   int bad = -1;
   for (int i = 0; i < f->nslices; i++) {
     const slice *sl = &g->slice[i];

@@ -51,8 +51,7 @@ static void run(pass *p) {
   p->a = p->w->own;
   p->threads = p->a->n < ALONE ? 1 : p->a->slices;
   memset(p->a->sum, 0, p->threads * sizeof *p->a->sum); /* squares, or the largest */
-  if (p->threads == 1) part(p, 0);
-  else gq_parallel(p->threads, part, p);
+  gq_each_slice(p->w->field->on, p->threads, part, p);
 }
 
 /* The larger; NaN if either is. */

@@ -179,6 +179,7 @@ typedef struct gq_info {
   char reason[160];            /* and why */
   const gq_trajectory_kind *trajectory;   /* of z on the way back, where the adjoint equation is solved, or NULL */
   bool moments;                /* its impulses as smooth forcing */
+  const char *lowering;        /* how programs ran: "threads"; on CUDA "ops" or "tiles" */
   double t_reached, h_last;
   int64_t nfe, steps, rejected;
   int64_t jacobians, newton;   /* implicit methods: Jacobians, iterations of Newton's method (in nfe, one f each) */

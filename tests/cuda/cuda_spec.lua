@@ -27,8 +27,8 @@ local training = [[
   local step = gq.optim.adam({w}, {lr = 0.1})
   for i = 1, %d do
     local z = gq.odeint(function(t, x) return gq.tanh(x:matmul(w)) end,
-      gq.ones({3, 2}, {device = "cuda", dtype = "float64"}), {0, 1}, {gradient = "%s"})
-    local loss = (z * z):sum()
+      gq.ones({70, 2}, {device = "cuda", dtype = "float64"}), {0, 1}, {gradient = "%s"})
+    local loss = (z * z):mean()
     step:zero_grad()
     loss:backward()
     step:step()
@@ -139,18 +139,21 @@ describe("kernels", function()
 end)
 
 describe("a training step", function()
-  it("gives the same bits in any order of threads and blocks, with work done late, and with memory of NaN", function()
-    for _, engine in ipairs { "direct", "gq" } do
-      local want = run("", training, 2, engine)
-      assert.truthy(want:find "0x")
-      for _, way in ipairs { "backwards", "fiber", "reverse", "shuffled" } do
-        assert.equal(want, (run("GQ_EMU=" .. way, training, 2, engine)))
+  -- By tiles (a slice of rows a block), and by operations.
+  for how, tiles in pairs { tiles = "", ops = "GQ_CUDA_TILES=0 " } do
+    it("gives the same bits in any order, with work done late and with memory of NaN, by " .. how, function()
+      for _, engine in ipairs { "direct", "gq" } do
+        local want = run(tiles, training, 2, engine)
+        assert.truthy(want:find "0x")
+        for _, way in ipairs { "backwards", "fiber", "reverse", "shuffled" } do
+          assert.equal(want, (run(tiles .. "GQ_EMU=" .. way, training, 2, engine)))
+        end
+        assert.equal(want, (run(tiles .. "GQ_EMU_LATE=1 GQ_CUDA_POISON=1", training, 2, engine)))
+        local cpu = run("", (training:gsub('"cuda"', '"cpu"')), 2, engine)
+        for a, b in (want .. cpu):gmatch "(%S+) %S+ (%S+) %S+" do assert.close(tonumber(a), tonumber(b), 1e-12) end
       end
-      assert.equal(want, (run("GQ_EMU_LATE=1 GQ_CUDA_POISON=1", training, 2, engine)))
-      local cpu = run("", (training:gsub('"cuda"', '"cpu"')), 2, engine)
-      for a, b in (want .. cpu):gmatch "(%S+) %S+ (%S+) %S+" do assert.close(tonumber(a), tonumber(b), 1e-12) end
-    end
-  end)
+    end)
+  end
 
   it("asks the device for no memory the second time", function()
     local function count(n)
@@ -158,5 +161,34 @@ describe("a training step", function()
       return tonumber(text:match "(%d+) allocations")
     end
     assert.equal(count(2), count(5))
+  end)
+
+  it("runs by tiles where rows are narrow, two launches an attempt", function()
+    local function solve(rows, width)
+      local w = gq.randn({ width, width }, { seed = 1, device = "cuda" }) * 0.1
+      local z0 = gq.ones({ rows, width }, { device = "cuda" })
+      return select(2, gq.odeint(function(_, x) return gq.tanh(x:matmul(w)) end, z0, { 0, 1 }))
+    end
+    assert.equal("tiles", solve(64, 4).lowering)
+    assert.equal("ops", solve(64, 200).lowering)
+    assert.equal("ops", solve(4, 4).lowering)
+    assert.equal("threads", select(2, gq.odeint(function(_, x) return -x end, gq.ones(40, 2), { 0, 1 })).lowering)
+    local text = run("GQ_EMU_COUNT=1", [[
+      local z, info = gq.odeint(function(t, x) return -x * t end, gq.ones({70, 2}, {device = "cuda"}), {0, 3})
+      print("attempts", info.steps + info.rejected, info.lowering)]])
+    local attempts, launches = tonumber(text:match "attempts\t(%d+)\ttiles"), tonumber(text:match "(%d+) tile\n")
+    assert.is_true(launches <= 2 * (attempts + 2), text)   -- two sizes of slices: 70 = 3 * 18 + 16
+  end)
+
+  it("fails with an error where any call of the driver does, and leaves the CPU working", function()
+    local calls = tonumber(run("GQ_EMU_COUNT=1", training, 1, "direct"):match "(%d+) calls")
+    local step = math.max(1, calls // 25)
+    local checked = "local ok, e = pcall(function() " .. training:format(1, "direct") ..
+      " end) print(ok, e) print(gq.ones(3):sum():item())"
+    for n = 1, calls - 1, step do
+      local text, ended = run("GQ_EMU_FAIL=" .. n, (checked:gsub("%%", "%%%%")))
+      assert.truthy(ended, n .. " of " .. calls .. ": " .. text)
+      assert.truthy(text:find "false\t.*\n3", n .. " of " .. calls .. ": " .. text)
+    end
   end)
 end)

@@ -5,7 +5,7 @@
 **   GQ_EMU_LATE   work is done when somebody waits for it
 **   GQ_EMU_FAIL   n: the n-th call fails
 **   GQ_EMU_BYTES  bytes that the device has
-**   GQ_EMU_COUNT  at the end say how many calls, launches and waits there were
+**   GQ_EMU_COUNT  at the end say how many calls, launches (by kernel) and waits there were
 */
 #define _GNU_SOURCE
 #include "../../runtime/exec/cuda/api.h"
@@ -24,23 +24,28 @@ enum { SHARED_PLAIN = 48 << 10, SHARED_MOST = 227 << 10, THREADS_MOST = 1024 };
 
 static long calls, launches, waits, allocations;
 
+static void tell_kernels(void);
+
 static void tell(void) {
+  tell_kernels();
   fprintf(stderr, "emulator: %ld calls, %ld launches, %ld waits, %ld allocations\n", calls, launches, waits,
           allocations);
 }
 
-static bool fails(void) {
+static bool fails(const char *what) {
   static long fail_at = -1;
   if (calls == 0) {
     fail_at = getenv("GQ_EMU_FAIL") ? atol(getenv("GQ_EMU_FAIL")) : -1;
     if (getenv("GQ_EMU_COUNT")) atexit(tell);
   }
-  return ++calls == fail_at;
+  if (++calls != fail_at) return false;
+  fprintf(stderr, "emulator: call %ld, %s, fails\n", calls, what);
+  return true;
 }
 
-#define ENTER()                 \
-  do {                          \
-    if (fails()) return FAILED; \
+#define ENTER()                         \
+  do {                                  \
+    if (fails(__func__)) return FAILED; \
   } while (0)
 
 /* ---- memory ---- */
@@ -148,9 +153,13 @@ int cuMemFreeHost(void *p) {
 
 typedef enum kind { LAUNCH, COPY, SET } kind;
 typedef struct code {
+  struct code *next;
   void (*fn)(const void *);
   size_t args, dynamic;
+  long launches;
+  char name[32];
 } code;
+static code *kernels;
 typedef struct work {
   struct work *next;
   kind kind;
@@ -262,6 +271,15 @@ int cuModuleLoadData(gq_cumodule *m, const void *image) {
   return so ? OK : BAD_IMAGE;
 }
 
+static void tell_kernels(void) {
+  for (code *c = kernels; c; c = c->next) {
+    long all = 0;
+    for (code *d = kernels; d; d = d->next)
+      if (strcmp(c->name, d->name) == 0) all += d->launches, d->launches = 0;
+    if (all) fprintf(stderr, "emulator: %8ld %s\n", all, c->name);
+  }
+}
+
 int cuModuleUnload(gq_cumodule m) {
   ENTER();
   return dlclose(m) == 0 ? OK : INVALID;
@@ -269,19 +287,16 @@ int cuModuleUnload(gq_cumodule m) {
 
 int cuModuleGetFunction(gq_cufunction *f, gq_cumodule m, const char *name) {
   ENTER();
-  static code *all; /* kept, and found by leak checkers */
-  static size_t n;
   char args[128];
   snprintf(args, sizeof args, "%s_args", name);
   void *fn = dlsym(m, name);
   const unsigned *size = dlsym(m, args);
   if (!fn || !size) return NOT_FOUND;
-  if (n % 4096 == 0) {
-    all = malloc(4096 * sizeof *all);
-    if (!all) return NO_MEMORY;
-  }
-  code *c = &all[n++ % 4096];
-  *c = (code){ (void (*)(const void *))(uintptr_t)fn, *size, SHARED_PLAIN };
+  code *c = calloc(1, sizeof *c); /* kept, and found by leak checkers */
+  if (!c) return NO_MEMORY;
+  *c = (code){ kernels, (void (*)(const void *))(uintptr_t)fn, *size, SHARED_PLAIN, 0, "" };
+  snprintf(c->name, sizeof c->name, "%s", name);
+  kernels = c;
   *f = (gq_cufunction)c;
   return OK;
 }
@@ -299,7 +314,7 @@ int cuLaunchKernel(gq_cufunction f, unsigned gx, unsigned gy, unsigned gz, unsig
   code *c = (code *)f;
   if (!gx || gx > INT32_MAX || !bx || bx > THREADS_MOST || gy * gz * by * bz != 1 || shared > c->dynamic)
     return INVALID;
-  launches++;
+  launches++, c->launches++;
   return submit((work){ .kind = LAUNCH, .f = c, .blocks = (int)gx, .threads = (int)bx, .shared = shared },
                 params[0], c->args);
 }

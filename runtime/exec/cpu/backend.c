@@ -13,12 +13,19 @@ static void fill(const gq_device *d, void *dst, int byte, size_t bytes) { memset
 
 static void nothing(const gq_device *d) {}
 
+enum { ROWS_PER_SLICE = 16 }; /* fewer rows than this are not worth a thread */
+
+static int slices(int64_t rows, int64_t width) {
+  int64_t most = rows / ROWS_PER_SLICE;
+  return most < gq_threads() ? (int)most : gq_threads();
+}
+
 /* A thread owns a slice of the batch for a whole step. */
 static const gq_lowering threads = {
   .name = "threads",
   .columns = true,
   .convolutions = true,
-  .slices = gq_threads,
+  .slices = slices,
   .most = 64,
   .lanes = 32, /* whole vectors, and few enough to be full */
   .points = 256,

@@ -15,7 +15,7 @@ typedef struct CUfunc_st *gq_cufunction;
 typedef struct CUstream_st *gq_custream;
 typedef struct _nvrtcProgram *gq_nvrtc;
 
-enum { GQ_CU_NO_MEMORY = 2, GQ_CU_NO_DEVICE = 100 };                                /* CUresult */
+enum { GQ_CU_NO_MEMORY = 2, GQ_CU_NO_DEVICE = 100, GQ_CU_BAD_IMAGE = 200, GQ_CU_NO_BINARY = 209 };                                /* CUresult */
 enum { GQ_CU_MULTIPROCESSORS = 16, GQ_CU_MAJOR = 75, GQ_CU_MINOR = 76, GQ_CU_SHARED_MOST = 97 };  /* CUdevice_attribute */
 enum { GQ_CU_DYNAMIC_SHARED = 8 };                                                  /* CUfunction_attribute */
 enum { GQ_CU_NON_BLOCKING = 1 };                                                    /* of a stream */

@@ -6,7 +6,10 @@
 
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+enum { MOST = 1024 }; /* slices of a batch */
 
 typedef struct step {
   gq_cufunction group;
@@ -17,9 +20,11 @@ typedef struct step {
 } step;
 
 typedef struct code {
-  void *constant; /* on the device */
-  int *used;      /* of each phase, [nphase + 1] ends first: inputs, and outputs counted from nin */
-  int *indexing;  /* [nphase] how many look at indices */
+  void *constant;      /* on the device */
+  bool grouped;        /* groups are compiled for running by operations: at the first time */
+  gq_cufunction *tile; /* [nphase] likewise, for slices side by side */
+  int *used;           /* of each phase, [nphase + 1] ends first: inputs, and outputs counted from nin */
+  int *indexing;       /* [nphase] how many look at indices */
   step at[];
 } code;
 
@@ -51,12 +56,13 @@ static int lower_instr(const gq_instr *in, step *s) {
   }
 }
 
-static int load_groups(gq_program *p, code *c) {
+static int load_groups(const gq_program *p, code *c) {
   int *which = gq_calloc((size_t)p->ninstr + 1, sizeof *which),
       status = which ? GQ_OK : gq_nomem(sizeof *which);
   gq_text t = { 0 };
   bool any = false;
   for (int i = 0; i < p->ninstr; i++) any = any || p->instr[i].kind == INSTR_GROUP;
+  gq_cuda_text(&t, "", (const char *[]){ NULL });
   if (any && status == GQ_OK) status = gq_cuda_groups(p, &t, which);
   for (int i = 0; i < p->ninstr && status == GQ_OK; i++) {
     char name[16];
@@ -118,7 +124,8 @@ static int lower(gq_program *p) {
   if (!c) return gq_nomem((size_t)p->ninstr * sizeof *c->at);
   p->arena = p->values;
   for (int i = 0; i < p->ninstr; i++) GQ_TRY(lower_instr(&p->instr[i], &c->at[i]));
-  GQ_TRY(load_groups(p, c));
+  c->tile = gq_calloc((size_t)p->nphase + 1, sizeof *c->tile);
+  if (!c->tile) return gq_nomem((size_t)p->nphase * sizeof *c->tile);
   GQ_TRY(load_constants(p, c));
   return find_used(p, c);
 }
@@ -127,6 +134,7 @@ static void release(gq_program *p) {
   code *c = p->code;
   if (!c) return;
   gq_cuda_release(c->constant);
+  gq_free(c->tile);
   gq_free(c->used);
   gq_free(c->indexing);
   gq_free(c);
@@ -258,6 +266,13 @@ static int run_phase(const gq_program *p, int phase, void *arena, void **at, voi
   return which < 0 ? GQ_OK : outside(&f, phase, which, position);
 }
 
+static int group(const gq_program *p) {
+  code *c = p->code;
+  if (!c->grouped) GQ_TRY(load_groups(p, c));
+  c->grouped = true;
+  return GQ_OK;
+}
+
 static int run(const gq_program *p, int phase, void *arena, const void *const *in, void *const *out) {
   const code *c = p->code;
   void *at[p->nin + p->nout + 1], *host[p->nin + p->nout + 1];
@@ -266,7 +281,121 @@ static int run(const gq_program *p, int phase, void *arena, const void *const *i
     at[k] = k < p->nin ? (void *)(uintptr_t)in[k] : out[k - p->nin];
   }
   pthread_mutex_lock(&stage.lock);
-  int status = run_phase(p, phase, arena, at, host);
+  int status = group(p);
+  if (status == GQ_OK) status = run_phase(p, phase, arena, at, host);
+  pthread_mutex_unlock(&stage.lock);
+  return status;
+}
+
+/* ---- slices side by side ---- */
+
+static int load_tile(const gq_program *p, int phase) {
+  code *c = p->code;
+  const gq_launch **l = gq_calloc((size_t)p->ninstr + 1, sizeof *l);
+  size_t *zero = gq_calloc((size_t)p->ninstr + 1, sizeof *zero);
+  int *flag = gq_calloc((size_t)p->ninstr + 1, sizeof *flag), n = c->used[phase + 1] - c->used[phase];
+  int status = l && zero && flag ? GQ_OK : gq_nomem((size_t)p->ninstr * sizeof *l);
+  for (int i = 0; i < p->ninstr && status == GQ_OK; i++)
+    l[i] = &c->at[i].l, zero[i] = c->at[i].zero, flag[i] = c->at[i].flag;
+  if (status == GQ_OK)
+    status = gq_cuda_tile(p, phase, n, c->used + c->used[phase], l, zero, flag, &c->tile[phase]);
+  gq_free(l);
+  gq_free(zero);
+  gq_free(flag);
+  return status;
+}
+
+typedef struct sides {
+  const gq_program *p;
+  int phase, n, nin, nout;
+  void *const *arena;
+  const void *const *in;
+  void *const *out;
+} sides;
+
+static void *given(const sides *s, int slice, int k) {
+  return k < s->p->nin ? (void *)(uintptr_t)s->in[(size_t)slice * s->nin + k]
+                       : s->out[(size_t)slice * s->nout + k - s->p->nin];
+}
+
+/* The table, then what the host gives, then room for what it gets. Without a stage only sizes: *results, *total. */
+static void lay_out(const sides *s, bool fill, size_t *results, size_t *total) {
+  const code *c = s->p->code;
+  const int *used = c->used + c->used[s->phase];
+  int nu = c->used[s->phase + 1] - c->used[s->phase], width = nu + GQ_TILE_MORE;
+  size_t top = rounded((size_t)s->n * (size_t)width * sizeof(gq_u64));
+  gq_u64 *table = (gq_u64 *)(void *)stage.here;
+  for (int out = 0; out < 2; out++) {
+    if (out) *results = top;
+    for (int u = 0; u < nu; u++)
+      for (int i = 0; i < s->n; i++) {
+        int k = used[u];
+        char *p = given(s, i, k);
+        size_t bytes = s->p->bytes[k];
+        bool again = i > 0 && k < s->p->nin && p == given(s, i - 1, k);
+        if ((k >= s->p->nin) != out) continue;
+        if (again && fill) table[i * width + u] = table[(i - 1) * width + u];
+        if (again) continue;
+        bool far = gq_cuda_owns(p);
+        if (fill) table[i * width + u] = (gq_u64)(uintptr_t)(far ? p : stage.there + top);
+        if (far) continue;
+        if (fill) memcpy(stage.here + top, p, bytes);
+        top += rounded(bytes);
+      }
+  }
+  *total = top;
+  for (int i = 0; fill && i < s->n; i++) {
+    gq_u64 *more = table + i * width + nu;
+    more[GQ_TILE_ARENA] = (gq_u64)(uintptr_t)s->arena[i];
+    more[GQ_TILE_CONSTANT] = (gq_u64)(uintptr_t)c->constant;
+    more[GQ_TILE_FLAGS] = 0;
+  }
+}
+
+static void give(const sides *s, size_t results) {
+  const code *c = s->p->code;
+  const int *used = c->used + c->used[s->phase];
+  int nu = c->used[s->phase + 1] - c->used[s->phase];
+  size_t top = results;
+  for (int u = 0; u < nu; u++)
+    for (int i = 0; i < s->n && used[u] >= s->p->nin; i++) {
+      char *p = given(s, i, used[u]);
+      if (gq_cuda_owns(p)) continue;
+      memcpy(p, stage.here + top, s->p->bytes[used[u]]);
+      top += rounded(s->p->bytes[used[u]]);
+    }
+}
+
+static int run_tiles(const sides *s) {
+  const code *c = s->p->code;
+  size_t results, total;
+  int which, width = c->used[s->phase + 1] - c->used[s->phase] + GQ_TILE_MORE;
+  int64_t position;
+  void *flags = NULL;
+  if (s->p->phase[s->phase] == s->p->phase[s->phase + 1]) return GQ_OK;
+  if (!c->tile[s->phase]) GQ_TRY(load_tile(s->p, s->phase));
+  lay_out(s, false, &results, &total);
+  GQ_TRY(make_room(total));
+  lay_out(s, true, &results, &total);
+  if (c->indexing[s->phase]) GQ_TRY(gq_cuda_flag(0, &flags));
+  for (int i = 0; i < s->n; i++)
+    ((gq_u64 *)(void *)stage.here)[(i + 1) * width - GQ_TILE_MORE + GQ_TILE_FLAGS] = (gq_u64)(uintptr_t)flags;
+  GQ_TRY(gq_cuda_put(stage.there, stage.here, total));
+  GQ_TRY(gq_cuda_launch(c->tile[s->phase], s->n, &(gq_u64){ (gq_u64)(uintptr_t)stage.there }));
+  if (total > results) GQ_TRY(gq_cuda_get(stage.here + results, stage.there + results, total - results));
+  give(s, results);
+  if (!flags) return GQ_OK;
+  GQ_TRY(gq_cuda_flagged(c->indexing[s->phase], &which, &position));
+  return which < 0
+           ? GQ_OK
+           : gq_fail(GQ_EINDEX, "an index at position %lld of a slice is outside", (long long)position + 1);
+}
+
+static int side(const gq_program *p, int phase, int n, void *const *arena, const void *const *in, int nin,
+                void *const *out, int nout) {
+  sides s = { p, phase, n, nin, nout, arena, in, out };
+  pthread_mutex_lock(&stage.lock);
+  int status = run_tiles(&s);
   pthread_mutex_unlock(&stage.lock);
   return status;
 }
@@ -287,18 +416,25 @@ static void print(const gq_program *p, int i, gq_text *t) {
   gq_text_put(t, "\n");
 }
 
-static int one(void) { return 1; }
+/* Launches, not arithmetic, are what narrow layers cost: a block for so many rows ($GQ_CUDA_TILES; 0: by operations). */
+enum { NARROW = 128, ROWS = 16 };
+static int slices(int64_t rows, int64_t width) {
+  const char *given = getenv("GQ_CUDA_TILES");
+  int64_t tile = given && *given ? atoll(given) : ROWS, n = tile > 0 ? rows / tile : 1;
+  return width > NARROW ? 1 : n < MOST ? (int)n : MOST;
+}
 
 const gq_lowering gq_cuda_lowering = {
   .name = "ops",
   .columns = false,
-  .slices = one,
-  .most = 1,
+  .slices = slices,
+  .most = MOST,
   .lanes = 32,
   .points = 256,
   .pack = pack,
   .lower = lower,
   .run = run,
+  .side = side,
   .release = release,
   .print = print,
 };

@@ -51,6 +51,7 @@ int gq_cuda_kernel(const char *text, const char *name, gq_cufunction *f);
 extern const char gq_cuda_dtype[GQ_NDTYPE][16], gq_cuda_suffix[GQ_NDTYPE][8];   /* "float", "f32" */
 /* The prelude and the named sections of kernels.h, after `defines`. */
 void gq_cuda_text(gq_text *t, const char *defines, const char *const *sections);
+void gq_cuda_sections(gq_text *t, const char *const *sections);
 void gq_cuda_append(gq_text *t, const char *s);   /* of any length */
 /* What makes `op` of operands of dtype d a function: gq_exp_f32(x), gq_cast_f32_i64(x). false: not defined. */
 bool gq_cuda_define(gq_text *t, gq_op op, gq_dtype d, gq_dtype to);
@@ -60,7 +61,23 @@ void gq_cuda_call(gq_text *t, gq_op op, gq_dtype d, gq_dtype to, const char *arg
 
 enum { GQ_NT = 256, GQ_LAUNCH_BYTES = 640 };   /* threads of a block; arguments but for groups' */
 
+/* A section of kernels.h with the types and the operation that it is made for. */
+typedef enum gq_part_kind { GQ_PART_MOVE, GQ_PART_BYTES, GQ_PART_PRODUCT, GQ_PART_REDUCE, GQ_PART_INDEX, GQ_PART_WINDOW,
+                            GQ_NPART } gq_part_kind;
+typedef struct gq_part {
+  gq_part_kind kind;
+  gq_op op;
+  gq_dtype d, from;
+  size_t size;
+  bool few;                    /* REDUCE: a block a result */
+} gq_part;
+const char *gq_cuda_part_args(const gq_part *p);   /* the section that has the struct of its arguments, gq_<this> */
+/* As a function of a kernel that a block runs alone, told from others of its kind by a number; then its name. */
+void gq_cuda_part(gq_text *t, const gq_part *p, int number, bool first);
+void gq_cuda_part_call(gq_text *t, const gq_part *p, int number);
+
 typedef struct gq_launch {
+  gq_part part;
   gq_cufunction f;
   int blocks;                  /* 0: nothing to do */
   int np;                      /* addresses, with which the arguments begin */
@@ -90,8 +107,16 @@ int gq_cuda_outside(gq_op op, const void *idx, int64_t position, int64_t n);   /
 
 /* ---- group.c: the text of a program's groups ---- */
 
-/* One kernel for each distinct group, "g0", ..; which[i]: of instruction i. */
+/* One kernel for each distinct group, "g0", .., of arguments g0_of; which[i]: of instruction i. */
 int gq_cuda_groups(const gq_program *p, gq_text *t, int *which);
+
+/* ---- tile.c: a phase as one kernel ---- */
+
+/* What a block reads: addresses of inputs and outputs that the phase uses, in that order, then these. */
+enum { GQ_TILE_ARENA, GQ_TILE_CONSTANT, GQ_TILE_FLAGS, GQ_TILE_MORE };
+/* used[n]: inputs, and outputs counted from nin. l[i], zero[i]: of instruction i. */
+int gq_cuda_tile(const gq_program *p, int phase, int n, const int *used, const gq_launch *const *l, const size_t *zero,
+                 const int *flag, gq_cufunction *f);
 
 /* ---- code.c, ops.c, vec.c ---- */
 

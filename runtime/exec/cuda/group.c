@@ -148,7 +148,6 @@ int gq_cuda_groups(const gq_program *p, gq_text *t, int *which) {
   bodies b = { .t = gq_calloc((size_t)p->ninstr + 1, sizeof *b.t) };
   defined *d = gq_calloc(1, sizeof *d);
   int status = b.t && d ? GQ_OK : gq_nomem((size_t)p->ninstr * sizeof *b.t);
-  gq_cuda_text(t, "", (const char *[]){ NULL });
   if (status == GQ_OK) status = all_groups(p, t, which, &b, d);
   for (int k = 0; b.t && k <= b.n && k <= p->ninstr; k++) gq_free(b.t[k].s);
   gq_free(b.t);

@@ -19,9 +19,11 @@ GQ_DEVICE long long gq_place(const gq_dims *d, const gq_strides *s, long long i)
   return d->ndim ? at + i * s->s[0] : 0;
 }
 
-//// move
+//// move_args
 /* p: out, in; n numbers of the shape; T to, F from */
 typedef struct gq_move_args { gq_u64 p[2]; long long n; gq_dims d; gq_strides to, from; } gq_move_args;
+
+//// move
 GQ_KERNEL(move, gq_move_args) {
   T *out = (T *)GQ_AT(a.p[0]);
   const F *in = (const F *)GQ_AT(a.p[1]);
@@ -35,7 +37,7 @@ GQ_KERNEL(move, gq_move_args) {
 /* p: out (contiguous), operands */
 typedef struct gq_cell_args { gq_u64 p[4]; long long n; gq_dims d; gq_strides s[3]; } gq_cell_args;
 
-//// product
+//// product_args
 /* p: c, a, b, column; c[m][n] (+)= sum_k a[i ar + k ac] b[k br + j bc] (+ column[i cs]), for each of the batch */
 typedef struct gq_product_args {
   gq_u64 p[4];
@@ -43,6 +45,8 @@ typedef struct gq_product_args {
   gq_dims d;
   gq_strides sa, sb;
 } gq_product_args;
+
+//// product
 /* A thread owns four rows of one column: one number of b serves four products. */
 GQ_KERNEL(N(product), gq_product_args) {
   long long rows = (a.m + 3) / 4;
@@ -70,7 +74,7 @@ GQ_KERNEL(N(product), gq_product_args) {
   }
 }
 
-//// reduce
+//// reduce_args
 /* p: out, in; kept and reduced dims */
 typedef struct gq_reduce_args {
   gq_u64 p[2];
@@ -78,6 +82,8 @@ typedef struct gq_reduce_args {
   gq_dims dk, dr;
   gq_strides sk, sr;
 } gq_reduce_args;
+
+//// reduce
 /* BEGIN(acc, v): the first; STEP(acc, best, v, j): one more, at j; JOIN: what another thread has; R: the result */
 GQ_KERNEL(many, gq_reduce_args) { /* a thread a result */
   GQ_ALL(o, a.kept) {
@@ -122,7 +128,7 @@ GQ_KERNEL(few, gq_reduce_args) { /* a block a result */
   }
 }
 
-//// index
+//// index_args
 /* p: out, x, idx, bad; the long side is outer x n x inner. bad: the first position whose index is outside. */
 typedef struct gq_index_args {
   gq_u64 p[4];
@@ -132,6 +138,8 @@ typedef struct gq_index_args {
 } gq_index_args;
 #define GQ_OUTSIDE(idx, i) \
   (idx[i] < 1 || idx[i] > a.n ? (atomicMin((gq_u64 *)GQ_AT(a.p[3]), (gq_u64)(i)), 1) : 0)
+
+//// index
 GQ_KERNEL(N(index_select), gq_index_args) {
   T *out = (T *)GQ_AT(a.p[0]);
   const T *x = (const T *)GQ_AT(a.p[1]);
@@ -182,7 +190,7 @@ GQ_KERNEL(N(scatter_add), gq_index_args) {
   }
 }
 
-//// window
+//// window_args
 /* p: out, windows {outer, k.., count.., inner}; w: n windowed dims of out {outer, size.., inner} */
 typedef struct gq_window_args {
   gq_u64 p[2];
@@ -202,6 +210,8 @@ GQ_DEVICE long long gq_window_of(const gq_window_args *a, const long long *at, l
   }
   return k * runc + c;
 }
+
+//// window
 GQ_KERNEL(N(window_add), gq_window_args) {
   T *out = (T *)GQ_AT(a.p[0]);
   const T *x = (const T *)GQ_AT(a.p[1]);
@@ -301,7 +311,13 @@ GQ_TALLY(weighted, double u = (double)x[i] - (a.p[3] ? (double)z[i] : 0.0);
          u = fabs(u / (a.s[0] + a.s[1] * fabs((double)y[i]))); v.sum += u * u;
          if (!(u <= v.top) && v.top == v.top) v.top = u;)
 GQ_TALLY(apart, double p = (double)x[i]; double q = (double)y[i]; v.sum += (p - q) * (p - q); v.more += q * q;)
-GQ_TALLY(joined, double u = (double)x[i] - (a.p[2] ? (double)y[i] : 0.0); v.sum += u * u;)
+/* p[2]: a.rows addresses of x, then as many of y or 0 */
+GQ_TALLY(joined, const gq_u64 *table = (const gq_u64 *)GQ_AT(a.p[2]); double u = 0;
+         for (int r = 0; r < a.rows; r++) {
+           u += (double)((const T *)GQ_AT(table[r]))[i];
+           if (table[a.rows + r]) u -= (double)((const T *)GQ_AT(table[a.rows + r]))[i];
+         }
+         v.sum += u * u;)
 GQ_TALLY(nonzero, if (x[i] != 0 && (double)i < v.first) v.first = (double)i;)
 GQ_TALLY(nonfinite, if (!(x[i] - x[i] == 0) && (double)i < v.first) v.first = (double)i;)
 /* p: parts and, behind them, the whole; n parts */

@@ -36,19 +36,109 @@ int gq_cuda_run(const gq_launch *l, void *const *p) {
   return gq_cuda_launch(l->f, l->blocks, args);
 }
 
-/* A kernel of a text that is made once: `slot` keeps it. Frees the defines. */
-static int fixed(gq_cufunction *slot, gq_text *defines, const char *const *sections, const char *name) {
-  gq_text t = { 0 };
+/* ---- parts: sections of kernels.h with what their words stand for ---- */
+
+static void names_of(gq_text *t, gq_dtype d) {
+  gq_text_put(t, "#define T %s\n#define N(name) name##_%s\n", gq_cuda_dtype[d], gq_cuda_suffix[d]);
+}
+
+static void define_move(gq_text *t, const gq_part *p) {
+  gq_cuda_define(t, GQ_OP_CAST, p->from, p->d);
+  gq_text_put(t, "#define T %s\n#define F %s\n#define CONVERT(x) ", gq_cuda_dtype[p->d],
+              gq_cuda_dtype[p->from]);
+  gq_cuda_call(t, GQ_OP_CAST, p->from, p->d, "x");
+  gq_text_put(t, "\n");
+}
+
+/* As bytes: what is no number stays what it is. */
+static void define_bytes(gq_text *t, const gq_part *p) {
+  const char *T = p->size == 8 ? "unsigned long long" : p->size == 4 ? "unsigned" : "unsigned char";
+  gq_text_put(t, "#define T %s\n#define F %s\n#define CONVERT(x) x\n", T, T);
+}
+
+static void define_product(gq_text *t, const gq_part *p) {
+  names_of(t, p->d);
+  gq_text_put(t, "#define GQ_FMA %s\n", p->d == GQ_F32 ? "fmaf" : "fma");
+}
+
+static void define_sum(gq_text *t, gq_dtype d) {
+  gq_text_put(t, "#define A %s\n#define R %s\n#define START(x) 0\n", gq_is_float(d) ? "double" : "gq_u64",
+              gq_cuda_dtype[gq_is_float(d) ? d : GQ_I64]);
+  gq_text_put(t, "#define STEP(acc, best, v, j) acc += (A)v;\n"
+                 "#define JOIN(acc, best, v, j) acc += v; (void)best, (void)j;\n");
+  gq_text_put(t, "#define RESULT(out, o, acc, best, add) "
+                 "(out)[o] = (R)((add) ? (A)(out)[o] + (acc) : (acc)); (void)(best);\n");
+}
+
+/* The first extremum; NaN wins, and the first NaN is where the search ends. */
+static void define_reduce(gq_text *t, const gq_part *p) {
+  const char *T = gq_cuda_dtype[p->d], *cmp = p->op == GQ_OP_AMAX || p->op == GQ_OP_ARGMAX ? ">" : "<";
+  bool place = p->op == GQ_OP_ARGMAX || p->op == GQ_OP_ARGMIN;
+  gq_text_put(t, "#define T %s\n", T);
+  if (p->op == GQ_OP_SUM) {
+    define_sum(t, p->d);
+    return;
+  }
+  gq_text_put(t, "#define A %s\n#define R %s\n#define START(x) *(x)\n", T, place ? "long long" : T);
+  gq_text_put(t, "#define STEP(acc, best, v, j) if (v %s acc || (v != v && acc == acc)) acc = v, best = j;\n",
+              cmp);
+  gq_text_put(t, "#define JOIN(acc, best, v, j) if (v %s acc || (v != v && acc == acc) || ", cmp);
+  gq_text_put(t, "((v == acc || (v != v && acc != acc)) && j < best)) acc = v, best = j;\n");
+  gq_text_put(t, "#define RESULT(out, o, acc, best, add) (out)[o] = %s; (void)(best);\n",
+              place ? "(best) + 1" : "(acc)");
+}
+
+static void define_index(gq_text *t, const gq_part *p) {
+  names_of(t, p->d);
+  gq_text_put(t, "#define PLUS(x, y) (T)(%s)\n",
+              p->d == GQ_BOOL  ? "(x) | (y)"
+              : p->d == GQ_I64 ? "(gq_u64)(x) + (gq_u64)(y)"
+                               : "(x) + (y)");
+}
+
+static const struct {
+  const char *args, *section;
+  void (*define)(gq_text *t, const gq_part *p);
+} parts[GQ_NPART] = {
+  [GQ_PART_MOVE] = { "move_args", "move", define_move },
+  [GQ_PART_BYTES] = { "move_args", "move", define_bytes },
+  [GQ_PART_PRODUCT] = { "product_args", "product", define_product },
+  [GQ_PART_REDUCE] = { "reduce_args", "reduce", define_reduce },
+  [GQ_PART_INDEX] = { "index_args", "index", define_index },
+  [GQ_PART_WINDOW] = { "window_args", "window", define_index },
+};
+
+const char *gq_cuda_part_args(const gq_part *p) { return parts[p->kind].args; }
+
+static void part_name(const gq_part *p, char *name, size_t n) {
+  static const char *const names[GQ_NPART] = { "move", "move", "product", "", "", "window_add" };
+  if (p->kind == GQ_PART_REDUCE) snprintf(name, n, "%s", p->few ? "few" : "many");
+  else if (p->kind == GQ_PART_INDEX)
+    snprintf(name, n, "%s_%s", gq_core->ops[p->op].name, gq_cuda_suffix[p->d]);
+  else if (p->kind <= GQ_PART_BYTES) snprintf(name, n, "%s", names[p->kind]);
+  else snprintf(name, n, "%s_%s", names[p->kind], gq_cuda_suffix[p->d]);
+}
+
+/* A kernel of a text that is made once: `slot` keeps it. */
+static int fixed(gq_cufunction *slot, const gq_part *p) {
+  gq_text defines = { 0 }, t = { 0 };
+  char name[32];
   if (*slot) return GQ_OK;
-  if (!defines->failed) gq_cuda_text(&t, defines->s, sections);
-  int status = t.failed || defines->failed ? gq_nomem(t.room) : gq_cuda_kernel(t.s, name, slot);
-  gq_free(defines->s);
+  part_name(p, name, sizeof name);
+  parts[p->kind].define(&defines, p);
+  if (!defines.failed)
+    gq_cuda_text(&t, defines.s,
+                 (const char *[]){ "layout", parts[p->kind].args, parts[p->kind].section, NULL });
+  int status = t.failed || defines.failed ? gq_nomem(t.room) : gq_cuda_kernel(t.s, name, slot);
+  gq_free(defines.s);
   gq_free(t.s);
   return status;
 }
 
-static int prepare(gq_launch *l, gq_cufunction f, int64_t n, int np, const void *args, size_t bytes) {
+static int prepare(gq_launch *l, const gq_part *part, gq_cufunction f, int64_t n, int np, const void *args,
+                   size_t bytes) {
   GQ_ASSERT(bytes <= sizeof l->args);
+  if (part) l->part = *part;
   l->f = f, l->blocks = gq_cuda_blocks(n), l->np = np, l->bytes = bytes;
   memcpy(l->args, args, bytes);
   return GQ_OK;
@@ -77,8 +167,6 @@ static int64_t product(int n, const int64_t *dim) {
 
 /* ---- moves ---- */
 
-static const char *const moving[] = { "layout", "move", NULL };
-
 typedef struct move_args {
   gq_u64 p[2];
   long long n;
@@ -86,34 +174,24 @@ typedef struct move_args {
   strides s[2];
 } move_args;
 
-static int prepare_move(gq_launch *l, gq_cufunction f, const gq_layout *in, const int64_t *stride) {
+static int prepare_move(gq_launch *l, const gq_part *part, gq_cufunction *f, const gq_layout *in,
+                        const int64_t *stride) {
   move_args a = { .n = product(in->ndim, in->dim) };
   merge(in->ndim, in->dim, 2, (const int64_t *const[]){ stride, in->stride }, &a.d, a.s);
-  return prepare(l, f, a.n, 2, &a, sizeof a);
+  GQ_TRY(fixed(f, part));
+  return prepare(l, part, *f, a.n, 2, &a, sizeof a);
 }
 
 int gq_cuda_move(gq_launch *l, gq_dtype to, gq_dtype from, const gq_layout *in, const int64_t *stride) {
   static gq_cufunction kernels[GQ_NDTYPE][GQ_NDTYPE];
-  gq_text defines = { 0 };
-  if (!kernels[to][from]) {
-    gq_cuda_define(&defines, GQ_OP_CAST, from, to);
-    gq_text_put(&defines, "#define T %s\n#define F %s\n#define CONVERT(x) ", gq_cuda_dtype[to],
-                gq_cuda_dtype[from]);
-    gq_cuda_call(&defines, GQ_OP_CAST, from, to, "x");
-    gq_text_put(&defines, "\n");
-  }
-  GQ_TRY(fixed(&kernels[to][from], &defines, moving, "move"));
-  return prepare_move(l, kernels[to][from], in, stride);
+  gq_part part = { .kind = GQ_PART_MOVE, .d = to, .from = from };
+  return prepare_move(l, &part, &kernels[to][from], in, stride);
 }
 
-/* As bytes: what is no number stays what it is. */
 int gq_cuda_bytes(gq_launch *l, size_t size, const gq_layout *in, const int64_t *stride) {
   static gq_cufunction kernels[9];
-  gq_text defines = { 0 };
-  const char *T = size == 8 ? "unsigned long long" : size == 4 ? "unsigned" : "unsigned char";
-  if (!kernels[size]) gq_text_put(&defines, "#define T %s\n#define F T\n#define CONVERT(x) x\n", T);
-  GQ_TRY(fixed(&kernels[size], &defines, moving, "move"));
-  return prepare_move(l, kernels[size], in, stride);
+  gq_part part = { .kind = GQ_PART_BYTES, .size = size };
+  return prepare_move(l, &part, &kernels[size], in, stride);
 }
 
 /* ---- one operation, element by element ---- */
@@ -156,7 +234,7 @@ int gq_cuda_cell(gq_launch *l, gq_op op, gq_dtype to, gq_shape shape, int n, con
     gq_free(t.s);
     GQ_TRY(status);
   }
-  return prepare(l, *f, a.n, n + 1, &a, sizeof a);
+  return prepare(l, NULL, *f, a.n, n + 1, &a, sizeof a);
 }
 
 /* ---- products ---- */
@@ -171,7 +249,6 @@ typedef struct product_args {
 int gq_cuda_product(gq_launch *l, gq_dtype d, const gq_layout *a, const gq_layout *b, int flags,
                     int64_t column, bool add) {
   static gq_cufunction kernels[GQ_NDTYPE];
-  static const char *const sections[] = { "layout", "product", NULL };
   int ra = a->ndim - 2 + (flags & GQ_TA ? 1 : 0),
       ca = 2 * a->ndim - 3 - ra; /* the dims that are rows and columns */
   int rb = b->ndim - 2 + (flags & GQ_TB ? 1 : 0), cb = 2 * b->ndim - 3 - rb;
@@ -187,7 +264,7 @@ int gq_cuda_product(gq_launch *l, gq_dtype d, const gq_layout *a, const gq_layou
   gq_shape shape = { 0 };
   int64_t sa[GQ_MAXDIM], sb[GQ_MAXDIM];
   gq_layout la = *a, lb = *b;
-  gq_text defines = { 0 };
+  gq_part part = { .kind = GQ_PART_PRODUCT, .d = d };
   if (!gq_is_float(d))
     return gq_fail(GQ_EDTYPE, "matmul: %s given, float32 or float64 expected",
                    d == GQ_I64 ? "int64" : "bool");
@@ -201,11 +278,8 @@ int gq_cuda_product(gq_launch *l, gq_dtype d, const gq_layout *a, const gq_layou
   gq_layout_broadcast(&lb, shape, sb);
   merge(shape.ndim, shape.dim, 2, (const int64_t *const[]){ sa, sb }, &x.d, x.s);
   x.batches = gq_numel(shape);
-  if (!kernels[d])
-    gq_text_put(&defines, "#define T %s\n#define N(name) name##_%s\n#define GQ_FMA %s\n", gq_cuda_dtype[d],
-                gq_cuda_suffix[d], d == GQ_F32 ? "fmaf" : "fma");
-  GQ_TRY(fixed(&kernels[d], &defines, sections, d == GQ_F32 ? "product_f32" : "product_f64"));
-  return prepare(l, kernels[d], (x.m + 3) / 4 * x.n * x.batches, 4, &x, sizeof x);
+  GQ_TRY(fixed(&kernels[d], &part));
+  return prepare(l, &part, kernels[d], (x.m + 3) / 4 * x.n * x.batches, 4, &x, sizeof x);
 }
 
 /* ---- reductions ---- */
@@ -216,29 +290,6 @@ typedef struct reduce_args {
   dims d[2];
   strides s[2];
 } reduce_args;
-
-/* The first extremum; NaN wins, and the first NaN is where the search ends. */
-static void reduce_defines(gq_text *t, gq_op op, gq_dtype d) {
-  const char *T = gq_cuda_dtype[d], *cmp = op == GQ_OP_AMAX || op == GQ_OP_ARGMAX ? ">" : "<";
-  bool place = op == GQ_OP_ARGMAX || op == GQ_OP_ARGMIN;
-  gq_text_put(t, "#define T %s\n", T);
-  if (op == GQ_OP_SUM) {
-    gq_text_put(t, "#define A %s\n#define R %s\n#define START(x) 0\n", gq_is_float(d) ? "double" : "gq_u64",
-                gq_cuda_dtype[gq_is_float(d) ? d : GQ_I64]);
-    gq_text_put(t, "#define STEP(acc, best, v, j) acc += (A)v;\n#define JOIN(acc, best, v, j) acc += v; "
-                   "(void)best, (void)j;\n");
-    gq_text_put(t, "#define RESULT(out, o, acc, best, add) (out)[o] = (R)((add) ? (A)(out)[o] + (acc) : "
-                   "(acc)); (void)(best);\n");
-    return;
-  }
-  gq_text_put(t, "#define A %s\n#define R %s\n#define START(x) *(x)\n", T, place ? "long long" : T);
-  gq_text_put(t, "#define STEP(acc, best, v, j) if (v %s acc || (v != v && acc == acc)) acc = v, best = j;\n",
-              cmp);
-  gq_text_put(t, "#define JOIN(acc, best, v, j) if (v %s acc || (v != v && acc == acc) || ", cmp);
-  gq_text_put(t, "((v == acc || (v != v && acc != acc)) && j < best)) acc = v, best = j;\n");
-  gq_text_put(t, "#define RESULT(out, o, acc, best, add) (out)[o] = %s; (void)(best);\n",
-              place ? "(best) + 1" : "(acc)");
-}
 
 static void one_side(const gq_layout *x, int mask, bool reduced, dims *d, strides *s, long long *n) {
   int64_t dim[GQ_MAXDIM] = { 0 }, stride[GQ_MAXDIM] = { 0 };
@@ -252,20 +303,18 @@ static void one_side(const gq_layout *x, int mask, bool reduced, dims *d, stride
 enum { SEVERAL = 64 }; /* numbers that are worth a block's threads */
 
 int gq_cuda_reduce(gq_launch *l, gq_op op, gq_dtype d, const gq_layout *x, int axis, int flags, bool add) {
-  static const char *const sections[] = { "layout", "reduce", NULL }, *const names[] = { "many", "few" };
   static gq_cufunction kernels[GQ_NOP][GQ_NDTYPE][2];
   int mask = op == GQ_OP_ARGMAX || op == GQ_OP_ARGMIN ? 1 << axis : flags;
   reduce_args a = { .add = add };
-  gq_text defines = { 0 };
   one_side(x, mask, false, &a.d[0], &a.s[0], &a.kept);
   one_side(x, mask, true, &a.d[1], &a.s[1], &a.over);
   if (op != GQ_OP_SUM && a.over == 0 && a.kept > 0)
     return gq_fail(GQ_ESHAPE, "%s of no numbers: the reduced axes are empty", gq_core->ops[op].name);
   bool few = a.over >= SEVERAL && a.kept < 16 * GQ_NT;
   gq_cufunction *f = &kernels[op][d][few];
-  if (!*f) reduce_defines(&defines, op, d);
-  GQ_TRY(fixed(f, &defines, sections, names[few]));
-  return prepare(l, *f, few ? a.kept * GQ_NT : a.kept, 2, &a, sizeof a);
+  gq_part part = { .kind = GQ_PART_REDUCE, .op = op, .d = d, .few = few };
+  GQ_TRY(fixed(f, &part));
+  return prepare(l, &part, *f, few ? a.kept * GQ_NT : a.kept, 2, &a, sizeof a);
 }
 
 /* ---- by index ---- */
@@ -301,14 +350,6 @@ static void lines_of(gq_op op, const gq_shape *big, const gq_shape *idx, int axi
   a->big = s[0], a->line = s[1];
 }
 
-static void index_defines(gq_text *t, gq_dtype d) {
-  gq_text_put(t, "#define T %s\n#define N(name) name##_%s\n", gq_cuda_dtype[d], gq_cuda_suffix[d]);
-  gq_text_put(t, "#define PLUS(x, y) (T)(%s)\n",
-              d == GQ_BOOL  ? "(x) | (y)"
-              : d == GQ_I64 ? "(gq_u64)(x) + (gq_u64)(y)"
-                            : "(x) + (y)");
-}
-
 typedef struct window_args {
   gq_u64 p[2];
   long long numbers, n, outer, inner, k[GQ_MAXDIM], count[GQ_MAXDIM], size[GQ_MAXDIM], step[GQ_MAXDIM],
@@ -316,40 +357,52 @@ typedef struct window_args {
 } window_args;
 
 int gq_cuda_window(gq_launch *l, gq_dtype d, const gq_attr *attr, gq_shape windows, gq_shape whole) {
-  static const char *const sections[] = { "window", NULL };
   static gq_cufunction kernels[GQ_NDTYPE];
   window_args a = { .numbers = gq_numel(whole), .n = attr->flags, .outer = 1, .inner = 1 };
-  gq_text defines = { 0 };
-  char name[32];
   for (int i = 0; i < attr->axis; i++) a.outer *= whole.dim[i];
   for (int i = attr->axis + attr->flags; i < whole.ndim; i++) a.inner *= whole.dim[i];
   for (int i = 0, at = attr->axis; i < attr->flags; i++, at++) {
     a.k[i] = windows.dim[at], a.count[i] = windows.dim[at + attr->flags], a.size[i] = whole.dim[at];
     a.step[i] = attr->step[at], a.apart[i] = attr->start[at];
   }
-  snprintf(name, sizeof name, "window_add_%s", gq_cuda_suffix[d]);
-  if (!kernels[d]) index_defines(&defines, d);
-  GQ_TRY(fixed(&kernels[d], &defines, sections, name));
-  return prepare(l, kernels[d], a.numbers, 2, &a, sizeof a);
+  gq_part part = { .kind = GQ_PART_WINDOW, .d = d };
+  GQ_TRY(fixed(&kernels[d], &part));
+  return prepare(l, &part, kernels[d], a.numbers, 2, &a, sizeof a);
 }
 
 int gq_cuda_index(gq_launch *l, gq_op op, gq_dtype d, gq_shape x, gq_shape idx, gq_shape out, int axis) {
-  static const char *const sections[] = { "layout", "index", NULL };
   static gq_cufunction kernels[GQ_NOP][GQ_NDTYPE];
   bool adds = op == GQ_OP_INDEX_ADD || op == GQ_OP_SCATTER_ADD,
        lines = op == GQ_OP_GATHER || op == GQ_OP_SCATTER_ADD;
   const gq_shape *big = adds ? &out : &x;
   index_args a = { .count = gq_numel(idx) };
-  gq_text defines = { 0 };
-  char name[32];
-  snprintf(name, sizeof name, "%s_%s", gq_core->ops[op].name, gq_cuda_suffix[d]);
   rows_of(big, axis, &a);
   int64_t n = op == GQ_OP_INDEX_SELECT ? a.outer * a.count * a.inner : a.outer * a.inner;
   if (lines) {
     lines_of(op, big, &idx, axis, &a);
     n = op == GQ_OP_GATHER ? a.count : a.lines;
   }
-  if (!kernels[op][d]) index_defines(&defines, d);
-  GQ_TRY(fixed(&kernels[op][d], &defines, sections, name));
-  return prepare(l, kernels[op][d], n, 4, &a, sizeof a);
+  gq_part part = { .kind = GQ_PART_INDEX, .op = op, .d = d };
+  GQ_TRY(fixed(&kernels[op][d], &part));
+  return prepare(l, &part, kernels[op][d], n, 4, &a, sizeof a);
+}
+
+/* ---- parts of a kernel that a block runs alone: tile.c ---- */
+
+/* Name: of the function, with what tells it from others of its section. */
+void gq_cuda_part(gq_text *t, const gq_part *p, int number, bool first) {
+  static const char *const words[] = { "T",    "F",    "N",      "A",    "R",    "CONVERT", "GQ_FMA", "START",
+                                       "STEP", "JOIN", "RESULT", "PLUS", "move", "many",    "few",    NULL };
+  const char *sections[] = { first ? parts[p->kind].args : "", parts[p->kind].section, NULL };
+  for (int i = 0; words[i]; i++) gq_text_put(t, "#undef %s\n", words[i]);
+  gq_text_put(t, "#define move move_%d\n#define many many_%d\n#define few few_%d\n", number, number, number);
+  parts[p->kind].define(t, p);
+  gq_cuda_sections(t, sections);
+}
+
+void gq_cuda_part_call(gq_text *t, const gq_part *p, int number) {
+  char name[32];
+  part_name(p, name, sizeof name);
+  if (p->kind <= GQ_PART_BYTES || p->kind == GQ_PART_REDUCE) gq_text_put(t, "%s_%d", name, number);
+  else gq_text_put(t, "%s", name);
 }

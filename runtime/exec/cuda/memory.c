@@ -129,8 +129,8 @@ static bool grow(shelf *s, size_t piece, size_t bytes) {
   chunk c = { .piece = piece, .n = n ? n : 1 };
   if (!make_room(s, c.n)) return false;
   int error = gq_cu.allocate(&c.at, c.n * piece);
-  if (error && c.n > 1) c.n = 1, error = gq_cu.allocate(&c.at, piece);
-  if (error && give_back()) error = gq_cu.allocate(&c.at, piece);
+  if (error == GQ_CU_NO_MEMORY && c.n > 1) c.n = 1, error = gq_cu.allocate(&c.at, piece);
+  if (error == GQ_CU_NO_MEMORY && give_back()) error = gq_cu.allocate(&c.at, piece);
   if (error) return none_left(error, bytes);
   c.bytes = calloc(c.n, sizeof *c.bytes);
   if (c.bytes) put_chunk(s, c);

@@ -195,7 +195,8 @@ static int load(const char *text, hash key, gq_cumodule *m) {
   bool kept = read_image(key, &x);
   if (!kept) GQ_TRY(compile(text, &x));
   int error = gq_cu.load(m, x.bytes);
-  if (error && kept) { /* of a driver that takes it no more */
+  if (kept &&
+      (error == GQ_CU_BAD_IMAGE || error == GQ_CU_NO_BINARY)) { /* of a driver that takes it no more */
     gq_free(x.bytes);
     GQ_TRY(compile(text, &x));
     kept = false, error = gq_cu.load(m, x.bytes);

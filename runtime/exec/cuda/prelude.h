@@ -10,11 +10,13 @@ typedef unsigned long long gq_u64;
 
 #if defined(__CUDACC_RTC__) || defined(__CUDACC__)
 
-#define GQ_KERNEL(name, type) extern "C" __global__ void __launch_bounds__(GQ_NT, 1) name(const __grid_constant__ type a)
+#define GQ_ENTRY(name, type) extern "C" __global__ void __launch_bounds__(GQ_NT, 1) name(const __grid_constant__ type a)
 #define GQ_DEVICE static __device__ __forceinline__
+#define GQ_REGION static __device__ __noinline__
 #define GQ_AT(x) ((char *)(x))
 #define GQ_SHARED(T, name, n) __shared__ T name[n];
 #define GQ_SYNC __syncthreads();
+#define GQ_TILE ((int)blockIdx.x)
 #define GQ_BLOCK ((int)blockIdx.x)
 #define GQ_BLOCKS ((int)gridDim.x)
 #define GQ_EACH(i, n) for (int i = (int)threadIdx.x; i < (n); i += GQ_NT)
@@ -45,18 +47,20 @@ typedef unsigned long long uint64_t;
 extern int gq_emu_block, gq_emu_blocks, *gq_emu_thread;
 void gq_emu_barrier(void);
 void gq_emu_shared(void *at, unsigned long long bytes);
-#define GQ_KERNEL(name, type) GQ_KERNEL_(name, type)
-#define GQ_KERNEL_(name, type)                             \
+#define GQ_ENTRY(name, type) GQ_ENTRY_(name, type)
+#define GQ_ENTRY_(name, type)                              \
   static void name##_body(type a);                         \
   const unsigned name##_args = sizeof(type);               \
   void name(const void *a) { name##_body(*(const type *)a); } \
   static void name##_body(type a)
 #define GQ_DEVICE static inline
+#define GQ_REGION static
 /* Addresses of the device are so far from where its memory lies that neither side can take one for its own. */
 #define GQ_AT(x) ((char *)((x) - 0x400000000000ull))
 #define GQ_SHARED(T, name, n) \
   static T name[n];           \
   gq_emu_shared(name, sizeof name);
+#define GQ_TILE gq_emu_block
 #define GQ_BLOCK gq_emu_block
 #define GQ_BLOCKS gq_emu_blocks
 #if defined(GQ_FIBER)
@@ -68,7 +72,7 @@ void gq_emu_shared(void *at, unsigned long long bytes);
 #define GQ_SYNC
 #define GQ_NEXT(i) ((i) + 1) % GQ_NT ? (i) + 1 : (i) + 1 + (long long)(GQ_BLOCKS - 1) * GQ_NT
 #if defined(GQ_BACKWARDS)
-#define GQ_EACH(i, n) for (int i = (n)-1; i >= 0; i--)
+#define GQ_EACH(i, n) for (int i = (int)(n) - 1; i >= 0; i--)
 /* by chunks of a block's threads, each from its end */
 #define GQ_ALL(i, n)                                                                                      \
   for (long long i##_ = (long long)GQ_BLOCK * GQ_NT, i; i##_ < ((n) + GQ_NT - 1) / GQ_NT * GQ_NT; i##_ = GQ_NEXT(i##_)) \
@@ -84,6 +88,19 @@ GQ_DEVICE gq_u64 atomicMin(gq_u64 *p, gq_u64 v) {
   return old;
 }
 
+#endif
+
+/* With GQ_TILED kernels are parts of one kernel, GQ_ENTRY, of which each block runs all for a tile of its own. */
+#ifdef GQ_TILED
+#undef GQ_ALL
+#undef GQ_BLOCK
+#undef GQ_BLOCKS
+#define GQ_ALL(i, n) GQ_EACH(i, n)
+#define GQ_BLOCK 0
+#define GQ_BLOCKS 1
+#define GQ_KERNEL(name, type) GQ_DEVICE void name(const type a)
+#else
+#define GQ_KERNEL(name, type) GQ_ENTRY(name, type)
 #endif
 
 #ifndef __FMA__

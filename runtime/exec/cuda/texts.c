@@ -43,6 +43,10 @@ void gq_cuda_text(gq_text *t, const char *defines, const char *const *sections) 
   gq_cuda_append(t, text_prelude);
   gq_cuda_append(t, text_vmath);
   gq_cuda_append(t, defines);
+  gq_cuda_sections(t, sections);
+}
+
+void gq_cuda_sections(gq_text *t, const char *const *sections) {
   for (; *sections; sections++) section(t, *sections);
 }
 

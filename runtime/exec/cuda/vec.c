@@ -152,10 +152,26 @@ static void apart(gq_dtype d, size_t n, const void *x, const void *y, double sum
   sum[0] += t.sum, sum[1] += t.more;
 }
 
-/* k is the number of slices, which is one here. */
+static int join(gq_dtype d, size_t n, int k, size_t ld, void *const *x, void *const *y_, double *sum) {
+  size_t bytes = 2 * (size_t)k * sizeof(gq_u64);
+  gq_u64 *table = gq_alloc(bytes);
+  void *there = gq_cuda_allocate(bytes);
+  tally out = { 0 };
+  int status = table && there ? GQ_OK : gq_nomem(bytes);
+  for (int r = 0; r < k && status == GQ_OK; r++)
+    table[r] = at(x[(size_t)r * ld]), table[k + r] = y_ ? at(y_[(size_t)r * ld]) : 0;
+  if (status == GQ_OK) status = gq_cuda_put(there, table, bytes);
+  if (status == GQ_OK)
+    status = tallied(JOINED, d, &(args){ { 0, 0, at(there) }, .n = (long long)n, .rows = k }, &out);
+  gq_free(table);
+  gq_cuda_release(there);
+  *sum += status == GQ_OK ? out.sum : NAN;
+  return status;
+}
+
+/* k is the number of slices. */
 static void joined(gq_dtype d, size_t n, int k, size_t ld, void *const *x, void *const *y_, double *sum) {
-  if (k != 1) gq_cuda_later(gq_fail(GQ_EUNSUPPORTED, "cuda: a batch in %d slices", k));
-  else *sum += tell(JOINED, d, (args){ { 0, at(x[0]), y_ ? at(y_[0]) : 0 }, .n = (long long)n }).sum;
+  if (n) gq_cuda_later(join(d, n, k, ld, x, y_, sum));
 }
 
 static bool nonzero(gq_dtype d, size_t n, const void *x) {
