@@ -30,10 +30,10 @@ static int samples_new(int64_t n, gq_samples *s) {
   return gq_tensor_new(GQ_F64, shape, &s->t);
 }
 
-/* As many workers as have lanes to fill. */
+/* As many workers as have lanes to fill; one where they would ask one device. */
 static int workers(const gq_field *f) {
   int64_t samples = f->shape.dim[0], packs = f->lanes[0] ? (samples + f->lanes[0] - 1) / f->lanes[0] : 1;
-  int64_t most = f->on->lowering->slices(), n = most < packs ? most : packs;
+  int64_t most = f->on->lowering->side ? 1 : gq_threads(), n = most < packs ? most : packs;
   return n < 1 ? 1 : (int)n;
 }
 
