@@ -381,7 +381,8 @@ static int run_tiles(const sides *s) {
   for (int i = 0; i < s->n; i++)
     ((gq_u64 *)(void *)stage.here)[(i + 1) * width - GQ_TILE_MORE + GQ_TILE_FLAGS] = (gq_u64)(uintptr_t)flags;
   GQ_TRY(gq_cuda_put(stage.there, stage.here, total));
-  GQ_TRY(gq_cuda_launch(c->tile[s->phase], s->n, &(gq_u64){ (gq_u64)(uintptr_t)stage.there }));
+  gq_u64 table = (gq_u64)(uintptr_t)stage.there;
+  GQ_TRY(gq_cuda_launch(c->tile[s->phase], s->n, &table));
   if (total > results) GQ_TRY(gq_cuda_get(stage.here + results, stage.there + results, total - results));
   give(s, results);
   if (!flags) return GQ_OK;
