@@ -134,7 +134,7 @@ static int lock_gc(lua_State *L) {
 /* Shorter where a signal comes, so that Ctrl-C is not kept waiting. */
 static int nap(lua_State *L) {
   lua_Number s = luaL_checknumber(L, 1);
-  luaL_argcheck(L, s >= 0 && s < 1e6, 1, "seconds expected");
+  luaL_argcheck(L, s >= 0 && s <= 0.1, 1, "seconds up to 0.1 expected");
   struct timespec t = { (time_t)s, (long)((s - (lua_Number)(time_t)s) * 1e9) };
   nanosleep(&t, NULL);
   return 0;
