@@ -104,8 +104,8 @@ for i = 1, count do
       for _, dtype in ipairs { "float32", "float64" } do
         for _, e in ipairs(engines) do
           local n = tally[kind[1] .. e[1]]
-          local got, info, longest = solve(case, dtype, { gradient = e[2], audit = 1, method = method, rtol = tol, atol = tol,
-            max_steps = 1e5 })
+          local got, info, longest = solve(case, dtype, { gradient = e[2], audit = 1, method = method, rtol = tol,
+            atol = tol, max_steps = 1e5 })
           n[1] = n[1] + 1
           if not got then
             n[6] = n[6] + 1

@@ -207,7 +207,7 @@ describe("info.gradient_error", function()
   local function alarm(info) return (info.warning or ""):find("a tenth of the tolerances", 1, true) end
 
   -- z' = theta sin(w t) - z / 2 at theta = 0: dz(10)/dtheta of the formula
-  local function hidden(w, last)
+  local function aliased(w, last)
     local c, e = 0.5, math.exp(-0.5 * last)
     return 2 * e * (c * math.sin(w * last) - w * math.cos(w * last) + w * e) / (c * c + w * w)
   end
@@ -215,9 +215,10 @@ describe("info.gradient_error", function()
   it("sees an oscillation that the parameter alone knows of, which direct aliases", function()
     for _, dtype in ipairs { "float32", "float64" } do
       local theta = parameter({ 0 }, dtype)
-      local info, got = solve(function(t, z) return theta * gq.sin(20 * t) - z / 2 end, theta, 3, { rtol = 1e-3, atol = 1e-3 })
+      local info, got = solve(function(t, z) return theta * gq.sin(20 * t) - z / 2 end, theta, 3,
+        { rtol = 1e-3, atol = 1e-3 })
       assert.equal("direct", info.engine)
-      assert.truthy(math.abs(got / hidden(20, 3) - 1) > 0.1)
+      assert.truthy(math.abs(got / aliased(20, 3) - 1) > 0.1)
       assert.truthy(info.gradient_error > 0.08)
       assert.truthy(alarm(info), info.warning)
       assert.truthy(info.nfe_audit > 0)
@@ -237,7 +238,9 @@ describe("info.gradient_error", function()
         assert.is_nil(bare.gradient_error)
         assert.is_nil(bare.nfe_audit)
         assert.equal(want, got)
-        for _, key in ipairs { "nfe", "nfe_backward", "steps", "nodes", "peak_bytes" } do assert.equal(bare[key], info[key], key) end
+        for _, key in ipairs { "nfe", "nfe_backward", "steps", "nodes", "peak_bytes" } do
+          assert.equal(bare[key], info[key], key)
+        end
       end
     end
   end)
@@ -265,8 +268,9 @@ describe("info.gradient_error", function()
   it("is of solves whose steps are chosen, by auto where that took direct, and by gq that refines", function()
     local k = parameter({ 0.7 }, "float64")
     local function f(_, z) return -k * z end
-    for _, o in ipairs { { gradient = "direct" }, { gradient = "adjoint" }, { parity = true }, { method = "rk4", step_size = 0.1 },
-      { gq = { paper = true } }, { gq = { nodes = 5 } }, { gradient = "gq", method = "kvaerno5" }, { trace = false, params = { k } } } do
+    for _, o in ipairs { { gradient = "direct" }, { gradient = "adjoint" }, { parity = true },
+      { method = "rk4", step_size = 0.1 }, { gq = { paper = true } }, { gq = { nodes = 5 } },
+      { gradient = "gq", method = "kvaerno5" }, { trace = false, params = { k } } } do
       assert.is_nil(solve(f, k, 1, o).gradient_error)
     end
   end)

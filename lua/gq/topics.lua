@@ -78,8 +78,9 @@ adjoint: {...}, of the continuous engines
   method, rtol, atol, step_size, max_steps, norm: the forward solve's by default
   trajectory: where z is on the way back: "dense" (every step kept), "checkpoint" (checkpoints 16
     states kept, the steps between run again), "interpolated" (from points Chebyshev points an
-    interval, by default as many as rtol asks for: 16, doubled while the error is over a tolerance), "reverse" (solved again: memory does not grow, but what decays fast explodes
-    backwards); "auto" (default): dense, and checkpoint where that passes memory_limit
+    interval; by default 16, doubled while the error is over a tolerance), "reverse" (solved again:
+    memory does not grow, but what decays fast explodes backwards);
+    "auto" (default): dense, and checkpoint where that passes memory_limit
   impulses: "restart" at every time; "moments": many times at the cost of few; "auto" (default):
     moments from 9 times on
   scale: true: atol of the adjoint is relative to the size of the loss's gradients

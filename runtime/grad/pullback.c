@@ -170,10 +170,6 @@ static bool asks_for_audit(const gq_solution *s) {
   return !(s->o.engine->traits & GQ_TWICE) && s->info.spectrum > 0.1 && s->plan->alarms++ % 50 == 0;
 }
 
-int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor **gt, gq_tensor **gcapture) {
-  return gq_odeint_backward_sums(s, gz, (double[2]){ 0, 0 }, gz0, gt, gcapture);
-}
-
 /* Cotangents of what was not reached are nobody's, whatever they are. */
 static int drop_unreached(const gq_solution *s, gq_tensor **gz) {
   const gq_sampleset *r = s->samples;
@@ -231,11 +227,10 @@ static int backward_sums(gq_solution *s, gq_tensor *gz_, const double sums[2], g
     if (s->bytes > s->info.peak_bytes) s->info.peak_bytes = s->bytes;
     s->bytes = held;
     s->info.nfe_backward = b.nfe;
-    gq_plan_leave(s->plan);
-    if (status == GQ_OK && s->audit && gz_) status = gq_audit_compare(s, gz_, gcapture);
     for (int i = 0; collected && status != GQ_OK && i < s->plan->field->ncapture; i++)
       gq_tensor_unref(gcapture[i]), gcapture[i] = NULL;
-  } else gq_plan_leave(s->plan);
+  }
+  gq_plan_leave(s->plan);
   gq_grads_done(&b.grads);
   gq_tensor_unref(b.gz);
   if (status == GQ_OK) gq_solution_give_back(s);
@@ -246,8 +241,8 @@ static int backward_sums(gq_solution *s, gq_tensor *gz_, const double sums[2], g
   return status;
 }
 
-int gq_odeint_backward_sums(gq_solution *s, gq_tensor *gz_, const double sums[2], gq_tensor **gz0,
-                            gq_tensor **gt, gq_tensor **gcapture) {
+int gq_solve_back(gq_solution *s, gq_tensor *gz_, const double sums[2], gq_tensor **gz0, gq_tensor **gt,
+                  gq_tensor **gcapture) {
   if (!gz_ || !s->unreached) return backward_sums(s, gz_, sums, gz0, gt, gcapture);
   gq_tensor *part;
   gq_shape shape = gz_->shape;

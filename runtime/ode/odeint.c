@@ -492,7 +492,7 @@ static int retreat(const gq_planspec *s, const gq_ode_options *asked, gq_ode_opt
   return GQ_OK;
 }
 
-static int give_up(const gq_problem *p, gq_tensor **z, gq_solution **sol, int status) {
+int gq_solve_undo(const gq_problem *p, gq_tensor **z, gq_solution **sol, int status) {
   gq_solution_free(*sol);
   gq_tensor_unref(*z);
   if (p->dense_) gq_dense_free(*p->dense_), *p->dense_ = NULL;
@@ -500,8 +500,8 @@ static int give_up(const gq_problem *p, gq_tensor **z, gq_solution **sol, int st
   return status;
 }
 
-int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tensor **z, gq_info *info,
-              gq_solution **sol) {
+int gq_solve(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tensor **z, gq_info *info,
+             gq_solution **sol) {
   gq_ode_options own = *o;
   bool over = false;
   int reached;
@@ -519,16 +519,12 @@ int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_ten
     GQ_TRY(info->status = retreat(&spec, o, &own, info));
     status = solve(p, &own, partial, false, &over, z, info, sol, &reached);
   }
-  if (status == GQ_OK && *sol && gq_audit_due(p, o, *sol)) {
-    status = info->status = gq_audit_solve(p, o, *sol);
-    if (status != GQ_OK) return give_up(p, z, sol, status);
-  }
   if (status == GQ_OK || !*z || *sol || own.engine->keeps == GQ_KEEP_NOTHING) return status;
   char message[1024];
   snprintf(message, sizeof message, "%s", gq_message());
   int made = solve_part(p, &own, reached, *z, sol);
   if (made != GQ_ENOMEM && made != GQ_EINTERRUPT) return gq_fail(status, "%s", message);
-  return info->status = give_up(p, z, sol, made);
+  return info->status = gq_solve_undo(p, z, sol, made);
 }
 
 void gq_solution_free(gq_solution *s) {
@@ -537,7 +533,8 @@ void gq_solution_free(gq_solution *s) {
   if (s->plan) gq_steps_give_back(&s->ends, s->plan, 0, s->ends.room);
   gq_dense_free(s->dense);
   gq_along_done(&s->along);
-  gq_audit_free(s->audit);
+  gq_solution_free(s->tighter);
+  gq_free(s->size);
   gq_sampleset_free(s->samples);
   gq_binding_free(s->bind);
   if (s->o.trajectory->done) s->o.trajectory->done(s); /* into the field's backend: the plan's */

@@ -28,7 +28,8 @@ struct gq_solution {
   bool trivial;                /* nothing to integrate: all times equal, or an empty state */
   gq_along along;              /* SDEs */
   gq_dense *dense;             /* until the solve is done */
-  struct gq_audit *audit;      /* auto: the same by gq, until a backward pass has compared the gradients */
+  struct gq_solution *tighter; /* grad/audit.c: the same at a tenth of the tolerances, until gradients were compared; */
+  double *size;                /* [ncapture] |parameter| */
   gq_split *split;             /* parity: the tensors that z was packed from, or NULL */
   gq_info info;
   size_t bytes;                /* held for this solve */
@@ -48,13 +49,11 @@ typedef struct gq_pullback {
 /* From the start again, with a gradient of zero (grad/pullback.c). */
 int gq_pullback_again(gq_pullback *b);
 
-/* grad/audit.c: is this solve one to compare with; solve it by gq; take the gradients of both, into info. Errors only
-** where the user interrupts. */
-typedef struct gq_audit gq_audit;
-bool gq_audit_due(const gq_problem *p, const gq_ode_options *asked, const gq_solution *s);
-int gq_audit_solve(const gq_problem *p, const gq_ode_options *asked, gq_solution *s);
-int gq_audit_compare(gq_solution *s, gq_tensor *gz, gq_tensor *const *gcapture);
-void gq_audit_free(gq_audit *a);
+/* gq_odeint and its backward pass (grad/audit.c audits them) without audit; undo: gives back what the solve made. */
+int gq_solve(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tensor **z, gq_info *info, gq_solution **sol);
+int gq_solve_undo(const gq_problem *p, gq_tensor **z, gq_solution **sol, int status);
+int gq_solve_back(gq_solution *s, gq_tensor *gz_, const double sums[2], gq_tensor **gz0, gq_tensor **gt,
+                  gq_tensor **gcapture);
 
 /* A captured number that is not finite explains a failure better than the state does. */
 int gq_explain(const gq_solution *s, int status);
