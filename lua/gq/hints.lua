@@ -69,11 +69,14 @@ local function likeness(t, key)
 end
 
 local function index(what, t, known)
+  local unlike, n = {}, 0                                 -- asked for before: duck typing asks again and again
   return function(_, key)
-    if type(key) ~= "string" or key:sub(1, 1) == "_" or key == "debug" then return nil end
+    if type(key) ~= "string" or key:sub(1, 1) == "_" or key == "debug" or unlike[key] then return nil end
     if known[key] then say(what, key, known[key]) end
     local near = likeness(t, key)
     if near then say(what, key, what .. (what == "x" and ":" or ".") .. near) end
+    if n == 1000 then unlike, n = {}, 0 end
+    unlike[key], n = true, n + 1
   end
 end
 
