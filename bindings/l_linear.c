@@ -76,6 +76,7 @@ static int64_t key_of(const gq_tensor *t, const void *p, int64_t i) {
 static int core_argsort(lua_State *L) {
   gq_tensor *t = operand(L, 1, "sort"), **h = gqL_pushtensor(L), **to = gqL_pushtensor(L);
   bool falling = lua_toboolean(L, 2);
+  if (t->shape.ndim == 0) return gqL_error(L, "sort: a tensor without dimensions has nothing to sort");
   gqL_retry(L, gq_tensor_host(t, h));
   gqL_retry(L, gq_tensor_empty(GQ_I64, t->shape, to));
   int64_t n = t->shape.dim[t->shape.ndim - 1], rows = n ? gq_numel(t->shape) / n : 0,

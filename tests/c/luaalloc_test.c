@@ -148,9 +148,9 @@ static bool check(const run *r, const outcome *o, size_t blocks) {
 /* Each run opens a state of its own, which is what costs. Sanitizers are slow, and memory_spec.lua fails every one of
 ** the runtime's allocations there. */
 #ifdef GQ_DEBUG
-static const long sparse[NKIND] = { 8, 4 };
+static const long sparse[NKIND] = { 1, 1 };
 #else
-static const long sparse[NKIND] = { 15, 10 };
+static const long sparse[NKIND] = { 2, 2 };
 #endif
 
 /* Every n of the first few, then ever fewer, until the work is done without reaching n. */
