@@ -26,7 +26,7 @@ static const char *part(lua_State *L, int arg, size_t *n) {
   size_t size;
   const char *s = luaL_checklstring(L, arg, &size);
   lua_Integer at = luaL_optinteger(L, arg + 1, 0),
-              count = luaL_optinteger(L, arg + 2, (lua_Integer)size - at);
+              count = luaL_optinteger(L, arg + 2, at < 0 ? 0 : (lua_Integer)size - at);
   if (at < 0 || count < 0 || (size_t)at > size || (size_t)count > size - (size_t)at)
     luaL_error(L, "it ends at byte %I, %I bytes from byte %I on are needed", (LUAI_UACINT)size,
                (LUAI_UACINT)count, (LUAI_UACINT)at);
@@ -133,7 +133,9 @@ static int core_numbers(lua_State *L) {
   bool big = lua_toboolean(L, 5);
   gq_dtype d = gqL_checkdtype(L, 6);
   double scale = luaL_optnumber(L, 7, 1);
-  lua_Integer width = luaL_optinteger(L, 9, count), step = luaL_optinteger(L, 8, width * each);
+  lua_Integer width = luaL_optinteger(L, 9, count);
+  luaL_argcheck(L, width < (lua_Integer)1 << 58 && width >= 0, 3, "more than a string holds");
+  lua_Integer step = luaL_optinteger(L, 8, width * each);
   lua_Integer groups = width > 0 ? count / width : 0;
   if (at < 0 || count < 0 || (width > 0 && count % width) || step < width * each ||
       step > INT32_MAX * (lua_Integer)64 ||
