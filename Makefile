@@ -341,7 +341,7 @@ install: all shared luacats
 	ln -sf libgq.so.$(version) $(to_lib)/libgq.so
 	install -m 755 $(top)/gq.so $(to_lib)/lua/5.4/
 	echo "$$pkgconfig" > $(to_lib)/pkgconfig/gqlua.pc
-	install -m 644 packaging/gqlua.1 $(to)/share/man/man1/
+	install -m 644 scripts/gqlua.1 $(to)/share/man/man1/
 	install -m 644 examples/*.lua examples/embed.c $(to)/share/gqlua/examples/
 	install -m 644 examples/gallery/* $(to)/share/gqlua/examples/gallery/
 	install -m 644 build/gq.d.lua $(to)/share/gqlua/library/

@@ -95,7 +95,7 @@ describe("make install", function()
     for option in run(place .. "/bin/gqlua --help"):gmatch("\n  (%-%-?[%a]+)") do
       assert.truthy(page:find(option:gsub("^%-%-", ""), 1, true), option)
     end
-    assert.truthy(read("packaging/gqlua.1"):find('"gqlua ' .. require("gq").version.gq .. '"', 1, true))
+    assert.truthy(read("scripts/gqlua.1"):find('"gqlua ' .. require("gq").version.gq .. '"', 1, true))
   end)
 
   test("what editors are told: every function, in Lua that compiles", function()
