@@ -4,39 +4,21 @@
 -- steps of 2^-12 along the same path. In brackets what the method's row says. Langevin methods: a double well.
 
 local gq = require "gq"
-local f64, rows = { dtype = "float64" }, 200
+local here = arg[0]:match("^(.*)/[^/]*$") or "."
+local helper, rows = require "tests.helper", 200
+local noises, diffusion, drift = dofile(here .. "/../tests/problems.lua").noisy(rows)
 
-local function net(seed, out)
-  gq.manual_seed(seed)
-  local m = gq.nn.mlp { sizes = { 2, 8, out or 2 }, activation = "tanh", time = true }
-  m:to "float64"
-  return m
-end
-
-local F, G, GG = net(1), net(2), net(3, 4)
-local A = gq.tensor({ { 0.6, 0.2 }, { -0.1, 0.5 } }, f64)
-local noises = { "diagonal", "scalar", "additive", "general", "commutative" }
-local diffusion = {
-  diagonal = function(t, z) return (0.7 + 0.2 * t) * gq.sin(z + 0.5) + 0.5 end,
-  scalar = G,
-  additive = function(t) return A * (1 + t) end,
-  general = function(t, z) return GG(t, z):reshape { rows, 2, 2 } end,
-  commutative = function(t, z) return gq.stack({ 0.6 * gq.sin(z), (0.5 + 0.1 * t) * gq.sin(z) }, -1) end,
-}
-
--- The slope of log(error) over log(dt), by least squares.
 local function slope(at)
-  local fine, n, sx, sy, sxx, sxy = at(2 ^ -12), 0, 0, 0, 0, 0
+  local fine, dts, errors = at(2 ^ -12), {}, {}
   for k = 4, 8 do
-    local x, y = -k * math.log(2), 0.5 * math.log((at(2 ^ -k) - fine):square():mean():item())
-    n, sx, sy, sxx, sxy = n + 1, sx + x, sy + y, sxx + x * x, sxy + x * y
+    dts[#dts + 1], errors[#errors + 1] = 2 ^ -k, (at(2 ^ -k) - fine):square():mean():item() ^ 0.5
   end
-  return (n * sxy - sx * sy) / (n * sxx - sx * sx)
+  return helper.slope(dts, errors)
 end
 
 local function measured(m, noise)
   local langevin = gq.langevin { grad = function(x) return x ^ 3 - x end }
-  local sde = m.langevin and langevin or gq.sde { drift = function(t, z) return F(t, z) - z end,
+  local sde = m.langevin and langevin or gq.sde { drift = drift,
     diffusion = diffusion[noise], noise = noise, calculus = m.stratonovich and "stratonovich" or "ito" }
   local z0 = gq.randn(rows, m.langevin and 4 or 2, { seed = 5, dtype = "float64" })
   return slope(function(dt)

@@ -17,6 +17,24 @@ local function components(z)
   return table.unpack(list)
 end
 
+-- SDEs of two numbers by random networks, float64: the kinds of noise; by kind the diffusion; the drift.
+function problems.noisy(rows)
+  local function net(seed, out)
+    gq.manual_seed(seed)
+    local m = gq.nn.mlp { sizes = { 2, 8, out or 2 }, activation = "tanh", time = true }
+    m:to "float64"
+    return m
+  end
+  local F, G, GG, A = net(1), net(2), net(3, 4), vector { { 0.6, 0.2 }, { -0.1, 0.5 } }
+  return { "diagonal", "scalar", "additive", "general", "commutative" }, {
+    diagonal = function(t, z) return (0.7 + 0.2 * t) * gq.sin(z + 0.5) + 0.5 end,
+    scalar = G,
+    additive = function(t) return A * (1 + t) end,
+    general = function(t, z) return GG(t, z):reshape { rows, 2, 2 } end,
+    commutative = function(t, z) return gq.stack({ 0.6 * gq.sin(z), (0.5 + 0.1 * t) * gq.sin(z) }, -1) end,
+  }, function(t, z) return F(t, z) - z end
+end
+
 -- Options of every engine of the table, with a method that it takes; own[name] over them, false leaves it out.
 function problems.engines(own)
   local list = {}

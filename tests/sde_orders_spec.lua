@@ -2,31 +2,14 @@
 
 local gq = require "gq"
 local helper = require "tests.helper"
+local problems = require "tests.problems"
 local refused = helper.refused
 
-local f64 = { dtype = "float64" }
 local rows = 100
-
-local function net(seed, out)
-  gq.manual_seed(seed)
-  local m = gq.nn.mlp { sizes = { 2, 8, out or 2 }, activation = "tanh", time = true }
-  m:to "float64"
-  return m
-end
-
-local F, G, GG = net(1), net(2), net(3, 4)
-local A = gq.tensor({ { 0.6, 0.2 }, { -0.1, 0.5 } }, f64)
-local kinds = {
-  diagonal = function(t, z) return (0.7 + 0.2 * t) * gq.sin(z + 0.5) + 0.5 end,
-  scalar = G,
-  additive = function(t) return A * (1 + t) end,
-  general = function(t, z) return GG(t, z):reshape { rows, 2, 2 } end,
-  commutative = function(t, z) return gq.stack({ 0.6 * gq.sin(z), (0.5 + 0.1 * t) * gq.sin(z) }, -1) end,
-}
+local noises, kinds, drift = problems.noisy(rows)
 
 local function problem(noise, calculus, g)
-  return gq.sde { drift = function(t, z) return F(t, z) - z end, diffusion = g or kinds[noise], noise = noise,
-    calculus = calculus }
+  return gq.sde { drift = drift, diffusion = g or kinds[noise], noise = noise, calculus = calculus }
 end
 
 local z0 = gq.randn(rows, 2, { seed = 5, dtype = "float64" })
@@ -54,7 +37,7 @@ describe("strong order of", function()
   teardown(function() gq.set_threads(threads) end)
 
   for _, m in ipairs(ordinary()) do
-    for _, noise in ipairs { "diagonal", "scalar", "additive", "general", "commutative" } do
+    for _, noise in ipairs(noises) do
       for _, calculus in ipairs { "ito", "stratonovich" } do
         local nominal = m.strong[noise]
         if m[calculus] and nominal then
@@ -75,10 +58,10 @@ describe("strong order of", function()
     local function solve(noise, g, method)
       return gq.sdeint, problem(noise, "stratonovich", g), z0, { 0, 1 }, { dt = 0.1, method = method }
     end
-    refused("other z_j", solve("diagonal", G, "milstein"))
-    refused("use reversible_heun, heun", solve("diagonal", G, "milstein"))
+    refused("other z_j", solve("diagonal", kinds.scalar, "milstein"))
+    refused("use reversible_heun, heun", solve("diagonal", kinds.scalar, "milstein"))
     refused("commutative", solve("general", kinds.general, "milstein"))
     refused("depends on z", solve("additive", kinds.general, "heun"))
-    assert.below(0.35, order(problem("diagonal", "stratonovich", G), "heun"))
+    assert.below(0.35, order(problem("diagonal", "stratonovich", kinds.scalar), "heun"))
   end)
 end)

@@ -3,13 +3,8 @@
 
 local gq = ...
 local core = gq.core
+local define = core.define
 local describe, fail, traced, need, options = core.describe, core.fail, core.traced, core.need, core.options
-
-local function define(name, f, doc)
-  gq[name] = f
-  core.methods[name] = f
-  gq.docs[f] = doc
-end
 
 local function check(x, what)
   if not gq.is_tensor(x) then fail(("%s: tensor expected, got %s"):format(what, describe(x))) end

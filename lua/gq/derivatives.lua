@@ -7,7 +7,7 @@ local describe, traced = gq.core.describe, gq.core.traced
 
 -- x in a place of its own in the graph, still behind x, and f there.
 local function at(f, x, what)
-  if not gq.is_tensor(x) or x.dtype ~= "float32" and x.dtype ~= "float64" then
+  if not gq.core.is_float(x) then
     error(("%s: x: a float tensor expected, got %s"):format(what, describe(x)), 3)
   end
   if not gq.recording() then

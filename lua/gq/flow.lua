@@ -8,13 +8,12 @@
 local gq = ...
 local core = gq.core
 local options, need, one_of, describe, fail = core.options, core.need, core.one_of, core.describe, core.fail
+local is_float = core.is_float
 local nn = gq.nn
 
 local traces, noises = { "exact", "hutchinson" }, { "rademacher", "gaussian" }
 
 local function text(shape) return table.concat(shape, ", ") end
-local function is_float(x) return gq.is_tensor(x) and (x.dtype == "float32" or x.dtype == "float64") end
-
 -- ---- the trace of the Jacobian ----
 
 -- The sum of dy_i/dz_i over the D numbers of a sample, {n}: D products with the Jacobian.

@@ -2,13 +2,7 @@
 -- once, in traces and to any order of derivative, and each is a method of tensors too.
 
 local gq = ...
-local describe = gq.core.describe
-
-local function define(name, f, doc)
-  gq[name] = f
-  gq.core.methods[name] = f
-  gq.docs[f] = doc
-end
+local describe, define = gq.core.describe, gq.core.define
 
 local function check(x, what)
   if not gq.is_tensor(x) then error(("%s: tensor expected, got %s"):format(what, describe(x)), 3) end

@@ -5,10 +5,9 @@
 local gq = ...
 local core = gq.core
 local options, need, one_of, describe, fail = core.options, core.need, core.one_of, core.describe, core.fail
+local is_float = core.is_float
 
 -- ---- the data ----
-
-local function is_float(x) return x.dtype == "float32" or x.dtype == "float64" end
 
 -- Times as numbers, increasing.
 local function check_times(t, what)
@@ -90,7 +89,7 @@ end
 local function check_data(x, t, o, what)
   local n = #t
   if type(x) == "table" then x = gq.tensor(x) end
-  if not gq.is_tensor(x) or not is_float(x) then
+  if not is_float(x) then
     fail(("%s: x: a float tensor expected, got %s"):format(what, describe(x)))
   end
   if core.traced(x) then fail(what .. ": x is a traced value: interpolate outside of the dynamics function") end

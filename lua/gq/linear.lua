@@ -3,13 +3,8 @@
 
 local gq = ...
 local core = gq.core
+local define = core.define
 local describe, fail = core.describe, core.fail
-
-local function define(name, f, doc)
-  gq[name] = f
-  core.methods[name] = f
-  gq.docs[f] = doc
-end
 
 local function check(a, what)
   local shape = gq.is_tensor(a) and a.shape or {}

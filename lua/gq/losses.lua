@@ -2,15 +2,8 @@
 
 local gq = ...
 local core = gq.core
+local define, is_float = core.define, core.is_float
 local options, need, one_of, describe, fail = core.options, core.need, core.one_of, core.describe, core.fail
-
-local function define(name, f, doc)
-  gq[name] = f
-  core.methods[name] = f
-  gq.docs[f] = doc
-end
-
-local function is_float(x) return gq.is_tensor(x) and (x.dtype == "float32" or x.dtype == "float64") end
 
 local function check(x, what, name)
   if not is_float(x) then fail(("%s: %s: a float tensor expected, got %s"):format(what, name, describe(x))) end

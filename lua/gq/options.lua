@@ -134,7 +134,18 @@ local function copy(opts, changes)
   return o
 end
 
+local function is_float(x) return gq.is_tensor(x) and (x.dtype == "float32" or x.dtype == "float64") end
+
+-- A function that is a method of tensors too.
+local function define(name, f, doc)
+  gq[name] = f
+  gq.core.methods[name] = f
+  gq.docs[f] = doc
+end
+
 gq.core.options = options
+gq.core.is_float = is_float
+gq.core.define = define
 gq.core.is_callable = tests.callable
 gq.core.need = need
 gq.core.one_of = one_of

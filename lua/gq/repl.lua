@@ -204,15 +204,18 @@ local function command(term, state, line)
   return true
 end
 
--- ---- history ----
+-- ---- history, and files of the user's ----
 
--- $XDG_STATE_HOME/gqlua/history, by default under ~/.local/state; nil where there is no home.
-function repl.history_path(getenv)
+-- A file of the user's: $VARIABLE/gqlua/name, by default under a folder of the home; nil where there is no home.
+local function own_path(getenv, variable, folder, name)
   getenv = getenv or os.getenv
-  local state, home = getenv("XDG_STATE_HOME"), getenv("HOME")
-  if state and state:sub(1, 1) == "/" then return state .. "/gqlua/history" end
-  return home and home:sub(1, 1) == "/" and home .. "/.local/state/gqlua/history" or nil
+  local given, home = getenv(variable), getenv("HOME")
+  if given and given:sub(1, 1) == "/" then return given .. "/gqlua/" .. name end
+  return home and home:sub(1, 1) == "/" and home .. folder .. "/gqlua/" .. name or nil
 end
+
+function repl.history_path(getenv) return own_path(getenv, "XDG_STATE_HOME", "/.local/state", "history") end
+function repl.rc_path(getenv) return own_path(getenv, "XDG_CONFIG_HOME", "/.config", "rc.lua") end
 
 local function read_history(path)
   local file = io.open(path, "r")
@@ -254,14 +257,6 @@ end
 
 local function plain_call(f, ...)
   return xpcall(f, debug.traceback, ...)
-end
-
--- $XDG_CONFIG_HOME/gqlua/rc.lua, by default under ~/.config; nil where there is no home.
-function repl.rc_path(getenv)
-  getenv = getenv or os.getenv
-  local config, home = getenv("XDG_CONFIG_HOME"), getenv("HOME")
-  if config and config:sub(1, 1) == "/" then return config .. "/gqlua/rc.lua" end
-  return home and home:sub(1, 1) == "/" and home .. "/.config/gqlua/rc.lua" or nil
 end
 
 -- The user's own settings; one that fails is told of and left.

@@ -4,20 +4,12 @@
 
 local gq = ...
 local core = gq.core
+local define, is_float = core.define, core.is_float
 local options, need, one_of, describe, fail = core.options, core.need, core.one_of, core.describe, core.fail
-
 local moments = core.moments
-
-local function define(name, f, doc)
-  gq[name] = f
-  core.methods[name] = f
-  gq.docs[f] = doc
-end
 
 local function dims(list) return "{" .. table.concat(list, ", ") .. "}" end
 local function times(list) return table.concat(list, " x ") end
-
-local function is_float(x) return gq.is_tensor(x) and (x.dtype == "float32" or x.dtype == "float64") end
 
 -- One integer of at least `least` for each of n dimensions, from one or a list of them.
 local function several(v, n, least, what, name)

@@ -220,12 +220,18 @@ static int lower_view(gq_compiler *c, gq_ref r) {
   return copy(c, &v, shape, size_of(c, r), c->info[r].home, stride);
 }
 
+/* An instruction that writes r's home from its first nargs operands. */
+static int from_operands(gq_compiler *c, gq_ref r, gq_instr_kind kind, int nargs, gq_instr **out) {
+  GQ_TRY(add_instr(c, kind, nargs + 1, out));
+  (*out)->loc[0] = c->info[r].home;
+  for (int k = 0; k < nargs; k++) (*out)->loc[k + 1] = loc_of(c, node_of(c, r)->args[k]);
+  return GQ_OK;
+}
+
 static int lower_product(gq_compiler *c, gq_ref r) {
   const gq_node *n = node_of(c, r);
   gq_instr *i;
-  GQ_TRY(add_instr(c, INSTR_GEMM, n->nargs + 1, &i));
-  i->loc[0] = c->info[r].home;
-  for (int k = 0; k < n->nargs; k++) i->loc[k + 1] = loc_of(c, n->args[k]);
+  GQ_TRY(from_operands(c, r, INSTR_GEMM, n->nargs, &i));
   i->add = adds(c, r);
   i->as.gemm.dtype = n->dtype, i->as.gemm.flags = n->attr.flags;
   i->as.gemm.a = gq_view_layout(c, n->args[0]), i->as.gemm.b = gq_view_layout(c, n->args[1]);
@@ -236,9 +242,7 @@ static int lower_product(gq_compiler *c, gq_ref r) {
 static int lower_reduce(gq_compiler *c, gq_ref r) {
   const gq_node *n = node_of(c, r);
   gq_instr *i;
-  GQ_TRY(add_instr(c, INSTR_REDUCE, 2, &i));
-  i->loc[0] = c->info[r].home;
-  i->loc[1] = loc_of(c, n->args[0]);
+  GQ_TRY(from_operands(c, r, INSTR_REDUCE, 1, &i));
   i->add = adds(c, r);
   i->as.reduce.op = n->op, i->as.reduce.dtype = node_of(c, n->args[0])->dtype;
   i->as.reduce.axis = n->attr.axis, i->as.reduce.flags = n->attr.flags;
@@ -269,10 +273,7 @@ static int lower_move(gq_compiler *c, gq_ref r) {
 static int lower_index(gq_compiler *c, gq_ref r) {
   const gq_node *n = node_of(c, r), *x = node_of(c, n->args[0]), *idx = node_of(c, n->args[1]);
   gq_instr *i;
-  GQ_TRY(add_instr(c, INSTR_INDEX, 3, &i));
-  i->loc[0] = c->info[r].home;
-  i->loc[1] = loc_of(c, n->args[0]);
-  i->loc[2] = loc_of(c, n->args[1]);
+  GQ_TRY(from_operands(c, r, INSTR_INDEX, 2, &i));
   i->as.index.op = n->op, i->as.index.dtype = n->dtype, i->as.index.axis = n->attr.axis;
   i->as.index.x = x->shape, i->as.index.idx = idx->shape, i->as.index.out = n->shape;
   return GQ_OK;
@@ -281,11 +282,8 @@ static int lower_index(gq_compiler *c, gq_ref r) {
 /* Parameters are operands for their gradients' sake: the callback knows their values. */
 static int lower_call(gq_compiler *c, gq_ref r) {
   const gq_node *n = node_of(c, r);
-  int nargs = n->op == GQ_OP_CALL ? 3 : 4;
   gq_instr *i;
-  GQ_TRY(add_instr(c, INSTR_CALL, nargs + 1, &i));
-  i->loc[0] = c->info[r].home;
-  for (int k = 0; k < nargs; k++) i->loc[k + 1] = loc_of(c, n->args[k]);
+  GQ_TRY(from_operands(c, r, INSTR_CALL, n->op == GQ_OP_CALL ? 3 : 4, &i));
   i->as.what = n->attr.flags;
   return GQ_OK;
 }
@@ -293,20 +291,15 @@ static int lower_call(gq_compiler *c, gq_ref r) {
 static int lower_window(gq_compiler *c, gq_ref r) {
   const gq_node *n = node_of(c, r);
   gq_instr *i;
-  GQ_TRY(add_instr(c, INSTR_WINDOW, 2, &i));
-  i->loc[0] = c->info[r].home;
-  i->loc[1] = loc_of(c, n->args[0]);
+  GQ_TRY(from_operands(c, r, INSTR_WINDOW, 1, &i));
   i->as.window.dtype = n->dtype, i->as.window.attr = n->attr;
   i->as.window.windows = node_of(c, n->args[0])->shape;
   return GQ_OK;
 }
 
 static int lower_conv(gq_compiler *c, gq_ref r) {
-  const gq_node *n = node_of(c, r);
   gq_instr *i;
-  GQ_TRY(add_instr(c, INSTR_CONV, 3, &i));
-  i->loc[0] = c->info[r].home;
-  for (int k = 0; k < 2; k++) i->loc[k + 1] = loc_of(c, n->args[k]);
+  GQ_TRY(from_operands(c, r, INSTR_CONV, 2, &i));
   i->add = adds(c, r);
   i->as.conv = c->fused[r]->conv;
   return GQ_OK;

@@ -203,10 +203,7 @@ static gq_ref entry(gq_graph *g, const columns *c, gq_ref G, int64_t j) {
   return gq_emit(g, GQ_OP_PAD, 1, &x, &whole);
 }
 
-/* Column j of G: z's shape */
-static gq_ref column(gq_graph *g, const columns *c, gq_ref G, int64_t j) {
-  if (c->entries) return entry(g, c, G, j);
-  if (!is_matrix(c->noise)) return G;
+gq_ref gq_noise_column(gq_graph *g, gq_ref G, int64_t j) {
   gq_attr attr = { .shape = gq_graph_node(g, G)->shape };
   int last = attr.shape.ndim - 1;
   attr.start[last] = j, attr.shape.dim[last] = 1;
@@ -214,6 +211,12 @@ static gq_ref column(gq_graph *g, const columns *c, gq_ref G, int64_t j) {
   gq_shape z = attr.shape;
   z.ndim--;
   return gq_reshape(g, gq_emit(g, GQ_OP_SLICE, 1, &G, &attr), z);
+}
+
+/* Column j of G: z's shape */
+static gq_ref column(gq_graph *g, const columns *c, gq_ref G, int64_t j) {
+  if (c->entries) return entry(g, c, G, j);
+  return is_matrix(c->noise) ? gq_noise_column(g, G, j) : G;
 }
 
 /* (dG_j/dz) G_j is the second derivative of what moves along G_j, at a t that stands still: inputs nothing, z, t, the

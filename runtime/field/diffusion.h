@@ -24,6 +24,8 @@ gq_shape gq_noise_shape(gq_noise noise, gq_shape z, gq_shape s);
 /* G dW, and f h + G dW */
 gq_ref gq_noise_product(gq_graph *g, gq_noise noise, gq_ref G, gq_ref dw);
 gq_ref gq_noise_rise(gq_graph *g, gq_noise noise, gq_ref f, gq_ref G, gq_ref h, gq_ref dw);
+/* Column j of a G that is a matrix: z's shape */
+gq_ref gq_noise_column(gq_graph *g, gq_ref G, int64_t j);
 /* How G depends on z as far as the graph shows: not, entry i on z_i alone, or otherwise. */
 typedef enum gq_depends { GQ_DEPENDS_NOT, GQ_DEPENDS_OWN, GQ_DEPENDS_MIXED } gq_depends;
 int gq_diffusion_depends(const gq_graph *fg, gq_depends *how);

@@ -81,12 +81,13 @@ static double largest(const gq_solution *s, gq_tensor *const *g, gq_tensor *cons
   const gq_field *f = s->plan->field;
   double worst = 0;
   for (int i = 0; i < f->ncapture; i++) {
-    double one[2] = { 0, 0 }, two[2] = { 0, 0 };
+    double sum[2] = { 0, 0 };
     if (!g[i] || !h[i]) continue;
-    f->on->vec->apart(g[i]->dtype, gq_numel(g[i]->shape), gq_tensor_data(h[i]), gq_tensor_data(g[i]), one);
-    f->on->vec->apart(g[i]->dtype, gq_numel(g[i]->shape), gq_tensor_data(g[i]), gq_tensor_data(h[i]), two);
-    if (sqrt(one[0]) * fmax(1, s->size[i]) > tolerance)
-      worst = fmax(worst, sqrt(one[0] / fmax(one[1], two[1])));
+    size_t n = gq_numel(g[i]->shape);
+    const void *x = gq_tensor_data(g[i]), *y = gq_tensor_data(h[i]);
+    f->on->vec->apart(g[i]->dtype, n, x, y, sum);
+    double larger = fmax(sum[1], f->on->vec->dot(g[i]->dtype, n, x, x));
+    if (sqrt(sum[0]) * fmax(1, s->size[i]) > tolerance) worst = fmax(worst, sqrt(sum[0] / larger));
   }
   return worst;
 }

@@ -152,20 +152,9 @@ static gq_ref along_noise(const builder *b, gq_graph *g, gq_ref G, const gq_ref 
   return gq_noise_product(g, b->s->noise, G, given[0]);
 }
 
-/* Column j of a matrix */
-static gq_ref column(gq_graph *g, gq_ref G, int64_t j) {
-  gq_attr attr = { .shape = gq_graph_node(g, G)->shape };
-  int last = attr.shape.ndim - 1;
-  attr.start[last] = j, attr.shape.dim[last] = 1;
-  for (int i = 0; i <= last; i++) attr.step[i] = 1;
-  gq_shape z = attr.shape;
-  z.ndim--;
-  return gq_reshape(g, gq_emit(g, GQ_OP_SLICE, 1, &G, &attr), z);
-}
-
 /* G_j - given G_j + given x: at z that is x, and so its second derivative (dG_j/dz) x. */
 static gq_ref along_column(const builder *b, gq_graph *g, gq_ref G, const gq_ref *given, int j) {
-  return gq_emit2(g, GQ_OP_ADD, gq_emit2(g, GQ_OP_SUB, column(g, G, j), given[1]), given[0]);
+  return gq_emit2(g, GQ_OP_ADD, gq_emit2(g, GQ_OP_SUB, gq_noise_column(g, G, j), given[1]), given[0]);
 }
 
 /* What moves so while t and what is given stand still: inputs nothing, z, t, given, boundary values; bind: [those] */
@@ -227,7 +216,7 @@ int gq_builder_areas(builder *b, double c, gq_ref z, gq_ref G, gq_ref *out) {
   gq_ref ways = by_areas(b, G), part;
   *out = GQ_NONE;
   for (int64_t j = 0; j < s.dim[s.ndim - 1]; j++) {
-    gq_ref given[] = { column(b->g, ways, j), column(b->g, G, j) };
+    gq_ref given[] = { gq_noise_column(b->g, ways, j), gq_noise_column(b->g, G, j) };
     GQ_TRY(second(b, c, z, along_column, (int)j, 2, given, &part));
     *out = gq_builder_sum(b, *out, part);
   }

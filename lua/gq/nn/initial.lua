@@ -9,7 +9,7 @@ gq.nn.init = init
 
 local function define(name, f, doc)
   local function checked(t, ...)
-    if not gq.is_tensor(t) or t.dtype ~= "float32" and t.dtype ~= "float64" then
+    if not core.is_float(t) then
       fail(("nn.init.%s: a float tensor expected, got %s"):format(name, describe(t)))
     end
     local x = f(t, ...)
