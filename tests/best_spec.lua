@@ -4,11 +4,7 @@ local gq = require "gq"
 local helper = require "tests.helper"
 local folder
 
-setup(function()
-  local pipe = io.popen("mktemp -d")
-  folder = pipe:read("l")
-  pipe:close()
-end)
+setup(function() folder = helper.folder() end)
 
 teardown(function() os.execute("rm -r " .. folder) end)
 

@@ -2,15 +2,12 @@
 
 local gq = require "gq"
 local assert = require "luassert"
-local read = require("tests.helper").read
+local helper = require "tests.helper"
+local read = helper.read
 local gqlua = os.getenv("GQLUA") or "./gqlua"
 local folder
 
-setup(function()
-  folder = os.tmpname()
-  os.remove(folder)
-  gq.make_directory(folder)
-end)
+setup(function() folder = helper.folder() end)
 
 teardown(function() os.execute("rm -r '" .. folder .. "'") end)
 

@@ -5,9 +5,7 @@ local gq = require "gq"
 local helper = require "tests.helper"
 
 local raises, core = helper.raises, gq.core
-local folder = os.tmpname()
-os.remove(folder)
-os.execute("mkdir -p " .. folder)
+local folder = helper.folder()
 teardown(function() os.execute("rm -r " .. folder) end)
 
 local function path(name) return folder .. "/" .. name end

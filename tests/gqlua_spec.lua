@@ -33,9 +33,7 @@ end
 
 setup(function()
   gqlua = absolute(gqlua)
-  local pipe = io.popen("mktemp -d")
-  folder = pipe:read("l")
-  pipe:close()
+  folder = helper.folder()
 end)
 
 teardown(function() os.execute("rm -rf " .. quote(folder)) end)

@@ -186,6 +186,14 @@ function helper.read(path)
   return text
 end
 
+-- A new folder, which the spec removes when it is done.
+function helper.folder()
+  local pipe = assert(io.popen("mktemp -d"))
+  local path = pipe:read("l")
+  pipe:close()
+  return path
+end
+
 -- A word for the shell.
 function helper.quote(s) return "'" .. s:gsub("'", "'\\''") .. "'" end
 

@@ -2,6 +2,7 @@
 -- loaders is tried byte by byte in tests/c/io_test.c; here is what scripts see.
 
 local gq = require "gq"
+local helper = require "tests.helper"
 
 local folder
 
@@ -34,11 +35,7 @@ local function flipped(bytes, bit)
 end
 
 describe("files", function()
-  setup(function()
-    folder = os.tmpname()
-    os.remove(folder)
-    assert(os.execute("mkdir -m 700 " .. folder))
-  end)
+  setup(function() folder = helper.folder() end)
   teardown(function() os.execute("rm -rf " .. folder) end)
 
   describe("whole", function()

@@ -303,9 +303,7 @@ describe("clip_grad_value and averages of weights", function()
 end)
 
 describe("checkpoints by number", function()
-  local folder = os.tmpname()
-  os.remove(folder)
-  os.execute("mkdir -p " .. folder)
+  local folder = helper.folder()
   teardown(function() os.execute("rm -r " .. folder) end)
 
   it("keep the last ones and the best, and tell what is in them", function()

@@ -138,11 +138,7 @@ end)
 
 describe("files of gq.plot", function()
   local place
-  lazy_setup(function()
-    local pipe = io.popen("mktemp -d")
-    place = pipe:read("l")
-    pipe:close()
-  end)
+  lazy_setup(function() place = helper.folder() end)
   lazy_teardown(function() os.execute("rm -r " .. place) end)
 
   local x = gq.linspace(0.1, 3, 20)
@@ -236,11 +232,7 @@ describe("gqlua plot", function()
     pipe:close()
     return text:match("^(.*)status (%d+)\n$")
   end
-  lazy_setup(function()
-    local pipe = io.popen("mktemp -d")
-    place = pipe:read("l")
-    pipe:close()
-  end)
+  lazy_setup(function() place = helper.folder() end)
   lazy_teardown(function() os.execute("rm -r " .. place) end)
 
   it("draws the rows of loggers and of records, a panel for each figure", function()

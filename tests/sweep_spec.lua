@@ -32,9 +32,7 @@ gq.file_write(o.json, gq.json.encode { config = o, summary = { test_kl = width +
 local folder, script
 
 setup(function()
-  local pipe = io.popen("mktemp -d")
-  folder = pipe:read("l")
-  pipe:close()
+  folder = helper.folder()
   script = folder .. "/script.lua"
   gq.file_write(script, script_text)
 end)

@@ -2,18 +2,14 @@
 
 local gq = require "gq"
 local assert = require "luassert"
-require "tests.helper"
+local helper = require "tests.helper"
 local nn = gq.nn
 
 local folder
 
 local function temporary(name) return folder .. "/" .. name end
 
-setup(function()
-  folder = os.tmpname()
-  os.remove(folder)
-  gq.make_directory(folder)
-end)
+setup(function() folder = helper.folder() end)
 
 teardown(function() os.execute("rm -r '" .. folder .. "'") end)
 
