@@ -5,6 +5,16 @@ local gq = ...
 local core = gq.core
 local options, describe = core.options, core.describe
 
+-- The tables among lines of JSON, of which a killed run may leave half a one.
+function core.json_lines(text)
+  local list = {}
+  for line in text:gmatch("[^\n]+") do
+    local ok, t = pcall(gq.json_decode, line)
+    if ok and type(t) == "table" then list[#list + 1] = t end
+  end
+  return list
+end
+
 gq.json = { encode = gq.json_encode, decode = gq.json_decode, array = gq.json_array, null = gq.json_null }
 
 -- What f(...) returns; its error says `what` first instead of a line of a script.

@@ -42,12 +42,7 @@ end
 local function json_rows(text)
   local ok, whole = pcall(gq.json.decode, text)
   if ok and type(whole) == "table" then return whole.epochs or whole.rows or { whole } end
-  local rows = {}
-  for line in text:gmatch("[^\n]+") do
-    local fine, row = pcall(gq.json.decode, line)
-    if fine and type(row) == "table" then rows[#rows + 1] = row end     -- a killed run may leave half a line
-  end
-  return rows
+  return gq.core.json_lines(text)
 end
 
 local function rows_of(path)

@@ -18,9 +18,8 @@ local what <const> = "gq.sweep"
 local function lines_of(path)
   local ok, text = pcall(gq.file_read, path)
   local list = {}
-  for line in (ok and text or ""):gmatch("[^\n]+") do
-    local fine, t = pcall(gq.json.decode, line)
-    if fine and type(t) == "table" and t.id then list[#list + 1] = t end
+  for _, t in ipairs(core.json_lines(ok and text or "")) do
+    if t.id then list[#list + 1] = t end
   end
   return list
 end
