@@ -5,6 +5,7 @@
 #include "io.h"
 
 #include <dlfcn.h>
+#include <pthread.h>
 #include <string.h>
 
 enum { MOST_PIXELS = 1 << 28 };
@@ -30,19 +31,46 @@ typedef struct png_image {
   char message[64];
 } png_image;
 
+/* Of libpng, and of libturbojpeg. */
+static struct {
+  int (*begin)(png_image *, const void *, size_t);
+  int (*finish)(png_image *, const void *, void *, int32_t, void *);
+  void (*done)(png_image *);
+} png;
+static struct {
+  void *(*init)(void);
+  int (*header)(void *, const void *, unsigned long, int *, int *, int *, int *);
+  int (*decompress)(void *, const void *, unsigned long, uint8_t *, int, int, int, int, int);
+  int (*destroy)(void *);
+  char *(*error)(void *);
+} jpeg;
+static bool png_there, jpeg_there;
+
+/* Functions of a library into pointers that follow each other; false: one is missing. */
+static bool take(const char *file, const char *const *names, void *into) {
+  void *library = dlopen(file, RTLD_NOW | RTLD_LOCAL), *f;
+  for (int i = 0; library && names[i]; i++) {
+    if (!(f = dlsym(library, names[i]))) return false;
+    memcpy((char *)into + (size_t)i * sizeof f, &f, sizeof f);
+  }
+  return library;
+}
+
+static void open_libraries(void) {
+  static const char *const of_png[] = { "png_image_begin_read_from_memory", "png_image_finish_read",
+                                        "png_image_free", NULL };
+  static const char *const of_jpeg[] = { "tjInitDecompress", "tjDecompressHeader3", "tjDecompress2",
+                                         "tjDestroy",        "tjGetErrorStr2",      NULL };
+  png_there = take("libpng16.so.16", of_png, &png);
+  jpeg_there = take("libturbojpeg.so.0", of_jpeg, &jpeg);
+}
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
 static int read_png(const char *name, const void *bytes, size_t n, int channels, gq_tensor **t) {
   png_image image = { .version = 1 };
-  void *lib = dlopen("libpng16.so.16", RTLD_NOW | RTLD_LOCAL);
-  int (*begin)(png_image *, const void *, size_t) = NULL;
-  int (*finish)(png_image *, const void *, void *, int32_t, void *) = NULL;
-  void (*done)(png_image *) = NULL;
-  if (lib) {
-    *(void **)&begin = dlsym(lib, "png_image_begin_read_from_memory");
-    *(void **)&finish = dlsym(lib, "png_image_finish_read");
-    *(void **)&done = dlsym(lib, "png_image_free");
-  }
-  if (!begin || !finish || !done) return missing(name, "PNG", "libpng16-16");
-  if (!begin(&image, bytes, n)) return gq_fail(GQ_EFORMAT, "%s: %s", name, image.message);
+  if (!png_there) return missing(name, "PNG", "libpng16-16");
+  if (!png.begin(&image, bytes, n)) return gq_fail(GQ_EFORMAT, "%s: %s", name, image.message);
   size_t pixels = (size_t)image.width * image.height;
   image.format = channels == 1 ? 0 : 2; /* gray; red, green, blue */
   uint8_t *pixel = pixels <= MOST_PIXELS ? gq_alloc(pixels * (size_t)channels + 1) : NULL;
@@ -54,42 +82,30 @@ static int read_png(const char *name, const void *bytes, size_t n, int channels,
     status = pixels > MOST_PIXELS
                ? gq_fail(GQ_EFORMAT, "%s: an image of %u x %u", name, image.width, image.height)
                : gq_nomem(pixels);
-  else if (!finish(&image, &black, pixel, 0, NULL))
+  else if (!png.finish(&image, &black, pixel, 0, NULL))
     status = gq_fail(GQ_EFORMAT, "%s: %s", name, image.message);
   else status = as_tensor(pixel, image.width, image.height, channels, t);
-  done(&image);
+  png.done(&image);
   gq_free(pixel);
   return status;
 }
 
 static int read_jpeg(const char *name, const void *bytes, size_t n, int channels, gq_tensor **t) {
-  void *lib = dlopen("libturbojpeg.so.0", RTLD_NOW | RTLD_LOCAL), *z;
-  void *(*init)(void) = NULL;
-  int (*header)(void *, const void *, unsigned long, int *, int *, int *, int *) = NULL;
-  int (*decompress)(void *, const void *, unsigned long, uint8_t *, int, int, int, int, int) = NULL;
-  int (*destroy)(void *) = NULL;
-  char *(*error)(void *) = NULL;
-  if (lib) {
-    *(void **)&init = dlsym(lib, "tjInitDecompress");
-    *(void **)&header = dlsym(lib, "tjDecompressHeader3");
-    *(void **)&decompress = dlsym(lib, "tjDecompress2");
-    *(void **)&destroy = dlsym(lib, "tjDestroy");
-    *(void **)&error = dlsym(lib, "tjGetErrorStr2");
-  }
-  if (!init || !header || !decompress || !destroy || !error) return missing(name, "JPEG", "libturbojpeg0");
-  if (!(z = init())) return gq_nomem(1 << 16);
-  int w = 0, h = 0, sampling, space, status = GQ_OK;
+  void *z;
+  if (!jpeg_there) return missing(name, "JPEG", "libturbojpeg0");
+  if (!(z = jpeg.init())) return gq_nomem(1 << 16);
+  int w = 0, h = 0, sampling, space, status = GQ_OK, format = channels == 1 ? 6 : 0; /* TJPF_GRAY; TJPF_RGB */
   uint8_t *pixel = NULL;
-  if (header(z, bytes, n, &w, &h, &sampling, &space) != 0)
-    status = gq_fail(GQ_EFORMAT, "%s: %s", name, error(z));
+  if (jpeg.header(z, bytes, n, &w, &h, &sampling, &space) != 0)
+    status = gq_fail(GQ_EFORMAT, "%s: %s", name, jpeg.error(z));
   else if (w < 1 || h < 1 || (int64_t)w * h > MOST_PIXELS)
     status = gq_fail(GQ_EFORMAT, "%s: an image of %d x %d", name, w, h);
   else if (!(pixel = gq_alloc((size_t)w * (size_t)h * (size_t)channels)))
     status = gq_nomem((size_t)w * (size_t)h);
-  else if (decompress(z, bytes, n, pixel, w, 0, h, channels == 1 ? 6 : 0, 0) != 0) /* TJPF_GRAY; TJPF_RGB */
-    status = gq_fail(GQ_EFORMAT, "%s: %s", name, error(z));
+  else if (jpeg.decompress(z, bytes, n, pixel, w, 0, h, format, 0) != 0)
+    status = gq_fail(GQ_EFORMAT, "%s: %s", name, jpeg.error(z));
   else status = as_tensor(pixel, w, h, channels, t);
-  destroy(z);
+  jpeg.destroy(z);
   gq_free(pixel);
   return status;
 }
@@ -97,6 +113,7 @@ static int read_jpeg(const char *name, const void *bytes, size_t n, int channels
 int gq_image_read(const char *name, const void *bytes, size_t n, int channels, gq_tensor **t) {
   const unsigned char *b = bytes;
   *t = NULL;
+  pthread_once(&once, open_libraries);
   if (n > 8 && memcmp(b, "\x89PNG\r\n\x1a\n", 8) == 0) return read_png(name, bytes, n, channels, t);
   if (n > 3 && b[0] == 0xff && b[1] == 0xd8 && b[2] == 0xff) return read_jpeg(name, bytes, n, channels, t);
   return gq_fail(GQ_EFORMAT, "%s: neither a PNG nor a JPEG file", name);
