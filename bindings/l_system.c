@@ -43,7 +43,7 @@ static int default_dtype(lua_State *L) {
 const char *gqL_devices(lua_State *L) {
   lua_pushliteral(L, "");
   for (int i = 0; gq_backend_at(i); i++) {
-    lua_pushfstring(L, "%s\"%s\"", i ? ", " : "", gq_backend_at(i)->device.name);
+    lua_pushfstring(L, "%s\"%s\"", i ? ", " : "", gq_backend_at(i)->device->name);
     lua_concat(L, 2);
   }
   return lua_tostring(L, -1);
@@ -60,13 +60,13 @@ const gq_device *gqL_device(lua_State *L, const char *name, const char *what) {
   if (b == NULL)
     luaL_error(L, "%s: device \"%s\" is not there%s; this build has %s", what, name, gqL_missing(L, name),
                gqL_devices(L));
-  return &b->device;
+  return b->device;
 }
 
 static int devices(lua_State *L) {
   lua_createtable(L, 1, 0);
   for (int i = 0; gq_backend_at(i); i++) {
-    lua_pushstring(L, gq_backend_at(i)->device.name);
+    lua_pushstring(L, gq_backend_at(i)->device->name);
     lua_rawseti(L, -2, i + 1);
   }
   return 1;

@@ -369,9 +369,9 @@ static int tensor_to(lua_State *L) {
                       "to: dtype \"float32\", \"float64\", \"int64\", \"bool\" or device %s expected, got %s",
                       gqL_devices(L), given);
   }
-  if (cast ? d == t->dtype : &b->device == gq_place_of(t)) return lua_settop(L, 1), 1;
+  if (cast ? d == t->dtype : b->device == gq_place_of(t)) return lua_settop(L, 1), 1;
   if (cast) gqL_op(L, GQ_OP_CAST, 1, &t, &(gq_attr){ .dtype = d });
-  else gqL_retry(L, gq_to_device(t, &b->device, gqL_pushtensor(L)));
+  else gqL_retry(L, gq_to_device(t, b->device, gqL_pushtensor(L)));
   return 1;
 }
 

@@ -11,13 +11,6 @@ local allowed = {
   {"runtime/tensor/tensor.c", "runtime/tensor/copy.c"},   -- what is not contiguous is copied, and a copy is a tensor
 }
 
--- Circles that are known and about to be cut: remove a row with its circle.
-local mending = {
-  {"runtime/tensor/tensor.c", "runtime/exec/cpu/backend.c"},   -- storage names the host's row of the backends
-  {"runtime/tensor/copy.c", "runtime/exec/cpu/backend.c"},
-  {"runtime/tensor/tensor.h", "runtime/exec/cpu/backend.c"},
-}
-
 -- The runtime's functions under their names again, in a shared object of its own: no definition.
 local again = { ["runtime/exec/cuda/core.c"] = true }
 
@@ -104,13 +97,7 @@ end
 
 local function pair(a, b) return a < b and a .. " " .. b or b .. " " .. a end
 local pairs_allowed = {}
-for _, list in ipairs {allowed, mending} do
-  for _, p in ipairs(list) do
-    for i = 1, #p do
-      for j = i + 1, #p do pairs_allowed[pair(p[i], p[j])] = true end
-    end
-  end
-end
+for _, p in ipairs(allowed) do pairs_allowed[pair(p[1], p[2])] = true end
 
 -- graph[a][b] = why
 local function edge(graph, a, b, why)

@@ -19,14 +19,14 @@ const gq_backend *gq_backend_at(int i) {
 
 /* Opens nothing but what is asked for. */
 const gq_backend *gq_backend_find(const char *name) {
-  if (strcmp(name, gq_cpu_backend.device.name) == 0) return &gq_cpu_backend;
+  if (strcmp(name, gq_cpu_backend.device->name) == 0) return &gq_cpu_backend;
   if (strcmp(name, "cuda") == 0) return gq_cuda_backend();
-  if (strcmp(name, gq_mirror_backend.device.name) == 0 && getenv("GQ_MIRROR")) return &gq_mirror_backend;
+  if (strcmp(name, gq_mirror_backend.device->name) == 0 && getenv("GQ_MIRROR")) return &gq_mirror_backend;
   return NULL;
 }
 
 void *gq_share(const gq_backend *b, size_t bytes) {
-  void *p = b->device.share(&b->device, bytes);
+  void *p = b->device->share(b->device, bytes);
   if (p) memset(p, 0, bytes);
   return p;
 }

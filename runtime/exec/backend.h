@@ -24,7 +24,7 @@ typedef struct gq_lowering {
   int (*pack)(gq_dtype d, const struct gq_layout *a, const struct gq_layout *b, int flags, int *pack);
   int (*lower)(gq_program *p); /* plain instructions (compile.h) to p->code, and the size of an arena */
   /* Addresses are of the backend's memory or shared. It may return before all is done: who reads what is shared, or writes
-  ** what it was given there, waits first (device.wait). */
+  ** what it was given there, waits first (device->wait). */
   int (*run)(const gq_program *p, int phase, void *arena, const void *const *in, void *const *out);
   /* Slices side by side, or NULL: slice i has arena[i], in + i nin and out + i nout. */
   int (*side)(const gq_program *p, int phase, int n, void *const *arena, const void *const *in, int nin, void *const *out,
@@ -34,7 +34,7 @@ typedef struct gq_lowering {
 } gq_lowering;
 
 struct gq_backend {
-  gq_device device;            /* its memory */
+  const gq_device *device;     /* its memory */
   const gq_vectors *vec;
   /* One operation but a VIEW, into a contiguous result that is there; all tensors are on the device. */
   int (*apply)(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr, gq_tensor *out);
@@ -46,23 +46,26 @@ extern const gq_backend gq_cpu_backend;
 extern const gq_backend gq_mirror_backend;   /* for tests: the CPU behind addresses of its own */
 
 /* Where a tensor's numbers are. */
-static inline const gq_backend *gq_backend_of(const gq_tensor *t) { return (const gq_backend *)gq_tensor_device(t); }
+static inline const gq_backend *gq_backend_of(const gq_tensor *t) {
+  const gq_device *d = gq_tensor_device(t);
+  return d->backend ? d->backend : &gq_cpu_backend;
+}
 
-static inline void *gq_allocate(const gq_backend *b, size_t bytes) { return b->device.allocate(&b->device, bytes); }
-static inline void gq_release(const gq_backend *b, void *p_) { b->device.release(&b->device, p_); }
+static inline void *gq_allocate(const gq_backend *b, size_t bytes) { return b->device->allocate(b->device, bytes); }
+static inline void gq_release(const gq_backend *b, void *p_) { b->device->release(b->device, p_); }
 /* Memory of both sides, zeroed: numbers that programs take from the host and give back to it. */
 void *gq_share(const gq_backend *b, size_t bytes);
-static inline void gq_unshare(const gq_backend *b, void *p_) { b->device.unshare(&b->device, p_); }
-static inline void gq_wait(const gq_backend *b) { b->device.wait(&b->device); }
+static inline void gq_unshare(const gq_backend *b, void *p_) { b->device->unshare(b->device, p_); }
+static inline void gq_wait(const gq_backend *b) { b->device->wait(b->device); }
 static inline double gq_shared(gq_dtype d, const void *p) { return d == GQ_F32 ? *(const float *)p : *(const double *)p; }
 static inline void gq_set_shared(gq_dtype d, void *p, double x) {
   if (d == GQ_F32) *(float *)p = (float)x;
   else *(double *)p = x;
 }
 static inline void gq_copy(const gq_backend *b, void *dst, const void *src, size_t bytes) {
-  b->device.copy(&b->device, dst, src, bytes);
+  b->device->copy(b->device, dst, src, bytes);
 }
-static inline void gq_zero(const gq_backend *b, void *dst, size_t bytes) { b->device.fill(&b->device, dst, 0, bytes); }
+static inline void gq_zero(const gq_backend *b, void *dst, size_t bytes) { b->device->fill(b->device, dst, 0, bytes); }
 
 /* The first use opens gq_cuda.so (library.c); NULL: it, the driver, a library or a device is missing, and what. */
 const gq_backend *gq_cuda_backend(void);

@@ -66,7 +66,7 @@ static int fit_backward(gq_custom *c, gq_tensor *const *cots, bool create_graph,
                    "samples that were fitted (normal_fit, gaussian_kl) were modified in place before the "
                    "backward pass; write to a copy (x:clone()), or after it");
   if (create_graph) return pull_recorded(f, cots, &grads[0]);
-  int status = gq_tensor_empty_on(&f->on->device, f->packed->dtype, f->packed->shape, &grads[0]);
+  int status = gq_tensor_empty_on(f->on->device, f->packed->dtype, f->packed->shape, &grads[0]);
   for (int i = 0; i < 2 && status == GQ_OK; i++)
     if (cots[i]) status = gq_tensor_contiguous_get(cots[i], &cot[i]);
   if (status == GQ_OK)

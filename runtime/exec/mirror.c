@@ -101,7 +101,7 @@ static gq_tensor *see(const gq_tensor *t, seen *x) {
 
 static void move(gq_tensor *dst, const gq_tensor *src) {
   seen to, from;
-  gq_host_move(see(dst, &to), see(src, &from));
+  gq_host->move(see(dst, &to), see(src, &from));
 }
 
 static int apply(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr, gq_tensor *out) {
@@ -264,16 +264,21 @@ static const gq_lowering mirrored = {
   .print = print,
 };
 
+static const gq_device device = {
+  .name = "mirror",
+  .backend = &gq_mirror_backend,
+  .allocate = allocate,
+  .release = release,
+  .share = share,
+  .unshare = unshare,
+  .copy = copy,
+  .fill = fill_bytes,
+  .wait = nothing,
+  .move = move,
+};
+
 const gq_backend gq_mirror_backend = {
-  .device = { .name = "mirror",
-              .allocate = allocate,
-              .release = release,
-              .share = share,
-              .unshare = unshare,
-              .copy = copy,
-              .fill = fill_bytes,
-              .wait = nothing,
-              .move = move },
+  .device = &device,
   .vec = &vectors,
   .apply = apply,
   .lowering = &mirrored,

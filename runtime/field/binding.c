@@ -66,7 +66,7 @@ static int run_prologue(gq_binding *b, char **next, const void **full) {
 }
 
 int gq_capture_get(const gq_field *f, int i, gq_tensor *x, gq_tensor **out) {
-  const gq_device *d = gq_tensor_device(x), *on = &f->on->device;
+  const gq_device *d = gq_tensor_device(x), *on = f->on->device;
   if (d == on) return gq_tensor_contiguous_get(x, out);
   if (d == gq_host && x->shape.ndim == 0) return gq_tensor_on(x, on, out);
   return gq_fail(
@@ -137,7 +137,7 @@ static int use_results(const gq_field *f, gq_grads *g) {
   for (int j = 0; j < f->nb; j++) {
     int i = f->direct[j];
     if (!f->want[j] || i < 0 || f->axis[j] >= 0 || g->whole[i]) continue;
-    GQ_TRY(gq_tensor_new_on(&f->on->device, gq_field_boundary_dtype(f, j), gq_field_boundary_shape(f, j),
+    GQ_TRY(gq_tensor_new_on(f->on->device, gq_field_boundary_dtype(f, j), gq_field_boundary_shape(f, j),
                             &g->whole[i]));
     g->at[j] = gq_tensor_data(g->whole[i]);
     g->bytes += gq_numel(g->whole[i]->shape) * gq_dtype_size(g->whole[i]->dtype);
@@ -258,12 +258,12 @@ int gq_grads_collect(const gq_binding *b, gq_grads *g, gq_tensor **grad) {
     if (!f->want_capture[i]) continue;
     grad[i] = g->whole[i], g->whole[i] = NULL;
     if (!grad[i])
-      status = gq_tensor_new_on(&f->on->device, b->capture[i]->dtype, b->capture[i]->shape, &grad[i]);
+      status = gq_tensor_new_on(f->on->device, b->capture[i]->dtype, b->capture[i]->shape, &grad[i]);
   }
   for (int j = 0; status == GQ_OK && j < f->nb; j++) {
     if (!f->want[j]) continue;
     if (f->direct[j] < 0) {
-      status = gq_tensor_new_on(&f->on->device, gq_field_boundary_dtype(f, j), gq_field_boundary_shape(f, j),
+      status = gq_tensor_new_on(f->on->device, gq_field_boundary_dtype(f, j), gq_field_boundary_shape(f, j),
                                 &whole[j]);
       if (status == GQ_OK) sum_slices(f, g, j, gq_tensor_data(whole[j]));
     } else {

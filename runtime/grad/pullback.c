@@ -176,7 +176,7 @@ static int drop_unreached(const gq_solution *s, gq_tensor **gz) {
   gq_tensor *own;
   if (!r || s->info.status == GQ_OK) return GQ_OK;
   const gq_backend *on = s->plan->field->on;
-  GQ_TRY(gq_tensor_new_on(&on->device, (*gz)->dtype, (*gz)->shape, &own));
+  GQ_TRY(gq_tensor_new_on(on->device, (*gz)->dtype, (*gz)->shape, &own));
   gq_copy(on, gq_tensor_data(own), gq_tensor_data(*gz), s->nt * gq_part_bytes(s->plan->field));
   for (int64_t i = 0; i < r->n; i++)
     for (int k = r->reached[i]; k < s->nt; k++) gq_zero(on, gq_sample_at(s, own, k, i), r->bytes);

@@ -193,7 +193,7 @@ static int noise(replay *r, double t, double t1, gq_tensor **w) {
   if (f->levy) levy.dim[levy.ndim] = levy.dim[levy.ndim - 1], levy.ndim++;
   for (int i = 0; i < f->moments + f->levy; i++) {
     gq_shape shape = i < f->moments ? f->wshape : levy;
-    GQ_TRY(gq_tensor_new_on(&f->on->device, f->dtype, shape, &w[i]));
+    GQ_TRY(gq_tensor_new_on(f->on->device, f->dtype, shape, &w[i]));
     gq_copy(f->on, gq_tensor_data(w[i]), (char *)along->cast + i * gq_moment_bytes(f),
             gq_numel(shape) * gq_dtype_size(f->dtype));
     GQ_TRY(keep(&r->p, w[i]));

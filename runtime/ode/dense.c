@@ -85,4 +85,4 @@ int gq_dense_at(const gq_dense *d, int64_t n, const double *t, gq_tensor *out) {
 
 gq_shape gq_dense_shape(const gq_dense *d) { return d->plan->field->shape; }
 gq_dtype gq_dense_dtype(const gq_dense *d) { return d->plan->field->dtype; }
-const gq_device *gq_dense_device(const gq_dense *d) { return &d->plan->field->on->device; }
+const gq_device *gq_dense_device(const gq_dense *d) { return d->plan->field->on->device; }

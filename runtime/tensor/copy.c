@@ -71,7 +71,7 @@ static void copy_rows(gq_tensor *dst, const gq_tensor *src) {
   }
 }
 
-void gq_host_move(gq_tensor *dst, const gq_tensor *src) {
+static void move(gq_tensor *dst, const gq_tensor *src) {
   int64_t n = gq_numel(dst->shape);
   if (n == 0) return;
   if (gq_tensor_contiguous(dst) && gq_tensor_contiguous(src)) {
@@ -82,6 +82,26 @@ void gq_host_move(gq_tensor *dst, const gq_tensor *src) {
   }
   copy_rows(dst, src);
 }
+
+/* ---- the host's own memory ---- */
+
+static void *allocate(const gq_device *d, size_t bytes) { return gq_alloc(bytes); }
+static void release(const gq_device *d, void *p_) { gq_free(p_); }
+static void copy(const gq_device *d, void *dst, const void *src, size_t bytes) { memcpy(dst, src, bytes); }
+static void fill_bytes(const gq_device *d, void *dst, int byte, size_t bytes) { memset(dst, byte, bytes); }
+static void nothing(const gq_device *d) {}
+
+const gq_device gq_host[1] = { {
+  .name = "cpu",
+  .allocate = allocate,
+  .release = release,
+  .share = allocate,
+  .unshare = release,
+  .copy = copy,
+  .fill = fill_bytes,
+  .wait = nothing,
+  .move = move,
+} };
 
 /* Between devices: contiguous, of one dtype, through the host where neither is it. */
 static int carry(gq_tensor *dst, const gq_tensor *src) {

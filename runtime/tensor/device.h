@@ -1,5 +1,5 @@
 /*
-** device.h -- where numbers live: memory, and moving numbers there. A backend (exec/backend.h) begins with one.
+** device.h -- where numbers live: memory, and moving numbers there.
 */
 #ifndef GQ_DEVICE_H
 #define GQ_DEVICE_H
@@ -7,10 +7,12 @@
 #include "../base/base.h"
 
 struct gq_tensor;
+struct gq_backend;
 
 typedef struct gq_device {
   const char *name;            /* "cpu" */
   int number;                  /* of its kind, from 0 */
+  const struct gq_backend *backend;   /* what runs programs there (exec/backend.h); NULL: the CPU's */
   void *(*allocate)(const struct gq_device *d, size_t bytes);    /* NULL: none is left */
   void (*release)(const struct gq_device *d, void *p_);
   void *(*share)(const struct gq_device *d, size_t bytes);       /* memory that the host reads and writes too */
@@ -22,6 +24,6 @@ typedef struct gq_device {
   void (*move)(struct gq_tensor *dst, const struct gq_tensor *src);
 } gq_device;
 
-extern const gq_device *const gq_host;   /* the CPU: addresses that anyone reads (exec/cpu/backend.c) */
+extern const gq_device gq_host[1];   /* the CPU: addresses that anyone reads (copy.c) */
 
 #endif

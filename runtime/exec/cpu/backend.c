@@ -3,16 +3,6 @@
 */
 #include "cpu.h"
 
-#include <string.h>
-
-static void *allocate(const gq_device *d, size_t bytes) { return gq_alloc(bytes); }
-static void release(const gq_device *d, void *p_) { gq_free(p_); }
-
-static void copy(const gq_device *d, void *dst, const void *src, size_t bytes) { memcpy(dst, src, bytes); }
-static void fill(const gq_device *d, void *dst, int byte, size_t bytes) { memset(dst, byte, bytes); }
-
-static void nothing(const gq_device *d) {}
-
 enum { ROWS_PER_SLICE = 16 }; /* fewer rows than this are not worth a thread */
 
 static int slices(int64_t rows, int64_t width) {
@@ -37,18 +27,8 @@ static const gq_lowering threads = {
 };
 
 const gq_backend gq_cpu_backend = {
-  .device = { .name = "cpu",
-              .allocate = allocate,
-              .release = release,
-              .share = allocate,
-              .unshare = release,
-              .copy = copy,
-              .fill = fill,
-              .wait = nothing,
-              .move = gq_host_move },
+  .device = gq_host,
   .vec = &gq_cpu_vectors,
   .apply = gq_cpu_apply,
   .lowering = &threads,
 };
-
-const gq_device *const gq_host = &gq_cpu_backend.device;

@@ -26,16 +26,23 @@ static void fill(const gq_device *d, void *dst, int byte, size_t bytes) {
 }
 static void wait(const gq_device *d) { gq_cuda_later(gq_cuda_wait()); }
 
+static const gq_backend row;
+
+static const gq_device device = {
+  .name = "cuda",
+  .backend = &row,
+  .allocate = allocate,
+  .release = release,
+  .share = share,
+  .unshare = unshare,
+  .copy = copy,
+  .fill = fill,
+  .wait = wait,
+  .move = gq_cuda_tensor_move,
+};
+
 static const gq_backend row = {
-  .device = { .name = "cuda",
-              .allocate = allocate,
-              .release = release,
-              .share = share,
-              .unshare = unshare,
-              .copy = copy,
-              .fill = fill,
-              .wait = wait,
-              .move = gq_cuda_tensor_move },
+  .device = &device,
   .vec = &gq_cuda_vectors,
   .apply = gq_cuda_apply,
   .lowering = &gq_cuda_lowering,
