@@ -34,7 +34,7 @@ local function bits(model, optimiser)
   end
   local state = optimiser:state_dict()
   for i, moments in ipairs(state.state) do
-    parts[#parts + 1] = ("steps %d of %d"):format(state.steps[i], optimiser:steps())
+    parts[#parts + 1] = ("steps %s of %d"):format(state.steps[i], optimiser:steps())
     for _, m in ipairs(moments) do
       for _, v in ipairs(m and m:reshape(-1):totable() or {}) do parts[#parts + 1] = ("%a"):format(v) end
     end
@@ -131,6 +131,168 @@ describe("gq.train", function()
       local path = temporary("stop" .. stop .. ".safetensors")
       run(path, stop)
       assert.same(whole, run(path, nil, true), "stopped after step " .. stop)
+    end
+  end)
+
+  -- f(m) -> optimiser, schedule, what else gq.train gets
+  local function resumes(name, f, last)
+    local function run(path, steps, resume)
+      gq.manual_seed(resume and 999 or 5)
+      local m = nn.Sequential { nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 1) }
+      local o = f(m)
+      local options = gq.core.copy({ model = m, loss = loss, data = set_of(20), batch_size = 6, seed = 2, epochs = 3,
+        progress = false, steps = steps, resume = resume, checkpoint = path and { path = path, every = 1 } }, o)
+      local rows, state = gq.train(options)
+      local list = { ("%d steps"):format(state.step) }
+      for i, optimiser in ipairs(o.optimiser.step and { o.optimiser } or o.optimiser) do
+        list[#list + 1] = i .. bits(m, optimiser)
+      end
+      for _, row in ipairs(rows) do
+        list[#list + 1] = ("%a %a"):format(row.train_loss or 0, row.train_loss_2 or 0)
+      end
+      return table.concat(list, "\n")
+    end
+    local whole = run(nil)
+    assert.matches("^" .. last .. " steps", whole)
+    for _, stop in ipairs { 0, 1, last // 2 + 1, last } do
+      local path = temporary(("%s%d.safetensors"):format(name, stop))
+      run(path, stop)
+      assert.same(whole, run(path, nil, true), name .. ", stopped after step " .. stop)
+    end
+  end
+
+  local function halves(m)
+    return { gq.optim.adam(m[1]:parameters(), { lr = 1e-2 }), gq.optim.sgd(m[3]:parameters(), { lr = 1e-2,
+      momentum = 0.9 }) }
+  end
+
+  it("takes several optimisers, L-BFGS and several batches a step, and resumes them to the same bits", function()
+    resumes("two", function(m)
+      local list = halves(m)
+      return { optimiser = list, clip = 1, schedule = { gq.optim.schedule.cosine(list[1], { steps = 12 }),
+        gq.optim.schedule.plateau(list[2], { patience = 1 }) } }
+    end, 12)
+    resumes("turns", function(m)
+      return { optimiser = halves(m), loss = { loss, function(...) return loss(...) * 2 end } }
+    end, 12)
+    resumes("lbfgs", function(m)
+      return { optimiser = gq.optim.lbfgs(m:parameters(), { max_iter = 3, history_size = 4 }), batch_size = 20,
+        epochs = 5 }
+    end, 5)
+    resumes("some", function(m) return { optimiser = gq.optim.adam(m:parameters()), accumulate = 3 } end, 6)
+    resumes("drawn", function(m)
+      local set = set_of(8)
+      return { optimiser = gq.optim.adam(m:parameters()), accumulate = 2, data = function()
+        local order, i = gq.randperm(8), -1
+        return function()
+          i = i + 2
+          local rows = i < 8 and order[{ { i, i + 1 } }]
+          if rows then return set.x:index_select(1, rows) + gq.randn(2, 2) * 0.1, set.y:index_select(1, rows) end
+        end
+      end }
+    end, 6)
+  end)
+
+  it("accumulates the gradient of one large batch, also where the last one is smaller", function()
+    for _, size in ipairs { 4, 5, 12 } do
+      local ends = {}
+      for i, k in ipairs { 1, 3 } do
+        local m = model_of(1)
+        gq.train { model = m, loss = loss, optimiser = gq.optim.sgd(m:parameters(), { lr = 0.1 }), epochs = 1,
+          data = set_of(12), batch_size = i == 1 and 12 or size, accumulate = k, shuffle = false, progress = false }
+        ends[i] = m:state_dict()["1.weight"]
+      end
+      assert.close(ends[2], ends[1]:totable(), 1e-6, 1e-7)
+    end
+  end)
+
+  it("counts the evaluations of all batches of a step, and gives each optimiser of a list its loss", function()
+    local m = nn.mlp { sizes = { 2, 4, 2 }, activation = "tanh" }
+    local function solve(net, x, y)
+      local z, info = gq.odeint(net, x, { 0, 1 }, { method = "rk4", step_size = 0.5 })
+      return gq.mse_loss(z[-1], y), info
+    end
+    local rows = gq.train { model = m, loss = solve, optimiser = gq.optim.adam(m:parameters()), epochs = 1,
+      data = { x = gq.randn(6, 2), y = gq.randn(6, 2) }, batch_size = 2, accumulate = 3, progress = false }
+    assert.equal(24, rows[2].nfe)                             -- three solves of two steps of four
+    local a, b = nn.Linear(1, 1), nn.Linear(1, 1)
+    local both = nn.Sequential { a, b }
+    local before, order = { a.weight:item(), b.weight:item() }, {}
+    rows = gq.train { model = both, data = { x = gq.ones(1, 1), y = gq.ones(1) }, epochs = 1, progress = false,
+      name = "part",
+      optimiser = { gq.optim.sgd(a:parameters(), { lr = 1 }), gq.optim.sgd(b:parameters(), { lr = 1 }) },
+      loss = { function()
+        order[#order + 1] = "a"
+        return a.weight:sum() + b.weight:sum()
+      end, function()
+        order[#order + 1] = ("%.4f"):format(a.weight:item())
+        return -b.weight:sum()
+      end } }
+    assert.same({ "a", ("%.4f"):format(before[1] - 1) }, order)       -- in turn, the second after the first's step
+    assert.close(b.weight:item(), before[2] + 1, 1e-6)                -- by its own loss alone
+    assert.close({ rows[2].train_part_1, rows[2].train_part_2 }, { before[1] + before[2], -before[2] }, 1e-6)
+    assert.close(rows[2].train_part, before[1], 1e-5, 1e-6)
+  end)
+
+  it("fits by L-BFGS, and keeps the weights where a trial of its line search fails", function()
+    local m = model_of(3)
+    local rows = gq.train { model = m, loss = loss, optimiser = gq.optim.lbfgs(m:parameters()), data = set_of(32),
+      epochs = 12, progress = false }
+    assert.is_true(rows[13].train_loss < 1e-3 * rows[2].train_loss)
+    local calls, before = 0, nil
+    local optimiser = gq.optim.lbfgs(m:parameters(), { max_iter = 4 })
+    local function train(f)
+      calls, before = 0, bits(m, optimiser)
+      return select(2, pcall(gq.train, { model = m, optimiser = optimiser, data = set_of(8), epochs = 1,
+        progress = false, loss = f }))
+    end
+    assert.matches("no way", train(function(...)
+      calls = calls + 1
+      if calls > 2 then error("no way") end
+      return loss(...) * 100
+    end))
+    assert.equal(3, calls)
+    assert.same(before, bits(m, optimiser))
+    assert.matches("epoch 1, step 1: the loss is nan; the weights are those before", train(function(...)
+      return loss(...) * (0 / 0)
+    end))
+    assert.same(before, bits(m, optimiser))
+  end)
+
+  it("says what goes together", function()
+    local m = model_of(1)
+    local p = m:parameters()
+    local adam, lbfgs = gq.optim.adam(p), gq.optim.lbfgs(p)
+    local function refused(message, o)
+      local ok, e = pcall(gq.train, gq.core.copy({ model = m, loss = loss, data = set_of(4), epochs = 1,
+        progress = false, optimiser = adam }, o))
+      assert.is_false(ok, message)
+      assert.matches(message, e, 1, true)
+    end
+    refused("is in the numbers 1 and 2 of the list: give each a loss of its own", { optimiser = { adam, adam } })
+    refused("optimiser: number 2 of the list: one of gq.optim expected, got number 3", { optimiser = { adam, 3 } })
+    refused("a list of 2 functions and one optimiser: one each expected", { loss = { loss, loss } })
+    refused("a list of 1 functions and a list of 2 optimisers", { loss = { loss }, optimiser = { adam, lbfgs } })
+    refused("number 2 of the list: a function expected", { loss = { loss, "mse" }, optimiser = { adam, adam } })
+    refused("clip: L-BFGS searches along the gradient", { optimiser = lbfgs, clip = 1 })
+    local two = { gq.optim.adam { p[1], p[2] }, gq.optim.lbfgs { p[3], p[4] } }
+    refused("L-BFGS in a list computes the loss by itself", { optimiser = two })
+    refused("accumulate: an integer of at least 1 expected", { accumulate = 0 })
+    refused("schedule: number 1 of the list", { schedule = { 3 } })
+    refused("optimiser: one of gq.optim expected, got table", { optimiser = {} })
+    local path = temporary("list.safetensors")
+    gq.checkpoint.save(path, { model = m, optimiser = two })
+    local function load(optimiser) gq.checkpoint.load(path, { model = m, optimiser = optimiser }) end
+    assert.error_matches(function() load(adam) end, "list.safetensors: .*state_dict%(%) expected")
+    assert.error_matches(function() load { two[1] } end, "a list of 2, this is a list of 1")
+    assert.error_matches(function() load { two[2], two[1] } end, "number 1: the state is of adam, this is lbfgs")
+    load(two)
+    gq.checkpoint.save(path, { model = m, optimiser = adam })
+    assert.error_matches(function() load(two) end, "the state is of adam, this is a list of 2")
+    local s = lbfgs:state_dict()
+    for _, change in ipairs { { total = 1.5 }, { settings = { lr = -1 } }, { state = 3 }, { state = { {} } },
+      { state = { { gq.ones(3), gq.ones(3) } } }, { settings = { rate = 1 } } } do
+      assert.has_error(function() lbfgs:load_state_dict(gq.core.copy(s, change)) end)
     end
   end)
 

@@ -380,28 +380,52 @@ local function rng_of(text)
   return nil, ("the generator's state is two integers, got %s"):format(describe(text))
 end
 
--- Moments are tensors of the file, the rest is JSON.
-local function pack_optimiser(optimiser, tensors)
-  local s = optimiser:state_dict()
-  for i, moments in ipairs(s.state) do
+core.rng_text, core.rng_of = rng_text, rng_of
+
+-- Moments are tensors of the file, the rest is JSON. s: a state_dict; a list of optimisers has one of each.
+local function pack_optimiser(s, tensors, prefix)
+  local packed = {}
+  for k, v in next, s do packed[k] = v end
+  if s.list then
+    packed.list = {}
+    for i, part in ipairs(s.list) do packed.list[i] = pack_optimiser(part, tensors, ("%s%d."):format(prefix, i)) end
+    return packed
+  end
+  for i, moments in ipairs(s.state or {}) do
     for k, m in ipairs(moments) do
-      if m then tensors[("optimiser.%d.%d"):format(i, k)] = m end
+      if m then tensors[("%s%d.%d"):format(prefix, i, k)] = m end
     end
   end
-  return { kind = s.kind, settings = s.settings, groups = s.groups, total = s.total, steps = s.steps }
+  packed.state, packed.kept = nil, s.state and #s.state
+  return packed
 end
 
-local function unpack_optimiser(s, tensors)
-  local state = {}
-  for i = 1, type(s.steps) == "table" and #s.steps or 0 do
-    state[i] = {}
-    for k = 1, 3 do state[i][k] = tensors[("optimiser.%d.%d"):format(i, k)] or false end
+local function is_count(n) return type(n) == "number" and n % 1 == 0 and n >= 0 and n < 1e9 end
+
+local function unpack_optimiser(s, tensors, prefix)
+  if type(s) ~= "table" then return s end
+  local whole = {}
+  for k, v in next, s do whole[k] = v end
+  if type(s.list) == "table" then
+    whole.list = {}
+    for i, part in ipairs(s.list) do whole.list[i] = unpack_optimiser(part, tensors, ("%s%d."):format(prefix, i)) end
+    return whole
   end
-  return { kind = s.kind, settings = s.settings, groups = s.groups, total = s.total, steps = s.steps, state = state }
+  whole.state = {}
+  for i = 1, is_count(s.kept) and s.kept or type(s.steps) == "table" and #s.steps or 0 do
+    whole.state[i] = {}
+    for k = 1, 3 do whole.state[i][k] = tensors[("%s%d.%d"):format(prefix, i, k)] or false end
+  end
+  return whole
 end
 
 local known = "model optimiser schedule epoch rng extra"
 core.checkpoint_keys = known .. " value"
+
+local function several(o, what)
+  return core.together(o.optimiser, what .. ": optimiser", "an optimiser"),
+    core.together(o.schedule, what .. ": schedule", "a schedule")
+end
 
 -- extra: whatever else JSON can hold.
 function gq.checkpoint.save(path, what)
@@ -410,13 +434,15 @@ function gq.checkpoint.save(path, what)
   if o.model then
     for name, t in next, o.model:state_dict() do tensors["model." .. name] = t end
   end
-  if o.optimiser then meta.optimiser = pack_optimiser(o.optimiser, tensors) end
-  if o.schedule then meta.schedule = o.schedule:state_dict() end
+  local optimiser, schedule = several(o, "gq.checkpoint.save")
+  if optimiser then meta.optimiser = pack_optimiser(optimiser:state_dict(), tensors, "optimiser.") end
+  if schedule then meta.schedule = schedule:state_dict() end
   if o.rng ~= false then meta.rng = type(o.rng) == "string" and o.rng or rng_text() end
   gq.safetensors_save(path, tensors, { gqlua = gq.json_encode(meta) })
 end
 gq.docs[gq.checkpoint.save] = "gq.checkpoint.save(path, {model, optimiser, schedule, epoch, rng, value, extra}): " ..
-  "all of it in one .safetensors file, at once; the generator's state is included unless rng = false"
+  "all of it in one .safetensors file, at once; the generator's state is included unless rng = false; optimiser and " ..
+  "schedule may be lists"
 
 local function read_checkpoint(path)
   local tensors, metadata = gq.safetensors_load(path)
@@ -433,11 +459,12 @@ end
 -- { object, what it gets } in turn; everything is checked before anything is written.
 local function check_parts(o, model, meta, tensors)
   local parts = { { o.model, model } }
-  if o.optimiser then
+  local optimiser, schedule = several(o, "gq.checkpoint.load")
+  if optimiser then
     if type(meta.optimiser) ~= "table" then error("holds no optimiser", 0) end
-    parts[#parts + 1] = { o.optimiser, unpack_optimiser(meta.optimiser, tensors) }
+    parts[#parts + 1] = { optimiser, unpack_optimiser(meta.optimiser, tensors, "optimiser.") }
   end
-  if o.schedule and meta.schedule then parts[#parts + 1] = { o.schedule, meta.schedule } end
+  if schedule and meta.schedule then parts[#parts + 1] = { schedule, meta.schedule } end
   for _, part in ipairs(parts) do
     local check = part[1] and part[1].check_state_dict        -- an object of the script's own may have none
     local problem = check and check(part[1], part[2])

@@ -19,6 +19,7 @@ load("nn/cells")                 -- nn.RNNCell, nn.GRUCell
 load("flow")                     -- gq.flow, gq.nn.CNF
 gq.optim = load("optim")
 load("lbfgs")                    -- gq.optim.lbfgs
+load("together")                 -- lists of optimisers or schedules
 gq.data = load("data")
 load("density")                  -- gq.data.density
 load("images")                   -- gq.data.mnist, cifar10, svhn, images and their kin

@@ -6,7 +6,7 @@ local gq = ...
 local core = gq.core
 local options, need, one_of, describe, fail = core.options, core.need, core.one_of, core.describe, core.fail
 
-local Lbfgs = { __name = "gq.lbfgs" }
+local Lbfgs = { __name = "gq.lbfgs", closure = true }      -- step takes the function that computes loss and gradients
 Lbfgs.__index = Lbfgs
 
 local names <const> = "lr max_iter history_size tolerance_grad tolerance_change line_search"
@@ -79,10 +79,12 @@ local function cubic(a, fa, ga, b, fb, gb, low, high)
   return t
 end
 
+local function finite(p) return p.f - p.f == 0 and p.slope == p.slope end
+
 -- phi(t) -> point {t, f, slope, g}. A point with the strong Wolfe conditions from p0 on, or the best that was found.
 local function search(phi, p0, t)
   local c1, c2, most = 1e-4, 0.9, 25
-  local function too_high(p) return p.f ~= p.f or p.f > p0.f + c1 * p.t * p0.slope end
+  local function too_high(p) return not finite(p) or p.f > p0.f + c1 * p.t * p0.slope end
   local function flat_enough(p) return math.abs(p.slope) <= -c2 * p0.slope end
   local low, high, before, tries = nil, nil, p0, 0
   while not low and tries < most do
@@ -101,7 +103,7 @@ local function search(phi, p0, t)
     local a, b = math.min(low.t, high.t), math.max(low.t, high.t)
     if (b - a) * math.abs(low.slope) < 1e-12 * math.max(1, math.abs(low.f)) then break end
     local margin = 0.1 * (b - a)
-    t = high.f - high.f == 0 and cubic(low.t, low.f, low.slope, high.t, high.f, high.slope, a + margin, b - margin)
+    t = finite(high) and cubic(low.t, low.f, low.slope, high.t, high.f, high.slope, a + margin, b - margin)
       or (a + b) / 2
     local p = phi(t)
     tries = tries + 1
@@ -140,13 +142,25 @@ local function iterate(self, closure, x, p)
     return { t = at, f = f, g = g, slope = g:dot(d):item() }
   end
   local next_point = self.line_search == "none" and phi(t) or search(phi, { t = 0, f = p.f, slope = slope, g = p.g }, t)
-  if next_point.f - next_point.f ~= 0 or next_point.t == 0 then return nil end
+  if not finite(next_point) or next_point.t == 0 then return nil end
   local to = x + d * next_point.t
   remember(self, to - x, next_point.g - p.g)
   return next_point, to
 end
 
--- At most max_iter iterations; returns the loss before them.
+local function iterations(self, closure, x, p)
+  for _ = 1, self.max_iter do
+    if largest(p.g) <= self.tolerance_grad then break end
+    local q, to = iterate(self, closure, x, p)
+    if not q then break end
+    local moved, change = largest(to - x), math.abs(q.f - p.f)
+    x, p = to, q
+    if moved <= self.tolerance_change or change <= self.tolerance_change * math.max(1, math.abs(p.f)) then break end
+  end
+  return x
+end
+
+-- At most max_iter iterations; returns the loss before them. An error of the function leaves everything as it was.
 function Lbfgs:step(closure)
   if not core.is_callable(closure) then
     fail("gq.optim.lbfgs: step takes a function that zeroes the gradients, computes the loss, calls its backward and "
@@ -156,18 +170,15 @@ function Lbfgs:step(closure)
   if f - f ~= 0 or not g:isfinite():all():item() then
     fail(("gq.optim.lbfgs: the loss is %g or a gradient is not finite; nothing was changed"):format(f))
   end
-  local first, x, p = f, weights(self), { f = f, g = g }
-  self.total = self.total + 1
-  for _ = 1, self.max_iter do
-    if largest(p.g) <= self.tolerance_grad then break end
-    local q, to = iterate(self, closure, x, p)
-    if not q then break end
-    local moved, change = largest(to - x), math.abs(q.f - p.f)
-    x, p = to, q
-    if moved <= self.tolerance_change or change <= self.tolerance_change * math.max(1, math.abs(p.f)) then break end
+  local x, learnt, scale = weights(self), table.move(self.pairs, 1, #self.pairs, 1, {}), self.scale
+  local ok, to = pcall(iterations, self, closure, x, { f = f, g = g })
+  set_weights(self, ok and to or x)
+  if not ok then
+    self.pairs, self.scale = learnt, scale
+    error(to, 0)
   end
-  set_weights(self, x)
-  return first
+  self.total = self.total + 1
+  return f
 end
 
 function Lbfgs:settings()
@@ -176,20 +187,51 @@ function Lbfgs:settings()
   return t
 end
 
--- Settings and the count; what it learnt of the curvature is found anew.
-function Lbfgs:state_dict()
-  return { kind = "lbfgs", settings = self:settings(), total = self.total, steps = {}, state = {} }
+local function checked_settings(opts, what)
+  local o = options(opts, names, what)
+  return { lr = need(o, "lr", "positive", 1, what), max_iter = need(o, "max_iter", "count", 20, what),
+    history_size = need(o, "history_size", "count", 100, what),
+    tolerance_grad = need(o, "tolerance_grad", "number", 1e-7, what),
+    tolerance_change = need(o, "tolerance_change", "number", 1e-9, what),
+    line_search = one_of(o, "line_search", { "strong_wolfe", "none" }, what) }
 end
+
+-- Settings, the count, and what was learnt of the curvature: a step and a difference of gradients each.
+function Lbfgs:state_dict()
+  local state = {}
+  for i, p in ipairs(self.pairs) do state[i] = { p.s:clone(), p.y:clone() } end
+  return { kind = "lbfgs", settings = self:settings(), total = self.total, steps = {}, state = state }
+end
+
 function Lbfgs:check_state_dict(t)
-  if type(t) ~= "table" or t.kind ~= "lbfgs" or type(t.settings) ~= "table" or type(t.total) ~= "number" then
+  if type(t) ~= "table" or t.kind ~= "lbfgs" then
     return ("the state is of %s, this is lbfgs"):format(type(t) == "table" and tostring(t.kind) or describe(t))
   end
+  if type(t.settings) ~= "table" or type(t.state) ~= "table" then
+    return "the table of a state_dict() expected, got one without settings or state"
+  end
+  if math.tointeger(t.total) == nil or t.total < 0 then
+    return "total is a number of steps, got " .. describe(t.total)
+  end
+  local ok, problem = pcall(checked_settings, t.settings, "settings")
+  if not ok then return problem end
+  local n = weights(self):numel()
+  for i, pair in ipairs(t.state) do
+    for k = 1, 2 do
+      local x = type(pair) == "table" and pair[k] or nil
+      if not gq.is_tensor(x) or x:dim() ~= 1 or x:numel() ~= n or x.dtype ~= self.params[1].dtype then
+        return ("pair %d: two tensors %s {%d} expected, got %s"):format(i, self.params[1].dtype, n, describe(x))
+      end
+    end
+  end
 end
+
 function Lbfgs:load_state_dict(t)
   local problem = self:check_state_dict(t)
   if problem then error("load_state_dict: " .. problem, 2) end
-  for name in names:gmatch("%S+") do self[name] = t.settings[name] end
+  for name, value in next, checked_settings(t.settings, "load_state_dict") do self[name] = value end
   self.total, self.pairs, self.scale = math.tointeger(t.total), {}, 1
+  for _, pair in ipairs(t.state) do remember(self, pair[1]:clone(), pair[2]:clone()) end
 end
 
 function gq.optim.lbfgs(params, opts)
@@ -198,12 +240,8 @@ function gq.optim.lbfgs(params, opts)
   for _, p in ipairs(params) do
     if p.dtype ~= params[1].dtype then fail(what .. ": parameters of one dtype expected") end
   end
-  local o = options(opts, names, what)
-  return setmetatable({ params = params, pairs = {}, scale = 1, total = 0, lr = need(o, "lr", "positive", 1, what),
-    max_iter = need(o, "max_iter", "count", 20, what), history_size = need(o, "history_size", "count", 100, what),
-    tolerance_grad = need(o, "tolerance_grad", "number", 1e-7, what),
-    tolerance_change = need(o, "tolerance_change", "number", 1e-9, what),
-    line_search = one_of(o, "line_search", { "strong_wolfe", "none" }, what) }, Lbfgs)
+  return setmetatable(core.copy(checked_settings(opts, what), { params = params, pairs = {}, scale = 1, total = 0 }),
+    Lbfgs)
 end
 gq.docs[gq.optim.lbfgs] = [[
 gq.optim.lbfgs(params, {lr = 1, max_iter = 20, history_size = 100, tolerance_grad = 1e-7,

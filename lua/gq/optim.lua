@@ -81,7 +81,7 @@ local groups_meta = {
 
 local function is_optimiser(x)
   local m = getmetatable(x)
-  return m == meta or m == groups_meta
+  return m == meta or m == groups_meta or type(x) == "table" and x.closure == true     -- L-BFGS
 end
 
 function grouped(kind, list, config, make)
@@ -359,9 +359,11 @@ gq.optim.ema(net | params, {decay = 0.999}): an exponential average of the weigh
 
 -- ---- schedules: the learning rate as a function of the number of steps ----
 
--- The first of its groups' stands for all.
-local function first_core(optimiser)
-  return (getmetatable(optimiser) == groups_meta and optimiser.groups[1] or optimiser)._core
+-- What is wrong with a learning rate. The first of several groups stands for all.
+local function check_rate(optimiser, lr)
+  local core = (getmetatable(optimiser) == groups_meta and optimiser.groups[1] or optimiser)._core
+  if core then return check_settings(core, { lr = lr }) end
+  return not (lr > 0 and lr < math.huge) and ("lr: a positive number expected, got %g"):format(lr) or nil
 end
 
 local Schedule = {}
@@ -377,7 +379,7 @@ function Schedule:check_state_dict(t)
   if type(t) ~= "table" or not is_count(t.count) or type(t.base) ~= "number" then
     return "the state of a schedule is {count, base}, a number of steps and a learning rate"
   end
-  return check_settings(first_core(self.optimiser), { lr = t.base * self.factor(math.tointeger(t.count)) })
+  return check_rate(self.optimiser, t.base * self.factor(math.tointeger(t.count)))
 end
 function Schedule:load_state_dict(t)
   local problem = self:check_state_dict(t)
@@ -421,7 +423,7 @@ function Plateau:check_state_dict(t)
   if type(t) ~= "table" or not is_count(t.bad) or type(t.lr) ~= "number" then
     return "the state of a plateau schedule is {best, bad, lr}"
   end
-  return check_settings(first_core(self.optimiser), { lr = t.lr })
+  return check_rate(self.optimiser, t.lr)
 end
 function Plateau:load_state_dict(t)
   local problem = self:check_state_dict(t)

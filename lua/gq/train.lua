@@ -3,7 +3,9 @@
 --
 --   model      a module (put in training mode, saved in checkpoints)
 --   loss       loss(model, x, y) -> scalar tensor [, info of odeint, whose counts are averaged]
---   optimiser
+--   optimiser  one, L-BFGS too, or a list of them, which all step on that loss; where loss is a list as well, each
+--              steps on its own, in turn
+--   accumulate batches whose gradients make one step: the gradient of one batch of all their rows
 --   data       data(epoch) -> iterator over x, y ...; or a set {x, y} with batch_size, shuffle and seed
 --   epochs     last epoch; epoch 0 is the state before training
 --   validate   validate(model, epoch) -> table of figures, in eval mode and without recording
@@ -26,7 +28,7 @@ local core = gq.core
 local options, need, describe, fail = core.options, core.need, core.describe, core.fail
 
 local known = "model loss optimiser data batch_size shuffle seed epochs validate name logger checkpoint resume " ..
-  "progress on_epoch on_step clip schedule steps monitor mode patience keep_best"
+  "progress on_epoch on_step clip schedule steps monitor mode patience keep_best accumulate"
 local what = "gq.train"
 
 -- Counts of info that the rows average over the steps.
@@ -58,28 +60,68 @@ end
 
 local function finite(x) return x == x and x ~= math.huge and x ~= -math.huge end
 
+-- Rows of what a batch begins with: of its first tensor.
+local function rows_of(x)
+  while type(x) == "table" do x = select(2, next(x)) end
+  return math.max(gq.is_tensor(x) and x.shape[1] or 1, 1)
+end
+
+-- Loss and gradient over the batches of a step. Each counts by its rows, so that together they are one batch.
+local function evaluate(o, loss_of, batches, sums)
+  o.optimiser:zero_grad()
+  local total, info = 0, nil
+  for _, batch in ipairs(batches) do
+    local loss, one = loss_of(o.model, table.unpack(batch, 1, batch.n))
+    if not gq.is_tensor(loss) or loss:numel() ~= 1 then
+      error(("gq.train: the loss is a tensor of one number, got %s"):format(describe(loss)), 0)
+    end
+    if batch.share ~= 1 then loss = loss * batch.share end
+    total, info = total + loss:item(), one or info
+    if not finite(total) then break end
+    loss:backward()
+    for _, key in ipairs(one and counts or {}) do sums[key] = (sums[key] or 0) + (one[key] or 0) end
+  end
+  return total, info
+end
+
 -- Forward, backward, update. A loss or gradient that is not finite stops training before the update, so the
 -- weights are those of the last good step.
-local function train_step(o, state, batch)
-  o.optimiser:zero_grad()
-  local loss, info = o.loss(o.model, table.unpack(batch, 1, batch.n))
-  if not gq.is_tensor(loss) or loss:numel() ~= 1 then
-    error(("gq.train: the loss is a tensor of one number, got %s"):format(describe(loss)), 0)
+local function update(o, optimiser, loss, batches, state, refuse)
+  local first, info
+  local function closure()
+    local value
+    value, info = evaluate(o, loss, batches, state.sums)
+    if first == nil and not finite(value) then refuse(("the loss is %s"):format(value ~= value and "nan" or value)) end
+    first = first or value
+    return value
   end
-  local value = loss:item()
-  local function refuse(why)
-    error(("gq.train: epoch %d, step %d: %s; the weights are those before this step: lower the learning rate, clip " ..
-      "gradients, or loosen the solver's tolerances"):format(state.epoch, state.step + 1, why), 0)
+  if optimiser.closure then
+    optimiser:step(closure)
+    return first, info
   end
-  if not finite(value) then refuse(("the loss is %g"):format(value)) end
-  loss:backward()
+  closure()
   local ok, problem = pcall(function()
-    if o.clip then gq.optim.clip_grad_norm(o.optimiser.params, o.clip) end
-    o.optimiser:step()
+    if o.clip then gq.optim.clip_grad_norm(optimiser.params, o.clip) end
+    optimiser:step()
   end)
   if not ok then refuse(tostring(problem)) end
+  return first, info
+end
+
+-- The loss, or where there are several their sum and a list of them; the info of the last one.
+local function train_step(o, state, batches)
+  local all, info, each = 0, nil, {}
+  for i, stepper in ipairs(o.steppers) do
+    each[i], info = update(o, stepper.optimiser, stepper.loss, batches, state, function(why)
+      error(("gq.train: epoch %d, step %d%s: %s; the weights are those before this step%s: lower the learning rate, " ..
+        "clip gradients, or loosen the solver's tolerances"):format(state.epoch, state.step + 1,
+        #o.steppers > 1 and (", loss %d"):format(i) or "", why,
+        i > 1 and (" but for what optimiser %s did"):format(i == 2 and "1" or "1 to " .. i - 1) or ""), 0)
+    end)
+    all = all + each[i]
+  end
   if o.schedule then o.schedule:step() end
-  return value, info
+  return all, info, #each > 1 and each or nil
 end
 
 -- ---- where training is ----
@@ -89,12 +131,13 @@ local function fresh_sums() return { steps = 0, loss = 0, seconds = 0 } end
 -- epoch: the one under way; batch: its batches done; step: all steps so far
 local function fresh_state() return { epoch = 0, batch = 0, step = 0, sums = fresh_sums(), rows = {} } end
 
-local function add(sums, value, info, seconds)
+local function add(sums, value, each, seconds)
   sums.steps = sums.steps + 1
   sums.loss = sums.loss + value
   sums.seconds = sums.seconds + seconds
-  if info then
-    for _, key in ipairs(counts) do sums[key] = (sums[key] or 0) + (info[key] or 0) end
+  for i, one in ipairs(each or {}) do
+    local key = ("loss_%d"):format(i)
+    sums[key] = (sums[key] or 0) + one
   end
 end
 
@@ -116,7 +159,8 @@ local function is_state(s)
     if type(v) ~= "number" then return false end
   end
   return math.type(s.epoch) == "integer" and math.type(s.batch) == "integer" and math.type(s.step) == "integer" and
-    s.sums.steps ~= nil and s.sums.loss ~= nil and s.sums.seconds ~= nil
+    s.sums.steps ~= nil and s.sums.loss ~= nil and s.sums.seconds ~= nil and
+    (s.began == nil or core.rng_of(s.began) ~= nil)
 end
 
 local function restore(o, saving)
@@ -188,6 +232,9 @@ local function row_of(o, state, name)
   local sums, row = state.sums, { epoch = state.epoch }
   if sums.steps > 0 then
     row["train_" .. name] = sums.loss / sums.steps
+    for i = 1, #o.steppers > 1 and #o.steppers or 0 do
+      row[("train_%s_%d"):format(name, i)] = sums["loss_" .. i] / sums.steps
+    end
     row.seconds = sums.seconds
     for _, key in ipairs(counts) do row[key] = sums[key] and sums[key] / sums.steps end
   end
@@ -212,33 +259,53 @@ local function publish(o, state, row, bar)
   if o.on_epoch then o.on_epoch(row, bar) end
 end
 
--- The rest of the epoch that state is in; false when the limit of steps is reached.
-local function run_epoch(o, state, batches, saving, bar)
-  local iterator, s, control = batches(state.epoch)
-  local done = 0
-  while true do
+-- Up to k batches, with the part that each has in their rows; nil: there is none left.
+local function fetch(iterator, s, control, k)
+  local batches, rows = {}, 0
+  repeat
     local batch = table.pack(iterator(s, control))
     control = batch[1]
-    if control == nil then return true end
-    done = done + 1
-    if done > state.batch then                    -- earlier ones were done before the checkpoint
+    if control == nil then break end
+    batch.share = rows_of(batch[1])
+    batches[#batches + 1], rows = batch, rows + batch.share
+  until #batches == k
+  for _, batch in ipairs(batches) do batch.share = batch.share / rows end
+  return batches[1] and batches, control
+end
+
+-- The rest of the epoch that state is in; false when the limit of steps is reached. Batches that were done before a
+-- checkpoint are drawn again, from the generator as it was then, and passed over.
+local function run_epoch(o, state, data, saving, bar)
+  local now = state.batch > 0 and core.rng_text()
+  if now and state.began then gq.set_rng_state(core.rng_of(state.began)) end
+  state.began = core.rng_text()
+  local iterator, s, control = data(state.epoch)
+  local done = 0
+  repeat
+    if now and done >= state.batch then now = gq.set_rng_state(core.rng_of(now)) end
+    local batches
+    batches, control = fetch(iterator, s, control, o.accumulate)
+    if not batches then break end
+    done = done + #batches
+    if done > state.batch then
       if o.steps and state.step >= o.steps then return false end
       local started = gq.clock()
-      local value, info = train_step(o, state, batch)
-      add(state.sums, value, info, gq.clock() - started)
+      local value, info, each = train_step(o, state, batches)
+      add(state.sums, value, each, gq.clock() - started)
       state.batch, state.step = done, state.step + 1
       if o.on_step then o.on_step(state.step, value, info) end
       if saving and saving.every and state.step % saving.every == 0 then save(o, saving, state) end
       if bar then bar:update(state.step, ("epoch %d  %s %.4g"):format(state.epoch, o.name or "loss", value)) end
     end
-  end
+  until control == nil
+  return true
 end
 
 -- Options that may be left out, and what they are otherwise.
 local kinds = { batch_size = "count", shuffle = "boolean", seed = "integer", validate = "callable", name = "string",
   checkpoint = "string|table", resume = "boolean", progress = "boolean", on_epoch = "callable",
   on_step = "callable", clip = "positive", steps = "integer", monitor = "string", patience = "count",
-  keep_best = "boolean" }
+  keep_best = "boolean", accumulate = "count" }
 
 local function loggers(given)
   if given == nil then return {} end
@@ -252,10 +319,41 @@ local function loggers(given)
   return list
 end
 
+-- Who steps on which loss, in turn.
+local function steppers(o)
+  local parts, list = o.optimiser.parts, {}
+  if core.is_callable(o.loss) then
+    if parts and o.optimiser.shared then
+      fail(("gq.train: optimiser: a parameter is in the numbers %d and %d of the list: give each a loss of its own, " ..
+        "loss = {f, g}"):format(table.unpack(o.optimiser.shared)))
+    end
+    list[1] = { optimiser = o.optimiser, loss = o.loss }
+  else
+    if not parts or #o.loss ~= #parts then
+      fail(("gq.train: loss: a list of %d functions and %s: one each expected"):format(#o.loss,
+        parts and ("a list of %d optimisers"):format(#parts) or "one optimiser"))
+    end
+    for i, part in ipairs(parts) do
+      if not core.is_callable(o.loss[i]) then
+        fail(("gq.train: loss: number %d of the list: a function expected, got %s"):format(i, describe(o.loss[i])))
+      end
+      list[i] = { optimiser = part, loss = o.loss[i] }
+    end
+  end
+  for _, part in ipairs(parts or { o.optimiser }) do
+    if part.closure and o.clip then
+      fail("gq.train: clip: L-BFGS searches along the gradient as it is: leave clip out, or lower lr")
+    elseif part.closure and parts and #list == 1 then
+      fail("gq.train: L-BFGS in a list computes the loss by itself: give each optimiser its loss, loss = {f, f}")
+    end
+  end
+  return list
+end
+
 local function prepare(given)
   local o = {}
   for k, v in next, options(given, known, what) do o[k] = v end
-  need(o, "loss", "callable", nil, what)
+  need(o, "loss", "callable|table", nil, what)
   need(o, "epochs", "integer", nil, what)
   for key, kind in next, kinds do
     if o[key] ~= nil then need(o, key, kind, nil, what) end
@@ -263,12 +361,14 @@ local function prepare(given)
   if type(o.model) ~= "table" or not o.model.state_dict then
     fail(("gq.train: model: a module expected, got %s"):format(describe(o.model)))
   end
-  if type(o.optimiser) ~= "table" or not o.optimiser.step then
-    fail(("gq.train: optimiser: one of gq.optim expected, got %s"):format(describe(o.optimiser)))
+  for key, kind in next, { optimiser = "one of gq.optim", schedule = "one of gq.optim.schedule" } do
+    o[key] = core.together(o[key], "gq.train: " .. key, kind)
+    if (key == "optimiser" or o[key] ~= nil) and (type(o[key]) ~= "table" or not o[key].step) then
+      fail(("gq.train: %s: %s expected, got %s"):format(key, kind, describe(o[key])))
+    end
   end
-  if o.schedule ~= nil and (type(o.schedule) ~= "table" or not o.schedule.step) then
-    fail(("gq.train: schedule: one of gq.optim.schedule expected, got %s"):format(describe(o.schedule)))
-  end
+  o.accumulate = o.accumulate or 1
+  o.steppers = steppers(o)
   if o.mode ~= nil then core.one_of(o, "mode", { "min", "max" }, what) end
   o.logger = loggers(o.logger)
   return o
@@ -277,9 +377,8 @@ end
 -- Steps an epoch, for the bar: counted where the data is a set.
 local function count_steps(o)
   if type(o.data) ~= "table" then return nil end
-  local x = o.data.x
-  while type(x) == "table" do x = select(2, next(x)) end
-  return math.ceil(x.shape[1] / math.min(o.batch_size or x.shape[1], x.shape[1]))
+  local n = rows_of(o.data.x)
+  return math.ceil(math.ceil(n / math.min(o.batch_size or n, n)) / o.accumulate)
 end
 
 local function make_bar(o, state)
@@ -319,13 +418,16 @@ end
 gq.docs[train] = [[
 gq.train{ model, loss, optimiser, data, epochs, ... } -> rows, state: the training loop; a row of figures an epoch
 model: a module; loss: loss(model, x, y) -> a tensor of one number [, info of odeint, whose counts are averaged]
-optimiser: one of gq.optim; data: a set {x =, y =}, or data(epoch) -> an iterator over x, y
+optimiser: one of gq.optim, L-BFGS too (with the whole set as one batch), or a list, which all step on the loss;
+  where loss is a list as well, each steps on its own loss, in turn: the rows have train_loss_1, ... and their sum
+accumulate: 1: so many batches make a step, by the gradient of one batch of all their rows
+data: a set {x =, y =}, or data(epoch) -> an iterator over x, y
 epochs: the last one; 0 is before training; steps: stop after so many in all
 batch_size: all of the set; shuffle: true; seed: 0: of a set's batches
 validate: validate(model, epoch) -> {test_loss = ...}, in eval mode and without recording; name: "loss", of train_<name>
 logger: gq.logger.csv(path), gq.logger.jsonl(path), or a list of such; on_epoch(row, bar), on_step(step, loss, info)
 checkpoint: a path, or {path =, every = steps}; resume: true goes on from it, to the same bytes
-clip: largest norm of the gradient; schedule: one of gq.optim.schedule
+clip: largest norm of the gradient; schedule: one of gq.optim.schedule, or a list
 monitor: the figure that tells which epoch is best, "test_<name>" by default; mode: "min", "max" of an accuracy
 patience: stop after so many epochs without a better one; keep_best: true ends with the weights of the best one
 progress: true, a bar on stderr where that is a terminal
@@ -335,5 +437,8 @@ progress: true, a bar on stderr where that is a terminal
     loss = function(model, a, b) return gq.mse_loss(model(a), b) end,
     optimiser = gq.optim.adam(net:parameters(), {lr = 1e-2}), patience = 10, keep_best = true }
   print(rows[#rows].train_loss)
+  gq.train{ model = net, data = {x = x, y = gq.sin(3 * x)}, epochs = 5,
+    loss = function(model, a, b) return gq.mse_loss(model(a), b) end,
+    optimiser = gq.optim.lbfgs(net:parameters(), {max_iter = 10}) }
 A loss or gradient that is not finite ends the training, with the weights before that step]]
 return train
