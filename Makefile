@@ -103,7 +103,7 @@ say = $(if $(filter 1,$(V)),,@echo '  $(1)  $@')
 version := $(shell sed -n 's/^\#define GQ_VERSION "\(.*\)"/\1/p' runtime/gq.h)
 soname := libgq.so.$(basename $(version))
 
-.PHONY: all run test test-cuda mirror check ctest embed lint format install uninstall clean objects found setup help shared
+.PHONY: all run test test-cuda test-slurm mirror check ctest embed lint format install uninstall clean objects found setup help shared
 all: found $(products)
 
 help:
@@ -113,6 +113,7 @@ help:
 	@echo 'make check        the slow tests too'
 	@echo 'make mirror       some tests with the second device that tests have as the default'
 	@echo 'make cuda         gq_cuda.so; make test-cuda: its tests, on an emulator'
+	@echo 'make test-slurm   a sweep by a Slurm of its own on this machine (apt-get install slurm-wlm munge)'
 	@echo 'make embed        build/$(config)/embed, the C program of examples/embed.c'
 	@echo 'make shared       the library of version $(version) as a shared object'
 	@echo 'make luacats      build/gq.d.lua, what editors ask of the interface'
@@ -260,6 +261,9 @@ test-cuda:
 	@LD_LIBRARY_PATH=$(CURDIR)/$(build)/cuda GQ_CUDA_EMULATOR=$(CURDIR)/$(build)/cuda \
 	  GQ_CUDA_CACHE=$(CURDIR)/$(build)/kernels scripts/cuda_tests $(config) $(TEST_JOBS) '$(cuda_specs)' \
 	  '$(cuda_as_default)' '$(cuda_by_tiles)'
+
+test-slurm: all
+	@scripts/test_slurm $(top)/gqlua
 
 ctest: testbinaries
 	@scripts/test $(config) --jobs $(TEST_JOBS) --limit $(TEST_LIMIT) tests/c/*_test.c
