@@ -322,12 +322,29 @@ static void steps(lua_State *L, int arg, const gq_problem *p, gq_ode_options *o)
   if (gqL_optnumber(L, arg, "max_step", 0) != 0) o->max_step = positive(L, arg, "max_step", 1);
 }
 
+static void theta_option(lua_State *L, int arg, gq_ode_options *o) {
+  bool given = lua_getfield(L, arg, "theta") != LUA_TNIL;
+  lua_pop(L, 1);
+  if (!given) return;
+  o->theta = gqL_optnumber(L, arg, "theta", 1);
+  if (!o->method->steps->stiff)
+    luaL_error(L, "sdeint: theta weighs the implicit drift of method = \"theta\"; method = \"%s\" has none",
+               o->method->name);
+  if (!(o->theta >= 0.5) || o->theta > 1)
+    luaL_error(
+      L,
+      "sdeint: theta is %f: expected a number from 0.5 (trapezoidal) to 1 (backward Euler): below 0.5 "
+      "the method is as little stable as an explicit one",
+      (LUAI_UACNUMBER)o->theta);
+}
+
 /* core.solve_sde(sde, z0, t, opts): one call of the solver */
 static int solve_sde(lua_State *L) {
-  static const char *const known[] = { "method",   "dt",        "brownian", "gradient",     "seed",
-                                       "adjoint",  "max_steps", "params",   "memory_limit", "throw",
-                                       "calculus", "logqp",     "batch",    "adaptive",     "rtol",
-                                       "atol",     "max_step",  NULL };
+  static const char *const known[] = { "method",       "dt",       "brownian",  "gradient",
+                                       "seed",         "adjoint",  "max_steps", "params",
+                                       "memory_limit", "throw",    "calculus",  "logqp",
+                                       "batch",        "adaptive", "rtol",      "atol",
+                                       "max_step",     "theta",    NULL };
   gq_problem p = { 0 };
   gq_ode_options o;
   lua_settop(L, 4);
@@ -351,6 +368,7 @@ static int solve_sde(lua_State *L) {
     L, "sdeint: calculus", gqL_optstring(L, 4, "calculus", gq_calculus_names[p.calculus]), gq_calculus_names);
   o.method = choose_method(L, 4, "sdeint: method", o.calculus == GQ_ITO ? "euler" : "heun");
   o.back_method = back_method(L, 4, o.method);
+  theta_option(L, 4, &o);
   if (o.method->scheme->langevin) langevin(L, 1, fn, o.method->name);
   o.max_steps = gqL_optint(L, 4, "max_steps", INT64_MAX, 1, INT64_MAX);
   o.memory_limit = (size_t)gqL_optint(L, 4, "memory_limit", (int64_t)o.memory_limit, 1, INT64_MAX);
@@ -451,7 +469,9 @@ static const gqL_function functions[] = {
     "another dt. z0 may be a list of tensors; t may decrease (Stratonovich). logqp = true: with "
     "gq.sde{prior_drift = h} the path KL, info.logqp {#t - 1, batch}. adaptive = true (rtol, atol 1e-3, "
     "first step dt): steps by the "
-    "error that heun, ralston and spark estimate. gradient: direct, aca, reversible "
+    "error that heun, ralston and spark estimate. method = \"theta\" is for stiff drifts, of which it takes "
+    "the "
+    "part theta (1: backward Euler; 0.5) at the end of a step. gradient: direct, aca, reversible "
     "(reversible_heun), adjoint or none" },
   { NULL, NULL, false, NULL },
 };

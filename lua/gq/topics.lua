@@ -188,6 +188,8 @@ noise: of g, that is diagonal: z's shape, g_i for dW_i; scalar: z's shape or {..
 calculus = "ito" or "stratonovich" of a solve: an SDE of the other one is converted by its graph
 method: "heun" by default, "euler" for Ito SDEs. reversible_heun is stable on the imaginary axis
   only: it grows without bound wherever the drift contracts for long
+theta is for drifts that are stiff: z1 = z + ((1 - theta) f(t, z) + theta f(t + h, z1)) h + g(t, z) dW by
+  Newton's method; theta = 1 (backward Euler) to 0.5 (the trapezoidal rule). gradient: direct or aca
 areas: srk, log_ode and spark read H = 1/h int (W_s,r - (r - s)/h W_s,t) dr of a step beside W, log_ode
   of general noise Levy areas too. A path of the solve's own has them; one given is made with
   levy_area = "space-time" ("space-time-time" has K too), "foster" or "davie". The latter are drawn

@@ -130,6 +130,7 @@ static int evaluator_class(gq_evaluator *e, int c, gq_system *s) {
     outs[i] = i < n - nq ? (gq_outspec){ gq_graph_output(s->g, i), s->second && i >= s->second, GQ_STORE }
                          : (gq_outspec){ gq_graph_output(s->g, i), s->late, GQ_ADD };
   e->parts = n - nq, e->nq = nq, e->nout = n, e->nin = gq_graph_inputs(s->g), e->columns = s->columns;
+  e->diffusion = s->noise;
   e->directions = s->directions, e->defect = s->defect;
   e->states = e->nin - 1 - e->scratch->field->nb - s->directions - (s->defect ? 3 : 0);
   int status = gq_code_add(e->scratch->field->on, &e->code, c, s->g, n, outs);
@@ -211,7 +212,8 @@ int gq_evaluate_phase(const gq_evaluator *e, const gq_binding *b, int phase, dou
     const void **in = c.in + (size_t)s * e->nin;
     in[0] = &c.shared[TIME];
     for (int i = 0; i < e->states; i++) in[1 + i] = (char *)x[i] + (i < 2 ? off : wide);
-    for (int i = 0; i < e->parts; i++) c.out[(size_t)s * e->nout + i] = (char *)out[i] + (i ? wide : off);
+    for (int i = 0; i < e->parts; i++)
+      c.out[(size_t)s * e->nout + i] = (char *)out[i] + (i && e->diffusion ? wide : off);
     bind_products(e, b, s, grads_, &c);
   }
   int status = run_call(e, phase, &c);

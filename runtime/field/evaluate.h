@@ -44,6 +44,7 @@ typedef struct gq_evaluator {
   int nq, nin, nout;
   int points;                  /* nodes: how many at once */
   bool columns;                /* nodes: their states stand side by side, {.., n rows of the slice} */
+  bool diffusion;              /* output 1 is that of an SDE */
   int *of;                     /* [nq] boundary values; of nodes then [parts]: of the probes, -1: the defect */
   gq_code code;
 } gq_evaluator;

@@ -157,7 +157,7 @@ static gq_ref or_zero(const gq_field *f, int cls, frame *fr, gq_ref a) {
 int gq_system_adjoint(const gq_field *f, int cls, const void *arg, gq_system *s) {
   const gq_adjointkind *k = arg;
   frame fr;
-  gq_ref a, q = GQ_NONE, out, lead[2], *da = gq_calloc(f->nb + 2, sizeof *da);
+  gq_ref a, q = GQ_NONE, out[2], lead[2], *da = gq_calloc(f->nb + 2, sizeof *da);
   *s = (gq_system){
     .parts = k->path ? 1 : 2, .given = k->path + k->forced, .lanes = lanes_of(f, cls), .front = f->front
   };
@@ -170,11 +170,11 @@ int gq_system_adjoint(const gq_field *f, int cls, const void *arg, gq_system *s)
     if (k->forced) q = state_input(f, cls, &fr);
     bind_boundaries(f, cls, &fr);
     if (k->products == GQ_PRODUCTS_PROBES) s->directions = bind_directions(f, cls, &fr);
-    gq_inline(fr.g, f->class_body[cls], fr.bind, &out);
-    status = pull(f, &fr, out, a, k->products, k->time, da);
+    gq_inline(fr.g, f->class_body[cls], fr.bind, out);
+    status = pull(f, &fr, out[0], a, k->products, k->time, da);
     if (k->products == GQ_PRODUCTS_PROBES) probe(f, cls, &fr, 1, f->columns, false, a, da, da + 2);
     gq_ref slope = gq_emit1(fr.g, GQ_OP_NEG, or_zero(f, cls, &fr, da[0]));
-    lead[0] = out;
+    lead[0] = out[0];
     lead[k->path ? 0 : 1] = k->forced ? gq_emit2(fr.g, GQ_OP_ADD, slope, q) : slope;
     int done = finish(s, f, &fr, s->parts, lead, da[1], k->products ? da + 2 : NULL);
     if (status == GQ_OK) status = done;

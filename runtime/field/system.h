@@ -47,7 +47,7 @@ typedef struct gq_adjointkind {
   gq_products products;        /* a'df/dtheta of the wanted boundary values, or their probes with magnitudes */
   bool time;                   /* and a'df/dt */
 } gq_adjointkind;
-gq_make gq_system_adjoint;     /* (z, a)' = (f, -a'df/dz); arg: gq_adjointkind */
+gq_make gq_system_adjoint;     /* (z, a)' = (f, -a'df/dz), f the drift of an SDE; arg: gq_adjointkind */
 /* No equation: inputs t, z, a (of an SDE one of G too), boundary values; outputs a'df/dz and the products; arg: bool, is a'df/dt wanted too. */
 gq_make gq_system_pull;
 /* The products alone, of rows side by side (gq_field_lanes): inputs t {lanes[1]}, z, a, boundary values. */

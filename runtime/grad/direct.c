@@ -390,7 +390,11 @@ int gq_inverse_backward(gq_pullback *b) { return backward(b, run_inverse); }
 
 /* ---- what is compiled ---- */
 
+/* Where a step's drift is implicit, it is pulled back apart from the rest. */
 static int build_pull(gq_plan *p) {
+  const gq_adjointkind drift = { .products = GQ_PRODUCTS_ALL };
+  if (p->field->noise && p->key->method->steps->stiff)
+    return gq_evaluator_new(&p->scratch, gq_system_adjoint, &drift, &p->pull);
   return gq_evaluator_new(&p->scratch, gq_system_pull, &p->key->t_grad, &p->pull);
 }
 

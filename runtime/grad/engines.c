@@ -131,6 +131,7 @@ void gq_ode_defaults(gq_ode_options *o, gq_dtype d) {
   double tol = d == GQ_F32 ? 1e-3 : 1e-6;
   *o = (gq_ode_options){ .method = gq_tableau_find("dopri5"),
                          .eta = 1,
+                         .theta = 1,
                          .rtol = tol,
                          .atol = tol,
                          .max_steps = 100000,

@@ -127,11 +127,13 @@ static void inputs(const gq_attempt *w, int i, void *const *parts, void **x) {
   for (int k = 0; k < w->st->l.given; k++) *x++ = w->path[i][k];
 }
 
-/* f at slope i's time and the stage. */
+/* f at slope i's time and the stage; of an SDE the drift, which comes with its Jacobian. */
 static int evaluate(gq_attempt *w, int i, void *const *stage, void *const *out) {
-  void *x[GQ_MAXPARTS + GQ_MAXGIVEN];
+  const gq_newton *l = &own(w)->newton;
+  void *x[GQ_MAXPARTS + GQ_MAXGIVEN], *drift[] = { stage[0], l->unit }, *to[] = { out[0], l->column };
   inputs(w, i, stage, x);
   w->cost.nfe++;
+  if (w->field->noise) return gq_evaluate_phase(l->at, w->bind, 0, time_of(w, i), drift, to, NULL, NULL);
   return gq_evaluate_at(w->st->f, w->bind, time_of(w, i), x, out, NULL, NULL);
 }
 
@@ -397,7 +399,58 @@ static int product_errors(gq_attempt *w) {
   return GQ_OK;
 }
 
+/* ---- one stage ---- */
+
+int gq_implicit_solve(gq_attempt *w, double hg, double *ratio) {
+  gq_implicit *n = own(w);
+  int end = w->st->m->end;
+  size_t part = gq_part_bytes(w->field);
+  verdict what;
+  for (int64_t r = 0; r < n->newton.rows; r++) n->eta[r] = 1;
+  if (!n->fresh) GQ_TRY(jacobian(w, 0, w->y));
+  n->fresh = true;
+  gq_copy(w->field->on, n->base[0], w->y1[0], part);
+  gq_copy(w->field->on, n->stage[0], w->y1[0], part);
+  gq_zero(w->field->on, whole_slope(w, end, 0), part);
+  factor(w, hg, NULL);
+  GQ_TRY(iterate(w, end, hg, &what));
+  gq_copy(w->field->on, w->y1[0], n->stage[0], part);
+  *ratio = what == LOST ? NAN : what == DONE ? 0 : INFINITY;
+  if (what == DONE && !all_finite(w)) *ratio = NAN;
+  return GQ_OK;
+}
+
 /* ---- the derivative of a step ---- */
+
+/* n->v = (1 - hg J)'^-1 cot, J at slope i's time and the stage. */
+static int solve_back(gq_attempt *w, int i, void *const *stage, double hg, const void *cot) {
+  gq_implicit *n = own(w);
+  gq_newton *l = &n->newton;
+  GQ_TRY(jacobian(w, i, stage));
+  gq_newton_factor(l, 0, -hg, NULL);
+  for (int64_t r = 0; r < l->rows; r++) {
+    gq_newton_load(l, r, cot, n->x);
+    if (!gq_newton_solve(l, 0, true, r, n->x))
+      return gq_fail(GQ_ENONFINITE,
+                     "the Jacobian in the step from t = %.9g has no use: 1 - h J is singular or not finite",
+                     w->t);
+    gq_newton_store(l, r, n->x, n->v);
+  }
+  return GQ_OK;
+}
+
+int gq_implicit_solve_back(gq_attempt *w, double hg, void **v) {
+  gq_implicit *n = own(w);
+  int end = w->st->m->end;
+  void *x[] = { w->y1[0], n->stage[0] }, *out[] = { n->slope[0], n->base[0] };
+  n->fresh = false;
+  GQ_TRY(solve_back(w, end, w->y1, hg, w->pull.cy));
+  gq_zero(w->field->on, n->stage[0], gq_part_bytes(w->field));
+  add(w, hg, n->v, n->stage[0]);
+  w->cost.nfe++;
+  *v = n->v;
+  return gq_evaluate_at(w->st->pull, w->bind, time_of(w, end), x, out, w->sum.grads, NULL);
+}
 
 /* J'v at slope i and the stage into n->slope[0]; products are added; returns d/dt in *time. */
 static int pull_at(gq_attempt *w, int i, void *stage, void *v, double *time) {
@@ -411,22 +464,12 @@ static int pull_at(gq_attempt *w, int i, void *stage, void *v, double *time) {
 /* Cotangents of a stage's slope, n->cot[i], to all it depends on. */
 static int pull_stage(gq_attempt *w, int i) {
   gq_implicit *n = own(w);
-  gq_newton *l = &n->newton;
   const gq_tableau *m = w->st->m;
   const gq_field *f = w->field;
   size_t numel = gq_numel(f->shape);
-  double h = w->shared->h, hg = h_gamma(w, i), time;
+  double h = w->shared->h, time;
   stage_value(w, i, 0, n->stage[0]);
-  GQ_TRY(jacobian(w, i, n->stage));
-  gq_newton_factor(l, 0, -hg, NULL);
-  for (int64_t r = 0; r < l->rows; r++) {
-    gq_newton_load(l, r, n->cot[i], n->x);
-    if (!gq_newton_solve(l, 0, true, r, n->x))
-      return gq_fail(GQ_ENONFINITE,
-                     "the Jacobian in the step from t = %.9g has no use: 1 - h J is singular or not finite",
-                     w->t);
-    gq_newton_store(l, r, n->x, n->v);
-  }
+  GQ_TRY(solve_back(w, i, n->stage, h_gamma(w, i), n->cot[i]));
   GQ_TRY(pull_at(w, i, n->stage[0], n->v, &time));
   w->pull.pt += time, w->pull.ph += (gq_attempt_stage(w, m->c[i]) == w->limit ? 1 : m->c[i]) * time;
   add(w, 1, n->slope[0], w->pull.py);

@@ -6,6 +6,7 @@
 
 #include "builder.h"
 #include "langevin.h"
+#include "theta.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -171,6 +172,15 @@ static void evaluate(gq_builder *b, double c, gq_ref z, gq_ref *f, gq_ref *G) {
   if (G) *G = out[1];
 }
 
+/* What is explicit of Y = z + f h (1 - theta) + G dW + f(t + h, Y) h theta; theta.c solves the rest. */
+static int step_theta(gq_builder *b) {
+  gq_ref f, G;
+  value y = start(b);
+  evaluate(b, 0, y.part[0], &f, &G);
+  y.part[0] = moved(b, y.part[0], 1, (double[]){ 1 - b->k->theta }, &f, (double[]){ 1 }, &G, b->dw);
+  return end(b, y);
+}
+
 /* SRA1: z2 = z + 3/4 f h + 3/2 G(t + h) I10 / h; z + (f + 2 f2) h / 3 + G(t + h) (W - I10 / h) + G(t) I10 / h */
 static int step_additive(gq_builder *b) {
   gq_ref z = b->y[0], f[2], G[2], path = mean_path(b), rest = gq_emit2(b->g, GQ_OP_SUB, b->dw, path);
@@ -287,6 +297,8 @@ static const struct {
     NULL, 2, 2, W(0, 1), W(0.5, 0.5), "euler_heun", "Gard, Introduction to Stochastic Differential Equations, 1988" },
   { { GQ_ITO, false, step_euler, false, 1, false, STRONG(0.5, 0.5, 1, 0.5, 0.5), 1, false, false, false },
     NULL, 1, 1, W(0), W(1), "euler", "Maruyama, Rend. Circ. Mat. Palermo 4 (1955)" },
+  { { GQ_ITO, false, step_theta, false, 1, false, STRONG(0.5, 0.5, 1, 0.5, 0.5), 1, false, false, false },
+    NULL, 1, 1, W(0), W(1), "theta", "Kloeden & Platen 1992, 12.2: the drift-implicit Euler method; Higham, SIAM J. Numer. Anal. 38 (2000)" },
   { { GQ_STRATONOVICH, true, step_milstein, false, 1, false, STRONG(1, 1, 1, 0, 1), 1, false, false, false },
     NULL, 1, 1, W(0), W(1), "milstein", "Milstein 1974; Kloeden & Platen 1992, 10.3" },
   { { GQ_STRATONOVICH, false, step_ralston, true, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, true, false, false },
@@ -327,7 +339,8 @@ static void expand_all(void) {
                          .used = rows[i].evaluations,
                          .c = rows[i].c,
                          .b = rows[i].b };
-    m->name = rows[i].name, m->source = rows[i].source, m->steps = &noise_steps, m->scheme = &rows[i].scheme;
+    m->name = rows[i].name, m->source = rows[i].source, m->scheme = &rows[i].scheme;
+    m->steps = rows[i].scheme.step == step_theta ? &gq_theta_steps : &noise_steps;
     m->e = rows[i].scheme.embedded ? estimated : NULL, m->error_order = rows[i].scheme.embedded;
   }
 }

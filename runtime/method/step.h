@@ -24,7 +24,7 @@ typedef struct gq_stepkind {
   bool product_dense;          /* product weights may be the interpolant's (overshoot) */
   bool inverse;                /* from the end of the step [t, t + h] to its start: y, f, x are those of the end */
   bool error, stiffness;       /* sums for heuristics; forward systems only */
-  double eta;                  /* damping of alf */
+  double eta, theta;           /* damping of alf; weight of the end's drift (theta) */
                                /* with pull, alf: phase 2 is the forward step's derivative there, at one evaluation for both */
   bool pull;                   /* phase 2: derivative of the step (direct; forward systems only) */
   bool pull_time;

@@ -121,6 +121,7 @@ static inline bool gq_takes_nodes(const gq_engine *e) {
 typedef struct gq_ode_options {
   const gq_tableau *method;
   double eta;                  /* alf: damping, 1 none; above 0, at most 1 */
+  double theta;                /* theta: weight of the drift at a step's end, from 1/2 to 1 */
   double rtol, atol;
   double step_size;            /* > 0: fixed grid */
   gq_calculus calculus;        /* of an SDE: that of the method; f is converted where it is meant in the other */

@@ -36,6 +36,7 @@ int gq_plan_forward(gq_plan *p, bool pull) {
                        .error = k->error,
                        .stiffness = k->stiffness,
                        .eta = k->eta,
+                       .theta = k->theta,
                        .pull = pull,
                        .pull_time = pull && k->t_grad };
   p->forward.f = &p->f, p->forward.pull = &p->pull;
@@ -117,7 +118,8 @@ static int make_key(const gq_planspec *s, gq_plankey **key, size_t *n) {
   if (k) memcpy((char *)k + head, graph, ng);
   gq_free(graph);
   if (!k) return gq_nomem(*n);
-  k->engine = o->engine, k->method = o->method, k->back_method = o->back_method, k->eta = o->eta;
+  k->engine = o->engine, k->method = o->method, k->back_method = o->back_method, k->eta = o->eta,
+  k->theta = o->theta;
   k->on = gq_backend_of(s->p->z0), k->lowering = k->on->lowering;
   k->trajectory = o->trajectory, k->threads = gq_threads();
   k->fixed = o->step_size > 0, k->back_fixed = o->back_step_size > 0;

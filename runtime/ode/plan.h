@@ -20,7 +20,7 @@ typedef struct gq_plankey {
   const gq_backend *on;
   const gq_lowering *lowering;   /* and with it the layout */
   const gq_tableau *method, *back_method;
-  double eta;
+  double eta, theta;
   const gq_trajectory_kind *trajectory;
   int threads;                 /* slices */
   int element;                 /* nodes of an element; 0: the engine has none */

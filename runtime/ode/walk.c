@@ -180,7 +180,8 @@ static int step_fixed(gq_walk *w) {
   double ratio;
   GQ_TRY(begin(w, gq_control_fixed(&w->c, a->t)));
   if (a->t + a->h == a->t)
-    return gq_fail(GQ_EUNDERFLOW, "step_size = %.3g does not move t = %.9g", w->c.size, a->t);
+    return gq_fail(GQ_EUNDERFLOW, "%s = %.3g does not move t = %.9g", a->w ? "dt" : "step_size", w->c.size,
+                   a->t);
   GQ_TRY(attempt(w, &ratio));
   if (isinf(ratio)) return fail_newton(a);
   if (isnan(ratio)) return fail_nonfinite(a);
