@@ -124,6 +124,8 @@ typedef struct gq_gemm {
   int nbatch;
   int64_t dim[GQ_MAXDIM], sa[GQ_MAXDIM], sb[GQ_MAXDIM];
   int64_t column;                            /* stride of the column that is added (AFFINE) */
+  int whole;                                 /* how one matrix is done on one thread (matmul.c) */
+  bool shared;                               /* worth all threads */
 } gq_gemm;
 /* Plan op(a) op(b). *pack: bit 0 or 1 set if a or b must be made contiguous first (then plan again). */
 int gq_gemm_plan(gq_gemm *g, gq_dtype d, const gq_layout *a, const gq_layout *b, int flags, int *pack);

@@ -60,6 +60,40 @@ static int reserve(void) {
   return status;
 }
 
+/* ---- small products: measured faster than OpenBLAS 0.3.21 on AVX2, no slower on AVX-512 ----
+** A layer over columns is W X with n columns: W stays in the cache of the core while panels of X go by.
+** Over rows (what is not row-independent, and tensors outside solves) it is X W', with W' packed. */
+
+enum {
+  NARROW = 128, /* inner size and columns of a layer over rows */
+  SUMMED =
+    32, /* columns of a product summed over many rows (a weight gradient), and rows where columns are few */
+  PACKED = 8192,  /* numbers of b that are transposed on the stack first */
+  CACHED = 16384, /* numbers of W that stay near a core */
+  SKINNY = 32,    /* columns in a few vectors: W is read once anyway */
+  THIN = 16,      /* a first or last layer */
+  LONG = 48,      /* terms that are worth summing side by side */
+  CELLS = 256,    /* rows and columns of such a product */
+  STRIP = 8,      /* rows, or columns, that stay together */
+  FEW = 3         /* rows so few that a large matrix is read faster than packed */
+};
+
+typedef enum way { LARGE, SMALL, INNER, FLIPPED, STREAMED, DOTS } way;
+
+enum { SHARED = 1 << 19 }; /* multiplications that are worth all threads */
+
+static way choose(const gq_gemm *g, int64_t rows) {
+  if (rows <= FEW && !g->ta && g->n * g->k > CACHED) return g->tb ? FLIPPED : STREAMED;
+  if (!g->tb && g->n >= 8 && (g->n <= SKINNY || rows * g->k <= CACHED || rows <= THIN || g->k <= THIN))
+    return SMALL;
+  if (g->ta) return !g->tb && g->n <= SUMMED && rows <= (g->n > 2 ? NARROW : SUMMED) ? SMALL : LARGE;
+  if (g->tb && g->k >= LONG && rows <= CELLS && g->n <= CELLS && g->n > 2) return INNER;
+  if (g->n > NARROW || g->k > NARROW) return LARGE;
+  if (g->n <= 2 && g->k >= 4) return DOTS;
+  if (g->tb && rows < 24) return g->k > STRIP && (rows <= STRIP || g->k >= SKINNY) ? INNER : SMALL;
+  return !g->tb || g->n * g->k <= PACKED ? SMALL : LARGE;
+}
+
 /* ---- plans ---- */
 
 /* The matrix in the last two dims of l: its leading dimension, and whether it is stored
@@ -130,38 +164,12 @@ int gq_gemm_plan(gq_gemm *g, gq_dtype d, const gq_layout *a, const gq_layout *b,
     return gq_fail(GQ_ESHAPE,
                    "matmul: [%lld x %lld] by [%lld x %lld]: sizes above 2^31 - 1 are not supported",
                    (long long)g->m, (long long)g->k, (long long)g->k, (long long)g->n);
+  g->whole = choose(g, g->m);
+  g->shared = (double)g->m * (double)g->n * (double)g->k >= SHARED;
   return GQ_OK;
 }
 
-/* ---- small products: measured faster than OpenBLAS 0.3.21 on AVX2, no slower on AVX-512 ----
-** A layer over columns is W X with n columns: W stays in the cache of the core while panels of X go by.
-** Over rows (what is not row-independent, and tensors outside solves) it is X W', with W' packed. */
-
-enum {
-  NARROW = 128,   /* inner size and columns of a layer over rows */
-  SUMMED = 32,    /* columns of a product summed over many rows (a weight gradient) */
-  PACKED = 8192,  /* numbers of b that are transposed on the stack first */
-  CACHED = 16384, /* numbers of W that stay near a core */
-  SKINNY = 32,    /* columns in a few vectors: W is read once anyway */
-  THIN = 16,      /* a first or last layer */
-  LONG = 48,      /* terms that are worth summing side by side */
-  CELLS = 256,    /* rows and columns of such a product */
-  STRIP = 8,      /* rows, or columns, that stay together */
-  FEW = 3         /* rows so few that a large matrix is read faster than packed */
-};
-
-typedef enum { LARGE, SMALL, INNER, FLIPPED, STREAMED, DOTS } way;
-
-static way choose(const gq_gemm *g, int64_t rows) {
-  if (rows <= FEW && !g->ta && g->n * g->k > CACHED) return g->tb ? FLIPPED : STREAMED;
-  if (!g->tb && g->n >= 8 && (g->n <= SKINNY || rows * g->k <= CACHED || rows <= THIN || g->k <= THIN))
-    return SMALL;
-  if (g->ta) return !g->tb && g->n >= 5 && g->n <= SUMMED && rows <= NARROW ? SMALL : LARGE;
-  if (g->tb && g->k >= LONG && rows <= CELLS && g->n <= CELLS && g->n > 2) return INNER;
-  if (g->n > NARROW || g->k > NARROW) return LARGE;
-  if (g->n <= 2 && g->k >= 4) return DOTS;
-  return !g->tb || (rows >= 24 && g->n * g->k <= PACKED) ? SMALL : LARGE;
-}
+/* ---- running ---- */
 
 /* to[i][j] = from[j][i] */
 #define TRANSPOSE(T, to, lto, from, lfrom, rows, cols)                              \
@@ -268,8 +276,6 @@ int gq_gemm_ready(void) {
 
 /* ---- shared among the threads, where a program is not run on slices of rows anyway ---- */
 
-enum { SHARED = 1 << 19 }; /* multiplications that are worth it */
-
 typedef struct sharing {
   const gq_gemm *g;
   const char *a, *b, *column_;
@@ -311,15 +317,14 @@ static bool any_large(const sharing *s) {
   return false;
 }
 
-static int shared_product(const gq_gemm *g, const void *a, const void *b, const void *column_, void *c,
-                          bool add) {
-  sharing s = { g, a, b, column_, c, add, g->m >= g->n, gq_workers() };
-  if (s.pieces < 2 || (double)g->m * (double)g->n * (double)g->k < SHARED) {
-    way w = choose(g, g->m);
-    if (w == LARGE) GQ_TRY(reserve());
-    product(g, w, a, b, column_, c, g->m, add);
+static int one_product(const gq_gemm *g, const void *a, const void *b, const void *column_, void *c,
+                       bool add) {
+  if (!g->shared || gq_workers() < 2) {
+    if (g->whole == LARGE) GQ_TRY(reserve());
+    product(g, g->whole, a, b, column_, c, g->m, add);
     return GQ_OK;
   }
+  sharing s = { g, a, b, column_, c, add, g->m >= g->n, gq_workers() };
   if (any_large(&s)) GQ_TRY(reserve());
   gq_parallel(s.pieces, run_piece, &s);
   return GQ_OK;
@@ -336,8 +341,8 @@ int gq_gemm_run(const gq_gemm *g, const void *a, const void *b, const void *colu
       ob += rest % g->dim[i] * g->sb[i];
       rest /= g->dim[i];
     }
-    GQ_TRY(shared_product(g, (const char *)a + oa * size, (const char *)b + ob * size, column_,
-                          (char *)c + t * step, add));
+    GQ_TRY(one_product(g, (const char *)a + oa * size, (const char *)b + ob * size, column_,
+                       (char *)c + t * step, add));
   }
   return GQ_OK;
 }
