@@ -9,10 +9,11 @@ void gq_probe_of(gq_shape s, bool cut, gq_probe *p) {
   *p = (gq_probe){ .numbers = GQ_DIRECTIONS };
   if (!cut && s.ndim <= 1 && gq_numel(s) <= GQ_PROBE_ITSELF) {
     p->numbers = (int)gq_numel(s);
-  } else if (!cut && s.ndim >= 1 && s.ndim <= 2) {
-    p->axis = 1;
-    for (int i = 0; i < s.ndim; i++)
-      p->input[p->inputs++] = gq_shape_of(2, (int64_t[]){ s.dim[i], GQ_DIRECTIONS });
+  } else if (!cut && s.ndim >= 1) {
+    int64_t size = gq_numel(s), first = s.dim[0];
+    p->axis = 1, p->inputs = s.ndim > 1 ? 2 : 1;
+    p->input[0] = gq_shape_of(2, (int64_t[]){ first, GQ_DIRECTIONS });
+    if (s.ndim > 1) p->input[1] = gq_shape_of(2, (int64_t[]){ first ? size / first : 0, GQ_DIRECTIONS });
   } else {
     p->inputs = 1;
     p->input[0] = gq_shape_of(1, (int64_t[]){ GQ_DIRECTIONS });
@@ -126,6 +127,30 @@ static seen of_line(const prober *b, gq_ref r, const gq_ref *direction) {
   return with_sizes(b, gq_emit2(g, GQ_OP_MUL, x, other));
 }
 
+/* The weight of a convolution, a sum over images of A B', whose groups are its first rows: u'A and B v, the latter a
+** convolution of few channels, summed over all but images. */
+static seen of_windows(const prober *b, gq_ref r, const gq_ref *direction) {
+  gq_graph *g = b->g;
+  seen none = { GQ_NONE, GQ_NONE };
+  gq_node sum = *gq_graph_node(g, origin(b, r)), m = sum;
+  if (sum.op == GQ_OP_SUM) m = *gq_graph_node(g, sum.arg[0]);
+  gq_shape s = m.shape, u = shape_of(b, direction[0]), rows = { .ndim = 1 };
+  int lead = s.ndim - 2, images = 0, mask = sum.op == GQ_OP_SUM ? sum.attr.flags : 0;
+  int64_t count = 1;
+  while (images < lead && mask >> images & 1) count *= s.dim[images++];
+  if (b->columns || m.op != GQ_OP_MATMUL || mask >> images || count % b->n) return none;
+  for (int i = images; i <= lead; i++) rows.dim[rows.ndim++ - 1] = s.dim[i];
+  rows.dim[rows.ndim - 1] = u.dim[1];
+  if (gq_numel(rows) != gq_numel(u) || s.dim[lead + 1] != shape_of(b, direction[1]).dim[0]) return none;
+  int left = GQ_TA | (m.attr.flags & GQ_TA ? GQ_TB : 0), right = GQ_TA | (m.attr.flags & GQ_TB ? 0 : GQ_TB);
+  gq_ref x =
+    gq_emit2(g, GQ_OP_MUL, gq_matmul(g, gq_reshape(g, direction[0], rows), m.arg[0], left),
+             gq_matmul(g, direction[1], m.arg[1], right)); /* {images, groups, directions, windows} */
+  x = gq_sum_axes(g, x, ((1 << lead) - (1 << images)) | 1 << (lead + 1));
+  x = gq_reshape(g, x, gq_shape_of(2, (int64_t[]){ count, u.dim[1] }));
+  return over_rows_with_sizes(b, gq_permute(g, x, (int[]){ 1, 0 }));
+}
+
 /* Rows first .. first + n - 1 of a direction. */
 static gq_ref rows_of(const prober *b, gq_ref direction, int64_t first, int64_t n) {
   gq_attr attr = { .shape = gq_shape_of(2, (int64_t[]){ n, GQ_DIRECTIONS }),
@@ -210,7 +235,7 @@ gq_ref gq_probe_emit(gq_graph *g, const gq_probe *p, int64_t n, bool columns, bo
   gq_shape s = shape_of(&b, product);
   seen x = { GQ_NONE, GQ_NONE };
   if (p->inputs == 2) {
-    x = of_matrix(&b, product, direction);
+    x = s.ndim == 2 ? of_matrix(&b, product, direction) : of_windows(&b, product, direction);
   } else if (s.ndim <= 1 && (!p->inputs || p->axis == 1)) {
     x = with_sizes(&b, p->inputs ? along(&b, direction[0], product) : of_vector(&b, product));
   }

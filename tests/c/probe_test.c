@@ -1,6 +1,7 @@
 /*
 ** probe_test.c -- probes of products by point (field/probe.h): at n points what they are at each alone, and at one point the
-** numbers of the product itself along their directions, for layers, kinetics, batches of matrices and captures of rows.
+** numbers of the product itself along their directions, for layers, kinetics, images, batches of matrices and captures
+** of rows.
 */
 #include "graphs.h"
 #include "runtime/exec/backend.h"
@@ -58,6 +59,31 @@ static gq_ref unusual(gq_graph *g, gq_ref t, gq_ref z, const gq_ref *c) {
                   gq_matmul(g, gq_emit2(g, GQ_OP_MUL, x, t), gq_matmul(g, cube, cube, GQ_TB), 0));
 }
 
+/* A convolution of images {rows, channels, 5, 5} in two groups, then one without, with padding: 3 x 3. */
+static gq_ref convolved(gq_graph *g, gq_ref z, gq_ref w, int64_t groups) {
+  gq_shape s = gq_graph_node(g, z)->shape, k = gq_graph_node(g, w)->shape, out = s;
+  gq_attr pad = { .shape = SHAPE(s.dim[0], s.dim[1], 7, 7), .start = { 0, 0, 1, 1 }, .step = { 1, 1, 1, 1 } };
+  gq_attr a = { .axis = 2, .flags = 2, .start = { 0, 0, 1, 1 }, .step = { 0, 0, 1, 1 } };
+  int64_t K = k.dim[1] * 9;
+  a.shape = SHAPE(s.dim[0], s.dim[1], 3, 3, 5, 5);
+  z = gq_emit(g, GQ_OP_PAD, 1, &z, &pad);
+  z = gq_emit(g, GQ_OP_WINDOW, 1, &z, &a);
+  if (groups == 1) {
+    w = gq_reshape(g, w, SHAPE(k.dim[0], K));
+    z = gq_reshape(g, z, SHAPE(s.dim[0], K, 25));
+  } else {
+    w = gq_reshape(g, w, SHAPE(groups, k.dim[0] / groups, K));
+    z = gq_reshape(g, z, SHAPE(s.dim[0], groups, K, 25));
+  }
+  out.dim[1] = k.dim[0];
+  return gq_reshape(g, gq_matmul(g, w, z, 0), out);
+}
+
+static gq_ref images(gq_graph *g, gq_ref t, gq_ref z, const gq_ref *c) {
+  gq_ref h = gq_emit2(g, GQ_OP_ADD, convolved(g, z, c[0], 2), gq_reshape(g, c[1], SHAPE(4, 1, 1)));
+  return convolved(g, gq_emit1(g, GQ_OP_TANH, gq_emit2(g, GQ_OP_MUL, h, t)), c[2], 1);
+}
+
 static gq_tensor *in[64];
 static int nin;
 
@@ -90,7 +116,7 @@ static void with_boundaries(const gq_field *f) {
 static double projection(const gq_probe *p, const double *product, gq_shape s, gq_tensor *const *direction,
                          int i) {
   double sum = 0;
-  int64_t n = gq_numel(s), last = s.ndim ? s.dim[s.ndim - 1] : 1;
+  int64_t n = gq_numel(s), last = s.ndim ? n / s.dim[0] : 1;
   if (p->inputs == 0) return product[i];
   for (int64_t k = 0; k < n; k++) {
     double d = p->inputs == 2 ? numbers(direction[0])[k / last * GQ_DIRECTIONS + i] *
@@ -121,6 +147,9 @@ static void probes(const problem *p) {
   CHECK(f->columns == p->columns);
   must(gq_system_nodes(f, 0, &(gq_pointkind){ .n = POINTS, .probes = true }, &many));
   must(gq_system_nodes(f, 0, &(gq_pointkind){ .n = 1, .probes = true }, &one));
+  int products = 0;
+  for (int r = 0; r < gq_graph_size(many.g); r++) products += gq_graph_node(many.g, r)->op == GQ_OP_MATMUL;
+  if (p->f == images) CHECK(products == 10); /* of f, its derivatives, and two a weight's probe */
   int parts = gq_graph_outputs(many.g) - many.nq;
   CHECK(parts == f->nb && gq_graph_outputs(one.g) - one.nq == parts);
   CHECK(many.columns == p->columns);
@@ -187,6 +216,7 @@ int main(void) {
     { "kinetics in front", SHAPE(ROWS, 2), 1, { SHAPE(3) }, kinetics, false },
     { "one number", SCALAR, 1, { SHAPE(3) }, kinetics, false },
     { "matrices", SHAPE(ROWS, 2, 3), 2, { SHAPE(3, 3), SHAPE(ROWS, 1, 1) }, matrices, false },
+    { "images", SHAPE(3, 2, 5, 5), 3, { SHAPE(4, 1, 3, 3), SHAPE(4), SHAPE(2, 4, 3, 3) }, images, false },
     { "unusual", SHAPE(ROWS, 3), 2, { SHAPE(3, 3), SHAPE(2, 3, 2) }, unusual, false },
   };
   for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
