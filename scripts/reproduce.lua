@@ -2,7 +2,8 @@
 -- process of its own, and writes our figures beside the paper's. Under --out:
 --   runs.jsonl    a line for each finished run; such a run is not made again
 --   records/      the runs' --json records, with their curves
---   fig1.json, fig1.txt ...
+--   fig1.json, fig1.txt ... and fig14.svg, fig15.svg
+-- --finished makes no run, and says of every case how many of its runs there are.
 
 local gq = require "gq"
 
@@ -12,6 +13,7 @@ local gq = require "gq"
 -- figure is {mean, deviation}, or {most =} or {least =} where it is a curve, says = the paper's words for it.
 
 local engines = { "direct", "adjoint", "seminorm", "gq" }
+local ways = { "gq", "sde-direct", "sde-reversible", "sde-adjoint" }      -- to train an SDE
 
 local function by_engine(list, figures)
   local cases = {}
@@ -37,6 +39,7 @@ end
 local accuracy = { "test_accuracy", "accuracy %", format = "%.1f", scale = 100, better = "more" }
 local mse = { "test_mse", "mse", format = "%.3g" }
 local kl = { "test_kl", "KL x 100", format = "%.2f", scale = 100 }
+local step = { "seconds_per_step", "s a step", format = "%.3g" }
 
 local experiments = {
   fig1 = { "largest relative error for T = 19 ... 29 where dz/dt = a z; the paper's are the ends of its axes",
@@ -61,8 +64,14 @@ local experiments = {
   fig5 = { "sines by width; the paper's MSE is the end of its axis", script = "sines", seeds = 5, columns = { mse },
     cases = by_width("sines", engines, {}, function() return { test_mse = { most = 0.25 } } end) },
   fig7 = { "Ornstein-Uhlenbeck by width; the paper's KL is the end of its axis", script = "train_ou", seeds = 5,
-    columns = { kl },
-    cases = by_width("train_ou", { "gq" }, { epochs = 100 }, function() return { test_kl = { most = 10 } } end) },
+    columns = { kl, step }, paired = "gq",
+    cases = by_width("train_ou", ways, { epochs = 100 }, function() return { test_kl = { most = 10 } } end) },
+  fig14 = { "Ornstein-Uhlenbeck, width 100: test KL by epoch and by seconds", script = "train_ou", seeds = 5,
+    columns = { kl, step }, curve = "test_kl",
+    cases = { { "sde-adjoint", { width = 100, epochs = 100, gradient = "sde-adjoint" }, {} },
+      { "gq", { width = 100, epochs = 100, gradient = "gq" }, {} } } },
+  fig15 = { "Ornstein-Uhlenbeck, width 20: what was learnt", script = "train_ou", picture = true, columns = { kl },
+    cases = { { "gq", { width = 20, epochs = 100, gradient = "gq", seed = 1 }, {} } } },
   fig16 = { "crossing trajectories by width; the paper's MSE is a mark of its axis", script = "crossing", seeds = 10,
     columns = { mse },
     cases = by_width("crossing", engines, {}, function() return { test_mse = { most = 5e-4 } } end) },
@@ -88,7 +97,7 @@ local experiments = {
   } },
 }
 
-local order = { "fig1", "fig2", "fig4", "fig5", "fig7", "fig16", "table2", "table4", "table6" }
+local order = { "fig1", "fig2", "fig4", "fig5", "fig7", "fig14", "fig15", "fig16", "table2", "table4", "table6" }
 
 -- ---- options ----
 
@@ -105,6 +114,7 @@ local o = gq.cli {
   { "seeds", nil, "seeds of each case (by default as many as the paper's)", "integer", n = 4 }, "seed",
   { "cases", nil, "only cases whose label contains this", "text" },
   { "extra", nil, "further options of every run, as one text", "text" },
+  { "finished", false, "make no run: tables of those that were made" },
   { "out", "runs/reproduce", "directory of runs and tables" }, "quick", "quiet",
 }
 if not o then return end
@@ -171,11 +181,12 @@ local function read_log()
   end
 end
 
--- The run's line in the log; nil if it failed.
-local function finish(name)
-  if finished[name] then return finished[name] end
+-- The run's line in the log; nil if it failed. picture_: where it draws what it learnt.
+local function finish(name, picture_)
+  if o.finished or finished[name] and (not picture_ or io.open(picture_)) then return finished[name] end
   local json = ("%s/records/%s.json"):format(o.out, name:gsub("[^%w.]+", "_"))
   local script, options = name:match("^(%S+) (.*)$")
+  if picture_ then options = options .. " --plot " .. quote(picture_) end
   local command = ("exec %s %s %s --quiet --json %s </dev/null"):format(table.concat(program, " "),
     quote(examples .. script .. ".lua"), options, quote(json))
   local started = gq.clock()
@@ -237,6 +248,24 @@ local function row_of(e, case, runs)
   return row
 end
 
+-- Differences of the first column to the case of the same width by gradient `to`, seed by seed, and their standard
+-- error.
+local function add_pairs(e, rows)
+  local column, of = e.columns[1][1], {}
+  for _, row in ipairs(rows) do of[row.case] = row end
+  for _, row in ipairs(rows) do
+    local other = of[row.case:gsub("[^ ]+$", e.paired)]
+    local a, b, list = row.figures[column].ours, other and other ~= row and other.figures[column].ours, {}
+    for i, seed in ipairs(a and b and row.seeds or {}) do
+      for j, its in ipairs(other.seeds) do
+        if its == seed then list[#list + 1] = a.each[i] - b.each[j] end
+      end
+    end
+    local d = statistics(list)
+    if d and d.deviation then row.paired = { mean = d.mean, error = d.deviation / math.sqrt(#list) } end
+  end
+end
+
 -- Times as multiples of the first case's: machines differ.
 local function add_ratios(rows)
   local first = rows[1]
@@ -276,11 +305,18 @@ end
 -- Columns of the text: {head, cell(row)}; one that says nothing is left out.
 local function columns_of(e)
   local columns = { { "case", function(row) return row.case end },
-    { "runs", function(row) return tostring(row.runs) end } }
+    { "runs", function(row) return row.runs < row.asked and ("%d of %d"):format(row.runs, row.asked)
+      or tostring(row.runs) end } }
   local function add(head, cell) columns[#columns + 1] = { head, cell } end
   for _, column in ipairs(e.columns) do
     add(column[2], function(row) return show(row.figures[column[1]].ours, column.format) end)
     add("paper", function(row) return show(row.figures[column[1]].paper, column.format) end)
+  end
+  if e.paired then
+    add("- " .. e.paired, function(row)
+      local d, format = row.paired, e.columns[1].format
+      return d and ("%s +- %s"):format(format:format(d.mean), format:format(d.error)) or "-"
+    end)
   end
   local function ratio(x) return x and ("%.2f"):format(x) or "-" end
   add("seconds", function(row) return show(row.seconds, "%.3g") end)
@@ -308,23 +344,56 @@ end
 
 local failed = 0
 
+-- The curves of the runs, over epochs and over seconds: the mean of the runs that there are.
+local function draw_curves(name, e, all)
+  local panels = { {}, {} }
+  for _, each in ipairs(all) do
+    local n, epochs, seconds, values = 0, {}, {}, {}
+    for _, run in ipairs(each.runs) do
+      local record, at = gq.json.decode(gq.file_read(run.record)), 0
+      for i, row in ipairs(record.epochs) do
+        at = at + (row.epoch > 0 and row.seconds or 0)
+        epochs[i], seconds[i], values[i] = row.epoch, (seconds[i] or 0) + at, (values[i] or 0) + row[e.curve]
+      end
+      n = n + 1
+    end
+    for i = 1, #values do seconds[i], values[i] = seconds[i] / n, values[i] / n end
+    if n > 0 then
+      table.insert(panels[1], { epochs, values, label = each.label })
+      table.insert(panels[2], { seconds, values, label = each.label })
+    end
+  end
+  if #panels[1] == 0 then return end
+  for i, x in ipairs { "epoch", "seconds" } do
+    panels[i].xlabel, panels[i].ylabel, panels[i].out = x, e.columns[1][1], false
+    panels[i] = gq.plot.line(panels[i])
+  end
+  gq.plot.panels { panels, out = ("%s/%s%s.svg"):format(o.out, name, o.quick and "-quick" or "") }
+end
+
 local function reproduce(name)
   local e, rows = experiments[name], {}
   local first, last = o.seed, o.seed + (o.seeds or e.seeds and (o.quick and 1 or e.seeds) or 1) - 1
-  if not e.seeds then last = first end                    -- nothing in it is random
+  if not e.seeds then last = first end                    -- nothing in it is random, or one is drawn
+  local curves = {}
   for _, case in ipairs(e.cases) do
     if not o.cases or case[1]:find(o.cases, 1, true) then
-      local runs = {}
+      local runs, seeds = {}, {}
       for seed = first, last do
-        say("%s: %s%s", name, case[1], e.seeds and (", seed %d"):format(seed) or "")
-        local run = finish(name_of(e.script, case[2], e.seeds and seed))
-        if run then runs[#runs + 1] = run else failed = failed + 1 end
+        if not o.finished then say("%s: %s%s", name, case[1], e.seeds and (", seed %d"):format(seed) or "") end
+        local picture = e.picture and ("%s/%s%s.svg"):format(o.out, name, o.quick and "-quick" or "") or nil
+        local run = finish(name_of(e.script, case[2], e.seeds and seed), picture)
+        if run then runs[#runs + 1], seeds[#seeds + 1] = run, seed elseif not o.finished then failed = failed + 1 end
       end
       rows[#rows + 1] = row_of(e, case, runs)
+      rows[#rows].asked, rows[#rows].seeds = last - first + 1, seeds
+      curves[#curves + 1] = { label = case[1], runs = runs }
     end
   end
   if #rows == 0 then refuse("%s has no case whose label contains %q", name, o.cases) end
   add_ratios(rows)
+  if e.paired then add_pairs(e, rows) end
+  if e.curve then draw_curves(name, e, curves) end
   local text = ("%s: %s%s\n"):format(name, e[1], o.quick and " (quick: not comparable)" or "") .. text_of(e, rows)
   local path = ("%s/%s%s"):format(o.out, name, o.quick and "-quick" or "")
   gq.file_write(path .. ".txt", text)

@@ -305,6 +305,32 @@ describe("scripts/reproduce", function()
     assert.same({ 1, "gq", 5, 2 }, { r.config.epochs, r.config.gradient, r.config.width, #r.epochs })
   end)
 
+  it("pairs the ways to train by seed, draws, and tells what was not run", function()
+    local out = folder .. "/ways"
+    local given = "fig7 fig14 fig15 --quick --seeds 2 --out " .. out .. " --cases "
+    local _, err, code = run("scripts/reproduce", given .. "gq")
+    assert.same({ 0, "" }, { code, err })
+    for _, name in ipairs { "fig14-quick.svg", "fig15-quick.svg" } do
+      assert.matches("<svg", read(("%s/%s"):format(out, name)), 1, true)
+    end
+    local made = lines(out .. "/runs.jsonl")
+    run("scripts/reproduce", given:gsub("fig14 fig15 ", "") .. "'width 5, sde-direct'")
+    assert.same(made + 2, lines(out .. "/runs.jsonl"))
+    local text
+    text, err, code = run("scripts/reproduce", "fig7 --quick --finished --seeds 3 --out " .. out)
+    assert.same({ 0, "" }, { code, err })
+    assert.same(made + 2, lines(out .. "/runs.jsonl"))
+    assert.matches("width 5, sde%-adjoint +0 of 3 +%-", text)
+    assert.matches("width 5, sde%-direct +2 of 3 ", text)
+    local rows, by = gq.json.decode(read(out .. "/fig7-quick.json")).rows, {}
+    for _, row in ipairs(rows) do by[row.case] = row end
+    local a, b = by["width 5, sde-direct"], by["width 5, gq"]
+    local x, y = a.figures.test_kl.ours.each, b.figures.test_kl.ours.each
+    assert.near(((x[1] - y[1]) + (x[2] - y[2])) / 2, a.paired.mean, 1e-9)
+    assert.near(math.abs((x[1] - y[1]) - (x[2] - y[2])) / 2, a.paired.error, 1e-9)
+    assert.is_nil(b.paired)
+  end)
+
   it("says what is wrong", function()
     local _, err, code = run("scripts/reproduce", "fig3")
     assert.same(2, code)
