@@ -98,14 +98,6 @@ describe("gq.train", function()
     local plateau = gq.optim.schedule.plateau(optimiser)
     helper.raises("plateau schedule", plateau.load_state_dict, plateau, { bad = -1 })
   end)
-
-  it("runs as its help shows", function()
-    local out = {}
-    gq.help("train", function(text) out[#out + 1] = text end)
-    local code, last = table.concat(out):match("\n(  net = .-)\nA loss"), nil
-    load("local gq, print, net, x, rows = ... " .. code)(gq, function(value) last = value end)
-    assert.is_true(last < 0.2)
-  end)
 end)
 
 describe("a training that is killed", function()

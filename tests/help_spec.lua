@@ -68,6 +68,21 @@ describe("gq.help", function()
     assert.truthy(text("methods"):find("\n    ", 1, true))
   end)
 
+  it("has two examples or more for every name, which run and give what they say", function()
+    local gqlua, here = os.getenv("GQLUA") or "./gqlua", io.popen("pwd"):read("l")
+    if gqlua:sub(1, 1) ~= "/" then gqlua = here .. "/" .. gqlua end
+    local folder = helper.folder()
+    local pipe = io.popen(("cd %s && '%s' %s/tests/examples.lua 2>&1"):format(folder, gqlua, here))
+    local said = pipe:read("a")
+    pipe:close()
+    os.execute("rm -r " .. folder)
+    local names = tonumber(said:match("(%d+) names\n$"))
+    assert.truthy(names and names > 300, said)
+    assert.falsy(said:find("gq%.[%w_.]+: "), said)
+    assert.truthy(text("nn.Linear"):find("\n  gq.nn.Linear(2, 3)(gq.ones(4, 2)).shape[2] --> 3", 1, true))
+    for line in text("split_seed"):gmatch("[^\n]+") do assert.truthy(#line <= 100, line) end
+  end)
+
   it("lists the subjects that are no names", function()
     local all = text(nil)
     for _, what in ipairs { "methods", "gradient", "guards", "info", "sdes", "regularise" } do

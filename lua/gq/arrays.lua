@@ -371,8 +371,7 @@ end
 gq.docs[gq.einsum] = [[
 gq.einsum("ij,jk->ik", x, y, ...): products of tensors, summed over the indices that the result does
   not name; an index twice in an operand is its diagonal, ... stands for all other dimensions,
-  without -> the result has the indices that occur once, sorted
-  gq.einsum("ii", a)    gq.einsum("bi,bj->bij", x, y)    gq.einsum("...ij->...ji", a)]]
+  without -> the result has the indices that occur once, sorted]]
 
 -- ---- x[mask], x[indices] ----
 

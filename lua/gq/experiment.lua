@@ -15,7 +15,7 @@
 -- summary, a table. Its record is {config, rows, summary}.
 
 local gq = ...
-local options, need, describe = gq.core.options, gq.core.need, gq.core.describe
+local options, need, describe, fail = gq.core.options, gq.core.need, gq.core.describe, gq.core.fail
 
 local function mean_and_deviation(list)
   local mean, sum = 0, 0
@@ -44,7 +44,7 @@ local function gather(o, runs, metric, steps)
   local epochs, seconds = {}, 0
   for i, rows in ipairs(runs) do
     for _, row in ipairs(rows) do
-      if #runs > 1 then row.seed = o.seed + i - 1 end
+      if #runs > 1 then row.seed = (o.seed or 0) + i - 1 end
       seconds = seconds + (type(row.seconds) == "number" and row.seconds or 0)
       epochs[#epochs + 1] = row
     end
@@ -95,13 +95,16 @@ local function experiment(given)
   if given.rows then
     return write(o, { config = o, rows = given.rows, summary = need(given, "summary", "table", nil, what) })
   end
-  local metric = need(given, "metric", "string", nil, what)
+  local metric, run = need(given, "metric", "string", nil, what), need(given, "run", "callable", nil, what)
   local runs, steps = {}, 0
   if o.out then gq.make_directory(o.out) end
   gq.peak_reset()
   for i = 1, o.seeds or 1 do
-    local rows, state = given.run(o.seed + i - 1)
-    runs[i], steps = rows, steps + state.step
+    local rows, state = run((o.seed or 0) + i - 1)
+    if type(rows) ~= "table" or #rows == 0 then
+      fail(("%s: run(seed) returns what gq.train does, its rows; got %s"):format(what, describe(rows)))
+    end
+    runs[i], steps = rows, steps + (type(state) == "table" and state.step or 0)
   end
   local record = gather(o, runs, metric, steps)
   report(o, record, metric, given.percent)

@@ -78,9 +78,40 @@ local function fold(text)
   end))
 end
 
+-- The lines of examples by value, those of nn.Linear under gq.nn.Linear.
+local examples
+
+local function examples_of(value)
+  if not examples then
+    examples = {}
+    local of
+    for line in gq.core.examples():gmatch("[^\n]+") do
+      if line:find("^%S") then
+        of = lookup(line) or line
+        examples[of] = ""
+      else
+        examples[of] = ("%s\n%s"):format(examples[of], line)
+      end
+    end
+  end
+  return examples[value]
+end
+gq.core.examples_of = examples_of
+
+-- A line whose result makes it too long has it below.
+local function example_text(lines)
+  return (lines:gsub("\n( *)([^\n]-)( %-%->[^\n]*)", function(indent, code, result)
+    local long = #indent + #code + #result > 100
+    return ("\n%s%s%s%s"):format(indent, code, long and "\n  " .. indent or "", long and result:sub(2) or result)
+  end))
+end
+
 local function describe(value, name)
   local doc = gq.docs and gq.docs[value]
-  if doc then return fold(doc) end
+  if doc then
+    local lines = examples_of(value)
+    return fold(doc:gsub("\n$", "") .. (lines and example_text(lines) or ""))
+  end
   if type(value) == "table" then
     return ("%s has\n%s"):format(name or "a table with", wrap(sorted_names(value)))
   end
@@ -231,6 +262,4 @@ function gq.help(what, write)
   if write then write(text .. "\n") else print(text) end
 end
 gq.docs[gq.help] = [[
-gq.help([name | value]): what it is; at the prompt ?name, and ? for the subjects
-  gq.help "odeint"
-  gq.help(gq.nn.Linear)]]
+gq.help([name | value]): what it is, with examples; at the prompt ?name, and ? for the subjects]]

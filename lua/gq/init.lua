@@ -45,6 +45,7 @@ gq.cli = load("cli")
 gq.experiment = load("experiment")
 gq.paper = load("paper")
 load("topics")                   -- ?methods, ?gradient, ?guards, ?info
+gq.core.examples = function() return load("examples") end     -- read when help is asked for
 load("help")
 load("hints")                    -- names of other libraries
 gq.core.prompt = { complete = load("prompt/complete"), show = load("prompt/show") }

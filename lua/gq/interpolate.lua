@@ -376,6 +376,4 @@ gq.cde(f, path): dynamics f(t, z) dX/dt for gq.odeint, of a path X from gq.inter
 f(t, z): {..., hidden, channels}, or so many numbers in {..., hidden * channels}, for z {..., hidden}
   and X(t) {..., channels}. Where the path is not smooth gq.odeint steps to (its grid_points, instead
   of the path's, give others; {} none). Of a rectilinear path the state has followed each jump at the
-  time where it happens
-  local path = gq.interpolate(t, x, {kind = "cubic"})
-  local z = gq.odeint(gq.cde(net, path), z0, {path.t0, path.t1})]]
+  time where it happens]]

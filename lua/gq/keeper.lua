@@ -104,6 +104,8 @@ function Keeper:save(what, value)
   end
   local all = core.copy(what, { value = value })
   local path = self:file(n)
+  local folder = self.stem:match("^(.+)/")
+  if folder then gq.make_directory(folder) end
   gq.checkpoint.save(path, all)
   local is_best = value ~= nil and better(self, value)
   if is_best then
@@ -139,10 +141,4 @@ gq.checkpoint.keeper(path, {last = 3, mode = "min" | "max"}): checkpoints path-E
   the last ones stay, and path-best.safetensors
 keeper:save({model =, optimiser =, epoch =, ...} [, value]): returns the path, and true where the value
   is the best one; keeper:load{model =, ...}: the newest one, nil if there is none; keeper:latest(),
-  keeper:best()
-  local keep = gq.checkpoint.keeper("runs/net", {last = 2})
-  local from = keep:load{model = net, optimiser = opt}
-  for epoch = (from and from.epoch or 0) + 1, 100 do
-    ...
-    keep:save({model = net, optimiser = opt, epoch = epoch}, loss)
-  end]]
+  keeper:best()]]

@@ -246,10 +246,4 @@ end
 gq.docs[gq.optim.lbfgs] = [[
 gq.optim.lbfgs(params, {lr = 1, max_iter = 20, history_size = 100, tolerance_grad = 1e-7,
   tolerance_change = 1e-9, line_search = "strong_wolfe" | "none"}): for losses without noise (the whole set)
-opt:step(closure): up to max_iter iterations; the function is called at every trial
-  opt:step(function()
-    opt:zero_grad()
-    local loss = gq.mse_loss(net(x), y)
-    loss:backward()
-    return loss
-  end)]]
+opt:step(closure): up to max_iter iterations; the function is called at every trial]]

@@ -68,7 +68,5 @@ end
 
 gq.docs[progress] = [=[
 local bar = gq.progress(n, {desc, at = 0}); bar:update([at [, note]]); bar:close(): a progress bar on stderr with the
-  rate and the time that is left, silent where that is no terminal
-  local bar <close> = gq.progress(100, {desc = "solving"})
-  for i = 1, 100 do bar:update(i, "step " .. i) end]=]
+  rate and the time that is left, silent where that is no terminal]=]
 return progress

@@ -431,14 +431,5 @@ clip: largest norm of the gradient; schedule: one of gq.optim.schedule, or a lis
 monitor: the figure that tells which epoch is best, "test_<name>" by default; mode: "min", "max" of an accuracy
 patience: stop after so many epochs without a better one; keep_best: true ends with the weights of the best one
 progress: true, a bar on stderr where that is a terminal
-  net = gq.nn.mlp{ sizes = {1, 16, 1} }
-  x = gq.linspace(-1, 1, 64):reshape(64, 1)
-  rows = gq.train{ model = net, data = {x = x, y = gq.sin(3 * x)}, batch_size = 16, epochs = 50,
-    loss = function(model, a, b) return gq.mse_loss(model(a), b) end,
-    optimiser = gq.optim.adam(net:parameters(), {lr = 1e-2}), patience = 10, keep_best = true }
-  print(rows[#rows].train_loss)
-  gq.train{ model = net, data = {x = x, y = gq.sin(3 * x)}, epochs = 5,
-    loss = function(model, a, b) return gq.mse_loss(model(a), b) end,
-    optimiser = gq.optim.lbfgs(net:parameters(), {max_iter = 10}) }
 A loss or gradient that is not finite ends the training, with the weights before that step]]
 return train

@@ -463,9 +463,7 @@ local function define(kind, default, doc)
   size = {640, 400}, and out = "x.svg" | "x.png" | "x.pdf" (drawn by gnuplot), nil: in the terminal, false: not yet
   Items in one plot may have styles of their own: style = "line" | "points" | "dashes" | "band" | "hist" | "heat" |
   "contour" | "field", and color = "#rrggbb" | 1, 2, ...
-  Gives the plot: p:save("x.svg"), p:show(), and an entry of gq.plot.panels
-  gq.plot.line{ {x, y, label = "data", style = "points"}, {x, z, label = "fit"}, xlabel = "t", out = "fit.svg" }
-  gq.plot.line{ {x, low, high, style = "band", label = "2 sd"}, {x, mean, label = "mean"}, log = "y" }]]
+  Gives the plot: p:save("x.svg"), p:show(), and an entry of gq.plot.panels]]
 end
 
 define("line", "line", "gq.plot.line{ {x, y, label = \"...\"}, ..., title = }: curves; y {n, k} is k of them, {y} " ..
@@ -504,9 +502,7 @@ function plot.panels(given)
   return finish(setmetatable(self, meta), o.out, "panels")
 end
 gq.docs[plot.panels] = [[
-gq.plot.panels{ {p, q}, {r, s}, title =, size =, out = "x.svg" }: rows of plots in one picture
-  p = gq.plot.line{ {x, y}, out = false }       -- a plot that is not drawn by itself
-  gq.plot.panels{ {p, p}, out = "two.svg" }]]
+gq.plot.panels{ {p, q}, {r, s}, title =, size =, out = "x.svg" }: rows of plots in one picture]]
 
 -- ---- helpers ----
 
@@ -518,8 +514,6 @@ function plot.grid(x, y)
   return gq.stack({ x:reshape(1, n):expand(m, n):flatten(), y:reshape(m, 1):expand(m, n):flatten() }, 2)
 end
 gq.docs[plot.grid] = [[
-gq.plot.grid(x, y): the points of a grid, {#y * #x, 2}, x the faster, to evaluate what heat and contour draw
-  x, y = gq.linspace(-1, 1, 50), gq.linspace(-1, 1, 50)
-  gq.plot.heat{ {x, y, f(gq.plot.grid(x, y)):reshape(#y, #x)} }]]
+gq.plot.grid(x, y): the points of a grid, {#y * #x, 2}, x the faster, to evaluate what heat and contour draw]]
 
 return plot

@@ -46,9 +46,7 @@ local function results(directory)
 end
 gq.sweep_results = results
 gq.docs[results] = [[
-gq.sweep_results(directory): the lines of gq.sweep's runs there, tables {id, config, status, seconds, summary}
-  for _, run in ipairs(gq.sweep_results("runs/")) do print(run.config.width, run.summary.test_kl) end
-  print(gq.tabulate(gq.sweep_results("runs/"), { by = "width", mean = "kl" }))]]
+gq.sweep_results(directory): the lines of gq.sweep's runs there, tables {id, config, status, seconds, summary}]]
 
 -- ---- a worker ----
 
@@ -313,7 +311,5 @@ gq.sweep{ script, grid | list, seeds, workers = 1, out = "runs/" }: runs a scrip
   time_limit (seconds), memory_limit (bytes of address space) of a run; retries = 2 of one that was killed; threads of
   each; shard = "i/n": every n-th run; slurm = true or {partition = "x"}: writes out/sweep.sbatch, a job array of
   at most `tasks` jobs, and submits it (submit = false: not); by, mean: of the table printed at the end; quiet = true
-  Returns the lines. From the shell: gqlua sweep --help, gqlua table --help
-  gq.sweep{ script = "examples/nested_spheres.lua", grid = {width = {20, 100}}, seeds = 5, workers = 2, out = "runs/" }
-  gq.sweep{ script = "fit.lua", list = function(i) return i <= 20 and {lr = 10 ^ -(1 + 3 * i / 20)} or nil end }]]
+  Returns the lines. From the shell: gqlua sweep --help, gqlua table --help]]
 return sweep

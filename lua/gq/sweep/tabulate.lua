@@ -238,7 +238,5 @@ end
 
 gq.docs[tabulate] = [[
 gq.tabulate(lines [, {by = {"width"}, mean = {"kl", "seconds"}, format = "text" | "markdown" | "latex" | "csv"}]): means
-  and deviations over the runs of gq.sweep, a row for each configuration; by what was varied, of the test's figures
-  print(gq.tabulate(gq.sweep{ script = "fit.lua", grid = {width = {8, 16}}, seeds = 3, out = "runs/" }))
-  print(gq.tabulate(gq.sweep_results("runs/"), {by = "width,gradient", mean = "kl,seconds", format = "latex"}))]]
+  and deviations over the runs of gq.sweep, a row for each configuration; by what was varied, of the test's figures]]
 return tabulate
