@@ -685,7 +685,7 @@ describe("wong_zakai", function()
 
   it("tells how far its expansion is from the path", function()
     local n = 20000
-    for _, expansion in ipairs { "karhunen-loeve", "polynomial" } do
+    for _, expansion in ipairs { "karhunen-loeve", "polynomial", "piecewise-linear" } do
       for _, m in ipairs { 0, 1, 4 } do
         -- Of W only what is there can be seen: W's own mean square less the expansion's.
         local wz = gq.wong_zakai(plain_noise(), { t0 = 0, t1 = 2, cosines = m, expansion = expansion, seed = 3 })
@@ -695,6 +695,83 @@ describe("wong_zakai", function()
         assert.close(wz:error() ^ 2, 1 - square, 0, 0.05)
       end
     end
+  end)
+
+  it("has pieces of lines, to whose ends solves step", function()
+    local xi = gq.randn(4, 3, 2, { dtype = "float64", seed = 1 })
+    local o = { t0 = 0.1, t1 = 0.8, xi = xi, expansion = "piecewise-linear" }
+    local wz = gq.wong_zakai(plain_noise(), o)
+    local z, size = gq.zeros(3, 2, f64), math.sqrt(4 / 0.7)
+    for k, t in ipairs { 0.1, 0.3, 0.55, 0.8 } do
+      assert.close(wz(t, z), xi[k] * size, 1e-12)
+      assert.close(wz(gq.tensor(t, f64), z), xi[k] * size, 1e-12)
+    end
+    assert.close(wz.grid_points, { 0.275, 0.45, 0.625 }, 1e-12)
+    assert.equal("wong_zakai: 4 pieces on [0.1, 0.8]", tostring(wz))
+    for _, name in ipairs { "float64", "float32" } do
+      o.xi = xi:to(name)
+      local got, info = gq.odeint(gq.wong_zakai(plain_noise(), o), z:to(name), { 0.1, 0.45, 0.8 })
+      assert.close(got[2]:to "float64", (xi[1] + xi[2]) * (0.7 / 4 * size), 0, 1e-6)      -- exact but for rounding
+      assert.close(got[3]:to "float64", xi:sum(1) * (0.7 / 4 * size), 0, 1e-6)
+      assert.below(info.rejected, 1, "a step over an end would be refused")
+      local back = gq.odeint(gq.wong_zakai(plain_noise(), o), got[3], { 0.8, 0.1 })
+      assert.below(back[2]:abs():max():item(), 1e-5)
+    end
+    local leaf = gq.ones(3, 2, f64)
+    leaf.requires_grad = true
+    o.xi = xi
+    local sde = gbm()
+    for _, engine in ipairs { "direct", "gq", "adjoint" } do
+      local end_ = last(gq.odeint(gq.wong_zakai(sde, o), leaf, { 0.1, 0.8 }, { rtol = 1e-8, atol = 1e-8,
+        gradient = engine }))
+      assert.close(gq.grad(end_:sum(), leaf), gq.exp(0.07 + 0.8 * xi:sum(1) * (0.7 / 4 * size)), 1e-5)
+    end
+    gq.odeint(gq.wong_zakai(sde, { t0 = 0, t1 = 1, cosines = 1, expansion = "piecewise-linear" }), leaf, { 0, 1 })
+    gq.odeint(gq.wong_zakai(sde, { t0 = 0, t1 = 1, cosines = 0, expansion = "piecewise-linear" }), leaf, { 0, 1 })
+  end)
+
+  it("goes along a path that is given, and tells how far from it", function()
+    local own = gq.brownian { t0 = -1, t1 = 3, shape = { 200, 1 }, seed = 1 }
+    local z0 = gq.ones(200, 1, f64)
+    for _, expansion in ipairs { "karhunen-loeve", "polynomial", "piecewise-linear" } do
+      for _, m in ipairs { 1, 3, 12 } do
+        local o = { t0 = 0, t1 = 2, cosines = m, expansion = expansion, brownian = own }
+        local wz = gq.wong_zakai(gbm(), o)
+        assert.close(wz:error(own), wz:error(), 0.12)
+        local other = gq.brownian { t0 = 0, t1 = 2, shape = { 200, 1 }, seed = 2 }
+        assert.is_true(wz:error(other) > wz:error(own))
+        local drawn = gq.wong_zakai(gbm(), { t0 = 0, t1 = 2, cosines = m, expansion = expansion }):redraw(other)
+        assert.close(drawn:error(other), wz:error(), 0.12)
+        if expansion ~= "karhunen-loeve" then                        -- these end where the path does
+          local z = last(gq.odeint(wz, z0, { 0, 2 }, { rtol = 1e-7, atol = 1e-7 }))
+          assert.close(z, gq.exp(0.2 + 0.8 * own(0, 2):to "float64"), 2e-5)
+        end
+      end
+    end
+  end)
+
+  it("has gradients of times, of every expansion, by every engine that has them", function()
+    local xi, n = gq.randn(3, 4, 1, { dtype = "float64", seed = 3 }), 4
+    for _, expansion in ipairs { "karhunen-loeve", "polynomial", "piecewise-linear" } do
+      local wz = gq.wong_zakai(gbm(), { t0 = 0, t1 = 1, xi = xi, expansion = expansion })
+      local w = gq.randn(3, n, 1, { seed = 7, dtype = "float64" })
+      local function slope(t, z) return wz(t, z) * 1 end
+      for _, engine in ipairs { "direct", "aca", "gq", "adjoint" } do
+        local t = gq.tensor({ 0.1, 0.45, 0.9 }, f64)
+        t.requires_grad = true
+        local z = gq.odeint(wz, gq.ones(n, 1, f64), t, { rtol = 1e-9, atol = 1e-9, gradient = engine })
+        local got = gq.grad((z * w):sum(), t)
+        for k = 2, 3 do
+          assert.close(got[k]:item(), (w[k] * slope(t[k]:item(), z[k]:detach())):sum():item(), 1e-5)
+        end
+        -- a later start is less of the way: z is a multiple of z0
+        local first = (w[2] * z[2] + w[3] * z[3]):detach() * slope(0.1, gq.ones(n, 1, f64))
+        assert.close(got[1]:item(), -first:sum():item(), 1e-5)
+      end
+    end
+    local t = gq.tensor({ 0, 1 }, f64)
+    t.requires_grad = true
+    refused("gq.wong_zakai", gq.sdeint, gbm(), gq.ones(2, 1, f64), t, { dt = 0.1 })
   end)
 
   it("gives geometric Brownian motion over its own smooth path", function()
@@ -827,6 +904,17 @@ describe("wong_zakai", function()
     refused("cosines", gq.wong_zakai, sde, { t0 = 0, t1 = 1, cosins = 4 })
     refused("not both", gq.wong_zakai, sde, { t0 = 0, t1 = 1, xi = gq.zeros(2, 2, 1), seed = 1 })
     refused("gq.sde", gq.wong_zakai, {}, { t0 = 0, t1 = 1 })
+    refused('did you mean "piecewise-linear"', gq.wong_zakai, sde, { t0 = 0, t1 = 1, expansion = "piecewise_linear" })
+    local own = gq.brownian { t0 = 0, t1 = 1, shape = { 3, 1 }, seed = 1 }
+    refused("a path of gq.brownian", gq.wong_zakai, sde, { t0 = 0, t1 = 1, brownian = 3 })
+    refused("[0, 1], the noise on [0, 2]", gq.wong_zakai, sde, { t0 = 0, t1 = 2, brownian = own })
+    refused("brownian or seed", gq.wong_zakai, sde, { t0 = 0, t1 = 1, brownian = own, seed = 1 })
+    refused("brownian or xi", gq.wong_zakai, sde, { t0 = 0, t1 = 1, brownian = own, xi = gq.zeros(2, 3, 1) })
+    local along = gq.wong_zakai(sde, { t0 = 0, t1 = 1, brownian = own, cosines = 2 })
+    refused("of the Brownian path has shape {2, 3, 1}", along, 0, z)
+    refused("a path of gq.brownian", along.error, along, "path")
+    refused("{2, 3, 1}", along.error, along, gq.brownian { t0 = 0, t1 = 1, shape = { 4, 1 }, seed = 1 })
+    refused("no cosines", function() gq.wong_zakai(sde, { t0 = 0, t1 = 1, cosines = 0 }):error(own) end)
     refused("{3, 2, 1}", gq.wong_zakai(sde, { t0 = 0, t1 = 1, xi = gq.zeros(3, 4, 1) }), 0, z)
   end)
 end)

@@ -112,8 +112,10 @@ end
 -- dz/dt = f(t, z) + g(t, z) dB/dt with the Karhunen-Loeve sum of eq. (15),
 --   dB/dt = sqrt(2 / c) sum_i xi_i cos((i - 1/2) pi (t - t0) / c),  c = t1 - t0,
 -- or the polynomials of Foster, Lyons & Oberhauser (SIAM J. Numer. Anal. 58, 2020), which end where W does,
---   dB/dt = sum_i sqrt((2 i - 1) / c) xi_i P_(i-1)(2 (t - t0) / c - 1):
--- a {1, m} row of them by xi, so that one small product serves the whole state.
+--   dB/dt = sum_i sqrt((2 i - 1) / c) xi_i P_(i-1)(2 (t - t0) / c - 1),
+-- or lines between the m + 1 ends of equal pieces, dB/dt = sqrt(m / c) xi_i in piece i, which is W there:
+-- a {1, m} row of them by xi, so that one small product serves the whole state. Each has a square of integral 1, so
+-- that of a given path xi_i is its integral against dW.
 local Field = {}
 Field.__index = Field
 Field.__name = "gq.wong_zakai"
@@ -147,7 +149,30 @@ local function polynomial_row(self, t, z)
   return gq.stack(row, 1):reshape { 1, self.cosines }
 end
 
-local expansions = { ["karhunen-loeve"] = cosine_row, polynomial = polynomial_row }
+-- Where the pieces begin and end, as the solver's times are rounded: between them dB/dt jumps.
+local function edges(self)
+  local list, m = {}, self.cosines
+  for i = 1, m - 1 do list[i] = self.t0 + (self.t1 - self.t0) * i / m end
+  return list
+end
+
+local function piece_row(self, t, z)
+  local name, m = "ends" .. z.dtype .. z.device, self.cosines
+  local b = self._basis[name]
+  t = gq.is_tensor(t) and t or gq.tensor(t, { dtype = z.dtype, device = z.device })
+  if not b then
+    local inner = edges(self)
+    local from, to = { -math.huge, table.unpack(inner) }, { table.unpack(inner) }
+    to[m] = math.huge
+    local o = { dtype = z.dtype, device = z.device }
+    b = { gq.tensor({ from }, o), gq.tensor({ to }, o) }
+    self._basis[name] = b
+  end
+  return gq.where(t:lt(b[1]), 0 * t, gq.where(t:lt(b[2]), 0 * t + math.sqrt(m / (self.t1 - self.t0)), 0 * t))
+end
+
+local names = { ["karhunen-loeve"] = "cosines", polynomial = "polynomials", ["piecewise-linear"] = "pieces" }
+local expansions = { ["karhunen-loeve"] = cosine_row, polynomial = polynomial_row, ["piecewise-linear"] = piece_row }
 
 -- The root of the mean square, over the interval and draws, of what m terms leave of W.
 local rest_of = {
@@ -157,9 +182,46 @@ local rest_of = {
     return math.max(s, 0)
   end,
   polynomial = function(m) return m == 0 and 0.5 or (1 / (2 * m - 1) + 1 / (2 * m + 1)) / 8 end,
+  ["piecewise-linear"] = function(m) return m == 0 and 0.5 or 1 / (6 * m) end,
 }
 
-function Field:error() return math.sqrt(rest_of[self.expansion](self.cosines) * (self.t1 - self.t0)) end
+-- ---- and a path ----
+
+local function is_path(x)
+  local meta = type(x) == "userdata" and getmetatable(x)
+  return type(meta) == "table" and meta.__name == "gq.brownian"
+end
+
+local function check_path(self, path, what)
+  if not is_path(path) then
+    error(("%s: brownian is %s: a path of gq.brownian expected"):format(what, core.describe(path)), 3)
+  end
+  if path.t0 > self.t0 or path.t1 < self.t1 then
+    error(("%s: the Brownian path lives on [%g, %g], the noise on [%g, %g]"):format(what, path.t0, path.t1, self.t0,
+      self.t1), 3)
+  end
+  return path
+end
+
+local PIECES <const> = 32       -- of a path for each term: what integrals against it are sums over
+
+-- W less W(t0) at the ends of pieces {N + 1, ...}, and the terms in their middles {N, m}, of the path's dtype.
+local function sampled(self, path)
+  local w, rows, N = {}, {}, self.cosines * PIECES
+  local like = { dtype = path.dtype, device = "cpu" }
+  for j = 0, N do w[j + 1] = path(self.t0, self.t0 + (self.t1 - self.t0) * (j / N)) end
+  for j = 1, N do rows[j] = expansions[self.expansion](self, self.t0 + (self.t1 - self.t0) * (j - 0.5) / N, like) end
+  return gq.stack(w, 1), gq.cat(rows, 1)
+end
+
+-- xi {m, ...} of the path: its integrals against the terms.
+local function coefficients(self, path)
+  if self.cosines == 0 then return nil end
+  local w, terms = sampled(self, path)
+  local N = #terms
+  local dw = (w:narrow(1, 2, N) - w:narrow(1, 1, N)):reshape(N, -1)
+  return terms:t():matmul(dw):reshape { self.cosines, table.unpack(path.shape) }
+end
 
 -- The draw for noise of one shape: given, or made at first need and kept until redraw.
 local function draw(self, shape, z)
@@ -167,10 +229,11 @@ local function draw(self, shape, z)
   local name = table.concat(want, ",")
   if self.xi then
     if table.concat(self.xi.shape, ",") ~= name then
-      error(("gq.wong_zakai: xi has shape {%s}: this state and noise need {%s}"):format(
-        table.concat(self.xi.shape, ", "), table.concat(want, ", ")), 0)
+      error(("gq.wong_zakai: xi%s has shape {%s}: this state and noise need {%s}"):format(
+        self.brownian and " of the Brownian path" or "", table.concat(self.xi.shape, ", "),
+        table.concat(want, ", ")), 0)
     end
-    return self.xi
+    return self.brownian and self.xi:to(z.dtype):to(z.device) or self.xi
   end
   name = name .. z.dtype .. z.device
   local xi = self._draws[name]
@@ -179,6 +242,18 @@ local function draw(self, shape, z)
     self._draws[name] = xi
   end
   return xi
+end
+
+-- Without a path what is to be expected.
+function Field:error(path)
+  if path == nil then return math.sqrt(rest_of[self.expansion](self.cosines) * (self.t1 - self.t0)) end
+  check_path(self, path, "gq.wong_zakai:error")
+  if self.cosines == 0 then error("gq.wong_zakai:error: no cosines, no noise to compare with a path", 2) end
+  local w, terms = sampled(self, path)
+  local xi = draw(self, path.shape, terms):to "cpu"
+  local N = #terms
+  local steps = terms:matmul(xi:reshape(self.cosines, -1)) * ((self.t1 - self.t0) / N)
+  return (steps:cumsum(1) - w:narrow(1, 2, N):reshape(N, -1)):square():mean():item() ^ 0.5
 end
 
 -- t, which may miss an end by rounding alone. A traced time that is not the solver's own is NaN where it does more.
@@ -239,17 +314,18 @@ function Field:__call(t, z)
   return f + product(self, g or self.sde.diffusion(t, z), within(self, t), z)
 end
 
--- A new draw: of `seed`, or of the next seed of gq.manual_seed's generator. Returns itself.
-function Field:redraw(seed)
-  self.seed = core.seed(seed)
-  self.xi, self._draws = nil, {}
+-- A new draw: along a path, of `seed`, or of the next seed of gq.manual_seed's generator. Returns itself.
+function Field:redraw(of)
+  self.brownian = is_path(of) and check_path(self, of, "gq.wong_zakai:redraw") or nil
+  self.seed = not self.brownian and core.seed(of) or nil
+  self.xi, self._draws = self.brownian and coefficients(self, of), {}
   return self
 end
 
 function Field:parameters() return self.sde:parameters() end
 
 function Field:__tostring()
-  return ("wong_zakai: %d cosines on [%g, %g]"):format(self.cosines, self.t0, self.t1)
+  return ("wong_zakai: %d %s on [%g, %g]"):format(self.cosines, names[self.expansion], self.t0, self.t1)
 end
 
 local function check_xi(o, what)
@@ -267,9 +343,9 @@ function gq.wong_zakai(sde, o)
   if getmetatable(sde) ~= Sde then
     error(("%s: %s given: an SDE made by gq.sde{drift, diffusion} expected"):format(what, core.describe(sde)), 2)
   end
-  core.options(o, "cosines t0 t1 seed xi expansion", what)
+  core.options(o, "cosines t0 t1 seed xi expansion brownian", what)
   o = o or {}
-  local expansion = core.one_of(o, "expansion", { "karhunen-loeve", "polynomial" }, what)
+  local expansion = core.one_of(o, "expansion", { "karhunen-loeve", "polynomial", "piecewise-linear" }, what)
   local t0, t1 = core.need(o, "t0", "number", nil, what), core.need(o, "t1", "number", nil, what)
   if not (t1 > t0 and t1 - t0 < math.huge) then
     error(("%s: t0 is %s and t1 is %s: two times expected, the first one smaller"):format(what, t0, t1), 2)
@@ -282,8 +358,14 @@ function gq.wong_zakai(sde, o)
   else
     self.cosines = core.need(o, "cosines", "integer", 10, what)
     if self.cosines < 0 then error(what .. ": cosines: an integer of at least 0 expected", 2) end
-    self.seed = core.seed(o.seed and core.need(o, "seed", "integer", nil, what))
+    self.brownian = o.brownian ~= nil and check_path(self, o.brownian, what) or nil
+    self.xi = self.brownian and coefficients(self, self.brownian)
+    self.seed = not self.brownian and core.seed(o.seed and core.need(o, "seed", "integer", nil, what)) or nil
   end
+  for _, other in ipairs { "xi", "seed" } do
+    if o.brownian and o[other] then error(("%s: give brownian or %s, not both"):format(what, other), 2) end
+  end
+  if expansion == "piecewise-linear" then self.grid_points = edges(self) end
   return setmetatable(self, Field)
 end
 
@@ -293,7 +375,10 @@ gq.docs[gq.sde] = "gq.sde{drift = f, diffusion = g, noise = 'diagonal'|'scalar'|
 gq.docs[gq.langevin] = "gq.langevin{grad = function(x, t), gamma = 1, u = 1}: the Langevin SDE dx = v dt, "
   .. "dv = -gamma v dt - u grad(x) dt + sqrt(2 gamma u) dW for z = [x, v] in its last dimension, W {.., d}; methods "
   .. "align, should and quicsort of gq.sdeint are made for it, others take it as additive noise"
-gq.docs[gq.wong_zakai] = "gq.wong_zakai(sde, {cosines = 10, t0, t1, seed | xi, expansion}): dynamics for gq.odeint "
-  .. "over smooth noise, those of an Ito SDE with its correction; :redraw(seed) for the next training step. expansion: "
-  .. "'karhunen-loeve' or 'polynomial' (as many polynomials as cosines says, ends where W does); :error() is the root "
-  .. "mean square of what it leaves of W"
+gq.docs[gq.wong_zakai] = "gq.wong_zakai(sde, {cosines = 10, t0, t1, seed | xi | brownian, expansion}): dynamics for "
+  .. "gq.odeint over smooth noise, those of an Ito SDE with its correction; :redraw(seed) for the next training step. "
+  .. "expansion: 'karhunen-loeve', 'polynomial' (as many polynomials as cosines says, ends where W does) or "
+  .. "'piecewise-linear' (as many pieces; W at their ends, which are its grid_points: solves stop there). brownian = "
+  .. "path: along that path of gq.brownian. :error() is the root mean square of what an expansion leaves of W, "
+  .. ":error(path) of what this draw misses of that path. The times of gq.odeint have gradients, which white noise "
+  .. "has not"

@@ -203,7 +203,7 @@ adaptive = true: by rtol and atol, 1e-3 by default, beginning with dt; heun, ral
   alone is proved to converge so for noise that does not commute). Steps stop at the ends of those that
   were refused, since what was seen of the path there would choose them
 align, should and quicsort solve gq.langevin{grad, gamma, u} alone, the latter two with K
-gq.wong_zakai makes an ODE of an SDE, for gq.odeint]]
+gq.wong_zakai makes an ODE of an SDE, for gq.odeint: with gradients of times too, which white noise has not]]
 
 -- ---- what newcomers ask for by name ----
 

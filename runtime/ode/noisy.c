@@ -173,8 +173,8 @@ int gq_noise_check(const gq_problem *p, const gq_ode_options *o) {
       "the times decrease, and backwards an Ito SDE has other solutions than forwards: say calculus = "
       "\"stratonovich\" to this solve, which goes back along the solutions of this one");
   if (p->t_grad && o->engine->keeps != GQ_KEEP_NOTHING)
-    return gq_fail(GQ_EARG,
-                   "the times require a gradient, and the solution of an SDE has no derivative in time: give "
-                   "t:detach()");
+    return gq_fail(
+      GQ_EARG, "the times require a gradient, and the solution of an SDE has no derivative in time, smooth "
+               "noise has one: gq.odeint of gq.wong_zakai(sde, {t0, t1}); or give t:detach()");
   return GQ_OK;
 }
