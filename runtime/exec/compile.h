@@ -71,7 +71,8 @@ struct gq_program {
   int nin, nout;
   gq_loc *out;          /* of KEEP outputs */
   size_t *bytes;        /* [nin + nout] of each input, then of each output */
-  size_t values;        /* bytes of the arena that values take; */
+  size_t lasting;       /* bytes of the arena, its first, that later phases or callers read, */
+  size_t values;        /* that all values take; */
   size_t arena;         /* with what the lowering needs behind them */
 };
 

@@ -131,11 +131,10 @@ static void tell_outputs(gq_compiler *c) {
 }
 
 int gq_pass_plan(gq_compiler *c) {
-  size_t lasting = 0;
   find_last_reads(c);
   GQ_TRY(take_constants(c));
-  GQ_TRY(place_lasting(c, &lasting));
-  GQ_TRY(place_shared(c, lasting, &c->p->values));
+  GQ_TRY(place_lasting(c, &c->p->lasting));
+  GQ_TRY(place_shared(c, c->p->lasting, &c->p->values));
   tell_outputs(c);
   return GQ_OK;
 }

@@ -149,6 +149,7 @@ describe("a training step", function()
           assert.equal(want, (run(tiles .. "GQ_EMU=" .. way, training, 2, engine)))
         end
         assert.equal(want, (run(tiles .. "GQ_EMU_LATE=1 GQ_CUDA_POISON=1", training, 2, engine)))
+        assert.equal(want, (run(tiles .. "GQ_EMU_SHARED=1", training, 2, engine)))   -- all in global memory
         local cpu = run("", (training:gsub('"cuda"', '"cpu"')), 2, engine)
         for a, b in (want .. cpu):gmatch "(%S+) %S+ (%S+) %S+" do assert.close(tonumber(a), tonumber(b), 1e-12) end
       end
@@ -178,6 +179,19 @@ describe("a training step", function()
       print("attempts", info.steps + info.rejected, info.lowering)]])
     local attempts, launches = tonumber(text:match "attempts\t(%d+)\ttiles"), tonumber(text:match "(%d+) tile\n")
     assert.is_true(launches <= 2 * (attempts + 2), text)   -- two sizes of slices: 70 = 3 * 18 + 16
+  end)
+
+  it("takes any number of tensors", function()
+    local function sum(device)
+      local parts = {}
+      for i = 1, 260 do parts[i] = gq.full({ 2 }, i / 1000, { device = device, dtype = "float64" }) end
+      return (gq.odeint(function(_, x)
+        local y = -x
+        for _, part in ipairs(parts) do y = y + part end
+        return y
+      end, gq.ones(40, 2, { device = device, dtype = "float64" }), { 0, 1 }))
+    end
+    assert.close(sum "cuda", sum "cpu", 1e-13)
   end)
 
   it("fails with an error where any call of the driver does, and leaves the CPU working", function()

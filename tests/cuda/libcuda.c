@@ -4,7 +4,7 @@
 **   GQ_EMU        how threads run: emu.h
 **   GQ_EMU_LATE   work is done when somebody waits for it
 **   GQ_EMU_FAIL   n: the n-th call fails
-**   GQ_EMU_BYTES  bytes that the device has
+**   GQ_EMU_BYTES  bytes that the device has; GQ_EMU_SHARED: that a block may share
 **   GQ_EMU_COUNT  at the end say how many calls, launches (by kernel) and waits there were
 */
 #define _GNU_SOURCE
@@ -301,9 +301,11 @@ int cuModuleGetFunction(gq_cufunction *f, gq_cumodule m, const char *name) {
   return OK;
 }
 
+static int shared_most(void) { return getenv("GQ_EMU_SHARED") ? atoi(getenv("GQ_EMU_SHARED")) : SHARED_MOST; }
+
 int cuFuncSetAttribute(gq_cufunction f, int which, int value) {
   ENTER();
-  if (which != GQ_CU_DYNAMIC_SHARED || value < 0 || value > SHARED_MOST) return INVALID;
+  if (which != GQ_CU_DYNAMIC_SHARED || value < 0 || value > shared_most()) return INVALID;
   ((code *)f)->dynamic = (size_t)value;
   return OK;
 }
@@ -359,7 +361,7 @@ int cuDeviceGetAttribute(int *value, int which, int device) {
     case GQ_CU_MAJOR: *value = 9; return OK;
     case GQ_CU_MINOR: *value = 0; return OK;
     case GQ_CU_MULTIPROCESSORS: *value = 132; return OK;
-    case GQ_CU_SHARED_MOST: *value = SHARED_MOST; return OK;
+    case GQ_CU_SHARED_MOST: *value = shared_most(); return OK;
     default: return INVALID;
   }
 }

@@ -350,7 +350,7 @@ static inline trig trig_s(float x) {
   double c = FMAD(FMAD(FMAD(-2.7299656316022867e-07, z, 2.4800590303711416e-05), z, -0.0013888887653322967), z,
                   0.04166666666427301);
   v.sin = FMAD(s * z, r, r);
-  v.cos = FMAD(FMAD(c, z, -0.5), z, 1);
+  v.cos = FMAD(FMAD(c, z, -0.5), z, 1.0);
   return v;
 }
 

@@ -20,11 +20,11 @@ typedef struct step {
 } step;
 
 typedef struct code {
-  void *constant;      /* on the device */
-  bool grouped;        /* groups are compiled for running by operations: at the first time */
-  gq_cufunction *tile; /* [nphase] likewise, for slices side by side */
-  int *used;           /* of each phase, [nphase + 1] ends first: inputs, and outputs counted from nin */
-  int *indexing;       /* [nphase] how many look at indices */
+  void *constant; /* on the device */
+  bool grouped;   /* groups are compiled for running by operations: at the first time */
+  gq_tile *tile;  /* [nphase] likewise, for slices side by side */
+  int *used;      /* of each phase, [nphase + 1] ends first: inputs, and outputs counted from nin */
+  int *indexing;  /* [nphase] how many look at indices */
   step at[];
 } code;
 
@@ -313,78 +313,105 @@ typedef struct sides {
   void *const *out;
 } sides;
 
-static void *given(const sides *s, int slice, int k) {
-  return k < s->p->nin ? (void *)(uintptr_t)s->in[(size_t)slice * s->nin + k]
-                       : s->out[(size_t)slice * s->nout + k - s->p->nin];
+enum { ARENA = -1 };
+
+/* Slice i's part of number k of inputs and outputs. */
+static char *given(const sides *s, int i, int k) {
+  if (k == ARENA) return s->arena[i];
+  return k < s->p->nin ? (char *)(uintptr_t)s->in[(size_t)i * s->nin + k]
+                       : s->out[(size_t)i * s->nout + k - s->p->nin];
 }
 
-/* The table, then what the host gives, then room for what it gets. Without a stage only sizes: *results, *total. */
-static void lay_out(const sides *s, bool fill, size_t *results, size_t *total) {
-  const code *c = s->p->code;
-  const int *used = c->used + c->used[s->phase];
-  int nu = c->used[s->phase + 1] - c->used[s->phase], width = nu + GQ_TILE_MORE;
-  size_t top = rounded((size_t)s->n * (size_t)width * sizeof(gq_u64));
-  gq_u64 *table = (gq_u64 *)(void *)stage.here;
-  for (int out = 0; out < 2; out++) {
-    if (out) *results = top;
-    for (int u = 0; u < nu; u++)
-      for (int i = 0; i < s->n; i++) {
-        int k = used[u];
-        char *p = given(s, i, k);
-        size_t bytes = s->p->bytes[k];
-        bool again = i > 0 && k < s->p->nin && p == given(s, i - 1, k);
-        if ((k >= s->p->nin) != out) continue;
-        if (again && fill) table[i * width + u] = table[(i - 1) * width + u];
-        if (again) continue;
-        bool far = gq_cuda_owns(p);
-        if (fill) table[i * width + u] = (gq_u64)(uintptr_t)(far ? p : stage.there + top);
-        if (far) continue;
-        if (fill) memcpy(stage.here + top, p, bytes);
-        top += rounded(bytes);
-      }
-  }
-  *total = top;
-  for (int i = 0; fill && i < s->n; i++) {
-    gq_u64 *more = table + i * width + nu;
-    more[GQ_TILE_ARENA] = (gq_u64)(uintptr_t)s->arena[i];
-    more[GQ_TILE_CONSTANT] = (gq_u64)(uintptr_t)c->constant;
-    more[GQ_TILE_FLAGS] = 0;
-  }
+/* How far a slice's part is from that of the one before; GQ_TABLE: now so, now so. */
+static int64_t step_of(const sides *s, int k) {
+  char *first = given(s, 0, k);
+  int64_t step = s->n > 1 ? given(s, 1, k) - first : 0;
+  for (int i = 2; i < s->n; i++)
+    if (given(s, i, k) - first != i * step) return GQ_TABLE;
+  return step;
 }
 
-static void give(const sides *s, size_t results) {
-  const code *c = s->p->code;
-  const int *used = c->used + c->used[s->phase];
-  int nu = c->used[s->phase + 1] - c->used[s->phase];
-  size_t top = results;
-  for (int u = 0; u < nu; u++)
-    for (int i = 0; i < s->n && used[u] >= s->p->nin; i++) {
-      char *p = given(s, i, used[u]);
-      if (gq_cuda_owns(p)) continue;
-      memcpy(p, stage.here + top, s->p->bytes[used[u]]);
-      top += rounded(s->p->bytes[used[u]]);
-    }
+/* What goes to the device before the kernel, and back after it: a part of the stage; without `fill` it is measured. */
+typedef struct cargo {
+  bool fill;
+  size_t top, results;
+} cargo;
+
+static gq_operand put_table(const sides *s, int k, cargo *c) {
+  gq_u64 *at = (gq_u64 *)(void *)(stage.here + c->top);
+  gq_operand o = { (gq_u64)(uintptr_t)stage.there + c->top, GQ_TABLE };
+  for (int i = 0; c->fill && i < s->n; i++) at[i] = (gq_u64)(uintptr_t)given(s, i, k);
+  c->top += rounded((size_t)s->n * sizeof *at);
+  return o;
+}
+
+/* The host's numbers: once where all slices have the same. Outputs too: some are added to. */
+static gq_operand put_numbers(const sides *s, int k, int64_t step, cargo *c) {
+  size_t bytes = s->p->bytes[k];
+  int n = step ? s->n : 1;
+  gq_operand o = { (gq_u64)(uintptr_t)stage.there + c->top, step ? (int64_t)rounded(bytes) : 0 };
+  for (int i = 0; i < n; i++, c->top += rounded(bytes))
+    if (c->fill) memcpy(stage.here + c->top, given(s, i, k), bytes);
+  return o;
+}
+
+static gq_operand put_operand(const sides *s, int k, cargo *c) {
+  char *first = given(s, 0, k);
+  int64_t step = step_of(s, k);
+  if (k != ARENA && !gq_cuda_owns(first)) return put_numbers(s, k, step, c);
+  return step == GQ_TABLE ? put_table(s, k, c) : (gq_operand){ (gq_u64)(uintptr_t)first, step };
+}
+
+/* Outputs last: they alone go back. */
+static void load(const sides *s, void *flags, gq_operand *of, cargo *c) {
+  const code *own = s->p->code;
+  const int *used = own->used + own->used[s->phase];
+  int n = own->used[s->phase + 1] - own->used[s->phase];
+  of[n + GQ_TILE_ARENA] = put_operand(s, ARENA, c);
+  of[n + GQ_TILE_CONSTANT] = (gq_operand){ .base = (gq_u64)(uintptr_t)own->constant };
+  of[n + GQ_TILE_FLAGS] = (gq_operand){ .base = (gq_u64)(uintptr_t)flags };
+  for (int u = 0; u < n; u++)
+    if (used[u] < s->p->nin) of[u] = put_operand(s, used[u], c);
+  c->results = c->top;
+  for (int u = 0; u < n; u++)
+    if (used[u] >= s->p->nin) of[u] = put_operand(s, used[u], c);
+}
+
+static int unload(const sides *s, const gq_operand *of, const cargo *c) {
+  const code *own = s->p->code;
+  const int *used = own->used + own->used[s->phase];
+  int n = own->used[s->phase + 1] - own->used[s->phase];
+  char *there = stage.there;
+  if (c->top == c->results) return GQ_OK;
+  GQ_TRY(gq_cuda_get(stage.here + c->results, there + c->results, c->top - c->results));
+  for (int u = 0; u < n; u++)
+    for (int i = 0; i < s->n && used[u] >= s->p->nin && !gq_cuda_owns(given(s, 0, used[u])); i++)
+      memcpy(given(s, i, used[u]), stage.here + (of[u].base - (gq_u64)(uintptr_t)there) + i * of[u].step,
+             s->p->bytes[used[u]]);
+  return GQ_OK;
 }
 
 static int run_tiles(const sides *s) {
   const code *c = s->p->code;
-  size_t results, total;
-  int which, width = c->used[s->phase + 1] - c->used[s->phase] + GQ_TILE_MORE;
+  int which, n = c->used[s->phase + 1] - c->used[s->phase] + GQ_TILE_MORE;
+  const gq_tile *tile = &c->tile[s->phase];
   int64_t position;
   void *flags = NULL;
+  gq_operand of[n];
+  cargo load_ = { 0 };
   if (s->p->phase[s->phase] == s->p->phase[s->phase + 1]) return GQ_OK;
-  if (!c->tile[s->phase]) GQ_TRY(load_tile(s->p, s->phase));
-  lay_out(s, false, &results, &total);
-  GQ_TRY(make_room(total));
-  lay_out(s, true, &results, &total);
+  if (!tile->f) GQ_TRY(load_tile(s->p, s->phase));
   if (c->indexing[s->phase]) GQ_TRY(gq_cuda_flag(0, &flags));
-  for (int i = 0; i < s->n; i++)
-    ((gq_u64 *)(void *)stage.here)[(i + 1) * width - GQ_TILE_MORE + GQ_TILE_FLAGS] = (gq_u64)(uintptr_t)flags;
-  GQ_TRY(gq_cuda_put(stage.there, stage.here, total));
-  gq_u64 table = (gq_u64)(uintptr_t)stage.there;
-  GQ_TRY(gq_cuda_launch(c->tile[s->phase], s->n, &table));
-  if (total > results) GQ_TRY(gq_cuda_get(stage.here + results, stage.there + results, total - results));
-  give(s, results);
+  load(s, flags, of, &load_);
+  size_t args = n > GQ_TILE_DIRECT ? rounded(sizeof of) : 0;
+  GQ_TRY(make_room(load_.top + args));
+  load_ = (cargo){ .fill = true };
+  load(s, flags, of, &load_);
+  if (args) memcpy(stage.here + load_.top, of, sizeof of);
+  GQ_TRY(gq_cuda_put(stage.there, stage.here, load_.top + args));
+  gq_u64 at = (gq_u64)(uintptr_t)stage.there + load_.top;
+  GQ_TRY(gq_cuda_launch_near(tile->f, s->n, tile->shared, args ? (const void *)&at : of));
+  GQ_TRY(unload(s, of, &load_));
   if (!flags) return GQ_OK;
   GQ_TRY(gq_cuda_flagged(c->indexing[s->phase], &which, &position));
   return which < 0

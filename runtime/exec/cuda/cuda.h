@@ -88,6 +88,7 @@ typedef struct gq_launch {
 int gq_cuda_blocks(int64_t n);                 /* for n numbers, a thread each */
 int gq_cuda_run(const gq_launch *l, void *const *p);         /* with these addresses */
 int gq_cuda_launch(gq_cufunction f, int blocks, const void *args);
+int gq_cuda_launch_near(gq_cufunction f, int blocks, size_t shared, const void *args);   /* with shared memory */
 /* Each prepares one launch; addresses are given when it runs. */
 int gq_cuda_move(gq_launch *l, gq_dtype to, gq_dtype from, const gq_layout *in, const int64_t *stride);
 int gq_cuda_bytes(gq_launch *l, size_t size, const gq_layout *in, const int64_t *stride);   /* without conversion */
@@ -112,11 +113,21 @@ int gq_cuda_groups(const gq_program *p, gq_text *t, int *which);
 
 /* ---- tile.c: a phase as one kernel ---- */
 
-/* What a block reads: addresses of inputs and outputs that the phase uses, in that order, then these. */
+/* Its operands (kernels.h): inputs and outputs that the phase uses, in that order, then these. */
 enum { GQ_TILE_ARENA, GQ_TILE_CONSTANT, GQ_TILE_FLAGS, GQ_TILE_MORE };
+enum { GQ_TILE_DIRECT = 240 };                 /* so many are its arguments; of more, where they are */
+typedef struct gq_operand {
+  gq_u64 base;
+  int64_t step;                                /* GQ_TABLE: base is that of an address for each block */
+} gq_operand;
+#define GQ_TABLE INT64_MIN
+typedef struct gq_tile {
+  gq_cufunction f;
+  size_t shared;                               /* bytes of a block */
+} gq_tile;
 /* used[n]: inputs, and outputs counted from nin. l[i], zero[i]: of instruction i. */
 int gq_cuda_tile(const gq_program *p, int phase, int n, const int *used, const gq_launch *const *l, const size_t *zero,
-                 const int *flag, gq_cufunction *f);
+                 const int *flag, gq_tile *out);
 
 /* ---- code.c, ops.c, vec.c ---- */
 

@@ -136,7 +136,7 @@ static int all_groups(const gq_program *p, gq_text *t, int *which, bodies *b, de
     if (found >= 0) return found; /* a status */
     which[i] = -1 - found;
     if (which[i] < k) continue;
-    gq_text_put(t, "typedef struct g%d_of { gq_u64 p[%d]; } g%d_of;\nGQ_KERNEL(g%d, g%d_of) {\n", k,
+    gq_text_put(t, "typedef struct g%d_of { gq_address p[%d]; } g%d_of;\nGQ_KERNEL(g%d, g%d_of) {\n", k,
                 in->as.group.nvalue, k, k, k);
     gq_cuda_append(t, b->t[k].s);
     gq_text_put(t, "}\n");

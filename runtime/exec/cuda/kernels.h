@@ -21,7 +21,7 @@ GQ_DEVICE long long gq_place(const gq_dims *d, const gq_strides *s, long long i)
 
 //// move_args
 /* p: out, in; n numbers of the shape; T to, F from */
-typedef struct gq_move_args { gq_u64 p[2]; long long n; gq_dims d; gq_strides to, from; } gq_move_args;
+typedef struct gq_move_args { gq_address p[2]; long long n; gq_dims d; gq_strides to, from; } gq_move_args;
 
 //// move
 GQ_KERNEL(move, gq_move_args) {
@@ -33,14 +33,22 @@ GQ_KERNEL(move, gq_move_args) {
   }
 }
 
+//// tile
+/* Where a block's part of an operand is: a fixed step from that of the block before, or a table tells. */
+typedef struct gq_operand { gq_u64 base; long long step; } gq_operand;
+#define GQ_TABLE INT64_MIN
+GQ_DEVICE char *gq_operand_at(const gq_operand *o, int block) {
+  return GQ_FAR(o->step == GQ_TABLE ? ((const gq_u64 *)GQ_FAR(o->base))[block] : o->base + (gq_u64)(o->step * block));
+}
+
 //// cell
 /* p: out (contiguous), operands */
-typedef struct gq_cell_args { gq_u64 p[4]; long long n; gq_dims d; gq_strides s[3]; } gq_cell_args;
+typedef struct gq_cell_args { gq_address p[4]; long long n; gq_dims d; gq_strides s[3]; } gq_cell_args;
 
 //// product_args
 /* p: c, a, b, column; c[m][n] (+)= sum_k a[i ar + k ac] b[k br + j bc] (+ column[i cs]), for each of the batch */
 typedef struct gq_product_args {
-  gq_u64 p[4];
+  gq_address p[4];
   long long m, n, k, ar, ac, br, bc, cs, add, batches;
   gq_dims d;
   gq_strides sa, sb;
@@ -77,7 +85,7 @@ GQ_KERNEL(N(product), gq_product_args) {
 //// reduce_args
 /* p: out, in; kept and reduced dims */
 typedef struct gq_reduce_args {
-  gq_u64 p[2];
+  gq_address p[2];
   long long kept, over, add;
   gq_dims dk, dr;
   gq_strides sk, sr;
@@ -89,7 +97,7 @@ GQ_KERNEL(many, gq_reduce_args) { /* a thread a result */
   GQ_ALL(o, a.kept) {
     const T *x = (const T *)GQ_AT(a.p[1]) + gq_place(&a.dk, &a.sk, o);
     A acc = START(x);
-    long long best = 0;
+    long long best GQ_UNUSED = 0;
     for (long long j = 0; j < a.over; j++) {
       T v = x[gq_place(&a.dr, &a.sr, j)];
       STEP(acc, best, v, j)
@@ -103,7 +111,7 @@ GQ_KERNEL(few, gq_reduce_args) { /* a block a result */
   for (long long o = GQ_BLOCK; o < a.kept; o += GQ_BLOCKS) {
     const T *x = (const T *)GQ_AT(a.p[1]) + gq_place(&a.dk, &a.sk, o);
     GQ_EACH(t, GQ_NT) {
-      long long best = t < a.over ? t : 0;
+      long long best GQ_UNUSED = t < a.over ? t : 0;
       A acc = START((x + gq_place(&a.dr, &a.sr, best)));
       for (long long j = t; j < a.over; j += GQ_NT) {
         T v = x[gq_place(&a.dr, &a.sr, j)];
@@ -116,7 +124,7 @@ GQ_KERNEL(few, gq_reduce_args) { /* a block a result */
       GQ_SYNC
       GQ_EACH(t, w) {
         A acc = part[t], v = part[t + w];
-        long long best = where[t], j = where[t + w];
+        long long best GQ_UNUSED = where[t], j GQ_UNUSED = where[t + w];
         JOIN(acc, best, v, j)
         part[t] = acc;
         where[t] = best;
@@ -131,7 +139,7 @@ GQ_KERNEL(few, gq_reduce_args) { /* a block a result */
 //// index_args
 /* p: out, x, idx, bad; the long side is outer x n x inner. bad: the first position whose index is outside. */
 typedef struct gq_index_args {
-  gq_u64 p[4];
+  gq_address p[4];
   long long outer, n, count, inner, axis, lines;
   gq_dims d;
   gq_strides big, line;
@@ -193,7 +201,7 @@ GQ_KERNEL(N(scatter_add), gq_index_args) {
 //// window_args
 /* p: out, windows {outer, k.., count.., inner}; w: n windowed dims of out {outer, size.., inner} */
 typedef struct gq_window_args {
-  gq_u64 p[2];
+  gq_address p[2];
   long long numbers, n, outer, inner, k[GQ_DIM], count[GQ_DIM], size[GQ_DIM], step[GQ_DIM], apart[GQ_DIM];
 } gq_window_args;
 /* Where number `place` of a window lies in windows that reach the position at[]; -1: in none. */
@@ -289,8 +297,8 @@ GQ_DEVICE void gq_tally_join(gq_tally *x, const gq_tally *y) {
 #define GQ_TALLY(name, each)                                                                    \
   GQ_KERNEL(N(name), gq_vec_args) {                                                             \
     GQ_SHARED(gq_tally, part, GQ_NT)                                                            \
-    const T *x = (const T *)GQ_AT(a.p[1]), *y = (const T *)GQ_AT(a.p[2]);                       \
-    const T *z = (const T *)GQ_AT(a.p[3]);                                                      \
+    const T *x GQ_UNUSED = (const T *)GQ_AT(a.p[1]), *y GQ_UNUSED = (const T *)GQ_AT(a.p[2]);   \
+    const T *z GQ_UNUSED = (const T *)GQ_AT(a.p[3]);                                            \
     GQ_EACH(t, GQ_NT) {                                                                         \
       gq_tally v = { 0, 0, 0, GQ_NOWHERE };                                                     \
       for (long long i = (long long)GQ_BLOCK * GQ_NT + t; i < a.n; i += (long long)GQ_BLOCKS * GQ_NT) { each } \
@@ -302,7 +310,6 @@ GQ_DEVICE void gq_tally_join(gq_tally *x, const gq_tally *y) {
     }                                                                                           \
     GQ_SYNC                                                                                     \
     GQ_EACH(t, 1) ((gq_tally *)GQ_AT(a.p[0]))[GQ_BLOCK] = part[0];                              \
-    (void)x, (void)y, (void)z;                                                                  \
   }
 GQ_TALLY(dot, v.sum += (double)x[i] * (double)y[i];)
 GQ_TALLY(largest, double u = fabs((double)x[i]); if (u > v.top) v.top = u;)

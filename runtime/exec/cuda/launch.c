@@ -20,12 +20,17 @@ int gq_cuda_blocks(int64_t n) {
   return blocks > MOST_BLOCKS ? MOST_BLOCKS : (int)blocks;
 }
 
-int gq_cuda_launch(gq_cufunction f, int blocks, const void *args) {
+int gq_cuda_launch_near(gq_cufunction f, int blocks, size_t shared, const void *args) {
   void *params[] = { (void *)(uintptr_t)args };
   if (blocks == 0) return GQ_OK;
   GQ_TRY(gq_cuda_enter());
-  return gq_cuda_check(gq_cu.launch(f, (unsigned)blocks, 1, 1, GQ_NT, 1, 1, 0, gq_cuda.stream, params, NULL),
-                       "cuLaunchKernel");
+  return gq_cuda_check(
+    gq_cu.launch(f, (unsigned)blocks, 1, 1, GQ_NT, 1, 1, (unsigned)shared, gq_cuda.stream, params, NULL),
+    "cuLaunchKernel");
+}
+
+int gq_cuda_launch(gq_cufunction f, int blocks, const void *args) {
+  return gq_cuda_launch_near(f, blocks, 0, args);
 }
 
 int gq_cuda_run(const gq_launch *l, void *const *p) {

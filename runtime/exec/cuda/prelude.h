@@ -4,16 +4,19 @@
 ** float atomics, one struct by value as the argument.
 **   GQ_EACH(i, n)   i < n, among the threads of a block     GQ_ALL(i, n)   among all threads of all blocks
 **   GQ_SYNC         a barrier: what a thread wrote before it, all threads of the block read after it
+**   GQ_FAR(x)       where an address of the device is       gq_dynamic      shared memory as large as the launch says
 ** The host runs the threads of a block as loops (GQ_LOOP, GQ_BACKWARDS) or as fibers that switch at barriers (GQ_FIBER).
 */
 typedef unsigned long long gq_u64;
+#define GQ_UNUSED __attribute__((unused))
 
 #if defined(__CUDACC_RTC__) || defined(__CUDACC__)
 
 #define GQ_ENTRY(name, type) extern "C" __global__ void __launch_bounds__(GQ_NT, 1) name(const __grid_constant__ type a)
-#define GQ_DEVICE static __device__ __forceinline__
+#define GQ_DEVICE static __device__ __forceinline__ GQ_UNUSED
 #define GQ_REGION static __device__ __noinline__
-#define GQ_AT(x) ((char *)(x))
+#define GQ_FAR(x) ((char *)(x))
+extern __shared__ __align__(16) char gq_dynamic[];
 #define GQ_SHARED(T, name, n) __shared__ T name[n];
 #define GQ_SYNC __syncthreads();
 #define GQ_TILE ((int)blockIdx.x)
@@ -23,6 +26,7 @@ typedef unsigned long long gq_u64;
 #define GQ_ALL(i, n) \
   for (long long i = (long long)GQ_BLOCK * GQ_NT + threadIdx.x; i < (n); i += (long long)GQ_BLOCKS * GQ_NT)
 #define restrict __restrict__
+#ifdef __CUDACC_RTC__
 typedef unsigned char uint8_t;
 typedef int int32_t;
 typedef unsigned uint32_t;
@@ -30,6 +34,12 @@ typedef long long int64_t;
 typedef unsigned long long uint64_t;
 #define INT64_MAX 0x7fffffffffffffffLL
 #define INT64_MIN (-INT64_MAX - 1)
+#else /* nvcc: functions of vmath.h are the device's */
+#include <stdint.h>
+#define inline __inline__ __device__ GQ_UNUSED
+#endif
+#undef NAN
+#undef INFINITY
 #define NAN __int_as_float(0x7fc00000)
 #define INFINITY __int_as_float(0x7f800000)
 #define __builtin_fmaf fmaf
@@ -45,6 +55,7 @@ typedef unsigned long long uint64_t;
 #define __builtin_fma fma
 #endif
 extern int gq_emu_block, gq_emu_blocks, *gq_emu_thread;
+extern char *gq_emu_dynamic;
 void gq_emu_barrier(void);
 void gq_emu_shared(void *at, unsigned long long bytes);
 #define GQ_ENTRY(name, type) GQ_ENTRY_(name, type)
@@ -56,7 +67,8 @@ void gq_emu_shared(void *at, unsigned long long bytes);
 #define GQ_DEVICE static inline
 #define GQ_REGION static
 /* Addresses of the device are so far from where its memory lies that neither side can take one for its own. */
-#define GQ_AT(x) ((char *)((x) - 0x400000000000ull))
+#define GQ_FAR(x) ((char *)((x) - 0x400000000000ull))
+#define gq_dynamic gq_emu_dynamic
 #define GQ_SHARED(T, name, n) \
   static T name[n];           \
   gq_emu_shared(name, sizeof name);
@@ -90,8 +102,11 @@ GQ_DEVICE gq_u64 atomicMin(gq_u64 *p, gq_u64 v) {
 
 #endif
 
-/* With GQ_TILED kernels are parts of one kernel, GQ_ENTRY, of which each block runs all for a tile of its own. */
+/* With GQ_TILED kernels are parts of one kernel, GQ_ENTRY, of which each block runs all for a tile of its own; that has
+** found where its numbers are. */
 #ifdef GQ_TILED
+typedef char *gq_address;
+#define GQ_AT(x) (x)
 #undef GQ_ALL
 #undef GQ_BLOCK
 #undef GQ_BLOCKS
@@ -100,6 +115,8 @@ GQ_DEVICE gq_u64 atomicMin(gq_u64 *p, gq_u64 v) {
 #define GQ_BLOCKS 1
 #define GQ_KERNEL(name, type) GQ_DEVICE void name(const type a)
 #else
+typedef gq_u64 gq_address;
+#define GQ_AT(x) GQ_FAR(x)
 #define GQ_KERNEL(name, type) GQ_ENTRY(name, type)
 #endif
 

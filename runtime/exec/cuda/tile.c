@@ -1,7 +1,8 @@
 /*
 ** tile.c -- a phase of a program as one kernel: each block runs all of it, instruction after instruction, for a slice of
-** the batch. What an instruction is stays as it is elsewhere (kernels.h, group.c); its numbers are constants here, its
-** addresses come from a table with a row for each block, and instructions that differ in addresses alone are one function.
+** the batch. What an instruction is stays as it is elsewhere (kernels.h, group.c); its numbers are constants here, and
+** instructions that differ in addresses alone are one function. Values that no other phase reads, and inputs of products,
+** are in the block's shared memory where they fit.
 */
 #include "cuda.h"
 
@@ -12,6 +13,9 @@ typedef struct tile {
   const gq_program *p;
   int phase, n;
   const int *used;
+  bool near;      /* values that the phase alone meets are in shared memory, */
+  size_t *staged; /* [n] and so is a copy of an input, from here on; FAR: not */
+  size_t shared;
   gq_text t, body;
   int *which; /* groups */
   int nregion;
@@ -19,6 +23,8 @@ typedef struct tile {
   int nparts;
   gq_part part[64];
 } tile;
+
+#define FAR SIZE_MAX
 
 static bool same(const gq_part *a, const gq_part *b) {
   return a->kind == b->kind && a->d == b->d && a->size == b->size && a->few == b->few &&
@@ -42,20 +48,70 @@ static int add_part(tile *x, const gq_part *p) {
   return GQ_OK;
 }
 
-static void put_address(tile *x, const gq_loc *l) {
+/* ---- where numbers are ---- */
+
+static int operand_of(const tile *x, const gq_loc *l) {
   int want = l->kind == LOC_IN ? l->index : x->p->nin + l->index, k = 0;
-  if (l->kind == LOC_ARENA) k = x->n + GQ_TILE_ARENA;
-  else if (l->kind == LOC_CONST) k = x->n + GQ_TILE_CONSTANT;
-  else
-    while (x->used[k] != want) k++;
-  gq_text_put(&x->body, "at[%d] + %zuULL", k, l->offset);
+  if (l->kind == LOC_ARENA) return x->n + GQ_TILE_ARENA;
+  if (l->kind == LOC_CONST) return x->n + GQ_TILE_CONSTANT;
+  while (x->used[k] != want) k++;
+  return k;
+}
+
+/* Its offset in shared memory, or FAR. */
+static size_t near_at(const tile *x, const gq_loc *l) {
+  if (l->kind == LOC_ARENA) return x->near && l->offset >= x->p->lasting ? l->offset - x->p->lasting : FAR;
+  size_t at = l->kind == LOC_IN ? x->staged[operand_of(x, l)] : FAR;
+  return at == FAR ? FAR : at + l->offset;
+}
+
+static void put_address(tile *x, const gq_loc *l) {
+  size_t at = near_at(x, l);
+  if (at != FAR) gq_text_put(&x->body, "%zu", at);
+  else gq_text_put(&x->body, "at%d + %zu", operand_of(x, l), l->offset);
+}
+
+/* Bytes that blocks have of their own in functions. */
+static size_t fixed_bytes(const tile *x) {
+  size_t n = 0;
+  for (int i = 0; i < x->nparts; i++)
+    if (x->part[i].kind == GQ_PART_REDUCE && x->part[i].few)
+      n += GQ_NT * (sizeof(double) + sizeof(long long));
+  return n;
+}
+
+/* Values first, then what products read again and again, while there is room. */
+static void place(tile *x) {
+  size_t fixed = fixed_bytes(x), values = x->p->values - x->p->lasting;
+  size_t room = gq_cuda.shared > fixed ? gq_cuda.shared - fixed : 0;
+  x->near = values <= room;
+  x->shared = x->near ? values : 0;
+  for (int u = 0; u < x->n; u++) x->staged[u] = FAR;
+  for (int i = x->p->phase[x->phase]; i < x->p->phase[x->phase + 1]; i++)
+    for (int l = 1; x->p->instr[i].kind == INSTR_GEMM && l < x->p->instr[i].nloc; l++) {
+      const gq_loc *at = &x->p->instr[i].loc[l];
+      if (at->kind != LOC_IN) continue;
+      int u = operand_of(x, at);
+      size_t bytes = (x->p->bytes[x->used[u]] + 15) / 16 * 16;
+      if (x->staged[u] != FAR || x->shared + bytes > room) continue;
+      x->staged[u] = x->shared;
+      x->shared += bytes;
+    }
+}
+
+static void put_staging(tile *x) {
+  bool any = false;
+  for (int u = 0; u < x->n; u++) {
+    if (x->staged[u] == FAR) continue;
+    gq_text_put(&x->t,
+                "  GQ_EACH(i, %zu) ((unsigned *)(gq_dynamic + %zu))[i] = ((const unsigned *)at%d)[i];\n",
+                x->p->bytes[x->used[u]] / sizeof(unsigned), x->staged[u], u);
+    any = true;
+  }
+  if (any) gq_text_put(&x->t, "  GQ_SYNC\n");
 }
 
 /* ---- regions: functions of addresses ---- */
-
-static void put_parameters(gq_text *t, int n, const char *type) {
-  for (int k = 0; k < n; k++) gq_text_put(t, "%s%sp%d", k ? ", " : "", type, k);
-}
 
 /* The number of the function with this text, which is new or known. */
 static int region_of(tile *x, gq_text *t, int *number) {
@@ -71,11 +127,15 @@ static int region_of(tile *x, gq_text *t, int *number) {
   return GQ_OK;
 }
 
-static void begin_region(gq_text *t, int np, const char *type) {
-  gq_text_put(t, "(");
-  put_parameters(t, np, "gq_u64 ");
+/* Addresses of shared memory are offsets there, so that the compiler knows that it is that. */
+static void begin_region(gq_text *t, const tile *x, const gq_instr *in, int np, const char *type) {
+  bool near[GQ_GROUP_VALUES];
+  for (int k = 0; k < np; k++) {
+    near[k] = k < in->nloc && in->loc[k].kind != LOC_NONE && near_at(x, &in->loc[k]) != FAR;
+    gq_text_put(t, "%s%sp%d", k ? ", " : "(", near[k] ? "int " : "char *", k);
+  }
   gq_text_put(t, ") {\n  const %s q = { { ", type);
-  put_parameters(t, np, "");
+  for (int k = 0; k < np; k++) gq_text_put(t, "%s%sp%d", k ? ", " : "", near[k] ? "gq_dynamic + " : "", k);
   gq_text_put(t, " }");
 }
 
@@ -86,7 +146,7 @@ static int put_group(tile *x, int i) {
   char type[24];
   int number;
   snprintf(type, sizeof type, "g%d_of", x->which[i]);
-  begin_region(&t, in->nloc, type);
+  begin_region(&t, x, in, in->nloc, type);
   gq_text_put(&t, " };\n  g%d(q);\n}\n", x->which[i]);
   GQ_TRY(region_of(x, &t, &number));
   gq_text_put(&x->body, "  r%d(", number);
@@ -101,10 +161,10 @@ static int put_group(tile *x, int i) {
 
 static void put_zero(tile *x, const gq_loc *l, size_t bytes) {
   size_t size = bytes % 4 ? 1 : 4;
-  gq_text_put(&x->body, "  { const gq_u64 to = ");
+  gq_text_put(&x->body, "  GQ_EACH(i, %zu) ((%s *)(%s", bytes / size,
+              size == 4 ? "unsigned" : "unsigned char", near_at(x, l) != FAR ? "gq_dynamic + " : "");
   put_address(x, l);
-  gq_text_put(&x->body, "; GQ_EACH(i, %zu) ((%s *)GQ_AT(to))[i] = 0; }\n  GQ_SYNC\n", bytes / size,
-              size == 4 ? "unsigned" : "unsigned char");
+  gq_text_put(&x->body, "))[i] = 0;\n  GQ_SYNC\n");
 }
 
 /* The rest of its arguments are numbers: 8 bytes each. */
@@ -114,7 +174,7 @@ static int put_part(tile *x, int i, const gq_launch *l, int flag) {
   char type[32];
   int number;
   snprintf(type, sizeof type, "gq_%s", gq_cuda_part_args(&l->part));
-  begin_region(&t, l->np, type);
+  begin_region(&t, x, in, l->np, type);
   for (size_t k = (size_t)l->np; k < l->bytes / 8; k++)
     gq_text_put(&t, ", %lldLL", ((const long long *)l->args)[k]);
   gq_text_put(&t, " };\n  ");
@@ -126,44 +186,61 @@ static int put_part(tile *x, int i, const gq_launch *l, int flag) {
     gq_text_put(&x->body, "%s", k ? ", " : "");
     if (k < in->nloc) put_address(x, &in->loc[k]);
     else if (in->kind == INSTR_INDEX)
-      gq_text_put(&x->body, "at[%d] + %d", x->n + GQ_TILE_FLAGS, 8 * (flag % GQ_FLAGS));
+      gq_text_put(&x->body, "at%d + %d", x->n + GQ_TILE_FLAGS, 8 * (flag % GQ_FLAGS));
     else gq_text_put(&x->body, "0");
   }
   gq_text_put(&x->body, ");\n  GQ_SYNC\n");
   return GQ_OK;
 }
 
+static void put_entry(tile *x) {
+  int n = x->n + GQ_TILE_MORE;
+  bool direct = n <= GQ_TILE_DIRECT;
+  if (direct) gq_text_put(&x->t, "typedef struct tile_of { gq_operand of[%d]; } tile_of;\n", n);
+  else gq_text_put(&x->t, "typedef struct tile_of { gq_u64 of; } tile_of;\n");
+  gq_text_put(&x->t, "GQ_ENTRY(tile, tile_of) {\n  const gq_operand *of = %s;\n",
+              direct ? "a.of" : "(const gq_operand *)GQ_FAR(a.of)");
+  for (int k = 0; k < n; k++)
+    gq_text_put(&x->t, "  char *const at%d = gq_operand_at(&of[%d], GQ_TILE);\n", k, k);
+}
+
 static int put_all(tile *x, const gq_launch *const *l, const size_t *zero, const int *flag) {
   int from = x->p->phase[x->phase], to = x->p->phase[x->phase + 1];
   gq_text_put(&x->t, "#define GQ_TILED\n");
-  gq_cuda_text(&x->t, "", (const char *[]){ "layout", NULL });
+  gq_cuda_text(&x->t, "", (const char *[]){ "layout", "tile", NULL });
   GQ_TRY(gq_cuda_groups(x->p, &x->t, x->which));
   for (int i = from; i < to; i++)
     if (l[i]->blocks) GQ_TRY(add_part(x, &l[i]->part));
+  place(x);
   for (int i = from; i < to; i++) {
     if (zero[i]) put_zero(x, &x->p->instr[i].loc[0], zero[i]);
     if (x->p->instr[i].kind == INSTR_GROUP) GQ_TRY(put_group(x, i));
     else if (l[i]->blocks) GQ_TRY(put_part(x, i, l[i], flag[i]));
   }
-  gq_text_put(&x->t, "typedef struct tile_of { gq_u64 p[1]; } tile_of;\nGQ_ENTRY(tile, tile_of) {\n");
-  gq_text_put(&x->t, "  const gq_u64 *at = (const gq_u64 *)GQ_AT(a.p[0]) + GQ_TILE * %d;\n",
-              x->n + GQ_TILE_MORE);
+  put_entry(x);
+  put_staging(x);
   if (x->body.s) gq_cuda_append(&x->t, x->body.s);
   gq_text_put(&x->t, "}\n");
   return x->t.failed || x->body.failed ? gq_nomem(x->t.room) : GQ_OK;
 }
 
 int gq_cuda_tile(const gq_program *p, int phase, int n, const int *used, const gq_launch *const *l,
-                 const size_t *zero, const int *flag, gq_cufunction *f) {
+                 const size_t *zero, const int *flag, gq_tile *out) {
   tile x = { .p = p, .phase = phase, .n = n, .used = used };
   x.which = gq_calloc((size_t)p->ninstr + 1, sizeof *x.which);
   x.region = gq_calloc((size_t)p->ninstr + 1, sizeof *x.region);
-  int status =
-    x.which && x.region ? put_all(&x, l, zero, flag) : gq_nomem((size_t)p->ninstr * sizeof *x.which);
-  if (status == GQ_OK) status = gq_cuda_kernel(x.t.s, "tile", f);
+  x.staged = gq_calloc((size_t)n + 1, sizeof *x.staged);
+  int status = x.which && x.region && x.staged ? put_all(&x, l, zero, flag)
+                                               : gq_nomem((size_t)p->ninstr * sizeof *x.which);
+  if (status == GQ_OK) status = gq_cuda_kernel(x.t.s, "tile", &out->f);
+  if (status == GQ_OK && x.shared)
+    status =
+      gq_cuda_check(gq_cu.set_attribute(out->f, GQ_CU_DYNAMIC_SHARED, (int)x.shared), "cuFuncSetAttribute");
+  out->shared = x.shared;
   for (int i = 0; i < x.nregion; i++) gq_free(x.region[i].s);
   gq_free(x.region);
   gq_free(x.which);
+  gq_free(x.staged);
   gq_free(x.body.s);
   gq_free(x.t.s);
   return status;
