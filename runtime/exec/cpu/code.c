@@ -158,7 +158,8 @@ static void run_tiles(void *ctx, int i) {
 }
 
 static void run_group(const gq_program *p, const frame *f, const gq_instr *in, const gq_group *g) {
-  sharing s = { .c = p->code, .g = g, .registers = f->arena + p->values };
+  sharing s; /* not zeroed: base is long, and most groups are short */
+  s.c = p->code, s.g = g, s.registers = f->arena + p->values;
   for (int i = 0; i < in->nloc; i++) s.base[i] = address(f, &in->loc[i]);
   s.pieces = s.g->rows * s.g->width >= SHARED && gq_workers() <= s.c->workers ? gq_workers() : 1;
   if (s.pieces > 1) gq_parallel(s.pieces, run_tiles, &s);

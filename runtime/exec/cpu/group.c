@@ -309,9 +309,12 @@ int gq_group_finish(gq_group *g) {
   assign_registers(g);
   choose_tiles(g);
   g->nmoving = 0;
-  for (int i = 0; i < g->nvalue; i++)
-    if (g->value[i].how == HOW_DIRECT || g->value[i].how == HOW_TILE || g->value[i].how == HOW_PIECE)
-      g->moving[g->nmoving++] = (int16_t)i;
+  for (int i = 0; i < g->nvalue; i++) {
+    int how = g->value[i].how;
+    bool elsewhere =
+      g->ntile > 1 && (how == HOW_DIRECT || how == HOW_PIECE); /* the first tile is at the base */
+    if (elsewhere || how == HOW_TILE) g->moving[g->nmoving++] = (int16_t)i;
+  }
   return GQ_OK;
 }
 
@@ -340,7 +343,7 @@ static void copy_row(void *dst, const void *src, int64_t n, int64_t stride, size
 /* Offset of the first number of row r. */
 static int64_t row_offset(const gq_group *g, const int64_t *stride, int64_t r) {
   int64_t off = 0;
-  for (int i = g->ndim - 2; i >= 0; i--) {
+  for (int i = g->ndim - 2; i >= 0 && r > 0; i--) {
     off += r % g->dim[i] * stride[i];
     r /= g->dim[i];
   }

@@ -90,7 +90,8 @@ static way choose(const gq_gemm *g, int64_t rows) {
   if (g->tb && g->k >= LONG && rows <= CELLS && g->n <= CELLS && g->n > 2) return INNER;
   if (g->n > NARROW || g->k > NARROW) return LARGE;
   if (g->n <= 2 && g->k >= 4) return DOTS;
-  if (g->tb && rows < 24) return g->k > STRIP && (rows <= STRIP || g->k >= SKINNY) ? INNER : SMALL;
+  if (g->tb && rows < 24)
+    return rows == 1 || (g->k > STRIP && (rows <= STRIP || g->k >= SKINNY)) ? INNER : SMALL;
   return !g->tb || g->n * g->k <= PACKED ? SMALL : LARGE;
 }
 
