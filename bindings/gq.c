@@ -4,11 +4,23 @@
 #include <string.h>
 #include "bind.h"
 
-/* Push the embedded file `name` as a function; text only. */
-static void push_file(lua_State *L, const char *name) {
+static const gq_embedded *find_file(lua_State *L, const char *name) {
   const gq_embedded *f = gq_embedded_files;
   while (f->name != NULL && strcmp(f->name, name) != 0) f++;
   if (f->name == NULL) luaL_error(L, "the file gq/%s.lua is missing from this build", name);
+  return f;
+}
+
+/* core.source(name): the text of a file of ours. */
+static int source(lua_State *L) {
+  const gq_embedded *f = find_file(L, luaL_checkstring(L, 1));
+  lua_pushlstring(L, f->source, f->length);
+  return 1;
+}
+
+/* Push the embedded file `name` as a function; text only. */
+static void push_file(lua_State *L, const char *name) {
+  const gq_embedded *f = find_file(L, name);
   const char *chunk = lua_pushfstring(L, "=gq/%s.lua", name);
   if (luaL_loadbufferx(L, f->source, f->length, chunk, "t") != LUA_OK) lua_error(L);
 }
@@ -38,6 +50,8 @@ int luaopen_gq_core(lua_State *L) {
   lua_setfield(L, -2, "methods"); /* what x:name() finds; Lua files add theirs */
   lua_pushcfunction(L, fail);
   lua_setfield(L, -2, "fail");
+  lua_pushcfunction(L, source);
+  lua_setfield(L, -2, "source");
   lua_pushvalue(L, -1);
   lua_setfield(L, LUA_REGISTRYINDEX, GQL_CORE);
   lua_setfield(L, -2, "core");

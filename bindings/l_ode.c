@@ -21,7 +21,7 @@ static const gqL_function functions[] = {
     "\"rms\" or \"max\"\n"
     "step_size: a fixed grid; first_step: found; max_step, min_step: no limits, adjoint's are these; max_steps: "
     "100000\n"
-    "gradient: \"gq\"; all engines, with params, adjoint, gq and memory_limit: ?gradient; when to trust them: "
+    "gradient: \"auto\"; all engines, with params, adjoint, gq and memory_limit: ?gradient; when to trust them: "
     "?guards\n"
     "trace: true; false calls f in Lua at every evaluation, on tensors with numbers: it may look at values, branch "
     "and solve itself, and must be a function of (t, z) alone (no dropout, no noise); slower. Gradients flow to z0, "

@@ -1,5 +1,5 @@
--- examples.lua -- run by help_spec in a folder of its own: every example of gq.help, as typed at the prompt. Prints what
--- is wrong, and the number of names.
+-- examples.lua -- run by help_spec in a folder of its own: every example of gq.help, as typed at the prompt. Prints
+-- what is wrong, and the number of names.
 
 local gq = require "gq"
 

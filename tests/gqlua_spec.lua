@@ -339,6 +339,35 @@ describe("the REPL", function()
     _G.replw = nil
   end)
 
+  it("prints no value before a semicolon, and takes lines pasted with their prompts", function()
+    assert.equal("2\n", (play { "1 + 1;", "_" }))
+    assert.equal("3\n", (play { "> for i = 1, 2 do", "... replw = i", "... end", "> replw + 1" }))
+    _G.replw = nil
+  end)
+
+  it("shows sources, times of many runs, the last commands, and what functions held that an error left", function()
+    local out = play { "function replf(a)", "  local b = a + 1", "  error('ouch')", "end", "replf(3)", "%locals",
+      "??replf", "replf??", "??gq.split_seed", "??print", "??nosuch", "%history 1", "%timeit replf", "%timeit x y" }
+    assert.truthy(out:find("stdin:3: ouch\nstack traceback:\n\t[C]: in function 'error'\n\tstdin:3: in function "
+      .. "'replf'\nstdin:3\n  a = 3\n  b = 4\nfunction replf(a)\n  local b", 1, true), out)
+    assert.equal(2, select(2, out:gsub("\nfunction replf%(a%)\n", "")), out)
+    for _, part in ipairs { "-- lua/gq/data.lua:", "function gq.split_seed(seed, ...)", "print is written in C",
+      "nothing is called nosuch", " a run, at best ", "near 'y'", "   2  replf(3)\n" } do
+      assert.truthy(out:find(part, 1, true), part .. "\n" .. out)
+    end
+    _G.replf = nil
+  end)
+
+  it("edits the last command, or a file, and runs it", function()
+    write("editor", "#!/bin/sh\nsed -i 's/one/two/' \"$1\"\n")
+    write("edited.lua", "print 'file one'\n")
+    local command = "chmod +x editor; printf 'print(\"one\")\\n%%%%edit\\n%%%%edit edited.lua\\n%%%%edit no.lua\\n'"
+      .. " | EDITOR=%s/editor HOME=%s " .. quote(gqlua) .. " -i 2>&1"
+    local out = shell(command:format(folder, folder))
+    assert.truthy(out:find("one\n> two\n> file two\n> ", 1, true), out)
+    assert.truthy(shell(command:format("/nowhere", folder)):find("EDITOR names the program", 1, true))
+  end)
+
   it("explains values, methods, options and subjects", function()
     _G.replx = require("gq").ones(2, 3)
     for word, part in pairs { ["?replx"] = "a tensor float32 of shape {2, 3}", ["replx?"] = "of shape {2, 3}",
@@ -436,6 +465,22 @@ describe("the REPL", function()
       quote("exec " .. quote(gqlua))))
     assert.equal(0, code, out)
     assert.truthy(out:find("\n2\r?\n"), out)
+  end)
+
+  it("has colours for errors in a terminal, unless NO_COLOR or TERM says no, finds old lines, and stops", function()
+    local function typed(keys, environment)
+      local command = "(%s; sleep 0.2; printf '\\004'; sleep 0.1) | env HOME=%s %s timeout 20 script -qec %s /dev/null"
+      return (shell(command:format(keys, folder, environment, quote("exec " .. quote(gqlua)))))
+    end
+    local fails = "sleep 0.4; printf 'error(1 .. \"ouch\")\\n'"
+    assert.truthy(typed(fails, "TERM=xterm"):find("\27[31mstdin:1: 1ouch\27[0m", 1, true))
+    for _, environment in ipairs { "TERM=dumb", "TERM=xterm NO_COLOR=1" } do
+      local out = typed(fails, environment)
+      assert.truthy(out:find("1ouch", 1, true) and not out:find("\27[31m", 1, true), environment)
+    end
+    local out = typed("sleep 0.4; printf 'print(6 * 111)\\nprint(1)\\n'; sleep 0.2; printf '\\0226 \\052'; " ..
+      "sleep 0.1; printf '\\n\\n'; sleep 0.1", "TERM=xterm")
+    assert.equal(2, select(2, out:gsub("\n666\r?\n", "")), out)
   end)
 
   it("starts after a script with -i and sees its globals", function()

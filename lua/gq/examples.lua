@@ -368,8 +368,9 @@ help
   gq.help(gq.nn.Linear)
 hessian_vector
   f = function(x) return (x ^ 3):sum() end
-  gq.hessian_vector(f, gq.tensor {1, 2}, gq.tensor {1, 0}) --> tensor({6, 0}, float32, requires_grad) tensor(9, float32, requires_grad)
-  gq.hessian_vector(function(x) return x:prod() end, gq.tensor {2, 3}, gq.tensor {0, 1}) --> tensor({1, 0}, float32) tensor(6, float32, requires_grad)
+  product, value = gq.hessian_vector(f, gq.tensor {1, 2}, gq.tensor {1, 0})
+  product:detach() --> tensor({6, 0}, float32)
+  gq.hessian_vector(function(x) return x:prod() end, gq.tensor {2, 3}, gq.tensor {0, 1}):totable()[1] --> 1.0
 huber_loss
   gq.huber_loss(gq.tensor {0, 3}, gq.zeros(2), {reduction = "none"}) --> tensor({0, 2.5}, float32)
   gq.huber_loss(gq.tensor {4}, gq.zeros(1), {delta = 2}):item() --> 6.0
@@ -421,8 +422,9 @@ json_array
   gq.json.encode(gq.json_array()) --> []
   gq.json.encode {list = gq.json_array {}} --> {"list":[]}
 jvp
-  gq.jvp(function(x) return x ^ 2 end, gq.tensor {1, 2}, gq.tensor {1, 1}) --> tensor({2, 4}, float32, requires_grad) tensor({1, 4}, float32, requires_grad)
-  gq.jvp(function(x) return x:sum() end, gq.zeros(3), gq.ones(3)) --> tensor(3, float32) tensor(0, float32, requires_grad)
+  along, value = gq.jvp(function(x) return x ^ 2 end, gq.tensor {1, 2}, gq.tensor {1, 1})
+  along:detach() --> tensor({2, 4}, float32)
+  (gq.jvp(function(x) return x:sum() end, gq.zeros(3), gq.ones(3))):item() --> 3.0
 l1_loss
   gq.l1_loss(gq.tensor {1, -3}, gq.zeros(2)):item() --> 2.0
   gq.l1_loss(gq.tensor {1, -3}, gq.zeros(2), {reduction = "none"}) --> tensor({1, 3}, float32)
@@ -1064,7 +1066,7 @@ sweep_results
     local o = gq.cli({"seed", "json", "quiet", {"width", 8, "width"}}, arg)
     gq.file_write(o.json, gq.json.encode {summary = {loss = 1 / o.width}})]])
   gq.sweep {script = "fit2.lua", grid = {width = {8, 16}}, out = "runs/two", quiet = true}
-  for _, run in ipairs(gq.sweep_results("runs/two")) do print(run.config.width, run.summary.loss) end --> 8 0.125 16 0.0625
+  for _, run in ipairs(gq.sweep_results("runs/two")) do print(run.summary.loss) end --> 0.125 0.0625
   gq.tabulate(gq.sweep_results("runs/two"), {by = "width", mean = "loss"})
 t
   gq.tensor {{1, 2}, {3, 4}}:t() --> tensor({{1, 3}, {2, 4}}, float32)

@@ -49,3 +49,4 @@ gq.core.examples = function() return load("examples") end     -- read when help 
 load("help")
 load("hints")                    -- names of other libraries
 gq.core.prompt = { complete = load("prompt/complete"), show = load("prompt/show") }
+gq.core.prompt.commands = load("prompt/commands")

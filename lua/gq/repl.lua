@@ -16,6 +16,7 @@ local KEPT = 500                      -- lines of history read at start
 local TRIM = 65536                    -- bytes at which the history file is cut to the lines kept
 
 repl.show, repl.complete = gq.core.prompt.show, gq.core.prompt.complete
+local commands = gq.core.prompt.commands
 
 -- ---- reading ----
 
@@ -37,13 +38,15 @@ end
 
 -- The function for the next command and its text; nil and what is wrong; nil for a discarded one.
 local function read_chunk(term, text)
+  local pasted                                         -- with the prompts it was copied with
+  text, pasted = text:gsub("^%s*> ", "")
   while true do
     local f, message, more = repl.compile(text)
     if f then return f, text end
     if not more then return nil, message, text end
     local next_line, why = term.read("... ")
     if not next_line then return nil, why == "end" and message or nil end
-    text = text .. "\n" .. next_line
+    text = text .. "\n" .. (pasted > 0 and next_line:gsub("^%.%.%. ", "") or next_line)
   end
 end
 
@@ -57,10 +60,10 @@ end
 -- The part of a traceback that is the user's own; none where it says only that a line was typed.
 local function own_traceback(message)
   message = text_of(message)
-  local head = message:match("^(.-)\n%s*[%w_./]*gq/repl%.lua:%d+: in ") or message
+  local head = message:match("^(.-)\n%s*[%w_./]*gq/prompt/commands%.lua:%d+: in ") or message
   local text, trace = head:match("^(.-)\nstack traceback:(.*)$")
   if not text then return head end
-  trace = trace:gsub("in local 'f'$", "in main chunk")
+  trace = trace:gsub("\n%s*%[C%]: in function 'xpcall'$", ""):gsub("\n%s*%(%.%.%.tail calls%.%.%.%)$", "")
   local beyond = trace:gsub("\n%s*%[C%][^\n]*", ""):gsub("\n%s*stdin:%d+: in main chunk", "")
   return beyond:find("%S") and text .. "\nstack traceback:" .. trace or text
 end
@@ -73,20 +76,24 @@ local function keep(values)
   rawset(_G, "_", values[1])
 end
 
-local function run_chunk(f)
+local function run_chunk(f, quiet)
   local started = gq.clock()
-  local values = table.pack(f())
+  local values = table.pack(select(2, commands.watch(f)))
   local seconds = gq.clock() - started
   keep(values)
-  local text = values.n > 0 and repl.show(table.unpack(values, 1, values.n)) or nil
+  local text = values.n > 0 and not quiet and repl.show(table.unpack(values, 1, values.n)) or nil
   return text, seconds
 end
 
--- timed: the time is shown however short it was.
-local function execute(term, f, timed)
-  local ok, text, seconds = term.call(run_chunk, f)
+local function complain(term, message)
+  term.write(term.red and ("\27[31m%s\27[0m\n"):format(message) or message .. "\n")
+end
+
+-- timed: the time is shown however short it was; quiet: not the value.
+local function execute(term, f, timed, quiet)
+  local ok, text, seconds = term.call(run_chunk, f, quiet)
   if not ok then
-    term.write(own_traceback(text) .. "\n")
+    complain(term, own_traceback(text))
     return
   end
   if text then term.write(text .. "\n") end
@@ -115,17 +122,45 @@ local function help(term, name)
   local ok, message = term.call(gq.help, not ours and value or name ~= "" and name or nil,
     function(text) out[#out + 1] = text end)
   if ok and not ours and type(value) ~= "string" then table.insert(out, 1, repl.show(value) .. "\n") end
-  if ok then page(term, table.concat(out)) else term.write(own_traceback(message) .. "\n") end
+  if ok then page(term, table.concat(out)) else complain(term, own_traceback(message)) end
 end
 
 -- ---- % and ! ----
 
 local percent = {}
 
+-- The code as a function, for g; or what is wrong with it.
+local function with_code(term, code, g)
+  local f, why = repl.compile(code)
+  if f then g(f) else complain(term, why) end
+end
+
 -- %time code: run it and say how long it took.
 function percent.time(term, code)
-  local f, why = repl.compile(code)
-  if f then execute(term, f, true) else term.write(why .. "\n") end
+  with_code(term, code, function(f) execute(term, f, true) end)
+end
+
+-- %timeit code: run it for a third of a second or so.
+function percent.timeit(term, code)
+  with_code(term, code, function(f)
+    local ok, text = term.call(commands.timeit, f)
+    if ok then term.write(text .. "\n") else complain(term, own_traceback(text)) end
+  end)
+end
+
+-- %locals: what the functions that an error left held.
+function percent.locals(term) term.write(commands.locals(repl.show) .. "\n") end
+
+-- %history [n]: the last commands.
+function percent.history(term, text, state)
+  local list, n = state.history, math.tointeger(tonumber(text)) or 20
+  for k = math.max(1, #list - n + 1), #list do term.write(("%4d  %s\n"):format(k, list[k])) end
+end
+
+-- %edit [file]: the last command, or a file, in the user's editor, and then run.
+function percent.edit(term, path, state)
+  local f, why = commands.edit(path, state.history[#state.history] or "")
+  if f then execute(term, f) else complain(term, why) end
 end
 
 -- %who: the user's own globals.
@@ -147,10 +182,14 @@ function percent.who(term)
   end
 end
 
-local function magic(term, word)
+local function magic(term, word, state)
   local name, rest = word:match("^%%(%a*)%s*(.*)$")
-  if percent[name] then return percent[name](term, rest) end
-  term.write("% commands: %time CODE runs it and says how long it took; %who lists your globals\n")
+  if percent[name] then return percent[name](term, rest, state) end
+  term.write([[
+% commands: %time CODE runs it and says how long it took, %timeit CODE many times; %who lists your globals,
+  %locals those of functions that an error left; %history [N] the last commands; %edit [FILE] opens the last
+  one, or a file, in $EDITOR and runs it
+]])
 end
 
 -- !ls runs in a shell.
@@ -182,24 +221,30 @@ local function command(term, state, line)
   if leaves[word] then return false end
   if word == "" then return true end
   local first, rest = word:match("^([?!%%])%s*(.*)$")
-  if first or word:match("^[%w_.:]+%?$") then
+  local asked, twice = word:match("^([%w_.:]+)(%?%??)$")
+  if first or asked then
     term.remember(line)
     if first == "!" then
       shell(term, rest)
     elseif first == "%" then
-      magic(term, word)
+      magic(term, word, state)
+    elseif twice == "??" or rest and rest:sub(1, 1) == "?" then
+      page(term, commands.source(asked or rest:match("^%?*%s*(.*)$"), state.history) .. "\n")
     else
-      help(term, rest or word:sub(1, -2))
+      help(term, rest or asked)
     end
     return true
   end
   local f, text, failed = read_chunk(term, line)
-  if f or failed then term.remember(as_entry(failed or text)) end
+  if f or failed then
+    term.remember(as_entry(failed or text))
+    state.history[#state.history + 1] = failed or text
+  end
   if f then
     note_local(term, state, text)
-    execute(term, f)
+    execute(term, f, false, text:match(";%s*$") ~= nil)
   elseif text then
-    term.write(text .. "\n")
+    complain(term, text)
   end
   return true
 end
@@ -274,7 +319,8 @@ function repl.run(terminal)
   local term = setmetatable({ call = terminal.call or plain_call }, { __index = terminal })
   term.remember = open_history(terminal)
   if term.completer then term.completer(repl.complete) end
-  local state = {}
+  local state = { history = {} }
+  term.red = gq.isatty(1) and (os.getenv("NO_COLOR") or "") == "" and os.getenv("TERM") ~= "dumb"
   term.write(("gqlua %s, %s: ? explains, Tab completes, exit or Ctrl-D leaves\n"):format(gq.version.gq, _VERSION))
   if terminal.private then run_rc(term, repl.rc_path()) end
   while true do
