@@ -5,8 +5,9 @@
 **     G = W win(X)           windows by m:                  sum over K    pointers: windows    w: the weight
 **     X = win'(W' G)         the same with X and G exchanged and the weight turned round, where windows step by 1
 **     W = sum G win(X)'      places of a window by m:       sum over P    pointers: places     w: G, turned
-** Windows that step further are added one product of a matrix at a time. Pieces are shared among the threads so that each
-** result is written by one of them, summed in an order that does not depend on their number.
+** Where m is small and windows step by 1, vectors are places of an image that follow each other instead, those between
+** its lines too. Windows that step further are added one product of a matrix at a time. Pieces are shared among the
+** threads so that each result is written by one of them, summed in an order that does not depend on their number.
 */
 #include "cpu.h"
 
@@ -16,6 +17,7 @@ enum {
   NEAR = 1 << 17, /* bytes of an image that stay in the second-level cache, */
   SUMS = 1 << 18, /* and of sums */
   DEPTH = 256,    /* terms of a tile at once: their weights stay in the first-level cache */
+  FEW = 12,       /* channels of a result, most of which a vector of them would not fill */
   ALIGN = 64
 };
 
@@ -44,25 +46,48 @@ static gq_conv exchanged(const gq_conv *v) {
   return e;
 }
 
-/* Columns of the packed weight: panels of three vectors, and one of the rest. */
-static int64_t packed_width(const gq_kernels *k, const gq_conv *v) {
-  return up(v->m, k->tile_width[v->dtype]);
+/* Columns of the packed weight are in panels, the last as small as whole units allow. */
+static int64_t unit(const gq_convolution *p) {
+  return p->thin ? p->thin : p->kernels->tile_width[p->conv.dtype];
+}
+static int64_t most_at_once(const gq_convolution *p) { return (p->thin ? 1 : 3) * unit(p); }
+static int64_t panel(const gq_convolution *p, int64_t from) {
+  return least(most_at_once(p), up(p->conv.m - from, unit(p)));
+}
+static int64_t packed_width(const gq_convolution *p) { return up(p->conv.m, unit(p)); }
+
+/* Channels at once where few are worth a pass over all places. */
+static int thin(const gq_kernels *k, const gq_conv *v) {
+  int64_t passes = (v->m + GQ_LINES - 1) / GQ_LINES, at_once = (v->m + passes - 1) / passes;
+  bool close = v->step[0] == 1 && v->step[1] == 1 && v->kind != GQ_CONV_WEIGHT && v->m <= FEW;
+  int64_t by_places = reach(v, 1, v->count[1]) * at_once * passes;
+  return close && by_places < v->count[1] * up(v->m, k->tile_width[v->dtype]) ? (int)at_once : 0;
 }
 
-static void plan_direct(gq_convolution *p, const gq_kernels *k) {
+/* Numbers that a thin piece of so many lines sums for a channel: whole vectors, the last may reach behind the image. */
+static int64_t all_places(const gq_convolution *p, int64_t lines) {
+  const gq_conv *v = &p->conv;
+  int64_t vector = p->kernels->tile_width[v->dtype], n = (lines - 1) * reach(v, 1, v->count[1]) + v->count[1];
+  return most(up(n, vector), gq_line_vectors(p->thin) * vector);
+}
+
+static void plan_direct(gq_convolution *p) {
   gq_conv *v = &p->conv;
-  int64_t cols = reach(v, 1, v->count[1]), size = size_of(v), K = v->c * places(v),
-          width = packed_width(k, v);
+  const gq_kernels *k = p->kernels;
+  p->thin = thin(k, v);
+  int64_t cols = reach(v, 1, v->count[1]), size = size_of(v), K = v->c * places(v), width = packed_width(p);
   p->channels = v->c;
   if (v->kind == GQ_CONV_WEIGHT) p->channels = most(1, least(v->c, SUMS / (places(v) * width * size)));
   p->lines = NEAR / (cols * size * p->channels) - reach(v, 0, 1) + 1;
   p->lines = most(1, least(v->count[0], p->lines / v->step[0]));
-  int64_t n = p->lines * v->count[1], terms = v->kind == GQ_CONV_WEIGHT ? p->channels * places(v) : K;
-  int64_t panel = 3 * k->tile_width[v->dtype];
-  int64_t sums = v->kind == GQ_CONV_WEIGHT ? up(terms, k->tile_rows) * width : up(n, k->tile_rows) * panel;
+  int64_t n = p->lines * v->count[1], terms = v->kind == GQ_CONV_WEIGHT ? p->channels * places(v) : K,
+          behind = 0;
+  int64_t sums =
+    v->kind == GQ_CONV_WEIGHT ? up(terms, k->tile_rows) * width : up(n, k->tile_rows) * panel(p, 0);
+  if (p->thin) behind = all_places(p, p->lines), sums = p->thin * behind;
   p->image = up(most(K, n) * (int64_t)sizeof(int32_t), ALIGN) +
              up(up(most(terms, n), k->tile_rows) * (int64_t)sizeof(int32_t), ALIGN);
-  p->sums = p->image + up(p->channels * reach(v, 0, p->lines) * cols * size, ALIGN);
+  p->sums = p->image + up((p->channels * reach(v, 0, p->lines) * cols + behind) * size, ALIGN);
   p->turned = p->sums + up(sums * size, ALIGN);
   p->scratch = (size_t)(p->turned + (v->kind == GQ_CONV_WEIGHT ? up(n * width * size, ALIGN) : 0));
   p->shared = v->kind == GQ_CONV_WEIGHT ? 0 : (size_t)up(v->period * K * width * size, ALIGN);
@@ -75,7 +100,7 @@ gq_convolution gq_conv_plan(const gq_conv *v) {
                        .direct = v->kind != GQ_CONV_DATA || (v->step[0] == 1 && v->step[1] == 1) };
   if (v->kind == GQ_CONV_DATA && p.direct) p.conv = exchanged(v);
   if (p.direct) {
-    plan_direct(&p, k);
+    plan_direct(&p);
     return p;
   }
   int64_t line = windows(v) * places(v) * size_of(v); /* of one channel */
@@ -162,11 +187,11 @@ static void turn(gq_dtype d, const void *from, int64_t lfrom, int64_t n, int64_t
 ** is one piece its next lines are asked for ahead: so many streams are more than a processor follows. */
 #define PACK(T)                                                                                              \
   static void pack_##T(const T *w, int64_t sc, int64_t sp, int64_t sj, int64_t c, int64_t places, int64_t m, \
-                       int64_t vector, bool flip, T *to) {                                                   \
+                       int64_t whole, int64_t unit, bool flip, T *to) {                                      \
     if (flip) w += (places - 1) * sp, sp = -sp;                                                              \
     bool flat = sp == 1 && sc == places;                                                                     \
     for (int64_t j0 = 0, n; j0 < m; j0 += n) {                                                               \
-      n = least(3 * vector, up(m - j0, vector));                                                             \
+      n = least(whole, up(m - j0, unit));                                                                    \
       int64_t known = least(n, m - j0);                                                                      \
       for (int64_t i = 0; i < c; i++)                                                                        \
         for (int64_t p = 0; p < places; p++, to += n) {                                                      \
@@ -183,9 +208,9 @@ PACK(double)
 
 static void pack(const gq_convolution *p, const void *w, int64_t sc, int64_t sp, int64_t sj, int64_t c,
                  int64_t places, bool flip, void *to) {
-  int64_t vector = p->kernels->tile_width[p->conv.dtype];
-  if (p->conv.dtype == GQ_F32) pack_float(w, sc, sp, sj, c, places, p->conv.m, vector, flip, to);
-  else pack_double(w, sc, sp, sj, c, places, p->conv.m, vector, flip, to);
+  int64_t whole = most_at_once(p), m = p->conv.m;
+  if (p->conv.dtype == GQ_F32) pack_float(w, sc, sp, sj, c, places, m, whole, unit(p), flip, to);
+  else pack_double(w, sc, sp, sj, c, places, m, whole, unit(p), flip, to);
 }
 
 /* The weights of all groups, {m, K} or turned {K, m}; of the data's product {c, (m, places)}, each place turned round. */
@@ -196,7 +221,7 @@ static void pack_weights(const gq_convolution *p, const char *w, char *to) {
   /* as stored: {m, c, places} of the product's m and c, or of the data's {c, m, places}; turned: places before the first */
   int64_t sj = swapped ? n : K, sc = swapped ? v->m * n : n, sp = 1;
   if (turned) sj = swapped ? n * v->c : 1, sc = swapped ? 1 : n * v->m, sp = swapped ? v->c : v->m;
-  for (int64_t g = 0; g < v->period; g++, w += numbers * size, to += K * packed_width(p->kernels, v) * size)
+  for (int64_t g = 0; g < v->period; g++, w += numbers * size, to += K * packed_width(p) * size)
     pack(p, w, sc, sp, sj, v->c, n, swapped, to);
 }
 
@@ -247,6 +272,20 @@ static void tiles(const gq_convolution *p, char *c, const char *image, const int
     }
 }
 
+/* n lines of `count` numbers, every `cols` of them, one behind the other, to (+)= */
+#define PICK(T)                                                                                  \
+  static void pick_##T(const T *from, int64_t n, int64_t cols, int64_t count, T *to, bool add) { \
+    for (int64_t i = 0; i < n; i++, from += cols, to += count)                                   \
+      for (int64_t j = 0; j < count; j++) to[j] = add ? to[j] + from[j] : from[j];               \
+  }
+PICK(float)
+PICK(double)
+
+static void pick(gq_dtype d, const void *from, int64_t n, int64_t cols, int64_t count, void *to, bool add) {
+  if (d == GQ_F32) pick_float(from, n, cols, count, to, add);
+  else pick_double(from, n, cols, count, to, add);
+}
+
 static void forward(const job *j, int64_t t, char *scratch) {
   const gq_convolution *p = j->p;
   const gq_conv *v = &p->conv;
@@ -257,15 +296,26 @@ static void forward(const job *j, int64_t t, char *scratch) {
           vector = p->kernels->tile_width[v->dtype];
   int32_t *off = (int32_t *)(void *)scratch, *at = off + up(most(K, n), 16);
   char *image = scratch + p->image, *sums = scratch + p->sums;
-  const char *w = j->packed + block % v->period * K * packed_width(p->kernels, v) * size;
+  const char *w = j->packed + block % v->period * K * packed_width(p) * size;
   surround(v, j->b + block * v->c * v->size[0] * v->size[1] * size, v->c, from, rows, cols, image);
   put_places(v, v->c, rows * cols, cols, off);
-  put_windows(v, lines, cols, at);
+  if (p->thin) {
+    n = all_places(p, lines);
+    memset(image + v->c * rows * cols * size, 0, (size_t)(n * size));
+  } else {
+    put_windows(v, lines, cols, at);
+  }
   for (int64_t j0 = 0, width; j0 < v->m; j0 += width, w += K * width * size) {
-    width = least(3 * vector, up(v->m - j0, vector));
-    tiles(p, sums, image, at, n, off, K, w, width / vector, false);
-    turn(v->dtype, sums, width, n, least(width, v->m - j0),
-         j->out + ((block * v->m + j0) * windows(v) + from * v->count[1]) * size, windows(v), j->add);
+    width = panel(p, j0);
+    char *out = j->out + ((block * v->m + j0) * windows(v) + from * v->count[1]) * size;
+    if (p->thin) {
+      p->kernels->lines[v->dtype](sums, (size_t)n, image, off, (size_t)K, w, p->thin);
+      for (int64_t i = 0; i < width && j0 + i < v->m; i++)
+        pick(v->dtype, sums + i * n * size, lines, cols, v->count[1], out + i * windows(v) * size, j->add);
+    } else {
+      tiles(p, sums, image, at, n, off, K, w, width / vector, false);
+      turn(v->dtype, sums, width, n, least(width, v->m - j0), out, windows(v), j->add);
+    }
   }
 }
 
@@ -289,13 +339,13 @@ static void weight(const job *j, int64_t t, char *scratch) {
       pack(p, j->a + (block * v->m * windows(v) + from * v->count[1]) * size, 1, 1, windows(v), n, 1, false,
            turned);
       for (int64_t j0 = 0, width; j0 < v->m; j0 += width) {
-        width = least(3 * vector, up(v->m - j0, vector));
+        width = panel(p, j0);
         tiles(p, sums + j0 * tall * size, image, at, terms, off, n, turned + j0 * n * size, width / vector,
               add);
       }
     }
   for (int64_t j0 = 0, width; j0 < v->m; j0 += width) {
-    width = least(3 * vector, up(v->m - j0, vector));
+    width = panel(p, j0);
     turn(v->dtype, sums + j0 * tall * size, width, terms, least(width, v->m - j0),
          j->out + ((of * v->m + j0) * K + first * places(v)) * size, K, j->add);
   }

@@ -44,9 +44,15 @@ typedef struct gq_kernels {
   /* a piece of a convolution, tile_rows by nv vectors of tile_width numbers: tile.h */
   void (*tile[2])(void *c, const void *const *x, const int32_t *off, size_t depth, const void *w, size_t nv, bool add);
   int tile_rows, tile_width[2];
+  /* the same of few channels: c {rows, n}, n at least gq_line_vectors(rows) vectors, w {depth, rows} */
+  void (*lines[2])(void *c, size_t n, const void *x, const int32_t *off, size_t depth, const void *w, int rows);
   /* gq_collocate_lanes */
   void (*collocate)(size_t n, size_t dim, const double *a, const double *j, double *m, double *x, double *y);
 } gq_kernels;
+
+/* Channels that lines does at once, and vectors: 8 to 12 sums in registers. */
+enum { GQ_LINES = 6 };
+static inline int gq_line_vectors(int rows) { return rows > 4 ? 2 : rows > 2 ? 3 : rows == 2 ? 5 : 6; }
 
 extern const gq_kernels gq_kernels_portable;
 #if defined(__x86_64__)
@@ -143,6 +149,7 @@ typedef struct gq_convolution {
   const gq_kernels *kernels;
   bool direct;
   int64_t channels, lines;                   /* of a piece */
+  int thin;                                  /* channels at once where they are few; else 0 */
   int64_t image, sums, turned;               /* places in the scratch */
   size_t scratch, shared;                    /* bytes for each worker, and for the packed weight */
 } gq_convolution;

@@ -457,5 +457,6 @@ const gq_kernels PASTE(gq_kernels_, GQ_KERNELS) = {
   .tile = {tile_f32, tile_f64},
   .tile_rows = ROWS,
   .tile_width = {WIDTH_f32, WIDTH_f64},
+  .lines = {lines_f32, lines_f64},
   .collocate = collocate,
 };

@@ -1,6 +1,7 @@
 /*
 ** tile.h -- c[i][j] (+)= sum_k x_i[off[k]] w[k][j] for ROWS pointers x_i and one to three vectors of j: a piece of a
-** convolution, whose images are read where they are. Included by kernels.c behind small.h.
+** convolution, whose images are read where they are. For few j the vectors are numbers of x that follow each other:
+** c[j][i] = sum_k x[off[k] + i] w[k][j], i < n. Included by kernels.c behind small.h.
 */
 
 #define TILE(S, T)                                                                                           \
@@ -36,3 +37,41 @@
   }
 TILE(f32, float)
 TILE(f64, double)
+
+#define LINES(S, T)                                                                                          \
+  static inline __attribute__((always_inline)) void lines_block_##S(int rows, int nv, T *c, size_t ldc,      \
+                                                                    const T *x, const int32_t *off,          \
+                                                                    size_t depth, const T *w) {              \
+    vec_##S sum[GQ_LINES][6], v[6];                                                                          \
+    _Pragma("GCC unroll 6") for (int j = 0; j < rows; j++)                                                   \
+      _Pragma("GCC unroll 6") for (int i = 0; i < nv; i++) sum[j][i] = (vec_##S){0};                         \
+    for (size_t k = 0; k < depth; k++, w += rows) {                                                          \
+      const T *at = x + off[k];                                                                              \
+      _Pragma("GCC unroll 6") for (int i = 0; i < nv; i++) v[i] = VLOAD_##S(at + i * WIDTH_##S);             \
+      _Pragma("GCC unroll 6") for (int j = 0; j < rows; j++) {                                               \
+        vec_##S one = VSET_##S(w[j]);                                                                        \
+        _Pragma("GCC unroll 6") for (int i = 0; i < nv; i++) sum[j][i] = VFMA_##S(one, v[i], sum[j][i]);     \
+      }                                                                                                      \
+    }                                                                                                        \
+    _Pragma("GCC unroll 6") for (int j = 0; j < rows; j++)                                                   \
+      _Pragma("GCC unroll 6") for (int i = 0; i < nv; i++) VSTORE_##S(c + j * ldc + i * WIDTH_##S, sum[j][i]); \
+  }                                                                                                          \
+  static void lines_##S(void *c, size_t n, const void *x, const int32_t *off, size_t depth, const void *w,   \
+                        int rows) {                                                                          \
+    size_t piece = (size_t)gq_line_vectors(rows) * WIDTH_##S;                                                \
+    for (size_t i = 0; i < n; i += piece) {                                                                  \
+      if (i + piece > n) i = n - piece; /* some once more */                                                 \
+      T *to = (T *)c + i;                                                                                    \
+      const T *from = (const T *)x + i;                                                                      \
+      switch (rows) {                                                                                        \
+        case 1: lines_block_##S(1, 6, to, n, from, off, depth, w); break;                                    \
+        case 2: lines_block_##S(2, 5, to, n, from, off, depth, w); break;                                    \
+        case 3: lines_block_##S(3, 3, to, n, from, off, depth, w); break;                                    \
+        case 4: lines_block_##S(4, 3, to, n, from, off, depth, w); break;                                    \
+        case 5: lines_block_##S(5, 2, to, n, from, off, depth, w); break;                                    \
+        default: lines_block_##S(6, 2, to, n, from, off, depth, w);                                          \
+      }                                                                                                      \
+    }                                                                                                        \
+  }
+LINES(f32, float)
+LINES(f64, double)
