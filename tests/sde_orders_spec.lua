@@ -65,3 +65,38 @@ describe("strong order of", function()
     assert.below(0.35, order(problem("diagonal", "stratonovich", kinds.scalar), "heun"))
   end)
 end)
+
+describe("scripts/orders", function()
+  local function run(words)
+    local pipe = assert(io.popen(("%s scripts/orders.lua %s 2>&1"):format(os.getenv("GQLUA") or "./gqlua", words)))
+    local text = pipe:read("a")
+    return text, pipe:close()
+  end
+
+  -- The slope and its interval lie between the orders next to the method's.
+  local function holds(text, words)
+    local slope, width, nominal = text:match("([%d.]+) %+%- ([%d.]+) %(([%d.]+)%)")
+    assert.is_true(slope ~= nil, words .. "\n" .. text)
+    assert.below(math.abs(slope - nominal) + width, 0.5, words .. "\n" .. text)
+  end
+
+  it("measures weak orders", function()
+    for _, words in ipairs { "heun --noise diagonal", "heun --noise general", "align --noise additive" } do
+      holds(run("--weak --paths 20000 " .. words), words)
+    end
+  end)
+
+  it("measures those of all methods #slow", function()
+    for _, m in ipairs(gq.core.schemes()) do
+      if m.strong.diagonal then holds(run("--weak --paths 100000 --noise diagonal " .. m.name), m.name) end
+    end
+  end)
+
+  it("refuses what it does not know", function()
+    local text, ok = run("heunn")
+    assert.is_nil(ok)
+    assert.truthy(text:find("heunn: no method", 1, true))
+    text = run("--noise pink")
+    assert.truthy(text:find("pink: no kind of noise", 1, true))
+  end)
+end)
