@@ -103,7 +103,7 @@ say = $(if $(filter 1,$(V)),,@echo '  $(1)  $@')
 version := $(shell sed -n 's/^\#define GQ_VERSION "\(.*\)"/\1/p' runtime/gq.h)
 soname := libgq.so.$(basename $(version))
 
-.PHONY: all run test test-cuda test-slurm mirror check ctest embed lint format install uninstall clean objects found setup help shared
+.PHONY: all run test test-cuda test-slurm deb mirror check ctest embed lint format install uninstall clean objects found setup help shared
 all: found $(products)
 
 help:
@@ -118,6 +118,7 @@ help:
 	@echo 'make shared       the library of version $(version) as a shared object'
 	@echo 'make luacats      build/gq.d.lua, what editors ask of the interface'
 	@echo 'make install      to PREFIX=$(PREFIX), below DESTDIR where that is given; make uninstall'
+	@echo 'make deb          Debian packages in build/deb (apt-get install dpkg-dev debhelper fakeroot lintian)'
 	@echo 'make lint, format, clean'
 	@echo 'Settings: config=release|debug|asan, CC, CFLAGS, CPPFLAGS, LDFLAGS, PREFIX, LIBDIR, V=1 (shows commands);'
 	@echo 'the head of the Makefile has the rest, with a reason each'
@@ -356,6 +357,9 @@ uninstall:
 	rm -f $(to)/bin/gqlua $(to_lib)/libgq.a $(to_lib)/libgq.so $(to_lib)/$(soname) $(to_lib)/libgq.so.$(version) \
 	  $(to_lib)/lua/5.4/gq.so $(to_lib)/pkgconfig/gqlua.pc $(to)/share/man/man1/gqlua.1
 	rm -rf $(to)/include/gqlua $(to)/share/gqlua
+
+deb:
+	@scripts/deb $(version) $(basename $(version))
 
 clean:
 	rm -rf build

@@ -210,3 +210,66 @@ describe("a closure", function()
     assert.same({ 2 }, last(function(_, z) return -z end, z0).shape)
   end)
 end)
+
+describe("order and linear algebra inside dynamics", function()
+  local f64 = { dtype = "float64" }
+
+  -- dz/dt = k f(z), traced and called: states, and the gradients of z0 and k.
+  local function both(f, z0)
+    local results = {}
+    for i, is_traced in ipairs { true, false } do
+      local z, k = z0:clone():detach(), gq.tensor(0.3, { dtype = "float64", requires_grad = true })
+      z.requires_grad = true
+      local states = gq.odeint(function(_, y) return k * f(y) end, z, { 0, 0.4 }, { method = "rk4", step_size = 0.2,
+        trace = is_traced, gradient = "direct", params = { k } })
+      local last_state = states[2]
+      gq.sum(last_state ^ 2):backward()
+      results[i] = { last_state:totable(), z.grad:totable(), k.grad:item() }
+    end
+    return results
+  end
+
+  local function agree(name, f, z0)
+    local r = both(f, z0)
+    assert.close(r[1][1], r[2][1], 1e-10, 1e-12, name)
+    assert.close(r[1][2], r[2][2], 1e-9, 1e-11, name)
+    assert.close(r[1][3], r[2][3], 1e-9, 1e-11, name)
+  end
+
+  local general = gq.tensor({ { 1e-9, 2, 1 }, { 3, 1, -1 }, { 1, -1, 4 } }, f64)          -- no first pivot
+  local batch = gq.randn({ 2, 4, 4 }, { dtype = "float64", seed = 3 }) + 2 * gq.eye(4, f64)
+
+  it("gives what LAPACK and the sort do where f is called", function()
+    local b = gq.randn({ 3, 2 }, { dtype = "float64", seed = 4 })
+    agree("solve", function(z) return gq.cat({ gq.solve(z, b), z:narrow(2, 1, 1) }, 2) end, general)
+    agree("solve, a vector", function(z) return z * gq.solve(z, b:narrow(2, 1, 1):squeeze(2)) end, general)
+    agree("inverse", function(z) return z:inverse() end, batch)
+    agree("det", function(z) return z * z:det():tanh():reshape(2, 1, 1) end, batch)
+    agree("det", function(z) return z * gq.det(z) * 0.01 end, general)
+    agree("cholesky", function(z) return gq.cholesky(z:matmul(z:transpose(-1, -2))) end, batch)
+    for dim = 1, 3 do
+      agree("sort", function(z) return z:sort(dim) * 2 + z:sort(dim, { descending = true }) end, batch)
+    end
+    agree("topk", function(z) return z * z:topk(2, 3):sum(3, true) end, batch)
+    agree("argsort", function(z) return z * z:argsort(2):to("float64") end, batch)
+  end)
+
+  it("orders equal numbers and NaN as outside, and knows determinants of singular matrices", function()
+    local x = gq.tensor({ 2, 0 / 0, 1, 2, -math.huge, 1, 0 / 0 }, f64)
+    for _, falling in ipairs { false, true } do
+      assert.same(x:argsort(1, { descending = falling }):totable(), gq.core.unrolled.argsort(x, falling):totable())
+    end
+    assert.equal(0, gq.core.unrolled.det(gq.tensor({ { 1, 2, 3 }, { 2, 4, 6 }, { 1, 0, 1 } }, f64)):item())
+    assert.equal(0, gq.core.unrolled.det(gq.zeros(3, 3, f64)):item())
+    assert.equal(-1, gq.core.unrolled.det(gq.tensor({ { 0, 1 }, { 1, 0 } }, f64)):item())
+  end)
+
+  it("says what has no traced form, or is too large for it", function()
+    local function refused(message, f, z0)
+      assert.error_matches(function() gq.odeint(function(_, z) return f(z) end, z0, { 0, 1 }) end, message)
+    end
+    refused("gq.eigh has no traced form: .*trace = false", function(z) return z * gq.eigh(z) end, gq.eye(2))
+    refused("gq.solve: 40 entries; .* at most 32: .*trace = false", function(z) return gq.inverse(z) end, gq.eye(40))
+    refused("gq.sort: 300 entries", function(z) return (z:sort()) end, gq.ones(300))
+  end)
+end)

@@ -60,7 +60,9 @@ local function order_of(x, dim, opts, name, default, what)
   return axis(x, dim, what, -1), flag
 end
 
-local function sorted_places(x, d, falling) return swap_last(core.argsort(swap_last(x, d), falling), d) end
+local function sorted_places(x, d, falling)
+  return swap_last((traced(x) and core.unrolled.argsort or core.argsort)(swap_last(x, d), falling), d)
+end
 
 local function argsort(x, dim, opts)
   local d, falling = order_of(x, dim, opts, "descending", false, "argsort")

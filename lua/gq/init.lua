@@ -5,6 +5,7 @@ local gq, load = ...
 load("options")                  -- gq.core.options and its kin, for all that follow
 load("functional")               -- softmax, losses, activations: gq.* and methods
 load("spatial")                  -- gq.conv2d, max_pool2d, pad and their kin
+gq.core.unrolled = load("traced") -- solve, det, cholesky and order where dynamics are traced
 load("arrays")                   -- order, masks, running sums, gq.einsum: gq.* and methods
 load("linear")                   -- gq.solve, gq.eigh and their kin
 load("losses")                   -- gq.huber_loss, gq.gaussian_nll_loss and their kin

@@ -4,7 +4,7 @@
 local gq = ...
 local core = gq.core
 local define = core.define
-local describe, fail = core.describe, core.fail
+local describe, fail, unrolled = core.describe, core.fail, core.unrolled
 
 local function check(a, what)
   local shape = gq.is_tensor(a) and a.shape or {}
@@ -14,8 +14,9 @@ local function check(a, what)
   return a
 end
 
--- f of tensors where LAPACK can read them, its results back where they were.
-local function on_host(f, a, b)
+-- f of tensors where LAPACK can read them, its results back where they were; made of operations where they are traced.
+local function on_host(f, otherwise, a, b)
+  if core.traced(a) or b and core.traced(b) then return otherwise(a, b) end
   if a.device == "cpu" then return f(a, b) end
   local x, y = f(a:to("cpu"), b and b:to("cpu"))
   return x:to(a.device), y and y:to(a.device)
@@ -75,7 +76,7 @@ define("solve", function(a, b)
       describe(b)))
   end
   local batch = broadcast(leading(a), leading(b), what)
-  local x = on_host(core.solve_equations, expanded(a, batch), expanded(b, batch))
+  local x = on_host(core.solve_equations, unrolled.solve, expanded(a, batch), expanded(b, batch))
   return vector and x:squeeze(-1) or x
 end, "gq.solve(a, b): x with a:matmul(x) = b, for b {..., n, k}, or a vector {n} or {..., n}; a singular matrix is "
   .. "an error")
@@ -85,12 +86,14 @@ define("inverse", function(a)
   return gq.solve(a, gq.eye(a.shape[a:dim()], { dtype = a.dtype, device = a.device }))
 end, "gq.inverse(a): the inverse; to solve equations gq.solve is better")
 
-define("det", function(a) return (on_host(core.det, check(a, "det"))) end, "gq.det(a): the determinant; its "
-  .. "derivative needs an inverse")
+define("det", function(a)
+  return (on_host(core.det, unrolled.det, check(a, "det")))
+end, "gq.det(a): the determinant; its derivative needs an inverse")
 
-define("cholesky", function(a) return (on_host(core.cholesky, symmetric(a, "cholesky"))) end,
-  "gq.cholesky(a): lower triangular l with l:matmul(l:t()) = a, of positive definite a")
+define("cholesky", function(a)
+  return (on_host(core.cholesky, unrolled.cholesky, symmetric(a, "cholesky")))
+end, "gq.cholesky(a): lower triangular l with l:matmul(l:t()) = a, of positive definite a")
 
-define("eigh", function(a) return on_host(core.eigh, symmetric(a, "eigh")) end,
+define("eigh", function(a) return on_host(core.eigh, core.eigh, symmetric(a, "eigh")) end,
   "gq.eigh(a): eigenvalues of symmetric a, rising, and eigenvectors in columns; the vectors' derivatives need "
   .. "eigenvalues that differ")

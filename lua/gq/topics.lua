@@ -249,10 +249,11 @@ docs.prompt = [[
 name or an expression prints its value; _ is the last one, _1 to _9 the last nine; a local lasts for one command
 ?name or name? explains; Tab completes globals, x: methods, x. fields, option names in a call's table, method = "...,
   files in strings; the arrows and Ctrl-R go through the history, a block of lines as one entry
-a ; at the end keeps the value from being printed; ??name shows the source of a function; lines may be pasted with prompts
-%time code says how long it took, %timeit tells it from many runs, %who lists your globals, %locals those of the functions
-  that an error left, %history the last commands; %edit opens the last one in $EDITOR; !command runs in a shell,
-  Ctrl-C stops what runs
+a ; at the end keeps the value from being printed; ??name shows the source of a function; lines may be pasted with
+  their prompts
+%time code says how long it took, %timeit tells it from many runs, %who lists your globals, %locals those of the
+  functions that an error left, %history the last commands; %edit opens the last one in $EDITOR; !command runs in a
+  shell, Ctrl-C stops what runs
 ~/.config/gqlua/rc.lua is run at the start; gqlua -i script.lua comes here after a script
   > ?odeint
   > %time gq.randn(500, 500):matmul(gq.randn(500, 500)):sum()]]

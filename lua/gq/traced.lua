@@ -1,0 +1,91 @@
+-- traced.lua -- what LAPACK and a sort do elsewhere, made of operations: inside dynamics that are traced, where numbers
+-- are not known yet. Derivatives come from those operations. Loops over rows are unrolled, so sizes are small.
+
+local gq = ...
+local core = gq.core
+local fail = core.fail
+local traced = {}
+
+local ROWS <const> = 32               -- of a matrix
+local ENTRIES <const> = 256           -- of what is sorted
+
+local function check_size(n, most, name)
+  if n > most then
+    fail(("gq.%s: %d entries; inside a traced function at most %d: call it outside of the dynamics function, or "
+      .. "solve with trace = false"):format(name, n, most))
+  end
+end
+
+-- 1 .. n as a column {n, 1} or row {1, n} of x's dtype.
+local function numbers(n, x, as_row)
+  local k = gq.arange(1, n, { dtype = x.dtype, device = x.device })
+  return as_row and k:reshape(1, n) or k:reshape(n, 1)
+end
+
+-- Row k of a, after it has changed places with the one below it whose entry in column k is largest; where that was,
+-- as zeros and ones.
+local function pivot(a, k, rows)
+  local column = gq.where(rows:lt(k), -1, a:narrow(-1, k, 1):abs())
+  local place = column:argmax(-2, true):to(a.dtype)
+  local chosen, own = rows:eq(place), rows:eq(k)
+  local row = gq.where(chosen, a, 0):sum(-2, true)
+  local above = a:narrow(-2, k, 1)
+  return gq.where(own, row, gq.where(chosen, above, a)), row, own, place
+end
+
+-- Gauss and Jordan, with pivots: x with a x = b.
+function traced.solve(a, b)
+  local n = a.shape[a:dim()]
+  check_size(n, ROWS, "solve")
+  local all, rows = gq.cat({ a, b }, -1), numbers(n, a)
+  for k = 1, n do
+    local swapped, row, own = pivot(all, k, rows)
+    row = row / row:narrow(-1, k, 1)
+    all = gq.where(own, row, swapped - swapped:narrow(-1, k, 1) * row)
+  end
+  return all:narrow(-1, n + 1, b.shape[b:dim()])
+end
+
+function traced.det(a)
+  local n = a.shape[a:dim()]
+  check_size(n, ROWS, "det")
+  local product, rows = nil, numbers(n, a)
+  for k = 1, n do
+    local swapped, row, _, place = pivot(a, k, rows)
+    local head = row:narrow(-1, k, 1)
+    local signed = gq.where(place:eq(k), head, -head)
+    product = product and product * signed or signed
+    row = row / gq.where(head:eq(0), 1, head)                  -- of a singular matrix: nothing is below, too
+    a = gq.where(rows:gt(k), swapped - swapped:narrow(-1, k, 1) * row, swapped)
+  end
+  return product:squeeze(-1):squeeze(-1)
+end
+
+function traced.cholesky(a)
+  local n = a.shape[a:dim()]
+  check_size(n, ROWS, "cholesky")
+  local columns, rows = {}, numbers(n, a)
+  for k = 1, n do
+    local column = a:narrow(-1, k, 1)
+    column = gq.where(rows:lt(k), 0, column / column:narrow(-2, k, 1):sqrt())
+    columns[k] = column
+    a = a - column * column:transpose(-1, -2)
+  end
+  return gq.cat(columns, -1)
+end
+
+-- The places that sort the last dimension: how many come before each entry, and then who has which place.
+function traced.argsort(x, falling)
+  local n = x.shape[x:dim()]
+  check_size(n, ENTRIES, "sort")
+  local one, other = x:unsqueeze(-1), x:unsqueeze(-2)
+  local k, row = numbers(n, x), numbers(n, x, true)
+  local lost, found = one:isnan(), other:isnan()
+  local before = falling and other:gt(one):logical_or(found:logical_and(lost:logical_not())) or
+    other:lt(one):logical_or(lost:logical_and(found:logical_not()))
+  local alike = other:eq(one):logical_or(lost:logical_and(found)):logical_and(row:lt(k))
+  local place = before:logical_or(alike):to(x.dtype):sum(-1, true) + 1
+  return gq.where(place:eq(row), k, 0):sum(-2):to("int64")
+end
+
+return traced
