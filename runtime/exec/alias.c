@@ -23,6 +23,20 @@ static void mark_phases(gq_compiler *c) {
   }
 }
 
+/* Where a sigmoid is computed, the softplus of the same value costs next to nothing; in a later phase it would cost as
+** much again. */
+static void join_softplus(gq_compiler *c) {
+  gq_ref *sigmoid = c->order; /* of each node; nothing stands there yet */
+  for (int r = 0; r < c->n; r++) sigmoid[r] = GQ_NONE;
+  for (int r = 0; r < c->n; r++)
+    if (node_of(c, r)->op == GQ_OP_SIGMOID) sigmoid[node_of(c, r)->args[0]] = r;
+  for (int r = 0; r < c->n; r++) {
+    gq_ref s = node_of(c, r)->op == GQ_OP_SOFTPLUS ? sigmoid[node_of(c, r)->args[0]] : GQ_NONE;
+    int *phase = &c->info[r].phase;
+    if (s != GQ_NONE && *phase != INT_MAX && c->info[s].phase < *phase) *phase = c->info[s].phase;
+  }
+}
+
 gq_layout gq_view_layout(const gq_compiler *c, gq_ref r) {
   return gq_layout_of(node_of(c, r)->shape, c->view[r].stride);
 }
@@ -83,6 +97,7 @@ bool gq_same_cells(const gq_compiler *c, gq_ref r, gq_ref a) {
 
 int gq_pass_alias(gq_compiler *c) {
   mark_phases(c);
+  join_softplus(c);
   for (int r = 0; r < c->n; r++) {
     c->view[r] = own(c, r);
     if (c->info[r].phase == INT_MAX) continue;

@@ -196,14 +196,20 @@ double gq_grads_rms(const gq_field *f, const gq_grads *x, const gq_grads *y) {
   return count ? sqrt(sum / count) : 0;
 }
 
-void gq_grads_add(const gq_field *f, const gq_grads *x, const gq_grads *to) {
+static void add(const gq_field *f, bool probes, double weight, const gq_grads *x, const gq_grads *to) {
   for (int s = 0; s < f->nslices; s++)
     for (int j = 0; j < f->nb; j++) {
       size_t at = (size_t)s * f->nb + j;
-      if (x->at[at])
-        f->on->vec->axpy(gq_field_boundary_dtype(f, j), gq_numel(gq_field_slice_shape(f, s, j)), 1, x->at[at],
-                         to->at[at]);
+      if (!x->at[at]) continue;
+      int64_t n = probes ? gq_field_probe(f, 0, j).numbers : gq_numel(gq_field_slice_shape(f, s, j));
+      f->on->vec->axpy(gq_field_boundary_dtype(f, j), n, weight, x->at[at], to->at[at]);
     }
+}
+
+void gq_grads_add(const gq_field *f, const gq_grads *x, const gq_grads *to) { add(f, false, 1, x, to); }
+
+void gq_grads_add_probes(const gq_field *f, double weight, const gq_grads *x, const gq_grads *to) {
+  add(f, true, weight, x, to);
 }
 
 void gq_grads_done(gq_grads *g) {

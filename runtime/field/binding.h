@@ -33,6 +33,7 @@ int gq_grads_probes(const gq_field *f, gq_grads *g);       /* of their probes: [
 /* Root mean square of x - y_ over all that x has, slices summed. */
 double gq_grads_rms(const gq_field *f, const gq_grads *x, const gq_grads *y_);
 void gq_grads_add(const gq_field *f, const gq_grads *x, const gq_grads *to);
+void gq_grads_add_probes(const gq_field *f, double weight, const gq_grads *x, const gq_grads *to);
 void gq_grads_done(gq_grads *g);
 /* Sum the slices and pull back through the prologue: grad[i], a tensor for each wanted capture; g is used up. */
 int gq_grads_collect(const gq_binding *b, gq_grads *g, gq_tensor **grad);

@@ -444,14 +444,32 @@ static int direction_new(const gq_field *f, int j, int k, void **out) {
   return x && *out ? GQ_OK : gq_nomem(n * sizeof *x);
 }
 
+/* One along the same side k of an earlier boundary, as long and of that dtype: what is projected on it is then projected
+** once, a layer's a'df/du for its weight and its bias. -1: there is none. */
+static int direction_shared(const gq_field *f, int j, int k) {
+  gq_probe p = gq_field_probe(f, 0, j);
+  for (int i = 0; i < j && p.axis == 1; i++) {
+    gq_probe q = gq_field_probe(f, 0, i);
+    if (f->want[i] && q.axis == 1 && k < q.inputs && gq_shape_equal(p.input[k], q.input[k]) &&
+        gq_field_boundary_dtype(f, i) == gq_field_boundary_dtype(f, j))
+      return f->directed[i][k];
+  }
+  return -1;
+}
+
 int gq_field_probes(gq_field *f) {
   if (f->direction) return GQ_OK;
+  f->directed = gq_calloc(f->nb + 1, sizeof *f->directed);
   f->direction = gq_calloc((size_t)GQ_PROBE_INPUTS * f->nb + 1, sizeof *f->direction);
-  if (!f->direction) return gq_nomem(f->nb);
+  if (!f->direction || !f->directed) return gq_nomem(f->nb);
   for (int j = 0; j < f->nb; j++) {
-    if (!f->want[j]) continue;
-    int n = gq_field_probe(f, 0, j).inputs;
-    for (int k = 0; k < n; k++) GQ_TRY(direction_new(f, j, k, &f->direction[f->ndirection++]));
+    int n = f->want[j] ? gq_field_probe(f, 0, j).inputs : 0;
+    for (int k = 0; k < n; k++) {
+      int d = f->directed[j][k] = direction_shared(f, j, k);
+      if (d >= 0) continue;
+      d = f->directed[j][k] = f->ndirection++;
+      GQ_TRY(direction_new(f, j, k, &f->direction[d]));
+    }
   }
   return GQ_OK;
 }
@@ -460,6 +478,7 @@ void gq_field_free(gq_field *f) {
   if (!f) return;
   for (int i = 0; i < f->ndirection; i++) gq_release(f->on, f->direction[i]);
   gq_free(f->direction);
+  gq_free(f->directed);
   for (int c = 0; c < 2; c++)
     if (f->class_body[c] != f->body) gq_graph_free(f->class_body[c]);
   gq_program_free(f->pro_run);

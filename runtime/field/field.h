@@ -44,7 +44,8 @@ typedef struct gq_field {
   int moments;                 /* steps read W and so many - 1 of H and K */
   bool levy;                   /* and its Levy areas, {.., m, m} */
   int ndirection;
-  void **direction;            /* [ndirection] numbers of the probes' inputs, in the order of the boundaries */
+  void **direction;            /* [ndirection] numbers of the probes' inputs */
+  int (*directed)[GQ_PROBE_INPUTS];   /* [nb] which of those a boundary takes: along sides of one length the same */
 } gq_field;
 
 /* f: inputs t, z, captures. want_ NULL: no gradients. columns: rows may be turned innermost. */

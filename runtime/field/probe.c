@@ -43,29 +43,37 @@ static gq_ref origin(const prober *b, gq_ref r) {
 
 /* x {k, n rows} -> {k, n} */
 static gq_ref over_rows(const prober *b, gq_ref x) {
+  if (x == GQ_NONE) return x;
   gq_shape s = shape_of(b, x), to = gq_shape_of(3, (int64_t[]){ s.dim[0], b->n, s.dim[1] / b->n });
   x = gq_sum_axes(b->g, gq_reshape(b->g, x, to), 4);
   return gq_reshape(b->g, x, gq_shape_of(2, (int64_t[]){ s.dim[0], b->n }));
 }
 
-/* Numbers {k, n} at n points, and where it is asked for the sum of the sizes of what they were summed up from, {1, n}. */
+/* Numbers at n points: what adds up to them over the rows, {k, n rows}, and what there is besides, {k, n}. Both GQ_NONE:
+** they cannot be seen so. */
 typedef struct seen {
-  gq_ref s, size;
+  gq_ref rows, s;
 } seen;
 
-static seen with_sizes(const prober *b, gq_ref s) {
-  return (seen){ s,
-                 s == GQ_NONE || !b->sized ? GQ_NONE : gq_sum_axes(b->g, gq_emit1(b->g, GQ_OP_ABS, s), 1) };
-}
-
-/* Of x {k, n rows}. */
-static seen over_rows_with_sizes(const prober *b, gq_ref x) {
-  gq_ref s = over_rows(b, x);
-  return (seen){ s, b->sized ? gq_sum_axes(b->g, over_rows(b, gq_emit1(b->g, GQ_OP_ABS, x)), 1) : GQ_NONE };
-}
+static bool unseen(seen x) { return x.rows == GQ_NONE && x.s == GQ_NONE; }
 
 static gq_ref plus(const prober *b, gq_ref x, gq_ref y) {
-  return x == GQ_NONE ? GQ_NONE : gq_emit2(b->g, GQ_OP_ADD, x, y);
+  return x == GQ_NONE ? y : y == GQ_NONE ? x : gq_emit2(b->g, GQ_OP_ADD, x, y);
+}
+
+static seen times(const prober *b, seen x, gq_ref y) {
+  return (seen){ x.rows == GQ_NONE ? GQ_NONE : gq_emit2(b->g, GQ_OP_MUL, x.rows, y),
+                 x.s == GQ_NONE ? GQ_NONE : gq_emit2(b->g, GQ_OP_MUL, x.s, y) };
+}
+
+static gq_ref sizes(const prober *b, gq_ref x) { return x == GQ_NONE ? x : gq_emit1(b->g, GQ_OP_ABS, x); }
+
+/* The numbers and, where it is asked for, the sum of the sizes of what they were summed up from. */
+static gq_ref summed(const prober *b, seen x) {
+  gq_ref s = plus(b, over_rows(b, x.rows), x.s);
+  if (!b->sized || s == GQ_NONE) return s;
+  gq_ref size = plus(b, over_rows(b, sizes(b, x.rows)), sizes(b, x.s));
+  return gq_cat(b->g, 2, (gq_ref[]){ s, gq_sum_axes(b->g, size, 1) }, 0);
 }
 
 /* A sum over rows, kept apart by point: {numbers, n}. */
@@ -93,15 +101,30 @@ static gq_ref of_vector(const prober *b, gq_ref v) {
   return gq_reshape(b->g, v, gq_shape_of(2, (int64_t[]){ gq_numel(shape_of(b, v)), 1 }));
 }
 
-/* V {numbers, directions} times those, before they are summed over rows where that can be: fewer are left. */
-static gq_ref along(const prober *b, gq_ref direction, gq_ref v) {
-  gq_node r = *gq_graph_node(b->g, origin(b, v));
+/* direction' x, of x {size, n rows}. A factor that rows have of their own, such as the time, comes after: what it
+** multiplies is projected for other tensors too. */
+static gq_ref project(const prober *b, gq_ref direction, gq_ref x) {
+  gq_node r = *gq_graph_node(b->g, x);
+  for (int i = 0; r.op == GQ_OP_MUL && i < 2; i++) {
+    gq_shape s = shape_of(b, r.arg[i]);
+    if (s.ndim && gq_numel(s) == s.dim[s.ndim - 1] && gq_shape_equal(shape_of(b, r.arg[1 - i]), r.shape))
+      return gq_emit2(b->g, GQ_OP_MUL, project(b, direction, r.arg[1 - i]), r.arg[i]);
+  }
+  return gq_matmul(b->g, direction, x, GQ_TA);
+}
+
+/* direction' v of a vector, before it is summed over rows where that can be: fewer numbers are left. */
+static seen along(const prober *b, gq_ref direction, gq_ref v) {
+  gq_graph *g = b->g;
+  gq_node r = *gq_graph_node(g, origin(b, v));
+  for (int i = 0; r.op == GQ_OP_MUL && i < 2; i++)
+    if (gq_numel(shape_of(b, r.arg[i])) == 1 && gq_numel(shape_of(b, r.arg[1 - i])) == gq_numel(r.shape))
+      return times(b, along(b, direction, r.arg[1 - i]), gq_reshape(g, r.arg[i], gq_shape_of(0, NULL)));
   gq_shape from = r.op == GQ_OP_SUM ? shape_of(b, r.arg[0]) : (gq_shape){ 0 };
-  bool rows = b->columns && from.ndim == 2 && r.attr.flags == 2 && from.dim[1] % b->n == 0;
-  gq_ref x = rows ? r.arg[0] : of_vector(b, v);
-  if (x == GQ_NONE) return GQ_NONE;
-  x = gq_matmul(b->g, direction, x, GQ_TA);
-  return rows ? over_rows(b, x) : x;
+  if (b->columns && from.ndim == 2 && r.attr.flags == 2 && from.dim[1] % b->n == 0)
+    return (seen){ project(b, direction, r.arg[0]), GQ_NONE };
+  gq_ref x = of_vector(b, v);
+  return (seen){ GQ_NONE, x == GQ_NONE ? x : gq_matmul(g, direction, x, GQ_TA) };
 }
 
 /* A matrix product over rows: u'A and B v, row by row. */
@@ -112,19 +135,15 @@ static seen of_matmul(const prober *b, const gq_node *m, const gq_ref *direction
     return (seen){ GQ_NONE, GQ_NONE };
   int left = GQ_TA | (m->attr.flags & GQ_TA ? GQ_TB : 0), right = GQ_TA | (m->attr.flags & GQ_TB ? 0 : GQ_TB);
   gq_ref args[2] = { m->args[0], m->args[1] };
-  return over_rows_with_sizes(b, gq_emit2(g, GQ_OP_MUL, gq_matmul(g, direction[0], args[0], left),
-                                          gq_matmul(g, direction[1], args[1], right)));
+  return (seen){ gq_emit2(g, GQ_OP_MUL, gq_matmul(g, direction[0], args[0], left),
+                          gq_matmul(g, direction[1], args[1], right)),
+                 GQ_NONE };
 }
 
 /* A row or a column of numbers, between its directions and the single one of the other side. */
 static seen of_line(const prober *b, gq_ref r, const gq_ref *direction) {
-  gq_graph *g = b->g;
-  gq_shape s = shape_of(b, r);
-  int side = s.dim[0] == 1 ? 1 : 0;
-  gq_ref x = along(b, direction[side], r);
-  if (x == GQ_NONE) return (seen){ GQ_NONE, GQ_NONE };
-  gq_ref other = gq_permute(g, direction[1 - side], (int[]){ 1, 0 });
-  return with_sizes(b, gq_emit2(g, GQ_OP_MUL, x, other));
+  int side = shape_of(b, r).dim[0] == 1 ? 1 : 0;
+  return times(b, along(b, direction[side], r), gq_permute(b->g, direction[1 - side], (int[]){ 1, 0 }));
 }
 
 /* The weight of a convolution, a sum over images of A B', whose groups are its first rows: u'A and B v, the latter a
@@ -148,7 +167,7 @@ static seen of_windows(const prober *b, gq_ref r, const gq_ref *direction) {
              gq_matmul(g, direction[1], m.arg[1], right)); /* {images, groups, directions, windows} */
   x = gq_sum_axes(g, x, ((1 << lead) - (1 << images)) | 1 << (lead + 1));
   x = gq_reshape(g, x, gq_shape_of(2, (int64_t[]){ count, u.dim[1] }));
-  return over_rows_with_sizes(b, gq_permute(g, x, (int[]){ 1, 0 }));
+  return (seen){ gq_permute(g, x, (int[]){ 1, 0 }), GQ_NONE };
 }
 
 /* Rows first .. first + n - 1 of a direction. */
@@ -159,7 +178,7 @@ static gq_ref rows_of(const prober *b, gq_ref direction, int64_t first, int64_t 
   return gq_emit(b->g, GQ_OP_SLICE, 1, &direction, &attr);
 }
 
-/* A matrix between its directions; GQ_NONE: it is made in another way than by products, sums and joining. */
+/* A matrix between its directions; unseen where it is made in another way than by products, sums and joining. */
 static seen of_matrix(const prober *b, gq_ref r, const gq_ref *direction) {
   gq_graph *g = b->g;
   gq_node m = *gq_graph_node(g, r);
@@ -175,9 +194,8 @@ static seen of_matrix(const prober *b, gq_ref r, const gq_ref *direction) {
     int64_t n = shape_of(b, arg).dim[axis];
     part[axis] = rows_of(b, direction[axis], first, n);
     seen one = of_matrix(b, arg, part);
-    if (one.s == GQ_NONE) return one;
-    all.s = i ? gq_emit2(g, GQ_OP_ADD, all.s, one.s) : one.s;
-    all.size = i ? plus(b, all.size, one.size) : one.size;
+    if (unseen(one)) return one;
+    all.rows = plus(b, all.rows, one.rows), all.s = plus(b, all.s, one.s);
     first += n;
   }
   return all;
@@ -212,33 +230,27 @@ static gq_ref of_tangent(const prober *b, gq_ref t) {
   if (dot == GQ_NONE) return GQ_NONE;
   one = gq_const(g, gq_graph_node(g, dot)->dtype, 1);
   if (gq_vjp(g, 1, &dot, &one, 1, &b->a, &jt) != GQ_OK) return GQ_NONE;
-  if (jt == GQ_NONE) return gq_zeros(g, gq_graph_node(g, dot)->dtype, gq_shape_of(2, (int64_t[]){ 1, b->n }));
+  if (jt == GQ_NONE) jt = gq_zeros(g, gq_graph_node(g, dot)->dtype, s);
   gq_ref x = gq_emit2(g, GQ_OP_MUL, jt, b->a);
   if (b->columns && s.ndim > 1) x = gq_sum_axes(g, x, (1 << (s.ndim - 1)) - 1);
   return gq_reshape(g, x, gq_shape_of(2, (int64_t[]){ 1, b->columns ? s.dim[s.ndim - 1] : gq_numel(s) }));
 }
 
 static seen of_tangents(const prober *b, const gq_probe *p, const gq_ref *direction) {
-  gq_ref s[GQ_PROBE_ITSELF], size = GQ_NONE;
-  for (int i = 0; i < p->numbers; i++) {
-    gq_ref x = of_tangent(b, tangent(b, p, i, direction));
-    if (x == GQ_NONE) return (seen){ GQ_NONE, GQ_NONE };
-    seen one = over_rows_with_sizes(b, x);
-    s[i] = one.s, size = i ? plus(b, size, one.size) : one.size;
-  }
-  return (seen){ gq_cat(b->g, p->numbers, s, 0), size };
+  gq_ref x[GQ_PROBE_ITSELF];
+  for (int i = 0; i < p->numbers; i++)
+    if ((x[i] = of_tangent(b, tangent(b, p, i, direction))) == GQ_NONE) return (seen){ GQ_NONE, GQ_NONE };
+  return (seen){ gq_cat(b->g, p->numbers, x, 0), GQ_NONE };
 }
 
 gq_ref gq_probe_emit(gq_graph *g, const gq_probe *p, int64_t n, bool columns, bool sized, gq_ref product,
                      gq_ref a, const gq_ref *direction) {
   prober b = { g, n, columns, sized, product, a };
-  gq_shape s = shape_of(&b, product);
   seen x = { GQ_NONE, GQ_NONE };
-  if (p->inputs == 2) {
-    x = s.ndim == 2 ? of_matrix(&b, product, direction) : of_windows(&b, product, direction);
-  } else if (s.ndim <= 1 && (!p->inputs || p->axis == 1)) {
-    x = with_sizes(&b, p->inputs ? along(&b, direction[0], product) : of_vector(&b, product));
-  }
-  if (x.s == GQ_NONE) x = of_tangents(&b, p, direction);
-  return x.s == GQ_NONE || !sized ? x.s : gq_cat(g, 2, (gq_ref[]){ x.s, x.size }, 0);
+  if (p->inputs == 2 && shape_of(&b, product).ndim == 2) x = of_matrix(&b, product, direction);
+  else if (p->inputs == 2) x = of_windows(&b, product, direction);
+  else if (p->axis == 1) x = along(&b, direction[0], product);
+  else if (!p->inputs) x.s = of_vector(&b, product);
+  if (unseen(x)) x = of_tangents(&b, p, direction);
+  return summed(&b, x);
 }

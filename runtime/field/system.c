@@ -38,13 +38,14 @@ static void bind_boundaries(const gq_field *f, int cls, frame *fr) {
 
 /* The inputs by which products are probed. */
 static int bind_directions(const gq_field *f, int cls, frame *fr) {
-  gq_ref *next = fr->bind + 2 + f->nb;
+  int n = 0;
   for (int j = 0; j < f->nb; j++) {
     gq_probe p = gq_field_probe(f, cls, j);
     for (int k = 0; f->want[j] && k < p.inputs; k++)
-      *next++ = gq_input(fr->g, gq_field_boundary_dtype(f, j), p.input[k]);
+      if (f->directed[j][k] == n)
+        fr->bind[2 + f->nb + n++] = gq_input(fr->g, gq_field_boundary_dtype(f, j), p.input[k]);
   }
-  return f->ndirection;
+  return n;
 }
 
 static int64_t lanes_of(const gq_field *f, int cls) {
@@ -140,12 +141,12 @@ static int pull(const gq_field *f, frame *fr, gq_ref out, gq_ref cot, gq_product
 /* The probes of the products da at n points; GQ_NONE where there is no product. */
 static void probe(const gq_field *f, int cls, frame *fr, int64_t n, bool columns, bool sized, gq_ref a,
                   const gq_ref *da, gq_ref *out) {
-  const gq_ref *direction = fr->bind + 2 + f->nb;
   for (int j = 0; j < f->nb; j++) {
     gq_probe p = gq_field_probe(f, cls, j);
+    gq_ref direction[GQ_PROBE_INPUTS];
+    for (int k = 0; f->want[j] && k < p.inputs; k++) direction[k] = fr->bind[2 + f->nb + f->directed[j][k]];
     out[j] =
       da[2 + j] == GQ_NONE ? GQ_NONE : gq_probe_emit(fr->g, &p, n, columns, sized, da[2 + j], a, direction);
-    if (f->want[j]) direction += p.inputs;
   }
 }
 
@@ -158,9 +159,11 @@ int gq_system_adjoint(const gq_field *f, int cls, const void *arg, gq_system *s)
   const gq_adjointkind *k = arg;
   frame fr;
   gq_ref a, q = GQ_NONE, out[2], lead[2], *da = gq_calloc(f->nb + 2, sizeof *da);
-  *s = (gq_system){
-    .parts = k->path ? 1 : 2, .given = k->path + k->forced, .lanes = lanes_of(f, cls), .front = f->front
-  };
+  *s = (gq_system){ .parts = k->path ? 1 : 2,
+                    .given = k->path + k->forced,
+                    .lanes = lanes_of(f, cls),
+                    .front = f->front,
+                    .probes = k->products == GQ_PRODUCTS_PROBES };
   if (!da) return gq_nomem(f->nb);
   int status = frame_new(f, &fr);
   if (status == GQ_OK) {
@@ -169,10 +172,10 @@ int gq_system_adjoint(const gq_field *f, int cls, const void *arg, gq_system *s)
     else fr.bind[1] = state_input(f, cls, &fr), a = state_input(f, cls, &fr);
     if (k->forced) q = state_input(f, cls, &fr);
     bind_boundaries(f, cls, &fr);
-    if (k->products == GQ_PRODUCTS_PROBES) s->directions = bind_directions(f, cls, &fr);
+    if (s->probes) s->directions = bind_directions(f, cls, &fr);
     gq_inline(fr.g, f->class_body[cls], fr.bind, out);
     status = pull(f, &fr, out[0], a, k->products, k->time, da);
-    if (k->products == GQ_PRODUCTS_PROBES) probe(f, cls, &fr, 1, f->columns, false, a, da, da + 2);
+    if (s->probes) probe(f, cls, &fr, 1, f->columns, false, a, da, da + 2);
     gq_ref slope = gq_emit1(fr.g, GQ_OP_NEG, or_zero(f, cls, &fr, da[0]));
     lead[0] = out[0];
     lead[k->path ? 0 : 1] = k->forced ? gq_emit2(fr.g, GQ_OP_ADD, slope, q) : slope;

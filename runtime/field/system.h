@@ -18,7 +18,8 @@ typedef struct gq_system {
   bool lent;                   /* g belongs to a field */
   int parts;
   int given;                   /* state-shaped inputs that are known functions of t: z, then the forcing of a */
-  int nq;                      /* products */
+  int nq;                      /* products, */
+  bool probes;                 /* or numbers of them */
   bool columns;                /* of nodes: points side by side as columns, not in front */
   int last;                    /* the axis of a part that is the state's last dimension (leapfrog) */
   gq_noise noise;              /* after the derivative comes the diffusion; */

@@ -110,7 +110,8 @@ int gq_continuous_build(gq_plan *p) {
   p->backward.f = &p->adjoint, p->backward.products = &p->start, p->backward.adjoint = true;
   GQ_TRY(gq_stepper_new(&p->backward, &kind, p->field, gq_system_adjoint, &with));
   GQ_TRY(gq_evaluator_new(&p->scratch, gq_system_adjoint, &plain, &p->adjoint));
-  if (p->backward.kind.product_error || (k->back_method->steps->stiff && p->backward.l.nq > 0))
+  if (p->backward.kind.product_error || p->backward.l.qe >= 0 ||
+      (k->back_method->steps->stiff && p->backward.l.nq > 0))
     GQ_TRY(gq_evaluator_new(&p->scratch, gq_system_adjoint, &with, &p->start));
   p->most_points = 1;
   if (!p->field->calls) gq_plan_stack(p, 1);
@@ -198,7 +199,8 @@ static int setup(back *k, double size) {
     s->bytes += w->a.sum.dq.bytes + w->a.sum.eq.bytes;
   }
   if (k->gq && w->a.st->l.nq > 0) GQ_TRY(gq_grads_probes(s->plan->field, &k->weighted));
-  s->bytes += k->weighted.bytes;
+  if (w->a.st->l.qe >= 0) GQ_TRY(gq_grads_probes(s->plan->field, &w->a.sum.next));
+  s->bytes += k->weighted.bytes + w->a.sum.next.bytes;
   if (k->gq) GQ_TRY(gq_nodebuffer_init(&k->nodes, s, &k->b->grads));
   if (adaptive(k) || k->pieces) GQ_TRY(gq_window_init(&k->steps, s, k->reverse ? NULL : &k->z, w, &k->nodes));
   if (adaptive(k)) GQ_TRY(gq_kronrod_init(&k->kronrod, &k->steps, &k->b->grads));
@@ -339,6 +341,7 @@ static int step_products(back *k, double theta) {
   if (theta == 1) memcpy(wt, m->b, m->stages * sizeof *wt);
   else gq_tableau_weights(m, theta, wt);
   for (int i = 0; i < m->slopes; i++) w->a.shared->wq[i] = -w->a.h * wt[i];
+  if (w->a.st->l.qe >= 0) gq_grads_add_probes(f, -w->a.h * wt[0], &w->a.sum.next, w->a.sum.grads);
   return gq_walk_phase(w, 1);
 }
 
@@ -358,12 +361,14 @@ static int begin(back *k, int i) {
   if (!w->a.st->l.carry) return GQ_OK;
   void *x[] = { w->a.y[0], k->reverse ? w->a.y[1] : z, k->force };
   if (s->o.moments) gq_zero(k->f->on, k->force, gq_part_bytes(k->f)); /* add_forcing comes later */
-  const gq_evaluator *e = searches(k) && w->a.st->l.dq >= 0 ? &s->plan->start : &s->plan->adjoint;
-  if (e->nq) gq_zero(k->f->on, w->a.sum.dq.block, w->a.sum.dq.bytes);
+  bool probes = w->a.st->l.qe >= 0, products = probes || (searches(k) && w->a.st->l.dq >= 0);
+  const gq_evaluator *e = products ? &s->plan->start : &s->plan->adjoint;
+  gq_grads *q = probes ? &w->a.sum.next : &w->a.sum.dq;
+  if (products) gq_zero(k->f->on, q->block, q->bytes);
   w->a.sum.dtime = 0;
   w->a.cost.nfe++;
   double t = gq_attempt_begin(&w->a, w->a.t, s->t[s->nt - 1] < s->t[0] ? 1 : -1);
-  return gq_evaluate_at(e, s->bind, t, x, w->a.f, &w->a.sum.dq, &w->a.sum.dtime);
+  return gq_evaluate_at(e, s->bind, t, x, w->a.f, q, &w->a.sum.dtime);
 }
 
 /* dL/dt_k += g_k . f(t_k, z_k); the slope is there in the reverse solve, evaluated otherwise. */
@@ -612,6 +617,7 @@ static int pass(gq_pullback *b, bool pieces, bool *agrees) {
   gq_rule_done(&k.rule);
   gq_grads_done(&k.weighted);
   gq_grads_done(&w->a.sum.dq);
+  gq_grads_done(&w->a.sum.next);
   gq_grads_done(&w->a.sum.eq);
   gq_walk_done(w);
   gq_release(k.s->plan->field->on, k.block);

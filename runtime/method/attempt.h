@@ -31,6 +31,7 @@ typedef struct gq_productsum {
   double *time;                /* and that in t */
   gq_grads dq, eq;             /* increments and errors of an attempt, when in the norm */
   double dtime, etime;
+  gq_grads next;               /* probes where the step begins; from phase 1 on, where it ends */
 } gq_productsum;
 
 /* Phase 2: cotangents in, cotangents of y, f, x, t and h out; whole arrays. */

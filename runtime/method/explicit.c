@@ -99,6 +99,7 @@ static void bind_slice(gq_attempt *a, int s) {
   for (int r = 0; r < l->nq; r++) {
     int j = a->st->of[r]; /* the product in time is a 0-d value of the state's dtype */
     out[l->q + r] = j < 0 ? (void *)&sc[l->q + r] : a->sum.grads->at[s * f->nb + j];
+    if (l->qe >= 0) out[l->qe + r] = a->sum.next.at[s * f->nb + j];
     if (l->dq >= 0) {
       out[l->dq + r] = j < 0 ? (void *)&sc[l->dq + r] : a->sum.dq.at[s * f->nb + j];
       out[l->eq + r] = j < 0 ? (void *)&sc[l->eq + r] : a->sum.eq.at[s * f->nb + j];

@@ -289,12 +289,46 @@ static gq_ref finite_sum(builder *b, int p) {
   return gq_cast(b->g, gq_reshape(b->g, sum, scalar_shape(b)), GQ_F64);
 }
 
+/* Are all of one operation, with the same attributes, on operands of one shape? */
+static bool alike(const builder *b, int n, const gq_ref *x) {
+  const gq_node *first = gq_graph_node(b->g, x[0]);
+  for (int i = 1; i < n; i++) {
+    const gq_node *v = gq_graph_node(b->g, x[i]);
+    if (v->op != first->op || v->attr.flags != first->attr.flags || !gq_shape_equal(v->shape, first->shape))
+      return false;
+    for (int j = 0; j < first->nargs; j++)
+      if (!gq_shape_equal(gq_graph_node(b->g, v->args[j])->shape, gq_graph_node(b->g, first->args[j])->shape))
+        return false;
+  }
+  return true;
+}
+
+/* sum_i w_i x_i, where all x_i are made in the same linear way: that of the sum of what they are made of. So numbers of
+** all stages are summed over the rows at once. */
+static gq_ref weighted_inside(builder *b, int n, const gq_ref *x, const gq_ref *w) {
+  gq_graph *g = b->g;
+  gq_node first = *gq_graph_node(g, x[0]);
+  gq_ref part[GQ_MAXSTAGES], arg[2], sum = GQ_NONE;
+  bool linear = first.op == GQ_OP_RESHAPE || first.op == GQ_OP_SUM || first.op == GQ_OP_ADD;
+  if (linear && alike(b, n, x)) {
+    for (int j = 0; j < first.nargs; j++) {
+      for (int i = 0; i < n; i++) part[i] = gq_graph_node(g, x[i])->arg[j];
+      arg[j] = weighted_inside(b, n, part, w);
+    }
+    return gq_emit(g, first.op, first.nargs, arg, &first.attr);
+  }
+  for (int i = 0; i < n; i++) sum = gq_builder_sum(b, sum, gq_emit2(g, GQ_OP_MUL, x[i], to_state(b, w[i])));
+  return sum;
+}
+
 /* sum_i w_i x_i. The weight of a matrix product goes to its first operand, so that products can be stacked. */
 static gq_ref weighted(builder *b, int n, const gq_ref *x, const gq_ref *w) {
   gq_graph *g = b->g;
   gq_ref sum = GQ_NONE;
-  for (int i = 0; i < n; i++) {
+  for (int i = 0; i < n; i++)
     if (x[i] == GQ_NONE) return GQ_NONE;
+  if (n > 0 && b->s->probes) return weighted_inside(b, n, x, w);
+  for (int i = 0; i < n; i++) {
     gq_node node = *gq_graph_node(g, x[i]);
     gq_ref scale = to_state(b, w[i]);
     gq_ref term = node.op == GQ_OP_MATMUL && node.shape.ndim == 2
@@ -394,8 +428,12 @@ static void product_outputs(builder *b) {
     l->eq = l->nout;
     for (int r = 0; r < l->nq; r++) put(b, product(b, r, we), 0, GQ_STORE);
   }
+  bool carried = l->nq > 0 && b->s->probes && l->carry && !m->tuple && wq[0] != GQ_NONE;
+  if (carried) wq[0] = GQ_NONE; /* f is evaluated there by no stage */
   l->q = l->nout;
   for (int r = 0; r < l->nq; r++) put(b, product(b, r, wq), 1, GQ_ADD);
+  l->qe = carried ? l->nout : -1;
+  for (int r = 0; carried && r < l->nq; r++) put(b, b->q[m->end * l->nq + r], 1, GQ_STORE);
 }
 
 static gq_pulled pulled_of(builder *b) {
@@ -496,7 +534,7 @@ int gq_step_new(const gq_system *s, const gq_stepkind *k, const bool *want, gq_g
   b.nb = gq_graph_inputs(s->g) - first_boundary(&b);
   b.dtype = gq_builder_input(&b, 1)->dtype;
   size_t nouts =
-    (size_t)s->parts * (m->slopes + 5) + 3 * (size_t)s->nq + b.nb + 8 + 2 * GQ_MAXEXTRA + GQ_SUMS;
+    (size_t)s->parts * (m->slopes + 5) + 4 * (size_t)s->nq + b.nb + 8 + 2 * GQ_MAXEXTRA + GQ_SUMS;
   b.g = gq_graph_new();
   b.bind = gq_calloc(b.nb + first_boundary(&b) + 1, sizeof *b.bind);
   b.bv = gq_calloc(b.nb + 1, sizeof *b.bv);

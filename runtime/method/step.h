@@ -39,7 +39,7 @@ typedef struct gq_steplayout {
   int nfe, nfe_dense;          /* evaluations in phase 0 and in phase 1 */
   int nin, t, h, ht, rtol, atol, y, f, x, w, path, levy, wq, bv, directions, cy, cf, cx, ck[GQ_MAXSTAGES];
   int h2, y2, f2;              /* inverse with pull: h again, and what phase 0 stored */
-  int nout, y1, f1, x1, err, err3, finite, k[GQ_MAXSTAGES], dq, eq, q, py, pf, px, pt, ph, pb;
+  int nout, y1, f1, x1, err, err3, finite, k[GQ_MAXSTAGES], dq, eq, q, qe, py, pf, px, pt, ph, pb;
   int sum[GQ_SUMS], csum[GQ_SUMS]; /* heuristics: sums out (stored float64, of this slice), their cotangents in */
   int npb;                     /* products of phase 2: */
   int *pb_of;                  /* [npb] boundary value of each */
@@ -49,7 +49,9 @@ typedef struct gq_steplayout {
 ** time [slopes][given], product weights wq[slopes] (float64), boundary values; with pull: cotangents of y1, f1, x1, k, sums.
 ** With lanes t, both h, atol and the error sums are {lanes}, one a row.
 ** Outputs: y1[parts], f1[parts] if carry, x1[extra] (stored); error sums[parts] (stored float64: sum or maximum over
-** this slice of (err / scale)^2); k (kept); dq[nq], eq[nq] stored; q[nq] added: sum_i wq_i product_i. */
+** this slice of (err / scale)^2); k (kept); dq[nq], eq[nq] stored; q[nq] added: sum_i wq_i product_i.
+** Probes of products at a slope that is carried in are not among them: they are what the step before stored as qe[nq],
+** its end's. */
 /* want [boundary values]: whose gradients phase 2 adds. */
 int gq_step_new(const gq_system *s, const gq_stepkind *k, const bool *want, gq_graph **g, gq_outspec **outs,
                 gq_steplayout *l);

@@ -96,6 +96,8 @@ static gq_tensor *point_of(gq_tensor *x, gq_shape state, gq_shape at, bool colum
   return y;
 }
 
+static gq_tensor *direction[MOST][GQ_PROBE_INPUTS]; /* of every boundary */
+
 /* Boundary values, whatever they are, and the directions. */
 static void with_boundaries(const gq_field *f) {
   int d = 0;
@@ -106,23 +108,27 @@ static void with_boundaries(const gq_field *f) {
   for (int j = 0; j < f->nb; j++) {
     gq_probe p = gq_field_probe(f, 0, j);
     for (int k = 0; k < p.inputs; k++) {
-      in[nin] = tensor(GQ_F64, p.input[k]);
-      memcpy(numbers(in[nin++]), f->direction[d++], gq_numel(p.input[k]) * 8);
+      int i = f->directed[j][k];
+      if (i == d) {
+        in[nin] = tensor(GQ_F64, p.input[k]), d++;
+        memcpy(numbers(in[nin++]), f->direction[i], gq_numel(p.input[k]) * 8);
+      }
+      direction[j][k] = in[3 + f->nb + i];
     }
   }
 }
 
 /* Number i of the product's probe. */
-static double projection(const gq_probe *p, const double *product, gq_shape s, gq_tensor *const *direction,
+static double projection(const gq_probe *p, const double *product, gq_shape s, gq_tensor *const *along,
                          int i) {
   double sum = 0;
   int64_t n = gq_numel(s), last = s.ndim ? n / s.dim[0] : 1;
   if (p->inputs == 0) return product[i];
   for (int64_t k = 0; k < n; k++) {
-    double d = p->inputs == 2 ? numbers(direction[0])[k / last * GQ_DIRECTIONS + i] *
-                                  numbers(direction[1])[k % last * GQ_DIRECTIONS + i]
-               : p->axis == 1 ? numbers(direction[0])[k * GQ_DIRECTIONS + i]
-                              : numbers(direction[0])[i * n + k];
+    double d = p->inputs == 2 ? numbers(along[0])[k / last * GQ_DIRECTIONS + i] *
+                                  numbers(along[1])[k % last * GQ_DIRECTIONS + i]
+               : p->axis == 1 ? numbers(along[0])[k * GQ_DIRECTIONS + i]
+                              : numbers(along[0])[i * n + k];
     sum += d * product[k];
   }
   return sum;
@@ -170,20 +176,19 @@ static void probes(const problem *p) {
     in[0] = tensor(GQ_F64, first), numbers(in[0])[0] = numbers(times)[k];
     gq_shape at = gq_graph_node(one.g, gq_graph_input(one.g, 1))->shape;
     in[1] = point_of(zs, state, at, many.columns, k), in[2] = point_of(as, state, at, many.columns, k);
-    gq_tensor *const *direction = in + 3 + f->nb;
     for (int i = 0; i < parts; i++) {
-      gq_probe q = gq_field_probe(f, 0, one.of[one.nq + i]);
+      int j = one.of[one.nq + i];
+      gq_probe q = gq_field_probe(f, 0, j);
       gq_tensor *alone = value_of(one.g, in, gq_graph_output(one.g, i));
       gq_tensor *product = value_of(one.g, in, gq_graph_output(one.g, parts + i));
       for (int r = 0; r <= q.numbers; r++) {
         double a = numbers(alone)[r], b = numbers(together[i])[r * POINTS + k];
         if (r < q.numbers) {
           CHECK(fabs(a - b) <= 1e-12 * (1 + fabs(a)));
-          double d = projection(&q, gq_tensor_data(product), product->shape, direction, r);
+          double d = projection(&q, gq_tensor_data(product), product->shape, direction[j], r);
           CHECK(fabs(a - d) <= 1e-12 * (1 + fabs(d)));
         } else CHECK(a > 0 && b > 0);
       }
-      direction += q.inputs;
       gq_tensor_unref(alone);
       gq_tensor_unref(product);
     }
