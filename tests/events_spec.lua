@@ -211,3 +211,107 @@ describe("parameters of an event", function()
     end
   end)
 end)
+
+describe("a list of events", function()
+  local f64 = { dtype = "float64" }
+  local tight = { rtol = 1e-9, atol = 1e-9 }
+  local function fall(_, z) return gq.stack({ z[2], 0 * z[1] - 9.81 }, 1) end
+  local function turn(_, z) return gq.stack({ z[2], -z[1] }, 1) end
+  local function height(_, z) return z[1] end
+
+  -- Height of a ball that falls from h and keeps the part e of its speed, at t; all that happens before.
+  local function bounced(h, e, t)
+    local hit, speed, times = math.sqrt(2 * h / 9.81), math.sqrt(2 * h * 9.81), {}
+    if t < hit then return h - 9.81 / 2 * t * t, times end
+    repeat
+      times[#times + 1] = hit
+      speed = e * speed
+      local flight = 2 * speed / 9.81
+      if t < hit + flight then return speed * (t - hit) - 9.81 / 2 * (t - hit) ^ 2, times end
+      hit = hit + flight
+    until false
+  end
+
+  it("changes the state, at every time asked for, with gradients by several engines", function()
+    local times = { 0, 1, 2, 3.5, 5 }
+    for _, o in ipairs { { gradient = "direct" }, { gradient = "gq" }, { gradient = "adjoint" } } do
+      local e, z0 = leaf(gq.tensor(0.8, f64)), leaf(gq.tensor({ 10, 0 }, f64))
+      local z, info = gq.odeint(fall, z0, times, with(with(o, tight), { event = { { condition = height,
+        direction = "down", terminal = false,
+        apply = function(_, y) return gq.stack({ y[1], -e * y[2] }, 1) end } } }))
+      for k, t in ipairs(times) do assert.close(z[k][1]:item(), (bounced(10, 0.8, t)), 1e-6, 1e-7) end
+      local _, hits = bounced(10, 0.8, 5)
+      assert.equal(#hits, #info.events)
+      for k, t in ipairs(hits) do assert.close(info.events[k].t, t, 1e-7) end
+      z[5][1]:backward()
+      local d = 1e-6
+      assert.close(e.grad:item(), (bounced(10, 0.8 + d, 5) - bounced(10, 0.8 - d, 5)) / (2 * d), 1e-5)
+      assert.close(z0.grad[1]:item(), (bounced(10 + d, 0.8, 5) - bounced(10 - d, 0.8, 5)) / (2 * d), 1e-5)
+      assert.truthy(#info.parts > #info.events)
+    end
+  end)
+
+  it("goes by direction, the first that happens, and ends where one is terminal", function()
+    local function level(x) return function(_, z) return z[1] - x end end
+    local function times_of(direction, to)
+      local _, info = gq.odeint(turn, gq.tensor({ 1, 0 }, f64), { 0, to }, with(tight, { event = { {
+        condition = level(0.3), direction = direction, terminal = false } }, gradient = "none" }))
+      local list = {}
+      for k, e in ipairs(info.events) do list[k] = e.t end
+      return list
+    end
+    local a = math.acos(0.3)
+    assert.close(times_of("down", 14), { a, 2 * math.pi + a, 4 * math.pi + a }, 1e-7)
+    assert.close(times_of("up", 14), { 2 * math.pi - a, 4 * math.pi - a }, 1e-7)
+    assert.close(times_of("both", 7), { a, 2 * math.pi - a }, 1e-7)
+    assert.close(times_of("up", -7), { a - 2 * math.pi }, 1e-7)                     -- as the solve goes
+    local list = { { condition = level(0.5), terminal = false }, level(-0.5), { condition = level(-2) } }
+    local z, info, t, _ = gq.odeint(turn, gq.tensor({ 1, 0 }, f64), { 0, 10 }, with(tight, { event = list }))
+    assert.close(z, { -0.5, -math.sqrt(0.75) }, 1e-7)
+    assert.close(t:item(), math.pi * 2 / 3, 1e-8)
+    assert.same({ 1, 2 }, { info.events[1].event, info.events[2].event })
+    z, _, t = gq.odeint(turn, gq.tensor({ 1, 0 }, f64), { 0, 1, 3, 4 }, with(tight, { event = list }))
+    assert.close(z[2], { math.cos(1), -math.sin(1) }, 1e-7)
+    assert.same(z[3]:totable(), z[4]:totable())
+    assert.close(t:item(), math.pi * 2 / 3, 1e-8)
+    assert.same({ 4, 2 }, z.shape)
+    z, info, t = gq.odeint(turn, gq.tensor({ 1, 0 }, f64), { 0, 0.5 }, with(tight, { event = list }))
+    assert.same({ {}, 0.5 }, { info.events, t:item() })
+    assert.close(z, { math.cos(0.5), -math.sin(0.5) }, 1e-7)
+  end)
+
+  it("takes what happens at once in its order, and states of several tensors", function()
+    local seen = {}
+    local function note(k) return function(_, z) seen[#seen + 1] = k return z end end
+    local z, info = gq.odeint(function(_, z) return { z[2], -z[1] } end, { gq.ones(1, f64), gq.zeros(1, f64) },
+      { 0, 2, 4 }, with(tight, { event = {
+        { condition = function(_, z) return z[1] - 0.5 end, terminal = false, apply = note "a" },
+        { condition = function(_, z) return 2 * z[1] - 1 end, terminal = false, apply = note "b" } } }))
+    assert.same({ "a", "b" }, seen)
+    assert.equal(2, #info.events)
+    assert.close(z[1][3]:item(), math.cos(4), 1e-7)
+    assert.same({ 3, 1 }, z[2].shape)
+  end)
+
+  it("says what is wrong", function()
+    local function refused(words, event, times, more)
+      helper.raises(words, gq.odeint, turn, gq.ones(2), times or { 0, 1 }, with({ event = event }, more or {}))
+    end
+    refused("a function list condition direction", {})
+    refused("event 1 unknown option 'when'", { { when = height } })
+    refused("event 2 'condition' missing", { { condition = height }, {} })
+    refused("direction up, down, both \"rising\"", { { condition = height, direction = "rising" } })
+    refused("terminal true or false", { { condition = height, terminal = "no" } })
+    refused("apply a function", { { condition = height, apply = 3 } })
+    refused("two times", { { condition = height } }, { 0 })
+    refused("dense", { { condition = height } }, nil, { dense = true })
+    for dtype in pairs(eps) do
+      local z0 = gq.tensor({ 1, 0 }, { dtype = dtype })
+      helper.raises("pile up at t = 1.354 terminal", gq.odeint, fall, z0, { 0, 5 }, { event = { { condition = height,
+        direction = "down", terminal = false,
+        apply = function(_, z) return gq.stack({ z[1], -0.5 * z[2] }, 1) end } } })
+    end
+    refused("apply returns the state", { { condition = function(_, z) return z[1] - 1.2 end, terminal = false,
+      apply = function() end } })
+  end)
+end)

@@ -30,6 +30,7 @@ load("files")                    -- gq.save, gq.load, gq.checkpoint, gq.json
 load("keeper")                   -- gq.checkpoint.keeper, gq.checkpoint.describe
 load("interpolant")              -- odeint's opts.dense
 load("solve")                    -- odeint's events and grid points
+load("events")                   -- odeint's lists of events
 load("states")                   -- odeint's states of several tensors
 load("regularise")               -- gq.jet, gq.steer, odeint's regularisers
 load("interpolate")              -- gq.interpolate, gq.cde

@@ -143,6 +143,8 @@ end
 
 -- gq.odeint's part in Lua: bindings/l_solve.c calls it.
 function core.odeint(f, z0, t, opts)
+  local event = type(opts) == "table" and opts.event
+  if type(event) == "table" and not core.is_callable(event) then return core.with_events(f, z0, t, opts) end
   local p, back = { f = f, z0 = z0, t = t, opts = own_points(f, opts) }, {}
   back[#back + 1] = core.regularised(p) or core.pack(p)
   if type(p.opts) == "table" then

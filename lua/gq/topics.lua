@@ -148,6 +148,8 @@ after the solve
   peak_bytes; lowering: how programs ran, on the CPU "threads", on CUDA "tiles" (a kernel for all
     slices of rows) or "ops" (a kernel an operation)
   event_t, nfe_event: of an event, the time (absent if there was none) and what it took to find it
+  events, parts: of a list of events, which happened when, and the info of each solve between them (nfe, steps and
+    rejected are their sums; what the backward pass counts is in each)
   regularisers: ?regularise
 after a backward pass
   nfe_backward: evaluations, nodes included; steps_backward, rejected_backward, restarts
@@ -237,6 +239,13 @@ event: of gq.odeint: a function of (t, z), and the solve ends where it changes s
   surface, and its gradient is that of the event's time, too
   function hits(t, z) return z:narrow(1, 1, 1):squeeze(1) end
   z, info, t_hit = gq.odeint(f, z0, {0, 10}, {event = hits})
+or a list of {condition = function(t, z), direction = "up" | "down" | "both" (default), terminal = true (default) |
+  false, apply = function(t, z) -> the state from which the solve goes on}: then also between many times; gradients go
+  through all of it. info.events: {{event = which of the list, t = when}, ...}; behind a terminal event the states are
+  that one, and with two times the result is the state at the end, info and its time
+  bounce = {condition = function(t, z) return z[1] end, direction = "down", terminal = false,
+    apply = function(t, z) return gq.stack{z[1], -0.8 * z[2]} end}
+  z, info = gq.odeint(f, z0, gq.linspace(0, 4, 41), {event = {bounce}})
 Where f itself jumps at known times: grid_points = {1, 2}]]
 
 docs.plots = [[
