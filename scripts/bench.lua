@@ -13,6 +13,8 @@ local o = gq.cli {
   about = "Time training steps of the paper's problems.",
   more = [[
 work: nested_spheres, sines50, sines10, sines_irregular, ou, crossing, or all.
+gradients: engines of gq.odeint; for ou also sde_direct, sde_aca, sde_reversible, sde_adjoint: those of gq.sdeint along
+Brownian paths, by reversible Heun with steps of 0.01.
 columns: seconds is the median step, minimum the fastest; GFLOP/s counts the products of f and its derivatives;
 peak is the solver's memory; error is |g - r| / |r| of the gradient g by all parameters and of r, that of a tight
 solve in float64; products, elementwise and rest are shares of a step, on the calling thread, of the solver's
@@ -34,7 +36,8 @@ if not o then return end
 if o.threads > 0 then gq.set_threads(o.threads) end
 
 local function solver(gradient)
-  local options = gq.solver_options(o)
+  local options, sde = gq.solver_options(o), gradient:match("^sde_(.+)$")
+  if sde then return { gradient = sde, method = "reversible_heun", dt = 0.01 } end
   options.gradient, options.gq.nodes = gradient, math.tointeger(tonumber(o.nodes)) or o.nodes
   return options
 end
@@ -97,9 +100,9 @@ function problems.ou()
       local xi = gq.randn({ cosines, #z0, 1 }, { seed = step }):to(net:parameters()[1].dtype)
       return gq.wong_zakai(sde, { cosines = cosines, t0 = 0, t1 = 10, xi = xi })
     end
-    return { net = net, all = net, loss = loss, field = field }
+    return { net = net, all = net, loss = loss, field = field, sde = sde }
   end
-  return { widths = { 5, 20, 50, 100 }, make = make, z0 = z0, times = times, rates = "train_ou" }
+  return { sde = true, widths = { 5, 20, 50, 100 }, make = make, z0 = z0, times = times, rates = "train_ou" }
 end
 
 function problems.crossing()
@@ -117,8 +120,14 @@ end
 
 local function field_of(model, step) return model.field and model.field(step) or model.net end
 
+local function solve(problem, model, options, step, f)
+  if not options.dt then return gq.odeint(f or field_of(model, step), problem.z0, problem.times, options) end
+  options.seed = step
+  return gq.sdeint(model.sde, problem.z0, problem.times, options)
+end
+
 local function gradient_step(problem, model, options, step)
-  local z, info = gq.odeint(field_of(model, step), problem.z0, problem.times, options)
+  local z, info = solve(problem, model, options, step)
   model.loss(z):backward()
   return info
 end
@@ -134,7 +143,7 @@ local function gradient_step_in_parts(problem, model, options, step)
     return dz
   end
   local started = gq.clock()
-  local z, info = gq.odeint(f, problem.z0, problem.times, options)
+  local z, info = solve(problem, model, options, step, f)
   local forward = gq.clock() - started
   local y = z:detach()
   y.requires_grad = true
@@ -199,9 +208,10 @@ local function run(problem, width, gradient, seed)
   end
   local seconds = median(times)
   local function share(k) return o.profile and median(shares[k]) or nil end
+  local against = o.error and not options.dt and gradient_error(problem, model, width, options, #times + 2) or nil
   return { seconds = seconds, minimum = times[1], products = share(1), elementwise = share(2), rest = share(3),
     gflops = median(rates), outside = inside and median(outside),
-    info = info, error = o.error and gradient_error(problem, model, width, options, #times + 2) or nil }
+    info = info, error = against }
 end
 
 -- The median over the runs of each number, and the last run's counts.
@@ -231,7 +241,7 @@ local columns = {          -- title, its width, format, value
   { "GFLOP/s", "%8s", "%8.2f", function(r) return r.gflops end },
   { "peak MB", "%8s", "%8.2f", function(r) return r.peak_bytes / 1e6 end },
 }
-if o.error then columns[#columns + 1] = { "error", "%9s", "%9.1e", function(r) return r.error end } end
+if o.error then columns[#columns + 1] = { "error", "%9s", "%9.1e", function(r) return r.error or 0 / 0 end } end
 if o.outside then
   columns[#columns + 1] = { "outside", "%8s", "%7.1f%%", function(r) return 100 * r.outside end }
 end
@@ -243,13 +253,13 @@ if o.profile then
 end
 
 local function print_title()
-  local cells = { ("%-16s %6s  %-9s"):format("work", "width", "gradient") }
+  local cells = { ("%-16s %6s  %-14s"):format("work", "width", "gradient") }
   for _, c in ipairs(columns) do cells[#cells + 1] = c[2]:format(c[1]) end
   print(table.concat(cells, " ") .. "  evaluations forward / back, nodes")
 end
 
 local function print_row(r)
-  local cells = { ("%-16s %6d  %-9s"):format(r.work, r.width, r.gradient) }
+  local cells = { ("%-16s %6d  %-14s"):format(r.work, r.width, r.gradient) }
   for _, c in ipairs(columns) do cells[#cells + 1] = c[3]:format(c[4](r)) end
   print(("%s  %d / %d, %d"):format(table.concat(cells, " "), r.nfe, r.nfe_backward, r.nodes))
 end
@@ -266,6 +276,10 @@ for _, name in ipairs(o.work[1] == "all" and order or o.work) do
   local problem = problems[name]()
   for _, width in ipairs(o.widths or problem.widths) do
     for _, gradient in ipairs(o.gradients) do
+      if gradient:find "^sde_" and not problem.sde then
+        io.stderr:write(("%s is no stochastic equation: gradients %s is for ou\n"):format(name, gradient))
+        os.exit(2, true)
+      end
       local r = measure(problem, width, gradient)
       r.work, r.width, r.gradient, r.threads = name, width, gradient, gq.threads()
       print_row(r)

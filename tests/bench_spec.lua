@@ -29,6 +29,15 @@ describe("scripts/bench.lua", function()
     end
   end)
 
+  it("takes the engines of stochastic equations where there is one", function()
+    local r = bench("--work ou --widths 4 --steps 1 --gradients sde_reversible --error --outside")[1]
+    assert.same({ "sde_reversible", 1001, 2000 }, { r.gradient, r.nfe, r.nfe_backward })
+    assert.truthy(r.seconds > 0 and r.outside < 1)
+    assert.is_nil(r.error)                             -- the reference is that of another equation
+    local text = io.popen(gqlua .. " scripts/bench.lua --work crossing --gradients sde_direct 2>&1"):read("a")
+    assert.truthy(text:find("no stochastic equation", 1, true))
+  end)
+
   it("counts 2 operations a weight, row and unit", function()
     -- One step, so that median rate times median seconds is its count.
     local r = bench("--work crossing --widths 10 --steps 1 --gradients gq")[1]
