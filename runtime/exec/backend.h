@@ -10,6 +10,7 @@
 
 struct gq_layout;
 typedef struct gq_text gq_text;   /* compile.h: a text that grows */
+typedef struct gq_course gq_course;
 
 /* A way to run programs, with a layout and slices of its own. */
 typedef struct gq_lowering {
@@ -39,7 +40,28 @@ struct gq_backend {
   /* One operation but a VIEW, into a contiguous result that is there; all tensors are on the device. */
   int (*apply)(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr, gq_tensor *out);
   const gq_lowering *lowering;
-  int (*advance)(void *walk);  /* many attempts of a solve until something halts it, or NULL */
+  int (*advance)(gq_course *c);   /* attempts until something halts it, or NULL: it makes them one by one */
+};
+
+enum { GQ_COURSE_STATES = 4, GQ_COURSE_READS = 8 };
+/* Attempts one after the other, the device decides over each (method/pilot.h). Numbers of inputs and outputs are as in
+** `in` and `out`, which are those of an attempt that the host would make. */
+struct gq_course {
+  void *pilot;                 /* the host's; it has flown after `advance` */
+  size_t bytes;
+  int attempts, steps;
+  const gq_program *prog[2];   /* of each class of slices */
+  int nslices;
+  const int *class_of;
+  void *const *arena;          /* [steps][nslices] */
+  int nin, nout;
+  const void *const *in;       /* [nslices][nin] */
+  void *const *out;            /* [nslices][nout] */
+  int nread, nmove, nsum;
+  struct { int k; size_t at; } read[GQ_COURSE_READS];   /* an input that is in the pilot, at so many bytes */
+  /* What step i reads from at[i] and leaves in at[i + 1]: whole arrays. */
+  struct { int in, out; void *const *at; } move[GQ_COURSE_STATES];
+  int sum[GQ_COURSE_STATES];   /* outputs that the pilot judges by */
 };
 
 extern const gq_backend gq_cpu_backend;

@@ -54,8 +54,7 @@ void gq_attempt_times(gq_attempt *a, double t, double h, double t1) {
   gq_stepinput *in = a->shared;
   in->t = from, in->h = h, in->rtol = a->tol.rtol;
   a->limit = gq_attempt_limit(a, t, dir);
-  in->ht = from == t && to == t1 ? h : dir * fmax(dir * (to - from), 0);
-  in->ht = gq_control_within(from, in->ht, a->limit);
+  in->ht = gq_control_span(t, t1, h, from, to, a->limit);
 }
 
 double gq_attempt_stage(const gq_attempt *a, double c) {

@@ -3,7 +3,7 @@
 ** first step. Hairer, Norsett & Wanner II.4; PI and PID: Soderlind 2003, in the form
 ** h_new = h * safety * r_n^-(p+i+d)/k * r_n-1^(p+2d)/k * r_n-2^-d/k, k the error order.
 **
-** Plain C99 over doubles, nothing called but mathematics: walk.c, lanes.c and the texts of kernels take it as it stands.
+** Plain C99 over doubles, nothing called but mathematics: walk.c, lanes.c and kernels (pilot.h) take it as it stands.
 */
 #ifndef GQ_CONTROL_H
 #define GQ_CONTROL_H
@@ -117,12 +117,23 @@ static inline double gq_control_within(double t, double h, double limit) {
   double dir = h < 0 ? -1 : 1;
   while (h != 0 && dir * (t + h - limit) > 0) {
     double less = h - (t + h - limit);
-    h = dir * less <= 0 ? 0 : less != h ? less : nextafter(h, 0);
+    h = dir * less <= 0 ? 0 : less != h ? less : nextafter(h, 0.0);
   }
   return h;
 }
 
+/* h as it makes times of evaluations: from `from` for t to `to` for t1. */
+static inline double gq_control_span(double t, double t1, double h, double from, double to, double limit) {
+  double dir = h < 0 ? -1 : 1;
+  return gq_control_within(from, from == t && to == t1 ? h : dir * fmax(dir * (to - from), 0.0), limit);
+}
+
 /* ---- after an attempt ---- */
+
+/* One more of the slices' sums of squares, or of their largest numbers. */
+static inline double gq_control_gather(double sum, double v, bool largest) {
+  return !largest ? sum + v : v > sum || v != v ? v : sum;
+}
 
 /* Factor from a step to the next proposal. */
 static inline double gq_control_factor(const gq_controller *c, int error_order, double ratio, const double last[2]) {

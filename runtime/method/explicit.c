@@ -3,6 +3,8 @@
 */
 #include "explicit.h"
 
+#include "pilot.h"
+
 #include <math.h>
 
 /* The pointers of one program a slice. */
@@ -162,11 +164,8 @@ static double state_scalar_of(const gq_attempt *a, int s, int i) {
 static double part_square(const gq_attempt *a, int first, int p) {
   const gq_field *f = a->field;
   double sum = 0;
-  for (int s = 0; s < f->nslices; s++) {
-    double v = scalar_of(a, s, first + p);
-    if (a->tol.max_norm) sum = v > sum || v != v ? v : sum;
-    else sum += v;
-  }
+  for (int s = 0; s < f->nslices; s++)
+    sum = gq_control_gather(sum, scalar_of(a, s, first + p), a->tol.max_norm);
   double n = a->tol.max_norm ? 1 : gq_numel(f->shape);
   return n ? sum / n : 0;
 }
@@ -248,6 +247,39 @@ int gq_program_attempt(gq_attempt *a, gq_control *c, double *ratio) {
   return GQ_OK;
 }
 
+/* ---- many, by a device ---- */
+
+static void read_by(gq_course *c, int k, size_t at) { c->read[c->nread].k = k, c->read[c->nread++].at = at; }
+
+/* One program a slice and nothing given along the way, no products, one norm for a part. */
+static bool flies(const gq_attempt *a) {
+  const gq_steplayout *l = &a->st->l;
+  bool sums = false;
+  for (int i = 0; i < GQ_SUMS; i++) sums = sums || l->sum[i] >= 0;
+  return a->field->nslices > 1 && a->st->kind.adaptive && l->dq < 0 && !l->given && !l->extra && l->w < 0 &&
+         !a->tol.split && !sums;
+}
+
+static void course(gq_attempt *a, gq_course *c) {
+  const gq_steplayout *l = &a->st->l;
+  const gq_field *f = a->field;
+  const program *own = a->own;
+  int parts = l->parts;
+  for (int s = 0; s < f->nslices; s++) bind_slice(a, s);
+  c->nslices = f->nslices, c->class_of = f->class_of;
+  for (int i = 0; i < 2; i++) c->prog[i] = a->st->code.prog[i];
+  c->nin = l->nin, c->nout = l->nout, c->in = own->in, c->out = own->out;
+  read_by(c, l->t, offsetof(gq_pilot, from)), read_by(c, l->h, offsetof(gq_pilot, h));
+  read_by(c, l->ht, offsetof(gq_pilot, ht)), read_by(c, l->rtol, offsetof(gq_pilot, rtol));
+  for (int p = 0; p < parts; p++) {
+    read_by(c, l->atol + p, offsetof(gq_pilot, atol) + p * sizeof(double));
+    c->sum[p] = l->err + p, c->sum[parts + p] = l->err3 + p;
+    c->move[p].in = l->y + p, c->move[p].out = l->y1 + p;
+    c->move[parts + p].in = l->f + p, c->move[parts + p].out = l->f1 + p;
+  }
+  c->nsum = l->err3 < 0 ? parts : 2 * parts, c->nmove = l->carry ? 2 * parts : parts;
+}
+
 /* ---- after it ---- */
 
 int gq_program_phase(gq_attempt *a, int phase) {
@@ -291,5 +323,7 @@ const gq_stepclass gq_explicit = { .program = true,
                                    .init = gq_program_init,
                                    .done = gq_program_done,
                                    .attempt = gq_program_attempt,
+                                   .flies = flies,
+                                   .course = course,
                                    .phase = gq_program_phase,
                                    .slope = gq_program_slope };

@@ -10,6 +10,7 @@
 
 struct gq_attempt;
 struct gq_builder;
+struct gq_course;
 struct gq_field;
 struct gq_pulled;
 struct gq_stepper;
@@ -29,6 +30,9 @@ typedef struct gq_stepclass {
   /* Try the attempt's step: y1, f1, x1. *ratio: its error in tolerances (0: fixed steps), NaN if something was not
   ** finite, infinite if a stage did not converge. */
   int (*attempt)(struct gq_attempt *a, gq_control *c, double *ratio);
+  /* May a device make many attempts by itself? NULL: never. And what it has to know of them. */
+  bool (*flies)(const struct gq_attempt *a);
+  void (*course)(struct gq_attempt *a, struct gq_course *c);
   /* Later phases of a step: 0 the step again, 1 its interpolant and products, 2 its derivative. */
   int (*phase)(struct gq_attempt *a, int phase);
   void *(*slope)(const struct gq_attempt *a, int i, int part, int slice);

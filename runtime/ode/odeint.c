@@ -47,14 +47,28 @@ static int next_state(forward *fw) {
   gq_solution *s = fw->s;
   gq_walk *w = &fw->w;
   gq_steps *st = &s->steps;
+  size_t unused = 0;
   s->over = s->limited && s->bytes > s->o.memory_limit;
   if (s->over) return GQ_ENOMEM; /* gq_odeint goes on with another engine */
   GQ_TRY(gq_steps_room(st, st->n + 2, true, NULL));
-  GQ_TRY(gq_step_state_get(s->plan, s->keeps, &s->bytes, &st->state[st->n + 1]));
+  if (!st->state[st->n + 1]) GQ_TRY(gq_step_state_get(s->plan, s->keeps, &unused, &st->state[st->n + 1]));
+  s->bytes += gq_step_state_bytes(s->plan, s->keeps);
   const gq_step_state *next = st->state[st->n + 1];
   w->a.y1[0] = next->y, w->a.f1[0] = next->f;
   memcpy(w->a.x1, next->x, sizeof next->x);
   if (s->keeps & GQ_STEP_ACTIVATIONS) w->a.arena = st->state[st->n]->arena;
+  return GQ_OK;
+}
+
+/* The same for steps that a device takes ahead. */
+static int place(gq_walk *w, int i, void **y, void **f, void ***arena) {
+  gq_solution *s = ((forward *)w->context)->s;
+  int64_t n = s->steps.n + i;
+  size_t unused = 0;
+  GQ_TRY(gq_steps_room(&s->steps, n + 2, true, NULL));
+  gq_step_state **state = &s->steps.state[n];
+  if (!state[1]) GQ_TRY(gq_step_state_get(s->plan, s->keeps, &unused, &state[1]));
+  *y = state[1]->y, *f = state[1]->f, *arena = state[0]->arena;
   return GQ_OK;
 }
 
@@ -298,6 +312,7 @@ static int forward_run(gq_solution *s, const gq_problem *p_, int *k) {
   if (s->along.path)
     w->fill_path = fill_noise, w->context = &s->along, w->a.w = s->along.packed, w->c.rest = REST,
     w->returns = true;
+  else w->context = &fw, w->place = states(s) ? place : NULL, w->flies = !p_ || !p_->event_;
   size_t before = s->bytes;
   int status = gq_walk_init(w, &s->plan->forward, s->bind, s->plan->arena);
   s->bytes += w->a.bytes;
@@ -306,6 +321,7 @@ static int forward_run(gq_solution *s, const gq_problem *p_, int *k) {
   if (status == GQ_OK && p_ && p_->event_)
     status = gq_event_new(p_->event_, p_->nevent, p_->event_capture, s->plan->field, &fw.event);
   if (status == GQ_OK) status = gq_explain(s, forward_loop(&fw, k));
+  s->bytes += gq_ahead_bytes(w);
   s->record_bytes = s->bytes - before;
   forward_info(&fw, &s->info, status);
   if (states(s)) gq_steps_give_back(&s->steps, s->plan, s->steps.n + 1, s->steps.room); /* that of no step */

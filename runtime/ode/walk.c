@@ -62,11 +62,13 @@ int gq_walk_init(gq_walk *w, const gq_stepper *st, const gq_binding *b, void **a
   w->c.last[0] = w->c.last[1] = 1;
   w->c.reach = a->field->timed || st->l.given ? gq_tableau_reach(st->m) : 1;
   int status = st->m->steps->init(a);
+  w->flies = w->flies && a->field->on->advance && st->m->steps->flies && st->m->steps->flies(a);
   if (status != GQ_OK) gq_walk_done(w);
   return status;
 }
 
 void gq_walk_done(gq_walk *w) {
+  gq_ahead_done(w);
   if (w->a.own) w->a.st->m->steps->done(&w->a);
   w->a.own = NULL;
   if (w->a.shared) gq_unshare(w->a.field->on, w->a.shared);
@@ -215,6 +217,19 @@ static void came_back(gq_walk *w) {
   w->c.clamped = false;
 }
 
+static int try_step(gq_walk *w, int *verdict) {
+  gq_attempt *a = &w->a;
+  bool there = false;
+  double ratio;
+  if (w->flies) GQ_TRY(gq_ahead_attempt(w, &there, verdict));
+  if (there) return GQ_OK;
+  GQ_TRY(begin(w, gq_control_propose(&w->c, a->t)));
+  if (gq_control_stuck(&w->c, a->t, a->h)) return fail_stuck(w);
+  GQ_TRY(attempt(w, &ratio));
+  *verdict = gq_control_judge(&w->c, w->controller, a->st->m->error_order, a->h, ratio);
+  return GQ_OK;
+}
+
 int gq_walk_step(gq_walk *w, double stop, bool clamp) {
   gq_attempt *a = &w->a;
   bool back = comes_back(w, stop);
@@ -222,12 +237,9 @@ int gq_walk_step(gq_walk *w, double stop, bool clamp) {
   if (w->c.reach > 1) w->c.limit = gq_attempt_limit(a, a->t, stop < a->t ? -1 : 1);
   if (!a->st->kind.adaptive) return step_fixed(w);
   for (;;) {
-    double ratio;
-    GQ_TRY(begin(w, gq_control_propose(&w->c, a->t)));
-    if (gq_control_stuck(&w->c, a->t, a->h)) return fail_stuck(w);
-    GQ_TRY(attempt(w, &ratio));
-    gq_steplog_add(a->t, a->h, ratio, ratio <= 1);
-    gq_verdict v = gq_control_judge(&w->c, w->controller, a->st->m->error_order, a->h, ratio);
+    int v;
+    GQ_TRY(try_step(w, &v));
+    gq_steplog_add(a->t, a->h, w->c.ratio, v == GQ_ACCEPTED);
     if (v == GQ_ACCEPTED) break;
     w->rejected++;
     if (w->returns && w->nrefused < GQ_REFUSED_MOST && (!w->nrefused || w->refused[w->nrefused - 1] != a->t1))

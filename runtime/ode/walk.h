@@ -8,19 +8,26 @@
 
 enum { GQ_REFUSED_MOST = 64 };
 
+typedef struct gq_ahead gq_ahead;   /* ahead.c */
+
 typedef struct gq_walk {
   gq_attempt a;
   gq_control c;
   const gq_controller *controller;
   int (*fill_path)(struct gq_walk *w, double t, double h);   /* a.path of a step, where something is given */
   void *context;
+  bool flies;                  /* nothing but a decision comes between attempts: a device may make several at once; */
+  /* the i-th step from now ends in y and f there, and leaves what it leaves in arena[nslices] (NULL: anywhere); NULL:
+  ** anywhere at all */
+  int (*place)(struct gq_walk *w, int i, void **y, void **f, void ***arena);
+  gq_ahead *ahead;             /* those that it has made */
   int64_t steps, rejected, max_steps;
   bool returns;                /* steps stop at the ends of refused ones: what is known of a path must not choose them */
   int nrefused;
   double refused[GQ_REFUSED_MOST];   /* the nearest last */
 } gq_walk;
 
-/* With a.tol, a.jumps and c set; the states, and what else an attempt needs, are the caller's. arena: [nslices] of
+/* With a.tol, a.jumps, flies and c set; the states, and what else an attempt needs, are the caller's. arena: [nslices] of
 ** the steps' programs. */
 int gq_walk_init(gq_walk *w, const gq_stepper *st, const gq_binding *b, void **arena);
 void gq_walk_done(gq_walk *w);
@@ -45,6 +52,11 @@ void *gq_walk_slope(const gq_walk *w, int i, int part, int slice);
 void gq_walk_slope_all(const gq_walk *w, int i, int part, void *dst);
 /* Accept: y <- y1, f <- f1, x <- x1, t <- t1 (pointers swapped). */
 void gq_walk_commit(gq_walk *w);
+
+/* An attempt that a device has made, if there is one or some can be: a.h, a.t1, y1, f1, c, *verdict. */
+int gq_ahead_attempt(gq_walk *w, bool *there, int *verdict);
+size_t gq_ahead_bytes(const gq_walk *w);
+void gq_ahead_done(gq_walk *w);
 
 void gq_steplog_first(double h);
 void gq_steplog_add(double t, double h, double ratio, bool accepted);

@@ -181,6 +181,66 @@ describe("a training step", function()
     assert.is_true(launches <= 2 * (attempts + 2), text)   -- two sizes of slices: 70 = 3 * 18 + 16
   end)
 
+  it("is decided over by the device as by the host, and halts where it should", function()
+    local cases = [[
+      local function f(t, x) return gq.sin(x * 3) * (t * 4):cos() - x:mul(0.3) end
+      local function case(name, t, options, g)
+        local z0 = gq.randn({ 70, 3 }, { seed = 5, device = "cuda", dtype = options.dtype, requires_grad = true })
+        options.dtype = nil
+        gq.core.steplog(true)
+        local ok, z, info = pcall(gq.odeint, g or f, z0, t, options)
+        for _, row in ipairs(gq.core.steplog()) do io.write(("%%a %%a %%a %%s; "):format(table.unpack(row))) end
+        if not ok then return print(name, (tostring(z):gsub("0x%%x+", ""))) end
+        z:square():sum():backward()
+        io.write(("%%s\t%%a %%a "):format(name, z:sum():item(), z0.grad:sum():item()))
+        print(info.steps, info.rejected, info.nfe, info.t)
+      end
+      case("plain", { 0, 2 }, { gradient = "direct" })
+      case("back", { 2, 0.5, 0 }, { gradient = "direct", dtype = "float64" })
+      case("times", { 0, 0.1, 0.2, 0.25, 1, 1.1, 2 }, { gradient = "gq", rtol = 1e-6, dtype = "float64" })
+      case("dopri8", { 0, 0.3, 2 }, { method = "dopri8", gradient = "direct", rtol = 1e-7, dtype = "float64" })
+      case("tsit5", { 0, 2 }, { method = "tsit5", gradient = "aca", first_step = 1.9 })
+      case("norm", { 0, 1, 2 }, { norm = "max", gradient = "adjoint", overshoot = true })
+      case("jumps", { 0, 0.5, 2 }, { grid_points = { 0.7, 1.3 }, gradient = "aca" },
+        function(t, x) return gq.where(t:lt(0.7), x, gq.where(t:lt(1.3), -x, x * 2)) end)
+      case("most", { 0, 2 }, { max_steps = 5 })
+      case("least", { 0, 2 }, { min_step = 0.2, rtol = 1e-9 })
+      case("longest", { 0, 2 }, { max_step = 0.05, gradient = "aca" })
+      case("wild", { 0, 2 }, {}, function(_, x) return x:square() * 1e3 end)
+      case("nan", { 0, 2 }, {}, function(t, x) return (1 - t):sqrt() * x end)
+      case("pid", { 0, 3 }, { controller = { pcoeff = 0.2, icoeff = 0.4, dcoeff = 0.1 }, rtol = 1e-5, gradient = "gq" })
+    ]]
+    local function all(environment) return (run(environment, cases):gsub("%-nan", "nan")) end
+    local want = all "GQ_CUDA_HOST=1"
+    for _, what in ipairs { "most\t5 steps", "wild\tthe step", "nan\ta value that is not finite", "pid\t%-?0x" } do
+      assert.truthy(want:find(what), want)
+    end
+    for _, environment in ipairs { "", "GQ_EMU=shuffled GQ_EMU_LATE=1 GQ_CUDA_POISON=1" } do
+      local got, line = all(environment):gmatch "[^\n]+", 0
+      for text in want:gmatch "[^\n]+" do
+        line = line + 1
+        assert.is_true(text == got(), "case " .. line .. " differs with " .. environment)
+      end
+    end
+  end)
+
+  it("waits once for eight attempts, each of which is three launches at most", function()
+    local solve = [[
+      local z, info = gq.odeint(function(t, x) return gq.tanh(x) * (t * 5):cos() end,
+        gq.ones({70, 2}, {device = "cuda"}), {0, %d}, {gradient = "aca", rtol = 1e-6})
+      print("attempts", info.steps + info.rejected)]]
+    local function count(t)
+      local text = run("GQ_EMU_COUNT=1", solve, t)
+      local attempts, launches, waits = text:match "attempts\t(%d+).- (%d+) launches, (%d+) waits"
+      return tonumber(attempts), tonumber(launches), tonumber(waits)
+    end
+    local attempts, launches, waits = count(5)
+    local more, launched, waited = count(40)
+    assert.is_true(more - attempts >= 64, more - attempts)
+    assert.is_true(launched - launches <= 3 * (more - attempts + 8), launched - launches)
+    assert.is_true(waited - waits <= (more - attempts) / 8 + 2, waited - waits)
+  end)
+
   it("takes any number of tensors", function()
     local function sum(device)
       local parts = {}

@@ -2,37 +2,17 @@
 ** code.c -- a program by operations: a launch for each instruction, its groups compiled as one module. Numbers that the
 ** host holds (times, tolerances, sums that it decides by) travel in one copy before a phase and one after it.
 */
-#include "cuda.h"
+#include "code.h"
 
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { MOST = 1024 }; /* slices of a batch */
-
-typedef struct step {
-  gq_cufunction group;
-  int blocks;
-  gq_launch l;
-  size_t zero; /* bytes of the result to clear first */
-  int flag;    /* which indexing of its phase */
-} step;
-
-typedef struct code {
-  void *constant; /* on the device */
-  bool grouped;   /* groups are compiled for running by operations: at the first time */
-  gq_tile *tile;  /* [nphase] likewise, for slices side by side */
-  int *used;      /* of each phase, [nphase + 1] ends first: inputs, and outputs counted from nin */
-  int *indexing;  /* [nphase] how many look at indices */
-  step at[];
-} code;
 
 /* ---- lowering ---- */
 
 static int64_t cells(const gq_instr *in) { return gq_numel(in->as.group.shape); }
 
-static int lower_instr(const gq_instr *in, step *s) {
+static int lower_instr(const gq_instr *in, gq_cuda_step *s) {
   switch (in->kind) {
     case INSTR_GEMM:
       return gq_cuda_product(&s->l, in->as.gemm.dtype, &in->as.gemm.a, &in->as.gemm.b, in->as.gemm.flags,
@@ -56,7 +36,7 @@ static int lower_instr(const gq_instr *in, step *s) {
   }
 }
 
-static int load_groups(const gq_program *p, code *c) {
+static int load_groups(const gq_program *p, gq_cuda_code *c) {
   int *which = gq_calloc((size_t)p->ninstr + 1, sizeof *which),
       status = which ? GQ_OK : gq_nomem(sizeof *which);
   gq_text t = { 0 };
@@ -76,7 +56,7 @@ static int load_groups(const gq_program *p, code *c) {
   return status;
 }
 
-static int load_constants(const gq_program *p, code *c) {
+static int load_constants(const gq_program *p, gq_cuda_code *c) {
   size_t bytes = 0;
   for (int i = 0; i < p->ninstr; i++)
     for (int l = 0; l < p->instr[i].nloc; l++) {
@@ -90,7 +70,7 @@ static int load_constants(const gq_program *p, code *c) {
 }
 
 /* Which inputs and outputs each phase meets: only those are bound. */
-static int find_used(const gq_program *p, code *c) {
+static int find_used(const gq_program *p, gq_cuda_code *c) {
   size_t all = (size_t)p->nin + p->nout;
   bool *seen = gq_alloc(all + 1);
   c->used = gq_calloc((size_t)p->nphase + 1 + all * p->nphase, sizeof *c->used);
@@ -120,7 +100,7 @@ static int find_used(const gq_program *p, code *c) {
 }
 
 static int lower(gq_program *p) {
-  code *c = p->code = gq_calloc(1, sizeof *c + (size_t)p->ninstr * sizeof *c->at);
+  gq_cuda_code *c = p->code = gq_calloc(1, sizeof *c + (size_t)p->ninstr * sizeof *c->at);
   if (!c) return gq_nomem((size_t)p->ninstr * sizeof *c->at);
   p->arena = p->values;
   for (int i = 0; i < p->ninstr; i++) GQ_TRY(lower_instr(&p->instr[i], &c->at[i]));
@@ -131,7 +111,7 @@ static int lower(gq_program *p) {
 }
 
 static void release(gq_program *p) {
-  code *c = p->code;
+  gq_cuda_code *c = p->code;
   if (!c) return;
   gq_cuda_release(c->constant);
   gq_free(c->tile);
@@ -148,12 +128,6 @@ static int pack(gq_dtype d, const gq_layout *a, const gq_layout *b, int flags, i
 
 /* ---- what the host holds ---- */
 
-static struct {
-  pthread_mutex_t lock;
-  char *here, *there;
-  size_t room;
-} stage = { .lock = PTHREAD_MUTEX_INITIALIZER };
-
 typedef struct frame {
   const gq_program *p;
   char *arena;
@@ -161,54 +135,38 @@ typedef struct frame {
   size_t results;  /* where outputs of the host begin */
 } frame;
 
-static int make_room(size_t bytes) {
-  if (bytes <= stage.room) return GQ_OK;
-  size_t room = 2 * bytes + 1024;
-  char *here = gq_alloc(room), *there = gq_cuda_allocate(room);
-  if (!here || !there) {
-    gq_free(here);
-    gq_cuda_release(there);
-    return gq_nomem(room);
-  }
-  gq_free(stage.here);
-  gq_cuda_release(stage.there);
-  stage.here = here, stage.there = there, stage.room = room;
-  return GQ_OK;
-}
-
-static size_t rounded(size_t bytes) { return (bytes + 15) / 16 * 16; }
-
-/* Addresses for a phase: the device's own, or places in the stage. at[] holds what the caller gave. */
+/* Addresses for a phase: the device's own, or places in the gq_stage. at[] holds what the caller gave. */
 static int bring(const gq_program *p, int phase, void **at, void **host, size_t *results, size_t *total) {
-  const code *c = p->code;
+  const gq_cuda_code *c = p->code;
   size_t n[2] = { 0, 0 };
   for (int u = c->used[phase]; u < c->used[phase + 1]; u++) {
     int k = c->used[u];
     host[k] = gq_cuda_owns(at[k]) ? NULL : at[k];
-    if (host[k]) n[k >= p->nin] += rounded(p->bytes[k]);
+    if (host[k]) n[k >= p->nin] += gq_cuda_rounded(p->bytes[k]);
   }
   *results = n[0], *total = n[0] + n[1];
-  GQ_TRY(make_room(*total));
+  GQ_TRY(gq_cuda_stage_room(*total));
   n[1] = n[0], n[0] = 0;
   for (int u = c->used[phase]; u < c->used[phase + 1]; u++) {
     int k = c->used[u];
     size_t *top = &n[k >= p->nin];
     if (!host[k]) continue;
-    memcpy(stage.here + *top, host[k], p->bytes[k]); /* outputs too: some are added to */
-    at[k] = stage.there + *top;
-    *top += rounded(p->bytes[k]);
+    memcpy(gq_stage.here + *top, host[k], p->bytes[k]); /* outputs too: some are added to */
+    at[k] = gq_stage.there + *top;
+    *top += gq_cuda_rounded(p->bytes[k]);
   }
-  return gq_cuda_put(stage.there, stage.here, *total);
+  return gq_cuda_put(gq_stage.there, gq_stage.here, *total);
 }
 
 static int take(const gq_program *p, int phase, void *const *at, void *const *host, size_t results,
                 size_t total) {
-  const code *c = p->code;
+  const gq_cuda_code *c = p->code;
   if (results == total) return GQ_OK;
-  GQ_TRY(gq_cuda_get(stage.here + results, stage.there + results, total - results));
+  GQ_TRY(gq_cuda_get(gq_stage.here + results, gq_stage.there + results, total - results));
   for (int u = c->used[phase]; u < c->used[phase + 1]; u++) {
     int k = c->used[u];
-    if (k >= p->nin && host[k]) memcpy(host[k], stage.here + ((char *)at[k] - stage.there), p->bytes[k]);
+    if (k >= p->nin && host[k])
+      memcpy(host[k], gq_stage.here + ((char *)at[k] - gq_stage.there), p->bytes[k]);
   }
   return GQ_OK;
 }
@@ -220,14 +178,14 @@ static void *address(const frame *f, const gq_loc *l) {
     case LOC_ARENA: return f->arena + l->offset;
     case LOC_IN: return (char *)f->at[l->index] + l->offset;
     case LOC_OUT: return (char *)f->at[f->p->nin + l->index] + l->offset;
-    case LOC_CONST: return (char *)((const code *)f->p->code)->constant + l->offset;
+    case LOC_CONST: return (char *)((const gq_cuda_code *)f->p->code)->constant + l->offset;
     default: return NULL;
   }
 }
 
 static int run_instr(const frame *f, int i) {
   const gq_instr *in = &f->p->instr[i];
-  const step *s = &((const code *)f->p->code)->at[i];
+  const gq_cuda_step *s = &((const gq_cuda_code *)f->p->code)->at[i];
   void *at[GQ_GROUP_VALUES] = { NULL };
   if (in->kind == INSTR_GROUP) {
     for (int l = 0; l < in->nloc; l++)
@@ -243,7 +201,7 @@ static int run_instr(const frame *f, int i) {
 static int outside(const frame *f, int phase, int which, int64_t position) {
   for (int i = f->p->phase[phase]; i < f->p->phase[phase + 1]; i++) {
     const gq_instr *in = &f->p->instr[i];
-    if (in->kind != INSTR_INDEX || ((const code *)f->p->code)->at[i].flag != which) continue;
+    if (in->kind != INSTR_INDEX || ((const gq_cuda_code *)f->p->code)->at[i].flag != which) continue;
     bool adds = in->as.index.op == GQ_OP_INDEX_ADD || in->as.index.op == GQ_OP_SCATTER_ADD;
     const gq_shape *big = adds ? &in->as.index.out : &in->as.index.x;
     return gq_cuda_outside(in->as.index.op, address(f, &in->loc[2]), position,
@@ -253,7 +211,7 @@ static int outside(const frame *f, int phase, int which, int64_t position) {
 }
 
 static int run_phase(const gq_program *p, int phase, void *arena, void **at, void **host) {
-  const code *c = p->code;
+  const gq_cuda_code *c = p->code;
   size_t results, total;
   int which;
   int64_t position;
@@ -267,164 +225,23 @@ static int run_phase(const gq_program *p, int phase, void *arena, void **at, voi
 }
 
 static int group(const gq_program *p) {
-  code *c = p->code;
+  gq_cuda_code *c = p->code;
   if (!c->grouped) GQ_TRY(load_groups(p, c));
   c->grouped = true;
   return GQ_OK;
 }
 
 static int run(const gq_program *p, int phase, void *arena, const void *const *in, void *const *out) {
-  const code *c = p->code;
+  const gq_cuda_code *c = p->code;
   void *at[p->nin + p->nout + 1], *host[p->nin + p->nout + 1];
   for (int u = c->used[phase]; u < c->used[phase + 1]; u++) {
     int k = c->used[u];
     at[k] = k < p->nin ? (void *)(uintptr_t)in[k] : out[k - p->nin];
   }
-  pthread_mutex_lock(&stage.lock);
+  pthread_mutex_lock(&gq_stage.lock);
   int status = group(p);
   if (status == GQ_OK) status = run_phase(p, phase, arena, at, host);
-  pthread_mutex_unlock(&stage.lock);
-  return status;
-}
-
-/* ---- slices side by side ---- */
-
-static int load_tile(const gq_program *p, int phase) {
-  code *c = p->code;
-  const gq_launch **l = gq_calloc((size_t)p->ninstr + 1, sizeof *l);
-  size_t *zero = gq_calloc((size_t)p->ninstr + 1, sizeof *zero);
-  int *flag = gq_calloc((size_t)p->ninstr + 1, sizeof *flag), n = c->used[phase + 1] - c->used[phase];
-  int status = l && zero && flag ? GQ_OK : gq_nomem((size_t)p->ninstr * sizeof *l);
-  for (int i = 0; i < p->ninstr && status == GQ_OK; i++)
-    l[i] = &c->at[i].l, zero[i] = c->at[i].zero, flag[i] = c->at[i].flag;
-  if (status == GQ_OK)
-    status = gq_cuda_tile(p, phase, n, c->used + c->used[phase], l, zero, flag, &c->tile[phase]);
-  gq_free(l);
-  gq_free(zero);
-  gq_free(flag);
-  return status;
-}
-
-typedef struct sides {
-  const gq_program *p;
-  int phase, n, nin, nout;
-  void *const *arena;
-  const void *const *in;
-  void *const *out;
-} sides;
-
-enum { ARENA = -1 };
-
-/* Slice i's part of number k of inputs and outputs. */
-static char *given(const sides *s, int i, int k) {
-  if (k == ARENA) return s->arena[i];
-  return k < s->p->nin ? (char *)(uintptr_t)s->in[(size_t)i * s->nin + k]
-                       : s->out[(size_t)i * s->nout + k - s->p->nin];
-}
-
-/* How far a slice's part is from that of the one before; GQ_TABLE: now so, now so. */
-static int64_t step_of(const sides *s, int k) {
-  char *first = given(s, 0, k);
-  int64_t step = s->n > 1 ? given(s, 1, k) - first : 0;
-  for (int i = 2; i < s->n; i++)
-    if (given(s, i, k) - first != i * step) return GQ_TABLE;
-  return step;
-}
-
-/* What goes to the device before the kernel, and back after it: a part of the stage; without `fill` it is measured. */
-typedef struct cargo {
-  bool fill;
-  size_t top, results;
-} cargo;
-
-static gq_operand put_table(const sides *s, int k, cargo *c) {
-  gq_u64 *at = (gq_u64 *)(void *)(stage.here + c->top);
-  gq_operand o = { (gq_u64)(uintptr_t)stage.there + c->top, GQ_TABLE };
-  for (int i = 0; c->fill && i < s->n; i++) at[i] = (gq_u64)(uintptr_t)given(s, i, k);
-  c->top += rounded((size_t)s->n * sizeof *at);
-  return o;
-}
-
-/* The host's numbers: once where all slices have the same. Outputs too: some are added to. */
-static gq_operand put_numbers(const sides *s, int k, int64_t step, cargo *c) {
-  size_t bytes = s->p->bytes[k];
-  int n = step ? s->n : 1;
-  gq_operand o = { (gq_u64)(uintptr_t)stage.there + c->top, step ? (int64_t)rounded(bytes) : 0 };
-  for (int i = 0; i < n; i++, c->top += rounded(bytes))
-    if (c->fill) memcpy(stage.here + c->top, given(s, i, k), bytes);
-  return o;
-}
-
-static gq_operand put_operand(const sides *s, int k, cargo *c) {
-  char *first = given(s, 0, k);
-  int64_t step = step_of(s, k);
-  if (k != ARENA && !gq_cuda_owns(first)) return put_numbers(s, k, step, c);
-  return step == GQ_TABLE ? put_table(s, k, c) : (gq_operand){ (gq_u64)(uintptr_t)first, step };
-}
-
-/* Outputs last: they alone go back. */
-static void load(const sides *s, void *flags, gq_operand *of, cargo *c) {
-  const code *own = s->p->code;
-  const int *used = own->used + own->used[s->phase];
-  int n = own->used[s->phase + 1] - own->used[s->phase];
-  of[n + GQ_TILE_ARENA] = put_operand(s, ARENA, c);
-  of[n + GQ_TILE_CONSTANT] = (gq_operand){ .base = (gq_u64)(uintptr_t)own->constant };
-  of[n + GQ_TILE_FLAGS] = (gq_operand){ .base = (gq_u64)(uintptr_t)flags };
-  for (int u = 0; u < n; u++)
-    if (used[u] < s->p->nin) of[u] = put_operand(s, used[u], c);
-  c->results = c->top;
-  for (int u = 0; u < n; u++)
-    if (used[u] >= s->p->nin) of[u] = put_operand(s, used[u], c);
-}
-
-static int unload(const sides *s, const gq_operand *of, const cargo *c) {
-  const code *own = s->p->code;
-  const int *used = own->used + own->used[s->phase];
-  int n = own->used[s->phase + 1] - own->used[s->phase];
-  char *there = stage.there;
-  if (c->top == c->results) return GQ_OK;
-  GQ_TRY(gq_cuda_get(stage.here + c->results, there + c->results, c->top - c->results));
-  for (int u = 0; u < n; u++)
-    for (int i = 0; i < s->n && used[u] >= s->p->nin && !gq_cuda_owns(given(s, 0, used[u])); i++)
-      memcpy(given(s, i, used[u]), stage.here + (of[u].base - (gq_u64)(uintptr_t)there) + i * of[u].step,
-             s->p->bytes[used[u]]);
-  return GQ_OK;
-}
-
-static int run_tiles(const sides *s) {
-  const code *c = s->p->code;
-  int which, n = c->used[s->phase + 1] - c->used[s->phase] + GQ_TILE_MORE;
-  const gq_tile *tile = &c->tile[s->phase];
-  int64_t position;
-  void *flags = NULL;
-  gq_operand of[n];
-  cargo load_ = { 0 };
-  if (s->p->phase[s->phase] == s->p->phase[s->phase + 1]) return GQ_OK;
-  if (!tile->f) GQ_TRY(load_tile(s->p, s->phase));
-  if (c->indexing[s->phase]) GQ_TRY(gq_cuda_flag(0, &flags));
-  load(s, flags, of, &load_);
-  size_t args = n > GQ_TILE_DIRECT ? rounded(sizeof of) : 0;
-  GQ_TRY(make_room(load_.top + args));
-  load_ = (cargo){ .fill = true };
-  load(s, flags, of, &load_);
-  if (args) memcpy(stage.here + load_.top, of, sizeof of);
-  GQ_TRY(gq_cuda_put(stage.there, stage.here, load_.top + args));
-  gq_u64 at = (gq_u64)(uintptr_t)stage.there + load_.top;
-  GQ_TRY(gq_cuda_launch_near(tile->f, s->n, tile->shared, args ? (const void *)&at : of));
-  GQ_TRY(unload(s, of, &load_));
-  if (!flags) return GQ_OK;
-  GQ_TRY(gq_cuda_flagged(c->indexing[s->phase], &which, &position));
-  return which < 0
-           ? GQ_OK
-           : gq_fail(GQ_EINDEX, "an index at position %lld of a slice is outside", (long long)position + 1);
-}
-
-static int side(const gq_program *p, int phase, int n, void *const *arena, const void *const *in, int nin,
-                void *const *out, int nout) {
-  sides s = { p, phase, n, nin, nout, arena, in, out };
-  pthread_mutex_lock(&stage.lock);
-  int status = run_tiles(&s);
-  pthread_mutex_unlock(&stage.lock);
+  pthread_mutex_unlock(&gq_stage.lock);
   return status;
 }
 
@@ -449,20 +266,20 @@ enum { NARROW = 128, ROWS = 16 };
 static int slices(int64_t rows, int64_t width) {
   const char *given = getenv("GQ_CUDA_TILES");
   int64_t tile = given && *given ? atoll(given) : ROWS, n = tile > 0 ? rows / tile : 1;
-  return width > NARROW ? 1 : n < MOST ? (int)n : MOST;
+  return width > NARROW ? 1 : n < GQ_CUDA_SLICES ? (int)n : GQ_CUDA_SLICES;
 }
 
 const gq_lowering gq_cuda_lowering = {
   .name = "ops",
   .columns = false,
   .slices = slices,
-  .most = MOST,
+  .most = GQ_CUDA_SLICES,
   .lanes = 32,
   .points = 256,
   .pack = pack,
   .lower = lower,
   .run = run,
-  .side = side,
+  .side = gq_cuda_side,
   .release = release,
   .print = print,
 };

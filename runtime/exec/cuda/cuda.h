@@ -111,24 +111,6 @@ int gq_cuda_outside(gq_op op, const void *idx, int64_t position, int64_t n);   /
 /* One kernel for each distinct group, "g0", .., of arguments g0_of; which[i]: of instruction i. */
 int gq_cuda_groups(const gq_program *p, gq_text *t, int *which);
 
-/* ---- tile.c: a phase as one kernel ---- */
-
-/* Its operands (kernels.h): inputs and outputs that the phase uses, in that order, then these. */
-enum { GQ_TILE_ARENA, GQ_TILE_CONSTANT, GQ_TILE_FLAGS, GQ_TILE_MORE };
-enum { GQ_TILE_DIRECT = 240 };                 /* so many are its arguments; of more, where they are */
-typedef struct gq_operand {
-  gq_u64 base;
-  int64_t step;                                /* GQ_TABLE: base is that of an address for each block */
-} gq_operand;
-#define GQ_TABLE INT64_MIN
-typedef struct gq_tile {
-  gq_cufunction f;
-  size_t shared;                               /* bytes of a block */
-} gq_tile;
-/* used[n]: inputs, and outputs counted from nin. l[i], zero[i]: of instruction i. */
-int gq_cuda_tile(const gq_program *p, int phase, int n, const int *used, const gq_launch *const *l, const size_t *zero,
-                 const int *flag, gq_tile *out);
-
 /* ---- code.c, ops.c, vec.c ---- */
 
 extern const gq_lowering gq_cuda_lowering;

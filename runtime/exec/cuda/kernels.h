@@ -34,11 +34,45 @@ GQ_KERNEL(move, gq_move_args) {
 }
 
 //// tile
-/* Where a block's part of an operand is: a fixed step from that of the block before, or a table tells. */
-typedef struct gq_operand { gq_u64 base; long long step; } gq_operand;
+/* Where a block's part of an operand is: a fixed step from that of the block before, or (GQ_TABLE) an address of its own
+** in a table. turn: what a solve's step number n has is elsewhere, told by entry n turn of a table. */
+typedef struct gq_operand { gq_u64 base; long long step, turn; } gq_operand;
 #define GQ_TABLE INT64_MIN
-GQ_DEVICE char *gq_operand_at(const gq_operand *o, int block) {
-  return GQ_FAR(o->step == GQ_TABLE ? ((const gq_u64 *)GQ_FAR(o->base))[block] : o->base + (gq_u64)(o->step * block));
+GQ_DEVICE char *gq_operand_at(const gq_operand *o, int block, long long n) {
+  const gq_u64 *table = (const gq_u64 *)GQ_FAR(o->base) + n * o->turn;
+  if (o->step == GQ_TABLE) return GQ_FAR(table[block]);
+  return GQ_FAR((o->turn ? *table : o->base) + (gq_u64)(o->step * block));
+}
+
+//// land
+/* The last block of an attempt to come here decides, by the sums of all in their order: the same bits whoever is last. */
+GQ_REGION void gq_land(gq_pilot *p, const volatile double *sums) {
+  GQ_SHARED(int, last, 1)
+  GQ_SHARED(double, part, GQ_NT)
+  GQ_SHARED(double, sum, 2 * GQ_PILOT_PARTS)
+  GQ_EACH(i, 1) {
+    GQ_FENCE
+    last[0] = atomicAdd(&p->arrived, 1u) + 1 == p->blocks;
+  }
+  GQ_SYNC
+  if (!last[0]) return;
+  GQ_FENCE
+  for (int e = 0; e < p->parts * (p->third ? 2 : 1); e++)
+    for (int first = 0; first < (int)p->blocks; first += GQ_NT) {
+      const int some = (int)p->blocks - first < GQ_NT ? (int)p->blocks - first : GQ_NT;
+      GQ_EACH(i, some) part[i] = sums[e * (int)p->blocks + first + i];
+      GQ_SYNC
+      GQ_EACH(i, 1) {
+        double s = first ? sum[e] : 0;
+        for (int k = 0; k < some; k++) s = gq_control_gather(s, part[k], p->most);
+        sum[e] = s;
+      }
+      GQ_SYNC
+    }
+  GQ_EACH(i, 1) {
+    p->arrived = 0;
+    gq_pilot_judge(p, sum);
+  }
 }
 
 //// cell

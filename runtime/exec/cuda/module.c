@@ -91,13 +91,14 @@ static int take_image(gq_nvrtc p, image *out) {
 
 /* No contraction: what is to be fused says so. Headers of C are empty: the compiler knows what is in them. */
 static int compile(const char *text, image *out) {
-  static const char *const names[] = { "math.h", "stdint.h", "string.h" }, *const empty[] = { "", "", "" };
+  static const char *const names[] = { "math.h", "stdbool.h", "stdint.h", "string.h" };
+  static const char *const empty[] = { "", "", "", "" };
   char arch[32];
   const char *options[] = { arch, "--fmad=false", "--device-as-default-execution-space", "--std=c++17",
                             "-w" };
   gq_nvrtc p;
   snprintf(arch, sizeof arch, "--gpu-architecture=sm_%d%d", gq_cuda.major, gq_cuda.minor);
-  int error = gq_rtc.create(&p, text, "gqlua.cu", 3, empty, names);
+  int error = gq_rtc.create(&p, text, "gqlua.cu", 4, empty, names);
   if (error) return gq_fail(GQ_ESTATE, "cuda: NVRTC cannot begin (error %d)", error);
   error = gq_rtc.compile(p, 5, options);
   int status = error ? rtc_fail(p, error) : take_image(p, out);

@@ -4,6 +4,7 @@
 ** float atomics, one struct by value as the argument.
 **   GQ_EACH(i, n)   i < n, among the threads of a block     GQ_ALL(i, n)   among all threads of all blocks
 **   GQ_SYNC         a barrier: what a thread wrote before it, all threads of the block read after it
+**   GQ_FENCE        what this thread wrote before it, and knows that others wrote, other blocks may read
 **   GQ_FAR(x)       where an address of the device is       gq_dynamic      shared memory as large as the launch says
 ** The host runs the threads of a block as loops (GQ_LOOP, GQ_BACKWARDS) or as fibers that switch at barriers (GQ_FIBER).
 */
@@ -19,6 +20,7 @@ typedef unsigned long long gq_u64;
 extern __shared__ __align__(16) char gq_dynamic[];
 #define GQ_SHARED(T, name, n) __shared__ T name[n];
 #define GQ_SYNC __syncthreads();
+#define GQ_FENCE __threadfence();
 #define GQ_TILE ((int)blockIdx.x)
 #define GQ_BLOCK ((int)blockIdx.x)
 #define GQ_BLOCKS ((int)gridDim.x)
@@ -73,6 +75,7 @@ void gq_emu_shared(void *at, unsigned long long bytes);
   static T name[n];           \
   gq_emu_shared(name, sizeof name);
 #define GQ_TILE gq_emu_block
+#define GQ_FENCE
 #define GQ_BLOCK gq_emu_block
 #define GQ_BLOCKS gq_emu_blocks
 #if defined(GQ_FIBER)
@@ -94,6 +97,11 @@ void gq_emu_shared(void *at, unsigned long long bytes);
 #define GQ_ALL(i, n) for (long long i = (long long)GQ_BLOCK * GQ_NT; i < (n); i = GQ_NEXT(i))
 #endif
 #endif
+GQ_DEVICE unsigned atomicAdd(unsigned *p, unsigned v) {
+  unsigned old = *p;
+  *p = old + v;
+  return old;
+}
 GQ_DEVICE gq_u64 atomicMin(gq_u64 *p, gq_u64 v) {
   gq_u64 old = *p;
   if (v < old) *p = v;

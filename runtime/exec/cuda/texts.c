@@ -15,6 +15,8 @@ FILE_TEXT(text_prelude, "runtime/exec/cuda/prelude.h");
 FILE_TEXT(text_kernels, "runtime/exec/cuda/kernels.h");
 FILE_TEXT(text_vmath, "runtime/exec/cpu/vmath.h");
 FILE_TEXT(text_update, "runtime/exec/cpu/update.h");
+FILE_TEXT(text_control, "runtime/method/control.h");
+FILE_TEXT(text_pilot, "runtime/method/pilot.h");
 
 const char gq_cuda_dtype[GQ_NDTYPE][16] = { "float", "double", "long long", "unsigned char" };
 const char gq_cuda_suffix[GQ_NDTYPE][8] = { "f32", "f64", "i64", "bool" };
@@ -24,17 +26,35 @@ void gq_cuda_append(gq_text *t, const char *s) {
   for (size_t n = strlen(s); n; n -= n < 200 ? n : 200, s += 200) gq_text_put(t, "%.200s", s);
 }
 
+/* Files that are sections. */
+static const char *file_of(const char *name) {
+  if (strcmp(name, "optimisers") == 0) return text_update;
+  if (strcmp(name, "control") == 0) return text_control;
+  return strcmp(name, "pilot") == 0 ? text_pilot : NULL;
+}
+
+static void append_some(gq_text *t, const char *from, const char *to) {
+  for (; from < to; from += 200) gq_text_put(t, "%.*s", (int)(to - from < 200 ? to - from : 200), from);
+}
+
+/* But for a line that includes another of them, which comes before it. */
+static void append_file(gq_text *t, const char *s) {
+  const char *include = strstr(s, "#include \"");
+  if (include) append_some(t, s, include), s = strchr(include, '\n');
+  gq_cuda_append(t, s);
+}
+
 static void section(gq_text *t, const char *name) {
   char head[32];
   snprintf(head, sizeof head, "//// %s\n", name);
   const char *from = strstr(text_kernels, head), *to = from ? strstr(from + 5, "\n//// ") : NULL;
-  if (strcmp(name, "optimisers") == 0) {
-    gq_cuda_append(t, text_update);
+  if (file_of(name)) {
+    append_file(t, file_of(name));
     return;
   }
   if (!from) return;
   if (!to) to = from + strlen(from);
-  for (; from < to; from += 200) gq_text_put(t, "%.*s", (int)(to - from < 200 ? to - from : 200), from);
+  append_some(t, from, to);
   gq_text_put(t, "\n");
 }
 

@@ -4,14 +4,16 @@
 ** instructions that differ in addresses alone are one function. Values that no other phase reads, and inputs of products,
 ** are in the block's shared memory where they fit.
 */
-#include "cuda.h"
+#include "code.h"
 
 #include <stdio.h>
 #include <string.h>
 
 typedef struct tile {
   const gq_program *p;
+  const gq_cuda_code *code;
   int phase, n;
+  bool flies; /* with a decision at its end */
   const int *used;
   bool near;      /* values that the phase alone meets are in shared memory, */
   size_t *staged; /* [n] and so is a copy of an input, from here on; FAR: not */
@@ -74,6 +76,7 @@ static void put_address(tile *x, const gq_loc *l) {
 /* Bytes that blocks have of their own in functions. */
 static size_t fixed_bytes(const tile *x) {
   size_t n = 0;
+  if (x->flies) n += (GQ_NT + 2 * 2) * sizeof(double) + 16; /* gq_land */
   for (int i = 0; i < x->nparts; i++)
     if (x->part[i].kind == GQ_PART_REDUCE && x->part[i].few)
       n += GQ_NT * (sizeof(double) + sizeof(long long));
@@ -168,8 +171,9 @@ static void put_zero(tile *x, const gq_loc *l, size_t bytes) {
 }
 
 /* The rest of its arguments are numbers: 8 bytes each. */
-static int put_part(tile *x, int i, const gq_launch *l, int flag) {
+static int put_part(tile *x, int i) {
   const gq_instr *in = &x->p->instr[i];
+  const gq_launch *l = &x->code->at[i].l;
   gq_text t = { 0 };
   char type[32];
   int number;
@@ -186,7 +190,7 @@ static int put_part(tile *x, int i, const gq_launch *l, int flag) {
     gq_text_put(&x->body, "%s", k ? ", " : "");
     if (k < in->nloc) put_address(x, &in->loc[k]);
     else if (in->kind == INSTR_INDEX)
-      gq_text_put(&x->body, "at%d + %d", x->n + GQ_TILE_FLAGS, 8 * (flag % GQ_FLAGS));
+      gq_text_put(&x->body, "at%d + %d", x->n + GQ_TILE_FLAGS, 8 * (x->code->at[i].flag % GQ_FLAGS));
     else gq_text_put(&x->body, "0");
   }
   gq_text_put(&x->body, ");\n  GQ_SYNC\n");
@@ -196,43 +200,50 @@ static int put_part(tile *x, int i, const gq_launch *l, int flag) {
 static void put_entry(tile *x) {
   int n = x->n + GQ_TILE_MORE;
   bool direct = n <= GQ_TILE_DIRECT;
-  if (direct) gq_text_put(&x->t, "typedef struct tile_of { gq_operand of[%d]; } tile_of;\n", n);
-  else gq_text_put(&x->t, "typedef struct tile_of { gq_u64 of; } tile_of;\n");
-  gq_text_put(&x->t, "GQ_ENTRY(tile, tile_of) {\n  const gq_operand *of = %s;\n",
+  gq_text_put(&x->t, "typedef struct tile_of { gq_u64 pilot, sums; ");
+  if (direct) gq_text_put(&x->t, "gq_operand of[%d]; } tile_of;\n", n);
+  else gq_text_put(&x->t, "gq_u64 of; } tile_of;\n");
+  gq_text_put(&x->t, "GQ_ENTRY(%s, tile_of) {\n  const gq_operand *of = %s;\n", x->flies ? "attempt" : "tile",
               direct ? "a.of" : "(const gq_operand *)GQ_FAR(a.of)");
+  if (x->flies)
+    gq_text_put(&x->t, "  gq_pilot *pilot = (gq_pilot *)GQ_FAR(a.pilot);\n  if (pilot->halted) return;\n");
   for (int k = 0; k < n; k++)
-    gq_text_put(&x->t, "  char *const at%d = gq_operand_at(&of[%d], GQ_TILE);\n", k, k);
+    gq_text_put(&x->t, "  char *const at%d = gq_operand_at(&of[%d], GQ_TILE, %s);\n", k, k,
+                x->flies ? "pilot->accepted" : "0");
 }
 
-static int put_all(tile *x, const gq_launch *const *l, const size_t *zero, const int *flag) {
+static int put_all(tile *x) {
+  const gq_cuda_step *at = x->code->at;
   int from = x->p->phase[x->phase], to = x->p->phase[x->phase + 1];
   gq_text_put(&x->t, "#define GQ_TILED\n");
   gq_cuda_text(&x->t, "", (const char *[]){ "layout", "tile", NULL });
+  if (x->flies) gq_cuda_sections(&x->t, (const char *[]){ "control", "pilot", "land", NULL });
   GQ_TRY(gq_cuda_groups(x->p, &x->t, x->which));
   for (int i = from; i < to; i++)
-    if (l[i]->blocks) GQ_TRY(add_part(x, &l[i]->part));
+    if (at[i].l.blocks) GQ_TRY(add_part(x, &at[i].l.part));
   place(x);
   for (int i = from; i < to; i++) {
-    if (zero[i]) put_zero(x, &x->p->instr[i].loc[0], zero[i]);
+    if (at[i].zero) put_zero(x, &x->p->instr[i].loc[0], at[i].zero);
     if (x->p->instr[i].kind == INSTR_GROUP) GQ_TRY(put_group(x, i));
-    else if (l[i]->blocks) GQ_TRY(put_part(x, i, l[i], flag[i]));
+    else if (at[i].l.blocks) GQ_TRY(put_part(x, i));
   }
   put_entry(x);
   put_staging(x);
   if (x->body.s) gq_cuda_append(&x->t, x->body.s);
+  if (x->flies) gq_text_put(&x->t, "  gq_land(pilot, (const double *)GQ_FAR(a.sums));\n");
   gq_text_put(&x->t, "}\n");
   return x->t.failed || x->body.failed ? gq_nomem(x->t.room) : GQ_OK;
 }
 
-int gq_cuda_tile(const gq_program *p, int phase, int n, const int *used, const gq_launch *const *l,
-                 const size_t *zero, const int *flag, gq_tile *out) {
-  tile x = { .p = p, .phase = phase, .n = n, .used = used };
+int gq_cuda_tile(const gq_program *p, int phase, bool flies, gq_tile *out) {
+  const gq_cuda_code *c = p->code;
+  tile x = { .p = p, .code = c, .phase = phase, .flies = flies };
+  x.n = c->used[phase + 1] - c->used[phase], x.used = c->used + c->used[phase];
   x.which = gq_calloc((size_t)p->ninstr + 1, sizeof *x.which);
   x.region = gq_calloc((size_t)p->ninstr + 1, sizeof *x.region);
-  x.staged = gq_calloc((size_t)n + 1, sizeof *x.staged);
-  int status = x.which && x.region && x.staged ? put_all(&x, l, zero, flag)
-                                               : gq_nomem((size_t)p->ninstr * sizeof *x.which);
-  if (status == GQ_OK) status = gq_cuda_kernel(x.t.s, "tile", &out->f);
+  x.staged = gq_calloc((size_t)x.n + 1, sizeof *x.staged);
+  int status = x.which && x.region && x.staged ? put_all(&x) : gq_nomem((size_t)p->ninstr * sizeof *x.which);
+  if (status == GQ_OK) status = gq_cuda_kernel(x.t.s, flies ? "attempt" : "tile", &out->f);
   if (status == GQ_OK && x.shared)
     status =
       gq_cuda_check(gq_cu.set_attribute(out->f, GQ_CU_DYNAMIC_SHARED, (int)x.shared), "cuFuncSetAttribute");

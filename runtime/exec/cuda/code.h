@@ -1,0 +1,67 @@
+/*
+** code.h -- what the lowering makes of a program, and the way of the host's numbers to the device: code.c, side.c.
+*/
+#ifndef GQ_CUDA_CODE_H
+#define GQ_CUDA_CODE_H
+
+#include "cuda.h"
+
+#include <pthread.h>
+
+typedef struct gq_tile {
+  gq_cufunction f;
+  size_t shared;               /* bytes of a block */
+} gq_tile;
+
+enum { GQ_CUDA_SLICES = 1024 };   /* of a batch */
+
+typedef struct gq_cuda_step {
+  gq_cufunction group;
+  int blocks;
+  gq_launch l;
+  size_t zero;                 /* bytes of the result to clear first */
+  int flag;                    /* which indexing of its phase */
+} gq_cuda_step;
+
+typedef struct gq_cuda_code {
+  void *constant;              /* on the device */
+  bool grouped;                /* groups are compiled for running by operations: at the first time */
+  gq_tile *tile;               /* [nphase] likewise, for slices side by side; then phase 0 that a pilot decides over */
+  int *used;                   /* of each phase, [nphase + 1] ends first: inputs, and outputs counted from nin */
+  int *indexing;               /* [nphase] how many look at indices */
+  gq_cuda_step at[];
+} gq_cuda_code;
+
+/* ---- tile.c: a phase as one kernel ---- */
+
+/* Its operands (kernels.h): inputs and outputs that the phase uses, in that order, then these. */
+enum { GQ_TILE_ARENA, GQ_TILE_CONSTANT, GQ_TILE_FLAGS, GQ_TILE_MORE };
+enum { GQ_TILE_DIRECT = 160 };    /* so many are arguments; of more, where they are */
+#define GQ_TABLE INT64_MIN
+typedef struct gq_operand {
+  gq_u64 base;
+  int64_t step, turn;
+} gq_operand;
+typedef struct gq_tile_args {
+  gq_u64 pilot, sums;             /* of attempts that fly */
+  gq_operand of[];
+} gq_tile_args;
+int gq_cuda_tile(const gq_program *p, int phase, bool flies, gq_tile *out);
+
+/* ---- stage.c: what travels before a phase and after it ---- */
+
+extern struct gq_cuda_stage {
+  pthread_mutex_t lock;
+  char *here, *there;
+  size_t room;
+} gq_stage;
+int gq_cuda_stage_room(size_t bytes);
+static inline size_t gq_cuda_rounded(size_t bytes) { return (bytes + 15) / 16 * 16; }
+
+/* ---- side.c ---- */
+
+int gq_cuda_side(const gq_program *p, int phase, int n, void *const *arena, const void *const *in, int nin,
+                 void *const *out, int nout);
+int gq_cuda_advance(gq_course *c);
+
+#endif

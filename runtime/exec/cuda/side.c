@@ -1,0 +1,291 @@
+/*
+** side.c -- slices side by side: a phase as one launch, and many attempts of a solve one after the other.
+*/
+#include "code.h"
+
+#include <string.h>
+
+typedef struct sides {
+  const gq_program *p;
+  int phase, n, nin, nout;
+  void *const *arena;
+  const void *const *in;
+  void *const *out;
+} sides;
+
+enum { ARENA = -1 };
+
+/* Slice i's part of number k of inputs and outputs. */
+static char *given(const sides *s, int i, int k) {
+  if (k == ARENA) return s->arena[i];
+  return k < s->p->nin ? (char *)(uintptr_t)s->in[(size_t)i * s->nin + k]
+                       : s->out[(size_t)i * s->nout + k - s->p->nin];
+}
+
+/* How far a slice's part is from that of the one before; GQ_TABLE: now so, now so. */
+static int64_t step_of(const sides *s, int k) {
+  char *first = given(s, 0, k);
+  int64_t step = s->n > 1 ? given(s, 1, k) - first : 0;
+  for (int i = 2; i < s->n; i++)
+    if (given(s, i, k) - first != i * step) return GQ_TABLE;
+  return step;
+}
+
+/* What goes to the device before the kernel, and back after it: a part of the stage; without `fill` it is measured. */
+typedef struct cargo {
+  bool fill;
+  size_t top, results;
+} cargo;
+
+static gq_operand put_table(const sides *s, int k, cargo *c) {
+  gq_u64 *at = (gq_u64 *)(void *)(gq_stage.here + c->top);
+  gq_operand o = { (gq_u64)(uintptr_t)gq_stage.there + c->top, GQ_TABLE, 0 };
+  for (int i = 0; c->fill && i < s->n; i++) at[i] = (gq_u64)(uintptr_t)given(s, i, k);
+  c->top += gq_cuda_rounded((size_t)s->n * sizeof *at);
+  return o;
+}
+
+/* The host's numbers: once where all slices have the same. Outputs too: some are added to. */
+static gq_operand put_numbers(const sides *s, int k, int64_t step, cargo *c) {
+  size_t bytes = s->p->bytes[k];
+  int n = step ? s->n : 1;
+  gq_operand o = { (gq_u64)(uintptr_t)gq_stage.there + c->top, step ? (int64_t)gq_cuda_rounded(bytes) : 0,
+                   0 };
+  for (int i = 0; i < n; i++, c->top += gq_cuda_rounded(bytes))
+    if (c->fill) memcpy(gq_stage.here + c->top, given(s, i, k), bytes);
+  return o;
+}
+
+static gq_operand put_operand(const sides *s, int k, cargo *c) {
+  char *first = given(s, 0, k);
+  int64_t step = step_of(s, k);
+  if (k != ARENA && !gq_cuda_owns(first)) return put_numbers(s, k, step, c);
+  return step == GQ_TABLE ? put_table(s, k, c) : (gq_operand){ (gq_u64)(uintptr_t)first, step, 0 };
+}
+
+static const int *used_of(const sides *s, int *n) {
+  const gq_cuda_code *c = s->p->code;
+  *n = c->used[s->phase + 1] - c->used[s->phase];
+  return c->used + c->used[s->phase];
+}
+
+static void put_rest(const sides *s, int n, void *flags, gq_operand *of) {
+  of[n + GQ_TILE_CONSTANT] =
+    (gq_operand){ .base = (gq_u64)(uintptr_t)((const gq_cuda_code *)s->p->code)->constant };
+  of[n + GQ_TILE_FLAGS] = (gq_operand){ .base = (gq_u64)(uintptr_t)flags };
+}
+
+/* Outputs last: they alone go back. */
+static void load(const sides *s, void *flags, gq_operand *of, cargo *c) {
+  int n;
+  const int *used = used_of(s, &n);
+  of[n + GQ_TILE_ARENA] = put_operand(s, ARENA, c);
+  put_rest(s, n, flags, of);
+  for (int u = 0; u < n; u++)
+    if (used[u] < s->p->nin) of[u] = put_operand(s, used[u], c);
+  c->results = c->top;
+  for (int u = 0; u < n; u++)
+    if (used[u] >= s->p->nin) of[u] = put_operand(s, used[u], c);
+}
+
+static int unload(const sides *s, const gq_operand *of, const cargo *c) {
+  int n;
+  const int *used = used_of(s, &n);
+  char *there = gq_stage.there;
+  if (c->top == c->results) return GQ_OK;
+  GQ_TRY(gq_cuda_get(gq_stage.here + c->results, there + c->results, c->top - c->results));
+  for (int u = 0; u < n; u++)
+    for (int i = 0; i < s->n && used[u] >= s->p->nin && !gq_cuda_owns(given(s, 0, used[u])); i++)
+      memcpy(given(s, i, used[u]), gq_stage.here + (of[u].base - (gq_u64)(uintptr_t)there) + i * of[u].step,
+             s->p->bytes[used[u]]);
+  return GQ_OK;
+}
+
+/* Arguments of a kernel with n operands; where there are too many of them, they travel. */
+static int launch(const gq_tile *tile, int blocks, const gq_tile_args *args, int n, size_t at) {
+  struct {
+    gq_u64 pilot, sums, of;
+  } far = { args->pilot, args->sums, (gq_u64)(uintptr_t)gq_stage.there + at };
+  return gq_cuda_launch_near(tile->f, blocks, tile->shared, n > GQ_TILE_DIRECT ? (const void *)&far : args);
+}
+
+static size_t args_bytes(int n) { return sizeof(gq_tile_args) + (size_t)n * sizeof(gq_operand); }
+
+/* Behind the cargo. */
+static size_t far_bytes(int n) {
+  return n > GQ_TILE_DIRECT ? gq_cuda_rounded((size_t)n * sizeof(gq_operand)) : 0;
+}
+
+static int outside(int indexing) {
+  int which;
+  int64_t position;
+  if (!indexing) return GQ_OK;
+  GQ_TRY(gq_cuda_flagged(indexing, &which, &position));
+  return which < 0
+           ? GQ_OK
+           : gq_fail(GQ_EINDEX, "an index at position %lld of a slice is outside", (long long)position + 1);
+}
+
+static int run_tiles(const sides *s) {
+  const gq_cuda_code *c = s->p->code;
+  int n;
+  used_of(s, &n);
+  n += GQ_TILE_MORE;
+  gq_tile *tile = &c->tile[s->phase];
+  void *flags = NULL;
+  _Alignas(8) char room[args_bytes(n)];
+  gq_tile_args *args = (gq_tile_args *)(void *)room;
+  cargo x = { 0 };
+  *args = (gq_tile_args){ 0 };
+  if (s->p->phase[s->phase] == s->p->phase[s->phase + 1]) return GQ_OK;
+  if (!tile->f) GQ_TRY(gq_cuda_tile(s->p, s->phase, false, tile));
+  if (c->indexing[s->phase]) GQ_TRY(gq_cuda_flag(0, &flags));
+  load(s, flags, args->of, &x);
+  GQ_TRY(gq_cuda_stage_room(x.top + far_bytes(n)));
+  x = (cargo){ .fill = true };
+  load(s, flags, args->of, &x);
+  memcpy(gq_stage.here + x.top, args->of, far_bytes(n) ? (size_t)n * sizeof(gq_operand) : 0);
+  GQ_TRY(gq_cuda_put(gq_stage.there, gq_stage.here, x.top + far_bytes(n)));
+  GQ_TRY(launch(tile, s->n, args, n, x.top));
+  GQ_TRY(unload(s, args->of, &x));
+  return outside(c->indexing[s->phase]);
+}
+
+int gq_cuda_side(const gq_program *p, int phase, int n, void *const *arena, const void *const *in, int nin,
+                 void *const *out, int nout) {
+  sides s = { p, phase, n, nin, nout, arena, in, out };
+  pthread_mutex_lock(&gq_stage.lock);
+  int status = run_tiles(&s);
+  pthread_mutex_unlock(&gq_stage.lock);
+  return status;
+}
+
+
+/* ---- many attempts ---- */
+
+enum { RUNS = 2 }; /* a class of slices each */
+
+typedef struct flight {
+  const gq_course *c;
+  sides run[RUNS];
+  int first[RUNS], nrun;
+  gq_tile_args *args[RUNS];
+  size_t far[RUNS];
+} flight;
+
+static gq_operand at_stage(size_t at) {
+  return (gq_operand){ .base = (gq_u64)(uintptr_t)gq_stage.there + at };
+}
+
+/* A table of where a state is at each step, for slices of this run. */
+static gq_operand put_move(const sides *s, int k, void *const *at, int steps, cargo *c) {
+  gq_operand o = { (gq_u64)(uintptr_t)gq_stage.there + c->top, step_of(s, k), 1 };
+  gq_u64 *table = (gq_u64 *)(void *)(gq_stage.here + c->top);
+  ptrdiff_t offset = given(s, 0, k) - (char *)at[0];
+  for (int i = 0; c->fill && i < steps; i++) table[i] = (gq_u64)(uintptr_t)((char *)at[i] + offset);
+  c->top += gq_cuda_rounded((size_t)steps * sizeof *table);
+  return o;
+}
+
+static gq_operand put_arenas(const flight *f, int r, cargo *c) {
+  const sides *s = &f->run[r];
+  gq_operand o = { (gq_u64)(uintptr_t)gq_stage.there + c->top, GQ_TABLE, s->n };
+  gq_u64 *table = (gq_u64 *)(void *)(gq_stage.here + c->top);
+  for (int i = 0; c->fill && i < f->c->steps; i++)
+    for (int b = 0; b < s->n; b++)
+      table[i * s->n + b] = (gq_u64)(uintptr_t)f->c->arena[(size_t)i * f->c->nslices + f->first[r] + b];
+  c->top += gq_cuda_rounded((size_t)f->c->steps * s->n * sizeof *table);
+  return o;
+}
+
+/* Number k: of the pilot, a state, a sum, or what any attempt reads. The pilot comes first, sums behind it. */
+static gq_operand put_number(const flight *f, int r, int k, cargo *x) {
+  const gq_course *c = f->c;
+  const sides *s = &f->run[r];
+  int out = k - s->p->nin;
+  for (int i = 0; i < c->nread; i++)
+    if (c->read[i].k == k) return at_stage(c->read[i].at);
+  for (int i = 0; i < c->nmove; i++) {
+    if (c->move[i].in == k) return put_move(s, k, c->move[i].at, c->steps, x);
+    if (c->move[i].out == out) return put_move(s, k, c->move[i].at + 1, c->steps, x);
+  }
+  for (int i = 0; i < c->nsum; i++)
+    if (c->sum[i] == out) {
+      gq_operand o =
+        at_stage(gq_cuda_rounded(c->bytes) + ((size_t)i * c->nslices + f->first[r]) * sizeof(double));
+      o.step = sizeof(double);
+      return o;
+    }
+  return put_operand(s, k, x);
+}
+
+static void load_flight(flight *f, void *flags, cargo *x) {
+  const gq_course *c = f->c;
+  x->top = gq_cuda_rounded(c->bytes) + gq_cuda_rounded((size_t)c->nsum * c->nslices * sizeof(double));
+  if (x->fill) memcpy(gq_stage.here, c->pilot, c->bytes);
+  for (int r = 0, n; r < f->nrun; r++) {
+    const int *used = used_of(&f->run[r], &n);
+    gq_operand *of = f->args[r]->of;
+    f->args[r]->pilot = at_stage(0).base, f->args[r]->sums = at_stage(gq_cuda_rounded(c->bytes)).base;
+    of[n + GQ_TILE_ARENA] = put_arenas(f, r, x);
+    put_rest(&f->run[r], n, flags, of);
+    for (int u = 0; u < n; u++) of[u] = put_number(f, r, used[u], x);
+    if (x->fill)
+      memcpy(gq_stage.here + x->top, of,
+             far_bytes(n + GQ_TILE_MORE) ? (size_t)(n + GQ_TILE_MORE) * sizeof *of : 0);
+    f->far[r] = x->top;
+    x->top += far_bytes(n + GQ_TILE_MORE);
+  }
+}
+
+static gq_tile *tile_of(const sides *s) { return &((const gq_cuda_code *)s->p->code)->tile[s->p->nphase]; }
+
+static int fly(flight *f) {
+  const gq_course *c = f->c;
+  void *flags = NULL;
+  cargo x = { 0 };
+  int indexing = 0, n;
+  for (int r = 0; r < f->nrun; r++) {
+    if (!tile_of(&f->run[r])->f) GQ_TRY(gq_cuda_tile(f->run[r].p, 0, true, tile_of(&f->run[r])));
+    const gq_cuda_code *code = f->run[r].p->code;
+    if (code->indexing[0] > indexing) indexing = code->indexing[0];
+  }
+  if (indexing) GQ_TRY(gq_cuda_flag(0, &flags));
+  load_flight(f, flags, &x);
+  GQ_TRY(gq_cuda_stage_room(x.top));
+  x = (cargo){ .fill = true };
+  load_flight(f, flags, &x);
+  GQ_TRY(gq_cuda_put(gq_stage.there, gq_stage.here, x.top));
+  for (int i = 0; i < c->attempts; i++)
+    for (int r = 0; r < f->nrun; r++) {
+      used_of(&f->run[r], &n);
+      GQ_TRY(launch(tile_of(&f->run[r]), f->run[r].n, f->args[r], n + GQ_TILE_MORE, f->far[r]));
+    }
+  GQ_TRY(gq_cuda_get(c->pilot, gq_stage.there, c->bytes));
+  return outside(indexing);
+}
+
+static void split(flight *f) {
+  const gq_course *c = f->c;
+  for (int s = 0, n; s < c->nslices; s += n) {
+    for (n = 1; s + n < c->nslices && c->class_of[s + n] == c->class_of[s];) n++;
+    GQ_ASSERT(f->nrun < RUNS);
+    f->first[f->nrun] = s;
+    f->run[f->nrun++] =
+      (sides){ c->prog[c->class_of[s]],     0, n, c->nin, c->nout, c->arena + s, c->in + (size_t)s * c->nin,
+               c->out + (size_t)s * c->nout };
+  }
+}
+
+int gq_cuda_advance(gq_course *c) {
+  flight f = { .c = c };
+  int n[RUNS] = { 0 };
+  split(&f);
+  for (int r = 0; r < f.nrun; r++) used_of(&f.run[r], &n[r]);
+  _Alignas(8) char room[RUNS][args_bytes((n[0] > n[1] ? n[0] : n[1]) + GQ_TILE_MORE)];
+  for (int r = 0; r < RUNS; r++) f.args[r] = (gq_tile_args *)(void *)room[r];
+  pthread_mutex_lock(&gq_stage.lock);
+  int status = fly(&f);
+  pthread_mutex_unlock(&gq_stage.lock);
+  return status;
+}

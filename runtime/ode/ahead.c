@@ -1,0 +1,141 @@
+/*
+** ahead.c -- attempts that a device has made beyond what the solve's loop has seen of them (backend.advance): it takes them
+** over one by one, as if it had made each itself.
+*/
+#include "walk.h"
+
+#include "../method/pilot.h"
+#include "ode.h"
+
+#include <string.h>
+
+enum { MOST = GQ_PILOT_ATTEMPTS, ROOM = 256 << 20 /* bytes that steps ahead may take */ };
+
+struct gq_ahead {
+  int most;            /* steps at once */
+  int taken, accepted; /* attempts that were taken over, and steps among them */
+  int at;              /* where in the ring the next step ends */
+  size_t part, slice;  /* bytes of a state's part; of a slice's arena */
+  char *ring,
+    *arenas;    /* [most + 1] states, [most][nslices] arenas: where the caller has no places of its own */
+  void **arena; /* [most][nslices] */
+  void *move[GQ_COURSE_STATES][MOST + 1];
+  gq_pilot pilot;
+};
+
+static int states(const gq_walk *w) { return 2 * w->a.st->l.parts; }
+
+void gq_ahead_done(gq_walk *w) {
+  if (!w->ahead) return;
+  gq_release(w->a.field->on, w->ahead->ring);
+  gq_release(w->a.field->on, w->ahead->arenas);
+  gq_free(w->ahead->arena);
+  gq_free(w->ahead);
+  w->ahead = NULL;
+}
+
+size_t gq_ahead_bytes(const gq_walk *w) {
+  const gq_ahead *x = w->ahead;
+  if (!x) return 0;
+  return (x->ring ? (x->most + 1) * states(w) * x->part : 0) +
+         (x->arenas ? x->most * w->a.field->nslices * x->slice : 0);
+}
+
+/* With the memory that it needs. */
+static int ahead_new(gq_walk *w) {
+  const gq_field *f = w->a.field;
+  size_t part = gq_round64(gq_part_bytes(f)), slice = gq_round64(gq_code_arena(&w->a.st->code)) + 64;
+  size_t each = states(w) * part + f->nslices * slice;
+  int most = each > ROOM / 2 ? 1 : each * MOST > ROOM ? (int)(ROOM / each) : MOST;
+  gq_ahead *x = w->ahead = gq_calloc(1, sizeof *x);
+  if (!x) return gq_nomem(sizeof *x);
+  x->most = most, x->part = part, x->slice = slice;
+  x->arena = gq_calloc((size_t)most * f->nslices, sizeof *x->arena);
+  x->ring = w->place ? NULL : gq_allocate(f->on, (most + 1) * states(w) * part);
+  return x->arena && (x->ring || w->place) ? GQ_OK : gq_nomem(each);
+}
+
+/* Where the step after i more ends, and what it leaves. */
+static int place(gq_walk *w, int i) {
+  gq_ahead *x = w->ahead;
+  const gq_field *f = w->a.field;
+  int parts = w->a.st->l.parts;
+  void **arena = NULL;
+  if (w->place) GQ_TRY(w->place(w, i, &x->move[0][i + 1], &x->move[parts][i + 1], &arena));
+  for (int k = 0; !w->place && k < states(w); k++)
+    x->move[k][i + 1] = x->ring + ((x->at + i) % (x->most + 1) * states(w) + k) * x->part;
+  if (!arena && !x->arenas && !(x->arenas = gq_allocate(f->on, x->most * f->nslices * x->slice)))
+    return gq_nomem(x->most * f->nslices * x->slice);
+  for (int s = 0; s < f->nslices; s++)
+    x->arena[i * f->nslices + s] = arena ? arena[s] : x->arenas + (i * f->nslices + s) * x->slice;
+  return GQ_OK;
+}
+
+static void brief(const gq_walk *w, gq_pilot *p, int attempts) {
+  const gq_attempt *a = &w->a;
+  double dir = w->c.stop < a->t ? -1 : 1;
+  *p = (gq_pilot){ .c = w->c,
+                   .k = *w->controller,
+                   .t = a->t,
+                   .rtol = a->tol.rtol,
+                   .start = a->t,
+                   .begin = gq_attempt_begin(a, a->t, dir),
+                   .end = gq_attempt_begin(a, w->c.stop, -dir),
+                   .limit = gq_attempt_limit(a, a->t, dir),
+                   .count = (double)gq_numel(a->field->shape),
+                   .order = a->st->m->error_order,
+                   .parts = a->st->l.parts,
+                   .third = a->st->l.err3 >= 0,
+                   .most = a->tol.max_norm,
+                   .attempts = attempts,
+                   .steps = w->ahead->most,
+                   .blocks = (unsigned)a->field->nslices };
+  memcpy(p->atol, a->tol.atol, sizeof p->atol);
+  gq_pilot_propose(p);
+}
+
+/* The states of the step that is taken over next. */
+static void stand(gq_walk *w) {
+  const gq_ahead *x = w->ahead;
+  int parts = w->a.st->l.parts;
+  for (int p = 0; p < parts; p++)
+    w->a.y1[p] = x->move[p][x->accepted + 1], w->a.f1[p] = x->move[parts + p][x->accepted + 1];
+  w->a.arena = x->arena + x->accepted * w->a.field->nslices;
+}
+
+static int fly(gq_walk *w) {
+  gq_attempt *a = &w->a;
+  gq_ahead *x = w->ahead;
+  int64_t left = w->max_steps - w->steps - w->rejected;
+  gq_course c = { .pilot = &x->pilot, .bytes = sizeof x->pilot, .steps = x->most, .arena = x->arena };
+  x->taken = x->accepted = 0;
+  brief(w, &x->pilot, left < MOST ? (int)left : MOST);
+  c.attempts = x->pilot.attempts;
+  if (x->pilot.halted || gq_interrupted()) return GQ_OK; /* the loop finds why */
+  for (int p = 0; p < a->st->l.parts; p++) x->move[p][0] = a->y[p], x->move[a->st->l.parts + p][0] = a->f[p];
+  for (int i = 0; i < x->most; i++) GQ_TRY(place(w, i));
+  stand(w);
+  a->st->m->steps->course(a, &c);
+  for (int k = 0; k < c.nmove; k++) c.move[k].at = x->move[k];
+  GQ_TRY(a->field->on->advance(&c));
+  x->at = (x->at + x->pilot.accepted) % (x->most + 1);
+  return GQ_OK;
+}
+
+int gq_ahead_attempt(gq_walk *w, bool *there, int *verdict) {
+  gq_attempt *a = &w->a;
+  if (!w->ahead) GQ_TRY(ahead_new(w));
+  gq_ahead *x = w->ahead;
+  if (x->most < 2) w->flies = false;
+  bool same = x->pilot.c.stop == w->c.stop && x->pilot.c.clamp == w->c.clamp;
+  if (w->flies && (x->taken == x->pilot.made || !same)) GQ_TRY(fly(w));
+  *there = w->flies && x->taken < x->pilot.made;
+  if (!*there) return GQ_OK;
+  const gq_flown *f = &x->pilot.flown[x->taken++];
+  stand(w);
+  a->h = f->h, a->t1 = f->t1, w->c = f->c, *verdict = f->verdict;
+  if (f->verdict == GQ_ACCEPTED) x->accepted++;
+  gq_attempt_times(a, a->t, a->h, a->t1);
+  a->cost.nfe += a->st->l.nfe;
+  return GQ_OK;
+}
