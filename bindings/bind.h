@@ -156,6 +156,7 @@ void gqL_open_tables(lua_State *L);     /* l_tables.c: core.tableaux and its kin
 void gqL_open_sde(lua_State *L);        /* l_sde.c: brownian, sdeint core */
 void gqL_open_optim(lua_State *L);      /* l_optim.c: optimiser userdata core */
 void gqL_open_io(lua_State *L);         /* l_io.c: npy, safetensors, json (cJSON), files */
+void gqL_open_batches(lua_State *L);    /* l_batches.c: batches of data sets */
 void gqL_open_data(lua_State *L);       /* l_data.c: bytes, streams, text with separators, images */
 void gqL_open_system(lua_State *L);     /* l_system.c: clock, threads, seeds, devices, versions, gq.debug in debug builds */
 void gqL_open_process(lua_State *L);    /* l_process.c: other programs, locks and directories, in gq.core */

@@ -59,22 +59,12 @@ local function load(seed)
   return gq.data[o.dataset] { data = o.data, train = o.train, test = o.test }
 end
 
--- Batches of an epoch, in an order and with changes that follow from the seed, the epoch and the batch alone.
+-- Batches of an epoch, in an order and with changes that follow from the seed and the epoch alone.
 local function batches(set, seed)
   local flip = o.dataset == "cifar10" or o.dataset == "fashion_mnist"
   return function(epoch)
-    local next_batch = gq.data.batches(set, { batch_size = o.batch_size, shuffle = true,
-      seed = gq.split_seed(seed, "epoch", epoch) })
-    local k = 0
-    return function()
-      local x, y = next_batch()
-      if x == nil then return nil end
-      k = k + 1
-      if o.augment then
-        x = gq.data.augment(x, { flip = flip, crop = 2, seed = gq.split_seed(seed, "augment", epoch, k) })
-      end
-      return x, y
-    end
+    return gq.data.batches(set, { batch_size = o.batch_size, shuffle = true, seed = gq.split_seed(seed, "epoch", epoch),
+      augment = o.augment and { flip = flip, crop = 2 } or nil })
   end
 end
 

@@ -219,11 +219,104 @@ describe("batches", function()
     assert.same({ 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 }, a)
   end)
 
+  -- Large enough to be read where it is: prepared by a thread, or not, or in order at once.
+  local images = { x = gq.rand({ 2000, 1, 28, 28 }, { seed = 1 }),
+    y = { label = gq.randint(1, 10, 2000, { seed = 2 }), weight = gq.rand({ 2000 }, { seed = 3, dtype = "float64" }) } }
+
+  local function parts(opts, stop)
+    local list = {}
+    for x, y, idx in gq.data.batches(images, opts) do
+      list[#list + 1] = gq.core.bytes(x) .. gq.core.bytes(y.label) .. gq.core.bytes(y.weight) .. gq.core.bytes(idx)
+      if #list == stop then break end
+    end
+    return list
+  end
+
+  local function with_threads(n, f)
+    local before = gq.threads()
+    gq.set_threads(n)
+    f()
+    gq.set_threads(before)
+  end
+
+  it("are the same by a thread that works ahead, without it, and taken row by row", function()
+    with_threads(2, function()
+      for _, o in ipairs { { batch_size = 300, shuffle = true, seed = 4 }, { batch_size = 300, drop_last = true },
+        { batch_size = 1999, augment = { flip = true, crop = 3 }, seed = 5 } } do
+        local by_thread = parts(o)
+        assert.same(o.batch_size == 1999 and 2 or o.drop_last and 6 or 7, #by_thread)
+        o.ahead = false
+        assert.same(by_thread, parts(o))
+        assert.same({ by_thread[1] }, parts(o, 1))
+      end
+      for x, y, idx in gq.data.batches(images, { batch_size = 700, shuffle = true, seed = 4 }) do
+        assert.equal(0, (x - images.x:index_select(1, idx)):abs():max():item())
+        assert.equal(0, (y.weight - images.y.weight:index_select(1, idx)):abs():max():item())
+      end
+    end)
+  end)
+
+  it("are moved as gq.data.augment moves all, whatever their size", function()
+    local o = { augment = { flip = true, crop = 2 }, seed = 6 }
+    local whole = gq.data.augment(images.x, { flip = true, crop = 2, seed = gq.split_seed(6, "augment") })
+    for _, size in ipairs { 2000, 333 } do
+      o.batch_size = size
+      local list = {}
+      for x in gq.data.batches(images, o) do list[#list + 1] = x end
+      assert.equal(0, (gq.cat(list, 1) - whole):abs():max():item())
+    end
+    assert.is_true((whole - images.x):abs():max():item() > 0)
+    -- without a seed, as gq.manual_seed says
+    o.seed = nil
+    gq.manual_seed(3)
+    local once = parts(o, 2)
+    gq.manual_seed(3)
+    assert.same(once, parts(o, 2))
+    assert.not_same(once, parts(o, 2))
+  end)
+
+  it("have what stands in the set when they are taken, though a thread read it before", function()
+    with_threads(2, function()
+      local zeros = { x = gq.zeros(4000, 300), y = gq.zeros(4000) }
+      local round = 0
+      for x, y in gq.data.batches(zeros, { batch_size = 400 }) do
+        assert.same({ round, round, round }, { x:min():item(), x:max():item(), y:max():item() })
+        round = round + 1
+        zeros.x[{ {}, {} }] = round
+        zeros.y[{ {} }] = round
+      end
+      assert.equal(10, round)
+    end)
+  end)
+
+  it("leave no memory or thread behind where a loop ends early or by an error", function()
+    with_threads(2, function()
+      local function once()
+        pcall(function()
+          for x in gq.data.batches(images, { batch_size = 100 }) do error(x) end
+        end)
+        parts({ batch_size = 100 }, 3)
+        collectgarbage() collectgarbage()
+      end
+      once()
+      local before = gq.memory()
+      for _ = 1, 20 do once() end
+      assert.is_true(gq.memory() <= before + 4096)
+      local list = gq.core.directory("/proc/self/task")
+      assert.is_true(#list <= 3)
+    end)
+  end)
+
   it("wrong sets and options are errors", function()
     assert.error_matches(function() gq.data.batches(3) end, "a set {x = ..., y = ...}")
     assert.error_matches(function() gq.data.batches { x = gq.zeros(3), y = gq.zeros(2) } end, "same number of entries")
     assert.error_matches(function() gq.data.batches(set, { batchsize = 2 }) end, "did you mean 'batch_size'")
     assert.error_matches(function() gq.data.batches(set, { batch_size = 0 }) end, "integer of at least 1")
+    assert.error_matches(function() gq.data.batches(set, { augment = { flip = true } }) end,
+      "augment: x: images {n, c, h, w} expected")
+    assert.error_matches(function() gq.data.batches(images, { augment = { crops = 2 } }) end, "did you mean 'crop'")
+    assert.error_matches(function() gq.data.batches(images, { augment = { crop = 28 } }) end, "28 x 28, expected, got")
+    assert.error_matches(function() gq.data.batches(images, { augment = true }) end, "augment: a table expected")
     assert.error_matches(function() gq.data.sines { times = "many" } end, "times: an integer of at least 1 expected")
   end)
 end)

@@ -274,36 +274,99 @@ local function check_set(set, what)
   return n
 end
 
-local ahead_bytes <const> = 1 << 28
+local small <const> = 1 << 22
+
+-- Tensors of x and y as a list, and what makes x and y of such a list.
+local function flattened(set)
+  local list = {}
+  local function place(v)
+    if gq.is_tensor(v) then
+      list[#list + 1] = v
+      local k = #list
+      return function(from) return from[k] end
+    end
+    local parts = {}
+    for key, inner in next, v do parts[key] = place(inner) end
+    return function(from)
+      local t = {}
+      for key, part in next, parts do t[key] = part(from) end
+      return t
+    end
+  end
+  local x, y = place(set.x), place(set.y)
+  return list, function(from) return x(from), y(from) end
+end
+
+local function plain(list)
+  for _, t in ipairs(list) do
+    if not gq.core.batchable(t) or t.requires_grad and gq.recording() then return false end
+  end
+  return true
+end
+
+-- How each image of an epoch is moved, by its place in the order.
+local function moves_of(set, o, n, seed, what)
+  if o.augment == nil then return nil end
+  local where = what .. ": augment"
+  local given = options(need(o, "augment", "table", nil, what), "flip crop", where)
+  if not gq.is_tensor(set.x) or set.x:dim() ~= 4 then
+    error(("%s: x: images {n, c, h, w} expected, got %s"):format(where, describe(set.x)), 3)
+  end
+  seed = seed or gq.randint(0, 1 << 52, 1):item()
+  return gq.core.moves(n, set.x.shape, given, gq.split_seed(seed, "augment"), where)
+end
 
 define("batches", function(set, opts)
   local what = "gq.data.batches"
-  local o = options(opts, "batch_size shuffle seed drop_last", what)
+  local o = options(opts, "batch_size shuffle seed drop_last augment ahead", what)
   local n = check_set(set, what)
   local size = math.min(need(o, "batch_size", "count", n, what), n)
-  local shuffle = need(o, "shuffle", "boolean", false, what)
+  local shuffle, ahead = need(o, "shuffle", "boolean", false, what), need(o, "ahead", "boolean", true, what)
+  local seed = o.seed ~= nil and need(o, "seed", "integer", nil, what) or nil
   local order
   if shuffle then
-    local seed = o.seed ~= nil and gq.split_seed(need(o, "seed", "integer", nil, what), "shuffle") or nil
-    order = gq.randperm(n, seed and { seed = seed } or nil)
+    order = gq.randperm(n, seed and { seed = gq.split_seed(seed, "shuffle") } or nil)
   else
     order = gq.arange(1, n, 1, { dtype = "int64" })
   end
-  -- A set that is not large is put in order once, ahead of the loop: its batches are views.
-  local ahead = bytes(set.x) + bytes(set.y) <= ahead_bytes
-  local x, y = ahead and select_rows(set.x, order), ahead and select_rows(set.y, order)
+  local moves = moves_of(set, o, n, seed, what)
   local at = 1
+  local function count_of(from)
+    local count = math.min(size, n - from + 1)
+    return (count <= 0 or o.drop_last and count < size) and 0 or count
+  end
+  local list, joined = flattened(set)
+  -- A large set, or one that is changed, is read where it is, ahead of the loop.
+  if plain(list) and plain { order, moves } and (moves or bytes(set.x) + bytes(set.y) > small) then
+    local loader, k = gq.core.batches(list, order, size, o.drop_last, ahead and gq.threads() > 1, moves and 1 or 0,
+      moves)
+    return function()
+      local batch = gq.core.next_batch(loader, k)
+      if batch == nil then return nil end
+      local from = at
+      at = at + count_of(at)
+      local x, y = joined(batch)
+      return x, y, order:narrow(1, from, at - from)
+    end, nil, nil, loader
+  end
+  -- A small one is put in order once: its batches are views.
+  local once = not moves and bytes(set.x) + bytes(set.y) <= small
+  local function moved(v, how) return gq.core.moved(v:detach():to("cpu"):contiguous(), how:to("cpu")):to(v.device) end
+  local x, y = once and select_rows(set.x, order), once and select_rows(set.y, order)
   return function()
-    local from, count = at, math.min(size, n - at + 1)
-    if count <= 0 or o.drop_last and count < size then return nil end
+    local from, count = at, count_of(at)
+    if count == 0 then return nil end
     at = at + count
     local function batch(v) return v:narrow(1, from, count) end
     local idx = batch(order)
-    if ahead then return map(x, batch), map(y, batch), idx end
-    return select_rows(set.x, idx), select_rows(set.y, idx), idx
+    if once then return map(x, batch), map(y, batch), idx end
+    local part = select_rows(set.x, idx)
+    return moves and moved(part, batch(moves)) or part, select_rows(set.y, idx), idx
   end
-end, "for x, y, idx in gq.data.batches(set, {batch_size, shuffle = false, seed, drop_last = false}) do: the set in " ..
-  "parts; the same seed gives the same order")
+end, "for x, y, idx in gq.data.batches(set, {batch_size, shuffle = false, seed, drop_last = false, augment = {flip, " ..
+  "crop}, ahead = true}) do: the set in parts; the same seed gives the same order\n" ..
+  "augment: x, images {n, c, h, w}, half of them mirrored and each moved by up to `crop` pixels, by the seed alone; " ..
+  "ahead:\nwhere there are threads the next two batches are prepared by one meanwhile, to the same bits")
 
 -- ---- a set in parts, and scaled ----
 

@@ -344,25 +344,30 @@ end, "gq.data.images(folder, {channels = 3}): PNG and JPEG files of one size in 
 
 -- ---- more of the same ----
 
+-- Of n images {c, h, w}: mirrored or not, rows down, columns right, as a function of the seed; {n, 3}, or nil for none.
+function core.moves(n, shape, o, seed, what)
+  local h, w = shape[3], shape[4]
+  local flip, crop = need(o, "flip", "boolean", false, what), need(o, "crop", "integer", 0, what)
+  if crop < 0 or crop > 0 and crop >= math.max(h, w) then
+    fail(("%s: crop: an integer of at least 0, below the size of images, %d x %d, expected, got %d"):format(what, h, w,
+      crop))
+  end
+  if not flip and crop == 0 then return nil end
+  local i64 = { dtype = "int64" }
+  local mirrored = flip and gq.rand({ n, 1 }, { seed = gq.split_seed(seed, "flip") }):lt(0.5):to("int64")
+  local at = crop > 0 and gq.randint(1, 2 * crop + 1, n, 2, { seed = gq.split_seed(seed, "crop") }) - (crop + 1)
+  return gq.cat({ mirrored or gq.zeros(n, 1, i64), at or gq.zeros(n, 2, i64) }, 2)
+end
+
 define("augment", function(x, opts)
   local what = "gq.data.augment"
   local o = options(opts, "flip crop seed", what)
   if not gq.is_tensor(x) or x:dim() ~= 4 then
     fail(("%s: images {n, c, h, w} expected, got %s"):format(what, describe(x)))
   end
-  local n, c, h, w = table.unpack(x.shape)
-  local seed = need(o, "seed", "integer", 0, what)
-  if need(o, "flip", "boolean", false, what) then
-    local chosen = gq.rand({ n, 1, 1, 1 }, { seed = gq.split_seed(seed, "flip") }):lt(0.5)
-    x = gq.where(chosen, x:flip(4), x)
-  end
-  local crop = need(o, "crop", "integer", 0, what)
-  if crop < 0 then fail(what .. ": crop: an integer of at least 0 expected") end
-  if crop == 0 then return x end
-  local wide = gq.zeros({ n, c, h + 2 * crop, w + 2 * crop }, { dtype = x.dtype, device = x.device })
-  wide[{ {}, {}, { crop + 1, crop + h }, { crop + 1, crop + w } }] = x:detach()
-  local at, list = gq.randint(1, 2 * crop + 1, n, 2, { seed = gq.split_seed(seed, "crop") }):totable(), {}
-  for i = 1, n do list[i] = wide[{ i, {}, { at[i][1], at[i][1] + h - 1 }, { at[i][2], at[i][2] + w - 1 } }] end
-  return gq.stack(list, 1)
+  local moves = core.moves(x.shape[1], x.shape, o, need(o, "seed", "integer", 0, what), what)
+  if not moves then return x end
+  return core.moved(x:detach():to("cpu"):contiguous(), moves:to("cpu")):to(x.device)
 end, "gq.data.augment(x, {flip = false, crop = 0, seed = 0}): images {n, c, h, w}, half of them mirrored, each moved "
-  .. "by up to `crop` pixels with zeros behind; a function of the seed: give gq.split_seed(seed, epoch, batch)")
+  .. "by up to `crop` pixels with zeros behind; a function of the seed: give gq.split_seed(seed, epoch, batch);\n"
+  .. "gq.data.batches takes augment = {flip, crop} itself")

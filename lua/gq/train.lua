@@ -279,7 +279,7 @@ local function run_epoch(o, state, data, saving, bar)
   local now = state.batch > 0 and core.rng_text()
   if now and state.began then gq.set_rng_state(core.rng_of(state.began)) end
   state.began = core.rng_text()
-  local iterator, s, control = data(state.epoch)
+  local iterator, s, control, _ <close> = data(state.epoch)
   local done = 0
   repeat
     if now and done >= state.batch then now = gq.set_rng_state(core.rng_of(now)) end

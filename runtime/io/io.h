@@ -57,6 +57,27 @@ int gq_csv_numbers(gq_csv *c, const char *bytes, size_t n, size_t at, int64_t li
 ** channels: 1 or 3. */
 int gq_image_read(const char *name, const void *bytes, size_t n, int channels, gq_tensor **t);
 
+/* Images {c, h, w}, each number of so many bytes: to[.][i][j] = from[.][i + down][j + right], mirrored before that, zero
+** outside. */
+typedef struct gq_moved { bool mirrored; int64_t down, right; } gq_moved;
+void gq_image_move(size_t number, int64_t c, int64_t h, int64_t w, const void *from, gq_moved m, void *to);
+
+/* Rows of n tensors in an order, so many at a time. The next few are put together by a thread meanwhile; what they are
+** does not depend on it, nor on when it runs: where a tensor was written to since, its rows are taken again. */
+typedef struct gq_batches gq_batches;
+typedef struct gq_batches_of {
+  int n;
+  gq_tensor *const *from;              /* on the host, contiguous, as long as each other */
+  gq_tensor *order;                    /* int64, from 1 */
+  int64_t size;                        /* rows of a batch; the last has what is left, unless drop_last */
+  bool drop_last, thread;
+  int moved;                           /* which of them are images {rows, c, h, w} that are moved; -1: none */
+  gq_tensor *moves_;                   /* int64 {rows, 3}, by place in the order: mirrored, down, right */
+} gq_batches_of;
+int gq_batches_new(const gq_batches_of *what, gq_batches **out);
+int gq_batches_next(gq_batches *b, gq_tensor **to);   /* n new tensors, or NULL at the end */
+void gq_batches_free(gq_batches *b_);
+
 typedef struct gq_named { char *name; gq_tensor *tensor; } gq_named;
 typedef struct gq_pair { char *key, *value; } gq_pair;
 /* safetensors: F32 F64 I64 BOOL (U8 0/1 for bool too); metadata: strings. meta_ NULL: not wanted. */
