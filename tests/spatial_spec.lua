@@ -319,6 +319,15 @@ describe("modules", function()
     assert.same({ 5, 2 }, net(gq.randn(5, 1, 6, 6)).shape)
     assert.same({ 7, 3, 4 }, nn.Conv1d(2, 3, 3)(gq.randn(7, 2, 6)).shape)
     refuses("groups = 4 does not divide", nn.Conv2d, 6, 4, 3, { groups = 4 })
+    for _, f in ipairs { function() return nn.Conv2d { 6, 4, 3, padding = 1 } end,
+      function() return nn.Conv2d(6, 4, { kernel_size = 3 }) end } do
+      refuses("then a table of options, as nn.Conv2d(3, 16, 3, {padding = 1})", f)
+    end
+    refuses("stride: an integer of at least 1", nn.Conv2d, 6, 4, 3, { stride = 0 })
+    refuses("x:permute(1, 4, 2, 3) puts them in front", nn.Conv2d(6, 4, 3), gq.zeros(2, 8, 8, 6))
+    refuses("put nn.Flatten() in front of it", nn.Sequential { nn.Conv2d(6, 4, 3), nn.Linear(36, 2) },
+      gq.zeros(2, 6, 5, 5))
+    refuses("gq.embedding: index 0, of a weight with 5 entries", nn.Embedding(5, 2), gq.zeros(1, { dtype = "int64" }))
     refuses("c_in: an integer", nn.Conv2d, 0, 4, 3)
     refuses("padding_mode", nn.Conv2d, 1, 4, 3, { padding_mode = "same" })
   end)
@@ -595,4 +604,43 @@ describe("layers with a state of their own inside a solve", function()
       end, z0, { 0, 1 }, { trace = trace, gradient = "none" })
     end)
   end
+end)
+
+-- Against a tight solve, at the tolerances of training; weights larger than at the start, so that steps are needed.
+describe("the gradients of the paper's convolutional dynamics", function()
+  local function worst(n, size, batch, scale)
+    gq.manual_seed(4)
+    local f = nn.Sequential { nn.Conv2d(10, n, 3, { padding = 1 }), nn.Softplus(), nn.Conv2d(n, n, 3, { padding = 1 }),
+      nn.Softplus(), nn.Conv2d(n, 10, 3, { padding = 1 }) }
+    gq.no_grad(function() for _, p in ipairs(f:parameters()) do p:copy_(p * scale) end end)
+    local readout = nn.Linear(10 * size * size, 10)
+    local y = gq.randint(1, 10, batch, { seed = 2 })
+    local function by(o)
+      local x = gq.randn({ batch, 10, size, size }, { seed = 1 })
+      x.requires_grad = true
+      f:zero_grad()
+      local z, info = gq.odeint(f, x, { 0, 1 }, o)
+      gq.cross_entropy(readout(z[-1]:flatten(2)), y):backward()
+      local list = { x.grad }
+      for _, p in ipairs(f:parameters()) do list[#list + 1] = p.grad:clone() end
+      return list, info
+    end
+    local exact, errors = by { gradient = "direct", rtol = 1e-6, atol = 1e-7 }, {}
+    for _, engine in ipairs { "direct", "adjoint", "seminorm", "gq" } do
+      local got, info = by { gradient = engine, rtol = 1e-3, atol = 1e-3 }
+      assert.is_true(info.steps >= 2)
+      errors[engine] = 0
+      for i, g in ipairs(exact) do
+        errors[engine] = math.max(errors[engine], ((got[i] - g):norm() / g:norm()):item())
+      end
+    end
+    return errors
+  end
+
+  local function all_below(limit, errors)
+    for engine, e in pairs(errors) do assert.is_true(e > 0 and e < limit, engine .. ": " .. e) end
+  end
+
+  it("are within a hundredth, by each engine", function() all_below(1e-2, worst(8, 6, 3, 3)) end)
+  it("are within a hundredth with 64 channels, #slow", function() all_below(1e-2, worst(64, 11, 16, 2)) end)
 end)

@@ -92,8 +92,10 @@ local function check_weight(x, w, n, groups, what, transposed)
   end
   local expected = transposed and c or c // groups
   if s[transposed and 1 or 2] ~= expected then
-    fail(("%s: an input with %d channels and groups = %d needs a weight %s, got %s"):format(what, c, groups,
-      transposed and ("{%d, ...}"):format(c) or ("{c_out, %d, ...}"):format(expected), dims(s)))
+    local last = x:dim() == 4 and x.shape[4] == s[transposed and 1 or 2] * (transposed and 1 or groups)
+    fail(("%s: an input with %d channels and groups = %d needs a weight %s, got %s%s"):format(what, c, groups,
+      transposed and ("{%d, ...}"):format(c) or ("{c_out, %d, ...}"):format(expected), dims(s),
+      last and ": where channels come last, x:permute(1, 4, 2, 3) puts them in front" or ""))
   end
 end
 
@@ -553,6 +555,14 @@ local function embedding(indices, w)
   end
   if not gq.is_tensor(w) or w:dim() ~= 2 then
     fail(("%s: a weight {entries, size} expected, got %s"):format(what, describe(w)))
+  end
+  local low, high = 1, w.shape[1]
+  if indices:numel() > 0 and not core.traced(indices) then
+    low, high = math.min(low, indices:min():item()), math.max(high, indices:max():item())
+  end
+  if low < 1 or high > w.shape[1] then
+    fail(("%s: index %d, of a weight with %d entries, which count from 1"):format(what, low < 1 and low or high,
+      w.shape[1]))
   end
   local shape = indices.shape
   shape[#shape + 1] = w.shape[2]

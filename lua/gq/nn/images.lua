@@ -26,6 +26,9 @@ local function convolution(name, f, n, transposed, doc)
   local names = "stride padding dilation groups bias dtype " .. (transposed and "output_padding" or "padding_mode")
 
   function class:init(c_in, c_out, k, opts)
+    if type(c_in) == "table" or type(k) == "table" and k[1] == nil then
+      fail(what .. " takes channels and kernel, then a table of options, as " .. what .. "(3, 16, 3, {padding = 1})")
+    end
     local o = options(opts, names, what)
     channels(c_in, what, "c_in")
     channels(c_out, what, "c_out")
@@ -44,6 +47,7 @@ local function convolution(name, f, n, transposed, doc)
       fail(("%s: padding_mode: zeros, reflect, replicate or circular expected, got %s"):format(what, describe(mode)))
     end
     if mode ~= "zeros" then several(o.padding or 0, n, 0, what, "padding") end
+    for _, key in ipairs { "stride", "dilation" } do several(o[key] or 1, n, 1, what, key) end
     rawset(self, "options", core.copy({ stride = o.stride, padding = o.padding, dilation = o.dilation, groups = groups,
       output_padding = o.output_padding }, {}))
     rawset(self, "padding_mode", mode)

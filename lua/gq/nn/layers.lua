@@ -34,7 +34,9 @@ end
 function Linear:forward(x)
   local n_in = self.weight.shape[2]
   if not gq.is_tensor(x) or x:dim() == 0 or x.shape[x:dim()] ~= n_in then
-    error(("nn.Linear: {..., %d} expected, got %s"):format(n_in, describe(x)), 2)
+    local flat = gq.is_tensor(x) and x:dim() > 2 and x:numel() == x.shape[1] * n_in
+    core.fail(("nn.Linear: {..., %d} expected, got %s%s"):format(n_in, describe(x),
+      flat and ": put nn.Flatten() in front of it" or ""))
   end
   local single = x:dim() == 1
   if single then x = x:unsqueeze(1) end
