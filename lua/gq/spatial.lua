@@ -561,7 +561,7 @@ local function embedding(indices, w)
     low, high = math.min(low, indices:min():item()), math.max(high, indices:max():item())
   end
   if low < 1 or high > w.shape[1] then
-    fail(("%s: index %d, of a weight with %d entries, which count from 1"):format(what, low < 1 and low or high,
+    fail(("%s: index %d is out of range 1 to %d, the entries of the weight"):format(what, low < 1 and low or high,
       w.shape[1]))
   end
   local shape = indices.shape
