@@ -66,6 +66,22 @@ int gqL_argerror(lua_State *L, int arg, const char *name, const char *text) {
   return gqL_error(L, "bad argument #%d to '%s' (%s)", arg, name, text);
 }
 
+/* The same under the name by which this function was called; of a method the first argument is no argument. */
+int gqL_badarg(lua_State *L, int arg, const char *text) {
+  lua_Debug ar;
+  if (!inside(L, 1, false) || !lua_getstack(L, 0, &ar) || !lua_getinfo(L, "n", &ar))
+    return luaL_argerror(L, arg, text);
+  if (!strcmp(ar.namewhat, "method")) arg--;
+  if (arg == 0) return gqL_error(L, "calling '%s' on a bad self (%s)", ar.name, text);
+  return gqL_error(L, "bad argument #%d to '%s' (%s)", arg, ar.name ? ar.name : "?", text);
+}
+
+void gqL_checktype(lua_State *L, int arg, int type) {
+  if (lua_type(L, arg) == type) return;
+  const char *given = gqL_typename(L, arg);
+  gqL_badarg(L, arg, lua_pushfstring(L, "%s expected, got %s", lua_typename(L, type), given));
+}
+
 int gqL_cause(int status) {
   int earlier = status == GQ_OK ? GQ_OK : gq_pending();
   return earlier == GQ_OK ? status : earlier;
@@ -141,14 +157,14 @@ int64_t gqL_checkint(lua_State *L, int arg, int64_t min, int64_t max, const char
   lua_Integer i = lua_type(L, arg) == LUA_TNUMBER ? lua_tointegerx(L, arg, &isint) : 0;
   if (!isint) {
     const char *given = gqL_typename(L, arg);
-    return luaL_argerror(L, arg, lua_pushfstring(L, "%s: integer expected, got %s", what, given));
+    return gqL_badarg(L, arg, lua_pushfstring(L, "%s: integer expected, got %s", what, given));
   }
   if (i < min || i > max) {
     const char *text = max == INT64_MAX ? lua_pushfstring(L, "%s: at least %I expected, got %I", what,
                                                           (LUAI_UACINT)min, (LUAI_UACINT)i)
                                         : lua_pushfstring(L, "%s: %I to %I expected, got %I", what,
                                                           (LUAI_UACINT)min, (LUAI_UACINT)max, (LUAI_UACINT)i);
-    return luaL_argerror(L, arg, text);
+    return gqL_badarg(L, arg, text);
   }
   return i;
 }
@@ -156,18 +172,18 @@ int64_t gqL_checkint(lua_State *L, int arg, int64_t min, int64_t max, const char
 double gqL_checknumber(lua_State *L, int arg, const char *what) {
   if (lua_type(L, arg) != LUA_TNUMBER) {
     const char *given = gqL_typename(L, arg);
-    luaL_argerror(L, arg, lua_pushfstring(L, "%s: number expected, got %s", what, given));
+    gqL_badarg(L, arg, lua_pushfstring(L, "%s: number expected, got %s", what, given));
   }
   return lua_tonumber(L, arg);
 }
 
 gq_shape gqL_checkshape(lua_State *L, int arg) {
-  luaL_checktype(L, arg, LUA_TTABLE);
+  gqL_checktype(L, arg, LUA_TTABLE);
   lua_Unsigned n = lua_rawlen(L, arg);
   if (n > GQ_MAXDIM)
-    luaL_argerror(L, arg, lua_pushfstring(L, "at most %d dimensions, got %I", GQ_MAXDIM, (LUAI_UACINT)n));
+    gqL_badarg(L, arg, lua_pushfstring(L, "at most %d dimensions, got %I", GQ_MAXDIM, (LUAI_UACINT)n));
   if (n == 0 && (lua_pushnil(L), lua_next(L, arg)))
-    luaL_argerror(L, arg, "sizes expected, got a table with other keys");
+    gqL_badarg(L, arg, "sizes expected, got a table with other keys");
   gq_shape s = { .ndim = (int)n };
   for (int i = 0; i < s.ndim; i++) {
     lua_rawgeti(L, arg, i + 1);
@@ -175,8 +191,7 @@ gq_shape gqL_checkshape(lua_State *L, int arg) {
     lua_Integer size = lua_type(L, -1) == LUA_TNUMBER ? lua_tointegerx(L, -1, &isint) : 0;
     if (!isint || size < 0) {
       const char *given = gqL_typename(L, -1);
-      luaL_argerror(L, arg,
-                    lua_pushfstring(L, "size %d: integer of at least 0 expected, got %s", i + 1, given));
+      gqL_badarg(L, arg, lua_pushfstring(L, "size %d: integer of at least 0 expected, got %s", i + 1, given));
     }
     s.dim[i] = size;
     lua_pop(L, 1);
@@ -187,8 +202,8 @@ gq_shape gqL_checkshape(lua_State *L, int arg) {
 int gqL_axis(lua_State *L, int arg, int ndim) {
   int64_t i = gqL_checkint(L, arg, INT32_MIN, INT32_MAX, "dimension");
   if (i == 0 || i > ndim || i < -ndim) {
-    const char *hint = i == 0 ? "dimensions count from 1" : "";
-    luaL_argerror(L, arg, lua_pushfstring(L, "dimension %d of a tensor with %d %s", (int)i, ndim, hint));
+    const char *hint = i == 0 ? ": they count from 1, and -1 is the last" : "";
+    gqL_badarg(L, arg, lua_pushfstring(L, "dimension %d of a tensor of %d dimensions%s", (int)i, ndim, hint));
   }
   return (int)(i > 0 ? i - 1 : i + ndim);
 }
@@ -197,7 +212,7 @@ gq_dtype gqL_checkdtype(lua_State *L, int arg) {
   gq_dtype d = GQ_F32;
   if (lua_type(L, arg) != LUA_TSTRING || !gq_dtype_of(lua_tostring(L, arg), &d)) {
     const char *given = gqL_typename(L, arg);
-    luaL_argerror(
+    gqL_badarg(
       L, arg,
       lua_pushfstring(L, "dtype \"float32\", \"float64\", \"int64\" or \"bool\" expected, got %s", given));
   }

@@ -16,6 +16,8 @@
 int gqL_error(lua_State *L, const char *format, ...);
 /* luaL_argerror; where one of our own Lua files called, in terms of the script's call of `name`. */
 int gqL_argerror(lua_State *L, int arg, const char *name, const char *text);
+int gqL_badarg(lua_State *L, int arg, const char *text);
+void gqL_checktype(lua_State *L, int arg, int type);
 /* Raise the runtime's message if status is not GQ_OK. On GQ_ENOMEM callers that can retry use
 ** gqL_retry: collect fully once and call again (`call` may run twice: it must not push). */
 int gqL_try(lua_State *L, int status);

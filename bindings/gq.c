@@ -7,7 +7,7 @@
 static const gq_embedded *find_file(lua_State *L, const char *name) {
   const gq_embedded *f = gq_embedded_files;
   while (f->name != NULL && strcmp(f->name, name) != 0) f++;
-  if (f->name == NULL) luaL_error(L, "the file gq/%s.lua is missing from this build", name);
+  if (f->name == NULL) gqL_error(L, "the file gq/%s.lua is missing from this build", name);
   return f;
 }
 

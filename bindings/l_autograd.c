@@ -22,7 +22,7 @@ static int tensor_backward(lua_State *L) {
   if (status != GQ_OK) lua_pushstring(L, gq_message());
   gqL_fill_infos(L);
   gqL_rethrow(L);
-  return status == GQ_OK ? 0 : luaL_error(L, "%s", lua_tostring(L, -1));
+  return status == GQ_OK ? 0 : gqL_error(L, "%s", lua_tostring(L, -1));
 }
 
 /* ---- gq.grad ---- */
@@ -31,7 +31,7 @@ static int tensor_backward(lua_State *L) {
 static gq_tensor **tensors_at(lua_State *L, int arg, int *n, const char *what) {
   bool list = lua_istable(L, arg);
   lua_Unsigned len = list ? lua_rawlen(L, arg) : 1;
-  if (len == 0 || len > 1000000) luaL_error(L, "grad: %s: a tensor or a list of at least one expected", what);
+  if (len == 0 || len > 1000000) gqL_error(L, "grad: %s: a tensor or a list of at least one expected", what);
   gq_tensor **t = lua_newuserdatauv(L, len * sizeof *t, 0);
   for (lua_Unsigned i = 0; i < len; i++) {
     if (list) lua_rawgeti(L, arg, (lua_Integer)i + 1);
@@ -39,7 +39,7 @@ static gq_tensor **tensors_at(lua_State *L, int arg, int *n, const char *what) {
     t[i] = gqL_totensor(L, -1);
     if (t[i] == NULL) {
       const char *given = gqL_typename(L, -1);
-      luaL_error(L, "grad: %s: a tensor or a list of tensors expected, got %s", what, given);
+      gqL_error(L, "grad: %s: a tensor or a list of tensors expected, got %s", what, given);
     }
     lua_pop(L, 1);
   }
@@ -54,7 +54,7 @@ static gq_tensor **check_cots(lua_State *L, int options, int nout, gq_tensor **o
   gq_tensor **cots = lua_newuserdatauv(L, (size_t)nout * sizeof *cots, 0);
   bool list = lua_istable(L, given);
   if (list ? (int)lua_rawlen(L, given) != nout : nout != 1)
-    luaL_error(L, "grad: cotangents: %d expected, one for each output", nout);
+    gqL_error(L, "grad: cotangents: %d expected, one for each output", nout);
   luaL_checkstack(L, 3 * nout + 10, "grad");
   for (int i = 0; i < nout; i++) {
     if (list) lua_rawgeti(L, given, i + 1);
@@ -96,7 +96,7 @@ static int grad(lua_State *L) {
   if (status != GQ_OK) lua_pushstring(L, gq_message());
   gqL_fill_infos(L);
   gqL_rethrow(L);
-  if (status != GQ_OK) return luaL_error(L, "%s", lua_tostring(L, -1));
+  if (status != GQ_OK) return gqL_error(L, "%s", lua_tostring(L, -1));
   gqL_counted(L);
   if (list) lua_createtable(L, nin, 0);
   int result_at = lua_gettop(L);
@@ -167,9 +167,11 @@ static int guard_close(lua_State *L) {
 
 /* The guard, not a protected call, restores the state: an error keeps its traceback, but in a coroutine. */
 static int no_grad(lua_State *L) {
-  luaL_checkany(L, 1);
+  if (lua_type(L, 1) != LUA_TFUNCTION && luaL_getmetafield(L, 1, "__call") == LUA_TNIL)
+    return gqL_error(L, "no_grad: a function expected, as in gq.no_grad(function() ... end), got %s",
+                     gqL_typename(L, 1));
   if (gq_trace_current() != NULL)
-    return luaL_error(L, "no_grad: a function that is traced cannot switch gradients off");
+    return gqL_error(L, "no_grad: a function that is traced cannot switch gradients off");
   int *was = lua_newuserdatauv(L, sizeof *was, 0);
   *was = -1;
   luaL_setmetatable(L, GUARD);

@@ -29,7 +29,7 @@ static int batches_gc(lua_State *L) {
 
 /* batches(list, order, size, drop_last, thread [, which of the list, moves]) */
 static int core_batches(lua_State *L) {
-  luaL_checktype(L, 1, LUA_TTABLE);
+  gqL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 7);
   gq_batches_of w = { .n = (int)luaL_len(L, 1),
                       .size = luaL_checkinteger(L, 3),

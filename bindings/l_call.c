@@ -353,7 +353,7 @@ static int call_gc(lua_State *L) {
 /* opts.params, those that are differentiated, each once. */
 static void take_params(lua_State *L, gqL_call *c, int params) {
   lua_Unsigned room = lua_istable(L, params) ? lua_rawlen(L, params) : 0;
-  if (room > 1000000) luaL_error(L, "gq.odeint: params holds %d entries", (int)room);
+  if (room > 1000000) gqL_error(L, "gq.odeint: params holds %d entries", (int)room);
   c->param = gq_calloc(room + 1, sizeof *c->param);
   c->tape = gq_calloc(room + 1, sizeof *c->tape);
   if (!c->param || !c->tape) gqL_try(L, gq_nomem(room * sizeof *c->param));

@@ -28,8 +28,8 @@ static const char *part(lua_State *L, int arg, size_t *n) {
   lua_Integer at = luaL_optinteger(L, arg + 1, 0),
               count = luaL_optinteger(L, arg + 2, at < 0 ? 0 : (lua_Integer)size - at);
   if (at < 0 || count < 0 || (size_t)at > size || (size_t)count > size - (size_t)at)
-    luaL_error(L, "it ends at byte %I, %I bytes from byte %I on are needed", (LUAI_UACINT)size,
-               (LUAI_UACINT)count, (LUAI_UACINT)at);
+    gqL_error(L, "it ends at byte %I, %I bytes from byte %I on are needed", (LUAI_UACINT)size,
+              (LUAI_UACINT)count, (LUAI_UACINT)at);
   *n = (size_t)count;
   return s + at;
 }
@@ -45,7 +45,7 @@ static int core_inflate(lua_State *L) {
   /* deflate makes at most 1032 bytes of one */
   size_t most = n < SIZE_MAX / 1040 ? n * 1040 + 1024 : SIZE_MAX / 2;
   if (expected < 0 || (size_t)expected > most)
-    luaL_error(L, "%I bytes cannot come out of it", (LUAI_UACINT)expected);
+    gqL_error(L, "%I bytes cannot come out of it", (LUAI_UACINT)expected);
   gqL_retry(L, gq_inflate(s, n, (gq_wrap)wrap, (size_t)expected, most, (char **)p, &size));
   lua_pushlstring(L, *p, size);
   return 1;
@@ -141,8 +141,8 @@ static int core_numbers(lua_State *L) {
       step > INT32_MAX * (lua_Integer)64 ||
       (groups > 0 && ((size_t)at > size || (size_t)(width * each) > size - (size_t)at ||
                       (size_t)(groups - 1) > (size - (size_t)at - (size_t)(width * each)) / (size_t)step)))
-    return luaL_error(L, "it has %I bytes: too few for %I numbers from byte %I on", (LUAI_UACINT)size,
-                      (LUAI_UACINT)count, (LUAI_UACINT)at);
+    return gqL_error(L, "it has %I bytes: too few for %I numbers from byte %I on", (LUAI_UACINT)size,
+                     (LUAI_UACINT)count, (LUAI_UACINT)at);
   gq_tensor **h = gqL_pushtensor(L);
   gqL_retry(L, gq_tensor_empty(d, (gq_shape){ 1, { count } }, h));
   void *to = gq_tensor_data(*h);

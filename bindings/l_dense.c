@@ -9,7 +9,7 @@
 
 static gq_dense *check_interpolant(lua_State *L) {
   gq_dense **d = luaL_checkudata(L, 1, INTERPOLANT);
-  if (!*d) luaL_error(L, "this interpolant was freed");
+  if (!*d) gqL_error(L, "this interpolant was freed");
   return *d;
 }
 
@@ -26,11 +26,11 @@ static int interpolant_call(lua_State *L) {
   bool number = lua_type(L, 2) == LUA_TNUMBER;
   gq_tensor *x = number ? NULL : gqL_totensor(L, 2);
   if (!number && !x && !lua_istable(L, 2))
-    return luaL_error(L, "interpolant: a time, or a tensor or table of times expected, got %s",
-                      gqL_typename(L, 2));
-  if (x && x->trace) return luaL_error(L, "interpolant: the time is a traced value; it must be known");
+    return gqL_error(L, "interpolant: a time, or a tensor or table of times expected, got %s",
+                     gqL_typename(L, 2));
+  if (x && x->trace) return gqL_error(L, "interpolant: the time is a traced value; it must be known");
   if (x && (x->shape.ndim > 1 || x->dtype == GQ_BOOL))
-    return luaL_error(L, "interpolant: times are numbers in one dimension, got %s", gqL_typename(L, 2));
+    return gqL_error(L, "interpolant: times are numbers in one dimension, got %s", gqL_typename(L, 2));
   if (x) x = gqL_onhost(L, x);
   bool many = x ? x->shape.ndim == 1 : !number;
   int64_t n = !many ? 1 : x ? x->shape.dim[0] : (int64_t)lua_rawlen(L, 2);
@@ -40,7 +40,7 @@ static int interpolant_call(lua_State *L) {
     else if (number) t[i] = lua_tonumber(L, 2);
     else {
       if (lua_rawgeti(L, 2, i + 1) != LUA_TNUMBER)
-        return luaL_error(L, "interpolant: t[%d] is %s, not a number", (int)i + 1, gqL_typename(L, -1));
+        return gqL_error(L, "interpolant: t[%d] is %s, not a number", (int)i + 1, gqL_typename(L, -1));
       t[i] = lua_tonumber(L, -1);
       lua_pop(L, 1);
     }
@@ -62,8 +62,8 @@ static int interpolant_index(lua_State *L) {
   else if (!strcmp(key, "t1")) lua_pushnumber(L, gq_dense_last(d));
   else if (!strcmp(key, "steps")) lua_pushinteger(L, gq_dense_steps(d));
   else
-    return luaL_error(
-      L, "an interpolant has t0, t1, steps and derivative, and is called with times; not '%s'", key);
+    return gqL_error(L, "an interpolant has t0, t1, steps and derivative, and is called with times; not '%s'",
+                     key);
   return 1;
 }
 

@@ -34,7 +34,7 @@ gq_tensor *gqL_checktensor(lua_State *L, int arg) {
   gq_tensor *t = gqL_totensor(L, arg);
   if (t == NULL) {
     const char *given = gqL_typename(L, arg);
-    luaL_argerror(L, arg, lua_pushfstring(L, "tensor expected, got %s", given));
+    gqL_badarg(L, arg, lua_pushfstring(L, "tensor expected, got %s", given));
   }
   return t;
 }
@@ -77,7 +77,7 @@ gq_tensor *gqL_operand(lua_State *L, int arg, gq_dtype like) {
   gq_tensor *t = gqL_totensor(L, arg);
   if (t == NULL) {
     const char *given = gqL_typename(L, arg);
-    luaL_argerror(L, arg, lua_pushfstring(L, "tensor or number expected, got %s", given));
+    gqL_badarg(L, arg, lua_pushfstring(L, "tensor or number expected, got %s", given));
   }
   return t;
 }
@@ -86,7 +86,7 @@ gq_tensor *gqL_operand(lua_State *L, int arg, gq_dtype like) {
 
 void gqL_checknumbers(lua_State *L, const gq_tensor *t, const char *what) {
   if (t->storage == NULL)
-    luaL_error(
+    gqL_error(
       L,
       "%s: this value is traced and has no numbers yet; the dynamics function must not look at "
       "values: choose with gq.where(condition, x, y), or solve with gq.odeint's trace = false, which calls "
@@ -96,24 +96,24 @@ void gqL_checknumbers(lua_State *L, const gq_tensor *t, const char *what) {
 
 void gqL_checkwritable(lua_State *L, const gq_tensor *t, const char *what) {
   if (t->storage == NULL)
-    luaL_error(
+    gqL_error(
       L, "%s: a traced tensor cannot be written to: choose entries with gq.where or build it with gq.cat",
       what);
   if (t->tape != NULL)
-    luaL_error(L,
-               "%s: this tensor carries a gradient and cannot be written to: choose entries with gq.where, "
-               "build it with gq.cat, or write to x:detach():clone()",
-               what);
+    gqL_error(L,
+              "%s: this tensor carries a gradient and cannot be written to: choose entries with gq.where, "
+              "build it with gq.cat, or write to x:detach():clone()",
+              what);
   if (t->requires_grad && gq_recording())
-    luaL_error(L,
-               "%s: this tensor requires a gradient and cannot be written to: choose entries with gq.where, "
-               "build it with gq.cat, or write inside gq.no_grad",
-               what);
+    gqL_error(L,
+              "%s: this tensor requires a gradient and cannot be written to: choose entries with gq.where, "
+              "build it with gq.cat, or write inside gq.no_grad",
+              what);
   for (int i = 0; i < t->shape.ndim; i++)
     if (t->stride[i] == 0 && t->shape.dim[i] > 1)
-      luaL_error(L,
-                 "%s: an expanded tensor holds one number many times and cannot be written to: use x:clone()",
-                 what);
+      gqL_error(L,
+                "%s: an expanded tensor holds one number many times and cannot be written to: use x:clone()",
+                what);
 }
 
 /* ---- operations ---- */
@@ -139,9 +139,9 @@ static bool mixes_floats(const gq_tensor *a, const gq_tensor *b) {
 
 static void refuse_mix(lua_State *L, const gq_tensor *a, const gq_tensor *b, const char *what) {
   char x[256], y[256];
-  luaL_error(L, "%s: %s %s with %s %s: convert one of them with :to(\"float32\") or :to(\"float64\")", what,
-             gq_dtype_name(a->dtype), gq_shape_text(a->shape, x, sizeof x), gq_dtype_name(b->dtype),
-             gq_shape_text(b->shape, y, sizeof y));
+  gqL_error(L, "%s: %s %s with %s %s: convert one of them with :to(\"float32\") or :to(\"float64\")", what,
+            gq_dtype_name(a->dtype), gq_shape_text(a->shape, x, sizeof x), gq_dtype_name(b->dtype),
+            gq_shape_text(b->shape, y, sizeof y));
 }
 
 /* The common dtype: that of floats with dimensions, else the wider 0-d float, else int64, else bool. */
@@ -216,7 +216,7 @@ static int scope_new(lua_State *L) {
 static int scope_keep(lua_State *L) {
   luaL_checkudata(L, 1, SCOPE);
   int n = lua_gettop(L);
-  if (lua_getiuservalue(L, 1, 1) != LUA_TTABLE) return luaL_error(L, "keep: this scope is closed");
+  if (lua_getiuservalue(L, 1, 1) != LUA_TTABLE) return gqL_error(L, "keep: this scope is closed");
   for (int i = 2; i <= n; i++) {
     gqL_checktensor(L, i);
     lua_pushvalue(L, i);

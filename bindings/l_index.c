@@ -12,11 +12,11 @@ typedef struct selection {
 /* 1-based or negative position -> 0-based. */
 static int64_t position(lua_State *L, int64_t i, int64_t size, int dim, const char *what) {
   if (i == 0 || i > size || i < -size)
-    luaL_error(L, "%s %I is out of range in dimension %d of size %I%s", what, (LUAI_UACINT)i, dim + 1,
-               (LUAI_UACINT)size,
-               i == 0          ? " (indices count from 1)"
-               : i == size + 1 ? "; loop with for i = 1, #x, or for i, row in x:ipairs()"
-                               : "");
+    gqL_error(L, "%s %I is out of range in dimension %d of size %I%s", what, (LUAI_UACINT)i, dim + 1,
+              (LUAI_UACINT)size,
+              i == 0          ? " (indices count from 1)"
+              : i == size + 1 ? "; loop with for i = 1, #x, or for i, row in x:ipairs()"
+                              : "");
   return i > 0 ? i - 1 : i + size;
 }
 
@@ -26,7 +26,7 @@ static int64_t table_int(lua_State *L, int i, const char *what) {
   lua_Integer v = lua_type(L, -1) == LUA_TNUMBER ? lua_tointegerx(L, -1, &isint) : 0;
   if (!isint) {
     const char *given = gqL_typename(L, -1);
-    luaL_error(L, "index: the %s of a range must be an integer, got %s", what, given);
+    gqL_error(L, "index: the %s of a range must be an integer, got %s", what, given);
   }
   lua_pop(L, 1);
   return v;
@@ -38,16 +38,16 @@ static void select_range(lua_State *L, selection *s, int dim) {
   lua_Unsigned n = lua_rawlen(L, -1);
   if (n == 0) return;
   if (n == 1 || n > 3)
-    luaL_error(L, "index: a range is {first, last}, {first, last, step} or {}, got a table of %I",
-               (LUAI_UACINT)n);
+    gqL_error(L, "index: a range is {first, last}, {first, last, step} or {}, got a table of %I",
+              (LUAI_UACINT)n);
   int64_t step = n == 3 ? table_int(L, 3, "step") : 1;
   int64_t a = table_int(L, 1, "start"), b = table_int(L, 2, "end");
-  if (step < 1) luaL_error(L, "index: the step of a range must be at least 1, got %I", (LUAI_UACINT)step);
+  if (step < 1) gqL_error(L, "index: the step of a range must be at least 1, got %I", (LUAI_UACINT)step);
   int64_t last = b == 0 && a == 1 ? -1 : position(L, b, size, dim, "range end");
   int64_t first = a == last + 2 && a > 0 ? last + 1 : position(L, a, size, dim, "range start");
   if (first > last + 1)
-    luaL_error(L, "index: the range {%I, %I} runs backwards in dimension %d of size %I", (LUAI_UACINT)a,
-               (LUAI_UACINT)b, dim + 1, (LUAI_UACINT)size);
+    gqL_error(L, "index: the range {%I, %I} runs backwards in dimension %d of size %I", (LUAI_UACINT)a,
+              (LUAI_UACINT)b, dim + 1, (LUAI_UACINT)size);
   bool empty = first > last;
   s->slice.start[dim] = empty ? 0 : first;
   int64_t count = empty ? 0 : (last - first) / step + 1;
@@ -67,7 +67,7 @@ static void select_dim(lua_State *L, selection *s, int dim) {
   if (!isint) {
     const char *hint = gqL_totensor(L, -1) ? " (see gq.index_select, gq.gather and gq.where)" : "";
     const char *given = gqL_typename(L, -1);
-    luaL_error(L, "index: integer or range {first, last} expected, got %s%s", given, hint);
+    gqL_error(L, "index: integer or range {first, last} expected, got %s%s", given, hint);
   }
   s->slice.start[dim] = position(L, i, s->slice.shape.dim[dim], dim, "index");
   s->slice.shape.dim[dim] = 1;
@@ -81,11 +81,11 @@ static selection select_key(lua_State *L, const gq_tensor *t, int key) {
   if (list) {
     n = (int)lua_rawlen(L, key);
     if (n == 0 && (lua_pushnil(L), lua_next(L, key)))
-      luaL_error(L, "index: integers and ranges expected, got a table with other keys");
+      gqL_error(L, "index: integers and ranges expected, got a table with other keys");
   }
   if (n > dims)
-    luaL_error(L, "index: %d indices for a tensor of %d dimensions%s", n, dims,
-               dims == 0 ? "; the number of a 0-d tensor is x:item()" : "");
+    gqL_error(L, "index: %d indices for a tensor of %d dimensions%s", n, dims,
+              dims == 0 ? "; the number of a 0-d tensor is x:item()" : "");
   for (int i = 0; i < dims; i++) {
     if (i >= n) {
       s.kept.dim[s.kept.ndim++] = t->shape.dim[i];
@@ -138,7 +138,7 @@ static void assign_number(lua_State *L, gq_tensor *to, int arg) {
   double x = lua_isboolean(L, arg) ? lua_toboolean(L, arg) : lua_tonumber(L, arg);
   lua_Integer i = lua_isboolean(L, arg) ? lua_toboolean(L, arg) : lua_tointegerx(L, arg, &isint);
   if ((to->dtype == GQ_I64 && !isint) || (to->dtype == GQ_BOOL && x != 0 && x != 1))
-    luaL_error(L, "assignment: number %f has no %s form", (LUAI_UACNUMBER)x, gq_dtype_name(to->dtype));
+    gqL_error(L, "assignment: number %f has no %s form", (LUAI_UACNUMBER)x, gq_dtype_name(to->dtype));
   gqL_try(L, to->dtype == GQ_I64 ? gq_tensor_fill_int(to, i) : gq_tensor_fill(to, x));
 }
 
@@ -153,8 +153,8 @@ static gq_tensor *stretched(lua_State *L, const gq_tensor *v, gq_shape s) {
   }
   if (!fits) {
     char a[256], b[256];
-    luaL_error(L, "assignment: a value of shape %s does not fit the entries of shape %s",
-               gq_shape_text(v->shape, a, sizeof a), gq_shape_text(s, b, sizeof b));
+    gqL_error(L, "assignment: a value of shape %s does not fit the entries of shape %s",
+              gq_shape_text(v->shape, a, sizeof a), gq_shape_text(s, b, sizeof b));
   }
   gq_tensor **h = gqL_pushtensor(L);
   gqL_retry(L, gq_tensor_view(v, s, stride, v->offset, h));
@@ -163,16 +163,16 @@ static gq_tensor *stretched(lua_State *L, const gq_tensor *v, gq_shape s) {
 
 static void check_value(lua_State *L, const gq_tensor *v, const gq_tensor *to) {
   if (v->storage == NULL)
-    luaL_error(
+    gqL_error(
       L, "assignment: a traced value cannot be stored; build the result with gq.where, gq.cat or gq.stack");
   if (v->requires_grad && gq_recording())
-    luaL_error(
+    gqL_error(
       L,
       "assignment: the value carries a gradient that would be lost; build the result with gq.where, gq.cat "
       "or gq.stack, or assign v:detach()");
   if (gq_is_float(v->dtype) && !gq_is_float(to->dtype))
-    luaL_error(L, "assignment: a %s value into a tensor of dtype %s: convert with :to(\"%s\")",
-               gq_dtype_name(v->dtype), gq_dtype_name(to->dtype), gq_dtype_name(to->dtype));
+    gqL_error(L, "assignment: a %s value into a tensor of dtype %s: convert with :to(\"%s\")",
+              gq_dtype_name(v->dtype), gq_dtype_name(to->dtype), gq_dtype_name(to->dtype));
 }
 
 /* x[key] = value, for arguments x, key, value. */

@@ -42,7 +42,7 @@ static box *pushbox(lua_State *L) {
 static const char *checkpath(lua_State *L, int arg) {
   size_t n;
   if (lua_type(L, arg) != LUA_TSTRING)
-    luaL_argerror(L, arg, lua_pushfstring(L, "a path expected, got %s", gqL_typename(L, arg)));
+    gqL_badarg(L, arg, lua_pushfstring(L, "a path expected, got %s", gqL_typename(L, arg)));
   const char *path = lua_tolstring(L, arg, &n);
   luaL_argcheck(L, strlen(path) == n, arg, "a path cannot contain a zero byte");
   luaL_argcheck(L, n > 0, arg, "a path cannot be empty");
@@ -51,7 +51,7 @@ static const char *checkpath(lua_State *L, int arg) {
 
 static const char *checkbytes(lua_State *L, int arg, size_t *n) {
   if (lua_type(L, arg) != LUA_TSTRING)
-    luaL_argerror(L, arg, lua_pushfstring(L, "a string expected, got %s", gqL_typename(L, arg)));
+    gqL_badarg(L, arg, lua_pushfstring(L, "a string expected, got %s", gqL_typename(L, arg)));
   return lua_tolstring(L, arg, n);
 }
 
@@ -129,10 +129,10 @@ static int countkeys(lua_State *L, int arg) {
   int n = 0;
   for (lua_pushnil(L); lua_next(L, arg); lua_pop(L, 1), n++) {
     if (lua_type(L, -2) != LUA_TSTRING)
-      luaL_argerror(L, arg, lua_pushfstring(L, "names are strings, got %s", gqL_typename(L, -2)));
+      gqL_badarg(L, arg, lua_pushfstring(L, "names are strings, got %s", gqL_typename(L, -2)));
     if (strlen(lua_tostring(L, -2)) != lua_rawlen(L, -2))
-      luaL_argerror(L, arg, "a name cannot contain a zero byte");
-    if (n == INT32_MAX) luaL_argerror(L, arg, "too many entries");
+      gqL_badarg(L, arg, "a name cannot contain a zero byte");
+    if (n == INT32_MAX) gqL_badarg(L, arg, "too many entries");
   }
   return n;
 }
@@ -144,7 +144,7 @@ static int by_name(const void *a, const void *b) {
 /* The table at `arg` as a list in a userdata (pushed), by name so that equal tables make equal
 ** files. Names and tensors are lent by the table. */
 static gq_named *checknamed(lua_State *L, int arg, int *count) {
-  luaL_checktype(L, arg, LUA_TTABLE);
+  gqL_checktype(L, arg, LUA_TTABLE);
   int n = countkeys(L, arg), i = 0;
   gq_named *list = lua_newuserdatauv(L, ((size_t)n + 1) * sizeof *list, 0);
   for (lua_pushnil(L); lua_next(L, arg); lua_pop(L, 1), i++) {
@@ -152,7 +152,7 @@ static gq_named *checknamed(lua_State *L, int arg, int *count) {
     const char *name = lua_tostring(L, -2);
     if (!t) {
       const char *given = gqL_typename(L, -1);
-      luaL_argerror(L, arg, lua_pushfstring(L, "entry '%s': tensor expected, got %s", name, given));
+      gqL_badarg(L, arg, lua_pushfstring(L, "entry '%s': tensor expected, got %s", name, given));
     }
     gqL_checknumbers(L, t, "safetensors_save");
     list[i] = (gq_named){ (char *)name, t };
@@ -169,17 +169,17 @@ static int by_key(const void *a, const void *b) {
 static gq_pair *checkpairs(lua_State *L, int arg, int *count) {
   *count = 0;
   if (lua_isnoneornil(L, arg)) return NULL;
-  luaL_checktype(L, arg, LUA_TTABLE);
+  gqL_checktype(L, arg, LUA_TTABLE);
   int n = countkeys(L, arg), i = 0;
   gq_pair *list = lua_newuserdatauv(L, ((size_t)n + 1) * sizeof *list, 0);
   for (lua_pushnil(L); lua_next(L, arg); lua_pop(L, 1), i++) {
     const char *key = lua_tostring(L, -2);
     if (lua_type(L, -1) != LUA_TSTRING) {
       const char *given = gqL_typename(L, -1);
-      luaL_argerror(L, arg, lua_pushfstring(L, "metadata '%s': string expected, got %s", key, given));
+      gqL_badarg(L, arg, lua_pushfstring(L, "metadata '%s': string expected, got %s", key, given));
     }
     if (strlen(lua_tostring(L, -1)) != lua_rawlen(L, -1))
-      luaL_argerror(L, arg, lua_pushfstring(L, "metadata '%s' contains a zero byte", key));
+      gqL_badarg(L, arg, lua_pushfstring(L, "metadata '%s' contains a zero byte", key));
     list[i] = (gq_pair){ (char *)key, (char *)lua_tostring(L, -1) };
   }
   if (n) qsort(list, (size_t)n, sizeof *list, by_key);

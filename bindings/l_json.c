@@ -118,7 +118,7 @@ static void format_number(double x, char buf[40]) {
   else if (buf[n] != 'e') buf[n] = '.';
 }
 
-static int fail(lua_State *L, const char *text) { return luaL_error(L, "json_encode: %s", text); }
+static int fail(lua_State *L, const char *text) { return gqL_error(L, "json_encode: %s", text); }
 
 static cJSON *number(lua_State *L, int arg) {
   char buf[40];
@@ -206,7 +206,7 @@ static cJSON *encode(lua_State *L, int arg, cJSON *parent, const char *key, int 
       break;
     default: break;
   }
-  luaL_error(L, "json_encode: %s has no place in JSON", gqL_typename(L, arg));
+  gqL_error(L, "json_encode: %s has no place in JSON", gqL_typename(L, arg));
   return NULL;
 }
 
@@ -229,7 +229,7 @@ static int json_encode(lua_State *L) {
 static void decode(lua_State *L, const cJSON *item, int depth);
 
 static void decode_number(lua_State *L, double x) {
-  if (!isfinite(x)) luaL_error(L, "json_decode: a number is too large");
+  if (!isfinite(x)) gqL_error(L, "json_decode: a number is too large");
   if (x == floor(x) && fabs(x) < 0x1p53) lua_pushinteger(L, (lua_Integer)x);
   else lua_pushnumber(L, x);
 }
@@ -250,7 +250,7 @@ static void decode_list(lua_State *L, const cJSON *item, int depth) {
 }
 
 static void decode(lua_State *L, const cJSON *item, int depth) {
-  if (depth > MAX_DEPTH) luaL_error(L, "json_decode: nested more than %d deep", MAX_DEPTH);
+  if (depth > MAX_DEPTH) gqL_error(L, "json_decode: nested more than %d deep", MAX_DEPTH);
   luaL_checkstack(L, 6, "json_decode");
   if (cJSON_IsBool(item)) lua_pushboolean(L, cJSON_IsTrue(item));
   else if (cJSON_IsNumber(item)) decode_number(L, item->valuedouble);
@@ -262,11 +262,11 @@ static void decode(lua_State *L, const cJSON *item, int depth) {
 /* \u0000 would end a C string early. */
 static void check_source(lua_State *L, const char *s, size_t n) {
   size_t good = gq_utf8_prefix(s, n);
-  if (strlen(s) != n) luaL_error(L, "json_decode: byte %d is zero", (int)strlen(s) + 1);
-  if (good != n) luaL_error(L, "json_decode: byte %d: the text is not UTF-8", (int)good + 1);
+  if (strlen(s) != n) gqL_error(L, "json_decode: byte %d is zero", (int)strlen(s) + 1);
+  if (good != n) gqL_error(L, "json_decode: byte %d: the text is not UTF-8", (int)good + 1);
   for (const char *p = s; (p = strchr(p, '\\')); p += 2)
     if (strncmp(p, "\\u0000", 6) == 0)
-      luaL_error(L, "json_decode: byte %d: \\u0000 is not supported", (int)(p - s) + 1);
+      gqL_error(L, "json_decode: byte %d: \\u0000 is not supported", (int)(p - s) + 1);
     else if (p[1] == '\0') break;
 }
 
@@ -274,7 +274,7 @@ static int json_decode(lua_State *L) {
   size_t n;
   const char *end = NULL;
   if (lua_type(L, 1) != LUA_TSTRING)
-    luaL_argerror(L, 1, lua_pushfstring(L, "a string expected, got %s", gqL_typename(L, 1)));
+    gqL_badarg(L, 1, lua_pushfstring(L, "a string expected, got %s", gqL_typename(L, 1)));
   const char *s = lua_tolstring(L, 1, &n);
   check_source(L, s, n);
   tree *t = pushtree(L);
@@ -282,7 +282,7 @@ static int json_decode(lua_State *L) {
   t->root = cJSON_ParseWithLengthOpts(s, n + 1, &end, true);
   leave();
   if (!t->root && starved) gqL_try(L, gq_nomem(n));
-  if (!t->root) return luaL_error(L, "json_decode: not JSON at byte %d", end ? (int)(end - s) + 1 : 1);
+  if (!t->root) return gqL_error(L, "json_decode: not JSON at byte %d", end ? (int)(end - s) + 1 : 1);
   decode(L, t->root, 1);
   empty(t);
   return 1;
@@ -291,7 +291,7 @@ static int json_decode(lua_State *L) {
 /* Mark a table as an array; a table with another metatable is left alone. */
 static int json_array(lua_State *L) {
   if (lua_isnoneornil(L, 1)) lua_settop(L, 0), lua_newtable(L);
-  luaL_checktype(L, 1, LUA_TTABLE);
+  gqL_checktype(L, 1, LUA_TTABLE);
   if (lua_getmetatable(L, 1)) {
     luaL_getmetatable(L, ARRAY);
     luaL_argcheck(L, lua_rawequal(L, -1, -2), 1, "the table has a metatable already");

@@ -16,7 +16,7 @@ static gq_dtype check_options(lua_State *L, int arg, const char *what, const cha
   if (device) gqL_device(L, device, what);
   gq_dtype d = gqL_optdtype(L, arg, "dtype");
   if (gqL_optbool(L, arg, "requires_grad", false) && !gq_is_float(d))
-    luaL_error(L, "%s: a tensor of dtype %s cannot require a gradient", what, gq_dtype_name(d));
+    gqL_error(L, "%s: a tensor of dtype %s cannot require a gradient", what, gq_dtype_name(d));
   return d;
 }
 
@@ -48,12 +48,12 @@ static gq_shape check_sizes(lua_State *L, const char *what, int *next) {
   gq_shape s = { 0 };
   int n = lua_gettop(L), i = 1;
   for (; i <= n && !lua_istable(L, i) && !(i > 1 && lua_isnil(L, i)); i++) {
-    if (s.ndim == GQ_MAXDIM) luaL_error(L, "%s: at most %d dimensions", what, GQ_MAXDIM);
+    if (s.ndim == GQ_MAXDIM) gqL_error(L, "%s: at most %d dimensions", what, GQ_MAXDIM);
     s.dim[s.ndim++] = gqL_checkint(L, i, 0, INT64_MAX, "size");
   }
   if (s.ndim == 0)
-    luaL_error(L, "%s: sizes expected, as in %s(2, 3) or %s({2, 3}); {} for a single number", what, what,
-               what);
+    gqL_error(L, "%s: sizes expected, as in %s(2, 3) or %s({2, 3}); {} for a single number", what, what,
+              what);
   *next = i;
   return s;
 }
@@ -61,7 +61,7 @@ static gq_shape check_sizes(lua_State *L, const char *what, int *next) {
 /* The last argument is the options, nil where there are none. */
 static void no_more(lua_State *L, int last, const char *what) {
   if (lua_gettop(L) > last)
-    luaL_error(L, "%s: too many arguments, options go into one table at the end", what);
+    gqL_error(L, "%s: too many arguments, options go into one table at the end", what);
   lua_settop(L, last);
 }
 
@@ -95,7 +95,7 @@ static int bad_entry(reader *r, int depth, const char *expected) {
     luaL_addvalue(&b);
   }
   luaL_pushresult(&b);
-  return luaL_error(L, "tensor: entry {%s}: %s expected, got %s", lua_tostring(L, -1), expected, given);
+  return gqL_error(L, "tensor: entry {%s}: %s expected, got %s", lua_tostring(L, -1), expected, given);
 }
 
 /* Shape by first entries; the table is on top. Leaves the first number on top. */
@@ -103,7 +103,7 @@ static gq_shape first_shape(lua_State *L) {
   gq_shape s = { 0 };
   while (lua_istable(L, -1)) {
     if (s.ndim == GQ_MAXDIM)
-      luaL_error(L, "tensor: tables nested deeper than %d (or a table inside itself)", GQ_MAXDIM);
+      gqL_error(L, "tensor: tables nested deeper than %d (or a table inside itself)", GQ_MAXDIM);
     s.dim[s.ndim++] = (int64_t)lua_rawlen(L, -1);
     lua_rawgeti(L, -1, 1);
   }
@@ -137,8 +137,8 @@ static void read_table(reader *r, int depth) {
   if (!lua_istable(L, -1)) bad_entry(r, depth, "table");
   int64_t n = (int64_t)lua_rawlen(L, -1);
   if (n != s.dim[depth])
-    luaL_error(L, "tensor: ragged table: an entry of dimension %d has %I numbers or rows, the first has %I",
-               depth + 1, (LUAI_UACINT)n, (LUAI_UACINT)s.dim[depth]);
+    gqL_error(L, "tensor: ragged table: an entry of dimension %d has %I numbers or rows, the first has %I",
+              depth + 1, (LUAI_UACINT)n, (LUAI_UACINT)s.dim[depth]);
   for (int64_t i = 1; i <= n; i++) {
     r->at[depth] = i;
     lua_rawgeti(L, -1, i);
@@ -154,7 +154,7 @@ static void no_names(lua_State *L, int arg) {
   else lua_pushinteger(L, (lua_Integer)n);
   if (!lua_next(L, arg)) return;
   if (lua_type(L, -2) == LUA_TSTRING)
-    luaL_error(L, "tensor: the table has a key '%s'; options go into a second table", lua_tostring(L, -2));
+    gqL_error(L, "tensor: the table has a key '%s'; options go into a second table", lua_tostring(L, -2));
   lua_pop(L, 2);
 }
 
@@ -168,7 +168,7 @@ gq_tensor *gqL_fromtable(lua_State *L, int arg, gq_dtype d) {
   for (int i = 0; i < s.ndim; i++) r.at[i] = 1;
   bool empty = s.ndim > 0 && s.dim[s.ndim - 1] == 0;
   if (gqL_totensor(L, -1) != NULL)
-    luaL_error(L, "tensor: numbers expected, the table holds tensors: use gq.stack or gq.cat");
+    gqL_error(L, "tensor: numbers expected, the table holds tensors: use gq.stack or gq.cat");
   if (empty) r.kind = LUA_TNUMBER;
   else if (r.kind != LUA_TNUMBER && r.kind != LUA_TBOOLEAN) bad_entry(&r, s.ndim, "number or nested table");
   if (d == GQ_NDTYPE) d = r.kind == LUA_TBOOLEAN ? GQ_BOOL : gqL_default_dtype(L);
@@ -192,7 +192,7 @@ static int make_tensor(lua_State *L) {
   if (t == NULL) {
     t = gqL_fromtable(L, 1, given ? d : GQ_NDTYPE);
     if (gqL_optbool(L, 2, "requires_grad", false) && !gq_is_float(t->dtype))
-      luaL_error(L, "tensor: a tensor of dtype %s cannot require a gradient", gq_dtype_name(t->dtype));
+      gqL_error(L, "tensor: a tensor of dtype %s cannot require a gradient", gq_dtype_name(t->dtype));
     return finish(L, 2);
   }
   gqL_checknumbers(L, t, "tensor");
@@ -229,7 +229,7 @@ static int make_full(lua_State *L) {
   gq_dtype d = check_options(L, 3, "full", known_options);
   if (boolean && gqL_optstring(L, 3, "dtype", NULL) == NULL) d = GQ_BOOL;
   if (d == GQ_I64 && !isint)
-    return luaL_error(L, "full: an integer is expected for dtype int64, got %f", (LUAI_UACNUMBER)x);
+    return gqL_error(L, "full: an integer is expected for dtype int64, got %f", (LUAI_UACNUMBER)x);
   gq_tensor **h = gqL_pushtensor(L);
   gqL_retry(L, gq_tensor_empty(d, s, h));
   gqL_try(L, d == GQ_I64 ? gq_tensor_fill_int(*h, i) : gq_tensor_fill(*h, x));
@@ -272,7 +272,7 @@ static int arange_int(lua_State *L, int options) {
   int isint[3] = { 0, 0, 1 };
   lua_Integer first = lua_tointegerx(L, 1, isint), last = lua_tointegerx(L, 2, isint + 1), step = 1;
   if (options == 4 && lua_type(L, 3) == LUA_TNUMBER) step = lua_tointegerx(L, 3, isint + 2);
-  if (!isint[0] || !isint[2]) return luaL_error(L, "arange: integers are expected for dtype int64");
+  if (!isint[0] || !isint[2]) return gqL_error(L, "arange: integers are expected for dtype int64");
   if (!isint[1]) { /* a fraction, or beyond all integers: the last one before it */
     double x = lua_tonumber(L, 2);
     x = step > 0 ? floor(x) : ceil(x);
@@ -282,7 +282,7 @@ static int arange_int(lua_State *L, int options) {
   uint64_t span = step > 0 ? (uint64_t)last - (uint64_t)first : (uint64_t)first - (uint64_t)last;
   uint64_t stride = step > 0 ? (uint64_t)step : -(uint64_t)step, n = none ? 0 : span / stride + 1;
   if (!none && span / stride >= UINT64_C(1) << MOST_BITS)
-    return luaL_error(L, "arange: %f numbers are too many", (LUAI_UACNUMBER)(span / stride) + 1);
+    return gqL_error(L, "arange: %f numbers are too many", (LUAI_UACNUMBER)(span / stride) + 1);
   gq_tensor **h = gqL_pushtensor(L);
   gqL_retry(L, gq_tensor_new(GQ_I64, (gq_shape){ 1, { (int64_t)n } }, h));
   int64_t *to = gq_tensor_data(*h);
@@ -301,11 +301,11 @@ static int make_arange(lua_State *L) {
   no_more(L, options, "arange");
   gq_dtype d = check_options(L, options, "arange", known_options);
   if (step == 0 || !isfinite(step) || !isfinite(first) || !isfinite(last))
-    return luaL_error(L, "arange: finite numbers and a step other than 0 expected");
+    return gqL_error(L, "arange: finite numbers and a step other than 0 expected");
   if (d == GQ_I64) return arange_int(L, options);
   double n = floor((last - first) / step * (1 + 4e-16) + 1e-12) + 1;
   if (n > (double)(INT64_C(1) << MOST_BITS))
-    return luaL_error(L, "arange: %f numbers are too many", (LUAI_UACNUMBER)n);
+    return gqL_error(L, "arange: %f numbers are too many", (LUAI_UACNUMBER)n);
   return fill_line(L, d, n < 1 ? 0 : (int64_t)n, first, step, options);
 }
 
@@ -315,8 +315,8 @@ static int make_linspace(lua_State *L) {
   no_more(L, 4, "linspace");
   gq_dtype d = check_options(L, 4, "linspace", known_options);
   if (d == GQ_I64 && !(fabs(a) <= 0x1p53 && fabs(b) <= 0x1p53))
-    return luaL_error(L, "linspace: ends of at most 2^53 expected for dtype int64, got %f and %f",
-                      (LUAI_UACNUMBER)a, (LUAI_UACNUMBER)b);
+    return gqL_error(L, "linspace: ends of at most 2^53 expected for dtype int64, got %f and %f",
+                     (LUAI_UACNUMBER)a, (LUAI_UACNUMBER)b);
   fill_line(L, d, n, a, n > 1 ? (b - a) / (double)(n - 1) : 0, 4);
   if (n > 1) /* the end exactly */
     gq_tensor_set(gqL_totensor(L, -1), &(int64_t){ n - 1 }, b);
@@ -361,7 +361,7 @@ static int make_random(lua_State *L, const char *what, draw *fn) {
   uint64_t stream;
   gq_tensor *t = sized(L, what, draw_options, &s, &options);
   if (!gq_is_float(t->dtype))
-    return luaL_error(L, "%s: dtype float32 or float64 expected, got %s", what, gq_dtype_name(t->dtype));
+    return gqL_error(L, "%s: dtype float32 or float64 expected, got %s", what, gq_dtype_name(t->dtype));
   gq_key key = next_key(L, options, &stream);
   fill_random(t, key, stream, fn);
   return finish(L, options);

@@ -246,7 +246,7 @@ void gqL_odeoptions(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
   static const char *const batches[] = { "joint", "independent", NULL };
   gq_ode_defaults(o, d);
   if (lua_isnoneornil(L, arg)) return;
-  luaL_checktype(L, arg, LUA_TTABLE);
+  gqL_checktype(L, arg, LUA_TTABLE);
   gqL_checkoptions(L, arg, known, "gq.odeint");
   o->method = choose_method(L, arg, "method", o->method);
   o->eta = gqL_optnumber(L, arg, "eta", o->eta);

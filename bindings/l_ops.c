@@ -59,7 +59,7 @@ static bool power(lua_State *L) {
 static gq_tensor *logical(lua_State *L, gq_op op, gq_tensor **t) {
   if (op == GQ_OP_ADD) op = GQ_OP_MAXIMUM;
   if (op != GQ_OP_MAXIMUM && op != GQ_OP_MINIMUM && op != GQ_OP_MUL)
-    luaL_error(L, "%s of two bool tensors: convert with :to(\"int64\") or :to(\"float32\")", gq_ops[op].name);
+    gqL_error(L, "%s of two bool tensors: convert with :to(\"int64\") or :to(\"float32\")", gq_ops[op].name);
   gq_tensor *n[2] = { gqL_cast(L, t[0], GQ_I64), gqL_cast(L, t[1], GQ_I64) };
   return gqL_cast(L, gqL_op(L, op, 2, n, NULL), GQ_BOOL);
 }
@@ -71,7 +71,7 @@ static void check_divisor(lua_State *L, const gq_tensor *y, const char *what) {
   gqL_retry(L, gq_tensor_host((gq_tensor *)y, h));
   const int64_t *v = gq_tensor_data(*h);
   for (int64_t i = 0, n = gq_numel(y->shape); i < n; i++)
-    if (v[i] == 0) luaL_error(L, "%s: an integer is divided by 0", what);
+    if (v[i] == 0) gqL_error(L, "%s: an integer is divided by 0", what);
   lua_pop(L, 1);
 }
 
@@ -138,9 +138,9 @@ static int op_where(lua_State *L) {
   lua_settop(L, 3);
   gq_tensor *c = gqL_checktensor(L, 1);
   if (c->dtype != GQ_BOOL)
-    return luaL_error(L,
-                      "where: the condition must be bool, got %s: compare with x:gt(0) or use :to(\"bool\")",
-                      gq_dtype_name(c->dtype));
+    return gqL_error(L,
+                     "where: the condition must be bool, got %s: compare with x:gt(0) or use :to(\"bool\")",
+                     gq_dtype_name(c->dtype));
   operands(L, 2, t, "where");
   gqL_op(L, GQ_OP_WHERE, 3, (gq_tensor *[]){ c, t[0], t[1] }, NULL);
   return 1;
@@ -158,8 +158,7 @@ static gq_tensor *limited(lua_State *L, gq_tensor *x, int arg, gq_op op) {
 static int op_clamp(lua_State *L) {
   lua_settop(L, 3);
   gq_tensor *x = gqL_checktensor(L, 1);
-  if (lua_isnil(L, 2) && lua_isnil(L, 3))
-    return luaL_error(L, "clamp: a minimum, a maximum or both expected");
+  if (lua_isnil(L, 2) && lua_isnil(L, 3)) return gqL_error(L, "clamp: a minimum, a maximum or both expected");
   x = limited(L, x, 2, GQ_OP_LT);
   limited(L, x, 3, GQ_OP_GT);
   return 1;
@@ -178,7 +177,7 @@ static int op_matmul(lua_State *L) {
   gq_tensor *t[2] = { gqL_checktensor(L, 1), gqL_checktensor(L, 2) };
   bool row = t[0]->shape.ndim == 1, column = t[1]->shape.ndim == 1;
   if (t[0]->shape.ndim == 0 || t[1]->shape.ndim == 0)
-    return luaL_error(L, "matmul: operands have at least one dimension; multiply by a number with *");
+    return gqL_error(L, "matmul: operands have at least one dimension; multiply by a number with *");
   if (t[0]->dtype != t[1]->dtype) gqL_promote(L, 2, t, "matmul");
   for (int i = 0; i < 2; i++) {
     gq_shape s = two_dims(t[i]->shape, i == 0);
@@ -205,23 +204,32 @@ typedef struct axes {
 
 static void add_axis(lua_State *L, axes *a, int arg, int ndim, const char *what) {
   int i = gqL_axis(L, arg, ndim);
-  if (a->mask >> i & 1) luaL_error(L, "%s: dimension %d is named twice", what, i + 1);
+  if (a->mask >> i & 1) gqL_error(L, "%s: dimension %d is named twice", what, i + 1);
   a->mask |= 1 << i;
+}
+
+/* Of a table of dimensions at 2: names in it would be lost. */
+static void check_list(lua_State *L, const char *what) {
+  for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1))
+    if (lua_type(L, -2) == LUA_TSTRING)
+      gqL_error(L, "%s: a list of dimensions expected, got the key '%s': write x:%s({1, 2}, keepdim)", what,
+                lua_tostring(L, -2), what);
 }
 
 static axes check_axes(lua_State *L, const gq_tensor *t, const char *what) {
   axes a = { .single = -1 };
   int ndim = t->shape.ndim;
   lua_settop(L, 3);
-  if (!lua_isnil(L, 3)) luaL_checktype(L, 3, LUA_TBOOLEAN);
+  if (!lua_isnil(L, 3)) gqL_checktype(L, 3, LUA_TBOOLEAN);
   a.keep = lua_toboolean(L, 3);
-  if (lua_istable(L, 2))
+  if (lua_istable(L, 2)) {
+    check_list(L, what);
     for (lua_Unsigned i = 1, n = lua_rawlen(L, 2); i <= n; i++) {
       lua_rawgeti(L, 2, (lua_Integer)i);
       lua_replace(L, 3);
       add_axis(L, &a, 3, ndim, what);
     }
-  else if (!lua_isnil(L, 2)) {
+  } else if (!lua_isnil(L, 2)) {
     add_axis(L, &a, 2, ndim, what);
     a.single = gqL_axis(L, 2, ndim);
   }
@@ -324,7 +332,7 @@ static int op_prod(lua_State *L) {
 }
 
 static void not_empty(lua_State *L, const gq_tensor *t, int mask, const char *what) {
-  if (count_over(t, mask) == 0) luaL_error(L, "%s: there is no largest or smallest of no numbers", what);
+  if (count_over(t, mask) == 0) gqL_error(L, "%s: there is no largest or smallest of no numbers", what);
 }
 
 /* max, min: all, or over dimensions; of one dimension also the positions. Two tensors: entry by entry. */
@@ -358,7 +366,7 @@ static int op_min(lua_State *L) { return extreme(L, GQ_OP_AMIN, GQ_OP_ARGMIN, GQ
 /* argmax(x [, dim [, keepdim]]): without dim the position in x:flatten(). */
 static int extreme_place(lua_State *L, gq_op place, const char *what) {
   gq_tensor *t = gqL_checktensor(L, 1);
-  if (lua_istable(L, 2)) return luaL_error(L, "%s: one dimension expected, got a table", what);
+  if (lua_istable(L, 2)) return gqL_error(L, "%s: one dimension expected, got a table", what);
   axes a = check_axes(L, t, what);
   not_empty(L, t, a.mask, what);
   if (t->dtype == GQ_BOOL) t = gqL_cast(L, t, GQ_I64);

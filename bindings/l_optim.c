@@ -36,13 +36,13 @@ enum { NSETTING = sizeof settings / sizeof *settings };
 
 static double number(lua_State *L, int arg, const char *key) {
   if (lua_type(L, arg) != LUA_TNUMBER)
-    luaL_error(L, "optimiser: %s is %s: expected a number", key, gqL_typename(L, arg));
+    gqL_error(L, "optimiser: %s is %s: expected a number", key, gqL_typename(L, arg));
   return lua_tonumber(L, arg);
 }
 
 static void read_pair(lua_State *L, int arg, const char *key, double *out) {
   if (!lua_istable(L, arg) || lua_rawlen(L, arg) != 2)
-    luaL_error(L, "optimiser: %s is %s: expected a table of two numbers", key, gqL_typename(L, arg));
+    gqL_error(L, "optimiser: %s is %s: expected a table of two numbers", key, gqL_typename(L, arg));
   for (int i = 0; i < 2; i++) {
     lua_rawgeti(L, arg, i + 1);
     out[i] = number(L, lua_gettop(L), key);
@@ -56,7 +56,7 @@ static void read_setting(lua_State *L, int arg, const setting *s, gq_opt_config 
   if (s->form == PAIR) read_pair(L, arg, s->key, field);
   else if (s->form == NUMBER) *(double *)field = number(L, arg, s->key);
   else if (lua_isboolean(L, arg)) *(bool *)field = lua_toboolean(L, arg);
-  else luaL_error(L, "optimiser: %s is %s: expected true or false", s->key, gqL_typename(L, arg));
+  else gqL_error(L, "optimiser: %s is %s: expected true or false", s->key, gqL_typename(L, arg));
 }
 
 static void push_setting(lua_State *L, const setting *s, const gq_opt_config *c) {
@@ -106,7 +106,7 @@ typedef struct handle {
 
 static handle *check(lua_State *L) {
   handle *h = luaL_checkudata(L, 1, OPTIMISER);
-  if (!h->o) luaL_error(L, "optimiser: it was closed");
+  if (!h->o) gqL_error(L, "optimiser: it was closed");
   return h;
 }
 
@@ -117,8 +117,8 @@ static const setting *checkkey(lua_State *L, int arg, const handle *h) {
     if (strcmp(settings[i].key, key) == 0 && settings[i].kinds & 1 << h->kind) return &settings[i];
   known_keys((int)h->kind, known);
   const char *near = gqL_nearest(key, known);
-  luaL_error(L, "%s: no setting '%s'%s%s%s", gq_opt_names[h->kind], key, near ? "; did you mean '" : "",
-             near ? near : "", near ? "'?" : "");
+  gqL_error(L, "%s: no setting '%s'%s%s%s", gq_opt_names[h->kind], key, near ? "; did you mean '" : "",
+            near ? near : "", near ? "'?" : "");
   return NULL;
 }
 
@@ -126,7 +126,7 @@ static int checkkind(lua_State *L, int arg) {
   const char *name = luaL_checkstring(L, arg);
   for (int i = 0; gq_opt_names[i]; i++)
     if (strcmp(name, gq_opt_names[i]) == 0) return i;
-  return luaL_error(L, "optimiser: unknown kind '%s': expected adam, adamw, sgd or rmsprop", name);
+  return gqL_error(L, "optimiser: unknown kind '%s': expected adam, adamw, sgd or rmsprop", name);
 }
 
 /* The tensors of a list, each held by a reference until the userdata is released or collected. */
@@ -143,10 +143,10 @@ static int release(lua_State *L) {
 
 static tensors *checkparams(lua_State *L, int arg, const char *what) {
   if (!lua_istable(L, arg))
-    luaL_error(L, "%s: parameters are %s: expected a list of tensors", what, gqL_typename(L, arg));
+    gqL_error(L, "%s: parameters are %s: expected a list of tensors", what, gqL_typename(L, arg));
   lua_Unsigned count = lua_rawlen(L, arg);
-  if (count == 0) luaL_error(L, "%s: no parameters: expected a list with at least one tensor", what);
-  if (count > 1 << 24) luaL_error(L, "%s: too many parameters", what);
+  if (count == 0) gqL_error(L, "%s: no parameters: expected a list with at least one tensor", what);
+  if (count > 1 << 24) gqL_error(L, "%s: too many parameters", what);
   tensors *p = lua_newuserdatauv(L, sizeof *p + (size_t)count * sizeof *p->t, 0);
   p->n = 0;
   luaL_setmetatable(L, TENSORS);
@@ -154,8 +154,8 @@ static tensors *checkparams(lua_State *L, int arg, const char *what) {
     lua_rawgeti(L, arg, (lua_Integer)i + 1);
     gq_tensor *t = gqL_totensor(L, lua_gettop(L));
     if (!t)
-      luaL_error(L, "%s: parameter %d is %s: expected a tensor", what, (int)i + 1,
-                 gqL_typename(L, lua_gettop(L)));
+      gqL_error(L, "%s: parameter %d is %s: expected a tensor", what, (int)i + 1,
+                gqL_typename(L, lua_gettop(L)));
     p->t[p->n++] = gq_tensor_ref(t);
     lua_pop(L, 1);
   }

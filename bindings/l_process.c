@@ -42,12 +42,12 @@ static bool reap(process *p, bool wait) {
 
 /* The argument's strings, NULL last, in a userdata (pushed) beside the table that owns them. */
 static char **checkwords(lua_State *L, int arg) {
-  luaL_checktype(L, arg, LUA_TTABLE);
+  gqL_checktype(L, arg, LUA_TTABLE);
   int n = (int)luaL_len(L, arg);
   luaL_argcheck(L, n > 0, arg, "a program expected");
   char **words = lua_newuserdatauv(L, ((size_t)n + 1) * sizeof *words, 0);
   for (int i = 0; i < n; i++) {
-    if (lua_rawgeti(L, arg, i + 1) != LUA_TSTRING) luaL_argerror(L, arg, "strings expected");
+    if (lua_rawgeti(L, arg, i + 1) != LUA_TSTRING) gqL_badarg(L, arg, "strings expected");
     words[i] = (char *)lua_tostring(L, -1);
     lua_pop(L, 1);
   }
@@ -64,7 +64,7 @@ static int spawn(lua_State *L) {
   memset(p, 0, sizeof *p);
   luaL_setmetatable(L, PROCESS);
   int error = posix_spawn_file_actions_init(&files);
-  if (error) return luaL_error(L, "spawn: %s", strerror(error));
+  if (error) return gqL_error(L, "spawn: %s", strerror(error));
   if (!(error = posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0)) &&
       !(error = posix_spawn_file_actions_addopen(&files, 1, log, O_WRONLY | O_CREAT | O_APPEND, 0666)) &&
       !(error = posix_spawn_file_actions_adddup2(&files, 1, 2)))
@@ -72,7 +72,7 @@ static int spawn(lua_State *L) {
   posix_spawn_file_actions_destroy(&files);
   if (error) {
     p->pid = 0;
-    return luaL_error(L, "spawn: %s: %s", words[0], strerror(error));
+    return gqL_error(L, "spawn: %s: %s", words[0], strerror(error));
   }
   return 1;
 }
@@ -116,9 +116,9 @@ static int lock(lua_State *L) {
   *fd = -1;
   luaL_setmetatable(L, LOCK);
   *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-  if (*fd < 0) return luaL_error(L, "%s: %s", path, strerror(errno));
+  if (*fd < 0) return gqL_error(L, "%s: %s", path, strerror(errno));
   if (flock(*fd, how | LOCK_NB) == 0) return 1;
-  if (errno != EWOULDBLOCK) return luaL_error(L, "%s: %s", path, strerror(errno));
+  if (errno != EWOULDBLOCK) return gqL_error(L, "%s: %s", path, strerror(errno));
   return 0;
 }
 

@@ -20,7 +20,7 @@ static gq_brownian **push_path(lua_State *L) {
 
 static gq_brownian *check_path(lua_State *L, int arg) {
   gq_brownian **b = luaL_checkudata(L, arg, BROWNIAN);
-  if (!*b) luaL_error(L, "brownian: the path was closed");
+  if (!*b) gqL_error(L, "brownian: the path was closed");
   return *b;
 }
 
@@ -33,7 +33,7 @@ static uint64_t opt_seed(lua_State *L, int arg) {
 
 /* The value of a required key, left on the stack. */
 static int need(lua_State *L, int arg, const char *key, const char *what) {
-  if (lua_getfield(L, arg, key) == LUA_TNIL) luaL_error(L, "%s: option %s is missing", what, key);
+  if (lua_getfield(L, arg, key) == LUA_TNIL) gqL_error(L, "%s: option %s is missing", what, key);
   return lua_gettop(L);
 }
 
@@ -48,7 +48,7 @@ static int find_name(lua_State *L, const char *what, const char *given, const ch
 static int brownian(lua_State *L) {
   static const char *const known[] = { "t0", "t1", "shape", "seed", "levy_area", "dtype", "tol", NULL };
   if (!lua_istable(L, 1))
-    luaL_error(L, "brownian: %s given: expected a table {t0, t1, shape, seed}", gqL_typename(L, 1));
+    gqL_error(L, "brownian: %s given: expected a table {t0, t1, shape, seed}", gqL_typename(L, 1));
   gqL_checkoptions(L, 1, known, "gq.brownian");
   gq_levy levy =
     (gq_levy)find_name(L, "brownian: levy_area", gqL_optstring(L, 1, "levy_area", "none"), gq_levy_names);
@@ -142,7 +142,7 @@ static int path_index(lua_State *L) {
   else if (strcmp(key, "dtype") == 0) lua_pushstring(L, gq_dtype_name(gq_brownian_dtype(b)));
   else if (strcmp(key, "areas") == 0) lua_pushcfunction(L, path_areas);
   else
-    return luaL_error(
+    return gqL_error(
       L, "brownian: no field '%s': there are t0, t1, shape, seed, dtype, tol, levy_area, areas", key);
   return 1;
 }
@@ -176,9 +176,8 @@ static int find_name(lua_State *L, const char *what, const char *given, const ch
     luaL_addstring(&b, names[i]);
   }
   luaL_pushresult(&b);
-  return luaL_error(L, "%s \"%s\" is unknown%s%s%s: expected one of %s", what, given,
-                    near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "",
-                    lua_tostring(L, -1));
+  return gqL_error(L, "%s \"%s\" is unknown%s%s%s: expected one of %s", what, given,
+                   near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "", lua_tostring(L, -1));
 }
 
 /* Not reversible_heun, which grows without bound wherever the drift contracts. */
@@ -201,7 +200,7 @@ static const gq_tableau *back_method(lua_State *L, int arg, const gq_tableau *m)
   const char *def = gq_scheme_backwards(m) ? m->name : "heun";
   if (lua_getfield(L, arg, "adjoint") == LUA_TNIL) return gq_scheme_find(def);
   if (!lua_istable(L, -1))
-    luaL_error(L, "sdeint: adjoint is %s: expected a table", gqL_typename(L, lua_gettop(L)));
+    gqL_error(L, "sdeint: adjoint is %s: expected a table", gqL_typename(L, lua_gettop(L)));
   gqL_checkoptions(L, lua_gettop(L), known, "gq.sdeint's adjoint");
   return choose_method(L, lua_gettop(L), "sdeint: adjoint.method", def);
 }
@@ -211,10 +210,10 @@ static double *check_times(lua_State *L, int arg, gqL_box *b, int *n) {
   gq_tensor *t = gqL_totensor(L, arg);
   if (t) gqL_checknumbers(L, t, "sdeint");
   if (t ? t->shape.ndim != 1 : !lua_istable(L, arg))
-    luaL_error(L, "sdeint: times are %s: expected a list of numbers or a 1-d tensor", gqL_typename(L, arg));
+    gqL_error(L, "sdeint: times are %s: expected a list of numbers or a 1-d tensor", gqL_typename(L, arg));
   int64_t count = t ? t->shape.dim[0] : (int64_t)lua_rawlen(L, arg);
   if (count < 1 || count > 1 << 24)
-    luaL_error(L, "sdeint: %I times given: expected at least one", (LUAI_UACINT)count);
+    gqL_error(L, "sdeint: %I times given: expected at least one", (LUAI_UACINT)count);
   double *out = b->t = gq_alloc((size_t)count * sizeof *out);
   if (!out) gqL_try(L, gq_nomem((size_t)count * sizeof *out));
   if (t) t = gqL_onhost(L, t);
@@ -224,7 +223,7 @@ static double *check_times(lua_State *L, int arg, gqL_box *b, int *n) {
       continue;
     }
     if (lua_rawgeti(L, arg, i + 1) != LUA_TNUMBER)
-      luaL_error(L, "sdeint: time %d is %s: expected a number", (int)i + 1, gqL_typename(L, lua_gettop(L)));
+      gqL_error(L, "sdeint: time %d is %s: expected a number", (int)i + 1, gqL_typename(L, lua_gettop(L)));
     out[i] = lua_tonumber(L, -1);
     lua_pop(L, 1);
   }
@@ -247,7 +246,7 @@ static gq_brownian *opt_path(lua_State *L, int arg, const gq_problem *p, const g
   double dt = fixed ? o->step_size : o->first_step;
   if (lua_getfield(L, arg, "brownian") != LUA_TNIL) {
     if (!luaL_testudata(L, -1, BROWNIAN))
-      luaL_error(L, "sdeint: brownian is %s: expected a path of gq.brownian", gqL_typename(L, lua_gettop(L)));
+      gqL_error(L, "sdeint: brownian is %s: expected a path of gq.brownian", gqL_typename(L, lua_gettop(L)));
     return check_path(L, lua_gettop(L));
   }
   double t0 = fmin(p->t[0], p->t[p->nt - 1]), t1 = fmax(p->t[0], p->t[p->nt - 1]);
@@ -281,7 +280,7 @@ static int both(lua_State *L) {
 /* The SDE at arg, made and checked by gq.sde: its kind, and `both` on the stack. */
 static int push_both(lua_State *L, int arg, gq_problem *p) {
   if (luaL_getmetafield(L, arg, "__name") != LUA_TSTRING || strcmp(lua_tostring(L, -1), "gq.sde") != 0)
-    luaL_error(L, "sdeint: %s given: expected an SDE made by gq.sde{drift, diffusion}", gqL_typename(L, arg));
+    gqL_error(L, "sdeint: %s given: expected an SDE made by gq.sde{drift, diffusion}", gqL_typename(L, arg));
   lua_getfield(L, arg, "noise");
   lua_getfield(L, arg, "calculus");
   p->noise = GQ_DIAGONAL + (gq_noise)find_name(L, "sdeint: noise", luaL_checkstring(L, -2), gq_noise_names);
@@ -295,18 +294,18 @@ static int push_both(lua_State *L, int arg, gq_problem *p) {
 /* Langevin methods evaluate [gamma, force], which gq.langevin keeps, in place of the drift. */
 static void langevin(lua_State *L, int sde, int fn, const char *method) {
   if (lua_getfield(L, sde, "langevin") == LUA_TNIL)
-    luaL_error(L,
-               "sdeint: method \"%s\" solves Langevin SDEs, dx = v dt, dv = -gamma v dt - u grad(x) dt + "
-               "sqrt(2 gamma u) "
-               "dW: make one by gq.langevin{grad, gamma, u}, or use another method",
-               method);
+    gqL_error(L,
+              "sdeint: method \"%s\" solves Langevin SDEs, dx = v dt, dv = -gamma v dt - u grad(x) dt + "
+              "sqrt(2 gamma u) "
+              "dW: make one by gq.langevin{grad, gamma, u}, or use another method",
+              method);
   lua_setupvalue(L, fn, 1);
 }
 
 static double positive(lua_State *L, int arg, const char *key, double def) {
   double x = gqL_optnumber(L, arg, key, def);
   if (!(x > 0) || !isfinite(x))
-    luaL_error(L, "sdeint: %s is %f: expected a positive number", key, (LUAI_UACNUMBER)x);
+    gqL_error(L, "sdeint: %s is %f: expected a positive number", key, (LUAI_UACNUMBER)x);
   return x;
 }
 
@@ -328,10 +327,10 @@ static void theta_option(lua_State *L, int arg, gq_ode_options *o) {
   if (!given) return;
   o->theta = gqL_optnumber(L, arg, "theta", 1);
   if (!o->method->steps->stiff)
-    luaL_error(L, "sdeint: theta weighs the implicit drift of method = \"theta\"; method = \"%s\" has none",
-               o->method->name);
+    gqL_error(L, "sdeint: theta weighs the implicit drift of method = \"theta\"; method = \"%s\" has none",
+              o->method->name);
   if (!(o->theta >= 0.5) || o->theta > 1)
-    luaL_error(
+    gqL_error(
       L,
       "sdeint: theta is %f: expected a number from 0.5 (trapezoidal) to 1 (backward Euler): below 0.5 "
       "the method is as little stable as an explicit one",
@@ -354,15 +353,15 @@ static int solve_sde(lua_State *L) {
   p.z0 = gqL_checktensor(L, 2);
   gqL_checknumbers(L, p.z0, "sdeint");
   if (!lua_istable(L, 4))
-    luaL_error(L, "sdeint: options are %s: expected a table with at least dt", gqL_typename(L, 4));
+    gqL_error(L, "sdeint: options are %s: expected a table with at least dt", gqL_typename(L, 4));
   gqL_checkoptions(L, 4, known, "gq.sdeint");
   gq_ode_defaults(&o, p.z0->dtype);
   if (strcmp(gqL_optstring(L, 4, "batch", "joint"), "joint") != 0)
-    luaL_error(L,
-               "sdeint: batch = \"%s\": steps of an SDE are of one size for all samples, so \"joint\" is all "
-               "there is, "
-               "and rows that do not act on each other are solved as if alone",
-               gqL_optstring(L, 4, "batch", ""));
+    gqL_error(L,
+              "sdeint: batch = \"%s\": steps of an SDE are of one size for all samples, so \"joint\" is all "
+              "there is, "
+              "and rows that do not act on each other are solved as if alone",
+              gqL_optstring(L, 4, "batch", ""));
   o.engine = choose_engine(L, 4);
   o.calculus = (gq_calculus)find_name(
     L, "sdeint: calculus", gqL_optstring(L, 4, "calculus", gq_calculus_names[p.calculus]), gq_calculus_names);
@@ -431,7 +430,7 @@ static int cosines(lua_State *L) {
   gq_dtype d = gqL_checkdtype(L, 4);
   int64_t n = gqL_checkint(L, 2, 0, 1 << 20, "cosines");
   gq_shape row = gqL_checkshape(L, 3), s = { .ndim = row.ndim + 1, .dim = { n } };
-  if (row.ndim >= GQ_MAXDIM) luaL_error(L, "cosines: the state has too many dimensions");
+  if (row.ndim >= GQ_MAXDIM) gqL_error(L, "cosines: the state has too many dimensions");
   memcpy(s.dim + 1, row.dim, (size_t)row.ndim * sizeof *row.dim);
   uint64_t key = (uint64_t)gqL_checkint(L, 1, INT64_MIN, INT64_MAX, "seed");
   gq_tensor **xi = gqL_pushtensor(L);

@@ -9,9 +9,9 @@
 /* Integers from argument 2 on, as numbers or one table: count, at most GQ_MAXDIM. */
 static int list_arg(lua_State *L, int64_t *v, const char *what) {
   bool list = lua_istable(L, 2);
-  if (list && lua_gettop(L) > 2) luaL_error(L, "%s: either one table or numbers, not both", what);
+  if (list && lua_gettop(L) > 2) gqL_error(L, "%s: either one table or numbers, not both", what);
   int n = list ? (int)lua_rawlen(L, 2) : lua_gettop(L) - 1;
-  if (n > GQ_MAXDIM) luaL_error(L, "%s: at most %d dimensions, got %d", what, GQ_MAXDIM, n);
+  if (n > GQ_MAXDIM) gqL_error(L, "%s: at most %d dimensions, got %d", what, GQ_MAXDIM, n);
   for (int i = 0; i < n; i++) {
     int isint = 0;
     if (list) lua_rawgeti(L, 2, i + 1);
@@ -19,7 +19,7 @@ static int list_arg(lua_State *L, int64_t *v, const char *what) {
     v[i] = lua_type(L, -1) == LUA_TNUMBER ? lua_tointegerx(L, -1, &isint) : 0;
     if (!isint) {
       const char *given = gqL_typename(L, -1);
-      luaL_error(L, "%s: integers expected, got %s", what, given);
+      gqL_error(L, "%s: integers expected, got %s", what, given);
     }
     lua_pop(L, 1);
   }
@@ -37,19 +37,19 @@ static gq_shape new_shape(lua_State *L, const gq_tensor *t, const char *what) {
   for (int i = 0; i < s.ndim; i++) {
     if (s.dim[i] == -1 && unknown < 0) unknown = i;
     else if (s.dim[i] < 0)
-      luaL_error(L, "%s: sizes are at least 0, and one may be -1; got %I", what, (LUAI_UACINT)s.dim[i]);
-    else if (__builtin_mul_overflow(known, s.dim[i], &known)) luaL_error(L, "%s: sizes overflow", what);
+      gqL_error(L, "%s: sizes are at least 0, and one may be -1; got %I", what, (LUAI_UACINT)s.dim[i]);
+    else if (__builtin_mul_overflow(known, s.dim[i], &known)) gqL_error(L, "%s: sizes overflow", what);
   }
   if (unknown >= 0) {
     if (known == 0 || n % known != 0)
-      luaL_error(L, "%s: %I numbers do not divide into the other sizes (%I)", what, (LUAI_UACINT)n,
-                 (LUAI_UACINT)known);
+      gqL_error(L, "%s: %I numbers do not divide into the other sizes (%I)", what, (LUAI_UACINT)n,
+                (LUAI_UACINT)known);
     s.dim[unknown] = n / known;
   } else if (known != n) {
     char a[256], b[256];
-    luaL_error(L, "%s: a tensor of shape %s (%I numbers) cannot have shape %s (%I numbers)", what,
-               gq_shape_text(t->shape, a, sizeof a), (LUAI_UACINT)n, gq_shape_text(s, b, sizeof b),
-               (LUAI_UACINT)known);
+    gqL_error(L, "%s: a tensor of shape %s (%I numbers) cannot have shape %s (%I numbers)", what,
+              gq_shape_text(t->shape, a, sizeof a), (LUAI_UACINT)n, gq_shape_text(s, b, sizeof b),
+              (LUAI_UACINT)known);
   }
   return s;
 }
@@ -64,7 +64,7 @@ static int tensor_view(lua_State *L) {
   gq_tensor *t = gqL_checktensor(L, 1);
   gq_tensor *v = gqL_reshape(L, t, new_shape(L, t, "view"));
   if (t->storage != NULL && v->storage != t->storage)
-    return luaL_error(L, "view: the numbers are not laid out for this shape: use reshape, which copies");
+    return gqL_error(L, "view: the numbers are not laid out for this shape: use reshape, which copies");
   return 1;
 }
 
@@ -74,8 +74,7 @@ static int tensor_flatten(lua_State *L) {
   if (from.ndim == 0) return gqL_reshape(L, t, (gq_shape){ 1, { 1 } }), 1;
   int a = lua_isnoneornil(L, 2) ? 0 : gqL_axis(L, 2, from.ndim);
   int b = lua_isnoneornil(L, 3) ? from.ndim - 1 : gqL_axis(L, 3, from.ndim);
-  if (a > b)
-    return luaL_error(L, "flatten: the first dimension (%d) comes after the last (%d)", a + 1, b + 1);
+  if (a > b) return gqL_error(L, "flatten: the first dimension (%d) comes after the last (%d)", a + 1, b + 1);
   for (int i = 0; i < from.ndim; i++) {
     if (i > a && i <= b) s.dim[s.ndim - 1] *= from.dim[i];
     else s.dim[s.ndim++] = from.dim[i];
@@ -91,12 +90,12 @@ static int tensor_unflatten(lua_State *L) {
   gq_shape inner = gqL_checkshape(L, 3), s = { 0 };
   int64_t n = 1;
   for (int i = 0; i < inner.ndim; i++)
-    if (__builtin_mul_overflow(n, inner.dim[i], &n)) return luaL_error(L, "unflatten: sizes overflow");
+    if (__builtin_mul_overflow(n, inner.dim[i], &n)) return gqL_error(L, "unflatten: sizes overflow");
   if (n != t->shape.dim[axis])
-    return luaL_error(L, "unflatten: dimension %d has size %I, the sizes given multiply to %I", axis + 1,
-                      (LUAI_UACINT)t->shape.dim[axis], (LUAI_UACINT)n);
+    return gqL_error(L, "unflatten: dimension %d has size %I, the sizes given multiply to %I", axis + 1,
+                     (LUAI_UACINT)t->shape.dim[axis], (LUAI_UACINT)n);
   if (t->shape.ndim - 1 + inner.ndim > GQ_MAXDIM)
-    return luaL_error(L, "unflatten: at most %d dimensions", GQ_MAXDIM);
+    return gqL_error(L, "unflatten: at most %d dimensions", GQ_MAXDIM);
   for (int i = 0; i < t->shape.ndim; i++) {
     if (i != axis) s.dim[s.ndim++] = t->shape.dim[i];
     for (int k = 0; i == axis && k < inner.ndim; k++) s.dim[s.ndim++] = inner.dim[k];
@@ -116,7 +115,7 @@ static int tensor_squeeze(lua_State *L) {
 }
 
 static gq_shape with_one(lua_State *L, gq_shape s, int axis) {
-  if (s.ndim == GQ_MAXDIM) luaL_error(L, "at most %d dimensions", GQ_MAXDIM);
+  if (s.ndim == GQ_MAXDIM) gqL_error(L, "at most %d dimensions", GQ_MAXDIM);
   memmove(s.dim + axis + 1, s.dim + axis, (size_t)(s.ndim - axis) * sizeof *s.dim);
   s.dim[axis] = 1;
   s.ndim++;
@@ -149,7 +148,7 @@ static int tensor_transpose(lua_State *L) {
   int n = t->shape.ndim;
   bool given = !lua_isnoneornil(L, 2) || !lua_isnoneornil(L, 3);
   if (!given && n != 2)
-    return luaL_error(L, "transpose: name two dimensions of a tensor with %d, as in x:transpose(1, 2)", n);
+    return gqL_error(L, "transpose: name two dimensions of a tensor with %d, as in x:transpose(1, 2)", n);
   swapped(L, t, given ? gqL_axis(L, 2, n) : 0, given ? gqL_axis(L, 3, n) : 1);
   return 1;
 }
@@ -157,7 +156,7 @@ static int tensor_transpose(lua_State *L) {
 static int tensor_t(lua_State *L) {
   gq_tensor *t = gqL_checktensor(L, 1);
   if (t->shape.ndim > 2)
-    return luaL_error(L, "t: at most 2 dimensions expected, got %d: use transpose(a, b)", t->shape.ndim);
+    return gqL_error(L, "t: at most 2 dimensions expected, got %d: use transpose(a, b)", t->shape.ndim);
   if (t->shape.ndim == 2) swapped(L, t, 0, 1);
   else lua_settop(L, 1);
   return 1;
@@ -168,12 +167,12 @@ static int tensor_permute(lua_State *L) {
   int64_t v[GQ_MAXDIM];
   int perm[GQ_MAXDIM], n = list_arg(L, v, "permute");
   unsigned seen = 0;
-  if (n != t->shape.ndim) return luaL_error(L, "permute: %d dimensions expected, got %d", t->shape.ndim, n);
+  if (n != t->shape.ndim) return gqL_error(L, "permute: %d dimensions expected, got %d", t->shape.ndim, n);
   for (int i = 0; i < n; i++) {
     if (v[i] == 0 || v[i] > n || v[i] < -n)
-      return luaL_error(L, "permute: dimension %I of a tensor with %d", (LUAI_UACINT)v[i], n);
+      return gqL_error(L, "permute: dimension %I of a tensor with %d", (LUAI_UACINT)v[i], n);
     perm[i] = (int)(v[i] > 0 ? v[i] - 1 : v[i] + n);
-    if (seen >> perm[i] & 1) return luaL_error(L, "permute: dimension %d is named twice", perm[i] + 1);
+    if (seen >> perm[i] & 1) return gqL_error(L, "permute: dimension %d is named twice", perm[i] + 1);
     seen |= 1u << perm[i];
   }
   permuted(L, t, perm);
@@ -193,7 +192,7 @@ static int tensor_expand(lua_State *L) {
   for (int i = 0; i < s.ndim; i++) {
     if (s.dim[i] == -1 && i >= lead) s.dim[i] = t->shape.dim[i - lead];
     if (s.dim[i] < 0)
-      return luaL_error(L, "expand: sizes are at least 0, or -1 to keep one; got %I", (LUAI_UACINT)s.dim[i]);
+      return gqL_error(L, "expand: sizes are at least 0, or -1 to keep one; got %I", (LUAI_UACINT)s.dim[i]);
   }
   expanded(L, t, s);
   return 1;
@@ -211,18 +210,18 @@ static int tensor_expand_as(lua_State *L) {
 static gq_tensor **check_list(lua_State *L, int arg, int *n, const char *what) {
   if (!lua_istable(L, arg)) {
     const char *given = gqL_typename(L, arg);
-    luaL_error(L, "%s: a list of tensors expected, got %s", what, given);
+    gqL_error(L, "%s: a list of tensors expected, got %s", what, given);
   }
   lua_Unsigned len = lua_rawlen(L, arg);
   if (len == 0 || len > 100000)
-    luaL_error(L, "%s: a list of 1 to 100000 tensors expected, got %I", what, (LUAI_UACINT)len);
+    gqL_error(L, "%s: a list of 1 to 100000 tensors expected, got %I", what, (LUAI_UACINT)len);
   gq_tensor **t = lua_newuserdatauv(L, len * sizeof *t, 0);
   for (lua_Unsigned i = 0; i < len; i++) {
     lua_rawgeti(L, arg, (lua_Integer)i + 1);
     t[i] = gqL_totensor(L, -1);
     if (t[i] == NULL) {
       const char *given = gqL_typename(L, -1);
-      luaL_error(L, "%s: entry %I must be a tensor, got %s", what, (LUAI_UACINT)i + 1, given);
+      gqL_error(L, "%s: entry %I must be a tensor, got %s", what, (LUAI_UACINT)i + 1, given);
     }
     lua_pop(L, 1);
   }
@@ -253,8 +252,8 @@ static int tensor_stack(lua_State *L) {
   for (int i = 0; i < n; i++) {
     if (!gq_shape_equal(t[i]->shape, first)) {
       char a[256], b[256];
-      return luaL_error(L, "stack: entry 1 has shape %s, entry %d has shape %s",
-                        gq_shape_text(first, a, sizeof a), i + 1, gq_shape_text(t[i]->shape, b, sizeof b));
+      return gqL_error(L, "stack: entry 1 has shape %s, entry %d has shape %s",
+                       gq_shape_text(first, a, sizeof a), i + 1, gq_shape_text(t[i]->shape, b, sizeof b));
     }
     t[i] = gqL_reshape(L, t[i], with_one(L, first, axis));
   }
@@ -277,8 +276,8 @@ static int tensor_narrow(lua_State *L) {
   int64_t n = gqL_checkint(L, 4, 0, INT64_MAX, "length");
   int64_t first = start < 0 ? start + size : start - 1;
   if (start == 0 || n > size - first)
-    return luaL_error(L, "narrow: %I entries from %I on are out of range in dimension %d of size %I",
-                      (LUAI_UACINT)n, (LUAI_UACINT)start, axis + 1, (LUAI_UACINT)size);
+    return gqL_error(L, "narrow: %I entries from %I on are out of range in dimension %d of size %I",
+                     (LUAI_UACINT)n, (LUAI_UACINT)start, axis + 1, (LUAI_UACINT)size);
   narrowed(L, t, axis, first, n);
   return 1;
 }
@@ -291,8 +290,8 @@ static int64_t piece_size(lua_State *L, lua_Integer i, int64_t each, int64_t lef
   lua_Integer n = lua_type(L, -1) == LUA_TNUMBER ? lua_tointegerx(L, -1, &isint) : 0;
   if (!isint || n < 0 || n > left) {
     const char *given = gqL_typename(L, -1);
-    luaL_error(L, "split: size %d: an integer from 0 to the %I entries left expected, got %s", (int)i,
-               (LUAI_UACINT)left, given);
+    gqL_error(L, "split: size %d: an integer from 0 to the %I entries left expected, got %s", (int)i,
+              (LUAI_UACINT)left, given);
   }
   lua_pop(L, 1);
   return n;
@@ -318,8 +317,8 @@ static int tensor_split(lua_State *L) {
     at += n;
   }
   if (at != size)
-    return luaL_error(L, "split: the sizes add up to %I, dimension %d has %I entries", (LUAI_UACINT)at,
-                      axis + 1, (LUAI_UACINT)size);
+    return gqL_error(L, "split: the sizes add up to %I, dimension %d has %I entries", (LUAI_UACINT)at,
+                     axis + 1, (LUAI_UACINT)size);
   return 1;
 }
 
@@ -331,7 +330,7 @@ static void check_range(lua_State *L, const gq_tensor *idx, int64_t size, const 
   const int64_t *v = gq_tensor_data(*h);
   for (int64_t i = 0, n = gq_numel(idx->shape); i < n; i++)
     if (v[i] < 1 || v[i] > size)
-      luaL_error(L, "%s: index %I is out of range 1 to %I", what, (LUAI_UACINT)v[i], (LUAI_UACINT)size);
+      gqL_error(L, "%s: index %I is out of range 1 to %I", what, (LUAI_UACINT)v[i], (LUAI_UACINT)size);
   lua_pop(L, 1);
 }
 
@@ -344,8 +343,8 @@ static gq_tensor *whole(lua_State *L, const gq_tensor *t, const char *what) {
   const double *v = gq_tensor_data(*d);
   for (int64_t i = 0, n = gq_numel(t->shape); i < n; i++)
     if (v[i] != floor(v[i]))
-      luaL_error(L, "%s: indices are integers, got %f: make them with {dtype = \"int64\"} or :to(\"int64\")",
-                 what, (LUAI_UACNUMBER)v[i]);
+      gqL_error(L, "%s: indices are integers, got %f: make them with {dtype = \"int64\"} or :to(\"int64\")",
+                what, (LUAI_UACNUMBER)v[i]);
   gq_tensor **idx = gqL_pushtensor(L);
   gqL_retry(L, gq_tensor_empty(GQ_I64, t->shape, idx));
   gqL_try(L, gq_tensor_copy(*idx, *d));
@@ -354,8 +353,7 @@ static gq_tensor *whole(lua_State *L, const gq_tensor *t, const char *what) {
 
 gq_tensor *gqL_indices(lua_State *L, int arg, int64_t size, const char *what) {
   gq_tensor *t = lua_istable(L, arg) ? gqL_fromtable(L, arg, GQ_I64) : gqL_checktensor(L, arg);
-  if (t->dtype == GQ_BOOL)
-    luaL_error(L, "%s: integer indices expected, got bool: choose with gq.where", what);
+  if (t->dtype == GQ_BOOL) gqL_error(L, "%s: integer indices expected, got bool: choose with gq.where", what);
   if (t->dtype != GQ_I64) t = whole(L, t, what);
   if (t->storage != NULL) check_range(L, t, size, what);
   const gq_tensor *x = gqL_totensor(L, 1); /* indices go where their tensor is */

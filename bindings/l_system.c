@@ -28,8 +28,8 @@ static int threads(lua_State *L) {
 static int set_default_dtype(lua_State *L) {
   gq_dtype d = gqL_checkdtype(L, 1);
   if (!gq_is_float(d))
-    return luaL_error(L, "set_default_dtype: \"float32\" or \"float64\" expected, got \"%s\"",
-                      gq_dtype_name(d));
+    return gqL_error(L, "set_default_dtype: \"float32\" or \"float64\" expected, got \"%s\"",
+                     gq_dtype_name(d));
   gqL_getstate(L)->dtype = d;
   return 0;
 }
@@ -58,8 +58,8 @@ const char *gqL_missing(lua_State *L, const char *name) {
 const gq_device *gqL_device(lua_State *L, const char *name, const char *what) {
   const gq_backend *b = gq_backend_find(name);
   if (b == NULL)
-    luaL_error(L, "%s: device \"%s\" is not there%s; this build has %s", what, name, gqL_missing(L, name),
-               gqL_devices(L));
+    gqL_error(L, "%s: device \"%s\" is not there%s; this build has %s", what, name, gqL_missing(L, name),
+              gqL_devices(L));
   return b->device;
 }
 
@@ -74,8 +74,8 @@ static int devices(lua_State *L) {
 
 static int set_default_device(lua_State *L) {
   if (lua_type(L, 1) != LUA_TSTRING)
-    return luaL_error(L, "set_default_device: the name of a device expected, got %s; this build has %s",
-                      gqL_typename(L, 1), gqL_devices(L));
+    return gqL_error(L, "set_default_device: the name of a device expected, got %s; this build has %s",
+                     gqL_typename(L, 1), gqL_devices(L));
   gqL_getstate(L)->device = gqL_device(L, lua_tostring(L, 1), "set_default_device");
   return 0;
 }
@@ -106,7 +106,7 @@ bool gqL_warn(const char *text) {
 static int warnings(lua_State *L) {
   bool before = !silent;
   if (!lua_isnoneornil(L, 1)) {
-    luaL_checktype(L, 1, LUA_TBOOLEAN);
+    gqL_checktype(L, 1, LUA_TBOOLEAN);
     silent = !lua_toboolean(L, 1);
   }
   lua_pushboolean(L, before);
@@ -139,12 +139,12 @@ static int make_directory(lua_State *L) {
     char c = *p;
     *p = '\0';
     if (mkdir(part, 0777) != 0 && errno != EEXIST && errno != EISDIR)
-      return luaL_error(L, "make_directory: %s: %s", part, strerror(errno));
+      return gqL_error(L, "make_directory: %s: %s", part, strerror(errno));
     *p = c;
   }
   struct stat st;
   if (stat(path, &st) != 0 || !S_ISDIR(st.st_mode))
-    return luaL_error(L, "make_directory: %s is there and is no directory", path);
+    return gqL_error(L, "make_directory: %s is there and is no directory", path);
   return 0;
 }
 
@@ -169,7 +169,7 @@ static int rng_state(lua_State *L) {
 
 static int set_rng_state(lua_State *L) {
   static const char *const known[] = { "seed", "counter", NULL };
-  luaL_checktype(L, 1, LUA_TTABLE);
+  gqL_checktype(L, 1, LUA_TTABLE);
   gqL_checkoptions(L, 1, known, "set_rng_state");
   int64_t seed = gqL_optint(L, 1, "seed", 0, INT64_MIN, INT64_MAX);
   int64_t counter = gqL_optint(L, 1, "counter", 0, 0, INT64_MAX);

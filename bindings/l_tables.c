@@ -148,7 +148,7 @@ static int engines(lua_State *L) {
 static int steplog(lua_State *L) {
   const double(*rows)[4];
   if (!lua_isnoneornil(L, 1)) {
-    luaL_checktype(L, 1, LUA_TBOOLEAN);
+    gqL_checktype(L, 1, LUA_TBOOLEAN);
     if (lua_toboolean(L, 1)) gq_steplog_start();
     else gq_steplog_stop();
     return 0;

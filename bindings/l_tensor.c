@@ -71,13 +71,13 @@ static int tensor_index(lua_State *L) {
 }
 
 static void set_requires_grad(lua_State *L, gq_tensor *t, int arg) {
-  luaL_checktype(L, arg, LUA_TBOOLEAN);
+  gqL_checktype(L, arg, LUA_TBOOLEAN);
   bool on = lua_toboolean(L, arg);
-  if (t->trace) luaL_error(L, "requires_grad cannot be set on a traced tensor");
+  if (t->trace) gqL_error(L, "requires_grad cannot be set on a traced tensor");
   if (t->tape)
-    luaL_error(L, "requires_grad can be set on leaves only; this tensor is a result: use x:detach()");
+    gqL_error(L, "requires_grad can be set on leaves only; this tensor is a result: use x:detach()");
   if (on && !gq_is_float(t->dtype))
-    luaL_error(
+    gqL_error(
       L, "a tensor of dtype %s cannot require a gradient: convert with :to(\"float32\") or :to(\"float64\")",
       gq_dtype_name(t->dtype));
   t->requires_grad = on;
@@ -89,11 +89,11 @@ static void set_grad(lua_State *L, gq_tensor *t, int arg) {
     g = gqL_checktensor(L, arg);
     if (g->dtype != t->dtype || !gq_shape_equal(g->shape, t->shape) || g->storage == NULL || g == t) {
       const char *given = gqL_typename(L, arg), *own = gqL_typename(L, 1);
-      luaL_error(L, "grad of a %s must be nil or a tensor of the same dtype and shape, got %s", own, given);
+      gqL_error(L, "grad of a %s must be nil or a tensor of the same dtype and shape, got %s", own, given);
     }
-    if (t->tape || t->trace) luaL_error(L, "grad can be set on leaves only");
+    if (t->tape || t->trace) gqL_error(L, "grad can be set on leaves only");
     if (g->tape || g->requires_grad)
-      luaL_error(L, "grad cannot hold a tensor that carries a gradient: use :detach()");
+      gqL_error(L, "grad cannot hold a tensor that carries a gradient: use :detach()");
   }
   gq_tensor *old = t->grad;
   t->grad = g ? gq_tensor_ref(g) : NULL;
@@ -107,7 +107,7 @@ static int tensor_newindex(lua_State *L) {
   if (strcmp(key, "requires_grad") == 0) set_requires_grad(L, t, 3);
   else if (strcmp(key, "grad") == 0) set_grad(L, t, 3);
   else
-    return luaL_error(
+    return gqL_error(
       L,
       "a tensor has no field '%s' that can be set (requires_grad and grad can; entries: x[i] = v, "
       "x[{...}] = v)",
@@ -117,7 +117,7 @@ static int tensor_newindex(lua_State *L) {
 
 static int tensor_len(lua_State *L) {
   gq_tensor *t = gqL_checktensor(L, 1);
-  if (t->shape.ndim == 0) return luaL_error(L, "a 0-d tensor has no length; its number is x:item()");
+  if (t->shape.ndim == 0) return gqL_error(L, "a 0-d tensor has no length; its number is x:item()");
   lua_pushinteger(L, t->shape.dim[0]);
   return 1;
 }
@@ -173,7 +173,7 @@ static int tensor_item(lua_State *L) {
   gqL_checknumbers(L, t, "item");
   if (gq_numel(t->shape) != 1) {
     const char *given = gqL_typename(L, 1);
-    return luaL_error(L, "item: one number expected, got %s: use x:totable() or an index", given);
+    return gqL_error(L, "item: one number expected, got %s: use x:totable() or an index", given);
   }
   if (gq_tensor_device(t) != gq_host) t = gqL_onhost(L, t);
   push_number(L, t, gq_tensor_data(t), 0);
@@ -309,7 +309,7 @@ static void push_one(lua_State *L, int arg) {
   gqL_checknumbers(L, t, "comparing with < or <=");
   if (gq_numel(t->shape) != 1) {
     const char *given = gqL_typename(L, arg);
-    luaL_error(L, "< and <= compare single numbers, got %s: use x:lt(y), x:le(y) and gq.where", given);
+    gqL_error(L, "< and <= compare single numbers, got %s: use x:lt(y), x:le(y) and gq.where", given);
   }
   if (t->dtype == GQ_I64) lua_pushinteger(L, gq_tensor_get_int(t, first));
   else lua_pushnumber(L, gq_tensor_get(t, first));
@@ -330,7 +330,7 @@ static int tensor_le(lua_State *L) { return compare(L, LUA_OPLE); }
 static int tensor_detach(lua_State *L) {
   gq_tensor *t = gqL_checktensor(L, 1);
   if (t->trace)
-    return luaL_error(
+    return gqL_error(
       L, "detach: a traced value cannot be detached; detach captured tensors outside the function");
   gq_tensor **h = gqL_pushtensor(L);
   gqL_retry(L, gq_tensor_view(t, t->shape, t->stride, t->offset, h));
@@ -365,9 +365,9 @@ static int tensor_to(lua_State *L) {
   if (to && !cast && !b && *gq_backend_missing(to)) gqL_device(L, to, "to");
   if (!cast && !b) {
     const char *given = gqL_typename(L, 2);
-    return luaL_error(L,
-                      "to: dtype \"float32\", \"float64\", \"int64\", \"bool\" or device %s expected, got %s",
-                      gqL_devices(L), given);
+    return gqL_error(L,
+                     "to: dtype \"float32\", \"float64\", \"int64\", \"bool\" or device %s expected, got %s",
+                     gqL_devices(L), given);
   }
   if (cast ? d == t->dtype : b->device == gq_place_of(t)) return lua_settop(L, 1), 1;
   if (cast) gqL_op(L, GQ_OP_CAST, 1, &t, &(gq_attr){ .dtype = d });
@@ -401,6 +401,32 @@ static const gqL_function functions[] = {
   { NULL, NULL, false, NULL }
 };
 
+/* x .. text: the number of one element, other tensors as print shows them. */
+static int tensor_concat(lua_State *L) {
+  for (int i = 1; i <= 2; i++) {
+    gq_tensor *t = gqL_totensor(L, i);
+    if (t) gqL_checknumbers(L, t, "..");
+    if (t && gq_numel(t->shape) == 1) {
+      if (gq_tensor_device(t) != gq_host) t = gqL_onhost(L, t);
+      push_number(L, t, gq_tensor_data(t), 0);
+    } else if (!t && !lua_isstring(L, i)) {
+      return gqL_error(L, "..: text, a number or a tensor expected, got %s", gqL_typename(L, i));
+    } else {
+      lua_pushvalue(L, i);
+    }
+    luaL_tolstring(L, -1, NULL);
+    lua_replace(L, i);
+    lua_settop(L, 2);
+  }
+  lua_concat(L, 2);
+  return 1;
+}
+
+static int no_bits(lua_State *L) {
+  return gqL_error(L,
+                   "& | ~ << >> are for integers: write a:logical_and(b), a:logical_or(b), a:logical_not()");
+}
+
 static const luaL_Reg metamethods[] = { { "__newindex", tensor_newindex },
                                         { "__len", tensor_len },
                                         { "__tostring", tensor_tostring },
@@ -409,6 +435,13 @@ static const luaL_Reg metamethods[] = { { "__newindex", tensor_newindex },
                                         { "__eq", tensor_same },
                                         { "__lt", tensor_lt },
                                         { "__le", tensor_le },
+                                        { "__concat", tensor_concat },
+                                        { "__band", no_bits },
+                                        { "__bor", no_bits },
+                                        { "__bxor", no_bits },
+                                        { "__bnot", no_bits },
+                                        { "__shl", no_bits },
+                                        { "__shr", no_bits },
                                         { NULL, NULL } };
 
 /* The name ends up in messages of Lua's own functions: "number expected, got tensor (...)". */

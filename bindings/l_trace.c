@@ -35,8 +35,8 @@ static void wrong_results(lua_State *L, int first, int nout, const char *what) {
   int i = 0;
   while (gqL_totensor(L, first + i) != NULL) i++;
   const char *given = gqL_typename(L, first + i);
-  if (nout == 1) luaL_error(L, "%s must return a tensor, got %s", what, given);
-  luaL_error(L, "%s must return %d tensors, result %d is %s", what, nout, i + 1, given);
+  if (nout == 1) gqL_error(L, "%s must return a tensor, got %s", what, given);
+  gqL_error(L, "%s must return %d tensors, result %d is %s", what, nout, i + 1, given);
 }
 
 static bool callable(lua_State *L, int arg) {
@@ -49,7 +49,7 @@ static bool callable(lua_State *L, int arg) {
 void gqL_checkcallable(lua_State *L, int fn, const char *what) {
   if (callable(L, fn)) return;
   const char *given = gqL_typename(L, fn);
-  luaL_error(L, "%s must be a function or a module, got %s", what, given);
+  gqL_error(L, "%s must be a function or a module, got %s", what, given);
 }
 
 /* While the trace is open nothing raises but in gqL_guarded. */
@@ -128,17 +128,17 @@ static void check_slope(lua_State *L, const gq_trace *tr, const gq_tensor *z) {
   const gq_node *n = gq_graph_node(f, gq_graph_output(f, 0));
   const char *wrong =
     gqL_wrongslope(L, "the dynamics function of gq.jet", n->dtype, n->shape, z->dtype, z->shape);
-  if (wrong) luaL_error(L, "%s", wrong);
+  if (wrong) gqL_error(L, "%s", wrong);
 }
 
 /* The function at 1 over t at 2 and z at 3, in a trace of its own, so that they may be any values, constants too. */
 static gq_trace *trace_at(lua_State *L, int nout, const char *what, gq_tensor **tz) {
   gq_tensor *z = tz[1] = gqL_checktensor(L, 3);
   if (!gq_is_float(z->dtype))
-    luaL_argerror(
-      L, 3, lua_pushfstring(L, "the state is %s; it must be float32 or float64", gq_dtype_name(z->dtype)));
+    gqL_badarg(L, 3,
+               lua_pushfstring(L, "the state is %s; it must be float32 or float64", gq_dtype_name(z->dtype)));
   gq_tensor *t = gqL_operand(L, 2, z->dtype);
-  if (t->shape.ndim) luaL_argerror(L, 2, "the time is one number, a 0-d tensor");
+  if (t->shape.ndim) gqL_badarg(L, 2, "the time is one number, a 0-d tensor");
   tz[0] = t->dtype != z->dtype ? gqL_cast(L, t, z->dtype) : t;
   gq_dtype dtypes[2] = { z->dtype, z->dtype };
   gq_shape shapes[2] = { { .ndim = 0 }, z->shape };
@@ -187,9 +187,9 @@ static int core_stratonovich(lua_State *L) {
 /* ---- gq.core.trace, for tests and the curious ---- */
 
 static int list_of(lua_State *L, int arg, gq_tensor **t, int max) {
-  luaL_checktype(L, arg, LUA_TTABLE);
+  gqL_checktype(L, arg, LUA_TTABLE);
   int n = (int)lua_rawlen(L, arg);
-  if (n > max) luaL_error(L, "at most %d tensors", max);
+  if (n > max) gqL_error(L, "at most %d tensors", max);
   for (int i = 0; i < n; i++) {
     lua_rawgeti(L, arg, i + 1);
     t[i] = gqL_checktensor(L, -1);
@@ -220,7 +220,7 @@ static int core_trace(lua_State *L) {
   lua_settop(L, 3);
   gq_trace *tr = trace_arguments(L);
   char *text = gq_graph_print(gq_trace_graph(tr));
-  if (text == NULL) return luaL_error(L, "not enough memory");
+  if (text == NULL) return gqL_error(L, "not enough memory");
   lua_pushstring(L, text); /* a lost text only if Lua itself has no memory */
   gq_free(text);
   lua_newtable(L);
@@ -285,7 +285,7 @@ static void run_program(lua_State *L, const gq_graph *g, gq_tensor *const *in, g
 static int core_program(lua_State *L) {
   lua_settop(L, 3);
   char *text = gq_program_print(compile(L, gq_trace_graph(trace_arguments(L))));
-  if (text == NULL) return luaL_error(L, "not enough memory");
+  if (text == NULL) return gqL_error(L, "not enough memory");
   lua_pushstring(L, text);
   gq_free(text);
   return 1;

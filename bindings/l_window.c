@@ -7,7 +7,7 @@
 
 /* The integers of the table at arg. */
 static int sizes(lua_State *L, int arg, int64_t *v) {
-  luaL_checktype(L, arg, LUA_TTABLE);
+  gqL_checktype(L, arg, LUA_TTABLE);
   int n = (int)lua_rawlen(L, arg);
   luaL_argcheck(L, n >= 1 && n <= GQ_MAXDIM, arg, "one to eight integers expected");
   for (int i = 0; i < n; i++) {

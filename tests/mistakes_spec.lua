@@ -20,6 +20,41 @@ local mistakes = {
   { "labels that are floats", "labels are int64", function()
     return gq.cross_entropy(gq.randn(3, 2), gq.tensor { 1, 2, 1 })
   end },
+  { "text .. of many numbers, in dynamics", "traced", function()
+    return gq.odeint(function(_, z) return z, "at " .. z end, z0, { 0, 1 })
+  end },
+  { "text .. nil", "text, a number or a tensor", function() return x[1][1] .. nil end },
+  { "masks by &", "a:logical_and(b)", function() return x:gt(0) & x:lt(1) end },
+  { "x:sum{dim = 1}", "x:sum({1, 2}, keepdim)", function() return x:sum { dim = 1 } end },
+  { "dimension 3 of 2", "dimension 3 of a tensor of 2 dimensions", function() return x:mean(3) end },
+  { "no_grad without a function", "gq.no_grad(function() ... end)", function() return gq.no_grad(3) end },
+  { "for p in net:parameters()", "for _, p in ipairs(net:parameters()) do", function()
+    for p in net:parameters() do assert(p) end
+  end },
+  { "a module where options are", "a module given: name it", function()
+    return gq.checkpoint.save("a.ckpt", net)
+  end },
+  { "a checkpoint of a number", "model: a module expected", function()
+    gq.checkpoint.save("a.ckpt", { model = 3 })
+  end },
+  { "a checkpoint with a name for optimiser", "one of gq.optim", function()
+    gq.checkpoint.save("a.ckpt", { model = net, optimiser = "adam" })
+  end },
+  { "an activation that is none", "function or one of gelu", function()
+    return nn.mlp { sizes = { 2, 2 }, activation = "geluu" }
+  end },
+  { "bins beside the items", "{x, y, bins = ...}", function()
+    return gq.plot.hist { { z0 }, bins = 3, out = false }
+  end },
+  { "T_max", "did you mean 'steps'", function()
+    return gq.optim.schedule.cosine(gq.optim.adam(net:parameters()), { T_max = 10 })
+  end },
+  { "x:median()", "x:sort()", function() return x:median() end },
+  { "gq.outer", "gq.einsum", function() return gq.outer(z0, z0) end },
+  { "gq.log10", "math.log(10)", function() return gq.log10(x) end },
+  { "x:masked_fill", "gq.where(mask, value, x)", function() return x:masked_fill(x:gt(0), 1) end },
+  { "x:add_", "x[{}] = x + y", function() return x:add_(1) end },
+  { "gq.allow_tf32(1)", "true or false", function() return gq.allow_tf32(1) end },
   { "x:numpy()", "write x:totable()", function() return x:numpy() end },
   { "x:cuda()", "x:to(\"cuda\")", function() return x:cuda() end },
   { "x.T", "x:t()", function() return x.T end },
@@ -95,5 +130,26 @@ describe("what newcomers get wrong", function()
     assert.is_nil(x.whatever)
     assert.is_nil(gq._private)
     assert.equal(rawget(gq, "tensor"), gq.tensor)
+  end)
+end)
+
+describe("tensors in text", function()
+  it("are their number, or what print shows", function()
+    assert.equal("loss 0.5", "loss " .. gq.tensor(0.5))
+    assert.equal("0.5 is it", gq.tensor { { 0.5 } } .. " is it")
+    assert.equal("3 and true", gq.tensor(3):to("int64") .. " and " .. gq.tensor(1):gt(0))
+    assert.equal(("x: %s"):format(x), "x: " .. x)
+    assert.equal("1.02", gq.ones(1) .. 2)
+  end)
+
+  it("of the library's own files are errors at the line of the script", function()
+    for _, code in ipairs { "local y = gq.nn.Linear(2, 3)(gq.ones(2, {dtype = 'float64'}))", "gq.save('a.npy', 3)",
+      "gq.optim.clip_grad_norm(gq.nn.Linear(2, 3):parameters())", "local y = gq.mse_loss(gq.ones(2))",
+      "local y = gq.nn.Embedding(3, 2)(gq.tensor({0}, {dtype = 'int64'}))", "local y = gq.ones(2, 2):softmax(3)",
+      "local o = gq.optim.adam({gq.ones(2, {requires_grad = true})}, {lr = 'x'})" } do
+      local ok, e = pcall(load("local gq = ...\n" .. code .. "\nreturn 1", "=script"), gq)
+      assert.is_false(ok, code)
+      assert.matches("^script:2: ", e, nil, code)
+    end
   end)
 end)

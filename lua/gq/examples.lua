@@ -17,6 +17,9 @@ add
 all
   gq.tensor {1, 2}:gt(0):all():item() --> true
   gq.tensor {{1, 0}, {1, 1}}:gt(0):all(2) --> tensor({false, true}, bool)
+allow_tf32
+  gq.allow_tf32() --> false
+  gq.allow_tf32(false)
 any
   gq.tensor {1, -2}:lt(0):any():item() --> true
   gq.tensor {{1, 0}, {0, 0}}:gt(0):any(2) --> tensor({true, false}, bool)

@@ -422,7 +422,17 @@ end
 local known = "model optimiser schedule epoch rng extra"
 core.checkpoint_keys = known .. " value"
 
+local fail = core.fail
+
 local function several(o, what)
+  if o.model ~= nil and not (type(o.model) == "table" and o.model.state_dict) then
+    fail(("%s: model: a module expected, got %s"):format(what, describe(o.model)))
+  end
+  for key, method in next, { optimiser = "state_dict", schedule = "state_dict" } do
+    if o[key] ~= nil and (type(o[key]) ~= "table" or rawget(o[key], 1) == nil and not o[key][method]) then
+      fail(("%s: %s: one of gq.optim, or a list of them, expected, got %s"):format(what, key, describe(o[key])))
+    end
+  end
   return core.together(o.optimiser, what .. ": optimiser", "an optimiser"),
     core.together(o.schedule, what .. ": schedule", "a schedule")
 end
@@ -431,10 +441,10 @@ end
 function gq.checkpoint.save(path, what)
   local o = options(what, core.checkpoint_keys, "gq.checkpoint.save")
   local tensors, meta = {}, { format = "gqlua checkpoint 1", epoch = o.epoch, value = o.value, extra = o.extra }
+  local optimiser, schedule = several(o, "gq.checkpoint.save")
   if o.model then
     for name, t in next, o.model:state_dict() do tensors["model." .. name] = t end
   end
-  local optimiser, schedule = several(o, "gq.checkpoint.save")
   if optimiser then meta.optimiser = pack_optimiser(optimiser:state_dict(), tensors, "optimiser.") end
   if schedule then meta.schedule = schedule:state_dict() end
   if o.rng ~= false then meta.rng = type(o.rng) == "string" and o.rng or rng_text() end

@@ -2,17 +2,17 @@
 -- once, in traces and to any order of derivative, and each is a method of tensors too.
 
 local gq = ...
-local describe, define = gq.core.describe, gq.core.define
+local describe, define, fail = gq.core.describe, gq.core.define, gq.core.fail
 
 local function check(x, what)
-  if not gq.is_tensor(x) then error(("%s: tensor expected, got %s"):format(what, describe(x)), 3) end
+  if not gq.is_tensor(x) then fail(("%s: tensor expected, got %s"):format(what, describe(x))) end
   return x
 end
 
 local function checkfloat(x, what)
-  if not gq.is_tensor(x) then error(("%s: tensor expected, got %s"):format(what, describe(x)), 3) end
+  if not gq.is_tensor(x) then fail(("%s: tensor expected, got %s"):format(what, describe(x))) end
   if x.dtype ~= "float32" and x.dtype ~= "float64" then
-    error(("%s: a float tensor expected, got %s: convert with :to(\"float32\")"):format(what, describe(x)), 3)
+    fail(("%s: a float tensor expected, got %s: convert with :to(\"float32\")"):format(what, describe(x)))
   end
   return x
 end
@@ -22,7 +22,7 @@ end
 local function axis(x, d, what)
   local n = x:dim()
   if math.type(d) ~= "integer" or d == 0 or d > n or d < -n then
-    error(("%s: dimension %s of a tensor with %d"):format(what, tostring(d), n), 4)
+    fail(("%s: dimension %s of a tensor with %d"):format(what, tostring(d), n))
   end
   return d > 0 and d or d + n + 1
 end
@@ -36,11 +36,11 @@ local function axes(x, dims, what)
   end
   if type(dims) == "number" then dims = { dims } end
   if type(dims) ~= "table" then
-    error(("%s: a dimension or a list of them expected, got %s"):format(what, describe(dims)), 3)
+    fail(("%s: a dimension or a list of them expected, got %s"):format(what, describe(dims)))
   end
   for _, d in ipairs(dims) do
     d = axis(x, d, what)
-    if seen[d] then error(("%s: dimension %d is given twice"):format(what, d), 3) end
+    if seen[d] then fail(("%s: dimension %d is given twice"):format(what, d)) end
     seen[d], list[#list + 1] = true, d
   end
   table.sort(list)
@@ -113,7 +113,7 @@ local function reduction(x, dims, keepdim, opts, names, what)
   if type(dims) == "table" and type(next(dims)) == "string" then dims, opts = nil, dims end
   if type(keepdim) == "table" then keepdim, opts = nil, keepdim end
   if keepdim ~= nil and type(keepdim) ~= "boolean" then
-    error(("%s: keepdim is true or false, got %s"):format(what, describe(keepdim)), 3)
+    fail(("%s: keepdim is true or false, got %s"):format(what, describe(keepdim)))
   end
   return axes(x, dims, what), keepdim, gq.core.options(opts, names, what)
 end
@@ -182,7 +182,7 @@ local function norm(x, p, dims, keepdim)
   local list, keep = reduction(x, dims, keepdim, nil, "", "norm")
   p = p or 2
   if type(p) ~= "number" or p <= 0 or p ~= p then
-    error(("norm: p is a positive number or math.huge, got %s"):format(describe(p)), 2)
+    fail(("norm: p is a positive number or math.huge, got %s"):format(describe(p)))
   end
   local y
   if p == 2 then
@@ -233,7 +233,7 @@ local function same_shape(x, y, what)
   check(x, what)
   check(y, what)
   local a, b = table.concat(x.shape, ", "), table.concat(y.shape, ", ")
-  if a ~= b then error(("%s: shapes {%s} and {%s} differ"):format(what, a, b), 3) end
+  if a ~= b then fail(("%s: shapes {%s} and {%s} differ"):format(what, a, b)) end
 end
 
 -- "mean" (default), "sum" or "none"
@@ -242,7 +242,7 @@ local function reduce(x, o, what)
   if how == "mean" then return x:mean() end
   if how == "sum" then return x:sum() end
   if how == "none" then return x end
-  error(("%s: reduction is \"mean\", \"sum\" or \"none\", got %s"):format(what, describe(how)), 3)
+  fail(("%s: reduction is \"mean\", \"sum\" or \"none\", got %s"):format(what, describe(how)))
 end
 
 local function mse_loss(x, y, opts)
@@ -262,17 +262,17 @@ local function cross_entropy(logits, labels, opts)
   local shape = logits.shape
   local classes = table.remove(shape)
   if classes == nil or table.concat(shape, ",") ~= table.concat(labels.shape, ",") then
-    error(("cross_entropy: logits {..., classes} and labels {...} expected, got %s and %s"):format(
-      describe(logits), describe(labels)), 2)
+    fail(("cross_entropy: logits {..., classes} and labels {...} expected, got %s and %s"):format(
+      describe(logits), describe(labels)))
   end
   if labels.dtype ~= "int64" then
-    error(("cross_entropy: labels are int64 and count from 1, got %s"):format(describe(labels)), 2)
+    fail(("cross_entropy: labels are int64 and count from 1, got %s"):format(describe(labels)))
   end
   local p = log_softmax(logits, -1)
   local ok, picked = pcall(p.gather, p, -1, labels:unsqueeze(-1))
   if not ok then
-    error(("cross_entropy: labels count from 1 to %d, the classes (add 1 to labels that count from 0): %s"):format(
-      classes, tostring(picked):gsub("^[^:]*:%d+: ", "")), 2)
+    fail(("cross_entropy: labels count from 1 to %d, the classes (add 1 to labels that count from 0): %s"):format(
+      classes, tostring(picked):gsub("^[^:]*:%d+: ", "")))
   end
   return reduce(-picked:squeeze(-1), o, "cross_entropy")
 end
@@ -310,7 +310,7 @@ gq.docs[normal_fit] = "gq.normal_fit(x [, dim]): {mean, std} of the samples alon
 local function fitted(x, dim)
   if type(x) == "table" and gq.is_tensor(x.mean) and gq.is_tensor(x.std) then return x end
   if not gq.is_tensor(x) then
-    error(("gaussian_kl: samples or {mean, std} expected, got %s"):format(describe(x)), 3)
+    fail(("gaussian_kl: samples or {mean, std} expected, got %s"):format(describe(x)))
   end
   return normal_fit(x, dim)
 end

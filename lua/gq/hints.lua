@@ -19,6 +19,18 @@ local theirs = {
     Adam = "gq.optim.adam(params)", Linear = "gq.nn.Linear(n_in, n_out)", mlp = "gq.nn.mlp{ sizes = {...} }",
     Sequential = "gq.nn.Sequential{...}", fit = "gq.train{...}", backprop = "loss:backward()",
     enable_grad = "gq.no_grad(f, ...) is the exception; everything else records",
+    log10 = "gq.log(x) / math.log(10)", log2 = "gq.log(x) / math.log(2)", empty = "gq.zeros(sizes...)",
+    empty_like = "gq.zeros_like(x)", full_like = "gq.ones_like(x) * value", randn_like = "gq.randn(x.shape)",
+    rand_like = "gq.rand(x.shape)",
+    meshgrid = "gq.plot.grid(x, y), or x:unsqueeze(1) and y:unsqueeze(2), which broadcast",
+    allclose = "(x - y):abs():max():item() < 1e-6", equal = "x:eq(y):all():item()",
+    kron = "gq.einsum(\"ij,kl->ikjl\", a, b)",
+    svd = "gq.eigh(x:t():matmul(x))", pinv = "gq.solve(x:t():matmul(x), x:t())",
+    lstsq = "gq.solve(x:t():matmul(x), x:t():matmul(b))",
+    qr = "gq.cholesky(x:t():matmul(x)):t(), its r", sigmoid_ = "gq.sigmoid(x)", as_tensor = "gq.tensor{...}",
+    set_grad_enabled = "gq.no_grad(f, ...)", save_checkpoint = "gq.checkpoint.save(path, {model = net})",
+    compile = "nothing: dynamics are traced and compiled anyway",
+    jit = "nothing: dynamics are traced and compiled anyway",
     float32 = "the string \"float32\"", float64 = "the string \"float64\"", int64 = "the string \"int64\"",
   },
   nn = {
@@ -33,7 +45,9 @@ local theirs = {
     ReduceLROnPlateau = "gq.optim.schedule.plateau(optimiser)",
     clip_grad_norm_ = "gq.optim.clip_grad_norm(params, max)",
   },
-  data = { DataLoader = "gq.data.batches(set, {batch_size = 32})", load = "gq.load(path)" },
+  data = { DataLoader = "gq.data.batches(set, {batch_size = 32})", load = "gq.load(path)",
+    moons = "gq.data.density{name = \"moons\"}", circles = "gq.data.density{name = \"circles\"}",
+    random_split = "gq.data.split(set, {test = 0.2})", normalize = "gq.data.standardise(x)" },
   plot = { plot = "gq.plot.line{ {x, y} }", show = "p:show(), of what gq.plot.line gave", savefig = "out = \"x.svg\"",
     bar = "gq.plot.hist{ {values} }", imshow = "gq.plot.heat{ {x, y, z} }", quiver = "gq.plot.field{ {x, y, u, v} }",
     subplots = "gq.plot.panels{ {p, q}, out = ... }", fill_between = "gq.plot.band{ {x, low, high} }" },
@@ -48,8 +62,27 @@ local of_tensors = {
   copy = "x:clone()", requires_grad_ = "x.requires_grad = true", zero_grad = "optimiser:zero_grad()",
   mm = "x:matmul(y)",
   bmm = "x:matmul(y)", data = "x:detach()", value = "x:item()", get = "x[i]:item()", set = "x[i] = v",
-  repeat_ = "x:expand(...)", plus = "x + y", minus = "x - y", zero_ = "x[{}] = 0", fill_ = "x[{}] = v",
+  repeat_ = "x:expand(...), or gq.cat{x, x}", plus = "x + y", minus = "x - y", zero_ = "x[{}] = 0", fill_ = "x[{}] = v",
 }
+
+-- gq.trace(x) as well as x:trace().
+local both = {
+  median = "x:sort()[(#x + 1) // 2], of a vector", quantile = "x:sort()[k], of a vector", trace = "x:diag():sum()",
+  outer = "x:unsqueeze(2) * y:unsqueeze(1), or gq.einsum(\"i,j->ij\", x, y)", chunk = "x:split(size, dim)",
+  unbind = "for i, row in x:ipairs() do", tile = "x:expand(...), or gq.cat{x, x}", diff = "x[{{2, -1}}] - x[{{1, -2}}]",
+  nonzero = "gq.arange(1, #x)[mask]", unique = "x:sort(), and compare neighbours", lerp = "x + (y - x) * w",
+  masked_fill = "gq.where(mask, value, x)", masked_fill_ = "x[mask] = value", masked_select = "x[mask]",
+  scatter = "gq.where(mask, y, x), or x[{...}] = v",
+  index_put_ = "x[{...}] = v", select = "x[i], or x[{{}, i}]", swapaxes = "x:transpose(a, b)", add_ = "x[{}] = x + y",
+  sub_ = "x[{}] = x - y", mul_ = "x[{}] = x * y", div_ = "x[{}] = x / y", clamp_ = "x[{}] = x:clamp(a, b)",
+  copy_to = "y:copy_(x)", contains = "x:eq(v):any():item()",
+  sinh = "(x:exp() - (-x):exp()) / 2", cosh = "(x:exp() + (-x):exp()) / 2",
+  square_ = "x[{}] = x * x", is_cuda = "x.device", to_list = "x:totable()",
+}
+for key, advice in next, both do
+  of_tensors[key], theirs.gq[key] = advice, theirs.gq[key] or advice
+end
+of_tensors.log10, of_tensors.log2 = "x:log() / math.log(10)", "x:log() / math.log(2)"
 
 local function say(what, key, advice)
   core.fail(("%s.%s: there is no such name here; write %s"):format(what, key, advice))

@@ -46,7 +46,9 @@ local elsewhere = { learning_rate = "lr", wd = "weight_decay", weight_decay_rate
   layers = "sizes", dims = "sizes", hidden_sizes = "sizes", filename = "out", path = "out", file = "out", save = "out",
   savefig = "out", linestyle = "style", marker = "style", colour = "color", c = "color", legend = "label",
   name = "label", xlim = "xrange", ylim = "yrange", scale = "log", n_workers = "workers", jobs = "workers",
-  n_jobs = "workers", params = "grid", timeout = "time_limit" }
+  n_jobs = "workers", params = "grid", timeout = "time_limit", t_max = "steps", total_steps = "steps", eta_min = "last",
+  step_size = "every", warmup_steps = "warmup", decay = "gamma", pad = "padding", act = "activation",
+  nonlinearity = "activation", optimizer = "optimiser", f = "drift", g = "diffusion" }
 
 local cache = {}
 
@@ -56,6 +58,9 @@ local function options(given, names, what)
   if type(given) ~= "table" then
     fail(("%s: options are one table, as {%s = ...}; got %s"):format(what, names:match("%S+"),
       gq.core.describe(given)))
+  end
+  if gq.core.is_module and gq.core.is_module(given) then
+    fail(("%s: options are one table, as {%s = ...}; a module given: name it"):format(what, names:match("%S+")))
   end
   local known = cache[names] or words(names)
   cache[names] = known

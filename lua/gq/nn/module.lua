@@ -146,13 +146,19 @@ function Module:named_parameters()
   return over_pairs(list)
 end
 
+-- What `for p in net:parameters() do` would call.
+local a_list = { __call = function()
+  gq.core.fail("net:parameters() is a list: write for _, p in ipairs(net:parameters()) do, or "
+    .. "for name, p in net:named_parameters() do")
+end }
+
 function Module:parameters()
   if not is_module(self) then
     gq.core.fail("parameters: called without its module: write net:parameters(), with a colon")
   end
   local list = {}
   for _, p in self:named_parameters() do list[#list + 1] = p end
-  return list
+  return setmetatable(list, a_list)
 end
 
 -- Direct and indirect submodules with their names, itself (named "") first.

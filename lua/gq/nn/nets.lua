@@ -114,14 +114,15 @@ function nn.mlp(opts)
   local o = options(opts, "sizes activation time bias dtype", "nn.mlp")
   local sizes = need(o, "sizes", "table", nil, "nn.mlp")
   if #sizes < 2 then error("nn.mlp: sizes has at least two entries: {inputs, ..., outputs}", 2) end
-  local layers = {}
+  local layers, activation = {}, o.activation or "softplus"
+  activation_of(activation)
   for i = 1, #sizes - 1 do
     local extra = i == 1 and o.time and 1 or 0
     if math.type(sizes[i]) ~= "integer" then
       error(("nn.mlp: sizes are integers, got %s"):format(describe(sizes[i])), 2)
     end
     layers[#layers + 1] = nn.Linear(sizes[i] + extra, sizes[i + 1], { bias = o.bias, dtype = o.dtype })
-    if i < #sizes - 1 then layers[#layers + 1] = activation_of(o.activation or "softplus") end
+    if i < #sizes - 1 then layers[#layers + 1] = activation_of(activation) end
   end
   local net = Sequential(layers)
   return o.time and TimeConcat(net) or net

@@ -15,6 +15,7 @@ local plot = {}
 
 local plot_options <const> = "title xlabel ylabel log out size xrange yrange legend equal"
 local item_options <const> = "style label color class bins levels x y t points dashed"
+local item_only <const> = { style = true, label = true, color = true, class = true, bins = true, levels = true }
 
 -- ---- numbers from tensors and tables ----
 
@@ -400,6 +401,12 @@ local function make(kind, default, given)
       else
         items[k] = v
       end
+    end
+  end
+  for key in next, named(items) do
+    if item_only[key] then
+      fail(("gq.plot.%s: %s stands with what is drawn: gq.plot.%s{ {x, y, %s = ...}, ... }"):format(kind, key, kind,
+        key))
     end
   end
   local o = options(named(items), plot_options, "gq.plot." .. kind)
