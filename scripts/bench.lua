@@ -12,7 +12,7 @@ local nn, median = gq.nn, common.median
 local o = gq.cli {
   about = "Time training steps of the paper's problems.",
   more = [[
-work: nested_spheres, sines50, sines10, sines_irregular, ou, crossing, or all.
+work: nested_spheres, sines50, sines10, sines_irregular, ou, crossing, or all; images, images256 (batches of 16, 256).
 gradients: engines of gq.odeint; for ou also sde_direct, sde_aca, sde_reversible, sde_adjoint: those of gq.sdeint along
 Brownian paths, by reversible Heun with steps of 0.01.
 columns: seconds is the median step, minimum the fastest; GFLOP/s counts the products of f and its derivatives;
@@ -116,6 +116,23 @@ function problems.crossing()
     rates = "crossing" }
 end
 
+-- The dynamics of the image experiment (E.4), width their hidden channels, on what its first layers make of 28 x 28.
+local function images(batch)
+  return function()
+    local size, y = 11, gq.randint(1, 10, batch, { seed = 2 })
+    local function make(width)
+      local function conv(a, b) return nn.Conv2d(a, b, 3, { padding = 1 }) end
+      local net = nn.Sequential { conv(10, width), nn.Softplus(), conv(width, width), nn.Softplus(), conv(width, 10) }
+      local readout = nn.Linear(10 * size * size, 10)
+      local function loss(z) return gq.cross_entropy(readout(z[2]:flatten(2)), y) end
+      return { net = net, all = nn.Sequential { net, readout }, loss = loss }
+    end
+    return { widths = { 64, 128, 256 }, make = make, z0 = gq.randn({ batch, 10, size, size }, { seed = 1 }),
+      times = { 0, 1 }, rate = 1e-5 }
+  end
+end
+problems.images, problems.images256 = images(16), images(256)
+
 -- ---- one step ----
 
 local function field_of(model, step) return model.field and model.field(step) or model.net end
@@ -155,11 +172,13 @@ end
 
 -- ---- what is told of it ----
 
--- Floating-point operations of an evaluation's matrix products, 2 a weight and row; nothing else counts.
+-- Floating-point operations of an evaluation's matrix products, 2 a weight and row (or place of an image); nothing else
+-- counts.
 local function unit_flops(problem, model)
   local weights = 0
   for _, p in ipairs(model.net:parameters()) do
     if p:dim() == 2 then weights = weights + p:numel() end
+    if p:dim() == 4 then weights = weights + p:numel() * problem.z0.shape[3] * problem.z0.shape[4] end
   end
   return 2 * weights * #problem.z0
 end
@@ -187,7 +206,7 @@ local function run(problem, width, gradient, seed)
   gq.manual_seed(seed)
   local options, compute = solver(gradient), o.outside and gradient_step_in_parts or gradient_step
   local model = problem.make(width)
-  local optimiser = gq.optim.adam(model.all:parameters(), { lr = gq.paper.rate(problem.rates, width) })
+  local optimiser = gq.optim.adam(model.all:parameters(), { lr = problem.rate or gq.paper.rate(problem.rates, width) })
   local unit, begun = unit_flops(problem, model), gq.clock()
   local times, rates, outside, shares = {}, {}, {}, { {}, {}, {} }
   local info, inside
@@ -270,7 +289,8 @@ print(("%d threads, median of %d runs of %d steps, rtol %g"):format(gq.threads()
 print_title()
 for _, name in ipairs(o.work[1] == "all" and order or o.work) do
   if not problems[name] then
-    io.stderr:write(("there is no work '%s'; there are: %s\n"):format(name, table.concat(order, ", ")))
+    io.stderr:write(("there is no work '%s'; there are: %s, images, images256\n"):format(name,
+      table.concat(order, ", ")))
     os.exit(2, true)
   end
   local problem = problems[name]()

@@ -36,6 +36,19 @@ local function by_width(script, list, options, figures)
   return cases
 end
 
+-- The image experiment by channels: where `large`, more than two cores are through with in a day. Seconds are of two
+-- epochs, the paper's of 15: rows compare engines.
+local function by_channels(dataset, batch, figures)
+  local cases = {}
+  for _, channels in ipairs { 64, 128, 256, 512 } do
+    for _, gradient in ipairs { "adjoint", "seminorm", "gq" } do
+      cases[#cases + 1] = { ("%d channels, %s"):format(channels, gradient), { dataset = dataset, channels = channels,
+        gradient = gradient, epochs = 2, ["batch-size"] = batch }, figures, large = channels > 64 }
+    end
+  end
+  return cases
+end
+
 local accuracy = { "test_accuracy", "accuracy %", format = "%.1f", scale = 100, better = "more" }
 local mse = { "test_mse", "mse", format = "%.3g" }
 local kl = { "test_kl", "KL x 100", format = "%.2f", scale = 100 }
@@ -63,6 +76,18 @@ local experiments = {
     end) },
   fig5 = { "sines by width; the paper's MSE is the end of its axis", script = "sines", seeds = 5, columns = { mse },
     cases = by_width("sines", engines, {}, function() return { test_mse = { most = 0.25 } } end) },
+  fig6 = { "MNIST by channels, two of 15 epochs; the files are the user's", script = "images", seeds = 3,
+    columns = { accuracy }, cases = by_channels("mnist", 16, { test_accuracy = { least = 97.5 } }) },
+  fig6_fashion = { "the same with Fashion-MNIST, which the paper does not have", script = "images", seeds = 3,
+    columns = { accuracy }, cases = by_channels("fashion_mnist", 16, {}) },
+  fig11 = { "CIFAR-10 by channels, two of 15 epochs; the files are the user's", script = "images", seeds = 3,
+    columns = { accuracy }, cases = by_channels("cifar10", 16, { test_accuracy = { least = 56 } }) },
+  fig12 = { "SVHN by channels, two of 15 epochs; the files are the user's", script = "images", seeds = 3,
+    columns = { accuracy }, cases = by_channels("svhn", 16, { test_accuracy = { least = 86 } }) },
+  fig13 = { "MNIST in batches of 256, where the paper's gq is slower than the adjoint, two of 15 epochs",
+    script = "images", seeds = 3, columns = { accuracy }, cases = by_channels("mnist", 256, {}) },
+  fig13_fashion = { "the same with Fashion-MNIST", script = "images", seeds = 3, columns = { accuracy },
+    cases = by_channels("fashion_mnist", 256, {}) },
   fig7 = { "Ornstein-Uhlenbeck by width; the paper's KL is the end of its axis", script = "train_ou", seeds = 5,
     columns = { kl, step }, paired = "gq",
     cases = by_width("train_ou", ways, { epochs = 100 }, function() return { test_kl = { most = 10 } } end) },
@@ -97,22 +122,25 @@ local experiments = {
   } },
 }
 
-local order = { "fig1", "fig2", "fig4", "fig5", "fig7", "fig14", "fig15", "fig16", "table2", "table4", "table6" }
+local order = { "fig1", "fig2", "fig4", "fig5", "fig6", "fig6_fashion", "fig7", "fig11", "fig12", "fig13",
+  "fig13_fashion", "fig14", "fig15", "fig16", "table2", "table4", "table6" }
 
 -- ---- options ----
 
 local function contents()
   local lines = {}
-  for i, name in ipairs(order) do lines[i] = ("  %-8s %s"):format(name, experiments[name][1]) end
+  for i, name in ipairs(order) do lines[i] = ("  %-13s %s"):format(name, experiments[name][1]) end
   return table.concat(lines, "\n")
 end
 
 local o = gq.cli {
   about = "Run figures and tables of the paper, and write ours beside them.",
-  more = "figures and tables (or all):\n" .. contents() .. "\nA run that is in --out is not made again.",
+  more = "figures and tables (or all):\n" .. contents() .. "\nA run that is in --out is not made again. " ..
+    "Fig. 10's curves are in the records of fig6.",
   words = "FIGURE...",
   { "seeds", nil, "seeds of each case (by default as many as the paper's)", "integer", n = 4 }, "seed",
   { "cases", nil, "only cases whose label contains this", "text" },
+  { "large", false, "also the cases that take days: the image experiments with more than 64 channels" },
   { "extra", nil, "further options of every run, as one text", "text" },
   { "finished", false, "make no run: tables of those that were made" },
   { "out", "runs/reproduce", "directory of runs and tables" }, "quick", "quiet",
@@ -147,12 +175,15 @@ for i = -1, -math.huge, -1 do
 end
 local examples = (arg[0]:match("^(.*)scripts/[^/]*$") or "") .. "examples/"
 
+-- Options that quick runs have from their scripts.
+local small = { epochs = true, channels = true, dataset = true, ["batch-size"] = true }
+
 -- What a run is called: its script and options. Quick runs are of small models.
 local function name_of(script, given, seed)
   local options = {}
   for k, v in pairs(given) do
     if o.quick and k == "width" then v = math.min(v, 20) end
-    if not (o.quick and k == "epochs") then
+    if not (o.quick and small[k]) then
       options[#options + 1] = v == true and "--" .. k or ("--%s %s"):format(k, v)
     end
   end
@@ -379,7 +410,7 @@ local function reproduce(name)
   for _, case in ipairs(e.cases) do
     if not o.cases or case[1]:find(o.cases, 1, true) then
       local runs, seeds = {}, {}
-      for seed = first, last do
+      for seed = first, case.large and not (o.large or o.quick) and first - 1 or last do
         if not o.finished then say("%s: %s%s", name, case[1], e.seeds and (", seed %d"):format(seed) or "") end
         local picture = e.picture and ("%s/%s%s.svg"):format(o.out, name, o.quick and "-quick" or "") or nil
         local run = finish(name_of(e.script, case[2], e.seeds and seed), picture)

@@ -305,6 +305,16 @@ describe("scripts/reproduce", function()
     assert.same({ 1, "gq", 5, 2 }, { r.config.epochs, r.config.gradient, r.config.width, #r.epochs })
   end)
 
+  it("leaves out what takes days, and tells so", function()
+    local text, err, code = run("scripts/reproduce", "fig12 --cases '128 channels' --out " .. folder .. "/large")
+    assert.same({ 0, "" }, { code, err })
+    assert.matches("128 channels, gq +0 of 3 +at least 86.0", text)
+    text, err, code = run("scripts/reproduce", "fig13_fashion --quick --cases '64 channels, gq' --out " .. folder
+      .. "/large")
+    assert.same({ 0, "" }, { code, err })
+    assert.matches("64 channels, gq +1 ", text)
+  end)
+
   it("pairs the ways to train by seed, draws, and tells what was not run", function()
     local out = folder .. "/ways"
     local given = "fig7 fig14 fig15 --quick --seeds 2 --out " .. out .. " --cases "

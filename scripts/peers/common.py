@@ -78,8 +78,17 @@ def crossing(draw, width):
                    [(20, 1e-2), (500, 1e-3), (np.inf, 7e-4)])
 
 
+def images(batch):
+    """What the first layers of the image experiment make of 28 x 28; y is the class, from 0; sizes are channels."""
+    def make(draw, width):
+        z0 = draw.standard_normal((batch, 10, 11, 11))
+        return Problem(z0, [0, 1], draw.integers(0, 10, batch), [10, width, width, 10], False, [(np.inf, 1e-5)])
+    return make
+
+
 PROBLEMS = {"nested_spheres": nested_spheres, "sines50": sines(50, True), "sines10": sines(10, True),
-            "sines_irregular": sines(10, False), "ou": ou, "crossing": crossing}
+            "sines_irregular": sines(10, False), "ou": ou, "crossing": crossing,
+            "images": images(16), "images256": images(256)}
 
 
 def problem(work, width, seed):

@@ -152,6 +152,8 @@ def initial(work, p, key):
 
 
 def make_step(work, width, gradient, seed):
+    if work.startswith("images"):
+        raise SystemExit(f"jax_steps.py: {work} is not written for JAX; torch_steps.py has it")
     p = common.problem(work, width, seed)
     is_sde = gradient.startswith("sde")
     solve = sde_solver(p) if is_sde else ode_solver(work, p, gradient)

@@ -35,6 +35,15 @@ class Dynamics(nn.Module):
         return with_time(self.net, t, z) if self.timed else self.net(z)
 
 
+class Convolutional(Dynamics):
+    def __init__(self, p):
+        super().__init__(p)
+        layers = []
+        for a, b in zip(p.sizes, p.sizes[1:]):
+            layers += [nn.Conv2d(a, b, 3, padding=1), nn.Softplus()]
+        self.net = nn.Sequential(*layers[:-1])
+
+
 class SecondOrder(Dynamics):
     def forward(self, t, z):
         self.nfe += 1
@@ -96,6 +105,10 @@ def model(work, p):
     if work == "nested_spheres":
         f, readout, labels = Dynamics(p), nn.Linear(5, 2), y.long()
         return (f, lambda z: nn.functional.cross_entropy(readout(z[-1]), labels),
+                list(f.parameters()) + list(readout.parameters()))
+    if work.startswith("images"):
+        f, readout, labels = Convolutional(p), nn.Linear(p.z0[0].size, 10), y.long()
+        return (f, lambda z: nn.functional.cross_entropy(readout(z[-1].flatten(1)), labels),
                 list(f.parameters()) + list(readout.parameters()))
     if work == "crossing":
         f = Dynamics(p)
