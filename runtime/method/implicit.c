@@ -414,7 +414,8 @@ int gq_implicit_solve(gq_attempt *w, double hg, double *ratio) {
   gq_zero(w->field->on, whole_slope(w, end, 0), part);
   factor(w, hg, NULL);
   GQ_TRY(iterate(w, end, hg, &what));
-  gq_copy(w->field->on, w->y1[0], n->stage[0], part);
+  gq_copy(w->field->on, w->y1[0], what == LOST ? n->slope[0] : n->stage[0],
+          part); /* the message tells where */
   *ratio = what == LOST ? NAN : what == DONE ? 0 : INFINITY;
   if (what == DONE && !all_finite(w)) *ratio = NAN;
   return GQ_OK;

@@ -13,6 +13,7 @@ local o = gq.cli {
   { "paths", 4096, "numbers of a path", "integer", 1 },
   { "steps", 1000, "increments", "integer", 1 },
   { "tol", nil, "finest time that a tree knows (half a step)", "number" },
+  { "peers", { "torch", "jax" }, "libraries, with commas" },
   { "rounds", 3, "processes of each", "integer", 1 },
   { "threads", 1, "threads of each", "integer", 1 },
   { "folder", "build/peers", "where scripts/peers/setup installed them" },
@@ -59,10 +60,18 @@ local function command(name)
   return ("OMP_NUM_THREADS=%d %s %s %s %s"):format(o.threads, quote(python), quote(here .. "/paths.py"), name, options)
 end
 
+local parties = { "gqlua", table.unpack(o.peers) }
 local names = { gqlua = "gqlua", torch = "torchsde BrownianInterval", jax = "diffrax VirtualBrownianTree" }
+for _, name in ipairs(o.peers) do
+  if name ~= "torch" and name ~= "jax" then
+    io.stderr:write(("paths: --peers %s: torch or jax expected\n"):format(name))
+    os.exit(2, true)
+  end
+end
+
 local rows = {}
 for _ = 1, o.rounds do
-  for _, name in ipairs { "gqlua", "torch", "jax" } do
+  for _, name in ipairs(parties) do
     local run = command(name)
     if run then
       local pipe = assert(io.popen(run))
@@ -81,7 +90,7 @@ local best = { median(rows.gqlua[1]), median(rows.gqlua[2]) }
 print(("%d numbers, %d increments, %d threads"):format(o.paths, o.steps, o.threads))
 print(("%-28s %12s %8s %12s %8s"):format("", "in order", "ratio", "at random", "ratio"))
 local record = {}
-for _, name in ipairs { "gqlua", "torch", "jax" } do
+for _, name in ipairs(parties) do
   if rows[name] then
     local a, b = median(rows[name][1]), median(rows[name][2])
     print(("%-28s %12.4f %8.1f %12.4f %8.1f"):format(names[name], a, a / best[1], b, b / best[2]))
