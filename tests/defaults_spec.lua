@@ -64,6 +64,20 @@ describe("quadrature with error control", function()
     end
   end)
 
+  it("refines over the steps that a has taken, where there is room to keep them", function()
+    local function way_back(options)
+      options.gradient, options.rtol, options.atol, options.audit = "gq", 1e-4, 1e-4, false
+      local error, info = pulse(0.5, options)
+      return error, info.nfe_backward - info.nodes, info
+    end
+    local error, kept, info = way_back {}
+    local again_error, again = way_back { memory_limit = 1, adjoint = { trajectory = "dense" } }
+    assert.truthy(info.rounds > 1)
+    assert.below(error, 1e-3)
+    assert.below(again_error, 1e-3)
+    assert.truthy(again > 1.5 * kept, ("%d, %d"):format(kept, again))
+  end)
+
   it("follows the tolerance of the way back", function()
     local _, info = hidden(2, { gradient = "gq", rtol = 1e-3, atol = 1e-3, adjoint = { rtol = 1e-8, atol = 1e-8 } })
     assert.truthy(info.rounds > 0 and info.unresolved == 0)

@@ -33,10 +33,17 @@ typedef struct back {
   int next;    /* next node of the interval */
   double time; /* adjoint: the part in t, for its error norm */
   bool started;
-  gq_grads weighted;   /* gq: probes of the products by Runge-Kutta weights, for the quadrature's error */
-  bool gq;             /* nodes are to be collected */
-  bool pieces;         /* and the integral is refined: window by window of steps */
-  double window;       /* where the present one begins */
+  gq_grads weighted; /* gq: probes of the products by Runge-Kutta weights, for the quadrature's error */
+  bool gq;           /* nodes are to be collected */
+  bool pieces;       /* and the integral is refined: window by window of steps */
+  double window;     /* where the present one begins */
+  bool kept;         /* the steps so far are there, should the integral be refined after all: */
+  struct run {
+    double from, to;
+    int steps;
+    bool forced;
+  } * run; /* [nruns], of one interval each */
+  int nruns, run_room;
   int64_t forced_cost; /* evaluations that the last panel with a forcing took */
   gq_panel panel;      /* what is solved between two restarts: one interval, or several by moments */
   void *stored;        /* z at a measurement time, packed */
@@ -202,7 +209,9 @@ static int setup(back *k, double size) {
   if (w->a.st->l.qe >= 0) GQ_TRY(gq_grads_probes(s->plan->field, &w->a.sum.next));
   s->bytes += k->weighted.bytes + w->a.sum.next.bytes;
   if (k->gq) GQ_TRY(gq_nodebuffer_init(&k->nodes, s, &k->b->grads));
-  if (adaptive(k) || k->pieces) GQ_TRY(gq_window_init(&k->steps, s, k->reverse ? NULL : &k->z, w, &k->nodes));
+  k->kept = judged(k) && !k->pieces && o->trajectory == &gq_trajectory_dense;
+  if (adaptive(k) || k->pieces || k->kept)
+    GQ_TRY(gq_window_init(&k->steps, s, k->reverse ? NULL : &k->z, w, &k->nodes));
   if (adaptive(k)) GQ_TRY(gq_kronrod_init(&k->kronrod, &k->steps, &k->b->grads));
   return GQ_OK;
 }
@@ -294,7 +303,7 @@ static int evaluate_pieces(back *k, bool withdraw) {
 }
 
 /* The integral over the steps of the window, down to `to`. */
-static int refine_window(back *k, double to) {
+static int refine_window(back *k, double to, bool forced) {
   gq_solution *s = k->s;
   gq_refine *r = &k->nodes.sum;
   gq_window *q = &k->steps;
@@ -303,7 +312,7 @@ static int refine_window(back *k, double to) {
   double spacing = 16 * fmax(fabs(first), fabs(last)) * (k->f->dtype == GQ_F32 ? FLT_EPSILON : DBL_EPSILON);
   if (n < least) n = least;
   GQ_TRY(gq_window_edges(q, k->window, to));
-  if (q->edges == 1 && k->panel.forced && n < GQ_MOMENTS) n = GQ_MOMENTS;
+  if (q->edges == 1 && forced && n < GQ_MOMENTS) n = GQ_MOMENTS;
   for (int i = 0; i < q->edges; i++) GQ_TRY(gq_refine_add(r, q->edge[i].t, q->edge[i + 1].t, n));
   do {
     if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", to);
@@ -316,6 +325,44 @@ static int refine_window(back *k, double to) {
   return GQ_OK;
 }
 
+/* The accepted step is kept, as those of z are, unless there are too many. */
+static int keep_step(back *k) {
+  k->kept = k->steps.first + k->steps.n < WINDOW && (double)k->s->bytes < (double)k->s->o.memory_limit;
+  return k->kept ? gq_window_step(&k->steps) : GQ_OK;
+}
+
+/* The steps since the last run, down to `to`, are one. */
+static int keep_run(back *k, double to) {
+  if (k->nruns == k->run_room) {
+    int room = k->run_room ? 2 * k->run_room : 8;
+    struct run *run = gq_realloc(k->run, room * sizeof *run);
+    if (!run) return gq_nomem(room * sizeof *run);
+    k->run = run, k->run_room = room;
+  }
+  k->run[k->nruns++] = (struct run){ k->window, to, k->steps.n, k->panel.forced };
+  k->steps.first += k->steps.n, k->steps.n = 0;
+  return GQ_OK;
+}
+
+/* The integral over all steps that were kept, instead of what the nodes gave. */
+static int refine_kept(back *k) {
+  gq_refine *r = &k->nodes.sum;
+  gq_pullback *b = k->b;
+  int first = 0;
+  GQ_TRY(gq_pullback_clear(b));
+  gq_refine_clear(r);
+  b->s->info.nodes_wanted = 0;
+  k->nodes.evaluated = 0;
+  GQ_TRY(gq_trajectory_begin(&k->z, b->s));
+  for (int i = 0; i < k->nruns; i++) {
+    struct run *run = &k->run[i];
+    k->steps.first = first, k->steps.n = run->steps, k->window = run->from, first += run->steps;
+    GQ_TRY(gq_trajectory_leave(&k->z, run->from));
+    GQ_TRY(refine_window(k, run->to, run->forced));
+  }
+  return GQ_OK;
+}
+
 /* ---- Runge-Kutta weights ---- */
 
 /* Add the products of the accepted step; theta < 1 when it goes past the interval's end. */
@@ -324,7 +371,7 @@ static int step_products(back *k, double theta) {
   const gq_field *f = k->s->plan->field;
   const gq_tableau *m = w->a.st->m;
   double wt[GQ_MAXSTAGES] = { 0 };
-  if (w->a.st->l.nq == 0) return GQ_OK;
+  if (w->a.st->l.nq == 0 || (k->pieces && !w->a.st->l.nfe_dense)) return GQ_OK;
   if (w->a.st->l.dq >= 0 && theta == 1) {
     for (int s = 0; s < f->nslices; s++)
       for (int j = 0; j < f->nb; j++) {
@@ -420,6 +467,7 @@ static int accepted(back *k, double stop) {
   GQ_TRY(step_products(k, theta));
   if (adaptive(k) || k->pieces) GQ_TRY(gq_window_step(&k->steps));
   else if (k->gq) GQ_TRY(step_nodes(k, stop));
+  if (k->kept) GQ_TRY(keep_step(k));
   if (past) { /* overshoot: the state at the end is read from the interpolant */
     for (int p = 0; p < w->a.st->l.parts; p++) {
       gq_walk_interpolate_all(w, p, theta, k->scratch);
@@ -428,8 +476,9 @@ static int accepted(back *k, double stop) {
     w->a.t1 = stop;
   }
   gq_walk_commit(w);
-  if (k->pieces && (k->steps.n == WINDOW || w->a.t == stop)) GQ_TRY(refine_window(k, w->a.t));
-  if (k->reverse || adaptive(k) || k->steps.n) return GQ_OK;
+  if (k->pieces && (k->steps.n == WINDOW || w->a.t == stop))
+    GQ_TRY(refine_window(k, w->a.t, k->panel.forced));
+  if (k->reverse || adaptive(k) || (k->pieces && k->steps.n)) return GQ_OK;
   GQ_TRY(gq_trajectory_leave(&k->z, w->a.t));
   limit_step(k);
   return GQ_OK;
@@ -537,6 +586,7 @@ static int interval(back *k, int i) {
     GQ_TRY(gq_walk_step(w, stop, !s->o.overshoot));
     GQ_TRY(accepted(k, stop));
   }
+  if (k->kept) GQ_TRY(keep_run(k, stop));
   if (adaptive(k)) GQ_TRY(gq_kronrod_interval(&k->kronrod, s->t[i], stop));
   if (k->panel.forced) k->forced_cost = w->a.cost.nfe - before;
   if (!k->reverse) return GQ_OK;
@@ -585,33 +635,46 @@ static int run(back *k) {
   }
   if (s->plan->probes && s->o.guards && s->o.nodes != GQ_NODES_STEP && k->b->refine == 1)
     s->info.spectrum = gq_spectrum_ratio(&k->nodes.spectrum);
-  if (!k->weighted.block) return GQ_OK;
-  if (!k->pieces) return gq_nodebuffer_difference(&k->nodes, &k->weighted, &s->info.quadrature_error);
-  s->info.quadrature_error = gq_refine_error(&k->nodes.sum);
-  s->info.rounds = k->nodes.sum.rounds, s->info.unresolved = k->nodes.sum.unresolved;
+  if (k->weighted.block && !k->pieces)
+    return gq_nodebuffer_difference(&k->nodes, &k->weighted, &s->info.quadrature_error);
   return GQ_OK;
 }
 
-/* One pass; *agrees: the nodes do with the Runge-Kutta weights, or nobody asked. */
-static int pass(gq_pullback *b, bool pieces, bool *agrees) {
+/* Nodes and Runge-Kutta weights do not agree; are the pieces to be refined? */
+static bool disagrees(const back *k) {
+  return judged(k) && !k->pieces && !(k->s->info.quadrature_error <= AGREEMENT * k->s->o.back_rtol);
+}
+
+/* One pass; *again: its steps are not there any more, and the integral is to be refined. */
+static int pass(gq_pullback *b, bool pieces, bool *again) {
   back k = { .b = b, .s = b->s, .f = b->s->plan->field, .pieces = pieces };
   gq_walk *w = &k.w;
+  gq_info *info = &b->s->info;
   k.n = gq_numel(k.f->shape);
   double size = cotangent_size(&k);
-  *agrees = true;
+  *again = false;
   if (size == 0) return GQ_OK; /* the adjoint equation is linear */
   int status = setup(&k, size);
   if (pieces) k.nodes.sum.rtol *= b->refine > 1 ? CHECKED : 1;
   if (status == GQ_OK) status = run(&k);
-  if (status == GQ_OK && judged(&k) && !pieces)
-    *agrees = b->s->info.quadrature_error <= AGREEMENT * b->s->o.back_rtol;
+  *again = status == GQ_OK && disagrees(&k);
   b->nfe += w->a.cost.nfe + k.nodes.evaluated + k.z.nfe;
-  b->s->info.nodes += k.nodes.evaluated;
-  if (pieces) b->s->info.nodes_wanted += k.nodes.evaluated;
-  if (b->s->o.engine->integral == GQ_INTEGRAL_ADAPTIVE) b->s->info.nodes_wanted = k.nodes.evaluated;
-  b->s->info.steps_backward = w->steps, b->s->info.rejected_backward = w->rejected;
+  info->nodes += k.nodes.evaluated;
+  if (*again && k.kept) {
+    *again = false, pieces = true;
+    status = refine_kept(&k);
+    b->nfe += k.nodes.evaluated, info->nodes += k.nodes.evaluated;
+  }
+  if (pieces && k.weighted.block) {
+    info->quadrature_error = gq_refine_error(&k.nodes.sum);
+    info->rounds = k.nodes.sum.rounds, info->unresolved = k.nodes.sum.unresolved;
+    info->nodes_wanted += k.nodes.evaluated;
+  }
+  if (b->s->o.engine->integral == GQ_INTEGRAL_ADAPTIVE) info->nodes_wanted = k.nodes.evaluated;
+  info->steps_backward = w->steps, info->rejected_backward = w->rejected;
   gq_kronrod_done(&k.kronrod);
   gq_window_done(&k.steps);
+  gq_free(k.run);
   gq_trajectory_end(&k.z);
   gq_nodebuffer_done(&k.nodes);
   gq_rule_done(&k.rule);
@@ -627,12 +690,12 @@ static int pass(gq_pullback *b, bool pieces, bool *agrees) {
 int gq_continuous_backward(gq_pullback *b) {
   gq_solution *s = b->s;
   size_t held = s->bytes;
-  bool agrees, refined = s->o.nodes == GQ_NODES_AUTO && s->plan->probes;
+  bool again, refined = s->o.nodes == GQ_NODES_AUTO && s->plan->probes;
   s->info.nodes = 0;
-  GQ_TRY(pass(b, refined && b->refine > 1, &agrees));
-  if (agrees) return GQ_OK;
+  GQ_TRY(pass(b, refined && b->refine > 1, &again));
+  if (!again) return GQ_OK;
   if (s->bytes > s->info.peak_bytes) s->info.peak_bytes = s->bytes;
   s->bytes = held;
   GQ_TRY(gq_pullback_again(b));
-  return pass(b, true, &agrees);
+  return pass(b, true, &again);
 }

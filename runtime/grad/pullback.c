@@ -114,11 +114,15 @@ static double relative_difference(const gq_field *f, gq_tensor *const *x, gq_ten
   return sum[0] > 0 ? sqrt(sum[0] / sum[1]) : 0;
 }
 
+int gq_pullback_clear(gq_pullback *b) {
+  gq_grads_done(&b->grads);
+  return gq_grads_new(b->s->plan->field, true, &b->grads);
+}
+
 int gq_pullback_again(gq_pullback *b) {
   gq_solution *s = b->s;
   const gq_field *f = s->plan->field;
-  gq_grads_done(&b->grads);
-  GQ_TRY(gq_grads_new(f, true, &b->grads));
+  GQ_TRY(gq_pullback_clear(b));
   gq_zero(f->on, b->a, gq_part_bytes(f));
   if (b->gt) memset(b->gt, 0, s->nt * sizeof *b->gt);
   s->info.nodes_wanted = s->info.restarts = s->info.panels = s->info.panels_split = 0;

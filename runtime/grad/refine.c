@@ -42,6 +42,10 @@ void gq_refine_done(gq_refine *r) {
   *r = (gq_refine){ 0 };
 }
 
+void gq_refine_clear(gq_refine *r) {
+  memset(r->total, 0, (r->numbers + 4 * (size_t)r->groups) * sizeof *r->total);
+}
+
 static int grow(void **p, size_t *room, size_t want) {
   if (want <= *room) return GQ_OK;
   void *q = gq_realloc(*p, (want + want / 2) * sizeof(double));

@@ -48,6 +48,7 @@ typedef struct gq_refine {
 /* size[groups]: numbers of each. */
 int gq_refine_init(gq_refine *r, int groups, const int *size, double rtol, double eps);
 void gq_refine_done(gq_refine *r);
+void gq_refine_clear(gq_refine *r);    /* integrals from nothing */
 /* A piece of a new list's first round, once the list before is worked off. */
 int gq_refine_add(gq_refine *r, double from, double to, int n);
 /* Room for the values of this round: nodes of work[0] first, each piece from `from` to `to`. */

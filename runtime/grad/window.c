@@ -31,24 +31,25 @@ void gq_window_done(gq_window *q) {
 /* Room for one more step; blocks serve every interval. */
 static int step_room(gq_window *q) {
   size_t bytes = q->parts * (1 + q->w->a.st->m->slopes) * q->part;
-  if (q->n == q->room) {
+  int i = q->first + q->n;
+  if (i == q->room) {
     int room = q->room ? 2 * q->room : 16;
     struct gq_window_step *step = gq_realloc(q->step, room * sizeof *step);
     if (!step) return gq_nomem(room * sizeof *step);
     memset(step + q->room, 0, (room - q->room) * sizeof *step);
     q->step = step, q->room = room;
   }
-  if (q->step[q->n].block) return GQ_OK;
-  q->step[q->n].block = gq_allocate(q->s->plan->field->on, bytes);
+  if (q->step[i].block) return GQ_OK;
+  q->step[i].block = gq_allocate(q->s->plan->field->on, bytes);
   q->s->bytes += bytes;
-  return q->step[q->n].block ? GQ_OK : gq_nomem(bytes);
+  return q->step[i].block ? GQ_OK : gq_nomem(bytes);
 }
 
 int gq_window_step(gq_window *q) {
   const gq_walk *w = q->w;
   const gq_field *f = q->s->plan->field;
   GQ_TRY(step_room(q));
-  struct gq_window_step *r = &q->step[q->n++];
+  struct gq_window_step *r = &q->step[q->first + q->n++];
   r->t = w->a.t, r->h = w->a.h;
   char *to = r->block;
   for (int p = 0; p < q->parts; p++) {
@@ -61,14 +62,15 @@ int gq_window_step(gq_window *q) {
 
 /* Part p at t, from the step that holds it. */
 static void part_at(const gq_window *q, int p, double t, void *dst) {
-  double dir = q->step->h < 0 ? -1 : 1;
+  const struct gq_window_step *step = q->step + q->first;
+  double dir = step->h < 0 ? -1 : 1;
   int low = 0, high = q->n - 1;
   while (low < high) {
     int i = (low + high + 1) / 2;
-    if (dir * (t - q->step[i].t) > 0) low = i;
+    if (dir * (t - step[i].t) > 0) low = i;
     else high = i - 1;
   }
-  const struct gq_window_step *r = &q->step[low];
+  const struct gq_window_step *r = &step[low];
   const char *y = r->block + p * (1 + q->w->a.st->m->slopes) * q->part;
   gq_step_record record = { .t = r->t, .h = r->h };
   gq_step_at(&record, q->w->a.st->m, q->s->plan->field, t, y, y + q->part, q->part, dst);
@@ -92,11 +94,12 @@ static int edge_room(gq_window *q, int need) {
 
 /* Step i of a, with its length as gq_trajectory_steps tells those of z. */
 static gq_step_record step_of_a(const gq_window *q, int i) {
-  double t = q->step[i].t;
-  while (i + 1 < q->n && fabs(q->step[i + 1].h) >= GQ_GREW * fabs(q->step[i].h)) i++;
-  double h = fabs(q->step[i].h);
-  if (i > 0) h = fmax(h, fabs(q->step[i - 1].h));
-  if (i + 1 < q->n) h = fmax(h, fabs(q->step[i + 1].h));
+  const struct gq_window_step *step = q->step + q->first;
+  double t = step[i].t;
+  while (i + 1 < q->n && fabs(step[i + 1].h) >= GQ_GREW * fabs(step[i].h)) i++;
+  double h = fabs(step[i].h);
+  if (i > 0) h = fmax(h, fabs(step[i - 1].h));
+  if (i + 1 < q->n) h = fmax(h, fabs(step[i + 1].h));
   return (gq_step_record){ .t = t, .h = h };
 }
 
@@ -119,7 +122,7 @@ int gq_window_edges(gq_window *q, double from, double to) {
   q->edge[0] = step_of_a(q, 0);
   q->edge[0].t = from;
   while (iz < nz || ia < q->n) {
-    bool is_z = ia == q->n || (iz < nz && dir * (z[iz].t - q->step[ia].t) >= 0);
+    bool is_z = ia == q->n || (iz < nz && dir * (z[iz].t - q->step[q->first + ia].t) >= 0);
     gq_step_record e = is_z ? z[iz++] : step_of_a(q, ia++);
     bool meets = near(q, e);
     if (meets && !is_z) continue;

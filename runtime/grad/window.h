@@ -16,7 +16,7 @@ typedef struct gq_window {
   gq_nodebuffer *nodes;
   int parts;
   struct gq_window_step { double t, h; char *block; } *step;
-  int n, room;
+  int first, n, room;          /* the steps that are looked at: step[first] .. step[first + n - 1] */
   gq_step_record *edge;        /* [edges + 1] where steps of z and of a meet, from the window's end to its start */
   int edges, edge_room;
   size_t part;
@@ -25,7 +25,7 @@ typedef struct gq_window {
 
 int gq_window_init(gq_window *q, gq_solution *s, gq_trajectory *path_, const gq_walk *w, gq_nodebuffer *nodes);
 void gq_window_done(gq_window *q);
-/* Keep the accepted step of the walk, whose interpolant is complete. n = 0 forgets them. */
+/* Keep the accepted step of the walk, whose interpolant is complete. n = 0 forgets those that are looked at. */
 int gq_window_step(gq_window *q);
 /* The edges of both solves' steps from `from`, where the first step begins, to `to`. */
 int gq_window_edges(gq_window *q, double from, double to);

@@ -48,6 +48,7 @@ typedef struct gq_pullback {
 } gq_pullback;
 /* From the start again, with a gradient of zero (grad/pullback.c). */
 int gq_pullback_again(gq_pullback *b);
+int gq_pullback_clear(gq_pullback *b);   /* the parameters' gradients alone */
 
 /* gq_odeint and its backward pass (grad/audit.c audits them) without audit; undo: gives back what the solve made. */
 int gq_solve(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tensor **z, gq_info *info, gq_solution **sol);
