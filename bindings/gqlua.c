@@ -3,6 +3,7 @@
 ** see (arg, exit codes, tracebacks) and differs in three things: source text only, wherever code
 ** is loaded; `require "gq"` finds the module inside this binary; LUA_INIT is ignored.
 */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -431,6 +432,12 @@ static int protected_main(lua_State *L) {
   return 1;
 }
 
+/* What was printed is written, or that is a failure. */
+static bool written(void) {
+  if (fflush(stdout) == 0 && !ferror(stdout)) return true;
+  return fprintf(stderr, "gqlua: standard output could not be written: is the disk full?\n"), false;
+}
+
 int main(int argc, char **argv) {
   options o;
   bool ok, interrupted;
@@ -449,5 +456,5 @@ int main(int argc, char **argv) {
   interrupted = !ok && gqlua_was_interrupted();
   lua_close(L);
   if (interrupted) gqlua_die_interrupted();
-  return ok ? EXIT_SUCCESS : EXIT_FAILURE;
+  return written() && ok ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -182,15 +182,23 @@ local function write(path, text)
   local file, why = io.open(path, "wb")
   if not file then fail(("gq.plot: %s"):format(why)) end
   local ok, problem = file:write(text)
-  file:close()
+  if ok then ok, problem = file:close() else file:close() end
   if not ok then fail(("gq.plot: %s: %s"):format(path, problem)) end
+end
+
+-- f(...), which fails with the file at the path taken away.
+local function or_without(path, f, ...)
+  local list = table.pack(pcall(f, ...))
+  if list[1] then return table.unpack(list, 2, list.n) end
+  os.remove(path)
+  error(list[2], 0)
 end
 
 -- Run the script; what gnuplot complains of, or nil. It is handed over in a file: a pipe to a program that is not
 -- there would end ours by SIGPIPE.
 local function run(script)
   local path = os.tmpname()
-  write(path, script)
+  or_without(path, write, path, script)
   local pipe = io.popen(("gnuplot -d '%s' 2>&1"):format(path))    -- -d: without the user's ~/.gnuplot
   local said = pipe:read("a")
   local ok, _, code = pipe:close()
@@ -200,6 +208,14 @@ local function run(script)
       "(without out = the plot is drawn in the terminal)")
   end
   return not ok and said or nil
+end
+
+-- gnuplot ends well where the disk is full, too: does the picture have its end?
+local ends = { svg = "</svg>%s*$", png = "IEND....$", pdf = "%%%%EOF%s*$" }
+
+local function is_whole(path, suffix)
+  local file <close> = io.open(path, "rb")
+  return file and file:seek("end", -math.min(64, file:seek("end"))) and file:read("a"):find(ends[suffix]) ~= nil
 end
 
 -- The picture appears at the path whole, or not at all.
@@ -214,11 +230,16 @@ function gnuplot.save(p, path)
   end
   local part = path .. ".part"
   write(part, "")                                       -- the reason, where it cannot be
-  local problem = run(("set encoding utf8\nset terminal %s\nset output %s\n%s\nunset output\n"):format(
-    terminal(size_of(p)), quoted(part), p.rows and panels_script(p) or script_of(p, "d")))
+  local script = ("set encoding utf8\nset terminal %s\nset output %s\n%s\nunset output\n"):format(terminal(size_of(p)),
+    quoted(part), p.rows and panels_script(p) or script_of(p, "d"))
+  local problem = or_without(part, run, script)
   if problem then
     os.remove(part)
     fail(("gq.plot: gnuplot: %s"):format(problem:match("%S.*") or "it failed"))
+  end
+  if not is_whole(part, suffix:lower()) then
+    os.remove(part)
+    fail(("gq.plot: %s: gnuplot could not write all of it: is the disk full?"):format(path))
   end
   local ok, why = os.rename(part, path)
   if not ok then fail(("gq.plot: %s"):format(why)) end
