@@ -334,6 +334,32 @@ describe("on another device", function()
     end
   end)
 
+  it("images are moved there as here, and convolutional dynamics are solved by each engine", function()
+    local set = { x = gq.rand({ 20, 2, 6, 6 }, { seed = 1 }), y = gq.randint(1, 4, 20, { seed = 2 }) }
+    local moved = { x = set.x:to("mirror"), y = set.y:to("mirror") }
+    local o = { batch_size = 8, shuffle = true, seed = 3, augment = { flip = true, crop = 2 } }
+    local next_there = gq.data.batches(moved, o)
+    for x, y in gq.data.batches(set, o) do
+      local u, v = next_there()
+      assert.same({ "mirror", "mirror" }, { u.device, v.device })
+      same(x, u)
+      same(y, v)
+    end
+    assert.is_nil(next_there())
+    for _, engine in ipairs { "direct", "adjoint", "seminorm", "gq" } do
+      local grads = {}
+      for i, x in ipairs { set.x, moved.x } do
+        local w = leaf({ 2, 2, 3, 3 }):to(x.device):detach()
+        w.requires_grad = true
+        local z = gq.odeint(function(_, z) return gq.conv2d(z, w, { padding = 1 }):tanh() end, x, { 0, 1 },
+          { gradient = engine })
+        z[2]:square():mean():backward()
+        grads[i] = w.grad:to("cpu")
+      end
+      assert.close(grads[1], grads[2], 1e-4)
+    end
+  end)
+
   it("auto takes an engine that runs there", function()
     local z = gq.randn({ 4, 3 }, { seed = 2 }):to("mirror"):detach()
     z.requires_grad = true
