@@ -170,7 +170,7 @@ static int tensor_permute(lua_State *L) {
   if (n != t->shape.ndim) return gqL_error(L, "permute: %d dimensions expected, got %d", t->shape.ndim, n);
   for (int i = 0; i < n; i++) {
     if (v[i] == 0 || v[i] > n || v[i] < -n)
-      return gqL_error(L, "permute: dimension %I of a tensor with %d", (LUAI_UACINT)v[i], n);
+      return gqL_error(L, "permute: dimension %I of a tensor of %d dimensions", (LUAI_UACINT)v[i], n);
     perm[i] = (int)(v[i] > 0 ? v[i] - 1 : v[i] + n);
     if (seen >> perm[i] & 1) return gqL_error(L, "permute: dimension %d is named twice", perm[i] + 1);
     seen |= 1u << perm[i];

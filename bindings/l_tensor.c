@@ -363,6 +363,8 @@ static int tensor_to(lua_State *L) {
   gq_dtype d;
   bool cast = to && gq_dtype_of(to, &d);
   if (to && !cast && !b && *gq_backend_missing(to)) gqL_device(L, to, "to");
+  if (!lua_isnoneornil(L, 3))
+    return gqL_error(L, "to: one dtype or device: write x:to(\"float64\"):to(\"cpu\")");
   if (!cast && !b) {
     const char *given = gqL_typename(L, 2);
     return gqL_error(L,

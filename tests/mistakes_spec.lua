@@ -54,6 +54,14 @@ local mistakes = {
   { "gq.log10", "math.log(10)", function() return gq.log10(x) end },
   { "x:masked_fill", "gq.where(mask, value, x)", function() return x:masked_fill(x:gt(0), 1) end },
   { "x:add_", "x[{}] = x + y", function() return x:add_(1) end },
+  { "to a device and a dtype", "x:to(\"float64\"):to(\"cpu\")", function() return x:to("cpu", "float64") end },
+  { "data that is no iterator", "returns an iterator gq.data.batches", function()
+    return gq.train { model = net, optimiser = gq.optim.adam(net:parameters()), data = function() return x end,
+      epochs = 1, loss = gq.mse_loss, progress = false }
+  end },
+  { "a heat map of nothing", "a tensor {#y, #x} expected", function() return gq.plot.heat { gq.zeros(0, 3) } end },
+  { "checkgrad without inputs", "a list of float64 tensors", function() return gq.checkgrad(gq.sin) end },
+  { "experiment without anything", "'options' is missing", function() return gq.experiment() end },
   { "gq.allow_tf32(1)", "true or false", function() return gq.allow_tf32(1) end },
   { "x:numpy()", "write x:totable()", function() return x:numpy() end },
   { "x:cuda()", "x:to(\"cuda\")", function() return x:cuda() end },
@@ -146,10 +154,12 @@ describe("tensors in text", function()
     for _, code in ipairs { "local y = gq.nn.Linear(2, 3)(gq.ones(2, {dtype = 'float64'}))", "gq.save('a.npy', 3)",
       "gq.optim.clip_grad_norm(gq.nn.Linear(2, 3):parameters())", "local y = gq.mse_loss(gq.ones(2))",
       "local y = gq.nn.Embedding(3, 2)(gq.tensor({0}, {dtype = 'int64'}))", "local y = gq.ones(2, 2):softmax(3)",
-      "local o = gq.optim.adam({gq.ones(2, {requires_grad = true})}, {lr = 'x'})" } do
+      "local o = gq.optim.adam({gq.ones(2, {requires_grad = true})}, {lr = 'x'})", "local y = gq.load('nothing.csv')",
+      "local y = gq.load('nothing.npy')", "local c = gq.checkpoint.describe('nothing.ckpt')" } do
       local ok, e = pcall(load("local gq = ...\n" .. code .. "\nreturn 1", "=script"), gq)
       assert.is_false(ok, code)
       assert.matches("^script:2: ", e, nil, code)
+      assert.falsy(e:find(":2: .*:2: "), e)
     end
   end)
 end)

@@ -93,6 +93,9 @@ local function checkgrad(f, inputs, opts)
   local o = { eps = need(given, "eps", "positive", 1e-6, what), rtol = need(given, "rtol", "positive", 1e-5, what),
     atol = need(given, "atol", "positive", 1e-7, what) }
   if gq.is_tensor(inputs) then inputs = { inputs } end
+  if type(inputs) ~= "table" then
+    gq.core.fail(("gq.checkgrad: inputs: a list of float64 tensors expected, got %s"):format(gq.core.describe(inputs)))
+  end
   local report = { error = 0 }
   check_first(f, inputs, o, report)
   for i = 1, need(given, "order", "count", 1, what) > 1 and #inputs or 0 do

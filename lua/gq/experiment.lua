@@ -90,7 +90,7 @@ end
 
 local function experiment(given)
   local what = "gq.experiment"
-  options(given, "options metric percent run rows summary", what)
+  given = options(given, "options metric percent run rows summary", what)
   local o = need(given, "options", "table", nil, what)
   if given.rows then
     return write(o, { config = o, rows = given.rows, summary = need(given, "summary", "table", nil, what) })

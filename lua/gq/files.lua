@@ -295,13 +295,14 @@ local function idx_load(path)
 end
 
 -- What f(path, ...) returns; its error, out of memory too, names the file and the line of the script.
-local function naming(path, what, level, f, ...)
+local function naming(path, what, f, ...)
   local function finish(ok, ...)
     if ok then return ... end
     local e = ...
     if type(e) == "string" then
+      e = e:match("^[^\n:]+:%d+: (.*)$") or e              -- its place, which fail tells
       if not e:find(path, 1, true) then e = ("%s: %s: %s"):format(what, path, e) end
-      error(e, level + 1)
+      core.fail(e)
     end
     error(e, 0)
   end
@@ -352,7 +353,7 @@ function gq.load(path, opts)
   if opts ~= nil and not kind.options then
     error(("gq.load: %s: only .csv takes options"):format(path), 2)
   end
-  return naming(path, "gq.load", 3, kind.load, opts)
+  return naming(path, "gq.load", kind.load, opts)
 end
 gq.docs[gq.load] = [[
 gq.load(path [, opts]): what gq.save wrote, and what others did
@@ -484,7 +485,7 @@ local function check_parts(o, model, meta, tensors)
 end
 
 -- Tensors and the rest, for the function `what`, whose errors name the file.
-function core.read_checkpoint(path, what) return naming(path, what, 3, read_checkpoint) end
+function core.read_checkpoint(path, what) return naming(path, what, read_checkpoint) end
 
 local function load_checkpoint(path, o)
   local tensors, meta = read_checkpoint(path)
@@ -514,7 +515,7 @@ function gq.checkpoint.load(path, into)
   if type(path) ~= "string" then
     error(("gq.checkpoint.load: a path expected, got %s"):format(describe(path)), 2)
   end
-  return naming(path, "gq.checkpoint.load", 3, load_checkpoint, o)
+  return naming(path, "gq.checkpoint.load", load_checkpoint, o)
 end
 gq.docs[gq.checkpoint.load] = "gq.checkpoint.load(path [, {model, optimiser, schedule, rng}]): puts the numbers " ..
   "back into what is named; returns {epoch, extra, model = its state_dict}"

@@ -22,7 +22,7 @@ end
 local function axis(x, d, what)
   local n = x:dim()
   if math.type(d) ~= "integer" or d == 0 or d > n or d < -n then
-    fail(("%s: dimension %s of a tensor with %d"):format(what, tostring(d), n))
+    fail(("%s: dimension %s of a tensor of %d dimensions"):format(what, tostring(d), n))
   end
   return d > 0 and d or d + n + 1
 end

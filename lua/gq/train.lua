@@ -280,6 +280,10 @@ local function run_epoch(o, state, data, saving, bar)
   if now and state.began then gq.set_rng_state(core.rng_of(state.began)) end
   state.began = core.rng_text()
   local iterator, s, control, _ <close> = data(state.epoch)
+  if not core.is_callable(iterator) then
+    fail(("gq.train: data: a function of the epoch that returns an iterator expected, as function(epoch) return " ..
+      "gq.data.batches(set, {batch_size = 32}) end; it returned %s"):format(describe(iterator)))
+  end
   local done = 0
   repeat
     if now and done >= state.batch then now = gq.set_rng_state(core.rng_of(now)) end

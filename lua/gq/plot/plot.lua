@@ -102,7 +102,7 @@ end
 -- x, y and z[j][i] of {z} or {x, y, z}
 local function grid(item, what)
   local z, depth = lists(item[3] or item[1], what)
-  if depth ~= 2 then fail(("gq.plot.%s: z: a tensor {#y, #x} expected"):format(what)) end
+  if depth ~= 2 or #z == 0 then fail(("gq.plot.%s: z: a tensor {#y, #x} expected"):format(what)) end
   local x, y = count(#z[1]), count(#z)
   if item[3] then x, y = sequence(item[1], what), sequence(item[2], what) end
   if #x ~= #z[1] or #y ~= #z then
