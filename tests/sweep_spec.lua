@@ -237,6 +237,7 @@ echo "Submitted batch job 1"
     end
     helper.raises("make_directory", sweep, { grid = { width = 1 }, out = "/dev/null/x" })
     assert.truthy(shell(gqlua .. " sweep"):find("which script", 1, true))
+    assert.truthy(shell(gqlua .. " sweep none.lua --width 1"):find("script: none.lua: cannot open", 1, true))
     assert.truthy(shell(("%s sweep %s --workers"):format(gqlua, script)):find("--workers: a value is missing", 1, true))
   end)
 end)

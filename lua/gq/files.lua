@@ -300,7 +300,7 @@ local function naming(path, what, f, ...)
     if ok then return ... end
     local e = ...
     if type(e) == "string" then
-      e = e:match("^[^\n:]+:%d+: (.*)$") or e              -- its place, which fail tells
+      e = core.bare(e)                                      -- fail tells the place
       if not e:find(path, 1, true) then e = ("%s: %s: %s"):format(what, path, e) end
       core.fail(e)
     end

@@ -148,6 +148,9 @@ local function define(name, f, doc)
   gq.docs[f] = doc
 end
 
+-- An error's text without the place it happened at.
+function gq.core.bare(text) return text:match("^[^\n:]+:%d+: (.*)$") or text end
+
 gq.core.options = options
 gq.core.is_float = is_float
 gq.core.define = define

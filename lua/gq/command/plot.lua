@@ -47,7 +47,7 @@ end
 
 local function rows_of(path)
   local ok, text = pcall(gq.file_read, path)
-  if not ok then stop("%s", (text:gsub("^.-: ", "", 1))) end
+  if not ok then stop("%s", gq.core.bare(text)) end
   local rows = text:match("^%s*{") and json_rows(text) or csv_rows(text)
   if type(rows) ~= "table" or #rows == 0 then stop("%s: no rows of figures in it", path) end
   return rows

@@ -176,7 +176,7 @@ end
 -- The options that the script's --help lists, asked of scripts that read them by gq.cli.
 local function options_of(o)
   local ok, text = pcall(gq.file_read, o.script)
-  if not ok then fail(("gq.sweep: script: %s"):format(text:gsub("^.-: ", "", 1))) end
+  if not ok then fail(("gq.sweep: script: %s"):format(core.bare(text))) end
   if not text:find("gq.cli", 1, true) then return { json = true } end
   local log = os.tmpname()
   local process <close> = core.spawn({ o.program, o.script, "--help" }, log)
