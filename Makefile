@@ -103,7 +103,7 @@ say = $(if $(filter 1,$(V)),,@echo '  $(1)  $@')
 version := $(shell sed -n 's/^\#define GQ_VERSION "\(.*\)"/\1/p' runtime/gq.h)
 soname := libgq.so.$(basename $(version))
 
-.PHONY: all run test test-cuda test-slurm deb mirror check ctest embed lint format install uninstall clean objects found setup help shared
+.PHONY: all run test test-cuda test-gpu test-slurm deb mirror check ctest embed lint format install uninstall clean objects found setup help shared
 all: found $(products)
 
 help:
@@ -112,7 +112,7 @@ help:
 	@echo 'make test         all tests; TESTS="tests/ode_spec.lua ...": these; TEST_JOBS=$(TEST_JOBS)'
 	@echo 'make check        the slow tests too'
 	@echo 'make mirror       some tests with the second device that tests have as the default'
-	@echo 'make cuda         gq_cuda.so; make test-cuda: its tests, on an emulator'
+	@echo 'make cuda         gq_cuda.so; make test-cuda: its tests, on an emulator; make test-gpu: on a GPU, with times'
 	@echo 'make test-slurm   a sweep by a Slurm of its own on this machine (apt-get install slurm-wlm munge)'
 	@echo 'make embed        build/$(config)/embed, the C program of examples/embed.c'
 	@echo 'make shared       the library of version $(version) as a shared object'
@@ -266,6 +266,12 @@ test-cuda:
 test-slurm: all
 	@scripts/test_slurm $(top)/gqlua
 
+# On a GPU of this machine: specs tagged #gpu, then training steps timed. It fails where there is none.
+test-gpu:
+	@scripts/setup test
+	@$(MAKE) --no-print-directory all cuda
+	@scripts/gpu_tests $(config)
+
 ctest: testbinaries
 	@scripts/test $(config) --jobs $(TEST_JOBS) --limit $(TEST_LIMIT) tests/c/*_test.c
 
@@ -345,6 +351,7 @@ install: all shared luacats
 	ln -sf libgq.so.$(version) $(to_lib)/$(soname)
 	ln -sf libgq.so.$(version) $(to_lib)/libgq.so
 	install -m 755 $(top)/gq.so $(to_lib)/lua/5.4/
+	$(if $(wildcard $(top)/gq_cuda.so),install -m 755 $(top)/gq_cuda.so $(to_lib)/)
 	echo "$$pkgconfig" > $(to_lib)/pkgconfig/gqlua.pc
 	install -m 644 scripts/gqlua.1 $(to)/share/man/man1/
 	install -m 644 examples/*.lua examples/embed.c $(to)/share/gqlua/examples/
@@ -354,7 +361,7 @@ install: all shared luacats
 	  install -D -m 644 "$$f" "$(to)/include/gqlua/$$f"; done
 
 uninstall:
-	rm -f $(to)/bin/gqlua $(to_lib)/libgq.a $(to_lib)/libgq.so $(to_lib)/$(soname) $(to_lib)/libgq.so.$(version) \
+	rm -f $(to)/bin/gqlua $(to_lib)/gq_cuda.so $(to_lib)/libgq.a $(to_lib)/libgq.so $(to_lib)/$(soname) $(to_lib)/libgq.so.$(version) \
 	  $(to_lib)/lua/5.4/gq.so $(to_lib)/pkgconfig/gqlua.pc $(to)/share/man/man1/gqlua.1
 	rm -rf $(to)/include/gqlua $(to)/share/gqlua
 

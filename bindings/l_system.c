@@ -64,10 +64,13 @@ const gq_device *gqL_device(lua_State *L, const char *name, const char *what) {
 }
 
 static int devices(lua_State *L) {
-  lua_createtable(L, 1, 0);
+  bool described = lua_toboolean(L, 1);
+  lua_newtable(L);
   for (int i = 0; gq_backend_at(i); i++) {
-    lua_pushstring(L, gq_backend_at(i)->device->name);
-    lua_rawseti(L, -2, i + 1);
+    const gq_backend *b = gq_backend_at(i);
+    const char *name = b->device->name, *about = b->about ? b->about : name;
+    if (described) lua_pushstring(L, about), lua_setfield(L, -2, name);
+    else lua_pushstring(L, name), lua_rawseti(L, -2, i + 1);
   }
   return 1;
 }
@@ -186,7 +189,9 @@ static const gqL_function functions[] = {
   { "set_default_dtype", set_default_dtype, false,
     "gq.set_default_dtype(dtype): what constructors make: float32 or float64" },
   { "default_dtype", default_dtype, false, "gq.default_dtype(): what constructors make" },
-  { "devices", devices, false, "gq.devices(): the names that opts.device takes" },
+  { "devices", devices, false,
+    "gq.devices(): the names that opts.device takes. gq.devices(true): what is behind each, {cuda = \"NVIDIA "
+    "...\"}" },
   { "set_default_device", set_default_device, false,
     "gq.set_default_device(name): where constructors and gq.load put their tensors: one of gq.devices()" },
   { "default_device", default_device, false, "gq.default_device(): where constructors put their tensors" },

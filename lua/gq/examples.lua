@@ -244,6 +244,7 @@ detach
 devices
   gq.devices()[1] --> cpu
   for _, name in ipairs(gq.devices()) do print(name) end
+  gq.devices(true).cpu --> cpu
 diag
   gq.tensor {1, 2}:diag() --> tensor({{1, 0}, {0, 2}}, float32)
   gq.diag(gq.tensor {{1, 2}, {3, 4}}) --> tensor({1, 4}, float32)

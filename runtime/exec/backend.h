@@ -40,6 +40,7 @@ struct gq_backend {
   /* One operation but a VIEW, into a contiguous result that is there; all tensors are on the device. */
   int (*apply)(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr, gq_tensor *out);
   const gq_lowering *lowering;
+  const char *about;           /* which device it is, in words; NULL: its name says it */
   int (*advance)(gq_course *c);   /* attempts until something halts it, or NULL: it makes them one by one */
 };
 

@@ -29,10 +29,15 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static const gq_backend *opened;
 static char missing[1024];
 
-/* What the file at p is, with gq_cuda.so for its last part. */
+/* Beside the file p, or where `make install` puts it for a program in bin/ and for lib/lua/5.4/gq.so. */
 static bool beside(const char *p, char *path, size_t n) {
+  static const char *const at[] = { "", "../lib/", "../../" };
   const char *slash = strrchr(p, '/');
-  return slash && snprintf(path, n, "%.*s/gq_cuda.so", (int)(slash - p), p) < (int)n;
+  for (int i = 0; slash && i < 3; i++)
+    if (snprintf(path, n, "%.*s/%sgq_cuda.so", (int)(slash - p), p, at[i]) < (int)n &&
+        access(path, R_OK) == 0)
+      return true;
+  return false;
 }
 
 static void *open_at(const char *path, const char **why) {
@@ -48,10 +53,9 @@ static void *open_library(const char **why) {
   if (given && *given) return open_at(given, why);
   ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
   program[n > 0 ? n : 0] = 0;
-  if (dladdr(&calls, &here) && here.dli_fname && beside(here.dli_fname, path, sizeof path) &&
-      access(path, R_OK) == 0)
+  if (dladdr(&calls, &here) && here.dli_fname && beside(here.dli_fname, path, sizeof path))
     return open_at(path, why);
-  if (beside(program, path, sizeof path) && access(path, R_OK) == 0) return open_at(path, why);
+  if (beside(program, path, sizeof path)) return open_at(path, why);
   return open_at("gq_cuda.so", why);
 }
 

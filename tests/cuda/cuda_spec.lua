@@ -47,6 +47,25 @@ describe("without", function()
     assert.truthy(run("GQ_CUDA=/nowhere/gq_cuda.so", ask):find("false.*gq_cuda.so cannot be opened.*make cuda"))
     assert.truthy(run("GQ_EMU_NONE=1", "print(table.concat(gq.devices()), gq.ones(2):sum():item())"):find("cpu\t2"))
     assert.truthy(run("", "print(pcall(gq.zeros, 2, {device = 'cuda:9'}))"):find('false.*"cuda:9".*"cpu", "cuda"'))
+    local pipe = io.popen("LD_LIBRARY_PATH= scripts/gpu_tests release 2>&1")
+    assert.truthy(pipe:read("a"):find("no CUDA device to test on.*libcuda.so.1 is missing"))
+    assert.falsy(pipe:close())
+  end)
+end)
+
+describe("make install", function()
+  it("puts gq_cuda.so where the installed program and gq.so find it", function()
+    local place, there = temporary .. "/installed", "print(gq.devices(true).cuda)"
+    assert.is_true(os.execute(("make -s -o all install PREFIX=%s >%s/log 2>&1"):format(place, temporary)))
+    local path = temporary .. "/there.lua"
+    local file = assert(io.open(path, "w"))
+    file:write("local gq = require 'gq' ", there)
+    file:close()
+    for _, program in ipairs { place .. "/bin/gqlua", ("env LUA_CPATH='%s/lib/lua/5.4/?.so' lua5.4"):format(place) } do
+      assert.truthy(io.popen(program .. " " .. path):read("a"):find "^emulator, compute capability 9.0")
+    end
+    assert.is_true(os.execute(("make -s uninstall PREFIX=%s"):format(place)))
+    assert.equal("", io.popen(("find %s -name 'gq*.so'"):format(place)):read "a")
   end)
 end)
 

@@ -87,7 +87,7 @@ TARGET static void FN(rmsprop_full)(size_t n, void *vp, const void *vg, void *co
 }
 
 /* 1 when every number is finite: x - x is 0 then, and NaN otherwise. */
-TARGET static int FN(finite)(size_t n, const void *vg) {
+TARGET static inline int FN(finite)(size_t n, const void *vg) {
   const T *restrict g = (const T *)vg;
   int bad = 0;
   for (size_t i = 0; i < n; i++) bad |= !(g[i] - g[i] == 0);

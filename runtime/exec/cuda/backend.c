@@ -3,6 +3,7 @@
 */
 #include "code.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 static void *allocate(const gq_device *d, size_t bytes) { return gq_cuda_allocate(bytes); }
@@ -60,5 +61,10 @@ const gq_backend *gq_cuda_open(const gq_core_calls *core, size_t size) {
     return NULL;
   }
   if (getenv("GQ_CUDA_HOST")) row.advance = NULL; /* the host decides: for tests */
-  return gq_cuda_start() == GQ_OK ? &row : NULL;
+  if (gq_cuda_start() != GQ_OK) return NULL;
+  static char about[192];
+  snprintf(about, sizeof about, "%s, compute capability %d.%d, %d multiprocessors", gq_cuda.name,
+           gq_cuda.major, gq_cuda.minor, gq_cuda.processors);
+  row.about = about;
+  return &row;
 }

@@ -100,6 +100,7 @@ GQ_KERNEL(N(product), gq_product_args) {
     T *c = (T *)GQ_AT(a.p[0]) + (q * a.m + i) * a.n + j;
     T s0 = 0, s1 = 0, s2 = 0, s3 = 0;
     const long long r1 = some > 1 ? a.ar : 0, r2 = some > 2 ? 2 * a.ar : 0, r3 = some > 3 ? 3 * a.ar : 0;
+    GQ_BY(unroll 4)
     for (long long k = 0; k < a.k; k++) {
       T b = y[k * a.br];
       s0 = GQ_FMA(x[0], b, s0);
@@ -108,6 +109,7 @@ GQ_KERNEL(N(product), gq_product_args) {
       s3 = GQ_FMA(x[r3], b, s3);
       x += a.ac;
     }
+    GQ_BY(unroll 1)
     for (int r = 0; r < some; r++) {
       T s = r == 0 ? s0 : r == 1 ? s1 : r == 2 ? s2 : s3;
       if (a.p[3]) s += ((const T *)GQ_AT(a.p[3]))[(i + r) * a.cs];
@@ -132,6 +134,7 @@ GQ_KERNEL(many, gq_reduce_args) { /* a thread a result */
     const T *x = (const T *)GQ_AT(a.p[1]) + gq_place(&a.dk, &a.sk, o);
     A acc = START(x);
     long long best GQ_UNUSED = 0;
+    GQ_BY(unroll 4)
     for (long long j = 0; j < a.over; j++) {
       T v = x[gq_place(&a.dr, &a.sr, j)];
       STEP(acc, best, v, j)

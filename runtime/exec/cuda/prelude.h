@@ -4,6 +4,7 @@
 ** float atomics, one struct by value as the argument.
 **   GQ_EACH(i, n)   i < n, among the threads of a block     GQ_ALL(i, n)   among all threads of all blocks
 **   GQ_SYNC         a barrier: what a thread wrote before it, all threads of the block read after it
+**   GQ_BY(unroll n) the loop that follows so often in a row; all of it, where n is known, would be much code
 **   GQ_FENCE        what this thread wrote before it, and knows that others wrote, other blocks may read
 **   GQ_FAR(x)       where an address of the device is       gq_dynamic      shared memory as large as the launch says
 ** The host runs the threads of a block as loops (GQ_LOOP, GQ_BACKWARDS) or as fibers that switch at barriers (GQ_FIBER).
@@ -24,9 +25,11 @@ extern __shared__ __align__(16) char gq_dynamic[];
 #define GQ_TILE ((int)blockIdx.x)
 #define GQ_BLOCK ((int)blockIdx.x)
 #define GQ_BLOCKS ((int)gridDim.x)
-#define GQ_EACH(i, n) for (int i = (int)threadIdx.x; i < (n); i += GQ_NT)
-#define GQ_ALL(i, n) \
+#define GQ_EACH(i, n) _Pragma("unroll 1") for (int i = (int)threadIdx.x; i < (n); i += GQ_NT)
+#define GQ_ALL(i, n)    \
+  _Pragma("unroll 1") \
   for (long long i = (long long)GQ_BLOCK * GQ_NT + threadIdx.x; i < (n); i += (long long)GQ_BLOCKS * GQ_NT)
+#define GQ_BY(n) _Pragma(#n)
 #define restrict __restrict__
 #ifdef __CUDACC_RTC__
 typedef unsigned char uint8_t;
@@ -74,6 +77,7 @@ void gq_emu_shared(void *at, unsigned long long bytes);
 #define GQ_SHARED(T, name, n) \
   static T name[n];           \
   gq_emu_shared(name, sizeof name);
+#define GQ_BY(n)
 #define GQ_TILE gq_emu_block
 #define GQ_FENCE
 #define GQ_BLOCK gq_emu_block

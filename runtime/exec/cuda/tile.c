@@ -200,6 +200,8 @@ static int put_part(tile *x, int i) {
 static void put_entry(tile *x) {
   int n = x->n + GQ_TILE_MORE;
   bool direct = n <= GQ_TILE_DIRECT;
+  gq_text_put(&x->t, "/* phase %d, %d instructions, %zu bytes of shared memory */\n", x->phase,
+              x->p->phase[x->phase + 1] - x->p->phase[x->phase], x->shared);
   gq_text_put(&x->t, "typedef struct tile_of { gq_u64 pilot, sums; ");
   if (direct) gq_text_put(&x->t, "gq_operand of[%d]; } tile_of;\n", n);
   else gq_text_put(&x->t, "gq_u64 of; } tile_of;\n");
