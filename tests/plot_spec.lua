@@ -252,7 +252,8 @@ describe("gqlua plot", function()
   it("says what is wrong", function()
     local rows = file("d.jsonl", '{"epoch": 0, "test_kl": 3}')
     for arguments, words in pairs { [""] = "which files", [place .. "/none"] = "/none: cannot open: No such file",
-      [rows .. " --y test_k"] = "did you mean test_kl", [file("e.jsonl", "")] = "no rows", [file("f.csv", "a,b\n1,2\n")] = "--y names" } do
+      [rows .. " --y test_k"] = "did you mean test_kl",
+      [file("e.jsonl", "")] = "no rows", [file("f.csv", "a,b\n1,2\n")] = "--y names" } do
       local text, status = command(arguments)
       assert.truthy(text:find(words, 1, true), text)
       assert.equal("1", status)
