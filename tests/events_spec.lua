@@ -305,6 +305,11 @@ describe("a list of events", function()
     refused("apply a function", { { condition = height, apply = 3 } })
     refused("two times", { { condition = height } }, { 0 })
     refused("dense", { { condition = height } }, nil, { dense = true })
+    refused("regularise", { { condition = height } }, nil, { regularise = { kinetic = true } })
+    for _, state in ipairs { gq.ones(3), gq.ones(2, f64), 3 } do
+      refused("event 1 apply returns the state float32 {2} expected got", { { condition = function(t) return t - 0.5 end,
+        terminal = false, apply = function() return state end } })
+    end
     for dtype in pairs(eps) do
       local z0 = gq.tensor({ 1, 0 }, { dtype = dtype })
       helper.raises("pile up at t = 1.354 terminal", gq.odeint, fall, z0, { 0, 5 }, { event = { { condition = height,

@@ -180,6 +180,18 @@ local function watch(e, t)
   e.last, e.gap = t, gap
 end
 
+-- What apply gave, tensor by tensor as the state was.
+local function check_state(z, before, i)
+  local given, want = gq.is_tensor(z) and { z } or z, gq.is_tensor(before) and { before } or before
+  for k, x in ipairs(want) do
+    local y = type(given) == "table" and given[k] or nil
+    if core.describe(y) ~= core.describe(x) then
+      fail(("gq.odeint: event %d: apply returns the state, %s expected, got %s"):format(i, core.describe(x),
+        core.describe(type(given) == "table" and y or z)))
+    end
+  end
+end
+
 -- z and t after the events of the numbers given; true: the solve ends.
 local function happen(self, list, at, best, z, t)
   for _ = 0, best[3] do
@@ -193,10 +205,9 @@ local function happen(self, list, at, best, z, t)
     watch(e, at)
     if e.apply then
       local dtype = gq.is_tensor(z) and z.dtype or z[1].dtype
-      z = e.apply(t:to(dtype), z)
-      if not gq.is_tensor(z) and type(z) ~= "table" then
-        fail(("gq.odeint: event %d: apply returns the state, got %s"):format(i, core.describe(z)))
-      end
+      local before = z
+      z = e.apply(t:to(dtype), before)
+      check_state(z, before, i)
     end
     ends = ends or e.terminal
   end
@@ -208,7 +219,11 @@ end
 -- its time; else the states at the times, those behind the end being that at the end.
 function core.with_events(f, z0, t, opts)
   local times = check_times(t)
-  if opts.dense then fail("gq.odeint: dense does not go with a list of events") end
+  for _, key in ipairs { "dense", "regularise" } do
+    if opts[key] then
+      fail(("gq.odeint: %s does not go with a list of events; with one function as event it does"):format(key))
+    end
+  end
   local own = copy(opts, {})
   own.event = nil
   local self = setmetatable({ f = f, t = t, times = times, sign = times[#times] < times[1] and -1 or 1, opts = own,
