@@ -307,8 +307,8 @@ describe("a list of events", function()
     refused("dense", { { condition = height } }, nil, { dense = true })
     refused("regularise", { { condition = height } }, nil, { regularise = { kinetic = true } })
     for _, state in ipairs { gq.ones(3), gq.ones(2, f64), 3 } do
-      refused("event 1 apply returns the state float32 {2} expected got", { { condition = function(t) return t - 0.5 end,
-        terminal = false, apply = function() return state end } })
+      refused("event 1 apply returns the state float32 {2} expected got", { { terminal = false,
+        condition = function(t) return t - 0.5 end, apply = function() return state end } })
     end
     for dtype in pairs(eps) do
       local z0 = gq.tensor({ 1, 0 }, { dtype = dtype })
