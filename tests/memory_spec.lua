@@ -79,3 +79,38 @@ describe("out of memory in a second backward pass", function()
     end)
   end
 end)
+
+-- Memory that is found after a collection: the solve goes on, or begins anew, and its numbers are the same.
+describe("an allocation that fails once and is made up for", function()
+  for _, way in ipairs { { "aca", "alf" }, { "aca", "dopri5" }, { "reversible", "alf" }, { "gq", "dopri5" } } do
+    it("does not change a bit, by " .. way[1] .. " with " .. way[2], function()
+      if not gq.debug then
+        pending("gq.debug is there in debug and asan builds only")
+        return
+      end
+      gq.manual_seed(3)
+      local net = gq.nn.mlp { sizes = { 2, 5, 2 }, activation = "tanh", time = true }
+      local leaves = net:parameters()
+      leaves[#leaves + 1] = gq.randn({ 3, 2 }, { seed = 4 })
+      leaves[#leaves].requires_grad = true
+      local function run()
+        local z = gq.odeint(net, leaves[#leaves], { 0, 0.7, 1.5 }, { gradient = way[1], method = way[2], audit = false })
+        local numbers = { z:totable() }
+        for i, g in ipairs(gq.grad((z * z):sum(), leaves)) do numbers[1 + i] = g:totable() end
+        return numbers
+      end
+      local want, recovered, n, before, reached = run(), 0, 0, nil, nil
+      repeat
+        before = gq.debug.alloc_count()
+        gq.debug.fail_alloc(n, false)
+        local ok, got = pcall(run)
+        reached = gq.debug.alloc_count() - before > n
+        gq.debug.fail_alloc(-1)
+        if ok then assert.same(want, got, "allocation " .. n) end
+        if ok and reached then recovered = recovered + 1 end
+        n = n + 1 + n // 100
+      until not reached
+      assert.truthy(recovered > 20)
+    end)
+  end
+end)
