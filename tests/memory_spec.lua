@@ -94,17 +94,18 @@ describe("an allocation that fails once and is made up for", function()
       leaves[#leaves + 1] = gq.randn({ 3, 2 }, { seed = 4 })
       leaves[#leaves].requires_grad = true
       local function run()
-        local z = gq.odeint(net, leaves[#leaves], { 0, 0.7, 1.5 }, { gradient = way[1], method = way[2], audit = false })
+        local z = gq.odeint(net, leaves[#leaves], { 0, 0.7, 1.5 },
+          { gradient = way[1], method = way[2], audit = false })
         local numbers = { z:totable() }
         for i, g in ipairs(gq.grad((z * z):sum(), leaves)) do numbers[1 + i] = g:totable() end
         return numbers
       end
-      local want, recovered, n, before, reached = run(), 0, 0, nil, nil
+      local want, recovered, n = run(), 0, 0
       repeat
-        before = gq.debug.alloc_count()
+        local before = gq.debug.alloc_count()
         gq.debug.fail_alloc(n, false)
         local ok, got = pcall(run)
-        reached = gq.debug.alloc_count() - before > n
+        local reached = gq.debug.alloc_count() - before > n
         gq.debug.fail_alloc(-1)
         if ok then assert.same(want, got, "allocation " .. n) end
         if ok and reached then recovered = recovered + 1 end

@@ -414,7 +414,7 @@ static void heuristic_outputs(builder *b) {
 static void product_outputs(builder *b) {
   gq_steplayout *l = b->l;
   const gq_tableau *m = b->k->m;
-  gq_ref wb[GQ_MAXSTAGES], we[GQ_MAXSTAGES], wq[GQ_MAXSTAGES];
+  gq_ref wb[GQ_MAXSTAGES], we[GQ_MAXSTAGES], wq[GQ_MAXSTAGES] = { GQ_NONE };
   for (int i = 0; i < m->slopes; i++) {
     bool stage = i < m->stages;
     wb[i] = stage && m->b[i] != 0 ? gq_scale(b->g, b->h, -m->b[i]) : GQ_NONE;
