@@ -6,12 +6,12 @@
 #define GQ_DIM 8
 
 //// layout
-typedef struct gq_dims { long long ndim, dim[GQ_DIM]; } gq_dims;
-typedef struct gq_strides { long long s[GQ_DIM]; } gq_strides;
+typedef struct gq_dims { gq_count ndim, dim[GQ_DIM]; } gq_dims;
+typedef struct gq_strides { gq_count s[GQ_DIM]; } gq_strides;
 
 /* Where number i of the shape is, in numbers. */
-GQ_DEVICE long long gq_place(const gq_dims *d, const gq_strides *s, long long i) {
-  long long at = 0;
+GQ_DEVICE gq_count gq_place(const gq_dims *d, const gq_strides *s, gq_count i) {
+  gq_count at = 0;
   for (int k = (int)d->ndim - 1; k > 0; k--) {
     at += i % d->dim[k] * s->s[k];
     i /= d->dim[k];
@@ -21,7 +21,7 @@ GQ_DEVICE long long gq_place(const gq_dims *d, const gq_strides *s, long long i)
 
 //// move_args
 /* p: out, in; n numbers of the shape; T to, F from */
-typedef struct gq_move_args { gq_address p[2]; long long n; gq_dims d; gq_strides to, from; } gq_move_args;
+typedef struct gq_move_args { gq_address p[2]; gq_count n; gq_dims d; gq_strides to, from; } gq_move_args;
 
 //// move
 GQ_KERNEL(move, gq_move_args) {
@@ -77,13 +77,13 @@ GQ_REGION void gq_land(gq_pilot *p, const volatile double *sums) {
 
 //// cell
 /* p: out (contiguous), operands */
-typedef struct gq_cell_args { gq_address p[4]; long long n; gq_dims d; gq_strides s[3]; } gq_cell_args;
+typedef struct gq_cell_args { gq_address p[4]; gq_count n; gq_dims d; gq_strides s[3]; } gq_cell_args;
 
 //// product_args
 /* p: c, a, b, column; c[m][n] (+)= sum_k a[i ar + k ac] b[k br + j bc] (+ column[i cs]), for each of the batch */
 typedef struct gq_product_args {
   gq_address p[4];
-  long long m, n, k, ar, ac, br, bc, cs, add, batches;
+  gq_count m, n, k, ar, ac, br, bc, cs, add, batches;
   gq_dims d;
   gq_strides sa, sb;
 } gq_product_args;
@@ -91,17 +91,17 @@ typedef struct gq_product_args {
 //// product
 /* A thread owns four rows of one column: one number of b serves four products. */
 GQ_KERNEL(N(product), gq_product_args) {
-  long long rows = (a.m + 3) / 4;
+  gq_count rows = (a.m + 3) / 4;
   GQ_ALL(u, rows * a.n * a.batches) {
-    long long j = u % a.n, i = u / a.n % rows * 4, q = u / (a.n * rows);
+    gq_count j = u % a.n, i = u / a.n % rows * 4, q = u / (a.n * rows);
     int some = a.m - i < 4 ? (int)(a.m - i) : 4;
     const T *x = (const T *)GQ_AT(a.p[1]) + gq_place(&a.d, &a.sa, q) + i * a.ar;
     const T *y = (const T *)GQ_AT(a.p[2]) + gq_place(&a.d, &a.sb, q) + j * a.bc;
     T *c = (T *)GQ_AT(a.p[0]) + (q * a.m + i) * a.n + j;
     T s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-    const long long r1 = some > 1 ? a.ar : 0, r2 = some > 2 ? 2 * a.ar : 0, r3 = some > 3 ? 3 * a.ar : 0;
+    const gq_count r1 = some > 1 ? a.ar : 0, r2 = some > 2 ? 2 * a.ar : 0, r3 = some > 3 ? 3 * a.ar : 0;
     GQ_BY(unroll 4)
-    for (long long k = 0; k < a.k; k++) {
+    for (gq_count k = 0; k < a.k; k++) {
       T b = y[k * a.br];
       s0 = GQ_FMA(x[0], b, s0);
       s1 = GQ_FMA(x[r1], b, s1);
@@ -122,7 +122,7 @@ GQ_KERNEL(N(product), gq_product_args) {
 /* p: out, in; kept and reduced dims */
 typedef struct gq_reduce_args {
   gq_address p[2];
-  long long kept, over, add;
+  gq_count kept, over, add;
   gq_dims dk, dr;
   gq_strides sk, sr;
 } gq_reduce_args;
@@ -133,9 +133,9 @@ GQ_KERNEL(many, gq_reduce_args) { /* a thread a result */
   GQ_ALL(o, a.kept) {
     const T *x = (const T *)GQ_AT(a.p[1]) + gq_place(&a.dk, &a.sk, o);
     A acc = START(x);
-    long long best GQ_UNUSED = 0;
+    gq_count best GQ_UNUSED = 0;
     GQ_BY(unroll 4)
-    for (long long j = 0; j < a.over; j++) {
+    for (gq_count j = 0; j < a.over; j++) {
       T v = x[gq_place(&a.dr, &a.sr, j)];
       STEP(acc, best, v, j)
     }
@@ -144,13 +144,13 @@ GQ_KERNEL(many, gq_reduce_args) { /* a thread a result */
 }
 GQ_KERNEL(few, gq_reduce_args) { /* a block a result */
   GQ_SHARED(A, part, GQ_NT)
-  GQ_SHARED(long long, where, GQ_NT)
-  for (long long o = GQ_BLOCK; o < a.kept; o += GQ_BLOCKS) {
+  GQ_SHARED(gq_count, where, GQ_NT)
+  for (gq_count o = GQ_BLOCK; o < a.kept; o += GQ_BLOCKS) {
     const T *x = (const T *)GQ_AT(a.p[1]) + gq_place(&a.dk, &a.sk, o);
     GQ_EACH(t, GQ_NT) {
-      long long best GQ_UNUSED = t < a.over ? t : 0;
+      gq_count best GQ_UNUSED = t < a.over ? t : 0;
       A acc = START((x + gq_place(&a.dr, &a.sr, best)));
-      for (long long j = t; j < a.over; j += GQ_NT) {
+      for (gq_count j = t; j < a.over; j += GQ_NT) {
         T v = x[gq_place(&a.dr, &a.sr, j)];
         STEP(acc, best, v, j)
       }
@@ -161,7 +161,7 @@ GQ_KERNEL(few, gq_reduce_args) { /* a block a result */
       GQ_SYNC
       GQ_EACH(t, w) {
         A acc = part[t], v = part[t + w];
-        long long best GQ_UNUSED = where[t], j GQ_UNUSED = where[t + w];
+        gq_count best GQ_UNUSED = where[t], j GQ_UNUSED = where[t + w];
         JOIN(acc, best, v, j)
         part[t] = acc;
         where[t] = best;
@@ -177,7 +177,7 @@ GQ_KERNEL(few, gq_reduce_args) { /* a block a result */
 /* p: out, x, idx, bad; the long side is outer x n x inner. bad: the first position whose index is outside. */
 typedef struct gq_index_args {
   gq_address p[4];
-  long long outer, n, count, inner, axis, lines;
+  gq_count outer, n, count, inner, axis, lines;
   gq_dims d;
   gq_strides big, line;
 } gq_index_args;
@@ -190,7 +190,7 @@ GQ_KERNEL(N(index_select), gq_index_args) {
   const T *x = (const T *)GQ_AT(a.p[1]);
   const long long *idx = (const long long *)GQ_AT(a.p[2]);
   GQ_ALL(u, a.outer * a.count * a.inner) {
-    long long l = u % a.inner, i = u / a.inner % a.count, o = u / (a.inner * a.count);
+    gq_count l = u % a.inner, i = u / a.inner % a.count, o = u / (a.inner * a.count);
     if (GQ_OUTSIDE(idx, i)) continue;
     out[u] = x[(o * a.n + idx[i] - 1) * a.inner + l];
   }
@@ -201,8 +201,8 @@ GQ_KERNEL(N(index_add), gq_index_args) {
   const T *x = (const T *)GQ_AT(a.p[1]);
   const long long *idx = (const long long *)GQ_AT(a.p[2]);
   GQ_ALL(u, a.outer * a.inner) {
-    long long l = u % a.inner, o = u / a.inner;
-    for (long long i = 0; i < a.count; i++) {
+    gq_count l = u % a.inner, o = u / a.inner;
+    for (gq_count i = 0; i < a.count; i++) {
       if (GQ_OUTSIDE(idx, i)) continue;
       T *at = &out[(o * a.n + idx[i] - 1) * a.inner + l];
       *at = PLUS(*at, x[(o * a.count + i) * a.inner + l]);
@@ -225,9 +225,9 @@ GQ_KERNEL(N(scatter_add), gq_index_args) {
   const T *x = (const T *)GQ_AT(a.p[1]);
   const long long *idx = (const long long *)GQ_AT(a.p[2]);
   GQ_ALL(u, a.lines) {
-    long long from = gq_place(&a.d, &a.line, u), to = gq_place(&a.d, &a.big, u);
-    for (long long k = 0; k < a.outer; k++) {
-      long long i = from + k * a.axis;
+    gq_count from = gq_place(&a.d, &a.line, u), to = gq_place(&a.d, &a.big, u);
+    for (gq_count k = 0; k < a.outer; k++) {
+      gq_count i = from + k * a.axis;
       if (GQ_OUTSIDE(idx, i)) continue;
       T *at = &out[to + (idx[i] - 1) * a.inner];
       *at = PLUS(*at, x[i]);
@@ -239,13 +239,13 @@ GQ_KERNEL(N(scatter_add), gq_index_args) {
 /* p: out, windows {outer, k.., count.., inner}; w: n windowed dims of out {outer, size.., inner} */
 typedef struct gq_window_args {
   gq_address p[2];
-  long long numbers, n, outer, inner, k[GQ_DIM], count[GQ_DIM], size[GQ_DIM], step[GQ_DIM], apart[GQ_DIM];
+  gq_count numbers, n, outer, inner, k[GQ_DIM], count[GQ_DIM], size[GQ_DIM], step[GQ_DIM], apart[GQ_DIM];
 } gq_window_args;
 /* Where number `place` of a window lies in windows that reach the position at[]; -1: in none. */
-GQ_DEVICE long long gq_window_of(const gq_window_args *a, const long long *at, long long place) {
-  long long k = 0, c = 0, runk = 1, runc = 1;
+GQ_DEVICE gq_count gq_window_of(const gq_window_args *a, const gq_count *at, gq_count place) {
+  gq_count k = 0, c = 0, runk = 1, runc = 1;
   for (int i = (int)a->n - 1; i >= 0; i--) {
-    long long q = place % a->k[i], from = at[i] - q * a->apart[i];
+    gq_count q = place % a->k[i], from = at[i] - q * a->apart[i];
     place /= a->k[i];
     if (from < 0 || from % a->step[i] || from / a->step[i] >= a->count[i]) return -1;
     k += q * runk;
@@ -260,20 +260,20 @@ GQ_DEVICE long long gq_window_of(const gq_window_args *a, const long long *at, l
 GQ_KERNEL(N(window_add), gq_window_args) {
   T *out = (T *)GQ_AT(a.p[0]);
   const T *x = (const T *)GQ_AT(a.p[1]);
-  long long places = 1, windows = 1;
+  gq_count places = 1, windows = 1;
   for (int i = 0; i < a.n; i++) {
     places *= a.k[i];
     windows *= a.count[i];
   }
   GQ_ALL(u, a.numbers) {
-    long long at[GQ_DIM], l = u % a.inner, rest = u / a.inner;
+    gq_count at[GQ_DIM], l = u % a.inner, rest = u / a.inner;
     T sum = 0;
     for (int i = (int)a.n - 1; i >= 0; i--) {
       at[i] = rest % a.size[i];
       rest /= a.size[i];
     }
-    for (long long k = 0; k < places; k++) {
-      long long w = gq_window_of(&a, at, k);
+    for (gq_count k = 0; k < places; k++) {
+      gq_count w = gq_window_of(&a, at, k);
       if (w >= 0) sum = PLUS(sum, x[(rest * places * windows + w) * a.inner + l]);
     }
     out[u] = sum;

@@ -118,6 +118,11 @@ GQ_DEVICE gq_u64 atomicMin(gq_u64 *p, gq_u64 v) {
 ** found where its numbers are. */
 #ifdef GQ_TILED
 typedef char *gq_address;
+#ifdef GQ_SMALL
+typedef int gq_count;
+#else
+typedef long long gq_count;
+#endif
 #define GQ_AT(x) (x)
 #undef GQ_ALL
 #undef GQ_BLOCK
@@ -128,6 +133,7 @@ typedef char *gq_address;
 #define GQ_KERNEL(name, type) GQ_DEVICE void name(const type a)
 #else
 typedef gq_u64 gq_address;
+typedef long long gq_count;
 #define GQ_AT(x) GQ_FAR(x)
 #define GQ_KERNEL(name, type) GQ_ENTRY(name, type)
 #endif

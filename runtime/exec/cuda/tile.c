@@ -214,10 +214,17 @@ static void put_entry(tile *x) {
                 x->flies ? "pilot->accepted" : "0");
 }
 
+/* All its arrays have numbers that an int counts: divisions of those are faster, and less code. */
+static bool small(const tile *x) {
+  bool yes = x->p->values <= INT32_MAX;
+  for (int u = 0; u < x->n; u++) yes = yes && x->p->bytes[x->used[u]] <= INT32_MAX;
+  return yes;
+}
+
 static int put_all(tile *x) {
   const gq_cuda_step *at = x->code->at;
   int from = x->p->phase[x->phase], to = x->p->phase[x->phase + 1];
-  gq_text_put(&x->t, "#define GQ_TILED\n");
+  gq_text_put(&x->t, "#define GQ_TILED\n%s", small(x) ? "#define GQ_SMALL\n" : "");
   gq_cuda_text(&x->t, "", (const char *[]){ "layout", "tile", NULL });
   if (x->flies) gq_cuda_sections(&x->t, (const char *[]){ "control", "pilot", "land", NULL });
   GQ_TRY(gq_cuda_groups(x->p, &x->t, x->which));
