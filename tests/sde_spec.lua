@@ -58,6 +58,7 @@ describe("a Brownian path", function()
     local late = gq.sdeint(sde, gq.zeros(3, f64), { 0.1, 0.7 + 1e-8 }, { dt = 0.05, brownian = b })
     assert.close(late[2], b(0.7), 1e-12)
     refused("lives on", gq.sdeint, sde, gq.zeros(3, f64), { 0.1, 0.7 + 1e-5 }, { dt = 0.05, brownian = b })
+    refused("dt is -1", gq.sdeint, sde, gq.zeros(3, f64), { 0.1, 0.7 }, { dt = -1, brownian = b })
   end)
 
   it("adds up", function()

@@ -165,7 +165,7 @@ int gq_noise_check(const gq_problem *p, const gq_ode_options *o) {
   GQ_TRY(check_times(p));
   GQ_TRY(check_method(p, o));
   GQ_TRY(check_path(p));
-  GQ_TRY(check_step(p, o->step_size > 0 ? o->step_size : o->first_step));
+  GQ_TRY(check_step(p, o->step_size != 0 ? o->step_size : o->first_step));
   GQ_TRY(check_areas(p, o));
   if (p->t[p->nt - 1] < p->t[0] && o->calculus == GQ_ITO)
     return gq_fail(
