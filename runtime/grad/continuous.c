@@ -629,10 +629,7 @@ static int run(back *k) {
   add(k, 1, gq_at_time(s, k->b->gz, 0), w->a.y[k->ia]);
   gq_field_unpack(s->plan->field, w->a.y[k->ia], k->b->a);
   if (!k->reverse) s->info.reconstruction = gq_trajectory_error(&k->z);
-  if (k->gq) {
-    GQ_TRY(gq_nodebuffer_flush(&k->nodes));
-    s->info.defect = fmax(s->info.defect, k->nodes.defect);
-  }
+  if (k->gq) GQ_TRY(gq_nodebuffer_flush(&k->nodes));
   if (s->plan->probes && s->o.guards && s->o.nodes != GQ_NODES_STEP && k->b->refine == 1)
     s->info.spectrum = gq_spectrum_ratio(&k->nodes.spectrum);
   if (k->weighted.block && !k->pieces)
@@ -665,6 +662,7 @@ static int pass(gq_pullback *b, bool pieces, bool *again) {
     status = refine_kept(&k);
     b->nfe += k.nodes.evaluated, info->nodes += k.nodes.evaluated;
   }
+  if (k.gq) info->defect = fmax(info->defect, k.nodes.defect);
   if (pieces && k.weighted.block) {
     info->quadrature_error = gq_refine_error(&k.nodes.sum);
     info->rounds = k.nodes.sum.rounds, info->unresolved = k.nodes.sum.unresolved;
