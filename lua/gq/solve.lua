@@ -151,8 +151,8 @@ function core.odeint(f, z0, t, opts)
     back[#back + 1] = locate(p)
     back[#back + 1] = grid(p)
   end
-  local r = {}
-  r.z, r.info, r.dense = core.solve(p.f, p.z0, p.t, p.opts, p.tensors)
+  local z, info, dense = core.solve(p.f, p.z0, p.t, p.opts, p.tensors)
+  local r = { z = z, info = info, dense = dense }
   if r.dense then r.dense = core.interpolant(r.dense, p, r.z) end
   for i = #back, 1, -1 do back[i](r) end
   local list = { r.z, r.info, r.time or r.dense, r.time and r.dense }
