@@ -44,7 +44,7 @@ static gq_shape new_shape(lua_State *L, const gq_tensor *t, const char *what) {
     if (known == 0 || n % known != 0)
       gqL_error(L, "%s: %I numbers do not divide into the other sizes (%I)", what, (LUAI_UACINT)n,
                 (LUAI_UACINT)known);
-    s.dim[unknown] = n / known;
+    else s.dim[unknown] = n / known;
   } else if (known != n) {
     char a[256], b[256];
     gqL_error(L, "%s: a tensor of shape %s (%I numbers) cannot have shape %s (%I numbers)", what,
