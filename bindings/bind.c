@@ -76,6 +76,14 @@ int gqL_badarg(lua_State *L, int arg, const char *text) {
   return gqL_error(L, "bad argument #%d to '%s' (%s)", arg, ar.name ? ar.name : "?", text);
 }
 
+void gqL_pushclass(lua_State *L, const char *name, lua_CFunction gc) {
+  if (!luaL_newmetatable(L, name)) return;
+  lua_pushcfunction(L, gc);
+  lua_setfield(L, -2, "__gc");
+  lua_pushboolean(L, 0);
+  lua_setfield(L, -2, "__metatable");
+}
+
 void gqL_checktype(lua_State *L, int arg, int type) {
   if (lua_type(L, arg) == type) return;
   const char *given = gqL_typename(L, arg);

@@ -18,6 +18,8 @@ int gqL_error(lua_State *L, const char *format, ...);
 int gqL_argerror(lua_State *L, int arg, const char *name, const char *text);
 int gqL_badarg(lua_State *L, int arg, const char *text);
 void gqL_checktype(lua_State *L, int arg, int type);
+/* Push the metatable of a kind of userdata: released by gc, out of reach for scripts. */
+void gqL_pushclass(lua_State *L, const char *name, lua_CFunction gc);
 /* Raise the runtime's message if status is not GQ_OK. On GQ_ENOMEM callers that can retry use
 ** gqL_retry: collect fully once and call again (`call` may run twice: it must not push). */
 int gqL_try(lua_State *L, int status);

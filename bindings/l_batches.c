@@ -112,14 +112,9 @@ void gqL_open_batches(lua_State *L) {
                                         { "batchable", core_batchable },
                                         { "moved", core_moved },
                                         { NULL, NULL } };
-  if (luaL_newmetatable(L, BATCHES)) {
-    lua_pushcfunction(L, batches_gc);
-    lua_pushvalue(L, -1);
-    lua_setfield(L, -3, "__gc");
-    lua_setfield(L, -2, "__close");
-    lua_pushboolean(L, 0);
-    lua_setfield(L, -2, "__metatable");
-  }
+  gqL_pushclass(L, BATCHES, batches_gc);
+  lua_pushcfunction(L, batches_gc);
+  lua_setfield(L, -2, "__close");
   lua_pop(L, 1);
   lua_getfield(L, -1, "core");
   luaL_setfuncs(L, functions, 0);

@@ -95,12 +95,7 @@ static void keep_function(lua_State *L, gqL_call *c, int fn) {
   f->c = NULL;
   lua_pushvalue(L, fn);
   lua_setiuservalue(L, -2, 1);
-  if (luaL_newmetatable(L, FIELD)) {
-    lua_pushcfunction(L, field_gc);
-    lua_setfield(L, -2, "__gc");
-    lua_pushboolean(L, 0);
-    lua_setfield(L, -2, "__metatable");
-  }
+  gqL_pushclass(L, FIELD, field_gc);
   lua_setmetatable(L, -2);
   push_weak(L, &all_key, "k");
   lua_pushvalue(L, -2);
@@ -372,12 +367,7 @@ gqL_call *gqL_pushcall(lua_State *L, int fn, const gq_tensor *z0, int params, bo
   gqL_checkcallable(L, fn, what);
   gqL_call **h = lua_newuserdatauv(L, sizeof *h, 0);
   *h = NULL;
-  if (luaL_newmetatable(L, CALL)) {
-    lua_pushcfunction(L, call_gc);
-    lua_setfield(L, -2, "__gc");
-    lua_pushboolean(L, 0);
-    lua_setfield(L, -2, "__metatable");
-  }
+  gqL_pushclass(L, CALL, call_gc);
   lua_setmetatable(L, -2);
   gqL_call *c = *h = gq_calloc(1, sizeof *c);
   if (!c) gqL_try(L, gq_nomem(sizeof *c));

@@ -239,12 +239,7 @@ void gqL_open_data(lua_State *L) {
                                         { "csv_record", core_csv_record },
                                         { "csv_numbers", core_csv_numbers },
                                         { NULL, NULL } };
-  if (luaL_newmetatable(L, BYTES)) {
-    lua_pushcfunction(L, bytes_gc);
-    lua_setfield(L, -2, "__gc");
-    lua_pushboolean(L, 0);
-    lua_setfield(L, -2, "__metatable");
-  }
+  gqL_pushclass(L, BYTES, bytes_gc);
   lua_pop(L, 1);
   lua_getfield(L, -1, "core");
   luaL_setfuncs(L, functions, 0);

@@ -212,12 +212,7 @@ static const gqL_function functions[] = {
 };
 
 void gqL_open_io(lua_State *L) {
-  if (luaL_newmetatable(L, BOX)) {
-    lua_pushcfunction(L, box_gc);
-    lua_setfield(L, -2, "__gc");
-    lua_pushboolean(L, 0);
-    lua_setfield(L, -2, "__metatable");
-  }
+  gqL_pushclass(L, BOX, box_gc);
   lua_pop(L, 1);
   gqL_register(L, functions);
   gqL_open_json(L);

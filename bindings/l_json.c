@@ -311,12 +311,7 @@ static const gqL_function functions[] = {
 };
 
 void gqL_open_json(lua_State *L) {
-  if (luaL_newmetatable(L, TREE)) {
-    lua_pushcfunction(L, tree_gc);
-    lua_setfield(L, -2, "__gc");
-    lua_pushboolean(L, 0);
-    lua_setfield(L, -2, "__metatable");
-  }
+  gqL_pushclass(L, TREE, tree_gc);
   luaL_newmetatable(L, ARRAY);
   lua_pop(L, 2);
   gqL_register(L, functions);

@@ -28,12 +28,7 @@ static int box_gc(lua_State *L) {
 gqL_box *gqL_pushbox(lua_State *L) {
   gqL_box *b = lua_newuserdatauv(L, sizeof *b, 0);
   memset(b, 0, sizeof *b);
-  if (luaL_newmetatable(L, BOX)) {
-    lua_pushcfunction(L, box_gc);
-    lua_setfield(L, -2, "__gc");
-    lua_pushboolean(L, 0);
-    lua_setfield(L, -2, "__metatable");
-  }
+  gqL_pushclass(L, BOX, box_gc);
   lua_setmetatable(L, -2);
   return b;
 }

@@ -32,6 +32,13 @@ local function sde_of(m, noise, drift, diffusion)
     calculus = m.stratonovich and "stratonovich" or "ito" }
 end
 
+-- The order at which apart(dt) falls over steps of 2^-first to 2^-last, and the last of it.
+local function falls(first, last, apart)
+  local dts, list = {}, {}
+  for k = first, last do dts[#dts + 1], list[#list + 1] = 2 ^ -k, apart(2 ^ -k) end
+  return helper.slope(dts, list), list[#list]
+end
+
 -- ---- strong ----
 
 local function strong()
@@ -41,11 +48,9 @@ local function strong()
     local sde = sde_of(m, noise, drift, diffusion)
     local z0 = gq.randn(rows, m.langevin and 4 or 2, { seed = 5, dtype = "float64" })
     local function at(dt) return gq.sdeint(sde, z0, { 0, 1 }, { dt = dt, method = m.name, seed = 3 })[2] end
-    local fine, dts, errors = at(2 ^ -12), {}, {}
-    for k = 4, 8 do
-      dts[#dts + 1], errors[#errors + 1] = 2 ^ -k, (at(2 ^ -k) - fine):square():mean():item() ^ 0.5
-    end
-    return ("%.2f (%g)"):format(helper.slope(dts, errors), m.strong[noise])
+    local fine = at(2 ^ -12)
+    local order = falls(4, 8, function(dt) return (at(dt) - fine):square():mean():item() ^ 0.5 end)
+    return ("%.2f (%g)"):format(order, m.strong[noise])
   end
 end
 
@@ -122,13 +127,10 @@ local function adjoint()
       local z = gq.sdeint(sde, z0, { 0, 1 }, { dt = dt, method = m.name, seed = 3, gradient = engine })
       return gq.grad(z[2]:square():sum(), z0)
     end
-    local dts, apart = {}, {}
-    for k = 5, 9 do
-      local want = gradient(2 ^ -k, "direct")
-      dts[#dts + 1] = 2 ^ -k
-      apart[#apart + 1] = ((gradient(2 ^ -k, "adjoint") - want):square():mean() / want:square():mean()):item() ^ 0.5
-    end
-    return ("%.2f (%.1e)"):format(helper.slope(dts, apart), apart[5])
+    return ("%.2f (%.1e)"):format(falls(5, 9, function(dt)
+      local want = gradient(dt, "direct")
+      return ((gradient(dt, "adjoint") - want):square():mean() / want:square():mean()):item() ^ 0.5
+    end))
   end
 end
 

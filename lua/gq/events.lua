@@ -17,6 +17,8 @@ local function map(z, f)
   return list
 end
 
+local function dtype_of(z) return gq.is_tensor(z) and z.dtype or z[1].dtype end
+
 local function row(z, k) return map(z, function(x) return x[k] end) end
 
 -- z - h f(t, z), numbers alone.
@@ -93,11 +95,9 @@ end
 
 -- Did the condition fall or rise to zero at t, on the way from `from`?
 local function direction_at(self, e, z, t, from)
-  local x = map(z, function(y) return y end)
-  local dtype = gq.is_tensor(x) and x.dtype or x[1].dtype
   local h = 1e-2 * (t - from)
-  local function at(s) return gq.tensor(s, { dtype = dtype }) end
-  local before = step_back(self.f, at(t), x, h)
+  local function at(s) return gq.tensor(s, { dtype = dtype_of(z) }) end
+  local before = step_back(self.f, at(t), z, h)
   return gq.no_grad(e.condition, at(t - h), before):sum():item() > 0 and "down" or "up"
 end
 
@@ -204,9 +204,8 @@ local function happen(self, list, at, best, z, t)
     self.fired[#self.fired + 1] = { event = i, t = at }
     watch(e, at)
     if e.apply then
-      local dtype = gq.is_tensor(z) and z.dtype or z[1].dtype
       local before = z
-      z = e.apply(t:to(dtype), before)
+      z = e.apply(t:to(dtype_of(z)), z)
       check_state(z, before, i)
     end
     ends = ends or e.terminal

@@ -3,7 +3,7 @@
 
 local gq = ...
 local core = gq.core
-local options, describe = core.options, core.describe
+local options, describe, fail, copy = core.options, core.describe, core.fail, core.copy
 
 -- The tables among lines of JSON, of which a killed run may leave half a one.
 function core.json_lines(text)
@@ -302,7 +302,7 @@ local function naming(path, what, f, ...)
     if type(e) == "string" then
       e = core.bare(e)                                      -- fail tells the place
       if not e:find(path, 1, true) then e = ("%s: %s: %s"):format(what, path, e) end
-      core.fail(e)
+      fail(e)
     end
     error(e, 0)
   end
@@ -385,8 +385,7 @@ core.rng_text, core.rng_of = rng_text, rng_of
 
 -- Moments are tensors of the file, the rest is JSON. s: a state_dict; a list of optimisers has one of each.
 local function pack_optimiser(s, tensors, prefix)
-  local packed = {}
-  for k, v in next, s do packed[k] = v end
+  local packed = copy(s, {})
   if s.list then
     packed.list = {}
     for i, part in ipairs(s.list) do packed.list[i] = pack_optimiser(part, tensors, ("%s%d."):format(prefix, i)) end
@@ -405,8 +404,7 @@ local function is_count(n) return type(n) == "number" and n % 1 == 0 and n >= 0 
 
 local function unpack_optimiser(s, tensors, prefix)
   if type(s) ~= "table" then return s end
-  local whole = {}
-  for k, v in next, s do whole[k] = v end
+  local whole = copy(s, {})
   if type(s.list) == "table" then
     whole.list = {}
     for i, part in ipairs(s.list) do whole.list[i] = unpack_optimiser(part, tensors, ("%s%d."):format(prefix, i)) end
@@ -423,14 +421,13 @@ end
 local known = "model optimiser schedule epoch rng extra"
 core.checkpoint_keys = known .. " value"
 
-local fail = core.fail
-
+-- Optimiser and schedule of what is saved or loaded, lists of them as one.
 local function several(o, what)
   if o.model ~= nil and not (type(o.model) == "table" and o.model.state_dict) then
     fail(("%s: model: a module expected, got %s"):format(what, describe(o.model)))
   end
-  for key, method in next, { optimiser = "state_dict", schedule = "state_dict" } do
-    if o[key] ~= nil and (type(o[key]) ~= "table" or rawget(o[key], 1) == nil and not o[key][method]) then
+  for _, key in ipairs { "optimiser", "schedule" } do
+    if o[key] ~= nil and (type(o[key]) ~= "table" or rawget(o[key], 1) == nil and not o[key].state_dict) then
       fail(("%s: %s: one of gq.optim, or a list of them, expected, got %s"):format(what, key, describe(o[key])))
     end
   end

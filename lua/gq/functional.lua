@@ -272,7 +272,7 @@ local function cross_entropy(logits, labels, opts)
   local ok, picked = pcall(p.gather, p, -1, labels:unsqueeze(-1))
   if not ok then
     fail(("cross_entropy: labels count from 1 to %d, the classes (add 1 to labels that count from 0): %s"):format(
-      classes, tostring(picked):gsub("^[^:]*:%d+: ", "")))
+      classes, gq.core.bare(tostring(picked))))
   end
   return reduce(-picked:squeeze(-1), o, "cross_entropy")
 end

@@ -279,42 +279,43 @@ static int step_log_ode(gq_builder *b) {
 #define W(...) \
   (const double[]) { __VA_ARGS__ }
 /* clang-format off */
-/* of: the row of tableaux.def that it is without noise; c, b: stages and the weights by which integrals along are summed */
+/* steps: how a step is made; of: the row of tableaux.def that it is without noise; c, b: stages and the weights by which integrals along are summed */
 static const struct {
   gq_scheme scheme;
+  const gq_stepclass *steps;
   const char *of;
   int stages, evaluations;
   const double *c, *b;
   const char *name, *source;
 } rows[] = {
   { { GQ_STRATONOVICH, false, NULL, false, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, false, false, false },
-    "reversible_heun", 0, 1, NULL, NULL, "reversible_heun", "Kidger, Foster, Li & Lyons, NeurIPS 2021, Algorithm 1" },
+    &noise_steps, "reversible_heun", 0, 1, NULL, NULL, "reversible_heun", "Kidger, Foster, Li & Lyons, NeurIPS 2021, Algorithm 1" },
   { { GQ_STRATONOVICH, false, step_heun, true, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, true, false, false },
-    NULL, 2, 2, W(0, 1), W(0.5, 0.5), "heun", "Rümelin, SIAM J. Numer. Anal. 19 (1982)" },
+    &noise_steps, NULL, 2, 2, W(0, 1), W(0.5, 0.5), "heun", "Rümelin, SIAM J. Numer. Anal. 19 (1982)" },
   { { GQ_STRATONOVICH, false, step_midpoint, true, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, false, false, false },
-    NULL, 2, 2, W(0, 0.5), W(0, 1), "midpoint", "the explicit midpoint rule with dW beside h; Kloeden & Platen 1992" },
+    &noise_steps, NULL, 2, 2, W(0, 0.5), W(0, 1), "midpoint", "the explicit midpoint rule with dW beside h; Kloeden & Platen 1992" },
   { { GQ_STRATONOVICH, false, step_euler_heun, false, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, false, false, false },
-    NULL, 2, 2, W(0, 1), W(0.5, 0.5), "euler_heun", "Gard, Introduction to Stochastic Differential Equations, 1988" },
+    &noise_steps, NULL, 2, 2, W(0, 1), W(0.5, 0.5), "euler_heun", "Gard, Introduction to Stochastic Differential Equations, 1988" },
   { { GQ_ITO, false, step_euler, false, 1, false, STRONG(0.5, 0.5, 1, 0.5, 0.5), 1, false, false, false },
-    NULL, 1, 1, W(0), W(1), "euler", "Maruyama, Rend. Circ. Mat. Palermo 4 (1955)" },
+    &noise_steps, NULL, 1, 1, W(0), W(1), "euler", "Maruyama, Rend. Circ. Mat. Palermo 4 (1955)" },
   { { GQ_ITO, false, step_theta, false, 1, false, STRONG(0.5, 0.5, 1, 0.5, 0.5), 1, false, false, false },
-    NULL, 1, 1, W(0), W(1), "theta", "Kloeden & Platen 1992, 12.2: the drift-implicit Euler method; Higham, SIAM J. Numer. Anal. 38 (2000)" },
+    &gq_theta_steps, NULL, 1, 1, W(0), W(1), "theta", "Kloeden & Platen 1992, 12.2: the drift-implicit Euler method; Higham, SIAM J. Numer. Anal. 38 (2000)" },
   { { GQ_STRATONOVICH, true, step_milstein, false, 1, false, STRONG(1, 1, 1, 0, 1), 1, false, false, false },
-    NULL, 1, 1, W(0), W(1), "milstein", "Milstein 1974; Kloeden & Platen 1992, 10.3" },
+    &noise_steps, NULL, 1, 1, W(0), W(1), "milstein", "Milstein 1974; Kloeden & Platen 1992, 10.3" },
   { { GQ_STRATONOVICH, false, step_ralston, true, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, true, false, false },
-    NULL, 2, 2, W(0, 2. / 3), W(0.25, 0.75), "ralston", "Ralston 1962 with dW beside h; Rümelin 1982" },
+    &noise_steps, NULL, 2, 2, W(0, 2. / 3), W(0.25, 0.75), "ralston", "Ralston 1962 with dW beside h; Rümelin 1982" },
   { { GQ_ITO, false, step_srk, false, 2, false, STRONG(1.5, 1.5, 1.5, 0, 0), 1.5, false, false, false },
-    NULL, 1, 1, W(0), W(1), "srk", "Rößler, SIAM J. Numer. Anal. 48 (2010): SRID2; SRA1 for additive noise" },
+    &noise_steps, NULL, 1, 1, W(0), W(1), "srk", "Rößler, SIAM J. Numer. Anal. 48 (2010): SRID2; SRA1 for additive noise" },
   { { GQ_STRATONOVICH, false, step_log_ode, false, 2, true, STRONG(1, 1, 1, 0.5, 1), 1, false, false, false },
-    NULL, 2, 2, W(0, 0.5), W(0, 1), "log_ode", "Foster, Oxford 2020; with the midpoint rule as torchsde's" },
+    &noise_steps, NULL, 2, 2, W(0, 0.5), W(0, 1), "log_ode", "Foster, Oxford 2020; with the midpoint rule as torchsde's" },
   { { GQ_STRATONOVICH, false, step_spark, false, 2, false, STRONG(1, 1, 1.5, 0.5, 1), 1, true, true, false },
-    NULL, 1, 1, W(0), W(1), "spark", "Foster 2023, On the convergence of adaptive approximations for SDEs, Definition 1.6" },
+    &noise_steps, NULL, 1, 1, W(0), W(1), "spark", "Foster 2023, On the convergence of adaptive approximations for SDEs, Definition 1.6" },
   { { GQ_STRATONOVICH, true, gq_langevin_align, false, 2, false, STRONG(0, 0, 2, 0, 0), 2, false, false, true },
-    NULL, 1, 1, W(0), W(1), "align", "Foster, Lyons & Oberhauser 2021, arXiv 2101.03446, Definition 4.2, as in diffrax" },
+    &noise_steps, NULL, 1, 1, W(0), W(1), "align", "Foster, Lyons & Oberhauser 2021, arXiv 2101.03446, Definition 4.2, as in diffrax" },
   { { GQ_STRATONOVICH, true, gq_langevin_should, false, 3, false, STRONG(0, 0, 3, 0, 0), 3, false, false, true },
-    NULL, 1, 1, W(0), W(1), "should", "Foster, Lyons & Oberhauser 2021, arXiv 2101.03446, Definition 7.1, as in diffrax" },
+    &noise_steps, NULL, 1, 1, W(0), W(1), "should", "Foster, Lyons & Oberhauser 2021, arXiv 2101.03446, Definition 7.1, as in diffrax" },
   { { GQ_STRATONOVICH, true, gq_langevin_quicsort, false, 3, false, STRONG(0, 0, 3, 0, 0), 3, false, false, true },
-    NULL, 1, 1, W(0), W(1), "quicsort", "Foster, Lyons & Oberhauser 2021, arXiv 2101.03446, a variant of SORT, as in diffrax" },
+    &noise_steps, NULL, 1, 1, W(0), W(1), "quicsort", "Foster, Lyons & Oberhauser 2021, arXiv 2101.03446, a variant of SORT, as in diffrax" },
 };
 /* clang-format on */
 #undef W
@@ -339,8 +340,8 @@ static void expand_all(void) {
                          .used = rows[i].evaluations,
                          .c = rows[i].c,
                          .b = rows[i].b };
-    m->name = rows[i].name, m->source = rows[i].source, m->scheme = &rows[i].scheme;
-    m->steps = rows[i].scheme.step == step_theta ? &gq_theta_steps : &noise_steps;
+    m->name = rows[i].name, m->source = rows[i].source;
+    m->steps = rows[i].steps, m->scheme = &rows[i].scheme;
     m->e = rows[i].scheme.embedded ? estimated : NULL, m->error_order = rows[i].scheme.embedded;
   }
 }

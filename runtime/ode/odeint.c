@@ -42,18 +42,26 @@ typedef struct forward {
   double coarse; /* time in steps for which the dtype's times are too far apart */
 } forward;
 
+/* Kept state k, which is there or is made. */
+static int state_at(gq_solution *s, int64_t k, gq_step_state **out) {
+  gq_steps *st = &s->steps;
+  size_t unused = 0;
+  GQ_TRY(gq_steps_room(st, k + 1, true, NULL));
+  if (!st->state[k]) GQ_TRY(gq_step_state_get(s->plan, s->keeps, &unused, &st->state[k]));
+  *out = st->state[k];
+  return GQ_OK;
+}
+
 /* A kept state, for the walk to write the end of its next step into. */
 static int next_state(forward *fw) {
   gq_solution *s = fw->s;
   gq_walk *w = &fw->w;
   gq_steps *st = &s->steps;
-  size_t unused = 0;
+  gq_step_state *next;
   s->over = s->limited && s->bytes > s->o.memory_limit;
   if (s->over) return GQ_ENOMEM; /* gq_odeint goes on with another engine */
-  GQ_TRY(gq_steps_room(st, st->n + 2, true, NULL));
-  if (!st->state[st->n + 1]) GQ_TRY(gq_step_state_get(s->plan, s->keeps, &unused, &st->state[st->n + 1]));
+  GQ_TRY(state_at(s, st->n + 1, &next));
   s->bytes += gq_step_state_bytes(s->plan, s->keeps);
-  const gq_step_state *next = st->state[st->n + 1];
   w->a.y1[0] = next->y, w->a.f1[0] = next->f;
   memcpy(w->a.x1, next->x, sizeof next->x);
   if (s->keeps & GQ_STEP_ACTIVATIONS) w->a.arena = st->state[st->n]->arena;
@@ -64,11 +72,9 @@ static int next_state(forward *fw) {
 static int place(gq_walk *w, int i, void **y, void **f, void ***arena) {
   gq_solution *s = ((forward *)w->context)->s;
   int64_t n = s->steps.n + i;
-  size_t unused = 0;
-  GQ_TRY(gq_steps_room(&s->steps, n + 2, true, NULL));
-  gq_step_state **state = &s->steps.state[n];
-  if (!state[1]) GQ_TRY(gq_step_state_get(s->plan, s->keeps, &unused, &state[1]));
-  *y = state[1]->y, *f = state[1]->f, *arena = state[0]->arena;
+  gq_step_state *next;
+  GQ_TRY(state_at(s, n + 1, &next));
+  *y = next->y, *f = next->f, *arena = s->steps.state[n]->arena;
   return GQ_OK;
 }
 

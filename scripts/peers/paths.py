@@ -6,7 +6,7 @@ import time
 import numpy as np
 
 parser = argparse.ArgumentParser()
-parser.add_argument("library", choices=["torch", "jax"])
+parser.add_argument("peer", choices=["torch", "jax"])
 for name, kind in (("paths", int), ("steps", int), ("tol", float), ("threads", int)):
     parser.add_argument("--" + name, type=kind)
 o = parser.parse_args()
@@ -56,5 +56,5 @@ def by_jax():
     return one
 
 
-one = by_torch() if o.library == "torch" else by_jax()
+one = by_torch() if o.peer == "torch" else by_jax()
 print(*(min(one(pairs, seed) for seed in range(5)) for pairs in intervals))
