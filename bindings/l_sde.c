@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define BROWNIAN "gq.brownian"
+#define MOST_STEPS 1000000 /* of a solve, by itself: more are a dt by mistake rather than a wish */
 
 /* ---- Brownian paths ---- */
 
@@ -369,7 +370,7 @@ static int solve_sde(lua_State *L) {
   o.back_method = back_method(L, 4, o.method);
   theta_option(L, 4, &o);
   if (o.method->scheme->langevin) langevin(L, 1, fn, o.method->name);
-  o.max_steps = gqL_optint(L, 4, "max_steps", INT64_MAX, 1, INT64_MAX);
+  o.max_steps = gqL_optint(L, 4, "max_steps", MOST_STEPS, 1, INT64_MAX);
   o.memory_limit = (size_t)gqL_optint(L, 4, "memory_limit", (int64_t)o.memory_limit, 1, INT64_MAX);
   o.trajectory = &gq_trajectory_reverse, o.thin = o.auto_impulses = false, o.nodes = GQ_NODES_NFE;
   gqL_box *b = gqL_pushbox(L);
@@ -471,7 +472,7 @@ static const gqL_function functions[] = {
     "error that heun, ralston and spark estimate. method = \"theta\" is for stiff drifts, of which it takes "
     "the "
     "part theta (1: backward Euler; 0.5) at the end of a step. gradient: direct, aca, reversible "
-    "(reversible_heun), adjoint or none" },
+    "(reversible_heun), adjoint or none. max_steps: 1000000" },
   { NULL, NULL, false, NULL },
 };
 

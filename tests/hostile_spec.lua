@@ -304,6 +304,22 @@ describe("more times than max_steps", function()
     assert.equal(100000, info.steps)
     raises("max_steps", gq.odeint, function(_, z) return z * 0 end, gq.ones(1), { 0, 100001 }, o)
   end)
+
+  it("as steps of one size tells before the first of them", function()
+    local calls = 0
+    local function f(_, z) calls = calls + 1; return z * 0 end
+    raises("1e+09, and max_steps is 100000", gq.odeint, f, gq.ones(1), { 0, 1 },
+      { method = "euler", step_size = 1e-9, trace = false })
+    assert.equal(0, calls)
+    local sde = gq.sde { drift = f, diffusion = f }
+    raises("1e+09, and max_steps is 1000000", gq.sdeint, sde, gq.ones(1), { 0, 1 }, { dt = 1e-9 })
+    raises("max_steps is 99", gq.sdeint, sde, gq.ones(1), { 1, 0 }, { dt = 0.01, max_steps = 99 })
+    local _, info = gq.sdeint(sde, gq.ones(1), { 0, 1 }, { dt = 1e-9, max_steps = 50, throw = false })
+    assert.equal("max_steps", info.status)
+    assert.equal(50, info.steps)
+    local z = gq.sdeint(sde, gq.ones(1), { 0, 1 }, { dt = 0.01, max_steps = 100 })
+    assert.equal(1, z[2]:item())
+  end)
 end)
 
 describe("dynamics that are called at every evaluation", function()

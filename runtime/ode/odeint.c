@@ -522,6 +522,15 @@ int gq_solve_undo(const gq_problem *p, gq_tensor **z, gq_solution **sol, int sta
   return status;
 }
 
+/* Steps of one size are counted before the first, where nobody wants the part that they reach. */
+static int check_count(const gq_problem *p, const gq_ode_options *o) {
+  double span = p->nt > 0 ? fabs(p->t[p->nt - 1] - p->t[0]) : 0, n = span / o->step_size;
+  if (!(o->step_size > 0) || p->event_ || !(n * (1 - 1e-6) > (double)o->max_steps)) return GQ_OK;
+  return gq_fail(GQ_EMAXSTEPS,
+                 "steps of %g over an interval of %g are %.6g, and max_steps is %lld: take longer ones",
+                 o->step_size, span, n, (long long)o->max_steps);
+}
+
 int gq_solve(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tensor **z, gq_info *info,
              gq_solution **sol) {
   gq_ode_options own = *o;
@@ -533,6 +542,7 @@ int gq_solve(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tens
   if (p->samples_) *p->samples_ = (gq_samples){ 0 };
   settle(p, &own);
   GQ_TRY(gq_problem_check(p, &own));
+  if (!partial) GQ_TRY(info->status = check_count(p, &own));
   gq_planspec spec = { p, &own, dense_forward(p, &own), o->engine->find };
   if (o->engine->choose) GQ_TRY(info->status = o->engine->choose(&spec, &own, -1, info));
   bool thins = own.thin && continuous(&own) && own.trajectory == &gq_trajectory_dense;
