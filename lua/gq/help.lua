@@ -19,6 +19,8 @@ local function lookup(name)
   return value
 end
 
+gq.core.lookup = lookup
+
 local function find(name)
   local value = lookup(name)
   if value ~= nil then return value, name end

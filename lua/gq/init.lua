@@ -48,6 +48,7 @@ gq.experiment = load("experiment")
 gq.paper = load("paper")
 load("topics")                   -- ?methods, ?gradient, ?guards, ?info
 gq.core.examples = function() return load("examples") end     -- read when help is asked for
+gq.core.accepts = function() return load("prompt/accepts") end -- at the first Tab in a call
 load("help")
 load("hints")                    -- names of other libraries
 gq.core.prompt = { complete = load("prompt/complete"), show = load("prompt/show") }

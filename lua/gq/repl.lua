@@ -44,7 +44,9 @@ local function read_chunk(term, text)
     local f, message, more = repl.compile(text)
     if f then return f, text end
     if not more then return nil, message, text end
+    repl.before = text
     local next_line, why = term.read("... ")
+    repl.before = nil
     if not next_line then return nil, why == "end" and message or nil end
     text = text .. "\n" .. (pasted > 0 and next_line:gsub("^%.%.%. ", "") or next_line)
   end
@@ -318,7 +320,7 @@ end
 function repl.run(terminal)
   local term = setmetatable({ call = terminal.call or plain_call }, { __index = terminal })
   term.remember = open_history(terminal)
-  if term.completer then term.completer(repl.complete) end
+  if term.completer then term.completer(function(line) return repl.complete(line, repl.before) end) end
   local state = { history = {} }
   term.red = gq.isatty(1) and (os.getenv("NO_COLOR") or "") == "" and os.getenv("TERM") ~= "dumb"
   term.write(("gqlua %s, %s: ? explains, Tab completes, exit or Ctrl-D leaves\n"):format(gq.version.gq, _VERSION))

@@ -10,13 +10,18 @@ local keywords <const> = { "and", "break", "do", "else", "elseif", "end", "false
 local fields <const> = { "shape", "dtype", "device", "grad", "requires_grad" }
 
 -- Values of options that are names.
-local function choices_of(option)
+local values <const> = { batch = "joint independent", dtype = "float32 float64 int64 bool", nodes = "auto nfe step",
+  trajectory = "auto reverse dense checkpoint interpolated", impulses = "auto restart moments", norm = "rms max",
+  direction = "up down both", noise = "diagonal scalar additive general", calculus = "ito stratonovich",
+  levy_area = "none space-time davie foster", expansion = "karhunen-loeve polynomial", reduction = "mean sum none",
+  kind = "linear cubic rectilinear monotone", style = "line points band dashed", log = "x y xy" }
+
+local function choices_of(option, f)
+  local lists = { method = f == gq.sdeint and core.schemes or core.tableaux, gradient = core.engines,
+    quadrature = core.quadratures }
   local names = {}
-  local lists = { method = core.tableaux, gradient = core.engines, quadrature = core.quadratures }
-  local fixed = { batch = "joint independent", dtype = "float32 float64 int64 bool", trajectory =
-    "auto reverse dense checkpoint interpolated", impulses = "auto restart moments", nodes = "auto nfe step" }
   for _, row in ipairs(lists[option] and lists[option]() or {}) do names[#names + 1] = row.name end
-  for word in (fixed[option] or ""):gmatch("%S+") do names[#names + 1] = word end
+  for word in (values[option] or ""):gmatch("%S+") do names[#names + 1] = word end
   return names
 end
 
@@ -96,48 +101,39 @@ local function files(start)
   return list
 end
 
--- The function in whose table of options the line ends: "gq.odeint(f, z, t, {rt" gives gq.odeint.
-local function enclosing_call(line)
-  local depth = 0
-  for i = #line, 1, -1 do
-    local c = line:sub(i, i)
-    if c == ")" or c == "}" then
-      depth = depth + 1
-    elseif c == "{" or c == "(" then
-      depth = depth - 1
-      if depth == -1 and c == "(" then return nil end
-      if depth == -1 then
-        local before = line:sub(1, i - 1)
-        local direct = before:match("([%w_.]+)%s*$")
-        if direct then return value_at(direct) end
-        local open = 0
-        for k = #before, 1, -1 do
-          local d = before:sub(k, k)
-          if d == ")" or d == "}" then open = open + 1 end
-          if d == "(" or d == "{" then open = open - 1 end
-          if open == -1 then return value_at(before:sub(1, k - 1):match("([%w_.]+)%s*$") or "") end
-        end
-        return nil
-      end
-    end
+-- The call in whose table the text ends: the function, and the option that is that table, "item" where it has no
+-- name, "" for the function's own options. "gq.odeint(f, z, t, {gq = {" gives gq.odeint, "gq".
+local function enclosing_call(text)
+  text = text:gsub('%b""', '""'):gsub("%b''", "''"):gsub("%-%-[^\n]*", "")
+  local open, key = {}, ""
+  for at, c in text:gmatch("()([%(%){}])") do
+    open[c:find("[({]") and #open + 1 or #open] = c:find("[({]") and at or nil
+  end
+  for k = #open, 1, -1 do
+    if text:sub(open[k], open[k]) ~= "{" then return nil end
+    local before = text:sub(1, open[k] - 1)
+    local name = before:match("([%w_.]+)%s*$")
+    if not name and k > 1 then name = text:sub(1, open[k - 1]):match("([%w_.]+)%s*%($") end
+    if name then return value_at(name), key end
+    key = before:match("([%a_]+)%s*=%s*$") or "item"
   end
 end
 
--- Option names from a function's text: `name:` and `a, b:` that begin a line or stand after a semicolon, `name =`, and
--- words in braces.
-local function options_in(text)
-  local names, seen = {}, {}
-  local function see(word)
-    if #word > 1 and not seen[word] then seen[word], names[#names + 1] = true, word end
+-- Names of options: of[function][option that is a table, or ""].
+local accepted
+
+local function options_of(f, key)
+  if not accepted then
+    accepted = {}
+    for names, options in core.accepts():gsub("\n  ", " "):gmatch("([^\n:]+): ([^\n]*)") do
+      for name, part in names:gmatch("([%w_.]+)/?(%a*)") do
+        local g = core.lookup(name)
+        accepted[g] = accepted[g] or {}
+        accepted[g][part] = options
+      end
+    end
   end
-  for list in ("\n" .. text):gmatch("[\n;] ?([%l_, ]+):") do
-    for word in list:gmatch("[%l_]+") do see(word) end
-  end
-  for word in text:gmatch("([%a_][%w_]*) = ?") do see(word) end
-  for braces in text:gmatch("%b{}") do
-    for word in braces:gsub("=[^,}]*", ""):gmatch("[%a_][%w_]*") do see(word) end
-  end
-  return names
+  return f and accepted[f] and accepted[f][key]
 end
 
 -- Names that ?name explains.
@@ -159,26 +155,34 @@ local function help_names(start)
   return list
 end
 
--- The candidates, and the part of the line that they complete.
-local function candidates(line)
+-- Options of the call that the text ends in, which begin with start; nil where none does.
+local function option_names(text, start)
+  local list = {}
+  local options = text:match("[{,;]%s*$") and options_of(enclosing_call(text)) or ""
+  for name in options:gmatch("%S+") do
+    if name:sub(1, #start) == start then list[#list + 1] = name .. " = " end
+  end
+  return #list > 0 and list or nil
+end
+
+-- The candidates, and the part of the line that they complete; before: the lines that a block has so far.
+local function candidates(line, before)
   local asked = line:match("^%s*%?%s*([%w_.:]*)$")
   if asked then return help_names(asked), asked end
   local quoted = open_string(line)
   if quoted then
-    local start = line:sub(quoted + 1)
-    local choices = choices_of(line:sub(1, quoted - 1):match("([%a_]+)%s*=%s*$") or "")
+    local start, text = line:sub(quoted + 1), before .. line:sub(1, quoted - 1)
+    local choices = choices_of(text:match("([%a_]+)%s*=%s*$") or "", enclosing_call(text))
     return #choices > 0 and choices or files(start), start
   end
   local word = line:match("[%w_.:]*$")
   local path, separator, start = word:match("^(.-)([.:]?)([%w_]*)$")
   if separator ~= "" then return names_under(path, separator), start end
-  local names = {}
-  local call = line:sub(1, #line - #word):match("[{,]%s*$") and enclosing_call(line)
-  if call and gq.docs[call] then
-    for _, name in ipairs(options_in(gq.docs[call])) do names[#names + 1] = name .. " = " end
-  end
+  local options = option_names(before .. line:sub(1, #line - #word), start)
+  if options then return options, start end
+  local names = table.move(keywords, 1, #keywords, 1, {})
   keys_of(_G, names)
-  return table.move(keywords, 1, #keywords, #names + 1, names), start
+  return names, start
 end
 
 local function common_prefix(names)
@@ -189,12 +193,26 @@ local function common_prefix(names)
   return prefix
 end
 
+-- In columns as wide as the terminal, down before across.
+local function in_columns(names)
+  local wide = 0
+  for _, name in ipairs(names) do wide = math.max(wide, utf8.len(name) or #name) end
+  local columns = math.max(1, ((gq.terminal_size() or 80) + 1) // (wide + 2))
+  local rows, lines = (#names + columns - 1) // columns, {}
+  for row = 1, rows do
+    local line = {}
+    for k = row, #names, rows do line[#line + 1] = names[k] .. (" "):rep(wide - (utf8.len(names[k]) or #names[k])) end
+    lines[row] = table.concat(line, "  "):gsub(" +$", "")
+  end
+  return table.concat(lines, "\n")
+end
+
 local private <const> = { core = true, docs = true }
 
--- What to insert after `line`, and what to show where nothing can be inserted.
-local function complete(line)
-  if line:match("^%s*$") then return "    " end
-  local names, start = candidates(line)
+-- What to insert after `line`, and what to show where nothing can be inserted. before: the lines of a block above it.
+local function complete(line, before)
+  if line:match("^%s*$") and not before then return "    " end
+  local names, start = candidates(line, before and before .. "\n" or "")
   local matching, seen = {}, {}
   for _, name in ipairs(names) do
     local hidden = start == "" and (name:sub(1, 1) == "_" or private[name])
@@ -206,7 +224,7 @@ local function complete(line)
   local insert = common_prefix(matching):sub(#start + 1)
   if insert ~= "" or #matching == 1 then return insert end
   table.sort(matching)
-  return "", table.concat(matching, "  ")
+  return "", in_columns(matching)
 end
 
 return complete
