@@ -28,6 +28,8 @@ describe("options at the prompt", function()
     { image, 2, bad }, { image, { 1, 1 }, bad }, { image, image, nil, bad }, { set, bad }, { "runs", bad },
     { "examples/noisy.csv", bad }, { "/nowhere/x.safetensors", {}, bad } }
 
+  local acts <const> = { ["gq.help"] = true, ["gq.cli"] = true, ["gq.free"] = true, ["gq.normal_"] = true }
+
   -- What a function says that it knows when it is given an option that it does not.
   local function known(g)
     for _, call in ipairs(calls) do
@@ -47,6 +49,7 @@ describe("options at the prompt", function()
   local function offered(call)
     _G.gq = gq
     local insert, list = gq.core.prompt.complete(call)
+    if insert:find("^[%w_]+$") then insert, list = gq.core.prompt.complete(call .. insert) end    -- what all begin with
     _G.gq = nil
     return words(((list or "") .. insert:gsub(" = $", "")):gsub(" = ?", " "))
   end
@@ -54,7 +57,7 @@ describe("options at the prompt", function()
   it("are those that functions know", function()
     local n, wrong = 0, {}
     for name, g in next, functions() do
-      local list = known(g)
+      local list = not acts[name] and known(g)
       if list and list ~= "" then
         n = n + 1
         if words(list) ~= offered(name .. "({") then wrong[#wrong + 1] = name .. ": " .. list end

@@ -5,11 +5,12 @@ return [[
 arange eye full linspace ones tensor zeros: dtype device requires_grad
 rand randn: dtype device requires_grad seed
 randint: seed dtype device
-randperm steer normal_: seed
+randperm steer normal_ uniform_: seed
 set_rng_state: seed counter
 grad: cotangents create_graph
 checkgrad: eps rtol atol order
-argsort: descending
+argsort sort: descending
+topk: largest
 std var: correction
 dropout: training seed
 batch_norm: training momentum eps
