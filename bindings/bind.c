@@ -303,7 +303,7 @@ void gqL_checkoptions(lua_State *L, int arg, const char *const *known, const cha
     }
     const char *key = lua_tostring(L, -2);
     bool found = false;
-    for (int i = 0; known[i] != NULL && !found; i++) found = strcmp(known[i], key) == 0;
+    for (int i = 0; known[i] != NULL && !found; i++) found = *known[i] == *key && strcmp(known[i], key) == 0;
     if (!found) unknown_option(L, key, known, what);
   }
   gqL_plainoptions(L, arg, known);

@@ -48,17 +48,17 @@ static const gq_tableau *choose_method(lua_State *L, int arg, const char *key, c
   return gq_tableau_get(choose(L, name, names, key));
 }
 
-/* Is there something at a key of the options? */
+/* Is there something at a key of the options, a table or nil? */
 static bool given(lua_State *L, int arg, const char *key) {
+  if (lua_isnil(L, arg)) return false;
   bool yes = lua_getfield(L, arg, key) != LUA_TNIL;
   lua_pop(L, 1);
   return yes;
 }
 
 /* Who says how the adjoint is to be solved means it to be. */
-static const gq_engine *choose_engine(lua_State *L, int arg, const gq_ode_options *o) {
-  const gq_engine *def =
-    o->parity || given(L, arg, "gq") || given(L, arg, "adjoint") ? gq_engine_find("gq") : o->engine;
+static const gq_engine *choose_engine(lua_State *L, int arg, bool meant, const gq_ode_options *o) {
+  const gq_engine *def = meant ? gq_engine_find("gq") : o->engine;
   const char *names[32] = { NULL };
   for (int i = 0; i < gq_nengines && i < 31; i++) names[i] = gq_engines[i].name;
   return &gq_engines[choose(L, gqL_optstring(L, arg, "gradient", def->name), names, "gradient")];
@@ -79,27 +79,23 @@ static bool choose_norm(lua_State *L, int arg, const char *key, bool def) {
 
 /* Push the sub-table `key` of the options (nil if absent), checked against its keys. */
 static int subtable(lua_State *L, int arg, const char *key, const char *const *keys, const char *what) {
-  if (lua_istable(L, arg)) lua_getfield(L, arg, key);
-  else lua_pushnil(L);
-  int i = lua_gettop(L);
-  if (!lua_isnil(L, i)) {
-    if (!lua_istable(L, i)) gqL_error(L, "gq.odeint: %s must be a table, not %s", key, gqL_typename(L, i));
+  int type = lua_getfield(L, arg, key), i = lua_gettop(L);
+  if (type != LUA_TNIL) {
+    if (type != LUA_TTABLE) gqL_error(L, "gq.odeint: %s must be a table, not %s", key, gqL_typename(L, i));
     gqL_checkoptions(L, i, keys, what);
   }
   return i;
 }
 
 static double positive(lua_State *L, int arg, const char *key, double def) {
+  if (!given(L, arg, key)) return def;
   double v = gqL_optnumber(L, arg, key, def);
-  bool given = lua_istable(L, arg) && lua_getfield(L, arg, key) != LUA_TNIL;
-  if (lua_istable(L, arg)) lua_pop(L, 1);
-  if (!given) return v;
   if (!(v > 0) || isinf(v)) gqL_error(L, "gq.odeint: %s = %f must be positive and finite", key, v);
   return v;
 }
 
-static void controller_options(lua_State *L, int arg, gq_controller *c) {
-  int t = subtable(L, arg, "controller", known_controller, "gq.odeint's controller");
+static void controller_options(lua_State *L, int t, gq_controller *c) {
+  if (lua_isnil(L, t)) return;
   c->safety = positive(L, t, "safety", c->safety);
   c->ifactor = positive(L, t, "ifactor", c->ifactor);
   c->dfactor = positive(L, t, "dfactor", c->dfactor);
@@ -112,7 +108,6 @@ static void controller_options(lua_State *L, int arg, gq_controller *c) {
   if (!isfinite(c->pcoeff) || !isfinite(c->icoeff) || !isfinite(c->dcoeff) ||
       !(c->pcoeff + c->icoeff + c->dcoeff > 0))
     gqL_error(L, "gq.odeint: controller coefficients must be finite and have a positive sum");
-  lua_pop(L, 1);
 }
 
 /* The default of those that are no methods for (z, a): one of about their order. */
@@ -121,17 +116,8 @@ static const gq_tableau *back_method(const gq_ode_options *o) {
   return high ? gq_tableau_find("dopri8") : o->back_method;
 }
 
-/* gq = {paper = true}, or parity: nodes by eq. (9), a restart at every time, z solved backwards. */
-static bool wants_paper(lua_State *L, int arg, const gq_ode_options *o) {
-  int t = subtable(L, arg, "gq", known_gq, "gq.odeint's gq");
-  bool paper = gqL_optbool(L, t, "paper", o->parity);
-  lua_pop(L, 1);
-  return paper;
-}
-
-static void adjoint_options(lua_State *L, int arg, bool paper, gq_ode_options *o) {
+static void adjoint_options(lua_State *L, int t, bool paper, gq_ode_options *o) {
   static const char *const impulses[] = { "auto", "restart", "moments", NULL };
-  int t = subtable(L, arg, "adjoint", known_adjoint, "gq.odeint's adjoint");
   bool same = o->method->steps->any_system;
   o->back_method = choose_method(L, t, "adjoint.method", same ? o->method : back_method(o));
   o->back_rtol = gqL_optnumber(L, t, "rtol", o->rtol);
@@ -152,7 +138,6 @@ static void adjoint_options(lua_State *L, int arg, bool paper, gq_ode_options *o
     choose(L, gqL_optstring(L, t, "impulses", paper ? "restart" : "auto"), impulses, "adjoint.impulses");
   o->moments = which == 2, o->auto_impulses = which == 0;
   o->scale = gqL_optbool(L, t, "scale", !o->parity);
-  lua_pop(L, 1);
 }
 
 const gq_quadrature *gqL_quadrature(lua_State *L, const char *name, const char *key) {
@@ -163,40 +148,36 @@ const gq_quadrature *gqL_quadrature(lua_State *L, const char *name, const char *
 
 /* Random points come from gq.seed, or from the next seed of gq.manual_seed's generator. */
 static void gq_seed(lua_State *L, int t, gq_ode_options *o) {
-  bool given = lua_istable(L, t) && lua_getfield(L, t, "seed") != LUA_TNIL;
-  if (lua_istable(L, t)) lua_pop(L, 1);
-  if (given) o->seed = (uint64_t)gqL_optint(L, t, "seed", 0, INT64_MIN, INT64_MAX);
+  if (given(L, t, "seed")) o->seed = (uint64_t)gqL_optint(L, t, "seed", 0, INT64_MIN, INT64_MAX);
   else if (o->quadrature->random) o->seed = gqL_nextseed(L);
 }
 
-static void gq_options(lua_State *L, int arg, bool paper, gq_ode_options *o) {
+static void gq_options(lua_State *L, int t, bool paper, gq_ode_options *o) {
   static const char *const nodes[] = { "auto", "nfe", "step", NULL };
   static const gq_nodes kinds[] = { GQ_NODES_AUTO, GQ_NODES_NFE, GQ_NODES_STEP };
-  int t = subtable(L, arg, "gq", known_gq, "gq.odeint's gq");
+  int top = lua_gettop(L);
   o->C = positive(L, t, "C", o->C);
   o->max_nodes = (int)gqL_optint(L, t, "max_nodes", o->max_nodes, 1, 1 << 20);
   o->quadrature = gqL_quadrature(L, gqL_optstring(L, t, "quadrature", gq_quadratures->name), "gq.quadrature");
   o->panels = (int)gqL_optint(L, t, "panels", 1, 1, 1 << 20);
   gq_seed(L, t, o);
   o->guards = gqL_optbool(L, t, "guards", o->guards || o->engine->traits & GQ_TWICE);
-  if (lua_istable(L, t) && lua_getfield(L, t, "nodes") == LUA_TNUMBER) {
-    lua_pop(L, 1);
+  bool fixed = !lua_isnil(L, t) && lua_getfield(L, t, "nodes") == LUA_TNUMBER;
+  lua_settop(L, top);
+  if (fixed) {
     o->nodes = GQ_NODES_FIXED;
     o->fixed_nodes = (int)gqL_optint(L, t, "nodes", 1, 1, 1 << 20);
   } else {
-    if (lua_istable(L, t)) lua_pop(L, 1);
     /* Stiff problems have layers that nodes spread over an interval do not see; and eq. (9) counts evaluations, of
     ** which multistep methods need few. */
     bool layers = o->method->steps->stiff || o->back_method->steps->stiff, few = o->method->multistep;
     const char *own = paper ? "nfe" : (layers || few) && gq_takes_nodes(o->engine) ? "step" : "auto";
     o->nodes = kinds[choose(L, gqL_optstring(L, t, "nodes", own), nodes, "gq.nodes")];
   }
-  lua_pop(L, 1);
 }
 
 /* opts.params is a list of tensors. */
 static void check_params(lua_State *L, int arg) {
-  if (!lua_istable(L, arg)) return;
   if (lua_getfield(L, arg, "params") != LUA_TNIL) {
     if (!lua_istable(L, -1))
       gqL_error(L, "gq.odeint: params must be a list of tensors, not %s", gqL_typename(L, -1));
@@ -212,9 +193,8 @@ static void check_params(lua_State *L, int arg) {
 
 /* The highest order of a multistep method. */
 static void max_order(lua_State *L, int arg, gq_ode_options *o) {
-  bool given = lua_getfield(L, arg, "max_order") != LUA_TNIL, adams = o->method->multistep;
-  lua_pop(L, 1);
-  if (given && !adams)
+  bool adams = o->method->multistep;
+  if (!adams && given(L, arg, "max_order"))
     gqL_error(
       L,
       "gq.odeint: max_order is an option of explicit_adams and implicit_adams; method = \"%s\" has the "
@@ -227,11 +207,9 @@ static void max_order(lua_State *L, int arg, gq_ode_options *o) {
 }
 
 /* Those of the solver itself; lua/gq/regularise.lua has taken the integrals out. */
-static void regularise_options(lua_State *L, int arg, gq_ode_options *o) {
-  int t = subtable(L, arg, "regularise", known_regularise, "gq.odeint's regularise");
+static void regularise_options(lua_State *L, int t, gq_ode_options *o) {
   o->error = gqL_optbool(L, t, "error", false);
   o->stiffness = gqL_optbool(L, t, "stiffness", false);
-  lua_pop(L, 1);
 }
 
 static void audit_option(lua_State *L, int arg, gq_ode_options *o) {
@@ -248,6 +226,10 @@ void gqL_odeoptions(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
   if (lua_isnoneornil(L, arg)) return;
   gqL_checktype(L, arg, LUA_TTABLE);
   gqL_checkoptions(L, arg, known, "gq.odeint");
+  int top = lua_gettop(L), gq = subtable(L, arg, "gq", known_gq, "gq.odeint's gq");
+  int adjoint = subtable(L, arg, "adjoint", known_adjoint, "gq.odeint's adjoint");
+  int controller = subtable(L, arg, "controller", known_controller, "gq.odeint's controller");
+  int regularise = subtable(L, arg, "regularise", known_regularise, "gq.odeint's regularise");
   o->method = choose_method(L, arg, "method", o->method);
   o->eta = gqL_optnumber(L, arg, "eta", o->eta);
   o->rtol = gqL_optnumber(L, arg, "rtol", o->rtol);
@@ -260,15 +242,17 @@ void gqL_odeoptions(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
   o->max_norm = choose_norm(L, arg, "norm", false);
   o->parity = gqL_optbool(L, arg, "parity", false);
   o->overshoot = gqL_optbool(L, arg, "overshoot", o->parity);
-  o->engine = choose_engine(L, arg, o);
+  o->engine = choose_engine(L, arg, o->parity || !lua_isnil(L, gq) || !lua_isnil(L, adjoint), o);
   o->independent = choose(L, gqL_optstring(L, arg, "batch", "joint"), batches, "batch") == 1;
-  controller_options(L, arg, &o->controller);
-  bool paper = wants_paper(L, arg, o);
-  adjoint_options(L, arg, paper, o);
-  gq_options(L, arg, paper, o);
-  regularise_options(L, arg, o);
+  controller_options(L, controller, &o->controller);
+  /* gq = {paper = true}, or parity: nodes by eq. (9), a restart at every time, z solved backwards. */
+  bool paper = gqL_optbool(L, gq, "paper", o->parity);
+  adjoint_options(L, adjoint, paper, o);
+  gq_options(L, gq, paper, o);
+  regularise_options(L, regularise, o);
   gqL_try(L, gq_ode_check(o));
   o->memory_limit = (size_t)positive(L, arg, "memory_limit", (double)o->memory_limit);
   audit_option(L, arg, o);
   check_params(L, arg);
+  lua_settop(L, top);
 }

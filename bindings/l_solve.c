@@ -212,7 +212,7 @@ void gqL_runsolve(lua_State *L, int opts, const gq_problem *p, const gq_ode_opti
                   gq_tensor *t_, const gqL_dynamics *f, gqL_box *b) {
   gq_info info;
   bool throw = lua_istable(L, opts) ? gqL_optbool(L, opts, "throw", true) : true;
-  lua_createtable(L, 0, 24); /* both ways tell as much */
+  lua_createtable(L, 0, o->engine->keeps == GQ_KEEP_NOTHING ? 12 : 24); /* what one way or both will tell */
   int table = lua_gettop(L);
   gq_tensor **handle = gqL_pushtensor(L);
   int status, top = lua_gettop(L);
