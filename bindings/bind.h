@@ -142,8 +142,16 @@ void gqL_setfunction(lua_State *L, const char *name, bool method, const char *do
 
 /* Lua files carried inside the binary (scripts/embed.lua): name is the path below lua/gq without
 ** suffix ("init", "nn/layers"). The list ends with a NULL name. */
-typedef struct gq_embedded { const char *name; const char *source; size_t length; } gq_embedded;
+typedef struct gq_embedded {
+  const char *name, *text;
+  size_t ntext;
+  const char *code; /* compiled */
+  size_t ncode;
+} gq_embedded;
 extern const gq_embedded gq_embedded_files[];
+const gq_embedded *gqL_embedded(const char *name);             /* NULL: there is none */
+/* Push the file as a function, or an error's message: LUA_OK or Lua's status. */
+int gqL_loadembedded(lua_State *L, const gq_embedded *f);
 
 /* Parts: each pushes nothing and adds its functions to the module table on top of the stack. */
 void gqL_open_handle(lua_State *L);     /* l_handle.c: handles, operands, scopes */

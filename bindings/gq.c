@@ -4,25 +4,39 @@
 #include <string.h>
 #include "bind.h"
 
+const gq_embedded *gqL_embedded(const char *name) {
+  for (const gq_embedded *f = gq_embedded_files; f->name; f++)
+    if (!strcmp(f->name, name)) return f;
+  return NULL;
+}
+
+/* A Lua of other sizes than the one that compiled them refuses the code, and compiles the text. */
+int gqL_loadembedded(lua_State *L, const gq_embedded *f) {
+  const char *chunk = lua_pushfstring(L, "=gq/%s.lua", f->name);
+  int status = luaL_loadbufferx(L, f->code, f->ncode, chunk, "b");
+  if (status == LUA_ERRSYNTAX) {
+    lua_pop(L, 1);
+    status = luaL_loadbufferx(L, f->text, f->ntext, chunk, "t");
+  }
+  lua_remove(L, -2);
+  return status;
+}
+
 static const gq_embedded *find_file(lua_State *L, const char *name) {
-  const gq_embedded *f = gq_embedded_files;
-  while (f->name != NULL && strcmp(f->name, name) != 0) f++;
-  if (f->name == NULL) gqL_error(L, "the file gq/%s.lua is missing from this build", name);
+  const gq_embedded *f = gqL_embedded(name);
+  if (!f) gqL_error(L, "the file gq/%s.lua is missing from this build", name);
   return f;
 }
 
 /* core.source(name): the text of a file of ours. */
 static int source(lua_State *L) {
   const gq_embedded *f = find_file(L, luaL_checkstring(L, 1));
-  lua_pushlstring(L, f->source, f->length);
+  lua_pushlstring(L, f->text, f->ntext);
   return 1;
 }
 
-/* Push the embedded file `name` as a function; text only. */
 static void push_file(lua_State *L, const char *name) {
-  const gq_embedded *f = find_file(L, name);
-  const char *chunk = lua_pushfstring(L, "=gq/%s.lua", name);
-  if (luaL_loadbufferx(L, f->source, f->length, chunk, "t") != LUA_OK) lua_error(L);
+  if (gqL_loadembedded(L, find_file(L, name)) != LUA_OK) lua_error(L);
 }
 
 /* load(name): run lua/gq/<name>.lua with the module table; its result. */

@@ -324,12 +324,6 @@ static void show_version(void) {
   fflush(stdout);
 }
 
-static const gq_embedded *embedded(const char *name) {
-  for (const gq_embedded *f = gq_embedded_files; f->name; f++)
-    if (strcmp(f->name, name) == 0) return f;
-  return NULL;
-}
-
 static bool is_file(const char *path) {
   struct stat st;
   return stat(path, &st) == 0 && !S_ISDIR(st.st_mode);
@@ -340,21 +334,21 @@ static const gq_embedded *command(const char *name) {
   char path[64];
   if (strlen(name) > 32 || strchr(name, '/') || is_file(name)) return NULL;
   snprintf(path, sizeof path, "command/%s", name);
-  return embedded(path);
+  return gqL_embedded(path);
 }
 
 static bool run_command(lua_State *L, const gq_embedded *f) {
-  int status = luaL_loadbufferx(L, f->source, f->length, lua_pushfstring(L, "=gq/%s.lua", f->name), "t");
+  int status = gqL_loadembedded(L, f);
   if (status == LUA_OK) status = gqlua_call(L, push_args(L), 0);
   return report(L, status);
 }
 
 /* repl.lua gets gq and returns a table; its run gets the terminal. */
 static bool run_repl(lua_State *L) {
-  const gq_embedded *f = embedded("repl");
+  const gq_embedded *f = gqL_embedded("repl");
   int status;
   if (!global_gq(L, true)) return false;
-  if (!f || luaL_loadbufferx(L, f->source, f->length, "=gq/repl.lua", "t") != LUA_OK)
+  if (!f || gqL_loadembedded(L, f) != LUA_OK)
     return fprintf(stderr, "gqlua: the REPL is missing from this build\n"), false;
   lua_getglobal(L, "gq");
   if (!report(L, lua_pcall(L, 1, 1, 0))) return false;

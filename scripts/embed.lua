@@ -1,5 +1,6 @@
 -- embed.lua OUTPUT FILES... -- turn Lua files into a C table, so that the binary carries them.
--- Each becomes {name, source, length} of gq_embedded_files; the name is the path below gq/ without suffix.
+-- Each becomes a row of gq_embedded_files: its name, the path below gq/ without suffix, its text, and its code as this
+-- Lua compiles it, with lines and names, since compiling is most of what opening a state would take.
 
 local output = assert(arg[1], "usage: lua5.4 embed.lua OUTPUT FILES...")
 
@@ -24,16 +25,19 @@ local parts = {"/* Made by scripts/embed.lua from lua/gq. */\n#include \"binding
 local rows = {}
 for i = 2, #arg do
   local text = read(arg[i])
-  local ok, problem = load(text, "@" .. arg[i], "t")   -- a syntax error stops the build here
-  if not ok then
+  local name = arg[i]:match("gq/(.+)%.lua$")
+  local chunk, problem = load(text, "=gq/" .. name .. ".lua", "t")   -- a syntax error stops the build here
+  if not chunk then
     io.stderr:write(problem, "\n")
     os.exit(1)
   end
-  local name = arg[i]:match("gq/(.+)%.lua$")
-  parts[#parts + 1] = ("static const char file_%d[] =\n%s;\n"):format(i - 1, literal(text))
-  rows[#rows + 1] = ("  {\"%s\", file_%d, %d},\n"):format(name, i - 1, #text)
+  local code = string.dump(chunk)
+  parts[#parts + 1] = ("static const char text_%d[] =\n%s;\n"):format(i - 1, literal(text))
+  parts[#parts + 1] = ("static const char code_%d[] =\n%s;\n"):format(i - 1, literal(code))
+  rows[#rows + 1] = ("  {\"%s\", text_%d, %d, code_%d, %d},\n"):format(name, i - 1, #text, i - 1, #code)
 end
-parts[#parts + 1] = "\nconst gq_embedded gq_embedded_files[] = {\n" .. table.concat(rows) .. "  {NULL, NULL, 0},\n};\n"
+rows[#rows + 1] = "  {NULL, NULL, 0, NULL, 0},\n};\n"
+parts[#parts + 1] = "\nconst gq_embedded gq_embedded_files[] = {\n" .. table.concat(rows)
 
 local file = assert(io.open(output, "wb"))
 assert(file:write(table.concat(parts)))

@@ -175,8 +175,22 @@ static size_t settled(int scenario) {
   return gq_live_blocks();
 }
 
+/* Code of another Lua is refused, and the text serves. */
+static void other_code(void) {
+  static const char text[] = "return 6 * 7", code[] = "\033Lua\123 of another version";
+  gq_embedded f = { "other", text, sizeof text - 1, code, sizeof code - 1 };
+  lua_State *L = luaL_newstate();
+  bool good =
+    gqL_loadembedded(L, &f) == LUA_OK && lua_pcall(L, 0, 1, 0) == LUA_OK && lua_tointeger(L, -1) == 42;
+  good = good && lua_gettop(L) == 1;
+  if (!good) printf("luaalloc_test.c: code of another Lua: the text was not loaded for it\n");
+  good ? passed++ : failed++;
+  lua_close(L);
+}
+
 int main(void) {
   bool more = true;
+  other_code();
   for (int scenario = 0; more; scenario++) {
     size_t blocks = settled(scenario);
     for (int k = 0; more && k < NKIND; k++)
