@@ -5,6 +5,7 @@
 ** Lua, as in lua.c. Whichever is reached first clears the flag, so one Ctrl-C is one error. Until
 ** then the default action is back, so a second Ctrl-C ends a process that does not listen.
 */
+#define _GNU_SOURCE /* wcwidth */
 #include <errno.h>
 #include <fcntl.h>
 #include <locale.h>
@@ -21,6 +22,7 @@
 
 #ifdef GQ_LIBEDIT
 #include <histedit.h>
+#include <poll.h>
 #include <wchar.h>
 #endif
 
@@ -169,29 +171,132 @@ static EditLine *editor;
 static History *history_;
 static const char *editor_prompt = "";
 static lua_State *editor_state; /* valid inside read_edited */
-static int completer = LUA_NOREF;
+static int completer = LUA_NOREF, painter = LUA_NOREF;
+static volatile sig_atomic_t moved; /* the signal since which the line may stand elsewhere */
 
 static char *get_prompt(EditLine *e) {
   (void)e;
   return (char *)editor_prompt;
 }
 
+typedef struct {
+  int row, column;
+} place;
+
+/*
+** Where a text ends on a screen of so many columns, as libedit lays it out; false where it has control characters, or a
+** row that is full before a newline: then libedit leaves one empty that a terminal does not.
+*/
+static bool lay_out(const char *s, const char *end, int columns, place *at) {
+  bool full = false;
+  mbstate_t state;
+  memset(&state, 0, sizeof state);
+  while (s < end) {
+    wchar_t c;
+    size_t n = mbrtowc(&c, s, (size_t)(end - s), &state);
+    if (n == 0 || n > (size_t)(end - s)) return false;
+    int width = c == L'\n' ? columns - at->column : wcwidth(c);
+    if (width < 0 || (full && c == L'\n')) return false;
+    if (at->column + width > columns) at->row++, at->column = 0;
+    at->column += width;
+    full = at->column >= columns && c != L'\n';
+    if (at->column >= columns) at->row++, at->column = 0;
+    s += n;
+  }
+  return true;
+}
+
+/* Where the line begins, ends and has its cursor, behind a prompt in row 0; false where that cannot be told. */
+static bool find_places(EditLine *e, const LineInfo *li, place *start, place *cursor, place *end) {
+  int columns = 0, rows = 0;
+  if (el_get(e, EL_GETTC, "co", &columns) != 0 || el_get(e, EL_GETTC, "li", &rows) != 0 || columns < 2)
+    return false;
+  *start = (place){ 0, 0 };
+  if (!lay_out(editor_prompt, editor_prompt + strlen(editor_prompt), columns, start)) return false;
+  *cursor = *end = *start;
+  return lay_out(li->buffer, li->cursor, columns, cursor) &&
+         lay_out(li->buffer, li->lastchar, columns, end) && end->row < rows;
+}
+
+/* Write the line in colours where libedit has written it, and put the cursor back. */
+static void repaint(EditLine *e, const LineInfo *li, const char *text) {
+  place start, cursor, end;
+  if (!find_places(e, li, &start, &cursor, &end)) return;
+  fputs("\0337", stdout);
+  if (cursor.row > start.row) printf("\033[%dA", cursor.row - start.row);
+  if (cursor.column > start.column) printf("\033[%dD", cursor.column - start.column);
+  if (cursor.column < start.column) printf("\033[%dC", start.column - cursor.column);
+  for (; *text; text++) {
+    if (*text == '\n') fputc('\r', stdout);
+    fputc(*text, stdout);
+  }
+  fputs("\0338", stdout);
+  fflush(stdout);
+}
+
+/* The Lua painter gives the line in colours. done: the cursor's place is of no interest any more. */
+static void paint(EditLine *e, bool done) {
+  lua_State *L = editor_state;
+  if (!L || painter == LUA_NOREF || !lua_checkstack(L, 4)) return;
+  const LineInfo *li = el_line(e);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, painter);
+  lua_pushlstring(L, li->buffer, (size_t)(li->lastchar - li->buffer));
+  if (done) lua_pushnil(L);
+  else lua_pushinteger(L, li->cursor - li->buffer);
+  if (lua_pcall(L, 2, 1, 0) == LUA_OK && lua_isstring(L, -1)) repaint(e, li, lua_tostring(L, -1));
+  lua_pop(L, 1);
+}
+
+static void on_move(int sig) { moved = sig; }
+
+/* A resized terminal has laid the line out anew: begin where its prompt is by now. After Ctrl-Z and fg, begin below. */
+static void redraw(EditLine *e) {
+  place start, cursor, end;
+  int sig = moved;
+  moved = 0;
+  el_resize(e); /* nothing is on the screen, as far as libedit knows */
+  if (sig == SIGCONT) el_set(e, EL_PREP_TERM, 0), el_set(e, EL_PREP_TERM, 1);
+  else if (find_places(e, el_line(e), &start, &cursor, &end) && cursor.row > 0)
+    printf("\033[%dA", cursor.row);
+  fputs("\r\033[J", stdout);
+  el_set(e, EL_REFRESH);
+  paint(e, false);
+}
+
+/* While a line is read. */
+static void watch_moves(bool on) {
+  static struct sigaction before[2];
+  static const int signals[2] = { SIGWINCH, SIGCONT };
+  struct sigaction ours = { .sa_handler = on_move }; /* no SA_RESTART */
+  for (int i = 0; i < 2; i++) sigaction(signals[i], on ? &ours : &before[i], on ? &before[i] : NULL);
+}
+
+static bool input_waits(void) {
+  struct pollfd p = { STDIN_FILENO, POLLIN, 0 };
+  return poll(&p, 1, 0) > 0;
+}
+
 /* One wide character; -1 when Ctrl-C came, so that el_gets returns. */
 static int get_wide(EditLine *e, wchar_t *out) {
   mbstate_t state;
   char byte;
-  (void)e;
   memset(&state, 0, sizeof state);
+  if (!input_waits()) paint(e, false);
   for (;;) {
     ssize_t n = read(STDIN_FILENO, &byte, 1);
     if (n == 0) return 0;
     if (n < 0) {
-      if (errno == EINTR && !hit) continue;
+      if (errno == EINTR && !hit) {
+        if (moved) redraw(e);
+        continue;
+      }
+      paint(e, true);
       return -1;
     }
     size_t k = mbrtowc(out, &byte, 1, &state);
     if (k == (size_t)-2) continue;
     if (k == (size_t)-1) memset(&state, 0, sizeof state), *out = L'?';
+    if (byte == '\n' || byte == '\r') paint(e, true);
     return 1;
   }
 }
@@ -247,7 +352,9 @@ static int read_edited(lua_State *L, const char *prompt) {
   hit = 0;
   fflush(stdout);
   el_resize(editor);
+  watch_moves(true);
   line = el_gets(editor, &n);
+  watch_moves(false);
   editor_state = NULL;
   if (hit) return fputc('\n', stdout), interrupted_line(L);
   if (!line || n <= 0) return fputc('\n', stdout), end_of_input(L);
@@ -271,13 +378,17 @@ static int term_remember(lua_State *L) {
   return 0;
 }
 
-static int term_completer(lua_State *L) {
+static int keep(lua_State *L, int *reference) {
   luaL_checktype(L, 1, LUA_TFUNCTION);
-  luaL_unref(L, LUA_REGISTRYINDEX, completer);
+  luaL_unref(L, LUA_REGISTRYINDEX, *reference);
   lua_settop(L, 1);
-  completer = luaL_ref(L, LUA_REGISTRYINDEX);
+  *reference = luaL_ref(L, LUA_REGISTRYINDEX);
   return 0;
 }
+
+static int term_completer(lua_State *L) { return keep(L, &completer); }
+
+static int term_painter(lua_State *L) { return keep(L, &painter); }
 
 #else
 
@@ -292,6 +403,8 @@ static int term_completer(lua_State *L) {
   luaL_checktype(L, 1, LUA_TFUNCTION);
   return 0;
 }
+
+static int term_painter(lua_State *L) { return term_completer(L); }
 
 #endif
 
@@ -347,13 +460,10 @@ static int term_private(lua_State *L) {
 }
 
 void gqlua_pushterminal(lua_State *L) {
-  static const luaL_Reg functions[] = { { "read", term_read },
-                                        { "write", term_write },
-                                        { "call", term_call },
-                                        { "remember", term_remember },
-                                        { "completer", term_completer },
-                                        { "private", term_private },
-                                        { NULL, NULL } };
+  static const luaL_Reg functions[] = { { "read", term_read },           { "write", term_write },
+                                        { "call", term_call },           { "remember", term_remember },
+                                        { "completer", term_completer }, { "painter", term_painter },
+                                        { "private", term_private },     { NULL, NULL } };
   luaL_newlib(L, functions);
   prompting = true;
   gqlua_disarm(L);

@@ -1,6 +1,7 @@
 -- prompt_spec.lua -- what the prompt knows of what is being typed: options of calls, values of options, colours.
 
 local gq = require "gq"
+local helper = require "tests.helper"
 
 -- Every function of the library that has a text, by name.
 local function functions()
@@ -100,5 +101,153 @@ describe("options at the prompt", function()
   it("are laid out in columns", function()
     local _, list = gq.core.prompt.complete("string.")
     assert.truthy(list:find("^byte +find +gsub +match +rep +unpack\nchar +format"), list)
+  end)
+end)
+
+describe("code in colours", function()
+  local paint = gq.core.prompt.paint
+
+  -- With {keyword}, "string", ... for what is coloured.
+  local function marked(...)
+    local names = { ["35"] = "k", ["32"] = "s", ["36"] = "n", ["90"] = "c", ["1;4"] = "p", ["31"] = "w" }
+    return (paint(...):gsub("\27%[([%d;]+)m(.-)\27%[0m", function(style, piece)
+      return names[style] .. "{" .. piece .. "}"
+    end))
+  end
+
+  it("has keywords, strings, numbers and comments", function()
+    assert.equal("k{for} i = n{1}, n{0x1F}, n{1e-3} k{do} fora.end_, k{end}",
+      marked("for i = 1, 0x1F, 1e-3 do fora.end_, end"))
+    assert.equal([[s{"a'\"b"} .. s{'c'} k{or} n{nil} c{-- and "more}]], marked([["a'\"b" .. 'c' or nil -- and "more]]))
+    assert.equal("n{3}-n{4} - n{.5} .. n{1e5}+n{2} n{0xe}+n{1} n{0x1p-4}", marked("3-4 - .5 .. 1e5+2 0xe+1 0x1p-4"))
+    assert.equal("s{[[a]]} s{[==[b]]]==]} c{--[[c]]} x s{\"open}", marked("[[a]] [==[b]]]==] --[[c]] x \"open"))
+    assert.equal("k{??}nn.mlp", marked("??nn.mlp"))
+    assert.equal("k{%time} k{not} x", marked("%time not x"))
+    assert.equal("k{!}ls for", marked("!ls for"))
+  end)
+
+  it("goes on from the lines of a block above", function()
+    assert.equal("s{b]]} k{and} c", marked("b]] and c", nil, "x = [[a"))
+    assert.equal("c{still} ", marked("still", nil, "--[[ a") .. " ")
+    assert.equal("f(x)", marked("f(x)", nil, "-- a comment"))
+    assert.equal("p{)}", marked(")", 1, "print("))
+    assert.equal("!x", marked("!x", nil, "y ="))
+  end)
+
+  it("shows pairs of brackets at the cursor, and those that close nothing", function()
+    assert.equal("fp{(}x[n{1}]p{)}", marked("f(x[1])", 7))
+    assert.equal("f(xp{[}n{1}p{]})", marked("f(x[1])", 3))
+    assert.equal("f(')')w{]}", marked("f(')')]"):gsub("s{(.-)}", "%1"))
+    assert.equal("f(x)", marked("f(x)"))
+  end)
+
+  it("keeps the text of any line, of one like this in every part", function()
+    local line = "for k = 1, #t do x[k] = 'a\\'' .. [=[b]=] .. \"ä日\\\\\" .. 0x1p-4 -- ]] 'end"
+    for i = 1, #line do
+      for j = i, #line, 7 do
+        local part = line:sub(i, j)
+        assert.equal(part, (paint(part, #part):gsub("\27%[[%d;]*m", "")))
+        assert.equal(part, (paint(part, 0, line:sub(1, i - 1)):gsub("\27%[[%d;]*m", "")))
+      end
+    end
+  end)
+end)
+
+-- What a terminal of so many columns shows after these bytes: its rows, and where the cursor is.
+local function screen(bytes, columns)
+  local rows, row, column, kept = { {} }, 1, 1, { 1, 1 }
+  local function at(r)
+    while #rows < r do rows[#rows + 1] = {} end
+    return rows[r]
+  end
+  local function put(c)
+    local width = utf8.codepoint(c) >= 0x1100 and 2 or 1
+    if column + width - 1 > columns then row, column = row + 1, 1 end
+    at(row)[column] = c
+    if width == 2 then at(row)[column + 1] = "" end
+    column = column + width
+  end
+  local function clear(r, from)
+    for k = from, columns do at(r)[k] = nil end
+  end
+  local control = {
+    A = function(n) row = math.max(1, row - n) end, B = function(n) row = row + n end,
+    C = function(n) column = math.min(columns, column + n) end, D = function(n) column = math.max(1, column - n) end,
+    G = function(n) column = n end,
+    K = function() clear(row, column) end,
+    J = function()
+      clear(row, column)
+      for r = row + 1, #rows do rows[r] = {} end
+    end,
+    P = function(n)
+      for k = column, columns do at(row)[k] = at(row)[k + n] end
+    end,
+    ["@"] = function(n)
+      for k = columns, column, -1 do at(row)[k] = k - n >= column and at(row)[k - n] or " " end
+    end,
+  }
+  local i = 1
+  while i <= #bytes do
+    local arguments, letter, after = bytes:match("^\27%[([%d;?]*)(%a)()", i)
+    if not letter then arguments, letter, after = bytes:match("^\27%[(%d*)(@)()", i) end
+    local c = bytes:match("^" .. utf8.charpattern, i)
+    if letter then
+      if control[letter] then control[letter](tonumber(arguments) or 1) end
+      i = after
+    elseif bytes:find("^\27[78]", i) then
+      if bytes:find("^7", i + 1) then kept = { row, column } end
+      row, column = table.unpack(kept)
+      i = i + 2
+    elseif c == "\r" or c == "\n" or c == "\b" then
+      column = c == "\r" and 1 or c == "\n" and column or math.max(1, math.min(column, columns) - 1)
+      if c == "\n" then row = row + 1 end
+      at(row)
+      i = i + 1
+    elseif c:byte() < 32 then
+      i = i + 1
+    else
+      put(c)
+      i = i + #c
+    end
+  end
+  local lines = {}
+  for r = 1, #rows do
+    for k = 1, columns do rows[r][k] = rows[r][k] or " " end
+    lines[r] = table.concat(rows[r]):gsub(" +$", "")
+  end
+  return table.concat(lines, "\n"):gsub("\n+$", ""), row, math.min(column, columns)
+end
+
+describe("a line in a terminal", function()
+  local gqlua = os.getenv("GQLUA") or "./gqlua"
+
+  -- All that the terminal was sent for these keys, each by itself.
+  local function typed(environment, keys)
+    local folder = helper.folder()
+    local parts = { "sleep 0.4" }
+    for _, key in ipairs(keys) do parts[#parts + 1] = ("printf '%%b' %s; sleep 0.03"):format(helper.quote(key)) end
+    local command = ("(%s; sleep 0.1; printf '\\025\\004'; sleep 0.1) | env HOME=%s LC_ALL=C.UTF-8 %s timeout 20 " ..
+      "script -qec %s /dev/null >%s/out 2>&1"):format(table.concat(parts, "; "), folder, environment,
+      helper.quote("stty cols 30 rows 20; exec " .. helper.quote(gqlua)), folder)
+    assert(os.execute(command))
+    local out = helper.read(folder .. "/out")
+    os.execute("rm -rf " .. folder)
+    return out
+  end
+
+  local left, up, home = "\\033[D", "\\033[A", "\\001"
+  local keys = { "x = [[one", "\\n", "t", "wo]] .. 'ä日本'", " -- and a comment that is long", left, left, "_", home, "y",
+    "\\004", "\\n", "for i = 1, 2 do", "\\n", "print(i", ")", " end", "\\n", up, up, left, left, left, "\\b", "''",
+    " .. 12345 .. 'a text that wraps' .. (1)", left, left, "9", "\\n", "string.for", "\\t", "\\003", "?nn.Li", "\\t",
+    "\\003", "\\022for", "\\n", "print('" .. ("日"):rep(20), "'", ")", left, left, "a" }
+
+  it("shows in colours what it shows without, with the cursor where it was", function()
+    local plain, coloured = typed("TERM=xterm NO_COLOR=1", keys), typed("TERM=xterm", keys)
+    assert.falsy(plain:find("\27%[3%dm"))
+    for _, word in ipairs { "\27[35mfor\27[0m", "\27[32m'ä日本'\27[0m", "\27[36m1\27[0m" } do
+      assert.truthy(coloured:find(word, 1, true), word)
+    end
+    assert.same({ screen(plain, 30) }, { screen(coloured, 30) })
+    assert.falsy(typed("TERM=dumb", { "for i", " = 1" }):find("\27[35m", 1, true))
   end)
 end)

@@ -52,4 +52,4 @@ gq.core.accepts = function() return load("prompt/accepts") end -- at the first T
 load("help")
 load("hints")                    -- names of other libraries
 gq.core.prompt = { complete = load("prompt/complete"), show = load("prompt/show") }
-gq.core.prompt.commands = load("prompt/commands")
+gq.core.prompt.commands, gq.core.prompt.paint = load("prompt/commands"), load("prompt/paint")

@@ -5,6 +5,7 @@
 --   call(f, ...)      true, results... or false, message; Ctrl-C stops f        (default: xpcall)
 --   remember(line)    add to the history of the line editor                     (optional)
 --   completer(f)      f(line) -> text to insert, list to show                   (optional)
+--   painter(f)        f(line, cursor) -> the line in colours                    (optional)
 --   private(path)     make a file that only the user can read; false: it cannot (optional)
 
 local gq = ...
@@ -88,7 +89,7 @@ local function run_chunk(f, quiet)
 end
 
 local function complain(term, message)
-  term.write(term.red and ("\27[31m%s\27[0m\n"):format(message) or message .. "\n")
+  term.write(term.colours and ("\27[31m%s\27[0m\n"):format(message) or message .. "\n")
 end
 
 -- timed: the time is shown however short it was; quiet: not the value.
@@ -322,7 +323,10 @@ function repl.run(terminal)
   term.remember = open_history(terminal)
   if term.completer then term.completer(function(line) return repl.complete(line, repl.before) end) end
   local state = { history = {} }
-  term.red = gq.isatty(1) and (os.getenv("NO_COLOR") or "") == "" and os.getenv("TERM") ~= "dumb"
+  term.colours = gq.isatty(1) and (os.getenv("NO_COLOR") or "") == "" and (os.getenv("TERM") or "dumb") ~= "dumb"
+  if term.colours and term.painter then
+    term.painter(function(line, cursor) return gq.core.prompt.paint(line, cursor, repl.before) end)
+  end
   term.write(("gqlua %s, %s: ? explains, Tab completes, exit or Ctrl-D leaves\n"):format(gq.version.gq, _VERSION))
   if terminal.private then run_rc(term, repl.rc_path()) end
   while true do

@@ -262,7 +262,7 @@ a ; at the end keeps the value from being printed; ??name shows the source of a 
   their prompts
 %time code says how long it took, %timeit tells it from many runs, %who lists your globals, %locals those of the
   functions that an error left, %history the last commands; %edit opens the last one in $EDITOR; !command runs in a
-  shell, Ctrl-C stops what runs
+  shell, Ctrl-C stops what runs; colours are off where NO_COLOR is set or TERM is dumb
 ~/.config/gqlua/rc.lua is run at the start; gqlua -i script.lua comes here after a script
   > ?odeint
   > %time gq.randn(500, 500):matmul(gq.randn(500, 500)):sum()]]
