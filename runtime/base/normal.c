@@ -8,12 +8,18 @@
 
 #include <math.h>
 #include <string.h>
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+#endif
 
 #if defined(__OPTIMIZE__) && !defined(__clang__)
 #pragma GCC optimize("O3", "no-trapping-math") /* vectorise; no result changes */
 #endif
 
 enum { PAIRS = 64 }; /* made at a time */
+
+typedef uint64_t uint64_x2 __attribute__((vector_size(16))), uint64_x4 __attribute__((vector_size(32))),
+  uint64_x8 __attribute__((vector_size(64)));
 
 static inline uint64_t bits_of(double x) {
   uint64_t u;
@@ -27,9 +33,9 @@ static inline double of_bits(uint64_t u) {
   return x;
 }
 
-/* 52 bits at the middle of their cell, in (0, 1); exact. */
-static inline double uniform(uint32_t lo, uint32_t hi) {
-  uint64_t bits = (uint64_t)hi << 32 | lo;
+/* 52 bits of the lower halves at the middle of their cell, in (0, 1); exact. */
+static inline double uniform(uint64_t lo, uint64_t hi) {
+  uint64_t bits = hi << 32 | (lo & 0xffffffffu);
   return of_bits(0x3ff0000000000000u | bits >> 12) - 1 + 0x1p-53;
 }
 
@@ -68,60 +74,65 @@ static inline void circle(double v, double *cosine, double *sine) {
                                 z * (-2.75573143513906633035e-07 +
                                      z * (2.08757232129817482790e-09 + z * -1.13596475577881948265e-11))))));
   uint64_t swap = -(q & 1), sb = bits_of(s), cb = bits_of(c), mixed = (sb ^ cb) & swap;
-  *cosine = of_bits(cb ^ mixed ^ ((q + 1) >> 1 & 1) << 63); /* quadrants 1 and 2: negative */
-  *sine = of_bits(sb ^ mixed ^ (q >> 1 & 1) << 63);         /* quadrants 2 and 3 */
+  const uint64_t sign = 1ull << 63;
+  *cosine = of_bits(cb ^ mixed ^ ((q + 1) << 62 & sign)); /* quadrants 1 and 2: negative */
+  *sine = of_bits(sb ^ mixed ^ (q << 62 & sign));         /* quadrants 2 and 3 */
 }
 
-/* Pairs block .. block + PAIRS - 1 of a stream (Philox: Salmon et al., SC 2011, 2.2). */
-static inline __attribute__((always_inline)) void make_pairs(gq_key key, uint64_t stream, uint64_t block,
-                                                             double *out) {
-  uint32_t w0[PAIRS], w1[PAIRS], w2[PAIRS], w3[PAIRS];
-  double r[PAIRS], v[PAIRS];
-  for (int i = 0; i < PAIRS; i++) {
-    w0[i] = (uint32_t)(block + (uint64_t)i);
-    w1[i] = (uint32_t)((block + (uint64_t)i) >> 32);
-    w2[i] = (uint32_t)stream;
-    w3[i] = (uint32_t)(stream >> 32);
-  }
-  uint32_t k0 = key.k[0], k1 = key.k[1];
-  for (int round = 0; round < 10; round++, k0 += 0x9e3779b9u, k1 += 0xbb67ae85u)
-    for (int i = 0; i < PAIRS; i++) {
-      uint64_t a = (uint64_t)0xd2511f53u * w0[i], b = (uint64_t)0xcd9e8d57u * w2[i];
-      uint32_t c1 = w1[i], c3 = w3[i];
-      w0[i] = (uint32_t)(b >> 32) ^ c1 ^ k0;
-      w1[i] = (uint32_t)b;
-      w2[i] = (uint32_t)(a >> 32) ^ c3 ^ k1;
-      w3[i] = (uint32_t)a;
-    }
-  for (int i = 0; i < PAIRS; i++) {
-    r[i] = sqrt(-2 * logarithm(uniform(w0[i], w1[i])));
-    v[i] = uniform(w2[i], w3[i]);
-  }
+/* Words of Philox: a word a lane of 64 bits, of which the upper half is anything. */
+typedef struct words {
+  uint64_t w[4][PAIRS];
+} words;
+
+static inline __attribute__((always_inline)) void make_pairs(const words *x, double *out) {
+  double r[PAIRS];
+  for (int i = 0; i < PAIRS; i++) r[i] = sqrt(-2 * logarithm(uniform(x->w[0][i], x->w[1][i])));
   for (int i = 0; i < PAIRS; i++) {
     double c, s;
-    circle(v[i], &c, &s);
+    circle(uniform(x->w[2][i], x->w[3][i]), &c, &s);
     out[2 * i] = r[i] * c;
     out[2 * i + 1] = r[i] * s;
   }
 }
 
-static void pairs_plain(gq_key key, uint64_t stream, uint64_t block, double *out) {
-  make_pairs(key, stream, block, out);
-}
+/* Pairs block .. block + PAIRS - 1 of a stream (Philox: Salmon et al., SC 2011, 2.2), by a product of lower halves. Two
+** vectors at a time: one waits for its products while the other has its turn. */
+#define PAIRS_BY(name, target, lanes, product)                                                         \
+  target static void name(gq_key key, uint64_t stream, uint64_t block, double *out) {                  \
+    enum { WIDE = sizeof(lanes) / sizeof(uint64_t) };                                                  \
+    const lanes zero = { 0 }, m0 = zero + 0xd2511f53u, m1 = zero + 0xcd9e8d57u;                        \
+    lanes count = zero;                                                                                \
+    words x;                                                                                           \
+    for (int j = 0; j < WIDE; j++) count[j] = block + (uint64_t)j;                                     \
+    for (int i = 0; i < PAIRS; i += 2 * WIDE) {                                                        \
+      lanes u0 = count, v0 = count + WIDE, u1 = u0 >> 32, v1 = v0 >> 32, u2 = zero + (uint32_t)stream, \
+            v2 = u2, u3 = zero + (stream >> 32), v3 = u3;                                              \
+      uint32_t k0 = key.k[0], k1 = key.k[1];                                                           \
+      for (int round = 0; round < 10; round++, k0 += 0x9e3779b9u, k1 += 0xbb67ae85u) {                 \
+        lanes a = product(u0, m0), b = product(u2, m1), c = product(v0, m0), d = product(v2, m1);      \
+        u0 = b >> 32 ^ u1 ^ (zero + k0), u1 = b, u2 = a >> 32 ^ u3 ^ (zero + k1), u3 = a;              \
+        v0 = d >> 32 ^ v1 ^ (zero + k0), v1 = d, v2 = c >> 32 ^ v3 ^ (zero + k1), v3 = c;              \
+      }                                                                                                \
+      const lanes all[4][2] = { { u0, v0 }, { u1, v1 }, { u2, v2 }, { u3, v3 } };                      \
+      for (int j = 0; j < 4; j++) memcpy(&x.w[j][i], all[j], sizeof all[j]);                           \
+      count += 2 * WIDE;                                                                               \
+    }                                                                                                  \
+    make_pairs(&x, out);                                                                               \
+  }
+
+#define LOWER(x, y) (((x)&0xffffffffu) * (y))
+PAIRS_BY(pairs_plain, , uint64_x2, LOWER)
 
 typedef void pairs(gq_key key, uint64_t stream, uint64_t block, double *out);
 
 #if defined(__x86_64__) && defined(__GNUC__)
-__attribute__((target("avx2"))) static void pairs_avx2(gq_key key, uint64_t stream, uint64_t block,
-                                                       double *out) {
-  make_pairs(key, stream, block, out);
-}
+#define AVX2 __attribute__((target("avx2")))
+#define LOWER_AVX2(x, y) ((uint64_x4)_mm256_mul_epu32((__m256i)(x), (__m256i)(y)))
+PAIRS_BY(pairs_avx2, AVX2, uint64_x4, LOWER_AVX2)
 
-#define AVX512 "avx512f,avx512dq,avx512bw,avx512vl,prefer-vector-width=512"
-__attribute__((target(AVX512))) static void pairs_avx512(gq_key key, uint64_t stream, uint64_t block,
-                                                         double *out) {
-  make_pairs(key, stream, block, out);
-}
+#define AVX512 __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,prefer-vector-width=512")))
+#define LOWER_AVX512(x, y) ((uint64_x8)_mm512_mul_epu32((__m512i)(x), (__m512i)(y)))
+PAIRS_BY(pairs_avx512, AVX512, uint64_x8, LOWER_AVX512)
 
 static pairs *choose(void) {
   if (__builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
