@@ -214,6 +214,7 @@ local function parse(words, rows, by_name, free)
       if not text then
         i = i + 1
         text = words[i]
+        if text and by_name[text:match("^%-%-([^=]+)")] then text = nil end   -- the next option
       end
       if not text then return nil, ("--%s: a value is missing"):format(name) end
       local list = by_name.json and convert[r.kind] ~= convert.list and convert[r.kind] ~= convert.numbers and
