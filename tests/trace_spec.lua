@@ -254,6 +254,51 @@ describe("order and linear algebra inside dynamics", function()
     agree("argsort", function(z) return z * z:argsort(2):to("float64") end, batch)
   end)
 
+  it("finds eigenvalues and eigenvectors, with derivatives of both orders", function()
+    local function symmetric(x) return x + x:transpose(-1, -2) end
+    for n = 1, 5 do
+      local x = gq.randn({ 2, n, n }, { dtype = "float64", seed = n })
+      agree("eigenvalues of " .. n, function(z)
+        local w = gq.eigh(symmetric(z))
+        return z * (w * w):sum(-1):reshape(2, 1, 1) * 0.1 - w:unsqueeze(-1)
+      end, x)
+      agree("eigenvectors of " .. n, function(z)
+        local w, v = gq.eigh(symmetric(z))
+        return v * v * w:unsqueeze(-2)
+      end, x)
+      local function second(eigh)
+        local z = x:clone()
+        z.requires_grad = true
+        local w, v = eigh(symmetric(z))
+        local g = gq.grad((v ^ 4 * w:unsqueeze(-2)):sum(), { z }, { create_graph = true })[1]
+        return gq.grad((g * g):sum(), { z })[1]:totable()
+      end
+      assert.close(second(gq.eigh), second(gq.core.unrolled.eigh), 1e-7, 1e-8)
+    end
+  end)
+
+  it("finds them of clusters, of low rank, of any size of number; vectors of equal ones have no derivative", function()
+    local unrolled = gq.core.unrolled.eigh
+    for n = 1, 8 do
+      local g = gq.randn({ 20, n, n }, { dtype = "float64", seed = n })
+      local q = select(2, gq.eigh(g + g:transpose(-1, -2)))
+      local two = g:narrow(-1, 1, math.min(n, 2))
+      for k, a in ipairs { gq.zeros(1, n, n, f64), gq.eye(n, f64):unsqueeze(1), gq.ones(1, n, n, f64),
+        (q * gq.linspace(1, 3, n):to("float64"):floor()):matmul(q:transpose(-1, -2)), two:matmul(two:transpose(-1, -2)),
+        (g + g:transpose(-1, -2)) * 1e-200 } do
+        a = (a + a:transpose(-1, -2)) * 0.5
+        local w, v = unrolled(a)
+        local size = math.max(a:abs():max():item(), 1e-300)
+        assert.close(w / size, (gq.eigh(a) / size):totable(), 0, 1e-13, n .. ", " .. k)
+        assert.close(v:transpose(-1, -2):matmul(v), gq.eye(n, f64):expand(v.shape):totable(), 0, 1e-13)
+        assert.close(a:matmul(v) / size, (v * (w / size):unsqueeze(-2)):totable(), 0, 1e-10, n .. ", " .. k)
+      end
+    end
+    local same = gq.eye(3, { dtype = "float64", requires_grad = true })
+    assert.close(gq.grad(unrolled(same):sum(), { same })[1], gq.eye(3, f64):totable(), 0, 1e-12)
+    assert.truthy(gq.grad(select(2, unrolled(same))[{ 1, 1 }], { same })[1]:isnan():all():item())
+  end)
+
   it("orders equal numbers and NaN as outside, and knows determinants of singular matrices", function()
     local x = gq.tensor({ 2, 0 / 0, 1, 2, -math.huge, 1, 0 / 0 }, f64)
     for _, falling in ipairs { false, true } do
@@ -268,7 +313,7 @@ describe("order and linear algebra inside dynamics", function()
     local function refused(message, f, z0)
       assert.error_matches(function() gq.odeint(function(_, z) return f(z) end, z0, { 0, 1 }) end, message)
     end
-    refused("gq.eigh has no traced form: .*trace = false", function(z) return z * gq.eigh(z) end, gq.eye(2))
+    refused("gq.eigh: 9 entries; .* at most 8: .*trace = false", function(z) return z * gq.eigh(z) end, gq.eye(9))
     refused("gq.solve: 40 entries; .* at most 32: .*trace = false", function(z) return gq.inverse(z) end, gq.eye(40))
     refused("gq.sort: 300 entries", function(z) return (z:sort()) end, gq.ones(300))
   end)

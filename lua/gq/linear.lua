@@ -94,9 +94,9 @@ define("cholesky", function(a)
   return (on_host(core.cholesky, unrolled.cholesky, symmetric(a, "cholesky")))
 end, "gq.cholesky(a): lower triangular l with l:matmul(l:t()) = a, of positive definite a")
 
-define("eigh", function(a) return on_host(core.eigh, core.eigh, symmetric(a, "eigh")) end,
-  "gq.eigh(a): eigenvalues of symmetric a, rising, and eigenvectors in columns; the vectors' derivatives need "
-  .. "eigenvalues that differ")
+define("eigh", function(a) return on_host(core.eigh, unrolled.eigh, symmetric(a, "eigh")) end,
+  "gq.eigh(a): eigenvalues of symmetric a, rising, and eigenvectors in columns, their signs as they come; "
+  .. "the vectors' derivatives need eigenvalues that differ and are NaN otherwise")
 
 local tf32 = false
 

@@ -8,6 +8,7 @@ local traced = {}
 
 local ROWS <const> = 32               -- of a matrix
 local ENTRIES <const> = 256           -- of what is sorted
+local EIGEN <const> = 8                -- rows of a matrix whose eigenvalues are wanted
 
 local function check_size(n, most, name)
   if n > most then
@@ -72,6 +73,61 @@ function traced.cholesky(a)
     a = a - column * column:transpose(-1, -2)
   end
   return gq.cat(columns, -1)
+end
+
+-- ---- eigenvalues: Jacobi's rotations, as many at once as there are disjoint pairs (Golub and Van Loan, 8.5) ----
+
+-- For each round of a tournament of 1 .. n, who meets whom: {n, n} of zeros and ones, symmetric; and -1 for one of each
+-- pair, 1 for the others.
+local function tournament(n, options)
+  local circle, rounds, even = {}, {}, n + n % 2
+  for k = 1, even do circle[k] = k end
+  for round = 1, even - 1 do
+    local meets, first = gq.zeros(n, n, options), gq.ones(n, options)
+    for k = 1, even // 2 do
+      local p, q = circle[k], circle[even + 1 - k]
+      if p <= n and q <= n then meets[{ p, q }], meets[{ q, p }], first[q] = 1, 1, -1 end
+    end
+    rounds[round] = { meets, first }
+    table.insert(circle, 2, table.remove(circle))
+  end
+  return rounds
+end
+
+-- The rotation by the smaller angle that makes a's entries of pairs zero; none where they are and the
+-- diagonal's are alike.
+local function rotation(a, whole, meets, first)
+  local diagonal = (a * whole):sum(-1)
+  local gap = diagonal:unsqueeze(-2):matmul(meets):squeeze(-2) - diagonal
+  local off = ((a + a:transpose(-1, -2)) * meets):sum(-1)                  -- of a pair the same, bit by bit
+  local square = gap * gap + off * off
+  local t = off / (gap + gq.where(gap:eq(0), first, gap:sign()) * gq.where(square:eq(0), 1, square):sqrt())
+  local c = (1 + t * t):rsqrt()
+  return c:unsqueeze(-1) * whole + (c * t):unsqueeze(-1) * meets
+end
+
+function traced.eigh(a)
+  local n = a.shape[a:dim()]
+  check_size(n, EIGEN, "eigh")
+  local o = { dtype = a.dtype, device = a.device }
+  local whole, rounds = gq.eye(n, o), tournament(n, o)
+  local size = a:abs():flatten(-2, -1):max(-1, true):unsqueeze(-1)         -- squares of small numbers would vanish
+  size = gq.where(size:eq(0), 1, size)
+  local v = whole
+  a = a / size
+  for _ = 1, n > 2 and n + 3 or n - 1 do               -- sweeps: at 2,000 matrices each to 1e-12
+    for _, round in ipairs(rounds) do
+      local j = rotation(a, whole, table.unpack(round))
+      a, v = j:transpose(-1, -2):matmul(a):matmul(j), v:matmul(j)
+    end
+  end
+  local w = (a * whole * size):sum(-1)
+  local rising = traced.argsort(w)
+  w = w:gather(-1, rising)
+  v = (v + 0 * a):gather(-1, rising:unsqueeze(-2):expand(a.shape))         -- of a batch, too
+  if n == 1 then return w, v end
+  local gaps = w:narrow(-1, 2, n - 1) - w:narrow(-1, 1, n - 1)
+  return w, v + (0 * gaps:sqrt()):sum(-1, true):unsqueeze(-1)         -- nothing; its derivative NaN where gaps are 0
 end
 
 -- The places that sort the last dimension: how many come before each entry, and then who has which place.

@@ -1,4 +1,4 @@
--- prompt/paint.lua -- a line of code in colours, as it is typed: keywords, strings, numbers, comments, the brackets of
+-- prompt/paint.lua -- a line of code in colours, as it is typed: keywords, strings, numbers, comments, brackets of a
 -- pair where the cursor is at one of them, and those that close nothing.
 
 local styles <const> = { keyword = "35", string = "32", number = "36", comment = "90", pair = "1;4", wrong = "31",
