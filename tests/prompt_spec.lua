@@ -222,13 +222,13 @@ describe("a line in a terminal", function()
   local gqlua = os.getenv("GQLUA") or "./gqlua"
 
   -- All that the terminal was sent for these keys, each by itself.
-  local function typed(environment, keys)
+  local function typed(environment, keys, columns)
     local folder = helper.folder()
     local parts = { "sleep 0.4" }
     for _, key in ipairs(keys) do parts[#parts + 1] = ("printf '%%b' %s; sleep 0.03"):format(helper.quote(key)) end
     local command = ("(%s; sleep 0.1; printf '\\025\\004'; sleep 0.1) | env HOME=%s LC_ALL=C.UTF-8 %s timeout 20 " ..
       "script -qec %s /dev/null >%s/out 2>&1"):format(table.concat(parts, "; "), folder, environment,
-      helper.quote("stty cols 30 rows 20; exec " .. helper.quote(gqlua)), folder)
+      helper.quote(("stty cols %d rows 20; exec "):format(columns or 30) .. helper.quote(gqlua)), folder)
     assert(os.execute(command))
     local out = helper.read(folder .. "/out")
     os.execute("rm -rf " .. folder)
@@ -249,5 +249,15 @@ describe("a line in a terminal", function()
     end
     assert.same({ screen(plain, 30) }, { screen(coloured, 30) })
     assert.falsy(typed("TERM=dumb", { "for i", " = 1" }):find("\27[35m", 1, true))
+  end)
+
+  it("has help as wide as it is, and stops where a screen is full", function()
+    local out = typed("TERM=dumb", { "?event\\n", "q\\n", "1 + 1\\n" }, 50)
+    local help = out:match("event: of gq.*%-%- Enter: more")
+    local n, widest = 0, 0
+    for line in help:gmatch("[^\r\n]+") do n, widest = n + 1, math.max(widest, #line) end
+    assert.equal(20, n)
+    assert.truthy(widest > 44 and widest <= 50, widest)
+    assert.truthy(out:find("\n2\r?\n"))
   end)
 end)

@@ -28,8 +28,8 @@ local function find(name)
     value = lookup(module .. "." .. name)
     if value ~= nil then return value, module .. "." .. name end
   end
-  local method = name:match("^%w*:([%w_]+)$")
-  if method then return gq[method], method end
+  local owner, method = name:match("^([%w_]*)[.:]([%w_]+)$")
+  if method and field(gq, owner) == nil then return gq[method], method end
 end
 
 local function sorted_names(t)
@@ -43,12 +43,14 @@ local function sorted_names(t)
   return names
 end
 
--- Words in lines of at most 100 characters, each of which begins with `indent`.
+local function width() return math.max(40, math.min(100, (gq.terminal_size()) or 100)) end
+
+-- Words in lines as wide as the terminal, of at most 100 characters, each of which begins with `indent`.
 local function wrap(words, indent)
   indent = indent or "  "
-  local lines, line = {}, ""
+  local lines, line, most = {}, "", width() - 1
   for _, word in ipairs(words) do
-    if #line + #word > 98 then lines[#lines + 1], line = line, "" end
+    if line ~= "" and #line + #word >= most then lines[#lines + 1], line = line, "" end
     line = line .. (line == "" and indent or " ") .. word
   end
   lines[#lines + 1] = line
@@ -70,14 +72,28 @@ local function similar(name)
   return found
 end
 
--- The text in lines of at most 100 characters where it has longer ones; what goes on is indented by two more.
+-- The text in such lines; what goes on is indented by two more. Where it went on already, because the next word had no
+-- room in the source, it is one line first.
 local function fold(text)
-  return (text:gsub("[^\n]+", function(line)
-    if #line <= 100 then return line end
-    local words = {}
-    for word in line:gmatch("%S+") do words[#words + 1] = word end
-    return (wrap(words, line:match("^ *") .. "  "):gsub("^  ", ""))
-  end))
+  local lines, previous = {}, ""
+  for line in text:gmatch("[^\n]+") do
+    local indent, word = line:match("^( *)(%S*)")
+    local room, last = #previous <= 100 and 100 or 118, lines[#lines]
+    if last and #previous + 1 + #word > room and #indent == #last:match("^ *") + 2 then
+      lines[#lines] = last .. " " .. line:match("^ *(.*)")
+    else
+      lines[#lines + 1] = line
+    end
+    previous = line
+  end
+  for k, line in ipairs(lines) do
+    if #line > width() then
+      local words = {}
+      for word in line:gmatch("%S+") do words[#words + 1] = word end
+      lines[k] = wrap(words, line:match("^ *") .. "  "):gsub("^  ", "")
+    end
+  end
+  return table.concat(lines, "\n")
 end
 
 -- The lines of examples by value, those of nn.Linear under gq.nn.Linear.
@@ -103,7 +119,7 @@ gq.core.examples_of = examples_of
 -- A line whose result makes it too long has it below.
 local function example_text(lines)
   return (lines:gsub("\n( *)([^\n]-)( %-%->[^\n]*)", function(indent, code, result)
-    local long = #indent + #code + #result > 100
+    local long = #indent + #code + #result > width()
     return ("\n%s%s%s%s"):format(indent, code, long and "\n  " .. indent or "", long and result:sub(2) or result)
   end))
 end
@@ -112,7 +128,7 @@ local function describe(value, name)
   local doc = gq.docs and gq.docs[value]
   if doc then
     local lines = examples_of(value)
-    return fold(doc:gsub("\n$", "") .. (lines and example_text(lines) or ""))
+    return fold(doc) .. (lines and "\n" .. fold(example_text(lines)) or "")
   end
   if type(value) == "table" then
     return ("%s has\n%s"):format(name or "a table with", wrap(sorted_names(value)))
@@ -200,21 +216,33 @@ local function row_text(name)
   end
 end
 
+-- Functions that have an option of this name.
+local function takers(option)
+  local found = {}
+  for names, options in gq.core.accepts():gsub("\n  ", " "):gmatch("([^\n:]+):([^\n]*)") do
+    if (options .. " "):find(" " .. option .. " ", 1, true) then
+      for name in names:gmatch("[%w_./]+") do found[#found + 1] = "gq." .. name:gsub("/item", ""):gsub("/", "'s ") end
+    end
+  end
+  return #found > 0 and ("%s: an option of %s"):format(option, table.concat(found, ", ")) or nil
+end
+
 -- The lines of the texts that have the word.
 local function mentions(word)
   local pattern, found = "%f[%w_]" .. word:gsub("%p", "%%%0") .. "%f[^%w_]", {}
-  for value, doc in next, gq.docs do
+  for value, doc in next, #word > 2 and gq.docs or {} do
     for line in doc:gmatch("[^\n]+") do
       if line:find(pattern) then
         local head = type(value) == "string" and "?" .. value or doc:match("^[%w_.]+") or ""
-        found[#found + 1] = ("  %s: %s"):format(head, line:gsub("^ +", ""):sub(1, 98 - #head))
+        found[#found + 1] = ("  %s: %s"):format(head, line:gsub("^ +", ""):sub(1, width() - 4 - #head))
         break
       end
     end
   end
   table.sort(found)
   if #found > 15 then found = table.move(found, 1, 15, 1, { [16] = ("  and %d more"):format(#found - 15) }) end
-  return #found > 0 and ("%s is in the texts of\n%s"):format(word, table.concat(found, "\n")) or nil
+  local texts, taken = ("%s is in the texts of\n%s"):format(word, table.concat(found, "\n")), takers(word)
+  return #found == 0 and taken or taken and taken .. "\n" .. texts or #found > 0 and texts or nil
 end
 
 -- ---- values ----
@@ -244,13 +272,15 @@ local function text_of(what)
   what = what:gsub("^%s+", ""):gsub("[%s()?]+$", "")
   if subject_of[what] then return fold(subject_text(subject_of[what])) end
   if gq.docs[what] and lookup(what) == nil then return fold(gq.docs[what]) end
+  local of_tensor = lookup(what) == nil and what:match("^[%w_]+(%.[%w_]+)$")
+  if of_tensor and gq.docs.shape:find("x" .. of_tensor, 1, true) then return fold(gq.docs.shape) end
   local value, name = find(what)
   if value ~= nil then return describe(value, name) end
   local text = row_text(what)
   if text then return fold(text) end
   local near = similar(what)
-  text = #what > 2 and what:match("^[%w_]+$") and mentions(what)
-  if text then return text end
+  text = what:match("^[%w_]+$") and mentions(what)
+  if text then return fold(text) end
   if #near > 0 then return ("nothing is called %s; perhaps\n%s"):format(what, wrap(near)) end
   return ("nothing is called %s; ? alone lists subjects and names"):format(what)
 end
