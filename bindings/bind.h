@@ -67,6 +67,7 @@ gq_tensor *gqL_totensor(lua_State *L, int arg);             /* NULL if it is non
 /* A tensor, or a Lua number as a 0-d tensor of dtype `like` (pushed on the stack to keep it alive). */
 gq_tensor *gqL_operand(lua_State *L, int arg, gq_dtype like);
 const char *gqL_typename(lua_State *L, int arg);            /* pushes the text: "number 3.5", "tensor float32 {2, 3}", "nil" ... */
+int gqL_columns(int *rows);                                  /* of the terminal on stdout; 0: none */
 
 int64_t gqL_checkint(lua_State *L, int arg, int64_t min, int64_t max, const char *what);   /* a number that is integral; strings refused */
 double gqL_checknumber(lua_State *L, int arg, const char *what);                           /* strings refused */

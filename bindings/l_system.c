@@ -121,12 +121,20 @@ static int sys_isatty(lua_State *L) {
   return 1;
 }
 
-/* terminal_size(): columns and rows of the terminal on stdout; nothing where there is none. */
-static int terminal_size(lua_State *L) {
+/* Columns, and rows, of the terminal on stdout; 0 where there is none. */
+int gqL_columns(int *rows) {
   struct winsize size;
   if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0 || size.ws_row == 0) return 0;
-  lua_pushinteger(L, size.ws_col);
-  lua_pushinteger(L, size.ws_row);
+  if (rows) *rows = size.ws_row;
+  return size.ws_col;
+}
+
+/* terminal_size(): columns and rows; nothing where there is no terminal. */
+static int terminal_size(lua_State *L) {
+  int rows, columns = gqL_columns(&rows);
+  if (!columns) return 0;
+  lua_pushinteger(L, columns);
+  lua_pushinteger(L, rows);
   return 2;
 }
 

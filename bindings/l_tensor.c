@@ -1,6 +1,7 @@
 /*
 ** l_tensor.c -- tensors as Lua values: the metatable of their handles, properties, numbers out, printing.
 */
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -214,7 +215,8 @@ typedef struct printer {
   const void *data;
   luaL_Buffer *b;
   bool cut;
-  int width; /* of the widest number shown */
+  int width;   /* of the widest number shown */
+  int columns; /* of the terminal; 0: rows are lines */
 } printer;
 
 /* NaN without the sign that the C library would show. */
@@ -246,13 +248,15 @@ static void print_block(printer *p, int d, int64_t at) {
   }
   int64_t n = s.dim[d], inner = 1;
   for (int k = d + 1; k < s.ndim; k++) inner *= s.dim[k];
+  int indent = d + 1 + 7, shown = 0; /* under the first entry, after "tensor(" */
+  int fit = p->columns ? (p->columns - indent - s.ndim - 1) / (p->width + 2) : INT_MAX;
   bool last = d == s.ndim - 1;
   if (p->b) luaL_addchar(p->b, '{');
-  for (int64_t i = 0; i < n; i++) {
+  for (int64_t i = 0; i < n; i++, shown++) {
     if (p->b && i > 0) {
-      luaL_addstring(p->b, last ? ", " : ",\n");
-      for (int k = 0; !last && k < d + 1 + 7; k++) /* under the first entry, after "tensor(" */
-        luaL_addchar(p->b, ' ');
+      bool turn = !last || fit < 2 || shown % fit == 0;
+      luaL_addstring(p->b, turn ? ",\n" : ", ");
+      for (int k = 0; turn && k < indent; k++) luaL_addchar(p->b, ' ');
     }
     if (p->cut && n > 2 * ENDS && i == ENDS) {
       if (p->b) luaL_addstring(p->b, "...");
@@ -276,7 +280,7 @@ static int tensor_tostring(lua_State *L) {
   }
   t = gqL_onhost(L, t);
   luaL_Buffer b;
-  printer p = { t, gq_tensor_data(t), NULL, gq_numel(t->shape) > SHOWN, 0 };
+  printer p = { t, gq_tensor_data(t), NULL, gq_numel(t->shape) > SHOWN, 0, gqL_columns(NULL) };
   if (gq_numel(t->shape) > 0) print_block(&p, 0, 0);
   luaL_buffinit(L, &b);
   p.b = &b;

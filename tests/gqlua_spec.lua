@@ -324,6 +324,8 @@ describe("the REPL", function()
     local out = play { "(function() local t = {} for i = 1, 100 do t[i] = i end return t end)()", "{('x'):rep(5000)}" }
     assert.truthy(out:find("20,\n  ... 100 in all }", 1, true), out)
     for line in out:gmatch("[^\n]+") do assert.truthy(#line < 2100) end
+    assert.equal('{x = tensor float32 {200, 2}, y = tensor({1, 1}, float32)}\n', (play {
+      "{x = require'gq'.ones(200, 2), y = require'gq'.ones(2)}" }))
     _G.replx, _G.gq = gq.nn.mlp { sizes = { 2, 3, 1 } }, gq
     out = play { "replx", "gq.nn", "gq" }
     assert.truthy(out:find("Linear(3, 1)\n)  13 parameters", 1, true), out)

@@ -251,13 +251,15 @@ describe("a line in a terminal", function()
     assert.falsy(typed("TERM=dumb", { "for i", " = 1" }):find("\27[35m", 1, true))
   end)
 
-  it("has help as wide as it is, and stops where a screen is full", function()
-    local out = typed("TERM=dumb", { "?event\\n", "q\\n", "1 + 1\\n" }, 50)
+  it("has help and tensors as wide as it is, and stops where a screen is full", function()
+    local out = typed("TERM=dumb", { "?event\\n", "q\\n", "1 + 1\\n", "gq.arange(1, 60) * gq.ones(2, 1)\\n" }, 50)
     local help = out:match("event: of gq.*%-%- Enter: more")
     local n, widest = 0, 0
     for line in help:gmatch("[^\r\n]+") do n, widest = n + 1, math.max(widest, #line) end
     assert.equal(20, n)
     assert.truthy(widest > 44 and widest <= 50, widest)
     assert.truthy(out:find("\n2\r?\n"))
+    for line in out:match("tensor%b()"):gmatch("[^\r\n]+") do assert.truthy(#line <= 50, line) end
+    assert.truthy(out:find("tensor%({{ 1,  2,  3,[^\n]*,\r?\n         %d"), out)
   end)
 end)

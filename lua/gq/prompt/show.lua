@@ -84,6 +84,7 @@ function show(v, depth)
     if #v > TEXT then v = v:sub(1, TEXT) .. "..." end
     return (("%q"):format(v):gsub("\\\n", "\\n"))
   end
+  if depth > 0 and gq.is_tensor(v) and v:numel() > ENTRIES then return core.describe(v) end
   if type(v) ~= "table" then return tostring(v) end
   local part = depth == 0 and library_part(v)
   if part then
