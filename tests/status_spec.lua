@@ -63,7 +63,7 @@ end
 local function forward(status)
   for _, case in ipairs(ends[status]) do
     for _, m in ipairs(gq.core.tableaux()) do
-      local fits = m.error_order > 0 and m.kind ~= "leapfrog" and not (m.implicit and case.explicit)
+      local fits = m.error_order > 0 and m.kind ~= "symplectic" and not (m.implicit and case.explicit)
       if fits and (not case.once or m.name == "dopri5") then
         local z, info = solve(case, m.name, false)
         local what = case[1] .. ", " .. m.name

@@ -214,7 +214,7 @@ end
 
 -- Problems a method can solve: leapfrog takes x'' = a(t, x).
 local function fitting(m)
-  return m.kind == "leapfrog" and { problems.by_name_exact.Kepler, problems.by_name_exact.pendulum } or problems.exact
+  return m.kind == "symplectic" and { problems.by_name_exact.Kepler, problems.by_name_exact.pendulum } or problems.exact
 end
 
 local function solve(m, p, t, h)

@@ -11,16 +11,14 @@ local kinds = {
   { "runge-kutta", "explicit Runge-Kutta" },
   { "implicit", "implicit Runge-Kutta, for stiff problems" },
   { "adams", "multistep" },
-  { "alf", "reversible" },
-  { "leapfrog", "symplectic and reversible, for [x, v] with x'' = a(t, x)" },
+  { "reversible", "reversible" },
+  { "symplectic", "symplectic and reversible, for [x, v] with x'' = a(t, x)" },
 }
-
-local kind_of = { ["adams-bashforth"] = "adams", ["adams-moulton"] = "adams", reversible_heun = "alf" }
 
 local function method_list()
   local lines, by_kind = {}, {}
   for _, m in ipairs(gq.core.tableaux()) do
-    local kind = m.implicit and "implicit" or kind_of[m.kind] or m.kind
+    local kind = m.implicit and "implicit" or m.kind:match("^adams") or m.kind
     by_kind[kind] = by_kind[kind] or {}
     local order = kind == "adams" and "max_order" or m.order
     local control = m.error_order > 0 and "adaptive" or "fixed steps"

@@ -16,6 +16,7 @@
 #include <math.h>
 #include <string.h>
 
+/* Fields: what one way back keeps from step to step, each as some kind of integral or trajectory asks for it. */
 typedef struct back {
   gq_pullback *b;
   gq_solution *s;

@@ -18,7 +18,7 @@ typedef struct gq_builder {
   gq_ref dw, area[2], levy;    /* SDEs: W over the step; H and K, Levy areas */
   gq_ref G[GQ_MAXSTAGES];      /* diffusions of the stages */
   gq_ref err[GQ_MAXPARTS];     /* their error */
-  int calls;                   /* of the system, where its steps differ in that */
+  int calls;                   /* of the system */
   gq_ref path[GQ_MAXSTAGES][GQ_MAXGIVEN];
   gq_ref slope[GQ_MAXSTAGES][GQ_MAXPARTS];
   gq_ref sum[GQ_SUMS];

@@ -102,7 +102,6 @@ typedef struct langevin {
 static gq_ref force(langevin *l, double c, gq_ref x, gq_ref *gamma_, gq_ref *G_) {
   gq_builder *b = l->b;
   gq_ref out[2], z = join(b, (state){ x, l->z.v });
-  b->calls++;
   gq_builder_system(b, 0, c, &z, out);
   if (gamma_) *gamma_ = half(b, out[0], 0);
   if (G_) *G_ = out[1];

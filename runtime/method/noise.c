@@ -166,7 +166,6 @@ static gq_ref moved(gq_builder *b, gq_ref x, int n, const double *a, const gq_re
 
 static void evaluate(gq_builder *b, double c, gq_ref z, gq_ref *f, gq_ref *G) {
   gq_ref out[2];
-  b->calls++;
   gq_builder_system(b, 0, c, &z, out);
   if (f) *f = out[0];
   if (G) *G = out[1];

@@ -130,6 +130,7 @@ static gq_ref combine(builder *b, gq_ref y, const double *w, int n, int part) {
 gq_ref gq_builder_system(builder *b, int i, double c, const gq_ref *y, gq_ref *all) {
   int n = 0;
   gq_ref t = c == 0 ? b->t : gq_emit2(b->g, GQ_OP_ADD, b->t, gq_scale(b->g, b->ht, c));
+  b->calls++;
   b->bind[n++] = to_state(b, t);
   for (int p = 0; p < b->l->parts; p++) b->bind[n++] = y[p];
   for (int k = 0; k < b->l->given; k++) b->bind[n++] = b->path[i][k];
@@ -513,9 +514,7 @@ static int build(builder *b, const bool *want) {
   slope_outputs(b);
   heuristic_outputs(b);
   product_outputs(b);
-  l->nfe = m->used; /* with carry: stages 2.. and the end slope */
-  if (b->calls) l->nfe = b->calls;
-  if (m->tuple) l->nfe = 1;
+  l->nfe = m->tuple || m->scheme ? b->calls : m->used; /* with carry: stages 2.. and the end slope */
   l->nfe_dense = b->k->dense ? m->slopes - m->used - (l->carry ? 1 : 0) : 0;
   if (b->k->pull) GQ_TRY(pull_outputs(b, want));
   return gq_graph_status(b->g);

@@ -133,7 +133,9 @@ static void expand(const row *r, gq_tableau *m, double *a, double *d, double *e3
     for (int j = 0; j < i; j++) a[i * s + j] = r->a[k++];
   for (int i = 1; i < s; i++) a[i * s + i] = r->gamma;
   *m = (gq_tableau){ .name = r->name,
-                     .kind = r->tuple ? r->name : "runge-kutta",
+                     .kind = !r->tuple          ? "runge-kutta"
+                             : r->tuple->halves ? "symplectic"
+                                                : "reversible",
                      .steps = r->tuple        ? &gq_reversible
                               : r->gamma != 0 ? &gq_implicit_steps
                                               : &gq_explicit,
