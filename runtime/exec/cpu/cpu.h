@@ -46,9 +46,13 @@ typedef struct gq_kernels {
   int tile_rows, tile_width[2];
   /* the same of few channels: c {rows, n}, n at least gq_line_vectors(rows) vectors, w {depth, rows} */
   void (*lines[2])(void *c, size_t n, const void *x, const int32_t *off, size_t depth, const void *w, int rows);
+  /* winograd.h, by gq_wino */
+  void (*winograd[5])(float *to, size_t trow, size_t tcol, const float *from, size_t frow, size_t fcol, size_t n);
   /* gq_collocate_lanes */
   void (*collocate)(size_t n, size_t dim, const double *a, const double *j, double *m, double *x, double *y);
 } gq_kernels;
+
+enum gq_wino { GQ_WINO_IMAGE, GQ_WINO_RESULT, GQ_WINO_RESULT_BACK, GQ_WINO_WEIGHT, GQ_WINO_WEIGHT_BACK };
 
 /* Channels that lines does at once, and vectors: 8 to 12 sums in registers. */
 enum { GQ_LINES = 6 };
@@ -150,7 +154,8 @@ typedef struct gq_convolution {
   bool direct;
   int64_t channels, lines;                   /* of a piece */
   int thin;                                  /* channels at once where they are few; else 0 */
-  int64_t image, sums, turned;               /* places in the scratch */
+  bool fours;                                /* 2 x 2 results at once, by fewer products */
+  int64_t image, sums, turned, spread;       /* places in the scratch */
   size_t scratch, shared;                    /* bytes for each worker, and for the packed weight */
 } gq_convolution;
 gq_convolution gq_conv_plan(const gq_conv *v);
