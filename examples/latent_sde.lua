@@ -18,7 +18,7 @@ local o, given = gq.cli {
   { "epochs", 100 }, { "width", 32 }, { "lr", 1e-2, "learning rate at the start; it falls by 0.985 an epoch" },
   { "batch-size", 64, "series a training step" },
   { "gradient", "auto", "auto, direct, aca or adjoint: an engine of gq.sdeint" },
-  "seed", "seeds", "device", "out", "json", "quick", "quiet", "resume",
+  "seed", "seeds", "device", "out", "json", "plot", "quick", "quiet", "resume",
 }
 if not o then return end
 
@@ -122,6 +122,20 @@ local function evaluate(model, set)
   end)
 end
 
+-- A test series, and where paths of its posterior go: a panel a coordinate.
+local function draw(model, set)
+  local paths = model:forward(set.y:narrow(1, 1, 1):expand(200, o.times, 3):clone())
+  local t, ordered, panels = gq.linspace(0, 1, o.times), paths:sort(1), {}
+  for k = 1, 3 do
+    panels[k] = gq.plot.line { { t, ordered[{ 10, {}, k }], ordered[{ 190, {}, k }], style = "band",
+      label = "nine paths of ten" }, { t, paths:mean(1)[{ {}, k }], label = "their mean" },
+      { t, set.truth[{ 1, {}, k }], style = "dashes", color = "#999999", label = "true path" },
+      { t, set.y[{ 1, {}, k }], style = "points", label = "observed" }, title = ("xyz"):sub(k, k), xlabel = "t",
+      out = false }
+  end
+  gq.plot.panels { panels, out = o.plot }
+end
+
 -- ---- training ----
 
 local function run(seed)
@@ -129,7 +143,7 @@ local function run(seed)
   local train, test = lorenz(o.series, gq.split_seed(seed, "train")), lorenz(test_series, gq.split_seed(seed, "test"))
   local model = LatentSDE(o.latent, o.context, o.width)
   local optimiser = gq.optim.adam(model:parameters(), { lr = o.lr })
-  return gq.train {
+  local rows, state = gq.train {
     model = model, loss = loss, epochs = o.epochs, optimiser = optimiser, clip = 5,
     schedule = gq.optim.schedule.exponential(optimiser, { gamma = 0.985 ^ (o.batch_size / o.series) }),
     data = function(epoch)
@@ -144,6 +158,8 @@ local function run(seed)
       if row.epoch % shown == 0 or row.epoch == o.epochs then say("%s", gq.epoch_line(row)) end
     end,
   }
+  if o.plot and seed == o.seed then gq.no_grad(draw, model, test) end
+  return rows, state
 end
 
 say("latent SDE, %d series of %d times, width %d, %d epochs, lr %g, %s", o.series, o.times, o.width, o.epochs, o.lr,

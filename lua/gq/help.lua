@@ -79,7 +79,9 @@ local function fold(text)
   for line in text:gmatch("[^\n]+") do
     local indent, word = line:match("^( *)(%S*)")
     local room, last = #previous <= 100 and 100 or 118, lines[#lines]
-    if last and #previous + 1 + #word > room and #indent == #last:match("^ *") + 2 then
+    local deeper = #indent - (last and #last:match("^ *") or 0)
+    local goes_on = deeper == 2 or deeper == 0 and #indent > 0
+    if last and goes_on and #previous + 1 + #word > room and not word:find("^%u") and not word:find(":$") then
       lines[#lines] = last .. " " .. line:match("^ *(.*)")
     else
       lines[#lines + 1] = line
