@@ -130,7 +130,11 @@ typedef void pairs(gq_key key, uint64_t stream, uint64_t block, double *out);
 #define LOWER_AVX2(x, y) ((uint64_x4)_mm256_mul_epu32((__m256i)(x), (__m256i)(y)))
 PAIRS_BY(pairs_avx2, AVX2, uint64_x4, LOWER_AVX2)
 
+#ifdef __clang__
+#define AVX512 __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl")))
+#else
 #define AVX512 __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,prefer-vector-width=512")))
+#endif
 #define LOWER_AVX512(x, y) ((uint64_x8)_mm512_mul_epu32((__m512i)(x), (__m512i)(y)))
 PAIRS_BY(pairs_avx512, AVX512, uint64_x8, LOWER_AVX512)
 

@@ -115,7 +115,7 @@ int gq_noise_choose(const gq_planspec *s, gq_ode_options *o, int64_t steps, gq_i
   double n = steps > 0 ? (double)steps : span / (o->step_size > 0 ? o->step_size : o->first_step) + s->p->nt;
   o->engine = s->find("direct");
   GQ_TRY(gq_plan_get(s, &p));
-  double bytes = n * (double)gq_step_state_bytes(p, GQ_STEP_STATES | GQ_STEP_ACTIVATIONS);
+  double bytes = n * (double)gq_step_state_bytes(p, GQ_STEP_STATES | GQ_STEP_NOISE | GQ_STEP_ACTIVATIONS);
   bool fits = steps < 0 && bytes <= (double)o->memory_limit;
   gq_plan_release(p);
   info->engine = o->engine = s->find(fits ? "direct" : "aca");

@@ -19,9 +19,9 @@ static unsigned what_to_keep(const gq_ode_options *o) {
   switch (o->engine->keeps) {
     case GQ_KEEP_NOTHING: break;
     case GQ_KEEP_END: return GQ_STEP_TIMES;
-    case GQ_KEEP_STEPS: return GQ_STEP_STATES;
+    case GQ_KEEP_STEPS: return GQ_STEP_STATES | GQ_STEP_NOISE;
     case GQ_KEEP_ACTIVATIONS: /* stages of implicit steps follow from their slopes */
-      return GQ_STEP_STATES | (o->method->steps->load ? GQ_STEP_SLOPES : GQ_STEP_ACTIVATIONS);
+      return GQ_STEP_STATES | GQ_STEP_NOISE | (o->method->steps->load ? GQ_STEP_SLOPES : GQ_STEP_ACTIVATIONS);
     case GQ_KEEP_TRAJECTORY: return o->trajectory->keeps | (o->moments ? GQ_STEP_TIMES : 0);
   }
   return 0;

@@ -64,7 +64,7 @@ static size_t arena(const gq_plan *p, unsigned keeps) {
 }
 
 static size_t noise(const gq_plan *p, unsigned keeps) {
-  return keeps & GQ_STEP_ACTIVATIONS ? gq_round64(gq_along_bytes(p->field)) : 0;
+  return keeps & GQ_STEP_NOISE ? gq_round64(gq_along_bytes(p->field)) : 0;
 }
 
 /* What has a size of its own. */
