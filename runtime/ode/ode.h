@@ -76,7 +76,8 @@ enum {                         /* gq_engine.traits */
   GQ_PATH_KEPT = 2,            /* z is needed at any time: along no "reverse" trajectory */
   GQ_ALL_STEPS = 4,            /* needs steps that end where the solve does, and takes cotangents between them as
                                   they are: no overshoot, no moments */
-  GQ_TWICE = 8                 /* goes back with n and with 2n nodes */
+  GQ_TWICE = 8,                /* goes back with n and with 2n nodes */
+  GQ_OF_STEPS = 16             /* gives the gradient of the steps as they were taken: of sums over them too, and twice */
 };
 struct gq_ode_options;
 struct gq_info;
