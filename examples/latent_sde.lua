@@ -127,10 +127,11 @@ local function draw(model, set)
   local paths = model:forward(set.y:narrow(1, 1, 1):expand(200, o.times, 3):clone())
   local t, ordered, panels = gq.linspace(0, 1, o.times), paths:sort(1), {}
   for k = 1, 3 do
+    local function label(text) return k == 1 and text or nil end
     panels[k] = gq.plot.line { { t, ordered[{ 10, {}, k }], ordered[{ 190, {}, k }], style = "band",
-      label = "nine paths of ten" }, { t, paths:mean(1)[{ {}, k }], label = "their mean" },
-      { t, set.truth[{ 1, {}, k }], style = "dashes", color = "#999999", label = "true path" },
-      { t, set.y[{ 1, {}, k }], style = "points", label = "observed" }, title = ("xyz"):sub(k, k), xlabel = "t",
+      label = label "nine paths of ten" }, { t, paths:mean(1)[{ {}, k }], label = label "their mean" },
+      { t, set.truth[{ 1, {}, k }], style = "dashes", color = "#999999", label = label "true path" },
+      { t, set.y[{ 1, {}, k }], style = "points", label = label "observed" }, title = ("xyz"):sub(k, k), xlabel = "t",
       out = false }
   end
   gq.plot.panels { panels, out = o.plot }

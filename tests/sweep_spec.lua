@@ -269,11 +269,20 @@ describe("gq.tabulate", function()
     assert.close(tonumber(csv:match("\n8,gq_a,[^,]*,([^,]*),3")), 0.1, 1e-12)
   end)
 
+  it("takes all figures where none is called test_", function()
+    local plain = { { config = { width = 1 }, summary = { kl = 2, name = "a" } },
+      { config = { width = 2 }, summary = { kl = 3 } } }
+    assert.equal("width   kl  seconds  runs\n1        2        -     1\n2        3        -     1", gq.tabulate(plain))
+  end)
+
   it("refuses names that no run has, and sweeps that all failed", function()
     helper.raises("by: no run has 'widht' did you mean 'width'", gq.tabulate, lines, { by = { "widht" } })
     helper.raises("mean: no run has 'loss' known: seconds, test_kl", gq.tabulate, lines, { mean = "loss" })
     helper.raises("format markdown \"markdwn\"", gq.tabulate, lines, { format = "markdwn" })
-    helper.raises("none of 1 runs", gq.tabulate, { lines[7] })
+    helper.raises("none of 1 runs a run: failed: no reason given", gq.tabulate, { lines[7] })
+    local bad = {}
+    for k = 1, 7 do bad[k] = { id = "run" .. k, status = "failed", error = "no good", config = {} } end
+    helper.raises("none of 7 runs run1: failed: no good run5: failed and 2 more", gq.tabulate, bad)
     helper.raises("No such file", gq.sweep_results, "nowhere")
     local text, code = shell(gqlua .. " table nowhere")
     assert.truthy(code == 1 and text:find("gqlua table: nowhere", 1, true), text)

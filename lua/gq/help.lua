@@ -254,8 +254,9 @@ local function value_text(v)
     return ("a tensor %s of shape {%s} on %s%s\n?tensors, ?shape and ?indexing tell what can be done with it"):format(
       v.dtype, table.concat(v.shape, ", "), v.device, v.requires_grad and ", whose gradient is kept" or "")
   end
-  if type(v) == "table" and type(v.parameters) == "function" then
-    return "a network: x -> net(x), or net(t, z) as dynamics of gq.odeint; net:parameters(), net:state_dict(): ?modules"
+  if gq.docs[v] == nil and type(v) == "table" and type(v.parameters) == "function" then
+    return fold("a network: x -> net(x), or net(t, z) as dynamics of gq.odeint; net:parameters(), net:state_dict(): "
+      .. "?modules")
   end
   return describe(v)
 end

@@ -27,6 +27,5 @@ end
 local ok, text = pcall(gq.tabulate, lines, { by = o.by, mean = o.mean, format = o.format })
 if not ok then stop((text:gsub("^.-gq%.tabulate: ", ""))) end
 print(text)
-local bad = 0
-for _, line in ipairs(lines) do bad = bad + (line.status == "ok" and 0 or 1) end
-if bad > 0 then io.stderr:write(("%d of %d runs did not end well\n"):format(bad, #lines)) end
+local why, bad = gq.core.sweep_reasons(lines, "the results file")
+if why then io.stderr:write(("%d of %d runs did not end well\n%s\n"):format(bad, #lines, why)) end

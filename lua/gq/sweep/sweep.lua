@@ -265,15 +265,9 @@ end
 
 local function say_table(o, lines)
   local ok, text = pcall(tabulate, lines, { by = o.by, mean = o.mean })
-  print(ok and text or "no run has ended well")
-  local bad = 0
-  for _, line in ipairs(lines) do
-    if line.status ~= "ok" then
-      bad = bad + 1
-      if bad <= 5 then print(("%s: %s: %s"):format(line.id, line.status, line.error)) end
-    end
-  end
-  if bad > 5 then print(("and %d more; %s tells of each"):format(bad - 5, o.results)) end
+  print(ok and text or (text:gsub("^.-gq%.tabulate: ", "")))
+  local why = core.sweep_reasons(lines, o.results)
+  if why and not text:find(why, 1, true) then print(why) end
 end
 
 local function sweep(given)

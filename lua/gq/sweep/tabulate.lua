@@ -41,14 +41,31 @@ local function usual_by(lines)
   return varied
 end
 
--- The figures of the test, and the time.
+-- The figures of the test, or all where none is called so, and the time.
 local function usual_mean(lines)
-  local names = {}
+  local test, all = {}, {}
   for _, k in ipairs(keys_of(lines, "summary")) do
-    if k:match("^test_") and not k:match("_std$") and not k:match("_each$") then names[#names + 1] = k end
+    local plain = not k:match("_std$") and not k:match("_each$") and k ~= "seconds" and figure(lines[1], k)
+    if plain then all[#all + 1] = k end
+    if plain and k:match("^test_") then test[#test + 1] = k end
   end
+  local names = #test > 0 and test or all
   names[#names + 1] = "seconds"
   return names
+end
+
+-- Why runs did not end well, a line each for the first of them; nil where all did.
+local function reasons(lines, where)
+  local list, bad = {}, 0
+  for _, line in ipairs(lines) do
+    if line.status ~= nil and line.status ~= "ok" then
+      bad = bad + 1
+      local why = ("%s: %s: %s"):format(line.id or "a run", line.status, line.error or "no reason given")
+      if bad <= 5 then list[bad] = why end
+    end
+  end
+  if bad > 5 then list[6] = ("and %d more; %s tells of each"):format(bad - 5, where) end
+  return bad > 0 and table.concat(list, "\n") or nil, bad
 end
 
 -- The names of an option, each of which some line must have by get.
@@ -216,7 +233,9 @@ local function tabulate(lines, given)
   for _, line in ipairs(lines) do
     if line.status == nil or line.status == "ok" then good[#good + 1] = line end
   end
-  if #good == 0 then fail(("%s: none of %d runs has ended well"):format(what, #lines)) end
+  if #good == 0 then
+    fail(("%s: none of %d runs has ended well\n%s"):format(what, #lines, reasons(lines, "its results") or ""))
+  end
   local by = names_of(o, "by", good, usual_by, setting, "config")
   local mean = names_of(o, "mean", good, usual_mean, figure, "summary")
   local groups = groups_of(good, by)
@@ -239,4 +258,5 @@ end
 gq.docs[tabulate] = [[
 gq.tabulate(lines [, {by = {"width"}, mean = {"kl", "seconds"}, format = "text" | "markdown" | "latex" | "csv"}]): means
   and deviations over the runs of gq.sweep, a row for each configuration; by what was varied, of the test's figures]]
+core.sweep_reasons = reasons
 return tabulate
