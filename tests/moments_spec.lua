@@ -93,6 +93,46 @@ describe("impulses = moments", function()
   end)
 end)
 
+describe("panels whose nodes serve", function()
+  -- The gradient of the mean square at 101 times in p, of f(p, t, z), and what direct has in short steps.
+  local function relative(f, p, tol, options)
+    local t = {}
+    for i = 0, 100 do t[i + 1] = i / 10 end
+    local function solve(o)
+      local x = gq.tensor({ p }, { dtype = "float64", requires_grad = true })
+      local z, info = gq.odeint(function(s, z) return f(x, s, z) end, gq.ones(1, { dtype = "float64" }), t, o)
+      z:square():mean():backward()
+      return x.grad:item(), info
+    end
+    local o = { gradient = "gq", audit = false, rtol = tol, atol = tol }
+    for k, v in pairs(options or {}) do o[k] = v end
+    local want = solve { gradient = "direct", rtol = 1e-10, atol = 1e-10, max_step = 0.02 }
+    local got, info = solve(o)
+    return math.abs(got / want - 1), info
+  end
+
+  -- One step of a in a panel: its stages tell less than its four nodes.
+  it("keep them", function()
+    local error, info = relative(function(p, t, z) return p * z * gq.cos(3 * t) end, 0.7, 1e-3)
+    assert.below(error, 3e-3)
+    assert.below(info.nodes, 6 * info.panels)
+    assert.equal("moments", info.impulses)
+    assert.below(info.quadrature_error, 4e-3)
+    assert.truthy(info.quadrature_error > 0)
+    assert.equal(0, info.unresolved)
+  end)
+
+  it("keep them where another has a pulse, which alone is refined", function()
+    local function pulse(p, t, z) return p * gq.exp(-((t - 4.4) / 0.2) ^ 2) - 0.3 * z end
+    local error, info = relative(pulse, 1, 1e-6)
+    assert.below(error, 3e-4)
+    assert.truthy(info.rounds > 1 and info.panels > 20)
+    assert.below(info.nodes, 16 * info.panels)
+    local narrow, told = relative(function(p, t, z) return p * gq.exp(-((t - 4.4) / 0.1) ^ 2) - 0.3 * z end, 1, 1e-3)
+    assert.truthy(narrow < 1e-2 or told.warning)
+  end)
+end)
+
 -- The error estimate: panels that forward steps alone would make too long.
 describe("panels of impulses = moments", function()
   local function irregular(n)

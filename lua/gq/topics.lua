@@ -85,8 +85,9 @@ adjoint: {...}, of the continuous engines
 gq: {...}, the quadrature
   nodes: "nfe": ceil(C NFE dt / T) in each interval, C 0.1 and at most max_nodes 64 (Norcliffe &
     Deisenroth 2023, eq. 9; no error control); "auto" (default): those, where the solver's own
-    weights agree, else pieces refined until rtol is met (info.rounds, info.quadrature_error;
-    info.unresolved pieces miss it, which warns); "step": in every step (the default of implicit
+    weights agree or, panel by panel of moments, one node more makes no difference, else pieces
+    refined until rtol is met (info.rounds, info.quadrature_error; info.unresolved pieces miss it,
+    which warns); "step": in every step (the default of implicit
     and Adams methods, fixed steps, trace = false and independent samples); or a number (gqc: in
     each forward step, 1 to 16, for dopri5 4)
   paper: true: the paper's choices: nodes "nfe", impulses "restart", trajectory "reverse"

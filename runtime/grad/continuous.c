@@ -41,8 +41,8 @@ typedef struct back {
   bool kept;         /* the steps so far are there, should the integral be refined after all: */
   struct run {
     double from, to;
-    int steps;
-    bool forced;
+    int steps, nodes; /* nodes: of the rule */
+    bool forced, serves;
   } * run; /* [nruns], of one interval each */
   int nruns, run_room;
   int64_t forced_cost; /* evaluations that the last panel with a forcing took */
@@ -213,6 +213,7 @@ static int setup(back *k, double size) {
   k->kept = judged(k) && !k->pieces && o->trajectory == &gq_trajectory_dense;
   if (adaptive(k) || k->pieces || k->kept)
     GQ_TRY(gq_window_init(&k->steps, s, k->reverse ? NULL : &k->z, w, &k->nodes));
+  k->nodes.lists = k->kept && o->moments && w->a.sum.next.block;
   if (adaptive(k)) GQ_TRY(gq_kronrod_init(&k->kronrod, &k->steps, &k->b->grads));
   return GQ_OK;
 }
@@ -340,26 +341,97 @@ static int keep_run(back *k, double to) {
     if (!run) return gq_nomem(room * sizeof *run);
     k->run = run, k->run_room = room;
   }
-  k->run[k->nruns++] = (struct run){ k->window, to, k->steps.n, k->panel.forced };
+  int nodes = gq_rule_count(&k->rule);
+  k->run[k->nruns++] = (struct run){ k->window, to, k->steps.n, nodes, k->panel.forced, false };
   k->steps.first += k->steps.n, k->steps.n = 0;
   return GQ_OK;
 }
 
-/* The integral over all steps that were kept, instead of what the nodes gave. */
+/* Back to where the steps of run i begin, those of the runs before being the first ones. */
+static int enter_run(back *k, int i) {
+  const struct run *run = &k->run[i];
+  if (i == 0) GQ_TRY(gq_trajectory_begin(&k->z, k->s));
+  k->steps.first = i == 0 ? 0 : k->steps.first + run[-1].steps;
+  k->steps.n = run->steps, k->window = run->from;
+  return gq_trajectory_leave(&k->z, run->from);
+}
+
+/* The probes' integrals over a run by the next rule, whose products are not asked for. */
+static int integrate_again(back *k, const struct run *run, double *to) {
+  gq_walk *w = &k->w;
+  gq_grads *sum = &w->a.sum.next;
+  double weight;
+  gq_zero(k->f->on, sum->block, sum->bytes);
+  gq_zero(k->f->on, k->force, gq_part_bytes(k->f));
+  GQ_TRY(gq_rule_set(&k->rule, &k->s->o, run->nodes + 1, 1, run->from, run->to));
+  for (int i = 0; i < gq_rule_count(&k->rule); i++) {
+    double t = gq_rule_point(&k->rule, i, &weight);
+    void *x[] = { k->steps.a, k->steps.z, k->force };
+    GQ_TRY(gq_window_at(&k->steps, t));
+    k->f->on->vec->scale(k->f->dtype, k->n, weight, k->steps.a, 1, k->steps.a, 1);
+    w->a.cost.nfe++;
+    GQ_TRY(gq_evaluate_at(&k->s->plan->start, k->s->bind, t, x, w->a.f1, sum, NULL));
+  }
+  return gq_nodebuffer_probes(&k->nodes, sum, to);
+}
+
+/* Panels are no longer than a step of z. Stages of so few steps say less of their integrals than the rule has with them;
+** the next rule, with points between its own, tells which of them it serves. */
+static int judge_panels(back *k, int *serve) {
+  gq_refine *r = &k->nodes.sum;
+  double *other = gq_alloc((k->nruns * (size_t)r->numbers + 1) * sizeof *other), *to = other;
+  if (!other) return gq_nomem(k->nruns * (size_t)r->numbers * sizeof *other);
+  int status = GQ_OK;
+  int64_t point = 0;
+  gq_refine_clear(r);
+  for (int i = 0; i < k->nruns && status == GQ_OK; i++)
+    status = gq_refine_add(r, k->run[i].from, k->run[i].to, 1);
+  if (status == GQ_OK) status = gq_refine_round(r);
+  for (int i = 0; i < k->nruns && status == GQ_OK; i++, to += r->numbers) {
+    for (int j = 0; j < k->run[i].nodes; j++)
+      gq_refine_put(r, i, gq_nodebuffer_listed(&k->nodes, point++) + GQ_LISTED);
+    for (int q = 0; q < r->numbers; q++) to[q] = INFINITY;
+    status = enter_run(k, i);
+    if (status == GQ_OK && k->run[i].forced) status = integrate_again(k, &k->run[i], to);
+  }
+  if (status == GQ_OK) status = gq_refine_compare(r, other, AGREEMENT);
+  for (int i = 0; i < k->nruns && status == GQ_OK; i++) *serve += k->run[i].serves = r->work[i].accepted;
+  gq_free(other);
+  return status;
+}
+
+/* Points n of the list on, of run i, out of the gradient again. */
+static int withdraw_run(back *k, int i, int64_t n) {
+  k->nodes.withdraw = true;
+  for (int j = 0; j < k->run[i].nodes; j++) {
+    const double *point = gq_nodebuffer_listed(&k->nodes, n + j);
+    GQ_TRY(gq_window_node(&k->steps, point[0], -point[1]));
+  }
+  GQ_TRY(gq_nodebuffer_flush(&k->nodes));
+  k->nodes.withdraw = false;
+  return GQ_OK;
+}
+
+/* The integral over all steps that were kept, but where the nodes serve, instead of what they gave. */
 static int refine_kept(back *k) {
   gq_refine *r = &k->nodes.sum;
-  gq_pullback *b = k->b;
-  int first = 0;
-  GQ_TRY(gq_pullback_clear(b));
-  gq_refine_clear(r);
-  b->s->info.nodes_wanted = 0;
+  int serve = 0;
+  int64_t point = 0;
+  if (k->nodes.lists) GQ_TRY(judge_panels(k, &serve));
+  if (serve == 0) {
+    GQ_TRY(gq_pullback_clear(k->b));
+    gq_refine_clear(r);
+  }
+  k->s->info.nodes_wanted = 0;
   k->nodes.evaluated = 0;
-  GQ_TRY(gq_trajectory_begin(&k->z, b->s));
   for (int i = 0; i < k->nruns; i++) {
-    struct run *run = &k->run[i];
-    k->steps.first = first, k->steps.n = run->steps, k->window = run->from, first += run->steps;
-    GQ_TRY(gq_trajectory_leave(&k->z, run->from));
-    GQ_TRY(refine_window(k, run->to, run->forced));
+    GQ_TRY(enter_run(k, i));
+    if (k->run[i].serves) k->s->info.nodes_wanted += k->run[i].nodes;
+    else {
+      if (serve) GQ_TRY(withdraw_run(k, i, point));
+      GQ_TRY(refine_window(k, k->run[i].to, k->run[i].forced));
+    }
+    point += k->run[i].nodes;
   }
   return GQ_OK;
 }
@@ -656,13 +728,13 @@ static int pass(gq_pullback *b, bool pieces, bool *again) {
   if (pieces) k.nodes.sum.rtol *= b->refine > 1 ? CHECKED : 1;
   if (status == GQ_OK) status = run(&k);
   *again = status == GQ_OK && disagrees(&k);
-  b->nfe += w->a.cost.nfe + k.nodes.evaluated + k.z.nfe;
-  info->nodes += k.nodes.evaluated;
+  info->nodes += k.nodes.evaluated, b->nfe += k.nodes.evaluated;
   if (*again && k.kept) {
     *again = false, pieces = true;
     status = refine_kept(&k);
-    b->nfe += k.nodes.evaluated, info->nodes += k.nodes.evaluated;
+    info->nodes += k.nodes.evaluated, b->nfe += k.nodes.evaluated;
   }
+  b->nfe += w->a.cost.nfe + k.z.nfe;
   if (k.gq) info->defect = fmax(info->defect, k.nodes.defect);
   if (pieces && k.weighted.block) {
     info->quadrature_error = gq_refine_error(&k.nodes.sum);

@@ -108,9 +108,10 @@ int gq_nodebuffer_init(gq_nodebuffer *b, gq_solution *s, const gq_grads *grads) 
 void gq_nodebuffer_done(gq_nodebuffer *b) {
   if (b->s) gq_release(b->s->plan->field->on, b->block), gq_release(b->s->plan->field->on, b->probes);
   gq_free(b->value);
+  gq_free(b->list);
   gq_free(b->z);
   gq_refine_done(&b->sum);
-  b->block = b->probes = b->value = NULL, b->z = NULL;
+  b->block = b->probes = b->value = b->list = NULL, b->z = NULL;
 }
 
 void *gq_nodebuffer_z(gq_nodebuffer *b, int slice) {
@@ -152,7 +153,7 @@ int gq_nodebuffer_push(gq_nodebuffer *b, double t, double weight) {
     f->on->vec->scale(f->dtype, n, weight, a, 1, a, 1);
   }
   f->on->vec->put(f->dtype, 1, &t, (char *)b->t + b->filled * gq_dtype_size(f->dtype), 1);
-  b->place[b->filled].weight = weight;
+  b->place[b->filled].t = t, b->place[b->filled].weight = weight;
   b->filled++;
   b->evaluated++;
   return b->filled == b->points ? gq_nodebuffer_flush(b) : GQ_OK;
@@ -185,24 +186,47 @@ static void gather(const gq_nodebuffer *b, const gq_evaluator *e) {
   }
 }
 
-int gq_nodebuffer_difference(const gq_nodebuffer *b, const gq_grads *probes, double *difference) {
+int gq_nodebuffer_probes(const gq_nodebuffer *b, const gq_grads *probes, double *to) {
   const gq_field *f = b->s->plan->field;
   gq_evaluator *e;
   GQ_TRY(gq_node_program(b->s->plan, b->points, &e));
-  double *other = b->value, x;
+  double x;
   for (int g = 0, q = 0; g < b->sum.groups; g++) {
     int j = e->of[e->nq + g];
     size_t size = gq_dtype_size(gq_field_boundary_dtype(f, j));
     for (int i = 0; q < b->sum.first[g + 1]; i++, q++) {
-      other[q] = 0;
+      to[q] = 0;
       for (int s = 0; s < f->nslices; s++) {
         const char *at = probes->at[(size_t)s * f->nb + j];
         f->on->vec->get(gq_field_boundary_dtype(f, j), 1, at + i * size, 1, &x);
-        other[q] += x;
+        to[q] += x;
       }
     }
   }
-  *difference = gq_refine_difference(&b->sum, other);
+  return GQ_OK;
+}
+
+int gq_nodebuffer_difference(const gq_nodebuffer *b, const gq_grads *probes, double *difference) {
+  GQ_TRY(gq_nodebuffer_probes(b, probes, b->value));
+  *difference = gq_refine_difference(&b->sum, b->value);
+  return GQ_OK;
+}
+
+static size_t row_size(const gq_nodebuffer *b) { return GQ_LISTED + b->sum.numbers + b->sum.groups; }
+
+const double *gq_nodebuffer_listed(const gq_nodebuffer *b, int64_t i) { return b->list + i * row_size(b); }
+
+static int list_point(gq_nodebuffer *b, double t, double weight, const double *value) {
+  size_t n = row_size(b);
+  if (b->listed == b->list_room) {
+    int64_t room = 2 * b->list_room + 32;
+    double *list = gq_realloc(b->list, room * n * sizeof *list);
+    if (!list) return gq_nomem(room * n * sizeof *list);
+    b->list = list, b->list_room = room;
+  }
+  double *to = b->list + b->listed++ * n;
+  to[0] = t, to[1] = weight;
+  memcpy(to + GQ_LISTED, value, (n - GQ_LISTED) * sizeof *to);
   return GQ_OK;
 }
 
@@ -230,9 +254,9 @@ static void take_defect(gq_nodebuffer *b, const gq_evaluator *e, int done) {
 }
 
 /* What the program has stored for points done .. done + e->points. */
-static void take_probes(gq_nodebuffer *b, const gq_evaluator *e, int done) {
+static int take_probes(gq_nodebuffer *b, const gq_evaluator *e, int done) {
   int n = b->sum.numbers + b->sum.groups;
-  if (b->withdraw) return;
+  if (b->withdraw) return GQ_OK;
   gather(b, e);
   for (int j = 0; j < e->points; j++) {
     const struct gq_place *place = &b->place[done + j];
@@ -240,12 +264,14 @@ static void take_probes(gq_nodebuffer *b, const gq_evaluator *e, int done) {
     if (!b->sum.nwork) {
       gq_refine_count(&b->sum, value);
       if (b->s->o.guards) to_spectrum(b, place, value);
+      if (b->lists) GQ_TRY(list_point(b, place->t, place->weight, value));
       continue;
     }
     double *to = b->sum.value + b->next++ * n;
     for (int k = 0; k < n; k++) to[k] = value[k] / place->weight;
     for (int k = b->sum.numbers; k < n; k++) to[k] = fabs(to[k]);
   }
+  return GQ_OK;
 }
 
 /* Points in powers of two, so that a handful of programs serves every number of nodes. */
@@ -278,7 +304,7 @@ int gq_nodebuffer_flush(gq_nodebuffer *b) {
                              (double[]){ o->rtol, gq_positive_atol(f->dtype, o->atol) }, b->grads,
                              b->probes ? b->probe : NULL));
     if (e->defect) take_defect(b, e, done);
-    if (p->probes) take_probes(b, e, done);
+    if (p->probes) GQ_TRY(take_probes(b, e, done));
     done += n;
   }
   b->filled = 0;

@@ -44,12 +44,15 @@ typedef struct gq_nodebuffer {
   /* probes: where each point is in its panel and its weight, what the program stored for it, and what comes of that */
   void **probe, *probes;       /* [nslices] */
   double *value;               /* [points] of the probes' numbers, then their magnitudes */
-  struct gq_place { int n; double x, weight, h; } place[1 << (GQ_NODE_SIZES - 1)];
+  struct gq_place { int n; double x, t, weight, h; } place[1 << (GQ_NODE_SIZES - 1)];
   double defect;               /* the largest of all nodes; NAN: none */
   gq_spectrum spectrum;
   gq_refine sum;               /* of all points; or, where it has work, */
   size_t next;                 /* the values of that, up to this point */
   bool withdraw;               /* points are taken back: evaluated with negative weights, not looked at */
+  bool lists;                  /* points outside of any list of `sum` are kept: */
+  double *list;                /* [listed][GQ_LISTED + numbers + groups] time, weight, then the value */
+  int64_t listed, list_room;
 } gq_nodebuffer;
 int gq_nodebuffer_init(gq_nodebuffer *b, gq_solution *s, const gq_grads *grads);
 void gq_nodebuffer_done(gq_nodebuffer *b);
@@ -64,6 +67,11 @@ int gq_nodebuffer_path(gq_nodebuffer *b, gq_trajectory *path, double t, void *sc
 void gq_nodebuffer_place(gq_nodebuffer *b, int n, double x);
 int gq_nodebuffer_push(gq_nodebuffer *b, double t, double weight);   /* scales a by weight */
 int gq_nodebuffer_flush(gq_nodebuffer *b);
+/* The numbers of other probes, of all slices, to[numbers]. */
+int gq_nodebuffer_probes(const gq_nodebuffer *b, const gq_grads *probes, double *to);
+/* Point i of the list. */
+enum { GQ_LISTED = 2 };
+const double *gq_nodebuffer_listed(const gq_nodebuffer *b, int64_t i);
 /* The probes' integrals by all nodes against those by other weights: the largest difference of a tensor, relative to its
 ** integral, or to a tenth of that of its norm. */
 int gq_nodebuffer_difference(const gq_nodebuffer *b, const gq_grads *probes, double *difference);

@@ -25,10 +25,10 @@ int gq_refine_init(gq_refine *r, int groups, const int *size, double rtol, doubl
   if (!r->first) return gq_nomem((groups + 1) * sizeof *r->first);
   for (int g = 0; g < groups; g++) r->first[g] = r->numbers, r->numbers += size[g];
   r->first[groups] = r->numbers;
-  r->total = gq_calloc(r->numbers + 4 * (size_t)groups + 1, sizeof *r->total);
-  if (!r->total) return gq_nomem((r->numbers + 4 * (size_t)groups) * sizeof *r->total);
+  r->total = gq_calloc(r->numbers + 5 * (size_t)groups + 1, sizeof *r->total);
+  if (!r->total) return gq_nomem((r->numbers + 5 * (size_t)groups) * sizeof *r->total);
   r->mass = r->total + r->numbers, r->noise = r->mass + groups;
-  r->used = r->noise + groups, r->tolerance = r->used + groups;
+  r->used = r->noise + groups, r->tolerance = r->used + groups, r->agreed = r->tolerance + groups;
   return GQ_OK;
 }
 
@@ -43,7 +43,7 @@ void gq_refine_done(gq_refine *r) {
 }
 
 void gq_refine_clear(gq_refine *r) {
-  memset(r->total, 0, (r->numbers + 4 * (size_t)r->groups) * sizeof *r->total);
+  memset(r->total, 0, (r->numbers + 5 * (size_t)r->groups) * sizeof *r->total);
 }
 
 static int grow(void **p, size_t *room, size_t want) {
@@ -85,7 +85,9 @@ int gq_refine_round(gq_refine *r) {
   if (r->round++ == 0) r->first_nodes = nodes;
   if (r->round > r->rounds) r->rounds = r->round;
   GQ_TRY(grow((void **)&r->value, &r->value_room, nodes * (r->numbers + r->groups)));
-  return grow((void **)&r->sums, &r->sums_room, r->nwork * sums_size(r));
+  GQ_TRY(grow((void **)&r->sums, &r->sums_room, r->nwork * sums_size(r)));
+  memset(r->sums, 0, r->nwork * sums_size(r) * sizeof *r->sums);
+  return GQ_OK;
 }
 
 double gq_piece_node(const gq_piece *p, int j, double *weight) {
@@ -102,6 +104,12 @@ double gq_piece_node(const gq_piece *p, int j, double *weight) {
 static double norm(const gq_refine *r, int g, const double *x) {
   double square = 0;
   for (int q = r->first[g]; q < r->first[g + 1]; q++) square += x[q] * x[q];
+  return sqrt(square);
+}
+
+static double distance(const gq_refine *r, int g, const double *x, const double *y) {
+  double square = 0;
+  for (int q = r->first[g]; q < r->first[g + 1]; q++) square += (x[q] - y[q]) * (x[q] - y[q]);
   return sqrt(square);
 }
 
@@ -155,7 +163,6 @@ static void estimate(const gq_refine *r, const gq_piece *piece, const double *va
   double half = (piece->from - piece->to) / 2, size = fabs(half);
   gq_gauss_legendre(n, x, w);
   for (int j = 0; j < n; j++) gauss += w[j] * legendre(n, -x[j], p[j]);
-  memset(s.total, 0, sums_size(r) * sizeof *s.total);
   for (int j = 0; j < n; j++) {
     const double *v = value + j * stride;
     for (int q = 0; q < r->numbers; q++) s.total[q] += half * w[j] * v[q];
@@ -219,9 +226,8 @@ static int by_error(const void *a, const void *b) {
   return x->error != y->error ? (x->error > y->error) - (x->error < y->error) : (x->i > y->i) - (x->i < y->i);
 }
 
-/* The smallest errors first, up to half of what is left; the others are not accepted. */
-static int accept_small(gq_refine *r, double share) {
-  double spent = worst(r, r->used, NULL), budget = spent + (share - spent) * ROUND_SHARE;
+/* The smallest errors first, up to the budget; the others are not accepted. */
+static int accept_small(gq_refine *r, double spent, double budget) {
   place *order = gq_alloc((r->nwork + 1) * sizeof *order);
   if (!order) return gq_nomem(r->nwork * sizeof *order);
   for (int i = 0; i < r->nwork; i++) order[i] = (place){ *sums_of(r, i).worst, i };
@@ -265,10 +271,10 @@ static void again(gq_refine *r, const gq_piece *p, piece_sums s, double aim) {
   push(r, middle, p->to, CHILD);
 }
 
-static void count(gq_refine *r, piece_sums s) {
+static void count(gq_refine *r, piece_sums s, double *error) {
   for (int q = 0; q < r->numbers; q++) r->total[q] += s.total[q];
   for (int g = 0; g < r->groups; g++)
-    r->mass[g] += s.mass[g], r->noise[g] += s.noise[g], r->used[g] += s.error[g];
+    r->mass[g] += s.mass[g], r->noise[g] += s.noise[g], error[g] += s.error[g];
 }
 
 static bool at_limit(const gq_refine *r) {
@@ -284,7 +290,8 @@ int gq_refine_judge(gq_refine *r, double share, double spacing) {
   }
   GQ_TRY(tolerances(r));
   for (int i = 0; i < r->nwork; i++) *sums_of(r, i).worst = worst(r, sums_of(r, i).error, NULL);
-  GQ_TRY(accept_small(r, share));
+  double spent = worst(r, r->used, NULL);
+  GQ_TRY(accept_small(r, spent, spent + (share - spent) * ROUND_SHARE)); /* half of what is left */
   GQ_TRY(piece_room(r, 2 * r->nwork));
   bool confirm = r->round <= 3 && something_sharp(r), limit = at_limit(r);
   int rest = 0;
@@ -303,15 +310,33 @@ int gq_refine_judge(gq_refine *r, double share, double spacing) {
     } else if (!p->accepted) {
       again(r, p, sums_of(r, i), aim);
     }
-    if (p->accepted) count(r, sums_of(r, i));
+    if (p->accepted) count(r, sums_of(r, i), r->used);
   }
   return GQ_OK;
 }
 
-void gq_refine_count(gq_refine *r, const double *value) {
-  for (int q = 0; q < r->numbers; q++) r->total[q] += value[q];
-  for (int g = 0; g < r->groups; g++)
-    r->mass[g] += norm(r, g, value), r->noise[g] += fabs(value[r->numbers + g]);
+static void put(const gq_refine *r, double *total, const double *value) {
+  double *mass = total + r->numbers, *noise = mass + r->groups;
+  for (int q = 0; q < r->numbers; q++) total[q] += value[q];
+  for (int g = 0; g < r->groups; g++) mass[g] += norm(r, g, value), noise[g] += fabs(value[r->numbers + g]);
+}
+
+void gq_refine_count(gq_refine *r, const double *value) { put(r, r->total, value); }
+
+void gq_refine_put(gq_refine *r, int i, const double *value) { put(r, sums_of(r, i).total, value); }
+
+int gq_refine_compare(gq_refine *r, const double *other, double most) {
+  GQ_TRY(tolerances(r));
+  for (int i = 0; i < r->nwork; i++, other += r->numbers) {
+    piece_sums s = sums_of(r, i);
+    for (int g = 0; g < r->groups; g++) s.error[g] = distance(r, g, s.total, other);
+    *s.worst = worst(r, s.error, NULL);
+  }
+  GQ_TRY(accept_small(r, 0, most));
+  for (int i = 0; i < r->nwork; i++)
+    if (r->work[i].accepted) count(r, sums_of(r, i), r->agreed);
+  r->nwork = 0;
+  return GQ_OK;
 }
 
 bool gq_refine_next(gq_refine *r) {
@@ -328,17 +353,14 @@ static double relative(const gq_refine *r, int g, double error, double norm) {
 
 double gq_refine_error(const gq_refine *r) {
   double top = 0;
-  for (int g = 0; g < r->groups; g++) top = fmax(top, relative(r, g, r->used[g], norm(r, g, r->total)));
+  for (int g = 0; g < r->groups; g++)
+    top = fmax(top, relative(r, g, r->used[g] + r->agreed[g], norm(r, g, r->total)));
   return top;
 }
 
 double gq_refine_difference(const gq_refine *r, const double *other) {
   double top = 0;
-  for (int g = 0; g < r->groups; g++) {
-    double change = 0;
-    for (int q = r->first[g]; q < r->first[g + 1]; q++)
-      change += (other[q] - r->total[q]) * (other[q] - r->total[q]);
-    top = fmax(top, relative(r, g, sqrt(change), norm(r, g, other)));
-  }
+  for (int g = 0; g < r->groups; g++)
+    top = fmax(top, relative(r, g, distance(r, g, r->total, other), norm(r, g, other)));
   return top;
 }

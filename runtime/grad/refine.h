@@ -36,6 +36,7 @@ typedef struct gq_refine {
   double *noise;               /* of the magnitude, */
   double *used;                /* estimated errors */
   double *tolerance;
+  double *agreed;              /* differences of accepted panels, apart from the errors of pieces */
   gq_piece *work, *next;
   int nwork, nnext, room;
   double *value, *sums;        /* [nodes][numbers + groups]; [nwork][numbers + 4 groups + 1] */
@@ -62,6 +63,11 @@ int gq_refine_judge(gq_refine *r, double share, double spacing);
 bool gq_refine_next(gq_refine *r);
 /* A node outside of any list, whose values have their weight. */
 void gq_refine_count(gq_refine *r, const double *value);
+/* Panels that were integrated by two rules: pieces of a list and room for it, as above; then what their nodes have, with
+** weights, and the sums by the second rule, other[nwork][numbers], INFINITY where there is none. The smallest differences are
+** accepted, up to `most` tolerances; the list is empty then, the panels in the order of adding still in `work`. */
+void gq_refine_put(gq_refine *r, int i, const double *value);
+int gq_refine_compare(gq_refine *r, const double *other, double most);
 /* The largest of the groups' errors, relative to their integrals (a tenth of the integral of the norm where that is more). */
 double gq_refine_error(const gq_refine *r);
 /* The same of the differences to integrals found in another way: other[numbers]. */

@@ -76,6 +76,13 @@ static void part_at(const gq_window *q, int p, double t, void *dst) {
   gq_step_at(&record, q->w->a.st->m, q->s->plan->field, t, y, y + q->part, q->part, dst);
 }
 
+int gq_window_at(gq_window *q, double t) {
+  part_at(q, q->parts - 1, t, q->a);
+  if (q->path) return gq_trajectory_at(q->path, t, q->z);
+  part_at(q, 0, t, q->z);
+  return GQ_OK;
+}
+
 int gq_window_node(gq_window *q, double t, double weight) {
   if (q->path) GQ_TRY(gq_nodebuffer_path(q->nodes, q->path, t, q->z));
   else part_at(q, 0, t, q->z), gq_nodebuffer_fill(q->nodes, gq_nodebuffer_z, q->z);

@@ -29,7 +29,9 @@ void gq_window_done(gq_window *q);
 int gq_window_step(gq_window *q);
 /* The edges of both solves' steps from `from`, where the first step begins, to `to`. */
 int gq_window_edges(gq_window *q, double from, double to);
-/* Collect a node within the steps kept. */
+/* z and a at t within the steps kept, to q->z and q->a; z's slope not. */
+int gq_window_at(gq_window *q, double t);
+/* Collect a node there. */
 int gq_window_node(gq_window *q, double t, double weight);
 
 #endif

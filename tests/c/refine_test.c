@@ -85,6 +85,26 @@ static void nothing_is_nothing(void) {
   gq_refine_done(&r);
 }
 
+/* Of four panels, the smaller differences are accepted up to three tolerances, tensor by tensor; the second one is seen in a
+** small tensor only, the last has no second rule. */
+static void panels_are_compared(void) {
+  static const double
+    by[4][4] = { { 1, 1000, 1, 1000 }, { 1, 1000, 1, 1000 }, { 1, 1000, 1, 1000 }, { 1, 1000, 1, 1000 } },
+    other[4][2] = { { 1 + 4e-3, 1000 }, { 1 + 1e-2, 1000 }, { 1, 1000 + 4 }, { INFINITY, INFINITY } };
+  static const bool serves[] = { true, false, true, false };
+  gq_refine r;
+  CHECK(gq_refine_init(&r, 2, (int[]){ 1, 1 }, 1e-3, 0) == GQ_OK);
+  for (int i = 0; i < 4; i++) CHECK(gq_refine_add(&r, 4 - i, 3 - i, 1) == GQ_OK);
+  CHECK(gq_refine_round(&r) == GQ_OK);
+  for (int i = 0; i < 4; i++) gq_refine_put(&r, i, by[i]);
+  CHECK(gq_refine_compare(&r, other[0], 3) == GQ_OK);
+  for (int i = 0; i < 4; i++) CHECK(r.work[i].accepted == serves[i]);
+  CHECK(r.nwork == 0 && r.total[0] == 2 && r.total[1] == 2000 && r.mass[1] == 2000);
+  CHECK(fabs(gq_refine_error(&r) - 2e-3) < 1e-12);
+  CHECK(r.used[0] == 0 && r.used[1] == 0); /* pieces have the whole tolerance */
+  gq_refine_done(&r);
+}
+
 static void no_memory(void) {
   for (long n = 0; n < 8; n++) {
     gq_refine r;
@@ -129,6 +149,7 @@ int main(void) {
   omega = 160.14;
   RUN(limit_is_told(hidden, 1e-3));
   RUN(nothing_is_nothing());
+  RUN(panels_are_compared());
   RUN(no_memory());
   return DONE();
 }
