@@ -91,7 +91,7 @@ end
 -- confusion[i][j]: how many of class i were taken for class j
 local function evaluate(model, set, classes)
   local loss, confusion = 0, gq.zeros(classes, classes, { dtype = "float64" })
-  for x, y in gq.data.batches(set, { batch_size = 250 }) do
+  for x, y in gq.data.batches(set, { batch_size = math.min(250, #set.y) }) do
     local logits = model(x)
     loss = loss + gq.cross_entropy(logits, y, { reduction = "sum" }):item()
     local own, taken = y:totable(), logits:argmax(-1):totable()

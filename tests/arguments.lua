@@ -8,6 +8,13 @@
 local gq = require "gq"
 local mode, seed, count = arg[1], tonumber(arg[2] or 1), tonumber(arg[3] or 1000)
 
+-- Data sets that are installed are not found: to load one takes seconds, and tells nothing of arguments.
+local open = io.open
+rawset(io, "open", function(path, ...)
+  if type(path) == "string" and path:find("^/usr/share/datasets/") then return nil, path .. ": hidden" end
+  return open(path, ...)
+end)
+
 -- ---- the wrong things ----
 
 local file = io.open("afile", "w+")

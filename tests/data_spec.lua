@@ -208,7 +208,7 @@ describe("batches", function()
     assert.same({ 4, 4, 2 }, sizes)
     assert.same({ 4, 4 }, select(2, order { batch_size = 4, drop_last = true }))
     assert.same({ 10 }, select(2, order {}))
-    assert.same({ 10 }, select(2, order { batch_size = 100 }))
+    assert.same({ 10 }, select(2, order { batch_size = 10 }))
   end)
 
   it("are shuffled by the seed", function()
@@ -311,6 +311,8 @@ describe("batches", function()
     assert.error_matches(function() gq.data.batches(3) end, "a set {x = ..., y = ...}")
     assert.error_matches(function() gq.data.batches { x = gq.zeros(3), y = gq.zeros(2) } end, "same number of entries")
     assert.error_matches(function() gq.data.batches(set, { batchsize = 2 }) end, "did you mean 'batch_size'")
+    assert.error_matches(function() gq.data.batches(set, { batch_size = 11 }) end,
+      "batch_size = 11 is larger than the set, which has 10 entries")
     assert.error_matches(function() gq.data.batches(set, { batch_size = 0 }) end, "integer of at least 1")
     assert.error_matches(function() gq.data.batches(set, { augment = { flip = true } }) end,
       "augment: x: images {n, c, h, w} expected")

@@ -320,7 +320,10 @@ define("batches", function(set, opts)
   local what = "gq.data.batches"
   local o = options(opts, "batch_size shuffle seed drop_last augment ahead", what)
   local n = check_set(set, what)
-  local size = math.min(need(o, "batch_size", "count", n, what), n)
+  local size = need(o, "batch_size", "count", n, what)
+  if size > n then
+    error(("%s: batch_size = %d is larger than the set, which has %d entries"):format(what, size, n), 2)
+  end
   local shuffle, ahead = need(o, "shuffle", "boolean", false, what), need(o, "ahead", "boolean", true, what)
   local seed = o.seed ~= nil and need(o, "seed", "integer", nil, what) or nil
   local order
@@ -364,7 +367,8 @@ define("batches", function(set, opts)
     return moves and moved(part, batch(moves)) or part, select_rows(set.y, idx), idx
   end
 end, "for x, y, idx in gq.data.batches(set, {batch_size, shuffle = false, seed, drop_last = false, augment = {flip, " ..
-  "crop}, ahead = true}) do: the set in parts; the same seed gives the same order\n" ..
+  "crop}, ahead = true}) do: the set in parts; the same seed gives the same order;\n" ..
+  "batch_size: at most the set, which it is by default\n" ..
   "augment: x, images {n, c, h, w}, half of them mirrored and each moved by up to `crop` pixels, by the seed alone; " ..
   "ahead:\nwhere there are threads the next two batches are prepared by one meanwhile, to the same bits")
 

@@ -11,6 +11,12 @@ adaptive_avg_pool1d
 adaptive_avg_pool2d
   gq.adaptive_avg_pool2d(gq.randn(2, 3, 8, 8), 4).shape[4] --> 4
   gq.adaptive_avg_pool2d(gq.ones(1, 1, 6, 5), {1, 1}):item() --> 1.0
+adaptive_max_pool1d
+  gq.adaptive_max_pool1d(gq.arange(1, 6):reshape(1, 1, 6), 3) --> tensor({{{2, 4, 6}}}, float32)
+  gq.adaptive_max_pool1d(gq.randn(2, 3, 7), 1).shape[3] --> 1
+adaptive_max_pool2d
+  gq.adaptive_max_pool2d(gq.randn(2, 3, 8, 8), 4).shape[4] --> 4
+  gq.adaptive_max_pool2d(gq.arange(1, 6):reshape(1, 1, 2, 3), {1, 2}) --> tensor({{{{5, 6}}}}, float32)
 add
   gq.tensor {1, 2} + 10 --> tensor({11, 12}, float32)
   gq.add(gq.ones(2, 1), gq.tensor {1, 2}) --> tensor({{2, 3}, {2, 3}}, float32)
@@ -260,6 +266,9 @@ dot
 dropout
   gq.dropout(gq.ones(4), 0.5, {seed = 1}).shape[1] --> 4
   gq.dropout(gq.ones(2), 0.5, {training = false}) --> tensor({1, 1}, float32)
+dropout2d
+  gq.dropout2d(gq.ones(2, 3, 4, 4), 0.5, {seed = 1}).shape[2] --> 3
+  gq.dropout2d(gq.ones(1, 2, 1, 2), 0.5, {training = false}):sum():item() --> 4.0
 eigh
   values, vectors = gq.eigh(gq.tensor {{2, 1}, {1, 2}})
   values --> tensor({1, 3}, float32)
@@ -381,6 +390,9 @@ huber_loss
 index_select
   gq.tensor {10, 20, 30}:index_select(1, gq.tensor({3, 1}, {dtype = "int64"})) --> tensor({30, 10}, float32)
   gq.index_select(gq.eye(3), 2, gq.tensor({2}, {dtype = "int64"})) --> tensor({{0}, {1}, {0}}, float32)
+instance_norm
+  gq.instance_norm(gq.randn(2, 4, 8, 8)):mean():abs():item() < 1e-5 --> true
+  gq.instance_norm(gq.randn(2, 4, 8), gq.ones(4), gq.zeros(4)).shape[3] --> 8
 interpolate
   path = gq.interpolate({0, 1, 3}, gq.tensor {0, 10, 30})
   path(2):item() --> 20.0
@@ -547,9 +559,18 @@ nll_loss
   labels = gq.tensor({1, 2}, {dtype = "int64"})
   gq.nll_loss(gq.zeros(2, 2):log_softmax(), labels):exp() --> tensor(2, float32)
   gq.nll_loss(gq.zeros(2, 2):log_softmax(), labels, {reduction = "none"}).shape[1] --> 2
+nn.AdaptiveAvgPool1d
+  gq.nn.AdaptiveAvgPool1d(2)(gq.randn(1, 3, 7)).shape[3] --> 2
+  gq.nn.AdaptiveAvgPool1d(1)(gq.ones(1, 1, 4)):item() --> 1.0
 nn.AdaptiveAvgPool2d
   gq.nn.AdaptiveAvgPool2d(1)(gq.randn(2, 3, 8, 8)).shape[4] --> 1
   gq.nn.Sequential {gq.nn.Conv2d(3, 4, 3), gq.nn.AdaptiveAvgPool2d(2)}(gq.randn(1, 3, 8, 8)).shape[3] --> 2
+nn.AdaptiveMaxPool1d
+  gq.nn.AdaptiveMaxPool1d(2)(gq.randn(1, 3, 7)).shape[3] --> 2
+  gq.nn.AdaptiveMaxPool1d(1)(gq.arange(1, 4):reshape(1, 1, 4)):item() --> 4.0
+nn.AdaptiveMaxPool2d
+  gq.nn.AdaptiveMaxPool2d(2)(gq.randn(1, 3, 8, 8)).shape[3] --> 2
+  gq.nn.AdaptiveMaxPool2d({1, 2})(gq.randn(1, 3, 8, 8)).shape[4] --> 2
 nn.Augment
   gq.nn.Augment(2)(gq.ones(1, 2)) --> tensor({{1, 1, 0, 0}}, float32)
   gq.nn.Sequential {gq.nn.Augment(3), gq.nn.Linear(5, 5)}(gq.ones(4, 2)).shape[2] --> 5
@@ -570,6 +591,18 @@ nn.CNF
   z = gq.odeint(cnf, {gq.randn(5, 2), gq.zeros(5)}, {1, 0})
   z[2].shape[2] --> 5
   gq.nn.CNF(gq.nn.mlp {sizes = {3, 8, 3}}, {trace = "hutchinson"})
+nn.CircularPad1d
+  gq.nn.CircularPad1d(1)(gq.arange(1, 3):reshape(1, 1, 3)) --> tensor({{{3, 1, 2, 3, 1}}}, float32)
+  gq.nn.CircularPad1d({2, 0})(gq.ones(1, 1, 3)).shape[3] --> 5
+nn.CircularPad2d
+  gq.nn.CircularPad2d(1)(gq.ones(1, 1, 2, 2)):sum():item() --> 16.0
+  gq.nn.CircularPad2d({1, 0, 0, 0})(gq.arange(1, 2):reshape(1, 1, 1, 2)) --> tensor({{{{2, 1, 2}}}}, float32)
+nn.ConstantPad1d
+  gq.nn.ConstantPad1d(1, 2)(gq.ones(1, 1, 2)) --> tensor({{{2, 1, 1, 2}}}, float32)
+  gq.nn.ConstantPad1d({0, 2}, 3)(gq.ones(1, 1, 2)):sum():item() --> 8.0
+nn.ConstantPad2d
+  gq.nn.ConstantPad2d(1, -1)(gq.ones(1, 1, 1, 1)):sum():item() --> -7.0
+  gq.nn.ConstantPad2d({1, 0, 0, 0}, 3)(gq.ones(1, 1, 1, 1)) --> tensor({{{{3, 1}}}}, float32)
 nn.Conv1d
   gq.nn.Conv1d(2, 4, 3)(gq.randn(1, 2, 10)).shape[3] --> 8
   gq.nn.Conv1d(2, 4, 3, {padding = 1, stride = 2})(gq.randn(1, 2, 10)).shape[3] --> 5
@@ -585,6 +618,9 @@ nn.ConvTranspose2d
 nn.Dropout
   gq.nn.Dropout(0.2):eval()(gq.ones(3)) --> tensor({1, 1, 1}, float32)
   gq.nn.Sequential {gq.nn.Linear(2, 8), gq.nn.Dropout(0.5), gq.nn.Linear(8, 1)}(gq.ones(4, 2)).shape[2] --> 1
+nn.Dropout2d
+  gq.nn.Dropout2d(0.2):eval()(gq.ones(1, 2, 1, 1)):sum():item() --> 2.0
+  gq.nn.Sequential {gq.nn.Conv2d(1, 4, 3), gq.nn.Dropout2d()}(gq.ones(2, 1, 5, 5)).shape[2] --> 4
 nn.ELU
   gq.nn.ELU()(gq.tensor {1, -100}) --> tensor({1, -1}, float32)
   gq.nn.ELU(0.5)(gq.tensor {-100}):item() --> -0.5
@@ -608,6 +644,12 @@ nn.GroupNorm
 nn.Identity
   gq.nn.Identity()(gq.tensor {1, 2}) --> tensor({1, 2}, float32)
   gq.nn.Sequential {gq.nn.Identity(), gq.nn.Linear(2, 3)}(gq.ones(2)).shape[1] --> 3
+nn.InstanceNorm1d
+  gq.nn.InstanceNorm1d(4)(gq.randn(3, 4, 5)).shape[3] --> 5
+  gq.nn.InstanceNorm1d(4, {affine = true}).weight:sum():item() --> 4.0
+nn.InstanceNorm2d
+  gq.nn.InstanceNorm2d(4)(gq.randn(3, 4, 5, 5)).shape[3] --> 5
+  gq.nn.InstanceNorm2d(4)(gq.randn(3, 4, 5, 5)):mean():abs():item() < 1e-5 --> true
 nn.LayerNorm
   gq.nn.LayerNorm(8)(gq.randn(2, 8)).shape[2] --> 8
   gq.nn.LayerNorm({4, 4}, {affine = false})(gq.randn(2, 4, 4)):mean():abs():item() < 1e-5 --> true
@@ -617,6 +659,9 @@ nn.LeakyReLU
 nn.Linear
   gq.nn.Linear(2, 3)(gq.ones(4, 2)).shape[2] --> 3
   #gq.nn.Linear(2, 3, {bias = false}):parameters() --> 1
+nn.LogSoftmax
+  gq.nn.LogSoftmax()(gq.zeros(1, 2)):exp():sum():item() --> 1.0
+  #gq.nn.Sequential {gq.nn.Linear(2, 3), gq.nn.LogSoftmax()}(gq.ones(4, 2)) --> 4
 nn.MaxPool1d
   gq.nn.MaxPool1d(2)(gq.tensor {{{1, 5, 2, 3}}}) --> tensor({{{5, 3}}}, float32)
   gq.nn.MaxPool1d(3, {stride = 1})(gq.randn(1, 2, 8)).shape[3] --> 6
@@ -629,6 +674,9 @@ nn.Module
   function Scaled:forward(x) return self.net(x) * self.gain end
   Scaled(2)(gq.ones(2)).shape[1] --> 2
   #Scaled(2):parameters() --> 3
+nn.PixelShuffle
+  gq.nn.PixelShuffle(2)(gq.randn(1, 8, 3, 3)).shape[2] --> 2
+  gq.nn.Sequential {gq.nn.Conv2d(1, 9, 3, {padding = 1}), gq.nn.PixelShuffle(3)}(gq.ones(1, 1, 4, 4)).shape[4] --> 12
 nn.RNNCell
   cell = gq.nn.RNNCell(3, 5)
   h = cell(gq.randn(2, 3))
@@ -637,9 +685,15 @@ nn.RNNCell
 nn.ReLU
   gq.nn.ReLU()(gq.tensor {1, -1}) --> tensor({1, 0}, float32)
   gq.nn.Sequential {gq.nn.Linear(2, 4), gq.nn.ReLU(), gq.nn.Linear(4, 1)}(gq.ones(2)).shape[1] --> 1
+nn.ReflectionPad1d
+  gq.nn.ReflectionPad1d(1)(gq.arange(1, 3):reshape(1, 1, 3)) --> tensor({{{2, 1, 2, 3, 2}}}, float32)
+  gq.nn.ReflectionPad1d({2, 0})(gq.ones(1, 1, 3)).shape[3] --> 5
 nn.ReflectionPad2d
   gq.nn.ReflectionPad2d(1)(gq.randn(1, 1, 4, 4)).shape[4] --> 6
   gq.nn.ReflectionPad2d({1, 2, 0, 0})(gq.randn(1, 1, 4, 4)).shape[4] --> 7
+nn.ReplicationPad1d
+  gq.nn.ReplicationPad1d(1)(gq.arange(1, 2):reshape(1, 1, 2)) --> tensor({{{1, 1, 2, 2}}}, float32)
+  gq.nn.ReplicationPad1d({2, 0})(gq.ones(1, 1, 3)).shape[3] --> 5
 nn.ReplicationPad2d
   gq.nn.ReplicationPad2d(1)(gq.randn(1, 1, 4, 4)).shape[4] --> 6
   gq.nn.ReplicationPad2d({1, 2, 0, 0})(gq.randn(1, 1, 4, 4)).shape[4] --> 7
@@ -682,6 +736,9 @@ nn.Unflatten
 nn.Upsample
   gq.nn.Upsample(2)(gq.randn(1, 3, 4, 4)).shape[4] --> 8
   gq.nn.Upsample({size = {6, 8}, mode = "bilinear"})(gq.randn(1, 3, 4, 4)).shape[4] --> 8
+nn.ZeroPad1d
+  gq.nn.ZeroPad1d(1)(gq.ones(1, 1, 2)) --> tensor({{{0, 1, 1, 0}}}, float32)
+  gq.nn.ZeroPad1d({0, 2})(gq.ones(1, 1, 2)).shape[3] --> 4
 nn.ZeroPad2d
   gq.nn.ZeroPad2d(1)(gq.ones(1, 1, 2, 2)):sum():item() --> 4.0
   gq.nn.ZeroPad2d({1, 2, 0, 0})(gq.ones(1, 1, 2, 2)).shape[4] --> 5
@@ -857,6 +914,9 @@ peak_reset
 permute
   gq.zeros(2, 3, 4):permute(3, 1, 2).shape[1] --> 4
   gq.permute(gq.tensor {{1, 2}, {3, 4}}, 2, 1) --> tensor({{1, 3}, {2, 4}}, float32)
+pixel_shuffle
+  gq.pixel_shuffle(gq.randn(1, 8, 3, 3), 2).shape[4] --> 6
+  gq.pixel_shuffle(gq.arange(1, 4):reshape(1, 4, 1, 1), 2) --> tensor({{{{1, 2}, {3, 4}}}}, float32)
 plot.band
   x = gq.linspace(0, 1, 20)
   gq.plot.band {{x, x - 0.1, x + 0.1, label = "2 sd"}, {x, x, style = "line"}}

@@ -336,13 +336,18 @@ local function along_each(x, sizes, of)
   return x
 end
 
-local function adaptive(x, size, n, what)
-  local single
-  x, single = images(x, n, what)
+local function adaptive_input(x, size, n, what)
+  local y, single = images(x, n, what)
   size = several(size, n, 1, what, "size")
   for i = 1, n do
-    if x.shape[i + 2] < 1 then fail(("%s: the input is empty, got %s"):format(what, describe(x))) end
+    if y.shape[i + 2] < 1 then fail(("%s: the input is empty, got %s"):format(what, describe(x))) end
   end
+  return y, single, size
+end
+
+local function adaptive(x, size, n, what)
+  local single
+  x, single, size = adaptive_input(x, size, n, what)
   return back(along_each(x, size, adaptive_matrix), single)
 end
 
@@ -351,7 +356,49 @@ define("adaptive_avg_pool1d", function(x, size) return adaptive(x, size, 1, "gq.
 define("adaptive_avg_pool2d", function(x, size) return adaptive(x, size, 2, "gq.adaptive_avg_pool2d") end,
   "gq.adaptive_avg_pool2d(x, size | {h, w}): means of so many bins of each dimension")
 
+-- The numbers of each bin, the last once more where others are longer: a dimension more, behind d.
+local function bins(x, d, size)
+  local n, longest, list = x.shape[d], 0, {}
+  local function bounds(i) return (i - 1) * n // size + 1, -(-i * n // size) end
+  for i = 1, size do
+    local first, last = bounds(i)
+    longest = math.max(longest, last - first + 1)
+  end
+  for i = 1, size do
+    local first, last = bounds(i)
+    for j = 0, longest - 1 do list[#list + 1] = math.min(first + j, last) end
+  end
+  local shape = x.shape
+  shape[d] = size
+  table.insert(shape, d + 1, longest)
+  return x:index_select(d, gq.tensor(list, { dtype = "int64", device = x.device })):reshape(shape)
+end
+
+local function adaptive_max(x, size, n, what)
+  local single
+  x, single, size = adaptive_input(x, size, n, what)
+  for i = 1, n do x = bins(x, i + 2, size[i]):max(i + 3) end
+  return back(x, single)
+end
+
+define("adaptive_max_pool1d", function(x, size) return adaptive_max(x, size, 1, "gq.adaptive_max_pool1d") end,
+  "gq.adaptive_max_pool1d(x, size): the largest of each of `size` bins of the last dimension")
+define("adaptive_max_pool2d", function(x, size) return adaptive_max(x, size, 2, "gq.adaptive_max_pool2d") end,
+  "gq.adaptive_max_pool2d(x, size | {h, w}): the largest of each of so many bins of each dimension")
+
 -- ---- resizing ----
+
+define("pixel_shuffle", function(x, factor)
+  local what = "gq.pixel_shuffle"
+  local y, single = images(x, 2, what)
+  local r, s = several(factor, 1, 1, what, "factor")[1], y.shape
+  if s[2] % (r * r) ~= 0 then
+    fail(("%s: factor = %d needs a multiple of %d channels, got %d"):format(what, r, r * r, s[2]))
+  end
+  local c = s[2] // (r * r)
+  y = y:reshape(s[1], c, r, r, s[3], s[4]):permute(1, 2, 5, 3, 6, 4):reshape(s[1], c, s[3] * r, s[4] * r)
+  return back(y, single)
+end, "gq.pixel_shuffle(x, r): {batch, c r r, h, w} as {batch, c, h r, w r}")
 
 local function linear_matrix(n, size, like, aligned)
   local rows = {}
@@ -488,6 +535,15 @@ end
 define("group_norm", group_norm, "gq.group_norm(x, groups [, w, b] [, {eps = 1e-5}]): mean 0 and variance 1 " ..
   "over each group of channels of each sample, then w and b channel by channel")
 
+define("instance_norm", function(x, w, b, opts)
+  local what = "gq.instance_norm"
+  if not is_float(x) or x:dim() < 3 then
+    fail(("%s: a float tensor {batch, channels, ...} of images or signals expected, got %s"):format(what, describe(x)))
+  end
+  return group_norm(x, math.max(x.shape[2], 1), w, b, opts)
+end, "gq.instance_norm(x [, w, b] [, {eps = 1e-5}]): mean 0 and variance 1 over each channel of each sample, then w " ..
+  "and b channel by channel")
+
 -- Follows batch statistics: mean and variance (unbiased) move by `momentum`.
 local function follow(running, batch, momentum)
   gq.no_grad(function()
@@ -529,8 +585,15 @@ define("batch_norm", batch_norm, "gq.batch_norm(x, mean, var [, w, b] [, {traini
 
 -- ---- dropout, embedding ----
 
-local function dropout(x, p, opts)
-  local what = "gq.dropout"
+-- Of what is dropped together there is one number: of x itself, or of its channels.
+local function whole_channels(x)
+  local shape = x.shape
+  for d = 3, #shape do shape[d] = 1 end
+  return shape
+end
+core.whole_channels = whole_channels
+
+local function dropout(x, p, opts, what, shape_of)
   if type(p) == "table" then p, opts = nil, p end
   local o = options(opts, "training seed", what)
   if not is_float(x) then fail(("%s: a float tensor expected, got %s"):format(what, describe(x))) end
@@ -539,11 +602,21 @@ local function dropout(x, p, opts)
     fail(("%s: p in [0, 1) expected, got %s"):format(what, describe(p)))
   end
   if p == 0 or not need(o, "training", "boolean", true, what) then return x end
-  local keep = gq.rand(x.shape, { seed = o.seed, device = x.device }):ge(p)
+  local keep = gq.rand(shape_of(x), { seed = o.seed, device = x.device }):ge(p)
   return gq.where(keep, x * (1 / (1 - p)), 0)
 end
-define("dropout", dropout, "gq.dropout(x [, p = 0.5] [, {training = true, seed}]): zeros with probability p, " ..
+define("dropout", function(x, p, opts)
+  return dropout(x, p, opts, "gq.dropout", function(y) return y.shape end)
+end, "gq.dropout(x [, p = 0.5] [, {training = true, seed}]): zeros with probability p, " ..
   "the rest divided by 1 - p; the mask is a function of the generator, or of seed")
+
+define("dropout2d", function(x, p, opts)
+  local what = "gq.dropout2d"
+  if is_float(x) and x:dim() < 3 then
+    fail(("%s: images or signals {batch, channels, ...} expected, got %s"):format(what, describe(x)))
+  end
+  return dropout(x, p, opts, what, whole_channels)
+end, "gq.dropout2d(x [, p = 0.5] [, {training = true, seed}]): gq.dropout of whole channels of {batch, channels, ...}")
 
 local function embedding(indices, w)
   local what = "gq.embedding"

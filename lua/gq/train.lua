@@ -382,7 +382,7 @@ end
 local function count_steps(o)
   if type(o.data) ~= "table" then return nil end
   local n = rows_of(o.data.x)
-  return math.ceil(math.ceil(n / math.min(o.batch_size or n, n)) / o.accumulate)
+  return math.ceil(math.ceil(n / (o.batch_size or n)) / o.accumulate)
 end
 
 local function make_bar(o, state)

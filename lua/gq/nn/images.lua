@@ -105,16 +105,20 @@ pooling("MaxPool2d", gq.max_pool2d, 2, "stride padding dilation", "largest of ea
 pooling("AvgPool1d", gq.avg_pool1d, 1, "stride padding count_include_pad", "mean of each window")
 pooling("AvgPool2d", gq.avg_pool2d, 2, "stride padding count_include_pad", "mean of each window")
 
-local function sized(name, f, doc)
+local function sized(name, f, n, doc)
   local class = define(name, ("nn.%s(size): %s"):format(name, doc))
   function class:init(size)
-    several(size, 2, 1, "nn." .. name, "size")
+    several(size, n, 1, "nn." .. name, "size")
     rawset(self, "size", size)
   end
   function class:forward(x) return f(x, self.size) end
   function class:extra() return shown(self.size) end
 end
-sized("AdaptiveAvgPool2d", gq.adaptive_avg_pool2d, "means of so many bins of each dimension")
+sized("AdaptiveAvgPool1d", gq.adaptive_avg_pool1d, 1, "means of so many bins of the last dimension")
+sized("AdaptiveAvgPool2d", gq.adaptive_avg_pool2d, 2, "means of so many bins of each dimension")
+sized("AdaptiveMaxPool1d", gq.adaptive_max_pool1d, 1, "the largest of each of so many bins of the last dimension")
+sized("AdaptiveMaxPool2d", gq.adaptive_max_pool2d, 2, "the largest of each of so many bins of each dimension")
+sized("PixelShuffle", gq.pixel_shuffle, 1, "gq.pixel_shuffle: {batch, c r r, h, w} as {batch, c, h r, w r}")
 
 local Upsample = define("Upsample", "nn.Upsample(factor | {size, scale_factor, mode = \"nearest\", align_corners}): " ..
   "images of another size, as gq.upsample")
@@ -128,15 +132,25 @@ end
 function Upsample:forward(x) return gq.upsample(x, self.options) end
 function Upsample:extra() return shown(self.options.size or self.options.scale_factor) end
 
-local function padding(name, mode)
-  local class = define(name, ("nn.%s(n | {left, right, top, bottom}): gq.pad of images, mode %q"):format(name, mode))
-  function class:init(n) rawset(self, "pads", several(n, 4, 0, "nn." .. name, "n")) end
-  function class:forward(x) return gq.pad(x, self.pads, mode) end
+local function padding(name, mode, n, doc)
+  local sides = n == 4 and "{left, right, top, bottom}" or "{before, after}"
+  local class = define(name, ("nn.%s(n | %s%s): gq.pad of %s"):format(name, sides,
+    mode == "constant" and ", value" or "", doc))
+  function class:init(pads, value)
+    rawset(self, "pads", several(pads, n, 0, "nn." .. name, "n"))
+    rawset(self, "mode", { mode = mode, value = mode == "constant" and need({ value = value }, "value", "number", nil,
+      "nn." .. name) or nil })
+  end
+  function class:forward(x) return gq.pad(x, self.pads, self.mode) end
   function class:extra() return shown(self.pads) end
 end
-padding("ZeroPad2d", "constant")
-padding("ReflectionPad2d", "reflect")
-padding("ReplicationPad2d", "replicate")
+for n, layout in ipairs { "signals", "images" } do
+  padding(("ZeroPad%dd"):format(n), "zeros", 2 * n, layout .. ", zeros")
+  padding(("ConstantPad%dd"):format(n), "constant", 2 * n, layout .. ", any number")
+  padding(("ReflectionPad%dd"):format(n), "reflect", 2 * n, layout .. ", mode \"reflect\"")
+  padding(("ReplicationPad%dd"):format(n), "replicate", 2 * n, layout .. ", mode \"replicate\"")
+  padding(("CircularPad%dd"):format(n), "circular", 2 * n, layout .. ", mode \"circular\"")
+end
 
 -- ---- normalisations ----
 
@@ -162,6 +176,27 @@ function GroupNorm:init(groups, c, opts)
 end
 function GroupNorm:forward(x) return gq.group_norm(x, self.groups, self.weight, self.bias, { eps = self.eps }) end
 function GroupNorm:extra() return ("%d, %d"):format(self.groups, self.c) end
+
+local function instance_norm(name, rank, layout)
+  local class = define(name, ("nn.%s(c [, {eps = 1e-5, affine = false, dtype}]): mean 0 and variance 1 over each " ..
+    "channel of each sample, %s"):format(name, layout))
+  local what = "nn." .. name
+  function class:init(c, opts)
+    local o = core.copy(options(opts, "eps affine dtype", what), {})
+    if o.affine == nil then o.affine = false end
+    rawset(self, "c", channels(c, what, "c"))
+    affine(self, { c }, o, what)
+  end
+  function class:forward(x)
+    if not gq.is_tensor(x) or x:dim() ~= rank or x.shape[2] ~= self.c then
+      fail(("%s: %s with %d channels expected, got %s"):format(what, layout, self.c, describe(x)))
+    end
+    return gq.instance_norm(x, self.weight, self.bias, { eps = self.eps })
+  end
+  function class:extra() return tostring(self.c) end
+end
+instance_norm("InstanceNorm1d", 3, "{batch, c, length}")
+instance_norm("InstanceNorm2d", 4, "{batch, c, h, w}")
 
 local LayerNorm = define("LayerNorm", "nn.LayerNorm(n | {sizes} [, {eps = 1e-5, affine = true, dtype}]): mean 0 and " ..
   "variance 1 over the last dimensions of each sample")

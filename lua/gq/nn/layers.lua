@@ -82,22 +82,17 @@ by_name.leaky_relu = parametric("LeakyReLU", gq.leaky_relu, 0.01, "nn.LeakyReLU(
 
 core.activations = by_name                         -- classes, for nn.mlp
 
-local Softmax = define("Softmax", "nn.Softmax([dim]): exponentials that sum to one along dim, the last by default")
-function Softmax:init(dim) rawset(self, "dim", dim or -1) end
-function Softmax:forward(x) return gq.softmax(x, self.dim) end
+for name, f in next, { Softmax = gq.softmax, LogSoftmax = gq.log_softmax } do
+  local log = name == "LogSoftmax" and "logarithms of " or ""
+  local class = define(name, ("nn.%s([dim]): %sexponentials that sum to one along dim, the last by default"):format(
+    name, log))
+  function class:init(dim) rawset(self, "dim", dim or -1) end
+  function class:forward(x) return f(x, self.dim) end
+end
 
 -- One mask is drawn for each call. Inside a solve the function is called once; where it is called at every evaluation
 -- (trace = false) the mask is kept for the solve.
-local Dropout = define("Dropout", "nn.Dropout([p]): in training, zeros with probability p (0.5) and the rest scaled " ..
-  "by 1/(1-p); one mask a solve")
-
-function Dropout:init(p)
-  p = need({ p = p }, "p", "number", 0.5, "nn.Dropout")
-  if not (p >= 0 and p < 1) then error(("nn.Dropout: p in [0, 1) expected, got %g"):format(p), 3) end
-  rawset(self, "p", p)
-end
-
-local function draw(self, x) return gq.rand(x.shape, { dtype = x.dtype, device = x.device }):ge(self.p) end
+local function draw(self, x) return gq.rand(self.together(x), { dtype = x.dtype, device = x.device }):ge(self.p) end
 
 local function mask(self, x)
   local solve, shape = core.solving(), table.concat(x.shape, ",")
@@ -109,12 +104,27 @@ local function mask(self, x)
   return kept[shape]
 end
 
-function Dropout:forward(x)
-  if not self.training or self.p == 0 then return x end
-  return gq.where(mask(self, x), x * (1 / (1 - self.p)), 0)
+local function dropout(name, least, together, doc)
+  local class = define(name, ("nn.%s([p]): in training, %s"):format(name, doc))
+  local what = "nn." .. name
+  class.together = together                        -- the shape of what is dropped together
+  function class:init(p)
+    p = need({ p = p }, "p", "number", 0.5, what)
+    if not (p >= 0 and p < 1) then error(("%s: p in [0, 1) expected, got %g"):format(what, p), 3) end
+    rawset(self, "p", p)
+  end
+  function class:forward(x)
+    if gq.is_tensor(x) and x:dim() < least then
+      core.fail(("%s: images or signals {batch, channels, ...} expected, got %s"):format(what, describe(x)))
+    end
+    if not self.training or self.p == 0 then return x end
+    return gq.where(mask(self, x), x * (1 / (1 - self.p)), 0)
+  end
+  function class:extra() return ("%g"):format(self.p) end
 end
-
-function Dropout:extra() return ("%g"):format(self.p) end
+dropout("Dropout", 0, function(x) return x.shape end,
+  "zeros with probability p (0.5) and the rest scaled by 1/(1-p); one mask a solve")
+dropout("Dropout2d", 3, core.whole_channels, "nn.Dropout of whole channels of {batch, channels, ...}; one mask a solve")
 
 local Flatten = define("Flatten", "nn.Flatten([first]): dimensions from `first` (2) on as one")
 function Flatten:init(first) rawset(self, "first", size(first or 2, "nn.Flatten", "first")) end

@@ -12,9 +12,9 @@ checkgrad: eps rtol atol order
 argsort sort: descending
 topk: largest
 std var: correction
-dropout: training seed
+dropout dropout2d: training seed
 batch_norm: training momentum eps
-group_norm layer_norm: eps
+group_norm instance_norm layer_norm: eps
 pad: mode value
 conv1d conv2d: stride padding dilation groups
 conv_transpose1d conv_transpose2d: stride padding output_padding dilation groups
@@ -34,7 +34,7 @@ nn.Embedding: dtype
 nn.Conv1d nn.Conv2d: stride padding dilation groups bias dtype padding_mode
 nn.ConvTranspose1d nn.ConvTranspose2d: stride padding dilation groups bias dtype output_padding
 nn.BatchNorm1d nn.BatchNorm2d: eps momentum affine dtype
-nn.GroupNorm nn.LayerNorm: eps affine dtype
+nn.GroupNorm nn.InstanceNorm1d nn.InstanceNorm2d nn.LayerNorm: eps affine dtype
 nn.CNF: trace noise probe
 flow: net dim trace noise times solver
 
