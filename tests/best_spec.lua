@@ -100,16 +100,109 @@ describe("gq.train", function()
   end)
 end)
 
+describe("averages of weights in gq.train", function()
+  it("are updated by steps, validated with, kept as the best and in checkpoints", function()
+    local m, seen = gq.nn.Module:extend("One")(), {}
+    m.w = gq.tensor({ 0 }, { requires_grad = true })
+    local function run(o)
+      o.ema = o.ema or gq.optim.ema(m, { decay = 0.5 })
+      gq.train(helper.with({ model = m, data = { x = gq.zeros(1), y = gq.zeros(1) }, epochs = 3, progress = false,
+        loss = function(net) return -net.w:sum() end, optimiser = gq.optim.sgd({ m.w }, { lr = 1 }),
+        validate = function(net)
+          seen[#seen + 1] = net.w:item()
+          return { test_loss = math.abs(net.w:item() - 0.5) }
+        end }, o))
+      return o.ema
+    end
+    local path = folder .. "/ema.safetensors"
+    local ema = run { checkpoint = path }
+    assert.same({ { 0, 0.5, 1.25, 2.125 }, 3, 2.125 }, { seen, m.w:item(), ema.average[1]:item() })
+    local other = gq.optim.ema(m)
+    gq.checkpoint.load(path, { ema = other })
+    assert.same({ 2.125, 0.5, 3 }, { other.average[1]:item(), other.decay, other.count })
+    gq.no_grad(function() m.w[1] = 0 end)
+    run { keep_best = true }
+    assert.equal(0.5, m.w:item())
+    helper.raises("ema gq.optim.ema(net)", run, { ema = 3 })
+    helper.raises("ema gq.optim.ema(net)", gq.checkpoint.save, path, { ema = {} })
+    helper.raises("averages of 2 parameters", gq.checkpoint.load, path, { ema = gq.optim.ema(gq.nn.Linear(1, 1)) })
+    gq.checkpoint.save(path, { model = m })
+    helper.raises("holds no averages", gq.checkpoint.load, path, { ema = other })
+  end)
+end)
+
+-- A training with all that has a state, in the folder arg[1]; ends itself before step arg[2].
+local whole_training = [[
+local gq = require "gq"
+local folder, last = arg[1], tonumber(arg[2])
+gq.manual_seed(3)
+local nn = gq.nn
+local net = nn.Sequential { nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 1) }
+local x = gq.randn(51, 2, { seed = 1 })
+local optimiser = gq.optim.adam(net:parameters(), { lr = 5e-2 })
+local paths = { csv = folder .. "/log.csv", jsonl = folder .. "/log.jsonl" }
+local ema = gq.optim.ema(net, { decay = 0.9 })
+gq.train { model = net, data = { x = x, y = gq.sin(x:sum(2, true)) }, batch_size = 7, shuffle = true, accumulate = 2,
+  epochs = 12, patience = 8, keep_best = true, optimiser = optimiser, ema = ema, clip = 1, progress = false,
+  schedule = gq.optim.schedule.plateau(optimiser, { patience = 1 }), resume = true,
+  loss = function(m, a, b) return gq.mse_loss(m(a + 0.01 * gq.randn(a.shape)), b) end,
+  validate = function(m) return { test_loss = gq.mse_loss(m(x), gq.sin(x:sum(2, true))) } end,
+  logger = { gq.logger.csv(paths.csv), gq.logger.jsonl(paths.jsonl) },
+  checkpoint = { path = folder .. "/c.safetensors", every = 3 },
+  on_step = function(step) if step == last then os.execute "kill -9 $PPID" end end }
+gq.checkpoint.save(folder .. "/end.safetensors", { model = net, optimiser = optimiser, ema = ema })
+]]
+
 describe("a training that is killed", function()
-  it("#slow ends with the same weights after 20 kills", function()
-    local gqlua = os.getenv("GQLUA") or "./gqlua"
-    local function run(place, before)
+  local gqlua = os.getenv("GQLUA") or "./gqlua"
+
+  -- What is in its files at the end, but for times.
+  local function outcome(place)
+    local rows = {}
+    for line in io.lines(place .. "/log.jsonl") do
+      local row = gq.json.decode(line)
+      row.seconds = nil
+      rows[#rows + 1] = row
+    end
+    local lines = select(2, gq.file_read(place .. "/log.csv"):gsub("\n", ""))
+    return { gq.file_read(place .. "/end.safetensors"), gq.file_read(place .. "/c-best.safetensors"), rows, lines }
+  end
+
+  local function run(place, before, last)
+    os.execute("mkdir -p " .. place)
+    return os.execute(("%s %s %s/whole.lua %s %s 2>%s/said"):format(before, gqlua, folder, place, last or "", place))
+  end
+
+  setup(function()
+    gq.file_write(folder .. "/whole.lua", whole_training)
+    assert(run(folder .. "/once", ""))
+  end)
+
+  it("ends with the same files, whichever step it was killed at", function()
+    local once = outcome(folder .. "/once")
+    for k, last in ipairs { 1, 3, 4, 17 } do
+      local place = ("%s/stopped%d"):format(folder, k)
+      assert.falsy(run(place, "", last))
+      assert(run(place, ""))
+      assert.same(once, outcome(place))
+    end
+  end)
+
+  it("#slow ends with the same files after 20 kills at random moments", function()
+    local place = folder .. "/killed"
+    for k = 1, 20 do run(place, ("timeout -s KILL %.3f"):format(0.05 + 0.37 * k % 0.11)) end
+    assert(run(place, ""))
+    assert.same(outcome(folder .. "/once"), outcome(place))
+  end)
+
+  it("#slow ends with the same weights after 20 kills, by an ODE", function()
+    local function solve(place, before)
       return os.execute(("%s %s examples/nested_spheres.lua --epochs 60 --batch-size 400 --quiet --out %s/%s --resume")
         :format(before, gqlua, folder, place))
     end
-    assert(run("whole", ""))
-    for k = 1, 20 do run("killed", ("timeout -s KILL %.2f"):format(0.1 + 0.37 * k % 0.4)) end
-    assert(run("killed", ""))
+    assert(solve("whole", ""))
+    for k = 1, 20 do solve("killed", ("timeout -s KILL %.2f"):format(0.1 + 0.37 * k % 0.4)) end
+    assert(solve("killed", ""))
     local weights = {}
     for k, place in ipairs { "whole", "killed" } do
       weights[k] = gq.checkpoint.load(("%s/%s/nested_spheres-seed1.safetensors"):format(folder, place)).model

@@ -540,12 +540,31 @@ describe("loggers", function()
     assert.error_matches(function() log(3) end, "a table expected")
   end)
 
-  it("csv keeps the columns of the header, also when it is opened again", function()
+  it("csv keeps the columns of the header, also when it is opened again, and takes others later", function()
     local path = temporary("log.csv")
     gq.logger.csv(path) { loss = 0.1, epoch = 0, note = 'a "b", c' }
-    gq.logger.csv(path) { epoch = 1, loss = 2 }
+    gq.logger.csv(path) { epoch = 1, loss = gq.tensor(2, { dtype = "int64" }) }
     assert.same('epoch,loss,note\n0,0.10000000000000001,"a ""b"", c"\n1,2,\n', gq.file_read(path))
-    assert.error_matches(function() gq.logger.csv(path) { accuracy = 1 } end, "no column 'accuracy'")
+    local log = gq.logger.csv(path)
+    log { accuracy = 1 }
+    log { epoch = 2, accuracy = 0.5, best = true }
+    assert.same('epoch,loss,note,accuracy,best\n0,0.10000000000000001,"a ""b"", c",,\n1,2,,,\n,,,1,\n2,,,0.5,true\n',
+      gq.file_read(path))
+  end)
+
+  it("takes back the row of an epoch that is done again, and no other", function()
+    for _, kind in ipairs { "csv", "jsonl" } do
+      local path = temporary("again." .. kind)
+      local log = gq.logger[kind](path)
+      log:rewind(0)                                                                   -- there is no file
+      for epoch = 0, 2 do log { epoch = epoch, loss = 1 } end
+      local whole = gq.file_read(path)
+      for _, epoch in ipairs { 0, 1, 3 } do log:rewind(epoch) end
+      assert.equal(whole, gq.file_read(path))
+      log:rewind(2)
+      log { epoch = 2, loss = 1 }
+      assert.equal(whole, gq.file_read(path))
+    end
   end)
 end)
 

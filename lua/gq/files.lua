@@ -418,7 +418,7 @@ local function unpack_optimiser(s, tensors, prefix)
   return whole
 end
 
-local known = "model optimiser schedule epoch rng extra"
+local known = "model optimiser schedule ema epoch rng extra"
 core.checkpoint_keys = known .. " value"
 
 -- Optimiser and schedule of what is saved or loaded, lists of them as one.
@@ -431,6 +431,7 @@ local function several(o, what)
       fail(("%s: %s: one of gq.optim, or a list of them, expected, got %s"):format(what, key, describe(o[key])))
     end
   end
+  if o.ema ~= nil then core.check_ema(o.ema, what) end
   return core.together(o.optimiser, what .. ": optimiser", "an optimiser"),
     core.together(o.schedule, what .. ": schedule", "a schedule")
 end
@@ -445,12 +446,17 @@ function gq.checkpoint.save(path, what)
   end
   if optimiser then meta.optimiser = pack_optimiser(optimiser:state_dict(), tensors, "optimiser.") end
   if schedule then meta.schedule = schedule:state_dict() end
+  if o.ema then
+    meta.ema = o.ema:state_dict()
+    for i, t in ipairs(meta.ema.average) do tensors["ema." .. i] = t end
+    meta.ema.average = nil
+  end
   if o.rng ~= false then meta.rng = type(o.rng) == "string" and o.rng or rng_text() end
   gq.safetensors_save(path, tensors, { gqlua = gq.json_encode(meta) })
 end
-gq.docs[gq.checkpoint.save] = "gq.checkpoint.save(path, {model, optimiser, schedule, epoch, rng, value, extra}): " ..
-  "all of it in one .safetensors file, at once; the generator's state is included unless rng = false; optimiser and " ..
-  "schedule may be lists"
+gq.docs[gq.checkpoint.save] = "gq.checkpoint.save(path, {model, optimiser, schedule, ema, epoch, rng, value, " ..
+  "extra}): all of it in one .safetensors file, at once; the generator's state is included unless rng = false; " ..
+  "optimiser and schedule may be lists"
 
 local function read_checkpoint(path)
   local tensors, metadata = gq.safetensors_load(path)
@@ -473,6 +479,12 @@ local function check_parts(o, model, meta, tensors)
     parts[#parts + 1] = { optimiser, unpack_optimiser(meta.optimiser, tensors, "optimiser.") }
   end
   if schedule and meta.schedule then parts[#parts + 1] = { schedule, meta.schedule } end
+  if o.ema then
+    if type(meta.ema) ~= "table" then error("holds no averages of weights (ema)", 0) end
+    local average, k = {}, 1
+    while tensors["ema." .. k] do average[k], k = tensors["ema." .. k], k + 1 end
+    parts[#parts + 1] = { o.ema, copy(meta.ema, { average = average }) }
+  end
   for _, part in ipairs(parts) do
     local check = part[1] and part[1].check_state_dict        -- an object of the script's own may have none
     local problem = check and check(part[1], part[2])
@@ -514,5 +526,5 @@ function gq.checkpoint.load(path, into)
   end
   return naming(path, "gq.checkpoint.load", load_checkpoint, o)
 end
-gq.docs[gq.checkpoint.load] = "gq.checkpoint.load(path [, {model, optimiser, schedule, rng}]): puts the numbers " ..
-  "back into what is named; returns {epoch, extra, model = its state_dict}"
+gq.docs[gq.checkpoint.load] = "gq.checkpoint.load(path [, {model, optimiser, schedule, ema, rng}]): puts the " ..
+  "numbers back into what is named; returns {epoch, extra, model = its state_dict}"

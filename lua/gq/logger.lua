@@ -32,21 +32,32 @@ local meta = {
 meta.__index = meta
 function meta.close() end
 
-local function new(path, what, write)
+local function new(path, what, write, epoch_of)
   if type(path) ~= "string" then error(("%s: a path expected, got %s"):format(what, describe(path)), 3) end
-  return setmetatable({ path = path, write = write }, meta)
+  return setmetatable({ path = path, write = write, epoch_of = epoch_of }, meta)
+end
+
+-- The last row goes where it is of this epoch: a training that was killed before its checkpoint does it again.
+function meta:rewind(epoch)
+  local ok, text = pcall(gq.file_read, self.path)
+  local last = ok and text:match("([^\n]*)\n$")
+  if last and self.epoch_of(last, text) == epoch then gq.file_write(self.path, text:sub(1, -#last - 2)) end
 end
 
 function logger.jsonl(path)
   return new(path, "gq.logger.jsonl", function(self, row)
     check_row(row, "gq.logger.jsonl")
     gq.file_append(self.path, gq.json_encode(plain(row)))
+  end, function(line)
+    local ok, row = pcall(gq.json_decode, line)
+    return ok and type(row) == "table" and row.epoch or nil
   end)
 end
 gq.docs[logger.jsonl] = "local log = gq.logger.jsonl(path); log(row): one JSON object a line, appended"
 
 local function cell(v)
   if v == nil then return "" end
+  if gq.is_tensor(v) and v:numel() == 1 then v = v:item() end
   local text = math.type(v) == "float" and ("%.17g"):format(v) or tostring(v)
   if text:find('[",\r\n]') then text = '"' .. text:gsub('"', '""'):gsub("[\r\n]+", " ") .. '"' end
   return text
@@ -62,7 +73,7 @@ local function sorted_keys(row)
   return keys
 end
 
--- Columns are those of the file's header, or of the first row; a later row with another key is an error.
+-- Columns are those of the file's header, or of the first row.
 local function columns_of(self, row)
   local ok, text = pcall(gq.file_read, self.path)
   local header = ok and text:match("^([^\n]+)\n")
@@ -76,7 +87,7 @@ local function columns_of(self, row)
   return keys
 end
 
--- The columns with those that the row adds: the second row may, since gq.train's first one is of before training.
+-- The columns with those that the row adds: the lines that are there get empty cells.
 local function widened(self, columns, row)
   local known, added = {}, {}
   for _, k in ipairs(columns) do known[k] = true end
@@ -84,13 +95,7 @@ local function widened(self, columns, row)
     if not known[k] then added[#added + 1] = k end
   end
   if #added == 0 then return columns end
-  local text = gq.file_read(self.path)
-  local _, lines = text:gsub("\n", "")
-  if lines > 2 then
-    core.fail(("gq.logger.csv: %s has no column '%s' (columns: %s)"):format(self.path, added[1],
-      table.concat(columns, ", ")))
-  end
-  local header, rest = text:match("^([^\n]*)\n(.*)$")
+  local header, rest = gq.file_read(self.path):match("^([^\n]*)\n(.*)$")
   rest = rest:gsub("\n", (","):rep(#added) .. "\n")
   gq.file_write(self.path, header .. "," .. table.concat(added, ",") .. "\n" .. rest)
   return table.move(added, 1, #added, #columns + 1, table.move(columns, 1, #columns, 1, {}))
@@ -103,8 +108,8 @@ function logger.csv(path)
     local cells = {}
     for i, k in ipairs(self.columns) do cells[i] = cell(row[k]) end
     gq.file_append(self.path, table.concat(cells, ","))
-  end)
+  end, function(line, text) return text:find("^epoch,") and tonumber(line:match("^[^,]*")) end)
 end
-gq.docs[logger.csv] = "local log = gq.logger.csv(path); log(row): a row under the header that the first two rows made"
+gq.docs[logger.csv] = "local log = gq.logger.csv(path); log(row): a row under a header; columns may come later"
 
 return logger

@@ -331,13 +331,26 @@ function Ema:state_dict()
   return { count = self.count, decay = self.decay, average = list }
 end
 
-function Ema:load_state_dict(t)
-  if type(t) ~= "table" or type(t.average) ~= "table" or #t.average ~= #self.average then
-    error(("load_state_dict: the state of an average of %d parameters expected, got %s"):format(#self.average,
-      describe(t)), 2)
+function Ema:check_state_dict(t)
+  local average = type(t) == "table" and type(t.average) == "table" and t.average or {}
+  local fits = type(t) == "table" and math.type(t.count) == "integer" and type(t.decay) == "number" and
+    #average == #self.average
+  for i, a in ipairs(fits and self.average or {}) do
+    fits = fits and gq.is_tensor(average[i]) and describe(average[i]) == describe(a)
   end
+  if not fits then return ("the averages of %d parameters expected, got %s"):format(#self.average, describe(t)) end
+end
+
+function Ema:load_state_dict(t)
+  local problem = self:check_state_dict(t)
+  if problem then error("load_state_dict: " .. problem, 2) end
   for i, a in ipairs(self.average) do a[{}] = t.average[i] end
   self.count, self.decay = t.count, t.decay
+end
+
+function gq.core.check_ema(ema, what)
+  if getmetatable(ema) ~= Ema then fail(("%s: ema: what gq.optim.ema(net) returns expected, got %s"):format(what,
+    describe(ema))) end
 end
 
 function optim.ema(params, opts)
@@ -355,7 +368,8 @@ end
 gq.docs[optim.ema] = [[
 gq.optim.ema(net | params, {decay = 0.999}): an exponential average of the weights, which often does better
   than they do: ema:update() after each step; ema:with(f, ...) calls f with the averages as weights;
-  ema:swap() exchanges them until the next swap; ema:state_dict(), ema:load_state_dict(t)]]
+  ema:swap() exchanges them until the next swap; ema:state_dict(), ema:load_state_dict(t); gq.train{ ema = ema, ... }
+  updates it after each step, validates with it and keeps it in checkpoints]]
 
 -- ---- schedules: the learning rate as a function of the number of steps ----
 

@@ -5,6 +5,7 @@
 --   loss       loss(model, x, y) -> scalar tensor [, info of odeint, whose counts are averaged]
 --   optimiser  one, L-BFGS too, or a list of them, which all step on that loss; where loss is a list as well, each
 --              steps on its own, in turn
+--   ema        a gq.optim.ema: updated after each step; validate and keep_best see its averages as the weights
 --   accumulate batches whose gradients make one step: the gradient of one batch of all their rows
 --   data       data(epoch) -> iterator over x, y ...; or a set {x, y} with batch_size, shuffle and seed
 --   epochs     last epoch; epoch 0 is the state before training
@@ -28,7 +29,7 @@ local core = gq.core
 local options, need, describe, fail = core.options, core.need, core.describe, core.fail
 
 local known = "model loss optimiser data batch_size shuffle seed epochs validate name logger checkpoint resume " ..
-  "progress on_epoch on_step clip schedule steps monitor mode patience keep_best accumulate"
+  "progress on_epoch on_step clip schedule steps monitor mode patience keep_best accumulate ema"
 local what = "gq.train"
 
 -- Counts of info that the rows average over the steps.
@@ -121,6 +122,7 @@ local function train_step(o, state, batches)
     all = all + each[i]
   end
   if o.schedule then o.schedule:step() end
+  if o.ema then o.ema:update() end
   return all, info, #each > 1 and each or nil
 end
 
@@ -143,7 +145,7 @@ end
 
 local function save(o, saving, state)
   if not saving then return end
-  gq.checkpoint.save(saving.path, { model = o.model, optimiser = o.optimiser, schedule = o.schedule,
+  gq.checkpoint.save(saving.path, { model = o.model, optimiser = o.optimiser, schedule = o.schedule, ema = o.ema,
     epoch = state.epoch, extra = gq.core.plain(state) })
 end
 
@@ -170,8 +172,15 @@ local function restore(o, saving)
   if not (o.resume and saving and exists(saving.path)) then return fresh_state() end
   local state = gq.checkpoint.load(saving.path).extra          -- looked at before anything is put back
   if not is_state(state) then fail(("gq.train: %s is no checkpoint of gq.train"):format(saving.path)) end
-  gq.checkpoint.load(saving.path, { model = o.model, optimiser = o.optimiser, schedule = o.schedule, rng = true })
+  gq.checkpoint.load(saving.path, { model = o.model, optimiser = o.optimiser, schedule = o.schedule, ema = o.ema,
+    rng = true })
   return state
+end
+
+-- f(...) with the averages as weights, where there are such.
+local function averaged(o, f, ...)
+  if o.ema then return o.ema:with(f, ...) end
+  return f(...)
 end
 
 -- ---- the best epoch ----
@@ -201,6 +210,12 @@ local function is_better(o, key, value, best)
   return value < best
 end
 
+local function keep_weights(o, row, saving)
+  o.best = {}
+  for k, t in next, o.model:state_dict() do o.best[k] = t:detach():clone() end
+  if saving then gq.checkpoint.save(best_path(saving), { model = o.model, epoch = row.epoch }) end
+end
+
 -- Keep weights and figure of the best epoch; true: there was no better one for too long.
 local function judge(o, state, row, name, saving)
   local observes = type(o.schedule) == "table" and o.schedule.observe
@@ -210,11 +225,7 @@ local function judge(o, state, row, name, saving)
   if observes then o.schedule:observe(value) end
   if is_better(o, key, value, state.best and state.best.value) and finite(value) then
     state.best = { epoch = row.epoch, value = value }
-    if o.keep_best then
-      o.best = {}
-      for k, t in next, o.model:state_dict() do o.best[k] = t:detach():clone() end
-      if saving then gq.checkpoint.save(best_path(saving), { model = o.model, epoch = row.epoch }) end
-    end
+    if o.keep_best then averaged(o, keep_weights, o, row, saving) end
   end
   return o.patience ~= nil and state.best ~= nil and row.epoch - state.best.epoch >= o.patience
 end
@@ -244,7 +255,7 @@ end
 local function validate(o, row)
   if not o.validate then return end
   o.model:eval()
-  local figures = gq.no_grad(o.validate, o.model, row.epoch)
+  local figures = averaged(o, gq.no_grad, o.validate, o.model, row.epoch)
   o.model:train()
   if figures ~= nil and type(figures) ~= "table" then
     fail(("gq.train: validate returns a table of figures, as {accuracy = 0.9}; got %s"):format(describe(figures)))
@@ -371,6 +382,7 @@ local function prepare(given)
       fail(("gq.train: %s: %s expected, got %s"):format(key, kind, describe(o[key])))
     end
   end
+  if o.ema ~= nil then core.check_ema(o.ema, what) end
   o.accumulate = o.accumulate or 1
   o.steppers = steppers(o)
   if o.mode ~= nil then core.one_of(o, "mode", { "min", "max" }, what) end
@@ -395,6 +407,9 @@ local function train(given)
   local o = prepare(given)
   local batches, saving, name = iterator_of(o), checkpoint_of(o), o.name or "loss"
   local state = restore(o, saving)
+  for _, log in ipairs(o.resume and o.logger or {}) do          -- rows of what is done again
+    if type(log) == "table" and log.rewind then log:rewind(state.epoch) end
+  end
   local bar = make_bar(o, state)
   o.model:train()
   if state.epoch == 0 then
@@ -425,6 +440,8 @@ model: a module; loss: loss(model, x, y) -> a tensor of one number [, info of od
 optimiser: one of gq.optim, L-BFGS too (with the whole set as one batch), or a list, which all step on the loss;
   where loss is a list as well, each steps on its own loss, in turn: the rows have train_loss_1, ... and their sum
 accumulate: 1: so many batches make a step, by the gradient of one batch of all their rows
+ema: a gq.optim.ema, updated after each step; validate and keep_best see its averages as the weights; ema:swap() puts
+  them in at the end
 data: a set {x =, y =}, or data(epoch) -> an iterator over x, y
 epochs: the last one; 0 is before training; steps: stop after so many in all
 batch_size: all of the set; shuffle: true; seed: 0: of a set's batches

@@ -64,11 +64,11 @@ optim.schedule.linear: steps first last
 optim.schedule.plateau: factor patience mode least
 optim.schedule.step: every gamma
 train: model loss optimiser data batch_size shuffle seed epochs validate name logger checkpoint resume progress on_epoch
-  on_step clip schedule steps monitor mode patience keep_best accumulate
+  on_step clip schedule steps monitor mode patience keep_best accumulate ema
 train/checkpoint: path every
 progress: desc at shown out
-checkpoint.save: model optimiser schedule epoch rng extra value
-checkpoint.load: model optimiser schedule epoch rng extra
+checkpoint.save: model optimiser schedule ema epoch rng extra value
+checkpoint.load: model optimiser schedule ema epoch rng extra
 checkpoint.keeper: last mode
 load: separator columns header dtype
 experiment: options metric percent run rows summary
