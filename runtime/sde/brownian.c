@@ -10,8 +10,9 @@
 ** Inside a leaf the bridge is drawn from the normal of its middle alone: W(t) has the right
 ** distribution for every t and is continuous, but two times inside one leaf are not independent
 ** enough: `tol`, the width of a leaf, has to be below the steps that are taken.
-** The middles on the way to the last leaf are kept, which saves their normals, not more: a step
-** forward makes the few levels new that differ.
+** The middles of the highest nodes are kept, as many as fit a few megabytes, and of the others those on the way to
+** the last leaf. That saves their normals, not more: a step forward makes the few levels new that differ, a time
+** at random those below what is kept.
 */
 #include "areas.h"
 #include "sde.h"
@@ -22,7 +23,11 @@
 
 const char *const gq_levy_names[] = { "none", "space-time", "space-time-time", "davie", "foster", NULL };
 
-enum { MAX_DEPTH = GQ_BROWNIAN_DEPTH, BLOCK = 512 }; /* components that go down the tree together */
+enum {
+  MAX_DEPTH = GQ_BROWNIAN_DEPTH,
+  BLOCK = 512,   /* components that go down the tree together */
+  KEPT = 8 << 20 /* bytes of middles that stay */
+};
 
 struct gq_brownian {
   int users;
@@ -32,14 +37,17 @@ struct gq_brownian {
   uint64_t seed;
   gq_key key;
   int depth;
-  size_t count;
-  double *mid[MAX_DEPTH]; /* [count] middle of the node of level l on the way to leaf `path` */
-  double *end;            /* [count] W(t1) */
-  double *value;          /* [count] W(last) */
-  double *from;           /* [count] scratch of an increment */
-  int known;              /* levels of mid that are filled */
-  uint64_t path;          /* the leaf they lead to */
-  double last;            /* NaN: none */
+  size_t count, stride;
+  int kept;            /* levels whose middles stay, */
+  unsigned char *have; /* [2^kept] once they are there, by the number of the node */
+  double
+    *mid[MAX_DEPTH]; /* [2^l][count] those; below [count], of the node of level l on the way to leaf `path` */
+  double *end;       /* [count] W(t1) */
+  double *value;     /* [count] W(last) */
+  double *from;      /* [count] scratch of an increment */
+  int known;         /* levels of mid that are filled */
+  uint64_t path;     /* the leaf they lead to */
+  double last;       /* NaN: none */
   void *block;
   gq_levy levy;
   gq_areas *areas; /* instead of the middles where more than W is known, */
@@ -66,26 +74,35 @@ static int depth_for(double span, double tol) {
   return depth;
 }
 
+/* Levels of which all middles fit. */
+static int levels_kept(const gq_brownian *b, size_t each) {
+  int n = 0;
+  while (n < b->depth && (size_t)2 << n <= KEPT / (each + 1)) n++;
+  return n;
+}
+
 static int alloc_vectors(gq_brownian *b) {
-  size_t each, total, n = (size_t)b->depth + 3;
+  size_t each, total;
   if (!gq_size_mul(b->count, sizeof(double), &each) || !gq_size_add(each, 63, &each))
     return gq_nomem(SIZE_MAX);
   each &= ~(size_t)63;
-  if (!gq_size_mul(each, n, &total)) return gq_nomem(SIZE_MAX);
+  b->kept = levels_kept(b, each);
+  size_t nodes = (size_t)1 << b->kept;
+  if (!gq_size_mul(each, nodes - 1 + (size_t)(b->depth - b->kept) + 3, &total)) return gq_nomem(SIZE_MAX);
   b->block = gq_alloc(total + 64);
-  if (!b->block) return gq_nomem(total);
-  char *next = b->block;
-  for (int l = 0; l < b->depth; l++, next += each) b->mid[l] = (double *)next;
-  b->end = (double *)next;
-  b->value = (double *)(next + each);
-  b->from = (double *)(next + 2 * each);
+  b->have = gq_calloc(nodes, 1);
+  if (!b->block || !b->have) return gq_nomem(total);
+  b->stride = each / sizeof(double);
+  double *next = b->block;
+  for (int l = 0; l < b->depth; l++) b->mid[l] = next, next += (l < b->kept ? (size_t)1 << l : 1) * b->stride;
+  b->end = next, b->value = next + b->stride, b->from = next + 2 * b->stride;
   return GQ_OK;
 }
 
 typedef struct job { /* one descent, for all components in blocks */
   gq_brownian *b;
-  int fresh;  /* first level whose middle is new */
-  int levels; /* levels to go down */
+  uint64_t fresh; /* bits: levels whose middle is new */
+  int levels;     /* to go down */
   uint64_t leaf;
   double part; /* position inside the leaf, 0..1 */
   double *out;
@@ -145,6 +162,7 @@ void gq_brownian_free(gq_brownian *b) {
   if (!b || --b->users) return;
   gq_areas_free(b->areas);
   gq_free(b->moments);
+  gq_free(b->have);
   gq_free(b->block);
   gq_free(b);
 }
@@ -163,13 +181,9 @@ static uint64_t node_of(const gq_brownian *b, uint64_t leaf, int l) {
   return (uint64_t)1 << l | leaf >> (b->depth - l);
 }
 
-/* Ends of the node that `levels` steps down the way to `leaf` lead to; NULL low end: W(t0) = 0. */
-static void ends(const gq_brownian *b, uint64_t leaf, int levels, const double **lo, const double **hi) {
-  *lo = NULL;
-  *hi = b->end;
-  for (int l = 0; l < levels; l++)
-    if (leaf >> (b->depth - 1 - l) & 1) *lo = b->mid[l];
-    else *hi = b->mid[l];
+/* Its middle. */
+static double *middle(const gq_brownian *b, uint64_t leaf, int l) {
+  return b->mid[l] + (l < b->kept ? (leaf >> (b->depth - l)) * b->stride : 0);
 }
 
 /* x[k] = lo + part (hi - lo) + sd x[k] for one block, x given as normals; sd 0: they are not read. */
@@ -184,17 +198,20 @@ static void descend_block(void *ctx, int i) {
   const job *j = ctx;
   const gq_brownian *b = j->b;
   size_t from = (size_t)i * BLOCK, n = b->count - from < BLOCK ? b->count - from : BLOCK;
-  const double *lo, *hi;
+  const double *lo = NULL, *hi = b->end + from; /* of the node; NULL: W(t0) = 0 */
   double span = b->t1 - b->t0;
-  for (int l = j->fresh; l < j->levels; l++) {
-    ends(b, j->leaf, l, &lo, &hi);
-    gq_random_normal(b->key, node_of(b, j->leaf, l), from, n, b->mid[l] + from);
-    bridge(n, lo ? lo + from : NULL, hi + from, 0.5, 0.5 * sqrt(ldexp(span, -l)), b->mid[l] + from);
+  for (int l = 0; l < j->levels; l++) {
+    double *mid = middle(b, j->leaf, l) + from;
+    if (j->fresh >> l & 1) {
+      gq_random_normal(b->key, node_of(b, j->leaf, l), from, n, mid);
+      bridge(n, lo, hi, 0.5, 0.5 * sqrt(ldexp(span, -l)), mid);
+    }
+    if (j->leaf >> (b->depth - 1 - l) & 1) lo = mid;
+    else hi = mid;
   }
-  ends(b, j->leaf, j->levels, &lo, &hi);
   double sd = j->part > 0 ? sqrt(ldexp(span, -b->depth) * j->part * (1 - j->part)) : 0;
   if (sd > 0) gq_random_normal(b->key, node_of(b, j->leaf, b->depth), from, n, j->out + from);
-  bridge(n, lo ? lo + from : NULL, hi + from, j->part, sd, j->out + from);
+  bridge(n, lo, hi, j->part, sd, j->out + from);
 }
 
 static int levels_shared(const gq_brownian *b, uint64_t leaf) {
@@ -223,9 +240,12 @@ static void evaluate(gq_brownian *b, double t, double *out) {
     memcpy(out, b->end, b->count * sizeof *out);
     return;
   }
-  j.fresh = levels_shared(b, j.leaf);
+  int shared = levels_shared(b, j.leaf);
+  for (int l = 0; l < j.levels; l++)
+    if (l < b->kept ? !b->have[node_of(b, j.leaf, l)] : l >= shared) j.fresh |= (uint64_t)1 << l;
   gq_parallel(blocks(b), descend_block, &j);
-  b->known = j.levels > j.fresh ? j.levels : j.fresh;
+  for (int l = 0; l < j.levels && l < b->kept; l++) b->have[node_of(b, j.leaf, l)] = 1;
+  b->known = j.levels > shared ? j.levels : shared;
   b->path = j.leaf;
 }
 
