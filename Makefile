@@ -328,6 +328,7 @@ build/gq.d.lua: scripts/luacats.lua $(top)/gqlua
 to := $(DESTDIR)$(PREFIX)
 to_lib := $(DESTDIR)$(LIBDIR)
 
+# openblas.pc asks for gfortran's development files, as a whole static program needs them, which ours is not.
 define pkgconfig
 prefix=$(PREFIX)
 libdir=$(LIBDIR)
@@ -335,9 +336,9 @@ libdir=$(LIBDIR)
 Name: gqlua
 Description: Neural ODEs and SDEs, trained by quadrature: the C library and its Lua module
 Version: $(version)
-Requires.private: lua5.4 openblas
+Requires.private: lua5.4
 Libs: -L$${libdir} -lgq
-Libs.private: -lcjson $(zlib) -lm -ldl -pthread
+Libs.private: $(openblas_libs) -lcjson $(zlib) -lm -ldl -pthread
 Cflags: -I$${prefix}/include/gqlua
 endef
 export pkgconfig
