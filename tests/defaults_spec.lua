@@ -99,6 +99,21 @@ describe("quadrature with error control", function()
     assert.truthy(info.warning:find("not resolved", 1, true), info.warning)
   end)
 
+  -- y' = a + (y - (a t + b))^5 along y = a t + b: b's gradient is the fourth power of rounding, 1e-62.
+  it("does not chase what rounding alone makes and the loss cannot show", function()
+    for _, tol in ipairs { 1e-3, 1e-6, 1e-9 } do
+      local a, b = gq.tensor(0.2, { dtype = "float64", requires_grad = true }),
+        gq.tensor(3, { dtype = "float64", requires_grad = true })
+      local z, info = gq.odeint(function(t, y) return a + (y - (a * t + b)) ^ 5 end, b:detach():reshape(1), { 0, 1 },
+        { gradient = "gq", audit = false, rtol = tol, atol = tol })
+      z[2]:sum():backward()
+      assert.close(a.grad:item(), 1, 1e-12)
+      assert.below(info.nodes, 300)
+      assert.equal(0, info.unresolved)
+      assert.is_nil(info.warning)
+    end
+  end)
+
   it("costs nothing but the judgement where eq. (9) is right, whatever the threads and the batch", function()
     for _, rows in ipairs { 1, 40, 200 } do
       local want = network({ { gradient = "direct", rtol = 1e-9, atol = 1e-9 } }, rows)

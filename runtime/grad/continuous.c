@@ -171,6 +171,14 @@ static double cotangent_size(const back *k) {
   return top;
 }
 
+/* Of a loss whose gradients by the solution are those. */
+static double loss_rounding(const back *k) {
+  double sum = 0;
+  for (int i = 0; i < k->s->nt; i++)
+    sum += rms(k, gq_at_time(k->s, k->b->gz, i)) * rms(k, gq_at_time(k->s, k->s->z, i));
+  return k->nodes.sum.eps * k->n * sum;
+}
+
 /* Is the integral adaptive, over the interval's steps when all of them are there? */
 static bool adaptive(const back *k) { return k->gq && k->s->o.engine->integral == GQ_INTEGRAL_ADAPTIVE; }
 
@@ -313,6 +321,7 @@ static int refine_window(back *k, double to, bool forced) {
   double first = s->t[0], last = s->t[s->nt - 1];
   double spacing = 16 * fmax(fabs(first), fabs(last)) * (k->f->dtype == GQ_F32 ? FLT_EPSILON : DBL_EPSILON);
   if (n < least) n = least;
+  if (r->rounds == 0) GQ_TRY(gq_nodebuffer_floor(&k->nodes, loss_rounding(k)));
   GQ_TRY(gq_window_edges(q, k->window, to));
   if (q->edges == 1 && forced && n < GQ_MOMENTS) n = GQ_MOMENTS;
   for (int i = 0; i < q->edges; i++) GQ_TRY(gq_refine_add(r, q->edge[i].t, q->edge[i + 1].t, n));

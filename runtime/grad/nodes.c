@@ -212,6 +212,22 @@ int gq_nodebuffer_difference(const gq_nodebuffer *b, const gq_grads *probes, dou
   return GQ_OK;
 }
 
+int gq_nodebuffer_floor(gq_nodebuffer *b, double rounding) {
+  const gq_field *f = b->s->plan->field;
+  gq_evaluator *e;
+  GQ_TRY(gq_node_program(b->s->plan, b->points, &e));
+  for (int g = 0; g < b->sum.groups; g++) {
+    int j = e->of[e->nq + g];
+    double square = 0;
+    for (int s = 0; s < (f->axis[j] >= 0 ? f->nslices : 1); s++) {
+      const void *x = b->s->bind->value[(size_t)s * f->nb + j];
+      square += f->on->vec->dot(gq_field_boundary_dtype(f, j), gq_numel(gq_field_slice_shape(f, s, j)), x, x);
+    }
+    b->sum.floor[g] = rounding / fmax(1, sqrt(square));
+  }
+  return GQ_OK;
+}
+
 static size_t row_size(const gq_nodebuffer *b) { return GQ_LISTED + b->sum.numbers + b->sum.groups; }
 
 const double *gq_nodebuffer_listed(const gq_nodebuffer *b, int64_t i) { return b->list + i * row_size(b); }

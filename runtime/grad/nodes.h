@@ -65,6 +65,8 @@ void gq_nodebuffer_fill(gq_nodebuffer *b, void *at(gq_nodebuffer *, int), const 
 int gq_nodebuffer_path(gq_nodebuffer *b, gq_trajectory *path, double t, void *scratch);
 /* The point that is pushed next is a node at x of a panel of n, for the spectrum. */
 void gq_nodebuffer_place(gq_nodebuffer *b, int n, double x);
+/* What the loss's rounding is for each tensor that changes by its own size, or by 1: `sum` need not see it. */
+int gq_nodebuffer_floor(gq_nodebuffer *b, double rounding);
 int gq_nodebuffer_push(gq_nodebuffer *b, double t, double weight);   /* scales a by weight */
 int gq_nodebuffer_flush(gq_nodebuffer *b);
 /* The numbers of other probes, of all slices, to[numbers]. */

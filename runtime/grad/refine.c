@@ -16,7 +16,11 @@ static const double ROUND_SHARE = 0.5; /* of what is left of the tolerance goes 
 static const double MASS = 0.1;        /* an integral that cancels is judged by a tenth of its norm's */
 static const double SLOW = 0.7;        /* a decay that more nodes do not help: halve */
 
-enum { CHILD = 5, CONFIRM = 7 };
+enum {
+  CHILD = 5,
+  CONFIRM = 7,
+  FAINT = 3
+}; /* nodes; the round in which what cannot show is let go: tails led to a pulse */
 static const int ladder[] = { 5, 7, GQ_PIECE_MOST };
 
 int gq_refine_init(gq_refine *r, int groups, const int *size, double rtol, double eps) {
@@ -25,10 +29,11 @@ int gq_refine_init(gq_refine *r, int groups, const int *size, double rtol, doubl
   if (!r->first) return gq_nomem((groups + 1) * sizeof *r->first);
   for (int g = 0; g < groups; g++) r->first[g] = r->numbers, r->numbers += size[g];
   r->first[groups] = r->numbers;
-  r->total = gq_calloc(r->numbers + 5 * (size_t)groups + 1, sizeof *r->total);
-  if (!r->total) return gq_nomem((r->numbers + 5 * (size_t)groups) * sizeof *r->total);
+  r->total = gq_calloc(r->numbers + 6 * (size_t)groups + 1, sizeof *r->total);
+  if (!r->total) return gq_nomem((r->numbers + 6 * (size_t)groups) * sizeof *r->total);
   r->mass = r->total + r->numbers, r->noise = r->mass + groups;
   r->used = r->noise + groups, r->tolerance = r->used + groups, r->agreed = r->tolerance + groups;
+  r->floor = r->agreed + groups;
   return GQ_OK;
 }
 
@@ -285,7 +290,10 @@ static bool at_limit(const gq_refine *r) {
 int gq_refine_judge(gq_refine *r, double share, double spacing) {
   size_t at = 0;
   for (int i = 0; i < r->nwork; i++) {
-    estimate(r, &r->work[i], r->value + at, sums_of(r, i));
+    piece_sums s = sums_of(r, i);
+    estimate(r, &r->work[i], r->value + at, s);
+    for (int g = 0; r->round >= FAINT && g < r->groups; g++)
+      if (s.error[g] <= r->floor[g]) s.error[g] = 0;
     at += (size_t)r->work[i].n * (r->numbers + r->groups);
   }
   GQ_TRY(tolerances(r));

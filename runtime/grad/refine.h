@@ -36,6 +36,7 @@ typedef struct gq_refine {
   double *noise;               /* of the magnitude, */
   double *used;                /* estimated errors */
   double *tolerance;
+  double *floor;               /* [groups] errors that cannot show: no piece is refined for them more than twice */
   double *agreed;              /* differences of accepted panels, apart from the errors of pieces */
   gq_piece *work, *next;
   int nwork, nnext, room;
