@@ -198,7 +198,7 @@ $(build)/$(soname): $(library) $(build)/members
 
 cuda_sources := $(wildcard runtime/exec/cuda/*.c)
 cuda_objects := $(cuda_sources:%.c=$(build)/%.o) $(build)/runtime/exec/layout.o $(build)/runtime/tensor/shape.o
-emulator := $(build)/cuda/libcuda.so.1 $(build)/cuda/libnvrtc.so.13
+emulator := $(build)/cuda/libcuda.so.1 $(build)/cuda/libnvrtc.so.13 $(build)/cuda/fork.so
 
 .PHONY: cuda emulator
 cuda: $(top)/gq_cuda.so
@@ -220,6 +220,10 @@ $(build)/cuda/libnvrtc.so.13: tests/cuda/libnvrtc.c runtime/exec/cuda/api.h $(bu
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(compile) -shared -Wl,-soname,libnvrtc.so.13 -o $@ tests/cuda/libnvrtc.c
+$(build)/cuda/fork.so: tests/cuda/fork.c $(build)/flags
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(compile) -shared -o $@ $<
 
 # ---- running and testing ----
 
@@ -241,6 +245,8 @@ check:
 	@$(MAKE) --no-print-directory all testbinaries
 	@scripts/test $(config) --jobs $(TEST_JOBS) --limit 3600 --slow $(TESTS)
 	@scripts/test $(config) --jobs $(TEST_JOBS) --limit 3600 --slow --device mirror $(on_mirror) $(later_on_mirror)
+	@$(MAKE) --no-print-directory cuda_flags=--slow test-cuda
+	@$(MAKE) --no-print-directory config=asan test-cuda
 
 # With the second device that tests have as the default: nothing but its backend may touch its numbers.
 on_mirror := $(patsubst %,tests/%_spec.lua,ode engines gradient opt train independent)
@@ -256,11 +262,12 @@ mirror:
 cuda_specs := $(wildcard tests/cuda/*_spec.lua)
 cuda_as_default := $(patsubst %,tests/%_spec.lua,ops tensor autograd nn spatial opt regularise)
 cuda_by_tiles := $(patsubst %,tests/%_spec.lua,ode engines reversible)
+cuda_flags =
 test-cuda:
 	@scripts/setup cuda
 	@$(MAKE) --no-print-directory all cuda emulator
 	@LD_LIBRARY_PATH=$(CURDIR)/$(build)/cuda GQ_CUDA_EMULATOR=$(CURDIR)/$(build)/cuda \
-	  GQ_CUDA_CACHE=$(CURDIR)/$(build)/kernels scripts/cuda_tests $(config) $(TEST_JOBS) '$(cuda_specs)' \
+	  GQ_CUDA_CACHE=$(CURDIR)/$(build)/kernels scripts/cuda_tests $(config) $(TEST_JOBS) '$(cuda_flags)' '$(cuda_specs)' \
 	  '$(cuda_as_default)' '$(cuda_by_tiles)'
 
 test-slurm: all

@@ -4,6 +4,7 @@
 **   GQ_EMU        how threads run: emu.h
 **   GQ_EMU_LATE   work is done when somebody waits for it
 **   GQ_EMU_FAIL   n: the n-th call fails
+**   GQ_EMU_INTERRUPT n: SIGINT comes at the n-th launch
 **   GQ_EMU_BYTES  bytes that the device has; GQ_EMU_SHARED: that a block may share
 **   GQ_EMU_COUNT  at the end say how many calls, launches (by kernel) and waits there were
 */
@@ -12,6 +13,7 @@
 #include "emu.h"
 
 #include <dlfcn.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -317,6 +319,7 @@ int cuLaunchKernel(gq_cufunction f, unsigned gx, unsigned gy, unsigned gz, unsig
   if (!gx || gx > INT32_MAX || !bx || bx > THREADS_MOST || gy * gz * by * bz != 1 || shared > c->dynamic)
     return INVALID;
   launches++, c->launches++;
+  if (getenv("GQ_EMU_INTERRUPT") && launches == atol(getenv("GQ_EMU_INTERRUPT"))) raise(SIGINT);
   return submit((work){ .kind = LAUNCH, .f = c, .blocks = (int)gx, .threads = (int)bx, .shared = shared },
                 params[0], c->args);
 }

@@ -12,10 +12,10 @@ static void release(const gq_device *d, void *p_) { gq_cuda_release(p_); }
 /* Memory that both sides read: the host's, pages that stay where they are. */
 static void *share(const gq_device *d, size_t bytes) {
   void *p = NULL;
-  if (gq_cuda_enter() != GQ_OK) return NULL;
-  int error = gq_cu.host_allocate(&p, bytes + 1);
-  if (error && error != GQ_CU_NO_MEMORY) gq_cuda_later(gq_cuda_check(error, "cuMemAllocHost"));
-  return error ? NULL : p;
+  int status = gq_cuda_enter();
+  if (status == GQ_OK) status = gq_cuda_check(gq_cu.host_allocate(&p, bytes + 1), "cuMemAllocHost");
+  gq_cuda_later(status);
+  return status == GQ_OK ? p : NULL;
 }
 static void unshare(const gq_device *d, void *p_) {
   if (p_) gq_cu.host_release(p_);

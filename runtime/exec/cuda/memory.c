@@ -142,7 +142,9 @@ static size_t *bytes_of(const chunk *c, gq_u64 at) { return &c->bytes[(at - c->a
 
 void *gq_cuda_allocate(size_t bytes) {
   int class;
-  if (bytes > PTRDIFF_MAX / 2 || gq_cuda_enter() != GQ_OK) return NULL;
+  int status = gq_cuda_enter();
+  gq_cuda_later(status);
+  if (bytes > PTRDIFF_MAX / 2 || status != GQ_OK) return NULL;
   size_t piece = size_of(bytes, &class);
   shelf *s = &arena.shelf[class];
   gq_u64 at = 0;
