@@ -121,6 +121,14 @@ static void axpy(gq_dtype d, size_t n, double s, const void *src, void *dst) {
   CPU->axpy(d, n, s, real(src), real(dst));
 }
 
+static void combine(gq_dtype d, int parts, const size_t *n, int k, const double *s, void *const *at) {
+  void *there[GQ_TERMS + 2];
+  for (int p = 0; p < parts; p++) {
+    for (int i = 0; i < k + 2; i++, at++) there[i] = real(*at);
+    CPU->combine(d, 1, n + p, k, s, there);
+  }
+}
+
 static void add(gq_dtype d, size_t n, double s, const void *src, size_t from, void *dst, size_t to) {
   CPU->add(d, n, s, real(src), from, real(dst), to);
 }
@@ -200,6 +208,7 @@ static void update(gq_opt_rule rule, gq_dtype d, size_t n, void *p, const void *
 
 static const gq_vectors vectors = {
   .axpy = axpy,
+  .combine = combine,
   .add = add,
   .scale = scale,
   .dot = dot,

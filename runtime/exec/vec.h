@@ -19,12 +19,15 @@ typedef struct gq_opt_coef {
 typedef enum gq_opt_rule { GQ_RULE_ADAM, GQ_RULE_SGD, GQ_RULE_MOMENTUM, GQ_RULE_RMSPROP, GQ_RULE_RMSPROP_FULL,
                            GQ_NRULE } gq_opt_rule;
 
-enum { GQ_OPT_STATES = 3 };
+enum { GQ_OPT_STATES = 3, GQ_TERMS = 20 };
 
 typedef struct gq_vectors {
   /* dst += s src, by the fastest kernel: the product may be fused into the sum */
   void (*axpy)(gq_dtype d, size_t n, double s, const void *src, void *dst);
-  /* the same, and dst = s src, with strides in numbers and each product rounded; dst may be src */
+  /* dst = y_ + sum_i s[i] x_i for several parts, part p of n[p] numbers; terms as axpy adds them one after the other, those
+  ** of s[i] = 0 left out. k <= GQ_TERMS; at[p (k + 2)] and behind it: dst, y_, x_0, ...; dst may be y_, or without that x_0 */
+  void (*combine)(gq_dtype d, int parts, const size_t *n, int k, const double *s, void *const *at);
+  /* the same as axpy, and dst = s src, with strides in numbers and each product rounded; dst may be src */
   void (*add)(gq_dtype d, size_t n, double s, const void *src, size_t from, void *dst, size_t to);
   void (*scale)(gq_dtype d, size_t n, double s, const void *src, size_t from, void *dst, size_t to);
   double (*dot)(gq_dtype d, size_t n, const void *x, const void *y);

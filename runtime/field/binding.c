@@ -196,14 +196,34 @@ double gq_grads_rms(const gq_field *f, const gq_grads *x, const gq_grads *y) {
   return count ? sqrt(sum / count) : 0;
 }
 
+/* Sums that are made together: to_i + weight x_i of one dtype. */
+enum { SUMS = 64 };
+typedef struct sums {
+  int count;
+  size_t n[SUMS];
+  void *at[3 * SUMS];
+} sums;
+
+static void make_sums(const gq_field *f, gq_dtype d, double weight, sums *x) {
+  f->on->vec->combine(d, x->count, x->n, 1, &weight, x->at);
+  x->count = 0;
+}
+
 static void add(const gq_field *f, bool probes, double weight, const gq_grads *x, const gq_grads *to) {
-  for (int s = 0; s < f->nslices; s++)
-    for (int j = 0; j < f->nb; j++) {
-      size_t at = (size_t)s * f->nb + j;
-      if (!x->at[at]) continue;
-      int64_t n = probes ? gq_field_probe(f, 0, j).numbers : gq_numel(gq_field_slice_shape(f, s, j));
-      f->on->vec->axpy(gq_field_boundary_dtype(f, j), n, weight, x->at[at], to->at[at]);
-    }
+  sums now = { 0 };
+  for (gq_dtype d = GQ_F32; d <= GQ_F64; d++) {
+    for (int s = 0; s < f->nslices; s++)
+      for (int j = 0; j < f->nb; j++) {
+        size_t at = (size_t)s * f->nb + j;
+        if (!x->at[at] || gq_field_boundary_dtype(f, j) != d) continue;
+        void **part = now.at + 3 * now.count;
+        part[0] = part[1] = to->at[at], part[2] = x->at[at];
+        now.n[now.count++] =
+          probes ? gq_field_probe(f, 0, j).numbers : gq_numel(gq_field_slice_shape(f, s, j));
+        if (now.count == SUMS) make_sums(f, d, weight, &now);
+      }
+    make_sums(f, d, weight, &now);
+  }
 }
 
 void gq_grads_add(const gq_field *f, const gq_grads *x, const gq_grads *to) { add(f, false, 1, x, to); }
@@ -220,18 +240,38 @@ void gq_grads_done(gq_grads *g) {
   *g = (gq_grads){ 0 };
 }
 
+/* Vectors that are added to another, many at once. */
+typedef struct summands {
+  int n;
+  void *at[2 + GQ_TERMS];
+} summands;
+
+static void add_parts(const gq_field *f, gq_dtype d, size_t n, void *dst, summands *x) {
+  static const double ones[GQ_TERMS] = { [0 ... GQ_TERMS - 1] = 1 };
+  x->at[0] = x->at[1] = dst;
+  if (x->n) f->on->vec->combine(d, 1, &n, x->n, ones, x->at);
+  x->n = 0;
+}
+
+static void add_part(const gq_field *f, gq_dtype d, size_t n, void *dst, void *src, summands *x) {
+  if (x->n == GQ_TERMS) add_parts(f, d, n, dst, x);
+  x->at[2 + x->n++] = src;
+}
+
 /* Add to dst what the slices hold of the gradient of boundary j and dst is not. */
 static void sum_slices(const gq_field *f, const gq_grads *g, int j, void *dst) {
   gq_shape whole = gq_field_boundary_shape(f, j);
   gq_dtype d = gq_field_boundary_dtype(f, j);
+  summands x = { 0 };
   for (int s = 0; s < f->nslices; s++) {
     void *src = g->at[s * f->nb + j];
     if (src == dst) continue;
     if (f->axis[j] >= 0)
       gq_field_copy_slice(f->on, whole, f->axis[j], f->first[s], f->count[s], f->columns, gq_dtype_size(d),
                           src, dst, false);
-    else f->on->vec->axpy(d, gq_numel(whole), 1, src, dst);
+    else add_part(f, d, gq_numel(whole), dst, src, &x);
   }
+  add_parts(f, d, gq_numel(whole), dst, &x);
 }
 
 static int pull_back(const gq_binding *b, gq_tensor *const *whole, gq_tensor **grad) {

@@ -234,10 +234,11 @@ static int collect(back *k, double t, double weight) {
   const gq_field *f = k->s->plan->field;
   double theta = (t - w->a.t) / w->a.h;
   if (!k->reverse) GQ_TRY(gq_nodebuffer_path(&k->nodes, &k->z, t, k->scratch));
-  for (int s = 0; s < f->nslices; s++) {
-    if (k->reverse) gq_walk_interpolate(w, 0, s, theta, gq_nodebuffer_z(&k->nodes, s));
-    gq_walk_interpolate(w, k->ia, s, theta, gq_nodebuffer_a(&k->nodes, s));
-  }
+  void *z[f->nslices], *a[f->nslices];
+  for (int s = 0; s < f->nslices; s++)
+    z[s] = gq_nodebuffer_z(&k->nodes, s), a[s] = gq_nodebuffer_a(&k->nodes, s);
+  if (k->reverse) gq_walk_interpolate(w, 0, theta, z);
+  gq_walk_interpolate(w, k->ia, theta, a);
   return gq_nodebuffer_push(&k->nodes, t, weight);
 }
 

@@ -75,7 +75,9 @@ static int probes_init(gq_nodebuffer *b) {
   GQ_TRY(status);
   b->probes = gq_allocate(p->field->on, n * p->field->nslices + 64);
   b->value = gq_alloc((size_t)b->points * (b->sum.numbers + b->sum.groups) * sizeof *b->value + 64);
-  if (!b->probes || !b->value) return gq_nomem(n * p->field->nslices);
+  b->here = gq_alloc(n * p->field->nslices + 64);
+  if (!b->probes || !b->value || !b->here) return gq_nomem(n * p->field->nslices);
+  b->probe_bytes = n;
   b->s->bytes += n * p->field->nslices;
   for (int s = 0; s < p->field->nslices; s++) b->probe[s] = (char *)b->probes + s * n;
   return GQ_OK;
@@ -109,9 +111,10 @@ void gq_nodebuffer_done(gq_nodebuffer *b) {
   if (b->s) gq_release(b->s->plan->field->on, b->block), gq_release(b->s->plan->field->on, b->probes);
   gq_free(b->value);
   gq_free(b->list);
+  gq_free(b->here);
   gq_free(b->z);
   gq_refine_done(&b->sum);
-  b->block = b->probes = b->value = b->list = NULL, b->z = NULL;
+  b->block = b->probes = b->value = b->list = NULL, b->here = NULL, b->z = NULL;
 }
 
 void *gq_nodebuffer_z(gq_nodebuffer *b, int slice) {
@@ -128,8 +131,13 @@ static void *slope_at(gq_nodebuffer *b, int slice) {
 
 void gq_nodebuffer_fill(gq_nodebuffer *b, void *at(gq_nodebuffer *, int), const void *state) {
   const gq_field *f = b->s->plan->field;
-  for (int s = 0; s < f->nslices; s++)
-    gq_copy(f->on, at(b, s), (const char *)state + gq_slice_offset(f, s), gq_slice_bytes(f, s));
+  void *to[2 * f->nslices];
+  size_t n[f->nslices];
+  for (int s = 0; s < f->nslices; s++) {
+    n[s] = gq_slice_numel(f, s);
+    to[2 * s] = at(b, s), to[2 * s + 1] = (char *)(uintptr_t)state + gq_slice_offset(f, s);
+  }
+  f->on->vec->combine(f->dtype, f->nslices, n, 0, NULL, to);
 }
 
 int gq_nodebuffer_path(gq_nodebuffer *b, gq_trajectory *path, double t, void *scratch) {
@@ -147,11 +155,13 @@ void gq_nodebuffer_place(gq_nodebuffer *b, int n, double x) {
 
 int gq_nodebuffer_push(gq_nodebuffer *b, double t, double weight) {
   const gq_field *f = b->s->plan->field;
+  void *at[3 * f->nslices];
+  size_t n[f->nslices];
   for (int s = 0; s < f->nslices; s++) {
-    size_t n = gq_slice_numel(f, s);
-    void *a = gq_nodebuffer_a(b, s);
-    f->on->vec->scale(f->dtype, n, weight, a, 1, a, 1);
+    n[s] = gq_slice_numel(f, s);
+    at[3 * s] = at[3 * s + 2] = gq_nodebuffer_a(b, s), at[3 * s + 1] = NULL;
   }
+  f->on->vec->combine(f->dtype, f->nslices, n, 1, &weight, at);
   f->on->vec->put(f->dtype, 1, &t, (char *)b->t + b->filled * gq_dtype_size(f->dtype), 1);
   b->place[b->filled].t = t, b->place[b->filled].weight = weight;
   b->filled++;
@@ -172,15 +182,15 @@ static void gather(const gq_nodebuffer *b, const gq_evaluator *e) {
   int n = b->sum.numbers + b->sum.groups, points = e->points;
   memset(b->value, 0, (size_t)n * points * sizeof *b->value);
   for (int s = 0; s < f->nslices; s++) {
-    const char *x = b->probe[s];
+    const char *x = b->here + s * b->probe_bytes;
     int number = 0;
     for (int i = 0; i < b->sum.groups; x += gq_probe_bytes(e, i, points), i++) {
       gq_dtype d = gq_probe_dtype(e, i);
       int size = (int)gq_probe_size(e, i);
       for (int k = 0; k < size; k++) {
-        double row[1 << (GQ_NODE_SIZES - 1)], *to = b->value + (k + 1 < size ? number++ : b->sum.numbers + i);
-        f->on->vec->get(d, points, x + (size_t)k * points * gq_dtype_size(d), 1, row);
-        for (int j = 0; j < points; j++) to[(size_t)j * n] += row[j];
+        double *to = b->value + (k + 1 < size ? number++ : b->sum.numbers + i);
+        for (int j = 0; j < points; j++)
+          to[(size_t)j * n] += gq_shared(d, x + ((size_t)k * points + j) * gq_dtype_size(d));
       }
     }
   }
@@ -190,19 +200,21 @@ int gq_nodebuffer_probes(const gq_nodebuffer *b, const gq_grads *probes, double 
   const gq_field *f = b->s->plan->field;
   gq_evaluator *e;
   GQ_TRY(gq_node_program(b->s->plan, b->points, &e));
-  double x;
+  char *here = gq_alloc(probes->bytes + 64);
+  if (!here) return gq_nomem(probes->bytes);
+  gq_copy(f->on, here, probes->block, probes->bytes);
   for (int g = 0, q = 0; g < b->sum.groups; g++) {
     int j = e->of[e->nq + g];
-    size_t size = gq_dtype_size(gq_field_boundary_dtype(f, j));
+    gq_dtype d = gq_field_boundary_dtype(f, j);
     for (int i = 0; q < b->sum.first[g + 1]; i++, q++) {
       to[q] = 0;
       for (int s = 0; s < f->nslices; s++) {
-        const char *at = probes->at[(size_t)s * f->nb + j];
-        f->on->vec->get(gq_field_boundary_dtype(f, j), 1, at + i * size, 1, &x);
-        to[q] += x;
+        ptrdiff_t at = (char *)probes->at[(size_t)s * f->nb + j] - (char *)probes->block;
+        to[q] += gq_shared(d, here + at + i * gq_dtype_size(d));
       }
     }
   }
+  gq_free(here);
   return GQ_OK;
 }
 
@@ -258,12 +270,11 @@ static void to_spectrum(gq_nodebuffer *b, const struct gq_place *place, const do
 /* RMS of h (z' - f) in tolerances, of points done .. done + e->points. */
 static void take_defect(gq_nodebuffer *b, const gq_evaluator *e, int done) {
   const gq_field *f = b->s->plan->field;
-  double sum[1 << (GQ_NODE_SIZES - 1)] = { 0 }, row[1 << (GQ_NODE_SIZES - 1)];
+  double sum[1 << (GQ_NODE_SIZES - 1)] = { 0 };
   for (int s = 0; s < f->nslices; s++) {
-    const char *x = b->probe[s];
+    const char *x = b->here + s * b->probe_bytes;
     for (int i = 0; i < e->parts - 1; i++) x += gq_probe_bytes(e, i, e->points);
-    f->on->vec->get(f->dtype, e->points, x, 1, row);
-    for (int j = 0; j < e->points; j++) sum[j] += row[j];
+    for (int j = 0; j < e->points; j++) sum[j] += gq_shared(f->dtype, x + j * gq_dtype_size(f->dtype));
   }
   for (int j = 0; j < e->points; j++)
     b->defect = fmax(b->defect, fabs(b->place[done + j].h) * sqrt(sum[j] / gq_numel(f->shape)));
@@ -319,6 +330,7 @@ int gq_nodebuffer_flush(gq_nodebuffer *b) {
     GQ_TRY(gq_evaluate_nodes(e, b->s->bind, (char *)b->t + done * gq_dtype_size(f->dtype), z, a, slope,
                              (double[]){ o->rtol, gq_positive_atol(f->dtype, o->atol) }, b->grads,
                              b->probes ? b->probe : NULL));
+    if (b->probes) gq_copy(f->on, b->here, b->probes, b->probe_bytes * f->nslices);
     if (e->defect) take_defect(b, e, done);
     if (p->probes) GQ_TRY(take_probes(b, e, done));
     done += n;

@@ -43,6 +43,8 @@ typedef struct gq_nodebuffer {
   int64_t evaluated;
   /* probes: where each point is in its panel and its weight, what the program stored for it, and what comes of that */
   void **probe, *probes;       /* [nslices] */
+  size_t probe_bytes;          /* of a slice */
+  char *here;                  /* the host's copy of all */
   double *value;               /* [points] of the probes' numbers, then their magnitudes */
   struct gq_place { int n; double x, t, weight, h; } place[1 << (GQ_NODE_SIZES - 1)];
   double defect;               /* the largest of all nodes; NAN: none */

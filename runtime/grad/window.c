@@ -55,7 +55,8 @@ int gq_window_step(gq_window *q) {
   for (int p = 0; p < q->parts; p++) {
     gq_copy(f->on, to, w->a.y[p], gq_part_bytes(f));
     to += q->part;
-    for (int i = 0; i < w->a.st->m->slopes; i++, to += q->part) gq_walk_slope_all(w, i, p, to);
+    gq_walk_slopes(w, p, to, q->part);
+    to += w->a.st->m->slopes * q->part;
   }
   return GQ_OK;
 }

@@ -86,7 +86,7 @@ static int run_step(gq_trajectory *p, int64_t i, gq_step_state *next_) {
   w->a.cost.nfe += w->a.st->l.nfe;
   if (w->a.st->l.nfe_dense) GQ_TRY(gq_walk_phase(w, 1));
   if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", r.t);
-  for (int j = 0; j < w->a.st->m->slopes; j++) gq_walk_slope_all(w, j, 0, z->slope + j * z->part);
+  gq_walk_slopes(w, 0, z->slope, z->part);
   return GQ_OK;
 }
 

@@ -43,7 +43,7 @@ int gq_dense_add(gq_dense *d, const gq_walk *w, double end, size_t *bytes) {
   GQ_TRY(gq_steps_add(&d->steps, (gq_step_record){ .t = w->a.t, .h = w->a.h, .stop = -1 }, bytes));
   char *at = gq_steps_data(&d->steps, d->steps.n - 1);
   gq_copy(d->steps.on, at, w->a.y[0], d->part);
-  for (int i = 0; i < w->a.st->m->slopes; i++) gq_walk_slope_all(w, i, 0, at += d->part);
+  gq_walk_slopes(w, 0, at + d->part, d->part);
   d->last = end;
   return GQ_OK;
 }

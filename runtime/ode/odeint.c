@@ -149,8 +149,7 @@ static int keep(forward *fw, int stop) {
   gq_step_state *z = states(s) ? st->state[st->n] : NULL;
   if (z) memcpy(z->sum, fw->sum, sizeof z->sum);
   if (z && z->w) gq_copy(s->plan->field->on, z->w, w->a.w, gq_along_bytes(s->plan->field));
-  for (int i = 0; s->keeps & GQ_STEP_SLOPES && i < w->a.st->m->slopes; i++)
-    gq_walk_slope_all(w, i, 0, z->slope + i * z->part);
+  if (s->keeps & GQ_STEP_SLOPES) gq_walk_slopes(w, 0, z->slope, z->part);
   GQ_TRY(gq_steps_add(st, (gq_step_record){ w->a.t, w->a.h, fw->anchor, stop }, &s->bytes));
   if (z) gq_step_put(st, st->n, (gq_step_record){ .t = w->a.t1 });
   return GQ_OK;

@@ -144,25 +144,25 @@ void gq_steps_give_back(gq_steps *s, gq_plan *p, int64_t from, int64_t to) {
 
 /* ---- the interpolant ---- */
 
-/* dst + scale sum_i w_i slope_i */
-static void add_slopes(const gq_tableau *m, const gq_field *f, double scale, const double *w,
+/* dst = y_ + scale sum_i w_i slope_i */
+static void add_slopes(const gq_tableau *m, const gq_field *f, const void *y_, double scale, double *w,
                        const char *slope, size_t part, void *dst) {
-  for (int i = 0; i < m->slopes; i++)
-    if (w[i] != 0) f->on->vec->axpy(f->dtype, gq_numel(f->shape), scale * w[i], slope + i * part, dst);
+  void *at[2 + GQ_MAXSTAGES] = { dst, (void *)(uintptr_t)y_ };
+  size_t n = gq_numel(f->shape);
+  for (int i = 0; i < m->slopes; i++) w[i] *= scale, at[2 + i] = (char *)(uintptr_t)slope + i * part;
+  f->on->vec->combine(f->dtype, 1, &n, m->slopes, w, at);
 }
 
 void gq_step_at(const gq_step_record *r, const gq_tableau *m, const gq_field *f, double t, const void *y,
                 const char *slope, size_t part, void *dst) {
   double wt[GQ_MAXSTAGES];
   gq_tableau_weights(m, (t - r->t) / r->h, wt);
-  gq_copy(f->on, dst, y, gq_part_bytes(f));
-  add_slopes(m, f, r->h, wt, slope, part, dst);
+  add_slopes(m, f, y, r->h, wt, slope, part, dst);
 }
 
 void gq_step_slope_at(const gq_step_record *r, const gq_tableau *m, const gq_field *f, double t,
                       const char *slope, size_t part, void *dst) {
   double wt[GQ_MAXSTAGES];
   gq_tableau_slopes(m, (t - r->t) / r->h, wt);
-  gq_zero(f->on, dst, gq_part_bytes(f));
-  add_slopes(m, f, 1, wt, slope, part, dst);
+  add_slopes(m, f, NULL, 1, wt, slope, part, dst);
 }

@@ -96,10 +96,9 @@ static int probe(gq_walk *w, const gq_evaluator *e, double h, double t) {
   gq_attempt *a = &w->a;
   const gq_backend *on = a->field->on;
   int parts = a->st->l.parts;
-  for (int p = 0; p < parts; p++) {
-    gq_copy(on, a->y1[p], a->y[p], gq_part_bytes(a->field));
-    on->vec->axpy(a->field->dtype, gq_numel(a->field->shape), h, a->f[p], a->y1[p]);
-  }
+  size_t n = gq_numel(a->field->shape);
+  for (int p = 0; p < parts; p++)
+    on->vec->combine(a->field->dtype, 1, &n, 1, &h, (void *[]){ a->y1[p], a->y[p], a->f[p] });
   GQ_TRY(w->fill_path ? w->fill_path(w, a->t, h) : GQ_OK);
   void *x[GQ_MAXPARTS + GQ_MAXGIVEN];
   for (int p = 0; p < parts; p++) x[p] = a->y1[p];
@@ -263,26 +262,41 @@ void *gq_walk_slope(const gq_walk *w, int i, int part, int slice) {
   return w->a.st->m->steps->slope(&w->a, i, part, slice);
 }
 
-void gq_walk_slope_all(const gq_walk *w, int i, int part, void *dst) {
+void gq_walk_slopes(const gq_walk *w, int part, void *dst, size_t apart) {
   const gq_field *f = w->a.field;
-  for (int s = 0; s < f->nslices; s++)
-    gq_copy(f->on, (char *)dst + gq_slice_offset(f, s), gq_walk_slope(w, i, part, s), gq_slice_bytes(f, s));
+  int slopes = w->a.st->m->slopes, n = 0;
+  void *at[2 * slopes * f->nslices];
+  size_t size[slopes * f->nslices];
+  for (int i = 0; i < slopes; i++)
+    for (int s = 0; s < f->nslices; s++, n++) {
+      size[n] = gq_slice_numel(f, s);
+      at[2 * n] = (char *)dst + i * apart + gq_slice_offset(f, s);
+      at[2 * n + 1] = gq_walk_slope(w, i, part, s);
+    }
+  f->on->vec->combine(f->dtype, n, size, 0, NULL, at);
 }
 
-void gq_walk_interpolate(const gq_walk *w, int part, int slice, double theta, void *dst) {
+void gq_walk_interpolate(const gq_walk *w, int part, double theta, void *const *dst) {
   const gq_attempt *a = &w->a;
   const gq_field *f = a->field;
+  int slopes = a->st->m->slopes;
   double wt[GQ_MAXSTAGES];
-  size_t n = gq_slice_numel(f, slice);
+  void *at[f->nslices * (2 + slopes)], **next = at;
+  size_t n[f->nslices];
   gq_tableau_weights(a->st->m, theta, wt);
-  gq_copy(f->on, dst, (char *)a->y[part] + gq_slice_offset(f, slice), n * gq_dtype_size(f->dtype));
-  for (int i = 0; i < a->st->m->slopes; i++)
-    if (wt[i] != 0) f->on->vec->axpy(f->dtype, n, a->h * wt[i], gq_walk_slope(w, i, part, slice), dst);
+  for (int i = 0; i < slopes; i++) wt[i] *= a->h;
+  for (int s = 0; s < f->nslices; s++) {
+    n[s] = gq_slice_numel(f, s);
+    *next++ = dst[s], *next++ = (char *)a->y[part] + gq_slice_offset(f, s);
+    for (int i = 0; i < slopes; i++) *next++ = wt[i] == 0 ? NULL : gq_walk_slope(w, i, part, s);
+  }
+  f->on->vec->combine(f->dtype, f->nslices, n, slopes, wt, at);
 }
 
 void gq_walk_interpolate_all(const gq_walk *w, int part, double theta, void *dst) {
-  for (int s = 0; s < w->a.field->nslices; s++)
-    gq_walk_interpolate(w, part, s, theta, (char *)dst + gq_slice_offset(w->a.field, s));
+  void *at[w->a.field->nslices];
+  for (int s = 0; s < w->a.field->nslices; s++) at[s] = (char *)dst + gq_slice_offset(w->a.field, s);
+  gq_walk_interpolate(w, part, theta, at);
 }
 
 static void swap(void **x, void **y) {

@@ -43,13 +43,13 @@ int gq_walk_step(gq_walk *w, double stop, bool clamp);
 int gq_walk_again(gq_walk *w, double h, double t1);
 /* Run the later phases of the accepted step: 1 for the interpolant and products. */
 int gq_walk_phase(gq_walk *w, int phase);
-/* y(theta) = y + sum_i h w_i k_i of a part, one slice of it or all. */
-void gq_walk_interpolate(const gq_walk *w, int part, int slice, double theta, void *dst);
+/* y(theta) = y + sum_i h w_i k_i of a part, to dst[slice] or all of it to one place. */
+void gq_walk_interpolate(const gq_walk *w, int part, double theta, void *const *dst);
 void gq_walk_interpolate_all(const gq_walk *w, int part, double theta, void *dst);
 /* Address of slope i, part p, in slice s of the accepted step. */
 void *gq_walk_slope(const gq_walk *w, int i, int part, int slice);
-/* Slope i of a part, all slices. */
-void gq_walk_slope_all(const gq_walk *w, int i, int part, void *dst);
+/* All slopes of a part, of all slices, `apart` bytes from one to the next. */
+void gq_walk_slopes(const gq_walk *w, int part, void *dst, size_t apart);
 /* Accept: y <- y1, f <- f1, x <- x1, t <- t1 (pointers swapped). */
 void gq_walk_commit(gq_walk *w);
 

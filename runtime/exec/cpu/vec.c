@@ -85,6 +85,19 @@ static void scale(gq_dtype d, size_t n, double s, const void *src, size_t from, 
   }
 BOTH(SUMS)
 
+static void combine(gq_dtype d, int parts, const size_t *n, int k, const double *s, void *const *at) {
+  int first = 0;
+  while (first < k && s[first] == 0) first++;
+  for (int p = 0; p < parts; p++, at += k + 2) {
+    size_t bytes = n[p] * gq_dtype_size(d);
+    if (!at[1] && first < k) scale(d, n[p], s[first], at[2 + first], 1, at[0], 1);
+    else if (!at[1]) memset(at[0], 0, bytes);
+    else if (at[1] != at[0]) memcpy(at[0], at[1], bytes);
+    for (int i = at[1] ? first : first + 1; i < k; i++)
+      if (s[i] != 0) axpy(d, n[p], s[i], at[2 + i], at[0]);
+  }
+}
+
 static double dot(gq_dtype d, size_t n, const void *x, const void *y) { return PICK(dot, d, n, x, y); }
 static double largest(gq_dtype d, size_t n, const void *x) { return PICK(largest, d, n, x); }
 static double rms(gq_dtype d, size_t n, const void *x) { return PICK(rms, d, n, x); }
@@ -263,6 +276,7 @@ static void fit_pull(gq_dtype d, size_t rows, size_t n, const void *x, const voi
 
 const gq_vectors gq_cpu_vectors = {
   .axpy = axpy,
+  .combine = combine,
   .add = add,
   .scale = scale,
   .dot = dot,

@@ -289,6 +289,26 @@ GQ_KERNEL(N(axpy), gq_vec_args) {
   const T *x = (const T *)GQ_AT(a.p[1]), s = (T)a.s[0];
   GQ_ALL(i, a.n) y[i] = y[i] + x[i] * s;
 }
+/* at: of each part its size, dst, y or 0, and k terms */
+typedef struct gq_combine_args { long long parts, k; double s[20]; gq_u64 at[400]; } gq_combine_args;
+GQ_KERNEL(N(combine), gq_combine_args) {
+  long long all = 0;
+  for (int p = 0; p < a.parts; p++) all += (long long)a.at[p * (a.k + 3)];
+  GQ_ALL(u, all) {
+    const gq_u64 *at = a.at;
+    long long i = u;
+    for (; i >= (long long)*at; at += a.k + 3) i -= (long long)*at;
+    T v = at[2] ? ((const T *)GQ_AT(at[2]))[i] : 0;
+    int none = !at[2];
+    for (int j = 0; j < a.k; j++) {
+      if (a.s[j] == 0) continue;
+      T x = ((const T *)GQ_AT(at[3 + j]))[i] * (T)a.s[j];
+      v = none ? x : v + x;
+      none = 0;
+    }
+    ((T *)GQ_AT(at[1]))[i] = v;
+  }
+}
 GQ_KERNEL(N(add), gq_vec_args) {
   T *y = (T *)GQ_AT(a.p[0]);
   const T *x = (const T *)GQ_AT(a.p[1]), s = (T)a.s[0];

@@ -25,6 +25,7 @@ static gq_u64 at(const void *p) { return (gq_u64)(uintptr_t)p; }
 
 typedef enum which {
   AXPY,
+  COMBINE,
   ADD,
   SCALE,
   FILL,
@@ -45,10 +46,10 @@ typedef enum which {
   NKERNEL
 } which;
 
-static const char *const names[NKERNEL] = { "axpy",     "add",   "scale",   "fill",    "get",
-                                            "put",      "blend", "dot",     "largest", "squares",
-                                            "weighted", "apart", "joined",  "nonzero", "nonfinite",
-                                            "finish",   "fit",   "fit_pull" };
+static const char *const names[NKERNEL] = { "axpy",      "combine",  "add",   "scale",   "fill",
+                                            "get",       "put",      "blend", "dot",     "largest",
+                                            "squares",   "weighted", "apart", "joined",  "nonzero",
+                                            "nonfinite", "finish",   "fit",   "fit_pull" };
 
 static int kernel(which k, gq_dtype d, gq_cufunction *f) {
   static gq_cufunction known[NKERNEL][2];
@@ -75,6 +76,34 @@ static int call(which k, gq_dtype d, int64_t threads, const args *a) {
 
 static void axpy(gq_dtype d, size_t n, double s, const void *src, void *dst) {
   gq_cuda_later(call(AXPY, d, (int64_t)n, &(args){ { at(dst), at(src) }, .n = (long long)n, .s = { s } }));
+}
+
+/* So many addresses and sizes are arguments of one launch. */
+enum { COMBINED = 400 };
+typedef struct combine_args {
+  long long parts, k;
+  double s[GQ_TERMS];
+  gq_u64 at[COMBINED];
+} combine_args;
+
+static void combine(gq_dtype d, int parts, const size_t *n, int k, const double *s, void *const *given) {
+  combine_args a = { .k = k };
+  int each = k + 3;
+  gq_cufunction f;
+  int status = kernel(COMBINE, d, &f);
+  memcpy(a.s, s, (size_t)k * sizeof *s);
+  for (int p = 0; p < parts && status == GQ_OK; p += (int)a.parts) {
+    int64_t all = 0;
+    a.parts = parts - p < COMBINED / each ? parts - p : COMBINED / each;
+    for (int q = 0; q < a.parts; q++) {
+      gq_u64 *to = a.at + q * each;
+      all += (int64_t)n[p + q];
+      *to++ = n[p + q];
+      for (int i = 0; i < k + 2; i++) *to++ = at(*given++);
+    }
+    status = gq_cuda_launch(f, gq_cuda_blocks(all), &a);
+  }
+  gq_cuda_later(status);
 }
 
 static void strided(which k, gq_dtype d, size_t n, double s, const void *src, size_t from, void *dst,
@@ -308,6 +337,7 @@ static void update(gq_opt_rule rule, gq_dtype d, size_t n, void *p, const void *
 
 const gq_vectors gq_cuda_vectors = {
   .axpy = axpy,
+  .combine = combine,
   .add = add,
   .scale = scale,
   .dot = dot,
