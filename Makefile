@@ -362,7 +362,7 @@ install: all shared luacats
 	$(if $(wildcard $(top)/gq_cuda.so),install -m 755 $(top)/gq_cuda.so $(to_lib)/)
 	echo "$$pkgconfig" > $(to_lib)/pkgconfig/gqlua.pc
 	install -m 644 scripts/gqlua.1 $(to)/share/man/man1/
-	install -m 644 examples/*.lua examples/embed.c $(to)/share/gqlua/examples/
+	install -m 644 examples/*.lua examples/*.csv examples/embed.c $(to)/share/gqlua/examples/
 	install -m 644 examples/gallery/* $(to)/share/gqlua/examples/gallery/
 	install -m 644 build/gq.d.lua $(to)/share/gqlua/library/
 	cd runtime && for f in $$($(CC) -MM gq.h | tr -d '\\' | cut -d: -f2-); do \
