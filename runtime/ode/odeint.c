@@ -523,11 +523,14 @@ int gq_solve_undo(const gq_problem *p, gq_tensor **z, gq_solution **sol, int sta
 
 /* Steps of one size are counted before the first, where nobody wants the part that they reach. */
 static int check_count(const gq_problem *p, const gq_ode_options *o) {
-  double span = p->nt > 0 ? fabs(p->t[p->nt - 1] - p->t[0]) : 0, n = span / o->step_size;
-  if (!(o->step_size > 0) || p->event_ || !(n * (1 - 1e-6) > (double)o->max_steps)) return GQ_OK;
+  double h = o->step_size, span = p->nt > 0 ? p->t[p->nt - 1] - p->t[0] : 0, n = fabs(span) / h;
+  if (!(h > 0) || p->event_ || !(n * (1 - 1e-6) > (double)o->max_steps)) return GQ_OK;
+  if (p->t[0] + copysign(h, span) == p->t[0]) return GQ_OK; /* the first step says so */
+  double end = p->t[0] + copysign((double)o->max_steps * h, span);
   return gq_fail(GQ_EMAXSTEPS,
-                 "steps of %g over an interval of %g are %.6g, and max_steps is %lld: take longer ones",
-                 o->step_size, span, n, (long long)o->max_steps);
+                 "steps of %g over an interval of %g are %.6g, and %lld (max_steps) would end at t = %.9g: "
+                 "take longer ones",
+                 h, fabs(span), n, (long long)o->max_steps, end);
 }
 
 int gq_solve(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tensor **z, gq_info *info,
