@@ -300,6 +300,10 @@ static int tensor_tostring(lua_State *L) {
   return 1;
 }
 
+static int tensor_pairs(lua_State *L) {
+  return gqL_error(L, "pairs: a tensor has no keys: loop with for i = 1, #x, or for i, row in x:ipairs()");
+}
+
 /* ---- comparing as Lua does: one number with one number ---- */
 
 /* The number at arg, or the one number of a tensor, pushed: int64 as an integer, which a double may not hold. */
@@ -435,6 +439,7 @@ static int no_bits(lua_State *L) {
 
 static const luaL_Reg metamethods[] = { { "__newindex", tensor_newindex },
                                         { "__len", tensor_len },
+                                        { "__pairs", tensor_pairs },
                                         { "__tostring", tensor_tostring },
                                         { "__gc", tensor_free },
                                         { "__close", tensor_free },

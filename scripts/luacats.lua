@@ -41,10 +41,10 @@ local function parameters(doc)
   return table.concat(names, ", ")
 end
 
-local function sorted(t)
-  local keys = {}
+local function sorted(t, more)
+  local keys, name = {}, "^[%a][%w_" .. (more or "") .. "]*$"
   for k in next, t do
-    if type(k) == "string" and k:match("^[%a][%w_]*$") and not reserved[k] then keys[#keys + 1] = k end
+    if type(k) == "string" and k:match(name) and not reserved[k] then keys[#keys + 1] = k end
   end
   table.sort(keys)
   return keys
@@ -55,6 +55,32 @@ local function callable(v)
   return type(v) == "function" or type(meta) == "table" and meta.__call ~= nil
 end
 
+-- Options by the functions that take them, and of tables in options: "odeint", "odeint.gq".
+local options = {}
+for names, list in gq.core.accepts():gsub("\n  ", " "):gmatch("([^\n:]+): ([^\n]*)") do
+  for name in names:gmatch("%S+") do options["gq." .. name:gsub("/", ".")] = list end
+end
+
+local function option_classes()
+  for _, name in ipairs(sorted(options, ".")) do
+    say("---@class %s.options", name)
+    for option in options[name]:gmatch("%S+") do
+      local inner = name .. "." .. option
+      say("---@field %s? %s", option, options[inner] and inner .. ".options" or "any")
+    end
+    lines[#lines + 1] = ""
+  end
+end
+
+-- Its parameters, the table of options with its class.
+local function signature(name, doc)
+  local list = parameters(doc)
+  if not options[name] then return list end
+  if list == "..." and doc:find("^[%w_.]+ ?{") then list = "opts" end
+  if list:find("%f[%w]opts$") then say("---@param opts? %s.options", name) end
+  return list
+end
+
 local function module(t, path, depth)
   say("%s = {}\n", path)
   for _, k in ipairs(sorted(t)) do
@@ -62,7 +88,7 @@ local function module(t, path, depth)
     local inner = t == gq and (k == "core" or k == "docs" or k == "debug")
     if type(v) == "function" then
       comment(doc)
-      say("function %s.%s(%s) end\n", path, k, parameters(doc))
+      say("function %s.%s(%s) end\n", path, k, signature(path .. "." .. k, doc))
     elseif type(v) == "table" and (callable(v) or v.__name) then       -- a class: nn.Linear
       comment(doc)
       say("---@type fun(...): any\n%s.%s = nil\n", path, k)
@@ -78,6 +104,7 @@ for _, k in ipairs(sorted(gq.core.methods)) do
   comment(doc)
   say("function Tensor:%s(%s) end\n", k, rest)
 end
+option_classes()
 say("---@class gq\nlocal gq")
 lines[#lines] = "---@class gq\nlocal gq = {}"
 local at = #lines

@@ -108,7 +108,8 @@ describe("make install", function()
       if k ~= "repeat" then assert.truthy(text:find("function Tensor:" .. k .. "(", 1, true), k) end
     end
     for _, part in ipairs { "function gq.linspace(a, b, n, opts) end", "function gq.odeint(f, z0, t, opts) end",
-      "gq.nn.Linear = nil", "function Tensor:matmul(" } do
+      "gq.nn.Linear = nil", "function Tensor:matmul(", "---@param opts? gq.train.options\nfunction gq.train(opts) end",
+      "---@class gq.odeint.options\n---@field method? any\n", "---@field gq? gq.odeint.gq.options\n" } do
       assert.truthy(text:find(part, 1, true), part)
     end
   end)

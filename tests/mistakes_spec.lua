@@ -14,6 +14,12 @@ local int64 = { dtype = "int64" }
 local mistakes = {
   { "counting from 0", "indices count from 1", function() return x[0] end },
   { "dimension 0", "count from 1", function() return x:sum(0) end },
+  { "pairs of a tensor", "for i, row in x:ipairs()", function() for k in pairs(x) do assert(k) end end },
+  { "net.forward(x)", "write net(x)", function() return net.forward(x) end },
+  { "SciPy's RK45", "did you mean \"dopri5\"", function() return gq.odeint(f, z0, { 0, 1 }, { method = "RK45" }) end },
+  { "backprop", "did you mean \"direct\"", function()
+    return gq.odeint(f, z0, { 0, 1 }, { gradient = "backprop" })
+  end },
   { "labels from 0", "labels count from 1 add 1", function()
     return gq.cross_entropy(gq.randn(3, 2), gq.tensor({ 0, 1, 1 }, int64))
   end },

@@ -29,7 +29,10 @@ describe("options at the prompt", function()
     { image, 2, bad }, { image, { 1, 1 }, bad }, { image, image, nil, bad }, { set, bad }, { "runs", bad },
     { "examples/noisy.csv", bad }, { "/nowhere/x.safetensors", {}, bad } }
 
-  local acts <const> = { ["gq.help"] = true, ["gq.cli"] = true, ["gq.free"] = true, ["gq.normal_"] = true }
+  local acts = {}
+  for name in ("help cli free normal_ make_directory file_write file_append"):gmatch("%S+") do
+    acts["gq." .. name] = true
+  end
 
   -- What a function says that it knows when it is given an option that it does not.
   local function known(g)

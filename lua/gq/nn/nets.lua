@@ -41,6 +41,7 @@ local function run_layers(self, t, x)
 end
 
 function Sequential:forward(t, x)
+  if not is_module(self) then gq.core.fail("net.forward(x): a dot gives no net: write net(x), or net:forward(x)") end
   if not self.time then return run_layers(self, nil, t) end
   return run_layers(self, t, x)
 end
