@@ -176,50 +176,18 @@ static void surround(const gq_conv *v, const char *x, int64_t channels, int64_t 
   }
 }
 
-/* to[j][i] (+)= from[i][j] for i0 <= i < n, j0 <= j < m */
-#define TURN(T)                                                                                           \
-  static void turn_##T(const T *from, int64_t lfrom, int64_t i0, int64_t n, int64_t j0, int64_t m, T *to, \
-                       int64_t lto, bool add) {                                                           \
-    for (int64_t j = j0; j < m; j++)                                                                      \
-      for (int64_t i = i0; i < n; i++)                                                                    \
-        to[j * lto + i] = add ? to[j * lto + i] + from[i * lfrom + j] : from[i * lfrom + j];              \
-  }
-TURN(float)
-TURN(double)
-
-typedef float v4f __attribute__((vector_size(16), aligned(4)));
-typedef int32_t v4i __attribute__((vector_size(16)));
-
-/* Four by four, and what is left. */
-static void turn_fours(const float *from, int64_t lfrom, int64_t n, int64_t m, float *to, int64_t lto,
-                       bool add) {
-  int64_t n4 = n & ~INT64_C(3), m4 = m & ~INT64_C(3);
-  for (int64_t i = 0; i < n4; i += 4)
-    for (int64_t j = 0; j < m4; j += 4) {
-      const float *x = from + i * lfrom + j;
-      v4f a = *(const v4f *)x, b = *(const v4f *)(x + lfrom), c = *(const v4f *)(x + 2 * lfrom),
-          d = *(const v4f *)(x + 3 * lfrom);
-      v4f ab = __builtin_shuffle(a, b, (v4i){ 0, 4, 1, 5 }),
-          AB = __builtin_shuffle(a, b, (v4i){ 2, 6, 3, 7 });
-      v4f cd = __builtin_shuffle(c, d, (v4i){ 0, 4, 1, 5 }),
-          CD = __builtin_shuffle(c, d, (v4i){ 2, 6, 3, 7 });
-      v4f row[4] = { __builtin_shuffle(ab, cd, (v4i){ 0, 1, 4, 5 }),
-                     __builtin_shuffle(ab, cd, (v4i){ 2, 3, 6, 7 }),
-                     __builtin_shuffle(AB, CD, (v4i){ 0, 1, 4, 5 }),
-                     __builtin_shuffle(AB, CD, (v4i){ 2, 3, 6, 7 }) };
-      for (int k = 0; k < 4; k++) {
-        v4f *y = (v4f *)(to + (j + k) * lto + i);
-        *y = add ? *y + row[k] : row[k];
-      }
-    }
-  turn_float(from, lfrom, n4, n, 0, m4, to, lto, add);
-  turn_float(from, lfrom, 0, n, m4, m, to, lto, add);
+static void turn_double(const double *from, int64_t lfrom, int64_t n, int64_t m, double *to, int64_t lto,
+                        bool add) {
+  for (int64_t j = 0; j < m; j++)
+    for (int64_t i = 0; i < n; i++)
+      to[j * lto + i] = add ? to[j * lto + i] + from[i * lfrom + j] : from[i * lfrom + j];
 }
 
-static void turn(gq_dtype d, const void *from, int64_t lfrom, int64_t n, int64_t m, void *to, int64_t lto,
-                 bool add) {
-  if (d == GQ_F32) turn_fours(from, lfrom, n, m, to, lto, add);
-  else turn_double(from, lfrom, 0, n, 0, m, to, lto, add);
+/* to[j][i] (+)= from[i][j] for i < n, j < m */
+static void turn(const gq_convolution *p, const void *from, int64_t lfrom, int64_t n, int64_t m, void *to,
+                 int64_t lto, bool add) {
+  if (p->conv.dtype == GQ_F32) p->kernels->turn(from, lfrom, n, m, to, lto, add);
+  else turn_double(from, lfrom, n, m, to, lto, add);
 }
 
 /* A matrix whose entry (k, j) for k = (i, p), i < c, p < places, is at w[i * sc + p * sp + j * sj], as panels of three
@@ -369,7 +337,7 @@ static void forward(const job *j, int64_t t, char *scratch) {
         pick(v->dtype, sums + i * n * size, lines, cols, v->count[1], out + i * windows(v) * size, j->add);
     } else {
       tiles(p, sums, image, at, n, off, K, w, width / vector, false);
-      turn(v->dtype, sums, width, n, least(width, v->m - j0), out, windows(v), j->add);
+      turn(p, sums, width, n, least(width, v->m - j0), out, windows(v), j->add);
     }
   }
 }
@@ -401,7 +369,7 @@ static void weight(const job *j, int64_t t, char *scratch) {
     }
   for (int64_t j0 = 0, width; j0 < v->m; j0 += width) {
     width = panel(p, j0);
-    turn(v->dtype, sums + j0 * tall * size, width, terms, least(width, v->m - j0),
+    turn(p, sums + j0 * tall * size, width, terms, least(width, v->m - j0),
          j->out + ((of * v->m + j0) * K + first * places(v)) * size, K, j->add);
   }
 }
@@ -416,8 +384,8 @@ static void surround_deep(const gq_convolution *p, const float *x, int64_t chann
   inside(cols, 1, -v->pad[1], v->size[1], &first, &end);
   memset(to, 0, (size_t)(rows * cols * C) * sizeof *to);
   for (int64_t i = most(0, -top); i < least(rows, v->size[0] - top); i++)
-    turn_fours(x + (top + i) * v->size[1] + first - v->pad[1], v->size[0] * v->size[1], channels, end - first,
-               to + (i * cols + first) * C, C, false);
+    p->kernels->turn(x + (top + i) * v->size[1] + first - v->pad[1], v->size[0] * v->size[1], channels,
+                     end - first, to + (i * cols + first) * C, C, false);
 }
 
 /* What tiles of 4 x 4 become: {16, tiles, C} */
@@ -474,7 +442,8 @@ static void forward_fours(const job *j, int64_t t, char *scratch) {
     }
   spread_results(p, GQ_WINO_RESULT, lines, tall, sums, y);
   for (int64_t i = 0; i < lines; i++)
-    turn_fours(y + i * 2 * across(v) * W, W, v->count[1], v->m, out + i * v->count[1], windows(v), j->add);
+    p->kernels->turn(y + i * 2 * across(v) * W, W, v->count[1], v->m, out + i * v->count[1], windows(v),
+                     j->add);
 }
 
 static void weight_fours(const job *j, int64_t t, char *scratch) {
@@ -497,7 +466,8 @@ static void weight_fours(const job *j, int64_t t, char *scratch) {
       spread_image(p, image, lines, spread);
       memset(y, 0, (size_t)(4 * n * W) * sizeof *y);
       for (int64_t i = 0; i < lines; i++)
-        turn_fours(g + i * v->count[1], windows(v), v->m, v->count[1], y + i * 2 * across(v) * W, W, false);
+        p->kernels->turn(g + i * v->count[1], windows(v), v->m, v->count[1], y + i * 2 * across(v) * W, W,
+                         false);
       spread_results(p, GQ_WINO_RESULT_BACK, lines, n, results, y);
       for (int i = 0; i < 16; i++)
         for (int64_t j0 = 0, width; j0 < v->m; j0 += width) {
@@ -512,8 +482,8 @@ static void weight_fours(const job *j, int64_t t, char *scratch) {
     for (int64_t i = 0; i < channels; i++)
       p->kernels->winograd[GQ_WINO_WEIGHT_BACK](spread + i * 9 * n, 3 * n, n, sums + j0 * tall + i * n,
                                                 4 * plane(tall * W), plane(tall * W), n);
-    turn_fours(spread, n, 9 * channels, least(n, v->m - j0),
-               (float *)(void *)j->out + (of * v->m + j0) * v->c * 9 + first * 9, v->c * 9, j->add);
+    p->kernels->turn(spread, n, 9 * channels, least(n, v->m - j0),
+                     (float *)(void *)j->out + (of * v->m + j0) * v->c * 9 + first * 9, v->c * 9, j->add);
   }
 }
 

@@ -46,6 +46,8 @@ typedef struct gq_kernels {
   int tile_rows, tile_width[2];
   /* the same of few channels: c {rows, n}, n at least gq_line_vectors(rows) vectors, w {depth, rows} */
   void (*lines[2])(void *c, size_t n, const void *x, const int32_t *off, size_t depth, const void *w, int rows);
+  /* to[j * lto + i] (+)= from[i * lfrom + j], i < n, j < m */
+  void (*turn)(const float *from, int64_t lfrom, int64_t n, int64_t m, float *to, int64_t lto, bool add);
   /* winograd.h, by gq_wino */
   void (*winograd[5])(float *to, size_t trow, size_t tcol, const float *from, size_t frow, size_t fcol, size_t n);
   /* gq_collocate_lanes */

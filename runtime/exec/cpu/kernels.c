@@ -277,6 +277,7 @@ SMALL_DOOR(f32, float)
 SMALL_DOOR(f64, double)
 
 #include "tile.h"
+#include "turn.h"
 #include "winograd.h"
 
 /* ---- small linear systems, GQ_LANES side by side ---- */
@@ -459,6 +460,7 @@ const gq_kernels PASTE(gq_kernels_, GQ_KERNELS) = {
   .tile_rows = ROWS,
   .tile_width = {WIDTH_f32, WIDTH_f64},
   .lines = {lines_f32, lines_f64},
+  .turn = turn_f32,
   .winograd = {winograd_0, winograd_1, winograd_2, winograd_3, winograd_4},
   .collocate = collocate,
 };

@@ -1,0 +1,56 @@
+/*
+** turn.h -- to[j * lto + i] (+)= from[i * lfrom + j], i < n, j < m: blocks of whole vectors, and parts of them at the edges.
+** Included by kernels.c behind small.h.
+*/
+
+#if defined(__AVX2__) && defined(__FMA__)
+static inline void turn_block(vec_f32 x[8]) {
+  vec_f32 a[8], b[8];
+  for (int i = 0; i < 8; i += 2)
+    a[i] = _mm256_unpacklo_ps(x[i], x[i + 1]), a[i + 1] = _mm256_unpackhi_ps(x[i], x[i + 1]);
+  for (int i = 0; i < 8; i += 4) {
+    b[i] = _mm256_shuffle_ps(a[i], a[i + 2], 0x44), b[i + 1] = _mm256_shuffle_ps(a[i], a[i + 2], 0xee);
+    b[i + 2] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0x44), b[i + 3] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0xee);
+  }
+  for (int i = 0; i < 4; i++)
+    x[i] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20), x[i + 4] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
+}
+#else
+static inline void turn_block(vec_f32 x[4]) {
+  typedef int32_t places __attribute__((vector_size(16)));
+  vec_f32 ab = __builtin_shuffle(x[0], x[1], (places){ 0, 4, 1, 5 });
+  vec_f32 AB = __builtin_shuffle(x[0], x[1], (places){ 2, 6, 3, 7 });
+  vec_f32 cd = __builtin_shuffle(x[2], x[3], (places){ 0, 4, 1, 5 });
+  vec_f32 CD = __builtin_shuffle(x[2], x[3], (places){ 2, 6, 3, 7 });
+  x[0] = __builtin_shuffle(ab, cd, (places){ 0, 1, 4, 5 }), x[1] = __builtin_shuffle(ab, cd, (places){ 2, 3, 6, 7 });
+  x[2] = __builtin_shuffle(AB, CD, (places){ 0, 1, 4, 5 }), x[3] = __builtin_shuffle(AB, CD, (places){ 2, 3, 6, 7 });
+}
+#endif
+
+/* ni <= WIDTH rows of nj <= WIDTH numbers */
+static inline __attribute__((always_inline)) void turn_some(const float *from, int64_t lfrom, int ni, int nj, float *to,
+                                                            int64_t lto, bool add) {
+  vec_f32 x[WIDTH_f32];
+  mask_f32 wide = first_f32((size_t)nj), high = first_f32((size_t)ni);
+  for (int i = 0; i < WIDTH_f32; i++) {
+    if (i >= ni) x[i] = VSET_f32(0);
+    else x[i] = nj == WIDTH_f32 ? VLOAD_f32(from + i * lfrom) : VPART_f32(from + i * lfrom, wide);
+  }
+  turn_block(x);
+  for (int j = 0; j < nj; j++, to += lto) {
+    if (add) x[j] += ni == WIDTH_f32 ? VLOAD_f32(to) : VPART_f32(to, high);
+    if (ni == WIDTH_f32) VSTORE_f32(to, x[j]);
+    else VPUT_f32(to, (size_t)ni, x[j]);
+  }
+}
+
+static void turn_f32(const float *from, int64_t lfrom, int64_t n, int64_t m, float *to, int64_t lto, bool add) {
+  for (int64_t i = 0; i < n; i += WIDTH_f32)
+    for (int64_t j = 0; j < m; j += WIDTH_f32) {
+      const float *x = from + i * lfrom + j;
+      float *y = to + j * lto + i;
+      int ni = n - i < WIDTH_f32 ? (int)(n - i) : WIDTH_f32, nj = m - j < WIDTH_f32 ? (int)(m - j) : WIDTH_f32;
+      if (ni == WIDTH_f32 && nj == WIDTH_f32) turn_some(x, lfrom, WIDTH_f32, WIDTH_f32, y, lto, add);
+      else turn_some(x, lfrom, ni, nj, y, lto, add);
+    }
+}
