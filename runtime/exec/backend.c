@@ -8,20 +8,32 @@
 
 #include "tape.h"
 
-/* The mirror is for tests: not there but where they ask for it. */
+static const gq_backend *cpu(void) { return &gq_cpu_backend; }
+static const gq_backend *mirror(void) { return getenv("GQ_MIRROR") ? &gq_mirror_backend : NULL; } /* of tests */
+
+/* Nothing is opened but what is asked for. NULL from `open`: not there; `missing` says why. */
+static const struct {
+  const char *name;
+  const gq_backend *(*open)(void);
+  const char *(*missing)(void);
+} rows[] = {
+  { "cpu", cpu, NULL },
+  { "cuda", gq_cuda_backend, gq_cuda_missing },
+  { "mirror", mirror, NULL },
+};
+enum { NROWS = sizeof rows / sizeof *rows };
+
 const gq_backend *gq_backend_at(int i) {
-  const gq_backend *rows[3] = { &gq_cpu_backend };
-  int n = 1;
-  if (gq_cuda_backend()) rows[n++] = gq_cuda_backend();
-  if (getenv("GQ_MIRROR")) rows[n++] = &gq_mirror_backend;
-  return i >= 0 && i < n ? rows[i] : NULL;
+  for (int k = 0; k < NROWS; k++) {
+    const gq_backend *b = rows[k].open();
+    if (b && i-- == 0) return b;
+  }
+  return NULL;
 }
 
-/* Opens nothing but what is asked for. */
 const gq_backend *gq_backend_find(const char *name) {
-  if (strcmp(name, gq_cpu_backend.device->name) == 0) return &gq_cpu_backend;
-  if (strcmp(name, "cuda") == 0) return gq_cuda_backend();
-  if (strcmp(name, gq_mirror_backend.device->name) == 0 && getenv("GQ_MIRROR")) return &gq_mirror_backend;
+  for (int k = 0; k < NROWS; k++)
+    if (strcmp(name, rows[k].name) == 0) return rows[k].open();
   return NULL;
 }
 
@@ -31,8 +43,11 @@ void *gq_share(const gq_backend *b, size_t bytes) {
   return p;
 }
 
+/* Of "cuda:1" too */
 const char *gq_backend_missing(const char *name) {
-  return strncmp(name, "cuda", 4) == 0 ? gq_cuda_missing() : "";
+  for (int k = 0; k < NROWS; k++)
+    if (rows[k].missing && strncmp(name, rows[k].name, strlen(rows[k].name)) == 0) return rows[k].missing();
+  return "";
 }
 
 typedef struct moved {
