@@ -40,7 +40,7 @@ typedef struct gq_cellop {
 } gq_cellop;
 
 typedef enum gq_instr_kind { INSTR_GROUP, INSTR_GEMM, INSTR_REDUCE, INSTR_MOVE, INSTR_ZERO, INSTR_INDEX,
-                             INSTR_CALL, INSTR_WINDOW, INSTR_CONV } gq_instr_kind;
+                             INSTR_CALL, INSTR_CONV } gq_instr_kind;
 
 typedef struct gq_instr {
   gq_instr_kind kind;
@@ -53,9 +53,8 @@ typedef struct gq_instr {
     struct { gq_op op; gq_dtype dtype; int axis, flags; gq_layout x; } reduce;
     struct { gq_layout from; int64_t to[GQ_MAXDIM]; size_t size; } move;
     size_t zero;
-    struct { gq_op op; gq_dtype dtype; int axis; gq_shape x, idx, out; } index;
+    gq_indexing index;
     int what;           /* CALL: flags of CALL_PULL */
-    struct { gq_dtype dtype; gq_attr attr; gq_shape windows; } window;   /* WINDOW_ADD */
     gq_conv conv;
   } as;
 } gq_instr;

@@ -22,4 +22,12 @@ typedef struct gq_landing {
 } gq_landing;
 bool gq_layout_land(gq_op op, const gq_attr *attr, gq_shape whole, gq_shape part, gq_landing *l);
 
+/* An operation of class INDEX, over plain arrays: attr.shape is that of the result. */
+typedef struct gq_indexing {
+  gq_op op;
+  gq_dtype dtype;
+  gq_attr attr;
+  gq_shape in[2];
+} gq_indexing;
+
 #endif

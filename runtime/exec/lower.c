@@ -271,11 +271,12 @@ static int lower_move(gq_compiler *c, gq_ref r) {
 }
 
 static int lower_index(gq_compiler *c, gq_ref r) {
-  const gq_node *n = node_of(c, r), *x = node_of(c, n->args[0]), *idx = node_of(c, n->args[1]);
+  const gq_node *n = node_of(c, r);
   gq_instr *i;
-  GQ_TRY(from_operands(c, r, INSTR_INDEX, 2, &i));
-  i->as.index.op = n->op, i->as.index.dtype = n->dtype, i->as.index.axis = n->attr.axis;
-  i->as.index.x = x->shape, i->as.index.idx = idx->shape, i->as.index.out = n->shape;
+  GQ_TRY(from_operands(c, r, INSTR_INDEX, n->nargs, &i));
+  i->as.index = (gq_indexing){ .op = n->op, .dtype = n->dtype, .attr = n->attr };
+  i->as.index.attr.shape = n->shape;
+  for (int k = 0; k < n->nargs; k++) i->as.index.in[k] = node_of(c, n->args[k])->shape;
   return GQ_OK;
 }
 
@@ -285,15 +286,6 @@ static int lower_call(gq_compiler *c, gq_ref r) {
   gq_instr *i;
   GQ_TRY(from_operands(c, r, INSTR_CALL, n->op == GQ_OP_CALL ? 3 : 4, &i));
   i->as.what = n->attr.flags;
-  return GQ_OK;
-}
-
-static int lower_window(gq_compiler *c, gq_ref r) {
-  const gq_node *n = node_of(c, r);
-  gq_instr *i;
-  GQ_TRY(from_operands(c, r, INSTR_WINDOW, 1, &i));
-  i->as.window.dtype = n->dtype, i->as.window.attr = n->attr;
-  i->as.window.windows = node_of(c, n->args[0])->shape;
   return GQ_OK;
 }
 

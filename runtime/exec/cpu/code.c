@@ -11,8 +11,6 @@ typedef union instr {
   gq_group group;
   gq_gemm gemm;
   gq_reduce reduce;
-  gq_indexing index;
-  gq_windowing window;
   gq_convolution conv;
 } instr;
 
@@ -77,14 +75,6 @@ static int lower_instr(const gq_instr *in, builder *b, code *c, instr *at) {
       gq_attr attr = { .axis = in->as.reduce.axis, .flags = in->as.reduce.flags };
       return gq_reduce_plan(&at->reduce, in->as.reduce.op, in->as.reduce.dtype, &in->as.reduce.x, &attr);
     }
-    case INSTR_INDEX:
-      gq_indexing_plan(&at->index, in->as.index.op, in->as.index.dtype, in->as.index.x, in->as.index.idx,
-                       in->as.index.out, in->as.index.axis);
-      return GQ_OK;
-    case INSTR_WINDOW:
-      at->window = gq_windowing_plan(in->as.window.dtype, &in->as.window.attr, in->as.window.windows,
-                                     in->as.window.attr.shape);
-      return GQ_OK;
     case INSTR_CONV:
       at->conv = gq_conv_plan(&in->as.conv);
       if (c->registers < at->conv.scratch) c->registers = gq_round64(at->conv.scratch);
@@ -193,11 +183,10 @@ static int run_instr(const gq_program *p, const frame *f, int i) {
                          scratch + (size_t)c->workers * c->registers,
                          gq_workers() <= c->workers ? gq_workers() : 1);
     }
-    case INSTR_WINDOW: gq_windowing_run(&at->window, a, out); break;
     case INSTR_CALL:
       return gq_callback_run(a, b, address(f, &in->loc[3]), in->nloc > 4 ? address(f, &in->loc[4]) : NULL,
                              in->as.what, out);
-    default: return gq_indexing_run(&at->index, a, b, out);
+    default: return gq_indexing_run(&in->as.index, (const void *[]){ a, b }, out);
   }
   return GQ_OK;
 }
@@ -258,9 +247,7 @@ static void put_conv(gq_text *t, const gq_conv *v) {
 }
 
 void gq_cpu_print(const gq_program *p, int i, gq_text *t) {
-  static const char *const names[] = {
-    "group", "matmul", "", "move", "zero", "", "call", "window_add", "conv"
-  };
+  static const char *const names[] = { "group", "matmul", "", "move", "zero", "", "call", "conv" };
   const gq_instr *in = &p->instr[i];
   const instr *at = &((const code *)p->code)->at[i];
   if (in->kind == INSTR_GROUP) {

@@ -182,22 +182,7 @@ void gq_reduce_run(const gq_reduce *r, const void *x, void *out, bool add);    /
 /* dst[...] = src[...] over shape l->dim: strides of src in l, of dst in `stride`. */
 void gq_move(const gq_layout *l, size_t size, const void *src, void *dst, const int64_t *stride);
 
-typedef struct gq_indexing {                 /* INDEX_SELECT INDEX_ADD GATHER SCATTER_ADD on contiguous data */
-  gq_op op;
-  gq_dtype dtype;
-  int64_t outer, n, count, inner;            /* of the long side: outer x n x inner; count: entries along axis */
-  gq_layout index, big;                      /* GATHER and SCATTER_ADD: shape of idx, and of the long side */
-  int axis;
-} gq_indexing;
-void gq_indexing_plan(gq_indexing *p, gq_op op, gq_dtype d, gq_shape x, gq_shape idx, gq_shape out, int axis);
-int gq_indexing_run(const gq_indexing *p, const void *x, const int64_t *idx, void *out);   /* GQ_EINDEX */
-
-typedef struct gq_windowing {                /* WINDOW_ADD on contiguous data: {outer, k.., count.., inner} to {outer, size.., inner} */
-  gq_dtype dtype;
-  int n;                                     /* windowed dims */
-  int64_t outer, inner, k[GQ_MAXDIM], count[GQ_MAXDIM], size[GQ_MAXDIM], step[GQ_MAXDIM], apart[GQ_MAXDIM];
-} gq_windowing;
-gq_windowing gq_windowing_plan(gq_dtype d, const gq_attr *attr, gq_shape windows, gq_shape whole);
-void gq_windowing_run(const gq_windowing *w, const void *windows, void *whole);
+/* Of class INDEX, on contiguous data; GQ_EINDEX: an index is outside. */
+int gq_indexing_run(const gq_indexing *p, const void *const *in, void *out);
 
 #endif

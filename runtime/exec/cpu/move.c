@@ -65,26 +65,32 @@ static void fold(const gq_shape *s, int axis, int64_t *outer, int64_t *n, int64_
   for (int i = axis + 1; i < s->ndim; i++) *inner *= s->dim[i];
 }
 
-void gq_indexing_plan(gq_indexing *p, gq_op op, gq_dtype d, gq_shape x, gq_shape idx, gq_shape out,
-                      int axis) {
-  bool adds = op == GQ_OP_INDEX_ADD || op == GQ_OP_SCATTER_ADD;
-  const gq_shape *big = adds ? &out : &x;
-  memset(p, 0, sizeof *p);
-  p->op = op;
-  p->dtype = d;
-  p->axis = axis;
-  fold(big, axis, &p->outer, &p->n, &p->inner);
-  p->count = gq_numel(idx);
-  p->index = gq_layout_of(idx, NULL);
-  p->big = gq_layout_of(*big, NULL);
+/* INDEX_SELECT, INDEX_ADD, GATHER, SCATTER_ADD */
+typedef struct by_index {
+  gq_op op;
+  gq_dtype dtype;
+  int64_t outer, n, count, inner; /* of the long side: outer x n x inner; count: entries along axis */
+  gq_layout index, big;           /* GATHER and SCATTER_ADD: shape of idx, and of the long side */
+  int axis;
+} by_index;
+
+static bool adds(gq_op op) { return op == GQ_OP_INDEX_ADD || op == GQ_OP_SCATTER_ADD; }
+
+static by_index by_index_of(const gq_indexing *i) {
+  const gq_shape *big = adds(i->op) ? &i->attr.shape : &i->in[0];
+  by_index p = { .op = i->op, .dtype = i->dtype, .axis = i->attr.axis, .count = gq_numel(i->in[1]) };
+  fold(big, p.axis, &p.outer, &p.n, &p.inner);
+  p.index = gq_layout_of(i->in[1], NULL);
+  p.big = gq_layout_of(*big, NULL);
+  return p;
 }
 
-static int bad_index(const gq_indexing *p, int64_t index, int64_t position) {
+static int bad_index(const by_index *p, int64_t index, int64_t position) {
   return gq_fail(GQ_EINDEX, "%s: index %lld at position %lld is outside 1..%lld", gq_ops[p->op].name,
                  (long long)index, (long long)position + 1, (long long)p->n);
 }
 
-static int check(const gq_indexing *p, const int64_t *idx) {
+static int check(const by_index *p, const int64_t *idx) {
   for (int64_t i = 0; i < p->count; i++)
     if (idx[i] < 1 || idx[i] > p->n) return bad_index(p, idx[i], i);
   return GQ_OK;
@@ -102,7 +108,7 @@ static void add_line(gq_dtype d, void *dst, const void *src, int64_t n) {
 }
 
 /* x and out: outer x (n or count) x inner */
-static void by_line(const gq_indexing *p, const char *x, const int64_t *idx, char *out) {
+static void by_line(const by_index *p, const char *x, const int64_t *idx, char *out) {
   int64_t size = (int64_t)gq_dtype_size(p->dtype), line = p->inner * size;
   for (int64_t o = 0; o < p->outer; o++)
     for (int64_t i = 0; i < p->count; i++) {
@@ -112,7 +118,7 @@ static void by_line(const gq_indexing *p, const char *x, const int64_t *idx, cha
     }
 }
 
-static void by_number(const gq_indexing *p, const char *x, const int64_t *idx, char *out) {
+static void by_number(const by_index *p, const char *x, const int64_t *idx, char *out) {
   int64_t size = (int64_t)gq_dtype_size(p->dtype);
   for (int64_t i = 0; i < p->count; i++) {
     int64_t far = 0, rest = i;
@@ -125,30 +131,38 @@ static void by_number(const gq_indexing *p, const char *x, const int64_t *idx, c
   }
 }
 
-int gq_indexing_run(const gq_indexing *p, const void *x, const int64_t *idx, void *out) {
-  GQ_TRY(check(p, idx));
-  if (p->op == GQ_OP_INDEX_ADD || p->op == GQ_OP_SCATTER_ADD)
-    memset(out, 0, (size_t)(p->outer * p->n * p->inner) * gq_dtype_size(p->dtype));
-  if (p->op == GQ_OP_INDEX_SELECT || p->op == GQ_OP_INDEX_ADD) by_line(p, x, idx, out);
-  else by_number(p, x, idx, out);
+static int run_index(const gq_indexing *i, const void *const *in, void *out) {
+  by_index p = by_index_of(i);
+  GQ_TRY(check(&p, in[1]));
+  if (adds(p.op)) memset(out, 0, (size_t)(p.outer * p.n * p.inner) * gq_dtype_size(p.dtype));
+  if (p.op == GQ_OP_INDEX_SELECT || p.op == GQ_OP_INDEX_ADD) by_line(&p, in[0], in[1], out);
+  else by_number(&p, in[0], in[1], out);
   return GQ_OK;
 }
 
 /* ---- windows ---- */
 
-gq_windowing gq_windowing_plan(gq_dtype d, const gq_attr *attr, gq_shape windows, gq_shape whole) {
-  gq_windowing w = { .dtype = d, .n = attr->flags, .outer = 1, .inner = 1 };
-  for (int i = 0; i < attr->axis; i++) w.outer *= whole.dim[i];
-  for (int i = attr->axis + w.n; i < whole.ndim; i++) w.inner *= whole.dim[i];
+/* WINDOW_ADD: {outer, k.., count.., inner} to {outer, size.., inner} */
+typedef struct windowing {
+  gq_dtype dtype;
+  int n; /* windowed dims */
+  int64_t outer, inner, k[GQ_MAXDIM], count[GQ_MAXDIM], size[GQ_MAXDIM], step[GQ_MAXDIM], apart[GQ_MAXDIM];
+} windowing;
+
+static windowing windowing_of(const gq_indexing *p) {
+  const gq_attr *attr = &p->attr;
+  windowing w = { .dtype = p->dtype, .n = attr->flags, .outer = 1, .inner = 1 };
+  for (int i = 0; i < attr->axis; i++) w.outer *= attr->shape.dim[i];
+  for (int i = attr->axis + w.n; i < attr->shape.ndim; i++) w.inner *= attr->shape.dim[i];
   for (int i = 0, at = attr->axis; i < w.n; i++, at++) {
-    w.k[i] = windows.dim[at], w.count[i] = windows.dim[at + w.n], w.size[i] = whole.dim[at];
+    w.k[i] = p->in[0].dim[at], w.count[i] = p->in[0].dim[at + w.n], w.size[i] = attr->shape.dim[at];
     w.step[i] = attr->step[at], w.apart[i] = attr->start[at];
   }
   return w;
 }
 
 /* One window's number for all windows of the last dim: a line of `count` pieces of `inner` numbers. */
-static void add_windows(const gq_windowing *w, char *to, const char *from, int64_t count, int64_t step) {
+static void add_windows(const windowing *w, char *to, const char *from, int64_t count, int64_t step) {
   size_t size = gq_dtype_size(w->dtype);
   if (step == 1) add_line(w->dtype, to, from, count * w->inner);
   else
@@ -158,7 +172,7 @@ static void add_windows(const gq_windowing *w, char *to, const char *from, int64
 }
 
 /* One outer part: over the places of a window and, within, over the windows. */
-static void add_part(const gq_windowing *w, const char *from, char *to) {
+static void add_part(const windowing *w, const char *from, char *to) {
   int64_t places = 1, lines = 1, size = (int64_t)gq_dtype_size(w->dtype), last = w->n - 1, at = 0;
   for (int i = 0; i < w->n; i++) places *= w->k[i];
   for (int i = 0; i < last; i++) lines *= w->count[i];
@@ -175,10 +189,24 @@ static void add_part(const gq_windowing *w, const char *from, char *to) {
   }
 }
 
-void gq_windowing_run(const gq_windowing *w, const void *windows, void *whole) {
-  int64_t part = (int64_t)gq_dtype_size(w->dtype) * w->inner, all = part; /* bytes */
-  for (int i = 0; i < w->n; i++) part *= w->k[i] * w->count[i], all *= w->size[i];
-  memset(whole, 0, (size_t)(w->outer * all));
-  for (int64_t o = 0; o < w->outer && part; o++)
-    add_part(w, (const char *)windows + o * part, (char *)whole + o * all);
+static int run_window_add(const gq_indexing *p, const void *const *in, void *out) {
+  windowing w = windowing_of(p);
+  int64_t part = (int64_t)gq_dtype_size(w.dtype) * w.inner, all = part; /* bytes */
+  for (int i = 0; i < w.n; i++) part *= w.k[i] * w.count[i], all *= w.size[i];
+  memset(out, 0, (size_t)(w.outer * all));
+  for (int64_t o = 0; o < w.outer && part; o++)
+    add_part(&w, (const char *)in[0] + o * part, (char *)out + o * all);
+  return GQ_OK;
+}
+
+/* ---- the table ---- */
+
+static int (*const kernels[GQ_NOP])(const gq_indexing *p, const void *const *in, void *out) = {
+  [GQ_OP_INDEX_SELECT] = run_index, [GQ_OP_INDEX_ADD] = run_index,       [GQ_OP_GATHER] = run_index,
+  [GQ_OP_SCATTER_ADD] = run_index,  [GQ_OP_WINDOW_ADD] = run_window_add,
+};
+
+int gq_indexing_run(const gq_indexing *p, const void *const *in, void *out) {
+  if (!kernels[p->op]) return gq_fail(GQ_EUNSUPPORTED, "%s has no kernel on the CPU", gq_ops[p->op].name);
+  return kernels[p->op](p, in, out);
 }

@@ -135,26 +135,21 @@ static int apply_move(const call *c, gq_tensor *out) {
 }
 
 static int apply_index(const call *c, gq_tensor *out) {
-  gq_tensor *x = NULL, *idx = NULL;
-  gq_indexing p;
-  int status = gq_tensor_contiguous_get(c->args[0], &x);
-  if (status == GQ_OK) status = gq_tensor_contiguous_get(c->args[1], &idx);
-  if (status == GQ_OK) {
-    gq_indexing_plan(&p, c->op, x->dtype, x->shape, idx->shape, c->shape, c->attr->axis);
-    status = gq_indexing_run(&p, gq_tensor_data(x), gq_tensor_data(idx), gq_tensor_data(out));
+  gq_tensor *x[2] = { NULL, NULL };
+  gq_indexing p = { .op = c->op, .dtype = out->dtype, .attr = *c->attr };
+  int status = GQ_OK;
+  p.attr.shape = c->shape;
+  for (int i = 0; i < c->nargs && status == GQ_OK; i++) {
+    p.in[i] = c->args[i]->shape;
+    status = gq_tensor_contiguous_get(c->args[i], &x[i]);
   }
-  gq_tensor_unref(x);
-  gq_tensor_unref(idx);
+  if (status == GQ_OK) {
+    const void *in[] = { gq_tensor_data(x[0]), c->nargs > 1 ? gq_tensor_data(x[1]) : NULL };
+    status = gq_indexing_run(&p, in, gq_tensor_data(out));
+  }
+  gq_tensor_unref(x[0]);
+  gq_tensor_unref(x[1]);
   return status;
-}
-
-static int apply_window(const call *c, gq_tensor *out) {
-  gq_tensor *x = NULL;
-  gq_windowing w = gq_windowing_plan(out->dtype, c->attr, c->args[0]->shape, c->shape);
-  GQ_TRY(gq_tensor_contiguous_get(c->args[0], &x));
-  gq_windowing_run(&w, gq_tensor_data(x), gq_tensor_data(out));
-  gq_tensor_unref(x);
-  return GQ_OK;
 }
 
 static int (*const rules[GQ_NOP])(const call *c, gq_tensor *out) = {

@@ -22,18 +22,16 @@ static int lower_instr(const gq_instr *in, gq_cuda_step *s) {
                             in->as.reduce.axis, in->as.reduce.flags, in->add);
     case INSTR_MOVE: return gq_cuda_bytes(&s->l, in->as.move.size, &in->as.move.from, in->as.move.to);
     case INSTR_ZERO: s->zero = in->as.zero; return GQ_OK;
-    case INSTR_INDEX:
-      if (in->as.index.op == GQ_OP_INDEX_ADD || in->as.index.op == GQ_OP_SCATTER_ADD)
-        s->zero = (size_t)gq_numel(in->as.index.out) * gq_dtype_size(in->as.index.dtype);
-      return gq_cuda_index(&s->l, in->as.index.op, in->as.index.dtype, in->as.index.x, in->as.index.idx,
-                           in->as.index.out, in->as.index.axis);
-    case INSTR_WINDOW:
-      return gq_cuda_window(&s->l, in->as.window.dtype, &in->as.window.attr, in->as.window.windows,
-                            in->as.window.attr.shape);
+    case INSTR_INDEX: return gq_cuda_index(&s->l, &in->as.index, &s->zero);
     case INSTR_CALL:
       return gq_fail(GQ_EUNSUPPORTED, "cuda: a function of Lua runs on the CPU alone: use x:to(\"cpu\")");
     default: return GQ_OK;
   }
+}
+
+/* Indices, with a word that tells which was outside. */
+static bool checks(const gq_instr *in, const gq_cuda_step *s) {
+  return in->kind == INSTR_INDEX && s->l.np > in->nloc;
 }
 
 static int load_groups(const gq_program *p, gq_cuda_code *c) {
@@ -84,7 +82,7 @@ static int find_used(const gq_program *p, gq_cuda_code *c) {
     memset(seen, 0, all);
     c->used[q] = n;
     for (int i = p->phase[q]; i < p->phase[q + 1]; i++) {
-      if (p->instr[i].kind == INSTR_INDEX) c->at[i].flag = c->indexing[q]++;
+      if (checks(&p->instr[i], &c->at[i])) c->at[i].flag = c->indexing[q]++;
       for (int l = 0; l < p->instr[i].nloc; l++) {
         const gq_loc *at = &p->instr[i].loc[l];
         if (at->kind != LOC_IN && at->kind != LOC_OUT) continue;
@@ -194,18 +192,16 @@ static int run_instr(const frame *f, int i) {
   }
   for (int l = 0; l < in->nloc && l < 4; l++) at[l] = address(f, &in->loc[l]);
   if (s->zero) GQ_TRY(gq_cuda_set(at[0], 0, s->zero));
-  if (in->kind == INSTR_INDEX) GQ_TRY(gq_cuda_flag(s->flag, &at[3]));
+  if (checks(in, s)) GQ_TRY(gq_cuda_flag(s->flag, &at[3]));
   return in->kind == INSTR_ZERO ? GQ_OK : gq_cuda_run(&s->l, at);
 }
 
 static int outside(const frame *f, int phase, int which, int64_t position) {
   for (int i = f->p->phase[phase]; i < f->p->phase[phase + 1]; i++) {
     const gq_instr *in = &f->p->instr[i];
-    if (in->kind != INSTR_INDEX || ((const gq_cuda_code *)f->p->code)->at[i].flag != which) continue;
-    bool adds = in->as.index.op == GQ_OP_INDEX_ADD || in->as.index.op == GQ_OP_SCATTER_ADD;
-    const gq_shape *big = adds ? &in->as.index.out : &in->as.index.x;
-    return gq_cuda_outside(in->as.index.op, address(f, &in->loc[2]), position,
-                           big->ndim ? big->dim[in->as.index.axis] : 1);
+    const gq_cuda_step *s = &((const gq_cuda_code *)f->p->code)->at[i];
+    if (checks(in, s) && s->flag == which)
+      return gq_cuda_outside(&in->as.index, address(f, &in->loc[2]), position);
   }
   return GQ_OK;
 }
@@ -248,7 +244,7 @@ static int run(const gq_program *p, int phase, void *arena, const void *const *i
 /* ---- printing ---- */
 
 static void print(const gq_program *p, int i, gq_text *t) {
-  static const char *const names[] = { "group", "matmul", "", "move", "zero", "", "call", "window_add" };
+  static const char *const names[] = { "group", "matmul", "", "move", "zero", "", "call" };
   const gq_instr *in = &p->instr[i];
   const char *name = in->kind == INSTR_REDUCE  ? gq_core->ops[in->as.reduce.op].name
                      : in->kind == INSTR_INDEX ? gq_core->ops[in->as.index.op].name

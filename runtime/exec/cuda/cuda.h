@@ -94,8 +94,8 @@ int gq_cuda_move(gq_launch *l, gq_dtype to, gq_dtype from, const gq_layout *in, 
 int gq_cuda_bytes(gq_launch *l, size_t size, const gq_layout *in, const int64_t *stride);   /* without conversion */
 int gq_cuda_product(gq_launch *l, gq_dtype d, const gq_layout *a, const gq_layout *b, int flags, int64_t column, bool add);
 int gq_cuda_reduce(gq_launch *l, gq_op op, gq_dtype d, const gq_layout *x, int axis, int flags, bool add);
-int gq_cuda_index(gq_launch *l, gq_op op, gq_dtype d, gq_shape x, gq_shape idx, gq_shape out, int axis);
-int gq_cuda_window(gq_launch *l, gq_dtype d, const gq_attr *attr, gq_shape windows, gq_shape whole);
+int gq_cuda_index(gq_launch *l, const gq_indexing *p, size_t *zero);   /* so many bytes of the result are zeroed before */
+int gq_cuda_outside(const gq_indexing *p, const void *idx, int64_t position);   /* fails, with GQ_EINDEX */
 int gq_cuda_cell(gq_launch *l, gq_op op, gq_dtype to, gq_shape shape, int n, const gq_dtype *d, const gq_layout *x);
 
 /* ---- flags.c: positions of indices that were outside ---- */
@@ -104,7 +104,6 @@ enum { GQ_FLAGS = 64 };
 int gq_cuda_flag(int i, void **at);            /* the word that indexing i of what runs now writes to */
 /* Of the first n: the first that was written, and its position; -1: none. Waits, and clears them. */
 int gq_cuda_flagged(int n, int *which, int64_t *position);
-int gq_cuda_outside(gq_op op, const void *idx, int64_t position, int64_t n);   /* fails with GQ_EINDEX */
 
 /* ---- group.c: the text of a program's groups ---- */
 

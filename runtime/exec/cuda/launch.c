@@ -322,7 +322,7 @@ int gq_cuda_reduce(gq_launch *l, gq_op op, gq_dtype d, const gq_layout *x, int a
   return prepare(l, &part, *f, few ? a.kept * GQ_NT : a.kept, 2, &a, sizeof a);
 }
 
-/* ---- by index ---- */
+/* ---- by index: one for each kernel of the CPU's exec/cpu/move.c ---- */
 
 typedef struct index_args {
   gq_u64 p[4];
@@ -361,35 +361,64 @@ typedef struct window_args {
     apart[GQ_MAXDIM];
 } window_args;
 
-int gq_cuda_window(gq_launch *l, gq_dtype d, const gq_attr *attr, gq_shape windows, gq_shape whole) {
+static int prepare_window(gq_launch *l, const gq_indexing *p) {
   static gq_cufunction kernels[GQ_NDTYPE];
-  window_args a = { .numbers = gq_numel(whole), .n = attr->flags, .outer = 1, .inner = 1 };
-  for (int i = 0; i < attr->axis; i++) a.outer *= whole.dim[i];
-  for (int i = attr->axis + attr->flags; i < whole.ndim; i++) a.inner *= whole.dim[i];
+  const gq_attr *attr = &p->attr;
+  window_args a = { .numbers = gq_numel(attr->shape), .n = attr->flags, .outer = 1, .inner = 1 };
+  for (int i = 0; i < attr->axis; i++) a.outer *= attr->shape.dim[i];
+  for (int i = attr->axis + attr->flags; i < attr->shape.ndim; i++) a.inner *= attr->shape.dim[i];
   for (int i = 0, at = attr->axis; i < attr->flags; i++, at++) {
-    a.k[i] = windows.dim[at], a.count[i] = windows.dim[at + attr->flags], a.size[i] = whole.dim[at];
+    a.k[i] = p->in[0].dim[at], a.count[i] = p->in[0].dim[at + attr->flags], a.size[i] = attr->shape.dim[at];
     a.step[i] = attr->step[at], a.apart[i] = attr->start[at];
   }
-  gq_part part = { .kind = GQ_PART_WINDOW, .d = d };
-  GQ_TRY(fixed(&kernels[d], &part));
-  return prepare(l, &part, kernels[d], a.numbers, 2, &a, sizeof a);
+  gq_part part = { .kind = GQ_PART_WINDOW, .d = p->dtype };
+  GQ_TRY(fixed(&kernels[p->dtype], &part));
+  return prepare(l, &part, kernels[p->dtype], a.numbers, 2, &a, sizeof a);
 }
 
-int gq_cuda_index(gq_launch *l, gq_op op, gq_dtype d, gq_shape x, gq_shape idx, gq_shape out, int axis) {
+static const gq_shape *long_side(const gq_indexing *p) {
+  return p->op == GQ_OP_INDEX_ADD || p->op == GQ_OP_SCATTER_ADD ? &p->attr.shape : &p->in[0];
+}
+
+static int prepare_index(gq_launch *l, const gq_indexing *p) {
   static gq_cufunction kernels[GQ_NOP][GQ_NDTYPE];
-  bool adds = op == GQ_OP_INDEX_ADD || op == GQ_OP_SCATTER_ADD,
-       lines = op == GQ_OP_GATHER || op == GQ_OP_SCATTER_ADD;
-  const gq_shape *big = adds ? &out : &x;
-  index_args a = { .count = gq_numel(idx) };
-  rows_of(big, axis, &a);
+  gq_op op = p->op;
+  gq_cufunction *f = &kernels[op][p->dtype];
+  index_args a = { .count = gq_numel(p->in[1]) };
+  rows_of(long_side(p), p->attr.axis, &a);
   int64_t n = op == GQ_OP_INDEX_SELECT ? a.outer * a.count * a.inner : a.outer * a.inner;
-  if (lines) {
-    lines_of(op, big, &idx, axis, &a);
+  if (op == GQ_OP_GATHER || op == GQ_OP_SCATTER_ADD) {
+    lines_of(op, long_side(p), &p->in[1], p->attr.axis, &a);
     n = op == GQ_OP_GATHER ? a.count : a.lines;
   }
-  gq_part part = { .kind = GQ_PART_INDEX, .op = op, .d = d };
-  GQ_TRY(fixed(&kernels[op][d], &part));
-  return prepare(l, &part, kernels[op][d], n, 4, &a, sizeof a);
+  gq_part part = { .kind = GQ_PART_INDEX, .op = op, .d = p->dtype };
+  GQ_TRY(fixed(f, &part));
+  return prepare(l, &part, *f, n, 4, &a, sizeof a);
+}
+
+/* adds: to zeros, which are written before */
+static const struct {
+  int (*prepare)(gq_launch *l, const gq_indexing *p);
+  bool adds;
+} indexings[GQ_NOP] = {
+  [GQ_OP_INDEX_SELECT] = { prepare_index, false }, [GQ_OP_INDEX_ADD] = { prepare_index, true },
+  [GQ_OP_GATHER] = { prepare_index, false },       [GQ_OP_SCATTER_ADD] = { prepare_index, true },
+  [GQ_OP_WINDOW_ADD] = { prepare_window, false },
+};
+
+int gq_cuda_index(gq_launch *l, const gq_indexing *p, size_t *zero) {
+  if (!indexings[p->op].prepare)
+    return gq_fail(GQ_EUNSUPPORTED, "%s has no kernel on CUDA: use x:to(\"cpu\")", gq_core->ops[p->op].name);
+  *zero = indexings[p->op].adds ? (size_t)gq_numel(p->attr.shape) * gq_dtype_size(p->dtype) : 0;
+  return indexings[p->op].prepare(l, p);
+}
+
+int gq_cuda_outside(const gq_indexing *p, const void *idx, int64_t position) {
+  const gq_shape *s = long_side(p);
+  int64_t index;
+  GQ_TRY(gq_cuda_get(&index, (const int64_t *)idx + position, sizeof index));
+  return gq_fail(GQ_EINDEX, "%s: index %lld at position %lld is outside 1..%lld", gq_core->ops[p->op].name,
+                 (long long)index, (long long)position + 1, (long long)(s->ndim ? s->dim[p->attr.axis] : 1));
 }
 
 /* ---- parts of a kernel that a block runs alone: tile.c ---- */

@@ -77,38 +77,35 @@ static int apply_move(const call *c, gq_tensor *out) {
   return GQ_OK;
 }
 
-static int index_packed(const call *c, const gq_tensor *x, const gq_tensor *idx, gq_tensor *out) {
-  bool adds = c->op == GQ_OP_INDEX_ADD || c->op == GQ_OP_SCATTER_ADD;
-  const gq_shape *big = adds ? &out->shape : &x->shape;
-  void *at[4] = { data(out), data(x), data(idx) };
+/* at: of the result and the operands, packed */
+static int index_packed(const gq_indexing *p, int nargs, void **at) {
   gq_launch l;
-  int which;
+  size_t zero;
+  int which = -1;
   int64_t position;
-  GQ_TRY(gq_cuda_index(&l, c->op, x->dtype, x->shape, idx->shape, out->shape, c->attr->axis));
-  if (adds) GQ_TRY(gq_cuda_set(at[0], 0, (size_t)gq_numel(out->shape) * gq_dtype_size(out->dtype)));
-  GQ_TRY(gq_cuda_flag(0, &at[3]));
+  GQ_TRY(gq_cuda_index(&l, p, &zero));
+  if (zero) GQ_TRY(gq_cuda_set(at[0], 0, zero));
+  bool checks = l.np > nargs + 1; /* indices */
+  if (checks) GQ_TRY(gq_cuda_flag(0, &at[nargs + 1]));
   GQ_TRY(gq_cuda_run(&l, at));
-  GQ_TRY(gq_cuda_flagged(1, &which, &position));
-  return which < 0 ? GQ_OK : gq_cuda_outside(c->op, at[2], position, big->ndim ? big->dim[c->attr->axis] : 1);
+  if (checks) GQ_TRY(gq_cuda_flagged(1, &which, &position));
+  return which < 0 ? GQ_OK : gq_cuda_outside(p, at[2], position);
 }
 
 static int apply_index(const call *c, gq_tensor *out) {
-  gq_tensor *x = NULL, *idx = NULL;
-  int status = gq_tensor_contiguous_get(c->args[0], &x);
-  if (status == GQ_OK) status = gq_tensor_contiguous_get(c->args[1], &idx);
-  if (status == GQ_OK) status = index_packed(c, x, idx, out);
-  gq_tensor_unref(x);
-  gq_tensor_unref(idx);
-  return status;
-}
-
-static int apply_window(const call *c, gq_tensor *out) {
-  gq_tensor *x;
-  gq_launch l;
-  GQ_TRY(gq_tensor_contiguous_get(c->args[0], &x));
-  int status = gq_cuda_window(&l, out->dtype, c->attr, x->shape, out->shape);
-  if (status == GQ_OK) status = gq_cuda_run(&l, (void *[]){ data(out), data(x) });
-  gq_tensor_unref(x);
+  gq_tensor *x[2] = { NULL, NULL };
+  gq_indexing p = { .op = c->op, .dtype = out->dtype, .attr = *c->attr };
+  void *at[4] = { data(out) };
+  int status = GQ_OK;
+  p.attr.shape = out->shape;
+  for (int i = 0; i < c->nargs && status == GQ_OK; i++) {
+    p.in[i] = c->args[i]->shape;
+    status = gq_tensor_contiguous_get(c->args[i], &x[i]);
+    if (status == GQ_OK) at[i + 1] = data(x[i]);
+  }
+  if (status == GQ_OK) status = index_packed(&p, c->nargs, at);
+  gq_tensor_unref(x[0]);
+  gq_tensor_unref(x[1]);
   return status;
 }
 
