@@ -120,6 +120,7 @@ describe("averages of weights in gq.train", function()
     local other = gq.optim.ema(m)
     gq.checkpoint.load(path, { ema = other })
     assert.same({ 2.125, 0.5, 3 }, { other.average[1]:item(), other.decay, other.count })
+    assert.truthy(tostring(gq.checkpoint.describe(path)):find("averages: 3 updates, decay 0.5", 1, true))
     gq.no_grad(function() m.w[1] = 0 end)
     run { keep_best = true }
     assert.equal(0.5, m.w:item())
@@ -128,6 +129,25 @@ describe("averages of weights in gq.train", function()
     helper.raises("averages of 2 parameters", gq.checkpoint.load, path, { ema = gq.optim.ema(gq.nn.Linear(1, 1)) })
     gq.checkpoint.save(path, { model = m })
     helper.raises("holds no averages", gq.checkpoint.load, path, { ema = other })
+  end)
+end)
+
+describe("a training without a terminal", function()
+  it("tells an epoch each half minute, where nothing else does", function()
+    gq.file_write(folder .. "/tells.lua", [[
+local gq = require "gq"
+local now, net = 0, gq.nn.Linear(1, 1)
+function gq.clock() return now end
+for k = 1, 3 do
+  now = 0
+  gq.train { model = net, data = { x = gq.ones(2, 1), y = gq.ones(2, 1) }, epochs = 5, progress = k < 3,
+    on_epoch = k == 2 and function() now = now + 20 end or nil, optimiser = gq.optim.sgd(net:parameters(), { lr = 0 }),
+    loss = function(m, x, y) now = now + 20 return gq.mse_loss(m(x), y) end }
+end]])
+    assert(os.execute(("%s %s/tells.lua 2>%s/told"):format(os.getenv("GQLUA") or "./gqlua", folder, folder)))
+    local told = gq.file_read(folder .. "/told")
+    assert.equal(2, select(2, told:gsub("\n", "")), told)
+    assert.truthy(told:find("^epoch   2  train loss %d[^\n]* of 5, step 2\nepoch   4 "), told)
   end)
 end)
 

@@ -7,6 +7,8 @@ local options, need, one_of, fail, describe = core.options, core.need, core.one_
 
 -- ---- what is in one ----
 
+local SHOWN <const> = 200             -- characters of extra
+
 local Description = { __name = "gq.checkpoint" }
 
 local function shape_text(t) return ("%s {%s}"):format(t.dtype, table.concat(t.shape, ", ")) end
@@ -23,7 +25,10 @@ function Description:__tostring()
   end
   line("schedule", self.schedule and "yes" or nil)
   line("generator", self.rng)
-  if self.extra ~= nil then line("extra", gq.json_encode(self.extra)) end
+  local ema = self.averages
+  if ema then line("averages", ("%d updates, decay %g"):format(ema.count, ema.decay)) end
+  local extra = self.extra ~= nil and gq.json_encode(self.extra)
+  if extra then line("extra", #extra > SHOWN and extra:sub(1, SHOWN) .. "..." or extra) end
   for _, name in ipairs(self.names) do lines[#lines + 1] = ("  %s  %s"):format(name, shape_text(self.model[name])) end
   return table.concat(lines, "\n")
 end
@@ -32,9 +37,11 @@ function gq.checkpoint.describe(path)
   local what = "gq.checkpoint.describe"
   if type(path) ~= "string" then fail(("%s: a path expected, got %s"):format(what, describe(path))) end
   local tensors, meta = core.read_checkpoint(path, what)
-  local o = type(meta.optimiser) == "table" and meta.optimiser or nil
+  local o, ema = type(meta.optimiser) == "table" and meta.optimiser or nil, meta.ema
+  if type(ema) ~= "table" or not (math.type(ema.count) == "integer" and math.type(ema.decay)) then ema = nil end
   local d = { path = path, epoch = meta.epoch, value = meta.value, extra = meta.extra, rng = meta.rng,
-    schedule = meta.schedule ~= nil, model = {}, names = {}, numbers = 0, bytes = 0,
+    schedule = meta.schedule ~= nil,
+    averages = ema and { count = ema.count, decay = ema.decay }, model = {}, names = {}, numbers = 0, bytes = 0,
     optimiser = o and { kind = o.kind, steps = math.tointeger(o.total) or o.total, lr = o.settings and o.settings.lr } }
   for name, t in next, tensors do
     local inner = name:match("^model%.(.+)$")
@@ -48,7 +55,8 @@ function gq.checkpoint.describe(path)
   return setmetatable(d, Description)
 end
 gq.docs[gq.checkpoint.describe] = "gq.checkpoint.describe(path): what a checkpoint holds, printed in lines: {epoch, "
-  .. "value, optimiser {kind, steps, lr}, rng, extra, numbers, model = {name = {dtype, shape}}}"
+  .. "value, optimiser {kind, steps, lr}, averages {count, decay}, rng, extra, numbers, "
+  .. "model = {name = {dtype, shape}}}"
 
 -- ---- the last ones and the best ----
 

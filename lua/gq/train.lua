@@ -14,7 +14,7 @@
 --   logger     called with each row; a list of such
 --   checkpoint path, or {path =, every = steps between saves; after each epoch without it}
 --   resume     true: continue from the checkpoint if there is one
---   progress   true (default): a bar on stderr, where that is a terminal
+--   progress   true (default): a bar on stderr; a line there now and then where it is no terminal and no on_epoch tells
 --   on_epoch   on_epoch(row, bar): after each row; on_step(step, loss, info): after each step
 --   clip, schedule, steps (stop after so many in all)
 --   monitor    the figure that tells which epoch is best: "test_<name>" by default, "train_<name>" without it
@@ -263,8 +263,20 @@ local function validate(o, row)
   for k, v in next, figures or {} do row[k] = v end
 end
 
+local QUIET <const> = 30             -- seconds between lines where there is no terminal to draw a bar on
+
+-- A line of the row.
+local function tell(o, state, row)
+  local now = gq.clock()
+  o.told = o.told or now
+  if o.progress == false or o.on_epoch or gq.isatty(2) or now - o.told < QUIET then return end
+  o.told = now
+  io.stderr:write(("%s of %d, step %d\n"):format(gq.epoch_line(row), o.epochs, state.step))
+end
+
 local function publish(o, state, row, bar)
   state.rows[#state.rows + 1] = row
+  tell(o, state, row)
   if bar then bar:clear() end
   for _, log in ipairs(o.logger) do log(row) end
   if o.on_epoch then o.on_epoch(row, bar) end
@@ -451,6 +463,6 @@ checkpoint: a path, or {path =, every = steps}; resume: true goes on from it, to
 clip: largest norm of the gradient; schedule: one of gq.optim.schedule, or a list
 monitor: the figure that tells which epoch is best, "test_<name>" by default; mode: "min", "max" of an accuracy
 patience: stop after so many epochs without a better one; keep_best: true ends with the weights of the best one
-progress: true, a bar on stderr where that is a terminal
+progress: true, a bar on stderr with rate and time left; elsewhere a line each half minute where no on_epoch tells
 A loss or gradient that is not finite ends the training, with the weights before that step]]
 return train
