@@ -162,6 +162,10 @@ static int pull_end(direct *d) {
 
 /* Not direct: the activations of the step once more; the same numbers are stored over the step's end. */
 static int run_again(gq_walk *w) {
+  if (w->a.st->kind.whole) {
+    w->a.cost.nfe += w->a.st->l.nfe + w->a.st->l.nfe_dense;
+    return GQ_OK;
+  }
   GQ_TRY(gq_walk_phase(w, 0));
   w->a.cost.nfe += w->a.st->l.nfe;
   return w->a.st->l.nfe_dense ? gq_walk_phase(w, 1) : GQ_OK;
@@ -369,13 +373,18 @@ static int run(direct *d) {
   return pull_start(d, st->state[0]);
 }
 
+/* The step and its derivative. */
+static const gq_stepper *stepper(const gq_plan *p) {
+  return p->backward.kind.whole ? &p->backward : &p->forward;
+}
+
 static int backward(gq_pullback *b, int (*run)(direct *)) {
   gq_solution *s = b->s;
   direct d = { .b = b, .k = s->nt - 1 };
   gq_walk *w = &d.w;
   w->a.tol.rtol = s->o.rtol, w->a.tol.atol[0] = s->o.atol, w->a.sum.grads = &b->grads;
   w->a.jumps = gq_solution_jumps(s);
-  int status = gq_walk_init(w, &s->plan->forward, s->bind, s->plan->arena);
+  int status = gq_walk_init(w, stepper(s->plan), s->bind, s->plan->arena);
   s->bytes += w->a.bytes;
   if (status == GQ_OK) status = buffers(&d);
   if (status == GQ_OK) status = run(&d);
@@ -399,7 +408,7 @@ static int build_pull(gq_plan *p) {
 }
 
 int gq_direct_build(gq_plan *p) {
-  GQ_TRY(gq_plan_forward(p, true));
+  GQ_TRY(p->key->engine->keeps == GQ_KEEP_STEPS ? gq_plan_again(p) : gq_plan_forward(p, true));
   return build_pull(p);
 }
 
@@ -407,7 +416,7 @@ int gq_direct_build(gq_plan *p) {
 int gq_inverse_build(gq_plan *p) {
   const gq_plankey *k = p->key;
   bool joint = k->method->tuple->pulled;
-  GQ_TRY(gq_plan_forward(p, !joint));
+  GQ_TRY(joint ? gq_plan_forward(p, false) : gq_plan_again(p));
   gq_stepkind kind = {
     .m = k->method, .inverse = true, .eta = k->eta, .pull = joint, .pull_time = joint && k->t_grad
   };

@@ -350,7 +350,7 @@ static gq_ref product(builder *b, int r, const gq_ref *w) {
 }
 
 static void put(builder *b, gq_ref r, int phase, gq_outmode mode) {
-  b->outs[b->l->nout++] = (gq_outspec){ r, phase, mode };
+  b->outs[b->l->nout++] = (gq_outspec){ r, b->k->whole ? 2 : phase, mode };
 }
 
 static void state_outputs(builder *b) {

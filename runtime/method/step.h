@@ -28,6 +28,7 @@ typedef struct gq_stepkind {
                                /* with pull, alf: phase 2 is the forward step's derivative there, at one evaluation for both */
   bool pull;                   /* phase 2: derivative of the step (direct; forward systems only) */
   bool pull_time;
+  bool whole;                  /* with pull: the step, run again, is part of phase 2, and there are no others */
 } gq_stepkind;
 
 /* Where things are among a step program's inputs and outputs, fields: an index each; -1: absent.

@@ -27,22 +27,33 @@ static int build_jacobian(gq_plan *p, gq_stepper *st) {
                             : gq_jacobian_new(&p->jacobian, &p->scratch, st->m->name, gq_default_memory());
 }
 
+static gq_stepkind forward_kind(const gq_plankey *k, bool pull) {
+  return (gq_stepkind){ .m = k->method,
+                        .adaptive = k->method->e && !k->fixed,
+                        .max_norm = k->max_norm,
+                        .dense = k->dense,
+                        .error = k->error,
+                        .stiffness = k->stiffness,
+                        .eta = k->eta,
+                        .theta = k->theta,
+                        .pull = pull,
+                        .pull_time = pull && k->t_grad };
+}
+
 int gq_plan_forward(gq_plan *p, bool pull) {
-  const gq_plankey *k = p->key;
-  gq_stepkind kind = { .m = k->method,
-                       .adaptive = k->method->e && !k->fixed,
-                       .max_norm = k->max_norm,
-                       .dense = k->dense,
-                       .error = k->error,
-                       .stiffness = k->stiffness,
-                       .eta = k->eta,
-                       .theta = k->theta,
-                       .pull = pull,
-                       .pull_time = pull && k->t_grad };
+  gq_stepkind kind = forward_kind(p->key, pull);
   p->forward.f = &p->f, p->forward.pull = &p->pull;
   GQ_TRY(gq_stepper_new(&p->forward, &kind, p->field, gq_system_forward, NULL));
   GQ_TRY(gq_evaluator_new(&p->scratch, gq_system_forward, NULL, &p->f));
   return build_jacobian(p, &p->forward);
+}
+
+int gq_plan_again(gq_plan *p) {
+  gq_stepkind kind = forward_kind(p->key, true);
+  if (!kind.m->steps->program || kind.pull_time || p->key->independent) return gq_plan_forward(p, true);
+  kind.whole = true;
+  GQ_TRY(gq_plan_forward(p, false));
+  return gq_stepper_new(&p->backward, &kind, p->field, gq_system_forward, NULL);
 }
 
 static int build(gq_plan *p, const gq_graph *f) {
