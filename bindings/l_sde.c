@@ -460,7 +460,7 @@ static const gqL_function functions[] = {
     "H), \"space-time-time\" (and K), \"davie\" or \"foster\" (W, H and approximate Levy areas of that "
     "interval)" },
   { "sdeint", sdeint, false,
-    "sdeint(sde, z0, t, {dt, method = \"heun\", calculus, brownian | seed, gradient = \"direct\"}): the "
+    "sdeint(sde, z0, t, {dt, method = \"heun\", calculus, brownian | seed, gradient = \"auto\"}): the "
     "states "
     "at the times t, and info; fixed steps. method: euler for Ito SDEs by default, heun for others. "
     "calculus: "
@@ -471,7 +471,7 @@ static const gqL_function functions[] = {
     "first step dt): steps by the "
     "error that heun, ralston and spark estimate. method = \"theta\" is for stiff drifts, of which it takes "
     "the "
-    "part theta (1: backward Euler; 0.5) at the end of a step. gradient: direct, aca, reversible "
+    "part theta (1: backward Euler; 0.5) at the end of a step. gradient: auto, direct, aca, reversible "
     "(reversible_heun), adjoint or none. max_steps: 1000000" },
   { NULL, NULL, false, NULL },
 };

@@ -92,9 +92,23 @@ describe("gradients of sdeint", function()
     gq.set_threads(threads)
   end)
 
-  it("are taken where something wants them, by direct", function()
+  -- one wide layer, whose products cost more than keeping what they give
+  local function wide(opts)
+    local w = gq.randn({ 200, 200 }, { seed = 1, dtype = "float64" }) * 0.01
+    w.requires_grad = true
+    local z, info = gq.sdeint(gq.sde { drift = function(_, z) return gq.tanh(z:matmul(w)) end,
+      diffusion = function(_, z) return 0.1 * z end }, gq.ones(2, 200, f64), { 0, 0.1 }, opts)
+    return gq.grad({ z[2]:sum() }, { w }), info
+  end
+
+  it("are taken where something wants them, by aca where layers are narrow, by direct where they are wide", function()
     local grads, loss = problem("heun", "diagonal")
-    local _, info = grads {}
+    local want = grads { gradient = "direct" }
+    local got, info = grads {}
+    assert.equal("aca", info.engine)
+    assert.truthy(info.reason:find "narrow")
+    assert.below(helper.relative(got, want), 1e-14, "difference")
+    _, info = wide { dt = 0.01, seed = 1 }
     assert.equal("direct", info.engine)
     assert.truthy(info.reason:find "within")
     assert.is_false(loss({ gradient = "none" }).requires_grad)
@@ -102,10 +116,10 @@ describe("gradients of sdeint", function()
   end)
 
   it("go over to aca where activations go over memory_limit", function()
-    local grads = problem("heun", "diagonal")
-    local want, got = grads { gradient = "direct" }, grads { memory_limit = 1000 }
-    local _, info = grads { memory_limit = 1000 }
+    local want = wide { dt = 0.01, seed = 1, gradient = "direct" }
+    local got, info = wide { dt = 0.01, seed = 1, memory_limit = 1000 }
     assert.equal("aca", info.engine)
+    assert.truthy(info.reason:find "over the limit")
     assert.below(helper.relative(got, want), 1e-14, "difference")
   end)
 

@@ -12,7 +12,10 @@
 enum {
   EXPECTED = 16, /* steps, before a solve of this structure has been seen */
   FEW_ROWS = 32, /* products of so few columns are far from full speed, */
-  LONG_ROW = 4   /* and the Jacobians of gqc cost a product for each number of a row */
+  LONG_ROW = 4,  /* and the Jacobians of gqc cost a product for each number of a row */
+  NARROW =
+    16 /* parameters to a number made: fewer, and memory costs more than evaluating again (measured: layers
+                    of about 100) */
 };
 
 static double mega(double bytes) { return bytes / (1 << 20); }
@@ -108,19 +111,34 @@ int gq_auto_choose(const gq_planspec *s, gq_ode_options *o, int64_t steps, gq_in
   return steps < 0 ? choose(s, o, info) : retreat(s, o, steps, info);
 }
 
+/* Do evaluations make many numbers for what they multiply? */
+static bool narrow(const gq_problem *p) {
+  double made = 0, read = 0, rows = p->z0->shape.ndim ? fmax((double)p->z0->shape.dim[0], 1) : 1;
+  for (gq_ref r = 0; r < gq_graph_size(p->f); r++) {
+    const gq_node *n = gq_graph_node(p->f, r);
+    if (n->nargs) made += (double)gq_numel(n->shape) / rows;
+  }
+  for (int i = 0; i < p->ncapture; i++) read += (double)gq_numel(p->capture[i]->shape);
+  return read < NARROW * made;
+}
+
 /* Of an SDE, whose steps are known beforehand but for those that measurement times shorten. */
 int gq_noise_choose(const gq_planspec *s, gq_ode_options *o, int64_t steps, gq_info *info) {
   gq_plan *p;
   double span = fabs(s->p->t[s->p->nt - 1] - s->p->t[0]);
   double n = steps > 0 ? (double)steps : span / (o->step_size > 0 ? o->step_size : o->first_step) + s->p->nt;
+  if (steps < 0 && narrow(s->p)) {
+    decide(s, o, info, "aca",
+           "%.0f steps of narrow layers are run again in less time than their activations are kept", n);
+    return GQ_OK;
+  }
   o->engine = s->find("direct");
   GQ_TRY(gq_plan_get(s, &p));
   double bytes = n * (double)gq_step_state_bytes(p, GQ_STEP_STATES | GQ_STEP_NOISE | GQ_STEP_ACTIVATIONS);
   bool fits = steps < 0 && bytes <= (double)o->memory_limit;
   gq_plan_release(p);
-  info->engine = o->engine = s->find(fits ? "direct" : "aca");
-  snprintf(info->reason, sizeof info->reason,
-           "activations of %.0f steps take %.1f MB, %s the limit of %.1f MB%s", n, mega(bytes),
-           fits ? "within" : "over", mega((double)o->memory_limit), fits ? "" : "; steps are run again");
+  decide(s, o, info, fits ? "direct" : "aca",
+         "activations of %.0f steps take %.1f MB, %s the limit of %.1f MB%s", n, mega(bytes),
+         fits ? "within" : "over", mega((double)o->memory_limit), fits ? "" : "; steps are run again");
   return GQ_OK;
 }
