@@ -147,8 +147,7 @@ static int use_results(const gq_field *f, gq_grads *g) {
 
 /* Bytes of boundary j in slice s: its gradient's, or its probe's. */
 static size_t part_bytes(const gq_field *f, bool probes, int s, int j) {
-  size_t numbers = gq_field_probe(f, 0, j).numbers;
-  return gq_round64(probes ? numbers * gq_dtype_size(gq_field_boundary_dtype(f, j))
+  return gq_round64(probes ? f->probed[j] * gq_dtype_size(gq_field_boundary_dtype(f, j))
                            : gq_field_slice_bytes(f, s, j));
 }
 
@@ -218,8 +217,7 @@ static void add(const gq_field *f, bool probes, double weight, const gq_grads *x
         if (!x->at[at] || gq_field_boundary_dtype(f, j) != d) continue;
         void **part = now.at + 3 * now.count;
         part[0] = part[1] = to->at[at], part[2] = x->at[at];
-        now.n[now.count++] =
-          probes ? gq_field_probe(f, 0, j).numbers : gq_numel(gq_field_slice_shape(f, s, j));
+        now.n[now.count++] = probes ? f->probed[j] : gq_numel(gq_field_slice_shape(f, s, j));
         if (now.count == SUMS) make_sums(f, d, weight, &now);
       }
     make_sums(f, d, weight, &now);

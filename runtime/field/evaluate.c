@@ -235,7 +235,7 @@ void gq_evaluator_bind(const gq_evaluator *e, const gq_binding *b, int s, const 
 
 size_t gq_probe_size(const gq_evaluator *e, int i) {
   int j = e->of[e->nq + i];
-  return j < 0 ? 1 : gq_field_probe(e->scratch->field, 0, j).numbers + 1;
+  return j < 0 ? 1 : e->scratch->field->probed[j] + 1;
 }
 
 gq_dtype gq_probe_dtype(const gq_evaluator *e, int i) {

@@ -461,9 +461,12 @@ int gq_field_probes(gq_field *f) {
   if (f->direction) return GQ_OK;
   f->directed = gq_calloc(f->nb + 1, sizeof *f->directed);
   f->direction = gq_calloc((size_t)GQ_PROBE_INPUTS * f->nb + 1, sizeof *f->direction);
-  if (!f->direction || !f->directed) return gq_nomem(f->nb);
+  f->probed = gq_calloc(f->nb + 1, sizeof *f->probed);
+  if (!f->direction || !f->directed || !f->probed) return gq_nomem(f->nb);
   for (int j = 0; j < f->nb; j++) {
-    int n = f->want[j] ? gq_field_probe(f, 0, j).inputs : 0;
+    gq_probe p = gq_field_probe(f, 0, j);
+    int n = f->want[j] ? p.inputs : 0;
+    f->probed[j] = p.numbers;
     for (int k = 0; k < n; k++) {
       int d = f->directed[j][k] = direction_shared(f, j, k);
       if (d >= 0) continue;
@@ -479,6 +482,7 @@ void gq_field_free(gq_field *f) {
   for (int i = 0; i < f->ndirection; i++) gq_release(f->on, f->direction[i]);
   gq_free(f->direction);
   gq_free(f->directed);
+  gq_free(f->probed);
   for (int c = 0; c < 2; c++)
     if (f->class_body[c] != f->body) gq_graph_free(f->class_body[c]);
   gq_program_free(f->pro_run);

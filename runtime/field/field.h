@@ -45,6 +45,7 @@ typedef struct gq_field {
   bool levy;                   /* and its Levy areas, {.., m, m} */
   int ndirection;
   void **direction;            /* [ndirection] numbers of the probes' inputs */
+  int *probed;                 /* [nb] numbers of a boundary's probe */
   int (*directed)[GQ_PROBE_INPUTS];   /* [nb] which of those a boundary takes: along sides of one length the same */
 } gq_field;
 
