@@ -40,16 +40,16 @@ local function idx(code, shape, body)
 end
 
 -- Every truncation, and a bit flipped in each byte (every one in the slow tests), gives a value or an error that names
--- the file.
+-- the file. step: of bytes.
 local thorough = false
-local function damaged(name, bytes, load)
+local function damaged(name, bytes, load, step)
   local function try(s)
     local p = put("damaged/" .. name, s)
     local ok, e = pcall(load, p)
     assert.is_true(ok or tostring(e):find(name, 1, true) ~= nil, tostring(e))
   end
-  for n = 0, #bytes - 1 do try(bytes:sub(1, n)) end
-  for i = 1, #bytes do
+  for n = 0, #bytes - 1, step or 1 do try(bytes:sub(1, n)) end
+  for i = 1, #bytes, step or 1 do
     for bit = thorough and 0 or i % 8, thorough and 7 or i % 8 do
       try(bytes:sub(1, i - 1) .. string.char(bytes:byte(i) ~ 1 << bit) .. bytes:sub(i + 1))
     end
@@ -263,6 +263,16 @@ describe("gq.data.mnist and fashion_mnist", function()
     raises("train-images-idx3-ubyte", gq.data.mnist, set)
     raises("unknown option", gq.data.mnist, { dir = "x" })
     files("w", 2, 2, "\0\1")
+    files("damaged", 2, 2, "\0\1")
+    local function load() return gq.data.mnist { data = path("damaged") } end
+    damaged("train-images-idx3-ubyte", helper.read(path("w/train-images-idx3-ubyte")), load)
+    files("damaged", 2, 2, "\0\1")
+    damaged("train-labels-idx1-ubyte", helper.read(path("w/train-labels-idx1-ubyte")), function()
+      local ok, e = pcall(load)
+      assert(ok or e:find("labels for the", 1, true) or e:find("train-labels", 1, true), e)
+    end)
+    files("damaged", 2, 2, "\0\1")
+    damaged("t10k-images-idx3-ubyte.gz", helper.read(path("w/t10k-images-idx3-ubyte.gz")), load)
     raises("train = 3, there are 2", gq.data.mnist, { data = path("w"), train = 3 })
   end)
 end)
@@ -320,6 +330,12 @@ describe("gq.data.cifar10 and cifar100", function()
     raises("cifar-10-binary.tar.gz damaged gzip", gq.data.cifar10, { data = path("e") })
     put("e/cifar-10-binary.tar.gz", gzip(tar(archive()):sub(1, 5000)))
     raises("archive ends within", gq.data.cifar10, { data = path("e") })
+    local small = tar { { "train.bin", record("\1\99", 0) }, { "test.bin", record("\1\0", 0) } }
+    local function load() return gq.data.cifar100 { data = path("damaged") } end
+    damaged("cifar-100-binary.tar", small, load, thorough and 1 or 37)
+    os.remove(path("damaged/cifar-100-binary.tar"))
+    damaged("cifar-100-binary.tar.gz", gzip(small), load, thorough and 1 or 5)
+    os.remove(path("damaged/cifar-100-binary.tar.gz"))
   end)
 end)
 
@@ -359,6 +375,10 @@ describe("gq.data.svhn", function()
     for n = 0, #bytes - 1, 3 do
       put("s/train_32x32.mat", bytes:sub(1, n))
       assert.is_false((pcall(gq.data.svhn, { data = path("s") })))
+    end
+    put("damaged/test_32x32.mat", bytes)
+    for _, packed in ipairs { false, true } do
+      damaged("train_32x32.mat", mat(1, "\5", packed), function() return gq.data.svhn { data = path("damaged") } end)
     end
   end)
 end)
@@ -413,6 +433,7 @@ describe("gq.data.images", function()
     assert.is_true((x[{ 1, 2, 1 }] - gq.arange(0, 7) * 36 / 255):abs():max():item() < 0.05)
     put("j/red/2.jpg", jpeg:sub(1, 100))
     raises("2.jpg", gq.data.images, path("j"))
+    damaged("p.jpg", jpeg, function(p) return core.image(p, gq.file_read(p), 3) end)
   end)
 
   it("refuses what is no folder of pictures", function()

@@ -226,7 +226,10 @@ local function mat_tag(s, at, path)
   if at + 7 > #s then bad(path, "it ends within an element at byte %d", at - 1) end
   local word, size = ("<I4I4"):unpack(s, at)
   local kind = word
-  if word >> 16 ~= 0 then return word & 0xffff, word >> 16, at + 4, at + 8 end
+  if word >> 16 ~= 0 then                                       -- four bytes at most, in the tag
+    if word >> 16 > 4 then bad(path, "the small element at byte %d has %d bytes", at - 1, word >> 16) end
+    return word & 0xffff, word >> 16, at + 4, at + 8
+  end
   if at + 7 + size > #s then bad(path, "the element at byte %d has %d bytes, more than follow", at - 1, size) end
   return kind, size, at + 8, at + 8 + (kind == 15 and size or (size + 7) // 8 * 8)
 end
@@ -240,16 +243,24 @@ local function mat_arrays(path)
     local kind, size, from, next_at = mat_tag(s, at, path)
     local body, p, inner = s, from, kind
     if kind == 15 then
-      body = core.inflate(s, from - 1, size, "zlib")
+      local ok, inflated = pcall(core.inflate, s, from - 1, size, "zlib")
+      if not ok then bad(path, "the element at byte %d: %s", at - 1, inflated) end
+      body = inflated
       inner, size, p = mat_tag(body, 1, path)
     end
     if inner == 14 and size > 0 then
       local q = select(4, mat_tag(body, p, path))              -- behind the flags
       local _, n, dims, r = mat_tag(body, q, path)
       local _, length, name, t = mat_tag(body, r, path)
+      if n < 8 or n % 4 ~= 0 or n > 128 then bad(path, "an array whose dimensions have %d bytes", n) end
       local shape = { ("<" .. ("i4"):rep(n // 4)):unpack(body, dims) }
       shape[n // 4 + 1] = nil
-      local number, _, first = mat_tag(body, t, path)
+      local number, there, first = mat_tag(body, t, path)
+      local wanted = tonumber((mat_types[number] or "0"):sub(-1)) * 1.0
+      for _, d in ipairs(shape) do wanted = d >= 0 and wanted * d or 1 / 0 end
+      if wanted > there then
+        bad(path, "an array of %s numbers has %d bytes", table.concat(shape, " x "), there)
+      end
       arrays[body:sub(name, name + length - 1)] = { shape = shape, type = mat_types[number], bytes = body,
         first = first - 1 }
     end
