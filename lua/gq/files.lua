@@ -418,6 +418,7 @@ local function unpack_optimiser(s, tensors, prefix)
   return whole
 end
 
+local FORMAT <const> = "gqlua checkpoint 1"
 local known = "model optimiser schedule ema epoch rng extra"
 core.checkpoint_keys = known .. " value"
 
@@ -439,7 +440,7 @@ end
 -- extra: whatever else JSON can hold.
 function gq.checkpoint.save(path, what)
   local o = options(what, core.checkpoint_keys, "gq.checkpoint.save")
-  local tensors, meta = {}, { format = "gqlua checkpoint 1", epoch = o.epoch, value = o.value, extra = o.extra }
+  local tensors, meta = {}, { format = FORMAT, epoch = o.epoch, value = o.value, extra = o.extra }
   local optimiser, schedule = several(o, "gq.checkpoint.save")
   if o.model then
     for name, t in next, o.model:state_dict() do tensors["model." .. name] = t end
@@ -461,7 +462,11 @@ gq.docs[gq.checkpoint.save] = "gq.checkpoint.save(path, {model, optimiser, sched
 local function read_checkpoint(path)
   local tensors, metadata = gq.safetensors_load(path)
   local ok, meta = pcall(gq.json_decode, metadata.gqlua or "")
-  if not ok or type(meta) ~= "table" or meta.format ~= "gqlua checkpoint 1" then
+  local format = ok and type(meta) == "table" and tostring(meta.format) or ""
+  if format ~= FORMAT and format:find("^gqlua checkpoint") then
+    error(("gq.checkpoint.load: %s is a \"%s\", of another version of gqlua; this one (%s) reads \"%s\""):format(
+      path, format, gq.version.gq, FORMAT), 0)
+  elseif format ~= FORMAT then
     error(("gq.checkpoint.load: %s is a safetensors file but no checkpoint: read it with gq.load"):format(path), 0)
   end
   for key, v in next, meta do
