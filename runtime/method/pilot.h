@@ -40,11 +40,16 @@ static inline void gq_pilot_propose(gq_pilot *p) {
   p->halted = p->made == p->attempts || p->accepted == p->steps || gq_control_stuck(&p->c, p->t, p->h);
 }
 
+/* The error of part i in tolerances. */
+static inline double gq_pilot_error(const gq_pilot *p, const double *sum, int i) {
+  double n = p->most ? 1 : p->count;
+  return gq_control_error(sum[i] / n, p->third ? sum[p->parts + i] / n : -1);
+}
+
 /* After an attempt. sum[]: of each part, then second ones. */
 static inline void gq_pilot_judge(gq_pilot *p, const double *sum) {
-  double ratio = 0, n = p->most ? 1 : p->count;
-  for (int i = 0; i < p->parts; i++)
-    ratio = gq_larger(ratio, gq_control_error(sum[i] / n, p->third ? sum[p->parts + i] / n : -1));
+  double ratio = 0;
+  for (int i = 0; i < p->parts; i++) ratio = gq_larger(ratio, gq_pilot_error(p, sum, i));
   gq_flown *f = &p->flown[p->made++];
   f->h = p->h, f->t1 = p->t1;
   f->verdict = gq_control_judge(&p->c, &p->k, p->order, p->h, isfinite(ratio) ? ratio : (double)NAN);

@@ -167,7 +167,8 @@ describe("kernels", function()
     assert.equal(first, (run("GQ_CUDA_CACHE=" .. folder, sum)))
     local names = {}
     for name in list:gmatch "%S+" do names[#names + 1] = folder .. "/" .. name end
-    os.execute(("mv %s %s/other; cp %s %s; : >%s"):format(names[1], folder, names[2], names[1], names[2]))   -- of another text; empty
+    -- of another text; empty
+    os.execute(("mv %s %s/other; cp %s %s; : >%s"):format(names[1], folder, names[2], names[1], names[2]))
     assert.equal(first, (run("GQ_CUDA_CACHE=" .. folder, sum)))
     local text = run("GQ_CUDA_CACHE=/dev/null/nowhere", sum)
     assert.truthy(text:find "warning.*cannot be kept in /dev/null/nowhere")
@@ -185,8 +186,8 @@ describe("a process", function()
       print(e)
       local function lost(f, ...)
         local fine, why = pcall(f, ...)
-        print(not fine and tostring(why):find "cuda: the device is lost %%(.*unspecified launch failure%%): tensors on the CPU go on"
-          and "told" or why)
+        local want = "cuda: the device is lost %%(.*unspecified launch failure%%): tensors on the CPU go on"
+        print(not fine and tostring(why):find(want) and "told" or why)
       end
       lost(gq.ones, 3, {device = "cuda"})
       lost(function() return x + x end)
@@ -202,7 +203,10 @@ describe("a process", function()
   it("is interrupted between attempts that are queued, and goes on", function()
     local text, ended = run("GQ_EMU_INTERRUPT=40", [[
       local x = gq.ones({70, 2}, {device = "cuda"})
-      local function solve(t) return gq.odeint(function(t, y) return (y * t):sin() end, x, {0, t}, {rtol = 1e-6})[-1]:sum():item() end
+      local function solve(t)
+        local z = gq.odeint(function(t, y) return (y * t):sin() end, x, {0, t}, {rtol = 1e-6})
+        return z[-1]:sum():item()
+      end
       print(pcall(solve, 1e4))
       print(solve(0))]])
     assert.truthy(ended, text)

@@ -38,11 +38,27 @@ GQ_KERNEL(move, gq_move_args) {
 ** in a table. turn: what a solve's step number n has is elsewhere, told by entry n turn of a table. */
 typedef struct gq_operand { gq_u64 base; long long step, turn; } gq_operand;
 #define GQ_TABLE INT64_MIN
-GQ_DEVICE char *gq_operand_at(const gq_operand *o, int block, long long n) {
+GQ_REGION char *gq_operand_at(const gq_operand *o, int block, long long n) {
   const gq_u64 *table = (const gq_u64 *)GQ_FAR(o->base) + n * o->turn;
   if (o->step == GQ_TABLE) return GQ_FAR(table[block]);
   return GQ_FAR((o->turn ? *table : o->base) + (gq_u64)(o->step * block));
 }
+
+//// apart
+/* What one thread does once in an attempt is no code at each call: functions up to `together`, and pow. */
+GQ_REGION double gq_pow(double x, double y) { return pow(x, y); }
+#define pow gq_pow
+#ifdef GQ_APART
+#pragma push_macro("inline")
+#undef inline
+#define inline GQ_APART
+#endif
+
+//// together
+#ifdef GQ_APART
+#pragma pop_macro("inline")
+#endif
+#undef pow
 
 //// land
 /* The last block of an attempt to come here decides, by the sums of all in their order: the same bits whoever is last. */

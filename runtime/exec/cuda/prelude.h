@@ -17,6 +17,7 @@ typedef unsigned long long gq_u64;
 #define GQ_ENTRY(name, type) extern "C" __global__ void __launch_bounds__(GQ_NT, 1) name(const __grid_constant__ type a)
 #define GQ_DEVICE static __device__ __forceinline__ GQ_UNUSED
 #define GQ_REGION static __device__ __noinline__
+#define GQ_APART __noinline__ __device__ GQ_UNUSED
 #define GQ_FAR(x) ((char *)(x))
 extern __shared__ __align__(16) char gq_dynamic[];
 #define GQ_SHARED(T, name, n) __shared__ T name[n];

@@ -130,35 +130,63 @@ static int region_of(tile *x, gq_text *t, int *number) {
   return GQ_OK;
 }
 
-/* Addresses of shared memory are offsets there, so that the compiler knows that it is that. */
-static void begin_region(gq_text *t, const tile *x, const gq_instr *in, int np, const char *type) {
-  bool near[GQ_GROUP_VALUES];
+/* What address k of an instruction is to its function. */
+typedef enum passed { NOTHING, OFFSET, ADDRESS, FLAGS } passed;
+
+/* Constants of groups are in the text. Addresses of shared memory are offsets there, so that the compiler knows that it
+** is that. */
+static passed passed_as(const tile *x, const gq_instr *in, int k) {
+  if (k >= in->nloc) return in->kind == INSTR_INDEX ? FLAGS : NOTHING;
+  if (in->loc[k].kind == LOC_NONE || (in->kind == INSTR_GROUP && in->loc[k].kind == LOC_CONST))
+    return NOTHING;
+  return near_at(x, &in->loc[k]) != FAR ? OFFSET : ADDRESS;
+}
+
+/* (.., p3, ..) of a function, or of its call in the body. */
+static void put_list(tile *x, gq_text *t, int i, int np, bool call) {
+  const gq_instr *in = &x->p->instr[i];
+  const char *between = "(";
   for (int k = 0; k < np; k++) {
-    near[k] = k < in->nloc && in->loc[k].kind != LOC_NONE && near_at(x, &in->loc[k]) != FAR;
-    gq_text_put(t, "%s%sp%d", k ? ", " : "(", near[k] ? "int " : "char *", k);
+    passed as = passed_as(x, in, k);
+    if (as == NOTHING) continue;
+    gq_text_put(t, "%s", between);
+    between = ", ";
+    if (!call) gq_text_put(t, "%sp%d", as == OFFSET ? "int " : "char *", k);
+    else if (as == FLAGS)
+      gq_text_put(t, "at%d + %d", x->n + GQ_TILE_FLAGS, 8 * (x->code->at[i].flag % GQ_FLAGS));
+    else put_address(x, &in->loc[k]);
   }
-  gq_text_put(t, ") {\n  const %s q = { { ", type);
-  for (int k = 0; k < np; k++) gq_text_put(t, "%s%sp%d", k ? ", " : "", near[k] ? "gq_dynamic + " : "", k);
+  gq_text_put(t, ")");
+}
+
+static void begin_region(gq_text *t, tile *x, int i, int np, const char *type) {
+  put_list(x, t, i, np, false);
+  gq_text_put(t, " {\n  const %s q = { { ", type);
+  for (int k = 0; k < np; k++) {
+    passed as = passed_as(x, &x->p->instr[i], k);
+    gq_text_put(t, "%s", k ? ", " : "");
+    if (as == NOTHING) gq_text_put(t, "0");
+    else gq_text_put(t, "%sp%d", as == OFFSET ? "gq_dynamic + " : "", k);
+  }
   gq_text_put(t, " }");
 }
 
-/* Constants are in the text. */
+static void call_region(tile *x, int i, int np, int number) {
+  gq_text_put(&x->body, "  r%d", number);
+  put_list(x, &x->body, i, np, true);
+  gq_text_put(&x->body, ";\n  GQ_SYNC\n");
+}
+
 static int put_group(tile *x, int i) {
   const gq_instr *in = &x->p->instr[i];
   gq_text t = { 0 };
   char type[24];
   int number;
   snprintf(type, sizeof type, "g%d_of", x->which[i]);
-  begin_region(&t, x, in, in->nloc, type);
+  begin_region(&t, x, i, in->nloc, type);
   gq_text_put(&t, " };\n  g%d(q);\n}\n", x->which[i]);
   GQ_TRY(region_of(x, &t, &number));
-  gq_text_put(&x->body, "  r%d(", number);
-  for (int l = 0; l < in->nloc; l++) {
-    gq_text_put(&x->body, "%s", l ? ", " : "");
-    if (in->loc[l].kind == LOC_NONE || in->loc[l].kind == LOC_CONST) gq_text_put(&x->body, "0");
-    else put_address(x, &in->loc[l]);
-  }
-  gq_text_put(&x->body, ");\n  GQ_SYNC\n");
+  call_region(x, i, in->nloc, number);
   return GQ_OK;
 }
 
@@ -172,28 +200,19 @@ static void put_zero(tile *x, const gq_loc *l, size_t bytes) {
 
 /* The rest of its arguments are numbers: 8 bytes each. */
 static int put_part(tile *x, int i) {
-  const gq_instr *in = &x->p->instr[i];
   const gq_launch *l = &x->code->at[i].l;
   gq_text t = { 0 };
   char type[32];
   int number;
   snprintf(type, sizeof type, "gq_%s", gq_cuda_part_args(&l->part));
-  begin_region(&t, x, in, l->np, type);
+  begin_region(&t, x, i, l->np, type);
   for (size_t k = (size_t)l->np; k < l->bytes / 8; k++)
     gq_text_put(&t, ", %lldLL", ((const long long *)l->args)[k]);
   gq_text_put(&t, " };\n  ");
   gq_cuda_part_call(&t, &l->part, number_of(x, &l->part));
   gq_text_put(&t, "(q);\n}\n");
   GQ_TRY(region_of(x, &t, &number));
-  gq_text_put(&x->body, "  r%d(", number);
-  for (int k = 0; k < l->np; k++) {
-    gq_text_put(&x->body, "%s", k ? ", " : "");
-    if (k < in->nloc) put_address(x, &in->loc[k]);
-    else if (in->kind == INSTR_INDEX)
-      gq_text_put(&x->body, "at%d + %d", x->n + GQ_TILE_FLAGS, 8 * (x->code->at[i].flag % GQ_FLAGS));
-    else gq_text_put(&x->body, "0");
-  }
-  gq_text_put(&x->body, ");\n  GQ_SYNC\n");
+  call_region(x, i, l->np, number);
   return GQ_OK;
 }
 
@@ -226,7 +245,8 @@ static int put_all(tile *x) {
   int from = x->p->phase[x->phase], to = x->p->phase[x->phase + 1];
   gq_text_put(&x->t, "#define GQ_TILED\n%s", small(x) ? "#define GQ_SMALL\n" : "");
   gq_cuda_text(&x->t, "", (const char *[]){ "layout", "tile", NULL });
-  if (x->flies) gq_cuda_sections(&x->t, (const char *[]){ "control", "pilot", "land", NULL });
+  if (x->flies)
+    gq_cuda_sections(&x->t, (const char *[]){ "apart", "control", "pilot", "together", "land", NULL });
   GQ_TRY(gq_cuda_groups(x->p, &x->t, x->which));
   for (int i = from; i < to; i++)
     if (at[i].l.blocks) GQ_TRY(add_part(x, &at[i].l.part));
