@@ -4,6 +4,8 @@
 **   GQ_EMU     how threads run (emu.h): loops or fibers are compiled in
 **   GQ_EMU_CC  a compiler in place of tcc, as "gcc -O1 -ffp-contract=off -fsanitize=address"
 **   GQ_EMU_DUMP a folder for the texts, so that NVIDIA's compilers may be asked what they say
+**   GQ_EMU_BARRIER n: the n-th barrier of a kernel of attempts is left out; where there are fewer, it does not
+**              compile
 */
 #define _GNU_SOURCE
 #include "../../runtime/exec/cuda/api.h"
@@ -67,9 +69,22 @@ static void dump(const char *text) {
   if (f) fputs(text, f), fclose(f);
 }
 
+/* Of gq_land, then of the kernel itself. false: there are fewer. */
+static bool leave_out(char *text) {
+  char *land = strstr(text, "void gq_land("), *end = land ? strstr(land, "\n}\n") : NULL, *at = land;
+  int n = getenv("GQ_EMU_BARRIER") ? atoi(getenv("GQ_EMU_BARRIER")) : 0;
+  for (int i = 0; at && i < n; i++) {
+    at = strstr(at + 1, "GQ_SYNC");
+    if (at > end && end) at = strstr(strstr(end, "GQ_ENTRY("), "GQ_SYNC"), end = NULL;
+  }
+  if (at && n) memset(at, ' ', strlen("GQ_SYNC"));
+  return at || !land;
+}
+
 int nvrtcCompileProgram(gq_nvrtc p, int n, const char *const *options) {
   char path[64] = "/tmp/gq_kernel_XXXXXX", so[80], log[80], command[640];
   int file = mkstemp(path);
+  if (!leave_out(p->text)) return COMPILATION;
   dump(p->text);
   if (file < 0) return OUT_OF_MEMORY;
   close(file);
