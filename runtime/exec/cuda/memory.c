@@ -123,9 +123,10 @@ static bool none_left(int error, size_t bytes) {
 
 enum { SLAB = 2 << 20 };
 
-/* As many pieces as there are, while they are small: a program with many numbers asks the driver seldom. */
+/* As many pieces as there are, while they are small: a program with many numbers asks the driver seldom. But one by one
+** where memory is poisoned, so that who writes past one is found. */
 static bool grow(shelf *s, size_t piece, size_t bytes) {
-  size_t most = piece < SLAB ? SLAB / piece : 1, n = s->pieces < most ? s->pieces : most;
+  size_t most = piece < SLAB && !gq_cuda_poisons ? SLAB / piece : 1, n = s->pieces < most ? s->pieces : most;
   chunk c = { .piece = piece, .n = n ? n : 1 };
   if (!make_room(s, c.n)) return false;
   int error = gq_cu.allocate(&c.at, c.n * piece);
