@@ -297,6 +297,24 @@ static int lower_conv(gq_compiler *c, gq_ref r) {
   return GQ_OK;
 }
 
+/* Passes prepare operands by class: with another run than its own an operation would read what is not there. */
+enum {
+  RUNS_cell = 1 << GQ_CELL,
+  RUNS_input = 1 << GQ_LEAF,
+  RUNS_const = 1 << GQ_LEAF,
+  RUNS_view = 1 << GQ_VIEW,
+  RUNS_move = 1 << GQ_MOVE,
+  RUNS_reduce = 1 << GQ_REDUCE | 1 << GQ_PLACE,
+  RUNS_product = 1 << GQ_PRODUCT,
+  RUNS_index = 1 << GQ_INDEX,
+  RUNS_call = 1 << GQ_CALL,
+  RUNS_conv = 1 << GQ_WINDOWED,
+  RUNS_refuse = -1
+};
+#define GQ_OTHER(N, n, class, nargs, attr, infer, fold, rows, batch, columns, jet, vjp, reads, run, doc) \
+  _Static_assert(RUNS_##run >> GQ_##class & 1, #n ": class and run do not go together");
+#include "../ir/ops.def"
+
 static int (*const rules[GQ_NOP])(gq_compiler *c, gq_ref r) = {
 #define GQ_OTHER(N, n, class, nargs, attr, infer, fold, rows, batch, columns, jet, vjp, reads, run, doc) \
   [GQ_OP_##N] = lower_##run,
