@@ -63,7 +63,7 @@ static void open_cuda(void) {
   const char *why = "";
   void *library = open_library(&why);
   gq_cuda_opener *open = library ? (gq_cuda_opener *)(uintptr_t)dlsym(library, "gq_cuda_open") : NULL;
-  if (open) opened = open(&calls, sizeof calls);
+  if (open) opened = open(&calls, GQ_CORE_SIZES);
   if (opened) return;
   if (open) snprintf(missing, sizeof missing, "%s", gq_message());
   else snprintf(missing, sizeof missing, "gq_cuda.so cannot be opened (%s): `make cuda` builds it", why);

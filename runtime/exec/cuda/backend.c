@@ -54,9 +54,9 @@ static gq_backend row = {
 
 __attribute__((visibility("default"))) gq_cuda_opener gq_cuda_open;
 
-const gq_backend *gq_cuda_open(const gq_core_calls *core, size_t size) {
+const gq_backend *gq_cuda_open(const gq_core_calls *core, size_t sizes) {
   gq_core = core;
-  if (size != sizeof *core) {
+  if (sizes != GQ_CORE_SIZES) {
     core->gq_fail(GQ_EIO, "gq_cuda.so is of another build than the runtime");
     return NULL;
   }

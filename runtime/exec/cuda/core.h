@@ -36,8 +36,13 @@ typedef struct gq_core_calls {
 
 extern const gq_core_calls *gq_core;
 
-/* The one symbol of gq_cuda.so. size: of the table, so that another build's is noticed. The row of the first device, or
+/* Sizes of what both sides read. */
+#define GQ_CORE_SIZES                                                                                               \
+  (sizeof(gq_core_calls) + 10007 * sizeof(gq_program) + 20011 * sizeof(gq_instr) + 30011 * sizeof(gq_vectors) +     \
+   40009 * sizeof(gq_lowering) + 50021 * sizeof(gq_course) + 60013 * sizeof(gq_backend) + 70001 * (size_t)GQ_NOP)
+
+/* The one symbol of gq_cuda.so. sizes: GQ_CORE_SIZES, so that another build's is noticed. The row of the first device, or
 ** a message through the table and NULL. */
-typedef const gq_backend *gq_cuda_opener(const gq_core_calls *core, size_t size);
+typedef const gq_backend *gq_cuda_opener(const gq_core_calls *core, size_t sizes);
 
 #endif
