@@ -32,7 +32,8 @@ int64_t gq_rule_wanted(double C, int64_t nfe, double dt, double T);
 /* The program for n nodes, a power of two up to p->most_points. */
 int gq_node_program(gq_plan *p, int n, gq_evaluator **out);
 
-/* A fixed number of points, evaluated when full: memory does not grow with the number of nodes. */
+/* A fixed number of points, evaluated when full: memory does not grow with the number of nodes. Fields: an array of each
+** thing that a point has, and of each that its programs store. */
 typedef struct gq_nodebuffer {
   gq_solution *s;
   const gq_grads *grads;

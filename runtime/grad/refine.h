@@ -26,6 +26,7 @@ typedef struct gq_piece {
   bool accepted;               /* by gq_refine_judge */
 } gq_piece;
 
+/* Fields: what the integral is of, and an array of each thing that pieces and tensors have. */
 typedef struct gq_refine {
   int groups, numbers;         /* a node has `numbers` values, then one magnitude a group: of what was summed up */
   int *first;                  /* [groups + 1] group g: numbers first[g] .. first[g + 1] - 1 */

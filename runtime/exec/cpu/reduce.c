@@ -18,6 +18,9 @@ static void add_dim(int *n, int64_t *dim, int64_t *stride, int64_t d, int64_t s,
   }
 }
 
+typedef void (*reducer)(const gq_reduce *r, const void *x, void *out);
+static const reducer table[GQ_NOP][GQ_NDTYPE];
+
 int gq_reduce_plan(gq_reduce *r, gq_op op, gq_dtype d, const gq_layout *x, const gq_attr *attr) {
   int mask = gq_ops[op].role == GQ_PLACE ? 1 << attr->axis : attr->flags;
   int last = -1; /* was the last dim seen kept (0) or reduced (1)? */
@@ -33,6 +36,8 @@ int gq_reduce_plan(gq_reduce *r, gq_op op, gq_dtype d, const gq_layout *x, const
     else add_dim(&r->nk, r->kdim, r->kstride, x->dim[i], x->stride[i], last == 0);
     last = red;
   }
+  if (op != GQ_OP_SUM && !table[op][d])
+    return gq_fail(GQ_EUNSUPPORTED, "%s has no kernel on the CPU", gq_ops[op].name);
   if (op != GQ_OP_SUM && reduced == 0 && kept > 0)
     return gq_fail(GQ_ESHAPE, "%s of no numbers: the reduced axes are empty", gq_ops[op].name);
   return GQ_OK;
@@ -142,7 +147,6 @@ EXTREMES(bool, uint8_t)
 REDUCE(sum_i64, int64_t, uint64_t, 0, acc += (uint64_t)v, ((int64_t *)out)[i] = (int64_t)acc)
 REDUCE(sum_bool, uint8_t, uint64_t, 0, acc += v, ((int64_t *)out)[i] = (int64_t)acc)
 
-typedef void (*reducer)(const gq_reduce *r, const void *x, void *out);
 #define ROW(name) \
   { name##_f32, name##_f64, name##_i64, name##_bool }
 static const reducer table[GQ_NOP][GQ_NDTYPE] = { [GQ_OP_AMAX] = ROW(amax),

@@ -309,7 +309,10 @@ enum { SEVERAL = 64 }; /* numbers that are worth a block's threads */
 
 int gq_cuda_reduce(gq_launch *l, gq_op op, gq_dtype d, const gq_layout *x, int axis, int flags, bool add) {
   static gq_cufunction kernels[GQ_NOP][GQ_NDTYPE][2];
-  int mask = op == GQ_OP_ARGMAX || op == GQ_OP_ARGMIN ? 1 << axis : flags;
+  bool place = op == GQ_OP_ARGMAX || op == GQ_OP_ARGMIN;
+  if (op != GQ_OP_SUM && op != GQ_OP_AMAX && op != GQ_OP_AMIN && !place)
+    return gq_fail(GQ_EUNSUPPORTED, "%s has no kernel on CUDA: use x:to(\"cpu\")", gq_core->ops[op].name);
+  int mask = place ? 1 << axis : flags;
   reduce_args a = { .add = add };
   one_side(x, mask, false, &a.d[0], &a.s[0], &a.kept);
   one_side(x, mask, true, &a.d[1], &a.s[1], &a.over);
