@@ -118,7 +118,8 @@ for script, e in pairs(examples) do
       assert.matches("--width: an integer expected", err, 1, true)
       for arguments, message in pairs { ["--resume"] = "--resume needs --out", ["--seeds 0"] = "at least 1 expected",
         ["--device tpu"] = 'this build has "cpu"', ["--width"] = "a value is missing",
-        ["--json --width 3"] = "--json: a value is missing", ["--quick=1"] = "takes no value", ["--trajectory back"] = "checkpoint or interpolated expected" } do
+        ["--json --width 3"] = "--json: a value is missing", ["--quick=1"] = "takes no value",
+        ["--trajectory back"] = "checkpoint or interpolated expected" } do
         _, err, code = run(script, arguments)
         assert.same(2, code)
         assert.matches(message, err, 1, true)

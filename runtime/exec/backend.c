@@ -9,9 +9,8 @@
 #include "tape.h"
 
 static const gq_backend *cpu(void) { return &gq_cpu_backend; }
-static const gq_backend *mirror(void) {
-  return getenv("GQ_MIRROR") ? &gq_mirror_backend : NULL;
-} /* of tests */
+/* Of tests. */
+static const gq_backend *mirror(void) { return getenv("GQ_MIRROR") ? &gq_mirror_backend : NULL; }
 
 /* Nothing is opened but what is asked for. NULL from `open`: not there; `missing` says why. */
 static const struct {

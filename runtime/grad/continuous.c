@@ -221,7 +221,7 @@ static int setup(back *k, double size) {
   k->kept = judged(k) && !k->pieces && o->trajectory == &gq_trajectory_dense;
   if (adaptive(k) || k->pieces || k->kept)
     GQ_TRY(gq_window_init(&k->steps, s, k->reverse ? NULL : &k->z, w, &k->nodes));
-  k->nodes.lists = k->kept && o->moments && w->a.sum.next.block;
+  k->nodes.list.on = k->kept && o->moments && w->a.sum.next.block;
   if (adaptive(k)) GQ_TRY(gq_kronrod_init(&k->kronrod, &k->steps, &k->b->grads));
   return GQ_OK;
 }
@@ -427,7 +427,7 @@ static int refine_kept(back *k) {
   gq_refine *r = &k->nodes.sum;
   int serve = 0;
   int64_t point = 0;
-  if (k->nodes.lists) GQ_TRY(judge_panels(k, &serve));
+  if (k->nodes.list.on) GQ_TRY(judge_panels(k, &serve));
   if (serve == 0) {
     GQ_TRY(gq_pullback_clear(k->b));
     gq_refine_clear(r);

@@ -110,11 +110,11 @@ int gq_nodebuffer_init(gq_nodebuffer *b, gq_solution *s, const gq_grads *grads) 
 void gq_nodebuffer_done(gq_nodebuffer *b) {
   if (b->s) gq_release(b->s->plan->field->on, b->block), gq_release(b->s->plan->field->on, b->probes);
   gq_free(b->value);
-  gq_free(b->list);
+  gq_free(b->list.row);
   gq_free(b->here);
   gq_free(b->z);
   gq_refine_done(&b->sum);
-  b->block = b->probes = b->value = b->list = NULL, b->here = NULL, b->z = NULL;
+  b->block = b->probes = b->value = b->list.row = NULL, b->here = NULL, b->z = NULL;
 }
 
 void *gq_nodebuffer_z(gq_nodebuffer *b, int slice) {
@@ -242,17 +242,17 @@ int gq_nodebuffer_floor(gq_nodebuffer *b, double rounding) {
 
 static size_t row_size(const gq_nodebuffer *b) { return GQ_LISTED + b->sum.numbers + b->sum.groups; }
 
-const double *gq_nodebuffer_listed(const gq_nodebuffer *b, int64_t i) { return b->list + i * row_size(b); }
+const double *gq_nodebuffer_listed(const gq_nodebuffer *b, int64_t i) { return b->list.row + i * row_size(b); }
 
 static int list_point(gq_nodebuffer *b, double t, double weight, const double *value) {
   size_t n = row_size(b);
-  if (b->listed == b->list_room) {
-    int64_t room = 2 * b->list_room + 32;
-    double *list = gq_realloc(b->list, room * n * sizeof *list);
-    if (!list) return gq_nomem(room * n * sizeof *list);
-    b->list = list, b->list_room = room;
+  if (b->list.n == b->list.room) {
+    int64_t room = 2 * b->list.room + 32;
+    double *row = gq_realloc(b->list.row, room * n * sizeof *row);
+    if (!row) return gq_nomem(room * n * sizeof *row);
+    b->list.row = row, b->list.room = room;
   }
-  double *to = b->list + b->listed++ * n;
+  double *to = b->list.row + b->list.n++ * n;
   to[0] = t, to[1] = weight;
   memcpy(to + GQ_LISTED, value, (n - GQ_LISTED) * sizeof *to);
   return GQ_OK;
@@ -291,7 +291,7 @@ static int take_probes(gq_nodebuffer *b, const gq_evaluator *e, int done) {
     if (!b->sum.nwork) {
       gq_refine_count(&b->sum, value);
       if (b->s->o.guards) to_spectrum(b, place, value);
-      if (b->lists) GQ_TRY(list_point(b, place->t, place->weight, value));
+      if (b->list.on) GQ_TRY(list_point(b, place->t, place->weight, value));
       continue;
     }
     double *to = b->sum.value + b->next++ * n;

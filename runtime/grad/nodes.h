@@ -53,9 +53,11 @@ typedef struct gq_nodebuffer {
   gq_refine sum;               /* of all points; or, where it has work, */
   size_t next;                 /* the values of that, up to this point */
   bool withdraw;               /* points are taken back: evaluated with negative weights, not looked at */
-  bool lists;                  /* points outside of any list of `sum` are kept: */
-  double *list;                /* [listed][GQ_LISTED + numbers + groups] time, weight, then the value */
-  int64_t listed, list_room;
+  struct gq_listed {           /* points outside of any list of `sum` are kept, where `on`: */
+    bool on;
+    double *row;               /* [n][GQ_LISTED + numbers + groups] time, weight, then the value */
+    int64_t n, room;
+  } list;
 } gq_nodebuffer;
 int gq_nodebuffer_init(gq_nodebuffer *b, gq_solution *s, const gq_grads *grads);
 void gq_nodebuffer_done(gq_nodebuffer *b);
