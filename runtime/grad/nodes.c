@@ -242,7 +242,9 @@ int gq_nodebuffer_floor(gq_nodebuffer *b, double rounding) {
 
 static size_t row_size(const gq_nodebuffer *b) { return GQ_LISTED + b->sum.numbers + b->sum.groups; }
 
-const double *gq_nodebuffer_listed(const gq_nodebuffer *b, int64_t i) { return b->list.row + i * row_size(b); }
+const double *gq_nodebuffer_listed(const gq_nodebuffer *b, int64_t i) {
+  return b->list.row + i * row_size(b);
+}
 
 static int list_point(gq_nodebuffer *b, double t, double weight, const double *value) {
   size_t n = row_size(b);
