@@ -111,6 +111,8 @@ gqL_state *gqL_getstate(lua_State *L);
 const char *gqL_nearest(const char *name, const char *const *known);
 /* What to write for an option that other libraries call `name`: l_hints.c; NULL if nothing is known. */
 const char *gqL_hint(const char *name, const char *const *known, const char *what);
+/* The name in the list for what other libraries call a method or engine `given`; NULL if nothing is known. */
+const char *gqL_alike(const char *given, const char *const *names);
 
 void gqL_checkcallable(lua_State *L, int fn, const char *what);   /* a function or what has __call */
 /* Trace fn (stack index) over inputs of the given dtypes and shapes: calls it once with traced

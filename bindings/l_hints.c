@@ -1,7 +1,8 @@
 /*
-** l_hints.c -- what solvers of other libraries call things, for messages about options that are not known here.
+** l_hints.c -- what solvers of other libraries call things, for messages about options and values that are not known here.
 */
 #include <string.h>
+#include <strings.h>
 #include "bind.h"
 
 static const char times[] = "times are the third argument", captured[] = "f captures what it needs";
@@ -63,5 +64,23 @@ const char *gqL_hint(const char *name, const char *const *known, const char *wha
   for (size_t i = 0; i < sizeof hints / sizeof *hints; i++)
     if (!strcmp(hints[i].theirs, name) && (hints[i].ours ? among(hints[i].ours, known) : solver))
       return hints[i].text;
+  return NULL;
+}
+
+/* What SciPy, torchdiffeq, diffrax and Julia call methods and engines. */
+static const char *const elsewhere[][2] = {
+  { "RK45", "dopri5" },     { "ode45", "dopri5" },      { "DP5", "dopri5" },
+  { "RK23", "bosh3" },      { "BS3", "bosh3" },         { "DOP853", "dopri8" },
+  { "BDF", "kvaerno5" },    { "Radau", "kvaerno5" },    { "LSODA", "kvaerno5" },
+  { "Rodas5", "kvaerno5" }, { "backprop", "direct" },   { "autograd", "direct" },
+  { "discrete", "direct" }, { "backsolve", "adjoint" }, { "continuous", "adjoint" },
+  { "checkpoint", "aca" },  { "checkpointed", "aca" },  { "recursive", "aca" },
+  { "verlet", "leapfrog" },
+};
+
+const char *gqL_alike(const char *given, const char *const *names) {
+  for (size_t i = 0; i < sizeof elsewhere / sizeof *elsewhere; i++)
+    for (int k = 0; names[k] && !strcasecmp(elsewhere[i][0], given); k++)
+      if (!strcmp(names[k], elsewhere[i][1])) return names[k];
   return NULL;
 }

@@ -6,7 +6,6 @@
 
 #include <math.h>
 #include <string.h>
-#include <strings.h>
 
 static const char *const known[] = { "method",       "rtol",   "atol",       "step_size",  "first_step",
                                      "max_steps",    "norm",   "controller", "gradient",   "adjoint",
@@ -24,24 +23,6 @@ static const char *const known_regularise[] = { "error", "stiffness", "kinetic",
 static const char *const known_controller[] = { "safety", "ifactor", "dfactor", "pcoeff",
                                                 "icoeff", "dcoeff",  NULL };
 
-/* What SciPy, torchdiffeq, diffrax and Julia call methods and engines. */
-static const char *const elsewhere[][2] = {
-  { "RK45", "dopri5" },     { "ode45", "dopri5" },      { "DP5", "dopri5" },
-  { "RK23", "bosh3" },      { "BS3", "bosh3" },         { "DOP853", "dopri8" },
-  { "BDF", "kvaerno5" },    { "Radau", "kvaerno5" },    { "LSODA", "kvaerno5" },
-  { "Rodas5", "kvaerno5" }, { "backprop", "direct" },   { "autograd", "direct" },
-  { "discrete", "direct" }, { "backsolve", "adjoint" }, { "continuous", "adjoint" },
-  { "checkpoint", "aca" },  { "checkpointed", "aca" },  { "recursive", "aca" },
-  { "verlet", "leapfrog" },
-};
-
-static const char *likeness(const char *given, const char *const *names) {
-  for (size_t i = 0; i < sizeof elsewhere / sizeof *elsewhere; i++)
-    for (int k = 0; names[k] && !strcasecmp(elsewhere[i][0], given); k++)
-      if (!strcmp(names[k], elsewhere[i][1])) return names[k];
-  return gqL_nearest(given, names);
-}
-
 /* One of a list of names, or an error that lists them. */
 static int choose(lua_State *L, const char *given, const char *const *names, const char *key) {
   for (int i = 0; names[i]; i++)
@@ -53,7 +34,7 @@ static int choose(lua_State *L, const char *given, const char *const *names, con
     luaL_addstring(&b, names[i]);
   }
   luaL_pushresult(&b);
-  const char *near = likeness(given, names);
+  const char *alike = gqL_alike(given, names), *near = alike ? alike : gqL_nearest(given, names);
   if (near)
     return gqL_error(L, "gq.odeint: %s = \"%s\" is not known; did you mean \"%s\"? There are: %s", key, given,
                      near, lua_tostring(L, -1));

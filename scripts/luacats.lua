@@ -57,9 +57,7 @@ end
 
 -- Options by the functions that take them, and of tables in options: "odeint", "odeint.gq".
 local options = {}
-for names, list in gq.core.accepts():gsub("\n  ", " "):gmatch("([^\n:]+): ([^\n]*)") do
-  for name in names:gmatch("%S+") do options["gq." .. name:gsub("/", ".")] = list end
-end
+for _, row in ipairs(gq.core.accepts()) do options["gq." .. row[1]:gsub("/", ".")] = row[2] end
 
 local function option_classes()
   for _, name in ipairs(sorted(options, ".")) do

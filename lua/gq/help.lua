@@ -221,9 +221,9 @@ end
 -- Functions that have an option of this name.
 local function takers(option)
   local found = {}
-  for names, options in gq.core.accepts():gsub("\n  ", " "):gmatch("([^\n:]+):([^\n]*)") do
-    if (options .. " "):find(" " .. option .. " ", 1, true) then
-      for name in names:gmatch("[%w_./]+") do found[#found + 1] = "gq." .. name:gsub("/item", ""):gsub("/", "'s ") end
+  for _, row in ipairs(gq.core.accepts()) do
+    if (" " .. row[2] .. " "):find(" " .. option .. " ", 1, true) then
+      found[#found + 1] = "gq." .. row[1]:gsub("/item", ""):gsub("/", "'s ")
     end
   end
   return #found > 0 and ("%s: an option of %s"):format(option, table.concat(found, ", ")) or nil

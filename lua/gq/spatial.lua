@@ -312,10 +312,13 @@ define("avg_pool1d", function(x, k, opts) return avg_pool(x, k, opts, 1, "gq.avg
 define("avg_pool2d", function(x, k, opts) return avg_pool(x, k, opts, 2, "gq.avg_pool2d") end,
   "gq.avg_pool2d(x, k | {kh, kw} [, {stride = k, padding, count_include_pad = true}]): mean of each window")
 
+-- The places before bin i of n places, and its last: PyTorch's bins, which may overlap.
+local function bin(i, n, size) return (i - 1) * n // size, -(-i * n // size) end
+
 local function adaptive_matrix(n, size, like)
   local rows = {}
   for i = 1, size do
-    local first, last = (i - 1) * n // size, -(-i * n // size)      -- PyTorch's bins, which may overlap
+    local first, last = bin(i, n, size)
     rows[i] = {}
     for j = 1, n do rows[i][j] = j > first and j <= last and 1 / (last - first) or 0 end
   end
@@ -359,14 +362,13 @@ define("adaptive_avg_pool2d", function(x, size) return adaptive(x, size, 2, "gq.
 -- The numbers of each bin, the last once more where others are longer: a dimension more, behind d.
 local function bins(x, d, size)
   local n, longest, list = x.shape[d], 0, {}
-  local function bounds(i) return (i - 1) * n // size + 1, -(-i * n // size) end
   for i = 1, size do
-    local first, last = bounds(i)
-    longest = math.max(longest, last - first + 1)
+    local first, last = bin(i, n, size)
+    longest = math.max(longest, last - first)
   end
   for i = 1, size do
-    local first, last = bounds(i)
-    for j = 0, longest - 1 do list[#list + 1] = math.min(first + j, last) end
+    local first, last = bin(i, n, size)
+    for j = 1, longest do list[#list + 1] = math.min(first + j, last) end
   end
   local shape = x.shape
   shape[d] = size

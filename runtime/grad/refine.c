@@ -16,11 +16,8 @@ static const double ROUND_SHARE = 0.5; /* of what is left of the tolerance goes 
 static const double MASS = 0.1;        /* an integral that cancels is judged by a tenth of its norm's */
 static const double SLOW = 0.7;        /* a decay that more nodes do not help: halve */
 
-enum {
-  CHILD = 5,
-  CONFIRM = 7,
-  FAINT = 3
-}; /* nodes; the round in which what cannot show is let go: tails led to a pulse */
+enum { CHILD = 5, CONFIRM = 7 }; /* nodes */
+enum { FAINT = 3 };              /* the round in which what cannot show is let go: tails led to a pulse */
 static const int ladder[] = { 5, 7, GQ_PIECE_MOST };
 
 int gq_refine_init(gq_refine *r, int groups, const int *size, double rtol, double eps) {

@@ -12,32 +12,26 @@
 /* An accepted step. */
 typedef struct gq_step_record {
   double t, h;
-  int anchor, stop; /* measurement time that t hangs on; that t + h was clamped to, or -1 */
+  int anchor, stop;            /* measurement time that t hangs on; that t + h was clamped to, or -1 */
 } gq_step_record;
 static inline double gq_step_end(const gq_step_record *r, const double *times) {
   return r->stop >= 0 ? times[r->stop] : r->t + r->h;
 }
 
 /* What is kept of every one, in bits. */
-enum {
-  GQ_STEP_TIMES = 1,
-  GQ_STEP_SIZES = 2,
-  GQ_STEP_STATES = 4,
-  GQ_STEP_SLOPES = 8,
-  GQ_STEP_ACTIVATIONS = 16,
-  GQ_STEP_NOISE = 32
-};
+enum { GQ_STEP_TIMES = 1, GQ_STEP_SIZES = 2, GQ_STEP_STATES = 4, GQ_STEP_SLOPES = 8, GQ_STEP_ACTIVATIONS = 16,
+       GQ_STEP_NOISE = 32 };
 
 /* Where a step begins: whole arrays, and what the step leaves of its way. */
 typedef struct gq_step_state {
-  struct gq_step_state *next; /* spare one */
-  double sum[GQ_SUMS];        /* heuristics */
-  const gq_backend *on;       /* where they are */
+  struct gq_step_state *next;  /* spare one */
+  double sum[GQ_SUMS];         /* heuristics */
+  const gq_backend *on;        /* where they are */
   void *y, *f, *x[GQ_MAXEXTRA];
-  void *w;     /* W over the step where it is kept, or NULL */
-  char *slope; /* slopes, `part` bytes apart, or NULL */
+  void *w;                     /* W over the step where it is kept, or NULL */
+  char *slope;                 /* slopes, `part` bytes apart, or NULL */
   size_t part;
-  void **arena; /* [nslices] activations, or NULL */
+  void **arena;                /* [nslices] activations, or NULL */
 } gq_step_state;
 
 enum { GQ_STEPS_BLOCKS = 40 };
@@ -81,7 +75,7 @@ void gq_step_state_free(gq_step_state *list_);
 void gq_step_at(const gq_step_record *r, const gq_tableau *m, const gq_field *f, double t, const void *y,
                 const char *slope, size_t part, void *dst);
 /* And its slope there. */
-void gq_step_slope_at(const gq_step_record *r, const gq_tableau *m, const gq_field *f, double t,
-                      const char *slope, size_t part, void *dst);
+void gq_step_slope_at(const gq_step_record *r, const gq_tableau *m, const gq_field *f, double t, const char *slope,
+                      size_t part, void *dst);
 
 #endif

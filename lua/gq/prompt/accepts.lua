@@ -1,7 +1,7 @@
--- prompt/accepts.lua -- names of options, for completion and editors: "functions: options", tables in options by
--- "function/option". tests/gqlua_spec.lua holds them against what each function says that it knows.
+-- prompt/accepts.lua -- names of options, for completion, help and editors: a list of {function, options}, tables in
+-- options by "function/option". tests/gqlua_spec.lua holds them against what each function says that it knows.
 
-return [[
+local text <const> = [[
 arange eye full linspace ones tensor zeros: dtype device requires_grad
 rand randn: dtype device requires_grad seed
 randint: seed dtype device
@@ -95,3 +95,9 @@ plot.line/item plot.scatter/item plot.band/item plot.heat/item plot.contour/item
   plot.hist/item: style label color class bins levels
 plot.panels: title size out
 ]]
+
+local list = {}
+for names, options in text:gsub("\n  ", " "):gmatch("([^\n:]+): ([^\n]*)") do
+  for name in names:gmatch("%S+") do list[#list + 1] = { name, options } end
+end
+return list

@@ -7,6 +7,7 @@ local core = gq.core
 
 local keywords <const> = { "and", "break", "do", "else", "elseif", "end", "false", "for", "function", "goto", "if",
   "in", "local", "nil", "not", "or", "repeat", "return", "then", "true", "until", "while" }
+core.keywords = keywords
 local fields <const> = { "shape", "dtype", "device", "grad", "requires_grad" }
 
 -- Values of options that are names.
@@ -125,12 +126,11 @@ local accepted
 local function options_of(f, key)
   if not accepted then
     accepted = {}
-    for names, options in core.accepts():gsub("\n  ", " "):gmatch("([^\n:]+): ([^\n]*)") do
-      for name, part in names:gmatch("([%w_.]+)/?(%a*)") do
-        local g = core.lookup(name)
-        accepted[g] = accepted[g] or {}
-        accepted[g][part] = options
-      end
+    for _, row in ipairs(core.accepts()) do
+      local name, part = row[1]:match("([%w_.]+)/?(%a*)")
+      local g = core.lookup(name)
+      accepted[g] = accepted[g] or {}
+      accepted[g][part] = row[2]
     end
   end
   return f and accepted[f] and accepted[f][key]

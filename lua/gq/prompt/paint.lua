@@ -1,14 +1,14 @@
 -- prompt/paint.lua -- a line of code in colours, as it is typed: keywords, strings, numbers, comments, brackets of a
 -- pair where the cursor is at one of them, and those that close nothing.
 
+local gq = ...
+
 local styles <const> = { keyword = "35", string = "32", number = "36", comment = "90", pair = "1;4", wrong = "31",
   command = "35" }
 local closes <const> = { [")"] = "(", ["]"] = "[", ["}"] = "{" }
 
-local keywords = {}
-for word in ("and break do else elseif end for function goto if in local not or repeat return then until while")
-  :gmatch("%a+") do keywords[word] = "keyword" end
-for word in ("false nil true"):gmatch("%a+") do keywords[word] = "number" end
+local kinds = { ["false"] = "number", ["nil"] = "number", ["true"] = "number" }      -- of words
+for _, word in ipairs(gq.core.keywords) do kinds[word] = kinds[word] or "keyword" end
 
 -- The kind of the token at `at` and where it ends. What is not closed goes on to the end of its line, or of the text.
 local function token(text, at)
@@ -32,7 +32,7 @@ local function token(text, at)
   end
   if last then return "number", last end
   _, last = text:find("^[%a_][%w_]*", at)
-  if last then return keywords[text:sub(at, last)], last end
+  if last then return kinds[text:sub(at, last)], last end
   return c:find("[%[%](){}]") and "bracket", at
 end
 

@@ -415,6 +415,22 @@ static void spread_results(const gq_convolution *p, enum gq_wino how, int64_t li
   }
 }
 
+/* A thread's scratch, as plan_fours lays it out. */
+typedef struct room {
+  int32_t *off, *at;
+  float *image, *spread, *y, *sums;
+} room;
+
+static room room_of(const gq_convolution *p, char *scratch) {
+  int32_t *off = (int32_t *)(void *)scratch;
+  return (room){ off,
+                 off + up(most(deep(p), tiles_of(&p->conv, p->lines)), 16),
+                 (float *)(void *)(scratch + p->image),
+                 (float *)(void *)(scratch + p->spread),
+                 (float *)(void *)(scratch + p->turned),
+                 (float *)(void *)(scratch + p->sums) };
+}
+
 static void put_steps(int32_t *to, int64_t n, int64_t step) {
   for (int64_t i = 0; i < n; i++) to[i] = (int32_t)(i * step);
 }
@@ -425,24 +441,23 @@ static void forward_fours(const job *j, int64_t t, char *scratch) {
   int64_t parts = (v->count[0] + p->lines - 1) / p->lines, block = t / parts, from = t % parts * p->lines;
   int64_t lines = least(p->lines, v->count[0] - from), n = tiles_of(v, lines), C = deep(p),
           W = packed_width(p), tall = up(n, p->kernels->tile_rows), vector = p->kernels->tile_width[GQ_F32];
-  int32_t *off = (int32_t *)(void *)scratch, *at = off + up(most(C, tiles_of(v, p->lines)), 16);
-  float *image = (float *)(void *)(scratch + p->image), *spread = (float *)(void *)(scratch + p->spread),
-        *y = (float *)(void *)(scratch + p->turned), *sums = (float *)(void *)(scratch + p->sums);
+  room r = room_of(p, scratch);
   const float *w = (const float *)(const void *)j->packed + block % v->period * 16 * plane(v->c * W);
   float *out = (float *)(void *)j->out + block * v->m * windows(v) + from * v->count[1];
-  put_steps(off, v->c, 1), put_steps(at, n, C);
+  put_steps(r.off, v->c, 1), put_steps(r.at, n, C);
   surround_deep(p, (const float *)(const void *)j->b + block * v->c * v->size[0] * v->size[1], v->c, from,
-                lines, image);
-  spread_image(p, image, lines, spread);
+                lines, r.image);
+  spread_image(p, r.image, lines, r.spread);
   for (int i = 0; i < 16; i++)
     for (int64_t j0 = 0, width; j0 < v->m; j0 += width) {
       width = panel(p, j0);
-      tiles(p, (char *)(sums + i * plane(tall * W) + j0 * tall), (const char *)(spread + i * plane(n * C)),
-            at, n, off, v->c, (const char *)(w + i * plane(v->c * W) + j0 * v->c), width / vector, false);
+      tiles(p, (char *)(r.sums + i * plane(tall * W) + j0 * tall),
+            (const char *)(r.spread + i * plane(n * C)), r.at, n, r.off, v->c,
+            (const char *)(w + i * plane(v->c * W) + j0 * v->c), width / vector, false);
     }
-  spread_results(p, GQ_WINO_RESULT, lines, tall, sums, y);
+  spread_results(p, GQ_WINO_RESULT, lines, tall, r.sums, r.y);
   for (int64_t i = 0; i < lines; i++)
-    p->kernels->turn(y + i * 2 * across(v) * W, W, v->count[1], v->m, out + i * v->count[1], windows(v),
+    p->kernels->turn(r.y + i * 2 * across(v) * W, W, v->count[1], v->m, out + i * v->count[1], windows(v),
                      j->add);
 }
 
@@ -452,37 +467,35 @@ static void weight_fours(const job *j, int64_t t, char *scratch) {
   int64_t parts = (v->c + j->channels - 1) / j->channels, of = t / parts, first = t % parts * j->channels;
   int64_t channels = least(j->channels, v->c - first), C = deep(p), W = packed_width(p);
   int64_t tall = up(channels, p->kernels->tile_rows), vector = p->kernels->tile_width[GQ_F32];
-  int32_t *off = (int32_t *)(void *)scratch, *at = off + up(most(C, tiles_of(v, p->lines)), 16);
-  float *image = (float *)(void *)(scratch + p->image), *spread = (float *)(void *)(scratch + p->spread),
-        *y = (float *)(void *)(scratch + p->turned), *sums = (float *)(void *)(scratch + p->sums);
-  put_steps(at, channels, 1), put_steps(off, tiles_of(v, p->lines), C);
+  room r = room_of(p, scratch);
+  put_steps(r.at, channels, 1), put_steps(r.off, tiles_of(v, p->lines), C);
   for (int64_t block = of; block < v->blocks; block += v->period)
     for (int64_t from = 0; from < v->count[0]; from += p->lines) {
       int64_t lines = least(p->lines, v->count[0] - from), n = tiles_of(v, lines);
       const float *g = (const float *)(const void *)j->a + block * v->m * windows(v) + from * v->count[1];
-      float *results = y + 4 * n * W;
+      float *results = r.y + 4 * n * W;
       surround_deep(p, (const float *)(const void *)j->b + (block * v->c + first) * v->size[0] * v->size[1],
-                    channels, from, lines, image);
-      spread_image(p, image, lines, spread);
-      memset(y, 0, (size_t)(4 * n * W) * sizeof *y);
+                    channels, from, lines, r.image);
+      spread_image(p, r.image, lines, r.spread);
+      memset(r.y, 0, (size_t)(4 * n * W) * sizeof *r.y);
       for (int64_t i = 0; i < lines; i++)
-        p->kernels->turn(g + i * v->count[1], windows(v), v->m, v->count[1], y + i * 2 * across(v) * W, W,
+        p->kernels->turn(g + i * v->count[1], windows(v), v->m, v->count[1], r.y + i * 2 * across(v) * W, W,
                          false);
-      spread_results(p, GQ_WINO_RESULT_BACK, lines, n, results, y);
+      spread_results(p, GQ_WINO_RESULT_BACK, lines, n, results, r.y);
       for (int i = 0; i < 16; i++)
         for (int64_t j0 = 0, width; j0 < v->m; j0 += width) {
           width = panel(p, j0);
-          tiles(p, (char *)(sums + i * plane(tall * W) + j0 * tall),
-                (const char *)(spread + i * plane(n * C)), at, channels, off, n,
+          tiles(p, (char *)(r.sums + i * plane(tall * W) + j0 * tall),
+                (const char *)(r.spread + i * plane(n * C)), r.at, channels, r.off, n,
                 (const char *)(results + i * plane(n * W) + j0 * n), width / vector, block > of || from > 0);
         }
     }
   for (int64_t j0 = 0, n; j0 < v->m; j0 += n) {
     n = panel(p, j0);
     for (int64_t i = 0; i < channels; i++)
-      p->kernels->winograd[GQ_WINO_WEIGHT_BACK](spread + i * 9 * n, 3 * n, n, sums + j0 * tall + i * n,
+      p->kernels->winograd[GQ_WINO_WEIGHT_BACK](r.spread + i * 9 * n, 3 * n, n, r.sums + j0 * tall + i * n,
                                                 4 * plane(tall * W), plane(tall * W), n);
-    p->kernels->turn(spread, n, 9 * channels, least(n, v->m - j0),
+    p->kernels->turn(r.spread, n, 9 * channels, least(n, v->m - j0),
                      (float *)(void *)j->out + (of * v->m + j0) * v->c * 9 + first * 9, v->c * 9, j->add);
   }
 }
