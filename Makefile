@@ -252,7 +252,7 @@ check:
 on_mirror := $(patsubst %,tests/%_spec.lua,ode engines gradient opt train independent)
 later_on_mirror := $(patsubst %,tests/%_spec.lua,adams implicit stops dense events part states moments quadrature parity \
   reversible leapfrog heuristic regularise interpolate defaults flow nn functional autograd derivatives trace ops tensor \
-  spatial times paths)
+  spatial times paths sde sde_theta)
 mirror:
 	@scripts/setup test
 	@$(MAKE) --no-print-directory all
@@ -260,7 +260,7 @@ mirror:
 
 # On the emulator: the CUDA backend's own specs, then those of operations, gradients and solves with it as the device.
 cuda_specs := $(wildcard tests/cuda/*_spec.lua)
-cuda_as_default := $(patsubst %,tests/%_spec.lua,ops tensor autograd nn spatial opt regularise)
+cuda_as_default := $(patsubst %,tests/%_spec.lua,ops tensor autograd nn spatial opt regularise sde sde_theta)
 cuda_by_tiles := $(patsubst %,tests/%_spec.lua,ode engines reversible)
 cuda_flags =
 test-cuda:

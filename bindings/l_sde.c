@@ -12,18 +12,25 @@
 
 /* ---- Brownian paths ---- */
 
-static gq_brownian **push_path(lua_State *L) {
-  gq_brownian **b = lua_newuserdatauv(L, sizeof *b, 0);
-  *b = NULL;
+typedef struct path {
+  gq_brownian *b;
+  const gq_device *on; /* where what is asked of it goes */
+} path;
+
+static path *push_path(lua_State *L) {
+  path *x = lua_newuserdatauv(L, sizeof *x, 0);
+  *x = (path){ NULL, gqL_default_device(L) };
   luaL_setmetatable(L, BROWNIAN);
-  return b;
+  return x;
 }
 
-static gq_brownian *check_path(lua_State *L, int arg) {
-  gq_brownian **b = luaL_checkudata(L, arg, BROWNIAN);
-  if (!*b) gqL_error(L, "brownian: the path was closed");
-  return *b;
+static const path *check_open(lua_State *L, int arg) {
+  const path *x = luaL_checkudata(L, arg, BROWNIAN);
+  if (!x->b) gqL_error(L, "brownian: the path was closed");
+  return x;
 }
+
+static gq_brownian *check_path(lua_State *L, int arg) { return check_open(L, arg)->b; }
 
 static uint64_t opt_seed(lua_State *L, int arg) {
   lua_getfield(L, arg, "seed");
@@ -47,7 +54,8 @@ static double need_number(lua_State *L, int arg, const char *key, const char *wh
 static int find_name(lua_State *L, const char *what, const char *given, const char *const *names);
 
 static int brownian(lua_State *L) {
-  static const char *const known[] = { "t0", "t1", "shape", "seed", "levy_area", "dtype", "tol", NULL };
+  static const char *const known[] = { "t0",    "t1",  "shape",  "seed", "levy_area",
+                                       "dtype", "tol", "device", NULL };
   if (!lua_istable(L, 1))
     gqL_error(L, "brownian: %s given: expected a table {t0, t1, shape, seed}", gqL_typename(L, 1));
   gqL_checkoptions(L, 1, known, "gq.brownian");
@@ -58,8 +66,10 @@ static int brownian(lua_State *L) {
   gq_shape shape = gqL_checkshape(L, need(L, 1, "shape", "brownian"));
   gq_dtype d = gqL_optdtype(L, 1, "dtype");
   uint64_t seed = opt_seed(L, 1);
-  gq_brownian **b = push_path(L);
-  gqL_retry(L, gq_brownian_new(t0, t1, shape, d, seed, tol, levy, b));
+  const char *device = gqL_optstring(L, 1, "device", NULL);
+  path *x = push_path(L);
+  if (device) x->on = gqL_device(L, device, "brownian");
+  gqL_retry(L, gq_brownian_new(t0, t1, shape, d, seed, tol, levy, &x->b));
   return 1;
 }
 
@@ -70,13 +80,14 @@ static gq_tensor *push_values(lua_State *L, const gq_brownian *b) {
   return *h;
 }
 
-/* The float64 tensor on top in b's dtype. */
-static int push_cast(lua_State *L, const gq_brownian *b, gq_tensor *w) {
-  if (gq_brownian_dtype(b) != GQ_F64) {
+/* The float64 tensor on top in the path's dtype, where its values go. */
+static int push_cast(lua_State *L, const path *x, gq_tensor *w) {
+  if (gq_brownian_dtype(x->b) != GQ_F64) {
     gq_tensor **h = gqL_pushtensor(L);
-    gqL_retry(L, gq_tensor_empty(gq_brownian_dtype(b), w->shape, h));
+    gqL_retry(L, gq_tensor_empty(gq_brownian_dtype(x->b), w->shape, h));
     gqL_try(L, gq_tensor_copy(*h, w));
   }
+  gqL_place(L, x->on);
   gqL_counted(L);
   return 1;
 }
@@ -84,12 +95,13 @@ static int push_cast(lua_State *L, const gq_brownian *b, gq_tensor *w) {
 /* b(t) is W(t) - W(t0), b(s, t) is W(t) - W(s) */
 static int path_call(lua_State *L) {
   lua_settop(L, 3);
-  gq_brownian *b = check_path(L, 1);
+  const path *x = check_open(L, 1);
+  gq_brownian *b = x->b;
   double s = gqL_checknumber(L, 2, "time"), t = lua_isnoneornil(L, 3) ? s : gqL_checknumber(L, 3, "time");
   gq_tensor *w = push_values(L, b);
   if (lua_isnoneornil(L, 3)) gqL_try(L, gq_brownian_value(b, t, gq_tensor_data(w)));
   else gqL_try(L, gq_brownian_increment(b, s, t, gq_tensor_data(w)));
-  return push_cast(L, b, w);
+  return push_cast(L, x, w);
 }
 
 static void push_shape(lua_State *L, gq_shape s) {
@@ -100,14 +112,15 @@ static void push_shape(lua_State *L, gq_shape s) {
   }
 }
 
-static void push_cast_alone(lua_State *L, const gq_brownian *b, gq_tensor *w) {
-  push_cast(L, b, w);
-  if (gq_brownian_dtype(b) != GQ_F64) lua_remove(L, -2);
+static void push_cast_alone(lua_State *L, const path *x, gq_tensor *w) {
+  push_cast(L, x, w);
+  if (gq_brownian_dtype(x->b) != GQ_F64) lua_remove(L, -2);
 }
 
 /* b:areas(s, t): W, H (and K), or W, H and the approximate Levy areas {.., m, m}, over [s, t] */
 static int path_areas(lua_State *L) {
-  gq_brownian *b = check_path(L, 1);
+  const path *p = check_open(L, 1);
+  gq_brownian *b = p->b;
   double s = gqL_checknumber(L, 2, "time"), t = gqL_checknumber(L, 3, "time");
   int n = gq_brownian_moments(b);
   bool levy = gq_brownian_levy(b) >= GQ_LEVY_DAVIE;
@@ -119,7 +132,7 @@ static int path_areas(lua_State *L) {
   for (int i = 0; i < n; i++) {
     gq_tensor *w = push_values(L, b);
     memcpy(gq_tensor_data(w), from + i * gq_numel(one), gq_numel(one) * sizeof(double));
-    push_cast_alone(L, b, w);
+    push_cast_alone(L, p, w);
   }
   if (!levy || one.ndim == 0 || one.ndim >= GQ_MAXDIM) return n;
   one.dim[one.ndim] = one.dim[one.ndim - 1], one.ndim++;
@@ -127,12 +140,13 @@ static int path_areas(lua_State *L) {
   gqL_retry(L, gq_tensor_empty(GQ_F64, one, area));
   gqL_try(
     L, gq_brownian_levy_areas(b, s, t, from, from + gq_numel(gq_brownian_shape(b)), gq_tensor_data(*area)));
-  push_cast_alone(L, b, *area);
+  push_cast_alone(L, p, *area);
   return n + 1;
 }
 
 static int path_index(lua_State *L) {
-  const gq_brownian *b = check_path(L, 1);
+  const path *x = check_open(L, 1);
+  const gq_brownian *b = x->b;
   const char *key = luaL_checkstring(L, 2);
   if (strcmp(key, "t0") == 0) lua_pushnumber(L, gq_brownian_t0(b));
   else if (strcmp(key, "t1") == 0) lua_pushnumber(L, gq_brownian_t1(b));
@@ -141,26 +155,27 @@ static int path_index(lua_State *L) {
   else if (strcmp(key, "shape") == 0) push_shape(L, gq_brownian_shape(b));
   else if (strcmp(key, "levy_area") == 0) lua_pushstring(L, gq_levy_names[gq_brownian_levy(b)]);
   else if (strcmp(key, "dtype") == 0) lua_pushstring(L, gq_dtype_name(gq_brownian_dtype(b)));
+  else if (strcmp(key, "device") == 0) lua_pushstring(L, x->on->name);
   else if (strcmp(key, "areas") == 0) lua_pushcfunction(L, path_areas);
   else
     return gqL_error(
-      L, "brownian: no field '%s': there are t0, t1, shape, seed, dtype, tol, levy_area, areas", key);
+      L, "brownian: no field '%s': there are t0, t1, shape, seed, dtype, device, tol, levy_area, areas", key);
   return 1;
 }
 
 static int path_gc(lua_State *L) {
-  gq_brownian **b = luaL_checkudata(L, 1, BROWNIAN);
-  gq_brownian_free(*b);
-  *b = NULL;
+  path *x = luaL_checkudata(L, 1, BROWNIAN);
+  gq_brownian_free(x->b);
+  x->b = NULL;
   return 0;
 }
 
 static int path_tostring(lua_State *L) {
-  gq_brownian **b = luaL_checkudata(L, 1, BROWNIAN);
+  const gq_brownian *b = ((const path *)luaL_checkudata(L, 1, BROWNIAN))->b;
   char text[128];
-  if (!*b) return lua_pushliteral(L, "brownian (closed)"), 1;
-  lua_pushfstring(L, "brownian on [%f, %f], shape %s, seed %I", gq_brownian_t0(*b), gq_brownian_t1(*b),
-                  gq_shape_text(gq_brownian_shape(*b), text, sizeof text), (LUAI_UACINT)gq_brownian_seed(*b));
+  if (!b) return lua_pushliteral(L, "brownian (closed)"), 1;
+  lua_pushfstring(L, "brownian on [%f, %f], shape %s, seed %I", gq_brownian_t0(b), gq_brownian_t1(b),
+                  gq_shape_text(gq_brownian_shape(b), text, sizeof text), (LUAI_UACINT)gq_brownian_seed(b));
   return 1;
 }
 
@@ -256,14 +271,14 @@ static gq_brownian *opt_path(lua_State *L, int arg, const gq_problem *p, const g
   uint64_t seed = opt_seed(L, arg);
   gq_levy levy = levy_of(o->method, p->noise);
   if (!(t1 > t0)) t1 = t0 + 1; /* no step will be taken */
-  gq_brownian **b = push_path(L);
+  path *x = push_path(L);
   gqL_retry(L, gq_brownian_new(t0, t1, shape, p->z0->dtype, seed,
                                dt > 0 ? dt / (!fixed ? 4096
                                               : levy ? 16
                                                      : 4)
                                       : 0,
-                               levy, b));
-  return *b;
+                               levy, &x->b));
+  return x->b;
 }
 
 /* The function that is traced: drift and diffusion, its upvalues, at (t, z). */
@@ -453,9 +468,10 @@ static const luaL_Reg meta[] = {
 
 static const gqL_function functions[] = {
   { "brownian", brownian, false,
-    "brownian{t0 = 0, t1, shape, seed, tol, levy_area}: a Brownian path; b(t) is W(t) - W(t0), b(s, t) is "
-    "W(t) - "
-    "W(s). One seed is one path, whatever is asked first. levy_area: \"none\", \"space-time\" (b:areas(s, t) "
+    "brownian{t0 = 0, t1, shape, seed, tol, levy_area, dtype, device}: a Brownian path; b(t) is W(t) - "
+    "W(t0), "
+    "b(s, t) is W(t) - W(s). One seed is one path, whatever is asked first. levy_area: \"none\", "
+    "\"space-time\" (b:areas(s, t) "
     "gives W and "
     "H), \"space-time-time\" (and K), \"davie\" or \"foster\" (W, H and approximate Levy areas of that "
     "interval)" },

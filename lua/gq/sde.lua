@@ -208,7 +208,7 @@ local PIECES <const> = 32       -- of a path for each term: what integrals again
 -- W less W(t0) at the ends of pieces {N + 1, ...}, and the terms in their middles {N, m}, of the path's dtype.
 local function sampled(self, path)
   local w, rows, N = {}, {}, self.cosines * PIECES
-  local like = { dtype = path.dtype, device = "cpu" }
+  local like = { dtype = path.dtype, device = path.device }
   for j = 0, N do w[j + 1] = path(self.t0, self.t0 + (self.t1 - self.t0) * (j / N)) end
   for j = 1, N do rows[j] = expansions[self.expansion](self, self.t0 + (self.t1 - self.t0) * (j - 0.5) / N, like) end
   return gq.stack(w, 1), gq.cat(rows, 1)
@@ -250,7 +250,7 @@ function Field:error(path)
   check_path(self, path, "gq.wong_zakai:error")
   if self.cosines == 0 then error("gq.wong_zakai:error: no cosines, no noise to compare with a path", 2) end
   local w, terms = sampled(self, path)
-  local xi = draw(self, path.shape, terms):to "cpu"
+  local xi = draw(self, path.shape, terms):to(path.device)
   local N = #terms
   local steps = terms:matmul(xi:reshape(self.cosines, -1)) * ((self.t1 - self.t0) / N)
   return (steps:cumsum(1) - w:narrow(1, 2, N):reshape(N, -1)):square():mean():item() ^ 0.5

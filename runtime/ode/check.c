@@ -168,12 +168,12 @@ static int check_halves(const gq_problem *p) {
     gq_shape_text(s, got, sizeof got));
 }
 
-/* What calls back, and Brownian paths, are the host's. */
+/* What calls back is the host's. */
 static int check_device(const gq_problem *p) {
   const gq_device *d = gq_tensor_device(p->z0);
-  const char *what = p->noise ? "noise = a process" : gq_graph_calls(p->f) ? "trace = false" : NULL;
-  if (d == gq_host || !what) return GQ_OK;
-  return gq_fail(GQ_EUNSUPPORTED, "%s runs on the CPU and z0 is on %s: use x:to(\"cpu\")", what, d->name);
+  if (d == gq_host || !gq_graph_calls(p->f)) return GQ_OK;
+  return gq_fail(GQ_EUNSUPPORTED, "trace = false runs on the CPU and z0 is on %s: use x:to(\"cpu\")",
+                 d->name);
 }
 
 int gq_problem_check(const gq_problem *p, const gq_ode_options *o) {

@@ -409,3 +409,66 @@ describe("a training step", function()
   it("fails with an error where a call of the driver does, and leaves the CPU working", function() each_fails(25) end)
   it("fails so at any call #slow", function() each_fails(math.huge) end)
 end)
+
+-- What a quick run of an example arrives at.
+local function example(environment, device, name, arguments)
+  local pipe = io.popen(("env %s '%s' --device %s examples/%s.lua --quick --quiet --json %s/record %s 2>&1"):format(
+    environment, os.getenv "GQLUA", device, name, temporary, arguments))
+  local text = pipe:read "a"
+  assert.truthy(pipe:close(), text)
+  local file = assert(io.open(temporary .. "/record"))
+  local record = gq.json.decode(file:read "a")
+  file:close()
+  return record.summary
+end
+
+describe("examples", function()
+  local function same(environment, name, arguments)
+    local here, there, seen = example("", "cpu", name, arguments), example(environment, "cuda", name, arguments), 0
+    for key, value in pairs(here) do
+      if key:find "^test_" or key:find "^train_" then
+        seen = seen + 1
+        assert.close(there[key], value, 1e-4, 1e-6)
+      end
+    end
+    assert.equal(name == "nested_spheres" and 3 or 2, seen)
+  end
+
+  it("train as on the CPU, by tiles and by operations", function()
+    for _, environment in ipairs { "", "GQ_CUDA_TILES=0" } do
+      for _, name in ipairs { "nested_spheres", "sines", "train_ou" } do same(environment, name, "--gradient gq") end
+    end
+  end)
+
+  it("train along Brownian paths, by each engine", function()
+    for _, engine in ipairs { "direct", "aca", "adjoint", "reversible" } do
+      same("", "train_ou", "--gradient sde-" .. engine)
+    end
+  end)
+end)
+
+describe("a Brownian path", function()
+  it("is the CPU's, whichever engine goes along it", function()
+    for _, c in ipairs { { "direct", "heun" }, { "aca", "euler" }, { "adjoint", "midpoint" }, { "aca", "srk" },
+      { "direct", "log_ode" }, { "reversible", "reversible_heun" } } do
+      local levy = c[2] == "srk" and "space-time" or c[2] == "log_ode" and "foster" or "none"
+      local function solve(device)
+        local o = { device = device, dtype = "float64", requires_grad = true }
+        local w, z0 = gq.randn({ 2, 2 }, { seed = 1, device = device, dtype = "float64", requires_grad = true }),
+          gq.ones(70, 2, o)
+        local ito, general = c[2] == "euler" or c[2] == "srk", c[2] == "log_ode"
+        local sde = gq.sde { drift = function(t, z) return gq.tanh(z:matmul(w)) - z * t end,
+          noise = general and "general" or "diagonal", calculus = ito and "ito" or "stratonovich",
+          diffusion = function(_, z) return general and z:unsqueeze(3) * gq.tanh(w) or z * 0.3 end }
+        local z, info = gq.sdeint(sde, z0, { 0, 0.3, 1 }, { dt = 0.05, method = c[2], gradient = c[1],
+          brownian = gq.brownian { t1 = 1, shape = { 70, 2 }, seed = 5, dtype = "float64", levy_area = levy,
+            device = device } })
+        z:square():mean():backward()
+        return { z:to "cpu", z0.grad:to "cpu", w.grad:to "cpu" }, info
+      end
+      local got, info = solve "cuda"
+      assert.equal("tiles", info.lowering)
+      for i, x in ipairs(solve "cpu") do assert.close(got[i], x, 1e-12, 1e-14) end
+    end
+  end)
+end)
