@@ -47,6 +47,8 @@ typedef struct gqL_box {
   gq_samples samples;
 } gqL_box;
 gqL_box *gqL_pushbox(lua_State *L);
+/* The times of argument arg of solver name, a table of numbers or a tensor of one dimension, into the box; how many. */
+int gqL_readtimes(lua_State *L, int arg, const char *name, gqL_box *b);
 typedef struct gqL_dynamics { /* held by what is on the stack */
   const gq_graph *graph;
   int ncapture;

@@ -221,32 +221,6 @@ static const gq_tableau *back_method(lua_State *L, int arg, const gq_tableau *m)
   return choose_method(L, lua_gettop(L), "sdeint: adjoint.method", def);
 }
 
-/* Times from a table of numbers or a tensor. */
-static double *check_times(lua_State *L, int arg, gqL_box *b, int *n) {
-  gq_tensor *t = gqL_totensor(L, arg);
-  if (t) gqL_checknumbers(L, t, "sdeint");
-  if (t ? t->shape.ndim != 1 : !lua_istable(L, arg))
-    gqL_error(L, "sdeint: times are %s: expected a list of numbers or a 1-d tensor", gqL_typename(L, arg));
-  int64_t count = t ? t->shape.dim[0] : (int64_t)lua_rawlen(L, arg);
-  if (count < 1 || count > 1 << 24)
-    gqL_error(L, "sdeint: %I times given: expected at least one", (LUAI_UACINT)count);
-  double *out = b->t = gq_alloc((size_t)count * sizeof *out);
-  if (!out) gqL_try(L, gq_nomem((size_t)count * sizeof *out));
-  if (t) t = gqL_onhost(L, t);
-  for (int64_t i = 0; i < count; i++) {
-    if (t) {
-      out[i] = gq_tensor_get(t, &i);
-      continue;
-    }
-    if (lua_rawgeti(L, arg, i + 1) != LUA_TNUMBER)
-      gqL_error(L, "sdeint: time %d is %s: expected a number", (int)i + 1, gqL_typename(L, lua_gettop(L)));
-    out[i] = lua_tonumber(L, -1);
-    lua_pop(L, 1);
-  }
-  *n = (int)count;
-  return out;
-}
-
 /* What a method reads of its path. */
 static gq_levy levy_of(const gq_tableau *m, gq_noise noise) {
   if (gq_scheme_areas(m, noise)) return GQ_LEVY_FOSTER;
@@ -265,6 +239,7 @@ static gq_brownian *opt_path(lua_State *L, int arg, const gq_problem *p, const g
       gqL_error(L, "sdeint: brownian is %s: expected a path of gq.brownian", gqL_typename(L, lua_gettop(L)));
     return check_path(L, lua_gettop(L));
   }
+  gqL_try(L, gq_times_check(p->nt, p->t));
   double t0 = fmin(p->t[0], p->t[p->nt - 1]), t1 = fmax(p->t[0], p->t[p->nt - 1]);
   gq_shape form, shape;
   gqL_try(L, gq_diffusion_check(p->f, p->noise, &form, &shape));
@@ -389,7 +364,7 @@ static int solve_sde(lua_State *L) {
   o.memory_limit = (size_t)gqL_optint(L, 4, "memory_limit", (int64_t)o.memory_limit, 1, INT64_MAX);
   o.trajectory = &gq_trajectory_reverse, o.thin = o.auto_impulses = false, o.nodes = GQ_NODES_NFE;
   gqL_box *b = gqL_pushbox(L);
-  p.t = check_times(L, 3, b, &p.nt);
+  p.nt = gqL_readtimes(L, 3, "sdeint", b), p.t = b->t;
   steps(L, 4, &p, &o);
   gq_tensor *t = gqL_totensor(L, 3);
   p.t_grad = t && t->requires_grad && gq_recording(), p.z0_grad = p.z0->requires_grad;

@@ -33,30 +33,27 @@ gqL_box *gqL_pushbox(lua_State *L) {
   return b;
 }
 
-static int argerror(lua_State *L, int arg, const char *text) { return gqL_argerror(L, arg, "odeint", text); }
-
 /* t[i] is on the top of the stack. */
-static int not_a_number(lua_State *L, int arg, int i) {
+static int not_a_number(lua_State *L, int arg, const char *name, int i) {
   const char *instead = gqL_totensor(L, -1) ? "; where a time is a tensor give all of them as one tensor, as "
                                               "gq.cat{gq.tensor{0}, T:reshape(1)}, or its number, T:item()"
                                             : "";
-  return argerror(L, arg, lua_pushfstring(L, "t[%d] is %s, not a number%s", i, gqL_typename(L, -1), instead));
+  return gqL_argerror(L, arg, name,
+                      lua_pushfstring(L, "t[%d] is %s, not a number%s", i, gqL_typename(L, -1), instead));
 }
 
-/* Times from a table of numbers or a tensor of one dimension. */
-static int read_times(lua_State *L, int arg, gqL_box *b, gq_tensor **tensor) {
+int gqL_readtimes(lua_State *L, int arg, const char *name, gqL_box *b) {
   gq_tensor *t = gqL_totensor(L, arg);
-  *tensor = t;
-  if (!t && !lua_istable(L, arg))
-    return argerror(
-      L, arg,
-      lua_pushfstring(L, "times must be a tensor or a table of numbers, not %s", gqL_typename(L, arg)));
-  if (t && t->shape.ndim != 1) return argerror(L, arg, "times must have one dimension");
-  if (t && t->trace)
-    return argerror(L, arg, "times are a traced value; they must be known when the solve starts");
-  if (t && t->dtype == GQ_BOOL) return argerror(L, arg, "times must be numbers, not bool");
+  const char *wrong =
+    !t && !lua_istable(L, arg)
+      ? lua_pushfstring(L, "times must be a tensor or a table of numbers, not %s", gqL_typename(L, arg))
+    : t && t->shape.ndim != 1  ? "times must have one dimension"
+    : t && t->trace            ? "times are a traced value; they must be known when the solve starts"
+    : t && t->dtype == GQ_BOOL ? "times must be numbers, not bool"
+                               : NULL;
+  if (wrong) return gqL_argerror(L, arg, name, wrong);
   int64_t n = t ? t->shape.dim[0] : (int64_t)lua_rawlen(L, arg);
-  if (n < 1 || n > 1 << 26) return argerror(L, arg, "give at least one time (and at most 2^26)");
+  if (n < 1 || n > 1 << 26) return gqL_argerror(L, arg, name, "give at least one time (and at most 2^26)");
   b->t = gq_alloc(n * sizeof *b->t);
   if (!b->t) gqL_try(L, gq_nomem(n * sizeof *b->t));
   if (t) t = gqL_onhost(L, t);
@@ -64,7 +61,7 @@ static int read_times(lua_State *L, int arg, gqL_box *b, gq_tensor **tensor) {
     if (t) {
       b->t[i] = gq_tensor_get(t, &i);
     } else {
-      if (lua_rawgeti(L, arg, i + 1) != LUA_TNUMBER) return not_a_number(L, arg, (int)i + 1);
+      if (lua_rawgeti(L, arg, i + 1) != LUA_TNUMBER) return not_a_number(L, arg, name, (int)i + 1);
       b->t[i] = lua_tonumber(L, -1);
       lua_pop(L, 1);
     }
@@ -145,8 +142,9 @@ static void event_option(lua_State *L, int arg, gqL_box *b, const gq_tensor *z0,
 static gq_tensor *check_state(lua_State *L, int arg) {
   gq_tensor *z0 = gqL_checktensor(L, arg);
   if (!gq_is_float(z0->dtype))
-    argerror(L, arg,
-             lua_pushfstring(L, "the state is %s; it must be float32 or float64", gq_dtype_name(z0->dtype)));
+    gqL_argerror(
+      L, arg, "odeint",
+      lua_pushfstring(L, "the state is %s; it must be float32 or float64", gq_dtype_name(z0->dtype)));
   return z0;
 }
 
@@ -239,7 +237,6 @@ void gqL_runsolve(lua_State *L, int opts, const gq_problem *p, const gq_ode_opti
 /* solve(f, z0, t, options, tensors) */
 int gqL_solveode(lua_State *L) {
   gq_ode_options o;
-  gq_tensor *t;
   lua_settop(L, 5);
   gqL_odeplain(L, 4);
   gq_tensor *z0 = check_state(L, 2);
@@ -247,7 +244,8 @@ int gqL_solveode(lua_State *L) {
   gqL_odeoptions(L, 4, z0->dtype, &o);
   bool event = has(L, 4, "event");
   gqL_box *b = gqL_pushbox(L);
-  int nt = read_times(L, 3, b, &t), ntensors = read_tensors(L, 5, b);
+  gq_tensor *t = gqL_totensor(L, 3);
+  int nt = gqL_readtimes(L, 3, "odeint", b), ntensors = read_tensors(L, 5, b);
   if (has(L, 4, "grid_points")) mark_jumps(L, 4, b, nt);
   gq_dense **dense = lua_istable(L, 4) && gqL_optbool(L, 4, "dense", false) ? gqL_pushinterpolant(L) : NULL;
   int at = lua_gettop(L); /* of the interpolant, if there is one */
@@ -296,7 +294,7 @@ static bool needs_more(lua_State *L) {
 int gqL_odeint(lua_State *L) {
   lua_settop(L, 4);
   if (gqL_totensor(L, 1) && lua_isfunction(L, 2))
-    return argerror(L, 1, "the dynamics come first: gq.odeint(f, z0, t)");
+    return gqL_argerror(L, 1, "odeint", "the dynamics come first: gq.odeint(f, z0, t)");
   if (!lua_istable(L, 2)) gqL_checktensor(L, 2);
   gq_tensor *z0 = gqL_totensor(L, 2);
   if (gq_trace_current() || (z0 && z0->trace))

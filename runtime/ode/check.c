@@ -103,7 +103,7 @@ int gq_solution_check_again(const gq_solution *s) { return check_rules(AGAIN, &s
 
 /* ---- numbers ---- */
 
-static int check_times(int nt, const double *t) {
+int gq_times_check(int nt, const double *t) {
   int dir = 0;
   if (nt < 1) return gq_fail(GQ_EARG, "t is empty: give at least one time");
   for (int k = 0; k < nt; k++) {
@@ -112,8 +112,8 @@ static int check_times(int nt, const double *t) {
     int d = t[k] > t[k - 1] ? 1 : -1;
     if (dir && d != dir)
       return gq_fail(GQ_EARG,
-                     "times must not change direction: t[%d] = %.17g after t[%d] = %.17g in an %s sequence",
-                     k + 1, t[k], k, t[k - 1], dir > 0 ? "increasing" : "decreasing");
+                     "times must not change direction: t[%d] = %.17g after t[%d] = %.17g in %s sequence",
+                     k + 1, t[k], k, t[k - 1], dir > 0 ? "an increasing" : "a decreasing");
     dir = d;
   }
   return GQ_OK;
@@ -178,13 +178,13 @@ static int check_device(const gq_problem *p) {
 
 int gq_problem_check(const gq_problem *p, const gq_ode_options *o) {
   GQ_TRY(check_device(p));
-  if (p->noise) return gq_noise_check(p, o);
   if (!gq_is_float(p->z0->dtype))
     return gq_fail(GQ_EDTYPE, "the state is %s; it must be float32 or float64", gq_dtype_name(p->z0->dtype));
+  GQ_TRY(gq_times_check(p->nt, p->t));
+  if (p->noise) return gq_noise_check(p, o);
   GQ_TRY(gq_ode_check(o));
   GQ_TRY(check_slope(p));
   if (o->method->tuple && o->method->tuple->halves) GQ_TRY(check_halves(p));
-  GQ_TRY(check_times(p->nt, p->t));
   GQ_TRY(check_points(p));
   GQ_TRY(check_tolerance(o->rtol, o->atol, ""));
   GQ_TRY(check_tolerance(o->back_rtol, o->back_atol, "adjoint."));

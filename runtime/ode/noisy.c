@@ -7,19 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static int check_times(const gq_problem *p) {
-  if (p->nt < 1) return gq_fail(GQ_EARG, "no times: expected at least one");
-  double dir = p->t[p->nt - 1] < p->t[0] ? -1 : 1;
-  for (int k = 0; k < p->nt; k++) {
-    if (!isfinite(p->t[k]))
-      return gq_fail(GQ_EARG, "time %d is %g: expected a finite number", k + 1, p->t[k]);
-    if (k && dir * (p->t[k] - p->t[k - 1]) < 0)
-      return gq_fail(GQ_EARG, "times do not %s: time %d is %.17g after %.17g",
-                     dir < 0 ? "decrease" : "increase", k + 1, p->t[k], p->t[k - 1]);
-  }
-  return GQ_OK;
-}
-
 /* What is asked of a method. */
 typedef struct question {
   gq_calculus calculus;
@@ -154,12 +141,9 @@ static int check_areas(const gq_problem *p, const gq_ode_options *o) {
 }
 
 int gq_noise_check(const gq_problem *p, const gq_ode_options *o) {
-  if (!gq_is_float(p->z0->dtype))
-    return gq_fail(GQ_EDTYPE, "z0 is %s: expected float32 or float64", gq_dtype_name(p->z0->dtype));
   if (!o->method->scheme || !p->path || o->independent || p->dense_ || p->event_ || p->jump_)
     return gq_fail(GQ_EARG,
                    "an SDE takes a method of gq_scheme_get, a path, and neither dense solutions nor events");
-  GQ_TRY(check_times(p));
   GQ_TRY(check_method(p, o));
   GQ_TRY(check_path(p));
   GQ_TRY(check_step(p, o->step_size != 0 ? o->step_size : o->first_step));

@@ -165,6 +165,7 @@ typedef struct gq_ode_options {
 } gq_ode_options;
 void gq_ode_defaults(gq_ode_options *o, gq_dtype d);       /* dopri5, 1e-3 / 1e-6, gq, C 0.1 ... */
 int gq_ode_check(const gq_ode_options *o);                 /* do they go together? gq_odeint asks too */
+int gq_times_check(int nt, const double *t);              /* at least one, finite, of one direction */
 int gq_ode_check_given(const gq_ode_options *o);           /* and what it would silently set right */
 
 /* What each guard sees: reconstruction that the state was lost on the way back; audit, spectrum and quadrature_error
