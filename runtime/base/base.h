@@ -96,6 +96,7 @@ void gq_philox(const uint32_t ctr[4], gq_key key, uint32_t out[4]);
 void gq_random_uniform(gq_key key, uint64_t stream, uint64_t first, size_t n, double *out);  /* (0, 1) */
 void gq_random_normal(gq_key key, uint64_t stream, uint64_t first, size_t n, double *out);   /* Box-Muller */
 void gq_random_u32(gq_key key, uint64_t stream, uint64_t first, size_t n, uint32_t *out);
+typedef struct gq_bridge gq_bridge;   /* bridge.h: what tells a Brownian path */
 
 /* ---- threads: a small pool; the caller is worker 0 ---- */
 enum { GQ_MAX_THREADS = 256 };

@@ -1,12 +1,11 @@
 /*
 ** normal.c -- normal numbers as a function of key, stream and index: Philox4x32-10, then Box and
 ** Muller (1958). Plain loops over short arrays that compilers vectorise, with logarithm, sine and
-** cosine of their own (fdlibm's kernels, Sun 1993): much faster than libm, and the same bits on
-** every machine and with every instruction set.
+** cosine of their own (normal.h): much faster than libm, and the same bits on every machine and with every
+** instruction set.
 */
 #include "base.h"
 
-#include <math.h>
 #include <string.h>
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
@@ -16,68 +15,12 @@
 #pragma GCC optimize("O3", "no-trapping-math") /* vectorise; no result changes */
 #endif
 
+#include "normal.h"
+
 enum { PAIRS = 64 }; /* made at a time */
 
 typedef uint64_t uint64_x2 __attribute__((vector_size(16))), uint64_x4 __attribute__((vector_size(32))),
   uint64_x8 __attribute__((vector_size(64)));
-
-static inline uint64_t bits_of(double x) {
-  uint64_t u;
-  memcpy(&u, &x, sizeof u);
-  return u;
-}
-
-static inline double of_bits(uint64_t u) {
-  double x;
-  memcpy(&x, &u, sizeof x);
-  return x;
-}
-
-/* 52 bits of the lower halves at the middle of their cell, in (0, 1); exact. */
-static inline double uniform(uint64_t lo, uint64_t hi) {
-  uint64_t bits = hi << 32 | (lo & 0xffffffffu);
-  return of_bits(0x3ff0000000000000u | bits >> 12) - 1 + 0x1p-53;
-}
-
-/* log of a normal x < 2 (fdlibm e_log.c): x = 2^e (1 + f) with 1 + f in [sqrt 1/2, sqrt 2),
-** log(1 + f) = f - f^2/2 + s (f^2/2 + R(s^2)), s = f / (2 + f). */
-static inline double logarithm(double x) {
-  const uint64_t half = 0x3fe6a09e667f3bcdu;               /* sqrt 1/2 */
-  uint64_t u = bits_of(x) - half + ((uint64_t)1023 << 52); /* exponent e + 1023, not below 0 */
-  double e = of_bits(0x4330000000000000u | u >> 52) - (0x1p52 + 1023);
-  double f = of_bits((u & 0xfffffffffffffu) + half) - 1;
-  double s = f / (2 + f), z = s * s, w = z * z, h = 0.5 * f * f;
-  double even =
-    w * (3.999999999940941908e-01 + w * (2.222219843214978396e-01 + w * 1.531383769920937332e-01));
-  double odd =
-    z * (6.666666666666735130e-01 +
-         w * (2.857142874366239149e-01 + w * (1.818357216161805012e-01 + w * 1.479819860511658591e-01)));
-  return e * 6.93147180369123816490e-01 - ((h - (s * (h + even + odd) + e * 1.90821492927058770002e-10)) - f);
-}
-
-/* cos and sin of 2 pi v for v in (0, 1): a quadrant, and fdlibm's k_sin.c and k_cos.c on the rest. */
-static inline void circle(double v, double *cosine, double *sine) {
-  double shifted = 4 * v + 0x1.8p52; /* rounds to an integer, in the low bits */
-  uint64_t q = bits_of(shifted);
-  double x = (v - 0.25 * (shifted - 0x1.8p52)) * 6.283185307179586476925, z = x * x;
-  double s = x + x * z *
-                   (-1.66666666666666324348e-01 +
-                    z * (8.33333333332248946124e-03 +
-                         z * (-1.98412698298579493134e-04 +
-                              z * (2.75573137070700676789e-06 +
-                                   z * (-2.50507602534068634195e-08 + z * 1.58969099521155010221e-10)))));
-  double c =
-    1 - (0.5 * z - z * z *
-                     (4.16666666666666019037e-02 +
-                      z * (-1.38888888888741095749e-03 +
-                           z * (2.48015872894767294178e-05 +
-                                z * (-2.75573143513906633035e-07 +
-                                     z * (2.08757232129817482790e-09 + z * -1.13596475577881948265e-11))))));
-  uint64_t swap = -(q & 1), sb = bits_of(s), cb = bits_of(c), mixed = (sb ^ cb) & swap;
-  const uint64_t sign = 1ull << 63;
-  *cosine = of_bits(cb ^ mixed ^ ((q + 1) << 62 & sign)); /* quadrants 1 and 2: negative */
-  *sine = of_bits(sb ^ mixed ^ (q << 62 & sign));         /* quadrants 2 and 3 */
-}
 
 /* Words of Philox: a word a lane of 64 bits, of which the upper half is anything. */
 typedef struct words {
@@ -86,10 +29,10 @@ typedef struct words {
 
 static inline __attribute__((always_inline)) void make_pairs(const words *x, double *out) {
   double r[PAIRS];
-  for (int i = 0; i < PAIRS; i++) r[i] = sqrt(-2 * logarithm(uniform(x->w[0][i], x->w[1][i])));
+  for (int i = 0; i < PAIRS; i++) r[i] = gq_normal_radius(x->w[0][i], x->w[1][i]);
   for (int i = 0; i < PAIRS; i++) {
     double c, s;
-    circle(uniform(x->w[2][i], x->w[3][i]), &c, &s);
+    gq_normal_circle(x->w[2][i], x->w[3][i], &c, &s);
     out[2 * i] = r[i] * c;
     out[2 * i + 1] = r[i] * s;
   }

@@ -59,6 +59,8 @@ typedef struct gq_vectors {
   void (*fit)(gq_dtype d, size_t rows, size_t n, const void *x, void *saved, void *mean, void *deviation);
   void (*fit_pull)(gq_dtype d, size_t rows, size_t n, const void *x, const void *saved, const void *mean_,
                    const void *deviation_, void *out);
+  /* W(t) - W(s) of n components of a tree; NULL: the host makes them */
+  void (*path)(gq_dtype d, size_t n, const gq_bridge *b, double s, double t, void *dst);
   /* One step of an optimiser: p, g and the states s (NULL where unused), n numbers of one dtype each. */
   void (*update)(gq_opt_rule rule, gq_dtype d, size_t n, void *p, const void *g, void *const s[GQ_OPT_STATES],
                  const gq_opt_coef *k);

@@ -3,6 +3,8 @@
 */
 #include "along.h"
 
+#include "../base/bridge.h"
+
 #include <math.h>
 
 int gq_along_new(const gq_field *f, gq_brownian *path, gq_along *a) {
@@ -50,15 +52,20 @@ static int ask(gq_along *a, double t, double t1) {
   return GQ_OK;
 }
 
+/* Moment i as states are: only noise of the state's shape is turned. */
+static void turn(gq_along *a, int i) {
+  size_t at = i * gq_moment_bytes(a->field);
+  if (a->packed != a->cast) gq_field_pack(a->field, (char *)a->cast + at, (char *)a->packed + at);
+}
+
 /* dw as states are */
 static void pack(gq_along *a, double t, double t1) {
   const gq_field *f = a->field;
   size_t n = gq_numel(f->wshape), each = gq_moment_bytes(f);
   a->t = t, a->t1 = t1;
   for (int i = 0; i < f->moments; i++) {
-    char *cast = (char *)a->cast + i * each, *packed = (char *)a->packed + i * each;
-    f->on->vec->put(f->dtype, n, a->dw + i * n, cast, 1);
-    if (packed != cast) gq_field_pack(f, cast, packed); /* only noise of the state's shape is turned */
+    f->on->vec->put(f->dtype, n, a->dw + i * n, (char *)a->cast + i * each, 1);
+    turn(a, i);
   }
   if (f->levy)
     f->on->vec->put(f->dtype, gq_levy_numel(f), levy_areas(a), (char *)a->cast + f->moments * each, 1);
@@ -67,8 +74,25 @@ static void pack(gq_along *a, double t, double t1) {
 /* Of a step that both inverts and differentiates it is asked for twice. */
 static bool known(const gq_along *a, double t, double t1) { return t == a->t && t1 == a->t1; }
 
+/* By the device, where that can. */
+static bool made_there(const gq_along *a) {
+  return a->field->on->vec->path && a->field->moments == 1 && gq_brownian_levy(a->path) == GQ_LEVY_NONE;
+}
+
+static int make(gq_along *a, double t, double t1) {
+  const gq_field *f = a->field;
+  double from = t, to = t1;
+  gq_bridge tree;
+  GQ_TRY(gq_brownian_tree(a->path, &from, &to, &tree));
+  f->on->vec->path(f->dtype, gq_numel(f->wshape), &tree, from, to, a->cast);
+  turn(a, 0);
+  a->t = t, a->t1 = t1;
+  return GQ_OK;
+}
+
 int gq_along_step(gq_along *a, double t, double t1) {
   if (known(a, t, t1)) return GQ_OK;
+  if (made_there(a)) return make(a, t, t1);
   GQ_TRY(ask(a, t, t1));
   pack(a, t, t1);
   return GQ_OK;
@@ -77,7 +101,7 @@ int gq_along_step(gq_along *a, double t, double t1) {
 int gq_along_back(gq_along *a, double t, double t1) {
   size_t n = gq_numel(a->field->wshape);
   if (known(a, t, t1)) return GQ_OK;
-  if (a->field->moments > 1) return gq_along_step(a, t, t1);
+  if (a->field->moments > 1 || made_there(a)) return gq_along_step(a, t, t1);
   GQ_TRY(gq_brownian_increment(a->path, t1, t, a->dw));
   negate(n, a->dw);
   pack(a, t, t1);

@@ -14,6 +14,7 @@
 ** the last leaf. That saves their normals, not more: a step forward makes the few levels new that differ, a time
 ** at random those below what is kept.
 */
+#include "../base/bridge.h"
 #include "areas.h"
 #include "sde.h"
 
@@ -222,21 +223,14 @@ static int levels_shared(const gq_brownian *b, uint64_t leaf) {
   return shared < b->known ? shared : b->known;
 }
 
-/* The leaf and the place in it; false at the end. At a dyadic time only the levels above it are needed. */
-static bool locate(const gq_brownian *b, double t, job *j) {
-  double x = (t - b->t0) / (b->t1 - b->t0);
-  if (x >= 1) return false;
-  x = ldexp(x, b->depth);
-  j->leaf = (uint64_t)x;
-  j->part = x - (double)j->leaf;
-  j->levels = b->depth;
-  if (j->part == 0) j->levels = j->leaf ? b->depth - __builtin_ctzll(j->leaf) : 0;
-  return true;
+static gq_bridge tree_of(const gq_brownian *b) {
+  return (gq_bridge){ b->t0, b->t1, { b->key.k[0], b->key.k[1] }, b->depth };
 }
 
 static void evaluate(gq_brownian *b, double t, double *out) {
   job j = { .b = b, .out = out };
-  if (!locate(b, t, &j)) {
+  gq_bridge tree = tree_of(b);
+  if (!gq_bridge_locate(&tree, t, &j.leaf, &j.part, &j.levels)) {
     memcpy(out, b->end, b->count * sizeof *out);
     return;
   }
@@ -266,6 +260,12 @@ static void seek(gq_brownian *b, double t) {
   if (t == b->last) return;
   evaluate(b, t, b->value);
   b->last = t;
+}
+
+int gq_brownian_tree(const gq_brownian *b, double *s, double *t, gq_bridge *tree) {
+  *tree = tree_of(b);
+  GQ_TRY(check_time(b, s));
+  return check_time(b, t);
 }
 
 gq_levy gq_brownian_levy(const gq_brownian *b) { return b->levy; }

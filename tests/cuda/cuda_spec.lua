@@ -448,6 +448,27 @@ describe("examples", function()
 end)
 
 describe("a Brownian path", function()
+  it("is made by the device, the same bits", function()
+    local function still(_, z) return 0 * z end
+    local sde = gq.sde { drift = still, diffusion = function(_, z) return gq.ones_like(z) end, noise = "diagonal" }
+    for _, dtype in ipairs { "float32", "float64" } do
+      for _, times in ipairs { { 0, 0.3, 0.7, 1, 1.77, 2 }, { 1.9, 1.3, 0.01 } } do
+        local function solve(device)
+          return gq.sdeint(sde, gq.zeros(33, 3, { device = device, dtype = dtype }), times, { dt = 0.17, method = "heun",
+            brownian = gq.brownian { t1 = 2, shape = { 33, 3 }, seed = 7, dtype = dtype, tol = 1e-3 } }):totable()
+        end
+        assert.same(solve "cpu", solve "cuda")
+      end
+    end
+    local z = gq.zeros(4, 3, { device = "cuda" })
+    raises("Brownian path 0 1 times 3", gq.sdeint, sde, z, { 0, 3 }, { dt = 0.5,
+      brownian = gq.brownian { t1 = 1, shape = { 4, 3 } } })
+    local text = run("GQ_EMU_COUNT=1", [[
+      local sde = gq.sde {drift = function(t, z) return -z end, diffusion = function(t, z) return z end, noise = "diagonal"}
+      print(gq.sdeint(sde, gq.ones(50, 2, {device = "cuda"}), {0, 1}, {dt = 0.1, gradient = "none", seed = 1}):sum():item())]])
+    assert.truthy(text:find "%s+10 path_f32\n", text)
+  end)
+
   it("is the CPU's, whichever engine goes along it", function()
     for _, c in ipairs { { "direct", "heun" }, { "aca", "euler" }, { "adjoint", "midpoint" }, { "aca", "srk" },
       { "direct", "log_ode" }, { "reversible", "reversible_heun" } } do

@@ -456,6 +456,19 @@ GQ_KERNEL(N(fit_pull), gq_vec_args) {
   }
 }
 
+//// path
+/* W(t) - W(s), two components a thread; p: the result */
+typedef struct gq_path_args { gq_u64 p; long long n; double s, t; gq_bridge b; } gq_path_args;
+GQ_KERNEL(N(path), gq_path_args) {
+  T *out = (T *)GQ_AT(a.p);
+  GQ_ALL(i, (a.n + 1) / 2) {
+    double from[2], to[2];
+    gq_bridge_value(&a.b, i, a.s, from);
+    gq_bridge_value(&a.b, i, a.t, to);
+    for (int k = 0; k < 2 && 2 * i + k < a.n; k++) out[2 * i + k] = (T)(to[k] - from[k]);
+  }
+}
+
 //// update
 typedef struct gq_opt_coef {
   double lr, weight_decay, eps;

@@ -17,6 +17,8 @@ FILE_TEXT(text_vmath, "runtime/exec/cpu/vmath.h");
 FILE_TEXT(text_update, "runtime/exec/cpu/update.h");
 FILE_TEXT(text_control, "runtime/method/control.h");
 FILE_TEXT(text_pilot, "runtime/method/pilot.h");
+FILE_TEXT(text_normal, "runtime/base/normal.h");
+FILE_TEXT(text_bridge, "runtime/base/bridge.h");
 
 const char gq_cuda_dtype[GQ_NDTYPE][16] = { "float", "double", "long long", "unsigned char" };
 const char gq_cuda_suffix[GQ_NDTYPE][8] = { "f32", "f64", "i64", "bool" };
@@ -28,9 +30,16 @@ void gq_cuda_append(gq_text *t, const char *s) {
 
 /* Files that are sections. */
 static const char *file_of(const char *name) {
-  if (strcmp(name, "optimisers") == 0) return text_update;
-  if (strcmp(name, "control") == 0) return text_control;
-  return strcmp(name, "pilot") == 0 ? text_pilot : NULL;
+  static const struct {
+    const char *name, *text;
+  } files[] = { { "optimisers", text_update },
+                { "control", text_control },
+                { "pilot", text_pilot },
+                { "normal", text_normal },
+                { "bridge", text_bridge } };
+  for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+    if (strcmp(name, files[i].name) == 0) return files[i].text;
+  return NULL;
 }
 
 static void append_some(gq_text *t, const char *from, const char *to) {

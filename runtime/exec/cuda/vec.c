@@ -4,6 +4,8 @@
 */
 #include "cuda.h"
 
+#include "../../base/bridge.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -43,24 +45,25 @@ typedef enum which {
   FINISH,
   FIT,
   FIT_PULL,
+  PATH,
   NKERNEL
 } which;
 
-static const char *const names[NKERNEL] = { "axpy",      "combine",  "add",   "scale",   "fill",
-                                            "get",       "put",      "blend", "dot",     "largest",
-                                            "squares",   "weighted", "apart", "joined",  "nonzero",
-                                            "nonfinite", "finish",   "fit",   "fit_pull" };
+static const char *const names[NKERNEL] = { "axpy",      "combine",  "add",   "scale",    "fill",
+                                            "get",       "put",      "blend", "dot",      "largest",
+                                            "squares",   "weighted", "apart", "joined",   "nonzero",
+                                            "nonfinite", "finish",   "fit",   "fit_pull", "path" };
 
 static int kernel(which k, gq_dtype d, gq_cufunction *f) {
   static gq_cufunction known[NKERNEL][2];
-  static const char *const sections[] = { "vec", NULL };
+  static const char *const sections[][4] = { { "vec", NULL }, { "normal", "bridge", "path", NULL } };
   char name[32];
   gq_text defines = { 0 }, t = { 0 };
   *f = known[k][d];
   if (*f) return GQ_OK;
   snprintf(name, sizeof name, "%s_%s", names[k], gq_cuda_suffix[d]);
   gq_text_put(&defines, "#define T %s\n#define N(name) name##_%s\n", gq_cuda_dtype[d], gq_cuda_suffix[d]);
-  if (!defines.failed) gq_cuda_text(&t, defines.s, sections);
+  if (!defines.failed) gq_cuda_text(&t, defines.s, sections[k == PATH]);
   int status = defines.failed || t.failed ? gq_nomem(t.room) : gq_cuda_kernel(t.s, name, &known[k][d]);
   gq_free(defines.s);
   gq_free(t.s);
@@ -301,6 +304,23 @@ static void fit_pull(gq_dtype d, size_t rows, size_t n, const void *x, const voi
   gq_cuda_later(call(FIT_PULL, d, (int64_t)(rows * n), &a));
 }
 
+/* ---- noise ---- */
+
+typedef struct path_args {
+  gq_u64 p;
+  long long n;
+  double s, t;
+  gq_bridge tree;
+} path_args;
+
+static void path(gq_dtype d, size_t n, const gq_bridge *b, double s, double t, void *dst) {
+  gq_cufunction f;
+  int status = kernel(PATH, d, &f);
+  path_args a = { at(dst), (long long)n, s, t, *b };
+  if (status == GQ_OK) status = gq_cuda_launch(f, gq_cuda_blocks((int64_t)(n + 1) / 2), &a);
+  gq_cuda_later(status);
+}
+
 /* ---- optimisers: the CPU's loops, a number a thread ---- */
 
 typedef struct update_args {
@@ -357,5 +377,6 @@ const gq_vectors gq_cuda_vectors = {
   .turn = turn,
   .fit = fit,
   .fit_pull = fit_pull,
+  .path = path,
   .update = update,
 };
