@@ -705,6 +705,7 @@ nn.SecondOrder
 nn.Select
   gq.nn.Select(2)(gq.tensor {{1, 2, 3}}) --> tensor({{2}}, float32)
   gq.nn.Select(1, 2)(gq.tensor {{1, 2, 3}}) --> tensor({{1, 2}}, float32)
+  gq.nn.Select(1, 2, {dim = 2})(gq.ones(1, 3, 8, 8)).shape[2] --> 2
 nn.Sequential
   net = gq.nn.Sequential {gq.nn.Linear(2, 8), gq.nn.Tanh(), gq.nn.Linear(8, 1)}
   net(gq.ones(4, 2)).shape[2] --> 1
@@ -731,6 +732,8 @@ nn.TimeConcat
   f = gq.nn.TimeConcat(gq.nn.Linear(3, 2))
   f(0.5, gq.ones(4, 2)).shape[2] --> 2
   gq.odeint(f, gq.ones(4, 2), {0, 1}).shape[1] --> 2
+  g = gq.nn.TimeConcat(gq.nn.Conv2d(4, 3, 3, {padding = 1}), {dim = 2})
+  gq.odeint(g, gq.ones(1, 3, 8, 8), {0, 1}).shape[3] --> 3
 nn.Unflatten
   gq.nn.Unflatten {2, 3}(gq.zeros(4, 6)).shape[3] --> 3
   gq.nn.Unflatten(1, {2, 2})(gq.zeros(4, 6)).shape[2] --> 2

@@ -11,6 +11,29 @@ local function size(n, what, name)
   return n
 end
 
+-- The dimension that a module works along, opts.dim: the last, or for images that of the channels, 2.
+local function dimension(opts, what)
+  local dim = options(opts, "dim", what).dim
+  if dim == nil then return -1 end
+  if math.type(dim) ~= "integer" or dim == 0 then
+    error(("%s: dim: a dimension, 1 the first and -1 the last, expected, got %s"):format(what, describe(dim)), 4)
+  end
+  return dim
+end
+
+-- The shape of x with n entries along dim, and how many there are now.
+local function resized(x, dim, n, what)
+  local shape = x.shape
+  local d = dim < 0 and #shape + 1 + dim or dim
+  local now = shape[d]
+  if not now then core.fail(("%s: dim = %d, got %s"):format(what, dim, describe(x))) end
+  shape[d] = n
+  return shape, now
+end
+core.module_dimension, core.resized = dimension, resized
+
+local function extra_of(text, dim) return dim == -1 and text or ("%s, {dim = %d}"):format(text, dim) end
+
 local Linear = define("Linear", "nn.Linear(n_in, n_out [, {bias = true, dtype}]): x W' + b; entries start uniform " ..
   "in +-1/sqrt(n_in)")
 
@@ -154,19 +177,24 @@ end
 function Unflatten:forward(x) return x:unflatten(self.dim, self.sizes) end
 function Unflatten:extra() return table.concat(self.sizes, ", ") end
 
-local Augment = define("Augment", "nn.Augment(n): n zeros more in the last dimension")
-function Augment:init(n) rawset(self, "n", size(n, "nn.Augment", "n")) end
-function Augment:forward(x)
-  local shape = x.shape
-  shape[#shape] = self.n
-  return gq.cat({ x, gq.zeros(shape, { dtype = x.dtype, device = x.device }) }, -1)
+local Augment = define("Augment", "nn.Augment(n [, {dim = -1}]): n zeros more in the last dimension, or in dim: " ..
+  "dim = 2 adds channels to images")
+function Augment:init(n, opts)
+  rawset(self, "n", size(n, "nn.Augment", "n"))
+  rawset(self, "dim", dimension(opts, "nn.Augment"))
 end
-function Augment:extra() return tostring(self.n) end
+function Augment:forward(x)
+  local shape = resized(x, self.dim, self.n, "nn.Augment")
+  return gq.cat({ x, gq.zeros(shape, { dtype = x.dtype, device = x.device }) }, self.dim)
+end
+function Augment:extra() return extra_of(tostring(self.n), self.dim) end
 
-local Select = define("Select", "nn.Select(a [, b]): entries a to b of the last dimension")
-function Select:init(a, b)
+local Select = define("Select", "nn.Select(a [, b [, {dim = -1}]]): entries a to b of the last dimension, or of dim")
+function Select:init(a, b, opts)
+  if type(b) == "table" then b, opts = nil, b end
   rawset(self, "a", size(a, "nn.Select", "a"))
   rawset(self, "b", size(b or a, "nn.Select", "b"))
+  rawset(self, "dim", dimension(opts, "nn.Select"))
 end
-function Select:forward(x) return x:narrow(-1, self.a, self.b - self.a + 1) end
-function Select:extra() return ("%d, %d"):format(self.a, self.b) end
+function Select:forward(x) return x:narrow(self.dim, self.a, self.b - self.a + 1) end
+function Select:extra() return extra_of(("%d, %d"):format(self.a, self.b), self.dim) end

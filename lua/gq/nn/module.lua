@@ -33,7 +33,9 @@ local function apply(self, t, z)
   if z ~= nil then
     if self.time then return self:forward(t, z) end
     local forward = self.forward
-    if type(forward) ~= "function" or debug.getinfo(forward, "u").nparams < 3 then return forward(self, z) end
+    if rawget(self, "time") ~= nil or type(forward) ~= "function" or debug.getinfo(forward, "u").nparams < 3 then
+      return forward(self, z)
+    end
     return told(self, pcall(forward, self, z))     -- forward(z, ...) or a forgotten time = true
   end
   if self.time then

@@ -46,58 +46,61 @@ function Sequential:forward(t, x)
   return run_layers(self, t, x)
 end
 
--- t as one more feature of z: {..., n} -> {..., n + 1}
-local function with_time(t, z)
-  local shape, ones = z.shape, {}
+local TimeConcat = define("TimeConcat", "nn.TimeConcat(module [, {dim = -1}]): f(t, z), where the module sees z " ..
+  "with t as one more, last feature; of images, with dim = 2, as one more channel")
+TimeConcat.time = true
+
+function TimeConcat:init(module, opts)
+  if not is_module(module) and type(module) ~= "function" then
+    error(("nn.TimeConcat: a module or a function expected, got %s"):format(describe(module)), 3)
+  end
+  self.module = module
+  rawset(self, "dim", core.module_dimension(opts, "nn.TimeConcat"))
+end
+
+-- {..., n, ...} -> {..., n + 1, ...}
+function TimeConcat:with_time(t, z)
+  local shape, ones = core.resized(z, self.dim, 1, "nn.TimeConcat"), {}
   for d = 1, #shape do ones[d] = 1 end
-  shape[#shape] = 1
   if type(t) == "number" then
     t = gq.full(shape, t, { dtype = z.dtype, device = z.device })
   else
     t = t:reshape(ones):to(z.dtype):expand(shape)
   end
-  return gq.cat({ z, t }, -1)
-end
-
-local TimeConcat = define("TimeConcat", "nn.TimeConcat(module): f(t, z), where the module sees z with t as one " ..
-  "more, last feature")
-TimeConcat.time = true
-
-function TimeConcat:init(module)
-  if not is_module(module) and type(module) ~= "function" then
-    error(("nn.TimeConcat: a module or a function expected, got %s"):format(describe(module)), 3)
-  end
-  self.module = module
+  return gq.cat({ z, t }, self.dim)
 end
 
 function TimeConcat:forward(t, z)
-  if is_module(self.module) then return self.module(t, with_time(t, z)) end
-  return self.module(with_time(t, z))
+  z = self:with_time(t, z)
+  if is_module(self.module) then return self.module(t, z) end
+  return self.module(z)
 end
 
-local SecondOrder = define("SecondOrder", "nn.SecondOrder(acceleration): state [x, v] in the last dimension; " ..
-  "returns [v, acceleration(t, [x, v])]")
+local SecondOrder = define("SecondOrder", "nn.SecondOrder(acceleration [, {dim = -1}]): state [x, v] in the last " ..
+  "dimension, or in dim; returns [v, acceleration(t, [x, v])]")
 SecondOrder.time = true
 
-function SecondOrder:init(acceleration)
+function SecondOrder:init(acceleration, opts)
   if not is_module(acceleration) and type(acceleration) ~= "function" then
     error(("nn.SecondOrder: a module or a function expected, got %s"):format(describe(acceleration)), 3)
   end
   self.acceleration = acceleration
+  rawset(self, "dim", core.module_dimension(opts, "nn.SecondOrder"))
 end
 
 function SecondOrder:forward(t, z)
-  local n = z.shape[z:dim()]
-  if n == nil or n % 2 ~= 0 then
-    error(("nn.SecondOrder: the last dimension holds x and v, so its size is even; got %s"):format(describe(z)), 2)
+  local _, n = core.resized(z, self.dim, 0, "nn.SecondOrder")
+  if n % 2 ~= 0 then
+    error(("nn.SecondOrder: %s holds x and v, so its size is even; got %s"):format(
+      self.dim == -1 and "the last dimension" or "dimension " .. self.dim, describe(z)), 2)
   end
-  local v = z:narrow(-1, n // 2 + 1, n // 2)
+  local v = z:narrow(self.dim, n // 2 + 1, n // 2)
   local a = self.acceleration(t, z)
   if not gq.is_tensor(a) or table.concat(a.shape, ",") ~= table.concat(v.shape, ",") then
     error(("nn.SecondOrder: the acceleration has the shape of x, {%s}; got %s"):format(
       table.concat(v.shape, ", "), describe(a)), 2)
   end
-  return gq.cat({ v, a }, -1)
+  return gq.cat({ v, a }, self.dim)
 end
 
 local function activation_of(a)
