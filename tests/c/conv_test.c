@@ -22,10 +22,10 @@ static shape random_windows(void) {
   return s;
 }
 
-/* 3 x 3 and channels enough that four results are made at once. */
-static shape random_fours(void) {
-  shape s = { .dtype = GQ_F32, .n = 1 + rnd(2), .b = 1 + rnd(3), .g = 1 + rnd(2), .k = { 3, 3 } };
-  s.c = 24 + rnd(rnd(3) ? 9 : 50), s.m = 24 + rnd(rnd(3) ? 9 : 50);
+/* 3 x 3 and channels enough that tiles of results are made at once. */
+static shape random_tiled(void) {
+  shape s = { .dtype = GQ_F32, .n = 1 + rnd(2), .b = 1 + rnd(5), .g = 1 + rnd(2), .k = { 3, 3 } };
+  s.c = 8 + rnd(rnd(3) ? 9 : 60), s.m = 8 + rnd(rnd(3) ? 9 : 60);
   for (int i = 0; i < 2; i++) {
     s.step[i] = s.apart[i] = 1, s.pad[i] = rnd(4), s.size[i] = 4 + rnd(rnd(6) ? 9 : 60);
     s.count[i] = s.size[i] + 2 * s.pad[i] - 2;
@@ -191,7 +191,7 @@ static void test_failing(void) {
   gq_graph_free(g);
 }
 
-/* Four results at once are as near to the exact sums as one by one: errors of units in the last place of the sizes that are
+/* Results of a tile are as near to the exact sums as one by one: errors of units in the last place of the sizes that are
 ** summed. */
 static void test_accuracy(void) {
   enum { C = 32, M = 40, N = 13, OUT = 13 };
@@ -202,7 +202,7 @@ static void test_accuracy(void) {
                 { N, N }, { 3, 3 }, { OUT, OUT }, { 1, 1 }, { 1, 1 }, { 1, 1 } };
   gq_convolution p = gq_conv_plan(&v);
   char *scratch = gq_alloc(p.scratch + p.shared + 128), *from = scratch + (64 - (uintptr_t)scratch % 64);
-  CHECK(p.fours);
+  CHECK(p.tiled);
   must(gq_conv_run(&p, by, at, to, false, from, p.scratch, from + (p.scratch + 63) / 64 * 64, 1));
   double worst = 0;
   for (int m = 0; m < M; m++)
@@ -231,7 +231,7 @@ static void test_shapes(void) {
     gq_cpu_use(gq_cpu_find(names[seed % 4 % 3])); /* NULL where this processor has none: the best */
     gq_set_threads(1 + (int)(seed / 4 % 3));
     rnd_state = seed * 977 + 5;
-    shape s = seed % 5 ? random_shape() : random_fours();
+    shape s = seed % 5 ? random_shape() : random_tiled();
     test_one(&s, 0);
     test_one(&s, s.n);
     s.g = 1;

@@ -7,8 +7,8 @@
 **     W = sum G win(X)'      places of a window by m:       sum over P    pointers: places     w: G, turned
 ** Where m is small and windows step by 1, vectors are places of an image that follow each other instead, those between
 ** its lines too. Windows that step further are added one product of a matrix at a time. Of 3 x 3 numbers that follow each
-** other and enough channels, in float32, four results are made at once by 16 products instead of 36 (winograd.h): for each
-** of 4 x 4 places a product of matrices over channels, or for the weight over tiles. Pieces are shared among the threads
+** other and enough channels, in float32, 16 results are made at once by 36 products instead of 144 (winograd.h): for each of
+** 6 x 6 places a product of matrices over the channels of some images, or for the weight over tiles. Pieces are shared among the threads
 ** so that each result is written by one of them, summed in an order that does not depend on their number.
 */
 #include "cpu.h"
@@ -16,12 +16,14 @@
 #include <string.h>
 
 enum {
-  NEAR = 1 << 17,       /* bytes of an image that stay in the second-level cache, */
-  SUMS = 1 << 18,       /* and of sums */
-  DEPTH = 256,          /* terms of a tile at once: their weights stay in the first-level cache */
-  FEW = 12,             /* channels of a result, most of which a vector of them would not fill */
-  FOURS = 24,           /* least channels of images and results for products of four results at once, */
-  FOURS_NEAR = 1 << 19, /* and bytes of what is between their products */
+  NEAR = 1 << 17,    /* bytes of an image that stay in the second-level cache, */
+  SUMS = 1 << 18,    /* and of sums */
+  DEPTH = 256,       /* terms of a tile at once: their weights stay in the first-level cache */
+  FEW = 12,          /* channels of a result, most of which a vector of them would not fill */
+  SIDE = 4,          /* results of a tile along a side, */
+  PLACES = 36,       /* and products for them */
+  FASTER = 8,        /* least channels of images and results for them, */
+  BETWEEN = 3 << 17, /* and bytes of what is between their transforms */
   ALIGN = 64
 };
 
@@ -75,43 +77,50 @@ static int64_t all_places(const gq_convolution *p, int64_t lines) {
   return most(up(n, vector), gq_line_vectors(p->thin) * vector);
 }
 
-/* 2 x 2 results at once? */
-static bool fours(const gq_kernels *k, const gq_conv *v) {
+/* Tiles of results at once? */
+static bool tiled(const gq_conv *v) {
   for (int i = 0; i < 2; i++)
-    if (v->k[i] != 3 || v->step[i] != 1 || v->apart[i] != 1 || v->count[i] < 2) return false;
-  return v->dtype == GQ_F32 && v->c >= FOURS && v->m >= FOURS;
+    if (v->k[i] != 3 || v->step[i] != 1 || v->apart[i] != 1 || v->count[i] < SIDE - 1) return false;
+  return v->dtype == GQ_F32 && v->c >= FASTER && v->m >= FASTER;
 }
 
 /* Tiles of so many lines; channels of the turned image and of the packed weight are whole vectors. */
-static int64_t across(const gq_conv *v) { return (v->count[1] + 1) / 2; }
-static int64_t tiles_of(const gq_conv *v, int64_t lines) { return (lines + 1) / 2 * across(v); }
-/* Numbers from place to place of 16, an odd number of cache lines: powers of two would share their sets. */
+static int64_t over(int64_t n) { return (n + SIDE - 1) / SIDE; }
+static int64_t across(const gq_conv *v) { return over(v->count[1]); }
+static int64_t tiles_of(const gq_conv *v, int64_t lines) { return over(lines) * across(v); }
+/* Numbers from place to place of a tile, an odd number of cache lines: powers of two would share their sets. */
 static int64_t plane(int64_t n) { return up(n, ALIGN / 4) | ALIGN / 4; }
 static int64_t deep(const gq_convolution *p) { return up(p->conv.c, p->kernels->tile_width[GQ_F32]); }
 
-static void plan_fours(gq_convolution *p) {
+/* Many lines of an image, or some images: more where the weight, which each piece reads, is large. */
+static void plan_tiled(gq_convolution *p) {
   const gq_conv *v = &p->conv;
   bool weight = v->kind == GQ_CONV_WEIGHT;
-  int64_t tile = p->kernels->tile_rows, C = deep(p), W = packed_width(p), high = (v->count[0] + 1) / 2;
-  int64_t most_high = most(1, FOURS_NEAR / (16 * across(v) * (C + W) * (int64_t)sizeof(float)));
+  int64_t tile = p->kernels->tile_rows, size = sizeof(float), C = deep(p), W = packed_width(p);
+  int64_t wide = weight ? W : panel(p, 0), high = over(v->count[0]), products = PLACES * size;
+  int64_t room = most(BETWEEN, C * W * products / 2),
+          most_high = most(1, room / (products * across(v) * (C + wide)));
   int64_t pieces = (high + most_high - 1) / most_high;
-  p->lines = 2 * ((high + pieces - 1) / pieces), p->channels = v->c;
-  int64_t n = tiles_of(v, p->lines), tall = up(weight ? v->c : n, tile), size = sizeof(float);
+  p->images = least(v->blocks / v->period, most_high / high);
+  if (p->images < 1) p->images = 1;
+  p->lines = SIDE * ((high + pieces - 1) / pieces), p->channels = v->c;
+  int64_t n = p->images * tiles_of(v, p->lines), tall = up(weight ? v->c : n, tile);
+  int64_t results = (p->lines * SIDE * across(v) + SIDE) * wide;
   p->image = 2 * up(most(C, n) * (int64_t)sizeof(int32_t), ALIGN);
-  p->spread = p->image + up((p->lines + 2) * (2 * across(v) + 2) * C * size, ALIGN);
-  p->turned = p->spread + up(most(16 * plane(n * C), weight ? places(v) * v->c * W : 0) * size, ALIGN);
-  p->sums = p->turned + up((4 * n * W + (weight ? 16 * plane(n * W) : 0)) * size, ALIGN);
-  p->scratch = (size_t)(p->sums + up(16 * plane(tall * W) * size, ALIGN));
+  p->spread = p->image + up((p->lines + 2) * (SIDE * across(v) + 2) * C * size, ALIGN);
+  p->turned = p->spread + up(most(PLACES * plane(n * C), weight ? places(v) * v->c * W : 0) * size, ALIGN);
+  p->sums = p->turned + up((results + (weight ? PLACES * plane(n * W) : 0)) * size, ALIGN);
+  p->scratch = (size_t)(p->sums + up(PLACES * plane(tall * wide) * size, ALIGN));
   p->shared =
-    weight ? 0 : (size_t)up((v->period * 16 * plane(v->c * W) + places(v) * v->c * W) * size, ALIGN);
+    weight ? 0 : (size_t)up((v->period * PLACES * plane(v->c * W) + places(v) * v->c * W) * size, ALIGN);
 }
 
 static void plan_direct(gq_convolution *p) {
   gq_conv *v = &p->conv;
   const gq_kernels *k = p->kernels;
-  p->fours = fours(k, v);
-  if (p->fours) {
-    plan_fours(p);
+  p->tiled = tiled(v);
+  if (p->tiled) {
+    plan_tiled(p);
     return;
   }
   p->thin = thin(k, v);
@@ -137,6 +146,7 @@ gq_convolution gq_conv_plan(const gq_conv *v) {
   const gq_kernels *k = gq_cpu();
   gq_convolution p = { .conv = *v,
                        .kernels = k,
+                       .images = 1,
                        .direct = v->kind != GQ_CONV_DATA || (v->step[0] == 1 && v->step[1] == 1) };
   if (v->kind == GQ_CONV_DATA && p.direct) p.conv = exchanged(v);
   if (p.direct) {
@@ -221,14 +231,14 @@ static void pack(const gq_convolution *p, const void *w, int64_t sc, int64_t sp,
   else pack_double(w, sc, sp, sj, c, places, m, whole, unit(p), flip, to);
 }
 
-/* A packed weight's places, as panels {16 places}{c, width} from {c, 9, width}. */
+/* A packed weight's places, {PLACES} panels {c, width} from {c, 9, width}. */
 static void spread_weight(const gq_convolution *p, const float *from, float *to) {
   const gq_conv *v = &p->conv;
   int64_t apart = plane(v->c * packed_width(p));
   for (int64_t j0 = 0, n; j0 < v->m; j0 += n) {
     n = panel(p, j0);
     for (int64_t i = 0; i < v->c; i++, from += 9 * n, to += n)
-      p->kernels->winograd[GQ_WINO_WEIGHT](to, 4 * apart, apart, from, 3 * n, n, n);
+      p->kernels->winograd[GQ_WINO_WEIGHT](to, (SIDE + 2) * apart, apart, from, 3 * n, n, n);
   }
 }
 
@@ -240,11 +250,11 @@ static void pack_weights(const gq_convolution *p, const char *w, char *to) {
   /* as stored: {m, c, places} of the product's m and c, or of the data's {c, m, places}; turned: places before the first */
   int64_t sj = swapped ? n : K, sc = swapped ? v->m * n : n, sp = 1;
   if (turned) sj = swapped ? n * v->c : 1, sc = swapped ? 1 : n * v->m, sp = swapped ? v->c : v->m;
-  int64_t apart = p->fours ? 16 * plane(v->c * packed_width(p)) : K * packed_width(p);
+  int64_t apart = p->tiled ? PLACES * plane(v->c * packed_width(p)) : K * packed_width(p);
   char *packed = to + v->period * apart * size;
   for (int64_t g = 0; g < v->period; g++, w += numbers * size, to += apart * size) {
-    pack(p, w, sc, sp, sj, v->c, n, swapped, p->fours ? packed : to);
-    if (p->fours) spread_weight(p, (const float *)(const void *)packed, (float *)(void *)to);
+    pack(p, w, sc, sp, sj, v->c, n, swapped, p->tiled ? packed : to);
+    if (p->tiled) spread_weight(p, (const float *)(const void *)packed, (float *)(void *)to);
   }
 }
 
@@ -256,14 +266,14 @@ typedef struct job {
   char *out, *scratch, *packed;
   size_t apart; /* bytes of a worker's scratch */
   bool add;
-  int64_t channels;
+  int64_t channels, groups; /* of images whose weight is the same */
   int workers;
 } job;
 
 static int64_t pieces(const job *j) {
   const gq_conv *v = &j->p->conv;
   if (j->p->direct && v->kind != GQ_CONV_WEIGHT)
-    return v->blocks * ((v->count[0] + j->p->lines - 1) / j->p->lines);
+    return v->period * j->groups * ((v->count[0] + j->p->lines - 1) / j->p->lines);
   int64_t parts = (v->c + j->channels - 1) / j->channels;
   return v->kind == GQ_CONV_DATA ? v->blocks * parts : v->period * parts;
 }
@@ -374,13 +384,14 @@ static void weight(const job *j, int64_t t, char *scratch) {
   }
 }
 
-/* ---- four results at once ---- */
+/* ---- tiles of results at once ---- */
 
 /* Channels of the image around `lines` lines of windows, innermost, zeros around: {lines + 2, cols, C}. */
 static void surround_deep(const gq_convolution *p, const float *x, int64_t channels, int64_t from,
                           int64_t lines, float *to) {
   const gq_conv *v = &p->conv;
-  int64_t C = deep(p), rows = up(lines, 2) + 2, cols = 2 * across(v) + 2, top = from - v->pad[0], first, end;
+  int64_t C = deep(p), rows = SIDE * over(lines) + 2, cols = SIDE * across(v) + 2, top = from - v->pad[0];
+  int64_t first, end;
   inside(cols, 1, -v->pad[1], v->size[1], &first, &end);
   memset(to, 0, (size_t)(rows * cols * C) * sizeof *to);
   for (int64_t i = most(0, -top); i < least(rows, v->size[0] - top); i++)
@@ -388,34 +399,44 @@ static void surround_deep(const gq_convolution *p, const float *x, int64_t chann
                      end - first, to + (i * cols + first) * C, C, false);
 }
 
-/* What tiles of 4 x 4 become: {16, tiles, C} */
-static void spread_image(const gq_convolution *p, const float *image, int64_t lines, float *to) {
+/* What an image's tiles become, of n in all: {PLACES, n, C} */
+static void spread_image(const gq_convolution *p, const float *image, int64_t lines, int64_t n, float *to) {
   const gq_conv *v = &p->conv;
-  int64_t C = deep(p), cols = 2 * across(v) + 2, apart = plane(tiles_of(v, lines) * C);
-  for (int64_t i = 0; i < lines; i += 2)
+  int64_t C = deep(p), cols = SIDE * across(v) + 2, apart = plane(n * C);
+  for (int64_t i = 0; i < lines; i += SIDE)
     for (int64_t j = 0; j < across(v); j++, to += C)
-      p->kernels->winograd[GQ_WINO_IMAGE](to, 4 * apart, apart, image + (i * cols + 2 * j) * C, cols * C, C,
-                                          C);
+      p->kernels->winograd[GQ_WINO_IMAGE](to, (SIDE + 2) * apart, apart, image + (i * cols + SIDE * j) * C,
+                                          cols * C, C, C);
 }
 
-/* Between {16, panels{rows, width}} and results {lines, 2 across, W}. */
-static void spread_results(const gq_convolution *p, enum gq_wino how, int64_t lines, int64_t rows,
-                           float *sums, float *y) {
+/* Sums {PLACES}{.., width}, `apart` from place to place, as results {lines, count, width}. A line's last tile goes first:
+** where it is wider than what is left of the line, the others and the next lines come after. */
+static void gather_results(const gq_convolution *p, int64_t lines, int64_t width, const float *sums,
+                           int64_t apart, float *y) {
   const gq_conv *v = &p->conv;
-  int64_t W = packed_width(p), apart = plane(rows * W), row = 2 * across(v) * W;
-  for (int64_t j0 = 0, n; j0 < v->m; j0 += n) {
-    n = panel(p, j0);
-    float *tile = sums + j0 * rows;
-    for (int64_t i = 0; i < lines; i += 2)
-      for (int64_t j = 0; j < across(v); j++, tile += n) {
-        float *at = y + i * row + 2 * j * W + j0;
-        if (how == GQ_WINO_RESULT) p->kernels->winograd[how](at, row, W, tile, 4 * apart, apart, n);
-        else p->kernels->winograd[how](tile, 4 * apart, apart, at, row, W, n);
-      }
+  int64_t row = v->count[1] * width;
+  for (int64_t i = 0; i < lines; i += SIDE, sums += across(v) * width)
+    for (int64_t j = across(v) - 1; j >= 0; j--)
+      p->kernels->winograd[GQ_WINO_RESULT](y + i * row + SIDE * j * width, row, width, sums + j * width,
+                                           (SIDE + 2) * apart, apart, width);
+}
+
+/* Cotangents of results {lines, cols, W} as those of an image's tiles, from `first` on of n: {PLACES}, panels {n, width} */
+static void spread_results(const gq_convolution *p, const float *y, int64_t lines, int64_t n, int64_t first,
+                           float *to) {
+  const gq_conv *v = &p->conv;
+  int64_t W = packed_width(p), apart = plane(n * W), row = SIDE * across(v) * W;
+  for (int64_t j0 = 0, width; j0 < v->m; j0 += width) {
+    width = panel(p, j0);
+    float *tile = to + j0 * n + first * width;
+    for (int64_t i = 0; i < lines; i += SIDE)
+      for (int64_t j = 0; j < across(v); j++, tile += width)
+        p->kernels->winograd[GQ_WINO_RESULT_BACK](tile, (SIDE + 2) * apart, apart,
+                                                  y + i * row + SIDE * j * W + j0, row, W, width);
   }
 }
 
-/* A thread's scratch, as plan_fours lays it out. */
+/* A thread's scratch, as plan_tiled lays it out. */
 typedef struct room {
   int32_t *off, *at;
   float *image, *spread, *y, *sums;
@@ -424,7 +445,7 @@ typedef struct room {
 static room room_of(const gq_convolution *p, char *scratch) {
   int32_t *off = (int32_t *)(void *)scratch;
   return (room){ off,
-                 off + up(most(deep(p), tiles_of(&p->conv, p->lines)), 16),
+                 off + up(most(deep(p), p->images * tiles_of(&p->conv, p->lines)), 16),
                  (float *)(void *)(scratch + p->image),
                  (float *)(void *)(scratch + p->spread),
                  (float *)(void *)(scratch + p->turned),
@@ -435,66 +456,85 @@ static void put_steps(int32_t *to, int64_t n, int64_t step) {
   for (int64_t i = 0; i < n; i++) to[i] = (int32_t)(i * step);
 }
 
-static void forward_fours(const job *j, int64_t t, char *scratch) {
-  const gq_convolution *p = j->p;
-  const gq_conv *v = &p->conv;
-  int64_t parts = (v->count[0] + p->lines - 1) / p->lines, block = t / parts, from = t % parts * p->lines;
-  int64_t lines = least(p->lines, v->count[0] - from), n = tiles_of(v, lines), C = deep(p),
-          W = packed_width(p), tall = up(n, p->kernels->tile_rows), vector = p->kernels->tile_width[GQ_F32];
-  room r = room_of(p, scratch);
-  const float *w = (const float *)(const void *)j->packed + block % v->period * 16 * plane(v->c * W);
-  float *out = (float *)(void *)j->out + block * v->m * windows(v) + from * v->count[1];
-  put_steps(r.off, v->c, 1), put_steps(r.at, n, C);
-  surround_deep(p, (const float *)(const void *)j->b + block * v->c * v->size[0] * v->size[1], v->c, from,
-                lines, r.image);
-  spread_image(p, r.image, lines, r.spread);
-  for (int i = 0; i < 16; i++)
-    for (int64_t j0 = 0, width; j0 < v->m; j0 += width) {
-      width = panel(p, j0);
-      tiles(p, (char *)(r.sums + i * plane(tall * W) + j0 * tall),
-            (const char *)(r.spread + i * plane(n * C)), r.at, n, r.off, v->c,
-            (const char *)(w + i * plane(v->c * W) + j0 * v->c), width / vector, false);
-    }
-  spread_results(p, GQ_WINO_RESULT, lines, tall, r.sums, r.y);
-  for (int64_t i = 0; i < lines; i++)
-    p->kernels->turn(r.y + i * 2 * across(v) * W, W, v->count[1], v->m, out + i * v->count[1], windows(v),
-                     j->add);
+/* Images i, i + period, .. of a group. */
+static int64_t group_from(const job *j, int64_t group) {
+  const gq_conv *v = &j->p->conv;
+  return v->blocks / v->period * group / j->groups;
 }
 
-static void weight_fours(const job *j, int64_t t, char *scratch) {
+static void forward_tiled(const job *j, int64_t t, char *scratch) {
+  const gq_convolution *p = j->p;
+  const gq_conv *v = &p->conv;
+  int64_t parts = (v->count[0] + p->lines - 1) / p->lines, of = t / parts % v->period,
+          from = t % parts * p->lines;
+  int64_t group = t / parts / v->period, first = group_from(j, group),
+          images = group_from(j, group + 1) - first;
+  int64_t lines = least(p->lines, v->count[0] - from), each = tiles_of(v, lines), n = images * each,
+          C = deep(p), W = packed_width(p), tall = up(n, p->kernels->tile_rows),
+          vector = p->kernels->tile_width[GQ_F32];
+  room r = room_of(p, scratch);
+  const float *w = (const float *)(const void *)j->packed + of * PLACES * plane(v->c * W);
+  put_steps(r.off, v->c, 1), put_steps(r.at, n, C);
+  for (int64_t i = 0; i < images; i++) {
+    int64_t block = of + (first + i) * v->period;
+    surround_deep(p, (const float *)(const void *)j->b + block * v->c * v->size[0] * v->size[1], v->c, from,
+                  lines, r.image);
+    spread_image(p, r.image, lines, n, r.spread + i * each * C);
+  }
+  for (int64_t j0 = 0, width; j0 < v->m; j0 += width) {
+    width = panel(p, j0);
+    int64_t apart = plane(tall * width);
+    for (int i = 0; i < PLACES; i++)
+      tiles(p, (char *)(r.sums + i * apart), (const char *)(r.spread + i * plane(n * C)), r.at, n, r.off,
+            v->c, (const char *)(w + i * plane(v->c * W) + j0 * v->c), width / vector, false);
+    for (int64_t i = 0; i < images; i++) {
+      int64_t block = of + (first + i) * v->period;
+      gather_results(p, lines, width, r.sums + i * each * width, apart, r.y);
+      p->kernels->turn(r.y, width, lines * v->count[1], least(width, v->m - j0),
+                       (float *)(void *)j->out + (block * v->m + j0) * windows(v) + from * v->count[1],
+                       windows(v), j->add);
+    }
+  }
+}
+
+static void weight_tiled(const job *j, int64_t t, char *scratch) {
   const gq_convolution *p = j->p;
   const gq_conv *v = &p->conv;
   int64_t parts = (v->c + j->channels - 1) / j->channels, of = t / parts, first = t % parts * j->channels;
   int64_t channels = least(j->channels, v->c - first), C = deep(p), W = packed_width(p);
   int64_t tall = up(channels, p->kernels->tile_rows), vector = p->kernels->tile_width[GQ_F32];
   room r = room_of(p, scratch);
-  put_steps(r.at, channels, 1), put_steps(r.off, tiles_of(v, p->lines), C);
-  for (int64_t block = of; block < v->blocks; block += v->period)
+  float *results = r.y + (p->lines * SIDE * across(v) + SIDE) * W;
+  put_steps(r.at, channels, 1), put_steps(r.off, p->images * tiles_of(v, p->lines), C);
+  for (int64_t group = 0; group < j->groups; group++)
     for (int64_t from = 0; from < v->count[0]; from += p->lines) {
-      int64_t lines = least(p->lines, v->count[0] - from), n = tiles_of(v, lines);
-      const float *g = (const float *)(const void *)j->a + block * v->m * windows(v) + from * v->count[1];
-      float *results = r.y + 4 * n * W;
-      surround_deep(p, (const float *)(const void *)j->b + (block * v->c + first) * v->size[0] * v->size[1],
-                    channels, from, lines, r.image);
-      spread_image(p, r.image, lines, r.spread);
-      memset(r.y, 0, (size_t)(4 * n * W) * sizeof *r.y);
-      for (int64_t i = 0; i < lines; i++)
-        p->kernels->turn(g + i * v->count[1], windows(v), v->m, v->count[1], r.y + i * 2 * across(v) * W, W,
-                         false);
-      spread_results(p, GQ_WINO_RESULT_BACK, lines, n, results, r.y);
-      for (int i = 0; i < 16; i++)
+      int64_t lines = least(p->lines, v->count[0] - from), each = tiles_of(v, lines),
+              at = group_from(j, group);
+      int64_t images = group_from(j, group + 1) - at, n = images * each, row = SIDE * across(v) * W;
+      for (int64_t k = 0; k < images; k++) {
+        int64_t block = of + (at + k) * v->period;
+        const float *g = (const float *)(const void *)j->a + block * v->m * windows(v) + from * v->count[1];
+        surround_deep(p, (const float *)(const void *)j->b + (block * v->c + first) * v->size[0] * v->size[1],
+                      channels, from, lines, r.image);
+        spread_image(p, r.image, lines, n, r.spread + k * each * C);
+        memset(r.y, 0, (size_t)(over(lines) * SIDE * row) * sizeof *r.y);
+        for (int64_t i = 0; i < lines; i++)
+          p->kernels->turn(g + i * v->count[1], windows(v), v->m, v->count[1], r.y + i * row, W, false);
+        spread_results(p, r.y, lines, n, each * k, results);
+      }
+      for (int i = 0; i < PLACES; i++)
         for (int64_t j0 = 0, width; j0 < v->m; j0 += width) {
           width = panel(p, j0);
           tiles(p, (char *)(r.sums + i * plane(tall * W) + j0 * tall),
                 (const char *)(r.spread + i * plane(n * C)), r.at, channels, r.off, n,
-                (const char *)(results + i * plane(n * W) + j0 * n), width / vector, block > of || from > 0);
+                (const char *)(results + i * plane(n * W) + j0 * n), width / vector, group > 0 || from > 0);
         }
     }
   for (int64_t j0 = 0, n; j0 < v->m; j0 += n) {
     n = panel(p, j0);
     for (int64_t i = 0; i < channels; i++)
       p->kernels->winograd[GQ_WINO_WEIGHT_BACK](r.spread + i * 9 * n, 3 * n, n, r.sums + j0 * tall + i * n,
-                                                4 * plane(tall * W), plane(tall * W), n);
+                                                (SIDE + 2) * plane(tall * W), plane(tall * W), n);
     p->kernels->turn(r.spread, n, 9 * channels, least(n, v->m - j0),
                      (float *)(void *)j->out + (of * v->m + j0) * v->c * 9 + first * 9, v->c * 9, j->add);
   }
@@ -549,16 +589,18 @@ static void run_pieces(void *ctx, int worker) {
   int64_t n = pieces(j);
   for (int64_t t = n * worker / j->workers; t < n * (worker + 1) / j->workers; t++)
     if (!j->p->direct) data(j, t, scratch);
-    else if (j->p->conv.kind == GQ_CONV_WEIGHT) (j->p->fours ? weight_fours : weight)(j, t, scratch);
-    else (j->p->fours ? forward_fours : forward)(j, t, scratch);
+    else if (j->p->conv.kind == GQ_CONV_WEIGHT) (j->p->tiled ? weight_tiled : weight)(j, t, scratch);
+    else (j->p->tiled ? forward_tiled : forward)(j, t, scratch);
 }
 
 int gq_conv_run(const gq_convolution *p, const void *a, const void *b, void *out, bool add, void *scratch,
                 size_t apart, void *packed, int workers) {
   const gq_conv *v = &p->conv;
-  job j = { p, a, b, out, scratch, packed, apart, add, p->channels, workers };
+  int64_t images = v->blocks / v->period, groups = (images + p->images - 1) / p->images;
+  job j = { p, a, b, out, scratch, packed, apart, add, p->channels, groups, workers };
   if (!p->direct) GQ_TRY(gq_gemm_ready());
-  if (v->kind == GQ_CONV_WEIGHT) j.channels = least(j.channels, (v->c + workers - 1) / workers);
+  if (v->kind != GQ_CONV_WEIGHT) j.groups = least(images, up(groups, workers));
+  else j.channels = least(j.channels, (v->c + workers - 1) / workers);
   if (p->shared) pack_weights(p, a, packed);
   if (pieces(&j) < j.workers) j.workers = (int)pieces(&j);
   if (j.workers > 1) gq_parallel(j.workers, run_pieces, &j);

@@ -154,9 +154,9 @@ typedef struct gq_convolution {
   gq_conv conv;                              /* of the data: as a product with windows, if direct */
   const gq_kernels *kernels;
   bool direct;
-  int64_t channels, lines;                   /* of a piece */
+  int64_t channels, lines, images;           /* of a piece */
   int thin;                                  /* channels at once where they are few; else 0 */
-  bool fours;                                /* 2 x 2 results at once, by fewer products */
+  bool tiled;                                /* 4 x 4 results at once, by fewer products */
   int64_t image, sums, turned, spread;       /* places in the scratch */
   size_t scratch, shared;                    /* bytes for each worker, and for the packed weight */
 } gq_convolution;
