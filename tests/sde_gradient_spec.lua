@@ -123,6 +123,21 @@ describe("gradients of sdeint", function()
     assert.below(helper.relative(got, want), 1e-14, "difference")
   end)
 
+  it("by direct keep of a step what its derivative reads, and no scratch", function()
+    local width, samples = 16, 64
+    local net = gq.nn.mlp { sizes = { 2, width, 2 }, activation = "softplus" }
+    local sde = gq.sde { drift = net, diffusion = function(_, z) return 0 * z + 0.1 end, noise = "diagonal",
+      calculus = "ito" }
+    local function bytes(steps)
+      local _, info = gq.sdeint(sde, gq.ones(samples, 2), { 0, 1 }, { dt = 1 / steps, method = "euler", seed = 1,
+        gradient = "direct" })
+      return info.peak_bytes
+    end
+    local a_step = (bytes(512) - bytes(256)) / 256
+    -- before and after softplus; z, its slope and the noise, rounded up to lines, and the step's record
+    assert.below(a_step, samples * 4 * (2 * width + 3 * 2) + 1024, "bytes")
+  end)
+
   it("of reversible are those of direct, and go back to z0, on a field that turns", function()
     local turn = gq.tensor({ { 0, 1 }, { -1, 0 } }, f64)
     local k = gq.tensor(1.3, f64)

@@ -26,7 +26,8 @@ typedef struct gq_lowering {
   int (*lower)(gq_program *p); /* plain instructions (compile.h) to p->code, and the size of an arena */
   /* Addresses are of the backend's memory or shared. It may return before all is done: who reads what is shared, or writes
   ** what it was given there, waits first (device->wait). */
-  int (*run)(const gq_program *p, int phase, void *arena, const void *const *in, void *const *out);
+  int (*run)(const gq_program *p, int phase, void *arena, void *rest, const void *const *in, void *const *out);
+  bool apart;                  /* rest may be another arena than `arena` */
   /* Slices side by side, or NULL: slice i has arena[i], in + i nin and out + i nout. */
   int (*side)(const gq_program *p, int phase, int n, void *const *arena, const void *const *in, int nin, void *const *out,
               int nout);

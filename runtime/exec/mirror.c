@@ -243,7 +243,8 @@ static int lower(gq_program *p) { return gq_cpu_backend.lowering->lower(p); }
 static void drop(gq_program *p) { gq_cpu_backend.lowering->release(p); }
 static void print(const gq_program *p, int i, gq_text *t) { gq_cpu_backend.lowering->print(p, i, t); }
 
-static int run(const gq_program *p, int phase, void *arena, const void *const *in, void *const *out) {
+static int run(const gq_program *p, int phase, void *arena, void *rest, const void *const *in,
+               void *const *out) {
   const void *from[p->nin + 1];
   void *to[p->nout + 1];
   for (int i = p->phase[phase]; i < p->phase[phase + 1]; i++)
@@ -255,7 +256,7 @@ static int run(const gq_program *p, int phase, void *arena, const void *const *i
       if (at->kind == LOC_IN) from[at->index] = real(in[at->index]);
       else to[at->index] = real(out[at->index]);
     }
-  return gq_cpu_backend.lowering->run(p, phase, real(arena), from, to);
+  return gq_cpu_backend.lowering->run(p, phase, real(arena), real(rest), from, to);
 }
 
 static const gq_lowering mirrored = {
@@ -269,6 +270,7 @@ static const gq_lowering mirrored = {
   .pack = pack,
   .lower = lower,
   .run = run,
+  .apart = true,
   .release = drop,
   .print = print,
 };

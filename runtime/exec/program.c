@@ -102,6 +102,7 @@ void gq_program_free(gq_program *p_) {
 }
 
 size_t gq_program_arena(const gq_program *p) { return p->arena; }
+size_t gq_program_lasting(const gq_program *p) { return p->on->lowering->apart ? p->lasting : p->arena; }
 
 void *gq_program_at(const gq_program *p, void *arena, int i) {
   return i >= 0 && i < p->nout && p->out[i].kind == LOC_ARENA ? (char *)arena + p->out[i].offset : NULL;
@@ -109,9 +110,14 @@ void *gq_program_at(const gq_program *p, void *arena, int i) {
 
 /* ---- running ---- */
 
-int gq_program_run(const gq_program *p, int phase, void *arena, const void *const *in, void *const *out) {
+int gq_program_run_apart(const gq_program *p, int phase, void *arena, void *rest, const void *const *in,
+                         void *const *out) {
   if (phase < 0 || phase >= p->nphase) return GQ_OK; /* nothing belongs to it */
-  return p->on->lowering->run(p, phase, arena, in, out);
+  return p->on->lowering->run(p, phase, arena, rest, in, out);
+}
+
+int gq_program_run(const gq_program *p, int phase, void *arena, const void *const *in, void *const *out) {
+  return gq_program_run_apart(p, phase, arena, arena, in, out);
 }
 
 int gq_program_side(const gq_program *p, int phase, int n, void *const *arena, const void *const *in, int nin,

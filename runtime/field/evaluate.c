@@ -20,11 +20,18 @@ size_t gq_code_arena(const gq_code *c) {
   return n;
 }
 
+size_t gq_code_lasting(const gq_code *c) {
+  size_t n = 0;
+  for (int i = 0; i < 2; i++)
+    if (c->prog[i] && gq_program_lasting(c->prog[i]) > n) n = gq_program_lasting(c->prog[i]);
+  return n;
+}
+
 typedef struct job {
   const gq_field *f;
   const gq_code *code;
   int phase, nin, nout;
-  void *const *arena;
+  void *const *arena, *const *rest;
   const void *const *in;
   void *const *out;
   int *status; /* [nslices] */
@@ -33,8 +40,8 @@ typedef struct job {
 
 static void run_slice(void *ctx, int s) {
   job *j = ctx;
-  j->status[s] = gq_program_run(j->code->prog[j->f->class_of[s]], j->phase, j->arena[s],
-                                j->in + (size_t)s * j->nin, j->out + (size_t)s * j->nout);
+  j->status[s] = gq_program_run_apart(j->code->prog[j->f->class_of[s]], j->phase, j->arena[s], j->rest[s],
+                                      j->in + (size_t)s * j->nin, j->out + (size_t)s * j->nout);
   if (j->status[s] != GQ_OK && (s == 0 || j->status[0] == GQ_OK))
     strncpy(j->message, gq_message(), sizeof j->message - 1);
 }
@@ -50,8 +57,8 @@ static int run_side(const gq_field *f, const gq_code *c, int phase, void *const 
   return GQ_OK;
 }
 
-int gq_code_run(const gq_field *f, const gq_code *c, int phase, void *const *arena, const void *const *in,
-                int nin, void *const *out, int nout) {
+int gq_code_run(const gq_field *f, const gq_code *c, int phase, void *const *arena, void *const *rest,
+                const void *const *in, int nin, void *const *out, int nout) {
   if (f->nslices > 1 && f->on->lowering->side) return run_side(f, c, phase, arena, in, nin, out, nout);
   int status[f->nslices];
   job j = { .status = status,
@@ -61,6 +68,7 @@ int gq_code_run(const gq_field *f, const gq_code *c, int phase, void *const *are
             .nin = nin,
             .nout = nout,
             .arena = arena,
+            .rest = rest,
             .in = in,
             .out = out };
   gq_each_slice(f->on, f->nslices, run_slice, &j);
@@ -197,7 +205,8 @@ static void bind_products(const gq_evaluator *e, const gq_binding *b, int s, con
 
 static int run_call(const gq_evaluator *e, int phase, call *c) {
   const gq_field *f = e->scratch->field;
-  GQ_TRY(gq_code_run(f, &e->code, phase, e->scratch->arena, c->in, e->nin, c->out, e->nout));
+  GQ_TRY(
+    gq_code_run(f, &e->code, phase, e->scratch->arena, e->scratch->arena, c->in, e->nin, c->out, e->nout));
   gq_wait(f->on);
   return GQ_OK;
 }

@@ -15,8 +15,9 @@ typedef struct gq_code {
 int gq_code_add(const gq_backend *on, gq_code *c, int cls, const gq_graph *g, int n, const gq_outspec *outs);
 void gq_code_free(gq_code *c);
 size_t gq_code_arena(const gq_code *c);        /* bytes that serve every class */
+size_t gq_code_lasting(const gq_code *c);      /* and of what other phases read, where the rest is apart */
 /* Run on every slice; in and out: [nslices][stride] pointers. */
-int gq_code_run(const gq_field *f, const gq_code *c, int phase, void *const *arena,
+int gq_code_run(const gq_field *f, const gq_code *c, int phase, void *const *arena, void *const *rest,
                 const void *const *in, int nin, void *const *out, int nout);
 
 /* An arena of so many bytes a slice, on the field's backend; NULL: none left. */

@@ -33,7 +33,7 @@ __attribute__((format(printf, 5, 6))) static void decide(const gq_planspec *s, g
 /* Bytes that backpropagation keeps of a step. */
 static double activations(const gq_plan *p) {
   if (p->forward.m->steps->load) return (2.0 + p->forward.m->slopes) * gq_part_bytes(p->field);
-  return 2.0 * gq_part_bytes(p->field) + p->field->nslices * (gq_code_arena(&p->forward.code) + 64.0);
+  return 2.0 * gq_part_bytes(p->field) + p->field->nslices * (gq_code_lasting(&p->forward.code) + 64.0);
 }
 
 /* Reversible steps are undone; otherwise the adjoint is solved. */

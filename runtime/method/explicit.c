@@ -142,7 +142,7 @@ static int run(gq_attempt *a, int phase) {
     bind_slice(a, s);
     if (phase == 2) bind_pull(a, s);
   }
-  GQ_TRY(gq_code_run(f, &a->st->code, phase, a->arena, p->in, a->st->l.nin, p->out, a->st->l.nout));
+  GQ_TRY(gq_code_run(f, &a->st->code, phase, a->arena, a->rest, p->in, a->st->l.nin, p->out, a->st->l.nout));
   gq_wait(f->on);
   return GQ_OK;
 }

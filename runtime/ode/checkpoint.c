@@ -143,7 +143,7 @@ static int begin(gq_trajectory *p) {
   s->bytes += 2 * part + arena * s->plan->field->nslices;
   if (!s->steps.state) s->steps.state = gq_calloc(s->steps.room, sizeof *s->steps.state);
   if (!s->steps.state) return gq_nomem(s->steps.room * sizeof *s->steps.state);
-  w->a.arena = again->arena; /* the plan's own holds the slopes of the backward step */
+  w->a.arena = w->a.rest = again->arena; /* the plan's own holds the slopes of the backward step */
   p->first = s->steps.n, p->near = p->last = s->steps.n - 1;
   return load(p);
 }

@@ -60,7 +60,7 @@ static int slopes(const gq_plan *p, unsigned keeps) {
 }
 
 static size_t arena(const gq_plan *p, unsigned keeps) {
-  return keeps & GQ_STEP_ACTIVATIONS ? gq_code_arena(&p->forward.code) + 64 : 0;
+  return keeps & GQ_STEP_ACTIVATIONS ? gq_code_lasting(&p->forward.code) + 64 : 0;
 }
 
 static size_t noise(const gq_plan *p, unsigned keeps) {

@@ -53,7 +53,7 @@ int gq_steplog_get(const double (**rows)[4]) {
 
 int gq_walk_init(gq_walk *w, const gq_stepper *st, const gq_binding *b, void **arena) {
   gq_attempt *a = &w->a;
-  a->st = st, a->field = b->field, a->bind = b, a->arena = arena;
+  a->st = st, a->field = b->field, a->bind = b, a->arena = a->rest = arena;
   a->shared = gq_share(a->field->on, sizeof *a->shared);
   if (!a->shared) return gq_nomem(sizeof *a->shared);
   for (int i = 0; i < st->l.parts; i++)

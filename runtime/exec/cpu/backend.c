@@ -22,6 +22,7 @@ static const gq_lowering threads = {
   .pack = gq_cpu_pack,
   .lower = gq_cpu_lower,
   .run = gq_cpu_run,
+  .apart = true,
   .release = gq_cpu_release,
   .print = gq_cpu_print,
 };

@@ -116,14 +116,15 @@ int gq_cpu_pack(gq_dtype d, const gq_layout *a, const gq_layout *b, int flags, i
 /* ---- running ---- */
 
 typedef struct frame {
-  char *arena, *constant;
+  char *arena, *rest, *constant;
+  size_t lasting; /* offsets below are in arena, others in rest */
   const void *const *in;
   void *const *out;
 } frame;
 
 static inline void *address(const frame *f, const gq_loc *l) {
   switch (l->kind) {
-    case LOC_ARENA: return f->arena + l->offset;
+    case LOC_ARENA: return (l->offset < f->lasting ? f->arena : f->rest) + l->offset;
     case LOC_IN: return (char *)(uintptr_t)f->in[l->index] + l->offset; /* read only */
     case LOC_OUT: return (char *)f->out[l->index] + l->offset;
     case LOC_CONST: return f->constant + l->offset;
@@ -149,7 +150,7 @@ static void run_tiles(void *ctx, int i) {
 
 static void run_group(const gq_program *p, const frame *f, const gq_instr *in, const gq_group *g) {
   sharing s; /* not zeroed: base is long, and most groups are short */
-  s.c = p->code, s.g = g, s.registers = f->arena + p->values;
+  s.c = p->code, s.g = g, s.registers = f->rest + p->values;
   for (int i = 0; i < in->nloc; i++) s.base[i] = address(f, &in->loc[i]);
   s.pieces = s.g->rows * s.g->width >= SHARED && gq_workers() <= s.c->workers ? gq_workers() : 1;
   if (s.pieces > 1) gq_parallel(s.pieces, run_tiles, &s);
@@ -178,7 +179,7 @@ static int run_instr(const gq_program *p, const frame *f, int i) {
       break;
     case INSTR_CONV: {
       const code *c = p->code;
-      char *scratch = f->arena + p->values;
+      char *scratch = f->rest + p->values;
       return gq_conv_run(&at->conv, a, b, out, in->add, scratch, c->registers,
                          scratch + (size_t)c->workers * c->registers,
                          gq_workers() <= c->workers ? gq_workers() : 1);
@@ -211,8 +212,9 @@ static int run_timed(const gq_program *p, const frame *f, int i) {
   return status;
 }
 
-int gq_cpu_run(const gq_program *p, int phase, void *arena, const void *const *in, void *const *out) {
-  frame f = { arena, (char *)p->constant, in, out };
+int gq_cpu_run(const gq_program *p, int phase, void *arena, void *rest, const void *const *in,
+               void *const *out) {
+  frame f = { arena, rest, (char *)p->constant, p->lasting, in, out };
   int (*one)(const gq_program *, const frame *, int) = profiling ? run_timed : run_instr;
   for (int i = p->phase[phase]; i < p->phase[phase + 1]; i++) GQ_TRY(one(p, &f, i));
   return GQ_OK;

@@ -115,7 +115,7 @@ void gq_group_run(const gq_group *g, void *const *base, void *scratch, int64_t f
 
 int gq_cpu_lower(gq_program *p);
 void gq_cpu_release(gq_program *p);
-int gq_cpu_run(const gq_program *p, int phase, void *arena, const void *const *in, void *const *out);
+int gq_cpu_run(const gq_program *p, int phase, void *arena, void *rest, const void *const *in, void *const *out);
 void gq_cpu_print(const gq_program *p, int i, gq_text *t);
 int gq_cpu_pack(gq_dtype d, const gq_layout *a, const gq_layout *b, int flags, int *pack);
 int gq_cpu_apply(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr, gq_tensor *out);

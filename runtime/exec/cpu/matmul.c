@@ -87,7 +87,7 @@ static way choose(const gq_gemm *g, int64_t rows) {
   if (!g->tb && g->n >= 8 && (g->n <= SKINNY || rows * g->k <= CACHED || rows <= THIN || g->k <= THIN))
     return SMALL;
   if (g->ta) return !g->tb && g->n <= SUMMED && rows <= (g->n > 2 ? NARROW : SUMMED) ? SMALL : LARGE;
-  if (g->tb && g->k >= LONG && rows <= CELLS && g->n <= CELLS && g->n > 2) return INNER;
+  if (g->tb && g->k >= LONG && rows <= CELLS && g->n <= CELLS) return INNER;
   if (g->n > NARROW || g->k > NARROW) return LARGE;
   if (g->n <= 2 && g->k >= 4) return DOTS;
   if (g->tb && rows < 24)

@@ -227,9 +227,11 @@ static int group(const gq_program *p) {
   return GQ_OK;
 }
 
-static int run(const gq_program *p, int phase, void *arena, const void *const *in, void *const *out) {
+static int run(const gq_program *p, int phase, void *arena, void *rest, const void *const *in,
+               void *const *out) {
   const gq_cuda_code *c = p->code;
   void *at[p->nin + p->nout + 1], *host[p->nin + p->nout + 1];
+  (void)rest;
   for (int u = c->used[phase]; u < c->used[phase + 1]; u++) {
     int k = c->used[u];
     at[k] = k < p->nin ? (void *)(uintptr_t)in[k] : out[k - p->nin];
