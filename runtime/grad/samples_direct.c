@@ -278,7 +278,7 @@ int gq_samples_direct(gq_samplepull *w) {
   k.at = gq_calloc(3 * p->n, sizeof *k.at);
   k.dt = (double *)(k.at + p->n), k.dh = k.dt + p->n;
   if (!k.at) return gq_nomem(p->n * sizeof *k.at);
-  p->rtol = w->s->o.rtol;
+  p->rule.rtol = w->s->o.rtol;
   for (int j = 0; j < p->n; j++) p->shared.atol[0][j] = gq_positive_atol(p->f->dtype, w->s->o.atol);
   int status = run(&k);
   gq_free(k.at);

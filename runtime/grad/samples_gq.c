@@ -294,9 +294,9 @@ int gq_samples_quadrature(gq_samplepull *w) {
   back k = { .w = w, .p = p, .s = w->s, .bytes = w->s->samples->bytes, .gq = w->s->plan->products };
   k.points = (int)p->f->lanes[1];
   p->context = &k;
-  p->rtol = o->back_rtol, p->max_norm = o->back_max_norm, p->step_size = o->back_step_size;
-  p->most = o->back_max_step, p->least = o->back_min_step;
-  p->max_steps = gq_back_budget(w->s);
+  gq_lanerule *r = &p->rule;
+  r->rtol = o->back_rtol, r->max_norm = o->back_max_norm, r->step_size = o->back_step_size;
+  r->most = o->back_max_step, r->least = o->back_min_step, r->max_steps = gq_back_budget(w->s);
   gq_taker t = { 0 }, there = { 0 };
   const gq_backend *on = p->f->on;
   take_all(&k, &t, &there);

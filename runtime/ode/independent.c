@@ -114,12 +114,7 @@ static void failed(gq_lanes *p, int j, int status) {
   gq_outcome_set(&fw->sample, status);
 }
 
-static int fail_start(int64_t sample, size_t component) {
-  return gq_fail(GQ_ENONFINITE, "sample %lld: z0 is not finite (component %zu of the flattened sample)",
-                 (long long)sample + 1, component);
-}
-
-static bool each_time(const gq_lanes *p) { return !p->st->kind.adaptive && p->step_size <= 0; }
+static bool each_time(const gq_lanes *p) { return !p->rule.adaptive && p->rule.step_size <= 0; }
 
 static bool next(gq_lanes *p, int j) {
   forward *fw = p->context;
@@ -130,7 +125,7 @@ static bool next(gq_lanes *p, int j) {
     lane->sample = fw->next, lane->t = lane->c.origin = s->t[0], lane->k = fw->first;
     size_t bad = p->f->on->vec->nonfinite(p->f->dtype, p->numbers, y);
     if (bad) {
-      failed(p, j, fail_start(lane->sample, bad));
+      failed(p, j, gq_lane_over(p, j, GQ_END_FIRST, (int64_t)bad));
       lane->sample = -1;
       continue;
     }
@@ -138,7 +133,7 @@ static bool next(gq_lanes *p, int j) {
     gq_lanes_put(p, p->y[0], j, y);
     lane->c.stop = s->t[each_time(p) ? lane->k : s->nt - 1];
     lane->c.h = lane->c.stop < lane->t ? -s->o.first_step : s->o.first_step;
-    lane->search = p->st->kind.adaptive && s->o.first_step <= 0;
+    lane->search = p->rule.adaptive && s->o.first_step <= 0;
     lane->stage = p->st->l.carry ? GQ_LANE_SLOPE : GQ_LANE_READY;
     return true;
   }
@@ -177,9 +172,7 @@ static int accepted(gq_lanes *p, int j) {
     if (!p->f->on->vec->nonfinite(p->f->dtype, p->numbers, z)) continue;
     int k = lane->k; /* the step is not taken: no time in it is reached */
     while (dir * (s->t[lane->k - 1] - lane->t) > 0) lane->k--;
-    return gq_fail(GQ_ENONFINITE,
-                   "sample %lld: the state at t[%d] = %.9g, interpolated in its step, is not finite",
-                   (long long)lane->sample + 1, k + 1, s->t[k]);
+    return gq_lane_over(p, j, GQ_END_BETWEEN, k);
   }
   return s->keeps & GQ_STEP_STATES ? keep(fw, j) : GQ_OK;
 }
@@ -201,8 +194,9 @@ static int solve_samples(forward *fw) {
   const gq_ode_options *o = &fw->s->o;
   gq_lanes *p = &fw->lanes;
   p->context = fw;
-  p->rtol = o->rtol, p->max_norm = o->max_norm, p->step_size = o->step_size, p->most = o->max_step,
-  p->least = o->min_step, p->max_steps = o->max_steps;
+  gq_lanerule *r = &p->rule;
+  r->rtol = o->rtol, r->max_norm = o->max_norm, r->step_size = o->step_size;
+  r->most = o->max_step, r->least = o->min_step, r->max_steps = o->max_steps;
   for (int j = 0; j < p->n; j++) p->shared.atol[0][j] = gq_positive_atol(p->f->dtype, o->atol);
   return gq_lanes_run(p, &use);
 }
@@ -266,7 +260,7 @@ static int check_starts(gq_solution *s) {
       s->z->dtype, n, (char *)gq_at_time(s, s->z, 0) + sample * s->samples->bytes);
     if (i) status[sample] = GQ_ENONFINITE, s->samples->reached[sample] = 0, bad = sample, first = i;
   }
-  return bad < 0 ? GQ_OK : gq_explain(s, fail_start(bad, first));
+  return bad < 0 ? GQ_OK : gq_explain(s, gq_lane_failure(s, NULL, &(gq_lane){ .sample = bad, .end = GQ_END_FIRST, .bad = (int64_t)first }));
 }
 
 int gq_samples_forward(gq_solution *s) {

@@ -66,6 +66,19 @@ static void take_all(gq_lanes *p, gq_taker t[3], bool pull) {
   call->evaluator_arena = gq_take(&t[THERE], (slope > f0 ? slope : f0) + 64);
 }
 
+/* But for tolerances and sizes of steps, which are the caller's. */
+static void set_rule(gq_lanes *p) {
+  const gq_solution *s = p->s;
+  double a = s->t[0], b = s->t[s->nt - 1];
+  p->rule = (gq_lanerule){ .k = s->o.controller,
+                           .limit = { fmin(a, b), fmax(a, b) },
+                           .numbers = (double)p->numbers,
+                           .order = p->st->m->error_order,
+                           .first_order = p->st->m->first_order,
+                           .adaptive = p->st->kind.adaptive,
+                           .third = p->st->l.err3 >= 0 };
+}
+
 int gq_lanes_init(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_evaluator *slope, bool pull) {
   const gq_field *f = s->plan->field;
   gq_taker t[3] = { { 0 } };
@@ -82,6 +95,7 @@ int gq_lanes_init(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_ev
   for (int i = 0; i < 3; i++) t[i].used = 0;
   take_all(p, t, pull);
   for (int j = 0; j < p->n; j++) p->lane[j].sample = -1;
+  set_rule(p);
   return GQ_OK;
 }
 
@@ -147,15 +161,9 @@ void gq_lanes_uncut(const gq_field *f, int64_t sample, int64_t n, int place, voi
 
 /* ---- running ---- */
 
-/* The time that no evaluation passes. */
-static double limit(const gq_lanes *p, double dir) {
-  double a = p->s->t[0], b = p->s->t[p->s->nt - 1];
-  return dir < 0 ? fmin(a, b) : fmax(a, b);
-}
-
 void gq_lanes_step(const gq_lanes *p, int j, double t, double h) {
   p->shared.t[j] = t, p->shared.h[j] = h;
-  p->shared.ht[j] = gq_control_within(t, h, limit(p, h < 0 ? -1 : 1));
+  p->shared.ht[j] = gq_lane_span(&p->rule, t, h);
 }
 
 void gq_lanes_bind(const gq_lanes *p, const gq_evaluator *e, const void **in, void **out) {
@@ -200,7 +208,7 @@ int gq_lanes_phase(gq_lanes *p, int phase) {
   const gq_steplayout *l = &p->st->l;
   const gq_field *f = p->f;
   const gq_lanenumbers *x = &p->shared;
-  *x->rtol = p->rtol;
+  *x->rtol = p->rule.rtol;
   p->call.in[l->t] = x->t, p->call.in[l->h] = x->h, p->call.in[l->ht] = x->ht, p->call.in[l->rtol] = x->rtol;
   for (int i = 0; i < p->parts; i++) {
     p->call.in[l->atol + i] = x->atol[i], p->call.in[l->y + i] = p->y[i], p->call.out[l->y1 + i] = p->y1[i];
@@ -253,20 +261,20 @@ double gq_lanes_norm(const gq_lanes *p, int part, int j, const void *x, const vo
     vec->get(d, n, at(p, x, j, k), p->across, v), vec->get(d, n, at(p, y, j, k), p->across, size);
     if (minus_) vec->get(d, n, at(p, minus_, j, k), p->across, less);
     for (size_t i = 0; i < n; i++) {
-      double off = fabs((v[i] - less[i]) / (p->shared.atol[part][j] + p->rtol * fabs(size[i])));
+      double off = fabs((v[i] - less[i]) / (p->shared.atol[part][j] + p->rule.rtol * fabs(size[i])));
       sum += off * off;
       if (!(off <= top)) top = off;
     }
   }
-  return p->max_norm ? top : sqrt(sum / p->numbers);
+  return p->rule.max_norm ? top : sqrt(sum / p->numbers);
 }
 
 /* The attempt's error in units of the tolerance: the largest norm of the parts. NaN: not finite. */
 static double error_ratio(const gq_lanes *p, int j) {
-  double n = p->max_norm ? 1 : p->numbers, ratio = 0;
+  const gq_lanenumbers *x = &p->shared;
+  double ratio = 0;
   for (int i = 0; i < p->parts; i++)
-    ratio = gq_larger(ratio, gq_control_error(p->shared.sum[0][i][j] / n,
-                                              p->st->l.err3 >= 0 ? p->shared.sum[1][i][j] / n : -1));
+    ratio = gq_larger(ratio, gq_lane_error(&p->rule, x->sum[0][i][j], p->rule.third ? x->sum[1][i][j] : 0));
   return isfinite(ratio) ? ratio : NAN;
 }
 
@@ -300,74 +308,94 @@ static int sample_status(gq_lanes *p, int j, int status) {
   return GQ_OK;
 }
 
-static long long ordinal(const gq_lane *lane) { return (long long)lane->sample + 1; }
+int gq_lane_failure(const gq_solution *s, const gq_lanerule *r, const gq_lane *l) {
+  long long sample = (long long)l->sample + 1, steps = (long long)(l->steps + l->rejected);
+  switch (l->end) {
+    case GQ_END_STEPS:
+      return gq_fail(GQ_EMAXSTEPS, "sample %lld: %lld steps (%lld rejected) reached t = %.9g, next step %.3g",
+                     sample, steps, (long long)l->rejected, l->t, l->h1);
+    case GQ_END_SHORT:
+      return gq_fail(GQ_EUNDERFLOW,
+                     "sample %lld: the step %.3g from t = %.9g is below min_step = %.3g (error ratio %.3g)",
+                     sample, l->h1, l->t, l->c.least, l->c.ratio);
+    case GQ_END_STUCK:
+      return gq_fail(GQ_EUNDERFLOW,
+                     "sample %lld: the step %.3g no longer moves t = %.9g (error ratio %.3g)", sample, l->h1,
+                     l->t, l->c.ratio);
+    case GQ_END_FIXED:
+      return gq_fail(GQ_EUNDERFLOW, "sample %lld: step_size = %.3g does not move t = %.9g", sample,
+                     r->step_size, l->t);
+    case GQ_END_FIRST:
+      return gq_fail(GQ_ENONFINITE,
+                     "sample %lld: z0 is not finite (component %lld of the flattened sample)", sample,
+                     (long long)l->bad);
+    case GQ_END_SLOPE:
+      return gq_fail(GQ_ENONFINITE, "sample %lld: the dynamics are not finite at the start, t = %.9g", sample,
+                     l->t);
+    case GQ_END_STATE:
+      return gq_fail(
+        GQ_ENONFINITE,
+        "sample %lld: a value that is not finite appeared after t = %.9g (step %.3g), first in component "
+        "%lld of the flattened sample",
+        sample, l->t, l->h1, (long long)l->bad);
+    case GQ_END_ERROR:
+      return gq_fail(GQ_ENONFINITE,
+                     "sample %lld: the error estimate is not finite after t = %.9g (step %.3g)", sample, l->t,
+                     l->h1);
+    case GQ_END_BETWEEN:
+      return gq_fail(GQ_ENONFINITE,
+                     "sample %lld: the state at t[%lld] = %.9g, interpolated in its step, is not finite",
+                     sample, (long long)l->bad + 1, s->t[l->bad]);
+    case GQ_END_NOT: break;
+  }
+  return GQ_OK;
+}
 
-static int fail_nonfinite(const gq_lanes *p, int j) {
-  const gq_lane *lane = &p->lane[j];
-  size_t i = bad_number(p, j);
-  if (i)
-    return gq_fail(
-      GQ_ENONFINITE,
-      "sample %lld: a value that is not finite appeared after t = %.9g (step %.3g), first in component "
-      "%zu of the flattened sample",
-      ordinal(lane), lane->t, lane->h1, i);
-  return gq_fail(GQ_ENONFINITE, "sample %lld: the error estimate is not finite after t = %.9g (step %.3g)",
-                 ordinal(lane), lane->t, lane->h1);
+int gq_lane_over(const gq_lanes *p, int j, gq_laneend end, int64_t bad) {
+  gq_lane *lane = &p->lane[j];
+  lane->end = end, lane->bad = bad;
+  return gq_lane_failure(p->s, &p->rule, lane);
 }
 
 /* ---- slopes and first steps ---- */
-
-static double lane_dir(const gq_lane *lane) { return lane->c.stop < lane->t ? -1 : 1; }
 
 static void prepare_slope(gq_lanes *p, int j) {
   gq_lane *lane = &p->lane[j];
   const gq_vectors *vec = p->f->on->vec;
   gq_dtype d = p->f->dtype;
-  double dir = lane_dir(lane), h = lane->stage == GQ_LANE_PROBE ? dir * lane->h0 : 0;
+  double h = gq_lane_probe(lane);
   for (int i = 0; i < p->parts; i++) {
     char *y = at(p, p->ey[i], j, 0);
     vec->spread(gq_dtype_size(d), p->numbers, at(p, p->y[i], j, 0), p->across, y, p->across);
     if (h != 0) vec->add(d, p->numbers, h, at(p, p->f0[i], j, 0), p->across, y, p->across);
   }
-  gq_lanes_set_time(p, j, lane->t + gq_control_within(lane->t, h, limit(p, dir)));
+  gq_lanes_set_time(p, j, lane->t + gq_lane_span(&p->rule, lane->t, h));
 }
 
-/* The slope at y is there. Hairer, Norsett & Wanner II.4, first part. */
+/* The slope at y is there. */
 static int have_slope(gq_lanes *p, int j) {
   gq_lane *lane = &p->lane[j];
   double d0 = 0, d1 = 0;
   for (int i = 0; i < p->parts; i++)
     p->f->on->vec->spread(gq_dtype_size(p->f->dtype), p->numbers, at(p, p->ef[i], j, 0), p->across,
                           at(p, p->f0[i], j, 0), p->across);
-  lane->stage = GQ_LANE_READY;
-  if (!lane->search) return GQ_OK;
-  for (int i = 0; i < p->parts; i++) {
+  for (int i = 0; i < p->parts && lane->search; i++) {
     d0 = gq_larger(d0, gq_lanes_norm(p, i, j, p->y[i], p->y[i], NULL));
     d1 = gq_larger(d1, gq_lanes_norm(p, i, j, p->f0[i], p->y[i], NULL));
   }
-  if (!isfinite(d0) ||
-      !isfinite(d1)) { /* the slopes are not finite, or the norms say nothing for want of a scale */
-    for (int i = 0; i < p->parts; i++)
-      if (nonfinite(p, p->f0[i], j))
-        return gq_fail(GQ_ENONFINITE, "sample %lld: the dynamics are not finite at the start, t = %.9g",
-                       ordinal(lane), lane->t);
-    lane->c.h = lane_dir(lane) * gq_control_blind(lane->t), lane->search = false;
-    return GQ_OK;
-  }
-  lane->h0 = gq_control_probe(lane->t, d0, d1, fabs(limit(p, lane_dir(lane)) - lane->t)), lane->d1 = d1;
-  lane->stage = GQ_LANE_PROBE;
+  for (int i = 0; i < p->parts && !(isfinite(d0) && isfinite(d1)); i++)
+    if (nonfinite(p, p->f0[i], j)) return gq_lane_over(p, j, GQ_END_SLOPE, 0);
+  gq_lane_sloped(lane, &p->rule, d0, d1);
   return GQ_OK;
 }
 
-/* And so is the one after an Euler step of h0: second part. */
+/* And so is the one after a probe. */
 static void have_probe(gq_lanes *p, int j) {
   gq_lane *lane = &p->lane[j];
-  double d1 = lane->d1, d2 = 0;
+  double d2 = 0;
   for (int i = 0; i < p->parts; i++)
     d2 = gq_larger(d2, gq_lanes_norm(p, i, j, p->ef[i], p->y[i], p->f0[i]) / lane->h0);
-  lane->c.h =
-    lane_dir(lane) * fmax(p->least, gq_control_first(lane->t, lane->h0, d1, d2, p->st->m->first_order));
-  lane->search = false, lane->stage = GQ_LANE_READY;
+  gq_lane_probed(lane, &p->rule, d2);
 }
 
 static int evaluate_slopes(gq_lanes *p) {
@@ -390,49 +418,28 @@ static int evaluate_slopes(gq_lanes *p) {
 
 /* ---- attempts ---- */
 
-/* The step to try. */
 static int propose(gq_lanes *p, int j) {
-  gq_lane *lane = &p->lane[j];
-  bool adaptive = p->st->kind.adaptive;
-  double h = adaptive ? gq_control_propose(&lane->c, lane->t) : gq_control_fixed(&lane->c, lane->t);
-  lane->h1 = h, lane->dense = false;
-  if (lane->steps + lane->rejected >= p->max_steps)
-    return gq_fail(GQ_EMAXSTEPS, "sample %lld: %lld steps (%lld rejected) reached t = %.9g, next step %.3g",
-                   ordinal(lane), (long long)(lane->steps + lane->rejected), (long long)lane->rejected,
-                   lane->t, h);
-  if (adaptive && gq_control_short(&lane->c, h))
-    return gq_fail(GQ_EUNDERFLOW,
-                   "sample %lld: the step %.3g from t = %.9g is below min_step = %.3g (error ratio %.3g)",
-                   ordinal(lane), h, lane->t, lane->c.least, lane->c.ratio);
-  if (adaptive && gq_control_stuck(&lane->c, lane->t, h))
-    return gq_fail(GQ_EUNDERFLOW, "sample %lld: the step %.3g no longer moves t = %.9g (error ratio %.3g)",
-                   ordinal(lane), h, lane->t, lane->c.ratio);
-  if (!adaptive && lane->t + h == lane->t)
-    return gq_fail(GQ_EUNDERFLOW, "sample %lld: step_size = %.3g does not move t = %.9g", ordinal(lane),
-                   p->step_size, lane->t);
-  return GQ_OK;
+  gq_laneend end = gq_lane_propose(&p->lane[j], &p->rule);
+  return end ? gq_lane_over(p, j, end, 0) : GQ_OK;
 }
 
-static int accept(gq_lanes *p, int j) {
-  gq_lane *lane = &p->lane[j];
-  lane->steps++, lane->c.index++;
-  lane->t1 = lane->c.clamped ? lane->c.stop : lane->t + lane->h1;
-  p->taken[j] = true;
-  return p->use->accepted(p, j);
+/* NaN: not finite. On a fixed grid sums tell, but for one that overflows. */
+static double ratio_of(const gq_lanes *p, int j) {
+  if (p->rule.adaptive) return error_ratio(p, j);
+  bool fine = true;
+  for (int i = 0; i < p->parts; i++) fine = fine && isfinite(p->shared.sum[2][i][j]);
+  return !fine && bad_number(p, j) ? NAN : 0;
 }
 
 static int judge(gq_lanes *p, int j) {
   gq_lane *lane = &p->lane[j];
   lane->nfe += p->st->l.nfe;
-  if (!p->st->kind.adaptive) {
-    bool fine = isfinite(p->shared.sum[2][0][j]) && (p->parts < 2 || isfinite(p->shared.sum[2][1][j]));
-    return !fine && bad_number(p, j) ? fail_nonfinite(p, j) : accept(p, j);
-  }
-  gq_verdict v =
-    gq_control_judge(&lane->c, &p->s->o.controller, p->st->m->error_order, lane->h1, error_ratio(p, j));
-  if (v == GQ_ACCEPTED) return accept(p, j);
-  lane->rejected++;
-  return v == GQ_NOT_FINITE ? fail_nonfinite(p, j) : GQ_OK;
+  gq_verdict v = gq_lane_judge(lane, &p->rule, ratio_of(p, j));
+  p->taken[j] = v == GQ_ACCEPTED;
+  if (v == GQ_ACCEPTED) return p->use->accepted(p, j);
+  if (v != GQ_NOT_FINITE) return GQ_OK;
+  size_t bad = bad_number(p, j);
+  return gq_lane_over(p, j, bad ? GQ_END_STATE : GQ_END_ERROR, (int64_t)bad);
 }
 
 /* dst = src in the lanes whose step was accepted */
@@ -474,10 +481,7 @@ static int attempt(gq_lanes *p) {
 
 static bool fill(gq_lanes *p, int j) {
   gq_lane *lane = &p->lane[j];
-  *lane = (gq_lane){
-    .sample = -1,
-    .c = { .clamp = true, .last = { 1, 1 }, .size = p->step_size, .most = p->most, .least = p->least }
-  };
+  *lane = (gq_lane){ .sample = -1, .c = gq_lane_control(&p->rule) };
   if (!p->use->next(p, j)) return false;
   gq_lanes_cut(p->s, lane->sample, p->n, j, p->call.cut);
   return true;

@@ -7,6 +7,7 @@
 #ifndef GQ_LANES_H
 #define GQ_LANES_H
 
+#include "../method/lane.h"
 #include "solution.h"
 
 /* What became of each sample, and what the forward solve left of it. */
@@ -24,23 +25,6 @@ typedef struct gq_sampleset {
 int gq_sampleset_new(const gq_solution *s, gq_sampleset **out);
 void gq_sampleset_free(gq_sampleset *r_);
 static inline int64_t *gq_sample_count(gq_tensor *x) { return gq_tensor_data(x); }
-
-/* idle; needs its slope; needs the second evaluation of the first step's choice; steps. */
-typedef enum gq_stage { GQ_LANE_IDLE, GQ_LANE_SLOPE, GQ_LANE_PROBE, GQ_LANE_READY } gq_stage;
-
-typedef struct gq_lane {
-  int64_t sample;
-  gq_stage stage;
-  bool search;                 /* the first step is to be chosen */
-  gq_control c;
-  double t;
-  double t1, h1;               /* the step that is tried, or was accepted, and its end */
-  bool dense;                  /* has paid for the interpolant of this step */
-  double h0, d1;
-  int k;                       /* the user's: a measurement time */
-  int64_t nfe, steps, rejected;
-  double coarse;               /* the user's, of the forward solve */
-} gq_lane;
 
 typedef struct gq_lanes gq_lanes;
 /* What is done with lanes. A status that concerns a sample (step limit, underflow, not finite) ends that one alone. */
@@ -78,9 +62,7 @@ struct gq_lanes {
   int n, parts;                /* lanes */
   size_t numbers;              /* of a sample */
   size_t across, along;        /* from one of them to the next, from a lane to the next */
-  double rtol, step_size, most, least;   /* these two of a step */
-  bool max_norm;
-  int64_t max_steps;
+  gq_lanerule rule;
   gq_lane *lane;               /* [n] */
   void *y[GQ_MAXPARTS], *f0[GQ_MAXPARTS], *y1[GQ_MAXPARTS], *f1[GQ_MAXPARTS];   /* all lanes; f0: slopes at y */
   void *ey[GQ_MAXPARTS], *ef[GQ_MAXPARTS];                                      /* of the slope's evaluation */
@@ -125,6 +107,9 @@ int gq_lanes_run(gq_lanes *p, const gq_laneuse *use);
 /* Weighted norm of x - minus_ in lane j in units of the tolerance. */
 double gq_lanes_norm(const gq_lanes *p, int part, int j, const void *x, const void *y, const void *minus_);
 bool gq_sample_failure(int status);
+/* Fails, or not, as the lane's end says. */
+int gq_lane_failure(const gq_solution *s, const gq_lanerule *r, const gq_lane *l);
+int gq_lane_over(const gq_lanes *p, int j, gq_laneend end, int64_t bad);
 /* What ended a worker, or a sample: messages belong to threads. */
 typedef struct gq_outcome {
   int status;

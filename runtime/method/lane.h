@@ -1,0 +1,117 @@
+/*
+** lane.h -- a sample among others, with steps of its own: what its lane holds, and what is decided over it. lanes.c takes
+** it for the host's loop; a device that solves all samples by itself (gq_fleet) takes it behind control.h. Plain C99.
+*/
+#ifndef GQ_LANE_H
+#define GQ_LANE_H
+
+#include "control.h"
+
+#include <stdint.h>
+
+/* idle; needs its slope; needs the second evaluation of the first step's choice; steps. Devices: has just come; is over. */
+typedef enum gq_stage { GQ_LANE_IDLE, GQ_LANE_SLOPE, GQ_LANE_PROBE, GQ_LANE_READY, GQ_LANE_NEW, GQ_LANE_OVER } gq_stage;
+
+/* What ends a sample early. Not finite: the first state, f there, the state after an attempt, its error estimate, the state
+** at a measurement time inside a step. */
+typedef enum gq_laneend { GQ_END_NOT, GQ_END_STEPS, GQ_END_SHORT, GQ_END_STUCK, GQ_END_FIXED, GQ_END_FIRST, GQ_END_SLOPE,
+                          GQ_END_STATE, GQ_END_ERROR, GQ_END_BETWEEN } gq_laneend;
+
+typedef struct gq_lane {
+  int64_t sample;
+  gq_stage stage;
+  bool search;                 /* the first step is to be chosen */
+  gq_control c;
+  double t;
+  double t1, h1;               /* the step that is tried, or was accepted, and its end */
+  bool dense;                  /* has paid for the interpolant of this step */
+  double h0, d1;
+  int k;                       /* the user's: a measurement time */
+  int64_t nfe, steps, rejected;
+  double coarse;               /* the user's, of the forward solve */
+  gq_laneend end;              /* and the number that is not finite, from 1, or the time inside the step */
+  int64_t bad;
+} gq_lane;
+
+/* Of all samples. */
+typedef struct gq_lanerule {
+  gq_controller k;
+  double rtol, atol[2], step_size, most, least;   /* these two of a step */
+  double limit[2];             /* no evaluation passes these: the first going back, the second going on */
+  double numbers;              /* of a sample's part */
+  int64_t max_steps;
+  int order, first_order;      /* of the error and of the first step */
+  bool adaptive, third, max_norm;   /* third: there are second estimates */
+} gq_lanerule;
+
+static inline double gq_lane_dir(const gq_lane *l) { return l->c.stop < l->t ? -1 : 1; }
+static inline double gq_lane_limit(const gq_lanerule *r, double dir) { return r->limit[dir > 0]; }
+
+/* Of a sample that has just come. */
+static inline gq_control gq_lane_control(const gq_lanerule *r) {
+  gq_control c = { 0 };
+  c.clamp = true, c.last[0] = c.last[1] = 1, c.size = r->step_size, c.most = r->most, c.least = r->least;
+  return c;
+}
+
+/* h of the lane's step as its program reads it. */
+static inline double gq_lane_span(const gq_lanerule *r, double t, double h) {
+  return gq_control_within(t, h, gq_lane_limit(r, h < 0 ? -1 : 1));
+}
+
+/* The size of a probe with its sign; 0: the slope where the lane stands is asked for. */
+static inline double gq_lane_probe(const gq_lane *l) {
+  return l->stage == GQ_LANE_PROBE ? gq_lane_dir(l) * l->h0 : 0;
+}
+
+/* ---- the first step: Hairer, Norsett & Wanner II.4 ---- */
+
+/* The slope is there; d0, d1: norms of the state and of it, which say nothing where there is no scale. */
+static inline void gq_lane_sloped(gq_lane *l, const gq_lanerule *r, double d0, double d1) {
+  double dir = gq_lane_dir(l);
+  bool blind = !isfinite(d0) || !isfinite(d1);
+  l->stage = GQ_LANE_READY;
+  if (!l->search) return;
+  if (blind) l->c.h = dir * gq_control_blind(l->t), l->search = false;
+  else {
+    l->h0 = gq_control_probe(l->t, d0, d1, fabs(gq_lane_limit(r, dir) - l->t)), l->d1 = d1;
+    l->stage = GQ_LANE_PROBE;
+  }
+}
+
+/* And the one after an Euler step of h0; d2: of their difference over h0. */
+static inline void gq_lane_probed(gq_lane *l, const gq_lanerule *r, double d2) {
+  l->c.h = gq_lane_dir(l) * fmax(r->least, gq_control_first(l->t, l->h0, l->d1, d2, r->first_order));
+  l->search = false, l->stage = GQ_LANE_READY;
+}
+
+/* ---- attempts ---- */
+
+/* The step to try. */
+static inline gq_laneend gq_lane_propose(gq_lane *l, const gq_lanerule *r) {
+  double h = l->h1 = r->adaptive ? gq_control_propose(&l->c, l->t) : gq_control_fixed(&l->c, l->t);
+  l->dense = false;
+  if (l->steps + l->rejected >= r->max_steps) return GQ_END_STEPS;
+  if (!r->adaptive) return l->t + h == l->t ? GQ_END_FIXED : GQ_END_NOT;
+  if (gq_control_short(&l->c, h)) return GQ_END_SHORT;
+  return gq_control_stuck(&l->c, l->t, h) ? GQ_END_STUCK : GQ_END_NOT;
+}
+
+/* The error of a part in tolerances, from its sums. */
+static inline double gq_lane_error(const gq_lanerule *r, double e, double e3) {
+  double n = r->max_norm ? 1 : r->numbers;
+  return gq_control_error(e / n, r->third ? e3 / n : -1);
+}
+
+/* After an attempt; ratio: NaN where something is not finite. */
+static inline gq_verdict gq_lane_judge(gq_lane *l, const gq_lanerule *r, double ratio) {
+  gq_verdict v = isnan(ratio) ? GQ_NOT_FINITE : GQ_ACCEPTED;
+  if (r->adaptive) v = gq_control_judge(&l->c, &r->k, r->order, l->h1, ratio);
+  if (v == GQ_ACCEPTED) {
+    l->steps++, l->c.index++;
+    l->t1 = l->c.clamped ? l->c.stop : l->t + l->h1;
+  } else if (r->adaptive) l->rejected++;
+  return v;
+}
+
+#endif
