@@ -11,6 +11,7 @@
 struct gq_layout;
 typedef struct gq_text gq_text;   /* compile.h: a text that grows */
 typedef struct gq_course gq_course;
+typedef struct gq_voyage gq_voyage;
 
 /* A way to run programs, with a layout and slices of its own. */
 typedef struct gq_lowering {
@@ -43,6 +44,9 @@ struct gq_backend {
   const gq_lowering *lowering;
   const char *about;           /* which device it is, in words; NULL: its name says it */
   int (*advance)(gq_course *c);   /* attempts until something halts it, or NULL: it makes them one by one */
+  /* Samples with steps of their own, all at once, or NULL: as many crews (method/lane.h) as it can employ, at most *most. */
+  int (*crews)(gq_voyage *v, int *most);
+  int (*sail)(gq_voyage *v);   /* until all are solved, or for a while: who calls looks at the fleet */
 };
 
 enum { GQ_COURSE_STATES = 4, GQ_COURSE_READS = 8 };
@@ -64,6 +68,26 @@ struct gq_course {
   /* What step i reads from at[i] and leaves in at[i + 1]: whole arrays. */
   struct { int in, out; void *const *at; } move[GQ_COURSE_STATES];
   int sum[GQ_COURSE_STATES];   /* outputs that the pilot judges by */
+};
+
+/* Boundary values among a program's inputs, which are the same for all crews where they are not cut with the samples. */
+typedef struct gq_sharing {
+  int first, n;
+  const int *axis;             /* [n] >= 0: cut */
+  gq_dtype state;
+} gq_sharing;
+
+struct gq_voyage {
+  void *fleet;                 /* the host's gq_fleet; as a device left it after `sail` */
+  size_t bytes;
+  const gq_program *prog[2];   /* of the slope, phase 0, and of a step, phases 0 and 1; with what the first crew has: */
+  void *arena[2];
+  const void *const *in[2];
+  void *const *out[2];
+  gq_sharing sharing[2];
+  const char *room;            /* memory of crews: what lies there is each crew's own, `each` bytes after that of the crew before */
+  size_t each;
+  int crews;
 };
 
 extern const gq_backend gq_cpu_backend;

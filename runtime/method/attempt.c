@@ -10,13 +10,10 @@ double gq_positive_atol(gq_dtype d, double atol) { return fmax(atol, d == GQ_F32
 
 /* ---- times ---- */
 
-double gq_spacing(gq_dtype d, double t) {
-  float s = fabsf((float)t);
-  return d == GQ_F32 ? nextafterf(s, INFINITY) - s : nextafter(fabs(t), INFINITY) - fabs(t);
-}
+double gq_spacing(gq_dtype d, double t) { return gq_control_spacing(d == GQ_F32, t); }
 
 double gq_coarse_time(const gq_field *f, double t, double h) {
-  return f->timed && gq_spacing(f->dtype, fmax(fabs(t), fabs(t + h))) > fabs(h) / 64 ? fabs(h) : 0;
+  return f->timed ? gq_control_coarse(f->dtype == GQ_F32, t, h) : 0;
 }
 
 static bool jumps(const gq_attempt *a, double t) {

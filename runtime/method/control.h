@@ -52,6 +52,17 @@ static inline double gq_control_error(double e5, double e3) {
   return e5 == 0 ? 0 : e5 / sqrt(e5 + 0.01 * e3);
 }
 
+/* From t to the next number of the state's dtype. */
+static inline double gq_control_spacing(bool single, double t) {
+  float s = fabsf((float)t);
+  return single ? (double)(nextafterf(s, INFINITY) - s) : nextafter(fabs(t), (double)INFINITY) - fabs(t);
+}
+
+/* What a step adds to the time over which that dtype cannot tell times of evaluations apart well, by a 64th of the step. */
+static inline double gq_control_coarse(bool single, double t, double h) {
+  return gq_control_spacing(single, fmax(fabs(t), fabs(t + h))) > fabs(h) / 64 ? fabs(h) : 0;
+}
+
 /* ---- the first step ---- */
 
 /* A step that moves t well. */

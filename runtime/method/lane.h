@@ -9,8 +9,10 @@
 
 #include <stdint.h>
 
-/* idle; needs its slope; needs the second evaluation of the first step's choice; steps. Devices: has just come; is over. */
-typedef enum gq_stage { GQ_LANE_IDLE, GQ_LANE_SLOPE, GQ_LANE_PROBE, GQ_LANE_READY, GQ_LANE_NEW, GQ_LANE_OVER } gq_stage;
+/* idle; needs its slope; needs the second evaluation of the first step's choice; steps. Devices: has just come; has
+** taken its step; is over. */
+typedef enum gq_stage { GQ_LANE_IDLE, GQ_LANE_SLOPE, GQ_LANE_PROBE, GQ_LANE_READY, GQ_LANE_NEW, GQ_LANE_TAKEN,
+                        GQ_LANE_OVER } gq_stage;
 
 /* What ends a sample early. Not finite: the first state, f there, the state after an attempt, its error estimate, the state
 ** at a measurement time inside a step. */
@@ -113,5 +115,54 @@ static inline gq_verdict gq_lane_judge(gq_lane *l, const gq_lanerule *r, double 
   } else if (r->adaptive) l->rejected++;
   return v;
 }
+
+/* ---- devices ---- */
+
+enum { GQ_FLEET_PARTS = 2 };
+
+/* What became of a sample; end: a gq_laneend; reached: times. */
+typedef struct gq_landed {
+  int64_t nfe, steps, rejected;
+  double t, coarse;
+  int end, reached;
+} gq_landed;
+
+/* What a crew, a block of a device, holds between launches, in front of its arrays. Crew b solves samples b, b + crews, .. */
+typedef struct gq_crew {
+  int64_t next;                /* sample */
+  int what;                    /* is done in this round: a gq_stage */
+  bool dense;                  /* and the interpolant is wanted */
+  gq_lane failed;              /* the first sample that failed; sample -1: none */
+} gq_crew;
+
+/* A boundary value that is cut with the samples: outer x samples x inner numbers of so many bytes, from there to a place. */
+typedef struct gq_cutting {
+  uint64_t from, to;
+  int64_t outer, inner, size;
+} gq_cutting;
+
+/* Fields: where arrays begin in a crew's memory; 8 bytes each, as addresses of the device are elsewhere. */
+typedef struct gq_places {
+  uint64_t lane, y[GQ_FLEET_PARTS], f0[GQ_FLEET_PARTS], y1[GQ_FLEET_PARTS], f1[GQ_FLEET_PARTS];
+  uint64_t ey[GQ_FLEET_PARTS], ef[GQ_FLEET_PARTS], te, t, h, ht, rtol, zero;
+  uint64_t atol[GQ_FLEET_PARTS], sum[3][GQ_FLEET_PARTS];
+} gq_places;
+
+/* Fields: a whole solve, as a device reads it. */
+typedef struct gq_fleet {
+  gq_lanerule rule;
+  gq_places at;
+  uint64_t room, each;         /* memory of the crews: so much each */
+  uint64_t t, z, took;         /* [nt] times; states; gq_landed [samples] */
+  uint64_t weight, slope;      /* of the interpolant: [slopes][degree], where slopes begin in a crew's memory */
+  uint64_t cut;                /* gq_cutting [cuts] */
+  int64_t samples, bytes, apart;     /* bytes of one, and from one time to the next */
+  int64_t numbers, across, along;    /* of a sample, from one of them to the next, from a lane to the next */
+  double first_step, patience; /* patience: nanoseconds until a launch ends */
+  int parts, lanes, crews, nt, first, slopes, degree, cuts;
+  int nfe, nfe_dense;
+  bool begun, carry, front, timed, single;
+  unsigned busy;               /* crews that have not done all */
+} gq_fleet;
 
 #endif

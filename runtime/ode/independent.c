@@ -191,13 +191,10 @@ static int arrived(gq_lanes *p, int j) {
 
 static int solve_samples(forward *fw) {
   static const gq_laneuse use = { next, accepted, arrived, failed };
-  const gq_ode_options *o = &fw->s->o;
   gq_lanes *p = &fw->lanes;
   p->context = fw;
-  gq_lanerule *r = &p->rule;
-  r->rtol = o->rtol, r->max_norm = o->max_norm, r->step_size = o->step_size;
-  r->most = o->max_step, r->least = o->min_step, r->max_steps = o->max_steps;
-  for (int j = 0; j < p->n; j++) p->shared.atol[0][j] = gq_positive_atol(p->f->dtype, o->atol);
+  gq_samples_rule(&p->rule, p->f, &fw->s->o);
+  for (int j = 0; j < p->n; j++) p->shared.atol[0][j] = p->rule.atol[0];
   return gq_lanes_run(p, &use);
 }
 
@@ -239,10 +236,12 @@ static int run(gq_solution *s, forward *fw, int first) {
     fw[i].tape = &r->tape[i];
     r->tape[i].on = s->plan->field->on, r->tape[i].least = 256,
     r->tape[i].each = r->bytes * (1 + s->plan->forward.l.carry);
+    if (gq_fleet_solves(s)) continue;
     GQ_TRY(gq_lanes_init(&fw[i].lanes, s, &s->plan->forward, &s->plan->f, false));
     s->bytes += fw[i].lanes.bytes;
   }
-  gq_parallel_apart(r->workers, work, fw);
+  if (gq_fleet_solves(s)) GQ_TRY(gq_fleet_forward(s, first, &fw->coarse, &fw->failed, &fw->sample));
+  else gq_parallel_apart(r->workers, work, fw);
   for (int i = 0; i < r->workers; i++) {
     s->bytes += fw[i].bytes;
     s->info.coarse = fmax(s->info.coarse, fw[i].coarse / fabs(s->t[s->nt - 1] - s->t[0]));
@@ -260,7 +259,10 @@ static int check_starts(gq_solution *s) {
       s->z->dtype, n, (char *)gq_at_time(s, s->z, 0) + sample * s->samples->bytes);
     if (i) status[sample] = GQ_ENONFINITE, s->samples->reached[sample] = 0, bad = sample, first = i;
   }
-  return bad < 0 ? GQ_OK : gq_explain(s, gq_lane_failure(s, NULL, &(gq_lane){ .sample = bad, .end = GQ_END_FIRST, .bad = (int64_t)first }));
+  return bad < 0 ? GQ_OK
+                 : gq_explain(
+                     s, gq_lane_failure(
+                          s, NULL, &(gq_lane){ .sample = bad, .end = GQ_END_FIRST, .bad = (int64_t)first }));
 }
 
 int gq_samples_forward(gq_solution *s) {

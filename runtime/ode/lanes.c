@@ -79,12 +79,18 @@ static void set_rule(gq_lanes *p) {
                            .third = p->st->l.err3 >= 0 };
 }
 
-int gq_lanes_init(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_evaluator *slope, bool pull) {
+static void begin(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_evaluator *slope) {
   const gq_field *f = s->plan->field;
-  gq_taker t[3] = { { 0 } };
   *p = (gq_lanes){ .s = s, .f = f, .st = st, .slope = slope, .n = (int)f->lanes[0], .parts = st->l.parts };
   p->numbers = gq_numel(f->shape) / f->shape.dim[0];
   p->across = f->front ? 1 : p->n, p->along = f->front ? p->numbers : 1;
+  set_rule(p);
+}
+
+int gq_lanes_init(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_evaluator *slope, bool pull) {
+  const gq_field *f = s->plan->field;
+  gq_taker t[3] = { { 0 } };
+  begin(p, s, st, slope);
   take_all(p, t, pull);
   p->bytes = t[HOST].used + t[THERE].used + t[SHARED].used;
   p->block[HOST] = t[HOST].base = gq_calloc(1, t[HOST].used);
@@ -95,8 +101,35 @@ int gq_lanes_init(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_ev
   for (int i = 0; i < 3; i++) t[i].used = 0;
   take_all(p, t, pull);
   for (int j = 0; j < p->n; j++) p->lane[j].sample = -1;
-  set_rule(p);
   return GQ_OK;
+}
+
+/* What programs take from the host and give it back is there, too. */
+int gq_lanes_crews(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_evaluator *slope, size_t head,
+                   int *crews, size_t *each) {
+  enum { ROOM = 1 << 30 };
+  const gq_field *f = s->plan->field;
+  gq_taker t[3] = { { 0 } };
+  begin(p, s, st, slope);
+  take_all(p, t, false);
+  *each = gq_round64(head) + gq_round64(t[THERE].used) + gq_round64(t[SHARED].used) + 64;
+  if (*each * *crews > ROOM) *crews = *each > ROOM ? 1 : (int)(ROOM / *each);
+  p->bytes = t[HOST].used + *each * *crews;
+  p->block[HOST] = t[HOST].base = gq_calloc(1, t[HOST].used);
+  p->block[THERE] = gq_allocate(f->on, *each * *crews + 64);
+  if (!p->block[HOST] || !p->block[THERE]) return gq_nomem(p->bytes);
+  gq_zero(f->on, p->block[THERE], *each * *crews);
+  t[SHARED].base = (char *)p->block[THERE] + gq_round64(head);
+  t[THERE].base = t[SHARED].base + gq_round64(t[SHARED].used);
+  for (int i = 0; i < 3; i++) t[i].used = 0;
+  take_all(p, t, false);
+  return GQ_OK;
+}
+
+void gq_samples_rule(gq_lanerule *r, const gq_field *f, const gq_ode_options *o) {
+  r->rtol = o->rtol, r->atol[0] = gq_positive_atol(f->dtype, o->atol);
+  r->max_norm = o->max_norm, r->step_size = o->step_size;
+  r->most = o->max_step, r->least = o->min_step, r->max_steps = o->max_steps;
 }
 
 void gq_lanes_done(gq_lanes *p) {
@@ -123,8 +156,7 @@ void gq_lanes_get(const gq_lanes *p, const void *lanes, int j, void *sample) {
   p->f->on->vec->spread(size, p->numbers, at(p, lanes, j, 0), p->across, sample, 1);
 }
 
-/* Boundary j as outer x samples x inner numbers. */
-static void cut_sizes(const gq_field *f, int j, size_t *outer, size_t *inner, size_t *size) {
+void gq_cut_sizes(const gq_field *f, int j, size_t *outer, size_t *inner, size_t *size) {
   gq_shape s = gq_field_boundary_shape(f, j);
   *outer = *inner = 1, *size = gq_dtype_size(gq_field_boundary_dtype(f, j));
   for (int i = 0; i < f->axis[j]; i++) *outer *= s.dim[i];
@@ -136,7 +168,7 @@ void gq_lanes_cut(const gq_solution *s, int64_t sample, int64_t n, int place, co
   for (int j = 0; j < f->nb; j++) {
     size_t outer, inner, size, samples = f->shape.dim[0];
     if (f->axis[j] < 0) continue;
-    cut_sizes(f, j, &outer, &inner, &size);
+    gq_cut_sizes(f, j, &outer, &inner, &size);
     for (size_t o = 0; o < outer; o++) {
       size_t to = f->front ? (place * outer + o) * inner : o * inner * n + place;
       f->on->vec->spread(size, inner, (const char *)s->bind->value[j] + (o * samples + sample) * inner * size,
@@ -150,7 +182,7 @@ void gq_lanes_uncut(const gq_field *f, int64_t sample, int64_t n, int place, voi
   for (int j = 0; j < f->nb; j++) {
     size_t outer, inner, size, samples = f->shape.dim[0];
     if (f->axis[j] < 0 || !f->want[j]) continue;
-    cut_sizes(f, j, &outer, &inner, &size);
+    gq_cut_sizes(f, j, &outer, &inner, &size);
     for (size_t o = 0; o < outer; o++) {
       size_t from = f->front ? (place * outer + o) * inner : o * inner * n + place;
       f->on->vec->add(gq_field_boundary_dtype(f, j), inner, 1, (char *)lanes[j] + from * size,
@@ -189,7 +221,7 @@ int gq_lanes_evaluate(gq_lanes *p, const gq_evaluator *e, void *const *x, void *
   return gq_program_run(e->code.prog[0], 0, p->call.evaluator_arena, p->call.in, p->call.out);
 }
 
-static void bind_pull(gq_lanes *p) {
+static void bind_pull(const gq_lanes *p) {
   const gq_steplayout *l = &p->st->l;
   p->call.in[l->cy] = p->cy;
   if (l->cf >= 0) p->call.in[l->cf] = p->cf;
@@ -204,11 +236,10 @@ static void bind_pull(gq_lanes *p) {
   }
 }
 
-int gq_lanes_phase(gq_lanes *p, int phase) {
+void gq_lanes_bind_step(const gq_lanes *p, int phase) {
   const gq_steplayout *l = &p->st->l;
   const gq_field *f = p->f;
   const gq_lanenumbers *x = &p->shared;
-  *x->rtol = p->rule.rtol;
   p->call.in[l->t] = x->t, p->call.in[l->h] = x->h, p->call.in[l->ht] = x->ht, p->call.in[l->rtol] = x->rtol;
   for (int i = 0; i < p->parts; i++) {
     p->call.in[l->atol + i] = x->atol[i], p->call.in[l->y + i] = p->y[i], p->call.out[l->y1 + i] = p->y1[i];
@@ -221,6 +252,18 @@ int gq_lanes_phase(gq_lanes *p, int phase) {
   for (int j = 0; j < f->nb; j++)
     p->call.in[l->bv + j] = f->axis[j] < 0 ? p->s->bind->value[j] : p->call.cut[j];
   if (phase == 2) bind_pull(p);
+}
+
+void gq_lanes_bind_slope(const gq_lanes *p) {
+  p->call.in[0] = p->te;
+  for (int i = 0; i < p->parts; i++) p->call.in[1 + i] = p->ey[i], p->call.out[i] = p->ef[i];
+  gq_lanes_bind(p, p->slope, p->call.in, p->call.out);
+}
+
+int gq_lanes_phase(gq_lanes *p, int phase) {
+  const gq_field *f = p->f;
+  gq_lanes_bind_step(p, phase);
+  *p->shared.rtol = p->rule.rtol;
   GQ_TRY(gq_program_run(p->st->code.prog[0], phase, p->call.arena, p->call.in, p->call.out));
   gq_wait(f->on);
   return GQ_OK;
@@ -319,16 +362,14 @@ int gq_lane_failure(const gq_solution *s, const gq_lanerule *r, const gq_lane *l
                      "sample %lld: the step %.3g from t = %.9g is below min_step = %.3g (error ratio %.3g)",
                      sample, l->h1, l->t, l->c.least, l->c.ratio);
     case GQ_END_STUCK:
-      return gq_fail(GQ_EUNDERFLOW,
-                     "sample %lld: the step %.3g no longer moves t = %.9g (error ratio %.3g)", sample, l->h1,
-                     l->t, l->c.ratio);
+      return gq_fail(GQ_EUNDERFLOW, "sample %lld: the step %.3g no longer moves t = %.9g (error ratio %.3g)",
+                     sample, l->h1, l->t, l->c.ratio);
     case GQ_END_FIXED:
       return gq_fail(GQ_EUNDERFLOW, "sample %lld: step_size = %.3g does not move t = %.9g", sample,
                      r->step_size, l->t);
     case GQ_END_FIRST:
-      return gq_fail(GQ_ENONFINITE,
-                     "sample %lld: z0 is not finite (component %lld of the flattened sample)", sample,
-                     (long long)l->bad);
+      return gq_fail(GQ_ENONFINITE, "sample %lld: z0 is not finite (component %lld of the flattened sample)",
+                     sample, (long long)l->bad);
     case GQ_END_SLOPE:
       return gq_fail(GQ_ENONFINITE, "sample %lld: the dynamics are not finite at the start, t = %.9g", sample,
                      l->t);
@@ -402,9 +443,7 @@ static int evaluate_slopes(gq_lanes *p) {
   const gq_evaluator *e = p->slope;
   for (int j = 0; j < p->n; j++)
     if (p->lane[j].stage == GQ_LANE_SLOPE || p->lane[j].stage == GQ_LANE_PROBE) prepare_slope(p, j);
-  p->call.in[0] = p->te;
-  for (int i = 0; i < p->parts; i++) p->call.in[1 + i] = p->ey[i], p->call.out[i] = p->ef[i];
-  gq_lanes_bind(p, e, p->call.in, p->call.out);
+  gq_lanes_bind_slope(p);
   GQ_TRY(gq_program_run(e->code.prog[0], 0, p->call.evaluator_arena, p->call.in, p->call.out));
   for (int j = 0; j < p->n; j++) {
     gq_lane *lane = &p->lane[j];

@@ -79,8 +79,15 @@ struct gq_lanes {
 
 /* Bytes of n samples of boundary j, which is cut with the samples. */
 size_t gq_cut_bytes(const gq_field *f, int j, int64_t n);
+/* It is outer x samples x inner numbers of `size` bytes. */
+void gq_cut_sizes(const gq_field *f, int j, size_t *outer, size_t *inner, size_t *size);
 /* parts to be solved by st from slopes by `slope`; pull: with buffers for phase 2. */
 int gq_lanes_init(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_evaluator *slope, bool pull);
+/* Those of crews of a device, of which the first's are bound: each has `head` bytes, then its arrays; *crews at most. */
+int gq_lanes_crews(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_evaluator *slope, size_t head, int *crews,
+                   size_t *each);
+/* Tolerances and sizes of steps of the forward solve. */
+void gq_samples_rule(gq_lanerule *r, const gq_field *f, const gq_ode_options *o);
 void gq_lanes_done(gq_lanes *p);
 /* Where number d of lane j is. */
 static inline size_t gq_lanes_at(const gq_lanes *p, int j, size_t d) { return j * p->along + d * p->across; }
@@ -92,6 +99,8 @@ void gq_lanes_cut(const gq_solution *s, int64_t sample, int64_t n, int j, const 
 void gq_lanes_uncut(const gq_field *f, int64_t sample, int64_t n, int j, void *const *lanes, const gq_grads *grads);
 /* Boundaries and products of an evaluator after its `states` inputs and `parts` outputs. */
 void gq_lanes_bind(const gq_lanes *p, const gq_evaluator *e, const void **in, void **out);
+void gq_lanes_bind_slope(const gq_lanes *p);
+void gq_lanes_bind_step(const gq_lanes *p, int phase);
 int gq_lanes_phase(gq_lanes *p, int phase);
 /* Run an evaluator with one output besides products at times te. */
 int gq_lanes_evaluate(gq_lanes *p, const gq_evaluator *e, void *const *x, void *out);
@@ -118,5 +127,11 @@ typedef struct gq_outcome {
 void gq_outcome_set(gq_outcome *o, int status);
 
 int gq_samples_forward(gq_solution *s);
+
+/* ---- fleet.c: all of them by a device ---- */
+
+bool gq_fleet_solves(const gq_solution *s);
+/* From time number `first` on. A status that ends everything, or the first sample that failed (-1: none) and why. */
+int gq_fleet_forward(gq_solution *s, int first, double *coarse, int64_t *failed, gq_outcome *why);
 
 #endif

@@ -445,7 +445,7 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
     s->plan->running--;
     s->info.peak_bytes = s->bytes;
     s->info.engine = o->engine, s->info.status = status;
-    s->info.lowering = gq_field_lowering(s->plan->field);
+    s->info.lowering = o->independent && gq_fleet_solves(s) ? "lanes" : gq_field_lowering(s->plan->field);
     if (continuous(o)) s->info.trajectory = o->trajectory, s->info.moments = o->moments;
     memcpy(s->info.reason, info->reason, sizeof info->reason);
     *info = s->info;

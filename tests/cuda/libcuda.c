@@ -5,6 +5,7 @@
 **   GQ_EMU_LATE   work is done when somebody waits for it
 **   GQ_EMU_FAIL   n: the n-th call fails
 **   GQ_EMU_INTERRUPT n: SIGINT comes at the n-th launch
+**   GQ_EMU_CLOCK  nanoseconds that pass whenever a kernel asks for the time
 **   GQ_EMU_BYTES  bytes that the device has; GQ_EMU_SHARED: that a block may share
 **   GQ_EMU_COUNT  at the end say how many calls, launches (by kernel) and waits there were
 */
@@ -310,6 +311,12 @@ int cuFuncSetAttribute(gq_cufunction f, int which, int value) {
   if (which != GQ_CU_DYNAMIC_SHARED || value < 0 || value > shared_most()) return INVALID;
   ((code *)f)->dynamic = (size_t)value;
   return OK;
+}
+
+int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *n, gq_cufunction f, int threads, size_t shared) {
+  ENTER();
+  *n = 1;
+  return shared <= ((code *)f)->dynamic && threads <= THREADS_MOST ? OK : INVALID;
 }
 
 int cuLaunchKernel(gq_cufunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,

@@ -45,6 +45,7 @@ enum { GQ_CU_NON_BLOCKING = 1 };                                                
   X(cuModuleUnload, unload, (gq_cumodule m))                                                          \
   X(cuModuleGetFunction, function, (gq_cufunction *f, gq_cumodule m, const char *name))               \
   X(cuFuncSetAttribute, set_attribute, (gq_cufunction f, int which, int value))                       \
+  X(cuOccupancyMaxActiveBlocksPerMultiprocessor, occupancy, (int *n, gq_cufunction f, int threads, size_t shared)) \
   X(cuLaunchKernel, launch, (gq_cufunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, \
                              unsigned bz, unsigned shared, gq_custream s, void **params, void **extra)) \
   X(cuGetErrorString, text, (int error, const char **text))

@@ -40,8 +40,8 @@ static int load_groups(const gq_program *p, gq_cuda_code *c) {
   gq_text t = { 0 };
   bool any = false;
   for (int i = 0; i < p->ninstr; i++) any = any || p->instr[i].kind == INSTR_GROUP;
-  gq_cuda_text(&t, "", (const char *[]){ NULL });
-  if (any && status == GQ_OK) status = gq_cuda_groups(p, &t, which);
+  gq_cuda_text(&t, GQ_NT, "", (const char *[]){ NULL });
+  if (any && status == GQ_OK) status = gq_cuda_groups(1, &p, &t, &which);
   for (int i = 0; i < p->ninstr && status == GQ_OK; i++) {
     char name[16];
     if (p->instr[i].kind != INSTR_GROUP) continue;
@@ -102,7 +102,7 @@ static int lower(gq_program *p) {
   if (!c) return gq_nomem((size_t)p->ninstr * sizeof *c->at);
   p->arena = p->values;
   for (int i = 0; i < p->ninstr; i++) GQ_TRY(lower_instr(&p->instr[i], &c->at[i]));
-  c->tile = gq_calloc((size_t)p->nphase + 1, sizeof *c->tile);
+  c->tile = gq_calloc((size_t)p->nphase + GQ_NWAY, sizeof *c->tile);
   if (!c->tile) return gq_nomem((size_t)p->nphase * sizeof *c->tile);
   GQ_TRY(load_constants(p, c));
   return find_used(p, c);

@@ -10,8 +10,13 @@
 
 typedef struct gq_tile {
   gq_cufunction f;
-  size_t shared;               /* bytes of a block */
+  int threads;                 /* of a block, */
+  size_t shared;               /* which shares so many bytes */
 } gq_tile;
+
+/* What a kernel makes of phases: one of them; an attempt that a pilot decides over; a whole solve of lanes: that of the
+** slope, of an attempt, of its interpolant. */
+typedef enum gq_way { GQ_WAY_ONCE, GQ_WAY_ATTEMPT, GQ_WAY_FLEET, GQ_NWAY } gq_way;
 
 enum { GQ_CUDA_SLICES = 1024 };   /* of a batch */
 
@@ -26,7 +31,7 @@ typedef struct gq_cuda_step {
 typedef struct gq_cuda_code {
   void *constant;              /* on the device */
   bool grouped;                /* groups are compiled for running by operations: at the first time */
-  gq_tile *tile;               /* [nphase] likewise, for slices side by side; then phase 0 that a pilot decides over */
+  gq_tile *tile;               /* [nphase] likewise, for slices side by side; then the other ways of phase 0 */
   int *used;                   /* of each phase, [nphase + 1] ends first: inputs, and outputs counted from nin */
   int *indexing;               /* [nphase] how many look at indices */
   gq_cuda_step at[];
@@ -46,7 +51,15 @@ typedef struct gq_tile_args {
   gq_u64 pilot, sums;             /* of attempts that fly */
   gq_operand of[];
 } gq_tile_args;
-int gq_cuda_tile(const gq_program *p, int phase, bool flies, gq_tile *out);
+typedef struct gq_phase {
+  const gq_program *p;
+  int phase;
+  const gq_sharing *sharing;      /* lanes: which inputs are the same for all crews */
+} gq_phase;
+int gq_cuda_tile(gq_way way, int n, const gq_phase *of, gq_tile *out);
+static inline gq_tile *gq_cuda_tile_of(const gq_program *p, gq_way way) {
+  return &((const gq_cuda_code *)p->code)->tile[p->nphase + way - 1];
+}
 
 /* ---- stage.c: what travels before a phase and after it ---- */
 
@@ -63,5 +76,16 @@ static inline size_t gq_cuda_rounded(size_t bytes) { return (bytes + 15) / 16 * 
 int gq_cuda_side(const gq_program *p, int phase, int n, void *const *arena, const void *const *in, int nin,
                  void *const *out, int nout);
 int gq_cuda_advance(gq_course *c);
+/* Operands of an arena, constants and flags, after n others. */
+void gq_cuda_put_rest(const gq_program *p, int n, void *flags, gq_operand *of);
+int gq_cuda_tile_launch(const gq_tile *tile, int blocks, const gq_tile_args *args, int n, size_t at);
+size_t gq_cuda_args_bytes(int n);
+size_t gq_cuda_far_bytes(int n);
+int gq_cuda_indexed(int indexing);
+
+/* ---- fleet.c ---- */
+
+int gq_cuda_crews(gq_voyage *v, int *most);
+int gq_cuda_sail(gq_voyage *v);
 
 #endif

@@ -50,7 +50,7 @@ int gq_cuda_kernel(const char *text, const char *name, gq_cufunction *f);
 
 extern const char gq_cuda_dtype[GQ_NDTYPE][16], gq_cuda_suffix[GQ_NDTYPE][8];   /* "float", "f32" */
 /* The prelude and the named sections of kernels.h, after `defines`. */
-void gq_cuda_text(gq_text *t, const char *defines, const char *const *sections);
+void gq_cuda_text(gq_text *t, int threads, const char *defines, const char *const *sections);
 void gq_cuda_sections(gq_text *t, const char *const *sections);
 void gq_cuda_append(gq_text *t, const char *s);   /* of any length */
 /* What makes `op` of operands of dtype d a function: gq_exp_f32(x), gq_cast_f32_i64(x). false: not defined. */
@@ -88,7 +88,7 @@ typedef struct gq_launch {
 int gq_cuda_blocks(int64_t n);                 /* for n numbers, a thread each */
 int gq_cuda_run(const gq_launch *l, void *const *p);         /* with these addresses */
 int gq_cuda_launch(gq_cufunction f, int blocks, const void *args);
-int gq_cuda_launch_near(gq_cufunction f, int blocks, size_t shared, const void *args);   /* with shared memory */
+int gq_cuda_launch_near(gq_cufunction f, int blocks, int threads, size_t shared, const void *args);
 /* Each prepares one launch; addresses are given when it runs. */
 int gq_cuda_move(gq_launch *l, gq_dtype to, gq_dtype from, const gq_layout *in, const int64_t *stride);
 int gq_cuda_bytes(gq_launch *l, size_t size, const gq_layout *in, const int64_t *stride);   /* without conversion */
@@ -107,8 +107,8 @@ int gq_cuda_flagged(int n, int *which, int64_t *position);
 
 /* ---- group.c: the text of a program's groups ---- */
 
-/* One kernel for each distinct group, "g0", .., of arguments g0_of; which[i]: of instruction i. */
-int gq_cuda_groups(const gq_program *p, gq_text *t, int *which);
+/* One kernel for each distinct group of n programs, "g0", .., of arguments g0_of; which[k][i]: of instruction i of p[k]. */
+int gq_cuda_groups(int n, const gq_program *const *p, gq_text *t, int *const *which);
 
 /* ---- code.c, ops.c, vec.c ---- */
 

@@ -144,12 +144,14 @@ static int all_groups(const gq_program *p, gq_text *t, int *which, bodies *b, de
   return t->failed ? gq_nomem(t->room) : GQ_OK;
 }
 
-int gq_cuda_groups(const gq_program *p, gq_text *t, int *which) {
-  bodies b = { .t = gq_calloc((size_t)p->ninstr + 1, sizeof *b.t) };
+int gq_cuda_groups(int n, const gq_program *const *p, gq_text *t, int *const *which) {
+  size_t most = 1;
+  for (int k = 0; k < n; k++) most += (size_t)p[k]->ninstr;
+  bodies b = { .t = gq_calloc(most, sizeof *b.t) };
   defined *d = gq_calloc(1, sizeof *d);
-  int status = b.t && d ? GQ_OK : gq_nomem((size_t)p->ninstr * sizeof *b.t);
-  if (status == GQ_OK) status = all_groups(p, t, which, &b, d);
-  for (int k = 0; b.t && k <= b.n && k <= p->ninstr; k++) gq_free(b.t[k].s);
+  int status = b.t && d ? GQ_OK : gq_nomem(most * sizeof *b.t);
+  for (int k = 0; k < n && status == GQ_OK; k++) status = all_groups(p[k], t, which[k], &b, d);
+  for (size_t k = 0; b.t && k < most; k++) gq_free(b.t[k].s);
   gq_free(b.t);
   gq_free(d);
   return status;

@@ -91,6 +91,319 @@ GQ_REGION void gq_land(gq_pilot *p, const volatile double *sums) {
   }
 }
 
+//// fleet
+/* Samples with steps of their own: what lanes do between the phases of their programs, one thread a lane. w: the crew's
+** memory, f->at: where arrays begin in it. The formulas are those of ode/lanes.c and ode/independent.c. */
+GQ_DEVICE gq_lane *gq_lane_of(const gq_fleet *f, char *w, int j) { return (gq_lane *)(w + f->at.lane) + j; }
+GQ_DEVICE double *gq_number(char *w, uint64_t at, int j) { return (double *)(w + at) + j; }
+GQ_DEVICE GQ_STATE *gq_row(const gq_fleet *f, char *w, uint64_t at, int j) {
+  return (GQ_STATE *)(w + at) + j * f->along;
+}
+GQ_DEVICE double gq_time(const gq_fleet *f, int64_t k) { return ((const double *)GQ_FAR(f->t))[k]; }
+GQ_DEVICE GQ_STATE *gq_sample_at(const gq_fleet *f, int64_t k, int64_t sample) {
+  return (GQ_STATE *)(GQ_FAR(f->z) + k * f->apart + sample * f->bytes);
+}
+
+/* The first number that is not finite, from 1; 0: none. */
+GQ_REGION int64_t gq_row_bad(const gq_fleet *f, const GQ_STATE *x, int64_t across) {
+  for (int64_t d = 0; d < f->numbers; d++)
+    if (!(x[d * across] - x[d * across] == 0)) return d + 1;
+  return 0;
+}
+
+GQ_REGION int64_t gq_attempt_bad(const gq_fleet *f, char *w, int j) {
+  int64_t bad = 0;
+  for (int i = 0; i < f->parts && !bad; i++) {
+    bad = gq_row_bad(f, gq_row(f, w, f->at.y1[i], j), f->across);
+    if (!bad && f->carry) bad = gq_row_bad(f, gq_row(f, w, f->at.f1[i], j), f->across);
+  }
+  return bad;
+}
+
+/* Of x - minus (where there is one) in units of the tolerance. */
+GQ_REGION double gq_row_norm(const gq_fleet *f, char *w, int part, int j, uint64_t x_at, int64_t minus_at) {
+  const GQ_STATE *x = gq_row(f, w, x_at, j), *y = gq_row(f, w, f->at.y[part], j);
+  const GQ_STATE *minus = minus_at < 0 ? 0 : gq_row(f, w, (uint64_t)minus_at, j);
+  double sum = 0, top = 0;
+  GQ_BY(unroll 1)
+  for (int64_t d = 0; d < f->numbers; d++) {
+    double v = (double)x[d * f->across] - (minus ? (double)minus[d * f->across] : 0);
+    double off = fabs(v / (f->rule.atol[part] + f->rule.rtol * fabs((double)y[d * f->across])));
+    sum += off * off;
+    if (!(off <= top)) top = off;
+  }
+  return f->rule.max_norm ? top : sqrt(sum / (double)f->numbers);
+}
+
+/* The sample's end; times that it did not reach stay without a number. */
+GQ_REGION void gq_lane_end(const gq_fleet *f, gq_lane *l, gq_laneend end, int64_t bad) {
+  gq_landed *s = (gq_landed *)GQ_FAR(f->took) + l->sample;
+  s->nfe = l->nfe, s->steps = l->steps, s->rejected = l->rejected;
+  s->t = l->t, s->coarse = l->coarse, s->end = (int)end, s->reached = end ? l->k : f->nt;
+  l->end = end, l->bad = bad, l->stage = GQ_LANE_OVER;
+  for (int k = l->k; end && k < f->nt; k++)
+    for (int64_t d = 0; d < f->numbers; d++) gq_sample_at(f, k, l->sample)[d] = (GQ_STATE)NAN;
+}
+
+GQ_REGION void gq_crew_begin(const gq_fleet *f, char *w) {
+  gq_crew *c = (gq_crew *)w;
+  if (f->begun) return;
+  GQ_EACH(j, f->lanes) {
+    gq_lane_of(f, w, j)->stage = GQ_LANE_IDLE, gq_lane_of(f, w, j)->sample = -1;
+    for (int i = 0; i < f->parts; i++) *gq_number(w, f->at.atol[i], j) = f->rule.atol[i];
+  }
+  GQ_EACH(i, 1) {
+    c->next = GQ_TILE, c->failed.sample = -1;
+    *gq_number(w, f->at.rtol, 0) = f->rule.rtol, *gq_number(w, f->at.zero, 0) = 0;
+  }
+  GQ_SYNC
+}
+
+/* What lane j does next; one that is over or idle takes a sample, while there are some. */
+GQ_DEVICE gq_stage gq_lane_turn(const gq_fleet *f, char *w, int j) {
+  gq_crew *c = (gq_crew *)w;
+  gq_lane *l = gq_lane_of(f, w, j);
+  if (l->stage == GQ_LANE_OVER) {
+    if (l->end && (c->failed.sample < 0 || l->sample < c->failed.sample)) c->failed = *l;
+    l->stage = GQ_LANE_IDLE, l->sample = -1;
+  }
+  if (l->stage == GQ_LANE_IDLE && c->next < f->samples) {
+    l->sample = c->next, l->stage = GQ_LANE_NEW;
+    c->next += f->crews;
+  }
+  return l->stage;
+}
+
+/* What the crew does next, which all of its threads hear; idle: nothing, all is done or time is up. Slopes are evaluated
+** for all lanes at once: not before a quarter of them asks. */
+GQ_REGION int gq_crew_turn(gq_fleet *f, char *w, gq_u64 began) {
+  gq_crew *c = (gq_crew *)w;
+  GQ_EACH(i, 1) {
+    int waiting = 0, ready = 0, fresh = 0;
+    GQ_BY(unroll 1)
+    for (int j = 0; j < f->lanes; j++) {
+      gq_stage s = gq_lane_turn(f, w, j);
+      fresh += s == GQ_LANE_NEW, ready += s == GQ_LANE_READY, waiting += s == GQ_LANE_SLOPE || s == GQ_LANE_PROBE;
+    }
+    c->dense = false;
+    c->what = fresh ? GQ_LANE_NEW : waiting && 3 * waiting >= ready ? GQ_LANE_SLOPE : ready ? GQ_LANE_READY : GQ_LANE_IDLE;
+    if (c->what != GQ_LANE_IDLE && (double)(GQ_CLOCK - began) > f->patience) {
+      c->what = GQ_LANE_IDLE;
+      atomicAdd(&f->busy, 1u);
+    }
+  }
+  GQ_SYNC
+  return c->what;
+}
+
+/* Number `inner` of row `outer` of boundary c in lane j. */
+GQ_DEVICE int64_t gq_cut_place(const gq_fleet *f, const gq_cutting *c, int j, int64_t outer, int64_t inner) {
+  return f->front ? (j * c->outer + outer) * c->inner + inner : (outer * c->inner + inner) * f->lanes + j;
+}
+
+#define GQ_CUT(N) \
+  case sizeof(N): ((N *)to)[at] = ((const N *)from)[i]; break;
+GQ_REGION void gq_lane_cut(const gq_fleet *f, char *w, int j, int64_t sample) {
+  const gq_cutting *c = (const gq_cutting *)GQ_FAR(f->cut);
+  for (int k = 0; k < f->cuts; k++, c++) {
+    const char *from = GQ_FAR(c->from);
+    char *to = w + c->to;
+    for (int64_t n = 0; n < c->outer * c->inner; n++) {
+      int64_t o = n / c->inner, i = (o * f->samples + sample) * c->inner + n % c->inner;
+      int64_t at = gq_cut_place(f, c, j, o, n % c->inner);
+      switch (c->size) {
+        GQ_CUT(uint8_t)
+        GQ_CUT(uint32_t)
+        GQ_CUT(uint64_t)
+      }
+    }
+  }
+}
+
+GQ_REGION void gq_lane_take(const gq_fleet *f, char *w, int j) {
+  gq_lane *l = gq_lane_of(f, w, j);
+  const GQ_STATE *z = gq_sample_at(f, 0, l->sample);
+  GQ_STATE *y = gq_row(f, w, f->at.y[0], j);
+  l->c = gq_lane_control(&f->rule);
+  l->t = l->c.origin = gq_time(f, 0), l->k = f->first;
+  l->nfe = l->steps = l->rejected = 0, l->coarse = 0, l->dense = false, l->end = GQ_END_NOT;
+  int64_t bad = gq_row_bad(f, z, 1);
+  if (bad) {
+    gq_lane_end(f, l, GQ_END_FIRST, bad);
+    return;
+  }
+  for (int64_t d = 0; d < f->numbers; d++) y[d * f->across] = z[d];
+  l->c.stop = gq_time(f, !f->rule.adaptive && f->rule.step_size <= 0 ? l->k : f->nt - 1);
+  l->c.h = l->c.stop < l->t ? -f->first_step : f->first_step;
+  l->search = f->rule.adaptive && f->first_step <= 0;
+  l->stage = f->carry ? GQ_LANE_SLOPE : GQ_LANE_READY;
+  gq_lane_cut(f, w, j, l->sample);
+}
+
+GQ_REGION void gq_crew_take(const gq_fleet *f, char *w) {
+  GQ_EACH(j, f->lanes) if (gq_lane_of(f, w, j)->stage == GQ_LANE_NEW) gq_lane_take(f, w, j);
+  GQ_SYNC
+}
+
+/* ---- slopes ---- */
+
+GQ_DEVICE int gq_lane_waits(const gq_lane *l) { return l->stage == GQ_LANE_SLOPE || l->stage == GQ_LANE_PROBE; }
+
+/* dst = y + h x; without h a copy of y */
+GQ_REGION void gq_row_shift(const gq_fleet *f, GQ_STATE *dst, const GQ_STATE *y, double h, const GQ_STATE *x) {
+  const GQ_STATE s = (GQ_STATE)h;
+  for (int64_t d = 0; d < f->numbers; d++)
+    dst[d * f->across] = h != 0 ? y[d * f->across] + s * x[d * f->across] : y[d * f->across];
+}
+
+GQ_REGION void gq_crew_ask(const gq_fleet *f, char *w) {
+  GQ_EACH(j, f->lanes) {
+    const gq_lane *l = gq_lane_of(f, w, j);
+    if (!gq_lane_waits(l)) continue;
+    double h = gq_lane_probe(l);
+    for (int i = 0; i < f->parts; i++)
+      gq_row_shift(f, gq_row(f, w, f->at.ey[i], j), gq_row(f, w, f->at.y[i], j), h, gq_row(f, w, f->at.f0[i], j));
+    ((GQ_STATE *)(w + f->at.te))[j] = (GQ_STATE)(l->t + gq_lane_span(&f->rule, l->t, h));
+  }
+  GQ_SYNC
+}
+
+GQ_REGION void gq_lane_answer(const gq_fleet *f, char *w, int j) {
+  gq_lane *l = gq_lane_of(f, w, j);
+  double d0 = 0, d1 = 0;
+  l->nfe++;
+  if (l->stage == GQ_LANE_PROBE) {
+    for (int i = 0; i < f->parts; i++)
+      d1 = gq_larger(d1, gq_row_norm(f, w, i, j, f->at.ef[i], (int64_t)f->at.f0[i]) / l->h0);
+    gq_lane_probed(l, &f->rule, d1);
+    return;
+  }
+  for (int i = 0; i < f->parts; i++) {
+    gq_row_shift(f, gq_row(f, w, f->at.f0[i], j), gq_row(f, w, f->at.ef[i], j), 0, 0);
+    if (!l->search) continue;
+    d0 = gq_larger(d0, gq_row_norm(f, w, i, j, f->at.y[i], -1));
+    d1 = gq_larger(d1, gq_row_norm(f, w, i, j, f->at.f0[i], -1));
+  }
+  for (int i = 0; i < f->parts && !(isfinite(d0) && isfinite(d1)); i++)
+    if (gq_row_bad(f, gq_row(f, w, f->at.f0[i], j), f->across)) {
+      gq_lane_end(f, l, GQ_END_SLOPE, 0);
+      return;
+    }
+  gq_lane_sloped(l, &f->rule, d0, d1);
+}
+
+GQ_REGION void gq_crew_answer(const gq_fleet *f, char *w) {
+  GQ_EACH(j, f->lanes) if (gq_lane_waits(gq_lane_of(f, w, j))) gq_lane_answer(f, w, j);
+  GQ_SYNC
+}
+
+/* ---- attempts ---- */
+
+GQ_REGION void gq_crew_propose(const gq_fleet *f, char *w) {
+  GQ_EACH(j, f->lanes) {
+    gq_lane *l = gq_lane_of(f, w, j);
+    gq_laneend end = l->stage == GQ_LANE_READY ? gq_lane_propose(l, &f->rule) : GQ_END_NOT;
+    if (end) gq_lane_end(f, l, end, 0);
+    double h = l->stage == GQ_LANE_READY ? l->h1 : 0;
+    *gq_number(w, f->at.t, j) = l->t, *gq_number(w, f->at.h, j) = h;
+    *gq_number(w, f->at.ht, j) = gq_lane_span(&f->rule, l->t, h);
+  }
+  GQ_SYNC
+}
+
+/* NaN: not finite. On a fixed grid sums tell, but for one that overflows. */
+GQ_REGION double gq_lane_ratio(const gq_fleet *f, char *w, int j) {
+  const gq_places *p = &f->at;
+  double ratio = 0;
+  int fine = 1;
+  for (int i = 0; i < f->parts; i++)
+    if (f->rule.adaptive)
+      ratio = gq_larger(ratio, gq_lane_error(&f->rule, *gq_number(w, p->sum[0][i], j),
+                                             f->rule.third ? *gq_number(w, p->sum[1][i], j) : 0));
+    else fine = fine && isfinite(*gq_number(w, p->sum[2][i], j));
+  if (f->rule.adaptive) return isfinite(ratio) ? ratio : (double)NAN;
+  return !fine && gq_attempt_bad(f, w, j) ? (double)NAN : 0;
+}
+
+/* Does the step pass time k? */
+GQ_DEVICE int gq_lane_passes(const gq_fleet *f, const gq_lane *l, int k) {
+  return k < f->nt && (l->h1 < 0 ? l->t1 <= gq_time(f, k) : l->t1 >= gq_time(f, k));
+}
+
+GQ_REGION void gq_lane_judged(const gq_fleet *f, char *w, int j) {
+  gq_lane *l = gq_lane_of(f, w, j);
+  l->nfe += f->nfe;
+  gq_verdict v = gq_lane_judge(l, &f->rule, gq_lane_ratio(f, w, j));
+  if (v == GQ_NOT_FINITE) {
+    int64_t bad = gq_attempt_bad(f, w, j);
+    gq_lane_end(f, l, bad ? GQ_END_STATE : GQ_END_ERROR, bad);
+  }
+  if (v != GQ_ACCEPTED) return;
+  l->stage = GQ_LANE_TAKEN;
+  if (f->timed) l->coarse += gq_control_coarse(f->single, l->t, l->h1);
+  if (f->nfe_dense && gq_lane_passes(f, l, l->k) && gq_time(f, l->k) != l->t1) ((gq_crew *)w)->dense = true;
+}
+
+GQ_REGION void gq_crew_judge(const gq_fleet *f, char *w) {
+  GQ_EACH(j, f->lanes) if (gq_lane_of(f, w, j)->stage == GQ_LANE_READY) gq_lane_judged(f, w, j);
+  GQ_SYNC
+}
+
+/* z = y(theta) of lane j's step */
+GQ_REGION void gq_lane_between(const gq_fleet *f, char *w, int j, double theta, GQ_STATE *z) {
+  gq_lane *l = gq_lane_of(f, w, j);
+  const GQ_STATE *y = gq_row(f, w, f->at.y[0], j);
+  if (!l->dense) l->nfe += f->nfe_dense;
+  l->dense = true;
+  for (int64_t d = 0; d < f->numbers; d++) z[d] = y[d * f->across];
+  for (int i = 0; i < f->slopes; i++) {
+    const double *c = (const double *)GQ_FAR(f->weight) + i * f->degree;
+    const GQ_STATE *k = gq_row(f, w, ((const uint64_t *)GQ_FAR(f->slope))[i], j);
+    double p = 0;
+    for (int q = f->degree - 1; q >= 0; q--) p = (p + c[q]) * theta;
+    if (p == 0) continue;
+    const GQ_STATE s = (GQ_STATE)(l->h1 * p);
+    for (int64_t d = 0; d < f->numbers; d++) z[d] = z[d] + s * k[d * f->across];
+  }
+}
+
+/* The times that the accepted step passes. false: what is between is not finite, and the step is not taken. */
+GQ_REGION int gq_lane_times(const gq_fleet *f, char *w, int j) {
+  gq_lane *l = gq_lane_of(f, w, j);
+  for (; gq_lane_passes(f, l, l->k); l->k++) {
+    GQ_STATE *z = gq_sample_at(f, l->k, l->sample);
+    const GQ_STATE *y = gq_row(f, w, f->at.y1[0], j);
+    double t = gq_time(f, l->k);
+    for (int64_t d = 0; t == l->t1 && d < f->numbers; d++) z[d] = y[d * f->across];
+    if (t == l->t1) continue;
+    gq_lane_between(f, w, j, (t - l->t) / l->h1, z);
+    if (!gq_row_bad(f, z, 1)) continue;
+    int k = l->k;
+    while (l->h1 < 0 ? gq_time(f, l->k - 1) < l->t : gq_time(f, l->k - 1) > l->t) l->k--;
+    gq_lane_end(f, l, GQ_END_BETWEEN, k);
+    return 0;
+  }
+  return 1;
+}
+
+GQ_REGION void gq_lane_move(const gq_fleet *f, char *w, int j) {
+  gq_lane *l = gq_lane_of(f, w, j);
+  if (!gq_lane_times(f, w, j)) return;
+  for (int i = 0; i < f->parts; i++) {
+    gq_row_shift(f, gq_row(f, w, f->at.y[i], j), gq_row(f, w, f->at.y1[i], j), 0, 0);
+    if (f->carry) gq_row_shift(f, gq_row(f, w, f->at.f0[i], j), gq_row(f, w, f->at.f1[i], j), 0, 0);
+  }
+  l->t = l->t1, l->stage = GQ_LANE_READY;
+  if (l->t != l->c.stop) return;
+  if (l->k < f->nt) l->c.stop = gq_time(f, l->k), l->c.origin = l->t, l->c.index = 0; /* from time to time */
+  else gq_lane_end(f, l, GQ_END_NOT, 0);
+}
+
+GQ_REGION void gq_crew_move(const gq_fleet *f, char *w) {
+  GQ_EACH(j, f->lanes) if (gq_lane_of(f, w, j)->stage == GQ_LANE_TAKEN) gq_lane_move(f, w, j);
+  GQ_SYNC
+}
+
 //// cell
 /* p: out (contiguous), operands */
 typedef struct gq_cell_args { gq_address p[4]; gq_count n; gq_dims d; gq_strides s[3]; } gq_cell_args;

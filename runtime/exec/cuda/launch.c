@@ -20,17 +20,17 @@ int gq_cuda_blocks(int64_t n) {
   return blocks > MOST_BLOCKS ? MOST_BLOCKS : (int)blocks;
 }
 
-int gq_cuda_launch_near(gq_cufunction f, int blocks, size_t shared, const void *args) {
+int gq_cuda_launch_near(gq_cufunction f, int blocks, int threads, size_t shared, const void *args) {
   void *params[] = { (void *)(uintptr_t)args };
   if (blocks == 0) return GQ_OK;
   GQ_TRY(gq_cuda_enter());
-  return gq_cuda_check(
-    gq_cu.launch(f, (unsigned)blocks, 1, 1, GQ_NT, 1, 1, (unsigned)shared, gq_cuda.stream, params, NULL),
-    "cuLaunchKernel");
+  return gq_cuda_check(gq_cu.launch(f, (unsigned)blocks, 1, 1, (unsigned)threads, 1, 1, (unsigned)shared,
+                                    gq_cuda.stream, params, NULL),
+                       "cuLaunchKernel");
 }
 
 int gq_cuda_launch(gq_cufunction f, int blocks, const void *args) {
-  return gq_cuda_launch_near(f, blocks, 0, args);
+  return gq_cuda_launch_near(f, blocks, GQ_NT, 0, args);
 }
 
 int gq_cuda_run(const gq_launch *l, void *const *p) {
@@ -132,7 +132,7 @@ static int fixed(gq_cufunction *slot, const gq_part *p) {
   part_name(p, name, sizeof name);
   parts[p->kind].define(&defines, p);
   if (!defines.failed)
-    gq_cuda_text(&t, defines.s,
+    gq_cuda_text(&t, GQ_NT, defines.s,
                  (const char *[]){ "layout", parts[p->kind].args, parts[p->kind].section, NULL });
   int status = t.failed || defines.failed ? gq_nomem(t.room) : gq_cuda_kernel(t.s, name, slot);
   gq_free(defines.s);
@@ -212,7 +212,7 @@ typedef struct cell_args {
 static void cell_text(gq_text *t, gq_op op, gq_dtype to, int n, const gq_dtype *d) {
   static const char *const arguments[] = { "", "v0", "v0, v1", "v0, v1, v2" };
   gq_dtype of = d[n - 1]; /* WHERE's first operand is the condition */
-  gq_cuda_text(t, "", (const char *[]){ "layout", "cell", NULL });
+  gq_cuda_text(t, GQ_NT, "", (const char *[]){ "layout", "cell", NULL });
   gq_cuda_define(t, op, of, to);
   gq_text_put(t, "GQ_KERNEL(cell, gq_cell_args) {\n  GQ_ALL(i, a.n) {\n");
   for (int j = 0; j < n; j++)

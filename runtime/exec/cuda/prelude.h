@@ -5,6 +5,7 @@
 **   GQ_EACH(i, n)   i < n, among the threads of a block     GQ_ALL(i, n)   among all threads of all blocks
 **   GQ_SYNC         a barrier: what a thread wrote before it, all threads of the block read after it
 **   GQ_BY(unroll n) the loop that follows so often in a row; all of it, where n is known, would be much code
+**   GQ_CLOCK        nanoseconds since some time
 **   GQ_FENCE        what this thread wrote before it, and knows that others wrote, other blocks may read
 **   GQ_FAR(x)       where an address of the device is       gq_dynamic      shared memory as large as the launch says
 ** The host runs the threads of a block as loops (GQ_LOOP, GQ_BACKWARDS) or as fibers that switch at barriers (GQ_FIBER).
@@ -23,6 +24,12 @@ extern __shared__ __align__(16) char gq_dynamic[];
 #define GQ_SHARED(T, name, n) __shared__ T name[n];
 #define GQ_SYNC __syncthreads();
 #define GQ_FENCE __threadfence();
+static __device__ GQ_UNUSED unsigned long long gq_clock() {
+  unsigned long long t;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t));
+  return t;
+}
+#define GQ_CLOCK gq_clock()
 #define GQ_TILE ((int)blockIdx.x)
 #define GQ_BLOCK ((int)blockIdx.x)
 #define GQ_BLOCKS ((int)gridDim.x)
@@ -63,6 +70,7 @@ typedef unsigned long long uint64_t;
 extern int gq_emu_block, gq_emu_blocks, *gq_emu_thread;
 extern char *gq_emu_dynamic;
 void gq_emu_barrier(void);
+unsigned long long gq_emu_clock(void);
 void gq_emu_shared(void *at, unsigned long long bytes);
 #define GQ_ENTRY(name, type) GQ_ENTRY_(name, type)
 #define GQ_ENTRY_(name, type)                              \
@@ -81,6 +89,7 @@ void gq_emu_shared(void *at, unsigned long long bytes);
 #define GQ_BY(n)
 #define GQ_TILE gq_emu_block
 #define GQ_FENCE
+#define GQ_CLOCK gq_emu_clock()
 #define GQ_BLOCK gq_emu_block
 #define GQ_BLOCKS gq_emu_blocks
 #if defined(GQ_FIBER)

@@ -69,9 +69,9 @@ static const int *used_of(const sides *s, int *n) {
   return c->used + c->used[s->phase];
 }
 
-static void put_rest(const sides *s, int n, void *flags, gq_operand *of) {
+void gq_cuda_put_rest(const gq_program *p, int n, void *flags, gq_operand *of) {
   of[n + GQ_TILE_CONSTANT] =
-    (gq_operand){ .base = (gq_u64)(uintptr_t)((const gq_cuda_code *)s->p->code)->constant };
+    (gq_operand){ .base = (gq_u64)(uintptr_t)((const gq_cuda_code *)p->code)->constant };
   of[n + GQ_TILE_FLAGS] = (gq_operand){ .base = (gq_u64)(uintptr_t)flags };
 }
 
@@ -80,7 +80,7 @@ static void load(const sides *s, void *flags, gq_operand *of, cargo *c) {
   int n;
   const int *used = used_of(s, &n);
   of[n + GQ_TILE_ARENA] = put_operand(s, ARENA, c);
-  put_rest(s, n, flags, of);
+  gq_cuda_put_rest(s->p, n, flags, of);
   for (int u = 0; u < n; u++)
     if (used[u] < s->p->nin) of[u] = put_operand(s, used[u], c);
   c->results = c->top;
@@ -102,21 +102,22 @@ static int unload(const sides *s, const gq_operand *of, const cargo *c) {
 }
 
 /* Arguments of a kernel with n operands; where there are too many of them, they travel. */
-static int launch(const gq_tile *tile, int blocks, const gq_tile_args *args, int n, size_t at) {
+int gq_cuda_tile_launch(const gq_tile *tile, int blocks, const gq_tile_args *args, int n, size_t at) {
   struct {
     gq_u64 pilot, sums, of;
   } far = { args->pilot, args->sums, (gq_u64)(uintptr_t)gq_stage.there + at };
-  return gq_cuda_launch_near(tile->f, blocks, tile->shared, n > GQ_TILE_DIRECT ? (const void *)&far : args);
+  return gq_cuda_launch_near(tile->f, blocks, tile->threads, tile->shared,
+                             n > GQ_TILE_DIRECT ? (const void *)&far : args);
 }
 
-static size_t args_bytes(int n) { return sizeof(gq_tile_args) + (size_t)n * sizeof(gq_operand); }
+size_t gq_cuda_args_bytes(int n) { return sizeof(gq_tile_args) + (size_t)n * sizeof(gq_operand); }
 
 /* Behind the cargo. */
-static size_t far_bytes(int n) {
+size_t gq_cuda_far_bytes(int n) {
   return n > GQ_TILE_DIRECT ? gq_cuda_rounded((size_t)n * sizeof(gq_operand)) : 0;
 }
 
-static int outside(int indexing) {
+int gq_cuda_indexed(int indexing) {
   int which;
   int64_t position;
   if (!indexing) return GQ_OK;
@@ -133,22 +134,22 @@ static int run_tiles(const sides *s) {
   n += GQ_TILE_MORE;
   gq_tile *tile = &c->tile[s->phase];
   void *flags = NULL;
-  _Alignas(8) char room[args_bytes(n)];
+  _Alignas(8) char room[gq_cuda_args_bytes(n)];
   gq_tile_args *args = (gq_tile_args *)(void *)room;
   cargo x = { 0 };
   *args = (gq_tile_args){ 0 };
   if (s->p->phase[s->phase] == s->p->phase[s->phase + 1]) return GQ_OK;
-  if (!tile->f) GQ_TRY(gq_cuda_tile(s->p, s->phase, false, tile));
+  if (!tile->f) GQ_TRY(gq_cuda_tile(GQ_WAY_ONCE, 1, &(gq_phase){ .p = s->p, .phase = s->phase }, tile));
   if (c->indexing[s->phase]) GQ_TRY(gq_cuda_flag(0, &flags));
   load(s, flags, args->of, &x);
-  GQ_TRY(gq_cuda_stage_room(x.top + far_bytes(n)));
+  GQ_TRY(gq_cuda_stage_room(x.top + gq_cuda_far_bytes(n)));
   x = (cargo){ .fill = true };
   load(s, flags, args->of, &x);
-  memcpy(gq_stage.here + x.top, args->of, far_bytes(n) ? (size_t)n * sizeof(gq_operand) : 0);
-  GQ_TRY(gq_cuda_put(gq_stage.there, gq_stage.here, x.top + far_bytes(n)));
-  GQ_TRY(launch(tile, s->n, args, n, x.top));
+  memcpy(gq_stage.here + x.top, args->of, gq_cuda_far_bytes(n) ? (size_t)n * sizeof(gq_operand) : 0);
+  GQ_TRY(gq_cuda_put(gq_stage.there, gq_stage.here, x.top + gq_cuda_far_bytes(n)));
+  GQ_TRY(gq_cuda_tile_launch(tile, s->n, args, n, x.top));
   GQ_TRY(unload(s, args->of, &x));
-  return outside(c->indexing[s->phase]);
+  return gq_cuda_indexed(c->indexing[s->phase]);
 }
 
 int gq_cuda_side(const gq_program *p, int phase, int n, void *const *arena, const void *const *in, int nin,
@@ -228,17 +229,17 @@ static void load_flight(flight *f, void *flags, cargo *x) {
     gq_operand *of = f->args[r]->of;
     f->args[r]->pilot = at_stage(0).base, f->args[r]->sums = at_stage(gq_cuda_rounded(c->bytes)).base;
     of[n + GQ_TILE_ARENA] = put_arenas(f, r, x);
-    put_rest(&f->run[r], n, flags, of);
+    gq_cuda_put_rest(f->run[r].p, n, flags, of);
     for (int u = 0; u < n; u++) of[u] = put_number(f, r, used[u], x);
     if (x->fill)
       memcpy(gq_stage.here + x->top, of,
-             far_bytes(n + GQ_TILE_MORE) ? (size_t)(n + GQ_TILE_MORE) * sizeof *of : 0);
+             gq_cuda_far_bytes(n + GQ_TILE_MORE) ? (size_t)(n + GQ_TILE_MORE) * sizeof *of : 0);
     f->far[r] = x->top;
-    x->top += far_bytes(n + GQ_TILE_MORE);
+    x->top += gq_cuda_far_bytes(n + GQ_TILE_MORE);
   }
 }
 
-static gq_tile *tile_of(const sides *s) { return &((const gq_cuda_code *)s->p->code)->tile[s->p->nphase]; }
+static gq_tile *tile_of(const sides *s) { return gq_cuda_tile_of(s->p, GQ_WAY_ATTEMPT); }
 
 static int fly(flight *f) {
   const gq_course *c = f->c;
@@ -246,7 +247,8 @@ static int fly(flight *f) {
   cargo x = { 0 };
   int indexing = 0, n;
   for (int r = 0; r < f->nrun; r++) {
-    if (!tile_of(&f->run[r])->f) GQ_TRY(gq_cuda_tile(f->run[r].p, 0, true, tile_of(&f->run[r])));
+    if (!tile_of(&f->run[r])->f)
+      GQ_TRY(gq_cuda_tile(GQ_WAY_ATTEMPT, 1, &(gq_phase){ .p = f->run[r].p }, tile_of(&f->run[r])));
     const gq_cuda_code *code = f->run[r].p->code;
     if (code->indexing[0] > indexing) indexing = code->indexing[0];
   }
@@ -259,10 +261,10 @@ static int fly(flight *f) {
   for (int i = 0; i < c->attempts; i++)
     for (int r = 0; r < f->nrun; r++) {
       used_of(&f->run[r], &n);
-      GQ_TRY(launch(tile_of(&f->run[r]), f->run[r].n, f->args[r], n + GQ_TILE_MORE, f->far[r]));
+      GQ_TRY(gq_cuda_tile_launch(tile_of(&f->run[r]), f->run[r].n, f->args[r], n + GQ_TILE_MORE, f->far[r]));
     }
   GQ_TRY(gq_cuda_get(c->pilot, gq_stage.there, c->bytes));
-  return outside(indexing);
+  return gq_cuda_indexed(indexing);
 }
 
 static void split(flight *f) {
@@ -282,7 +284,7 @@ int gq_cuda_advance(gq_course *c) {
   int n[RUNS] = { 0 };
   split(&f);
   for (int r = 0; r < f.nrun; r++) used_of(&f.run[r], &n[r]);
-  _Alignas(8) char room[RUNS][args_bytes((n[0] > n[1] ? n[0] : n[1]) + GQ_TILE_MORE)];
+  _Alignas(8) char room[RUNS][gq_cuda_args_bytes((n[0] > n[1] ? n[0] : n[1]) + GQ_TILE_MORE)];
   for (int r = 0; r < RUNS; r++) f.args[r] = (gq_tile_args *)(void *)room[r];
   pthread_mutex_lock(&gq_stage.lock);
   int status = fly(&f);

@@ -17,6 +17,7 @@ FILE_TEXT(text_vmath, "runtime/exec/cpu/vmath.h");
 FILE_TEXT(text_update, "runtime/exec/cpu/update.h");
 FILE_TEXT(text_control, "runtime/method/control.h");
 FILE_TEXT(text_pilot, "runtime/method/pilot.h");
+FILE_TEXT(text_lane, "runtime/method/lane.h");
 FILE_TEXT(text_normal, "runtime/base/normal.h");
 FILE_TEXT(text_bridge, "runtime/base/bridge.h");
 
@@ -32,11 +33,8 @@ void gq_cuda_append(gq_text *t, const char *s) {
 static const char *file_of(const char *name) {
   static const struct {
     const char *name, *text;
-  } files[] = { { "optimisers", text_update },
-                { "control", text_control },
-                { "pilot", text_pilot },
-                { "normal", text_normal },
-                { "bridge", text_bridge } };
+  } files[] = { { "optimisers", text_update }, { "control", text_control }, { "pilot", text_pilot },
+                { "lane", text_lane },         { "normal", text_normal },   { "bridge", text_bridge } };
   for (size_t i = 0; i < sizeof files / sizeof *files; i++)
     if (strcmp(name, files[i].name) == 0) return files[i].text;
   return NULL;
@@ -67,8 +65,8 @@ static void section(gq_text *t, const char *name) {
   gq_text_put(t, "\n");
 }
 
-void gq_cuda_text(gq_text *t, const char *defines, const char *const *sections) {
-  gq_text_put(t, "#define GQ_NT %d\n#define GQ_DIM %d\n", GQ_NT, GQ_MAXDIM);
+void gq_cuda_text(gq_text *t, int threads, const char *defines, const char *const *sections) {
+  gq_text_put(t, "#define GQ_NT %d\n#define GQ_DIM %d\n", threads, GQ_MAXDIM);
   gq_cuda_append(t, text_prelude);
   gq_cuda_append(t, text_vmath);
   gq_cuda_append(t, defines);

@@ -9,22 +9,74 @@
 #include <stdio.h>
 #include <string.h>
 
-typedef struct tile {
+/* One phase of a program. */
+typedef struct piece {
   const gq_program *p;
   const gq_cuda_code *code;
-  int phase, n;
-  bool flies; /* with a decision at its end */
+  int phase, first, n; /* its operands are first .. first + n - 1, and then its arena, constants and flags */
   const int *used;
+  const gq_sharing *sharing;
   bool near;      /* values that the phase alone meets are in shared memory, */
   size_t *staged; /* [n] and so is a copy of an input, from here on; FAR: not */
+  bool *brings;   /* [n] which this phase asks for first */
+  int *which;     /* groups */
+  gq_text body;
+} piece;
+
+enum { PIECES = 3 };
+
+typedef struct tile {
+  gq_way way;
+  int threads, npiece;
+  piece piece[PIECES], *q; /* which is written now */
   size_t shared;
-  gq_text t, body;
-  int *which; /* groups */
+  int most;
+  size_t *boundary; /* [most] of those that all share: where it is in shared memory */
+  gq_text t;
   int nregion;
-  gq_text *region; /* [ninstr] the functions' texts without names */
+  gq_text *region; /* [instructions] the functions' texts without names */
   int nparts;
   gq_part part[64];
 } tile;
+
+/* What is around the phases of a kernel. */
+static const struct {
+  const char *name, *sections[8], *begin, *turn, *before[PIECES], *end;
+  size_t fixed; /* shared memory of its functions */
+  bool lanes;   /* of rows with steps of their own */
+} ways[GQ_NWAY] = {
+  [GQ_WAY_ONCE] = { .name = "tile", .begin = "", .turn = "0", .before = { "" }, .end = "" },
+  [GQ_WAY_ATTEMPT] = { .name = "attempt",
+                       .sections = { "apart", "control", "pilot", "together", "land" },
+                       .begin = "  gq_pilot *pilot = (gq_pilot *)GQ_FAR(a.pilot);\n"
+                                "  if (pilot->halted) return;\n",
+                       .turn = "pilot->accepted",
+                       .before = { "" },
+                       .end = "  gq_land(pilot, (const double *)GQ_FAR(a.sums));\n",
+                       .fixed = (GQ_NT + 2 * 2) * sizeof(double) + 16 },
+  [GQ_WAY_FLEET] = { .name = "fleet",
+                     .sections = { "apart", "control", "lane", "together", "fleet" },
+                     .begin = "  gq_fleet *f = (gq_fleet *)GQ_FAR(a.pilot);\n"
+                              "  char *w = GQ_FAR(f->room + f->each * GQ_TILE);\n"
+                              "  gq_u64 began = GQ_CLOCK;\n"
+                              "  int what;\n",
+                     .turn = "0",
+                     .before = { "  gq_crew_begin(f, w);\n"
+                                 "  while ((what = gq_crew_turn(f, w, began)) != GQ_LANE_IDLE) {\n"
+                                 "  if (what == GQ_LANE_NEW) gq_crew_take(f, w);\n"
+                                 "  else if (what == GQ_LANE_SLOPE) {\n"
+                                 "  gq_crew_ask(f, w);\n",
+                                 "  gq_crew_answer(f, w);\n"
+                                 "  } else {\n"
+                                 "  gq_crew_propose(f, w);\n",
+                                 "  gq_crew_judge(f, w);\n"
+                                 "  if (((gq_crew *)w)->dense) {\n" },
+                     .end = "  }\n"
+                            "  gq_crew_move(f, w);\n"
+                            "  }\n"
+                            "  }\n",
+                     .lanes = true },
+};
 
 #define FAR SIZE_MAX
 
@@ -53,64 +105,87 @@ static int add_part(tile *x, const gq_part *p) {
 /* ---- where numbers are ---- */
 
 static int operand_of(const tile *x, const gq_loc *l) {
-  int want = l->kind == LOC_IN ? l->index : x->p->nin + l->index, k = 0;
-  if (l->kind == LOC_ARENA) return x->n + GQ_TILE_ARENA;
-  if (l->kind == LOC_CONST) return x->n + GQ_TILE_CONSTANT;
-  while (x->used[k] != want) k++;
+  int want = l->kind == LOC_IN ? l->index : x->q->p->nin + l->index, k = 0;
+  if (l->kind == LOC_ARENA) return x->q->n + GQ_TILE_ARENA;
+  if (l->kind == LOC_CONST) return x->q->n + GQ_TILE_CONSTANT;
+  while (x->q->used[k] != want) k++;
   return k;
 }
 
 /* Its offset in shared memory, or FAR. */
 static size_t near_at(const tile *x, const gq_loc *l) {
-  if (l->kind == LOC_ARENA) return x->near && l->offset >= x->p->lasting ? l->offset - x->p->lasting : FAR;
-  size_t at = l->kind == LOC_IN ? x->staged[operand_of(x, l)] : FAR;
+  if (l->kind == LOC_ARENA)
+    return x->q->near && l->offset >= x->q->p->lasting ? l->offset - x->q->p->lasting : FAR;
+  size_t at = l->kind == LOC_IN ? x->q->staged[operand_of(x, l)] : FAR;
   return at == FAR ? FAR : at + l->offset;
 }
 
 static void put_address(tile *x, const gq_loc *l) {
   size_t at = near_at(x, l);
-  if (at != FAR) gq_text_put(&x->body, "%zu", at);
-  else gq_text_put(&x->body, "at%d + %zu", operand_of(x, l), l->offset);
+  if (at != FAR) gq_text_put(&x->q->body, "%zu", at);
+  else gq_text_put(&x->q->body, "at%d + %zu", x->q->first + operand_of(x, l), l->offset);
+}
+
+static int operands(const tile *x) {
+  const piece *last = &x->piece[x->npiece - 1];
+  return last->first + last->n + GQ_TILE_MORE;
 }
 
 /* Bytes that blocks have of their own in functions. */
 static size_t fixed_bytes(const tile *x) {
-  size_t n = 0;
-  if (x->flies) n += (GQ_NT + 2 * 2) * sizeof(double) + 16; /* gq_land */
+  size_t n = ways[x->way].fixed + (ways[x->way].lanes ? operands(x) * sizeof(char *) : 0);
   for (int i = 0; i < x->nparts; i++)
     if (x->part[i].kind == GQ_PART_REDUCE && x->part[i].few)
       n += GQ_NT * (sizeof(double) + sizeof(long long));
   return n;
 }
 
+static int first_of(const piece *q) { return q->phase < q->p->nphase ? q->p->phase[q->phase] : 0; }
+static int end_of(const piece *q) { return q->phase < q->p->nphase ? q->p->phase[q->phase + 1] : 0; }
+
+/* What a crew has of its own changes from round to round: only what all share can be read once. NULL: input u is none. */
+static size_t *shared_at(tile *x, int u) {
+  const gq_sharing *s = x->q->sharing;
+  int j = s ? x->q->used[u] - s->first : u;
+  if (!s) return &x->q->staged[u];
+  return j >= 0 && j < s->n && s->axis[j] < 0 ? &x->boundary[j] : NULL;
+}
+
+/* An input of a product. */
+static void stage(tile *x, const gq_loc *l, size_t room) {
+  int u = operand_of(x, l);
+  size_t bytes = (x->q->p->bytes[x->q->used[u]] + 15) / 16 * 16, *at = shared_at(x, u);
+  if (!at || x->q->staged[u] != FAR) return;
+  if (*at == FAR && x->shared + bytes <= room) *at = x->shared, x->shared += bytes, x->q->brings[u] = true;
+  x->q->staged[u] = *at;
+}
+
 /* Values first, then what products read again and again, while there is room. */
 static void place(tile *x) {
-  size_t fixed = fixed_bytes(x), values = x->p->values - x->p->lasting;
-  size_t room = gq_cuda.shared > fixed ? gq_cuda.shared - fixed : 0;
-  x->near = values <= room;
-  x->shared = x->near ? values : 0;
-  for (int u = 0; u < x->n; u++) x->staged[u] = FAR;
-  for (int i = x->p->phase[x->phase]; i < x->p->phase[x->phase + 1]; i++)
-    for (int l = 1; x->p->instr[i].kind == INSTR_GEMM && l < x->p->instr[i].nloc; l++) {
-      const gq_loc *at = &x->p->instr[i].loc[l];
-      if (at->kind != LOC_IN) continue;
-      int u = operand_of(x, at);
-      size_t bytes = (x->p->bytes[x->used[u]] + 15) / 16 * 16;
-      if (x->staged[u] != FAR || x->shared + bytes > room) continue;
-      x->staged[u] = x->shared;
-      x->shared += bytes;
-    }
+  size_t fixed = fixed_bytes(x), room = gq_cuda.shared > fixed ? gq_cuda.shared - fixed : 0;
+  for (x->q = x->piece; x->q < x->piece + x->npiece; x->q++) {
+    size_t values = x->q->p->values - x->q->p->lasting;
+    x->q->near = values <= room;
+    if (x->q->near && values > x->shared) x->shared = (values + 15) / 16 * 16;
+    for (int u = 0; u < x->q->n; u++) x->q->staged[u] = FAR;
+  }
+  for (int j = 0; j < x->most; j++) x->boundary[j] = FAR;
+  for (x->q = x->piece; x->q < x->piece + x->npiece; x->q++)
+    for (int i = first_of(x->q); i < end_of(x->q); i++)
+      for (int l = 1; x->q->p->instr[i].kind == INSTR_GEMM && l < x->q->p->instr[i].nloc; l++)
+        if (x->q->p->instr[i].loc[l].kind == LOC_IN) stage(x, &x->q->p->instr[i].loc[l], room);
 }
 
 static void put_staging(tile *x) {
   bool any = false;
-  for (int u = 0; u < x->n; u++) {
-    if (x->staged[u] == FAR) continue;
-    gq_text_put(&x->t,
-                "  GQ_EACH(i, %zu) ((unsigned *)(gq_dynamic + %zu))[i] = ((const unsigned *)at%d)[i];\n",
-                x->p->bytes[x->used[u]] / sizeof(unsigned), x->staged[u], u);
-    any = true;
-  }
+  for (const piece *q = x->piece; q < x->piece + x->npiece; q++)
+    for (int u = 0; u < q->n; u++) {
+      if (!q->brings[u]) continue;
+      gq_text_put(&x->t,
+                  "  GQ_EACH(i, %zu) ((unsigned *)(gq_dynamic + %zu))[i] = ((const unsigned *)at%d)[i];\n",
+                  q->p->bytes[q->used[u]] / sizeof(unsigned), q->staged[u], q->first + u);
+      any = true;
+    }
   if (any) gq_text_put(&x->t, "  GQ_SYNC\n");
 }
 
@@ -144,7 +219,7 @@ static passed passed_as(const tile *x, const gq_instr *in, int k) {
 
 /* (.., p3, ..) of a function, or of its call in the body. */
 static void put_list(tile *x, gq_text *t, int i, int np, bool call) {
-  const gq_instr *in = &x->p->instr[i];
+  const gq_instr *in = &x->q->p->instr[i];
   const char *between = "(";
   for (int k = 0; k < np; k++) {
     passed as = passed_as(x, in, k);
@@ -153,7 +228,8 @@ static void put_list(tile *x, gq_text *t, int i, int np, bool call) {
     between = ", ";
     if (!call) gq_text_put(t, "%sp%d", as == OFFSET ? "int " : "char *", k);
     else if (as == FLAGS)
-      gq_text_put(t, "at%d + %d", x->n + GQ_TILE_FLAGS, 8 * (x->code->at[i].flag % GQ_FLAGS));
+      gq_text_put(t, "at%d + %d", x->q->first + x->q->n + GQ_TILE_FLAGS,
+                  8 * (x->q->code->at[i].flag % GQ_FLAGS));
     else put_address(x, &in->loc[k]);
   }
   gq_text_put(t, ")");
@@ -163,7 +239,7 @@ static void begin_region(gq_text *t, tile *x, int i, int np, const char *type) {
   put_list(x, t, i, np, false);
   gq_text_put(t, " {\n  const %s q = { { ", type);
   for (int k = 0; k < np; k++) {
-    passed as = passed_as(x, &x->p->instr[i], k);
+    passed as = passed_as(x, &x->q->p->instr[i], k);
     gq_text_put(t, "%s", k ? ", " : "");
     if (as == NOTHING) gq_text_put(t, "0");
     else gq_text_put(t, "%sp%d", as == OFFSET ? "gq_dynamic + " : "", k);
@@ -172,19 +248,19 @@ static void begin_region(gq_text *t, tile *x, int i, int np, const char *type) {
 }
 
 static void call_region(tile *x, int i, int np, int number) {
-  gq_text_put(&x->body, "  r%d", number);
-  put_list(x, &x->body, i, np, true);
-  gq_text_put(&x->body, ";\n  GQ_SYNC\n");
+  gq_text_put(&x->q->body, "  r%d", number);
+  put_list(x, &x->q->body, i, np, true);
+  gq_text_put(&x->q->body, ";\n  GQ_SYNC\n");
 }
 
 static int put_group(tile *x, int i) {
-  const gq_instr *in = &x->p->instr[i];
+  const gq_instr *in = &x->q->p->instr[i];
   gq_text t = { 0 };
   char type[24];
   int number;
-  snprintf(type, sizeof type, "g%d_of", x->which[i]);
+  snprintf(type, sizeof type, "g%d_of", x->q->which[i]);
   begin_region(&t, x, i, in->nloc, type);
-  gq_text_put(&t, " };\n  g%d(q);\n}\n", x->which[i]);
+  gq_text_put(&t, " };\n  g%d(q);\n}\n", x->q->which[i]);
   GQ_TRY(region_of(x, &t, &number));
   call_region(x, i, in->nloc, number);
   return GQ_OK;
@@ -192,15 +268,15 @@ static int put_group(tile *x, int i) {
 
 static void put_zero(tile *x, const gq_loc *l, size_t bytes) {
   size_t size = bytes % 4 ? 1 : 4;
-  gq_text_put(&x->body, "  GQ_EACH(i, %zu) ((%s *)(%s", bytes / size,
+  gq_text_put(&x->q->body, "  GQ_EACH(i, %zu) ((%s *)(%s", bytes / size,
               size == 4 ? "unsigned" : "unsigned char", near_at(x, l) != FAR ? "gq_dynamic + " : "");
   put_address(x, l);
-  gq_text_put(&x->body, "))[i] = 0;\n  GQ_SYNC\n");
+  gq_text_put(&x->q->body, "))[i] = 0;\n  GQ_SYNC\n");
 }
 
 /* The rest of its arguments are numbers: 8 bytes each. */
 static int put_part(tile *x, int i) {
-  const gq_launch *l = &x->code->at[i].l;
+  const gq_launch *l = &x->q->code->at[i].l;
   gq_text t = { 0 };
   char type[32];
   int number;
@@ -216,72 +292,135 @@ static int put_part(tile *x, int i) {
   return GQ_OK;
 }
 
+/* Addresses that a loop goes on to need would take all registers. */
+static void put_table(tile *x, int n) {
+  gq_text_put(&x->t, "  GQ_SHARED(char *, at, %d)\n", n);
+  gq_text_put(&x->t, "  GQ_EACH(i, %d) at[i] = gq_operand_at(&of[i], GQ_TILE, 0);\n  GQ_SYNC\n", n);
+  for (int k = 0; k < n; k++) gq_text_put(&x->t, "#define at%d at[%d]\n", k, k);
+}
+
 static void put_entry(tile *x) {
-  int n = x->n + GQ_TILE_MORE;
+  int n = operands(x);
   bool direct = n <= GQ_TILE_DIRECT;
-  gq_text_put(&x->t, "/* phase %d, %d instructions, %zu bytes of shared memory */\n", x->phase,
-              x->p->phase[x->phase + 1] - x->p->phase[x->phase], x->shared);
+  for (const piece *q = x->piece; q < x->piece + x->npiece; q++)
+    gq_text_put(&x->t, "/* phase %d, %d instructions, %zu bytes of shared memory */\n", q->phase,
+                end_of(q) - first_of(q), x->shared);
   gq_text_put(&x->t, "typedef struct tile_of { gq_u64 pilot, sums; ");
   if (direct) gq_text_put(&x->t, "gq_operand of[%d]; } tile_of;\n", n);
   else gq_text_put(&x->t, "gq_u64 of; } tile_of;\n");
-  gq_text_put(&x->t, "GQ_ENTRY(%s, tile_of) {\n  const gq_operand *of = %s;\n", x->flies ? "attempt" : "tile",
+  gq_text_put(&x->t, "GQ_ENTRY(%s, tile_of) {\n  const gq_operand *of = %s;\n", ways[x->way].name,
               direct ? "a.of" : "(const gq_operand *)GQ_FAR(a.of)");
-  if (x->flies)
-    gq_text_put(&x->t, "  gq_pilot *pilot = (gq_pilot *)GQ_FAR(a.pilot);\n  if (pilot->halted) return;\n");
-  for (int k = 0; k < n; k++)
+  gq_cuda_append(&x->t, ways[x->way].begin);
+  if (ways[x->way].lanes) put_table(x, n);
+  for (int k = 0; k < n && !ways[x->way].lanes; k++)
     gq_text_put(&x->t, "  char *const at%d = gq_operand_at(&of[%d], GQ_TILE, %s);\n", k, k,
-                x->flies ? "pilot->accepted" : "0");
+                ways[x->way].turn);
 }
 
 /* All its arrays have numbers that an int counts: divisions of those are faster, and less code. */
 static bool small(const tile *x) {
-  bool yes = x->p->values <= INT32_MAX;
-  for (int u = 0; u < x->n; u++) yes = yes && x->p->bytes[x->used[u]] <= INT32_MAX;
+  bool yes = true;
+  for (const piece *q = x->piece; q < x->piece + x->npiece; q++) {
+    yes = yes && q->p->values <= INT32_MAX;
+    for (int u = 0; u < q->n; u++) yes = yes && q->p->bytes[q->used[u]] <= INT32_MAX;
+  }
   return yes;
 }
 
-static int put_all(tile *x) {
-  const gq_cuda_step *at = x->code->at;
-  int from = x->p->phase[x->phase], to = x->p->phase[x->phase + 1];
-  gq_text_put(&x->t, "#define GQ_TILED\n%s", small(x) ? "#define GQ_SMALL\n" : "");
-  gq_cuda_text(&x->t, "", (const char *[]){ "layout", "tile", NULL });
-  if (x->flies)
-    gq_cuda_sections(&x->t, (const char *[]){ "apart", "control", "pilot", "together", "land", NULL });
-  GQ_TRY(gq_cuda_groups(x->p, &x->t, x->which));
-  for (int i = from; i < to; i++)
-    if (at[i].l.blocks) GQ_TRY(add_part(x, &at[i].l.part));
-  place(x);
-  for (int i = from; i < to; i++) {
-    if (at[i].zero) put_zero(x, &x->p->instr[i].loc[0], at[i].zero);
-    if (x->p->instr[i].kind == INSTR_GROUP) GQ_TRY(put_group(x, i));
+static int put_body(tile *x) {
+  const gq_cuda_step *at = x->q->code->at;
+  for (int i = first_of(x->q); i < end_of(x->q); i++) {
+    if (at[i].zero) put_zero(x, &x->q->p->instr[i].loc[0], at[i].zero);
+    if (x->q->p->instr[i].kind == INSTR_GROUP) GQ_TRY(put_group(x, i));
     else if (at[i].l.blocks) GQ_TRY(put_part(x, i));
   }
-  put_entry(x);
-  put_staging(x);
-  if (x->body.s) gq_cuda_append(&x->t, x->body.s);
-  if (x->flies) gq_text_put(&x->t, "  gq_land(pilot, (const double *)GQ_FAR(a.sums));\n");
-  gq_text_put(&x->t, "}\n");
-  return x->t.failed || x->body.failed ? gq_nomem(x->t.room) : GQ_OK;
+  return x->q->body.failed ? gq_nomem(x->q->body.room) : GQ_OK;
 }
 
-int gq_cuda_tile(const gq_program *p, int phase, bool flies, gq_tile *out) {
-  const gq_cuda_code *c = p->code;
-  tile x = { .p = p, .code = c, .phase = phase, .flies = flies };
-  x.n = c->used[phase + 1] - c->used[phase], x.used = c->used + c->used[phase];
-  x.which = gq_calloc((size_t)p->ninstr + 1, sizeof *x.which);
-  x.region = gq_calloc((size_t)p->ninstr + 1, sizeof *x.region);
-  x.staged = gq_calloc((size_t)x.n + 1, sizeof *x.staged);
-  int status = x.which && x.region && x.staged ? put_all(&x) : gq_nomem((size_t)p->ninstr * sizeof *x.which);
-  if (status == GQ_OK) status = gq_cuda_kernel(x.t.s, flies ? "attempt" : "tile", &out->f);
+static int put_groups(tile *x) {
+  const gq_program *p[PIECES];
+  int *which[PIECES];
+  for (int i = 0; i < x->npiece; i++) p[i] = x->piece[i].p, which[i] = x->piece[i].which;
+  return gq_cuda_groups(x->npiece, p, &x->t, which);
+}
+
+static int put_all(tile *x) {
+  gq_text_put(&x->t, "#define GQ_TILED\n%s", small(x) ? "#define GQ_SMALL\n" : "");
+  if (ways[x->way].lanes)
+    gq_text_put(&x->t, "#define GQ_STATE %s\n", gq_cuda_dtype[x->piece[0].sharing->state]);
+  gq_cuda_text(&x->t, x->threads, "", (const char *[]){ "layout", "tile", NULL });
+  gq_cuda_sections(&x->t, ways[x->way].sections);
+  GQ_TRY(put_groups(x));
+  for (const piece *q = x->piece; q < x->piece + x->npiece; q++)
+    for (int i = first_of(q); i < end_of(q); i++)
+      if (q->code->at[i].l.blocks) GQ_TRY(add_part(x, &q->code->at[i].l.part));
+  place(x);
+  for (x->q = x->piece; x->q < x->piece + x->npiece; x->q++) GQ_TRY(put_body(x));
+  put_entry(x);
+  put_staging(x);
+  for (int i = 0; i < x->npiece; i++) {
+    gq_cuda_append(&x->t, ways[x->way].before[i]);
+    if (x->piece[i].body.s) gq_cuda_append(&x->t, x->piece[i].body.s);
+  }
+  gq_cuda_append(&x->t, ways[x->way].end);
+  gq_text_put(&x->t, "}\n");
+  return x->t.failed ? gq_nomem(x->t.room) : GQ_OK;
+}
+
+/* As many threads as the widest of its instructions gives work, but for lanes no more: many crews share a processor. */
+static int threads_of(const tile *x) {
+  int64_t most = 32;
+  int n = 32;
+  for (const piece *q = x->piece; ways[x->way].lanes && q < x->piece + x->npiece; q++)
+    for (int i = first_of(q); i < end_of(q); i++) {
+      const gq_instr *in = &q->p->instr[i];
+      int64_t cells =
+        in->kind == INSTR_GROUP ? gq_numel(in->as.group.shape) : (int64_t)q->code->at[i].l.blocks * GQ_NT;
+      if (cells > most) most = cells;
+    }
+  while (n < GQ_NT && (n < most || !ways[x->way].lanes)) n *= 2;
+  return n;
+}
+
+static int set_pieces(tile *x, const gq_phase *of) {
+  size_t all = 1;
+  for (int i = 0, first = 0; i < x->npiece; i++) {
+    const gq_cuda_code *c = of[i].p->code;
+    piece *q = &x->piece[i];
+    *q = (piece){ .p = of[i].p, .code = c, .phase = of[i].phase, .first = first, .sharing = of[i].sharing };
+    q->used = c->used + c->used[q->phase < q->p->nphase ? q->phase : 0];
+    q->n = q->phase < q->p->nphase ? c->used[q->phase + 1] - c->used[q->phase] : 0;
+    if (q->sharing) x->most = q->sharing->n;
+    q->which = gq_calloc((size_t)q->p->ninstr + 1, sizeof *q->which);
+    q->staged = gq_calloc((size_t)q->n + 1, sizeof *q->staged);
+    q->brings = gq_calloc((size_t)q->n + 1, sizeof *q->brings);
+    if (!q->which || !q->staged || !q->brings) return gq_nomem((size_t)q->p->ninstr * sizeof *q->which);
+    first += q->n + GQ_TILE_MORE, all += (size_t)q->p->ninstr;
+  }
+  x->region = gq_calloc(all, sizeof *x->region);
+  x->boundary = gq_calloc((size_t)x->most + 1, sizeof *x->boundary);
+  return x->region && x->boundary ? GQ_OK : gq_nomem(all * sizeof *x->region);
+}
+
+int gq_cuda_tile(gq_way way, int n, const gq_phase *of, gq_tile *out) {
+  tile x = { .way = way, .npiece = n };
+  int status = set_pieces(&x, of);
+  x.threads = threads_of(&x);
+  if (status == GQ_OK) status = put_all(&x);
+  if (status == GQ_OK) status = gq_cuda_kernel(x.t.s, ways[way].name, &out->f);
   if (status == GQ_OK && x.shared)
     status =
       gq_cuda_check(gq_cu.set_attribute(out->f, GQ_CU_DYNAMIC_SHARED, (int)x.shared), "cuFuncSetAttribute");
-  out->shared = x.shared;
+  out->shared = x.shared, out->threads = x.threads;
   for (int i = 0; i < x.nregion; i++) gq_free(x.region[i].s);
+  for (int i = 0; i < n; i++) {
+    gq_free(x.piece[i].which);
+    gq_free(x.piece[i].staged);
+    gq_free(x.piece[i].brings);
+    gq_free(x.piece[i].body.s);
+  }
   gq_free(x.region);
-  gq_free(x.which);
-  gq_free(x.staged);
-  gq_free(x.body.s);
+  gq_free(x.boundary);
   gq_free(x.t.s);
   return status;
 }

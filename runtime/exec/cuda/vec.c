@@ -63,7 +63,7 @@ static int kernel(which k, gq_dtype d, gq_cufunction *f) {
   if (*f) return GQ_OK;
   snprintf(name, sizeof name, "%s_%s", names[k], gq_cuda_suffix[d]);
   gq_text_put(&defines, "#define T %s\n#define N(name) name##_%s\n", gq_cuda_dtype[d], gq_cuda_suffix[d]);
-  if (!defines.failed) gq_cuda_text(&t, defines.s, sections[k == PATH]);
+  if (!defines.failed) gq_cuda_text(&t, GQ_NT, defines.s, sections[k == PATH]);
   int status = defines.failed || t.failed ? gq_nomem(t.room) : gq_cuda_kernel(t.s, name, &known[k][d]);
   gq_free(defines.s);
   gq_free(t.s);
@@ -336,7 +336,7 @@ static int update_kernel(gq_opt_rule rule, gq_dtype d, gq_cufunction *f) {
   gq_text t = { 0 };
   *f = known[rule][d];
   if (*f) return GQ_OK;
-  gq_cuda_text(&t,
+  gq_cuda_text(&t, GQ_NT,
                d == GQ_F32 ? "#define T float\n#define TARGET\n#define FN(name) name##_f32\n"
                            : "#define T double\n#define TARGET\n#define FN(name) name##_f64\n",
                sections);

@@ -1,0 +1,91 @@
+/*
+** fleet.c -- samples with steps of their own, a whole solve as one kernel: a crew, which is a block, takes samples into its
+** lanes until none is left. What it holds is in the device's memory, so that a launch may end at any round and the next go on.
+*/
+#include "code.h"
+
+#include <string.h>
+
+enum { PIECES = 3, SLOPE = 0, STEP = 1 };
+
+/* The slope, an attempt, its interpolant. */
+static const struct { int prog, phase; } pieces[PIECES] = { { SLOPE, 0 }, { STEP, 0 }, { STEP, 1 } };
+
+static gq_tile *tile_of(const gq_voyage *v) { return gq_cuda_tile_of(v->prog[STEP], GQ_WAY_FLEET); }
+
+int gq_cuda_crews(gq_voyage *v, int *most) {
+  gq_tile *tile = tile_of(v);
+  gq_phase of[PIECES];
+  int each;
+  for (int i = 0; i < PIECES; i++)
+    of[i] = (gq_phase){ v->prog[pieces[i].prog], pieces[i].phase, &v->sharing[pieces[i].prog] };
+  if (!tile->f) GQ_TRY(gq_cuda_tile(GQ_WAY_FLEET, PIECES, of, tile));
+  GQ_TRY(gq_cuda_check(gq_cu.occupancy(&each, tile->f, tile->threads, tile->shared),
+                       "cuOccupancyMaxActiveBlocksPerMultiprocessor"));
+  int fit = (each > 1 ? each : 1) * gq_cuda.processors;
+  if (fit < *most) *most = fit;
+  return GQ_OK;
+}
+
+static gq_operand operand_at(const gq_voyage *v, const void *at) {
+  const char *p = at;
+  bool own = p >= v->room && p < v->room + v->each;
+  return (gq_operand){ (gq_u64)(uintptr_t)p, own ? (int64_t)v->each : 0, 0 };
+}
+
+static int used_by(const gq_voyage *v, int i, const int **used) {
+  const gq_program *p = v->prog[pieces[i].prog];
+  const gq_cuda_code *c = p->code;
+  if (pieces[i].phase >= p->nphase) return 0;
+  *used = c->used + c->used[pieces[i].phase];
+  return c->used[pieces[i].phase + 1] - c->used[pieces[i].phase];
+}
+
+static void put_operands(const gq_voyage *v, void *flags, gq_operand *of) {
+  for (int i = 0; i < PIECES; i++) {
+    const int *used = NULL;
+    int g = pieces[i].prog, n = used_by(v, i, &used), nin = v->prog[g]->nin;
+    for (int u = 0; u < n; u++)
+      of[u] = operand_at(v, used[u] < nin ? v->in[g][used[u]] : v->out[g][used[u] - nin]);
+    of[n + GQ_TILE_ARENA] = operand_at(v, v->arena[g]);
+    gq_cuda_put_rest(v->prog[g], n, flags, of);
+    of += n + GQ_TILE_MORE;
+  }
+}
+
+static int indexing(const gq_voyage *v) {
+  int most = 0;
+  for (int i = 0; i < PIECES; i++) {
+    const gq_program *p = v->prog[pieces[i].prog];
+    int n = pieces[i].phase < p->nphase ? ((const gq_cuda_code *)p->code)->indexing[pieces[i].phase] : 0;
+    if (n > most) most = n;
+  }
+  return most;
+}
+
+static int sail(gq_voyage *v, int n) {
+  size_t at = gq_cuda_rounded(v->bytes), far = gq_cuda_far_bytes(n);
+  _Alignas(8) char room[gq_cuda_args_bytes(n)];
+  gq_tile_args *args = (gq_tile_args *)(void *)room;
+  void *flags = NULL;
+  GQ_TRY(gq_cuda_stage_room(at + far));
+  if (indexing(v)) GQ_TRY(gq_cuda_flag(0, &flags));
+  *args = (gq_tile_args){ .pilot = (gq_u64)(uintptr_t)gq_stage.there };
+  put_operands(v, flags, args->of);
+  memcpy(gq_stage.here, v->fleet, v->bytes);
+  memcpy(gq_stage.here + at, args->of, far ? (size_t)n * sizeof(gq_operand) : 0);
+  GQ_TRY(gq_cuda_put(gq_stage.there, gq_stage.here, at + far));
+  GQ_TRY(gq_cuda_tile_launch(tile_of(v), v->crews, args, n, at));
+  GQ_TRY(gq_cuda_get(v->fleet, gq_stage.there, v->bytes));
+  return gq_cuda_indexed(indexing(v));
+}
+
+int gq_cuda_sail(gq_voyage *v) {
+  int n = 0;
+  const int *used;
+  for (int i = 0; i < PIECES; i++) n += used_by(v, i, &used) + GQ_TILE_MORE;
+  pthread_mutex_lock(&gq_stage.lock);
+  int status = sail(v, n);
+  pthread_mutex_unlock(&gq_stage.lock);
+  return status;
+}

@@ -1,0 +1,140 @@
+-- fleet_spec.lua -- batch = "independent" on CUDA: a whole solve in one launch. Rows must have the bits that the host's
+-- loop over lanes gives them with the same programs, and the CPU's steps; halts, orders of blocks and company change
+-- nothing.
+
+local gq = require "gq"
+local helper = require "tests.helper"
+
+local temporary = os.tmpname()
+os.remove(temporary)
+teardown(function() os.remove(temporary) end)
+
+-- Output and errors of a script in a process of its own.
+local function run(environment, script)
+  local file = assert(io.open(temporary, "w"))
+  file:write("local gq = require 'gq'\n", script)
+  file:close()
+  local pipe = io.popen(("env %s '%s' %s 2>&1"):format(environment, os.getenv "GQLUA", temporary))
+  local text = pipe:read "a"
+  pipe:close()
+  return (text:gsub("%-nan", "nan"))
+end
+
+-- Lotka-Volterra: rates of each row are cut with the rows.
+local predators = [[
+  local function there(x, o) return x:to(o.dtype or "float64"):to(o.device or "cuda") end
+  local function volterra(n, times, o)
+    local z0 = there(gq.rand({ n, 2 }, { seed = 1, device = "cpu" }) + 0.5, o)
+    local p = there(gq.rand({ n, 4 }, { seed = 2, device = "cpu" }) + 0.5, o)
+    o.dtype, o.device, o.batch, o.gradient = nil, nil, "independent", "none"
+    return gq.odeint(function(_, z)
+      local x, y = z:narrow(2, 1, 1), z:narrow(2, 2, 1)
+      local a, b, c, d = p:narrow(2, 1, 1), p:narrow(2, 2, 1), p:narrow(2, 3, 1), p:narrow(2, 4, 1)
+      return gq.cat({ a * x - b * x * y, c * x * y - d * y }, 2)
+    end, z0, times, o)
+  end
+]]
+
+-- Lines of each, with a sum of all bits; what is not a number has but one.
+local cases = predators .. [[
+  local function tell(name, ok, z, info)
+    if not ok then return print(name, (tostring(z):gsub("0x%x+", ""))) end
+    local bits = 0
+    for _, x in ipairs(z:to("cpu"):flatten():totable()) do
+      bits = bits * 31 + (x == x and string.unpack("i8", string.pack("d", x)) or 7)
+    end
+    print(name, bits, info.steps, info.rejected, info.nfe, info.t, info.status, info.message)
+    for _, k in ipairs { "nfe", "steps", "rejected", "t" } do
+      io.write(table.concat(info.samples[k]:totable(), " "), " ")
+    end
+    print(table.concat(info.samples.status, " "))
+  end
+  local function case(name, times, o) tell(name, pcall(volterra, o.rows or 41, times, o)) end
+  case("plain", { 0, 3 }, { dtype = "float32" })
+  case("times", { 0, 0, 0.1, 0.2, 1, 1, 2 }, { rtol = 1e-6 })
+  case("back", { 2, 1.5, 0 }, { rtol = 1e-5, norm = "max" })
+  case("dopri8", { 0, 0.3, 2 }, { method = "dopri8", rtol = 1e-7 })
+  case("tsit5", { 0, 2 }, { method = "tsit5", first_step = 1.9 })
+  case("pid", { 0, 1, 3 }, { controller = { pcoeff = 0.2, icoeff = 0.4, dcoeff = 0.1 }, rtol = 1e-5 })
+  case("no slope", { 0, 1 }, { method = "fehlberg2", rtol = 1e-4 })
+  case("fixed", { 0, 0.33, 1 }, { method = "rk4", step_size = 0.1 })
+  case("each", { 0, 0.33, 1 }, { method = "euler" })
+  case("most", { 0, 9 }, { max_steps = 9, rtol = 1e-6 })
+  case("some", { 0, 1, 9 }, { max_steps = 38, rtol = 1e-6, throw = false })
+  case("least", { 0, 9 }, { min_step = 0.2, rtol = 1e-6, throw = false })
+
+  local w = there(gq.randn({ 3, 3 }, { seed = 3, device = "cpu" }), {})
+  local shift = there(gq.randn({ 2, 40, 3 }, { seed = 4, device = "cpu" }), {})
+  local z0 = there(gq.randn({ 40, 3 }, { seed = 5, device = "cpu" }), {})
+  local function other(name, f, z, o)
+    o = o or {}
+    o.batch, o.gradient, o.throw = "independent", "none", false
+    tell(name, pcall(gq.odeint, f, z, { 0, 0.7, 2 }, o))
+  end
+  local function drift(t, z) return gq.tanh(z:matmul(w) + shift:narrow(1, 1, 1):squeeze(1)) * (t * 4):cos() end
+  other("weights", drift, z0)
+  other("matrices", function(_, z) return (z:matmul(z) * 0.1 - z):tanh() end, z0:narrow(1, 1, 36):reshape { 12, 3, 3 })
+  other("one", function(t, z) return gq.sin(z * t) end, z0:narrow(1, 1, 1))
+  other("wild", function(t, z) return z * z:abs() * (t + 1) end, z0 * 3, { max_steps = 300 })
+  other("slopes", function(_, z) return (z + 1):sqrt() end, z0)
+  other("starts", function(_, z) return z end, 1 / (z0:gt(-1):to "float64") - z0, { method = "bosh3" })
+]]
+
+describe("rows with steps of their own", function()
+  it("have the bits of the host's loop, in any order of blocks and threads, halted or not", function()
+    local want = run("GQ_CUDA_HOST=1", cases)
+    for _, what in ipairs { "most\t[^\n]*sample 1: 9 steps", "ok max_steps", "ok step_underflow", "ok non_finite" } do
+      assert.truthy(want:find(what), what .. " in " .. want)
+    end
+    for _, environment in ipairs { "GQ_EMU=backwards GQ_EMU_CLOCK=6000000", "GQ_EMU_LATE=1 GQ_CUDA_POISON=1",
+      "GQ_EMU=shuffled GQ_EMU_CLOCK=11000000" } do
+      local got, line = run(environment, cases):gmatch "[^\n]+", 0
+      for text in want:gmatch "[^\n]+" do
+        line = line + 1
+        local other = got()
+        assert.is_true(text == other, ("line %d, %s:\n%s\n%s"):format(line, environment, text, other))
+      end
+    end
+  end)
+
+  it("are solved in one launch without a wait; halts are launches more", function()
+    local count = predators .. [[
+      local _, info = volterra(3000, { 0, 1, 5 }, { dtype = "float32" })
+      print(info.lowering, info.steps, gq.core and "")
+    ]]
+    local text = run("GQ_EMU_COUNT=1", count)
+    assert.equal(1, tonumber(text:match "(%d+) fleet"), text)
+    assert.is_true(tonumber(text:match "(%d+) waits") < 20, text)
+    local steps = assert(text:match "lanes\t(%d+)", text)
+    text = run("GQ_EMU_COUNT=1 GQ_EMU_CLOCK=5000000", count)
+    assert.equal(steps, text:match "lanes\t(%d+)")
+    assert.is_true(tonumber(text:match "(%d+) fleet") > 1, text)
+    assert.truthy(run("GQ_EMU_INTERRUPT=3 GQ_EMU_CLOCK=5000000", count):find "interrupted")
+  end)
+
+  it("take the CPU's steps, to its numbers", function()
+    local volterra = load("local gq = ... " .. predators .. " return volterra")(gq)
+    local times = { 0, 0.4, 6 }
+    local exact = volterra(300, times, { device = "cpu", rtol = 1e-11, atol = 1e-11 })
+    for _, dtype in ipairs { "float32", "float64" } do
+      local cpu, a = volterra(300, times, { device = "cpu", dtype = dtype, rtol = 1e-5, atol = 1e-5 })
+      local cuda, b = volterra(300, times, { dtype = dtype, rtol = 1e-5, atol = 1e-5 })
+      assert.equal("lanes", b.lowering)
+      for _, k in ipairs { "nfe", "steps", "rejected", "t" } do
+        assert.same(a.samples[k]:totable(), b.samples[k]:totable())
+      end
+      local function off(x) return (x:to("cpu"):to "float64" - exact):abs():max():item() end
+      assert.below(off(cuda), 2 * off(cpu) + 1e-6)
+      if dtype == "float64" then assert.below(helper.relative(cuda:to "cpu", cpu), 1e-12) end
+    end
+  end)
+
+  it("are the same alone", function()
+    local volterra = load("local gq = ... " .. predators .. " return volterra")(gq)
+    local all, a = volterra(70, { 0, 1, 4 }, {})
+    local few, b = volterra(33, { 0, 1, 4 }, {})
+    assert.same({ 3, 33, 2 }, few.shape)
+    assert.same(a.samples.steps:narrow(1, 1, 33):totable(), b.samples.steps:totable())
+    assert.same(all:narrow(2, 1, 33):totable(), few:totable())
+  end)
+end)
