@@ -78,6 +78,14 @@ describe("quadrature with error control", function()
     assert.truthy(again > 1.5 * kept, ("%d, %d"):format(kept, again))
   end)
 
+  it("takes one rule over a few even steps", function()
+    local want = network { { gradient = "direct", rtol = 1e-10, atol = 1e-10 } }
+    local got, info = network { { gradient = "gq", gq = { C = 0.01 }, rtol = 1e-3, atol = 1e-3 } }
+    assert.truthy(info.rounds == 1 and info.steps_backward > 1)
+    assert.equal(1 + 6, info.nodes)
+    assert.below(largest_error(got, want), 1e-4)
+  end)
+
   it("follows the tolerance of the way back", function()
     local _, info = hidden(2, { gradient = "gq", rtol = 1e-3, atol = 1e-3, adjoint = { rtol = 1e-8, atol = 1e-8 } })
     assert.truthy(info.rounds > 0 and info.unresolved == 0)

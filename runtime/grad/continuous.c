@@ -282,6 +282,8 @@ static int step_nodes(back *k, double stop) {
 
 enum { WINDOW = 64 };              /* steps that are refined together: memory does not grow with steps */
 static const double CHECKED = 0.1; /* of the tolerance, by gradient = "check" */
+enum { FEW = 6 };                  /* nodes for so many pieces of steps together, or less, */
+static const double EVEN = 0.03;   /* none of them less than this of all */
 static const double AGREEMENT = 3; /* tolerances by which nodes and stages may differ */
 
 /* a's steps are at most three of the forward solve's, so that its stages see what z did; one where nobody looks at the
@@ -313,6 +315,23 @@ static int evaluate_pieces(back *k, bool withdraw) {
   return GQ_OK;
 }
 
+/* Those of rejected pieces out of it again; all of it, where it holds no others. */
+static int withdraw_pieces(back *k) {
+  const gq_refine *r = &k->nodes.sum;
+  bool others = false;
+  for (int g = 0; g < r->groups; g++) others |= r->mass[g] > 0;
+  return others ? evaluate_pieces(k, true) : gq_pullback_clear(k->b);
+}
+
+/* Are the pieces few, and none short? Then one rule serves all of them: at their edges z and a bend by no more than a
+** step's error. */
+static bool even(const gq_window *q) {
+  double whole = fabs(q->edge[q->edges].t - q->edge[0].t);
+  for (int i = 0; i < q->edges; i++)
+    if (fabs(q->edge[i + 1].t - q->edge[i].t) < EVEN * whole) return false;
+  return q->edges > 1 && q->edges <= FEW;
+}
+
 /* The integral over the steps of the window, down to `to`. */
 static int refine_window(back *k, double to, bool forced) {
   gq_solution *s = k->s;
@@ -325,13 +344,14 @@ static int refine_window(back *k, double to, bool forced) {
   if (r->rounds == 0) GQ_TRY(gq_nodebuffer_floor(&k->nodes, loss_rounding(k)));
   GQ_TRY(gq_window_edges(q, k->window, to));
   if (q->edges == 1 && forced && n < GQ_MOMENTS) n = GQ_MOMENTS;
+  if (even(q)) q->edge[1] = q->edge[q->edges], q->edges = 1, n = FEW;
   for (int i = 0; i < q->edges; i++) GQ_TRY(gq_refine_add(r, q->edge[i].t, q->edge[i + 1].t, n));
   do {
     if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", to);
     GQ_TRY(gq_refine_round(r));
     GQ_TRY(evaluate_pieces(k, false));
     GQ_TRY(gq_refine_judge(r, (last - to) / (last - first), spacing));
-    GQ_TRY(evaluate_pieces(k, true));
+    GQ_TRY(withdraw_pieces(k));
   } while (gq_refine_next(r));
   q->n = 0, k->window = to;
   return GQ_OK;
