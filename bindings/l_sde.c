@@ -92,11 +92,37 @@ static int push_cast(lua_State *L, const path *x, gq_tensor *w) {
   return 1;
 }
 
-/* b(t) is W(t) - W(t0), b(s, t) is W(t) - W(s) */
+static bool is_list(lua_State *L, int arg) {
+  const gq_tensor *t = gqL_totensor(L, arg);
+  return t ? t->shape.ndim > 0 : lua_istable(L, arg);
+}
+
+/* Of lists of times: {times, ...} */
+static int path_many(lua_State *L, const path *x) {
+  bool both = !lua_isnoneornil(L, 3);
+  if (both && !(is_list(L, 2) && is_list(L, 3)))
+    gqL_error(L,
+              "brownian: one time and a list of times given: expected two lists of as many, or two numbers");
+  gqL_box *s = gqL_pushbox(L), *t = gqL_pushbox(L);
+  int m = both ? gqL_readtimes(L, 2, "brownian", s) : 0, n = gqL_readtimes(L, both ? 3 : 2, "brownian", t);
+  if (both && m != n) gqL_error(L, "brownian: %d times and %d given: expected two lists of as many", m, n);
+  gq_shape shape = gq_brownian_shape(x->b);
+  if (shape.ndim == GQ_MAXDIM)
+    gqL_error(L, "brownian: a path of %d dimensions takes one time at once", GQ_MAXDIM);
+  memmove(shape.dim + 1, shape.dim, shape.ndim * sizeof *shape.dim);
+  shape.dim[0] = n, shape.ndim++;
+  gq_tensor **w = gqL_pushtensor(L);
+  gqL_retry(L, gq_tensor_empty(GQ_F64, shape, w));
+  gqL_try(L, gq_brownian_many(x->b, n, s->t, t->t, gq_tensor_data(*w)));
+  return push_cast(L, x, *w);
+}
+
+/* b(t) is W(t) - W(t0), b(s, t) is W(t) - W(s); of lists of times all of them */
 static int path_call(lua_State *L) {
   lua_settop(L, 3);
   const path *x = check_open(L, 1);
   gq_brownian *b = x->b;
+  if (is_list(L, 2) || is_list(L, 3)) return path_many(L, x);
   double s = gqL_checknumber(L, 2, "time"), t = lua_isnoneornil(L, 3) ? s : gqL_checknumber(L, 3, "time");
   gq_tensor *w = push_values(L, b);
   if (lua_isnoneornil(L, 3)) gqL_try(L, gq_brownian_value(b, t, gq_tensor_data(w)));
@@ -445,7 +471,8 @@ static const gqL_function functions[] = {
   { "brownian", brownian, false,
     "brownian{t0 = 0, t1, shape, seed, tol, levy_area, dtype, device}: a Brownian path; b(t) is W(t) - "
     "W(t0), "
-    "b(s, t) is W(t) - W(s). One seed is one path, whatever is asked first. levy_area: \"none\", "
+    "b(s, t) is W(t) - W(s); of lists of times, or tensors, all of them at once, {times, ...}. One seed is "
+    "one path, whatever is asked first. levy_area: \"none\", "
     "\"space-time\" (b:areas(s, t) "
     "gives W and "
     "H), \"space-time-time\" (and K), \"davie\" or \"foster\" (W, H and approximate Levy areas of that "

@@ -40,6 +40,28 @@ describe("a Brownian path", function()
     for i = 1, 10 do assert.equal(got[1][i], few[i]) end
   end)
 
+  it("is the same asked for at many times at once", function()
+    local n = 60
+    local s, t = table.unpack(gq.rand(2, n, { seed = 1, dtype = "float64" }) * 3 - 1)
+    s[1], t[1], s[2], t[2] = -1, 2, 0.5, 0.5
+    s[3] = t[4]:item()
+    for _, o in ipairs { { shape = { 3 } }, { shape = { 700, 2 }, tol = 0.1 }, { shape = {}, dtype = "float64" },
+      { shape = { 4 }, levy_area = "space-time" } } do
+      o.t0, o.t1, o.seed = -1, 2, 4
+      local alone, between, to = gq.brownian(o), {}, {}
+      for i = 1, n do
+        between[i], to[i] = alone(s[i]:item(), t[i]:item()), alone(t[i]:item())
+      end
+      for threads = 1, 2 do
+        gq.set_threads(threads)
+        local b = gq.brownian(o)
+        assert.same({ n, table.unpack(o.shape) }, b(s, t).shape)
+        assert.truthy(b(s, t):eq(gq.stack(between, 1)):all():item())
+        assert.truthy(b(t:totable()):eq(gq.stack(to, 1)):all():item())
+      end
+    end
+  end)
+
   it("does not depend on the depth of the tree at dyadic times", function()
     for _, t in ipairs { 0.5, 0.125, 0.6875, 1 } do
       assert.same(path { tol = 1e-2 }(t):totable(), path { tol = 1e-9 }(t):totable())
@@ -153,6 +175,13 @@ describe("a Brownian path", function()
     refused("outside", path {}, 1.5)
     refused("outside", path {}, 0 / 0)
     refused("outside", path {}, 0.5, -1)
+    refused("outside", path {}, { 0.5, 1.5 })
+    refused("two lists", path {}, 0.5, { 0.7 })
+    refused("two lists", path {}, { 0.5 }, 0.7)
+    refused("1 times and 2", path {}, { 0.1 }, { 0.2, 0.3 })
+    refused("at least one", path {}, {})
+    refused("one dimension", path {}, gq.ones(2, 2))
+    refused("not a number", path {}, { "x" })
   end)
 end)
 

@@ -64,6 +64,7 @@ bce_loss
 brownian
   b = gq.brownian {t1 = 1, shape = {3}, seed = 7}
   b(0.5).shape[1] --> 3
+  b({0, 0.5}, {0.5, 1}).shape[1] --> 2
   (b(0, 1) - b(0, 0.3) - b(0.3, 1)):abs():max():item() < 1e-6 --> true
 cat
   gq.cat {gq.ones(2), gq.zeros(1)} --> tensor({1, 1, 0}, float32)

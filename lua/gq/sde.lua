@@ -207,11 +207,11 @@ local PIECES <const> = 32       -- of a path for each term: what integrals again
 
 -- W less W(t0) at the ends of pieces {N + 1, ...}, and the terms in their middles {N, m}, of the path's dtype.
 local function sampled(self, path)
-  local w, rows, N = {}, {}, self.cosines * PIECES
+  local from, to, rows, N = {}, {}, {}, self.cosines * PIECES
   local like = { dtype = path.dtype, device = path.device }
-  for j = 0, N do w[j + 1] = path(self.t0, self.t0 + (self.t1 - self.t0) * (j / N)) end
+  for j = 0, N do from[j + 1], to[j + 1] = self.t0, self.t0 + (self.t1 - self.t0) * (j / N) end
   for j = 1, N do rows[j] = expansions[self.expansion](self, self.t0 + (self.t1 - self.t0) * (j - 0.5) / N, like) end
-  return gq.stack(w, 1), gq.cat(rows, 1)
+  return path(from, to), gq.cat(rows, 1)
 end
 
 -- xi {m, ...} of the path: its integrals against the terms.

@@ -20,7 +20,12 @@
 
 #include <float.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
+
+#if defined(__OPTIMIZE__) && !defined(__clang__)
+#pragma GCC optimize("O3", "no-trapping-math") /* vectorise; no result changes */
+#endif
 
 const char *const gq_levy_names[] = { "none", "space-time", "space-time-time", "davie", "foster", NULL };
 
@@ -109,9 +114,13 @@ typedef struct job { /* one descent, for all components in blocks */
   double *out;
 } job;
 
+static size_t block_size(const gq_brownian *b, size_t from) {
+  return b->count - from < BLOCK ? b->count - from : BLOCK;
+}
+
 static void end_block(void *ctx, int i) {
   gq_brownian *b = ctx;
-  size_t from = (size_t)i * BLOCK, n = b->count - from < BLOCK ? b->count - from : BLOCK;
+  size_t from = (size_t)i * BLOCK, n = block_size(b, from);
   double sd = sqrt(b->t1 - b->t0);
   gq_random_normal(b->key, 0, from, n, b->end + from);
   for (size_t k = from; k < from + n; k++) b->end[k] *= sd;
@@ -189,38 +198,47 @@ static double *middle(const gq_brownian *b, uint64_t leaf, int l) {
 
 /* x[k] = lo + part (hi - lo) + sd x[k] for one block, x given as normals; sd 0: they are not read. */
 static void bridge(size_t n, const double *lo, const double *hi, double part, double sd, double *x) {
-  for (size_t k = 0; k < n; k++) {
-    double a = lo ? lo[k] : 0;
-    x[k] = a + part * (hi[k] - a) + (sd > 0 ? sd * x[k] : 0);
+  static const double zeros[BLOCK];
+  if (!lo) lo = zeros;
+  if (sd > 0)
+    for (size_t k = 0; k < n; k++) x[k] = lo[k] + part * (hi[k] - lo[k]) + sd * x[k];
+  else
+    for (size_t k = 0; k < n; k++) x[k] = lo[k] + part * (hi[k] - lo[k]) + 0;
+}
+
+/* To the place of the job, n numbers from number `from` on: their middles on the way are in mid[levels], W(t1) in hi. */
+static void descend(const job *j, size_t from, size_t n, double *const *mid, const double *hi, double *out) {
+  const gq_brownian *b = j->b;
+  const double *lo = NULL; /* of the node; NULL: W(t0) = 0 */
+  double span = b->t1 - b->t0;
+  for (int l = 0; l < j->levels; l++) {
+    if (j->fresh >> l & 1) {
+      gq_random_normal(b->key, node_of(b, j->leaf, l), from, n, mid[l]);
+      bridge(n, lo, hi, 0.5, 0.5 * sqrt(ldexp(span, -l)), mid[l]);
+    }
+    if (j->leaf >> (b->depth - 1 - l) & 1) lo = mid[l];
+    else hi = mid[l];
   }
+  double sd = j->part > 0 ? sqrt(ldexp(span, -b->depth) * j->part * (1 - j->part)) : 0;
+  if (sd > 0) gq_random_normal(b->key, node_of(b, j->leaf, b->depth), from, n, out);
+  bridge(n, lo, hi, j->part, sd, out);
 }
 
 static void descend_block(void *ctx, int i) {
   const job *j = ctx;
-  const gq_brownian *b = j->b;
-  size_t from = (size_t)i * BLOCK, n = b->count - from < BLOCK ? b->count - from : BLOCK;
-  const double *lo = NULL, *hi = b->end + from; /* of the node; NULL: W(t0) = 0 */
-  double span = b->t1 - b->t0;
-  for (int l = 0; l < j->levels; l++) {
-    double *mid = middle(b, j->leaf, l) + from;
-    if (j->fresh >> l & 1) {
-      gq_random_normal(b->key, node_of(b, j->leaf, l), from, n, mid);
-      bridge(n, lo, hi, 0.5, 0.5 * sqrt(ldexp(span, -l)), mid);
-    }
-    if (j->leaf >> (b->depth - 1 - l) & 1) lo = mid;
-    else hi = mid;
-  }
-  double sd = j->part > 0 ? sqrt(ldexp(span, -b->depth) * j->part * (1 - j->part)) : 0;
-  if (sd > 0) gq_random_normal(b->key, node_of(b, j->leaf, b->depth), from, n, j->out + from);
-  bridge(n, lo, hi, j->part, sd, j->out + from);
+  size_t from = (size_t)i * BLOCK;
+  double *mid[MAX_DEPTH];
+  for (int l = 0; l < j->levels; l++) mid[l] = middle(j->b, j->leaf, l) + from;
+  descend(j, from, block_size(j->b, from), mid, j->b->end + from, j->out + from);
 }
 
-static int levels_shared(const gq_brownian *b, uint64_t leaf) {
-  uint64_t differ = leaf ^ b->path;
-  if (!differ) return b->known;
+/* Of the `known` levels on the way to leaf `path` those that are on the way to `leaf` too. */
+static int levels_shared(const gq_brownian *b, uint64_t path, int known, uint64_t leaf) {
+  uint64_t differ = leaf ^ path;
+  if (!differ) return known;
   int top = 64 - __builtin_clzll(differ); /* low bits of the leaf number that differ */
   int shared = b->depth - top + 1;        /* nodes of levels 0 .. shared - 1 are the same */
-  return shared < b->known ? shared : b->known;
+  return shared < known ? shared : known;
 }
 
 static gq_bridge tree_of(const gq_brownian *b) {
@@ -234,7 +252,7 @@ static void evaluate(gq_brownian *b, double t, double *out) {
     memcpy(out, b->end, b->count * sizeof *out);
     return;
   }
-  int shared = levels_shared(b, j.leaf);
+  int shared = levels_shared(b, b->path, b->known, j.leaf);
   for (int l = 0; l < j.levels; l++)
     if (l < b->kept ? !b->have[node_of(b, j.leaf, l)] : l >= shared) j.fresh |= (uint64_t)1 << l;
   gq_parallel(blocks(b), descend_block, &j);
@@ -355,6 +373,104 @@ int gq_brownian_increment(gq_brownian *b, double s, double t, double *dw) {
   b->last = NAN;
   seek(b, t);
   for (size_t k = 0; k < b->count; k++) dw[k] = b->value[k] - from[k];
+  return GQ_OK;
+}
+
+/* ---- many times at once ---- */
+
+/* An end of interval `of`: the first or the last. */
+typedef struct moment {
+  double t;
+  int of;
+  bool last;
+} moment;
+
+typedef struct visits { /* all of them, in the order of times, block by block */
+  const gq_brownian *b;
+  const moment *at;
+  int n;
+  double *out;
+  double *scratch; /* [blocks][depth + 1][BLOCK] */
+} visits;
+
+static int earlier(const void *x, const void *y) {
+  const moment *a = x, *b = y;
+  if (a->t != b->t) return a->t < b->t ? -1 : 1;
+  return a->of != b->of ? (a->of < b->of ? -1 : 1) : a->last - b->last;
+}
+
+/* out = W of the interval's end that came first; then the difference of both. */
+static void put_moment(const moment *m, bool second, size_t n, const double *w, double *out) {
+  if (!second) memcpy(out, w, n * sizeof *out);
+  else if (m->last)
+    for (size_t k = 0; k < n; k++) out[k] = w[k] - out[k];
+  else
+    for (size_t k = 0; k < n; k++) out[k] -= w[k];
+}
+
+/* Every node on the way is made once: middles of the last way stay, as many as the next one shares. */
+static void visit_block(void *ctx, int i) {
+  const visits *v = ctx;
+  const gq_brownian *b = v->b;
+  size_t from = (size_t)i * BLOCK, n = block_size(b, from);
+  gq_bridge tree = tree_of(b);
+  double *mid[MAX_DEPTH], *w = v->scratch + (size_t)i * (b->depth + 1) * BLOCK;
+  uint64_t path = 0;
+  int known = 0;
+  for (int l = 0; l < b->depth; l++) mid[l] = w + (l + 1) * BLOCK;
+  for (int k = 0; k < v->n && !gq_interrupted(); k++) {
+    const moment *m = &v->at[k];
+    const double *value = b->end + from;
+    job j = { .b = (gq_brownian *)(uintptr_t)b };
+    if (gq_bridge_locate(&tree, m->t, &j.leaf, &j.part, &j.levels)) {
+      int shared = levels_shared(b, path, known, j.leaf);
+      for (int l = shared; l < j.levels; l++) j.fresh |= (uint64_t)1 << l;
+      descend(&j, from, n, mid, b->end + from, w);
+      known = j.levels > shared ? j.levels : shared, path = j.leaf, value = w;
+    }
+    put_moment(m, m->of < 0, n, value, v->out + (size_t)(m->of < 0 ? ~m->of : m->of) * b->count + from);
+  }
+}
+
+/* Ends of n intervals, or n times where s is NULL, in their order; `of` is turned where the interval began earlier. */
+static int sort_moments(gq_brownian *b, int n, const double *s, const double *t, moment *at, int *count) {
+  int k = 0;
+  for (int i = 0; i < n; i++)
+    for (int last = !s; last < 2; last++) {
+      at[k] = (moment){ last ? t[i] : s[i], i, last };
+      GQ_TRY(check_time(b, &at[k++].t));
+    }
+  qsort(at, k, sizeof *at, earlier);
+  bool *seen = gq_calloc(n, sizeof *seen);
+  if (!seen) return gq_nomem(n);
+  for (int i = 0; i < k; i++) {
+    int of = at[i].of;
+    if (seen[of]) at[i].of = ~of;
+    seen[of] = true;
+  }
+  gq_free(seen);
+  *count = k;
+  return GQ_OK;
+}
+
+static int visit(gq_brownian *b, int n, const double *s, const double *t, double *out) {
+  visits v = { .b = b, .out = out };
+  moment *at = gq_calloc((size_t)(s ? 2 : 1) * n + 1, sizeof *at);
+  v.scratch = gq_alloc((size_t)blocks(b) * (b->depth + 1) * BLOCK * sizeof(double));
+  int status = at && v.scratch ? sort_moments(b, n, s, t, at, &v.n) : gq_nomem(n);
+  v.at = at;
+  if (status == GQ_OK) gq_parallel(blocks(b), visit_block, &v);
+  if (status == GQ_OK && gq_interrupted())
+    status = gq_fail(GQ_EINTERRUPT, "interrupted along a Brownian path");
+  gq_free(v.scratch);
+  gq_free(at);
+  return status;
+}
+
+int gq_brownian_many(gq_brownian *b, int n, const double *s_, const double *t, double *out) {
+  if (!b->areas) return visit(b, n, s_, t, out);
+  for (int i = 0; i < n; i++)
+    GQ_TRY(gq_brownian_increment(b, s_ ? s_[i] : b->t0, t[i], out + (size_t)i * b->count));
   return GQ_OK;
 }
 

@@ -27,6 +27,8 @@ double gq_brownian_tol(const gq_brownian *b);               /* width of a leaf *
 double gq_brownian_slack(const gq_brownian *b);             /* how far a time may miss an end by rounding: it is that end */
 int gq_brownian_value(gq_brownian *b, double t, double *w);               /* W(t) - W(t0) */
 int gq_brownian_increment(gq_brownian *b, double s, double t, double *dw);/* W(t) - W(s) */
+/* The same of n at once: W(t[i]) - W(s[i]), of t0 where s is NULL. */
+int gq_brownian_many(gq_brownian *b, int n, const double *s_, const double *t, double *out);
 /* The tree of a path that knows W alone, with which a device makes such increments itself; s and t as they are there. */
 int gq_brownian_tree(const gq_brownian *b, double *s, double *t, gq_bridge *tree);
 gq_levy gq_brownian_levy(const gq_brownian *b);

@@ -1,5 +1,6 @@
 -- paths.lua -- increments of Brownian paths, ours beside torchsde's BrownianInterval and diffrax's VirtualBrownianTree
--- (compiled), in rounds of a process each: steps one after the other, and intervals between random times.
+-- (compiled), in rounds of a process each: steps one after the other, and intervals between random times; of ours too
+-- where all of them are asked for in one call.
 --   scripts/peers/setup
 --   ./gqlua scripts/peers/paths.lua --paths 4096 --steps 1000
 
@@ -26,27 +27,31 @@ local tol = o.tol or 0.5 / o.steps
 local function ours()
   gq.set_threads(o.threads)
   local ends = gq.rand(2 * o.steps, { seed = 2, dtype = "float64" }):totable()
-  local function pass(seed, interval)
+  local from, to = { {}, {} }, { {}, {} }                  -- in order, and at random
+  for i = 1, o.steps do
+    local s, t = ends[2 * i - 1], ends[2 * i]
+    from[1][i], to[1][i], from[2][i], to[2][i] = (i - 1) / o.steps, i / o.steps, math.min(s, t), math.max(s, t)
+  end
+  local function pass(seed, ask)
     local b = gq.brownian { t0 = 0, t1 = 1, shape = { o.paths }, seed = seed, tol = tol }
+    collectgarbage()
     local started = gq.clock()
-    for i = 1, o.steps do b(interval(i)) end
+    ask(b)
     return gq.clock() - started
   end
-  local best = { math.huge, math.huge }
+  local best = { math.huge, math.huge, math.huge, math.huge }
   for seed = 1, 5 do
-    best[1] = math.min(best[1], pass(seed, function(i) return (i - 1) / o.steps, i / o.steps end))
-    best[2] = math.min(best[2], pass(seed, function(i)
-      local s, t = ends[2 * i - 1], ends[2 * i]
-      return math.min(s, t), math.max(s, t)
-    end))
+    for k = 1, 2 do
+      best[k] = math.min(best[k], pass(seed, function(b)
+        for i = 1, o.steps do b(from[k][i], to[k][i]) end
+      end))
+      best[k + 2] = math.min(best[k + 2], pass(seed, function(b) b(from[k], to[k]) end))
+    end
   end
   return best
 end
 
-if o.ours then
-  local best = ours()
-  return print(best[1], best[2])
-end
+if o.ours then return print(table.unpack(ours())) end
 
 local function quote(text) return "'" .. tostring(text):gsub("'", "'\\''") .. "'" end
 
@@ -61,7 +66,8 @@ local function command(name)
 end
 
 local parties = { "gqlua", table.unpack(o.peers) }
-local names = { gqlua = "gqlua", torch = "torchsde BrownianInterval", jax = "diffrax VirtualBrownianTree" }
+local names = { gqlua = "gqlua", at_once = "gqlua, in one call",
+  torch = "torchsde BrownianInterval", jax = "diffrax VirtualBrownianTree" }
 for _, name in ipairs(o.peers) do
   if name ~= "torch" and name ~= "jax" then
     io.stderr:write(("paths: --peers %s: torch or jax expected\n"):format(name))
@@ -75,11 +81,14 @@ for _ = 1, o.rounds do
     local run = command(name)
     if run then
       local pipe = assert(io.popen(run))
-      local in_order, random = pipe:read("a"):match("([%d.e+-]+)%s+([%d.e+-]+)%s*$")
-      if not pipe:close() or not in_order then error(("paths: this failed: %s"):format(run), 0) end
-      rows[name] = rows[name] or { {}, {} }
-      table.insert(rows[name][1], tonumber(in_order))
-      table.insert(rows[name][2], tonumber(random))
+      local numbers = {}
+      for x in pipe:read("a"):match("[^\n]*\n?$"):gmatch("[%d.e+-]+") do numbers[#numbers + 1] = tonumber(x) end
+      if not pipe:close() or #numbers < 2 then error(("paths: this failed: %s"):format(run), 0) end
+      for k, x in ipairs(numbers) do
+        local row = k > 2 and "at_once" or name
+        rows[row] = rows[row] or { {}, {} }
+        table.insert(rows[row][(k - 1) % 2 + 1], x)
+      end
     else
       rows[name] = false
     end
@@ -90,6 +99,7 @@ local best = { median(rows.gqlua[1]), median(rows.gqlua[2]) }
 print(("%d numbers, %d increments, %d threads"):format(o.paths, o.steps, o.threads))
 print(("%-28s %12s %8s %12s %8s"):format("", "in order", "ratio", "at random", "ratio"))
 local record = {}
+table.insert(parties, 2, "at_once")
 for _, name in ipairs(parties) do
   if rows[name] then
     local a, b = median(rows[name][1]), median(rows[name][2])
