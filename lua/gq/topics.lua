@@ -144,8 +144,9 @@ after the solve
     equation, trajectory and impulses
   nfe: evaluations of f; steps, rejected; of implicit methods jacobians, and newton: iterations, one
     evaluation each, in nfe
-  peak_bytes; lowering: how programs ran, on the CPU "threads", on CUDA "tiles" (a kernel for all
-    slices of rows), "lanes" (one for a whole solve of batch = "independent") or "ops" (a kernel an operation)
+  peak_bytes: the most that the solve held, an SDE's path not counted, which keeps up to 8 MB
+  lowering: how programs ran, on the CPU "threads", on CUDA "tiles" (a kernel for all slices of rows), "lanes" (one
+    for a whole solve of batch = "independent") or "ops" (a kernel an operation)
   event_t, nfe_event: of an event, the time (absent if there was none) and what it took to find it
   events, parts: of a list of events, which happened when, and the info of each solve between them (nfe, steps and
     rejected are their sums; what the backward pass counts is in each)
