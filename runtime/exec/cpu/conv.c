@@ -106,8 +106,8 @@ static void plan_tiled(gq_convolution *p) {
   p->lines = SIDE * ((high + pieces - 1) / pieces), p->channels = v->c;
   int64_t n = p->images * tiles_of(v, p->lines), tall = up(weight ? v->c : n, tile);
   int64_t results = (p->lines * SIDE * across(v) + SIDE) * wide;
-  p->image = 2 * up(most(C, n) * (int64_t)sizeof(int32_t), ALIGN);
-  p->spread = p->image + up((p->lines + 2) * (SIDE * across(v) + 2) * C * size, ALIGN);
+  p->image = up((2 * up(most(C, n), 16) + PLACES * tiles_of(v, p->lines)) * (int64_t)sizeof(int32_t), ALIGN);
+  p->spread = p->image + up((1 + least(v->size[0], p->lines + 2) * v->size[1]) * C * size, ALIGN);
   p->turned = p->spread + up(most(PLACES * plane(n * C), weight ? places(v) * v->c * W : 0) * size, ALIGN);
   p->sums = p->turned + up((results + (weight ? PLACES * plane(n * W) : 0)) * size, ALIGN);
   p->scratch = (size_t)(p->sums + up(PLACES * plane(tall * wide) * size, ALIGN));
@@ -386,27 +386,52 @@ static void weight(const job *j, int64_t t, char *scratch) {
 
 /* ---- tiles of results at once ---- */
 
-/* Channels of the image around `lines` lines of windows, innermost, zeros around: {lines + 2, cols, C}. */
-static void surround_deep(const gq_convolution *p, const float *x, int64_t channels, int64_t from,
-                          int64_t lines, float *to) {
-  const gq_conv *v = &p->conv;
-  int64_t C = deep(p), rows = SIDE * over(lines) + 2, cols = SIDE * across(v) + 2, top = from - v->pad[0];
-  int64_t first, end;
-  inside(cols, 1, -v->pad[1], v->size[1], &first, &end);
-  memset(to, 0, (size_t)(rows * cols * C) * sizeof *to);
-  for (int64_t i = most(0, -top); i < least(rows, v->size[0] - top); i++)
-    p->kernels->turn(x + (top + i) * v->size[1] + first - v->pad[1], v->size[0] * v->size[1], channels,
-                     end - first, to + (i * cols + first) * C, C, false);
+/* A thread's scratch, as plan_tiled lays it out. */
+typedef struct room {
+  int32_t *off, *at, *places;
+  float *image, *spread, *y, *sums;
+} room;
+
+static room room_of(const gq_convolution *p, char *scratch) {
+  int32_t *off = (int32_t *)(void *)scratch;
+  int64_t n = up(most(deep(p), p->images * tiles_of(&p->conv, p->lines)), 16);
+  return (room){ off,
+                 off + n,
+                 off + 2 * n,
+                 (float *)(void *)(scratch + p->image),
+                 (float *)(void *)(scratch + p->spread),
+                 (float *)(void *)(scratch + p->turned),
+                 (float *)(void *)(scratch + p->sums) };
+}
+
+/* Where in turned images, behind one row of zeros, the numbers of tiles are that are `side` a side and from top, left on. */
+static void put_tiles(const gq_conv *v, int64_t lines, int64_t side, int64_t top, int64_t left, int64_t rows,
+                      int64_t cols, int64_t wide, int32_t *at) {
+  for (int64_t t = 0; t < tiles_of(v, lines); t++)
+    for (int64_t k = 0; k < side * side; k++) {
+      int64_t i = t / across(v) * SIDE + k / side + top, j = t % across(v) * SIDE + k % side + left;
+      *at++ = i < 0 || i >= rows || j < 0 || j >= cols ? 0 : (int32_t)((1 + i * cols + j) * wide);
+    }
+}
+
+/* Places {n, wide} of channels that are `apart`, behind a row of zeros. */
+static void turn_places(const gq_convolution *p, const float *x, int64_t apart, int64_t channels, int64_t n,
+                        int64_t wide, float *to) {
+  memset(to, 0, (size_t)((channels < wide ? 1 + n : 1) * wide) * sizeof *to);
+  p->kernels->turn(x, apart, channels, n, to + wide, wide, false);
 }
 
 /* What an image's tiles become, of n in all: {PLACES, n, C} */
-static void spread_image(const gq_convolution *p, const float *image, int64_t lines, int64_t n, float *to) {
+static void spread_image(const gq_convolution *p, const float *x, int64_t channels, int64_t from,
+                         int64_t lines, int64_t n, const room *r, float *to) {
   const gq_conv *v = &p->conv;
-  int64_t C = deep(p), cols = SIDE * across(v) + 2, apart = plane(n * C);
-  for (int64_t i = 0; i < lines; i += SIDE)
-    for (int64_t j = 0; j < across(v); j++, to += C)
-      p->kernels->winograd[GQ_WINO_IMAGE](to, (SIDE + 2) * apart, apart, image + (i * cols + SIDE * j) * C,
-                                          cols * C, C, C);
+  int64_t C = deep(p), apart = plane(n * C), top = from - v->pad[0], first = least(most(0, top), v->size[0]);
+  int64_t rows = most(0, least(v->size[0], top + SIDE * over(lines) + 2) - first), cols = v->size[1];
+  put_tiles(v, lines, SIDE + 2, top - first, -v->pad[1], rows, cols, C, r->places);
+  turn_places(p, x + first * cols, v->size[0] * cols, channels, rows * cols, C, r->image);
+  for (int64_t t = 0; t < tiles_of(v, lines); t++, to += C)
+    p->kernels->winograd_at[GQ_WINO_IMAGE](to, (SIDE + 2) * apart, apart, r->image, r->places + t * PLACES,
+                                           C);
 }
 
 /* Sums {PLACES}{.., width}, `apart` from place to place, as results {lines, count, width}. A line's last tile goes first:
@@ -421,35 +446,20 @@ static void gather_results(const gq_convolution *p, int64_t lines, int64_t width
                                            (SIDE + 2) * apart, apart, width);
 }
 
-/* Cotangents of results {lines, cols, W} as those of an image's tiles, from `first` on of n: {PLACES}, panels {n, width} */
-static void spread_results(const gq_convolution *p, const float *y, int64_t lines, int64_t n, int64_t first,
-                           float *to) {
+/* Cotangents of an image's results as those of its tiles, from `first` on of n: {PLACES}, panels {n, width} */
+static void spread_results(const gq_convolution *p, const float *g, int64_t lines, int64_t n, int64_t first,
+                           const room *r, float *to) {
   const gq_conv *v = &p->conv;
-  int64_t W = packed_width(p), apart = plane(n * W), row = SIDE * across(v) * W;
+  int64_t W = packed_width(p), apart = plane(n * W);
+  put_tiles(v, lines, SIDE, 0, 0, lines, v->count[1], W, r->places);
+  turn_places(p, g, windows(v), v->m, lines * v->count[1], W, r->y);
   for (int64_t j0 = 0, width; j0 < v->m; j0 += width) {
     width = panel(p, j0);
     float *tile = to + j0 * n + first * width;
-    for (int64_t i = 0; i < lines; i += SIDE)
-      for (int64_t j = 0; j < across(v); j++, tile += width)
-        p->kernels->winograd[GQ_WINO_RESULT_BACK](tile, (SIDE + 2) * apart, apart,
-                                                  y + i * row + SIDE * j * W + j0, row, W, width);
+    for (int64_t t = 0; t < tiles_of(v, lines); t++, tile += width)
+      p->kernels->winograd_at[GQ_WINO_RESULT_BACK](tile, (SIDE + 2) * apart, apart, r->y + j0,
+                                                   r->places + t * SIDE * SIDE, width);
   }
-}
-
-/* A thread's scratch, as plan_tiled lays it out. */
-typedef struct room {
-  int32_t *off, *at;
-  float *image, *spread, *y, *sums;
-} room;
-
-static room room_of(const gq_convolution *p, char *scratch) {
-  int32_t *off = (int32_t *)(void *)scratch;
-  return (room){ off,
-                 off + up(most(deep(p), p->images * tiles_of(&p->conv, p->lines)), 16),
-                 (float *)(void *)(scratch + p->image),
-                 (float *)(void *)(scratch + p->spread),
-                 (float *)(void *)(scratch + p->turned),
-                 (float *)(void *)(scratch + p->sums) };
 }
 
 static void put_steps(int32_t *to, int64_t n, int64_t step) {
@@ -477,9 +487,8 @@ static void forward_tiled(const job *j, int64_t t, char *scratch) {
   put_steps(r.off, v->c, 1), put_steps(r.at, n, C);
   for (int64_t i = 0; i < images; i++) {
     int64_t block = of + (first + i) * v->period;
-    surround_deep(p, (const float *)(const void *)j->b + block * v->c * v->size[0] * v->size[1], v->c, from,
-                  lines, r.image);
-    spread_image(p, r.image, lines, n, r.spread + i * each * C);
+    spread_image(p, (const float *)(const void *)j->b + block * v->c * v->size[0] * v->size[1], v->c, from,
+                 lines, n, &r, r.spread + i * each * C);
   }
   for (int64_t j0 = 0, width; j0 < v->m; j0 += width) {
     width = panel(p, j0);
@@ -510,17 +519,13 @@ static void weight_tiled(const job *j, int64_t t, char *scratch) {
     for (int64_t from = 0; from < v->count[0]; from += p->lines) {
       int64_t lines = least(p->lines, v->count[0] - from), each = tiles_of(v, lines),
               at = group_from(j, group);
-      int64_t images = group_from(j, group + 1) - at, n = images * each, row = SIDE * across(v) * W;
+      int64_t images = group_from(j, group + 1) - at, n = images * each;
       for (int64_t k = 0; k < images; k++) {
         int64_t block = of + (at + k) * v->period;
         const float *g = (const float *)(const void *)j->a + block * v->m * windows(v) + from * v->count[1];
-        surround_deep(p, (const float *)(const void *)j->b + (block * v->c + first) * v->size[0] * v->size[1],
-                      channels, from, lines, r.image);
-        spread_image(p, r.image, lines, n, r.spread + k * each * C);
-        memset(r.y, 0, (size_t)(over(lines) * SIDE * row) * sizeof *r.y);
-        for (int64_t i = 0; i < lines; i++)
-          p->kernels->turn(g + i * v->count[1], windows(v), v->m, v->count[1], r.y + i * row, W, false);
-        spread_results(p, r.y, lines, n, each * k, results);
+        spread_image(p, (const float *)(const void *)j->b + (block * v->c + first) * v->size[0] * v->size[1],
+                     channels, from, lines, n, &r, r.spread + k * each * C);
+        spread_results(p, g, lines, n, each * k, &r, results);
       }
       for (int i = 0; i < PLACES; i++)
         for (int64_t j0 = 0, width; j0 < v->m; j0 += width) {

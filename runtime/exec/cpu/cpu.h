@@ -49,12 +49,14 @@ typedef struct gq_kernels {
   /* to[j * lto + i] (+)= from[i * lfrom + j], i < n, j < m */
   void (*turn)(const float *from, int64_t lfrom, int64_t n, int64_t m, float *to, int64_t lto, bool add);
   /* winograd.h, by gq_wino */
-  void (*winograd[5])(float *to, size_t trow, size_t tcol, const float *from, size_t frow, size_t fcol, size_t n);
+  void (*winograd[3])(float *to, size_t trow, size_t tcol, const float *from, size_t frow, size_t fcol, size_t n);
+  void (*winograd_at[2])(float *to, size_t trow, size_t tcol, const float *from, const int32_t *at, size_t n);
   /* gq_collocate_lanes */
   void (*collocate)(size_t n, size_t dim, const double *a, const double *j, double *m, double *x, double *y);
 } gq_kernels;
 
-enum gq_wino { GQ_WINO_IMAGE, GQ_WINO_RESULT, GQ_WINO_RESULT_BACK, GQ_WINO_WEIGHT, GQ_WINO_WEIGHT_BACK };
+enum gq_wino { GQ_WINO_RESULT, GQ_WINO_WEIGHT, GQ_WINO_WEIGHT_BACK };
+enum gq_wino_at { GQ_WINO_IMAGE, GQ_WINO_RESULT_BACK };
 
 /* Channels that lines does at once, and vectors: 8 to 12 sums in registers. */
 enum { GQ_LINES = 6 };

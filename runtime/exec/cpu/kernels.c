@@ -461,6 +461,7 @@ const gq_kernels PASTE(gq_kernels_, GQ_KERNELS) = {
   .tile_width = {WIDTH_f32, WIDTH_f64},
   .lines = {lines_f32, lines_f64},
   .turn = turn_f32,
-  .winograd = {winograd_0, winograd_1, winograd_2, winograd_3, winograd_4},
+  .winograd = {winograd_1, winograd_3, winograd_4},
+  .winograd_at = {winograd_0, winograd_2},
   .collocate = collocate,
 };

@@ -1,8 +1,8 @@
 /*
 ** winograd.h -- to = T from T', n numbers side by side, for the five small matrices T of Winograd's F(4 x 4, 3 x 3) and its
 ** adjoint (Lavin & Gray, CVPR 2016): Y = A' [(G w G') . (B' x B)] A, at 0, +-3/4, +-3/2 and infinity, where rounding is
-** that of F(2 x 2, 3 x 3) (at 0, +-1, +-2 it is three times as much). Places of a row and a column are frow, fcol apart,
-** and trow, tcol. n is whole vectors. Included by kernels.c behind small.h.
+** that of F(2 x 2, 3 x 3) (at 0, +-1, +-2 it is three times as much). Places of a row and a column are frow, fcol apart
+** or at[..] from `from`, and trow, tcol. n is whole vectors. Included by kernels.c behind small.h.
 */
 
 #define PA 0.75f
@@ -41,25 +41,30 @@
   o = GA * PA * (x[1] - x[2]), g = GB * PB * (x[3] - x[4]);                           \
   y[0] = G0 * x[0] + e + f, y[1] = o + g, y[2] = PAA * e + PBB * f + x[5]
 
-#define WINOGRAD(I, IN, OUT)                                                                             \
-  static void winograd_##I(float *to, size_t trow, size_t tcol, const float *from, size_t frow,          \
-                           size_t fcol, size_t n) {                                                      \
-    for (size_t i = 0; i < n; i += WIDTH_f32, to += WIDTH_f32, from += WIDTH_f32) {                      \
-      vec_f32 half[OUT][IN], x[IN], y[OUT], e, o, f, g;                                                  \
-      (void)e, (void)o, (void)f, (void)g;                                                                \
-      for (int j = 0; j < IN; j++) {                                                                     \
-        _Pragma("GCC unroll 6") for (int k = 0; k < IN; k++) x[k] = VLOAD_f32(from + k * frow + j * fcol); \
-        MAP_##I(y, x);                                                                                   \
-        _Pragma("GCC unroll 6") for (int k = 0; k < OUT; k++) half[k][j] = y[k];                         \
-      }                                                                                                  \
-      for (int k = 0; k < OUT; k++) {                                                                    \
-        MAP_##I(y, half[k]);                                                                             \
-        _Pragma("GCC unroll 6") for (int j = 0; j < OUT; j++) VSTORE_f32(to + k * trow + j * tcol, y[j]); \
-      }                                                                                                  \
-    }                                                                                                    \
+/* Numbers of place k, j: rows and columns apart, or where a table says */
+#define STRIDES size_t frow, size_t fcol
+#define BY_STRIDES(IN) k * frow + j * fcol
+#define TABLE const int32_t *at
+#define BY_TABLE(IN) at[k * IN + j]
+
+#define WINOGRAD(I, IN, OUT, PLACES, BY)                                                                   \
+  static void winograd_##I(float *to, size_t trow, size_t tcol, const float *from, PLACES, size_t n) {     \
+    for (size_t i = 0; i < n; i += WIDTH_f32, to += WIDTH_f32, from += WIDTH_f32) {                        \
+      vec_f32 half[OUT][IN], x[IN], y[OUT], e, o, f, g;                                                    \
+      (void)e, (void)o, (void)f, (void)g;                                                                  \
+      for (int j = 0; j < IN; j++) {                                                                       \
+        _Pragma("GCC unroll 6") for (int k = 0; k < IN; k++) x[k] = VLOAD_f32(from + BY(IN));              \
+        MAP_##I(y, x);                                                                                     \
+        _Pragma("GCC unroll 6") for (int k = 0; k < OUT; k++) half[k][j] = y[k];                           \
+      }                                                                                                    \
+      for (int k = 0; k < OUT; k++) {                                                                      \
+        MAP_##I(y, half[k]);                                                                               \
+        _Pragma("GCC unroll 6") for (int j = 0; j < OUT; j++) VSTORE_f32(to + k * trow + j * tcol, y[j]);  \
+      }                                                                                                    \
+    }                                                                                                      \
   }
-WINOGRAD(0, 6, 6)
-WINOGRAD(1, 6, 4)
-WINOGRAD(2, 4, 6)
-WINOGRAD(3, 3, 6)
-WINOGRAD(4, 6, 3)
+WINOGRAD(0, 6, 6, TABLE, BY_TABLE)
+WINOGRAD(1, 6, 4, STRIDES, BY_STRIDES)
+WINOGRAD(2, 4, 6, TABLE, BY_TABLE)
+WINOGRAD(3, 3, 6, STRIDES, BY_STRIDES)
+WINOGRAD(4, 6, 3, STRIDES, BY_STRIDES)
