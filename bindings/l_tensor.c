@@ -321,6 +321,7 @@ static void push_one(lua_State *L, int arg) {
   }
   if (t->dtype == GQ_I64) lua_pushinteger(L, gq_tensor_get_int(t, first));
   else lua_pushnumber(L, gq_tensor_get(t, first));
+  gqL_try(L, GQ_OK); /* a device may have failed */
 }
 
 static int compare(lua_State *L, int op) {

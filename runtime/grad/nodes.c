@@ -203,6 +203,7 @@ int gq_nodebuffer_probes(const gq_nodebuffer *b, const gq_grads *probes, double 
   char *here = gq_alloc(probes->bytes + 64);
   if (!here) return gq_nomem(probes->bytes);
   gq_copy(f->on, here, probes->block, probes->bytes);
+  int status = gq_pending();
   for (int g = 0, q = 0; g < b->sum.groups; g++) {
     int j = e->of[e->nq + g];
     gq_dtype d = gq_field_boundary_dtype(f, j);
@@ -215,7 +216,7 @@ int gq_nodebuffer_probes(const gq_nodebuffer *b, const gq_grads *probes, double 
     }
   }
   gq_free(here);
-  return GQ_OK;
+  return status;
 }
 
 int gq_nodebuffer_difference(const gq_nodebuffer *b, const gq_grads *probes, double *difference) {
@@ -333,6 +334,7 @@ int gq_nodebuffer_flush(gq_nodebuffer *b) {
                              (double[]){ o->rtol, gq_positive_atol(f->dtype, o->atol) }, b->grads,
                              b->probes ? b->probe : NULL));
     if (b->probes) gq_copy(f->on, b->here, b->probes, b->probe_bytes * f->nslices);
+    GQ_TRY(gq_pending());
     if (e->defect) take_defect(b, e, done);
     if (p->probes) GQ_TRY(take_probes(b, e, done));
     done += n;

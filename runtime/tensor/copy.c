@@ -120,8 +120,9 @@ static int carry(gq_tensor *dst, const gq_tensor *src) {
     if (status == GQ_OK) {
       far->copy(far, gq_tensor_data(landed), gq_tensor_data(packed), bytes);
       far->wait(far);
-      to->move(dst, landed);
+      status = gq_pending();
     }
+    if (status == GQ_OK) to->move(dst, landed);
   }
   gq_tensor_unref(packed);
   gq_tensor_unref(landed);

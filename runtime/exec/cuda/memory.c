@@ -188,11 +188,17 @@ int gq_cuda_wait(void) {
 
 static gq_u64 address(const void *p) { return (gq_u64)(uintptr_t)p; }
 
-int gq_cuda_get(void *to, const void *from, size_t bytes) {
-  if (!bytes) return GQ_OK;
+static int get(void *to, const void *from, size_t bytes) {
   GQ_TRY(gq_cuda_enter());
   GQ_TRY(gq_cuda_check(gq_cu.back(to, address(from), bytes, gq_cuda.stream), "cuMemcpyDtoHAsync"));
   return gq_cuda_wait();
+}
+
+/* What does not come is NaN: nobody takes what was there before for it. */
+int gq_cuda_get(void *to, const void *from, size_t bytes) {
+  int status = bytes ? get(to, from, bytes) : GQ_OK;
+  if (status != GQ_OK) memset(to, 0xff, bytes);
+  return status;
 }
 
 /* From pageable memory: the driver has taken the bytes when the call returns. */
