@@ -25,8 +25,8 @@ typedef struct gq_lowering {
   /* Which operands of a product must be made contiguous first: bits 0 and 1 of *pack. */
   int (*pack)(gq_dtype d, const struct gq_layout *a, const struct gq_layout *b, int flags, int *pack);
   int (*lower)(gq_program *p); /* plain instructions (compile.h) to p->code, and the size of an arena */
-  /* Addresses are of the backend's memory or shared. It may return before all is done: who reads what is shared, or writes
-  ** what it was given there, waits first (device->wait). */
+  /* Addresses are of the backend's memory or shared, of which inputs are taken when it returns. It may return before all is
+  ** done: who reads what is shared waits first (device->wait). */
   int (*run)(const gq_program *p, int phase, void *arena, void *rest, const void *const *in, void *const *out);
   bool apart;                  /* rest may be another arena than `arena` */
   /* Slices side by side, or NULL: slice i has arena[i], in + i nin and out + i nout. */

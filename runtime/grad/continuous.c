@@ -204,6 +204,7 @@ static int setup(back *k, double size) {
   w->a.sum.grads = k->gq ? &k->weighted : &k->b->grads, w->a.sum.time = &k->time;
   w->a.jumps = gq_solution_jumps(s);
   w->c.most = o->back_max_step, w->c.least = o->back_min_step;
+  w->flies = true;
   GQ_TRY(gq_walk_init(w, &s->plan->backward, s->bind, s->plan->arena));
   s->bytes += w->a.bytes;
   w->fill_path = w->a.st->l.given ? fill_path : NULL;

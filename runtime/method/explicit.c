@@ -142,9 +142,7 @@ static int run(gq_attempt *a, int phase) {
     bind_slice(a, s);
     if (phase == 2) bind_pull(a, s);
   }
-  GQ_TRY(gq_code_run(f, &a->st->code, phase, a->arena, a->rest, p->in, a->st->l.nin, p->out, a->st->l.nout));
-  gq_wait(f->on);
-  return GQ_OK;
+  return gq_code_run(f, &a->st->code, phase, a->arena, a->rest, p->in, a->st->l.nin, p->out, a->st->l.nout);
 }
 
 /* ---- the error ---- */
@@ -236,6 +234,7 @@ static double error_ratio(gq_attempt *a) {
 int gq_program_attempt(gq_attempt *a, gq_control *c, double *ratio) {
   (void)c;
   GQ_TRY(run(a, 0));
+  gq_wait(a->field->on);
   a->cost.nfe += a->st->l.nfe;
   *ratio = 0;
   if (a->st->kind.adaptive) {
@@ -251,13 +250,13 @@ int gq_program_attempt(gq_attempt *a, gq_control *c, double *ratio) {
 
 static void read_by(gq_course *c, int k, size_t at) { c->read[c->nread].k = k, c->read[c->nread++].at = at; }
 
-/* One program a slice and nothing given along the way, no products, one norm for a part. */
+/* One program a slice and nothing given along the way, no products of each attempt, one norm for a part. */
 static bool flies(const gq_attempt *a) {
   const gq_steplayout *l = &a->st->l;
   bool sums = false;
   for (int i = 0; i < GQ_SUMS; i++) sums = sums || l->sum[i] >= 0;
-  return a->field->nslices > 1 && a->st->kind.adaptive && l->dq < 0 && !l->given && !l->extra && l->w < 0 &&
-         !a->tol.split && !sums;
+  return a->field->nslices > 1 && a->st->kind.adaptive && l->dq < 0 && l->qe < 0 && !l->given && !l->extra &&
+         l->w < 0 && !a->tol.split && !sums;
 }
 
 static void course(gq_attempt *a, gq_course *c) {
@@ -286,10 +285,13 @@ int gq_program_phase(gq_attempt *a, int phase) {
   const gq_steplayout *l = &a->st->l;
   const program *own = a->own;
   int ns = a->field->nslices;
+  bool timed = false;
+  for (int r = 0; r < l->nq; r++) timed = timed || a->st->of[r] < 0;
   for (int s = 0; s < ns; s++)
-    for (int r = 0; r < l->nq; r++) own->scalars[(size_t)s * l->nout + l->q + r] = 0;
+    for (int r = 0; timed && r < l->nq; r++) own->scalars[(size_t)s * l->nout + l->q + r] = 0;
   GQ_TRY(run(a, phase));
   if (phase == 1) a->cost.nfe += l->nfe_dense;
+  if (timed || (phase == 2 && l->pt >= 0)) gq_wait(a->field->on);
   for (int r = 0; phase == 1 && r < l->nq; r++)
     for (int s = 0; s < ns && a->st->of[r] < 0; s++) *a->sum.time += state_scalar_of(a, s, l->q + r);
   if (phase == 2 && l->pt >= 0) {
