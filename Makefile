@@ -198,7 +198,7 @@ $(build)/$(soname): $(library) $(build)/members
 
 cuda_sources := $(wildcard runtime/exec/cuda/*.c)
 cuda_objects := $(cuda_sources:%.c=$(build)/%.o) $(build)/runtime/exec/layout.o $(build)/runtime/tensor/shape.o
-emulator := $(build)/cuda/libcuda.so.1 $(build)/cuda/libnvrtc.so.13 $(build)/cuda/fork.so
+emulator := $(build)/cuda/libcuda.so.1 $(build)/cuda/libnvrtc.so.13 $(build)/cuda/libcublasLt.so.13 $(build)/cuda/fork.so
 
 .PHONY: cuda emulator
 cuda: $(top)/gq_cuda.so
@@ -220,6 +220,10 @@ $(build)/cuda/libnvrtc.so.13: tests/cuda/libnvrtc.c runtime/exec/cuda/api.h $(bu
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(compile) -shared -Wl,-soname,libnvrtc.so.13 -o $@ tests/cuda/libnvrtc.c
+$(build)/cuda/libcublasLt.so.13: tests/cuda/libcublasLt.c runtime/exec/cuda/api.h $(build)/flags
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(compile) -shared -Wl,-soname,libcublasLt.so.13 -o $@ $< $(openblas_libs) -ldl
 $(build)/cuda/fork.so: tests/cuda/fork.c $(build)/flags
 	@mkdir -p $(@D)
 	$(call say,CC)

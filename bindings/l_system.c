@@ -116,6 +116,16 @@ static int warnings(lua_State *L) {
   return 1;
 }
 
+static int allow_tf32(lua_State *L) {
+  if (!lua_isnoneornil(L, 1)) {
+    if (!lua_isboolean(L, 1))
+      gqL_error(L, "gq.allow_tf32: true or false expected, got %s", gqL_typename(L, 1));
+    gq_allow_tf32 = lua_toboolean(L, 1);
+  }
+  lua_pushboolean(L, gq_allow_tf32);
+  return 1;
+}
+
 static int sys_isatty(lua_State *L) {
   lua_pushboolean(L, isatty((int)gqL_checkint(L, 1, 0, 1023, "file descriptor")));
   return 1;
@@ -207,6 +217,11 @@ static const gqL_function functions[] = {
   { "peak_reset", peak_reset, false, "gq.peak_reset(): the peak of gq.memory starts again from now" },
   { "warnings", warnings, false,
     "gq.warnings([on]): do solves warn on stderr, once for each kind? info.warning tells in any case" },
+  { "allow_tf32", allow_tf32, false,
+    "gq.allow_tf32([on]): may float32 products on a GPU be rounded to 11 bits before they are made, where "
+    "its units "
+    "for that are faster? Those of solves by tiles are not (info.lowering). Tells what holds, at first "
+    "false" },
   { "isatty", sys_isatty, false, "gq.isatty(fd): is this file descriptor a terminal?" },
   { "terminal_size", terminal_size, false,
     "gq.terminal_size(): columns and rows of the terminal; nil where stdout is none" },

@@ -97,15 +97,3 @@ end, "gq.cholesky(a): lower triangular l with l:matmul(l:t()) = a, of positive d
 define("eigh", function(a) return on_host(core.eigh, unrolled.eigh, symmetric(a, "eigh")) end,
   "gq.eigh(a): eigenvalues of symmetric a, rising, and eigenvectors in columns, their signs as they come; "
   .. "the vectors' derivatives need eigenvalues that differ and are NaN otherwise")
-
-local tf32 = false
-
-function gq.allow_tf32(on)
-  if on ~= nil and type(on) ~= "boolean" then
-    fail(("gq.allow_tf32: true or false expected, got %s"):format(describe(on)))
-  end
-  if on ~= nil then tf32 = on end
-  return tf32
-end
-gq.docs[gq.allow_tf32] = "gq.allow_tf32([on]): may float32 products on a GPU be rounded to 11 bits before they are "
-  .. "made, where its units for that are faster? Tells what was said; ours use none yet, so nothing depends on it"

@@ -28,6 +28,7 @@ int gq_callback_address(gq_callback *c, gq_tensor **out);   /* what that input i
 int gq_callback_run(const void *address, const void *t, const void *z, const void *a_, int what, void *out);
 
 typedef struct gq_backend gq_backend;   /* backend.h */
+extern bool gq_allow_tf32;              /* may a GPU round operands of float32 products to 11 bits? */
 typedef struct gq_program gq_program;
 
 /* What is done with an output's value when its phase has run. */

@@ -12,6 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
+bool gq_allow_tf32;
+
 static const gq_core_calls calls = {
 #define ROW(result, name, parameters, arguments) .name = name,
   GQ_CORE(ROW)
@@ -23,6 +25,7 @@ static const gq_core_calls calls = {
   .gq_fail_later = gq_fail_later,
   .gq_text_put = gq_text_put,
   .ops = gq_ops,
+  .tf32 = &gq_allow_tf32,
 };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;

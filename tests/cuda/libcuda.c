@@ -154,7 +154,7 @@ int cuMemFreeHost(void *p) {
 
 /* ---- the stream ---- */
 
-typedef enum kind { LAUNCH, COPY, SET } kind;
+typedef enum kind { LAUNCH, COPY, SET, CALL } kind;
 typedef struct code {
   struct code *next;
   void (*fn)(const void *);
@@ -171,6 +171,7 @@ typedef struct work {
   size_t shared, bytes;
   void *to;
   const void *from;
+  void (*call)(const void *);
   void *own; /* arguments, or bytes that the caller may change now */
   int byte;
 } work;
@@ -186,6 +187,7 @@ static int run(const work *w) {
   static unsigned long n;
   if (w->kind == SET) memset(w->to, w->byte, w->bytes);
   if (w->kind == COPY) memcpy(w->to, w->own ? w->own : w->from, w->bytes);
+  if (w->kind == CALL) w->call(w->own);
   if (w->kind != LAUNCH) return OK;
   if (!emu_launch(thread, (void *)(uintptr_t)w, w->blocks, w->threads, w->shared)) return FAILED;
   for (size_t i = 0; i < nblock && ++n % 64 == 0; i++) check_guards(&blocks[i]);
@@ -216,6 +218,13 @@ static int submit(work w, const void *own_, size_t bytes) {
   free(w.own);
   return error;
 }
+
+/* For libcublasLt.c: work, and where an address is (NULL: not the device's). */
+int gq_emu_call(const char *what, void (*f)(const void *), const void *args, size_t bytes) {
+  if (fails(what)) return FAILED;
+  return submit((work){ .kind = CALL, .call = f }, args, bytes);
+}
+char *gq_emu_address(gq_u64 p, size_t bytes) { return holds(p, bytes) ? here(p) : NULL; }
 
 int cuMemcpyHtoDAsync_v2(gq_u64 to, const void *from, size_t n, gq_custream s) {
   ENTER();

@@ -10,6 +10,7 @@
 
 gq_driver gq_cu;
 gq_compiler_api gq_rtc;
+gq_blas_api gq_blas;
 
 typedef struct symbol {
   const char *name;
@@ -26,6 +27,13 @@ static const symbol driver_symbols[] = {
 static const symbol compiler_symbols[] = {
 #define ROW(symbol, name, parameters) { #symbol, offsetof(gq_compiler_api, name) },
   GQ_NVRTC(ROW)
+#undef ROW
+    { NULL, 0 }
+};
+
+static const symbol blas_symbols[] = {
+#define ROW(symbol, name, parameters) { #symbol, offsetof(gq_blas_api, name) },
+  GQ_BLAS(ROW)
 #undef ROW
     { NULL, 0 }
 };
@@ -54,17 +62,26 @@ static void *open_library(const char *const *names, char *found, size_t n) {
   return library;
 }
 
+/* One that comes with the toolkit. */
+static int open_tool(const char *const *names, const symbol *symbols, void *into) {
+  char found[512];
+  void *library = open_library(names, found, sizeof found);
+  if (library) return take(library, found, symbols, into);
+  return gq_fail(
+    GQ_EIO,
+    "%s or .12 is missing: it comes with the CUDA toolkit; $GQ_CUDA_LIBS may name the folder that "
+    "has it",
+    names[0]);
+}
+
 int gq_api_open(void) {
   static const char *const drivers[] = { "libcuda.so.1", NULL };
   static const char *const compilers[] = { "libnvrtc.so.13", "libnvrtc.so.12", NULL };
+  static const char *const products[] = { "libcublasLt.so.13", "libcublasLt.so.12", NULL };
   char found[512];
   void *driver = open_library(drivers, found, sizeof found);
   if (!driver) return gq_fail(GQ_EIO, "libcuda.so.1 is missing: NVIDIA's driver is not installed");
   GQ_TRY(take(driver, found, driver_symbols, &gq_cu));
-  void *compiler = open_library(compilers, found, sizeof found);
-  if (!compiler)
-    return gq_fail(GQ_EIO,
-                   "libnvrtc.so.13 or .12 is missing: it comes with the CUDA toolkit; $GQ_CUDA_LIBS may "
-                   "name the folder that has it");
-  return take(compiler, found, compiler_symbols, &gq_rtc);
+  GQ_TRY(open_tool(compilers, compiler_symbols, &gq_rtc));
+  return open_tool(products, blas_symbols, &gq_blas);
 }

@@ -32,6 +32,7 @@ typedef struct gq_core_calls {
   void (*gq_fail_later)(int code, const char *text);
   void (*gq_text_put)(gq_text *t, const char *fmt, ...);
   const gq_op_info *ops;
+  const bool *tf32;
 } gq_core_calls;
 
 extern const gq_core_calls *gq_core;

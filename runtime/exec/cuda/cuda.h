@@ -76,6 +76,20 @@ const char *gq_cuda_part_args(const gq_part *p);   /* the section that has the s
 void gq_cuda_part(gq_text *t, const gq_part *p, int number, bool first);
 void gq_cuda_part_call(gq_text *t, const gq_part *p, int number);
 
+/* As kernels.h has them. */
+typedef struct gq_dims {
+  long long ndim, dim[GQ_MAXDIM];
+} gq_dims;
+typedef struct gq_strides {
+  long long s[GQ_MAXDIM];
+} gq_strides;
+typedef struct gq_product_args {
+  gq_u64 p[4];
+  long long m, n, k, ar, ac, br, bc, cs, add, batches;
+  gq_dims d;
+  gq_strides s[2];
+} gq_product_args;
+
 typedef struct gq_launch {
   gq_part part;
   gq_cufunction f;
@@ -97,6 +111,10 @@ int gq_cuda_reduce(gq_launch *l, gq_op op, gq_dtype d, const gq_layout *x, int a
 int gq_cuda_index(gq_launch *l, const gq_indexing *p, size_t *zero);   /* so many bytes of the result are zeroed before */
 int gq_cuda_outside(const gq_indexing *p, const void *idx, int64_t position);   /* fails, with GQ_EINDEX */
 int gq_cuda_cell(gq_launch *l, gq_op op, gq_dtype to, gq_shape shape, int n, const gq_dtype *d, const gq_layout *x);
+
+/* ---- blas.c ---- */
+
+int gq_cuda_blas(const gq_launch *l, void *const *p, bool *done);   /* a product, where the library takes it */
 
 /* ---- flags.c: positions of indices that were outside ---- */
 

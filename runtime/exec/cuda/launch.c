@@ -6,13 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 
-typedef struct dims {
-  long long ndim, dim[GQ_MAXDIM];
-} dims;
-typedef struct strides {
-  long long s[GQ_MAXDIM];
-} strides;
-
 enum { MOST_BLOCKS = 4096 };
 
 int gq_cuda_blocks(int64_t n) {
@@ -36,6 +29,11 @@ int gq_cuda_launch(gq_cufunction f, int blocks, const void *args) {
 int gq_cuda_run(const gq_launch *l, void *const *p) {
   _Alignas(8) char args[GQ_LAUNCH_BYTES];
   if (l->blocks == 0) return GQ_OK;
+  if (l->part.kind == GQ_PART_PRODUCT) {
+    bool done;
+    GQ_TRY(gq_cuda_blas(l, p, &done));
+    if (done) return GQ_OK;
+  }
   memcpy(args, l->args, l->bytes);
   for (int i = 0; i < l->np; i++) ((gq_u64 *)args)[i] = (gq_u64)(uintptr_t)p[i];
   return gq_cuda_launch(l->f, l->blocks, args);
@@ -143,7 +141,7 @@ static int fixed(gq_cufunction *slot, const gq_part *p) {
 static int prepare(gq_launch *l, const gq_part *part, gq_cufunction f, int64_t n, int np, const void *args,
                    size_t bytes) {
   GQ_ASSERT(bytes <= sizeof l->args);
-  if (part) l->part = *part;
+  l->part = part ? *part : (gq_part){ 0 };
   l->f = f, l->blocks = gq_cuda_blocks(n), l->np = np, l->bytes = bytes;
   memcpy(l->args, args, bytes);
   return GQ_OK;
@@ -151,7 +149,8 @@ static int prepare(gq_launch *l, const gq_part *part, gq_cufunction f, int64_t n
 
 /* ---- layouts: dims of size 1 dropped, neighbours merged where all operands walk them as one ---- */
 
-static void merge(int ndim, const int64_t *dim, int n, const int64_t *const *stride, dims *d, strides *s) {
+static void merge(int ndim, const int64_t *dim, int n, const int64_t *const *stride, gq_dims *d,
+                  gq_strides *s) {
   int top = 0;
   for (int i = 0; i < ndim; i++) {
     bool follows = top > 0;
@@ -175,8 +174,8 @@ static int64_t product(int n, const int64_t *dim) {
 typedef struct move_args {
   gq_u64 p[2];
   long long n;
-  dims d;
-  strides s[2];
+  gq_dims d;
+  gq_strides s[2];
 } move_args;
 
 static int prepare_move(gq_launch *l, const gq_part *part, gq_cufunction *f, const gq_layout *in,
@@ -204,8 +203,8 @@ int gq_cuda_bytes(gq_launch *l, size_t size, const gq_layout *in, const int64_t 
 typedef struct cell_args {
   gq_u64 p[4];
   long long n;
-  dims d;
-  strides s[3];
+  gq_dims d;
+  gq_strides s[3];
 } cell_args;
 
 /* The kernel itself follows the section, which holds its arguments. */
@@ -244,28 +243,21 @@ int gq_cuda_cell(gq_launch *l, gq_op op, gq_dtype to, gq_shape shape, int n, con
 
 /* ---- products ---- */
 
-typedef struct product_args {
-  gq_u64 p[4];
-  long long m, n, k, ar, ac, br, bc, cs, add, batches;
-  dims d;
-  strides s[2];
-} product_args;
-
 int gq_cuda_product(gq_launch *l, gq_dtype d, const gq_layout *a, const gq_layout *b, int flags,
                     int64_t column, bool add) {
   static gq_cufunction kernels[GQ_NDTYPE];
   int ra = a->ndim - 2 + (flags & GQ_TA ? 1 : 0),
       ca = 2 * a->ndim - 3 - ra; /* the dims that are rows and columns */
   int rb = b->ndim - 2 + (flags & GQ_TB ? 1 : 0), cb = 2 * b->ndim - 3 - rb;
-  product_args x = { .m = a->dim[ra],
-                     .k = a->dim[ca],
-                     .n = b->dim[cb],
-                     .ar = a->stride[ra],
-                     .ac = a->stride[ca],
-                     .br = b->stride[rb],
-                     .bc = b->stride[cb],
-                     .cs = column,
-                     .add = add };
+  gq_product_args x = { .m = a->dim[ra],
+                        .k = a->dim[ca],
+                        .n = b->dim[cb],
+                        .ar = a->stride[ra],
+                        .ac = a->stride[ca],
+                        .br = b->stride[rb],
+                        .bc = b->stride[cb],
+                        .cs = column,
+                        .add = add };
   gq_shape shape = { 0 };
   int64_t sa[GQ_MAXDIM], sb[GQ_MAXDIM];
   gq_layout la = *a, lb = *b;
@@ -292,11 +284,11 @@ int gq_cuda_product(gq_launch *l, gq_dtype d, const gq_layout *a, const gq_layou
 typedef struct reduce_args {
   gq_u64 p[2];
   long long kept, over, add;
-  dims d[2];
-  strides s[2];
+  gq_dims d[2];
+  gq_strides s[2];
 } reduce_args;
 
-static void one_side(const gq_layout *x, int mask, bool reduced, dims *d, strides *s, long long *n) {
+static void one_side(const gq_layout *x, int mask, bool reduced, gq_dims *d, gq_strides *s, long long *n) {
   int64_t dim[GQ_MAXDIM] = { 0 }, stride[GQ_MAXDIM] = { 0 };
   int k = 0;
   for (int i = 0; i < x->ndim; i++)
@@ -330,8 +322,8 @@ int gq_cuda_reduce(gq_launch *l, gq_op op, gq_dtype d, const gq_layout *x, int a
 typedef struct index_args {
   gq_u64 p[4];
   long long outer, n, count, inner, axis, lines;
-  dims d;
-  strides big, line;
+  gq_dims d;
+  gq_strides big, line;
 } index_args;
 
 static void rows_of(const gq_shape *s, int axis, index_args *a) {
@@ -343,7 +335,7 @@ static void rows_of(const gq_shape *s, int axis, index_args *a) {
 /* Of numbers with an index each: strides of the long side, whose inner ones are those along the axis. */
 static void lines_of(gq_op op, const gq_shape *big, const gq_shape *idx, int axis, index_args *a) {
   int64_t stride[2][GQ_MAXDIM], dim[GQ_MAXDIM];
-  strides s[2];
+  gq_strides s[2];
   gq_shape_strides(*big, stride[0]);
   gq_shape_strides(*idx, stride[1]);
   memcpy(dim, idx->dim, sizeof dim);
