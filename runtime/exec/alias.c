@@ -23,18 +23,42 @@ static void mark_phases(gq_compiler *c) {
   }
 }
 
-/* Where a sigmoid is computed, the softplus of the same value costs next to nothing; in a later phase it would cost as
-** much again. */
-static void join_softplus(gq_compiler *c) {
-  gq_ref *sigmoid = c->order; /* of each node; nothing stands there yet */
-  for (int r = 0; r < c->n; r++) sigmoid[r] = GQ_NONE;
-  for (int r = 0; r < c->n; r++)
-    if (node_of(c, r)->op == GQ_OP_SIGMOID) sigmoid[node_of(c, r)->args[0]] = r;
+/* The softplus and the sigmoid of one value. */
+typedef struct couple {
+  gq_ref plus, sigmoid;
+  int later; /* what reads the value in phases after the softplus */
+} couple;
+
+static void find_couples(const gq_compiler *c, couple *of) {
+  for (int r = 0; r < c->n; r++) of[r] = (couple){ GQ_NONE, GQ_NONE, 0 };
   for (int r = 0; r < c->n; r++) {
-    gq_ref s = node_of(c, r)->op == GQ_OP_SOFTPLUS ? sigmoid[node_of(c, r)->args[0]] : GQ_NONE;
-    int *phase = &c->info[r].phase;
-    if (s != GQ_NONE && *phase != INT_MAX && c->info[s].phase < *phase) *phase = c->info[s].phase;
+    const gq_node *v = node_of(c, r);
+    if (c->info[r].phase == INT_MAX) continue;
+    if (v->op == GQ_OP_SOFTPLUS) of[v->args[0]].plus = r;
+    if (v->op == GQ_OP_SIGMOID) of[v->args[0]].sigmoid = r;
   }
+  for (int r = 0; r < c->n; r++)
+    for (int i = 0; i < node_of(c, r)->nargs && c->info[r].phase != INT_MAX; i++) {
+      couple *x = &of[node_of(c, r)->args[i]];
+      x->later += x->plus != GQ_NONE && c->info[r].phase > c->info[x->plus].phase;
+    }
+  for (int i = 0; i < c->nout; i++) of[c->outs[i].ref].later++;
+}
+
+/* Where one is computed, the other costs next to nothing; in a later phase it would cost as much again. The sigmoid comes
+** to the softplus where it is then kept in place of the value. */
+static int join_softplus(gq_compiler *c) {
+  couple *of = gq_calloc((size_t)c->n + 1, sizeof *of);
+  if (!of) return gq_nomem((size_t)c->n * sizeof *of);
+  find_couples(c, of);
+  for (int r = 0; r < c->n; r++) {
+    if (of[r].plus == GQ_NONE || of[r].sigmoid == GQ_NONE) continue;
+    int *plus = &c->info[of[r].plus].phase, *sigmoid = &c->info[of[r].sigmoid].phase;
+    if (*sigmoid < *plus) *plus = *sigmoid;
+    else if (of[r].later == 1 && class_of(c, r) != GQ_LEAF) *sigmoid = *plus;
+  }
+  gq_free(of);
+  return GQ_OK;
 }
 
 gq_layout gq_view_layout(const gq_compiler *c, gq_ref r) {
@@ -97,7 +121,7 @@ bool gq_same_cells(const gq_compiler *c, gq_ref r, gq_ref a) {
 
 int gq_pass_alias(gq_compiler *c) {
   mark_phases(c);
-  join_softplus(c);
+  GQ_TRY(join_softplus(c));
   for (int r = 0; r < c->n; r++) {
     c->view[r] = own(c, r);
     if (c->info[r].phase == INT_MAX) continue;

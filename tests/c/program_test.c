@@ -407,6 +407,25 @@ static void bad_outputs(void) {
   gq_graph_free(g);
 }
 
+/* The derivative of softplus is computed with it and kept in place of its operand, where nobody else wants that later. */
+static void softplus_and_sigmoid(void) {
+  for (int wanted = 0; wanted < 2; wanted++) {
+    gq_graph *g = gq_graph_new();
+    gq_shape many = gq_shape_of(1, (int64_t[]){ 96 });
+    gq_ref a = gq_input(g, GQ_F32, many), x = gq_emit2(g, GQ_OP_MUL, a, a),
+           y = gq_emit1(g, GQ_OP_SOFTPLUS, x), s = gq_emit1(g, GQ_OP_SIGMOID, x),
+           d = gq_emit2(g, GQ_OP_MUL, s, y);
+    if (wanted) d = gq_emit2(g, GQ_OP_ADD, d, x);
+    gq_program *p;
+    must(gq_program_new(&gq_cpu_backend, g, 2, (gq_outspec[]){ { y, 0, GQ_STORE }, { d, 1, GQ_STORE } }, &p));
+    char *text = gq_program_print(p), *second = strstr(text, "phase 1");
+    check((strstr(second, "sigmoid") != NULL) == wanted, "where the sigmoid is computed", wanted);
+    gq_free(text);
+    gq_program_free(p);
+    gq_graph_free(g);
+  }
+}
+
 /* An index out of range is the one failure of a run. */
 static void bad_index(void) {
   gq_graph *g = gq_graph_new();
@@ -437,6 +456,7 @@ int main(void) {
   }
   for (unsigned seed = 0; seed < 12; seed++) failing_memory(seed, seed % 2);
   bad_outputs();
+  softplus_and_sigmoid();
   bad_index();
   size_t blocks = gq_live_blocks();
   check(blocks == 0, "nothing left", 0);
