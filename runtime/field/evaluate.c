@@ -242,9 +242,10 @@ void gq_evaluator_bind(const gq_evaluator *e, const gq_binding *b, int s, const 
   *in = c.in + (size_t)s * e->nin, *out = c.out + (size_t)s * e->nout;
 }
 
+int gq_probe_count(const gq_evaluator *e) { return (e->parts - e->defect) / 2; }
+
 size_t gq_probe_size(const gq_evaluator *e, int i) {
-  int j = e->of[e->nq + i];
-  return j < 0 ? 1 : e->scratch->field->probed[j] + 1;
+  return i < gq_probe_count(e) ? e->scratch->field->probed[e->of[e->nq + i]] : 1;
 }
 
 gq_dtype gq_probe_dtype(const gq_evaluator *e, int i) {
@@ -259,7 +260,7 @@ size_t gq_probe_bytes(const gq_evaluator *e, int i, int points) {
 
 int gq_evaluate_nodes(const gq_evaluator *e, const gq_binding *b, const void *t, void *const *z,
                       void *const *a, void *const *slope_, const double tolerance[2], const gq_grads *grads,
-                      void *const *probe_) {
+                      void *const *probe_, bool sized) {
   call c = call_begin(e);
   for (int i = 0; i < 2; i++) gq_set_shared(b->field->dtype, &c.shared[TOLERANCE + i], tolerance[i]);
   for (int s = 0; s < b->field->nslices; s++) {
@@ -274,5 +275,6 @@ int gq_evaluate_nodes(const gq_evaluator *e, const gq_binding *b, const void *t,
     }
     bind_products(e, b, s, grads, &c);
   }
-  return run_call(e, 0, &c);
+  GQ_TRY(run_call(e, 0, &c));
+  return sized ? run_call(e, 1, &c) : GQ_OK;
 }

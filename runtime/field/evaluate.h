@@ -41,12 +41,12 @@ typedef struct gq_evaluator {
   int parts;                   /* outputs that are stored; then nq products, added */
   int states;                  /* inputs after t that have the state's shape */
   int directions;              /* inputs after the boundary values, and then */
-  bool defect;                 /* nodes: three for the defect, which is the last of what is stored */
+  bool defect;                 /* nodes: three for the defect */
   int nq, nin, nout;
   int points;                  /* nodes: how many at once */
   bool columns;                /* nodes: their states stand side by side, {.., n rows of the slice} */
   bool diffusion;              /* output 1 is that of an SDE */
-  int *of;                     /* [nq] boundary values; of nodes then [parts]: of the probes, -1: the defect */
+  int *of;                     /* [nq] boundary values; of nodes then [parts]: of the probes and their sizes, -1: the defect */
   gq_code code;
 } gq_evaluator;
 /* Compiled for every class, and room made in the scratch memory; on failure e is empty. */
@@ -65,10 +65,13 @@ int gq_evaluate_phase(const gq_evaluator *e, const gq_binding *b, int phase, dou
                       const gq_grads *grads_, double *time_);
 /* A node program: t [rows], z [nslices] blocks of rows states (or, columns, those side by side), likewise
 ** a; products added to grads. For the defect slope_ likewise, z' of the path, and the tolerance, rtol and atol. probe_
-** [nslices]: blocks that hold what is stored one after another, or NULL where that is nothing. */
+** [nslices]: blocks that hold what is stored one after another, or NULL where that is nothing: the probes, the defect if
+** there is one, and where they are asked for, sized, the probes' sizes. */
 int gq_evaluate_nodes(const gq_evaluator *e, const gq_binding *b, const void *t, void *const *z, void *const *a,
-                      void *const *slope_, const double tolerance[2], const gq_grads *grads, void *const *probe_);
-/* Numbers that probe i of a node program has for one node, and bytes it takes for `points` nodes. The defect has one. */
+                      void *const *slope_, const double tolerance[2], const gq_grads *grads, void *const *probe_,
+                      bool sized);
+/* Probes of a node program; numbers that what is stored at i has for one node, and bytes it takes for `points` nodes. */
+int gq_probe_count(const gq_evaluator *e);
 size_t gq_probe_size(const gq_evaluator *e, int i);
 gq_dtype gq_probe_dtype(const gq_evaluator *e, int i);
 size_t gq_probe_bytes(const gq_evaluator *e, int i, int points);

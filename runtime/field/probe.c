@@ -29,7 +29,7 @@ double gq_probe_direction(int j, int k, size_t i) {
 typedef struct prober {
   gq_graph *g;
   int64_t n;
-  bool columns, sized;
+  bool columns, by_rows; /* by_rows: what is summed up is to be looked at */
   gq_ref product, a;
 } prober;
 
@@ -68,13 +68,7 @@ static seen times(const prober *b, seen x, gq_ref y) {
 
 static gq_ref sizes(const prober *b, gq_ref x) { return x == GQ_NONE ? x : gq_emit1(b->g, GQ_OP_ABS, x); }
 
-/* The numbers and, where it is asked for, the sum of the sizes of what they were summed up from. */
-static gq_ref summed(const prober *b, seen x) {
-  gq_ref s = plus(b, over_rows(b, x.rows), x.s);
-  if (!b->sized || s == GQ_NONE) return s;
-  gq_ref size = plus(b, over_rows(b, sizes(b, x.rows)), sizes(b, x.s));
-  return gq_cat(b->g, 2, (gq_ref[]){ s, gq_sum_axes(b->g, size, 1) }, 0);
-}
+static gq_ref summed(const prober *b, seen x) { return plus(b, over_rows(b, x.rows), x.s); }
 
 /* A sum over rows, kept apart by point: {numbers, n}. */
 static gq_ref of_sum(const prober *b, gq_ref sum) {
@@ -121,22 +115,47 @@ static seen along(const prober *b, gq_ref direction, gq_ref v) {
     if (gq_numel(shape_of(b, r.arg[i])) == 1 && gq_numel(shape_of(b, r.arg[1 - i])) == gq_numel(r.shape))
       return times(b, along(b, direction, r.arg[1 - i]), gq_reshape(g, r.arg[i], gq_shape_of(0, NULL)));
   gq_shape from = r.op == GQ_OP_SUM ? shape_of(b, r.arg[0]) : (gq_shape){ 0 };
-  if (b->columns && from.ndim == 2 && r.attr.flags == 2 && from.dim[1] % b->n == 0)
+  if (b->columns && from.ndim == 2 && r.attr.flags == 2 && from.dim[1] % b->n == 0 &&
+      (b->n > 1 || b->by_rows || from.dim[0] > GQ_PROBE_ITSELF))
     return (seen){ project(b, direction, r.arg[0]), GQ_NONE };
   gq_ref x = of_vector(b, v);
   return (seen){ GQ_NONE, x == GQ_NONE ? x : gq_matmul(g, direction, x, GQ_TA) };
 }
 
-/* A matrix product over rows: u'A and B v, row by row. */
-static seen of_matmul(const prober *b, const gq_node *m, const gq_ref *direction) {
+/* x, whose axis `rows` holds those of all points: a matrix a point, {n, ..}. */
+static gq_ref by_point(const prober *b, gq_ref x, int rows) {
+  gq_shape s = shape_of(b, x);
+  int64_t each = s.dim[rows] / b->n;
+  if (rows == 0) return gq_reshape(b->g, x, gq_shape_of(3, (int64_t[]){ b->n, each, s.dim[1] }));
+  x = gq_reshape(b->g, x, gq_shape_of(3, (int64_t[]){ s.dim[0], b->n, each }));
+  return gq_permute(b->g, x, (int[]){ 1, 0, 2 });
+}
+
+/* u'(AB)v: the product itself, point by point. */
+static gq_ref of_small(const prober *b, gq_ref r, const gq_ref *direction) {
   gq_graph *g = b->g;
-  int64_t rows = shape_of(b, m->args[0]).dim[m->attr.flags & GQ_TA ? 0 : 1];
-  if (rows % b->n || shape_of(b, m->args[0]).ndim != 2 || shape_of(b, m->args[1]).ndim != 2)
+  gq_node m = *gq_graph_node(g, r);
+  if (b->n > 1)
+    r = gq_matmul(g, by_point(b, m.arg[0], m.attr.flags & GQ_TA ? 0 : 1),
+                  by_point(b, m.arg[1], m.attr.flags & GQ_TB ? 1 : 0), m.attr.flags);
+  gq_ref x = gq_emit2(g, GQ_OP_MUL, gq_matmul(g, r, direction[1], 0), direction[0]);
+  x = gq_reshape(g, gq_sum_axes(g, x, b->n > 1 ? 2 : 1), gq_shape_of(2, (int64_t[]){ b->n, GQ_DIRECTIONS }));
+  return gq_permute(g, x, (int[]){ 1, 0 });
+}
+
+/* A matrix product over rows: u'A and B v, row by row, unless its own numbers cost less. */
+static seen of_matmul(const prober *b, gq_ref r, const gq_ref *direction) {
+  enum { DEARER = 2 }; /* products with few rows on one side, a number */
+  gq_graph *g = b->g;
+  gq_node m = *gq_graph_node(g, r);
+  gq_shape s = m.shape, from = shape_of(b, m.arg[0]);
+  int ta = m.attr.flags & GQ_TA, tb = m.attr.flags & GQ_TB;
+  if (from.ndim != 2 || from.dim[ta ? 0 : 1] % b->n || shape_of(b, m.arg[1]).ndim != 2)
     return (seen){ GQ_NONE, GQ_NONE };
-  int left = GQ_TA | (m->attr.flags & GQ_TA ? GQ_TB : 0), right = GQ_TA | (m->attr.flags & GQ_TB ? 0 : GQ_TB);
-  gq_ref args[2] = { m->args[0], m->args[1] };
-  return (seen){ gq_emit2(g, GQ_OP_MUL, gq_matmul(g, direction[0], args[0], left),
-                          gq_matmul(g, direction[1], args[1], right)),
+  if (!b->by_rows && s.dim[0] * s.dim[1] < DEARER * GQ_DIRECTIONS * (s.dim[0] + s.dim[1]))
+    return (seen){ GQ_NONE, of_small(b, r, direction) };
+  return (seen){ gq_emit2(g, GQ_OP_MUL, gq_matmul(g, direction[0], m.arg[0], ta ? GQ_TA | GQ_TB : GQ_TA),
+                          gq_matmul(g, direction[1], m.arg[1], tb ? GQ_TA : GQ_TA | GQ_TB)),
                  GQ_NONE };
 }
 
@@ -185,7 +204,7 @@ static seen of_matrix(const prober *b, gq_ref r, const gq_ref *direction) {
   seen all = { GQ_NONE, GQ_NONE };
   if (m.op == GQ_OP_RESHAPE && gq_shape_equal(shape_of(b, origin(b, r)), m.shape))
     return of_matrix(b, origin(b, r), direction);
-  if (m.op == GQ_OP_MATMUL) return of_matmul(b, &m, direction);
+  if (m.op == GQ_OP_MATMUL) return of_matmul(b, r, direction);
   if (m.op != GQ_OP_CAT) return m.shape.dim[0] == 1 || m.shape.dim[1] == 1 ? of_line(b, r, direction) : all;
   int axis = m.attr.axis;
   int64_t first = 0;
@@ -243,14 +262,20 @@ static seen of_tangents(const prober *b, const gq_probe *p, const gq_ref *direct
   return (seen){ gq_cat(b->g, p->numbers, x, 0), GQ_NONE };
 }
 
-gq_ref gq_probe_emit(gq_graph *g, const gq_probe *p, int64_t n, bool columns, bool sized, gq_ref product,
-                     gq_ref a, const gq_ref *direction) {
-  prober b = { g, n, columns, sized, product, a };
+static seen see(const prober *b, const gq_probe *p, const gq_ref *direction) {
   seen x = { GQ_NONE, GQ_NONE };
-  if (p->inputs == 2 && shape_of(&b, product).ndim == 2) x = of_matrix(&b, product, direction);
-  else if (p->inputs == 2) x = of_windows(&b, product, direction);
-  else if (p->axis == 1) x = along(&b, direction[0], product);
-  else if (!p->inputs) x.s = of_vector(&b, product);
-  if (unseen(x)) x = of_tangents(&b, p, direction);
-  return summed(&b, x);
+  if (p->inputs == 2 && shape_of(b, b->product).ndim == 2) x = of_matrix(b, b->product, direction);
+  else if (p->inputs == 2) x = of_windows(b, b->product, direction);
+  else if (p->axis == 1) x = along(b, direction[0], b->product);
+  else if (!p->inputs) x.s = of_vector(b, b->product);
+  return unseen(x) ? of_tangents(b, p, direction) : x;
+}
+
+gq_ref gq_probe_emit(gq_graph *g, const gq_probe *p, int64_t n, bool columns, gq_ref product, gq_ref a,
+                     const gq_ref *direction, gq_ref *size_) {
+  prober b = { g, n, columns, true, product, a };
+  seen x = size_ ? see(&b, p, direction) : (seen){ GQ_NONE, GQ_NONE };
+  if (size_) *size_ = gq_sum_axes(g, summed(&b, (seen){ sizes(&b, x.rows), sizes(&b, x.s) }), 1);
+  b.by_rows = false;
+  return summed(&b, see(&b, p, direction));
 }

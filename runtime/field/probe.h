@@ -23,10 +23,10 @@ void gq_probe_of(gq_shape shape, bool cut, gq_probe *p);
 /* Component i of direction input k of tensor j: of either sign, 1/2 to 3/2 in size. */
 double gq_probe_direction(int j, int k, size_t i);
 
-/* The numbers at n points, sized: and their magnitude: {numbers (+ 1), n}. product: a'df/dtheta summed over the points, which
-** hangs linearly on the node a, of the state's shape for n points: points and rows are its last dim (columns) or it
-** has them in front. GQ_NONE: f calls back. */
-gq_ref gq_probe_emit(gq_graph *g, const gq_probe *p, int64_t n, bool columns, bool sized, gq_ref product,
-                     gq_ref a, const gq_ref *direction);
+/* The numbers at n points, {numbers, n}, and the sum of the sizes of what they were summed up from, {n}. product:
+** a'df/dtheta summed over the points, which hangs linearly on the node a, of the state's shape for n points: points and
+** rows are its last dim (columns) or it has them in front. GQ_NONE: f calls back. */
+gq_ref gq_probe_emit(gq_graph *g, const gq_probe *p, int64_t n, bool columns, gq_ref product, gq_ref a,
+                     const gq_ref *direction, gq_ref *size_);
 
 #endif

@@ -138,15 +138,16 @@ static int pull(const gq_field *f, frame *fr, gq_ref out, gq_ref cot, gq_product
   return pull_all(f, fr, 1, &out, &cot, products, time, da);
 }
 
-/* The probes of the products da at n points; GQ_NONE where there is no product. */
-static void probe(const gq_field *f, int cls, frame *fr, int64_t n, bool columns, bool sized, gq_ref a,
-                  const gq_ref *da, gq_ref *out) {
+/* The probes of the products da at n points, and their sizes; GQ_NONE where there is no product. */
+static void probe(const gq_field *f, int cls, frame *fr, int64_t n, bool columns, gq_ref a, const gq_ref *da,
+                  gq_ref *out, gq_ref *size_) {
   for (int j = 0; j < f->nb; j++) {
     gq_probe p = gq_field_probe(f, cls, j);
     gq_ref direction[GQ_PROBE_INPUTS];
     for (int k = 0; f->want[j] && k < p.inputs; k++) direction[k] = fr->bind[2 + f->nb + f->directed[j][k]];
+    gq_ref *size = size_ ? size_ + j : NULL;
     out[j] =
-      da[2 + j] == GQ_NONE ? GQ_NONE : gq_probe_emit(fr->g, &p, n, columns, sized, da[2 + j], a, direction);
+      da[2 + j] == GQ_NONE ? GQ_NONE : gq_probe_emit(fr->g, &p, n, columns, da[2 + j], a, direction, size);
   }
 }
 
@@ -175,7 +176,7 @@ int gq_system_adjoint(const gq_field *f, int cls, const void *arg, gq_system *s)
     if (s->probes) s->directions = bind_directions(f, cls, &fr);
     gq_inline(fr.g, f->class_body[cls], fr.bind, out);
     status = pull(f, &fr, out[0], a, k->products, k->time, da);
-    if (s->probes) probe(f, cls, &fr, 1, f->columns, false, a, da, da + 2);
+    if (s->probes) probe(f, cls, &fr, 1, f->columns, a, da, da + 2, NULL);
     gq_ref slope = gq_emit1(fr.g, GQ_OP_NEG, or_zero(f, cls, &fr, da[0]));
     lead[0] = out[0];
     lead[k->path ? 0 : 1] = k->forced ? gq_emit2(fr.g, GQ_OP_ADD, slope, q) : slope;
@@ -374,16 +375,19 @@ int gq_system_nodes(const gq_field *f, int cls, const void *arg, gq_system *s) {
   points p;
   int nlead = 0;
   *s = (gq_system){ .parts = 0 };
-  gq_ref *lead = gq_calloc(f->nb + 2, sizeof *lead);
-  int *of = gq_calloc(f->nb + 2, sizeof *of);
+  gq_ref *lead = gq_calloc(4 * (f->nb + 1), sizeof *lead), *size = lead ? lead + 3 * (f->nb + 1) : NULL;
+  int *of = gq_calloc(2 * (f->nb + 1), sizeof *of);
   int status = lead && of ? points_new(f, cls, n, &p, &s->columns) : gq_nomem(f->nb);
   if (status == GQ_OK) {
     if (probes) s->directions = bind_directions(f, cls, &p.fr);
     status = pull(f, &p.fr, p.out, p.a, GQ_PRODUCTS_ALL, false, p.da);
-    if (probes) probe(f, cls, &p.fr, n, s->columns, true, p.a, p.da, lead);
+    if (probes) probe(f, cls, &p.fr, n, s->columns, p.a, p.da, lead, size);
     for (int j = 0; probes && j < f->nb; j++)
       if (lead[j] != GQ_NONE) lead[nlead] = lead[j], of[nlead++] = j;
+    int found = nlead;
     if (k->defect) s->defect = true, lead[nlead] = defect(f, &p, n, s->columns), of[nlead++] = -1;
+    s->second = found ? nlead : 0;
+    for (int i = 0; i < found; i++) lead[nlead] = size[of[i]], of[nlead++] = of[i];
     int done = finish(s, f, &p.fr, nlead, lead, GQ_NONE, p.da + 2);
     if (status == GQ_OK) status = done;
     if (status != GQ_OK) gq_system_done(s);

@@ -64,15 +64,11 @@ static int fill_path(gq_walk *w, double t, double h) {
   back *k = w->context;
   const gq_tableau *m = w->a.st->m;
   for (int i = 0; i < m->slopes; i++) {
-    double c = i == m->end ? 1 : m->c[i];
-    int same = -1;
-    for (int j = 0; j < i && same < 0; j++)
-      if ((j == m->end ? 1 : m->c[j]) == c) same = j;
-    for (int g = 0; g < w->a.st->l.given; g++) {
-      if (same >= 0) gq_copy(k->f->on, w->a.path[i][g], w->a.path[same][g], gq_part_bytes(w->a.field));
-      else if (g == 0 && !k->reverse)
-        GQ_TRY(gq_trajectory_at(&k->z, gq_attempt_inside(&w->a, t + c * h), w->a.path[i][g]));
-      else gq_panel_force(&k->panel, k->s, t + c * h, w->a.path[i][g]);
+    double at = t + gq_tableau_time(m, i) * h;
+    for (int g = 0; g < w->a.st->l.given && gq_tableau_twin(m, i) == i; g++) {
+      if (g == 0 && !k->reverse)
+        GQ_TRY(gq_trajectory_at(&k->z, gq_attempt_inside(&w->a, at), w->a.path[i][g]));
+      else gq_panel_force(&k->panel, k->s, at, w->a.path[i][g]);
     }
   }
   return GQ_OK;
@@ -145,7 +141,10 @@ static int buffers(back *k) {
     for (int i = 0; i < 4; i++) *all[i] = next, next += k->part;
   }
   for (int i = 0; i < w->a.st->m->slopes; i++)
-    for (int g = 0; g < given; g++) w->a.path[i][g] = next, next += k->part;
+    for (int g = 0; g < given; g++) {
+      int twin = gq_tableau_twin(w->a.st->m, i);
+      w->a.path[i][g] = twin < i ? w->a.path[twin][g] : next, next += k->part;
+    }
   for (int j = 0; j < moments; j++, next += k->part) {
     if (j < GQ_MOMENTS) k->panel.c[j] = next;
     else k->panel.left[j - GQ_MOMENTS] = next;
@@ -223,6 +222,7 @@ static int setup(back *k, double size) {
   if (adaptive(k) || k->pieces || k->kept)
     GQ_TRY(gq_window_init(&k->steps, s, k->reverse ? NULL : &k->z, w, &k->nodes));
   k->nodes.list.on = k->kept && o->moments && w->a.sum.next.block;
+  k->nodes.sized = k->pieces || k->nodes.list.on;
   if (adaptive(k)) GQ_TRY(gq_kronrod_init(&k->kronrod, &k->steps, &k->b->grads));
   return GQ_OK;
 }
@@ -448,6 +448,7 @@ static int refine_kept(back *k) {
   gq_refine *r = &k->nodes.sum;
   int serve = 0;
   int64_t point = 0;
+  k->nodes.sized = true;
   if (k->nodes.list.on) GQ_TRY(judge_panels(k, &serve));
   if (serve == 0) {
     GQ_TRY(gq_pullback_clear(k->b));
@@ -469,8 +470,8 @@ static int refine_kept(back *k) {
 
 /* ---- Runge-Kutta weights ---- */
 
-/* Add the products of the accepted step; theta < 1 when it goes past the interval's end. */
-static int step_products(back *k, double theta) {
+/* Add the products of the accepted step; theta < 1 when it goes past the interval's end. last: no other follows. */
+static int step_products(back *k, double theta, bool last) {
   gq_walk *w = &k->w;
   const gq_field *f = k->s->plan->field;
   const gq_tableau *m = w->a.st->m;
@@ -492,8 +493,10 @@ static int step_products(back *k, double theta) {
   if (theta == 1) memcpy(wt, m->b, m->stages * sizeof *wt);
   else gq_tableau_weights(m, theta, wt);
   for (int i = 0; i < m->slopes; i++) w->a.shared->wq[i] = -w->a.h * wt[i];
-  if (w->a.st->l.qe >= 0) gq_grads_add_probes(f, -w->a.h * wt[0], &w->a.sum.next, w->a.sum.grads);
-  return gq_walk_phase(w, 1);
+  if (w->a.st->l.qe < 0) return gq_walk_phase(w, 1);
+  gq_grads_add_probes(f, -w->a.h * wt[0], &w->a.sum.next, w->a.sum.grads);
+  GQ_TRY(gq_walk_phase(w, 1));
+  return last ? GQ_OK : gq_walk_phase(w, GQ_PHASE_CARRY);
 }
 
 /* ---- one measurement interval ---- */
@@ -568,7 +571,7 @@ static int accepted(back *k, double stop) {
   bool past = dir * (w->a.t1 - stop) > 0;
   double theta = past ? (stop - w->a.t) / w->a.h : 1;
   if ((k->gq || past) && w->a.st->l.nfe_dense && w->a.st->l.nq == 0) GQ_TRY(gq_walk_phase(w, 1));
-  GQ_TRY(step_products(k, theta));
+  GQ_TRY(step_products(k, theta, past || w->a.t1 == stop));
   if (adaptive(k) || k->pieces) GQ_TRY(gq_window_step(&k->steps));
   else if (k->gq) GQ_TRY(step_nodes(k, stop));
   if (k->kept) GQ_TRY(keep_step(k));

@@ -67,10 +67,9 @@ static int probes_init(gq_nodebuffer *b) {
   GQ_TRY(gq_node_program(b->s->plan, b->points, &e));
   int *size = gq_alloc((e->parts + 1) * sizeof *size);
   if (!size) return gq_nomem(e->parts * sizeof *size);
-  for (int i = 0; i < e->parts; i++)
-    size[i] = (int)gq_probe_size(e, i) - 1, n += gq_probe_bytes(e, i, b->points);
+  for (int i = 0; i < e->parts; i++) size[i] = (int)gq_probe_size(e, i), n += gq_probe_bytes(e, i, b->points);
   double eps = b->s->z->dtype == GQ_F32 ? FLT_EPSILON : DBL_EPSILON;
-  int status = gq_refine_init(&b->sum, e->parts - e->defect, size, b->s->o.back_rtol, 50 * eps);
+  int status = gq_refine_init(&b->sum, gq_probe_count(e), size, b->s->o.back_rtol, 50 * eps);
   gq_free(size);
   GQ_TRY(status);
   b->probes = gq_allocate(p->field->on, n * p->field->nslices + 64);
@@ -176,24 +175,29 @@ static void put_aside(const gq_field *f, int s, int n, const char *from, char *t
     for (int i = 0; i < n; i++, to += row) gq_copy(f->on, to, from + i * block + d * row, row);
 }
 
-/* The numbers of e->points points, slices together, with the points' weights: [points][numbers + magnitudes]. */
-static void gather(const gq_nodebuffer *b, const gq_evaluator *e) {
-  const gq_field *f = b->s->plan->field;
-  int n = b->sum.numbers + b->sum.groups, points = e->points;
-  memset(b->value, 0, (size_t)n * points * sizeof *b->value);
-  for (int s = 0; s < f->nslices; s++) {
-    const char *x = b->here + s * b->probe_bytes;
-    int number = 0;
-    for (int i = 0; i < b->sum.groups; x += gq_probe_bytes(e, i, points), i++) {
-      gq_dtype d = gq_probe_dtype(e, i);
-      int size = (int)gq_probe_size(e, i);
-      for (int k = 0; k < size; k++) {
-        double *to = b->value + (k + 1 < size ? number++ : b->sum.numbers + i);
-        for (int j = 0; j < points; j++)
-          to[(size_t)j * n] += gq_shared(d, x + ((size_t)k * points + j) * gq_dtype_size(d));
-      }
-    }
+/* What the program has stored at i for its points, slices together: of point j from to[j stride] on. Where x is in a
+** slice's block moves on. */
+static void gather(const gq_nodebuffer *b, const gq_evaluator *e, int i, size_t *x, double *to,
+                   size_t stride) {
+  gq_dtype d = gq_probe_dtype(e, i);
+  size_t size = gq_probe_size(e, i), points = e->points;
+  for (int s = 0; s < b->s->plan->field->nslices; s++) {
+    const char *from = b->here + s * b->probe_bytes + *x;
+    for (size_t k = 0; k < size * points; k++)
+      to[k % points * stride + k / points] += gq_shared(d, from + k * gq_dtype_size(d));
   }
+  *x += gq_probe_bytes(e, i, e->points);
+}
+
+/* All but the defect, with the points' weights: [points][numbers + magnitudes]. The defect: [points]. */
+static void gather_all(const gq_nodebuffer *b, const gq_evaluator *e, double *defect) {
+  const gq_refine *r = &b->sum;
+  size_t n = r->numbers + r->groups, x = 0;
+  memset(b->value, 0, n * e->points * sizeof *b->value);
+  for (int g = 0; g < r->groups; g++) gather(b, e, g, &x, b->value + r->first[g], n);
+  if (e->defect) gather(b, e, r->groups, &x, defect, 1);
+  for (int g = 0; b->sized && g < r->groups; g++)
+    gather(b, e, r->groups + e->defect + g, &x, b->value + r->numbers + g, n);
 }
 
 int gq_nodebuffer_probes(const gq_nodebuffer *b, const gq_grads *probes, double *to) {
@@ -271,23 +275,16 @@ static void to_spectrum(gq_nodebuffer *b, const struct gq_place *place, const do
 }
 
 /* RMS of h (z' - f) in tolerances, of points done .. done + e->points. */
-static void take_defect(gq_nodebuffer *b, const gq_evaluator *e, int done) {
-  const gq_field *f = b->s->plan->field;
-  double sum[1 << (GQ_NODE_SIZES - 1)] = { 0 };
-  for (int s = 0; s < f->nslices; s++) {
-    const char *x = b->here + s * b->probe_bytes;
-    for (int i = 0; i < e->parts - 1; i++) x += gq_probe_bytes(e, i, e->points);
-    for (int j = 0; j < e->points; j++) sum[j] += gq_shared(f->dtype, x + j * gq_dtype_size(f->dtype));
-  }
+static void take_defect(gq_nodebuffer *b, const gq_evaluator *e, int done, const double *sum) {
   for (int j = 0; j < e->points; j++)
-    b->defect = fmax(b->defect, fabs(b->place[done + j].h) * sqrt(sum[j] / gq_numel(f->shape)));
+    b->defect =
+      fmax(b->defect, fabs(b->place[done + j].h) * sqrt(sum[j] / gq_numel(b->s->plan->field->shape)));
 }
 
 /* What the program has stored for points done .. done + e->points. */
 static int take_probes(gq_nodebuffer *b, const gq_evaluator *e, int done) {
   int n = b->sum.numbers + b->sum.groups;
   if (b->withdraw) return GQ_OK;
-  gather(b, e);
   for (int j = 0; j < e->points; j++) {
     const struct gq_place *place = &b->place[done + j];
     const double *value = b->value + (size_t)j * n;
@@ -332,10 +329,12 @@ int gq_nodebuffer_flush(gq_nodebuffer *b) {
     }
     GQ_TRY(gq_evaluate_nodes(e, b->s->bind, (char *)b->t + done * gq_dtype_size(f->dtype), z, a, slope,
                              (double[]){ o->rtol, gq_positive_atol(f->dtype, o->atol) }, b->grads,
-                             b->probes ? b->probe : NULL));
+                             b->probes ? b->probe : NULL, b->sized));
     if (b->probes) gq_copy(f->on, b->here, b->probes, b->probe_bytes * f->nslices);
     GQ_TRY(gq_pending());
-    if (e->defect) take_defect(b, e, done);
+    double defect[1 << (GQ_NODE_SIZES - 1)] = { 0 };
+    if (b->probes) gather_all(b, e, defect);
+    if (e->defect) take_defect(b, e, done, defect);
     if (p->probes) GQ_TRY(take_probes(b, e, done));
     done += n;
   }

@@ -33,7 +33,7 @@ typedef struct gq_stepclass {
   /* May a device make many attempts by itself? NULL: never. And what it has to know of them. */
   bool (*flies)(const struct gq_attempt *a);
   void (*course)(struct gq_attempt *a, struct gq_course *c);
-  /* Later phases of a step: 0 the step again, 1 its interpolant and products, 2 its derivative. */
+  /* Later phases of a step: 0 the step again, 1 its interpolant and products, 2 its derivative, then as in step.h. */
   int (*phase)(struct gq_attempt *a, int phase);
   void *(*slope)(const struct gq_attempt *a, int i, int part, int slice);
   /* The step taken ends at t1 already, at y1 of its interpolant; NULL: a shorter step is tried like any other. */
@@ -122,6 +122,13 @@ bool gq_tableau_fsal(const gq_tableau *m);                 /* a stage is the slo
 /* w[i]: weight of h k_i in y(theta) - y0, i < slopes; and its derivative in theta. */
 void gq_tableau_weights(const gq_tableau *m, double theta, double *w);
 void gq_tableau_slopes(const gq_tableau *m, double theta, double *w);
+/* When slope i is of, in steps; and the first slope of that time. */
+static inline double gq_tableau_time(const gq_tableau *m, int i) { return i == m->end ? 1 : m->c[i]; }
+static inline int gq_tableau_twin(const gq_tableau *m, int i) {
+  int j = 0;
+  while (j < i && gq_tableau_time(m, j) != gq_tableau_time(m, i)) j++;
+  return j;
+}
 static inline bool gq_scheme_solves(const gq_tableau *m, gq_calculus c) {
   return m->scheme->both || m->scheme->calculus == c;
 }

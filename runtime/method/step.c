@@ -86,7 +86,12 @@ static void inputs(builder *b) {
   if (l->given) {
     l->path = n, n += l->slopes * l->given;
     for (int i = 0; i < l->slopes; i++)
-      for (int k = 0; k < l->given; k++) b->path[i][k] = like_input(b, 1 + parts + k);
+      for (int k = 0; k < l->given; k++) {
+        gq_ref x = like_input(b, 1 + parts + k);
+        int twin =
+          gq_tableau_twin(b->k->m, i); /* what two stages make of the path at one time is made once */
+        b->path[i][k] = twin < i ? b->path[twin][k] : x;
+      }
   }
   l->wq = n, n += l->slopes;
   for (int i = 0; i < l->slopes; i++) b->wq[i] = scalar_input(b);
@@ -304,31 +309,76 @@ static bool alike(const builder *b, int n, const gq_ref *x) {
   return true;
 }
 
-/* sum_i w_i x_i, where all x_i are made in the same linear way: that of the sum of what they are made of. So numbers of
-** all stages are summed over the rows at once. */
+/* Operand j of all. Is it one and the same? */
+static bool operands(const builder *b, int n, const gq_ref *x, int j, gq_ref *arg) {
+  bool same = true;
+  for (int i = 0; i < n; i++) arg[i] = gq_graph_node(b->g, x[i])->arg[j], same = same && arg[i] == arg[0];
+  return same;
+}
+
+static void put(builder *b, gq_ref r, int phase, gq_outmode mode) {
+  b->outs[b->l->nout++] = (gq_outspec){ r, b->k->whole ? 2 : phase, mode };
+}
+
+/* Products with few rows of what is large are made while that is near, though only an accepted step asks for them. */
+static void keep_products(builder *b, gq_ref r) {
+  gq_node x = *gq_graph_node(b->g, r);
+  if (x.op == GQ_OP_MUL)
+    for (int i = 0; i < 2; i++) keep_products(b, x.arg[i]);
+  if (x.op == GQ_OP_MATMUL && gq_numel(x.shape) < gq_numel(gq_graph_node(b->g, x.arg[1])->shape))
+    put(b, r, 0, GQ_KEEP);
+}
+
+static gq_ref weighted_inside(builder *b, int n, const gq_ref *x, const gq_ref *w);
+
+/* The same for products x_i y_i: of one y, or of numbers y_i, which are weights too. GQ_NONE: neither. */
+static gq_ref weighted_factors(builder *b, int n, const gq_ref *x, const gq_ref *w) {
+  gq_node first = *gq_graph_node(b->g, x[0]);
+  gq_ref part[GQ_MAXSTAGES], factor[GQ_MAXSTAGES], arg[2];
+  for (int j = 0; j < 2; j++) {
+    bool same = operands(b, n, x, j, factor), number = gq_graph_node(b->g, factor[0])->shape.ndim == 0;
+    operands(b, n, x, 1 - j, part);
+    if (same) {
+      arg[j] = factor[0], arg[1 - j] = weighted_inside(b, n, part, w);
+      return gq_emit(b->g, first.op, 2, arg, &first.attr);
+    }
+    for (int i = 0; number && i < n; i++) factor[i] = gq_emit2(b->g, GQ_OP_MUL, factor[i], w[i]);
+    if (number) return weighted_inside(b, n, part, factor);
+  }
+  return GQ_NONE;
+}
+
+/* sum_i w_i x_i of probes; where all x_i are made in one linear way, that of the sum of what they are made of. So numbers
+** of all stages are summed over the rows at once. */
 static gq_ref weighted_inside(builder *b, int n, const gq_ref *x, const gq_ref *w) {
   gq_graph *g = b->g;
   gq_node first = *gq_graph_node(g, x[0]);
   gq_ref part[GQ_MAXSTAGES], arg[2], sum = GQ_NONE;
-  bool linear = first.op == GQ_OP_RESHAPE || first.op == GQ_OP_SUM || first.op == GQ_OP_ADD;
-  if (linear && alike(b, n, x)) {
+  bool like = alike(b, n, x), number = gq_numel(first.shape) == first.shape.dim[0]; /* not one of rows */
+  if (like && (first.op == GQ_OP_RESHAPE || first.op == GQ_OP_SUM || (first.op == GQ_OP_ADD && number))) {
     for (int j = 0; j < first.nargs; j++) {
-      for (int i = 0; i < n; i++) part[i] = gq_graph_node(g, x[i])->arg[j];
+      operands(b, n, x, j, part);
       arg[j] = weighted_inside(b, n, part, w);
     }
     return gq_emit(g, first.op, first.nargs, arg, &first.attr);
   }
-  for (int i = 0; i < n; i++) sum = gq_builder_sum(b, sum, gq_emit2(g, GQ_OP_MUL, x[i], to_state(b, w[i])));
+  if (like && (first.op == GQ_OP_MUL || first.op == GQ_OP_MATMUL)) sum = weighted_factors(b, n, x, w);
+  if (sum != GQ_NONE) return sum;
+  for (int i = 0; i < n; i++) {
+    keep_products(b, x[i]);
+    sum = gq_builder_sum(b, sum, gq_emit2(g, GQ_OP_MUL, x[i], w[i]));
+  }
   return sum;
 }
 
 /* sum_i w_i x_i. The weight of a matrix product goes to its first operand, so that products can be stacked. */
 static gq_ref weighted(builder *b, int n, const gq_ref *x, const gq_ref *w) {
   gq_graph *g = b->g;
-  gq_ref sum = GQ_NONE;
+  gq_ref sum = GQ_NONE, number[GQ_MAXSTAGES];
   for (int i = 0; i < n; i++)
     if (x[i] == GQ_NONE) return GQ_NONE;
-  if (n > 0 && b->s->probes) return weighted_inside(b, n, x, w);
+  for (int i = 0; b->s->probes && i < n; i++) number[i] = to_state(b, w[i]);
+  if (n > 0 && b->s->probes) return weighted_inside(b, n, x, number);
   for (int i = 0; i < n; i++) {
     gq_node node = *gq_graph_node(g, x[i]);
     gq_ref scale = to_state(b, w[i]);
@@ -347,10 +397,6 @@ static gq_ref product(builder *b, int r, const gq_ref *w) {
   for (int i = 0; i < b->l->slopes; i++)
     if (w[i] != GQ_NONE) x[n] = b->q[i * b->l->nq + r], wx[n++] = w[i];
   return weighted(b, n, x, wx);
-}
-
-static void put(builder *b, gq_ref r, int phase, gq_outmode mode) {
-  b->outs[b->l->nout++] = (gq_outspec){ r, b->k->whole ? 2 : phase, mode };
 }
 
 static void state_outputs(builder *b) {
@@ -430,11 +476,13 @@ static void product_outputs(builder *b) {
     for (int r = 0; r < l->nq; r++) put(b, product(b, r, we), 0, GQ_STORE);
   }
   bool carried = l->nq > 0 && b->s->probes && l->carry && !m->tuple && wq[0] != GQ_NONE;
-  if (carried) wq[0] = GQ_NONE; /* f is evaluated there by no stage */
+  if (carried) wq[0] = GQ_NONE;                   /* f is evaluated there by no stage */
+  gq_ref *sum = b->q + (size_t)l->slopes * l->nq; /* made first: some of what they are made of is kept */
+  for (int r = 0; r < l->nq; r++) sum[r] = product(b, r, wq);
   l->q = l->nout;
-  for (int r = 0; r < l->nq; r++) put(b, product(b, r, wq), 1, GQ_ADD);
+  for (int r = 0; r < l->nq; r++) put(b, sum[r], 1, GQ_ADD);
   l->qe = carried ? l->nout : -1;
-  for (int r = 0; carried && r < l->nq; r++) put(b, b->q[m->end * l->nq + r], 1, GQ_STORE);
+  for (int r = 0; carried && r < l->nq; r++) put(b, b->q[m->end * l->nq + r], GQ_PHASE_CARRY, GQ_STORE);
 }
 
 static gq_pulled pulled_of(builder *b) {
@@ -532,8 +580,8 @@ int gq_step_new(const gq_system *s, const gq_stepkind *k, const bool *want, gq_g
   builder b = { .s = s, .k = k, .l = l };
   b.nb = gq_graph_inputs(s->g) - first_boundary(&b);
   b.dtype = gq_builder_input(&b, 1)->dtype;
-  size_t nouts =
-    (size_t)s->parts * (m->slopes + 5) + 4 * (size_t)s->nq + b.nb + 8 + 2 * GQ_MAXEXTRA + GQ_SUMS;
+  size_t nouts = (size_t)s->parts * (m->slopes + 5) + 4 * (size_t)s->nq * (s->probes ? m->slopes : 1) + b.nb +
+                 8 + 2 * GQ_MAXEXTRA + GQ_SUMS;
   b.g = gq_graph_new();
   b.bind = gq_calloc(b.nb + first_boundary(&b) + 1, sizeof *b.bind);
   b.bv = gq_calloc(b.nb + 1, sizeof *b.bv);

@@ -31,8 +31,10 @@ typedef struct gq_stepkind {
   bool whole;                  /* with pull: the step, run again, is part of phase 2, and there are no others */
 } gq_stepkind;
 
+enum { GQ_PHASE_CARRY = 3 };
 /* Where things are among a step program's inputs and outputs, fields: an index each; -1: absent.
-** phase 0: an attempt; phase 1: what only an accepted step needs; phase 2: the step's vjp. */
+** phase 0: an attempt; phase 1: what only an accepted step needs; phase 2: the step's vjp; then what only the next step
+** needs. */
 typedef struct gq_steplayout {
   int parts, nq, slopes, given, extra;
   int moments;                 /* of the noise, from w on */

@@ -156,8 +156,8 @@ static void probes(const problem *p) {
   int products = 0;
   for (int r = 0; r < gq_graph_size(many.g); r++) products += gq_graph_node(many.g, r)->op == GQ_OP_MATMUL;
   if (p->f == images) CHECK(products == 10); /* of f, its derivatives, and two a weight's probe */
-  int parts = gq_graph_outputs(many.g) - many.nq;
-  CHECK(parts == f->nb && gq_graph_outputs(one.g) - one.nq == parts);
+  int n = f->nb, parts = gq_graph_outputs(many.g) - many.nq; /* probes, then their sizes */
+  CHECK(parts == 2 * n && gq_graph_outputs(one.g) - one.nq == parts && one.second == n && many.second == n);
   CHECK(many.columns == p->columns);
   gq_shape state = f->class_shape[0], all = state;
   if (many.columns) all.dim[all.ndim - 1] *= POINTS;
@@ -176,20 +176,23 @@ static void probes(const problem *p) {
     in[0] = tensor(GQ_F64, first), numbers(in[0])[0] = numbers(times)[k];
     gq_shape at = gq_graph_node(one.g, gq_graph_input(one.g, 1))->shape;
     in[1] = point_of(zs, state, at, many.columns, k), in[2] = point_of(as, state, at, many.columns, k);
-    for (int i = 0; i < parts; i++) {
+    for (int i = 0; i < n; i++) {
       int j = one.of[one.nq + i];
       gq_probe q = gq_field_probe(f, 0, j);
       gq_tensor *alone = value_of(one.g, in, gq_graph_output(one.g, i));
+      gq_tensor *size = value_of(one.g, in, gq_graph_output(one.g, n + i));
       gq_tensor *product = value_of(one.g, in, gq_graph_output(one.g, parts + i));
-      for (int r = 0; r <= q.numbers; r++) {
+      double sum = 0;
+      for (int r = 0; r < q.numbers; r++) {
         double a = numbers(alone)[r], b = numbers(together[i])[r * POINTS + k];
-        if (r < q.numbers) {
-          CHECK(fabs(a - b) <= 1e-12 * (1 + fabs(a)));
-          double d = projection(&q, gq_tensor_data(product), product->shape, direction[j], r);
-          CHECK(fabs(a - d) <= 1e-12 * (1 + fabs(d)));
-        } else CHECK(a > 0 && b > 0);
+        CHECK(fabs(a - b) <= 1e-12 * (1 + fabs(a)));
+        double d = projection(&q, gq_tensor_data(product), product->shape, direction[j], r);
+        CHECK(fabs(a - d) <= 1e-12 * (1 + fabs(d)));
+        sum += fabs(a);
       }
+      CHECK(numbers(size)[0] >= sum * (1 - 1e-12) && numbers(together[n + i])[k] >= sum * (1 - 1e-12));
       gq_tensor_unref(alone);
+      gq_tensor_unref(size);
       gq_tensor_unref(product);
     }
     for (int i = 0; i < 3; i++) gq_tensor_unref(in[i]);

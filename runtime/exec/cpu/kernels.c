@@ -208,14 +208,17 @@ enum { LANES = 32 };
 #define SUMS(S, T)                                                                                    \
   static double sum_##S(const void *x, size_t n) {                                                    \
     const T *p = x;                                                                                   \
-    double lane[LANES] = { 0 }, rest = 0;                                                             \
-    size_t i = 0;                                                                                     \
-    for (; i + LANES <= n; i += LANES)                                                                \
-      for (int j = 0; j < LANES; j++) lane[j] += (double)p[i + j];                                    \
+    double lane[LANES], all = 0, rest = 0;                                                            \
+    size_t i = n / LANES * LANES;                                                                     \
     for (; i < n; i++) rest += (double)p[i];                                                          \
+    if (n < LANES) return all + rest;                                                                 \
+    for (int j = 0; j < LANES; j++) lane[j] = 0.0 + (double)p[j];                                     \
+    for (i = LANES; i + LANES <= n; i += LANES)                                                       \
+      for (int j = 0; j < LANES; j++) lane[j] += (double)p[i + j];                                    \
     _Pragma("GCC unroll 5") for (int w = LANES / 2; w; w /= 2) for (int j = 0; j < w; j++) lane[j] += \
       lane[j + w];                                                                                    \
-    return lane[0] + rest;                                                                            \
+    all = lane[0];                                                                                    \
+    return all + rest;                                                                                \
   }                                                                                                   \
   static void colsum_##S(double *acc, const void *x, size_t rows, size_t cols, size_t ld) {           \
     const T *p = x;                                                                                   \
