@@ -78,9 +78,11 @@ typedef struct gq_sharing {
 } gq_sharing;
 
 struct gq_voyage {
-  void *fleet;                 /* the host's gq_fleet; as a device left it after `sail` */
+  void *fleet;                 /* the host's gq_fleet, or gq_homing; as a device left it after `sail` */
   size_t bytes;
-  const gq_program *prog[2];   /* of the slope, phase 0, and of a step, phases 0 and 1; with what the first crew has: */
+  bool back;
+  /* Of the slope (back: of its derivative), phase 0, and of a step, phases 0 and 1 (and 2); with what the first crew has: */
+  const gq_program *prog[2];
   void *arena[2];
   const void *const *in[2];
   void *const *out[2];

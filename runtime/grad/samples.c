@@ -19,8 +19,6 @@ static int begin(gq_pullback *b, gq_samplepull *w, void *left) {
   gq_solution *s = b->s;
   const gq_plan *plan = s->plan;
   bool discrete = gq_keeps_steps(s->o.engine);
-  if (b->refine == 1) /* check goes back twice */
-    for (int64_t i = 0; i < s->samples->n; i++) gq_sample_count(s->samples->took.nfe_backward)[i] = 0;
   for (int i = 0; i < s->samples->workers; i++, w++) {
     w->b = b, w->s = s, w->next = i, w->stride = s->samples->workers, w->failed = -1, w->left = left;
     GQ_TRY(gq_lanes_init(&w->lanes, s, discrete ? &plan->forward : &plan->backward,
@@ -50,11 +48,15 @@ static int outcome(gq_pullback *b, const gq_samplepull *w) {
 }
 
 static void add_up(gq_pullback *b, const gq_samplepull *w) {
-  gq_solution *s = b->s;
-  const gq_samples *c = &s->samples->took;
+  const gq_solution *s = b->s;
   for (int i = 0; i < s->samples->workers; i++) gq_grads_add(s->plan->field, &w[i].grads, &b->grads);
   for (int i = 0; b->gt && i < s->samples->workers; i++)
     for (int k = 0; k < s->nt; k++) b->gt[k] += w[i].gt[k];
+}
+
+static void count(gq_pullback *b) {
+  gq_solution *s = b->s;
+  const gq_samples *c = &s->samples->took;
   s->info.steps_backward = b->nfe = 0;
   for (int64_t i = 0; i < s->samples->n; i++) {
     b->nfe += gq_sample_count(c->nfe_backward)[i];
@@ -62,14 +64,10 @@ static void add_up(gq_pullback *b, const gq_samplepull *w) {
   }
 }
 
-int gq_samples_backward(gq_pullback *b) {
-  gq_solution *s = b->s;
-  int n = s->samples->workers;
+static int by_workers(gq_pullback *b, void *left) {
+  int n = b->s->samples->workers;
   gq_samplepull *w = gq_calloc(n, sizeof *w);
-  const gq_backend *on = s->plan->field->on;
-  void *left = gq_allocate(on, gq_part_bytes(s->plan->field) + 64);
-  if (left) gq_zero(on, left, gq_part_bytes(s->plan->field));
-  int status = w && left ? begin(b, w, left) : gq_nomem(n * sizeof *w);
+  int status = w ? begin(b, w, left) : gq_nomem(n * sizeof *w);
   if (status == GQ_OK) {
     gq_parallel_apart(n, work, w);
     status = outcome(b, w);
@@ -77,7 +75,21 @@ int gq_samples_backward(gq_pullback *b) {
   if (status == GQ_OK) add_up(b, w);
   for (int i = 0; w && i < n; i++) gq_lanes_done(&w[i].lanes), gq_grads_done(&w[i].grads), gq_free(w[i].gt);
   gq_free(w);
-  if (left) gq_release(on, left);
+  return status;
+}
+
+int gq_samples_backward(gq_pullback *b) {
+  gq_solution *s = b->s;
+  const gq_backend *on = s->plan->field->on;
+  void *left = gq_allocate(on, gq_part_bytes(s->plan->field) + 64);
+  if (!left) return gq_nomem(gq_part_bytes(s->plan->field));
+  gq_zero(on, left, gq_part_bytes(s->plan->field));
+  for (int64_t i = 0; b->refine == 1 && i < s->samples->n; i++) /* check goes back twice */
+    gq_sample_count(s->samples->took.nfe_backward)[i] = 0;
+  bool home = s->samples->landed && gq_keeps_steps(s->o.engine);
+  int status = home ? gq_samples_home(b, left) : by_workers(b, left);
+  if (status == GQ_OK) count(b);
+  gq_release(on, left);
   return status;
 }
 

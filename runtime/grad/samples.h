@@ -31,6 +31,8 @@ static inline char *gq_sample_at(const gq_solution *s, gq_tensor *z, int k, int6
 void gq_lanes_add(const gq_lanes *p, void *lanes, int j, double scale, const void *sample);
 
 int gq_samples_backward(gq_pullback *b);
+/* samples_fleet.c: all of it, where a device has kept the records. left: as in gq_samplepull. */
+int gq_samples_home(gq_pullback *b, void *left);
 /* f(t_0, z) of every sample, z and slope: whole states. */
 int gq_samples_slope(gq_pullback *b, const void *z, void *slope);
 

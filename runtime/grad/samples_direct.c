@@ -139,11 +139,8 @@ static int check_sample(const back *k, int j) {
   const gq_step_record r = gq_step(k->tape, k->at[j]);
   gq_lanes_get(p, p->cy, j, p->scratch);
   if (!p->f->on->vec->nonfinite(p->f->dtype, p->numbers, p->scratch)) return GQ_OK;
-  return gq_fail(
-    GQ_ENONFINITE,
-    "sample %lld: in the backward pass the derivative of the step from t = %.9g (step %.3g) is not "
-    "finite",
-    (long long)p->lane[j].sample + 1, r.t, r.h);
+  p->lane[j].t = r.t;
+  return gq_lane_over(p, j, GQ_END_BACK, 0);
 }
 
 /* ey and ef hold cotangents of y and f that do not pass through the step's program. */

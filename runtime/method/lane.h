@@ -15,9 +15,9 @@ typedef enum gq_stage { GQ_LANE_IDLE, GQ_LANE_SLOPE, GQ_LANE_PROBE, GQ_LANE_READ
                         GQ_LANE_OVER } gq_stage;
 
 /* What ends a sample early. Not finite: the first state, f there, the state after an attempt, its error estimate, the state
-** at a measurement time inside a step. */
+** at a measurement time inside a step; the derivative of a step. */
 typedef enum gq_laneend { GQ_END_NOT, GQ_END_STEPS, GQ_END_SHORT, GQ_END_STUCK, GQ_END_FIXED, GQ_END_FIRST, GQ_END_SLOPE,
-                          GQ_END_STATE, GQ_END_ERROR, GQ_END_BETWEEN } gq_laneend;
+                          GQ_END_STATE, GQ_END_ERROR, GQ_END_BETWEEN, GQ_END_BACK } gq_laneend;
 
 typedef struct gq_lane {
   int64_t sample;
@@ -33,6 +33,7 @@ typedef struct gq_lane {
   double coarse;               /* the user's, of the forward solve */
   gq_laneend end;              /* and the number that is not finite, from 1, or the time inside the step */
   int64_t bad;
+  int64_t record;              /* devices: the step taken last, -1: none; on the way back the one that comes */
 } gq_lane;
 
 /* Of all samples. */
@@ -118,20 +119,31 @@ static inline gq_verdict gq_lane_judge(gq_lane *l, const gq_lanerule *r, double 
 
 /* ---- devices ---- */
 
-enum { GQ_FLEET_PARTS = 2 };
+enum { GQ_FLEET_PARTS = 2, GQ_FLEET_CHUNKS = 24, GQ_FLEET_SLOTS = 8 /* records a lane that a crew takes at once */ };
 
 /* What became of a sample; end: a gq_laneend; reached: times. */
 typedef struct gq_landed {
   int64_t nfe, steps, rejected;
   double t, coarse;
   int end, reached;
+  int64_t last;                /* record, or -1 */
 } gq_landed;
+
+/* A record behind the state where its step begins, and the slope there: the sample's one before, or -1; the measurement
+** time that its end was clamped to, or -1. */
+typedef struct gq_taped {
+  double t, h;
+  int64_t before, stop;
+} gq_taped;
 
 /* What a crew, a block of a device, holds between launches, in front of its arrays. Crew b solves samples b, b + crews, .. */
 typedef struct gq_crew {
   int64_t next;                /* sample */
   int what;                    /* is done in this round: a gq_stage */
   bool dense;                  /* and the interpolant is wanted */
+  unsigned slot, slots;        /* records are free from this on, before that */
+  bool starting;               /* the way back: all are at t[0]; their first slopes, from this sample on, are what is left */
+  int64_t first;
   gq_lane failed;              /* the first sample that failed; sample -1: none */
 } gq_crew;
 
@@ -156,13 +168,26 @@ typedef struct gq_fleet {
   uint64_t t, z, took;         /* [nt] times; states; gq_landed [samples] */
   uint64_t weight, slope;      /* of the interpolant: [slopes][degree], where slopes begin in a crew's memory */
   uint64_t cut;                /* gq_cutting [cuts] */
+  uint64_t chunk[GQ_FLEET_CHUNKS];   /* records: the first `least`, then as many as all before */
+  int64_t least, record, kept; /* bytes of one, and of what comes before its gq_taped; 0: none are kept */
+  unsigned room_for, used;     /* records */
   int64_t samples, bytes, apart;     /* bytes of one, and from one time to the next */
   int64_t numbers, across, along;    /* of a sample, from one of them to the next, from a lane to the next */
   double first_step, patience; /* patience: nanoseconds until a launch ends */
   int parts, lanes, crews, nt, first, slopes, degree, cuts;
   int nfe, nfe_dense;
   bool begun, carry, front, timed, single;
-  unsigned busy;               /* crews that have not done all */
+  unsigned busy, failures;     /* crews that have not done all; samples that failed on the way back */
 } gq_fleet;
+
+/* Backpropagation through the records. Fields: addresses and places, as above. */
+typedef struct gq_homing {
+  gq_fleet f;
+  uint64_t gz, a, left, count; /* cotangents of states; of z0; of first slopes; [samples][2] evaluations and steps */
+  uint64_t cy, cf, py, pf, dt; /* places */
+  uint64_t slope;              /* [slopes] places of cotangents */
+  uint64_t cut;                /* gq_cutting [cuts]: of gradients, to places of those of lanes */
+  int cuts;
+} gq_homing;
 
 #endif

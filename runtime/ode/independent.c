@@ -3,7 +3,7 @@
 ** nothing but what they read: worker i solves samples i, i + workers, ... in its lanes (lanes.h), and writes those of
 ** the result.
 */
-#include "lanes.h"
+#include "fleet.h"
 
 #include <limits.h>
 #include <math.h>
@@ -41,7 +41,7 @@ int gq_sampleset_new(const gq_solution *s, gq_sampleset **out) {
   const gq_field *f = s->plan->field;
   gq_sampleset *r = gq_calloc(1, sizeof *r);
   if (!r) return gq_nomem(sizeof *r);
-  r->n = f->shape.dim[0], r->workers = workers(f);
+  r->n = f->shape.dim[0], r->workers = workers(f), r->on = f->on;
   r->bytes = r->n ? gq_part_bytes(f) / r->n : 0;
   int status = samples_new(r->n, &r->took);
   r->tape = gq_calloc(r->workers, sizeof *r->tape);
@@ -65,6 +65,7 @@ int gq_sampleset_new(const gq_solution *s, gq_sampleset **out) {
 void gq_sampleset_free(gq_sampleset *r) {
   if (!r) return;
   gq_samples_done(&r->took);
+  if (r->landed) gq_release(r->on, r->landed);
   for (int i = 0; r->tape && i < r->workers; i++) gq_steps_done(&r->tape[i]);
   gq_free(r->tape);
   gq_free(r->last);

@@ -105,13 +105,13 @@ int gq_lanes_init(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_ev
 }
 
 /* What programs take from the host and give it back is there, too. */
-int gq_lanes_crews(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_evaluator *slope, size_t head,
-                   int *crews, size_t *each) {
+int gq_lanes_crews(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_evaluator *slope, bool pull,
+                   size_t head, int *crews, size_t *each) {
   enum { ROOM = 1 << 30 };
   const gq_field *f = s->plan->field;
   gq_taker t[3] = { { 0 } };
   begin(p, s, st, slope);
-  take_all(p, t, false);
+  take_all(p, t, pull);
   *each = gq_round64(head) + gq_round64(t[THERE].used) + gq_round64(t[SHARED].used) + 64;
   if (*each * *crews > ROOM) *crews = *each > ROOM ? 1 : (int)(ROOM / *each);
   p->bytes = t[HOST].used + *each * *crews;
@@ -122,7 +122,7 @@ int gq_lanes_crews(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_e
   t[SHARED].base = (char *)p->block[THERE] + gq_round64(head);
   t[THERE].base = t[SHARED].base + gq_round64(t[SHARED].used);
   for (int i = 0; i < 3; i++) t[i].used = 0;
-  take_all(p, t, false);
+  take_all(p, t, pull);
   return GQ_OK;
 }
 
@@ -213,11 +213,15 @@ void gq_lanes_set_time(const gq_lanes *p, int j, double t) {
   p->f->on->vec->put(d, 1, &t, (char *)p->te + j * gq_dtype_size(d), 1);
 }
 
-int gq_lanes_evaluate(gq_lanes *p, const gq_evaluator *e, void *const *x, void *out) {
+void gq_lanes_bind_point(const gq_lanes *p, const gq_evaluator *e, void *const *x, void *out) {
   p->call.in[0] = p->te;
   for (int i = 0; i < e->states; i++) p->call.in[1 + i] = x[i];
   p->call.out[0] = out;
   gq_lanes_bind(p, e, p->call.in, p->call.out);
+}
+
+int gq_lanes_evaluate(gq_lanes *p, const gq_evaluator *e, void *const *x, void *out) {
+  gq_lanes_bind_point(p, e, x, out);
   return gq_program_run(e->code.prog[0], 0, p->call.evaluator_arena, p->call.in, p->call.out);
 }
 
@@ -387,6 +391,12 @@ int gq_lane_failure(const gq_solution *s, const gq_lanerule *r, const gq_lane *l
       return gq_fail(GQ_ENONFINITE,
                      "sample %lld: the state at t[%lld] = %.9g, interpolated in its step, is not finite",
                      sample, (long long)l->bad + 1, s->t[l->bad]);
+    case GQ_END_BACK:
+      return gq_fail(
+        GQ_ENONFINITE,
+        "sample %lld: in the backward pass the derivative of the step from t = %.9g (step %.3g) is not "
+        "finite",
+        sample, l->t, l->h1);
     case GQ_END_NOT: break;
   }
   return GQ_OK;

@@ -21,6 +21,8 @@ typedef struct gq_sampleset {
   int64_t *nfe;                /* [n] forward: took.nfe is the user's */
   int *reached;                /* [n] times of a sample */
   int64_t *last;               /* [n] a sample's last record in its worker's tape, or -1 */
+  const gq_backend *on;
+  void *landed;                /* of a device that solved them: [n] gq_landed; its tape has a gq_taped behind each y and f */
 } gq_sampleset;
 int gq_sampleset_new(const gq_solution *s, gq_sampleset **out);
 void gq_sampleset_free(gq_sampleset *r_);
@@ -84,8 +86,8 @@ void gq_cut_sizes(const gq_field *f, int j, size_t *outer, size_t *inner, size_t
 /* parts to be solved by st from slopes by `slope`; pull: with buffers for phase 2. */
 int gq_lanes_init(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_evaluator *slope, bool pull);
 /* Those of crews of a device, of which the first's are bound: each has `head` bytes, then its arrays; *crews at most. */
-int gq_lanes_crews(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_evaluator *slope, size_t head, int *crews,
-                   size_t *each);
+int gq_lanes_crews(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_evaluator *slope, bool pull, size_t head,
+                   int *crews, size_t *each);
 /* Tolerances and sizes of steps of the forward solve. */
 void gq_samples_rule(gq_lanerule *r, const gq_field *f, const gq_ode_options *o);
 void gq_lanes_done(gq_lanes *p);
@@ -102,6 +104,7 @@ void gq_lanes_bind(const gq_lanes *p, const gq_evaluator *e, const void **in, vo
 void gq_lanes_bind_slope(const gq_lanes *p);
 void gq_lanes_bind_step(const gq_lanes *p, int phase);
 int gq_lanes_phase(gq_lanes *p, int phase);
+void gq_lanes_bind_point(const gq_lanes *p, const gq_evaluator *e, void *const *x, void *out);
 /* Run an evaluator with one output besides products at times te. */
 int gq_lanes_evaluate(gq_lanes *p, const gq_evaluator *e, void *const *x, void *out);
 /* The step of lane j in the next phases. */
@@ -127,11 +130,5 @@ typedef struct gq_outcome {
 void gq_outcome_set(gq_outcome *o, int status);
 
 int gq_samples_forward(gq_solution *s);
-
-/* ---- fleet.c: all of them by a device ---- */
-
-bool gq_fleet_solves(const gq_solution *s);
-/* From time number `first` on. A status that ends everything, or the first sample that failed (-1: none) and why. */
-int gq_fleet_forward(gq_solution *s, int first, double *coarse, int64_t *failed, gq_outcome *why);
 
 #endif

@@ -3,7 +3,7 @@
 */
 #include "../method/explicit.h"
 #include "../method/heuristic.h"
-#include "lanes.h"
+#include "fleet.h"
 #include "trajectory.h"
 
 #include <float.h>

@@ -80,21 +80,89 @@ local cases = predators .. [[
   other("starts", function(_, z) return z end, 1 / (z0:gt(-1):to "float64") - z0, { method = "bosh3" })
 ]]
 
-describe("rows with steps of their own", function()
-  it("have the bits of the host's loop, in any order of blocks and threads, halted or not", function()
-    local want = run("GQ_CUDA_HOST=1", cases)
-    for _, what in ipairs { "most\t[^\n]*sample 1: 9 steps", "ok max_steps", "ok step_underflow", "ok non_finite" } do
-      assert.truthy(want:find(what), what .. " in " .. want)
+-- Gradients of z0 and of what is cut with the rows, with every bit, and of weights that all rows share.
+local gradients = [[
+  local function bits(x)
+    local sum = 0
+    for _, v in ipairs(x:to("cpu"):flatten():totable()) do
+      sum = sum * 31 + (v == v and string.unpack("i8", string.pack("d", v)) or 7)
     end
-    for _, environment in ipairs { "GQ_EMU=backwards GQ_EMU_CLOCK=6000000", "GQ_EMU_LATE=1 GQ_CUDA_POISON=1",
-      "GQ_EMU=shuffled GQ_EMU_CLOCK=11000000" } do
-      local got, line = run(environment, cases):gmatch "[^\n]+", 0
-      for text in want:gmatch "[^\n]+" do
-        line = line + 1
-        local other = got()
-        assert.is_true(text == other, ("line %d, %s:\n%s\n%s"):format(line, environment, text, other))
+    return sum
+  end
+  local function case(name, n, times, o, f)
+    local dtype, device = o.dtype or "float64", o.device or "cuda"
+    local function there(shape, seed)
+      local x = gq.randn(shape, { seed = seed, device = "cpu", dtype = "float64" }):to(dtype):to(device)
+      x.requires_grad = true
+      return x
+    end
+    local z0, c, w = there({ n, 3 }, 1), there({ 2, n, 3 }, 2), there({ 3, 3 }, 3)
+    o.dtype, o.device, o.batch = nil, nil, "independent"
+    local z, info = gq.odeint(function(t, z)
+      if f then return f(t, z, c, w) end
+      return gq.tanh(z:matmul(w) + c:narrow(1, 1, 1):squeeze(1)) * (t * 4):cos()
+    end, z0, times, o)
+    local finite = gq.where(z:eq(z), z, 0)
+    local ok, message = pcall(function() (finite * finite):sum():backward() end)
+    if not ok then return print(name, (tostring(message):gsub("0x%x+", ""))) end
+    print(name, bits(z), bits(z0.grad), bits(c.grad), info.steps, info.nfe, info.nfe_backward, info.steps_backward,
+      info.status)
+    print(table.concat(info.samples.nfe_backward:totable(), " "), table.concat(info.samples.status, " "))
+    io.write("sums ", dtype)
+    for _, v in ipairs(w.grad:to("cpu"):flatten():totable()) do io.write((" %.17g"):format(v)) end
+    print()
+    return z0.grad, w.grad, info
+  end
+]]
+local ways_back = gradients .. [[
+  case("direct", 41, { 0, 0.3, 2 }, { gradient = "direct" })
+  case("aca", 41, { 2, 2, 1.5, 0 }, { gradient = "aca", rtol = 1e-6 })
+  case("single", 70, { 0, 1 }, { gradient = "direct", dtype = "float32" })
+  case("dopri8", 41, { 0, 0.3, 0.4, 2 }, { gradient = "direct", method = "dopri8", rtol = 1e-7 })
+  case("no slope", 41, { 0, 0.3, 1 }, { gradient = "aca", method = "fehlberg2", rtol = 1e-4 })
+  case("fixed", 41, { 0, 0.33, 1 }, { gradient = "direct", method = "rk4", step_size = 0.1 })
+  case("many", 41, { 0, 0.3, 3 }, { gradient = "direct", rtol = 1e-9, atol = 1e-9 })
+  case("some", 41, { 0, 0.3, 3 }, { gradient = "direct", throw = false, max_steps = 17 })
+  case("roots", 41, { 0, 0.3, 3 }, { gradient = "direct", throw = false }, function(_, z, c, w)
+    return (z + 1):sqrt():matmul(w) + c:narrow(1, 2, 1):squeeze(1)
+  end)
+  case("steep", 41, { 0, 1 }, { gradient = "direct" }, function(_, z, c)
+    return (z * 0):sqrt() + c:narrow(1, 1, 1):squeeze(1)
+  end)
+  case("one", 1, { 0, 0.5 }, { gradient = "aca" }, function(t, z, c)
+    return (z * c:narrow(1, 1, 1):squeeze(1) * t):sin()
+  end)
+]]
+
+-- The fleet's lines are those of the host's loop; sums over rows that differ in order are equal to rounding.
+local function compare(script, patterns)
+  local want = run("GQ_CUDA_HOST=1", script)
+  for _, what in ipairs(patterns) do assert.truthy(want:find(what), what .. " in " .. want) end
+  for _, environment in ipairs { "GQ_EMU=backwards GQ_EMU_CLOCK=6000000", "GQ_EMU_LATE=1 GQ_CUDA_POISON=1",
+    "GQ_EMU=shuffled GQ_EMU_CLOCK=11000000" } do
+    local got, line = run(environment, script):gmatch "[^\n]+", 0
+    for text in want:gmatch "[^\n]+" do
+      line = line + 1
+      local other = got() or "nothing"
+      local sums = text:find "^sums"
+      assert.is_true(text == other or sums ~= nil, ("line %d, %s:\n%s\n%s"):format(line, environment, text, other))
+      local numbers, most = other:gmatch "%S+", text:find "float32" and 2e-5 or 1e-12
+      for x in (sums and text or ""):gmatch "%S+" do
+        local word = numbers()
+        local a, b = tonumber(x), tonumber(word)
+        assert.is_true(x == word or math.abs(a - b) <= most * (math.abs(a) + 1), text .. "\n" .. other)
       end
     end
+  end
+end
+
+describe("rows with steps of their own", function()
+  it("have the bits of the host's loop, in any order of blocks and threads, halted or not", function()
+    compare(cases, { "most\t[^\n]*sample 1: 9 steps", "ok max_steps", "ok step_underflow", "ok non_finite" })
+  end)
+
+  it("are differentiated as by the host's loop, to the same bits but for sums over all rows", function()
+    compare(ways_back, { "\nsome\t[^\n]*\n[^\n]*ok max_steps", "steep\t[^\n]*not finite" })
   end)
 
   it("are solved in one launch without a wait; halts are launches more", function()

@@ -15,8 +15,8 @@ typedef struct gq_tile {
 } gq_tile;
 
 /* What a kernel makes of phases: one of them; an attempt that a pilot decides over; a whole solve of lanes: that of the
-** slope, of an attempt, of its interpolant. */
-typedef enum gq_way { GQ_WAY_ONCE, GQ_WAY_ATTEMPT, GQ_WAY_FLEET, GQ_NWAY } gq_way;
+** slope, of an attempt, of its interpolant; or its way back: those two, the step's derivative, that of the slope. */
+typedef enum gq_way { GQ_WAY_ONCE, GQ_WAY_ATTEMPT, GQ_WAY_FLEET, GQ_WAY_HOME, GQ_NWAY } gq_way;
 
 enum { GQ_CUDA_SLICES = 1024 };   /* of a batch */
 

@@ -6,20 +6,32 @@
 
 #include <string.h>
 
-enum { PIECES = 3, SLOPE = 0, STEP = 1 };
+enum { SLOPE, STEP };
 
-/* The slope, an attempt, its interpolant. */
-static const struct { int prog, phase; } pieces[PIECES] = { { SLOPE, 0 }, { STEP, 0 }, { STEP, 1 } };
+/* Phases of the kernel, there and back: the slope, an attempt, its interpolant; an attempt, its interpolant, its derivative,
+** the slope's. */
+typedef struct piece {
+  int prog, phase;
+} piece;
+static const piece there[] = { { SLOPE, 0 }, { STEP, 0 }, { STEP, 1 } },
+                   back[] = { { STEP, 0 }, { STEP, 1 }, { STEP, 2 }, { SLOPE, 0 } };
+enum { PIECES = 4 };
 
-static gq_tile *tile_of(const gq_voyage *v) { return gq_cuda_tile_of(v->prog[STEP], GQ_WAY_FLEET); }
+static const piece *pieces_of(const gq_voyage *v, int *n) {
+  *n = v->back ? 4 : 3;
+  return v->back ? back : there;
+}
+
+static gq_way way_of(const gq_voyage *v) { return v->back ? GQ_WAY_HOME : GQ_WAY_FLEET; }
+static gq_tile *tile_of(const gq_voyage *v) { return gq_cuda_tile_of(v->prog[STEP], way_of(v)); }
 
 int gq_cuda_crews(gq_voyage *v, int *most) {
   gq_tile *tile = tile_of(v);
   gq_phase of[PIECES];
-  int each;
-  for (int i = 0; i < PIECES; i++)
-    of[i] = (gq_phase){ v->prog[pieces[i].prog], pieces[i].phase, &v->sharing[pieces[i].prog] };
-  if (!tile->f) GQ_TRY(gq_cuda_tile(GQ_WAY_FLEET, PIECES, of, tile));
+  int n, each;
+  const piece *x = pieces_of(v, &n);
+  for (int i = 0; i < n; i++) of[i] = (gq_phase){ v->prog[x[i].prog], x[i].phase, &v->sharing[x[i].prog] };
+  if (!tile->f) GQ_TRY(gq_cuda_tile(way_of(v), n, of, tile));
   GQ_TRY(gq_cuda_check(gq_cu.occupancy(&each, tile->f, tile->threads, tile->shared),
                        "cuOccupancyMaxActiveBlocksPerMultiprocessor"));
   int fit = (each > 1 ? each : 1) * gq_cuda.processors;
@@ -33,18 +45,20 @@ static gq_operand operand_at(const gq_voyage *v, const void *at) {
   return (gq_operand){ (gq_u64)(uintptr_t)p, own ? (int64_t)v->each : 0, 0 };
 }
 
-static int used_by(const gq_voyage *v, int i, const int **used) {
-  const gq_program *p = v->prog[pieces[i].prog];
+static int used_by(const gq_voyage *v, piece x, const int **used) {
+  const gq_program *p = v->prog[x.prog];
   const gq_cuda_code *c = p->code;
-  if (pieces[i].phase >= p->nphase) return 0;
-  *used = c->used + c->used[pieces[i].phase];
-  return c->used[pieces[i].phase + 1] - c->used[pieces[i].phase];
+  if (x.phase >= p->nphase) return 0;
+  *used = c->used + c->used[x.phase];
+  return c->used[x.phase + 1] - c->used[x.phase];
 }
 
 static void put_operands(const gq_voyage *v, void *flags, gq_operand *of) {
-  for (int i = 0; i < PIECES; i++) {
+  int count;
+  const piece *x = pieces_of(v, &count);
+  for (int i = 0; i < count; i++) {
     const int *used = NULL;
-    int g = pieces[i].prog, n = used_by(v, i, &used), nin = v->prog[g]->nin;
+    int g = x[i].prog, n = used_by(v, x[i], &used), nin = v->prog[g]->nin;
     for (int u = 0; u < n; u++)
       of[u] = operand_at(v, used[u] < nin ? v->in[g][used[u]] : v->out[g][used[u] - nin]);
     of[n + GQ_TILE_ARENA] = operand_at(v, v->arena[g]);
@@ -54,10 +68,11 @@ static void put_operands(const gq_voyage *v, void *flags, gq_operand *of) {
 }
 
 static int indexing(const gq_voyage *v) {
-  int most = 0;
-  for (int i = 0; i < PIECES; i++) {
-    const gq_program *p = v->prog[pieces[i].prog];
-    int n = pieces[i].phase < p->nphase ? ((const gq_cuda_code *)p->code)->indexing[pieces[i].phase] : 0;
+  int most = 0, count;
+  const piece *x = pieces_of(v, &count);
+  for (int i = 0; i < count; i++) {
+    const gq_program *p = v->prog[x[i].prog];
+    int n = x[i].phase < p->nphase ? ((const gq_cuda_code *)p->code)->indexing[x[i].phase] : 0;
     if (n > most) most = n;
   }
   return most;
@@ -81,9 +96,10 @@ static int sail(gq_voyage *v, int n) {
 }
 
 int gq_cuda_sail(gq_voyage *v) {
-  int n = 0;
+  int n = 0, count;
   const int *used;
-  for (int i = 0; i < PIECES; i++) n += used_by(v, i, &used) + GQ_TILE_MORE;
+  const piece *x = pieces_of(v, &count);
+  for (int i = 0; i < count; i++) n += used_by(v, x[i], &used) + GQ_TILE_MORE;
   pthread_mutex_lock(&gq_stage.lock);
   int status = sail(v, n);
   pthread_mutex_unlock(&gq_stage.lock);

@@ -93,7 +93,8 @@ GQ_REGION void gq_land(gq_pilot *p, const volatile double *sums) {
 
 //// fleet
 /* Samples with steps of their own: what lanes do between the phases of their programs, one thread a lane. w: the crew's
-** memory, f->at: where arrays begin in it. The formulas are those of ode/lanes.c and ode/independent.c. */
+** memory, f->at: where arrays begin in it. */
+#define GQ_NUMBERS(d) GQ_BY(unroll 1) for (int64_t d = 0; d < f->numbers; d++)
 GQ_DEVICE gq_lane *gq_lane_of(const gq_fleet *f, char *w, int j) { return (gq_lane *)(w + f->at.lane) + j; }
 GQ_DEVICE double *gq_number(char *w, uint64_t at, int j) { return (double *)(w + at) + j; }
 GQ_DEVICE GQ_STATE *gq_row(const gq_fleet *f, char *w, uint64_t at, int j) {
@@ -104,13 +105,72 @@ GQ_DEVICE GQ_STATE *gq_sample_at(const gq_fleet *f, int64_t k, int64_t sample) {
   return (GQ_STATE *)(GQ_FAR(f->z) + k * f->apart + sample * f->bytes);
 }
 
+/* Record i: a state, where a slope is carried that, and a gq_taped. */
+GQ_REGION char *gq_record(const gq_fleet *f, int64_t i) {
+  int64_t first = 0, end = f->least;
+  int k = 0;
+  for (; i >= end; k++) first = end, end *= 2;
+  return GQ_FAR(f->chunk[k]) + (i - first) * f->record;
+}
+
+/* What slope i has of y(theta) of a step of size 1. */
+GQ_REGION double gq_slope_weight(const gq_fleet *f, int i, double theta) {
+  const double *c = (const double *)GQ_FAR(f->weight) + i * f->degree;
+  double p = 0;
+  for (int q = f->degree - 1; q >= 0; q--) p = (p + c[q]) * theta;
+  return p;
+}
+
 /* The first number that is not finite, from 1; 0: none. */
 GQ_REGION int64_t gq_row_bad(const gq_fleet *f, const GQ_STATE *x, int64_t across) {
-  for (int64_t d = 0; d < f->numbers; d++)
+  GQ_NUMBERS(d)
     if (!(x[d * across] - x[d * across] == 0)) return d + 1;
   return 0;
 }
 
+GQ_REGION void gq_crew_begin(const gq_fleet *f, char *w) {
+  gq_crew *c = (gq_crew *)w;
+  if (f->begun) return;
+  GQ_EACH(j, f->lanes) {
+    gq_lane_of(f, w, j)->stage = GQ_LANE_IDLE;
+    gq_lane_of(f, w, j)->sample = gq_lane_of(f, w, j)->record = -1;
+    GQ_BY(unroll 1)
+  for (int i = 0; i < f->parts; i++) *gq_number(w, f->at.atol[i], j) = f->rule.atol[i];
+  }
+  GQ_EACH(i, 1) {
+    c->next = GQ_TILE, c->failed.sample = -1;
+    *gq_number(w, f->at.rtol, 0) = f->rule.rtol, *gq_number(w, f->at.zero, 0) = 0;
+  }
+  GQ_SYNC
+}
+
+/* Number `inner` of row `outer` of boundary c in lane j. */
+GQ_DEVICE int64_t gq_cut_place(const gq_fleet *f, const gq_cutting *c, int j, int64_t outer, int64_t inner) {
+  return f->front ? (j * c->outer + outer) * c->inner + inner : (outer * c->inner + inner) * f->lanes + j;
+}
+
+#define GQ_CUT(N) \
+  case sizeof(N): ((N *)to)[at] = ((const N *)from)[i]; break;
+GQ_REGION void gq_lane_cut(const gq_fleet *f, char *w, int j, int64_t sample) {
+  const gq_cutting *c = (const gq_cutting *)GQ_FAR(f->cut);
+  for (int k = 0; k < f->cuts; k++, c++) {
+    const char *from = GQ_FAR(c->from);
+    char *to = w + c->to;
+    GQ_BY(unroll 1)
+    for (int64_t n = 0; n < c->outer * c->inner; n++) {
+      int64_t o = n / c->inner, i = (o * f->samples + sample) * c->inner + n % c->inner;
+      int64_t at = gq_cut_place(f, c, j, o, n % c->inner);
+      switch (c->size) {
+        GQ_CUT(uint8_t)
+        GQ_CUT(uint32_t)
+        GQ_CUT(uint64_t)
+      }
+    }
+  }
+}
+
+//// outward
+/* A solve from its first time on; the formulas are those of ode/lanes.c and ode/independent.c. */
 GQ_REGION int64_t gq_attempt_bad(const gq_fleet *f, char *w, int j) {
   int64_t bad = 0;
   for (int i = 0; i < f->parts && !bad; i++) {
@@ -125,8 +185,7 @@ GQ_REGION double gq_row_norm(const gq_fleet *f, char *w, int part, int j, uint64
   const GQ_STATE *x = gq_row(f, w, x_at, j), *y = gq_row(f, w, f->at.y[part], j);
   const GQ_STATE *minus = minus_at < 0 ? 0 : gq_row(f, w, (uint64_t)minus_at, j);
   double sum = 0, top = 0;
-  GQ_BY(unroll 1)
-  for (int64_t d = 0; d < f->numbers; d++) {
+  GQ_NUMBERS(d) {
     double v = (double)x[d * f->across] - (minus ? (double)minus[d * f->across] : 0);
     double off = fabs(v / (f->rule.atol[part] + f->rule.rtol * fabs((double)y[d * f->across])));
     sum += off * off;
@@ -140,23 +199,10 @@ GQ_REGION void gq_lane_end(const gq_fleet *f, gq_lane *l, gq_laneend end, int64_
   gq_landed *s = (gq_landed *)GQ_FAR(f->took) + l->sample;
   s->nfe = l->nfe, s->steps = l->steps, s->rejected = l->rejected;
   s->t = l->t, s->coarse = l->coarse, s->end = (int)end, s->reached = end ? l->k : f->nt;
+  s->last = l->record;
   l->end = end, l->bad = bad, l->stage = GQ_LANE_OVER;
   for (int k = l->k; end && k < f->nt; k++)
-    for (int64_t d = 0; d < f->numbers; d++) gq_sample_at(f, k, l->sample)[d] = (GQ_STATE)NAN;
-}
-
-GQ_REGION void gq_crew_begin(const gq_fleet *f, char *w) {
-  gq_crew *c = (gq_crew *)w;
-  if (f->begun) return;
-  GQ_EACH(j, f->lanes) {
-    gq_lane_of(f, w, j)->stage = GQ_LANE_IDLE, gq_lane_of(f, w, j)->sample = -1;
-    for (int i = 0; i < f->parts; i++) *gq_number(w, f->at.atol[i], j) = f->rule.atol[i];
-  }
-  GQ_EACH(i, 1) {
-    c->next = GQ_TILE, c->failed.sample = -1;
-    *gq_number(w, f->at.rtol, 0) = f->rule.rtol, *gq_number(w, f->at.zero, 0) = 0;
-  }
-  GQ_SYNC
+    GQ_NUMBERS(d) gq_sample_at(f, k, l->sample)[d] = (GQ_STATE)NAN;
 }
 
 /* What lane j does next; one that is over or idle takes a sample, while there are some. */
@@ -174,6 +220,16 @@ GQ_DEVICE gq_stage gq_lane_turn(const gq_fleet *f, char *w, int j) {
   return l->stage;
 }
 
+/* Records for a round; what is left of those before is lost. 0: there are none, and the host makes more. */
+GQ_DEVICE int gq_crew_room(gq_fleet *f, gq_crew *c) {
+  unsigned some = GQ_FLEET_SLOTS * (unsigned)f->lanes, from;
+  if (c->slots - c->slot >= (unsigned)f->lanes) return 1;
+  from = atomicAdd(&f->used, some);
+  if (from + some > f->room_for) return 0;
+  c->slot = from, c->slots = from + some;
+  return 1;
+}
+
 /* What the crew does next, which all of its threads hear; idle: nothing, all is done or time is up. Slopes are evaluated
 ** for all lanes at once: not before a quarter of them asks. */
 GQ_REGION int gq_crew_turn(gq_fleet *f, char *w, gq_u64 began) {
@@ -187,37 +243,14 @@ GQ_REGION int gq_crew_turn(gq_fleet *f, char *w, gq_u64 began) {
     }
     c->dense = false;
     c->what = fresh ? GQ_LANE_NEW : waiting && 3 * waiting >= ready ? GQ_LANE_SLOPE : ready ? GQ_LANE_READY : GQ_LANE_IDLE;
-    if (c->what != GQ_LANE_IDLE && (double)(GQ_CLOCK - began) > f->patience) {
+    int full = c->what == GQ_LANE_READY && f->record && !gq_crew_room(f, c);
+    if (c->what != GQ_LANE_IDLE && (full || (double)(GQ_CLOCK - began) > f->patience)) {
       c->what = GQ_LANE_IDLE;
       atomicAdd(&f->busy, 1u);
     }
   }
   GQ_SYNC
   return c->what;
-}
-
-/* Number `inner` of row `outer` of boundary c in lane j. */
-GQ_DEVICE int64_t gq_cut_place(const gq_fleet *f, const gq_cutting *c, int j, int64_t outer, int64_t inner) {
-  return f->front ? (j * c->outer + outer) * c->inner + inner : (outer * c->inner + inner) * f->lanes + j;
-}
-
-#define GQ_CUT(N) \
-  case sizeof(N): ((N *)to)[at] = ((const N *)from)[i]; break;
-GQ_REGION void gq_lane_cut(const gq_fleet *f, char *w, int j, int64_t sample) {
-  const gq_cutting *c = (const gq_cutting *)GQ_FAR(f->cut);
-  for (int k = 0; k < f->cuts; k++, c++) {
-    const char *from = GQ_FAR(c->from);
-    char *to = w + c->to;
-    for (int64_t n = 0; n < c->outer * c->inner; n++) {
-      int64_t o = n / c->inner, i = (o * f->samples + sample) * c->inner + n % c->inner;
-      int64_t at = gq_cut_place(f, c, j, o, n % c->inner);
-      switch (c->size) {
-        GQ_CUT(uint8_t)
-        GQ_CUT(uint32_t)
-        GQ_CUT(uint64_t)
-      }
-    }
-  }
 }
 
 GQ_REGION void gq_lane_take(const gq_fleet *f, char *w, int j) {
@@ -227,12 +260,13 @@ GQ_REGION void gq_lane_take(const gq_fleet *f, char *w, int j) {
   l->c = gq_lane_control(&f->rule);
   l->t = l->c.origin = gq_time(f, 0), l->k = f->first;
   l->nfe = l->steps = l->rejected = 0, l->coarse = 0, l->dense = false, l->end = GQ_END_NOT;
+  l->record = -1;
   int64_t bad = gq_row_bad(f, z, 1);
   if (bad) {
     gq_lane_end(f, l, GQ_END_FIRST, bad);
     return;
   }
-  for (int64_t d = 0; d < f->numbers; d++) y[d * f->across] = z[d];
+  GQ_NUMBERS(d) y[d * f->across] = z[d];
   l->c.stop = gq_time(f, !f->rule.adaptive && f->rule.step_size <= 0 ? l->k : f->nt - 1);
   l->c.h = l->c.stop < l->t ? -f->first_step : f->first_step;
   l->search = f->rule.adaptive && f->first_step <= 0;
@@ -252,7 +286,7 @@ GQ_DEVICE int gq_lane_waits(const gq_lane *l) { return l->stage == GQ_LANE_SLOPE
 /* dst = y + h x; without h a copy of y */
 GQ_REGION void gq_row_shift(const gq_fleet *f, GQ_STATE *dst, const GQ_STATE *y, double h, const GQ_STATE *x) {
   const GQ_STATE s = (GQ_STATE)h;
-  for (int64_t d = 0; d < f->numbers; d++)
+  GQ_NUMBERS(d)
     dst[d * f->across] = h != 0 ? y[d * f->across] + s * x[d * f->across] : y[d * f->across];
 }
 
@@ -261,7 +295,8 @@ GQ_REGION void gq_crew_ask(const gq_fleet *f, char *w) {
     const gq_lane *l = gq_lane_of(f, w, j);
     if (!gq_lane_waits(l)) continue;
     double h = gq_lane_probe(l);
-    for (int i = 0; i < f->parts; i++)
+    GQ_BY(unroll 1)
+  for (int i = 0; i < f->parts; i++)
       gq_row_shift(f, gq_row(f, w, f->at.ey[i], j), gq_row(f, w, f->at.y[i], j), h, gq_row(f, w, f->at.f0[i], j));
     ((GQ_STATE *)(w + f->at.te))[j] = (GQ_STATE)(l->t + gq_lane_span(&f->rule, l->t, h));
   }
@@ -273,11 +308,13 @@ GQ_REGION void gq_lane_answer(const gq_fleet *f, char *w, int j) {
   double d0 = 0, d1 = 0;
   l->nfe++;
   if (l->stage == GQ_LANE_PROBE) {
-    for (int i = 0; i < f->parts; i++)
+    GQ_BY(unroll 1)
+  for (int i = 0; i < f->parts; i++)
       d1 = gq_larger(d1, gq_row_norm(f, w, i, j, f->at.ef[i], (int64_t)f->at.f0[i]) / l->h0);
     gq_lane_probed(l, &f->rule, d1);
     return;
   }
+  GQ_BY(unroll 1)
   for (int i = 0; i < f->parts; i++) {
     gq_row_shift(f, gq_row(f, w, f->at.f0[i], j), gq_row(f, w, f->at.ef[i], j), 0, 0);
     if (!l->search) continue;
@@ -316,6 +353,7 @@ GQ_REGION double gq_lane_ratio(const gq_fleet *f, char *w, int j) {
   const gq_places *p = &f->at;
   double ratio = 0;
   int fine = 1;
+  GQ_BY(unroll 1)
   for (int i = 0; i < f->parts; i++)
     if (f->rule.adaptive)
       ratio = gq_larger(ratio, gq_lane_error(&f->rule, *gq_number(w, p->sum[0][i], j),
@@ -355,15 +393,14 @@ GQ_REGION void gq_lane_between(const gq_fleet *f, char *w, int j, double theta, 
   const GQ_STATE *y = gq_row(f, w, f->at.y[0], j);
   if (!l->dense) l->nfe += f->nfe_dense;
   l->dense = true;
-  for (int64_t d = 0; d < f->numbers; d++) z[d] = y[d * f->across];
+  GQ_NUMBERS(d) z[d] = y[d * f->across];
+  GQ_BY(unroll 1)
   for (int i = 0; i < f->slopes; i++) {
-    const double *c = (const double *)GQ_FAR(f->weight) + i * f->degree;
     const GQ_STATE *k = gq_row(f, w, ((const uint64_t *)GQ_FAR(f->slope))[i], j);
-    double p = 0;
-    for (int q = f->degree - 1; q >= 0; q--) p = (p + c[q]) * theta;
+    double p = gq_slope_weight(f, i, theta);
     if (p == 0) continue;
     const GQ_STATE s = (GQ_STATE)(l->h1 * p);
-    for (int64_t d = 0; d < f->numbers; d++) z[d] = z[d] + s * k[d * f->across];
+    GQ_NUMBERS(d) z[d] = z[d] + s * k[d * f->across];
   }
 }
 
@@ -386,9 +423,25 @@ GQ_REGION int gq_lane_times(const gq_fleet *f, char *w, int j) {
   return 1;
 }
 
+GQ_REGION void gq_lane_keep(const gq_fleet *f, char *w, int j) {
+  gq_lane *l = gq_lane_of(f, w, j);
+  int64_t slot = atomicAdd(&((gq_crew *)w)->slot, 1u);
+  const GQ_STATE *y = gq_row(f, w, f->at.y[0], j), *f0 = gq_row(f, w, f->at.f0[0], j);
+  GQ_STATE *data = (GQ_STATE *)gq_record(f, slot);
+  gq_taped *r = (gq_taped *)((char *)data + f->kept);
+  GQ_NUMBERS(d) {
+    data[d] = y[d * f->across];
+    if (f->carry) data[f->numbers + d] = f0[d * f->across];
+  }
+  r->t = l->t, r->h = l->h1, r->before = l->record, r->stop = l->c.clamped ? l->k - 1 : -1;
+  l->record = slot;
+}
+
 GQ_REGION void gq_lane_move(const gq_fleet *f, char *w, int j) {
   gq_lane *l = gq_lane_of(f, w, j);
   if (!gq_lane_times(f, w, j)) return;
+  if (f->record) gq_lane_keep(f, w, j);
+  GQ_BY(unroll 1)
   for (int i = 0; i < f->parts; i++) {
     gq_row_shift(f, gq_row(f, w, f->at.y[i], j), gq_row(f, w, f->at.y1[i], j), 0, 0);
     if (f->carry) gq_row_shift(f, gq_row(f, w, f->at.f0[i], j), gq_row(f, w, f->at.f1[i], j), 0, 0);
@@ -401,6 +454,267 @@ GQ_REGION void gq_lane_move(const gq_fleet *f, char *w, int j) {
 
 GQ_REGION void gq_crew_move(const gq_fleet *f, char *w) {
   GQ_EACH(j, f->lanes) if (gq_lane_of(f, w, j)->stage == GQ_LANE_TAKEN) gq_lane_move(f, w, j);
+  GQ_SYNC
+}
+
+//// homing
+/* Backpropagation through the records of a fleet: a lane goes back along its sample's records; grad/samples_direct.c. */
+GQ_DEVICE const gq_landed *gq_landed_of(const gq_fleet *f, int64_t sample) {
+  return (const gq_landed *)GQ_FAR(f->took) + sample;
+}
+GQ_DEVICE const gq_taped *gq_taped_of(const gq_fleet *f, int64_t i) {
+  return (const gq_taped *)(gq_record(f, i) + f->kept);
+}
+GQ_DEVICE const GQ_STATE *gq_cotangent(const gq_homing *b, int64_t k, int64_t sample) {
+  return (const GQ_STATE *)(GQ_FAR(b->gz) + k * b->f.apart + sample * b->f.bytes);
+}
+GQ_DEVICE GQ_STATE *gq_of_sample(const gq_fleet *f, uint64_t at, int64_t sample) {
+  return (GQ_STATE *)(GQ_FAR(at) + sample * f->bytes);
+}
+
+/* x += s g, a sample */
+GQ_REGION void gq_row_add(const gq_fleet *f, GQ_STATE *x, double scale, const GQ_STATE *g) {
+  const GQ_STATE s = (GQ_STATE)scale;
+  GQ_NUMBERS(d) x[d * f->across] = x[d * f->across] + s * g[d];
+}
+GQ_REGION void gq_row_put(const gq_fleet *f, GQ_STATE *x, const GQ_STATE *from) {
+  GQ_NUMBERS(d) x[d * f->across] = from ? from[d] : (GQ_STATE)0;
+}
+
+/* The sample's last record that begins before its last time; -1: there is none. */
+GQ_REGION int64_t gq_last_record(const gq_fleet *f, int64_t sample) {
+  const gq_landed *s = gq_landed_of(f, sample);
+  int64_t at = s->last;
+  for (; at >= 0 && s->reached > 0; at = gq_taped_of(f, at)->before) {
+    const gq_taped *r = gq_taped_of(f, at);
+    double t = gq_time(f, s->reached - 1);
+    if (r->h < 0 ? t < r->t : t > r->t) break;
+  }
+  return at;
+}
+
+/* One that has records into an idle lane. */
+GQ_DEVICE int gq_home_lane(gq_homing *b, char *w, int j) {
+  gq_fleet *f = &b->f;
+  gq_crew *c = (gq_crew *)w;
+  gq_lane *l = gq_lane_of(f, w, j);
+  if (l->stage == GQ_LANE_OVER) {
+    f->failures = 1;
+    if (l->end && (c->failed.sample < 0 || l->sample < c->failed.sample)) c->failed = *l;
+    l->stage = GQ_LANE_IDLE, l->sample = -1;
+  }
+  for (; l->stage == GQ_LANE_IDLE && c->next < f->samples; c->next += f->crews) {
+    int64_t at = gq_last_record(f, c->next);
+    if (at < 0) continue;
+    l->sample = c->next, l->record = at, l->stage = GQ_LANE_NEW;
+    l->k = gq_landed_of(f, l->sample)->reached - 1, l->nfe = l->steps = 0, l->end = GQ_END_NOT;
+  }
+  return l->stage != GQ_LANE_IDLE;
+}
+
+/* Does a sample of the group that begins there have records? */
+GQ_DEVICE int gq_group_starts(const gq_fleet *f, int64_t first) {
+  for (int j = 0; j < f->lanes && first + j * f->crews < f->samples; j++)
+    if (gq_landed_of(f, first + j * f->crews)->last >= 0) return 1;
+  return 0;
+}
+
+/* What comes next: ready, steps back; slope, the first slopes of a group; idle, nothing. */
+GQ_REGION int gq_home_turn(gq_homing *b, char *w, gq_u64 began) {
+  gq_fleet *f = &b->f;
+  gq_crew *c = (gq_crew *)w;
+  GQ_EACH(i, 1) {
+    int busy = 0;
+    int64_t group = (int64_t)f->lanes * f->crews;
+    GQ_BY(unroll 1)
+    for (int j = 0; j < f->lanes && !c->starting; j++) busy += gq_home_lane(b, w, j);
+    if (!busy && f->carry && !c->starting) c->starting = true, c->next = GQ_TILE;
+    while (c->starting && c->next < f->samples && !gq_group_starts(f, c->next)) c->next += group;
+    c->what = busy ? GQ_LANE_READY : c->starting && c->next < f->samples ? GQ_LANE_SLOPE : GQ_LANE_IDLE;
+    if (c->what != GQ_LANE_IDLE && (double)(GQ_CLOCK - began) > f->patience) {
+      c->what = GQ_LANE_IDLE;
+      atomicAdd(&f->busy, 1u);
+    }
+    if (c->what == GQ_LANE_SLOPE) c->first = c->next, c->next += group;
+  }
+  GQ_SYNC
+  return c->what;
+}
+
+/* ---- steps ---- */
+
+#define GQ_CLEAR(N) \
+  case sizeof(N): ((N *)to)[gq_cut_place(f, c, j, n / c->inner, n % c->inner)] = 0; break;
+GQ_REGION void gq_lane_clear(const gq_homing *b, char *w, int j) {
+  const gq_fleet *f = &b->f;
+  const gq_cutting *c = (const gq_cutting *)GQ_FAR(b->cut);
+  for (int k = 0; k < b->cuts; k++, c++) {
+    char *to = w + c->to;
+    GQ_BY(unroll 1)
+    for (int64_t n = 0; n < c->outer * c->inner; n++) switch (c->size) {
+        GQ_CLEAR(float)
+        GQ_CLEAR(double)
+      }
+  }
+}
+
+#define GQ_UNCUT(N) \
+  case sizeof(N): ((N *)whole)[i] += ((const N *)lanes)[gq_cut_place(f, c, j, o, n % c->inner)]; break;
+/* What the lane has of gradients that are cut with the samples, to those of all. */
+GQ_REGION void gq_lane_uncut(const gq_homing *b, char *w, int j, int64_t sample) {
+  const gq_fleet *f = &b->f;
+  const gq_cutting *c = (const gq_cutting *)GQ_FAR(b->cut);
+  for (int k = 0; k < b->cuts; k++, c++) {
+    const char *lanes = w + c->to;
+    char *whole = GQ_FAR(c->from);
+    GQ_BY(unroll 1)
+    for (int64_t n = 0; n < c->outer * c->inner; n++) {
+      int64_t o = n / c->inner, i = (o * f->samples + sample) * c->inner + n % c->inner;
+      switch (c->size) {
+        GQ_UNCUT(float)
+        GQ_UNCUT(double)
+      }
+    }
+  }
+}
+
+GQ_REGION void gq_lane_load(const gq_homing *b, char *w, int j, int64_t record) {
+  const gq_fleet *f = &b->f;
+  gq_lane *l = gq_lane_of(f, w, j);
+  const gq_taped *r = gq_taped_of(f, record);
+  const GQ_STATE *data = (const GQ_STATE *)gq_record(f, record);
+  l->t = r->t, l->h1 = r->h;
+  *gq_number(w, f->at.t, j) = r->t, *gq_number(w, f->at.h, j) = r->h;
+  *gq_number(w, f->at.ht, j) = gq_lane_span(&f->rule, r->t, r->h);
+  gq_row_put(f, gq_row(f, w, f->at.y[0], j), data);
+  if (f->carry) gq_row_put(f, gq_row(f, w, f->at.f0[0], j), data + f->numbers);
+}
+
+/* A lane that never had a sample holds that of the first, so that zero cotangents give zeros. */
+GQ_REGION void gq_home_load(const gq_homing *b, char *w) {
+  const gq_fleet *f = &b->f;
+  GQ_EACH(j, f->lanes) {
+    gq_lane *l = gq_lane_of(f, w, j);
+    const gq_lane *first = gq_lane_of(f, w, 0);
+    int fresh = l->stage == GQ_LANE_NEW, mirrors = l->record < 0;
+    if (fresh || mirrors) gq_lane_cut(f, w, j, mirrors ? first->sample : l->sample);
+    if (mirrors) l->record = first->record;
+    if (fresh || mirrors || l->stage == GQ_LANE_READY) gq_lane_load(b, w, j, l->record);
+    if (fresh) l->stage = GQ_LANE_READY;
+    gq_row_put(f, gq_row(f, w, f->at.ey[0], j), 0), gq_row_put(f, gq_row(f, w, f->at.ef[0], j), 0);
+    GQ_BY(unroll 1)
+  for (int i = 0; i < f->slopes; i++) {
+      uint64_t at = ((const uint64_t *)GQ_FAR(b->slope))[i];
+      if (at != b->cf) gq_row_put(f, gq_row(f, w, at, j), 0);
+    }
+    gq_lane_clear(b, w, j);
+  }
+  GQ_SYNC
+}
+
+/* Measurement time k lies inside the step: z_k = y + h sum_s w_s(theta) k_s. */
+GQ_REGION void gq_lane_inner(const gq_homing *b, char *w, int j, int k) {
+  const gq_fleet *f = &b->f;
+  const gq_lane *l = gq_lane_of(f, w, j);
+  const GQ_STATE *g = gq_cotangent(b, k, l->sample);
+  double theta = (gq_time(f, k) - l->t) / l->h1;
+  gq_row_add(f, gq_row(f, w, f->at.ey[0], j), 1, g);
+  GQ_BY(unroll 1)
+  for (int i = 0; i < f->slopes; i++)
+    gq_row_add(f, gq_row(f, w, ((const uint64_t *)GQ_FAR(b->slope))[i], j), l->h1 * gq_slope_weight(f, i, theta), g);
+}
+
+/* Cotangents of the times in the step, its end included. */
+GQ_REGION void gq_lane_cotangents(const gq_homing *b, char *w, int j) {
+  const gq_fleet *f = &b->f;
+  gq_lane *l = gq_lane_of(f, w, j);
+  int64_t stop = gq_taped_of(f, l->record)->stop;
+  double end = stop >= 0 ? gq_time(f, stop) : l->t + l->h1;
+  l->nfe += f->nfe + f->nfe_dense, l->steps++;
+  for (; l->k >= 0 && gq_time(f, l->k) == end; l->k--)
+    gq_row_add(f, gq_row(f, w, b->cy, j), 1, gq_cotangent(b, l->k, l->sample));
+  for (; l->k >= 0 && (l->h1 < 0 ? gq_time(f, l->k) < l->t : gq_time(f, l->k) > l->t); l->k--)
+    gq_lane_inner(b, w, j, l->k);
+}
+
+GQ_REGION void gq_home_times(const gq_homing *b, char *w) {
+  GQ_EACH(j, b->f.lanes) if (gq_lane_of(&b->f, w, j)->stage == GQ_LANE_READY) gq_lane_cotangents(b, w, j);
+  GQ_SYNC
+}
+
+/* x = p + e */
+GQ_REGION void gq_row_sum(const gq_fleet *f, GQ_STATE *x, const GQ_STATE *p, const GQ_STATE *e) {
+  GQ_NUMBERS(d) x[d * f->across] = p[d * f->across] + e[d * f->across];
+}
+
+/* At the sample's start: what is left is kept, and the lane's cotangents are zero. */
+GQ_REGION void gq_lane_finish(const gq_homing *b, char *w, int j) {
+  const gq_fleet *f = &b->f;
+  gq_lane *l = gq_lane_of(f, w, j);
+  GQ_STATE *a = gq_of_sample(f, b->a, l->sample), *left = gq_of_sample(f, b->left, l->sample);
+  GQ_STATE *cy = gq_row(f, w, b->cy, j), *cf = gq_row(f, w, b->cf, j);
+  int64_t *count = (int64_t *)GQ_FAR(b->count) + 2 * l->sample;
+  count[0] = l->nfe, count[1] = l->steps;
+  GQ_NUMBERS(d) a[d] = cy[d * f->across], left[d] = cf[d * f->across];
+  gq_row_put(f, cy, 0), gq_row_put(f, cf, 0);
+  l->record = 0, l->stage = GQ_LANE_IDLE, l->sample = -1;
+}
+
+GQ_REGION void gq_lane_back(const gq_homing *b, char *w, int j) {
+  const gq_fleet *f = &b->f;
+  gq_lane *l = gq_lane_of(f, w, j);
+  GQ_STATE *cy = gq_row(f, w, b->cy, j);
+  gq_row_sum(f, cy, gq_row(f, w, b->py, j), gq_row(f, w, f->at.ey[0], j));
+  if (f->carry) gq_row_sum(f, gq_row(f, w, b->cf, j), gq_row(f, w, b->pf, j), gq_row(f, w, f->at.ef[0], j));
+  if (gq_row_bad(f, cy, f->across)) {
+    gq_row_put(f, cy, 0), gq_row_put(f, gq_row(f, w, b->cf, j), 0);
+    l->end = GQ_END_BACK, l->stage = GQ_LANE_OVER;
+    return;
+  }
+  gq_lane_uncut(b, w, j, l->sample);
+  int64_t before = gq_taped_of(f, l->record)->before;
+  if (before >= 0) l->record = before;
+  else gq_lane_finish(b, w, j);
+}
+
+GQ_REGION void gq_home_back(const gq_homing *b, char *w) {
+  GQ_EACH(j, b->f.lanes) if (gq_lane_of(&b->f, w, j)->stage == GQ_LANE_READY) gq_lane_back(b, w, j);
+  GQ_SYNC
+}
+
+/* ---- first slopes f(t_0, z_0) ---- */
+
+/* Samples that took no step, and lanes without a sample, go along with one that did. */
+GQ_REGION void gq_lane_asks(const gq_homing *b, char *w, int j) {
+  const gq_fleet *f = &b->f;
+  gq_crew *c = (gq_crew *)w;
+  gq_lane *l = gq_lane_of(f, w, j);
+  int64_t sample = c->first + (int64_t)j * f->crews, some = c->first;
+  while (gq_landed_of(f, some)->last < 0) some += f->crews;
+  int takes = sample < f->samples && gq_landed_of(f, sample)->last >= 0;
+  l->sample = takes ? sample : -1;
+  gq_row_put(f, gq_row(f, w, f->at.ey[0], j), gq_sample_at(f, 0, takes ? sample : some));
+  gq_row_put(f, gq_row(f, w, b->cf, j), takes ? gq_of_sample(f, b->left, sample) : 0);
+  gq_lane_cut(f, w, j, takes ? sample : some);
+  gq_lane_clear(b, w, j);
+  ((GQ_STATE *)(w + f->at.te))[j] = (GQ_STATE)gq_time(f, 0);
+}
+
+GQ_REGION void gq_home_ask(const gq_homing *b, char *w) {
+  GQ_EACH(j, b->f.lanes) gq_lane_asks(b, w, j);
+  GQ_SYNC
+}
+
+GQ_REGION void gq_home_start(const gq_homing *b, char *w) {
+  const gq_fleet *f = &b->f;
+  GQ_EACH(j, f->lanes) {
+    int64_t sample = gq_lane_of(f, w, j)->sample;
+    if (sample < 0) continue;
+    const GQ_STATE *ef = gq_row(f, w, f->at.ef[0], j);
+    GQ_STATE *a = gq_of_sample(f, b->a, sample);
+    gq_lane_uncut(b, w, j, sample);
+    GQ_NUMBERS(d) a[d] = a[d] + ef[d * f->across];
+  }
   GQ_SYNC
 }
 

@@ -23,7 +23,7 @@ typedef struct piece {
   gq_text body;
 } piece;
 
-enum { PIECES = 3 };
+enum { PIECES = 4 };
 
 typedef struct tile {
   gq_way way;
@@ -55,7 +55,7 @@ static const struct {
                        .end = "  gq_land(pilot, (const double *)GQ_FAR(a.sums));\n",
                        .fixed = (GQ_NT + 2 * 2) * sizeof(double) + 16 },
   [GQ_WAY_FLEET] = { .name = "fleet",
-                     .sections = { "apart", "control", "lane", "together", "fleet" },
+                     .sections = { "apart", "control", "lane", "together", "fleet", "outward" },
                      .begin = "  gq_fleet *f = (gq_fleet *)GQ_FAR(a.pilot);\n"
                               "  char *w = GQ_FAR(f->room + f->each * GQ_TILE);\n"
                               "  gq_u64 began = GQ_CLOCK;\n"
@@ -76,6 +76,25 @@ static const struct {
                             "  }\n"
                             "  }\n",
                      .lanes = true },
+  [GQ_WAY_HOME] = { .name = "home",
+                    .sections = { "apart", "control", "lane", "together", "fleet", "homing" },
+                    .begin = "  gq_homing *b = (gq_homing *)GQ_FAR(a.pilot);\n"
+                             "  char *w = GQ_FAR(b->f.room + b->f.each * GQ_TILE);\n"
+                             "  gq_u64 began = GQ_CLOCK;\n"
+                             "  int what;\n",
+                    .turn = "0",
+                    .before = { "  gq_crew_begin(&b->f, w);\n"
+                                "  while ((what = gq_home_turn(b, w, began)) != GQ_LANE_IDLE) {\n"
+                                "  if (what == GQ_LANE_READY) {\n"
+                                "  gq_home_load(b, w);\n",
+                                "", "  gq_home_times(b, w);\n",
+                                "  gq_home_back(b, w);\n"
+                                "  } else {\n"
+                                "  gq_home_ask(b, w);\n" },
+                    .end = "  gq_home_start(b, w);\n"
+                           "  }\n"
+                           "  }\n",
+                    .lanes = true },
 };
 
 #define FAR SIZE_MAX
