@@ -133,14 +133,15 @@ describe("tensors on cuda", function()
   it("are multiplied by the library where its layouts do, and as the CPU's", function()
     local products = [[
       local function product(a, b) return function(device, dtype)
-        local x, y = gq.randn(a, {seed = 1, dtype = dtype}):to(device), gq.randn(b, {seed = 2, dtype = dtype}):to(device)
-        return product_of(x, y):to "cpu"
+        local x, y = gq.randn(a, {seed = 1, dtype = dtype}), gq.randn(b, {seed = 2, dtype = dtype})
+        return product_of(x:to(device), y:to(device)):to "cpu"
       end end
       local cases = {
         { {70, 33}, {33, 50} }, { {33, 70}, {33, 50}, function(x, y) return x:t():matmul(y) end },
         { {70, 33}, {50, 33}, function(x, y) return x:matmul(y:t()) end },
         { {33, 70}, {50, 33}, function(x, y) return x:t():matmul(y:t()) end },
-        { {4, 7, 33}, {33, 5} }, { {4, 7, 33}, {4, 33, 5} }, { {33}, {33, 5} }, { {1, 33}, {33, 1} }, { {70, 1}, {1, 9} },
+        { {4, 7, 33}, {33, 5} }, { {4, 7, 33}, {4, 33, 5} }, { {33}, {33, 5} }, { {1, 33}, {33, 1} },
+        { {70, 1}, {1, 9} },
         { {70, 35}, {33, 50}, function(x, y) return x:narrow(2, 2, 33):matmul(y) end },
         { {70, 33, 2}, {33, 50}, function(x, y) return x[{{}, {}, 1}]:matmul(y) end },
         { {3, 2, 7, 33}, {2, 33, 5} }, { {0, 4}, {4, 3} }, { {2, 0}, {0, 3} },
@@ -158,15 +159,15 @@ describe("tensors on cuda", function()
     local text = run("GQ_EMU_COUNT=1 GQ_EMU_LATE=1", "%s", products)
     assert.truthy(text:find "worst.*true", text)
     assert.is_true(tonumber(text:match "(%d+) product_f32") <= 3, text)        -- the rest are the library's
-    local x, y = gq.randn({ 70, 33 }, { seed = 1 }), gq.randn({ 33, 50 }, { seed = 2 })
-    local exact, there = x:matmul(y), x:to("cuda"):matmul(y:to "cuda")
+    local a, b = gq.randn({ 70, 33 }, { seed = 1 }), gq.randn({ 33, 50 }, { seed = 2 })
+    local exact, there = a:matmul(b), a:to("cuda"):matmul(b:to "cuda")
     assert.is_false(gq.allow_tf32())
     assert.is_true(gq.allow_tf32(true))
-    local rounded = x:to("cuda"):matmul(y:to "cuda")
+    local rounded = a:to("cuda"):matmul(b:to "cuda")
     assert.is_true(helper.relative(rounded:to "cpu", exact) > 1e-5)
     assert.is_true(helper.relative(rounded:to "cpu", exact) < 2e-3)
     gq.allow_tf32(false)
-    assert.same(there:totable(), x:to("cuda"):matmul(y:to "cuda"):totable())
+    assert.same(there:totable(), a:to("cuda"):matmul(b:to "cuda"):totable())
   end)
 
   it("count in gq.memory, and what is larger than the device is refused", function()
@@ -367,7 +368,8 @@ describe("a training step", function()
       case("there and back", { 0, 0.4, 2 }, { gradient = "gq", gq = { paper = true }, rtol = 1e-5, dtype = "float64" })
       case("outside", { 0, 0.4, 2 }, { gradient = "seminorm", adjoint = { trajectory = "reverse" } })
       case("past", { 0, 0.4, 2 }, { gradient = "gq", gq = { paper = true, nodes = "step" }, overshoot = true })
-      case("backwards", { 1, 0 }, { gradient = "gq", gq = { paper = true }, adjoint = { max_step = 0.1, norm = "max" } })
+      case("backwards", { 1, 0 }, { gradient = "gq", gq = { paper = true },
+        adjoint = { max_step = 0.1, norm = "max" } })
       case("dopri8 back", { 0, 1 }, { gradient = "gq", gq = { paper = true }, adjoint = { method = "dopri8" } })
       case("most back", { 0, 2 }, { gradient = "gq", gq = { paper = true }, adjoint = { max_steps = 3 } })
       case("most", { 0, 2 }, { max_steps = 5 })
@@ -379,7 +381,8 @@ describe("a training step", function()
     ]]
     local function all(environment) return (run(environment, cases):gsub("%-nan", "nan")) end
     local want = all "GQ_CUDA_HOST=1"
-    for _, what in ipairs { "most\t5 steps", "most back\t[^\n]*backward pass", "past\t%-?0x", "wild\tthe step", "nan\ta value that is not finite", "pid\t%-?0x" } do
+    for _, what in ipairs { "most\t5 steps", "most back\t[^\n]*backward pass", "past\t%-?0x",
+      "wild\tthe step", "nan\ta value that is not finite", "pid\t%-?0x" } do
       assert.truthy(want:find(what), want)
     end
     for _, environment in ipairs { "", "GQ_EMU=shuffled GQ_EMU_LATE=1 GQ_CUDA_POISON=1" } do
@@ -512,7 +515,8 @@ describe("a Brownian path", function()
     for _, dtype in ipairs { "float32", "float64" } do
       for _, times in ipairs { { 0, 0.3, 0.7, 1, 1.77, 2 }, { 1.9, 1.3, 0.01 } } do
         local function solve(device)
-          return gq.sdeint(sde, gq.zeros(33, 3, { device = device, dtype = dtype }), times, { dt = 0.17, method = "heun",
+          local z0 = gq.zeros(33, 3, { device = device, dtype = dtype })
+          return gq.sdeint(sde, z0, times, { dt = 0.17, method = "heun",
             brownian = gq.brownian { t1 = 2, shape = { 33, 3 }, seed = 7, dtype = dtype, tol = 1e-3 } }):totable()
         end
         assert.same(solve "cpu", solve "cuda")
@@ -522,8 +526,10 @@ describe("a Brownian path", function()
     raises("Brownian path 0 1 times 3", gq.sdeint, sde, z, { 0, 3 }, { dt = 0.5,
       brownian = gq.brownian { t1 = 1, shape = { 4, 3 } } })
     local text = run("GQ_EMU_COUNT=1", [[
-      local sde = gq.sde {drift = function(t, z) return -z end, diffusion = function(t, z) return z end, noise = "diagonal"}
-      print(gq.sdeint(sde, gq.ones(50, 2, {device = "cuda"}), {0, 1}, {dt = 0.1, gradient = "none", seed = 1}):sum():item())]])
+      local sde = gq.sde {drift = function(t, z) return -z end, diffusion = function(t, z) return z end,
+        noise = "diagonal"}
+      local z0 = gq.ones(50, 2, {device = "cuda"})
+      print(gq.sdeint(sde, z0, {0, 1}, {dt = 0.1, gradient = "none", seed = 1}):sum():item())]])
     assert.truthy(text:find "%s+10 path_f32\n", text)
   end)
 

@@ -73,13 +73,16 @@ GQ_REGION void gq_land(gq_pilot *p, const volatile double *sums) {
   GQ_SYNC
   if (!last[0]) return;
   GQ_FENCE
+  GQ_BY(unroll 1)
   for (int e = 0; e < p->parts * (p->third ? 2 : 1); e++)
+    GQ_BY(unroll 1)
     for (int first = 0; first < (int)p->blocks; first += GQ_NT) {
       const int some = (int)p->blocks - first < GQ_NT ? (int)p->blocks - first : GQ_NT;
       GQ_EACH(i, some) part[i] = sums[e * (int)p->blocks + first + i];
       GQ_SYNC
       GQ_EACH(i, 1) {
         double s = first ? sum[e] : 0;
+        GQ_BY(unroll 1)
         for (int k = 0; k < some; k++) s = gq_control_gather(s, part[k], p->most);
         sum[e] = s;
       }
@@ -793,6 +796,7 @@ GQ_KERNEL(few, gq_reduce_args) { /* a block a result */
     GQ_EACH(t, GQ_NT) {
       gq_count best GQ_UNUSED = t < a.over ? t : 0;
       A acc = START((x + gq_place(&a.dr, &a.sr, best)));
+      GQ_BY(unroll 1)
       for (gq_count j = t; j < a.over; j += GQ_NT) {
         T v = x[gq_place(&a.dr, &a.sr, j)];
         STEP(acc, best, v, j)
@@ -800,6 +804,7 @@ GQ_KERNEL(few, gq_reduce_args) { /* a block a result */
       part[t] = acc;
       where[t] = best;
     }
+    GQ_BY(unroll 1)
     for (int w = GQ_NT / 2; w; w /= 2) {
       GQ_SYNC
       GQ_EACH(t, w) {

@@ -225,27 +225,40 @@ static int region_of(tile *x, gq_text *t, int *number) {
 }
 
 /* What address k of an instruction is to its function. */
-typedef enum passed { NOTHING, OFFSET, ADDRESS, FLAGS } passed;
+typedef enum passed { NOTHING, OFFSET, INSIDE, ADDRESS, FLAGS } passed;
 
 /* Constants of groups are in the text. Addresses of shared memory are offsets there, so that the compiler knows that it
-** is that. */
+** is that; those of the arena are offsets in it, which are less code at each call. */
 static passed passed_as(const tile *x, const gq_instr *in, int k) {
   if (k >= in->nloc) return in->kind == INSTR_INDEX ? FLAGS : NOTHING;
   if (in->loc[k].kind == LOC_NONE || (in->kind == INSTR_GROUP && in->loc[k].kind == LOC_CONST))
     return NOTHING;
-  return near_at(x, &in->loc[k]) != FAR ? OFFSET : ADDRESS;
+  if (near_at(x, &in->loc[k]) != FAR) return OFFSET;
+  return in->loc[k].kind == LOC_ARENA && x->q->p->values <= INT32_MAX ? INSIDE : ADDRESS;
 }
 
-/* (.., p3, ..) of a function, or of its call in the body. */
+static bool any_inside(const tile *x, const gq_instr *in, int np) {
+  bool any = false;
+  for (int k = 0; k < np; k++) any = any || passed_as(x, in, k) == INSIDE;
+  return any;
+}
+
+/* (arena, .., p3, ..) of a function, or of its call in the body. */
 static void put_list(tile *x, gq_text *t, int i, int np, bool call) {
   const gq_instr *in = &x->q->p->instr[i];
   const char *between = "(";
+  if (any_inside(x, in, np)) {
+    if (call) gq_text_put(t, "(at%d", x->q->first + x->q->n + GQ_TILE_ARENA);
+    else gq_text_put(t, "(char *arena");
+    between = ", ";
+  }
   for (int k = 0; k < np; k++) {
     passed as = passed_as(x, in, k);
     if (as == NOTHING) continue;
     gq_text_put(t, "%s", between);
     between = ", ";
-    if (!call) gq_text_put(t, "%sp%d", as == OFFSET ? "int " : "char *", k);
+    if (!call) gq_text_put(t, "%sp%d", as == OFFSET || as == INSIDE ? "int " : "char *", k);
+    else if (as == INSIDE) gq_text_put(t, "%zu", in->loc[k].offset);
     else if (as == FLAGS)
       gq_text_put(t, "at%d + %d", x->q->first + x->q->n + GQ_TILE_FLAGS,
                   8 * (x->q->code->at[i].flag % GQ_FLAGS));
@@ -261,7 +274,7 @@ static void begin_region(gq_text *t, tile *x, int i, int np, const char *type) {
     passed as = passed_as(x, &x->q->p->instr[i], k);
     gq_text_put(t, "%s", k ? ", " : "");
     if (as == NOTHING) gq_text_put(t, "0");
-    else gq_text_put(t, "%sp%d", as == OFFSET ? "gq_dynamic + " : "", k);
+    else gq_text_put(t, "%sp%d", as == OFFSET ? "gq_dynamic + " : as == INSIDE ? "arena + " : "", k);
   }
   gq_text_put(t, " }");
 }
