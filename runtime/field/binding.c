@@ -146,12 +146,12 @@ static int use_results(const gq_field *f, gq_grads *g) {
 }
 
 /* Bytes of boundary j in slice s: its gradient's, or its probe's. */
-static size_t part_bytes(const gq_field *f, bool probes, int s, int j) {
-  return gq_round64(probes ? f->probed[j] * gq_dtype_size(gq_field_boundary_dtype(f, j))
-                           : gq_field_slice_bytes(f, s, j));
+static size_t part_bytes(const gq_field *f, const gq_grads *g, int s, int j) {
+  return gq_round64(g->probes ? f->probed[j] * gq_dtype_size(gq_field_boundary_dtype(f, j))
+                              : gq_field_slice_bytes(f, s, j));
 }
 
-static int grads_init(const gq_field *f, bool results, bool probes, gq_grads *g) {
+static int grads_init(const gq_field *f, bool results, gq_grads *g) {
   size_t block = 0;
   g->at = gq_calloc((size_t)f->nslices * f->nb + 1, sizeof *g->at);
   g->whole = gq_calloc(f->ncapture + 1, sizeof *g->whole);
@@ -159,7 +159,7 @@ static int grads_init(const gq_field *f, bool results, bool probes, gq_grads *g)
   if (results) GQ_TRY(use_results(f, g));
   for (int s = 0; s < f->nslices; s++)
     for (int j = 0; j < f->nb; j++)
-      if (apart(g, f, s, j)) block += part_bytes(f, probes, s, j);
+      if (apart(g, f, s, j)) block += part_bytes(f, g, s, j);
   g->block = gq_allocate(f->on, block + 64);
   if (!g->block) return gq_nomem(block);
   gq_zero(f->on, g->block, block + 64);
@@ -167,13 +167,13 @@ static int grads_init(const gq_field *f, bool results, bool probes, gq_grads *g)
   char *next = g->block;
   for (int s = 0; s < f->nslices; s++)
     for (int j = 0; j < f->nb; j++)
-      if (apart(g, f, s, j)) g->at[s * f->nb + j] = next, next += part_bytes(f, probes, s, j);
+      if (apart(g, f, s, j)) g->at[s * f->nb + j] = next, next += part_bytes(f, g, s, j);
   return GQ_OK;
 }
 
 static int grads_new(const gq_field *f, bool results, bool probes, gq_grads *g) {
-  *g = (gq_grads){ .field = f };
-  int status = grads_init(f, results, probes, g);
+  *g = (gq_grads){ .field = f, .probes = probes };
+  int status = grads_init(f, results, g);
   if (status != GQ_OK) gq_grads_done(g);
   return status;
 }
@@ -208,7 +208,7 @@ static void make_sums(const gq_field *f, gq_dtype d, double weight, sums *x) {
   x->count = 0;
 }
 
-static void add(const gq_field *f, bool probes, double weight, const gq_grads *x, const gq_grads *to) {
+void gq_grads_add(const gq_field *f, double weight, const gq_grads *x, const gq_grads *to) {
   sums now = { 0 };
   for (gq_dtype d = GQ_F32; d <= GQ_F64; d++) {
     for (int s = 0; s < f->nslices; s++)
@@ -217,17 +217,11 @@ static void add(const gq_field *f, bool probes, double weight, const gq_grads *x
         if (!x->at[at] || gq_field_boundary_dtype(f, j) != d) continue;
         void **part = now.at + 3 * now.count;
         part[0] = part[1] = to->at[at], part[2] = x->at[at];
-        now.n[now.count++] = probes ? f->probed[j] : gq_numel(gq_field_slice_shape(f, s, j));
+        now.n[now.count++] = x->probes ? f->probed[j] : gq_numel(gq_field_slice_shape(f, s, j));
         if (now.count == SUMS) make_sums(f, d, weight, &now);
       }
     make_sums(f, d, weight, &now);
   }
-}
-
-void gq_grads_add(const gq_field *f, const gq_grads *x, const gq_grads *to) { add(f, false, 1, x, to); }
-
-void gq_grads_add_probes(const gq_field *f, double weight, const gq_grads *x, const gq_grads *to) {
-  add(f, true, weight, x, to);
 }
 
 void gq_grads_done(gq_grads *g) {

@@ -25,15 +25,16 @@ typedef struct gq_grads {
   void *block;
   size_t bytes;
   void **at;                   /* [nslices][nb], NULL where not wanted */
+  bool probes;                 /* of the products' probes instead, [numbers] each */
   gq_tensor **whole;           /* [ncapture] what slice 0 adds to where that is the result itself, or NULL */
 } gq_grads;
 /* results: for gq_grads_collect, with captures that are used as they are summed where they are returned. */
 int gq_grads_new(const gq_field *f, bool results, gq_grads *g);
-int gq_grads_probes(const gq_field *f, gq_grads *g);       /* of their probes: [numbers] each */
+int gq_grads_probes(const gq_field *f, gq_grads *g);
 /* Root mean square of x - y_ over all that x has, slices summed. */
 double gq_grads_rms(const gq_field *f, const gq_grads *x, const gq_grads *y_);
-void gq_grads_add(const gq_field *f, const gq_grads *x, const gq_grads *to);
-void gq_grads_add_probes(const gq_field *f, double weight, const gq_grads *x, const gq_grads *to);
+/* weight x, of the same kind, to `to` */
+void gq_grads_add(const gq_field *f, double weight, const gq_grads *x, const gq_grads *to);
 void gq_grads_done(gq_grads *g);
 /* Sum the slices and pull back through the prologue: grad[i], a tensor for each wanted capture; g is used up. */
 int gq_grads_collect(const gq_binding *b, gq_grads *g, gq_tensor **grad);

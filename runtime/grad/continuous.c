@@ -105,7 +105,8 @@ int gq_continuous_build(gq_plan *p) {
                        .max_norm = k->back_max_norm,
                        .dense = gq || k->overshoot,
                        .product_error = full && adaptive,
-                       .product_dense = products != GQ_PRODUCTS_NONE && k->overshoot };
+                       .product_dense = products != GQ_PRODUCTS_NONE && k->overshoot,
+                       .product_carry = audit || !(full || p->field->on->advance) };
   p->probes = (k->probes || audit) && p->products && !p->field->calls;
   /* Of stiff dynamics f turns what the interpolant leaves out into anything. */
   p->defect = gq && !k->independent && !p->field->calls && gq_trajectory_follows(k->trajectory) &&
@@ -215,7 +216,9 @@ static int setup(back *k, double size) {
     s->bytes += w->a.sum.dq.bytes + w->a.sum.eq.bytes;
   }
   if (k->gq && w->a.st->l.nq > 0) GQ_TRY(gq_grads_probes(s->plan->field, &k->weighted));
-  if (w->a.st->l.qe >= 0) GQ_TRY(gq_grads_probes(s->plan->field, &w->a.sum.next));
+  if (w->a.st->l.qe >= 0)
+    GQ_TRY(k->gq ? gq_grads_probes(s->plan->field, &w->a.sum.next)
+                 : gq_grads_new(s->plan->field, false, &w->a.sum.next));
   s->bytes += k->weighted.bytes + w->a.sum.next.bytes;
   if (k->gq) GQ_TRY(gq_nodebuffer_init(&k->nodes, s, &k->b->grads));
   k->kept = judged(k) && !k->pieces && o->trajectory == &gq_trajectory_dense;
@@ -494,7 +497,7 @@ static int step_products(back *k, double theta, bool last) {
   else gq_tableau_weights(m, theta, wt);
   for (int i = 0; i < m->slopes; i++) w->a.shared->wq[i] = -w->a.h * wt[i];
   if (w->a.st->l.qe < 0) return gq_walk_phase(w, 1);
-  gq_grads_add_probes(f, -w->a.h * wt[0], &w->a.sum.next, w->a.sum.grads);
+  gq_grads_add(f, -w->a.h * wt[0], &w->a.sum.next, w->a.sum.grads);
   GQ_TRY(gq_walk_phase(w, 1));
   return last ? GQ_OK : gq_walk_phase(w, GQ_PHASE_CARRY);
 }
@@ -515,9 +518,9 @@ static int begin(back *k, int i) {
   if (!w->a.st->l.carry) return GQ_OK;
   void *x[] = { w->a.y[0], k->reverse ? w->a.y[1] : z, k->force };
   if (s->o.moments) gq_zero(k->f->on, k->force, gq_part_bytes(k->f)); /* add_forcing comes later */
-  bool probes = w->a.st->l.qe >= 0, products = probes || (searches(k) && w->a.st->l.dq >= 0);
+  bool carried = w->a.st->l.qe >= 0, products = carried || (searches(k) && w->a.st->l.dq >= 0);
   const gq_evaluator *e = products ? &s->plan->start : &s->plan->adjoint;
-  gq_grads *q = probes ? &w->a.sum.next : &w->a.sum.dq;
+  gq_grads *q = carried ? &w->a.sum.next : &w->a.sum.dq;
   if (products) gq_zero(k->f->on, q->block, q->bytes);
   w->a.sum.dtime = 0;
   w->a.cost.nfe++;

@@ -83,7 +83,7 @@ static int inner_piece(gq_kronrod *q, double from, double to, int halvings) {
     return inner_piece(q, middle, to, halvings + 1);
   }
   if (!agree) q->steps->s->info.capped = true;
-  gq_grads_add(q->steps->s->plan->field, &q->kronrod, q->total);
+  gq_grads_add(q->steps->s->plan->field, 1, &q->kronrod, q->total);
   return GQ_OK;
 }
 
@@ -101,7 +101,7 @@ static int piece(gq_kronrod *q, int first, int last) {
   if (middle == first) return inner_piece(q, q->steps->edge[first].t, q->steps->edge[last].t, 0);
   if (!uneven(q, first, last)) GQ_TRY(sum_piece(q, q->steps->edge[first].t, q->steps->edge[last].t, &agree));
   if (agree) {
-    gq_grads_add(q->steps->s->plan->field, &q->kronrod, q->total);
+    gq_grads_add(q->steps->s->plan->field, 1, &q->kronrod, q->total);
     return GQ_OK;
   }
   GQ_TRY(piece(q, first, middle));

@@ -49,7 +49,7 @@ static int outcome(gq_pullback *b, const gq_samplepull *w) {
 
 static void add_up(gq_pullback *b, const gq_samplepull *w) {
   const gq_solution *s = b->s;
-  for (int i = 0; i < s->samples->workers; i++) gq_grads_add(s->plan->field, &w[i].grads, &b->grads);
+  for (int i = 0; i < s->samples->workers; i++) gq_grads_add(s->plan->field, 1, &w[i].grads, &b->grads);
   for (int i = 0; b->gt && i < s->samples->workers; i++)
     for (int k = 0; k < s->nt; k++) b->gt[k] += w[i].gt[k];
 }

@@ -475,7 +475,7 @@ static void product_outputs(builder *b) {
     l->eq = l->nout;
     for (int r = 0; r < l->nq; r++) put(b, product(b, r, we), 0, GQ_STORE);
   }
-  bool carried = l->nq > 0 && b->s->probes && l->carry && !m->tuple && wq[0] != GQ_NONE;
+  bool carried = l->nq > 0 && b->k->product_carry && l->carry && !m->tuple && wq[0] != GQ_NONE;
   if (carried) wq[0] = GQ_NONE;                   /* f is evaluated there by no stage */
   gq_ref *sum = b->q + (size_t)l->slopes * l->nq; /* made first: some of what they are made of is kept */
   for (int r = 0; r < l->nq; r++) sum[r] = product(b, r, wq);

@@ -22,6 +22,7 @@ typedef struct gq_stepkind {
   bool dense;                  /* slopes are kept for the interpolant */
   bool product_error;          /* products and their errors in phase 0 (adjoint) */
   bool product_dense;          /* product weights may be the interpolant's (overshoot) */
+  bool product_carry;          /* those of a step's end are the next one's first, where slopes are */
   bool inverse;                /* from the end of the step [t, t + h] to its start: y, f, x are those of the end */
   bool error, stiffness;       /* sums for heuristics; forward systems only */
   double eta, theta;           /* damping of alf; weight of the end's drift (theta) */
@@ -53,8 +54,7 @@ typedef struct gq_steplayout {
 ** With lanes t, both h, atol and the error sums are {lanes}, one a row.
 ** Outputs: y1[parts], f1[parts] if carry, x1[extra] (stored); error sums[parts] (stored float64: sum or maximum over
 ** this slice of (err / scale)^2); k (kept); dq[nq], eq[nq] stored; q[nq] added: sum_i wq_i product_i.
-** Probes of products at a slope that is carried in are not among them: they are what the step before stored as qe[nq],
-** its end's. */
+** Products at a slope that is carried in are not among q: they are what the step before stored as qe[nq], its end's. */
 /* want [boundary values]: whose gradients phase 2 adds. */
 int gq_step_new(const gq_system *s, const gq_stepkind *k, const bool *want, gq_graph **g, gq_outspec **outs,
                 gq_steplayout *l);
