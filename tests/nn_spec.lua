@@ -280,6 +280,41 @@ describe("parameters and state", function()
     for _, m in net:modules() do assert.is_true(m.training) end
   end)
 
+  it("what trains or averages parameters that to has replaced is refused", function()
+    local makers = {
+      function(p) local o = gq.optim.adam(p) return function() o:step() end end,
+      function(p) local o = gq.optim.sgd { { params = p, lr = 0.1 } } return function() o:step() end end,
+      function(p) local o = gq.optim.lbfgs(p) return function() o:step(function() return gq.tensor(0) end) end end,
+      function(p) local e = gq.optim.ema(p) return function() e:update() end end,
+      function(p) local e = gq.optim.ema(p) return function() e:with(function() end) end end,
+      function(p) return function() gq.optim.clip_grad_norm(p, 1) end end,
+      function(p) return function() gq.optim.adamw(p) end end,
+    }
+    for i, make in ipairs(makers) do
+      local net = nn.Linear(2, 1)
+      local x = gq.ones({ 3, 2 })
+      local function backward(to) net(x:to(to)):sum():backward() end
+      local use = make(net:parameters())
+      backward("float32")
+      net:to("float32"):to("cpu")                           -- as they are: the same tensors
+      if i ~= 3 then use() end
+      net:to("float64")
+      backward("float64")
+      assert.error_matches(use, "parameter 1 is not its module's any more: net:to(...) put tensor float64 {1, 2} in", 1,
+        true)
+      assert.error_matches(use, "after net:to(...)", 1, true)
+      local again = make(net:parameters())
+      if i ~= 3 then again() end
+    end
+    local net, other = nn.Linear(1, 1), nn.Linear(1, 1)
+    local opt = gq.optim.sgd(net:parameters(), { lr = 1 })
+    other:to("float64")                                     -- another module's
+    net(gq.ones({ 1, 1 })):sum():backward()
+    local before = net.bias:item()
+    opt:step()
+    assert.equal(before - 1, net.bias:item())
+  end)
+
   it("prints its structure", function()
     local text = tostring(nn.mlp { sizes = { 2, 8, 1 }, time = true })
     assert.matches("TimeConcat(", text, 1, true)

@@ -166,6 +166,7 @@ function Lbfgs:step(closure)
     fail("gq.optim.lbfgs: step takes a function that zeroes the gradients, computes the loss, calls its backward and "
       .. "returns it; got " .. describe(closure))
   end
+  core.check_current(self.params, "step")
   local f, g = evaluate(self, closure)
   if f - f ~= 0 or not g:isfinite():all():item() then
     fail(("gq.optim.lbfgs: the loss is %g or a gradient is not finite; nothing was changed"):format(f))

@@ -38,6 +38,7 @@ local function check_params(params, what)
         describe(p)), 3)
     end
   end
+  gq.core.check_current(params, what)
 end
 
 local grouped                                          -- below
@@ -103,6 +104,7 @@ end
 
 -- All or none of them: gradients are looked at first.
 function Groups:step()
+  gq.core.check_current(self.params, "step")
   gq.clip_grad_norm(self.params, math.huge)
   for _, g in ipairs(self.groups) do g:step() end
 end
@@ -184,7 +186,11 @@ local function check_self(self, name)
   end
   return self._core
 end
-function Optimiser:step() check_self(self, "step"):step() end
+function Optimiser:step()
+  local core = check_self(self, "step")
+  gq.core.check_current(self.params, "step")
+  core:step()
+end
 function Optimiser:zero_grad() check_self(self, "zero_grad"):zero_grad() end
 function Optimiser:steps() return self._core:steps() end
 function Optimiser:settings() return self._core:settings() end
@@ -294,6 +300,7 @@ Ema.__index = Ema
 
 -- After each step of the optimiser: average = decay average + (1 - decay) weights.
 function Ema:update()
+  gq.core.check_current(self.params, "update")
   self.count = self.count + 1
   gq.no_grad(function()
     for i, p in ipairs(self.params) do
@@ -305,6 +312,7 @@ end
 
 -- Weights and averages change places: once before validating, once after.
 function Ema:swap()
+  gq.core.check_current(self.params, "swap")
   gq.no_grad(function()
     for i, p in ipairs(self.params) do
       local own = p:detach():clone()

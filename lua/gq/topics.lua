@@ -228,7 +228,7 @@ A 0-d tensor's number is x:item(); loops count: for i = 1, #x do ... x[i] end]]
 docs.modules = [[
 gq.nn: modules are called like functions, net(x), or net(t, z) as dynamics; ?nn lists them
 net:parameters(), net:named_parameters(); net:train(), net:eval(); net:state_dict(), net:load_state_dict(t);
-  net:to("float64")
+  net:to("float64"), net:to("cuda"): with other tensors, so optimisers are made after it
   net = gq.nn.mlp{ sizes = {2, 64, 2}, activation = "tanh", time = true }
   net = gq.nn.Sequential{ gq.nn.Linear(2, 16), gq.nn.Tanh(), gq.nn.Linear(16, 1) }
 Your own: local Net = gq.nn.Module:extend("Net"); function Net:init(n) self.layer = gq.nn.Linear(n, n) end;

@@ -184,8 +184,25 @@ function Module:zero_grad()
   for _, p in self:named_parameters() do p.grad = nil end
 end
 
+-- Tensors that a conversion has put others in the place of; how many; and the lists in which there was none of so many.
+local replaced, replacements = setmetatable({}, { __mode = "k" }), 0
+local looked = setmetatable({}, { __mode = "k" })
+
+-- What trains or averages `params` would do so in vain if a module no longer has them.
+function gq.core.check_current(params, what)
+  if looked[params] == replacements then return end
+  for i, p in ipairs(params) do
+    if replaced[p] then
+      gq.core.fail(("%s: parameter %d is not its module's any more: net:to(...) put %s in its place; call "
+        .. "net:parameters(), and make optimisers and averages, after net:to(...)"):format(what, i,
+        describe(replaced[p])))
+    end
+  end
+  looked[params] = replacements
+end
+
 -- Convert every float tensor to another dtype or device. Tensors that change are replaced by new ones, so
--- make the optimiser afterwards.
+-- make the optimiser afterwards: the old ones' refuse their steps.
 function Module:to(what)
   local new = {}
   walk(self, "", function(owner, key, v)
@@ -195,6 +212,7 @@ function Module:to(what)
       if v.dtype ~= converted.dtype or v.device ~= converted.device then
         converted.requires_grad = v.requires_grad
         new[v] = converted
+        replaced[v], replacements = converted, replacements + 1
       else
         new[v] = v
       end
