@@ -123,6 +123,18 @@ describe("gradients of sdeint", function()
     assert.below(helper.relative(got, want), 1e-14, "difference")
   end)
 
+  it("go over to reversible where the states of reversible_heun go over it too", function()
+    local grads = problem("reversible_heun", "diagonal")
+    local want = grads { gradient = "direct" }
+    local kept, info = grads {}
+    assert.equal("aca", info.engine)
+    assert.below(helper.relative(kept, want), 1e-14, "difference of aca")
+    local got, told = grads { memory_limit = 1000 }
+    assert.equal("reversible", told.engine)
+    assert.truthy(told.reason:find "states of .* over the limit .* reversible_heun steps are inverted")
+    assert.below(helper.relative(got, want), 1e-7, "difference of reversible")
+  end)
+
   it("by direct keep of a step what its derivative reads, and no scratch", function()
     local width, samples = 16, 64
     local net = gq.nn.mlp { sizes = { 2, width, 2 }, activation = "softplus" }

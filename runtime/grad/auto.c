@@ -122,23 +122,40 @@ static bool narrow(const gq_problem *p) {
   return read < NARROW * made;
 }
 
+/* Bytes that an engine of SDEs keeps of a step. */
+static int kept_by(const gq_planspec *s, gq_ode_options *o, const char *engine, unsigned keeps,
+                   double *bytes) {
+  gq_plan *p;
+  o->engine = s->find(engine);
+  GQ_TRY(gq_plan_get(s, &p));
+  *bytes = (double)gq_step_state_bytes(p, keeps);
+  gq_plan_release(p);
+  return GQ_OK;
+}
+
 /* Of an SDE, whose steps are known beforehand but for those that measurement times shorten. */
 int gq_noise_choose(const gq_planspec *s, gq_ode_options *o, int64_t steps, gq_info *info) {
-  gq_plan *p;
-  double span = fabs(s->p->t[s->p->nt - 1] - s->p->t[0]);
+  unsigned states = GQ_STEP_STATES | GQ_STEP_NOISE;
+  double span = fabs(s->p->t[s->p->nt - 1] - s->p->t[0]), limit = (double)o->memory_limit, direct = 0, aca;
   double n = steps > 0 ? (double)steps : span / (o->step_size > 0 ? o->step_size : o->first_step) + s->p->nt;
-  if (steps < 0 && narrow(s->p)) {
-    decide(s, o, info, "aca",
-           "%.0f steps of narrow layers are run again in less time than their activations are kept", n);
+  bool few = steps < 0 && narrow(s->p);
+  if (!few) GQ_TRY(kept_by(s, o, "direct", states | GQ_STEP_ACTIVATIONS, &direct));
+  if (!few && steps < 0 && n * direct <= limit) {
+    decide(s, o, info, "direct", "activations of %.0f steps take %.1f MB, within the limit of %.1f MB", n,
+           mega(n * direct), mega(limit));
     return GQ_OK;
   }
-  o->engine = s->find("direct");
-  GQ_TRY(gq_plan_get(s, &p));
-  double bytes = n * (double)gq_step_state_bytes(p, GQ_STEP_STATES | GQ_STEP_NOISE | GQ_STEP_ACTIVATIONS);
-  bool fits = steps < 0 && bytes <= (double)o->memory_limit;
-  gq_plan_release(p);
-  decide(s, o, info, fits ? "direct" : "aca",
-         "activations of %.0f steps take %.1f MB, %s the limit of %.1f MB%s", n, mega(bytes),
-         fits ? "within" : "over", mega((double)o->memory_limit), fits ? "" : "; steps are run again");
+  GQ_TRY(kept_by(s, o, "aca", states, &aca));
+  if (gq_method_reversible(o->method) && n * aca > limit)
+    decide(s, o, info, "reversible",
+           "states of %.0f steps take %.1f MB, over the limit of %.1f MB; %s steps are inverted", n,
+           mega(n * aca), mega(limit), o->method->name);
+  else if (few)
+    decide(s, o, info, "aca",
+           "%.0f steps of narrow layers are run again in less time than their activations are kept", n);
+  else
+    decide(s, o, info, "aca",
+           "activations of %.0f steps take %.1f MB, over the limit of %.1f MB; steps are run again", n,
+           mega(n * direct), mega(limit));
   return GQ_OK;
 }

@@ -91,7 +91,8 @@ const gq_engine gq_engines[] = {
 const gq_engine gq_noise_engines[] = {
   { .name = "auto", .keeps = GQ_KEEP_ACTIVATIONS, .choose = gq_noise_choose, .find = gq_noise_engine_find,
     .kept = "what fits memory_limit",
-    .doc = "aca where layers are narrow; else direct where its activations fit memory_limit (bytes; 1 GiB)" },
+    .doc = "aca where layers are narrow; else direct where its activations fit memory_limit (bytes; 1 GiB); reversible "
+           "where not even states fit and the method is reversible_heun" },
   { .name = "direct", .keeps = GQ_KEEP_ACTIVATIONS, .traits = GQ_OF_STEPS,
     .build = gq_direct_build, .backward = gq_direct_backward,
     .kept = "every activation",
