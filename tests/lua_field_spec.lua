@@ -80,6 +80,7 @@ describe("dynamics with trace = false", function()
         local mine, info = solve(given)
         given.trace = true
         given.gradient = info.engine
+        if info.engine == "gq" then given.gq = given.gq or { nodes = "step" } end      -- as where nothing is traced
         if o.gradient == "auto" and info.trajectory then       -- what auto settles on there
           given.adjoint, given.gq = { trajectory = info.trajectory, impulses = info.impulses }, { nodes = "step" }
         end

@@ -174,6 +174,37 @@ describe("gq.quadrature", function()
     assert.equal(first, draw())
   end)
 
+  it("nodes are judged, and refined where they do not serve, whatever the rule, panels too", function()
+    local function pulse(options, times)
+      local p = gq.tensor({ 0.7 }, { dtype = "float64", requires_grad = true })
+      local z, info = gq.odeint(function(t, z) return p * gq.exp(-((t - 5.3) / 0.3) ^ 2) - 0.3 * z end,
+        gq.ones({ 1 }, { dtype = "float64" }), times, options)
+      z:sum():backward()
+      return p.grad:item(), info
+    end
+    local many = {}
+    for i = 0, 60 do many[i + 1] = i / 6 end
+    for _, times in ipairs { { 0, 10 }, many } do
+      local right = pulse({ gradient = "direct", rtol = 1e-10, atol = 1e-10, max_step = 0.1 }, times)
+      for _, rule in ipairs(rules) do
+        for panels = 1, 3, 2 do
+          local g, info = pulse({ gradient = "gq", rtol = 1e-6, atol = 1e-6,
+            gq = { quadrature = rule.name, panels = panels, seed = 2 } }, times)
+          assert.close(right, g, 1e-4 * math.abs(right))
+          assert.is_true(info.quadrature_error < 1e-4 and info.unresolved == 0, rule.name)
+          if #times == 2 then assert.is_true(info.rounds > 0, rule.name) end
+        end
+      end
+    end
+    -- where eq. (9) serves, its nodes stay the rule's
+    local a = gq.tensor({ 0.5 }, { dtype = "float64", requires_grad = true })
+    local z, info = gq.odeint(function(_, z) return -a * z end, gq.ones({ 1 }, { dtype = "float64" }), { 0, 1 },
+      { gradient = "gq", rtol = 1e-3, atol = 1e-3, gq = { quadrature = "simpson" } })
+    z[2]:sum():backward()
+    assert.same({ 0, 3 }, { info.rounds, info.nodes })
+    assert.is_true(info.quadrature_error < 3e-3)
+  end)
+
   it("check compares n and 2 n of every rule", function()
     for _, rule in ipairs(rules) do
       local _, info = gradient { gradient = "check", rtol = 1e-9, atol = 1e-9,
@@ -183,7 +214,7 @@ describe("gq.quadrature", function()
   end)
 
   it("is capped by max_nodes like any other", function()
-    local _, info = gradient { gq = { C = 10, max_nodes = 9, quadrature = "simpson" } }
+    local _, info = gradient { gq = { nodes = "nfe", C = 10, max_nodes = 9, quadrature = "simpson" } }
     assert.equal(9, info.nodes)
     assert.truthy(info.nodes_wanted > 9)
   end)

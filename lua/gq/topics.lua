@@ -92,7 +92,8 @@ gq: {...}, the quadrature
     each forward step, 1 to 16, for dopri5 4)
   paper: true: the paper's choices: nodes "nfe", impulses "restart", trajectory "reverse"
   quadrature: "gauss-legendre", gauss-lobatto clenshaw-curtis trapezoid simpson boole monte-carlo
-    (the number rounded up to what the rule takes); panels 1: equal parts of an interval that share
+    (the number rounded up to what the rule takes; pieces that "auto" refines are gauss-legendre's,
+    so "nfe", "step" or a number keeps to another rule); panels 1: equal parts of an interval that share
     its nodes; seed: of monte-carlo
   guards: false; true for check: ?guards]]
 

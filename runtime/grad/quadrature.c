@@ -79,14 +79,14 @@ static int fill_monte_carlo(int n, gq_key key, uint64_t stream, double *x, doubl
 }
 
 const gq_quadrature gq_quadratures[] = {
-  /* name, least points, in steps of, at most (0: any), random, refines, fill, source */
-  { "gauss-legendre", 1, 1, 64, false, true, fill_legendre, "Abramowitz & Stegun 25.4.29" },
-  { "gauss-lobatto", 2, 1, 64, false, false, fill_lobatto, "Abramowitz & Stegun 25.4.32" },
-  { "clenshaw-curtis", 2, 1, 64, false, false, fill_clenshaw_curtis, "Clenshaw & Curtis 1960" },
-  { "trapezoid", 2, 1, 0, false, false, fill_trapezoid, "Abramowitz & Stegun 25.4.2" },
-  { "simpson", 3, 2, 0, false, false, fill_simpson, "Abramowitz & Stegun 25.4.6" },
-  { "boole", 5, 4, 0, false, false, fill_boole, "Abramowitz & Stegun 25.4.14" },
-  { "monte-carlo", 1, 1, 0, true, false, fill_monte_carlo, "Norcliffe & Deisenroth 2023, App. D" },
+  /* name, least points, in steps of, at most (0: any), random, fill, source */
+  { "gauss-legendre", 1, 1, 64, false, fill_legendre, "Abramowitz & Stegun 25.4.29" },
+  { "gauss-lobatto", 2, 1, 64, false, fill_lobatto, "Abramowitz & Stegun 25.4.32" },
+  { "clenshaw-curtis", 2, 1, 64, false, fill_clenshaw_curtis, "Clenshaw & Curtis 1960" },
+  { "trapezoid", 2, 1, 0, false, fill_trapezoid, "Abramowitz & Stegun 25.4.2" },
+  { "simpson", 3, 2, 0, false, fill_simpson, "Abramowitz & Stegun 25.4.6" },
+  { "boole", 5, 4, 0, false, fill_boole, "Abramowitz & Stegun 25.4.14" },
+  { "monte-carlo", 1, 1, 0, true, fill_monte_carlo, "Norcliffe & Deisenroth 2023, App. D" },
 };
 const int gq_nquadratures = sizeof gq_quadratures / sizeof *gq_quadratures;
 

@@ -21,7 +21,6 @@ typedef struct gq_quadrature {
   int least, step;             /* it takes least, least + step, least + 2 step, ... points */
   int most;                    /* points of one panel at most; 0: any number */
   bool random;                 /* points are drawn: fill reads key and stream */
-  bool refines;                /* its weights make Legendre polynomials orthogonal: nodes = "auto" judges them */
   int (*fill)(int n, gq_key key, uint64_t stream, double *x, double *w);   /* x ascending */
   const char *source;
 } gq_quadrature;
