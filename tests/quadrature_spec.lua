@@ -205,6 +205,23 @@ describe("gq.quadrature", function()
     assert.is_true(info.quadrature_error < 3e-3)
   end)
 
+  it("many steps are refined in the pass that took them, or in a second where memory_limit leaves no room", function()
+    local function long(limit)
+      local p = gq.tensor({ 0.7, 0.3 }, { dtype = "float64", requires_grad = true })
+      local z, info = gq.odeint(function(t, z) return p[1] * gq.sin(3 * t) - p[2] * z * z end,
+        gq.ones({ 1 }, { dtype = "float64" }), { 0, 20 }, { gradient = "gq", rtol = 1e-9, atol = 1e-9, audit = false,
+          adjoint = { trajectory = "dense" }, memory_limit = limit })
+      z[2]:sum():backward()
+      local steps = info.nfe_backward - info.nodes
+      return p.grad:totable(), steps / (info.steps_backward + info.rejected_backward), info
+    end
+    local g, each, info = long()
+    assert.is_true(info.steps_backward > 100 and info.rounds > 0 and each < 6.2, each)
+    local again, twice = long(info.peak_bytes // 2)
+    assert.is_true(twice > 11, twice)
+    for i = 1, 2 do assert.close(g[i], again[i], 1e-7 * math.abs(g[i])) end
+  end)
+
   it("check compares n and 2 n of every rule", function()
     for _, rule in ipairs(rules) do
       local _, info = gradient { gradient = "check", rtol = 1e-9, atol = 1e-9,

@@ -284,7 +284,7 @@ static int step_nodes(back *k, double stop) {
 
 /* ---- as many nodes as the tolerance asks for ---- */
 
-enum { WINDOW = 64 };              /* steps that are refined together: memory does not grow with steps */
+enum { WINDOW = 64 }; /* steps that a second pass refines together: memory does not grow with steps */
 static const double CHECKED = 0.1; /* of the tolerance, by gradient = "check" */
 enum { FEW = 6 };                  /* nodes for so many pieces of steps together, or less, */
 static const double EVEN = 0.03;   /* none of them less than this of all */
@@ -361,9 +361,9 @@ static int refine_window(back *k, double to, bool forced) {
   return GQ_OK;
 }
 
-/* The accepted step is kept, as those of z are, unless there are too many. */
+/* The accepted step is kept, as those of z are, where memory_limit allows it; otherwise a second pass refines. */
 static int keep_step(back *k) {
-  k->kept = k->steps.first + k->steps.n < WINDOW && (double)k->s->bytes < (double)k->s->o.memory_limit;
+  k->kept = (double)k->s->bytes < (double)k->s->o.memory_limit;
   return k->kept ? gq_window_step(&k->steps) : GQ_OK;
 }
 

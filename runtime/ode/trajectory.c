@@ -35,12 +35,18 @@ double gq_trajectory_error(const gq_trajectory *p) {
 
 int gq_trajectory_find(gq_trajectory *p, double t, int (*load)(gq_trajectory *p), int64_t *out) {
   const gq_steps *st = &p->s->steps;
-  int64_t i = p->near;
-  double dir = gq_step(st, i).h < 0 ? -1 : 1;
-  for (; i > 0 && dir * (t - gq_step(st, i).t) < 0; i--)
-    if (i == p->first) GQ_TRY(load(p));
-  *out = i;
-  return GQ_OK;
+  double dir = gq_step(st, p->near).h < 0 ? -1 : 1;
+  for (int64_t high = p->near;; high--) {
+    int64_t low = p->first; /* the last of those that are there which does not begin after t */
+    while (low < high) {
+      int64_t middle = low + (high - low + 1) / 2;
+      if (dir * (t - gq_step(st, middle).t) < 0) high = middle - 1;
+      else low = middle;
+    }
+    *out = high;
+    if (high == 0 || dir * (t - gq_step(st, high).t) >= 0) return GQ_OK;
+    GQ_TRY(load(p));
+  }
 }
 
 void gq_trajectory_read(const gq_trajectory *p, int64_t i, double t, void *dst) {
