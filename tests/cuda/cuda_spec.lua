@@ -294,7 +294,7 @@ describe("a training step", function()
   -- By tiles (a slice of rows a block), and by operations.
   for how, tiles in pairs { tiles = "", ops = "GQ_CUDA_TILES=0 " } do
     it("gives the same bits in any order, with work done late and with memory of NaN, by " .. how, function()
-      for _, engine in ipairs { "direct", "gq" } do
+      for _, engine in ipairs { "direct", "gq", 'direct", batch = "independent' } do
         local want = run(tiles, training, 2, engine)
         assert.truthy(want:find "0x")
         for _, way in ipairs { "backwards", "fiber", "reverse", "shuffled" } do
@@ -313,7 +313,9 @@ describe("a training step", function()
     local preload = config == "asan" and "" or library
     local gcc = "GQ_EMU_CC='env -u LD_PRELOAD gcc -O1 -ffp-contract=off -fsanitize=address' GQ_CUDA_POISON=1 "
     for _, how in ipairs { "", "GQ_CUDA_TILES=0 ", "GQ_EMU_SHARED=1 " } do
-      assert.equal(run(how, training, 1, "gq"), (run(how .. preload .. gcc, training, 1, "gq")))
+      for _, engine in ipairs { "gq", 'direct", batch = "independent' } do
+        assert.equal(run(how, training, 1, engine), (run(how .. preload .. gcc, training, 1, engine)))
+      end
     end
   end)
 
@@ -456,9 +458,9 @@ describe("a training step", function()
     assert.is_true(n > 30 and needless <= 6, needless .. " of " .. n - 1 .. " are needless")
   end)
 
-  local function each_fails(tried)
-    local calls = tonumber(run("GQ_EMU_COUNT=1", training, 1, "direct"):match "(%d+) calls")
-    local checked = "local ok, e = pcall(function() " .. training:format(1, "direct") ..
+  local function each_fails(tried, engine)
+    local calls = tonumber(run("GQ_EMU_COUNT=1", training, 1, engine):match "(%d+) calls")
+    local checked = "local ok, e = pcall(function() " .. training:format(1, engine) ..
       " end) print(ok, e) print(gq.ones(3):sum():item())"
     for n = 1, calls - 1, math.max(1, calls // tried) do
       local text, ended = run("GQ_EMU_FAIL=" .. n, (checked:gsub("%%", "%%%%")))
@@ -467,8 +469,14 @@ describe("a training step", function()
       assert.truthy(told, n .. " of " .. calls .. ": " .. text)
     end
   end
-  it("fails with an error where a call of the driver does, and leaves the CPU working", function() each_fails(25) end)
-  it("fails so at any call #slow", function() each_fails(math.huge) end)
+  it("fails with an error where a call of the driver does, and leaves the CPU working", function()
+    each_fails(25, "direct")
+    each_fails(10, 'direct", batch = "independent')
+  end)
+  it("fails so at any call #slow", function()
+    each_fails(math.huge, "direct")
+    each_fails(math.huge, 'direct", batch = "independent')
+  end)
 end)
 
 -- What a quick run of an example arrives at.

@@ -4,8 +4,8 @@
 **   GQ_EMU     how threads run (emu.h): loops or fibers are compiled in
 **   GQ_EMU_CC  a compiler in place of tcc, as "gcc -O1 -ffp-contract=off -fsanitize=address"
 **   GQ_EMU_DUMP a folder for the texts, so that NVIDIA's compilers may be asked what they say
-**   GQ_EMU_BARRIER n: the n-th barrier of a kernel of attempts is left out; where there are fewer, it does not
-**              compile
+**   GQ_EMU_BARRIER n: the n-th barrier of a kernel of attempts ($GQ_EMU_KERNEL: of fleet or home) is left out; where
+**              there are fewer, it does not compile
 */
 #define _GNU_SOURCE
 #include "../../runtime/exec/cuda/api.h"
@@ -69,16 +69,28 @@ static void dump(const char *text) {
   if (f) fputs(text, f), fclose(f);
 }
 
-/* Of gq_land, then of the kernel itself. false: there are fewer. */
+/* Functions whose barriers count, from the first to the last of them, and then the kernel itself. */
+static const struct {
+  const char *kernel, *first, *last;
+} barriers[] = { { "attempt", "void gq_land(", "void gq_land(" },
+                 { "fleet", "void gq_crew_begin(", "void gq_crew_move(" },
+                 { "home", "void gq_crew_begin(", "void gq_home_start(" } };
+
+/* false: there are fewer. */
 static bool leave_out(char *text) {
-  char *land = strstr(text, "void gq_land("), *end = land ? strstr(land, "\n}\n") : NULL, *at = land;
-  int n = getenv("GQ_EMU_BARRIER") ? atoi(getenv("GQ_EMU_BARRIER")) : 0;
+  const char *name = getenv("GQ_EMU_KERNEL");
+  int n = getenv("GQ_EMU_BARRIER") ? atoi(getenv("GQ_EMU_BARRIER")) : 0, which = 0;
+  char entry[48];
+  while (name && which < 2 && strcmp(barriers[which].kernel, name) != 0) which++;
+  snprintf(entry, sizeof entry, "GQ_ENTRY(%s,", barriers[which].kernel);
+  char *kernel = strstr(text, entry), *at = kernel ? strstr(text, barriers[which].first) : NULL;
+  char *end = kernel ? strstr(strstr(text, barriers[which].last), "\n}\n") : NULL;
   for (int i = 0; at && i < n; i++) {
     at = strstr(at + 1, "GQ_SYNC");
-    if (at > end && end) at = strstr(strstr(end, "GQ_ENTRY("), "GQ_SYNC"), end = NULL;
+    if (at > end && end) at = strstr(kernel, "GQ_SYNC"), end = NULL;
   }
   if (at && n) memset(at, ' ', strlen("GQ_SYNC"));
-  return at || !land;
+  return at || !kernel;
 }
 
 int nvrtcCompileProgram(gq_nvrtc p, int n, const char *const *options) {
