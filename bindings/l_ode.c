@@ -9,7 +9,8 @@ static const gqL_function functions[] = {
   { "odeint", gqL_odeint, false,
     "odeint(f, z0, t, opts) -> z, info: solve dz/dt = f(t, z) from z0 at t[1]; z has shape {#t, z0's}\n"
     "f: a module or function of (t, z) that returns dz/dt of z's shape and dtype; traced at every solve, so it must "
-    "not look at values (use gq.where, or trace = false)\n"
+    "not look at values (use gq.where, or trace = false); t < 0 is an error then, but t == 0 is false without a word, "
+    "since Lua asks no tensor whether it equals a number: t:eq(0)\n"
     "z0: a tensor, or a sequence {z1, z2, ...} of tensors of one dtype: then f is given a sequence and returns one, "
     "and z is a sequence too, z[i] of shape {#t, z0[i]'s}; the error norm is over all their numbers together. "
     "Tensors that share their first dimension are solved as rows side by side, others as one vector\n"

@@ -224,7 +224,8 @@ x[{i, {a, b}, {}}]: an entry for each dimension: an index drops it, {a, b} is a 
 x[i] = v, x[{...}] = v: assign; not on traced tensors or those with gradients: gq.where and gq.cat make new ones
   x = gq.rand(4, 5) print(x[1], x[-1][2]:item(), x[{{1, 2}, 3}])      --> a row, a number, two numbers
   x[{{}, 1}] = 0                                                      --> the first column
-A 0-d tensor's number is x:item(); loops count: for i = 1, #x do ... x[i] end]]
+A 0-d tensor's number is x:item(); x < 1 and x <= 1 compare it, but x == 1 is false whatever it is (Lua
+asks no tensor whether it equals a number): x:eq(1), or x:item() == 1; loops count: for i = 1, #x do ... x[i] end]]
 
 docs.modules = [[
 gq.nn: modules are called like functions, net(x), or net(t, z) as dynamics; ?nn lists them
