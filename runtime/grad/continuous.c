@@ -106,7 +106,7 @@ int gq_continuous_build(gq_plan *p) {
                        .dense = gq || k->overshoot,
                        .product_error = full && adaptive,
                        .product_dense = products != GQ_PRODUCTS_NONE && k->overshoot,
-                       .product_carry = audit || !(full || p->field->on->advance) };
+                       .product_carry = audit || !(with.time || p->field->on->advance) };
   p->probes = (k->probes || audit) && p->products && !p->field->calls;
   /* Of stiff dynamics f turns what the interpolant leaves out into anything. */
   p->defect = gq && !k->independent && !p->field->calls && gq_trajectory_follows(k->trajectory) &&
@@ -473,6 +473,11 @@ static int refine_kept(back *k) {
 
 /* ---- Runge-Kutta weights ---- */
 
+/* The products of the step's end are the next one's. */
+static int carry(back *k, bool last) {
+  return k->w.a.st->l.qe < 0 || last ? GQ_OK : gq_walk_phase(&k->w, GQ_PHASE_CARRY);
+}
+
 /* Add the products of the accepted step; theta < 1 when it goes past the interval's end. last: no other follows. */
 static int step_products(back *k, double theta, bool last) {
   gq_walk *w = &k->w;
@@ -491,15 +496,14 @@ static int step_products(back *k, double theta, bool last) {
                          k->b->grads.at[at]);
       }
     k->time += w->a.sum.dtime;
-    return GQ_OK;
+    return carry(k, last);
   }
   if (theta == 1) memcpy(wt, m->b, m->stages * sizeof *wt);
   else gq_tableau_weights(m, theta, wt);
   for (int i = 0; i < m->slopes; i++) w->a.shared->wq[i] = -w->a.h * wt[i];
-  if (w->a.st->l.qe < 0) return gq_walk_phase(w, 1);
-  gq_grads_add(f, -w->a.h * wt[0], &w->a.sum.next, w->a.sum.grads);
+  if (w->a.st->l.qe >= 0) gq_grads_add(f, -w->a.h * wt[0], &w->a.sum.next, w->a.sum.grads);
   GQ_TRY(gq_walk_phase(w, 1));
-  return last ? GQ_OK : gq_walk_phase(w, GQ_PHASE_CARRY);
+  return carry(k, last);
 }
 
 /* ---- one measurement interval ---- */
@@ -525,7 +529,10 @@ static int begin(back *k, int i) {
   w->a.sum.dtime = 0;
   w->a.cost.nfe++;
   double t = gq_attempt_begin(&w->a, w->a.t, s->t[s->nt - 1] < s->t[0] ? 1 : -1);
-  return gq_evaluate_at(e, s->bind, t, x, w->a.f, q, &w->a.sum.dtime);
+  GQ_TRY(gq_evaluate_at(e, s->bind, t, x, w->a.f, q, &w->a.sum.dtime));
+  if (carried && w->a.st->l.dq >= 0)
+    gq_copy(k->f->on, w->a.sum.dq.block, q->block, q->bytes); /* for the first step */
+  return GQ_OK;
 }
 
 /* dL/dt_k += g_k . f(t_k, z_k); the slope is there in the reverse solve, evaluated otherwise. */

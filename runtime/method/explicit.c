@@ -216,6 +216,10 @@ static double products_ratio(gq_attempt *a) {
       a->sum.dtime += state_scalar_of(a, s, l->dq + r);
       a->sum.etime += state_scalar_of(a, s, l->eq + r);
     }
+  if (l->qe >= 0) {
+    gq_grads_add(a->field, -a->h * a->st->m->b[0], &a->sum.next, &a->sum.dq);
+    gq_grads_add(a->field, a->h * a->st->m->e[0], &a->sum.next, &a->sum.eq);
+  }
   return gq_attempt_products(a, GQ_MEASURE_ATTEMPT);
 }
 

@@ -468,6 +468,8 @@ static void product_outputs(builder *b) {
     we[i] = stage && m->e && m->e[i] != 0 ? gq_scale(b->g, b->h, m->e[i]) : GQ_NONE;
     wq[i] = wb[i] != GQ_NONE || b->k->product_dense ? b->wq[i] : GQ_NONE;
   }
+  bool carried = l->nq > 0 && b->k->product_carry && l->carry && !m->tuple && wq[0] != GQ_NONE;
+  if (carried) wb[0] = we[0] = wq[0] = GQ_NONE; /* f is evaluated there by no stage */
   l->dq = l->eq = -1;
   if (b->k->product_error) {
     l->dq = l->nout;
@@ -475,8 +477,6 @@ static void product_outputs(builder *b) {
     l->eq = l->nout;
     for (int r = 0; r < l->nq; r++) put(b, product(b, r, we), 0, GQ_STORE);
   }
-  bool carried = l->nq > 0 && b->k->product_carry && l->carry && !m->tuple && wq[0] != GQ_NONE;
-  if (carried) wq[0] = GQ_NONE;                   /* f is evaluated there by no stage */
   gq_ref *sum = b->q + (size_t)l->slopes * l->nq; /* made first: some of what they are made of is kept */
   for (int r = 0; r < l->nq; r++) sum[r] = product(b, r, wq);
   l->q = l->nout;

@@ -54,7 +54,7 @@ typedef struct gq_steplayout {
 ** With lanes t, both h, atol and the error sums are {lanes}, one a row.
 ** Outputs: y1[parts], f1[parts] if carry, x1[extra] (stored); error sums[parts] (stored float64: sum or maximum over
 ** this slice of (err / scale)^2); k (kept); dq[nq], eq[nq] stored; q[nq] added: sum_i wq_i product_i.
-** Products at a slope that is carried in are not among q: they are what the step before stored as qe[nq], its end's. */
+** Products at a slope that is carried in are not among dq, eq and q: they are what the step before stored as qe[nq], its end's. */
 /* want [boundary values]: whose gradients phase 2 adds. */
 int gq_step_new(const gq_system *s, const gq_stepkind *k, const bool *want, gq_graph **g, gq_outspec **outs,
                 gq_steplayout *l);
