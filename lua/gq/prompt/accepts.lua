@@ -27,6 +27,7 @@ huber_loss: reduction delta
 gaussian_kl: dim time eps reduction
 gaussian_nll_loss: reduction full eps
 
+nn.Augment nn.SecondOrder nn.Select nn.TimeConcat: dim
 nn.mlp: sizes activation time bias dtype
 nn.Linear nn.GRUCell: bias dtype
 nn.RNNCell: nonlinearity bias dtype
@@ -48,7 +49,7 @@ odeint/event: condition direction terminal apply
 interpolate: kind dim time missing
 sde: drift diffusion noise calculus prior_drift
 langevin: grad gamma u
-brownian: t0 t1 shape seed levy_area dtype tol
+brownian: t0 t1 shape seed levy_area dtype tol device
 sdeint: method dt brownian gradient seed adjoint max_steps params memory_limit throw calculus logqp batch adaptive rtol
   atol max_step theta
 wong_zakai: cosines t0 t1 seed xi expansion brownian
