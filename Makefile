@@ -224,6 +224,14 @@ $(build)/cuda/libcublasLt.so.13: tests/cuda/libcublasLt.c runtime/exec/cuda/api.
 	@mkdir -p $(@D)
 	$(call say,CC)
 	$(Q)$(compile) -shared -Wl,-soname,libcublasLt.so.13 -o $@ $< $(openblas_libs) -ldl
+# Kernels for a device that is not here: scripts/gpu_bundle.
+.PHONY: keep
+keep: $(build)/cuda/keep
+$(build)/cuda/keep: tests/cuda/keep.c $(build)/runtime/exec/cuda/module.o $(build)/runtime/exec/cuda/api.o \
+  $(build)/runtime/exec/cuda/device.o $(top)/libgq.a
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(Q)$(compile) $(LDFLAGS) -o $@ $^ $(lua_libs) $(libs) -ldl
 $(build)/cuda/fork.so: tests/cuda/fork.c $(build)/flags
 	@mkdir -p $(@D)
 	$(call say,CC)

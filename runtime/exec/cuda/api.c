@@ -7,6 +7,7 @@
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 gq_driver gq_cu;
 gq_compiler_api gq_rtc;
@@ -63,25 +64,31 @@ static void *open_library(const char *const *names, char *found, size_t n) {
 }
 
 /* One that comes with the toolkit. */
-static int open_tool(const char *const *names, const symbol *symbols, void *into) {
+static int open_tool(const char *const *names, const symbol *symbols, void *into, const char *without) {
   char found[512];
   void *library = open_library(names, found, sizeof found);
   if (library) return take(library, found, symbols, into);
   return gq_fail(
     GQ_EIO,
     "%s or .12 is missing: it comes with the CUDA toolkit; $GQ_CUDA_LIBS may name the folder that "
-    "has it",
-    names[0]);
+    "has it%s",
+    names[0], without);
+}
+
+int gq_api_compiler(void) {
+  static const char *const compilers[] = { "libnvrtc.so.13", "libnvrtc.so.12", NULL };
+  return open_tool(compilers, compiler_symbols, &gq_rtc, "");
 }
 
 int gq_api_open(void) {
   static const char *const drivers[] = { "libcuda.so.1", NULL };
-  static const char *const compilers[] = { "libnvrtc.so.13", "libnvrtc.so.12", NULL };
   static const char *const products[] = { "libcublasLt.so.13", "libcublasLt.so.12", NULL };
+  const char *by = getenv("GQ_CUDA_PRODUCTS");
   char found[512];
   void *driver = open_library(drivers, found, sizeof found);
   if (!driver) return gq_fail(GQ_EIO, "libcuda.so.1 is missing: NVIDIA's driver is not installed");
   GQ_TRY(take(driver, found, driver_symbols, &gq_cu));
-  GQ_TRY(open_tool(compilers, compiler_symbols, &gq_rtc));
-  return open_tool(products, blas_symbols, &gq_blas);
+  GQ_TRY(gq_api_compiler());
+  if (by && strcmp(by, "own") == 0) return GQ_OK;
+  return open_tool(products, blas_symbols, &gq_blas, ", and GQ_CUDA_PRODUCTS=own does without");
 }

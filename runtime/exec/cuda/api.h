@@ -110,5 +110,6 @@ extern gq_compiler_api gq_rtc;
 extern gq_blas_api gq_blas;
 
 int gq_api_open(void);        /* GQ_EIO names the library that is missing */
+int gq_api_compiler(void);    /* that alone */
 
 #endif

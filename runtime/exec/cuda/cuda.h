@@ -45,6 +45,7 @@ int gq_cuda_wait(void);
 
 /* The kernel of that name in a text, which is compiled where neither memory nor disk has it. */
 int gq_cuda_kernel(const char *text, const char *name, gq_cufunction *f);
+int gq_cuda_keep(const char *text);            /* on disk, for a device that need not be here (tests/cuda/keep.c) */
 
 /* ---- texts.c: texts from kernels.h, and of operations ---- */
 

@@ -189,6 +189,16 @@ static void store(hash key, const image *x) {
           folder, strerror(errno));
 }
 
+int gq_cuda_keep(const char *text) {
+  hash key = hash_of(text, strlen(text));
+  image x;
+  bool kept = read_image(key, &x);
+  if (!kept) GQ_TRY(compile(text, &x));
+  bool there = kept || write_image(key, &x);
+  gq_free(x.bytes);
+  return there ? GQ_OK : gq_fail(GQ_EIO, "the kernel cannot be kept: %s", strerror(errno));
+}
+
 /* ---- the door ---- */
 
 static int load(const char *text, hash key, gq_cumodule *m) {
