@@ -55,6 +55,7 @@ __asm__(".text\n.globl emu_switch\n.type emu_switch,@function\nemu_switch:\n"
         "pop %r15\npop %r14\npop %r13\npop %r12\npop %rbx\npop %rbp\nret\n");
 
 #ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 static const void *home_bottom;
 static size_t home_size;
@@ -64,12 +65,15 @@ static void leaving(void **fake, const void *bottom, size_t size) {
 static void arrived(void *fake, const void **bottom, size_t *size) {
   __sanitizer_finish_switch_fiber(fake, bottom, size);
 }
+/* Frames that a fiber was left in are no frames of the next. */
+static void forget(char *stack) { __asan_unpoison_memory_region(stack, STACK); }
 #define HOME_BOTTOM home_bottom
 #define HOME_SIZE home_size
 #define HOME_OUT &home_bottom, &home_size
 #else
 static void leaving(void **fake, const void *bottom, size_t size) {}
 static void arrived(void *fake, const void **bottom, size_t *size) {}
+static void forget(char *stack) {}
 #define HOME_BOTTOM NULL
 #define HOME_SIZE 0
 #define HOME_OUT NULL, NULL
@@ -101,6 +105,7 @@ static void prepare(fiber *f, int index) {
     mprotect(m, PAGE, PROT_NONE);
     f->stack = m + PAGE;
   }
+  forget(f->stack);
   void **sp = (void **)(f->stack + STACK);
   *--sp = NULL;
   *--sp = (void *)trampoline;

@@ -88,7 +88,7 @@ static int sail(gq_voyage *v, int n) {
   *args = (gq_tile_args){ .pilot = (gq_u64)(uintptr_t)gq_stage.there };
   put_operands(v, flags, args->of);
   memcpy(gq_stage.here, v->fleet, v->bytes);
-  memcpy(gq_stage.here + at, args->of, far ? (size_t)n * sizeof(gq_operand) : 0);
+  if (far) memcpy(gq_stage.here + at, args->of, (size_t)n * sizeof(gq_operand));
   GQ_TRY(gq_cuda_put(gq_stage.there, gq_stage.here, at + far));
   GQ_TRY(gq_cuda_tile_launch(tile_of(v), v->crews, args, n, at));
   GQ_TRY(gq_cuda_get(v->fleet, gq_stage.there, v->bytes));

@@ -746,7 +746,7 @@ GQ_KERNEL(N(product), gq_product_args) {
     T *c = (T *)GQ_AT(a.p[0]) + (q * a.m + i) * a.n + j;
     T s0 = 0, s1 = 0, s2 = 0, s3 = 0;
     const gq_count r1 = some > 1 ? a.ar : 0, r2 = some > 2 ? 2 * a.ar : 0, r3 = some > 3 ? 3 * a.ar : 0;
-    GQ_BY(unroll 4)
+    GQ_BY(unroll 2)
     for (gq_count k = 0; k < a.k; k++) {
       T b = y[k * a.br];
       s0 = GQ_FMA(x[0], b, s0);

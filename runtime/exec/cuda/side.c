@@ -145,7 +145,7 @@ static int run_tiles(const sides *s) {
   GQ_TRY(gq_cuda_stage_room(x.top + gq_cuda_far_bytes(n)));
   x = (cargo){ .fill = true };
   load(s, flags, args->of, &x);
-  memcpy(gq_stage.here + x.top, args->of, gq_cuda_far_bytes(n) ? (size_t)n * sizeof(gq_operand) : 0);
+  if (gq_cuda_far_bytes(n)) memcpy(gq_stage.here + x.top, args->of, (size_t)n * sizeof(gq_operand));
   GQ_TRY(gq_cuda_put(gq_stage.there, gq_stage.here, x.top + gq_cuda_far_bytes(n)));
   GQ_TRY(gq_cuda_tile_launch(tile, s->n, args, n, x.top));
   GQ_TRY(unload(s, args->of, &x));

@@ -94,7 +94,7 @@ static void combine(gq_dtype d, int parts, const size_t *n, int k, const double 
   int each = k + 3;
   gq_cufunction f;
   int status = kernel(COMBINE, d, &f);
-  memcpy(a.s, s, (size_t)k * sizeof *s);
+  if (k) memcpy(a.s, s, (size_t)k * sizeof *s);
   for (int p = 0; p < parts && status == GQ_OK; p += (int)a.parts) {
     int64_t all = 0;
     a.parts = parts - p < COMBINED / each ? parts - p : COMBINED / each;
