@@ -73,6 +73,7 @@ struct gq_program {
   size_t lasting;       /* bytes of the arena, its first, that later phases or callers read, */
   size_t values;        /* that all values take; */
   size_t arena;         /* with what the lowering needs behind them */
+  bool alike;           /* a row's bits hang on none of the others, nor on its place */
 };
 
 struct gq_text { char *s; size_t n, room; bool failed; };

@@ -48,6 +48,8 @@ typedef struct gq_outspec {
 ** of earlier ones in the same arena. Element-wise nodes of one shape are fused into groups, the
 ** memory plan reuses space inside the arena, nothing is allocated when running. */
 int gq_program_new(const gq_backend *on, const gq_graph *g, int n, const gq_outspec *outs, gq_program **p);
+/* From here on a row gets the same bits wherever it stands: no library makes products. */
+void gq_program_alike(gq_program *p);
 void gq_program_free(gq_program *p_);
 size_t gq_program_arena(const gq_program *p);               /* bytes, for one arena */
 /* Address of output i (mode GQ_KEEP) in `arena`. */

@@ -83,6 +83,8 @@ int gq_program_new(const gq_backend *on, const gq_graph *g, int n, const gq_outs
   return status;
 }
 
+void gq_program_alike(gq_program *p) { p->alike = true; }
+
 void gq_program_free(gq_program *p_) {
   if (!p_) return;
   p_->on->lowering->release(p_);

@@ -79,9 +79,11 @@ int gq_code_run(const gq_field *f, const gq_code *c, int phase, void *const *are
 
 /* ---- compiling ---- */
 
-int gq_code_add(const gq_backend *on, gq_code *c, int cls, const gq_graph *g, int n, const gq_outspec *outs) {
+int gq_code_add(const gq_field *f, gq_code *c, int cls, const gq_graph *g, int n, const gq_outspec *outs) {
   GQ_TRY(gq_graph_status(g));
-  return gq_program_new(on, g, n, outs, &c->prog[cls]);
+  GQ_TRY(gq_program_new(f->on, g, n, outs, &c->prog[cls]));
+  if (f->lanes[0]) gq_program_alike(c->prog[cls]);
+  return GQ_OK;
 }
 
 void **gq_arenas_new(const gq_field *f, size_t bytes) {
@@ -141,7 +143,7 @@ static int evaluator_class(gq_evaluator *e, int c, gq_system *s) {
   e->diffusion = s->noise;
   e->directions = s->directions, e->defect = s->defect;
   e->states = e->nin - 1 - e->scratch->field->nb - s->directions - (s->defect ? 3 : 0);
-  int status = gq_code_add(e->scratch->field->on, &e->code, c, s->g, n, outs);
+  int status = gq_code_add(e->scratch->field, &e->code, c, s->g, n, outs);
   gq_free(outs);
   if (!e->of) e->of = s->of, s->of = NULL;
   return status;

@@ -12,7 +12,7 @@ typedef struct gq_code {
   gq_program *prog[2];
 } gq_code;
 /* Compile the system for a class; outs: [n]. */
-int gq_code_add(const gq_backend *on, gq_code *c, int cls, const gq_graph *g, int n, const gq_outspec *outs);
+int gq_code_add(const gq_field *f, gq_code *c, int cls, const gq_graph *g, int n, const gq_outspec *outs);
 void gq_code_free(gq_code *c);
 size_t gq_code_arena(const gq_code *c);        /* bytes that serve every class */
 size_t gq_code_lasting(const gq_code *c);      /* and of what other phases read, where the rest is apart */

@@ -44,7 +44,7 @@ int gq_trajectory_find(gq_trajectory *p, double t, int (*load)(gq_trajectory *p)
       else low = middle;
     }
     *out = high;
-    if (high == 0 || dir * (t - gq_step(st, high).t) >= 0) return GQ_OK;
+    if (!load || high == 0 || dir * (t - gq_step(st, high).t) >= 0) return GQ_OK;
     GQ_TRY(load(p));
   }
 }

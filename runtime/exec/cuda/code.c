@@ -193,7 +193,7 @@ static int run_instr(const frame *f, int i) {
   for (int l = 0; l < in->nloc && l < 4; l++) at[l] = address(f, &in->loc[l]);
   if (s->zero) GQ_TRY(gq_cuda_set(at[0], 0, s->zero));
   if (checks(in, s)) GQ_TRY(gq_cuda_flag(s->flag, &at[3]));
-  return in->kind == INSTR_ZERO ? GQ_OK : gq_cuda_run(&s->l, at);
+  return in->kind == INSTR_ZERO ? GQ_OK : gq_cuda_run(&s->l, at, !f->p->alike);
 }
 
 static int outside(const frame *f, int phase, int which, int64_t position) {

@@ -101,7 +101,8 @@ typedef struct gq_launch {
 } gq_launch;
 
 int gq_cuda_blocks(int64_t n);                 /* for n numbers, a thread each */
-int gq_cuda_run(const gq_launch *l, void *const *p);         /* with these addresses */
+/* With these addresses; a product by the library, where it may. */
+int gq_cuda_run(const gq_launch *l, void *const *p, bool library);
 int gq_cuda_launch(gq_cufunction f, int blocks, const void *args);
 int gq_cuda_launch_near(gq_cufunction f, int blocks, int threads, size_t shared, const void *args);
 /* Each prepares one launch; addresses are given when it runs. */

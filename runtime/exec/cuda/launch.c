@@ -26,10 +26,10 @@ int gq_cuda_launch(gq_cufunction f, int blocks, const void *args) {
   return gq_cuda_launch_near(f, blocks, GQ_NT, 0, args);
 }
 
-int gq_cuda_run(const gq_launch *l, void *const *p) {
+int gq_cuda_run(const gq_launch *l, void *const *p, bool library) {
   _Alignas(8) char args[GQ_LAUNCH_BYTES];
   if (l->blocks == 0) return GQ_OK;
-  if (l->part.kind == GQ_PART_PRODUCT) {
+  if (library && l->part.kind == GQ_PART_PRODUCT) {
     bool done;
     GQ_TRY(gq_cuda_blas(l, p, &done));
     if (done) return GQ_OK;

@@ -34,7 +34,7 @@ static int apply_cell(const call *c, gq_tensor *out) {
   for (int i = 0; i < c->nargs; i++)
     x[i] = layout(c->args[i]), d[i] = c->args[i]->dtype, at[i + 1] = data(c->args[i]);
   GQ_TRY(gq_cuda_cell(&l, c->op, out->dtype, out->shape, c->nargs, d, x));
-  return gq_cuda_run(&l, at);
+  return gq_cuda_run(&l, at, true);
 }
 
 static int apply_const(const call *c, gq_tensor *out) {
@@ -52,14 +52,14 @@ static int apply_product(const call *c, gq_tensor *out) {
   gq_launch l;
   GQ_TRY(gq_cuda_product(&l, out->dtype, &a, &b, c->attr->flags, c->nargs == 3 ? c->args[2]->stride[0] : 0,
                          false));
-  return gq_cuda_run(&l, at);
+  return gq_cuda_run(&l, at, true);
 }
 
 static int apply_reduce(const call *c, gq_tensor *out) {
   gq_layout x = layout(c->args[0]);
   gq_launch l;
   GQ_TRY(gq_cuda_reduce(&l, c->op, c->args[0]->dtype, &x, c->attr->axis, c->attr->flags, false));
-  return gq_cuda_run(&l, (void *[]){ data(out), data(c->args[0]) });
+  return gq_cuda_run(&l, (void *[]){ data(out), data(c->args[0]) }, true);
 }
 
 static int apply_move(const call *c, gq_tensor *out) {
@@ -72,7 +72,7 @@ static int apply_move(const call *c, gq_tensor *out) {
     gq_launch l;
     if (!gq_layout_land(c->op, c->attr, out->shape, c->args[i]->shape, &to)) return apply_refuse(c, out);
     GQ_TRY(gq_cuda_bytes(&l, size, &x, to.stride));
-    GQ_TRY(gq_cuda_run(&l, (void *[]){ (char *)data(out) + to.at * (int64_t)size, data(c->args[i]) }));
+    GQ_TRY(gq_cuda_run(&l, (void *[]){ (char *)data(out) + to.at * (int64_t)size, data(c->args[i]) }, true));
   }
   return GQ_OK;
 }
@@ -87,7 +87,7 @@ static int index_packed(const gq_indexing *p, int nargs, void **at) {
   if (zero) GQ_TRY(gq_cuda_set(at[0], 0, zero));
   bool checks = l.np > nargs + 1; /* indices */
   if (checks) GQ_TRY(gq_cuda_flag(0, &at[nargs + 1]));
-  GQ_TRY(gq_cuda_run(&l, at));
+  GQ_TRY(gq_cuda_run(&l, at, true));
   if (checks) GQ_TRY(gq_cuda_flagged(1, &which, &position));
   return which < 0 ? GQ_OK : gq_cuda_outside(p, at[2], position);
 }
@@ -136,11 +136,11 @@ static int move(gq_tensor *dst, const gq_tensor *src) {
     if (!(one = gq_cuda_allocate(size))) return gq_nomem(size);
     int status = gq_cuda_put(one, at[1], size);
     at[1] = one;
-    if (status == GQ_OK) status = gq_cuda_run(&l, at);
+    if (status == GQ_OK) status = gq_cuda_run(&l, at, true);
     gq_cuda_release(one);
     return status;
   }
-  return gq_cuda_run(&l, at);
+  return gq_cuda_run(&l, at, true);
 }
 
 void gq_cuda_tensor_move(gq_tensor *dst, const gq_tensor *src) { gq_cuda_later(move(dst, src)); }

@@ -251,7 +251,7 @@ static void put(gq_dtype d, size_t n, const double *in, void *x, size_t stride) 
 }
 
 static int run_move(int status, const gq_launch *l, void *dst, const void *src) {
-  return status == GQ_OK ? gq_cuda_run(l, (void *[]){ dst, (void *)(uintptr_t)src }) : status;
+  return status == GQ_OK ? gq_cuda_run(l, (void *[]){ dst, (void *)(uintptr_t)src }, true) : status;
 }
 
 static gq_layout line(size_t n, size_t stride) {
