@@ -296,7 +296,7 @@ describe("parameters and state", function()
       local function backward(to) net(x:to(to)):sum():backward() end
       local use = make(net:parameters())
       backward("float32")
-      net:to("float32"):to("cpu")                           -- as they are: the same tensors
+      net:to("float32"):to(x.device)                          -- as they are: the same tensors
       if i ~= 3 then use() end
       net:to("float64")
       backward("float64")

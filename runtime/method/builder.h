@@ -29,7 +29,7 @@ typedef struct gq_builder {
   gq_ref *q;                   /* [slopes][nq] products */
   gq_ref *bv;                  /* boundary values */
   int nb;
-  gq_outspec *outs;
+  gq_outspec *outs, *kept;
 } gq_builder;
 
 /* What is differentiated, and in what: y, f, t, h, extra parts; and the derivatives. */

@@ -21,7 +21,7 @@ static int build_class(gq_stepper *st, const gq_field *f, int c, gq_system *s) {
   gq_outspec *outs;
   gq_steplayout_done(&st->l);
   GQ_TRY(gq_step_new(s, &st->kind, f->want, &g, &outs, &st->l));
-  int status = gq_code_add(f, &st->code, c, g, st->l.nout, outs);
+  int status = gq_code_add(f, &st->code, c, g, st->l.nout + st->l.kept, outs);
   gq_graph_free(g);
   gq_free(outs);
   return status;

@@ -326,7 +326,7 @@ static void keep_products(builder *b, gq_ref r) {
   if (x.op == GQ_OP_MUL)
     for (int i = 0; i < 2; i++) keep_products(b, x.arg[i]);
   if (x.op == GQ_OP_MATMUL && gq_numel(x.shape) < gq_numel(gq_graph_node(b->g, x.arg[1])->shape))
-    put(b, r, 0, GQ_KEEP);
+    b->kept[b->l->kept++] = (gq_outspec){ r, b->k->whole ? 2 : 0, GQ_KEEP };
 }
 
 static gq_ref weighted_inside(builder *b, int n, const gq_ref *x, const gq_ref *w);
@@ -565,6 +565,7 @@ static int build(builder *b, const bool *want) {
   l->nfe = m->tuple || m->scheme ? b->calls : m->used; /* with carry: stages 2.. and the end slope */
   l->nfe_dense = b->k->dense ? m->slopes - m->used - (l->carry ? 1 : 0) : 0;
   if (b->k->pull) GQ_TRY(pull_outputs(b, want));
+  for (int i = 0; i < l->kept; i++) b->outs[l->nout + i] = b->kept[i];
   return gq_graph_status(b->g);
 }
 
@@ -587,10 +588,12 @@ int gq_step_new(const gq_system *s, const gq_stepkind *k, const bool *want, gq_g
   b.bv = gq_calloc(b.nb + 1, sizeof *b.bv);
   b.q = gq_calloc((size_t)(m->slopes + 1) * s->nq + s->parts + 1, sizeof *b.q);
   b.outs = gq_calloc(nouts, sizeof *b.outs);
-  int status = b.g && b.bind && b.bv && b.q && b.outs ? build(&b, want) : gq_nomem(nouts);
+  b.kept = gq_calloc(nouts, sizeof *b.kept);
+  int status = b.g && b.bind && b.bv && b.q && b.outs && b.kept ? build(&b, want) : gq_nomem(nouts);
   gq_free(b.bind);
   gq_free(b.bv);
   gq_free(b.q);
+  gq_free(b.kept);
   if (status != GQ_OK) {
     gq_graph_free(b.g);
     gq_free(b.outs);

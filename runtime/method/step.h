@@ -44,6 +44,7 @@ typedef struct gq_steplayout {
   int nin, t, h, ht, rtol, atol, y, f, x, w, path, levy, wq, bv, directions, cy, cf, cx, ck[GQ_MAXSTAGES];
   int h2, y2, f2;              /* inverse with pull: h again, and what phase 0 stored */
   int nout, y1, f1, x1, err, err3, finite, k[GQ_MAXSTAGES], dq, eq, q, qe, py, pf, px, pt, ph, pb;
+  int kept;                    /* outputs behind those nout, for later phases alone: not the same in every class of slices */
   int sum[GQ_SUMS], csum[GQ_SUMS]; /* heuristics: sums out (stored float64, of this slice), their cotangents in */
   int npb;                     /* products of phase 2: */
   int *pb_of;                  /* [npb] boundary value of each */
