@@ -316,8 +316,12 @@ static bool operands(const builder *b, int n, const gq_ref *x, int j, gq_ref *ar
   return same;
 }
 
+static gq_outspec output(const builder *b, gq_ref r, int phase, gq_outmode mode) {
+  return (gq_outspec){ r, b->k->whole ? 2 : phase, mode };
+}
+
 static void put(builder *b, gq_ref r, int phase, gq_outmode mode) {
-  b->outs[b->l->nout++] = (gq_outspec){ r, b->k->whole ? 2 : phase, mode };
+  b->outs[b->l->nout++] = output(b, r, phase, mode);
 }
 
 /* Products with few rows of what is large are made while that is near, though only an accepted step asks for them. */
@@ -326,7 +330,7 @@ static void keep_products(builder *b, gq_ref r) {
   if (x.op == GQ_OP_MUL)
     for (int i = 0; i < 2; i++) keep_products(b, x.arg[i]);
   if (x.op == GQ_OP_MATMUL && gq_numel(x.shape) < gq_numel(gq_graph_node(b->g, x.arg[1])->shape))
-    b->kept[b->l->kept++] = (gq_outspec){ r, b->k->whole ? 2 : 0, GQ_KEEP };
+    b->kept[b->l->kept++] = output(b, r, 0, GQ_KEEP);
 }
 
 static gq_ref weighted_inside(builder *b, int n, const gq_ref *x, const gq_ref *w);

@@ -46,15 +46,19 @@ function Sequential:forward(t, x)
   return run_layers(self, t, x)
 end
 
+local function callable(f, what)
+  if not is_module(f) and type(f) ~= "function" then
+    error(("%s: a module or a function expected, got %s"):format(what, describe(f)), 4)
+  end
+  return f
+end
+
 local TimeConcat = define("TimeConcat", "nn.TimeConcat(module [, {dim = -1}]): f(t, z), where the module sees z " ..
   "with t as one more, last feature; of images, with dim = 2, as one more channel")
 TimeConcat.time = true
 
 function TimeConcat:init(module, opts)
-  if not is_module(module) and type(module) ~= "function" then
-    error(("nn.TimeConcat: a module or a function expected, got %s"):format(describe(module)), 3)
-  end
-  self.module = module
+  self.module = callable(module, "nn.TimeConcat")
   rawset(self, "dim", core.module_dimension(opts, "nn.TimeConcat"))
 end
 
@@ -81,10 +85,7 @@ local SecondOrder = define("SecondOrder", "nn.SecondOrder(acceleration [, {dim =
 SecondOrder.time = true
 
 function SecondOrder:init(acceleration, opts)
-  if not is_module(acceleration) and type(acceleration) ~= "function" then
-    error(("nn.SecondOrder: a module or a function expected, got %s"):format(describe(acceleration)), 3)
-  end
-  self.acceleration = acceleration
+  self.acceleration = callable(acceleration, "nn.SecondOrder")
   rawset(self, "dim", core.module_dimension(opts, "nn.SecondOrder"))
 end
 
