@@ -135,6 +135,13 @@ describe("gradients of sdeint", function()
     assert.below(helper.relative(got, want), 1e-7, "difference of reversible")
   end)
 
+  it("tell of the limit where what auto chose for it has no second derivatives", function()
+    local _, loss, p = problem("reversible_heun", "diagonal")
+    refused("over the limit of 0.0 MB; reversible_heun steps are inverted): name one of those, or raise memory_limit",
+      gq.grad, (loss { memory_limit = 1000 }), p, { create_graph = true })
+    assert.is_true(gq.grad((loss {}), p, { create_graph = true })[1].requires_grad)
+  end)
+
   it("by direct keep of a step what its derivative reads, and no scratch", function()
     local width, samples = 16, 64
     local net = gq.nn.mlp { sizes = { 2, width, 2 }, activation = "softplus" }

@@ -193,8 +193,9 @@ method: "heun" by default, "euler" for Ito SDEs. reversible_heun is stable on th
   only: it grows without bound wherever the drift contracts for long
 theta is for drifts that are stiff: z1 = z + ((1 - theta) f(t, z) + theta f(t + h, z1)) h + g(t, z) dW by
   Newton's method; theta = 1 (backward Euler) to 0.5 (the trapezoidal rule). gradient: direct or aca
-areas: srk, log_ode and spark read H = 1/h int (W_s,r - (r - s)/h W_s,t) dr of a step beside W, log_ode
-  of general noise Levy areas too. A path of the solve's own has them; one given is made with
+areas: srk, slowrk, spark, log_ode and, of additive noise, sea, shark and sra3 read H = 1/h int (W_s,r -
+  (r - s)/h W_s,t) dr of a step beside W, log_ode of general noise Levy areas too. A path of the solve's
+  own has them; one given is made with
   levy_area = "space-time" ("space-time-time" has K too), "foster" or "davie". The latter are drawn
   for a step and do not add up: one path, one dt. Paths with areas are other paths than those without
 logqp = true, with gq.sde{prior_drift = h}: info.logqp {#t - 1, batch}, the integrals of |u|^2 / 2 where

@@ -180,17 +180,75 @@ static int step_theta(gq_builder *b) {
   return end(b, y);
 }
 
-/* SRA1: z2 = z + 3/4 f h + 3/2 G(t + h) I10 / h; z + (f + 2 f2) h / 3 + G(t + h) (W - I10 / h) + G(t) I10 / h */
-static int step_additive(gq_builder *b) {
-  gq_ref z = b->y[0], f[2], G[2], path = mean_path(b), rest = gq_emit2(b->g, GQ_OP_SUB, b->dw, path);
+/* z + sum_i w_i f_i h and the integral of additive noise that is linear over the step: G(t) I10 / h + G(t + h) (W - I10 / h) */
+static int end_additive(gq_builder *b, int n, const double *w, const gq_ref *f, const gq_ref *G) {
+  static const double none[3] = { 0 };
+  gq_ref path = mean_path(b), rest = gq_emit2(b->g, GQ_OP_SUB, b->dw, path);
   value y = start(b);
-  evaluate(b, 0, z, &f[0], &G[0]);
-  b->calls--; /* G is free of z: what is evaluated there is no drift */
-  evaluate(b, 1, z, NULL, &G[1]);
-  gq_ref z2 = moved(b, z, 2, (double[]){ 0.75, 0 }, f, (double[]){ 0, 1.5 }, G, path);
+  y.part[0] = moved(b, y.part[0], n, w, f, none, f, path);
+  y.part[0] = moved(b, y.part[0], 2, none, G, (double[]){ 1, 0 }, G, path);
+  y.part[0] = moved(b, y.part[0], 2, none, G, (double[]){ 0, 1 }, G, rest);
+  return end(b, y);
+}
+
+/* G at the start and at the end, of additive noise: what is evaluated there is no drift. */
+static void additive(gq_builder *b, gq_ref *G) {
+  evaluate(b, 0, b->y[0], NULL, &G[0]);
+  evaluate(b, 1, b->y[0], NULL, &G[1]);
+  b->calls -= 2;
+}
+
+/* SRA1: z2 = z + 3/4 f h + 3/2 G(t + h) I10 / h */
+static int step_additive(gq_builder *b) {
+  gq_ref z = b->y[0], f[2], G[2];
+  additive(b, G);
+  evaluate(b, 0, z, &f[0], NULL);
+  gq_ref z2 = moved(b, z, 2, (double[]){ 0.75, 0 }, f, (double[]){ 0, 1.5 }, G, mean_path(b));
   evaluate(b, 0.75, z2, &f[1], NULL);
-  y.part[0] = moved(b, z, 2, (double[]){ 1. / 3, 2. / 3 }, f, (double[]){ 1, 0 }, G, path);
-  y.part[0] = moved(b, y.part[0], 2, (double[]){ 0, 0 }, f, (double[]){ 0, 1 }, G, rest);
+  return end_additive(b, 2, (double[]){ 1. / 3, 2. / 3 }, f, G);
+}
+
+/* SRA3: z2 = z + f h, z3 = z + (f + f2) h / 4 + (G / 2 + G(t + h)) I10 / h */
+static int step_sra3(gq_builder *b) {
+  gq_ref z = b->y[0], f[3], G[2];
+  additive(b, G);
+  evaluate(b, 0, z, &f[0], NULL);
+  evaluate(b, 1, moved(b, z, 1, (double[]){ 1 }, f, (double[]){ 0 }, G, b->dw), &f[1], NULL);
+  gq_ref z3 = moved(b, z, 2, (double[]){ 0.25, 0.25 }, f, (double[]){ 0.5, 1 }, G, mean_path(b));
+  evaluate(b, 0.5, z3, &f[2], NULL);
+  return end_additive(b, 3, (double[]){ 1. / 6, 1. / 6, 2. / 3 }, f, G);
+}
+
+/* Euler's method from z + G I10 / h */
+static int step_sea(gq_builder *b) {
+  gq_ref f, G[2];
+  additive(b, G);
+  evaluate(b, 0, moved(b, b->y[0], 1, (double[]){ 0 }, G, (double[]){ 1 }, G, mean_path(b)), &f, NULL);
+  return end_additive(b, 1, (double[]){ 1 }, &f, G);
+}
+
+/* f at z + G H; z2 = z + 5/6 f h + G (5/6 W + H) */
+static int step_shark(gq_builder *b) {
+  gq_ref z = b->y[0], f[2], G[2], H = b->area[0];
+  additive(b, G);
+  evaluate(b, 0, moved(b, z, 1, (double[]){ 0 }, G, (double[]){ 1 }, G, H), &f[0], NULL);
+  gq_ref w = gq_emit2(b->g, GQ_OP_ADD, gq_scale(b->g, b->dw, 5. / 6), H);
+  evaluate(b, 5. / 6, moved(b, z, 1, (double[]){ 5. / 6 }, f, (double[]){ 1 }, G, w), &f[1], NULL);
+  return end_additive(b, 2, (double[]){ 0.4, 0.6 }, f, G);
+}
+
+/* z' = z + f h + G sqrt(h); z + f h + G dW + (G' - G) (dW^2 - h) / (2 sqrt(h)), in Ito calculus */
+static int step_milstein_free(gq_builder *b) {
+  gq_graph *g = b->g;
+  gq_ref z = b->y[0], f, G[2], h = step_size(b), root = gq_emit1(g, GQ_OP_SQRT, h), W = b->dw;
+  value y = start(b);
+  evaluate(b, 0, z, &f, &G[0]);
+  y.part[0] = moved(b, z, 1, (double[]){ 1 }, &f, (double[]){ 1 }, G, W);
+  if (b->s->noise == GQ_ADDITIVE) return end(b, y);
+  gq_ref along = gq_expand(g, root, gq_graph_node(g, W)->shape),
+         I11 = gq_scale(g, gq_emit2(g, GQ_OP_DIV, gq_emit2(g, GQ_OP_SUB, times(b, W, W), h), root), 0.5);
+  evaluate(b, 0, moved(b, z, 1, (double[]){ 1 }, &f, (double[]){ 1 }, G, along), NULL, &G[1]);
+  y.part[0] = moved(b, y.part[0], 2, (double[]){ 0, 0 }, G, (double[]){ -1, 1 }, G, I11);
   return end(b, y);
 }
 
@@ -255,6 +313,28 @@ static int step_spark(gq_builder *b) {
   return end(b, y);
 }
 
+/* SLOW-RK: noise from z + f h / 2 by Runge and Kutta's method of order 4; the drift's second stage and dH at the end */
+static int step_slowrk(gq_builder *b) {
+  gq_ref z = b->y[0], f[2], G[5], W = b->dw, H = b->area[0];
+  const double none[5] = { 0 };
+  evaluate(b, 0, z, &f[0], NULL);
+  gq_ref mid = moved(b, z, 1, (double[]){ 0.5 }, f, none, f, W);
+  evaluate(b, 0.5, mid, NULL, &G[0]);
+  evaluate(b, 0.5, moved(b, mid, 1, none, G, (double[]){ 0.5 }, G, W), NULL, &G[1]);
+  evaluate(b, 0.5, moved(b, mid, 2, none, G, (double[]){ 0, 0.5 }, G, W), NULL, &G[2]);
+  evaluate(b, 0.5, moved(b, mid, 3, none, G, (double[]){ 0, 0, 1 }, G, W), NULL, &G[3]);
+  gq_ref z6 = moved(b, z, 1, (double[]){ 0.75 }, f, none, f, W);
+  z6 = moved(b, z6, 3, none, G, (double[]){ 0, 0, 0.75 }, G, W);
+  evaluate(b, 0.75, moved(b, z6, 3, none, G, (double[]){ 0, 0, 1.5 }, G, H), &f[1], NULL);
+  gq_ref z7 = moved(b, z, 1, (double[]){ 1 }, f, none, f, W);
+  evaluate(b, 1, moved(b, z7, 2, none, G, (double[]){ 0, 0.5 }, G, W), NULL, &G[4]);
+  value y = start(b);
+  y.part[0] = moved(b, z, 2, (double[]){ 1. / 3, 2. / 3 }, f, none, f, W);
+  y.part[0] = moved(b, y.part[0], 4, none, G, (double[]){ 1. / 6, 1. / 3, 1. / 3, 1. / 6 }, G, W);
+  y.part[0] = moved(b, y.part[0], 5, none, G, (double[]){ 0, 0, 2, 0, -2 }, G, H);
+  return end(b, y);
+}
+
 /* z' = z + f h / 2 + G dW / 2; z + f' h + G' dW + sum_ij A_ij (dG_j'/dz) G_i': the log-ODE, by the midpoint rule */
 static int step_log_ode(gq_builder *b) {
   gq_ref area;
@@ -301,6 +381,8 @@ static const struct {
     &gq_theta_steps, NULL, 1, 1, W(0), W(1), "theta", "Kloeden & Platen 1992, 12.2: the drift-implicit Euler method; Higham, SIAM J. Numer. Anal. 38 (2000)" },
   { { GQ_STRATONOVICH, true, step_milstein, false, 1, false, STRONG(1, 1, 1, 0, 1), 1, false, false, false },
     &noise_steps, NULL, 1, 1, W(0), W(1), "milstein", "Milstein 1974; Kloeden & Platen 1992, 10.3" },
+  { { GQ_ITO, false, step_milstein_free, false, 1, false, STRONG(1, 1, 1, 0, 0), 1, false, false, false },
+    &noise_steps, NULL, 1, 1, W(0), W(1), "milstein_grad_free", "Kloeden & Platen 1992, 11.1: the explicit order 1.0 strong scheme" },
   { { GQ_STRATONOVICH, false, step_ralston, true, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, true, false, false },
     &noise_steps, NULL, 2, 2, W(0, 2. / 3), W(0.25, 0.75), "ralston", "Ralston 1962 with dW beside h; Rümelin 1982" },
   { { GQ_ITO, false, step_srk, false, 2, false, STRONG(1.5, 1.5, 1.5, 0, 0), 1.5, false, false, false },
@@ -309,6 +391,14 @@ static const struct {
     &noise_steps, NULL, 2, 2, W(0, 0.5), W(0, 1), "log_ode", "Foster, Oxford 2020; with the midpoint rule as torchsde's" },
   { { GQ_STRATONOVICH, false, step_spark, false, 2, false, STRONG(1, 1, 1.5, 0.5, 1), 1, true, true, false },
     &noise_steps, NULL, 1, 1, W(0), W(1), "spark", "Foster 2023, On the convergence of adaptive approximations for SDEs, Definition 1.6" },
+  { { GQ_STRATONOVICH, false, step_slowrk, false, 2, false, STRONG(1.5, 1.5, 1.5, 0.5, 1.5), 1.5, false, false, false },
+    &noise_steps, NULL, 1, 1, W(0), W(1), "slowrk", "Foster, dos Reis & Strange 2023, arXiv 2210.17543, (6.2), as in diffrax" },
+  { { GQ_STRATONOVICH, true, step_sea, false, 2, false, STRONG(0, 0, 1, 0, 0), 1, false, false, false },
+    &noise_steps, NULL, 1, 1, W(0), W(1), "sea", "Foster, dos Reis & Strange 2023, arXiv 2210.17543, (5.8), as in diffrax" },
+  { { GQ_STRATONOVICH, true, step_shark, false, 2, false, STRONG(0, 0, 1.5, 0, 0), 1.5, false, false, false },
+    &noise_steps, NULL, 1, 1, W(0), W(1), "shark", "Foster, dos Reis & Strange 2023, arXiv 2210.17543, (6.1), as in diffrax" },
+  { { GQ_STRATONOVICH, true, step_sra3, false, 2, false, STRONG(0, 0, 1.5, 0, 0), 1.5, false, false, false },
+    &noise_steps, NULL, 1, 1, W(0), W(1), "sra3", "Rößler, SIAM J. Numer. Anal. 48 (2010): SRA3" },
   { { GQ_STRATONOVICH, true, gq_langevin_align, false, 2, false, STRONG(0, 0, 2, 0, 0), 2, false, false, true },
     &noise_steps, NULL, 1, 1, W(0), W(1), "align", "Foster, Lyons & Oberhauser 2021, arXiv 2101.03446, Definition 4.2, as in diffrax" },
   { { GQ_STRATONOVICH, true, gq_langevin_should, false, 3, false, STRONG(0, 0, 3, 0, 0), 3, false, false, true },

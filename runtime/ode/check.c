@@ -30,9 +30,13 @@ static void methods_of(bool (*fits)(const gq_tableau *), char *text, size_t size
 }
 
 /* What {word} of a rule stands for. */
-static void fill_in(const gq_ode_options *o, const char *word, char *text, size_t size) {
-  char eta[32];
+static void fill_in(const gq_ode_options *o, const gq_solution *s, const char *word, char *text,
+                    size_t size) {
+  char eta[32], chosen[256] = "";
   snprintf(eta, sizeof eta, "%g", o->eta);
+  if (s && s->info.reason[0])
+    snprintf(chosen, sizeof chosen, ", which auto chose (%s): name one of those, or raise memory_limit",
+             s->info.reason);
   const struct {
     const char *word, *name;
   } names[] = { { "engine", o->engine->name },
@@ -40,6 +44,7 @@ static void fill_in(const gq_ode_options *o, const char *word, char *text, size_
                 { "eta", eta },
                 { "adjoint.method", o->back_method->name },
                 { "trajectory", o->trajectory->name },
+                { "chosen", chosen },
                 { "sum", o->error ? "error" : "stiffness" } };
   const struct {
     const char *word;
@@ -55,7 +60,7 @@ static void fill_in(const gq_ode_options *o, const char *word, char *text, size_
                 { "those of Runge and Kutta", solves_back },
                 { "those with error", estimates_error },
                 { "those with stiffness", estimates_stiffness } };
-  for (int i = 0; i < 6; i++)
+  for (int i = 0; i < 7; i++)
     if (!strcmp(names[i].word, word)) snprintf(text, size, "%s", names[i].name);
   for (int i = 0; i < 4; i++)
     if (!strcmp(numbers[i].word, word)) snprintf(text, size, "%d", numbers[i].value);
@@ -63,7 +68,7 @@ static void fill_in(const gq_ode_options *o, const char *word, char *text, size_
     if (!strcmp(lists[i].word, word)) methods_of(lists[i].fits, text, size);
 }
 
-static int refuse(const gq_ode_options *o, int status, const char *text) {
+static int refuse(const gq_ode_options *o, const gq_solution *s, int status, const char *text) {
   char message[1024], word[32];
   size_t n = 0;
   for (; *text && n < sizeof message - 1; text++) {
@@ -74,7 +79,7 @@ static int refuse(const gq_ode_options *o, int status, const char *text) {
     size_t length = strcspn(text + 1, "}");
     snprintf(word, sizeof word, "%.*s", (int)length, text + 1);
     message[n] = 0;
-    fill_in(o, word, message + n, sizeof message - n);
+    fill_in(o, s, word, message + n, sizeof message - n);
     n += strlen(message + n), text += length + 1;
   }
   return message[n] = 0, gq_fail(status, "%s", message);
@@ -86,7 +91,7 @@ static int check_rules(int when, const gq_ode_options *o, const gq_problem *p, c
   bool gradients = e->keeps != GQ_KEEP_NOTHING, adjoint = e->keeps == GQ_KEEP_TRAJECTORY,
        apart = o->independent, past = o->overshoot || o->parity, sums = o->error || o->stiffness;
 #define RULE(stages, broken, status, text) \
-  if ((stages)&when && (broken)) return refuse(o, status, text);
+  if ((stages)&when && (broken)) return refuse(o, s, status, text);
 #include "rules.def"
 #undef RULE
   return GQ_OK;
