@@ -53,9 +53,26 @@ static double need_number(lua_State *L, int arg, const char *key, const char *wh
 
 static int find_name(lua_State *L, const char *what, const char *given, const char *const *names);
 
+/* What the table's W, H or K says of the whole path. */
+static void pin(lua_State *L, gq_brownian *b, int m, const char *key) {
+  char got[128], want[128];
+  if (lua_getfield(L, 1, key) == LUA_TNIL) return lua_pop(L, 1);
+  const gq_tensor *x = gqL_totensor(L, lua_gettop(L));
+  gq_shape shape = gq_brownian_shape(b);
+  if (!x || !gq_shape_equal(x->shape, shape))
+    gqL_error(L, "brownian: option %s: expected a tensor of the path's shape %s, got %s", key,
+              gq_shape_text(shape, want, sizeof want),
+              x ? gq_shape_text(x->shape, got, sizeof got) : gqL_typename(L, lua_gettop(L)));
+  gq_tensor **wide = gqL_pushtensor(L);
+  gqL_retry(L, gq_tensor_empty(GQ_F64, shape, wide));
+  gqL_try(L, gq_tensor_copy(*wide, x));
+  gqL_try(L, gq_brownian_pin(b, m, gq_tensor_data(*wide)));
+  lua_pop(L, 2);
+}
+
 static int brownian(lua_State *L) {
-  static const char *const known[] = { "t0",    "t1",  "shape",  "seed", "levy_area",
-                                       "dtype", "tol", "device", NULL };
+  static const char *const known[] = { "t0",  "t1",     "shape", "seed", "levy_area", "dtype",
+                                       "tol", "device", "W",     "H",    "K",         NULL };
   if (!lua_istable(L, 1))
     gqL_error(L, "brownian: %s given: expected a table {t0, t1, shape, seed}", gqL_typename(L, 1));
   gqL_checkoptions(L, 1, known, "gq.brownian");
@@ -70,6 +87,7 @@ static int brownian(lua_State *L) {
   path *x = push_path(L);
   if (device) x->on = gqL_device(L, device, "brownian");
   gqL_retry(L, gq_brownian_new(t0, t1, shape, d, seed, tol, levy, &x->b));
+  pin(L, x->b, 0, "W"), pin(L, x->b, 1, "H"), pin(L, x->b, 2, "K");
   return 1;
 }
 
@@ -469,14 +487,15 @@ static const luaL_Reg meta[] = {
 
 static const gqL_function functions[] = {
   { "brownian", brownian, false,
-    "brownian{t0 = 0, t1, shape, seed, tol, levy_area, dtype, device}: a Brownian path; b(t) is W(t) - "
+    "brownian{t0 = 0, t1, shape, seed, tol, levy_area, dtype, device, W, H, K}: a Brownian path; b(t) is "
+    "W(t) - "
     "W(t0), "
     "b(s, t) is W(t) - W(s); of lists of times, or tensors, all of them at once, {times, ...}. One seed is "
     "one path, whatever is asked first. levy_area: \"none\", "
     "\"space-time\" (b:areas(s, t) "
     "gives W and "
     "H), \"space-time-time\" (and K), \"davie\" or \"foster\" (W, H and approximate Levy areas of that "
-    "interval)" },
+    "interval). W = x, H = y, K = z: tensors of its shape that those over [t0, t1] are, the rest drawn" },
   { "sdeint", sdeint, false,
     "sdeint(sde, z0, t, {dt, method = \"heun\", calculus, brownian | seed, gradient = \"auto\"}): the "
     "states "

@@ -62,6 +62,26 @@ describe("a Brownian path", function()
     end
   end)
 
+  it("goes where it is told to over the whole: W alone, or W, H and K", function()
+    local drawn = path { seed = 7, t1 = 2, shape = { 3, 2 } }
+    local function told(W, o)
+      return gq.brownian(gq.core.copy({ W = W, t1 = 2, shape = { 3, 2 }, seed = 7, dtype = "float64" }, o or {}))
+    end
+    for _, t in ipairs { 0.1, 0.5, 1.3, 2 } do assert.same(drawn(t):totable(), told(drawn(2))(t):totable()) end
+    local W = gq.arange(1, 6, f64):reshape(3, 2)
+    assert.same(W:totable(), told(W)(2):totable())
+    assert.close(told(W)(0.6) - told(0 * W)(0.6), 0.3 * W, 1e-14)
+    local all = path { seed = 7, t1 = 2, shape = { 3, 2 }, levy_area = "space-time-time" }
+    local w, h, k = all:areas(0, 2)
+    local again = told(w, { H = h, K = k, levy_area = "space-time-time" })
+    assert.close(again(0.3, 1.1), all(0.3, 1.1), 1e-13)
+    assert.close(select(2, told(w, { H = 0.5 * W, levy_area = "space-time" }):areas(0, 2)), 0.5 * W, 1e-14)
+    refused("W: expected a tensor of the path's shape {3, 2}, got {3}", told, gq.ones(3))
+    refused("expected a tensor of the path's shape {3, 2}, got number", told, 1)
+    refused("levy_area = \"none\" does not know: make it with \"space-time\"", told, W, { H = W })
+    refused("W holds inf: expected finite numbers", told, W / 0)
+  end)
+
   it("does not depend on the depth of the tree at dyadic times", function()
     for _, t in ipairs { 0.5, 0.125, 0.6875, 1 } do
       assert.same(path { tol = 1e-2 }(t):totable(), path { tol = 1e-9 }(t):totable())

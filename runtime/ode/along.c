@@ -76,7 +76,7 @@ static bool known(const gq_along *a, double t, double t1) { return t == a->t && 
 
 /* By the device, where that can. */
 static bool made_there(const gq_along *a) {
-  return a->field->on->vec->path && a->field->moments == 1 && gq_brownian_levy(a->path) == GQ_LEVY_NONE;
+  return a->field->on->vec->path && a->field->moments == 1 && gq_brownian_plain(a->path);
 }
 
 static int make(gq_along *a, double t, double t1) {

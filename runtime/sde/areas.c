@@ -225,6 +225,9 @@ static void inside(const job *j, size_t from, size_t k, vec out) {
   leave(a->n, k, of(&x), &first, of(&y), &rest, out);
 }
 
+/* What x_m is of moment m over an interval of length h. */
+static double unit(int m, double h) { return m == 0 ? sqrt(h) : m == 1 ? -sqrt(h / 12) : sqrt(h / 720); }
+
 static void answer_block(void *ctx, int i) {
   const job *j = ctx;
   gq_areas *a = j->a;
@@ -236,9 +239,10 @@ static void answer_block(void *ctx, int i) {
     double h = from_start(j, from, k, of(&x)), h1 = to_end(j, from, k, of(&y));
     join(a->n, k, of(&x), h, of(&y), h1, of(&x));
   }
-  const double unit[GQ_MOMENTS] = { sqrt(j->h), -sqrt(j->h / 12), sqrt(j->h / 720) };
-  for (int m = 0; m < a->n; m++)
-    for (size_t e = 0; e < k; e++) j->out[m * a->count + from + e] = unit[m] * x.x[m][e];
+  for (int m = 0; m < a->n; m++) {
+    double each = unit(m, j->h);
+    for (size_t e = 0; e < k; e++) j->out[m * a->count + from + e] = each * x.x[m][e];
+  }
 }
 
 static int larger(int x, int y) { return x > y ? x : y; }
@@ -294,6 +298,11 @@ int gq_areas_new(double t0, double span, size_t count, int moments, int depth, u
   gq_parallel((int)((count + BLOCK - 1) / BLOCK), whole_block, a);
   *out = a;
   return GQ_OK;
+}
+
+void gq_areas_pin(gq_areas *a, int m, const double *x) {
+  double *whole = a->child[0] + m * a->count, each = unit(m, a->span);
+  for (size_t e = 0; e < a->count; e++) whole[e] = x[e] / each;
 }
 
 void gq_areas_free(gq_areas *a) {

@@ -12,6 +12,8 @@ enum { GQ_MOMENTS = 3, GQ_BROWNIAN_DEPTH = 48 /* halvings at most */ };
 typedef struct gq_areas gq_areas;
 int gq_areas_new(double t0, double span, size_t count, int moments, int depth, uint64_t seed, gq_areas **out);
 void gq_areas_free(gq_areas *a_);
+/* Over the whole moment m is x [count], where it was drawn; before anything is asked. */
+void gq_areas_pin(gq_areas *a, int m, const double *x);
 /* out: [moments][count] over [s, t], s <= t */
 void gq_areas_between(gq_areas *a, double s, double t, double *out);
 

@@ -59,6 +59,7 @@ struct gq_brownian {
   gq_areas *areas; /* instead of the middles where more than W is known, */
   double *moments; /* [moments][count] of them */
   double grid;     /* steps that read Levy areas; 0: none have */
+  bool pinned;
 };
 
 /* ---- making ---- */
@@ -160,6 +161,21 @@ int gq_brownian_new(double t0, double t1, gq_shape shape, gq_dtype d, uint64_t s
   }
   if (!levy) gq_parallel(blocks(b), end_block, b);
   *out = b;
+  return GQ_OK;
+}
+
+int gq_brownian_pin(gq_brownian *b, int m, const double *x) {
+  if (m >= gq_brownian_moments(b))
+    return gq_fail(
+      GQ_EARG,
+      "brownian: %c is given, which a path with levy_area = \"%s\" does not know: make it with \"%s\"",
+      "WHK"[m], gq_levy_names[b->levy], gq_levy_names[m]);
+  for (size_t k = 0; k < b->count; k++)
+    if (!isfinite(x[k]))
+      return gq_fail(GQ_EARG, "brownian: %c holds %g: expected finite numbers", "WHK"[m], x[k]);
+  if (b->areas) gq_areas_pin(b->areas, m, x);
+  else memcpy(b->end, x, b->count * sizeof *x);
+  b->pinned = true;
   return GQ_OK;
 }
 
@@ -279,6 +295,8 @@ static void seek(gq_brownian *b, double t) {
   evaluate(b, t, b->value);
   b->last = t;
 }
+
+bool gq_brownian_plain(const gq_brownian *b) { return b->levy == GQ_LEVY_NONE && !b->pinned; }
 
 int gq_brownian_tree(const gq_brownian *b, double *s, double *t, gq_bridge *tree) {
   *tree = tree_of(b);

@@ -16,6 +16,8 @@ typedef enum gq_levy { GQ_LEVY_NONE, GQ_LEVY_SPACE_TIME, GQ_LEVY_SPACE_TIME_TIME
 extern const char *const gq_levy_names[];                   /* NULL ends them */
 int gq_brownian_new(double t0, double t1, gq_shape shape, gq_dtype d, uint64_t seed, double tol, gq_levy levy,
                     gq_brownian **b);
+/* Over [t0, t1] moment m (W, H, K) is x instead of drawn; before anything is asked. */
+int gq_brownian_pin(gq_brownian *b, int m, const double *x);
 gq_brownian *gq_brownian_ref(gq_brownian *b);
 void gq_brownian_free(gq_brownian *b_);                     /* one reference */
 gq_shape gq_brownian_shape(const gq_brownian *b);
@@ -29,7 +31,9 @@ int gq_brownian_value(gq_brownian *b, double t, double *w);               /* W(t
 int gq_brownian_increment(gq_brownian *b, double s, double t, double *dw);/* W(t) - W(s) */
 /* The same of n at once: W(t[i]) - W(s[i]), of t0 where s is NULL. */
 int gq_brownian_many(gq_brownian *b, int n, const double *s_, const double *t, double *out);
-/* The tree of a path that knows W alone, with which a device makes such increments itself; s and t as they are there. */
+/* Of a path that knows W alone, drawn as a whole: its tree, with which a device makes increments itself; s and t as they
+** are there. */
+bool gq_brownian_plain(const gq_brownian *b);
 int gq_brownian_tree(const gq_brownian *b, double *s, double *t, gq_bridge *tree);
 gq_levy gq_brownian_levy(const gq_brownian *b);
 int gq_brownian_moments(const gq_brownian *b);              /* 1: W alone, 2: and H, 3: and K */

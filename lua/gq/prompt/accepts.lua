@@ -49,7 +49,7 @@ odeint/event: condition direction terminal apply
 interpolate: kind dim time missing
 sde: drift diffusion noise calculus prior_drift
 langevin: grad gamma u
-brownian: t0 t1 shape seed levy_area dtype tol device
+brownian: t0 t1 shape seed levy_area dtype tol device W H K
 sdeint: method dt brownian gradient seed adjoint max_steps params memory_limit throw calculus logqp batch adaptive rtol
   atol max_step theta
 wong_zakai: cosines t0 t1 seed xi expansion brownian
