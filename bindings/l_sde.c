@@ -506,7 +506,8 @@ static const gqL_function functions[] = {
     "another dt. z0 may be a list of tensors; t may decrease (Stratonovich). logqp = true: with "
     "gq.sde{prior_drift = h} the path KL, info.logqp {#t - 1, batch}. adaptive = true (rtol, atol 1e-3, "
     "first step dt): steps by the "
-    "error that heun, ralston and spark estimate. method = \"theta\" is for stiff drifts, of which it takes "
+    "error that heun, ralston and spark estimate, of additive noise euler and shark. method = \"theta\" is "
+    "for stiff drifts, of which it takes "
     "the "
     "part theta (1: backward Euler; 0.5) at the end of a step. gradient: auto, direct, aca, reversible "
     "(reversible_heun), adjoint or none. max_steps: 1000000" },

@@ -184,6 +184,16 @@ static int core_stratonovich(lua_State *L) {
   return 2;
 }
 
+/* own(f, t, z): does diffusion g_i, the second function that f gives at (t, z), depend on z_i alone? */
+static int core_own(lua_State *L) {
+  gq_tensor *tz[2];
+  gq_depends how = GQ_DEPENDS_MIXED;
+  lua_settop(L, 3);
+  gqL_retry(L, gq_diffusion_depends(gq_trace_graph(trace_at(L, 2, "the diffusion of gq.sdeint", tz)), &how));
+  lua_pushboolean(L, how != GQ_DEPENDS_MIXED);
+  return 1;
+}
+
 /* ---- gq.core.trace, for tests and the curious ---- */
 
 static int list_of(lua_State *L, int arg, gq_tensor **t, int max) {
@@ -353,6 +363,8 @@ void gqL_open_trace(lua_State *L) {
   lua_setfield(L, -2, "jet");
   lua_pushcfunction(L, core_stratonovich);
   lua_setfield(L, -2, "stratonovich");
+  lua_pushcfunction(L, core_own);
+  lua_setfield(L, -2, "own");
   lua_pushcfunction(L, core_known_within);
   lua_setfield(L, -2, "known_within");
   lua_pop(L, 1);

@@ -52,6 +52,28 @@ describe("adaptive steps", function()
     assert.below(math.abs(bias), 1e-3, "bias")
   end)
 
+  for _, method in ipairs { "euler", "shark" } do
+    it("of " .. method .. " do so where noise is additive, and there alone", function()
+      local sde = gq.sde { drift = function(t, z) return gq.sin(3 * z) - z * t end, calculus = "ito", noise = "additive",
+        diffusion = function(t) return gq.tensor({ { 0.8, 0.3 }, { -0.2, 0.5 } }, f64) * (1 + t) end }
+      local tols, rms, last = { 1e-1, 1e-2, 1e-3 }, {}, 0
+      for i, tol in ipairs(tols) do
+        local square, steps = 0, 0
+        for seed = 1, 12 do
+          local b = path(seed, "space-time", { 1, 2 })
+          local o = { adaptive = true, rtol = tol, atol = tol, brownian = b, method = method }
+          local fine = gq.sdeint(sde, gq.ones(1, 2, f64), { 0, 1 }, { dt = 2 ^ -9, brownian = b, method = "sra3" })
+          local z, info = gq.sdeint(sde, gq.ones(1, 2, f64), { 0, 1 }, o)
+          square, steps = square + (z - fine)[2]:square():mean():item(), steps + info.steps
+        end
+        rms[i] = math.sqrt(square / 12)
+        assert.below(last, steps, "steps")
+        last = steps
+      end
+      assert.below(0.6, helper.slope(tols, rms), method)
+    end)
+  end
+
   it("stop at the ends of steps that were refused", function()
     gq.core.steplog(true)
     local _, info = gq.sdeint(gbm(), gq.ones(1, 1, f64), { 0, 1 }, { adaptive = true, dt = 0.5, rtol = 1e-2,
@@ -103,6 +125,7 @@ describe("adaptive steps", function()
     local general = gq.sde { drift = function(_, z) return -z end, noise = "general",
       diffusion = function(_, z) return gq.stack({ z, gq.sin(z) }, -1) end }
     refused("use heun, ralston, spark", solve { method = "midpoint" })
+    refused("none has for Ito SDEs", solve({ method = "euler" }, gbm "ito"))
     refused("use spark", solve({}, general))
     local run = { solve({ method = "spark" }, general) }
     run[1](table.unpack(run, 2))

@@ -63,6 +63,18 @@ describe("logqp", function()
     assert.equal(0, info.logqp:abs():max():item())
   end)
 
+  it("of diagonal noise takes what commuting noise does, where the graph shows that it commutes", function()
+    local function kl(o, s)
+      local all = gq.core.copy(o, { seed = 3, logqp = true })
+      return select(2, gq.sdeint(s or sde "diagonal", z0, { 0, 1 }, all)).logqp
+    end
+    local want = kl { dt = 2 ^ -7 }
+    assert.below(helper.relative({ kl { dt = 2 ^ -7, method = "milstein" } }, { want }), 2e-2, "milstein")
+    assert.below(helper.relative({ kl { dt = 2 ^ -4, adaptive = true, rtol = 1e-3, atol = 1e-3 } }, { want }), 1, "adaptive")
+    refused("general noise", kl, { dt = 0.1, method = "milstein" },
+      sde "diagonal":with { diffusion = function(_, z) return gq.cos(z:sum(2, true)) + 2 + 0 * z end })
+  end)
+
   it("takes options from a table behind the table", function()
     local o = setmetatable({ logqp = true }, { __index = { dt = 0.1, seed = 3 } })
     local _, info = gq.sdeint(sde "diagonal", z0, { 0, 1 }, o)

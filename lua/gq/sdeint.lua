@@ -200,12 +200,17 @@ local function path_kl(p)
     local f, h, g = sde.drift(t, z), sde.prior_drift(t, z), sde.diffusion(t, z)
     return f, rate(sde.noise, f - h, g, shape):reshape(kl)
   end
-  local times = gq.is_tensor(p.t) and p.t:totable() or p.t
+  local times, noise = gq.is_tensor(p.t) and p.t:totable() or p.t, sde.noise
   if type(times) == "table" and type(times[1]) == "number" then
-    local _, first = rate_at(gq.tensor(times[1], { dtype = z0.dtype }), z0:detach())
+    local t0 = gq.tensor(times[1], { dtype = z0.dtype })
+    local _, first = rate_at(t0, z0:detach())
     local sum = first:sum():item()
     if sum ~= sum or sum == math.huge then
       fail(("gq.sdeint: at t = %g the path KL is not finite%s"):format(times[1], hint))
+    end
+    if noise == "diagonal" then
+      local function both(t, z) return sde.drift(t, z), sde.diffusion(t, z) end
+      noise = core.own(both, t0, z0:detach()) and "commutative" or "general"
     end
   end
   p.z0 = gq.cat({ z0:reshape(shape), zeros(z0, kl) }, #shape)
@@ -215,7 +220,7 @@ local function path_kl(p)
       return gq.cat({ f:reshape(shape), q }, #shape)
     end,
     diffusion = function(t, y) return beside(sde.noise, sde.diffusion(t, z_of(y)), y, shape) end,
-    noise = sde.noise == "diagonal" and "general" or sde.noise,
+    noise = noise,
   }
   p.hint = hint
   return function(r)

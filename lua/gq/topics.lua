@@ -204,8 +204,9 @@ logqp = true, with gq.sde{prior_drift = h}: info.logqp {#t - 1, batch}, the inte
 z0 = {z1, z2}: f and g get and return such lists, g of matrix noise {.., d_i, m} each
 t may decrease: back along the solutions, in Stratonovich calculus
 adaptive = true: by rtol and atol, 1e-3 by default, beginning with dt; heun, ralston and spark (which
-  alone is proved to converge so for noise that does not commute). Steps stop at the ends of those that
-  were refused, since what was seen of the path there would choose them
+  alone is proved to converge so for noise that does not commute), of additive noise euler and shark.
+  Steps stop at the ends of those that were refused, since what was seen of the path there would choose
+  them
 align, should and quicsort solve gq.langevin{grad, gamma, u} alone, the latter two with K
 gq.wong_zakai makes an ODE of an SDE, for gq.odeint: with gradients of times too, which white noise has not]]
 

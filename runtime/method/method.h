@@ -59,6 +59,9 @@ typedef struct gq_tuple {
 
 typedef struct gq_tableau gq_tableau;
 
+/* For which noise: each for those of the ones before too. */
+typedef enum gq_adapts { GQ_ADAPTS_NOT, GQ_ADAPTS_ADDITIVE, GQ_ADAPTS_COMMUTING, GQ_ADAPTS_ALL } gq_adapts;
+
 /* What makes a method one for SDEs. A row of method/noise.c. */
 typedef struct gq_scheme {
   gq_calculus calculus;        /* of the SDEs that its step is written for; */
@@ -69,8 +72,7 @@ typedef struct gq_scheme {
   bool areas;                  /* and, of general noise, Levy areas */
   double strong[GQ_NNOISE];    /* strong order by the kind of noise; 0: it does not converge */
   double weak;
-  bool embedded;               /* it estimates its error: steps may adapt; */
-  bool adapts_general;         /* which is proved to converge for general noise too */
+  gq_adapts adapts;            /* it estimates its error, and steps that adapt to that converge */
   bool langevin;               /* of Langevin SDEs alone (langevin.c) */
 } gq_scheme;
 

@@ -82,8 +82,18 @@ static void embedded(gq_builder *b, value all, fields x) {
 
 /* ---- methods ---- */
 
-/* z + f h + G dW */
-static int step_euler(gq_builder *b) { return end(b, add(b, start(b), rise(b, at(b, 0, 0, start(b))))); }
+/* z + f h + G dW. Of additive noise heun's step less this is its error. */
+static int step_euler(gq_builder *b) {
+  value z = start(b);
+  fields x = at(b, 0, 0, z), x1;
+  value all = rise(b, x), y = add(b, z, all);
+  if (b->k->adaptive) {
+    x1 = at(b, 1, 1, y);
+    value heun = rise(b, mean(b, x, x1));
+    for (int p = 0; p < b->l->parts; p++) b->err[p] = gq_emit2(b->g, GQ_OP_SUB, heun.part[p], all.part[p]);
+  }
+  return end(b, y);
+}
 
 /* z' = z + G dW; z + f h + (G + G') dW / 2 */
 static int step_euler_heun(gq_builder *b) {
@@ -234,6 +244,7 @@ static int step_shark(gq_builder *b) {
   evaluate(b, 0, moved(b, z, 1, (double[]){ 0 }, G, (double[]){ 1 }, G, H), &f[0], NULL);
   gq_ref w = gq_emit2(b->g, GQ_OP_ADD, gq_scale(b->g, b->dw, 5. / 6), H);
   evaluate(b, 5. / 6, moved(b, z, 1, (double[]){ 5. / 6 }, f, (double[]){ 1 }, G, w), &f[1], NULL);
+  if (b->k->adaptive) b->err[0] = times(b, weighted(b, 2, (double[]){ -0.6, 0.6 }, f), step_size(b));
   return end_additive(b, 2, (double[]){ 0.4, 0.6 }, f, G);
 }
 
@@ -367,43 +378,43 @@ static const struct {
   const double *c, *b;
   const char *name, *source;
 } rows[] = {
-  { { GQ_STRATONOVICH, false, NULL, false, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, false, false, false },
+  { { GQ_STRATONOVICH, false, NULL, false, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, GQ_ADAPTS_NOT, false },
     &noise_steps, "reversible_heun", 0, 1, NULL, NULL, "reversible_heun", "Kidger, Foster, Li & Lyons, NeurIPS 2021, Algorithm 1" },
-  { { GQ_STRATONOVICH, false, step_heun, true, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, true, false, false },
+  { { GQ_STRATONOVICH, false, step_heun, true, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, GQ_ADAPTS_COMMUTING, false },
     &noise_steps, NULL, 2, 2, W(0, 1), W(0.5, 0.5), "heun", "Rümelin, SIAM J. Numer. Anal. 19 (1982)" },
-  { { GQ_STRATONOVICH, false, step_midpoint, true, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, false, false, false },
+  { { GQ_STRATONOVICH, false, step_midpoint, true, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, GQ_ADAPTS_NOT, false },
     &noise_steps, NULL, 2, 2, W(0, 0.5), W(0, 1), "midpoint", "the explicit midpoint rule with dW beside h; Kloeden & Platen 1992" },
-  { { GQ_STRATONOVICH, false, step_euler_heun, false, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, false, false, false },
+  { { GQ_STRATONOVICH, false, step_euler_heun, false, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, GQ_ADAPTS_NOT, false },
     &noise_steps, NULL, 2, 2, W(0, 1), W(0.5, 0.5), "euler_heun", "Gard, Introduction to Stochastic Differential Equations, 1988" },
-  { { GQ_ITO, false, step_euler, false, 1, false, STRONG(0.5, 0.5, 1, 0.5, 0.5), 1, false, false, false },
+  { { GQ_ITO, false, step_euler, false, 1, false, STRONG(0.5, 0.5, 1, 0.5, 0.5), 1, GQ_ADAPTS_ADDITIVE, false },
     &noise_steps, NULL, 1, 1, W(0), W(1), "euler", "Maruyama, Rend. Circ. Mat. Palermo 4 (1955)" },
-  { { GQ_ITO, false, step_theta, false, 1, false, STRONG(0.5, 0.5, 1, 0.5, 0.5), 1, false, false, false },
+  { { GQ_ITO, false, step_theta, false, 1, false, STRONG(0.5, 0.5, 1, 0.5, 0.5), 1, GQ_ADAPTS_NOT, false },
     &gq_theta_steps, NULL, 1, 1, W(0), W(1), "theta", "Kloeden & Platen 1992, 12.2: the drift-implicit Euler method; Higham, SIAM J. Numer. Anal. 38 (2000)" },
-  { { GQ_STRATONOVICH, true, step_milstein, false, 1, false, STRONG(1, 1, 1, 0, 1), 1, false, false, false },
+  { { GQ_STRATONOVICH, true, step_milstein, false, 1, false, STRONG(1, 1, 1, 0, 1), 1, GQ_ADAPTS_NOT, false },
     &noise_steps, NULL, 1, 1, W(0), W(1), "milstein", "Milstein 1974; Kloeden & Platen 1992, 10.3" },
-  { { GQ_ITO, false, step_milstein_free, false, 1, false, STRONG(1, 1, 1, 0, 0), 1, false, false, false },
+  { { GQ_ITO, false, step_milstein_free, false, 1, false, STRONG(1, 1, 1, 0, 0), 1, GQ_ADAPTS_NOT, false },
     &noise_steps, NULL, 1, 1, W(0), W(1), "milstein_grad_free", "Kloeden & Platen 1992, 11.1: the explicit order 1.0 strong scheme" },
-  { { GQ_STRATONOVICH, false, step_ralston, true, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, true, false, false },
+  { { GQ_STRATONOVICH, false, step_ralston, true, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, GQ_ADAPTS_COMMUTING, false },
     &noise_steps, NULL, 2, 2, W(0, 2. / 3), W(0.25, 0.75), "ralston", "Ralston 1962 with dW beside h; Rümelin 1982" },
-  { { GQ_ITO, false, step_srk, false, 2, false, STRONG(1.5, 1.5, 1.5, 0, 0), 1.5, false, false, false },
+  { { GQ_ITO, false, step_srk, false, 2, false, STRONG(1.5, 1.5, 1.5, 0, 0), 1.5, GQ_ADAPTS_NOT, false },
     &noise_steps, NULL, 1, 1, W(0), W(1), "srk", "Rößler, SIAM J. Numer. Anal. 48 (2010): SRID2; SRA1 for additive noise" },
-  { { GQ_STRATONOVICH, false, step_log_ode, false, 2, true, STRONG(1, 1, 1, 0.5, 1), 1, false, false, false },
+  { { GQ_STRATONOVICH, false, step_log_ode, false, 2, true, STRONG(1, 1, 1, 0.5, 1), 1, GQ_ADAPTS_NOT, false },
     &noise_steps, NULL, 2, 2, W(0, 0.5), W(0, 1), "log_ode", "Foster, Oxford 2020; with the midpoint rule as torchsde's" },
-  { { GQ_STRATONOVICH, false, step_spark, false, 2, false, STRONG(1, 1, 1.5, 0.5, 1), 1, true, true, false },
+  { { GQ_STRATONOVICH, false, step_spark, false, 2, false, STRONG(1, 1, 1.5, 0.5, 1), 1, GQ_ADAPTS_ALL, false },
     &noise_steps, NULL, 1, 1, W(0), W(1), "spark", "Foster 2023, On the convergence of adaptive approximations for SDEs, Definition 1.6" },
-  { { GQ_STRATONOVICH, false, step_slowrk, false, 2, false, STRONG(1.5, 1.5, 1.5, 0.5, 1.5), 1.5, false, false, false },
+  { { GQ_STRATONOVICH, false, step_slowrk, false, 2, false, STRONG(1.5, 1.5, 1.5, 0.5, 1.5), 1.5, GQ_ADAPTS_NOT, false },
     &noise_steps, NULL, 1, 1, W(0), W(1), "slowrk", "Foster, dos Reis & Strange 2023, arXiv 2210.17543, (6.2), as in diffrax" },
-  { { GQ_STRATONOVICH, true, step_sea, false, 2, false, STRONG(0, 0, 1, 0, 0), 1, false, false, false },
+  { { GQ_STRATONOVICH, true, step_sea, false, 2, false, STRONG(0, 0, 1, 0, 0), 1, GQ_ADAPTS_NOT, false },
     &noise_steps, NULL, 1, 1, W(0), W(1), "sea", "Foster, dos Reis & Strange 2023, arXiv 2210.17543, (5.8), as in diffrax" },
-  { { GQ_STRATONOVICH, true, step_shark, false, 2, false, STRONG(0, 0, 1.5, 0, 0), 1.5, false, false, false },
+  { { GQ_STRATONOVICH, true, step_shark, false, 2, false, STRONG(0, 0, 1.5, 0, 0), 1.5, GQ_ADAPTS_ADDITIVE, false },
     &noise_steps, NULL, 1, 1, W(0), W(1), "shark", "Foster, dos Reis & Strange 2023, arXiv 2210.17543, (6.1), as in diffrax" },
-  { { GQ_STRATONOVICH, true, step_sra3, false, 2, false, STRONG(0, 0, 1.5, 0, 0), 1.5, false, false, false },
+  { { GQ_STRATONOVICH, true, step_sra3, false, 2, false, STRONG(0, 0, 1.5, 0, 0), 1.5, GQ_ADAPTS_NOT, false },
     &noise_steps, NULL, 1, 1, W(0), W(1), "sra3", "Rößler, SIAM J. Numer. Anal. 48 (2010): SRA3" },
-  { { GQ_STRATONOVICH, true, gq_langevin_align, false, 2, false, STRONG(0, 0, 2, 0, 0), 2, false, false, true },
+  { { GQ_STRATONOVICH, true, gq_langevin_align, false, 2, false, STRONG(0, 0, 2, 0, 0), 2, GQ_ADAPTS_NOT, true },
     &noise_steps, NULL, 1, 1, W(0), W(1), "align", "Foster, Lyons & Oberhauser 2021, arXiv 2101.03446, Definition 4.2, as in diffrax" },
-  { { GQ_STRATONOVICH, true, gq_langevin_should, false, 3, false, STRONG(0, 0, 3, 0, 0), 3, false, false, true },
+  { { GQ_STRATONOVICH, true, gq_langevin_should, false, 3, false, STRONG(0, 0, 3, 0, 0), 3, GQ_ADAPTS_NOT, true },
     &noise_steps, NULL, 1, 1, W(0), W(1), "should", "Foster, Lyons & Oberhauser 2021, arXiv 2101.03446, Definition 7.1, as in diffrax" },
-  { { GQ_STRATONOVICH, true, gq_langevin_quicsort, false, 3, false, STRONG(0, 0, 3, 0, 0), 3, false, false, true },
+  { { GQ_STRATONOVICH, true, gq_langevin_quicsort, false, 3, false, STRONG(0, 0, 3, 0, 0), 3, GQ_ADAPTS_NOT, true },
     &noise_steps, NULL, 1, 1, W(0), W(1), "quicsort", "Foster, Lyons & Oberhauser 2021, arXiv 2101.03446, a variant of SORT, as in diffrax" },
 };
 /* clang-format on */
@@ -431,7 +442,7 @@ static void expand_all(void) {
                          .b = rows[i].b };
     m->name = rows[i].name, m->source = rows[i].source;
     m->steps = rows[i].steps, m->scheme = &rows[i].scheme;
-    m->e = rows[i].scheme.embedded ? estimated : NULL, m->error_order = rows[i].scheme.embedded;
+    m->e = rows[i].scheme.adapts ? estimated : NULL, m->error_order = rows[i].scheme.adapts ? 1 : 0;
   }
 }
 

@@ -27,7 +27,10 @@ static bool solves(const gq_tableau *m, const question *q) {
   return !m->scheme->langevin && gq_scheme_solves(m, q->calculus) && m->scheme->strong[q->noise] > 0;
 }
 static bool adapts(const gq_tableau *m, const question *q) {
-  return m->scheme->embedded && solves(m, q) && (q->noise != GQ_GENERAL || m->scheme->adapts_general);
+  gq_adapts least = q->noise == GQ_ADDITIVE  ? GQ_ADAPTS_ADDITIVE
+                    : q->noise == GQ_GENERAL ? GQ_ADAPTS_ALL
+                                             : GQ_ADAPTS_COMMUTING;
+  return m->scheme->adapts >= least && solves(m, q);
 }
 static bool inverted(const gq_tableau *m, const question *q) { return m->tuple; }
 static bool backwards(const gq_tableau *m, const question *q) { return gq_scheme_backwards(m); }
