@@ -149,7 +149,7 @@ static double reconstruction_limit(const gq_ode_options *o) {
   return rtol > 0 ? fmin(most, fmax(0.01, 100 * rtol)) / rtol : 100;
 }
 
-enum { AUDIT_PERCENT = 5, GRADIENT_PERCENT = 8, QUADRATURE_PERCENT = 10 };
+enum { AUDIT_PERCENT = 5, GRADIENT_PERCENT = 7, QUADRATURE_PERCENT = 10 };
 
 /* Quadrature that was seen to be off, by more nodes or by other weights. */
 static void warn_quadrature(lua_State *L, const gq_info *i) {

@@ -33,6 +33,14 @@ gqL_box *gqL_pushbox(lua_State *L) {
   return b;
 }
 
+/* Number i of x_, on the host, or of the table at index `at`; false: that is none, and on the top of the stack. */
+static bool number_at(lua_State *L, const gq_tensor *x_, int at, int64_t i, double *to) {
+  if (!x_ && lua_rawgeti(L, at, i + 1) != LUA_TNUMBER) return false;
+  *to = x_ ? gq_tensor_get(x_, &i) : lua_tonumber(L, -1);
+  if (!x_) lua_pop(L, 1);
+  return true;
+}
+
 /* t[i] is on the top of the stack. */
 static int not_a_number(lua_State *L, int arg, const char *name, int i) {
   const char *instead = gqL_totensor(L, -1) ? "; where a time is a tensor give all of them as one tensor, as "
@@ -57,15 +65,8 @@ int gqL_readtimes(lua_State *L, int arg, const char *name, gqL_box *b) {
   b->t = gq_alloc(n * sizeof *b->t);
   if (!b->t) gqL_try(L, gq_nomem(n * sizeof *b->t));
   if (t) t = gqL_onhost(L, t);
-  for (int64_t i = 0; i < n; i++) {
-    if (t) {
-      b->t[i] = gq_tensor_get(t, &i);
-    } else {
-      if (lua_rawgeti(L, arg, i + 1) != LUA_TNUMBER) return not_a_number(L, arg, name, (int)i + 1);
-      b->t[i] = lua_tonumber(L, -1);
-      lua_pop(L, 1);
-    }
-  }
+  for (int64_t i = 0; i < n; i++)
+    if (!number_at(L, t, arg, i, &b->t[i])) return not_a_number(L, arg, name, (int)i + 1);
   return (int)n;
 }
 
@@ -111,11 +112,9 @@ static void mark_jumps(lua_State *L, int arg, gqL_box *b, int nt) {
   b->moves = x && x->requires_grad;
   if (x) x = gqL_onhost(L, x);
   for (int64_t i = 0; i < n; i++) {
-    if (!x) lua_rawgeti(L, -1, i + 1);
-    if (!x && lua_type(L, -1) != LUA_TNUMBER)
+    double t;
+    if (!number_at(L, x, -1, i, &t))
       gqL_error(L, "gq.odeint: grid_points[%d] is %s, not a number", (int)i + 1, gqL_typename(L, -1));
-    double t = x ? gq_tensor_get(x, &i) : lua_tonumber(L, -1);
-    if (!x) lua_pop(L, 1);
     if (!isfinite(t)) gqL_error(L, "gq.odeint: grid_points[%d] = %f must be finite", (int)i + 1, t);
     for (int k = 0; k < nt; k++) b->jump[k] |= b->t[k] == t;
   }

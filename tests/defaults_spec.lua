@@ -262,6 +262,42 @@ describe("info.gradient_error", function()
     end
   end)
 
+  -- 10.4 % off in the frequency's square by bosh3 at 1e-3, and 3 % at 1e-4: the two are 7.1 % apart.
+  it("tells of a gradient that is ten per cent off, whose tighter solve errs itself", function()
+    local p, d = parameter({ 0.33006 }, "float64"), parameter({ 0.2628 }, "float64")
+    local function f(_, z)
+      local x, v = z:narrow(1, 1, 1), z:narrow(1, 2, 1)
+      return gq.cat({ v, -p * x - d * v }, 1)
+    end
+    local function gradient(o)
+      fresh()
+      p.grad = nil
+      local z, info = gq.odeint(f, gq.tensor({ 1, 0 }, { dtype = "float64" }), { 0, 10 }, o)
+      ;(z[2] * gq.tensor({ 0.54, 1 }, { dtype = "float64" })):sum():backward()
+      return p.grad:item(), info
+    end
+    local got, info = gradient { gradient = "gq", method = "bosh3", rtol = 1e-3, atol = 1e-3 }
+    local want = gradient { gradient = "direct", rtol = 1e-10, atol = 1e-10 }
+    assert.truthy(math.abs(got / want - 1) > 0.1)
+    assert.truthy(alarm(info), info.gradient_error)
+  end)
+
+  -- z(10) = exp(-10 k) is small: at 1e-3 its derivative, too, is known to a few times that, 3.5 and 11 here.
+  it("tells of what shows in the loss, not of a few tolerances", function()
+    for _, dtype in ipairs { "float32", "float64" } do
+      for _, case in ipairs { { 0.75, false }, { 0.55, true } } do
+        fresh()
+        local k = parameter({ case[1] }, dtype)
+        local z, info = gq.odeint(function(_, z) return -k * z end, gq.ones(1, { dtype = dtype }), { 0, 10 },
+          { method = "bosh3", gradient = "gq", rtol = 1e-3, atol = 1e-3 })
+        z[2]:sum():backward()
+        local off = math.abs(k.grad:item() + 10 * math.exp(-10 * case[1]))
+        assert.truthy(off > (case[2] and 1e-2 or 3e-3) and off < (case[2] and 2e-2 or 5e-3), off)
+        assert.equal(case[2], not not alarm(info))
+      end
+    end
+  end)
+
   it("is small and quiet where steps resolve what there is, and leaves gradient and counts alone", function()
     for _, gradient in ipairs { "auto", "gq" } do
       for _, method in ipairs { "dopri5", "bosh3" } do

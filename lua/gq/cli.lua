@@ -160,7 +160,7 @@ local function conflict(o, by_name)
   if by_name.resume and o.resume and not o.out then return "--resume needs --out, the directory of the checkpoint" end
   if not by_name.device then return nil end
   local there, why = pcall(gq.set_default_device, o.device)
-  return not there and ("--device %s: %s"):format(o.device, tostring(why):gsub("^.*set_default_device: ", "")) or nil
+  return not there and ("--device %s: %s"):format(o.device, gq.core.said(why, "set_default_device")) or nil
 end
 
 -- The value of an option, or nil and what is wrong.

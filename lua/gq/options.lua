@@ -151,6 +151,9 @@ end
 -- An error's text without the place it happened at.
 function gq.core.bare(text) return text:match("^[^\n:]+:%d+: (.*)$") or text end
 
+-- Of an error by `name`, as "gq.sweep", what it says.
+function gq.core.said(e, name) return (tostring(e):gsub("^.-" .. name .. ": ", "")) end
+
 gq.core.options = options
 gq.core.is_float = is_float
 gq.core.define = define

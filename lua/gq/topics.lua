@@ -105,7 +105,7 @@ What tells that a gradient by gq may be wrong; where it is likely gq.odeint warn
 info.gradient_error: gradients by auto (where it took direct) and by gq with nodes "auto", in steps
   that are chosen, are compared with those of one more solve, by gq at a tenth of rtol and atol, of
   the first and then every 256th solve of a structure (option audit, a number, or false: never).
-  The largest relative difference of a parameter that shows in the loss; over 8 % it warns: the
+  The largest relative difference of a parameter that shows in the loss; over 7 % it warns: the
   steps missed something short, errors added up, or a stiff problem's steps are held by stability.
   The gradient is what it is without. info.nfe_audit tells what it took; peak_bytes leaves it out.
   README's drawn problems: of 1796 gradients that were wrong it missed one, 3 % of alarms were false

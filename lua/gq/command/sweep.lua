@@ -109,7 +109,7 @@ else
 end
 
 local ok, lines = pcall(gq.sweep, given)
-if not ok then stop((tostring(lines):gsub("^.-gq%.sweep: ", ""))) end
+if not ok then stop(gq.core.said(lines, "gq.sweep")) end
 for _, line in ipairs(type(lines) == "table" and lines or {}) do
   if line.status ~= "ok" then os.exit(1, true) end
 end

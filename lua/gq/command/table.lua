@@ -20,12 +20,12 @@ if #o.words == 0 then stop("the directory of which sweep? gqlua table --help tel
 local lines = {}
 for _, directory in ipairs(o.words) do
   local ok, more = pcall(gq.sweep_results, directory)
-  if not ok then stop((more:gsub("^.-gq%.sweep_results: ", ""))) end
+  if not ok then stop(gq.core.said(more, "gq.sweep_results")) end
   if #more == 0 then stop(("%s: no results of a sweep in it"):format(directory)) end
   table.move(more, 1, #more, #lines + 1, lines)
 end
 local ok, text = pcall(gq.tabulate, lines, { by = o.by, mean = o.mean, format = o.format })
-if not ok then stop((text:gsub("^.-gq%.tabulate: ", ""))) end
+if not ok then stop(gq.core.said(text, "gq.tabulate")) end
 print(text)
 local why, bad = gq.core.sweep_reasons(lines, "the results file")
 if why then io.stderr:write(("%d of %d runs did not end well\n%s\n"):format(bad, #lines, why)) end

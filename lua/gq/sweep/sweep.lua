@@ -265,7 +265,7 @@ end
 
 local function say_table(o, lines)
   local ok, text = pcall(tabulate, lines, { by = o.by, mean = o.mean })
-  print(ok and text or (text:gsub("^.-gq%.tabulate: ", "")))
+  print(ok and text or core.said(text, "gq.tabulate"))
   local why = core.sweep_reasons(lines, o.results)
   if why and not text:find(why, 1, true) then print(why) end
 end
