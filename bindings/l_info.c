@@ -140,12 +140,13 @@ static void fill_backward(lua_State *L, const gq_info *i, const gq_ode_options *
 ** The gradient's error is two to six times that of the state for z' = -z and Lotka-Volterra. In training at 1e-3
 ** (nested spheres) states are up to 6 % off where gq errs little more than direct does, by the tolerance; at 9.7 % it
 ** was 30 % off where direct was 0.8 %. An interpolant's estimate is no bound: at 2 % the gradient of Lotka-Volterra is
-** more than 100 % off. */
+** more than 100 % off; and where its points end far from a tight tolerance, the gradient may be anything. */
 static double reconstruction_limit(const gq_ode_options *o) {
   double rtol = o->engine->keeps == GQ_KEEP_END ? o->rtol : o->back_rtol;
   if (o->method->scheme && !o->engine->method)
     return 0.1 / rtol; /* of that order is the error of its steps */
-  double most = o->trajectory->error ? 0.01 : o->engine->traits & GQ_TWICE ? 0.05 : 0.1;
+  if (o->trajectory->error) return rtol > 0 ? fmin(0.01 / rtol, 100) : 100;
+  double most = o->engine->traits & GQ_TWICE ? 0.05 : 0.1;
   return rtol > 0 ? fmin(most, fmax(0.01, 100 * rtol)) / rtol : 100;
 }
 

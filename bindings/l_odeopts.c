@@ -167,13 +167,7 @@ static void gq_options(lua_State *L, int t, bool paper, gq_ode_options *o) {
   if (fixed) {
     o->nodes = GQ_NODES_FIXED;
     o->fixed_nodes = (int)gqL_optint(L, t, "nodes", 1, 1, 1 << 20);
-  } else {
-    /* Stiff problems have layers that nodes spread over an interval do not see; and eq. (9) counts evaluations, of
-    ** which multistep methods need few. */
-    bool layers = o->method->steps->stiff || o->back_method->steps->stiff, few = o->method->multistep;
-    const char *own = paper ? "nfe" : (layers || few) && gq_takes_nodes(o->engine) ? "step" : "auto";
-    o->nodes = kinds[choose(L, gqL_optstring(L, t, "nodes", own), nodes, "gq.nodes")];
-  }
+  } else o->nodes = kinds[choose(L, gqL_optstring(L, t, "nodes", paper ? "nfe" : "auto"), nodes, "gq.nodes")];
 }
 
 /* opts.params is a list of tensors. */

@@ -1,14 +1,20 @@
 -- drawn.lua -- 200 drawn problems: how often a gradient is wrong without a word, and how often a warning is wrong.
---   ./gqlua scripts/drawn.lua [number of problems [seed]]
+--   ./gqlua scripts/drawn.lua [number of problems [seed [methods [rows]]]]
+--   ./gqlua scripts/drawn.lua 200 20230717 kvaerno5,explicit_adams
+-- rows: "one" (default); "two": pulses and hidden oscillations alone, with a second row; "independent": those rows with
+-- steps of their own, whose longest is not known.
 -- Pulses of random width, place and height, kinetics of two and three scales, oscillators, oscillations that only the
--- parameter knows of, random tanh networks; each by three methods, three tolerances and both dtypes. Wrong: some
--- tensor's gradient is over 10 % off that of the equation, found by "direct" at 1e-10 in steps that no feature fits
--- between, and by more than shows: ten tolerances of the loss when the tensor changes by its own size, or by 1.
--- Each solve is audited, as the first of a training is.
+-- parameter knows of, random tanh networks; each by three methods (or those named), three tolerances and both dtypes.
+-- Wrong: some tensor's gradient is over 10 % off that of the equation, found by "direct" at 1e-10 in steps that no
+-- feature fits between, and by more than shows: ten tolerances of the loss when the tensor changes by its own size, or
+-- by 1. Each solve is audited, as the first of a training is.
 
 local gq = require "gq"
 gq.warnings(false)
 local count = tonumber(arg[1]) or 200
+local methods, rows = {}, arg[4] or "one"
+for name in (arg[3] or "dopri5,tsit5,bosh3"):gmatch("[%w_]+") do methods[#methods + 1] = name end
+assert(rows == "one" or rows == "two" or rows == "independent", "rows: one, two or independent expected")
 
 local state = tonumber(arg[2]) or 20230717
 local function random()                                   -- the same everywhere
@@ -18,11 +24,13 @@ end
 local function between(a, b) return a + (b - a) * random() end
 local function spread(a, b) return a * (b / a) ^ random() end
 
+local function states() return rows == "one" and { 1 } or { { 1 }, { 0.5 } } end
+
 -- kind -> {numbers of the parameters, z0, f(p, t, z), last time, width of what is short}
 local kinds = {
   { "pulses", function()
     local w, c, a, k = spread(0.05, 1), between(2, 8), spread(0.3, 3), spread(0.05, 0.5)
-    return { p = { { a }, { k } }, z0 = { 1 }, last = 10, width = w,
+    return { p = { { a }, { k } }, z0 = states(), last = 10, width = w,
       f = function(p, t, z) return p[1] * gq.exp(-((t - c) / w) ^ 2) - p[2] * z end }
   end },
   { "kinetics", function()
@@ -43,7 +51,7 @@ local kinds = {
   end },
   { "hidden", function()
     local w = spread(0.5, 50)
-    return { p = { { 0 }, { spread(0.3, 1) } }, z0 = { 1 }, last = 10, width = 1 / w,
+    return { p = { { 0 }, { spread(0.3, 1) } }, z0 = states(), last = 10, width = 1 / w,
       f = function(p, t, z) return p[1] * gq.sin(w * t) - p[2] * z end }
   end },
   { "networks", function()
@@ -88,6 +96,12 @@ local function is_wrong(case, got, want, tol)
   return false
 end
 
+local drawn = {}
+for _, kind in ipairs(kinds) do
+  if rows == "one" or kind[1] == "pulses" or kind[1] == "hidden" then drawn[#drawn + 1] = kind end
+end
+kinds = drawn
+
 local engines = { { "default", nil }, { "gq", "gq" } }
 local tally = {}
 for _, kind in ipairs(kinds) do
@@ -99,13 +113,13 @@ for i = 1, count do
   local case = kind[2]()
   local want = solve(case, "float64", { gradient = "direct", rtol = 1e-10, atol = 1e-10, max_steps = 1e6,
     max_step = case.width and case.width / 2 or nil })
-  for _, method in ipairs { "dopri5", "tsit5", "bosh3" } do
+  for _, method in ipairs(methods) do
     for _, tol in ipairs { 1e-3, 1e-4, 1e-6 } do
       for _, dtype in ipairs { "float32", "float64" } do
         for _, e in ipairs(engines) do
           local n = tally[kind[1] .. e[1]]
           local got, info, longest = solve(case, dtype, { gradient = e[2], audit = 1, method = method, rtol = tol,
-            atol = tol, max_steps = 1e5 })
+            atol = tol, max_steps = 1e5, batch = rows == "independent" and rows or nil })
           n[1] = n[1] + 1
           if not got then
             n[6] = n[6] + 1

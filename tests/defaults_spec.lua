@@ -298,9 +298,24 @@ describe("info.gradient_error", function()
     end
   end)
 
+  it("sees it in rows side by side and in rows with steps of their own, by auto and by gq", function()
+    local z0 = gq.ones(2, 1, { dtype = "float64" })
+    for _, o in ipairs { { engine = "gqc" }, { engine = "direct", batch = "independent" },
+      { engine = "gq", batch = "independent", gradient = "gq" } } do
+      local theta, want = parameter({ 0 }, "float64"), o.engine
+      o.engine, o.rtol, o.atol = nil, 1e-3, 1e-3
+      fresh()
+      local z, info = gq.odeint(function(t, z) return theta * gq.sin(20 * t) - z / 2 end, z0, { 0, 3 }, o)
+      z[2]:square():sum():backward()
+      assert.equal(want, info.engine)
+      assert.truthy(math.abs(theta.grad:item() / (2 * aliased(20, 3)) - 1) > 0.1)
+      assert.truthy(info.gradient_error > 0.08 and alarm(info), info.warning)
+    end
+  end)
+
   it("is small and quiet where steps resolve what there is, and leaves gradient and counts alone", function()
     for _, gradient in ipairs { "auto", "gq" } do
-      for _, method in ipairs { "dopri5", "bosh3" } do
+      for _, method in ipairs { "dopri5", "bosh3", "kvaerno5", "explicit_adams" } do
         local k = parameter({ 0.7 }, "float64")
         local function f(t, z) return -k * z * gq.cos(t) end
         local o = { gradient = gradient, method = method, rtol = 1e-4, atol = 1e-4 }
@@ -338,12 +353,12 @@ describe("info.gradient_error", function()
     end
   end)
 
-  it("is of solves whose steps are chosen, by auto where that took direct, and by gq that refines", function()
+  it("is of solves whose steps are chosen, by auto, and by gq whose nodes are not given", function()
     local k = parameter({ 0.7 }, "float64")
     local function f(_, z) return -k * z end
     for _, o in ipairs { { gradient = "direct" }, { gradient = "adjoint" }, { parity = true },
       { method = "rk4", step_size = 0.1 }, { gq = { paper = true } }, { gq = { nodes = 5 } },
-      { gradient = "gq", method = "kvaerno5" }, { trace = false, params = { k } } } do
+      { gradient = "gq", batch = "independent", gq = { nodes = 5 } }, { trace = false, params = { k } } } do
       assert.is_nil(solve(f, k, 1, o).gradient_error)
     end
   end)

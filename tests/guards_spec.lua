@@ -263,6 +263,16 @@ describe("an interpolant that misses the state", function()
       assert.is_nil(info.warning)
     end
   end)
+
+  it("is told of where no number of points meets the tolerance", function()
+    local p = gq.ones(1, { dtype = "float64", requires_grad = true })
+    for tol, warned in pairs { [1e-6] = false, [1e-12] = true } do
+      local z, info = gq.odeint(function(t, z) return p * gq.sign(gq.sin(20 * t)) - z end,
+        gq.ones(1, { dtype = "float64" }), { 0, 1 }, { gradient = "interpolated", rtol = tol, atol = tol })
+      z[2]:sum():backward()
+      assert.equal(warned, (info.warning or ""):find("adjoint.points", 1, true) ~= nil, tol)
+    end
+  end)
 end)
 
 describe("the guards", function()

@@ -45,7 +45,7 @@ implicit: Newton's method with exact Jacobians, for each row of the state if row
   other, else for all numbers at once (a Jacobian costs as many backward passes as a row has
   numbers). Fixed steps solve their stages to rounding and fail with status no_convergence where
   Newton's method does. kvaerno5 evaluates f up to 0.23 of a step beyond its end, so it takes no
-  grid_points. adjoint.trajectory is "dense" and gq.nodes "step" by default: ?gradient
+  grid_points. adjoint.trajectory is "dense" by default: ?gradient
 multistep: with step_size of the order max_order 4, the first steps by extrapolation; without of
   variable order up to max_order 12 and variable step. Gradients by the continuous engines, the way
   back by dopri5, on a fixed grid of an order above 5 by dopri8]]
@@ -87,9 +87,9 @@ gq: {...}, the quadrature
     Deisenroth 2023, eq. 9; no error control); "auto" (default): those, where the solver's own
     weights agree or, panel by panel of moments, one node more makes no difference, else pieces
     refined until rtol is met (info.rounds, info.quadrature_error; info.unresolved pieces miss it,
-    which warns); "step": in every step (the default of implicit
-    and Adams methods, fixed steps, trace = false and independent samples); or a number (gqc: in
-    each forward step, 1 to 16, for dopri5 4)
+    which warns); "step": in every step (the default of fixed
+    steps, trace = false and independent samples); or a number (gqc: in each forward step, 1 to 16,
+    for dopri5 4)
   paper: true: the paper's choices: nodes "nfe", impulses "restart", trajectory "reverse"
   quadrature: "gauss-legendre", gauss-lobatto clenshaw-curtis trapezoid simpson boole monte-carlo
     (the number rounded up to what the rule takes; pieces that "auto" refines are gauss-legendre's,
@@ -102,7 +102,7 @@ gq: {...}, the quadrature
 docs.guards = [[
 What tells that a gradient by gq may be wrong; where it is likely gq.odeint warns, once for each
   kind, and in info.warning
-info.gradient_error: gradients by auto (where it took direct) and by gq with nodes "auto", in steps
+info.gradient_error: gradients by auto and by gq whose nodes are not given, in steps
   that are chosen, are compared with those of one more solve, by gq at a tenth of rtol and atol, of
   the first and then every 256th solve of a structure (option audit, a number, or false: never).
   The largest relative difference of a parameter that shows in the loss; over 7 % it warns: the

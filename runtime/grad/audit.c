@@ -1,9 +1,9 @@
 /*
-** audit.c -- engines auto (where it chose direct) and gq: the first and then every o->audit-th solve of a structure is
-** made once more, by gq at a tenth of the tolerances, and the two gradients are compared. They part where the stages
-** see less than f has (a pulse between them, an oscillation that df/dtheta alone knows), where errors of steps add up,
-** and where stability holds the steps, whose derivative by a fast rate is noise. Only info comes of it, so gradients
-** do not depend on when. scripts/drawn.lua counts what it sees and where it cries for nothing.
+** audit.c -- engines auto, whatever it chose, and gq: the first and then every o->audit-th solve of a structure is
+** made once more, all rows together by gq at a tenth of the tolerances, and the two gradients are compared. They part
+** where the stages see less than f has (a pulse between them, an oscillation that df/dtheta alone knows), where errors
+** of steps add up, and where stability holds the steps, whose derivative by a fast rate is noise. Only info comes of
+** it, so gradients do not depend on when. scripts/drawn.lua counts what it sees and where it cries for nothing.
 */
 #include "../ode/solution.h"
 
@@ -20,11 +20,11 @@ static const double SHOWS = 1.5;
 
 static bool due(const gq_problem *p, const gq_ode_options *asked, const gq_solution *s) {
   const gq_ode_options *o = &s->o;
-  bool steps = asked->engine->choose && o->engine->keeps == GQ_KEEP_ACTIVATIONS;
-  bool refined = o->engine == gq_engine_find("gq") && o->nodes == GQ_NODES_AUTO;
-  bool controlled = o->method->steps->any_system && o->method->e && o->step_size <= 0 && !o->overshoot;
-  bool plain = !o->independent && !o->error && !o->stiffness && !p->event_ && !p->noise;
-  if (!(steps || refined) || !controlled || !plain || s->trivial) return false;
+  bool chosen = asked->engine->choose;
+  bool refined = o->engine == gq_engine_find("gq") && asked->nodes == GQ_NODES_AUTO;
+  bool controlled = o->step_size <= 0 && !o->overshoot && (o->method->e || o->method->multistep);
+  bool plain = !o->error && !o->stiffness && !p->event_ && !p->noise;
+  if (!(chosen || refined) || !controlled || !plain || s->trivial) return false;
   if (!s->plan->products || gq_graph_calls(p->f) || asked->audit <= 0) return false;
   return s->plan->solves++ % asked->audit == 0;
 }
@@ -47,7 +47,7 @@ static int solve_tighter(const gq_problem *p, const gq_ode_options *asked, gq_so
   for (int i = 0; i < q.ncapture; i++)
     if (q.wants_grad[i]) GQ_TRY(norm(q.capture[i], &s->size[i]));
   q.z0_grad = q.t_grad = false, q.dense_ = NULL, q.samples_ = NULL;
-  o.engine = gq_engine_find("gq");
+  o.engine = gq_engine_find("gq"), o.independent = false; /* whose pieces are refined */
   double *all[] = { &o.rtol, &o.atol, &o.back_rtol, &o.back_atol };
   double least = 8 * (p->z0->dtype == GQ_F32 ? FLT_EPSILON : DBL_EPSILON);
   for (int i = 0; i < 4; i++) *all[i] = fmax(*all[i] / TIGHTER, fmin(*all[i], least));
