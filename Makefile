@@ -205,17 +205,17 @@ cuda: $(top)/gq_cuda.so
 emulator: $(emulator)
 
 $(build)/runtime/exec/cuda/texts.o: runtime/exec/cuda/prelude.h runtime/exec/cuda/kernels.h runtime/exec/cpu/vmath.h \
-  runtime/exec/cpu/update.h runtime/method/control.h runtime/method/pilot.h runtime/base/normal.h runtime/base/bridge.h
+  runtime/exec/cpu/update.h runtime/method/control.h runtime/method/pilot.h runtime/method/lane.h runtime/base/normal.h runtime/base/bridge.h
 
 $(top)/gq_cuda.so: $(cuda_objects) $(build)/members
 	$(call say,LD)
 	$(Q)$(link) -shared -Wl,-Bsymbolic -o $@.new $(cuda_objects) -lm -pthread -ldl
 	@mv $@.new $@
 
-$(build)/cuda/libcuda.so.1: tests/cuda/libcuda.c tests/cuda/emu.c tests/cuda/emu.h runtime/exec/cuda/api.h $(build)/flags
+$(build)/cuda/libcuda.so.1: tests/cuda/libcuda.c tests/cuda/emu.c tests/cuda/races.c tests/cuda/emu.h runtime/exec/cuda/api.h $(build)/flags
 	@mkdir -p $(@D)
 	$(call say,CC)
-	$(Q)$(compile) -shared -Wl,-soname,libcuda.so.1 -o $@ tests/cuda/libcuda.c tests/cuda/emu.c -ldl
+	$(Q)$(compile) -shared -Wl,-soname,libcuda.so.1 -o $@ tests/cuda/libcuda.c tests/cuda/emu.c tests/cuda/races.c -ldl
 $(build)/cuda/libnvrtc.so.13: tests/cuda/libnvrtc.c runtime/exec/cuda/api.h $(build)/flags
 	@mkdir -p $(@D)
 	$(call say,CC)

@@ -75,6 +75,7 @@ typedef struct gq_sharing {
   int first, n;
   const int *axis;             /* [n] >= 0: cut */
   gq_dtype state;
+  int lanes;
 } gq_sharing;
 
 struct gq_voyage {

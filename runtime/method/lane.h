@@ -140,7 +140,7 @@ typedef struct gq_taped {
 typedef struct gq_crew {
   int64_t next;                /* sample */
   int what;                    /* is done in this round: a gq_stage */
-  bool dense;                  /* and the interpolant is wanted */
+  unsigned dense;              /* and lanes want the interpolant */
   unsigned slot, slots;        /* records are free from this on, before that */
   bool starting;               /* the way back: all are at t[0]; their first slopes, from this sample on, are what is left */
   int64_t first;

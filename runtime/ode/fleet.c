@@ -141,8 +141,8 @@ int gq_fleet_open(gq_fleetwork *x, gq_solution *s, bool back, size_t own, size_t
                     .bytes = back ? sizeof x->h : sizeof x->h.f,
                     .back = back,
                     .prog = { e->code.prog[0], st->code.prog[0] },
-                    .sharing = { { 1 + e->states, f->nb, f->axis, f->dtype },
-                                 { st->l.bv, f->nb, f->axis, f->dtype } } };
+                    .sharing = { { 1 + e->states, f->nb, f->axis, f->dtype, lanes },
+                                 { st->l.bv, f->nb, f->axis, f->dtype, lanes } } };
   GQ_TRY(f->on->crews(v, &most));
   *at = gq_round64(sizeof(gq_crew)) + gq_round64(lanes * sizeof(gq_lane));
   GQ_TRY(gq_lanes_crews(&x->lanes, s, st, e, back, *at + own, &most, &v->each));

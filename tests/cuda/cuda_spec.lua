@@ -431,33 +431,6 @@ describe("a training step", function()
     assert.close(sum "cuda", sum "cpu", 1e-13)
   end)
 
-  -- Without one of its barriers the kernel of attempts gives other numbers in some order of threads. Six of 34 are
-  -- needless here, since no other thread reads what was written before the next one: after weights are copied, after a
-  -- product that times follow, after a sum that its thread copies, after results (2), and where more than 256 blocks'
-  -- sums are added up.
-  it("needs the barriers of its attempts #slow", function()
-    local script = [[
-      local function weight(n, m, seed)
-        return gq.randn({n, m}, {seed = seed, device = "cuda", requires_grad = true})
-      end
-      local a, b = weight(2, 20, 1), weight(20, 2, 2)
-      local z = gq.odeint(function(t, x) return gq.tanh(x:matmul(a) + t):matmul(b) end,
-        gq.randn({70, 2}, {seed = 3, device = "cuda"}), {0, 1}, {gradient = "direct", max_steps = 50})
-      z:square():sum():backward()
-      io.write(("%%a %%a %%a"):format(z:sum():item(), a.grad:sum():item(), b.grad:sum():item()))]]
-    local want, needless, n, text = run("", script), 0, 0, nil
-    repeat
-      n = n + 1
-      local same = true
-      for _, way in ipairs { "fiber", "reverse", "shuffled" } do
-        if same then text = run(("GQ_CUDA_CACHE= GQ_EMU=%s GQ_EMU_BARRIER=%d"):format(way, n), script) end
-        same = same and text == want
-      end
-      if same then needless = needless + 1 end
-    until text:find "NVRTC refuses"
-    assert.is_true(n > 30 and needless <= 6, needless .. " of " .. n - 1 .. " are needless")
-  end)
-
   local function each_fails(tried, engine)
     local calls = tonumber(run("GQ_EMU_COUNT=1", training, 1, engine):match "(%d+) calls")
     local checked = "local ok, e = pcall(function() " .. training:format(1, engine) ..

@@ -13,13 +13,14 @@ int gq_emu_block, gq_emu_blocks, *gq_emu_thread;
 char *gq_emu_dynamic;
 
 emu_way emu_way_now(void) {
-  static const char *const names[EMU_NWAY] = { "loop", "backwards", "fiber", "reverse", "shuffled" };
+  static const char *const names[EMU_NWAY] = { "loop", "backwards", "fiber", "reverse", "shuffled", "races" };
   static int way = -1;
   const char *name = getenv("GQ_EMU");
   for (int i = 0; way < 0 && i < EMU_NWAY; i++)
     if (!name || strcmp(name, names[i]) == 0) way = i;
   if (way < 0) {
-    fprintf(stderr, "emulator: GQ_EMU=%s: loop, backwards, fiber, reverse or shuffled expected\n", name);
+    fprintf(stderr, "emulator: GQ_EMU=%s: loop, backwards, fiber, reverse, shuffled or races expected\n",
+            name);
     exit(2);
   }
   return (emu_way)way;
@@ -39,7 +40,7 @@ typedef struct fiber {
   void *sp;
   char *stack;
   bool done;
-  int index;
+  int index, line; /* of the barrier that it waits at */
 } fiber;
 
 static fiber pool[MOST];
@@ -88,7 +89,10 @@ static void leave(bool done) {
   arrived(fake, HOME_OUT);
 }
 
-void gq_emu_barrier(void) { leave(false); }
+void gq_emu_barrier(int line) {
+  now->line = line;
+  leave(false);
+}
 
 static void trampoline(void) {
   arrived(NULL, HOME_OUT);
@@ -110,7 +114,7 @@ static void prepare(fiber *f, int index) {
   *--sp = NULL;
   *--sp = (void *)trampoline;
   for (int i = 0; i < 6; i++) *--sp = NULL;
-  f->sp = sp, f->done = false, f->index = index;
+  f->sp = sp, f->done = false, f->index = index, f->line = 0;
 }
 
 static void resume(fiber *f) {
@@ -146,20 +150,23 @@ static void shuffle(int *at, int n) {
   }
 }
 
-/* Every thread to its next barrier, until all have ended. */
+/* Every thread to its next barrier, which is one, until all have ended. */
 static bool run_block(int threads, emu_way way) {
-  int at[MOST], left = threads;
+  int at[MOST], left = threads, apart = 0;
   for (int i = 0; i < threads; i++) at[i] = way == EMU_REVERSE ? threads - 1 - i : i, prepare(&pool[i], i);
-  while (left == threads) {
+  while (left == threads && !apart) {
     if (way == EMU_SHUFFLED) shuffle(at, threads);
     for (int i = 0; i < threads; i++) {
       resume(&pool[at[i]]);
       left -= pool[at[i]].done;
     }
+    for (int i = 0; i < threads && left; i++) apart += pool[i].line != pool[0].line;
+    if (way == EMU_RACES && left) emu_races_barrier(pool[0].line);
   }
   if (left == 0) return true;
-  fprintf(stderr, "emulator: block %d: %d of %d threads ended while the others wait at a barrier\n",
-          gq_emu_block, threads - left, threads);
+  fprintf(stderr,
+          "emulator: block %d: %d of %d threads ended or are elsewhere while the others wait at a barrier\n",
+          gq_emu_block, left == threads ? apart : threads - left, threads);
   return false;
 }
 
@@ -168,7 +175,8 @@ static int block_at(int i, int blocks, emu_way way) {
   return way == EMU_SHUFFLED ? (i % 2 ? blocks - 1 - i / 2 : i / 2) : i;
 }
 
-bool emu_launch(void (*body)(void *), void *context, int blocks, int threads, size_t shared) {
+bool emu_launch(const char *name, void (*body)(void *), void *context, int blocks, int threads,
+                size_t shared) {
   emu_way way = emu_way_now();
   bool ok = true;
   char *memory = malloc(shared + 256);
@@ -179,6 +187,7 @@ bool emu_launch(void (*body)(void *), void *context, int blocks, int threads, si
     gq_emu_block = block_at(i, blocks, way);
     poisoned_block = -1;
     memset(gq_emu_dynamic, 0xff, shared);
+    if (way == EMU_RACES) emu_races_block(name);
     if (way >= EMU_FIBER) ok = run_block(threads, way);
     else body(context);
   }

@@ -8,10 +8,18 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-typedef enum emu_way { EMU_LOOP, EMU_BACKWARDS, EMU_FIBER, EMU_REVERSE, EMU_SHUFFLED, EMU_NWAY } emu_way;
+typedef enum emu_way { EMU_LOOP, EMU_BACKWARDS, EMU_FIBER, EMU_REVERSE, EMU_SHUFFLED, EMU_RACES,
+                       EMU_NWAY } emu_way;
 
-emu_way emu_way_now(void);             /* $GQ_EMU: loop, backwards, fiber, reverse, shuffled */
+emu_way emu_way_now(void);             /* $GQ_EMU: loop, backwards, fiber, reverse, shuffled, races */
 /* body(context) is a thread, or where threads are loops a block. false: threads disagree about barriers. */
-bool emu_launch(void (*body)(void *), void *context, int blocks, int threads, size_t shared);
+bool emu_launch(const char *name, void (*body)(void *), void *context, int blocks, int threads, size_t shared);
+
+extern int gq_emu_block, *gq_emu_thread;
+
+/* races.c: the next block of a kernel; all of its threads have come to a barrier. libcuda.c: the device's memory. */
+void emu_races_block(const char *name);
+void emu_races_barrier(int line);
+bool emu_owns(const void *at);
 
 #endif

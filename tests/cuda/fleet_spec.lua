@@ -205,32 +205,4 @@ describe("rows with steps of their own", function()
     assert.same(a.samples.steps:narrow(1, 1, 33):totable(), b.samples.steps:totable())
     assert.same(all:narrow(2, 1, 33):totable(), few:totable())
   end)
-
-  it("need the barriers of their kernels #slow", function()
-    local script = [[
-      local function leaf(n, m, seed)
-        return gq.randn({n, m}, {seed = seed, device = "cuda", requires_grad = true})
-      end
-      local a, b, c = leaf(2, 20, 1), leaf(20, 2, 2), leaf(40, 2, 3)
-      local z = gq.odeint(function(t, x) return gq.tanh(x:matmul(a) + t):matmul(b) + c end, leaf(40, 2, 4),
-        {0, 0.4, 1}, {gradient = "direct", batch = "independent", max_steps = 50})
-      z:square():sum():backward()
-      for _, x in ipairs {z, a.grad, b.grad, c.grad} do io.write(("%a "):format(x:sum():item())) end]]
-    local want = run("", script)
-    -- What only orders rounds, or threads that look at numbers of their own, changes no bits: half of those back.
-    for kernel, most in pairs { fleet = 12, home = 48 } do
-      local needless, n, text = {}, 0, nil
-      repeat
-        n = n + 1
-        local same = true
-        for _, way in ipairs { "reverse", "shuffled" } do
-          local left_out = "GQ_CUDA_CACHE= GQ_EMU_KERNEL=%s GQ_EMU=%s GQ_EMU_BARRIER=%d timeout 20"
-          if same then text = run(left_out:format(kernel, way, n), script) end
-          same = same and text == want
-        end
-        if same then needless[#needless + 1] = n end
-      until text:find "NVRTC refuses"
-      assert.is_true(n > 30 and #needless <= most, kernel .. ": " .. table.concat(needless, " ") .. " of " .. n - 1)
-    end
-  end)
 end)

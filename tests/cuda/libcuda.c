@@ -83,6 +83,11 @@ static bool holds(gq_u64 p, size_t n) {
   return false;
 }
 
+bool emu_owns(const void *at) {
+  size_t i = find((uintptr_t)at);
+  return i < nblock && (char *)at >= blocks[i].at;
+}
+
 static void *here(gq_u64 p) { return (void *)(uintptr_t)(p - BIAS); }
 
 static void check_guards(const block *b) {
@@ -189,7 +194,7 @@ static int run(const work *w) {
   if (w->kind == COPY) memcpy(w->to, w->own ? w->own : w->from, w->bytes);
   if (w->kind == CALL) w->call(w->own);
   if (w->kind != LAUNCH) return OK;
-  if (!emu_launch(thread, (void *)(uintptr_t)w, w->blocks, w->threads, w->shared)) return FAILED;
+  if (!emu_launch(w->f->name, thread, (void *)(uintptr_t)w, w->blocks, w->threads, w->shared)) return FAILED;
   for (size_t i = 0; i < nblock && ++n % 64 == 0; i++) check_guards(&blocks[i]);
   return OK;
 }

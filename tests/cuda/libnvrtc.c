@@ -4,8 +4,7 @@
 **   GQ_EMU     how threads run (emu.h): loops or fibers are compiled in
 **   GQ_EMU_CC  a compiler in place of tcc, as "gcc -O1 -ffp-contract=off -fsanitize=address"
 **   GQ_EMU_DUMP a folder for the texts, so that NVIDIA's compilers may be asked what they say
-**   GQ_EMU_BARRIER n: the n-th barrier of a kernel of attempts ($GQ_EMU_KERNEL: of fleet or home) is left out; where
-**              there are fewer, it does not compile
+**   GQ_EMU_BARRIER a line: its barrier is left out of kernels of attempts ($GQ_EMU_KERNEL: of fleet or home)
 */
 #define _GNU_SOURCE
 #include "../../runtime/exec/cuda/api.h"
@@ -23,7 +22,13 @@ typedef struct _nvrtcProgram {
   size_t bytes;
 } program;
 
-static const char *compiler(void) { return getenv("GQ_EMU_CC") ? getenv("GQ_EMU_CC") : "tcc"; }
+static bool races(void) { return getenv("GQ_EMU") && strcmp(getenv("GQ_EMU"), "races") == 0; }
+
+static const char *compiler(void) {
+  return getenv("GQ_EMU_CC") ? getenv("GQ_EMU_CC")
+         : races()           ? "gcc -O1 -ffp-contract=off -fsanitize=thread -nodefaultlibs" /* races.c */
+                             : "tcc";
+}
 
 static const char *way(void) {
   const char *w = getenv("GQ_EMU");
@@ -69,34 +74,20 @@ static void dump(const char *text) {
   if (f) fputs(text, f), fclose(f);
 }
 
-/* Functions whose barriers count, from the first to the last of them, and then the kernel itself. */
-static const struct {
-  const char *kernel, *first, *last;
-} barriers[] = { { "attempt", "void gq_land(", "void gq_land(" },
-                 { "fleet", "void gq_crew_begin(", "void gq_crew_move(" },
-                 { "home", "void gq_crew_begin(", "void gq_home_start(" } };
-
-/* false: there are fewer. */
-static bool leave_out(char *text) {
-  const char *name = getenv("GQ_EMU_KERNEL");
-  int n = getenv("GQ_EMU_BARRIER") ? atoi(getenv("GQ_EMU_BARRIER")) : 0, which = 0;
+static void leave_out(char *text) {
+  const char *name = getenv("GQ_EMU_KERNEL"), *line = getenv("GQ_EMU_BARRIER");
   char entry[48];
-  while (name && which < 2 && strcmp(barriers[which].kernel, name) != 0) which++;
-  snprintf(entry, sizeof entry, "GQ_ENTRY(%s,", barriers[which].kernel);
-  char *kernel = strstr(text, entry), *at = kernel ? strstr(text, barriers[which].first) : NULL;
-  char *end = kernel ? strstr(strstr(text, barriers[which].last), "\n}\n") : NULL;
-  for (int i = 0; at && i < n; i++) {
-    at = strstr(at + 1, "GQ_SYNC");
-    if (at > end && end) at = strstr(kernel, "GQ_SYNC"), end = NULL;
-  }
-  if (at && n) memset(at, ' ', strlen("GQ_SYNC"));
-  return at || !kernel;
+  snprintf(entry, sizeof entry, "GQ_ENTRY(%s,", name ? name : "attempt");
+  if (!line || !strstr(text, entry)) return;
+  for (int i = 1; text && i < atoi(line); i++) text = strchr(text, '\n') ? strchr(text, '\n') + 1 : NULL;
+  char *at = text ? strstr(text, "GQ_SYNC") : NULL;
+  if (at && at < strchr(text, '\n')) memset(at, ' ', strlen("GQ_SYNC"));
 }
 
 int nvrtcCompileProgram(gq_nvrtc p, int n, const char *const *options) {
   char path[64] = "/tmp/gq_kernel_XXXXXX", so[80], log[80], command[640];
   int file = mkstemp(path);
-  if (!leave_out(p->text)) return COMPILATION;
+  leave_out(p->text);
   dump(p->text);
   if (file < 0) return OUT_OF_MEMORY;
   close(file);

@@ -61,6 +61,25 @@ static inline gq_tile *gq_cuda_tile_of(const gq_program *p, gq_way way) {
   return &((const gq_cuda_code *)p->code)->tile[p->nphase + way - 1];
 }
 
+/* ---- reach.c: who of a block reads and writes what ---- */
+
+/* Bytes from .. to (period: the first `span` of each), of location loc of an instruction, or (-1) of what a reduction shares. each: thread i has number i of
+** that size; 0: anyone any. own: of lanes, a number each; or all that is so. where: the caller's, of memory that is no other's; GQ_OUTSIDE and above may be in ANYWHERE. */
+enum { GQ_ANYWHERE, GQ_NEAR, GQ_ARENA, GQ_SHARED, GQ_OUTSIDE };
+typedef struct gq_reach {
+  int loc, where;
+  bool writes, own;
+  int each;
+  int64_t from, to, span, period;
+} gq_reach;
+typedef struct gq_reaches {
+  int n;
+  gq_reach at[2 * GQ_GROUP_VALUES];
+} gq_reaches;
+void gq_cuda_reaches(const gq_instr *in, const gq_launch *l, gq_reaches *r);
+/* Does a thread read or write what another one writes? */
+bool gq_cuda_meet(const gq_reach *a, const gq_reach *b, int threads);
+
 /* ---- stage.c: what travels before a phase and after it ---- */
 
 extern struct gq_cuda_stage {

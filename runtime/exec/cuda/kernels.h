@@ -78,6 +78,7 @@ GQ_REGION void gq_land(gq_pilot *p, const volatile double *sums) {
     GQ_BY(unroll 1)
     for (int first = 0; first < (int)p->blocks; first += GQ_NT) {
       const int some = (int)p->blocks - first < GQ_NT ? (int)p->blocks - first : GQ_NT;
+      if (e + first) { GQ_SYNC }
       GQ_EACH(i, some) part[i] = sums[e * (int)p->blocks + first + i];
       GQ_SYNC
       GQ_EACH(i, 1) {
@@ -86,7 +87,6 @@ GQ_REGION void gq_land(gq_pilot *p, const volatile double *sums) {
         for (int k = 0; k < some; k++) s = gq_control_gather(s, part[k], p->most);
         sum[e] = s;
       }
-      GQ_SYNC
     }
   GQ_EACH(i, 1) {
     p->arrived = 0;
@@ -244,7 +244,7 @@ GQ_REGION int gq_crew_turn(gq_fleet *f, char *w, gq_u64 began) {
       gq_stage s = gq_lane_turn(f, w, j);
       fresh += s == GQ_LANE_NEW, ready += s == GQ_LANE_READY, waiting += s == GQ_LANE_SLOPE || s == GQ_LANE_PROBE;
     }
-    c->dense = false;
+    c->dense = 0;
     c->what = fresh ? GQ_LANE_NEW : waiting && 3 * waiting >= ready ? GQ_LANE_SLOPE : ready ? GQ_LANE_READY : GQ_LANE_IDLE;
     int full = c->what == GQ_LANE_READY && f->record && !gq_crew_room(f, c);
     if (c->what != GQ_LANE_IDLE && (full || (double)(GQ_CLOCK - began) > f->patience)) {
@@ -303,7 +303,6 @@ GQ_REGION void gq_crew_ask(const gq_fleet *f, char *w) {
       gq_row_shift(f, gq_row(f, w, f->at.ey[i], j), gq_row(f, w, f->at.y[i], j), h, gq_row(f, w, f->at.f0[i], j));
     ((GQ_STATE *)(w + f->at.te))[j] = (GQ_STATE)(l->t + gq_lane_span(&f->rule, l->t, h));
   }
-  GQ_SYNC
 }
 
 GQ_REGION void gq_lane_answer(const gq_fleet *f, char *w, int j) {
@@ -348,7 +347,6 @@ GQ_REGION void gq_crew_propose(const gq_fleet *f, char *w) {
     *gq_number(w, f->at.t, j) = l->t, *gq_number(w, f->at.h, j) = h;
     *gq_number(w, f->at.ht, j) = gq_lane_span(&f->rule, l->t, h);
   }
-  GQ_SYNC
 }
 
 /* NaN: not finite. On a fixed grid sums tell, but for one that overflows. */
@@ -382,12 +380,11 @@ GQ_REGION void gq_lane_judged(const gq_fleet *f, char *w, int j) {
   if (v != GQ_ACCEPTED) return;
   l->stage = GQ_LANE_TAKEN;
   if (f->timed) l->coarse += gq_control_coarse(f->single, l->t, l->h1);
-  if (f->nfe_dense && gq_lane_passes(f, l, l->k) && gq_time(f, l->k) != l->t1) ((gq_crew *)w)->dense = true;
+  if (f->nfe_dense && gq_lane_passes(f, l, l->k) && gq_time(f, l->k) != l->t1) atomicAdd(&((gq_crew *)w)->dense, 1u);
 }
 
 GQ_REGION void gq_crew_judge(const gq_fleet *f, char *w) {
   GQ_EACH(j, f->lanes) if (gq_lane_of(f, w, j)->stage == GQ_LANE_READY) gq_lane_judged(f, w, j);
-  GQ_SYNC
 }
 
 /* z = y(theta) of lane j's step */
@@ -502,7 +499,7 @@ GQ_DEVICE int gq_home_lane(gq_homing *b, char *w, int j) {
   gq_crew *c = (gq_crew *)w;
   gq_lane *l = gq_lane_of(f, w, j);
   if (l->stage == GQ_LANE_OVER) {
-    f->failures = 1;
+    atomicAdd(&f->failures, 1u);
     if (l->end && (c->failed.sample < 0 || l->sample < c->failed.sample)) c->failed = *l;
     l->stage = GQ_LANE_IDLE, l->sample = -1;
   }
@@ -612,7 +609,6 @@ GQ_REGION void gq_home_load(const gq_homing *b, char *w) {
     }
     gq_lane_clear(b, w, j);
   }
-  GQ_SYNC
 }
 
 /* Measurement time k lies inside the step: z_k = y + h sum_s w_s(theta) k_s. */
@@ -642,7 +638,6 @@ GQ_REGION void gq_lane_cotangents(const gq_homing *b, char *w, int j) {
 
 GQ_REGION void gq_home_times(const gq_homing *b, char *w) {
   GQ_EACH(j, b->f.lanes) if (gq_lane_of(&b->f, w, j)->stage == GQ_LANE_READY) gq_lane_cotangents(b, w, j);
-  GQ_SYNC
 }
 
 /* x = p + e */
@@ -705,7 +700,6 @@ GQ_REGION void gq_lane_asks(const gq_homing *b, char *w, int j) {
 
 GQ_REGION void gq_home_ask(const gq_homing *b, char *w) {
   GQ_EACH(j, b->f.lanes) gq_lane_asks(b, w, j);
-  GQ_SYNC
 }
 
 GQ_REGION void gq_home_start(const gq_homing *b, char *w) {
@@ -718,7 +712,6 @@ GQ_REGION void gq_home_start(const gq_homing *b, char *w) {
     gq_lane_uncut(b, w, j, sample);
     GQ_NUMBERS(d) a[d] = a[d] + ef[d * f->across];
   }
-  GQ_SYNC
 }
 
 //// cell
@@ -815,9 +808,8 @@ GQ_KERNEL(few, gq_reduce_args) { /* a block a result */
         where[t] = best;
       }
     }
-    GQ_SYNC
     GQ_EACH(t, 1) { RESULT((R *)GQ_AT(a.p[0]), o, part[0], where[0], a.add) }
-    GQ_SYNC
+    if (o + GQ_BLOCKS < a.kept) { GQ_SYNC }
   }
 }
 

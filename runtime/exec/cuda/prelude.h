@@ -7,6 +7,7 @@
 **   GQ_BY(unroll n) the loop that follows so often in a row; all of it, where n is known, would be much code
 **   GQ_CLOCK        nanoseconds since some time
 **   GQ_FENCE        what this thread wrote before it, and knows that others wrote, other blocks may read
+**   GQ_HERE         before a function of a text that is the CPU's, too
 **   GQ_FAR(x)       where an address of the device is       gq_dynamic      shared memory as large as the launch says
 ** The host runs the threads of a block as loops (GQ_LOOP, GQ_BACKWARDS) or as fibers that switch at barriers (GQ_FIBER).
 */
@@ -16,6 +17,7 @@ typedef unsigned long long gq_u64;
 #if defined(__CUDACC_RTC__) || defined(__CUDACC__)
 
 #define GQ_ENTRY(name, type) extern "C" __global__ void __launch_bounds__(GQ_NT, 1) name(const __grid_constant__ type a)
+#define GQ_HERE __device__ GQ_UNUSED
 #define GQ_DEVICE static __device__ __forceinline__ GQ_UNUSED
 #define GQ_REGION static __device__ __noinline__
 #define GQ_APART __noinline__ __device__ GQ_UNUSED
@@ -69,7 +71,7 @@ typedef unsigned long long uint64_t;
 #endif
 extern int gq_emu_block, gq_emu_blocks, *gq_emu_thread;
 extern char *gq_emu_dynamic;
-void gq_emu_barrier(void);
+void gq_emu_barrier(int line), gq_emu_fence(void);
 unsigned long long gq_emu_clock(void);
 void gq_emu_shared(void *at, unsigned long long bytes);
 #define GQ_ENTRY(name, type) GQ_ENTRY_(name, type)
@@ -78,6 +80,7 @@ void gq_emu_shared(void *at, unsigned long long bytes);
   const unsigned name##_args = sizeof(type);               \
   void name(const void *a) { name##_body(*(const type *)a); } \
   static void name##_body(type a)
+#define GQ_HERE
 #define GQ_DEVICE static inline
 #define GQ_REGION static
 /* Addresses of the device are so far from where its memory lies that neither side can take one for its own. */
@@ -88,12 +91,11 @@ void gq_emu_shared(void *at, unsigned long long bytes);
   gq_emu_shared(name, sizeof name);
 #define GQ_BY(n)
 #define GQ_TILE gq_emu_block
-#define GQ_FENCE
 #define GQ_CLOCK gq_emu_clock()
 #define GQ_BLOCK gq_emu_block
 #define GQ_BLOCKS gq_emu_blocks
 #if defined(GQ_FIBER)
-#define GQ_SYNC gq_emu_barrier();
+#define GQ_SYNC gq_emu_barrier(__LINE__);
 #define GQ_EACH(i, n) for (int i = *gq_emu_thread; i < (n); i += GQ_NT)
 #define GQ_ALL(i, n) \
   for (long long i = (long long)GQ_BLOCK * GQ_NT + *gq_emu_thread; i < (n); i += (long long)GQ_BLOCKS * GQ_NT)
@@ -111,12 +113,19 @@ void gq_emu_shared(void *at, unsigned long long bytes);
 #define GQ_ALL(i, n) for (long long i = (long long)GQ_BLOCK * GQ_NT; i < (n); i = GQ_NEXT(i))
 #endif
 #endif
-GQ_DEVICE unsigned atomicAdd(unsigned *p, unsigned v) {
+#ifdef __SANITIZE_THREAD__ /* what is atomic is no race */
+#define GQ_ATOMIC static __attribute__((noinline, no_sanitize_thread))
+#define GQ_FENCE gq_emu_fence();
+#else
+#define GQ_ATOMIC GQ_DEVICE
+#define GQ_FENCE
+#endif
+GQ_ATOMIC unsigned atomicAdd(unsigned *p, unsigned v) {
   unsigned old = *p;
   *p = old + v;
   return old;
 }
-GQ_DEVICE gq_u64 atomicMin(gq_u64 *p, gq_u64 v) {
+GQ_ATOMIC gq_u64 atomicMin(gq_u64 *p, gq_u64 v) {
   gq_u64 old = *p;
   if (v < old) *p = v;
   return old;

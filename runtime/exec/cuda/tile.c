@@ -19,6 +19,7 @@ typedef struct piece {
   bool near;      /* values that the phase alone meets are in shared memory, */
   size_t *staged; /* [n] and so is a copy of an input, from here on; FAR: not */
   bool *brings;   /* [n] which this phase asks for first */
+  bool *idle;     /* [instructions] nobody reads what it makes */
   int *which;     /* groups */
   gq_text body;
 } piece;
@@ -37,13 +38,22 @@ typedef struct tile {
   gq_text *region; /* [instructions] the functions' texts without names */
   int nparts;
   gq_part part[64];
+  int ndone; /* what has been read and written since the last barrier */
+  gq_reach *done;
 } tile;
+
+/* What is before a phase leaves without a barrier: nothing, what anyone may have written, times (lane j's by thread j). */
+enum { NONE, ROWS = -1, TIMES = sizeof(double) };
 
 /* What is around the phases of a kernel. */
 static const struct {
   const char *name, *sections[8], *begin, *turn, *before[PIECES], *end;
-  size_t fixed; /* shared memory of its functions */
-  bool lanes;   /* of rows with steps of their own */
+  int leaves[PIECES];
+  bool follows[PIECES];     /* the phase before, in the same round and arena */
+  bool unread[PIECES];      /* nobody reads its outputs */
+  const char *only[PIECES]; /* a condition of the phase, where it has instructions */
+  size_t fixed;             /* shared memory of its functions */
+  bool lanes;               /* of rows with steps of their own */
 } ways[GQ_NWAY] = {
   [GQ_WAY_ONCE] = { .name = "tile", .begin = "", .turn = "0", .before = { "" }, .end = "" },
   [GQ_WAY_ATTEMPT] = { .name = "attempt",
@@ -69,10 +79,10 @@ static const struct {
                                  "  gq_crew_answer(f, w);\n"
                                  "  } else {\n"
                                  "  gq_crew_propose(f, w);\n",
-                                 "  gq_crew_judge(f, w);\n"
-                                 "  if (((gq_crew *)w)->dense) {\n" },
-                     .end = "  }\n"
-                            "  gq_crew_move(f, w);\n"
+                                 "  gq_crew_judge(f, w);\n" },
+                     .leaves = { ROWS, TIMES, NONE },
+                     .only = { [2] = "  GQ_SYNC\n  if (((gq_crew *)w)->dense) {\n" },
+                     .end = "  gq_crew_move(f, w);\n"
                             "  }\n"
                             "  }\n",
                      .lanes = true },
@@ -91,6 +101,9 @@ static const struct {
                                 "  gq_home_back(b, w);\n"
                                 "  } else {\n"
                                 "  gq_home_ask(b, w);\n" },
+                    .leaves = { ROWS, NONE, ROWS, ROWS },
+                    .follows = { [1] = true, [2] = true },
+                    .unread = { true, true },
                     .end = "  gq_home_start(b, w);\n"
                            "  }\n"
                            "  }\n",
@@ -160,7 +173,41 @@ static size_t fixed_bytes(const tile *x) {
 }
 
 static int first_of(const piece *q) { return q->phase < q->p->nphase ? q->p->phase[q->phase] : 0; }
+static bool works(const piece *q, int i) { return !q->idle[i]; }
 static int end_of(const piece *q) { return q->phase < q->p->nphase ? q->p->phase[q->phase + 1] : 0; }
+
+/* ---- what nobody reads ---- */
+
+/* A value of the arena that a later phase, or an instruction before in done[], reads. */
+static bool is_read(const tile *x, const gq_loc *l, const gq_reach *r) {
+  if (l->kind != LOC_ARENA) return !ways[x->way].unread[x->q - x->piece];
+  bool any = l->offset < x->q->p->lasting;
+  for (int k = 0; k < x->ndone; k++) any = any || gq_cuda_meet(&x->done[k], r, 1);
+  return any;
+}
+
+/* Backwards; done[] has what is read of the arena. */
+static void find_idle(tile *x) {
+  gq_reaches r;
+  x->ndone = 0;
+  for (int i = end_of(x->q) - 1; i >= first_of(x->q); i--) {
+    const gq_instr *in = &x->q->p->instr[i];
+    bool some = false;
+    gq_cuda_reaches(in, &x->q->code->at[i].l, &r);
+    for (int k = 0; k < r.n; k++) {
+      if (r.at[k].loc < 0) continue;
+      r.at[k].from += (int64_t)in->loc[r.at[k].loc].offset,
+        r.at[k].to += (int64_t)in->loc[r.at[k].loc].offset;
+      r.at[k].each = 0;
+      some = some || (r.at[k].writes && is_read(x, &in->loc[r.at[k].loc], &r.at[k]));
+    }
+    x->q->idle[i] = !some;
+    for (int k = 0; k < r.n && some; k++)
+      if (!r.at[k].writes && in->loc[r.at[k].loc].kind == LOC_ARENA) x->done[x->ndone++] = r.at[k];
+  }
+}
+
+/* ---- what is near ---- */
 
 /* What a crew has of its own changes from round to round: only what all share can be read once. NULL: input u is none. */
 static size_t *shared_at(tile *x, int u) {
@@ -191,21 +238,89 @@ static void place(tile *x) {
   for (int j = 0; j < x->most; j++) x->boundary[j] = FAR;
   for (x->q = x->piece; x->q < x->piece + x->npiece; x->q++)
     for (int i = first_of(x->q); i < end_of(x->q); i++)
-      for (int l = 1; x->q->p->instr[i].kind == INSTR_GEMM && l < x->q->p->instr[i].nloc; l++)
+      for (int l = 1; works(x->q, i) && x->q->p->instr[i].kind == INSTR_GEMM && l < x->q->p->instr[i].nloc;
+           l++)
         if (x->q->p->instr[i].loc[l].kind == LOC_IN) stage(x, &x->q->p->instr[i].loc[l], room);
 }
 
+/* What lanes do first ends with a barrier. */
 static void put_staging(tile *x) {
-  bool any = false;
   for (const piece *q = x->piece; q < x->piece + x->npiece; q++)
     for (int u = 0; u < q->n; u++) {
       if (!q->brings[u]) continue;
       gq_text_put(&x->t,
                   "  GQ_EACH(i, %zu) ((unsigned *)(gq_dynamic + %zu))[i] = ((const unsigned *)at%d)[i];\n",
                   q->p->bytes[q->used[u]] / sizeof(unsigned), q->staged[u], q->first + u);
-      any = true;
     }
-  if (any) gq_text_put(&x->t, "  GQ_SYNC\n");
+}
+
+/* ---- barriers ---- */
+
+static void put_barrier(tile *x) {
+  gq_text_put(&x->q->body, "  GQ_SYNC\n");
+  x->ndone = 0;
+}
+
+/* What comes before a piece; x->q is that piece or the one before it. */
+static bool leaves(const tile *x, int piece, gq_reach *r) {
+  int each = ways[x->way].leaves[piece];
+  *r = (gq_reach){
+    .where = GQ_ANYWHERE, .writes = true, .own = true, .each = each == ROWS ? 0 : each, .to = INT32_MAX
+  };
+  return each != NONE;
+}
+
+static void begin_order(tile *x) {
+  const piece *q = x->q;
+  if (!ways[x->way].follows[q - x->piece]) x->ndone = 0;
+  x->ndone += leaves(x, (int)(q - x->piece), &x->done[x->ndone]);
+  for (int u = 0; u < q->n && !ways[x->way].lanes; u++)
+    if (q->brings[u])
+      x->done[x->ndone++] = (gq_reach){ .where = GQ_NEAR,
+                                        .writes = true,
+                                        .each = sizeof(unsigned),
+                                        .from = (int64_t)q->staged[u],
+                                        .to = (int64_t)(q->staged[u] + q->p->bytes[q->used[u]]) };
+}
+
+/* Functions that follow a phase meet what is outside; of those that end a round nothing is known. */
+static void end_order(tile *x) {
+  int next = (int)(x->q - x->piece) + 1;
+  bool last = next == x->npiece, meets = !(last && !*ways[x->way].end);
+  gq_reach r;
+  if (!last && ways[x->way].follows[next]) {
+    meets = false;
+    for (int j = 0; leaves(x, next, &r) && j < x->ndone; j++)
+      meets = meets || gq_cuda_meet(&r, &x->done[j], x->threads);
+  }
+  if (x->ndone && meets) put_barrier(x);
+}
+
+/* No output overlaps another one or an input (exec.h). */
+static bool settle(const tile *x, const gq_instr *in, gq_reach *r) {
+  const gq_loc *l = r->loc < 0 ? NULL : &in->loc[r->loc];
+  if (l && (l->kind == LOC_NONE || l->kind == LOC_CONST)) return false;
+  size_t near = l ? near_at(x, l) : 0, at = !l ? 0 : near != FAR ? near : l->offset;
+  r->where = !l                     ? GQ_SHARED
+             : near != FAR          ? GQ_NEAR
+             : l->kind == LOC_ARENA ? GQ_ARENA
+                                    : GQ_OUTSIDE + x->q->used[operand_of(x, l)];
+  r->from += (int64_t)at, r->to += (int64_t)at;
+  if (r->where >= GQ_OUTSIDE && x->q->sharing)
+    r->own = r->from == 0 && r->to == (int64_t)r->each * x->q->sharing->lanes;
+  return true;
+}
+
+/* Before an instruction: a barrier, where it meets what came since the last one. */
+static void put_order(tile *x, const gq_instr *in, gq_reaches *r) {
+  bool meets = false;
+  int n = 0;
+  for (int k = 0; k < r->n; k++)
+    if (settle(x, in, &r->at[k])) r->at[n++] = r->at[k];
+  for (int k = 0; k < n; k++)
+    for (int j = 0; j < x->ndone && !meets; j++) meets = gq_cuda_meet(&x->done[j], &r->at[k], x->threads);
+  if (meets) put_barrier(x);
+  for (int k = 0; k < n; k++) x->done[x->ndone++] = r->at[k];
 }
 
 /* ---- regions: functions of addresses ---- */
@@ -282,7 +397,7 @@ static void begin_region(gq_text *t, tile *x, int i, int np, const char *type) {
 static void call_region(tile *x, int i, int np, int number) {
   gq_text_put(&x->q->body, "  r%d", number);
   put_list(x, &x->q->body, i, np, true);
-  gq_text_put(&x->q->body, ";\n  GQ_SYNC\n");
+  gq_text_put(&x->q->body, ";\n");
 }
 
 static int put_group(tile *x, int i) {
@@ -298,12 +413,14 @@ static int put_group(tile *x, int i) {
   return GQ_OK;
 }
 
-static void put_zero(tile *x, const gq_loc *l, size_t bytes) {
+static void put_zero(tile *x, const gq_instr *in, size_t bytes) {
+  const gq_loc *l = &in->loc[0];
   size_t size = bytes % 4 ? 1 : 4;
+  put_order(x, in, &(gq_reaches){ 1, { { .writes = true, .each = (int)size, .to = (int64_t)bytes } } });
   gq_text_put(&x->q->body, "  GQ_EACH(i, %zu) ((%s *)(%s", bytes / size,
               size == 4 ? "unsigned" : "unsigned char", near_at(x, l) != FAR ? "gq_dynamic + " : "");
   put_address(x, l);
-  gq_text_put(&x->q->body, "))[i] = 0;\n  GQ_SYNC\n");
+  gq_text_put(&x->q->body, "))[i] = 0;\n");
 }
 
 /* The rest of its arguments are numbers: 8 bytes each. */
@@ -326,8 +443,12 @@ static int put_part(tile *x, int i) {
 
 /* Addresses that a loop goes on to need would take all registers. */
 static void put_table(tile *x, int n) {
+  bool brings = false;
+  for (const piece *q = x->piece; q < x->piece + x->npiece; q++)
+    for (int u = 0; u < q->n; u++) brings = brings || q->brings[u];
   gq_text_put(&x->t, "  GQ_SHARED(char *, at, %d)\n", n);
-  gq_text_put(&x->t, "  GQ_EACH(i, %d) at[i] = gq_operand_at(&of[i], GQ_TILE, 0);\n  GQ_SYNC\n", n);
+  gq_text_put(&x->t, "  GQ_EACH(i, %d) at[i] = gq_operand_at(&of[i], GQ_TILE, 0);\n%s", n,
+              brings ? "  GQ_SYNC\n" : "");
   for (int k = 0; k < n; k++) gq_text_put(&x->t, "#define at%d at[%d]\n", k, k);
 }
 
@@ -361,11 +482,19 @@ static bool small(const tile *x) {
 
 static int put_body(tile *x) {
   const gq_cuda_step *at = x->q->code->at;
+  begin_order(x);
   for (int i = first_of(x->q); i < end_of(x->q); i++) {
-    if (at[i].zero) put_zero(x, &x->q->p->instr[i].loc[0], at[i].zero);
-    if (x->q->p->instr[i].kind == INSTR_GROUP) GQ_TRY(put_group(x, i));
-    else if (at[i].l.blocks) GQ_TRY(put_part(x, i));
+    const gq_instr *in = &x->q->p->instr[i];
+    if (!works(x->q, i)) continue;
+    if (at[i].zero) put_zero(x, in, at[i].zero);
+    if (in->kind == INSTR_GROUP || at[i].l.blocks) {
+      gq_reaches r;
+      gq_cuda_reaches(in, &at[i].l, &r);
+      put_order(x, in, &r);
+      GQ_TRY(in->kind == INSTR_GROUP ? put_group(x, i) : put_part(x, i));
+    }
   }
+  end_order(x);
   return x->q->body.failed ? gq_nomem(x->q->body.room) : GQ_OK;
 }
 
@@ -377,6 +506,7 @@ static int put_groups(tile *x) {
 }
 
 static int put_all(tile *x) {
+  for (x->q = x->piece; x->q < x->piece + x->npiece; x->q++) find_idle(x);
   gq_text_put(&x->t, "#define GQ_TILED\n%s", small(x) ? "#define GQ_SMALL\n" : "");
   if (ways[x->way].lanes)
     gq_text_put(&x->t, "#define GQ_STATE %s\n", gq_cuda_dtype[x->piece[0].sharing->state]);
@@ -385,14 +515,17 @@ static int put_all(tile *x) {
   GQ_TRY(put_groups(x));
   for (const piece *q = x->piece; q < x->piece + x->npiece; q++)
     for (int i = first_of(q); i < end_of(q); i++)
-      if (q->code->at[i].l.blocks) GQ_TRY(add_part(x, &q->code->at[i].l.part));
+      if (works(q, i) && q->code->at[i].l.blocks) GQ_TRY(add_part(x, &q->code->at[i].l.part));
   place(x);
   for (x->q = x->piece; x->q < x->piece + x->npiece; x->q++) GQ_TRY(put_body(x));
   put_entry(x);
   put_staging(x);
   for (int i = 0; i < x->npiece; i++) {
+    const char *only = ways[x->way].only[i], *body = x->piece[i].body.s;
     gq_cuda_append(&x->t, ways[x->way].before[i]);
-    if (x->piece[i].body.s) gq_cuda_append(&x->t, x->piece[i].body.s);
+    if (body && only) gq_cuda_append(&x->t, only);
+    if (body) gq_cuda_append(&x->t, body);
+    if (body && only) gq_text_put(&x->t, "  }\n");
   }
   gq_cuda_append(&x->t, ways[x->way].end);
   gq_text_put(&x->t, "}\n");
@@ -415,7 +548,7 @@ static int threads_of(const tile *x) {
 }
 
 static int set_pieces(tile *x, const gq_phase *of) {
-  size_t all = 1;
+  size_t all = 1, reaches = PIECES + 1;
   for (int i = 0, first = 0; i < x->npiece; i++) {
     const gq_cuda_code *c = of[i].p->code;
     piece *q = &x->piece[i];
@@ -426,12 +559,16 @@ static int set_pieces(tile *x, const gq_phase *of) {
     q->which = gq_calloc((size_t)q->p->ninstr + 1, sizeof *q->which);
     q->staged = gq_calloc((size_t)q->n + 1, sizeof *q->staged);
     q->brings = gq_calloc((size_t)q->n + 1, sizeof *q->brings);
-    if (!q->which || !q->staged || !q->brings) return gq_nomem((size_t)q->p->ninstr * sizeof *q->which);
-    first += q->n + GQ_TILE_MORE, all += (size_t)q->p->ninstr;
+    q->idle = gq_calloc((size_t)q->p->ninstr + 1, sizeof *q->idle);
+    if (!q->which || !q->staged || !q->brings || !q->idle)
+      return gq_nomem((size_t)q->p->ninstr * sizeof *q->which);
+    first += q->n + GQ_TILE_MORE, all += (size_t)q->p->ninstr, reaches += (size_t)q->n;
+    for (int k = first_of(q); k < end_of(q); k++) reaches += 2 * (size_t)q->p->instr[k].nloc + 2;
   }
+  x->done = gq_calloc(reaches, sizeof *x->done);
   x->region = gq_calloc(all, sizeof *x->region);
   x->boundary = gq_calloc((size_t)x->most + 1, sizeof *x->boundary);
-  return x->region && x->boundary ? GQ_OK : gq_nomem(all * sizeof *x->region);
+  return x->region && x->boundary && x->done ? GQ_OK : gq_nomem(all * sizeof *x->region);
 }
 
 int gq_cuda_tile(gq_way way, int n, const gq_phase *of, gq_tile *out) {
@@ -449,9 +586,11 @@ int gq_cuda_tile(gq_way way, int n, const gq_phase *of, gq_tile *out) {
     gq_free(x.piece[i].which);
     gq_free(x.piece[i].staged);
     gq_free(x.piece[i].brings);
+    gq_free(x.piece[i].idle);
     gq_free(x.piece[i].body.s);
   }
   gq_free(x.region);
+  gq_free(x.done);
   gq_free(x.boundary);
   gq_free(x.t.s);
   return status;

@@ -337,8 +337,8 @@ static int update_kernel(gq_opt_rule rule, gq_dtype d, gq_cufunction *f) {
   *f = known[rule][d];
   if (*f) return GQ_OK;
   gq_cuda_text(&t, GQ_NT,
-               d == GQ_F32 ? "#define T float\n#define TARGET\n#define FN(name) name##_f32\n"
-                           : "#define T double\n#define TARGET\n#define FN(name) name##_f64\n",
+               d == GQ_F32 ? "#define T float\n#define TARGET GQ_HERE\n#define FN(name) name##_f32\n"
+                           : "#define T double\n#define TARGET GQ_HERE\n#define FN(name) name##_f64\n",
                sections);
   int status = t.failed ? gq_nomem(t.room) : gq_cuda_kernel(t.s, rules[rule], &known[rule][d]);
   gq_free(t.s);

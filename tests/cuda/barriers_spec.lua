@@ -1,0 +1,73 @@
+-- barriers_spec.lua -- what barriers of CUDA's kernels are for: the emulator watches who of a block reads and writes
+-- what (races.c). No two threads meet in one interval; each barrier is between two that would.
+
+local temporary = os.tmpname()
+os.remove(temporary)
+teardown(function() os.remove(temporary) end)
+
+local function run(environment, script)
+  local file = assert(io.open(temporary, "w"))
+  file:write(script)
+  file:close()
+  local pipe = io.popen(("env GQ_EMU=races GQ_CUDA_CACHE= %s '%s' %s 2>&1"):format(environment, os.getenv "GQLUA",
+    temporary))
+  local text = pipe:read "a"
+  pipe:close()
+  return text
+end
+
+local problem = [[
+  local gq = require "gq"
+  local function leaf(n, m, seed) return gq.randn({ n, m }, { seed = seed, device = "cuda", requires_grad = true }) end
+  local a, b, c = leaf(2, 20, 1), leaf(20, 2, 2), leaf(%d, 2, 3)
+  local z, info = gq.odeint(function(t, x) return gq.tanh(x:matmul(a) + t):matmul(b) + c end, c:detach() * 2,
+    { 0, 0.4, 1 }, %s)
+  z:square():sum():backward()
+  print(info.lowering, z:sum():item(), a.grad:sum():item(), b.grad:sum():item(), c.grad:sum():item())
+]]
+local together = problem:format(70, '{ gradient = "direct", max_steps = 50 }')
+local apart = problem:format(40, '{ gradient = "direct", batch = "independent", max_steps = 50 }')
+
+-- Lines of barriers of a kernel.
+local function lines(text, kernel)
+  local all = {}
+  for line in text:gmatch("races: " .. kernel .. ": the barrier of line (%d+)") do all[#all + 1] = line end
+  return all
+end
+
+local function holds(script, environment, kernels)
+  local text = run(environment, script)
+  assert.truthy(text:find "\nraces: 0\n", text)
+  for kernel, least in pairs(kernels) do
+    assert.falsy(text:match("[^\n]*" .. kernel .. ": the barrier[^\n]*needless"))
+    assert.is_true(#lines(text, kernel) >= least, text)
+  end
+end
+
+describe("barriers", function()
+  it("of attempts and of whole solves of rows are needed, and suffice", function()
+    holds(together, "", { attempt = 25 })
+    holds(apart, "", { fleet = 40, home = 55 })
+  end)
+
+  it("of other methods, numbers and engines suffice #slow", function()
+    for _, o in ipairs {
+      '{ gradient = "aca", method = "fehlberg2", rtol = 1e-4 }', '{ gradient = "gq" }', '{ gradient = "seminorm" }',
+      '{ gradient = "direct", batch = "independent", method = "dopri8" }',
+      '{ gradient = "aca", batch = "independent", method = "rk4", step_size = 0.2 }',
+    } do
+      for _, tiles in ipairs { "", "GQ_CUDA_TILES=2" } do holds(problem:format(40, o), tiles, {}) end
+      holds((problem:format(40, o):gsub('device = "cuda"', 'device = "cuda", dtype = "float64"')), "", {})
+    end
+    holds(problem:format(600, '{ gradient = "direct", max_steps = 50 }'), "GQ_CUDA_TILES=2", {}) -- sums of 300 blocks
+  end)
+
+  it("that are left out are missed #slow", function()
+    for kernel, script in pairs { attempt = together, fleet = apart, home = apart } do
+      for _, line in ipairs(lines(run("", script), kernel)) do
+        local text = run(("GQ_EMU_KERNEL=%s GQ_EMU_BARRIER=%s timeout 60"):format(kernel, line), script)
+        assert.falsy(text:find "\nraces: 0\n", kernel .. " without the barrier of line " .. line)
+      end
+    end
+  end)
+end)
