@@ -142,7 +142,9 @@ static double dot(gq_dtype d, size_t n, const void *x, const void *y) {
 }
 
 static double largest(gq_dtype d, size_t n, const void *x) { return CPU->largest(d, n, real(x)); }
-static double rms(gq_dtype d, size_t n, const void *x) { return CPU->rms(d, n, real(x)); }
+static void rms(gq_dtype d, size_t rows, size_t n, size_t apart, const void *x, double *out) {
+  CPU->rms(d, rows, n, apart, real(x), out);
+}
 
 static void weighted(gq_dtype d, size_t n, const void *x, const void *minus_, const void *y, double atol,
                      double rtol, double *sum, double *top) {

@@ -32,8 +32,9 @@ typedef struct gq_vectors {
   void (*scale)(gq_dtype d, size_t n, double s, const void *src, size_t from, void *dst, size_t to);
   double (*dot)(gq_dtype d, size_t n, const void *x, const void *y);
   double (*largest)(gq_dtype d, size_t n, const void *x);       /* max |x_i|; NaN does not count */
-  /* Root mean square; squares of numbers scaled to 1 neither vanish nor overflow. */
-  double (*rms)(gq_dtype d, size_t n, const void *x);
+  /* Root mean squares of rows, each `apart` numbers behind that before; squares of numbers scaled to 1 neither vanish nor
+  ** overflow. */
+  void (*rms)(gq_dtype d, size_t rows, size_t n, size_t apart, const void *x, double *out);
   /* v_i = |x_i - minus_i| / (atol + rtol |y_i|): the sum of squares and the largest, a NaN where there is one */
   void (*weighted)(gq_dtype d, size_t n, const void *x, const void *minus_, const void *y, double atol, double rtol,
                    double *sum, double *top);

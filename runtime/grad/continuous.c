@@ -158,24 +158,42 @@ static bool any_nonzero(const back *k, const void *x) {
   return k->f->on->vec->largest(k->f->dtype, k->n, x) != 0;
 }
 
-static double rms(const back *k, const void *x) { return k->f->on->vec->rms(k->f->dtype, k->n, x); }
+static double rms(const back *k, const void *x) {
+  double out;
+  k->f->on->vec->rms(k->f->dtype, 1, k->n, k->n, x, &out);
+  return out;
+}
 
 static void add(const back *k, double s, const void *x, void *y) {
   k->f->on->vec->axpy(k->f->dtype, k->n, s, x, y);
 }
 
+/* Of a solution's state at times from i on, as many as are told at once. */
+enum { TOLD = 64 };
+static int rms_of_times(const back *k, gq_tensor *z, int i, double *out) {
+  int n = k->s->nt - i < TOLD ? k->s->nt - i : TOLD;
+  k->f->on->vec->rms(k->f->dtype, n, k->n, k->n, gq_at_time(k->s, z, i), out);
+  return n;
+}
+
 /* Largest RMS of a cotangent: what a is like. */
 static double cotangent_size(const back *k) {
-  double top = 0;
-  for (int i = 0; i < k->s->nt; i++) top = fmax(top, rms(k, gq_at_time(k->s, k->b->gz, i)));
+  double top = 0, g[TOLD];
+  for (int i = 0, n; i < k->s->nt; i += n) {
+    n = rms_of_times(k, k->b->gz, i, g);
+    for (int j = 0; j < n; j++) top = fmax(top, g[j]);
+  }
   return top;
 }
 
 /* Of a loss whose gradients by the solution are those. */
 static double loss_rounding(const back *k) {
-  double sum = 0;
-  for (int i = 0; i < k->s->nt; i++)
-    sum += rms(k, gq_at_time(k->s, k->b->gz, i)) * rms(k, gq_at_time(k->s, k->s->z, i));
+  double sum = 0, g[TOLD], z[TOLD];
+  for (int i = 0, n; i < k->s->nt; i += n) {
+    n = rms_of_times(k, k->b->gz, i, g);
+    rms_of_times(k, k->s->z, i, z);
+    for (int j = 0; j < n; j++) sum += g[j] * z[j];
+  }
   return k->nodes.sum.eps * k->n * sum;
 }
 

@@ -216,12 +216,14 @@ static bool next(gq_lanes *p, int j) {
   const gq_ode_options *o = &k->s->o;
   gq_lane *lane = &p->lane[j];
   while (w->next < k->s->samples->n && lane->sample < 0) {
-    double size = 0;
+    double size = 0, one;
     lane->sample = w->next, lane->k = k->s->nt - 1;
     w->next += w->stride;
-    for (int i = 0; i < k->s->nt; i++)
-      size = fmax(size,
-                  p->f->on->vec->rms(p->f->dtype, p->numbers, gq_sample_at(k->s, w->b->gz, i, lane->sample)));
+    for (int i = 0; i < k->s->nt; i++) {
+      p->f->on->vec->rms(p->f->dtype, 1, p->numbers, p->numbers, gq_sample_at(k->s, w->b->gz, i, lane->sample),
+                         &one);
+      size = fmax(size, one);
+    }
     p->shared.atol[0][j] = gq_positive_atol(p->f->dtype, o->back_atol);
     p->shared.atol[1][j] = gq_positive_atol(p->f->dtype, o->back_atol * (o->scale ? size : 1));
     k->started[j] = false, k->nodes[j] = 0;

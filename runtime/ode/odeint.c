@@ -157,12 +157,15 @@ static int keep(forward *fw, int stop) {
 
 static bool reached(double dir, double t, double t1) { return dir * (t1 - t) >= 0; }
 
-/* The slope at a step's end is in the interpolant though not always in the error estimate. */
-static int check_interpolated(const gq_solution *s, int k) {
-  const gq_vectors *vec = s->plan->field->on->vec;
-  if (!vec->nonfinite(s->z->dtype, gq_numel(s->z0->shape), gq_at_time(s, s->z, k))) return GQ_OK;
-  return gq_fail(GQ_ENONFINITE, "the state at t[%d] = %.9g, interpolated in its step, is not finite", k + 1,
-                 s->t[k]);
+/* The slope at a step's end is in the interpolant though not always in the error estimate. *k: the first of n times, or the
+** one that is not finite. */
+static int check_interpolated(const gq_solution *s, int *k, int n) {
+  size_t numbers = gq_numel(s->z0->shape);
+  size_t i = s->plan->field->on->vec->nonfinite(s->z->dtype, n * numbers, gq_at_time(s, s->z, *k));
+  if (!i) return GQ_OK;
+  *k += (int)((i - 1) / numbers);
+  return gq_fail(GQ_ENONFINITE, "the state at t[%d] = %.9g, interpolated in its step, is not finite", *k + 1,
+                 s->t[*k]);
 }
 
 /* Write the measurement times that the accepted step passes; *phase1: its interpolant is complete. */
@@ -171,19 +174,22 @@ static int write_times(forward *fw, int *k, bool *phase1) {
   gq_walk *w = &fw->w;
   const gq_field *f = s->plan->field;
   double dir = w->a.h < 0 ? -1 : 1;
+  int first = *k, bad = first;
+  bool plain = gq_field_plain(f), any = false;
   for (; *k < s->nt && reached(dir, s->t[*k], w->a.t1); ++*k) {
-    char *dst = gq_at_time(s, s->z, *k);
+    char *dst = gq_at_time(s, s->z, *k), *to = plain ? dst : fw->inner;
     if (s->t[*k] == w->a.t1) {
       gq_field_unpack(f, w->a.y1[0], dst);
       continue;
     }
     if (!*phase1) GQ_TRY(gq_walk_phase(w, 1));
-    *phase1 = true;
-    gq_walk_interpolate_all(w, 0, (s->t[*k] - w->a.t) / w->a.h, fw->inner);
-    gq_field_unpack(f, fw->inner, dst);
-    GQ_TRY(check_interpolated(s, *k));
+    *phase1 = any = true;
+    gq_walk_interpolate_all(w, 0, (s->t[*k] - w->a.t) / w->a.h, to);
+    if (!plain) gq_field_unpack(f, to, dst);
   }
-  return GQ_OK;
+  int status = any ? check_interpolated(s, &bad, *k - first) : GQ_OK;
+  if (status != GQ_OK) *k = bad;
+  return status;
 }
 
 /* What the inverse starts from: the end, and the end of each smooth piece. */

@@ -223,11 +223,18 @@ static int gather(slot *s, int i) {
   return gq_tensor_copy(s->grad, g);
 }
 
+static bool nonfinite(const gq_tensor *g, size_t n) {
+  return gq_backend_of(g)->vec->nonfinite(g->dtype, n, gq_tensor_data(g)) != 0;
+}
+
+/* Whose gradient it is is asked where there is one: parameters without one may have left anything in their place. */
 static int ready(gq_optimiser *o) {
-  for (int i = 0; i < o->n; i++) {
+  bool any = false;
+  for (int i = 0; i < o->n; i++) GQ_TRY(gather(&o->slot[i], i));
+  for (int i = 0; i < o->ngroup; i++) any = any || nonfinite(o->group[i].grad, o->group[i].n);
+  for (int i = 0; i < o->n && any; i++) {
     slot *s = &o->slot[i];
-    GQ_TRY(gather(s, i));
-    if (s->p->grad && gq_backend_of(s->grad)->vec->nonfinite(s->p->dtype, s->n, gq_tensor_data(s->grad)))
+    if (s->p->grad && nonfinite(s->grad, s->n))
       return gq_fail(GQ_ENONFINITE, "the gradient of parameter %d is not finite; nothing was updated", i + 1);
   }
   return GQ_OK;

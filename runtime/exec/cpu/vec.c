@@ -100,7 +100,10 @@ static void combine(gq_dtype d, int parts, const size_t *n, int k, const double 
 
 static double dot(gq_dtype d, size_t n, const void *x, const void *y) { return PICK(dot, d, n, x, y); }
 static double largest(gq_dtype d, size_t n, const void *x) { return PICK(largest, d, n, x); }
-static double rms(gq_dtype d, size_t n, const void *x) { return PICK(rms, d, n, x); }
+static void rms(gq_dtype d, size_t rows, size_t n, size_t apart, const void *x, double *out) {
+  for (size_t r = 0; r < rows; r++)
+    out[r] = PICK(rms, d, n, (const void *)((const char *)x + r * apart * gq_dtype_size(d)));
+}
 
 static void weighted(gq_dtype d, size_t n, const void *x, const void *minus_, const void *y, double atol,
                      double rtol, double *sum, double *top) {

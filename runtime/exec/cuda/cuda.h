@@ -20,10 +20,13 @@ typedef struct gq_cuda_device {
 
 extern gq_cuda_device gq_cuda;
 
+extern bool gq_cuda_busy;      /* something was asked for since the last wait */
 extern bool gq_cuda_poisons;   /* $GQ_CUDA_POISON: memory that is given away is NaN, as new memory may be */
 
 int gq_cuda_start(void);       /* libraries, device, stream */
-/* The device may be called from this thread and process; a lost one, or one from before a fork, may not. */
+/* The device may be called from this thread and process; a lost one, or one from before a fork, may not. To enter is to
+** settle what waits (queue.c), too: whatever is called comes after it. */
+int gq_cuda_usable(void);
 int gq_cuda_enter(void);
 /* Of a driver call: GQ_OK, or its text. After an error that no later call recovers from, all calls fail with it. */
 int gq_cuda_check(int error, const char *what);
@@ -113,6 +116,12 @@ int gq_cuda_reduce(gq_launch *l, gq_op op, gq_dtype d, const gq_layout *x, int a
 int gq_cuda_index(gq_launch *l, const gq_indexing *p, size_t *zero);   /* so many bytes of the result are zeroed before */
 int gq_cuda_outside(const gq_indexing *p, const void *idx, int64_t position);   /* fails, with GQ_EINDEX */
 int gq_cuda_cell(gq_launch *l, gq_op op, gq_dtype to, gq_shape shape, int n, const gq_dtype *d, const gq_layout *x);
+
+/* ---- queue.c: what waits to be launched together ---- */
+
+int gq_cuda_combine(gq_dtype d, int parts, const size_t *n, int k, const double *s, void *const *at);   /* vec.h */
+int gq_cuda_fill(gq_dtype d, size_t n, double value, void *to);
+int gq_cuda_settle(void);                      /* launch it */
 
 /* ---- blas.c ---- */
 

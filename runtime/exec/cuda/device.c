@@ -9,7 +9,7 @@
 #include <string.h>
 
 gq_cuda_device gq_cuda;
-bool gq_cuda_poisons;
+bool gq_cuda_poisons, gq_cuda_busy;
 
 static gq_cucontext context;
 static bool open, forked;
@@ -29,7 +29,7 @@ void gq_cuda_later(int status) {
   if (status != GQ_OK) gq_fail_later(status, gq_message());
 }
 
-int gq_cuda_enter(void) {
+int gq_cuda_usable(void) {
   static _Thread_local bool entered;
   if (*lost)
     return gq_fail(GQ_ESTATE, "cuda: the device is lost (%s): tensors on the CPU go on, those on it cannot",
@@ -41,6 +41,12 @@ int gq_cuda_enter(void) {
   GQ_TRY(gq_cuda_check(gq_cu.current(context), "cuCtxSetCurrent"));
   entered = true;
   return GQ_OK;
+}
+
+int gq_cuda_enter(void) {
+  GQ_TRY(gq_cuda_usable());
+  gq_cuda_busy = true;
+  return gq_cuda_settle();
 }
 
 static void in_child(void) { forked = true; }

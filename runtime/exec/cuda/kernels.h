@@ -920,35 +920,43 @@ GQ_KERNEL(N(window_add), gq_window_args) {
   }
 }
 
+//// queue
+/* Entries of queue.c, each with its terms behind it. */
+typedef struct gq_queue_place { gq_u64 p; long long step; } gq_queue_place;
+typedef struct gq_queue_entry { long long n, parts, terms, size, begin; double start, scale; gq_queue_place to, from; } gq_queue_entry;
+typedef struct gq_queue_term { double s; gq_queue_place x; } gq_queue_term;
+typedef struct gq_queue_args { long long entries; double room[500]; } gq_queue_args;
+#define GQ_PART(x) GQ_AT((x).p + (gq_u64)(part * (x).step))
+#define GQ_QUEUED(T) {                                                                                 \
+    T v = e->begin == 0 ? ((const T *)GQ_PART(e->from))[i] : (T)e->start;                              \
+    for (int j = 0; j < e->terms; j++) {                                                               \
+      T x = ((const T *)GQ_PART(term[j].x))[i] * (T)term[j].s;                                         \
+      v = j == 0 && e->begin == 2 ? x : v + x;                                                         \
+    }                                                                                                  \
+    ((T *)GQ_PART(e->to))[i] = e->scale == 1 ? v : v * (T)e->scale;                                                                      \
+  }
+GQ_DEVICE const gq_queue_entry *gq_queue_next(const gq_queue_entry *e) {
+  return (const gq_queue_entry *)((const gq_queue_term *)(e + 1) + e->terms);
+}
+GQ_KERNEL(queue, gq_queue_args) {
+  const gq_queue_entry *const first = (const gq_queue_entry *)a.room;
+  const gq_queue_entry *e = first;
+  long long all = 0;
+  for (int k = 0; k < a.entries; k++, e = gq_queue_next(e)) all += e->n * e->parts;
+  GQ_ALL(u, all) {
+    long long i = u, part = 0;
+    for (e = first; i >= e->n * e->parts; e = gq_queue_next(e)) i -= e->n * e->parts;
+    const gq_queue_term *term = (const gq_queue_term *)(e + 1);
+    if (e->parts > 1) part = i / e->n, i -= part * e->n;
+    if (e->size == sizeof(float)) GQ_QUEUED(float)
+    else GQ_QUEUED(double)
+  }
+}
+
 //// vec
 /* calls of vec.h: addresses, counts and strides, the host's numbers */
 typedef struct gq_vec_args { gq_u64 p[4]; long long n, from, to, rows; double s[4]; } gq_vec_args;
 
-GQ_KERNEL(N(axpy), gq_vec_args) {
-  T *y = (T *)GQ_AT(a.p[0]);
-  const T *x = (const T *)GQ_AT(a.p[1]), s = (T)a.s[0];
-  GQ_ALL(i, a.n) y[i] = y[i] + x[i] * s;
-}
-/* at: of each part its size, dst, y or 0, and k terms */
-typedef struct gq_combine_args { long long parts, k; double s[20]; gq_u64 at[400]; } gq_combine_args;
-GQ_KERNEL(N(combine), gq_combine_args) {
-  long long all = 0;
-  for (int p = 0; p < a.parts; p++) all += (long long)a.at[p * (a.k + 3)];
-  GQ_ALL(u, all) {
-    const gq_u64 *at = a.at;
-    long long i = u;
-    for (; i >= (long long)*at; at += a.k + 3) i -= (long long)*at;
-    T v = at[2] ? ((const T *)GQ_AT(at[2]))[i] : 0;
-    int none = !at[2];
-    for (int j = 0; j < a.k; j++) {
-      if (a.s[j] == 0) continue;
-      T x = ((const T *)GQ_AT(at[3 + j]))[i] * (T)a.s[j];
-      v = none ? x : v + x;
-      none = 0;
-    }
-    ((T *)GQ_AT(at[1]))[i] = v;
-  }
-}
 GQ_KERNEL(N(add), gq_vec_args) {
   T *y = (T *)GQ_AT(a.p[0]);
   const T *x = (const T *)GQ_AT(a.p[1]), s = (T)a.s[0];
@@ -1010,7 +1018,6 @@ GQ_DEVICE void gq_tally_join(gq_tally *x, const gq_tally *y) {
   }
 GQ_TALLY(dot, v.sum += (double)x[i] * (double)y[i];)
 GQ_TALLY(largest, double u = fabs((double)x[i]); if (u > v.top) v.top = u;)
-GQ_TALLY(squares, double u = (double)x[i] / a.s[0]; v.sum += u * u;)
 GQ_TALLY(weighted, double u = (double)x[i] - (a.p[3] ? (double)z[i] : 0.0);
          u = fabs(u / (a.s[0] + a.s[1] * fabs((double)y[i]))); v.sum += u * u;
          if (!(u <= v.top) && v.top == v.top) v.top = u;)
@@ -1030,6 +1037,37 @@ GQ_KERNEL(N(finish), gq_vec_args) {
     gq_tally *part = (gq_tally *)GQ_AT(a.p[0]), v = part[0];
     for (int i = 1; i < a.n; i++) gq_tally_join(&v, &part[i]);
     part[a.n] = v;
+  }
+}
+
+/* Root mean squares of rows. p: out, x; a block a row */
+GQ_KERNEL(N(rms), gq_vec_args) {
+  GQ_SHARED(double, part, GQ_NT)
+  for (long long r = GQ_BLOCK; r < a.rows; r += GQ_BLOCKS) {
+    const T *x = (const T *)GQ_AT(a.p[1]) + r * a.from;
+    double top = 0;
+    for (int pass = 0; pass < 2; pass++) {
+      GQ_EACH(t, GQ_NT) {
+        double s = 0;
+        for (long long i = t; i < a.n; i += GQ_NT) {
+          double v = fabs((double)x[i]);
+          if (pass) v /= top, s += v * v;
+          else if (v > s) s = v;
+        }
+        part[t] = s;
+      }
+      for (int w = GQ_NT / 2; w; w /= 2) {
+        GQ_SYNC
+        GQ_EACH(t, w) {
+          if (pass) part[t] += part[t + w];
+          else if (part[t + w] > part[t]) part[t] = part[t + w];
+        }
+      }
+      GQ_SYNC
+      if (!pass) top = part[0];
+      GQ_EACH(t, 1) if (pass) ((double *)GQ_AT(a.p[0]))[r] = top > 0 ? top * sqrt(part[0] / (double)a.n) : 0;
+      GQ_SYNC
+    }
   }
 }
 

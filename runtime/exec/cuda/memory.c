@@ -68,6 +68,7 @@ bool gq_cuda_owns(const void *p) {
 /* Chunks that nobody uses. */
 static bool give_back(void) {
   size_t k = 0, given = 0;
+  gq_cuda_later(gq_cuda_settle());
   for (int s = 0; s < NCLASS; s++) {
     size_t kept = 0;
     for (size_t i = 0; i < arena.shelf[s].n; i++) {
@@ -143,7 +144,7 @@ static size_t *bytes_of(const chunk *c, gq_u64 at) { return &c->bytes[(at - c->a
 
 void *gq_cuda_allocate(size_t bytes) {
   int class;
-  int status = gq_cuda_enter();
+  int status = gq_cuda_usable();
   gq_cuda_later(status);
   if (bytes > PTRDIFF_MAX / 2 || status != GQ_OK) return NULL;
   size_t piece = size_of(bytes, &class);
@@ -182,7 +183,10 @@ void gq_cuda_release(void *p_) {
 /* ---- moving bytes ---- */
 
 int gq_cuda_wait(void) {
-  GQ_TRY(gq_cuda_enter());
+  GQ_TRY(gq_cuda_usable());
+  GQ_TRY(gq_cuda_settle());
+  if (!gq_cuda_busy) return GQ_OK;
+  gq_cuda_busy = false;
   return gq_cuda_check(gq_cu.wait(gq_cuda.stream), "cuStreamSynchronize");
 }
 
@@ -208,18 +212,25 @@ int gq_cuda_put(void *to, const void *from, size_t bytes) {
   return gq_cuda_check(gq_cu.there(address(to), from, bytes, gq_cuda.stream), "cuMemcpyHtoDAsync");
 }
 
+/* Of so few bytes the driver has nothing to gain. */
+enum { FEW = 1 << 18 };
+static bool waits(const void *to, size_t bytes) { return bytes <= FEW && bytes % 4 == 0 && address(to) % 4 == 0; }
+
 int gq_cuda_copy(void *to, const void *from, size_t bytes) {
   bool there = gq_cuda_owns(to), here = !gq_cuda_owns(from);
   if (!bytes) return GQ_OK;
   if (!there && here) memmove(to, from, bytes);
   if (!there) return here ? GQ_OK : gq_cuda_get(to, from, bytes);
   if (here) return gq_cuda_put(to, from, bytes);
+  if (waits(to, bytes) && address(from) % 4 == 0)
+    return gq_cuda_combine(GQ_F32, 1, (size_t[]){ bytes / 4 }, 0, NULL, (void *[]){ to, (void *)(uintptr_t)from });
   GQ_TRY(gq_cuda_enter());
   return gq_cuda_check(gq_cu.within(address(to), address(from), bytes, gq_cuda.stream), "cuMemcpyDtoDAsync");
 }
 
 int gq_cuda_set(void *to, int byte, size_t bytes) {
   if (!bytes) return GQ_OK;
+  if (byte == 0 && waits(to, bytes)) return gq_cuda_fill(GQ_F32, bytes / 4, 0, to);
   GQ_TRY(gq_cuda_enter());
   return gq_cuda_check(gq_cu.set(address(to), (unsigned char)byte, bytes, gq_cuda.stream), "cuMemsetD8Async");
 }

@@ -26,8 +26,6 @@ enum { MOST_PARTS = 256 };
 static gq_u64 at(const void *p) { return (gq_u64)(uintptr_t)p; }
 
 typedef enum which {
-  AXPY,
-  COMBINE,
   ADD,
   SCALE,
   FILL,
@@ -36,7 +34,7 @@ typedef enum which {
   BLEND,
   DOT,
   LARGEST,
-  SQUARES,
+  RMS,
   WEIGHTED,
   APART,
   JOINED,
@@ -49,9 +47,9 @@ typedef enum which {
   NKERNEL
 } which;
 
-static const char *const names[NKERNEL] = { "axpy",      "combine",  "add",   "scale",    "fill",
+static const char *const names[NKERNEL] = { "add",   "scale",    "fill",
                                             "get",       "put",      "blend", "dot",      "largest",
-                                            "squares",   "weighted", "apart", "joined",   "nonzero",
+                                            "rms",   "weighted", "apart", "joined",   "nonzero",
                                             "nonfinite", "finish",   "fit",   "fit_pull", "path" };
 
 static int kernel(which k, gq_dtype d, gq_cufunction *f) {
@@ -77,36 +75,12 @@ static int call(which k, gq_dtype d, int64_t threads, const args *a) {
   return gq_cuda_launch(f, gq_cuda_blocks(threads), a);
 }
 
-static void axpy(gq_dtype d, size_t n, double s, const void *src, void *dst) {
-  gq_cuda_later(call(AXPY, d, (int64_t)n, &(args){ { at(dst), at(src) }, .n = (long long)n, .s = { s } }));
+static void combine(gq_dtype d, int parts, const size_t *n, int k, const double *s, void *const *given) {
+  gq_cuda_later(gq_cuda_combine(d, parts, n, k, s, given));
 }
 
-/* So many addresses and sizes are arguments of one launch. */
-enum { COMBINED = 400 };
-typedef struct combine_args {
-  long long parts, k;
-  double s[GQ_TERMS];
-  gq_u64 at[COMBINED];
-} combine_args;
-
-static void combine(gq_dtype d, int parts, const size_t *n, int k, const double *s, void *const *given) {
-  combine_args a = { .k = k };
-  int each = k + 3;
-  gq_cufunction f;
-  int status = kernel(COMBINE, d, &f);
-  if (k) memcpy(a.s, s, (size_t)k * sizeof *s);
-  for (int p = 0; p < parts && status == GQ_OK; p += (int)a.parts) {
-    int64_t all = 0;
-    a.parts = parts - p < COMBINED / each ? parts - p : COMBINED / each;
-    for (int q = 0; q < a.parts; q++) {
-      gq_u64 *to = a.at + q * each;
-      all += (int64_t)n[p + q];
-      *to++ = n[p + q];
-      for (int i = 0; i < k + 2; i++) *to++ = at(*given++);
-    }
-    status = gq_cuda_launch(f, gq_cuda_blocks(all), &a);
-  }
-  gq_cuda_later(status);
+static void axpy(gq_dtype d, size_t n, double s, const void *src, void *dst) {
+  combine(d, 1, &n, 1, &s, (void *[]){ dst, dst, (void *)(uintptr_t)src });
 }
 
 static void strided(which k, gq_dtype d, size_t n, double s, const void *src, size_t from, void *dst,
@@ -126,7 +100,8 @@ static void scale(gq_dtype d, size_t n, double s, const void *src, size_t from, 
 }
 
 static void fill(gq_dtype d, size_t n, double value, void *dst, size_t to) {
-  strided(FILL, d, n, value, NULL, 1, dst, to);
+  if (to == 1) gq_cuda_later(gq_cuda_fill(d, n, value, dst));
+  else strided(FILL, d, n, value, NULL, 1, dst, to);
 }
 
 /* ---- numbers for the host ---- */
@@ -166,10 +141,20 @@ static double largest(gq_dtype d, size_t n, const void *x) {
   return tell(LARGEST, d, (args){ { 0, at(x) }, .n = (long long)n }).top;
 }
 
-static double rms(gq_dtype d, size_t n, const void *x) {
-  double top = largest(d, n, x), sum = 0;
-  if (top > 0) sum = tell(SQUARES, d, (args){ { 0, at(x) }, .n = (long long)n, .s = { top } }).sum;
-  return top * sqrt(sum / (double)n);
+static int rms_rows(gq_dtype d, size_t rows, size_t n, size_t apart, const void *x, double *out) {
+  void *there = gq_cuda_allocate(rows * sizeof *out);
+  if (!there) return gq_nomem(rows * sizeof *out);
+  args a = { { at(there), at(x) }, .n = (long long)n, .from = (long long)apart, .rows = (long long)rows };
+  int status = call(RMS, d, (int64_t)rows * GQ_NT, &a);
+  if (status == GQ_OK) status = gq_cuda_get(out, there, rows * sizeof *out);
+  gq_cuda_release(there);
+  return status;
+}
+
+static void rms(gq_dtype d, size_t rows, size_t n, size_t apart, const void *x, double *out) {
+  int status = rms_rows(d, rows, n, apart, x, out);
+  for (size_t r = 0; r < rows && status != GQ_OK; r++) out[r] = NAN;
+  gq_cuda_later(status);
 }
 
 static void weighted(gq_dtype d, size_t n, const void *x, const void *minus_, const void *y, double atol,
@@ -247,7 +232,9 @@ static int put_all(gq_dtype d, size_t n, const double *in, void *x, size_t strid
 }
 
 static void put(gq_dtype d, size_t n, const double *in, void *x, size_t stride) {
-  gq_cuda_later(put_all(d, n, in, x, stride));
+  if (n > 4) gq_cuda_later(put_all(d, n, in, x, stride));
+  for (size_t i = 0; i < n && n <= 4; i++)
+    gq_cuda_later(gq_cuda_fill(d, 1, in[i], (char *)x + i * stride * gq_dtype_size(d)));
 }
 
 static int run_move(int status, const gq_launch *l, void *dst, const void *src) {
