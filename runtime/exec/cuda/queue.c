@@ -139,28 +139,31 @@ static void forward(sum *x) {
   }
 }
 
-static int add(sum *x) {
-  const entry *e = &x->e;
+static int add(const sum *given) {
+  sum x = *given;
   entry *with = NULL;
-  forward(x);
-  fate what = fate_of(e, &with);
-  size_t bytes = bytes_of(e);
+  forward(&x);
+  fate what = fate_of(&x.e, &with);
   if (what == SCALES) {
-    with->scale = x->t[0].s;
+    with->scale = x.t[0].s;
     return GQ_OK;
   }
-  if (what == AFTER || used + bytes > ROOM) {
+  if (what == AFTER || used + bytes_of(&x.e) > ROOM) {
     GQ_TRY(gq_cuda_settle());
-    what = APART;
+    x = *given, what = APART;
   }
+  size_t bytes = bytes_of(&x.e);
   if (what == MORE) {
-    insert((char *)after(with), x->t, bytes - sizeof *e);
-    with->terms += e->terms;
+    insert((char *)after(with), x.t, bytes - sizeof x.e);
+    with->terms += x.e.terms;
     return GQ_OK;
   }
-  if (what == INSTEAD) queue.entries--, numbers -= e->n * e->parts, cut((char *)with, bytes_of(with));
-  insert(queue.room + used, x, bytes);
-  queue.entries++, numbers += e->n * e->parts;
+  if (what == INSTEAD) {
+    queue.entries--, numbers -= with->n * with->parts;
+    cut((char *)with, bytes_of(with));
+  }
+  insert(queue.room + used, &x, bytes);
+  queue.entries++, numbers += x.e.n * x.e.parts;
   return GQ_OK;
 }
 
