@@ -220,8 +220,8 @@ static bool next(gq_lanes *p, int j) {
     lane->sample = w->next, lane->k = k->s->nt - 1;
     w->next += w->stride;
     for (int i = 0; i < k->s->nt; i++) {
-      p->f->on->vec->rms(p->f->dtype, 1, p->numbers, p->numbers, gq_sample_at(k->s, w->b->gz, i, lane->sample),
-                         &one);
+      p->f->on->vec->rms(p->f->dtype, 1, p->numbers, p->numbers,
+                         gq_sample_at(k->s, w->b->gz, i, lane->sample), &one);
       size = fmax(size, one);
     }
     p->shared.atol[0][j] = gq_positive_atol(p->f->dtype, o->back_atol);

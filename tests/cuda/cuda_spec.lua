@@ -418,6 +418,27 @@ describe("a training step", function()
     bounded('{gradient = "gq", gq = {paper = true}, rtol = 1e-6}', true)
   end)
 
+  it("launches together what solvers do to vectors: less than one more a time and a node", function()
+    local solve = [[
+      local w = gq.randn({2, 2}, {seed = 1, device = "cuda", requires_grad = true})
+      local z, info = gq.odeint(function(t, x) return gq.tanh(x:matmul(w) + t) end,
+        gq.ones({70, 2}, {device = "cuda"}), gq.linspace(0, 1, %d):totable(), {gradient = "gq", gq = {nodes = %d}})
+      z:square():mean():backward()
+      print("nodes", info.nodes)]]
+    local function count(times, nodes)
+      local text = run("GQ_EMU_COUNT=1", solve, times, nodes)
+      local all, launches, waits = text:match "nodes\t(%d+).- (%d+) launches, (%d+) waits"
+      assert.truthy(all, text)
+      return tonumber(all), tonumber(launches), tonumber(waits)
+    end
+    local nodes, launches, waits = count(8, 5)
+    local _, launched, waited = count(120, 5)
+    assert.is_true(launched - launches < 112 / 2 and waited - waits < 10, launched - launches)
+    local more
+    more, launched, waited = count(8, 40)
+    assert.is_true(launched - launches < more - nodes and waited - waits < 10, launched - launches)
+  end)
+
   it("takes any number of tensors", function()
     local function sum(device)
       local parts = {}

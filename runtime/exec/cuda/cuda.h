@@ -24,10 +24,12 @@ extern bool gq_cuda_busy;      /* something was asked for since the last wait */
 extern bool gq_cuda_poisons;   /* $GQ_CUDA_POISON: memory that is given away is NaN, as new memory may be */
 
 int gq_cuda_start(void);       /* libraries, device, stream */
-/* The device may be called from this thread and process; a lost one, or one from before a fork, may not. To enter is to
-** settle what waits (queue.c), too: whatever is called comes after it. */
+/* The device may be called from this thread and process; a lost one, or one from before a fork, may not. What waits
+** to be done before anything else (queue.c) is done when that is entered. */
 int gq_cuda_usable(void);
 int gq_cuda_enter(void);
+int gq_cuda_before_all(void);  /* it alone */
+extern int (*gq_cuda_before)(void);   /* NULL: nothing waits */
 /* Of a driver call: GQ_OK, or its text. After an error that no later call recovers from, all calls fail with it. */
 int gq_cuda_check(int error, const char *what);
 /* The same where nobody can be told now: the next call that has a status tells. */
@@ -114,14 +116,13 @@ int gq_cuda_bytes(gq_launch *l, size_t size, const gq_layout *in, const int64_t 
 int gq_cuda_product(gq_launch *l, gq_dtype d, const gq_layout *a, const gq_layout *b, int flags, int64_t column, bool add);
 int gq_cuda_reduce(gq_launch *l, gq_op op, gq_dtype d, const gq_layout *x, int axis, int flags, bool add);
 int gq_cuda_index(gq_launch *l, const gq_indexing *p, size_t *zero);   /* so many bytes of the result are zeroed before */
-int gq_cuda_outside(const gq_indexing *p, const void *idx, int64_t position);   /* fails, with GQ_EINDEX */
+const gq_shape *gq_cuda_long_side(const gq_indexing *p);   /* whose rows indices tell */
 int gq_cuda_cell(gq_launch *l, gq_op op, gq_dtype to, gq_shape shape, int n, const gq_dtype *d, const gq_layout *x);
 
 /* ---- queue.c: what waits to be launched together ---- */
 
 int gq_cuda_combine(gq_dtype d, int parts, const size_t *n, int k, const double *s, void *const *at);   /* vec.h */
 int gq_cuda_fill(gq_dtype d, size_t n, double value, void *to);
-int gq_cuda_settle(void);                      /* launch it */
 
 /* ---- blas.c ---- */
 
@@ -133,6 +134,7 @@ enum { GQ_FLAGS = 64 };
 int gq_cuda_flag(int i, void **at);            /* the word that indexing i of what runs now writes to */
 /* Of the first n: the first that was written, and its position; -1: none. Waits, and clears them. */
 int gq_cuda_flagged(int n, int *which, int64_t *position);
+int gq_cuda_outside(const gq_indexing *p, const void *idx, int64_t position);   /* fails, with GQ_EINDEX */
 
 /* ---- group.c: the text of a program's groups ---- */
 

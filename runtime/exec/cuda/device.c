@@ -10,6 +10,7 @@
 
 gq_cuda_device gq_cuda;
 bool gq_cuda_poisons, gq_cuda_busy;
+int (*gq_cuda_before)(void);
 
 static gq_cucontext context;
 static bool open, forked;
@@ -43,10 +44,12 @@ int gq_cuda_usable(void) {
   return GQ_OK;
 }
 
+int gq_cuda_before_all(void) { return gq_cuda_before ? gq_cuda_before() : GQ_OK; }
+
 int gq_cuda_enter(void) {
   GQ_TRY(gq_cuda_usable());
   gq_cuda_busy = true;
-  return gq_cuda_settle();
+  return gq_cuda_before_all();
 }
 
 static void in_child(void) { forked = true; }

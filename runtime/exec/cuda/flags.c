@@ -26,3 +26,11 @@ int gq_cuda_flagged(int n, int *which, int64_t *position) {
     if (seen[i] != UINT64_MAX) *which = i, *position = (int64_t)seen[i];
   return *which < 0 ? GQ_OK : clear();
 }
+
+int gq_cuda_outside(const gq_indexing *p, const void *idx, int64_t position) {
+  const gq_shape *s = gq_cuda_long_side(p);
+  int64_t index;
+  GQ_TRY(gq_cuda_get(&index, (const int64_t *)idx + position, sizeof index));
+  return gq_fail(GQ_EINDEX, "%s: index %lld at position %lld is outside 1..%lld", gq_core->ops[p->op].name,
+                 (long long)index, (long long)position + 1, (long long)(s->ndim ? s->dim[p->attr.axis] : 1));
+}

@@ -371,7 +371,7 @@ static int prepare_window(gq_launch *l, const gq_indexing *p) {
   return prepare(l, &part, kernels[p->dtype], a.numbers, 2, &a, sizeof a);
 }
 
-static const gq_shape *long_side(const gq_indexing *p) {
+const gq_shape *gq_cuda_long_side(const gq_indexing *p) {
   return p->op == GQ_OP_INDEX_ADD || p->op == GQ_OP_SCATTER_ADD ? &p->attr.shape : &p->in[0];
 }
 
@@ -380,10 +380,10 @@ static int prepare_index(gq_launch *l, const gq_indexing *p) {
   gq_op op = p->op;
   gq_cufunction *f = &kernels[op][p->dtype];
   index_args a = { .count = gq_numel(p->in[1]) };
-  rows_of(long_side(p), p->attr.axis, &a);
+  rows_of(gq_cuda_long_side(p), p->attr.axis, &a);
   int64_t n = op == GQ_OP_INDEX_SELECT ? a.outer * a.count * a.inner : a.outer * a.inner;
   if (op == GQ_OP_GATHER || op == GQ_OP_SCATTER_ADD) {
-    lines_of(op, long_side(p), &p->in[1], p->attr.axis, &a);
+    lines_of(op, gq_cuda_long_side(p), &p->in[1], p->attr.axis, &a);
     n = op == GQ_OP_GATHER ? a.count : a.lines;
   }
   gq_part part = { .kind = GQ_PART_INDEX, .op = op, .d = p->dtype };
@@ -406,14 +406,6 @@ int gq_cuda_index(gq_launch *l, const gq_indexing *p, size_t *zero) {
     return gq_fail(GQ_EUNSUPPORTED, "%s has no kernel on CUDA: use x:to(\"cpu\")", gq_core->ops[p->op].name);
   *zero = indexings[p->op].adds ? (size_t)gq_numel(p->attr.shape) * gq_dtype_size(p->dtype) : 0;
   return indexings[p->op].prepare(l, p);
-}
-
-int gq_cuda_outside(const gq_indexing *p, const void *idx, int64_t position) {
-  const gq_shape *s = long_side(p);
-  int64_t index;
-  GQ_TRY(gq_cuda_get(&index, (const int64_t *)idx + position, sizeof index));
-  return gq_fail(GQ_EINDEX, "%s: index %lld at position %lld is outside 1..%lld", gq_core->ops[p->op].name,
-                 (long long)index, (long long)position + 1, (long long)(s->ndim ? s->dim[p->attr.axis] : 1));
 }
 
 /* ---- parts of a kernel that a block runs alone: tile.c ---- */

@@ -68,7 +68,7 @@ bool gq_cuda_owns(const void *p) {
 /* Chunks that nobody uses. */
 static bool give_back(void) {
   size_t k = 0, given = 0;
-  gq_cuda_later(gq_cuda_settle());
+  gq_cuda_later(gq_cuda_before_all());
   for (int s = 0; s < NCLASS; s++) {
     size_t kept = 0;
     for (size_t i = 0; i < arena.shelf[s].n; i++) {
@@ -184,7 +184,7 @@ void gq_cuda_release(void *p_) {
 
 int gq_cuda_wait(void) {
   GQ_TRY(gq_cuda_usable());
-  GQ_TRY(gq_cuda_settle());
+  GQ_TRY(gq_cuda_before_all());
   if (!gq_cuda_busy) return GQ_OK;
   gq_cuda_busy = false;
   return gq_cuda_check(gq_cu.wait(gq_cuda.stream), "cuStreamSynchronize");
@@ -214,7 +214,9 @@ int gq_cuda_put(void *to, const void *from, size_t bytes) {
 
 /* Of so few bytes the driver has nothing to gain. */
 enum { FEW = 1 << 18 };
-static bool waits(const void *to, size_t bytes) { return bytes <= FEW && bytes % 4 == 0 && address(to) % 4 == 0; }
+static bool waits(const void *to, size_t bytes) {
+  return bytes <= FEW && bytes % 4 == 0 && address(to) % 4 == 0;
+}
 
 int gq_cuda_copy(void *to, const void *from, size_t bytes) {
   bool there = gq_cuda_owns(to), here = !gq_cuda_owns(from);
@@ -223,7 +225,8 @@ int gq_cuda_copy(void *to, const void *from, size_t bytes) {
   if (!there) return here ? GQ_OK : gq_cuda_get(to, from, bytes);
   if (here) return gq_cuda_put(to, from, bytes);
   if (waits(to, bytes) && address(from) % 4 == 0)
-    return gq_cuda_combine(GQ_F32, 1, (size_t[]){ bytes / 4 }, 0, NULL, (void *[]){ to, (void *)(uintptr_t)from });
+    return gq_cuda_combine(GQ_F32, 1, (size_t[]){ bytes / 4 }, 0, NULL,
+                           (void *[]){ to, (void *)(uintptr_t)from });
   GQ_TRY(gq_cuda_enter());
   return gq_cuda_check(gq_cu.within(address(to), address(from), bytes, gq_cuda.stream), "cuMemcpyDtoDAsync");
 }

@@ -16,7 +16,7 @@ typedef struct place {
 typedef enum begin { FROM, START, FIRST } begin; /* `from`; `start`; the first term */
 typedef struct entry {
   int64_t n, parts, terms, size, begin; /* size: of a number */
-  double start, scale; /* scale: of all of it, at last */
+  double start, scale;                  /* scale: of all of it, at last */
   place to, from;
 } entry;
 typedef struct term {
@@ -37,12 +37,11 @@ static size_t bytes_of(const entry *e) { return sizeof *e + (size_t)e->terms * s
 static entry *first(void) { return (entry *)(void *)queue.room; }
 static entry *after(entry *e) { return (entry *)(void *)((char *)e + bytes_of(e)); }
 
-int gq_cuda_settle(void) {
+static int settle(void) {
   static gq_cufunction f;
-  if (!queue.entries) return GQ_OK;
   struct queue now = queue; /* the launch enters, too */
   int blocks = gq_cuda_blocks(numbers);
-  queue.entries = 0, used = 0, numbers = 0;
+  queue.entries = 0, used = 0, numbers = 0, gq_cuda_before = NULL;
   if (!f) {
     gq_text t = { 0 };
     gq_cuda_text(&t, GQ_NT, "", (const char *[]){ "queue", NULL });
@@ -149,7 +148,7 @@ static int add(const sum *given) {
     return GQ_OK;
   }
   if (what == AFTER || used + bytes_of(&x.e) > ROOM) {
-    GQ_TRY(gq_cuda_settle());
+    if (queue.entries) GQ_TRY(settle());
     x = *given, what = APART;
   }
   size_t bytes = bytes_of(&x.e);
@@ -164,6 +163,7 @@ static int add(const sum *given) {
   }
   insert(queue.room + used, &x, bytes);
   queue.entries++, numbers += x.e.n * x.e.parts;
+  gq_cuda_before = settle;
   return GQ_OK;
 }
 
@@ -193,15 +193,28 @@ int gq_cuda_combine(gq_dtype d, int parts, const size_t *n, int k, const double 
       to[c] = (place){ address(at[c]), count > 1 ? (int64_t)(address(at[columns + c]) - address(at[c])) : 0 };
     for (int i = 0; i < k; i++)
       if (s[i] != 0) x.t[terms++] = (term){ s[i], to[2 + i] };
-    x.e = (entry){ .n = (int64_t)n[0], .parts = count, .terms = terms, .size = (int64_t)gq_dtype_size(d),
-                   .begin = at[1] ? FROM : terms ? FIRST : START, .scale = 1, .to = to[0], .from = to[1] };
+    x.e = (entry){ .n = (int64_t)n[0],
+                   .parts = count,
+                   .terms = terms,
+                   .size = (int64_t)gq_dtype_size(d),
+                   .begin = at[1]   ? FROM
+                            : terms ? FIRST
+                                    : START,
+                   .scale = 1,
+                   .to = to[0],
+                   .from = to[1] };
     if (n[0]) GQ_TRY(add(&x));
   }
   return GQ_OK;
 }
 
 int gq_cuda_fill(gq_dtype d, size_t n, double value, void *to) {
-  sum x = { .e = { .n = (int64_t)n, .parts = 1, .size = (int64_t)gq_dtype_size(d), .begin = START, .start = value,
-                   .scale = 1, .to = { address(to), 0 } } };
+  sum x = { .e = { .n = (int64_t)n,
+                   .parts = 1,
+                   .size = (int64_t)gq_dtype_size(d),
+                   .begin = START,
+                   .start = value,
+                   .scale = 1,
+                   .to = { address(to), 0 } } };
   return n ? add(&x) : GQ_OK;
 }

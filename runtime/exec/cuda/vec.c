@@ -47,10 +47,10 @@ typedef enum which {
   NKERNEL
 } which;
 
-static const char *const names[NKERNEL] = { "add",   "scale",    "fill",
-                                            "get",       "put",      "blend", "dot",      "largest",
-                                            "rms",   "weighted", "apart", "joined",   "nonzero",
-                                            "nonfinite", "finish",   "fit",   "fit_pull", "path" };
+static const char *const names[NKERNEL] = { "add",   "scale",    "fill",    "get",       "put",
+                                            "blend", "dot",      "largest", "rms",       "weighted",
+                                            "apart", "joined",   "nonzero", "nonfinite", "finish",
+                                            "fit",   "fit_pull", "path" };
 
 static int kernel(which k, gq_dtype d, gq_cufunction *f) {
   static gq_cufunction known[NKERNEL][2];
