@@ -197,4 +197,37 @@ end
 -- A word for the shell.
 function helper.quote(s) return "'" .. s:gsub("'", "'\\''") .. "'" end
 
+-- Derivatives of derivatives of the sum of solve(p, engine) against central differences along a direction, the first
+-- also against those that no create_graph made; p: float64 leaves.
+function helper.again(p, solve)
+  local gq = require "gq"
+  local function squares(q)
+    local sum = 0
+    local first = gq.grad(solve(q, "direct"):sum(), q, { create_graph = true })
+    for _, g in ipairs(first) do sum = sum + g:square():sum() end
+    return sum
+  end
+  local function third(q)
+    local sum = 0
+    for _, g in ipairs(gq.grad(squares(q), q, { create_graph = true })) do sum = sum + g:sum() end
+    return sum
+  end
+  local once = gq.grad(solve(p, "aca"):sum(), p)
+  assert.below(helper.relative(gq.grad(solve(p, "aca"):sum(), p, { create_graph = true }), once), 1e-11, "first")
+  for _, f in ipairs { squares, third } do
+    local got, at, way = gq.grad(f(p), p), {}, 0
+    for s = -1, 1, 2 do
+      local q = {}
+      for i, x in ipairs(p) do
+        local direction = gq.randn(x.shape, { seed = i, dtype = "float64" })
+        if s > 0 then way = way + (got[i] * direction):sum():item() end
+        q[i] = (x:detach() + direction * (s * 1e-5)):detach()
+        q[i].requires_grad = true
+      end
+      at[s] = f(q):item()
+    end
+    assert.close((at[1] - at[-1]) / 2e-5, way, 1e-7)
+  end
+end
+
 return helper

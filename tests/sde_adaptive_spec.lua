@@ -54,7 +54,8 @@ describe("adaptive steps", function()
 
   for _, method in ipairs { "euler", "shark" } do
     it("of " .. method .. " do so where noise is additive, and there alone", function()
-      local sde = gq.sde { drift = function(t, z) return gq.sin(3 * z) - z * t end, calculus = "ito", noise = "additive",
+      local sde = gq.sde { calculus = "ito", noise = "additive",
+        drift = function(t, z) return gq.sin(3 * z) - z * t end,
         diffusion = function(t) return gq.tensor({ { 0.8, 0.3 }, { -0.2, 0.5 } }, f64) * (1 + t) end }
       local tols, rms, last = { 1e-1, 1e-2, 1e-3 }, {}, 0
       for i, tol in ipairs(tols) do

@@ -2,7 +2,6 @@
 
 local gq = require "gq"
 local helper = require "tests.helper"
-local problems = require "tests.problems"
 local refused = helper.refused
 
 local f64 = { dtype = "float64" }
@@ -152,12 +151,20 @@ describe("theta", function()
     refused("Newton's method", solve, jump, z0, { 0, 1 }, { dt = 0.1 })
   end)
 
-  it("refuses second derivatives by name", function()
-    local _, kinds, drift = problems.noisy(4)
-    local sde = gq.sde { drift = drift, diffusion = kinds.diagonal, noise = "diagonal", calculus = "ito" }
-    local z0 = gq.ones(4, 2, f64)
-    z0.requires_grad = true
-    local z = solve(sde, z0, { 0, 1 }, { dt = 0.1, gradient = "direct" })
-    refused("theta", gq.grad, { z:sum() }, { z0 }, { create_graph = true })
+  it("has second and third derivatives", function()
+    local function leaf(x)
+      local t = gq.tensor(x, f64)
+      t.requires_grad = true
+      return t
+    end
+    for _, theta in ipairs { 1, 0.5 } do
+      local p = { leaf { { 0.5, -0.3 }, { 0.2, 0.8 } }, leaf { 0.4, 0.7 },
+        leaf { { 1, 0.5 }, { 0.2, 0.3 }, { 0.3, -0.2 } } }
+      helper.again(p, function(q, engine)
+        local sde = gq.sde { calculus = "ito", drift = function(_, z) return gq.tanh(z:matmul(q[1])) - q[2] * z ^ 3 end,
+          diffusion = function(_, z) return 0.3 * gq.cos(z) * q[2] end }
+        return (solve(sde, q[3], { 0, 0.35, 0.5 }, { theta = theta, dt = 0.1, seed = 1, gradient = engine }))
+      end)
+    end
   end)
 end)

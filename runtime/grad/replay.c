@@ -3,8 +3,8 @@
 ** run once more as recorded operations, and reverse mode with create_graph does the rest. Step
 ** sizes are constants as in direct.c; those clamped to measurement times follow the times.
 */
-#include "../exec/tape.h"
 #include "../ode/solution.h"
+#include "root.h"
 
 #include <string.h>
 
@@ -78,7 +78,18 @@ typedef struct replay {
   gq_tensor **bv;    /* boundary values */
   gq_tensor **z;     /* [nt] */
   gq_tensor *y, *f, *x[GQ_MAXEXTRA];
+  gq_root *root;     /* of implicit stages, or NULL: */
+  gq_tensor **stage; /* its inputs */
 } replay;
+
+/* Of an SDE what is explicit of a step with an implicit drift is one too. */
+static bool is_program(const gq_tableau *m) { return m->steps->program || m->scheme; }
+
+/* Where implicit_step leaves what it makes. */
+static void implicit_layout(const gq_tableau *m, gq_steplayout *l) {
+  *l = (gq_steplayout){ .slopes = m->slopes, .carry = true, .nout = m->slopes + 2, .f1 = 1, .w = -1 };
+  for (int i = 0; i < m->slopes; i++) l->k[i] = 2 + i;
+}
 
 static int prepare(replay *r, gq_tensor *z0, gq_tensor *t_, gq_tensor *const *capture) {
   gq_solution *s = r->s;
@@ -94,14 +105,17 @@ static int prepare(replay *r, gq_tensor *z0, gq_tensor *t_, gq_tensor *const *ca
   gq_stepkind kind = plan->forward.kind;
   kind.pull = kind.error = kind.stiffness = false;
   r->y = r->x[GQ_EXTRA_TWIN] = z0;
-  GQ_TRY(gq_step_new(&sys, &kind, f->want, &r->step, &r->outs, &r->l));
+  if (is_program(kind.m)) GQ_TRY(gq_step_new(&sys, &kind, f->want, &r->step, &r->outs, &r->l));
+  else implicit_layout(kind.m, &r->l);
+  if (plan->forward.jacobian) GQ_TRY(gq_root_new(f, plan->jacobian.rows, plan->jacobian.dim, &r->root));
   r->in = gq_calloc(r->l.nin + 1, sizeof *r->in);
   r->out = gq_calloc(r->l.nout + 1, sizeof *r->out);
   r->refs = gq_calloc(r->l.nout + f->nb + 1, sizeof *r->refs);
   r->times = gq_calloc(s->nt + 1, sizeof *r->times);
   r->bv = gq_calloc(f->nb + 1, sizeof *r->bv);
   r->z = gq_calloc(s->nt + 1, sizeof *r->z);
-  if (!r->in || !r->out || !r->refs || !r->times || !r->bv || !r->z)
+  r->stage = gq_calloc(f->nb + 3, sizeof *r->stage);
+  if (!r->in || !r->out || !r->refs || !r->times || !r->bv || !r->z || !r->stage)
     return gq_nomem(r->l.nin * sizeof *r->in);
   for (int j = 0; j < f->nb; j++) r->refs[j] = gq_graph_output(f->pro, j);
   GQ_TRY(evaluate(&r->p, f->pro, capture, f->nb, r->refs, r->bv));
@@ -117,7 +131,8 @@ static int prepare(replay *r, gq_tensor *z0, gq_tensor *t_, gq_tensor *const *ca
     GQ_TRY(call(&r->p, GQ_OP_RESHAPE, 1, &x, &scalar, &x));
     GQ_TRY(cast(&r->p, x, GQ_F64, &r->times[k]));
   }
-  for (int i = 0; i < r->l.nout; i++) { /* error and finite sums are not needed again */
+  memcpy(r->stage + 3, r->bv, f->nb * sizeof *r->bv);
+  for (int i = 0; r->step && i < r->l.nout; i++) { /* error and finite sums are not needed again */
     bool want = i == r->l.y1 || (r->l.carry && i == r->l.f1) || (i >= r->l.x1 && i < r->l.x1 + r->l.extra);
     for (int j = 0; j < r->l.slopes; j++) want |= i == r->l.k[j];
     r->refs[i] = want ? r->outs[i].ref : GQ_NONE;
@@ -201,6 +216,82 @@ static int noise(replay *r, double t, double t1, gq_tensor **w) {
   return GQ_OK;
 }
 
+/* y + w h x, either of h and x a number */
+static int moved(replay *r, gq_tensor *y, double w, gq_tensor *h, gq_tensor *x, gq_tensor **out) {
+  gq_tensor *by;
+  GQ_TRY(number(&r->p, w, &by));
+  GQ_TRY(call2(&r->p, GQ_OP_MUL, h, by, &by));
+  GQ_TRY(cast(&r->p, by, y->dtype, &by));
+  GQ_TRY(call2(&r->p, GQ_OP_MUL, by, x, &by));
+  return call2(&r->p, GQ_OP_ADD, y, by, out);
+}
+
+/* k = f(t + c h, base + w h k) */
+static int stage(replay *r, gq_tensor *t, gq_tensor *h, double c, double w, gq_tensor *base,
+                 gq_tensor *guess_, gq_tensor **k) {
+  gq_tensor *by, *time, *one;
+  gq_dtype d = r->s->plan->field->dtype;
+  GQ_TRY(number(&r->p, w, &by));
+  GQ_TRY(call2(&r->p, GQ_OP_MUL, h, by, &by));
+  GQ_TRY(number(&r->p, 1, &one));
+  GQ_TRY(moved(r, t, c, h, one, &time));
+  GQ_TRY(cast(&r->p, time, d, &r->stage[0]));
+  r->stage[1] = base;
+  GQ_TRY(cast(&r->p, by, d, &r->stage[2]));
+  GQ_TRY(gq_root_solve(r->root, r->stage, guess_, k));
+  return keep(&r->p, *k);
+}
+
+/* y + h sum_j<n w_j k_j */
+static int combined(replay *r, gq_tensor *h, int n, const double *w, gq_tensor **out) {
+  *out = r->y;
+  for (int j = 0; j < n; j++)
+    if (w[j] != 0) GQ_TRY(moved(r, *out, w[j], h, slope(r, j), out));
+  return GQ_OK;
+}
+
+/* A step of a diagonally implicit method. */
+static int implicit_step(replay *r, gq_tensor *t, gq_tensor *h) {
+  const gq_tableau *m = r->s->plan->forward.m;
+  gq_tensor *base, *before = r->f, **y1 = &r->out[r->l.y1], **f1 = &r->out[r->l.f1];
+  for (int i = 1; i < m->stages; i++) {
+    const double *a = m->a + (size_t)i * m->stages;
+    GQ_TRY(combined(r, h, i, a, &base));
+    GQ_TRY(stage(r, t, h, m->c[i], a[i], base, before, i == m->end ? f1 : &r->out[r->l.k[i]]));
+    before = slope(r, i);
+    if (i == m->end) GQ_TRY(moved(r, base, a[i], h, before, y1));
+  }
+  if (m->end < m->stages) return GQ_OK;
+  gq_tensor *one, *t1, *y = r->y;
+  GQ_TRY(combined(r, h, m->stages, m->b, y1));
+  GQ_TRY(number(&r->p, 1, &one));
+  GQ_TRY(moved(r, t, 1, h, one, &t1));
+  r->y = *y1;
+  int status = slope_at(r, t1, f1);
+  r->y = y;
+  return status;
+}
+
+/* The drift at the end of an SDE's step, which is implicit. */
+static int implicit_drift(replay *r, gq_tensor *t, gq_tensor *h) {
+  double theta = r->s->plan->forward.kind.theta;
+  gq_tensor *k, *base = r->out[r->l.y1];
+  GQ_TRY(stage(r, t, h, 1, theta, base, NULL, &k));
+  return moved(r, base, theta, h, k, &r->out[r->l.y1]);
+}
+
+static int program_step(replay *r, const gq_step_record *rec, double end, gq_tensor *t, gq_tensor *h) {
+  gq_tensor *one; /* tolerances and product weights: what is asked for does not read them */
+  GQ_TRY(number(&r->p, 1, &one));
+  for (int i = 0; i < r->l.nin; i++) r->in[i] = one;
+  r->in[r->l.t] = t, r->in[r->l.h] = r->in[r->l.ht] = h, r->in[r->l.y] = r->y;
+  if (r->l.carry) r->in[r->l.f] = r->f;
+  memcpy(r->in + r->l.x, r->x, r->l.extra * sizeof *r->x);
+  if (r->l.w >= 0) GQ_TRY(noise(r, rec->t, end, &r->in[r->l.w]));
+  for (int j = 0; j < r->s->plan->field->nb; j++) r->in[r->l.bv + j] = r->bv[j];
+  return evaluate(&r->p, r->step, r->in, r->l.nout, r->refs, r->out);
+}
+
 static int step(replay *r, const gq_step_record *rec, double end, int *k) {
   gq_solution *s = r->s;
   gq_tensor *t, *h, *shift;
@@ -209,15 +300,8 @@ static int step(replay *r, const gq_step_record *rec, double end, int *k) {
   GQ_TRY(call2(&r->p, GQ_OP_ADD, r->times[rec->anchor], shift, &t));
   if (rec->stop >= 0) GQ_TRY(call2(&r->p, GQ_OP_SUB, r->times[rec->stop], t, &h));
   else GQ_TRY(number(&r->p, rec->h, &h));
-  gq_tensor *one; /* tolerances and product weights: what is asked for does not read them */
-  GQ_TRY(number(&r->p, 1, &one));
-  for (int i = 0; i < r->l.nin; i++) r->in[i] = one;
-  r->in[r->l.t] = t, r->in[r->l.h] = r->in[r->l.ht] = h, r->in[r->l.y] = r->y;
-  if (r->l.carry) r->in[r->l.f] = r->f;
-  memcpy(r->in + r->l.x, r->x, r->l.extra * sizeof *r->x);
-  if (r->l.w >= 0) GQ_TRY(noise(r, rec->t, end, &r->in[r->l.w]));
-  for (int j = 0; j < s->plan->field->nb; j++) r->in[r->l.bv + j] = r->bv[j];
-  GQ_TRY(evaluate(&r->p, r->step, r->in, r->l.nout, r->refs, r->out));
+  GQ_TRY(r->step ? program_step(r, rec, end, t, h) : implicit_step(r, t, h));
+  if (r->step && r->root) GQ_TRY(implicit_drift(r, t, h));
   for (; *k < s->nt && dir * (s->t[*k] - end) < 0; ++*k) GQ_TRY(inner(r, t, h, *k));
   r->y = r->out[r->l.y1];
   if (r->l.carry) r->f = r->out[r->l.f1];
@@ -276,8 +360,9 @@ static void replay_done(replay *r) {
   gq_graph_free(r->step);
   gq_free(r->outs);
   gq_steplayout_done(&r->l);
-  void *all[] = { r->in, r->out, r->refs, r->times, r->bv, r->z };
-  for (int i = 0; i < 6; i++) gq_free(all[i]);
+  gq_root_free(r->root);
+  void *all[] = { r->in, r->out, r->refs, r->times, r->bv, r->z, r->stage };
+  for (int i = 0; i < 7; i++) gq_free(all[i]);
 }
 
 int gq_odeint_replay(gq_solution *s, gq_tensor *z0, gq_tensor *t_, gq_tensor *const *capture, gq_tensor *gz,
