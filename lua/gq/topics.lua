@@ -80,7 +80,7 @@ adjoint: {...}, of the continuous engines
     memory does not grow, but what decays fast explodes backwards);
     "auto" (default): dense, and checkpoint where that passes memory_limit
   impulses: "restart" at every time; "moments": many times at the cost of few; "auto" (default):
-    moments from 9 times on
+    moments from 9 times on, but restarts where the integrand bends within what they join
   scale: true: atol of the adjoint is relative to the size of the loss's gradients
 gq: {...}, the quadrature
   nodes: "nfe": ceil(C NFE dt / T) in each interval, C 0.1 and at most max_nodes 64 (Norcliffe &

@@ -37,10 +37,13 @@ typedef struct back {
   gq_grads weighted; /* gq: probes of the products by Runge-Kutta weights, for the quadrature's error */
   bool gq;           /* nodes are to be collected */
   bool pieces;       /* and the integral is refined: window by window of steps */
+  bool *single;      /* [nt] intervals down from there are in no panel with others: */
+  bool bends;        /* df/dtheta was seen to bend within a panel; moments are of what is smooth there */
   double window;     /* where the present one begins */
   bool kept;         /* the steps so far are there, should the integral be refined after all: */
   struct run {
     double from, to;
+    int panel[2];     /* from, to */
     int steps, nodes; /* nodes: of the rule */
     bool forced, serves;
   } * run; /* [nruns], of one interval each */
@@ -354,18 +357,26 @@ static bool even(const gq_window *q) {
   return q->edges > 1 && q->edges <= FEW;
 }
 
+/* Pieces of the panel were halved: it is to be solved without moments. */
+static void mark_panel(back *k) {
+  if (!k->panel.forced || !k->s->o.auto_impulses) return;
+  for (int i = k->panel.from; i > k->panel.to; i--) k->single[i] = true;
+  k->bends = true;
+}
+
 /* The integral over the steps of the window, down to `to`. */
-static int refine_window(back *k, double to, bool forced) {
+static int refine_window(back *k, double to) {
   gq_solution *s = k->s;
   gq_refine *r = &k->nodes.sum;
   gq_window *q = &k->steps;
   int n = (k->w.a.st->m->order + 2) / 2, least = k->b->refine > 1 ? 5 : 3;
   double first = s->t[0], last = s->t[s->nt - 1];
+  int64_t halved = r->halved;
   double spacing = 16 * fmax(fabs(first), fabs(last)) * (k->f->dtype == GQ_F32 ? FLT_EPSILON : DBL_EPSILON);
   if (n < least) n = least;
   if (r->rounds == 0) GQ_TRY(gq_nodebuffer_floor(&k->nodes, loss_rounding(k)));
   GQ_TRY(gq_window_edges(q, k->window, to));
-  if (q->edges == 1 && forced && n < GQ_MOMENTS) n = GQ_MOMENTS;
+  if (q->edges == 1 && k->panel.forced && n < GQ_MOMENTS) n = GQ_MOMENTS;
   if (even(q)) q->edge[1] = q->edge[q->edges], q->edges = 1, n = FEW;
   for (int i = 0; i < q->edges; i++) GQ_TRY(gq_refine_add(r, q->edge[i].t, q->edge[i + 1].t, n));
   do {
@@ -375,6 +386,7 @@ static int refine_window(back *k, double to, bool forced) {
     GQ_TRY(gq_refine_judge(r, (last - to) / (last - first), spacing));
     GQ_TRY(withdraw_pieces(k));
   } while (gq_refine_next(r));
+  if (r->halved > halved) mark_panel(k);
   q->n = 0, k->window = to;
   return GQ_OK;
 }
@@ -394,7 +406,8 @@ static int keep_run(back *k, double to) {
     k->run = run, k->run_room = room;
   }
   int nodes = gq_rule_count(&k->rule);
-  k->run[k->nruns++] = (struct run){ k->window, to, k->steps.n, nodes, k->panel.forced, false };
+  k->run[k->nruns++] =
+    (struct run){ k->window, to, { k->panel.from, k->panel.to }, k->steps.n, nodes, k->panel.forced, false };
   k->steps.first += k->steps.n, k->steps.n = 0;
   return GQ_OK;
 }
@@ -405,6 +418,7 @@ static int enter_run(back *k, int i) {
   if (i == 0) GQ_TRY(gq_trajectory_begin(&k->z, k->s));
   k->steps.first = i == 0 ? 0 : k->steps.first + run[-1].steps;
   k->steps.n = run->steps, k->window = run->from;
+  k->panel.from = run->panel[0], k->panel.to = run->panel[1], k->panel.forced = run->forced;
   return gq_trajectory_leave(&k->z, run->from);
 }
 
@@ -482,7 +496,7 @@ static int refine_kept(back *k) {
     if (k->run[i].serves) k->s->info.nodes_wanted += k->run[i].nodes;
     else {
       if (serve) GQ_TRY(withdraw_run(k, i, point));
-      GQ_TRY(refine_window(k, k->run[i].to, k->run[i].forced));
+      GQ_TRY(refine_window(k, k->run[i].to));
     }
     point += k->run[i].nodes;
   }
@@ -611,8 +625,7 @@ static int accepted(back *k, double stop) {
     w->a.t1 = stop;
   }
   gq_walk_commit(w);
-  if (k->pieces && (k->steps.n == WINDOW || w->a.t == stop))
-    GQ_TRY(refine_window(k, w->a.t, k->panel.forced));
+  if (k->pieces && (k->steps.n == WINDOW || w->a.t == stop)) GQ_TRY(refine_window(k, w->a.t));
   if (k->reverse || adaptive(k) || (k->pieces && k->steps.n)) return GQ_OK;
   GQ_TRY(gq_trajectory_leave(&k->z, w->a.t));
   limit_step(k);
@@ -682,7 +695,7 @@ static void add_forcing(back *k) {
 /* The panel that begins at measurement time i: one interval, unless moments join several. */
 static void begin_panel(back *k, int i) {
   k->panel.from = i, k->panel.to = i - 1, k->panel.forced = false;
-  if (k->s->o.moments) gq_panel_begin(&k->panel, k->s, k->b->gz, i);
+  if (k->s->o.moments && !k->single[i]) gq_panel_begin(&k->panel, k->s, k->b->gz, i);
 }
 
 /* dL/dt of the measurement times inside the panel. */
@@ -777,25 +790,30 @@ static bool disagrees(const back *k) {
   return judged(k) && !k->pieces && !(k->s->info.quadrature_error <= AGREEMENT * k->s->o.back_rtol);
 }
 
-/* One pass; *again: its steps are not there any more, and the integral is to be refined. */
-static int pass(gq_pullback *b, bool pieces, bool *again) {
-  back k = { .b = b, .s = b->s, .f = b->s->plan->field, .pieces = pieces };
+/* What is to follow a pass: the same with the integral refined, its steps not being there any more; or without the
+** panels that it has marked. */
+typedef enum way { DONE, PIECES, SINGLY } way;
+
+static int pass(gq_pullback *b, bool pieces, bool *single, way *next) {
+  bool again;
+  back k = { .b = b, .s = b->s, .f = b->s->plan->field, .pieces = pieces, .single = single };
   gq_walk *w = &k.w;
   gq_info *info = &b->s->info;
   k.n = gq_numel(k.f->shape);
   double size = cotangent_size(&k);
-  *again = false;
+  *next = DONE;
   if (size == 0) return GQ_OK; /* the adjoint equation is linear */
   int status = setup(&k, size);
   if (pieces) k.nodes.sum.rtol *= b->refine > 1 ? CHECKED : 1;
   if (status == GQ_OK) status = run(&k);
-  *again = status == GQ_OK && disagrees(&k);
+  again = status == GQ_OK && disagrees(&k);
   info->nodes += k.nodes.evaluated, b->nfe += k.nodes.evaluated;
-  if (*again && k.kept) {
-    *again = false, pieces = true;
+  if (again && k.kept) {
+    again = false, pieces = true;
     status = refine_kept(&k);
     info->nodes += k.nodes.evaluated, b->nfe += k.nodes.evaluated;
   }
+  *next = k.bends ? SINGLY : again ? PIECES : DONE;
   b->nfe += w->a.cost.nfe + k.z.nfe;
   if (k.gq) info->defect = fmax(info->defect, k.nodes.defect);
   if (pieces && k.weighted.block) {
@@ -823,12 +841,20 @@ static int pass(gq_pullback *b, bool pieces, bool *again) {
 int gq_continuous_backward(gq_pullback *b) {
   gq_solution *s = b->s;
   size_t held = s->bytes;
-  bool again, refined = s->o.nodes == GQ_NODES_AUTO && s->plan->probes;
+  bool pieces = s->o.nodes == GQ_NODES_AUTO && s->plan->probes && b->refine > 1;
+  bool *single = gq_calloc(s->nt, sizeof *single);
+  if (!single) return gq_nomem(s->nt);
+  way next = DONE;
   s->info.nodes = 0;
-  GQ_TRY(pass(b, refined && b->refine > 1, &again));
-  if (!again) return GQ_OK;
-  if (s->bytes > s->info.peak_bytes) s->info.peak_bytes = s->bytes;
-  s->bytes = held;
-  GQ_TRY(gq_pullback_again(b));
-  return pass(b, true, &again);
+  int status = pass(b, pieces, single, &next);
+  for (int marked = 0; status == GQ_OK && next != DONE;) {
+    pieces |= next == PIECES;
+    if (next == SINGLY && marked++) memset(single, true, s->nt * sizeof *single); /* panels anywhere */
+    if (s->bytes > s->info.peak_bytes) s->info.peak_bytes = s->bytes;
+    s->bytes = held;
+    status = gq_pullback_again(b);
+    if (status == GQ_OK) status = pass(b, pieces, single, &next);
+  }
+  gq_free(single);
+  return status;
 }

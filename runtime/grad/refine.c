@@ -269,6 +269,7 @@ static void again(gq_refine *r, const gq_piece *p, piece_sums s, double aim) {
     return;
   }
   double middle = p->from + (p->to - p->from) / 2;
+  r->halved++;
   push(r, p->from, middle, CHILD);
   push(r, middle, p->to, CHILD);
 }

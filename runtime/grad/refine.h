@@ -46,6 +46,7 @@ typedef struct gq_refine {
   int64_t nodes, first_nodes;  /* of the list's whole refinement */
   int round, rounds;           /* of the present list; the most so far */
   int64_t unresolved;          /* pieces accepted at a limit */
+  int64_t halved;              /* pieces that more nodes would not have served */
 } gq_refine;
 
 /* size[groups]: numbers of each. */
