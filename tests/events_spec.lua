@@ -280,6 +280,19 @@ describe("a list of events", function()
     assert.close(z, { math.cos(0.5), -math.sin(0.5) }, 1e-7)
   end)
 
+  it("takes the condition without its name, and one event without a list", function()
+    local function level(_, z) return z[1] - 0.3 end
+    local a = math.acos(0.3)
+    for _, event in ipairs { { level, direction = "up", terminal = false },
+      { { level, direction = "up", terminal = false } }, { { condition = level, direction = "up", terminal = false } },
+      { condition = level, direction = "up", terminal = false } } do
+      local _, info = gq.odeint(turn, gq.tensor({ 1, 0 }, f64), { 0, 7 },
+        with(tight, { event = event, gradient = "none" }))
+      assert.equal(1, #info.events)
+      assert.close(info.events[1].t, 2 * math.pi - a, 1e-7)
+    end
+  end)
+
   it("takes what happens at once in its order, and states of several tensors", function()
     local seen = {}
     local function note(k) return function(_, z) seen[#seen + 1] = k return z end end
@@ -300,6 +313,8 @@ describe("a list of events", function()
     refused("a function list condition direction", {})
     refused("event 1 unknown option 'when'", { { when = height } })
     refused("event 2 'condition' missing", { { condition = height }, {} })
+    refused("without a name", { { height, height } })
+    refused("event 1 unknown option 'when'", { height, when = 3 })
     refused("direction up, down, both \"rising\"", { { condition = height, direction = "rising" } })
     refused("terminal true or false", { { condition = height, terminal = "no" } })
     refused("apply a function", { { condition = height, apply = 3 } })

@@ -357,6 +357,17 @@ describe("regularise", function()
     assert.close(z, plain, 1e-9, 1e-12)
   end)
 
+  it("takes names in a list", function()
+    local asked = { "kinetic", "error", taylor = 2 }
+    local _, info = gq.odeint(function(_, z) return -z end, z0, { 0, 1 }, { regularise = asked })
+    local _, want = gq.odeint(function(_, z) return -z end, z0, { 0, 1 },
+      { regularise = { kinetic = true, error = true, taylor = 2 } })
+    for _, name in ipairs { "kinetic", "error", "taylor" } do
+      assert.same(want.regularisers[name]:totable(), info.regularisers[name]:totable())
+    end
+    assert.same({ "kinetic", "error", taylor = 2 }, asked)
+  end)
+
   it("asked for wrongly is an error that says how", function()
     local function fails(word, r, o, f)
       local text = message(gq.odeint, f or function(_, z) return -z end, z0, { 0, 1 }, with({ regularise = r }, o))
@@ -364,6 +375,8 @@ describe("regularise", function()
     end
     fails("options are one table", 3)
     fails("did you mean 'kinetic'", { kinetc = true })
+    fails("did you mean 'kinetic'", { "kinetc" })
+    fails("without a name", { 3 })
     fails("true or false", { kinetic = 3 })
     fails("did you mean \"normal\"", { jacobian = { probe = "norml" } })
     fails("not both", { jacobian = { probe = z0, seed = 1 } })

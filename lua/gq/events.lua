@@ -31,8 +31,14 @@ end
 
 -- ---- what was asked for ----
 
+-- The condition may stand first, without its name.
 local function check_event(e, i)
   local what = ("gq.odeint: event %d"):format(i)
+  if core.is_callable(e) then e = { condition = e }
+  elseif type(e) == "table" and e.condition == nil and core.is_callable(e[1]) then
+    local own = core.copy(e, { condition = e[1] })
+    own[1], e = nil, own
+  end
   options(e, "condition direction terminal apply", what)
   local own = { condition = need(e, "condition", "callable", nil, what),
     direction = one_of({ direction = e.direction or "both" }, "direction", { "up", "down", "both" }, what),
@@ -43,13 +49,15 @@ end
 
 local function check_list(given)
   local list = {}
-  if given.condition ~= nil then given = { given } end
+  for key in next, given do
+    if type(key) == "string" then given = { given } break end -- one event
+  end
   if #given == 0 then
     fail("gq.odeint: event: a function of (t, z), or a list of {condition = function(t, z) ... end, direction = " ..
       "\"up\" | \"down\" | \"both\", terminal = true | false, apply = function(t, z) ... end}, expected; got a " ..
       "table without [1]")
   end
-  for i, e in ipairs(given) do list[i] = check_event(core.is_callable(e) and { condition = e } or e, i) end
+  for i, e in ipairs(given) do list[i] = check_event(e, i) end
   return list
 end
 

@@ -97,6 +97,15 @@ local function taylor_order(given)
   return order
 end
 
+-- {"kinetic", taylor = 3} is {kinetic = true, taylor = 3}.
+local function by_name(given)
+  local own = {}
+  for k, v in next, given do
+    if math.type(k) == "integer" and type(v) == "string" and rawget(given, v) == nil then own[v] = true else own[k] = v end
+  end
+  return own
+end
+
 -- What is asked for, in the order in which it lies behind the state: {name, function(z, dz, jets)} whose energy is
 -- integrated, and the order of the jets; then what is left to the solver, or nil.
 local function wanted(layout, given)
@@ -166,7 +175,9 @@ end
 
 -- A stage of gq.odeint, in place of core.pack: opts.regularise asks for integrals.
 function core.regularised(p)
-  if type(p.opts) ~= "table" or p.opts.regularise == nil or not has_integrals(p.opts.regularise) then return end
+  if type(p.opts) ~= "table" or p.opts.regularise == nil then return end
+  if type(p.opts.regularise) == "table" then p.opts = core.copy(p.opts, { regularise = by_name(p.opts.regularise) }) end
+  if not has_integrals(p.opts.regularise) then return end
   core.callable(p.f, "the dynamics function of gq.odeint")
   if p.opts.method == "leapfrog" then
     fail("gq.odeint: regularise puts integrals behind the state, which method = \"leapfrog\" takes for [x, v]; "
@@ -181,7 +192,6 @@ function core.regularised(p)
     local dim = (rows and 2 or 1) + (times and 1 or 0)
     return layout:unpack(a:narrow(dim, 1, width), times)
   end
-  p.opts = core.copy(p.opts, {})
   p.opts.regularise = own
   local finish = core.packed(p, augmented(layout, p.f, list, order, backwards(p.t) and -1 or 1), start, read)
   return function(r)
