@@ -308,7 +308,7 @@ static int step_nodes(back *k, double stop) {
 enum { WINDOW = 64 }; /* steps that a second pass refines together: memory does not grow with steps */
 static const double CHECKED = 0.1; /* of the tolerance, by gradient = "check" */
 enum { FEW = 6 };                  /* nodes for so many pieces of steps together, or less, */
-static const double EVEN = 0.03;   /* none of them less than this of all */
+static const double EVEN = 0.03;   /* of which none is less than this of all */
 static const double AGREEMENT = 3; /* tolerances by which nodes and stages may differ */
 
 /* a's steps are at most three of the forward solve's, so that its stages see what z did; one where nobody looks at the
@@ -348,13 +348,21 @@ static int withdraw_pieces(back *k) {
   return others ? evaluate_pieces(k, true) : gq_pullback_clear(k->b);
 }
 
-/* Are the pieces few, and none short? Then one rule serves all of them: at their edges z and a bend by no more than a
-** step's error. */
-static bool even(const gq_window *q) {
+static bool is_short(const gq_window *q, int i) {
   double whole = fabs(q->edge[q->edges].t - q->edge[0].t);
-  for (int i = 0; i < q->edges; i++)
-    if (fabs(q->edge[i + 1].t - q->edge[i].t) < EVEN * whole) return false;
-  return q->edges > 1 && q->edges <= FEW;
+  return fabs(q->edge[i + 1].t - q->edge[i].t) < EVEN * whole;
+}
+
+/* The window's pieces, n nodes each. Where they are few, one rule serves all that follow each other and are not short: at
+** their edges z and a bend by no more than a step's error. */
+static int add_pieces(back *k, int n) {
+  const gq_window *q = &k->steps;
+  for (int i = 0, j; i < q->edges; i = j) {
+    j = i + 1;
+    while (q->edges <= FEW && j < q->edges && !is_short(q, i) && !is_short(q, j)) j++;
+    GQ_TRY(gq_refine_add(&k->nodes.sum, q->edge[i].t, q->edge[j].t, j - i > 1 ? FEW : n));
+  }
+  return GQ_OK;
 }
 
 /* Pieces of the panel were halved: it is to be solved without moments. */
@@ -377,8 +385,7 @@ static int refine_window(back *k, double to) {
   if (r->rounds == 0) GQ_TRY(gq_nodebuffer_floor(&k->nodes, loss_rounding(k)));
   GQ_TRY(gq_window_edges(q, k->window, to));
   if (q->edges == 1 && k->panel.forced && n < GQ_MOMENTS) n = GQ_MOMENTS;
-  if (even(q)) q->edge[1] = q->edge[q->edges], q->edges = 1, n = FEW;
-  for (int i = 0; i < q->edges; i++) GQ_TRY(gq_refine_add(r, q->edge[i].t, q->edge[i + 1].t, n));
+  GQ_TRY(add_pieces(k, n));
   do {
     if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", to);
     GQ_TRY(gq_refine_round(r));

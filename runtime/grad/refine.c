@@ -228,11 +228,17 @@ static int by_error(const void *a, const void *b) {
   return x->error != y->error ? (x->error > y->error) - (x->error < y->error) : (x->i > y->i) - (x->i < y->i);
 }
 
-/* The smallest errors first, up to the budget; the others are not accepted. */
-static int accept_small(gq_refine *r, double spent, double budget) {
+/* All, if that spends no more than `most`, estimates by few nodes taken for more; else the smallest errors first, up to the
+** budget: what is left is for the others. */
+static int accept_small(gq_refine *r, double spent, double most, double budget) {
   place *order = gq_alloc((r->nwork + 1) * sizeof *order);
   if (!order) return gq_nomem(r->nwork * sizeof *order);
-  for (int i = 0; i < r->nwork; i++) order[i] = (place){ *sums_of(r, i).worst, i };
+  double all = spent;
+  for (int i = 0; i < r->nwork; i++) {
+    order[i] = (place){ *sums_of(r, i).worst, i };
+    all += order[i].error / (r->work[i].n < CHILD ? ROUND_SHARE : 1);
+  }
+  if (all <= most) budget = most;
   qsort(order, r->nwork, sizeof *order, by_error);
   for (int i = 0; i < r->nwork; i++) {
     gq_piece *p = &r->work[order[i].i];
@@ -297,7 +303,7 @@ int gq_refine_judge(gq_refine *r, double share, double spacing) {
   GQ_TRY(tolerances(r));
   for (int i = 0; i < r->nwork; i++) *sums_of(r, i).worst = worst(r, sums_of(r, i).error, NULL);
   double spent = worst(r, r->used, NULL);
-  GQ_TRY(accept_small(r, spent, spent + (share - spent) * ROUND_SHARE)); /* half of what is left */
+  GQ_TRY(accept_small(r, spent, share, spent + (share - spent) * ROUND_SHARE)); /* half of what is left */
   GQ_TRY(piece_room(r, 2 * r->nwork));
   bool confirm = r->round <= 3 && something_sharp(r), limit = at_limit(r);
   int rest = 0;
@@ -338,7 +344,7 @@ int gq_refine_compare(gq_refine *r, const double *other, double most) {
     for (int g = 0; g < r->groups; g++) s.error[g] = distance(r, g, s.total, other);
     *s.worst = worst(r, s.error, NULL);
   }
-  GQ_TRY(accept_small(r, 0, most));
+  GQ_TRY(accept_small(r, 0, most, most));
   for (int i = 0; i < r->nwork; i++)
     if (r->work[i].accepted) count(r, sums_of(r, i), r->agreed);
   r->nwork = 0;
