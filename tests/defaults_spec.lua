@@ -298,15 +298,19 @@ describe("info.gradient_error", function()
     end
   end)
 
-  it("sees it in rows side by side and in rows with steps of their own, by auto and by gq", function()
+  it("sees it in rows side by side and in rows with steps of their own, and up to an event", function()
     local z0 = gq.ones(2, 1, { dtype = "float64" })
+    local function stop(t) return t - 3 end
     for _, o in ipairs { { engine = "gqc" }, { engine = "direct", batch = "independent" },
+      { engine = "gqc", event = stop },
       { engine = "gq", batch = "independent", gradient = "gq" } } do
       local theta, want = parameter({ 0 }, "float64"), o.engine
       o.engine, o.rtol, o.atol = nil, 1e-3, 1e-3
       fresh()
-      local z, info = gq.odeint(function(t, z) return theta * gq.sin(20 * t) - z / 2 end, z0, { 0, 3 }, o)
-      z[2]:square():sum():backward()
+      local z, info = gq.odeint(function(t, z) return theta * gq.sin(20 * t) - z / 2 end, z0,
+        { 0, o.event and 9 or 3 }, o)
+      z = o.event and z or z[2]
+      z:square():sum():backward()
       assert.equal(want, info.engine)
       assert.truthy(math.abs(theta.grad:item() / (2 * aliased(20, 3)) - 1) > 0.1)
       assert.truthy(info.gradient_error > 0.08 and alarm(info), info.warning)

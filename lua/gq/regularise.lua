@@ -101,7 +101,8 @@ end
 local function by_name(given)
   local own = {}
   for k, v in next, given do
-    if math.type(k) == "integer" and type(v) == "string" and rawget(given, v) == nil then own[v] = true else own[k] = v end
+    local name = math.type(k) == "integer" and type(v) == "string" and rawget(given, v) == nil
+    if name then own[v] = true else own[k] = v end
   end
   return own
 end

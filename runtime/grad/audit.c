@@ -23,7 +23,7 @@ static bool due(const gq_problem *p, const gq_ode_options *asked, const gq_solut
   bool chosen = asked->engine->choose;
   bool refined = o->engine == gq_engine_find("gq") && asked->nodes == GQ_NODES_AUTO;
   bool controlled = o->step_size <= 0 && !o->overshoot && (o->method->e || o->method->multistep);
-  bool plain = !o->error && !o->stiffness && !p->event_ && !p->noise;
+  bool plain = !o->error && !o->stiffness && !p->noise;
   if (!(chosen || refined) || !controlled || !plain || s->trivial) return false;
   if (!s->plan->products || gq_graph_calls(p->f) || asked->audit <= 0) return false;
   return s->plan->solves++ % asked->audit == 0;
