@@ -317,6 +317,20 @@ describe("info.gradient_error", function()
     end
   end)
 
+  it("is not made where one row's steps would hold many", function()
+    for last, made in pairs { [2] = true, [5000] = false } do
+      local k = gq.ones(200, 1, { dtype = "float64" })
+      k[7] = last
+      k.requires_grad = true
+      fresh()
+      local z, info = gq.odeint(function(_, z) return -k * z end, gq.ones(200, 1, { dtype = "float64" }), { 0, 1 },
+        { batch = "independent" })
+      z[2]:sum():backward()
+      assert.equal(made, info.gradient_error ~= nil, last)
+      assert.is_nil(info.warning)
+    end
+  end)
+
   it("is small and quiet where steps resolve what there is, and leaves gradient and counts alone", function()
     for _, gradient in ipairs { "auto", "gq" } do
       for _, method in ipairs { "dopri5", "bosh3", "kvaerno5", "explicit_adams" } do

@@ -10,7 +10,10 @@
 #include <float.h>
 #include <math.h>
 
-enum { TIGHTER = 10 };
+enum {
+  TIGHTER = 10,
+  MUCH = 16 /* times the steps of the solve: one stiff row among many must not hold all of them */
+};
 /* Tolerances of the loss by which the gradients of two solves may differ: the errors of steps add up to some. Of 10,800 drawn
 ** passes (scripts/drawn.lua) those that were wrong differed by 2 or more, or not at all; a seventh of the false alarms by
 ** less than this. */
@@ -48,6 +51,9 @@ static int solve_tighter(const gq_problem *p, const gq_ode_options *asked, gq_so
     if (q.wants_grad[i]) GQ_TRY(norm(q.capture[i], &s->size[i]));
   q.z0_grad = q.t_grad = false, q.dense_ = NULL, q.samples_ = NULL;
   o.engine = gq_engine_find("gq"), o.independent = false; /* whose pieces are refined */
+  int64_t rows = asked->independent ? p->z0->shape.dim[0] : 1, most = MUCH * (s->info.steps / rows) + 100;
+  if (o.max_steps > most) o.max_steps = most;
+  if (o.back_max_steps > most) o.back_max_steps = most;
   double *all[] = { &o.rtol, &o.atol, &o.back_rtol, &o.back_atol };
   double least = 8 * (p->z0->dtype == GQ_F32 ? FLT_EPSILON : DBL_EPSILON);
   for (int i = 0; i < 4; i++) *all[i] = fmax(*all[i] / TIGHTER, fmin(*all[i], least));
