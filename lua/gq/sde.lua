@@ -380,5 +380,7 @@ gq.docs[gq.wong_zakai] = "gq.wong_zakai(sde, {cosines = 10, t0, t1, seed | xi | 
   .. "expansion: 'karhunen-loeve', 'polynomial' (as many polynomials as cosines says, ends where W does) or "
   .. "'piecewise-linear' (as many pieces; W at their ends, which are its grid_points: solves stop there). brownian = "
   .. "path: along that path of gq.brownian. :error() is the root mean square of what an expansion leaves of W, "
-  .. ":error(path) of what this draw misses of that path. The times of gq.odeint have gradients, which white noise "
+  .. ":error(path) of what this draw misses of that path. 10 cosines are the paper's; what they leave out biases what "
+  .. "is learnt (its OU example: mean gradients 4.4 % off those along Brownian paths, 1.1 % with 40; polynomials 3.3 "
+  .. "and 0.8 %). The times of gq.odeint have gradients, which white noise "
   .. "has not"
