@@ -4,7 +4,8 @@
 ** fastest wherever its activations fit; where they do not, the best of gq: the adjoint along the states of the steps
 ** and, where even those do not fit, between checkpoints. Memory of the parameters' size does not change that: the weights
 ** are read once a stage on either way, by the adjoint twice, and direct adds to the gradients once a step (ir/stack.c),
-** gq once a batch of nodes. Nested spheres, direct over gq: width 1000 0.8 to 1.0, 1500 0.8 to 0.9, 3000 0.8.
+** gq once a batch of nodes. Nested spheres, direct over gq: width 1000 0.8 to 1.0, 1500 0.8 to 0.9, 3000 0.8. Nor does the
+** width of an SDE's layers: direct over aca, which runs steps again: 5 0.97, 20 1.01, 100 0.82 (reversible_heun).
 */
 #include "../ode/solution.h"
 
@@ -14,8 +15,7 @@
 enum {
   EXPECTED = 16, /* steps, before a solve of this structure has been seen */
   FEW_ROWS = 32, /* products of so few columns are far from full speed, */
-  LONG_ROW = 4,  /* and the Jacobians of gqc cost a product for each number of a row */
-  NARROW = 16    /* parameters to a number made: fewer, and to keep costs more than to evaluate again */
+  LONG_ROW = 4   /* and the Jacobians of gqc cost a product for each number of a row */
 };
 
 static double mega(double bytes) { return bytes / (1 << 20); }
@@ -111,17 +111,6 @@ int gq_auto_choose(const gq_planspec *s, gq_ode_options *o, int64_t steps, gq_in
   return steps < 0 ? choose(s, o, info) : retreat(s, o, steps, info);
 }
 
-/* Do evaluations make many numbers for what they multiply? Measured: layers of up to about 100. */
-static bool narrow(const gq_problem *p) {
-  double made = 0, read = 0, rows = p->z0->shape.ndim ? fmax((double)p->z0->shape.dim[0], 1) : 1;
-  for (gq_ref r = 0; r < gq_graph_size(p->f); r++) {
-    const gq_node *n = gq_graph_node(p->f, r);
-    if (n->nargs) made += (double)gq_numel(n->shape) / rows;
-  }
-  for (int i = 0; i < p->ncapture; i++) read += (double)gq_numel(p->capture[i]->shape);
-  return read < NARROW * made;
-}
-
 /* Bytes that an engine of SDEs keeps of a step. */
 static int kept_by(const gq_planspec *s, gq_ode_options *o, const char *engine, unsigned keeps,
                    double *bytes) {
@@ -136,11 +125,10 @@ static int kept_by(const gq_planspec *s, gq_ode_options *o, const char *engine, 
 /* Of an SDE, whose steps are known beforehand but for those that measurement times shorten. */
 int gq_noise_choose(const gq_planspec *s, gq_ode_options *o, int64_t steps, gq_info *info) {
   unsigned states = GQ_STEP_STATES | GQ_STEP_NOISE;
-  double span = fabs(s->p->t[s->p->nt - 1] - s->p->t[0]), limit = (double)o->memory_limit, direct = 0, aca;
+  double span = fabs(s->p->t[s->p->nt - 1] - s->p->t[0]), limit = (double)o->memory_limit, direct, aca;
   double n = steps > 0 ? (double)steps : span / (o->step_size > 0 ? o->step_size : o->first_step) + s->p->nt;
-  bool few = steps < 0 && narrow(s->p);
-  if (!few) GQ_TRY(kept_by(s, o, "direct", states | GQ_STEP_ACTIVATIONS, &direct));
-  if (!few && steps < 0 && n * direct <= limit) {
+  GQ_TRY(kept_by(s, o, "direct", states | GQ_STEP_ACTIVATIONS, &direct));
+  if (steps < 0 && n * direct <= limit) {
     decide(s, o, info, "direct", "activations of %.0f steps take %.1f MB, within the limit of %.1f MB", n,
            mega(n * direct), mega(limit));
     return GQ_OK;
@@ -150,9 +138,6 @@ int gq_noise_choose(const gq_planspec *s, gq_ode_options *o, int64_t steps, gq_i
     decide(s, o, info, "reversible",
            "states of %.0f steps take %.1f MB, over the limit of %.1f MB; %s steps are inverted", n,
            mega(n * aca), mega(limit), o->method->name);
-  else if (few)
-    decide(s, o, info, "aca",
-           "%.0f steps of narrow layers are run again in less time than their activations are kept", n);
   else
     decide(s, o, info, "aca",
            "activations of %.0f steps take %.1f MB, over the limit of %.1f MB; steps are run again", n,
