@@ -477,7 +477,7 @@ describe("failures", function()
   it("have second and third derivatives, by times too", function()
     for _, method in ipairs { "implicit_euler", "implicit_midpoint", "trapezoid", "kvaerno3", "kvaerno5" } do
       local p = { vector({ 0.4, 0.7 }, true), vector({ 1, 0.5, 0.2, 0.3 }, true) }
-      if method ~= "kvaerno5" then p[3] = vector({ 0.02, 0.27, 0.45 }, true) end     -- a stage of it lies past the last
+      if method ~= "kvaerno5" then p[3] = vector({ 0.02, 0.27, 0.45 }, true) end     -- its steps hang on the last
       helper.again(p, function(q, engine)
         local function f(t, z) return gq.tanh(z:flip(2)) * (1 + t) - q[1] * z * z end
         return (gq.odeint(f, q[2]:reshape(2, 2), q[3] or { 0, 0.5 }, { method = method, gradient = engine,

@@ -226,6 +226,12 @@ static int moved(replay *r, gq_tensor *y, double w, gq_tensor *h, gq_tensor *x, 
   return call2(&r->p, GQ_OP_ADD, y, by, out);
 }
 
+/* Nothing is evaluated behind the last time. */
+static bool past(const gq_solution *s, double t) {
+  double last = s->t[s->nt - 1];
+  return last < s->t[0] ? t < last : t > last;
+}
+
 /* k = f(t + c h, base + w h k) */
 static int stage(replay *r, gq_tensor *t, gq_tensor *h, double c, double w, gq_tensor *base,
                  gq_tensor *guess_, gq_tensor **k) {
@@ -235,6 +241,7 @@ static int stage(replay *r, gq_tensor *t, gq_tensor *h, double c, double w, gq_t
   GQ_TRY(call2(&r->p, GQ_OP_MUL, h, by, &by));
   GQ_TRY(number(&r->p, 1, &one));
   GQ_TRY(moved(r, t, c, h, one, &time));
+  if (past(r->s, *(double *)gq_tensor_data(time))) time = r->times[r->s->nt - 1];
   GQ_TRY(cast(&r->p, time, d, &r->stage[0]));
   r->stage[1] = base;
   GQ_TRY(cast(&r->p, by, d, &r->stage[2]));
