@@ -60,8 +60,7 @@ static void without_activations(const gq_planspec *s, gq_ode_options *o, const g
 static bool collocates(const gq_planspec *s, const gq_ode_options *o, const gq_field *f) {
   int64_t rows = f->shape.ndim ? f->shape.dim[0] : 1, row = gq_numel(f->shape) / (rows > 0 ? rows : 1);
   bool adaptive = o->method->steps->any_system && o->method->e && o->step_size <= 0;
-  if (gq_tensor_device(s->p->z0) != gq_host || !adaptive || o->overshoot || o->parity || s->p->jump_ ||
-      o->independent)
+  if (!adaptive || o->overshoot || o->parity || s->p->jump_ || o->independent)
     return false; /* fixed steps have no bound */
   return rows > 1 && rows <= FEW_ROWS && row <= LONG_ROW && gq_field_independent(f) == GQ_OK &&
          (!f->columns || f->points);
@@ -84,15 +83,18 @@ static int choose(const gq_planspec *s, gq_ode_options *o, gq_info *info) {
   o->engine = s->find("direct");
   GQ_TRY(gq_plan_get(s, &p));
   double steps = p->most > 0 ? p->most : EXPECTED, record = activations(p);
-  if (collocates(s, o, p->field)) {
+  bool few = collocates(s, o, p->field), here = gq_tensor_device(s->p->z0) == gq_host;
+  if (few && here) {
     o->trajectory = &gq_trajectory_dense, o->moments = false, o->nodes = GQ_NODES_NFE;
     decide(s, o, info, "gqc", "%lld rows are few: nodes of all steps are evaluated side by side",
            (long long)p->field->shape.dim[0]);
   } else if (!o->error && !o->stiffness && steps * record > (double)o->memory_limit)
     without_activations(s, o, p, steps, info);
   else
-    decide(s, o, info, "direct", "activations of %.0f steps take %.1f MB, within the limit of %.1f MB", steps,
-           mega(steps * record), mega((double)o->memory_limit));
+    decide(s, o, info, "direct", "activations of %.0f steps take %.1f MB, within the limit of %.1f MB%s",
+           steps, mega(steps * record), mega((double)o->memory_limit),
+           few ? "; gqc, which so few rows take on the CPU, is launches of small operations on a device"
+               : "");
   gq_plan_release(p);
   return GQ_OK;
 }

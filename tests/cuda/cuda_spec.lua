@@ -336,6 +336,9 @@ describe("a training step", function()
     assert.equal("tiles", solve(64, 4).lowering)
     assert.equal("ops", solve(64, 200).lowering)
     assert.equal("ops", solve(4, 4).lowering)
+    local few = select(2, gq.odeint(function(_, x) return -x end, gq.ones({ 4, 2 }, { device = "cuda",
+      requires_grad = true }), { 0, 1 }))
+    assert.truthy(few.engine == "direct" and few.reason:find "gqc.*so few rows.*CPU")
     assert.equal("threads", select(2, gq.odeint(function(_, x) return -x end, gq.ones(40, 2), { 0, 1 })).lowering)
     local text = run("GQ_EMU_COUNT=1", [[
       local z, info = gq.odeint(function(t, x) return -x * t end, gq.ones({70, 2}, {device = "cuda"}), {0, 3})

@@ -88,6 +88,12 @@ void gq_cuda_reaches(const gq_instr *in, const gq_launch *l, gq_reaches *r) {
       for (int k = 0; k < in->nloc; k++)
         r->at[r->n++] = (gq_reach){ .loc = k, .writes = k == 0, .to = INT32_MAX };
   }
+  for (int k = 0; in->add && k < r->n; k++) /* what is added to is read */
+    if (r->at[k].loc == 0 && r->at[k].writes) {
+      r->at[r->n] = r->at[k];
+      r->at[r->n++].writes = false;
+      break;
+    }
 }
 
 /* Columns beside each other. */

@@ -178,15 +178,14 @@ static int end_of(const piece *q) { return q->phase < q->p->nphase ? q->p->phase
 
 /* ---- what nobody reads ---- */
 
-/* A value of the arena that a later phase, or an instruction before in done[], reads. */
+/* A value that a later phase, or an instruction before in done[], reads. */
 static bool is_read(const tile *x, const gq_loc *l, const gq_reach *r) {
-  if (l->kind != LOC_ARENA) return !ways[x->way].unread[x->q - x->piece];
-  bool any = l->offset < x->q->p->lasting;
+  bool any = l->kind == LOC_ARENA ? l->offset < x->q->p->lasting : !ways[x->way].unread[x->q - x->piece];
   for (int k = 0; k < x->ndone; k++) any = any || gq_cuda_meet(&x->done[k], r, 1);
   return any;
 }
 
-/* Backwards; done[] has what is read of the arena. */
+/* Backwards; done[] has what is read of the arena, and of outputs. */
 static void find_idle(tile *x) {
   gq_reaches r;
   x->ndone = 0;
@@ -199,11 +198,15 @@ static void find_idle(tile *x) {
       r.at[k].from += (int64_t)in->loc[r.at[k].loc].offset,
         r.at[k].to += (int64_t)in->loc[r.at[k].loc].offset;
       r.at[k].each = 0;
+      r.at[k].where =
+        in->loc[r.at[k].loc].kind == LOC_OUT ? GQ_OUTSIDE + in->loc[r.at[k].loc].index : GQ_ARENA;
       some = some || (r.at[k].writes && is_read(x, &in->loc[r.at[k].loc], &r.at[k]));
     }
     x->q->idle[i] = !some;
     for (int k = 0; k < r.n && some; k++)
-      if (!r.at[k].writes && in->loc[r.at[k].loc].kind == LOC_ARENA) x->done[x->ndone++] = r.at[k];
+      if (!r.at[k].writes && r.at[k].loc >= 0 &&
+          (in->loc[r.at[k].loc].kind == LOC_ARENA || in->loc[r.at[k].loc].kind == LOC_OUT))
+        x->done[x->ndone++] = r.at[k];
   }
 }
 
