@@ -132,8 +132,6 @@ static inline void *address(const frame *f, const gq_loc *l) {
   }
 }
 
-enum { SHARED = 1 << 14 }; /* numbers that are worth waking the other threads */
-
 typedef struct sharing {
   const code *c;
   const gq_group *g;
@@ -152,7 +150,7 @@ static void run_group(const gq_program *p, const frame *f, const gq_instr *in, c
   sharing s; /* not zeroed: base is long, and most groups are short */
   s.c = p->code, s.g = g, s.registers = f->rest + p->values;
   for (int i = 0; i < in->nloc; i++) s.base[i] = address(f, &in->loc[i]);
-  s.pieces = s.g->rows * s.g->width >= SHARED && gq_workers() <= s.c->workers ? gq_workers() : 1;
+  s.pieces = s.g->rows * s.g->width >= GQ_SHARED_NUMBERS && gq_workers() <= s.c->workers ? gq_workers() : 1;
   if (s.pieces > 1) gq_parallel(s.pieces, run_tiles, &s);
   else gq_group_run(s.g, s.base, s.registers, 0, s.g->ntile);
 }

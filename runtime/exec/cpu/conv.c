@@ -201,49 +201,54 @@ static void turn(const gq_convolution *p, const void *from, int64_t lfrom, int64
 }
 
 /* A matrix whose entry (k, j) for k = (i, p), i < c, p < places, is at w[i * sc + p * sp + j * sj], as panels of three
-** vectors and one of the rest: to[panel][k][..], zeros behind the last of m. `flip`: p counts from behind. Where a column
+** vectors and one of the rest: to[panel][k][..], zeros behind the last of m; those of i from `first` to `end`. `flip`: p counts from behind. Where a column
 ** is one piece its next lines are asked for ahead: so many streams are more than a processor follows. */
 #define PACK(T)                                                                                              \
   static void pack_##T(const T *w, int64_t sc, int64_t sp, int64_t sj, int64_t c, int64_t places, int64_t m, \
-                       int64_t whole, int64_t unit, bool flip, T *to) {                                      \
+                       int64_t whole, int64_t unit, bool flip, T *to, int64_t first, int64_t end) {          \
     if (flip) w += (places - 1) * sp, sp = -sp;                                                              \
     bool flat = sp == 1 && sc == places;                                                                     \
     for (int64_t j0 = 0, n; j0 < m; j0 += n) {                                                               \
       n = least(whole, up(m - j0, unit));                                                                    \
       int64_t known = least(n, m - j0);                                                                      \
-      for (int64_t i = 0; i < c; i++)                                                                        \
-        for (int64_t p = 0; p < places; p++, to += n) {                                                      \
+      T *row = to + first * places * n;                                                                      \
+      for (int64_t i = first; i < end; i++)                                                                  \
+        for (int64_t p = 0; p < places; p++, row += n) {                                                     \
           const T *from = w + i * sc + p * sp + j0 * sj;                                                     \
           if (flat && ((uintptr_t)from & 63) < sizeof(T))                                                    \
             for (int64_t j = 0; j < known; j++) __builtin_prefetch(from + j * sj + 128 / sizeof(T));         \
-          for (int64_t j = 0; j < known; j++) to[j] = from[j * sj];                                          \
-          for (int64_t j = known; j < n; j++) to[j] = 0;                                                     \
+          for (int64_t j = 0; j < known; j++) row[j] = from[j * sj];                                         \
+          for (int64_t j = known; j < n; j++) row[j] = 0;                                                    \
         }                                                                                                    \
+      to += c * places * n;                                                                                  \
     }                                                                                                        \
   }
 PACK(float)
 PACK(double)
 
 static void pack(const gq_convolution *p, const void *w, int64_t sc, int64_t sp, int64_t sj, int64_t c,
-                 int64_t places, bool flip, void *to) {
+                 int64_t places, bool flip, void *to, int64_t first, int64_t end) {
   int64_t whole = most_at_once(p), m = p->conv.m;
-  if (p->conv.dtype == GQ_F32) pack_float(w, sc, sp, sj, c, places, m, whole, unit(p), flip, to);
-  else pack_double(w, sc, sp, sj, c, places, m, whole, unit(p), flip, to);
+  if (p->conv.dtype == GQ_F32) pack_float(w, sc, sp, sj, c, places, m, whole, unit(p), flip, to, first, end);
+  else pack_double(w, sc, sp, sj, c, places, m, whole, unit(p), flip, to, first, end);
 }
 
-/* A packed weight's places, {PLACES} panels {c, width} from {c, 9, width}. */
-static void spread_weight(const gq_convolution *p, const float *from, float *to) {
+/* A packed weight's places, {PLACES} panels {c, width} from {c, 9, width}: channels `first` to `end`. */
+static void spread_weight(const gq_convolution *p, const float *from, float *to, int64_t first, int64_t end) {
   const gq_conv *v = &p->conv;
   int64_t apart = plane(v->c * packed_width(p));
   for (int64_t j0 = 0, n; j0 < v->m; j0 += n) {
     n = panel(p, j0);
-    for (int64_t i = 0; i < v->c; i++, from += 9 * n, to += n)
-      p->kernels->winograd[GQ_WINO_WEIGHT](to, (SIDE + 2) * apart, apart, from, 3 * n, n, n);
+    for (int64_t i = first; i < end; i++)
+      p->kernels->winograd[GQ_WINO_WEIGHT](to + i * n, (SIDE + 2) * apart, apart, from + i * 9 * n, 3 * n, n,
+                                           n);
+    from += v->c * 9 * n, to += v->c * n;
   }
 }
 
-/* The weights of all groups, {m, K} or turned {K, m}; of the data's product {c, (m, places)}, each place turned round. */
-static void pack_weights(const gq_convolution *p, const char *w, char *to) {
+/* The weights of all groups, {m, K} or turned {K, m}; of the data's product {c, (m, places)}, each place turned round. Of
+** channels `first` to `end`: threads share them. */
+static void pack_weights(const gq_convolution *p, const char *w, char *to, int64_t first, int64_t end) {
   const gq_conv *v = &p->conv;
   int64_t n = places(v), K = v->c * n, size = size_of(v), numbers = v->m * K;
   bool swapped = v->kind == GQ_CONV_DATA, turned = v->turned;
@@ -253,8 +258,8 @@ static void pack_weights(const gq_convolution *p, const char *w, char *to) {
   int64_t apart = p->tiled ? PLACES * plane(v->c * packed_width(p)) : K * packed_width(p);
   char *packed = to + v->period * apart * size;
   for (int64_t g = 0; g < v->period; g++, w += numbers * size, to += apart * size) {
-    pack(p, w, sc, sp, sj, v->c, n, swapped, p->tiled ? packed : to);
-    if (p->tiled) spread_weight(p, (const float *)(const void *)packed, (float *)(void *)to);
+    pack(p, w, sc, sp, sj, v->c, n, swapped, p->tiled ? packed : to, first, end);
+    if (p->tiled) spread_weight(p, (const float *)(const void *)packed, (float *)(void *)to, first, end);
   }
 }
 
@@ -370,7 +375,7 @@ static void weight(const job *j, int64_t t, char *scratch) {
       surround(v, j->b + (block * v->c + first) * v->size[0] * v->size[1] * size, channels, from, rows, cols,
                image);
       pack(p, j->a + (block * v->m * windows(v) + from * v->count[1]) * size, 1, 1, windows(v), n, 1, false,
-           turned);
+           turned, 0, n);
       for (int64_t j0 = 0, width; j0 < v->m; j0 += width) {
         width = panel(p, j0);
         tiles(p, sums + j0 * tall * size, image, at, terms, off, n, turned + j0 * n * size, width / vector,
@@ -598,6 +603,17 @@ static void run_pieces(void *ctx, int worker) {
     else (j->p->tiled ? forward_tiled : forward)(j, t, scratch);
 }
 
+static void run_packing(void *ctx, int worker) {
+  const job *j = ctx;
+  int64_t c = j->p->conv.c;
+  pack_weights(j->p, j->a, j->packed, c * worker / j->workers, c * (worker + 1) / j->workers);
+}
+
+static void share(job *j, void (*run)(void *, int)) {
+  if (j->workers > 1) gq_parallel(j->workers, run, j);
+  else run(j, 0);
+}
+
 int gq_conv_run(const gq_convolution *p, const void *a, const void *b, void *out, bool add, void *scratch,
                 size_t apart, void *packed, int workers) {
   const gq_conv *v = &p->conv;
@@ -606,9 +622,8 @@ int gq_conv_run(const gq_convolution *p, const void *a, const void *b, void *out
   if (!p->direct) GQ_TRY(gq_gemm_ready());
   if (v->kind != GQ_CONV_WEIGHT) j.groups = least(images, up(groups, workers));
   else j.channels = least(j.channels, (v->c + workers - 1) / workers);
-  if (p->shared) pack_weights(p, a, packed);
+  if (p->shared) share(&j, run_packing);
   if (pieces(&j) < j.workers) j.workers = (int)pieces(&j);
-  if (j.workers > 1) gq_parallel(j.workers, run_pieces, &j);
-  else run_pieces(&j, 0);
+  share(&j, run_pieces);
   return GQ_OK;
 }

@@ -12,6 +12,8 @@
 
 /* ---- kernels.c, compiled once for each instruction set ---- */
 
+enum { GQ_SHARED_NUMBERS = 1 << 14 }; /* that are worth waking the other threads */
+
 /* out[i] = f(a[i], b[i], c[i]) for i < n. out may be one of the operands. */
 typedef void (*gq_kernel)(void *out, const void *a, const void *b, const void *c, size_t n);
 

@@ -93,12 +93,12 @@ static double sum_strided(const gq_reduce *r, const void *p, int64_t n, int64_t 
   return s;
 }
 
-static void sum_rows(const gq_reduce *r, const char *x, void *out, bool add) {
+static void sum_rows(const gq_reduce *r, const char *x, void *out, bool add, int64_t from, int64_t end) {
   const gq_kernels *cpu = gq_cpu();
-  int64_t size = (int64_t)gq_dtype_size(r->dtype), n = count(r->nk, r->kdim);
+  int64_t size = (int64_t)gq_dtype_size(r->dtype);
   int64_t pieces = r->nr ? count(r->nr - 1, r->rdim) : 1;
   int64_t width = r->nr ? r->rdim[r->nr - 1] : 1, stride = r->nr ? r->rstride[r->nr - 1] : 1;
-  for (int64_t i = 0; i < n; i++) {
+  for (int64_t i = from; i < end; i++) {
     const char *p = x + place(r->nk, r->kdim, r->kstride, i) * size;
     double s = 0;
     for (int64_t t = 0; t < pieces; t++) {
@@ -109,9 +109,27 @@ static void sum_rows(const gq_reduce *r, const char *x, void *out, bool add) {
   }
 }
 
+typedef struct sums {
+  const gq_reduce *r;
+  const void *x;
+  void *out;
+  bool add;
+  int64_t n;
+  int pieces;
+} sums;
+
+static void sum_piece(void *ctx, int i) {
+  const sums *s = ctx;
+  sum_rows(s->r, s->x, s->out, s->add, s->n * i / s->pieces, s->n * (i + 1) / s->pieces);
+}
+
 static void sum_floats(const gq_reduce *r, const void *x, void *out, bool add) {
   bool columns = r->nk > 0 && r->kstride[r->nk - 1] == 1 && (r->nr == 0 || r->rstride[r->nr - 1] != 1);
-  (columns ? sum_columns : sum_rows)(r, x, out, add);
+  int64_t n = count(r->nk, r->kdim), workers = gq_workers();
+  sums s = { r,   x, out,
+             add, n, n * count(r->nr, r->rdim) < GQ_SHARED_NUMBERS ? 1 : (int)(n < workers ? n : workers) };
+  if (columns) sum_columns(r, x, out, add);
+  else gq_parallel(s.pieces, sum_piece, &s); /* each sum by one thread */
 }
 
 /* ---- integers, extremes, positions: plain loops ---- */

@@ -213,8 +213,6 @@ static void turn(size_t size, size_t rows, size_t cols, const void *src, void *d
 
 /* ---- rows ---- */
 
-enum { PARALLEL = 1 << 14 }; /* numbers worth a second thread */
-
 typedef struct sweep {
   gq_dtype dtype;
   const char *x;
@@ -259,7 +257,7 @@ static void piece(void *ctx, int p) {
 
 static void sweep_rows(sweep s, size_t rows, size_t n) {
   s.rows = (int64_t)rows, s.n = (int64_t)n;
-  s.pieces = s.rows * s.n >= PARALLEL ? gq_workers() : 1;
+  s.pieces = s.rows * s.n >= GQ_SHARED_NUMBERS ? gq_workers() : 1;
   if (s.pieces > 1) gq_parallel(s.pieces, piece, &s);
   else piece(&s, 0);
 }
