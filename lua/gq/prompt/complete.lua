@@ -13,8 +13,9 @@ local fields <const> = { "shape", "dtype", "device", "grad", "requires_grad" }
 -- Values of options that are names.
 local values <const> = { batch = "joint independent", dtype = "float32 float64 int64 bool", nodes = "auto nfe step",
   trajectory = "auto reverse dense checkpoint interpolated", impulses = "auto restart moments", norm = "rms max",
-  direction = "up down both", noise = "diagonal scalar additive general", calculus = "ito stratonovich",
-  levy_area = "none space-time davie foster", expansion = "karhunen-loeve polynomial", reduction = "mean sum none",
+  direction = "up down both", noise = "diagonal scalar additive general commutative", calculus = "ito stratonovich",
+  levy_area = "none space-time space-time-time davie foster", reduction = "mean sum none",
+  expansion = "karhunen-loeve polynomial piecewise-linear",
   kind = "linear cubic rectilinear monotone", style = "line points band dashed", log = "x y xy" }
 
 local function choices_of(option, f)
