@@ -70,6 +70,28 @@ static void smooth_is_cheap(double rtol, int rounds) {
   gq_refine_done(&r);
 }
 
+/* Rounds of a piece of n nodes whose estimated error is such a part of the tolerance. */
+static int rounds_of(int n, double part) {
+  int rounds = 0;
+  for (double rtol = 1, error = 0; rounds == 0; rtol = error / part) {
+    gq_refine r;
+    CHECK(gq_refine_init(&r, 2, (int[]){ 1, 1 }, rtol, 0) == GQ_OK);
+    CHECK(gq_refine_add(&r, 3, 0, n) == GQ_OK);
+    do round_of(&r, smooth, 1);
+    while (gq_refine_next(&r));
+    if (error > 0) rounds = r.rounds;
+    error = gq_refine_error(&r);
+    gq_refine_done(&r);
+  }
+  return rounds;
+}
+
+/* What is left of the tolerance is for pieces that are left: of all it may be spent, but by what few nodes say. */
+static void a_last_round_spends_all(void) {
+  CHECK(rounds_of(6, 0.9) == 1 && rounds_of(6, 1.1) == 2);
+  CHECK(rounds_of(4, 0.45) == 1 && rounds_of(4, 0.6) == 2);
+}
+
 static void limit_is_told(integrand *f, double rtol) {
   gq_refine r;
   integrate(&r, f, rtol, 1);
@@ -146,6 +168,7 @@ int main(void) {
   tolerances(4);
   RUN(smooth_is_cheap(1e-3, 2));
   RUN(smooth_is_cheap(1e-9, 3));
+  RUN(a_last_round_spends_all());
   omega = 160.14;
   RUN(limit_is_told(hidden, 1e-3));
   RUN(nothing_is_nothing());
