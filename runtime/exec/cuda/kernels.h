@@ -44,6 +44,10 @@ GQ_REGION char *gq_operand_at(const gq_operand *o, int block, long long n) {
   return GQ_FAR((o->turn ? *table : o->base) + (gq_u64)(o->step * block));
 }
 
+GQ_REGION GQ_UNUSED void gq_bring(char *to, const char *from, int n) {
+  GQ_EACH(i, n) ((unsigned *)to)[i] = ((const unsigned *)from)[i];
+}
+
 //// apart
 /* What one thread does once in an attempt is no code at each call: functions up to `together`, and pow. */
 GQ_REGION double gq_pow(double x, double y) { return pow(x, y); }
@@ -732,8 +736,8 @@ typedef struct gq_product_args {
 GQ_KERNEL(N(product), gq_product_args) {
   gq_count rows = (a.m + 3) / 4;
   GQ_ALL(u, rows * a.n * a.batches) {
-    gq_count j = u % a.n, i = u / a.n % rows * 4, q = u / (a.n * rows);
-    int some = a.m - i < 4 ? (int)(a.m - i) : 4;
+    gq_count j = u % a.n, v = u / a.n, q = a.batches > 1 ? v / rows : 0, i = rows > 1 ? (v - q * rows) * 4 : 0;
+    int some = a.m % 4 && a.m - i < 4 ? (int)(a.m - i) : 4; /* where sizes are constants, less code */
     const T *x = (const T *)GQ_AT(a.p[1]) + gq_place(&a.d, &a.sa, q) + i * a.ar;
     const T *y = (const T *)GQ_AT(a.p[2]) + gq_place(&a.d, &a.sb, q) + j * a.bc;
     T *c = (T *)GQ_AT(a.p[0]) + (q * a.m + i) * a.n + j;

@@ -139,7 +139,8 @@ static void put_name(gq_text *t, gq_op op, gq_dtype d, gq_dtype to) {
 bool gq_cuda_define(gq_text *t, gq_op op, gq_dtype d, gq_dtype to) {
   const char *f = formula_of(op, d, to), *T = gq_cuda_dtype[d], *R = gq_cuda_dtype[to];
   if (!f) return false;
-  gq_text_put(t, "GQ_DEVICE %s ", R);
+  /* much code for numbers that are seldom met is not at each use */
+  gq_text_put(t, "%s %s ", gq_is_float(d) && others[op].of_float ? "GQ_REGION" : "GQ_DEVICE", R);
   put_name(t, op, d, to);
   if (op == GQ_OP_WHERE) gq_text_put(t, "(unsigned char c, %s x, %s y)", T, T);
   else if (gq_core->ops[op].nargs == 2) gq_text_put(t, "(%s x, %s y)", T, T);

@@ -30,7 +30,7 @@ typedef struct tile {
   gq_way way;
   int threads, npiece;
   piece piece[PIECES], *q; /* which is written now */
-  size_t shared;
+  size_t shared, table;    /* bytes; where its last are: addresses of operands */
   int most;
   size_t *boundary; /* [most] of those that all share: where it is in shared memory */
   gq_text t;
@@ -152,11 +152,7 @@ static size_t near_at(const tile *x, const gq_loc *l) {
   return at == FAR ? FAR : at + l->offset;
 }
 
-static void put_address(tile *x, const gq_loc *l) {
-  size_t at = near_at(x, l);
-  if (at != FAR) gq_text_put(&x->q->body, "%zu", at);
-  else gq_text_put(&x->q->body, "at%d + %zu", x->q->first + operand_of(x, l), l->offset);
-}
+static int place_of(const tile *x, const gq_loc *l) { return x->q->first + operand_of(x, l); }
 
 static int operands(const tile *x) {
   const piece *last = &x->piece[x->npiece - 1];
@@ -165,7 +161,7 @@ static int operands(const tile *x) {
 
 /* Bytes that blocks have of their own in functions. */
 static size_t fixed_bytes(const tile *x) {
-  size_t n = ways[x->way].fixed + (ways[x->way].lanes ? operands(x) * sizeof(char *) : 0);
+  size_t n = ways[x->way].fixed + operands(x) * sizeof(char *) + 16;
   for (int i = 0; i < x->nparts; i++)
     if (x->part[i].kind == GQ_PART_REDUCE && x->part[i].few)
       n += GQ_NT * (sizeof(double) + sizeof(long long));
@@ -244,6 +240,9 @@ static void place(tile *x) {
       for (int l = 1; works(x->q, i) && x->q->p->instr[i].kind == INSTR_GEMM && l < x->q->p->instr[i].nloc;
            l++)
         if (x->q->p->instr[i].loc[l].kind == LOC_IN) stage(x, &x->q->p->instr[i].loc[l], room);
+  x->table = (x->shared + 15) / 16 * 16;
+  x->shared = x->table + operands(x) * sizeof(char *);
+  gq_text_put(&x->t, "#define gq_at ((char **)(void *)(gq_dynamic + %zu))\n", x->table);
 }
 
 /* What lanes do first ends with a barrier. */
@@ -251,9 +250,8 @@ static void put_staging(tile *x) {
   for (const piece *q = x->piece; q < x->piece + x->npiece; q++)
     for (int u = 0; u < q->n; u++) {
       if (!q->brings[u]) continue;
-      gq_text_put(&x->t,
-                  "  GQ_EACH(i, %zu) ((unsigned *)(gq_dynamic + %zu))[i] = ((const unsigned *)at%d)[i];\n",
-                  q->p->bytes[q->used[u]] / sizeof(unsigned), q->staged[u], q->first + u);
+      gq_text_put(&x->t, "  gq_bring(gq_dynamic + %zu, gq_at[%d], %zu);\n", q->staged[u], q->first + u,
+                  q->p->bytes[q->used[u]] / sizeof(unsigned));
     }
 }
 
@@ -361,13 +359,15 @@ static bool any_inside(const tile *x, const gq_instr *in, int np) {
   return any;
 }
 
-/* (arena, .., p3, ..) of a function, or of its call in the body. */
+static int rest_at(const tile *x, int which) { return x->q->first + x->q->n + which; }
+
+/* (arena, .., p3, ..) of a function, or of its call in the body: offsets, and numbers of operands. */
 static void put_list(tile *x, gq_text *t, int i, int np, bool call) {
   const gq_instr *in = &x->q->p->instr[i];
   const char *between = "(";
   if (any_inside(x, in, np)) {
-    if (call) gq_text_put(t, "(at%d", x->q->first + x->q->n + GQ_TILE_ARENA);
-    else gq_text_put(t, "(char *arena");
+    if (call) gq_text_put(t, "(%d", rest_at(x, GQ_TILE_ARENA));
+    else gq_text_put(t, "(int arena");
     between = ", ";
   }
   for (int k = 0; k < np; k++) {
@@ -375,24 +375,28 @@ static void put_list(tile *x, gq_text *t, int i, int np, bool call) {
     if (as == NOTHING) continue;
     gq_text_put(t, "%s", between);
     between = ", ";
-    if (!call) gq_text_put(t, "%sp%d", as == OFFSET || as == INSIDE ? "int " : "char *", k);
+    if (!call) gq_text_put(t, "int p%d", k);
+    else if (as == OFFSET) gq_text_put(t, "%zu", near_at(x, &in->loc[k]));
     else if (as == INSIDE) gq_text_put(t, "%zu", in->loc[k].offset);
-    else if (as == FLAGS)
-      gq_text_put(t, "at%d + %d", x->q->first + x->q->n + GQ_TILE_FLAGS,
-                  8 * (x->q->code->at[i].flag % GQ_FLAGS));
-    else put_address(x, &in->loc[k]);
+    else gq_text_put(t, "%d", as == FLAGS ? rest_at(x, GQ_TILE_FLAGS) : place_of(x, &in->loc[k]));
   }
   gq_text_put(t, ")");
 }
 
 static void begin_region(gq_text *t, tile *x, int i, int np, const char *type) {
+  const gq_instr *in = &x->q->p->instr[i];
   put_list(x, t, i, np, false);
   gq_text_put(t, " {\n  const %s q = { { ", type);
   for (int k = 0; k < np; k++) {
-    passed as = passed_as(x, &x->q->p->instr[i], k);
+    passed as = passed_as(x, in, k);
+    size_t more = as == FLAGS     ? 8 * (size_t)(x->q->code->at[i].flag % GQ_FLAGS)
+                  : as == ADDRESS ? in->loc[k].offset
+                                  : 0;
     gq_text_put(t, "%s", k ? ", " : "");
     if (as == NOTHING) gq_text_put(t, "0");
-    else gq_text_put(t, "%sp%d", as == OFFSET ? "gq_dynamic + " : as == INSIDE ? "arena + " : "", k);
+    else if (as == OFFSET) gq_text_put(t, "gq_dynamic + p%d", k);
+    else if (as == INSIDE) gq_text_put(t, "gq_at[arena] + p%d", k);
+    else gq_text_put(t, "gq_at[p%d] + %zu", k, more);
   }
   gq_text_put(t, " }");
 }
@@ -420,10 +424,11 @@ static void put_zero(tile *x, const gq_instr *in, size_t bytes) {
   const gq_loc *l = &in->loc[0];
   size_t size = bytes % 4 ? 1 : 4;
   put_order(x, in, &(gq_reaches){ 1, { { .writes = true, .each = (int)size, .to = (int64_t)bytes } } });
-  gq_text_put(&x->q->body, "  GQ_EACH(i, %zu) ((%s *)(%s", bytes / size,
-              size == 4 ? "unsigned" : "unsigned char", near_at(x, l) != FAR ? "gq_dynamic + " : "");
-  put_address(x, l);
-  gq_text_put(&x->q->body, "))[i] = 0;\n");
+  size_t near = near_at(x, l);
+  gq_text_put(&x->q->body, "  GQ_EACH(i, %zu) ((%s *)(", bytes / size,
+              size == 4 ? "unsigned" : "unsigned char");
+  if (near != FAR) gq_text_put(&x->q->body, "gq_dynamic + %zu))[i] = 0;\n", near);
+  else gq_text_put(&x->q->body, "gq_at[%d] + %zu))[i] = 0;\n", place_of(x, l), l->offset);
 }
 
 /* The rest of its arguments are numbers: 8 bytes each. */
@@ -444,15 +449,14 @@ static int put_part(tile *x, int i) {
   return GQ_OK;
 }
 
-/* Addresses that a loop goes on to need would take all registers. */
+/* Addresses that are needed to the end would take all registers, and code for each. What lanes do first ends with a
+** barrier. */
 static void put_table(tile *x, int n) {
-  bool brings = false;
+  bool waits = !ways[x->way].lanes;
   for (const piece *q = x->piece; q < x->piece + x->npiece; q++)
-    for (int u = 0; u < q->n; u++) brings = brings || q->brings[u];
-  gq_text_put(&x->t, "  GQ_SHARED(char *, at, %d)\n", n);
-  gq_text_put(&x->t, "  GQ_EACH(i, %d) at[i] = gq_operand_at(&of[i], GQ_TILE, 0);\n%s", n,
-              brings ? "  GQ_SYNC\n" : "");
-  for (int k = 0; k < n; k++) gq_text_put(&x->t, "#define at%d at[%d]\n", k, k);
+    for (int u = 0; u < q->n; u++) waits = waits || q->brings[u];
+  gq_text_put(&x->t, "  GQ_EACH(i, %d) gq_at[i] = gq_operand_at(&of[i], GQ_TILE, %s);\n%s", n,
+              ways[x->way].turn, waits ? "  GQ_SYNC\n" : "");
 }
 
 static void put_entry(tile *x) {
@@ -467,10 +471,7 @@ static void put_entry(tile *x) {
   gq_text_put(&x->t, "GQ_ENTRY(%s, tile_of) {\n  const gq_operand *of = %s;\n", ways[x->way].name,
               direct ? "a.of" : "(const gq_operand *)GQ_FAR(a.of)");
   gq_cuda_append(&x->t, ways[x->way].begin);
-  if (ways[x->way].lanes) put_table(x, n);
-  for (int k = 0; k < n && !ways[x->way].lanes; k++)
-    gq_text_put(&x->t, "  char *const at%d = gq_operand_at(&of[%d], GQ_TILE, %s);\n", k, k,
-                ways[x->way].turn);
+  put_table(x, n);
 }
 
 /* All its arrays have numbers that an int counts: divisions of those are faster, and less code. */
@@ -580,7 +581,7 @@ int gq_cuda_tile(gq_way way, int n, const gq_phase *of, gq_tile *out) {
   x.threads = threads_of(&x);
   if (status == GQ_OK) status = put_all(&x);
   if (status == GQ_OK) status = gq_cuda_kernel(x.t.s, ways[way].name, &out->f);
-  if (status == GQ_OK && x.shared)
+  if (status == GQ_OK)
     status =
       gq_cuda_check(gq_cu.set_attribute(out->f, GQ_CU_DYNAMIC_SHARED, (int)x.shared), "cuFuncSetAttribute");
   out->shared = x.shared, out->threads = x.threads;
