@@ -581,7 +581,7 @@ int gq_cuda_tile(gq_way way, int n, const gq_phase *of, gq_tile *out) {
   x.threads = threads_of(&x);
   if (status == GQ_OK) status = put_all(&x);
   if (status == GQ_OK) status = gq_cuda_kernel(x.t.s, ways[way].name, &out->f);
-  if (status == GQ_OK)
+  if (status == GQ_OK && x.table) /* the table alone needs no leave */
     status =
       gq_cuda_check(gq_cu.set_attribute(out->f, GQ_CU_DYNAMIC_SHARED, (int)x.shared), "cuFuncSetAttribute");
   out->shared = x.shared, out->threads = x.threads;
