@@ -141,6 +141,7 @@ static void forward(sum *x) {
 static int add(const sum *given) {
   sum x = *given;
   entry *with = NULL;
+  if (x.e.begin == FROM && !x.e.terms && same(x.e.from, x.e.to)) return GQ_OK; /* itself */
   forward(&x);
   fate what = fate_of(&x.e, &with);
   if (what == SCALES) {
