@@ -99,6 +99,7 @@ end
 
 -- {"kinetic", taylor = 3} is {kinetic = true, taylor = 3}.
 local function by_name(given)
+  if rawlen(given) == 0 then return given end
   local own = {}
   for k, v in next, given do
     local name = math.type(k) == "integer" and type(v) == "string" and rawget(given, v) == nil
