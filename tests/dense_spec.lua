@@ -43,6 +43,24 @@ describe("an interpolant", function()
     end
   end)
 
+  -- z' = theta sin(20 t) - z / 2 at theta = 0: steps do not see what theta does.
+  it("is audited where it has the gradient, and info tells", function()
+    for _, gradient in ipairs { "auto", "gq" } do
+      gq.core.plan_cache(false)
+      local theta = leaf(0)
+      local _, info, at = gq.odeint(function(t, z) return theta * gq.sin(20 * t) - z / 2 end, vector { 1 }, { 0, 3 },
+        { rtol = 1e-3, atol = 1e-3, gradient = gradient, dense = true })
+      local c, w, e = 0.5, 20, math.exp(-1.45)
+      local want = (c * math.sin(2.9 * w) - w * math.cos(2.9 * w) + w * e) / (c * c + w * w)
+      assert.is_nil(info.gradient_error)
+      local got = gq.grad(at(2.9):sum(), theta):item()
+      assert.equal(gradient == "auto", math.abs(got / want - 1) > 0.1)
+      assert.equal(gradient == "auto", info.gradient_error > 0.1)
+      assert.equal(gradient == "auto", info.warning ~= nil)
+      assert.truthy(rawget(info, "steps") > 0 and info.nfe_backward >= 0)
+    end
+  end)
+
   it("has the same values with gradients as without", function()
     for _, dtype in ipairs { "float32", "float64" } do
       local z0 = gq.ones(3, 2, { dtype = dtype, requires_grad = true })

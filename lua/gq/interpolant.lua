@@ -58,7 +58,9 @@ local function with_gradient(own, x, values)
   local times, where = times_with(own, x, n)
   local opts = copy(p.opts, { dense = false })
   opts.event, opts.regularise = nil, nil
-  local z = core.solve(p.f, p.z0, times, opts, p.tensors):index_select(1, where)
+  local z, info = core.solve(p.f, p.z0, times, opts, p.tensors)
+  z = z:index_select(1, where)
+  setmetatable(own.info, { __index = info })               -- what its backward pass tells, that solve's has not
   if not list then z = z[1] end
   return values + (z - z:detach())
 end
@@ -101,9 +103,9 @@ function Interpolant:derivative(x)
   return read(own, graded and slope() or gq.no_grad(slope), list)
 end
 
--- at: of the core, for problem p, whose result is z.
-function core.interpolant(at, p, z)
-  return setmetatable({ [Interpolant] = { at = at, problem = copy(p, {}), z = z } }, Interpolant)
+-- at: of the core, for problem p, whose results are z and info.
+function core.interpolant(at, p, z, info)
+  return setmetatable({ [Interpolant] = { at = at, problem = copy(p, {}), z = z, info = info } }, Interpolant)
 end
 
 -- It gives read(z, times) of packed states from now on.

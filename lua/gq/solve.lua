@@ -153,7 +153,7 @@ function core.odeint(f, z0, t, opts)
   end
   local z, info, dense = core.solve(p.f, p.z0, p.t, p.opts, p.tensors)
   local r = { z = z, info = info, dense = dense }
-  if r.dense then r.dense = core.interpolant(r.dense, p, r.z) end
+  if r.dense then r.dense = core.interpolant(r.dense, p, r.z, r.info) end
   for i = #back, 1, -1 do back[i](r) end
   local list = { r.z, r.info, r.time or r.dense, r.time and r.dense }
   return table.unpack(list)

@@ -29,7 +29,7 @@ static bool due(const gq_problem *p, const gq_ode_options *asked, const gq_solut
   bool plain = !o->error && !o->stiffness && !p->noise;
   if (!(chosen || refined) || !controlled || !plain || s->trivial) return false;
   if (!s->plan->products || gq_graph_calls(p->f) || asked->audit <= 0) return false;
-  return s->plan->solves++ % asked->audit == 0;
+  return s->plan->solves[p->dense_ != NULL]++ % asked->audit == 0;
 }
 
 static int norm(const gq_tensor *x, double *out) {

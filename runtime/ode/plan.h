@@ -53,7 +53,7 @@ typedef struct gq_plan {
   bool products;               /* some boundary value wants a gradient */
   bool probes;                 /* node programs store the products of vectors by node (grad/spectrum.h), */
   bool defect;                 /* and what the path's slopes miss of f there */
-  int64_t solves;              /* that an audit might have been made of */
+  int64_t solves[2];           /* that an audit might have been made of; those that give an interpolant apart */
   int64_t alarms;              /* spectra so far that called for an audit */
   size_t arena_bytes;
   void **arena;                /* [nslices] of the steps */
