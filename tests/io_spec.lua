@@ -103,12 +103,45 @@ describe("files", function()
       assert.same({ 9, 12 }, x:sum(2):totable())
     end)
 
+    it("reads NumPy's other integers as int64, half and turned floats as floats", function()
+      local function npy(descr, n, numbers)
+        local header = ("{'descr': '%s', 'fortran_order': False, 'shape': (%d,), }\n"):format(descr, n)
+        return gq.npy_load(put("k.npy", "\x93NUMPY\1\0" .. string.pack("<I2", #header) .. header .. numbers))
+      end
+      for _, row in ipairs {
+        { "|u1", ("BB"):pack(0, 255), { 0, 255 } }, { "|i1", ("bb"):pack(-128, 127), { -128, 127 } },
+        { "<u2", ("<HH"):pack(1, 65535), { 1, 65535 } },
+        { ">i2", (">hh"):pack(-2, 300), { -2, 300 } },
+        { "<i4", ("<i4i4"):pack(-1, 1 << 30), { -1, 1 << 30 } },
+        { ">u4", (">I4I4"):pack(7, 0xffffffff), { 7, 0xffffffff } },
+        { ">i8", (">i8i8"):pack(-5, 1 << 60), { -5, 1 << 60 } }, { "<u8", ("<I8I8"):pack(5, 1 << 60), { 5, 1 << 60 } },
+      } do
+        local x = npy(row[1], 2, row[2])
+        assert.equal("int64", x.dtype)
+        assert.same(row[3], x:totable(), row[1])
+      end
+      local halves = npy("<f2", 7, ("<HHHHHHH"):pack(0x3c00, 0xc000, 0x0001, 0x03ff, 0x7bff, 0x7c00, 0xfc00))
+      assert.equal("float32", halves.dtype)
+      assert.same({ 1, -2, 2 ^ -24, 1023 * 2 ^ -24, 65504, math.huge, -math.huge }, halves:totable())
+      local nan = npy(">f2", 1, (">H"):pack(0x7e00)):item()
+      assert.is_true(nan ~= nan)
+      assert.same({ 1.5, -2.5 }, npy(">f4", 2, (">ff"):pack(1.5, -2.5)):totable())
+      local double = npy(">f8", 1, (">d"):pack(0.1))
+      assert.equal("float64", double.dtype)
+      assert.equal(0.1, double:item())
+      local many = {}
+      for i = 1, 20000 do many[i] = ("<h"):pack(i - 10000) end
+      local want = gq.arange(-9999, 10000, { dtype = "int64" })
+      assert.same(want:totable(), npy("<i2", 20000, table.concat(many)):totable())
+      assert.matches("k.npy: .* 18446744073709551615 is larger than int64", message(npy, "<u8", 1, ("i8"):pack(-1)))
+    end)
+
     it("names file, byte and reason of what it refuses", function()
-      local header = "{'descr': '>f4', 'fortran_order': False, 'shape': (2,), }\n"
+      local header = "{'descr': '<c8', 'fortran_order': False, 'shape': (2,), }\n"
       put("big.npy", "\x93NUMPY\1\0" .. string.pack("<I2", #header) .. header .. "12345678")
       local text = message(gq.npy_load, path("big.npy"))
-      assert.matches("big.npy: byte %d+: dtype '>f4'", text)
-      assert.matches("<f8", text)
+      assert.matches("big.npy: byte %d+: dtype '<c8'", text)
+      assert.matches("bool, integers and floats of 2, 4 and 8 bytes", text)
       assert.matches("tensor expected", message(gq.npy_save, path("x.npy"), { 1, 2 }))
     end)
 
@@ -200,6 +233,25 @@ describe("files", function()
       assert.matches("string expected", message(gq.safetensors_save, path("b"), { a = x }, { epoch = 3 }))
       assert.matches("table expected", message(gq.safetensors_save, path("b"), x))
       assert.is_nil(io.open(path("b")))
+    end)
+
+    it("reads half floats and other integers", function()
+      local function safe(dtype, size, bytes)
+        local header = ('{"a":{"dtype":"%s","shape":[2],"data_offsets":[0,%d]}}'):format(dtype, 2 * size)
+        return gq.safetensors_load(put("k", ("<I8"):pack(#header) .. header .. bytes)).a
+      end
+      assert.same({ 1.5, -2 }, safe("F16", 2, ("<HH"):pack(0x3e00, 0xc000)):totable())
+      assert.same({ 1.5, -2 }, safe("BF16", 2, ("<HH"):pack(0x3fc0, 0xc000)):totable())
+      assert.equal("float32", safe("BF16", 2, "1234").dtype)
+      for dtype, format in pairs { I8 = "b", I16 = "<h", I32 = "<i4" } do
+        local x = safe(dtype, format:packsize(), format:pack(-3) .. format:pack(100))
+        assert.equal("int64", x.dtype)
+        assert.same({ -3, 100 }, x:totable())
+      end
+      for dtype, format in pairs { U16 = "<H", U32 = "<I4", U64 = "<I8" } do
+        assert.same({ 3, 60000 }, safe(dtype, format:packsize(), format:pack(3) .. format:pack(60000)):totable())
+      end
+      assert.matches("dtype F8_E4M3", message(safe, "F8_E4M3", 1, "12"))
     end)
 
     it("keeps the old file when saving fails", function()

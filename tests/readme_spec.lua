@@ -44,6 +44,20 @@ describe("README.md", function()
     end)
   end
 
+  it("prints what is said to be printed below the first script", function()
+    local said = helper.read("README.md"):match("\nIt prints\n\n(.-)\n\nthe step")
+    local printed, n = run(blocks[1]):gmatch("[^\n]+"), 0
+    for want in said:gmatch("[^\n]+") do
+      local step, loss, counts = want:match("^ +(%d+)\t([%d.]+)\t(.*)$")
+      local own, other, others = printed():match("^(%d+)\t([%d.]+)\t(.*)$")
+      n = n + 1
+      assert.same({ step, counts }, { own, others })
+      assert.close(tonumber(other), tonumber(loss), 1e-2)
+    end
+    assert.equal(3, n)
+    assert.is_nil(printed())
+  end)
+
   it("fits noisy observations in at most 25 lines, with a picture and a file", function()
     local code
     for _, block in ipairs(blocks) do code = block:find("noisy.csv", 1, true) and block or code end

@@ -360,6 +360,7 @@ end
 gq.docs[gq.load] = [[
 gq.load(path [, opts]): what gq.save wrote, and what others did
 .safetensors: a table of tensors by name, and its metadata; .npz: a table of tensors; .npy: a tensor
+  of these, integers of other sizes become int64, half and bfloat16 float32
 .idx, -ubyte, and these with .gz: MNIST's format; integers become int64
 .csv: a matrix and the names of its columns, if it has a line of them; missing cells are NaN, dates
   seconds since 1970 (in float64)

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -143,6 +144,61 @@ int gq_reader_tensor(gq_reader *r, gq_tensor *t) {
   GQ_TRY(gq_reader_get(r, gq_tensor_data(t), n * gq_dtype_size(t->dtype)));
   for (size_t i = 0; t->dtype == GQ_BOOL && i < n; i++)
     if (bytes[i] > 1) return gq_reader_bad(r, "a bool is neither 0 nor 1 but %d", bytes[i]);
+  return GQ_OK;
+}
+
+/* ---- numbers of other kinds ---- */
+
+gq_dtype gq_foreign_dtype(gq_foreign f) {
+  if (f.letter == 'i' || f.letter == 'u') return GQ_I64;
+  return f.size == 8 ? GQ_F64 : GQ_F32;
+}
+
+static double half(uint64_t bits) {
+  int exponent = (int)(bits >> 10 & 31);
+  double fraction = (double)(bits & 1023), x;
+  if (exponent == 31) x = fraction > 0 ? NAN : INFINITY;
+  else x = exponent ? ldexp(1024 + fraction, exponent - 25) : ldexp(fraction, -24);
+  return bits >> 15 ? -x : x;
+}
+
+static double real(uint64_t bits, gq_foreign f) {
+  uint32_t single = (uint32_t)(f.letter == 'b' ? bits << 16 : bits);
+  float x;
+  double y;
+  if (f.size == 8) return memcpy(&y, &bits, 8), y;
+  if (f.size == 2 && f.letter == 'f') return half(bits);
+  return memcpy(&x, &single, 4), x;
+}
+
+static uint64_t bits_of(const uint8_t *p, gq_foreign f) {
+  uint64_t v = 0;
+  for (int i = 0; i < f.size; i++) v |= (uint64_t)p[f.big ? f.size - 1 - i : i] << 8 * i;
+  return v;
+}
+
+static void put_foreign(uint64_t bits, gq_foreign f, gq_tensor *t, size_t i) {
+  void *to = gq_tensor_data(t);
+  int rest = 64 - 8 * f.size;
+  if (t->dtype == GQ_F32) ((float *)to)[i] = (float)real(bits, f);
+  else if (t->dtype == GQ_F64) ((double *)to)[i] = real(bits, f);
+  else ((int64_t *)to)[i] = f.letter == 'i' ? (int64_t)(bits << rest) >> rest : (int64_t)bits;
+}
+
+int gq_reader_foreign(gq_reader *r, gq_foreign f, gq_tensor *t) {
+  uint8_t piece[1 << 14];
+  size_t n = (size_t)gq_numel(t->shape), most = sizeof piece / (size_t)f.size;
+  for (size_t done = 0; done < n;) {
+    size_t now = n - done < most ? n - done : most;
+    GQ_TRY(gq_reader_get(r, piece, now * (size_t)f.size));
+    for (size_t i = 0; i < now; i++) {
+      uint64_t bits = bits_of(piece + i * (size_t)f.size, f);
+      if (f.letter == 'u' && bits > INT64_MAX)
+        return gq_reader_bad(r, "the integer %llu is larger than int64 holds", (unsigned long long)bits);
+      put_foreign(bits, f, t, done + i);
+    }
+    done += now;
+  }
   return GQ_OK;
 }
 

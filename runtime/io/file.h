@@ -20,6 +20,14 @@ int gq_reader_bad(const gq_reader *r, const char *fmt, ...)     /* GQ_EFORMAT na
 void gq_reader_close(gq_reader *r);
 /* The rest of the reader's bytes for t, a packed tensor; checks that bools are 0 or 1. */
 int gq_reader_tensor(gq_reader *r, gq_tensor *t);
+/* Numbers that no tensor holds as they are: integers of other sizes become int64, short floats float32. */
+typedef struct gq_foreign {
+  char letter;                    /* i, u: integers; f: IEEE floats; b: bfloat16 */
+  int size;                       /* bytes of one */
+  bool big;                       /* the most significant byte first */
+} gq_foreign;
+gq_dtype gq_foreign_dtype(gq_foreign f);
+int gq_reader_foreign(gq_reader *r, gq_foreign f, gq_tensor *t);  /* as gq_reader_tensor, t of that dtype */
 
 typedef struct gq_writer {
   int fd;

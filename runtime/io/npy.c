@@ -136,13 +136,20 @@ static int read_header(gq_reader *r, dict *d) {
   return status;
 }
 
-static int find_dtype(const gq_reader *r, const char *descr, gq_dtype *out) {
+/* f->size is 0 for a dtype of ours. */
+static int find_dtype(const gq_reader *r, const char *descr, gq_dtype *out, gq_foreign *f) {
+  *f = (gq_foreign){ 0 };
   for (int i = 0; i < GQ_NDTYPE; i++)
     if (strcmp(descr, descr_of[i]) == 0) {
       *out = (gq_dtype)i;
       return GQ_OK;
     }
-  return gq_reader_bad(r, "dtype '%s': '<f4', '<f8', '<i8' and '|b1' are read", descr);
+  if (strlen(descr) != 3 || !strchr("<>|=", descr[0]) || !strchr("iuf", descr[1]) ||
+      !strchr(descr[1] == 'f' ? "248" : "1248", descr[2]))
+    return gq_reader_bad(r, "dtype '%s': bool, integers and floats of 2, 4 and 8 bytes are read", descr);
+  *f = (gq_foreign){ descr[1], descr[2] - '0', descr[0] == '>' };
+  *out = gq_foreign_dtype(*f);
+  return GQ_OK;
 }
 
 static gq_shape reversed(gq_shape s) {
@@ -161,16 +168,18 @@ static int transposed(gq_tensor *t, gq_tensor **out) {
 static int read_npy(gq_reader *r, gq_tensor **out) {
   dict d;
   gq_dtype dtype = GQ_F32;
+  gq_foreign f;
   size_t bytes;
   GQ_TRY(read_header(r, &d));
-  GQ_TRY(find_dtype(r, d.descr, &dtype));
+  GQ_TRY(find_dtype(r, d.descr, &dtype, &f));
   int status = gq_shape_check(d.shape, dtype, &bytes);
   if (status != GQ_OK) return gq_reader_bad(r, "%s", gq_message());
+  if (f.size) bytes = bytes / gq_dtype_size(dtype) * (size_t)f.size;
   if (bytes != (size_t)(r->size - r->at))
     return gq_reader_bad(r, "the shape needs %zu bytes, %lld follow", bytes, (long long)(r->size - r->at));
   gq_tensor *t;
   GQ_TRY(gq_tensor_empty(dtype, d.fortran ? reversed(d.shape) : d.shape, &t));
-  status = gq_reader_tensor(r, t);
+  status = f.size ? gq_reader_foreign(r, f, t) : gq_reader_tensor(r, t);
   if (status == GQ_OK && d.fortran) status = transposed(t, out);
   else if (status == GQ_OK) *out = gq_tensor_ref(t);
   gq_tensor_unref(t);

@@ -16,6 +16,7 @@ enum { MAX_HEADER = 100000000, MAX_NAMES = 100000 };
 typedef struct record {
   char *name;
   gq_dtype dtype;
+  gq_foreign foreign; /* size 0: the numbers are of that dtype */
   gq_shape shape;
   int64_t begin, end;
 } record;
@@ -32,8 +33,21 @@ typedef struct header {
 static const struct {
   const char *name;
   gq_dtype dtype;
+  gq_foreign foreign;
 } dtypes[] = {
-  { "F32", GQ_F32 }, { "F64", GQ_F64 }, { "I64", GQ_I64 }, { "BOOL", GQ_BOOL }, { "U8", GQ_BOOL }
+  { "F32", GQ_F32, { 0 } },
+  { "F64", GQ_F64, { 0 } },
+  { "I64", GQ_I64, { 0 } },
+  { "BOOL", GQ_BOOL, { 0 } }, /* up to here in the order of gq_dtype, for saving */
+  { "U8", GQ_BOOL, { 0 } },
+  { "F16", GQ_F32, { 'f', 2, false } },
+  { "BF16", GQ_F32, { 'b', 2, false } },
+  { "I32", GQ_I64, { 'i', 4, false } },
+  { "I16", GQ_I64, { 'i', 2, false } },
+  { "I8", GQ_I64, { 'i', 1, false } },
+  { "U64", GQ_I64, { 'u', 8, false } },
+  { "U32", GQ_I64, { 'u', 4, false } },
+  { "U16", GQ_I64, { 'u', 2, false } },
 };
 
 /* ---- the few rules of JSON that headers use; NULL or false: malformed ---- */
@@ -149,8 +163,10 @@ static bool object(header *h, bool (*value)(header *, char *key, void *), void *
 
 static bool find_dtype(header *h, const char *name, record *r) {
   for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++)
-    if (strcmp(name, dtypes[i].name) == 0) return r->dtype = dtypes[i].dtype, true;
-  h->failed = gq_fail(GQ_EFORMAT, "dtype %.20s: F32, F64, I64, BOOL and U8 of 0 and 1 are read", name);
+    if (strcmp(name, dtypes[i].name) == 0)
+      return r->dtype = dtypes[i].dtype, r->foreign = dtypes[i].foreign, true;
+  h->failed =
+    gq_fail(GQ_EFORMAT, "dtype %.20s: F64, F32, F16, BF16, integers, BOOL and U8 of 0 and 1 are read", name);
   return false;
 }
 
@@ -248,6 +264,7 @@ static int check_spans(const gq_reader *r, header *h) {
     const record *x = &h->record[i];
     if (gq_shape_check(x->shape, x->dtype, &bytes) != GQ_OK)
       return gq_reader_bad(r, "tensor \"%.60s\": %s", x->name, gq_message());
+    if (x->foreign.size) bytes = bytes / gq_dtype_size(x->dtype) * (size_t)x->foreign.size;
     if (x->begin != at || x->end < x->begin)
       return gq_reader_bad(r, "tensor \"%.60s\" is at %lld to %lld of the data: a hole or an overlap",
                            x->name, (long long)x->begin, (long long)x->end);
@@ -292,7 +309,7 @@ static int read_one(gq_reader *r, const record *x, gq_named *out) {
   out->name = gq_strdup(x->name);
   if (!out->name) return gq_nomem(strlen(x->name) + 1);
   GQ_TRY(gq_tensor_empty(x->dtype, x->shape, &out->tensor));
-  return gq_reader_tensor(r, out->tensor);
+  return x->foreign.size ? gq_reader_foreign(r, x->foreign, out->tensor) : gq_reader_tensor(r, out->tensor);
 }
 
 static int read_all(gq_reader *r, const header *h, gq_named **list) {
