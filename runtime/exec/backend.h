@@ -67,6 +67,8 @@ struct gq_course {
   struct { int k; size_t at; } read[GQ_COURSE_READS];   /* an input that is in the pilot, at so many bytes */
   /* What step i reads from at[i] and leaves in at[i + 1]: whole arrays. */
   struct { int in, out; void *const *at; } move[GQ_COURSE_STATES];
+  int given, ngiven;           /* so many inputs from there on are what the pilot's trail gives: */
+  void *const *path;           /* step i reads them from path[i] on, as an attempt does from path[0] on */
   int sum[GQ_COURSE_STATES];   /* outputs that the pilot judges by */
 };
 

@@ -19,7 +19,13 @@ typedef struct gq_opt_coef {
 typedef enum gq_opt_rule { GQ_RULE_ADAM, GQ_RULE_SGD, GQ_RULE_MOMENTUM, GQ_RULE_RMSPROP, GQ_RULE_RMSPROP_FULL,
                            GQ_NRULE } gq_opt_rule;
 
-enum { GQ_OPT_STATES = 3, GQ_TERMS = 20 };
+enum { GQ_OPT_STATES = 3, GQ_TERMS = 20, GQ_SIZES = 8 };
+
+/* The size of a vector x, or of x - minus_: with y_ as `weighted` has it (out: the sum), without as `rms` does. */
+typedef struct gq_size {
+  const void *x, *minus_, *y_;
+  double atol, rtol, out, top;
+} gq_size;
 
 typedef struct gq_vectors {
   /* dst += s src, by the fastest kernel: the product may be fused into the sum */
@@ -38,6 +44,8 @@ typedef struct gq_vectors {
   /* v_i = |x_i - minus_i| / (atol + rtol |y_i|): the sum of squares and the largest, a NaN where there is one */
   void (*weighted)(gq_dtype d, size_t n, const void *x, const void *minus_, const void *y, double atol, double rtol,
                    double *sum, double *top);
+  /* Several sizes at once, at most GQ_SIZES; NULL: gq_sizes takes them one by one */
+  void (*sizes)(gq_dtype d, size_t n, int count, gq_size *of);
   /* sum[0] += |x - y|^2, sum[1] += |y|^2 */
   void (*apart)(gq_dtype d, size_t n, const void *x, const void *y, double sum[2]);
   /* *sum += |sum_r x[r * ld] - y_[r * ld]|^2 over k vectors */
@@ -66,5 +74,13 @@ typedef struct gq_vectors {
   void (*update)(gq_opt_rule rule, gq_dtype d, size_t n, void *p, const void *g, void *const s[GQ_OPT_STATES],
                  const gq_opt_coef *k);
 } gq_vectors;
+
+static inline void gq_sizes(const gq_vectors *v, gq_dtype d, size_t n, int count, gq_size *of) {
+  if (v->sizes) v->sizes(d, n, count, of);
+  for (gq_size *x = of; !v->sizes && x < of + count; x++) {
+    if (x->y_) v->weighted(d, n, x->x, x->minus_, x->y_, x->atol, x->rtol, &x->out, &x->top);
+    else v->rms(d, 1, n, n, x->x, &x->out);
+  }
+}
 
 #endif

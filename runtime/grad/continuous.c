@@ -27,6 +27,8 @@ typedef struct back {
   bool reverse;
   int ia;          /* which part a is */
   gq_trajectory z; /* where it is not solved backwards */
+  gq_trail trail;  /* the same for a device, */
+  void *trail_block;
   gq_nodebuffer nodes;
   gq_window steps; /* where the integral asks for the steps of a whole interval */
   gq_kronrod kronrod;
@@ -63,6 +65,16 @@ static void *stored(back *k, int i) {
   return k->stored;
 }
 
+/* Implicit steps where nobody looks at the error of the integral. */
+static bool crosses(const back *k) {
+  return k->s->o.engine->integral == GQ_INTEGRAL_OUTSIDE && k->w.a.st->m->steps->stiff;
+}
+
+/* Do steps hang on those of z (limit_step)? */
+static bool follows(const back *k) {
+  return !k->reverse && k->w.a.st->kind.adaptive && (k->s->o.nodes == GQ_NODES_AUTO || crosses(k));
+}
+
 static int fill_path(gq_walk *w, double t, double h) {
   back *k = w->context;
   const gq_tableau *m = w->a.st->m;
@@ -75,6 +87,19 @@ static int fill_path(gq_walk *w, double t, double h) {
     }
   }
   return GQ_OK;
+}
+
+/* The same where a device makes the attempts. */
+static void trail(const gq_walk *w, gq_trail *r) {
+  const back *k = w->context;
+  const gq_jumps *j = &w->a.jumps;
+  *r = k->trail;
+  r->size = (int)gq_dtype_size(k->f->dtype);
+  r->near = k->z.near, r->given = w->a.st->l.given;
+  r->low = j->bounded ? fmin(j->t0, j->t1) : -INFINITY, r->high = j->bounded ? fmax(j->t0, j->t1) : INFINITY;
+  r->follows = follows(k);
+  r->forced = k->panel.forced, r->middle = k->panel.middle, r->half = k->panel.half;
+  for (int i = 0; i < GQ_MOMENTS; i++) r->force[i] = (uint64_t)(uintptr_t)k->panel.c[i];
 }
 
 /* ---- what is compiled ---- */
@@ -101,7 +126,9 @@ int gq_continuous_build(gq_plan *p) {
   gq_products products = !gq ? GQ_PRODUCTS_ALL : audit ? GQ_PRODUCTS_PROBES : GQ_PRODUCTS_NONE;
   gq_adjointkind plain = { dense, k->moments, GQ_PRODUCTS_NONE, false },
                  with = { dense, k->moments, products, full && (k->t_grad || k->parity) };
-  bool adaptive = k->back_method->e && !k->back_fixed;
+  bool adaptive = k->back_method->e && !k->back_fixed, device = p->field->on->advance;
+  int carry =
+    full || !device ? GQ_PHASE_CARRY : 1; /* there a launch costs more than products that nobody reads */
   GQ_TRY(gq_plan_forward(p, false));
   gq_stepkind kind = { .m = k->back_method,
                        .adaptive = adaptive,
@@ -109,7 +136,7 @@ int gq_continuous_build(gq_plan *p) {
                        .dense = gq || k->overshoot,
                        .product_error = full && adaptive,
                        .product_dense = products != GQ_PRODUCTS_NONE && k->overshoot,
-                       .product_carry = audit || !(with.time || p->field->on->advance) };
+                       .product_carry = audit || !(with.time || device) ? carry : 0 };
   p->probes = (k->probes || audit) && p->products && !p->field->calls;
   /* Of stiff dynamics f turns what the interpolant leaves out into anything. */
   p->defect = gq && !k->independent && !p->field->calls && gq_trajectory_follows(k->trajectory) &&
@@ -225,12 +252,15 @@ static int setup(back *k, double size) {
   w->a.sum.grads = k->gq ? &k->weighted : &k->b->grads, w->a.sum.time = &k->time;
   w->a.jumps = gq_solution_jumps(s);
   w->c.most = o->back_max_step, w->c.least = o->back_min_step;
-  w->flies = true;
+  w->flies = k->reverse || !k->pieces; /* otherwise windows of steps end that the device knows nothing of */
+  w->trail = k->reverse || o->trajectory == &gq_trajectory_dense ? trail : NULL;
   GQ_TRY(gq_walk_init(w, &s->plan->backward, s->bind, s->plan->arena));
   s->bytes += w->a.bytes;
   w->fill_path = w->a.st->l.given ? fill_path : NULL;
   GQ_TRY(buffers(k));
   if (!k->reverse) GQ_TRY(gq_trajectory_begin(&k->z, s));
+  if (w->a.st->l.given && w->flies)
+    GQ_TRY(gq_trajectory_trail(s, w->a.st->m, !k->reverse, &k->trail, &k->trail_block));
   if (w->a.st->l.dq >= 0) {
     GQ_TRY(gq_grads_new(s->plan->field, false, &w->a.sum.dq));
     GQ_TRY(gq_grads_new(s->plan->field, false, &w->a.sum.eq));
@@ -316,13 +346,10 @@ static const double AGREEMENT = 3; /* tolerances by which nodes and stages may d
 static void limit_step(back *k) {
   gq_walk *w = &k->w;
   const gq_steps *st = &k->s->steps;
-  bool crosses = k->s->o.engine->integral == GQ_INTEGRAL_OUTSIDE && w->a.st->m->steps->stiff;
-  int64_t i = crosses ? k->z.near : k->z.near > 2 ? k->z.near - 2 : 0;
-  if (k->reverse || !st->n || !w->a.st->kind.adaptive || (k->s->o.nodes != GQ_NODES_AUTO && !crosses)) return;
-  while (i > 0 && fabs(w->a.t - gq_step(st, i).t) <= 1e-3 * fabs(gq_step(st, i).t - gq_step(st, i - 1).t))
-    i--;
-  double most = fabs(w->a.t - gq_step(st, i).t);
-  if (most > 0 && fabs(w->c.h) > most) w->c.h = copysign(most, w->c.h);
+  int64_t i = crosses(k) ? k->z.near : k->z.near > 2 ? k->z.near - 2 : 0;
+  if (!st->n || !follows(k)) return;
+  while (i > 0 && gq_trail_begins(w->a.t, gq_step(st, i).t, gq_step(st, i - 1).t)) i--;
+  w->c.h = gq_trail_limit(w->c.h, w->a.t, gq_step(st, i).t);
 }
 
 /* The pieces' nodes into the gradient, with their values; or those of rejected pieces out of it again. */
@@ -514,7 +541,8 @@ static int refine_kept(back *k) {
 
 /* The products of the step's end are the next one's. */
 static int carry(back *k, bool last) {
-  return k->w.a.st->l.qe < 0 || last ? GQ_OK : gq_walk_phase(&k->w, GQ_PHASE_CARRY);
+  bool apart = k->w.a.st->l.qe >= 0 && k->w.a.st->kind.product_carry == GQ_PHASE_CARRY;
+  return apart && !last ? gq_walk_phase(&k->w, GQ_PHASE_CARRY) : GQ_OK;
 }
 
 /* Add the products of the accepted step; theta < 1 when it goes past the interval's end. last: no other follows. */
@@ -658,6 +686,19 @@ static bool restarts_cost_less(const back *k) {
   return (p->from - p->to) * (step + 1) <= k->forced_cost;
 }
 
+/* The norms of the moments left out, and RMS of two vectors where they are given. */
+static void panel_sizes(back *k, double *left, const void *x_, const void *y_, double *rms) {
+  const gq_walk *w = &k->w;
+  gq_asked of[GQ_MOMENTS_LEFT + 2] = { 0 };
+  for (int j = 0; j < GQ_MOMENTS_LEFT; j++)
+    of[j] = (gq_asked){ .part = k->ia, .x = k->panel.left[j], .y = w->a.y[k->ia] };
+  of[GQ_MOMENTS_LEFT] = (gq_asked){ .part = -1, .x = x_ },
+  of[GQ_MOMENTS_LEFT + 1] = (gq_asked){ .part = -1, .x = y_ };
+  gq_attempt_sizes(&w->a, GQ_MOMENTS_LEFT + (x_ ? 2 : 0), of);
+  for (int j = 0; j < GQ_MOMENTS_LEFT; j++) left[j] = of[j].out;
+  for (int j = 0; j < 2 && x_; j++) rms[j] = of[GQ_MOMENTS_LEFT + j].out;
+}
+
 /* Split the panel until the moments left out matter less than the tolerance. kappa and omega come from
 ** J' times one cotangent at both edges, a if there is one: the near edge's is in hand, the far one's is
 ** asked for where J' could turn round on the way and the error were too large then. */
@@ -665,28 +706,27 @@ static int fit_panel(back *k) {
   gq_solution *s = k->s;
   gq_walk *w = &k->w;
   gq_panel *p = &k->panel;
-  double size[GQ_MOMENTS_LEFT], kappa, omega = 1 / fabs(p->half);
+  double size[GQ_MOMENTS_LEFT], r[2], kappa, omega = 1 / fabs(p->half);
   if (!p->forced || !w->a.st->kind.adaptive) return GQ_OK;
   if (restarts_cost_less(k)) gq_panel_shorten(p, s, k->b->gz, 0);
   if (!p->forced) return GQ_OK;
   void *v = w->a.y[k->ia], *near = w->a.f[k->ia], *far;
-  if (!any_nonzero(k, v)) {
+  panel_sizes(k, size, near, v, r);
+  if (r[1] == 0) {
     v = p->c[0];
     GQ_TRY(pull_at(k, p->from, v, w->a.f1, &near));
+    panel_sizes(k, size, near, v, r);
   }
-  for (int j = 0; j < GQ_MOMENTS_LEFT; j++)
-    size[j] = gq_attempt_norm(&w->a, k->ia, p->left[j], w->a.y[k->ia], NULL);
-  kappa = rms(k, near) / rms(k, v);
+  kappa = r[0] / r[1];
   if (gq_panel_error(p, kappa, omega, size) <= 1) return GQ_OK;
   GQ_TRY(pull_at(k, p->to, v, w->a.y1, &far));
-  kappa = fmax(kappa, rms(k, far) / rms(k, v));
+  kappa = fmax(kappa, rms(k, far) / r[1]);
   add(k, -1, near, far);
-  omega = rms(k, far) / rms(k, v) / (2 * fabs(p->half) * kappa);
+  omega = rms(k, far) / r[1] / (2 * fabs(p->half) * kappa);
   for (double error; p->forced && !((error = gq_panel_error(p, kappa, omega, size)) <= 1);) {
     s->info.panels_split++;
     gq_panel_shorten(p, s, k->b->gz, 2 * fabs(p->half) * fmax(0.1, pow(0.5 / error, 0.25)));
-    for (int j = 0; j < GQ_MOMENTS_LEFT; j++)
-      size[j] = gq_attempt_norm(&w->a, k->ia, p->left[j], w->a.y[k->ia], NULL);
+    panel_sizes(k, size, NULL, NULL, NULL);
   }
   return GQ_OK;
 }
@@ -834,12 +874,14 @@ static int pass(gq_pullback *b, bool pieces, bool *single, way *next) {
   gq_window_done(&k.steps);
   gq_free(k.run);
   gq_trajectory_end(&k.z);
+  gq_release(k.s->plan->field->on, k.trail_block);
   gq_nodebuffer_done(&k.nodes);
   gq_rule_done(&k.rule);
   gq_grads_done(&k.weighted);
   gq_grads_done(&w->a.sum.dq);
   gq_grads_done(&w->a.sum.next);
   gq_grads_done(&w->a.sum.eq);
+  b->s->bytes += gq_ahead_bytes(w);
   gq_walk_done(w);
   gq_release(k.s->plan->field->on, k.block);
   return status;

@@ -3,15 +3,12 @@
 */
 #include "moments.h"
 
+#include "../method/trail.h"
+
 #include <math.h>
 #include <string.h>
 
 enum { ALL = GQ_MOMENTS + GQ_MOMENTS_LEFT };
-
-static void legendre(double x, double *p) {
-  p[0] = 1, p[1] = x;
-  for (int j = 2; j < ALL; j++) p[j] = ((2 * j - 1) * x * p[j - 1] - (j - 1) * p[j - 2]) / j;
-}
 
 /* Length of the forward step that reaches t from before. */
 static double step_before(const gq_solution *s, double t) {
@@ -40,7 +37,7 @@ static void set_panel(gq_panel *p, const gq_solution *s, gq_tensor *gz, int from
             n * gq_dtype_size(s->z0->dtype));
   for (int k = to + 1; k < from; k++) {
     const void *g = gq_at_time(s, gz, k);
-    legendre((s->t[k] - p->middle) / p->half, w);
+    gq_trail_legendre(ALL, (s->t[k] - p->middle) / p->half, w);
     for (int j = 0; j < GQ_MOMENTS; j++) /* half carries the direction of time: -q or +q */
       s->plan->field->on->vec->axpy(s->z0->dtype, n, -w[j] * (2 * j + 1) / (2 * p->half), g, p->c[j]);
     for (int j = 0; j < GQ_MOMENTS_LEFT; j++)
@@ -76,6 +73,6 @@ void gq_panel_force(const gq_panel *p, const gq_solution *s, double t, void *dst
   double w[ALL];
   gq_zero(s->plan->field->on, dst, n * gq_dtype_size(s->z0->dtype));
   if (!p->forced) return;
-  legendre((t - p->middle) / p->half, w);
+  gq_trail_legendre(GQ_MOMENTS, (t - p->middle) / p->half, w);
   for (int j = 0; j < GQ_MOMENTS; j++) s->plan->field->on->vec->axpy(s->z0->dtype, n, w[j], p->c[j], dst);
 }

@@ -74,20 +74,48 @@ double gq_split_take(const gq_split *s) {
   return top;
 }
 
-double gq_attempt_norm(const gq_attempt *a, int part, const void *x, const void *y, const void *minus_) {
+/* As gq_sizes would, for the tensors that the state was packed from. */
+static void split_size(const gq_attempt *a, gq_size *s) {
   const gq_field *f = a->field;
   size_t n = gq_numel(f->shape);
-  const gq_vectors *vec = f->on->vec;
-  double sum = 0, top = 0, square, size;
-  if (!a->tol.split) vec->weighted(f->dtype, n, x, minus_, y, a->tol.atol[part], a->tol.rtol, &sum, &top);
-  for (size_t i = 0, at = 0; a->tol.split && i < n; i++, at += gq_dtype_size(f->dtype)) {
-    vec->weighted(f->dtype, 1, (const char *)x + at, minus_ ? (const char *)minus_ + at : NULL,
-                  (const char *)y + at, a->tol.atol[part], a->tol.rtol, &square, &size);
-    if (!(size <= top)) top = size;
+  double square, size;
+  s->top = 0;
+  for (size_t i = 0, at = 0; i < n; i++, at += gq_dtype_size(f->dtype)) {
+    f->on->vec->weighted(f->dtype, 1, (const char *)s->x + at,
+                         s->minus_ ? (const char *)s->minus_ + at : NULL, (const char *)s->y_ + at, s->atol,
+                         s->rtol, &square, &size);
+    if (!(size <= s->top)) s->top = size;
     gq_split_add(a->tol.split, f, i, square);
   }
-  if (a->tol.split) sum = n * gq_split_take(a->tol.split);
-  return a->tol.max_norm ? top : n ? sqrt(sum / n) : 0;
+  s->out = n * gq_split_take(a->tol.split);
+}
+
+void gq_attempt_sizes(const gq_attempt *a, int count, gq_asked *of) {
+  const gq_field *f = a->field;
+  size_t n = gq_numel(f->shape);
+  gq_size size[GQ_SIZES];
+  bool split[GQ_SIZES];
+  int some = 0;
+  for (int i = 0; i < count; i++) {
+    bool norm = of[i].part >= 0;
+    gq_size s = { .x = of[i].x, .minus_ = of[i].minus_, .y_ = norm ? of[i].y : NULL, .rtol = a->tol.rtol };
+    if (norm) s.atol = a->tol.atol[of[i].part];
+    split[i] = norm && a->tol.split;
+    if (split[i]) split_size(a, &s), of[i].out = a->tol.max_norm ? s.top : n ? sqrt(s.out / n) : 0;
+    else size[some++] = s;
+  }
+  gq_sizes(f->on->vec, f->dtype, n, some, size);
+  for (int i = 0, k = 0; i < count; i++) {
+    if (split[i]) continue;
+    const gq_size *s = &size[k++];
+    of[i].out = of[i].part < 0 ? s->out : a->tol.max_norm ? s->top : n ? sqrt(s->out / n) : 0;
+  }
+}
+
+double gq_attempt_norm(const gq_attempt *a, int part, const void *x, const void *y, const void *minus_) {
+  gq_asked one = { part, x, y, minus_, 0 };
+  gq_attempt_sizes(a, 1, &one);
+  return one.out;
 }
 
 enum { CHUNK = 64 };

@@ -102,6 +102,13 @@ double gq_attempt_stage(const gq_attempt *a, double c);
 double gq_attempt_inside(const gq_attempt *a, double t);
 /* Weighted norm of x - minus_ (/ (atol + rtol |y|)) in the tolerance's norm. */
 double gq_attempt_norm(const gq_attempt *a, int part, const void *x, const void *y, const void *minus_);
+/* Of several vectors at once, at most GQ_SIZES: that norm, or (part < 0) the root mean square of x alone. */
+typedef struct gq_asked {
+  int part;
+  const void *x, *y, *minus_;
+  double out;
+} gq_asked;
+void gq_attempt_sizes(const gq_attempt *a, int count, gq_asked *of);
 /* The larger of the norms of the product in time and of all parameters together: of an attempt's error, or for the
 ** first step of the gradient so far, its slope, and the slope's change. */
 typedef enum gq_measured { GQ_MEASURE_ATTEMPT, GQ_MEASURE_SIZE, GQ_MEASURE_SLOPE, GQ_MEASURE_CHANGE } gq_measured;

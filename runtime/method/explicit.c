@@ -254,13 +254,13 @@ int gq_program_attempt(gq_attempt *a, gq_control *c, double *ratio) {
 
 static void read_by(gq_course *c, int k, size_t at) { c->read[c->nread].k = k, c->read[c->nread++].at = at; }
 
-/* One program a slice and nothing given along the way, no products of each attempt, one norm for a part. */
+/* One program a slice, no products of each attempt, one norm for a part. */
 static bool flies(const gq_attempt *a) {
   const gq_steplayout *l = &a->st->l;
   bool sums = false;
   for (int i = 0; i < GQ_SUMS; i++) sums = sums || l->sum[i] >= 0;
-  return a->field->nslices > 1 && a->st->kind.adaptive && l->dq < 0 && l->qe < 0 && !l->given && !l->extra &&
-         l->w < 0 && !a->tol.split && !sums;
+  return a->field->nslices > 1 && a->st->kind.adaptive && l->dq < 0 && !l->extra && l->w < 0 &&
+         !a->tol.split && !sums;
 }
 
 static void course(gq_attempt *a, gq_course *c) {
@@ -281,6 +281,7 @@ static void course(gq_attempt *a, gq_course *c) {
     c->move[parts + p].in = l->f + p, c->move[parts + p].out = l->f1 + p;
   }
   c->nsum = l->err3 < 0 ? parts : 2 * parts, c->nmove = l->carry ? 2 * parts : parts;
+  c->given = l->path, c->ngiven = l->given ? l->slopes * l->given : 0;
 }
 
 /* ---- after it ---- */

@@ -5,9 +5,9 @@
 #ifndef GQ_PILOT_H
 #define GQ_PILOT_H
 
-#include "control.h"
+#include "trail.h"
 
-enum { GQ_PILOT_ATTEMPTS = 8, GQ_PILOT_PARTS = 2 };
+enum { GQ_PILOT_ATTEMPTS = GQ_TRAIL_STEPS, GQ_PILOT_PARTS = 2 };
 
 /* An attempt that was made. */
 typedef struct gq_flown {
@@ -28,6 +28,7 @@ typedef struct gq_pilot {
   int attempts, steps;         /* so many may be made, and so many be accepted */
   int made, accepted, halted;
   unsigned arrived, blocks;
+  gq_trail trail;
   gq_flown flown[GQ_PILOT_ATTEMPTS];
 } gq_pilot;
 
@@ -46,15 +47,18 @@ static inline double gq_pilot_error(const gq_pilot *p, const double *sum, int i)
   return gq_control_error(sum[i] / n, p->third ? sum[p->parts + i] / n : -1);
 }
 
-/* After an attempt. sum[]: of each part, then second ones. */
-static inline void gq_pilot_judge(gq_pilot *p, const double *sum) {
+/* After an attempt. sum[]: of each part, then second ones; along: trail.step, where it can be read. */
+static inline void gq_pilot_judge(gq_pilot *p, const double *sum, const gq_trail_step *along) {
   double ratio = 0;
   for (int i = 0; i < p->parts; i++) ratio = gq_larger(ratio, gq_pilot_error(p, sum, i));
   gq_flown *f = &p->flown[p->made++];
   f->h = p->h, f->t1 = p->t1;
   f->verdict = gq_control_judge(&p->c, &p->k, p->order, p->h, isfinite(ratio) ? ratio : (double)NAN);
   f->c = p->c;
-  if (f->verdict == GQ_ACCEPTED) p->accepted++, p->t = p->t1, p->c.ratio = 0;
+  if (f->verdict == GQ_ACCEPTED) {
+    p->accepted++, p->t = p->t1, p->c.ratio = 0;
+    gq_trail_follow(&p->trail, along, p->t, &p->c.h);
+  }
   if (f->verdict > GQ_REFUSED || (p->h < 0 ? p->t <= p->c.stop : p->t >= p->c.stop)) p->halted = 1;
   else gq_pilot_propose(p);
 }

@@ -486,7 +486,7 @@ static void product_outputs(builder *b) {
   l->q = l->nout;
   for (int r = 0; r < l->nq; r++) put(b, sum[r], 1, GQ_ADD);
   l->qe = carried ? l->nout : -1;
-  for (int r = 0; carried && r < l->nq; r++) put(b, b->q[m->end * l->nq + r], GQ_PHASE_CARRY, GQ_STORE);
+  for (int r = 0; carried && r < l->nq; r++) put(b, b->q[m->end * l->nq + r], b->k->product_carry, GQ_STORE);
 }
 
 static gq_pulled pulled_of(builder *b) {

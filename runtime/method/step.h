@@ -22,7 +22,7 @@ typedef struct gq_stepkind {
   bool dense;                  /* slopes are kept for the interpolant */
   bool product_error;          /* products and their errors in phase 0 (adjoint) */
   bool product_dense;          /* product weights may be the interpolant's (overshoot) */
-  bool product_carry;          /* those of a step's end are the next one's first, where slopes are */
+  int product_carry;           /* those of a step's end are the next one's first, where slopes are: made in this phase; 0: not */
   bool inverse;                /* from the end of the step [t, t + h] to its start: y, f, x are those of the end */
   bool error, stiffness;       /* sums for heuristics; forward systems only */
   double eta, theta;           /* damping of alf; weight of the end's drift (theta) */

@@ -4,6 +4,7 @@
 #include "adams.h"
 #include "explicit.h"
 #include "implicit.h"
+#include "trail.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -190,11 +191,8 @@ double gq_tableau_reach(const gq_tableau *m) {
 bool gq_tableau_fsal(const gq_tableau *m) { return m->end < m->stages; }
 
 void gq_tableau_weights(const gq_tableau *m, double theta, double *w) {
-  for (int i = 0; i < m->slopes; i++) {
-    double p = 0;
-    for (int j = m->dense_degree - 1; j >= 0; j--) p = (p + m->d[i * m->dense_degree + j]) * theta;
-    w[i] = p;
-  }
+  for (int i = 0; i < m->slopes; i++)
+    w[i] = gq_trail_weight(m->d + (size_t)i * m->dense_degree, m->dense_degree, theta);
 }
 
 void gq_tableau_slopes(const gq_tableau *m, double theta, double *w) {

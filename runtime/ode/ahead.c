@@ -7,6 +7,7 @@
 #include "../method/pilot.h"
 #include "ode.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { MOST = GQ_PILOT_ATTEMPTS, ROOM = 256 << 20 /* bytes that steps ahead may take */ };
@@ -15,15 +16,26 @@ struct gq_ahead {
   int most;            /* steps at once */
   int taken, accepted; /* attempts that were taken over, and steps among them */
   int at;              /* where in the ring the next step ends */
+  int given;           /* arrays of what is given at a step's times, each once */
   size_t part, slice;  /* bytes of a state's part; of a slice's arena */
   char *ring,
     *arenas;    /* [most + 1] states, [most][nslices] arenas: where the caller has no places of its own */
   void **arena; /* [most][nslices] */
-  void *move[GQ_COURSE_STATES][MOST + 1];
+  void *move[GQ_COURSE_STATES][MOST + 1], *path[MOST];
   gq_pilot pilot;
 };
 
 static int states(const gq_walk *w) { return 2 * w->a.st->l.parts; }
+
+/* Slopes of one time read one array. */
+static int times(const gq_tableau *m) {
+  int n = 0;
+  for (int i = 0; i < m->slopes; i++) n += gq_tableau_twin(m, i) == i;
+  return n;
+}
+
+/* Parts of the ring that a step takes: its end, and what is given on the way there. */
+static int whole(const gq_walk *w) { return states(w) + w->ahead->given; }
 
 void gq_ahead_done(gq_walk *w) {
   if (!w->ahead) return;
@@ -37,21 +49,22 @@ void gq_ahead_done(gq_walk *w) {
 size_t gq_ahead_bytes(const gq_walk *w) {
   const gq_ahead *x = w->ahead;
   if (!x) return 0;
-  return (x->ring ? (x->most + 1) * states(w) * x->part : 0) +
+  return (x->ring ? (x->most + 1) * whole(w) * x->part : 0) +
          (x->arenas ? x->most * w->a.field->nslices * x->slice : 0);
 }
 
 /* With the memory that it needs. */
 static int ahead_new(gq_walk *w) {
   const gq_field *f = w->a.field;
+  int given = times(w->a.st->m) * w->a.st->l.given;
   size_t part = gq_round64(gq_part_bytes(f)), slice = gq_round64(gq_code_arena(&w->a.st->code)) + 64;
-  size_t each = states(w) * part + f->nslices * slice;
+  size_t each = (states(w) + given) * part + f->nslices * slice;
   int most = each > ROOM / 2 ? 1 : each * MOST > ROOM ? (int)(ROOM / each) : MOST;
   gq_ahead *x = w->ahead = gq_calloc(1, sizeof *x);
   if (!x) return gq_nomem(sizeof *x);
-  x->most = most, x->part = part, x->slice = slice;
+  x->most = most, x->given = given, x->part = part, x->slice = slice;
   x->arena = gq_calloc((size_t)most * f->nslices, sizeof *x->arena);
-  x->ring = w->place ? NULL : gq_allocate(f->on, (most + 1) * states(w) * part);
+  x->ring = w->place ? NULL : gq_allocate(f->on, (most + 1) * whole(w) * part);
   return x->arena && (x->ring || w->place) ? GQ_OK : gq_nomem(each);
 }
 
@@ -62,13 +75,21 @@ static int place(gq_walk *w, int i) {
   int parts = w->a.st->l.parts;
   void **arena = NULL;
   if (w->place) GQ_TRY(w->place(w, i, &x->move[0][i + 1], &x->move[parts][i + 1], &arena));
-  for (int k = 0; !w->place && k < states(w); k++)
-    x->move[k][i + 1] = x->ring + ((x->at + i) % (x->most + 1) * states(w) + k) * x->part;
+  char *slot = x->ring ? x->ring + (size_t)((x->at + i) % (x->most + 1)) * whole(w) * x->part : NULL;
+  for (int k = 0; slot && k < states(w); k++) x->move[k][i + 1] = slot + k * x->part;
+  x->path[i] = slot ? slot + states(w) * x->part : NULL;
   if (!arena && !x->arenas && !(x->arenas = gq_allocate(f->on, x->most * f->nslices * x->slice)))
     return gq_nomem(x->most * f->nslices * x->slice);
   for (int s = 0; s < f->nslices; s++)
     x->arena[i * f->nslices + s] = arena ? arena[s] : x->arenas + (i * f->nslices + s) * x->slice;
   return GQ_OK;
+}
+
+/* As many attempts as steps of this size need to the stop, where a third is refused: those that come after the stop would be
+** launches for nothing. */
+static int likely(const gq_walk *w) {
+  double n = ceil(fabs(w->c.stop - w->a.t) / fabs(w->c.h));
+  return n < MOST ? (int)n + (int)n / 2 + 1 : MOST;
 }
 
 static void brief(const gq_walk *w, gq_pilot *p, int attempts) {
@@ -91,15 +112,21 @@ static void brief(const gq_walk *w, gq_pilot *p, int attempts) {
                    .steps = w->ahead->most,
                    .blocks = (unsigned)a->field->nslices };
   memcpy(p->atol, a->tol.atol, sizeof p->atol);
+  if (a->st->l.given) w->trail(w, &p->trail);
+  p->trail.part = w->ahead->part;
   gq_pilot_propose(p);
 }
 
 /* The states of the step that is taken over next. */
 static void stand(gq_walk *w) {
   const gq_ahead *x = w->ahead;
-  int parts = w->a.st->l.parts;
+  const gq_tableau *m = w->a.st->m;
+  int parts = w->a.st->l.parts, given = w->a.st->l.given, n = 0;
   for (int p = 0; p < parts; p++)
     w->a.y1[p] = x->move[p][x->accepted + 1], w->a.f1[p] = x->move[parts + p][x->accepted + 1];
+  for (int i = 0; i < m->slopes && given; i++)
+    for (int g = 0, twin = gq_tableau_twin(m, i); g < given; g++)
+      w->a.path[i][g] = twin < i ? w->a.path[twin][g] : (char *)x->path[x->accepted] + n++ * x->part;
   w->a.arena = x->arena + x->accepted * w->a.field->nslices;
 }
 
@@ -109,13 +136,18 @@ static int fly(gq_walk *w) {
   int64_t left = w->max_steps - w->steps - w->rejected;
   gq_course c = { .pilot = &x->pilot, .bytes = sizeof x->pilot, .steps = x->most, .arena = x->arena };
   x->taken = x->accepted = 0;
-  brief(w, &x->pilot, left < MOST ? (int)left : MOST);
+  int most = likely(w) < MOST ? likely(w) : MOST;
+  brief(w, &x->pilot, left < most ? (int)left : most);
   c.attempts = x->pilot.attempts;
   if (x->pilot.halted || gq_interrupted()) return GQ_OK; /* the loop finds why */
   for (int p = 0; p < a->st->l.parts; p++) x->move[p][0] = a->y[p], x->move[a->st->l.parts + p][0] = a->f[p];
-  for (int i = 0; i < x->most; i++) GQ_TRY(place(w, i));
+  for (int i = 0; i < x->most; i++) {
+    GQ_TRY(place(w, i));
+    x->pilot.trail.to[i] = (uint64_t)(uintptr_t)x->path[i];
+  }
   stand(w);
   a->st->m->steps->course(a, &c);
+  c.path = x->path;
   for (int k = 0; k < c.nmove; k++) c.move[k].at = x->move[k];
   GQ_TRY(a->field->on->advance(&c));
   x->at = (x->at + x->pilot.accepted) % (x->most + 1);

@@ -5,6 +5,7 @@
 #include "trajectory.h"
 
 #include <math.h>
+#include <string.h>
 
 const gq_trajectory_kind gq_trajectory_reverse = { .name = "reverse" };
 
@@ -94,6 +95,44 @@ int gq_trajectory_list(const gq_trajectory *p, int64_t i, double from, double to
     if (!list_step(&l, r.t, r.h, i > 0 ? gq_step(st, i - 1).h : 0)) break;
   }
   return l.n;
+}
+
+/* ---- for a device ---- */
+
+static uint64_t address(const void *p) { return (uint64_t)(uintptr_t)p; }
+
+int gq_trajectory_trail(const gq_solution *s, const gq_tableau *m, bool sees, gq_trail *r, void **block) {
+  const gq_field *f = s->plan->field;
+  const gq_tableau *of = s->plan->forward.m;
+  const gq_steps *st = &s->steps;
+  int64_t n = sees ? st->n : 0;
+  size_t weights = (size_t)of->slopes * of->dense_degree, steps = n * sizeof(gq_trail_step);
+  size_t bytes = steps + (weights + m->slopes) * sizeof(double);
+  gq_trail_step *step = gq_alloc(bytes);
+  *block = gq_allocate(f->on, bytes);
+  if (!step || !*block) {
+    gq_free(step);
+    return gq_nomem(bytes);
+  }
+  double *weight = (double *)(step + n), *time = weight + weights;
+  *r = (gq_trail){ .step = address(*block),
+                   .weight = address(*block) + steps,
+                   .time = address(*block) + steps + weights * sizeof *weight,
+                   .slopes = of->slopes,
+                   .degree = of->dense_degree,
+                   .sees = sees };
+  for (int64_t i = 0; i < n; i++) {
+    const gq_step_record one = gq_step(st, i);
+    const gq_step_state *z = st->state[i];
+    step[i] = (gq_trail_step){ one.t, one.h, address(z->y), address(z->slope) };
+    r->apart = z->part;
+  }
+  memcpy(weight, of->d, weights * sizeof *weight);
+  for (int i = 0; i < m->slopes; i++)
+    if (gq_tableau_twin(m, i) == i) time[r->times++] = gq_tableau_time(m, i);
+  gq_copy(f->on, *block, step, bytes);
+  gq_free(step);
+  return gq_pending();
 }
 
 /* ---- dense ---- */

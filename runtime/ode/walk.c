@@ -62,7 +62,8 @@ int gq_walk_init(gq_walk *w, const gq_stepper *st, const gq_binding *b, void **a
   w->c.last[0] = w->c.last[1] = 1;
   w->c.reach = a->field->timed || st->l.given ? gq_tableau_reach(st->m) : 1;
   int status = st->m->steps->init(a);
-  w->flies = w->flies && a->field->on->advance && st->m->steps->flies && st->m->steps->flies(a);
+  w->flies = w->flies && a->field->on->advance && (!st->l.given || w->trail) && st->m->steps->flies &&
+             st->m->steps->flies(a);
   if (status != GQ_OK) gq_walk_done(w);
   return status;
 }
@@ -114,10 +115,13 @@ int gq_walk_first(gq_walk *w, const gq_evaluator *e, double stop, double *h) {
   int parts = a->st->l.parts;
   bool products = a->st->l.dq >= 0;
   double d0 = 0, d1 = 0, d2 = 0, dir = stop < a->t ? -1 : 1;
+  gq_asked of[2 * GQ_MAXPARTS];
   for (int p = 0; p < parts; p++) {
-    d0 = gq_larger(d0, gq_attempt_norm(a, p, a->y[p], a->y[p], NULL));
-    d1 = gq_larger(d1, gq_attempt_norm(a, p, a->f[p], a->y[p], NULL));
+    of[2 * p] = (gq_asked){ .part = p, .x = a->y[p], .y = a->y[p] };
+    of[2 * p + 1] = (gq_asked){ .part = p, .x = a->f[p], .y = a->y[p] };
   }
+  gq_attempt_sizes(a, 2 * parts, of);
+  for (int p = 0; p < parts; p++) d0 = gq_larger(d0, of[2 * p].out), d1 = gq_larger(d1, of[2 * p + 1].out);
   if (products) {
     d0 = gq_larger(d0, gq_attempt_products(a, GQ_MEASURE_SIZE));
     d1 = gq_larger(d1, gq_attempt_products(a, GQ_MEASURE_SLOPE));
@@ -126,7 +130,10 @@ int gq_walk_first(gq_walk *w, const gq_evaluator *e, double stop, double *h) {
   double from = gq_attempt_begin(a, a->t, dir), limit = gq_attempt_limit(a, a->t, dir);
   double h0 = gq_control_probe(a->t, d0, d1, fabs(limit - from));
   GQ_TRY(probe(w, e, dir * h0, from + gq_control_within(from, dir * h0, limit)));
-  for (int p = 0; p < parts; p++) d2 = gq_larger(d2, gq_attempt_norm(a, p, a->f1[p], a->y[p], a->f[p]) / h0);
+  for (int p = 0; p < parts; p++)
+    of[p] = (gq_asked){ .part = p, .x = a->f1[p], .y = a->y[p], .minus_ = a->f[p] };
+  gq_attempt_sizes(a, parts, of);
+  for (int p = 0; p < parts; p++) d2 = gq_larger(d2, of[p].out / h0);
   if (products) d2 = gq_larger(d2, gq_attempt_products(a, GQ_MEASURE_CHANGE) / h0);
   *h = dir * fmax(w->c.least, gq_control_first(a->t, h0, d1, d2, a->st->m->first_order));
   return GQ_OK;

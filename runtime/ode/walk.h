@@ -5,6 +5,7 @@
 #define GQ_WALK_H
 
 #include "../method/attempt.h"
+#include "../method/trail.h"
 
 enum { GQ_REFUSED_MOST = 64 };
 
@@ -20,6 +21,7 @@ typedef struct gq_walk {
   /* the i-th step from now ends in y and f there, and leaves what it leaves in arena[nslices] (NULL: anywhere); NULL:
   ** anywhere at all */
   int (*place)(struct gq_walk *w, int i, void **y, void **f, void ***arena);
+  void (*trail)(const struct gq_walk *w, gq_trail *r);   /* where a device finds what fill_path makes; NULL: nowhere */
   gq_ahead *ahead;             /* those that it has made */
   int64_t steps, rejected, max_steps;
   bool returns;                /* steps stop at the ends of refused ones: what is known of a path must not choose them */

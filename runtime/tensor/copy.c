@@ -119,7 +119,7 @@ static int carry(gq_tensor *dst, const gq_tensor *src) {
     status = gq_tensor_empty_on(to, dst->dtype, dst->shape, &landed);
     if (status == GQ_OK) {
       far->copy(far, gq_tensor_data(landed), gq_tensor_data(packed), bytes);
-      far->wait(far);
+      if (far == from) far->wait(far); /* what a device is given it has taken when that returns */
       status = gq_pending();
     }
     if (status == GQ_OK) to->move(dst, landed);

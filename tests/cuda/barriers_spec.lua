@@ -48,6 +48,7 @@ describe("barriers", function()
   it("of attempts and of whole solves of rows are needed, and suffice", function()
     holds(together, "", { attempt = 25 })
     holds(apart, "", { fleet = 40, home = 55 })
+    holds(problem:format(40, '{ gradient = "gq", max_steps = 50 }'), "", { along = 25 })
   end)
 
   it("of other methods, numbers and engines suffice #slow", function()

@@ -419,6 +419,7 @@ describe("a training step", function()
     end
     bounded('{gradient = "aca", rtol = 1e-6}', false)
     bounded('{gradient = "gq", gq = {paper = true}, rtol = 1e-6}', true)
+    bounded('{gradient = "gq", rtol = 1e-6}', true)   -- along the kept solution
   end)
 
   it("launches together what solvers do to vectors: less than one more a time and a node", function()

@@ -14,9 +14,10 @@ typedef struct gq_tile {
   size_t shared;               /* which shares so many bytes */
 } gq_tile;
 
-/* What a kernel makes of phases: one of them; an attempt that a pilot decides over; a whole solve of lanes: that of the
-** slope, of an attempt, of its interpolant; or its way back: those two, the step's derivative, that of the slope. */
-typedef enum gq_way { GQ_WAY_ONCE, GQ_WAY_ATTEMPT, GQ_WAY_FLEET, GQ_WAY_HOME, GQ_NWAY } gq_way;
+/* What a kernel makes of phases: one of them; an attempt that a pilot decides over; one along a trail; a whole solve of
+** lanes: that of the slope, of an attempt, of its interpolant; or its way back: those two, the step's derivative, that of
+** the slope. */
+typedef enum gq_way { GQ_WAY_ONCE, GQ_WAY_ATTEMPT, GQ_WAY_ALONG, GQ_WAY_FLEET, GQ_WAY_HOME, GQ_NWAY } gq_way;
 
 enum { GQ_CUDA_SLICES = 1024 };   /* of a batch */
 
@@ -49,6 +50,7 @@ typedef struct gq_operand {
 } gq_operand;
 typedef struct gq_tile_args {
   gq_u64 pilot, sums;             /* of attempts that fly */
+  gq_u64 at, each;                /* bytes to where the first block's rows are in states, and of a block's rows */
   gq_operand of[];
 } gq_tile_args;
 typedef struct gq_phase {

@@ -94,8 +94,61 @@ GQ_REGION void gq_land(gq_pilot *p, const volatile double *sums) {
     }
   GQ_EACH(i, 1) {
     p->arrived = 0;
-    gq_pilot_judge(p, sum);
+    gq_pilot_judge(p, sum, (const gq_trail_step *)GQ_FAR(p->trail.step));
   }
+}
+
+//// along
+/* What an attempt reads of a trail, into arrays of its own: rows of a block, `bytes` of them that begin `at` bytes behind
+** where states do. The table of operands comes behind, with its barrier. */
+typedef struct gq_seen { gq_u64 y, slope; double weight[GQ_TRAIL_TIMES], force[GQ_TRAIL_FORCES]; } gq_seen;
+#define GQ_WENT(T)                                                                                    \
+  GQ_EACH(u, count * r->times) {                                                                      \
+    const int k = u / count, i = u % count;                                                           \
+    const gq_seen *s = &seen[k];                                                                      \
+    char *to = GQ_FAR(out + (gq_u64)(k * r->given) * r->part);                                        \
+    if (r->sees) {                                                                                    \
+      T v = ((const T *)GQ_FAR(s->y))[i];                                                             \
+      for (int j = 0; j < r->slopes; j++)                                                             \
+        if (s->weight[j] != 0) {                                                                      \
+          T x = ((const T *)GQ_FAR(s->slope + (gq_u64)j * r->apart))[i] * (T)s->weight[j];            \
+          v = v + x;                                                                                  \
+        }                                                                                             \
+      ((T *)(void *)to)[i] = v;                                                                       \
+      to += r->part;                                                                                  \
+    }                                                                                                 \
+    if (r->given > r->sees) {                                                                         \
+      T v = 0;                                                                                        \
+      for (int j = 0; j < GQ_TRAIL_FORCES && r->forced; j++)                                          \
+        if (s->force[j] != 0) {                                                                       \
+          T x = ((const T *)GQ_FAR(r->force[j] + at))[i] * (T)s->force[j];                            \
+          v = v + x;                                                                                  \
+        }                                                                                             \
+      ((T *)(void *)to)[i] = v;                                                                       \
+    }                                                                                                 \
+  }
+GQ_REGION void gq_go_along(const gq_pilot *p, gq_u64 at, int bytes) {
+  GQ_SHARED(gq_seen, seen, GQ_TRAIL_TIMES)
+  const gq_trail *r = &p->trail;
+  const gq_u64 out = r->to[p->accepted] + at;
+  const int count = bytes / r->size;
+  GQ_EACH(k, r->times) {
+    const double t = p->t + ((const double *)GQ_FAR(r->time))[k] * p->h;
+    gq_seen *s = &seen[k];
+    if (r->sees) {
+      const double inside = fmin(fmax(t, r->low), r->high);
+      const gq_trail_step *step = (const gq_trail_step *)GQ_FAR(r->step);
+      step += gq_trail_find(step, r->near, inside);
+      const double theta = (inside - step->t) / step->h;
+      s->y = step->y + at, s->slope = step->slope + at;
+      for (int j = 0; j < r->slopes; j++)
+        s->weight[j] = gq_trail_weight((const double *)GQ_FAR(r->weight) + j * r->degree, r->degree, theta) * step->h;
+    }
+    if (r->forced) gq_trail_legendre(GQ_TRAIL_FORCES, (t - r->middle) / r->half, s->force);
+  }
+  GQ_SYNC
+  if (r->size == sizeof(float)) { GQ_WENT(float) }
+  else { GQ_WENT(double) }
 }
 
 //// fleet

@@ -33,7 +33,7 @@ static int64_t step_of(const sides *s, int k) {
 
 /* What goes to the device before the kernel, and back after it: a part of the stage; without `fill` it is measured. */
 typedef struct cargo {
-  bool fill;
+  bool fill, returns;
   size_t top, results;
 } cargo;
 
@@ -85,14 +85,17 @@ static void load(const sides *s, void *flags, gq_operand *of, cargo *c) {
     if (used[u] < s->p->nin) of[u] = put_operand(s, used[u], c);
   c->results = c->top;
   for (int u = 0; u < n; u++)
-    if (used[u] >= s->p->nin) of[u] = put_operand(s, used[u], c);
+    if (used[u] >= s->p->nin) {
+      of[u] = put_operand(s, used[u], c);
+      c->returns = c->returns || !gq_cuda_owns(given(s, 0, used[u]));
+    }
 }
 
 static int unload(const sides *s, const gq_operand *of, const cargo *c) {
   int n;
   const int *used = used_of(s, &n);
   char *there = gq_stage.there;
-  if (c->top == c->results) return GQ_OK;
+  if (!c->returns) return GQ_OK;
   GQ_TRY(gq_cuda_get(gq_stage.here + c->results, there + c->results, c->top - c->results));
   for (int u = 0; u < n; u++)
     for (int i = 0; i < s->n && used[u] >= s->p->nin && !gq_cuda_owns(given(s, 0, used[u])); i++)
@@ -104,8 +107,8 @@ static int unload(const sides *s, const gq_operand *of, const cargo *c) {
 /* Arguments of a kernel with n operands; where there are too many of them, they travel. */
 int gq_cuda_tile_launch(const gq_tile *tile, int blocks, const gq_tile_args *args, int n, size_t at) {
   struct {
-    gq_u64 pilot, sums, of;
-  } far = { args->pilot, args->sums, (gq_u64)(uintptr_t)gq_stage.there + at };
+    gq_u64 pilot, sums, at, each, of;
+  } far = { args->pilot, args->sums, args->at, args->each, (gq_u64)(uintptr_t)gq_stage.there + at };
   return gq_cuda_launch_near(tile->f, blocks, tile->threads, tile->shared,
                              n > GQ_TILE_DIRECT ? (const void *)&far : args);
 }
@@ -208,8 +211,9 @@ static gq_operand put_number(const flight *f, int r, int k, cargo *x) {
     if (c->read[i].k == k) return at_stage(c->read[i].at);
   for (int i = 0; i < c->nmove; i++) {
     if (c->move[i].in == k) return put_move(s, k, c->move[i].at, c->steps, x);
-    if (c->move[i].out == out) return put_move(s, k, c->move[i].at + 1, c->steps, x);
+    if (out >= 0 && c->move[i].out == out) return put_move(s, k, c->move[i].at + 1, c->steps, x);
   }
+  if (k >= c->given && k < c->given + c->ngiven) return put_move(s, k, c->path, c->steps, x);
   for (int i = 0; i < c->nsum; i++)
     if (c->sum[i] == out) {
       gq_operand o =
@@ -228,6 +232,11 @@ static void load_flight(flight *f, void *flags, cargo *x) {
     const int *used = used_of(&f->run[r], &n);
     gq_operand *of = f->args[r]->of;
     f->args[r]->pilot = at_stage(0).base, f->args[r]->sums = at_stage(gq_cuda_rounded(c->bytes)).base;
+    f->args[r]->at = f->args[r]->each = 0;
+    if (c->ngiven) {
+      f->args[r]->at = (gq_u64)(given(&f->run[r], 0, c->given) - (char *)c->path[0]);
+      f->args[r]->each = f->run[r].p->bytes[c->given];
+    }
     of[n + GQ_TILE_ARENA] = put_arenas(f, r, x);
     gq_cuda_put_rest(f->run[r].p, n, flags, of);
     for (int u = 0; u < n; u++) of[u] = put_number(f, r, used[u], x);
@@ -239,16 +248,18 @@ static void load_flight(flight *f, void *flags, cargo *x) {
   }
 }
 
-static gq_tile *tile_of(const sides *s) { return gq_cuda_tile_of(s->p, GQ_WAY_ATTEMPT); }
+static gq_way way_of(const gq_course *c) { return c->ngiven ? GQ_WAY_ALONG : GQ_WAY_ATTEMPT; }
 
 static int fly(flight *f) {
   const gq_course *c = f->c;
   void *flags = NULL;
   cargo x = { 0 };
   int indexing = 0, n;
+  gq_way way = way_of(c);
+  gq_tile *tile[RUNS] = { NULL };
   for (int r = 0; r < f->nrun; r++) {
-    if (!tile_of(&f->run[r])->f)
-      GQ_TRY(gq_cuda_tile(GQ_WAY_ATTEMPT, 1, &(gq_phase){ .p = f->run[r].p }, tile_of(&f->run[r])));
+    tile[r] = gq_cuda_tile_of(f->run[r].p, way);
+    if (!tile[r]->f) GQ_TRY(gq_cuda_tile(way, 1, &(gq_phase){ .p = f->run[r].p }, tile[r]));
     const gq_cuda_code *code = f->run[r].p->code;
     if (code->indexing[0] > indexing) indexing = code->indexing[0];
   }
@@ -261,7 +272,7 @@ static int fly(flight *f) {
   for (int i = 0; i < c->attempts; i++)
     for (int r = 0; r < f->nrun; r++) {
       used_of(&f->run[r], &n);
-      GQ_TRY(gq_cuda_tile_launch(tile_of(&f->run[r]), f->run[r].n, f->args[r], n + GQ_TILE_MORE, f->far[r]));
+      GQ_TRY(gq_cuda_tile_launch(tile[r], f->run[r].n, f->args[r], n + GQ_TILE_MORE, f->far[r]));
     }
   GQ_TRY(gq_cuda_get(c->pilot, gq_stage.there, c->bytes));
   return gq_cuda_indexed(indexing);

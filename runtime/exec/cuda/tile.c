@@ -44,6 +44,7 @@ typedef struct tile {
 
 /* What is before a phase leaves without a barrier: nothing, what anyone may have written, times (lane j's by thread j). */
 enum { NONE, ROWS = -1, TIMES = sizeof(double) };
+enum { ALONG = 17 * (17 + 6) }; /* numbers that gq_go_along shares */
 
 /* What is around the phases of a kernel. */
 static const struct {
@@ -57,13 +58,22 @@ static const struct {
 } ways[GQ_NWAY] = {
   [GQ_WAY_ONCE] = { .name = "tile", .begin = "", .turn = "0", .before = { "" }, .end = "" },
   [GQ_WAY_ATTEMPT] = { .name = "attempt",
-                       .sections = { "apart", "control", "pilot", "together", "land" },
+                       .sections = { "apart", "control", "trail", "pilot", "together", "land" },
                        .begin = "  gq_pilot *pilot = (gq_pilot *)GQ_FAR(a.pilot);\n"
                                 "  if (pilot->halted) return;\n",
                        .turn = "pilot->accepted",
                        .before = { "" },
                        .end = "  gq_land(pilot, (const double *)GQ_FAR(a.sums));\n",
                        .fixed = (GQ_NT + 2 * 2) * sizeof(double) + 16 },
+  [GQ_WAY_ALONG] = { .name = "along",
+                     .sections = { "apart", "control", "trail", "pilot", "together", "land", "along" },
+                     .begin = "  gq_pilot *pilot = (gq_pilot *)GQ_FAR(a.pilot);\n"
+                              "  if (pilot->halted) return;\n"
+                              "  gq_go_along(pilot, a.at + GQ_TILE * a.each, (int)a.each);\n",
+                     .turn = "pilot->accepted",
+                     .before = { "" },
+                     .end = "  gq_land(pilot, (const double *)GQ_FAR(a.sums));\n",
+                     .fixed = (GQ_NT + 2 * 2 + ALONG) * sizeof(double) + 16 },
   [GQ_WAY_FLEET] = { .name = "fleet",
                      .sections = { "apart", "control", "lane", "together", "fleet", "outward" },
                      .begin = "  gq_fleet *f = (gq_fleet *)GQ_FAR(a.pilot);\n"
@@ -465,7 +475,7 @@ static void put_entry(tile *x) {
   for (const piece *q = x->piece; q < x->piece + x->npiece; q++)
     gq_text_put(&x->t, "/* phase %d, %d instructions, %zu bytes of shared memory */\n", q->phase,
                 end_of(q) - first_of(q), x->shared);
-  gq_text_put(&x->t, "typedef struct tile_of { gq_u64 pilot, sums; ");
+  gq_text_put(&x->t, "typedef struct tile_of { gq_u64 pilot, sums, at, each; ");
   if (direct) gq_text_put(&x->t, "gq_operand of[%d]; } tile_of;\n", n);
   else gq_text_put(&x->t, "gq_u64 of; } tile_of;\n");
   gq_text_put(&x->t, "GQ_ENTRY(%s, tile_of) {\n  const gq_operand *of = %s;\n", ways[x->way].name,

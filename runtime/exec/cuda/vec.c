@@ -108,20 +108,29 @@ static void fill(gq_dtype d, size_t n, double value, void *dst, size_t to) {
 
 static tally *parts; /* [MOST_PARTS + 1] of the device */
 
-static int tallied(which k, gq_dtype d, args *a, tally *out) {
-  int blocks = gq_cuda_blocks((a->n + 7) / 8);
+static int parts_of(int64_t n) {
+  int blocks = gq_cuda_blocks((n + 7) / 8);
+  return blocks > MOST_PARTS ? MOST_PARTS : blocks;
+}
+
+/* Into the last of to[tallies(n)]. */
+static int tallies(int64_t n) { return parts_of(n) > 1 ? parts_of(n) + 1 : 1; }
+static int tally_to(which k, gq_dtype d, args *a, tally *to) {
+  int blocks = parts_of(a->n);
   gq_cufunction f;
-  if (!parts && !(parts = gq_cuda_allocate((MOST_PARTS + 1) * sizeof *parts)))
-    return gq_nomem(MOST_PARTS * sizeof *parts);
-  if (blocks > MOST_PARTS) blocks = MOST_PARTS;
-  a->p[0] = at(parts);
+  a->p[0] = at(to);
   GQ_TRY(kernel(k, d, &f));
   GQ_TRY(gq_cuda_launch(f, blocks, a));
-  if (blocks > 1) {
-    GQ_TRY(kernel(FINISH, d, &f));
-    GQ_TRY(gq_cuda_launch(f, 1, &(args){ { at(parts) }, .n = blocks }));
-  }
-  return gq_cuda_get(out, blocks > 1 ? parts + blocks : parts, sizeof *out);
+  if (blocks == 1) return GQ_OK;
+  GQ_TRY(kernel(FINISH, d, &f));
+  return gq_cuda_launch(f, 1, &(args){ { at(to) }, .n = blocks });
+}
+
+static int tallied(which k, gq_dtype d, args *a, tally *out) {
+  if (!parts && !(parts = gq_cuda_allocate((MOST_PARTS + 1) * sizeof *parts)))
+    return gq_nomem(MOST_PARTS * sizeof *parts);
+  GQ_TRY(tally_to(k, d, a, parts));
+  return gq_cuda_get(out, parts + tallies(a->n) - 1, sizeof *out);
 }
 
 /* Not finite where it cannot be told: whoever reads it stops. */
@@ -162,6 +171,34 @@ static void weighted(gq_dtype d, size_t n, const void *x, const void *minus_, co
   tally t =
     tell(WEIGHTED, d, (args){ { 0, at(x), at(y), at(minus_) }, .n = (long long)n, .s = { atol, rtol } });
   *sum = t.sum, *top = t.top;
+}
+
+/* Each leaves its numbers in a row of the block, which is fetched at once. */
+static int sizes_by(gq_dtype d, size_t n, int count, gq_size *of, tally *here, tally *there) {
+  int each = tallies((int64_t)n);
+  for (int i = 0; i < count; i++) {
+    const gq_size *x = &of[i];
+    tally *to = there + i * each;
+    args norm = { { 0, at(x->x), at(x->y_), at(x->minus_) }, .n = (long long)n, .s = { x->atol, x->rtol } };
+    args plain = { { at(to + each - 1), at(x->x) }, .n = (long long)n, .from = (long long)n, .rows = 1 };
+    GQ_TRY(x->y_ ? tally_to(WEIGHTED, d, &norm, to) : call(RMS, d, GQ_NT, &plain));
+  }
+  GQ_TRY(gq_cuda_get(here, there, (size_t)(count * each) * sizeof *here));
+  for (int i = 0; i < count; i++) {
+    const tally *t = &here[(i + 1) * each - 1];
+    of[i].out = t->sum, of[i].top = t->top; /* sum: the first of them */
+  }
+  return GQ_OK;
+}
+
+static void sizes(gq_dtype d, size_t n, int count, gq_size *of) {
+  size_t bytes = (size_t)(count * tallies((int64_t)n)) * sizeof(tally);
+  for (int i = 0; i < count; i++) of[i].out = of[i].top = n ? NAN : 0;
+  if (!n || !count) return;
+  tally *here = gq_alloc(bytes), *there = gq_cuda_allocate(bytes);
+  gq_cuda_later(here && there ? sizes_by(d, n, count, of, here, there) : gq_nomem(bytes));
+  gq_free(here);
+  gq_cuda_release(there);
 }
 
 static void apart(gq_dtype d, size_t n, const void *x, const void *y, double sum[2]) {
@@ -351,6 +388,7 @@ const gq_vectors gq_cuda_vectors = {
   .largest = largest,
   .rms = rms,
   .weighted = weighted,
+  .sizes = sizes,
   .apart = apart,
   .joined = joined,
   .nonzero = nonzero,
