@@ -128,6 +128,7 @@ static void fill_backward(lua_State *L, const gq_info *i, const gq_ode_options *
   if (!isnan(i->audit)) set_number(L, "audit", i->audit);
   if (i->nfe_audit > 0) set_integer(L, "nfe_audit", i->nfe_audit);
   if (!isnan(i->gradient_error)) set_number(L, "gradient_error", i->gradient_error);
+  if (!isnan(i->quotient_error)) set_number(L, "quotient_error", i->quotient_error);
   if (!isnan(i->spectrum)) set_number(L, "spectrum", i->spectrum);
   if (!isnan(i->quadrature_error)) set_number(L, "quadrature_error", i->quadrature_error);
   if (!isnan(i->defect)) set_number(L, "defect", i->defect);
@@ -198,6 +199,19 @@ static void warn_defect(lua_State *L, const gq_info *i, const gq_ode_options *o)
   warn_once(L, &jumped, text);
 }
 
+static void warn_jump(lua_State *L, const gq_info *i) {
+  static bool jumps;
+  char text[320];
+  if (!(i->quotient_error > GRADIENT_PERCENT / 100.0)) return;
+  snprintf(
+    text, sizeof text,
+    "gq.odeint: the solution changes by %.3g %% otherwise than its gradient says: the dynamics compare the "
+    "state and seem to jump where it passes a value, which no gradient of f tells; let that be an event, "
+    "{condition = ..., terminal = false}, or make f continuous",
+    100 * i->quotient_error);
+  warn_once(L, &jumps, text);
+}
+
 /* A tighter solve knows better than what is estimated without one. */
 static void warn_gradient(lua_State *L, const gq_info *i) {
   static bool off;
@@ -205,16 +219,36 @@ static void warn_gradient(lua_State *L, const gq_info *i) {
   if (!(i->gradient_error > GRADIENT_PERCENT / 100.0)) return;
   snprintf(
     text, sizeof text,
-    "gq.odeint: some parameter's gradient is about %.3g %% off that of a solve at a tenth of the tolerances: "
+    "gq.odeint: some gradient is about %.3g %% off that of a solve at a tenth of the tolerances: "
     "the steps may miss something short, be too long, or be held by stability; lower rtol and atol, set "
     "max_step, or use method = \"kvaerno5\" for stiff dynamics",
     100 * i->gradient_error);
   warn_once(L, &off, text);
 }
 
-static void warn(lua_State *L, const gq_info *i, const gq_ode_options *o) {
-  static bool capped, uneven, unstable, coarse;
+static void warn_lost(lua_State *L, const gq_info *i, const gq_ode_options *o) {
+  static bool unstable, coarse;
   bool inverts = o->engine->method, noise = o->method->scheme;
+  char text[256];
+  bool missed = i->reconstruction > reconstruction_limit(o) || isnan(i->reconstruction);
+  if (missed && o->trajectory->error) {
+    snprintf(text, sizeof text,
+             "gq.odeint: the interpolated state is off by about %.3g tolerances: the gradient may be wrong; "
+             "raise adjoint.points or use adjoint = {trajectory = \"dense\"}",
+             i->reconstruction);
+    warn_once(L, &coarse, text);
+  } else if (missed) {
+    snprintf(text, sizeof text,
+             "gq.%s: the state %s backwards misses the stored one by %.3g tolerances: the "
+             "gradient may be wrong; use %s or gradient = \"direct\"",
+             noise ? "sdeint" : "odeint", inverts ? "inverted" : "solved", i->reconstruction,
+             inverts || noise ? "gradient = \"aca\"" : "adjoint = {trajectory = \"dense\"}");
+    warn_once(L, &unstable, text);
+  }
+}
+
+static void warn(lua_State *L, const gq_info *i, const gq_ode_options *o) {
+  static bool capped, uneven;
   char text[256];
   lua_pushnil(L);
   lua_setfield(L, -2, "warning");
@@ -232,24 +266,9 @@ static void warn(lua_State *L, const gq_info *i, const gq_ode_options *o) {
       "gq.odeint: the adaptive quadrature did not reach its tolerance in some interval: the gradient may be "
       "inaccurate; loosen adjoint.rtol and adjoint.atol, or use gradient = \"direct\"");
   }
-  if (isnan(i->gradient_error)) warn_quadrature(L, i);
-  else warn_gradient(L, i);
-  warn_defect(L, i, o);
-  bool missed = i->reconstruction > reconstruction_limit(o) || isnan(i->reconstruction);
-  if (missed && o->trajectory->error) {
-    snprintf(text, sizeof text,
-             "gq.odeint: the interpolated state is off by about %.3g tolerances: the gradient may be wrong; "
-             "raise adjoint.points or use adjoint = {trajectory = \"dense\"}",
-             i->reconstruction);
-    warn_once(L, &coarse, text);
-  } else if (missed) {
-    snprintf(text, sizeof text,
-             "gq.%s: the state %s backwards misses the stored one by %.3g tolerances: the "
-             "gradient may be wrong; use %s or gradient = \"direct\"",
-             noise ? "sdeint" : "odeint", inverts ? "inverted" : "solved", i->reconstruction,
-             inverts || noise ? "gradient = \"aca\"" : "adjoint = {trajectory = \"dense\"}");
-    warn_once(L, &unstable, text);
-  }
+  if (!isnan(i->gradient_error)) warn_gradient(L, i);
+  else warn_quadrature(L, i), warn_defect(L, i, o), warn_lost(L, i, o);
+  warn_jump(L, i);
 }
 
 void gqL_info_backward(lua_State *L, const gq_info *i, const gq_ode_options *o) {

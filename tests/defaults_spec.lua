@@ -371,13 +371,68 @@ describe("info.gradient_error", function()
     end
   end)
 
-  it("is of solves whose steps are chosen, by auto, and by gq whose nodes are not given", function()
+  -- The fast rate of two, a number among four: its gradient is 1e-5 of the others' and at 1e-3 noise, 900 tolerances.
+  it("looks at each number of a short vector alone, and at no number of a long one", function()
+    for _, length in ipairs { 4, 16, 17 } do
+      fresh()
+      local q = gq.zeros(length, { dtype = "float64" })
+      q[1], q[2], q[3] = 1, 63.9, 0.1
+      q.requires_grad = true
+      local z, info = gq.odeint(function(_, z)
+        return gq.stack({ -q[2] * z[1], q[1] * q[2] * z[1] - q[3] * z[2] }, 1)
+      end, gq.tensor({ 1, 0 }, { dtype = "float64" }), { 0, 5 }, { rtol = 1e-3, atol = 1e-3 })
+      z[2][2]:backward()
+      assert.truthy(math.abs(q.grad[1]:item() / 0.6075 - 1) < 0.01)
+      assert.truthy(math.abs(q.grad[2]:item()) > 500 * 1.5e-5)
+      assert.equal(length <= 16, not not alarm(info), info.gradient_error)
+    end
+  end)
+
+  it("is of z0's gradient and of the times', too, where nothing else is asked for", function()
+    for _, which in ipairs { "z0", "t" } do
+      for _, gradient in ipairs { "auto", "gq" } do
+        local function solve_once(o)
+          fresh()
+          local z0, t = gq.ones(1, { dtype = "float64" }), gq.tensor({ 0, 10 }, { dtype = "float64" })
+          local x = which == "z0" and z0 or t
+          x.requires_grad = true
+          local function f(s, z) return 2 * gq.exp(-((s - 6.3) / 0.6) ^ 2) * z - 0.1 * z end
+          local z, info = gq.odeint(f, z0, t, o)
+          z[2]:sum():backward()
+          return x.grad[1]:item(), info
+        end
+        local got, info = solve_once { gradient = gradient, rtol = 1e-3, atol = 1e-3 }
+        local want = solve_once { gradient = "direct", rtol = 1e-9, atol = 1e-9, max_step = 0.2 }
+        local wrong = math.abs(got / want - 1) > 0.1
+        assert.truthy(wrong or gradient == "gq", got)
+        assert.truthy(not wrong or alarm(info), info.gradient_error)
+      end
+    end
+  end)
+
+  it("is of solves whose steps are chosen by auto, by gq whose nodes are not given, by others if asked for", function()
     local k = parameter({ 0.7 }, "float64")
     local function f(_, z) return -k * z end
-    for _, o in ipairs { { gradient = "direct" }, { gradient = "adjoint" }, { parity = true },
-      { method = "rk4", step_size = 0.1 }, { gq = { paper = true } }, { gq = { nodes = 5 } },
-      { gradient = "gq", batch = "independent", gq = { nodes = 5 } }, { trace = false, params = { k } } } do
+    for _, o in ipairs { { gradient = "direct" }, { gradient = "adjoint" }, { gradient = "seminorm" },
+      { gradient = "interpolated" }, { gq = { paper = true } }, { gq = { nodes = 5 } }, { gradient = "kronrod" },
+      { gradient = "gq", batch = "independent", gq = { nodes = 5 } }, { trace = false, params = { k } },
+      { parity = true, asked = false }, { method = "rk4", step_size = 0.1, asked = false } } do
+      local asked = o.asked == nil
+      o.asked = nil
       assert.is_nil(solve(f, k, 1, o).gradient_error)
+      o.audit = 1
+      assert.equal(asked, solve(f, k, 1, o).gradient_error ~= nil)
+    end
+  end)
+
+  it("tells of a named engine, and of dynamics in Lua, where it is asked for", function()
+    for _, o in ipairs { { gradient = "direct" }, { gradient = "adjoint" }, { gradient = "seminorm" },
+      { gradient = "adjoint", adjoint = { trajectory = "reverse" } }, { gq = { paper = true } }, { trace = false } } do
+      local theta = parameter({ 0 }, "float64")
+      o.rtol, o.atol, o.audit, o.params = 1e-3, 1e-3, 1, o.trace == false and { theta } or nil
+      local info, got = solve(function(t, z) return theta * gq.sin(20 * t) - z / 2 end, theta, 3, o)
+      local wrong = math.abs(got / aliased(20, 3) - 1) > 0.1
+      assert.equal(wrong, not not alarm(info), ("%s: %g"):format(info.engine, info.gradient_error))
     end
   end)
 

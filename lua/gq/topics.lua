@@ -69,7 +69,8 @@ docs.gradient = [[
 gq.odeint's option gradient: how the backward pass finds the gradients of z0, t and the parameters
 ]] .. engine_list() .. "\n" .. [[
 audit: 256: of auto and gq, one of so many solves of a structure, the first of all, is made again at
-  a tenth of the tolerances, to compare the gradients (info.gradient_error, ?guards); false: none
+  a tenth of the tolerances, to compare the gradients (info.gradient_error, ?guards); of an engine
+  named otherwise, and with trace = false, only where a number is given; false: none
 params: a list of tensors: of the parameters differentiate these only (trace = false: needed where f
   uses something that requires a gradient; {} for none)
 adjoint: {...}, of the continuous engines
@@ -102,13 +103,17 @@ gq: {...}, the quadrature
 docs.guards = [[
 What tells that a gradient by gq may be wrong; where it is likely gq.odeint warns, once for each
   kind, and in info.warning
-info.gradient_error: gradients by auto and by gq whose nodes are not given, in steps
-  that are chosen, are compared with those of one more solve, by gq at a tenth of rtol and atol, of
-  the first and then every 256th solve of a structure (option audit, a number, or false: never).
-  The largest relative difference of a parameter that shows in the loss; over 7 % it warns: the
-  steps missed something short, errors added up, or a stiff problem's steps are held by stability.
+info.gradient_error: gradients by auto and by gq whose nodes are not given (by others where audit is
+  a number), in steps that are chosen, are compared with those of one more solve, by gq at a tenth of
+  rtol and atol, of the first and then every 256th solve of a structure (option audit, a number, or
+  false: never). The largest relative difference that shows in the loss, of the parameters, z0 and t
+  (of up to 16 numbers each alone, of more together); over 7 % it warns: the steps missed
+  something short, errors added up, or a stiff problem's steps are held by stability.
   The gradient is what it is without. info.nfe_audit tells what it took; peak_bytes leaves it out.
   README's drawn problems: of 1796 wrong gradients it missed one, of 5404 others it warned of 245
+info.quotient_error: where f compares the state (gq.where, sign, floor), that audit also moves the
+  parameters and z0 a little at random; how far the loss then changes otherwise than the gradient
+  says. Over 7 % it warns: f jumps where the state passes something: ?event
 reconstruction: the state solved backwards misses the stored one, in tolerances
 gradient = "check": solves backwards with n and with 2n nodes; warns where they differ by over 5 %
   (info.audit) or the state is over 5 % off (1 % with rtol under 1e-4; its gradient is 10 % off
@@ -159,7 +164,7 @@ after a backward pass
     for its error's sake
   rounds, unresolved: with gq = {nodes = "auto"}, rounds of refinement (0: eq. (9) was enough) and
     pieces that miss the tolerance
-  reconstruction, gradient_error, audit, nfe_audit, spectrum, quadrature_error, defect: ?guards
+  reconstruction, gradient_error, quotient_error, audit, nfe_audit, spectrum, quadrature_error, defect: ?guards
   warning: what was said on stderr, or would have been for the first time
 samples, with batch = "independent": what each row took: tensors nfe steps rejected t nfe_backward
   steps_backward nodes, and a table status. The counts above are then sums over the rows; status, t
@@ -250,7 +255,10 @@ or a list of {[condition =] function(t, z), direction = "up" | "down" | "both" (
   bounce = {condition = function(t, z) return z[1] end, direction = "down", terminal = false,
     apply = function(t, z) return gq.stack{z[1], -0.8 * z[2]} end}
   z, info = gq.odeint(f, z0, gq.linspace(0, 4, 41), {event = {bounce}})
-Where f itself jumps at known times: grid_points = {1, 2}]]
+Where f itself jumps at known times: grid_points = {1, 2}; where it jumps as the state passes something
+  (gq.where(z:gt(0.5), a, b)): an event there that is not terminal, without apply. Gradients of the solve
+  alone leave out what the place adds
+  switch = {condition = function(t, z) return z[1] - 0.5 end, terminal = false}]]
 
 docs.plots = [[
 gq.plot: line, scatter, band, hist, heat, contour, field, panels; in the terminal, or out = "x.svg" | "x.png" | "x.pdf"

@@ -1,9 +1,11 @@
 /*
-** audit.c -- engines auto, whatever it chose, and gq: the first and then every o->audit-th solve of a structure is
-** made once more, all rows together by gq at a tenth of the tolerances, and the two gradients are compared. They part
-** where the stages see less than f has (a pulse between them, an oscillation that df/dtheta alone knows), where errors
-** of steps add up, and where stability holds the steps, whose derivative by a fast rate is noise. Only info comes of
-** it, so gradients do not depend on when. scripts/drawn.lua counts what it sees and where it cries for nothing.
+** audit.c -- engines auto, whatever it chose, and gq, others where it is asked for: the first and then every o->audit-th
+** solve of a structure is made once more, all rows together by gq at a tenth of the tolerances and in 32 steps at least, and the two gradients
+** are compared. They part where the stages see less than f has (a pulse between them, an oscillation that df/dtheta
+** alone knows), where errors of steps add up, and where stability holds the steps, whose derivative by a fast rate is
+** noise. Where f compares the state it may jump, which no engine's gradient tells: then that is held against solutions
+** from a little beside. Only info comes of it, so gradients do not depend on when. scripts/drawn.lua counts what it sees
+** and where it cries for nothing.
 */
 #include "../ode/solution.h"
 
@@ -11,9 +13,15 @@
 #include <math.h>
 
 enum {
+  EVERY = 256,
   TIGHTER = 10,
-  MUCH = 16 /* times the steps of the solve: one stiff row among many must not hold all of them */
+  PARTS = 32,         /* of the time, of which no step takes more: both solves may jump over the same */
+  MUCH = 16,          /* times the steps of the solve: one stiff row among many must not hold all of them */
+  ALONE = 16,         /* numbers of a tensor that are compared one by one */
+  SIDES = 0x73696465, /* purpose of the keys of random directions */
+  CHUNK = 256
 };
+static const double MOVE = 1.0 / 64; /* of each number */
 /* Tolerances of the loss by which the gradients of two solves may differ: the errors of steps add up to some. Of 10,800 drawn
 ** passes (scripts/drawn.lua) those that were wrong differed by 2 or more, or not at all; a seventh of the false alarms by
 ** less than this. */
@@ -27,30 +35,130 @@ static bool due(const gq_problem *p, const gq_ode_options *asked, const gq_solut
   bool refined = o->engine == gq_engine_find("gq") && asked->nodes == GQ_NODES_AUTO;
   bool controlled = o->step_size <= 0 && !o->overshoot && (o->method->e || o->method->multistep);
   bool plain = !o->error && !o->stiffness && !p->noise;
-  if (!(chosen || refined) || !controlled || !plain || s->trivial) return false;
-  if (!s->plan->products || gq_graph_calls(p->f) || asked->audit <= 0) return false;
-  return s->plan->solves[p->dense_ != NULL]++ % asked->audit == 0;
+  bool given = asked->audit != GQ_AUDIT_UNASKED;
+  int64_t every = given ? asked->audit : (chosen || refined) && !gq_graph_calls(p->f) ? EVERY : 0;
+  if (every <= 0 || !controlled || !plain || s->trivial) return false;
+  if (!s->plan->products && !p->z0_grad && !p->t_grad) return false;
+  return s->plan->solves[p->dense_ != NULL]++ % every == 0;
+}
+
+/* Numbers that are compared together: all of a tensor, but each of few alone, whatever stands beside it. */
+static size_t together(const gq_tensor *x) {
+  size_t n = gq_numel(x->shape);
+  return n <= ALONE ? 1 : n;
+}
+
+static double length(const gq_backend *on, gq_dtype d, size_t n, const void *x) {
+  return sqrt(on->vec->dot(d, n, x, x));
 }
 
 static int norm(const gq_tensor *x, double *out) {
   gq_tensor *c;
   GQ_TRY(gq_tensor_contiguous_get((gq_tensor *)x, &c));
-  *out = sqrt(gq_backend_of(c)->vec->dot(c->dtype, gq_numel(c->shape), gq_tensor_data(c), gq_tensor_data(c)));
+  *out = length(gq_backend_of(c), c->dtype, gq_numel(c->shape), gq_tensor_data(c));
   gq_tensor_unref(c);
   return GQ_OK;
 }
 
+/* The lengths of what is compared together of x. */
+static int put_sizes(gq_tensor *x, double *to) {
+  gq_tensor *c;
+  size_t n = gq_numel(x->shape), step = together(x);
+  GQ_TRY(gq_tensor_contiguous_get(x, &c));
+  const char *data = gq_tensor_data(c);
+  for (size_t i = 0; i < n; i += step)
+    to[i / step] = length(gq_backend_of(c), c->dtype, step, data + i * gq_dtype_size(c->dtype));
+  gq_tensor_unref(c);
+  return GQ_OK;
+}
+
+/* Of the parameters that want gradients, and of z0. */
+static int keep_sizes(const gq_problem *p, gq_solution *s) {
+  size_t n = ALONE * ((size_t)p->ncapture + 1);
+  s->size = gq_calloc(n, sizeof *s->size);
+  if (!s->size) return gq_nomem(n * sizeof *s->size);
+  for (int i = 0; i < p->ncapture; i++)
+    if (p->wants_grad[i]) GQ_TRY(put_sizes(p->capture[i], s->size + i * ALONE));
+  return put_sizes(p->z0, s->size + p->ncapture * ALONE);
+}
+
+/* Which way number i moves: out[k] of numbers first + k of tensor i, up or down. */
+static void signs(int direction, int i, size_t first, size_t n, double *out) {
+  gq_random_uniform(gq_key_make(direction, SIDES), i, first, n, out);
+  for (size_t k = 0; k < n; k++) out[k] = out[k] < 0.5 ? -1 : 1;
+}
+
+/* x, the i-th, each number of it larger or smaller by so much of itself. */
+static int move(gq_tensor *x, int direction, int i, double by, gq_tensor **out) {
+  const gq_vectors *vec = gq_backend_of(x)->vec;
+  gq_tensor *c;
+  size_t n = gq_numel(x->shape), size = gq_dtype_size(x->dtype);
+  double value[CHUNK], sign[CHUNK];
+  GQ_TRY(gq_tensor_contiguous_get(x, &c));
+  int status = gq_tensor_new_on(gq_tensor_device(c), c->dtype, c->shape, out);
+  for (size_t k = 0; k < n && status == GQ_OK; k += CHUNK) {
+    size_t m = n - k < CHUNK ? n - k : CHUNK;
+    vec->get(c->dtype, m, (char *)gq_tensor_data(c) + k * size, 1, value);
+    signs(direction, i, k, m, sign);
+    for (size_t j = 0; j < m; j++) value[j] *= 1 + by * sign[j];
+    vec->put(c->dtype, m, value, (char *)gq_tensor_data(*out) + k * size, 1);
+  }
+  gq_tensor_unref(c);
+  return status;
+}
+
+/* The solution from z0 and with parameters (those of dynamics that are called back stay) moved by so much. */
+static int solve_beside(const gq_problem *p, gq_ode_options o, int direction, double by, gq_tensor **z,
+                        int64_t *nfe) {
+  gq_problem q = *p;
+  gq_solution *none;
+  gq_info info = { 0 };
+  int n = p->ncapture, status = GQ_OK;
+  gq_tensor **x = gq_calloc(n + 1, sizeof *x);
+  if (!x) return gq_nomem(n * sizeof *x);
+  for (int i = 0; i < n && status == GQ_OK; i++) {
+    if (p->wants_grad[i] && !gq_graph_calls(p->f)) status = move(p->capture[i], direction, i, by, &x[i]);
+    else x[i] = gq_tensor_ref(p->capture[i]);
+  }
+  if (status == GQ_OK) status = move(p->z0, direction, n, by, &x[n]);
+  q.capture = x, q.z0 = x[n], q.z0_grad = q.t_grad = false, o.engine = gq_engine_find("none");
+  if (status == GQ_OK) status = gq_solve(&q, &o, false, z, &info, &none);
+  *nfe += info.nfe;
+  for (int i = 0; i <= n; i++) gq_tensor_unref(x[i]);
+  gq_free(x);
+  return status;
+}
+
+static int solve_on_either_side(const gq_problem *p, const gq_ode_options *o, gq_solution *s) {
+  int n = p->ncapture;
+  s->beside = gq_calloc(n + 2 * GQ_BESIDE, sizeof *s->beside);
+  if (!s->beside) return gq_nomem(n * sizeof *s->beside);
+  for (int i = 0; i < n && !gq_graph_calls(p->f); i++)
+    if (p->wants_grad[i]) s->beside[i] = gq_tensor_ref(p->capture[i]);
+  for (int d = 0; d < 2 * GQ_BESIDE; d++)
+    GQ_TRY(solve_beside(p, *o, d / 2, d % 2 ? -MOVE : MOVE, &s->beside[n + d], &s->tighter->info.nfe));
+  return GQ_OK;
+}
+
+/* gq as it is by default, whatever was asked for of the way back. */
+static gq_ode_options by_default(const gq_problem *p, const gq_ode_options *asked) {
+  gq_ode_options o = *asked, d;
+  gq_ode_defaults(&d, p->z0->dtype);
+  o.engine = gq_engine_find("gq"), o.independent = o.parity = o.guards = false; /* joint pieces are refined */
+  o.trajectory = d.trajectory, o.thin = d.thin, o.checkpoints = d.checkpoints, o.points = d.points;
+  o.moments = d.moments, o.auto_impulses = d.auto_impulses, o.scale = d.scale, o.back_step_size = 0;
+  o.nodes = d.nodes, o.quadrature = d.quadrature, o.panels = d.panels, o.C = d.C, o.max_nodes = d.max_nodes;
+  return o;
+}
+
 static int solve_tighter(const gq_problem *p, const gq_ode_options *asked, gq_solution *s) {
   gq_problem q = *p;
-  gq_ode_options o = *asked;
+  gq_ode_options o = by_default(p, asked);
   gq_tensor *z;
   gq_info info;
-  s->size = gq_calloc(p->ncapture + 1, sizeof *s->size);
-  if (!s->size) return gq_nomem(p->ncapture * sizeof *s->size);
-  for (int i = 0; i < q.ncapture; i++)
-    if (q.wants_grad[i]) GQ_TRY(norm(q.capture[i], &s->size[i]));
-  q.z0_grad = q.t_grad = false, q.dense_ = NULL, q.samples_ = NULL;
-  o.engine = gq_engine_find("gq"), o.independent = false; /* whose pieces are refined */
+  GQ_TRY(keep_sizes(p, s));
+  bool switches = !p->event_ && gq_switches_by_state(p);
+  q.dense_ = NULL, q.samples_ = NULL, q.z0_grad |= switches;
   int64_t rows = asked->independent ? p->z0->shape.dim[0] : 1, most = MUCH * (s->info.steps / rows) + 100;
   if (o.max_steps > most) o.max_steps = most;
   if (o.back_max_steps > most) o.back_max_steps = most;
@@ -58,8 +166,12 @@ static int solve_tighter(const gq_problem *p, const gq_ode_options *asked, gq_so
   double least = 8 * (p->z0->dtype == GQ_F32 ? FLT_EPSILON : DBL_EPSILON);
   for (int i = 0; i < 4; i++) *all[i] = fmax(*all[i] / TIGHTER, fmin(*all[i], least));
   o.memory_limit -= s->bytes < o.memory_limit ? s->bytes : o.memory_limit - 1;
+  double longest = fabs(p->t[p->nt - 1] - p->t[0]) / PARTS;
+  if (!(o.max_step > 0 && o.max_step < longest)) o.max_step = longest;
+  if (!(o.back_max_step > 0 && o.back_max_step < longest)) o.back_max_step = longest;
   bool logged = gq_steplog_hold(true);
   int status = gq_solve(&q, &o, false, &z, &info, &s->tighter);
+  if (status == GQ_OK && switches) status = solve_on_either_side(&q, &o, s);
   gq_steplog_hold(logged);
   gq_tensor_unref(z);
   return status;
@@ -76,6 +188,10 @@ int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_ten
 
 /* ---- backwards ---- */
 
+typedef struct gradients {
+  gq_tensor *z0, *t, **capture; /* NULL: not asked for */
+} gradients;
+
 /* What the tolerances of the state are in the loss. */
 static int loss_tolerance(const gq_ode_options *o, const gq_tensor *z, const gq_tensor *gz, double *out) {
   double g, size;
@@ -85,42 +201,114 @@ static int loss_tolerance(const gq_ode_options *o, const gq_tensor *z, const gq_
   return GQ_OK;
 }
 
-/* The largest |g - g'| / max(|g|, |g'|) of a parameter; one whose difference does not show in the loss where the parameter
-** changes by its own size, or by 1, does not count. */
-static double largest(const gq_solution *s, gq_tensor *const *g, gq_tensor *const *h, double tolerance) {
-  const gq_field *f = s->plan->field;
+/* The largest |g - g'| / max(|g|, |g'|) of what is compared together; a difference that does not show in the loss where
+** that changes by its own size, or by 1, does not count. NULL: nothing is asked for. */
+static double apart(gq_tensor *g, gq_tensor *h, double tolerance, const double *size) {
+  if (!g || !h) return 0;
+  const gq_vectors *vec = gq_backend_of(g)->vec;
+  size_t n = gq_numel(g->shape), step = together(g);
   double worst = 0;
-  for (int i = 0; i < f->ncapture; i++) {
-    double sum[2] = { 0, 0 };
-    if (!g[i] || !h[i]) continue;
-    size_t n = gq_numel(g[i]->shape);
-    const void *x = gq_tensor_data(g[i]), *y = gq_tensor_data(h[i]);
-    f->on->vec->apart(g[i]->dtype, n, x, y, sum);
-    double larger = fmax(sum[1], f->on->vec->dot(g[i]->dtype, n, x, x));
-    if (sqrt(sum[0]) * fmax(1, s->size[i]) > SHOWS * tolerance) worst = fmax(worst, sqrt(sum[0] / larger));
+  for (size_t i = 0; i < n; i += step) {
+    const char *x = (const char *)gq_tensor_data(g) + i * gq_dtype_size(g->dtype);
+    const char *y = (const char *)gq_tensor_data(h) + i * gq_dtype_size(g->dtype);
+    double sum[2] = { 0, 0 }, shows = fmax(1, size[i / step]);
+    vec->apart(g->dtype, step, x, y, sum);
+    double larger = fmax(sum[1], vec->dot(g->dtype, step, x, x));
+    if (sqrt(sum[0]) * shows > SHOWS * tolerance) worst = fmax(worst, sqrt(sum[0] / larger));
   }
   return worst;
 }
 
-static int compare(gq_solution *s, gq_tensor *gz, gq_tensor *const *gcapture, gq_tensor **fine) {
-  gq_solution *o = s->tighter;
-  gq_tensor *gz0, *gt;
-  double tolerance;
-  GQ_TRY(gq_solve_back(o, gz, (double[2]){ 0, 0 }, &gz0, &gt, fine));
-  GQ_TRY(loss_tolerance(&s->o, o->z, gz, &tolerance));
-  s->info.gradient_error = largest(s, gcapture, fine, tolerance);
-  s->info.nfe_audit = o->info.nfe + o->info.nfe_backward;
+static double dot(const gq_tensor *x, const gq_tensor *y) {
+  return gq_backend_of(x)->vec->dot(x->dtype, gq_numel(x->shape), gq_tensor_data(x), gq_tensor_data(y));
+}
+
+/* What the gradient of the i-th says of x's move. */
+static int along(gq_tensor *x, const gq_tensor *g, int direction, int i, double *out) {
+  const gq_vectors *vec = gq_backend_of(x)->vec;
+  gq_tensor *c;
+  size_t n = gq_numel(x->shape), size = gq_dtype_size(x->dtype);
+  double value[CHUNK], slope[CHUNK], sign[CHUNK];
+  *out = 0;
+  GQ_TRY(gq_tensor_contiguous_get(x, &c));
+  for (size_t k = 0; k < n; k += CHUNK) {
+    size_t m = n - k < CHUNK ? n - k : CHUNK;
+    vec->get(c->dtype, m, (char *)gq_tensor_data(c) + k * size, 1, value);
+    vec->get(c->dtype, m, (char *)gq_tensor_data((gq_tensor *)g) + k * size, 1, slope);
+    signs(direction, i, k, m, sign);
+    for (size_t j = 0; j < m; j++) *out += slope[j] * sign[j] * value[j];
+  }
+  gq_tensor_unref(c);
   return GQ_OK;
 }
 
-static int compare_once(gq_solution *s, gq_tensor *gz, gq_tensor *const *gcapture) {
+/* The derivative of the loss in one direction by the solutions on either side, and by the gradient. */
+static int quotient_apart(const gq_solution *s, gq_tensor *gz, const gradients *g, int d, double tolerance,
+                          double *out) {
   int n = s->plan->field->ncapture;
-  gq_tensor **fine = gq_calloc(n + 1, sizeof *fine);
+  double sum = 0, size = 0, part, moved;
+  for (int i = 0; i <= n; i++) {
+    gq_tensor *x = i < n ? s->beside[i] : s->z0, *gx = i < n ? g->capture[i] : g->z0;
+    if (!x || !gx) continue;
+    GQ_TRY(along(x, gx, d, i, &part));
+    sum += part, size += fabs(part);
+  }
+  moved = (dot(gz, s->beside[n + 2 * d]) - dot(gz, s->beside[n + 2 * d + 1])) / (2 * MOVE);
+  double off = fabs(moved - sum);
+  if (off > SHOWS * tolerance / TIGHTER / MOVE)
+    *out = fmax(*out, off / fmax(size / 4, fmax(fabs(sum), fabs(moved))));
+  return GQ_OK;
+}
+
+static int quotients_apart(gq_solution *s, gq_tensor *gz, const gradients *g, double tolerance) {
+  int last = s->plan->field->ncapture + 2 * GQ_BESIDE - 1;
+  if (!s->beside || !s->beside[last]) return GQ_OK;
+  double worst = 0;
+  for (int d = 0; d < GQ_BESIDE; d++) GQ_TRY(quotient_apart(s, gz, g, d, tolerance, &worst));
+  s->info.quotient_error = worst;
+  return GQ_OK;
+}
+
+/* Times change by the length of the solve. */
+static double times_apart(const gq_solution *s, gq_tensor *g, gq_tensor *h, double tolerance) {
+  if (!g || !h) return 0;
+  double worst = 0, span = fabs(s->t[s->nt - 1] - s->t[0]);
+  const double *x = gq_tensor_data(g), *y = gq_tensor_data(h);
+  for (int k = 0; k < s->nt; k++)
+    if (fabs(x[k] - y[k]) * span > SHOWS * tolerance)
+      worst = fmax(worst, fabs(x[k] - y[k]) / fmax(fabs(x[k]), fabs(y[k])));
+  return worst;
+}
+
+static void drop(const gq_solution *s, gradients *g) {
+  for (int i = 0; g->capture && i < s->plan->field->ncapture; i++)
+    gq_tensor_unref(g->capture[i]), g->capture[i] = NULL;
+  gq_tensor_unref(g->z0), gq_tensor_unref(g->t);
+  g->z0 = g->t = NULL;
+}
+
+static int compare(gq_solution *s, gq_tensor *gz, const gradients *got, gradients *fine) {
+  gq_solution *o = s->tighter;
+  int n = s->plan->field->ncapture;
+  double tolerance, worst;
+  GQ_TRY(gq_solve_back(o, gz, (double[2]){ 0, 0 }, &fine->z0, &fine->t, fine->capture));
+  GQ_TRY(loss_tolerance(&s->o, o->z, gz, &tolerance));
+  worst = fmax(apart(got->z0, fine->z0, tolerance, s->size + n * ALONE),
+               times_apart(s, got->t, fine->t, tolerance));
+  for (int i = 0; i < n; i++)
+    worst = fmax(worst, apart(got->capture[i], fine->capture[i], tolerance, s->size + i * ALONE));
+  s->info.gradient_error = worst;
+  s->info.nfe_audit = o->info.nfe + o->info.nfe_backward;
+  return quotients_apart(s, gz, fine, tolerance);
+}
+
+static int compare_once(gq_solution *s, gq_tensor *gz, const gradients *got) {
+  gradients fine = { .capture = gq_calloc(s->plan->field->ncapture + 1, sizeof *fine.capture) };
   bool logged = gq_steplog_hold(true);
-  int status = fine ? compare(s, gz, gcapture, fine) : GQ_OK;
+  int status = fine.capture ? compare(s, gz, got, &fine) : GQ_OK;
   gq_steplog_hold(logged);
-  for (int i = 0; fine && i < n; i++) gq_tensor_unref(fine[i]);
-  gq_free(fine);
+  drop(s, &fine);
+  gq_free(fine.capture);
   gq_solution_free(s->tighter);
   s->tighter = NULL;
   return status == GQ_EINTERRUPT ? status : GQ_OK;
@@ -130,10 +318,10 @@ int gq_odeint_backward_sums(gq_solution *s, gq_tensor *gz_, const double sums[2]
                             gq_tensor **gt, gq_tensor **gcapture) {
   int status = gq_solve_back(s, gz_, sums, gz0, gt, gcapture);
   if (status != GQ_OK || !s->tighter || !gz_) return status;
-  status = compare_once(s, gz_, gcapture);
+  gradients got = { *gz0, *gt, gcapture };
+  status = compare_once(s, gz_, &got);
   if (status == GQ_OK) return GQ_OK;
-  for (int i = 0; i < s->plan->field->ncapture; i++) gq_tensor_unref(gcapture[i]), gcapture[i] = NULL;
-  gq_tensor_unref(*gz0), gq_tensor_unref(*gt);
+  drop(s, &got);
   *gz0 = *gt = NULL;
   return status;
 }

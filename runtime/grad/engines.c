@@ -149,7 +149,7 @@ void gq_ode_defaults(gq_ode_options *o, gq_dtype d) {
                          .C = 0.1,
                          .max_nodes = 64,
                          .nodes = GQ_NODES_AUTO,
-                         .audit = 256,
+                         .audit = GQ_AUDIT_UNASKED,
                          .memory_limit = (size_t)1 << 30,
                          .quadrature = gq_quadratures,
                          .panels = 1 };

@@ -117,6 +117,8 @@ static inline bool gq_takes_nodes(const gq_engine *e) {
   return e->integral == GQ_INTEGRAL_NODES || e->integral == GQ_INTEGRAL_ADAPTIVE;
 }
 
+enum { GQ_AUDIT_UNASKED = -1 };
+
 /* Made by gq_ode_defaults alone, so that programs need not know of every one of the fields: an option each. */
 typedef struct gq_ode_options {
   const gq_tableau *method;
@@ -154,8 +156,8 @@ typedef struct gq_ode_options {
   int max_nodes;
   gq_nodes nodes;
   int fixed_nodes;
-  int64_t audit;               /* engines auto and gq: one of so many solves of a structure, the first of all, is made
-                                  again by gq at a tenth of the tolerances; 256; 0: none */
+  int64_t audit;               /* one of so many solves of a structure, the first of all, is made again by gq at a tenth of
+                                  the tolerances; 0: none; GQ_AUDIT_UNASKED: 256 of engines auto and gq, traced */
   size_t memory_limit;         /* auto: bytes that a solve may keep for its backward pass; 1 GiB */
   const gq_quadrature *quadrature;
   int panels;                  /* equal panels that share the nodes of an interval (or step) */
@@ -192,6 +194,9 @@ typedef struct gq_info {
                                   for it; NAN: not made */
   double gradient_error;       /* |g - g'| / max(|g|, |g'|), g' by gq at a tenth of the tolerances: the largest of a
                                   parameter's that shows in the loss; NAN: not compared (gq_ode_options.audit) */
+  double quotient_error;       /* that audit, where f may jump as the state passes something: how far the change of the
+                                  solution with parameters and z0, moved a little at random, is from what g' says,
+                                  relative; NAN: not compared */
   double spectrum;             /* guards: the last two of the n Legendre coefficients of the integrand (four random
                                   sums of its probes) against the largest. Near 1: n nodes do not resolve
                                   the integrand, though its mean may be right; over 0.1 it asks for an audit. NAN:

@@ -7,6 +7,8 @@
 #include "along.h"
 #include "dense.h"
 
+enum { GQ_BESIDE = 3 };         /* directions */
+
 /* Fields: what was solved, what was kept of it in each of the ways that engines ask for, and what it took. */
 struct gq_solution {
   gq_plan *plan;
@@ -29,7 +31,8 @@ struct gq_solution {
   gq_along along;              /* SDEs */
   gq_dense *dense;             /* until the solve is done */
   struct gq_solution *tighter; /* grad/audit.c: the same at a tenth of the tolerances, until gradients were compared; */
-  double *size;                /* [ncapture] |parameter| */
+  double *size;                /* how large parameters and z0 are, */
+  gq_tensor **beside;          /* [ncapture + 2 GQ_BESIDE] and where f may jump those, and solutions a little beside, or NULL */
   gq_split *split;             /* parity: the tensors that z was packed from, or NULL */
   gq_info info;
   size_t bytes;                /* held for this solve */
@@ -61,6 +64,7 @@ int gq_explain(const gq_solution *s, int status);
 /* check.c: may this be solved; may derivatives of its derivatives be asked for? */
 int gq_problem_check(const gq_problem *p, const gq_ode_options *o);
 int gq_check_switches(const gq_problem *p);   /* switches.c: are its jumps where it says? */
+bool gq_switches_by_state(const gq_problem *p);   /* might f jump where the state passes something? */
 int gq_noise_check(const gq_problem *p, const gq_ode_options *o);
 int gq_solution_check_again(const gq_solution *s);
 int gq_check_finite(const gq_tensor *packed, const char *what);

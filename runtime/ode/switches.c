@@ -1,6 +1,6 @@
 /*
 ** switches.c -- dynamics that compare t with what wants a gradient: where f jumps would move with it, which no gradient
-** engine can see from f alone.
+** engine can see from f alone. Nor can it where the state is compared, if f jumps there.
 */
 #include "solution.h"
 
@@ -52,19 +52,23 @@ static void spare(const gq_graph *g, const gq_node *n, unsigned *spared) {
       if (n->args[i] == c->args[j]) spared[n->args[0]] = 1;
 }
 
-int gq_check_switches(const gq_problem *p) {
-  int n = gq_graph_size(p->f), found = 0;
-  unsigned *what = gq_calloc(2 * (size_t)n + 1, sizeof *what), *spared = what + n;
-  if (!what) return gq_nomem(n * sizeof *what);
-  for (int i = 0; i < n; i++) {
+/* What each node depends on, and behind that which are spared; NULL: no memory. */
+static unsigned *look_at(const gq_problem *p) {
+  int n = gq_graph_size(p->f);
+  unsigned *what = gq_calloc(2 * (size_t)n + 1, sizeof *what);
+  for (int i = 0; what && i < n; i++) {
     const gq_node *x = gq_graph_node(p->f, i);
     what[i] = x->op == GQ_OP_INPUT ? of_input(p, x->attr.axis) : of_node(x, what);
-    spare(p->f, x, spared);
+    spare(p->f, x, what + n);
   }
-  for (int i = 0; i < n; i++) {
-    const gq_node *x = gq_graph_node(p->f, i);
-    found += is_switch(x, what) && !spared[i];
-  }
+  return what;
+}
+
+int gq_check_switches(const gq_problem *p) {
+  int n = gq_graph_size(p->f), found = 0;
+  unsigned *what = look_at(p);
+  if (!what) return gq_nomem(n * sizeof *what);
+  for (int i = 0; i < n; i++) found += is_switch(gq_graph_node(p->f, i), what) && !what[n + i];
   gq_free(what);
   if (!found) return GQ_OK;
   return gq_fail(GQ_EARG, "the dynamics compare t with a tensor that requires a gradient: where they jump "
@@ -72,4 +76,20 @@ int gq_check_switches(const gq_problem *p) {
                           "f tells. Let the jump be an event, t - T, and solve on from there; or give the "
                           "tensor as grid_points too; where f "
                           "is continuous, compare with its value, T:detach()");
+}
+
+static bool jumps(gq_op op) {
+  return compares(op) || op == GQ_OP_FLOOR || op == GQ_OP_ROUND || op == GQ_OP_FLOOR_DIVIDE;
+}
+
+bool gq_switches_by_state(const gq_problem *p) {
+  int n = gq_graph_size(p->f);
+  bool found = gq_graph_calls(p->f);
+  unsigned *what = look_at(p);
+  for (int i = 0; what && i < n; i++) {
+    const gq_node *x = gq_graph_node(p->f, i);
+    for (int j = 0; jumps(x->op) && !what[n + i] && j < x->nargs; j++) found |= what[x->args[j]] & STATE;
+  }
+  gq_free(what);
+  return found;
 }
