@@ -212,6 +212,75 @@ describe("parameters of an event", function()
   end)
 end)
 
+-- z' = -p above 1/2 and -q z below: z(T) = exp(-q (T - t*)) / 2, t* = (z0 - 1/2) / p.
+describe("an event where f jumps", function()
+  local p, q, last = 1.444, 2, 1.4
+  local function solve(o, dtype, sign, z0)
+    local c = gq.tensor({ p, q }, { dtype = dtype, requires_grad = true })
+    local function f(_, z) return sign * gq.where(z:gt(0.5), -c[1] + 0 * z, -c[2] * z) end
+    local start = gq.tensor({ z0 }, { dtype = dtype, requires_grad = true })
+    local z, info, t = gq.odeint(f, start, { 0, sign * last }, with({ rtol = 1e-7, atol = 1e-7 }, o))
+    return z, c, start, info, t
+  end
+
+  it("has the time's derivative by the slope before it", function()
+    for dtype, tol in pairs { float32 = 1e-3, float64 = 1e-4 } do
+      for _, sign in ipairs { 1, -1 } do
+        for _, gradient in ipairs { "auto", "gq", "adjoint" } do
+          local function half(_, z) return z[1] - 0.5 end
+          local _, c, start, _, t = solve({ event = half, gradient = gradient }, dtype, sign, 1.5)
+          t:backward()
+          assert.close(t:item(), sign / p, tol)
+          assert.close(c.grad[1]:item(), -sign / p ^ 2, tol)
+          assert.close(start.grad:item(), sign / p, tol)
+        end
+      end
+    end
+  end)
+
+  it("gives the gradients of the solve that goes on, without a change of the state", function()
+    for dtype, tol in pairs { float32 = 2e-3, float64 = 1e-4 } do
+      for _, sign in ipairs { 1, -1 } do
+        for _, gradient in ipairs { "auto", "gq", "aca" } do
+          local at = { condition = function(_, z) return z[1] - 0.5 end, terminal = false }
+          local z, c, start, info = solve({ event = { at }, gradient = gradient }, dtype, sign, 1.5)
+          local want = math.exp(-q * (last - 1 / p)) / 2
+          z[2]:backward(gq.ones(1, { dtype = dtype }))
+          assert.equal(1, #info.events)
+          assert.close(z[2]:item(), want, tol)
+          assert.close(c.grad[1]:item(), -q * want / p ^ 2, tol)
+          assert.close(c.grad[2]:item(), -want * (last - 1 / p), tol)
+          assert.close(start.grad:item(), q * want / p, tol)
+        end
+      end
+    end
+  end)
+
+  it("is what a warning asks for where there is none, and f does jump", function()
+    for dtype in pairs(eps) do
+      for _, gradient in ipairs { "auto", "gq", "direct" } do
+        local o = { gradient = gradient, rtol = 1e-5, atol = 1e-5, audit = 1 }
+        local z, c, _, info = solve(o, dtype, 1, 1.5)
+        z[2]:backward(gq.ones(1, { dtype = dtype }))
+        assert.truthy(c.grad[1]:item() < -1.3 * q / p ^ 2 * z[2]:item())
+        assert.truthy(info.quotient_error > 0.3 and info.warning:find("that be an event", 1, true), info.warning)
+        z, _, _, info = solve(o, dtype, 1, 0.4)                            -- nothing is passed
+        z[2]:backward(gq.ones(1, { dtype = dtype }))
+        assert.truthy(info.quotient_error < 0.01 and not info.warning, info.warning)
+      end
+    end
+    local k, z0 = gq.tensor({ 0.7 }, { requires_grad = true }), gq.tensor({ 1, -1 })
+    local function compares(f)
+      local z, info = gq.odeint(f, z0, { 0, 3 }, { audit = 1, rtol = 1e-4, atol = 1e-4 })
+      z[2]:sum():backward()
+      return info
+    end
+    local bent = compares(function(_, z) return gq.where((z - 0.5):gt(0), -k * (z - 0.5), 0 * z) end)
+    assert.truthy(bent.quotient_error < 0.02 and not bent.warning, bent.warning)
+    assert.is_nil(compares(function(_, z) return gq.where(z:gt(0), -k * z, z) + gq.relu(z) end).quotient_error)
+  end)
+end)
+
 describe("a list of events", function()
   local f64 = { dtype = "float64" }
   local tight = { rtol = 1e-9, atol = 1e-9 }

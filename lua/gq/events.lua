@@ -23,10 +23,8 @@ local function row(z, k) return map(z, function(x) return x[k] end) end
 
 -- z - h f(t, z), numbers alone.
 local function step_back(f, t, z, h)
-  return gq.no_grad(function()
-    local slope = f(t, z)
-    return map(z, function(x, i) return x - h * (i and slope[i] or slope) end)
-  end)
+  local slope = f(core.leaf(t), map(z, core.leaf))
+  return map(z, function(x, i) return x:detach() - h * (i and slope[i] or slope):detach() end)
 end
 
 -- ---- what was asked for ----
@@ -107,6 +105,21 @@ local function direction_at(self, e, z, t, from)
   local function at(s) return gq.tensor(s, { dtype = dtype_of(z) }) end
   local before = step_back(self.f, at(t), z, h)
   return gq.no_grad(e.condition, at(t - h), before):sum():item() > 0 and "down" or "up"
+end
+
+-- z, moved along its slope as little as takes the condition past zero: f, which may jump there, is then that behind it.
+-- By a condition of time alone it stays where it is.
+local function behind(self, e, z, t, from)
+  local side = direction_at(self, e, z, t, from) == "up" and 1 or -1
+  local span, dtype = self.times[#self.times] - self.times[1], dtype_of(z)
+  local now = gq.tensor(t, { dtype = dtype })
+  for k = -52, -20 do
+    local moved = step_back(self.f, now, z, -span * 2 ^ k)
+    if side * gq.no_grad(e.condition, now, moved):sum():item() > 0 then
+      return map(z, function(x, i) return x + ((i and moved[i] or moved) - x):detach() end)
+    end
+  end
+  return z
 end
 
 -- When e happens from z at t, and after how many crossings the other way; nil: not before the end.
@@ -202,6 +215,7 @@ end
 
 -- z and t after the events of the numbers given; true: the solve ends.
 local function happen(self, list, at, best, z, t)
+  local from = number(t)
   for _ = 0, best[3] do
     local _
     z, _, t = self:run(z, { t, self:time(#self.times) }, { event = self.events[best[1]].condition })
@@ -215,6 +229,8 @@ local function happen(self, list, at, best, z, t)
       local before = z
       z = e.apply(t:to(dtype_of(z)), z)
       check_state(z, before, i)
+    elseif not e.terminal then
+      z = behind(self, e, z, at, from)
     end
     ends = ends or e.terminal
   end

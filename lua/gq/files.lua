@@ -311,12 +311,10 @@ end
 
 -- ---- by suffix ----
 
-local save = gq.safetensors_save                             -- errors name the function by this name
-
 local kinds = {
   safetensors = { save = function(path, t, meta)
     if gq.is_tensor(t) then t = { tensor = t } end
-    save(path, t, meta)
+    gq.safetensors_save(path, t, meta)
   end, load = gq.safetensors_load },
   npy = { save = gq.npy_save, load = gq.npy_load },
   npz = { save = npz_save, load = npz_load },

@@ -85,11 +85,36 @@ local function grid(p)
   return function(r) r.z = r.z:index_select(1, gq.tensor(at, { dtype = "int64" })) end
 end
 
--- The slope of value(t, z(t)) in t: its own and that along dz/dt = f; with f, and the derivatives in z.
-local function rate(f, event, t, z)
-  local time, state = t:detach(), z:detach()
-  time.requires_grad, state.requires_grad = true, true
-  local slope = f(time, state):detach()
+-- The numbers of x, of which dynamics that differentiate may ask for gradients.
+function core.leaf(x)
+  local own = x:detach()
+  own.requires_grad = true
+  return own
+end
+
+-- A state beside z, by rounding alone, where the event has the sign that it had at the start: f may jump on its
+-- surface. By an event of time alone it is z.
+local function just_before(p, event, t, z)
+  local times = numbers(p.t)
+  local function time(x) return gq.tensor(x, { dtype = z.dtype, device = z.device, requires_grad = true }) end
+  local span, now, y = times[#times] - times[1], time(t), core.leaf(z)
+  local sign = event(time(times[1]), core.leaf(p.z0)):sum():item()
+  local slope = p.f(now, y):detach()
+  for k = -52, -20 do
+    for _, way in ipairs { -1, 1 } do
+      y = core.leaf(z + way * span * 2 ^ k * slope)
+      local v = event(now, y):sum():item()
+      if v * sign > 0 or sign == 0 and v ~= 0 then return y end
+    end
+  end
+  return core.leaf(z)
+end
+
+-- The slope of value(t, z(t)) in t: its own and that along dz/dt = f, as it is at y beside z; with f, and the
+-- derivatives in z.
+local function rate(f, event, t, z, y)
+  local time, state = core.leaf(t), core.leaf(z)
+  local slope = f(time, y or state):detach()
   local value = event(time, state) + 0 * (time + state:sum())  -- reaches both
   local by_t, by_z = table.unpack(gq.grad({ value:sum() }, { time, state }))
   return (by_t + (by_z * slope):sum()):item(), slope, by_z
@@ -115,8 +140,10 @@ local function at_event(p, event, r)
   if p.opts.gradient == "none" or not gq.recording() then return r.z, time end
   local value = event(time:to(z.dtype), r.z):sum()
   if not value.requires_grad and not r.z.requires_grad then return r.z, time end
-  local function rate_at(t, y) return rate(p.f, event, gq.tensor(t, { dtype = y.dtype, device = y.device }), y) end
-  local speed, slope, by_z = rate_at(last, z)
+  local function rate_at(t, y, beside)
+    return rate(p.f, event, gq.tensor(t, { dtype = y.dtype, device = y.device }), y, beside)
+  end
+  local speed, slope, by_z = rate_at(last, z, just_before(p, event, last, z))
   if speed == 0 or touches(p, z, last, speed, slope, by_z, rate_at) then
     fail(("gq.odeint: the event at t = %g only touches zero there, so its time has no derivative; solve with " ..
       "gradient = \"none\""):format(last))
