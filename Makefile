@@ -21,9 +21,6 @@ CFLAGS ?=
 LDFLAGS ?=
 WARNINGS = -Wall -Wextra -Wno-unused-parameter
 
-# The vectorised copies of kernels.c may contract: they are compared to a tolerance, not bit by bit.
-KERNEL_FLAGS = -ffp-contract=fast
-
 # The vector instructions of each copy of kernels.c.
 AVX2 = -mavx2 -mfma
 AVX512 = -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma
@@ -140,8 +137,8 @@ $(build)/%.o: %.c $(build)/flags
 	$(Q)$(compile) -MMD -MP -c $< -o $@
 
 $(build)/runtime/exec/cpu/kernels.portable.o: simd =
-$(build)/runtime/exec/cpu/kernels.avx2.o: simd = $(AVX2) $(KERNEL_FLAGS)
-$(build)/runtime/exec/cpu/kernels.avx512.o: simd = $(AVX512) $(KERNEL_FLAGS)
+$(build)/runtime/exec/cpu/kernels.avx2.o: simd = $(AVX2)
+$(build)/runtime/exec/cpu/kernels.avx512.o: simd = $(AVX512)
 $(kernel_objects): $(build)/runtime/exec/cpu/kernels.%.o: $(kernels) $(build)/flags
 	@mkdir -p $(@D)
 	$(call say,CC)
@@ -158,8 +155,8 @@ $(build)/embedded.o: $(build)/embedded.c
 .PHONY: force
 $(build)/flags: force
 	@mkdir -p $(@D)
-	@echo '$(compile) $(AVX2) $(AVX512) $(KERNEL_FLAGS) $(embedded)' | cmp -s - $@ || \
-	  echo '$(compile) $(AVX2) $(AVX512) $(KERNEL_FLAGS) $(embedded)' > $@
+	@echo '$(compile) $(AVX2) $(AVX512) $(embedded)' | cmp -s - $@ || \
+	  echo '$(compile) $(AVX2) $(AVX512) $(embedded)' > $@
 $(build)/members: force
 	@mkdir -p $(@D)
 	@echo '$(library) $(LDFLAGS)' | cmp -s - $@ || echo '$(library) $(LDFLAGS)' > $@

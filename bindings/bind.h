@@ -61,6 +61,7 @@ gq_tensor *gqL_fromtable(lua_State *L, int arg, gq_dtype d);
 int gqL_index(lua_State *L);                                /* x[key] for a number or table key: l_index.c */
 int gqL_newindex(lua_State *L);
 gq_tensor **gqL_pushtensor(lua_State *L);                   /* empty handle, collectable; set *handle to a new reference */
+void gqL_pushref(lua_State *L, gq_tensor *t);               /* a handle of t of its own */
 void gqL_counted(lua_State *L);                             /* after a handle was filled: collector policy on live bytes */
 gq_tensor *gqL_checktensor(lua_State *L, int arg);          /* lent; errors name the function and what was given */
 gq_tensor *gqL_totensor(lua_State *L, int arg);             /* NULL if it is none */

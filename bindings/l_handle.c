@@ -30,6 +30,11 @@ gq_tensor **gqL_pushtensor(lua_State *L) {
   return h;
 }
 
+void gqL_pushref(lua_State *L, gq_tensor *t) {
+  gq_tensor **h = gqL_pushtensor(L);
+  *h = gq_tensor_ref(t);
+}
+
 gq_tensor *gqL_checktensor(lua_State *L, int arg) {
   gq_tensor *t = gqL_totensor(L, arg);
   if (t == NULL) {

@@ -412,7 +412,7 @@ static int solve_sde(lua_State *L) {
   steps(L, 4, &p, &o);
   gq_tensor *t = gqL_totensor(L, 3);
   p.t_grad = t && t->requires_grad && gq_recording(), p.z0_grad = p.z0->requires_grad;
-  *gqL_pushtensor(L) = gq_tensor_ref(p.z0); /* the traced functions may free its handle */
+  gqL_pushref(L, p.z0); /* the traced functions may free its handle */
   const gq_dtype d[2] = { p.z0->dtype, p.z0->dtype };
   const gq_shape s[2] = { { 0 }, p.z0->shape };
   gq_trace *tr = gqL_trace(L, fn, gq_tensor_device(p.z0), 2, d, s, 2, "the drift and diffusion of gq.sdeint");

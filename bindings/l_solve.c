@@ -239,7 +239,7 @@ int gqL_solveode(lua_State *L) {
   lua_settop(L, 5);
   gqL_odeplain(L, 4);
   gq_tensor *z0 = check_state(L, 2);
-  *gqL_pushtensor(L) = gq_tensor_ref(z0); /* options and dynamics may free the handles */
+  gqL_pushref(L, z0); /* options and dynamics may free the handles */
   gqL_odeoptions(L, 4, z0->dtype, &o);
   bool event = has(L, 4, "event");
   gqL_box *b = gqL_pushbox(L);
@@ -248,7 +248,7 @@ int gqL_solveode(lua_State *L) {
   if (has(L, 4, "grid_points")) mark_jumps(L, 4, b, nt);
   gq_dense **dense = lua_istable(L, 4) && gqL_optbool(L, 4, "dense", false) ? gqL_pushinterpolant(L) : NULL;
   int at = lua_gettop(L); /* of the interpolant, if there is one */
-  if (t) *gqL_pushtensor(L) = gq_tensor_ref(t);
+  if (t) gqL_pushref(L, t);
   bool recording = o.engine->keeps != GQ_KEEP_NOTHING && gq_recording();
   gqL_dynamics f = push_dynamics(L, 1, 4, z0, b->t, nt, recording);
   bool any = gqL_takecaptures(L, 4, &f, b);

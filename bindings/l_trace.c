@@ -235,7 +235,7 @@ static int core_trace(lua_State *L) {
   gq_free(text);
   lua_newtable(L);
   for (int i = 0; i < gq_trace_captures(tr); i++) {
-    *gqL_pushtensor(L) = gq_tensor_ref(gq_trace_capture(tr, i));
+    gqL_pushref(L, gq_trace_capture(tr, i));
     lua_rawseti(L, -2, i + 1);
   }
   return 2;

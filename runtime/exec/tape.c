@@ -117,16 +117,15 @@ static const uint8_t reads[GQ_NOP] = {
 /* Once for each op and set of operands that want gradients. */
 static int ask_rule(gq_op op, int nargs, int mask) {
   static uint8_t known[GQ_NOP][4];
-  struct {
-    struct gq_tape node;
-    gq_slot arg[2];
-  } probe = { .node = { .op = op, .nargs = nargs, .nout = 1 } };
+  _Alignas(struct gq_tape) char room[sizeof(struct gq_tape) + 2 * sizeof(gq_slot)] = { 0 };
+  struct gq_tape *probe = (void *)room;
   bool want[2] = { mask & 1, mask >> 1 & 1 };
   gq_mini m;
   if (known[op][mask]) return known[op][mask];
-  for (int i = 0; i < nargs; i++) probe.node.arg[i].dtype = GQ_F64;
+  probe->op = op, probe->nargs = nargs, probe->nout = 1;
+  for (int i = 0; i < nargs; i++) probe->arg[i].dtype = GQ_F64;
   int needs = NEEDS_ALL;
-  if (gq_mini_new(&m, &probe.node, want, true) == GQ_OK) {
+  if (gq_mini_new(&m, probe, want, true) == GQ_OK) {
     needs = NEEDS_KNOWN;
     for (int i = 0; i < nargs; i++)
       if (m.need[m.in[i]]) needs |= 1 << i;

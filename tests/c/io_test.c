@@ -88,11 +88,11 @@ static void test_npy_round_trip(void) {
   const char *path = in_folder("x.npy");
   for (int d = 0; d < GQ_NDTYPE; d++)
     for (int i = 0; i < 5; i++) {
-      gq_tensor *t = random_tensor((gq_dtype)d, shapes[i]), *u;
+      gq_tensor *t = random_tensor((gq_dtype)d, shapes[i]), *u = NULL;
       CHECK(gq_npy_save(path, t) == GQ_OK && gq_npy_load(path, &u) == GQ_OK && equal(t, u));
       gq_tensor_unref(t), gq_tensor_unref(u);
     }
-  gq_tensor *t = random_tensor(GQ_F32, shapes[2]), *v, *u; /* a transposed view is packed */
+  gq_tensor *t = random_tensor(GQ_F32, shapes[2]), *v, *u = NULL; /* a transposed view is packed */
   gq_tensor_view(t, (gq_shape){ 2, { 3, 2 } }, (const int64_t[]){ 1, 3 }, 0, &v);
   CHECK(gq_npy_save(path, v) == GQ_OK && gq_npy_load(path, &u) == GQ_OK);
   CHECK(gq_tensor_get(u, (const int64_t[]){ 2, 1 }) == gq_tensor_get(t, (const int64_t[]){ 1, 2 }));
@@ -473,7 +473,7 @@ static long slow_write(int fd, const void *buf, size_t n) {
 
 static void test_slow_files(void) {
   gq_io normal = gq_files;
-  gq_tensor *t;
+  gq_tensor *t = NULL;
   gq_files.read = slow_read, gq_files.write = slow_write;
   CHECK(gq_npy_save(in_folder("slow.npy"), saved) == GQ_OK &&
         gq_npy_load(in_folder("slow.npy"), &t) == GQ_OK && equal(t, saved));

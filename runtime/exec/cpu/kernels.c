@@ -7,9 +7,14 @@
 #define GQ_KERNELS portable
 #endif
 
-/* None of them changes a result: errno is never read here, no floating-point trap is enabled, and
-** only vmath.h asks for fused multiply-add. */
-#pragma GCC optimize("O3", "no-math-errno", "no-trapping-math", "fp-contract=off")
+/* None of them changes a result: no floating-point trap is enabled. Only vmath.h asks for fused multiply-add. */
+#ifdef __clang__
+#pragma clang diagnostic ignored "-Wpass-failed" /* of loops that are left as they are */
+#define APART _Pragma("clang loop vectorize(assume_safety)")
+#else
+#pragma GCC optimize("O3", "no-trapping-math")
+#define APART _Pragma("GCC ivdep")
+#endif
 
 #include "cpu.h"
 #include "vmath.h"
@@ -20,7 +25,7 @@
 #define TEXT(a) TEXT_(a)
 
 #define KERNEL(name) static void name(void *o, const void *a, const void *b, const void *c, size_t n)
-#define EACH _Pragma("GCC ivdep") for (size_t i = 0; i < n; i++) /* out may be a or b itself */
+#define EACH APART for (size_t i = 0; i < n; i++) /* out may be a or b itself */
 
 /* ---- float32 and float64, from the table ---- */
 
@@ -223,7 +228,7 @@ enum { LANES = 32 };
   static void colsum_##S(double *acc, const void *x, size_t rows, size_t cols, size_t ld) {           \
     const T *p = x;                                                                                   \
     for (size_t r = 0; r < rows; r++, p += ld) {                                                      \
-      _Pragma("GCC ivdep") for (size_t j = 0; j < cols; j++) acc[j] += (double)p[j];                  \
+      APART for (size_t j = 0; j < cols; j++) acc[j] += (double)p[j];                                 \
     }                                                                                                 \
   }
 SUMS(f32, float)

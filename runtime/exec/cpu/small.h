@@ -255,7 +255,7 @@ enum { STREAM = 1024 }; /* numbers of a row of b that are read at once, four row
         for (size_t i = 0; i < m; i++) {                                                                       \
           const T *a = (const T *)pa + i * ars + k * acs;                                                      \
           T *c = (T *)pc + i * ldc + j, x0 = a[0], x1 = a[acs], x2 = a[2 * acs], x3 = a[3 * acs];              \
-          _Pragma("GCC ivdep") for (size_t q = 0; q < w; q++)                                                  \
+          APART for (size_t q = 0; q < w; q++)                                                                 \
             c[q] += x0 * b0[q] + x1 * b1[q] + (x2 * b2[q] + x3 * b3[q]);                                       \
         }                                                                                                      \
       }                                                                                                        \
@@ -263,7 +263,7 @@ enum { STREAM = 1024 }; /* numbers of a row of b that are read at once, four row
         for (size_t i = 0; i < m; i++) {                                                                       \
           const T *b = (const T *)pb + k * ldb + j, x = ((const T *)pa)[i * ars + k * acs];                    \
           T *c = (T *)pc + i * ldc + j;                                                                        \
-          _Pragma("GCC ivdep") for (size_t q = 0; q < w; q++) c[q] += x * b[q];                                \
+          APART for (size_t q = 0; q < w; q++) c[q] += x * b[q];                                               \
         }                                                                                                      \
     }                                                                                                          \
   }

@@ -17,13 +17,12 @@ static inline void turn_block(vec_f32 x[8]) {
 }
 #else
 static inline void turn_block(vec_f32 x[4]) {
-  typedef int32_t places __attribute__((vector_size(16)));
-  vec_f32 ab = __builtin_shuffle(x[0], x[1], (places){ 0, 4, 1, 5 });
-  vec_f32 AB = __builtin_shuffle(x[0], x[1], (places){ 2, 6, 3, 7 });
-  vec_f32 cd = __builtin_shuffle(x[2], x[3], (places){ 0, 4, 1, 5 });
-  vec_f32 CD = __builtin_shuffle(x[2], x[3], (places){ 2, 6, 3, 7 });
-  x[0] = __builtin_shuffle(ab, cd, (places){ 0, 1, 4, 5 }), x[1] = __builtin_shuffle(ab, cd, (places){ 2, 3, 6, 7 });
-  x[2] = __builtin_shuffle(AB, CD, (places){ 0, 1, 4, 5 }), x[3] = __builtin_shuffle(AB, CD, (places){ 2, 3, 6, 7 });
+#define MIX __builtin_shufflevector
+  vec_f32 ab = MIX(x[0], x[1], 0, 4, 1, 5), AB = MIX(x[0], x[1], 2, 6, 3, 7);
+  vec_f32 cd = MIX(x[2], x[3], 0, 4, 1, 5), CD = MIX(x[2], x[3], 2, 6, 3, 7);
+  x[0] = MIX(ab, cd, 0, 1, 4, 5), x[1] = MIX(ab, cd, 2, 3, 6, 7);
+  x[2] = MIX(AB, CD, 0, 1, 4, 5), x[3] = MIX(AB, CD, 2, 3, 6, 7);
+#undef MIX
 }
 #endif
 
