@@ -78,7 +78,7 @@ static void row(int c, int m, int w, int images, double peak) {
     void *scratch = aligned_alloc(64, p.scratch + 64), *packed = aligned_alloc(64, p.shared + 64);
     const float *a = kind == 2 ? g : W, *b = kind == 1 ? g : x;
     float *out = kind == 0 ? g : kind == 1 ? x : W;
-    BEST(t, gq_conv_run(&p, a, b, out, false, scratch, p.scratch, packed, 1));
+    BEST(t, gq_conv_run(&p, a, b, out, false, scratch, p.scratch, packed, false, 1));
     printf(" %.1f (%.0f %%) |", flops / t * 1e-9, 100 * flops / t * 1e-9 / peak);
     free(scratch), free(packed);
   }

@@ -170,6 +170,48 @@ static void test_adjoint(const shape *s) {
   gq_graph_free(g);
 }
 
+/* Weights that are inputs are packed once a run, for images of any size, those that are computed for each: f(f(x)) and f(u)
+** by w, f(f(x)) by 2 w and 3 w. The second run reads other weights at the same place. */
+static void test_packed(gq_dtype d, int64_t m) {
+  shape s = { .dtype = d, .b = 3, .g = 1, .c = m, .m = m, .k = { 3, 3 } }, large;
+  for (int i = 0; i < 2; i++) s.size[i] = s.count[i] = 7, s.pad[i] = s.step[i] = s.apart[i] = 1;
+  large = s, large.size[0] = large.count[0] = 12;
+  gq_graph *g = gq_graph_new();
+  gq_shape xs = SHAPE(s.b, m, 7, 7), us = SHAPE(s.b, m, 12, 7), ws = SHAPE(m, m, 3, 3);
+  gq_ref x = gq_input(g, d, xs), w = gq_input(g, d, ws), u = gq_input(g, d, us), by[3] = { w };
+  for (int i = 1; i < 3; i++) by[i] = gq_emit2(g, GQ_OP_MUL, w, gq_const(g, d, 1 + i));
+  gq_ref y[3] = { convolve(g, &s, convolve(g, &s, x, w), w), convolve(g, &large, u, w),
+                  convolve(g, &s, convolve(g, &s, x, by[1]), by[2]) };
+  must(gq_graph_status(g));
+  gq_tensor *in[3] = { random_of(d, xs), random_of(d, ws), random_of(d, us) }, *got[3];
+  gq_program *p;
+  gq_outspec out[3];
+  void *to[3];
+  for (int i = 0; i < 3; i++) {
+    out[i] = (gq_outspec){ y[i], 0, GQ_STORE };
+    got[i] = tensor(d, gq_graph_node(g, y[i])->shape), to[i] = gq_tensor_data(got[i]);
+  }
+  must(gq_program_new(&gq_cpu_backend, g, 3, out, &p));
+  void *arena = gq_alloc(gq_program_arena(p) + 1);
+  for (int run = 0; run < 2; run++) {
+    const void *from[3] = { gq_tensor_data(in[0]), gq_tensor_data(in[1]), gq_tensor_data(in[2]) };
+    must(gq_program_run(p, 0, arena, from, to));
+    for (int i = 0; i < 3; i++) {
+      gq_tensor *want = value_of(g, in, y[i]);
+      CHECK(close_tensors(got[i], want, d == GQ_F32 ? 3e-4 : 1e-11));
+      gq_tensor_unref(want);
+    }
+    gq_tensor *other = random_of(d, ws);
+    memcpy(gq_tensor_data(in[1]), gq_tensor_data(other), (size_t)gq_numel(ws) * gq_dtype_size(d));
+    gq_tensor_unref(other);
+  }
+  gq_free(arena);
+  gq_program_free(p);
+  unref_all(in, 3);
+  unref_all(got, 3);
+  gq_graph_free(g);
+}
+
 /* Without memory an error, and nothing left. */
 static void test_failing(void) {
   shape s = random_shape();
@@ -203,7 +245,7 @@ static void test_accuracy(void) {
   gq_convolution p = gq_conv_plan(&v);
   char *scratch = gq_alloc(p.scratch + p.shared + 128), *from = scratch + (64 - (uintptr_t)scratch % 64);
   CHECK(p.tiled);
-  must(gq_conv_run(&p, by, at, to, false, from, p.scratch, from + (p.scratch + 63) / 64 * 64, 1));
+  must(gq_conv_run(&p, by, at, to, false, from, p.scratch, from + (p.scratch + 63) / 64 * 64, false, 1));
   double worst = 0;
   for (int m = 0; m < M; m++)
     for (int i = 0; i < OUT; i++)
@@ -241,6 +283,9 @@ static void test_shapes(void) {
 
 int main(void) {
   RUN(test_shapes());
+  RUN(test_packed(GQ_F32, 9));
+  RUN(test_packed(GQ_F32, 16));
+  RUN(test_packed(GQ_F64, 16));
   RUN(test_accuracy());
   RUN(test_failing());
   RUN(CHECK(gq_live_blocks() == 0));

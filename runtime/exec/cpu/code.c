@@ -7,17 +7,27 @@
 
 #include <string.h>
 
+/* A convolution and its packed weight. An input does not change while a phase runs: it is packed once for all that read it
+** alike; what is computed is packed for each, in one place. */
+typedef struct convolution {
+  gq_convolution plan;
+  size_t packed; /* bytes from the first packed input, */
+  int weight;    /* and which of them it is, or -1 */
+} convolution;
+
 typedef union instr {
   gq_group group;
   gq_gemm gemm;
   gq_reduce reduce;
-  gq_convolution conv;
+  convolution conv;
 } instr;
 
 typedef struct code {
   size_t registers; /* bytes of one worker's tile registers, or piece of windows, behind the values */
   int workers;      /* that have some; behind them: */
-  size_t shared;    /* bytes of a packed weight */
+  size_t passing;   /* bytes of a packed weight that is no input; behind it: */
+  size_t lasting;   /* bytes of all that are inputs, */
+  int weights;      /* so many */
   instr at[];
 } code;
 
@@ -59,6 +69,27 @@ static int lower_group(const gq_instr *in, builder *b, gq_group *out) {
   return g.value && g.micro && g.moving ? GQ_OK : gq_nomem((size_t)g.nvalue * sizeof *b->value);
 }
 
+static bool same_input(const gq_loc *a, const gq_loc *b) {
+  return a->kind == LOC_IN && b->kind == LOC_IN && a->index == b->index && a->offset == b->offset;
+}
+
+/* Instruction i, whose weight may be packed already. */
+static void lower_conv(const gq_instr *in, int i, code *c) {
+  convolution *v = &c->at[i].conv;
+  *v = (convolution){ .plan = gq_conv_plan(&in[i].as.conv), .packed = c->lasting, .weight = -1 };
+  if (c->registers < v->plan.scratch) c->registers = gq_round64(v->plan.scratch);
+  for (int k = 0; k < i; k++) {
+    const convolution *w = &c->at[k].conv;
+    if (in[k].kind != INSTR_CONV || !same_input(&in[k].loc[1], &in[i].loc[1])) continue;
+    if (!gq_conv_shares(&v->plan, &w->plan)) continue;
+    v->packed = w->packed, v->weight = w->weight;
+    return;
+  }
+  size_t n = gq_round64(v->plan.shared);
+  if (n && in[i].loc[1].kind == LOC_IN) c->lasting += n, v->weight = c->weights++;
+  else if (c->passing < n) c->passing = n;
+}
+
 static int lower_instr(const gq_instr *in, builder *b, code *c, instr *at) {
   int pack;
   switch (in->kind) {
@@ -75,11 +106,6 @@ static int lower_instr(const gq_instr *in, builder *b, code *c, instr *at) {
       gq_attr attr = { .axis = in->as.reduce.axis, .flags = in->as.reduce.flags };
       return gq_reduce_plan(&at->reduce, in->as.reduce.op, in->as.reduce.dtype, &in->as.reduce.x, &attr);
     }
-    case INSTR_CONV:
-      at->conv = gq_conv_plan(&in->as.conv);
-      if (c->registers < at->conv.scratch) c->registers = gq_round64(at->conv.scratch);
-      if (c->shared < at->conv.shared) c->shared = at->conv.shared;
-      return GQ_OK;
     default: return GQ_OK;
   }
 }
@@ -88,11 +114,13 @@ int gq_cpu_lower(gq_program *p) {
   builder *b = gq_alloc(sizeof *b);
   code *c = p->code = gq_calloc(1, sizeof *c + (size_t)p->ninstr * sizeof *c->at);
   int status = b && c ? GQ_OK : gq_nomem((size_t)p->ninstr * sizeof *c->at);
-  for (int i = 0; i < p->ninstr && status == GQ_OK; i++) status = lower_instr(&p->instr[i], b, c, &c->at[i]);
+  for (int i = 0; i < p->ninstr && status == GQ_OK; i++)
+    if (p->instr[i].kind == INSTR_CONV) lower_conv(p->instr, i, c);
+    else status = lower_instr(&p->instr[i], b, c, &c->at[i]);
   gq_free(b);
   GQ_TRY(status);
   c->workers = gq_workers();
-  if (!gq_size_add((size_t)c->workers * c->registers + c->shared, p->values, &p->arena))
+  if (!gq_size_add((size_t)c->workers * c->registers + c->passing + c->lasting, p->values, &p->arena))
     return gq_fail(GQ_ENOMEM, "the program's arena does not fit in memory");
   return GQ_OK;
 }
@@ -120,6 +148,7 @@ typedef struct frame {
   size_t lasting; /* offsets below are in arena, others in rest */
   const void *const *in;
   void *const *out;
+  bool *ready; /* which inputs are packed, of those that are weights */
 } frame;
 
 static inline void *address(const frame *f, const gq_loc *l) {
@@ -177,9 +206,11 @@ static int run_instr(const gq_program *p, const frame *f, int i) {
       break;
     case INSTR_CONV: {
       const code *c = p->code;
-      char *scratch = f->rest + p->values;
-      return gq_conv_run(&at->conv, a, b, out, in->add, scratch, c->registers,
-                         scratch + (size_t)c->workers * c->registers,
+      const convolution *v = &at->conv;
+      char *scratch = f->rest + p->values, *packed = scratch + (size_t)c->workers * c->registers;
+      bool input = v->weight >= 0, ready = input && f->ready[v->weight];
+      if (input) packed += c->passing + v->packed, f->ready[v->weight] = true;
+      return gq_conv_run(&v->plan, a, b, out, in->add, scratch, c->registers, packed, ready,
                          gq_workers() <= c->workers ? gq_workers() : 1);
     }
     case INSTR_CALL:
@@ -212,7 +243,10 @@ static int run_timed(const gq_program *p, const frame *f, int i) {
 
 int gq_cpu_run(const gq_program *p, int phase, void *arena, void *rest, const void *const *in,
                void *const *out) {
-  frame f = { arena, rest, (char *)p->constant, p->lasting, in, out };
+  int weights = ((const code *)p->code)->weights;
+  bool ready[weights + 1];
+  memset(ready, 0, sizeof ready);
+  frame f = { arena, rest, (char *)p->constant, p->lasting, in, out, ready };
   int (*one)(const gq_program *, const frame *, int) = profiling ? run_timed : run_instr;
   for (int i = p->phase[phase]; i < p->phase[phase + 1]; i++) GQ_TRY(one(p, &f, i));
   return GQ_OK;

@@ -23,7 +23,7 @@ enum {
   SIDE = 4,          /* results of a tile along a side, */
   PLACES = 36,       /* and products for them */
   FASTER = 8,        /* least channels of images and results for them, */
-  BETWEEN = 3 << 17, /* and bytes of what is between their transforms */
+  BETWEEN = 1 << 19, /* and bytes of what is between their transforms */
   ALIGN = 64
 };
 
@@ -92,6 +92,14 @@ static int64_t tiles_of(const gq_conv *v, int64_t lines) { return over(lines) * 
 static int64_t plane(int64_t n) { return up(n, ALIGN / 4) | ALIGN / 4; }
 static int64_t deep(const gq_convolution *p) { return up(p->conv.c, p->kernels->tile_width[GQ_F32]); }
 
+/* So many images of at most `most` as leave the least of the rows empty that the products take at once. */
+static int64_t even_images(const gq_convolution *p, int64_t most, int64_t each) {
+  int64_t best = 1, rows = p->kernels->tile_rows / 2;
+  for (int64_t i = 2; i <= most; i++)
+    if (up(i * each, rows) * best <= up(best * each, rows) * i) best = i;
+  return best;
+}
+
 /* Many lines of an image, or some images: more where the weight, which each piece reads, is large. */
 static void plan_tiled(gq_convolution *p) {
   const gq_conv *v = &p->conv;
@@ -101,8 +109,8 @@ static void plan_tiled(gq_convolution *p) {
   int64_t room = most(BETWEEN, C * W * products / 2),
           most_high = most(1, room / (products * across(v) * (C + wide)));
   int64_t pieces = (high + most_high - 1) / most_high;
-  p->images = least(v->blocks / v->period, most_high / high);
-  if (p->images < 1) p->images = 1;
+  int64_t images = most(1, least(v->blocks / v->period, most_high / high));
+  p->images = weight ? images : even_images(p, images, high * across(v));
   p->lines = SIDE * ((high + pieces - 1) / pieces), p->channels = v->c;
   int64_t n = p->images * tiles_of(v, p->lines), tall = up(weight ? v->c : n, tile);
   int64_t results = (p->lines * SIDE * across(v) + SIDE) * wide;
@@ -305,8 +313,8 @@ static void tiles(const gq_convolution *p, char *c, const char *image, const int
   for (int64_t d = 0; d < terms; d += DEPTH, add = true)
     for (int64_t i = 0; i < rows; i += tile) {
       for (int64_t r = 0; r < tile; r++) x[r] = image + at[least(i + r, rows - 1)] * size;
-      k->tile[p->conv.dtype](c + i * n * size, x, off + d, (size_t)least(DEPTH, terms - d), w + d * n * size,
-                             (size_t)nv, add);
+      k->tile[p->conv.dtype]((int)least(tile, rows - i), c + i * n * size, x, off + d,
+                             (size_t)least(DEPTH, terms - d), w + d * n * size, (size_t)nv, add);
     }
 }
 
@@ -614,15 +622,22 @@ static void share(job *j, void (*run)(void *, int)) {
   else run(j, 0);
 }
 
+bool gq_conv_shares(const gq_convolution *p, const gq_convolution *q) {
+  const gq_conv *v = &p->conv, *w = &q->conv;
+  return p->shared && v->kind == w->kind && v->dtype == w->dtype && v->turned == w->turned &&
+         v->period == w->period && v->m == w->m && v->c == w->c && v->k[0] == w->k[0] && v->k[1] == w->k[1] &&
+         p->tiled == q->tiled && p->thin == q->thin && p->kernels == q->kernels;
+}
+
 int gq_conv_run(const gq_convolution *p, const void *a, const void *b, void *out, bool add, void *scratch,
-                size_t apart, void *packed, int workers) {
+                size_t apart, void *packed, bool ready, int workers) {
   const gq_conv *v = &p->conv;
   int64_t images = v->blocks / v->period, groups = (images + p->images - 1) / p->images;
   job j = { p, a, b, out, scratch, packed, apart, add, p->channels, groups, workers };
   if (!p->direct) GQ_TRY(gq_gemm_ready());
   if (v->kind != GQ_CONV_WEIGHT) j.groups = least(images, up(groups, workers));
   else j.channels = least(j.channels, (v->c + workers - 1) / workers);
-  if (p->shared) share(&j, run_packing);
+  if (p->shared && !ready) share(&j, run_packing);
   if (pieces(&j) < j.workers) j.workers = (int)pieces(&j);
   share(&j, run_pieces);
   return GQ_OK;

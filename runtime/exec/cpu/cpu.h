@@ -43,8 +43,9 @@ typedef struct gq_kernels {
                       size_t n, size_t k, bool add);
   /* one column of it: c[i * ldc] (+)= sum_k a[i * lda + k] b[k], k < n */
   void (*dots[2])(const void *a, size_t lda, const void *b, void *c, size_t ldc, size_t m, size_t n, bool add);
-  /* a piece of a convolution, tile_rows by nv vectors of tile_width numbers: tile.h */
-  void (*tile[2])(void *c, const void *const *x, const int32_t *off, size_t depth, const void *w, size_t nv, bool add);
+  /* a piece of a convolution, rows <= tile_rows by nv vectors of tile_width numbers: tile.h; reads and writes half of
+  ** tile_rows where `rows` is no more, else all */
+  void (*tile[2])(int rows, void *c, const void *const *x, const int32_t *off, size_t depth, const void *w, size_t nv, bool add);
   int tile_rows, tile_width[2];
   /* the same of few channels: c {rows, n}, n at least gq_line_vectors(rows) vectors, w {depth, rows} */
   void (*lines[2])(void *c, size_t n, const void *x, const int32_t *off, size_t depth, const void *w, int rows);
@@ -165,9 +166,11 @@ typedef struct gq_convolution {
   size_t scratch, shared;                    /* bytes for each worker, and for the packed weight */
 } gq_convolution;
 gq_convolution gq_conv_plan(const gq_conv *v);
-/* a: W, or G for the weight; b: images, or G for the data. scratch: room for a piece every `apart` bytes, one a worker. */
+/* a: W, or G for the weight; b: images, or G for the data. scratch: room for a piece every `apart` bytes, one a worker.
+** ready: `packed` holds the weight already. */
 int gq_conv_run(const gq_convolution *p, const void *a, const void *b, void *out, bool add, void *scratch, size_t apart,
-                void *packed, int workers);
+                void *packed, bool ready, int workers);
+bool gq_conv_shares(const gq_convolution *p, const gq_convolution *q);   /* is one weight packed alike for both? */
 
 /* ---- reduce.c ---- */
 
