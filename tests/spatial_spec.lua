@@ -646,6 +646,19 @@ describe("a convolution in dynamics", function()
     end
   end)
 
+  it("gives the same numbers where each thread has images of its own", function()
+    local wide, before = randn(6, 2, 36, 36), gq.threads()
+    for _, engine in ipairs { "direct", "adjoint", "gq" } do
+      local of = {}
+      for threads = 1, 2 do
+        gq.set_threads(threads)
+        of[threads] = gradients(f, wide, { method = "bosh3", rtol = 1e-4, atol = 1e-4, gradient = engine })
+      end
+      gq.set_threads(before)
+      for i, g in ipairs(of[1]) do assert(((of[2][i] - g):norm() / g:norm()):item() < 1e-12, engine .. i) end
+    end
+  end)
+
   it("is refused by name where it mixes the batch", function()
     local function f_mixed(_, z) return gq.conv1d(z:transpose(1, 2), gq.ones(4, 4, 1, f64)):transpose(1, 2) end
     refuses("mixes rows", gq.odeint, f_mixed, randn(4, 3, 5), { 0, 1 }, { batch = "independent" })

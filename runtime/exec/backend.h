@@ -17,8 +17,9 @@ typedef struct gq_voyage gq_voyage;
 typedef struct gq_lowering {
   const char *name;
   bool columns;                /* rows of a slice may be innermost */
-  /* slices of so many rows that run side by side, where a row of a value holds `width` numbers */
-  int (*slices)(int64_t rows, int64_t width);
+  /* slices of so many rows that run side by side, where a row of a value holds `width` numbers, and all rows read one
+  ** of `common` */
+  int (*slices)(int64_t rows, int64_t width, int64_t common);
   int most;                    /* and how many there may be */
   bool convolutions;           /* there is CONV: products with windows as one instruction */
   int64_t lanes, points;       /* samples with steps of their own in one program, and their nodes */

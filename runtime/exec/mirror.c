@@ -235,7 +235,9 @@ static const gq_vectors vectors = {
 
 /* ---- programs ---- */
 
-static int slices(int64_t rows, int64_t width) { return gq_cpu_backend.lowering->slices(rows, width); }
+static int slices(int64_t rows, int64_t width, int64_t common) {
+  return gq_cpu_backend.lowering->slices(rows, width, common);
+}
 
 static int pack(gq_dtype d, const gq_layout *a, const gq_layout *b, int flags, int *bits) {
   return gq_cpu_backend.lowering->pack(d, a, b, flags, bits);

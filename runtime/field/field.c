@@ -167,6 +167,16 @@ static int row_axes(const gq_field *f, int **axis) {
   return GQ_OK;
 }
 
+/* Numbers of the largest boundary value. */
+static int64_t largest_boundary(const gq_field *f) {
+  int64_t most = 0;
+  for (int j = 0; j < f->nb; j++) {
+    int64_t n = gq_numel(gq_field_boundary_shape(f, j));
+    if (n > most) most = n;
+  }
+  return most;
+}
+
 /* Most numbers that some value holds for one row. */
 static int64_t widest(const gq_field *f) {
   int64_t most = 1, rows = f->shape.dim[0];
@@ -186,7 +196,7 @@ int64_t gq_field_comfort(const gq_field *f) {
 ** cores. */
 static int slices(const gq_field *f, int64_t rows) {
   int most = f->on->lowering->most;
-  int64_t n = f->on->lowering->slices(rows, f->width), pieces;
+  int64_t n = f->on->lowering->slices(rows, f->width, largest_boundary(f)), pieces;
   if (n > most) n = most;
   if (n < 1) n = 1;
   pieces = (rows / n + gq_field_comfort(f) / 2) / gq_field_comfort(f);

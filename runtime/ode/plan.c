@@ -7,7 +7,11 @@
 #include <pthread.h>
 #include <string.h>
 
-enum { MAX_PLANS = 64, STACKED = 256 }; /* rows of all nodes of a block: enough for products at full speed */
+enum {
+  MAX_PLANS = 64,
+  STACKED = 256,     /* rows of all nodes of a block: enough for products at full speed, */
+  TOGETHER = 1 << 23 /* but no more numbers of one value than these: images are large */
+};
 
 static struct {
   pthread_mutex_t lock;
@@ -81,6 +85,8 @@ static int build_arenas(gq_plan *p) {
 
 void gq_plan_stack(gq_plan *p, int each) {
   int64_t comfort = gq_field_comfort(p->field), rows = comfort > STACKED ? comfort : STACKED;
+  int64_t most = TOGETHER / p->field->width;
+  if (rows > most) rows = most;
   p->most_points = 1;
   while (p->most_points < 1 << (GQ_NODE_SIZES - 1) && 2 * p->most_points * each * p->field->count[0] <= rows)
     p->most_points *= 2;

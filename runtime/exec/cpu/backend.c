@@ -3,11 +3,15 @@
 */
 #include "cpu.h"
 
-enum { ROWS_PER_SLICE = 16 }; /* fewer rows than this are not worth a thread */
+enum { ROWS_PER_SLICE = 16 }; /* fewer rows than this are not worth a thread, */
 
-static int slices(int64_t rows, int64_t width) {
-  int64_t most = rows / ROWS_PER_SLICE;
-  return most < gq_threads() ? (int)most : gq_threads();
+/* unless they are as images are: long, and longer together than what all of them read. */
+static int slices(int64_t rows, int64_t width, int64_t common) {
+  int threads = gq_threads();
+  bool longer = width >= GQ_SHARED_NUMBERS && rows / threads * width >= common,
+       even = rows % threads == 0 || rows >= 4 * threads;
+  int64_t most = longer && even ? rows : rows / ROWS_PER_SLICE;
+  return most < threads ? (int)most : threads;
 }
 
 /* A thread owns a slice of the batch for a whole step. */

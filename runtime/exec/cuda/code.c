@@ -261,7 +261,7 @@ static void print(const gq_program *p, int i, gq_text *t) {
 
 /* Launches, not arithmetic, are what narrow layers cost: a block for so many rows ($GQ_CUDA_TILES; 0: by operations). */
 enum { NARROW = 128, ROWS = 16 };
-static int slices(int64_t rows, int64_t width) {
+static int slices(int64_t rows, int64_t width, int64_t common) {
   const char *given = getenv("GQ_CUDA_TILES");
   int64_t tile = given && *given ? atoll(given) : ROWS, n = tile > 0 ? rows / tile : 1;
   return width > NARROW ? 1 : n < GQ_CUDA_SLICES ? (int)n : GQ_CUDA_SLICES;
