@@ -113,14 +113,14 @@ describe("gq.train", function()
   end)
 
   it("stopped at any step and resumed, it ends with the same bits", function()
-    local function run(path, steps, resume)
+    local function run(path, steps, resume, every)
       gq.manual_seed(resume and 999 or 5)               -- a resumed run starts with another generator
       local m = nn.Sequential { nn.Linear(2, 6), nn.Tanh(), nn.Dropout(0.2), nn.Linear(6, 1) }
       local optimiser = gq.optim.adam(m:parameters(), { lr = 1e-2 })
       local schedule = gq.optim.schedule.cosine(optimiser, { steps = 12 })
       local rows = gq.train { model = m, loss = loss, optimiser = optimiser, schedule = schedule, data = set_of(20),
         batch_size = 6, seed = 2, epochs = 3, progress = false, steps = steps, resume = resume,
-        checkpoint = path and { path = path, every = 1 },
+        checkpoint = path and { path = path, every = every },
         validate = function(net) return { test_draw = net(gq.randn(1, 2)):item() } end }
       local losses = {}
       for i, row in ipairs(rows) do losses[i] = ("%a %a"):format(row.train_loss or 0, row.test_draw) end
@@ -128,10 +128,27 @@ describe("gq.train", function()
     end
     local whole = run(nil)
     for stop = 0, 12 do
-      local path = temporary("stop" .. stop .. ".safetensors")
-      run(path, stop)
-      assert.same(whole, run(path, nil, true), "stopped after step " .. stop)
+      for _, every in ipairs { 1, 100 } do
+        local path = temporary(("stop%d.%d.safetensors"):format(stop, every))
+        run(path, stop, false, every)
+        assert.same(whole, run(path, nil, true, every), "stopped after step " .. stop)
+      end
     end
+  end)
+
+  it("stopped within an epoch by steps, it has a row of that epoch's part", function()
+    local function run(steps)
+      local m = model_of(1)
+      return gq.train { model = m, loss = loss, optimiser = gq.optim.adam(m:parameters(), { lr = 1e-2 }),
+        data = set_of(12), batch_size = 4, epochs = 3, progress = false, steps = steps,
+        validate = function(net) return { test_loss = loss(net, set_of(12).x, set_of(12).y):item() } end }
+    end
+    local rows, whole = run(5), run(nil)
+    assert.same({ 3, 2 }, { #rows, rows[3].epoch })
+    assert.equal(rows[2].test_loss, whole[2].test_loss)
+    assert.is_true(rows[3].test_loss < rows[2].test_loss and rows[3].test_loss > whole[3].test_loss)
+    assert.equal(2, #run(3))
+    assert.equal(1, #run(0))
   end)
 
   -- f(m) -> optimiser, schedule, what else gq.train gets

@@ -16,7 +16,7 @@
 --   resume     true: continue from the checkpoint if there is one
 --   progress   true (default): a bar on stderr; a line there now and then where it is no terminal and no on_epoch tells
 --   on_epoch   on_epoch(row, bar): after each row; on_step(step, loss, info): after each step
---   clip, schedule, steps (stop after so many in all)
+--   clip, schedule, steps (stop after so many in all, with a row and a checkpoint)
 --   monitor    the figure that tells which epoch is best: "test_<name>" by default, "train_<name>" without it
 --   mode       "min" or "max"; by default "max" of an accuracy
 --   patience   stop after so many epochs without a better figure
@@ -310,12 +310,16 @@ local function run_epoch(o, state, data, saving, bar)
   local done = 0
   repeat
     if now and done >= state.batch then now = gq.set_rng_state(core.rng_of(now)) end
+    local enough = o.steps and state.step >= o.steps and core.rng_text()
     local batches
     batches, control = fetch(iterator, s, control, o.accumulate)
     if not batches then break end
     done = done + #batches
     if done > state.batch then
-      if o.steps and state.step >= o.steps then return false end
+      if enough then                                    -- as before this batch was drawn
+        gq.set_rng_state(core.rng_of(enough))
+        return false
+      end
       local started = gq.clock()
       local value, info, each = train_step(o, state, batches)
       add(state.sums, value, each, gq.clock() - started)
@@ -433,10 +437,13 @@ local function train(given)
     save(o, saving, state)
   end
   while state.epoch <= o.epochs and not state.stopped do
-    if not run_epoch(o, state, batches, saving, bar) then break end
+    local whole = run_epoch(o, state, batches, saving, bar)
+    if not whole and state.batch == 0 then break end
+    if not whole then save(o, saving, state) end                  -- without the row below: it is made anew
     local row = row_of(o, state, name)
     validate(o, row)
     publish(o, state, row, bar)
+    if not whole then break end
     state.stopped = judge(o, state, row, name, saving)
     state.epoch, state.batch, state.sums = state.epoch + 1, 0, fresh_sums()
     save(o, saving, state)
@@ -455,7 +462,8 @@ accumulate: 1: so many batches make a step, by the gradient of one batch of all 
 ema: a gq.optim.ema, updated after each step; validate and keep_best see its averages as the weights; ema:swap() puts
   them in at the end
 data: a set {x =, y =}, or data(epoch) -> an iterator over x, y
-epochs: the last one; 0 is before training; steps: stop after so many in all
+epochs: the last one; 0 is before training; steps: stop after so many in all, with a row of the epoch that this cuts off
+  and a checkpoint
 batch_size: all of the set; shuffle: true; seed: 0: of a set's batches
 validate: validate(model, epoch) -> {test_loss = ...}, in eval mode and without recording; name: "loss", of train_<name>
 logger: gq.logger.csv(path), gq.logger.jsonl(path), or a list of such; on_epoch(row, bar), on_step(step, loss, info)
