@@ -36,8 +36,17 @@ static gq_tensor *beside(lua_State *L, double x, const gq_tensor *t) {
 
 /* ---- element-wise ---- */
 
+/* A number or name beside the one operand is another library's option (softplus's beta); what else a call
+   leaves there, such as info behind z, is nobody's. */
+static void check_alone(lua_State *L, const char *what) {
+  int given = lua_type(L, 2);
+  if (given != LUA_TNUMBER && given != LUA_TSTRING) return;
+  gqL_error(L, "%s takes one tensor, and knows no option: got %s beside it", what, gqL_typename(L, 2));
+}
+
 static int op_unary(lua_State *L) {
   gq_op op = (gq_op)lua_tointeger(L, lua_upvalueindex(1));
+  check_alone(L, gq_ops[op].name);
   gq_tensor *t = gqL_operand(L, 1, gqL_default_dtype(L));
   gqL_op(L, op, 1, &t, NULL);
   return 1;

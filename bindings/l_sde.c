@@ -348,11 +348,12 @@ static double positive(lua_State *L, int arg, const char *key, double def) {
 static void steps(lua_State *L, int arg, const gq_problem *p, gq_ode_options *o) {
   double span = fabs(p->t[p->nt - 1] - p->t[0]);
   if (!gqL_optbool(L, arg, "adaptive", false)) {
-    o->step_size = need_number(L, arg, "dt", "sdeint");
+    need_number(L, arg, "dt", "sdeint");
+    o->step_size = positive(L, arg, "dt", 0);
     return;
   }
   o->rtol = positive(L, arg, "rtol", 1e-3), o->atol = positive(L, arg, "atol", 1e-3);
-  o->first_step = gqL_optnumber(L, arg, "dt", span > 0 ? span / 100 : 1);
+  o->first_step = positive(L, arg, "dt", span > 0 ? span / 100 : 1);
   if (gqL_optnumber(L, arg, "max_step", 0) != 0) o->max_step = positive(L, arg, "max_step", 1);
 }
 

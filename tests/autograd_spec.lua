@@ -105,6 +105,23 @@ describe("backward", function()
     assert.same({ 2, 2 }, x.grad:totable())
   end)
 
+  it("gives zeros where the derivative is zero, and nothing to what the result is not made of", function()
+    local x, unused = leaf { 2, -1 }, leaf { 1 }
+    x:sign():sum():backward()
+    assert.same({ 0, 0 }, x.grad:totable())
+    assert.is_nil(unused.grad)
+    local p, z0 = leaf { 3 }, leaf { 1 }
+    local z = gq.odeint(function(_, z) return p:sign() * z end, z0, { 0, 1 }, { gradient = "direct" })
+    z[2]:sum():backward()
+    assert.same({ 0 }, p.grad:totable())
+    assert.close(z0.grad, { math.exp(1) }, 1e-5)
+    x.grad = nil;
+    (x:sign() + x):sum():backward()
+    assert.same({ 1, 1 }, x.grad:totable())
+    x:floor():sum():backward()
+    assert.same({ 1, 1 }, x.grad:totable())
+  end)
+
   it("handles leaves that stop requiring gradients", function()
     local x, y = leaf { 1, 2 }, leaf { 3, 4 }
     local s = (x * y):sum()

@@ -117,6 +117,16 @@ describe("activations", function()
     assert.close(gq.gelu(f64 { 0, 1, -1 }), { 0, 0.8413447460685429, -0.15865525393145707 }, 1e-12)
   end)
 
+  it("take a number as the operations do, and what a call leaves behind x", function()
+    for _, name in ipairs { "tanh", "softplus", "elu", "gelu", "silu", "leaky_relu" } do
+      assert.close(gq[name](-0.5), gq[name](gq.tensor(-0.5)), 0, 0)
+    end
+    local function solve() return f64 { 1 }, { status = "ok" } end
+    for _, name in ipairs { "tanh", "softplus", "gelu", "silu" } do
+      assert.close(gq[name](solve()), gq[name](f64 { 1 }), 0, 0)
+    end
+  end)
+
   it("large values do not spoil the derivative", function()
     local x = f64 { -1000, 1000 }
     x.requires_grad = true

@@ -125,6 +125,28 @@ local mistakes = {
   { "plots by x, y", "as {x, y}", function() gq.plot.line({ 1, 2 }, { 3, 4 }) end },
   { "savefig", "'out'", function() gq.plot.line { { { 1, 2 }, { 3, 4 } }, savefig = "a.svg" } end },
   { "imshow", "gq.plot.heat", function() gq.plot.imshow(x) end },
+  { "gq.softplus(x, beta)", "knows no option: got number 2", function() return gq.softplus(x, 2) end },
+  { "x:gelu(\"tanh\")", "knows no option: got string \"tanh\"", function() return x:gelu("tanh") end },
+  { "nn.Softplus(beta)", "nn.Softplus takes no option", function() return nn.Softplus(2) end },
+  { "selu", "x:elu", function() return x:selu() end },
+  { "relu6", "x:clamp(0, 6)", function() return gq.relu6(x) end },
+  { "odeint_event", "{event = g}", function() return gq.odeint_event(f, z0, 0, { event_fn = f }) end },
+  { "BrownianInterval", "gq.brownian{...}", function() return gq.BrownianInterval() end },
+  { "BCEWithLogitsLoss", "{logits = true}", function() return nn.BCEWithLogitsLoss() end },
+  { "StepLR", "gq.optim.schedule.step", function() return gq.optim.schedule.StepLR() end },
+  { "TensorDataset", "{x = ..., y = ...}", function() return gq.data.TensorDataset(x, x) end },
+  { "the number that a jacobian is of", "f must be a function", function() return gq.jacobian(3, x) end },
+  { "several states, one slope", "mistakes_spec.lua", function()
+    return gq.odeint(function(_, z) return { z[1] } end, { z0, z0 }, { 0, 1 })
+  end },
+  { "numbers in a .safetensors", "argument #2 to 'save' 'lr': tensor expected", function()
+    return gq.save("a.safetensors", { lr = 0.1 })
+  end },
+  { "less than no steps", "how many steps there are, got -1", function() return gq.progress(-1) end },
+  { "dt = 0 of an Ito SDE", "dt is 0: expected a positive number", function()
+    local sde = gq.sde { drift = f, diffusion = f, noise = "diagonal", calculus = "ito" }
+    return gq.sdeint(sde, z0, { 0, 1 }, { dt = 0 })
+  end },
   { "ipairs past the end", "for i = 1, #x", function() return x[5] end },
 }
 

@@ -335,7 +335,7 @@ describe("optimisers", function()
   it("refuse lists without parameters that require gradients", function()
     for name in pairs { adam = 1, adamw = 1, sgd = 1, rmsprop = 1 } do
       assert.error_matches(function() gq.optim[name] {} end, "the list of parameters is empty")
-      assert.error_matches(function() gq.optim[name] { gq.ones(2) } end, "requires a gradient expected")
+      assert.error_matches(function() gq.optim[name] { gq.ones(2) } end, "requires_grad = true expected")
       assert.error_matches(function() gq.optim[name](3) end, "a list of parameters expected")
     end
     assert.error_matches(function() gq.optim.adam(model_of(1):parameters(), { learning = 1 }) end, "unknown option")
@@ -607,6 +607,16 @@ describe("progress", function()
     assert.matches("[########################] 4/4", shown.text, 1, true)
     assert.matches("loss 0.5", shown.text, 1, true)
     assert.is_false(gq.isatty(0) and gq.isatty(2) and not bar.shown)
+  end)
+
+  it("counts a loop", function()
+    local shown, steps = fake(), {}
+    for i in gq.progress(3, { out = shown, shown = true }) do steps[#steps + 1] = i end
+    assert.same({ 1, 2, 3 }, steps)
+    assert.matches("3/3", shown.text, 1, true)
+    for i in gq.progress(5, { at = 3 }) do steps[#steps + 1] = i end
+    assert.same({ 1, 2, 3, 4, 5 }, steps)
+    for _ in gq.progress(0) do error("no step") end
   end)
 end)
 

@@ -13,6 +13,7 @@ local function at(f, x, what)
   if not gq.recording() then
     error(what .. ": derivatives are off inside gq.no_grad: call it outside, and detach the result", 3)
   end
+  gq.core.callable(f, what .. ": f")
   local own = x
   if not x.requires_grad and not traced(x) then
     own = x:detach()

@@ -967,6 +967,7 @@ progress
   bar = gq.progress(100, {desc = "solving"})
   for i = 1, 100 do bar:update(i, "step " .. i) end
   bar:close()
+  for i in gq.progress(3) do gq.ones(i) end
   for _ = 1, 2 do local short <close> = gq.progress(10); short:update() end
 rand
   gq.rand(2, 3).shape[2] --> 3

@@ -311,10 +311,12 @@ end
 
 -- ---- by suffix ----
 
+local save = gq.safetensors_save                             -- errors name the function by this name
+
 local kinds = {
   safetensors = { save = function(path, t, meta)
     if gq.is_tensor(t) then t = { tensor = t } end
-    gq.safetensors_save(path, t, meta)
+    save(path, t, meta)
   end, load = gq.safetensors_load },
   npy = { save = gq.npy_save, load = gq.npy_load },
   npz = { save = npz_save, load = npz_load },

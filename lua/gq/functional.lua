@@ -203,26 +203,37 @@ define("norm", norm, "x:norm([p [, dims [, keepdim]]]): p-norm, 2 by default, ma
 
 -- ---- activations ----
 
+-- A float tensor, or a number as one of the default dtype, as the operations take it.
+local function operand(x, what) return math.type(x) and gq.tensor(x) or checkfloat(x, what) end
+
+-- As gq.softplus: a number or name beside x is an option of another library.
+local function alone(other, what)
+  if type(other) ~= "number" and type(other) ~= "string" then return end
+  fail(("%s takes one tensor, and knows no option: got %s beside it"):format(what, describe(other)))
+end
+
 local function elu(x, alpha)
-  checkfloat(x, "elu")
+  x = operand(x, "elu")
   return gq.where(x:gt(0), x, gq.minimum(x, 0):expm1() * (alpha or 1))
 end
 define("elu", elu, "x:elu([alpha]): x above 0, alpha (e^x - 1) below")
 
-local function gelu(x)
-  checkfloat(x, "gelu")
+local function gelu(x, other)
+  alone(other, "gelu")
+  x = operand(x, "gelu")
   return x * 0.5 * ((x * (1 / math.sqrt(2))):erf() + 1)
 end
 define("gelu", gelu, "x:gelu(): x times the normal distribution function at x")
 
-local function silu(x)
-  checkfloat(x, "silu")
+local function silu(x, other)
+  alone(other, "silu")
+  x = operand(x, "silu")
   return x * x:sigmoid()
 end
 define("silu", silu, "x:silu(): x sigmoid(x)")
 
 local function leaky_relu(x, slope)
-  checkfloat(x, "leaky_relu")
+  x = operand(x, "leaky_relu")
   return gq.where(x:gt(0), x, x * (slope or 0.01))
 end
 define("leaky_relu", leaky_relu, "x:leaky_relu([slope]): x above 0, slope x below (0.01 by default)")

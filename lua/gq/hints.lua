@@ -31,6 +31,15 @@ local theirs = {
     set_grad_enabled = "gq.no_grad(f, ...)", save_checkpoint = "gq.checkpoint.save(path, {model = net})",
     compile = "nothing: dynamics are traced and compiled anyway",
     jit = "nothing: dynamics are traced and compiled anyway",
+    odeint_event = "gq.odeint(f, z0, t, {event = g})", diffeqsolve = "gq.odeint(f, z0, t)",
+    sdeint_adjoint = "gq.sdeint(sde, z0, t, {gradient = \"adjoint\"})", BrownianInterval = "gq.brownian{...}",
+    BrownianPath = "gq.brownian{...}", VirtualBrownianTree = "gq.brownian{...}",
+    binary_cross_entropy = "gq.bce_loss(p, y)", smooth_l1_loss = "gq.huber_loss(x, y)",
+    binary_cross_entropy_with_logits = "gq.bce_loss(logits, y, {logits = true})",
+    kl_div = "(p * (p:log() - q:log())):sum()",
+    one_hot = "gq.eye(n):index_select(1, labels)", isclose = "(x - y):abs():lt(1e-6)",
+    linalg = "gq.solve, gq.inverse, gq.det, gq.cholesky or gq.eigh",
+    inf = "math.huge", nan = "0 / 0", pi = "math.pi", clip = "x:clamp(a, b)", logspace = "10 ^ gq.linspace(a, b, n)",
     float32 = "the string \"float32\"", float64 = "the string \"float64\"", int64 = "the string \"int64\"",
   },
   nn = {
@@ -38,17 +47,36 @@ local theirs = {
     MLP = "nn.mlp{ sizes = {...} }",
     Dense = "nn.Linear(n_in, n_out)", Parameter = "a tensor with requires_grad = true in a field of the module",
     ModuleList = "a plain table of modules in a field", functional = "gq.relu(x), gq.softmax(x, dim) ...",
-    Tensor = "gq.tensor{...}",
+    Tensor = "gq.tensor{...}", L1Loss = "gq.l1_loss(x, y)", NLLLoss = "gq.nll_loss(log_p, labels)",
+    BCELoss = "gq.bce_loss(p, y)", BCEWithLogitsLoss = "gq.bce_loss(logits, y, {logits = true})",
+    HuberLoss = "gq.huber_loss(x, y)", SmoothL1Loss = "gq.huber_loss(x, y)",
+    GRU = "nn.GRUCell(n_in, n) in a loop", LSTM = "nn.GRUCell(n_in, n) in a loop",
+    RNN = "nn.RNNCell(n_in, n) in a loop",
+    LSTMCell = "nn.GRUCell(n_in, n)", ModuleDict = "a plain table of modules in a field",
+    ParameterList = "a plain table of tensors in a field", Lambda = "the function itself in nn.Sequential{...}",
+    utils = "gq.optim.clip_grad_norm(params, max)",
   },
   optim = {
     lr_scheduler = "gq.optim.schedule", zero_grad = "optimiser:zero_grad()", SGD = "gq.optim.sgd(params, {lr = ...})",
     ReduceLROnPlateau = "gq.optim.schedule.plateau(optimiser)",
     clip_grad_norm_ = "gq.optim.clip_grad_norm(params, max)",
   },
-  data = { DataLoader = "gq.data.batches(set, {batch_size = 32})", load = "gq.load(path)",
+  ["optim.schedule"] = {
+    StepLR = "gq.optim.schedule.step(optimiser, {every = 30, gamma = 0.1})",
+    ExponentialLR = "gq.optim.schedule.exponential(optimiser, {gamma = 0.99})",
+    CosineAnnealingLR = "gq.optim.schedule.cosine(optimiser, {steps = n})",
+    LinearLR = "gq.optim.schedule.linear(optimiser, {steps = n})",
+    LambdaLR = "gq.optim.schedule.lambda(optimiser, f)",
+    ReduceLROnPlateau = "gq.optim.schedule.plateau(optimiser)",
+  },
+  data = { TensorDataset = "a table {x = ..., y = ...}", Dataset = "a table {x = ..., y = ...}",
+    DataLoader = "gq.data.batches(set, {batch_size = 32})", load = "gq.load(path)",
     moons = "gq.data.density{name = \"moons\"}", circles = "gq.data.density{name = \"circles\"}",
     random_split = "gq.data.split(set, {test = 0.2})", normalize = "gq.data.standardise(x)" },
   plot = { plot = "gq.plot.line{ {x, y} }", show = "p:show(), of what gq.plot.line gave", savefig = "out = \"x.svg\"",
+    heatmap = "gq.plot.heat{ {x, y, z} }", histogram = "gq.plot.hist{ {values} }", figure = "gq.plot.panels{ {p, q} }",
+    loglog = "log = \"xy\" of gq.plot.line", semilogy = "log = \"y\" of gq.plot.line",
+    errorbar = "gq.plot.band{ {x, low, high} }", surface = "gq.plot.contour{ {x, y, z} }",
     bar = "gq.plot.hist{ {values} }", imshow = "gq.plot.heat{ {x, y, z} }", quiver = "gq.plot.field{ {x, y, u, v} }",
     subplots = "gq.plot.panels{ {p, q}, out = ... }", fill_between = "gq.plot.band{ {x, low, high} }" },
 }
@@ -60,7 +88,10 @@ local of_tensors = {
   type = "x.dtype, or x:to(\"float64\")",
   astype = "x:to(\"float64\")", T = "x:t(), or x:transpose(1, 2)", ndim = "x:dim()", len = "#x", length = "#x",
   copy = "x:clone()", requires_grad_ = "x.requires_grad = true", zero_grad = "optimiser:zero_grad()",
-  mm = "x:matmul(y)",
+  mm = "x:matmul(y)", view_as = "x:reshape(y.shape)", new_zeros = "gq.zeros(sizes, {dtype = x.dtype})",
+  new_ones = "gq.ones(sizes, {dtype = x.dtype})", new_tensor = "gq.tensor(list, {dtype = x.dtype})",
+  bool = "x:to(\"bool\")", ndimension = "x:dim()", rows = "for i, row in x:ipairs() do",
+  retain_grad = "gq.grad(loss, {x})", clip = "x:clamp(a, b)",
   bmm = "x:matmul(y)", data = "x:detach()", value = "x:item()", get = "x[i]:item()", set = "x[i] = v",
   repeat_ = "x:expand(...), or gq.cat{x, x}", plus = "x + y", minus = "x - y", zero_ = "x[{}] = 0", fill_ = "x[{}] = v",
 }
@@ -76,6 +107,11 @@ local both = {
   index_put_ = "x[{...}] = v", select = "x[i], or x[{{}, i}]", swapaxes = "x:transpose(a, b)", add_ = "x[{}] = x + y",
   sub_ = "x[{}] = x - y", mul_ = "x[{}] = x * y", div_ = "x[{}] = x / y", clamp_ = "x[{}] = x:clamp(a, b)",
   copy_to = "y:copy_(x)", contains = "x:eq(v):any():item()",
+  relu6 = "x:clamp(0, 6)", hardtanh = "x:clamp(-1, 1)", selu = "1.0507 * x:elu(1.67326)",
+  celu = "a * (x / a):elu()", softsign = "x / (1 + x:abs())", mish = "x * x:softplus():tanh()",
+  amax = "x:max(dim), whose first result it is", amin = "x:min(dim), whose first result it is",
+  isinf = "x:abs():eq(math.huge)", count_nonzero = "x:ne(0):sum()", exp2 = "2 ^ x",
+  normalize = "x / x:norm(2, dim, true)",
   sinh = "(x:exp() - (-x):exp()) / 2", cosh = "(x:exp() + (-x):exp()) / 2",
   square_ = "x[{}] = x * x", is_cuda = "x.device", to_list = "x:totable()",
 }
@@ -114,7 +150,8 @@ local function index(what, t, known)
 end
 
 for name, known in next, theirs do
-  local t = name == "gq" and gq or gq[name]
+  local t = gq
+  for part in name:gmatch("%w+") do t = part == "gq" and gq or t[part] end
   setmetatable(t, { __index = index(name == "gq" and "gq" or "gq." .. name, t, known) })
 end
 getmetatable(gq.plot).__call = function()

@@ -342,13 +342,13 @@ function Cde:__call(t, z)
   local slope = self.control:derivative(t)
   local channels, shape, wanted = slope.shape[slope:dim()], z.shape, 1
   local y = self.f(t, z)
-  if not gq.is_tensor(y) then error("gq.cde: f returned " .. describe(y) .. ": a tensor expected", 0) end
-  if z:dim() == 0 then error("gq.cde: a state {..., hidden} expected, got a single number", 0) end
+  if not gq.is_tensor(y) then fail("gq.cde: f returned " .. describe(y) .. ": a tensor expected") end
+  if z:dim() == 0 then fail("gq.cde: a state {..., hidden} expected, got a single number") end
   shape[#shape + 1] = channels
   for _, n in ipairs(shape) do wanted = wanted * n end
   if y:numel() ~= wanted or y.shape[1] ~= shape[1] and z:dim() > 1 then
-    error(("gq.cde: f returned {%s}: {%s} expected, the state's shape and %d channels of the path"):format(
-      table.concat(y.shape, ", "), table.concat(shape, ", "), channels), 0)
+    fail(("gq.cde: f returned {%s}: {%s} expected, the state's shape and %d channels of the path"):format(
+      table.concat(y.shape, ", "), table.concat(shape, ", "), channels))
   end
   return (y:reshape(shape) * slope:unsqueeze(-2)):sum(-1)
 end

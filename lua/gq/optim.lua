@@ -34,7 +34,7 @@ local function check_params(params, what)
   if #params == 0 then error(what .. ": the list of parameters is empty", 3) end
   for i, p in ipairs(params) do
     if not gq.is_tensor(p) or not p.requires_grad or not p.is_leaf then
-      error(("%s: parameter %d: a leaf tensor that requires a gradient expected, got %s"):format(what, i,
+      error(("%s: parameter %d: a leaf tensor with requires_grad = true expected, got %s"):format(what, i,
         describe(p)), 3)
     end
   end

@@ -51,6 +51,14 @@ function Bar:clear()
   end
 end
 
+-- for i in gq.progress(n) do ... end
+function Bar:__call(_, i)
+  if i then self:update(i) end
+  i = i or self.first
+  if i < self.n then return i + 1 end
+  self:close()
+end
+
 function Bar:close() self:clear() end
 Bar.__close = Bar.close
 
@@ -59,6 +67,7 @@ Bar.__close = Bar.close
 local function progress(n, opts)
   local o = gq.core.options(opts, "desc at shown out", "gq.progress")
   n = gq.core.need({ n = n }, "n", "integer", nil, "gq.progress")
+  if n < 0 then gq.core.fail(("gq.progress: n: how many steps there are, got %d"):format(n)) end
   local shown = o.shown
   if shown == nil then shown = gq.isatty(2) end
   local at = gq.core.need(o, "at", "integer", 0, "gq.progress")
@@ -67,6 +76,6 @@ local function progress(n, opts)
 end
 
 gq.docs[progress] = [=[
-local bar = gq.progress(n, {desc, at = 0}); bar:update([at [, note]]); bar:close(): a progress bar on stderr with the
-  rate and the time that is left, silent where that is no terminal]=]
+local bar = gq.progress(n, {desc, at = 0}); bar:update([at [, note]]); bar:close(), or for i in gq.progress(n) do: a
+  progress bar on stderr with the rate and the time that is left, silent where that is no terminal]=]
 return progress

@@ -74,16 +74,16 @@ function gq.langevin(o)
   local function parts(z)
     local n = z:dim() > 0 and z.shape[z:dim()] or 1
     if n % 2 == 1 then
-      error(("%s: the state holds [x, v] in its last dimension, of an even size, got {%s}"):format(what,
-        table.concat(z.shape, ", ")), 0)
+      core.fail(("%s: the state holds [x, v] in its last dimension, of an even size, got {%s}"):format(what,
+        table.concat(z.shape, ", ")))
     end
     return z:narrow(-1, 1, n // 2), z:narrow(-1, n // 2 + 1, n // 2), n // 2
   end
   local function force(t, x)
     local g = grad(x, t)
     if not gq.is_tensor(g) or table.concat(g.shape, ",") ~= table.concat(x.shape, ",") then
-      error(("%s: grad gave %s: a tensor like x expected, {%s}"):format(what, core.describe(g),
-        table.concat(x.shape, ", ")), 0)
+      core.fail(("%s: grad gave %s: a tensor like x expected, {%s}"):format(what, core.describe(g),
+        table.concat(x.shape, ", ")))
     end
     return g * -u
   end
@@ -229,9 +229,9 @@ local function draw(self, shape, z)
   local name = table.concat(want, ",")
   if self.xi then
     if table.concat(self.xi.shape, ",") ~= name then
-      error(("gq.wong_zakai: xi%s has shape {%s}: this state and noise need {%s}"):format(
+      core.fail(("gq.wong_zakai: xi%s has shape {%s}: this state and noise need {%s}"):format(
         self.brownian and " of the Brownian path" or "", table.concat(self.xi.shape, ", "),
-        table.concat(want, ", ")), 0)
+        table.concat(want, ", ")))
     end
     return self.brownian and self.xi:to(z.dtype):to(z.device) or self.xi
   end
@@ -262,8 +262,8 @@ local function within(self, t)
   local known = core.known_within(t, t0, t1, slack)
   if known == nil then return gq.where(t:lt(t0 - slack), 0 / 0, gq.where(t:gt(t1 + slack), 0 / 0, t)) end
   if known then return t end
-  error(("gq.wong_zakai: t = %.9g is outside of [%.9g, %.9g], where the noise lives"):format(
-    gq.is_tensor(t) and t:item() or t, t0, t1), 0)
+  core.fail(("gq.wong_zakai: t = %.9g is outside of [%.9g, %.9g], where the noise lives"):format(
+    gq.is_tensor(t) and t:item() or t, t0, t1))
 end
 
 -- dB/dt at t, of a shape {rows, ...} with D numbers a row: {1, m} by {m, rows}, or by {D, m, rows}, so that
@@ -288,8 +288,8 @@ end
 local function matrix_product(self, g, t, z)
   local shape = z.shape
   if #shape == 0 or g:dim() < 2 then
-    error(("gq.wong_zakai: the diffusion has shape {%s}: %s noise needs {.., d, m}"):format(
-      table.concat(g.shape, ", "), self.sde.noise), 0)
+    core.fail(("gq.wong_zakai: the diffusion has shape {%s}: %s noise needs {.., d, m}"):format(
+      table.concat(g.shape, ", "), self.sde.noise))
   end
   local m = g.shape[g:dim()]
   shape[#shape] = m

@@ -17,14 +17,14 @@ local matrix = { additive = true, general = true, commutative = true }
 local function stack(layout, list)
   local flat = {}
   if type(list) ~= "table" or rawlen(list) ~= #layout.parts then
-    error(("the diffusion of gq.sdeint gives a sequence of %d tensors, as the state has, got %s"):format(#layout.parts,
-      describe(list)), 0)
+    fail(("the diffusion of gq.sdeint gives a sequence of %d tensors, as the state has, got %s"):format(#layout.parts,
+      describe(list)))
   end
   for i, part in ipairs(layout.parts) do
     local g = list[i]
     if not gq.is_tensor(g) or g:dim() ~= #part.shape + 1 then
-      error(("the diffusion of gq.sdeint gave %s as its element %d; with m columns of noise a tensor {%s, m} expected")
-        :format(describe(g), i, table.concat(part.shape, ", ")), 0)
+      fail(("the diffusion of gq.sdeint gave %s as its element %d; with m columns of noise a tensor {%s, m} expected")
+        :format(describe(g), i, table.concat(part.shape, ", ")))
     end
     local m = g.shape[g:dim()]
     flat[i] = g:reshape(layout.rows and { layout.rows, part.size, m } or { part.size, m })
@@ -115,8 +115,8 @@ end
 local function shortest(r, g)
   local d, m = r.shape[r:dim()], g.shape[g:dim()]
   if math.min(d, m) > MOST then
-    error(("gq.sdeint: logqp of a diffusion {.., %d, %d}: matrices up to %d are solved; diagonal noise has no limit")
-      :format(d, m, MOST), 0)
+    fail(("gq.sdeint: logqp of a diffusion {.., %d, %d}: matrices up to %d are solved; diagonal noise has no limit")
+      :format(d, m, MOST))
   end
   local rows, columns, rest = {}, {}, {}
   for i = 1, d do

@@ -85,10 +85,10 @@ end
 -- What the dynamics function returned for part i, checked against it.
 local function check_part(self, i, d)
   local part, which = self.parts[i], self.single and "" or " as its element " .. i
-  if not gq.is_tensor(d) then error(("%sreturned %s%s; a tensor expected"):format(self.what, describe(d), which), 0) end
+  if not gq.is_tensor(d) then fail(("%sreturned %s%s; a tensor expected"):format(self.what, describe(d), which)) end
   if d.dtype ~= self.dtype or shape_text(d.shape) ~= shape_text(part.shape) then
-    error(("%sreturned %s of shape %s%s; expected dz/dt of the state's dtype and shape, %s %s"):format(self.what,
-      d.dtype, shape_text(d.shape), which, self.dtype, shape_text(part.shape)), 0)
+    fail(("%sreturned %s of shape %s%s; expected dz/dt of the state's dtype and shape, %s %s"):format(self.what,
+      d.dtype, shape_text(d.shape), which, self.dtype, shape_text(part.shape)))
   end
 end
 
@@ -99,10 +99,10 @@ function Layout:check(dz)
   end
   local n = #self.parts
   if type(dz) ~= "table" or rawlen(dz) == 0 then
-    error(("%sgot a state of %d tensors and must return a sequence of as many, got %s"):format(self.what, n,
-      type(dz) == "table" and "a table without [1]" or describe(dz)), 0)
+    fail(("%sgot a state of %d tensors and must return a sequence of as many, got %s"):format(self.what, n,
+      type(dz) == "table" and "a table without [1]" or describe(dz)))
   end
-  if rawlen(dz) ~= n then error(("%sreturned %d tensors; the state has %d"):format(self.what, rawlen(dz), n), 0) end
+  if rawlen(dz) ~= n then fail(("%sreturned %d tensors; the state has %d"):format(self.what, rawlen(dz), n)) end
   for i = 1, n do check_part(self, i, rawget(dz, i)) end
   return dz
 end

@@ -74,7 +74,7 @@ local function evaluate(o, loss_of, batches, sums)
   for _, batch in ipairs(batches) do
     local loss, one = loss_of(o.model, table.unpack(batch, 1, batch.n))
     if not gq.is_tensor(loss) or loss:numel() ~= 1 then
-      error(("gq.train: the loss is a tensor of one number, got %s"):format(describe(loss)), 0)
+      fail(("gq.train: the loss is a tensor of one number, got %s"):format(describe(loss)))
     end
     if batch.share ~= 1 then loss = loss * batch.share end
     total, info = total + loss:item(), one or info
@@ -114,10 +114,10 @@ local function train_step(o, state, batches)
   local all, info, each = 0, nil, {}
   for i, stepper in ipairs(o.steppers) do
     each[i], info = update(o, stepper.optimiser, stepper.loss, batches, state, function(why)
-      error(("gq.train: epoch %d, step %d%s: %s; the weights are those before this step%s: lower the learning rate, " ..
+      fail(("gq.train: epoch %d, step %d%s: %s; the weights are those before this step%s: lower the learning rate, " ..
         "clip gradients, or loosen the solver's tolerances"):format(state.epoch, state.step + 1,
         #o.steppers > 1 and (", loss %d"):format(i) or "", why,
-        i > 1 and (" but for what optimiser %s did"):format(i == 2 and "1" or "1 to " .. i - 1) or ""), 0)
+        i > 1 and (" but for what optimiser %s did"):format(i == 2 and "1" or "1 to " .. i - 1) or ""))
     end)
     all = all + each[i]
   end

@@ -405,7 +405,26 @@ static void commit_leaf(leaf *f) {
   gq_tensor_unref(old);
 }
 
+/* A leaf that `out` was made of and to which nothing flows, as by sign or floor: its gradient is zero, not absent. But
+** a custom operation tells itself to which of its operands it has a gradient. */
+static int still_leaf(walk *w, gq_tensor *t) {
+  int32_t i;
+  GQ_TRY(leaf_index(w, t, &i));
+  if (w->leaf[i].sum || t->grad) return GQ_OK;
+  return gq_tensor_new_on(gq_tensor_device(t), t->dtype, t->shape, &w->leaf[i].sum);
+}
+
+static int still_leaves(walk *w) {
+  for (int i = 0; i < w->nvisit; i++)
+    for (int k = 0; k < w->visits[i].node->nargs; k++) {
+      const gq_slot *s = &w->visits[i].node->arg[k];
+      if (!w->visits[i].node->custom && !s->from && leads_on(w, s)) GQ_TRY(still_leaf(w, s->t));
+    }
+  return GQ_OK;
+}
+
 static int commit(walk *w) {
+  GQ_TRY(still_leaves(w));
   for (int i = 0; i < w->nleaf; i++)
     if (w->leaf[i].sum) GQ_TRY(settle_leaf(&w->leaf[i]));
   for (int i = 0; i < w->nleaf; i++)

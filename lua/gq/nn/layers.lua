@@ -75,6 +75,11 @@ end
 
 local function activation(name, f, doc)
   local class = define(name, ("nn.%s(): %s"):format(name, doc))
+  function class:init(option)
+    if type(option) == "number" or type(option) == "string" then
+      core.fail(("nn.%s takes no option, got %s"):format(name, describe(option)))
+    end
+  end
   function class:forward(x) return f(x) end
   return class
 end
