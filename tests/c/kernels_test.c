@@ -270,11 +270,10 @@ static bool product_holds(gq_dtype d, int64_t m, int64_t n, int64_t k, int flags
                              NULL);
   gq_gemm g;
   int pack;
-  bool ok = gq_gemm_plan(&g, d, &a, &b, flags & (GQ_TA | GQ_TB), &pack) == GQ_OK && !pack;
+  bool ok = gq_gemm_plan(&g, d, &a, &b, 3, flags & (GQ_TA | GQ_TB), &pack) == GQ_OK && !pack;
   void *x = random_matrix(d, m * k), *y = random_matrix(d, k * n), *z = random_matrix(d, m * n),
        *column = random_matrix(d, 3 * m), *before = malloc((size_t)(m * n + 1) * gq_dtype_size(d));
   memcpy(before, z, (size_t)(m * n) * gq_dtype_size(d));
-  g.column = 3;
   ok &= gq_gemm_run(&g, x, y, flags & 8 ? column : NULL, z, flags & 4) == GQ_OK;
   for (int64_t i = 0; i < m; i++)
     for (int64_t j = 0; j < n; j++) {
@@ -286,6 +285,29 @@ static bool product_holds(gq_dtype d, int64_t m, int64_t n, int64_t k, int flags
       ok &= fabs(number(d, z, i * n + j) - sum) <= (d == GQ_F32 ? 4e-7 : 1e-15) * (double)(k + 4);
     }
   free(x), free(y), free(z), free(column), free(before);
+  return ok;
+}
+
+/* Is a row of few the same as one of many, bit for bit? n rows of b, q numbers each. */
+static bool row_stays(gq_dtype d, int64_t n, int64_t q, bool add) {
+  enum { MANY = 7 };
+  size_t size = gq_dtype_size(d);
+  gq_layout b = gq_layout_of(gq_shape_of(2, (int64_t[]){ n, q }), NULL);
+  void *x = random_matrix(d, MANY * q), *y = random_matrix(d, n * q), *column = random_matrix(d, 2 * MANY),
+       *many = random_matrix(d, MANY * n), *few = malloc((size_t)(MANY * n) * size);
+  bool ok = true;
+  for (int64_t m = MANY; m > 0; m--) {
+    gq_layout a = gq_layout_of(gq_shape_of(2, (int64_t[]){ m, q }), NULL);
+    gq_gemm g;
+    int pack;
+    if (m == 1) continue; /* one row is summed in another way */
+    memset(few, 0, (size_t)(MANY * n) * size);
+    if (m == MANY) memset(many, 0, (size_t)(MANY * n) * size);
+    ok &= gq_gemm_plan(&g, d, &a, &b, 2, GQ_TB, &pack) == GQ_OK && !pack;
+    ok &= gq_gemm_run(&g, x, y, column, m == MANY ? many : few, add) == GQ_OK;
+    ok &= m == MANY || memcmp(few, many, (size_t)(m * n) * size) == 0;
+  }
+  free(x), free(y), free(column), free(many), free(few);
   return ok;
 }
 
@@ -306,6 +328,20 @@ static void test_products(const gq_kernels *k) {
       check(product_holds(d ? GQ_F64 : GQ_F32, 203, 90, 70, flags), k->name, "shared product", "wrong, flags",
             flags);
     }
+  gq_cpu_use(NULL);
+}
+
+static void test_small_products(const gq_kernels *k) {
+  gq_cpu_use(k);
+  for (int64_t n = 3; n < 20; n++)
+    for (int64_t q = 1; q <= 8; q++)
+      for (int flags = 0; flags < 16; flags++) {
+        gq_dtype d = flags & 1 ? GQ_F32 : GQ_F64;
+        check(product_holds(d, 1 + (n + q) % 3, n, q, flags), k->name, "small product", "wrong, flags",
+              flags);
+        check(row_stays(d, n, q, flags & 4), k->name, "row of a product", "hangs on how many there are",
+              flags);
+      }
   gq_cpu_use(NULL);
 }
 
@@ -373,6 +409,10 @@ int main(void) {
   for (int i = 0; i < 3; i++) {
     const gq_kernels *k = gq_cpu_find(names[i]);
     if (k) test_kernels(k);
+  }
+  for (int i = 0; i < 3; i++) {
+    const gq_kernels *k = gq_cpu_find(names[i]);
+    if (k) test_small_products(k);
   }
   check(gq_cpu_find("mmx") == NULL && strcmp(gq_cpu()->name, gq_cpu_kernels()) == 0, "dispatch", "find", "",
         0);

@@ -15,11 +15,24 @@ typedef struct convolution {
   int weight;    /* and which of them it is, or -1 */
 } convolution;
 
-typedef union instr {
-  gq_group group;
-  gq_gemm gemm;
-  gq_reduce reduce;
-  convolution conv;
+/* What a gq_loc is once a program runs: base[table][index] + offset of a frame. */
+enum { OWN, IN, OUT, TABLES };
+enum { ARENA, REST, CONSTANTS, OWNED };
+typedef struct place {
+  int16_t table, loc; /* loc: of the instruction's, its number */
+  int32_t index;
+  size_t offset;
+} place;
+
+typedef struct instr {
+  int nplace;
+  const place *place; /* of the instruction's locs but those of values in registers */
+  union {
+    gq_group group;
+    gq_gemm gemm;
+    gq_reduce reduce;
+    convolution conv;
+  } as;
 } instr;
 
 typedef struct code {
@@ -28,6 +41,7 @@ typedef struct code {
   size_t passing;   /* bytes of a packed weight that is no input; behind it: */
   size_t lasting;   /* bytes of all that are inputs, */
   int weights;      /* so many */
+  place *places;
   instr at[];
 } code;
 
@@ -36,7 +50,7 @@ typedef struct code {
 typedef struct builder {
   gq_group_value value[GQ_GROUP_VALUES];
   gq_micro micro[GQ_GROUP_VALUES];
-  int16_t moving[GQ_GROUP_VALUES];
+  int16_t list[2 * GQ_GROUP_VALUES];
 } builder;
 
 static void *copy_of(const void *from, int n, size_t size) {
@@ -48,7 +62,7 @@ static void *copy_of(const void *from, int n, size_t size) {
 static int lower_group(const gq_instr *in, builder *b, gq_group *out) {
   gq_group g;
   int k = 0;
-  gq_group_begin(&g, in->as.group.shape, GQ_GROUP_VALUES, b->value, b->micro, b->moving);
+  gq_group_begin(&g, in->as.group.shape, GQ_GROUP_VALUES, b->value, b->micro, b->list);
   for (int v = 0; v < in->as.group.nvalue; v++) {
     const gq_cellvalue *x = &in->as.group.value[v];
     if (x->arg) {
@@ -64,9 +78,9 @@ static int lower_group(const gq_instr *in, builder *b, gq_group *out) {
   GQ_TRY(gq_group_finish(&g));
   g.value = copy_of(b->value, g.nvalue, sizeof *b->value);
   g.micro = copy_of(b->micro, g.nmicro, sizeof *b->micro);
-  g.moving = copy_of(b->moving, g.nmoving, sizeof *b->moving);
+  g.list = copy_of(b->list, g.nmoving + g.nheld, sizeof *b->list);
   *out = g;
-  return g.value && g.micro && g.moving ? GQ_OK : gq_nomem((size_t)g.nvalue * sizeof *b->value);
+  return g.value && g.micro && g.list ? GQ_OK : gq_nomem((size_t)g.nvalue * sizeof *b->value);
 }
 
 static bool same_input(const gq_loc *a, const gq_loc *b) {
@@ -75,11 +89,11 @@ static bool same_input(const gq_loc *a, const gq_loc *b) {
 
 /* Instruction i, whose weight may be packed already. */
 static void lower_conv(const gq_instr *in, int i, code *c) {
-  convolution *v = &c->at[i].conv;
+  convolution *v = &c->at[i].as.conv;
   *v = (convolution){ .plan = gq_conv_plan(&in[i].as.conv), .packed = c->lasting, .weight = -1 };
   if (c->registers < v->plan.scratch) c->registers = gq_round64(v->plan.scratch);
   for (int k = 0; k < i; k++) {
-    const convolution *w = &c->at[k].conv;
+    const convolution *w = &c->at[k].as.conv;
     if (in[k].kind != INSTR_CONV || !same_input(&in[k].loc[1], &in[i].loc[1])) continue;
     if (!gq_conv_shares(&v->plan, &w->plan)) continue;
     v->packed = w->packed, v->weight = w->weight;
@@ -94,26 +108,51 @@ static int lower_instr(const gq_instr *in, builder *b, code *c, instr *at) {
   int pack;
   switch (in->kind) {
     case INSTR_GROUP:
-      GQ_TRY(lower_group(in, b, &at->group));
-      if (c->registers < at->group.scratch) c->registers = gq_round64(at->group.scratch);
+      GQ_TRY(lower_group(in, b, &at->as.group));
+      if (c->registers < at->as.group.scratch) c->registers = gq_round64(at->as.group.scratch);
       return GQ_OK;
     case INSTR_GEMM:
-      GQ_TRY(
-        gq_gemm_plan(&at->gemm, in->as.gemm.dtype, &in->as.gemm.a, &in->as.gemm.b, in->as.gemm.flags, &pack));
-      at->gemm.column = in->as.gemm.column;
+      GQ_TRY(gq_gemm_plan(&at->as.gemm, in->as.gemm.dtype, &in->as.gemm.a, &in->as.gemm.b, in->as.gemm.column,
+                          in->as.gemm.flags, &pack));
       return GQ_OK;
     case INSTR_REDUCE: {
       gq_attr attr = { .axis = in->as.reduce.axis, .flags = in->as.reduce.flags };
-      return gq_reduce_plan(&at->reduce, in->as.reduce.op, in->as.reduce.dtype, &in->as.reduce.x, &attr);
+      return gq_reduce_plan(&at->as.reduce, in->as.reduce.op, in->as.reduce.dtype, &in->as.reduce.x, &attr);
     }
     default: return GQ_OK;
   }
 }
 
+static place place_of(const gq_program *p, const gq_loc *l, int i) {
+  place at = { .loc = (int16_t)i, .offset = l->offset };
+  switch (l->kind) {
+    case LOC_IN: at.table = IN, at.index = l->index; break;
+    case LOC_OUT: at.table = OUT, at.index = l->index; break;
+    case LOC_CONST: at.index = CONSTANTS; break;
+    default: at.index = l->offset < p->lasting ? ARENA : REST;
+  }
+  return at;
+}
+
+static int lower_places(const gq_program *p, code *c) {
+  size_t n = 0;
+  for (int i = 0; i < p->ninstr; i++) n += (size_t)p->instr[i].nloc;
+  place *next = c->places = gq_alloc((n + 1) * sizeof *next);
+  if (!next) return gq_nomem(n * sizeof *next);
+  for (int i = 0; i < p->ninstr; i++) {
+    const gq_instr *in = &p->instr[i];
+    c->at[i].place = next;
+    for (int l = 0; l < in->nloc; l++)
+      if (in->loc[l].kind != LOC_NONE) *next++ = place_of(p, &in->loc[l], l);
+    c->at[i].nplace = (int)(next - c->at[i].place);
+  }
+  return GQ_OK;
+}
+
 int gq_cpu_lower(gq_program *p) {
   builder *b = gq_alloc(sizeof *b);
   code *c = p->code = gq_calloc(1, sizeof *c + (size_t)p->ninstr * sizeof *c->at);
-  int status = b && c ? GQ_OK : gq_nomem((size_t)p->ninstr * sizeof *c->at);
+  int status = b && c ? lower_places(p, c) : gq_nomem((size_t)p->ninstr * sizeof *c->at);
   for (int i = 0; i < p->ninstr && status == GQ_OK; i++)
     if (p->instr[i].kind == INSTR_CONV) lower_conv(p->instr, i, c);
     else status = lower_instr(&p->instr[i], b, c, &c->at[i]);
@@ -129,37 +168,35 @@ void gq_cpu_release(gq_program *p) {
   code *c = p->code;
   for (int i = 0; c && i < p->ninstr; i++) {
     if (p->instr[i].kind != INSTR_GROUP) continue;
-    gq_free(c->at[i].group.value);
-    gq_free(c->at[i].group.micro);
-    gq_free(c->at[i].group.moving);
+    gq_free(c->at[i].as.group.value);
+    gq_free(c->at[i].as.group.micro);
+    gq_free(c->at[i].as.group.list);
   }
+  if (c) gq_free(c->places);
   gq_free(c);
 }
 
 int gq_cpu_pack(gq_dtype d, const gq_layout *a, const gq_layout *b, int flags, int *pack) {
   gq_gemm g;
-  return gq_gemm_plan(&g, d, a, b, flags, pack);
+  return gq_gemm_plan(&g, d, a, b, 0, flags, pack);
 }
 
 /* ---- running ---- */
 
 typedef struct frame {
-  char *arena, *rest, *constant;
-  size_t lasting; /* offsets below are in arena, others in rest */
-  const void *const *in;
-  void *const *out;
+  const gq_program *p;
+  const code *c;
+  const void *const *base[TABLES];
+  char *registers;
   bool *ready; /* which inputs are packed, of those that are weights */
 } frame;
 
-static inline void *address(const frame *f, const gq_loc *l) {
-  switch (l->kind) {
-    case LOC_ARENA: return (l->offset < f->lasting ? f->arena : f->rest) + l->offset;
-    case LOC_IN: return (char *)(uintptr_t)f->in[l->index] + l->offset; /* read only */
-    case LOC_OUT: return (char *)f->out[l->index] + l->offset;
-    case LOC_CONST: return f->constant + l->offset;
-    default: return NULL;
-  }
+/* Inputs are read only. */
+static inline void *address(const frame *f, const place *l) {
+  return (char *)(uintptr_t)f->base[l->table][l->index] + l->offset;
 }
+
+static int workers(const frame *f) { return gq_workers() <= f->c->workers ? gq_workers() : 1; }
 
 typedef struct sharing {
   const code *c;
@@ -170,55 +207,74 @@ typedef struct sharing {
 } sharing;
 
 static void run_tiles(void *ctx, int i) {
-  const sharing *s = ctx;
+  sharing *s = ctx;
   gq_group_run(s->g, s->base, s->registers + (size_t)i * s->c->registers, s->g->ntile * i / s->pieces,
                s->g->ntile * (i + 1) / s->pieces);
 }
 
-static void run_group(const gq_program *p, const frame *f, const gq_instr *in, const gq_group *g) {
+static int run_group(const frame *f, const gq_instr *in, const instr *at) {
+  const gq_group *g = &at->as.group;
   sharing s; /* not zeroed: base is long, and most groups are short */
-  s.c = p->code, s.g = g, s.registers = f->rest + p->values;
-  for (int i = 0; i < in->nloc; i++) s.base[i] = address(f, &in->loc[i]);
-  s.pieces = s.g->rows * s.g->width >= GQ_SHARED_NUMBERS && gq_workers() <= s.c->workers ? gq_workers() : 1;
-  if (s.pieces > 1) gq_parallel(s.pieces, run_tiles, &s);
-  else gq_group_run(s.g, s.base, s.registers, 0, s.g->ntile);
+  for (const place *l = at->place, *end = l + at->nplace; l < end; l++) s.base[l->loc] = address(f, l);
+  if (g->rows * g->width >= GQ_SHARED_NUMBERS && (s.pieces = workers(f)) > 1) {
+    s.c = f->c, s.g = g, s.registers = f->registers;
+    gq_parallel(s.pieces, run_tiles, &s);
+  } else gq_group_run(g, s.base, f->registers, 0, g->ntile);
+  return GQ_OK;
 }
 
-static int run_instr(const gq_program *p, const frame *f, int i) {
-  const gq_instr *in = &p->instr[i];
-  const instr *at = &((const code *)p->code)->at[i];
-  if (in->kind == INSTR_GROUP) {
-    run_group(p, f, in, &at->group);
-    return GQ_OK;
-  }
-  void *out = address(f, &in->loc[0]);
-  const void *a = in->nloc > 1 ? address(f, &in->loc[1]) : NULL,
-             *b = in->nloc > 2 ? address(f, &in->loc[2]) : NULL;
-  switch (in->kind) {
-    case INSTR_GEMM: {
-      const void *column = in->nloc > 3 ? address(f, &in->loc[3]) : NULL;
-      return gq_gemm_run(&at->gemm, a, b, column, out, in->add);
-    }
-    case INSTR_REDUCE: gq_reduce_run(&at->reduce, a, out, in->add); break;
-    case INSTR_MOVE: gq_move(&in->as.move.from, in->as.move.size, a, out, in->as.move.to); break;
-    case INSTR_ZERO:
-      if (in->as.zero) memset(out, 0, in->as.zero);
-      break;
-    case INSTR_CONV: {
-      const code *c = p->code;
-      const convolution *v = &at->conv;
-      char *scratch = f->rest + p->values, *packed = scratch + (size_t)c->workers * c->registers;
-      bool input = v->weight >= 0, ready = input && f->ready[v->weight];
-      if (input) packed += c->passing + v->packed, f->ready[v->weight] = true;
-      return gq_conv_run(&v->plan, a, b, out, in->add, scratch, c->registers, packed, ready,
-                         gq_workers() <= c->workers ? gq_workers() : 1);
-    }
-    case INSTR_CALL:
-      return gq_callback_run(a, b, address(f, &in->loc[3]), in->nloc > 4 ? address(f, &in->loc[4]) : NULL,
-                             in->as.what, out);
-    default: return gq_indexing_run(&in->as.index, (const void *[]){ a, b }, out);
-  }
+static int run_gemm(const frame *f, const gq_instr *in, const instr *at) {
+  const place *l = at->place;
+  return gq_gemm_run(&at->as.gemm, address(f, &l[1]), address(f, &l[2]),
+                     in->nloc > 3 ? address(f, &l[3]) : NULL, address(f, &l[0]), in->add);
+}
+
+static int run_reduce(const frame *f, const gq_instr *in, const instr *at) {
+  gq_reduce_run(&at->as.reduce, address(f, &at->place[1]), address(f, &at->place[0]), in->add);
   return GQ_OK;
+}
+
+static int run_move(const frame *f, const gq_instr *in, const instr *at) {
+  gq_move(&in->as.move.from, in->as.move.size, address(f, &at->place[1]), address(f, &at->place[0]),
+          in->as.move.to);
+  return GQ_OK;
+}
+
+static int run_zero(const frame *f, const gq_instr *in, const instr *at) {
+  if (in->as.zero) memset(address(f, &at->place[0]), 0, in->as.zero);
+  return GQ_OK;
+}
+
+static int run_index(const frame *f, const gq_instr *in, const instr *at) {
+  const void *from[] = { address(f, &at->place[1]), in->nloc > 2 ? address(f, &at->place[2]) : NULL };
+  return gq_indexing_run(&in->as.index, from, address(f, &at->place[0]));
+}
+
+static int run_call(const frame *f, const gq_instr *in, const instr *at) {
+  const place *l = at->place;
+  return gq_callback_run(address(f, &l[1]), address(f, &l[2]), address(f, &l[3]),
+                         in->nloc > 4 ? address(f, &l[4]) : NULL, in->as.what, address(f, &l[0]));
+}
+
+static int run_conv(const frame *f, const gq_instr *in, const instr *at) {
+  const place *l = at->place;
+  const code *c = f->c;
+  const convolution *v = &at->as.conv;
+  char *packed = f->registers + (size_t)c->workers * c->registers;
+  bool input = v->weight >= 0, ready = input && f->ready[v->weight];
+  if (input) packed += c->passing + v->packed, f->ready[v->weight] = true;
+  return gq_conv_run(&v->plan, address(f, &l[1]), address(f, &l[2]), address(f, &l[0]), in->add, f->registers,
+                     c->registers, packed, ready, workers(f));
+}
+
+static int (*const runs[])(const frame *f, const gq_instr *in, const instr *at) = {
+  [INSTR_GROUP] = run_group, [INSTR_GEMM] = run_gemm,   [INSTR_REDUCE] = run_reduce, [INSTR_MOVE] = run_move,
+  [INSTR_ZERO] = run_zero,   [INSTR_INDEX] = run_index, [INSTR_CALL] = run_call,     [INSTR_CONV] = run_conv
+};
+
+static int run_instr(const frame *f, int i) {
+  const gq_instr *in = &f->p->instr[i];
+  return runs[in->kind](f, in, &f->c->at[i]);
 }
 
 /* ---- profile ---- */
@@ -233,22 +289,23 @@ void gq_profile(bool on) {
 
 void gq_profile_get(double seconds[3]) { memcpy(seconds, spent, sizeof spent); }
 
-static int run_timed(const gq_program *p, const frame *f, int i) {
-  gq_instr_kind kind = p->instr[i].kind;
+static int run_timed(const frame *f, int i) {
+  gq_instr_kind kind = f->p->instr[i].kind;
   double started = gq_clock();
-  int status = run_instr(p, f, i);
+  int status = run_instr(f, i);
   spent[kind == INSTR_GEMM ? 0 : kind == INSTR_GROUP ? 1 : 2] += gq_clock() - started;
   return status;
 }
 
 int gq_cpu_run(const gq_program *p, int phase, void *arena, void *rest, const void *const *in,
                void *const *out) {
-  int weights = ((const code *)p->code)->weights;
-  bool ready[weights + 1];
+  const code *c = p->code;
+  bool ready[c->weights + 1];
   memset(ready, 0, sizeof ready);
-  frame f = { arena, rest, (char *)p->constant, p->lasting, in, out, ready };
-  int (*one)(const gq_program *, const frame *, int) = profiling ? run_timed : run_instr;
-  for (int i = p->phase[phase]; i < p->phase[phase + 1]; i++) GQ_TRY(one(p, &f, i));
+  const void *own[OWNED] = { [ARENA] = arena, [REST] = rest, [CONSTANTS] = p->constant };
+  frame f = { p, c, { own, in, (const void *const *)out }, (char *)rest + p->values, ready };
+  int (*one)(const frame *, int) = profiling ? run_timed : run_instr;
+  for (int i = p->phase[phase]; i < p->phase[phase + 1]; i++) GQ_TRY(one(&f, i));
   return GQ_OK;
 }
 
@@ -285,10 +342,10 @@ void gq_cpu_print(const gq_program *p, int i, gq_text *t) {
   const gq_instr *in = &p->instr[i];
   const instr *at = &((const code *)p->code)->at[i];
   if (in->kind == INSTR_GROUP) {
-    put_group(t, in, &at->group);
+    put_group(t, in, &at->as.group);
     return;
   }
-  const gq_gemm *g = &at->gemm;
+  const gq_gemm *g = &at->as.gemm;
   if (in->kind == INSTR_REDUCE) gq_text_put(t, "%s", gq_ops[in->as.reduce.op].name);
   else if (in->kind == INSTR_INDEX) gq_text_put(t, "%s", gq_ops[in->as.index.op].name);
   else gq_text_put(t, "%s", names[in->kind]);

@@ -22,6 +22,13 @@ enum { GQ_VV, GQ_SV, GQ_VS, GQ_SS, GQ_NFORM };
 /* a * c + b, b - a * c, a * c - b: vectors a, b and one number c */
 enum { GQ_MADD, GQ_MRSUB, GQ_MSUB, GQ_NMADD };
 
+/* a[i * ars + k * acs], b[k * ldb + j] (crossed: acs is 1, b[j * ldb + k]), column[i * cs], c[i * ldc + j] */
+typedef struct gq_small {
+  size_t m, n, k, ars, acs, ldb, cs, ldc;
+} gq_small;
+enum { GQ_CROSSED = 3 }; /* rows of a that crossed takes, at most */
+typedef void gq_product(const gq_small *p, const void *a, const void *b, const void *column_, void *c, bool add);
+
 typedef struct gq_kernels {
   const char *name;
   gq_kernel op[GQ_NOP][GQ_NDTYPE][GQ_NFORM]; /* by operand dtype (WHERE: of x); NULL: not defined */
@@ -32,9 +39,8 @@ typedef struct gq_kernels {
   void (*colsum[2])(double *acc, const void *x, size_t rows, size_t cols, size_t ld);   /* acc[j] += sum_i x[i][j] */
   double (*fit[2])(const void *x, size_t n, double *squares);                           /* the mean; sum_i (x_i - mean)^2 */
   void (*fit_pull[2])(void *out, const void *x, const double c[3], size_t n);           /* c0 + c1 (x - c2) */
-  /* c (+)= a b (+ column): a[i * ars + k * acs], b[k * ldb + j], c[i * ldc + j], column[i * cs] or NULL */
-  void (*small[2])(const void *a, size_t ars, size_t acs, const void *b, size_t ldb, const void *column_, size_t cs,
-                   void *c, size_t ldc, size_t m, size_t n, size_t k, bool add);
+  /* c (+)= a b (+ column), m by k and k by n; crossed: c (+)= a b' (+ column), the same sums, for few rows */
+  gq_product *small[2], *crossed[2];
   /* c (+)= a b', sums along the rows of both: a[i * lda + k], b[j * ldb + k], c[i * crs + j * ccs] */
   void (*inner[2])(const void *a, size_t lda, const void *b, size_t ldb, void *c, size_t crs, size_t ccs, size_t m,
                    size_t n, size_t k, bool add);
@@ -99,22 +105,22 @@ typedef struct gq_group {
   int64_t rows, width;                       /* product of the outer dims, the last dim */
   int64_t tile;                              /* capacity of a tile register */
   int64_t tile_rows, tile_cols, ntile;
-  int nvalue, nmicro, nmoving;
-  int capacity;                              /* of value, micro and moving */
+  int nvalue, nmicro, nmoving, nheld;
+  int capacity;                              /* of value and micro; list has twice as many */
   gq_group_value *value;
   gq_micro *micro;
-  int16_t *moving;                           /* values whose address depends on the tile */
+  int16_t *list;                             /* nmoving values whose address depends on the tile, nheld in registers */
   size_t scratch;                            /* bytes for the tile registers */
 } gq_group;
 
-/* Values and micro-ops live in `value`, `micro` and `moving` of `capacity` entries each, given by the caller. */
-void gq_group_begin(gq_group *g, gq_shape shape, int capacity, gq_group_value *value, gq_micro *micro, int16_t *moving);
+/* Values and micro-ops live in `value` and `micro` of `capacity` entries each, `list` of twice that, given by the caller. */
+void gq_group_begin(gq_group *g, gq_shape shape, int capacity, gq_group_value *value, gq_micro *micro, int16_t *list);
 int gq_group_arg(gq_group *g, gq_dtype d, const int64_t *stride);              /* value, or -1: full */
 int gq_group_op(gq_group *g, gq_op op, gq_dtype d, int nargs, const int *arg); /* value, or -1: full */
 void gq_group_store(gq_group *g, int value);
 int gq_group_finish(gq_group *g);            /* GQ_EDTYPE: no such kernel */
-/* base[v]: address of argument or stored value v. Tiles first..last-1. */
-void gq_group_run(const gq_group *g, void *const *base, void *scratch, int64_t first, int64_t last);
+/* base[v]: address of argument or stored value v; one tile alone may leave others there. Tiles first..last-1. */
+void gq_group_run(const gq_group *g, void **base, void *scratch, int64_t first, int64_t last);
 
 /* ---- code.c, ops.c: a program, and one operation ---- */
 
@@ -142,10 +148,14 @@ typedef struct gq_gemm {
   int64_t dim[GQ_MAXDIM], sa[GQ_MAXDIM], sb[GQ_MAXDIM];
   int64_t column;                            /* stride of the column that is added (AFFINE) */
   int whole;                                 /* how one matrix is done on one thread (matmul.c) */
+  gq_small small;                            /* SMALL: as kernels take it; */
+  gq_product *at_once;                       /* the one that does all of it, or NULL */
   bool shared;                               /* worth all threads */
 } gq_gemm;
-/* Plan op(a) op(b). *pack: bit 0 or 1 set if a or b must be made contiguous first (then plan again). */
-int gq_gemm_plan(gq_gemm *g, gq_dtype d, const gq_layout *a, const gq_layout *b, int flags, int *pack);
+/* Plan op(a) op(b), and a column if its stride is not 0. *pack: bit 0 or 1 set if a or b must be made contiguous first
+** (then plan again). */
+int gq_gemm_plan(gq_gemm *g, gq_dtype d, const gq_layout *a, const gq_layout *b, int64_t column, int flags,
+                 int *pack);
 /* Large ones are shared among the threads. GQ_ENOMEM: no buffers for OpenBLAS. */
 int gq_gemm_run(const gq_gemm *g, const void *a, const void *b, const void *column_, void *c, bool add);
 

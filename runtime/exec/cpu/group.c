@@ -23,14 +23,14 @@ enum {
 enum { ROOM = 16384 }; /* bytes that the registers and streams of one tile should not exceed */
 
 void gq_group_begin(gq_group *g, gq_shape shape, int capacity, gq_group_value *value, gq_micro *micro,
-                    int16_t *moving) {
+                    int16_t *list) {
   memset(g, 0, sizeof *g);
   g->ndim = shape.ndim;
   memcpy(g->dim, shape.dim, sizeof g->dim);
   g->capacity = capacity;
   g->value = value;
   g->micro = micro;
-  g->moving = moving;
+  g->list = list;
 }
 
 static int add_value(gq_group *g, gq_dtype d) {
@@ -299,6 +299,20 @@ static void choose_tiles(gq_group *g) {
   if (g->rows == 0 || g->width == 0) g->ntile = 0;
 }
 
+static void list_values(gq_group *g) {
+  int16_t *next = g->list;
+  for (int i = 0; i < g->nvalue; i++) {
+    int how = g->value[i].how;
+    bool elsewhere =
+      g->ntile > 1 && (how == HOW_DIRECT || how == HOW_PIECE); /* the first tile is at the base */
+    if (elsewhere || how == HOW_TILE) *next++ = (int16_t)i;
+  }
+  g->nmoving = (int)(next - g->list);
+  for (int i = 0; i < g->nvalue; i++)
+    if (in_register(&g->value[i])) *next++ = (int16_t)i;
+  g->nheld = (int)(next - g->list) - g->nmoving;
+}
+
 int gq_group_finish(gq_group *g) {
   merge_dims(g);
   classify(g);
@@ -308,13 +322,7 @@ int gq_group_finish(gq_group *g) {
   for (int k = 0; k < g->nmicro; k++) GQ_TRY(choose_kernel(g, &g->micro[k]));
   assign_registers(g);
   choose_tiles(g);
-  g->nmoving = 0;
-  for (int i = 0; i < g->nvalue; i++) {
-    int how = g->value[i].how;
-    bool elsewhere =
-      g->ntile > 1 && (how == HOW_DIRECT || how == HOW_PIECE); /* the first tile is at the base */
-    if (elsewhere || how == HOW_TILE) g->moving[g->nmoving++] = (int16_t)i;
-  }
+  list_values(g);
   return GQ_OK;
 }
 
@@ -379,36 +387,50 @@ static span tile_span(const gq_group *g, int64_t t) {
   return s;
 }
 
-static void set_fixed(const gq_group *g, void *const *base, char *scratch, char **p) {
-  for (int i = 0; i < g->nvalue; i++) {
+static void set_registers(const gq_group *g, char *scratch, void **p) {
+  const int16_t *held = g->list + g->nmoving;
+  for (int j = 0; j < g->nheld; j++) {
+    int i = held[j];
     const gq_group_value *v = &g->value[i];
-    p[i] = in_register(v) ? scratch + (size_t)v->reg * (size_t)g->tile : base[i];
+    const void *from = p[i];
+    p[i] = scratch + (size_t)v->reg * (size_t)g->tile;
     if (v->how == HOW_ONCE) {
       int64_t nrow = g->tile_rows < g->rows ? g->tile_rows : g->rows;
       int64_t ncol = g->tile_cols < g->width ? g->tile_cols : g->width;
-      load_rows(g, v, base[i], p[i], 0, nrow, 0, ncol);
+      load_rows(g, v, from, p[i], 0, nrow, 0, ncol);
     }
   }
 }
 
-void gq_group_run(const gq_group *g, void *const *base, void *scratch, int64_t first, int64_t last) {
-  char *p[GQ_GROUP_VALUES];
+static inline void run_micros(const gq_group *g, void *const *p, size_t n) {
+  for (const gq_micro *m = g->micro, *end = m + g->nmicro; m < end; m++)
+    m->fn(p[m->out], p[m->arg[0]], p[m->arg[1]], p[m->arg[2]], n);
+}
+
+static void move_to(const gq_group *g, void *const *base, span s, void **p) {
+  for (int j = 0; j < g->nmoving; j++) {
+    int i = g->list[j];
+    const gq_group_value *v = &g->value[i];
+    int64_t size = (int64_t)gq_dtype_size(v->dtype);
+    if (v->how == HOW_DIRECT) p[i] = (char *)base[i] + (s.row * g->width + s.col) * size;
+    else if (v->how == HOW_PIECE) p[i] = (char *)base[i] + (row_offset(g, v->stride, s.row) + s.col) * size;
+    else load_rows(g, v, base[i], p[i], s.row, s.nrow, s.col, s.ncol);
+  }
+}
+
+void gq_group_run(const gq_group *g, void **base, void *scratch, int64_t first, int64_t last) {
+  void *p[GQ_GROUP_VALUES];
   if (first >= last) return;
-  set_fixed(g, base, scratch, p);
+  if (!g->nmoving) {
+    set_registers(g, scratch, base);
+    run_micros(g, base, (size_t)(g->rows * g->width));
+    return;
+  }
+  memcpy(p, base, (size_t)g->nvalue * sizeof *p);
+  set_registers(g, scratch, p);
   for (int64_t t = first; t < last; t++) {
     span s = tile_span(g, t);
-    for (int j = 0; j < g->nmoving; j++) {
-      int i = g->moving[j];
-      const gq_group_value *v = &g->value[i];
-      int64_t size = (int64_t)gq_dtype_size(v->dtype);
-      if (v->how == HOW_DIRECT) p[i] = (char *)base[i] + (s.row * g->width + s.col) * size;
-      else if (v->how == HOW_PIECE) p[i] = (char *)base[i] + (row_offset(g, v->stride, s.row) + s.col) * size;
-      else load_rows(g, v, base[i], p[i], s.row, s.nrow, s.col, s.ncol);
-    }
-    size_t n = (size_t)(s.nrow * s.ncol);
-    for (int k = 0; k < g->nmicro; k++) {
-      const gq_micro *m = &g->micro[k];
-      m->fn(p[m->out], p[m->arg[0]], p[m->arg[1]], p[m->arg[2]], n);
-    }
+    move_to(g, base, s, p);
+    run_micros(g, p, (size_t)(s.nrow * s.ncol));
   }
 }

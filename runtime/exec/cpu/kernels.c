@@ -275,15 +275,6 @@ FITS(f64, double)
 
 #include "small.h"
 
-#define SMALL_DOOR(S, T)                                                                            \
-  static void small_any_##S(const void *a, size_t ars, size_t acs, const void *b, size_t ldb,       \
-                            const void *column, size_t cs, void *c, size_t ldc, size_t m, size_t n, \
-                            size_t k, bool add) {                                                   \
-    small_##S(a, ars, acs, b, ldb, column, cs, c, ldc, m, n, k, add);                               \
-  }
-SMALL_DOOR(f32, float)
-SMALL_DOOR(f64, double)
-
 #include "tile.h"
 #include "turn.h"
 #include "winograd.h"
@@ -460,7 +451,8 @@ const gq_kernels PASTE(gq_kernels_, GQ_KERNELS) = {
   .colsum = {colsum_f32, colsum_f64},
   .fit = {fit_f32, fit_f64},
   .fit_pull = {fit_pull_f32, fit_pull_f64},
-  .small = {small_any_f32, small_any_f64},
+  .small = {small_f32, small_f64},
+  .crossed = {crossed_f32, crossed_f64},
   .inner = {inner_f32, inner_f64},
   .streamed = {streamed_f32, streamed_f64},
   .dots = {dots_f32, dots_f64},

@@ -95,82 +95,7 @@ static way choose(const gq_gemm *g, int64_t rows) {
   return !g->tb || g->n * g->k <= PACKED ? SMALL : LARGE;
 }
 
-/* ---- plans ---- */
-
-/* The matrix in the last two dims of l: its leading dimension, and whether it is stored
-** transposed. False if neither dim has unit stride. */
-static bool blas_takes(const gq_layout *l, int64_t *ld, bool *transposed) {
-  int64_t r = l->dim[l->ndim - 2], c = l->dim[l->ndim - 1];
-  int64_t sr = l->stride[l->ndim - 2], sc = l->stride[l->ndim - 1];
-  if ((c <= 1 || sc == 1) && (r <= 1 || sr >= (c > 1 ? c : 1))) {
-    *transposed = false;
-    *ld = r > 1 ? sr : c > 1 ? c : 1;
-    return true;
-  }
-  if ((r <= 1 || sr == 1) && (c <= 1 || sc >= (r > 1 ? r : 1))) {
-    *transposed = true;
-    *ld = c > 1 ? sc : r > 1 ? r : 1;
-    return true;
-  }
-  return false;
-}
-
-/* Leading dims, broadcast; 0 strides where one of the two repeats. */
-static int plan_batch(gq_gemm *g, const gq_layout *a, const gq_layout *b) {
-  int na = a->ndim - 2, nb = b->ndim - 2, n = na > nb ? na : nb;
-  g->nbatch = n;
-  for (int i = 0; i < n; i++) {
-    int ia = i - (n - na), ib = i - (n - nb);
-    int64_t da = ia < 0 ? 1 : a->dim[ia], db = ib < 0 ? 1 : b->dim[ib];
-    if (da != db && da != 1 && db != 1)
-      return gq_fail(GQ_ESHAPE, "matmul: leading sizes %lld and %lld do not broadcast", (long long)da,
-                     (long long)db);
-    g->dim[i] = da == 1 ? db : da;
-    g->sa[i] = da == 1 ? 0 : a->stride[ia];
-    g->sb[i] = db == 1 ? 0 : b->stride[ib];
-  }
-  return GQ_OK;
-}
-
-/* One product instead of many where every a is multiplied by the same b and follows the last. */
-static void merge_batch(gq_gemm *g) {
-  while (g->nbatch) {
-    int i = g->nbatch - 1;
-    bool rows_follow = g->sb[i] == 0 && !g->ta && g->sa[i] == g->m * g->lda;
-    if (g->dim[i] != 1 && !rows_follow) break;
-    g->m *= g->dim[i];
-    g->nbatch--;
-  }
-}
-
-int gq_gemm_plan(gq_gemm *g, gq_dtype d, const gq_layout *a, const gq_layout *b, int flags, int *pack) {
-  memset(g, 0, sizeof *g);
-  bool ta = flags & GQ_TA, tb = flags & GQ_TB, sta = false, stb = false;
-  *pack = 0;
-  if (!gq_is_float(d))
-    return gq_fail(GQ_EDTYPE, "matmul: %s given, float32 or float64 expected", gq_dtype_name(d));
-  g->dtype = d;
-  g->m = a->dim[a->ndim - (ta ? 1 : 2)];
-  g->k = a->dim[a->ndim - (ta ? 2 : 1)];
-  g->n = b->dim[b->ndim - (tb ? 2 : 1)];
-  if (!blas_takes(a, &g->lda, &sta)) *pack |= 1;
-  if (!blas_takes(b, &g->ldb, &stb)) *pack |= 2;
-  if (*pack) return GQ_OK;
-  g->ta = ta != sta;
-  g->tb = tb != stb;
-  g->ldc = g->n > 0 ? g->n : 1;
-  GQ_TRY(plan_batch(g, a, b));
-  merge_batch(g);
-  if (g->m > INT_MAX || g->n > INT_MAX || g->k > INT_MAX || g->lda > INT_MAX || g->ldb > INT_MAX)
-    return gq_fail(GQ_ESHAPE,
-                   "matmul: [%lld x %lld] by [%lld x %lld]: sizes above 2^31 - 1 are not supported",
-                   (long long)g->m, (long long)g->k, (long long)g->k, (long long)g->n);
-  g->whole = choose(g, g->m);
-  g->shared = (double)g->m * (double)g->n * (double)g->k >= SHARED;
-  return GQ_OK;
-}
-
-/* ---- running ---- */
+/* ---- one on this thread ---- */
 
 /* to[i][j] = from[j][i] */
 #define TRANSPOSE(T, to, lto, from, lfrom, rows, cols)                              \
@@ -181,23 +106,38 @@ int gq_gemm_plan(gq_gemm *g, gq_dtype d, const gq_layout *a, const gq_layout *b,
       for (int64_t i = 0; i < rows; i++) dst[i * (lto) + j] = src[j * (lfrom) + i]; \
   } while (0)
 
+static gq_small small_of(const gq_gemm *g, int64_t rows) {
+  size_t lda = (size_t)g->lda;
+  return (gq_small){ .m = (size_t)rows,
+                     .n = (size_t)g->n,
+                     .k = (size_t)g->k,
+                     .ars = g->ta ? 1 : lda,
+                     .acs = g->ta ? lda : 1,
+                     .ldb = (size_t)g->ldb,
+                     .cs = (size_t)g->column,
+                     .ldc = (size_t)g->ldc };
+}
+
+/* Few terms, many results: these are written row by row. */
+static int64_t strip(const gq_gemm *g, int64_t rows) { return g->k <= THIN && g->n > SKINNY ? STRIP : rows; }
+
 static void small(const gq_gemm *g, const void *a, const void *b, const void *column_, void *c, int64_t rows,
                   bool add) {
-  size_t ars = g->ta ? 1 : (size_t)g->lda, acs = g->ta ? (size_t)g->lda : 1, ldb = (size_t)g->ldb;
+  gq_small p = small_of(g, rows);
   _Alignas(64) char packed[PACKED * sizeof(double)];
   if (g->tb) {
     if (g->dtype == GQ_F32) TRANSPOSE(float, packed, g->n, b, g->ldb, g->k, g->n);
     else TRANSPOSE(double, packed, g->n, b, g->ldb, g->k, g->n);
     b = packed;
-    ldb = (size_t)g->n;
+    p.ldb = p.n;
   }
-  /* Few terms, many results: these are written row by row. */
-  int64_t size = (int64_t)gq_dtype_size(g->dtype), step = g->k <= THIN && g->n > SKINNY ? STRIP : rows;
-  for (int64_t i = 0; i < rows; i += step)
-    gq_cpu()->small[g->dtype]((const char *)a + i * (int64_t)ars * size, ars, acs, b, ldb,
+  int64_t size = (int64_t)gq_dtype_size(g->dtype), step = strip(g, rows);
+  for (int64_t i = 0; i < rows; i += step) {
+    p.m = (size_t)(rows - i < step ? rows - i : step);
+    gq_cpu()->small[g->dtype](&p, (const char *)a + i * (int64_t)p.ars * size, b,
                               column_ ? (const char *)column_ + i * g->column * size : NULL,
-                              (size_t)g->column, (char *)c + i * g->ldc * size, (size_t)g->ldc,
-                              (size_t)(rows - i < step ? rows - i : step), (size_t)g->n, (size_t)g->k, add);
+                              (char *)c + i * g->ldc * size, add);
+  }
 }
 
 /* One or two columns: each a product of rows with a vector. */
@@ -275,6 +215,90 @@ int gq_gemm_ready(void) {
   return reserve();
 }
 
+/* ---- plans ---- */
+
+/* The matrix in the last two dims of l: its leading dimension, and whether it is stored
+** transposed. False if neither dim has unit stride. */
+static bool blas_takes(const gq_layout *l, int64_t *ld, bool *transposed) {
+  int64_t r = l->dim[l->ndim - 2], c = l->dim[l->ndim - 1];
+  int64_t sr = l->stride[l->ndim - 2], sc = l->stride[l->ndim - 1];
+  if ((c <= 1 || sc == 1) && (r <= 1 || sr >= (c > 1 ? c : 1))) {
+    *transposed = false;
+    *ld = r > 1 ? sr : c > 1 ? c : 1;
+    return true;
+  }
+  if ((r <= 1 || sr == 1) && (c <= 1 || sc >= (r > 1 ? r : 1))) {
+    *transposed = true;
+    *ld = c > 1 ? sc : r > 1 ? r : 1;
+    return true;
+  }
+  return false;
+}
+
+/* Leading dims, broadcast; 0 strides where one of the two repeats. */
+static int plan_batch(gq_gemm *g, const gq_layout *a, const gq_layout *b) {
+  int na = a->ndim - 2, nb = b->ndim - 2, n = na > nb ? na : nb;
+  g->nbatch = n;
+  for (int i = 0; i < n; i++) {
+    int ia = i - (n - na), ib = i - (n - nb);
+    int64_t da = ia < 0 ? 1 : a->dim[ia], db = ib < 0 ? 1 : b->dim[ib];
+    if (da != db && da != 1 && db != 1)
+      return gq_fail(GQ_ESHAPE, "matmul: leading sizes %lld and %lld do not broadcast", (long long)da,
+                     (long long)db);
+    g->dim[i] = da == 1 ? db : da;
+    g->sa[i] = da == 1 ? 0 : a->stride[ia];
+    g->sb[i] = db == 1 ? 0 : b->stride[ib];
+  }
+  return GQ_OK;
+}
+
+/* One product instead of many where every a is multiplied by the same b and follows the last. */
+static void merge_batch(gq_gemm *g) {
+  while (g->nbatch) {
+    int i = g->nbatch - 1;
+    bool rows_follow = g->sb[i] == 0 && !g->ta && g->sa[i] == g->m * g->lda;
+    if (g->dim[i] != 1 && !rows_follow) break;
+    g->m *= g->dim[i];
+    g->nbatch--;
+  }
+}
+
+/* One that asks for nothing else than a kernel: what a narrow network's step is made of. */
+static gq_product *at_once(const gq_gemm *g) {
+  if (g->whole != SMALL || g->nbatch || g->shared || g->m < 1 || g->n < 1 || g->k < 1) return NULL;
+  if (g->tb) return g->m <= GQ_CROSSED ? gq_cpu()->crossed[g->dtype] : NULL;
+  return strip(g, g->m) >= g->m ? gq_cpu()->small[g->dtype] : NULL;
+}
+
+int gq_gemm_plan(gq_gemm *g, gq_dtype d, const gq_layout *a, const gq_layout *b, int64_t column, int flags,
+                 int *pack) {
+  memset(g, 0, sizeof *g);
+  bool ta = flags & GQ_TA, tb = flags & GQ_TB, sta = false, stb = false;
+  *pack = 0;
+  if (!gq_is_float(d))
+    return gq_fail(GQ_EDTYPE, "matmul: %s given, float32 or float64 expected", gq_dtype_name(d));
+  g->dtype = d, g->column = column;
+  g->m = a->dim[a->ndim - (ta ? 1 : 2)];
+  g->k = a->dim[a->ndim - (ta ? 2 : 1)];
+  g->n = b->dim[b->ndim - (tb ? 2 : 1)];
+  if (!blas_takes(a, &g->lda, &sta)) *pack |= 1;
+  if (!blas_takes(b, &g->ldb, &stb)) *pack |= 2;
+  if (*pack) return GQ_OK;
+  g->ta = ta != sta;
+  g->tb = tb != stb;
+  g->ldc = g->n > 0 ? g->n : 1;
+  GQ_TRY(plan_batch(g, a, b));
+  merge_batch(g);
+  if (g->m > INT_MAX || g->n > INT_MAX || g->k > INT_MAX || g->lda > INT_MAX || g->ldb > INT_MAX)
+    return gq_fail(GQ_ESHAPE,
+                   "matmul: [%lld x %lld] by [%lld x %lld]: sizes above 2^31 - 1 are not supported",
+                   (long long)g->m, (long long)g->k, (long long)g->k, (long long)g->n);
+  g->whole = choose(g, g->m);
+  g->shared = (double)g->m * (double)g->n * (double)g->k >= SHARED;
+  g->small = small_of(g, g->m), g->at_once = at_once(g);
+  return GQ_OK;
+}
+
 /* ---- shared among the threads, where a program is not run on slices of rows anyway ---- */
 
 typedef struct sharing {
@@ -332,6 +356,10 @@ static int one_product(const gq_gemm *g, const void *a, const void *b, const voi
 }
 
 int gq_gemm_run(const gq_gemm *g, const void *a, const void *b, const void *column_, void *c, bool add) {
+  if (g->at_once) {
+    g->at_once(&g->small, a, b, column_, c, add);
+    return GQ_OK;
+  }
   int64_t size = (int64_t)gq_dtype_size(g->dtype), count = 1, step = g->m * g->n * size;
   pthread_once(&once, start);
   for (int i = 0; i < g->nbatch; i++) count *= g->dim[i];

@@ -43,10 +43,10 @@ static int apply_cell(const call *c, gq_tensor *out) {
   gq_group g;
   gq_group_value value[4];
   gq_micro micro[4];
-  int16_t moving[4];
+  int16_t list[8];
   void *base[4];
   int v[3];
-  gq_group_begin(&g, out->shape, 4, value, micro, moving);
+  gq_group_begin(&g, out->shape, 4, value, micro, list);
   for (int i = 0; i < c->nargs; i++) {
     int64_t stride[GQ_MAXDIM];
     gq_layout l = layout(c->args[i]);
@@ -71,7 +71,7 @@ static int matmul(gq_tensor *const *args, int flags, bool add, gq_tensor *out) {
   int pack = 0, status;
   do { /* at most twice: packed operands suit BLAS */
     gq_layout a = layout(x[0]), b = layout(x[1]);
-    status = gq_gemm_plan(&g, x[0]->dtype, &a, &b, flags, &pack);
+    status = gq_gemm_plan(&g, x[0]->dtype, &a, &b, 0, flags, &pack);
     for (int i = 0; i < 2 && status == GQ_OK; i++)
       if (pack >> i & 1) {
         gq_tensor *packed = NULL;

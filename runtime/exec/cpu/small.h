@@ -60,6 +60,24 @@ static inline double VSUM_f64(__m256d v) {
   __m128d x = _mm_add_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd(v, 1));
   return _mm_cvtsd_f64(_mm_add_sd(x, _mm_unpackhi_pd(x, x)));
 }
+/* A square block of numbers, transposed. */
+static inline void turn_block_f32(vec_f32 x[8]) {
+  vec_f32 a[8], b[8];
+  for (int i = 0; i < 8; i += 2)
+    a[i] = _mm256_unpacklo_ps(x[i], x[i + 1]), a[i + 1] = _mm256_unpackhi_ps(x[i], x[i + 1]);
+  for (int i = 0; i < 8; i += 4) {
+    b[i] = _mm256_shuffle_ps(a[i], a[i + 2], 0x44), b[i + 1] = _mm256_shuffle_ps(a[i], a[i + 2], 0xee);
+    b[i + 2] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0x44), b[i + 3] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0xee);
+  }
+  for (int i = 0; i < 4; i++)
+    x[i] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20), x[i + 4] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
+}
+static inline void turn_block_f64(vec_f64 x[4]) {
+  vec_f64 a = _mm256_unpacklo_pd(x[0], x[1]), b = _mm256_unpackhi_pd(x[0], x[1]);
+  vec_f64 c = _mm256_unpacklo_pd(x[2], x[3]), d = _mm256_unpackhi_pd(x[2], x[3]);
+  x[0] = _mm256_permute2f128_pd(a, c, 0x20), x[1] = _mm256_permute2f128_pd(b, d, 0x20);
+  x[2] = _mm256_permute2f128_pd(a, c, 0x31), x[3] = _mm256_permute2f128_pd(b, d, 0x31);
+}
 #else
 enum { WIDTH_f32 = 4, WIDTH_f64 = 2 };
 typedef float vec_f32 __attribute__((vector_size(16)));
@@ -86,6 +104,18 @@ typedef size_t mask_f32, mask_f64;   /* how many of the first numbers */
   }
 PLAIN(f32, float)
 PLAIN(f64, double)
+static inline void turn_block_f32(vec_f32 x[4]) {
+#define MIX __builtin_shufflevector
+  vec_f32 ab = MIX(x[0], x[1], 0, 4, 1, 5), AB = MIX(x[0], x[1], 2, 6, 3, 7);
+  vec_f32 cd = MIX(x[2], x[3], 0, 4, 1, 5), CD = MIX(x[2], x[3], 2, 6, 3, 7);
+  x[0] = MIX(ab, cd, 0, 1, 4, 5), x[1] = MIX(ab, cd, 2, 3, 6, 7);
+  x[2] = MIX(AB, CD, 0, 1, 4, 5), x[3] = MIX(AB, CD, 2, 3, 6, 7);
+#undef MIX
+}
+static inline void turn_block_f64(vec_f64 x[2]) {
+  vec_f64 a = { x[0][0], x[1][0] }, b = { x[0][1], x[1][1] };
+  x[0] = a, x[1] = b;
+}
 #endif
 
 #ifdef __AVX512VL__
@@ -95,15 +125,15 @@ enum { ROWS = 4 };    /* 16 registers: 12 sums, 3 of b, one of a */
 #endif
 enum { DEPTH = 256 }; /* terms summed before they are added to c: rounding stays small */
 
-/* a[i * ars + k * acs], b[k * ldb + j], column[i * cs], c[i * ldc + j]; `part`: the last vector has the first
-** numbers only */
+/* `part`: the last vector has the first numbers only */
 #define SMALL(S, T)                                                                                            \
   static inline __attribute__((always_inline)) void block_##S(                                                 \
-      int rows, int nv, bool part, size_t rest, mask_##S m, const T *a, size_t ars, size_t acs, const T *b, size_t ldb,     \
-      const T *column, size_t cs, T *c, size_t ldc, size_t depth, bool add) {                                  \
+      int rows, int nv, bool part, size_t rest, mask_##S m, const gq_small *p, const T *a, const T *b,         \
+      const T *column, T *c, size_t depth, bool add) {                                                         \
+    const size_t ars = p->ars, acs = p->acs, ldb = p->ldb, ldc = p->ldc;                                       \
     vec_##S sum[8][3], v[3];                                                                                   \
     _Pragma("GCC unroll 8") for (int i = 0; i < rows; i++) {                                                   \
-      vec_##S x = column ? VSET_##S(column[(size_t)i * cs]) : (vec_##S){0};                                    \
+      vec_##S x = column ? VSET_##S(column[(size_t)i * p->cs]) : (vec_##S){0};                                 \
       _Pragma("GCC unroll 3") for (int j = 0; j < nv; j++) sum[i][j] = x;                                      \
     }                                                                                                          \
     for (size_t k = 0; k < depth; k++, a += acs, b += ldb) {                                                   \
@@ -128,41 +158,84 @@ enum { DEPTH = 256 }; /* terms summed before they are added to c: rounding stays
         }                                                                                                      \
       }                                                                                                        \
   }                                                                                                            \
-  static void rows_##S(int nv, size_t rest, const T *a, size_t ars, size_t acs, const T *b, size_t ldb,        \
-                       const T *column, size_t cs, T *c, size_t ldc, size_t m, size_t depth, bool add) {       \
+  static void rows_##S(const gq_small *p, size_t w, const T *a, const T *b, const T *column, T *c,             \
+                       size_t depth, bool add) {                                                               \
+    size_t rest = w % WIDTH_##S, i = 0;                                                                        \
     mask_##S mask = first_##S(rest);                                                                           \
-    size_t i = 0;                                                                                              \
-    SMALL_WIDTHS(S, ROWS)                                                                                      \
-    SMALL_WIDTHS(S, 4)                                                                                         \
-    SMALL_WIDTHS(S, 1)                                                                                         \
+    switch ((w - 1) / WIDTH_##S * 2 + (rest != 0)) {                                                           \
+      case 0: SMALL_ROWS(S, 1, false) break;                                                                   \
+      case 1: SMALL_ROWS(S, 1, true) break;                                                                    \
+      case 2: SMALL_ROWS(S, 2, false) break;                                                                   \
+      case 3: SMALL_ROWS(S, 2, true) break;                                                                    \
+      case 4: SMALL_ROWS(S, 3, false) break;                                                                   \
+      default: SMALL_ROWS(S, 3, true)                                                                          \
+    }                                                                                                          \
   }                                                                                                            \
-  static void small_##S(const T *a, size_t ars, size_t acs, const T *b, size_t ldb, const T *column,           \
-                        size_t cs, T *c, size_t ldc, size_t m, size_t n, size_t depth, bool add) {             \
+  static void small_##S(const gq_small *p, const void *pa, const void *pb, const void *pcolumn, void *pc,      \
+                        bool add) {                                                                            \
     enum { W = WIDTH_##S };                                                                                    \
+    const T *a = pa, *b = pb, *column = pcolumn;                                                               \
+    T *c = pc;                                                                                                 \
+    const size_t n = p->n, depth = p->k;                                                                       \
     for (size_t k = 0; k < depth; k += DEPTH)                                                                  \
       for (size_t j = 0, w; j < n; j += w) {                                                                   \
         size_t left = n - j, d = depth - k < DEPTH ? depth - k : DEPTH;                                        \
         w = left > 4 * W || left <= 3 * W ? 3 * W : 2 * W; /* one vector alone would wait for its sums */      \
         if (w > left) w = left;                                                                                \
-        rows_##S((int)((w + W - 1) / W), w % W, a + k * acs, ars, acs, b + k * ldb + j, ldb,                   \
-                 k ? NULL : column, cs, c + j, ldc, m, d, add || k > 0);                                       \
+        rows_##S(p, w, a + k * p->acs, b + k * p->ldb + j, k ? NULL : column, c + j, d, add || k > 0);         \
       }                                                                                                        \
   }
 #define SMALL_CALL(S, R, nv, part) \
-  for (; i + R <= m; i += R)       \
-  block_##S(R, nv, part, rest, mask, a + i * ars, ars, acs, b, ldb, column ? column + i * cs : NULL, cs,       \
-            c + i * ldc, ldc, depth, add)
-#define SMALL_WIDTHS(S, R)                                                                                     \
-  switch (2 * nv + (rest != 0)) {                                                                              \
-    case 2: SMALL_CALL(S, R, 1, false); break;                                                                 \
-    case 3: SMALL_CALL(S, R, 1, true); break;                                                                  \
-    case 4: SMALL_CALL(S, R, 2, false); break;                                                                 \
-    case 5: SMALL_CALL(S, R, 2, true); break;                                                                  \
-    case 6: SMALL_CALL(S, R, 3, false); break;                                                                 \
-    default: SMALL_CALL(S, R, 3, true); break;                                                                 \
-  }
+  for (; i + R <= p->m; i += R)    \
+  block_##S(R, nv, part, rest, mask, p, a + i * p->ars, b, column ? column + i * p->cs : NULL, c + i * p->ldc, \
+            depth, add)
+#define SMALL_ROWS(S, nv, part)     \
+  SMALL_CALL(S, ROWS, nv, part);    \
+  SMALL_CALL(S, 4, nv, part);       \
+  SMALL_CALL(S, 2, nv, part);       \
+  SMALL_CALL(S, 1, nv, part);
 SMALL(f32, float)
 SMALL(f64, double)
+
+/* The same sums for a few rows of a and the rows of b, b[j * ldb + k] */
+#define CROSSED(S, T)                                                                                          \
+  static void crossed_##S(const gq_small *p, const void *pa, const void *pb, const void *column_, void *pc,    \
+                          bool add) {                                                                          \
+    enum { W = WIDTH_##S };                                                                                    \
+    const size_t rows = p->m, depth = p->k, n = p->n;                                                          \
+    for (size_t j = 0; j < n; j += W) {                                                                        \
+      const T *b = (const T *)pb + j * p->ldb;                                                                 \
+      const size_t w = n - j < W ? n - j : W;                                                                  \
+      T *c = (T *)pc + j;                                                                                      \
+      vec_##S sum[GQ_CROSSED];                                                                                 \
+      for (size_t i = 0; i < rows; i++)                                                                        \
+        sum[i] = column_ ? VSET_##S(((const T *)column_)[i * p->cs]) : (vec_##S){0};                           \
+      for (size_t k = 0; k < depth; k += W) {                                                                  \
+        const T *a = (const T *)pa + k;                                                                        \
+        const size_t d = depth - k < W ? depth - k : W;                                                        \
+        const mask_##S mask = first_##S(d);                                                                    \
+        vec_##S v[W];                                                                                          \
+        _Pragma("GCC unroll 8") for (size_t i = 0; i < W; i++)                                                 \
+          v[i] = i < w ? VPART_##S(b + i * p->ldb + k, mask) : (vec_##S){0};                                   \
+        turn_block_##S(v);                                                                                     \
+        for (size_t i = 0; i < rows; i++, a += p->ars) {                                                       \
+          vec_##S x = sum[i];                                                                                  \
+          _Pragma("GCC unroll 8") for (size_t q = 0; q < W; q++) {                                             \
+            if (q == d) break;                                                                                 \
+            x = VFMA_##S(VSET_##S(a[q]), v[q], x);                                                             \
+          }                                                                                                    \
+          sum[i] = x;                                                                                          \
+        }                                                                                                      \
+      }                                                                                                        \
+      for (size_t i = 0; i < rows; i++, c += p->ldc) {                                                         \
+        if (add) sum[i] += VPART_##S(c, first_##S(w));                                                         \
+        if (w == W) VSTORE_##S(c, sum[i]);                                                                     \
+        else VPUT_##S(c, w, sum[i]);                                                                           \
+      }                                                                                                        \
+    }                                                                                                          \
+  }
+CROSSED(f32, float)
+CROSSED(f64, double)
 
 /* One column: c[i * ldc] (+)= sum_k a[i * lda + k] b[k] */
 #define DOTS(S, T)                                                                                             \

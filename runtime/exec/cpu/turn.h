@@ -3,29 +3,6 @@
 ** Included by kernels.c behind small.h.
 */
 
-#if defined(__AVX2__) && defined(__FMA__)
-static inline void turn_block(vec_f32 x[8]) {
-  vec_f32 a[8], b[8];
-  for (int i = 0; i < 8; i += 2)
-    a[i] = _mm256_unpacklo_ps(x[i], x[i + 1]), a[i + 1] = _mm256_unpackhi_ps(x[i], x[i + 1]);
-  for (int i = 0; i < 8; i += 4) {
-    b[i] = _mm256_shuffle_ps(a[i], a[i + 2], 0x44), b[i + 1] = _mm256_shuffle_ps(a[i], a[i + 2], 0xee);
-    b[i + 2] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0x44), b[i + 3] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0xee);
-  }
-  for (int i = 0; i < 4; i++)
-    x[i] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20), x[i + 4] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
-}
-#else
-static inline void turn_block(vec_f32 x[4]) {
-#define MIX __builtin_shufflevector
-  vec_f32 ab = MIX(x[0], x[1], 0, 4, 1, 5), AB = MIX(x[0], x[1], 2, 6, 3, 7);
-  vec_f32 cd = MIX(x[2], x[3], 0, 4, 1, 5), CD = MIX(x[2], x[3], 2, 6, 3, 7);
-  x[0] = MIX(ab, cd, 0, 1, 4, 5), x[1] = MIX(ab, cd, 2, 3, 6, 7);
-  x[2] = MIX(AB, CD, 0, 1, 4, 5), x[3] = MIX(AB, CD, 2, 3, 6, 7);
-#undef MIX
-}
-#endif
-
 /* ni <= WIDTH rows of nj <= WIDTH numbers */
 static inline __attribute__((always_inline)) void turn_some(const float *from, int64_t lfrom, int ni, int nj, float *to,
                                                             int64_t lto, bool add) {
@@ -35,7 +12,7 @@ static inline __attribute__((always_inline)) void turn_some(const float *from, i
     if (i >= ni) x[i] = VSET_f32(0);
     else x[i] = nj == WIDTH_f32 ? VLOAD_f32(from + i * lfrom) : VPART_f32(from + i * lfrom, wide);
   }
-  turn_block(x);
+  turn_block_f32(x);
   for (int j = 0; j < nj; j++, to += lto) {
     if (add) x[j] += ni == WIDTH_f32 ? VLOAD_f32(to) : VPART_f32(to, high);
     if (ni == WIDTH_f32) VSTORE_f32(to, x[j]);
