@@ -7,8 +7,8 @@ local nn = gq.nn
 local o, given = gq.cli {
   about = "Train a convolutional neural ODE to classify images.",
   more = "The paper's settings are the defaults, with --seeds 3, for mnist, cifar10 and svhn; 64 to 512 channels.",
-  { "dataset", "fashion_mnist", "what to learn; bars: drawn by this script",
-    "mnist|fashion_mnist|cifar10|svhn|bars" },
+  { "dataset", "fashion_mnist", "what to learn; bars: drawn by this script; images: --data DIR/train/CLASS/*.png",
+    "mnist|fashion_mnist|cifar10|cifar100|svhn|images|bars" },
   { "channels", 64, "hidden channels of the dynamics", "integer", 1 },
   { "epochs", 15, "passes over the training data", "integer", 0 }, "lr",
   { "batch-size", 16, "images a training step", "integer", 1 },
@@ -27,7 +27,7 @@ if o.quick then
     if not given[key] then o[key] = value end
   end
 end
-o.lr = o.lr or ({ mnist = 1e-5, cifar10 = 6e-5, svhn = 6e-5, fashion_mnist = 1e-4, bars = 1e-2 })[o.dataset]
+o.lr = o.lr or ({ mnist = 1e-5, cifar10 = 6e-5, svhn = 6e-5, bars = 1e-2 })[o.dataset] or 1e-4
 
 local function say(...)
   if not o.quiet then print(string.format(...)) end
@@ -56,12 +56,21 @@ local function load(seed)
     return { train = bars(o.train or 400, gq.split_seed(seed, "train")), test = bars(o.test or 200, 0), classes = 4,
       names = { "lying", "standing", "falling", "rising" } }
   end
-  return gq.data[o.dataset] { data = o.data, train = o.train, test = o.test }
+  if o.dataset ~= "images" then
+    return gq.data[o.dataset] { data = o.data, train = o.train, test = o.test }
+  end
+  if given.train or given.test then
+    error("--dataset images takes all pictures, in their classes' order: leave --train and --test out", 0)
+  end
+  local set = gq.data.images(o.data or "data")
+  if set.test then return set end
+  local parts = gq.data.split(set.train, { test = 0.2, seed = seed })
+  return { train = parts.train, test = parts.test, classes = set.classes, names = set.names }
 end
 
 -- Batches of an epoch, in an order and with changes that follow from the seed and the epoch alone.
 local function batches(set, seed)
-  local flip = o.dataset == "cifar10" or o.dataset == "fashion_mnist"
+  local flip = not ({ mnist = true, svhn = true, bars = true })[o.dataset]
   return function(epoch)
     return gq.data.batches(set, { batch_size = o.batch_size, shuffle = true, seed = gq.split_seed(seed, "epoch", epoch),
       augment = o.augment and { flip = flip, crop = 2 } or nil })
@@ -73,11 +82,14 @@ end
 local Classifier = nn.Module:extend("Classifier")
 function Classifier:init(shape, classes)
   local c, n = shape[2], o.channels
+  local h, w = (shape[3] - 2) // 2 - 2, (shape[4] - 2) // 2 - 2
+  if h < 1 or w < 1 then
+    error(("images of at least 8 x 8 pixels expected, got %d x %d"):format(shape[3], shape[4]), 0)
+  end
   self.head = nn.Sequential { nn.BatchNorm2d(c), nn.ReLU(), nn.Conv2d(c, 10, 3), nn.MaxPool2d(2), nn.ReLU(),
     nn.Conv2d(10, 10, 3) }
   self.dynamics = nn.Sequential { nn.Conv2d(10, n, 3, { padding = 1 }), nn.Softplus(),
     nn.Conv2d(n, n, 3, { padding = 1 }), nn.Softplus(), nn.Conv2d(n, 10, 3, { padding = 1 }) }
-  local h, w = (shape[3] - 2) // 2 - 2, (shape[4] - 2) // 2 - 2
   self.tail = nn.Sequential { nn.Flatten(), nn.Linear(10 * h * w, 50), nn.ReLU(), nn.Linear(50, classes) }
 end
 

@@ -307,32 +307,45 @@ local function sorted_directory(path)
   return list
 end
 
+local function dims(shape) return table.concat(shape, " x ", 2) end
 local suffixes = { png = true, jpg = true, jpeg = true }
 
 local function is_picture(name) return suffixes[(name:match("%.(%w+)$") or ""):lower()] or false end
 
--- Classes are the folders in `root`, of the names given where there are some.
+-- The folders in `root` that hold pictures, in order: {name, files}; those whose names begin with a dot are no classes.
+local function folders_of_pictures(root)
+  local list = {}
+  for _, name in ipairs(sorted_directory(root)) do
+    local files, path = {}, root .. "/" .. name
+    for _, file in ipairs(name:sub(1, 1) ~= "." and core.directory(path) and sorted_directory(path) or {}) do
+      if is_picture(file) then files[#files + 1] = file end
+    end
+    if #files > 0 then list[#list + 1] = { name = name, files = files } end
+  end
+  if #list == 0 then bad(root, "no folders with PNG or JPEG files in it") end
+  return list
+end
+
+-- Classes are those folders, or the names given where there are some.
 local function pictures(root, names, channels)
-  local found, x, y, shape = names or {}, {}, {}, nil
-  if not names then
-    for _, name in ipairs(sorted_directory(root)) do
-      if core.directory(root .. "/" .. name) then found[#found + 1] = name end
+  local found, class_of, x, y, shape = names or {}, {}, {}, {}, nil
+  local list = folders_of_pictures(root)
+  for i, folder in ipairs(names and {} or list) do found[i] = folder.name end
+  for i, name in ipairs(found) do class_of[name] = i end
+  for _, folder in ipairs(list) do
+    if not class_of[folder.name] then
+      bad(root .. "/" .. folder.name, "no class of the training images is called so (they are %s)",
+        table.concat(found, ", "))
+    end
+    for _, file in ipairs(folder.files) do
+      local path = ("%s/%s/%s"):format(root, folder.name, file)
+      local picture = core.image(path, gq.file_read(path), channels)
+      local size = table.concat(picture.shape, " x ")
+      if shape and shape ~= size then bad(path, "an image of %s, those before it are %s", size, shape) end
+      shape = size
+      x[#x + 1], y[#y + 1] = picture, class_of[folder.name]
     end
   end
-  for class, name in ipairs(found) do
-    local there = not names or core.directory(root .. "/" .. name)
-    for _, file in ipairs(there and sorted_directory(root .. "/" .. name) or {}) do
-      local path = ("%s/%s/%s"):format(root, name, file)
-      if is_picture(file) then
-        local picture = core.image(path, gq.file_read(path), channels)
-        local size = table.concat(picture.shape, " x ")
-        if shape and shape ~= size then bad(path, "an image of %s, those before it are %s", size, shape) end
-        shape = size
-        x[#x + 1], y[#y + 1] = picture, class
-      end
-    end
-  end
-  if #x == 0 then bad(root, "no folders with PNG or JPEG files in it") end
   return { x = gq.stack(x, 1), y = gq.tensor(y, { dtype = "int64" }) }, found
 end
 
@@ -345,13 +358,15 @@ define("images", function(root, opts)
   if core.directory(root .. "/train") then
     local train, names = pictures(root .. "/train", nil, channels)
     local test = core.directory(root .. "/test") and pictures(root .. "/test", names, channels) or nil
+    local ours, theirs = dims(train.x.shape), test and dims(test.x.shape)
+    if test and ours ~= theirs then bad(root .. "/test", "images of %s, the training images are %s", theirs, ours) end
     return { train = train, test = test, classes = #names, names = names }
   end
   local train, names = pictures(root, nil, channels)
   return { train = train, classes = #names, names = names }
 end, "gq.data.images(folder, {channels = 3}): PNG and JPEG files of one size in a folder for each class, or in "
-  .. "train/CLASS and test/CLASS\n{train = {x {n, channels, h, w} from 0 to 1, y {n} from 1}, test, classes, names}; "
-  .. "by libpng16-16 and libturbojpeg0, where they are installed")
+  .. "train/CLASS and\ntest/CLASS; other folders and files are passed over; by libpng16-16 and libturbojpeg0, where "
+  .. "they are installed\n{train = {x {n, channels, h, w} from 0 to 1, y {n} from 1}, test, classes, names}")
 
 -- ---- more of the same ----
 
