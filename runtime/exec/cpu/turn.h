@@ -25,10 +25,10 @@ static inline int64_t block_at(int64_t i, int64_t n, bool add) {
   return !add && i + WIDTH_f32 > n && n >= WIDTH_f32 ? n - WIDTH_f32 : i;
 }
 
-/* Rows of `to` are written one behind the other. */
+/* Few rows of `from` at once: those that are a power of two apart share their sets of the cache. */
 static void turn_f32(const float *from, int64_t lfrom, int64_t n, int64_t m, float *to, int64_t lto, bool add) {
-  for (int64_t j0 = 0; j0 < m; j0 += WIDTH_f32)
-    for (int64_t i0 = 0; i0 < n; i0 += WIDTH_f32) {
+  for (int64_t i0 = 0; i0 < n; i0 += WIDTH_f32)
+    for (int64_t j0 = 0; j0 < m; j0 += WIDTH_f32) {
       int64_t i = block_at(i0, n, add), j = block_at(j0, m, add);
       const float *x = from + i * lfrom + j;
       float *y = to + j * lto + i;
