@@ -303,17 +303,28 @@ static bool run_options(lua_State *L, char **argv, const options *o) {
   return ok && o->code ? global_gq(L, false) : ok;
 }
 
+/* What the function had against its argument, without its own name. */
+static void refuse_value(const char *option, const char *value, const char *text) {
+  static const char bad[] = "bad argument #1 to ";
+  const char *why = strncmp(text, bad, sizeof bad - 1) ? strstr(text, ": ") : strchr(text, '(');
+  size_t n = strlen(why = why ? why + 1 : text);
+  while (*why == ' ') why++, n--;
+  if (strncmp(text, bad, sizeof bad - 1) == 0 && n && why[n - 1] == ')') n--;
+  fprintf(stderr, "gqlua: %s %s: %.*s\n", option, value, (int)n, why);
+}
+
 /* Call gq[name](value); the value of an option is a number where it reads as one. */
-static bool set_default(lua_State *L, const char *name, const char *value_, bool number) {
+static bool set_default(lua_State *L, const char *option, const char *name, const char *value_, bool number) {
   if (!value_) return true;
   lua_getglobal(L, "require");
   lua_pushliteral(L, "gq");
   if (!report(L, gqlua_call(L, 1, 1))) return false;
   lua_getfield(L, -1, name);
   if (!number || lua_stringtonumber(L, value_) == 0) lua_pushstring(L, value_);
-  if (!report(L, gqlua_call(L, 1, 0))) return false;
+  bool ok = lua_pcall(L, 1, 0, 0) == LUA_OK;
+  if (!ok) refuse_value(option, value_, luaL_tolstring(L, -1, NULL));
   lua_settop(L, 0);
-  return true;
+  return ok;
 }
 
 static void show_version(void) {
@@ -418,10 +429,11 @@ static int protected_main(lua_State *L) {
   lua_settop(L, 0);
   open_libraries(L);
   set_arg(L, argv, argc, o->script);
-  bool ok =
-    set_default(L, "set_threads", o->threads, true) && set_default(L, "set_default_dtype", o->dtype, false) &&
-    set_default(L, "set_default_device", o->device, false) && set_default(L, "manual_seed", o->seed, true) &&
-    run_options(L, argv, o) && run_main(L, argv, argc, o);
+  bool ok = set_default(L, "--threads", "set_threads", o->threads, true) &&
+            set_default(L, "--dtype", "set_default_dtype", o->dtype, false) &&
+            set_default(L, "--device", "set_default_device", o->device, false) &&
+            set_default(L, "--seed", "manual_seed", o->seed, true) && run_options(L, argv, o) &&
+            run_main(L, argv, argc, o);
   lua_pushboolean(L, ok);
   return 1;
 }

@@ -50,6 +50,17 @@ static int not_a_number(lua_State *L, int arg, const char *name, int i) {
                       lua_pushfstring(L, "t[%d] is %s, not a number%s", i, gqL_typename(L, -1), instead));
 }
 
+/* Options that slipped in among the times would be lost. */
+static void check_plain(lua_State *L, int arg, const char *name) {
+  for (lua_pushnil(L); lua_next(L, arg); lua_pop(L, 1))
+    if (lua_type(L, -2) == LUA_TSTRING)
+      gqL_argerror(L, arg, name,
+                   lua_pushfstring(L,
+                                   "times are a list, got the key '%s' among them: options are the next "
+                                   "argument",
+                                   lua_tostring(L, -2)));
+}
+
 int gqL_readtimes(lua_State *L, int arg, const char *name, gqL_box *b) {
   gq_tensor *t = gqL_totensor(L, arg);
   const char *wrong =
@@ -60,6 +71,7 @@ int gqL_readtimes(lua_State *L, int arg, const char *name, gqL_box *b) {
     : t && t->dtype == GQ_BOOL ? "times must be numbers, not bool"
                                : NULL;
   if (wrong) return gqL_argerror(L, arg, name, wrong);
+  if (!t) check_plain(L, arg, name);
   int64_t n = t ? t->shape.dim[0] : (int64_t)lua_rawlen(L, arg);
   if (n < 1 || n > 1 << 26) return gqL_argerror(L, arg, name, "give at least one time (and at most 2^26)");
   b->t = gq_alloc(n * sizeof *b->t);
@@ -291,6 +303,9 @@ static bool needs_more(lua_State *L) {
 }
 
 int gqL_odeint(lua_State *L) {
+  if (!lua_isnoneornil(L, 5))
+    return gqL_error(L, "gq.odeint: (f, z0, t, options) expected, got %s behind them: options are one table",
+                     gqL_typename(L, 5));
   lua_settop(L, 4);
   if (gqL_totensor(L, 1) && lua_isfunction(L, 2))
     return gqL_argerror(L, 1, "odeint", "the dynamics come first: gq.odeint(f, z0, t)");

@@ -71,6 +71,11 @@ describe("softmax and logsumexp", function()
     assert.same({ 2, 1 }, x:logsumexp(-1, true).shape)
   end)
 
+  it("go over all dimensions where none is named, as sums do", function()
+    local x = randn(3, 4)
+    for _, name in ipairs { "logsumexp", "var", "std", "mean" } do assert.close(x[name](x, {}), x[name](x), 0, 0) end
+  end)
+
   it("do not overflow, and know infinities", function()
     local x = f64 { { 1000, 1001 }, { -1e4, -1e4 } }
     assert.close(x:logsumexp(2), { 1001 + math.log(1 + math.exp(-1)), -1e4 + math.log(2) }, 1e-14)

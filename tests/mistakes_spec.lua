@@ -147,6 +147,29 @@ local mistakes = {
     local sde = gq.sde { drift = f, diffusion = f, noise = "diagonal", calculus = "ito" }
     return gq.sdeint(sde, z0, { 0, 1 }, { dt = 0 })
   end },
+  { "options among the times", "key 'method' options are the next argument", function()
+    return gq.odeint(f, z0, { 0, 1, method = "rk4" })
+  end },
+  { "options twice", "got table behind them: options are one table", function()
+    return gq.odeint(f, z0, { 0, 1 }, {}, { method = "rk4" })
+  end },
+  { "max_pool2d with padding as a number", "{stride = 2, padding = 1}; got number 1", function()
+    return gq.max_pool2d(gq.randn(1, 1, 4, 4), 2, 2, 1)
+  end },
+  { "x:softmax{dim = 2}", "write x:softmax(dim)", function() return x:softmax { dim = 2 } end },
+  { "x:logsumexp{dim = 1}", "write x:logsumexp(dim)", function() return x:logsumexp { dim = 1 } end },
+  { "step(closure) of Adam", "gq.optim.lbfgs", function()
+    return gq.optim.adam(net:parameters()):step(function() return net(x):sum() end)
+  end },
+  { "the norm of clip_grad_norm", "that of squares, got number 1", function()
+    return gq.optim.clip_grad_norm(net:parameters(), 1, 1)
+  end },
+  { "entries from behind to before", "got 3 to 2", function() return nn.Select(3, 2) end },
+  { "a network to two places", "net:to(\"float64\"):to(\"cpu\")", function() return net:to("float64", "cpu") end },
+  { "a width of 0", "mistakes_spec.lua n_out: an integer of at least 1", function()
+    local empty = nn.mlp { sizes = { 2, 0, 2 } }
+    return empty
+  end },
   { "ipairs past the end", "for i = 1, #x", function() return x[5] end },
 }
 

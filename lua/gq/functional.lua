@@ -30,7 +30,14 @@ end
 -- A dimension, a list of them, or nil for all, as a sorted list of positive ones.
 local function axes(x, dims, what)
   local list, seen = {}, {}
-  if dims == nil then
+  if type(dims) == "table" then
+    for key in next, dims do
+      if type(key) == "string" then
+        fail(("%s: a list of dimensions expected, got the key '%s': write x:%s(dim)"):format(what, key, what))
+      end
+    end
+  end
+  if dims == nil or type(dims) == "table" and #dims == 0 then
     for d = 1, x:dim() do list[d] = d end
     return list
   end
@@ -110,7 +117,7 @@ end
 
 -- dims, keepdim and a trailing table of options in any prefix of that order.
 local function reduction(x, dims, keepdim, opts, names, what)
-  if type(dims) == "table" and type(next(dims)) == "string" then dims, opts = nil, dims end
+  if names ~= "" and type(dims) == "table" and type(next(dims)) == "string" then dims, opts = nil, dims end
   if type(keepdim) == "table" then keepdim, opts = nil, keepdim end
   if keepdim ~= nil and type(keepdim) ~= "boolean" then
     fail(("%s: keepdim is true or false, got %s"):format(what, describe(keepdim)))

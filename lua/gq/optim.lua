@@ -103,7 +103,15 @@ function grouped(kind, list, config, make)
 end
 
 -- All or none of them: gradients are looked at first.
-function Groups:step()
+-- PyTorch's step(closure) computes the gradients; lbfgs alone needs to.
+local function no_closure(closure)
+  if closure == nil then return end
+  fail(("step: takes nothing, got %s: compute the gradients before it; gq.optim.lbfgs takes a function"):format(
+    describe(closure)))
+end
+
+function Groups:step(closure)
+  no_closure(closure)
   gq.core.check_current(self.params, "step")
   gq.clip_grad_norm(self.params, math.huge)
   for _, g in ipairs(self.groups) do g:step() end
@@ -186,8 +194,9 @@ local function check_self(self, name)
   end
   return self._core
 end
-function Optimiser:step()
+function Optimiser:step(closure)
   local core = check_self(self, "step")
+  no_closure(closure)
   gq.core.check_current(self.params, "step")
   core:step()
 end
@@ -272,7 +281,10 @@ function Optimiser:load_state_dict(t)
 end
 
 -- Scales all gradients so that their joint 2-norm is at most max; returns what it was.
-function optim.clip_grad_norm(params, max)
+function optim.clip_grad_norm(params, max, p)
+  if p ~= nil and p ~= 2 then
+    fail(("gq.optim.clip_grad_norm: the norm is that of squares, got %s behind the limit"):format(describe(p)))
+  end
   check_params(params, "gq.optim.clip_grad_norm")
   return gq.clip_grad_norm(params, max)
 end

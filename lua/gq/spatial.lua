@@ -302,14 +302,20 @@ local function avg_pool(x, k, opts, n, what)
   return back(sum / core.windows(pad(inside, pads), 3, k, step, apart):sum(over), single)
 end
 
-define("max_pool1d", function(x, k, opts) return max_pool(x, k, opts, 1, "gq.max_pool1d") end,
+-- The stride alone may be a number, as other libraries have it; padding behind it would be lost.
+local function one(opts, more)
+  if more == nil then return opts end
+  fail(("options are one table, as {stride = 2, padding = 1}; got %s behind the stride"):format(describe(more)))
+end
+
+define("max_pool1d", function(x, k, opts, more) return max_pool(x, k, one(opts, more), 1, "gq.max_pool1d") end,
   "gq.max_pool1d(x, k [, {stride = k, padding, dilation}]): largest of each window; a tie shares the gradient")
-define("max_pool2d", function(x, k, opts) return max_pool(x, k, opts, 2, "gq.max_pool2d") end,
+define("max_pool2d", function(x, k, opts, more) return max_pool(x, k, one(opts, more), 2, "gq.max_pool2d") end,
   "gq.max_pool2d(x, k | {kh, kw} [, {stride = k, padding, dilation}]): largest of each window; a tie shares the " ..
   "gradient")
-define("avg_pool1d", function(x, k, opts) return avg_pool(x, k, opts, 1, "gq.avg_pool1d") end,
+define("avg_pool1d", function(x, k, opts, more) return avg_pool(x, k, one(opts, more), 1, "gq.avg_pool1d") end,
   "gq.avg_pool1d(x, k [, {stride = k, padding, count_include_pad = true}]): mean of each window")
-define("avg_pool2d", function(x, k, opts) return avg_pool(x, k, opts, 2, "gq.avg_pool2d") end,
+define("avg_pool2d", function(x, k, opts, more) return avg_pool(x, k, one(opts, more), 2, "gq.avg_pool2d") end,
   "gq.avg_pool2d(x, k | {kh, kw} [, {stride = k, padding, count_include_pad = true}]): mean of each window")
 
 -- The places before bin i of n places, and its last: PyTorch's bins, which may overlap.

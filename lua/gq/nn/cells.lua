@@ -16,8 +16,8 @@ end
 -- PyTorch's parameters, names and start: rows of the gates one after the other, uniform in +-1/sqrt(n_hidden).
 local function init_cell(self, n_in, n_hidden, o, gates, what)
   if math.type(n_in) ~= "integer" or n_in < 1 or math.type(n_hidden) ~= "integer" or n_hidden < 1 then
-    error(("%s: n_in and n_hidden: integers of at least 1 expected, got %s and %s"):format(what, describe(n_in),
-      describe(n_hidden)), 4)
+    core.fail(("%s: n_in and n_hidden: integers of at least 1 expected, got %s and %s"):format(what, describe(n_in),
+      describe(n_hidden)))
   end
   local bound, rows = 1 / math.sqrt(n_hidden), gates * n_hidden
   self.weight_ih = uniform({ rows, n_in }, bound, o.dtype)
@@ -33,14 +33,14 @@ end
 local function cell_inputs(self, x, h, what)
   local n_in, n_hidden = self.weight_ih.shape[2], self.weight_hh.shape[2]
   if not gq.is_tensor(x) or x:dim() < 1 or x:dim() > 2 or x.shape[x:dim()] ~= n_in then
-    error(("%s: x {n, %d} or {%d} expected, got %s"):format(what, n_in, n_in, describe(x)), 3)
+    core.fail(("%s: x {n, %d} or {%d} expected, got %s"):format(what, n_in, n_in, describe(x)))
   end
   local want = x.shape
   want[#want] = n_hidden
   if h == nil then h = gq.zeros(want, { dtype = x.dtype, device = x.device }) end
   if not gq.is_tensor(h) or table.concat(h.shape, ",") ~= table.concat(want, ",") then
-    error(("%s: h {%s} expected for x {%s}, got %s"):format(what, table.concat(want, ", "), table.concat(x.shape, ", "),
-      describe(h)), 3)
+    core.fail(("%s: h {%s} expected for x {%s}, got %s"):format(what, table.concat(want, ", "),
+      table.concat(x.shape, ", "), describe(h)))
   end
   if #want == 1 then x, h = x:unsqueeze(1), h:unsqueeze(1) end
   local a, b = x:matmul(self.weight_ih:transpose(1, 2)), h:matmul(self.weight_hh:transpose(1, 2))

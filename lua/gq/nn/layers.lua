@@ -6,7 +6,7 @@ local options, need, describe, define = core.options, core.need, core.describe, 
 
 local function size(n, what, name)
   if math.type(n) ~= "integer" or n < 1 then
-    error(("%s: %s: an integer of at least 1 expected, got %s"):format(what, name, describe(n)), 4)
+    core.fail(("%s: %s: an integer of at least 1 expected, got %s"):format(what, name, describe(n)))
   end
   return n
 end
@@ -16,7 +16,7 @@ local function dimension(opts, what)
   local dim = options(opts, "dim", what).dim
   if dim == nil then return -1 end
   if math.type(dim) ~= "integer" or dim == 0 then
-    error(("%s: dim: a dimension, 1 the first and -1 the last, expected, got %s"):format(what, describe(dim)), 4)
+    core.fail(("%s: dim: a dimension, 1 the first and -1 the last, expected, got %s"):format(what, describe(dim)))
   end
   return dim
 end
@@ -138,7 +138,7 @@ local function dropout(name, least, together, doc)
   class.together = together                        -- the shape of what is dropped together
   function class:init(p)
     p = need({ p = p }, "p", "number", 0.5, what)
-    if not (p >= 0 and p < 1) then error(("%s: p in [0, 1) expected, got %g"):format(what, p), 3) end
+    if not (p >= 0 and p < 1) then core.fail(("%s: p in [0, 1) expected, got %g"):format(what, p)) end
     rawset(self, "p", p)
   end
   function class:forward(x)
@@ -170,11 +170,11 @@ local Unflatten = define("Unflatten", "nn.Unflatten{sizes...} or nn.Unflatten(di
 function Unflatten:init(dim, sizes)
   if sizes == nil then dim, sizes = -1, dim end
   if math.type(dim) ~= "integer" then
-    error(("nn.Unflatten: a dimension and sizes expected, got %s"):format(describe(dim)), 3)
+    core.fail(("nn.Unflatten: a dimension and sizes expected, got %s"):format(describe(dim)))
   end
   rawset(self, "dim", dim)
   if type(sizes) ~= "table" or #sizes == 0 then
-    error(("nn.Unflatten: a list of sizes expected, got %s"):format(describe(sizes)), 3)
+    core.fail(("nn.Unflatten: a list of sizes expected, got %s"):format(describe(sizes)))
   end
   for _, n in ipairs(sizes) do size(n, "nn.Unflatten", "size") end
   rawset(self, "sizes", { table.unpack(sizes) })
@@ -199,6 +199,7 @@ function Select:init(a, b, opts)
   if type(b) == "table" then b, opts = nil, b end
   rawset(self, "a", size(a, "nn.Select", "a"))
   rawset(self, "b", size(b or a, "nn.Select", "b"))
+  if self.b < self.a then core.fail(("nn.Select: a to b expected, got %d to %d"):format(self.a, self.b)) end
   rawset(self, "dim", dimension(opts, "nn.Select"))
 end
 function Select:forward(x) return x:narrow(self.dim, self.a, self.b - self.a + 1) end

@@ -203,7 +203,8 @@ end
 
 -- Convert every float tensor to another dtype or device. Tensors that change are replaced by new ones, so
 -- make the optimiser afterwards: the old ones' refuse their steps.
-function Module:to(what)
+function Module:to(what, more)
+  if more ~= nil then gq.core.fail("to: one dtype or device: write net:to(\"float64\"):to(\"cpu\")") end
   local new = {}
   walk(self, "", function(owner, key, v)
     if not gq.is_tensor(v) or v.dtype == "int64" or v.dtype == "bool" then return end

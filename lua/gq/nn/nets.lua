@@ -7,14 +7,14 @@ local is_module, by_name = core.is_module, core.activations
 
 local function check_layers(list, what, more)
   if more ~= nil or is_module(list) then
-    error(("%s takes one list: %s{a, b, ...}"):format(what, what), 4)
+    core.fail(("%s takes one list: %s{a, b, ...}"):format(what, what))
   end
   if type(list) ~= "table" then
-    error(("%s: a list of modules expected, got %s"):format(what, describe(list)), 4)
+    core.fail(("%s: a list of modules expected, got %s"):format(what, describe(list)))
   end
   for i, m in ipairs(list) do
     if not is_module(m) and type(m) ~= "function" then
-      error(("%s: entry %d: a module or a function expected, got %s"):format(what, i, describe(m)), 4)
+      core.fail(("%s: entry %d: a module or a function expected, got %s"):format(what, i, describe(m)))
     end
   end
 end
@@ -48,7 +48,7 @@ end
 
 local function callable(f, what)
   if not is_module(f) and type(f) ~= "function" then
-    error(("%s: a module or a function expected, got %s"):format(what, describe(f)), 4)
+    core.fail(("%s: a module or a function expected, got %s"):format(what, describe(f)))
   end
   return f
 end
@@ -92,14 +92,14 @@ end
 function SecondOrder:forward(t, z)
   local _, n = core.resized(z, self.dim, 0, "nn.SecondOrder")
   if n % 2 ~= 0 then
-    error(("nn.SecondOrder: %s holds x and v, so its size is even; got %s"):format(
-      self.dim == -1 and "the last dimension" or "dimension " .. self.dim, describe(z)), 2)
+    core.fail(("nn.SecondOrder: %s holds x and v, so its size is even; got %s"):format(
+      self.dim == -1 and "the last dimension" or "dimension " .. self.dim, describe(z)))
   end
   local v = z:narrow(self.dim, n // 2 + 1, n // 2)
   local a = self.acceleration(t, z)
   if not gq.is_tensor(a) or table.concat(a.shape, ",") ~= table.concat(v.shape, ",") then
-    error(("nn.SecondOrder: the acceleration has the shape of x, {%s}; got %s"):format(
-      table.concat(v.shape, ", "), describe(a)), 2)
+    core.fail(("nn.SecondOrder: the acceleration has the shape of x, {%s}; got %s"):format(
+      table.concat(v.shape, ", "), describe(a)))
   end
   return gq.cat({ v, a }, self.dim)
 end
@@ -110,21 +110,21 @@ local function activation_of(a)
   local names = {}
   for name in next, by_name do names[#names + 1] = name end
   table.sort(names)
-  error(("nn.mlp: activation: a function or one of %s expected, got %s"):format(table.concat(names, ", "),
-    describe(a)), 3)
+  core.fail(("nn.mlp: activation: a function or one of %s expected, got %s"):format(table.concat(names, ", "),
+    describe(a)))
 end
 
 -- Linear layers with an activation between them. With time = true the first has one more input, t, last.
 function nn.mlp(opts)
   local o = options(opts, "sizes activation time bias dtype", "nn.mlp")
   local sizes = need(o, "sizes", "table", nil, "nn.mlp")
-  if #sizes < 2 then error("nn.mlp: sizes has at least two entries: {inputs, ..., outputs}", 2) end
+  if #sizes < 2 then core.fail("nn.mlp: sizes has at least two entries: {inputs, ..., outputs}") end
   local layers, activation = {}, o.activation or "softplus"
   activation_of(activation)
   for i = 1, #sizes - 1 do
     local extra = i == 1 and o.time and 1 or 0
     if math.type(sizes[i]) ~= "integer" then
-      error(("nn.mlp: sizes are integers, got %s"):format(describe(sizes[i])), 2)
+      core.fail(("nn.mlp: sizes are integers, got %s"):format(describe(sizes[i])))
     end
     layers[#layers + 1] = nn.Linear(sizes[i] + extra, sizes[i + 1], { bias = o.bias, dtype = o.dtype })
     if i < #sizes - 1 then layers[#layers + 1] = activation_of(activation) end
