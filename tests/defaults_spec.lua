@@ -102,7 +102,7 @@ describe("quadrature with error control", function()
   end)
 
   it("says which pieces it could not resolve", function()
-    local _, info = hidden(300, { gradient = "gq", rtol = 1e-6, atol = 1e-6 })
+    local _, info = hidden(300, { gradient = "gq", rtol = 1e-6, atol = 1e-6, audit = false })
     assert.truthy(info.unresolved > 0)
     assert.truthy(info.warning:find("not resolved", 1, true), info.warning)
   end)
@@ -406,6 +406,33 @@ describe("info.gradient_error", function()
         local wrong = math.abs(got / want - 1) > 0.1
         assert.truthy(wrong or gradient == "gq", got)
         assert.truthy(not wrong or alarm(info), info.gradient_error)
+      end
+    end
+  end)
+
+  it("is made of the first eight that capture other numbers, too", function()
+    local k, z0 = parameter({ 0.7 }, "float64"), gq.ones(1, { dtype = "float64" })
+    fresh()
+    local list = {}
+    for i = 1, 24 do
+      local c = 0.37 + i // 2 * 0.1
+      local z, info = gq.odeint(function(t, z) return gq.cos(t - c) - k * z end, z0, { 0, 1 })
+      z[2]:sum():backward()
+      if info.gradient_error then list[#list + 1] = i end
+      k = parameter({ 0.7 + i / 10 }, "float64")
+    end
+    assert.same({ 1, 2, 4, 6, 8, 10, 12, 14, 16 }, list)
+  end)
+
+  it("sees what is shorter than steps, by methods whose interpolant tells nothing of it too", function()
+    for _, method in ipairs { "dopri5", "tsit5", "bosh3", "kvaerno5", "kvaerno3", "explicit_adams" } do
+      for _, gradient in ipairs { "auto", "gq" } do
+        local k = parameter({ 0.3 }, "float64")
+        local function f(t, z) return 3 * gq.exp(-((t - 7.7) / 0.1) ^ 2) - k * z end
+        local info, got = solve(f, k, 10, { method = method, gradient = gradient, rtol = 1e-3, atol = 1e-3 })
+        local _, want = solve(f, k, 10, { gradient = "direct", rtol = 1e-8, atol = 1e-8, max_step = 0.05 })
+        assert.truthy(math.abs(got / want - 1) > 0.4)
+        assert.truthy(alarm(info), ("%s %s"):format(method, gradient))
       end
     end
   end)

@@ -70,7 +70,8 @@ gq.odeint's option gradient: how the backward pass finds the gradients of z0, t 
 ]] .. engine_list() .. "\n" .. [[
 audit: 256: of auto and gq, one of so many solves of a structure, the first of all, is made again at
   a tenth of the tolerances, to compare the gradients (info.gradient_error, ?guards); of an engine
-  named otherwise, and with trace = false, only where a number is given; false: none
+  named otherwise, and with trace = false, only where a number is given; false: none. Up to eight
+  that capture other numbers (tensors that want gradients aside) are audited, too
 params: a list of tensors: of the parameters differentiate these only (trace = false: needed where f
   uses something that requires a gradient; {} for none)
 adjoint: {...}, of the continuous engines

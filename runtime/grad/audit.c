@@ -1,7 +1,7 @@
 /*
 ** audit.c -- engines auto, whatever it chose, and gq, others where it is asked for: the first and then every o->audit-th
-** solve of a structure is made once more, all rows together by gq at a tenth of the tolerances and in 32 steps at least, and the two gradients
-** are compared. They part where the stages see less than f has (a pulse between them, an oscillation that df/dtheta
+** solve of a structure, and a few whose numbers are others, are made once more, all rows together by gq at a tenth of
+** the tolerances in no fewer than some 30 steps, and the two gradients are compared. They part where the stages see less than f has (a pulse between them, an oscillation that df/dtheta
 ** alone knows), where errors of steps add up, and where stability holds the steps, whose derivative by a fast rate is
 ** noise. Where f compares the state it may jump, which no engine's gradient tells: then that is held against solutions
 ** from a little beside. Only info comes of it, so gradients do not depend on when. scripts/drawn.lua counts what it sees
@@ -11,11 +11,14 @@
 
 #include <float.h>
 #include <math.h>
+#include <string.h>
 
 enum {
   EVERY = 256,
+  OTHERS = 8, /* solves of a structure whose numbers are others, besides */
   TIGHTER = 10,
-  PARTS = 32,         /* of the time, of which no step takes more: both solves may jump over the same */
+  EVALUATIONS = 192,  /* of f at least, evenly: both solves may jump over the same */
+  MULTISTEP = 2,      /* those of a step */
   MUCH = 16,          /* times the steps of the solve: one stiff row among many must not hold all of them */
   ALONE = 16,         /* numbers of a tensor that are compared one by one */
   SIDES = 0x73696465, /* purpose of the keys of random directions */
@@ -29,6 +32,31 @@ static const double SHOWS = 1.5;
 
 /* ---- forwards ---- */
 
+/* Of the single numbers that f captures and that want no gradient: what training leaves, and other problems change. */
+static uint64_t sum_of_numbers(const gq_problem *p) {
+  uint64_t sum = 14695981039346656037u; /* FNV-1a */
+  for (int i = 0; i < p->ncapture; i++) {
+    const gq_tensor *x = p->capture[i];
+    if (p->wants_grad[i] || gq_numel(x->shape) != 1 || !gq_is_float(x->dtype)) continue;
+    uint64_t bits = 0;
+    double value;
+    gq_backend_of(x)->vec->get(x->dtype, 1, gq_tensor_data(x), 1, &value);
+    memcpy(&bits, &value, sizeof bits);
+    sum = (sum ^ bits) * 1099511628211u;
+  }
+  return sum;
+}
+
+/* Is it this one's turn? A few that have other numbers come in between. */
+static bool takes_turn(const gq_problem *p, gq_plan *plan, int64_t every) {
+  uint64_t numbers = sum_of_numbers(p);
+  bool turn = plan->solves[p->dense_ != NULL]++ % every == 0;
+  bool other = numbers != plan->audited && plan->others < OTHERS;
+  plan->others += !turn && other;
+  if (turn || other) plan->audited = numbers;
+  return turn || other;
+}
+
 static bool due(const gq_problem *p, const gq_ode_options *asked, const gq_solution *s) {
   const gq_ode_options *o = &s->o;
   bool chosen = asked->engine->choose;
@@ -39,7 +67,7 @@ static bool due(const gq_problem *p, const gq_ode_options *asked, const gq_solut
   int64_t every = given ? asked->audit : (chosen || refined) && !gq_graph_calls(p->f) ? EVERY : 0;
   if (every <= 0 || !controlled || !plain || s->trivial) return false;
   if (!s->plan->products && !p->z0_grad && !p->t_grad) return false;
-  return s->plan->solves[p->dense_ != NULL]++ % every == 0;
+  return takes_turn(p, s->plan, every);
 }
 
 /* Numbers that are compared together: all of a tensor, but each of few alone, whatever stands beside it. */
@@ -166,7 +194,8 @@ static int solve_tighter(const gq_problem *p, const gq_ode_options *asked, gq_so
   double least = 8 * (p->z0->dtype == GQ_F32 ? FLT_EPSILON : DBL_EPSILON);
   for (int i = 0; i < 4; i++) *all[i] = fmax(*all[i] / TIGHTER, fmin(*all[i], least));
   o.memory_limit -= s->bytes < o.memory_limit ? s->bytes : o.memory_limit - 1;
-  double longest = fabs(p->t[p->nt - 1] - p->t[0]) / PARTS;
+  int each = o.method->multistep ? MULTISTEP : o.method->stages;
+  double longest = fabs(p->t[p->nt - 1] - p->t[0]) * each / EVALUATIONS;
   if (!(o.max_step > 0 && o.max_step < longest)) o.max_step = longest;
   if (!(o.back_max_step > 0 && o.back_max_step < longest)) o.back_max_step = longest;
   bool logged = gq_steplog_hold(true);
@@ -255,8 +284,7 @@ static int quotient_apart(const gq_solution *s, gq_tensor *gz, const gradients *
   }
   moved = (dot(gz, s->beside[n + 2 * d]) - dot(gz, s->beside[n + 2 * d + 1])) / (2 * MOVE);
   double off = fabs(moved - sum);
-  if (off > SHOWS * tolerance / TIGHTER / MOVE)
-    *out = fmax(*out, off / fmax(size / 4, fmax(fabs(sum), fabs(moved))));
+  if (off > SHOWS * tolerance / MOVE) *out = fmax(*out, off / fmax(size / 4, fmax(fabs(sum), fabs(moved))));
   return GQ_OK;
 }
 

@@ -54,6 +54,8 @@ typedef struct gq_plan {
   bool probes;                 /* node programs store the products of vectors by node (grad/spectrum.h), */
   bool defect;                 /* and what the path's slopes miss of f there */
   int64_t solves[2];           /* that an audit might have been made of; those that give an interpolant apart */
+  uint64_t audited;            /* a sum of the numbers of the last one that was; */
+  int others;                  /* so many were since their numbers were others */
   int64_t alarms;              /* spectra so far that called for an audit */
   size_t arena_bytes;
   void **arena;                /* [nslices] of the steps */
