@@ -45,17 +45,20 @@ struct gq_backend {
   const gq_lowering *lowering;
   const char *about;           /* which device it is, in words; NULL: its name says it */
   int (*advance)(gq_course *c);   /* attempts until something halts it, or NULL: it makes them one by one */
+  int (*after)(gq_course *c);     /* a later phase of steps that it has made, or NULL */
   /* Samples with steps of their own, all at once, or NULL: as many crews (method/lane.h) as it can employ, at most *most. */
   int (*crews)(gq_voyage *v, int *most);
   int (*sail)(gq_voyage *v);   /* until all are solved, or for a while: who calls looks at the fleet */
 };
 
-enum { GQ_COURSE_STATES = 4, GQ_COURSE_READS = 8 };
-/* Attempts one after the other, the device decides over each (method/pilot.h). Numbers of inputs and outputs are as in
-** `in` and `out`, which are those of an attempt that the host would make. */
+enum { GQ_COURSE_STATES = 4, GQ_COURSE_READS = 32 };
+/* Attempts one after the other, the device decides over each (method/pilot.h); or another phase of steps, one after the
+** other. Numbers of inputs and outputs are as in `in` and `out`, which are those of an attempt that the host would make.
+** fields: all that a device has to know of a step's program and of where its steps read and write, told in one call */
 struct gq_course {
-  void *pilot;                 /* the host's; it has flown after `advance` */
-  size_t bytes;
+  int phase;
+  void *pilot;                 /* the host's; it has flown after `advance`. Of another phase: a record for each step */
+  size_t bytes;                /* of the pilot, or of a record */
   int attempts, steps;
   const gq_program *prog[2];   /* of each class of slices */
   int nslices;
@@ -65,12 +68,15 @@ struct gq_course {
   const void *const *in;       /* [nslices][nin] */
   void *const *out;            /* [nslices][nout] */
   int nread, nmove, nsum;
-  struct { int k; size_t at; } read[GQ_COURSE_READS];   /* an input that is in the pilot, at so many bytes */
+  struct { int k; size_t at; } read[GQ_COURSE_READS];   /* an input that is in the pilot or record, at so many bytes */
   /* What step i reads from at[i] and leaves in at[i + 1]: whole arrays. */
   struct { int in, out; void *const *at; } move[GQ_COURSE_STATES];
   int given, ngiven;           /* so many inputs from there on are what the pilot's trail gives: */
   void *const *path;           /* step i reads them from path[i] on, as an attempt does from path[0] on */
   int sum[GQ_COURSE_STATES];   /* outputs that the pilot judges by */
+  /* Before the phase of a step output from + i times the number that its record begins with is added to output to + i */
+  int to, from, nadd;
+  const gq_dtype *dtype;       /* [nadd] */
 };
 
 /* Boundary values among a program's inputs, which are the same for all crews where they are not cut with the samples. */

@@ -510,16 +510,38 @@ void gq_field_free(gq_field *f) {
 
 /* ---- numbers ---- */
 
+/* Rows of `bytes`, steps apart; a device takes many at once. */
+static void copy_rows(const gq_backend *on, size_t rows, size_t bytes, char *to, size_t to_step, char *from,
+                      size_t from_step) {
+  enum { MOST = 64 };
+  bool plain = bytes % sizeof(float) == 0 && on->lowering->side;
+  void *at[2 * MOST];
+  size_t n[MOST];
+  for (size_t r = 0, some; r < rows; r += some) {
+    some = !plain ? 1 : rows - r < MOST ? rows - r : MOST;
+    for (size_t i = 0; i < some; i++)
+      n[i] = bytes / sizeof(float), at[2 * i] = to + (r + i) * to_step,
+      at[2 * i + 1] = from + (r + i) * from_step;
+    if (plain) on->vec->combine(GQ_F32, (int)some, n, 0, NULL, at);
+    else gq_copy(on, at[0], at[1], bytes);
+  }
+}
+
 void gq_field_copy_slice(const gq_backend *on, gq_shape whole, int axis, int64_t first, int64_t count,
                          bool columns, size_t size, char *slice, char *full, bool to_slice) {
   size_t inner = 1, outer = 1;
   for (int i = axis + 1; i < whole.ndim; i++) inner *= whole.dim[i];
   for (int i = 0; i < axis; i++) outer *= whole.dim[i];
-  for (size_t o = 0; o < outer; o++) {
-    char *s = slice + o * count * inner * size, *w = full + (o * whole.dim[axis] + first) * inner * size;
-    if (columns && inner > 1 && to_slice) on->vec->turn(size, inner, count, w, s);
-    else if (columns && inner > 1) on->vec->turn(size, count, inner, s, w);
-    else gq_copy(on, to_slice ? s : w, to_slice ? w : s, count * inner * size);
+  size_t rows = count * inner * size, step = whole.dim[axis] * inner * size;
+  full += first * inner * size;
+  if (!(columns && inner > 1)) {
+    if (to_slice) copy_rows(on, outer, rows, slice, rows, full, step);
+    else copy_rows(on, outer, rows, full, step, slice, rows);
+    return;
+  }
+  for (size_t o = 0; o < outer; o++, slice += rows, full += step) {
+    if (to_slice) on->vec->turn(size, inner, count, full, slice);
+    else on->vec->turn(size, count, inner, slice, full);
   }
 }
 

@@ -551,6 +551,7 @@ static int step_products(back *k, double theta, bool last) {
   const gq_field *f = k->s->plan->field;
   const gq_tableau *m = w->a.st->m;
   double wt[GQ_MAXSTAGES] = { 0 };
+  bool later;
   if (w->a.st->l.nq == 0 || (k->pieces && !w->a.st->l.nfe_dense)) return GQ_OK;
   if (w->a.st->l.dq >= 0 && theta == 1) {
     for (int s = 0; s < f->nslices; s++)
@@ -568,6 +569,8 @@ static int step_products(back *k, double theta, bool last) {
   if (theta == 1) memcpy(wt, m->b, m->stages * sizeof *wt);
   else gq_tableau_weights(m, theta, wt);
   for (int i = 0; i < m->slopes; i++) w->a.shared->wq[i] = -w->a.h * wt[i];
+  GQ_TRY(gq_ahead_later(w, theta == 1, -w->a.h * wt[0], &later));
+  if (later) return GQ_OK;
   if (w->a.st->l.qe >= 0) gq_grads_add(f, -w->a.h * wt[0], &w->a.sum.next, w->a.sum.grads);
   GQ_TRY(gq_walk_phase(w, 1));
   return carry(k, last);
@@ -781,6 +784,7 @@ static int interval(back *k, int i) {
     GQ_TRY(gq_walk_step(w, stop, !s->o.overshoot));
     GQ_TRY(accepted(k, stop));
   }
+  GQ_TRY(gq_ahead_settle(w));
   if (k->kept) GQ_TRY(keep_run(k, stop));
   if (adaptive(k)) GQ_TRY(gq_kronrod_interval(&k->kronrod, s->t[i], stop));
   if (k->panel.forced) k->forced_cost = w->a.cost.nfe - before;

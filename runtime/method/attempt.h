@@ -61,6 +61,12 @@ typedef struct gq_stepinput {
   double wq[GQ_MAXSTAGES], atol[GQ_MAXPARTS], csum[GQ_SUMS];
 } gq_stepinput;
 
+/* Of a step whose products are to be made later: the weight of those that were carried to it, and that. */
+typedef struct gq_behind {
+  double carried;
+  gq_stepinput in;
+} gq_behind;
+
 typedef struct gq_attempt {
   const gq_stepper *st;
   const gq_field *field;

@@ -263,7 +263,8 @@ static bool flies(const gq_attempt *a) {
          !a->tol.split && !sums;
 }
 
-static void course(gq_attempt *a, gq_course *c) {
+/* What any phase of a step reads and leaves. */
+static void course_of(gq_attempt *a, gq_course *c) {
   const gq_steplayout *l = &a->st->l;
   const gq_field *f = a->field;
   const program *own = a->own;
@@ -272,16 +273,39 @@ static void course(gq_attempt *a, gq_course *c) {
   c->nslices = f->nslices, c->class_of = f->class_of;
   for (int i = 0; i < 2; i++) c->prog[i] = a->st->code.prog[i];
   c->nin = l->nin, c->nout = l->nout, c->in = own->in, c->out = own->out;
+  for (int p = 0; p < parts; p++) {
+    c->move[p].in = l->y + p, c->move[p].out = l->y1 + p;
+    c->move[parts + p].in = l->f + p, c->move[parts + p].out = l->f1 + p;
+  }
+  c->nmove = l->carry ? 2 * parts : parts;
+  c->given = l->path, c->ngiven = l->given ? l->slopes * l->given : 0;
+}
+
+static void course(gq_attempt *a, gq_course *c) {
+  const gq_steplayout *l = &a->st->l;
+  int parts = l->parts;
+  course_of(a, c);
   read_by(c, l->t, offsetof(gq_pilot, from)), read_by(c, l->h, offsetof(gq_pilot, h));
   read_by(c, l->ht, offsetof(gq_pilot, ht)), read_by(c, l->rtol, offsetof(gq_pilot, rtol));
   for (int p = 0; p < parts; p++) {
     read_by(c, l->atol + p, offsetof(gq_pilot, atol) + p * sizeof(double));
     c->sum[p] = l->err + p, c->sum[parts + p] = l->err3 + p;
-    c->move[p].in = l->y + p, c->move[p].out = l->y1 + p;
-    c->move[parts + p].in = l->f + p, c->move[parts + p].out = l->f1 + p;
   }
-  c->nsum = l->err3 < 0 ? parts : 2 * parts, c->nmove = l->carry ? 2 * parts : parts;
-  c->given = l->path, c->ngiven = l->given ? l->slopes * l->given : 0;
+  c->nsum = l->err3 < 0 ? parts : 2 * parts;
+}
+
+static void behind(gq_attempt *a, gq_course *c) {
+  const gq_steplayout *l = &a->st->l;
+  size_t in = offsetof(gq_behind, in);
+  course_of(a, c);
+  c->phase = 1;
+  read_by(c, l->t, in + offsetof(gq_stepinput, t)), read_by(c, l->h, in + offsetof(gq_stepinput, h));
+  read_by(c, l->ht, in + offsetof(gq_stepinput, ht)), read_by(c, l->rtol, in + offsetof(gq_stepinput, rtol));
+  for (int p = 0; p < l->parts; p++)
+    read_by(c, l->atol + p, in + offsetof(gq_stepinput, atol) + p * sizeof(double));
+  for (int i = 0; i < l->slopes; i++)
+    read_by(c, l->wq + i, in + offsetof(gq_stepinput, wq) + i * sizeof(double));
+  c->to = l->q, c->from = l->qe, c->nadd = l->qe >= 0 ? l->nq : 0;
 }
 
 /* ---- after it ---- */
@@ -332,5 +356,6 @@ const gq_stepclass gq_explicit = { .program = true,
                                    .attempt = gq_program_attempt,
                                    .flies = flies,
                                    .course = course,
+                                   .behind = behind,
                                    .phase = gq_program_phase,
                                    .slope = gq_program_slope };

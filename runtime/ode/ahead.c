@@ -22,6 +22,10 @@ struct gq_ahead {
     *arenas;    /* [most + 1] states, [most][nslices] arenas: where the caller has no places of its own */
   void **arena; /* [most][nslices] */
   void *move[GQ_COURSE_STATES][MOST + 1], *path[MOST];
+  bool made;          /* is the present step one of its own? */
+  int first, nbehind; /* steps without their products: the first of them, and how many */
+  gq_behind behind[MOST];
+  gq_dtype *dtype; /* [nq] of products */
   gq_pilot pilot;
 };
 
@@ -42,6 +46,7 @@ void gq_ahead_done(gq_walk *w) {
   gq_release(w->a.field->on, w->ahead->ring);
   gq_release(w->a.field->on, w->ahead->arenas);
   gq_free(w->ahead->arena);
+  gq_free(w->ahead->dtype);
   gq_free(w->ahead);
   w->ahead = NULL;
 }
@@ -64,6 +69,10 @@ static int ahead_new(gq_walk *w) {
   if (!x) return gq_nomem(sizeof *x);
   x->most = most, x->given = given, x->part = part, x->slice = slice;
   x->arena = gq_calloc((size_t)most * f->nslices, sizeof *x->arena);
+  x->dtype = gq_calloc((size_t)w->a.st->l.nq + 1, sizeof *x->dtype);
+  if (!x->dtype) return gq_nomem(w->a.st->l.nq);
+  for (int r = 0; r < w->a.st->l.nq; r++)
+    x->dtype[r] = w->a.st->of[r] < 0 ? f->dtype : gq_field_boundary_dtype(f, w->a.st->of[r]);
   x->ring = w->place ? NULL : gq_allocate(f->on, (most + 1) * whole(w) * part);
   return x->arena && (x->ring || w->place) ? GQ_OK : gq_nomem(each);
 }
@@ -117,17 +126,53 @@ static void brief(const gq_walk *w, gq_pilot *p, int attempts) {
   gq_pilot_propose(p);
 }
 
-/* The states of the step that is taken over next. */
-static void stand(gq_walk *w) {
+/* Where step i ends, and what it leaves. */
+static void stand(gq_walk *w, int step) {
   const gq_ahead *x = w->ahead;
   const gq_tableau *m = w->a.st->m;
   int parts = w->a.st->l.parts, given = w->a.st->l.given, n = 0;
   for (int p = 0; p < parts; p++)
-    w->a.y1[p] = x->move[p][x->accepted + 1], w->a.f1[p] = x->move[parts + p][x->accepted + 1];
+    w->a.y1[p] = x->move[p][step + 1], w->a.f1[p] = x->move[parts + p][step + 1];
   for (int i = 0; i < m->slopes && given; i++)
     for (int g = 0, twin = gq_tableau_twin(m, i); g < given; g++)
-      w->a.path[i][g] = twin < i ? w->a.path[twin][g] : (char *)x->path[x->accepted] + n++ * x->part;
-  w->a.arena = x->arena + x->accepted * w->a.field->nslices;
+      w->a.path[i][g] = twin < i ? w->a.path[twin][g] : (char *)x->path[step] + n++ * x->part;
+  w->a.arena = x->arena + step * w->a.field->nslices;
+}
+
+/* ---- products of its steps, of many at once ---- */
+
+static bool behind(const gq_walk *w) {
+  const gq_stepper *st = w->a.st;
+  bool may = w->ahead && w->ahead->made && w->a.field->on->after && st->m->steps->behind &&
+             !st->l.nfe_dense && (st->l.qe < 0 || st->kind.product_carry == 1);
+  for (int r = 0; r < st->l.nq; r++) may = may && st->of[r] >= 0;
+  return may;
+}
+
+int gq_ahead_later(gq_walk *w, bool whole, double carried, bool *later) {
+  gq_ahead *x = w->ahead;
+  *later = whole && behind(w);
+  if (!*later) return gq_ahead_settle(w);
+  if (!x->nbehind) x->first = x->accepted - 1;
+  x->behind[x->nbehind++] = (gq_behind){ carried, *w->a.shared };
+  return GQ_OK;
+}
+
+int gq_ahead_settle(gq_walk *w) {
+  gq_ahead *x = w->ahead;
+  if (!x || !x->nbehind) return GQ_OK;
+  gq_attempt now = w->a;
+  gq_course c = { .pilot = x->behind, .bytes = sizeof *x->behind, .steps = x->nbehind, .dtype = x->dtype };
+  int parts = now.st->l.parts;
+  stand(w, x->first);
+  for (int p = 0; p < parts; p++) w->a.y[p] = x->move[p][x->first], w->a.f[p] = x->move[parts + p][x->first];
+  now.st->m->steps->behind(&w->a, &c);
+  for (int k = 0; k < c.nmove; k++) c.move[k].at = x->move[k] + x->first;
+  c.path = x->path + x->first, c.arena = w->a.arena;
+  x->nbehind = 0;
+  int status = now.field->on->after(&c);
+  w->a = now;
+  return status;
 }
 
 static int fly(gq_walk *w) {
@@ -145,7 +190,7 @@ static int fly(gq_walk *w) {
     GQ_TRY(place(w, i));
     x->pilot.trail.to[i] = (uint64_t)(uintptr_t)x->path[i];
   }
-  stand(w);
+  stand(w, 0);
   a->st->m->steps->course(a, &c);
   c.path = x->path;
   for (int k = 0; k < c.nmove; k++) c.move[k].at = x->move[k];
@@ -160,11 +205,13 @@ int gq_ahead_attempt(gq_walk *w, bool *there, int *verdict) {
   gq_ahead *x = w->ahead;
   if (x->most < 2) w->flies = false;
   bool same = x->pilot.c.stop == w->c.stop && x->pilot.c.clamp == w->c.clamp;
+  x->made = false;
+  if (x->taken == x->pilot.made || !same || !w->flies) GQ_TRY(gq_ahead_settle(w));
   if (w->flies && (x->taken == x->pilot.made || !same)) GQ_TRY(fly(w));
-  *there = w->flies && x->taken < x->pilot.made;
+  *there = x->made = w->flies && x->taken < x->pilot.made;
   if (!*there) return GQ_OK;
   const gq_flown *f = &x->pilot.flown[x->taken++];
-  stand(w);
+  stand(w, x->accepted);
   a->h = f->h, a->t1 = f->t1, w->c = f->c, *verdict = f->verdict;
   if (f->verdict == GQ_ACCEPTED) x->accepted++;
   gq_attempt_times(a, a->t, a->h, a->t1);

@@ -57,6 +57,10 @@ void gq_walk_commit(gq_walk *w);
 
 /* An attempt that a device has made, if there is one or some can be: a.h, a.t1, y1, f1, c, *verdict. */
 int gq_ahead_attempt(gq_walk *w, bool *there, int *verdict);
+/* Of a step that it has made (whole: and that is taken to its end): its products are added with those of others, before
+** gq_ahead_settle returns; *later false: the caller adds them now. carried: weight of those at the step's start. */
+int gq_ahead_later(gq_walk *w, bool whole, double carried, bool *later);
+int gq_ahead_settle(gq_walk *w);
 size_t gq_ahead_bytes(const gq_walk *w);
 void gq_ahead_done(gq_walk *w);
 

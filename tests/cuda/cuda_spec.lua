@@ -349,8 +349,10 @@ describe("a training step", function()
 
   it("is decided over by the device as by the host, and halts where it should", function()
     local cases = [[
-      local function f(t, x) return gq.sin(x * 3) * (t * 4):cos() - x:mul(0.3) end
+      local w
+      local function f(t, x) return gq.sin(x * 3) * (t * 4):cos() - x * w end
       local function case(name, t, options, g)
+        w = gq.full({ 3 }, 0.3, { device = "cuda", dtype = options.dtype, requires_grad = true })
         local z0 = gq.randn({ 70, 3 }, { seed = 5, device = "cuda", dtype = options.dtype, requires_grad = true })
         options.dtype = nil
         gq.core.steplog(true)
@@ -359,7 +361,8 @@ describe("a training step", function()
         local why
         if ok then ok, why = pcall(function() z:square():sum():backward() end) end
         if not ok then return print(name, (tostring(why or z):gsub("0x%%x+", ""))) end
-        io.write(("%%s\t%%a %%a "):format(name, z:sum():item(), z0.grad:sum():item()))
+        io.write(("%%s\t%%a %%a %%a %%a "):format(name, z:sum():item(), z0.grad:sum():item(),
+          w.grad and w.grad:sum():item() or 0, info.quadrature_error or 0))
         print(info.steps, info.rejected, info.nfe, info.t, info.steps_backward, info.rejected_backward, info.nodes)
       end
       case("plain", { 0, 2 }, { gradient = "direct" })
@@ -367,7 +370,8 @@ describe("a training step", function()
       case("times", { 0, 0.1, 0.2, 0.25, 1, 1.1, 2 }, { gradient = "gq", rtol = 1e-6, dtype = "float64" })
       case("dopri8", { 0, 0.3, 2 }, { method = "dopri8", gradient = "direct", rtol = 1e-7, dtype = "float64" })
       case("tsit5", { 0, 2 }, { method = "tsit5", gradient = "aca", first_step = 1.9 })
-      case("norm", { 0, 1, 2 }, { norm = "max", gradient = "adjoint", overshoot = true })
+      case("norm", { 0, 1, 2 }, { norm = "max", gradient = "adjoint", overshoot = true },
+        function(t, x) return gq.sin(x * 3) * (t * 4):cos() - x:mul(0.3) end)
       case("jumps", { 0, 0.5, 2 }, { grid_points = { 0.7, 1.3 }, gradient = "aca" },
         function(t, x) return gq.where(t:lt(0.7), x, gq.where(t:lt(1.3), -x, x * 2)) end)
       case("there and back", { 0, 0.4, 2 }, { gradient = "gq", gq = { paper = true }, rtol = 1e-5, dtype = "float64" })
@@ -379,6 +383,16 @@ describe("a training step", function()
       case("most back", { 0, 2 }, { gradient = "gq", gq = { paper = true }, adjoint = { max_steps = 3 } })
       case("most", { 0, 2 }, { max_steps = 5 })
       case("least", { 0, 2 }, { min_step = 0.2, rtol = 1e-9 })
+      case("along", { 0, 2 }, { gradient = "gq", rtol = 1e-5 })
+      case("along, nodes in steps", { 0, 0.4, 2 }, { gradient = "gq", gq = { nodes = "step" }, rtol = 1e-6 })
+      case("along, moments", gq.linspace(0, 2, 41):totable(), { gradient = "gq", dtype = "float64" })
+      case("along dopri8", { 2, 0 }, { gradient = "gq", method = "dopri8", rtol = 1e-7, dtype = "float64" })
+      case("along and past", { 0, 0.4, 2 }, { gradient = "gq", gq = { nodes = "step" }, overshoot = true })
+      case("along to another", { 0, 2 }, { gradient = "gq", adjoint = { method = "dopri8", norm = "max" } })
+      case("most along", { 0, 2 }, { gradient = "gq", rtol = 1e-5, adjoint = { max_steps = 3 } })
+      case("jumps along", { 0, 0.5, 2 }, { grid_points = { 0.7, 1.3 }, gradient = "gq" },
+        function(t, x) return gq.where(t:lt(0.7), x * w, gq.where(t:lt(1.3), -x, x * 2)) end)
+      case("checked", { 0, 2 }, { gradient = "check" })
       case("longest", { 0, 2 }, { max_step = 0.05, gradient = "aca" })
       case("wild", { 0, 2 }, {}, function(_, x) return x:square() * 1e3 end)
       case("nan", { 0, 2 }, {}, function(t, x) return (1 - t):sqrt() * x end)
@@ -386,7 +400,8 @@ describe("a training step", function()
     ]]
     local function all(environment) return (run(environment, cases):gsub("%-nan", "nan")) end
     local want = all "GQ_CUDA_HOST=1"
-    for _, what in ipairs { "most\t5 steps", "most back\t[^\n]*backward pass", "past\t%-?0x",
+    for _, what in ipairs { "most\t5 steps", "most back\t[^\n]*backward pass",
+      "most along\t[^\n]*backward pass", "along\t%-?0x", "past\t%-?0x",
       "wild\tthe step", "nan\ta value that is not finite", "pid\t%-?0x" } do
       assert.truthy(want:find(what), want)
     end
@@ -401,25 +416,28 @@ describe("a training step", function()
 
   it("waits once for eight attempts, each of which is three launches at most, there and back", function()
     local solve = [[
-      local z0 = gq.ones({70, 2}, {device = "cuda", requires_grad = true})
-      local z, info = gq.odeint(function(t, x) return gq.tanh(x) * (t * 5):cos() end, z0, {0, %d}, %s)
+      local z0 = gq.ones({%d, 2}, {device = "cuda", requires_grad = true})
+      local w = gq.ones({2}, {device = "cuda", requires_grad = %s})
+      local z, info = gq.odeint(function(t, x) return gq.tanh(x) * (t * 5):cos() * w end, z0, {0, %d}, %s)
       if %s then z:square():mean():backward() end
       print("attempts", info.steps + info.rejected + (info.steps_backward or 0) + (info.rejected_backward or 0))]]
-    local function count(t, options, back)
-      local text = run("GQ_EMU_COUNT=1", solve, t, options, back)
+    local function count(rows, learns, t, options, back)
+      local text = run("GQ_EMU_COUNT=1", solve, rows, learns, t, options, back)
       local attempts, launches, waits = text:match "attempts\t(%d+).- (%d+) launches, (%d+) waits"
       return tonumber(attempts), tonumber(launches), tonumber(waits)
     end
-    local function bounded(options, back)
-      local attempts, launches, waits = count(5, options, back)
-      local more, launched, waited = count(40, options, back)
+    local function bounded(options, back, rows, learns)
+      local attempts, launches, waits = count(rows or 70, learns or false, 5, options, back)
+      local more, launched, waited = count(rows or 70, learns or false, 40, options, back)
       assert.is_true(more - attempts >= 64, more - attempts)
       assert.is_true(launched - launches <= 3 * (more - attempts + 8), launched - launches)
-      assert.is_true(waited - waits <= (more - attempts) / 8 + 3, waited - waits)
+      local nodes = learns and 5 or 0   -- batches of them, which are waited for
+      assert.is_true(waited - waits <= (more - attempts) / 8 + 3 + nodes, waited - waits)
     end
     bounded('{gradient = "aca", rtol = 1e-6}', false)
     bounded('{gradient = "gq", gq = {paper = true}, rtol = 1e-6}', true)
     bounded('{gradient = "gq", rtol = 1e-6}', true)   -- along the kept solution
+    bounded('{gradient = "gq", gq = {nodes = "step"}, rtol = 1e-6}', true, 64, true)
   end)
 
   it("launches together what solvers do to vectors: less than one more a time and a node", function()

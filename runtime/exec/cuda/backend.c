@@ -51,6 +51,7 @@ static gq_backend row = {
   .apply = gq_cuda_apply,
   .lowering = &gq_cuda_lowering,
   .advance = gq_cuda_advance,
+  .after = gq_cuda_after,
   .crews = gq_cuda_crews,
   .sail = gq_cuda_sail,
 };

@@ -14,10 +14,10 @@ typedef struct gq_tile {
   size_t shared;               /* which shares so many bytes */
 } gq_tile;
 
-/* What a kernel makes of phases: one of them; an attempt that a pilot decides over; one along a trail; a whole solve of
-** lanes: that of the slope, of an attempt, of its interpolant; or its way back: those two, the step's derivative, that of
-** the slope. */
-typedef enum gq_way { GQ_WAY_ONCE, GQ_WAY_ATTEMPT, GQ_WAY_ALONG, GQ_WAY_FLEET, GQ_WAY_HOME, GQ_NWAY } gq_way;
+/* What a kernel makes of phases: one of them; an attempt that a pilot decides over; one along a trail; a later phase of steps
+** one after the other; a whole solve of lanes: that of the slope, of an attempt, of its interpolant; or its way back: those
+** two, the step's derivative, that of the slope. */
+typedef enum gq_way { GQ_WAY_ONCE, GQ_WAY_ATTEMPT, GQ_WAY_ALONG, GQ_WAY_AFTER, GQ_WAY_FLEET, GQ_WAY_HOME, GQ_NWAY } gq_way;
 
 enum { GQ_CUDA_SLICES = 1024 };   /* of a batch */
 
@@ -50,13 +50,15 @@ typedef struct gq_operand {
 } gq_operand;
 typedef struct gq_tile_args {
   gq_u64 pilot, sums;             /* of attempts that fly */
-  gq_u64 at, each;                /* bytes to where the first block's rows are in states, and of a block's rows */
+  gq_u64 at, each;                /* bytes to where the first block's rows are in states, and of a block's rows; or bytes of
+                                  ** a step's record, and how many steps there are */
   gq_operand of[];
 } gq_tile_args;
 typedef struct gq_phase {
   const gq_program *p;
   int phase;
   const gq_sharing *sharing;      /* lanes: which inputs are the same for all crews */
+  const gq_course *course;        /* a later phase of steps: what is added before it */
 } gq_phase;
 int gq_cuda_tile(gq_way way, int n, const gq_phase *of, gq_tile *out);
 static inline gq_tile *gq_cuda_tile_of(const gq_program *p, gq_way way) {
@@ -97,6 +99,7 @@ static inline size_t gq_cuda_rounded(size_t bytes) { return (bytes + 15) / 16 * 
 int gq_cuda_side(const gq_program *p, int phase, int n, void *const *arena, const void *const *in, int nin,
                  void *const *out, int nout);
 int gq_cuda_advance(gq_course *c);
+int gq_cuda_after(gq_course *c);
 /* Operands of an arena, constants and flags, after n others. */
 void gq_cuda_put_rest(const gq_program *p, int n, void *flags, gq_operand *of);
 int gq_cuda_tile_launch(const gq_tile *tile, int blocks, const gq_tile_args *args, int n, size_t at);

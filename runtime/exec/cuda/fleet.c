@@ -30,7 +30,10 @@ int gq_cuda_crews(gq_voyage *v, int *most) {
   gq_phase of[PIECES];
   int n, each;
   const piece *x = pieces_of(v, &n);
-  for (int i = 0; i < n; i++) of[i] = (gq_phase){ v->prog[x[i].prog], x[i].phase, &v->sharing[x[i].prog] };
+  for (int i = 0; i < n; i++) {
+    int g = x[i].prog;
+    of[i] = (gq_phase){ .p = v->prog[g], .phase = x[i].phase, .sharing = &v->sharing[g] };
+  }
   if (!tile->f) GQ_TRY(gq_cuda_tile(way_of(v), n, of, tile));
   GQ_TRY(gq_cuda_check(gq_cu.occupancy(&each, tile->f, tile->threads, tile->shared),
                        "cuOccupancyMaxActiveBlocksPerMultiprocessor"));

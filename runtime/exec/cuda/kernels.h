@@ -151,6 +151,16 @@ GQ_REGION void gq_go_along(const gq_pilot *p, gq_u64 at, int bytes) {
   else { GQ_WENT(double) }
 }
 
+//// after
+/* to += from s, as sums of vectors are made */
+#define GQ_CARRY(name, T)                                                            \
+  GQ_DEVICE void gq_carry_##name(T *to, const T *from, int i, double s) {            \
+    T x = from[i] * (T)s;                                                            \
+    to[i] = to[i] + x;                                                               \
+  }
+GQ_CARRY(f32, float)
+GQ_CARRY(f64, double)
+
 //// fleet
 /* Samples with steps of their own: what lanes do between the phases of their programs, one thread a lane. w: the crew's
 ** memory, f->at: where arrays begin in it. */

@@ -202,13 +202,22 @@ static gq_operand put_arenas(const flight *f, int r, cargo *c) {
   return o;
 }
 
+/* What is at `at` of each step's record. */
+static gq_operand put_records(const gq_course *c, size_t at, cargo *x) {
+  gq_operand o = { (gq_u64)(uintptr_t)gq_stage.there + x->top, 0, 1 };
+  gq_u64 *table = (gq_u64 *)(void *)(gq_stage.here + x->top);
+  for (int i = 0; x->fill && i < c->steps; i++) table[i] = at_stage((size_t)i * c->bytes + at).base;
+  x->top += gq_cuda_rounded((size_t)c->steps * sizeof *table);
+  return o;
+}
+
 /* Number k: of the pilot, a state, a sum, or what any attempt reads. The pilot comes first, sums behind it. */
 static gq_operand put_number(const flight *f, int r, int k, cargo *x) {
   const gq_course *c = f->c;
   const sides *s = &f->run[r];
   int out = k - s->p->nin;
   for (int i = 0; i < c->nread; i++)
-    if (c->read[i].k == k) return at_stage(c->read[i].at);
+    if (c->read[i].k == k) return c->phase ? put_records(c, c->read[i].at, x) : at_stage(c->read[i].at);
   for (int i = 0; i < c->nmove; i++) {
     if (c->move[i].in == k) return put_move(s, k, c->move[i].at, c->steps, x);
     if (out >= 0 && c->move[i].out == out) return put_move(s, k, c->move[i].at + 1, c->steps, x);
@@ -226,14 +235,15 @@ static gq_operand put_number(const flight *f, int r, int k, cargo *x) {
 
 static void load_flight(flight *f, void *flags, cargo *x) {
   const gq_course *c = f->c;
-  x->top = gq_cuda_rounded(c->bytes) + gq_cuda_rounded((size_t)c->nsum * c->nslices * sizeof(double));
-  if (x->fill) memcpy(gq_stage.here, c->pilot, c->bytes);
+  size_t first = c->bytes * (size_t)(c->phase ? c->steps : 1);
+  x->top = gq_cuda_rounded(first) + gq_cuda_rounded((size_t)c->nsum * c->nslices * sizeof(double));
+  if (x->fill) memcpy(gq_stage.here, c->pilot, first);
   for (int r = 0, n; r < f->nrun; r++) {
     const int *used = used_of(&f->run[r], &n);
     gq_operand *of = f->args[r]->of;
     f->args[r]->pilot = at_stage(0).base, f->args[r]->sums = at_stage(gq_cuda_rounded(c->bytes)).base;
-    f->args[r]->at = f->args[r]->each = 0;
-    if (c->ngiven) {
+    f->args[r]->at = c->bytes, f->args[r]->each = (gq_u64)c->steps;
+    if (c->ngiven && !c->phase) {
       f->args[r]->at = (gq_u64)(given(&f->run[r], 0, c->given) - (char *)c->path[0]);
       f->args[r]->each = f->run[r].p->bytes[c->given];
     }
@@ -248,7 +258,9 @@ static void load_flight(flight *f, void *flags, cargo *x) {
   }
 }
 
-static gq_way way_of(const gq_course *c) { return c->ngiven ? GQ_WAY_ALONG : GQ_WAY_ATTEMPT; }
+static gq_way way_of(const gq_course *c) {
+  return c->phase ? GQ_WAY_AFTER : c->ngiven ? GQ_WAY_ALONG : GQ_WAY_ATTEMPT;
+}
 
 static int fly(flight *f) {
   const gq_course *c = f->c;
@@ -259,9 +271,12 @@ static int fly(flight *f) {
   gq_tile *tile[RUNS] = { NULL };
   for (int r = 0; r < f->nrun; r++) {
     tile[r] = gq_cuda_tile_of(f->run[r].p, way);
-    if (!tile[r]->f) GQ_TRY(gq_cuda_tile(way, 1, &(gq_phase){ .p = f->run[r].p }, tile[r]));
+    if (!tile[r]->f) {
+      gq_phase of = { .p = f->run[r].p, .phase = c->phase, .course = c };
+      GQ_TRY(gq_cuda_tile(way, 1, &of, tile[r]));
+    }
     const gq_cuda_code *code = f->run[r].p->code;
-    if (code->indexing[0] > indexing) indexing = code->indexing[0];
+    if (code->indexing[c->phase] > indexing) indexing = code->indexing[c->phase];
   }
   if (indexing) GQ_TRY(gq_cuda_flag(0, &flags));
   load_flight(f, flags, &x);
@@ -269,12 +284,12 @@ static int fly(flight *f) {
   x = (cargo){ .fill = true };
   load_flight(f, flags, &x);
   GQ_TRY(gq_cuda_put(gq_stage.there, gq_stage.here, x.top));
-  for (int i = 0; i < c->attempts; i++)
+  for (int i = 0; i < (c->phase ? 1 : c->attempts); i++)
     for (int r = 0; r < f->nrun; r++) {
       used_of(&f->run[r], &n);
       GQ_TRY(gq_cuda_tile_launch(tile[r], f->run[r].n, f->args[r], n + GQ_TILE_MORE, f->far[r]));
     }
-  GQ_TRY(gq_cuda_get(c->pilot, gq_stage.there, c->bytes));
+  if (!c->phase) GQ_TRY(gq_cuda_get(c->pilot, gq_stage.there, c->bytes));
   return gq_cuda_indexed(indexing);
 }
 
@@ -284,9 +299,10 @@ static void split(flight *f) {
     for (n = 1; s + n < c->nslices && c->class_of[s + n] == c->class_of[s];) n++;
     GQ_ASSERT(f->nrun < RUNS);
     f->first[f->nrun] = s;
-    f->run[f->nrun++] =
-      (sides){ c->prog[c->class_of[s]],     0, n, c->nin, c->nout, c->arena + s, c->in + (size_t)s * c->nin,
-               c->out + (size_t)s * c->nout };
+    f->run[f->nrun++] = (sides){
+      c->prog[c->class_of[s]],     c->phase, n, c->nin, c->nout, c->arena + s, c->in + (size_t)s * c->nin,
+      c->out + (size_t)s * c->nout
+    };
   }
 }
 
@@ -302,3 +318,5 @@ int gq_cuda_advance(gq_course *c) {
   pthread_mutex_unlock(&gq_stage.lock);
   return status;
 }
+
+int gq_cuda_after(gq_course *c) { return gq_cuda_advance(c); }

@@ -16,6 +16,7 @@ typedef struct piece {
   int phase, first, n; /* its operands are first .. first + n - 1, and then its arena, constants and flags */
   const int *used;
   const gq_sharing *sharing;
+  const gq_course *course;
   bool near;      /* values that the phase alone meets are in shared memory, */
   size_t *staged; /* [n] and so is a copy of an input, from here on; FAR: not */
   bool *brings;   /* [n] which this phase asks for first */
@@ -74,6 +75,13 @@ static const struct {
                      .before = { "" },
                      .end = "  gq_land(pilot, (const double *)GQ_FAR(a.sums));\n",
                      .fixed = (GQ_NT + 2 * 2 + ALONG) * sizeof(double) + 16 },
+  [GQ_WAY_AFTER] = { .name = "after",
+                     .sections = { "after" },
+                     .begin = "  GQ_BY(unroll 1)\n"
+                              "  for (int turn = 0; turn < (int)a.each; turn++) {\n",
+                     .turn = "turn",
+                     .before = { "" },
+                     .end = "  }\n" },
   [GQ_WAY_FLEET] = { .name = "fleet",
                      .sections = { "apart", "control", "lane", "together", "fleet", "outward" },
                      .begin = "  gq_fleet *f = (gq_fleet *)GQ_FAR(a.pilot);\n"
@@ -494,9 +502,33 @@ static bool small(const tile *x) {
   return yes;
 }
 
+/* The operand that output k is; -1: the phase has none. */
+static int output_of(const tile *x, int k) {
+  for (int u = 0; u < x->q->n; u++)
+    if (x->q->used[u] == x->q->p->nin + k) return x->q->first + u;
+  return -1;
+}
+
+/* What was carried to a step, before its own products. */
+static void put_carried(tile *x) {
+  const gq_course *c = x->q->course;
+  gq_text *t = &x->q->body;
+  for (int r = 0; r < c->nadd; r++) {
+    const char *T = gq_cuda_dtype[c->dtype[r]], *S = gq_cuda_suffix[c->dtype[r]];
+    int to = output_of(x, c->to + r), from = output_of(x, c->from + r);
+    size_t n = x->q->p->bytes[x->q->p->nin + c->to + r] / gq_dtype_size(c->dtype[r]);
+    if (to < 0 || from < 0) continue;
+    gq_text_put(t, "  GQ_EACH(i, %zu) gq_carry_%s((%s *)gq_at[%d], (const %s *)gq_at[%d], i, ", n, S, T, to,
+                T, from);
+    gq_text_put(t, "*(const double *)GQ_FAR(a.pilot + (gq_u64)turn * a.at));\n");
+  }
+  if (c->nadd) put_barrier(x);
+}
+
 static int put_body(tile *x) {
   const gq_cuda_step *at = x->q->code->at;
   begin_order(x);
+  if (x->way == GQ_WAY_AFTER) put_carried(x);
   for (int i = first_of(x->q); i < end_of(x->q); i++) {
     const gq_instr *in = &x->q->p->instr[i];
     if (!works(x->q, i)) continue;
@@ -566,7 +598,12 @@ static int set_pieces(tile *x, const gq_phase *of) {
   for (int i = 0, first = 0; i < x->npiece; i++) {
     const gq_cuda_code *c = of[i].p->code;
     piece *q = &x->piece[i];
-    *q = (piece){ .p = of[i].p, .code = c, .phase = of[i].phase, .first = first, .sharing = of[i].sharing };
+    *q = (piece){ .p = of[i].p,
+                  .code = c,
+                  .phase = of[i].phase,
+                  .first = first,
+                  .sharing = of[i].sharing,
+                  .course = of[i].course };
     q->used = c->used + c->used[q->phase < q->p->nphase ? q->phase : 0];
     q->n = q->phase < q->p->nphase ? c->used[q->phase + 1] - c->used[q->phase] : 0;
     if (q->sharing) x->most = q->sharing->n;
