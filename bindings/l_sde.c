@@ -446,6 +446,10 @@ static bool is_commutative(lua_State *L) {
 
 /* gq.sdeint(sde, z0, t, opts); upvalue: gq.core. What one call of the solver does not know is lua/gq/sdeint.lua's. */
 static int sdeint(lua_State *L) {
+  if (!lua_isnoneornil(L, 5))
+    return gqL_error(L,
+                     "gq.sdeint: (sde, z0, t, options) expected, got %s behind them: options are one table",
+                     gqL_typename(L, 5));
   lua_settop(L, 4);
   if (!lua_istable(L, 2) && !given(L, 4, "logqp") && !is_commutative(L)) return solve_sde(L);
   lua_getfield(L, lua_upvalueindex(1), "sdeint");

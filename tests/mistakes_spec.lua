@@ -153,6 +153,10 @@ local mistakes = {
   { "options twice", "got table behind them: options are one table", function()
     return gq.odeint(f, z0, { 0, 1 }, {}, { method = "rk4" })
   end },
+  { "options twice, of an SDE", "got table behind them: options are one table", function()
+    local sde = gq.sde { drift = f, diffusion = f, noise = "diagonal", calculus = "ito" }
+    return gq.sdeint(sde, z0, { 0, 1 }, { dt = 0.1 }, { seed = 3 })
+  end },
   { "max_pool2d with padding as a number", "{stride = 2, padding = 1}; got number 1", function()
     return gq.max_pool2d(gq.randn(1, 1, 4, 4), 2, 2, 1)
   end },
@@ -169,6 +173,13 @@ local mistakes = {
   { "a width of 0", "mistakes_spec.lua n_out: an integer of at least 1", function()
     local empty = nn.mlp { sizes = { 2, 0, 2 } }
     return empty
+  end },
+  { "net:cuda()", "net:to(\"cuda\")", function() return net:cuda() end },
+  { "net:double()", "net:to(\"float64\")", function() return net:double() end },
+  { "register_buffer", "a tensor in a field", function()
+    local Own = nn.Module:extend "Own"
+    function Own:init() self:register_buffer("mean", x) end
+    return Own()
   end },
   { "ipairs past the end", "for i = 1, #x", function() return x[5] end },
 }

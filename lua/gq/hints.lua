@@ -158,3 +158,15 @@ getmetatable(gq.plot).__call = function()
   core.fail("gq.plot: one of its functions draws: gq.plot.line{ {x, y} }, gq.plot.scatter{...}: ?plots")
 end
 setmetatable(core.methods, { __index = index("x", core.methods, of_tensors) })
+
+-- What a module is asked for and nothing of it has: a field that may be there or not is nil as ever.
+local of_modules = {
+  cuda = "net:to(\"cuda\")", cpu = "net:to(\"cpu\")", float = "net:to(\"float32\")", double = "net:to(\"float64\")",
+  half = "net:to(\"float32\")", requires_grad_ = "p.requires_grad = false for _, p in ipairs(net:parameters())",
+  register_buffer = "a tensor in a field of the module",
+  register_parameter = "a tensor with requires_grad = true in a field",
+  add_module = "a module in a field of the module", named_modules = "net:named_parameters()",
+}
+getmetatable(gq.nn.Module).__index = function(_, key)
+  if of_modules[key] then say("net", key, of_modules[key]) end
+end
