@@ -328,10 +328,14 @@ int gq_group_finish(gq_group *g) {
 
 /* ---- running ---- */
 
-#define FILL(T)                               \
-  do {                                        \
-    T *d = dst, x = *(const T *)src;          \
-    for (int64_t i = 0; i < n; i++) d[i] = x; \
+enum { BLOCK = 16 }; /* numbers whose count the compiler knows, so that they are written as vectors */
+#define FILL(T)                                     \
+  do {                                              \
+    T *d = dst, x = *(const T *)src;                \
+    int64_t i = 0;                                  \
+    for (; i + BLOCK <= n; i += BLOCK)              \
+      for (int j = 0; j < BLOCK; j++) d[i + j] = x; \
+    for (; i < n; i++) d[i] = x;                    \
   } while (0)
 #define PICK(T)                                           \
   do {                                                    \
@@ -343,6 +347,7 @@ int gq_group_finish(gq_group *g) {
 static void copy_row(void *dst, const void *src, int64_t n, int64_t stride, size_t size) {
   if (stride == 1) memcpy(dst, src, (size_t)n * size);
   else if (size == 4 && stride == 0) FILL(uint32_t);
+  else if (size == 8 && stride == 0) FILL(uint64_t);
   else if (size == 4) PICK(uint32_t);
   else if (size == 8) PICK(uint64_t);
   else PICK(uint8_t);

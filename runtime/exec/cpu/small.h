@@ -292,18 +292,21 @@ DOTS(f64, double)
     size_t block = n <= 3 ? depth : 2 * DEPTH;                                                                 \
     for (size_t k = 0; k < depth; k += block)                                                                  \
       for (size_t i = 0; i < m;) {                                                                             \
-        size_t d = depth - k < block ? depth - k : block, rows = m - i >= 4 ? 4 : 1;                           \
+        size_t d = depth - k < block ? depth - k : block, rows = m - i >= 4 ? 4 : m - i >= 2 ? 2 : 1;                           \
         const T *a = (const T *)pa + i * lda + k;                                                              \
         for (size_t j = 0; j < n;) {                                                                           \
           size_t cols = n - j >= 3 ? 3 : n - j;                                                                \
           const T *b = (const T *)pb + j * ldb + k;                                                            \
           T *c = (T *)pc + i * crs + j * ccs;                                                                  \
-          switch (4 * (rows == 4) + cols) {                                                                    \
+          switch (4 * (rows / 2) + cols) {                                                                    \
             case 1: cell_##S(1, 1, a, lda, b, ldb, c, crs, ccs, d, add || k); break;                           \
             case 2: cell_##S(1, 2, a, lda, b, ldb, c, crs, ccs, d, add || k); break;                           \
             case 3: cell_##S(1, 3, a, lda, b, ldb, c, crs, ccs, d, add || k); break;                           \
-            case 5: cell_##S(4, 1, a, lda, b, ldb, c, crs, ccs, d, add || k); break;                           \
-            case 6: cell_##S(4, 2, a, lda, b, ldb, c, crs, ccs, d, add || k); break;                           \
+            case 5: cell_##S(2, 1, a, lda, b, ldb, c, crs, ccs, d, add || k); break;                           \
+            case 6: cell_##S(2, 2, a, lda, b, ldb, c, crs, ccs, d, add || k); break;                           \
+            case 7: cell_##S(2, 3, a, lda, b, ldb, c, crs, ccs, d, add || k); break;                           \
+            case 9: cell_##S(4, 1, a, lda, b, ldb, c, crs, ccs, d, add || k); break;                           \
+            case 10: cell_##S(4, 2, a, lda, b, ldb, c, crs, ccs, d, add || k); break;                          \
             default: cell_##S(4, 3, a, lda, b, ldb, c, crs, ccs, d, add || k);                                 \
           }                                                                                                    \
           j += cols;                                                                                           \

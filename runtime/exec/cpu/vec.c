@@ -8,6 +8,8 @@
 
 #define EACH for (size_t i = 0; i < n; i++)
 
+enum { BLOCK = 16 }; /* numbers whose count the compiler knows, so that they are done as vectors */
+
 /* NAME_f32 and NAME_f64, and NAME that picks one. */
 #define BOTH(M) M(f32, float) M(f64, double)
 #define PICK(name, d, ...) ((d) == GQ_F32 ? name##_f32(__VA_ARGS__) : name##_f64(__VA_ARGS__))
@@ -38,50 +40,62 @@ static void scale(gq_dtype d, size_t n, double s, const void *src, size_t from, 
   else scale_f64(n, s, src, from, dst, to);
 }
 
-#define SUMS(S, T)                                                                                      \
-  static double dot_##S(size_t n, const T *x, const T *y) {                                             \
-    double sum = 0;                                                                                     \
-    EACH sum += (double)x[i] * (double)y[i];                                                            \
-    return sum;                                                                                         \
-  }                                                                                                     \
-  static double largest_##S(size_t n, const T *x) {                                                     \
-    double top = 0;                                                                                     \
-    EACH top = fmax(top, fabs((double)x[i]));                                                           \
-    return top;                                                                                         \
-  }                                                                                                     \
-  static double rms_##S(size_t n, const T *x) {                                                         \
-    double top = largest_##S(n, x), sum = 0;                                                            \
-    for (size_t i = 0; top > 0 && i < n; i++) {                                                         \
-      double v = (double)x[i] / top;                                                                    \
-      sum += v * v;                                                                                     \
-    }                                                                                                   \
-    return top * sqrt(sum / n);                                                                         \
-  }                                                                                                     \
-  static void weighted_##S(size_t n, const T *x, const T *minus_, const T *y, double atol, double rtol, \
-                           double *sum, double *top) {                                                  \
-    *sum = *top = 0;                                                                                    \
-    EACH {                                                                                              \
-      double v = (double)x[i] - (minus_ ? (double)minus_[i] : 0.0);                                     \
-      v = fabs(v / (atol + rtol * fabs((double)y[i])));                                                 \
-      *sum += v * v;                                                                                    \
-      if (!(v <= *top)) *top = v;                                                                       \
-    }                                                                                                   \
-  }                                                                                                     \
-  static void apart_##S(size_t n, const T *x, const T *y, double *sum) {                                \
-    EACH {                                                                                              \
-      double a = (double)x[i], b = (double)y[i];                                                        \
-      sum[0] += (a - b) * (a - b), sum[1] += b * b;                                                     \
-    }                                                                                                   \
-  }                                                                                                     \
-  static void joined_##S(size_t n, int k, size_t ld, void *const *x, void *const *y_, double *sum) {    \
-    EACH {                                                                                              \
-      double v = 0;                                                                                     \
-      for (int r = 0; r < k; r++) {                                                                     \
-        v += (double)((const T *)x[r * ld])[i];                                                         \
-        if (y_) v -= (double)((const T *)y_[r * ld])[i];                                                \
-      }                                                                                                 \
-      *sum += v * v;                                                                                    \
-    }                                                                                                   \
+#define WEIGHTED(S, T)                                                                                       \
+  static inline __attribute__((always_inline)) void weigh_##S(                                               \
+    size_t n, const T *x, const T *minus_, const T *y, double atol, double rtol, double *sum, double *top) { \
+    double v[BLOCK], all = *sum, largest = *top;                                                             \
+    EACH v[i] = (double)x[i];                                                                                \
+    if (minus_) EACH v[i] -= (double)minus_[i];                                                              \
+    EACH v[i] = fabs(v[i] / (atol + rtol * fabs((double)y[i])));                                             \
+    EACH {                                                                                                   \
+      all += v[i] * v[i];                                                                                    \
+      if (!(v[i] <= largest)) largest = v[i];                                                                \
+    }                                                                                                        \
+    *sum = all, *top = largest;                                                                              \
+  }                                                                                                          \
+  static void weighted_##S(size_t n, const T *x, const T *minus_, const T *y, double atol, double rtol,      \
+                           double *sum, double *top) {                                                       \
+    *sum = *top = 0;                                                                                         \
+    for (; n >= BLOCK; n -= BLOCK, x += BLOCK, y += BLOCK, minus_ += minus_ ? BLOCK : 0)                     \
+      weigh_##S(BLOCK, x, minus_, y, atol, rtol, sum, top);                                                  \
+    weigh_##S(n % BLOCK, x, minus_, y, atol, rtol, sum, top);                                                \
+  }
+BOTH(WEIGHTED)
+
+#define SUMS(S, T)                                                                                   \
+  static double dot_##S(size_t n, const T *x, const T *y) {                                          \
+    double sum = 0;                                                                                  \
+    EACH sum += (double)x[i] * (double)y[i];                                                         \
+    return sum;                                                                                      \
+  }                                                                                                  \
+  static double largest_##S(size_t n, const T *x) {                                                  \
+    double top = 0;                                                                                  \
+    EACH top = fmax(top, fabs((double)x[i]));                                                        \
+    return top;                                                                                      \
+  }                                                                                                  \
+  static double rms_##S(size_t n, const T *x) {                                                      \
+    double top = largest_##S(n, x), sum = 0;                                                         \
+    for (size_t i = 0; top > 0 && i < n; i++) {                                                      \
+      double v = (double)x[i] / top;                                                                 \
+      sum += v * v;                                                                                  \
+    }                                                                                                \
+    return top * sqrt(sum / n);                                                                      \
+  }                                                                                                  \
+  static void apart_##S(size_t n, const T *x, const T *y, double *sum) {                             \
+    EACH {                                                                                           \
+      double a = (double)x[i], b = (double)y[i];                                                     \
+      sum[0] += (a - b) * (a - b), sum[1] += b * b;                                                  \
+    }                                                                                                \
+  }                                                                                                  \
+  static void joined_##S(size_t n, int k, size_t ld, void *const *x, void *const *y_, double *sum) { \
+    EACH {                                                                                           \
+      double v = 0;                                                                                  \
+      for (int r = 0; r < k; r++) {                                                                  \
+        v += (double)((const T *)x[r * ld])[i];                                                      \
+        if (y_) v -= (double)((const T *)y_[r * ld])[i];                                             \
+      }                                                                                              \
+      *sum += v * v;                                                                                 \
+    }                                                                                                \
   }
 BOTH(SUMS)
 
@@ -137,8 +151,7 @@ static size_t nonfinite(gq_dtype d, size_t n, const void *x) {
   return n >= MANY && gq_cpu_finite(d, n, x) ? 0 : PICK(bad, d, n, x);
 }
 
-/* to[i] = from[i], in blocks whose count the compiler knows, so that they vectorise. */
-enum { BLOCK = 16 };
+/* to[i] = from[i] */
 #define CONVERT(to, T, from)                                             \
   {                                                                      \
     size_t i = 0;                                                        \
@@ -206,7 +219,7 @@ static void blend(gq_dtype d, size_t rows, size_t cols, const bool *taken, const
   } while (0)
 
 static void turn(size_t size, size_t rows, size_t cols, const void *src, void *dst) {
-  if (size == 4) TURN(uint32_t);
+  if (size == 4) gq_cpu()->turn(src, (int64_t)rows, (int64_t)cols, (int64_t)rows, dst, (int64_t)cols, false);
   else if (size == 8) TURN(uint64_t);
   else TURN(uint8_t);
 }
