@@ -47,17 +47,20 @@ static uint64_t sum_of_numbers(const gq_problem *p) {
   return sum;
 }
 
-/* Is it this one's turn? A few that have other numbers come in between. */
-static bool takes_turn(const gq_problem *p, gq_plan *plan, int64_t every) {
+/* Those that come in their turn later on, of a training, take no more than their tolerance asks for. */
+typedef enum turn { NONE, LATER, WHOLE } turn;
+
+/* A few that have other numbers come in between. */
+static turn takes_turn(const gq_problem *p, gq_plan *plan, int64_t every) {
   uint64_t numbers = sum_of_numbers(p);
-  bool turn = plan->solves[p->dense_ != NULL]++ % every == 0;
-  bool other = numbers != plan->audited && plan->others < OTHERS;
-  plan->others += !turn && other;
-  if (turn || other) plan->audited = numbers;
-  return turn || other;
+  int64_t before = plan->solves[p->dense_ != NULL]++;
+  bool other = numbers != plan->audited && plan->others < OTHERS, mine = before % every == 0;
+  plan->others += !mine && other;
+  if (mine || other) plan->audited = numbers;
+  return other || before == 0 ? WHOLE : mine ? LATER : NONE;
 }
 
-static bool due(const gq_problem *p, const gq_ode_options *asked, const gq_solution *s) {
+static turn due(const gq_problem *p, const gq_ode_options *asked, const gq_solution *s) {
   const gq_ode_options *o = &s->o;
   bool chosen = asked->engine->choose;
   bool refined = o->engine == gq_engine_find("gq") && asked->nodes == GQ_NODES_AUTO;
@@ -65,9 +68,10 @@ static bool due(const gq_problem *p, const gq_ode_options *asked, const gq_solut
   bool plain = !o->error && !o->stiffness && !p->noise;
   bool given = asked->audit != GQ_AUDIT_UNASKED;
   int64_t every = given ? asked->audit : (chosen || refined) && !gq_graph_calls(p->f) ? EVERY : 0;
-  if (every <= 0 || !controlled || !plain || s->trivial) return false;
-  if (!s->plan->products && !p->z0_grad && !p->t_grad) return false;
-  return takes_turn(p, s->plan, every);
+  if (every <= 0 || !controlled || !plain || s->trivial) return NONE;
+  if (!s->plan->products && !p->z0_grad && !p->t_grad) return NONE;
+  turn mine = takes_turn(p, s->plan, every);
+  return mine == LATER && given ? WHOLE : mine;
 }
 
 /* Numbers that are compared together: all of a tensor, but each of few alone, whatever stands beside it. */
@@ -179,7 +183,7 @@ static gq_ode_options by_default(const gq_problem *p, const gq_ode_options *aske
   return o;
 }
 
-static int solve_tighter(const gq_problem *p, const gq_ode_options *asked, gq_solution *s) {
+static int solve_tighter(const gq_problem *p, const gq_ode_options *asked, gq_solution *s, turn mine) {
   gq_problem q = *p;
   gq_ode_options o = by_default(p, asked);
   gq_tensor *z;
@@ -196,8 +200,8 @@ static int solve_tighter(const gq_problem *p, const gq_ode_options *asked, gq_so
   o.memory_limit -= s->bytes < o.memory_limit ? s->bytes : o.memory_limit - 1;
   int each = o.method->multistep ? MULTISTEP : o.method->stages;
   double longest = fabs(p->t[p->nt - 1] - p->t[0]) * each / EVALUATIONS;
-  if (!(o.max_step > 0 && o.max_step < longest)) o.max_step = longest;
-  if (!(o.back_max_step > 0 && o.back_max_step < longest)) o.back_max_step = longest;
+  if (mine == WHOLE && !(o.max_step > 0 && o.max_step < longest)) o.max_step = longest;
+  if (mine == WHOLE && !(o.back_max_step > 0 && o.back_max_step < longest)) o.back_max_step = longest;
   bool logged = gq_steplog_hold(true);
   int status = gq_solve(&q, &o, false, &z, &info, &s->tighter);
   if (status == GQ_OK && switches) status = solve_on_either_side(&q, &o, s);
@@ -210,8 +214,9 @@ static int solve_tighter(const gq_problem *p, const gq_ode_options *asked, gq_so
 int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tensor **z, gq_info *info,
               gq_solution **sol) {
   int status = gq_solve(p, o, partial, z, info, sol);
-  if (status != GQ_OK || !*sol || !due(p, o, *sol)) return status;
-  if (solve_tighter(p, o, *sol) != GQ_EINTERRUPT) return GQ_OK;
+  turn mine = status == GQ_OK && *sol ? due(p, o, *sol) : NONE;
+  if (mine == NONE) return status;
+  if (solve_tighter(p, o, *sol, mine) != GQ_EINTERRUPT) return GQ_OK;
   return info->status = gq_solve_undo(p, z, sol, GQ_EINTERRUPT);
 }
 
