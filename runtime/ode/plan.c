@@ -86,8 +86,9 @@ static int build_arenas(gq_plan *p) {
 void gq_plan_stack(gq_plan *p, int each) {
   int64_t comfort = gq_field_comfort(p->field), rows = comfort > STACKED ? comfort : STACKED;
   int64_t most = TOGETHER / p->field->width;
-  if (rows > most) rows = most;
-  p->most_points = 1;
+  bool large = most < rows; /* one alone would have its probes by derivatives of derivatives */
+  if (large) rows = most;
+  p->most_points = large ? 2 : 1;
   while (p->most_points < 1 << (GQ_NODE_SIZES - 1) && 2 * p->most_points * each * p->field->count[0] <= rows)
     p->most_points *= 2;
 }
