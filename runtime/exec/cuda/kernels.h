@@ -109,6 +109,7 @@ typedef struct gq_seen { gq_u64 y, slope; double weight[GQ_TRAIL_TIMES], force[G
     char *to = GQ_FAR(out + (gq_u64)(k * r->given) * r->part);                                        \
     if (r->sees) {                                                                                    \
       T v = ((const T *)GQ_FAR(s->y))[i];                                                             \
+      GQ_BY(unroll 1)                                                                                 \
       for (int j = 0; j < r->slopes; j++)                                                             \
         if (s->weight[j] != 0) {                                                                      \
           T x = ((const T *)GQ_FAR(s->slope + (gq_u64)j * r->apart))[i] * (T)s->weight[j];            \
@@ -119,6 +120,7 @@ typedef struct gq_seen { gq_u64 y, slope; double weight[GQ_TRAIL_TIMES], force[G
     }                                                                                                 \
     if (r->given > r->sees) {                                                                         \
       T v = 0;                                                                                        \
+      GQ_BY(unroll 1)                                                                                 \
       for (int j = 0; j < GQ_TRAIL_FORCES && r->forced; j++)                                          \
         if (s->force[j] != 0) {                                                                       \
           T x = ((const T *)GQ_FAR(r->force[j] + at))[i] * (T)s->force[j];                            \
@@ -141,6 +143,7 @@ GQ_REGION void gq_go_along(const gq_pilot *p, gq_u64 at, int bytes) {
       step += gq_trail_find(step, r->near, inside);
       const double theta = (inside - step->t) / step->h;
       s->y = step->y + at, s->slope = step->slope + at;
+      GQ_BY(unroll 1)
       for (int j = 0; j < r->slopes; j++)
         s->weight[j] = gq_trail_weight((const double *)GQ_FAR(r->weight) + j * r->degree, r->degree, theta) * step->h;
     }
