@@ -158,8 +158,9 @@ enum { DEPTH = 256 }; /* terms summed before they are added to c: rounding stays
         }                                                                                                      \
       }                                                                                                        \
   }                                                                                                            \
-  static void rows_##S(const gq_small *p, size_t w, const T *a, const T *b, const T *column, T *c,             \
+  static void rows_##S(const gq_small *s, size_t w, const T *a, const T *b, const T *column, T *c,             \
                        size_t depth, bool add) {                                                               \
+    const gq_small here = *s, *const p = &here; /* no store to c can change it */                              \
     size_t rest = w % WIDTH_##S, i = 0;                                                                        \
     mask_##S mask = first_##S(rest);                                                                           \
     switch ((w - 1) / WIDTH_##S * 2 + (rest != 0)) {                                                           \
