@@ -86,7 +86,7 @@ local function joined(list)
   if not any then return list end
   local parts = {}
   for i, x in ipairs(list) do
-    parts[i] = gq.is_tensor(x) and x:reshape(1) or gq.tensor({ x }, { dtype = "float64", device = "cpu" })
+    parts[i] = gq.is_tensor(x) and x:reshape(1):to("cpu") or gq.tensor({ x }, { dtype = "float64", device = "cpu" })
   end
   return gq.cat(parts, 1)
 end
