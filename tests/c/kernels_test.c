@@ -40,8 +40,8 @@ typedef struct row {
 
 static const row rows[] = {
   { GQ_OP_NEG, r_neg, -1e30, 1e30, 0, 0 },
-  { GQ_OP_EXP, expl, -110, 90, 1, 1 },
-  { GQ_OP_EXP, expl, -750, 710, 1, 1 },
+  { GQ_OP_EXP, expl, -110, 90, 1.1, 1 },
+  { GQ_OP_EXP, expl, -750, 710, 1.1, 1 },
   { GQ_OP_LOG, logl, 1e-44, 1e38, 2, 2 },
   { GQ_OP_LOG, logl, 0.5, 2, 2, 2 },
   { GQ_OP_LOG, logl, 1e-320, 1e300, 2, 2 },
@@ -65,8 +65,8 @@ static const row rows[] = {
   { GQ_OP_TANH, tanhl, -12, 12, 3, 3 },
   { GQ_OP_TANH, tanhl, -0.5, 0.5, 3, 3 },
   { GQ_OP_TANH, tanhl, -1e30, 1e30, 3, 3 },
-  { GQ_OP_SIGMOID, r_sigmoid, -110, 110, 2, 2 },
-  { GQ_OP_SIGMOID, r_sigmoid, -750, 750, 2, 2 },
+  { GQ_OP_SIGMOID, r_sigmoid, -110, 110, 2.5, 2 },
+  { GQ_OP_SIGMOID, r_sigmoid, -750, 750, 2.5, 2 },
   { GQ_OP_SOFTPLUS, r_softplus, -110, 110, 3, 2 },
   { GQ_OP_SOFTPLUS, r_softplus, -2, 2, 3, 2 },
   { GQ_OP_SOFTPLUS, r_softplus, -750, 1e30, 3, 2 },
