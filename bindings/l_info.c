@@ -5,6 +5,7 @@
 
 #include <limits.h>
 #include <math.h>
+#include <stdarg.h>
 #include <string.h>
 
 /* ---- forwards ---- */
@@ -20,7 +21,13 @@ static void set_number(lua_State *L, const char *key, double v) {
 }
 
 /* Warn once a process and kind: a training loop would repeat it at every step. info.warning has all, a line each. */
-static void warn_once(lua_State *L, bool *done, const char *text) {
+__attribute__((format(printf, 3, 4))) static void warn_once(lua_State *L, bool *done, const char *format,
+                                                            ...) {
+  char text[400];
+  va_list args;
+  va_start(args, format);
+  vsnprintf(text, sizeof text, format, args);
+  va_end(args);
   if (lua_getfield(L, -1, "warning") == LUA_TSTRING) lua_pushfstring(L, "%s\n%s", lua_tostring(L, -1), text);
   else lua_pushstring(L, text);
   lua_setfield(L, -3, "warning");
@@ -31,13 +38,12 @@ static void warn_once(lua_State *L, bool *done, const char *text) {
 /* Where it matters for more than a hundredth of the time. */
 static void warn_time(lua_State *L, const gq_info *i, const gq_ode_options *o) {
   static bool coarse;
-  char text[256];
   if (!(i->coarse > 0.01)) return; /* NaN: no time has passed */
-  snprintf(text, sizeof text,
-           "gq.%s: the dynamics depend on t, and times of the state's dtype are further apart than a 64th of "
-           "a step: use float64, or measure times from an offset",
-           o->method->scheme ? "sdeint" : "odeint");
-  warn_once(L, &coarse, text);
+  warn_once(
+    L, &coarse,
+    "gq.%s: the dynamics depend on t, and times of the state's dtype are further apart than a 64th of "
+    "a step: use float64, or measure times from an offset",
+    o->method->scheme ? "sdeint" : "odeint");
 }
 
 void gqL_info_forward(lua_State *L, const gq_info *i, const gq_ode_options *o, const char *engine) {
@@ -156,29 +162,25 @@ enum { AUDIT_PERCENT = 5, GRADIENT_PERCENT = 7, QUADRATURE_PERCENT = 10 };
 /* Quadrature that was seen to be off, by more nodes or by other weights. */
 static void warn_quadrature(lua_State *L, const gq_info *i) {
   static bool audited, weighed, unresolved;
-  char text[256];
   if (i->audit > AUDIT_PERCENT / 100.0 || isinf(i->audit)) {
-    snprintf(
-      text, sizeof text,
+    warn_once(
+      L, &audited,
       "gq.odeint: twice the quadrature nodes change the gradient by %.3g %%: it may be as wrong as that with "
       "fewer; use gq = {nodes = \"step\"}, or raise gq.C (or nodes) until the change is small",
       100 * i->audit);
-    warn_once(L, &audited, text);
   }
   if (i->unresolved > 0) {
-    snprintf(
-      text, sizeof text,
+    warn_once(
+      L, &unresolved,
       "gq.odeint: %lld pieces of the gradient's integral are not resolved by %lld nodes: it may be %.3g %% "
       "off; loosen adjoint.rtol, or use gradient = \"direct\" where f is as fast as that",
       (long long)i->unresolved, (long long)i->nodes, 100 * i->quadrature_error);
-    warn_once(L, &unresolved, text);
   } else if (i->quadrature_error > QUADRATURE_PERCENT / 100.0) {
-    snprintf(
-      text, sizeof text,
+    warn_once(
+      L, &weighed,
       "gq.odeint: quadrature nodes in every step and the solver's own weights differ by %.3g %% in some "
       "parameter's gradient: it may be as wrong; lower adjoint.rtol and adjoint.atol",
       100 * i->quadrature_error);
-    warn_once(L, &weighed, text);
   }
 }
 
@@ -189,76 +191,65 @@ static double defect_limit(const gq_ode_options *o) { return fmax(600, o->rtol >
 
 static void warn_defect(lua_State *L, const gq_info *i, const gq_ode_options *o) {
   static bool jumped;
-  char text[256];
   if (!(i->defect > defect_limit(o))) return;
-  snprintf(
-    text, sizeof text,
+  warn_once(
+    L, &jumped,
     "gq.odeint: between its stages the forward solve misses the dynamics by %.3g tolerances: it may have "
     "stepped over something short, and state and gradient be wrong; lower rtol and atol, or set max_step",
     i->defect);
-  warn_once(L, &jumped, text);
 }
 
 static void warn_jump(lua_State *L, const gq_info *i) {
   static bool jumps;
-  char text[320];
   if (!(i->quotient_error > GRADIENT_PERCENT / 100.0)) return;
-  snprintf(
-    text, sizeof text,
+  warn_once(
+    L, &jumps,
     "gq.odeint: the solution changes by %.3g %% otherwise than its gradient says: the dynamics compare the "
     "state and seem to jump where it passes a value, which no gradient of f tells; let that be an event, "
     "{condition = ..., terminal = false}, or make f continuous",
     100 * i->quotient_error);
-  warn_once(L, &jumps, text);
 }
 
 /* A tighter solve knows better than what is estimated without one. */
 static void warn_gradient(lua_State *L, const gq_info *i) {
   static bool off;
-  char text[320];
   if (!(i->gradient_error > GRADIENT_PERCENT / 100.0)) return;
-  snprintf(
-    text, sizeof text,
+  warn_once(
+    L, &off,
     "gq.odeint: some gradient is about %.3g %% off that of a solve at a tenth of the tolerances: "
     "the steps may miss something short, be too long, or be held by stability; lower rtol and atol, set "
     "max_step, or use method = \"kvaerno5\" for stiff dynamics",
     100 * i->gradient_error);
-  warn_once(L, &off, text);
 }
 
 static void warn_lost(lua_State *L, const gq_info *i, const gq_ode_options *o) {
   static bool unstable, coarse;
   bool inverts = o->engine->method, noise = o->method->scheme;
-  char text[256];
   bool missed = i->reconstruction > reconstruction_limit(o) || isnan(i->reconstruction);
   if (missed && o->trajectory->error) {
-    snprintf(text, sizeof text,
-             "gq.odeint: the interpolated state is off by about %.3g tolerances: the gradient may be wrong; "
-             "raise adjoint.points or use adjoint = {trajectory = \"dense\"}",
-             i->reconstruction);
-    warn_once(L, &coarse, text);
+    warn_once(L, &coarse,
+              "gq.odeint: the interpolated state is off by about %.3g tolerances: the gradient may be wrong; "
+              "raise adjoint.points or use adjoint = {trajectory = \"dense\"}",
+              i->reconstruction);
   } else if (missed) {
-    snprintf(text, sizeof text,
-             "gq.%s: the state %s backwards misses the stored one by %.3g tolerances: the "
-             "gradient may be wrong; use %s or gradient = \"direct\"",
-             noise ? "sdeint" : "odeint", inverts ? "inverted" : "solved", i->reconstruction,
-             inverts || noise ? "gradient = \"aca\"" : "adjoint = {trajectory = \"dense\"}");
-    warn_once(L, &unstable, text);
+    warn_once(L, &unstable,
+              "gq.%s: the state %s backwards misses the stored one by %.3g tolerances: the "
+              "gradient may be wrong; use %s or gradient = \"direct\"",
+              noise ? "sdeint" : "odeint", inverts ? "inverted" : "solved", i->reconstruction,
+              inverts || noise ? "gradient = \"aca\"" : "adjoint = {trajectory = \"dense\"}");
   }
 }
 
 static void warn(lua_State *L, const gq_info *i, const gq_ode_options *o) {
   static bool capped, uneven;
-  char text[256];
   lua_pushnil(L);
   lua_setfield(L, -2, "warning");
   warn_time(L, i, o);
   if (i->capped && o->engine->integral != GQ_INTEGRAL_ADAPTIVE) {
-    snprintf(text, sizeof text,
-             "gq.odeint: %lld quadrature nodes were wanted, %lld used (max_nodes): the gradient may be "
-             "inaccurate; raise gq.max_nodes or use gq = {nodes = \"step\"}",
-             (long long)i->nodes_wanted, (long long)i->nodes);
-    warn_once(L, &capped, text);
+    warn_once(L, &capped,
+              "gq.odeint: %lld quadrature nodes were wanted, %lld used (max_nodes): the gradient may be "
+              "inaccurate; raise gq.max_nodes or use gq = {nodes = \"step\"}",
+              (long long)i->nodes_wanted, (long long)i->nodes);
   }
   if (i->capped && o->engine->integral == GQ_INTEGRAL_ADAPTIVE) {
     warn_once(
