@@ -68,14 +68,7 @@ local function load(seed)
   return { train = parts.train, test = parts.test, classes = set.classes, names = set.names }
 end
 
--- Batches of an epoch, in an order and with changes that follow from the seed and the epoch alone.
-local function batches(set, seed)
-  local flip = not ({ mnist = true, svhn = true, bars = true })[o.dataset]
-  return function(epoch)
-    return gq.data.batches(set, { batch_size = o.batch_size, shuffle = true, seed = gq.split_seed(seed, "epoch", epoch),
-      augment = o.augment and { flip = flip, crop = 2 } or nil })
-  end
-end
+local handed = { mnist = true, svhn = true, bars = true }         -- not the same when seen in a mirror
 
 -- ---- model ----
 
@@ -138,7 +131,8 @@ local function run(seed)
       return gq.cross_entropy(logits, y), info
     end,
     optimiser = gq.optim.adam(model:parameters(), { lr = o.lr }),
-    data = batches(set.train, seed), seed = seed, steps = o.steps,
+    data = set.train, batch_size = o.batch_size, seed = seed, steps = o.steps,
+    augment = o.augment and { flip = not handed[o.dataset], crop = 2 } or nil,
     validate = function(m)
       local figures
       figures, confusion = evaluate(m, set.test, set.classes)

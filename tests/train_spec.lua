@@ -157,8 +157,9 @@ describe("gq.train", function()
       gq.manual_seed(resume and 999 or 5)
       local m = nn.Sequential { nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 1) }
       local o = f(m)
-      local options = gq.core.copy({ model = m, loss = loss, data = set_of(20), batch_size = 6, seed = 2, epochs = 3,
-        progress = false, steps = steps, resume = resume, checkpoint = path and { path = path, every = 1 } }, o)
+      local options = gq.core.copy({ model = m, loss = loss, data = set_of(20), seed = 2, epochs = 3,
+        batch_size = not o.data and 6 or nil, progress = false, steps = steps, resume = resume,
+        checkpoint = path and { path = path, every = 1 } }, o)
       local rows, state = gq.train(options)
       local list = { ("%d steps"):format(state.step) }
       for i, optimiser in ipairs(o.optimiser.step and { o.optimiser } or o.optimiser) do
@@ -221,6 +222,38 @@ describe("gq.train", function()
       end
       assert.close(ends[2], ends[1]:totable(), 1e-6, 1e-7)
     end
+  end)
+
+  it("changes the images of a set as its batches do, and tells before the first test what does not fit", function()
+    local set = { x = gq.randn({ 9, 2, 5, 4 }, { seed = 1 }), y = gq.randn({ 9, 3 }, { seed = 2 }) }
+    local function trained(more)
+      gq.manual_seed(1)
+      local m = nn.Sequential { nn.Flatten(), nn.Linear(40, 3) }
+      local o = { model = m, loss = loss, optimiser = gq.optim.adam(m:parameters()), data = set, epochs = 2, seed = 3,
+        progress = false }
+      for k, v in pairs(more) do o[k] = v end
+      gq.train(o)
+      return bits(m, o.optimiser)
+    end
+    local augment = { flip = true, crop = 1 }
+    local own = trained { data = function(epoch)
+      return gq.data.batches(set, { batch_size = 4, shuffle = true, augment = augment,
+        seed = gq.split_seed(3, "epoch", epoch) })
+    end }
+    assert.equal(own, trained { batch_size = 4, augment = augment })
+    assert.not_equal(own, trained { batch_size = 4 })
+    local tested = 0
+    local function test() tested = tested + 1 end
+    for more, why in pairs { [{ batch_size = 10 }] = "batch_size = 10 is larger than the set, which has 9 entries",
+      [{ augment = { crop = 5 } }] = "crop",
+      [{ augment = augment, data = { x = set.y, y = set.y } }] = "images {n, c, h, w}",
+      [{ augment = augment, data = function() return next, {} end }] = "give it to gq.data.batches in the function" } do
+      more.validate = test
+      local ok, message = pcall(trained, more)
+      assert.is_false(ok)
+      assert.matches(why, message, 1, true)
+    end
+    assert.equal(0, tested)
   end)
 
   it("counts the evaluations of all batches of a step, and gives each optimiser of a list its loss", function()

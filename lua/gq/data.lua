@@ -310,7 +310,7 @@ local function moves_of(set, o, n, seed, what)
   local where = what .. ": augment"
   local given = options(need(o, "augment", "table", nil, what), "flip crop", where)
   if not gq.is_tensor(set.x) or set.x:dim() ~= 4 then
-    error(("%s: x: images {n, c, h, w} expected, got %s"):format(where, describe(set.x)), 3)
+    gq.core.fail(("%s: x: images {n, c, h, w} expected, got %s"):format(where, describe(set.x)))
   end
   seed = seed or gq.randint(0, 1 << 52, 1):item()
   return gq.core.moves(n, set.x.shape, given, gq.split_seed(seed, "augment"), where)
@@ -322,7 +322,7 @@ define("batches", function(set, opts)
   local n = check_set(set, what)
   local size = need(o, "batch_size", "count", n, what)
   if size > n then
-    error(("%s: batch_size = %d is larger than the set, which has %d entries"):format(what, size, n), 2)
+    gq.core.fail(("%s: batch_size = %d is larger than the set, which has %d entries"):format(what, size, n))
   end
   local shuffle, ahead = need(o, "shuffle", "boolean", false, what), need(o, "ahead", "boolean", true, what)
   local seed = o.seed ~= nil and need(o, "seed", "integer", nil, what) or nil

@@ -7,7 +7,7 @@
 --              steps on its own, in turn
 --   ema        a gq.optim.ema: updated after each step; validate and keep_best see its averages as the weights
 --   accumulate batches whose gradients make one step: the gradient of one batch of all their rows
---   data       data(epoch) -> iterator over x, y ...; or a set {x, y} with batch_size, shuffle and seed
+--   data       data(epoch) -> iterator over x, y ...; or a set {x, y} with batch_size, shuffle, augment and seed
 --   epochs     last epoch; epoch 0 is the state before training
 --   validate   validate(model, epoch) -> table of figures, in eval mode and without recording
 --   name       what the loss is called in the rows: train_<name>, "loss" by default
@@ -28,24 +28,36 @@ local gq = ...
 local core = gq.core
 local options, need, describe, fail = core.options, core.need, core.describe, core.fail
 
-local known = "model loss optimiser data batch_size shuffle seed epochs validate name logger checkpoint resume " ..
-  "progress on_epoch on_step clip schedule steps monitor mode patience keep_best accumulate ema"
+local known = "model loss optimiser data batch_size shuffle augment seed epochs validate name logger checkpoint " ..
+  "resume progress on_epoch on_step clip schedule steps monitor mode patience keep_best accumulate ema"
 local what = "gq.train"
 
 -- Counts of info that the rows average over the steps.
 local counts = { "nfe", "nfe_backward", "nodes" }
 
+-- What a set alone takes.
+local of_sets = { "batch_size", "shuffle", "augment" }
+
 local function iterator_of(o)
-  if type(o.data) == "function" then return o.data end
+  if type(o.data) == "function" then
+    for _, key in ipairs(of_sets) do
+      if o[key] ~= nil then
+        fail(("gq.train: %s is for data = {x = ..., y = ...}: give it to gq.data.batches in the function"):format(key))
+      end
+    end
+    return o.data
+  end
   if type(o.data) ~= "table" or o.data.x == nil then
     fail(("gq.train: data: a set {x = ..., y = ...} or a function of the epoch expected, got %s"):format(
       type(o.data) == "table" and "a table without x" or describe(o.data)))
   end
   local seed = need(o, "seed", "integer", 0, what)
-  return function(epoch)
-    return gq.data.batches(o.data, { batch_size = o.batch_size, shuffle = o.shuffle ~= false,
+  local function batches(epoch)
+    return gq.data.batches(o.data, { batch_size = o.batch_size, shuffle = o.shuffle ~= false, augment = o.augment,
       seed = gq.split_seed(seed, "epoch", epoch) })
   end
+  local _, _, _, _ <close> = batches(1)                         -- what they refuse is told before the first test
+  return batches
 end
 
 local function checkpoint_of(o)
@@ -464,7 +476,7 @@ ema: a gq.optim.ema, updated after each step; validate and keep_best see its ave
 data: a set {x =, y =}, or data(epoch) -> an iterator over x, y
 epochs: the last one; 0 is before training; steps: stop after so many in all, with a row of the epoch that this cuts off
   and a checkpoint
-batch_size: all of the set; shuffle: true; seed: 0: of a set's batches
+batch_size: all of the set; shuffle: true; augment: none, {flip, crop}; seed: 0: of a set's batches
 validate: validate(model, epoch) -> {test_loss = ...}, in eval mode and without recording; name: "loss", of train_<name>
 logger: gq.logger.csv(path), gq.logger.jsonl(path), or a list of such; on_epoch(row, bar), on_step(step, loss, info)
 checkpoint: a path, or {path =, every = steps}; resume: true goes on from it, to the same bytes

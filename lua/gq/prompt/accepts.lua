@@ -64,8 +64,8 @@ optim.schedule.exponential: gamma
 optim.schedule.linear: steps first last
 optim.schedule.plateau: factor patience mode least
 optim.schedule.step: every gamma
-train: model loss optimiser data batch_size shuffle seed epochs validate name logger checkpoint resume progress on_epoch
-  on_step clip schedule steps monitor mode patience keep_best accumulate ema
+train: model loss optimiser data batch_size shuffle augment seed epochs validate name logger checkpoint resume progress
+  on_epoch on_step clip schedule steps monitor mode patience keep_best accumulate ema
 train/checkpoint: path every
 progress: desc at shown out
 checkpoint.save: model optimiser schedule ema epoch rng extra value
