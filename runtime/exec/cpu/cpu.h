@@ -22,7 +22,7 @@ enum { GQ_VV, GQ_SV, GQ_VS, GQ_SS, GQ_NFORM };
 /* a * c + b, b - a * c, a * c - b: vectors a, b and one number c */
 enum { GQ_MADD, GQ_MRSUB, GQ_MSUB, GQ_NMADD };
 
-/* a[i * ars + k * acs], b[k * ldb + j] (crossed: acs is 1, b[j * ldb + k]), column[i * cs], c[i * ldc + j] */
+/* a[i * ars + k * acs], b[k * ldb + j] (crossed: b[j * ldb + k]), column[i * cs], c[i * ldc + j] */
 typedef struct gq_small {
   size_t m, n, k, ars, acs, ldb, cs, ldc;
 } gq_small;

@@ -74,6 +74,7 @@ enum {
   THIN = 16,      /* a first or last layer */
   LONG = 48,      /* terms that are worth summing side by side */
   CELLS = 256,    /* rows and columns of such a product */
+  SINGLY = 256,   /* terms added one by one: rounding of more would grow */
   STRIP = 8,      /* rows, or columns, that stay together */
   FEW = 3         /* rows so few that a large matrix is read faster than packed */
 };
@@ -86,7 +87,8 @@ static way choose(const gq_gemm *g, int64_t rows) {
   if (rows <= FEW && !g->ta && g->n * g->k > CACHED) return g->tb ? FLIPPED : STREAMED;
   if (!g->tb && g->n >= 8 && (g->n <= SKINNY || rows * g->k <= CACHED || rows <= THIN || g->k <= THIN))
     return SMALL;
-  if (g->ta) return !g->tb && g->n <= SUMMED && rows <= (g->n > 2 ? NARROW : SUMMED) ? SMALL : LARGE;
+  if (g->ta && g->tb) return rows <= GQ_CROSSED && g->k <= SINGLY ? SMALL : LARGE; /* a projection */
+  if (g->ta) return g->n <= SUMMED && rows <= (g->n > 2 ? NARROW : SUMMED) ? SMALL : LARGE;
   if (g->tb && g->k >= LONG && rows <= CELLS && g->n <= CELLS) return INNER;
   if (g->n > NARROW || g->k > NARROW) return LARGE;
   if (g->n <= 2 && g->k >= 4) return DOTS;
@@ -125,6 +127,10 @@ static void small(const gq_gemm *g, const void *a, const void *b, const void *co
                   bool add) {
   gq_small p = small_of(g, rows);
   _Alignas(64) char packed[PACKED * sizeof(double)];
+  if (g->tb && rows <= GQ_CROSSED) {
+    gq_cpu()->crossed[g->dtype](&p, a, b, column_, c, add);
+    return;
+  }
   if (g->tb) {
     if (g->dtype == GQ_F32) TRANSPOSE(float, packed, g->n, b, g->ldb, g->k, g->n);
     else TRANSPOSE(double, packed, g->n, b, g->ldb, g->k, g->n);

@@ -212,7 +212,7 @@ SMALL(f64, double)
       for (size_t i = 0; i < rows; i++)                                                                        \
         sum[i] = column_ ? VSET_##S(((const T *)column_)[i * p->cs]) : (vec_##S){0};                           \
       for (size_t k = 0; k < depth; k += W) {                                                                  \
-        const T *a = (const T *)pa + k;                                                                        \
+        const T *a = (const T *)pa + k * p->acs;                                                               \
         const size_t d = depth - k < W ? depth - k : W;                                                        \
         const mask_##S mask = first_##S(d);                                                                    \
         vec_##S v[W];                                                                                          \
@@ -223,7 +223,7 @@ SMALL(f64, double)
           vec_##S x = sum[i];                                                                                  \
           _Pragma("GCC unroll 8") for (size_t q = 0; q < W; q++) {                                             \
             if (q == d) break;                                                                                 \
-            x = VFMA_##S(VSET_##S(a[q]), v[q], x);                                                             \
+            x = VFMA_##S(VSET_##S(a[q * p->acs]), v[q], x);                                                    \
           }                                                                                                    \
           sum[i] = x;                                                                                          \
         }                                                                                                      \
