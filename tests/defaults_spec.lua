@@ -86,6 +86,21 @@ describe("quadrature with error control", function()
     assert.below(largest_error(got, want), 1e-4)
   end)
 
+  it("takes a round whose estimates fail where the stages say the same", function()
+    local function turning(gradient, tolerance)
+      local p = gq.tensor({ 0.7, 0.3 }, { dtype = "float64", requires_grad = true })
+      local options = { gradient = gradient, rtol = tolerance, atol = tolerance, gq = { C = 0.01 }, audit = false }
+      local z, info = gq.odeint(function(_, z) return p[1] * gq.sin(6 * z) - p[2] * z * z end,
+        gq.ones({ 2 }, { dtype = "float64" }), { 0, 4 }, options)
+      z[2]:sum():backward()
+      return p.grad, info
+    end
+    local got, info = turning("gq", 1e-3)
+    assert.same({ 1, 0 }, { info.rounds, info.unresolved })
+    assert.truthy(info.quadrature_error > 1e-3 and info.quadrature_error < 3e-3, info.quadrature_error)
+    assert.below(largest_error({ got }, { turning("direct", 1e-10) }), 0.02) -- by the solve
+  end)
+
   it("follows the tolerance of the way back", function()
     local _, info = hidden(2, { gradient = "gq", rtol = 1e-3, atol = 1e-3, adjoint = { rtol = 1e-8, atol = 1e-8 } })
     assert.truthy(info.rounds > 0 and info.unresolved == 0)

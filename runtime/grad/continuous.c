@@ -399,6 +399,15 @@ static void mark_panel(back *k) {
   k->bends = true;
 }
 
+/* What the first round gives is judged by the stages too, where they are all the window's: the decay of few coefficients
+** promises less than there is where the integrand turns. */
+static int judge_by_stages(back *k) {
+  gq_refine *r = &k->nodes.sum;
+  if (k->nruns != 1 || k->panel.forced || r->round != 1 || r->nnext == 0) return GQ_OK;
+  GQ_TRY(gq_nodebuffer_probes(&k->nodes, &k->weighted, k->nodes.value));
+  return gq_refine_agree(r, k->nodes.value, AGREEMENT);
+}
+
 /* The integral over the steps of the window, down to `to`. */
 static int refine_window(back *k, double to) {
   gq_solution *s = k->s;
@@ -418,6 +427,7 @@ static int refine_window(back *k, double to) {
     GQ_TRY(gq_refine_round(r));
     GQ_TRY(evaluate_pieces(k, false));
     GQ_TRY(gq_refine_judge(r, (last - to) / (last - first), spacing));
+    GQ_TRY(judge_by_stages(k));
     GQ_TRY(withdraw_pieces(k));
   } while (gq_refine_next(r));
   if (r->halved > halved) mark_panel(k);

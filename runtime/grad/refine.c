@@ -280,10 +280,10 @@ static void again(gq_refine *r, const gq_piece *p, piece_sums s, double aim) {
   push(r, middle, p->to, CHILD);
 }
 
-static void count(gq_refine *r, piece_sums s, double *error) {
+static void count(gq_refine *r, piece_sums s, double *error_) {
   for (int q = 0; q < r->numbers; q++) r->total[q] += s.total[q];
-  for (int g = 0; g < r->groups; g++)
-    r->mass[g] += s.mass[g], r->noise[g] += s.noise[g], error[g] += s.error[g];
+  for (int g = 0; g < r->groups; g++) r->mass[g] += s.mass[g], r->noise[g] += s.noise[g];
+  for (int g = 0; error_ && g < r->groups; g++) error_[g] += s.error[g];
 }
 
 static bool at_limit(const gq_refine *r) {
@@ -324,6 +324,24 @@ int gq_refine_judge(gq_refine *r, double share, double spacing) {
     }
     if (p->accepted) count(r, sums_of(r, i), r->used);
   }
+  return GQ_OK;
+}
+
+int gq_refine_agree(gq_refine *r, const double *other, double most) {
+  double *sum = gq_alloc((r->numbers + r->groups + 1) * sizeof *sum), *apart = sum + r->numbers;
+  if (!sum) return gq_nomem((r->numbers + r->groups) * sizeof *sum);
+  memcpy(sum, r->total, r->numbers * sizeof *sum);
+  for (int i = 0; i < r->nwork; i++)
+    for (int q = 0; q < r->numbers && !r->work[i].accepted; q++) sum[q] += sums_of(r, i).total[q];
+  for (int g = 0; g < r->groups; g++) apart[g] = distance(r, g, sum, other);
+  bool agree = worst(r, apart, NULL) <= most;
+  for (int i = 0; i < r->nwork && agree; i++) {
+    if (!r->work[i].accepted) count(r, sums_of(r, i), NULL);
+    r->work[i].accepted = true;
+  }
+  for (int g = 0; g < r->groups && agree; g++) r->agreed[g] += apart[g];
+  if (agree) r->nnext = 0;
+  gq_free(sum);
   return GQ_OK;
 }
 

@@ -62,6 +62,9 @@ double gq_piece_node(const gq_piece *p, int j, double *weight);
 /* Values are there, without weights. share: the part of the tolerance that may be spent when this list is worked off.
 ** spacing: pieces shorter than that are not halved. */
 int gq_refine_judge(gq_refine *r, double share, double spacing);
+/* Behind gq_refine_judge: all of the round, where the integrals that it gives and other[numbers], found in another way, differ
+** by no more than `most` tolerances. */
+int gq_refine_agree(gq_refine *r, const double *other, double most);
 /* On to the next round, once rejected pieces have been taken back; false: worked off. */
 bool gq_refine_next(gq_refine *r);
 /* A node outside of any list, whose values have their weight. */

@@ -127,14 +127,36 @@ static void panels_are_compared(void) {
   gq_refine_done(&r);
 }
 
+/* A round whose estimates fail is accepted whole, or not at all, by integrals that were found in another way. */
+static void rounds_are_compared(void) {
+  for (int apart = 0; apart < 2; apart++) {
+    gq_refine r;
+    omega = 1;
+    CHECK(gq_refine_init(&r, 2, (int[]){ 1, 1 }, 1e-6, 0) == GQ_OK);
+    CHECK(gq_refine_add(&r, 10, 5, 5) == GQ_OK && gq_refine_add(&r, 5, 0, 5) == GQ_OK);
+    round_of(&r, hidden, 1);
+    CHECK(r.nnext > 0);
+    double other[2] = { r.total[0], 10 + (apart ? 4e-5 : 2e-5) }, off;
+    for (int i = 0; i < 2; i++) /* of numbers, 4 groups and 1 a piece */
+      other[0] += r.work[i].accepted ? 0 : r.sums[i * 11];
+    off = fabs(other[1] - 10) / 10;
+    CHECK(gq_refine_agree(&r, other, 3) == GQ_OK);
+    CHECK((r.nnext == 0) == !apart && (r.work[0].accepted && r.work[1].accepted) == !apart);
+    CHECK(apart || (fabs(r.total[0] - other[0]) < 1e-12 && fabs(r.agreed[1] - 10 * off) < 1e-9));
+    CHECK(apart || fabs(gq_refine_error(&r) - off) < 1e-8);
+    gq_refine_done(&r);
+  }
+}
+
 static void no_memory(void) {
-  for (long n = 0; n < 8; n++) {
+  for (long n = 0; n < 9; n++) {
     gq_refine r;
     gq_alloc_fail(n, true);
     int status = gq_refine_init(&r, 1, (int[]){ 1 }, 1e-3, 0);
     if (status == GQ_OK) status = gq_refine_add(&r, 1, 0, 3);
     if (status == GQ_OK) status = gq_refine_round(&r);
     if (status == GQ_OK) memset(r.value, 0, 6 * sizeof *r.value), status = gq_refine_judge(&r, 1, 0);
+    if (status == GQ_OK) status = gq_refine_agree(&r, (double[]){ 0 }, 1);
     gq_alloc_fail(-1, false);
     CHECK(status == GQ_OK || status == GQ_ENOMEM);
     gq_refine_done(&r);
@@ -173,6 +195,7 @@ int main(void) {
   RUN(limit_is_told(hidden, 1e-3));
   RUN(nothing_is_nothing());
   RUN(panels_are_compared());
+  RUN(rounds_are_compared());
   RUN(no_memory());
   return DONE();
 }
