@@ -111,6 +111,21 @@ describe("an interpolant", function()
     if info.t == at.t1 then assert.close(at(0.5):item(), 2, 1e-6) end
   end)
 
+  it("has those of grid points that move", function()
+    for _, gradient in ipairs { "auto", "gq", "direct", "aca", "adjoint" } do
+      for _, dir in ipairs { 1, -1 } do
+        local g = leaf { 0.4 * dir, 0.8 * dir }
+        local _, _, at = gq.odeint(function(t, z)
+          local past = gq.where((dir * t):lt(dir * g[1]), 0 * z + 1, 0 * z + 3)
+          return gq.where((dir * t):lt(dir * g[2]), past, 0 * z + 7)
+        end, vector { 0, 0 }, { 0, dir }, { dense = true, grid_points = g, gradient = gradient })
+        for x, want in pairs { [0.3] = { 0, 0 }, [0.7] = { -4, 0 }, [0.9] = { -4, -8 }, [1] = { -4, -8 } } do
+          assert.close(gq.grad(at(x * dir):sum(), g), want, 1e-9)
+        end
+      end
+    end
+  end)
+
   it("has second derivatives where the engine has", function()
     local a = leaf(1.2)
     local _, _, at = gq.odeint(function(_, z) return a * z end, vector { 1 }, { 0, 1 },

@@ -31,9 +31,10 @@ local function times_with(own, x, n)
   local sign, t = last < first and -1 or 1, own.problem.t
   local times, known = { first }, numbers(t)
   for i = 2, #known do
-    if sign * (last - known[i]) > 0 then times[#times + 1] = known[i] end
+    if sign * (last - known[i]) > 0 then times[i] = known[i] end   -- sorted: those behind are behind
   end
-  times[#times + 1] = last
+  local kept = #times
+  times[kept + 1] = last
   local before, order, where = #times, {}, {}
   for _, s in ipairs(float64(x):reshape(n):totable()) do times[#times + 1] = s end
   for i = 1, #times do order[i] = i end
@@ -44,8 +45,8 @@ local function times_with(own, x, n)
   for k, i in ipairs(order) do
     if i > before then where[i - before] = k end
   end
-  local start = gq.is_tensor(t) and float64(t:narrow(1, 1, 1)) or float64 { first }
-  local all = gq.cat({ start, float64(table.move(times, 2, before, 1, {})), float64(x):reshape(n) }, 1)
+  local all = gq.cat({ float64(gq.is_tensor(t) and t or known):narrow(1, 1, kept), float64 { last },
+    float64(x):reshape(n) }, 1)             -- grid points may move
   return all:index_select(1, gq.tensor(order, { dtype = "int64" })), gq.tensor(where, { dtype = "int64" })
 end
 
