@@ -1,8 +1,8 @@
 -- drawn.lua -- 200 drawn problems: how often a gradient is wrong without a word, and how often a warning is wrong.
---   ./gqlua scripts/drawn.lua [number of problems [seed [methods [rows]]]]
+--   ./gqlua scripts/drawn.lua [number of problems [seed [methods [rows [times]]]]]
 --   ./gqlua scripts/drawn.lua 200 20230717 kvaerno5,explicit_adams
 -- rows: "one" (default); "two": pulses and hidden oscillations alone, with a second row; "independent": those rows with
--- steps of their own, whose longest is not known.
+-- steps of their own, whose longest is not known. times: so many, evenly (2), each of the state with a weight of its own.
 -- Pulses of random width, place and height, kinetics of two and three scales, oscillators, oscillations that only the
 -- parameter knows of, random tanh networks; each by three methods (or those named), three tolerances and both dtypes.
 -- Wrong: some tensor's gradient is over 10 % off that of the equation, found by "direct" at 1e-10 in steps that no
@@ -15,6 +15,7 @@ gq.warnings(false)
 local count = tonumber(arg[1]) or 200
 local methods, rows = {}, arg[4] or "one"
 for name in (arg[3] or "dopri5,tsit5,bosh3"):gmatch("[%w_]+") do methods[#methods + 1] = name end
+local ntimes = tonumber(arg[5]) or 2
 assert(rows == "one" or rows == "two" or rows == "independent", "rows: one, two or independent expected")
 
 local state = tonumber(arg[2]) or 20230717
@@ -69,19 +70,27 @@ local kinds = {
   end },
 }
 
+local function loss(case, z, dtype)
+  local weights = gq.tensor(case.z0, { dtype = dtype }):cos()
+  if ntimes == 2 then return (z[2] * weights):sum() end
+  local shape = { ntimes, 1, 1 }
+  local w = 1 + (7 * gq.arange(1, ntimes)):to(dtype):sin()
+  return (z * weights * w:reshape(table.unpack(shape, 1, #z.shape))):sum() / ntimes
+end
+
 -- Gradients by tensor, info, the longest step.
 local function solve(case, dtype, options)
-  local p = {}
+  local p, t = {}, gq.linspace(0, case.last, ntimes):totable()
   for i, x in ipairs(case.p) do p[i] = gq.tensor(x, { dtype = dtype, requires_grad = true }) end
   gq.core.steplog(true)
   local ok, z, info = pcall(gq.odeint, function(t, x) return case.f(p, t, x) end,
-    gq.tensor(case.z0, { dtype = dtype }), { 0, case.last }, options)
+    gq.tensor(case.z0, { dtype = dtype }), t, options)
   local longest = 0
   for _, row in ipairs(gq.core.steplog()) do
     if row[4] == 1 then longest = math.max(longest, math.abs(row[2])) end
   end
   gq.core.steplog(false)
-  if ok then ok = pcall(function() (z[2] * gq.tensor(case.z0, { dtype = dtype }):cos()):sum():backward() end) end
+  if ok then ok = pcall(function() loss(case, z, dtype):backward() end) end
   if not ok then return nil end
   local g = {}
   for i, x in ipairs(p) do g[i] = x.grad and x.grad:to("float64") or gq.zeros(#case.p[i], { dtype = "float64" }) end

@@ -191,7 +191,8 @@ static int solve_tighter(const gq_problem *p, const gq_ode_options *asked, gq_so
   GQ_TRY(keep_sizes(p, s));
   bool switches = !p->event_ && gq_switches_by_state(p);
   q.dense_ = NULL, q.samples_ = NULL, q.z0_grad |= switches;
-  int64_t rows = asked->independent ? p->z0->shape.dim[0] : 1, most = MUCH * (s->info.steps / rows) + 100;
+  int64_t rows = asked->independent ? p->z0->shape.dim[0] : 1;
+  int64_t most = MUCH * (s->info.steps / rows) + 100 + 2 * p->nt; /* times end steps on the way back */
   if (o.max_steps > most) o.max_steps = most;
   if (o.back_max_steps > most) o.back_max_steps = most;
   double *all[] = { &o.rtol, &o.atol, &o.back_rtol, &o.back_atol };
