@@ -121,6 +121,7 @@ static void adjoint_options(lua_State *L, int t, bool paper, gq_ode_options *o) 
   bool same = o->method->steps->any_system;
   o->back_method = choose_method(L, t, "adjoint.method", same ? o->method : back_method(o));
   o->back_rtol = gqL_optnumber(L, t, "rtol", o->rtol);
+  o->rtol_given |= !lua_isnil(L, t) && given(L, t, "rtol");
   o->back_atol = gqL_optnumber(L, t, "atol", o->atol);
   o->back_step_size = positive(L, t, "step_size", o->step_size);
   o->back_max_step = positive(L, t, "max_step", o->max_step);
@@ -227,6 +228,7 @@ void gqL_odeoptions(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
   o->method = choose_method(L, arg, "method", o->method);
   o->eta = gqL_optnumber(L, arg, "eta", o->eta);
   o->rtol = gqL_optnumber(L, arg, "rtol", o->rtol);
+  o->rtol_given = given(L, arg, "rtol");
   o->atol = gqL_optnumber(L, arg, "atol", o->atol);
   o->step_size = positive(L, arg, "step_size", 0);
   o->first_step = positive(L, arg, "first_step", 0);

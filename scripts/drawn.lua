@@ -2,7 +2,7 @@
 --   ./gqlua scripts/drawn.lua [number of problems [seed [methods [rows [times]]]]]
 --   ./gqlua scripts/drawn.lua 200 20230717 kvaerno5,explicit_adams
 -- rows: "one" (default); "two": pulses and hidden oscillations alone, with a second row; "independent": those rows with
--- steps of their own, whose longest is not known. times: so many, evenly (2), each of the state with a weight of its own.
+-- steps of their own, whose longest is not known. times: so many, evenly, of which a mean is taken; 2: z at the last.
 -- Pulses of random width, place and height, kinetics of two and three scales, oscillators, oscillations that only the
 -- parameter knows of, random tanh networks; each by three methods (or those named), three tolerances and both dtypes.
 -- Wrong: some tensor's gradient is over 10 % off that of the equation, found by "direct" at 1e-10 in steps that no
@@ -80,11 +80,11 @@ end
 
 -- Gradients by tensor, info, the longest step.
 local function solve(case, dtype, options)
-  local p, t = {}, gq.linspace(0, case.last, ntimes):totable()
+  local p, times = {}, gq.linspace(0, case.last, ntimes):totable()
   for i, x in ipairs(case.p) do p[i] = gq.tensor(x, { dtype = dtype, requires_grad = true }) end
   gq.core.steplog(true)
   local ok, z, info = pcall(gq.odeint, function(t, x) return case.f(p, t, x) end,
-    gq.tensor(case.z0, { dtype = dtype }), t, options)
+    gq.tensor(case.z0, { dtype = dtype }), times, options)
   local longest = 0
   for _, row in ipairs(gq.core.steplog()) do
     if row[4] == 1 then longest = math.max(longest, math.abs(row[2])) end

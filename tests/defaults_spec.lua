@@ -107,6 +107,51 @@ describe("quadrature with error control", function()
     assert.below(info.quadrature_error, 1e-8)
   end)
 
+  it("keeps what some panels of many times have, where others are refined", function()
+    local times = {}                                   -- far from the pulse its derivative is no number but zero
+    for i = 0, 159 do times[i + 1] = 10 * i / 159 end
+    local function solve(o)
+      local a = leaf { 1 }
+      local z, info = gq.odeint(function(t, x) return a * gq.exp(-((t - 5) / 0.05) ^ 2) - 0.1 * x end, vector { 1 },
+        times, o)
+      z:mean():backward()
+      return a.grad:item(), info
+    end
+    local want = solve { gradient = "direct", rtol = 1e-10, atol = 1e-10, max_step = 0.02 }
+    for _, method in ipairs { "bosh3", "dopri5" } do
+      for _, most in ipairs { 0.15625, 0.1 } do
+        local got, info = solve { gradient = "gq", method = method, rtol = 1e-4, atol = 1e-4, max_step = most }
+        assert.equal("moments", info.impulses)
+        assert.close(got, want, 2e-3)
+      end
+    end
+  end)
+
+  it("is there along fixed steps where rtol is given, forwards or backwards, not without", function()
+    local function solve(o)
+      local p = leaf { 0 }
+      o.gradient = "gq"
+      local z, info = gq.odeint(function(t, z) return p * gq.sin(20 * t) - 0.3 * z end, vector { 1 }, { 0, 10 }, o)
+      z[2]:sum():backward()
+      -- the integral of exp(-0.3 (10 - t)) sin 20 t
+      local exact = (0.3 * math.sin(200) - 20 * math.cos(200) + 20 * math.exp(-3)) / 400.09
+      return math.abs(p.grad:item() / exact - 1), info
+    end
+    for _, method in ipairs { "heun", "rk4", "dopri5", "trapezoid", "kvaerno3", "explicit_adams", "alf" } do
+      for _, trajectory in ipairs { "dense", "reverse" } do
+        local adjoint = { trajectory = trajectory }
+        local off, info = solve { method = method, step_size = 0.25, adjoint = adjoint }
+        assert.is_nil(info.rounds)
+        assert.is_true(off > 0.01)
+        off, info = solve { method = method, step_size = 0.25, adjoint = adjoint, rtol = 1e-4 }
+        assert.is_true(off < 1e-3, off)
+        assert.same({ true, 0 }, { info.rounds > 1, info.unresolved })
+        adjoint.rtol = 1e-4
+        assert.is_true(solve { method = method, step_size = 0.25, adjoint = adjoint } < 1e-3)
+      end
+    end
+  end)
+
   it("works in float32 and backwards in time", function()
     local theta = gq.tensor(0, { requires_grad = true })
     local function f(t, z) return theta * gq.sin(5 * t) + z end
@@ -363,6 +408,17 @@ describe("info.gradient_error", function()
           assert.equal(bare[key], info[key], key)
         end
       end
+    end
+  end)
+
+  it("has steps enough where times are many", function()
+    local a, times = leaf { 1 }, {}
+    for i = 0, 159 do times[i + 1] = 10 * i / 159 end
+    for _, method in ipairs { "dopri5", "bosh3" } do
+      local z, info = gq.odeint(function(t, x) return a * gq.exp(-((t - 5) / 0.05) ^ 2) - 0.1 * x end, vector { 1 },
+        times, { method = method, rtol = 1e-3, atol = 1e-3 })
+      z:mean():backward()
+      assert.is_true(info.gradient_error > 0.07)
     end
   end)
 

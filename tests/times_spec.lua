@@ -248,6 +248,46 @@ describe("f is evaluated strictly between grid points", function()
     end
   end)
 
+  -- z' = a and 3 a by turns, which change where f is told so
+  local function switching(points, dir, options)
+    local a = gq.tensor(1, { dtype = options.dtype, requires_grad = true })
+    local first, width = gq.tensor(points[1], { dtype = options.dtype }), math.abs(points[2] - points[1])
+    options.dtype = nil
+    local z = gq.odeint(function(t, y)
+      local k = (dir * (t - first) / width):floor()
+      return gq.where((k - 2 * (k / 2):floor()):gt(0.5), 0 * y + 3 * a, 0 * y + a)
+    end, gq.zeros(2, { dtype = a.dtype }), { points[1], points[#points] }, options)
+    return gq.grad(z[2]:sum(), a):item() / (4 * dir * (#points - 1) * width)
+  end
+
+  it("at nodes of rules that have some at the ends", function()
+    for _, dir in ipairs { 1, -1 } do
+      for _, nodes in ipairs { "step", "nfe", 5 } do
+        for _, rule in ipairs { "gauss-lobatto", "clenshaw-curtis", "trapezoid", "simpson", "boole" } do
+          local points = { 0, 0.5 * dir, dir }
+          for _, o in ipairs { {}, { adjoint = { trajectory = "reverse" } }, { step_size = 0.0625 } } do
+            o.gradient, o.gq, o.grid_points, o.dtype = "gq", { nodes = nodes, quadrature = rule }, points, "float64"
+            assert.close(switching(points, dir, o), 1, 1e-12)
+          end
+        end
+      end
+    end
+  end)
+
+  it("in float32, where steps begin and nodes are nearer to them than the next number", function()
+    for _, spacings in ipairs { 4, 5, 8 } do
+      for _, dir in ipairs { 1, -1 } do
+        local points = {}
+        for i = 0, 10 do points[i + 1] = 2020 + dir * i * spacings / 8192 end
+        for _, gradient in ipairs { "direct", "gq", "check", "gqc", "adjoint", "seminorm", "interpolated",
+          "kronrod" } do
+          local value = switching(points, dir, { gradient = gradient, grid_points = points, dtype = "float32" })
+          assert.close(value, 1, 1e-5)
+        end
+      end
+    end
+  end)
+
   it("or that is an error", function()
     local function solve(dtype, points)
       return gq.odeint(function(_, y) return 0 * y + 1 end, gq.zeros(1, { dtype = dtype }), { 2020, 2021 },

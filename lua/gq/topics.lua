@@ -90,8 +90,8 @@ gq: {...}, the quadrature
     weights agree or, panel by panel of moments, one node more makes no difference, else pieces
     refined until rtol is met (info.rounds, info.quadrature_error; info.unresolved pieces miss it,
     which warns); "step": in every step (the default of fixed
-    steps, trace = false and independent samples); or a number (gqc: in each forward step, 1 to 16,
-    for dopri5 4)
+    steps without rtol or adjoint.rtol, trace = false and independent samples); or a number (gqc: in
+    each forward step, 1 to 16, for dopri5 4)
   paper: true: the paper's choices: nodes "nfe", impulses "restart", trajectory "reverse"
   quadrature: "gauss-legendre", gauss-lobatto clenshaw-curtis trapezoid simpson boole monte-carlo
     (the number rounded up to what the rule takes; pieces that "auto" refines are gauss-legendre's,

@@ -50,6 +50,7 @@ typedef struct back {
     bool forced, serves;
   } * run; /* [nruns], of one interval each */
   int nruns, run_room;
+  int serve;           /* runs whose nodes stay */
   int64_t forced_cost; /* evaluations that the last panel with a forcing took */
   gq_panel panel;      /* what is solved between two restarts: one interval, or several by moments */
   void *stored;        /* z at a measurement time, packed */
@@ -297,11 +298,18 @@ static int collect(back *k, double t, double weight) {
   return gq_nodebuffer_push(&k->nodes, t, weight);
 }
 
+/* Nodes from one time to another: where f may jump there, on the inner side. */
+static void nodes_within(back *k, double from, double to) {
+  k->nodes.low = gq_attempt_between(&k->w.a, fmin(from, to), from, to);
+  k->nodes.high = gq_attempt_between(&k->w.a, fmax(from, to), from, to);
+}
+
 static int interval_rule(back *k) {
   gq_solution *s = k->s;
   const gq_ode_options *o = &s->o;
   double from = s->t[k->panel.from], to = s->t[k->panel.to];
   k->next = 0;
+  nodes_within(k, from, to);
   if (adaptive(k) || k->pieces || o->nodes == GQ_NODES_STEP) return GQ_OK;
   int64_t wanted = o->nodes == GQ_NODES_FIXED
                      ? o->fixed_nodes
@@ -370,7 +378,7 @@ static int evaluate_pieces(back *k, bool withdraw) {
 /* Those of rejected pieces out of it again; all of it, where it holds no others. */
 static int withdraw_pieces(back *k) {
   const gq_refine *r = &k->nodes.sum;
-  bool others = false;
+  bool others = k->serve > 0;
   for (int g = 0; g < r->groups; g++) others |= r->mass[g] > 0;
   return others ? evaluate_pieces(k, true) : gq_pullback_clear(k->b);
 }
@@ -463,6 +471,7 @@ static int enter_run(back *k, int i) {
   k->steps.first = i == 0 ? 0 : k->steps.first + run[-1].steps;
   k->steps.n = run->steps, k->window = run->from;
   k->panel.from = run->panel[0], k->panel.to = run->panel[1], k->panel.forced = run->forced;
+  nodes_within(k, run->from, run->to);
   return gq_trajectory_leave(&k->z, run->from);
 }
 
@@ -487,7 +496,7 @@ static int integrate_again(back *k, const struct run *run, double *to) {
 
 /* Panels are no longer than a step of z. Stages of so few steps say less of their integrals than the rule has with them;
 ** the next rule, with points between its own, tells which of them it serves. */
-static int judge_panels(back *k, int *serve) {
+static int judge_panels(back *k) {
   gq_refine *r = &k->nodes.sum;
   double *other = gq_alloc((k->nruns * (size_t)r->numbers + 1) * sizeof *other), *to = other;
   if (!other) return gq_nomem(k->nruns * (size_t)r->numbers * sizeof *other);
@@ -505,7 +514,7 @@ static int judge_panels(back *k, int *serve) {
     if (status == GQ_OK && k->run[i].forced) status = integrate_again(k, &k->run[i], to);
   }
   if (status == GQ_OK) status = gq_refine_compare(r, other, AGREEMENT);
-  for (int i = 0; i < k->nruns && status == GQ_OK; i++) *serve += k->run[i].serves = r->work[i].accepted;
+  for (int i = 0; i < k->nruns && status == GQ_OK; i++) k->serve += k->run[i].serves = r->work[i].accepted;
   gq_free(other);
   return status;
 }
@@ -525,11 +534,10 @@ static int withdraw_run(back *k, int i, int64_t n) {
 /* The integral over all steps that were kept, but where the nodes serve, instead of what they gave. */
 static int refine_kept(back *k) {
   gq_refine *r = &k->nodes.sum;
-  int serve = 0;
   int64_t point = 0;
   k->nodes.sized = true;
-  if (k->nodes.list.on) GQ_TRY(judge_panels(k, &serve));
-  if (serve == 0) {
+  if (k->nodes.list.on) GQ_TRY(judge_panels(k));
+  if (k->serve == 0) {
     GQ_TRY(gq_pullback_clear(k->b));
     gq_refine_clear(r);
   }
@@ -539,7 +547,7 @@ static int refine_kept(back *k) {
     GQ_TRY(enter_run(k, i));
     if (k->run[i].serves) k->s->info.nodes_wanted += k->run[i].nodes;
     else {
-      if (serve) GQ_TRY(withdraw_run(k, i, point));
+      if (k->serve) GQ_TRY(withdraw_run(k, i, point));
       GQ_TRY(refine_window(k, k->run[i].to));
     }
     point += k->run[i].nodes;

@@ -24,6 +24,7 @@ enum { MAX_GROUP = 1 << (GQ_NODE_SIZES - 1) };
 typedef struct element { /* of the group being solved, in the order of solving */
   gq_step_record step;
   const gq_step_state *z;
+  double end;      /* of the step */
   int first, last; /* measurement times first >= k > last lie in it, or at its end */
 } element;
 
@@ -289,12 +290,14 @@ static void bind_slice(gqc *g, int s) {
 static int fill_times(gqc *g) {
   gq_solution *s = g->s;
   const gq_field *f = g->plan->field;
+  const gq_attempt at = { .field = f, .jumps = gq_solution_jumps(s) };
   double points[GQ_MAX_ELEMENT], w[GQ_MAX_ELEMENT];
   GQ_TRY(gq_gauss_legendre(g->n, points, w));
   for (int e = 0; e < g->count; e++) {
     const element *el = &g->element[e];
     for (int j = 0; j < g->n; j++) {
       double t = el->step.t + g->c[j] * el->step.h;
+      if (at.jumps.n) t = gq_attempt_between(&at, t, el->step.t, el->end);
       f->on->vec->put(f->dtype, 1, &t, (char *)g->t + (e * g->n + j) * gq_dtype_size(f->dtype), 1);
     }
     for (int k = el->first; k > el->last; k--)
@@ -443,7 +446,8 @@ static int run(gqc *g, int last) {
     g->count = group_size(g, rest);
     for (int e = 0; e < g->count; e++) {
       int64_t i = rest - 1 - e;
-      g->element[e] = (element){ .step = gq_step(st, i), .z = st->state[i], .first = k };
+      g->element[e] =
+        (element){ .step = gq_step(st, i), .end = gq_step(st, i + 1).t, .z = st->state[i], .first = k };
       while (k > 0 && dir * (s->t[k] - g->element[e].step.t) > 0) k--;
       g->element[e].last = k;
     }

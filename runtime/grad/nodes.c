@@ -156,6 +156,7 @@ int gq_nodebuffer_push(gq_nodebuffer *b, double t, double weight) {
   const gq_field *f = b->s->plan->field;
   void *at[3 * f->nslices];
   size_t n[f->nslices];
+  t = fmin(fmax(t, b->low), b->high);
   for (int s = 0; s < f->nslices; s++) {
     n[s] = gq_slice_numel(f, s);
     at[3 * s] = at[3 * s + 2] = gq_nodebuffer_a(b, s), at[3 * s + 1] = NULL;

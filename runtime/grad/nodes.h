@@ -42,6 +42,7 @@ typedef struct gq_nodebuffer {
   void **z, **a, **slope;      /* [nslices]; slope: of the path, for the defect */
   void *side;                  /* one slice's z, a and slope with the nodes side by side, [nslices] of them */
   int64_t evaluated;
+  double low, high;            /* f is evaluated at no time outside */
   /* probes: where each point is in its panel and its weight, what the program stored for it, and what comes of that */
   void **probe, *probes;       /* [nslices] */
   size_t probe_bytes;          /* of a slice */

@@ -16,9 +16,11 @@ double gq_coarse_time(const gq_field *f, double t, double h) {
   return f->timed ? gq_control_coarse(f->dtype == GQ_F32, t, h) : 0;
 }
 
+/* As far as the state's dtype can tell. */
 static bool jumps(const gq_attempt *a, double t) {
+  bool single = a->field->dtype == GQ_F32;
   for (int i = 0; i < a->jumps.n; i++)
-    if (a->jumps.at[i] == t) return true;
+    if (a->jumps.at[i] == t || (single && (float)a->jumps.at[i] == (float)t)) return true;
   return false;
 }
 
@@ -30,6 +32,11 @@ static double next(const gq_attempt *a, double t, double dir) {
 
 double gq_attempt_begin(const gq_attempt *a, double t, double dir) {
   return jumps(a, t) ? next(a, t, dir) : t;
+}
+
+double gq_attempt_between(const gq_attempt *a, double t, double from, double to) {
+  double dir = to < from ? -1 : 1, x = gq_attempt_begin(a, from, dir), y = gq_attempt_begin(a, to, -dir);
+  return fmin(fmax(t, fmin(x, y)), fmax(x, y));
 }
 
 double gq_attempt_inside(const gq_attempt *a, double t) {

@@ -98,6 +98,8 @@ double gq_spacing(gq_dtype d, double t);
 double gq_coarse_time(const gq_field *f, double t, double h);
 /* The time of f's evaluation where a step from t begins: t itself but for jumps. dir: +1 or -1. */
 double gq_attempt_begin(const gq_attempt *a, double t, double dir);
+/* t, from one time to another; on their inner side where it is one of them and f may jump there. */
+double gq_attempt_between(const gq_attempt *a, double t, double from, double to);
 /* The time that no evaluation of steps from t may pass: the last, or the one before the next jump. */
 double gq_attempt_limit(const gq_attempt *a, double t, double dir);
 /* The step of the next phases: from t by h to t1. */

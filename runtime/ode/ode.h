@@ -140,6 +140,7 @@ typedef struct gq_ode_options {
   /* adjoint = {...} */
   const gq_tableau *back_method;
   double back_rtol, back_atol;
+  bool rtol_given;             /* then nodes = "auto" refines along fixed steps, too */
   double back_step_size, back_max_step, back_min_step;
   int64_t back_max_steps;
   bool back_max_norm;

@@ -504,7 +504,7 @@ static void settle(const gq_problem *p, gq_ode_options *o) {
   if (o->auto_impulses)
     o->moments = adaptive && p->nt > MANY_TIMES && !o->overshoot && !p->jump_ && !o->independent;
   if (o->engine->traits & GQ_ALL_STEPS) o->moments = false;
-  if (o->nodes == GQ_NODES_AUTO && (!adaptive || o->independent || gq_graph_calls(p->f)))
+  if (o->nodes == GQ_NODES_AUTO && ((!adaptive && !o->rtol_given) || o->independent || gq_graph_calls(p->f)))
     o->nodes = GQ_NODES_STEP;
 }
 
