@@ -12,7 +12,7 @@
 
 enum { ALIGN = 64 };
 
-static atomic_size_t live_bytes, live_blocks, calls, peak_bytes;
+static atomic_size_t live_bytes, calls, ended, peak_bytes; /* ended: calls that failed, and blocks freed */
 
 /* The injected fault: calls left before it; negative: none. */
 static atomic_long fault_after = -1;
@@ -35,7 +35,10 @@ static bool fault(void) {
 }
 
 size_t gq_live_bytes(void) { return atomic_load_explicit(&live_bytes, memory_order_relaxed); }
-size_t gq_live_blocks(void) { return atomic_load_explicit(&live_blocks, memory_order_relaxed); }
+size_t gq_live_blocks(void) {
+  size_t n = atomic_load_explicit(&ended, memory_order_relaxed);
+  return gq_alloc_count() - n;
+}
 size_t gq_alloc_count(void) { return atomic_load_explicit(&calls, memory_order_relaxed); }
 size_t gq_peak_bytes(void) { return atomic_load_explicit(&peak_bytes, memory_order_relaxed); }
 void gq_peak_reset(void) { atomic_store(&peak_bytes, gq_live_bytes()); }
@@ -57,13 +60,14 @@ static header *header_of(void *p) { return (header *)((char *)p - ALIGN); }
 
 void *gq_alloc(size_t bytes) {
   atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed);
-  if (fault() || bytes > PTRDIFF_MAX - 2 * ALIGN) return NULL;
-  char *base = malloc(bytes + 2 * ALIGN);
-  if (!base) return NULL;
+  char *base = fault() || bytes > PTRDIFF_MAX - 2 * ALIGN ? NULL : malloc(bytes + 2 * ALIGN);
+  if (!base) {
+    atomic_fetch_add_explicit(&ended, 1, memory_order_relaxed);
+    return NULL;
+  }
   char *p = base + 2 * ALIGN - (uintptr_t)base % ALIGN;
   *header_of(p) = (header){ bytes, base };
   count(bytes);
-  atomic_fetch_add_explicit(&live_blocks, 1, memory_order_relaxed);
   return p;
 }
 
@@ -88,7 +92,7 @@ void gq_free(void *p) {
   if (!p) return;
   header h = *header_of(p);
   atomic_fetch_sub_explicit(&live_bytes, h.bytes, memory_order_relaxed);
-  atomic_fetch_sub_explicit(&live_blocks, 1, memory_order_relaxed);
+  atomic_fetch_add_explicit(&ended, 1, memory_order_relaxed);
   free(h.base);
 }
 

@@ -154,15 +154,16 @@ static int emit_checked(gq_trace *tr, gq_op op, int n, const gq_ref *refs, const
 int gq_trace_emit(gq_trace *tr, gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_,
                   gq_tensor **out) {
   static const gq_attr none;
+  enum { FEW = 4 };
   size_t n = (size_t)nargs + 1, each = sizeof(gq_ref) + sizeof(gq_dtype) + sizeof(gq_shape);
-  gq_shape *s = gq_calloc(n, each);
+  gq_shape few[2 * FEW], *s = nargs < FEW ? few : gq_calloc(n, each);
   if (!s) return gq_nomem(n * each);
   gq_dtype *d = (gq_dtype *)(s + n);
   gq_ref *refs = (gq_ref *)(d + n);
   int status = GQ_OK;
   for (int i = 0; i < nargs && status == GQ_OK; i++) status = node_of(tr, args[i], &refs[i]);
   if (status == GQ_OK) status = emit_checked(tr, op, nargs, refs, attr_ ? attr_ : &none, d, s, out);
-  gq_free(s);
+  if (s != few) gq_free(s);
   return status;
 }
 
