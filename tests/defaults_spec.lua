@@ -29,6 +29,9 @@ end
 local function network(options, rows)
   gq.manual_seed(5)
   local net = gq.nn.mlp { sizes = { 3, 16, 3 }, activation = "tanh", time = true }:to("float64")
+  gq.no_grad(function()
+    for _, p in ipairs(net:parameters()) do p:copy_(p * (options.larger or 1)) end
+  end)
   local z, info = gq.odeint(net, gq.randn(rows or 40, 3, { dtype = "float64" }), options.t or { 0, 1 }, options[1])
   z[-1]:square():sum():backward()
   local grads = {}
@@ -72,7 +75,7 @@ describe("quadrature with error control", function()
     end
     local error, kept, info = way_back {}
     local again_error, again = way_back { memory_limit = 1, adjoint = { trajectory = "dense" } }
-    assert.truthy(info.rounds > 1)
+    assert.truthy(info.rounds > 0)
     assert.below(error, 1e-3)
     assert.below(again_error, 1e-3)
     assert.truthy(again > 1.5 * kept, ("%d, %d"):format(kept, again))
@@ -99,6 +102,18 @@ describe("quadrature with error control", function()
     assert.same({ 1, 0 }, { info.rounds, info.unresolved })
     assert.truthy(info.quadrature_error > 1e-3 and info.quadrature_error < 3e-3, info.quadrature_error)
     assert.below(largest_error({ got }, { turning("direct", 1e-10) }), 0.02) -- by the solve
+  end)
+
+  it("gives that rule more nodes the farther off the first one was", function()
+    local last = 2 + 6
+    for _, larger in ipairs { 3.5, 4 } do
+      local want = network { larger = larger, { gradient = "gq", gq = { nodes = 64 }, rtol = 1e-3, atol = 1e-3 } }
+      local got, info = network { larger = larger, { gradient = "gq", rtol = 1e-3, atol = 1e-3 } }
+      assert.equal(1, info.rounds)
+      assert.truthy(info.nodes > last and info.nodes <= 2 + 16, info.nodes)
+      assert.below(largest_error(got, want), 1e-3)
+      last = info.nodes
+    end
   end)
 
   it("follows the tolerance of the way back", function()

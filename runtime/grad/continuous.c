@@ -40,6 +40,7 @@ typedef struct back {
   bool gq;           /* nodes are to be collected */
   bool pieces;       /* and the integral is refined: window by window of steps */
   bool *single;      /* [nt] intervals down from there are in no panel with others: */
+  int judged;        /* nodes of the rule in place of which pieces are refined; 0: that is not known */
   bool bends;        /* df/dtheta was seen to bend within a panel; moments are of what is smooth there */
   double window;     /* where the present one begins */
   bool kept;         /* the steps so far are there, should the integral be refined after all: */
@@ -345,8 +346,12 @@ static int step_nodes(back *k, double stop) {
 
 enum { WINDOW = 64 }; /* steps that a second pass refines together: memory does not grow with steps */
 static const double CHECKED = 0.1; /* of the tolerance, by gradient = "check" */
-enum { FEW = 6 };                  /* nodes for so many pieces of steps together, or less, */
-static const double EVEN = 0.03;   /* of which none is less than this of all */
+enum {
+  FEW = 6,  /* so many pieces of steps, or less, are served by one rule of as many nodes */
+  MOST = 16 /* or of more, up to this */
+};
+static const double EVEN = 0.03;   /* none of them is less than this of all */
+static const double AIM = 0.05;    /* of the tolerance is what that rule is to meet */
 static const double AGREEMENT = 3; /* tolerances by which nodes and stages may differ */
 
 /* a's steps are at most three of the forward solve's, so that its stages see what z did; one where nobody looks at the
@@ -388,14 +393,22 @@ static bool is_short(const gq_window *q, int i) {
   return fabs(q->edge[i + 1].t - q->edge[i].t) < EVEN * whole;
 }
 
+/* Nodes of one rule for few pieces, if errors fall with their number as that of the rule that was judged does. */
+static int promised(const back *k) {
+  double e = k->s->info.quadrature_error;
+  if (!k->judged) return FEW;
+  return e < 1 ? (int)fmax(FEW, fmin(MOST, ceil(k->judged * log(AIM * k->s->o.back_rtol) / log(e)))) : MOST;
+}
+
 /* The window's pieces, n nodes each. Where they are few, one rule serves all that follow each other and are not short: at
 ** their edges z and a bend by no more than a step's error. */
 static int add_pieces(back *k, int n) {
   const gq_window *q = &k->steps;
+  int together = promised(k);
   for (int i = 0, j; i < q->edges; i = j) {
     j = i + 1;
     while (q->edges <= FEW && j < q->edges && !is_short(q, i) && !is_short(q, j)) j++;
-    GQ_TRY(gq_refine_add(&k->nodes.sum, q->edge[i].t, q->edge[j].t, j - i > 1 ? FEW : n));
+    GQ_TRY(gq_refine_add(&k->nodes.sum, q->edge[i].t, q->edge[j].t, j - i > 1 ? together : n));
   }
   return GQ_OK;
 }
@@ -548,6 +561,7 @@ static int refine_kept(back *k) {
     if (k->run[i].serves) k->s->info.nodes_wanted += k->run[i].nodes;
     else {
       if (k->serve) GQ_TRY(withdraw_run(k, i, point));
+      k->judged = k->run[i].nodes;
       GQ_TRY(refine_window(k, k->run[i].to));
     }
     point += k->run[i].nodes;

@@ -264,7 +264,7 @@ static void push(gq_refine *r, double from, double to, int n) {
   r->next[r->nnext++] = (gq_piece){ from, to, n, false };
 }
 
-/* More nodes where the decay promises that they serve, else two halves. */
+/* More nodes where the decay promises that they serve, else two halves, of no fewer in all. */
 static void again(gq_refine *r, const gq_piece *p, piece_sums s, double aim) {
   int g, need = 0;
   double e = worst(r, s.error, &g), rate = s.rate[g];
@@ -276,8 +276,9 @@ static void again(gq_refine *r, const gq_piece *p, piece_sums s, double aim) {
   }
   double middle = p->from + (p->to - p->from) / 2;
   r->halved++;
-  push(r, p->from, middle, CHILD);
-  push(r, middle, p->to, CHILD);
+  int each = p->n > 2 * CHILD ? p->n / 2 + 1 : CHILD;
+  push(r, p->from, middle, each);
+  push(r, middle, p->to, each);
 }
 
 static void count(gq_refine *r, piece_sums s, double *error_) {
