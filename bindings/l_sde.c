@@ -273,8 +273,8 @@ static gq_levy levy_of(const gq_tableau *m, gq_noise noise) {
                                   : GQ_LEVY_NONE;
 }
 
-/* The path of opts.brownian, or a new one of this solve: with leaves of a quarter step, which hold one
-** time each, so that it is right in distribution at the least cost; areas of a part of a leaf mind more. */
+/* The path of opts.brownian, or a new one of this solve: with leaves that hold one time each, so that it is right in
+** distribution at the least cost; areas of a part of a leaf mind more. */
 static gq_brownian *opt_path(lua_State *L, int arg, const gq_problem *p, const gq_ode_options *o) {
   bool fixed = o->step_size > 0;
   double dt = fixed ? o->step_size : o->first_step;
@@ -291,12 +291,8 @@ static gq_brownian *opt_path(lua_State *L, int arg, const gq_problem *p, const g
   gq_levy levy = levy_of(o->method, p->noise);
   if (!(t1 > t0)) t1 = t0 + 1; /* no step will be taken */
   path *x = push_path(L);
-  gqL_retry(L, gq_brownian_new(t0, t1, shape, p->z0->dtype, seed,
-                               dt > 0 ? dt / (!fixed ? 4096
-                                              : levy ? 16
-                                                     : 4)
-                                      : 0,
-                               levy, &x->b));
+  double leaf = !fixed ? dt / 4096 : levy ? dt / 16 : gq_noise_leaf(p, dt);
+  gqL_retry(L, gq_brownian_new(t0, t1, shape, p->z0->dtype, seed, dt > 0 ? leaf : 0, levy, &x->b));
   return x->b;
 }
 

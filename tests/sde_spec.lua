@@ -612,6 +612,9 @@ describe("sdeint", function()
     refused("shape", gq.sdeint, gbm(), z0, { 0, 1 }, { dt = 0.1, brownian = path {} })
     refused("lives on", gq.sdeint, gbm(), z0, { 0, 2 }, { dt = 0.1, brownian = path { shape = { 3, 2 } } })
     refused("tol", gq.sdeint, gbm(), z0, { 0, 1 }, { dt = 1e-4, brownian = path { shape = { 3, 2 }, tol = 1e-3 } })
+    local leaves = { dt = 0.1, brownian = path { shape = { 3, 2 }, tol = 0.1 } }
+    gq.sdeint(gbm(), z0, { 0, 1 }, leaves)
+    refused("tol of at most 0.05", gq.sdeint, gbm(), z0, { 0, 0.25, 1 }, leaves)
     local function bad(f, g, noise)
       return gq.sdeint, gq.sde { drift = f, diffusion = g, noise = noise }, z0, { 0, 1 }, o
     end

@@ -3,6 +3,7 @@
 
 local gq = require "gq"
 
+local f64 <const> = { dtype = "float64" }
 local N <const> = 131072
 local normal = (gq.arange(1, N):to "float64" - 0.5) / N          -- the middles of the empirical distribution's steps
 
@@ -139,6 +140,29 @@ describe("a Brownian path's", function()
       assert.is_true(#list > 990)
     end
   end)
+end)
+
+describe("the path that gq.sdeint draws itself", function()
+  -- dz = dW from 0: z is the path at the ends of the steps.
+  local sde = gq.sde { drift = function(_, z) return 0 * z end, diffusion = function(_, z) return 0 * z + 1 end }
+
+  local grids = { ["on the grid of the steps"] = {}, ["off it, and cut steps short"] = { 0.051, 0.055, 0.147 } }
+  for name, more in pairs(grids) do
+    it("has independent normal increments where times lie " .. name, function()
+      local times = {}
+      for k = 0, 11 do times[k + 1] = 0.03 * k end
+      for _, t in ipairs(more) do times[#times + 1] = t end
+      table.sort(times)
+      local z = gq.sdeint(sde, gq.zeros(N, f64), times, { dt = 0.03, seed = 6 })
+      local last
+      for k = 2, #times do
+        local x = scaled(z[k] - z[k - 1], times[k] - times[k - 1])
+        assert.below(1e-5, probability(x), k)
+        if last then assert.below(math.abs((x * last):mean():item()), 5 / math.sqrt(N), k) end
+        last = x
+      end
+    end)
+  end
 end)
 
 describe("coefficients of gq.wong_zakai", function()

@@ -94,14 +94,27 @@ static int check_method(const gq_problem *p, const gq_ode_options *o) {
                  o->back_method->name, fits);
 }
 
-static int check_step(const gq_problem *p, double dt) {
-  double span = fabs(p->t[p->nt - 1] - p->t[0]), tol = gq_brownian_tol(p->path);
+/* A step over a whole leaf or more asks for no two times inside one. Where measurement times cut steps short, leaves are
+** shorter too. */
+double gq_noise_leaf(const gq_problem *p, double dt) {
+  for (int k = 1; k < p->nt; k++) {
+    double n = fabs(p->t[k] - p->t[0]) / dt;
+    if (!(fabs(n - round(n)) <= 1e-10 * n)) return dt / 4;
+  }
+  return dt;
+}
+
+static int check_step(const gq_problem *p, const gq_ode_options *o) {
+  bool fixed = o->step_size != 0;
+  double span = fabs(p->t[p->nt - 1] - p->t[0]), tol = gq_brownian_tol(p->path),
+         dt = fixed ? o->step_size : o->first_step;
   if (!(dt > 0) || !isfinite(dt)) return gq_fail(GQ_EARG, "dt is %g: expected a positive number", dt);
-  if (span > 0 && tol > 0.5 * dt)
+  double most = fixed ? fmax(gq_noise_leaf(p, dt), dt / 2) : dt / 2;
+  if (span > 0 && tol > most * (1 + 1e-9))
     return gq_fail(
       GQ_EARG,
       "dt is %g, but the Brownian path is made for steps above %g: give gq.brownian a tol of at most %g", dt,
-      2 * tol, dt / 2);
+      tol * dt / most, most);
   return GQ_OK;
 }
 
@@ -149,7 +162,7 @@ int gq_noise_check(const gq_problem *p, const gq_ode_options *o) {
                    "an SDE takes a method of gq_scheme_get, a path, and neither dense solutions nor events");
   GQ_TRY(check_method(p, o));
   GQ_TRY(check_path(p));
-  GQ_TRY(check_step(p, o->step_size != 0 ? o->step_size : o->first_step));
+  GQ_TRY(check_step(p, o));
   GQ_TRY(check_areas(p, o));
   if (p->t[p->nt - 1] < p->t[0] && o->calculus == GQ_ITO)
     return gq_fail(

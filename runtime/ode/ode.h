@@ -262,6 +262,10 @@ typedef struct gq_problem {
   const bool *jump_;           /* [nt] f may jump at this time: the solve stops before it and goes on after it */
 } gq_problem;
 
+/* SDEs: the widest leaves (tol of gq_brownian_new) that a path may have for fixed steps of dt to p->t, where it is right in
+** distribution: dt; dt / 4 where a measurement time lies off the grid and cuts a step short. */
+double gq_noise_leaf(const gq_problem *p, double dt);
+
 /* Solve; z: {nt, shape of z0}. On failure the status says why; *sol_ and *z then still hold the
 ** part reached (info->status, info->t_reached) when `partial`, nothing otherwise. With engine
 ** "none" *sol is NULL. */
