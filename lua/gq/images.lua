@@ -218,6 +218,7 @@ define_cifar("cifar100", { title = "CIFAR-100 (binary version)", folders = { "ci
   "gq.data.cifar100" .. general .. "photographs of 100 classes, 3 x 32 x 32 (Krizhevsky 2009), fine labels" .. gives)
 
 -- ---- SVHN: MATLAB's files ----
+-- libmatio reads them too, but a binding of it would be longer than these lines, and it brings HDF5 along.
 
 local mat_types = { [1] = "i1", [2] = "u1", [3] = "i2", [4] = "u2", [5] = "i4", [7] = "f4", [9] = "f8" }
 
