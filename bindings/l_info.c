@@ -23,7 +23,7 @@ static void set_number(lua_State *L, const char *key, double v) {
 /* Warn once a process and kind: a training loop would repeat it at every step. info.warning has all, a line each. */
 __attribute__((format(printf, 3, 4))) static void warn_once(lua_State *L, bool *done, const char *format,
                                                             ...) {
-  char text[400];
+  char text[640];
   va_list args;
   va_start(args, format);
   vsnprintf(text, sizeof text, format, args);
@@ -52,6 +52,7 @@ void gqL_info_forward(lua_State *L, const gq_info *i, const gq_ode_options *o, c
   lua_pushstring(L, i->engine->keeps != GQ_KEEP_NOTHING ? i->engine->name : engine);
   lua_setfield(L, -2, "engine");
   if (i->reason[0]) lua_pushstring(L, i->reason), lua_setfield(L, -2, "reason");
+  if (i->uncontrolled) lua_pushstring(L, i->uncontrolled), lua_setfield(L, -2, "uncontrolled");
   if (i->trajectory) {
     lua_pushstring(L, i->trajectory->name);
     lua_setfield(L, -2, "trajectory");
@@ -134,6 +135,7 @@ static void fill_backward(lua_State *L, const gq_info *i, const gq_ode_options *
   if (!isnan(i->audit)) set_number(L, "audit", i->audit);
   if (i->nfe_audit > 0) set_integer(L, "nfe_audit", i->nfe_audit);
   if (!isnan(i->gradient_error)) set_number(L, "gradient_error", i->gradient_error);
+  if (i->gradient_of[0]) lua_pushstring(L, i->gradient_of), lua_setfield(L, -2, "gradient_of");
   if (!isnan(i->quotient_error)) set_number(L, "quotient_error", i->quotient_error);
   if (!isnan(i->spectrum)) set_number(L, "spectrum", i->spectrum);
   if (!isnan(i->quadrature_error)) set_number(L, "quadrature_error", i->quadrature_error);
@@ -216,10 +218,10 @@ static void warn_gradient(lua_State *L, const gq_info *i) {
   if (!(i->gradient_error > GRADIENT_PERCENT / 100.0)) return;
   warn_once(
     L, &off,
-    "gq.odeint: some gradient is about %.3g %% off that of a solve at a tenth of the tolerances: "
+    "gq.odeint: the gradient of %s is off that of a solve at a tenth of the tolerances by about %.3g %%: "
     "the steps may miss something short, be too long, or be held by stability; lower rtol and atol, set "
     "max_step, or use method = \"kvaerno5\" for stiff dynamics",
-    100 * i->gradient_error);
+    i->gradient_of, 100 * i->gradient_error);
 }
 
 static void warn_lost(lua_State *L, const gq_info *i, const gq_ode_options *o) {

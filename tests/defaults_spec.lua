@@ -142,6 +142,31 @@ describe("quadrature with error control", function()
     end
   end)
 
+  it("is told where there is none", function()
+    local function told(o, w)
+      local a = leaf { 1 }
+      if o.trace == false then o.params = { a } end
+      local info = select(2, gq.odeint(function(_, z) return -a * z end, vector { { 1 }, { 2 } }, { 0, 1 }, o))
+      if not w then assert.is_nil(info.uncontrolled)
+      else assert.truthy(info.uncontrolled:find(w, 1, true), info.uncontrolled) end
+    end
+    told({})
+    told({ gradient = "gq" })
+    told({ gradient = "direct" })
+    told({ gradient = "adjoint", method = "explicit_adams" })
+    told({ gradient = "none", method = "rk4", step_size = 0.1 })
+    told({ batch = "independent", gradient = "direct" })
+    told({ method = "rk4", step_size = 0.1, rtol = 1e-6 })
+    told({ gradient = "gq", method = "rk4", step_size = 0.1, adjoint = { rtol = 1e-6 } })
+    for _, gradient in ipairs { "auto", "gq", "direct", "adjoint", "gqc" } do
+      told({ gradient = gradient, method = "rk4", step_size = 0.1 }, "steps of one size")
+    end
+    told({ gradient = "gq", gq = { nodes = "nfe" } }, "gq.nodes")
+    told({ gradient = "gq", gq = { nodes = 5 } }, "gq.nodes")
+    told({ gradient = "gq", batch = "independent" }, "samples")
+    told({ gradient = "gq", trace = false }, "trace = false")
+  end)
+
   it("is there along fixed steps where rtol is given, forwards or backwards, not without", function()
     local function solve(o)
       local p = leaf { 0 }
@@ -424,6 +449,22 @@ describe("info.gradient_error", function()
         end
       end
     end
+  end)
+
+  it("says of what it is", function()
+    local function of(p, f, z0)
+      local z, info = gq.odeint(f, z0, { 0, 10 }, { rtol = 1e-3, atol = 1e-3, audit = 1 })
+      gq.grad(z[2]:sum(), p)
+      assert.is_true(info.gradient_error > 0.07)
+      assert.truthy(info.warning:find("the gradient of " .. info.gradient_of .. " is off", 1, true), info.warning)
+      return info.gradient_of
+    end
+    local function short(t) return gq.exp(-((t - 4.3) / 0.05) ^ 2) end
+    local a, b, z0 = leaf { 1, 1 }, gq.full({ 5, 4 }, 1, { dtype = "float64" }), vector { { 1, 1 } }
+    assert.truthy(of(a, function(t, z) return gq.stack { a[1] + 0 * a[2], 5 * a[2] * short(t) } - 0.1 * z end,
+      vector { 1, 1 }):find("^number 2 of a parameter {2} %(all of it by [%d.]+ %%%)$"))
+    b.requires_grad = true
+    assert.equal("a parameter {5, 4}", of(b, function(t, z) return 5 * b:mean() * short(t) - 0.1 * z end, z0))
   end)
 
   it("has steps enough where times are many", function()

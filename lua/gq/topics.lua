@@ -108,12 +108,18 @@ info.gradient_error: gradients by auto and by gq whose nodes are not given (by o
   a number), in steps that are chosen, are compared with those of one more solve, by gq at a tenth of
   rtol and atol, of the first and then every 256th solve of a structure (option audit, a number, or
   false: never). The largest relative difference that shows in the loss, of the parameters, z0 and t
-  (of up to 16 numbers each alone, of more together); over 7 % it warns: the steps missed
-  something short, errors added up, or a stiff problem's steps are held by stability.
-  The gradient is what it is without. info.nfe_audit tells what it took; peak_bytes leaves it out.
+  (of up to 16 numbers each alone, of more together), info.gradient_of tells which, such as "number 3
+  of a parameter {8} (all of it by 4 %)"; over 7 % it warns: the steps missed something short, errors
+  added up, or a stiff problem's steps are held by stability. A number that is small beside others of
+  its tensor matters little where a network is trained, much where it is what is asked for.
+  The gradient is what it is without; of one with create_graph none is made. info.nfe_audit tells
+  what it took; peak_bytes leaves it out.
   But for later ones (unless audit is a number) it takes 192 evaluations at least. README's drawn
   problems: of 1796 wrong gradients it missed none, of 5404 others it warned of 218, one of them
   under 7 % off
+info.uncontrolled: why nothing bounds the error of a gradient: steps of one size without rtol (with
+  it, gq's nodes are refined), nodes in every step of trace = false and independent samples, and
+  nodes that were given. Absent otherwise. An audit tells of a gradient all the same, where it is made
 info.quotient_error: where f compares the state (gq.where, sign, floor), that audit also moves the
   parameters and z0 a little at random; how far the loss then changes otherwise than the gradient
   says. Over 7 % it warns: f jumps where the state passes something: ?event
@@ -149,6 +155,7 @@ docs.info = [[
 The second result of gq.odeint, a table; a backward pass adds to it
 after the solve
   status: "ok", or with throw = false what ended it, and message; t: the time reached
+  uncontrolled: ?guards
   engine: of the gradient, with auto the one it chose, and reason; where that solves the adjoint
     equation, trajectory and impulses
   nfe: evaluations of f; steps, rejected; of implicit methods jacobians, and newton: iterations, one
@@ -167,7 +174,8 @@ after a backward pass
     for its error's sake
   rounds, unresolved: with gq = {nodes = "auto"}, rounds of refinement (0: eq. (9) was enough) and
     pieces that miss the tolerance
-  reconstruction, gradient_error, quotient_error, audit, nfe_audit, spectrum, quadrature_error, defect: ?guards
+  reconstruction, gradient_error, gradient_of, quotient_error, audit, nfe_audit, spectrum,
+    quadrature_error, defect: ?guards
   warning: what was said on stderr, or would have been for the first time
 samples, with batch = "independent": what each row took: tensors nfe steps rejected t nfe_backward
   steps_backward nodes, and a table status. The counts above are then sums over the rows; status, t

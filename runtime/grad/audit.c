@@ -7,28 +7,22 @@
 ** which no engine's gradient tells: then that is held against solutions from a little beside. Only info comes of it, so
 ** gradients do not depend on when. scripts/drawn.lua counts what it sees and where it cries for nothing.
 */
-#include "../ode/solution.h"
+#include "beside.h"
 
 #include <float.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 enum {
   EVERY = 256,
   OTHERS = 8, /* solves of a structure whose numbers are others, besides */
   TIGHTER = 10,
-  EVALUATIONS = 192,  /* of f at least, evenly: both solves may jump over the same */
-  MULTISTEP = 2,      /* those of a step */
-  MUCH = 16,          /* times the steps of the solve: one stiff row among many must not hold all of them */
-  ALONE = 16,         /* numbers of a tensor that are compared one by one */
-  SIDES = 0x73696465, /* purpose of the keys of random directions */
-  CHUNK = 256
+  EVALUATIONS = 192, /* of f at least, evenly: both solves may jump over the same */
+  MULTISTEP = 2,     /* those of a step */
+  MUCH = 16,         /* times the steps of the solve: one stiff row among many must not hold all of them */
+  ALONE = 16,        /* numbers of a tensor that are compared one by one */
 };
-static const double MOVE = 1.0 / 64; /* of each number */
-/* Tolerances of the loss by which the gradients of two solves may differ: the errors of steps add up to some. Of 10,800 drawn
-** passes (scripts/drawn.lua) those that were wrong differed by 2 or more, or not at all; a seventh of the false alarms by
-** less than this. */
-static const double SHOWS = 1.5;
 
 /* ---- forwards ---- */
 
@@ -114,64 +108,6 @@ static int keep_sizes(const gq_problem *p, gq_solution *s) {
   return put_sizes(p->z0, s->size + p->ncapture * ALONE);
 }
 
-/* Which way number i moves: out[k] of numbers first + k of tensor i, up or down. */
-static void signs(int direction, int i, size_t first, size_t n, double *out) {
-  gq_random_uniform(gq_key_make(direction, SIDES), i, first, n, out);
-  for (size_t k = 0; k < n; k++) out[k] = out[k] < 0.5 ? -1 : 1;
-}
-
-/* x, the i-th, each number of it larger or smaller by so much of itself. */
-static int move(gq_tensor *x, int direction, int i, double by, gq_tensor **out) {
-  const gq_vectors *vec = gq_backend_of(x)->vec;
-  gq_tensor *c;
-  size_t n = gq_numel(x->shape), size = gq_dtype_size(x->dtype);
-  double value[CHUNK], sign[CHUNK];
-  GQ_TRY(gq_tensor_contiguous_get(x, &c));
-  int status = gq_tensor_new_on(gq_tensor_device(c), c->dtype, c->shape, out);
-  for (size_t k = 0; k < n && status == GQ_OK; k += CHUNK) {
-    size_t m = n - k < CHUNK ? n - k : CHUNK;
-    vec->get(c->dtype, m, (char *)gq_tensor_data(c) + k * size, 1, value);
-    signs(direction, i, k, m, sign);
-    for (size_t j = 0; j < m; j++) value[j] *= 1 + by * sign[j];
-    vec->put(c->dtype, m, value, (char *)gq_tensor_data(*out) + k * size, 1);
-  }
-  gq_tensor_unref(c);
-  return status;
-}
-
-/* The solution from z0 and with parameters (those of dynamics that are called back stay) moved by so much. */
-static int solve_beside(const gq_problem *p, gq_ode_options o, int direction, double by, gq_tensor **z,
-                        int64_t *nfe) {
-  gq_problem q = *p;
-  gq_solution *none;
-  gq_info info = { 0 };
-  int n = p->ncapture, status = GQ_OK;
-  gq_tensor **x = gq_calloc(n + 1, sizeof *x);
-  if (!x) return gq_nomem(n * sizeof *x);
-  for (int i = 0; i < n && status == GQ_OK; i++) {
-    if (p->wants_grad[i] && !gq_graph_calls(p->f)) status = move(p->capture[i], direction, i, by, &x[i]);
-    else x[i] = gq_tensor_ref(p->capture[i]);
-  }
-  if (status == GQ_OK) status = move(p->z0, direction, n, by, &x[n]);
-  q.capture = x, q.z0 = x[n], q.z0_grad = q.t_grad = false, o.engine = gq_engine_find("none");
-  if (status == GQ_OK) status = gq_solve(&q, &o, false, z, &info, &none);
-  *nfe += info.nfe;
-  for (int i = 0; i <= n; i++) gq_tensor_unref(x[i]);
-  gq_free(x);
-  return status;
-}
-
-static int solve_on_either_side(const gq_problem *p, const gq_ode_options *o, gq_solution *s) {
-  int n = p->ncapture;
-  s->beside = gq_calloc(n + 2 * GQ_BESIDE, sizeof *s->beside);
-  if (!s->beside) return gq_nomem(n * sizeof *s->beside);
-  for (int i = 0; i < n && !gq_graph_calls(p->f); i++)
-    if (p->wants_grad[i]) s->beside[i] = gq_tensor_ref(p->capture[i]);
-  for (int d = 0; d < 2 * GQ_BESIDE; d++)
-    GQ_TRY(solve_beside(p, *o, d / 2, d % 2 ? -MOVE : MOVE, &s->beside[n + d], &s->tighter->info.nfe));
-  return GQ_OK;
-}
-
 /* gq as it is by default, whatever was asked for of the way back. */
 static gq_ode_options by_default(const gq_problem *p, const gq_ode_options *asked) {
   gq_ode_options o = *asked, d;
@@ -205,7 +141,7 @@ static int solve_tighter(const gq_problem *p, const gq_ode_options *asked, gq_so
   if (mine == WHOLE && !(o.back_max_step > 0 && o.back_max_step < longest)) o.back_max_step = longest;
   bool logged = gq_steplog_hold(true);
   int status = gq_solve(&q, &o, false, &z, &info, &s->tighter);
-  if (status == GQ_OK && switches) status = solve_on_either_side(&q, &o, s);
+  if (status == GQ_OK && switches) status = gq_beside_solve(&q, &o, s);
   gq_steplog_hold(logged);
   gq_tensor_unref(z);
   return status;
@@ -223,10 +159,6 @@ int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_ten
 
 /* ---- backwards ---- */
 
-typedef struct gradients {
-  gq_tensor *z0, *t, **capture; /* NULL: not asked for */
-} gradients;
-
 /* What the tolerances of the state are in the loss. */
 static int loss_tolerance(const gq_ode_options *o, const gq_tensor *z, const gq_tensor *gz, double *out) {
   double g, size;
@@ -236,108 +168,78 @@ static int loss_tolerance(const gq_ode_options *o, const gq_tensor *z, const gq_
   return GQ_OK;
 }
 
-/* The largest |g - g'| / max(|g|, |g'|) of what is compared together; a difference that does not show in the loss where
-** that changes by its own size, or by 1, does not count. NULL: nothing is asked for. */
-static double apart(gq_tensor *g, gq_tensor *h, double tolerance, const double *size) {
-  if (!g || !h) return 0;
+/* |g - g'| / max(|g|, |g'|) of n numbers from the i-th on; *off: |g - g'|. */
+static double relative(const gq_tensor *g, const gq_tensor *h, size_t i, size_t n, double *off) {
   const gq_vectors *vec = gq_backend_of(g)->vec;
-  size_t n = gq_numel(g->shape), step = together(g);
-  double worst = 0;
+  const char *x = (const char *)gq_tensor_data((gq_tensor *)g) + i * gq_dtype_size(g->dtype);
+  const char *y = (const char *)gq_tensor_data((gq_tensor *)h) + i * gq_dtype_size(g->dtype);
+  double sum[2] = { 0, 0 };
+  vec->apart(g->dtype, n, x, y, sum);
+  *off = sqrt(sum[0]);
+  return sqrt(sum[0] / fmax(sum[1], vec->dot(g->dtype, n, x, x)));
+}
+
+/* The largest of those of what is compared together, and which it is; a difference that does not show in the loss where
+** that changes by its own size, or by 1, does not count. NULL: nothing is asked for. */
+static void apart(gq_tensor *g, gq_tensor *h, double tolerance, const double *size, const char *name,
+                  gq_info *info) {
+  if (!g || !h) return;
+  size_t n = gq_numel(g->shape), step = together(g), worst = n;
+  double off, whole;
   for (size_t i = 0; i < n; i += step) {
-    const char *x = (const char *)gq_tensor_data(g) + i * gq_dtype_size(g->dtype);
-    const char *y = (const char *)gq_tensor_data(h) + i * gq_dtype_size(g->dtype);
-    double sum[2] = { 0, 0 }, shows = fmax(1, size[i / step]);
-    vec->apart(g->dtype, step, x, y, sum);
-    double larger = fmax(sum[1], vec->dot(g->dtype, step, x, x));
-    if (sqrt(sum[0]) * shows > SHOWS * tolerance) worst = fmax(worst, sqrt(sum[0] / larger));
+    double error = relative(g, h, i, step, &off);
+    if (off * fmax(1, size[i / step]) > GQ_SHOWS * tolerance && error > info->gradient_error)
+      info->gradient_error = error, worst = i;
   }
-  return worst;
-}
-
-static double dot(const gq_tensor *x, const gq_tensor *y) {
-  return gq_backend_of(x)->vec->dot(x->dtype, gq_numel(x->shape), gq_tensor_data(x), gq_tensor_data(y));
-}
-
-/* What the gradient of the i-th says of x's move. */
-static int along(gq_tensor *x, const gq_tensor *g, int direction, int i, double *out) {
-  const gq_vectors *vec = gq_backend_of(x)->vec;
-  gq_tensor *c;
-  size_t n = gq_numel(x->shape), size = gq_dtype_size(x->dtype);
-  double value[CHUNK], slope[CHUNK], sign[CHUNK];
-  *out = 0;
-  GQ_TRY(gq_tensor_contiguous_get(x, &c));
-  for (size_t k = 0; k < n; k += CHUNK) {
-    size_t m = n - k < CHUNK ? n - k : CHUNK;
-    vec->get(c->dtype, m, (char *)gq_tensor_data(c) + k * size, 1, value);
-    vec->get(c->dtype, m, (char *)gq_tensor_data((gq_tensor *)g) + k * size, 1, slope);
-    signs(direction, i, k, m, sign);
-    for (size_t j = 0; j < m; j++) *out += slope[j] * sign[j] * value[j];
+  if (worst == n) return;
+  char shape[64], number[32] = "", all[48] = "";
+  whole = relative(g, h, 0, n, &off);
+  if (step < n) {
+    snprintf(number, sizeof number, "number %zu of ", worst + 1);
+    snprintf(all, sizeof all, " (all of it by %.3g %%)", 100 * whole);
   }
-  gq_tensor_unref(c);
-  return GQ_OK;
-}
-
-/* The derivative of the loss in one direction by the solutions on either side, and by the gradient. */
-static int quotient_apart(const gq_solution *s, gq_tensor *gz, const gradients *g, int d, double tolerance,
-                          double *out) {
-  int n = s->plan->field->ncapture;
-  double sum = 0, size = 0, part, moved;
-  for (int i = 0; i <= n; i++) {
-    gq_tensor *x = i < n ? s->beside[i] : s->z0, *gx = i < n ? g->capture[i] : g->z0;
-    if (!x || !gx) continue;
-    GQ_TRY(along(x, gx, d, i, &part));
-    sum += part, size += fabs(part);
-  }
-  moved = (dot(gz, s->beside[n + 2 * d]) - dot(gz, s->beside[n + 2 * d + 1])) / (2 * MOVE);
-  double off = fabs(moved - sum);
-  if (off > SHOWS * tolerance / MOVE) *out = fmax(*out, off / fmax(size / 4, fmax(fabs(sum), fabs(moved))));
-  return GQ_OK;
-}
-
-static int quotients_apart(gq_solution *s, gq_tensor *gz, const gradients *g, double tolerance) {
-  int last = s->plan->field->ncapture + 2 * GQ_BESIDE - 1;
-  if (!s->beside || !s->beside[last]) return GQ_OK;
-  double worst = 0;
-  for (int d = 0; d < GQ_BESIDE; d++) GQ_TRY(quotient_apart(s, gz, g, d, tolerance, &worst));
-  s->info.quotient_error = worst;
-  return GQ_OK;
+  snprintf(info->gradient_of, sizeof info->gradient_of, "%s%s %s%s", number, name,
+           gq_shape_text(g->shape, shape, sizeof shape), all);
 }
 
 /* Times change by the length of the solve. */
-static double times_apart(const gq_solution *s, gq_tensor *g, gq_tensor *h, double tolerance) {
-  if (!g || !h) return 0;
-  double worst = 0, span = fabs(s->t[s->nt - 1] - s->t[0]);
+static void times_apart(const gq_solution *s, gq_tensor *g, gq_tensor *h, double tolerance, gq_info *info) {
+  if (!g || !h) return;
+  double span = fabs(s->t[s->nt - 1] - s->t[0]);
   const double *x = gq_tensor_data(g), *y = gq_tensor_data(h);
-  for (int k = 0; k < s->nt; k++)
-    if (fabs(x[k] - y[k]) * span > SHOWS * tolerance)
-      worst = fmax(worst, fabs(x[k] - y[k]) / fmax(fabs(x[k]), fabs(y[k])));
-  return worst;
+  for (int k = 0; k < s->nt; k++) {
+    double off = fabs(x[k] - y[k]), error = off / fmax(fabs(x[k]), fabs(y[k]));
+    if (!(off * span > GQ_SHOWS * tolerance && error > info->gradient_error)) continue;
+    info->gradient_error = error;
+    snprintf(info->gradient_of, sizeof info->gradient_of, "t[%d]", k + 1);
+  }
 }
 
-static void drop(const gq_solution *s, gradients *g) {
+static void drop(const gq_solution *s, gq_gradients *g) {
   for (int i = 0; g->capture && i < s->plan->field->ncapture; i++)
     gq_tensor_unref(g->capture[i]), g->capture[i] = NULL;
   gq_tensor_unref(g->z0), gq_tensor_unref(g->t);
   g->z0 = g->t = NULL;
 }
 
-static int compare(gq_solution *s, gq_tensor *gz, const gradients *got, gradients *fine) {
+static int compare(gq_solution *s, gq_tensor *gz, const gq_gradients *got, gq_gradients *fine) {
   gq_solution *o = s->tighter;
   int n = s->plan->field->ncapture;
-  double tolerance, worst;
+  double tolerance;
+  gq_info *info = &s->info;
   GQ_TRY(gq_solve_back(o, gz, (double[2]){ 0, 0 }, &fine->z0, &fine->t, fine->capture));
   GQ_TRY(loss_tolerance(&s->o, o->z, gz, &tolerance));
-  worst = fmax(apart(got->z0, fine->z0, tolerance, s->size + n * ALONE),
-               times_apart(s, got->t, fine->t, tolerance));
+  info->gradient_error = 0, info->gradient_of[0] = 0;
+  apart(got->z0, fine->z0, tolerance, s->size + n * ALONE, "z0", info);
+  times_apart(s, got->t, fine->t, tolerance, info);
   for (int i = 0; i < n; i++)
-    worst = fmax(worst, apart(got->capture[i], fine->capture[i], tolerance, s->size + i * ALONE));
-  s->info.gradient_error = worst;
+    apart(got->capture[i], fine->capture[i], tolerance, s->size + i * ALONE, "a parameter", info);
   s->info.nfe_audit = o->info.nfe + o->info.nfe_backward;
-  return quotients_apart(s, gz, fine, tolerance);
+  return gq_beside_apart(s, gz, fine, tolerance);
 }
 
-static int compare_once(gq_solution *s, gq_tensor *gz, const gradients *got) {
-  gradients fine = { .capture = gq_calloc(s->plan->field->ncapture + 1, sizeof *fine.capture) };
+static int compare_once(gq_solution *s, gq_tensor *gz, const gq_gradients *got) {
+  gq_gradients fine = { .capture = gq_calloc(s->plan->field->ncapture + 1, sizeof *fine.capture) };
   bool logged = gq_steplog_hold(true);
   int status = fine.capture ? compare(s, gz, got, &fine) : GQ_OK;
   gq_steplog_hold(logged);
@@ -352,7 +254,7 @@ int gq_odeint_backward_sums(gq_solution *s, gq_tensor *gz_, const double sums[2]
                             gq_tensor **gt, gq_tensor **gcapture) {
   int status = gq_solve_back(s, gz_, sums, gz0, gt, gcapture);
   if (status != GQ_OK || !s->tighter || !gz_) return status;
-  gradients got = { *gz0, *gt, gcapture };
+  gq_gradients got = { *gz0, *gt, gcapture };
   status = compare_once(s, gz_, &got);
   if (status == GQ_OK) return GQ_OK;
   drop(s, &got);

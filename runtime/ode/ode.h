@@ -182,6 +182,7 @@ typedef struct gq_info {
   int status;                  /* GQ_OK or what ended the solve */
   const gq_engine *engine;     /* that serves the backward pass: what auto chose, */
   char reason[160];            /* and why */
+  const char *uncontrolled;    /* why nothing bounds the error of its gradients, or NULL */
   const gq_trajectory_kind *trajectory;   /* of z on the way back, where the adjoint equation is solved, or NULL */
   bool moments;                /* its impulses as smooth forcing */
   const char *lowering;        /* how programs ran: "threads"; on CUDA "ops" or "tiles" */
@@ -195,6 +196,7 @@ typedef struct gq_info {
                                   for it; NAN: not made */
   double gradient_error;       /* |g - g'| / max(|g|, |g'|), g' by gq at a tenth of the tolerances: the largest of a
                                   parameter's that shows in the loss; NAN: not compared (gq_ode_options.audit) */
+  char gradient_of[160];       /* and which that is, in words */
   double quotient_error;       /* that audit, where f may jump as the state passes something: how far the change of the
                                   solution with parameters and z0, moved a little at random, is from what g' says,
                                   relative; NAN: not compared */

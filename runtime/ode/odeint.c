@@ -508,6 +508,17 @@ static void settle(const gq_problem *p, gq_ode_options *o) {
     o->nodes = GQ_NODES_STEP;
 }
 
+/* Why nothing bounds the error of a gradient; NULL: something does. asked: as it was before it was settled. */
+static const char *uncontrolled(const gq_problem *p, const gq_ode_options *asked, const gq_ode_options *o) {
+  bool chosen = (o->method->e || o->method->multistep) && o->step_size <= 0;
+  if (o->engine->keeps == GQ_KEEP_NOTHING || p->noise) return NULL;
+  if (!chosen && !o->rtol_given) return "steps of one size, and rtol is not given";
+  if (o->engine->integral != GQ_INTEGRAL_NODES || o->nodes == GQ_NODES_AUTO) return NULL;
+  if (asked->nodes != GQ_NODES_AUTO) return "gq.nodes is given";
+  return o->independent ? "samples have steps of their own: nodes in every step"
+                        : "trace = false: nodes in every step";
+}
+
 /* The solve went over memory_limit: fewer states, or another engine. */
 static int retreat(const gq_planspec *s, const gq_ode_options *asked, gq_ode_options *o, gq_info *info) {
   if (asked->engine->choose) return asked->engine->choose(s, o, info->steps, info);
@@ -558,6 +569,7 @@ int gq_solve(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tens
     GQ_TRY(info->status = retreat(&spec, o, &own, info));
     status = solve(p, &own, partial, false, &over, z, info, sol, &reached);
   }
+  info->uncontrolled = uncontrolled(p, o, &own);
   if (status == GQ_OK || !*z || *sol || own.engine->keeps == GQ_KEEP_NOTHING) return status;
   char message[1024];
   snprintf(message, sizeof message, "%s", gq_message());
