@@ -14,8 +14,8 @@
 #include <stdint.h>
 
 enum {
-  GQ_PIECE_MOST = 10,          /* nodes of a piece after the first round; */
-  GQ_PIECE_FIRST = 32,         /* in it at most */
+  GQ_PIECE_MOST = 10,          /* nodes that a piece is given instead of fewer; */
+  GQ_PIECE_FIRST = 32,         /* in the first round at most, and half of them and one in each half */
   GQ_REFINE_ROUNDS = 12,
   GQ_REFINE_NODES = 1024       /* or 16 times the first round's, where that is more */
 };
