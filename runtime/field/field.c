@@ -458,9 +458,9 @@ static int direction_new(const gq_field *f, int j, int k, void **out) {
 ** once, a layer's a'df/du for its weight and its bias. -1: there is none. */
 static int direction_shared(const gq_field *f, int j, int k) {
   gq_probe p = gq_field_probe(f, 0, j);
-  for (int i = 0; i < j && p.axis == 1; i++) {
+  for (int i = 0; i < j && p.sides; i++) {
     gq_probe q = gq_field_probe(f, 0, i);
-    if (f->want[i] && q.axis == 1 && k < q.inputs && gq_shape_equal(p.input[k], q.input[k]) &&
+    if (f->want[i] && q.sides && k < q.inputs && gq_shape_equal(p.input[k], q.input[k]) &&
         gq_field_boundary_dtype(f, i) == gq_field_boundary_dtype(f, j))
       return f->directed[i][k];
   }

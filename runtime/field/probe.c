@@ -11,9 +11,9 @@ void gq_probe_of(gq_shape s, bool cut, gq_probe *p) {
     p->numbers = (int)gq_numel(s);
   } else if (!cut && s.ndim >= 1) {
     int64_t size = gq_numel(s), first = s.dim[0];
-    p->axis = 1, p->inputs = s.ndim > 1 ? 2 : 1;
-    p->input[0] = gq_shape_of(2, (int64_t[]){ first, GQ_DIRECTIONS });
-    if (s.ndim > 1) p->input[1] = gq_shape_of(2, (int64_t[]){ first ? size / first : 0, GQ_DIRECTIONS });
+    p->sides = true, p->inputs = s.ndim > 1 ? 2 : 1;
+    p->input[0] = gq_shape_of(2, (int64_t[]){ GQ_DIRECTIONS, first });
+    if (s.ndim > 1) p->input[1] = gq_shape_of(2, (int64_t[]){ GQ_DIRECTIONS, first ? size / first : 0 });
   } else {
     p->inputs = 1;
     p->input[0] = gq_shape_of(1, (int64_t[]){ GQ_DIRECTIONS });
@@ -95,7 +95,7 @@ static gq_ref of_vector(const prober *b, gq_ref v) {
   return gq_reshape(b->g, v, gq_shape_of(2, (int64_t[]){ gq_numel(shape_of(b, v)), 1 }));
 }
 
-/* direction' x, of x {size, n rows}. A factor that rows have of their own, such as the time, comes after: what it
+/* direction x, of x {size, n rows}. A factor that rows have of their own, such as the time, comes after: what it
 ** multiplies is projected for other tensors too. */
 static gq_ref project(const prober *b, gq_ref direction, gq_ref x) {
   gq_node r = *gq_graph_node(b->g, x);
@@ -104,10 +104,10 @@ static gq_ref project(const prober *b, gq_ref direction, gq_ref x) {
     if (s.ndim && gq_numel(s) == s.dim[s.ndim - 1] && gq_shape_equal(shape_of(b, r.arg[1 - i]), r.shape))
       return gq_emit2(b->g, GQ_OP_MUL, project(b, direction, r.arg[1 - i]), r.arg[i]);
   }
-  return gq_matmul(b->g, direction, x, GQ_TA);
+  return gq_matmul(b->g, direction, x, 0);
 }
 
-/* direction' v of a vector, before it is summed over rows where that can be: fewer numbers are left. */
+/* direction v of a vector, before it is summed over rows where that can be: fewer numbers are left. */
 static seen along(const prober *b, gq_ref direction, gq_ref v) {
   gq_graph *g = b->g;
   gq_node r = *gq_graph_node(g, origin(b, v));
@@ -119,7 +119,7 @@ static seen along(const prober *b, gq_ref direction, gq_ref v) {
       (b->n > 1 || b->by_rows || from.dim[0] > GQ_PROBE_ITSELF))
     return (seen){ project(b, direction, r.arg[0]), GQ_NONE };
   gq_ref x = of_vector(b, v);
-  return (seen){ GQ_NONE, x == GQ_NONE ? x : gq_matmul(g, direction, x, GQ_TA) };
+  return (seen){ GQ_NONE, x == GQ_NONE ? x : gq_matmul(g, direction, x, 0) };
 }
 
 /* x, whose axis `rows` holds those of all points: a matrix a point, {n, ..}. */
@@ -138,7 +138,8 @@ static gq_ref of_small(const prober *b, gq_ref r, const gq_ref *direction) {
   if (b->n > 1)
     r = gq_matmul(g, by_point(b, m.arg[0], m.attr.flags & GQ_TA ? 0 : 1),
                   by_point(b, m.arg[1], m.attr.flags & GQ_TB ? 1 : 0), m.attr.flags);
-  gq_ref x = gq_emit2(g, GQ_OP_MUL, gq_matmul(g, r, direction[1], 0), direction[0]);
+  gq_ref x = gq_emit2(g, GQ_OP_MUL, gq_matmul(g, r, direction[1], GQ_TB),
+                      gq_permute(g, direction[0], (int[]){ 1, 0 }));
   x = gq_reshape(g, gq_sum_axes(g, x, b->n > 1 ? 2 : 1), gq_shape_of(2, (int64_t[]){ b->n, GQ_DIRECTIONS }));
   return gq_permute(g, x, (int[]){ 1, 0 });
 }
@@ -154,15 +155,15 @@ static seen of_matmul(const prober *b, gq_ref r, const gq_ref *direction) {
     return (seen){ GQ_NONE, GQ_NONE };
   if (!b->by_rows && s.dim[0] * s.dim[1] < DEARER * GQ_DIRECTIONS * (s.dim[0] + s.dim[1]))
     return (seen){ GQ_NONE, of_small(b, r, direction) };
-  return (seen){ gq_emit2(g, GQ_OP_MUL, gq_matmul(g, direction[0], m.arg[0], ta ? GQ_TA | GQ_TB : GQ_TA),
-                          gq_matmul(g, direction[1], m.arg[1], tb ? GQ_TA : GQ_TA | GQ_TB)),
+  return (seen){ gq_emit2(g, GQ_OP_MUL, gq_matmul(g, direction[0], m.arg[0], ta ? GQ_TB : 0),
+                          gq_matmul(g, direction[1], m.arg[1], tb ? 0 : GQ_TB)),
                  GQ_NONE };
 }
 
 /* A row or a column of numbers, between its directions and the single one of the other side. */
 static seen of_line(const prober *b, gq_ref r, const gq_ref *direction) {
   int side = shape_of(b, r).dim[0] == 1 ? 1 : 0;
-  return times(b, along(b, direction[side], r), gq_permute(b->g, direction[1 - side], (int[]){ 1, 0 }));
+  return times(b, along(b, direction[side], r), direction[1 - side]);
 }
 
 /* The weight of a convolution, a sum over images of A B', whose groups are its first rows: u'A and B v, the latter a
@@ -172,27 +173,31 @@ static seen of_windows(const prober *b, gq_ref r, const gq_ref *direction) {
   seen none = { GQ_NONE, GQ_NONE };
   gq_node sum = *gq_graph_node(g, origin(b, r)), m = sum;
   if (sum.op == GQ_OP_SUM) m = *gq_graph_node(g, sum.arg[0]);
-  gq_shape s = m.shape, u = shape_of(b, direction[0]), rows = { .ndim = 1 };
+  gq_shape s = m.shape, u = gq_shape_of(1, (int64_t[]){ GQ_DIRECTIONS });
   int lead = s.ndim - 2, images = 0, mask = sum.op == GQ_OP_SUM ? sum.attr.flags : 0;
   int64_t count = 1;
   while (images < lead && mask >> images & 1) count *= s.dim[images++];
   if (b->columns || m.op != GQ_OP_MATMUL || mask >> images || count % b->n) return none;
-  for (int i = images; i <= lead; i++) rows.dim[rows.ndim++ - 1] = s.dim[i];
-  rows.dim[rows.ndim - 1] = u.dim[1];
-  if (gq_numel(rows) != gq_numel(u) || s.dim[lead + 1] != shape_of(b, direction[1]).dim[0]) return none;
-  int left = GQ_TA | (m.attr.flags & GQ_TA ? GQ_TB : 0), right = GQ_TA | (m.attr.flags & GQ_TB ? 0 : GQ_TB);
+  int turned[GQ_MAXDIM]; /* u {directions, groups, rows} -> {groups, directions, rows} */
+  for (int i = images; i <= lead; i++) turned[i - images] = u.ndim, u.dim[u.ndim++] = s.dim[i];
+  turned[u.ndim - 2] = 0, turned[u.ndim - 1] = u.ndim - 1;
+  if (gq_numel(u) != gq_numel(shape_of(b, direction[0])) ||
+      s.dim[lead + 1] != shape_of(b, direction[1]).dim[1])
+    return none;
+  int left = m.attr.flags & GQ_TA ? GQ_TB : 0, right = m.attr.flags & GQ_TB ? 0 : GQ_TB;
+  gq_ref rows = gq_permute(g, gq_reshape(g, direction[0], u), turned);
   gq_ref x =
-    gq_emit2(g, GQ_OP_MUL, gq_matmul(g, gq_reshape(g, direction[0], rows), m.arg[0], left),
+    gq_emit2(g, GQ_OP_MUL, gq_matmul(g, rows, m.arg[0], left),
              gq_matmul(g, direction[1], m.arg[1], right)); /* {images, groups, directions, windows} */
   x = gq_sum_axes(g, x, ((1 << lead) - (1 << images)) | 1 << (lead + 1));
-  x = gq_reshape(g, x, gq_shape_of(2, (int64_t[]){ count, u.dim[1] }));
+  x = gq_reshape(g, x, gq_shape_of(2, (int64_t[]){ count, GQ_DIRECTIONS }));
   return (seen){ gq_permute(g, x, (int[]){ 1, 0 }), GQ_NONE };
 }
 
-/* Rows first .. first + n - 1 of a direction. */
-static gq_ref rows_of(const prober *b, gq_ref direction, int64_t first, int64_t n) {
-  gq_attr attr = { .shape = gq_shape_of(2, (int64_t[]){ n, GQ_DIRECTIONS }),
-                   .start = { first },
+/* Numbers first .. first + n - 1 of the directions. */
+static gq_ref part_of(const prober *b, gq_ref direction, int64_t first, int64_t n) {
+  gq_attr attr = { .shape = gq_shape_of(2, (int64_t[]){ GQ_DIRECTIONS, n }),
+                   .start = { 0, first },
                    .step = { 1, 1 } };
   return gq_emit(b->g, GQ_OP_SLICE, 1, &direction, &attr);
 }
@@ -211,7 +216,7 @@ static seen of_matrix(const prober *b, gq_ref r, const gq_ref *direction) {
   for (int i = 0; i < m.nargs; i++) {
     gq_ref arg = gq_graph_node(g, r)->args[i], part[2] = { direction[0], direction[1] };
     int64_t n = shape_of(b, arg).dim[axis];
-    part[axis] = rows_of(b, direction[axis], first, n);
+    part[axis] = part_of(b, direction[axis], first, n);
     seen one = of_matrix(b, arg, part);
     if (unseen(one)) return one;
     all.rows = plus(b, all.rows, one.rows), all.s = plus(b, all.s, one.s);
@@ -233,11 +238,11 @@ static gq_ref tangent(const prober *b, const gq_probe *p, int i, const gq_ref *d
   gq_ref part[GQ_PROBE_INPUTS];
   for (int k = 0; k < p->inputs; k++) {
     attr = (gq_attr){ .shape = p->input[k] };
-    attr.shape.dim[p->axis] = 1, attr.start[p->axis] = i;
+    attr.shape.dim[0] = 1, attr.start[0] = i;
     for (int j = 0; j < attr.shape.ndim; j++) attr.step[j] = 1;
     part[k] = gq_emit(g, GQ_OP_SLICE, 1, &direction[k], &attr);
   }
-  return gq_reshape(g, p->inputs == 2 ? gq_matmul(g, part[0], part[1], GQ_TB) : part[0], s);
+  return gq_reshape(g, p->inputs == 2 ? gq_matmul(g, part[0], part[1], GQ_TA) : part[0], s);
 }
 
 /* One number at n points, from what is linear in a: {1, n rows or more} before the sum over rows. */
@@ -266,7 +271,7 @@ static seen see(const prober *b, const gq_probe *p, const gq_ref *direction) {
   seen x = { GQ_NONE, GQ_NONE };
   if (p->inputs == 2 && shape_of(b, b->product).ndim == 2) x = of_matrix(b, b->product, direction);
   else if (p->inputs == 2) x = of_windows(b, b->product, direction);
-  else if (p->axis == 1) x = along(b, direction[0], b->product);
+  else if (p->sides) x = along(b, direction[0], b->product);
   else if (!p->inputs) x.s = of_vector(b, b->product);
   return unseen(x) ? of_tangents(b, p, direction) : x;
 }

@@ -15,9 +15,9 @@ enum { GQ_PROBE_ITSELF = 16, GQ_DIRECTIONS = 2, GQ_PROBE_INPUTS = 2 };
 /* What is probed of a tensor of this shape. cut: it is sliced with the rows. */
 typedef struct gq_probe {
   int numbers;                 /* a point */
-  int axis;                    /* of an input, along which the directions are */
   int inputs;                  /* tensors that programs take: */
-  gq_shape input[GQ_PROBE_INPUTS];   /* {size, GQ_DIRECTIONS}, for both sides of a matrix; else {GQ_DIRECTIONS, shape} */
+  gq_shape input[GQ_PROBE_INPUTS];   /* {GQ_DIRECTIONS, size} */
+  bool sides;                  /* size: of a vector, or of either side of a matrix; else the tensor's shape */
 } gq_probe;
 void gq_probe_of(gq_shape shape, bool cut, gq_probe *p);
 /* Component i of direction input k of tensor j: of either sign, 1/2 to 3/2 in size. */

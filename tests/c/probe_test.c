@@ -122,13 +122,12 @@ static void with_boundaries(const gq_field *f) {
 static double projection(const gq_probe *p, const double *product, gq_shape s, gq_tensor *const *along,
                          int i) {
   double sum = 0;
-  int64_t n = gq_numel(s), last = s.ndim ? n / s.dim[0] : 1;
+  int64_t n = gq_numel(s), first = s.ndim ? s.dim[0] : 1, last = n / first;
   if (p->inputs == 0) return product[i];
   for (int64_t k = 0; k < n; k++) {
-    double d = p->inputs == 2 ? numbers(along[0])[k / last * GQ_DIRECTIONS + i] *
-                                  numbers(along[1])[k % last * GQ_DIRECTIONS + i]
-               : p->axis == 1 ? numbers(along[0])[k * GQ_DIRECTIONS + i]
-                              : numbers(along[0])[i * n + k];
+    double d = p->inputs == 2
+                 ? numbers(along[0])[i * first + k / last] * numbers(along[1])[i * last + k % last]
+                 : numbers(along[0])[i * n + k];
     sum += d * product[k];
   }
   return sum;
