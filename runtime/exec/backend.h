@@ -71,7 +71,8 @@ struct gq_course {
   struct { int k; size_t at; } read[GQ_COURSE_READS];   /* an input that is in the pilot or record, at so many bytes */
   /* What step i reads from at[i] and leaves in at[i + 1]: whole arrays. */
   struct { int in, out; void *const *at; } move[GQ_COURSE_STATES];
-  int given, ngiven;           /* so many inputs from there on are what the pilot's trail gives: */
+  int given, ngiven;           /* so many inputs from there on are what the pilot's trail gives, of the states' dtype: */
+  gq_dtype state;
   void *const *path;           /* step i reads them from path[i] on, as an attempt does from path[0] on */
   int sum[GQ_COURSE_STATES];   /* outputs that the pilot judges by */
   /* Before the phase of a step output from + i times the number that its record begins with is added to output to + i */

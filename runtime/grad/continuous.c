@@ -96,7 +96,6 @@ static void trail(const gq_walk *w, gq_trail *r) {
   const back *k = w->context;
   const gq_jumps *j = &w->a.jumps;
   *r = k->trail;
-  r->size = (int)gq_dtype_size(k->f->dtype);
   r->near = k->z.near, r->given = w->a.st->l.given;
   r->low = j->bounded ? fmin(j->t0, j->t1) : -INFINITY, r->high = j->bounded ? fmax(j->t0, j->t1) : INFINITY;
   r->follows = follows(k);

@@ -11,6 +11,11 @@
 #include <math.h>
 #include <stdbool.h>
 
+#ifndef GQ_REGION /* words of kernels (exec/cuda/prelude.h): one body, which is called; a loop that is not unrolled */
+#define GQ_REGION static inline
+#define GQ_BY(n)
+#endif
+
 typedef struct gq_controller {
   double safety, ifactor, dfactor, pcoeff, icoeff, dcoeff;   /* 0.9 10 0.2 0 1 0 */
 } gq_controller;
@@ -147,7 +152,7 @@ static inline double gq_control_gather(double sum, double v, bool largest) {
 }
 
 /* Factor from a step to the next proposal. */
-static inline double gq_control_factor(const gq_controller *c, int error_order, double ratio, const double last[2]) {
+GQ_REGION double gq_control_factor(const gq_controller *c, int error_order, double ratio, const double last[2]) {
   if (ratio == 0) return c->ifactor;
   double k = error_order, r1 = last[0], r2 = last[1];
   double f = c->safety * pow(ratio, -(c->pcoeff + c->icoeff + c->dcoeff) / k);

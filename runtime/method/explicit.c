@@ -278,7 +278,7 @@ static void course_of(gq_attempt *a, gq_course *c) {
     c->move[parts + p].in = l->f + p, c->move[parts + p].out = l->f1 + p;
   }
   c->nmove = l->carry ? 2 * parts : parts;
-  c->given = l->path, c->ngiven = l->given ? l->slopes * l->given : 0;
+  c->given = l->path, c->ngiven = l->given ? l->slopes * l->given : 0, c->state = f->dtype;
 }
 
 static void course(gq_attempt *a, gq_course *c) {

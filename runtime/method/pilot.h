@@ -50,6 +50,7 @@ static inline double gq_pilot_error(const gq_pilot *p, const double *sum, int i)
 /* After an attempt. sum[]: of each part, then second ones; along: trail.step, where it can be read. */
 static inline void gq_pilot_judge(gq_pilot *p, const double *sum, const gq_trail_step *along) {
   double ratio = 0;
+  GQ_BY(unroll 1)
   for (int i = 0; i < p->parts; i++) ratio = gq_larger(ratio, gq_pilot_error(p, sum, i));
   gq_flown *f = &p->flown[p->made++];
   f->h = p->h, f->t1 = p->t1;

@@ -29,7 +29,6 @@ typedef struct gq_trail {
   double low, high;            /* no time is asked for outside */
   long long near;              /* the step that holds the present time */
   int slopes, degree, times;
-  int size;                    /* bytes of a number of states */
   int sees, given;             /* is a state given? and how many arrays in all */
   int forced;
   int follows;                 /* steps are at most three of those gone along */
@@ -38,12 +37,14 @@ typedef struct gq_trail {
 /* p[i] = P_i(x), i < n */
 static inline void gq_trail_legendre(int n, double x, double *p) {
   p[0] = 1, p[1] = x;
+  GQ_BY(unroll 1)
   for (int j = 2; j < n; j++) p[j] = ((2 * j - 1) * x * p[j - 1] - (j - 1) * p[j - 2]) / j;
 }
 
 /* Of a slope in the interpolant, in steps: d[0] theta + d[1] theta^2 + .. */
 static inline double gq_trail_weight(const double *d, int degree, double theta) {
   double p = 0;
+  GQ_BY(unroll 1)
   for (int j = degree - 1; j >= 0; j--) p = (p + d[j]) * theta;
   return p;
 }

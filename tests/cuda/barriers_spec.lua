@@ -26,6 +26,7 @@ local problem = [[
   print(info.lowering, z:sum():item(), a.grad:sum():item(), b.grad:sum():item(), c.grad:sum():item())
 ]]
 local together = problem:format(70, '{ gradient = "direct", max_steps = 50 }')
+local back = problem:format(40, '{ gradient = "gq", max_steps = 50 }')
 local apart = problem:format(40, '{ gradient = "direct", batch = "independent", max_steps = 50 }')
 
 -- Lines of barriers of a kernel.
@@ -48,7 +49,7 @@ describe("barriers", function()
   it("of attempts and of whole solves of rows are needed, and suffice", function()
     holds(together, "", { attempt = 25 })
     holds(apart, "", { fleet = 40, home = 55 })
-    holds(problem:format(40, '{ gradient = "gq", max_steps = 50 }'), "", { along = 25 })
+    holds(back, "", { along = 25 })
   end)
 
   it("of other methods, numbers and engines suffice #slow", function()
@@ -64,7 +65,7 @@ describe("barriers", function()
   end)
 
   it("that are left out are missed #slow", function()
-    for kernel, script in pairs { attempt = together, fleet = apart, home = apart } do
+    for kernel, script in pairs { attempt = together, along = back, fleet = apart, home = apart } do
       for _, line in ipairs(lines(run("", script), kernel)) do
         local text = run(("GQ_EMU_KERNEL=%s GQ_EMU_BARRIER=%s timeout 60"):format(kernel, line), script)
         assert.falsy(text:find "\nraces: 0\n", kernel .. " without the barrier of line " .. line)

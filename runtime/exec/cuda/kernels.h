@@ -48,25 +48,18 @@ GQ_REGION GQ_UNUSED void gq_bring(char *to, const char *from, int n) {
   GQ_EACH(i, n) ((unsigned *)to)[i] = ((const unsigned *)from)[i];
 }
 
-//// apart
-/* What one thread does once in an attempt is no code at each call: functions up to `together`, and pow. */
+//// row
+/* What a row of a table says an address begins with. ROW_NONE, ROW_NEAR: tile.c */
+GQ_DEVICE char *gq_row_at(int at, char *const *table) { return at == -2 ? 0 : at == -1 ? gq_dynamic : table[at]; }
+
+//// power
+/* Much code, which is not at each call. */
 GQ_REGION double gq_pow(double x, double y) { return pow(x, y); }
 #define pow gq_pow
-#ifdef GQ_APART
-#pragma push_macro("inline")
-#undef inline
-#define inline GQ_APART
-#endif
-
-//// together
-#ifdef GQ_APART
-#pragma pop_macro("inline")
-#endif
-#undef pow
 
 //// land
 /* The last block of an attempt to come here decides, by the sums of all in their order: the same bits whoever is last. */
-GQ_REGION void gq_land(gq_pilot *p, const volatile double *sums) {
+GQ_DEVICE void gq_land(gq_pilot *p, const volatile double *sums) {
   GQ_SHARED(int, last, 1)
   GQ_SHARED(double, part, GQ_NT)
   GQ_SHARED(double, sum, 2 * GQ_PILOT_PARTS)
@@ -102,38 +95,11 @@ GQ_REGION void gq_land(gq_pilot *p, const volatile double *sums) {
 /* What an attempt reads of a trail, into arrays of its own: rows of a block, `bytes` of them that begin `at` bytes behind
 ** where states do. The table of operands comes behind, with its barrier. */
 typedef struct gq_seen { gq_u64 y, slope; double weight[GQ_TRAIL_TIMES], force[GQ_TRAIL_FORCES]; } gq_seen;
-#define GQ_WENT(T)                                                                                    \
-  GQ_EACH(u, count * r->times) {                                                                      \
-    const int k = u / count, i = u % count;                                                           \
-    const gq_seen *s = &seen[k];                                                                      \
-    char *to = GQ_FAR(out + (gq_u64)(k * r->given) * r->part);                                        \
-    if (r->sees) {                                                                                    \
-      T v = ((const T *)GQ_FAR(s->y))[i];                                                             \
-      GQ_BY(unroll 1)                                                                                 \
-      for (int j = 0; j < r->slopes; j++)                                                             \
-        if (s->weight[j] != 0) {                                                                      \
-          T x = ((const T *)GQ_FAR(s->slope + (gq_u64)j * r->apart))[i] * (T)s->weight[j];            \
-          v = v + x;                                                                                  \
-        }                                                                                             \
-      ((T *)(void *)to)[i] = v;                                                                       \
-      to += r->part;                                                                                  \
-    }                                                                                                 \
-    if (r->given > r->sees) {                                                                         \
-      T v = 0;                                                                                        \
-      GQ_BY(unroll 1)                                                                                 \
-      for (int j = 0; j < GQ_TRAIL_FORCES && r->forced; j++)                                          \
-        if (s->force[j] != 0) {                                                                       \
-          T x = ((const T *)GQ_FAR(r->force[j] + at))[i] * (T)s->force[j];                            \
-          v = v + x;                                                                                  \
-        }                                                                                             \
-      ((T *)(void *)to)[i] = v;                                                                       \
-    }                                                                                                 \
-  }
-GQ_REGION void gq_go_along(const gq_pilot *p, gq_u64 at, int bytes) {
+GQ_DEVICE void gq_go_along(const gq_pilot *p, gq_u64 at, int bytes) {
   GQ_SHARED(gq_seen, seen, GQ_TRAIL_TIMES)
   const gq_trail *r = &p->trail;
   const gq_u64 out = r->to[p->accepted] + at;
-  const int count = bytes / r->size;
+  const int count = bytes / (int)sizeof(GQ_STATE);
   GQ_EACH(k, r->times) {
     const double t = p->t + ((const double *)GQ_FAR(r->time))[k] * p->h;
     gq_seen *s = &seen[k];
@@ -150,8 +116,32 @@ GQ_REGION void gq_go_along(const gq_pilot *p, gq_u64 at, int bytes) {
     if (r->forced) gq_trail_legendre(GQ_TRAIL_FORCES, (t - r->middle) / r->half, s->force);
   }
   GQ_SYNC
-  if (r->size == sizeof(float)) { GQ_WENT(float) }
-  else { GQ_WENT(double) }
+  GQ_EACH(u, count * r->times) {
+    const int k = u / count, i = u % count;
+    const gq_seen *s = &seen[k];
+    char *to = GQ_FAR(out + (gq_u64)(k * r->given) * r->part);
+    if (r->sees) {
+      GQ_STATE v = ((const GQ_STATE *)GQ_FAR(s->y))[i];
+      GQ_BY(unroll 1)
+      for (int j = 0; j < r->slopes; j++)
+        if (s->weight[j] != 0) {
+          GQ_STATE x = ((const GQ_STATE *)GQ_FAR(s->slope + (gq_u64)j * r->apart))[i] * (GQ_STATE)s->weight[j];
+          v = v + x;
+        }
+      ((GQ_STATE *)(void *)to)[i] = v;
+      to += r->part;
+    }
+    if (r->given > r->sees) {
+      GQ_STATE v = 0;
+      GQ_BY(unroll 1)
+      for (int j = 0; j < GQ_TRAIL_FORCES && r->forced; j++)
+        if (s->force[j] != 0) {
+          GQ_STATE x = ((const GQ_STATE *)GQ_FAR(r->force[j] + at))[i] * (GQ_STATE)s->force[j];
+          v = v + x;
+        }
+      ((GQ_STATE *)(void *)to)[i] = v;
+    }
+  }
 }
 
 //// after

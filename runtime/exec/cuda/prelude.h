@@ -7,6 +7,7 @@
 **   GQ_BY(unroll n) the loop that follows so often in a row; all of it, where n is known, would be much code
 **   GQ_CLOCK        nanoseconds since some time
 **   GQ_FENCE        what this thread wrote before it, and knows that others wrote, other blocks may read
+**   GQ_CONSTANT     numbers that are part of the text
 **   GQ_HERE         before a function of a text that is the CPU's, too
 **   GQ_FAR(x)       where an address of the device is       gq_dynamic      shared memory as large as the launch says
 ** The host runs the threads of a block as loops (GQ_LOOP, GQ_BACKWARDS) or as fibers that switch at barriers (GQ_FIBER).
@@ -20,10 +21,10 @@ typedef unsigned long long gq_u64;
 #define GQ_HERE __device__ GQ_UNUSED
 #define GQ_DEVICE static __device__ __forceinline__ GQ_UNUSED
 #define GQ_REGION static __device__ __noinline__
-#define GQ_APART __noinline__ __device__ GQ_UNUSED
 #define GQ_FAR(x) ((char *)(x))
 extern __shared__ __align__(16) char gq_dynamic[];
 #define GQ_SHARED(T, name, n) __shared__ T name[n];
+#define GQ_CONSTANT static __constant__ const
 #define GQ_SYNC __syncthreads();
 #define GQ_FENCE __threadfence();
 static __device__ GQ_UNUSED unsigned long long gq_clock() {
@@ -86,6 +87,7 @@ void gq_emu_shared(void *at, unsigned long long bytes);
 /* Addresses of the device are so far from where its memory lies that neither side can take one for its own. */
 #define GQ_FAR(x) ((char *)((x) - 0x400000000000ull))
 #define gq_dynamic gq_emu_dynamic
+#define GQ_CONSTANT static const
 #define GQ_SHARED(T, name, n) \
   static T name[n];           \
   gq_emu_shared(name, sizeof name);
@@ -150,11 +152,13 @@ typedef long long gq_count;
 #define GQ_BLOCK 0
 #define GQ_BLOCKS 1
 #define GQ_KERNEL(name, type) GQ_DEVICE void name(const type a)
+#define GQ_FUNCTION GQ_REGION
 #else
 typedef gq_u64 gq_address;
 typedef long long gq_count;
 #define GQ_AT(x) GQ_FAR(x)
 #define GQ_KERNEL(name, type) GQ_ENTRY(name, type)
+#define GQ_FUNCTION GQ_DEVICE
 #endif
 
 #ifndef __FMA__

@@ -117,6 +117,13 @@ static const formula others[GQ_NOP] = {
   [GQ_OP_MINIMUM] = { NULL, "x < y ? x : y", "x & y" },
 };
 
+/* Much code: a phase as one kernel, where it is met again and again, calls it. */
+static const bool much[GQ_NOP] = {
+  [GQ_OP_EXP] = true,      [GQ_OP_LOG] = true,  [GQ_OP_LOG1P] = true,
+  [GQ_OP_EXPM1] = true,    [GQ_OP_TANH] = true, [GQ_OP_SIGMOID] = true,
+  [GQ_OP_SOFTPLUS] = true, [GQ_OP_ERF] = true,  [GQ_OP_POW] = true,
+};
+
 static const char *of_type(const formula *f, gq_dtype d) {
   return gq_is_float(d) ? f->of_float : d == GQ_I64 ? f->of_int : f->of_bool;
 }
@@ -142,7 +149,11 @@ bool gq_cuda_define(gq_text *t, gq_op op, gq_dtype d, gq_dtype to) {
   const char *f = formula_of(op, d, to), *T = gq_cuda_dtype[d], *R = gq_cuda_dtype[to];
   if (!f) return false;
   /* much code for numbers that are seldom met is not at each use */
-  gq_text_put(t, "%s %s ", gq_is_float(d) && others[op].of_float ? "GQ_REGION" : "GQ_DEVICE", R);
+  gq_text_put(t, "%s %s ",
+              gq_is_float(d) && others[op].of_float ? "GQ_REGION"
+              : gq_is_float(d) && much[op]          ? "GQ_FUNCTION"
+                                                    : "GQ_DEVICE",
+              R);
   put_name(t, op, d, to);
   if (op == GQ_OP_WHERE) gq_text_put(t, "(unsigned char c, %s x, %s y)", T, T);
   else if (gq_core->ops[op].nargs == 2) gq_text_put(t, "(%s x, %s y)", T, T);

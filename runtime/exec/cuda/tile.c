@@ -27,6 +27,14 @@ typedef struct piece {
 
 enum { PIECES = 4 };
 
+/* A product in a long kernel: of its addresses the operand, or one of these, and what comes on top. */
+enum { ROW_NONE = -2, ROW_NEAR = -1 };
+typedef struct row {
+  const gq_launch *l;
+  int at[4];
+  size_t from[4];
+} row;
+
 typedef struct tile {
   gq_way way;
   int threads, npiece;
@@ -37,6 +45,9 @@ typedef struct tile {
   gq_text t;
   int nregion;
   gq_text *region; /* [instructions] the functions' texts without names */
+  bool large;      /* so many instructions that products are rows of a table */
+  int nrow;
+  row *row; /* [instructions] */
   int nparts;
   gq_part part[64];
   int ndone; /* what has been read and written since the last barrier */
@@ -59,7 +70,7 @@ static const struct {
 } ways[GQ_NWAY] = {
   [GQ_WAY_ONCE] = { .name = "tile", .begin = "", .turn = "0", .before = { "" }, .end = "" },
   [GQ_WAY_ATTEMPT] = { .name = "attempt",
-                       .sections = { "apart", "control", "trail", "pilot", "together", "land" },
+                       .sections = { "power", "control", "trail", "pilot", "land" },
                        .begin = "  gq_pilot *pilot = (gq_pilot *)GQ_FAR(a.pilot);\n"
                                 "  if (pilot->halted) return;\n",
                        .turn = "pilot->accepted",
@@ -67,7 +78,7 @@ static const struct {
                        .end = "  gq_land(pilot, (const double *)GQ_FAR(a.sums));\n",
                        .fixed = (GQ_NT + 2 * 2) * sizeof(double) + 16 },
   [GQ_WAY_ALONG] = { .name = "along",
-                     .sections = { "apart", "control", "trail", "pilot", "together", "land", "along" },
+                     .sections = { "power", "control", "trail", "pilot", "land", "along" },
                      .begin = "  gq_pilot *pilot = (gq_pilot *)GQ_FAR(a.pilot);\n"
                               "  if (pilot->halted) return;\n"
                               "  gq_go_along(pilot, a.at + GQ_TILE * a.each, (int)a.each);\n",
@@ -83,7 +94,7 @@ static const struct {
                      .before = { "" },
                      .end = "  }\n" },
   [GQ_WAY_FLEET] = { .name = "fleet",
-                     .sections = { "apart", "control", "lane", "together", "fleet", "outward" },
+                     .sections = { "power", "control", "lane", "fleet", "outward" },
                      .begin = "  gq_fleet *f = (gq_fleet *)GQ_FAR(a.pilot);\n"
                               "  char *w = GQ_FAR(f->room + f->each * GQ_TILE);\n"
                               "  gq_u64 began = GQ_CLOCK;\n"
@@ -105,7 +116,7 @@ static const struct {
                             "  }\n",
                      .lanes = true },
   [GQ_WAY_HOME] = { .name = "home",
-                    .sections = { "apart", "control", "lane", "together", "fleet", "homing" },
+                    .sections = { "power", "control", "lane", "fleet", "homing" },
                     .begin = "  gq_homing *b = (gq_homing *)GQ_FAR(a.pilot);\n"
                              "  char *w = GQ_FAR(b->f.room + b->f.each * GQ_TILE);\n"
                              "  gq_u64 began = GQ_CLOCK;\n"
@@ -449,9 +460,80 @@ static void put_zero(tile *x, const gq_instr *in, size_t bytes) {
   else gq_text_put(&x->q->body, "gq_at[%d] + %zu))[i] = 0;\n", place_of(x, l), l->offset);
 }
 
+/* ---- products of a long kernel: one function, and a table of what each has ---- */
+
+/* The kernel is read by each block once an attempt: where it is long, less code counts more than sizes that are known. */
+enum { LONG = 64 };
+
+static void put_row(tile *x, int i) {
+  const gq_instr *in = &x->q->p->instr[i];
+  row *r = &x->row[x->nrow];
+  r->l = &x->q->code->at[i].l;
+  for (int k = 0; k < r->l->np; k++) {
+    passed as = passed_as(x, in, k);
+    r->at[k] = as == NOTHING ? ROW_NONE : as == OFFSET ? ROW_NEAR : place_of(x, &in->loc[k]);
+    r->from[k] = as == NOTHING ? 0 : as == OFFSET ? near_at(x, &in->loc[k]) : in->loc[k].offset;
+  }
+  gq_text_put(&x->q->body, "  row_%d(%d);\n", number_of(x, &r->l->part), x->nrow++);
+}
+
+static long long number_at(const row *r, int k) { return ((const long long *)r->l->args)[r->l->np + k]; }
+
+static bool differ(const tile *x, int k) {
+  bool any = false;
+  for (int i = 0; i < x->nrow; i++) any = any || number_at(&x->row[i], k) != number_at(x->row, k);
+  return any;
+}
+
+static void put_table_of_rows(tile *x, int n) {
+  gq_text *t = &x->t;
+  gq_text_put(t, "typedef struct row_of { int at[4]; gq_count from[4], n[%d]; } row_of;\n", n);
+  gq_text_put(t, "GQ_CONSTANT row_of rows[] = {\n");
+  for (const row *r = x->row; r < x->row + x->nrow; r++) {
+    gq_text_put(t, "  { { %d, %d, %d, %d }, { %zu, %zu, %zu, %zu }, { ", r->at[0], r->at[1], r->at[2],
+                r->at[3], r->from[0], r->from[1], r->from[2], r->from[3]);
+    for (int k = 0; k < n; k++)
+      if (differ(x, k)) gq_text_put(t, "%lldLL, ", number_at(r, k));
+    gq_text_put(t, "0 } },\n");
+  }
+  gq_text_put(t, "};\n");
+}
+
+/* Numbers that all have are known. */
+static void put_row_function(tile *x, int part, int n) {
+  gq_text *t = &x->t;
+  gq_text_put(t, "GQ_REGION void row_%d(int i) {\n  const row_of *s = &rows[i];\n", part);
+  gq_text_put(t, "  const gq_%s q = { { ", gq_cuda_part_args(&x->part[part]));
+  for (int k = 0; k < 4; k++) {
+    int top = ROW_NONE;
+    for (int i = 0; i < x->nrow; i++) top = x->row[i].at[k] > top ? x->row[i].at[k] : top;
+    if (top == ROW_NONE) gq_text_put(t, "0, ");
+    else if (top == ROW_NEAR) gq_text_put(t, "gq_dynamic + s->from[%d], ", k);
+    else gq_text_put(t, "gq_row_at(s->at[%d], gq_at) + s->from[%d], ", k, k);
+  }
+  gq_text_put(t, "}");
+  for (int k = 0, column = 0; k < n; k++)
+    if (differ(x, k)) gq_text_put(t, ", s->n[%d]", column++);
+    else gq_text_put(t, ", %lldLL", number_at(x->row, k));
+  gq_text_put(t, " };\n  ");
+  gq_cuda_part_call(t, &x->part[part], part);
+  gq_text_put(t, "(q);\n}\n");
+}
+
+static void put_rows(tile *x) {
+  int n = x->nrow ? (int)(x->row->l->bytes / 8) - x->row->l->np : 0;
+  if (x->nrow) put_table_of_rows(x, n);
+  for (int i = 0; i < x->nparts && x->nrow; i++)
+    if (x->part[i].kind == GQ_PART_PRODUCT) put_row_function(x, i, n);
+}
+
 /* The rest of its arguments are numbers: 8 bytes each. */
 static int put_part(tile *x, int i) {
   const gq_launch *l = &x->q->code->at[i].l;
+  if (x->large && l->part.kind == GQ_PART_PRODUCT) {
+    put_row(x, i);
+    return GQ_OK;
+  }
   gq_text t = { 0 };
   char type[32];
   int number;
@@ -551,19 +633,29 @@ static int put_groups(tile *x) {
   return gq_cuda_groups(x->npiece, p, &x->t, which);
 }
 
+static int instructions(const tile *x) {
+  int n = 0;
+  for (const piece *q = x->piece; q < x->piece + x->npiece; q++)
+    for (int i = first_of(q); i < end_of(q); i++) n += works(q, i);
+  return n;
+}
+
 static int put_all(tile *x) {
   for (x->q = x->piece; x->q < x->piece + x->npiece; x->q++) find_idle(x);
   gq_text_put(&x->t, "#define GQ_TILED\n%s", small(x) ? "#define GQ_SMALL\n" : "");
-  if (ways[x->way].lanes)
-    gq_text_put(&x->t, "#define GQ_STATE %s\n", gq_cuda_dtype[x->piece[0].sharing->state]);
-  gq_cuda_text(&x->t, x->threads, "", (const char *[]){ "layout", "tile", NULL });
+  if (x->way >= GQ_WAY_ALONG)
+    gq_text_put(&x->t, "#define GQ_STATE %s\n",
+                gq_cuda_dtype[ways[x->way].lanes ? x->piece->sharing->state : x->piece->course->state]);
+  gq_cuda_text(&x->t, x->threads, "", (const char *[]){ "layout", "tile", "row", NULL });
   gq_cuda_sections(&x->t, ways[x->way].sections);
   GQ_TRY(put_groups(x));
   for (const piece *q = x->piece; q < x->piece + x->npiece; q++)
     for (int i = first_of(q); i < end_of(q); i++)
       if (works(q, i) && q->code->at[i].l.blocks) GQ_TRY(add_part(x, &q->code->at[i].l.part));
   place(x);
+  x->large = instructions(x) > LONG;
   for (x->q = x->piece; x->q < x->piece + x->npiece; x->q++) GQ_TRY(put_body(x));
+  put_rows(x);
   put_entry(x);
   put_staging(x);
   for (int i = 0; i < x->npiece; i++) {
@@ -618,8 +710,9 @@ static int set_pieces(tile *x, const gq_phase *of) {
   }
   x->done = gq_calloc(reaches, sizeof *x->done);
   x->region = gq_calloc(all, sizeof *x->region);
+  x->row = gq_calloc(all, sizeof *x->row);
   x->boundary = gq_calloc((size_t)x->most + 1, sizeof *x->boundary);
-  return x->region && x->boundary && x->done ? GQ_OK : gq_nomem(all * sizeof *x->region);
+  return x->region && x->row && x->boundary && x->done ? GQ_OK : gq_nomem(all * sizeof *x->region);
 }
 
 int gq_cuda_tile(gq_way way, int n, const gq_phase *of, gq_tile *out) {
@@ -641,6 +734,7 @@ int gq_cuda_tile(gq_way way, int n, const gq_phase *of, gq_tile *out) {
     gq_free(x.piece[i].body.s);
   }
   gq_free(x.region);
+  gq_free(x.row);
   gq_free(x.done);
   gq_free(x.boundary);
   gq_free(x.t.s);
