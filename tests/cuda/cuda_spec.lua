@@ -487,10 +487,11 @@ describe("a training step", function()
   end
   it("fails with an error where a call of the driver does, and leaves the CPU working", function()
     each_fails(25, "direct")
+    each_fails(10, "gq")
     each_fails(10, 'direct", batch = "independent')
   end)
   it("fails so at any call #slow", function()
-    each_fails(math.huge, "direct")
+    for _, engine in ipairs { "direct", "gq" } do each_fails(math.huge, engine) end
     each_fails(math.huge, 'direct", batch = "independent')
   end)
 end)
