@@ -36,6 +36,7 @@ static barrier barriers[BARRIERS];
 static int nbarrier, told;
 static unsigned interval;
 static short writer[2]; /* of the device's memory, in this interval and the one before */
+static short giver;     /* who gave away in this interval what all had written */
 static const char *kernel;
 static barrier *between;
 
@@ -57,7 +58,7 @@ static barrier *barrier_of(int line) {
 
 static void next(void) {
   interval++;
-  writer[interval & 1] = NOBODY;
+  writer[interval & 1] = giver = NOBODY;
 }
 
 void emu_races_block(const char *name) {
@@ -110,10 +111,14 @@ void gq_emu_fence(void) {
   int me = *gq_emu_thread;
   if (others(writer[interval & 1], me)) race("what it gives away", NULL);
   if (between && others(writer[~interval & 1], me)) between->needed = true;
+  join(&giver, me);
 }
 
 static void range(const void *at, size_t n, bool writes) {
-  if (writes && emu_owns(at)) join(&writer[interval & 1], *gq_emu_thread);
+  if (writes && emu_owns(at)) {
+    if (others(giver, *gq_emu_thread)) race("what it writes, which was given away before,", at);
+    join(&writer[interval & 1], *gq_emu_thread);
+  }
   for (size_t i = 0; i < n; i++) touch((uintptr_t)at + i, writes);
 }
 
