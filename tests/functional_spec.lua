@@ -138,6 +138,13 @@ describe("activations", function()
     x:elu():sum():backward()
     assert.same({ 0, 1 }, x.grad:totable())
   end)
+
+  it("elu has the derivative of its lower branch at 0", function()
+    local x = gq.tensor({ 0, -0.0, 1 }, { dtype = "float64", requires_grad = true })
+    local y = gq.elu(x, 1.7)
+    assert.same({ 0, 0, 1 }, y:totable())
+    assert.same({ 1.7, 1.7, 1 }, gq.grad(y:sum(), { x })[1]:totable())
+  end)
 end)
 
 describe("losses", function()

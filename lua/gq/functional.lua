@@ -221,7 +221,8 @@ end
 
 local function elu(x, alpha)
   x = operand(x, "elu")
-  return gq.where(x:gt(0), x, gq.minimum(x, 0):expm1() * (alpha or 1))
+  local above = x:gt(0)
+  return gq.where(above, x, gq.where(above, 0, x):expm1() * (alpha or 1))
 end
 define("elu", elu, "x:elu([alpha]): x above 0, alpha (e^x - 1) below")
 
