@@ -61,6 +61,12 @@ describe("losses", function()
     assert.is_true(gq.checkgrad(function(z) return gq.bce_loss(z, t, { logits = true }) end, { x }))
     assert.close(gq.bce_loss(gq.tensor { 0, 1 }, gq.tensor { 1, 0 }):item(), 100)
     assert.equal(0, gq.bce_loss(gq.tensor { 0, 1 }, gq.tensor { 0, 1 }):item())
+    for _, dtype in ipairs { "float32", "float64" } do             -- a sigmoid that is full has a gradient
+      local ends = gq.tensor({ 0, 1, 0, 1 }, { dtype = dtype, requires_grad = true })
+      local right = gq.tensor({ 0, 1, 1, 0 }, { dtype = dtype })
+      local slope = gq.grad(gq.bce_loss(ends, right, { reduction = "sum" }), { ends })[1]
+      assert.close(slope, { 1, -1, -1e12, 1e12 }, 1e-6)
+    end
     assert.close(gq.bce_loss(gq.tensor { 1000, -1000 }, gq.tensor { 1, 1 }, { logits = true }):item(), 500)
   end)
 

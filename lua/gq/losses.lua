@@ -70,7 +70,7 @@ define("nll_loss", function(log_p, labels, opts)
 end, "gq.nll_loss(log_p, labels [, {reduction}]): minus the log-probability of each label, which count from 1; log_p "
   .. "from x:log_softmax()")
 
--- log p clamped at -100, as PyTorch has it; by logits max(x, 0) - x y + log(1 + e^-|x|).
+-- log p clamped at -100, as PyTorch has it, with its slope of 1e12 there; by logits max(x, 0) - x y + log(1 + e^-|x|).
 define("bce_loss", function(p, y, opts)
   local what = "bce_loss"
   local o = options(opts, "reduction logits", what)
@@ -84,7 +84,10 @@ define("bce_loss", function(p, y, opts)
   end) then
     fail(what .. ": probabilities from 0 to 1 expected; of logits say {logits = true}")
   end
-  local function log(x) return x:log():clamp(-100) end
+  local function log(x)
+    local low = x:le(math.exp(-100))
+    return gq.where(low, x * 1e12 - 100, gq.where(low, 1, x):log())
+  end
   return reduce(-(y * log(p) + (1 - y) * log(1 - p)), o, what)
 end, "gq.bce_loss(p, y [, {logits = false, reduction}]): binary cross entropy of probabilities, or of logits, with "
   .. "targets from 0 to 1 (bool too)")
