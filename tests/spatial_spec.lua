@@ -340,6 +340,8 @@ describe("resizing", function()
       { 5, 5, 6, 6, 7, 7, 9, 9 } } } }, gq.upsample(x, 2):totable())
     assert.same({ 1, 2, 3 }, gq.upsample(x, { size = { 2, 3 } })[{ 1, 1, 1 }]:totable())
     assert.same({ { { 1, 3 } } }, gq.upsample(x[1]:narrow(2, 1, 1), 0.5):totable())
+    local seven = gq.arange(1, 7):reshape(1, 1, 7)
+    assert.same({ { { 1, 2, 3, 5 } } }, gq.upsample(seven, 0.7):to("int64"):totable())
   end)
   -- interpolated at (i + 1/2) n / m - 1/2, or with the corners on each other, dimension by dimension
   local function line(v, m, aligned)
@@ -362,6 +364,11 @@ describe("resizing", function()
       for r = 1, 2 do column[r] = line(x[1][1][r]:totable(), 3, aligned)[2] end
       assert.close(y[{ 1, 1, {}, 2 }], line(column, 5, aligned), 1e-14)
     end
+    local uneven = gq.tensor({ { { 0, 1, 2, 3, 4 } } }, f64)       -- of 7 entries, 1 / 1.5 apart and not 5 / 7
+    assert.close(gq.upsample(uneven, 1.5, { mode = "linear" })[{ 1, 1 }],
+      { 0, 0.5, 7 / 6, 11 / 6, 2.5, 19 / 6, 23 / 6 }, 1e-14)
+    assert.close(gq.upsample(uneven, 1.1, { mode = "linear" })[{ 1, 1, { 2, 3 } }],
+      { 1.5 / 1.1 - 0.5, 2.5 / 1.1 - 0.5 }, 1e-14)
     local function f(v) return gq.upsample(v, { size = { 3, 5 }, mode = "bilinear" }) ^ 2 end
     check(f, randn(1, 2, 2, 3))
     check_traced(f, randn(2, 2, 4, 3))
@@ -424,6 +431,8 @@ describe("resizing", function()
     refuses("either a scale factor or size", gq.upsample, x)
     refuses("mode \"linear\" is not for", gq.upsample, x, 2, { mode = "linear" })
     refuses("did you mean \"bilinear\"", gq.upsample, x, 2, { mode = "bilinar" })
+    refuses("align_corners is of mode \"bilinear\"", gq.upsample, x, 2, { align_corners = true })
+    refuses("entries expected, got table", gq.upsample, x, { 2, 3, 4 })
     refuses("a scale factor that leaves something of 2 entries", gq.upsample, x, 0.1)
     refuses("size: an integer of at least 1", gq.adaptive_avg_pool2d, x, 0)
   end)

@@ -331,13 +331,14 @@ local function adaptive_matrix(n, size, like)
   return gq.tensor(rows, { dtype = like.dtype, device = like.device })
 end
 
--- The matrix `of` makes for each of the last dimensions, applied to it.
-local function along_each(x, sizes, of)
+-- The matrix `of` makes for each of the last dimensions, applied to it. apart: how far entries of the result are from
+-- each other among those of x, by default as many times as there are more of these.
+local function along_each(x, sizes, of, apart)
   local n, d = #sizes, x:dim()
   for i = 1, n do
     local axis = d - n + i
-    if sizes[i] ~= x.shape[axis] then
-      local m = of(x.shape[axis], sizes[i], x)
+    if sizes[i] ~= x.shape[axis] or apart and apart[i] ~= 1 then
+      local m = of(x.shape[axis], sizes[i], x, apart and apart[i])
       if axis == d then x = x:matmul(m:t())
       else x = m:matmul(x) end
     end
@@ -408,10 +409,10 @@ define("pixel_shuffle", function(x, factor)
   return back(y, single)
 end, "gq.pixel_shuffle(x, r): {batch, c r r, h, w} as {batch, c, h r, w r}")
 
-local function linear_matrix(n, size, like, aligned)
+local function linear_matrix(n, size, like, apart, aligned)
   local rows = {}
   for i = 1, size do
-    local at = aligned and (size > 1 and (i - 1) * (n - 1) / (size - 1) or 0) or math.max((i - 0.5) * n / size - 0.5, 0)
+    local at = aligned and (size > 1 and (i - 1) * (n - 1) / (size - 1) or 0) or math.max((i - 0.5) * apart - 0.5, 0)
     local first = math.min(at // 1, n - 1)
     local part = at - first
     rows[i] = {}
@@ -423,20 +424,21 @@ local function linear_matrix(n, size, like, aligned)
   return gq.tensor(rows, { dtype = like.dtype, device = like.device })
 end
 
-local function nearest(x, sizes)
+local function nearest(x, sizes, apart)
   local n, d = #sizes, x:dim()
   for i = 1, n do
     local axis, list = d - n + i, {}
     local length = x.shape[axis]
-    if sizes[i] ~= length then
-      for j = 1, sizes[i] do list[j] = (j - 1) * length // sizes[i] + 1 end
+    if sizes[i] ~= length or apart[i] ~= 1 then
+      for j = 1, sizes[i] do list[j] = math.tointeger(math.min((j - 1) * apart[i] // 1, length - 1)) + 1 end
       x = x:index_select(axis, gq.tensor(list, { dtype = "int64", device = x.device }))
     end
   end
   return x
 end
 
--- factor: a number, or one for each dimension; opts.size instead of it.
+-- factor: a number, or one for each dimension; opts.size instead of it. By a factor, entries are 1 / factor apart also
+-- where that leaves a part of one over, as in PyTorch.
 local function upsample(x, factor, opts)
   local what = "gq.upsample"
   if type(factor) == "table" and next(factor) ~= nil and #factor == 0 then factor, opts = nil, factor end
@@ -452,19 +454,25 @@ local function upsample(x, factor, opts)
   end
   factor = factor or o.scale_factor
   if (factor == nil) == (o.size == nil) then fail(what .. ": either a scale factor or size is given") end
-  local sizes = o.size and several(o.size, n, 1, what, "size") or {}
+  local sizes, apart = o.size and several(o.size, n, 1, what, "size") or {}, {}
+  for i = 1, o.size and n or 0 do apart[i] = x.shape[i + 2] / sizes[i] end
   for i = 1, o.size and 0 or n do
-    local f = type(factor) == "table" and factor[i] or factor
+    local f = type(factor) == "table" and #factor == n and factor[i] or factor
     if type(f) ~= "number" or f <= 0 or f >= 2 ^ 31 or (x.shape[i + 2] * f) // 1 < 1 then
       fail(("%s: a scale factor that leaves something of %d entries expected, got %s"):format(what, x.shape[i + 2],
         describe(f)))
     end
-    sizes[i] = math.tointeger((x.shape[i + 2] * f) // 1)
+    sizes[i], apart[i] = math.tointeger((x.shape[i + 2] * f) // 1), 1 / f
   end
   if product(x.shape, 3) == 0 then fail(("%s: the input is empty, got %s"):format(what, describe(x))) end
-  if mode == "nearest" then return nearest(x, sizes) end
   local aligned = need(o, "align_corners", "boolean", false, what)
-  return along_each(x, sizes, function(from, to, like) return linear_matrix(from, to, like, aligned) end)
+  if mode == "nearest" and aligned then
+    fail(("%s: align_corners is of mode \"%s\", which is to be given: mode \"nearest\" has no corners"):format(what,
+      n == 1 and "linear" or "bilinear"))
+  end
+  if mode == "nearest" then return nearest(x, sizes, apart) end
+  return along_each(x, sizes, function(from, to, like, far) return linear_matrix(from, to, like, far, aligned) end,
+    apart)
 end
 define("upsample", upsample, "gq.upsample(x, factor | {size = n | {h, w}, scale_factor, mode = \"nearest\"|" ..
   "\"linear\"|\"bilinear\", align_corners = false}): images of another size")
