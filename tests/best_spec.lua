@@ -32,6 +32,8 @@ describe("gq.train", function()
     assert.same({ 4, 3, 1, true }, { #rows, w, state.best.epoch, state.stopped })
     assert.equal(4, #train({ 0.5, 0.7, 0.6, 0.7, 0.9 }, { patience = 2, monitor = "test_loss", mode = "max" }))
     assert.equal(6, #train({ 5, 0 / 0, 4, 3, 2, 1 }, { patience = 2 }))
+    local none = 0 / 0
+    assert.equal(3, #train({ none, none, none, none, none }, { patience = 2 }))     -- nor is there any good one
   end)
 
   it("takes the figure of the training where nothing else is", function()

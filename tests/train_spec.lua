@@ -157,9 +157,9 @@ describe("gq.train", function()
       gq.manual_seed(resume and 999 or 5)
       local m = nn.Sequential { nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 1) }
       local o = f(m)
-      local options = gq.core.copy({ model = m, loss = loss, data = set_of(20), seed = 2, epochs = 3,
-        batch_size = not o.data and 6 or nil, progress = false, steps = steps, resume = resume,
-        checkpoint = path and { path = path, every = 1 } }, o)
+      local options = gq.core.copy({ model = m, loss = loss, data = set_of(20), epochs = 3,
+        seed = not o.data and 2 or nil, batch_size = not o.data and 6 or nil, progress = false, steps = steps,
+        resume = resume, checkpoint = path and { path = path, every = 1 } }, o)
       local rows, state = gq.train(options)
       local list = { ("%d steps"):format(state.step) }
       for i, optimiser in ipairs(o.optimiser.step and { o.optimiser } or o.optimiser) do
@@ -229,8 +229,8 @@ describe("gq.train", function()
     local function trained(more)
       gq.manual_seed(1)
       local m = nn.Sequential { nn.Flatten(), nn.Linear(40, 3) }
-      local o = { model = m, loss = loss, optimiser = gq.optim.adam(m:parameters()), data = set, epochs = 2, seed = 3,
-        progress = false }
+      local o = { model = m, loss = loss, optimiser = gq.optim.adam(m:parameters()), data = set, epochs = 2,
+        seed = not more.data and 3 or nil, progress = false }
       for k, v in pairs(more) do o[k] = v end
       gq.train(o)
       return bits(m, o.optimiser)
@@ -329,6 +329,10 @@ describe("gq.train", function()
     refused("L-BFGS in a list computes the loss by itself", { optimiser = two })
     refused("accumulate: an integer of at least 1 expected", { accumulate = 0 })
     refused("schedule: number 1 of the list", { schedule = { 3 } })
+    local function empty() return function() end end
+    refused("seed is for data = {x = ..., y = ...}: give it to gq.data.batches", { data = empty, seed = 3 })
+    refused("mode is for patience, keep_best or a plateau schedule", { mode = "max" })
+    refused("monitor is for patience, keep_best or a plateau schedule", { monitor = "train_loss" })
     refused("optimiser: one of gq.optim expected, got table", { optimiser = {} })
     local path = temporary("list.safetensors")
     gq.checkpoint.save(path, { model = m, optimiser = two })
@@ -361,6 +365,29 @@ describe("gq.train", function()
       gq.train { model = m, epochs = 1, optimiser = optimiser, loss = function() return 3 end, data = set_of(4),
         progress = false }
     end, "the loss is a tensor of one number, got number 3")
+  end)
+
+  it("names what a script's functions return that cannot be used", function()
+    local m = model_of(1)
+    local function refused(message, o)
+      local ok, e = pcall(gq.train, gq.core.copy({ model = m, loss = loss, data = set_of(4), epochs = 2,
+        progress = false, optimiser = gq.optim.adam(m:parameters()) }, o))
+      assert.is_false(ok, message)
+      assert.matches(message, e, 1, true)
+    end
+    local function with(info) return function(...) return loss(...), info end end
+    refused("loss: the second value is the info of odeint, whose counts are averaged, got number 5",
+      { loss = with(5) })
+    refused("loss: info.nfe is a number, got string \"a\"", { loss = with { nfe = "a" } })
+    local batches = table.pack(gq.data.batches(set_of(4), { batch_size = 2 }))
+    refused("data: no batch in epoch 2: return a new iterator for each epoch",
+      { data = function() return table.unpack(batches, 1, 3) end })
+    refused("validate: figures by name expected", { validate = function() return { 0.5 } end })
+    refused("got one called string \"epoch\"", { validate = function() return { epoch = 3 } end })
+    for _, value in ipairs { "low", gq.ones(2), {} } do
+      refused("monitor: test_loss is to be a number, got",
+        { validate = function() return { test_loss = value } end, patience = 1 })
+    end
   end)
 end)
 

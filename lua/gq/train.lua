@@ -36,7 +36,7 @@ local what = "gq.train"
 local counts = { "nfe", "nfe_backward", "nodes" }
 
 -- What a set alone takes.
-local of_sets = { "batch_size", "shuffle", "augment" }
+local of_sets = { "batch_size", "shuffle", "augment", "seed" }
 
 local function iterator_of(o)
   if type(o.data) == "function" then
@@ -71,6 +71,19 @@ end
 
 -- ---- one step ----
 
+-- How many there are of each of an info's counts that the rows average.
+local function count(sums, info)
+  if type(info) ~= "table" then
+    fail(("gq.train: loss: the second value is the info of odeint, whose counts are averaged, got %s"):format(
+      describe(info)))
+  end
+  for _, key in ipairs(counts) do
+    local n = info[key] or 0
+    if type(n) ~= "number" then fail(("gq.train: loss: info.%s is a number, got %s"):format(key, describe(n))) end
+    sums[key] = (sums[key] or 0) + n
+  end
+end
+
 local function finite(x) return x == x and x ~= math.huge and x ~= -math.huge end
 
 -- Rows of what a batch begins with: of its first tensor.
@@ -92,7 +105,7 @@ local function evaluate(o, loss_of, batches, sums)
     total, info = total + loss:item(), one or info
     if not finite(total) then break end
     loss:backward()
-    for _, key in ipairs(one and counts or {}) do sums[key] = (sums[key] or 0) + (one[key] or 0) end
+    if one ~= nil then count(sums, one) end
   end
   return total, info
 end
@@ -212,7 +225,11 @@ local function figure_of(o, row, name)
     fail(("gq.train: monitor: no figure of the rows is called '%s' (they have %s)"):format(key,
       table.concat(names, ", ")))
   end
-  return key, gq.is_tensor(value) and value:item() or value
+  if gq.is_tensor(value) and value:numel() == 1 then value = value:item() end
+  if value ~= nil and type(value) ~= "number" then
+    fail(("gq.train: monitor: %s is to be a number, got %s"):format(key, describe(value)))
+  end
+  return key, value
 end
 
 local function is_better(o, key, value, best)
@@ -228,18 +245,20 @@ local function keep_weights(o, row, saving)
   if saving then gq.checkpoint.save(best_path(saving), { model = o.model, epoch = row.epoch }) end
 end
 
+-- Is there anything that asks for the best epoch?
+local function judges(o) return o.patience or o.keep_best or o.schedule and o.schedule.observe end
+
 -- Keep weights and figure of the best epoch; true: there was no better one for too long.
 local function judge(o, state, row, name, saving)
-  local observes = type(o.schedule) == "table" and o.schedule.observe
-  if not (o.patience or o.keep_best or observes) then return false end
+  if not judges(o) then return false end
   local key, value = figure_of(o, row, name)
-  if type(value) ~= "number" then return false end
-  if observes then o.schedule:observe(value) end
+  if value == nil then return false end
+  if o.schedule and o.schedule.observe then o.schedule:observe(value) end
   if is_better(o, key, value, state.best and state.best.value) and finite(value) then
     state.best = { epoch = row.epoch, value = value }
     if o.keep_best then averaged(o, keep_weights, o, row, saving) end
   end
-  return o.patience ~= nil and state.best ~= nil and row.epoch - state.best.epoch >= o.patience
+  return o.patience ~= nil and row.epoch - (state.best and state.best.epoch or 0) >= o.patience
 end
 
 -- The best weights into the model; those of an earlier run are in the file.
@@ -272,7 +291,13 @@ local function validate(o, row)
   if figures ~= nil and type(figures) ~= "table" then
     fail(("gq.train: validate returns a table of figures, as {accuracy = 0.9}; got %s"):format(describe(figures)))
   end
-  for k, v in next, figures or {} do row[k] = v end
+  for k, v in next, figures or {} do
+    if type(k) ~= "string" or k == "epoch" then
+      fail(("gq.train: validate: figures by name expected, as {accuracy = 0.9}, the epoch is told anyway; got one " ..
+        "called %s"):format(describe(k)))
+    end
+    row[k] = v
+  end
 end
 
 local QUIET <const> = 30             -- seconds between lines where there is no terminal to draw a bar on
@@ -341,6 +366,10 @@ local function run_epoch(o, state, data, saving, bar)
       if bar then bar:update(state.step, ("epoch %d  %s %.4g"):format(state.epoch, o.name or "loss", value)) end
     end
   until control == nil
+  if done == 0 then
+    fail(("gq.train: data: no batch in epoch %d: return a new iterator for each epoch, as function(epoch) return " ..
+      "gq.data.batches(set, {batch_size = 32}) end"):format(state.epoch))
+  end
   return true
 end
 
@@ -414,6 +443,12 @@ local function prepare(given)
   o.accumulate = o.accumulate or 1
   o.steppers = steppers(o)
   if o.mode ~= nil then core.one_of(o, "mode", { "min", "max" }, what) end
+  for _, key in ipairs { "monitor", "mode" } do
+    if o[key] ~= nil and not judges(o) then
+      fail(("gq.train: %s is for patience, keep_best or a plateau schedule: give one of them, or leave it out"):format(
+        key))
+    end
+  end
   o.logger = loggers(o.logger)
   return o
 end
@@ -476,7 +511,7 @@ ema: a gq.optim.ema, updated after each step; validate and keep_best see its ave
 data: a set {x =, y =}, or data(epoch) -> an iterator over x, y
 epochs: the last one; 0 is before training; steps: stop after so many in all, with a row of the epoch that this cuts off
   and a checkpoint
-batch_size: all of the set; shuffle: true; augment: none, {flip, crop}; seed: 0: of a set's batches
+batch_size: all of the set; shuffle: true; augment: none, {flip, crop}; seed: 0: of a set's batches alone
 validate: validate(model, epoch) -> {test_loss = ...}, in eval mode and without recording; name: "loss", of train_<name>
 logger: gq.logger.csv(path), gq.logger.jsonl(path), or a list of such; on_epoch(row, bar), on_step(step, loss, info)
 checkpoint: a path, or {path =, every = steps}; resume: true goes on from it, to the same bytes
