@@ -505,10 +505,13 @@ static void put_row_function(tile *x, int part, int n) {
   gq_text_put(t, "GQ_REGION void row_%d(int i) {\n  const row_of *s = &rows[i];\n", part);
   gq_text_put(t, "  const gq_%s q = { { ", gq_cuda_part_args(&x->part[part]));
   for (int k = 0; k < 4; k++) {
-    int top = ROW_NONE;
-    for (int i = 0; i < x->nrow; i++) top = x->row[i].at[k] > top ? x->row[i].at[k] : top;
+    int top = ROW_NONE, least = x->row->at[k];
+    for (int i = 0; i < x->nrow; i++) {
+      top = x->row[i].at[k] > top ? x->row[i].at[k] : top;
+      least = x->row[i].at[k] < least ? x->row[i].at[k] : least;
+    }
     if (top == ROW_NONE) gq_text_put(t, "0, ");
-    else if (top == ROW_NEAR) gq_text_put(t, "gq_dynamic + s->from[%d], ", k);
+    else if (top == ROW_NEAR && least == top) gq_text_put(t, "gq_dynamic + s->from[%d], ", k);
     else gq_text_put(t, "gq_row_at(s->at[%d], gq_at) + s->from[%d], ", k, k);
   }
   gq_text_put(t, "}");
