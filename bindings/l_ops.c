@@ -36,11 +36,18 @@ static gq_tensor *beside(lua_State *L, double x, const gq_tensor *t) {
 
 /* ---- element-wise ---- */
 
-/* A number or name beside the one operand is another library's option (softplus's beta); what else a call
-   leaves there, such as info behind z, is nobody's. */
+/* A number or name beside the one operand is another library's option (softplus's beta), and so is a table of such;
+   what else a call leaves there, such as info behind z, is nobody's. */
 static void check_alone(lua_State *L, const char *what) {
+  static const char *const theirs[] = { "beta", "threshold", "inplace", "out" };
   int given = lua_type(L, 2);
-  if (given != LUA_TNUMBER && given != LUA_TSTRING) return;
+  bool option = given == LUA_TNUMBER || given == LUA_TSTRING;
+  for (size_t i = 0; given == LUA_TTABLE && i < sizeof theirs / sizeof *theirs; i++) {
+    lua_pushstring(L, theirs[i]);
+    option |= lua_rawget(L, 2) != LUA_TNIL;
+    lua_pop(L, 1);
+  }
+  if (!option) return;
   gqL_error(L, "%s takes one tensor, and knows no option: got %s beside it", what, gqL_typename(L, 2));
 }
 

@@ -2,7 +2,7 @@
 
 local gq = require "gq"
 local assert = require "luassert"
-require "tests.helper"
+local helper = require "tests.helper"
 
 local function f64(t) return gq.tensor(t, { dtype = "float64" }) end
 local function randn(...) return gq.randn({ ... }, { dtype = "float64", seed = 7 }) end
@@ -137,6 +137,16 @@ describe("activations", function()
     x.requires_grad = true
     x:elu():sum():backward()
     assert.same({ 0, 1 }, x.grad:totable())
+  end)
+
+  it("take no other library's options", function()
+    local x = f64 { 0.5, -1 }
+    helper.raises("softplus takes one tensor, and knows no option: got table", gq.softplus, x, { beta = 2 })
+    helper.raises("relu takes one tensor, and knows no option: got table", gq.relu, x, { inplace = true })
+    helper.raises("gelu takes one tensor, and knows no option: got table", gq.gelu, x, { approximate = "tanh" })
+    helper.raises("elu: option alpha: a number or a tensor expected", gq.elu, x, { alpha = 2 })
+    helper.raises("leaky_relu: option slope: a number or a tensor expected", gq.leaky_relu, x, "0.1")
+    assert.close(gq.softplus(x, { nfe = 3 }), gq.softplus(x), 0)   -- info behind the z of a solve
   end)
 
   it("elu has the derivative of its lower branch at 0", function()

@@ -44,6 +44,32 @@ describe("layers", function()
     assert.error_matches(function() nn.mlp { sizes = { 2 } } end, "at least two entries")
     assert.error_matches(function() nn.mlp { sizes = { 2, 2, 2 }, activation = "tan" } end, "activation: ")
     assert.error_matches(function() nn.Dropout(1) end, "p in %[0, 1%)")
+    assert.error_matches(function() nn.Linear(3, 2, { bias = 0 }) end, "option bias: true or false expected")
+    assert.error_matches(function() nn.Flatten(4)(gq.ones(2, 3)) end, "dimensions from 4 on, got tensor float32 {2, 3}")
+    assert.error_matches(function() nn.Softmax { dim = 1 } end, "option dim: an integer expected")
+  end)
+
+  it("another library's arguments are refused, not passed over", function()
+    for _, option in ipairs { true, 2, "tanh", { inplace = true }, { approximate = "tanh" }, gq.ones(2) } do
+      for _, name in ipairs { "ReLU", "GELU", "Softplus", "Tanh" } do
+        assert.error_matches(function() nn[name](option) end, "nn." .. name .. " takes no option")
+      end
+    end
+    assert.error_matches(function() nn.Softplus(2) end, "(beta * x):softplus() / beta", 1, true)
+    for text, make in pairs {
+      ["number 1 is one argument too many: write nn.MaxPool2d(k [, {stride, padding, dilation}])"] =
+        function() nn.MaxPool2d(3, 2, 1) end,
+      ["number 5 is one argument too many: write nn.AdaptiveAvgPool2d(size | {h, w})"] =
+        function() nn.AdaptiveAvgPool2d(3, 5) end,
+      ["number 2 is one argument too many: write nn.Flatten([first])"] = function() nn.Flatten(1, 2) end,
+      ["boolean is one argument too many: write nn.Dropout([p])"] = function() nn.Dropout(0.5, true) end,
+      ["sides are one list, as {left, right, top, bottom}; got number 3"] = function() nn.ZeroPad2d(1, 3) end,
+    } do
+      assert.error_matches(make, text, 1, true)
+    end
+    local Own = nn.Linear:extend("Own")                            -- a class of one's own takes what it likes
+    function Own:init(n) nn.Linear.init(self, n, n) end
+    assert.equal(3, Own(3, "anything").weight.shape[1])
   end)
 
   it("activations are those of gq", function()

@@ -213,16 +213,22 @@ define("norm", norm, "x:norm([p [, dims [, keepdim]]]): p-norm, 2 by default, ma
 -- A float tensor, or a number as one of the default dtype, as the operations take it.
 local function operand(x, what) return math.type(x) and gq.tensor(x) or checkfloat(x, what) end
 
--- As gq.softplus: a number or name beside x is an option of another library.
+-- As gq.softplus: a number, name or table of options beside x is another library's.
 local function alone(other, what)
-  if type(other) ~= "number" and type(other) ~= "string" then return end
+  local theirs = type(other) == "table" and (rawget(other, "approximate") or rawget(other, "inplace"))
+  if type(other) ~= "number" and type(other) ~= "string" and not theirs then return end
   fail(("%s takes one tensor, and knows no option: got %s beside it"):format(what, describe(other)))
+end
+
+-- The number beside x, or the one by which it is without.
+local function beside(v, default, what, name)
+  return gq.core.need({ [name] = v }, name, "number|tensor", default, what)
 end
 
 local function elu(x, alpha)
   x = operand(x, "elu")
   local above = x:gt(0)
-  return gq.where(above, x, gq.where(above, 0, x):expm1() * (alpha or 1))
+  return gq.where(above, x, gq.where(above, 0, x):expm1() * beside(alpha, 1, "elu", "alpha"))
 end
 define("elu", elu, "x:elu([alpha]): x above 0, alpha (e^x - 1) below")
 
@@ -242,7 +248,7 @@ define("silu", silu, "x:silu(): x sigmoid(x)")
 
 local function leaky_relu(x, slope)
   x = operand(x, "leaky_relu")
-  return gq.where(x:gt(0), x, x * (slope or 0.01))
+  return gq.where(x:gt(0), x, x * beside(slope, 0.01, "leaky_relu", "slope"))
 end
 define("leaky_relu", leaky_relu, "x:leaky_relu([slope]): x above 0, slope x below (0.01 by default)")
 

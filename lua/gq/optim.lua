@@ -403,8 +403,16 @@ end
 local Schedule = {}
 Schedule.__index = Schedule
 
+-- PyTorch's step of a plateau takes the figure, that of others once took the epoch.
+local function no_figure(value)
+  if value == nil then return end
+  fail(("step: takes nothing, got %s: a plateau schedule gets its figure by schedule:observe(value)"):format(
+    describe(value)))
+end
+
 -- Call after each step of the optimiser, or once an epoch: sets the learning rate for the next.
-function Schedule:step()
+function Schedule:step(value)
+  no_figure(value)
   self.count = self.count + 1
   self.optimiser.lr = self.base * self.factor(self.count)
 end
@@ -436,10 +444,12 @@ end
 local Plateau = {}
 Plateau.__index = Plateau
 
-function Plateau:step() end                            -- steps alone tell nothing
+function Plateau:step(value) no_figure(value) end       -- steps alone tell nothing
 
 -- The figure after an epoch: times factor where it has not become better for so many of them.
 function Plateau:observe(value)
+  if gq.is_tensor(value) and value:numel() == 1 then value = value:item() end
+  value = need({ value = value }, "value", "number", nil, "observe")
   if value ~= value then return end
   local best = self.best
   if best == nil or self.mode == "min" and value < best or self.mode == "max" and value > best then

@@ -232,10 +232,15 @@ local function pad_by_index(x, d, before, after, mode)
 end
 
 -- pads: {before, after} of the last dimension, then of the one before it, as PyTorch has them.
-local function pad(x, pads, opts)
-  if type(opts) == "string" then opts = { mode = opts } end
+local function pad(x, pads, opts, value)
+  if type(opts) == "string" then opts, value = { mode = opts, value = value }, nil end
+  if value ~= nil then fail(("gq.pad: {value = %s} expected, got %s behind the options"):format(tostring(value),
+    describe(value))) end
   local o = options(opts, "mode value", "gq.pad")
   local mode = one_of(o, "mode", { "constant", "reflect", "replicate", "circular", "zeros" }, "gq.pad")
+  if mode ~= "constant" and o.value ~= nil then
+    fail(("gq.pad: mode %q takes no value, got %s: that is for mode \"constant\""):format(mode, describe(o.value)))
+  end
   if not gq.is_tensor(x) then fail(("gq.pad: a tensor expected, got %s"):format(describe(x))) end
   if type(pads) ~= "table" or gq.is_tensor(pads) or #pads % 2 ~= 0 or #pads > 2 * x:dim() then
     fail(("gq.pad: {before, after} of the last dimension, then of the one before it expected, for at most %d, got %s"):
@@ -252,7 +257,8 @@ local function pad(x, pads, opts)
     end
     return x
   end
-  local y, value = pad_zeros(x, before, after), need(o, "value", "number", 0, "gq.pad")
+  local y = pad_zeros(x, before, after)
+  value = need(o, "value", "number", 0, "gq.pad")
   if value == 0 or mode == "zeros" then return y end
   local inside = gq.ones({ table.unpack(x.shape, lead + 1) }, { device = x.device })
   return gq.where(pad_zeros(inside, before, after):gt(0), y, value)
@@ -346,7 +352,10 @@ local function along_each(x, sizes, of, apart)
   return x
 end
 
-local function adaptive_input(x, size, n, what)
+local function adaptive_input(x, size, more, n, what)
+  if more ~= nil then
+    fail(("%s: sizes are one list, as {3, 4}; got %s behind the first"):format(what, describe(more)))
+  end
   local y, single = images(x, n, what)
   size = several(size, n, 1, what, "size")
   for i = 1, n do
@@ -355,16 +364,18 @@ local function adaptive_input(x, size, n, what)
   return y, single, size
 end
 
-local function adaptive(x, size, n, what)
+local function adaptive(x, size, more, n, what)
   local single
-  x, single, size = adaptive_input(x, size, n, what)
+  x, single, size = adaptive_input(x, size, more, n, what)
   return back(along_each(x, size, adaptive_matrix), single)
 end
 
-define("adaptive_avg_pool1d", function(x, size) return adaptive(x, size, 1, "gq.adaptive_avg_pool1d") end,
-  "gq.adaptive_avg_pool1d(x, size): means of `size` bins of the last dimension")
-define("adaptive_avg_pool2d", function(x, size) return adaptive(x, size, 2, "gq.adaptive_avg_pool2d") end,
-  "gq.adaptive_avg_pool2d(x, size | {h, w}): means of so many bins of each dimension")
+define("adaptive_avg_pool1d", function(x, size, more)
+  return adaptive(x, size, more, 1, "gq.adaptive_avg_pool1d")
+end, "gq.adaptive_avg_pool1d(x, size): means of `size` bins of the last dimension")
+define("adaptive_avg_pool2d", function(x, size, more)
+  return adaptive(x, size, more, 2, "gq.adaptive_avg_pool2d")
+end, "gq.adaptive_avg_pool2d(x, size | {h, w}): means of so many bins of each dimension")
 
 -- The numbers of each bin, the last once more where others are longer: a dimension more, behind d.
 local function bins(x, d, size)
@@ -383,17 +394,19 @@ local function bins(x, d, size)
   return x:index_select(d, gq.tensor(list, { dtype = "int64", device = x.device })):reshape(shape)
 end
 
-local function adaptive_max(x, size, n, what)
+local function adaptive_max(x, size, more, n, what)
   local single
-  x, single, size = adaptive_input(x, size, n, what)
+  x, single, size = adaptive_input(x, size, more, n, what)
   for i = 1, n do x = bins(x, i + 2, size[i]):max(i + 3) end
   return back(x, single)
 end
 
-define("adaptive_max_pool1d", function(x, size) return adaptive_max(x, size, 1, "gq.adaptive_max_pool1d") end,
-  "gq.adaptive_max_pool1d(x, size): the largest of each of `size` bins of the last dimension")
-define("adaptive_max_pool2d", function(x, size) return adaptive_max(x, size, 2, "gq.adaptive_max_pool2d") end,
-  "gq.adaptive_max_pool2d(x, size | {h, w}): the largest of each of so many bins of each dimension")
+define("adaptive_max_pool1d", function(x, size, more)
+  return adaptive_max(x, size, more, 1, "gq.adaptive_max_pool1d")
+end, "gq.adaptive_max_pool1d(x, size): the largest of each of `size` bins of the last dimension")
+define("adaptive_max_pool2d", function(x, size, more)
+  return adaptive_max(x, size, more, 2, "gq.adaptive_max_pool2d")
+end, "gq.adaptive_max_pool2d(x, size | {h, w}): the largest of each of so many bins of each dimension")
 
 -- ---- resizing ----
 
@@ -634,8 +647,10 @@ define("dropout2d", function(x, p, opts)
   return dropout(x, p, opts, what, whole_channels)
 end, "gq.dropout2d(x [, p = 0.5] [, {training = true, seed}]): gq.dropout of whole channels of {batch, channels, ...}")
 
-local function embedding(indices, w)
+local function embedding(indices, w, more)
   local what = "gq.embedding"
+  if more ~= nil then fail(("%s takes indices and a weight, and knows no option: got %s behind them"):format(what,
+    describe(more))) end
   if type(indices) == "table" and not gq.is_tensor(indices) then
     indices = gq.tensor(indices, { dtype = "int64" })
   end

@@ -106,7 +106,7 @@ pooling("AvgPool1d", gq.avg_pool1d, 1, "stride padding count_include_pad", "mean
 pooling("AvgPool2d", gq.avg_pool2d, 2, "stride padding count_include_pad", "mean of each window")
 
 local function sized(name, f, n, doc)
-  local class = define(name, ("nn.%s(size): %s"):format(name, doc))
+  local class = define(name, ("nn.%s(size%s): %s"):format(name, n == 2 and " | {h, w}" or "", doc))
   function class:init(size)
     several(size, n, 1, "nn." .. name, "size")
     rawset(self, "size", size)
@@ -137,6 +137,9 @@ local function padding(name, mode, n, doc)
   local class = define(name, ("nn.%s(n | %s%s): gq.pad of %s"):format(name, sides,
     mode == "constant" and ", value" or "", doc))
   function class:init(pads, value)
+    if mode ~= "constant" and value ~= nil then
+      fail(("nn.%s: sides are one list, as %s; got %s behind the first"):format(name, sides, describe(value)))
+    end
     rawset(self, "pads", several(pads, n, 0, "nn." .. name, "n"))
     rawset(self, "mode", { mode = mode, value = mode == "constant" and need({ value = value }, "value", "number", nil,
       "nn." .. name) or nil })

@@ -51,7 +51,7 @@ function Linear:init(n_in, n_out, opts)
   size(n_out, "nn.Linear", "n_out")
   local bound = 1 / math.sqrt(n_in)                -- PyTorch's initialisation of weight and bias
   self.weight = uniform({ n_out, n_in }, bound, o.dtype)
-  if o.bias ~= false then self.bias = uniform({ n_out }, bound, o.dtype) end
+  if need(o, "bias", "boolean", true, "nn.Linear") then self.bias = uniform({ n_out }, bound, o.dtype) end
 end
 
 function Linear:forward(x)
@@ -73,11 +73,18 @@ function Linear:extra()
   return ("%d, %d%s"):format(s[2], s[1], self.bias and "" or ", no bias")
 end
 
+-- What to write for options that other libraries' classes take.
+local instead = {
+  Softplus = "function(x) return (beta * x):softplus() / beta end",
+  GELU = "of the approximation by tanh, function(x) return x * (1.5957691 * (x + 0.044715 * x ^ 3)):sigmoid() end",
+}
+
 local function activation(name, f, doc)
   local class = define(name, ("nn.%s(): %s"):format(name, doc))
   function class:init(option)
-    if type(option) == "number" or type(option) == "string" then
-      core.fail(("nn.%s takes no option, got %s"):format(name, describe(option)))
+    if option ~= nil then
+      core.fail(("nn.%s takes no option, got %s: write nn.%s()%s"):format(name, describe(option), name,
+        instead[name] and ", or " .. instead[name] or ""))
     end
   end
   function class:forward(x) return f(x) end
@@ -114,7 +121,7 @@ for name, f in next, { Softmax = gq.softmax, LogSoftmax = gq.log_softmax } do
   local log = name == "LogSoftmax" and "logarithms of " or ""
   local class = define(name, ("nn.%s([dim]): %sexponentials that sum to one along dim, the last by default"):format(
     name, log))
-  function class:init(dim) rawset(self, "dim", dim or -1) end
+  function class:init(dim) rawset(self, "dim", need({ dim = dim }, "dim", "integer", -1, "nn." .. name)) end
   function class:forward(x) return f(x, self.dim) end
 end
 
@@ -157,6 +164,9 @@ dropout("Dropout2d", 3, core.whole_channels, "nn.Dropout of whole channels of {b
 local Flatten = define("Flatten", "nn.Flatten([first]): dimensions from `first` (2) on as one")
 function Flatten:init(first) rawset(self, "first", size(first or 2, "nn.Flatten", "first")) end
 function Flatten:forward(x)
+  if gq.is_tensor(x) and self.first > x:dim() + 1 then
+    core.fail(("nn.Flatten: dimensions from %d on, got %s"):format(self.first, describe(x)))
+  end
   local shape, n = {}, 1
   for d, s in ipairs(x.shape) do
     if d < self.first then shape[d] = s else n = n * s end

@@ -306,9 +306,22 @@ gq.docs[Module] = "nn.Module:extend(name): a class of one's own: fields that hol
 
 gq.core.is_module = is_module
 
+-- What is given behind the arguments of init is another library's, or options without their table.
+local function construct_ours(class, ...)
+  for i = debug.getinfo(class.init, "u").nparams, select("#", ...) do
+    local more = (select(i, ...))
+    if more ~= nil then
+      gq.core.fail(("nn.%s: %s is one argument too many: write %s"):format(class._name, describe(more),
+        gq.docs[class]:match("^(.-[)}]): ")))
+    end
+  end
+  return construct(class, ...)
+end
+
 -- A class of nn, with its help.
 function gq.core.define_module(name, doc)
   local class = Module:extend(name)
+  getmetatable(class).__call = construct_ours
   nn[name] = class
   gq.docs[class] = doc
   return class
