@@ -631,6 +631,32 @@ describe("loggers", function()
       gq.file_read(path))
   end)
 
+  it("csv quotes names, writes what is no number as JSON, and wants names", function()
+    local path = temporary("names.csv")
+    local log = gq.logger.csv(path)
+    log { epoch = 0, ["a,b"] = 1 }
+    log { epoch = 1, ["a,b"] = 2, ['say "c"'] = 3 }
+    gq.logger.csv(path) { epoch = 2, ["a,b"] = 0 / 0, ['say "c"'] = gq.tensor { 1, 2 }, d = { 1, "x" } }
+    assert.equal('epoch,"a,b","say ""c""",d\n0,1,,\n1,2,3,\n2,nan,"[1.0,2.0]","[1,""x""]"\n', gq.file_read(path))
+    assert.error_matches(function() log { 0.5, epoch = 3 } end, "figures by name expected.*called number 1")
+  end)
+
+  it("begins a new line behind half a one, and takes that back where the training goes on", function()
+    local whole = { csv = "epoch,loss\n0,1\n", jsonl = '{"epoch":0,"loss":1}\n' }
+    local half, row = { csv = "1,0.", jsonl = '{"epoch":1,"lo' }, { csv = "1,2", jsonl = '{"epoch":1,"loss":2}' }
+    for _, kind in ipairs { "csv", "jsonl" } do
+      local path = temporary("half." .. kind)
+      gq.file_write(path, whole[kind] .. half[kind])
+      gq.logger[kind](path) { epoch = 1, loss = 2 }
+      assert.equal(("%s%s\n%s\n"):format(whole[kind], half[kind], row[kind]), gq.file_read(path))
+      gq.file_write(path, whole[kind] .. half[kind])
+      local log = gq.logger[kind](path)
+      log:rewind(1)
+      log { epoch = 1, loss = 2 }
+      assert.equal(whole[kind] .. row[kind] .. "\n", gq.file_read(path))
+    end
+  end)
+
   it("takes back the row of an epoch that is done again, and no other", function()
     for _, kind in ipairs { "csv", "jsonl" } do
       local path = temporary("again." .. kind)

@@ -37,11 +37,15 @@ local function new(path, what, write, epoch_of)
   return setmetatable({ path = path, write = write, epoch_of = epoch_of }, meta)
 end
 
--- The last row goes where it is of this epoch: a training that was killed before its checkpoint does it again.
+-- The last row goes where it is of this epoch: a training that was killed before its checkpoint does it again. So does
+-- half a line, which only a kill leaves.
 function meta:rewind(epoch)
   local ok, text = pcall(gq.file_read, self.path)
-  local last = ok and text:match("([^\n]*)\n$")
-  if last and self.epoch_of(last, text) == epoch then gq.file_write(self.path, text:sub(1, -#last - 2)) end
+  if not ok then return end
+  local whole = text:match("^.*\n") or ""
+  local last = whole:match("([^\n]*)\n$")
+  if last and self.epoch_of(last, whole) == epoch then whole = whole:sub(1, -#last - 2) end
+  if whole ~= text then gq.file_write(self.path, whole) end
 end
 
 function logger.jsonl(path)
@@ -58,19 +62,32 @@ gq.docs[logger.jsonl] = "local log = gq.logger.jsonl(path); log(row): one JSON o
 local function cell(v)
   if v == nil then return "" end
   if gq.is_tensor(v) and v:numel() == 1 then v = v:item() end
-  local text = math.type(v) == "float" and ("%.17g"):format(v) or tostring(v)
+  local text = v ~= v and "nan" or math.type(v) == "float" and ("%.17g"):format(v) or tostring(v)
+  if type(v) == "table" or gq.is_tensor(v) then text = gq.json_encode(plain(v)) end
   if text:find('[",\r\n]') then text = '"' .. text:gsub('"', '""'):gsub("[\r\n]+", " ") .. '"' end
   return text
 end
 
 local function sorted_keys(row)
   local keys = {}
-  for k in next, row do keys[#keys + 1] = tostring(k) end
+  for k in next, row do
+    if type(k) ~= "string" then
+      core.fail(("gq.logger.csv: figures by name expected, as {epoch = 1, loss = 0.5}; got one called %s"):format(
+        describe(k)))
+    end
+    keys[#keys + 1] = k
+  end
   table.sort(keys, function(a, b)                 -- epoch first
     if (a == "epoch") ~= (b == "epoch") then return a == "epoch" end
     return a < b
   end)
   return keys
+end
+
+local function cells_of(list)
+  local cells = {}
+  for i, v in ipairs(list) do cells[i] = cell(v) end
+  return table.concat(cells, ",")
 end
 
 -- Columns are those of the file's header, or of the first row.
@@ -79,11 +96,11 @@ local function columns_of(self, row)
   local header = ok and text:match("^([^\n]+)\n")
   if not header then
     local keys = sorted_keys(row)
-    gq.file_append(self.path, table.concat(keys, ","))
+    gq.file_append(self.path, cells_of(keys))
     return keys
   end
-  local keys = {}
-  for name in (header .. ","):gmatch("([^,]*),") do keys[#keys + 1] = name end
+  local keys = core.csv_record(header, 0, ",")
+  for i, name in ipairs(keys) do keys[i] = name:gsub('""', '"') end
   return keys
 end
 
@@ -97,7 +114,7 @@ local function widened(self, columns, row)
   if #added == 0 then return columns end
   local header, rest = gq.file_read(self.path):match("^([^\n]*)\n(.*)$")
   rest = rest:gsub("\n", (","):rep(#added) .. "\n")
-  gq.file_write(self.path, header .. "," .. table.concat(added, ",") .. "\n" .. rest)
+  gq.file_write(self.path, header .. "," .. cells_of(added) .. "\n" .. rest)
   return table.move(added, 1, #added, #columns + 1, table.move(columns, 1, #columns, 1, {}))
 end
 

@@ -382,11 +382,23 @@ int gq_file_write(const char *path, const void *bytes, size_t n) {
   return gq_writer_close(&w, gq_writer_put(&w, bytes, n));
 }
 
+/* A file that may not be read is taken as whole. */
+static bool ends_in_half(const char *path, off_t size) {
+  char last = '\n';
+  int fd = size > 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+  if (fd < 0) return false;
+  bool half = pread(fd, &last, 1, size - 1) == 1 && last != '\n';
+  close(fd);
+  return half;
+}
+
 /* One write, so that lines of several processes do not mix; what a full disk took of it is taken back. Others that
-** append wait meanwhile, for the lock, so that no line of theirs is cut. */
+** append wait meanwhile, for the lock, so that no line of theirs is cut. The line begins with a newline, which is left
+** out but behind half a line, as a kill leaves it. */
 static int append(int fd, const char *path, const char *line, size_t n) {
   struct stat s;
   bool regular = fstat(fd, &s) == 0 && S_ISREG(s.st_mode) && flock(fd, LOCK_EX) == 0 && fstat(fd, &s) == 0;
+  if (!regular || !ends_in_half(path, s.st_size)) line++, n--;
   long put = f_write(fd, line, n);
   if (put == (long)n) return GQ_OK;
   int status = put < 0 ? failed("cannot append to", path)
@@ -397,12 +409,12 @@ static int append(int fd, const char *path, const char *line, size_t n) {
 }
 
 int gq_file_append_line(const char *path, const char *line, size_t n) {
-  char *copy = gq_alloc(n + 1);
-  if (!copy) return gq_file_named(gq_nomem(n + 1), path);
-  memcpy(copy, line, n);
-  copy[n] = '\n';
+  char *copy = gq_alloc(n + 2);
+  if (!copy) return gq_file_named(gq_nomem(n + 2), path);
+  copy[0] = copy[n + 1] = '\n';
+  memcpy(copy + 1, line, n);
   int fd = f_open(path, O_WRONLY | O_CREAT | O_APPEND, 0666);
-  int status = fd < 0 ? failed("cannot append to", path) : append(fd, path, copy, n + 1);
+  int status = fd < 0 ? failed("cannot append to", path) : append(fd, path, copy, n + 2);
   if (fd >= 0 && f_close(fd) != 0 && status == GQ_OK) status = failed("cannot close", path);
   gq_free(copy);
   return status;
