@@ -1,6 +1,7 @@
 /*
 ** l_data.c -- bytes for Lua files: streams of zlib, numbers in a string as tensors, text with separators, images.
 */
+#include <math.h>
 #include <string.h>
 #include "bind.h"
 #include "../runtime/io/io.h"
@@ -190,6 +191,16 @@ static int core_csv_record(lua_State *L) {
   return 3;
 }
 
+/* int64 gets what a double holds without rounding; NaN, a missing cell, is counted elsewhere. */
+static void check_whole(lua_State *L, const double *x, int64_t rows, int columns) {
+  for (int64_t i = 0; i < rows * columns; i++)
+    if (!isnan(x[i]) && (fabs(x[i]) >= 0x1p53 || x[i] != floor(x[i])))
+      luaL_error(L,
+                 "row %I of the numbers, column %d: %f is no integer below 2^53, which int64 is read from: "
+                 "read it as float64, or keep int64 in .npy",
+                 (LUAI_UACINT)(i / columns + 1), (int)(i % columns + 1), x[i]);
+}
+
 /* csv_numbers(s, at, line, separator, columns, places, wanted, dtype): {rows, wanted}, were there dates, and how many
 ** cells are missing. places[k]: which number of a row column k becomes, from 1; 0: none. dtype nil: float64 where there
 ** are dates, else the default. */
@@ -214,9 +225,10 @@ static int core_csv_numbers(lua_State *L) {
   gqL_retry(L, gq_csv_numbers(&c, s, n, (size_t)luaL_checkinteger(L, 2), luaL_checkinteger(L, 3),
                               (double **)p, &rows));
   gq_dtype d = !lua_isnoneornil(L, 8) ? gqL_checkdtype(L, 8) : c.dates ? GQ_F64 : gqL_default_dtype(L);
+  const double *x = *p;
+  if (d == GQ_I64) check_whole(L, x, rows, c.wanted);
   gq_tensor **h = gqL_pushtensor(L);
   gqL_retry(L, gq_tensor_empty(d, (gq_shape){ 2, { rows, c.wanted } }, h));
-  const double *x = *p;
   void *to = gq_tensor_data(*h);
   for (int64_t i = 0; i < rows * c.wanted; i++)
     if (d == GQ_F32) ((float *)to)[i] = (float)x[i];

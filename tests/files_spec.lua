@@ -119,6 +119,8 @@ describe("idx", function()
     raises("c.idx {2, 2} the file has 15", gq.load, put("c.idx", bytes:sub(1, -2)))
     raises("read, not written", gq.save, path("c.idx"), gq.ones(2))
     raises("only .csv takes options", gq.load, path("c.idx"), {})
+    raises("a.npy: a tensor alone goes into .npy; got table beside it", gq.save, path("a.npy"), gq.ones(2),
+      { compress = true })
   end)
 end)
 
@@ -170,6 +172,14 @@ describe("csv", function()
     for i, v in ipairs(list) do assert.equal(v + 0.0, x[i]:item(), lines[i]) end
   end)
 
+  it("numbers of every dtype come back", function()
+    for _, dtype in ipairs { "float32", "float64", "int64", "bool" } do
+      local x = gq.tensor({ { 1, 0, 3 }, { 0, -2, (1 << 53) - 1 } }, { dtype = "float64" }):to(dtype)
+      gq.save(path("d.csv"), x)
+      assert.same(x:totable(), gq.load(path("d.csv"), { dtype = dtype }):totable())
+    end
+  end)
+
   it("writes names that come back", function()
     gq.save(path("w.csv"), gq.tensor { { 1, 2 } }, { "a,b", 'c"d' })
     local x, names = gq.load(path("w.csv"))
@@ -187,6 +197,13 @@ describe("csv", function()
     raises("a is named twice", load, "a,b\n1,2\n", { columns = { "a", "a" } })
     raises("separator: one character", load, "1,2\n", { separator = "ab" })
     raises("1 cells are missing", load, "1,\n", { dtype = "int64" })
+    raises("1 cells are missing, which bool cannot say", load, "1,\n", { dtype = "bool" })
+    for _, number in ipairs { "1.5", "1e300", "-inf", "9007199254740993" } do
+      raises("a.csv: row 2 of the numbers, column 1 is no integer below 2^53", load, "1\n" .. number .. "\n",
+        { dtype = "int64" })
+    end
+    raises("a.csv: option dtype: one of float32, float64, int64, bool expected, got string \"float16\"", load, "1\n",
+      { dtype = "float16" })
     raises("unknown option 'sep' separator,", load, "1\n", { sep = "," })
     raises("has no numbers", load, "a,b\n")
     damaged("d.csv", 'a,"b"\n1,-2e1\n2020-01-01,\n', gq.load)

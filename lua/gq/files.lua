@@ -56,7 +56,8 @@ local function csv_save(path, t, names)
     if type(row) ~= "table" then row = { row } end
     local cells = {}
     for j, v in ipairs(row) do
-      cells[j] = math.type(v) == "float" and ("%.17g"):format(v) or tostring(v)
+      cells[j] = math.type(v) == "float" and ("%.17g"):format(v) or type(v) == "boolean" and (v and "1" or "0") or
+        tostring(v)
     end
     lines[#lines + 1] = table.concat(cells, ",")
   end
@@ -101,6 +102,7 @@ end
 -- A first line with a cell that is no number, date or missing is one of names.
 local function csv_load(path, opts)
   local o = options(opts, "separator columns header dtype", "gq.load")
+  if o.dtype ~= nil then core.one_of(o, "dtype", { "float32", "float64", "int64", "bool" }, "gq.load") end
   local text = gq.file_read(path)
   local at = text:sub(1, 3) == "\xef\xbb\xbf" and 4 or 1
   local first = text:find("%S", at)
@@ -132,8 +134,8 @@ local function csv_load(path, opts)
   local x, _, missing = saying("gq.load: " .. path, core.csv_numbers, text, start - 1, line, separator, #cells, places,
     n, o.dtype)
   if #x == 0 then error(("gq.load: %s has no numbers"):format(path), 0) end
-  if missing > 0 and x.dtype == "int64" then
-    error(("%d cells are missing, which int64 cannot say: read it as float64"):format(missing), 0)
+  if missing > 0 and x.dtype:sub(1, 5) ~= "float" then
+    error(("%d cells are missing, which %s cannot say: read it as float64"):format(missing, x.dtype), 0)
   end
   return x, chosen
 end
@@ -301,7 +303,10 @@ local function naming(path, what, f, ...)
     local e = ...
     if type(e) == "string" then
       e = core.bare(e)                                      -- fail tells the place
-      if not e:find(path, 1, true) then e = ("%s: %s: %s"):format(what, path, e) end
+      if not e:find(path, 1, true) then
+        local rest = e:sub(1, #what + 2) == what .. ": " and e:sub(#what + 3) or e
+        e = ("%s: %s: %s"):format(what, path, rest)
+      end
       fail(e)
     end
     error(e, 0)
@@ -318,7 +323,7 @@ local kinds = {
     if gq.is_tensor(t) then t = { tensor = t } end
     save(path, t, meta)
   end, load = gq.safetensors_load },
-  npy = { save = gq.npy_save, load = gq.npy_load },
+  npy = { save = gq.npy_save, load = gq.npy_load, alone = true },
   npz = { save = npz_save, load = npz_load },
   csv = { save = csv_save, load = csv_load, options = true },
   idx = { load = idx_load },
@@ -342,6 +347,9 @@ function gq.save(path, t, metadata)
   end
   local kind = kind_of(path, "gq.save")
   if not kind.save then error(("gq.save: %s: .idx is read, not written: use .npy"):format(path), 2) end
+  if kind.alone and metadata ~= nil then
+    error(("gq.save: %s: a tensor alone goes into .npy; got %s beside it"):format(path, describe(metadata)), 2)
+  end
   kind.save(path, t, metadata)
 end
 gq.docs[gq.save] = [[
@@ -445,6 +453,13 @@ function gq.checkpoint.save(path, what)
   local o = options(what, core.checkpoint_keys, "gq.checkpoint.save")
   local tensors, meta = {}, { format = FORMAT, epoch = o.epoch, value = o.value, extra = o.extra }
   local optimiser, schedule = several(o, "gq.checkpoint.save")
+  if o.epoch ~= nil then core.need(o, "epoch", "integer", nil, "gq.checkpoint.save") end
+  if type(o.rng) == "string" then
+    local _, problem = rng_of(o.rng)
+    if problem then fail("gq.checkpoint.save: rng: " .. problem) end
+  elseif o.rng ~= nil then
+    core.need(o, "rng", "boolean", nil, "gq.checkpoint.save")
+  end
   if o.model then
     for name, t in next, o.model:state_dict() do tensors["model." .. name] = t end
   end
@@ -486,7 +501,10 @@ local function check_parts(o, model, meta, tensors)
     if type(meta.optimiser) ~= "table" then error("holds no optimiser", 0) end
     parts[#parts + 1] = { optimiser, unpack_optimiser(meta.optimiser, tensors, "optimiser.") }
   end
-  if schedule and meta.schedule then parts[#parts + 1] = { schedule, meta.schedule } end
+  if schedule then
+    if type(meta.schedule) ~= "table" then error("holds no schedule", 0) end
+    parts[#parts + 1] = { schedule, meta.schedule }
+  end
   if o.ema then
     if type(meta.ema) ~= "table" then error("holds no averages of weights (ema)", 0) end
     local average, k = {}, 1
