@@ -51,6 +51,10 @@ static const struct hint {
   { "rate", "lr", "lr" },
   { "wd", "weight_decay", "weight_decay" },
   { "decay", "weight_decay", "weight_decay" },
+  { "maximize", "weight_decay", "the loss times -1" },
+  { "beta1", "betas", "betas = {beta1, beta2}" },
+  { "beta2", "betas", "betas = {beta1, beta2}" },
+  { "rho", "alpha", "alpha" },
 };
 
 static bool among(const char *name, const char *const *known) {

@@ -52,6 +52,26 @@ describe("losses", function()
     assert.is_true(gq.checkgrad(function(s) return gq.gaussian_nll_loss(x:detach(), y, s) end, { v }))
   end)
 
+  -- what messages say to write for options of PyTorch, by the options' definitions
+  it("smoothed, weighted and left out are made of the others", function()
+    local labels, s = gq.tensor({ 1, 3, 2, 2 }, { dtype = "int64" }), 0.1
+    local p, of = x:detach():log_softmax():totable(), labels:totable()
+    local weight, smooth, weighted, weights, kept = { 0.5, 1, 2 }, 0, 0, 0, 0
+    for i = 1, 4 do
+      local target = 0
+      for c = 1, 3 do target = target - p[i][c] * ((of[i] == c and 1 - s or 0) + s / 3) end
+      smooth = smooth + target / 4
+      weighted, weights = weighted - weight[of[i]] * p[i][of[i]], weights + weight[of[i]]
+      kept = kept - (of[i] ~= 2 and p[i][of[i]] / 2 or 0)
+    end
+    assert.close(((1 - s) * gq.cross_entropy(x, labels) - s * x:log_softmax():mean()):item(), smooth, 1e-12)
+    local w = gq.tensor(weight, f64):index_select(1, labels)
+    assert.close(((gq.cross_entropy(x, labels, { reduction = "none" }) * w):sum() / w:sum()):item(), weighted / weights,
+      1e-12)
+    local keep = labels:ne(2)
+    assert.close(gq.cross_entropy(x[keep], labels[keep]):item(), kept, 1e-12)
+  end)
+
   it("binary cross entropy, by probabilities and by logits", function()
     local t, p = y:gt(0):to("float64"), x:sigmoid()
     local function formula(a, b) return -(b * math.log(a) + (1 - b) * math.log(1 - a)) end

@@ -23,6 +23,33 @@ local mistakes = {
   { "labels from 0", "labels count from 1 add 1", function()
     return gq.cross_entropy(gq.randn(3, 2), gq.tensor({ 0, 1, 1 }, int64))
   end },
+  { "smoothed labels", "(1 - s) * gq.cross_entropy(x, y) - s * x:log_softmax():mean()", function()
+    return gq.cross_entropy(x, { 1, 2, 1, 1 }, { label_smoothing = 0.1 })
+  end },
+  { "weights of classes", "w = weight:index_select(1, y)", function()
+    return gq.cross_entropy(x, { 1, 2, 1, 1 }, { weight = gq.ones(2) })
+  end },
+  { "labels that do not count", "gq.nll_loss(p[keep], y[keep])", function()
+    return gq.nll_loss(x, { 1, 2, 1, 1 }, { ignore_index = 1 })
+  end },
+  { "weights of positives", "(pos_weight * y * (-x):softplus() + (1 - y) * x:softplus()):mean()", function()
+    return gq.bce_loss(x, x:sigmoid(), { logits = true, pos_weight = 2 })
+  end },
+  { "beta of a smooth l1", "the loss divided by beta", function() return gq.huber_loss(x, x, { beta = 2 }) end },
+  { "ceil_mode", "completes the last windows", function() return nn.MaxPool2d(2, { ceil_mode = true }) end },
+  { "ceil_mode of a mean", "gq.ones_like(x)", function()
+    return gq.avg_pool2d(gq.ones(1, 5, 5), 2, { ceil_mode = true })
+  end },
+  { "track_running_stats", "goes by the batch alone", function()
+    return nn.BatchNorm2d(3, { track_running_stats = false })
+  end },
+  { "a layer's place", "net:to(", function() return nn.Linear(2, 2, { device = "cuda" }) end },
+  { "padding_idx", "zero for entry i", function() return nn.Embedding(3, 2, { padding_idx = 1 }) end },
+  { "the end of a cosine", "last = eta_min / lr", function()
+    return gq.optim.schedule.cosine(gq.optim.sgd(net:parameters()), { steps = 3, eta_min = 0.1 })
+  end },
+  { "maximize", "the loss times -1", function() return gq.optim.adam(net:parameters(), { maximize = true }) end },
+  { "PReLU", "gq.where(x:gt(0), x, x * a)", function() return nn.PReLU() end },
   { "labels that are floats", "labels are int64", function()
     return gq.cross_entropy(gq.randn(3, 2), gq.tensor { 1, 2, 1 })
   end },

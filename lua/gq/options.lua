@@ -50,6 +50,44 @@ local elsewhere = { learning_rate = "lr", wd = "weight_decay", weight_decay_rate
   step_size = "every", warmup_steps = "warmup", decay = "gamma", pad = "padding", act = "activation",
   nonlinearity = "activation", optimizer = "optimiser", f = "drift", g = "diffusion" }
 
+-- What to write for options of PyTorch that there are none of here: option, whose, words.
+local instead = {
+  { "ceil_mode", "max_pool", "gq.pad(x, {0, n, 0, n}, {value = -math.huge}) in front completes the last windows" },
+  { "ceil_mode", "avg_pool", "with p = {0, n, 0, n}, which completes the last windows, the mean of gq.pad(x, p) "
+    .. "divided by that of gq.pad(gq.ones_like(x), p)" },
+  { "return_indices", "max_pool", "x:argmax(dim) tells where the largest of a dimension is" },
+  { "divisor_override", "avg_pool", "times the size of the kernel and divided by the divisor" },
+  { "track_running_stats", "batch_norm", "gq.batch_norm(x, nil, nil, w, b, {training = true}) goes by the batch "
+    .. "alone" },
+  { "elementwise_affine", "layer_norm", "affine" },
+  { "bias", "layer_norm", "affine = false, which leaves out weight and bias" },
+  { "padding_idx", "embedding", "times indices:ne(i):to(w.dtype):unsqueeze(-1), zero for entry i, and so its "
+    .. "gradient" },
+  { "output_size", "conv_transpose", "output_padding, what is to come behind" },
+  { "label_smoothing", "cross_entropy", "(1 - s) * gq.cross_entropy(x, y) - s * x:log_softmax():mean()" },
+  { "weight", "cross_entropy", "with w = weight:index_select(1, y), (gq.cross_entropy(x, y, {reduction = \"none\"}) * "
+    .. "w):sum() / w:sum()" },
+  { "weight", "nll_loss", "with w = weight:index_select(1, y), (gq.nll_loss(p, y, {reduction = \"none\"}) * w):sum() / "
+    .. "w:sum()" },
+  { "ignore_index", "cross_entropy", "with keep = y:ne(i), gq.cross_entropy(x[keep], y[keep])" },
+  { "ignore_index", "nll_loss", "with keep = y:ne(i), gq.nll_loss(p[keep], y[keep])" },
+  { "weight", "bce_loss", "(gq.bce_loss(p, y, {reduction = \"none\"}) * weight):mean()" },
+  { "pos_weight", "bce_loss", "(pos_weight * y * (-x):softplus() + (1 - y) * x:softplus()):mean()" },
+  { "beta", "huber_loss", "delta = beta, and the loss divided by beta" },
+  { "size_average", "loss", "reduction = \"mean\" or \"sum\"" },
+  { "eta_min", "cosine", "last = eta_min / lr, as a part of the learning rate" },
+  { "min_lr", "plateau", "least" },
+  { "device", "nn.", "net:to(\"cuda\")" },
+}
+
+-- The words for an option of `what`, as "gq.max_pool2d" or "nn.MaxPool2d".
+local function instead_of(key, what)
+  local plain = what:gsub("(%l)(%u)", "%1_%2"):lower()
+  for _, row in ipairs(instead) do
+    if row[1] == key and plain:find(row[2], 1, true) then return row[3] end
+  end
+end
+
 local cache = {}
 
 -- options(given, "batch_size shuffle seed", "gq.data.batches"): the table itself, or an empty one.
@@ -69,6 +107,10 @@ local function options(given, names, what)
       local entry = math.type(k) == "integer" and "an entry without a name" or "the key " .. tostring(k)
       fail(("%s: options have names, as {%s = ...}; got %s"):format(what, names:match("%S+"), entry))
     elseif not known[k] then
+      local words_for = instead_of(k, what)
+      if words_for then
+        fail(("%s: unknown option '%s'; here: %s (known: %s)"):format(what, k, words_for, table.concat(known, ", ")))
+      end
       local near = elsewhere[k:lower()]
       near = near and known[near] and near or nearest(k, known)
       fail(("%s: unknown option '%s'%s (known: %s)"):format(what, k,

@@ -105,5 +105,7 @@ define("orthogonal", function(t, g)
   return (q * number(g, 1, "orthogonal", "gain")):reshape(s):to(t.dtype):to(t.device)
 end, "nn.init.orthogonal_(t [, gain = 1]): rows (or columns, where they are fewer) orthonormal, in place; returns t")
 
-function init.calculate_gain(name, a) return gain(name, a or 0.01, "nn.init.calculate_gain") end
+function init.calculate_gain(name, a)
+  return gain(name, number(a, 0.01, "calculate_gain", "a"), "nn.init.calculate_gain")
+end
 gq.docs[init.calculate_gain] = "nn.init.calculate_gain(nonlinearity [, a]): what it makes of the size of its input"
