@@ -213,6 +213,28 @@ echo "Submitted batch job 1"
     end
   end)
 
+  it("over the lists of a script's own command line takes its seeds", function()
+    for k, seeds in ipairs { "", '"seeds",' } do
+      local own = ("%s/own%d.lua"):format(folder, k)
+      gq.file_write(own, ([[
+local gq = require "gq"
+local o = gq.cli { about = "x", { "width", 1, "how wide", "integer" }, "seed", %s "out", "json" }
+if o then gq.file_write(o.json, gq.json.encode { config = o, summary = { test_kl = o.width + 10 * o.seed } }) end
+]]):format(seeds))
+      for words, values in pairs { ["--width 1,2 --seed 3"] = { 31, 32 }, ["--seed 3,4"] = { 31, 41 },
+        ["--width 1,2 --seed 3,4"] = { 31, 32, 41, 42 }, ["--width 1,2"] = { 11, 12 } } do
+        local out, got = ("%s/own%d"):format(folder, k), {}
+        os.execute("rm -rf " .. out)
+        local text, code = shell(("%s %s %s --out %s"):format(gqlua, own, words, out))
+        assert.same(0, code, text)
+        for i, line in ipairs(gq.sweep_results(out)) do got[i] = math.tointeger(line.summary.test_kl) end
+        table.sort(got)
+        assert.same(values, got, words)
+      end
+    end
+    assert.truthy(shell(gqlua .. " " .. folder .. "/own2.lua --seed 1,2 --seeds 3"):find("give one of them", 1, true))
+  end)
+
   it("refuses what cannot be run", function()
     for words, given in pairs {
       ["script missing"] = { grid = { width = 1 }, script = false },
@@ -228,6 +250,10 @@ echo "Submitted batch job 1"
       ["width number string table"] = { list = { { width = {} } } },
       ["entry 2 string"] = { list = { { width = 1 }, "a" } },
       ["no configurations"] = { list = {} },
+      ["seed in the configurations seeds would replace it"] = { grid = { seed = { 1, 2 } }, seeds = 2 },
+      ["seed is the first of so many"] = { grid = { width = 1 }, seed = 3, seeds = { 1, 2 } },
+      ["seeds list of integers number 1.5"] = { grid = { width = 1 }, seeds = { 1.5 } },
+      ["json is the file leave it out"] = { grid = { json = { "x" } } },
     } do
       if given.script == false then
         helper.raises("script missing", gq.sweep, { grid = { width = 1 } })

@@ -228,6 +228,7 @@ local function parse(words, rows, by_name, free)
   end
   local problem = conflict(o, by_name)
   if problem then return nil, problem end
+  if given.lists.seed and given.seeds then return nil, "--seed of several values and --seeds: give one of them" end
   return o, given
 end
 
@@ -239,8 +240,10 @@ local function sweep(o, given, lists)
   for k in pairs(given) do
     if not own[k] and not lists[k] then fixed[k] = o[k] end
   end
-  gq.sweep { script = arg[0], grid = lists, options = fixed, seeds = o.seeds, seed = o.seed, out = o.out,
-    quiet = o.quiet }
+  local seeds = lists.seed
+  lists.seed = nil
+  gq.sweep { script = arg[0], grid = lists, options = fixed, seeds = seeds or o.seeds or o.seed and 1,
+    seed = not seeds and o.seed or nil, out = o.out, quiet = o.quiet }
 end
 
 local function cli(spec, words)

@@ -82,8 +82,18 @@ local function of_list(list)
 end
 
 local function seeds_of(o)
+  if o.seed ~= nil and type(o.seeds) ~= "number" then
+    fail("gq.sweep: seed is the first of so many seeds: give seeds = n beside it, or options = {seed = ...}")
+  end
   if o.seeds == nil then return { false } end
-  if type(o.seeds) == "table" then return o.seeds end
+  if type(o.seeds) == "table" then
+    for _, seed in ipairs(o.seeds) do
+      if math.type(seed) ~= "integer" then
+        fail(("gq.sweep: seeds: how many, or a list of integers expected, got %s in it"):format(describe(seed)))
+      end
+    end
+    return o.seeds
+  end
   local first, list = need(o, "seed", "integer", 1, "gq.sweep"), {}
   for k = 1, need(o, "seeds", "count|table", nil, "gq.sweep") do list[k] = first + k - 1 end
   return list
@@ -96,10 +106,14 @@ local function configs(o)
     fail("gq.sweep: what to run: grid = {width = {8, 16}, ...}, or list = {{width = 8}, ...} or a function of 1, 2..")
   end
   local given = o.grid ~= nil and of_grid(o.grid) or of_list(need(o, "list", "table|callable", nil, "gq.sweep"))
-  local runs, seen = {}, {}
+  local runs, seen, seeds = {}, {}, seeds_of(o)
   for k, config in ipairs(given) do
     local whole = core.copy(fixed, check(config, o.grid and "grid" or ("list: entry %d"):format(k)))
-    for _, seed in ipairs(seeds_of(o)) do
+    if whole.json ~= nil then fail("gq.sweep: json is the file that each run gets in out: leave it out") end
+    if whole.seed ~= nil and seeds[1] then
+      fail("gq.sweep: seed is in the configurations, and seeds would replace it: leave one of them out")
+    end
+    for _, seed in ipairs(seeds) do
       local one = core.copy(whole, seed and { seed = seed } or {})
       local id = name_of(script, one)
       if not seen[id] then runs[#runs + 1], seen[id] = { id = id, config = one }, true end
