@@ -17,7 +17,9 @@ local times = { 0, 1 }
 describe("options that other libraries call otherwise", function()
   for theirs, ours in pairs { dt = "step_size", dt0 = "first_step", dtmax = "max_step", solver = "method",
     saveat = "third argument", ts = "third argument", t_eval = "third argument", args = "captures", reltol = "rtol",
-    events = "event", tstops = "grid_points", adjoint_params = "params", sensealg = "gradient" } do
+    events = "event", tstops = "grid_points", adjoint_params = "params", sensealg = "gradient",
+    step_t = "grid_points", perturb = "grid_points", grid_constructor = "step_size", adjoint_options = "adjoint",
+    options = "beside the others", jac = "leave it out", reverse_time = "decrease" } do
     it(("gq.odeint: %s"):format(theirs), function()
       says("unknown option '" .. theirs .. "'; here: ", gq.odeint, decay, gq.ones(1), times, { [theirs] = 1 })
       says(ours, gq.odeint, decay, gq.ones(1), times, { [theirs] = 1 })
@@ -27,6 +29,7 @@ describe("options that other libraries call otherwise", function()
   it("gq.sdeint has some of them, and what is merely misspelt is found as before", function()
     local sde = gq.sde { drift = decay, diffusion = function(_, z) return z end }
     says("here: brownian", gq.sdeint, sde, gq.ones(1), times, { dt = 0.1, bm = 1 })
+    says("here: brownian = gq.brownian{seed", gq.sdeint, sde, gq.ones(1), times, { dt = 0.1, entropy = 1 })
     says("here: times are the third argument", gq.sdeint, sde, gq.ones(1), times, { dt = 0.1, saveat = 1 })
     says("did you mean 'rtol'", gq.odeint, decay, gq.ones(1), times, { rtoll = 1 })
   end)
