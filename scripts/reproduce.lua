@@ -221,7 +221,6 @@ local function read_log()
   if not file then return end
   local text = file:read("a")
   file:close()
-  if text:find("[^\n]$") then gq.file_append(log.path, "") end      -- ends the line that was cut off
   for line in text:gmatch("[^\n]+") do
     local ok, row = pcall(gq.json.decode, line)
     if ok and type(row) == "table" and row.run then finished[row.run] = row end

@@ -24,7 +24,8 @@ void gq_io_fail(long after, int err, bool persistent);
 
 int gq_file_read(const char *path, size_t max, char **bytes, size_t *n);      /* whole regular file; gq_free */
 int gq_file_write(const char *path, const void *bytes, size_t n);             /* atomic */
-int gq_file_append_line(const char *path, const char *line, size_t n);        /* one write with O_APPEND, adds '\n' */
+/* One write with O_APPEND; adds '\n', and one before where the file ends in half a line. */
+int gq_file_append_line(const char *path, const char *line, size_t n);
 
 bool gq_utf8(const char *s, size_t n);      /* well-formed, shortest form, no surrogates */
 size_t gq_utf8_prefix(const char *s, size_t n);   /* how many bytes of s are, from the first on */
