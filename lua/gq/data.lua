@@ -251,6 +251,9 @@ end
 
 local function rows(v)
   if gq.is_tensor(v) then return v:dim() > 0 and v.shape[1] or nil end
+  if type(v) ~= "table" then
+    gq.core.fail(("gq.data: a set holds tensors, or tables of them; got %s in it"):format(describe(v)))
+  end
   local n
   for _, x in next, v do
     local m = rows(x)

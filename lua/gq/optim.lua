@@ -481,7 +481,10 @@ local function define(name, f, doc)
   gq.docs[f] = doc
 end
 
-define("constant", function(optimiser)
+define("constant", function(optimiser, opts)
+  if opts ~= nil then
+    fail(("gq.optim.schedule.constant: takes the optimiser alone, got %s beside it"):format(describe(opts)))
+  end
   return schedule(optimiser, function() return 1 end, "gq.optim.schedule.constant")
 end, "gq.optim.schedule.constant(optimiser): the learning rate as it is")
 
@@ -539,7 +542,13 @@ define("lambda", function(optimiser, f)
   if type(f) ~= "function" then
     error(("gq.optim.schedule.lambda: a function of the step number expected, got %s"):format(describe(f)), 2)
   end
-  return schedule(optimiser, f, "gq.optim.schedule.lambda")
+  return schedule(optimiser, function(n)
+    local x = f(n)
+    if type(x) ~= "number" then
+      fail(("gq.optim.schedule.lambda: f(%d): a number, times the rate, expected, got %s"):format(n, describe(x)))
+    end
+    return x
+  end, "gq.optim.schedule.lambda")
 end, "gq.optim.schedule.lambda(optimiser, f): times f(n) after n steps")
 
 gq.core.check_params = check_params
