@@ -107,14 +107,10 @@ local function options(given, names, what)
       local entry = math.type(k) == "integer" and "an entry without a name" or "the key " .. tostring(k)
       fail(("%s: options have names, as {%s = ...}; got %s"):format(what, names:match("%S+"), entry))
     elseif not known[k] then
-      local words_for = instead_of(k, what)
-      if words_for then
-        fail(("%s: unknown option '%s'; here: %s (known: %s)"):format(what, k, words_for, table.concat(known, ", ")))
-      end
-      local near = elsewhere[k:lower()]
+      local ours, near = instead_of(k, what), elsewhere[k:lower()]
       near = near and known[near] and near or nearest(k, known)
       fail(("%s: unknown option '%s'%s (known: %s)"):format(what, k,
-        near and (", did you mean '%s'?"):format(near) or "", table.concat(known, ", ")))
+        ours and "; here: " .. ours or near and (", did you mean '%s'?"):format(near) or "", table.concat(known, ", ")))
     end
   end
   return given

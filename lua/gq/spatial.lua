@@ -352,30 +352,27 @@ local function along_each(x, sizes, of, apart)
   return x
 end
 
-local function adaptive_input(x, size, more, n, what)
-  if more ~= nil then
-    fail(("%s: sizes are one list, as {3, 4}; got %s behind the first"):format(what, describe(more)))
+-- gq.adaptive_<kind>_pool1d and 2d: of(x {batch, channels, ..}, sizes) makes the result.
+local function define_adaptive(kind, of, doc)
+  for n, arguments in ipairs { "(x, size): %s `size` bins of the last dimension",
+    "(x, size | {h, w}): %s so many bins of each dimension" } do
+    local name = ("adaptive_%s_pool%dd"):format(kind, n)
+    local what = "gq." .. name
+    define(name, function(x, size, more)
+      if more ~= nil then
+        fail(("%s: sizes are one list, as {3, 4}; got %s behind the first"):format(what, describe(more)))
+      end
+      local y, single = images(x, n, what)
+      local sizes = several(size, n, 1, what, "size")
+      for i = 1, n do
+        if y.shape[i + 2] < 1 then fail(("%s: the input is empty, got %s"):format(what, describe(x))) end
+      end
+      return back(of(y, sizes), single)
+    end, what .. arguments:format(doc))
   end
-  local y, single = images(x, n, what)
-  size = several(size, n, 1, what, "size")
-  for i = 1, n do
-    if y.shape[i + 2] < 1 then fail(("%s: the input is empty, got %s"):format(what, describe(x))) end
-  end
-  return y, single, size
 end
 
-local function adaptive(x, size, more, n, what)
-  local single
-  x, single, size = adaptive_input(x, size, more, n, what)
-  return back(along_each(x, size, adaptive_matrix), single)
-end
-
-define("adaptive_avg_pool1d", function(x, size, more)
-  return adaptive(x, size, more, 1, "gq.adaptive_avg_pool1d")
-end, "gq.adaptive_avg_pool1d(x, size): means of `size` bins of the last dimension")
-define("adaptive_avg_pool2d", function(x, size, more)
-  return adaptive(x, size, more, 2, "gq.adaptive_avg_pool2d")
-end, "gq.adaptive_avg_pool2d(x, size | {h, w}): means of so many bins of each dimension")
+define_adaptive("avg", function(x, sizes) return along_each(x, sizes, adaptive_matrix) end, "means of")
 
 -- The numbers of each bin, the last once more where others are longer: a dimension more, behind d.
 local function bins(x, d, size)
@@ -394,19 +391,10 @@ local function bins(x, d, size)
   return x:index_select(d, gq.tensor(list, { dtype = "int64", device = x.device })):reshape(shape)
 end
 
-local function adaptive_max(x, size, more, n, what)
-  local single
-  x, single, size = adaptive_input(x, size, more, n, what)
-  for i = 1, n do x = bins(x, i + 2, size[i]):max(i + 3) end
-  return back(x, single)
-end
-
-define("adaptive_max_pool1d", function(x, size, more)
-  return adaptive_max(x, size, more, 1, "gq.adaptive_max_pool1d")
-end, "gq.adaptive_max_pool1d(x, size): the largest of each of `size` bins of the last dimension")
-define("adaptive_max_pool2d", function(x, size, more)
-  return adaptive_max(x, size, more, 2, "gq.adaptive_max_pool2d")
-end, "gq.adaptive_max_pool2d(x, size | {h, w}): the largest of each of so many bins of each dimension")
+define_adaptive("max", function(x, sizes)
+  for i, size in ipairs(sizes) do x = bins(x, i + 2, size):max(i + 3) end
+  return x
+end, "the largest of each of")
 
 -- ---- resizing ----
 
