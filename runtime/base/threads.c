@@ -3,11 +3,13 @@
 ** enough, and spin for a moment before they sleep: a step attempt takes about 100 microseconds,
 ** waking a sleeper a good part of that. Items are dealt out by number; a share that its worker has not
 ** begun when the caller is through (it sleeps, or another process has its core) is run by the caller.
+** Where other processes have the workers' cores it goes on by itself for a while, rather than wake them for nothing.
 ** What an item computes depends on its number alone, so the same thread count gives the same bits.
 */
 #define _GNU_SOURCE
 #include "base.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -15,6 +17,7 @@
 #include <stdlib.h>
 
 enum { SPIN_MICROSECONDS = 500 };
+#define MOST_ALONE 0.02 /* seconds */
 
 static struct pool {
   pthread_mutex_t lock; /* guards sleeping; held briefly */
@@ -22,11 +25,13 @@ static struct pool {
   atomic_int size; /* workers wanted, the caller included; 0: not chosen yet */
   int running;     /* threads started, the caller not included */
   pthread_t thread[GQ_MAX_THREADS];
+  int core[GQ_MAX_THREADS];          /* they are bound to, or -1 */
   atomic_uint round;                 /* +1 for every job: workers wait for it to change */
   atomic_uint claim[GQ_MAX_THREADS]; /* round of the last share of each worker that somebody has begun */
   atomic_int unfinished, sleeping;
   atomic_bool caller_sleeps, busy;
   atomic_bool stop, crowded; /* crowded: more workers than cores, spinning would hold them up */
+  double alone, alone_until; /* seconds that the caller goes on by itself, and the time of its next try */
   int n, stride;             /* the job: items, and who takes which */
   void (*fn)(void *, int);
   void *ctx;
@@ -100,13 +105,24 @@ static bool spin_until_finished(void) {
 static void bind_worker(int i) {
   cpu_set_t set, one;
   int n = cores(&set), at = sched_getcpu();
+  pool.core[i] = -1;
   if (atomic_load(&pool.crowded) || n < 2) return;
   CPU_ZERO(&one);
   for (int cpu = at < 0 ? 0 : at, left = i; left > 0;) {
     cpu = (cpu + 1) % CPU_SETSIZE;
-    if (CPU_ISSET(cpu, &set) && --left == 0) CPU_SET(cpu, &one);
+    if (CPU_ISSET(cpu, &set) && --left == 0) CPU_SET(cpu, &one), pool.core[i] = cpu;
   }
   pthread_setaffinity_np(pool.thread[i], sizeof one, &one); /* best effort */
+}
+
+/* The system has moved the caller to the core of a worker, which would wait for it or hold it up: they all move on. */
+static void make_way(void) {
+  int at = sched_getcpu();
+  for (int i = 1; i <= pool.running; i++)
+    if (pool.core[i] == at && at >= 0) {
+      for (int k = 1; k <= pool.running; k++) bind_worker(k);
+      return;
+    }
 }
 
 static void run_share(int worker) {
@@ -258,20 +274,37 @@ static bool ready(int size) {
   return false;
 }
 
+/* Run all shares that no worker has begun; was there one? */
+static bool take_over(unsigned round) {
+  bool late = false;
+  for (int i = 1; i <= pool.running; i++)
+    if (claim(i, round)) late |= i < pool.n, run_share(i), atomic_fetch_sub(&pool.unfinished, 1);
+  return late;
+}
+
+/* A round in which a worker came late, or kept the caller waiting for longer than its own share took, has the caller
+** alone for twice as long as the last one had, and as long as the round took at least. */
+static void judge_round(double begun, double own, double end, bool late) {
+  if (!late && end - own < own - begun + 1e-6 * SPIN_MICROSECONDS / 4) pool.alone = 0;
+  else pool.alone = fmin(2 * pool.alone + end - begun, MOST_ALONE), pool.alone_until = end + pool.alone;
+}
+
 /* Run on the threads; false: there are none for this call. */
 static bool share(int n, void (*fn)(void *ctx, int i), void *ctx) {
   int size = gq_threads();
   if (n <= 1 || size == 1 || inside || atomic_exchange(&pool.busy, true)) return false;
-  bool shared = ready(size);
+  double begun = gq_clock(), own;
+  bool shared = begun >= pool.alone_until && ready(size);
   if (shared) {
+    make_way();
     pool.n = n, pool.stride = size, pool.fn = fn, pool.ctx = ctx;
     atomic_store(&pool.unfinished, pool.running);
     start_round();
     run_share(0);
-    unsigned round = atomic_load(&pool.round);
-    for (int i = 1; i <= pool.running; i++)
-      if (claim(i, round)) run_share(i), atomic_fetch_sub(&pool.unfinished, 1);
+    own = gq_clock();
+    bool late = take_over(atomic_load(&pool.round));
     wait_for_workers();
+    judge_round(begun, own, gq_clock(), late);
   }
   atomic_store(&pool.busy, false);
   return shared;
