@@ -506,11 +506,9 @@ static const gqL_function functions[] = {
     "correction from its graph. seed: a path of this solve; give a brownian to take the same path with "
     "another dt. z0 may be a list of tensors; t may decrease (Stratonovich). logqp = true: with "
     "gq.sde{prior_drift = h} the path KL, info.logqp {#t - 1, batch}. adaptive = true (rtol, atol 1e-3, "
-    "first step dt): steps by the "
-    "error that heun, ralston and spark estimate, of additive noise euler and shark. method = \"theta\" is "
-    "for stiff drifts, of which it takes "
-    "the "
-    "part theta (1: backward Euler; 0.5) at the end of a step. gradient: auto, direct, aca, reversible "
+    "first step dt): steps by an estimate of the error; ?sdes lists which methods adapt for which noise. "
+    "method = \"theta\" is for stiff drifts, of which it takes the part theta (1: backward Euler; 0.5) at "
+    "the end of a step. gradient: auto, direct, aca, reversible "
     "(reversible_heun), adjoint or none. max_steps: 1000000" },
   { NULL, NULL, false, NULL },
 };

@@ -54,7 +54,8 @@ static int tableaux(lua_State *L) {
   return 1;
 }
 
-/* Of SDEs: {name, ito, stratonovich, strong = {diagonal = 1, ..}, weak, source}; no strong order: refused. */
+/* Of SDEs: {name, ito, stratonovich, strong = {diagonal = 1, ..}, adapts = {diagonal = true, ..}, weak, source}; no
+** strong order: refused. */
 static int schemes(lua_State *L) {
   lua_createtable(L, gq_nschemes, 0);
   for (int i = 0; i < gq_nschemes; i++) {
@@ -67,11 +68,13 @@ static int schemes(lua_State *L) {
       lua_pushboolean(L, gq_scheme_solves(m, (gq_calculus)c)), lua_setfield(L, -2, gq_calculus_names[c]);
     lua_pushboolean(L, m->scheme->langevin), lua_setfield(L, -2, "langevin");
     lua_createtable(L, 0, GQ_NNOISE);
+    lua_createtable(L, 0, GQ_NNOISE);
     for (int n = GQ_DIAGONAL; n < GQ_NNOISE; n++) {
       if (m->scheme->strong[n] == 0) continue;
-      lua_pushnumber(L, m->scheme->strong[n]);
-      lua_setfield(L, -2, gq_noise_names[n - 1]);
+      lua_pushnumber(L, m->scheme->strong[n]), lua_setfield(L, -3, gq_noise_names[n - 1]);
+      lua_pushboolean(L, gq_scheme_adapts(m, (gq_noise)n)), lua_setfield(L, -2, gq_noise_names[n - 1]);
     }
+    lua_setfield(L, -3, "adapts");
     lua_setfield(L, -2, "strong");
     lua_rawseti(L, -2, i + 1);
   }

@@ -3,6 +3,7 @@
 
 local gq = require "gq"
 local helper = require "tests.helper"
+local problems = require "tests.problems"
 local refused = helper.refused
 
 local f64 = { dtype = "float64" }
@@ -75,6 +76,35 @@ describe("adaptive steps", function()
     end)
   end
 
+  it("converge to a fine solve along the same path, by method and noise", function()
+    local noises, diffusion, drift = problems.noisy(2)
+    for _, m in ipairs(gq.core.schemes()) do
+      for _, noise in ipairs(noises) do
+        if m.adapts[noise] then
+          local sde = m.langevin and gq.langevin { grad = function(x) return x ^ 3 - x end }
+            or gq.sde { drift = drift, diffusion = diffusion[noise], noise = noise,
+              calculus = m.stratonovich and "stratonovich" or "ito" }
+          local z0 = gq.randn(2, m.langevin and 4 or 2, { seed = 5, dtype = "float64" })
+          local shape = noise == "scalar" and { 2, 1 } or { 2, 2 }
+          local square = { 0, 0, 0 }
+          for seed = 1, 3 do
+            local b = path(seed, m.langevin and "space-time-time" or "space-time", shape)
+            local fine = gq.sdeint(sde, z0, { 0, 1 }, { dt = 2 ^ -10, brownian = b, method = m.name })[2]
+            for i, tol in ipairs { 1e-1, 1e-2, 1e-4 } do
+              local z = gq.sdeint(sde, z0, { 0, 1 }, { adaptive = true, dt = 0.25, rtol = tol, atol = tol, brownian = b,
+                method = m.name })
+              square[i] = square[i] + (z[2] - fine):square():mean():item() / 3
+            end
+          end
+          local what = ("%s, %s noise: %.2g, %.2g, %.2g"):format(m.name, noise, square[1] ^ 0.5, square[2] ^ 0.5,
+            square[3] ^ 0.5)
+          assert.below(square[3] ^ 0.5, 5e-3, what)
+          assert.below(square[3] ^ 0.5, 0.3 * square[1] ^ 0.5, what)
+        end
+      end
+    end
+  end)
+
   it("stop at the ends of steps that were refused", function()
     gq.core.steplog(true)
     local _, info = gq.sdeint(gbm(), gq.ones(1, 1, f64), { 0, 1 }, { adaptive = true, dt = 0.5, rtol = 1e-2,
@@ -96,19 +126,37 @@ describe("adaptive steps", function()
   end)
 
   it("have gradients", function()
-    local z0 = gq.ones(3, 1, f64)
-    z0.requires_grad = true
-    local b = path(2, "none", { 3, 1 })
-    local function grad(engine)
-      local z = gq.sdeint(gbm(), z0, { 0, 0.4, 1 }, { adaptive = true, rtol = 1e-3, atol = 1e-3, brownian = b,
-        gradient = engine })
-      return gq.grad({ z[2]:sum() + z[3]:sum() }, { z0 })[1], z:detach()
+    for method, calculus in pairs { heun = "stratonovich", midpoint = "stratonovich", milstein = "ito", srk = "ito" } do
+      local z0 = gq.ones(3, 1, f64)
+      z0.requires_grad = true
+      local b = path(2, method == "srk" and "space-time" or "none", { 3, 1 })
+      local function grad(engine, more)
+        local z = gq.sdeint(gbm(calculus), z0, { 0, 0.4, 1 }, { adaptive = true, rtol = 1e-3, atol = 1e-3, brownian = b,
+          gradient = engine, method = method })
+        return gq.grad({ (z[2] + z[3]):square():sum() }, { z0 }, { create_graph = more })[1], z:detach()
+      end
+      local direct, z = grad "direct"
+      local want = 2 * (z[2] + z[3]):square()           -- the SDE is linear
+      assert.close(direct, want, 1e-12)
+      assert.close((grad "aca"), direct, 1e-13)
+      assert.below(helper.relative({ (grad "adjoint") }, { direct }), method == "heun" and 5e-3 or 0.02, method)
+      assert.close((grad "auto"), direct, 1e-13)
+      local again = gq.grad({ grad("direct", true):sum() }, { z0 })[1]
+      assert.close(again, want, 1e-12)
     end
-    local direct, z = grad "direct"
-    assert.close(direct, z[2] + z[3], 1e-12)          -- the SDE is linear
-    assert.close((grad "aca"), direct, 1e-13)
-    assert.below(helper.relative({ (grad "adjoint") }, { direct }), 5e-3, "adjoint")
-    assert.close((grad "auto"), direct, 1e-13)
+  end)
+
+  it("count what they evaluate", function()
+    local function count_of(method, noise)
+      local sde = gq.sde { noise = noise, calculus = "ito", drift = function(_, z) return gq.sin(z) end,
+        diffusion = function(_, z) return noise and gq.eye(2, f64) or z end }
+      local _, info = gq.sdeint(sde, gq.ones(1, 2, f64), { 0, 0.25 }, { adaptive = true, dt = 0.25, rtol = 1, atol = 1,
+        method = method, seed = 1 })
+      assert.equal(1, info.steps + info.rejected)
+      return info.nfe
+    end
+    assert.equal(2, count_of "milstein")              -- where a step begins its first half does, too
+    assert.equal(8, count_of("sra3", "additive"))
   end)
 
   it("go backwards too", function()
@@ -125,12 +173,14 @@ describe("adaptive steps", function()
     end
     local general = gq.sde { drift = function(_, z) return -z end, noise = "general",
       diffusion = function(_, z) return gq.stack({ z, gq.sin(z) }, -1) end }
-    refused("use heun, ralston, spark", solve { method = "midpoint" })
-    refused("none has for Ito SDEs", solve({ method = "euler" }, gbm "ito"))
+    refused("use heun, midpoint, euler_heun, milstein, ralston, log_ode, spark, slowrk",
+      solve { method = "reversible_heun" })
+    refused("use milstein, milstein_grad_free, srk", solve({ method = "euler" }, gbm "ito"))
     refused("use spark", solve({}, general))
+    refused("none for Ito SDEs", solve({ calculus = "ito", method = "euler" }, general))
+    refused("\"log_ode\" has none", solve({ method = "log_ode" }, general))
     local run = { solve({ method = "spark" }, general) }
     run[1](table.unpack(run, 2))
-    refused("calculus = \"stratonovich\"", solve({}, gbm "ito"))
     refused("rtol", solve { rtol = -1 })
     refused("dt", solve { dt = -1 })
     refused("adaptive", gq.sdeint, gbm(), gq.ones(2, 2, f64), { 0, 1 }, { adaptive = 3 })

@@ -189,7 +189,10 @@ local function scheme_list()
   local lines = { ("  %-16s %-19s %s"):format("method", "calculus", table.concat(noises, "  ")) }
   for _, m in ipairs(gq.core.schemes()) do
     local cells = {}
-    for i, noise in ipairs(noises) do cells[i] = ("%-" .. #noise .. "s"):format(m.strong[noise] or "-") end
+    for i, noise in ipairs(noises) do
+      local order = m.strong[noise]
+      cells[i] = ("%-" .. #noise .. "s"):format(order and order .. (m.adapts[noise] and " a" or "") or "-")
+    end
     local calculus = m.ito and m.stratonovich and "both" or m.ito and "ito" or "stratonovich"
     if m.langevin then calculus = "gq.langevin's" end
     lines[#lines + 1] = ("  %-16s %-19s %s"):format(m.name, calculus, table.concat(cells, "  "))
@@ -197,7 +200,7 @@ local function scheme_list()
   return table.concat(lines, "\n")
 end
 
-docs.sdes = "Methods of gq.sdeint with their strong orders by the kind of noise (-: refused); ?gq.sde\n"
+docs.sdes = "Methods of gq.sdeint with their strong orders by the kind of noise (-: refused; a: adaptive steps too)\n"
   .. scheme_list() .. [[
 
 noise: of g, that is diagonal: z's shape, g_i for dW_i; scalar: z's shape or {.., d, 1}, one W; the
@@ -219,10 +222,14 @@ logqp = true, with gq.sde{prior_drift = h}: info.logqp {#t - 1, batch}, the inte
   range, matrices are at most 8 wide or high
 z0 = {z1, z2}: f and g get and return such lists, g of matrix noise {.., d_i, m} each
 t may decrease: back along the solutions, in Stratonovich calculus
-adaptive = true: by rtol and atol, 1e-3 by default, beginning with dt; heun, ralston and spark (which
-  alone is proved to converge so for noise that does not commute), of additive noise euler and shark.
-  Steps stop at the ends of those that were refused, since what was seen of the path there would choose
-  them
+adaptive = true: by rtol and atol, 1e-3 by default, beginning with dt. heun, ralston, spark, euler and shark
+  estimate the error within a step; the others take two half steps, whose result they keep, and compare
+  with a whole one. Steps stop at the ends of those that were refused, since what was seen of the path
+  there would choose them. Such steps hang on the path, so a method must be close to the solution along
+  every path and not on average alone: of noise that does not commute spark is proved to be, euler and theta
+  of additive noise are, and Ito's euler of other noise converges to something else. Refused besides:
+  reversible_heun, whose second solution is not known to stay near, theta, whose implicit stage is solved
+  once a step, and log_ode with Levy areas, which belong to one grid
 align, should and quicsort solve gq.langevin{grad, gamma, u} alone, the latter two with K
 gq.wong_zakai makes an ODE of an SDE, for gq.odeint: with gradients of times too, which white noise has not]]
 

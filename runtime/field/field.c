@@ -398,7 +398,7 @@ static int field_new(const gq_backend *on, const gq_graph *g, int ncapture, cons
                      bool lanes, gq_noise noise, gq_field **out) {
   gq_field *f = gq_calloc(1, sizeof *f);
   if (!f) return gq_nomem(sizeof *f);
-  f->on = on, f->ncapture = ncapture, f->noise = noise, f->moments = 1;
+  f->on = on, f->ncapture = ncapture, f->noise = noise, f->moments = f->intervals = 1;
   int status = field_init(f, g, want_, columns, lanes);
   if (status != GQ_OK) gq_field_free(f);
   else *out = f;

@@ -41,7 +41,8 @@ typedef struct gq_field {
   int64_t width;               /* most numbers that some value holds for one row */
   gq_noise noise;              /* the body gives drift and diffusion; these are the shapes of the latter and of W */
   gq_shape gshape, wshape;
-  int moments;                 /* steps read W and so many - 1 of H and K */
+  int moments;                 /* steps read W and so many - 1 of H and K, */
+  int intervals;               /* of the whole step, and then of its halves: 1 or 3; */
   bool levy;                   /* and its Levy areas, {.., m, m} */
   int ndirection;
   void **direction;            /* [ndirection] numbers of the probes' inputs */

@@ -98,7 +98,7 @@ int gq_system_forward(const gq_field *f, int cls, const void *arg, gq_system *s)
   *s = (gq_system){ .g = f->class_body[cls], .lent = true, .parts = 1, .last = f->shape.ndim - 1 };
   if (f->columns && s->last > 0) s->last--; /* rows are innermost there */
   s->lanes = lanes_of(f, cls), s->front = f->front, s->noise = f->noise, s->moments = f->moments,
-  s->levy = f->levy;
+  s->intervals = f->intervals, s->levy = f->levy;
   return GQ_OK;
 }
 

@@ -23,7 +23,7 @@ typedef struct gq_system {
   bool columns;                /* of nodes: points side by side as columns, not in front */
   int last;                    /* the axis of a part that is the state's last dimension (leapfrog) */
   gq_noise noise;              /* after the derivative comes the diffusion; */
-  int moments;                 /* of the noise that steps read; */
+  int moments, intervals;      /* of the noise that steps read; of how many intervals; */
   bool levy;                   /* and its Levy areas */
   bool rise;                   /* or f h + G dW are the derivatives, with inputs h and dW after what is given */
   int second;                  /* outputs from this one on are of phase 1; 0: none */

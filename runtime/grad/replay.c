@@ -101,6 +101,7 @@ static int prepare(replay *r, gq_tensor *z0, gq_tensor *t_, gq_tensor *const *ca
                     .last = f->shape.ndim - 1,
                     .noise = f->noise,
                     .moments = f->moments,
+                    .intervals = f->intervals,
                     .levy = f->levy };
   gq_stepkind kind = plan->forward.kind;
   kind.pull = kind.error = kind.stiffness = false;
@@ -199,15 +200,16 @@ static int inner(replay *r, gq_tensor *t, gq_tensor *h, int k) {
   return GQ_OK;
 }
 
-/* W(t1) - W(t), and what else the step reads of the path; w: [moments + levy] */
+/* W(t1) - W(t), and what else the step reads of the path; w: [intervals * moments + levy] */
 static int noise(replay *r, double t, double t1, gq_tensor **w) {
   gq_along *along = &r->s->along;
   const gq_field *f = r->s->plan->field;
   gq_shape levy = f->wshape;
+  int moments = f->intervals * f->moments;
   GQ_TRY(gq_along_step(along, t, t1));
   if (f->levy) levy.dim[levy.ndim] = levy.dim[levy.ndim - 1], levy.ndim++;
-  for (int i = 0; i < f->moments + f->levy; i++) {
-    gq_shape shape = i < f->moments ? f->wshape : levy;
+  for (int i = 0; i < moments + f->levy; i++) {
+    gq_shape shape = i < moments ? f->wshape : levy;
     GQ_TRY(gq_tensor_new_on(f->on->device, f->dtype, shape, &w[i]));
     gq_copy(f->on, gq_tensor_data(w[i]), (char *)along->cast + i * gq_moment_bytes(f),
             gq_numel(shape) * gq_dtype_size(f->dtype));

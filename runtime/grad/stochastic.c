@@ -61,6 +61,14 @@ static void compare(adjoint *d, int k) {
   if (!(r <= s->info.reconstruction)) s->info.reconstruction = r;
 }
 
+/* The same by as many steps as the solve took: one, or two half ones. */
+static int step_back(adjoint *d, double t, double t1) {
+  double mid = t + (t1 - t) / 2;
+  if (d->b->s->plan->field->intervals == 1) return step(d, t, t1);
+  GQ_TRY(step(d, mid, t1));
+  return step(d, t, mid);
+}
+
 static int run(adjoint *d) {
   gq_solution *s = d->b->s;
   int64_t i = s->steps.n;
@@ -70,13 +78,13 @@ static int run(adjoint *d) {
     if (s->t[k] == s->t[k - 1]) continue;
     for (; i > 0 && dir * (t1 - s->t[k - 1]) > 0; i--) {
       double t = gq_step(&s->steps, i - 1).t;
-      GQ_TRY(step(d, t, t1));
+      GQ_TRY(step_back(d, t, t1));
       t1 = t;
     }
     compare(d, k - 1);
   }
   restart(d, 0);
-  s->info.steps_backward = s->steps.n;
+  s->info.steps_backward = s->steps.n * (s->plan->field->intervals == 1 ? 1 : 2);
   gq_field_unpack(s->plan->field, d->w.a.y[1], d->b->a);
   return GQ_OK;
 }

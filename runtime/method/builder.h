@@ -16,9 +16,11 @@ typedef struct gq_builder {
   gq_ref t, h, rtol, atol[GQ_MAXPARTS], y[GQ_MAXPARTS], y1[GQ_MAXPARTS], wq[GQ_MAXSTAGES];
   gq_ref x[GQ_MAXEXTRA], x1[GQ_MAXEXTRA];
   gq_ref dw, area[2], levy;    /* SDEs: W over the step; H and K, Levy areas */
+  gq_ref noise[9];             /* W, H and K of the step and, where it is compared with two half ones, of those */
   gq_ref G[GQ_MAXSTAGES];      /* diffusions of the stages */
   gq_ref err[GQ_MAXPARTS];     /* their error */
-  int calls;                   /* of the system */
+  int calls;                   /* of the system, */
+  bool again;                  /* but those that are there already */
   gq_ref path[GQ_MAXSTAGES][GQ_MAXGIVEN];
   gq_ref slope[GQ_MAXSTAGES][GQ_MAXPARTS];
   gq_ref sum[GQ_SUMS];

@@ -178,8 +178,9 @@ int gq_langevin_should(gq_builder *b) {
 
 int gq_langevin_quicsort(gq_builder *b) {
   const double left = 0.5 - sqrt(3) / 6, right = 0.5 + sqrt(3) / 6;
+  int calls = b->calls;
   langevin l = begin(b);
-  b->calls--; /* F at the start is not needed */
+  b->calls = calls; /* F at the start is not needed */
   gq_ref v, w = shifted(&l, &v), al = once(&l, left), ar = once(&l, right);
   gq_ref x1 = madd(b, madd(b, l.z.x, al, v), twice(&l, left), w);
   gq_ref F1 = times(b, l.h, force(&l, left, x1, NULL, NULL));

@@ -73,7 +73,8 @@ typedef struct gq_scheme {
   bool areas;                  /* and, of general noise, Levy areas */
   double strong[GQ_NNOISE];    /* strong order by the kind of noise; 0: it does not converge */
   double weak;
-  gq_adapts adapts;            /* it estimates its error, and steps that adapt to that converge */
+  gq_adapts adapts;            /* it estimates its error, and steps that adapt to that converge; */
+  bool halves;                 /* by two half steps */
   bool langevin;               /* of Langevin SDEs alone (langevin.c) */
 } gq_scheme;
 
@@ -137,6 +138,13 @@ static inline bool gq_scheme_solves(const gq_tableau *m, gq_calculus c) {
 }
 static inline bool gq_scheme_areas(const gq_tableau *m, gq_noise noise) {
   return m->scheme->areas && noise == GQ_GENERAL;
+}
+/* Steps that adapt to what they see of the path converge, for this noise. */
+static inline bool gq_scheme_adapts(const gq_tableau *m, gq_noise noise) {
+  gq_adapts least = noise == GQ_ADDITIVE  ? GQ_ADAPTS_ADDITIVE
+                    : noise == GQ_GENERAL ? GQ_ADAPTS_ALL
+                                          : GQ_ADAPTS_COMMUTING;
+  return m->scheme->strong[noise] > 0 && m->scheme->adapts >= least;
 }
 /* A backward solve is a Stratonovich SDE of z and a. */
 static inline bool gq_scheme_backwards(const gq_tableau *m) {

@@ -203,9 +203,10 @@ static int end_additive(gq_builder *b, int n, const double *w, const gq_ref *f, 
 
 /* G at the start and at the end, of additive noise: what is evaluated there is no drift. */
 static void additive(gq_builder *b, gq_ref *G) {
+  int calls = b->calls;
   evaluate(b, 0, b->y[0], NULL, &G[0]);
   evaluate(b, 1, b->y[0], NULL, &G[1]);
-  b->calls -= 2;
+  b->calls = calls;
 }
 
 /* SRA1: z2 = z + 3/4 f h + 3/2 G(t + h) I10 / h */
@@ -378,43 +379,43 @@ static const struct {
   const double *c, *b;
   const char *name, *source;
 } rows[] = {
-  { { GQ_STRATONOVICH, false, NULL, false, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, GQ_ADAPTS_NOT, false },
+  { { GQ_STRATONOVICH, false, NULL, false, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, GQ_ADAPTS_NOT, false, false },
     &noise_steps, "reversible_heun", 0, 1, NULL, NULL, "reversible_heun", "Kidger, Foster, Li & Lyons, NeurIPS 2021, Algorithm 1" },
-  { { GQ_STRATONOVICH, false, step_heun, true, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, GQ_ADAPTS_COMMUTING, false },
+  { { GQ_STRATONOVICH, false, step_heun, true, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, GQ_ADAPTS_COMMUTING, false, false },
     &noise_steps, NULL, 2, 2, W(0, 1), W(0.5, 0.5), "heun", "Rümelin, SIAM J. Numer. Anal. 19 (1982)" },
-  { { GQ_STRATONOVICH, false, step_midpoint, true, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, GQ_ADAPTS_NOT, false },
+  { { GQ_STRATONOVICH, false, step_midpoint, true, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, GQ_ADAPTS_COMMUTING, true, false },
     &noise_steps, NULL, 2, 2, W(0, 0.5), W(0, 1), "midpoint", "the explicit midpoint rule with dW beside h; Kloeden & Platen 1992" },
-  { { GQ_STRATONOVICH, false, step_euler_heun, false, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, GQ_ADAPTS_NOT, false },
+  { { GQ_STRATONOVICH, false, step_euler_heun, false, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, GQ_ADAPTS_COMMUTING, true, false },
     &noise_steps, NULL, 2, 2, W(0, 1), W(0.5, 0.5), "euler_heun", "Gard, Introduction to Stochastic Differential Equations, 1988" },
-  { { GQ_ITO, false, step_euler, false, 1, false, STRONG(0.5, 0.5, 1, 0.5, 0.5), 1, GQ_ADAPTS_ADDITIVE, false },
+  { { GQ_ITO, false, step_euler, false, 1, false, STRONG(0.5, 0.5, 1, 0.5, 0.5), 1, GQ_ADAPTS_ADDITIVE, false, false },
     &noise_steps, NULL, 1, 1, W(0), W(1), "euler", "Maruyama, Rend. Circ. Mat. Palermo 4 (1955)" },
-  { { GQ_ITO, false, step_theta, false, 1, false, STRONG(0.5, 0.5, 1, 0.5, 0.5), 1, GQ_ADAPTS_NOT, false },
+  { { GQ_ITO, false, step_theta, false, 1, false, STRONG(0.5, 0.5, 1, 0.5, 0.5), 1, GQ_ADAPTS_NOT, false, false },
     &gq_theta_steps, NULL, 1, 1, W(0), W(1), "theta", "Kloeden & Platen 1992, 12.2: the drift-implicit Euler method; Higham, SIAM J. Numer. Anal. 38 (2000)" },
-  { { GQ_STRATONOVICH, true, step_milstein, false, 1, false, STRONG(1, 1, 1, 0, 1), 1, GQ_ADAPTS_NOT, false },
+  { { GQ_STRATONOVICH, true, step_milstein, false, 1, false, STRONG(1, 1, 1, 0, 1), 1, GQ_ADAPTS_COMMUTING, true, false },
     &noise_steps, NULL, 1, 1, W(0), W(1), "milstein", "Milstein 1974; Kloeden & Platen 1992, 10.3" },
-  { { GQ_ITO, false, step_milstein_free, false, 1, false, STRONG(1, 1, 1, 0, 0), 1, GQ_ADAPTS_NOT, false },
+  { { GQ_ITO, false, step_milstein_free, false, 1, false, STRONG(1, 1, 1, 0, 0), 1, GQ_ADAPTS_COMMUTING, true, false },
     &noise_steps, NULL, 1, 1, W(0), W(1), "milstein_grad_free", "Kloeden & Platen 1992, 11.1: the explicit order 1.0 strong scheme" },
-  { { GQ_STRATONOVICH, false, step_ralston, true, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, GQ_ADAPTS_COMMUTING, false },
+  { { GQ_STRATONOVICH, false, step_ralston, true, 1, false, STRONG(1, 1, 1, 0.5, 1), 1, GQ_ADAPTS_COMMUTING, false, false },
     &noise_steps, NULL, 2, 2, W(0, 2. / 3), W(0.25, 0.75), "ralston", "Ralston 1962 with dW beside h; Rümelin 1982" },
-  { { GQ_ITO, false, step_srk, false, 2, false, STRONG(1.5, 1.5, 1.5, 0, 0), 1.5, GQ_ADAPTS_NOT, false },
+  { { GQ_ITO, false, step_srk, false, 2, false, STRONG(1.5, 1.5, 1.5, 0, 0), 1.5, GQ_ADAPTS_COMMUTING, true, false },
     &noise_steps, NULL, 1, 1, W(0), W(1), "srk", "Rößler, SIAM J. Numer. Anal. 48 (2010): SRID2; SRA1 for additive noise" },
-  { { GQ_STRATONOVICH, false, step_log_ode, false, 2, true, STRONG(1, 1, 1, 0.5, 1), 1, GQ_ADAPTS_NOT, false },
+  { { GQ_STRATONOVICH, false, step_log_ode, false, 2, true, STRONG(1, 1, 1, 0.5, 1), 1, GQ_ADAPTS_COMMUTING, true, false },
     &noise_steps, NULL, 2, 2, W(0, 0.5), W(0, 1), "log_ode", "Foster, Oxford 2020; with the midpoint rule as torchsde's" },
-  { { GQ_STRATONOVICH, false, step_spark, false, 2, false, STRONG(1, 1, 1.5, 0.5, 1), 1, GQ_ADAPTS_ALL, false },
+  { { GQ_STRATONOVICH, false, step_spark, false, 2, false, STRONG(1, 1, 1.5, 0.5, 1), 1, GQ_ADAPTS_ALL, false, false },
     &noise_steps, NULL, 1, 1, W(0), W(1), "spark", "Foster 2023, On the convergence of adaptive approximations for SDEs, Definition 1.6" },
-  { { GQ_STRATONOVICH, false, step_slowrk, false, 2, false, STRONG(1.5, 1.5, 1.5, 0.5, 1.5), 1.5, GQ_ADAPTS_NOT, false },
+  { { GQ_STRATONOVICH, false, step_slowrk, false, 2, false, STRONG(1.5, 1.5, 1.5, 0.5, 1.5), 1.5, GQ_ADAPTS_COMMUTING, true, false },
     &noise_steps, NULL, 1, 1, W(0), W(1), "slowrk", "Foster, dos Reis & Strange 2023, arXiv 2210.17543, (6.2), as in diffrax" },
-  { { GQ_STRATONOVICH, true, step_sea, false, 2, false, STRONG(0, 0, 1, 0, 0), 1, GQ_ADAPTS_NOT, false },
+  { { GQ_STRATONOVICH, true, step_sea, false, 2, false, STRONG(0, 0, 1, 0, 0), 1, GQ_ADAPTS_ADDITIVE, true, false },
     &noise_steps, NULL, 1, 1, W(0), W(1), "sea", "Foster, dos Reis & Strange 2023, arXiv 2210.17543, (5.8), as in diffrax" },
-  { { GQ_STRATONOVICH, true, step_shark, false, 2, false, STRONG(0, 0, 1.5, 0, 0), 1.5, GQ_ADAPTS_ADDITIVE, false },
+  { { GQ_STRATONOVICH, true, step_shark, false, 2, false, STRONG(0, 0, 1.5, 0, 0), 1.5, GQ_ADAPTS_ADDITIVE, false, false },
     &noise_steps, NULL, 1, 1, W(0), W(1), "shark", "Foster, dos Reis & Strange 2023, arXiv 2210.17543, (6.1), as in diffrax" },
-  { { GQ_STRATONOVICH, true, step_sra3, false, 2, false, STRONG(0, 0, 1.5, 0, 0), 1.5, GQ_ADAPTS_NOT, false },
+  { { GQ_STRATONOVICH, true, step_sra3, false, 2, false, STRONG(0, 0, 1.5, 0, 0), 1.5, GQ_ADAPTS_ADDITIVE, true, false },
     &noise_steps, NULL, 1, 1, W(0), W(1), "sra3", "Rößler, SIAM J. Numer. Anal. 48 (2010): SRA3" },
-  { { GQ_STRATONOVICH, true, gq_langevin_align, false, 2, false, STRONG(0, 0, 2, 0, 0), 2, GQ_ADAPTS_NOT, true },
+  { { GQ_STRATONOVICH, true, gq_langevin_align, false, 2, false, STRONG(0, 0, 2, 0, 0), 2, GQ_ADAPTS_ADDITIVE, true, true },
     &noise_steps, NULL, 1, 1, W(0), W(1), "align", "Foster, Lyons & Oberhauser 2021, arXiv 2101.03446, Definition 4.2, as in diffrax" },
-  { { GQ_STRATONOVICH, true, gq_langevin_should, false, 3, false, STRONG(0, 0, 3, 0, 0), 3, GQ_ADAPTS_NOT, true },
+  { { GQ_STRATONOVICH, true, gq_langevin_should, false, 3, false, STRONG(0, 0, 3, 0, 0), 3, GQ_ADAPTS_ADDITIVE, true, true },
     &noise_steps, NULL, 1, 1, W(0), W(1), "should", "Foster, Lyons & Oberhauser 2021, arXiv 2101.03446, Definition 7.1, as in diffrax" },
-  { { GQ_STRATONOVICH, true, gq_langevin_quicsort, false, 3, false, STRONG(0, 0, 3, 0, 0), 3, GQ_ADAPTS_NOT, true },
+  { { GQ_STRATONOVICH, true, gq_langevin_quicsort, false, 3, false, STRONG(0, 0, 3, 0, 0), 3, GQ_ADAPTS_ADDITIVE, true, true },
     &noise_steps, NULL, 1, 1, W(0), W(1), "quicsort", "Foster, Lyons & Oberhauser 2021, arXiv 2101.03446, a variant of SORT, as in diffrax" },
 };
 /* clang-format on */
@@ -427,6 +428,13 @@ static gq_tableau tables[NROWS];
 
 /* Weights of an error that the step gives itself. */
 static const double estimated[GQ_MAXSTAGES] = { 0 };
+
+/* Steps of strong order p differ by h^(p + 1/2), rounded up; embedded estimates are a method of order 1/2's. */
+static int error_order(const gq_scheme *s) {
+  double strong = 0;
+  for (int i = 0; i < GQ_NNOISE; i++) strong = fmax(strong, s->strong[i]);
+  return !s->adapts ? 0 : s->halves ? (int)ceil(strong + 0.5) : 1;
+}
 
 static void expand_all(void) {
   for (int i = 0; i < NROWS; i++) {
@@ -442,7 +450,7 @@ static void expand_all(void) {
                          .b = rows[i].b };
     m->name = rows[i].name, m->source = rows[i].source;
     m->steps = rows[i].steps, m->scheme = &rows[i].scheme;
-    m->e = rows[i].scheme.adapts ? estimated : NULL, m->error_order = rows[i].scheme.adapts ? 1 : 0;
+    m->e = rows[i].scheme.adapts ? estimated : NULL, m->error_order = error_order(&rows[i].scheme);
   }
 }
 

@@ -48,6 +48,13 @@ static gq_ref noise_input(builder *b) {
   return gq_input(b->g, b->dtype, gq_noise_shape(b->s->noise, gq_builder_input(b, 1)->shape, G));
 }
 
+/* Of interval i: the whole step, its first and its second half. */
+static void take_noise(builder *b, int i) {
+  const gq_ref *of = b->noise + (size_t)i * b->s->moments;
+  b->dw = of[0];
+  for (int m = 1; m < b->s->moments; m++) b->area[m - 1] = of[m];
+}
+
 /* {.., m, m} for W {.., m} */
 static gq_ref levy_input(builder *b) {
   gq_shape s = gq_graph_node(b->g, b->dw)->shape;
@@ -76,9 +83,9 @@ static void inputs(builder *b) {
   l->w = -1;
   if (b->s->rise) l->w = n++, b->dw = noise_input(b);
   if (b->s->noise) {
-    l->w = n, n += l->moments = b->s->moments;
-    b->dw = noise_input(b);
-    for (int i = 1; i < l->moments; i++) b->area[i - 1] = noise_input(b);
+    l->w = n, n += l->moments = b->s->moments * b->s->intervals;
+    for (int i = 0; i < l->moments; i++) b->noise[i] = noise_input(b);
+    take_noise(b, 0);
   }
   l->levy = b->s->levy ? n++ : -1;
   if (b->s->levy) b->levy = levy_input(b);
@@ -133,15 +140,16 @@ static gq_ref combine(builder *b, gq_ref y, const double *w, int n, int part) {
 }
 
 gq_ref gq_builder_system(builder *b, int i, double c, const gq_ref *y, gq_ref *all) {
-  int n = 0;
+  int n = 0, before;
   gq_ref t = c == 0 ? b->t : gq_emit2(b->g, GQ_OP_ADD, b->t, gq_scale(b->g, b->ht, c));
-  b->calls++;
   b->bind[n++] = to_state(b, t);
   for (int p = 0; p < b->l->parts; p++) b->bind[n++] = y[p];
   for (int k = 0; k < b->l->given; k++) b->bind[n++] = b->path[i][k];
   if (b->s->rise) b->bind[n++] = to_state(b, b->h), b->bind[n++] = b->dw;
   for (int j = 0; j < b->nb; j++) b->bind[n++] = b->bv[j];
+  before = gq_graph_size(b->g);
   gq_inline(b->g, b->s->g, b->bind, all);
+  b->calls += !b->again || gq_graph_size(b->g) > before;
   return all[0];
 }
 
@@ -252,8 +260,27 @@ static void stages(builder *b) {
   }
 }
 
+/* Two half steps; less the whole one is its error. */
+static int half_steps(builder *b) {
+  builder whole = *b;
+  GQ_TRY(whole.k->m->scheme->step(&whole));
+  b->h = gq_scale(b->g, b->h, 0.5), b->ht = gq_scale(b->g, b->ht, 0.5);
+  for (int i = 1; i < 3; i++) {
+    take_noise(b, i);
+    b->again = i == 1;
+    GQ_TRY(b->k->m->scheme->step(b));
+    b->y[0] = b->y1[0];
+    if (i == 1) b->t = gq_emit2(b->g, GQ_OP_ADD, b->t, b->ht);
+  }
+  b->t = whole.t, b->h = whole.h, b->ht = whole.ht, b->y[0] = whole.y[0];
+  b->calls += whole.calls;
+  b->err[0] = gq_emit2(b->g, GQ_OP_SUB, b->y1[0], whole.y1[0]);
+  return gq_graph_status(b->g);
+}
+
 static int step(builder *b) {
   if (b->k->m->tuple) b->k->m->tuple->step(b, b->k->inverse ? -1 : 1);
+  else if (b->s->intervals > 1) return half_steps(b);
   else if (b->k->m->scheme) return b->k->m->scheme->step(b);
   else stages(b);
   return GQ_OK;

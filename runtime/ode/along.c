@@ -11,7 +11,8 @@ int gq_along_new(const gq_field *f, gq_brownian *path, gq_along *a) {
   *a = (gq_along){ .field = f, .t = NAN };
   if (!path) return GQ_OK;
   int known = gq_brownian_moments(path);
-  size_t n = (f->moments > known ? f->moments : known) * gq_numel(f->wshape) + gq_levy_numel(f);
+  size_t n =
+    (f->moments > known ? f->moments : known) * f->intervals * gq_numel(f->wshape) + gq_levy_numel(f);
   size_t part = gq_round64(gq_along_bytes(f)), wide = gq_round64(n * sizeof(double));
   a->bytes = wide + 2 * part;
   a->dw = gq_alloc(wide + 64), a->cast = gq_allocate(f->on, 2 * part + 64);
@@ -38,18 +39,32 @@ static void negate(size_t n, double *x) {
 }
 
 /* W, and what else steps read, from t to t1. Of the path backwards W and K, and Levy areas, change sign, and H does not. */
-static int ask(gq_along *a, double t, double t1) {
+static int ask(gq_along *a, double t, double t1, double *dw) {
   size_t n = gq_numel(a->field->wshape);
   bool back = t1 < t;
   double s = back ? t1 : t, e = back ? t : t1;
-  if (a->field->moments == 1) return gq_brownian_increment(a->path, t, t1, a->dw);
-  GQ_TRY(gq_brownian_areas(a->path, s, e, a->dw));
-  if (a->field->levy) GQ_TRY(gq_brownian_levy_areas(a->path, s, e, a->dw, a->dw + n, levy_areas(a)));
+  if (a->field->moments == 1) return gq_brownian_increment(a->path, t, t1, dw);
+  GQ_TRY(gq_brownian_areas(a->path, s, e, dw));
+  if (a->field->levy) GQ_TRY(gq_brownian_levy_areas(a->path, s, e, dw, dw + n, levy_areas(a)));
   if (!back) return GQ_OK;
-  negate(n, a->dw);
-  if (a->field->moments > 2) negate(n, a->dw + 2 * n);
+  negate(n, dw);
+  if (a->field->moments > 2) negate(n, dw + 2 * n);
   if (a->field->levy) negate(gq_levy_numel(a->field), levy_areas(a));
   return GQ_OK;
+}
+
+/* Of interval k of a step, where ask writes it. */
+static double *interval(const gq_along *a, int k) {
+  int known = gq_brownian_moments(a->path), moments = a->field->moments;
+  return a->dw + (size_t)k * (moments > known ? moments : known) * gq_numel(a->field->wshape);
+}
+
+static int ask_all(gq_along *a, double t, double t1) {
+  double mid = t + (t1 - t) / 2;
+  GQ_TRY(ask(a, t, t1, a->dw));
+  if (a->field->intervals == 1) return GQ_OK;
+  GQ_TRY(ask(a, t, mid, interval(a, 1)));
+  return ask(a, mid, t1, interval(a, 2));
 }
 
 /* Moment i as states are: only noise of the state's shape is turned. */
@@ -63,8 +78,9 @@ static void pack(gq_along *a, double t, double t1) {
   const gq_field *f = a->field;
   size_t n = gq_numel(f->wshape), each = gq_moment_bytes(f);
   a->t = t, a->t1 = t1;
-  for (int i = 0; i < f->moments; i++) {
-    f->on->vec->put(f->dtype, n, a->dw + i * n, (char *)a->cast + i * each, 1);
+  for (int i = 0; i < f->intervals * f->moments; i++) {
+    const double *of = interval(a, i / f->moments) + i % f->moments * n;
+    f->on->vec->put(f->dtype, n, of, (char *)a->cast + i * each, 1);
     turn(a, i);
   }
   if (f->levy)
@@ -76,7 +92,8 @@ static bool known(const gq_along *a, double t, double t1) { return t == a->t && 
 
 /* By the device, where that can. */
 static bool made_there(const gq_along *a) {
-  return a->field->on->vec->path && a->field->moments == 1 && gq_brownian_plain(a->path);
+  return a->field->on->vec->path && a->field->moments * a->field->intervals == 1 &&
+         gq_brownian_plain(a->path);
 }
 
 static int make(gq_along *a, double t, double t1) {
@@ -93,7 +110,7 @@ static int make(gq_along *a, double t, double t1) {
 int gq_along_step(gq_along *a, double t, double t1) {
   if (known(a, t, t1)) return GQ_OK;
   if (made_there(a)) return make(a, t, t1);
-  GQ_TRY(ask(a, t, t1));
+  GQ_TRY(ask_all(a, t, t1));
   pack(a, t, t1);
   return GQ_OK;
 }
@@ -101,7 +118,7 @@ int gq_along_step(gq_along *a, double t, double t1) {
 int gq_along_back(gq_along *a, double t, double t1) {
   size_t n = gq_numel(a->field->wshape);
   if (known(a, t, t1)) return GQ_OK;
-  if (a->field->moments > 1 || made_there(a)) return gq_along_step(a, t, t1);
+  if (a->field->moments * a->field->intervals > 1 || made_there(a)) return gq_along_step(a, t, t1);
   GQ_TRY(gq_brownian_increment(a->path, t1, t, a->dw));
   negate(n, a->dw);
   pack(a, t, t1);

@@ -18,9 +18,9 @@ typedef struct gq_along {
 int gq_along_new(const gq_field *f, gq_brownian *path, gq_along *a);
 void gq_along_done(gq_along *a);
 static inline size_t gq_along_bytes(const gq_field *f) {
-  return f->moments * gq_moment_bytes(f) + gq_levy_numel(f) * gq_dtype_size(f->dtype);
+  return f->intervals * f->moments * gq_moment_bytes(f) + gq_levy_numel(f) * gq_dtype_size(f->dtype);
 }
-/* W(t1) - W(t) into a->cast and a->packed. */
+/* W(t1) - W(t), and what else steps read, into a->cast and a->packed. */
 int gq_along_step(gq_along *a, double t, double t1);
 /* The same where steps are gone back: cheaper in that order. */
 int gq_along_back(gq_along *a, double t, double t1);

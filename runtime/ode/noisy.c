@@ -26,12 +26,8 @@ static void methods_of(bool (*fits)(const gq_tableau *m, const question *q), con
 static bool solves(const gq_tableau *m, const question *q) {
   return !m->scheme->langevin && gq_scheme_solves(m, q->calculus) && m->scheme->strong[q->noise] > 0;
 }
-static bool adapts(const gq_tableau *m, const question *q) {
-  gq_adapts least = q->noise == GQ_ADDITIVE  ? GQ_ADAPTS_ADDITIVE
-                    : q->noise == GQ_GENERAL ? GQ_ADAPTS_ALL
-                                             : GQ_ADAPTS_COMMUTING;
-  return m->scheme->adapts >= least && solves(m, q);
-}
+static bool estimates(const gq_tableau *m, const question *q) { return gq_scheme_adapts(m, q->noise); }
+static bool adapts(const gq_tableau *m, const question *q) { return solves(m, q) && estimates(m, q); }
 static bool inverted(const gq_tableau *m, const question *q) { return m->tuple; }
 static bool backwards(const gq_tableau *m, const question *q) { return gq_scheme_backwards(m); }
 
@@ -64,14 +60,14 @@ static int check_order(const gq_problem *p, const gq_ode_options *o, question *q
 static int check_method(const gq_problem *p, const gq_ode_options *o) {
   char fits[256] = "";
   const gq_tableau *m = o->method;
-  question q;
+  question q = { 0 };
   GQ_TRY(check_order(p, o, &q));
-  if (!(o->step_size > 0) && !adapts(m, &q)) {
+  if (!(o->step_size > 0) && !estimates(m, &q)) {
     methods_of(adapts, &q, fits, sizeof fits);
     return gq_fail(
-      GQ_EARG, "adaptive steps need an estimate of the error%s, and method \"%s\" has none: %s%s",
-      q.noise == GQ_GENERAL ? " that is known to converge for noise that does not commute" : "", m->name,
-      fits[0] ? "use " : "none has for Ito SDEs; say calculus = \"stratonovich\" to this solve", fits);
+      GQ_EARG, "adaptive steps: method \"%s\" has none that are known to converge for %s noise%s: %s%s",
+      m->name, gq_noise_names[p->noise - 1], q.noise == GQ_GENERAL ? ", which does not commute" : "",
+      fits[0] ? "use " : "none for Ito SDEs has; say calculus = \"stratonovich\" to this solve", fits);
   }
   if (m->scheme->langevin && o->engine->integral == GQ_INTEGRAL_OUTSIDE)
     return gq_fail(

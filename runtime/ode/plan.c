@@ -67,7 +67,8 @@ static int build(gq_plan *p, const gq_graph *f) {
   else if (k->independent) GQ_TRY(gq_field_lanes(k->on, f, k->ncapture, k->want, &p->field));
   else GQ_TRY(gq_field_new(k->on, f, k->ncapture, k->want, true, &p->field));
   if (k->noise)
-    p->field->moments = k->method->scheme->moments, p->field->levy = gq_scheme_areas(k->method, k->noise);
+    p->field->moments = k->method->scheme->moments, p->field->levy = gq_scheme_areas(k->method, k->noise),
+    p->field->intervals = k->method->scheme->halves && forward_kind(k, false).adaptive ? 3 : 1;
   p->scratch.field = p->field;
   for (int j = 0; j < p->field->nb; j++) p->products |= p->field->want[j];
   GQ_TRY(k->engine->build(p));
