@@ -314,6 +314,15 @@ describe("modules", function()
     assert.close(m(x), gq.conv2d(x, m.weight, m.bias, { padding = 1, stride = 2 }), 0)
     local r = nn.Conv2d(4, 2, 3, { padding = { 1, 2 }, padding_mode = "reflect", dtype = "float64" })
     assert.close(r(x), gq.conv2d(gq.pad(x, { 2, 2, 1, 1 }, "reflect"), r.weight, r.bias), 0)
+    local both = { reflect = "reflect", replicate = "replicate", circular = "circular", zeros = "constant" }
+    for mode, name in next, both do                      -- "same", an even kernel: what is odd goes behind
+      local same = nn.Conv2d(4, 2, { 4, 3 }, { padding = "same", padding_mode = mode, dilation = { 1, 2 },
+        dtype = "float64" })
+      local padded = gq.pad(x, { 2, 2, 1, 2 }, name)
+      assert.close(same(x), gq.conv2d(padded, same.weight, same.bias, { dilation = { 1, 2 } }), 0)
+      assert.close(gq.conv1d(x[{ {}, {}, 1 }], same.weight[{ {}, {}, {}, 2 }], { padding = 1, padding_mode = mode }),
+        gq.conv1d(gq.pad(x[{ {}, {}, 1 }], { 1, 1 }, name), same.weight[{ {}, {}, {}, 2 }]), 0)
+    end
     local t = nn.ConvTranspose2d(4, 2, 3, { output_padding = 1, stride = 2, dtype = "float64" })
     assert.same({ 2, 2, 14, 12 }, t(x).shape)
     assert.close(nn.MaxPool2d(2)(x), gq.max_pool2d(x, 2), 0)
@@ -333,6 +342,9 @@ describe("modules", function()
     refuses("gq.embedding: index 0 is out of range 1 to 5", nn.Embedding(5, 2), gq.zeros(1, { dtype = "int64" }))
     refuses("c_in: an integer", nn.Conv2d, 0, 4, 3)
     refuses("padding_mode", nn.Conv2d, 1, 4, 3, { padding_mode = "same" })
+    refuses("nn.Conv2d: padding = \"same\" needs stride 1", nn.Conv2d, 1, 4, 3, { padding = "same", stride = 2 })
+    refuses("gq.conv2d: 4 and 4 entries of dimension 3, of size 3", nn.Conv2d(1, 4, 3, { padding = 4,
+      padding_mode = "circular" }), gq.zeros(1, 1, 3, 3))
   end)
 end)
 

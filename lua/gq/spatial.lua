@@ -68,6 +68,65 @@ local function check_fits(x, k, apart, before, after, what)
   end
 end
 
+-- ---- padding ----
+
+-- Position i of a line of n numbers continued to both sides; from 1.
+local continued = {
+  reflect = function(i, n) return i < 1 and 2 - i or i > n and 2 * n - i or i end,
+  replicate = function(i, n) return math.min(math.max(i, 1), n) end,
+  circular = function(i, n) return (i - 1) % n + 1 end,
+}
+
+local function pad_by_index(x, d, before, after, mode, what)
+  local n, list = x.shape[d], {}
+  local most = mode == "reflect" and n - 1 or mode == "circular" and n or math.huge
+  if n < 1 or math.max(before, after) > most then
+    fail(("%s: %d and %d entries of dimension %d, of size %d, cannot be padded by mode %q%s"):format(what, before,
+      after, d, n, mode, n < 1 and "" or (": at most %d"):format(most)))
+  end
+  for i = 1 - before, n + after do list[#list + 1] = continued[mode](i, n) end
+  return x:index_select(d, gq.tensor(list, { dtype = "int64", device = x.device }))
+end
+
+-- The last dimensions with so much before and after, zeros or as `continued` says.
+local function padded(x, before, after, mode, what)
+  if not continued[mode] then return pad_zeros(x, before, after) end
+  local lead = x:dim() - #before
+  for i = 1, #before do
+    if before[i] + after[i] > 0 then x = pad_by_index(x, lead + i, before[i], after[i], mode, what) end
+  end
+  return x
+end
+
+-- pads: {before, after} of the last dimension, then of the one before it, as PyTorch has them.
+local function pad(x, pads, opts, value)
+  if type(opts) == "string" then opts, value = { mode = opts, value = value }, nil end
+  if value ~= nil then fail(("gq.pad: {value = %s} expected, got %s behind the options"):format(tostring(value),
+    describe(value))) end
+  local o = options(opts, "mode value", "gq.pad")
+  local mode = one_of(o, "mode", { "constant", "reflect", "replicate", "circular", "zeros" }, "gq.pad")
+  if mode ~= "constant" and o.value ~= nil then
+    fail(("gq.pad: mode %q takes no value, got %s: that is for mode \"constant\""):format(mode, describe(o.value)))
+  end
+  if not gq.is_tensor(x) then fail(("gq.pad: a tensor expected, got %s"):format(describe(x))) end
+  if type(pads) ~= "table" or gq.is_tensor(pads) or #pads % 2 ~= 0 or #pads > 2 * x:dim() then
+    fail(("gq.pad: {before, after} of the last dimension, then of the one before it expected, for at most %d, got %s"):
+      format(x:dim(), type(pads) == "table" and not gq.is_tensor(pads) and dims(pads) or describe(pads)))
+  end
+  if #pads == 0 then return x end
+  local n = #pads // 2
+  local list = several(pads, #pads, 0, "gq.pad", "pads")
+  local before, after, lead = {}, {}, x:dim() - n
+  for i = 1, n do before[n + 1 - i], after[n + 1 - i] = list[2 * i - 1], list[2 * i] end
+  local y = padded(x, before, after, mode, "gq.pad")
+  value = need(o, "value", "number", 0, "gq.pad")
+  if value == 0 or mode ~= "constant" then return y end
+  local inside = gq.ones({ table.unpack(x.shape, lead + 1) }, { device = x.device })
+  return gq.where(pad_zeros(inside, before, after):gt(0), y, value)
+end
+define("pad", pad, "gq.pad(x, {before, after of the last dimension, of the one before it, ...} [, mode | {mode = " ..
+  "\"constant\"|\"reflect\"|\"replicate\"|\"circular\", value = 0}])")
+
 -- ---- convolutions ----
 
 local function product(list, first)
@@ -134,9 +193,12 @@ local function padding_of(p, k, apart, step, what)
   return before, after
 end
 
+core.padding_of = padding_of
+core.padding_modes = { "zeros", "reflect", "replicate", "circular" }
+
 local function convolve(x, w, b, opts, n, what)
   local o
-  b, o = bias_and_options(b, opts, "stride padding dilation groups", what)
+  b, o = bias_and_options(b, opts, "stride padding dilation groups padding_mode", what)
   local single
   x, single = images(x, n, what)
   local groups = need(o, "groups", "count", 1, what)
@@ -145,7 +207,8 @@ local function convolve(x, w, b, opts, n, what)
   local step, apart = several(o.stride or 1, n, 1, what, "stride"), several(o.dilation or 1, n, 1, what, "dilation")
   local before, after = padding_of(o.padding, k, apart, step, what)
   check_fits(x, k, apart, before, after, what)
-  local windows = core.windows(pad_zeros(x, before, after), 3, k, step, apart)
+  local mode = one_of(o, "padding_mode", core.padding_modes, what)
+  local windows = core.windows(padded(x, before, after, mode, what), 3, k, step, apart)
   local s, c_out = windows.shape, w.shape[1]
   local size = { table.unpack(s, n + 3) }
   local inner = s[2] // groups * product(k)
@@ -168,7 +231,7 @@ local function transpose(x, w, b, opts, n, what)
   check_weight(x, w, n, groups, what, true)
   local s, k = x.shape, { table.unpack(w.shape, 3) }
   local step, apart = several(o.stride or 1, n, 1, what, "stride"), several(o.dilation or 1, n, 1, what, "dilation")
-  local pad = several(o.padding or 0, n, 0, what, "padding")
+  local pads = several(o.padding or 0, n, 0, what, "padding")
   local more = several(o.output_padding or 0, n, 0, what, "output_padding")
   local size, whole = { table.unpack(s, 3) }, {}
   for i = 1, n do
@@ -176,10 +239,10 @@ local function transpose(x, w, b, opts, n, what)
       fail(("%s: output_padding is smaller than stride or dilation, got %d for stride %d and dilation %d"):format(what,
         more[i], step[i], apart[i]))
     end
-    whole[i] = math.max(size[i] - 1, 0) * step[i] + span(k[i], apart[i]) + math.max(more[i] - pad[i], 0)
-    if size[i] < 1 or (size[i] - 1) * step[i] + span(k[i], apart[i]) + more[i] - 2 * pad[i] < 1 then
+    whole[i] = math.max(size[i] - 1, 0) * step[i] + span(k[i], apart[i]) + math.max(more[i] - pads[i], 0)
+    if size[i] < 1 or (size[i] - 1) * step[i] + span(k[i], apart[i]) + more[i] - 2 * pads[i] < 1 then
       fail(("%s: nothing is left of an input of %s with a kernel of %s and padding %s"):format(what, times(size),
-        times(k), times(pad)))
+        times(k), times(pads)))
     end
   end
   local c_out, places = w.shape[2] * groups, product(size)
@@ -193,78 +256,24 @@ local function transpose(x, w, b, opts, n, what)
   local shape = { s[1], c_out, table.unpack(k) }
   local y = core.windows_add(windows:reshape(table.move(size, 1, n, n + 3, shape)), 3, whole, step, apart)
   for i = 1, n do
-    local length = (size[i] - 1) * step[i] + span(k[i], apart[i]) + more[i] - 2 * pad[i]
-    y = y:narrow(i + 2, pad[i] + 1, length)
+    local length = (size[i] - 1) * step[i] + span(k[i], apart[i]) + more[i] - 2 * pads[i]
+    y = y:narrow(i + 2, pads[i] + 1, length)
   end
   return back(add_bias(y, b, n, what), single)
 end
 
 define("conv1d", function(x, w, b, opts) return convolve(x, w, b, opts, 1, "gq.conv1d") end,
-  "gq.conv1d(x, w [, b] [, {stride, padding, dilation, groups}]): x {batch, c_in, length}, w {c_out, c_in/groups, k}")
+  "gq.conv1d(x, w [, b] [, {stride, padding, dilation, groups, padding_mode}]): x {batch, c_in, length}, " ..
+  "w {c_out, c_in/groups, k}")
 define("conv2d", function(x, w, b, opts) return convolve(x, w, b, opts, 2, "gq.conv2d") end,
-  "gq.conv2d(x, w [, b] [, {stride, padding, dilation, groups}]): x {batch, c_in, h, w}, w {c_out, c_in/groups, " ..
-  "kh, kw}; padding: zeros on each side, or \"same\"")
+  "gq.conv2d(x, w [, b] [, {stride, padding, dilation, groups, padding_mode}]): x {batch, c_in, h, w}, w {c_out, " ..
+  "c_in/groups, kh, kw}; padding: on each side, or \"same\"; padding_mode: \"zeros\", or another of gq.pad")
 define("conv_transpose1d", function(x, w, b, opts) return transpose(x, w, b, opts, 1, "gq.conv_transpose1d") end,
   "gq.conv_transpose1d(x, w [, b] [, {stride, padding, output_padding, dilation, groups}]): the adjoint of conv1d, " ..
   "w {c_in, c_out/groups, k}")
 define("conv_transpose2d", function(x, w, b, opts) return transpose(x, w, b, opts, 2, "gq.conv_transpose2d") end,
   "gq.conv_transpose2d(x, w [, b] [, {stride, padding, output_padding, dilation, groups}]): the adjoint of conv2d, " ..
   "w {c_in, c_out/groups, kh, kw}")
-
--- ---- padding ----
-
--- Position i of a line of n numbers continued to both sides; from 1.
-local continued = {
-  reflect = function(i, n) return i < 1 and 2 - i or i > n and 2 * n - i or i end,
-  replicate = function(i, n) return math.min(math.max(i, 1), n) end,
-  circular = function(i, n) return (i - 1) % n + 1 end,
-}
-
-local function pad_by_index(x, d, before, after, mode)
-  local n, list = x.shape[d], {}
-  local most = mode == "reflect" and n - 1 or mode == "circular" and n or math.huge
-  if n < 1 or math.max(before, after) > most then
-    fail(("gq.pad: %d and %d entries of dimension %d, of size %d, cannot be padded by mode %q%s"):format(before, after,
-      d, n, mode, n < 1 and "" or (": at most %d"):format(most)))
-  end
-  for i = 1 - before, n + after do list[#list + 1] = continued[mode](i, n) end
-  return x:index_select(d, gq.tensor(list, { dtype = "int64", device = x.device }))
-end
-
--- pads: {before, after} of the last dimension, then of the one before it, as PyTorch has them.
-local function pad(x, pads, opts, value)
-  if type(opts) == "string" then opts, value = { mode = opts, value = value }, nil end
-  if value ~= nil then fail(("gq.pad: {value = %s} expected, got %s behind the options"):format(tostring(value),
-    describe(value))) end
-  local o = options(opts, "mode value", "gq.pad")
-  local mode = one_of(o, "mode", { "constant", "reflect", "replicate", "circular", "zeros" }, "gq.pad")
-  if mode ~= "constant" and o.value ~= nil then
-    fail(("gq.pad: mode %q takes no value, got %s: that is for mode \"constant\""):format(mode, describe(o.value)))
-  end
-  if not gq.is_tensor(x) then fail(("gq.pad: a tensor expected, got %s"):format(describe(x))) end
-  if type(pads) ~= "table" or gq.is_tensor(pads) or #pads % 2 ~= 0 or #pads > 2 * x:dim() then
-    fail(("gq.pad: {before, after} of the last dimension, then of the one before it expected, for at most %d, got %s"):
-      format(x:dim(), type(pads) == "table" and not gq.is_tensor(pads) and dims(pads) or describe(pads)))
-  end
-  if #pads == 0 then return x end
-  local n = #pads // 2
-  local list = several(pads, #pads, 0, "gq.pad", "pads")
-  local before, after, lead = {}, {}, x:dim() - n
-  for i = 1, n do before[n + 1 - i], after[n + 1 - i] = list[2 * i - 1], list[2 * i] end
-  if continued[mode] then
-    for i = 1, n do
-      if before[i] + after[i] > 0 then x = pad_by_index(x, lead + i, before[i], after[i], mode) end
-    end
-    return x
-  end
-  local y = pad_zeros(x, before, after)
-  value = need(o, "value", "number", 0, "gq.pad")
-  if value == 0 or mode == "zeros" then return y end
-  local inside = gq.ones({ table.unpack(x.shape, lead + 1) }, { device = x.device })
-  return gq.where(pad_zeros(inside, before, after):gt(0), y, value)
-end
-define("pad", pad, "gq.pad(x, {before, after of the last dimension, of the one before it, ...} [, mode | {mode = " ..
-  "\"constant\"|\"reflect\"|\"replicate\"|\"circular\", value = 0}])")
 
 -- ---- pooling ----
 

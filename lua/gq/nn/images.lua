@@ -16,8 +16,6 @@ local function shown(v) return type(v) == "table" and "{" .. table.concat(v, ", 
 
 -- ---- convolutions ----
 
-local padding_modes = { zeros = true, reflect = true, replicate = true, circular = true }
-
 local function convolution(name, f, n, transposed, doc)
   local class = define(name, ("nn.%s(c_in, c_out, k [, {stride, padding, %sdilation, groups, bias = true, " ..
     "dtype}]): %s; entries start uniform in +-1/sqrt(c_in/groups k..)"):format(name,
@@ -39,40 +37,27 @@ local function convolution(name, f, n, transposed, doc)
     end
     local shape = transposed and { c_in, c_out // groups } or { c_out, c_in // groups }
     local fan = shape[2]
-    for _, size in ipairs(several(k, n, 1, what, "k")) do
-      shape[#shape + 1], fan = size, fan * size
-    end
-    local mode = o.padding_mode or "zeros"
-    if not padding_modes[mode] then
-      fail(("%s: padding_mode: zeros, reflect, replicate or circular expected, got %s"):format(what, describe(mode)))
-    end
-    if mode ~= "zeros" then several(o.padding or 0, n, 0, what, "padding") end
-    for _, key in ipairs { "stride", "dilation" } do several(o[key] or 1, n, 1, what, key) end
+    k = several(k, n, 1, what, "k")
+    for _, size in ipairs(k) do shape[#shape + 1], fan = size, fan * size end
+    core.one_of(o, "padding_mode", core.padding_modes, what)
+    local step, apart = several(o.stride or 1, n, 1, what, "stride"), several(o.dilation or 1, n, 1, what, "dilation")
+    if transposed then several(o.padding or 0, n, 0, what, "padding")
+    else core.padding_of(o.padding, k, apart, step, what) end
     rawset(self, "options", core.copy({ stride = o.stride, padding = o.padding, dilation = o.dilation, groups = groups,
-      output_padding = o.output_padding }, {}))
-    rawset(self, "padding_mode", mode)
+      output_padding = o.output_padding, padding_mode = o.padding_mode }, {}))
     local bound = 1 / math.sqrt(fan)                 -- kaiming_uniform with a = sqrt(5), as PyTorch
     self.weight = uniform(shape, bound, o.dtype)
     if need(o, "bias", "boolean", true, what) then self.bias = uniform({ c_out }, bound, o.dtype) end
   end
 
-  function class:forward(x)
-    local o = self.options
-    if self.padding_mode ~= "zeros" then
-      local p, pads = several(o.padding or 0, n, 0, what, "padding"), {}
-      for i = 1, n do pads[2 * (n - i) + 1], pads[2 * (n - i) + 2] = p[i], p[i] end
-      x, o = gq.pad(x, pads, self.padding_mode), core.copy(o, {})
-      o.padding = nil
-    end
-    return f(x, self.weight, self.bias, o)
-  end
+  function class:forward(x) return f(x, self.weight, self.bias, self.options) end
 
   function class:extra()
     local s = self.weight.shape
     local c_in, c_out = s[2] * self.options.groups, s[1]
     if transposed then c_in, c_out = s[1], c_in end
     local parts = { c_in, c_out, shown { table.unpack(s, 3) } }
-    for _, key in ipairs { "stride", "padding", "output_padding", "dilation" } do
+    for _, key in ipairs { "stride", "padding", "output_padding", "dilation", "padding_mode" } do
       if self.options[key] then parts[#parts + 1] = key .. " " .. shown(self.options[key]) end
     end
     if self.options.groups > 1 then parts[#parts + 1] = "groups " .. self.options.groups end

@@ -16,7 +16,7 @@ dropout dropout2d: training seed
 batch_norm: training momentum eps
 group_norm instance_norm layer_norm: eps
 pad: mode value
-conv1d conv2d: stride padding dilation groups
+conv1d conv2d: stride padding dilation groups padding_mode
 conv_transpose1d conv_transpose2d: stride padding output_padding dilation groups
 max_pool1d max_pool2d nn.MaxPool1d nn.MaxPool2d: stride padding dilation
 avg_pool1d avg_pool2d nn.AvgPool1d nn.AvgPool2d: stride padding count_include_pad
