@@ -39,7 +39,7 @@ static gq_tensor *beside(lua_State *L, double x, const gq_tensor *t) {
 /* A number or name beside the one operand is another library's option (softplus's beta), and so is a table of such;
    what else a call leaves there, such as info behind z, is nobody's. */
 static void check_alone(lua_State *L, const char *what) {
-  static const char *const theirs[] = { "beta", "threshold", "inplace", "out" };
+  static const char *const theirs[] = { "beta", "threshold", "inplace", "out", "approximate" };
   int given = lua_type(L, 2);
   bool option = given == LUA_TNUMBER || given == LUA_TSTRING;
   for (size_t i = 0; given == LUA_TTABLE && i < sizeof theirs / sizeof *theirs; i++) {
@@ -49,6 +49,13 @@ static void check_alone(lua_State *L, const char *what) {
   }
   if (!option) return;
   gqL_error(L, "%s takes one tensor, and knows no option: got %s beside it", what, gqL_typename(L, 2));
+}
+
+/* alone(name, other): of functions made of operations */
+static int core_alone(lua_State *L) {
+  lua_settop(L, 2);
+  check_alone(L, luaL_checkstring(L, 1));
+  return 0;
 }
 
 static int op_unary(lua_State *L) {
@@ -498,5 +505,7 @@ void gqL_open_ops(lua_State *L) {
   lua_setfield(L, -2, "ops");
   lua_pushcfunction(L, core_normal_fit);
   lua_setfield(L, -2, "normal_fit");
+  lua_pushcfunction(L, core_alone);
+  lua_setfield(L, -2, "alone");
   lua_settop(L, gq);
 }

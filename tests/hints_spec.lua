@@ -43,6 +43,15 @@ describe("options that other libraries call otherwise", function()
   end)
 end)
 
+describe("names", function()
+  it("of volumes, and of initialisers elsewhere", function()
+    says("nn.Conv3d: there are signals and images, as gq.nn.Conv2d, and no volumes", function() return nn.Conv3d end)
+    says("gq.max_pool3d: there are signals and images", function() return gq.max_pool3d end)
+    says("write nn.init.kaiming_normal_(t)", function() return nn.init.he_normal end)
+    says("write gq.nn.init.trunc_normal_", function() return nn.init.trunc_normal__ end)
+  end)
+end)
+
 describe("modules", function()
   local net = nn.Sequential { nn.Linear(2, 2), nn.Tanh() }
 

@@ -754,6 +754,12 @@ nn.init.constant_
   gq.nn.init.constant_(gq.zeros(2), 3) --> tensor({3, 3}, float32)
   net = gq.nn.Linear(2, 1)
   gq.nn.init.constant_(net.bias, 0.5):item() --> 0.5
+nn.init.dirac_
+  gq.conv1d(gq.ones(1, 2, 3), gq.nn.init.dirac_(gq.zeros(2, 2, 1))):sum():item() --> 6.0
+  gq.nn.init.dirac_(gq.zeros(4, 2, 3), 2):sum():item() --> 4.0
+nn.init.eye_
+  gq.nn.init.eye_(gq.ones(2, 2)) --> tensor({{1, 0}, {0, 1}}, float32)
+  gq.nn.init.eye_(gq.nn.Linear(3, 2).weight):sum():item() --> 2.0
 nn.init.kaiming_normal_
   gq.nn.init.kaiming_normal_(gq.zeros(4, 4)):isfinite():all():item() --> true
   gq.nn.init.kaiming_normal_(gq.nn.Linear(4, 4).weight, {nonlinearity = "relu"}).shape[1] --> 4
@@ -770,6 +776,12 @@ nn.init.orthogonal_
   q = gq.nn.init.orthogonal_(gq.zeros(3, 3))
   (q:matmul(q:t()) - gq.eye(3)):abs():max():item() < 1e-5 --> true
   gq.nn.init.orthogonal_(gq.nn.Linear(4, 2).weight, 2).shape[2] --> 4
+nn.init.sparse_
+  gq.nn.init.sparse_(gq.zeros(4, 3), 0.5):eq(0):sum():item() --> 6
+  gq.nn.init.sparse_(gq.nn.Linear(4, 2).weight, 0.5, 0.1).shape[2] --> 4
+nn.init.trunc_normal_
+  gq.nn.init.trunc_normal_(gq.zeros(9)):abs():max():item() <= 2 --> true
+  gq.nn.init.trunc_normal_(gq.nn.Linear(4, 4).weight, 0, 0.02, -0.04, 0.04).shape[1] --> 4
 nn.init.uniform_
   gq.nn.init.uniform_(gq.zeros(9)):lt(1):all():item() --> true
   gq.nn.init.uniform_(gq.nn.Linear(4, 4).weight, -0.1, 0.1):abs():max():item() <= 0.1 --> true

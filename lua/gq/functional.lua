@@ -213,13 +213,6 @@ define("norm", norm, "x:norm([p [, dims [, keepdim]]]): p-norm, 2 by default, ma
 -- A float tensor, or a number as one of the default dtype, as the operations take it.
 local function operand(x, what) return math.type(x) and gq.tensor(x) or checkfloat(x, what) end
 
--- As gq.softplus: a number, name or table of options beside x is another library's.
-local function alone(other, what)
-  local theirs = type(other) == "table" and (rawget(other, "approximate") or rawget(other, "inplace"))
-  if type(other) ~= "number" and type(other) ~= "string" and not theirs then return end
-  fail(("%s takes one tensor, and knows no option: got %s beside it"):format(what, describe(other)))
-end
-
 -- The number beside x, or the one by which it is without.
 local function beside(v, default, what, name)
   return gq.core.need({ [name] = v }, name, "number|tensor", default, what)
@@ -233,14 +226,14 @@ end
 define("elu", elu, "x:elu([alpha]): x above 0, alpha (e^x - 1) below")
 
 local function gelu(x, other)
-  alone(other, "gelu")
+  gq.core.alone("gelu", other)
   x = operand(x, "gelu")
   return x * 0.5 * ((x * (1 / math.sqrt(2))):erf() + 1)
 end
 define("gelu", gelu, "x:gelu(): x times the normal distribution function at x")
 
 local function silu(x, other)
-  alone(other, "silu")
+  gq.core.alone("silu", other)
   x = operand(x, "silu")
   return x * x:sigmoid()
 end
@@ -278,6 +271,17 @@ local function mse_loss(x, y, opts)
 end
 define("mse_loss", mse_loss, "gq.mse_loss(x, y [, {reduction = \"mean\"|\"sum\"|\"none\"}]): squared difference")
 
+-- Of x {..., classes} the entry at each of labels {...}.
+local function at_labels(x, labels, what)
+  local ok, picked = pcall(x.gather, x, -1, labels:unsqueeze(-1))
+  if not ok then
+    fail(("%s: labels count from 1 to %d, the classes (add 1 to labels that count from 0): %s"):format(what,
+      x.shape[x:dim()], gq.core.bare(tostring(picked))))
+  end
+  return picked:squeeze(-1)
+end
+gq.core.at_labels = at_labels
+
 -- logits {..., classes}, labels {...}: int64, 1-based
 local function cross_entropy(logits, labels, opts)
   local o = gq.core.options(opts, "reduction", "cross_entropy")
@@ -293,13 +297,7 @@ local function cross_entropy(logits, labels, opts)
   if labels.dtype ~= "int64" then
     fail(("cross_entropy: labels are int64 and count from 1, got %s"):format(describe(labels)))
   end
-  local p = log_softmax(logits, -1)
-  local ok, picked = pcall(p.gather, p, -1, labels:unsqueeze(-1))
-  if not ok then
-    fail(("cross_entropy: labels count from 1 to %d, the classes (add 1 to labels that count from 0): %s"):format(
-      classes, gq.core.bare(tostring(picked))))
-  end
-  return reduce(-picked:squeeze(-1), o, "cross_entropy")
+  return reduce(-at_labels(log_softmax(logits, -1), labels, "cross_entropy"), o, "cross_entropy")
 end
 define("cross_entropy", cross_entropy,
   "gq.cross_entropy(logits, labels [, {reduction}]): -log softmax at the labels, which count from 1")

@@ -60,6 +60,13 @@ local theirs = {
     ParameterList = "a plain table of tensors in a field", Lambda = "the function itself in nn.Sequential{...}",
     utils = "gq.optim.clip_grad_norm(params, max)",
   },
+  ["nn.init"] = {
+    he_normal = "nn.init.kaiming_normal_(t)", he_uniform = "nn.init.kaiming_uniform_(t)",
+    glorot_normal = "nn.init.xavier_normal_(t)", glorot_uniform = "nn.init.xavier_uniform_(t)",
+    kaiming = "nn.init.kaiming_uniform_(t)", xavier = "nn.init.xavier_uniform_(t)",
+    lecun_normal = "nn.init.kaiming_normal_(t, {nonlinearity = \"linear\"})",
+    lecun_uniform = "nn.init.kaiming_uniform_(t, {nonlinearity = \"linear\"})",
+  },
   optim = {
     lr_scheduler = "gq.optim.schedule", zero_grad = "optimiser:zero_grad()", SGD = "gq.optim.sgd(params, {lr = ...})",
     ReduceLROnPlateau = "gq.optim.schedule.plateau(optimiser)", adagrad = "gq.optim.rmsprop(params) or adam",
@@ -150,6 +157,10 @@ local function index(what, t, known)
   return function(_, key)
     if type(key) ~= "string" or key:sub(1, 1) == "_" or key == "debug" or unlike[key] then return nil end
     if known[key] then say(what, key, known[key]) end
+    local plane = key:match("3d$") and key:gsub("3d$", "2d")
+    if plane and rawget(t, plane) ~= nil then
+      core.fail(("%s.%s: there are signals and images, as %s.%s, and no volumes"):format(what, key, what, plane))
+    end
     local near = likeness(t, key)
     if near then say(what, key, what .. (what == "x" and ":" or ".") .. near) end
     if n == 1000 then unlike, n = {}, 0 end

@@ -66,7 +66,7 @@ define("nll_loss", function(log_p, labels, opts)
     fail(("%s: log-probabilities {..., classes} and int64 labels {...} from 1 expected, got %s and %s"):format(what,
       describe(log_p), describe(labels)))
   end
-  return reduce(-log_p:gather(-1, labels:unsqueeze(-1)):squeeze(-1), o, what)
+  return reduce(-core.at_labels(log_p, labels, what), o, what)
 end, "gq.nll_loss(log_p, labels [, {reduction}]): minus the log-probability of each label, which count from 1; log_p "
   .. "from x:log_softmax()")
 

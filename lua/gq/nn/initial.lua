@@ -48,6 +48,63 @@ define("constant", function(t, x) return gq.full(t.shape, number(x, nil, "consta
 define("zeros", function(t) return gq.zeros(t.shape, like(t)) end, "nn.init.zeros_(t): zeros, in place; returns t")
 define("ones", function(t) return gq.ones(t.shape, like(t)) end, "nn.init.ones_(t): ones, in place; returns t")
 
+-- Uniform numbers taken back through the distribution function, by halving [a, b].
+define("trunc_normal", function(t, mean, std, a, b)
+  mean, std = number(mean, 0, "trunc_normal", "mean"), number(std, 1, "trunc_normal", "std")
+  a, b = number(a, -2, "trunc_normal", "a"), number(b, 2, "trunc_normal", "b")
+  if not (std > 0 and a < b) then
+    fail(("nn.init.trunc_normal: std above 0 and a below b expected, got std = %s, a = %s, b = %s"):format(std, a, b))
+  end
+  local wide = { dtype = "float64", device = t.device }
+  local function below(x) return ((x - mean) / (std * math.sqrt(2))):erf() end
+  local low, high = gq.full(t.shape, math.max(a, math.min(mean, b) - 40 * std), wide),
+    gq.full(t.shape, math.min(b, math.max(mean, a) + 40 * std), wide)
+  local from, to = below(low), below(high)
+  local u = from + gq.rand(t.shape, wide) * (to - from)
+  for _ = 1, 60 do
+    local middle = (low + high) / 2
+    local left = below(middle):gt(u)
+    low, high = gq.where(left, low, middle), gq.where(left, middle, high)
+  end
+  return low:to(t.dtype):clamp(a, b)
+end, "nn.init.trunc_normal_(t [, mean = 0 [, std = 1 [, a = -2 [, b = 2]]]]): normal between a and b, in place; " ..
+  "returns t")
+
+define("eye", function(t)
+  local s = t.shape
+  if #s ~= 2 then fail(("nn.init.eye: a matrix expected, got %s"):format(describe(t))) end
+  local n = math.max(s[1], s[2])
+  return gq.eye(n, like(t))[{ { 1, s[1] }, { 1, s[2] } }]
+end, "nn.init.eye_(t): a matrix with ones on its diagonal, in place; returns t")
+
+define("dirac", function(t, groups)
+  local s, what = t.shape, "nn.init.dirac"
+  groups = need({ groups = groups }, "groups", "count", 1, what)
+  if #s < 3 or s[1] % groups ~= 0 then
+    fail(("%s: a kernel {c_out, c_in/groups, k..} whose c_out groups = %d divides expected, got %s"):format(what,
+      groups, describe(t)))
+  end
+  local x, middle, each = gq.zeros(s, like(t)), {}, s[1] // groups
+  for d = 3, #s do middle[d - 2] = s[d] // 2 + 1 end
+  for i = 0, s[1] - 1 do
+    local channel = i % each + 1
+    if channel <= s[2] then x[{ i + 1, channel, table.unpack(middle) }] = 1 end
+  end
+  return x
+end, "nn.init.dirac_(t [, groups = 1]): a convolution that passes its channels on, in place; returns t")
+
+define("sparse", function(t, sparsity, std)
+  local s, what = t.shape, "nn.init.sparse"
+  sparsity = need({ sparsity = sparsity }, "sparsity", "number", nil, what)
+  if #s ~= 2 or not (sparsity >= 0 and sparsity <= 1) then
+    fail(("%s: a matrix and a part of it, from 0 to 1, that is zero expected, got %s and %s"):format(what, describe(t),
+      describe(sparsity)))
+  end
+  local x, zeros = normal(t, number(std, 0.01, "sparse", "std")), math.ceil(sparsity * s[1])
+  local rank = gq.rand(s, { device = t.device }):argsort(1):argsort(1)
+  return gq.where(rank:gt(zeros), x, 0)
+end, "nn.init.sparse_(t, sparsity [, std = 0.01]): normal, a part of each column zero, in place; returns t")
+
 -- What an activation makes of the size of its input: He et al. (2015) and PyTorch's table.
 local function gain(name, a, what)
   local gains = { linear = 1, sigmoid = 1, identity = 1, tanh = 5 / 3, relu = math.sqrt(2), selu = 0.75,
