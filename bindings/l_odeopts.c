@@ -73,8 +73,15 @@ static const gq_trajectory_kind *choose_trajectory(lua_State *L, const char *nam
 
 static bool choose_norm(lua_State *L, int arg, const char *key, bool def) {
   static const char *const names[] = { "rms", "max", NULL };
-  const char *name = gqL_optstring(L, arg, "norm", NULL);
-  return name ? choose(L, name, names, key) == 1 : def;
+  if (!given(L, arg, "norm")) return def;
+  if (lua_getfield(L, arg, "norm") == LUA_TFUNCTION)
+    gqL_error(
+      L,
+      "gq.odeint: %s = a function: \"rms\" or \"max\" expected: steps are chosen in C, where no function "
+      "of the script is called; what is to count less in the error is scaled down in the state",
+      key);
+  lua_pop(L, 1);
+  return choose(L, gqL_optstring(L, arg, "norm", NULL), names, key) == 1;
 }
 
 /* Push the sub-table `key` of the options (nil if absent), checked against its keys. */

@@ -182,6 +182,8 @@ static int opt_step(lua_State *L) {
 
 static int opt_zero_grad(lua_State *L) { return gqL_try(L, gq_optimiser_zero_grad(check(L)->o)), 0; }
 
+static int opt_reached(lua_State *L) { return lua_pushboolean(L, gq_optimiser_reached(check(L)->o)), 1; }
+
 static int opt_get(lua_State *L) {
   handle *h = check(L);
   push_setting(L, checkkey(L, 2, h), gq_optimiser_config(h->o));
@@ -296,6 +298,7 @@ static int clip_grad_norm(lua_State *L) {
 static const luaL_Reg methods[] = {
   { "step", opt_step },
   { "zero_grad", opt_zero_grad },
+  { "reached", opt_reached },
   { "get", opt_get },
   { "set", opt_set },
   { "configure", opt_configure },

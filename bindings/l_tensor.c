@@ -365,6 +365,21 @@ static int tensor_contiguous(lua_State *L) {
   return 1;
 }
 
+/* What has no int64 is told of: NaN, and beyond +-2^63. */
+static void check_integers(lua_State *L, gq_tensor *t) {
+  if (!gq_is_float(t->dtype) || !t->storage) return;
+  gq_tensor **h = gqL_pushtensor(L);
+  gqL_retry(L, gq_tensor_host(t, h));
+  const void *v = gq_tensor_data(*h);
+  for (int64_t i = 0, n = gq_numel(t->shape); i < n; i++) {
+    double x = t->dtype == GQ_F32 ? ((const float *)v)[i] : ((const double *)v)[i];
+    if (!(x >= -0x1p63 && x < 0x1p63))
+      gqL_error(
+        L, "to: %f is no int64: take it out before, as by gq.where(x:isfinite(), x, 0) or x:clamp(a, b)", x);
+  }
+  lua_pop(L, 1);
+}
+
 static int tensor_to(lua_State *L) {
   gq_tensor *t = gqL_checktensor(L, 1);
   const char *to = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : NULL;
@@ -381,6 +396,7 @@ static int tensor_to(lua_State *L) {
                      gqL_devices(L), given);
   }
   if (cast ? d == t->dtype : b->device == gq_place_of(t)) return lua_settop(L, 1), 1;
+  if (cast && d == GQ_I64) check_integers(L, t);
   if (cast) gqL_op(L, GQ_OP_CAST, 1, &t, &(gq_attr){ .dtype = d });
   else gqL_retry(L, gq_to_device(t, b->device, gqL_pushtensor(L)));
   return 1;

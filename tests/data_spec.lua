@@ -313,6 +313,8 @@ describe("batches", function()
     assert.error_matches(function() gq.data.batches(set, { batchsize = 2 }) end, "did you mean 'batch_size'")
     assert.error_matches(function() gq.data.batches(set, { batch_size = 11 }) end,
       "batch_size = 11 is larger than the set, which has 10 entries")
+    assert.error_matches(function() gq.data.batches(set, { seed = 1 }) end, "say shuffle = true, or shuffle = false")
+    assert.has_no_error(function() gq.data.batches(set, { seed = 1, shuffle = false }) end)
     assert.error_matches(function() gq.data.batches(set, { batch_size = 0 }) end, "integer of at least 1")
     assert.error_matches(function() gq.data.batches(set, { augment = { flip = true } }) end,
       "augment: x: images {n, c, h, w} expected")

@@ -507,6 +507,8 @@ describe("options", function()
     fails({ adjoint = { trajectory = "densse" } }, "densse", "dense")
     fails({ gq = { nodes = "nef" } }, "nef", "nfe")
     fails({ norm = "rmss" }, "rmss", "rms")
+    fails({ norm = function(x) return x:abs():max() end }, "no function of the script is called", "scaled down")
+    fails({ adjoint = { norm = function(x) return x:abs():max() end } }, "adjoint.norm = a function", "scaled down")
     fails({ [1] = "dopri5" })
   end)
 

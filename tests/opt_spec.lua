@@ -327,6 +327,42 @@ describe("refused", function()
   end)
 end)
 
+describe("a first step", function()
+  local kinds = { adam = gq.optim.adam, sgd = gq.optim.sgd, groups = function(list, o)
+    return gq.optim.adamw({ { params = { list[1] } }, { params = { list[2] } } }, o)
+  end }
+  for name, make in next, kinds do
+    it(name .. " to which no gradient has come says so", function()
+      local p, q, other = leaf { 1, 2 }, leaf { 3 }, leaf { 4 }
+      local opt = make({ p, q }, { lr = 0.5 })
+      helper.refused("no gradient has come to any of the 2 parameters", opt.step, opt)
+      opt:zero_grad()
+      other:sum():backward()
+      helper.refused("no gradient has come", opt.step, opt)
+      assert.same({ 1, 2, 3 }, numbers { p, q })
+      q:sum():backward()                                  -- one is enough
+      opt:step()
+      assert.equal(1, opt:steps())
+      opt:zero_grad()
+      opt:step()
+      local put = make({ leaf { 1 }, leaf { 1 } })        -- put there by hand, zeros too
+      put.params[1].grad = gq.zeros(1, { dtype = "float64" })
+      put:step()
+    end)
+  end
+
+  it("of L-BFGS", function()
+    local p, other = leaf { 1 }, leaf { 1 }
+    local opt = gq.optim.lbfgs { p }
+    helper.refused("no gradient has come to any of the 1 parameters", opt.step, opt, function()
+      opt:zero_grad()
+      local loss = other:square():sum()
+      loss:backward()
+      return loss
+    end)
+  end)
+end)
+
 describe("clip_grad_norm", function()
   it("scales the joint norm down to max, and never up", function()
     local p, q = leaf { 0, 0 }, leaf({ 0 }, "float32")

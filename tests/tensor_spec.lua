@@ -349,6 +349,14 @@ describe("indexing", function()
     raises("nil", function() y[1] = nil end)
     local i = gq.zeros(2, { dtype = "int64" })
     raises("int64 1.5", function() i[1] = 1.5 end)
+    for _, bad in ipairs { 0 / 0, math.huge, -math.huge, 2.0 ^ 63, -1e30 } do      -- they were 0, or the nearest int64
+      for _, dtype in ipairs { "float32", "float64" } do
+        raises("is no int64 gq.where(x:isfinite(), x, 0)", function()
+          return gq.tensor({ { 1, bad }, { 2, 3 } }, { dtype = dtype }):t():to("int64")
+        end)
+      end
+    end
+    assert.same({ -2 ^ 63 | 0, 2 ^ 62 | 0 }, gq.tensor({ -2 ^ 63, 2 ^ 62 }):to("int64"):totable())
     raises(":to(\"int64\")", function() i[1] = gq.tensor(1.0) end)
     raises("expanded", function() gq.zeros(1):expand(3)[1] = 2 end)
   end)

@@ -329,6 +329,9 @@ define("batches", function(set, opts)
   end
   local shuffle, ahead = need(o, "shuffle", "boolean", false, what), need(o, "ahead", "boolean", true, what)
   local seed = o.seed ~= nil and need(o, "seed", "integer", nil, what) or nil
+  if seed and o.shuffle == nil and o.augment == nil then
+    gq.core.fail(what .. ": seed draws nothing by itself: say shuffle = true, or shuffle = false for the set's order")
+  end
   local order
   if shuffle then
     order = gq.randperm(n, seed and { seed = gq.split_seed(seed, "shuffle") } or nil)

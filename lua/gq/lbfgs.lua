@@ -171,6 +171,9 @@ function Lbfgs:step(closure)
   if f - f ~= 0 or not g:isfinite():all():item() then
     fail(("gq.optim.lbfgs: the loss is %g or a gradient is not finite; nothing was changed"):format(f))
   end
+  local reached = self.total > 0
+  for _, p in ipairs(self.params) do reached = reached or p.grad ~= nil end
+  core.check_reached(reached, self.params)
   local x, learnt, scale = weights(self), table.move(self.pairs, 1, #self.pairs, 1, {}), self.scale
   local ok, to = pcall(iterations, self, closure, x, { f = f, g = g })
   set_weights(self, ok and to or x)

@@ -110,11 +110,21 @@ local function no_closure(closure)
     describe(closure)))
 end
 
+-- Nobody means a first step to which no gradient has come.
+function gq.core.check_reached(reached, params)
+  if reached then return end
+  fail(("step: no gradient has come to any of the %d parameters of this optimiser: call loss:backward() before its " ..
+    "first step; the loss is to be made of these parameters, those of the model that is trained"):format(#params))
+end
+
 function Groups:step(closure)
   no_closure(closure)
   gq.core.check_current(self.params, "step")
+  local reached = self:steps() > 0
+  for _, g in ipairs(self.groups) do reached = reached or g._core:reached() end
+  gq.core.check_reached(reached, self.params)
   gq.clip_grad_norm(self.params, math.huge)
-  for _, g in ipairs(self.groups) do g:step() end
+  for _, g in ipairs(self.groups) do g._core:step() end
 end
 function Groups:zero_grad()
   for _, g in ipairs(self.groups) do g:zero_grad() end
@@ -198,6 +208,7 @@ function Optimiser:step(closure)
   local core = check_self(self, "step")
   no_closure(closure)
   gq.core.check_current(self.params, "step")
+  gq.core.check_reached(core:steps() > 0 or core:reached(), self.params)
   core:step()
 end
 function Optimiser:zero_grad() check_self(self, "zero_grad"):zero_grad() end

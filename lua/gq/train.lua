@@ -51,9 +51,12 @@ local function iterator_of(o)
     fail(("gq.train: data: a set {x = ..., y = ...} or a function of the epoch expected, got %s"):format(
       type(o.data) == "table" and "a table without x" or describe(o.data)))
   end
-  local seed = need(o, "seed", "integer", 0, what)
+  local seed, shuffle = need(o, "seed", "integer", 0, what), o.shuffle ~= false
+  if o.seed ~= nil and not shuffle and o.augment == nil then
+    fail("gq.train: seed: without shuffle and augment nothing is drawn by it: leave it out")
+  end
   local function batches(epoch)
-    return gq.data.batches(o.data, { batch_size = o.batch_size, shuffle = o.shuffle ~= false, augment = o.augment,
+    return gq.data.batches(o.data, { batch_size = o.batch_size, shuffle = shuffle, augment = o.augment,
       seed = gq.split_seed(seed, "epoch", epoch) })
   end
   local _, _, _, _ <close> = batches(1)                         -- what they refuse is told before the first test
@@ -130,7 +133,8 @@ local function update(o, optimiser, loss, batches, state, refuse)
     if o.clip then gq.optim.clip_grad_norm(optimiser.params, o.clip) end
     optimiser:step()
   end)
-  if not ok then refuse(tostring(problem)) end
+  if not ok and tostring(problem):find("finite", 1, true) then refuse(tostring(problem)) end
+  if not ok then fail("gq.train: " .. core.bare(tostring(problem))) end
   return first, info
 end
 
@@ -373,9 +377,9 @@ local function run_epoch(o, state, data, saving, bar)
   return true
 end
 
--- Options that may be left out, and what they are otherwise.
-local kinds = { batch_size = "count", shuffle = "boolean", seed = "integer", validate = "callable", name = "string",
-  checkpoint = "string|table", resume = "boolean", progress = "boolean", on_epoch = "callable",
+-- Options, of which epochs alone may not be left out.
+local kinds = { epochs = "integer", batch_size = "count", shuffle = "boolean", seed = "integer", validate = "callable",
+  name = "string", checkpoint = "string|table", resume = "boolean", progress = "boolean", on_epoch = "callable",
   on_step = "callable", clip = "positive", steps = "integer", monitor = "string", patience = "count",
   keep_best = "boolean", accumulate = "count" }
 
@@ -422,22 +426,38 @@ local function steppers(o)
   return list
 end
 
+-- What steps: o[key] or each of its list, which is not the other kind.
+local function steps_of(o, key, kind, other)
+  o[key] = core.together(o[key], "gq.train: " .. key, kind)
+  for _, part in ipairs(type(o[key]) == "table" and o[key].parts or { o[key] or false }) do
+    local steps = type(part) == "table" and part.step
+    local is_optimiser = steps and part.zero_grad ~= nil
+    if not steps or is_optimiser ~= (key == "optimiser") then
+      fail(("gq.train: %s: %s expected, got %s"):format(key, kind, steps and "what belongs to " .. other or
+        describe(part or nil)))
+    end
+  end
+end
+
 local function prepare(given)
   local o = {}
   for k, v in next, options(given, known, what) do o[k] = v end
   need(o, "loss", "callable|table", nil, what)
-  need(o, "epochs", "integer", nil, what)
   for key, kind in next, kinds do
-    if o[key] ~= nil then need(o, key, kind, nil, what) end
+    if o[key] ~= nil or key == "epochs" then need(o, key, kind, nil, what) end
+  end
+  for _, key in ipairs { "epochs", "steps" } do
+    if o[key] and o[key] < 0 then fail(("gq.train: %s: at least 0 expected, got %s"):format(key, o[key])) end
   end
   if type(o.model) ~= "table" or not o.model.state_dict then
     fail(("gq.train: model: a module expected, got %s"):format(describe(o.model)))
   end
-  for key, kind in next, { optimiser = "one of gq.optim", schedule = "one of gq.optim.schedule" } do
-    o[key] = core.together(o[key], "gq.train: " .. key, kind)
-    if (key == "optimiser" or o[key] ~= nil) and (type(o[key]) ~= "table" or not o[key].step) then
-      fail(("gq.train: %s: %s expected, got %s"):format(key, kind, describe(o[key])))
-    end
+  steps_of(o, "optimiser", "one of gq.optim", "schedule")
+  if o.schedule ~= nil then steps_of(o, "schedule", "one of gq.optim.schedule", "optimiser") end
+  for _, part in ipairs(o.schedule and (o.schedule.parts or { o.schedule }) or {}) do
+    local whose, own = rawget(part, "optimiser"), false
+    for _, optimiser in ipairs(o.optimiser.parts or { o.optimiser }) do own = own or whose == optimiser end
+    if whose and not own then fail("gq.train: schedule: it is of another optimiser than those that are given") end
   end
   if o.ema ~= nil then core.check_ema(o.ema, what) end
   o.accumulate = o.accumulate or 1

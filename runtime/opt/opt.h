@@ -28,6 +28,8 @@ gq_opt_config *gq_optimiser_config(gq_optimiser *o);       /* lr etc. may be cha
 ** parameter by number, nothing changed) when a gradient is not finite. */
 int gq_optimiser_step(gq_optimiser *o);
 int gq_optimiser_zero_grad(gq_optimiser *o);
+/* Has a gradient come to any parameter since the last zero_grad? */
+bool gq_optimiser_reached(const gq_optimiser *o);
 /* Steps taken. Each parameter has its own count, as in PyTorch, which differs where a NULL .grad
 ** left it out: it sets the bias correction. set_steps sets all of them. */
 int64_t gq_optimiser_steps(const gq_optimiser *o);

@@ -15,6 +15,7 @@ typedef struct group {
   gq_dtype dtype;
   size_t n;                        /* numbers */
   gq_tensor *grad;                 /* [n] */
+  uint64_t zeroed;                 /* grad's version since its numbers were made zero */
   gq_tensor *state[GQ_OPT_STATES]; /* [n] or NULL */
 } group;
 
@@ -171,6 +172,7 @@ static int build(gq_optimiser *o, gq_tensor *const *params) {
   for (int i = 0; i < o->ngroup; i++) {
     GQ_TRY(flatten(o, i));
     GQ_TRY(gq_tensor_new_on(device(o), o->group[i].dtype, vector(o->group[i].n), &o->group[i].grad));
+    o->group[i].zeroed = o->group[i].grad->storage->version;
   }
   for (int i = 0; i < o->n; i++) GQ_TRY(make_grad(o, &o->slot[i]));
   for (int i = 0; i < o->n; i++) attach(&o->slot[i]);
@@ -241,9 +243,20 @@ static int ready(gq_optimiser *o) {
 }
 
 int gq_optimiser_zero_grad(gq_optimiser *o) {
-  for (int i = 0; i < o->ngroup; i++) GQ_TRY(gq_tensor_fill(o->group[i].grad, 0));
+  for (int i = 0; i < o->ngroup; i++) {
+    GQ_TRY(gq_tensor_fill(o->group[i].grad, 0));
+    o->group[i].zeroed = o->group[i].grad->storage->version;
+  }
   for (int i = 0; i < o->n; i++) attach(&o->slot[i]);
   return GQ_OK;
+}
+
+bool gq_optimiser_reached(const gq_optimiser *o) {
+  for (int i = 0; i < o->ngroup; i++)
+    if (o->group[i].grad->storage->version != o->group[i].zeroed) return true;
+  for (int i = 0; i < o->n; i++)
+    if (o->slot[i].p->grad && o->slot[i].p->grad != o->slot[i].grad) return true;
+  return false;
 }
 
 /* ---- state ---- */
