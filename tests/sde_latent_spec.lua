@@ -76,6 +76,51 @@ describe("logqp", function()
       sde "diagonal":with { diffusion = function(_, z) return gq.cos(z:sum(2, true)) + 2 + 0 * z end })
   end)
 
+  it("of diagonal noise by methods of order 1 and 1.5 is what the path says", function()
+    local A = gq.randn(2, 2, { seed = 4, dtype = "float64" })
+    local s = gq.sde { calculus = "ito", drift = function(_, z) return gq.tanh(z:matmul(A)) - z end,
+      prior_drift = function(_, z) return 0.5 + gq.sin(z) end,
+      diffusion = function(t, z) return gq.cos(z) * 0.3 + 1 + t end }
+    local y0, b = gq.randn(20, 2, { seed = 1, dtype = "float64" }), gq.brownian { t1 = 1, shape = { 20, 2 }, seed = 3,
+      tol = 2 ^ -14, dtype = "float64", levy_area = "space-time" }
+    local every = gq.linspace(0, 1, 1025):totable()
+    local path = gq.sdeint(s, y0, every, { dt = 2 ^ -10, brownian = b, method = "srk" })
+    local want = gq.zeros(20, f64)
+    for i = 1, 1025 do
+      local z, t = path[i], every[i]
+      local rate = half((s.drift(t, z) - s.prior_drift(t, z)) / s.diffusion(t, z))
+      want = want + rate * ((i % 1024 == 1 and 0.5 or 1) / 1024)
+    end
+    local function off(dt, o)
+      local all = gq.core.copy({ dt = dt, brownian = b, logqp = true }, o)
+      return (select(2, gq.sdeint(s, y0, { 0, 1 }, all)).logqp[1] - want):square():mean():item() ^ 0.5
+    end
+    local rms = want:square():mean():item() ^ 0.5
+    assert.below(off(2 ^ -6, { method = "srk" }), 2e-3 * rms)
+    assert.below(off(2 ^ -6, { method = "milstein_grad_free" }), 2e-2 * rms)
+    assert.below(off(2 ^ -6, { method = "slowrk", calculus = "stratonovich" }), 2e-3 * rms)
+    assert.below(off(0.1, { method = "srk", adaptive = true, rtol = 1e-4, atol = 1e-4 }), 2e-3 * rms)
+    want = select(2, gq.sdeint(s, y0, { 0, 1 }, { dt = 2 ^ -10, brownian = b, logqp = true, method = "srk" })).logqp[1]
+    local dts, errors = { 2 ^ -4, 2 ^ -5, 2 ^ -6, 2 ^ -7 }, {}
+    for i, dt in ipairs(dts) do errors[i] = off(dt, { method = "srk" }) end
+    assert.below(1.35, helper.slope(dts, errors), "order")
+  end)
+
+  it("of diagonal noise by srk has gradients", function()
+    local k = gq.tensor({ 0.7, 1.2 }, { dtype = "float64", requires_grad = true })
+    local s = gq.sde { calculus = "ito", drift = function(_, z) return -k * z end,
+      prior_drift = function(_, z) return -z end, diffusion = function(_, z) return 0.5 + 0.1 * gq.sin(k * z) end }
+    local function loss(engine)
+      local z, info = gq.sdeint(s, z0, { 0, 1 }, { dt = 2 ^ -5, seed = 3, logqp = true, method = "srk",
+        gradient = engine })
+      return info.logqp:sum() + z[2]:sum()
+    end
+    local direct = gq.grad({ loss "direct" }, { k })[1]
+    assert.close(gq.grad({ loss "aca" }, { k })[1], direct, 1e-12)
+    assert.below(helper.relative(gq.grad({ loss "adjoint" }, { k }), { direct }), 2e-2)
+    assert.truthy(gq.checkgrad(function() return loss "direct" end, { k }))
+  end)
+
   it("takes options from a table behind the table", function()
     local o = setmetatable({ logqp = true }, { __index = { dt = 0.1, seed = 3 } })
     local _, info = gq.sdeint(sde "diagonal", z0, { 0, 1 }, o)

@@ -9,6 +9,7 @@ local describe, fail = core.describe, core.fail
 
 local function zeros(like, shape) return gq.zeros(shape, { dtype = like.dtype }) end
 
+local but_last <const> = "diagonal (with logqp)"
 local matrix = { additive = true, general = true, commutative = true }
 
 -- ---- states of several tensors ----
@@ -158,12 +159,12 @@ local function rate(noise, r, g, shape)
   return shortest(r, g):unsqueeze(-1) * 0.5
 end
 
--- The diffusion of [z, KL]: nothing moves the last row.
-local function beside(noise, g, z, shape)
+-- The diffusion of [z, KL]: nothing moves the last number. noise: as it is then, of as many W's as before.
+local function beside(noise, diagonal, g, z, shape)
   local rows = #shape > 1 and shape[1] or nil
   local D, behind = shape[#shape], rows and { rows, 1 } or { 1 }
-  if noise == "scalar" then return gq.cat({ g:reshape(shape), zeros(z, behind) }, #shape) end
-  if noise == "diagonal" then
+  if not matrix[noise] then return gq.cat({ g:reshape(shape), zeros(z, behind) }, #shape) end
+  if diagonal then
     g = g:reshape(shape):unsqueeze(-1) * gq.eye(D, { dtype = z.dtype })
   end
   local m = g.shape[g:dim()]
@@ -210,7 +211,7 @@ local function path_kl(p)
     end
     if noise == "diagonal" then
       local function both(t, z) return sde.drift(t, z), sde.diffusion(t, z) end
-      noise = core.own(both, t0, z0:detach()) and "commutative" or "general"
+      noise = core.own(both, t0, z0:detach()) and but_last or "general"
     end
   end
   p.z0 = gq.cat({ z0:reshape(shape), zeros(z0, kl) }, #shape)
@@ -219,7 +220,7 @@ local function path_kl(p)
       local f, q = rate_at(t, z_of(y))
       return gq.cat({ f:reshape(shape), q }, #shape)
     end,
-    diffusion = function(t, y) return beside(sde.noise, sde.diffusion(t, z_of(y)), y, shape) end,
+    diffusion = function(t, y) return beside(noise, sde.noise == "diagonal", sde.diffusion(t, z_of(y)), y, shape) end,
     noise = noise,
   }
   p.hint = hint

@@ -3,7 +3,9 @@
 */
 #include "diffusion.h"
 
-const char *const gq_noise_names[] = { "diagonal", "scalar", "additive", "general", "commutative", NULL };
+const char *const gq_noise_names[] = { "diagonal", "scalar",      "additive",
+                                       "general",  "commutative", "diagonal (with logqp)",
+                                       NULL };
 const char *const gq_calculus_names[] = { "stratonovich", "ito", NULL };
 
 static bool is_matrix(gq_noise noise) {
@@ -14,7 +16,8 @@ static bool is_matrix(gq_noise noise) {
 
 gq_shape gq_noise_shape(gq_noise noise, gq_shape z, gq_shape s) {
   if (noise == GQ_DIAGONAL || z.ndim == 0) return z;
-  z.dim[z.ndim - 1] = noise == GQ_SCALAR ? 1 : s.dim[s.ndim - 1];
+  int64_t *last = &z.dim[z.ndim - 1];
+  *last = noise == GQ_SCALAR ? 1 : noise == GQ_ALL_BUT_LAST ? *last - 1 : s.dim[s.ndim - 1];
   return z;
 }
 
@@ -112,8 +115,17 @@ static gq_ref matrix_product(gq_graph *g, gq_ref G, gq_ref dw) {
   return gq_reshape(g, gq_sum_axes(g, gq_emit2(g, GQ_OP_MUL, G, w), 1 << zs.ndim), zs);
 }
 
+/* With a 0 behind it. */
+static gq_ref one_more(gq_graph *g, gq_ref w) {
+  gq_attr pad = { .shape = gq_graph_node(g, w)->shape };
+  for (int i = 0; i < pad.shape.ndim; i++) pad.step[i] = 1;
+  pad.shape.dim[pad.shape.ndim - 1]++;
+  return gq_emit(g, GQ_OP_PAD, 1, &w, &pad);
+}
+
 gq_ref gq_noise_product(gq_graph *g, gq_noise noise, gq_ref G, gq_ref dw) {
   if (G == GQ_NONE) return GQ_NONE;
+  if (noise == GQ_ALL_BUT_LAST) dw = one_more(g, dw);
   return is_matrix(noise) ? matrix_product(g, G, dw) : gq_emit2(g, GQ_OP_MUL, G, dw);
 }
 

@@ -6,16 +6,17 @@
 
 #include "../ir/ir.h"
 
-/* Commutative: a general matrix whose columns are said to commute, (dG_i/dz) G_j = (dG_j/dz) G_i. */
+/* Commutative: a general matrix whose columns are said to commute, (dG_i/dz) G_j = (dG_j/dz) G_i. All but last: diagonal, each
+** g_i of its z_i alone, but for the last number of a row, an integral along the solution, which has no noise. */
 typedef enum gq_noise {
-  GQ_NOISE_NONE, GQ_DIAGONAL, GQ_SCALAR, GQ_ADDITIVE, GQ_GENERAL, GQ_COMMUTATIVE, GQ_NNOISE
+  GQ_NOISE_NONE, GQ_DIAGONAL, GQ_SCALAR, GQ_ADDITIVE, GQ_GENERAL, GQ_COMMUTATIVE, GQ_ALL_BUT_LAST, GQ_NNOISE
 } gq_noise;
 extern const char *const gq_noise_names[];     /* NULL ends them; the first is GQ_DIAGONAL's */
 typedef enum gq_calculus { GQ_STRATONOVICH, GQ_ITO } gq_calculus;
 extern const char *const gq_calculus_names[];
 
 /* fg: inputs t (0-d), z, captures; outputs f and G as a script gives them. *form: G's shape where it has one form: z's
-** (diagonal, scalar), or {.., d, m} for z {.., d}. *w: that of W: z's; z's with 1 as last dimension; {.., m}. */
+** (diagonal, scalar), or {.., d, m} for z {.., d}. *w: that of W: z's; z's with 1 as last dimension; {.., m}; {.., d - 1}. */
 int gq_diffusion_check(const gq_graph *fg, gq_noise noise, gq_shape *form, gq_shape *w);
 /* The same functions with G in that form. */
 int gq_diffusion_form(const gq_graph *fg, gq_noise noise, gq_graph **out);

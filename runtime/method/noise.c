@@ -364,9 +364,9 @@ static int step_log_ode(gq_builder *b) {
 
 /* ---- rows ---- */
 
-/* Strong orders: diagonal, scalar, additive, general, commutative noise */
-#define STRONG(...) \
-  { 0, __VA_ARGS__ }
+/* Strong orders: diagonal (all of z or but the last), scalar, additive, general, commutative noise */
+#define STRONG(diagonal, ...) \
+  { 0, diagonal, __VA_ARGS__, diagonal }
 #define W(...) \
   (const double[]) { __VA_ARGS__ }
 /* clang-format off */
