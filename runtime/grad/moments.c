@@ -24,24 +24,35 @@ static double step_before(const gq_solution *s, double t) {
   return fabs(end - gq_step(st, lo).t);
 }
 
+enum { FEW = 16 }; /* cotangents at a time */
+
+/* Moments of the cotangents at times k .. k + n - 1, added to those before unless they are the first. */
+static void add_moments(gq_panel *p, const gq_solution *s, gq_tensor *gz, int k, int n, bool first) {
+  const gq_backend *on = s->plan->field->on;
+  size_t size = gq_numel(s->z0->shape);
+  double legendre[FEW][ALL], w[FEW];
+  void *at[FEW + 2];
+  for (int i = 0; i < n; i++) {
+    gq_trail_legendre(ALL, (s->t[k + i] - p->middle) / p->half, legendre[i]);
+    at[2 + i] = gq_at_time(s, gz, k + i);
+  }
+  for (int j = 0; j < ALL; j++) { /* half carries the direction of time: -q or +q */
+    for (int i = 0; i < n; i++)
+      w[i] = j < GQ_MOMENTS ? -legendre[i][j] * (2 * j + 1) / (2 * p->half) : legendre[i][j];
+    at[0] = j < GQ_MOMENTS ? p->c[j] : p->left[j - GQ_MOMENTS];
+    at[1] = first ? NULL : at[0];
+    on->vec->combine(s->z0->dtype, 1, &size, n, w, at);
+  }
+}
+
 /* Edges at times `from` and `to`: cotangents at edges are jumps, at times that repeat `to` too. */
 static void set_panel(gq_panel *p, const gq_solution *s, gq_tensor *gz, int from, int to) {
-  size_t n = gq_numel(s->z0->shape);
-  double w[ALL];
   while (to < from - 1 && s->t[to + 1] == s->t[to]) to++;
   p->from = from, p->to = to, p->forced = to < from - 1;
   p->middle = (s->t[from] + s->t[to]) / 2, p->half = (s->t[from] - s->t[to]) / 2;
-  if (!p->forced) return;
-  for (int j = 0; j < ALL; j++)
-    gq_zero(s->plan->field->on, j < GQ_MOMENTS ? p->c[j] : p->left[j - GQ_MOMENTS],
-            n * gq_dtype_size(s->z0->dtype));
-  for (int k = to + 1; k < from; k++) {
-    const void *g = gq_at_time(s, gz, k);
-    gq_trail_legendre(ALL, (s->t[k] - p->middle) / p->half, w);
-    for (int j = 0; j < GQ_MOMENTS; j++) /* half carries the direction of time: -q or +q */
-      s->plan->field->on->vec->axpy(s->z0->dtype, n, -w[j] * (2 * j + 1) / (2 * p->half), g, p->c[j]);
-    for (int j = 0; j < GQ_MOMENTS_LEFT; j++)
-      s->plan->field->on->vec->axpy(s->z0->dtype, n, w[GQ_MOMENTS + j], g, p->left[j]);
+  for (int k = to + 1, n; k < from; k += n) {
+    n = from - k < FEW ? from - k : FEW;
+    add_moments(p, s, gz, k, n, k == to + 1);
   }
 }
 
@@ -70,9 +81,9 @@ double gq_panel_error(const gq_panel *p, double kappa, double omega, const doubl
 
 void gq_panel_force(const gq_panel *p, const gq_solution *s, double t, void *dst) {
   size_t n = gq_numel(s->z0->shape);
-  double w[ALL];
-  gq_zero(s->plan->field->on, dst, n * gq_dtype_size(s->z0->dtype));
-  if (!p->forced) return;
-  gq_trail_legendre(GQ_MOMENTS, (t - p->middle) / p->half, w);
-  for (int j = 0; j < GQ_MOMENTS; j++) s->plan->field->on->vec->axpy(s->z0->dtype, n, w[j], p->c[j], dst);
+  double w[GQ_MOMENTS];
+  void *at[GQ_MOMENTS + 2] = { dst };
+  if (p->forced) gq_trail_legendre(GQ_MOMENTS, (t - p->middle) / p->half, w);
+  for (int j = 0; j < GQ_MOMENTS; j++) at[2 + j] = p->c[j];
+  s->plan->field->on->vec->combine(s->z0->dtype, 1, &n, p->forced ? GQ_MOMENTS : 0, w, at);
 }

@@ -232,6 +232,38 @@ static void test_muladd(const gq_kernels *k) {
   }
 }
 
+/* The same as one product and sum after the other, whatever the length, and in place. */
+#define TEST_COMBINE(D, T)                                                                            \
+  static void test_combine_##T(const gq_kernels *k) {                                                 \
+    enum { N = 75, K = 6 };                                                                           \
+    T x[K][N], y[N], out[N + 1], s[K];                                                                \
+    const void *at[K] = { x[0], x[1], x[2], x[3], x[4], x[5] };                                       \
+    for (int i = 0; i < K; i++) {                                                                     \
+      s[i] = (T)(unit() - 0.5);                                                                       \
+      for (int j = 0; j < N; j++) x[i][j] = (T)unit(), y[j] = (T)unit();                              \
+    }                                                                                                 \
+    for (size_t n = 0; n <= N; n++)                                                                   \
+      for (int c = 0; c < 4 * K; c++) {                                                               \
+        bool from = c & 1, place = c & 2, ok = true;                                                  \
+        int terms = c / 4 + 1;                                                                        \
+        if (place) memcpy(out, from ? y : x[0], sizeof y), at[0] = from ? (const void *)x[0] : out;   \
+        out[n] = 7;                                                                                   \
+        k->combine[D](n, terms, s, at, !from ? NULL : place ? out : y, out);                          \
+        at[0] = x[0];                                                                                 \
+        for (size_t j = 0; j < n; j++) {                                                              \
+          volatile T sum = from ? y[j] : x[0][j] * s[0];                                              \
+          for (int i = from ? 0 : 1; i < terms; i++) {                                                \
+            volatile T product = x[i][j] * s[i];                                                      \
+            sum = sum + product;                                                                      \
+          }                                                                                           \
+          ok = ok && out[j] == sum;                                                                   \
+        }                                                                                             \
+        check(ok &&out[n] == 7, k->name, "combine", "differs from sums of products, n =", (double)n); \
+      }                                                                                               \
+  }
+TEST_COMBINE(GQ_F32, float)
+TEST_COMBINE(GQ_F64, double)
+
 static void test_sums(const gq_kernels *k) {
   for (size_t n = 0; n < 300; n += 1 + n / 7) {
     static float x[300];
@@ -397,6 +429,8 @@ static void test_kernels(const gq_kernels *k) {
   }
   for (int op = GQ_OP_ADD; op <= GQ_OP_NE; op++) test_binary(k, (gq_op)op);
   test_muladd(k);
+  test_combine_float(k);
+  test_combine_double(k);
   test_sums(k);
   test_duo(k);
   test_products(k);

@@ -447,6 +447,7 @@ const gq_kernels PASTE(gq_kernels_, GQ_KERNELS) = {
   .cast = {CASTS(f32), CASTS(f64), CASTS(i64), CASTS(bool)},
   .duo = {duo_f32, duo_f64},
   .madd = {{madd_f32, mrsub_f32, msub_f32}, {madd_f64, mrsub_f64, msub_f64}},
+  .combine = {combine_f32, combine_f64},
   .sum = {sum_f32, sum_f64},
   .colsum = {colsum_f32, colsum_f64},
   .fit = {fit_f32, fit_f64},

@@ -198,6 +198,49 @@ enum { DEPTH = 256 }; /* terms summed before they are added to c: rounding stays
 SMALL(f32, float)
 SMALL(f64, double)
 
+/* A sum of vectors, nv at a time: each term is rounded, then added, as madd does. */
+#define COMBINE(S, T)                                                                                          \
+  static inline __attribute__((always_inline)) void combine_block_##S(                                         \
+      int nv, size_t rest, size_t at, int k, const T *s, const void *const *x, const T *y_, T *out) {          \
+    vec_##S sum[4];                                                                                            \
+    const mask_##S m = first_##S(rest);                                                                        \
+    const T *first = y_ ? y_ : x[0];                                                                           \
+    _Pragma("GCC unroll 4") for (int j = 0; j < nv; j++) {                                                     \
+      sum[j] = COMBINE_LOAD(S, first);                                                                         \
+      if (!y_) sum[j] = VSET_##S(s[0]) * sum[j];                                                               \
+    }                                                                                                          \
+    for (int i = y_ ? 0 : 1; i < k; i++) {                                                                     \
+      const T *p = x[i];                                                                                       \
+      vec_##S w = VSET_##S(s[i]);                                                                              \
+      _Pragma("GCC unroll 4") for (int j = 0; j < nv; j++) sum[j] = sum[j] + w * COMBINE_LOAD(S, p);           \
+    }                                                                                                          \
+    _Pragma("GCC unroll 4") for (int j = 0; j < nv; j++) {                                                     \
+      if (rest && j == nv - 1) VPUT_##S(out + at + j * WIDTH_##S, rest, sum[j]);                               \
+      else VSTORE_##S(out + at + j * WIDTH_##S, sum[j]);                                                       \
+    }                                                                                                          \
+  }                                                                                                            \
+  static void combine_##S(size_t n, int k, const void *scale, const void *const *x, const void *y_, void *o) { \
+    enum { W = WIDTH_##S };                                                                                    \
+    const T *s = scale, *y = y_;                                                                               \
+    T *out = o;                                                                                                \
+    size_t at = 0, rest = n % W;                                                                               \
+    for (; n - at >= 4 * W; at += 4 * W) combine_block_##S(4, 0, at, k, s, x, y, out);                         \
+    switch ((n - at) / W * 2 + (rest != 0)) {                                                                  \
+      case 1: combine_block_##S(1, rest, at, k, s, x, y, out); break;                                          \
+      case 2: combine_block_##S(1, 0, at, k, s, x, y, out); break;                                             \
+      case 3: combine_block_##S(2, rest, at, k, s, x, y, out); break;                                          \
+      case 4: combine_block_##S(2, 0, at, k, s, x, y, out); break;                                             \
+      case 5: combine_block_##S(3, rest, at, k, s, x, y, out); break;                                          \
+      case 6: combine_block_##S(3, 0, at, k, s, x, y, out); break;                                             \
+      case 7: combine_block_##S(4, rest, at, k, s, x, y, out); break;                                          \
+      default: break;                                                                                          \
+    }                                                                                                          \
+  }
+#define COMBINE_LOAD(S, p) \
+  (rest && j == nv - 1 ? VPART_##S((p) + at + j * WIDTH_##S, m) : VLOAD_##S((p) + at + j * WIDTH_##S))
+COMBINE(f32, float)
+COMBINE(f64, double)
+
 /* The same sums for a few rows of a and the rows of b, b[j * ldb + k] */
 #define CROSSED(S, T)                                                                                          \
   static void crossed_##S(const gq_small *p, const void *pa, const void *pb, const void *column_, void *pc,    \

@@ -62,6 +62,8 @@ static void scale(gq_dtype d, size_t n, double s, const void *src, size_t from, 
   }
 BOTH(WEIGHTED)
 
+#define ABS_f32 fabsf
+#define ABS_f64 fabs
 #define SUMS(S, T)                                                                                   \
   static double dot_##S(size_t n, const T *x, const T *y) {                                          \
     double sum = 0;                                                                                  \
@@ -69,9 +71,12 @@ BOTH(WEIGHTED)
     return sum;                                                                                      \
   }                                                                                                  \
   static double largest_##S(size_t n, const T *x) {                                                  \
-    double top = 0;                                                                                  \
-    EACH top = fmax(top, fabs((double)x[i]));                                                        \
-    return top;                                                                                      \
+    T top = 0;                                                                                       \
+    EACH {                                                                                           \
+      T v = ABS_##S(x[i]);                                                                           \
+      top = v > top ? v : top;                                                                       \
+    }                                                                                                \
+    return (double)top;                                                                              \
   }                                                                                                  \
   static double rms_##S(size_t n, const T *x) {                                                      \
     double top = largest_##S(n, x), sum = 0;                                                         \
@@ -100,15 +105,17 @@ BOTH(WEIGHTED)
 BOTH(SUMS)
 
 static void combine(gq_dtype d, int parts, const size_t *n, int k, const double *s, void *const *at) {
-  int first = 0;
-  while (first < k && s[first] == 0) first++;
+  float s32[GQ_TERMS];
+  double s64[GQ_TERMS];
+  const void *x[GQ_TERMS];
   for (int p = 0; p < parts; p++, at += k + 2) {
+    int terms = 0;
+    for (int i = 0; i < k; i++)
+      if (s[i] != 0) s32[terms] = (float)s[i], s64[terms] = s[i], x[terms++] = at[2 + i];
     size_t bytes = n[p] * gq_dtype_size(d);
-    if (!at[1] && first < k) scale(d, n[p], s[first], at[2 + first], 1, at[0], 1);
+    if (terms) gq_cpu()->combine[d](n[p], terms, d == GQ_F32 ? (void *)s32 : s64, x, at[1], at[0]);
     else if (!at[1]) memset(at[0], 0, bytes);
     else if (at[1] != at[0]) memcpy(at[0], at[1], bytes);
-    for (int i = at[1] ? first : first + 1; i < k; i++)
-      if (s[i] != 0) axpy(d, n[p], s[i], at[2 + i], at[0]);
   }
 }
 
