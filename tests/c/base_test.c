@@ -6,6 +6,7 @@
 #include "check.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,6 +61,47 @@ static void test_alloc(void) {
   size_t out;
   CHECK(!gq_size_mul(SIZE_MAX, 2, &out) && !gq_size_add(SIZE_MAX, 1, &out));
   CHECK(gq_size_mul(6, 7, &out) && out == 42);
+  CHECK(gq_live_bytes() == bytes && gq_live_blocks() == blocks);
+}
+
+/* Blocks of all sizes come and go in any order, and none overlaps another. */
+static void *churn(void *wrong) {
+  enum { N = 300, TURNS = 20000 };
+  static const size_t sizes[] = { 0, 1, 64, 65, 200, 3000, 16000, 32700, 40000 };
+  unsigned char *p[N] = { NULL };
+  size_t n[N] = { 0 };
+  uint32_t draw = 1;
+  for (int turn = 0; turn < TURNS + N; turn++) {
+    draw = draw * 1664525u + 1013904223u;
+    int i = turn < TURNS ? (int)(draw >> 8) % N : turn - TURNS;
+    if (p[i])
+      for (size_t k = 0; k<n[i]; k += n[i]> 1 ? n[i] - 1 : 1) *(int *)wrong += p[i][k] != i % 251;
+    gq_free(p[i]);
+    p[i] = NULL;
+    if (turn >= TURNS) continue;
+    n[i] = sizes[(draw >> 20) % 9];
+    p[i] = gq_alloc(n[i]);
+    *(int *)wrong += !p[i] || (uintptr_t)p[i] % 64 != 0;
+    if (p[i]) memset(p[i], i % 251, n[i]);
+  }
+  return NULL;
+}
+
+static void *give_back(void *p) {
+  gq_free(p);
+  return NULL;
+}
+
+static void test_churn(void) {
+  size_t bytes = gq_live_bytes(), blocks = gq_live_blocks();
+  int wrong[2] = { 0, 0 };
+  pthread_t t;
+  CHECK(pthread_create(&t, NULL, churn, &wrong[1]) == 0);
+  churn(&wrong[0]);
+  pthread_join(t, NULL);
+  CHECK(wrong[0] == 0 && wrong[1] == 0);
+  CHECK(pthread_create(&t, NULL, give_back, gq_alloc(100)) == 0); /* a block of another thread, which ends */
+  pthread_join(t, NULL);
   CHECK(gq_live_bytes() == bytes && gq_live_blocks() == blocks);
 }
 
@@ -289,6 +331,7 @@ static void test_thread_limits(void) {
 int main(void) {
   RUN(test_status());
   RUN(test_alloc());
+  RUN(test_churn());
   RUN(test_faults());
   RUN(test_taker());
   RUN(test_interrupt());
