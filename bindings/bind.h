@@ -121,6 +121,7 @@ void gqL_checkcallable(lua_State *L, int fn, const char *what);   /* a function 
 ** stack that frees it). what: "the dynamics function of gq.odeint". */
 gq_trace *gqL_trace(lua_State *L, int fn, const gq_device *on, int nin, const gq_dtype *d, const gq_shape *s, int nout,
                     const char *what);
+void gqL_endtrace(lua_State *L, int at);   /* free the trace in the userdata there now */
 /* What `what` returned (d, s) as dz/dt of a state dz, sz: NULL if it has its dtype and shape, else what is wrong, pushed. */
 const char *gqL_wrongslope(lua_State *L, const char *what, gq_dtype d, gq_shape s, gq_dtype dz, gq_shape sz);
 

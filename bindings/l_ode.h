@@ -53,11 +53,13 @@ typedef struct gqL_dynamics { /* held by what is on the stack */
   const gq_graph *graph;
   int ncapture;
   gq_trace *trace_; /* traced, */
+  int at;           /* by a trace there on the stack; */
   gqL_call *call_;  /* or called at every evaluation */
 } gqL_dynamics;
 /* The captures of f into the box, and which of them want a gradient. Does any? opts: index of the options. */
 bool gqL_takecaptures(lua_State *L, int opts, const gqL_dynamics *f, gqL_box *b);
-/* Solve p, onto the tape where o.engine keeps anything; pushes z and info. engine: what was asked for. */
+/* Solve p, onto the tape where o.engine keeps anything; pushes z and info. engine: what was asked for. f's trace and
+** what is in the box are freed. */
 void gqL_runsolve(lua_State *L, int opts, const gq_problem *p, const gq_ode_options *o, const char *engine,
                   gq_tensor *t_, const gqL_dynamics *f, gqL_box *b);
 

@@ -413,7 +413,7 @@ static int solve_sde(lua_State *L) {
   const gq_dtype d[2] = { p.z0->dtype, p.z0->dtype };
   const gq_shape s[2] = { { 0 }, p.z0->shape };
   gq_trace *tr = gqL_trace(L, fn, gq_tensor_device(p.z0), 2, d, s, 2, "the drift and diffusion of gq.sdeint");
-  gqL_dynamics f = { gq_trace_graph(tr), gq_trace_captures(tr), tr, NULL };
+  gqL_dynamics f = { gq_trace_graph(tr), gq_trace_captures(tr), tr, lua_gettop(L), NULL };
   bool any = gqL_takecaptures(L, 4, &f, b);
   p.f = f.graph, p.ncapture = f.ncapture, p.capture = b->capture, p.wants_grad = b->want;
   p.path = opt_path(L, 4, &p, &o);

@@ -10,8 +10,7 @@
 
 #define BOX "gq.odeint box"
 
-static int box_gc(lua_State *L) {
-  gqL_box *b = luaL_checkudata(L, 1, BOX);
+static void empty(gqL_box *b) {
   gq_solution_free(b->sol);
   gq_tensor_unref(b->z);
   gq_free(b->t);
@@ -22,6 +21,10 @@ static int box_gc(lua_State *L) {
   gq_free(b->event_in);
   gq_samples_done(&b->samples);
   memset(b, 0, sizeof *b);
+}
+
+static int box_gc(lua_State *L) {
+  empty(luaL_checkudata(L, 1, BOX));
   return 0;
 }
 
@@ -179,13 +182,13 @@ static gqL_dynamics push_dynamics(lua_State *L, int fn, int opts, const gq_tenso
   if (lua_istable(L, opts) && !gqL_optbool(L, opts, "trace", true)) {
     lua_getfield(L, opts, "params");
     gqL_call *c = gqL_pushcall(L, fn, z0, lua_gettop(L), gradient);
-    return (gqL_dynamics){ gqL_call_graph(c), gqL_call_captures(c), NULL, c };
+    return (gqL_dynamics){ gqL_call_graph(c), gqL_call_captures(c), NULL, 0, c };
   }
   gq_trace *tr =
     gqL_trace(L, fn, gq_tensor_device(z0), 2, dtypes, shapes, 1, "the dynamics function of gq.odeint");
   check_field(L, gq_trace_graph(tr), z0);
   check_interval(L, tr, t, nt);
-  return (gqL_dynamics){ gq_trace_graph(tr), gq_trace_captures(tr), tr, NULL };
+  return (gqL_dynamics){ gq_trace_graph(tr), gq_trace_captures(tr), tr, lua_gettop(L), NULL };
 }
 
 bool gqL_takecaptures(lua_State *L, int opts, const gqL_dynamics *f, gqL_box *b) {
@@ -243,6 +246,8 @@ void gqL_runsolve(lua_State *L, int opts, const gq_problem *p, const gq_ode_opti
   gqL_counted(L);
   lua_settop(L, top);
   lua_pushvalue(L, table);
+  empty(b); /* a collector may let hundreds of them wait */
+  if (f->trace_) gqL_endtrace(L, f->at);
 }
 
 /* solve(f, z0, t, options, tensors) */

@@ -6,10 +6,14 @@
 
 #define TRACE "gq.trace"
 
-static int trace_gc(lua_State *L) {
-  gq_trace **tr = luaL_checkudata(L, 1, TRACE);
+void gqL_endtrace(lua_State *L, int at) {
+  gq_trace **tr = luaL_checkudata(L, at, TRACE);
   gq_trace_free(*tr);
   *tr = NULL;
+}
+
+static int trace_gc(lua_State *L) {
+  gqL_endtrace(L, 1);
   return 0;
 }
 

@@ -317,4 +317,20 @@ describe("order and linear algebra inside dynamics", function()
     refused("gq.solve: 40 entries; .* at most 32: .*trace = false", function(z) return gq.inverse(z) end, gq.eye(40))
     refused("gq.sort: 300 entries", function(z) return (z:sort()) end, gq.ones(300))
   end)
+
+  it("is freed when a solve ends, not when the collector comes", function()
+    local net, z0 = gq.nn.mlp { sizes = { 2, 8, 2 } }, gq.ones(3, 2)
+    local function solve() gq.no_grad(gq.odeint, net, z0, { 0, 1 }) end
+    local function growth(n)
+      local before = gq.memory()
+      for _ = 1, n do solve() end
+      return gq.memory() - before
+    end
+    solve()
+    collectgarbage("collect")
+    collectgarbage("stop")
+    local each = growth(20) / 20       -- the results, and handles of traced values
+    collectgarbage("restart")
+    assert.truthy(each < 5000, each)
+  end)
 end)
