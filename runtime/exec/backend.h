@@ -88,16 +88,20 @@ typedef struct gq_sharing {
   int lanes;
 } gq_sharing;
 
+/* A solve; back along its records; the adjoint's solve and its quadrature. */
+typedef enum gq_heading { GQ_HEADING_OUT, GQ_HEADING_HOME, GQ_HEADING_ADJOINT } gq_heading;
+enum { GQ_VOYAGE_PROGRAMS = 3 };
 struct gq_voyage {
-  void *fleet;                 /* the host's gq_fleet, or gq_homing; as a device left it after `sail` */
+  void *fleet;                 /* the host's gq_fleet, gq_homing or gq_adjoining; as a device left it after `sail` */
   size_t bytes;
-  bool back;
-  /* Of the slope (back: of its derivative), phase 0, and of a step, phases 0 and 1 (and 2); with what the first crew has: */
-  const gq_program *prog[2];
-  void *arena[2];
-  const void *const *in[2];
-  void *const *out[2];
-  gq_sharing sharing[2];
+  gq_heading heading;
+  /* Of the slope (home: of its derivative), phase 0; of a step, phases 0 and 1 (and 2, home); of points, phase 0, or NULL.
+  ** With what the first crew has: */
+  const gq_program *prog[GQ_VOYAGE_PROGRAMS];
+  void *arena[GQ_VOYAGE_PROGRAMS];
+  const void *const *in[GQ_VOYAGE_PROGRAMS];
+  void *const *out[GQ_VOYAGE_PROGRAMS];
+  gq_sharing sharing[GQ_VOYAGE_PROGRAMS];
   const char *room;            /* memory of crews: what lies there is each crew's own, `each` bytes after that of the crew before */
   size_t each;
   int crews;

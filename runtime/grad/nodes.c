@@ -44,15 +44,7 @@ int gq_rule_count(const gq_rule *r) { return r->m * r->panels; }
 double gq_rule_place(const gq_rule *r, int i) { return r->x[r->m - 1 - i % r->m]; }
 
 double gq_rule_point(const gq_rule *r, int i, double *w) {
-  int p = i / r->m, j = r->m - 1 - i % r->m;
-  double half = (r->from - r->to) / (2.0 * r->panels);
-  *w = r->w[j] * half;
-  return r->from - (2 * p + 1) * half + r->x[j] * half;
-}
-
-int64_t gq_rule_wanted(double C, int64_t nfe, double dt, double T) {
-  double n = ceil(C * (double)nfe * fabs(dt / T) * (1 - 1e-12));
-  return n < 1 ? 1 : n > 1e15 ? (int64_t)1e15 : (int64_t)n;
+  return gq_panel_point(r->m, r->panels, r->x, r->w, r->from, r->to, i, w);
 }
 
 int gq_node_program(gq_plan *p, int n, gq_evaluator **out) {

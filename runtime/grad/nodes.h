@@ -5,6 +5,7 @@
 #ifndef GQ_NODES_H
 #define GQ_NODES_H
 
+#include "../method/lane.h"
 #include "../ode/trajectory.h"
 #include "refine.h"
 #include "spectrum.h"
@@ -26,8 +27,6 @@ int gq_rule_count(const gq_rule *r);
 double gq_rule_place(const gq_rule *r, int i);
 /* Point i counted from `from`; *w is its weight in the integral from `to` to `from`, signed. */
 double gq_rule_point(const gq_rule *r, int i, double *w);
-/* Eq. (9): ceil(C nfe dt / T), at least 1; products that are exact stay exact. */
-int64_t gq_rule_wanted(double C, int64_t nfe, double dt, double T);
 
 /* The program for n nodes, a power of two up to p->most_points. */
 int gq_node_program(gq_plan *p, int n, gq_evaluator **out);

@@ -1,74 +1,235 @@
 /*
-** samples_fleet.c -- backpropagation through each sample's own steps (direct, aca) by the device that took them: a crew goes
-** back along its samples' records. See samples_direct.c for the host's loop. Each crew has its own sums of gradients that
-** all samples share, and they are added up in the crews' order.
+** samples_fleet.c -- the ways back of independent samples by the device that solved them, each in one launch: a crew goes
+** back along its samples' records (direct, aca; see samples_direct.c for the host's loop), or solves their adjoint equations
+** and collects nodes (gq, check; samples_gq.c). Each crew has its own sums of gradients that all samples share, and they are
+** added up in the crews' order.
 */
 #include "../ode/fleet.h"
+#include "nodes.h"
 #include "samples.h"
 
+#include <math.h>
 #include <string.h>
 
 typedef struct back {
   gq_fleetwork x;
   gq_pullback *b;
+  gq_heading heading;
   gq_grads own; /* the first crew's: at[nb] */
-  void *count;  /* of the device: [n][2] evaluations and steps */
+  void *count;  /* of the device: [n] gq_returned */
   void *cuts;   /* likewise */
+  /* points of the first crew */
+  const gq_evaluator *e; /* NULL: none are wanted */
+  void *t, *z, *a, *whose, *arena;
+  const void **cut; /* [nb] */
+  void **cut_grad;
+  const void **in;
+  void **out;
+  void *rules; /* of the device */
 } back;
 
 /* A gradient that all samples share. */
 static bool shared(const gq_field *f, int j) { return f->want[j] && f->axis[j] < 0; }
 
 static size_t grad_bytes(const gq_field *f, int j) {
-  return gq_round64(gq_numel(gq_field_boundary_shape(f, j)) * gq_dtype_size(gq_field_boundary_dtype(f, j)));
+  return gq_numel(gq_field_boundary_shape(f, j)) * gq_dtype_size(gq_field_boundary_dtype(f, j));
 }
 
-static int put_cuts(back *k) {
+/* ---- memory of a crew ---- */
+
+static void take_points(back *k, gq_taker *t) {
+  const gq_solution *s = k->b->s;
+  const gq_field *f = s->plan->field;
+  int64_t n = f->lanes[1];
+  size_t part = s->samples->bytes * n;
+  k->t = gq_take(t, n * sizeof(double)), k->whose = gq_take(t, n * sizeof(int64_t));
+  k->z = gq_take(t, part), k->a = gq_take(t, part);
+  for (int j = 0; j < f->nb; j++) {
+    if (f->axis[j] < 0) continue;
+    k->cut[j] = gq_take(t, gq_cut_bytes(f, j, n));
+    if (f->want[j]) k->cut_grad[j] = gq_take(t, gq_cut_bytes(f, j, n));
+  }
+  k->arena = gq_take(t, gq_code_arena(&k->e->code) + 64);
+}
+
+static void take_own(back *k, gq_taker *t) {
+  const gq_field *f = k->b->s->plan->field;
+  for (int j = 0; j < f->nb; j++)
+    if (shared(f, j)) k->own.at[j] = gq_take(t, grad_bytes(f, j));
+  if (k->e) take_points(k, t);
+}
+
+/* ---- tables ---- */
+
+/* Gradients that are cut with the samples, and those of lanes or of points; then values, and those of points. */
+static int put_cuts(back *k, void *const *grads, int *sums, int *values) {
   const gq_field *f = k->x.lanes.f;
-  size_t bytes = f->nb * sizeof(gq_cutting);
-  gq_cutting *here = gq_alloc(bytes + 1);
+  size_t bytes = 2 * f->nb * sizeof(gq_cutting);
+  gq_cutting *here = gq_calloc(1, bytes + 1);
   k->cuts = gq_allocate(f->on, bytes + 64);
   if (!here || !k->cuts) {
     gq_free(here);
     return gq_nomem(bytes);
   }
-  gq_fleet_cuts(&k->x, k->b->grads.at, k->x.lanes.call.cut_grad, f->want, here, &k->x.h.cuts);
-  gq_copy(f->on, k->cuts, here, k->x.h.cuts * sizeof *here);
+  gq_fleet_cuts(&k->x, k->b->grads.at, grads, f->want, here, sums);
+  if (k->e)
+    gq_fleet_cuts(&k->x, (void *const *)k->b->s->bind->value, (void *const *)k->cut, NULL, here + f->nb,
+                  values);
+  gq_copy(f->on, k->cuts, here, bytes);
   gq_wait(f->on);
   gq_free(here);
   return GQ_OK;
 }
 
-static void put_home(back *k, void *left) {
+static uint64_t place(const back *k, const void *p) { return gq_fleet_place(&k->x, p); }
+static uint64_t address(const void *p) { return (uint64_t)(uintptr_t)p; }
+
+static int put_home(back *k, void *left) {
   const gq_lanes *p = &k->x.lanes;
-  gq_homing *h = &k->x.h;
-  h->gz = (uint64_t)(uintptr_t)gq_tensor_data(k->b->gz), h->a = (uint64_t)(uintptr_t)k->b->a;
-  h->left = (uint64_t)(uintptr_t)left, h->count = (uint64_t)(uintptr_t)k->count;
-  h->cut = (uint64_t)(uintptr_t)k->cuts;
-  h->cy = gq_fleet_place(&k->x, p->cy), h->cf = gq_fleet_place(&k->x, p->cf);
-  h->py = gq_fleet_place(&k->x, p->py), h->pf = gq_fleet_place(&k->x, p->pf);
+  gq_homing *h = &k->x.h.home;
+  GQ_TRY(put_cuts(k, p->call.cut_grad, &h->cuts, NULL));
+  h->gz = address(gq_tensor_data(k->b->gz)), h->a = address(k->b->a);
+  h->left = address(left), h->count = address(k->count), h->cut = address(k->cuts);
+  h->cy = place(k, p->cy), h->cf = place(k, p->cf);
+  h->py = place(k, p->py), h->pf = place(k, p->pf);
+  return GQ_OK;
 }
+
+/* ---- nodes ---- */
+
+/* How many nodes a sample's interval asks for; at most `most` are used. */
+static int64_t wanted(const gq_solution *s, int64_t sample, int i) {
+  return gq_rule_wanted(s->o.C, s->samples->nfe[sample], s->t[i] - s->t[i - 1], s->t[s->nt - 1] - s->t[0]);
+}
+
+/* used[n]: somebody asks for n nodes. */
+static int find_used(const gq_solution *s, int fixed, bool **used, int *most) {
+  *most = fixed;
+  for (int64_t j = 0; !fixed && j < s->samples->n; j++)
+    for (int i = 1; i < s->nt; i++) {
+      int64_t n = wanted(s, j, i);
+      if (n > *most) *most = n <= s->o.max_nodes ? (int)n : s->o.max_nodes;
+    }
+  *used = gq_calloc((size_t)*most + 1, sizeof **used);
+  if (!*used) return gq_nomem((size_t)*most);
+  (*used)[fixed] = fixed > 0;
+  for (int64_t j = 0; !fixed && j < s->samples->n; j++)
+    for (int i = 1; i < s->nt; i++) {
+      int64_t n = wanted(s, j, i);
+      (*used)[n < *most ? n : *most] = true;
+    }
+  return GQ_OK;
+}
+
+/* [most + 1] gq_pointset, and their numbers. here: NULL, and bytes are counted. */
+static int put_rules(back *k, const bool *used, int most, char *here, size_t *bytes) {
+  gq_rule r = { 0 };
+  gq_pointset *set = (gq_pointset *)(void *)here;
+  int status = GQ_OK;
+  *bytes = ((size_t)most + 1) * sizeof *set;
+  for (int n = 1; n <= most && status == GQ_OK; n++) {
+    if (!used[n]) continue;
+    status = gq_rule_set(&r, &k->b->s->o, n, k->b->refine, 1, 0);
+    if (status != GQ_OK) break;
+    size_t each = 2 * (size_t)r.m * sizeof *r.x;
+    if (here) set[n] = (gq_pointset){ address(k->rules) + *bytes, r.m, r.panels };
+    if (here) memcpy(here + *bytes, r.x, each);
+    *bytes += each;
+  }
+  gq_rule_done(&r);
+  return status;
+}
+
+static int take_rules(back *k, int fixed) {
+  const gq_backend *on = k->x.lanes.f->on;
+  bool *used = NULL;
+  char *here = NULL;
+  int most;
+  size_t bytes;
+  int status = find_used(k->b->s, fixed, &used, &most);
+  if (status == GQ_OK) status = put_rules(k, used, most, NULL, &bytes);
+  if (status == GQ_OK) {
+    here = gq_calloc(1, bytes), k->rules = gq_allocate(on, bytes + 64);
+    status = here && k->rules ? put_rules(k, used, most, here, &bytes) : gq_nomem(bytes);
+  }
+  if (status == GQ_OK) gq_copy(on, k->rules, here, bytes), gq_wait(on);
+  gq_free(here);
+  gq_free(used);
+  return status;
+}
+
+static int put_points(back *k) {
+  gq_adjoining *h = &k->x.h.adjoint;
+  GQ_TRY(put_cuts(k, k->cut_grad, &h->sums, &h->cuts));
+  GQ_TRY(take_rules(k, h->fixed));
+  h->to = address(k->cuts), h->from = h->to + k->x.lanes.f->nb * sizeof(gq_cutting);
+  h->rule = address(k->rules);
+  h->pt = place(k, k->t), h->pz = place(k, k->z), h->pa = place(k, k->a), h->whose = place(k, k->whose);
+  return GQ_OK;
+}
+
+static int put_adjoint(back *k) {
+  gq_solution *s = k->b->s;
+  const gq_ode_options *o = &s->o;
+  const gq_field *f = k->x.lanes.f;
+  gq_adjoining *h = &k->x.h.adjoint;
+  gq_samples_back_rule(&k->x.lanes.rule, s);
+  h->f.rule = k->x.lanes.rule;
+  h->gz = address(gq_tensor_data(k->b->gz)), h->a = address(k->b->a), h->count = address(k->count);
+  h->each = o->nodes == GQ_NODES_STEP, h->refine = k->b->refine;
+  h->fixed = h->each ? (k->x.lanes.st->m->order + 2) / 2 : o->nodes == GQ_NODES_FIXED ? o->fixed_nodes : 0;
+  h->most = o->max_nodes, h->C = o->C, h->span = s->t[s->nt - 1] - s->t[0];
+  h->atol = o->back_atol, h->least = gq_positive_atol(f->dtype, 0), h->scale = o->scale;
+  h->collects = k->e != NULL;
+  h->points = (int)f->lanes[1];
+  h->across = f->front ? 1 : h->points, h->along = f->front ? h->f.numbers : 1;
+  return k->e ? put_points(k) : GQ_OK;
+}
+
+static int bind_points(back *k) {
+  const gq_field *f = k->x.lanes.f;
+  const gq_evaluator *e = k->e;
+  gq_voyage *v = &k->x.v;
+  k->in = gq_calloc(e->nin + 1, sizeof *k->in), k->out = gq_calloc(e->nout + 1, sizeof *k->out);
+  if (!k->in || !k->out) return gq_nomem(e->nin * sizeof *k->in);
+  k->in[0] = k->t, k->in[1] = k->z, k->in[2] = k->a;
+  for (int j = 0; j < f->nb; j++) k->in[3 + j] = f->axis[j] < 0 ? k->b->s->bind->value[j] : k->cut[j];
+  for (int r = 0; r < e->nq; r++)
+    k->out[r] = f->axis[e->of[r]] < 0 ? k->own.at[e->of[r]] : k->cut_grad[e->of[r]];
+  v->in[2] = k->in, v->out[2] = k->out, v->arena[2] = k->arena;
+  return GQ_OK;
+}
+
+/* ---- set-up ---- */
 
 static int open(back *k, void *left) {
   gq_solution *s = k->b->s;
-  const gq_field *f = s->plan->field;
-  size_t own = 0, at, counts = s->samples->n * 2 * sizeof(int64_t);
-  for (int j = 0; j < f->nb; j++) own += shared(f, j) ? grad_bytes(f, j) : 0;
-  GQ_TRY(gq_fleet_open(&k->x, s, true, own, &at));
-  k->own.at = gq_calloc(f->nb + 1, sizeof *k->own.at);
-  k->count = gq_allocate(f->on, counts + 64);
-  if (!k->own.at || !k->count) return gq_nomem(counts);
-  gq_zero(f->on, k->count, counts);
-  for (int j = 0; j < f->nb; j++) {
-    if (!shared(f, j)) continue;
-    k->own.at[j] = (char *)(uintptr_t)k->x.v.room + at;
-    at += grad_bytes(f, j);
+  gq_plan *plan = s->plan;
+  const gq_field *f = plan->field;
+  bool home = k->heading == GQ_HEADING_HOME;
+  gq_fleetkind kind = { k->heading, sizeof(gq_homing), &plan->forward, &plan->pull, NULL };
+  size_t at, counts = s->samples->n * sizeof(gq_returned);
+  gq_taker t = { 0 };
+  if (!home) {
+    k->e = plan->products ? &plan->many[0] : NULL;
+    kind = (gq_fleetkind){ k->heading, sizeof(gq_adjoining), &plan->backward, &plan->adjoint, k->e };
   }
+  k->own.at = gq_calloc(f->nb + 1, sizeof *k->own.at);
+  k->cut = gq_calloc(f->nb + 1, sizeof *k->cut), k->cut_grad = gq_calloc(f->nb + 1, sizeof *k->cut_grad);
+  k->count = gq_allocate(f->on, counts + 64);
+  if (!k->own.at || !k->cut || !k->cut_grad || !k->count) return gq_nomem(counts);
+  gq_zero(f->on, k->count, counts);
+  take_own(k, &t);
+  GQ_TRY(gq_fleet_open(&k->x, s, &kind, t.used, &at));
+  t = (gq_taker){ .base = (char *)(uintptr_t)k->x.v.room + at };
+  take_own(k, &t);
   k->x.lanes.grads = &k->own;
-  GQ_TRY(put_cuts(k));
-  put_home(k, left);
+  GQ_TRY(home ? put_home(k, left) : put_adjoint(k));
+  if (k->e) GQ_TRY(bind_points(k));
   return gq_fleet_bind(&k->x);
 }
+
+/* ---- what became of it ---- */
 
 /* The first sample that failed. */
 static int outcome(const back *k) {
@@ -80,7 +241,8 @@ static int outcome(const back *k) {
     gq_wait(x->lanes.f->on);
     if (c.failed.sample >= 0 && (first.sample < 0 || c.failed.sample < first.sample)) first = c.failed;
   }
-  return gq_lane_failure(x->s, &x->lanes.rule, &first);
+  int status = gq_lane_failure(x->s, &x->lanes.rule, &first);
+  return status == GQ_OK || k->heading == GQ_HEADING_HOME ? status : gq_samples_failed(&first, status);
 }
 
 /* The crews' sums, in their order. */
@@ -98,17 +260,36 @@ static void add_grads(const back *k) {
   }
 }
 
+static void count(const back *k, const gq_returned *all) {
+  const gq_solution *s = k->x.s;
+  const gq_samples *took = &s->samples->took;
+  for (int64_t i = 0; i < s->samples->n; i++) {
+    gq_sample_count(took->nfe_backward)[i] += all[i].nfe;
+    gq_sample_count(took->steps_backward)[i] = all[i].steps;
+  }
+}
+
+static void count_nodes(const back *k, const gq_returned *all) {
+  const gq_samples *took = &k->x.s->samples->took;
+  gq_info *info = &k->x.s->info;
+  info->nodes = 0;
+  for (int64_t i = 0; i < k->x.s->samples->n; i++) {
+    gq_sample_count(took->nodes)[i] = all[i].nodes;
+    info->nodes += all[i].nodes, info->nodes_wanted += all[i].wanted, info->restarts += all[i].restarts;
+    info->capped |= all[i].capped != 0;
+    if (!(all[i].off <= info->reconstruction)) info->reconstruction = all[i].off;
+  }
+}
+
 static int take_counts(const back *k) {
   gq_sampleset *r = k->x.s->samples;
-  size_t bytes = r->n * 2 * sizeof(int64_t);
-  int64_t *all = gq_alloc(bytes + 1);
+  size_t bytes = r->n * sizeof(gq_returned);
+  gq_returned *all = gq_alloc(bytes + 1);
   if (!all) return gq_nomem(bytes);
   gq_copy(r->on, all, k->count, bytes);
   gq_wait(r->on);
-  for (int64_t i = 0; i < r->n; i++) {
-    gq_sample_count(r->took.nfe_backward)[i] += all[2 * i];
-    gq_sample_count(r->took.steps_backward)[i] = all[2 * i + 1];
-  }
+  count(k, all);
+  if (k->heading == GQ_HEADING_ADJOINT) count_nodes(k, all);
   gq_free(all);
   return GQ_OK;
 }
@@ -122,18 +303,25 @@ static void add_first(const back *k) {
 }
 
 int gq_samples_home(gq_pullback *b, void *left) {
-  back k = { .b = b, .x = { .s = b->s } };
+  bool home = gq_keeps_steps(b->s->o.engine);
+  back k = { .b = b, .heading = home ? GQ_HEADING_HOME : GQ_HEADING_ADJOINT, .x = { .s = b->s } };
   const gq_backend *on = b->s->plan->field->on;
+  void **block[] = { &k.count, &k.cuts, &k.rules };
   int status = open(&k, left);
   if (status == GQ_OK) do
       status = gq_fleet_sail(&k.x);
     while (status == GQ_OK && k.x.h.f.busy);
   if (status == GQ_OK) status = outcome(&k);
   if (status == GQ_OK) status = take_counts(&k);
-  if (status == GQ_OK) add_grads(&k), add_first(&k);
-  if (k.count) gq_release(on, k.count);
-  if (k.cuts) gq_release(on, k.cuts);
+  if (status == GQ_OK) add_grads(&k);
+  if (status == GQ_OK && home) add_first(&k);
+  for (int i = 0; i < 3; i++)
+    if (*block[i]) gq_release(on, *block[i]);
   gq_free(k.own.at);
+  gq_free(k.cut);
+  gq_free(k.cut_grad);
+  gq_free(k.in);
+  gq_free(k.out);
   gq_fleet_close(&k.x);
   return status;
 }

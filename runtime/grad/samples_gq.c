@@ -12,13 +12,10 @@ typedef struct back {
   gq_samplepull *w;
   gq_lanes *p;
   gq_solution *s;
-  size_t bytes;   /* of a sample */
-  bool gq;        /* nodes are to be collected */
-  gq_rule *rule;  /* [n] of a lane's interval */
-  gq_rule step;   /* nodes = "step" */
-  int *next_node; /* [n] */
-  int64_t *nodes; /* [n] collected for a lane's sample */
-  bool *started;  /* [n] the sample has solved an interval */
+  size_t bytes;  /* of a sample */
+  bool gq;       /* nodes are to be collected */
+  gq_rule *rule; /* [n] of a lane's interval */
+  gq_rule step;  /* nodes = "step" */
   /* points at which products are evaluated together */
   int points, filled;
   int64_t *sample; /* [points] whose each is */
@@ -37,8 +34,7 @@ static void take_all(back *k, gq_taker *t, gq_taker *there) {
   const gq_field *f = k->s->plan->field;
   const gq_evaluator *e = &k->s->plan->many[0];
   size_t n = k->p->n, part = k->bytes * k->points;
-  k->rule = gq_take(t, n * sizeof *k->rule), k->next_node = gq_take(t, n * sizeof *k->next_node);
-  k->nodes = gq_take(t, n * sizeof *k->nodes), k->started = gq_take(t, n * sizeof *k->started);
+  k->rule = gq_take(t, n * sizeof *k->rule);
   if (!k->gq) return;
   k->sample = gq_take(t, k->points * sizeof *k->sample);
   k->cut = gq_take(t, (f->nb + 1) * sizeof *k->cut),
@@ -110,7 +106,7 @@ static int flush(back *k) {
 /* One node at time t inside lane j's accepted step. */
 static int collect(back *k, int j, double t, double weight) {
   gq_lanes *p = k->p;
-  const gq_lane *lane = &p->lane[j];
+  gq_lane *lane = &p->lane[j];
   double theta = (t - lane->t) / lane->h1;
   GQ_TRY(gq_lanes_interpolate(p, 0, j, theta, p->scratch));
   put_point(k, k->z, k->filled, 1, p->scratch);
@@ -118,16 +114,16 @@ static int collect(back *k, int j, double t, double weight) {
   put_point(k, k->a, k->filled, weight, p->scratch);
   set_time(k, k->filled, t);
   k->sample[k->filled++] = lane->sample;
-  k->nodes[j]++;
+  lane->nodes++;
   return k->filled == k->points ? flush(k) : GQ_OK;
 }
 
 static int interval_rule(back *k, int j) {
   const gq_ode_options *o = &k->s->o;
-  const gq_lane *lane = &k->p->lane[j];
+  gq_lane *lane = &k->p->lane[j];
   const double *t = k->s->t;
   double from = t[lane->k], to = t[lane->k - 1];
-  k->next_node[j] = 0;
+  lane->node = 0;
   if (o->nodes == GQ_NODES_STEP) return GQ_OK;
   int64_t wanted = o->nodes == GQ_NODES_FIXED ? o->fixed_nodes
                                               : gq_rule_wanted(o->C, k->s->samples->nfe[lane->sample],
@@ -141,7 +137,7 @@ static int interval_rule(back *k, int j) {
 /* The nodes inside the accepted step. */
 static int accepted(gq_lanes *p, int j) {
   back *k = p->context;
-  const gq_lane *lane = &p->lane[j];
+  gq_lane *lane = &p->lane[j];
   const gq_ode_options *o = &k->s->o;
   bool each = o->nodes == GQ_NODES_STEP, last = lane->t1 == lane->c.stop;
   double dir = lane->h1 < 0 ? -1 : 1, weight;
@@ -149,10 +145,10 @@ static int accepted(gq_lanes *p, int j) {
   if (!k->gq) return GQ_OK;
   if (each) {
     GQ_TRY(gq_rule_set(rule, o, (p->st->m->order + 2) / 2, k->w->b->refine, lane->t, lane->t1));
-    k->w->wanted += gq_rule_count(rule), k->next_node[j] = 0;
+    k->w->wanted += gq_rule_count(rule), lane->node = 0;
   }
-  for (; k->next_node[j] < gq_rule_count(rule); k->next_node[j]++) {
-    double t = gq_rule_point(rule, k->next_node[j], &weight);
+  for (; lane->node < gq_rule_count(rule); lane->node++) {
+    double t = gq_rule_point(rule, lane->node, &weight);
     if (!last && !each && dir * (t - lane->t1) > 0) break;
     GQ_TRY(collect(k, j, t, weight));
   }
@@ -164,10 +160,10 @@ static int accepted(gq_lanes *p, int j) {
 static void count_sample(const back *k, int j) {
   const gq_lane *lane = &k->p->lane[j];
   const gq_samples *c = &k->s->samples->took;
-  gq_sample_count(c->nfe_backward)[lane->sample] += lane->nfe + k->nodes[j];
+  gq_sample_count(c->nfe_backward)[lane->sample] += lane->nfe + lane->nodes;
   gq_sample_count(c->steps_backward)[lane->sample] = lane->steps;
-  gq_sample_count(c->nodes)[lane->sample] = k->nodes[j];
-  k->w->nodes += k->nodes[j];
+  gq_sample_count(c->nodes)[lane->sample] = lane->nodes;
+  k->w->nodes += lane->nodes;
 }
 
 /* From measurement time lane->k on: a takes the cotangents there, and the next interval in which it is not zero
@@ -192,10 +188,10 @@ static int proceed(back *k, int j) {
   gq_lanes_put(p, p->y[0], j, gq_sample_at(s, s->z, lane->k, lane->sample));
   gq_lanes_put(p, p->y[1], j, a);
   lane->t = lane->c.origin = s->t[lane->k], lane->c.stop = s->t[lane->k - 1], lane->c.index = 0;
-  lane->search = p->st->kind.adaptive && !k->started[j];
+  lane->search = p->st->kind.adaptive && !lane->started;
   lane->stage = p->st->l.carry ? GQ_LANE_SLOPE : GQ_LANE_READY;
-  if (k->started[j]) k->w->restarts++;
-  k->started[j] = true;
+  if (lane->started) k->w->restarts++;
+  lane->started = true;
   return k->gq ? interval_rule(k, j) : GQ_OK;
 }
 
@@ -224,13 +220,20 @@ static bool next(gq_lanes *p, int j) {
                          gq_sample_at(k->s, w->b->gz, i, lane->sample), &one);
       size = fmax(size, one);
     }
-    p->shared.atol[0][j] = gq_positive_atol(p->f->dtype, o->back_atol);
+    p->shared.atol[0][j] = p->rule.atol[0];
     p->shared.atol[1][j] = gq_positive_atol(p->f->dtype, o->back_atol * (o->scale ? size : 1));
-    k->started[j] = false, k->nodes[j] = 0;
+    lane->started = false, lane->nodes = 0;
     w->outcome.status = proceed(k, j); /* a rule's memory */
     if (w->outcome.status != GQ_OK) return false;
   }
   return lane->sample >= 0;
+}
+
+int gq_samples_failed(const gq_lane *lane, int status) {
+  return gq_fail(status,
+                 "in the backward pass between t[%d] and t[%d]: %s; z is solved backwards here: "
+                 "gradient = \"direct\" and \"aca\" go along the solution",
+                 lane->k + 1, lane->k, gq_message());
 }
 
 static void failed(gq_lanes *p, int j, int status) {
@@ -239,11 +242,7 @@ static void failed(gq_lanes *p, int j, int status) {
   const gq_lane *lane = &p->lane[j];
   if (w->failed >= 0 && w->failed < lane->sample) return;
   w->failed = lane->sample;
-  gq_outcome_set(&w->sample,
-                 gq_fail(status,
-                         "in the backward pass between t[%d] and t[%d]: %s; z is solved backwards here: "
-                         "gradient = \"direct\" and \"aca\" go along the solution",
-                         lane->k + 1, lane->k, gq_message()));
+  gq_outcome_set(&w->sample, gq_samples_failed(lane, status));
 }
 
 /* dL/dt_i = g_i . f(t_i, z_i), but at t_0: -a . f(t_0, z_0) with a before g_0. `count` samples from `first` on. */
@@ -290,15 +289,19 @@ static int run(back *k) {
   return k->gq ? flush(k) : GQ_OK;
 }
 
+void gq_samples_back_rule(gq_lanerule *r, const gq_solution *s) {
+  const gq_ode_options *o = &s->o;
+  r->rtol = o->back_rtol, r->atol[0] = gq_positive_atol(s->z->dtype, o->back_atol);
+  r->max_norm = o->back_max_norm, r->step_size = o->back_step_size;
+  r->most = o->back_max_step, r->least = o->back_min_step, r->max_steps = gq_back_budget(s);
+}
+
 int gq_samples_quadrature(gq_samplepull *w) {
-  const gq_ode_options *o = &w->s->o;
   gq_lanes *p = &w->lanes;
   back k = { .w = w, .p = p, .s = w->s, .bytes = w->s->samples->bytes, .gq = w->s->plan->products };
   k.points = (int)p->f->lanes[1];
   p->context = &k;
-  gq_lanerule *r = &p->rule;
-  r->rtol = o->back_rtol, r->max_norm = o->back_max_norm, r->step_size = o->back_step_size;
-  r->most = o->back_max_step, r->least = o->back_min_step, r->max_steps = gq_back_budget(w->s);
+  gq_samples_back_rule(&p->rule, w->s);
   gq_taker t = { 0 }, there = { 0 };
   const gq_backend *on = p->f->on;
   take_all(&k, &t, &there);

@@ -10,15 +10,17 @@
 #include <stdint.h>
 
 /* idle; needs its slope; needs the second evaluation of the first step's choice; steps. Devices: has just come; has
-** taken its step; is over. */
+** taken its step; is over; crews: points are evaluated. */
 typedef enum gq_stage { GQ_LANE_IDLE, GQ_LANE_SLOPE, GQ_LANE_PROBE, GQ_LANE_READY, GQ_LANE_NEW, GQ_LANE_TAKEN,
-                        GQ_LANE_OVER } gq_stage;
+                        GQ_LANE_OVER, GQ_LANE_POINTS } gq_stage;
 
 /* What ends a sample early. Not finite: the first state, f there, the state after an attempt, its error estimate, the state
 ** at a measurement time inside a step; the derivative of a step. */
 typedef enum gq_laneend { GQ_END_NOT, GQ_END_STEPS, GQ_END_SHORT, GQ_END_STUCK, GQ_END_FIXED, GQ_END_FIRST, GQ_END_SLOPE,
                           GQ_END_STATE, GQ_END_ERROR, GQ_END_BETWEEN, GQ_END_BACK } gq_laneend;
 
+/* Fields: a walk's of one sample, and what those who use it hold by the lane: between the launches of a device nothing else is
+** kept of it. */
 typedef struct gq_lane {
   int64_t sample;
   gq_stage stage;
@@ -31,9 +33,19 @@ typedef struct gq_lane {
   int k;                       /* the user's: a measurement time */
   int64_t nfe, steps, rejected;
   double coarse;               /* the user's, of the forward solve */
+  /* the user's, of the adjoint's solve: the interval's rule; its next node; so many have been evaluated; an interval was
+  ** solved */
+  int rule, node;
+  int64_t nodes;
+  bool started;
   gq_laneend end;              /* and the number that is not finite, from 1, or the time inside the step */
   int64_t bad;
   int64_t record;              /* devices: the step taken last, -1: none; on the way back the one that comes */
+  int want, give, at;          /* devices: nodes of the step taken; so many of them go to points from there on */
+  int64_t wanted;
+  int restarts;
+  bool capped;
+  double off;                  /* the largest distance from the states on the way there */
 } gq_lane;
 
 /* Of all samples. */
@@ -117,6 +129,24 @@ static inline gq_verdict gq_lane_judge(gq_lane *l, const gq_lanerule *r, double 
   return v;
 }
 
+/* ---- nodes ---- */
+
+/* Eq. (9): ceil(C nfe dt / T), at least 1; products that are exact stay exact. */
+static inline int64_t gq_rule_wanted(double C, int64_t nfe, double dt, double T) {
+  double n = ceil(C * (double)nfe * fabs(dt / T) * (1 - 1e-12));
+  return n < 1 ? 1 : n > 1e15 ? (int64_t)1e15 : (int64_t)n;
+}
+
+/* Point i, counted from `from`, of a rule of m points x with weights w on [-1, 1] in each of so many panels; *weight: in the
+** integral from `to` to `from`, signed. */
+static inline double gq_panel_point(int m, int panels, const double *x, const double *w, double from, double to, int i,
+                                    double *weight) {
+  int p = i / m, j = m - 1 - i % m;
+  double half = (from - to) / (2.0 * panels);
+  *weight = w[j] * half;
+  return from - (2 * p + 1) * half + x[j] * half;
+}
+
 /* ---- devices ---- */
 
 enum { GQ_FLEET_PARTS = 2, GQ_FLEET_CHUNKS = 24, GQ_FLEET_SLOTS = 8 /* records a lane that a crew takes at once */ };
@@ -145,6 +175,7 @@ typedef struct gq_crew {
   bool starting;               /* the way back: all are at t[0]; their first slopes, from this sample on, are what is left */
   int64_t first;
   gq_lane failed;              /* the first sample that failed; sample -1: none */
+  int filled;                  /* points, which are evaluated together */
 } gq_crew;
 
 /* A boundary value that is cut with the samples: outer x samples x inner numbers of so many bytes, from there to a place. */
@@ -180,14 +211,44 @@ typedef struct gq_fleet {
   unsigned busy, failures;     /* crews that have not done all; samples that failed on the way back */
 } gq_fleet;
 
+/* What a way back took of a sample. */
+typedef struct gq_returned {
+  int64_t nfe, steps, nodes, wanted;
+  double off;
+  int restarts, capped;
+} gq_returned;
+
 /* Backpropagation through the records. Fields: addresses and places, as above. */
 typedef struct gq_homing {
   gq_fleet f;
-  uint64_t gz, a, left, count; /* cotangents of states; of z0; of first slopes; [samples][2] evaluations and steps */
+  uint64_t gz, a, left, count; /* cotangents of states; of z0; of first slopes; gq_returned [samples] */
   uint64_t cy, cf, py, pf, dt; /* places */
   uint64_t slope;              /* [slopes] places of cotangents */
   uint64_t cut;                /* gq_cutting [cuts]: of gradients, to places of those of lanes */
   int cuts;
 } gq_homing;
+
+/* A rule's points in each of so many panels, ascending on [-1, 1], with their weights behind. */
+typedef struct gq_pointset {
+  uint64_t x;
+  int m, panels;
+} gq_pointset;
+
+/* The adjoint equation and its quadrature. Points of all lanes are evaluated together. Fields: as above. */
+typedef struct gq_adjoining {
+  gq_fleet f;
+  uint64_t gz, a, count;
+  uint64_t rule;               /* gq_pointset []: by the number of nodes that is asked for */
+  uint64_t pt, pz, pa, whose;  /* places: of points' times, states, cotangents, samples */
+  uint64_t from, to;           /* gq_cutting [cuts]: of boundary values to points'; [sums]: of gradients, to points' */
+  int cuts, sums;
+  int points;
+  int64_t across, along;       /* of points */
+  int each, fixed;             /* nodes in every step; so many an interval: 0: by eq. (9) */
+  int refine, most;
+  double C, span;              /* of it */
+  double atol, least;          /* of the second part: times the size of cotangents, where it is asked for; never less */
+  bool scale, collects;
+} gq_adjoining;
 
 #endif

@@ -37,13 +37,15 @@ static const void *cotangent(const gq_lanes *p, int i) {
   return p->st->l.carry && i == p->st->m->end ? p->cf : p->ck[i];
 }
 
-/* [nt] times, [slopes][degree] weights, [slopes] places of slopes, [slopes] of their cotangents, cuts. */
-static int put_tables(gq_fleetwork *x, bool back) {
+/* [nt] times, [slopes][degree] weights, [parts][slopes] places of slopes, home: [slopes] of their cotangents, cuts. */
+static int put_tables(gq_fleetwork *x) {
   const gq_lanes *p = &x->lanes;
   const gq_tableau *m = p->st->m;
   const gq_field *f = p->f;
   gq_fleet *g = &x->h.f;
-  size_t weights = m->slopes * m->dense_degree, numbers = g->nt + weights + 2 * m->slopes,
+  bool home = x->v.heading == GQ_HEADING_HOME;
+  size_t weights = m->slopes * m->dense_degree, slopes = p->parts * m->slopes,
+         numbers = g->nt + weights + slopes + home * m->slopes,
          bytes = numbers * sizeof(double) + f->nb * sizeof(gq_cutting);
   double *here = gq_calloc(1, bytes + 1);
   char *there = x->tables = gq_allocate(f->on, bytes + 64);
@@ -53,10 +55,9 @@ static int put_tables(gq_fleetwork *x, bool back) {
   }
   memcpy(here, x->s->t, g->nt * sizeof(double)), memcpy(here + g->nt, m->d, weights * sizeof(double));
   uint64_t *slope = (uint64_t *)(here + g->nt + weights);
-  for (int i = 0; i < m->slopes; i++) {
-    slope[i] = gq_fleet_place(x, gq_lanes_slope(p, i, 0));
-    if (back) slope[m->slopes + i] = gq_fleet_place(x, cotangent(p, i));
-  }
+  for (size_t i = 0; i < slopes; i++)
+    slope[i] = gq_fleet_place(x, gq_lanes_slope(p, (int)i % m->slopes, (int)i / m->slopes));
+  for (int i = 0; home && i < m->slopes; i++) slope[slopes + i] = gq_fleet_place(x, cotangent(p, i));
   gq_fleet_cuts(x, (void *const *)x->s->bind->value, (void *const *)p->call.cut, NULL,
                 (gq_cutting *)(here + numbers), &g->cuts);
   gq_copy(f->on, there, here, bytes);
@@ -64,7 +65,7 @@ static int put_tables(gq_fleetwork *x, bool back) {
   gq_free(here);
   g->t = (uint64_t)(uintptr_t)there, g->weight = g->t + g->nt * sizeof(double);
   g->slope = g->weight + weights * sizeof(double), g->cut = g->t + numbers * sizeof(double);
-  x->h.slope = g->slope + m->slopes * sizeof(double);
+  if (home) x->h.home.slope = g->slope + slopes * sizeof(double);
   return GQ_OK;
 }
 
@@ -129,40 +130,41 @@ static void put_fleet(gq_fleetwork *x) {
   put_places(x);
 }
 
-int gq_fleet_open(gq_fleetwork *x, gq_solution *s, bool back, size_t own, size_t *at) {
-  const gq_plan *plan = s->plan;
-  const gq_stepper *st = &plan->forward;
-  const gq_evaluator *e = back ? &plan->pull : &plan->f;
-  const gq_field *f = plan->field;
+int gq_fleet_open(gq_fleetwork *x, gq_solution *s, const gq_fleetkind *kind, size_t own, size_t *at) {
+  const gq_field *f = s->plan->field;
+  const gq_stepper *st = kind->st;
+  const gq_evaluator *e = kind->slope, *points = kind->points_;
   gq_voyage *v = &x->v;
   int lanes = (int)f->lanes[0], most = (int)((s->samples->n + lanes - 1) / lanes);
   *x = (gq_fleetwork){ .s = s };
   *v = (gq_voyage){ .fleet = &x->h,
-                    .bytes = back ? sizeof x->h : sizeof x->h.f,
-                    .back = back,
-                    .prog = { e->code.prog[0], st->code.prog[0] },
+                    .bytes = kind->bytes,
+                    .heading = kind->heading,
+                    .prog = { e->code.prog[0], st->code.prog[0], points ? points->code.prog[0] : NULL },
                     .sharing = { { 1 + e->states, f->nb, f->axis, f->dtype, lanes },
                                  { st->l.bv, f->nb, f->axis, f->dtype, lanes } } };
+  if (points) v->sharing[2] = (gq_sharing){ 1 + points->states, f->nb, f->axis, f->dtype, (int)f->lanes[1] };
   GQ_TRY(f->on->crews(v, &most));
   *at = gq_round64(sizeof(gq_crew)) + gq_round64(lanes * sizeof(gq_lane));
-  GQ_TRY(gq_lanes_crews(&x->lanes, s, st, e, back, *at + own, &most, &v->each));
+  GQ_TRY(gq_lanes_crews(&x->lanes, s, st, e, v->heading == GQ_HEADING_HOME, *at + own, &most, &v->each));
   v->crews = most, v->room = x->lanes.block[1];
   gq_samples_rule(&x->lanes.rule, f, &s->o);
   put_fleet(x);
-  return put_tables(x, back);
+  return put_tables(x);
 }
 
-/* Inputs and outputs of both programs, as the first crew has them. */
+/* Inputs and outputs of two programs, as the first crew has them. */
 int gq_fleet_bind(gq_fleetwork *x) {
   const gq_lanes *p = &x->lanes;
   gq_voyage *v = &x->v;
+  bool home = v->heading == GQ_HEADING_HOME;
   int nin[] = { p->slope->nin, p->st->l.nin }, nout[] = { p->slope->nout, p->st->l.nout };
   x->in = gq_calloc(nin[0] + nin[1] + 1, sizeof *x->in);
   x->out = gq_calloc(nout[0] + nout[1] + 1, sizeof *x->out);
   if (!x->in || !x->out) return gq_nomem((nin[0] + nin[1] + nout[0] + nout[1]) * sizeof *x->in);
   for (int g = 0; g < 2; g++) {
-    if (g == 1) gq_lanes_bind_step(p, v->back ? 2 : 0);
-    else if (v->back) gq_lanes_bind_point(p, p->slope, (void *[]){ p->ey[0], p->cf }, p->ef[0]);
+    if (g == 1) gq_lanes_bind_step(p, home ? 2 : 0);
+    else if (home) gq_lanes_bind_point(p, p->slope, (void *[]){ p->ey[0], p->cf }, p->ef[0]);
     else gq_lanes_bind_slope(p);
     v->in[g] = x->in + g * nin[0], v->out[g] = x->out + g * nout[0];
     memcpy(x->in + g * nin[0], p->call.in, nin[g] * sizeof *x->in);
@@ -261,7 +263,8 @@ int gq_fleet_forward(gq_solution *s, int first, double *coarse, int64_t *failed,
   gq_fleetwork x = { .s = s };
   size_t at;
   int status = make_room(s, (int)s->plan->field->lanes[0]);
-  if (status == GQ_OK) status = gq_fleet_open(&x, s, false, 0, &at);
+  gq_fleetkind kind = { GQ_HEADING_OUT, sizeof x.h.f, &s->plan->forward, &s->plan->f, NULL };
+  if (status == GQ_OK) status = gq_fleet_open(&x, s, &kind, 0, &at);
   x.h.f.first = first;
   if (status == GQ_OK) status = gq_fleet_bind(&x);
   if (status == GQ_OK) status = sail(&x);

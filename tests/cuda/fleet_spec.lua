@@ -134,6 +134,38 @@ local ways_back = gradients .. [[
   end)
 ]]
 
+-- By the adjoint equation and its nodes; scale = false, since norms of cotangents are summed in another order.
+local adjoints = gradients .. [[
+  local function adjoint(name, n, times, o, backward, f)
+    o.gradient, o.adjoint = o.gradient or "gq", { scale = false }
+    for k, v in pairs(backward or {}) do o.adjoint[k] = v end
+    local _, _, info = case(name, n, times, o, f)
+    if info then
+      print(info.nodes, info.nodes_wanted, info.restarts, ("%.3g %.3g"):format(info.reconstruction, info.audit or 0))
+      print(table.concat(info.samples.nodes:totable(), " "))
+    end
+  end
+  adjoint("step", 41, { 0, 0.3, 2 }, {})
+  adjoint("back", 41, { 2, 2, 1.5, 0 }, { rtol = 1e-6 })
+  adjoint("single", 70, { 0, 1 }, { dtype = "float32" })
+  adjoint("nfe", 41, { 0, 0.3, 0.4, 2 }, { rtol = 1e-6, gq = { nodes = "nfe", C = 0.5 } })
+  adjoint("capped", 41, { 0, 0.3, 2 }, { rtol = 1e-6, gq = { nodes = "nfe", C = 2, max_nodes = 20 } })
+  adjoint("fixed nodes", 41, { 0, 0.3, 2 }, { gq = { nodes = 300, panels = 3 } })
+  adjoint("lobatto", 41, { 0, 0.3, 2 }, { gq = { nodes = 7, quadrature = "gauss-lobatto" } })
+  adjoint("dopri8", 41, { 0, 0.3, 0.4, 2 }, { method = "dopri8", rtol = 1e-7 })
+  adjoint("no slope", 41, { 0, 0.3, 1 }, { method = "fehlberg2", rtol = 1e-4 })
+  adjoint("fixed", 41, { 0, 0.33, 1 }, { method = "rk4", step_size = 0.1 })
+  adjoint("check", 41, { 0, 0.3, 2 }, { gradient = "check" })
+  adjoint("many", 300, { 0, 0.3, 3 }, { rtol = 1e-9, atol = 1e-9 })
+  adjoint("steps", 41, { 0, 0.3, 2 }, {}, { max_steps = 3 })
+  adjoint("roots", 41, { 0, 0.3, 1 }, { throw = false }, {}, function(_, z, c, w)
+    return (z + 1):sqrt():matmul(w) + c:narrow(1, 2, 1):squeeze(1)
+  end)
+  adjoint("one", 1, { 0, 0.5 }, {}, {}, function(t, z, c)
+    return (z * c:narrow(1, 1, 1):squeeze(1) * t):sin()
+  end)
+]]
+
 -- The fleet's lines are those of the host's loop; sums over rows that differ in order are equal to rounding.
 local function compare(script, patterns)
   local want = run("GQ_CUDA_HOST=1", script)
@@ -165,6 +197,10 @@ describe("rows with steps of their own", function()
     compare(ways_back, { "\nsome\t[^\n]*\n[^\n]*ok max_steps", "steep\t[^\n]*not finite" })
   end)
 
+  it("are solved backwards with nodes of their own as by the host's loop", function()
+    compare(adjoints, { "steps\t[^\n]*sample 1: 3 steps" })
+  end)
+
   it("are solved in one launch without a wait; halts are launches more", function()
     local count = predators .. [[
       local _, info = volterra(3000, { 0, 1, 5 }, { dtype = "float32" })
@@ -178,6 +214,33 @@ describe("rows with steps of their own", function()
     assert.equal(steps, text:match "lanes\t(%d+)")
     assert.is_true(tonumber(text:match "(%d+) fleet") > 1, text)
     assert.truthy(run("GQ_EMU_INTERRUPT=3 GQ_EMU_CLOCK=5000000", count):find "interrupted")
+  end)
+
+  it("go back with their nodes in one launch, halts are launches more; matrices and a state alone, too", function()
+    local script = [[
+      local z0 = gq.randn({ 200, 2, 2 }, { seed = 1, device = "cpu" }):to "cuda"
+      local p = gq.randn({ 200, 2 }, { seed = 2, device = "cpu" }):to "cuda"
+      local wants = { z0 = { z0 }, p = { p }, both = { z0, p } }
+      for _, x in ipairs(wants[os.getenv "WANTS"]) do x.requires_grad = true end
+      local z, info = gq.odeint(function(t, z) return (z:matmul(z) * 0.1 - z):tanh() * p:unsqueeze(3) * t end, z0,
+        { 0, 1, 3 }, { batch = "independent", gradient = "gq", gq = { guards = false } })
+      local sum = (z * z):sum()
+      sum:backward()
+      print("sums", (z0.grad or z0):to("cpu"):sum():item(), (p.grad or p):to("cpu"):sum():item(), info.nodes > 0)
+    ]]
+    for _, wants in ipairs { "z0", "p", "both" } do
+      local host = run("GQ_CUDA_HOST=1 WANTS=" .. wants, script)
+      local text = run("GQ_EMU_COUNT=1 WANTS=" .. wants, script)
+      assert.equal(1, tonumber(text:match "(%d+) adjoint"), text)
+      local halted = run("GQ_EMU_COUNT=1 GQ_EMU_CLOCK=4000000 WANTS=" .. wants, script)
+      assert.is_true(tonumber(halted:match "(%d+) adjoint") > 1, halted)
+      assert.equal(text:match "sums[^\n]*", halted:match "sums[^\n]*")
+      local a, b = { host:match "sums%s+(%S+)%s+(%S+)" }, { text:match "sums%s+(%S+)%s+(%S+)" }
+      for i = 1, 2 do
+        assert.is_true(math.abs(a[i] - b[i]) <= 2e-5 * (math.abs(a[i]) + 1), host .. "\n" .. text)
+      end
+      assert.equal(host:match "(%a+)\n", text:match "sums[^\n]*%s(%a+)\n")
+    end
   end)
 
   it("take the CPU's steps, to its numbers", function()
@@ -194,6 +257,30 @@ describe("rows with steps of their own", function()
       local function off(x) return (x:to("cpu"):to "float64" - exact):abs():max():item() end
       assert.below(off(cuda), 2 * off(cpu) + 1e-6)
       if dtype == "float64" then assert.below(helper.relative(cuda:to "cpu", cpu), 1e-12) end
+    end
+  end)
+
+  it("have the CPU's gradients by nodes", function()
+    local function solve(device, engine, tolerance)
+      local z0 = gq.randn({ 50, 3 }, { seed = 1, device = "cpu", dtype = "float64" }):to(device)
+      local w = gq.randn({ 3, 3 }, { seed = 2, device = "cpu", dtype = "float64" }):to(device)
+      z0.requires_grad, w.requires_grad = true, true
+      local z, info = gq.odeint(function(t, z) return (z:matmul(w) * t):tanh() end, z0, { 0, 0.4, 2 },
+        { batch = "independent", gradient = engine, rtol = tolerance, atol = tolerance })
+      local sum = (z * z):sum()
+      sum:backward()
+      return z0.grad:to "cpu", w.grad:to "cpu", info
+    end
+    for _, engine in ipairs { "gq", "check" } do
+      local z0, w, info = solve("cpu", engine, 1e-6)
+      local z0_, w_, info_ = solve("cuda", engine, 1e-6)
+      assert.below(helper.relative(z0_, z0), 1e-11)
+      assert.below(helper.relative(w_, w), 1e-11)
+      assert.equal(info.restarts, info_.restarts)
+      for _, k in ipairs { "nodes", "nfe_backward", "steps_backward" } do
+        assert.equal(info[k], info_[k])
+        assert.same(info.samples[k]:totable(), info_.samples[k]:totable())
+      end
     end
   end)
 

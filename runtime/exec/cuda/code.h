@@ -16,8 +16,9 @@ typedef struct gq_tile {
 
 /* What a kernel makes of phases: one of them; an attempt that a pilot decides over; one along a trail; a later phase of steps
 ** one after the other; a whole solve of lanes: that of the slope, of an attempt, of its interpolant; or its way back: those
-** two, the step's derivative, that of the slope. */
-typedef enum gq_way { GQ_WAY_ONCE, GQ_WAY_ATTEMPT, GQ_WAY_ALONG, GQ_WAY_AFTER, GQ_WAY_FLEET, GQ_WAY_HOME, GQ_NWAY } gq_way;
+** two, the step's derivative, that of the slope; or the adjoint's solve: as a solve, and that of points. */
+typedef enum gq_way { GQ_WAY_ONCE, GQ_WAY_ATTEMPT, GQ_WAY_ALONG, GQ_WAY_AFTER, GQ_WAY_FLEET, GQ_WAY_HOME, GQ_WAY_ADJOINT,
+                      GQ_NWAY } gq_way;
 
 enum { GQ_CUDA_SLICES = 1024 };   /* of a batch */
 
@@ -68,13 +69,13 @@ static inline gq_tile *gq_cuda_tile_of(const gq_program *p, gq_way way) {
 /* ---- reach.c: who of a block reads and writes what ---- */
 
 /* Bytes from .. to (period: the first `span` of each), of location loc of an instruction, or (-1) of what a reduction shares. each: thread i has number i of
-** that size; 0: anyone any. own: of lanes, a number each; or all that is so. where: the caller's, of memory that is no other's; GQ_OUTSIDE and above may be in ANYWHERE. */
+** that size (row: where so many are a multiple of threads); 0: anyone any. own: of lanes, a number each; or all that is so. where: the caller's, of memory that is no other's; GQ_OUTSIDE and above may be in ANYWHERE. */
 enum { GQ_ANYWHERE, GQ_NEAR, GQ_ARENA, GQ_SHARED, GQ_OUTSIDE };
 typedef struct gq_reach {
   int loc, where;
   bool writes, own;
   int each;
-  int64_t from, to, span, period;
+  int64_t row, from, to, span, period;
 } gq_reach;
 typedef struct gq_reaches {
   int n;

@@ -6,23 +6,29 @@
 
 #include <string.h>
 
-enum { SLOPE, STEP };
+enum { SLOPE, STEP, POINTS, PIECES = 4 };
 
-/* Phases of the kernel, there and back: the slope, an attempt, its interpolant; an attempt, its interpolant, its derivative,
-** the slope's. */
+/* Phases of the kernel: the slope, an attempt, its interpolant (and points); back an attempt, its interpolant, its
+** derivative, the slope's. */
 typedef struct piece {
   int prog, phase;
 } piece;
-static const piece there[] = { { SLOPE, 0 }, { STEP, 0 }, { STEP, 1 } },
-                   back[] = { { STEP, 0 }, { STEP, 1 }, { STEP, 2 }, { SLOPE, 0 } };
-enum { PIECES = 4 };
+static const struct {
+  gq_way way;
+  piece at[PIECES];
+} headings[] = {
+  [GQ_HEADING_OUT] = { GQ_WAY_FLEET, { { SLOPE, 0 }, { STEP, 0 }, { STEP, 1 }, { POINTS, 0 } } },
+  [GQ_HEADING_HOME] = { GQ_WAY_HOME, { { STEP, 0 }, { STEP, 1 }, { STEP, 2 }, { SLOPE, 0 } } },
+  [GQ_HEADING_ADJOINT] = { GQ_WAY_ADJOINT, { { SLOPE, 0 }, { STEP, 0 }, { STEP, 1 }, { POINTS, 0 } } },
+};
 
 static const piece *pieces_of(const gq_voyage *v, int *n) {
-  *n = v->back ? 4 : 3;
-  return v->back ? back : there;
+  const piece *x = headings[v->heading].at;
+  for (*n = 0; *n < PIECES && v->prog[x[*n].prog];) ++*n;
+  return x;
 }
 
-static gq_way way_of(const gq_voyage *v) { return v->back ? GQ_WAY_HOME : GQ_WAY_FLEET; }
+static gq_way way_of(const gq_voyage *v) { return headings[v->heading].way; }
 static gq_tile *tile_of(const gq_voyage *v) { return gq_cuda_tile_of(v->prog[STEP], way_of(v)); }
 
 int gq_cuda_crews(gq_voyage *v, int *most) {

@@ -169,7 +169,7 @@ GQ_DEVICE GQ_STATE *gq_sample_at(const gq_fleet *f, int64_t k, int64_t sample) {
 }
 
 /* Record i: a state, where a slope is carried that, and a gq_taped. */
-GQ_REGION char *gq_record(const gq_fleet *f, int64_t i) {
+GQ_REGION GQ_UNUSED char *gq_record(const gq_fleet *f, int64_t i) {
   int64_t first = 0, end = f->least;
   int k = 0;
   for (; i >= end; k++) first = end, end *= 2;
@@ -207,22 +207,27 @@ GQ_REGION void gq_crew_begin(const gq_fleet *f, char *w) {
   GQ_SYNC
 }
 
-/* Number `inner` of row `outer` of boundary c in lane j. */
-GQ_DEVICE int64_t gq_cut_place(const gq_fleet *f, const gq_cutting *c, int j, int64_t outer, int64_t inner) {
-  return f->front ? (j * c->outer + outer) * c->inner + inner : (outer * c->inner + inner) * f->lanes + j;
+GQ_DEVICE const gq_landed *gq_landed_of(const gq_fleet *f, int64_t sample) {
+  return (const gq_landed *)GQ_FAR(f->took) + sample;
+}
+
+/* Number `inner` of row `outer` of boundary c in place j of n. */
+GQ_DEVICE int64_t gq_cut_place(const gq_fleet *f, const gq_cutting *c, int n, int j, int64_t outer, int64_t inner) {
+  return f->front ? (j * c->outer + outer) * c->inner + inner : (outer * c->inner + inner) * n + j;
 }
 
 #define GQ_CUT(N) \
   case sizeof(N): ((N *)to)[at] = ((const N *)from)[i]; break;
-GQ_REGION void gq_lane_cut(const gq_fleet *f, char *w, int j, int64_t sample) {
-  const gq_cutting *c = (const gq_cutting *)GQ_FAR(f->cut);
-  for (int k = 0; k < f->cuts; k++, c++) {
+/* What a sample has of so many boundary values, to place j of n. */
+GQ_REGION void gq_place_cut(const gq_fleet *f, char *w, uint64_t cut, int cuts, int n, int j, int64_t sample) {
+  const gq_cutting *c = (const gq_cutting *)GQ_FAR(cut);
+  for (int k = 0; k < cuts; k++, c++) {
     const char *from = GQ_FAR(c->from);
     char *to = w + c->to;
     GQ_BY(unroll 1)
-    for (int64_t n = 0; n < c->outer * c->inner; n++) {
-      int64_t o = n / c->inner, i = (o * f->samples + sample) * c->inner + n % c->inner;
-      int64_t at = gq_cut_place(f, c, j, o, n % c->inner);
+    for (int64_t u = 0; u < c->outer * c->inner; u++) {
+      int64_t o = u / c->inner, i = (o * f->samples + sample) * c->inner + u % c->inner;
+      int64_t at = gq_cut_place(f, c, n, j, o, u % c->inner);
       switch (c->size) {
         GQ_CUT(uint8_t)
         GQ_CUT(uint32_t)
@@ -231,31 +236,26 @@ GQ_REGION void gq_lane_cut(const gq_fleet *f, char *w, int j, int64_t sample) {
     }
   }
 }
-
-//// outward
-/* A solve from its first time on; the formulas are those of ode/lanes.c and ode/independent.c. */
-GQ_REGION int64_t gq_attempt_bad(const gq_fleet *f, char *w, int j) {
-  int64_t bad = 0;
-  for (int i = 0; i < f->parts && !bad; i++) {
-    bad = gq_row_bad(f, gq_row(f, w, f->at.y1[i], j), f->across);
-    if (!bad && f->carry) bad = gq_row_bad(f, gq_row(f, w, f->at.f1[i], j), f->across);
-  }
-  return bad;
+GQ_DEVICE void gq_lane_cut(const gq_fleet *f, char *w, int j, int64_t sample) {
+  gq_place_cut(f, w, f->cut, f->cuts, f->lanes, j, sample);
 }
 
-/* Of x - minus (where there is one) in units of the tolerance. */
-GQ_REGION double gq_row_norm(const gq_fleet *f, char *w, int part, int j, uint64_t x_at, int64_t minus_at) {
-  const GQ_STATE *x = gq_row(f, w, x_at, j), *y = gq_row(f, w, f->at.y[part], j);
-  const GQ_STATE *minus = minus_at < 0 ? 0 : gq_row(f, w, (uint64_t)minus_at, j);
-  double sum = 0, top = 0;
-  GQ_NUMBERS(d) {
-    double v = (double)x[d * f->across] - (minus ? (double)minus[d * f->across] : 0);
-    double off = fabs(v / (f->rule.atol[part] + f->rule.rtol * fabs((double)y[d * f->across])));
-    sum += off * off;
-    if (!(off <= top)) top = off;
+#define GQ_CLEAR(N) \
+  case sizeof(N): ((N *)to)[gq_cut_place(f, c, n, j, u / c->inner, u % c->inner)] = 0; break;
+GQ_REGION GQ_UNUSED void gq_place_clear(const gq_fleet *f, char *w, uint64_t cut, int cuts, int n, int j) {
+  const gq_cutting *c = (const gq_cutting *)GQ_FAR(cut);
+  for (int k = 0; k < cuts; k++, c++) {
+    char *to = w + c->to;
+    GQ_BY(unroll 1)
+    for (int64_t u = 0; u < c->outer * c->inner; u++) switch (c->size) {
+        GQ_CLEAR(float)
+        GQ_CLEAR(double)
+      }
   }
-  return f->rule.max_norm ? top : sqrt(sum / (double)f->numbers);
 }
+
+//// landing
+/* What ends a sample on its way there, and what a step has to give. */
 
 /* The sample's end; times that it did not reach stay without a number. */
 GQ_REGION void gq_lane_end(const gq_fleet *f, gq_lane *l, gq_laneend end, int64_t bad) {
@@ -268,11 +268,79 @@ GQ_REGION void gq_lane_end(const gq_fleet *f, gq_lane *l, gq_laneend end, int64_
     GQ_NUMBERS(d) gq_sample_at(f, k, l->sample)[d] = (GQ_STATE)NAN;
 }
 
+/* Does the step pass time k? */
+GQ_DEVICE int gq_lane_passes(const gq_fleet *f, const gq_lane *l, int k) {
+  return k < f->nt && (l->h1 < 0 ? l->t1 <= gq_time(f, k) : l->t1 >= gq_time(f, k));
+}
+
+GQ_DEVICE int gq_lane_wants(const gq_fleet *f, gq_lane *l) {
+  return gq_lane_passes(f, l, l->k) && gq_time(f, l->k) != l->t1;
+}
+
+//// adjoining
+/* The same of the adjoint's: its nodes, in the interval or in the step. */
+GQ_REGION double gq_node_at(const gq_adjoining *b, const gq_lane *l, int i, double *weight) {
+  const gq_pointset *s = (const gq_pointset *)GQ_FAR(b->rule) + l->rule;
+  const double *x = (const double *)GQ_FAR(s->x);
+  double from = b->each ? l->t : gq_time(&b->f, l->k), to = b->each ? l->t1 : gq_time(&b->f, l->k - 1);
+  return gq_panel_point(s->m, s->panels, x, x + s->m, from, to, i, weight);
+}
+
+GQ_DEVICE int gq_node_count(const gq_adjoining *b, const gq_lane *l) {
+  const gq_pointset *s = (const gq_pointset *)GQ_FAR(b->rule) + l->rule;
+  return s->m * s->panels;
+}
+
+GQ_DEVICE void gq_lane_end(const gq_fleet *f, gq_lane *l, gq_laneend end, int64_t bad) {
+  l->end = end, l->bad = bad, l->stage = GQ_LANE_OVER;
+}
+
+GQ_REGION int gq_lane_wants(const gq_fleet *f, gq_lane *l) {
+  const gq_adjoining *b = (const gq_adjoining *)f;
+  int last = l->t1 == l->c.stop;
+  double dir = l->h1 < 0 ? -1 : 1, weight;
+  l->want = 0;
+  if (!b->collects) return 0;
+  int count = gq_node_count(b, l);
+  if (b->each) l->node = 0, l->wanted += count;
+  while (l->node + l->want < count &&
+         (last || b->each || dir * (gq_node_at(b, l, l->node + l->want, &weight) - l->t1) <= 0))
+    l->want++;
+  return l->want > 0;
+}
+
+//// steps
+/* Attempts, and the slopes that they begin with; the formulas are those of ode/lanes.c. */
+GQ_REGION int64_t gq_attempt_bad(const gq_fleet *f, char *w, int j) {
+  int64_t bad = 0;
+  for (int i = 0; i < f->parts && !bad; i++) {
+    bad = gq_row_bad(f, gq_row(f, w, f->at.y1[i], j), f->across);
+    if (!bad && f->carry) bad = gq_row_bad(f, gq_row(f, w, f->at.f1[i], j), f->across);
+  }
+  return bad;
+}
+
+/* Of x - minus (where there is one) in units of the tolerance, which y tells. */
+GQ_REGION double gq_row_norm(const gq_fleet *f, char *w, int part, int j, uint64_t x_at, uint64_t y_at,
+                             int64_t minus_at) {
+  const GQ_STATE *x = gq_row(f, w, x_at, j), *y = gq_row(f, w, y_at, j);
+  const GQ_STATE *minus = minus_at < 0 ? 0 : gq_row(f, w, (uint64_t)minus_at, j);
+  double sum = 0, top = 0, atol = *gq_number(w, f->at.atol[part], j);
+  GQ_NUMBERS(d) {
+    double v = (double)x[d * f->across] - (minus ? (double)minus[d * f->across] : 0);
+    double off = fabs(v / (atol + f->rule.rtol * fabs((double)y[d * f->across])));
+    sum += off * off;
+    if (!(off <= top)) top = off;
+  }
+  return f->rule.max_norm ? top : sqrt(sum / (double)f->numbers);
+}
+
 /* What lane j does next; one that is over or idle takes a sample, while there are some. */
-GQ_DEVICE gq_stage gq_lane_turn(const gq_fleet *f, char *w, int j) {
+GQ_DEVICE gq_stage gq_lane_turn(gq_fleet *f, char *w, int j) {
   gq_crew *c = (gq_crew *)w;
   gq_lane *l = gq_lane_of(f, w, j);
   if (l->stage == GQ_LANE_OVER) {
+    if (l->end) atomicAdd(&f->failures, 1u);
     if (l->end && (c->failed.sample < 0 || l->sample < c->failed.sample)) c->failed = *l;
     l->stage = GQ_LANE_IDLE, l->sample = -1;
   }
@@ -283,6 +351,137 @@ GQ_DEVICE gq_stage gq_lane_turn(const gq_fleet *f, char *w, int j) {
   return l->stage;
 }
 
+/* ---- slopes ---- */
+
+GQ_DEVICE int gq_lane_waits(const gq_lane *l) { return l->stage == GQ_LANE_SLOPE || l->stage == GQ_LANE_PROBE; }
+
+/* dst = y + h x; without h a copy of y */
+GQ_REGION void gq_row_shift(const gq_fleet *f, GQ_STATE *dst, const GQ_STATE *y, double h, const GQ_STATE *x) {
+  const GQ_STATE s = (GQ_STATE)h;
+  GQ_NUMBERS(d)
+    dst[d * f->across] = h != 0 ? y[d * f->across] + s * x[d * f->across] : y[d * f->across];
+}
+
+GQ_REGION void gq_crew_ask(const gq_fleet *f, char *w) {
+  GQ_EACH(j, f->lanes) {
+    const gq_lane *l = gq_lane_of(f, w, j);
+    if (!gq_lane_waits(l)) continue;
+    double h = gq_lane_probe(l);
+    GQ_BY(unroll 1)
+  for (int i = 0; i < f->parts; i++)
+      gq_row_shift(f, gq_row(f, w, f->at.ey[i], j), gq_row(f, w, f->at.y[i], j), h, gq_row(f, w, f->at.f0[i], j));
+    ((GQ_STATE *)(w + f->at.te))[j] = (GQ_STATE)(l->t + gq_lane_span(&f->rule, l->t, h));
+  }
+}
+
+GQ_REGION void gq_lane_answer(const gq_fleet *f, char *w, int j) {
+  gq_lane *l = gq_lane_of(f, w, j);
+  double d0 = 0, d1 = 0;
+  l->nfe++;
+  if (l->stage == GQ_LANE_PROBE) {
+    GQ_BY(unroll 1)
+  for (int i = 0; i < f->parts; i++)
+      d1 = gq_larger(d1, gq_row_norm(f, w, i, j, f->at.ef[i], f->at.y[i], (int64_t)f->at.f0[i]) / l->h0);
+    gq_lane_probed(l, &f->rule, d1);
+    return;
+  }
+  GQ_BY(unroll 1)
+  for (int i = 0; i < f->parts; i++) {
+    gq_row_shift(f, gq_row(f, w, f->at.f0[i], j), gq_row(f, w, f->at.ef[i], j), 0, 0);
+    if (!l->search) continue;
+    d0 = gq_larger(d0, gq_row_norm(f, w, i, j, f->at.y[i], f->at.y[i], -1));
+    d1 = gq_larger(d1, gq_row_norm(f, w, i, j, f->at.f0[i], f->at.y[i], -1));
+  }
+  for (int i = 0; i < f->parts && !(isfinite(d0) && isfinite(d1)); i++)
+    if (gq_row_bad(f, gq_row(f, w, f->at.f0[i], j), f->across)) {
+      gq_lane_end(f, l, GQ_END_SLOPE, 0);
+      return;
+    }
+  gq_lane_sloped(l, &f->rule, d0, d1);
+}
+
+GQ_REGION void gq_crew_answer(const gq_fleet *f, char *w) {
+  GQ_EACH(j, f->lanes) if (gq_lane_waits(gq_lane_of(f, w, j))) gq_lane_answer(f, w, j);
+  GQ_SYNC
+}
+
+/* ---- attempts ---- */
+
+GQ_REGION void gq_crew_propose(const gq_fleet *f, char *w) {
+  GQ_EACH(j, f->lanes) {
+    gq_lane *l = gq_lane_of(f, w, j);
+    gq_laneend end = l->stage == GQ_LANE_READY ? gq_lane_propose(l, &f->rule) : GQ_END_NOT;
+    if (end) gq_lane_end(f, l, end, 0);
+    double h = l->stage == GQ_LANE_READY ? l->h1 : 0;
+    *gq_number(w, f->at.t, j) = l->t, *gq_number(w, f->at.h, j) = h;
+    *gq_number(w, f->at.ht, j) = gq_lane_span(&f->rule, l->t, h);
+  }
+}
+
+/* NaN: not finite. On a fixed grid sums tell, but for one that overflows. */
+GQ_REGION double gq_lane_ratio(const gq_fleet *f, char *w, int j) {
+  const gq_places *p = &f->at;
+  double ratio = 0;
+  int fine = 1;
+  GQ_BY(unroll 1)
+  for (int i = 0; i < f->parts; i++)
+    if (f->rule.adaptive)
+      ratio = gq_larger(ratio, gq_lane_error(&f->rule, *gq_number(w, p->sum[0][i], j),
+                                             f->rule.third ? *gq_number(w, p->sum[1][i], j) : 0));
+    else fine = fine && isfinite(*gq_number(w, p->sum[2][i], j));
+  if (f->rule.adaptive) return isfinite(ratio) ? ratio : (double)NAN;
+  return !fine && gq_attempt_bad(f, w, j) ? (double)NAN : 0;
+}
+
+GQ_REGION void gq_lane_judged(const gq_fleet *f, char *w, int j) {
+  gq_lane *l = gq_lane_of(f, w, j);
+  l->nfe += f->nfe;
+  gq_verdict v = gq_lane_judge(l, &f->rule, gq_lane_ratio(f, w, j));
+  if (v == GQ_NOT_FINITE) {
+    int64_t bad = gq_attempt_bad(f, w, j);
+    gq_lane_end(f, l, bad ? GQ_END_STATE : GQ_END_ERROR, bad);
+  }
+  if (v != GQ_ACCEPTED) return;
+  l->stage = GQ_LANE_TAKEN;
+  if (f->timed) l->coarse += gq_control_coarse(f->single, l->t, l->h1);
+  if (gq_lane_wants(f, l) && f->nfe_dense) atomicAdd(&((gq_crew *)w)->dense, 1u);
+}
+
+GQ_REGION void gq_crew_judge(const gq_fleet *f, char *w) {
+  GQ_EACH(j, f->lanes) if (gq_lane_of(f, w, j)->stage == GQ_LANE_READY) gq_lane_judged(f, w, j);
+}
+
+/* z = y(theta) of a part of lane j's step, its numbers `apart` from each other */
+GQ_REGION void gq_lane_between(const gq_fleet *f, char *w, int part, int j, double theta, GQ_STATE *z, int64_t apart) {
+  gq_lane *l = gq_lane_of(f, w, j);
+  const GQ_STATE *y = gq_row(f, w, f->at.y[part], j);
+  if (!l->dense) l->nfe += f->nfe_dense;
+  l->dense = true;
+  GQ_NUMBERS(d) z[d * apart] = y[d * f->across];
+  GQ_BY(unroll 1)
+  for (int i = 0; i < f->slopes; i++) {
+    const GQ_STATE *k = gq_row(f, w, ((const uint64_t *)GQ_FAR(f->slope))[part * f->slopes + i], j);
+    double p = gq_slope_weight(f, i, theta);
+    if (p == 0) continue;
+    const GQ_STATE s = (GQ_STATE)(l->h1 * p);
+    GQ_NUMBERS(d) z[d * apart] = z[d * apart] + s * k[d * f->across];
+  }
+}
+
+/* The step is taken. Does it end at a time to stop at? */
+GQ_REGION int gq_lane_stops(const gq_fleet *f, char *w, int j) {
+  gq_lane *l = gq_lane_of(f, w, j);
+  GQ_BY(unroll 1)
+  for (int i = 0; i < f->parts; i++) {
+    gq_row_shift(f, gq_row(f, w, f->at.y[i], j), gq_row(f, w, f->at.y1[i], j), 0, 0);
+    if (f->carry) gq_row_shift(f, gq_row(f, w, f->at.f0[i], j), gq_row(f, w, f->at.f1[i], j), 0, 0);
+  }
+  l->t = l->t1, l->stage = GQ_LANE_READY;
+  return l->t == l->c.stop;
+}
+
+//// outward
+/* A solve from its first time on; the formulas are those of ode/independent.c. */
 /* Records for a round; what is left of those before is lost. 0: there are none, and the host makes more. */
 GQ_DEVICE int gq_crew_room(gq_fleet *f, gq_crew *c) {
   unsigned some = GQ_FLEET_SLOTS * (unsigned)f->lanes, from;
@@ -342,128 +541,6 @@ GQ_REGION void gq_crew_take(const gq_fleet *f, char *w) {
   GQ_SYNC
 }
 
-/* ---- slopes ---- */
-
-GQ_DEVICE int gq_lane_waits(const gq_lane *l) { return l->stage == GQ_LANE_SLOPE || l->stage == GQ_LANE_PROBE; }
-
-/* dst = y + h x; without h a copy of y */
-GQ_REGION void gq_row_shift(const gq_fleet *f, GQ_STATE *dst, const GQ_STATE *y, double h, const GQ_STATE *x) {
-  const GQ_STATE s = (GQ_STATE)h;
-  GQ_NUMBERS(d)
-    dst[d * f->across] = h != 0 ? y[d * f->across] + s * x[d * f->across] : y[d * f->across];
-}
-
-GQ_REGION void gq_crew_ask(const gq_fleet *f, char *w) {
-  GQ_EACH(j, f->lanes) {
-    const gq_lane *l = gq_lane_of(f, w, j);
-    if (!gq_lane_waits(l)) continue;
-    double h = gq_lane_probe(l);
-    GQ_BY(unroll 1)
-  for (int i = 0; i < f->parts; i++)
-      gq_row_shift(f, gq_row(f, w, f->at.ey[i], j), gq_row(f, w, f->at.y[i], j), h, gq_row(f, w, f->at.f0[i], j));
-    ((GQ_STATE *)(w + f->at.te))[j] = (GQ_STATE)(l->t + gq_lane_span(&f->rule, l->t, h));
-  }
-}
-
-GQ_REGION void gq_lane_answer(const gq_fleet *f, char *w, int j) {
-  gq_lane *l = gq_lane_of(f, w, j);
-  double d0 = 0, d1 = 0;
-  l->nfe++;
-  if (l->stage == GQ_LANE_PROBE) {
-    GQ_BY(unroll 1)
-  for (int i = 0; i < f->parts; i++)
-      d1 = gq_larger(d1, gq_row_norm(f, w, i, j, f->at.ef[i], (int64_t)f->at.f0[i]) / l->h0);
-    gq_lane_probed(l, &f->rule, d1);
-    return;
-  }
-  GQ_BY(unroll 1)
-  for (int i = 0; i < f->parts; i++) {
-    gq_row_shift(f, gq_row(f, w, f->at.f0[i], j), gq_row(f, w, f->at.ef[i], j), 0, 0);
-    if (!l->search) continue;
-    d0 = gq_larger(d0, gq_row_norm(f, w, i, j, f->at.y[i], -1));
-    d1 = gq_larger(d1, gq_row_norm(f, w, i, j, f->at.f0[i], -1));
-  }
-  for (int i = 0; i < f->parts && !(isfinite(d0) && isfinite(d1)); i++)
-    if (gq_row_bad(f, gq_row(f, w, f->at.f0[i], j), f->across)) {
-      gq_lane_end(f, l, GQ_END_SLOPE, 0);
-      return;
-    }
-  gq_lane_sloped(l, &f->rule, d0, d1);
-}
-
-GQ_REGION void gq_crew_answer(const gq_fleet *f, char *w) {
-  GQ_EACH(j, f->lanes) if (gq_lane_waits(gq_lane_of(f, w, j))) gq_lane_answer(f, w, j);
-  GQ_SYNC
-}
-
-/* ---- attempts ---- */
-
-GQ_REGION void gq_crew_propose(const gq_fleet *f, char *w) {
-  GQ_EACH(j, f->lanes) {
-    gq_lane *l = gq_lane_of(f, w, j);
-    gq_laneend end = l->stage == GQ_LANE_READY ? gq_lane_propose(l, &f->rule) : GQ_END_NOT;
-    if (end) gq_lane_end(f, l, end, 0);
-    double h = l->stage == GQ_LANE_READY ? l->h1 : 0;
-    *gq_number(w, f->at.t, j) = l->t, *gq_number(w, f->at.h, j) = h;
-    *gq_number(w, f->at.ht, j) = gq_lane_span(&f->rule, l->t, h);
-  }
-}
-
-/* NaN: not finite. On a fixed grid sums tell, but for one that overflows. */
-GQ_REGION double gq_lane_ratio(const gq_fleet *f, char *w, int j) {
-  const gq_places *p = &f->at;
-  double ratio = 0;
-  int fine = 1;
-  GQ_BY(unroll 1)
-  for (int i = 0; i < f->parts; i++)
-    if (f->rule.adaptive)
-      ratio = gq_larger(ratio, gq_lane_error(&f->rule, *gq_number(w, p->sum[0][i], j),
-                                             f->rule.third ? *gq_number(w, p->sum[1][i], j) : 0));
-    else fine = fine && isfinite(*gq_number(w, p->sum[2][i], j));
-  if (f->rule.adaptive) return isfinite(ratio) ? ratio : (double)NAN;
-  return !fine && gq_attempt_bad(f, w, j) ? (double)NAN : 0;
-}
-
-/* Does the step pass time k? */
-GQ_DEVICE int gq_lane_passes(const gq_fleet *f, const gq_lane *l, int k) {
-  return k < f->nt && (l->h1 < 0 ? l->t1 <= gq_time(f, k) : l->t1 >= gq_time(f, k));
-}
-
-GQ_REGION void gq_lane_judged(const gq_fleet *f, char *w, int j) {
-  gq_lane *l = gq_lane_of(f, w, j);
-  l->nfe += f->nfe;
-  gq_verdict v = gq_lane_judge(l, &f->rule, gq_lane_ratio(f, w, j));
-  if (v == GQ_NOT_FINITE) {
-    int64_t bad = gq_attempt_bad(f, w, j);
-    gq_lane_end(f, l, bad ? GQ_END_STATE : GQ_END_ERROR, bad);
-  }
-  if (v != GQ_ACCEPTED) return;
-  l->stage = GQ_LANE_TAKEN;
-  if (f->timed) l->coarse += gq_control_coarse(f->single, l->t, l->h1);
-  if (f->nfe_dense && gq_lane_passes(f, l, l->k) && gq_time(f, l->k) != l->t1) atomicAdd(&((gq_crew *)w)->dense, 1u);
-}
-
-GQ_REGION void gq_crew_judge(const gq_fleet *f, char *w) {
-  GQ_EACH(j, f->lanes) if (gq_lane_of(f, w, j)->stage == GQ_LANE_READY) gq_lane_judged(f, w, j);
-}
-
-/* z = y(theta) of lane j's step */
-GQ_REGION void gq_lane_between(const gq_fleet *f, char *w, int j, double theta, GQ_STATE *z) {
-  gq_lane *l = gq_lane_of(f, w, j);
-  const GQ_STATE *y = gq_row(f, w, f->at.y[0], j);
-  if (!l->dense) l->nfe += f->nfe_dense;
-  l->dense = true;
-  GQ_NUMBERS(d) z[d] = y[d * f->across];
-  GQ_BY(unroll 1)
-  for (int i = 0; i < f->slopes; i++) {
-    const GQ_STATE *k = gq_row(f, w, ((const uint64_t *)GQ_FAR(f->slope))[i], j);
-    double p = gq_slope_weight(f, i, theta);
-    if (p == 0) continue;
-    const GQ_STATE s = (GQ_STATE)(l->h1 * p);
-    GQ_NUMBERS(d) z[d] = z[d] + s * k[d * f->across];
-  }
-}
-
 /* The times that the accepted step passes. false: what is between is not finite, and the step is not taken. */
 GQ_REGION int gq_lane_times(const gq_fleet *f, char *w, int j) {
   gq_lane *l = gq_lane_of(f, w, j);
@@ -473,7 +550,7 @@ GQ_REGION int gq_lane_times(const gq_fleet *f, char *w, int j) {
     double t = gq_time(f, l->k);
     for (int64_t d = 0; t == l->t1 && d < f->numbers; d++) z[d] = y[d * f->across];
     if (t == l->t1) continue;
-    gq_lane_between(f, w, j, (t - l->t) / l->h1, z);
+    gq_lane_between(f, w, 0, j, (t - l->t) / l->h1, z, 1);
     if (!gq_row_bad(f, z, 1)) continue;
     int k = l->k;
     while (l->h1 < 0 ? gq_time(f, l->k - 1) < l->t : gq_time(f, l->k - 1) > l->t) l->k--;
@@ -501,13 +578,7 @@ GQ_REGION void gq_lane_move(const gq_fleet *f, char *w, int j) {
   gq_lane *l = gq_lane_of(f, w, j);
   if (!gq_lane_times(f, w, j)) return;
   if (f->record) gq_lane_keep(f, w, j);
-  GQ_BY(unroll 1)
-  for (int i = 0; i < f->parts; i++) {
-    gq_row_shift(f, gq_row(f, w, f->at.y[i], j), gq_row(f, w, f->at.y1[i], j), 0, 0);
-    if (f->carry) gq_row_shift(f, gq_row(f, w, f->at.f0[i], j), gq_row(f, w, f->at.f1[i], j), 0, 0);
-  }
-  l->t = l->t1, l->stage = GQ_LANE_READY;
-  if (l->t != l->c.stop) return;
+  if (!gq_lane_stops(f, w, j)) return;
   if (l->k < f->nt) l->c.stop = gq_time(f, l->k), l->c.origin = l->t, l->c.index = 0; /* from time to time */
   else gq_lane_end(f, l, GQ_END_NOT, 0);
 }
@@ -519,9 +590,6 @@ GQ_REGION void gq_crew_move(const gq_fleet *f, char *w) {
 
 //// homing
 /* Backpropagation through the records of a fleet: a lane goes back along its sample's records; grad/samples_direct.c. */
-GQ_DEVICE const gq_landed *gq_landed_of(const gq_fleet *f, int64_t sample) {
-  return (const gq_landed *)GQ_FAR(f->took) + sample;
-}
 GQ_DEVICE const gq_taped *gq_taped_of(const gq_fleet *f, int64_t i) {
   return (const gq_taped *)(gq_record(f, i) + f->kept);
 }
@@ -603,23 +671,8 @@ GQ_REGION int gq_home_turn(gq_homing *b, char *w, gq_u64 began) {
 
 /* ---- steps ---- */
 
-#define GQ_CLEAR(N) \
-  case sizeof(N): ((N *)to)[gq_cut_place(f, c, j, n / c->inner, n % c->inner)] = 0; break;
-GQ_REGION void gq_lane_clear(const gq_homing *b, char *w, int j) {
-  const gq_fleet *f = &b->f;
-  const gq_cutting *c = (const gq_cutting *)GQ_FAR(b->cut);
-  for (int k = 0; k < b->cuts; k++, c++) {
-    char *to = w + c->to;
-    GQ_BY(unroll 1)
-    for (int64_t n = 0; n < c->outer * c->inner; n++) switch (c->size) {
-        GQ_CLEAR(float)
-        GQ_CLEAR(double)
-      }
-  }
-}
-
 #define GQ_UNCUT(N) \
-  case sizeof(N): ((N *)whole)[i] += ((const N *)lanes)[gq_cut_place(f, c, j, o, n % c->inner)]; break;
+  case sizeof(N): ((N *)whole)[i] += ((const N *)lanes)[gq_cut_place(f, c, f->lanes, j, o, n % c->inner)]; break;
 /* What the lane has of gradients that are cut with the samples, to those of all. */
 GQ_REGION void gq_lane_uncut(const gq_homing *b, char *w, int j, int64_t sample) {
   const gq_fleet *f = &b->f;
@@ -667,7 +720,7 @@ GQ_REGION void gq_home_load(const gq_homing *b, char *w) {
       uint64_t at = ((const uint64_t *)GQ_FAR(b->slope))[i];
       if (at != b->cf) gq_row_put(f, gq_row(f, w, at, j), 0);
     }
-    gq_lane_clear(b, w, j);
+    gq_place_clear(f, w, b->cut, b->cuts, f->lanes, j);
   }
 }
 
@@ -711,8 +764,8 @@ GQ_REGION void gq_lane_finish(const gq_homing *b, char *w, int j) {
   gq_lane *l = gq_lane_of(f, w, j);
   GQ_STATE *a = gq_of_sample(f, b->a, l->sample), *left = gq_of_sample(f, b->left, l->sample);
   GQ_STATE *cy = gq_row(f, w, b->cy, j), *cf = gq_row(f, w, b->cf, j);
-  int64_t *count = (int64_t *)GQ_FAR(b->count) + 2 * l->sample;
-  count[0] = l->nfe, count[1] = l->steps;
+  gq_returned *r = (gq_returned *)GQ_FAR(b->count) + l->sample;
+  r->nfe = l->nfe, r->steps = l->steps;
   GQ_NUMBERS(d) a[d] = cy[d * f->across], left[d] = cf[d * f->across];
   gq_row_put(f, cy, 0), gq_row_put(f, cf, 0);
   l->record = 0, l->stage = GQ_LANE_IDLE, l->sample = -1;
@@ -754,7 +807,7 @@ GQ_REGION void gq_lane_asks(const gq_homing *b, char *w, int j) {
   gq_row_put(f, gq_row(f, w, f->at.ey[0], j), gq_sample_at(f, 0, takes ? sample : some));
   gq_row_put(f, gq_row(f, w, b->cf, j), takes ? gq_of_sample(f, b->left, sample) : 0);
   gq_lane_cut(f, w, j, takes ? sample : some);
-  gq_lane_clear(b, w, j);
+  gq_place_clear(f, w, b->cut, b->cuts, f->lanes, j);
   ((GQ_STATE *)(w + f->at.te))[j] = (GQ_STATE)gq_time(f, 0);
 }
 
@@ -772,6 +825,235 @@ GQ_REGION void gq_home_start(const gq_homing *b, char *w) {
     gq_lane_uncut(b, w, j, sample);
     GQ_NUMBERS(d) a[d] = a[d] + ef[d * f->across];
   }
+}
+
+//// adjoint
+/* The adjoint equation and its quadrature: a lane solves [z, a] backwards over its sample's intervals; grad/samples_gq.c. */
+GQ_DEVICE const GQ_STATE *gq_cotangent(const gq_adjoining *b, int64_t k, int64_t sample) {
+  return (const GQ_STATE *)(GQ_FAR(b->gz) + k * b->f.apart + sample * b->f.bytes);
+}
+GQ_DEVICE GQ_STATE *gq_point(const gq_adjoining *b, char *w, uint64_t at, int i) {
+  return (GQ_STATE *)(w + at) + i * b->along;
+}
+GQ_DEVICE int64_t *gq_whose(const gq_adjoining *b, char *w) { return (int64_t *)(w + b->whose); }
+
+/* Points that are not taken yet to lanes that have nodes, in their order. */
+GQ_DEVICE void gq_crew_give(const gq_adjoining *b, char *w) {
+  gq_crew *c = (gq_crew *)w;
+  GQ_BY(unroll 1)
+  for (int j = 0; j < b->f.lanes; j++) {
+    gq_lane *l = gq_lane_of(&b->f, w, j);
+    if (l->stage != GQ_LANE_TAKEN) continue;
+    l->at = c->filled, l->give = l->want < b->points - c->filled ? l->want : b->points - c->filled;
+    c->filled += l->give;
+  }
+}
+
+/* As gq_crew_turn; taken: nodes of steps go to points; points: they are evaluated. */
+GQ_REGION int gq_adjoint_turn(gq_adjoining *b, char *w, gq_u64 began) {
+  gq_fleet *f = &b->f;
+  gq_crew *c = (gq_crew *)w;
+  GQ_EACH(i, 1) {
+    int waiting = 0, ready = 0, fresh = 0, taken = 0;
+    if (c->what == GQ_LANE_POINTS) c->filled = 0;
+    GQ_BY(unroll 1)
+    for (int j = 0; j < f->lanes; j++) {
+      gq_stage s = gq_lane_turn(f, w, j);
+      fresh += s == GQ_LANE_NEW, ready += s == GQ_LANE_READY, waiting += s == GQ_LANE_SLOPE || s == GQ_LANE_PROBE;
+      taken += s == GQ_LANE_TAKEN;
+    }
+    c->dense = 0;
+    c->what = fresh                             ? GQ_LANE_NEW
+              : taken && c->filled < b->points  ? GQ_LANE_TAKEN
+              : taken                           ? GQ_LANE_POINTS
+              : waiting && 3 * waiting >= ready ? GQ_LANE_SLOPE
+              : ready                           ? GQ_LANE_READY
+              : c->filled                       ? GQ_LANE_POINTS
+                                                : GQ_LANE_IDLE;
+    if (c->what != GQ_LANE_IDLE && (double)(GQ_CLOCK - began) > f->patience) {
+      c->what = GQ_LANE_IDLE;
+      atomicAdd(&f->busy, 1u);
+    }
+    if (c->what == GQ_LANE_TAKEN) gq_crew_give(b, w);
+  }
+  GQ_SYNC
+  return c->what;
+}
+
+/* ---- samples and intervals ---- */
+
+GQ_REGION void gq_interval_rule(const gq_adjoining *b, gq_lane *l) {
+  const gq_fleet *f = &b->f;
+  int64_t wanted = b->fixed;
+  l->node = 0, l->rule = b->fixed;
+  if (b->each || !b->collects) return;
+  if (!b->fixed)
+    wanted = gq_rule_wanted(b->C, gq_landed_of(f, l->sample)->nfe, gq_time(f, l->k) - gq_time(f, l->k - 1), b->span);
+  if (!b->fixed) l->rule = wanted <= b->most ? (int)wanted : b->most;
+  l->capped = l->capped || l->rule < wanted;
+  l->wanted += wanted * b->refine;
+}
+
+GQ_DEVICE void gq_adjoint_finish(const gq_adjoining *b, gq_lane *l) {
+  gq_returned *r = (gq_returned *)GQ_FAR(b->count) + l->sample;
+  r->nfe = l->nfe + l->nodes, r->steps = l->steps, r->nodes = l->nodes, r->wanted = l->wanted;
+  r->off = l->off, r->restarts = l->restarts, r->capped = l->capped;
+  l->sample = -1, l->stage = GQ_LANE_IDLE;
+}
+
+/* a takes the cotangents from time l->k on, and the next interval in which it is not zero begins. */
+GQ_REGION void gq_adjoint_proceed(const gq_adjoining *b, char *w, int j) {
+  const gq_fleet *f = &b->f;
+  gq_lane *l = gq_lane_of(f, w, j);
+  GQ_STATE *a = (GQ_STATE *)(GQ_FAR(b->a) + l->sample * f->bytes);
+  GQ_BY(unroll 1)
+  for (;; l->k--) {
+    const GQ_STATE *g = gq_cotangent(b, l->k, l->sample), *z = gq_sample_at(f, l->k, l->sample);
+    int some = 0;
+    GQ_NUMBERS(d) {
+      a[d] = a[d] + g[d];
+      some |= a[d] != 0;
+    }
+    if (l->k == 0) {
+      gq_adjoint_finish(b, l);
+      return;
+    }
+    if (gq_time(f, l->k) == gq_time(f, l->k - 1) || !some) continue;
+    GQ_STATE *y = gq_row(f, w, f->at.y[0], j), *ya = gq_row(f, w, f->at.y[1], j);
+    GQ_NUMBERS(d) y[d * f->across] = z[d], ya[d * f->across] = a[d];
+    break;
+  }
+  l->t = l->c.origin = gq_time(f, l->k), l->c.stop = gq_time(f, l->k - 1), l->c.index = 0;
+  l->search = f->rule.adaptive && !l->started;
+  l->stage = f->carry ? GQ_LANE_SLOPE : GQ_LANE_READY;
+  l->restarts += l->started, l->started = true;
+  gq_interval_rule(b, l);
+}
+
+/* The root mean square of a sample's cotangents, of the time that has most. */
+GQ_REGION double gq_adjoint_size(const gq_adjoining *b, int64_t sample) {
+  const gq_fleet *f = &b->f;
+  double size = 0;
+  GQ_BY(unroll 1)
+  for (int k = 0; k < f->nt; k++) {
+    const GQ_STATE *g = gq_cotangent(b, k, sample);
+    double top = 0, sum = 0;
+    GQ_NUMBERS(d) if (fabs((double)g[d]) > top) top = fabs((double)g[d]);
+    GQ_NUMBERS(d) {
+      double v = top > 0 ? fabs((double)g[d]) / top : 0;
+      sum += v * v;
+    }
+    size = fmax(size, top > 0 ? top * sqrt(sum / (double)f->numbers) : 0);
+  }
+  return size;
+}
+
+GQ_REGION void gq_adjoint_sample(const gq_adjoining *b, char *w, int j) {
+  const gq_fleet *f = &b->f;
+  gq_lane *l = gq_lane_of(f, w, j);
+  double size = b->scale ? gq_adjoint_size(b, l->sample) : 1;
+  l->c = gq_lane_control(&f->rule), l->k = f->nt - 1;
+  l->nfe = l->steps = l->rejected = l->nodes = l->wanted = 0;
+  l->dense = l->started = l->capped = false, l->restarts = l->want = l->give = 0, l->off = 0, l->end = GQ_END_NOT;
+  *gq_number(w, f->at.atol[1], j) = fmax(b->atol * size, b->least);
+  gq_lane_cut(f, w, j, l->sample);
+  gq_adjoint_proceed(b, w, j);
+}
+
+GQ_REGION void gq_adjoint_take(const gq_adjoining *b, char *w) {
+  GQ_EACH(j, b->f.lanes) if (gq_lane_of(&b->f, w, j)->stage == GQ_LANE_NEW) gq_adjoint_sample(b, w, j);
+  GQ_SYNC
+}
+
+/* At a measurement time: how far z is from what it was on the way there, and on. */
+GQ_REGION void gq_adjoint_arrived(const gq_adjoining *b, char *w, int j) {
+  const gq_fleet *f = &b->f;
+  gq_lane *l = gq_lane_of(f, w, j);
+  const GQ_STATE *z = gq_sample_at(f, --l->k, l->sample), *ya = gq_row(f, w, f->at.y[1], j);
+  GQ_STATE *ey = gq_row(f, w, f->at.ey[0], j), *a = (GQ_STATE *)(GQ_FAR(b->a) + l->sample * f->bytes);
+  GQ_NUMBERS(d) ey[d * f->across] = z[d], a[d] = ya[d * f->across];
+  double r = gq_row_norm(f, w, 0, j, f->at.y[0], f->at.ey[0], (int64_t)f->at.ey[0]);
+  if (!(r <= l->off)) l->off = r;
+  gq_adjoint_proceed(b, w, j);
+}
+
+/* Steps that have nodes wait for points. */
+GQ_REGION void gq_adjoint_move(const gq_adjoining *b, char *w) {
+  GQ_EACH(j, b->f.lanes) {
+    const gq_lane *l = gq_lane_of(&b->f, w, j);
+    if (l->stage == GQ_LANE_TAKEN && !l->want && gq_lane_stops(&b->f, w, j)) gq_adjoint_arrived(b, w, j);
+  }
+  GQ_SYNC
+}
+
+/* ---- nodes ---- */
+
+GQ_REGION void gq_lane_gives(const gq_adjoining *b, char *w, int j, int i, int node) {
+  const gq_fleet *f = &b->f;
+  gq_lane *l = gq_lane_of(f, w, j);
+  double weight, t = gq_node_at(b, l, node, &weight), theta = (t - l->t) / l->h1;
+  GQ_STATE *a = gq_point(b, w, b->pa, i), s = (GQ_STATE)weight;
+  gq_lane_between(f, w, 0, j, theta, gq_point(b, w, b->pz, i), b->across);
+  gq_lane_between(f, w, 1, j, theta, a, b->across);
+  GQ_NUMBERS(d) a[d * b->across] = s * a[d * b->across];
+  ((GQ_STATE *)(w + b->pt))[i] = (GQ_STATE)t;
+  gq_whose(b, w)[i] = l->sample;
+}
+
+GQ_REGION void gq_adjoint_collect(const gq_adjoining *b, char *w) {
+  GQ_EACH(j, b->f.lanes) {
+    gq_lane *l = gq_lane_of(&b->f, w, j);
+    if (l->stage != GQ_LANE_TAKEN || !l->give) continue;
+    GQ_BY(unroll 1)
+    for (int i = 0; i < l->give; i++) gq_lane_gives(b, w, j, l->at + i, l->node + i);
+    l->node += l->give, l->nodes += l->give, l->want -= l->give, l->give = 0;
+    if (!l->want && gq_lane_stops(&b->f, w, j)) gq_adjoint_arrived(b, w, j);
+  }
+  GQ_SYNC
+}
+
+/* Points that are not taken repeat the first with a = 0. */
+GQ_REGION void gq_adjoint_points(const gq_adjoining *b, char *w) {
+  const gq_fleet *f = &b->f;
+  const int filled = ((const gq_crew *)w)->filled;
+  GQ_EACH(i, b->points) {
+    if (i >= filled) {
+      GQ_STATE *z = gq_point(b, w, b->pz, i), *a = gq_point(b, w, b->pa, i);
+      const GQ_STATE *first = gq_point(b, w, b->pz, 0);
+      GQ_NUMBERS(d) z[d * b->across] = first[d * b->across], a[d * b->across] = 0;
+      ((GQ_STATE *)(w + b->pt))[i] = ((const GQ_STATE *)(w + b->pt))[0];
+      gq_whose(b, w)[i] = gq_whose(b, w)[0];
+    }
+    gq_place_cut(f, w, b->from, b->cuts, b->points, i, gq_whose(b, w)[i]);
+    gq_place_clear(f, w, b->to, b->sums, b->points, i);
+  }
+}
+
+#define GQ_WEIGH(N)                                                                        \
+  case sizeof(N):                                                                          \
+    ((N *)whole)[at] += ((const N *)points)[gq_cut_place(f, c, b->points, i, o, in)];      \
+    break;
+/* What points have of gradients that are cut with the samples: a thread a number, in the order of points. */
+GQ_REGION void gq_adjoint_weigh(const gq_adjoining *b, char *w) {
+  const gq_fleet *f = &b->f;
+  const gq_cutting *c = (const gq_cutting *)GQ_FAR(b->to);
+  const int filled = ((const gq_crew *)w)->filled;
+  for (int k = 0; k < b->sums; k++, c++) {
+    const char *points = w + c->to;
+    char *whole = GQ_FAR(c->from);
+    GQ_EACH(u, (int)(c->outer * c->inner)) {
+      int64_t o = u / c->inner, in = u % c->inner;
+      GQ_BY(unroll 1)
+      for (int i = 0; i < filled; i++) {
+        int64_t at = (o * f->samples + gq_whose(b, w)[i]) * c->inner + in;
+        switch (c->size) {
+          GQ_WEIGH(float)
+          GQ_WEIGH(double)
+        }
+      }
+    }
+  }
+  GQ_SYNC
 }
 
 //// cell

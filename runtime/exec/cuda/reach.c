@@ -46,14 +46,19 @@ static void of_layout(gq_reaches *r, int loc, int size, const gq_layout *l) {
   add(r, loc, false, size, l->ndim, l->dim, l->stride);
 }
 
-/* A thread has four rows of a column. */
+/* A thread has four rows of a column: numbers of its own, where a row is shared evenly. */
 static void of_product(const gq_instr *in, const gq_product_args *a, gq_reaches *r) {
   int size = size_of(in->as.gemm.dtype), first = r->n;
   of_layout(r, 1, size, &in->as.gemm.a);
   of_layout(r, 2, size, &in->as.gemm.b);
   if (in->nloc > 3) add(r, 3, false, size, 1, (const int64_t[]){ a->m }, (const int64_t[]){ a->cs });
   add_run(r, 0, true, size, a->m * a->n * a->batches);
-  for (int i = first; i < r->n; i++) r->at[i].each = 0;
+  for (int i = first; i < r->n; i++) {
+    bool columns =
+      a->batches == 1 && (r->at[i].loc == 0 || (r->at[i].loc == 2 && a->br == a->n && a->bc == 1));
+    if (columns) r->at[i].row = a->n;
+    else r->at[i].each = 0;
+  }
 }
 
 static void of_reduce(const gq_instr *in, const gq_part *part, gq_reaches *r) {
@@ -103,9 +108,12 @@ static bool interleave(const gq_reach *a, const gq_reach *b) {
   return off >= a->span && off + b->span <= a->period;
 }
 
+static bool apiece(const gq_reach *r, int threads) { return r->each && r->row % threads == 0; }
+
 bool gq_cuda_meet(const gq_reach *a, const gq_reach *b, int threads) {
   bool one = a->where == b->where || (a->where == GQ_ANYWHERE && b->where >= GQ_OUTSIDE);
   bool apart = !one || a->from >= b->to || b->from >= a->to || interleave(a, b);
   if (apart || !(a->writes || b->writes) || (a->own && b->own)) return false;
-  return !a->each || a->each != b->each || (a->from - b->from) % ((int64_t)a->each * threads);
+  return !apiece(a, threads) || !apiece(b, threads) || a->each != b->each ||
+         (a->from - b->from) % ((int64_t)a->each * threads);
 }

@@ -94,7 +94,7 @@ static const struct {
                      .before = { "" },
                      .end = "  }\n" },
   [GQ_WAY_FLEET] = { .name = "fleet",
-                     .sections = { "power", "control", "lane", "fleet", "outward" },
+                     .sections = { "power", "control", "lane", "fleet", "landing", "steps", "outward" },
                      .begin = "  gq_fleet *f = (gq_fleet *)GQ_FAR(a.pilot);\n"
                               "  char *w = GQ_FAR(f->room + f->each * GQ_TILE);\n"
                               "  gq_u64 began = GQ_CLOCK;\n"
@@ -137,6 +137,32 @@ static const struct {
                            "  }\n"
                            "  }\n",
                     .lanes = true },
+  [GQ_WAY_ADJOINT] = { .name = "adjoint",
+                       .sections = { "power", "control", "lane", "fleet", "adjoining", "steps", "adjoint" },
+                       .begin = "  gq_adjoining *b = (gq_adjoining *)GQ_FAR(a.pilot);\n"
+                                "  char *w = GQ_FAR(b->f.room + b->f.each * GQ_TILE);\n"
+                                "  gq_u64 began = GQ_CLOCK;\n"
+                                "  int what;\n",
+                       .turn = "0",
+                       .before = { "  gq_crew_begin(&b->f, w);\n"
+                                   "  while ((what = gq_adjoint_turn(b, w, began)) != GQ_LANE_IDLE) {\n"
+                                   "  if (what == GQ_LANE_NEW) gq_adjoint_take(b, w);\n"
+                                   "  else if (what == GQ_LANE_TAKEN) gq_adjoint_collect(b, w);\n"
+                                   "  else if (what == GQ_LANE_SLOPE) {\n"
+                                   "  gq_crew_ask(&b->f, w);\n",
+                                   "  gq_crew_answer(&b->f, w);\n"
+                                   "  } else if (what == GQ_LANE_READY) {\n"
+                                   "  gq_crew_propose(&b->f, w);\n",
+                                   "  gq_crew_judge(&b->f, w);\n",
+                                   "  gq_adjoint_move(b, w);\n"
+                                   "  } else {\n"
+                                   "  gq_adjoint_points(b, w);\n" },
+                       .leaves = { ROWS, TIMES, NONE, ROWS },
+                       .only = { [2] = "  GQ_SYNC\n  if (((gq_crew *)w)->dense) {\n" },
+                       .end = "  gq_adjoint_weigh(b, w);\n"
+                              "  }\n"
+                              "  }\n",
+                       .lanes = true },
 };
 
 #define FAR SIZE_MAX
@@ -313,16 +339,13 @@ static void begin_order(tile *x) {
                                         .to = (int64_t)(q->staged[u] + q->p->bytes[q->used[u]]) };
 }
 
-/* Functions that follow a phase meet what is outside; of those that end a round nothing is known. */
+/* Functions of lanes that follow a phase meet what is outside, but for a lane's own numbers; of others nothing is known. */
 static void end_order(tile *x) {
   int next = (int)(x->q - x->piece) + 1;
-  bool last = next == x->npiece, meets = !(last && !*ways[x->way].end);
-  gq_reach r;
-  if (!last && ways[x->way].follows[next]) {
-    meets = false;
-    for (int j = 0; leaves(x, next, &r) && j < x->ndone; j++)
-      meets = meets || gq_cuda_meet(&r, &x->done[j], x->threads);
-  }
+  bool last = next == x->npiece, ends = last && !*ways[x->way].end, meets = !ends && !ways[x->way].lanes;
+  gq_reach r = { .where = GQ_ANYWHERE, .writes = true, .own = true, .to = INT32_MAX };
+  bool some = !ends && (last || !ways[x->way].follows[next] || leaves(x, next, &r));
+  for (int j = 0; some && j < x->ndone; j++) meets = meets || gq_cuda_meet(&r, &x->done[j], x->threads);
   if (x->ndone && meets) put_barrier(x);
 }
 
@@ -661,7 +684,7 @@ static int put_all(tile *x) {
   put_rows(x);
   put_entry(x);
   put_staging(x);
-  for (int i = 0; i < x->npiece; i++) {
+  for (int i = 0; i < PIECES && ways[x->way].before[i]; i++) {
     const char *only = ways[x->way].only[i], *body = x->piece[i].body.s;
     gq_cuda_append(&x->t, ways[x->way].before[i]);
     if (body && only) gq_cuda_append(&x->t, only);
