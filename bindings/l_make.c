@@ -147,15 +147,19 @@ static void read_table(reader *r, int depth) {
   }
 }
 
-/* gq.tensor{1, 2, dtype = "float64"}: the option would be ignored silently. */
+/* gq.tensor{1, 2, dtype = "float64"}, gq.tensor{[0] = 1, 2}: what has another key than 1 to n would be lost silently. */
 static void no_names(lua_State *L, int arg) {
   lua_Unsigned n = lua_rawlen(L, arg);
   if (n == 0) lua_pushnil(L);
   else lua_pushinteger(L, (lua_Integer)n);
-  if (!lua_next(L, arg)) return;
-  if (lua_type(L, -2) == LUA_TSTRING)
-    gqL_error(L, "tensor: the table has a key '%s'; options go into a second table", lua_tostring(L, -2));
-  lua_pop(L, 2);
+  while (lua_next(L, arg)) {
+    lua_pop(L, 1);
+    if (lua_type(L, -1) == LUA_TSTRING)
+      gqL_error(L, "tensor: the table has a key '%s'; options go into a second table", lua_tostring(L, -1));
+    if (!lua_isinteger(L, -1) || lua_tointeger(L, -1) < 1 || (lua_Unsigned)lua_tointeger(L, -1) > n)
+      gqL_error(L, "tensor: the table has the key %s; entries are numbered from 1 on, without a gap",
+                luaL_tolstring(L, -1, NULL));
+  }
 }
 
 gq_tensor *gqL_fromtable(lua_State *L, int arg, gq_dtype d) {

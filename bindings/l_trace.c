@@ -56,6 +56,19 @@ void gqL_checkcallable(lua_State *L, int fn, const char *what) {
   gqL_error(L, "%s must be a function or a module, got %s", what, given);
 }
 
+/* A truth of which the graph makes no use was asked for by Lua, to which any value is true: told once. */
+static void warn_unused(const gq_trace *tr, const char *what) {
+  static bool done;
+  if (done || !gq_trace_unused(tr)) return;
+  char text[300];
+  snprintf(
+    text, sizeof text,
+    "%s compares values and makes no use of it: `if z:gt(0) then` is always taken, since to Lua all but "
+    "nil and false is true; choose with gq.where(z:gt(0), x, y)",
+    what);
+  done = gqL_warn(text);
+}
+
 /* While the trace is open nothing raises but in gqL_guarded. */
 static gq_trace *trace(lua_State *L, int fn, const gq_device *on, int nin, const gq_dtype *d,
                        const gq_shape *s, int nout, const char *what, int (*begin)(gq_trace **)) {
@@ -80,6 +93,7 @@ static gq_trace *trace(lua_State *L, int fn, const gq_device *on, int nin, const
   if (gqL_guarded(L, nin, nout) != LUA_OK) abandon(*tr), lua_error(L);
   if (!take_results(L, first, nout, out)) abandon(*tr), wrong_results(L, first, nout, what);
   gqL_try(L, gq_trace_end(*tr, nout, out));
+  warn_unused(*tr, what);
   lua_closeslot(L, first - 1);
   lua_settop(L, at);
   return *tr;

@@ -315,6 +315,9 @@ describe("batches", function()
       "batch_size = 11 is larger than the set, which has 10 entries")
     assert.error_matches(function() gq.data.batches(set, { seed = 1 }) end, "say shuffle = true, or shuffle = false")
     assert.has_no_error(function() gq.data.batches(set, { seed = 1, shuffle = false }) end)
+    for _, radii in ipairs { { 1 }, { 0.9, 0.7, 0.4 }, { "1", 2, 3 }, { 0.1, 0.2, 0 / 0 } } do
+      assert.error_matches(function() gq.data.nested_spheres { radii = radii } end, "radii: three numbers that do not")
+    end
     assert.error_matches(function() gq.data.batches(set, { batch_size = 0 }) end, "integer of at least 1")
     assert.error_matches(function() gq.data.batches(set, { augment = { flip = true } }) end,
       "augment: x: images {n, c, h, w} expected")

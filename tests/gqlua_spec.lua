@@ -573,3 +573,20 @@ describe("Ctrl-C", function()
     assert.truthy(out:find("after%s+1") and out:find("\nended", 1, true), out)
   end)
 end)
+
+describe("a condition on a tensor", function()
+  it("in dynamics is told of, once: to Lua it is always true", function()
+    local template = "gq.odeint(function(t, z) %s end, gq.ones(2), {0, 1})"
+    local branch = template:format("if %s then return z end return -z")
+    for _, condition in ipairs { "z:gt(0)", "t:lt(0.5)", "z:gt(0):any()", "z:eq(1):logical_and(z:gt(0))" } do
+      local _, err = run(("-e %s -e %s"):format(quote(branch:format(condition)), quote(branch:format(condition))))
+      assert.equal(1, select(2, err:gsub("compares values and makes no use of it", "")), condition)
+      assert.matches("choose with gq.where", err)
+    end
+    local fine = template:format("return gq.where(z:gt(0), z, 0) * (t:lt(1)):to('float32') - z:clamp(0, 1):elu()")
+    assert.equal("", select(2, run("-e " .. quote(fine))))
+    assert.matches("the event function of gq.odeint compares", select(2, run("-e " .. quote(
+      "gq.odeint(function(t, z) return -z end, gq.ones(1), {0, 1}, " ..
+      "{event = function(t, z) return z:lt(0.5) and z - 0.2 or z - 0.8 end})"))))
+  end)
+end)

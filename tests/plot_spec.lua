@@ -274,6 +274,7 @@ describe("bad input of gq.plot", function()
   local cases = {
     { "line", "table of what to draw number", 3 }, { "line", "nothing to draw", {} },
     { "line", "x has 5 numbers and y 4", { { x, gq.rand(4) } } },
+    { "line", "x has 2 columns and y 1: as many, or one of x", { { gq.rand(4, 2), gq.rand(4) } } },
     { "line", "numbers expected string place 2", { { { 1, "a" } } } },
     { "line", "style points \"pionts\"", { { x, x, style = "pionts" } } },
     { "line", "unknown option 'lable' 'label'", { { x, x, lable = "a" } } },

@@ -30,6 +30,12 @@ describe("constructors", function()
     cycle[1] = cycle
     raises("deeper", gq.tensor, cycle)
     raises("integer 1.5", gq.tensor, { 1.5 }, { dtype = "int64" })
+    raises("the key 0; entries are numbered from 1 on", gq.tensor, { [0] = 1, 2 })
+    raises("the key 5; entries", gq.tensor, { 1, 2, [5] = 3 })
+    raises("the key 1.5; entries", gq.tensor, { [1.5] = 2 })
+    local late = {}
+    for i = 20, 1, -1 do late[i] = i end
+    assert.equal(20, #gq.tensor(late))
     raises("number", gq.tensor, "3")
     raises("function", gq.tensor, print)
     raises("did you mean 'dtype'", gq.tensor, { 1 }, { dtyp = "float64" })

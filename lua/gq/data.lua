@@ -65,6 +65,14 @@ define("nested_spheres", function(opts)
   local o = options(opts, "seed train test dim radii", what)
   local seed, dim = need(o, "seed", "integer", 0, what), need(o, "dim", "count", 2, what)
   local r = need(o, "radii", "table", { 0.4, 0.7, 0.9 }, what)
+  local last = 0
+  for i = 1, 3 do
+    if type(r[i]) ~= "number" or not (r[i] >= last and r[i] < math.huge) then
+      gq.core.fail(("%s: radii: three numbers that do not fall, of the ball and of the ring from one to the other, "
+        .. "expected, got %s as number %d"):format(what, describe(r[i]), i))
+    end
+    last = r[i]
+  end
   return {
     train = two_rings(need(o, "train", "count", 1000, what), dim, r, gq.split_seed(seed, "train")),
     test = two_rings(need(o, "test", "count", 50, what), dim, r, gq.split_seed(seed, "test")),

@@ -21,6 +21,7 @@ struct gq_trace {
   capture *captures;
   gq_map refs;   /* captured tensor -> its node */
   double t0, t1; /* for which first inputs the function is known */
+  bool unused;   /* a comparison of which nothing makes use */
   const gq_device *on;
 };
 
@@ -257,9 +258,27 @@ static int fold(gq_trace *tr, int nout) {
   return status;
 }
 
+/* Is there a truth that no other value and no output is made of? */
+static int find_unused(gq_trace *tr) {
+  gq_ref n = gq_graph_size(tr->g);
+  bool *used = gq_calloc((size_t)n + 1, sizeof *used);
+  if (!used) return gq_nomem((size_t)n);
+  for (int i = 0; i < gq_graph_outputs(tr->g); i++) used[gq_graph_output(tr->g, i)] = true;
+  for (gq_ref i = n - 1; i >= 0; i--) {
+    const gq_node *v = gq_graph_node(tr->g, i);
+    for (int k = 0; k < v->nargs; k++) used[v->args[k]] = true;
+    tr->unused |= v->dtype == GQ_BOOL && v->nargs > 0 && !used[i];
+  }
+  gq_free(used);
+  return GQ_OK;
+}
+
+bool gq_trace_unused(const gq_trace *tr) { return tr->unused; }
+
 int gq_trace_end(gq_trace *tr, int nout, gq_tensor *const *out) {
   int status = nout > 0 ? set_outputs(tr, nout, out) : GQ_OK;
   if (status == GQ_OK && nout > 0) status = check_captures(tr);
+  if (status == GQ_OK && nout > 0) status = find_unused(tr);
   if (status == GQ_OK && nout > 0) status = fold(tr, nout);
   if (current == tr) current = tr->outer;
   return status;

@@ -84,12 +84,15 @@ local function paths(item, what)
     if depth == 1 then return { { count(#list), list } } end
     local all, each = columns(list, what), {}
     if #all % 2 ~= 0 then
-  fail(("gq.plot.%s: {x, y}, {y} or points {n, 2} expected, got %d columns"):format(what, #all))
+      fail(("gq.plot.%s: {x, y}, {y} or points {n, 2} expected, got %d columns"):format(what, #all))
     end
     for k = 1, #all, 2 do each[#each + 1] = { all[k], all[k + 1] } end
     return each
   end
   local xs, ys, each = columns(x, what), columns(y, what), {}
+  if #xs ~= 1 and #xs ~= #ys then
+    fail(("gq.plot.%s: x has %d columns and y %d: as many, or one of x, expected"):format(what, #xs, #ys))
+  end
   for k = 1, #ys do
     each[k] = { xs[k] or xs[1], ys[k] }
     if #each[k][1] ~= #ys[k] then
