@@ -128,13 +128,33 @@ void gqL_counted(lua_State *L) {
 
 /* ---- tensors ---- */
 
+/* luaL_newmetatable's, found by an address, not by its name: every operation asks for it. */
+static const char tensor_key;
+
+void gqL_pushtensorclass(lua_State *L) {
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &tensor_key) != LUA_TNIL) return;
+  lua_pop(L, 1);
+  luaL_newmetatable(L, GQL_TENSOR);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &tensor_key);
+}
+
+gq_tensor **gqL_tohandle(lua_State *L, int arg) {
+  gq_tensor **h = lua_touserdata(L, arg);
+  if (h == NULL || !lua_getmetatable(L, arg)) return NULL;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &tensor_key);
+  if (!lua_rawequal(L, -1, -2)) h = NULL;
+  lua_pop(L, 2);
+  return h;
+}
+
 gq_tensor *gqL_totensor(lua_State *L, int arg) {
-  gq_tensor **h = luaL_testudata(L, arg, GQL_TENSOR);
+  gq_tensor **h = gqL_tohandle(L, arg);
   return h ? *h : NULL;
 }
 
 const char *gqL_typename(lua_State *L, int arg) {
-  gq_tensor **h = luaL_testudata(L, arg, GQL_TENSOR);
+  gq_tensor **h = gqL_tohandle(L, arg);
   if (h != NULL) {
     char text[256];
     if (*h == NULL) return lua_pushliteral(L, "a tensor that was freed");

@@ -64,6 +64,8 @@ gq_tensor **gqL_pushtensor(lua_State *L);                   /* empty handle, col
 void gqL_pushref(lua_State *L, gq_tensor *t);               /* a handle of t of its own */
 void gqL_counted(lua_State *L);                             /* after a handle was filled: collector policy on live bytes */
 gq_tensor *gqL_checktensor(lua_State *L, int arg);          /* lent; errors name the function and what was given */
+void gqL_pushtensorclass(lua_State *L);                      /* the metatable of tensors */
+gq_tensor **gqL_tohandle(lua_State *L, int arg);            /* NULL if it is none; of a tensor that was freed: of NULL */
 gq_tensor *gqL_totensor(lua_State *L, int arg);             /* NULL if it is none */
 /* A tensor, or a Lua number as a 0-d tensor of dtype `like` (pushed on the stack to keep it alive). */
 gq_tensor *gqL_operand(lua_State *L, int arg, gq_dtype like);

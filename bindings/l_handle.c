@@ -25,7 +25,8 @@ gq_tensor **gqL_pushtensor(lua_State *L) {
   luaL_checkstack(L, 6, "too many tensors");
   gq_tensor **h = lua_newuserdatauv(L, sizeof *h, 0);
   *h = NULL;
-  luaL_setmetatable(L, GQL_TENSOR);
+  gqL_pushtensorclass(L);
+  lua_setmetatable(L, -2);
   if (gqL_getstate(L)->scopes > 0) enter_scope_list(L);
   return h;
 }

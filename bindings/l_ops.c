@@ -494,7 +494,7 @@ static void open_row(lua_State *L, int gq, int meta, int row) {
 void gqL_open_ops(lua_State *L) {
   int gq = lua_gettop(L);
   gqL_register(L, functions);
-  luaL_getmetatable(L, GQL_TENSOR);
+  gqL_pushtensorclass(L);
   lua_newtable(L);
   for (int row = 0; row < GQ_NOP; row++) {
     describe(L, gq + 2, row);

@@ -11,7 +11,7 @@
 
 /* Also __gc and __close. A handle may be freed twice, or by hand through its metatable. */
 static int tensor_free(lua_State *L) {
-  gq_tensor **h = luaL_testudata(L, 1, GQL_TENSOR);
+  gq_tensor **h = gqL_tohandle(L, 1);
   if (h == NULL) {
     gqL_checktensor(L, 1);
     return 0;
@@ -267,7 +267,7 @@ static void print_block(printer *p, int d, int64_t at) {
 }
 
 static int tensor_tostring(lua_State *L) {
-  gq_tensor **h = luaL_testudata(L, 1, GQL_TENSOR);
+  gq_tensor **h = gqL_tohandle(L, 1);
   if (h == NULL) return gqL_checktensor(L, 1), 0;
   gq_tensor *t = *h;
   if (t == NULL) {
@@ -477,7 +477,7 @@ static const luaL_Reg metamethods[] = { { "__newindex", tensor_newindex },
 
 void gqL_open_tensor(lua_State *L) {
   gqL_register(L, functions);
-  luaL_newmetatable(L, GQL_TENSOR);
+  gqL_pushtensorclass(L);
   luaL_setfuncs(L, metamethods, 0);
   lua_pushliteral(L, NAME);
   lua_setfield(L, -2, "__name");

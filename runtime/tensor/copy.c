@@ -50,21 +50,29 @@ static row_fn *const row_of[GQ_NDTYPE][GQ_NDTYPE] = {
   { bool_f32, bool_f64, bool_i64, bool_bool },
 };
 
-/* Both tensors as a stack of rows along the last dimension. */
+/* Both tensors as a stack of rows: dimensions of one are left out, those that lie behind each other in both are one. */
 static void copy_rows(gq_tensor *dst, const gq_tensor *src) {
-  int last = dst->shape.ndim - 1;
   row_fn *row = row_of[dst->dtype][src->dtype];
-  int64_t at[GQ_MAXDIM] = { 0 }, dsize = (int64_t)gq_dtype_size(dst->dtype),
-          ssize = (int64_t)gq_dtype_size(src->dtype);
+  int64_t at[GQ_MAXDIM] = { 0 }, dim[GQ_MAXDIM] = { 1 }, from[GQ_MAXDIM] = { 0 }, to[GQ_MAXDIM] = { 0 };
+  int64_t dsize = (int64_t)gq_dtype_size(dst->dtype), ssize = (int64_t)gq_dtype_size(src->dtype);
+  int last = -1;
+  for (int i = 0; i < dst->shape.ndim; i++) {
+    int64_t n = dst->shape.dim[i], f = src->stride[i], t = dst->stride[i];
+    if (n == 1) continue;
+    bool behind = last >= 0 && from[last] == n * f && to[last] == n * t;
+    if (!behind) dim[++last] = 1;
+    dim[last] *= n, from[last] = f, to[last] = t;
+  }
+  last = last < 0 ? 0 : last;
   char *d = gq_tensor_data(dst);
   const char *s = gq_tensor_data(src);
   for (;;) {
-    row(d, dst->stride[last], s, src->stride[last], dst->shape.dim[last]);
+    row(d, to[last], s, from[last], dim[last]);
     int i = last - 1;
     for (; i >= 0; i--) { /* count up, as an odometer does */
-      d += dst->stride[i] * dsize, s += src->stride[i] * ssize;
-      if (++at[i] < dst->shape.dim[i]) break;
-      d -= at[i] * dst->stride[i] * dsize, s -= at[i] * src->stride[i] * ssize;
+      d += to[i] * dsize, s += from[i] * ssize;
+      if (++at[i] < dim[i]) break;
+      d -= at[i] * to[i] * dsize, s -= at[i] * from[i] * ssize;
       at[i] = 0;
     }
     if (i < 0) return;

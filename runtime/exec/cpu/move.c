@@ -107,9 +107,31 @@ static void add_line(gq_dtype d, void *dst, const void *src, int64_t n) {
     for (int64_t i = 0; i < n; i++) ((uint8_t *)dst)[i] |= ((const uint8_t *)src)[i];
 }
 
+/* Lines of one number. */
+#define SINGLES(T)                                                  \
+  for (int64_t o = 0; o < p->outer; o++) {                          \
+    int64_t far = o * p->n - 1, near = o * p->count;                \
+    const T *from = (const T *)x + (adds(p->op) ? near : far);      \
+    T *to = (T *)out + (adds(p->op) ? far : near);                  \
+    if (adds(p->op))                                                \
+      for (int64_t i = 0; i < p->count; i++) to[idx[i]] += from[i]; \
+    else                                                            \
+      for (int64_t i = 0; i < p->count; i++) to[i] = from[idx[i]];  \
+  }
+
+static void by_single(const by_index *p, const void *x, const int64_t *idx, void *out) {
+  if (p->dtype == GQ_F32) SINGLES(float)
+  else if (p->dtype == GQ_F64) SINGLES(double)
+  else SINGLES(uint64_t)
+}
+
 /* x and out: outer x (n or count) x inner */
 static void by_line(const by_index *p, const char *x, const int64_t *idx, char *out) {
   int64_t size = (int64_t)gq_dtype_size(p->dtype), line = p->inner * size;
+  if (p->inner == 1 && p->dtype != GQ_BOOL) {
+    by_single(p, x, idx, out);
+    return;
+  }
   for (int64_t o = 0; o < p->outer; o++)
     for (int64_t i = 0; i < p->count; i++) {
       int64_t far = (o * p->n + idx[i] - 1) * line, near = (o * p->count + i) * line;
