@@ -452,6 +452,7 @@ int main(int argc, char **argv) {
   if (o.help) return fputs(usage_text, stdout) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
   if (!(L = luaL_newstate()))
     return fprintf(stderr, "gqlua: not enough memory for a Lua state\n"), EXIT_FAILURE;
+  lua_setallocf(L, gqlua_alloc, NULL);
   gqlua_signals(L);
   gqL_host_interrupts = true;
   lua_pushcfunction(L, protected_main);

@@ -1,12 +1,15 @@
 /*
-** gqlua.h -- what the two files of the command share: gqlua.c (options, scripts, errors) and
-** gqlua_term.c (Ctrl-C, and the terminal under the REPL). Neither is part of gq.so or libgq.a.
+** gqlua.h -- what the files of the command share: gqlua.c (options, scripts, errors), gqlua_alloc.c and
+** gqlua_term.c (Ctrl-C, and the terminal under the REPL). None is part of gq.so or libgq.a.
 */
 #ifndef GQLUA_H
 #define GQLUA_H
 
 #include <lua.h>
 #include <stdbool.h>
+
+/* A lua_Alloc that takes over blocks of malloc; of one state, on one thread. */
+void *gqlua_alloc(void *unused, void *p, size_t old, size_t size);
 
 void gqlua_signals(lua_State *L); /* once, before anything runs: L is the state Ctrl-C stops */
 void gqlua_arm(void);             /* from here Ctrl-C raises "interrupted!" in L */
