@@ -80,6 +80,7 @@ static _Thread_local struct {
 } waiting;
 
 static pthread_key_t ends;
+static bool keyed; /* there was one to be had */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void close_thread(void *unused) {
@@ -92,9 +93,7 @@ static void close_thread(void *unused) {
     }
 }
 
-static void make_key(void) {
-  if (pthread_key_create(&ends, close_thread) != 0) abort();
-}
+static void make_key(void) { keyed = pthread_key_create(&ends, close_thread) == 0; }
 
 static size_t lines(size_t bytes) { return (bytes + (bytes == 0) + ALIGN - 1) / ALIGN; }
 
@@ -105,7 +104,7 @@ static bool put_aside(void *p, size_t bytes) {
   if (n >= CLASSES || waiting.of[n].bytes + size > EACH || waiting.bytes + size > ALL) return false;
   if (!waiting.open) {
     pthread_once(&once, make_key);
-    if (pthread_setspecific(ends, &waiting) != 0) return false;
+    if (!keyed || pthread_setspecific(ends, &waiting) != 0) return false;
     waiting.open = true;
   }
   ((spare *)p)->next = waiting.of[n].first, waiting.of[n].first = p;
