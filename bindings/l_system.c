@@ -202,7 +202,9 @@ static int set_rng_state(lua_State *L) {
 
 static const gqL_function functions[] = {
   { "clock", sys_clock, false, "gq.clock(): monotonic seconds" },
-  { "set_threads", set_threads, false, "gq.set_threads(n): how many threads work" },
+  { "set_threads", set_threads, false,
+    "gq.set_threads(n): how many threads work; by default one for each processor that the process may use, "
+    "by its affinity and by the quota of its control group (container), or GQ_THREADS of the environment" },
   { "threads", threads, false, "gq.threads(): how many threads work" },
   { "set_default_dtype", set_default_dtype, false,
     "gq.set_default_dtype(dtype): what constructors make: float32 or float64" },

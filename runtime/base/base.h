@@ -100,6 +100,7 @@ typedef struct gq_bridge gq_bridge;   /* bridge.h: what tells a Brownian path */
 
 /* ---- threads: a small pool; the caller is worker 0 ---- */
 enum { GQ_MAX_THREADS = 256 };
+int gq_cores(void);                      /* processors' time that the process may use, 1..: the default of */
 int gq_threads(void);                    /* workers in use, 1.. */
 int gq_workers(void);                    /* the same, or 1 from inside gq_parallel: how many would share a call */
 int gq_set_threads(int n);               /* starts or stops workers; GQ_EARG unless 1..GQ_MAX_THREADS */

@@ -41,20 +41,13 @@ static struct pool {
 
 static __thread bool inside; /* running an item: nested calls are serial */
 
-static int cores(cpu_set_t *set) {
-  CPU_ZERO(set);
-  if (sched_getaffinity(0, sizeof *set, set) != 0) return 1;
-  int n = CPU_COUNT(set);
-  return n < 1 ? 1 : n > GQ_MAX_THREADS ? GQ_MAX_THREADS : n;
-}
-
 static int default_size(void) {
-  cpu_set_t set;
   const char *text = getenv("GQ_THREADS");
   char *end;
   long n = text ? strtol(text, &end, 10) : 0;
   if (text && end != text && *end == '\0' && n >= 1 && n <= GQ_MAX_THREADS) return (int)n;
-  return cores(&set);
+  int cores = gq_cores();
+  return cores < GQ_MAX_THREADS ? cores : GQ_MAX_THREADS;
 }
 
 int gq_threads(void) {
@@ -104,9 +97,11 @@ static bool spin_until_finished(void) {
 /* Worker i sits on the i-th core after the caller's, among those that the process may use. */
 static void bind_worker(int i) {
   cpu_set_t set, one;
-  int n = cores(&set), at = sched_getcpu();
+  int at = sched_getcpu();
   pool.core[i] = -1;
-  if (atomic_load(&pool.crowded) || n < 2) return;
+  CPU_ZERO(&set);
+  if (atomic_load(&pool.crowded) || sched_getaffinity(0, sizeof set, &set) != 0 || CPU_COUNT(&set) < 2)
+    return;
   CPU_ZERO(&one);
   for (int cpu = at < 0 ? 0 : at, left = i; left > 0;) {
     cpu = (cpu + 1) % CPU_SETSIZE;
@@ -232,9 +227,8 @@ static int start_worker(int i) {
 
 static int start_workers(int size) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
-  cpu_set_t set;
   pthread_once(&once, watch_forks);
-  atomic_store(&pool.crowded, size > cores(&set));
+  atomic_store(&pool.crowded, size > gq_cores());
   while (pool.running < size - 1) {
     if (start_worker(pool.running + 1) != 0) {
       stop_workers();

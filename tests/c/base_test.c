@@ -2,11 +2,13 @@
 ** base_test.c -- runtime/base: messages, the allocator and its faults, Philox against published
 ** answers, the distribution of what is drawn from it, and the thread pool.
 */
+#define _GNU_SOURCE
 #include "runtime/base/base.h"
 #include "check.h"
 
 #include <math.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -258,6 +260,19 @@ static bool every(int n, int want) {
   return ok;
 }
 
+static void test_cores(void) {
+  int all = gq_cores(), one;
+  CHECK(all >= 1 && all <= sysconf(_SC_NPROCESSORS_CONF));
+  cpu_set_t before, set;
+  CPU_ZERO(&set);
+  sched_getaffinity(0, sizeof before, &before);
+  CPU_SET(sched_getcpu(), &set);
+  if (sched_setaffinity(0, sizeof set, &set) != 0) return; /* not allowed here */
+  one = gq_cores();
+  sched_setaffinity(0, sizeof before, &before);
+  CHECK(one == 1 && gq_cores() == all);
+}
+
 static void test_threads(int n) {
   static atomic_int names = 1;
   CHECK(gq_threads() >= 1);
@@ -340,6 +355,7 @@ int main(void) {
   RUN(test_box_muller());
   RUN(test_distribution());
   static const int counts[] = { 1, 2, 3, 8, 2, 1 };
+  RUN(test_cores());
   for (int i = 0; i < 6; i++) RUN(test_threads(counts[i]));
   RUN(test_thread_limits());
   RUN(test_sleep());
