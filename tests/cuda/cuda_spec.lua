@@ -474,12 +474,13 @@ describe("a training step", function()
     assert.close(sum "cuda", sum "cpu", 1e-13)
   end)
 
-  local function each_fails(tried, engine)
-    local calls = tonumber(run("GQ_EMU_COUNT=1", training, 1, engine):match "(%d+) calls")
+  local function each_fails(tried, engine, environment)
+    environment = environment or ""
+    local calls = tonumber(run("GQ_EMU_COUNT=1 " .. environment, training, 1, engine):match "(%d+) calls")
     local checked = "local ok, e = pcall(function() " .. training:format(1, engine) ..
       " end) print(ok, e) print(gq.ones(3):sum():item())"
     for n = 1, calls - 1, math.max(1, calls // tried) do
-      local text, ended = run("GQ_EMU_FAIL=" .. n, (checked:gsub("%%", "%%%%")))
+      local text, ended = run(environment .. " GQ_EMU_FAIL=" .. n, (checked:gsub("%%", "%%%%")))
       assert.truthy(ended, n .. " of " .. calls .. ": " .. text)
       local told = text:find "false\t.*\n3" or text:find "cuMemFreeHost, fails.*\n3"   -- which may come after all else
       assert.truthy(told, n .. " of " .. calls .. ": " .. text)
@@ -489,10 +490,35 @@ describe("a training step", function()
     each_fails(25, "direct")
     each_fails(10, "gq")
     each_fails(10, 'direct", batch = "independent')
+    each_fails(10, "gq", "GQ_CUDA_TILES=0")
   end)
   it("fails so at any call #slow", function()
     for _, engine in ipairs { "direct", "gq" } do each_fails(math.huge, engine) end
     each_fails(math.huge, 'direct", batch = "independent')
+    each_fails(math.huge, 'gq", batch = "independent')
+    each_fails(math.huge, "direct", "GQ_CUDA_TILES=0")
+  end)
+
+  it("launches phases by operations as graphs, to the same bits; plainly where a driver takes none", function()
+    local function launches(text) return tonumber(text:match "(%d+) launches") end
+    local function losses(text)
+      local all = {}
+      for x in text:gmatch "0x1%S+" do all[#all + 1] = x:match "^0x1[%x%.]*p[+-]%d+" end
+      return all
+    end
+    for _, engine in ipairs { "direct", "gq" } do
+      local plain = run("GQ_EMU_COUNT=1 GQ_CUDA_TILES=0 GQ_CUDA_GRAPHS=0", training, 6, engine)
+      local graphs = run("GQ_EMU_COUNT=1 GQ_CUDA_TILES=0", training, 6, engine)
+      assert.is_true(tonumber(graphs:match "(%d+) graph") > 20, graphs)
+      assert.is_true(launches(graphs) < 0.7 * launches(plain), plain .. graphs)
+      for _, environment in ipairs { "", "GQ_EMU_LATE=1 GQ_CUDA_POISON=1 ", "GQ_EMU_CAPTURE=none ",
+        "GQ_EMU_CAPTURE=4 " } do
+        local text = run(environment .. "GQ_EMU_COUNT=1 GQ_CUDA_TILES=0", training, 6, engine)
+        assert.equal(6, #losses(text), text)
+        assert.same(losses(plain), losses(text))
+        if environment:find "none" then assert.falsy(text:find " graph\n") end
+      end
+    end
   end)
 end)
 

@@ -149,9 +149,8 @@ int cublasLtMatmul(gq_blas_handle h, gq_blas_desc d, const void *one, const void
                    const void *py, gq_blas_layout y, const void *add, const void *pc, gq_blas_layout c,
                    void *to, gq_blas_layout c1, const gq_blas_algo *algo, void *room, size_t bytes,
                    gq_custream s) {
-  int (*submit)(const char *, void (*)(const void *), const void *, size_t) =
-    (int (*)(const char *, void (*)(const void *), const void *, size_t))(uintptr_t)dlsym(RTLD_DEFAULT,
-                                                                                          "gq_emu_call");
+  typedef int way(const char *, gq_custream, void (*)(const void *), const void *, size_t);
+  way *submit = (way *)(uintptr_t)dlsym(RTLD_DEFAULT, "gq_emu_call");
   bool single = c->type == GQ_BLAS_F32;
   call w = { *d,
              *x,
@@ -163,5 +162,5 @@ int cublasLtMatmul(gq_blas_handle h, gq_blas_desc d, const void *one, const void
              single ? *(const float *)one : *(const double *)one,
              single ? *(const float *)add : *(const double *)add };
   if (!w.px || !w.py || !w.pc || pc != to || c != c1) return INVALID;
-  return submit("cublasLtMatmul", product, &w, sizeof w) ? INVALID : OK;
+  return submit("cublasLtMatmul", s, product, &w, sizeof w) ? INVALID : OK;
 }

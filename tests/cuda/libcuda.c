@@ -7,6 +7,7 @@
 **   GQ_EMU_INTERRUPT n: SIGINT comes at the n-th launch
 **   GQ_EMU_CLOCK  nanoseconds that pass whenever a kernel asks for the time
 **   GQ_EMU_BYTES  bytes that the device has; GQ_EMU_SHARED: that a block may share
+**   GQ_EMU_CAPTURE none: there are no captures; n: one ends at its n-th work, which it does not take
 **   GQ_EMU_COUNT  at the end say how many calls, launches (by kernel) and waits there were
 */
 #define _GNU_SOURCE
@@ -22,7 +23,18 @@
 #include <unistd.h>
 
 #define BIAS 0x400000000000ull /* prelude.h */
-enum { OK = 0, INVALID = 1, NO_MEMORY = 2, BAD_IMAGE = 200, NOT_FOUND = 500, ILLEGAL = 700, FAILED = 719 };
+enum {
+  OK = 0,
+  INVALID = 1,
+  NO_MEMORY = 2,
+  BAD_IMAGE = 200,
+  NOT_FOUND = 500,
+  ILLEGAL = 700,
+  FAILED = 719,
+  NONE = 801,
+  UNCAPTURED = 900,
+  BROKEN = 901
+};
 enum { SHARED_PLAIN = 48 << 10, SHARED_MOST = 227 << 10, THREADS_MOST = 1024 };
 
 static long calls, launches, waits, allocations;
@@ -178,10 +190,33 @@ typedef struct work {
   const void *from;
   void (*call)(const void *);
   void *own; /* arguments, or bytes that the caller may change now */
+  size_t own_bytes;
   int byte;
 } work;
 
 static work *queue, **queue_end = &queue;
+
+/* Work of a stream that is captured goes to the end of a list. A stream is its number. */
+typedef struct gq_graph {
+  work *first, **end;
+} graph;
+static graph *captured;
+static gq_custream capturing;
+static int nworks, broken;
+
+static int add_to(work ***end, work w, const void *own_, size_t bytes) {
+  if (own_) memcpy(w.own = malloc(bytes + 1), own_, bytes);
+  w.next = NULL, w.own_bytes = own_ ? bytes : 0;
+  **end = malloc(sizeof w);
+  ***end = w, *end = &(**end)->next;
+  return OK;
+}
+
+static int capture(work w, const void *own_, size_t bytes) {
+  const char *most = getenv("GQ_EMU_CAPTURE");
+  if (most && ++nworks >= atoi(most)) broken = UNCAPTURED;
+  return broken ? broken : add_to(&captured->end, w, own_, bytes);
+}
 
 static void thread(void *w_) {
   const work *w = w_;
@@ -212,57 +247,56 @@ static int finish(void) {
   return error;
 }
 
-static int submit(work w, const void *own_, size_t bytes) {
+static int submit(gq_custream s, work w, const void *own_, size_t bytes) {
+  if (capturing && s == capturing) return capture(w, own_, bytes);
+  if (getenv("GQ_EMU_LATE")) return add_to(&queue_end, w, own_, bytes);
   if (own_) memcpy(w.own = malloc(bytes + 1), own_, bytes);
-  if (getenv("GQ_EMU_LATE")) {
-    *queue_end = malloc(sizeof w);
-    w.next = NULL, **queue_end = w, queue_end = &(*queue_end)->next;
-    return OK;
-  }
   int error = run(&w);
   free(w.own);
   return error;
 }
 
 /* For libcublasLt.c: work, and where an address is (NULL: not the device's). */
-int gq_emu_call(const char *what, void (*f)(const void *), const void *args, size_t bytes) {
+int gq_emu_call(const char *what, gq_custream s, void (*f)(const void *), const void *args, size_t bytes) {
   if (fails(what)) return FAILED;
-  return submit((work){ .kind = CALL, .call = f }, args, bytes);
+  return submit(s, (work){ .kind = CALL, .call = f }, args, bytes);
 }
 char *gq_emu_address(gq_u64 p, size_t bytes) { return holds(p, bytes) ? here(p) : NULL; }
 
 int cuMemcpyHtoDAsync_v2(gq_u64 to, const void *from, size_t n, gq_custream s) {
   ENTER();
   if (!holds(to, n)) return INVALID;
-  return submit((work){ .kind = COPY, .to = here(to), .bytes = n }, from, n);
+  return submit(s, (work){ .kind = COPY, .to = here(to), .bytes = n }, from, n);
 }
 
 int cuMemcpyDtoHAsync_v2(void *to, gq_u64 from, size_t n, gq_custream s) {
   ENTER();
   if (!holds(from, n)) return INVALID;
-  return submit((work){ .kind = COPY, .to = to, .from = here(from), .bytes = n }, NULL, 0);
+  return submit(s, (work){ .kind = COPY, .to = to, .from = here(from), .bytes = n }, NULL, 0);
 }
 
 int cuMemcpyDtoDAsync_v2(gq_u64 to, gq_u64 from, size_t n, gq_custream s) {
   ENTER();
   if (!holds(to, n) || !holds(from, n)) return INVALID;
-  return submit((work){ .kind = COPY, .to = here(to), .from = here(from), .bytes = n }, NULL, 0);
+  return submit(s, (work){ .kind = COPY, .to = here(to), .from = here(from), .bytes = n }, NULL, 0);
 }
 
 int cuMemsetD8Async(gq_u64 to, unsigned char byte, size_t n, gq_custream s) {
   ENTER();
   if (!holds(to, n)) return INVALID;
-  return submit((work){ .kind = SET, .to = here(to), .bytes = n, .byte = byte }, NULL, 0);
+  return submit(s, (work){ .kind = SET, .to = here(to), .bytes = n, .byte = byte }, NULL, 0);
 }
 
 int cuStreamCreate(gq_custream *s, unsigned flags) {
   ENTER();
-  *s = (gq_custream)1;
+  static uintptr_t streams;
+  *s = (gq_custream)++streams;
   return OK;
 }
 
 int cuStreamSynchronize(gq_custream s) {
   ENTER();
+  if (capturing && s == capturing) return broken = UNCAPTURED;
   waits++;
   return finish();
 }
@@ -339,10 +373,70 @@ int cuLaunchKernel(gq_cufunction f, unsigned gx, unsigned gy, unsigned gz, unsig
   code *c = (code *)f;
   if (!gx || gx > INT32_MAX || !bx || bx > THREADS_MOST || gy * gz * by * bz != 1 || shared > c->dynamic)
     return INVALID;
-  launches++, c->launches++;
+  if (!capturing || s != capturing) launches++, c->launches++;
   if (getenv("GQ_EMU_INTERRUPT") && launches == atol(getenv("GQ_EMU_INTERRUPT"))) raise(SIGINT);
-  return submit((work){ .kind = LAUNCH, .f = c, .blocks = (int)gx, .threads = (int)bx, .shared = shared },
+  return submit(s, (work){ .kind = LAUNCH, .f = c, .blocks = (int)gx, .threads = (int)bx, .shared = shared },
                 params[0], c->args);
+}
+
+/* ---- graphs ---- */
+
+int cuStreamBeginCapture_v2(gq_custream s, int mode) {
+  ENTER();
+  const char *none = getenv("GQ_EMU_CAPTURE");
+  if (none && strcmp(none, "none") == 0) return NONE;
+  if (capturing) return INVALID;
+  captured = calloc(1, sizeof *captured), captured->end = &captured->first;
+  capturing = s, nworks = broken = 0;
+  return OK;
+}
+
+static void drop(graph *g) {
+  for (work *w = g->first, *next; w; w = next) next = w->next, free(w->own), free(w);
+  free(g);
+}
+
+int cuStreamEndCapture(gq_custream s, gq_cugraph *g) {
+  bool other = s != capturing;
+  capturing = other ? capturing : NULL;
+  *g = NULL;
+  int error = fails(__func__) ? FAILED : other ? INVALID : broken ? BROKEN : OK;
+  if (!other && error) drop(captured);
+  if (!error) *g = (gq_cugraph)captured;
+  return error;
+}
+
+/* One that is launched is a copy. */
+int cuGraphInstantiateWithFlags(gq_cugraph_exec *e, gq_cugraph g, unsigned long long flags) {
+  ENTER();
+  graph *copy = calloc(1, sizeof *copy);
+  copy->end = &copy->first;
+  for (const work *w = ((graph *)g)->first; w; w = w->next) add_to(&copy->end, *w, w->own, w->own_bytes);
+  *e = (gq_cugraph_exec)copy;
+  return OK;
+}
+
+int cuGraphLaunch(gq_cugraph_exec e, gq_custream s) {
+  ENTER();
+  static code name = { .name = "graph" };
+  if (!name.launches && !name.next) name.next = kernels, kernels = &name;
+  int error = OK;
+  launches++, name.launches++;
+  for (const work *w = ((graph *)e)->first; w && !error; w = w->next)
+    error = submit(s, *w, w->own, w->own_bytes);
+  return error;
+}
+
+int cuGraphDestroy(gq_cugraph g) {
+  ENTER();
+  drop((graph *)g);
+  return OK;
+}
+
+int cuGraphExecDestroy(gq_cugraph_exec e) {
+  ENTER();
+  drop((graph *)e);
+  return OK;
 }
 
 /* ---- the rest ---- */

@@ -14,6 +14,8 @@ typedef struct CUctx_st *gq_cucontext;
 typedef struct CUmod_st *gq_cumodule;
 typedef struct CUfunc_st *gq_cufunction;
 typedef struct CUstream_st *gq_custream;
+typedef struct CUgraph_st *gq_cugraph;
+typedef struct CUgraphExec_st *gq_cugraph_exec;
 typedef struct _nvrtcProgram *gq_nvrtc;
 typedef struct gq_blas_handle_of *gq_blas_handle;
 typedef struct gq_blas_desc_of *gq_blas_desc;
@@ -61,6 +63,12 @@ enum { GQ_CU_NON_BLOCKING = 1 };                                                
   X(cuOccupancyMaxActiveBlocksPerMultiprocessor, occupancy, (int *n, gq_cufunction f, int threads, size_t shared)) \
   X(cuLaunchKernel, launch, (gq_cufunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, \
                              unsigned bz, unsigned shared, gq_custream s, void **params, void **extra)) \
+  X(cuStreamBeginCapture_v2, capture, (gq_custream s, int mode))                                      \
+  X(cuStreamEndCapture, captured, (gq_custream s, gq_cugraph *g))                                     \
+  X(cuGraphInstantiateWithFlags, instantiate, (gq_cugraph_exec *e, gq_cugraph g, unsigned long long flags)) \
+  X(cuGraphLaunch, graph, (gq_cugraph_exec e, gq_custream s))                                         \
+  X(cuGraphDestroy, capture_free, (gq_cugraph g))                                                     \
+  X(cuGraphExecDestroy, graph_free, (gq_cugraph_exec e))                                              \
   X(cuGetErrorString, text, (int error, const char **text))
 
 /* each returns an nvrtcResult */

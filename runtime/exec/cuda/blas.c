@@ -169,6 +169,6 @@ int gq_cuda_blas(const gq_launch *l, void *const *p, bool *done) {
              *add = k.dtype == GQ_F32 ? (const void *)&single[1] : &number[1];
   *done = true;
   return check(gq_blas.product(handle, x->desc, one, p[2], x->x, p[1], x->y, add, p[0], x->c, p[0], x->c,
-                               &x->algo, NULL, 0, gq_cuda.stream),
+                               &x->algo, NULL, 0, gq_cuda_stream()),
                "cublasLtMatmul");
 }

@@ -111,6 +111,9 @@ static int lower(gq_program *p) {
 static void release(gq_program *p) {
   gq_cuda_code *c = p->code;
   if (!c) return;
+  pthread_mutex_lock(&gq_stage.lock);
+  gq_cuda_forget(p);
+  pthread_mutex_unlock(&gq_stage.lock);
   gq_cuda_release(c->constant);
   gq_free(c->tile);
   gq_free(c->used);
@@ -130,7 +133,7 @@ typedef struct frame {
   const gq_program *p;
   char *arena;
   void *const *at; /* addresses of inputs and, from nin on, of outputs */
-  size_t results;  /* where outputs of the host begin */
+  int phase;
 } frame;
 
 /* Addresses for a phase: the device's own, or places in the gq_stage. at[] holds what the caller gave. */
@@ -196,6 +199,48 @@ static int run_instr(const frame *f, int i) {
   return in->kind == INSTR_ZERO ? GQ_OK : gq_cuda_run(&s->l, at, !f->p->alike);
 }
 
+/* given: inputs and outputs that the phase uses, inputs first. */
+static int order_of(const frame *f, int *order) {
+  const gq_cuda_code *c = f->p->code;
+  int n = 0, nin;
+  for (int out = 0; out < 2; out++) {
+    for (int u = c->used[f->phase]; u < c->used[f->phase + 1]; u++)
+      if ((c->used[u] >= f->p->nin) == out) order[n++] = c->used[u];
+    if (!out) nin = n;
+  }
+  return nin;
+}
+
+static int run_all(const frame *f) {
+  for (int i = f->p->phase[f->phase]; i < f->p->phase[f->phase + 1]; i++) GQ_TRY(run_instr(f, i));
+  return GQ_OK;
+}
+
+static int run_given(const void *f_, void *const *given) {
+  frame f = *(const frame *)f_;
+  const gq_cuda_code *c = f.p->code;
+  int n = c->used[f.phase + 1] - c->used[f.phase], order[n + 1];
+  void *at[f.p->nin + f.p->nout + 1];
+  order_of(&f, order);
+  for (int i = 0; i < n; i++) at[order[i]] = given[i];
+  f.at = at;
+  return run_all(&f);
+}
+
+/* Few launches are not worth a graph. */
+enum { WORTH = 3 };
+static int launch_all(const frame *f) {
+  const gq_cuda_code *c = f->p->code;
+  const gq_program *p = f->p;
+  int n = c->used[f->phase + 1] - c->used[f->phase], order[n + 1];
+  void *at[n + 1];
+  size_t bytes[n + 1];
+  if (p->phase[f->phase + 1] - p->phase[f->phase] < WORTH) return run_all(f);
+  int nin = order_of(f, order);
+  for (int i = 0; i < n; i++) at[i] = f->at[order[i]], bytes[i] = p->bytes[order[i]];
+  return gq_cuda_recur(&(gq_recurring){ p, f->arena, f->phase, n, nin, at, bytes, run_given, f });
+}
+
 static int outside(const frame *f, int phase, int which, int64_t position) {
   for (int i = f->p->phase[phase]; i < f->p->phase[phase + 1]; i++) {
     const gq_instr *in = &f->p->instr[i];
@@ -212,8 +257,8 @@ static int run_phase(const gq_program *p, int phase, void *arena, void **at, voi
   int which;
   int64_t position;
   GQ_TRY(bring(p, phase, at, host, &results, &total));
-  frame f = { p, arena, at, results };
-  for (int i = p->phase[phase]; i < p->phase[phase + 1]; i++) GQ_TRY(run_instr(&f, i));
+  frame f = { p, arena, at, phase };
+  GQ_TRY(launch_all(&f));
   GQ_TRY(take(p, phase, at, host, results, total));
   if (!c->indexing[phase]) return GQ_OK;
   GQ_TRY(gq_cuda_flagged(c->indexing[phase], &which, &position));

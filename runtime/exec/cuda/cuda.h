@@ -30,6 +30,10 @@ int gq_cuda_usable(void);
 int gq_cuda_enter(void);
 int gq_cuda_before_all(void);  /* it alone */
 extern int (*gq_cuda_before)(void);   /* NULL: nothing waits */
+/* The stream of a capture of this thread's work, or NULL (graph.c); errors that mean that it takes no such thing. */
+extern _Thread_local gq_custream gq_cuda_capturing;
+bool gq_cuda_uncaptured(int error);
+static inline gq_custream gq_cuda_stream(void) { return gq_cuda_capturing ? gq_cuda_capturing : gq_cuda.stream; }
 /* Of a driver call: GQ_OK, or its text. After an error that no later call recovers from, all calls fail with it. */
 int gq_cuda_check(int error, const char *what);
 /* The same where nobody can be told now: the next call that has a status tells. */
@@ -127,6 +131,21 @@ int gq_cuda_fill(gq_dtype d, size_t n, double value, void *to);
 /* ---- blas.c ---- */
 
 int gq_cuda_blas(const gq_launch *l, void *const *p, bool *done);   /* a product, where the library takes it */
+
+/* ---- graph.c: launches that recur ---- */
+
+/* Launches alone, the same ones whenever owner, phase and arena are; at: what they read, and from nin on what they write or
+** add to, so many bytes each. run: with other addresses, too. */
+typedef struct gq_recurring {
+  const void *owner, *arena;
+  int phase, n, nin;
+  void *const *at;
+  const size_t *bytes;
+  int (*run)(const void *context, void *const *at);
+  const void *context;
+} gq_recurring;
+int gq_cuda_recur(const gq_recurring *r);      /* under gq_stage.lock */
+void gq_cuda_forget(const void *owner);        /* it goes */
 
 /* ---- flags.c: positions of indices that were outside ---- */
 

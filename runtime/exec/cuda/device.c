@@ -11,17 +11,21 @@
 gq_cuda_device gq_cuda;
 bool gq_cuda_poisons, gq_cuda_busy;
 int (*gq_cuda_before)(void);
+_Thread_local gq_custream gq_cuda_capturing;
 
 static gq_cucontext context;
 static bool open, forked;
 static char lost[256]; /* why no call helps any more */
+
+/* CUDA_ERROR_NOT_SUPPORTED, and those of captures. */
+bool gq_cuda_uncaptured(int error) { return error == 801 || (error >= 900 && error <= 908); }
 
 int gq_cuda_check(int error, const char *what) {
   const char *text = NULL;
   if (error == 0) return GQ_OK;
   if (gq_cu.text(error, &text) != 0 || !text) text = "unknown error";
   if (error == GQ_CU_NO_MEMORY) return gq_fail(GQ_ENOMEM, "cuda: %s: out of memory on the device", what);
-  if (open) /* errors of kernels stay with the context */
+  if (open && !gq_cuda_uncaptured(error)) /* errors of kernels stay with the context */
     snprintf(lost, sizeof lost, "%s: %s", what, text);
   return gq_fail(GQ_ESTATE, "cuda: %s: %s (error %d)", what, text, error);
 }
@@ -49,7 +53,7 @@ int gq_cuda_before_all(void) { return gq_cuda_before ? gq_cuda_before() : GQ_OK;
 int gq_cuda_enter(void) {
   GQ_TRY(gq_cuda_usable());
   gq_cuda_busy = true;
-  return gq_cuda_before_all();
+  return gq_cuda_capturing ? GQ_OK : gq_cuda_before_all();
 }
 
 static void in_child(void) { forked = true; }

@@ -18,7 +18,7 @@ int gq_cuda_launch_near(gq_cufunction f, int blocks, int threads, size_t shared,
   if (blocks == 0) return GQ_OK;
   GQ_TRY(gq_cuda_enter());
   return gq_cuda_check(gq_cu.launch(f, (unsigned)blocks, 1, 1, (unsigned)threads, 1, 1, (unsigned)shared,
-                                    gq_cuda.stream, params, NULL),
+                                    gq_cuda_stream(), params, NULL),
                        "cuLaunchKernel");
 }
 

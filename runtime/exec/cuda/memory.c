@@ -18,7 +18,7 @@ typedef struct chunk {
 /* Sizes in eighths of a power of two: what is released fits many. */
 enum { STEP = 512, NCLASS = 8 * 56 };
 typedef struct shelf {
-  gq_u64 *at; /* free pieces */
+  gq_u64 *at; /* free pieces: a heap, the lowest address first */
   size_t n, most, pieces;
 } shelf;
 
@@ -63,6 +63,28 @@ bool gq_cuda_owns(const void *p) {
   return yes;
 }
 
+/* ---- free pieces ---- */
+
+/* Who asks gets the lowest address, in whatever order pieces came back: what is done again is done with the same ones, and
+** graph.c knows them. There is room. */
+static void put_piece(shelf *s, gq_u64 at) {
+  size_t i = s->n++;
+  for (; i && s->at[(i - 1) / 2] > at; i = (i - 1) / 2) s->at[i] = s->at[(i - 1) / 2];
+  s->at[i] = at;
+}
+
+static gq_u64 take_piece(shelf *s) {
+  gq_u64 first = s->at[0], last = s->at[--s->n];
+  size_t i = 0;
+  for (size_t k; (k = 2 * i + 1) < s->n; i = k) {
+    if (k + 1 < s->n && s->at[k + 1] < s->at[k]) k++;
+    if (s->at[k] >= last) break;
+    s->at[i] = s->at[k];
+  }
+  s->at[i] = last;
+  return first;
+}
+
 /* ---- what the driver gives and takes ---- */
 
 /* Chunks that nobody uses. */
@@ -70,13 +92,12 @@ static bool give_back(void) {
   size_t k = 0, given = 0;
   gq_cuda_later(gq_cuda_before_all());
   for (int s = 0; s < NCLASS; s++) {
-    size_t kept = 0;
-    for (size_t i = 0; i < arena.shelf[s].n; i++) {
-      gq_u64 at = arena.shelf[s].at[i];
-      if (arena.c[find(at)].used) arena.shelf[s].at[kept++] = at;
-    }
-    arena.shelf[s].pieces -= arena.shelf[s].n - kept;
-    arena.shelf[s].n = kept;
+    shelf *x = &arena.shelf[s];
+    size_t n = x->n;
+    x->n = 0;
+    for (size_t i = 0; i < n; i++)
+      if (arena.c[find(x->at[i])].used) put_piece(x, x->at[i]);
+    x->pieces -= n - x->n;
   }
   for (size_t i = 0; i < arena.n; i++) {
     chunk c = arena.c[i];
@@ -109,7 +130,7 @@ static void put_chunk(shelf *s, chunk c) {
   memmove(&arena.c[i + 1], &arena.c[i], (arena.n - i) * sizeof c);
   arena.c[i] = c, arena.n++;
   s->pieces += c.n;
-  for (size_t k = c.n; k-- > 0;) s->at[s->n++] = c.at + k * c.piece;
+  for (size_t k = 0; k < c.n; k++) put_piece(s, c.at + k * c.piece);
 }
 
 /* The caller says that there is no memory; the next to hear of it is told which. */
@@ -152,7 +173,7 @@ void *gq_cuda_allocate(size_t bytes) {
   gq_u64 at = 0;
   pthread_mutex_lock(&lock);
   if (s->n || grow(s, piece, bytes)) {
-    at = s->at[--s->n];
+    at = take_piece(s);
     chunk *c = &arena.c[find(at)];
     c->used++;
     *bytes_of(c, at) = bytes + 1;
@@ -174,8 +195,7 @@ void gq_cuda_release(void *p_) {
     gq_count_bytes(-(ptrdiff_t)(*bytes - 1));
     *bytes = 0, c->used--;
     size_of(c->piece, &class);
-    shelf *s = &arena.shelf[class];
-    s->at[s->n++] = at;
+    put_piece(&arena.shelf[class], at);
   }
   pthread_mutex_unlock(&lock);
 }
@@ -233,7 +253,8 @@ int gq_cuda_copy(void *to, const void *from, size_t bytes) {
 
 int gq_cuda_set(void *to, int byte, size_t bytes) {
   if (!bytes) return GQ_OK;
-  if (byte == 0 && waits(to, bytes)) return gq_cuda_fill(GQ_F32, bytes / 4, 0, to);
+  if (byte == 0 && waits(to, bytes) && !gq_cuda_capturing) return gq_cuda_fill(GQ_F32, bytes / 4, 0, to);
   GQ_TRY(gq_cuda_enter());
-  return gq_cuda_check(gq_cu.set(address(to), (unsigned char)byte, bytes, gq_cuda.stream), "cuMemsetD8Async");
+  return gq_cuda_check(gq_cu.set(address(to), (unsigned char)byte, bytes, gq_cuda_stream()),
+                       "cuMemsetD8Async");
 }
