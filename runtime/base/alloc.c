@@ -1,8 +1,8 @@
 /*
 ** alloc.c -- the one allocator: aligned to a cache line, counted, and failable by tests.
 ** A header in the line in front of each block holds its size and where malloc began: aligned_alloc would
-** cost several times as much for small blocks. Small blocks that are freed wait for the next of their size: a
-** collector frees hundreds at once, more than malloc has quick lists for.
+** cost several times as much for small blocks. Blocks that are freed wait for the next of their size: a collector
+** frees hundreds at once, more than malloc has quick lists for, and large ones go back to the system page by page.
 */
 #include "base.h"
 
@@ -12,11 +12,12 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { ALIGN = 64, CLASSES = 512 }; /* sizes in lines; blocks of fewer than CLASSES wait */
+enum { ALIGN = 64, CLASSES = 512, FEW = 12 }; /* sizes in lines; blocks of CLASSES or more are large */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { EACH = 0, ALL = 0 }; /* what is freed is never to be touched again */
+enum { EACH = 0, ALL = 0, LARGE = 0 }; /* what is freed is never to be touched again */
 #else
 enum { EACH = 1 << 18, ALL = 1 << 22 }; /* bytes of one size and of all that wait in a thread, at most */
+enum { LARGE = 1 << 25 };               /* and of the few larger ones */
 #endif
 
 static atomic_size_t live_bytes, calls, ended, peak_bytes; /* ended: calls that failed, and blocks freed */
@@ -75,7 +76,9 @@ static _Thread_local struct {
     spare *first;
     size_t bytes;
   } of[CLASSES];
-  size_t bytes;
+  size_t bytes, large_bytes;
+  int nlarge;
+  char *large[FEW]; /* the oldest first */
   bool open;
 } waiting;
 
@@ -83,46 +86,81 @@ static pthread_key_t ends;
 static bool keyed; /* there was one to be had */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
+static size_t lines(size_t bytes) { return (bytes + (bytes == 0) + ALIGN - 1) / ALIGN; }
+static size_t room_of(void *p) { return lines(header_of(p)->bytes) * ALIGN; }
+
+/* The i-th of the large ones, waiting no more. */
+static void *take_large(int i) {
+  char *p = waiting.large[i];
+  waiting.large_bytes -= room_of(p);
+  for (waiting.nlarge--; i < waiting.nlarge; i++) waiting.large[i] = waiting.large[i + 1];
+  return p;
+}
+
+static void count_waiting(size_t n, size_t bytes) { waiting.of[n].bytes += bytes, waiting.bytes += bytes; }
+
+static void *take_small(size_t n) {
+  spare *p = waiting.of[n].first;
+  waiting.of[n].first = p->next;
+  count_waiting(n, -(n * ALIGN));
+  return p;
+}
+
+static void free_waiting(void) {
+  while (waiting.nlarge) free(header_of(take_large(0))->base);
+  for (int i = 0; i < CLASSES; i++)
+    while (waiting.of[i].first) free(header_of(take_small(i))->base);
+}
+
 static void close_thread(void *unused) {
   (void)unused;
-  waiting.open = false, waiting.bytes = ALL;
-  for (int i = 0; i < CLASSES; i++)
-    for (spare *p; (p = waiting.of[i].first);) {
-      waiting.of[i].first = p->next;
-      free(header_of(p)->base);
-    }
+  free_waiting();
+  waiting.open = false, waiting.bytes = ALL; /* what is freed later does not wait */
 }
 
 static void make_key(void) { keyed = pthread_key_create(&ends, close_thread) == 0; }
 
-static size_t lines(size_t bytes) { return (bytes + (bytes == 0) + ALIGN - 1) / ALIGN; }
+/* Does this thread give back at its end what waits? */
+static bool opened(void) {
+  if (waiting.open) return true;
+  pthread_once(&once, make_key);
+  return waiting.open = keyed && pthread_setspecific(ends, &waiting) == 0;
+}
 
-static void count_waiting(size_t n, size_t bytes) { waiting.of[n].bytes += bytes, waiting.bytes += bytes; }
+static bool put_large(void *p, size_t size) {
+  if (size > LARGE / 2 || waiting.bytes >= ALL || !opened()) return false;
+  while (waiting.nlarge == FEW || (waiting.nlarge && waiting.large_bytes + size > LARGE))
+    free(header_of(take_large(0))->base);
+  waiting.large[waiting.nlarge++] = p, waiting.large_bytes += size;
+  return true;
+}
 
 static bool put_aside(void *p, size_t bytes) {
   size_t n = lines(bytes), size = n * ALIGN;
-  if (n >= CLASSES || waiting.of[n].bytes + size > EACH || waiting.bytes + size > ALL) return false;
-  if (!waiting.open) {
-    pthread_once(&once, make_key);
-    if (!keyed || pthread_setspecific(ends, &waiting) != 0) return false;
-    waiting.open = true;
-  }
+  if (n >= CLASSES) return put_large(p, size);
+  if (waiting.of[n].bytes + size > EACH || waiting.bytes + size > ALL || !opened()) return false;
   ((spare *)p)->next = waiting.of[n].first, waiting.of[n].first = p;
   count_waiting(n, size);
   return true;
 }
 
+static void *find_waiting(size_t n) {
+  if (n < CLASSES) return waiting.of[n].first ? take_small(n) : NULL;
+  for (int i = waiting.nlarge; i-- > 0;)
+    if (room_of(waiting.large[i]) == n * ALIGN) return take_large(i);
+  return NULL;
+}
+
 /* One that waits, or a new one. */
 static void *find_block(size_t bytes) {
   size_t n = lines(bytes);
-  spare *p = n < CLASSES ? waiting.of[n].first : NULL;
+  void *p = find_waiting(n);
   if (p) {
-    waiting.of[n].first = p->next;
-    count_waiting(n, -(n * ALIGN));
     header_of(p)->bytes = bytes;
     return p;
   }
   char *base = malloc((n + 2) * ALIGN);
+  if (!base) free_waiting(), base = malloc((n + 2) * ALIGN);
   if (!base) return NULL;
   char *fresh = base + 2 * ALIGN - (uintptr_t)base % ALIGN;
   *header_of(fresh) = (header){ bytes, base };
