@@ -43,6 +43,33 @@ describe("an interpolant", function()
     end
   end)
 
+  it("takes an end that is missed by the rounding of float32 as that end, and nothing beyond", function()
+    for _, T in ipairs { 0.1, 1.7, 2.7, -1.7, 0.3 } do                   -- float32's are above those numbers
+      local a = gq.tensor(0.8, { requires_grad = true })
+      local z0 = gq.ones(2)
+      for _, event in ipairs { false, function(t) return t - T end } do
+        local out = { gq.odeint(function(_, z) return -a * z end, z0, { 0, event and 2 * T or T },
+          { dense = true, event = event or nil, method = "rk4", step_size = 0.05 }) }
+        local at, last = out[#out], gq.tensor(T, { requires_grad = true })
+        local want = math.exp(-0.8 * T)
+        assert.close(at(last), { want, want }, 1e-5)
+        assert.close(at(last:item()), { want, want }, 1e-5)
+        assert.close(at { 0, last:item() }, { { 1, 1 }, { want, want } }, 1e-5)
+        local g = gq.grad(at(last)[1], { a, last })
+        assert.close(g[1]:item(), -T * want, 1e-4)
+        assert.close(g[2]:item(), -0.8 * want, 1e-4)
+        assert.close(gq.grad(at(gq.linspace(0, T, 5)):sum(), a):item(), gq.grad(at(gq.linspace(0, T, 5):to("float64"))
+          :sum(), a):item(), 1e-5)
+        assert.close(at:derivative(last), { -0.8 * want, -0.8 * want }, 1e-5)
+        assert.truthy(message(at, T * (1 + 1e-5)):find("is outside of the solve", 1, true))
+        assert.truthy(message(at, { 0, T * (1 + 1e-5) }):find("is outside of the solve", 1, true))
+      end
+    end
+    local _, _, at = gq.odeint(function(_, z) return -z end, vector { 1 }, { 0, 0.3 }, { dense = true })
+    assert.close(at(0.1 + 0.2), { math.exp(-0.3) }, 1e-5)
+    assert.truthy(message(at, 0.3 + 1e-8):find("is outside of the solve", 1, true))
+  end)
+
   -- z' = theta sin(20 t) - z / 2 at theta = 0: steps do not see what theta does.
   it("is audited where it has the gradient, and info tells", function()
     for _, gradient in ipairs { "auto", "gq" } do

@@ -574,6 +574,13 @@ describe("Ctrl-C", function()
   end)
 end)
 
+describe("the folder of Lua files on package.path", function()
+  it("is said to be no module by itself", function()
+    local _, err = shell(("LUA_PATH='%s/?/init.lua' lua5.4 -e 'require \"gq\"'"):format(absolute("lua")))
+    assert.matches("gq.so, which is what require \"gq\" is to find: name it in package.cpath", err)
+  end)
+end)
+
 describe("a condition on a tensor", function()
   it("in dynamics is told of, once: to Lua it is always true", function()
     local template = "gq.odeint(function(t, z) %s end, gq.ones(2), {0, 1})"

@@ -1,6 +1,10 @@
 -- init.lua -- puts the module together: `gq` comes from C, load(name) runs a neighbour of this file.
 
 local gq, load = ...
+if type(gq) ~= "table" then
+  error("lua/gq holds parts of gq.so, which is what require \"gq\" is to find: name it in package.cpath (LUA_CPATH) " ..
+    "and leave this folder out of package.path (LUA_PATH)", 2)
+end
 
 load("options")                  -- gq.core.options and its kin, for all that follow
 load("functional")               -- softmax, losses, activations: gq.* and methods

@@ -25,6 +25,30 @@ local function float64(x)
   return gq.is_tensor(x) and x:to("float64"):to("cpu") or gq.tensor(x, { dtype = "float64", device = "cpu" })
 end
 
+-- Times that miss an end by the rounding of x's or the state's dtype are that end, with the gradient of x.
+local function within(own, x)
+  local a, b = own.at.t0, own.at.t1
+  local low, high = math.min(a, b), math.max(a, b)
+  local single = own.z.dtype == "float32" or gq.is_tensor(x) and x.dtype == "float32"
+  local slack = (single and 2 ^ -21 or 2 ^ -50) * math.max(-low, high)
+  local missed = false
+  local function at_end(s)
+    local past = type(s) == "number" and (s < low and low - s or s > high and s - high)
+    if not past or past > slack then return s end
+    missed = true
+    return s < low and low or high
+  end
+  if type(x) == "number" then return at_end(x) end
+  local times = type(x) == "table" or gq.is_tensor(x) and not core.traced(x) and x.dtype ~= "bool" and x:dim() < 2
+  if not times then return x end
+  local one, list = gq.is_tensor(x) and x:dim() == 0, {}
+  for i, s in ipairs(one and { x:item() } or numbers(x)) do list[i] = at_end(s) end
+  if not missed then return x end
+  if not gq.is_tensor(x) then return list end
+  local own_x, moved = float64(x), float64(one and list[1] or list)
+  return own_x + (moved - own_x):detach()
+end
+
 -- The times of a solve that goes as the first did and passes the n times x, and where those are among them.
 local function times_with(own, x, n)
   local first, last = own.at.t0, own.at.t1
@@ -85,12 +109,14 @@ function Interpolant:__tostring() return tostring(rawget(self, Interpolant).at) 
 
 function Interpolant:__call(x)
   local own = rawget(self, Interpolant)
+  x = within(own, x)
   return read(own, packed_at(own, x), list_of(x))
 end
 
 -- dz/dt = f(t, z(t)).
 function Interpolant:derivative(x)
   local own = rawget(self, Interpolant)
+  x = within(own, x)
   local f, list = own.problem.f, list_of(x)
   local function slope()
     local z = packed_at(own, x)

@@ -117,6 +117,7 @@ end
 -- Linear layers with an activation between them. With time = true the first has one more input, t, last.
 function nn.mlp(opts)
   local o = options(opts, "sizes activation time bias dtype", "nn.mlp")
+  need(o, "time", "boolean", false, "nn.mlp")
   local sizes = need(o, "sizes", "table", nil, "nn.mlp")
   if #sizes < 2 then core.fail("nn.mlp: sizes has at least two entries: {inputs, ..., outputs}") end
   local layers, activation = {}, o.activation or "softplus"
