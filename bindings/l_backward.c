@@ -83,6 +83,16 @@ static bool read_sums(const gq_ode_options *o, gq_tensor *const *cots, double su
   return error || stiffness;
 }
 
+static int replay(solve *s, gq_tensor *gz, gq_tensor **grads) {
+  gq_tensor **gt_ = s->t_input ? &grads[1] : NULL, **gcapture = grads + 1 + s->t_input;
+  bool judged;
+  GQ_TRY(gq_odeint_replay(s->sol, s->in[0], s->t_input ? s->in[1] : NULL, s->in + 1 + s->t_input, gz,
+                          &grads[0], gt_, gcapture));
+  GQ_TRY(gq_odeint_judge(s->sol, gz, grads[0], gt_ ? *gt_ : NULL, gcapture, &judged));
+  if (judged) mark_dirty(s);
+  return GQ_OK;
+}
+
 /* Inputs on the tape: z0, t where it is a tensor that wants a gradient, captures. */
 static int solve_backward(gq_custom *c, gq_tensor *const *cots, bool create_graph, gq_tensor **grads) {
   solve *s = (solve *)c;
@@ -94,9 +104,7 @@ static int solve_backward(gq_custom *c, gq_tensor *const *cots, bool create_grap
       GQ_EUNSUPPORTED,
       "info.regularisers.error and .stiffness have first derivatives alone, and create_graph asks for "
       "more: leave them out of that loss");
-  if (create_graph)
-    return gq_odeint_replay(s->sol, s->in[0], s->t_input ? s->in[1] : NULL, s->in + 1 + s->t_input, cots[0],
-                            &grads[0], s->t_input ? &grads[1] : NULL, grads + 1 + s->t_input);
+  if (create_graph) return replay(s, cots[0], grads);
   int64_t calls = s->call ? gqL_call_count(s->call) : 0;
   if (s->call) gqL_call_keep(s->call, true);
   int status = gq_odeint_backward_sums(s->sol, cots[0], sums, &grads[0], &gt, grads + 1 + s->t_input);

@@ -287,4 +287,29 @@ describe("the guards", function()
       assert.is_nil(text:lower():find("warning", 1, true), example .. ":\n" .. text)
     end
   end)
+
+  it("compares the first derivatives of create_graph with a tighter solve and leaves both alone", function()
+    local function run(audit, centre)
+      local theta = gq.tensor({ 1 }, { dtype = "float64", requires_grad = true })
+      local z0 = gq.ones(2, 3, { dtype = "float64" }):t()
+      local t = gq.tensor({ 0, 5, 10 }, { requires_grad = true })
+      z0.requires_grad = true
+      local function f(s, z) return -z + theta * gq.exp(-((s - centre) / 0.05) ^ 2) end
+      local z, info = gq.odeint(f, z0, t, { gradient = "direct", audit = audit })
+      local g = gq.grad({ z:permute(3, 2, 1):square():sum() }, { theta, z0, t }, { create_graph = true })
+      return info, g, gq.grad({ g[1]:sum() + g[2]:sum() }, { theta })[1]
+    end
+    gq.warnings(false)
+    local info, g, h = run(1, 9.5)
+    gq.warnings(true)
+    local without, same, other = run(false, 9.5)
+    assert.truthy(info.gradient_error > 0.9 and info.nfe_audit > 192, info.gradient_error)
+    assert.equal("t[3]", info.gradient_of)            -- f there hangs on the state that is missed
+    assert.truthy(info.warning:find("off that of a solve at a tenth", 1, true))
+    assert.is_nil(without.gradient_error)
+    for k = 1, 3 do assert.same(g[k]:totable(), same[k]:totable()) end
+    assert.same(h:totable(), other:totable())
+    local right = run(1, -9)                          -- nothing there
+    assert.truthy(right.gradient_error < 0.01 and right.warning == nil, right.gradient_error)
+  end)
 end)

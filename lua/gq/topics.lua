@@ -112,7 +112,7 @@ info.gradient_error: gradients by auto and by gq whose nodes are not given (by o
   of a parameter {8} (all of it by 4 %)"; over 7 % it warns: the steps missed something short, errors
   added up, or a stiff problem's steps are held by stability. A number that is small beside others of
   its tensor matters little where a network is trained, much where it is what is asked for.
-  The gradient is what it is without; of one with create_graph none is made. info.nfe_audit tells
+  The gradient is what it is without; of create_graph the first derivatives are. info.nfe_audit tells
   what it took; peak_bytes leaves it out.
   But for later ones (unless audit is a number) it takes 192 evaluations at least. README's drawn
   problems: of 1796 wrong gradients it missed none, of 5404 others it warned of 218, one of them

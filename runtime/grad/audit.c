@@ -9,6 +9,8 @@
 */
 #include "beside.h"
 
+#include "../exec/tape.h"
+
 #include <float.h>
 #include <math.h>
 #include <stdio.h>
@@ -264,4 +266,33 @@ int gq_odeint_backward_sums(gq_solution *s, gq_tensor *gz_, const double sums[2]
 
 int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor **gt, gq_tensor **gcapture) {
   return gq_odeint_backward_sums(s, gz, (double[2]){ 0, 0 }, gz0, gt, gcapture);
+}
+
+/* The gradients of a replay may be views and have a tape of their own. */
+static int pack_gradients(const gq_solution *s, gq_tensor *z0_, gq_tensor *t_, gq_tensor *const *capture,
+                          gq_gradients *to) {
+  for (int i = 0; i < s->plan->field->ncapture; i++)
+    if (capture[i]) GQ_TRY(gq_tensor_contiguous_get(capture[i], &to->capture[i]));
+  if (z0_) GQ_TRY(gq_tensor_contiguous_get(z0_, &to->z0));
+  if (!t_) return GQ_OK;
+  GQ_TRY(gq_tensor_empty(GQ_F64, t_->shape, &to->t));
+  return gq_tensor_copy(to->t, t_);
+}
+
+int gq_odeint_judge(gq_solution *s, gq_tensor *gz, gq_tensor *gz0_, gq_tensor *gt_,
+                    gq_tensor *const *gcapture, bool *judged) {
+  *judged = s->tighter != NULL;
+  s->judged |= *judged;
+  if (!*judged) return GQ_OK;
+  gq_gradients got = { .capture = gq_calloc(s->plan->field->ncapture + 1, sizeof *got.capture) };
+  bool recording = gq_set_recording(false);
+  gq_tensor *cot = NULL;
+  int status = got.capture ? gq_tensor_contiguous_get(gz, &cot) : gq_nomem(sizeof *got.capture);
+  if (status == GQ_OK) status = pack_gradients(s, gz0_, gt_, gcapture, &got);
+  if (status == GQ_OK) status = compare_once(s, cot, &got);
+  gq_set_recording(recording);
+  gq_tensor_unref(cot);
+  drop(s, &got);
+  gq_free(got.capture);
+  return status;
 }

@@ -209,7 +209,7 @@ static int backward_sums(gq_solution *s, gq_tensor *gz_, const double sums[2], g
   s->info.reconstruction = 0, s->info.capped = false;
   s->info.panels = s->info.panels_split = s->info.nfe_audit = 0;
   s->info.quadrature_error = s->info.audit = s->info.spectrum = s->info.defect = NAN;
-  s->info.gradient_error = s->info.quotient_error = NAN;
+  if (!s->judged) s->info.gradient_error = s->info.quotient_error = NAN;
   int status =
     gz_ ? gq_tensor_contiguous_get(gz_, &b.gz) : gq_tensor_new_on(on, s->z->dtype, s->z->shape, &b.gz);
   if (status == GQ_OK) status = drop_unreached(s, &b.gz);

@@ -282,6 +282,9 @@ int gq_odeint_backward_sums(gq_solution *s, gq_tensor *gz_, const double sums[2]
 ** operations on the solve's own inputs (t_ NULL: no gradient there). Engine direct only; gt_ in t_'s dtype. */
 int gq_odeint_replay(gq_solution *s, gq_tensor *z0, gq_tensor *t_, gq_tensor *const *capture, gq_tensor *gz,
                      gq_tensor **gz0, gq_tensor **gt_, gq_tensor **gcapture);
+/* Compare what a replay gave with the tighter solve, if this solve has one, into info. */
+int gq_odeint_judge(gq_solution *s, gq_tensor *gz, gq_tensor *gz0_, gq_tensor *gt_, gq_tensor *const *gcapture,
+                    bool *judged);
 /* The states at n times between the first and the last into out {n, ...}, or {...} for n = 1. No gradients. */
 int gq_dense_at(const gq_dense *d, int64_t n, const double *t, gq_tensor *out);
 double gq_dense_first(const gq_dense *d);

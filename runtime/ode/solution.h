@@ -32,6 +32,7 @@ struct gq_solution {
   gq_dense *dense;             /* until the solve is done */
   struct gq_solution *tighter; /* grad/audit.c: the same at a tenth of the tolerances, until gradients were compared; */
   double *size;                /* how large parameters and z0 are, */
+  bool judged;                  /* a replay was compared with that: what info tells of it stays */
   gq_tensor **beside;          /* [ncapture + 2 GQ_BESIDE] and where f may jump those, and solutions a little beside, or NULL */
   gq_split *split;             /* parity: the tensors that z was packed from, or NULL */
   gq_info info;
