@@ -188,6 +188,19 @@ static int path_areas(lua_State *L) {
   return n + 1;
 }
 
+/* b:rows(first, count): the same path of some rows of its first dimension */
+static int path_rows(lua_State *L) {
+  const path *whole = check_open(L, 1);
+  gq_shape shape = gq_brownian_shape(whole->b);
+  int64_t most = shape.ndim ? shape.dim[0] : 0;
+  int64_t first = gqL_checkint(L, 2, 1, most + 1, "first row"),
+          count = lua_isnoneornil(L, 3) ? 1 : gqL_checkint(L, 3, 0, most - first + 1, "number of rows");
+  path *x = push_path(L);
+  x->on = whole->on;
+  gqL_retry(L, gq_brownian_rows(whole->b, first - 1, count, &x->b));
+  return 1;
+}
+
 static int path_index(lua_State *L) {
   const path *x = check_open(L, 1);
   const gq_brownian *b = x->b;
@@ -201,9 +214,11 @@ static int path_index(lua_State *L) {
   else if (strcmp(key, "dtype") == 0) lua_pushstring(L, gq_dtype_name(gq_brownian_dtype(b)));
   else if (strcmp(key, "device") == 0) lua_pushstring(L, x->on->name);
   else if (strcmp(key, "areas") == 0) lua_pushcfunction(L, path_areas);
+  else if (strcmp(key, "rows") == 0) lua_pushcfunction(L, path_rows);
   else
     return gqL_error(
-      L, "brownian: no field '%s': there are t0, t1, shape, seed, dtype, device, tol, levy_area, areas", key);
+      L, "brownian: no field '%s': there are t0, t1, shape, seed, dtype, device, tol, levy_area, areas, rows",
+      key);
   return 1;
 }
 
@@ -388,12 +403,8 @@ static int solve_sde(lua_State *L) {
     gqL_error(L, "sdeint: options are %s: expected a table with at least dt", gqL_typename(L, 4));
   gqL_checkoptions(L, 4, known, "gq.sdeint");
   gq_ode_defaults(&o, p.z0->dtype);
-  if (strcmp(gqL_optstring(L, 4, "batch", "joint"), "joint") != 0)
-    gqL_error(L,
-              "sdeint: batch = \"%s\": steps of an SDE are of one size for all samples, so \"joint\" is all "
-              "there is, "
-              "and rows that do not act on each other are solved as if alone",
-              gqL_optstring(L, 4, "batch", ""));
+  static const char *const batches[] = { "joint", "independent", NULL };
+  o.independent = find_name(L, "sdeint: batch", gqL_optstring(L, 4, "batch", "joint"), batches) == 1;
   o.engine = choose_engine(L, 4);
   o.calculus = (gq_calculus)find_name(
     L, "sdeint: calculus", gqL_optstring(L, 4, "calculus", gq_calculus_names[p.calculus]), gq_calculus_names);
@@ -416,7 +427,7 @@ static int solve_sde(lua_State *L) {
   gqL_dynamics f = { gq_trace_graph(tr), gq_trace_captures(tr), tr, lua_gettop(L), NULL };
   bool any = gqL_takecaptures(L, 4, &f, b);
   p.f = f.graph, p.ncapture = f.ncapture, p.capture = b->capture, p.wants_grad = b->want;
-  p.path = opt_path(L, 4, &p, &o);
+  p.path = opt_path(L, 4, &p, &o), p.samples_ = &b->samples;
   if (!(o.step_size > 0)) o.min_step = 2 * gq_brownian_tol(p.path); /* the path knows no finer ones */
   const char *engine = o.engine->name;
   if (!gq_recording() || !(any || p.z0_grad || p.t_grad)) o.engine = gq_noise_engine_find("none");
@@ -491,7 +502,8 @@ static const gqL_function functions[] = {
     "brownian{t0 = 0, t1, shape, seed, tol, levy_area, dtype, device, W, H, K}: a Brownian path; b(t) is "
     "W(t) - "
     "W(t0), "
-    "b(s, t) is W(t) - W(s); of lists of times, or tensors, all of them at once, {times, ...}. One seed is "
+    "b(s, t) is W(t) - W(s); of lists of times, or tensors, all of them at once, {times, ...}; b:rows(i, n) "
+    "is the path of rows i to i + n - 1 alone. One seed is "
     "one path, whatever is asked first. levy_area: \"none\", "
     "\"space-time\" (b:areas(s, t) "
     "gives W and "
@@ -507,6 +519,7 @@ static const gqL_function functions[] = {
     "another dt. z0 may be a list of tensors; t may decrease (Stratonovich). logqp = true: with "
     "gq.sde{prior_drift = h} the path KL, info.logqp {#t - 1, batch}. adaptive = true (rtol, atol 1e-3, "
     "first step dt): steps by an estimate of the error; ?sdes lists which methods adapt for which noise. "
+    "batch = \"independent\": each row with steps of its own. "
     "method = \"theta\" is for stiff drifts, of which it takes the part theta (1: backward Euler; 0.5) at "
     "the end of a step. gradient: auto, direct, aca, reversible "
     "(reversible_heun), adjoint or none. max_steps: 1000000" },

@@ -268,10 +268,4 @@ describe("an SDE", function()
     local run = { solve(function(_, z) return gq.stack({ z, 0.3 * z }, -1) end) }
     run[1](table.unpack(run, 2))
   end)
-
-  it("is solved with the same steps for all samples", function()
-    local s = gq.sde { drift = function(_, z) return -z end, diffusion = function(_, z) return z end }
-    refused("joint", gq.sdeint, s, z0, { 0, 1 }, { dt = 0.1, batch = "independent" })
-    gq.sdeint(s, z0, { 0, 1 }, { dt = 0.1, batch = "joint" })
-  end)
 end)

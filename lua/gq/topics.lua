@@ -230,6 +230,10 @@ adaptive = true: by rtol and atol, 1e-3 by default, beginning with dt. heun, ral
   of additive noise are, and Ito's euler of other noise converges to something else. Refused besides:
   reversible_heun, whose second solution is not known to stay near, theta, whose implicit stage is solved
   once a step, and log_ode with Levy areas, which belong to one grid
+batch = "independent": each row of z0 with steps of its own along its own row of the path, the same bits alone
+  (b:rows(i) is the path of row i) and in company; adaptive steps need not be those of the worst row then.
+  info.samples tells what each took. Refused: reversible_heun, theta and log_ode with Levy areas; gradients by
+  direct and aca
 align, should and quicsort solve gq.langevin{grad, gamma, u} alone, the latter two with K
 gq.wong_zakai makes an ODE of an SDE, for gq.odeint: with gradients of times too, which white noise has not]]
 

@@ -289,7 +289,7 @@ static int in_front(gq_shape s, int axis, int64_t n, gq_shape *out) {
 static int front_body(const gq_field *f, const int *axis, const bool *each, gq_ref *bind, int64_t n,
                       gq_graph **out) {
   gq_graph *one = NULL, *g = gq_graph_new();
-  gq_ref result;
+  gq_ref result[2];
   int64_t rows = f->shape.dim[0];
   int status = !g ? gq_nomem(0) : rows > 1 ? gq_rows_resize(f->body, rows, 1, axis, &one) : GQ_OK;
   for (int i = 0; i < f->nb + 2 && status == GQ_OK; i++) {
@@ -298,9 +298,9 @@ static int front_body(const gq_field *f, const int *axis, const bool *each, gq_r
     if (each[i]) status = in_front(s, axis[i], n, &s);
     bind[i] = gq_input(g, node->dtype, s);
   }
-  if (status == GQ_OK) status = gq_batch(g, one ? one : f->body, n, bind, each, &result);
+  if (status == GQ_OK) status = gq_batch(g, one ? one : f->body, n, bind, each, result);
   gq_graph_free(one);
-  if (status == GQ_OK) gq_graph_set_outputs(g, 1, &result), *out = g;
+  if (status == GQ_OK) gq_graph_set_outputs(g, gq_graph_outputs(f->body), result), *out = g;
   else gq_graph_free(g);
   return status;
 }
@@ -346,6 +346,12 @@ static int use_lanes(gq_field *f) {
     return gq_fail(GQ_ESHAPE,
                    "batch = \"independent\" solves each row (dimension 1) of the state with steps of its "
                    "own, and a state of no dimension has none; reshape it, or use batch = \"joint\"");
+  if (f->noise && f->noise != GQ_DIAGONAL && f->shape.ndim < 2)
+    return gq_fail(
+      GQ_ESHAPE,
+      "batch = \"independent\" solves each row (dimension 1) of the state along a path of its own, and "
+      "with %s noise a state of one dimension is one row: give it as {rows, d}, or use batch = \"joint\"",
+      gq_noise_names[f->noise - 1]);
   if (gq_numel(f->shape) == 0) return GQ_OK;
   f->width = widest(f);
   int *axis = NULL, status = row_axes(f, &axis);
@@ -353,6 +359,7 @@ static int use_lanes(gq_field *f) {
   gq_ref *bind = gq_calloc(f->nb + 2, sizeof *bind);
   if (status == GQ_OK && (!each || !bind)) status = gq_nomem(f->nb);
   if (status == GQ_OK) status = find_axes(f, axis);
+  if (f->noise && f->noise != GQ_DIAGONAL) f->front = true; /* the noise has another shape than z */
   if (status == GQ_OK) {
     memcpy(f->axis, axis + 2, f->nb * sizeof *axis);
     f->class_body[0] = NULL;
@@ -411,12 +418,12 @@ int gq_field_new(const gq_backend *on, const gq_graph *g, int ncapture, const bo
 }
 
 int gq_field_noisy(const gq_backend *on, const gq_graph *fg, int ncapture, const bool *want_, gq_noise noise,
-                   gq_calculus of, gq_calculus to, gq_field **out) {
+                   gq_calculus of, gq_calculus to, bool lanes, gq_field **out) {
   gq_graph *g, *other = NULL;
   GQ_TRY(gq_diffusion_form(fg, noise, &g));
   int status = of == to ? GQ_OK : gq_diffusion_convert(g, noise, to, 0, &other);
   if (status == GQ_OK)
-    status = field_new(on, other ? other : g, ncapture, want_, noise == GQ_DIAGONAL, false, noise, out);
+    status = field_new(on, other ? other : g, ncapture, want_, noise == GQ_DIAGONAL, lanes, noise, out);
   gq_graph_free(other);
   gq_graph_free(g);
   return status;

@@ -53,9 +53,9 @@ typedef struct gq_field {
 /* f: inputs t, z, captures. want_ NULL: no gradients. columns: rows may be turned innermost. */
 int gq_field_new(const gq_backend *on, const gq_graph *f, int ncapture, const bool *want_, bool columns, gq_field **out);
 /* Of an SDE, drift and diffusion as a script gives them, in the calculus `of`; the field's are those of `to`. Rows are
-** turned where the noise has their shape. */
+** turned where the noise has their shape. lanes: as gq_field_lanes. */
 int gq_field_noisy(const gq_backend *on, const gq_graph *fg, int ncapture, const bool *want_, gq_noise noise,
-                   gq_calculus of, gq_calculus to, gq_field **out);
+                   gq_calculus of, gq_calculus to, bool lanes, gq_field **out);
 /* The same for rows at times of their own: no slices; class_body[i] takes t {lanes[i]}, a state {.., lanes[i]} of as
 ** many rows, and boundaries that are cut with the rows (axis >= 0) likewise. With operations that have no such form
 ** `front`: {lanes[i], ..}, where a row is the state or boundary with one row. Fails where rows act on each other. */

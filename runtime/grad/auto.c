@@ -128,6 +128,10 @@ static int kept_by(const gq_planspec *s, gq_ode_options *o, const char *engine, 
 int gq_noise_choose(const gq_planspec *s, gq_ode_options *o, int64_t steps, gq_info *info) {
   unsigned states = GQ_STEP_STATES | GQ_STEP_NOISE;
   double span = fabs(s->p->t[s->p->nt - 1] - s->p->t[0]), limit = (double)o->memory_limit, direct, aca;
+  if (o->independent) {
+    decide(s, o, info, "direct", "samples have steps of their own, whose states are kept");
+    return GQ_OK;
+  }
   double n = steps > 0 ? (double)steps : span / (o->step_size > 0 ? o->step_size : o->first_step) + s->p->nt;
   GQ_TRY(kept_by(s, o, "direct", states | GQ_STEP_ACTIVATIONS, &direct));
   if (steps < 0 && n * direct <= limit) {

@@ -94,11 +94,11 @@ const gq_engine gq_noise_engines[] = {
     .doc = "aca where layers are narrow; else direct where its activations fit memory_limit (bytes; 1 GiB); reversible "
            "where not even states fit and the method is reversible_heun" },
   { .name = "direct", .keeps = GQ_KEEP_ACTIVATIONS, .traits = GQ_OF_STEPS,
-    .build = gq_direct_build, .backward = gq_direct_backward,
+    .build = gq_direct_build, .backward = gq_direct_backward, .samples = gq_samples_direct,
     .kept = "every activation",
     .doc = "backpropagation through the steps taken; second derivatives too (create_graph)" },
   { .name = "aca", .keeps = GQ_KEEP_STEPS, .traits = GQ_OF_STEPS,
-    .build = gq_direct_build, .backward = gq_direct_backward,
+    .build = gq_direct_build, .backward = gq_direct_backward, .samples = gq_samples_direct,
     .kept = "the states of the steps",
     .doc = "the same, with the steps run again one by one along the same path" },
   { .name = "reversible", .keeps = GQ_KEEP_END, .method = gq_method_reversible,

@@ -32,6 +32,7 @@ static void load(const back *k, int j) {
   gq_lanes_step(p, j, r.t, p->lane[j].h1 = r.h);
   gq_lanes_put(p, p->y[0], j, data);
   if (p->st->l.carry) gq_lanes_put(p, p->f0[0], j, data + k->bytes);
+  else gq_lanes_noise_put(p, j, data + k->bytes);
 }
 
 /* The sample's last record that begins before its last time; -1: there is none. */

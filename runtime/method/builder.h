@@ -41,6 +41,8 @@ typedef struct gq_pulled {
   gq_ref *grad;                /* [GQ_PULLED + 1 + nb] of those, of h where it makes times, of boundary values */
 } gq_pulled;
 
+/* h in the state's dtype, to meet the numbers of a state */
+gq_ref gq_builder_size(gq_builder *b);
 /* y + (h w) k */
 gq_ref gq_builder_move(gq_builder *b, gq_ref y, double w, gq_ref k);
 /* x + y; either may be GQ_NONE */

@@ -115,7 +115,7 @@ static gq_ref noise(langevin *l, gq_ref w) {
 
 static langevin begin(gq_builder *b) {
   langevin l = { .b = b, .z = { half(b, b->y[0], 0), half(b, b->y[0], 1) } };
-  l.h = gq_cast(b->g, b->h, b->dtype);
+  l.h = gq_builder_size(b);
   l.F = force(&l, 0, l.z.x, &l.gamma, &l.G);
   l.a = times(b, l.gamma, l.h);
   l.W = noise(&l, b->dw), l.H = noise(&l, b->area[0]);

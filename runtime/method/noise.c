@@ -13,6 +13,7 @@
 #include <string.h>
 
 static const gq_stepclass noise_steps = { .program = true,
+                                          .lanes = true,
                                           .build = gq_program_build,
                                           .init = gq_program_init,
                                           .done = gq_program_done,
@@ -158,9 +159,6 @@ static gq_ref weighted(gq_builder *b, int n, const double *w, const gq_ref *x) {
 
 static gq_ref times(gq_builder *b, gq_ref x, gq_ref y) { return gq_emit2(b->g, GQ_OP_MUL, x, y); }
 
-/* h in the state's dtype */
-static gq_ref step_size(gq_builder *b) { return gq_cast(b->g, b->h, b->dtype); }
-
 /* I_(1,0) / h = W / 2 + H */
 static gq_ref mean_path(gq_builder *b) {
   return gq_emit2(b->g, GQ_OP_ADD, gq_scale(b->g, b->dw, 0.5), b->area[0]);
@@ -170,7 +168,7 @@ static gq_ref mean_path(gq_builder *b) {
 static gq_ref moved(gq_builder *b, gq_ref x, int n, const double *a, const gq_ref *f, const double *w,
                     const gq_ref *G, gq_ref dw) {
   gq_ref drift = weighted(b, n, a, f), noise = weighted(b, n, w, G);
-  if (drift != GQ_NONE) x = gq_emit2(b->g, GQ_OP_ADD, x, times(b, drift, step_size(b)));
+  if (drift != GQ_NONE) x = gq_emit2(b->g, GQ_OP_ADD, x, times(b, drift, gq_builder_size(b)));
   return noise == GQ_NONE ? x : gq_emit2(b->g, GQ_OP_ADD, x, gq_noise_product(b->g, b->s->noise, noise, dw));
 }
 
@@ -245,14 +243,14 @@ static int step_shark(gq_builder *b) {
   evaluate(b, 0, moved(b, z, 1, (double[]){ 0 }, G, (double[]){ 1 }, G, H), &f[0], NULL);
   gq_ref w = gq_emit2(b->g, GQ_OP_ADD, gq_scale(b->g, b->dw, 5. / 6), H);
   evaluate(b, 5. / 6, moved(b, z, 1, (double[]){ 5. / 6 }, f, (double[]){ 1 }, G, w), &f[1], NULL);
-  if (b->k->adaptive) b->err[0] = times(b, weighted(b, 2, (double[]){ -0.6, 0.6 }, f), step_size(b));
+  if (b->k->adaptive) b->err[0] = times(b, weighted(b, 2, (double[]){ -0.6, 0.6 }, f), gq_builder_size(b));
   return end_additive(b, 2, (double[]){ 0.4, 0.6 }, f, G);
 }
 
 /* z' = z + f h + G sqrt(h); z + f h + G dW + (G' - G) (dW^2 - h) / (2 sqrt(h)), in Ito calculus */
 static int step_milstein_free(gq_builder *b) {
   gq_graph *g = b->g;
-  gq_ref z = b->y[0], f, G[2], h = step_size(b), root = gq_emit1(g, GQ_OP_SQRT, h), W = b->dw;
+  gq_ref z = b->y[0], f, G[2], h = gq_builder_size(b), root = gq_emit1(g, GQ_OP_SQRT, h), W = b->dw;
   value y = start(b);
   evaluate(b, 0, z, &f, &G[0]);
   y.part[0] = moved(b, z, 1, (double[]){ 1 }, &f, (double[]){ 1 }, G, W);
@@ -272,7 +270,7 @@ static int step_srk(gq_builder *b) {
                                      { 2. / 3, 1. / 3, -2. / 3, -2. / 3 },
                                      { 0, 0, 0, 1 } };
   gq_graph *g = b->g;
-  gq_ref z = b->y[0], f[4], G[4], h = step_size(b), root = gq_emit1(g, GQ_OP_SQRT, h), W = b->dw,
+  gq_ref z = b->y[0], f[4], G[4], h = gq_builder_size(b), root = gq_emit1(g, GQ_OP_SQRT, h), W = b->dw,
          path = mean_path(b);
   gq_ref square = times(b, W, W);
   /* I11 / sqrt(h), I111 / h */

@@ -124,6 +124,8 @@ static gq_ref to_rows(builder *b, gq_ref scalar) {
   return gq_reshape(b->g, x, s);
 }
 
+gq_ref gq_builder_size(builder *b) { return to_rows(b, b->h); }
+
 gq_ref gq_builder_move(builder *b, gq_ref y, double w, gq_ref k) {
   return gq_emit2(b->g, GQ_OP_ADD, y, gq_emit2(b->g, GQ_OP_MUL, to_rows(b, gq_scale(b->g, b->h, w)), k));
 }
@@ -154,7 +156,7 @@ gq_ref gq_builder_system(builder *b, int i, double c, const gq_ref *y, gq_ref *a
 }
 
 gq_ref gq_builder_rise(builder *b, gq_ref f, gq_ref G) {
-  return gq_noise_rise(b->g, b->s->noise, f, G, to_state(b, b->h), b->dw);
+  return gq_noise_rise(b->g, b->s->noise, f, G, gq_builder_size(b), b->dw);
 }
 
 /* ---- second derivatives of what moves along the noise ---- */

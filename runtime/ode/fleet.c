@@ -13,7 +13,7 @@
 
 /* Derivatives of times go along host's records. */
 bool gq_fleet_solves(const gq_solution *s) {
-  return s->plan->field->on->crews && !((s->keeps & GQ_STEP_STATES) && s->t_grad);
+  return s->plan->field->on->crews && !s->plan->field->noise && !((s->keeps & GQ_STEP_STATES) && s->t_grad);
 }
 
 /* ---- tables ---- */

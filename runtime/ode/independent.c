@@ -115,7 +115,9 @@ static void failed(gq_lanes *p, int j, int status) {
   gq_outcome_set(&fw->sample, status);
 }
 
-static bool each_time(const gq_lanes *p) { return !p->rule.adaptive && p->rule.step_size <= 0; }
+static bool each_time(const gq_lanes *p) {
+  return gq_method_stops(p->st->m) || (!p->rule.adaptive && p->rule.step_size <= 0);
+}
 
 static bool next(gq_lanes *p, int j) {
   forward *fw = p->context;
@@ -151,6 +153,7 @@ static int keep(forward *fw, int j) {
     t, (gq_step_record){ lane->t, lane->h1, (int)*last, lane->c.clamped ? lane->k - 1 : -1 }, &fw->bytes));
   gq_lanes_get(p, p->y[0], j, gq_steps_data(t, t->n - 1));
   if (p->st->l.carry) gq_lanes_get(p, p->f0[0], j, gq_steps_data(t, t->n - 1) + fw->s->samples->bytes);
+  else gq_lanes_noise_get(p, j, gq_steps_data(t, t->n - 1) + fw->s->samples->bytes);
   *last = t->n - 1;
   return GQ_OK;
 }
@@ -239,6 +242,7 @@ static int run(gq_solution *s, forward *fw, int first) {
     r->tape[i].each = r->bytes * (1 + s->plan->forward.l.carry);
     if (gq_fleet_solves(s)) continue;
     GQ_TRY(gq_lanes_init(&fw[i].lanes, s, &s->plan->forward, &s->plan->f, false));
+    r->tape[i].each += gq_lanes_noise_bytes(&fw[i].lanes);
     s->bytes += fw[i].lanes.bytes;
   }
   if (gq_fleet_solves(s)) GQ_TRY(gq_fleet_forward(s, first, &fw->coarse, &fw->failed, &fw->sample));

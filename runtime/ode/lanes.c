@@ -55,6 +55,10 @@ static void take_all(gq_lanes *p, gq_taker t[3], bool pull) {
   call->cut_grad = gq_take(&t[HOST], (f->nb + 1) * sizeof *call->cut_grad);
   take_numbers(p, &t[SHARED]);
   take_states(p, &t[THERE], pull);
+  if (f->noise) {
+    p->noise.lane = gq_take(&t[HOST], p->n * sizeof *p->noise.lane);
+    p->noise.w = gq_take(&t[THERE], gq_along_moments(f) * p->noise.apart);
+  }
   for (int j = 0; j < f->nb; j++) {
     if (f->axis[j] < 0) continue;
     size_t bytes = gq_cut_bytes(f, j, p->n);
@@ -84,6 +88,8 @@ static void begin(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_ev
   *p = (gq_lanes){ .s = s, .f = f, .st = st, .slope = slope, .n = (int)f->lanes[0], .parts = st->l.parts };
   p->numbers = gq_numel(f->shape) / f->shape.dim[0];
   p->across = f->front ? 1 : p->n, p->along = f->front ? p->numbers : 1;
+  if (f->noise) p->noise.numbers = gq_numel(f->wshape) / f->wshape.dim[0];
+  p->noise.apart = gq_round64(p->noise.numbers * p->n * gq_dtype_size(f->dtype));
   set_rule(p);
 }
 
@@ -133,6 +139,7 @@ void gq_samples_rule(gq_lanerule *r, const gq_field *f, const gq_ode_options *o)
 }
 
 void gq_lanes_done(gq_lanes *p) {
+  if (p->block[HOST]) gq_lanes_path_done(p);
   gq_free(p->block[HOST]);
   if (p->block[THERE]) gq_release(p->f->on, p->block[THERE]);
   if (p->block[SHARED]) gq_unshare(p->f->on, p->block[SHARED]);
@@ -252,6 +259,8 @@ void gq_lanes_bind_step(const gq_lanes *p, int phase) {
     for (int k = 0; k < 3; k++)
       if (sums[k] >= 0) p->call.out[sums[k] + i] = x->sum[k][i];
   }
+  for (int i = 0; l->w >= 0 && i < l->moments; i++)
+    p->call.in[l->w + i] = (char *)p->noise.w + i * p->noise.apart;
   for (int i = 0; i < l->slopes; i++) p->call.in[l->wq + i] = x->zero;
   for (int j = 0; j < f->nb; j++)
     p->call.in[l->bv + j] = f->axis[j] < 0 ? p->s->bind->value[j] : p->call.cut[j];
@@ -369,8 +378,8 @@ int gq_lane_failure(const gq_solution *s, const gq_lanerule *r, const gq_lane *l
       return gq_fail(GQ_EUNDERFLOW, "sample %lld: the step %.3g no longer moves t = %.9g (error ratio %.3g)",
                      sample, l->h1, l->t, l->c.ratio);
     case GQ_END_FIXED:
-      return gq_fail(GQ_EUNDERFLOW, "sample %lld: step_size = %.3g does not move t = %.9g", sample,
-                     r->step_size, l->t);
+      return gq_fail(GQ_EUNDERFLOW, "sample %lld: %s = %.3g does not move t = %.9g", sample,
+                     s->along.path ? "dt" : "step_size", r->step_size, l->t);
     case GQ_END_FIRST:
       return gq_fail(GQ_ENONFINITE, "sample %lld: z0 is not finite (component %lld of the flattened sample)",
                      sample, (long long)l->bad);
@@ -468,8 +477,9 @@ static int evaluate_slopes(gq_lanes *p) {
 /* ---- attempts ---- */
 
 static int propose(gq_lanes *p, int j) {
+  gq_lanes_path_aim(p, j);
   gq_laneend end = gq_lane_propose(&p->lane[j], &p->rule);
-  return end ? gq_lane_over(p, j, end, 0) : GQ_OK;
+  return end ? gq_lane_over(p, j, end, 0) : gq_lanes_path_read(p, j);
 }
 
 /* NaN: not finite. On a fixed grid sums tell, but for one that overflows. */
@@ -482,10 +492,15 @@ static double ratio_of(const gq_lanes *p, int j) {
 
 static int judge(gq_lanes *p, int j) {
   gq_lane *lane = &p->lane[j];
+  double end = lane->c.clamped ? lane->c.stop : lane->t + lane->h1;
   lane->nfe += p->st->l.nfe;
   gq_verdict v = gq_lane_judge(lane, &p->rule, ratio_of(p, j));
   p->taken[j] = v == GQ_ACCEPTED;
-  if (v == GQ_ACCEPTED) return p->use->accepted(p, j);
+  if (v == GQ_ACCEPTED) {
+    gq_lanes_path_accepted(p, j);
+    return p->use->accepted(p, j);
+  }
+  gq_lanes_path_refused(p, j, end);
   if (v != GQ_NOT_FINITE) return GQ_OK;
   size_t bad = bad_number(p, j);
   return gq_lane_over(p, j, bad ? GQ_END_STATE : GQ_END_ERROR, (int64_t)bad);
@@ -523,17 +538,19 @@ static int attempt(gq_lanes *p) {
     gq_lane *lane = &p->lane[j];
     if (!p->taken[j] || lane->stage == GQ_LANE_IDLE) continue;
     lane->t = lane->t1;
-    if (lane->t == lane->c.stop) GQ_TRY(sample_status(p, j, p->use->arrived(p, j)));
+    if (!gq_lanes_path_there(p, j)) continue;
+    GQ_TRY(sample_status(p, j, p->use->arrived(p, j)));
+    gq_lanes_path_on(p, j);
   }
   return GQ_OK;
 }
 
-static bool fill(gq_lanes *p, int j) {
+static int fill(gq_lanes *p, int j, bool *more) {
   gq_lane *lane = &p->lane[j];
   *lane = (gq_lane){ .sample = -1, .c = gq_lane_control(&p->rule) };
-  if (!p->use->next(p, j)) return false;
+  if (!(*more = p->use->next(p, j))) return GQ_OK;
   gq_lanes_cut(p->s, lane->sample, p->n, j, p->call.cut);
-  return true;
+  return gq_lanes_path_begin(p, j);
 }
 
 /* Slopes are evaluated for all lanes at once: not before a quarter of them asks. */
@@ -543,7 +560,7 @@ int gq_lanes_run(gq_lanes *p, const gq_laneuse *use) {
   for (;;) {
     int waiting = 0, ready = 0;
     for (int j = 0; j < p->n; j++) {
-      while (more && p->lane[j].sample < 0) more = fill(p, j);
+      while (more && p->lane[j].sample < 0) GQ_TRY(fill(p, j, &more));
       waiting += p->lane[j].stage == GQ_LANE_SLOPE || p->lane[j].stage == GQ_LANE_PROBE;
       ready += p->lane[j].stage == GQ_LANE_READY;
     }

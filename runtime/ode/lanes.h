@@ -53,6 +53,21 @@ typedef struct gq_lanecall {
   void *arena, *evaluator_arena;
 } gq_lanecall;
 
+/* Of an SDE: the path of the lane's sample; the time that it goes to; ends of refused steps, as gq_walk has them. */
+typedef struct gq_lanepath {
+  gq_along along;
+  double goal, refused[GQ_REFUSED_MOST];
+  int nrefused;
+} gq_lanepath;
+
+/* What the programs of an SDE read of the paths. */
+typedef struct gq_lanenoise {
+  gq_lanepath *lane;           /* [n] */
+  size_t numbers;              /* of W, of a sample */
+  void *w;                     /* all lanes; what else of the path is read lies `apart` bytes behind */
+  size_t apart;
+} gq_lanenoise;
+
 /* Fields: gq_walk's and gq_attempt's with a lane's share in each array, since one program reads the arrays of all. */
 struct gq_lanes {
   gq_solution *s;
@@ -71,6 +86,7 @@ struct gq_lanes {
   void *cy, *cf, *ck[GQ_MAXSTAGES], *py, *pf;                                   /* of the step's derivative (direct) */
   gq_lanenumbers shared;
   gq_lanecall call;
+  gq_lanenoise noise;
   bool dense_done, *taken;     /* [n] accepted in this attempt */
   void *te, *dt;               /* [n] times of the slope's evaluation, and products in time, in the state's dtype */
   const gq_grads *grads;       /* where phase 2 adds, but for cut boundaries */
@@ -114,6 +130,19 @@ void gq_lanes_set_time(const gq_lanes *p, int j, double t);
 ** is first needed in a step. */
 int gq_lanes_interpolate(gq_lanes *p, int part, int j, double theta, void *sample);
 const void *gq_lanes_slope(const gq_lanes *p, int i, int part);
+/* lanes_path.c; without noise nothing happens. */
+int gq_lanes_path_begin(gq_lanes *p, int j);                /* with the sample that has come into lane j */
+void gq_lanes_path_aim(const gq_lanes *p, int j);           /* where the next step may end at the latest */
+int gq_lanes_path_read(const gq_lanes *p, int j);           /* what the step that is tried reads of the path */
+void gq_lanes_path_refused(const gq_lanes *p, int j, double end);
+void gq_lanes_path_accepted(const gq_lanes *p, int j);      /* the end of a refused step is no stop of the caller's */
+bool gq_lanes_path_there(const gq_lanes *p, int j);         /* at its stop */
+void gq_lanes_path_on(const gq_lanes *p, int j);            /* which has been set anew */
+void gq_lanes_path_done(gq_lanes *p);
+/* What a sample's step read of its path, in lane j, and so many bytes in a record. */
+size_t gq_lanes_noise_bytes(const gq_lanes *p);
+void gq_lanes_noise_put(const gq_lanes *p, int j, const char *sample);
+void gq_lanes_noise_get(const gq_lanes *p, int j, char *sample);
 /* Solve until no sample is left. */
 int gq_lanes_run(gq_lanes *p, const gq_laneuse *use);
 /* Weighted norm of x - minus_ in lane j in units of the tolerance. */

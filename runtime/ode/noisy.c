@@ -152,11 +152,38 @@ static int check_areas(const gq_problem *p, const gq_ode_options *o) {
   return areas ? gq_brownian_grid(p->path, o->step_size) : GQ_OK;
 }
 
+/* Samples with steps of their own. */
+static int check_apart(const gq_problem *p, const gq_ode_options *o) {
+  const gq_tableau *m = o->method;
+  bool areas = gq_scheme_areas(m, p->noise);
+  if (!o->independent) return GQ_OK;
+  if (gq_graph_calls(p->f))
+    return gq_fail(GQ_EARG, "batch = \"independent\" needs functions that can be traced (gq.where)");
+  if (m->tuple || !m->steps->lanes || areas)
+    return gq_fail(
+      GQ_EARG,
+      "batch = \"independent\" and method = \"%s\" do not go together, since %s: use %s, or batch = "
+      "\"joint\"",
+      m->name,
+      areas      ? "its Levy areas belong to one grid of all samples"
+      : m->tuple ? "it carries more than z from step to step"
+                 : "its steps are implicit",
+      o->calculus == GQ_ITO ? "another Ito method" : "\"heun\"");
+  if (o->engine->keeps != GQ_KEEP_NOTHING && !o->engine->samples && !o->engine->choose)
+    return gq_fail(
+      GQ_EARG,
+      "batch = \"independent\" and gradient = \"%s\" do not go together: use gradient = \"direct\", "
+      "\"aca\" or \"none\", or batch = \"joint\"",
+      o->engine->name);
+  return GQ_OK;
+}
+
 int gq_noise_check(const gq_problem *p, const gq_ode_options *o) {
-  if (!o->method->scheme || !p->path || o->independent || p->dense_ || p->event_ || p->jump_)
+  if (!o->method->scheme || !p->path || p->dense_ || p->event_ || p->jump_)
     return gq_fail(GQ_EARG,
                    "an SDE takes a method of gq_scheme_get, a path, and neither dense solutions nor events");
   GQ_TRY(check_method(p, o));
+  GQ_TRY(check_apart(p, o));
   GQ_TRY(check_path(p));
   GQ_TRY(check_step(p, o));
   GQ_TRY(check_areas(p, o));

@@ -304,9 +304,6 @@ static void forward_info(const forward *fw, gq_info *info, int status) {
   info->error = fw->error, info->stiffness = fw->stiffness;
 }
 
-/* A remainder below so much of a step, as times rounded to float32 leave it, is no step of its own. */
-static const double REST = 1e-3;
-
 /* W over the step that is tried. */
 static int fill_noise(gq_walk *w, double t, double h) { return gq_along_step(w->context, t, w->a.t1); }
 
@@ -321,7 +318,7 @@ static int forward_run(gq_solution *s, const gq_problem *p_, int *k) {
   w->a.t = w->c.origin = s->t[0];
   w->a.jumps = gq_solution_jumps(s);
   if (s->along.path)
-    w->fill_path = fill_noise, w->context = &s->along, w->a.w = s->along.packed, w->c.rest = REST,
+    w->fill_path = fill_noise, w->context = &s->along, w->a.w = s->along.packed, w->c.rest = GQ_ALONG_REST,
     w->returns = true;
   else w->context = &fw, w->place = states(s) ? place : NULL, w->flies = !p_ || !p_->event_;
   size_t before = s->bytes;

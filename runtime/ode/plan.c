@@ -63,7 +63,8 @@ int gq_plan_again(gq_plan *p) {
 static int build(gq_plan *p, const gq_graph *f) {
   const gq_plankey *k = p->key;
   if (k->noise)
-    GQ_TRY(gq_field_noisy(k->on, f, k->ncapture, k->want, k->noise, k->given, k->calculus, &p->field));
+    GQ_TRY(gq_field_noisy(k->on, f, k->ncapture, k->want, k->noise, k->given, k->calculus, k->independent,
+                          &p->field));
   else if (k->independent) GQ_TRY(gq_field_lanes(k->on, f, k->ncapture, k->want, &p->field));
   else GQ_TRY(gq_field_new(k->on, f, k->ncapture, k->want, true, &p->field));
   if (k->noise)

@@ -21,7 +21,7 @@ enum { BLOCK = 256 }; /* components that go down the tree together */
 struct gq_areas {
   double t0, span;
   int depth, n;
-  size_t count;
+  size_t first, count;
   gq_key key[GQ_MOMENTS];
   double *child[2 * GQ_BROWNIAN_DEPTH + 2]; /* [n][count]: 2 l + side: of level l, child[0] the whole */
   uint64_t path;                            /* the leaf on whose way they are, */
@@ -130,7 +130,7 @@ static vec at_node(const gq_areas *a, uint64_t leaf, int level, size_t from) {
 }
 
 static void normals(const gq_areas *a, uint64_t stream, size_t from, size_t k, vec z) {
-  for (int i = 0; i < a->n; i++) gq_random_normal(a->key[i], stream, from, k, z.x[i]);
+  for (int i = 0; i < a->n; i++) gq_random_normal(a->key[i], stream, a->first + from, k, z.x[i]);
 }
 
 /* Children of the nodes on the way to the leaf, of levels first .. last. */
@@ -276,13 +276,13 @@ static void whole_block(void *ctx, int i) {
   normals(a, 0, from, k, at_child(a, 0, 0, from));
 }
 
-int gq_areas_new(double t0, double span, size_t count, int moments, int depth, uint64_t seed,
+int gq_areas_new(double t0, double span, size_t first, size_t count, int moments, int depth, uint64_t seed,
                  gq_areas **out) {
   static const int purpose[GQ_MOMENTS] = { GQ_FOR_BROWNIAN, GQ_FOR_AREA, GQ_FOR_AREA_TOO };
   size_t each, total;
   gq_areas *a = gq_calloc(1, sizeof *a);
   if (!a) return gq_nomem(sizeof *a);
-  *a = (gq_areas){ .t0 = t0, .span = span, .count = count, .n = moments, .depth = depth };
+  *a = (gq_areas){ .t0 = t0, .span = span, .first = first, .count = count, .n = moments, .depth = depth };
   bool fits = gq_size_mul(count, moments * sizeof(double), &each) &&
               gq_size_mul(each, 2 * (size_t)depth + 1, &total) && gq_size_add(total, 64, &total);
   if (!fits || !(a->block = gq_alloc(total))) {
@@ -303,6 +303,12 @@ int gq_areas_new(double t0, double span, size_t count, int moments, int depth, u
 void gq_areas_pin(gq_areas *a, int m, const double *x) {
   double *whole = a->child[0] + m * a->count, each = unit(m, a->span);
   for (size_t e = 0; e < a->count; e++) whole[e] = x[e] / each;
+}
+
+void gq_areas_pin_as(gq_areas *a, const gq_areas *of) {
+  for (int m = 0; m < a->n; m++)
+    memcpy(a->child[0] + m * a->count, of->child[0] + m * of->count + (a->first - of->first),
+           a->count * sizeof(double));
 }
 
 void gq_areas_free(gq_areas *a) {

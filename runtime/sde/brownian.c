@@ -31,8 +31,9 @@ const char *const gq_levy_names[] = { "none", "space-time", "space-time-time", "
 
 enum {
   MAX_DEPTH = GQ_BROWNIAN_DEPTH,
-  BLOCK = 512,   /* components that go down the tree together */
-  KEPT = 8 << 20 /* bytes of middles that stay */
+  BLOCK = 512,           /* components that go down the tree together */
+  KEPT = 8 << 20,        /* bytes of middles that stay, */
+  KEPT_OF_ROWS = 1 << 14 /* and where many paths are parts of one */
 };
 
 struct gq_brownian {
@@ -43,9 +44,10 @@ struct gq_brownian {
   uint64_t seed;
   gq_key key;
   int depth;
-  size_t count, stride;
-  int kept;            /* levels whose middles stay, */
-  unsigned char *have; /* [2^kept] once they are there, by the number of the node */
+  size_t first, count, stride; /* components from the first on */
+  size_t room;                 /* bytes of middles that may stay */
+  int kept;                    /* levels whose middles stay, */
+  unsigned char *have;         /* [2^kept] once they are there, by the number of the node */
   double
     *mid[MAX_DEPTH]; /* [2^l][count] those; below [count], of the node of level l on the way to leaf `path` */
   double *end;       /* [count] W(t1) */
@@ -84,7 +86,7 @@ static int depth_for(double span, double tol) {
 /* Levels of which all middles fit. */
 static int levels_kept(const gq_brownian *b, size_t each) {
   int n = 0;
-  while (n < b->depth && (size_t)2 << n <= KEPT / (each + 1)) n++;
+  while (n < b->depth && (size_t)2 << n <= b->room / (each + 1)) n++;
   return n;
 }
 
@@ -123,7 +125,7 @@ static void end_block(void *ctx, int i) {
   gq_brownian *b = ctx;
   size_t from = (size_t)i * BLOCK, n = block_size(b, from);
   double sd = sqrt(b->t1 - b->t0);
-  gq_random_normal(b->key, 0, from, n, b->end + from);
+  gq_random_normal(b->key, 0, b->first + from, n, b->end + from);
   for (size_t k = from; k < from + n; k++) b->end[k] *= sd;
 }
 
@@ -133,10 +135,27 @@ static int alloc_areas(gq_brownian *b) {
       !gq_size_add(bytes, 64, &bytes))
     return gq_nomem(SIZE_MAX);
   if (!(b->moments = gq_alloc(bytes))) return gq_nomem(bytes);
-  return gq_areas_new(b->t0, b->t1 - b->t0, b->count, gq_brownian_moments(b), b->depth, b->seed, &b->areas);
+  return gq_areas_new(b->t0, b->t1 - b->t0, b->first, b->count, gq_brownian_moments(b), b->depth, b->seed,
+                      &b->areas);
 }
 
 static int blocks(const gq_brownian *b) { return (int)((b->count + BLOCK - 1) / BLOCK); }
+
+/* A path like `as`, whose memory it has not. */
+static int make(gq_brownian as, gq_brownian **out) {
+  gq_brownian *b = gq_calloc(1, sizeof *b);
+  if (!b) return gq_nomem(sizeof *b);
+  *b = as, b->users = 1, b->last = NAN;
+  b->count = (size_t)gq_numel(b->shape), b->key = gq_key_make(b->seed, GQ_FOR_BROWNIAN);
+  int status = b->levy ? alloc_areas(b) : alloc_vectors(b);
+  if (status != GQ_OK) {
+    gq_brownian_free(b);
+    return status;
+  }
+  if (!b->levy) gq_parallel(blocks(b), end_block, b);
+  *out = b;
+  return GQ_OK;
+}
 
 int gq_brownian_new(double t0, double t1, gq_shape shape, gq_dtype d, uint64_t seed, double tol, gq_levy levy,
                     gq_brownian **out) {
@@ -145,22 +164,38 @@ int gq_brownian_new(double t0, double t1, gq_shape shape, gq_dtype d, uint64_t s
   GQ_TRY(gq_shape_check(shape, GQ_F64, NULL));
   if (!gq_is_float(d))
     return gq_fail(GQ_EDTYPE, "brownian: dtype %s: expected float32 or float64", gq_dtype_name(d));
-  gq_brownian *b = gq_calloc(1, sizeof *b);
-  if (!b) return gq_nomem(sizeof *b);
-  b->users = 1;
-  b->t0 = t0, b->t1 = t1, b->shape = shape, b->dtype = d, b->seed = seed;
-  b->count = (size_t)gq_numel(shape);
-  b->depth = depth_for(t1 - t0, tol);
-  b->key = gq_key_make(seed, GQ_FOR_BROWNIAN);
-  b->last = NAN;
-  b->levy = levy;
-  int status = levy ? alloc_areas(b) : alloc_vectors(b);
-  if (status != GQ_OK) {
-    gq_brownian_free(b);
-    return status;
-  }
-  if (!levy) gq_parallel(blocks(b), end_block, b);
-  *out = b;
+  return make((gq_brownian){ .t0 = t0,
+                             .t1 = t1,
+                             .shape = shape,
+                             .dtype = d,
+                             .seed = seed,
+                             .depth = depth_for(t1 - t0, tol),
+                             .levy = levy,
+                             .room = KEPT },
+              out);
+}
+
+int gq_brownian_rows(const gq_brownian *b, int64_t first, int64_t count, gq_brownian **out) {
+  gq_brownian part = { .t0 = b->t0,
+                       .t1 = b->t1,
+                       .shape = b->shape,
+                       .dtype = b->dtype,
+                       .seed = b->seed,
+                       .depth = b->depth,
+                       .levy = b->levy,
+                       .room = KEPT_OF_ROWS,
+                       .grid = b->grid,
+                       .pinned = b->pinned };
+  *out = NULL;
+  if (b->shape.ndim == 0 || first < 0 || count < 0 || first + count > b->shape.dim[0])
+    return gq_fail(GQ_EARG, "brownian: rows %lld to %lld of a path of %lld", (long long)first + 1,
+                   (long long)(first + count), b->shape.ndim ? (long long)b->shape.dim[0] : 1);
+  part.shape.dim[0] = 1, part.first = b->first + (size_t)(first * gq_numel(part.shape)),
+  part.shape.dim[0] = count;
+  GQ_TRY(make(part, out));
+  if (!b->pinned) return GQ_OK;
+  if (b->areas) gq_areas_pin_as((*out)->areas, b->areas);
+  else memcpy((*out)->end, b->end + (part.first - b->first), (*out)->count * sizeof(double));
   return GQ_OK;
 }
 
@@ -229,14 +264,14 @@ static void descend(const job *j, size_t from, size_t n, double *const *mid, con
   double span = b->t1 - b->t0;
   for (int l = 0; l < j->levels; l++) {
     if (j->fresh >> l & 1) {
-      gq_random_normal(b->key, node_of(b, j->leaf, l), from, n, mid[l]);
+      gq_random_normal(b->key, node_of(b, j->leaf, l), b->first + from, n, mid[l]);
       bridge(n, lo, hi, 0.5, 0.5 * sqrt(ldexp(span, -l)), mid[l]);
     }
     if (j->leaf >> (b->depth - 1 - l) & 1) lo = mid[l];
     else hi = mid[l];
   }
   double sd = j->part > 0 ? sqrt(ldexp(span, -b->depth) * j->part * (1 - j->part)) : 0;
-  if (sd > 0) gq_random_normal(b->key, node_of(b, j->leaf, b->depth), from, n, out);
+  if (sd > 0) gq_random_normal(b->key, node_of(b, j->leaf, b->depth), b->first + from, n, out);
   bridge(n, lo, hi, j->part, sd, out);
 }
 
@@ -348,7 +383,7 @@ int gq_brownian_levy_areas(gq_brownian *b, double s, double t, const double *w, 
   size_t m = b->shape.ndim ? (size_t)b->shape.dim[b->shape.ndim - 1] : 1;
   double dt = t - s;
   gq_key key = gq_key_make(b->seed, GQ_FOR_LEVY);
-  gq_random_normal(key, interval_stream(s, t), 0, b->count * m, area);
+  gq_random_normal(key, interval_stream(s, t), b->first * m, b->count * m, area);
   for (size_t r = 0; r < b->count; r += m)
     for (size_t i = 0; i < m; i++)
       for (size_t j = i; j < m; j++) {

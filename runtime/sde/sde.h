@@ -16,6 +16,9 @@ typedef enum gq_levy { GQ_LEVY_NONE, GQ_LEVY_SPACE_TIME, GQ_LEVY_SPACE_TIME_TIME
 extern const char *const gq_levy_names[];                   /* NULL ends them */
 int gq_brownian_new(double t0, double t1, gq_shape shape, gq_dtype d, uint64_t seed, double tol, gq_levy levy,
                     gq_brownian **b);
+/* Of rows first .. first + count of its shape's first dimension the same path, with memory of its own: threads may ask
+** it apart. */
+int gq_brownian_rows(const gq_brownian *b, int64_t first, int64_t count, gq_brownian **out);
 /* Over [t0, t1] moment m (W, H, K) is x instead of drawn; before anything is asked. */
 int gq_brownian_pin(gq_brownian *b, int m, const double *x);
 gq_brownian *gq_brownian_ref(gq_brownian *b);
