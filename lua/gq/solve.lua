@@ -76,9 +76,34 @@ local function own_points(f, opts)
   return own
 end
 
+local function rounded(x) return (string.unpack("f", string.pack("f", x))) end
+
+-- The grid points, those which float32, the state's or their own, cannot tell from a time being that time: f is asked
+-- at the rounded one, which may lie on the other side of a jump.
+local function at_times(points, times, dtype)
+  local single = dtype == "float32" or gq.is_tensor(points) and points.dtype == "float32"
+  if not single or type(times) ~= "table" or type(numbers(points)) ~= "table" then return points end
+  local time_of, list, moved = {}, {}, false
+  for _, t in ipairs(times) do
+    if type(t) == "number" then time_of[rounded(t)] = t end
+  end
+  for i, x in ipairs(numbers(points)) do
+    list[i] = type(x) == "number" and time_of[rounded(x)] or x
+    moved = moved or list[i] ~= x
+  end
+  if not moved then return points end
+  if not gq.is_tensor(points) or not points.requires_grad then return list end
+  local own = points:to("float64"):to("cpu")
+  return own + (gq.tensor(list, { dtype = "float64", device = "cpu" }) - own):detach()
+end
+
 -- Grid points are times at which nobody wants the state.
 local function grid(p)
   local points = p.opts.grid_points
+  if points ~= nil and gq.is_tensor(p.z0) then
+    points = at_times(points, numbers(p.t), p.z0.dtype)
+    if points ~= p.opts.grid_points then p.opts = copy(p.opts, { grid_points = points }) end
+  end
   local merged, at, from = merge(numbers(p.t), points)
   if not merged then return end
   p.t = with_gradient(p.t, merged, at, points, from)
