@@ -334,3 +334,28 @@ describe("order and linear algebra inside dynamics", function()
     assert.truthy(each < 5000, each)
   end)
 end)
+
+describe("what looks at numbers before it computes", function()
+  it("does without where dynamics are traced, over captured tensors too", function()
+    local f64 = { dtype = "float64" }
+    local w, list = gq.randn({ 4, 2 }, { dtype = "float64", seed = 5, requires_grad = true }), { 1, 3, 2 }
+    local p, a, layer = w:detach():sigmoid(), gq.eye(2, f64) * 2 + 0.5, gq.nn.Embedding(4, 2, { dtype = "float64" })
+    local rows = gq.tensor(list, { dtype = "int64" })
+    for what, f in next, {
+      embedding = function(_, z) return gq.embedding(rows, w) * z end,
+      list = function(_, z) return gq.embedding({ list }, w)[1] * z end,
+      module = function(_, z) return layer(rows) * z + w[rows] end,
+      bce_loss = function(_, z) return gq.bce_loss(p, p) * z * w[rows] end,
+      cholesky = function(_, z) return z:matmul(gq.cholesky(a)) * w[rows] end,
+      eigh = function(_, z) return z * gq.eigh(a) * w[rows] end,
+    } do
+      local z0 = gq.ones(3, 2, f64)
+      local z = gq.odeint(f, z0, { 0, 1 }, { method = "euler", gradient = "direct" })
+      assert.close(z[2], (z0 + f(0, z0)):detach(), 1e-14, 1e-14, what)
+      assert.close(gq.grad(z[2]:sum(), w), gq.grad(f(0, z0):sum(), w), 1e-14, 1e-14, what)
+    end
+    assert.has_error(function()
+      gq.odeint(function(_, z) return gq.embedding({ 1, 7 }, w):sum() * z end, gq.ones(1, f64), { 0, 1 })
+    end)
+  end)
+end)

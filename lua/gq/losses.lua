@@ -79,7 +79,7 @@ define("bce_loss", function(p, y, opts)
   if need(o, "logits", "boolean", false, what) then
     return reduce(p:softplus() - p * y, o, what)
   end
-  if not core.traced(p) and p:numel() > 0 and gq.no_grad(function()
+  if core.solving() ~= true and p:numel() > 0 and gq.no_grad(function()
     return p:lt(0):any():item() or p:gt(1):any():item()
   end) then
     fail(what .. ": probabilities from 0 to 1 expected; of logits say {logits = true}")

@@ -658,7 +658,7 @@ local function embedding(indices, w, more)
     fail(("%s: a weight {entries, size} expected, got %s"):format(what, describe(w)))
   end
   local low, high = 1, w.shape[1]
-  if indices:numel() > 0 and not core.traced(indices) then
+  if indices:numel() > 0 and core.solving() ~= true then       -- in a trace there are no numbers yet
     low, high = math.min(low, indices:min():item()), math.max(high, indices:max():item())
   end
   if low < 1 or high > w.shape[1] then
