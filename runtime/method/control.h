@@ -50,11 +50,14 @@ typedef struct gq_control {
 /* The larger; NaN if either is. */
 static inline double gq_larger(double a, double b) { return a >= b || a != a ? a : b; }
 
+/* Much code for a device, which is not at each use. */
+GQ_REGION double gq_control_over(double x, double y) { return x / y; }
+
 /* A part's error in tolerances from the mean squares of its estimates; e3 < 0: there is one alone.
 ** DOP853: e5^2 / sqrt(e5^2 + 0.01 e3^2), HNW II.10. */
 static inline double gq_control_error(double e5, double e3) {
-  if (e3 < 0) return sqrt(e5);
-  return e5 == 0 ? 0 : e5 / sqrt(e5 + 0.01 * e3);
+  double root = sqrt(e3 < 0 ? e5 : e5 + 0.01 * e3);
+  return e3 < 0 ? root : e5 == 0 ? 0 : gq_control_over(e5, root);
 }
 
 /* From t to the next number of the state's dtype. */
@@ -78,27 +81,27 @@ static inline double gq_control_blind(double t) { return fmax(1e-6, gq_control_l
 
 /* Size of an Euler step that probes from t; d0, d1: norms of the state and of its slope. There is room for so much. */
 static inline double gq_control_probe(double t, double d0, double d1, double room) {
-  return fmin(room, d0 < 1e-5 || d1 < 1e-5 ? gq_control_blind(t) : 0.01 * d0 / d1);
+  return fmin(room, d0 < 1e-5 || d1 < 1e-5 ? gq_control_blind(t) : gq_control_over(0.01 * d0, d1));
 }
 
 /* Size of the first step; d2: norm of the slope's change over the probe h0, divided by that. If it is not finite the
 ** probe left the domain: attempts will find their way. */
 static inline double gq_control_first(double t, double h0, double d1, double d2, int order) {
   double top = isfinite(d2) ? fmax(d1, d2) : d1;
-  double h1 = d1 <= 1e-15 && d2 <= 1e-15 ? fmax(gq_control_blind(t), h0 * 1e-3) : pow(0.01 / top, 1.0 / order);
+  double h1 = d1 <= 1e-15 && d2 <= 1e-15 ? fmax(gq_control_blind(t), h0 * 1e-3) : pow(gq_control_over(0.01, top), gq_control_over(1.0, order));
   return fmax(fmin(100 * h0, h1), gq_control_least(t));
 }
 
 /* ---- the step to try ---- */
 
 /* So much of h that no stage passes the limit; a thousandth of a step from it those that would are taken there. */
-static inline double gq_control_reach(gq_control *k, double t, double h) {
+GQ_REGION double gq_control_reach(gq_control *k, double t, double h) {
   double room = k->limit - t;
   if (!k->shortened) k->whole = fabs(h);
   k->shortened = k->reach > 1 && fabs(h) * k->reach > fabs(room) * (1 + 1e-10) && fabs(room) > 1e-3 * k->whole;
   if (!k->shortened) return h;
   k->clamped = false;
-  return room / k->reach;
+  return gq_control_over(room, k->reach);
 }
 
 /* Adaptive, from t. */
@@ -123,14 +126,15 @@ static inline double gq_control_fixed(gq_control *k, double t) {
   k->clamped = true;
   if (k->size <= 0) return gq_control_reach(k, t, h);
   double next = k->origin + (k->index + 1) * (h < 0 ? -k->size : k->size);
-  double past = (h < 0 ? k->stop - next : next - k->stop) / k->size;
+  double past = gq_control_over(h < 0 ? k->stop - next : next - k->stop, k->size);
   k->clamped = past >= -fmax(k->rest, 1e-10) && (k->clamp || past <= 1e-10);
   return gq_control_reach(k, t, k->clamped ? h : next - t);
 }
 
 /* h, or as much of it as does not pass the limit by rounding. */
-static inline double gq_control_within(double t, double h, double limit) {
+GQ_REGION double gq_control_within(double t, double h, double limit) {
   double dir = h < 0 ? -1 : 1;
+  GQ_BY(unroll 1)
   while (h != 0 && dir * (t + h - limit) > 0) {
     double less = h - (t + h - limit);
     h = dir * less <= 0 ? 0 : less != h ? less : nextafter(h, 0.0);
@@ -155,9 +159,9 @@ static inline double gq_control_gather(double sum, double v, bool largest) {
 GQ_REGION double gq_control_factor(const gq_controller *c, int error_order, double ratio, const double last[2]) {
   if (ratio == 0) return c->ifactor;
   double k = error_order, r1 = last[0], r2 = last[1];
-  double f = c->safety * pow(ratio, -(c->pcoeff + c->icoeff + c->dcoeff) / k);
+  double f = c->safety * pow(ratio, gq_control_over(-(c->pcoeff + c->icoeff + c->dcoeff), k));
   if (c->pcoeff != 0 || c->dcoeff != 0)
-    f *= pow(r1, (c->pcoeff + 2 * c->dcoeff) / k) * pow(r2, -c->dcoeff / k);
+    f *= pow(r1, gq_control_over(c->pcoeff + 2 * c->dcoeff, k)) * pow(r2, gq_control_over(-c->dcoeff, k));
   f = fmin(c->ifactor, fmax(f, ratio < 1 ? 1 : c->dfactor));
   return ratio > 1 ? fmin(f, 0.99) : f; /* what was refused is never tried again as it was */
 }

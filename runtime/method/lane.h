@@ -115,7 +115,7 @@ static inline gq_laneend gq_lane_propose(gq_lane *l, const gq_lanerule *r) {
 /* The error of a part in tolerances, from its sums. */
 static inline double gq_lane_error(const gq_lanerule *r, double e, double e3) {
   double n = r->max_norm ? 1 : r->numbers;
-  return gq_control_error(e / n, r->third ? e3 / n : -1);
+  return gq_control_error(gq_control_over(e, n), r->third ? gq_control_over(e3, n) : -1);
 }
 
 /* After an attempt; ratio: NaN where something is not finite. */

@@ -44,7 +44,7 @@ static inline void gq_pilot_propose(gq_pilot *p) {
 /* The error of part i in tolerances. */
 static inline double gq_pilot_error(const gq_pilot *p, const double *sum, int i) {
   double n = p->most ? 1 : p->count;
-  return gq_control_error(sum[i] / n, p->third ? sum[p->parts + i] / n : -1);
+  return gq_control_error(gq_control_over(sum[i], n), p->third ? gq_control_over(sum[p->parts + i], n) : -1);
 }
 
 /* After an attempt. sum[]: of each part, then second ones; along: trail.step, where it can be read. */

@@ -38,7 +38,7 @@ typedef struct gq_trail {
 static inline void gq_trail_legendre(int n, double x, double *p) {
   p[0] = 1, p[1] = x;
   GQ_BY(unroll 1)
-  for (int j = 2; j < n; j++) p[j] = ((2 * j - 1) * x * p[j - 1] - (j - 1) * p[j - 2]) / j;
+  for (int j = 2; j < n; j++) p[j] = gq_control_over((2 * j - 1) * x * p[j - 1] - (j - 1) * p[j - 2], j);
 }
 
 /* Of a slope in the interpolant, in steps: d[0] theta + d[1] theta^2 + .. */
@@ -50,8 +50,9 @@ static inline double gq_trail_weight(const double *d, int degree, double theta) 
 }
 
 /* The last step up to `near` that does not begin after t. */
-static inline long long gq_trail_find(const gq_trail_step *step, long long near, double t) {
+GQ_REGION long long gq_trail_find(const gq_trail_step *step, long long near, double t) {
   double dir = step[near].h < 0 ? -1 : 1;
+  GQ_BY(unroll 1)
   while (near > 0 && dir * (t - step[near].t) < 0) near--;
   return near;
 }
@@ -73,6 +74,7 @@ static inline void gq_trail_follow(gq_trail *r, const gq_trail_step *step, doubl
   r->near = gq_trail_find(step, r->near, t);
   long long i = r->near > 2 ? r->near - 2 : 0;
   if (!r->follows) return;
+  GQ_BY(unroll 1)
   while (i > 0 && gq_trail_begins(t, step[i].t, step[i - 1].t)) i--;
   *h = gq_trail_limit(*h, t, step[i].t);
 }

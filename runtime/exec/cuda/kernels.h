@@ -107,13 +107,13 @@ GQ_DEVICE void gq_go_along(const gq_pilot *p, gq_u64 at, int bytes) {
       const double inside = fmin(fmax(t, r->low), r->high);
       const gq_trail_step *step = (const gq_trail_step *)GQ_FAR(r->step);
       step += gq_trail_find(step, r->near, inside);
-      const double theta = (inside - step->t) / step->h;
+      const double theta = gq_control_over(inside - step->t, step->h);
       s->y = step->y + at, s->slope = step->slope + at;
       GQ_BY(unroll 1)
       for (int j = 0; j < r->slopes; j++)
         s->weight[j] = gq_trail_weight((const double *)GQ_FAR(r->weight) + j * r->degree, r->degree, theta) * step->h;
     }
-    if (r->forced) gq_trail_legendre(GQ_TRAIL_FORCES, (t - r->middle) / r->half, s->force);
+    if (r->forced) gq_trail_legendre(GQ_TRAIL_FORCES, gq_control_over(t - r->middle, r->half), s->force);
   }
   GQ_SYNC
   GQ_EACH(u, count * r->times) {
@@ -172,14 +172,23 @@ GQ_DEVICE GQ_STATE *gq_sample_at(const gq_fleet *f, int64_t k, int64_t sample) {
 GQ_REGION GQ_UNUSED char *gq_record(const gq_fleet *f, int64_t i) {
   int64_t first = 0, end = f->least;
   int k = 0;
+  GQ_BY(unroll 1)
   for (; i >= end; k++) first = end, end *= 2;
   return GQ_FAR(f->chunk[k]) + (i - first) * f->record;
+}
+
+/* The first sample that failed is kept. */
+GQ_REGION void gq_crew_failed(gq_crew *c, const gq_lane *l) {
+  if (c->failed.sample >= 0 && c->failed.sample < l->sample) return;
+  GQ_BY(unroll 1)
+  for (int i = 0; i < (int)(sizeof *l / sizeof(uint64_t)); i++) ((uint64_t *)&c->failed)[i] = ((const uint64_t *)l)[i];
 }
 
 /* What slope i has of y(theta) of a step of size 1. */
 GQ_REGION double gq_slope_weight(const gq_fleet *f, int i, double theta) {
   const double *c = (const double *)GQ_FAR(f->weight) + i * f->degree;
   double p = 0;
+  GQ_BY(unroll 1)
   for (int q = f->degree - 1; q >= 0; q--) p = (p + c[q]) * theta;
   return p;
 }
@@ -198,7 +207,7 @@ GQ_REGION void gq_crew_begin(const gq_fleet *f, char *w) {
     gq_lane_of(f, w, j)->stage = GQ_LANE_IDLE;
     gq_lane_of(f, w, j)->sample = gq_lane_of(f, w, j)->record = -1;
     GQ_BY(unroll 1)
-  for (int i = 0; i < f->parts; i++) *gq_number(w, f->at.atol[i], j) = f->rule.atol[i];
+    for (int i = 0; i < f->parts; i++) *gq_number(w, f->at.atol[i], j) = f->rule.atol[i];
   }
   GQ_EACH(i, 1) {
     c->next = GQ_TILE, c->failed.sample = -1;
@@ -211,7 +220,8 @@ GQ_DEVICE const gq_landed *gq_landed_of(const gq_fleet *f, int64_t sample) {
   return (const gq_landed *)GQ_FAR(f->took) + sample;
 }
 
-/* Number `inner` of row `outer` of boundary c in place j of n. */
+/* Number `inner` of row `outer` of boundary c in place j of n, and how far the next one is, also from row to row. */
+GQ_DEVICE int64_t gq_cut_step(const gq_fleet *f, int n) { return f->front ? 1 : n; }
 GQ_DEVICE int64_t gq_cut_place(const gq_fleet *f, const gq_cutting *c, int n, int j, int64_t outer, int64_t inner) {
   return f->front ? (j * c->outer + outer) * c->inner + inner : (outer * c->inner + inner) * n + j;
 }
@@ -221,18 +231,19 @@ GQ_DEVICE int64_t gq_cut_place(const gq_fleet *f, const gq_cutting *c, int n, in
 /* What a sample has of so many boundary values, to place j of n. */
 GQ_REGION void gq_place_cut(const gq_fleet *f, char *w, uint64_t cut, int cuts, int n, int j, int64_t sample) {
   const gq_cutting *c = (const gq_cutting *)GQ_FAR(cut);
+  GQ_BY(unroll 1)
   for (int k = 0; k < cuts; k++, c++) {
     const char *from = GQ_FAR(c->from);
     char *to = w + c->to;
     GQ_BY(unroll 1)
-    for (int64_t u = 0; u < c->outer * c->inner; u++) {
-      int64_t o = u / c->inner, i = (o * f->samples + sample) * c->inner + u % c->inner;
-      int64_t at = gq_cut_place(f, c, n, j, o, u % c->inner);
-      switch (c->size) {
-        GQ_CUT(uint8_t)
-        GQ_CUT(uint32_t)
-        GQ_CUT(uint64_t)
-      }
+    for (int64_t o = 0; o < c->outer; o++) {
+      int64_t i = (o * f->samples + sample) * c->inner, at = gq_cut_place(f, c, n, j, o, 0);
+      GQ_BY(unroll 1)
+      for (int64_t end = i + c->inner; i < end; i++, at += gq_cut_step(f, n)) switch (c->size) {
+          GQ_CUT(uint8_t)
+          GQ_CUT(uint32_t)
+          GQ_CUT(uint64_t)
+        }
     }
   }
 }
@@ -240,17 +251,19 @@ GQ_DEVICE void gq_lane_cut(const gq_fleet *f, char *w, int j, int64_t sample) {
   gq_place_cut(f, w, f->cut, f->cuts, f->lanes, j, sample);
 }
 
-#define GQ_CLEAR(N) \
-  case sizeof(N): ((N *)to)[gq_cut_place(f, c, n, j, u / c->inner, u % c->inner)] = 0; break;
+/* All of place j, the 4 bytes of a number at once. */
 GQ_REGION GQ_UNUSED void gq_place_clear(const gq_fleet *f, char *w, uint64_t cut, int cuts, int n, int j) {
   const gq_cutting *c = (const gq_cutting *)GQ_FAR(cut);
+  GQ_BY(unroll 1)
   for (int k = 0; k < cuts; k++, c++) {
-    char *to = w + c->to;
+    unsigned *to = (unsigned *)(w + c->to);
+    const int words = (int)(c->size / sizeof *to);
+    int64_t at = gq_cut_place(f, c, n, j, 0, 0);
     GQ_BY(unroll 1)
-    for (int64_t u = 0; u < c->outer * c->inner; u++) switch (c->size) {
-        GQ_CLEAR(float)
-        GQ_CLEAR(double)
-      }
+    for (int64_t u = c->outer * c->inner; u > 0; u--, at += gq_cut_step(f, n)) {
+      to[at * words] = 0;
+      to[at * words + words - 1] = 0;
+    }
   }
 }
 
@@ -264,6 +277,7 @@ GQ_REGION void gq_lane_end(const gq_fleet *f, gq_lane *l, gq_laneend end, int64_
   s->t = l->t, s->coarse = l->coarse, s->end = (int)end, s->reached = end ? l->k : f->nt;
   s->last = l->record;
   l->end = end, l->bad = bad, l->stage = GQ_LANE_OVER;
+  GQ_BY(unroll 1)
   for (int k = l->k; end && k < f->nt; k++)
     GQ_NUMBERS(d) gq_sample_at(f, k, l->sample)[d] = (GQ_STATE)NAN;
 }
@@ -303,6 +317,7 @@ GQ_REGION int gq_lane_wants(const gq_fleet *f, gq_lane *l) {
   if (!b->collects) return 0;
   int count = gq_node_count(b, l);
   if (b->each) l->node = 0, l->wanted += count;
+  GQ_BY(unroll 1)
   while (l->node + l->want < count &&
          (last || b->each || dir * (gq_node_at(b, l, l->node + l->want, &weight) - l->t1) <= 0))
     l->want++;
@@ -313,6 +328,7 @@ GQ_REGION int gq_lane_wants(const gq_fleet *f, gq_lane *l) {
 /* Attempts, and the slopes that they begin with; the formulas are those of ode/lanes.c. */
 GQ_REGION int64_t gq_attempt_bad(const gq_fleet *f, char *w, int j) {
   int64_t bad = 0;
+  GQ_BY(unroll 1)
   for (int i = 0; i < f->parts && !bad; i++) {
     bad = gq_row_bad(f, gq_row(f, w, f->at.y1[i], j), f->across);
     if (!bad && f->carry) bad = gq_row_bad(f, gq_row(f, w, f->at.f1[i], j), f->across);
@@ -328,11 +344,11 @@ GQ_REGION double gq_row_norm(const gq_fleet *f, char *w, int part, int j, uint64
   double sum = 0, top = 0, atol = *gq_number(w, f->at.atol[part], j);
   GQ_NUMBERS(d) {
     double v = (double)x[d * f->across] - (minus ? (double)minus[d * f->across] : 0);
-    double off = fabs(v / (atol + f->rule.rtol * fabs((double)y[d * f->across])));
+    double off = fabs(gq_control_over(v, atol + f->rule.rtol * fabs((double)y[d * f->across])));
     sum += off * off;
     if (!(off <= top)) top = off;
   }
-  return f->rule.max_norm ? top : sqrt(sum / (double)f->numbers);
+  return f->rule.max_norm ? top : sqrt(gq_control_over(sum, (double)f->numbers));
 }
 
 /* What lane j does next; one that is over or idle takes a sample, while there are some. */
@@ -341,7 +357,7 @@ GQ_DEVICE gq_stage gq_lane_turn(gq_fleet *f, char *w, int j) {
   gq_lane *l = gq_lane_of(f, w, j);
   if (l->stage == GQ_LANE_OVER) {
     if (l->end) atomicAdd(&f->failures, 1u);
-    if (l->end && (c->failed.sample < 0 || l->sample < c->failed.sample)) c->failed = *l;
+    if (l->end) gq_crew_failed(c, l);
     l->stage = GQ_LANE_IDLE, l->sample = -1;
   }
   if (l->stage == GQ_LANE_IDLE && c->next < f->samples) {
@@ -368,7 +384,7 @@ GQ_REGION void gq_crew_ask(const gq_fleet *f, char *w) {
     if (!gq_lane_waits(l)) continue;
     double h = gq_lane_probe(l);
     GQ_BY(unroll 1)
-  for (int i = 0; i < f->parts; i++)
+    for (int i = 0; i < f->parts; i++)
       gq_row_shift(f, gq_row(f, w, f->at.ey[i], j), gq_row(f, w, f->at.y[i], j), h, gq_row(f, w, f->at.f0[i], j));
     ((GQ_STATE *)(w + f->at.te))[j] = (GQ_STATE)(l->t + gq_lane_span(&f->rule, l->t, h));
   }
@@ -380,9 +396,9 @@ GQ_REGION void gq_lane_answer(const gq_fleet *f, char *w, int j) {
   l->nfe++;
   if (l->stage == GQ_LANE_PROBE) {
     GQ_BY(unroll 1)
-  for (int i = 0; i < f->parts; i++)
-      d1 = gq_larger(d1, gq_row_norm(f, w, i, j, f->at.ef[i], f->at.y[i], (int64_t)f->at.f0[i]) / l->h0);
-    gq_lane_probed(l, &f->rule, d1);
+    for (int i = 0; i < f->parts; i++)
+      d1 = gq_larger(d1, gq_row_norm(f, w, i, j, f->at.ef[i], f->at.y[i], (int64_t)f->at.f0[i]));
+    gq_lane_probed(l, &f->rule, gq_control_over(d1, l->h0));
     return;
   }
   GQ_BY(unroll 1)
@@ -392,6 +408,7 @@ GQ_REGION void gq_lane_answer(const gq_fleet *f, char *w, int j) {
     d0 = gq_larger(d0, gq_row_norm(f, w, i, j, f->at.y[i], f->at.y[i], -1));
     d1 = gq_larger(d1, gq_row_norm(f, w, i, j, f->at.f0[i], f->at.y[i], -1));
   }
+  GQ_BY(unroll 1)
   for (int i = 0; i < f->parts && !(isfinite(d0) && isfinite(d1)); i++)
     if (gq_row_bad(f, gq_row(f, w, f->at.f0[i], j), f->across)) {
       gq_lane_end(f, l, GQ_END_SLOPE, 0);
@@ -544,15 +561,18 @@ GQ_REGION void gq_crew_take(const gq_fleet *f, char *w) {
 /* The times that the accepted step passes. false: what is between is not finite, and the step is not taken. */
 GQ_REGION int gq_lane_times(const gq_fleet *f, char *w, int j) {
   gq_lane *l = gq_lane_of(f, w, j);
+  GQ_BY(unroll 1)
   for (; gq_lane_passes(f, l, l->k); l->k++) {
     GQ_STATE *z = gq_sample_at(f, l->k, l->sample);
     const GQ_STATE *y = gq_row(f, w, f->at.y1[0], j);
     double t = gq_time(f, l->k);
+    GQ_BY(unroll 1)
     for (int64_t d = 0; t == l->t1 && d < f->numbers; d++) z[d] = y[d * f->across];
     if (t == l->t1) continue;
-    gq_lane_between(f, w, 0, j, (t - l->t) / l->h1, z, 1);
+    gq_lane_between(f, w, 0, j, gq_control_over(t - l->t, l->h1), z, 1);
     if (!gq_row_bad(f, z, 1)) continue;
     int k = l->k;
+    GQ_BY(unroll 1)
     while (l->h1 < 0 ? gq_time(f, l->k - 1) < l->t : gq_time(f, l->k - 1) > l->t) l->k--;
     gq_lane_end(f, l, GQ_END_BETWEEN, k);
     return 0;
@@ -613,6 +633,7 @@ GQ_REGION void gq_row_put(const gq_fleet *f, GQ_STATE *x, const GQ_STATE *from) 
 GQ_REGION int64_t gq_last_record(const gq_fleet *f, int64_t sample) {
   const gq_landed *s = gq_landed_of(f, sample);
   int64_t at = s->last;
+  GQ_BY(unroll 1)
   for (; at >= 0 && s->reached > 0; at = gq_taped_of(f, at)->before) {
     const gq_taped *r = gq_taped_of(f, at);
     double t = gq_time(f, s->reached - 1);
@@ -628,9 +649,10 @@ GQ_DEVICE int gq_home_lane(gq_homing *b, char *w, int j) {
   gq_lane *l = gq_lane_of(f, w, j);
   if (l->stage == GQ_LANE_OVER) {
     atomicAdd(&f->failures, 1u);
-    if (l->end && (c->failed.sample < 0 || l->sample < c->failed.sample)) c->failed = *l;
+    if (l->end) gq_crew_failed(c, l);
     l->stage = GQ_LANE_IDLE, l->sample = -1;
   }
+  GQ_BY(unroll 1)
   for (; l->stage == GQ_LANE_IDLE && c->next < f->samples; c->next += f->crews) {
     int64_t at = gq_last_record(f, c->next);
     if (at < 0) continue;
@@ -642,6 +664,7 @@ GQ_DEVICE int gq_home_lane(gq_homing *b, char *w, int j) {
 
 /* Does a sample of the group that begins there have records? */
 GQ_DEVICE int gq_group_starts(const gq_fleet *f, int64_t first) {
+  GQ_BY(unroll 1)
   for (int j = 0; j < f->lanes && first + j * f->crews < f->samples; j++)
     if (gq_landed_of(f, first + j * f->crews)->last >= 0) return 1;
   return 0;
@@ -657,6 +680,7 @@ GQ_REGION int gq_home_turn(gq_homing *b, char *w, gq_u64 began) {
     GQ_BY(unroll 1)
     for (int j = 0; j < f->lanes && !c->starting; j++) busy += gq_home_lane(b, w, j);
     if (!busy && f->carry && !c->starting) c->starting = true, c->next = GQ_TILE;
+    GQ_BY(unroll 1)
     while (c->starting && c->next < f->samples && !gq_group_starts(f, c->next)) c->next += group;
     c->what = busy ? GQ_LANE_READY : c->starting && c->next < f->samples ? GQ_LANE_SLOPE : GQ_LANE_IDLE;
     if (c->what != GQ_LANE_IDLE && (double)(GQ_CLOCK - began) > f->patience) {
@@ -672,21 +696,23 @@ GQ_REGION int gq_home_turn(gq_homing *b, char *w, gq_u64 began) {
 /* ---- steps ---- */
 
 #define GQ_UNCUT(N) \
-  case sizeof(N): ((N *)whole)[i] += ((const N *)lanes)[gq_cut_place(f, c, f->lanes, j, o, n % c->inner)]; break;
+  case sizeof(N): ((N *)whole)[i] += ((const N *)lanes)[at]; break;
 /* What the lane has of gradients that are cut with the samples, to those of all. */
 GQ_REGION void gq_lane_uncut(const gq_homing *b, char *w, int j, int64_t sample) {
   const gq_fleet *f = &b->f;
   const gq_cutting *c = (const gq_cutting *)GQ_FAR(b->cut);
+  GQ_BY(unroll 1)
   for (int k = 0; k < b->cuts; k++, c++) {
     const char *lanes = w + c->to;
     char *whole = GQ_FAR(c->from);
     GQ_BY(unroll 1)
-    for (int64_t n = 0; n < c->outer * c->inner; n++) {
-      int64_t o = n / c->inner, i = (o * f->samples + sample) * c->inner + n % c->inner;
-      switch (c->size) {
-        GQ_UNCUT(float)
-        GQ_UNCUT(double)
-      }
+    for (int64_t o = 0; o < c->outer; o++) {
+      int64_t i = (o * f->samples + sample) * c->inner, at = gq_cut_place(f, c, f->lanes, j, o, 0);
+      GQ_BY(unroll 1)
+      for (int64_t end = i + c->inner; i < end; i++, at += gq_cut_step(f, f->lanes)) switch (c->size) {
+          GQ_UNCUT(float)
+          GQ_UNCUT(double)
+        }
     }
   }
 }
@@ -716,7 +742,7 @@ GQ_REGION void gq_home_load(const gq_homing *b, char *w) {
     if (fresh) l->stage = GQ_LANE_READY;
     gq_row_put(f, gq_row(f, w, f->at.ey[0], j), 0), gq_row_put(f, gq_row(f, w, f->at.ef[0], j), 0);
     GQ_BY(unroll 1)
-  for (int i = 0; i < f->slopes; i++) {
+    for (int i = 0; i < f->slopes; i++) {
       uint64_t at = ((const uint64_t *)GQ_FAR(b->slope))[i];
       if (at != b->cf) gq_row_put(f, gq_row(f, w, at, j), 0);
     }
@@ -729,7 +755,7 @@ GQ_REGION void gq_lane_inner(const gq_homing *b, char *w, int j, int k) {
   const gq_fleet *f = &b->f;
   const gq_lane *l = gq_lane_of(f, w, j);
   const GQ_STATE *g = gq_cotangent(b, k, l->sample);
-  double theta = (gq_time(f, k) - l->t) / l->h1;
+  double theta = gq_control_over(gq_time(f, k) - l->t, l->h1);
   gq_row_add(f, gq_row(f, w, f->at.ey[0], j), 1, g);
   GQ_BY(unroll 1)
   for (int i = 0; i < f->slopes; i++)
@@ -743,8 +769,10 @@ GQ_REGION void gq_lane_cotangents(const gq_homing *b, char *w, int j) {
   int64_t stop = gq_taped_of(f, l->record)->stop;
   double end = stop >= 0 ? gq_time(f, stop) : l->t + l->h1;
   l->nfe += f->nfe + f->nfe_dense, l->steps++;
+  GQ_BY(unroll 1)
   for (; l->k >= 0 && gq_time(f, l->k) == end; l->k--)
     gq_row_add(f, gq_row(f, w, b->cy, j), 1, gq_cotangent(b, l->k, l->sample));
+  GQ_BY(unroll 1)
   for (; l->k >= 0 && (l->h1 < 0 ? gq_time(f, l->k) < l->t : gq_time(f, l->k) > l->t); l->k--)
     gq_lane_inner(b, w, j, l->k);
 }
@@ -801,6 +829,7 @@ GQ_REGION void gq_lane_asks(const gq_homing *b, char *w, int j) {
   gq_crew *c = (gq_crew *)w;
   gq_lane *l = gq_lane_of(f, w, j);
   int64_t sample = c->first + (int64_t)j * f->crews, some = c->first;
+  GQ_BY(unroll 1)
   while (gq_landed_of(f, some)->last < 0) some += f->crews;
   int takes = sample < f->samples && gq_landed_of(f, sample)->last >= 0;
   l->sample = takes ? sample : -1;
@@ -940,10 +969,10 @@ GQ_REGION double gq_adjoint_size(const gq_adjoining *b, int64_t sample) {
     double top = 0, sum = 0;
     GQ_NUMBERS(d) if (fabs((double)g[d]) > top) top = fabs((double)g[d]);
     GQ_NUMBERS(d) {
-      double v = top > 0 ? fabs((double)g[d]) / top : 0;
+      double v = top > 0 ? gq_control_over(fabs((double)g[d]), top) : 0;
       sum += v * v;
     }
-    size = fmax(size, top > 0 ? top * sqrt(sum / (double)f->numbers) : 0);
+    size = fmax(size, top > 0 ? top * sqrt(gq_control_over(sum, (double)f->numbers)) : 0);
   }
   return size;
 }
@@ -991,7 +1020,7 @@ GQ_REGION void gq_adjoint_move(const gq_adjoining *b, char *w) {
 GQ_REGION void gq_lane_gives(const gq_adjoining *b, char *w, int j, int i, int node) {
   const gq_fleet *f = &b->f;
   gq_lane *l = gq_lane_of(f, w, j);
-  double weight, t = gq_node_at(b, l, node, &weight), theta = (t - l->t) / l->h1;
+  double weight, t = gq_node_at(b, l, node, &weight), theta = gq_control_over(t - l->t, l->h1);
   GQ_STATE *a = gq_point(b, w, b->pa, i), s = (GQ_STATE)weight;
   gq_lane_between(f, w, 0, j, theta, gq_point(b, w, b->pz, i), b->across);
   gq_lane_between(f, w, 1, j, theta, a, b->across);
@@ -1038,6 +1067,7 @@ GQ_REGION void gq_adjoint_weigh(const gq_adjoining *b, char *w) {
   const gq_fleet *f = &b->f;
   const gq_cutting *c = (const gq_cutting *)GQ_FAR(b->to);
   const int filled = ((const gq_crew *)w)->filled;
+  GQ_BY(unroll 1)
   for (int k = 0; k < b->sums; k++, c++) {
     const char *points = w + c->to;
     char *whole = GQ_FAR(c->from);

@@ -3,7 +3,8 @@
 ** (tests/cuda/). Kernels are C99 and CUDA C++ at once: loops over threads between barriers, no warp operations, no
 ** float atomics, one struct by value as the argument.
 **   GQ_EACH(i, n)   i < n, among the threads of a block     GQ_ALL(i, n)   among all threads of all blocks
-**   GQ_SYNC         a barrier: what a thread wrote before it, all threads of the block read after it
+**   GQ_SYNC         a barrier: what a thread wrote before it, all threads of the block read after it; GQ_SYNC_AT(line): one
+**                   that is known by that line, where one text runs many
 **   GQ_BY(unroll n) the loop that follows so often in a row; all of it, where n is known, would be much code
 **   GQ_CLOCK        nanoseconds since some time
 **   GQ_FENCE        what this thread wrote before it, and knows that others wrote, other blocks may read
@@ -26,6 +27,7 @@ extern __shared__ __align__(16) char gq_dynamic[];
 #define GQ_SHARED(T, name, n) __shared__ T name[n];
 #define GQ_CONSTANT static __constant__ const
 #define GQ_SYNC __syncthreads();
+#define GQ_SYNC_AT(line) __syncthreads();
 #define GQ_FENCE __threadfence();
 static __device__ GQ_UNUSED unsigned long long gq_clock() {
   unsigned long long t;
@@ -98,11 +100,13 @@ void gq_emu_shared(void *at, unsigned long long bytes);
 #define GQ_BLOCKS gq_emu_blocks
 #if defined(GQ_FIBER)
 #define GQ_SYNC gq_emu_barrier(__LINE__);
+#define GQ_SYNC_AT(line) gq_emu_barrier(line);
 #define GQ_EACH(i, n) for (int i = *gq_emu_thread; i < (n); i += GQ_NT)
 #define GQ_ALL(i, n) \
   for (long long i = (long long)GQ_BLOCK * GQ_NT + *gq_emu_thread; i < (n); i += (long long)GQ_BLOCKS * GQ_NT)
 #else
 #define GQ_SYNC
+#define GQ_SYNC_AT(line)
 #define GQ_NEXT(i) ((i) + 1) % GQ_NT ? (i) + 1 : (i) + 1 + (long long)(GQ_BLOCKS - 1) * GQ_NT
 #if defined(GQ_BACKWARDS)
 #define GQ_EACH(i, n) for (int i = (int)(n) - 1; i >= 0; i--)

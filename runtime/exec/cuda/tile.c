@@ -35,6 +35,13 @@ typedef struct row {
   size_t from[4];
 } row;
 
+/* A function of instructions that differ in numbers alone. Of a long kernel the numbers are in the list, or, where one calls
+** it alone, in the function. */
+typedef struct region {
+  gq_text t, listed, known; /* without its name; how it begins */
+  int calls;
+} region;
+
 typedef struct tile {
   gq_way way;
   int threads, npiece;
@@ -44,8 +51,11 @@ typedef struct tile {
   size_t *boundary; /* [most] of those that all share: where it is in shared memory */
   gq_text t;
   int nregion;
-  gq_text *region; /* [instructions] the functions' texts without names */
-  bool large;      /* so many instructions that products are rows of a table */
+  region *region; /* [instructions] */
+  bool large;     /* so many instructions that what differs among them is in tables */
+  int nbrought;
+  int nlist, nstep, run; /* run: the first step that the body has no call of yet, or -1 */
+  gq_text list, steps;   /* numbers that functions are called with; which function, or a barrier */
   int nrow;
   row *row; /* [instructions] */
   int nparts;
@@ -300,20 +310,46 @@ static void place(tile *x) {
   gq_text_put(&x->t, "#define gq_at ((char **)(void *)(gq_dynamic + %zu))\n", x->table);
 }
 
+/* Three numbers for each staged input, so many of them: to, from, words. */
+static int put_brought(const tile *x, gq_text *t) {
+  int n = 0;
+  for (const piece *q = x->piece; q < x->piece + x->npiece; q++)
+    for (int u = 0; u < q->n; u++)
+      if (q->brings[u] && ++n)
+        gq_text_put(t, "%zu, %d, %zu,\n", q->staged[u], q->first + u,
+                    q->p->bytes[q->used[u]] / sizeof(unsigned));
+  return 3 * n;
+}
+
 /* What lanes do first ends with a barrier. */
 static void put_staging(tile *x) {
-  for (const piece *q = x->piece; q < x->piece + x->npiece; q++)
-    for (int u = 0; u < q->n; u++) {
-      if (!q->brings[u]) continue;
-      gq_text_put(&x->t, "  gq_bring(gq_dynamic + %zu, gq_at[%d], %zu);\n", q->staged[u], q->first + u,
-                  q->p->bytes[q->used[u]] / sizeof(unsigned));
-    }
+  if (x->nbrought)
+    gq_text_put(&x->t,
+                "  GQ_BY(unroll 1)\n  for (int i = 0; i < %d; i += 3)\n"
+                "    gq_bring(gq_dynamic + gq_brought[i], gq_at[gq_brought[i + 1]], gq_brought[i + 2]);\n",
+                x->nbrought);
 }
 
 /* ---- barriers ---- */
 
+/* Steps of a long kernel are a table (put_run); what is not one of them comes behind those before. */
+enum { BARRIER = -1, PRODUCT = 4096 };
+static void put_step(tile *x, int what, int with) {
+  if (x->run < 0) x->run = x->nstep;
+  x->nstep++;
+  if (what == BARRIER) gq_text_put(&x->steps, "  { GQ_BARRIER, __LINE__ },\n");
+  else gq_text_put(&x->steps, "  { %d, %d },\n", what, with);
+}
+
+static gq_text *body(tile *x) {
+  if (x->run >= 0) gq_text_put(&x->q->body, "  gq_run(%d, %d);\n", x->run, x->nstep);
+  x->run = -1;
+  return &x->q->body;
+}
+
 static void put_barrier(tile *x) {
-  gq_text_put(&x->q->body, "  GQ_SYNC\n");
+  if (x->large) put_step(x, BARRIER, 0);
+  else gq_text_put(body(x), "  GQ_SYNC\n");
   x->ndone = 0;
 }
 
@@ -382,13 +418,11 @@ static void put_order(tile *x, const gq_instr *in, gq_reaches *r) {
 static int region_of(tile *x, gq_text *t, int *number) {
   if (t->failed) return gq_nomem(t->room);
   for (*number = 0; *number < x->nregion; (*number)++)
-    if (strcmp(x->region[*number].s, t->s) == 0) {
+    if (strcmp(x->region[*number].t.s, t->s) == 0) {
       gq_free(t->s);
       return GQ_OK;
     }
-  x->region[x->nregion++] = *t;
-  gq_text_put(&x->t, "GQ_REGION void r%d", *number);
-  gq_cuda_append(&x->t, t->s);
+  x->region[x->nregion++].t = *t;
   return GQ_OK;
 }
 
@@ -413,32 +447,63 @@ static bool any_inside(const tile *x, const gq_instr *in, int np) {
 
 static int rest_at(const tile *x, int which) { return x->q->first + x->q->n + which; }
 
-/* (arena, .., p3, ..) of a function, or of its call in the body: offsets, and numbers of operands. */
-static void put_list(tile *x, gq_text *t, int i, int np, bool call) {
-  const gq_instr *in = &x->q->p->instr[i];
-  const char *between = "(";
-  if (any_inside(x, in, np)) {
-    if (call) gq_text_put(t, "(%d", rest_at(x, GQ_TILE_ARENA));
-    else gq_text_put(t, "(int arena");
-    between = ", ";
+/* The kernel is read by each block once an attempt: where it is long, less code counts more than sizes that are known, and
+** calls and their numbers are tables in constant memory, of which there are 64 KB. */
+enum { LONG = 64, LISTED = 4096, STEPS = 2048, ROWS_MOST = 256 };
+static bool lists(const tile *x, int np) { return x->large && x->nlist + np < LISTED && x->nstep < STEPS; }
+
+/* What k has to be called with (-1: the arena), or -1: nothing. */
+static long long number_for(const tile *x, const gq_instr *in, int np, int k) {
+  if (k < 0) return any_inside(x, in, np) ? rest_at(x, GQ_TILE_ARENA) : -1;
+  switch (passed_as(x, in, k)) {
+    case OFFSET: return (long long)near_at(x, &in->loc[k]);
+    case INSIDE: return (long long)in->loc[k].offset;
+    case FLAGS: return rest_at(x, GQ_TILE_FLAGS);
+    case ADDRESS: return place_of(x, &in->loc[k]);
+    default: return -1;
   }
-  for (int k = 0; k < np; k++) {
-    passed as = passed_as(x, in, k);
-    if (as == NOTHING) continue;
+}
+
+/* (arena, .., p3, ..) of a function, or for its call. */
+static void put_numbers(tile *x, gq_text *t, int i, int np, bool call) {
+  const char *between = "";
+  for (int k = -1; k < np; k++) {
+    long long given = number_for(x, &x->q->p->instr[i], np, k);
+    if (given < 0) continue;
     gq_text_put(t, "%s", between);
     between = ", ";
-    if (!call) gq_text_put(t, "int p%d", k);
-    else if (as == OFFSET) gq_text_put(t, "%zu", near_at(x, &in->loc[k]));
-    else if (as == INSIDE) gq_text_put(t, "%zu", in->loc[k].offset);
-    else gq_text_put(t, "%d", as == FLAGS ? rest_at(x, GQ_TILE_FLAGS) : place_of(x, &in->loc[k]));
+    if (call) gq_text_put(t, "%lld", given);
+    else if (k < 0) gq_text_put(t, "int arena");
+    else gq_text_put(t, "int p%d", k);
   }
-  gq_text_put(t, ")");
+}
+
+/* A call with numbers from there on in the list: how its function begins. */
+static void put_listed(tile *x, region *r, int i, int np) {
+  const gq_instr *in = &x->q->p->instr[i];
+  bool first = !r->calls++;
+  for (int k = -1, n = 0; k < np; k++) {
+    long long given = number_for(x, in, np, k);
+    char name[16] = "arena";
+    if (given < 0) continue;
+    if (k >= 0) snprintf(name, sizeof name, "p%d", k);
+    gq_text_put(&x->list, "%lld, ", given);
+    x->nlist++;
+    if (!first) continue;
+    gq_text_put(&r->listed, "  const int %s = gq_list[i + %d];\n", name, n++);
+    gq_text_put(&r->known, "  const int %s = %lld;\n", name, given);
+  }
+  gq_text_put(&x->list, "\n");
 }
 
 static void begin_region(gq_text *t, tile *x, int i, int np, const char *type) {
   const gq_instr *in = &x->q->p->instr[i];
-  put_list(x, t, i, np, false);
-  gq_text_put(t, " {\n  const %s q = { { ", type);
+  if (!lists(x, np)) {
+    gq_text_put(t, "(");
+    put_numbers(x, t, i, np, false);
+    gq_text_put(t, ") {\n");
+  }
+  gq_text_put(t, "  const %s q = { { ", type);
   for (int k = 0; k < np; k++) {
     passed as = passed_as(x, in, k);
     size_t more = as == FLAGS     ? 8 * (size_t)(x->q->code->at[i].flag % GQ_FLAGS)
@@ -454,9 +519,14 @@ static void begin_region(gq_text *t, tile *x, int i, int np, const char *type) {
 }
 
 static void call_region(tile *x, int i, int np, int number) {
-  gq_text_put(&x->q->body, "  r%d", number);
-  put_list(x, &x->q->body, i, np, true);
-  gq_text_put(&x->q->body, ";\n");
+  if (!lists(x, np)) {
+    gq_text_put(body(x), "  r%d(", number);
+    put_numbers(x, &x->q->body, i, np, true);
+    gq_text_put(&x->q->body, ");\n");
+    return;
+  }
+  put_step(x, number, x->nlist);
+  put_listed(x, &x->region[number], i, np);
 }
 
 static int put_group(tile *x, int i) {
@@ -477,16 +547,12 @@ static void put_zero(tile *x, const gq_instr *in, size_t bytes) {
   size_t size = bytes % 4 ? 1 : 4;
   put_order(x, in, &(gq_reaches){ 1, { { .writes = true, .each = (int)size, .to = (int64_t)bytes } } });
   size_t near = near_at(x, l);
-  gq_text_put(&x->q->body, "  GQ_EACH(i, %zu) ((%s *)(", bytes / size,
-              size == 4 ? "unsigned" : "unsigned char");
+  gq_text_put(body(x), "  GQ_EACH(i, %zu) ((%s *)(", bytes / size, size == 4 ? "unsigned" : "unsigned char");
   if (near != FAR) gq_text_put(&x->q->body, "gq_dynamic + %zu))[i] = 0;\n", near);
   else gq_text_put(&x->q->body, "gq_at[%d] + %zu))[i] = 0;\n", place_of(x, l), l->offset);
 }
 
 /* ---- products of a long kernel: one function, and a table of what each has ---- */
-
-/* The kernel is read by each block once an attempt: where it is long, less code counts more than sizes that are known. */
-enum { LONG = 64 };
 
 static void put_row(tile *x, int i) {
   const gq_instr *in = &x->q->p->instr[i];
@@ -497,7 +563,7 @@ static void put_row(tile *x, int i) {
     r->at[k] = as == NOTHING ? ROW_NONE : as == OFFSET ? ROW_NEAR : place_of(x, &in->loc[k]);
     r->from[k] = as == NOTHING ? 0 : as == OFFSET ? near_at(x, &in->loc[k]) : in->loc[k].offset;
   }
-  gq_text_put(&x->q->body, "  row_%d(%d);\n", number_of(x, &r->l->part), x->nrow++);
+  put_step(x, PRODUCT + number_of(x, &r->l->part), x->nrow++);
 }
 
 static long long number_at(const row *r, int k) { return ((const long long *)r->l->args)[r->l->np + k]; }
@@ -546,6 +612,21 @@ static void put_row_function(tile *x, int part, int n) {
   gq_text_put(t, "(q);\n}\n");
 }
 
+static void put_functions(tile *x) {
+  if (x->nlist) {
+    gq_text_put(&x->t, "GQ_CONSTANT int gq_list[] = {\n");
+    gq_cuda_append(&x->t, x->list.s);
+    gq_text_put(&x->t, "};\n");
+  }
+  for (int i = 0; i < x->nregion; i++) {
+    const region *r = &x->region[i];
+    gq_text_put(&x->t, "%s void r%d", r->calls == 1 ? "GQ_DEVICE" : "GQ_REGION", i);
+    if (r->calls) gq_text_put(&x->t, "(int i GQ_UNUSED) {\n");
+    if (r->calls) gq_cuda_append(&x->t, r->calls == 1 ? r->known.s : r->listed.s);
+    gq_cuda_append(&x->t, r->t.s);
+  }
+}
+
 static void put_rows(tile *x) {
   int n = x->nrow ? (int)(x->row->l->bytes / 8) - x->row->l->np : 0;
   if (x->nrow) put_table_of_rows(x, n);
@@ -556,7 +637,7 @@ static void put_rows(tile *x) {
 /* The rest of its arguments are numbers: 8 bytes each. */
 static int put_part(tile *x, int i) {
   const gq_launch *l = &x->q->code->at[i].l;
-  if (x->large && l->part.kind == GQ_PART_PRODUCT) {
+  if (x->large && l->part.kind == GQ_PART_PRODUCT && x->nrow < ROWS_MOST && x->nstep < STEPS) {
     put_row(x, i);
     return GQ_OK;
   }
@@ -587,6 +668,13 @@ static void put_table(tile *x, int n) {
 
 static void put_entry(tile *x) {
   int n = operands(x);
+  gq_text brought = { 0 };
+  x->nbrought = put_brought(x, &brought);
+  if (x->nbrought) gq_text_put(&x->t, "GQ_CONSTANT int gq_brought[] = {\n");
+  if (x->nbrought) gq_cuda_append(&x->t, brought.s);
+  if (x->nbrought) gq_text_put(&x->t, "};\n");
+  x->t.failed = x->t.failed || brought.failed;
+  gq_free(brought.s);
   bool direct = n <= GQ_TILE_DIRECT;
   for (const piece *q = x->piece; q < x->piece + x->npiece; q++)
     gq_text_put(&x->t, "/* phase %d, %d instructions, %zu bytes of shared memory */\n", q->phase,
@@ -620,7 +708,7 @@ static int output_of(const tile *x, int k) {
 /* What was carried to a step, before its own products. */
 static void put_carried(tile *x) {
   const gq_course *c = x->q->course;
-  gq_text *t = &x->q->body;
+  gq_text *t = body(x);
   for (int r = 0; r < c->nadd; r++) {
     const char *T = gq_cuda_dtype[c->dtype[r]], *S = gq_cuda_suffix[c->dtype[r]];
     int to = output_of(x, c->to + r), from = output_of(x, c->from + r);
@@ -649,6 +737,7 @@ static int put_body(tile *x) {
     }
   }
   end_order(x);
+  body(x);
   return x->q->body.failed ? gq_nomem(x->q->body.room) : GQ_OK;
 }
 
@@ -666,6 +755,24 @@ static int instructions(const tile *x) {
   return n;
 }
 
+/* Each function is called from one place. */
+static void put_run(tile *x) {
+  gq_text *t = &x->t;
+  gq_text_put(t, "#define GQ_BARRIER %d\n", BARRIER);
+  gq_text_put(t, "typedef struct gq_step { int what, with; } gq_step;\nGQ_CONSTANT gq_step gq_steps[] = {\n");
+  gq_cuda_append(t, x->steps.s);
+  gq_text_put(t, "};\nGQ_REGION void gq_run(int i, int end) {\n  GQ_BY(unroll 1)\n"
+                 "  for (; i < end; i++) {\n    const int with = gq_steps[i].with;\n"
+                 "    switch (gq_steps[i].what) {\n"
+                 "      case GQ_BARRIER: GQ_SYNC_AT(with) break;\n");
+  for (int i = 0; i < x->nregion; i++)
+    if (x->region[i].calls) gq_text_put(t, "      case %d: r%d(with); break;\n", i, i);
+  for (int i = 0; i < x->nparts && x->nrow; i++)
+    if (x->part[i].kind == GQ_PART_PRODUCT)
+      gq_text_put(t, "      case %d: row_%d(with); break;\n", PRODUCT + i, i);
+  gq_text_put(t, "    }\n  }\n}\n");
+}
+
 static int put_all(tile *x) {
   for (x->q = x->piece; x->q < x->piece + x->npiece; x->q++) find_idle(x);
   gq_text_put(&x->t, "#define GQ_TILED\n%s", small(x) ? "#define GQ_SMALL\n" : "");
@@ -679,9 +786,11 @@ static int put_all(tile *x) {
     for (int i = first_of(q); i < end_of(q); i++)
       if (works(q, i) && q->code->at[i].l.blocks) GQ_TRY(add_part(x, &q->code->at[i].l.part));
   place(x);
-  x->large = instructions(x) > LONG;
+  x->large = instructions(x) > (ways[x->way].lanes ? LONG / 4 : LONG);
   for (x->q = x->piece; x->q < x->piece + x->npiece; x->q++) GQ_TRY(put_body(x));
+  put_functions(x);
   put_rows(x);
+  if (x->nstep) put_run(x);
   put_entry(x);
   put_staging(x);
   for (int i = 0; i < PIECES && ways[x->way].before[i]; i++) {
@@ -693,7 +802,7 @@ static int put_all(tile *x) {
   }
   gq_cuda_append(&x->t, ways[x->way].end);
   gq_text_put(&x->t, "}\n");
-  return x->t.failed ? gq_nomem(x->t.room) : GQ_OK;
+  return x->t.failed || x->list.failed || x->steps.failed ? gq_nomem(x->t.room) : GQ_OK;
 }
 
 /* As many threads as the widest of its instructions gives work, but for lanes no more: many crews share a processor. */
@@ -742,7 +851,7 @@ static int set_pieces(tile *x, const gq_phase *of) {
 }
 
 int gq_cuda_tile(gq_way way, int n, const gq_phase *of, gq_tile *out) {
-  tile x = { .way = way, .npiece = n };
+  tile x = { .way = way, .npiece = n, .run = -1 };
   int status = set_pieces(&x, of);
   x.threads = threads_of(&x);
   if (status == GQ_OK) status = put_all(&x);
@@ -751,7 +860,11 @@ int gq_cuda_tile(gq_way way, int n, const gq_phase *of, gq_tile *out) {
     status =
       gq_cuda_check(gq_cu.set_attribute(out->f, GQ_CU_DYNAMIC_SHARED, (int)x.shared), "cuFuncSetAttribute");
   out->shared = x.shared, out->threads = x.threads;
-  for (int i = 0; i < x.nregion; i++) gq_free(x.region[i].s);
+  for (int i = 0; i < x.nregion; i++) {
+    gq_free(x.region[i].t.s);
+    gq_free(x.region[i].listed.s);
+    gq_free(x.region[i].known.s);
+  }
   for (int i = 0; i < n; i++) {
     gq_free(x.piece[i].which);
     gq_free(x.piece[i].staged);
@@ -760,6 +873,8 @@ int gq_cuda_tile(gq_way way, int n, const gq_phase *of, gq_tile *out) {
     gq_free(x.piece[i].body.s);
   }
   gq_free(x.region);
+  gq_free(x.list.s);
+  gq_free(x.steps.s);
   gq_free(x.row);
   gq_free(x.done);
   gq_free(x.boundary);
