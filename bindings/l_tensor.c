@@ -349,7 +349,7 @@ static int tensor_detach(lua_State *L) {
 static int tensor_clone(lua_State *L) {
   gq_tensor *t = gqL_checktensor(L, 1);
   gq_attr same = { .shape = t->shape };
-  if (t->trace) return gqL_op(L, GQ_OP_RESHAPE, 1, &t, &same), 1;
+  if (t->trace || (t->requires_grad && gq_trace_current())) return gqL_op(L, GQ_OP_RESHAPE, 1, &t, &same), 1;
   gq_tensor **h = gqL_pushtensor(L);
   gqL_retry(L, gq_tensor_empty_on(gq_tensor_device(t), t->dtype, t->shape, h));
   gqL_retry(L, gq_tensor_copy(*h, t));

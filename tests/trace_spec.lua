@@ -335,6 +335,31 @@ describe("order and linear algebra inside dynamics", function()
   end)
 end)
 
+describe("captured tensors", function()
+  it("keep their gradients in a clone, which lost them in silence, and are sorted", function()
+    local k = gq.tensor({ 0.5, -0.3 }, { dtype = "float64", requires_grad = true })
+    for what, f in next, {
+      clone = function() return k:clone() end, moved = function() return (k * 2):clone():flip(1) end,
+      contiguous = function() return k:unsqueeze(1):t():contiguous():reshape(2) end,
+      sort = function() return (k:sort()) * gq.tensor({ 1, 3 }, { dtype = "float64" }) end,
+      topk = function() return (k:topk(1)) * 2 end,
+    } do
+      for _, traced in ipairs { true, false } do
+        local z = gq.odeint(function(_, z) return f():sum() * z end, gq.ones(1, { dtype = "float64" }), { 0, 1 },
+          { method = "euler", gradient = "direct", trace = traced, params = not traced and { k } or nil })
+        assert.close(gq.grad(z[2]:sum(), k), gq.grad(f():sum(), k), 1e-14, 1e-14, what)
+      end
+    end
+    -- what needs no gradient may be written to
+    local z = gq.odeint(function(_, z)
+      local b = k:detach():clone()
+      b[1] = 4
+      return b:sum() * z
+    end, gq.ones(1, { dtype = "float64" }), { 0, 1 }, { method = "euler" })
+    assert.close(z[2], { 4.7 }, 1e-14)
+  end)
+end)
+
 describe("what looks at numbers before it computes", function()
   it("does without where dynamics are traced, over captured tensors too", function()
     local f64 = { dtype = "float64" }

@@ -61,7 +61,8 @@ local function order_of(x, dim, opts, name, default, what)
 end
 
 local function sorted_places(x, d, falling)
-  return swap_last((traced(x) and core.unrolled.argsort or core.argsort)(swap_last(x, d), falling), d)
+  local places = core.solving() == true and core.unrolled.argsort or core.argsort
+  return swap_last(places(swap_last(x, d), falling), d)
 end
 
 local function argsort(x, dim, opts)
