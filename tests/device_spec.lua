@@ -109,6 +109,15 @@ describe("devices", function()
     assert.equal("mirror", z.device)
   end)
 
+  it("are crossed before the solve by what wants a gradient: inside it was lost in silence", function()
+    local k, z0 = gq.tensor({ 0.5 }, { requires_grad = true }), gq.ones(1, { device = "mirror" })
+    local function slope(x) return function(_, z) return -x:to("mirror") * z end end
+    raises("move what it captures before the solve", gq.odeint, slope(k), z0, { 0, 1 })
+    local z = gq.odeint(slope(k:to("mirror")), z0, { 0, 1 }, { method = "euler" })
+    assert.close(gq.grad(z[2]:sum(), k):item(), -1, 1e-6)
+    assert.close(gq.odeint(slope(k:detach()), z0, { 0, 1 }, { method = "euler" })[2]:item(), 0.5, 1e-6)
+  end)
+
   it("give their numbers to item, totable, print and indices", function()
     local x = gq.tensor({ { 1.5, 2 }, { 3, 4 } }, { device = "mirror" })
     assert.equal(1.5, x[{ 1, 1 }]:item())

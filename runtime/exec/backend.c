@@ -65,9 +65,10 @@ static void moved_free(gq_custom *c) { gq_free(c); }
 int gq_to_device(gq_tensor *x, const gq_device *d, gq_tensor **out) {
   gq_tensor *there = NULL;
   *out = NULL;
-  if (!x->storage)
-    return gq_fail(GQ_ESTATE,
-                   "a traced value stays on its device: move what a function captures before the solve");
+  if (!x->storage || (x->requires_grad && x->storage->device != d && gq_trace_current()))
+    return gq_fail(
+      GQ_ESTATE,
+      "values stay where they are while a function is traced: move what it captures before the solve");
   GQ_TRY(gq_tensor_on(x, d, &there));
   if (there != x) {
     moved *m = gq_calloc(1, sizeof *m);
