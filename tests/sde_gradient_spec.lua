@@ -289,4 +289,20 @@ describe("gradients of sdeint", function()
     assert.truthy(part[2]:item() > 2)
     refused("max_steps", grads, { max_steps = 3 })
   end)
+
+  it("keeps less of a step where the records of many leave the caches, with the same gradient", function()
+    gq.manual_seed(3)
+    local f = gq.nn.mlp { sizes = { 2, 32, 32, 2 }, activation = "softplus" }
+    f:to "float64"
+    local sde = gq.sde { drift = f, diffusion = function(_, z) return 0.1 * z end }
+    local start = gq.randn(128, 2, { seed = 1, dtype = "float64" }) * 30
+    local function solve(engine, steps)
+      local z, info = gq.sdeint(sde, start, { 0, 1 }, { dt = 1 / steps, seed = 2, gradient = engine })
+      return gq.grad({ z[2]:square():mean() }, f:parameters()), info.peak_bytes / steps
+    end
+    local many, each = solve("direct", 256)
+    assert.below(helper.relative(many, (solve("aca", 256))), 1e-12)
+    local _, more = solve("direct", 128)
+    assert.below(each, 0.75 * more, "bytes a step")
+  end)
 end)

@@ -12,6 +12,7 @@ enum { GQ_FIRST_CHUNK = 16, GQ_CHUNKS = 26 };
 struct gq_graph {
   int status;
   bool literal;                                           /* nothing is folded */
+  bool later;                                             /* gq_graph_later */
   int size;
   gq_node *chunk[GQ_CHUNKS];
   struct gq_slot { uint32_t hash; gq_ref ref; } *slot;   /* open addressing; ref GQ_NONE: free */

@@ -110,6 +110,9 @@ int gq_infer(gq_op op, int nargs, const gq_dtype *dtypes, const gq_shape *shapes
 
 /* ---- graph to graph ---- */
 
+/* Derivatives emitted from now on run in a later phase than what is there already: values of that are kept for them in
+** memory, so they are made of few. */
+void gq_graph_later(gq_graph *g);
 /* Reverse mode: grad[i] = sum_j cot[j]' d out[j] / d wrt[i], emitted into g; GQ_NONE where
 ** nothing depends on wrt[i]. cot[j] GQ_NONE counts as zero. wrt may be any nodes. */
 int gq_vjp(gq_graph *g, int nout, const gq_ref *out, const gq_ref *cot,

@@ -44,7 +44,12 @@ static void vjp_cos(rule *r) { give(r, 0, neg(r, mul(r, r->c, op1(r, GQ_OP_SIN, 
 static void vjp_tan(rule *r) { give(r, 0, mul(r, r->c, add(r, square(r, r->y), number(r, 1)))); }
 static void vjp_tanh(rule *r) { give(r, 0, mul(r, r->c, sub(r, number(r, 1), square(r, r->y)))); }
 static void vjp_sigmoid(rule *r) { give(r, 0, mul(r, r->c, mul(r, r->y, sub(r, number(r, 1), r->y)))); }
-static void vjp_softplus(rule *r) { give(r, 0, mul(r, r->c, op1(r, GQ_OP_SIGMOID, r->a))); }
+/* The sigmoid of a is 1 - e^-y: y is what layers behind it ask for, too. */
+static void vjp_softplus(rule *r) {
+  gq_ref slope = r->g->later ? op1(r, GQ_OP_NEG, op1(r, GQ_OP_EXPM1, op1(r, GQ_OP_NEG, r->y)))
+                             : op1(r, GQ_OP_SIGMOID, r->a);
+  give(r, 0, mul(r, r->c, slope));
+}
 static void vjp_square(rule *r) { give(r, 0, mul(r, r->c, scale(r, r->a, 2))); }
 static void vjp_reciprocal(rule *r) { give(r, 0, neg(r, mul(r, r->c, square(r, r->y)))); }
 
@@ -320,6 +325,8 @@ static int seed(sweep *s, int nout, const gq_ref *out, const gq_ref *cot) {
   }
   return gq_graph_status(s->g);
 }
+
+void gq_graph_later(gq_graph *g) { g->later = true; }
 
 int gq_vjp(gq_graph *g, int nout, const gq_ref *out, const gq_ref *cot, int nwrt, const gq_ref *wrt,
            gq_ref *grad) {

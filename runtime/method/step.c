@@ -560,6 +560,7 @@ static int pull_outputs(builder *b, const bool *want) {
   for (; nw < GQ_PULLED; nw++) wrt[nw] = of.wrt[nw];
   wrt[nw++] = b->ht;
   for (int j = 0; j < b->nb; j++) wrt[nw++] = b->bv[j];
+  if (b->k->far) gq_graph_later(b->g);
   int status = gq_vjp(b->g, n, out, cot, nw, wrt, grad);
   if (status == GQ_OK) grad[3] = gq_builder_sum(b, grad[3], grad[TIMES]);
   if (status == GQ_OK && inverse) status = inverse->rest(b, &of);

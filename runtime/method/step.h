@@ -29,6 +29,7 @@ typedef struct gq_stepkind {
                                /* with pull, alf: phase 2 is the forward step's derivative there, at one evaluation for both */
   bool pull;                   /* phase 2: derivative of the step (direct; forward systems only) */
   bool pull_time;
+  bool far;                    /* between the step and phase 2 its values leave the caches: few are kept */
   bool whole;                  /* with pull: the step, run again, is part of phase 2, and there are no others */
 } gq_stepkind;
 

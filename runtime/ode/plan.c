@@ -44,8 +44,18 @@ static gq_stepkind forward_kind(const gq_plankey *k, bool pull) {
                         .pull_time = pull && k->t_grad };
 }
 
+enum { MANY_STEPS = 256, FAR = 1 << 14 /* bytes of the widest layer */ };
+
+/* A record that has left the caches costs more to read than an exponential to make again; one that has not, less. */
+static bool far(const gq_plan *p) {
+  const gq_field *f = p->field;
+  double rows = f->shape.ndim ? (double)f->shape.dim[0] : 1;
+  return p->key->many && rows * (double)f->width * gq_dtype_size(f->dtype) >= FAR;
+}
+
 int gq_plan_forward(gq_plan *p, bool pull) {
   gq_stepkind kind = forward_kind(p->key, pull);
+  kind.far = pull && far(p);
   p->forward.f = &p->f, p->forward.pull = &p->pull;
   GQ_TRY(gq_stepper_new(&p->forward, &kind, p->field, gq_system_forward, NULL));
   GQ_TRY(gq_evaluator_new(&p->scratch, gq_system_forward, NULL, &p->f));
@@ -149,6 +159,9 @@ static int make_key(const gq_planspec *s, gq_plankey **key, size_t *n) {
   k->noise = s->p->noise, k->given = s->p->calculus, k->calculus = k->noise ? o->method->scheme->calculus : 0,
   k->ncapture = s->p->ncapture;
   if (k->ncapture) memcpy(k->want, s->p->wants_grad, k->ncapture * sizeof(bool));
+  double span = s->p->nt > 0 ? fabs(s->p->t[s->p->nt - 1] - s->p->t[0]) : 0;
+  k->many = o->engine->keeps == GQ_KEEP_ACTIVATIONS && !o->independent && o->step_size > 0 &&
+            span / o->step_size >= MANY_STEPS;
   if (o->engine->shape) o->engine->shape(o, k);
   return GQ_OK;
 }

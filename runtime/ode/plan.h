@@ -27,6 +27,7 @@ typedef struct gq_plankey {
   bool fixed, back_fixed;      /* a fixed grid */
   bool max_norm, back_max_norm, overshoot, parity, moments, t_grad, independent, error, stiffness;
   bool dense;                  /* the forward step has its interpolant */
+  bool many;                   /* activations of so many steps are kept that they may leave the caches */
   bool audits, probes;         /* of nodes: the solver's own weights beside; products kept apart by node */
   gq_noise noise;
   gq_calculus given, calculus; /* that of f, and that of the field: the one that steps are written for */
