@@ -290,9 +290,12 @@ static void stage(tile *x, const gq_loc *l, size_t room) {
   x->q->staged[u] = *at;
 }
 
-/* Values first, then what products read again and again, while there is room. */
+/* Values first, then what products read again and again, while there is room; of lanes less, so that four crews or more
+** share a processor. */
+enum { CREW = 56 << 10 };
 static void place(tile *x) {
-  size_t fixed = fixed_bytes(x), room = gq_cuda.shared > fixed ? gq_cuda.shared - fixed : 0;
+  size_t all = ways[x->way].lanes && gq_cuda.shared > CREW ? CREW : gq_cuda.shared;
+  size_t fixed = fixed_bytes(x), room = all > fixed ? all - fixed : 0;
   for (x->q = x->piece; x->q < x->piece + x->npiece; x->q++) {
     size_t values = x->q->p->values - x->q->p->lasting;
     x->q->near = values <= room;
