@@ -30,9 +30,9 @@ struct gq_solution {
   bool trivial;                /* nothing to integrate: all times equal, or an empty state */
   gq_along along;              /* SDEs */
   gq_dense *dense;             /* until the solve is done */
+  bool judged;                 /* a replay was compared with `tighter`: what info tells of that stays */
   struct gq_solution *tighter; /* grad/audit.c: the same at a tenth of the tolerances, until gradients were compared; */
   double *size;                /* how large parameters and z0 are, */
-  bool judged;                  /* a replay was compared with that: what info tells of it stays */
   gq_tensor **beside;          /* [ncapture + 2 GQ_BESIDE] and where f may jump those, and solutions a little beside, or NULL */
   gq_split *split;             /* parity: the tensors that z was packed from, or NULL */
   gq_info info;
