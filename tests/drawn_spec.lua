@@ -20,11 +20,11 @@ local function holds(list, passes)
   for _, gradient in ipairs { "default", "gq" } do
     local n = list["all " .. gradient]
     assert.equal(passes, n[1])
-    assert.equal(0, n[7])                                 -- errors
+    assert.equal(0, n[8])                                 -- errors
     assert.truthy(n[3] >= 0.99 * n[2] - 1, gradient .. ": wrong, not reported")
     assert.equal(0, n[4])
     assert.below(n[5], 0.05 * n[1] + 1, gradient .. ": false alarms")
-    assert.below(n[6], 0.01 * n[1] + 1, gradient .. ": gradients that are not even 7 % off")
+    assert.below(n[7], 0.01 * n[1] + 1, gradient .. ": gradients that are not even 7 % off")
   end
   assert.truthy(list["pulses gq"][2] > 0 and list["kinetics default"][2] > 0)
 end
