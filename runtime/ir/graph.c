@@ -32,7 +32,7 @@ gq_graph *gq_graph_new(void) { return gq_calloc(1, sizeof(gq_graph)); }
 
 void gq_graph_free(gq_graph *g) {
   if (!g) return;
-  for (int k = 0; k < GQ_CHUNKS; k++) gq_free(g->chunk[k]);
+  for (int k = 0; k < GQ_CHUNKS && g->chunk[k]; k++) gq_free(g->chunk[k]);
   for (struct gq_list *p = g->lists, *next; p; p = next) {
     next = p->next;
     gq_free(p);

@@ -51,11 +51,11 @@ static int64_t count(int n, const int64_t *dim) {
 
 static int64_t place(int n, const int64_t *dim, const int64_t *stride, int64_t t) {
   int64_t off = 0;
-  for (int i = n - 1; i >= 0; i--) {
+  for (int i = n - 1; i > 0; i--) {
     off += t % dim[i] * stride[i];
     t /= dim[i];
   }
-  return off;
+  return n ? off + t * stride[0] : 0;
 }
 
 /* ---- floating sums ---- */
