@@ -8,8 +8,8 @@
 -- Wrong: some tensor's gradient is over 10 % off that of the equation, found by "direct" at 1e-10 in steps that no
 -- feature fits between, and by more than shows: ten tolerances of the loss when the tensor changes by its own size, or
 -- by 1. Each solve is audited, as the first of a training is. Of false alarms those are counted again whose gradients
--- are over 10 % off, though it shows less than that, and those that are under 7 % off, or by no more than the audit lets
--- pass; the rest are between.
+-- are over 10 % off, though it shows less than that, and those under 7 % off, or by no more than the audit lets pass;
+-- the rest are between.
 
 local gq = require "gq"
 gq.warnings(false)
