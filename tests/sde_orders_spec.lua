@@ -73,11 +73,12 @@ describe("scripts/orders", function()
     return text, pipe:close()
   end
 
-  -- The slope and its interval lie between the orders next to the method's.
-  local function holds(text, words)
+  -- The slope and its interval lie above the order below the method's and, unless it may do better, under the next.
+  local function holds(text, words, better)
     local slope, width, nominal = text:match("([%d.]+) %+%- ([%d.]+) %(([%d.]+)%)")
     assert.is_true(slope ~= nil, words .. "\n" .. text)
-    assert.below(math.abs(slope - nominal) + width, 0.5, words .. "\n" .. text)
+    assert.below(nominal - slope + width, 0.5, words .. "\n" .. text)
+    if not better then assert.below(slope - nominal + width, 0.5, words .. "\n" .. text) end
   end
 
   it("measures weak orders", function()
@@ -86,10 +87,15 @@ describe("scripts/orders", function()
     end
   end)
 
-  it("measures those of all methods #slow", function()
+  it("measures those of all methods, but of two whose differences are too small along so few paths #slow", function()
+    local small = {}
     for _, m in ipairs(gq.core.schemes()) do
-      if m.strong.diagonal then holds(run("--weak --paths 100000 --noise diagonal " .. m.name), m.name) end
+      if m.strong.diagonal then
+        local text = run("--weak --paths 100000 --noise diagonal " .. m.name)
+        if text:find "too small" then small[#small + 1] = m.name else holds(text, m.name, true) end
+      end
     end
+    assert.same({ "euler_heun", "milstein" }, small)
   end)
 
   it("refuses what it does not know", function()
