@@ -61,20 +61,21 @@ local function order_of(x, dim, opts, name, default, what)
 end
 
 local function sorted_places(x, d, falling)
-  local places = core.solving() == true and core.unrolled.argsort or core.argsort
-  return swap_last(places(swap_last(x, d), falling), d)
+  local along = swap_last(x, d)
+  if core.solving() == true then return swap_last(core.unrolled.argsort(along, falling), d) end
+  return swap_last(core.argsort(along, falling):to(x.device), d)
 end
 
 local function argsort(x, dim, opts)
   local d, falling = order_of(x, dim, opts, "descending", false, "argsort")
-  return d and sorted_places(x, d, falling) or gq.tensor(1, { dtype = "int64" })
+  return d and sorted_places(x, d, falling) or gq.tensor(1, { dtype = "int64", device = x.device })
 end
 define("argsort", argsort, "x:argsort([dim [, {descending = false}]]): positions that sort x along dim (the last); "
   .. "equal numbers stay in their order, NaN is largest")
 
 define("sort", function(x, dim, opts)
   local d, falling = order_of(x, dim, opts, "descending", false, "sort")
-  if not d then return x:clone(), gq.tensor(1, { dtype = "int64" }) end
+  if not d then return x:clone(), gq.tensor(1, { dtype = "int64", device = x.device }) end
   local at = sorted_places(x, d, falling)
   return x:gather(d, at), at
 end, "x:sort([dim [, {descending = false}]]): sorted along dim (the last), and the positions in x")

@@ -96,11 +96,16 @@ describe("tensors on cuda", function()
   end)
 
   it("stay where they are in what is traced, and what runs on the CPU alone says so", function()
-    raises("traced value device move solve", gq.odeint, function(_, y) return y:to "cpu" end, x, { 0, 1 })
-    raises("traced value device move solve", gq.odeint, function(_, y) return y:to "cuda" end, gq.ones(2), { 0, 1 })
+    raises("traced values move solve", gq.odeint, function(_, y) return y:to "cpu" end, x, { 0, 1 })
+    raises("traced values move solve", gq.odeint, function(_, y) return y:to "cuda" end, gq.ones(2), { 0, 1 })
     raises("trace = false CPU cuda x:to", gq.odeint, function(_, y) return -y end, x, { 0, 1 }, { trace = false })
     raises('device "gpu" cpu cuda', gq.zeros, 2, { device = "gpu" })
     raises('"cuda:9" cpu cuda', x.to, x, "cuda:9")
+  end)
+
+  it("give orders where they are", function()
+    assert.same({ "cuda", "cuda" }, { x:argsort(1).device, gq.tensor(3, { device = "cuda" }):argsort().device })
+    assert.same({ { 1, 1, 1 }, { 2, 2, 2 } }, gq.where(x:argsort(1):gt(1), 2, 1):totable())
   end)
 
   it("take indices that are there alone", function()

@@ -202,7 +202,7 @@ static int run_instr(const frame *f, int i) {
 /* given: inputs and outputs that the phase uses, inputs first. */
 static int order_of(const frame *f, int *order) {
   const gq_cuda_code *c = f->p->code;
-  int n = 0, nin;
+  int n = 0, nin = 0;
   for (int out = 0; out < 2; out++) {
     for (int u = c->used[f->phase]; u < c->used[f->phase + 1]; u++)
       if ((c->used[u] >= f->p->nin) == out) order[n++] = c->used[u];
