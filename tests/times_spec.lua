@@ -83,6 +83,35 @@ local function each_joint(options, f)
   end)
 end
 
+-- y' = -y cos t, so that y(T) = exp(-sin T).
+describe("second derivatives in times", function()
+  local function y2(t) return math.exp(-math.sin(t)) * (math.cos(t) ^ 2 + math.sin(t)) end
+  local adaptive, grid = { rtol = 1e-8, atol = 1e-10 }, { step_size = 0.05 }
+  for name, case in pairs {
+    ["by stages behind the last time, kvaerno5"] = { "kvaerno5", adaptive, 1e-4 },
+    ["dopri5"] = { "dopri5", adaptive, 1e-4 },
+    ["at times on a fixed grid, rk4"] = { "rk4", grid, 1e-5 },
+    ["at times on a fixed grid, kvaerno5"] = { "kvaerno5", grid, 1e-7 },
+    ["at times on a fixed grid, implicit_midpoint"] = { "implicit_midpoint", grid, 1e-2 },
+  } do
+    it(name, function()
+      for _, gradient in ipairs { "direct", "aca" } do
+        for _, sign in ipairs { 1, -1 } do
+          local o = { method = case[1], gradient = gradient }
+          for key, value in pairs(case[2]) do o[key] = value end
+          local t = gq.tensor({ 0, 0.5 * sign, 1.2 * sign }, { dtype = "float64", requires_grad = true })
+          local z = gq.odeint(function(at, y) return -y * at:cos() end, gq.ones(1, { dtype = "float64" }), t, o)
+          local first = gq.grad((z[2] + z[3]):sum(), { t }, { create_graph = true })[1]
+          local function second(k) return gq.grad(first[k], { t }, { create_graph = true })[1] end
+          assert.close(second(2)[2], y2(0.5 * sign), case[3])
+          assert.close(second(3)[3], y2(1.2 * sign), case[3])
+          assert.close(second(3)[2], 0, 1e-12)
+        end
+      end
+    end)
+  end
+end)
+
 describe("the gradient of a measurement time at which f jumps", function()
   for _, dtype in ipairs { "float32", "float64" } do
     each_joint({}, function(name, o)

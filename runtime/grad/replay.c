@@ -158,17 +158,34 @@ static int slope_at(replay *r, gq_tensor *t, gq_tensor **out) {
   return status;
 }
 
-/* z_k = y where t_k coincides with the time t that y is the state at; moving t_k alone moves z_k along
-** the slope: y + (t_k - t) f. */
+/* y + w h x, either of h and x a number */
+static int moved(replay *r, gq_tensor *y, double w, gq_tensor *h, gq_tensor *x, gq_tensor **out) {
+  gq_tensor *by;
+  GQ_TRY(number(&r->p, w, &by));
+  GQ_TRY(call2(&r->p, GQ_OP_MUL, h, by, &by));
+  GQ_TRY(cast(&r->p, by, y->dtype, &by));
+  GQ_TRY(call2(&r->p, GQ_OP_MUL, by, x, &by));
+  return call2(&r->p, GQ_OP_ADD, y, by, out);
+}
+
+/* z_k = y where t_k coincides with the time t that y is the state at; moving t_k alone moves z_k along the solution:
+** y + d (f + f(t + d/2, y + d/2 f) - f(t, y)) where d = t_k - t, which is 0, with its second derivative. */
 static int at_step(replay *r, gq_tensor *t, int k) {
-  gq_tensor *f = r->f, *shift;
-  r->z[k] = r->y;
+  gq_tensor *f = r->f, *y = r->y, *shift, *one, *time, *here, *there;
+  r->z[k] = y;
   if (t == r->times[k] || !r->s->t_grad) return GQ_OK;
-  if (!r->l.carry || gq_method_stops(r->s->plan->forward.m)) GQ_TRY(slope_at(r, t, &f));
+  GQ_TRY(slope_at(r, t, &here));
+  if (!r->l.carry || gq_method_stops(r->s->plan->forward.m)) f = here;
   GQ_TRY(call2(&r->p, GQ_OP_SUB, r->times[k], t, &shift));
-  GQ_TRY(cast(&r->p, shift, r->s->plan->field->dtype, &shift));
-  GQ_TRY(call2(&r->p, GQ_OP_MUL, f, shift, &shift));
-  return call2(&r->p, GQ_OP_ADD, r->y, shift, &r->z[k]);
+  GQ_TRY(number(&r->p, 1, &one));
+  GQ_TRY(moved(r, t, 0.5, shift, one, &time));
+  GQ_TRY(moved(r, y, 0.5, shift, f, &r->y));
+  int status = slope_at(r, time, &there);
+  r->y = y;
+  if (status != GQ_OK) return status;
+  GQ_TRY(call2(&r->p, GQ_OP_SUB, there, here, &there));
+  GQ_TRY(call2(&r->p, GQ_OP_ADD, f, there, &f));
+  return moved(r, y, 1, shift, f, &r->z[k]);
 }
 
 static gq_tensor *slope(const replay *r, int i) {
@@ -218,16 +235,6 @@ static int noise(replay *r, double t, double t1, gq_tensor **w) {
   return GQ_OK;
 }
 
-/* y + w h x, either of h and x a number */
-static int moved(replay *r, gq_tensor *y, double w, gq_tensor *h, gq_tensor *x, gq_tensor **out) {
-  gq_tensor *by;
-  GQ_TRY(number(&r->p, w, &by));
-  GQ_TRY(call2(&r->p, GQ_OP_MUL, h, by, &by));
-  GQ_TRY(cast(&r->p, by, y->dtype, &by));
-  GQ_TRY(call2(&r->p, GQ_OP_MUL, by, x, &by));
-  return call2(&r->p, GQ_OP_ADD, y, by, out);
-}
-
 /* Nothing is evaluated behind the last time. */
 static bool past(const gq_solution *s, double t) {
   double last = s->t[s->nt - 1];
@@ -243,7 +250,7 @@ static int stage(replay *r, gq_tensor *t, gq_tensor *h, double c, double w, gq_t
   GQ_TRY(call2(&r->p, GQ_OP_MUL, h, by, &by));
   GQ_TRY(number(&r->p, 1, &one));
   GQ_TRY(moved(r, t, c, h, one, &time));
-  if (past(r->s, *(double *)gq_tensor_data(time))) time = r->times[r->s->nt - 1];
+  if (past(r->s, *(double *)gq_tensor_data(time))) GQ_TRY(number(&r->p, r->s->t[r->s->nt - 1], &time));
   GQ_TRY(cast(&r->p, time, d, &r->stage[0]));
   r->stage[1] = base;
   GQ_TRY(cast(&r->p, by, d, &r->stage[2]));
@@ -301,13 +308,20 @@ static int program_step(replay *r, const gq_step_record *rec, double end, gq_ten
   return evaluate(&r->p, r->step, r->in, r->l.nout, r->refs, r->out);
 }
 
+/* A stage may lie behind the last time, and is evaluated there: such a step does not move with that time. */
+static bool ends_with(const replay *r, const gq_step_record *rec) {
+  const gq_solution *s = r->s;
+  return rec->stop >= 0 && (s->t[rec->stop] != s->t[s->nt - 1] || gq_tableau_reach(s->plan->forward.m) <= 1);
+}
+
 static int step(replay *r, const gq_step_record *rec, double end, int *k) {
   gq_solution *s = r->s;
   gq_tensor *t, *h, *shift;
   double dir = rec->h < 0 ? -1 : 1;
+  bool stops = ends_with(r, rec);
   GQ_TRY(number(&r->p, rec->t - s->t[rec->anchor], &shift));
   GQ_TRY(call2(&r->p, GQ_OP_ADD, r->times[rec->anchor], shift, &t));
-  if (rec->stop >= 0) GQ_TRY(call2(&r->p, GQ_OP_SUB, r->times[rec->stop], t, &h));
+  if (stops) GQ_TRY(call2(&r->p, GQ_OP_SUB, r->times[rec->stop], t, &h));
   else GQ_TRY(number(&r->p, rec->h, &h));
   GQ_TRY(r->step ? program_step(r, rec, end, t, h) : implicit_step(r, t, h));
   if (r->step && r->root) GQ_TRY(implicit_drift(r, t, h));
@@ -315,7 +329,7 @@ static int step(replay *r, const gq_step_record *rec, double end, int *k) {
   r->y = r->out[r->l.y1];
   if (r->l.carry) r->f = r->out[r->l.f1];
   memcpy(r->x, r->out + r->l.x1, r->l.extra * sizeof *r->x);
-  if (rec->stop >= 0) t = r->times[rec->stop];
+  if (stops) t = r->times[rec->stop];
   else GQ_TRY(call2(&r->p, GQ_OP_ADD, t, h, &t));
   for (; *k < s->nt && s->t[*k] == end; ++*k) GQ_TRY(at_step(r, t, *k));
   return GQ_OK;
