@@ -133,9 +133,6 @@ gq_tensor *gqL_op(lua_State *L, gq_op op, int nargs, gq_tensor *const *args, con
 
 gq_tensor *gqL_reshape(lua_State *L, gq_tensor *t, gq_shape s);       /* the same, pushed */
 gq_tensor *gqL_cast(lua_State *L, gq_tensor *t, gq_dtype d);
-/* Indices for index_select and gather: an int64 tensor, a table, or floats that are integral; lent,
-** pushed if made. Checked against 1..size where the numbers are known. */
-gq_tensor *gqL_indices(lua_State *L, int arg, int64_t size, const char *what);
 /* Bring n tensors to one dtype: floats win over integers over bool, 0-d floats take the others'
 ** float; float32 with float64 otherwise raises, naming :to. Casts are pushed; t is updated. */
 void gqL_promote(lua_State *L, int n, gq_tensor **t, const char *what);

@@ -12,9 +12,7 @@
 void *gqlua_alloc(void *unused, void *p, size_t old, size_t size);
 
 void gqlua_signals(lua_State *L); /* once, before anything runs: L is the state Ctrl-C stops */
-void gqlua_arm(void);             /* from here Ctrl-C raises "interrupted!" in L */
-void gqlua_disarm(lua_State *L);  /* default again, or discarding the line inside the REPL */
-bool gqlua_was_interrupted(void); /* since the last gqlua_arm */
+bool gqlua_was_interrupted(void); /* since the last gqlua_call began */
 int gqlua_call(lua_State *L, int nargs, int nresults); /* lua_pcall with a traceback, Ctrl-C armed */
 void gqlua_die_interrupted(void); /* end as SIGINT ends a process, so that shell loops stop too */
 

@@ -81,13 +81,15 @@ void gqlua_signals(lua_State *L) {
   ignored = sigaction(SIGINT, NULL, &old) == 0 && old.sa_handler == SIG_IGN;
 }
 
-void gqlua_arm(void) {
+/* From here Ctrl-C raises "interrupted!". */
+static void arm(void) {
   hit = 0;
   gq_interrupt_clear();
   set_action(on_call, SA_RESETHAND);
 }
 
-void gqlua_disarm(lua_State *L) {
+/* Ctrl-C ends the process again, or discards the line inside the REPL. */
+static void disarm(lua_State *L) {
   set_action(prompting ? on_prompt : SIG_DFL, 0);
   lua_sethook(L, NULL, 0, 0);
   gq_interrupt_clear();
@@ -117,9 +119,9 @@ int gqlua_call(lua_State *L, int nargs, int nresults) {
   int status, base = lua_gettop(L) - nargs;
   lua_pushcfunction(L, with_traceback);
   lua_insert(L, base);
-  gqlua_arm();
+  arm();
   status = lua_pcall(L, nargs, nresults, base);
-  gqlua_disarm(L);
+  disarm(L);
   lua_remove(L, base);
   return status;
 }
@@ -466,5 +468,5 @@ void gqlua_pushterminal(lua_State *L) {
                                         { "private", term_private },     { NULL, NULL } };
   luaL_newlib(L, functions);
   prompting = true;
-  gqlua_disarm(L);
+  disarm(L);
 }

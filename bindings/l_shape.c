@@ -351,7 +351,9 @@ static gq_tensor *whole(lua_State *L, const gq_tensor *t, const char *what) {
   return *idx;
 }
 
-gq_tensor *gqL_indices(lua_State *L, int arg, int64_t size, const char *what) {
+/* Indices for index_select and gather: an int64 tensor, a table, or floats that are integral; lent, pushed if made.
+** Checked against 1..size where the numbers are known. */
+static gq_tensor *indices(lua_State *L, int arg, int64_t size, const char *what) {
   gq_tensor *t = lua_istable(L, arg) ? gqL_fromtable(L, arg, GQ_I64) : gqL_checktensor(L, arg);
   if (t->dtype == GQ_BOOL) gqL_error(L, "%s: integer indices expected, got bool: choose with gq.where", what);
   if (t->dtype != GQ_I64) t = whole(L, t, what);
@@ -367,7 +369,7 @@ static int tensor_index_select(lua_State *L) {
   lua_settop(L, 3);
   gq_tensor *t = gqL_checktensor(L, 1);
   int axis = gqL_axis(L, 2, t->shape.ndim);
-  gq_tensor *idx = gqL_indices(L, 3, t->shape.dim[axis], "index_select");
+  gq_tensor *idx = indices(L, 3, t->shape.dim[axis], "index_select");
   if (idx->shape.ndim == 0) idx = gqL_reshape(L, idx, (gq_shape){ 1, { 1 } });
   gqL_op(L, GQ_OP_INDEX_SELECT, 2, (gq_tensor *[]){ t, idx }, &(gq_attr){ .axis = axis });
   return 1;
@@ -377,7 +379,7 @@ static int tensor_gather(lua_State *L) {
   lua_settop(L, 3);
   gq_tensor *t = gqL_checktensor(L, 1);
   int axis = gqL_axis(L, 2, t->shape.ndim);
-  gq_tensor *idx = gqL_indices(L, 3, t->shape.dim[axis], "gather");
+  gq_tensor *idx = indices(L, 3, t->shape.dim[axis], "gather");
   gqL_op(L, GQ_OP_GATHER, 2, (gq_tensor *[]){ t, idx }, &(gq_attr){ .axis = axis });
   return 1;
 }

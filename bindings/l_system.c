@@ -50,7 +50,7 @@ const char *gqL_devices(lua_State *L) {
 }
 
 /* ": why" a device that this build knows by name is not there, or "" */
-const char *gqL_missing(lua_State *L, const char *name) {
+static const char *missing(lua_State *L, const char *name) {
   const char *why = gq_backend_missing(name);
   return *why ? lua_pushfstring(L, ": %s", why) : "";
 }
@@ -58,7 +58,7 @@ const char *gqL_missing(lua_State *L, const char *name) {
 const gq_device *gqL_device(lua_State *L, const char *name, const char *what) {
   const gq_backend *b = gq_backend_find(name);
   if (b == NULL)
-    gqL_error(L, "%s: device \"%s\" is not there%s; this build has %s", what, name, gqL_missing(L, name),
+    gqL_error(L, "%s: device \"%s\" is not there%s; this build has %s", what, name, missing(L, name),
               gqL_devices(L));
   return b->device;
 }

@@ -1,7 +1,7 @@
 /*
 ** alias.c -- the first pass of a compilation: the phase of each node, and what RESHAPE, PERMUTE,
 ** EXPAND and SLICE are views of. They cost nothing where every reader takes strides; elsewhere
-** they become solid: a copy with storage of its own.
+** they are copies with storage of their own.
 */
 #include "compile.h"
 
@@ -88,11 +88,6 @@ gq_view gq_compose(const gq_compiler *c, gq_ref r) {
   return v;
 }
 
-static void make_solid(gq_compiler *c, gq_ref r) {
-  c->info[r].solid = true;
-  c->view[r] = own(c, r);
-}
-
 /* Products take what their backend takes; index operations and callbacks want plain arrays. */
 static int settle_operands(gq_compiler *c, gq_ref r) {
   const gq_node *n = node_of(c, r);
@@ -102,11 +97,11 @@ static int settle_operands(gq_compiler *c, gq_ref r) {
     int pack = 0;
     GQ_TRY(c->p->on->lowering->pack(n->dtype, &a, &b, n->attr.flags, &pack));
     for (int i = 0; i < 2; i++)
-      if (pack >> i & 1) make_solid(c, n->args[i]);
+      if (pack >> i & 1) c->view[n->args[i]] = own(c, n->args[i]);
   } else if (class == GQ_INDEX || class == GQ_CALL || class == GQ_WINDOWED) {
     for (int i = 0; i < n->nargs; i++) {
       gq_layout l = gq_view_layout(c, n->args[i]);
-      if (!gq_layout_contiguous(&l)) make_solid(c, n->args[i]);
+      if (!gq_layout_contiguous(&l)) c->view[n->args[i]] = own(c, n->args[i]);
     }
   }
   return GQ_OK;
@@ -127,8 +122,7 @@ int gq_pass_alias(gq_compiler *c) {
     if (c->info[r].phase == INT_MAX) continue;
     if (class_of(c, r) == GQ_VIEW) {
       gq_view v = gq_compose(c, r);
-      if (v.root == GQ_NONE) c->info[r].solid = true;
-      else c->view[r] = v;
+      if (v.root != GQ_NONE) c->view[r] = v;
     }
     GQ_TRY(settle_operands(c, r));
   }

@@ -107,7 +107,6 @@ typedef struct gq_info_root {
   int reads;            /* by nodes */
   int value;            /* in the group being lowered */
   int outputs;          /* that are this root */
-  bool solid;           /* a view op with storage of its own after all */
   bool lasting;         /* needed beyond its phase: space of its own */
   gq_loc home;
 } gq_info_root;

@@ -54,7 +54,6 @@ void gq_map_free(gq_map *m);
 
 /* trace.c: an operation inside the current trace. */
 int gq_trace_emit(gq_trace *tr, gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr, gq_tensor **out);
-bool gq_trace_owns(const gq_trace *tr, const gq_tensor *t);
 int gq_trace_grad(gq_trace *tr, int nout, gq_tensor *const *out, gq_tensor *const *cots_, int nin, gq_tensor *const *in,
                   gq_tensor **grads);
 int gq_trace_stale(void);        /* fail: a traced value outside its trace */

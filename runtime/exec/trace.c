@@ -36,7 +36,7 @@ int gq_trace_stale(void) {
                "while it is traced; return them instead of keeping them");
 }
 
-bool gq_trace_owns(const gq_trace *tr, const gq_tensor *t) { return t->trace == tr->id; }
+static bool owns(const gq_trace *tr, const gq_tensor *t) { return t->trace == tr->id; }
 
 int gq_trace_begin(gq_trace **tr) {
   *tr = NULL;
@@ -107,13 +107,13 @@ static int add_capture(gq_trace *tr, gq_tensor *t, gq_ref *r) {
 /* A traced value of a trace around this one. */
 static bool from_outside(const gq_trace *tr, const gq_tensor *t) {
   const gq_trace *o = tr->outer;
-  while (o && !gq_trace_owns(o, t)) o = o->outer;
+  while (o && !owns(o, t)) o = o->outer;
   return o != NULL;
 }
 
 /* The node of t in the current trace. */
 static int node_of(gq_trace *tr, gq_tensor *t, gq_ref *r) {
-  if (gq_trace_owns(tr, t)) {
+  if (owns(tr, t)) {
     *r = t->ref;
     return GQ_OK;
   }
@@ -302,7 +302,7 @@ gq_tensor *gq_trace_capture(const gq_trace *tr, int i) { return tr->captures[i].
 
 bool gq_trace_known(const gq_tensor *t, double t0, double t1) {
   gq_trace *tr = current;
-  if (!tr || tr->outer || !gq_trace_owns(tr, t) || t->ref != gq_graph_input(tr->g, 0)) return false;
+  if (!tr || tr->outer || !owns(tr, t) || t->ref != gq_graph_input(tr->g, 0)) return false;
   tr->t0 = fmax(tr->t0, t0), tr->t1 = fmin(tr->t1, t1);
   return true;
 }

@@ -117,9 +117,6 @@ void gq_graph_later(gq_graph *g);
 ** nothing depends on wrt[i]. cot[j] GQ_NONE counts as zero. wrt may be any nodes. */
 int gq_vjp(gq_graph *g, int nout, const gq_ref *out, const gq_ref *cot,
            int nwrt, const gq_ref *wrt, gq_ref *grad);
-/* The rule of one node: argcot[i] = cotangent of operand i or GQ_NONE (integers, no dependence).
-** want[i] false: operand i needs none. */
-int gq_vjp_node(gq_graph *g, gq_ref node, gq_ref cot, const bool *want, gq_ref *argcot);
 
 /* `sum`, the matrix products of one form that it adds as one over their operands stacked; as it is where there are no two. */
 gq_ref gq_stack_products(gq_graph *g, gq_ref sum);

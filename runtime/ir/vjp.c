@@ -250,7 +250,9 @@ static void (*const rules[GQ_NOP])(rule *r) = {
 #include "ops.def"
 };
 
-int gq_vjp_node(gq_graph *g, gq_ref node, gq_ref cot, const bool *want, gq_ref *argcot) {
+/* The rule of one node: argcot[i] = cotangent of operand i or GQ_NONE (integers, no dependence).
+** want[i] false: operand i needs none. */
+static int apply_rule(gq_graph *g, gq_ref node, gq_ref cot, const bool *want, gq_ref *argcot) {
   const gq_node *n = gq_graph_node(g, node);
   bool wanted[3], any = false;
   rule r = { .g = g, .n = n, .y = node, .c = cot, .want = want, .out = argcot };
@@ -296,7 +298,7 @@ static void pull(sweep *s, gq_ref r) {
   const gq_node *n = gq_graph_node(s->g, r);
   bool any = false;
   for (int i = 0; i < n->nargs; i++) any |= s->want[i] = s->need[n->args[i]];
-  if (!any || gq_vjp_node(s->g, r, s->acc[r], s->want, s->argcot) != GQ_OK) return;
+  if (!any || apply_rule(s->g, r, s->acc[r], s->want, s->argcot) != GQ_OK) return;
   for (int i = 0; i < n->nargs; i++)
     if (s->want[i]) accumulate(s, n->args[i], s->argcot[i]);
 }

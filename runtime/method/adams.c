@@ -20,6 +20,7 @@
 
 /* ---- methods ---- */
 
+static const gq_stepclass adams_steps;
 static double weights[GQ_ADAMS_MOST + 1][(GQ_ADAMS_MOST + 1) * (GQ_ADAMS_MOST + 1)];
 static gq_tableau methods[2][GQ_ADAMS_MOST + 1];
 
@@ -30,7 +31,7 @@ static void describe(const gq_multistep *row, int order, gq_tableau *m) {
   for (int i = 0; i < slopes; i++) weights[slopes - 1][i * slopes + i] = 1;
   *m = (gq_tableau){ .name = corrects ? "implicit_adams" : "explicit_adams",
                      .kind = row->kind,
-                     .steps = &gq_adams_steps,
+                     .steps = &adams_steps,
                      .multistep = row,
                      .order = order,
                      .first_order = 2, /* it begins with the order 1 */
@@ -296,10 +297,10 @@ static int shorten(gq_attempt *w, double t1, const void *y1) {
   return gq_adams_slope_at(w, t1, w->h, w->y1[0], w->f1[0]);
 }
 
-const gq_stepclass gq_adams_steps = { .build = build,
-                                      .init = init,
-                                      .done = done,
-                                      .attempt = attempt,
-                                      .slope = slope,
-                                      .shorten = shorten,
-                                      .restart = restart };
+static const gq_stepclass adams_steps = { .build = build,
+                                          .init = init,
+                                          .done = done,
+                                          .attempt = attempt,
+                                          .slope = slope,
+                                          .shorten = shorten,
+                                          .restart = restart };

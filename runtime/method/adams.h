@@ -7,7 +7,6 @@
 
 #include "attempt.h"
 
-extern const gq_stepclass gq_adams_steps;
 extern const gq_multistep gq_multistep_explicit_adams, gq_multistep_implicit_adams;
 
 #endif

@@ -37,7 +37,7 @@ static int workers(const gq_field *f) {
   return n < 1 ? 1 : (int)n;
 }
 
-int gq_sampleset_new(const gq_solution *s, gq_sampleset **out) {
+static int sampleset_new(const gq_solution *s, gq_sampleset **out) {
   const gq_field *f = s->plan->field;
   gq_sampleset *r = gq_calloc(1, sizeof *r);
   if (!r) return gq_nomem(sizeof *r);
@@ -272,7 +272,7 @@ static int check_starts(gq_solution *s) {
 
 int gq_samples_forward(gq_solution *s) {
   int k = 0;
-  GQ_TRY(gq_sampleset_new(s, &s->samples));
+  GQ_TRY(sampleset_new(s, &s->samples));
   if (gq_numel(s->z0->shape) == 0) return GQ_OK;
   for (; k < s->nt && s->t[k] == s->t[0]; k++)
     gq_copy(s->plan->field->on, gq_at_time(s, s->z, k), gq_tensor_data(s->z0), gq_part_bytes(s->plan->field));

@@ -205,13 +205,14 @@ void gq_lanes_step(const gq_lanes *p, int j, double t, double h) {
   p->shared.ht[j] = gq_lane_span(&p->rule, t, h);
 }
 
-void gq_lanes_bind(const gq_lanes *p, const gq_evaluator *e, const void **in, void **out) {
+/* Boundaries and products of an evaluator after its `states` inputs and `parts` outputs. */
+static void bind_evaluator(const gq_lanes *p, const gq_evaluator *e) {
   const gq_field *f = p->f;
   for (int j = 0; j < f->nb; j++)
-    in[1 + e->states + j] = f->axis[j] < 0 ? p->s->bind->value[j] : p->call.cut[j];
+    p->call.in[1 + e->states + j] = f->axis[j] < 0 ? p->s->bind->value[j] : p->call.cut[j];
   for (int r = 0; r < e->nq; r++) {
     int j = e->of[r];
-    out[e->parts + r] = j < 0 ? p->dt : f->axis[j] < 0 ? p->grads->at[j] : p->call.cut_grad[j];
+    p->call.out[e->parts + r] = j < 0 ? p->dt : f->axis[j] < 0 ? p->grads->at[j] : p->call.cut_grad[j];
   }
 }
 
@@ -224,7 +225,7 @@ void gq_lanes_bind_point(const gq_lanes *p, const gq_evaluator *e, void *const *
   p->call.in[0] = p->te;
   for (int i = 0; i < e->states; i++) p->call.in[1 + i] = x[i];
   p->call.out[0] = out;
-  gq_lanes_bind(p, e, p->call.in, p->call.out);
+  bind_evaluator(p, e);
 }
 
 int gq_lanes_evaluate(gq_lanes *p, const gq_evaluator *e, void *const *x, void *out) {
@@ -270,7 +271,7 @@ void gq_lanes_bind_step(const gq_lanes *p, int phase) {
 void gq_lanes_bind_slope(const gq_lanes *p) {
   p->call.in[0] = p->te;
   for (int i = 0; i < p->parts; i++) p->call.in[1 + i] = p->ey[i], p->call.out[i] = p->ef[i];
-  gq_lanes_bind(p, p->slope, p->call.in, p->call.out);
+  bind_evaluator(p, p->slope);
 }
 
 int gq_lanes_phase(gq_lanes *p, int phase) {
@@ -352,13 +353,13 @@ static size_t bad_number(const gq_lanes *p, int j) {
 
 /* ---- the ends of samples ---- */
 
-bool gq_sample_failure(int status) {
+static bool fails_alone(int status) {
   return status == GQ_EMAXSTEPS || status == GQ_EUNDERFLOW || status == GQ_ENONFINITE;
 }
 
 /* A failure of lane j: of its sample alone, or (returned) of everything. */
 static int sample_status(gq_lanes *p, int j, int status) {
-  if (status == GQ_OK || !gq_sample_failure(status)) return status;
+  if (status == GQ_OK || !fails_alone(status)) return status;
   p->use->failed(p, j, status);
   p->lane[j].stage = GQ_LANE_IDLE, p->lane[j].sample = -1;
   return GQ_OK;

@@ -24,7 +24,6 @@ typedef struct gq_sampleset {
   const gq_backend *on;
   void *landed;                /* of a device that solved them: [n] gq_landed; its tape has a gq_taped behind each y and f */
 } gq_sampleset;
-int gq_sampleset_new(const gq_solution *s, gq_sampleset **out);
 void gq_sampleset_free(gq_sampleset *r_);
 static inline int64_t *gq_sample_count(gq_tensor *x) { return gq_tensor_data(x); }
 
@@ -115,8 +114,6 @@ void gq_lanes_get(const gq_lanes *p, const void *lanes, int j, void *sample);
 /* What a sample has of every cut boundary into place j of buffers of n, and the other way round, added. */
 void gq_lanes_cut(const gq_solution *s, int64_t sample, int64_t n, int j, const void *const *lanes);
 void gq_lanes_uncut(const gq_field *f, int64_t sample, int64_t n, int j, void *const *lanes, const gq_grads *grads);
-/* Boundaries and products of an evaluator after its `states` inputs and `parts` outputs. */
-void gq_lanes_bind(const gq_lanes *p, const gq_evaluator *e, const void **in, void **out);
 void gq_lanes_bind_slope(const gq_lanes *p);
 void gq_lanes_bind_step(const gq_lanes *p, int phase);
 int gq_lanes_phase(gq_lanes *p, int phase);
@@ -147,7 +144,6 @@ void gq_lanes_noise_get(const gq_lanes *p, int j, char *sample);
 int gq_lanes_run(gq_lanes *p, const gq_laneuse *use);
 /* Weighted norm of x - minus_ in lane j in units of the tolerance. */
 double gq_lanes_norm(const gq_lanes *p, int part, int j, const void *x, const void *y, const void *minus_);
-bool gq_sample_failure(int status);
 /* Fails, or not, as the lane's end says. */
 int gq_lane_failure(const gq_solution *s, const gq_lanerule *r, const gq_lane *l);
 int gq_lane_over(const gq_lanes *p, int j, gq_laneend end, int64_t bad);

@@ -30,7 +30,6 @@ static void log_row(double a, double b, double c, double d) {
 }
 
 void gq_steplog_first(double h) { log_row(NAN, h, 0, 0); }
-void gq_steplog_add(double t, double h, double ratio, bool accepted) { log_row(t, h, ratio, accepted); }
 void gq_steplog_start(void) { steplog.on = true, steplog.n = 0; }
 
 bool gq_steplog_hold(bool held) {
@@ -193,7 +192,7 @@ static int step_fixed(gq_walk *w) {
   GQ_TRY(attempt(w, &ratio));
   if (isinf(ratio)) return fail_newton(a);
   if (isnan(ratio)) return fail_nonfinite(a);
-  gq_steplog_add(a->t, a->h, 0, true);
+  log_row(a->t, a->h, 0, true);
   w->c.index += !w->c.shortened;
   w->steps++;
   return GQ_OK;
@@ -245,7 +244,7 @@ int gq_walk_step(gq_walk *w, double stop, bool clamp) {
   for (;;) {
     int v;
     GQ_TRY(try_step(w, &v));
-    gq_steplog_add(a->t, a->h, w->c.ratio, v == GQ_ACCEPTED);
+    log_row(a->t, a->h, w->c.ratio, v == GQ_ACCEPTED);
     if (v == GQ_ACCEPTED) break;
     w->rejected++;
     if (w->returns && w->nrefused < GQ_REFUSED_MOST && (!w->nrefused || w->refused[w->nrefused - 1] != a->t1))

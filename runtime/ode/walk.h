@@ -65,6 +65,5 @@ size_t gq_ahead_bytes(const gq_walk *w);
 void gq_ahead_done(gq_walk *w);
 
 void gq_steplog_first(double h);
-void gq_steplog_add(double t, double h, double ratio, bool accepted);
 
 #endif
