@@ -60,20 +60,21 @@ void gqL_checkwritable(lua_State *L, const gq_tensor *t, const char *what);
 gq_tensor *gqL_fromtable(lua_State *L, int arg, gq_dtype d);
 int gqL_index(lua_State *L);                                /* x[key] for a number or table key: l_index.c */
 int gqL_newindex(lua_State *L);
-gq_tensor **gqL_pushtensor(lua_State *L);                   /* empty handle, collectable; set *handle to a new reference */
+gq_tensor **gqL_pushtensor(lua_State *L);                   /* empty, collectable; set *handle to a new reference */
 void gqL_pushref(lua_State *L, gq_tensor *t);               /* a handle of t of its own */
-void gqL_counted(lua_State *L);                             /* after a handle was filled: collector policy on live bytes */
+void gqL_counted(lua_State *L);                             /* after a handle was filled: should memory be collected? */
 gq_tensor *gqL_checktensor(lua_State *L, int arg);          /* lent; errors name the function and what was given */
 void gqL_pushtensorclass(lua_State *L);                      /* the metatable of tensors */
-gq_tensor **gqL_tohandle(lua_State *L, int arg);            /* NULL if it is none; of a tensor that was freed: of NULL */
+gq_tensor **gqL_tohandle(lua_State *L, int arg);            /* NULL if it is none; of a freed tensor: of NULL */
 gq_tensor *gqL_totensor(lua_State *L, int arg);             /* NULL if it is none */
 /* A tensor, or a Lua number as a 0-d tensor of dtype `like` (pushed on the stack to keep it alive). */
 gq_tensor *gqL_operand(lua_State *L, int arg, gq_dtype like);
-const char *gqL_typename(lua_State *L, int arg);            /* pushes the text: "number 3.5", "tensor float32 {2, 3}", "nil" ... */
+const char *gqL_typename(lua_State *L, int arg);            /* pushed: "number 3.5", "tensor float32 {2, 3}", "nil" */
 int gqL_columns(int *rows);                                  /* of the terminal on stdout; 0: none */
 
-int64_t gqL_checkint(lua_State *L, int arg, int64_t min, int64_t max, const char *what);   /* a number that is integral; strings refused */
-double gqL_checknumber(lua_State *L, int arg, const char *what);                           /* strings refused */
+/* An integral number, any number: strings are refused. */
+int64_t gqL_checkint(lua_State *L, int arg, int64_t min, int64_t max, const char *what);
+double gqL_checknumber(lua_State *L, int arg, const char *what);
 gq_shape gqL_checkshape(lua_State *L, int arg);             /* a table of sizes */
 int gqL_axis(lua_State *L, int arg, int ndim);              /* 1-based or negative -> 0-based */
 const char *gqL_devices(lua_State *L);   /* those that are there, "cpu", ..., pushed */
@@ -94,7 +95,7 @@ double gqL_optnumber(lua_State *L, int arg, const char *key, double def);
 int64_t gqL_optint(lua_State *L, int arg, const char *key, int64_t def, int64_t min, int64_t max);
 bool gqL_optbool(lua_State *L, int arg, const char *key, bool def);
 const char *gqL_optstring(lua_State *L, int arg, const char *key, const char *def);   /* lent by the table */
-gq_dtype gqL_optdtype(lua_State *L, int arg, const char *key);                        /* default: gq.set_default_dtype's */
+gq_dtype gqL_optdtype(lua_State *L, int arg, const char *key);     /* default: gq.set_default_dtype's */
 gq_dtype gqL_default_dtype(lua_State *L);
 const gq_device *gqL_default_device(lua_State *L);                                    /* gq.set_default_device's */
 /* Seed for the next draw, from the generator of gq.manual_seed (advances it). */
@@ -124,7 +125,8 @@ void gqL_checkcallable(lua_State *L, int fn, const char *what);   /* a function 
 gq_trace *gqL_trace(lua_State *L, int fn, const gq_device *on, int nin, const gq_dtype *d, const gq_shape *s, int nout,
                     const char *what);
 void gqL_endtrace(lua_State *L, int at);   /* free the trace in the userdata there now */
-/* What `what` returned (d, s) as dz/dt of a state dz, sz: NULL if it has its dtype and shape, else what is wrong, pushed. */
+/* What `what` returned (d, s) as dz/dt of a state dz, sz: NULL if it has its dtype and shape, else what is wrong,
+** pushed. */
 const char *gqL_wrongslope(lua_State *L, const char *what, gq_dtype d, gq_shape s, gq_dtype dz, gq_shape sz);
 
 /* An operation on lent tensors, recorded or traced; pushes the result's handle and lends its tensor.
@@ -174,9 +176,9 @@ void gqL_open_optim(lua_State *L);      /* l_optim.c: optimiser userdata core */
 void gqL_open_io(lua_State *L);         /* l_io.c: npy, safetensors, json (cJSON), files */
 void gqL_open_batches(lua_State *L);    /* l_batches.c: batches of data sets */
 void gqL_open_data(lua_State *L);       /* l_data.c: bytes, streams, text with separators, images */
-void gqL_open_system(lua_State *L);     /* l_system.c: clock, threads, seeds, devices, versions, gq.debug in debug builds */
+void gqL_open_system(lua_State *L);     /* l_system.c: clock, threads, seeds, devices, versions, gq.debug */
 void gqL_open_process(lua_State *L);    /* l_process.c: other programs, locks and directories, in gq.core */
-void gqL_fill_infos(lua_State *L);      /* l_backward.c: after a backward pass, write its figures into the info tables */
+void gqL_fill_infos(lua_State *L);      /* l_backward.c: after a backward pass, its figures into info tables */
 
 int luaopen_gq_core(lua_State *L);      /* gq.c: the C module; lua/gq/init.lua wraps it */
 int luaopen_gq(lua_State *L);           /* gq.c: core + embedded lua/gq/init.lua: require "gq" */

@@ -1,6 +1,6 @@
 /*
-** gqlua_alloc.c -- the allocator of ./gqlua's Lua state: small objects come from one block, by size, and wait in lists when
-** they are freed. malloc joins what a collector frees and splits it again for the next step of a training.
+** gqlua_alloc.c -- the allocator of ./gqlua's Lua state: small objects come from one block, by size, and wait in lists
+** when they are freed. malloc joins what a collector frees and splits it again for the next step of a training.
 */
 #include "gqlua.h"
 

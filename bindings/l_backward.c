@@ -52,7 +52,8 @@ static int check_unchanged(const solve *s, bool create_graph) {
   return GQ_OK;
 }
 
-/* core.unchanged(z): is all that this solve's result hangs on what it was? An error if not; nothing to say of others. */
+/* core.unchanged(z): is all that this solve's result hangs on what it was? An error if not;
+** nothing to say of others. */
 int gqL_unchanged(lua_State *L) {
   gq_custom *c = gq_tape_custom(gqL_checktensor(L, 1));
   if (gq_trace_current())

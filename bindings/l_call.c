@@ -107,7 +107,8 @@ static void keep_function(lua_State *L, gqL_call *c, int fn) {
   lua_pop(L, 1);
 }
 
-/* Also from finalisers, in any coroutine: the main state lives as long as all of them. Storing nil allocates nothing. */
+/* Also from finalisers, in any coroutine: the main state lives as long as all of them.
+** Storing nil allocates nothing. */
 static void forget_function(gqL_call *c) {
   if (!c->field_) return;
   c->field_->c = NULL, c->field_ = NULL;

@@ -1,5 +1,6 @@
 /*
-** l_hints.c -- what solvers of other libraries call things, for messages about options and values that are not known here.
+** l_hints.c -- what solvers of other libraries call things, for messages about options and values that
+** are not known here.
 */
 #include <string.h>
 #include <strings.h>

@@ -186,9 +186,9 @@ static void warn_quadrature(lua_State *L, const gq_info *i) {
   }
 }
 
-/* Tolerances by which the forward solve may miss f between its stages. Smooth problems give up to 530 (DETEST, networks,
-** kinetics in float64; dopri5, tsit5, dopri8 at 1e-3 and 1e-6), kinks in f up to 5000 at 1e-6; a pulse that steps jumped
-** over, with a gradient 12 % off, 740 to 5000 at 1e-3 and 2e6 at 1e-6: from 3 % of the state. */
+/* Tolerances by which the forward solve may miss f between its stages. Smooth problems give up to 530 (DETEST,
+** networks, kinetics in float64; dopri5, tsit5, dopri8 at 1e-3 and 1e-6), kinks in f up to 5000 at 1e-6; a pulse that
+** steps jumped over, with a gradient 12 % off, 740 to 5000 at 1e-3 and 2e6 at 1e-6: from 3 % of the state. */
 static double defect_limit(const gq_ode_options *o) { return fmax(600, o->rtol > 0 ? 0.03 / o->rtol : 0); }
 
 static void warn_defect(lua_State *L, const gq_info *i, const gq_ode_options *o) {

@@ -147,7 +147,8 @@ static void read_table(reader *r, int depth) {
   }
 }
 
-/* gq.tensor{1, 2, dtype = "float64"}, gq.tensor{[0] = 1, 2}: what has another key than 1 to n would be lost silently. */
+/* gq.tensor{1, 2, dtype = "float64"}, gq.tensor{[0] = 1, 2}:
+** what has another key than 1 to n would be lost silently. */
 static void no_names(lua_State *L, int arg) {
   lua_Unsigned n = lua_rawlen(L, arg);
   if (n == 0) lua_pushnil(L);

@@ -197,8 +197,8 @@ static int profile(lua_State *L) {
 /* For tests and the curious, in gq.core:
 ** gauss_legendre(n) -> nodes, weights on [-1, 1], ascending; quadrature(name, n, seed) -> the same of any rule,
 ** n rounded up to what it takes; quadratures() -> the rules; tableaux() -> the methods' coefficients;
-** engines() -> the rows of grad/engines.c: keeps (nothing, activations, steps, end or trajectory), kept and doc in words;
-** steplog(true) records every tried step, steplog() -> rows {t, h, error ratio, accepted}, steplog(false) stops;
+** engines() -> the rows of grad/engines.c: keeps (nothing, activations, steps, end or trajectory), kept and doc in
+** words; steplog(true) records every tried step, steplog() -> rows {t, h, error ratio, accepted}, steplog(false) stops;
 ** profile(): where programs spend their time; plan_cache() -> compiled solvers alive, compilations so far;
 ** plan_cache(false) drops the idle ones first; statuses(): what a solve may end with. */
 static const luaL_Reg core[] = { { "gauss_legendre", gauss_legendre },

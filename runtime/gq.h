@@ -65,7 +65,8 @@
 **     gq_tensor_set(gz, last, 1);                              // L = z(2), its first number
 **     GQ_TRY(gq_odeint_backward(s, gz, &gz0, &gt, &gk));       // gk: -2 exp(-2 k)
 **
-** == sde: Brownian paths; an SDE is solved along one by gq_odeint (gq_problem.noise), with the engines of gq_noise_engines
+** == sde: Brownian paths; an SDE is solved along one by gq_odeint (gq_problem.noise), with the engines
+** of gq_noise_engines
 **
 **     gq_brownian *w = NULL;
 **     double dw[3];

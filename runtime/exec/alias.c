@@ -45,8 +45,8 @@ static void find_couples(const gq_compiler *c, couple *of) {
   for (int i = 0; i < c->nout; i++) of[c->outs[i].ref].later++;
 }
 
-/* Where one is computed, the other costs next to nothing; in a later phase it would cost as much again. The sigmoid comes
-** to the softplus where it is then kept in place of the value. */
+/* Where one is computed, the other costs next to nothing; in a later phase it would cost as much again. The sigmoid
+** comes to the softplus where it is then kept in place of the value. */
 static int join_softplus(gq_compiler *c) {
   couple *of = gq_calloc((size_t)c->n + 1, sizeof *of);
   if (!of) return gq_nomem((size_t)c->n * sizeof *of);

@@ -26,13 +26,13 @@ typedef struct gq_lowering {
   /* Which operands of a product must be made contiguous first: bits 0 and 1 of *pack. */
   int (*pack)(gq_dtype d, const struct gq_layout *a, const struct gq_layout *b, int flags, int *pack);
   int (*lower)(gq_program *p); /* plain instructions (compile.h) to p->code, and the size of an arena */
-  /* Addresses are of the backend's memory or shared, of which inputs are taken when it returns. It may return before all is
-  ** done: who reads what is shared waits first (device->wait). */
+  /* Addresses are of the backend's memory or shared, of which inputs are taken when it returns. It may return before
+  ** all is done: who reads what is shared waits first (device->wait). */
   int (*run)(const gq_program *p, int phase, void *arena, void *rest, const void *const *in, void *const *out);
   bool apart;                  /* rest may be another arena than `arena` */
   /* Slices side by side, or NULL: slice i has arena[i], in + i nin and out + i nout. */
-  int (*side)(const gq_program *p, int phase, int n, void *const *arena, const void *const *in, int nin, void *const *out,
-              int nout);
+  int (*side)(const gq_program *p, int phase, int n, void *const *arena, const void *const *in, int nin,
+              void *const *out, int nout);
   void (*release)(gq_program *p);
   void (*print)(const gq_program *p, int i, gq_text *t);   /* instruction i */
 } gq_lowering;
@@ -46,15 +46,17 @@ struct gq_backend {
   const char *about;           /* which device it is, in words; NULL: its name says it */
   int (*advance)(gq_course *c);   /* attempts until something halts it, or NULL: it makes them one by one */
   int (*after)(gq_course *c);     /* a later phase of steps that it has made, or NULL */
-  /* Samples with steps of their own, all at once, or NULL: as many crews (method/lane.h) as it can employ, at most *most. */
+  /* Samples with steps of their own, all at once, or NULL: as many crews (method/lane.h) as it can employ,
+  ** at most *most. */
   int (*crews)(gq_voyage *v, int *most);
   int (*sail)(gq_voyage *v);   /* until all are solved, or for a while: who calls looks at the fleet */
 };
 
 enum { GQ_COURSE_STATES = 4, GQ_COURSE_READS = 32 };
 /* Attempts one after the other, the device decides over each (method/pilot.h); or another phase of steps, one after the
-** other. Numbers of inputs and outputs are as in `in` and `out`, which are those of an attempt that the host would make.
-** fields: all that a device has to know of a step's program and of where its steps read and write, told in one call */
+** other. Numbers of inputs and outputs are as in `in` and `out`, which are those of an attempt that the host would
+** make. fields: all that a device has to know of a step's program and of where its steps read and write,
+** told in one call */
 struct gq_course {
   int phase;
   void *pilot;                 /* the host's; it has flown after `advance`. Of another phase: a record for each step */
@@ -71,16 +73,17 @@ struct gq_course {
   struct { int k; size_t at; } read[GQ_COURSE_READS];   /* an input that is in the pilot or record, at so many bytes */
   /* What step i reads from at[i] and leaves in at[i + 1]: whole arrays. */
   struct { int in, out; void *const *at; } move[GQ_COURSE_STATES];
-  int given, ngiven;           /* so many inputs from there on are what the pilot's trail gives, of the states' dtype: */
+  int given, ngiven;           /* so many inputs from there on come of the pilot's trail, of the states' dtype: */
   gq_dtype state;
   void *const *path;           /* step i reads them from path[i] on, as an attempt does from path[0] on */
   int sum[GQ_COURSE_STATES];   /* outputs that the pilot judges by */
-  /* Before the phase of a step output from + i times the number that its record begins with is added to output to + i */
+  /* Before the phase of a step output from + i times the number that its record begins with is
+  ** added to output to + i */
   int to, from, nadd;
   const gq_dtype *dtype;       /* [nadd] */
 };
 
-/* Boundary values among a program's inputs, which are the same for all crews where they are not cut with the samples. */
+/* Boundary values among a program's inputs, the same for all crews where they are not cut with the samples. */
 typedef struct gq_sharing {
   int first, n;
   const int *axis;             /* [n] >= 0: cut */
@@ -95,14 +98,14 @@ struct gq_voyage {
   void *fleet;                 /* the host's gq_fleet, gq_homing or gq_adjoining; as a device left it after `sail` */
   size_t bytes;
   gq_heading heading;
-  /* Of the slope (home: of its derivative), phase 0; of a step, phases 0 and 1 (and 2, home); of points, phase 0, or NULL.
-  ** With what the first crew has: */
+  /* Of the slope (home: of its derivative), phase 0; of a step, phases 0 and 1 (and 2, home); of points, phase 0, or
+  ** NULL. With what the first crew has: */
   const gq_program *prog[GQ_VOYAGE_PROGRAMS];
   void *arena[GQ_VOYAGE_PROGRAMS];
   const void *const *in[GQ_VOYAGE_PROGRAMS];
   void *const *out[GQ_VOYAGE_PROGRAMS];
   gq_sharing sharing[GQ_VOYAGE_PROGRAMS];
-  const char *room;            /* memory of crews: what lies there is each crew's own, `each` bytes after that of the crew before */
+  const char *room;            /* memory of crews: what lies there is each crew's own, `each` bytes apart */
   size_t each;
   int crews;
 };
@@ -122,7 +125,9 @@ static inline void gq_release(const gq_backend *b, void *p_) { b->device->releas
 void *gq_share(const gq_backend *b, size_t bytes);
 static inline void gq_unshare(const gq_backend *b, void *p_) { b->device->unshare(b->device, p_); }
 static inline void gq_wait(const gq_backend *b) { b->device->wait(b->device); }
-static inline double gq_shared(gq_dtype d, const void *p) { return d == GQ_F32 ? *(const float *)p : *(const double *)p; }
+static inline double gq_shared(gq_dtype d, const void *p) {
+  return d == GQ_F32 ? *(const float *)p : *(const double *)p;
+}
 static inline void gq_set_shared(gq_dtype d, void *p, double x) {
   if (d == GQ_F32) *(float *)p = (float)x;
   else *(double *)p = x;

@@ -59,12 +59,13 @@ void *gq_program_at(const gq_program *p, void *arena, int i);
 ** phase; they overlap no input, since results may be written while inputs are still read. Serial:
 ** callers own the threads, one arena each. Fails only on an index out of range. */
 int gq_program_run(const gq_program *p, int phase, void *arena, const void *const *in, void *const *out);
-/* With what no other phase reads in an arena of its own, which serves any number of others: `arena` has gq_program_lasting
-** bytes then. A backend that cannot leaves all in `arena`, and wants as many bytes for it. */
+/* With what no other phase reads in an arena of its own, which serves any number of others: `arena` has
+** gq_program_lasting bytes then. A backend that cannot leaves all in `arena`, and wants as many bytes for it. */
 int gq_program_run_apart(const gq_program *p, int phase, void *arena, void *rest, const void *const *in,
                          void *const *out);
 size_t gq_program_lasting(const gq_program *p);
-/* The same for n slices side by side, where the backend has such a way: slice i has arena[i], in + i nin, out + i nout. */
+/* The same for n slices side by side, where the backend has such a way: slice i has arena[i], in + i nin,
+** out + i nout. */
 int gq_program_side(const gq_program *p, int phase, int n, void *const *arena, const void *const *in, int nin,
                     void *const *out, int nout);
 /* For benchmarks: seconds that the calling thread has spent in matrix products, in element-wise work and in the

@@ -1,7 +1,7 @@
 /*
 ** fuse.c -- before the other passes of a compilation: a convolution is written as windows, copied into a matrix, times
-** a matrix (lua/gq/spatial.lua), and so are its derivatives, whatever batches or nodes stand in front. Where the pattern
-** is found its last node becomes one operation, CONV, and the matrix of windows is never made:
+** a matrix (lua/gq/spatial.lua), and so are its derivatives, whatever batches or nodes stand in front. Where the
+** pattern is found its last node becomes one operation, CONV, and the matrix of windows is never made:
 **     W win(X)          matmul(W, reshape(window(X)))
 **     win'(W' G)        window_add(reshape(matmul(W, G)))
 **     sum G win(X)'     sum(matmul(G, reshape(window(X)))) over the leading dims

@@ -16,7 +16,8 @@ bool gq_layout_contiguous(const gq_layout *l);
 void gq_layout_broadcast(const gq_layout *l, gq_shape s, int64_t *stride);
 /* A VIEW of shape s over the numbers of l: its strides; *offset grows by where it begins. false: not without a copy. */
 bool gq_layout_view(gq_op op, const gq_attr *attr, const gq_layout *l, gq_shape s, int64_t *stride, int64_t *offset);
-/* Where a MOVE puts its operands, asked one after the other from {0} on; the result is contiguous. false: no MOVE known. */
+/* Where a MOVE puts its operands, asked one after the other from {0} on; the result is contiguous.
+** false: no MOVE known. */
 typedef struct gq_landing {
   int64_t at, next, stride[GQ_MAXDIM];
 } gq_landing;

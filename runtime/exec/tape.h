@@ -35,7 +35,7 @@ int gq_normal_fit(gq_tensor *x, gq_tensor **mean, gq_tensor **deviation);
 
 /* Matrices {.., n, n} by LAPACK, on the host, with derivatives of any order (exec/linear.c). Errors name the first
 ** matrix that is singular or not positive definite. */
-int gq_linear_solve(gq_tensor *a, gq_tensor *b, bool turned, gq_tensor **out);   /* A X = B, or A' X = B; b {.., n, k} */
+int gq_linear_solve(gq_tensor *a, gq_tensor *b, bool turned, gq_tensor **out);   /* A X = B or A' X = B; B {.., n, k} */
 int gq_linear_det(gq_tensor *a, gq_tensor **out);                                /* {..} */
 int gq_linear_cholesky(gq_tensor *a, gq_tensor **out);                           /* L, A = L L' */
 int gq_linear_eigh(gq_tensor *a, gq_tensor *out[2]);      /* of symmetric A: eigenvalues rising, vectors in columns */
@@ -55,7 +55,8 @@ typedef struct gq_trace gq_trace;
 int gq_trace_begin(gq_trace **tr);
 /* Open one inside of another, if there is one: the other's values are captures in it, and it goes on afterwards. */
 int gq_trace_nest(gq_trace **tr);
-/* Where its values will be, if not on the CPU or where those of the outer trace are; where a tensor is, traced or not. */
+/* Where its values will be, if not on the CPU or where those of the outer trace are; where a tensor is,
+** traced or not. */
 void gq_trace_place(gq_trace *tr, const gq_device *d);
 const gq_device *gq_place_of(const gq_tensor *t);
 /* A traced input, in order: t, the state. */

@@ -30,16 +30,17 @@ typedef struct gq_size {
 typedef struct gq_vectors {
   /* dst += s src, by the fastest kernel: the product may be fused into the sum */
   void (*axpy)(gq_dtype d, size_t n, double s, const void *src, void *dst);
-  /* dst = y_ + sum_i s[i] x_i for several parts, part p of n[p] numbers; terms as axpy adds them one after the other, those
-  ** of s[i] = 0 left out. k <= GQ_TERMS; at[p (k + 2)] and behind it: dst, y_, x_0, ...; dst may be y_, or without that x_0 */
+  /* dst = y_ + sum_i s[i] x_i for several parts, part p of n[p] numbers; terms as axpy adds them one after the other,
+  ** those of s[i] = 0 left out. k <= GQ_TERMS; at[p (k + 2)] and behind it: dst, y_, x_0, ...; dst may be y_,
+  ** or without that x_0 */
   void (*combine)(gq_dtype d, int parts, const size_t *n, int k, const double *s, void *const *at);
   /* the same as axpy, and dst = s src, with strides in numbers and each product rounded; dst may be src */
   void (*add)(gq_dtype d, size_t n, double s, const void *src, size_t from, void *dst, size_t to);
   void (*scale)(gq_dtype d, size_t n, double s, const void *src, size_t from, void *dst, size_t to);
   double (*dot)(gq_dtype d, size_t n, const void *x, const void *y);
   double (*largest)(gq_dtype d, size_t n, const void *x);       /* max |x_i|; NaN does not count */
-  /* Root mean squares of rows, each `apart` numbers behind that before; squares of numbers scaled to 1 neither vanish nor
-  ** overflow. */
+  /* Root mean squares of rows, each `apart` numbers behind that before; squares of numbers scaled to 1 neither vanish
+  ** nor overflow. */
   void (*rms)(gq_dtype d, size_t rows, size_t n, size_t apart, const void *x, double *out);
   /* v_i = |x_i - minus_i| / (atol + rtol |y_i|): the sum of squares and the largest, a NaN where there is one */
   void (*weighted)(gq_dtype d, size_t n, const void *x, const void *minus_, const void *y, double atol, double rtol,

@@ -6,8 +6,9 @@
 
 #include "../ir/ir.h"
 
-/* Commutative: a general matrix whose columns are said to commute, (dG_i/dz) G_j = (dG_j/dz) G_i. All but last: diagonal, each
-** g_i of its z_i alone, but for the last number of a row, an integral along the solution, which has no noise. */
+/* Commutative: a general matrix whose columns are said to commute, (dG_i/dz) G_j = (dG_j/dz) G_i. All but last:
+** diagonal, each g_i of its z_i alone, but for the last number of a row, an integral along the solution,
+** which has no noise. */
 typedef enum gq_noise {
   GQ_NOISE_NONE, GQ_DIAGONAL, GQ_SCALAR, GQ_ADDITIVE, GQ_GENERAL, GQ_COMMUTATIVE, GQ_ALL_BUT_LAST, GQ_NNOISE
 } gq_noise;
@@ -16,7 +17,8 @@ typedef enum gq_calculus { GQ_STRATONOVICH, GQ_ITO } gq_calculus;
 extern const char *const gq_calculus_names[];
 
 /* fg: inputs t (0-d), z, captures; outputs f and G as a script gives them. *form: G's shape where it has one form: z's
-** (diagonal, scalar), or {.., d, m} for z {.., d}. *w: that of W: z's; z's with 1 as last dimension; {.., m}; {.., d - 1}. */
+** (diagonal, scalar), or {.., d, m} for z {.., d}. *w: that of W: z's; z's with 1 as last dimension; {.., m};
+** {.., d - 1}. */
 int gq_diffusion_check(const gq_graph *fg, gq_noise noise, gq_shape *form, gq_shape *w);
 /* The same functions with G in that form. */
 int gq_diffusion_form(const gq_graph *fg, gq_noise noise, gq_graph **out);
@@ -31,8 +33,8 @@ gq_ref gq_noise_column(gq_graph *g, gq_ref G, int64_t j);
 typedef enum gq_depends { GQ_DEPENDS_NOT, GQ_DEPENDS_OWN, GQ_DEPENDS_MIXED } gq_depends;
 int gq_diffusion_depends(const gq_graph *fg, gq_depends *how);
 /* body: inputs t, z and others; outputs f and G in its form, of an SDE in the one calculus. *out: the same SDE in the
-** other: Ito's drift is Stratonovich's and 1/2 sum_j (dG_j/dz) G_j over the columns of G. row: axis of z along which rows
-** may be independent, which costs less where a g_i of diagonal noise depends on other z_j. */
+** other: Ito's drift is Stratonovich's and 1/2 sum_j (dG_j/dz) G_j over the columns of G. row: axis of z along which
+** rows may be independent, which costs less where a g_i of diagonal noise depends on other z_j. */
 int gq_diffusion_convert(const gq_graph *body, gq_noise noise, gq_calculus to, int row, gq_graph **out);
 
 #endif

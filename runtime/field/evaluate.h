@@ -46,7 +46,8 @@ typedef struct gq_evaluator {
   int points;                  /* nodes: how many at once */
   bool columns;                /* nodes: their states stand side by side, {.., n rows of the slice} */
   bool diffusion;              /* output 1 is that of an SDE */
-  int *of;                     /* [nq] boundary values; of nodes then [parts]: of the probes and their sizes, -1: the defect */
+  int *of;                     /* [nq] boundary values; of nodes then [parts]: of the probes and their sizes,
+                               ** -1: the defect */
   gq_code code;
 } gq_evaluator;
 /* Compiled for every class, and room made in the scratch memory; on failure e is empty. */
@@ -57,7 +58,8 @@ void gq_evaluator_bind(const gq_evaluator *e, const gq_binding *b, int s, const 
                        void ***out);
 
 /* Run an evaluator at time t. x[i]: the state-shaped inputs (z; z and a; ...), out[p]: whole arrays of
-** all slices; of an SDE, out[1] and x[2] are those of the diffusion; products are added to grads_ (boundaries) and *time_ (time). */
+** all slices; of an SDE, out[1] and x[2] are those of the diffusion;
+** products are added to grads_ (boundaries) and *time_ (time). */
 int gq_evaluate_at(const gq_evaluator *e, const gq_binding *b, double t, void *const *x, void *const *out,
                    const gq_grads *grads_, double *time_);
 /* The same, one phase of it. */
@@ -65,12 +67,13 @@ int gq_evaluate_phase(const gq_evaluator *e, const gq_binding *b, int phase, dou
                       const gq_grads *grads_, double *time_);
 /* A node program: t [rows], z [nslices] blocks of rows states (or, columns, those side by side), likewise
 ** a; products added to grads. For the defect slope_ likewise, z' of the path, and the tolerance, rtol and atol. probe_
-** [nslices]: blocks that hold what is stored one after another, or NULL where that is nothing: the probes, the defect if
-** there is one, and where they are asked for, sized, the probes' sizes. */
+** [nslices]: blocks that hold what is stored one after another, or NULL where that is nothing: the probes, the defect
+** if there is one, and where they are asked for, sized, the probes' sizes. */
 int gq_evaluate_nodes(const gq_evaluator *e, const gq_binding *b, const void *t, void *const *z, void *const *a,
                       void *const *slope_, const double tolerance[2], const gq_grads *grads, void *const *probe_,
                       bool sized);
-/* Probes of a node program; numbers that what is stored at i has for one node, and bytes it takes for `points` nodes. */
+/* Probes of a node program; numbers that what is stored at i has for one node,
+** and bytes it takes for `points` nodes. */
 int gq_probe_count(const gq_evaluator *e);
 size_t gq_probe_size(const gq_evaluator *e, int i);
 gq_dtype gq_probe_dtype(const gq_evaluator *e, int i);

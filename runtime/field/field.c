@@ -461,8 +461,8 @@ static int direction_new(const gq_field *f, int j, int k, void **out) {
   return x && *out ? GQ_OK : gq_nomem(n * sizeof *x);
 }
 
-/* One along the same side k of an earlier boundary, as long and of that dtype: what is projected on it is then projected
-** once, a layer's a'df/du for its weight and its bias. -1: there is none. */
+/* One along the same side k of an earlier boundary, as long and of that dtype: what is projected on it is then
+** projected once, a layer's a'df/du for its weight and its bias. -1: there is none. */
 static int direction_shared(const gq_field *f, int j, int k) {
   gq_probe p = gq_field_probe(f, 0, j);
   for (int i = 0; i < j && p.sides; i++) {

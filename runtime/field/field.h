@@ -51,7 +51,8 @@ typedef struct gq_field {
 } gq_field;
 
 /* f: inputs t, z, captures. want_ NULL: no gradients. columns: rows may be turned innermost. */
-int gq_field_new(const gq_backend *on, const gq_graph *f, int ncapture, const bool *want_, bool columns, gq_field **out);
+int gq_field_new(const gq_backend *on, const gq_graph *f, int ncapture, const bool *want_, bool columns,
+                 gq_field **out);
 /* Of an SDE, drift and diffusion as a script gives them, in the calculus `of`; the field's are those of `to`. Rows are
 ** turned where the noise has their shape. lanes: as gq_field_lanes. */
 int gq_field_noisy(const gq_backend *on, const gq_graph *fg, int ncapture, const bool *want_, gq_noise noise,

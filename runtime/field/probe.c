@@ -1,7 +1,7 @@
 /*
-** probe.c -- see probe.h. Products of MLPs are matrix products and sums over rows, whose probes by point cost little; those
-** of other dynamics are had by differentiating the product's projection, which is linear in a, in a: that is df/dtheta T,
-** and times a, row by row, it is what a point adds.
+** probe.c -- see probe.h. Products of MLPs are matrix products and sums over rows, whose probes by point cost little;
+** those of other dynamics are had by differentiating the product's projection, which is linear in a, in a: that is
+** df/dtheta T, and times a, row by row, it is what a point adds.
 */
 #include "probe.h"
 
@@ -49,8 +49,8 @@ static gq_ref over_rows(const prober *b, gq_ref x) {
   return gq_reshape(b->g, x, gq_shape_of(2, (int64_t[]){ s.dim[0], b->n }));
 }
 
-/* Numbers at n points: what adds up to them over the rows, {k, n rows}, and what there is besides, {k, n}. Both GQ_NONE:
-** they cannot be seen so. */
+/* Numbers at n points: what adds up to them over the rows, {k, n rows}, and what there is besides, {k, n}. Both
+** GQ_NONE: they cannot be seen so. */
 typedef struct seen {
   gq_ref rows, s;
 } seen;

@@ -30,8 +30,8 @@ typedef struct gq_system {
   int64_t lanes;               /* rows at times of their own: t is {lanes}; 0: one time for all */
   bool front;                  /* lanes are the first dim of a part, otherwise the last */
   int late;                    /* phase of the products: 1 where a is not known before the rest has run */
-  int *of;                     /* [nq] boundary value of product i; -1: time. Of nodes then of what is stored: of probe i;
-                                  -1: the defect */
+  int *of;                     /* [nq] boundary value of product i; -1: time. Of nodes then of what is stored: of
+                                  probe i; -1: the defect */
   int directions;              /* inputs after the boundary values: gq_field.direction; */
   bool defect;                 /* and z', rtol, atol after those */
 } gq_system;
@@ -49,7 +49,8 @@ typedef struct gq_adjointkind {
   bool time;                   /* and a'df/dt */
 } gq_adjointkind;
 gq_make gq_system_adjoint;     /* (z, a)' = (f, -a'df/dz), f the drift of an SDE; arg: gq_adjointkind */
-/* No equation: inputs t, z, a (of an SDE one of G too), boundary values; outputs a'df/dz and the products; arg: bool, is a'df/dt wanted too. */
+/* No equation: inputs t, z, a (of an SDE one of G too), boundary values; outputs a'df/dz and the products; arg: bool,
+** is a'df/dt wanted too. */
 gq_make gq_system_pull;
 /* The products alone, of rows side by side (gq_field_lanes): inputs t {lanes[1]}, z, a, boundary values. */
 gq_make gq_system_points;
@@ -64,7 +65,8 @@ typedef struct gq_pointkind {
 } gq_pointkind;
 /* The products at n points at once: inputs t {n}, z {n, ...}, a {n, ...} (or, columns, {.., n rows}), boundary
 ** values. probes: before them those of every product, {numbers + 1, n}. defect: inputs z' like z, rtol and atol at the
-** end, and the last output before the products is the sum over the state of ((z' - f) / (atol + rtol |z|))^2, {n}. arg: gq_pointkind */
+** end, and the last output before the products is the sum over the state of ((z' - f) / (atol + rtol |z|))^2, {n}.
+** arg: gq_pointkind */
 gq_make gq_system_nodes;
 /* The same and, before, the Jacobian by rows of `dim` numbers: outputs df_i/dz of z's shape for i < dim. */
 gq_make gq_system_jacobian;

@@ -2,10 +2,11 @@
 ** auto.c -- gradient = "auto": the fastest engine that fits the memory. Where rows are few and short that is
 ** collocation (gqc). Otherwise backpropagation through the steps (direct) evaluates nothing twice and is the
 ** fastest wherever its activations fit; where they do not, the best of gq: the adjoint along the states of the steps
-** and, where even those do not fit, between checkpoints. Memory of the parameters' size does not change that: the weights
-** are read once a stage on either way, by the adjoint twice, and direct adds to the gradients once a step (ir/stack.c),
-** gq once a batch of nodes. Nested spheres, direct over gq: width 1000 0.8 to 1.0, 1500 0.8 to 0.9, 3000 0.8. Nor does the
-** width of an SDE's layers: direct over aca, which runs steps again: 5 0.97, 20 1.01, 100 0.82 (reversible_heun).
+** and, where even those do not fit, between checkpoints. Memory of the parameters' size does not change that: the
+** weights are read once a stage on either way, by the adjoint twice, and direct adds to the gradients once a step
+** (ir/stack.c), gq once a batch of nodes. Nested spheres, direct over gq: width 1000 0.8 to 1.0, 1500 0.8 to 0.9, 3000
+** 0.8. Nor does the width of an SDE's layers: direct over aca, which runs steps again: 5 0.97, 20 1.01, 100 0.82
+** (reversible_heun).
 */
 #include "../ode/solution.h"
 

@@ -17,7 +17,8 @@ static void signs(int direction, int i, size_t first, size_t n, double *out) {
   for (size_t k = 0; k < n; k++) out[k] = out[k] < 0.5 ? -1 : 1;
 }
 
-/* x is the i-th. Into to_ each number of it larger or smaller by so much of itself; to *sum_ what slope_ says of that. */
+/* x is the i-th. Into to_ each number of it larger or smaller by so much of itself;
+** to *sum_ what slope_ says of that. */
 static int along(gq_tensor *x, int direction, int i, double by, gq_tensor *to_, const gq_tensor *slope_,
                  double *sum_) {
   const gq_vectors *vec = gq_backend_of(x)->vec;

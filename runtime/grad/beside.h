@@ -18,8 +18,8 @@ static const double GQ_SHOWS = 1.5;
 
 /* The solutions on either side, GQ_BESIDE times, into s->beside. */
 int gq_beside_solve(const gq_problem *p, const gq_ode_options *o, gq_solution *s);
-/* How far the change of the loss between them is from what the gradients say, into s->info.quotient_error, where that is
-** more than the tolerance of the loss. gz: the cotangents of z. */
+/* How far the change of the loss between them is from what the gradients say, into s->info.quotient_error, where that
+** is more than the tolerance of the loss. gz: the cotangents of z. */
 int gq_beside_apart(gq_solution *s, gq_tensor *gz, const gq_gradients *g, double tolerance);
 
 #endif

@@ -105,8 +105,8 @@ static void trail(const gq_walk *w, gq_trail *r) {
 
 /* ---- what is compiled ---- */
 
-/* Nodes in every step, or those of eq. (9) judged: the Runge-Kutta weights integrate the probes too, to compare. Guards are for the rule
-** whose weights make Legendre polynomials orthogonal, where no such comparison is made. */
+/* Nodes in every step, or those of eq. (9) judged: the Runge-Kutta weights integrate the probes too, to compare. Guards
+** are for the rule whose weights make Legendre polynomials orthogonal, where no such comparison is made. */
 void gq_nodes_shape(const gq_ode_options *o, gq_plankey *k) {
   k->audits = (o->nodes == GQ_NODES_STEP || o->nodes == GQ_NODES_AUTO) && !o->independent;
   k->probes = o->guards && !o->independent && !k->audits && o->quadrature == gq_quadratures;
@@ -399,8 +399,8 @@ static int promised(const back *k) {
   return e < 1 ? (int)fmax(FEW, fmin(MOST, ceil(k->judged * log(AIM * k->s->o.back_rtol) / log(e)))) : MOST;
 }
 
-/* The window's pieces, n nodes each. Where they are few, one rule serves all that follow each other and are not short: at
-** their edges z and a bend by no more than a step's error. */
+/* The window's pieces, n nodes each. Where they are few, one rule serves all that follow each other and are not short:
+** at their edges z and a bend by no more than a step's error. */
 static int add_pieces(back *k, int n) {
   const gq_window *q = &k->steps;
   int together = promised(k);
@@ -419,8 +419,8 @@ static void mark_panel(back *k) {
   k->bends = true;
 }
 
-/* What the first round gives is judged by the stages too, where they are all the window's: the decay of few coefficients
-** promises less than there is where the integrand turns. */
+/* What the first round gives is judged by the stages too, where they are all the window's: the decay of few
+** coefficients promises less than there is where the integrand turns. */
 static int judge_by_stages(back *k) {
   gq_refine *r = &k->nodes.sum;
   if (k->nruns != 1 || k->panel.forced || r->round != 1 || r->nnext == 0) return GQ_OK;
@@ -506,8 +506,8 @@ static int integrate_again(back *k, const struct run *run, double *to) {
   return gq_nodebuffer_probes(&k->nodes, sum, to);
 }
 
-/* Panels are no longer than a step of z. Stages of so few steps say less of their integrals than the rule has with them;
-** the next rule, with points between its own, tells which of them it serves. */
+/* Panels are no longer than a step of z. Stages of so few steps say less of their integrals than the rule has with
+** them; the next rule, with points between its own, tells which of them it serves. */
 static int judge_panels(back *k) {
   gq_refine *r = &k->nodes.sum;
   double *other = gq_alloc((k->nruns * (size_t)r->numbers + 1) * sizeof *other), *to = other;

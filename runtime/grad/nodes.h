@@ -31,8 +31,8 @@ double gq_rule_point(const gq_rule *r, int i, double *w);
 /* The program for n nodes, a power of two up to p->most_points. */
 int gq_node_program(gq_plan *p, int n, gq_evaluator **out);
 
-/* A fixed number of points, evaluated when full: memory does not grow with the number of nodes. Fields: an array of each
-** thing that a point has, and of each that its programs store. */
+/* A fixed number of points, evaluated when full: memory does not grow with the number of nodes. Fields: an array
+** of each thing that a point has, and of each that its programs store. */
 typedef struct gq_nodebuffer {
   gq_solution *s;
   const gq_grads *grads;
@@ -80,8 +80,8 @@ int gq_nodebuffer_probes(const gq_nodebuffer *b, const gq_grads *probes, double 
 /* Point i of the list. */
 enum { GQ_LISTED = 2 };
 const double *gq_nodebuffer_listed(const gq_nodebuffer *b, int64_t i);
-/* The probes' integrals by all nodes against those by other weights: the largest difference of a tensor, relative to its
-** integral, or to a tenth of that of its norm. */
+/* The probes' integrals by all nodes against those by other weights: the largest difference of a tensor, relative to
+** its integral, or to a tenth of that of its norm. */
 int gq_nodebuffer_difference(const gq_nodebuffer *b, const gq_grads *probes, double *difference);
 
 #endif

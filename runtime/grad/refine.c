@@ -1,7 +1,8 @@
 /*
 ** refine.c -- see refine.h. The error of an n-point Gauss sum over a piece of length h comes from how the Legendre
 ** coefficients c_k of the integrand decay (norms over a group): r = (c_{n-1} / max c)^(1/(n-1)), and what the rule gets
-** wrong first is P_2n, whose coefficient would be c_{n-1} r^(n+1) and whose Gauss sum is g_n: (h/2) g_n c_{n-1} r^(n+1).
+** wrong first is P_2n, whose coefficient would be c_{n-1} r^(n+1) and whose Gauss sum is g_n: (h/2) g_n c_{n-1}
+** r^(n+1).
 */
 #include "refine.h"
 
@@ -228,8 +229,8 @@ static int by_error(const void *a, const void *b) {
   return x->error != y->error ? (x->error > y->error) - (x->error < y->error) : (x->i > y->i) - (x->i < y->i);
 }
 
-/* All, if that spends no more than `most`, estimates by few nodes taken for more; else the smallest errors first, up to the
-** budget: what is left is for the others. */
+/* All, if that spends no more than `most`, estimates by few nodes taken for more; else the smallest errors first, up to
+** the budget: what is left is for the others. */
 static int accept_small(gq_refine *r, double spent, double most, double budget) {
   place *order = gq_alloc((r->nwork + 1) * sizeof *order);
   if (!order) return gq_nomem(r->nwork * sizeof *order);

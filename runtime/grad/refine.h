@@ -62,19 +62,21 @@ double gq_piece_node(const gq_piece *p, int j, double *weight);
 /* Values are there, without weights. share: the part of the tolerance that may be spent when this list is worked off.
 ** spacing: pieces shorter than that are not halved. */
 int gq_refine_judge(gq_refine *r, double share, double spacing);
-/* Behind gq_refine_judge: all of the round, where the integrals that it gives and other[numbers], found in another way, differ
-** by no more than `most` tolerances. */
+/* Behind gq_refine_judge: all of the round, where the integrals that it gives and other[numbers], found in another way,
+** differ by no more than `most` tolerances. */
 int gq_refine_agree(gq_refine *r, const double *other, double most);
 /* On to the next round, once rejected pieces have been taken back; false: worked off. */
 bool gq_refine_next(gq_refine *r);
 /* A node outside of any list, whose values have their weight. */
 void gq_refine_count(gq_refine *r, const double *value);
-/* Panels that were integrated by two rules: pieces of a list and room for it, as above; then what their nodes have, with
-** weights, and the sums by the second rule, other[nwork][numbers], INFINITY where there is none. The smallest differences are
-** accepted, up to `most` tolerances; the list is empty then, the panels in the order of adding still in `work`. */
+/* Panels that were integrated by two rules: pieces of a list and room for it, as above; then what their nodes have,
+** with weights, and the sums by the second rule, other[nwork][numbers], INFINITY where there is none. The smallest
+** differences are accepted, up to `most` tolerances; the list is empty then,
+** the panels in the order of adding still in `work`. */
 void gq_refine_put(gq_refine *r, int i, const double *value);
 int gq_refine_compare(gq_refine *r, const double *other, double most);
-/* The largest of the groups' errors, relative to their integrals (a tenth of the integral of the norm where that is more). */
+/* The largest of the groups' errors, relative to their integrals (a tenth of the integral of the norm where that is
+** more). */
 double gq_refine_error(const gq_refine *r);
 /* The same of the differences to integrals found in another way: other[numbers]. */
 double gq_refine_difference(const gq_refine *r, const double *other);

@@ -1,7 +1,7 @@
 /*
-** root.c -- k = f(t, base + hg k) by Newton's method, and by the implicit function theorem what k depends on: with J the
-** Jacobian at k and v = (1 - hg J)'^-1 dL/dk, the cotangents are those that v gives f where k stays. They are made of
-** recorded operations and of k as recorded again, so that they can be differentiated like any others.
+** root.c -- k = f(t, base + hg k) by Newton's method, and by the implicit function theorem what k depends on: with J
+** the Jacobian at k and v = (1 - hg J)'^-1 dL/dk, the cotangents are those that v gives f where k stays. They are made
+** of recorded operations and of k as recorded again, so that they can be differentiated like any others.
 */
 #include "root.h"
 

@@ -1,6 +1,7 @@
 /*
 ** samples_direct.c -- backpropagation through each sample's own accepted steps (direct, aca): a lane goes back along
-** its sample's records, the step of every lane is run again and phase 2 is its vjp. See direct.c for one step size for all.
+** its sample's records, the step of every lane is run again and phase 2 is its vjp. See direct.c for one step size for
+** all.
 */
 #include "samples.h"
 
@@ -205,8 +206,8 @@ static int pull_all(back *k) {
   }
 }
 
-/* The first slopes f(t_0, z_0) of `count` samples from `first` on, and the times equal to t_0. Samples that took no step,
-** and lanes without a sample, go along with one that did. */
+/* The first slopes f(t_0, z_0) of `count` samples from `first` on, and the times equal to t_0. Samples that took no
+** step, and lanes without a sample, go along with one that did. */
 static int pull_starts(back *k, int64_t first, int count) {
   gq_samplepull *w = k->w;
   gq_lanes *p = k->p;

@@ -1,8 +1,8 @@
 /*
-** samples_fleet.c -- the ways back of independent samples by the device that solved them, each in one launch: a crew goes
-** back along its samples' records (direct, aca; see samples_direct.c for the host's loop), or solves their adjoint equations
-** and collects nodes (gq, check; samples_gq.c). Each crew has its own sums of gradients that all samples share, and they are
-** added up in the crews' order.
+** samples_fleet.c -- the ways back of independent samples by the device that solved them, each in one launch: a crew
+** goes back along its samples' records (direct, aca; see samples_direct.c for the host's loop), or solves their adjoint
+** equations and collects nodes (gq, check; samples_gq.c). Each crew has its own sums of gradients that all samples
+** share, and they are added up in the crews' order.
 */
 #include "../ode/fleet.h"
 #include "nodes.h"

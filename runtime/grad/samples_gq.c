@@ -1,6 +1,7 @@
 /*
-** samples_gq.c -- the adjoint equation and its quadrature, sample by sample: each solves [z, a] backwards over its measurement
-** intervals with its own steps, and has nodes by the rule from its own evaluations (eq. (9)). Nodes of all samples are gathered as columns (t, z, w a) and evaluated together. See continuous.c for one step size for all.
+** samples_gq.c -- the adjoint equation and its quadrature, sample by sample: each solves [z, a] backwards over its
+** measurement intervals with its own steps, and has nodes by the rule from its own evaluations (eq. (9)). Nodes of all
+** samples are gathered as columns (t, z, w a) and evaluated together. See continuous.c for one step size for all.
 */
 #include "nodes.h"
 #include "samples.h"

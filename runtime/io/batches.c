@@ -1,8 +1,8 @@
 /*
 ** batches.c -- rows of a data set, a batch at a time, the next few put together by a thread while the caller computes.
-** The caller makes the tensors and takes them; the thread fills them and does nothing that can fail. Storages count their
-** writes, so a batch whose rows were written to after it was asked for is filled again by the caller. Without a thread, or
-** in a process that was forked meanwhile, the caller fills all.
+** The caller makes the tensors and takes them; the thread fills them and does nothing that can fail. Storages count
+** their writes, so a batch whose rows were written to after it was asked for is filled again by the caller. Without
+** a thread, or in a process that was forked meanwhile, the caller fills all.
 */
 #include "io.h"
 

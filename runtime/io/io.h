@@ -30,7 +30,7 @@ int gq_file_append_line(const char *path, const char *line, size_t n);
 bool gq_utf8(const char *s, size_t n);      /* well-formed, shortest form, no surrogates */
 size_t gq_utf8_prefix(const char *s, size_t n);   /* how many bytes of s are, from the first on */
 
-int gq_npy_load(const char *path, gq_tensor **t);          /* <f4 <f8 <i8 |b1 (others refused by name), C or Fortran order */
+int gq_npy_load(const char *path, gq_tensor **t);   /* <f4 <f8 <i8 |b1 (others refused by name), C or Fortran order */
 int gq_npy_save(const char *path, gq_tensor *t);
 
 int gq_npy_read(const char *name, const void *bytes, size_t n, gq_tensor **t);   /* the same from memory */
@@ -44,7 +44,7 @@ uint32_t gq_crc32(const void *bytes, size_t n);
 /* Text with separators: one cell [*from, *to) of a record from byte `at` on, what it is, and all numbers. */
 typedef enum gq_cell { GQ_CELL_NUMBER, GQ_CELL_MISSING, GQ_CELL_DATE, GQ_CELL_TEXT } gq_cell;
 size_t gq_csv_next(const char *s, size_t n, size_t at, char separator, const char **from, const char **to, bool *more);
-gq_cell gq_csv_cell(const char *from, const char *to, double *x);           /* missing: NaN; dates: seconds since 1970 */
+gq_cell gq_csv_cell(const char *from, const char *to, double *x);   /* missing: NaN; dates: seconds since 1970 */
 typedef struct gq_csv {
   char separator;
   int columns, wanted;            /* cells of a record; numbers of it that are kept */
@@ -54,12 +54,12 @@ typedef struct gq_csv {
 } gq_csv;
 int gq_csv_numbers(gq_csv *c, const char *bytes, size_t n, size_t at, int64_t line, double **out, int64_t *rows);
 
-/* A PNG or JPEG file in memory, by libpng or libturbojpeg where they are installed: {channels, height, width} of 0 to 1;
-** channels: 1 or 3. */
+/* A PNG or JPEG file in memory, by libpng or libturbojpeg where they are installed: {channels, height, width} of 0 to
+** 1; channels: 1 or 3. */
 int gq_image_read(const char *name, const void *bytes, size_t n, int channels, gq_tensor **t);
 
-/* Images {c, h, w}, each number of so many bytes: to[.][i][j] = from[.][i + down][j + right], mirrored before that, zero
-** outside. */
+/* Images {c, h, w}, each number of so many bytes: to[.][i][j] = from[.][i + down][j + right], mirrored before that,
+** zero outside. */
 typedef struct gq_moved { bool mirrored; int64_t down, right; } gq_moved;
 void gq_image_move(size_t number, int64_t c, int64_t h, int64_t w, const void *from, gq_moved m, void *to);
 

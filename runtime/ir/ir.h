@@ -118,7 +118,8 @@ void gq_graph_later(gq_graph *g);
 int gq_vjp(gq_graph *g, int nout, const gq_ref *out, const gq_ref *cot,
            int nwrt, const gq_ref *wrt, gq_ref *grad);
 
-/* `sum`, the matrix products of one form that it adds as one over their operands stacked; as it is where there are no two. */
+/* `sum`, the matrix products of one form that it adds as one over their operands stacked;
+** as it is where there are no two. */
 gq_ref gq_stack_products(gq_graph *g, gq_ref sum);
 
 /* Copy src's nodes that its outputs need into dst, src input i becoming bind[i];

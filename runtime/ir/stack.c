@@ -1,8 +1,8 @@
 /*
 ** stack.c -- a sum of matrix products as one product of what they were made of, stacked:
 ** A_1' B_1 + A_2' B_2 + ... = [A_1; A_2; ..]' [B_1; B_2; ..].
-** The derivative of a step by a layer's matrix is such a sum, a product a stage. Added one by one each of them reads and
-** writes all of the matrix; stacked, that is done once, over an inner dimension long enough for full speed.
+** The derivative of a step by a layer's matrix is such a sum, a product a stage. Added one by one each of them reads
+** and writes all of the matrix; stacked, that is done once, over an inner dimension long enough for full speed.
 */
 #include "internal.h"
 

@@ -1,6 +1,6 @@
 /*
-** attempt.h -- what a method sees of an integration: where it is, what it may not miss, and where the step that it tries
-** goes.
+** attempt.h -- what a method sees of an integration: where it is, what it may not miss, and where the step that it
+** tries goes.
 */
 #ifndef GQ_ATTEMPT_H
 #define GQ_ATTEMPT_H
@@ -93,8 +93,8 @@ typedef struct gq_attempt {
 double gq_positive_atol(gq_dtype d, double atol);
 /* From t to the next number of the dtype. */
 double gq_spacing(gq_dtype d, double t);
-/* What a step adds to the time over which the state's dtype cannot tell times of evaluations apart well, by a 64th of the
-** step; 0 where f does not depend on t. */
+/* What a step adds to the time over which the state's dtype cannot tell times of evaluations apart well, by a 64th
+** of the step; 0 where f does not depend on t. */
 double gq_coarse_time(const gq_field *f, double t, double h);
 /* The time of f's evaluation where a step from t begins: t itself but for jumps. dir: +1 or -1. */
 double gq_attempt_begin(const gq_attempt *a, double t, double dir);

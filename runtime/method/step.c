@@ -381,8 +381,8 @@ static gq_ref weighted_factors(builder *b, int n, const gq_ref *x, const gq_ref 
   return GQ_NONE;
 }
 
-/* sum_i w_i x_i of probes; where all x_i are made in one linear way, that of the sum of what they are made of. So numbers
-** of all stages are summed over the rows at once. */
+/* sum_i w_i x_i of probes; where all x_i are made in one linear way, that of the sum of what they are made of. So
+** numbers of all stages are summed over the rows at once. */
 static gq_ref weighted_inside(builder *b, int n, const gq_ref *x, const gq_ref *w) {
   gq_graph *g = b->g;
   gq_node first = *gq_graph_node(g, x[0]);

@@ -22,11 +22,13 @@ typedef struct gq_stepkind {
   bool dense;                  /* slopes are kept for the interpolant */
   bool product_error;          /* products and their errors in phase 0 (adjoint) */
   bool product_dense;          /* product weights may be the interpolant's (overshoot) */
-  int product_carry;           /* those of a step's end are the next one's first, where slopes are: made in this phase; 0: not */
+  int product_carry;           /* those of a step's end are the next one's first, where slopes are: made in
+                               ** this phase; 0: not */
   bool inverse;                /* from the end of the step [t, t + h] to its start: y, f, x are those of the end */
   bool error, stiffness;       /* sums for heuristics; forward systems only */
   double eta, theta;           /* damping of alf; weight of the end's drift (theta) */
-                               /* with pull, alf: phase 2 is the forward step's derivative there, at one evaluation for both */
+                               /* with pull, alf: phase 2 is the forward step's derivative there,
+                               ** at one evaluation for both */
   bool pull;                   /* phase 2: derivative of the step (direct; forward systems only) */
   bool pull_time;
   bool far;                    /* between the step and phase 2 its values leave the caches: few are kept */
@@ -45,18 +47,20 @@ typedef struct gq_steplayout {
   int nin, t, h, ht, rtol, atol, y, f, x, w, path, levy, wq, bv, directions, cy, cf, cx, ck[GQ_MAXSTAGES];
   int h2, y2, f2;              /* inverse with pull: h again, and what phase 0 stored */
   int nout, y1, f1, x1, err, err3, finite, k[GQ_MAXSTAGES], dq, eq, q, qe, py, pf, px, pt, ph, pb;
-  int kept;                    /* outputs behind those nout, for later phases alone: not the same in every class of slices */
+  int kept;                    /* outputs behind those nout, for later phases alone: each class of slices has
+                               ** its own */
   int sum[GQ_SUMS], csum[GQ_SUMS]; /* heuristics: sums out (stored float64, of this slice), their cotangents in */
   int npb;                     /* products of phase 2: */
   int *pb_of;                  /* [npb] boundary value of each */
 } gq_steplayout;
 
-/* Inputs: t, h, h as it makes times, rtol, atol[parts] (float64), y[parts], f[parts] if carry, x[extra], W (H, K, Levy areas) of an SDE, what is given at each slope's
-** time [slopes][given], product weights wq[slopes] (float64), boundary values; with pull: cotangents of y1, f1, x1, k, sums.
-** With lanes t, both h, atol and the error sums are {lanes}, one a row.
-** Outputs: y1[parts], f1[parts] if carry, x1[extra] (stored); error sums[parts] (stored float64: sum or maximum over
-** this slice of (err / scale)^2); k (kept); dq[nq], eq[nq] stored; q[nq] added: sum_i wq_i product_i.
-** Products at a slope that is carried in are not among dq, eq and q: they are what the step before stored as qe[nq], its end's. */
+/* Inputs: t, h, h as it makes times, rtol, atol[parts] (float64), y[parts], f[parts] if carry, x[extra], W (H, K, Levy
+** areas) of an SDE, what is given at each slope's time [slopes][given], product weights wq[slopes] (float64), boundary
+** values; with pull: cotangents of y1, f1, x1, k, sums. With lanes t, both h, atol and the error sums are {lanes}, one
+** a row. Outputs: y1[parts], f1[parts] if carry, x1[extra] (stored); error sums[parts] (stored float64: sum or maximum
+** over this slice of (err / scale)^2); k (kept); dq[nq], eq[nq] stored; q[nq] added: sum_i wq_i product_i.
+** Products at a slope that is carried in are not among dq, eq and q: they are what the step before stored as qe[nq],
+** its end's. */
 /* want [boundary values]: whose gradients phase 2 adds. */
 int gq_step_new(const gq_system *s, const gq_stepkind *k, const bool *want, gq_graph **g, gq_outspec **outs,
                 gq_steplayout *l);

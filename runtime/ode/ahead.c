@@ -1,6 +1,6 @@
 /*
-** ahead.c -- attempts that a device has made beyond what the solve's loop has seen of them (backend.advance): it takes them
-** over one by one, as if it had made each itself.
+** ahead.c -- attempts that a device has made beyond what the solve's loop has seen of them (backend.advance): it takes
+** them over one by one, as if it had made each itself.
 */
 #include "walk.h"
 
@@ -94,8 +94,8 @@ static int place(gq_walk *w, int i) {
   return GQ_OK;
 }
 
-/* As many attempts as steps of this size need to the stop, where a third is refused: those that come after the stop would be
-** launches for nothing. */
+/* As many attempts as steps of this size need to the stop, where a third is refused: those that come after the stop
+** would be launches for nothing. */
 static int likely(const gq_walk *w) {
   double n = ceil(fabs(w->c.stop - w->a.t) / fabs(w->c.h));
   return n < MOST ? (int)n + (int)n / 2 + 1 : MOST;

@@ -48,7 +48,8 @@ static void negate(size_t n, double *x) {
   for (size_t i = 0; i < n; i++) x[i] = -x[i];
 }
 
-/* W, and what else steps read, from t to t1. Of the path backwards W and K, and Levy areas, change sign, and H does not. */
+/* W, and what else steps read, from t to t1. Of the path backwards W and K, and Levy areas, change sign,
+** and H does not. */
 static int ask(gq_along *a, double t, double t1, double *dw) {
   size_t n = a->n;
   bool back = t1 < t;

@@ -1,7 +1,7 @@
 /*
-** fleet.c -- batch = "independent" by a device, the forward solve: what it reads is laid down once, it sails until all are
-** done, until records are full, which are more then, or for a while so that Ctrl-C is heard; and what became of each sample
-** comes back.
+** fleet.c -- batch = "independent" by a device, the forward solve: what it reads is laid down once, it sails until all
+** are done, until records are full, which are more then, or for a while so that Ctrl-C is heard; and what became
+** of each sample comes back.
 */
 #include "fleet.h"
 

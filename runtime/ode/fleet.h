@@ -1,6 +1,6 @@
 /*
-** fleet.h -- batch = "independent" by a device that solves all samples by itself (backend.sail), and goes back along their
-** records.
+** fleet.h -- batch = "independent" by a device that solves all samples by itself (backend.sail), and goes back along
+** their records.
 */
 #ifndef GQ_FLEET_H
 #define GQ_FLEET_H
@@ -45,6 +45,7 @@ static inline uint64_t gq_fleet_place(const gq_fleetwork *x, const void *p) {
 /* One launch. Interrupted before: fails. */
 int gq_fleet_sail(gq_fleetwork *x);
 /* Of whole boundary values and those of lanes, or of points. */
-void gq_fleet_cuts(const gq_fleetwork *x, void *const *whole, void *const *lanes, const bool *some_, gq_cutting *to, int *n);
+void gq_fleet_cuts(const gq_fleetwork *x, void *const *whole, void *const *lanes, const bool *some_, gq_cutting *to,
+                   int *n);
 
 #endif

@@ -16,13 +16,14 @@ typedef struct gq_sampleset {
   size_t bytes;                /* of a sample */
   int workers;                 /* worker i solves samples i, i + workers, ... */
   gq_samples took;
-  gq_steps *tape;              /* [workers] direct and aca: of all in turn, each with its y and f; anchor: the sample's step
-                               ** before, or -1 */
+  gq_steps *tape;              /* [workers] direct and aca: of all in turn, each with its y and f; anchor: the
+                               ** sample's step before, or -1 */
   int64_t *nfe;                /* [n] forward: took.nfe is the user's */
   int *reached;                /* [n] times of a sample */
   int64_t *last;               /* [n] a sample's last record in its worker's tape, or -1 */
   const gq_backend *on;
-  void *landed;                /* of a device that solved them: [n] gq_landed; its tape has a gq_taped behind each y and f */
+  void *landed;                /* of a device that solved them: [n] gq_landed; its tape has a gq_taped behind
+                               ** each y and f */
 } gq_sampleset;
 void gq_sampleset_free(gq_sampleset *r_);
 static inline int64_t *gq_sample_count(gq_tensor *x) { return gq_tensor_data(x); }
@@ -100,7 +101,8 @@ size_t gq_cut_bytes(const gq_field *f, int j, int64_t n);
 void gq_cut_sizes(const gq_field *f, int j, size_t *outer, size_t *inner, size_t *size);
 /* parts to be solved by st from slopes by `slope`; pull: with buffers for phase 2. */
 int gq_lanes_init(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_evaluator *slope, bool pull);
-/* Those of crews of a device, of which the first's are bound: each has `head` bytes, then its arrays; *crews at most. */
+/* Those of crews of a device, of which the first's are bound: each has `head` bytes, then its arrays;
+** *crews at most. */
 int gq_lanes_crews(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_evaluator *slope, bool pull, size_t head,
                    int *crews, size_t *each);
 /* Tolerances and sizes of steps of the forward solve. */

@@ -90,8 +90,8 @@ static int check_method(const gq_problem *p, const gq_ode_options *o) {
                  o->back_method->name, fits);
 }
 
-/* A step over a whole leaf or more asks for no two times inside one. Where measurement times cut steps short, leaves are
-** shorter too. */
+/* A step over a whole leaf or more asks for no two times inside one. Where measurement times cut steps short, leaves
+** are shorter too. */
 double gq_noise_leaf(const gq_problem *p, double dt) {
   for (int k = 1; k < p->nt; k++) {
     double n = fabs(p->t[k] - p->t[0]) / dt;

@@ -76,7 +76,8 @@ enum {                         /* gq_engine.traits */
   GQ_ALL_STEPS = 4,            /* needs steps that end where the solve does, and takes cotangents between them as
                                   they are: no overshoot, no moments */
   GQ_TWICE = 8,                /* goes back with n and with 2n nodes */
-  GQ_OF_STEPS = 16             /* gives the gradient of the steps as they were taken: of sums over them too, and twice */
+  GQ_OF_STEPS = 16             /* gives the gradient of the steps as they were taken: of sums over them too,
+                                  and twice */
 };
 struct gq_ode_options;
 struct gq_info;
@@ -157,8 +158,9 @@ typedef struct gq_ode_options {
   int max_nodes;
   gq_nodes nodes;
   int fixed_nodes;
-  int64_t audit;               /* one of so many solves of a structure, the first of all, is made again by gq at a tenth of
-                                  the tolerances; 0: none; GQ_AUDIT_UNASKED: 256 of engines auto and gq, traced */
+  int64_t audit;               /* one of so many solves of a structure, the first of all, is made again by gq at a
+                                  tenth of the tolerances; 0: none; GQ_AUDIT_UNASKED: 256 of engines auto and gq,
+                                  traced */
   size_t memory_limit;         /* auto: bytes that a solve may keep for its backward pass; 1 GiB */
   const gq_quadrature *quadrature;
   int panels;                  /* equal panels that share the nodes of an interval (or step) */
@@ -192,8 +194,8 @@ typedef struct gq_info {
   int64_t nfe_backward, steps_backward, rejected_backward, restarts, nodes, nodes_wanted;
   int64_t panels, panels_split;   /* moments: panels solved, and splits that made them more */
   double reconstruction;       /* units of the tolerance */
-  double audit;                /* |G_n - G_2n| / |G_2n| over all parameters, by engine check and where the spectrum asked
-                                  for it; NAN: not made */
+  double audit;                /* |G_n - G_2n| / |G_2n| over all parameters, by engine check and where the
+                                  spectrum asked for it; NAN: not made */
   double gradient_error;       /* |g - g'| / max(|g|, |g'|), g' by gq at a tenth of the tolerances: the largest of a
                                   parameter's that shows in the loss; NAN: not compared (gq_ode_options.audit) */
   char gradient_of[160];       /* and which that is, in words */
@@ -205,16 +207,17 @@ typedef struct gq_info {
                                   the integrand, though its mean may be right; over 0.1 it asks for an audit. NAN:
                                   fewer than 3 nodes in every interval, no guards */
   int64_t nfe_audit;           /* evaluations of that audit, not in nfe and nfe_backward */
-  double quadrature_error;     /* nodes = "step" and "auto": integrals of the probes by nodes against those by Runge-Kutta
-                                  weights, or what refinement estimates: the largest of a tensor, relative; NAN: none */
-  double defect;               /* how far the forward solve's interpolant is from a solution: the largest of h |z' - f| at
-                                  the nodes, RMS, in tolerances of the forward solve; along trajectories that follow its
-                                  steps, where these are chosen by an explicit method; NAN: none */
+  double quadrature_error;     /* nodes = "step" and "auto": integrals of the probes by nodes against those by
+                                  Runge-Kutta weights, or what refinement estimates: the largest of a tensor,
+                                  relative; NAN: none */
+  double defect;               /* how far the forward solve's interpolant is from a solution: the largest of h |z' - f|
+                                  at the nodes, RMS, in tolerances of the forward solve; along trajectories that
+                                  follow its steps, where these are chosen by an explicit method; NAN: none */
   int64_t rounds;              /* nodes = "auto": of refinement, 0 where eq. (9) was enough; */
   int64_t unresolved;          /* pieces that miss the tolerance at its limits */
   bool capped;                 /* max_nodes bit in some interval */
   size_t peak_bytes;
-  double error, stiffness;     /* the solver's heuristics over the accepted steps (method/heuristic.h), where asked for */
+  double error, stiffness;     /* heuristics over the accepted steps (method/heuristic.h), where asked for */
   double coarse;               /* share of the time solved in steps for which the dtype's times are too far apart */
   bool event;                  /* it happened, at event_t; the states from there on are the one at event_t */
   double event_t;
@@ -264,14 +267,15 @@ typedef struct gq_problem {
   const bool *jump_;           /* [nt] f may jump at this time: the solve stops before it and goes on after it */
 } gq_problem;
 
-/* SDEs: the widest leaves (tol of gq_brownian_new) that a path may have for fixed steps of dt to p->t, where it is right in
-** distribution: dt; dt / 4 where a measurement time lies off the grid and cuts a step short. */
+/* SDEs: the widest leaves (tol of gq_brownian_new) that a path may have for fixed steps of dt to p->t, where it is
+** right in distribution: dt; dt / 4 where a measurement time lies off the grid and cuts a step short. */
 double gq_noise_leaf(const gq_problem *p, double dt);
 
 /* Solve; z: {nt, shape of z0}. On failure the status says why; *sol_ and *z then still hold the
 ** part reached (info->status, info->t_reached) when `partial`, nothing otherwise. With engine
 ** "none" *sol is NULL. */
-int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tensor **z, gq_info *info, gq_solution **sol);
+int gq_odeint(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tensor **z, gq_info *info,
+              gq_solution **sol);
 /* gz: dL/dz at the times, {nt, ...}. gz0, gt (float64 {nt}), gcapture[i]: new references, or NULL
 ** where not wanted. Updates the solution's info. */
 int gq_odeint_backward(gq_solution *s, gq_tensor *gz, gq_tensor **gz0, gq_tensor **gt, gq_tensor **gcapture);

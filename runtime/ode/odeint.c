@@ -157,8 +157,8 @@ static int keep(forward *fw, int stop) {
 
 static bool reached(double dir, double t, double t1) { return dir * (t1 - t) >= 0; }
 
-/* The slope at a step's end is in the interpolant though not always in the error estimate. *k: the first of n times, or the
-** one that is not finite. */
+/* The slope at a step's end is in the interpolant though not always in the error estimate. *k: the first of n times, or
+** the one that is not finite. */
 static int check_interpolated(const gq_solution *s, int *k, int n) {
   size_t numbers = gq_numel(s->z0->shape);
   size_t i = s->plan->field->on->vec->nonfinite(s->z->dtype, n * numbers, gq_at_time(s, s->z, *k));

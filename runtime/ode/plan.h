@@ -85,7 +85,8 @@ void gq_plan_leave(gq_plan *p);
 
 /* The forward step, with its derivative (pull) or without, f, and what an implicit method needs. */
 int gq_plan_forward(gq_plan *p, bool pull);
-/* And for engines that run the step again before they pull it back: both as one program, p->backward, where it is one. */
+/* And for engines that run the step again before they pull it back: both as one program, p->backward,
+** where it is one. */
 int gq_plan_again(gq_plan *p);
 /* How many points of so many rows of the state each are evaluated at once: a power of two. */
 void gq_plan_stack(gq_plan *p, int each);

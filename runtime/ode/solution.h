@@ -33,7 +33,8 @@ struct gq_solution {
   bool judged;                 /* a replay was compared with `tighter`: what info tells of that stays */
   struct gq_solution *tighter; /* grad/audit.c: the same at a tenth of the tolerances, until gradients were compared; */
   double *size;                /* how large parameters and z0 are, */
-  gq_tensor **beside;          /* [ncapture + 2 GQ_BESIDE] and where f may jump those, and solutions a little beside, or NULL */
+  gq_tensor **beside;          /* [ncapture + 2 GQ_BESIDE] and where f may jump those, and solutions a little
+                                  beside, or NULL */
   gq_split *split;             /* parity: the tensors that z was packed from, or NULL */
   gq_info info;
   size_t bytes;                /* held for this solve */
@@ -55,7 +56,8 @@ int gq_pullback_again(gq_pullback *b);
 int gq_pullback_clear(gq_pullback *b);   /* the parameters' gradients alone */
 
 /* gq_odeint and its backward pass (grad/audit.c audits them) without audit; undo: gives back what the solve made. */
-int gq_solve(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tensor **z, gq_info *info, gq_solution **sol);
+int gq_solve(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tensor **z, gq_info *info,
+             gq_solution **sol);
 int gq_solve_undo(const gq_problem *p, gq_tensor **z, gq_solution **sol, int status);
 int gq_solve_back(gq_solution *s, gq_tensor *gz_, const double sums[2], gq_tensor **gz0, gq_tensor **gt,
                   gq_tensor **gcapture);

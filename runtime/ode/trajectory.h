@@ -22,8 +22,8 @@ int gq_trajectory_at(gq_trajectory *p, double t, void *dst);
 /* z'(t), where z(t) was asked for just before, and the length of the step that has it: of rows that follow steps. */
 void gq_trajectory_slope(const gq_trajectory *p, double t, void *dst, double *h);
 static inline bool gq_trajectory_follows(const gq_trajectory_kind *k) { return k->steps; }
-/* For a device that makes attempts of m: their slopes' times and, where it sees z, all steps of the solve, which are there
-** (rows that keep states and slopes), in a block that is the caller's to release. */
+/* For a device that makes attempts of m: their slopes' times and, where it sees z, all steps of the solve, which are
+** there (rows that keep states and slopes), in a block that is the caller's to release. */
 int gq_trajectory_trail(const gq_solution *s, const gq_tableau *m, bool sees, gq_trail *r, void **block);
 /* Times after t (before it as the solve went back) will not be asked for again. */
 int gq_trajectory_leave(gq_trajectory *p, double t);

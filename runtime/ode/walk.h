@@ -24,13 +24,14 @@ typedef struct gq_walk {
   void (*trail)(const struct gq_walk *w, gq_trail *r);   /* where a device finds what fill_path makes; NULL: nowhere */
   gq_ahead *ahead;             /* those that it has made */
   int64_t steps, rejected, max_steps;
-  bool returns;                /* steps stop at the ends of refused ones: what is known of a path must not choose them */
+  bool returns;                /* steps stop at the ends of refused ones: what is known of a path must not
+                               ** choose them */
   int nrefused;
   double refused[GQ_REFUSED_MOST];   /* the nearest last */
 } gq_walk;
 
-/* With a.tol, a.jumps, flies and c set; the states, and what else an attempt needs, are the caller's. arena: [nslices] of
-** the steps' programs. */
+/* With a.tol, a.jumps, flies and c set; the states, and what else an attempt needs, are the caller's. arena: [nslices]
+** of the steps' programs. */
 int gq_walk_init(gq_walk *w, const gq_stepper *st, const gq_binding *b, void **arena);
 void gq_walk_done(gq_walk *w);
 /* A smooth piece begins: y and f are there. */

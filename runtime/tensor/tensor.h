@@ -65,12 +65,14 @@ gq_tensor *gq_tensor_ref(gq_tensor *t);
 void gq_tensor_unref(gq_tensor *t_);                     /* NULL is fine; frees long tapes without recursion */
 
 void *gq_tensor_data(const gq_tensor *t);                /* address of the first element, on its device */
-static inline const gq_device *gq_tensor_device(const gq_tensor *t) { return t->storage ? t->storage->device : gq_host; }
+static inline const gq_device *gq_tensor_device(const gq_tensor *t) {
+  return t->storage ? t->storage->device : gq_host;
+}
 int gq_tensor_on(gq_tensor *t, const gq_device *d, gq_tensor **out);      /* itself (ref +1) or a copy there */
 int gq_tensor_host(gq_tensor *t, gq_tensor **out);       /* its numbers, to be read: contiguous, on the host */
 bool gq_tensor_contiguous(const gq_tensor *t);
 int gq_tensor_contiguous_get(gq_tensor *t, gq_tensor **out);   /* itself (ref +1) or a packed copy */
-int gq_tensor_copy(gq_tensor *dst, const gq_tensor *src);      /* any strides and devices; casts; same shape; bumps version */
+int gq_tensor_copy(gq_tensor *dst, const gq_tensor *src);      /* any strides and devices, casts; same shape; version + 1 */
 int gq_tensor_fill(gq_tensor *t, double value);
 int gq_tensor_fill_int(gq_tensor *t, int64_t value);       /* exact in int64 */
 double gq_tensor_get(const gq_tensor *t, const int64_t *index);           /* one number */

@@ -3,8 +3,8 @@
 */
 #include "cpu.h"
 
-/* Fewer rows, or numbers of the widest layer, than this are not worth a thread (by two threads a training step of a narrow
-** network gains from 600 to 1000 numbers a slice on), */
+/* Fewer rows, or numbers of the widest layer, than this are not worth a thread (by two threads a training step of
+** a narrow network gains from 600 to 1000 numbers a slice on), */
 enum { ROWS_PER_SLICE = 16, NUMBERS_PER_SLICE = 640 };
 
 /* unless they are as images are: long, and longer together than what all of them read. */

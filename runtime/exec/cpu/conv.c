@@ -6,10 +6,11 @@
 **     X = win'(W' G)         the same with X and G exchanged and the weight turned round, where windows step by 1
 **     W = sum G win(X)'      places of a window by m:       sum over P    pointers: places     w: G, turned
 ** Where m is small and windows step by 1, vectors are places of an image that follow each other instead, those between
-** its lines too. Windows that step further are added one product of a matrix at a time. Of 3 x 3 numbers that follow each
-** other and enough channels, in float32, 16 results are made at once by 36 products instead of 144 (winograd.h): for each of
-** 6 x 6 places a product of matrices over the channels of some images, or for the weight over tiles. Pieces are shared among the threads
-** so that each result is written by one of them, summed in an order that does not depend on their number.
+** its lines too. Windows that step further are added one product of a matrix at a time. Of 3 x 3 numbers that follow
+** each other and enough channels, in float32, 16 results are made at once by 36 products instead of 144 (winograd.h):
+** for each of 6 x 6 places a product of matrices over the channels of some images, or for the weight over tiles. Pieces
+** are shared among the threads so that each result is written by one of them, summed in an order that does not depend
+** on their number.
 */
 #include "cpu.h"
 
@@ -169,7 +170,8 @@ gq_convolution gq_conv_plan(const gq_conv *v) {
 
 /* ---- numbers in and out ---- */
 
-/* The first and, behind it, the last of n windows whose number at `place` lies in the image: its index is i step + at. */
+/* The first and, behind it, the last of n windows whose number at `place` lies in the image:
+** its index is i step + at. */
 static void inside(int64_t n, int64_t step, int64_t at, int64_t size, int64_t *first, int64_t *end) {
   *first = at >= 0 ? 0 : (-at + step - 1) / step;
   *end = at >= size ? 0 : (size - 1 - at) / step + 1;
@@ -209,8 +211,9 @@ static void turn(const gq_convolution *p, const void *from, int64_t lfrom, int64
 }
 
 /* A matrix whose entry (k, j) for k = (i, p), i < c, p < places, is at w[i * sc + p * sp + j * sj], as panels of three
-** vectors and one of the rest: to[panel][k][..], zeros behind the last of m; those of i from `first` to `end`. `flip`: p counts from behind. Where a column
-** is one piece its next lines are asked for ahead: so many streams are more than a processor follows. */
+** vectors and one of the rest: to[panel][k][..], zeros behind the last of m; those of i from `first` to `end`. `flip`:
+** p counts from behind. Where a column is one piece its next lines are asked for ahead:
+** so many streams are more than a processor follows. */
 #define PACK(T)                                                                                              \
   static void pack_##T(const T *w, int64_t sc, int64_t sp, int64_t sj, int64_t c, int64_t places, int64_t m, \
                        int64_t whole, int64_t unit, bool flip, T *to, int64_t first, int64_t end) {          \
@@ -254,13 +257,14 @@ static void spread_weight(const gq_convolution *p, const float *from, float *to,
   }
 }
 
-/* The weights of all groups, {m, K} or turned {K, m}; of the data's product {c, (m, places)}, each place turned round. Of
-** channels `first` to `end`: threads share them. */
+/* The weights of all groups, {m, K} or turned {K, m}; of the data's product {c, (m, places)}, each place turned round.
+** Of channels `first` to `end`: threads share them. */
 static void pack_weights(const gq_convolution *p, const char *w, char *to, int64_t first, int64_t end) {
   const gq_conv *v = &p->conv;
   int64_t n = places(v), K = v->c * n, size = size_of(v), numbers = v->m * K;
   bool swapped = v->kind == GQ_CONV_DATA, turned = v->turned;
-  /* as stored: {m, c, places} of the product's m and c, or of the data's {c, m, places}; turned: places before the first */
+  /* as stored: {m, c, places} of the product's m and c, or of the data's {c, m, places};
+  ** turned: places before the first */
   int64_t sj = swapped ? n : K, sc = swapped ? v->m * n : n, sp = 1;
   if (turned) sj = swapped ? n * v->c : 1, sc = swapped ? 1 : n * v->m, sp = swapped ? v->c : v->m;
   int64_t apart = p->tiled ? PLACES * plane(v->c * packed_width(p)) : K * packed_width(p);
@@ -417,7 +421,8 @@ static room room_of(const gq_convolution *p, char *scratch) {
                  (float *)(void *)(scratch + p->sums) };
 }
 
-/* Where in turned images, behind one row of zeros, the numbers of tiles are that are `side` a side and from top, left on. */
+/* Where in turned images, behind one row of zeros, the numbers of tiles are that are `side` a side and from
+** top, left on. */
 static void put_tiles(const gq_conv *v, int64_t lines, int64_t side, int64_t top, int64_t left, int64_t rows,
                       int64_t cols, int64_t wide, int32_t *at) {
   for (int64_t t = 0; t < tiles_of(v, lines); t++)
@@ -447,8 +452,8 @@ static void spread_image(const gq_convolution *p, const float *x, int64_t channe
                                            C);
 }
 
-/* Sums {PLACES}{.., width}, `apart` from place to place, as results {lines, count, width}. A line's last tile goes first:
-** where it is wider than what is left of the line, the others and the next lines come after. */
+/* Sums {PLACES}{.., width}, `apart` from place to place, as results {lines, count, width}. A line's last tile goes
+** first: where it is wider than what is left of the line, the others and the next lines come after. */
 static void gather_results(const gq_convolution *p, int64_t lines, int64_t width, const float *sums,
                            int64_t apart, float *y) {
   const gq_conv *v = &p->conv;

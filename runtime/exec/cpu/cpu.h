@@ -39,7 +39,7 @@ typedef struct gq_kernels {
   void (*combine[2])(size_t n, int k, const void *s, const void *const *x, const void *y_, void *out);
   double (*sum[2])(const void *x, size_t n);                                            /* fixed order */
   void (*colsum[2])(double *acc, const void *x, size_t rows, size_t cols, size_t ld);   /* acc[j] += sum_i x[i][j] */
-  double (*fit[2])(const void *x, size_t n, double *squares);                           /* the mean; sum_i (x_i - mean)^2 */
+  double (*fit[2])(const void *x, size_t n, double *squares);                           /* mean m; sum_i (x_i - m)^2 */
   void (*fit_pull[2])(void *out, const void *x, const double c[3], size_t n);           /* c0 + c1 (x - c2) */
   /* c (+)= a b (+ column), m by k and k by n; crossed: c (+)= a b' (+ column), the same sums, for few rows */
   gq_product *small[2], *crossed[2];
@@ -115,7 +115,8 @@ typedef struct gq_group {
   size_t scratch;                            /* bytes for the tile registers */
 } gq_group;
 
-/* Values and micro-ops live in `value` and `micro` of `capacity` entries each, `list` of twice that, given by the caller. */
+/* Values and micro-ops live in `value` and `micro` of `capacity` entries each, `list` of twice that,
+** given by the caller. */
 void gq_group_begin(gq_group *g, gq_shape shape, int capacity, gq_group_value *value, gq_micro *micro, int16_t *list);
 int gq_group_arg(gq_group *g, gq_dtype d, const int64_t *stride);              /* value, or -1: full */
 int gq_group_op(gq_group *g, gq_op op, gq_dtype d, int nargs, const int *arg); /* value, or -1: full */

@@ -1,5 +1,6 @@
 /*
-** ops.c -- one operation on tensors of the CPU, at once, into a fresh contiguous result. Large ones use the thread pool.
+** ops.c -- one operation on tensors of the CPU, at once, into a fresh contiguous result. Large ones use the
+** thread pool.
 */
 #include "cpu.h"
 

@@ -1,7 +1,7 @@
 /*
-** tile.h -- c[i][j] (+)= sum_k x_i[off[k]] w[k][j] for up to ROWS pointers x_i and one to three vectors of j: a piece of
-** a convolution, whose images are read where they are. For few j the vectors are numbers of x that follow each other:
-** c[j][i] = sum_k x[off[k] + i] w[k][j], i < n. Included by kernels.c behind small.h.
+** tile.h -- c[i][j] (+)= sum_k x_i[off[k]] w[k][j] for up to ROWS pointers x_i and one to three vectors of j: a piece
+** of a convolution, whose images are read where they are. For few j the vectors are numbers of x that follow each
+** other: c[j][i] = sum_k x[off[k] + i] w[k][j], i < n. Included by kernels.c behind small.h.
 */
 
 #define TILE(S, T)                                                                                           \

@@ -1,6 +1,6 @@
 /*
-** turn.h -- to[j * lto + i] (+)= from[i * lfrom + j], i < n, j < m: blocks of whole vectors, and parts of them at the edges.
-** Included by kernels.c behind small.h.
+** turn.h -- to[j * lto + i] (+)= from[i * lfrom + j], i < n, j < m: blocks of whole vectors, and parts of them at the
+** edges. Included by kernels.c behind small.h.
 */
 
 /* ni <= WIDTH rows of nj <= WIDTH numbers */

@@ -1,8 +1,8 @@
 /*
-** winograd.h -- to = T from T', n numbers side by side, for the five small matrices T of Winograd's F(4 x 4, 3 x 3) and its
-** adjoint (Lavin & Gray, CVPR 2016): Y = A' [(G w G') . (B' x B)] A, at 0, +-3/4, +-3/2 and infinity, where rounding is
-** that of F(2 x 2, 3 x 3) (at 0, +-1, +-2 it is three times as much). Places of a row and a column are frow, fcol apart
-** or at[..] from `from`, and trow, tcol. n is whole vectors. Included by kernels.c behind small.h.
+** winograd.h -- to = T from T', n numbers side by side, for the five small matrices T of Winograd's F(4 x 4, 3 x 3) and
+** its adjoint (Lavin & Gray, CVPR 2016): Y = A' [(G w G') . (B' x B)] A, at 0, +-3/4, +-3/2 and infinity, where
+** rounding is that of F(2 x 2, 3 x 3) (at 0, +-1, +-2 it is three times as much). Places of a row and a column are
+** frow, fcol apart or at[..] from `from`, and trow, tcol. n is whole vectors. Included by kernels.c behind small.h.
 */
 
 #define PA 0.75f
