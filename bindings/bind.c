@@ -116,14 +116,21 @@ void gqL_collect(lua_State *L) {
   gqL_getstate(L)->survived = gq_live_bytes();
 }
 
-/* The collector sees a few bytes of each tensor. Collect fully above a floor and twice what
-** survived the last time: a step of lua_gc for each tensor is either too little (generational
-** mode) or too slow (a large heap). */
+/* Lua's collector sees a few bytes of each tensor. So it is told what was added since the last time as if it had been
+** allocated by Lua, up to a page, since a cycle costs by the size of Lua's heap and not of what it frees: garbage
+** that grows beyond the caches costs more. Collected fully above a floor and twice what survived the last time. */
+enum { TELL = 4096 };
 #define COLLECT_FLOOR ((size_t)64 << 20)
 
 void gqL_counted(lua_State *L) {
-  size_t live = gq_live_bytes();
-  if (live > COLLECT_FLOOR && live / 2 > gqL_getstate(L)->survived) gqL_collect(L);
+  gqL_state *state = gqL_getstate(L);
+  size_t live = gq_live_bytes(), more = live > state->told ? live - state->told : 0;
+  state->told = live, state->owed += more < TELL ? more : TELL;
+  if (live > COLLECT_FLOOR && live / 2 > state->survived) gqL_collect(L);
+  else if (state->owed >= TELL && lua_gc(L, LUA_GCISRUNNING)) {
+    int kilobytes = (int)(state->owed >> 10);
+    state->owed = 0, lua_gc(L, LUA_GCSTEP, kilobytes);
+  }
 }
 
 /* ---- tensors ---- */

@@ -107,6 +107,7 @@ typedef struct gqL_state {
   gq_dtype dtype;                  /* default of constructors */
   const gq_device *device;         /* and where they make them */
   size_t survived;                 /* tensor bytes alive after the last full collection */
+  size_t told, owed;               /* alive when they were last counted, and counted but not told to Lua's collector */
   int scopes;                      /* open gq.scope() */
 } gqL_state;
 gqL_state *gqL_getstate(lua_State *L);

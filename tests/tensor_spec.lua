@@ -267,6 +267,23 @@ describe("a tensor", function()
     local _, peak = gq.memory()
     assert.is_true(peak - before < 200 * 2 ^ 20)
   end)
+
+  it("is told to the collector where it is small, too", function()
+    local function grow(count)
+      collectgarbage()
+      local before = gq.memory()
+      gq.peak_reset()
+      for _ = 1, count do gq.zeros(256) end
+      local now, peak = gq.memory()
+      return now - before, peak - before
+    end
+    local _, peak = grow(100000)                -- over 100 MB in all; a cycle begins at twice the heap
+    assert.below(peak, 2048 * collectgarbage("count") + 2 ^ 22)
+    collectgarbage("stop")
+    local kept = grow(10000)
+    collectgarbage("restart")
+    assert.is_true(kept > 10000 * 1024)
+  end)
 end)
 
 describe("indexing", function()
