@@ -241,6 +241,51 @@ describe("gq.cde", function()
     end
   end)
 
+  -- dz = z d(X_1 - X_2), whose solution depends on the ends of the path alone.
+  it("keeps to the tolerance along cubic paths, whose knots error estimates miss", function()
+    local times_of, x = gq.linspace(0, 9, 10):totable(), gq.randn({ 3, 10, 2 }, { dtype = "float64", seed = 1 })
+    local way = tensor { 1, -1 }
+    local want = ((x[{ {}, 10 }] - x[{ {}, 1 }]) * way):sum(2):exp()
+    for _, kind in ipairs { "cubic", "hermite", "monotone" } do
+      local f = gq.cde(function(_, z) return z:unsqueeze(-1) * way end, gq.interpolate(times_of, x, { kind = kind }))
+      local function error_of(tol, o)
+        local z, info = gq.odeint(f, gq.ones(3, 1, f64), { 0, 9 }, helper.with({ rtol = tol, atol = tol }, o))
+        return helper.relative(z[2]:squeeze(2), want), info
+      end
+      for _, method in ipairs { "dopri5", "tsit5" } do
+        local off, info = error_of(1e-6, { method = method })
+        local alone, missed = error_of(1e-6, { method = method, grid_points = {} })
+        assert.below(off, 1e-4, kind .. " " .. method)
+        assert.below(off, 0.3 * alone, kind .. " " .. method)
+        assert.below(info.rejected, missed.rejected, kind)
+      end
+      for _, o in ipairs { { batch = "independent" }, { method = "kvaerno5" }, { parity = true, gradient = "none" } } do
+        assert.below(error_of(1e-9, o), 1e-5, kind)             -- where no grid points may be
+      end
+      local _, fixed = error_of(1e-6, { method = "rk4", step_size = 0.75 })
+      assert.equal(12, fixed.steps)
+    end
+  end)
+
+  it("passes over knots of a cubic path that its tolerance cannot notice", function()
+    local n = 200
+    local t = gq.linspace(0, 5, n, f64)
+    for _, kind in ipairs { "cubic", "hermite" } do
+      local flat = gq.stack({ t:sin(), gq.ones(n, f64) }, 2)
+      local path = gq.interpolate(t, flat, { kind = kind })
+      local f = gq.cde(function(_, z) return gq.stack({ z * 0 + 1, z }, -1) end, path)
+      local function solve(tol)
+        local z, info = gq.odeint(f, gq.zeros(1, f64), { 0, 5 }, { rtol = tol, atol = tol })
+        assert.close(z[2]:item(), math.sin(5), 0, 20 * tol)
+        return info.steps
+      end
+      assert.below(solve(1e-2), 40, kind)
+      assert.below(150, solve(1e-10), kind)
+    end
+    local plain = gq.cde(field, gq.interpolate({ 0, 1 }, gq.ones(2, 3, f64), { kind = "cubic" }))
+    assert.equal(1, gq.odeint(plain, gq.ones(2, f64), { 0, 1 })[2][1]:item())
+  end)
+
   it("of rectilinear data lets time pass, then takes the jump: dz = -z dt + dx", function()
     local x = leaf { { 0, 1 }, { 0.5, 3 }, { 2, -1 } }
     local path = gq.interpolate({ 0, 0.5, 2 }, x, { kind = "rectilinear", time = 1 })

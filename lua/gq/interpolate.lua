@@ -198,6 +198,38 @@ local function secants(t, x)
   return rows(x, 1, n - 1), (rows(x, 2, n - 1) - rows(x, 1, n - 1)) / beside(h, x), h
 end
 
+-- How far each of n - 1 inner knots, at times t, bends a cubic path off a smooth one, in parts of its series' range,
+-- the largest of all series: where derivative 2 (3) jumps by J at knots h apart that is J h^2 / 81, as by backward
+-- differences (J h^3 / 384, of a spline). c {pieces, 4, ...}.
+local function bends(t, c)
+  local n = #c - 1
+  if n == 0 then return {} end
+  local before, after, h, least = rows(c, 1, n), rows(c, 2, n), differences(t), {}
+  for k = 1, n do least[k] = math.min(h[k], h[k + 1]) end
+  local function power(y, i) return y:narrow(2, i + 1, 1):reshape(n, -1) end
+  local x = c:narrow(2, 1, 1):reshape(n + 1, -1)
+  local step, own = beside(least, power(after, 0)), beside(table.move(h, 1, n, 1, {}), power(after, 0))
+  local second = 2 * (power(after, 2) - power(before, 2)) - 6 * power(before, 3) * own
+  local third = 6 * (power(after, 3) - power(before, 3))
+  local range = gq.maximum(x:max(1) - x:min(1), 1e-6 * x:abs():max())
+  local size = second:abs() * step ^ 2 / 81 + third:abs() * step ^ 3 / 384
+  return gq.where(range:gt(0), size / range, 0):max(2):totable()
+end
+
+-- The knots of a path that is smooth between them alone, as far as a solve to a tolerance would notice them: its error
+-- estimates miss such jumps of higher derivatives.
+local function noticed(path)
+  local t = path.knots:totable()
+  local size = gq.no_grad(bends, t, path.coefficients)
+  return function(tolerance)
+    local list = {}
+    for k = 1, #size do
+      if size[k] > 0.5 * tolerance then list[#list + 1] = t[k + 1] end
+    end
+    return list
+  end
+end
+
 local make = {}
 
 function make.linear(t, x)
@@ -368,12 +400,16 @@ function gq.cde(f, path)
     fail(what .. ": the path has no channels: interpolate x:unsqueeze(-1)")
   end
   local control = path.control or path
-  return setmetatable({ f = f, path = path, control = control, grid_points = control.grid_points }, Cde)
+  local points = control.grid_points
+  if not points and getmetatable(path) == Path then points = noticed(path) end
+  return setmetatable({ f = f, path = path, control = control, grid_points = points }, Cde)
 end
 
 gq.docs[gq.cde] = [[
 gq.cde(f, path): dynamics f(t, z) dX/dt for gq.odeint, of a path X from gq.interpolate
 f(t, z): {..., hidden, channels}, or so many numbers in {..., hidden * channels}, for z {..., hidden}
   and X(t) {..., channels}. Where the path is not smooth gq.odeint steps to (its grid_points, instead
-  of the path's, give others; {} none). Of a rectilinear path the state has followed each jump at the
-  time where it happens]]
+  of the path's, give others; {} none): linear paths at all their times, cubic ones where that bends
+  them by more than the tolerance notices, if steps are by error control, batch = "joint" and the
+  method not "kvaerno5". Of a rectilinear path the state has followed each jump at the time where it
+  happens]]
