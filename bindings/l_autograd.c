@@ -151,6 +151,17 @@ static int core_traced(lua_State *L) {
   return 1;
 }
 
+/* core.depends(x, ...): does x carry a gradient of a leaf other than those behind it? */
+static int core_depends(lua_State *L) {
+  gq_tensor *x = gqL_checktensor(L, 1), *stray;
+  int n = lua_gettop(L) - 1;
+  gq_tensor **known = lua_newuserdatauv(L, (size_t)(n + 1) * sizeof *known, 0);
+  for (int i = 0; i < n; i++) known[i] = gqL_checktensor(L, i + 2);
+  gqL_retry(L, gq_tape_stray(x, n, known, &stray));
+  lua_pushboolean(L, stray != NULL);
+  return 1;
+}
+
 /* ---- recording ---- */
 
 #define GUARD "gq.recording"
@@ -211,6 +222,8 @@ void gqL_open_autograd(lua_State *L) {
   lua_setfield(L, -2, "once");
   lua_pushcfunction(L, core_traced);
   lua_setfield(L, -2, "traced");
+  lua_pushcfunction(L, core_depends);
+  lua_setfield(L, -2, "depends");
   lua_pop(L, 1);
   gqL_register(L, functions);
 }

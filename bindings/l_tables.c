@@ -4,6 +4,8 @@
 */
 #include "l_ode.h"
 
+#include <string.h>
+
 static void set_integer(lua_State *L, const char *key, int64_t v) {
   lua_pushinteger(L, v);
   lua_setfield(L, -2, key);
@@ -185,6 +187,17 @@ static int statuses(lua_State *L) {
   return 1;
 }
 
+/* status_of(error) -> the name of the status that a failure in the runtime, the last one, was raised with; nil of any
+** other error, the script's own. */
+static int status_of(lua_State *L) {
+  size_t n, own = strlen(gq_message());
+  const char *text = lua_type(L, 1) == LUA_TSTRING ? lua_tolstring(L, 1, &n) : NULL;
+  if (text && own && n >= own && !strcmp(text + n - own, gq_message()))
+    lua_pushstring(L, gq_status_name(gq_failed()));
+  else lua_pushnil(L);
+  return 1;
+}
+
 /* profile(true) starts; profile() -> seconds in products, element-wise work, the rest; profile(false) ends. */
 static int profile(lua_State *L) {
   double seconds[3];
@@ -200,7 +213,7 @@ static int profile(lua_State *L) {
 ** engines() -> the rows of grad/engines.c: keeps (nothing, activations, steps, end or trajectory), kept and doc in
 ** words; steplog(true) records every tried step, steplog() -> rows {t, h, error ratio, accepted}, steplog(false) stops;
 ** profile(): where programs spend their time; plan_cache() -> compiled solvers alive, compilations so far;
-** plan_cache(false) drops the idle ones first; statuses(): what a solve may end with. */
+** plan_cache(false) drops the idle ones first; statuses(): what a solve may end with; status_of(error). */
 static const luaL_Reg core[] = { { "gauss_legendre", gauss_legendre },
                                  { "quadrature", quadrature },
                                  { "quadratures", quadratures },
@@ -211,6 +224,7 @@ static const luaL_Reg core[] = { { "gauss_legendre", gauss_legendre },
                                  { "plan_cache", plan_cache },
                                  { "profile", profile },
                                  { "statuses", statuses },
+                                 { "status_of", status_of },
                                  { NULL, NULL } };
 
 void gqL_open_tables(lua_State *L) {

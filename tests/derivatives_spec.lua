@@ -54,6 +54,34 @@ describe("derivatives of a function", function()
     assert.is_true(ok, report.message)
   end)
 
+  it("carry none where neither x nor what f captured does", function()
+    local function cube(z) return (z ^ 3):sum() end
+    local function all(g, z, w)
+      local list = { gq.jacobian(g, z), gq.jvp(g, z, w or v) }
+      local h, y = gq.hessian_vector(function(p) return (g(p) ^ 2):sum() end, z, w or v)
+      return table.move({ h, y }, 1, 2, #list + 1, list)
+    end
+    local function solve(z)
+      return gq.odeint(function(_, p) return gq.sin(p) end, z, { 0, 1 }, { gradient = "direct" })[2]
+    end
+    for _, g in ipairs { f, cube, solve } do
+      for i, d in ipairs(all(g, x)) do
+        assert.is_false(d.requires_grad, i)
+        assert.is_true(d.is_leaf, i)
+      end
+    end
+    local own, k = x:detach(), gq.tensor(2, { dtype = "float64", requires_grad = true })
+    own.requires_grad = true
+    for i, d in ipairs(all(cube, own)) do assert.is_true(d.requires_grad, i) end
+    for i, d in ipairs(all(function(z) return solve(z) * k end, x)) do assert.is_true(d.requires_grad, i) end
+    local w = v:detach()
+    w.requires_grad = true
+    assert.close(gq.grad(gq.jvp(cube, x, w), w), 3 * x * x, 1e-14)
+    assert.close(gq.grad(gq.jacobian(function(z) return cube(z) * k end, x):sum(), k), (3 * x * x):sum(), 1e-14)
+    assert.close(gq.grad(gq.jacobian(cube, own):sum(), own), 6 * x, 1e-14)
+    assert.is_nil(k.grad)
+  end)
+
   it("of a solve, and in a field", function()
     local function end_of(z0)
       local z = gq.odeint(function(_, z) return -z * z end, z0, { 0, 1 },

@@ -99,6 +99,25 @@ describe("gq.train", function()
     end
   end)
 
+  it("tells such a step by what failed, not by the words of the message", function()
+    local m = model_of(1)
+    local function run(l, optimiser)
+      return helper.message(gq.train, { model = m, optimiser = optimiser or gq.optim.adam(m:parameters()), epochs = 1,
+        data = set_of(4), progress = false, loss = l })
+    end
+    local own = run(loss, { zero_grad = function() end, step = function() error("a definite matrix, not finite") end })
+    assert.truthy(own:find("gq.train: a definite matrix", 1, true) and not own:find("epoch", 1, true), own)
+    for _, engine in ipairs { "direct", "gq" } do
+      local back = run(function(net, x)
+        return gq.odeint(function(_, z) return net(z) * gq.sqrt(0 * z) end, x, { 0, 1 }, { gradient = engine })[2]:sum()
+      end)
+      for _, part in ipairs { "epoch 1, step 1: in the backward pass", "the weights are those before this step" } do
+        assert.truthy(back:find(part, 1, true), back)
+      end
+    end
+    assert.truthy(run(function(_, x) return x:sum() end):find("gq.train: this tensor does not require", 1, true))
+  end)
+
   it("clips gradients and follows a schedule", function()
     local m = model_of(1)
     local optimiser = gq.optim.sgd(m:parameters(), { lr = 1 })

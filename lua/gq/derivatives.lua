@@ -1,9 +1,9 @@
 -- derivatives.lua -- derivatives of a function of one tensor: gq.jvp, gq.jacobian, gq.hessian_vector. All are made of
--- gq.grad, so they work in traces, carry gradients of their own, and go through gq.odeint where its engine may be
--- differentiated twice (direct, aca).
+-- gq.grad, so they work in traces, carry gradients where x or what f captured does, and go through gq.odeint where its
+-- engine may be differentiated twice (direct, aca).
 
 local gq = ...
-local describe, traced = gq.core.describe, gq.core.traced
+local describe, traced, depends = gq.core.describe, gq.core.traced, gq.core.depends
 
 -- x in a place of its own in the graph, still behind x, and f there.
 local function at(f, x, what)
@@ -24,6 +24,12 @@ local function at(f, x, what)
   return own, y
 end
 
+-- A result of f at x as it is for the caller: not to be differentiated in own, where that only stood for x.
+local function result(d, x, own, ...)
+  if own == x or traced(d) or not d.requires_grad or depends(d, own, ...) then return d end
+  return d:detach()
+end
+
 local function check_direction(v, x, what)
   local shape = table.concat(x.shape, ", ")
   if gq.is_tensor(v) and v.dtype == x.dtype and table.concat(v.shape, ", ") == shape then return end
@@ -42,7 +48,7 @@ function gq.jvp(f, x, v)
   local own, y = at(f, x, what)
   check_direction(v, own, what)
   local u = traced(y) and y * 0 or gq.zeros(y.shape, { dtype = y.dtype, device = y.device, requires_grad = true })
-  return grad(grad(y, own, u), u, v), y
+  return result(grad(grad(y, own, u), u, v), x, own, u), result(y, x, own)
 end
 
 function gq.jacobian(f, x)
@@ -52,7 +58,7 @@ function gq.jacobian(f, x)
   for i = 1, n do rows[i] = grad(y, own, unit[i]:reshape(shape)) end
   table.move(x.shape, 1, x:dim(), #shape + 1, shape)
   if n == 0 then return gq.zeros(shape, { dtype = y.dtype, device = y.device }) end
-  return gq.stack(rows, 1):reshape(shape)
+  return result(gq.stack(rows, 1):reshape(shape), x, own)
 end
 
 function gq.hessian_vector(f, x, v)
@@ -63,7 +69,7 @@ function gq.hessian_vector(f, x, v)
     error(("%s: f returns one number, got shape {%s}: reduce it, as by :sum()"):format(what,
       table.concat(y.shape, ", ")), 2)
   end
-  return grad((grad(y:sum(), own) * v):sum(), own), y
+  return result(grad((grad(y:sum(), own) * v):sum(), own), x, own), result(y, x, own)
 end
 
 gq.docs[gq.jvp] = "gq.jvp(f, x, v): the derivative of f(x) along v (x's shape), in f(x)'s shape; and f(x)"

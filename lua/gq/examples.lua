@@ -424,7 +424,7 @@ item
   gq.tensor(3):item() --> 3.0
   gq.tensor {1, 2}:sum():item() --> 3.0
 jacobian
-  gq.jacobian(function(x) return x ^ 2 end, gq.tensor {1, 2}) --> tensor({{2, 0}, {0, 4}}, float32, requires_grad)
+  gq.jacobian(function(x) return x ^ 2 end, gq.tensor {1, 2}) --> tensor({{2, 0}, {0, 4}}, float32)
   gq.jacobian(function(x) return x:sum() end, gq.tensor {1, 2}) --> tensor({1, 1}, float32)
 jet
   gq.jet(function(t, z) return -z end, 0, gq.ones(1), 3)[2]:item() --> 1.0
@@ -440,7 +440,7 @@ json_array
   gq.json.encode {list = gq.json_array {}} --> {"list":[]}
 jvp
   along, value = gq.jvp(function(x) return x ^ 2 end, gq.tensor {1, 2}, gq.tensor {1, 1})
-  along:detach() --> tensor({2, 4}, float32)
+  along --> tensor({2, 4}, float32)
   (gq.jvp(function(x) return x:sum() end, gq.zeros(3), gq.ones(3))):item() --> 3.0
 l1_loss
   gq.l1_loss(gq.tensor {1, -3}, gq.zeros(2)):item() --> 2.0

@@ -95,8 +95,17 @@ local function rows_of(x)
   return math.max(gq.is_tensor(x) and x.shape[1] or 1, 1)
 end
 
+-- f(...), refused where it fails of numbers that are not finite.
+local function attempt(refuse, f, ...)
+  local ok, problem = pcall(f, ...)
+  if ok then return end
+  if type(problem) ~= "string" then error(problem, 0) end
+  if core.status_of(problem) == "non_finite" then refuse(core.bare(problem)) end
+  fail("gq.train: " .. core.bare(problem))
+end
+
 -- Loss and gradient over the batches of a step. Each counts by its rows, so that together they are one batch.
-local function evaluate(o, loss_of, batches, sums)
+local function evaluate(o, loss_of, batches, sums, refuse)
   o.optimiser:zero_grad()
   local total, info = 0, nil
   for _, batch in ipairs(batches) do
@@ -107,7 +116,7 @@ local function evaluate(o, loss_of, batches, sums)
     if batch.share ~= 1 then loss = loss * batch.share end
     total, info = total + loss:item(), one or info
     if not finite(total) then break end
-    loss:backward()
+    attempt(refuse, loss.backward, loss)
     if one ~= nil then count(sums, one) end
   end
   return total, info
@@ -119,7 +128,7 @@ local function update(o, optimiser, loss, batches, state, refuse)
   local first, info
   local function closure()
     local value
-    value, info = evaluate(o, loss, batches, state.sums)
+    value, info = evaluate(o, loss, batches, state.sums, refuse)
     if first == nil and not finite(value) then refuse(("the loss is %s"):format(value ~= value and "nan" or value)) end
     first = first or value
     return value
@@ -129,12 +138,10 @@ local function update(o, optimiser, loss, batches, state, refuse)
     return first, info
   end
   closure()
-  local ok, problem = pcall(function()
+  attempt(refuse, function()
     if o.clip then gq.optim.clip_grad_norm(optimiser.params, o.clip) end
     optimiser:step()
   end)
-  if not ok and tostring(problem):find("finite", 1, true) then refuse(tostring(problem)) end
-  if not ok then fail("gq.train: " .. core.bare(tostring(problem))) end
   return first, info
 end
 

@@ -23,6 +23,7 @@ __attribute__((format(printf, 2, 3)))
 #endif
 int gq_fail(int code, const char *fmt, ...);
 const char *gq_message(void);            /* text of the last gq_fail of this thread, hint included */
+int gq_failed(void);                     /* its code */
 /* For calls without a status, which a device may fail in: kept, the first of them, until gq_pending tells it. */
 void gq_fail_later(int code, const char *text);
 int gq_pending(void);                    /* GQ_OK, or that failure as gq_fail records it; forgotten then */

@@ -19,6 +19,7 @@ static const status_row rows[GQ_NSTATUS] = {
 };
 
 static __thread char message[1024];
+static __thread int failed;
 
 static const status_row *row(int code) {
   static const status_row unknown = { "unknown", "" };
@@ -28,6 +29,7 @@ static const status_row *row(int code) {
 const char *gq_status_name(int code) { return row(code)->name; }
 const char *gq_status_hint(int code) { return row(code)->hint; }
 const char *gq_message(void) { return message; }
+int gq_failed(void) { return failed; }
 
 int gq_fail(int code, const char *fmt, ...) {
   char text[sizeof message]; /* an argument may be gq_message() itself */
@@ -38,6 +40,7 @@ int gq_fail(int code, const char *fmt, ...) {
   const char *hint = gq_status_hint(code);
   size_t n = strlen(text), room = sizeof message - 1;
   memcpy(message, text, n + 1);
+  failed = code;
   if (*hint && !strstr(text, hint) && n + strlen(hint) + 2 <= room)
     snprintf(message + n, sizeof message - n, "; %s", hint);
   return code;
