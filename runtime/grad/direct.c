@@ -24,7 +24,9 @@ typedef struct direct {
   double t1;             /* where it ended, */
   gq_step_state *z, *z1; /* and the states there */
   gq_walk inverse;       /* mali, reversible */
-  bool joint;            /* which knows the derivative of the step too */
+  bool joint;            /* which knows the derivative of the step too, */
+  void **left[2];        /* where that is of the step before: arenas that inverses leave by turns */
+  void *still;           /* noise of a step of no length */
 } direct;
 
 static int buffers(direct *d) {
@@ -183,12 +185,20 @@ static void pull_heuristics(direct *d) {
   d->dh += b->error * (h < 0 ? -e.error : e.error);
 }
 
+/* What the inverse of the step after left, at this one's end. */
+static void take_left(direct *d) {
+  gq_attempt *a = &d->inverse.a;
+  a->y1[0] = d->z1->y, a->f1[0] = d->z1->f, memcpy(a->x1, d->z1->x, sizeof d->z1->x);
+  a->arena = d->left[1], a->shared->t = gq_attempt_begin(a, d->t1, d->step.h < 0 ? 1 : -1);
+}
+
 /* Phase 2, of the step or of its inverse. */
 static int pull_program(direct *d) {
   gq_walk *w = &d->w, *v = &d->inverse;
   if (!d->joint) return gq_walk_phase(w, 2);
-  v->a.pull.cy = w->a.pull.cy, v->a.pull.cf = w->a.pull.cf, v->a.pull.py = w->a.pull.py,
-  v->a.pull.pf = w->a.pull.pf, v->a.sum.grads = w->a.sum.grads;
+  v->a.pull = w->a.pull, v->a.sum.grads = w->a.sum.grads;
+  v->a.pull.y = d->z->y, v->a.pull.f = d->z->f, memcpy(v->a.pull.x, d->z->x, sizeof d->z->x);
+  if (d->left[1]) take_left(d);
   GQ_TRY(gq_walk_phase(v, 2));
   w->a.pull.pt = v->a.pull.pt, w->a.pull.ph = v->a.pull.ph;
   return GQ_OK;
@@ -293,6 +303,7 @@ static int invert(direct *d, gq_walk *w) {
   const gq_step_record *r = &d->step;
   w->a.y[0] = d->z1->y, w->a.f[0] = d->z1->f, w->a.y1[0] = d->z->y, w->a.f1[0] = d->z->f;
   memcpy(w->a.x, d->z1->x, sizeof d->z1->x), memcpy(w->a.x1, d->z->x, sizeof d->z->x);
+  if (d->left[0]) w->a.arena = d->left[0];
   GQ_TRY(take_noise(d));
   gq_attempt_times(&w->a, r->t, r->h, d->t1);
   GQ_TRY(gq_walk_phase(w, 0));
@@ -322,23 +333,59 @@ static void load(direct *d, int64_t i) {
     gq_copy(on(d), d->z1->x[e], end->x[e], gq_extra_bytes(d->b->s->plan->field, e));
 }
 
+static void exchange(direct *d) {
+  gq_step_state *z = d->z;
+  void **left = d->left[0];
+  d->z = d->z1, d->z1 = z, d->left[0] = d->left[1], d->left[1] = left;
+}
+
+/* The end of smooth piece i, as a step after it leaves it: one of no length, from x, where f is evaluated. */
+static int begin_at(direct *d, gq_walk *w, int64_t i) {
+  const gq_solution *s = d->b->s;
+  gq_attempt *a = &w->a;
+  load(d, i);
+  if (!d->left[0]) return GQ_OK;
+  a->y[0] = d->z1->x[GQ_EXTRA_TWIN], a->f[0] = d->z1->f, memcpy(a->x, d->z1->x, sizeof d->z1->x);
+  a->y1[0] = d->z->y, a->f1[0] = d->z->f, memcpy(a->x1, d->z->x, sizeof d->z->x);
+  a->arena = d->left[0], a->w = d->still, a->shared->h = a->shared->ht = 0;
+  a->shared->t = gq_attempt_begin(a, d->t1, s->t[s->nt - 1] < s->t[0] ? 1 : -1);
+  GQ_TRY(gq_walk_phase(w, 0));
+  a->cost.nfe += a->st->l.nfe;
+  gq_copy(on(d), d->z->y, d->z1->y, d->part);
+  exchange(d);
+  return GQ_OK;
+}
+
 static int invert_all(direct *d, gq_walk *w) {
   gq_solution *s = d->b->s;
   int64_t end = s->ends.n - 1;
-  load(d, end);
+  GQ_TRY(begin_at(d, w, end));
   for (int64_t i = s->steps.n - 1; i >= 0; i--) {
     d->step = gq_step(&s->steps, i);
-    if (end > 0 && gq_step(&s->ends, end - 1).t == d->t1) load(d, --end);
+    if (end > 0 && gq_step(&s->ends, end - 1).t == d->t1) GQ_TRY(begin_at(d, w, --end));
     GQ_TRY(invert(d, w));
     GQ_TRY(pull_step(d));
     if (i == 0 || gq_step(&s->steps, i - 1).stop >= 0) compare(d, d->step.anchor, d->z->y);
     if (i > 0) GQ_TRY(pull_jump(d));
-    gq_step_state *swap = d->z;
-    d->z = d->z1, d->z1 = swap, d->t1 = d->step.t;
+    exchange(d), d->t1 = d->step.t;
   }
   s->info.steps_backward = s->steps.n;
   gq_field_pack(s->plan->field, gq_at_time(s, s->z, 0), d->z1->y);
   return pull_start(d, d->z1);
+}
+
+/* Two arenas, where derivatives are of the step before. */
+static int leave(direct *d) {
+  gq_solution *s = d->b->s;
+  const gq_field *f = s->plan->field;
+  size_t each = gq_code_lasting(&s->plan->inverse.code), still = gq_along_bytes(f);
+  if (!d->joint || !s->plan->inverse.m->tuple->late) return GQ_OK;
+  for (int i = 0; i < 2; i++)
+    if (!(d->left[i] = gq_arenas_new(f, each))) return gq_nomem(each);
+  if (f->noise && !(d->still = gq_allocate(f->on, still))) return gq_nomem(still);
+  if (f->noise) gq_zero(f->on, d->still, still);
+  s->bytes += 2 * f->nslices * each + (f->noise ? still : 0);
+  return GQ_OK;
 }
 
 static int run_inverse(direct *d) {
@@ -349,6 +396,7 @@ static int run_inverse(direct *d) {
   d->joint = s->plan->inverse.kind.pull;
   gq_steps two = { 0 };
   int status = gq_walk_init(w, &s->plan->inverse, s->bind, s->plan->arena);
+  if (status == GQ_OK) status = leave(d);
   if (status == GQ_OK) status = gq_steps_room(&two, 2, true, NULL);
   for (int i = 0; i < 2 && status == GQ_OK; i++)
     status = gq_step_state_get(s->plan, GQ_STEP_STATES, &s->bytes, &two.state[i]);
@@ -356,6 +404,8 @@ static int run_inverse(direct *d) {
   gq_steps_give_back(&two, s->plan, 0, 2);
   gq_steps_done(&two);
   d->w.a.cost.nfe += w->a.cost.nfe;
+  for (int i = 0; i < 2; i++) gq_arenas_free(s->plan->field, d->left[i]);
+  if (d->still) gq_release(s->plan->field->on, d->still);
   gq_walk_done(w);
   return status;
 }
@@ -412,7 +462,8 @@ int gq_direct_build(gq_plan *p) {
   return build_pull(p);
 }
 
-/* alf's inverse evaluates f where its step does, so that it brings the derivative along. */
+/* alf's inverse evaluates f where its step does, reversible Heun's where the step before does: they bring the derivative
+** along. */
 int gq_inverse_build(gq_plan *p) {
   const gq_plankey *k = p->key;
   bool joint = k->method->tuple->pulled;

@@ -19,7 +19,7 @@ shape    gq_nodes_shape, gq_collocation_shape;
 choose   gq_auto_choose, gq_noise_choose;
 
 static int build_none(gq_plan *p) { return gq_plan_forward(p, false); }
-static bool is_joint(const gq_tableau *m) { return m->tuple && m->tuple->pulled; }
+static bool is_alf(const gq_tableau *m) { return m->tuple && m->tuple->damped; }
 
 const gq_engine gq_engines[] = {
   { .name = "none", .keeps = GQ_KEEP_NOTHING, .build = build_none,
@@ -35,7 +35,7 @@ const gq_engine gq_engines[] = {
     .build = gq_direct_build, .backward = gq_direct_backward, .samples = gq_samples_direct,
     .kept = "the states of the steps", .source = "Zhuang et al. 2020",
     .doc = "the same, second derivatives too, with the steps run again one by one" },
-  { .name = "mali", .keeps = GQ_KEEP_END, .method = is_joint,
+  { .name = "mali", .keeps = GQ_KEEP_END, .method = is_alf,
     .build = gq_inverse_build, .backward = gq_inverse_backward,
     .kept = "the end state", .source = "Zhuang et al. 2021",
     .doc = "the same, with the steps of alf undone" },

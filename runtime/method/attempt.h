@@ -37,6 +37,7 @@ typedef struct gq_productsum {
 /* Phase 2: cotangents in, cotangents of y, f, x, t and h out; whole arrays. */
 typedef struct gq_pull {
   void *cy, *cf, *cx[GQ_MAXEXTRA], *ck[GQ_MAXSTAGES], *py, *pf, *px[GQ_MAXEXTRA];
+  void *y, *f, *x[GQ_MAXEXTRA];   /* by an inverse: where the step began */
   double pt, ph;
 } gq_pull;
 

@@ -120,10 +120,11 @@ static void bind_pull(gq_attempt *a, int s) {
   size_t off = gq_slice_offset(f, s);
   in[l->cy] = (char *)a->pull.cy + off;
   if (l->cf >= 0) in[l->cf] = (char *)a->pull.cf + off;
-  if (l->h2 >= 0) in[l->y2] = (char *)a->y1[0] + off, in[l->f2] = (char *)a->f1[0] + off;
+  if (l->h2 >= 0) in[l->y2] = (char *)a->pull.y + off, in[l->f2] = (char *)a->pull.f + off;
   for (int e = 0; e < l->extra; e++) {
     size_t at = gq_extra_offset(f, e, s);
     in[l->cx + e] = (char *)a->pull.cx[e] + at, out[l->px + e] = (char *)a->pull.px[e] + at;
+    if (l->h2 >= 0) in[l->x2 + e] = (char *)a->pull.x[e] + at;
   }
   for (int i = 0; i < l->slopes; i++)
     if (l->ck[i] >= 0) in[l->ck[i]] = (char *)a->pull.ck[i] + off;

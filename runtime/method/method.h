@@ -52,6 +52,7 @@ typedef struct gq_tuple {
   /* The inverse knows the derivative of the step too: what that is of, and what is left to do after. */
   void (*pulled)(struct gq_builder *b, struct gq_pulled *p);
   int (*rest)(struct gq_builder *b, struct gq_pulled *p);
+  bool late;                   /* that is of the step before: it reads what the inverse of the step after has left */
   bool extra;                  /* a second solution */
   bool stops;                  /* at every measurement time: what is carried is no slope to interpolate with */
   bool damped;                 /* by eta */

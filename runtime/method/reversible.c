@@ -79,7 +79,38 @@ static void heun_step(gq_builder *b, double sign) {
   }
 }
 
-const gq_tuple gq_tuple_reversible_heun = { .step = heun_step, .extra = true, .stops = true };
+/* x1 of a step from y2, f2, x2 */
+static gq_ref heun_twin(gq_builder *b) {
+  gq_ref two = gq_scale(b->g, b->y2, 2);
+  return forth(b, gq_emit2(b->g, GQ_OP_SUB, two, b->x2[GQ_EXTRA_TWIN]), 1, b->f2, b->x2[GQ_EXTRA_DIFFUSION]);
+}
+
+/* The step that ends where the inverse has evaluated f, from x there on, which comes in anew like its start. */
+static void heun_pulled(gq_builder *b, gq_pulled *p) {
+  gq_graph *g = b->g;
+  gq_ref f = b->slope[1][0], G = b->x2[GQ_EXTRA_DIFFUSION], y1;
+  b->h = b->h2;
+  if (b->s->noise) y1 = forth(b, b->y2, 1, mean(g, b->f2, f), mean(g, G, b->x1[GQ_EXTRA_DIFFUSION]));
+  else y1 = forth(b, forth(b, b->y2, 0.5, b->f2, G), 0.5, f, G);
+  *p = (gq_pulled){ y1, f, { b->y2, b->f2, b->t, b->h2, b->x1[GQ_EXTRA_TWIN], b->y2 }, NULL };
+  if (b->s->noise) p->wrt[GQ_PULLED_X + GQ_EXTRA_DIFFUSION] = G;
+}
+
+/* And from x to its start; f was evaluated at t + h. */
+static int heun_rest(gq_builder *b, gq_pulled *p) {
+  gq_ref *grad = p->grad, *cx = grad + GQ_PULLED_X, x = heun_twin(b), more[5],
+         wrt[] = { b->y2, b->f2, b->h2, b->x2[GQ_EXTRA_TWIN], p->wrt[GQ_PULLED_X + GQ_EXTRA_DIFFUSION] };
+  GQ_TRY(gq_vjp(b->g, 1, &x, &cx[GQ_EXTRA_TWIN], 5, wrt, more));
+  grad[0] = gq_builder_sum(b, grad[0], more[0]), grad[1] = gq_builder_sum(b, grad[1], more[1]),
+  grad[3] = gq_builder_sum(b, gq_builder_sum(b, grad[3], more[2]), grad[2]);
+  cx[GQ_EXTRA_TWIN] = more[3];
+  cx[GQ_EXTRA_DIFFUSION] = gq_builder_sum(b, cx[GQ_EXTRA_DIFFUSION], more[4]);
+  return GQ_OK;
+}
+
+const gq_tuple gq_tuple_reversible_heun = {
+  .step = heun_step, .pulled = heun_pulled, .rest = heun_rest, .late = true, .extra = true, .stops = true
+};
 
 /* ---- leapfrog ---- */
 
