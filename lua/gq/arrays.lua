@@ -23,10 +23,7 @@ local function axis(x, d, what, default)
   local n = x:dim()
   if d == nil then d = n == 1 and 1 or default end
   if d == nil then fail(("%s: which of the %d dimensions?"):format(what, n)) end
-  if math.type(d) ~= "integer" or d == 0 or d > n or d < -n then
-    fail(("%s: dimension %s of a tensor of %d dimensions"):format(what, tostring(d), n))
-  end
-  return d > 0 and d or d + n + 1
+  return core.axis(x, d, what)
 end
 
 -- A permutation that exchanges d with the last dimension is its own inverse.

@@ -1,13 +1,8 @@
--- functional.lua -- functions made of the operations: reductions, activations, losses. They work at
+-- functional.lua -- functions made of the operations: reductions, softmax, norms, activations. They work at
 -- once, in traces and to any order of derivative, and each is a method of tensors too.
 
 local gq = ...
 local describe, define, fail = gq.core.describe, gq.core.define, gq.core.fail
-
-local function check(x, what)
-  if not gq.is_tensor(x) then fail(("%s: tensor expected, got %s"):format(what, describe(x))) end
-  return x
-end
 
 local function checkfloat(x, what)
   if not gq.is_tensor(x) then fail(("%s: tensor expected, got %s"):format(what, describe(x))) end
@@ -19,6 +14,7 @@ end
 
 -- ---- dimensions ----
 
+-- A dimension as a positive number.
 local function axis(x, d, what)
   local n = x:dim()
   if math.type(d) ~= "integer" or d == 0 or d > n or d < -n then
@@ -26,6 +22,8 @@ local function axis(x, d, what)
   end
   return d > 0 and d or d + n + 1
 end
+
+gq.core.axis = axis
 
 -- A dimension, a list of them, or nil for all, as a sorted list of positive ones.
 local function axes(x, dims, what)
@@ -53,6 +51,8 @@ local function axes(x, dims, what)
   table.sort(list)
   return list
 end
+
+gq.core.axes = axes
 
 local function count(x, list)
   local n, shape = 1, x.shape
@@ -245,64 +245,7 @@ local function leaky_relu(x, slope)
 end
 define("leaky_relu", leaky_relu, "x:leaky_relu([slope]): x above 0, slope x below (0.01 by default)")
 
--- ---- losses ----
-
-local function same_shape(x, y, what)
-  check(x, what)
-  check(y, what)
-  local a, b = table.concat(x.shape, ", "), table.concat(y.shape, ", ")
-  if a ~= b then fail(("%s: shapes {%s} and {%s} differ"):format(what, a, b)) end
-end
-
--- "mean" (default), "sum" or "none"
-local function reduce(x, o, what)
-  local how = o.reduction or "mean"
-  if how == "mean" then return x:mean() end
-  if how == "sum" then return x:sum() end
-  if how == "none" then return x end
-  fail(("%s: reduction is \"mean\", \"sum\" or \"none\", got %s"):format(what, describe(how)))
-end
-
-local function mse_loss(x, y, opts)
-  local o = gq.core.options(opts, "reduction", "mse_loss")
-  same_shape(x, y, "mse_loss")
-  local d = x - y
-  return reduce(d * d, o, "mse_loss")
-end
-define("mse_loss", mse_loss, "gq.mse_loss(x, y [, {reduction = \"mean\"|\"sum\"|\"none\"}]): squared difference")
-
--- Of x {..., classes} the entry at each of labels {...}.
-local function at_labels(x, labels, what)
-  local ok, picked = pcall(x.gather, x, -1, labels:unsqueeze(-1))
-  if not ok then
-    fail(("%s: labels count from 1 to %d, the classes (add 1 to labels that count from 0): %s"):format(what,
-      x.shape[x:dim()], gq.core.bare(tostring(picked))))
-  end
-  return picked:squeeze(-1)
-end
-gq.core.at_labels = at_labels
-
--- logits {..., classes}, labels {...}: int64, 1-based
-local function cross_entropy(logits, labels, opts)
-  local o = gq.core.options(opts, "reduction", "cross_entropy")
-  checkfloat(logits, "cross_entropy")
-  if type(labels) == "table" then labels = gq.tensor(labels, { dtype = "int64" }) end
-  check(labels, "cross_entropy")
-  local shape = logits.shape
-  local classes = table.remove(shape)
-  if classes == nil or table.concat(shape, ",") ~= table.concat(labels.shape, ",") then
-    fail(("cross_entropy: logits {..., classes} and labels {...} expected, got %s and %s"):format(
-      describe(logits), describe(labels)))
-  end
-  if labels.dtype ~= "int64" then
-    fail(("cross_entropy: labels are int64 and count from 1, got %s"):format(describe(labels)))
-  end
-  return reduce(-at_labels(log_softmax(logits, -1), labels, "cross_entropy"), o, "cross_entropy")
-end
-define("cross_entropy", cross_entropy,
-  "gq.cross_entropy(logits, labels [, {reduction}]): -log softmax at the labels, which count from 1")
-
--- ---- Kullback-Leibler divergence of normal distributions fitted to samples ----
+-- ---- samples ----
 
 -- x with dimension d behind the others
 local function last(x, d)
@@ -329,36 +272,3 @@ local function normal_fit(x, dim)
 end
 gq.normal_fit = normal_fit
 gq.docs[normal_fit] = "gq.normal_fit(x [, dim]): {mean, std} of the samples along dim, for gq.gaussian_kl"
-
-local function fitted(x, dim)
-  if type(x) == "table" and gq.is_tensor(x.mean) and gq.is_tensor(x.std) then return x end
-  if not gq.is_tensor(x) then
-    fail(("gaussian_kl: samples or {mean, std} expected, got %s"):format(describe(x)))
-  end
-  return normal_fit(x, dim)
-end
-
--- KL(x || y) of the normals with the samples' means and unbiased standard deviations plus eps, averaged.
--- time: a dimension of the means whose first entry counts as zero in the average: at t_0 every sample is
--- the start itself, and what rounding leaves of the means would be divided by eps.
-local function gaussian_kl(x, y, opts)
-  local o = gq.core.options(opts, "dim time eps reduction", "gaussian_kl")
-  local p, q = fitted(x, o.dim), fitted(y, o.dim)
-  same_shape(p.mean, q.mean, "gaussian_kl")
-  local eps = gq.core.need(o, "eps", "number", 1e-9, "gaussian_kl")
-  local function part(v)
-    if not o.time then return v end
-    local d = axes(v, o.time, "gaussian_kl")[1]
-    return v:narrow(d, 2, v.shape[d] - 1)
-  end
-  local m, n = part(p.mean), part(q.mean)
-  local s, r = part(p.std) + eps, part(q.std) + eps
-  local difference = (m - n) / r
-  local ratio = s / r
-  local kl = (ratio * ratio + difference * difference) * 0.5 - ratio:log() - 0.5
-  if (o.reduction or "mean") == "mean" and o.time then return kl:sum() / p.mean:numel() end
-  return reduce(kl, o, "gaussian_kl")
-end
-define("gaussian_kl", gaussian_kl, "gq.gaussian_kl(x, y [, {dim, time, eps, reduction}]): mean KL(x || y) of the " ..
-  "normals fitted to samples along dim (the last); x, y may be gq.normal_fit's; the first entry of dimension " ..
-  "`time` counts as zero")

@@ -7,12 +7,12 @@ if type(gq) ~= "table" then
 end
 
 load("options")                  -- gq.core.options and its kin, for all that follow
-load("functional")               -- softmax, losses, activations: gq.* and methods
+load("functional")               -- moments, softmax, norms, activations: gq.* and methods
 load("spatial")                  -- gq.conv2d, max_pool2d, pad and their kin
 gq.core.unrolled = load("traced") -- solve, det, cholesky and order where dynamics are traced
 load("arrays")                   -- order, masks, running sums, gq.einsum: gq.* and methods
 load("linear")                   -- gq.solve, gq.eigh and their kin
-load("losses")                   -- gq.huber_loss, gq.gaussian_nll_loss and their kin
+load("losses")                   -- gq.mse_loss, gq.cross_entropy, gq.gaussian_kl and their kin
 gq.checkgrad = load("checkgrad")
 load("derivatives")              -- gq.jvp, gq.jacobian, gq.hessian_vector
 gq.nn = load("nn/module")
