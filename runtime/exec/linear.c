@@ -198,6 +198,13 @@ static int finish(linear *f, int status, int nout, gq_tensor **out) {
   return status;
 }
 
+/* A new graph, where all went well so far, or NULL. */
+static gq_graph *begin(int *status) {
+  gq_graph *g = *status == GQ_OK ? gq_graph_new() : NULL;
+  if (*status == GQ_OK && !g) *status = gq_nomem(0);
+  return g;
+}
+
 /* A graph of ordinary operations over tensors, recorded where the tape is on. Frees g. */
 static int evaluate(gq_graph *g, gq_tensor *const *in, gq_ref ref, gq_tensor **out) {
   int status = gq_graph_status(g);
@@ -235,12 +242,12 @@ static int solve_backward(gq_custom *c, gq_tensor *const *cots, bool create_grap
   if (status == GQ_OK)
     status = create_graph ? gq_linear_solve(f->in[0], f->in[1], f->turned, &x)
                           : (x = gq_tensor_ref(f->out[0]), GQ_OK);
-  gq_graph *g = status == GQ_OK ? gq_graph_new() : NULL;
+  gq_graph *g = begin(&status);
   if (g) {
     gq_ref b = input(g, grads[1]), y = input(g, x);
     gq_ref a = f->turned ? gq_matmul(g, y, b, GQ_TB) : gq_matmul(g, b, y, GQ_TB);
     status = evaluate(g, (gq_tensor *[]){ grads[1], x }, gq_emit1(g, GQ_OP_NEG, a), &grads[0]);
-  } else if (status == GQ_OK) status = gq_nomem(0);
+  }
   gq_tensor_unref(x);
   return status;
 }
@@ -281,12 +288,12 @@ static int det_backward(gq_custom *c, gq_tensor *const *cots, bool create_graph,
   if (status == GQ_OK) status = gq_linear_solve(f->in[0], all, true, &inverse);
   if (status == GQ_OK)
     status = create_graph ? gq_linear_det(f->in[0], &y) : (y = gq_tensor_ref(f->out[0]), GQ_OK);
-  gq_graph *g = status == GQ_OK ? gq_graph_new() : NULL;
+  gq_graph *g = begin(&status);
   if (g) {
     gq_ref v = input(g, inverse), factor = gq_emit2(g, GQ_OP_MUL, input(g, y), input(g, cots[0]));
     status = evaluate(g, (gq_tensor *[]){ inverse, y, cots[0] },
                       gq_emit2(g, GQ_OP_MUL, v, gq_reshape(g, factor, column)), &grads[0]);
-  } else if (status == GQ_OK) status = gq_nomem(0);
+  }
   gq_tensor_unref(one), gq_tensor_unref(y), gq_tensor_unref(inverse), gq_tensor_unref(all);
   return status;
 }
@@ -317,22 +324,21 @@ static int cholesky_backward(gq_custom *c, gq_tensor *const *cots, bool create_g
   int status = create_graph ? gq_linear_cholesky(f->in[0], &l) : (l = gq_tensor_ref(f->out[0]), GQ_OK);
   if (status == GQ_OK) status = pattern(d, n, 1, 1, 0, &lower);
   if (status == GQ_OK) status = pattern(d, n, 1, 0.5, 0, &half);
-  gq_graph *g = status == GQ_OK ? gq_graph_new() : NULL;
+  gq_graph *g = begin(&status);
   if (g) {
     gq_ref y = input(g, l), ct = input(g, cots[0]), low = input(g, lower), h = input(g, half);
     gq_ref s = gq_matmul(g, y, gq_emit2(g, GQ_OP_MUL, ct, low), GQ_TA);
     status = evaluate(g, (gq_tensor *[]){ l, cots[0], lower, half }, gq_emit2(g, GQ_OP_MUL, s, h), &p);
-  } else if (status == GQ_OK) status = gq_nomem(0);
+  }
   if (status == GQ_OK) status = gq_linear_solve(l, p, true, &left);
-  g = status == GQ_OK ? gq_graph_new() : NULL;
+  g = begin(&status);
   if (g) status = evaluate(g, &left, transpose(g, input(g, left)), &flipped);
-  else if (status == GQ_OK) status = gq_nomem(0);
   if (status == GQ_OK) status = gq_linear_solve(l, flipped, true, &both);
-  g = status == GQ_OK ? gq_graph_new() : NULL;
+  g = begin(&status);
   if (g) {
     gq_ref x = input(g, both);
     status = evaluate(g, &both, gq_scale(g, gq_emit2(g, GQ_OP_ADD, x, transpose(g, x)), 0.5), &grads[0]);
-  } else if (status == GQ_OK) status = gq_nomem(0);
+  }
   gq_tensor *all[] = { l, lower, half, p, left, flipped, both };
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) gq_tensor_unref(all[i]);
   return status;
@@ -364,7 +370,7 @@ static int eigh_backward(gq_custom *c, gq_tensor *const *cots, bool create_graph
   for (int i = 0; i < 2 && !create_graph; i++) y[i] = gq_tensor_ref(f->out[i]);
   if (status == GQ_OK) status = pattern(f->in[0]->dtype, s.dim[n - 1], 0, 1, 0, &one);
   if (status == GQ_OK) status = pattern(f->in[0]->dtype, s.dim[n - 1], 1, 0, 1, &off);
-  gq_graph *g = status == GQ_OK ? gq_graph_new() : NULL;
+  gq_graph *g = begin(&status);
   if (g) {
     gq_tensor *in[] = { y[0], y[1], one, off, cots[0] ? cots[0] : y[0], cots[1] ? cots[1] : y[1] };
     gq_ref r[6], sum = GQ_NONE;
@@ -377,7 +383,7 @@ static int eigh_backward(gq_custom *c, gq_tensor *const *cots, bool create_graph
       sum = sum == GQ_NONE ? turned : gq_emit2(g, GQ_OP_ADD, sum, turned);
     }
     status = evaluate(g, in, gq_matmul(g, gq_matmul(g, r[1], sum, 0), r[1], GQ_TB), &grads[0]);
-  } else if (status == GQ_OK) status = gq_nomem(0);
+  }
   gq_tensor_unref(y[0]), gq_tensor_unref(y[1]), gq_tensor_unref(one), gq_tensor_unref(off);
   return status;
 }

@@ -72,13 +72,14 @@ static gq_ref noise_input(const gq_field *f, int cls, frame *fr) {
   return gq_input(fr->g, f->dtype, gq_noise_shape(f->noise, f->class_shape[cls], s));
 }
 
-/* Outputs of s: lead[0..nlead), then the products that exist; refs: time, boundaries. */
-static int finish(gq_system *s, const gq_field *f, frame *fr, int nlead, const gq_ref *lead, gq_ref time,
-                  const gq_ref *products_) {
+/* Outputs of s: lead[0..nlead), then the products that exist; refs: time, boundaries. Nothing where all did not go well
+** so far. */
+static int finish(int status, gq_system *s, const gq_field *f, frame *fr, int nlead, const gq_ref *lead,
+                  gq_ref time, const gq_ref *products_) {
   gq_ref *out = gq_calloc(nlead + f->nb + 1, sizeof *out);
   s->of = gq_calloc(f->nb + nlead + 1, sizeof *s->of);
   s->nq = 0;
-  int status = out && s->of ? GQ_OK : gq_nomem(f->nb);
+  if (status == GQ_OK && !(out && s->of)) status = gq_nomem(f->nb);
   if (status == GQ_OK) {
     for (int i = 0; i < nlead; i++) out[i] = lead[i];
     if (time != GQ_NONE) out[nlead + s->nq] = time, s->of[s->nq++] = -1;
@@ -180,9 +181,7 @@ int gq_system_adjoint(const gq_field *f, int cls, const void *arg, gq_system *s)
     gq_ref slope = gq_emit1(fr.g, GQ_OP_NEG, or_zero(f, cls, &fr, da[0]));
     lead[0] = out[0];
     lead[k->path ? 0 : 1] = k->forced ? gq_emit2(fr.g, GQ_OP_ADD, slope, q) : slope;
-    int done = finish(s, f, &fr, s->parts, lead, da[1], k->products ? da + 2 : NULL);
-    if (status == GQ_OK) status = done;
-    else gq_system_done(s);
+    status = finish(status, s, f, &fr, s->parts, lead, da[1], k->products ? da + 2 : NULL);
   }
   gq_free(da);
   return status;
@@ -204,9 +203,7 @@ int gq_system_pull(const gq_field *f, int cls, const void *arg, gq_system *s) {
     gq_inline(fr.g, f->class_body[cls], fr.bind, out);
     status = pull_all(f, &fr, f->noise ? 2 : 1, out, a, GQ_PRODUCTS_ALL, time, da);
     lead = or_zero(f, cls, &fr, da[0]);
-    int done = finish(s, f, &fr, 1, &lead, da[1], da + 2);
-    if (status == GQ_OK) status = done;
-    else gq_system_done(s);
+    status = finish(status, s, f, &fr, 1, &lead, da[1], da + 2);
   }
   gq_free(da);
   return status;
@@ -232,9 +229,7 @@ int gq_system_rise(const gq_field *f, int cls, const void *arg, gq_system *s) {
     lead[0] = gq_noise_rise(fr.g, f->noise, out[0], out[1], h, dw);
     status = pull(f, &fr, lead[0], a, GQ_PRODUCTS_ALL, false, da);
     lead[1] = gq_emit1(fr.g, GQ_OP_NEG, or_zero(f, cls, &fr, da[0]));
-    int done = finish(s, f, &fr, 2, lead, GQ_NONE, da + 2);
-    if (status == GQ_OK) status = done;
-    else gq_system_done(s);
+    status = finish(status, s, f, &fr, 2, lead, GQ_NONE, da + 2);
   }
   gq_graph_free(own);
   gq_free(da);
@@ -345,9 +340,7 @@ int gq_system_jacobian(const gq_field *f, int cls, const void *arg, gq_system *s
     if (j[i] == GQ_NONE) j[i] = gq_zeros(g, f->dtype, gq_graph_node(g, z)->shape);
   }
   if (status == GQ_OK) status = pull(f, &p.fr, p.out, p.a, GQ_PRODUCTS_ALL, false, p.da);
-  int done = finish(s, f, &p.fr, (int)dim, j, GQ_NONE, p.da + 2);
-  if (status == GQ_OK) status = done;
-  else gq_system_done(s);
+  status = finish(status, s, f, &p.fr, (int)dim, j, GQ_NONE, p.da + 2);
   gq_free(p.da);
   return status;
 }
@@ -388,10 +381,8 @@ int gq_system_nodes(const gq_field *f, int cls, const void *arg, gq_system *s) {
     if (k->defect) s->defect = true, lead[nlead] = defect(f, &p, n, s->columns), of[nlead++] = -1;
     s->second = found ? nlead : 0;
     for (int i = 0; i < found; i++) lead[nlead] = size[of[i]], of[nlead++] = of[i];
-    int done = finish(s, f, &p.fr, nlead, lead, GQ_NONE, p.da + 2);
-    if (status == GQ_OK) status = done;
-    if (status != GQ_OK) gq_system_done(s);
-    else memcpy(s->of + s->nq, of, nlead * sizeof *of);
+    status = finish(status, s, f, &p.fr, nlead, lead, GQ_NONE, p.da + 2);
+    if (status == GQ_OK) memcpy(s->of + s->nq, of, nlead * sizeof *of);
     gq_free(p.da);
   }
   gq_free(lead);

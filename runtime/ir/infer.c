@@ -88,10 +88,9 @@ static int infer_binary(call *c) {
 }
 
 static int infer_compare(call *c) {
-  GQ_TRY(same_dtype(c, 0, 1));
-  GQ_TRY(takes[c->op](c, 0));
+  GQ_TRY(infer_binary(c));
   *c->dtype = GQ_BOOL;
-  return broadcast(c, c->s[0], c->s[1], c->shape);
+  return GQ_OK;
 }
 
 static int infer_where(call *c) {
