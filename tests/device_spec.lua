@@ -5,18 +5,14 @@
 local helper = require "tests.helper"
 local gq = require "gq"
 
+local raises = helper.raises
+
 -- Programs in the cache hold memory at addresses that the leak checker does not take for pointers.
 teardown(function()
   collectgarbage()
   collectgarbage()
   gq.core.plan_cache(false)
 end)
-
-local function raises(words, f, ...)
-  local ok, message = pcall(f, ...)
-  assert.is_false(ok)
-  for word in words:gmatch "%S+" do assert.truthy(tostring(message):find(word, 1, true), tostring(message)) end
-end
 
 local function same(a, b)
   assert.same(a.shape, b.shape)

@@ -197,6 +197,27 @@ end
 -- A word for the shell.
 function helper.quote(s) return "'" .. s:gsub("'", "'\\''") .. "'" end
 
+-- Derivatives of both orders of f(...) against central differences.
+function helper.checkgrad(f, ...)
+  for order = 1, 2 do
+    local ok, report = require("gq").checkgrad(f, { ... }, { order = order })
+    assert(ok, ("order %d: %s"):format(order, type(report) == "table" and report.message or tostring(report)))
+  end
+end
+
+-- Allocations of f() once everything that it needs is compiled; needs gq.debug.
+function helper.allocations(f)
+  local count = require("gq").debug.alloc_count
+  f()
+  f()
+  collectgarbage("stop")
+  local before = count()
+  f()
+  local n = count() - before
+  collectgarbage("restart")
+  return n
+end
+
 -- Derivatives of derivatives of the sum of solve(p, engine) against central differences along a direction, the first
 -- also against those that no create_graph made; p: float64 leaves.
 function helper.again(p, solve)

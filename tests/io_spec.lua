@@ -4,6 +4,7 @@
 local gq = require "gq"
 local helper = require "tests.helper"
 
+local message = helper.message
 local folder
 
 local function path(name) return folder .. "/" .. name end
@@ -20,13 +21,6 @@ local function get(name)
   local bytes = file:read("a")
   file:close()
   return bytes
-end
-
--- The message of the error that f raises, without its position.
-local function message(f, ...)
-  local ok, text = pcall(f, ...)
-  assert.is_false(ok)
-  return text
 end
 
 local function flipped(bytes, bit)

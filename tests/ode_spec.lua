@@ -657,23 +657,10 @@ end)
 -- ---- memory ----
 
 describe("a solve", function()
-  -- Allocations of f() once everything it needs is compiled.
-  local function allocations(f)
-    f()
-    f()
-    collectgarbage("stop")
-    local before = gq.debug.alloc_count()
-    f()
-    local n = gq.debug.alloc_count() - before
-    collectgarbage("restart")
-    return n
-  end
+  local allocations = helper.allocations
 
   it("allocates nothing in its step loop", function()
-    if not gq.debug then
-      pending("gq.debug counts allocations in debug and asan builds only")
-      return
-    end
+    if not gq.debug then return pending("gq.debug counts allocations in debug and asan builds only") end
     for _, method in ipairs { "dopri5", "dopri8", "rk4" } do
       local function solve(steps)
         return function()

@@ -5,7 +5,7 @@
 local gq = require "gq"
 local helper = require "tests.helper"
 
-local f64 = { dtype = "float64" }
+local check, f64 = helper.checkgrad, { dtype = "float64" }
 local inf, nan = math.huge, 0 / 0
 
 local function rand(...) return gq.rand({ ... }, { dtype = "float64", seed = 11 }) end
@@ -151,13 +151,6 @@ other.operators = {
 other.views = {
     { function(x) return x:t():narrow(1, 2, 2):sin() * x[{ {}, { 1, 3, 2 } }]:t():cos() end, randn(3, 3) } }
 other.diamond = { { function(x) local y = x:tanh() return (y * y):sum() * y + y:exp() end, randn(3) } }
-
-local function check(f, ...)
-  for order = 1, 2 do
-    local ok, report = gq.checkgrad(f, { ... }, { order = order })
-    assert(ok, ("order %d: %s"):format(order, type(report) == "table" and report.message or tostring(report)))
-  end
-end
 
 -- The traced graph, node by node and compiled, gives what evaluation at once gave.
 local function check_traced(f, ...)

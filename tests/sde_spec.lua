@@ -576,13 +576,10 @@ describe("sdeint", function()
   it("allocates nothing in its loop, and leaves nothing behind", function()
     if not gq.debug then return pending "gq.debug is there in debug and asan builds only" end
     local z0 = gq.ones(40, 1)
-    local function count(dt)
-      local before = gq.debug.alloc_count()
-      gq.sdeint(gbm(), z0, { 0, 1 }, { dt = dt, seed = 1 })
-      return gq.debug.alloc_count() - before
+    local function allocations(dt)
+      return helper.allocations(function() gq.sdeint(gbm(), z0, { 0, 1 }, { dt = dt, seed = 1 }) end)
     end
-    count(0.1)
-    assert.equal(count(0.1), count(0.001))
+    assert.equal(allocations(0.1), allocations(0.001))
   end)
 
   it("stops at the first state that is not finite, and says where", function()
