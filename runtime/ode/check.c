@@ -88,8 +88,8 @@ static int refuse(const gq_ode_options *o, const gq_solution *s, int status, con
 static int check_rules(int when, const gq_ode_options *o, const gq_problem *p, const gq_solution *s) {
   const gq_engine *e = o->engine;
   const gq_tableau *m = o->method, *b = o->back_method;
-  bool gradients = e->keeps != GQ_KEEP_NOTHING, adjoint = e->keeps == GQ_KEEP_TRAJECTORY,
-       apart = o->independent, past = o->overshoot || o->parity, sums = o->error || o->stiffness;
+  bool gradients = e->keeps != GQ_KEEP_NOTHING, adjoint = gq_keeps_trajectory(e), apart = o->independent,
+       past = o->overshoot || o->parity, sums = o->error || o->stiffness;
 #define RULE(stages, broken, status, text) \
   if ((stages)&when && (broken)) return refuse(o, s, status, text);
 #include "rules.def"

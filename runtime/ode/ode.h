@@ -111,6 +111,7 @@ const gq_engine *gq_engine_find(const char *name);         /* NULL: there is non
 extern const gq_engine gq_noise_engines[];                 /* those of SDEs, the default first */
 extern const int gq_nnoise_engines;
 const gq_engine *gq_noise_engine_find(const char *name);
+static inline bool gq_keeps_trajectory(const gq_engine *e) { return e->keeps == GQ_KEEP_TRAJECTORY; }
 static inline bool gq_keeps_steps(const gq_engine *e) {
   return e->keeps == GQ_KEEP_ACTIVATIONS || e->keeps == GQ_KEEP_STEPS;
 }

@@ -71,6 +71,10 @@ bool gq_switches_by_state(const gq_problem *p);   /* might f jump where the stat
 int gq_noise_check(const gq_problem *p, const gq_ode_options *o);
 int gq_solution_check_again(const gq_solution *s);
 int gq_check_finite(const gq_tensor *packed, const char *what);
+/* forward.c: the solution at its times, and what s->keeps says of its steps; *k: so many times are reached. p_: whose
+** event may end it, or NULL. */
+int gq_forward(gq_solution *s, const gq_problem *p_, int *k);
+static inline bool gq_keeps_states(const gq_solution *s) { return s->keeps & GQ_STEP_STATES; }
 /* A training loop's collector frees solutions late: their states serve the next solve at once. */
 void gq_solution_give_back(gq_solution *s);
 /* The states, solved for again if they have gone back. */
