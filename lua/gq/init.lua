@@ -9,6 +9,7 @@ end
 load("options")                  -- gq.core.options and its kin, for all that follow
 load("functional")               -- moments, softmax, norms, activations: gq.* and methods
 load("spatial")                  -- gq.conv2d, max_pool2d, pad and their kin
+load("normalise")                -- gq.batch_norm and its kin, dropout, embedding
 gq.core.unrolled = load("traced") -- solve, det, cholesky and order where dynamics are traced
 load("arrays")                   -- order, masks, running sums, gq.einsum: gq.* and methods
 load("linear")                   -- gq.solve, gq.eigh and their kin

@@ -14,8 +14,8 @@ end
 local function same_shape(x, y, what)
   if not gq.is_tensor(x) then fail(("%s: a tensor of predictions expected, got %s"):format(what, describe(x))) end
   if not gq.is_tensor(y) then fail(("%s: a tensor of targets expected, got %s"):format(what, describe(y))) end
-  local a, b = table.concat(x.shape, ", "), table.concat(y.shape, ", ")
-  if a ~= b then fail(("%s: shapes {%s} and {%s} differ"):format(what, a, b)) end
+  local a, b = core.dims(x.shape), core.dims(y.shape)
+  if a ~= b then fail(("%s: shapes %s and %s differ"):format(what, a, b)) end
 end
 
 local function reduce(x, o, what)
@@ -95,7 +95,7 @@ local function check_labels(x, labels, what, name)
   if type(labels) == "table" then labels = gq.tensor(labels, { dtype = "int64" }) end
   local shape = x.shape
   local classes = table.remove(shape)
-  if not gq.is_tensor(labels) or not classes or table.concat(shape, ",") ~= table.concat(labels.shape, ",") then
+  if not gq.is_tensor(labels) or not classes or core.dims(shape) ~= core.dims(labels.shape) then
     fail(("%s: %s {..., classes} and labels {...} expected, got %s and %s"):format(what, name, describe(x),
       describe(labels)))
   end

@@ -116,9 +116,14 @@ local function options(given, names, what)
   return given
 end
 
+-- Sizes, for messages.
+local function dims(list) return "{" .. table.concat(list, ", ") .. "}" end
+
+local function same_shape(x, y) return dims(x.shape) == dims(y.shape) end
+
 -- What a value is, for messages.
 local function describe(v)
-  if gq.is_tensor(v) then return ("tensor %s {%s}"):format(v.dtype, table.concat(v.shape, ", ")) end
+  if gq.is_tensor(v) then return ("tensor %s %s"):format(v.dtype, dims(v.shape)) end
   if type(v) == "string" then return ("string %q"):format(#v > 40 and v:sub(1, 40) .. "..." or v) end
   if type(v) == "number" then return "number " .. tostring(v) end
   return type(v)
@@ -200,5 +205,7 @@ gq.core.need = need
 gq.core.one_of = one_of
 gq.core.copy = copy
 gq.core.describe = describe
+gq.core.dims = dims
+gq.core.same_shape = same_shape
 gq.core.nearest = nearest
 gq.core.distance = distance

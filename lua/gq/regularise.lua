@@ -82,9 +82,7 @@ local function draw_probe(layout, given)
   local own = core.layout(type(probe) == "table" and probe or need(o, "probe", "tensor|string|table", nil, what),
     what)
   local same = own.dtype == layout.dtype and #own.parts == #layout.parts and own.single == layout.single
-  for i, part in ipairs(layout.parts) do
-    same = same and table.concat(part.shape, ",") == table.concat(own.parts[i].shape, ",")
-  end
+  for i, part in ipairs(layout.parts) do same = same and core.same_shape(part, own.parts[i]) end
   if not same then fail(what .. ": the probe must have the dtype and shape of the state") end
   return layout:pack(probe)
 end

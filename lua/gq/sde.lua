@@ -81,9 +81,8 @@ function gq.langevin(o)
   end
   local function force(t, x)
     local g = grad(x, t)
-    if not gq.is_tensor(g) or table.concat(g.shape, ",") ~= table.concat(x.shape, ",") then
-      core.fail(("%s: grad gave %s: a tensor like x expected, {%s}"):format(what, core.describe(g),
-        table.concat(x.shape, ", ")))
+    if not gq.is_tensor(g) or not core.same_shape(g, x) then
+      core.fail(("%s: grad gave %s: a tensor like x expected, %s"):format(what, core.describe(g), core.dims(x.shape)))
     end
     return g * -u
   end

@@ -38,9 +38,8 @@ local function cell_inputs(self, x, h, what)
   local want = x.shape
   want[#want] = n_hidden
   if h == nil then h = gq.zeros(want, { dtype = x.dtype, device = x.device }) end
-  if not gq.is_tensor(h) or table.concat(h.shape, ",") ~= table.concat(want, ",") then
-    core.fail(("%s: h {%s} expected for x {%s}, got %s"):format(what, table.concat(want, ", "),
-      table.concat(x.shape, ", "), describe(h)))
+  if not gq.is_tensor(h) or core.dims(h.shape) ~= core.dims(want) then
+    core.fail(("%s: h %s expected for x %s, got %s"):format(what, core.dims(want), core.dims(x.shape), describe(h)))
   end
   if #want == 1 then x, h = x:unsqueeze(1), h:unsqueeze(1) end
   local a, b = x:matmul(self.weight_ih:transpose(1, 2)), h:matmul(self.weight_hh:transpose(1, 2))

@@ -241,9 +241,9 @@ local function check_state(own, given)
     local g = given[name]
     if g == nil then missing[#missing + 1] = name
     elseif not gq.is_tensor(g) then wrong[#wrong + 1] = ("%s is %s"):format(name, describe(g))
-    elseif table.concat(g.shape, ",") ~= table.concat(v.shape, ",") then
-      wrong[#wrong + 1] = ("%s has shape {%s}, expected {%s}"):format(name, table.concat(g.shape, ", "),
-        table.concat(v.shape, ", "))
+    elseif not gq.core.same_shape(g, v) then
+      wrong[#wrong + 1] = ("%s has shape %s, expected %s"):format(name, gq.core.dims(g.shape),
+        gq.core.dims(v.shape))
     end
   end
   for name in next, given do

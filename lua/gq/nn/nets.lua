@@ -97,9 +97,9 @@ function SecondOrder:forward(t, z)
   end
   local v = z:narrow(self.dim, n // 2 + 1, n // 2)
   local a = self.acceleration(t, z)
-  if not gq.is_tensor(a) or table.concat(a.shape, ",") ~= table.concat(v.shape, ",") then
-    core.fail(("nn.SecondOrder: the acceleration has the shape of x, {%s}; got %s"):format(
-      table.concat(v.shape, ", "), describe(a)))
+  if not gq.is_tensor(a) or not core.same_shape(a, v) then
+    core.fail(("nn.SecondOrder: the acceleration has the shape of x, %s; got %s"):format(core.dims(v.shape),
+      describe(a)))
   end
   return gq.cat({ v, a }, self.dim)
 end
