@@ -20,12 +20,18 @@ static gq_dtype check_options(lua_State *L, int arg, const char *what, const cha
   return d;
 }
 
-void gqL_place(lua_State *L, const gq_device *d) {
-  gq_tensor **h = lua_touserdata(L, -1), *there;
-  if (d == gq_place_of(*h)) return;
-  gqL_retry(L, gq_tensor_on(*h, d, &there));
+/* gqL_try may raise after a call that went well, for an earlier one: by then it is the handle's. */
+static int place(gq_tensor **h, const gq_device *d) {
+  gq_tensor *there;
+  GQ_TRY(gq_tensor_on(*h, d, &there));
   gq_tensor_unref(*h);
   *h = there;
+  return GQ_OK;
+}
+
+void gqL_place(lua_State *L, const gq_device *d) {
+  gq_tensor **h = lua_touserdata(L, -1);
+  if (d != gq_place_of(*h)) gqL_retry(L, place(h, d));
 }
 
 /* The tensor at the top as it is asked for: on the device of the options, or on this. */
