@@ -79,7 +79,7 @@ describe("options of gqlua", function()
   it("refuses values it cannot use", function()
     for _, option in ipairs { "--threads 0", "--threads x", "--threads 1.5", "--dtype float16", "--seed 1.5",
                               "--seed x", "--device tpu", "--device cuda" } do
-      local _, err, code = run(option .. " -e 'print(1)'")
+      local _, err, code = shell("GQ_CUDA=/nowhere/gq_cuda.so " .. quote(gqlua) .. " " .. option .. " -e 'print(1)'")
       assert.equal(1, code, option)
       assert.truthy(err:find("gqlua: " .. option .. ": ", 1, true), err)
       assert.truthy(#err > #option + 20 and not err:find("traceback"), err)
