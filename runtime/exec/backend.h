@@ -89,6 +89,7 @@ typedef struct gq_sharing {
   const int *axis;             /* [n] >= 0: cut */
   gq_dtype state;
   int lanes;
+  bool front;                  /* lanes are outermost, else innermost */
 } gq_sharing;
 
 /* A solve; back along its records; the adjoint's solve and its quadrature. */

@@ -141,9 +141,10 @@ int gq_fleet_open(gq_fleetwork *x, gq_solution *s, const gq_fleetkind *kind, siz
                     .bytes = kind->bytes,
                     .heading = kind->heading,
                     .prog = { e->code.prog[0], st->code.prog[0], points ? points->code.prog[0] : NULL },
-                    .sharing = { { 1 + e->states, f->nb, f->axis, f->dtype, lanes },
-                                 { st->l.bv, f->nb, f->axis, f->dtype, lanes } } };
-  if (points) v->sharing[2] = (gq_sharing){ 1 + points->states, f->nb, f->axis, f->dtype, (int)f->lanes[1] };
+                    .sharing = { { 1 + e->states, f->nb, f->axis, f->dtype, lanes, f->front },
+                                 { st->l.bv, f->nb, f->axis, f->dtype, lanes, f->front } } };
+  if (points)
+    v->sharing[2] = (gq_sharing){ 1 + points->states, f->nb, f->axis, f->dtype, (int)f->lanes[1], f->front };
   GQ_TRY(f->on->crews(v, &most));
   *at = gq_round64(sizeof(gq_crew)) + gq_round64(lanes * sizeof(gq_lane));
   GQ_TRY(gq_lanes_crews(&x->lanes, s, st, e, v->heading == GQ_HEADING_HOME, *at + own, &most, &v->each));

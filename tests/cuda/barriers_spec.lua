@@ -29,6 +29,16 @@ local together = problem:format(70, '{ gradient = "direct", max_steps = 50 }')
 local back = problem:format(40, '{ gradient = "gq", max_steps = 50 }')
 local apart = problem:format(40, '{ gradient = "direct", batch = "independent", max_steps = 50 }')
 local nodes = problem:format(40, '{ gradient = "gq", batch = "independent", gq = { guards = false }, max_steps = 50 }')
+local small = [[
+  local gq = require "gq"
+  local function leaf(n, m, seed) return gq.randn({ n, m }, { seed = seed, device = "cuda", requires_grad = true }) end
+  local z0, c = leaf(40, 2, 1), leaf(40, 2, 2)
+  local z, info = gq.odeint(function(t, z)
+    return (gq.cat({ z:narrow(2, 2, 1), z:narrow(2, 1, 1) * t }, 2) * c):sin()
+  end, z0, { 0, 0.4, 1 }, { gradient = "direct", batch = "independent", max_steps = 50 })
+  z:square():sum():backward()
+  print(info.lowering, z:sum():item(), z0.grad:sum():item(), c.grad:sum():item())
+]]
 
 -- Lines of barriers of a kernel.
 local function lines(text, kernel)
@@ -52,6 +62,7 @@ describe("barriers", function()
   it("of attempts and of whole solves of rows are needed, and suffice", function()
     holds(together, "", { attempt = 25 })
     holds(apart, "", { fleet = 40, home = 55 })
+    holds(small, "", { fleet = 5, home = 5 })  -- a thread a row
     holds(nodes, "", { adjoint = 45 }, { adjoint = 1 }) -- a thread has a point, where there are as many
     holds(back, "", { along = 25 })
   end)

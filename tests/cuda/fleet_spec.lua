@@ -132,6 +132,13 @@ local ways_back = gradients .. [[
   case("one", 1, { 0, 0.5 }, { gradient = "aca" }, function(t, z, c)
     return (z * c:narrow(1, 1, 1):squeeze(1) * t):sin()
   end)
+  local function small(t, z, c)
+    local x, y = z:narrow(2, 1, 1), z:narrow(2, 2, 2)
+    return gq.cat({ y * x - t, x * x:exp() }, 2):tanh() * c:narrow(1, 2, 1):squeeze(1) + z:sum(2, true)
+  end
+  case("small", 41, { 0, 0.3, 2 }, { gradient = "direct" }, small)
+  case("small, dopri8", 70, { 2, 0.3, 0.1 }, { gradient = "aca", method = "dopri8", dtype = "float32" }, small)
+  case("small, on a grid", 33, { 0, 0.33, 1 }, { gradient = "direct", method = "rk4", step_size = 0.1 }, small)
 ]]
 
 -- By the adjoint equation and its nodes; scale = false, since norms of cotangents are summed in another order.
@@ -199,6 +206,25 @@ describe("rows with steps of their own", function()
 
   it("are solved backwards with nodes of their own as by the host's loop", function()
     compare(adjoints, { "steps\t[^\n]*sample 1: 3 steps" })
+  end)
+
+  it("have a thread each where they are short and no operation mixes them", function()
+    local function kernels(script)
+      os.execute("mkdir " .. temporary .. "_")
+      run(("GQ_CUDA_CACHE= GQ_EMU_DUMP=%s_"):format(temporary), script)
+      local text = io.popen(("cat %s_/*; rm -r %s_"):format(temporary, temporary)):read "a"
+      local _, rows = text:gsub("#define GQ_ROW 32\n", "")
+      local _, all = text:gsub("GQ_ENTRY%(%l+, tile_of", "")
+      return rows, all
+    end
+    local small = [[
+      local w = gq.ones({ 2, 2 }, { device = "cuda" })
+      local z0 = gq.randn({ 40, 2 }, { device = "cuda", requires_grad = true })
+      gq.odeint(function(t, z) return gq.cat({ z:narrow(2, 2, 1), -z:narrow(2, 1, 1) * t }, 2):sin() end, z0, { 0, 1 },
+        { batch = "independent", gradient = "%s" }):sum():backward()
+    ]]
+    assert.same({ 2, 2 }, { kernels(small:format "direct") })
+    assert.same({ 0, 2 }, { kernels((small:gsub(":sin%(%)", ":matmul(w)")):format "direct") })
   end)
 
   it("are solved in one launch without a wait; halts are launches more", function()

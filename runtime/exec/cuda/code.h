@@ -82,6 +82,11 @@ typedef struct gq_reaches {
   gq_reach at[2 * GQ_GROUP_VALUES];
 } gq_reaches;
 void gq_cuda_reaches(const gq_instr *in, const gq_launch *l, gq_reaches *r);
+/* Do so many rows of at most GQ_ROW_MOST numbers lie innermost in instruction i, so that a thread a row reads and writes no
+** other's? Then the bytes from a row to the next of location loc; 0: all have the same. */
+enum { GQ_ROW_MOST = 16 };
+bool gq_cuda_by_rows(const gq_program *p, int i, int64_t rows);
+int gq_cuda_row_size(const gq_instr *in, int loc);
 /* Does a thread read or write what another one writes? */
 bool gq_cuda_meet(const gq_reach *a, const gq_reach *b, int threads);
 

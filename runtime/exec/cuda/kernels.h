@@ -12,7 +12,7 @@ typedef struct gq_strides { gq_count s[GQ_DIM]; } gq_strides;
 /* Where number i of the shape is, in numbers. */
 GQ_DEVICE gq_count gq_place(const gq_dims *d, const gq_strides *s, gq_count i) {
   gq_count at = 0;
-  for (int k = (int)d->ndim - 1; k > 0; k--) {
+  GQ_DIMS(k, d->ndim) {
     at += i % d->dim[k] * s->s[k];
     i /= d->dim[k];
   }
@@ -38,7 +38,7 @@ GQ_KERNEL(move, gq_move_args) {
 ** in a table. turn: what a solve's step number n has is elsewhere, told by entry n turn of a table. */
 typedef struct gq_operand { gq_u64 base; long long step, turn; } gq_operand;
 #define GQ_TABLE INT64_MIN
-GQ_REGION char *gq_operand_at(const gq_operand *o, int block, long long n) {
+GQ_REGION GQ_UNUSED char *gq_operand_at(const gq_operand *o, int block, long long n) {
   const gq_u64 *table = (const gq_u64 *)GQ_FAR(o->base) + n * o->turn;
   if (o->step == GQ_TABLE) return GQ_FAR(table[block]);
   return GQ_FAR((o->turn ? *table : o->base) + (gq_u64)(o->step * block));
@@ -51,6 +51,10 @@ GQ_REGION GQ_UNUSED void gq_bring(char *to, const char *from, int n) {
 //// row
 /* What a row of a table says an address begins with. ROW_NONE, ROW_NEAR: tile.c */
 GQ_DEVICE char *gq_row_at(int at, char *const *table) { return at == -2 ? 0 : at == -1 ? gq_dynamic : table[at]; }
+
+//// rows
+/* Where a crew's part of an operand is, found at each use. */
+#define gq_at(k) GQ_FAR(of[k].base + (gq_u64)(of[k].step * GQ_TILE))
 
 //// power
 /* Much code, which is not at each call. */
@@ -748,6 +752,7 @@ GQ_REGION void gq_home_load(const gq_homing *b, char *w) {
     }
     gq_place_clear(f, w, b->cut, b->cuts, f->lanes, j);
   }
+  GQ_SYNC_ROWS
 }
 
 /* Measurement time k lies inside the step: z_k = y + h sum_s w_s(theta) k_s. */
@@ -854,6 +859,7 @@ GQ_REGION void gq_home_start(const gq_homing *b, char *w) {
     gq_lane_uncut(b, w, j, sample);
     GQ_NUMBERS(d) a[d] = a[d] + ef[d * f->across];
   }
+  GQ_SYNC_ROWS
 }
 
 //// adjoint
@@ -1145,8 +1151,7 @@ GQ_KERNEL(many, gq_reduce_args) { /* a thread a result */
     const T *x = (const T *)GQ_AT(a.p[1]) + gq_place(&a.dk, &a.sk, o);
     A acc = START(x);
     gq_count best GQ_UNUSED = 0;
-    GQ_BY(unroll 4)
-    for (gq_count j = 0; j < a.over; j++) {
+    GQ_OVER(j, a.over, 4) {
       T v = x[gq_place(&a.dr, &a.sr, j)];
       STEP(acc, best, v, j)
     }

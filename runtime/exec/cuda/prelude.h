@@ -10,6 +10,8 @@
 **   GQ_FENCE        what this thread wrote before it, and knows that others wrote, other blocks may read
 **   GQ_CONSTANT     numbers that are part of the text
 **   GQ_HERE         before a function of a text that is the CPU's, too
+**   GQ_ROW          (where a thread has a row) so many rows lie innermost: a number of one comes so far behind that before
+**   GQ_MINE(row)    this thread's: its values are GQ_VALUES, in registers, where all is GQ_WHOLE (unrolled); the host's, of all
 **   GQ_FAR(x)       where an address of the device is       gq_dynamic      shared memory as large as the launch says
 ** The host runs the threads of a block as loops (GQ_LOOP, GQ_BACKWARDS) or as fibers that switch at barriers (GQ_FIBER).
 */
@@ -43,6 +45,13 @@ static __device__ GQ_UNUSED unsigned long long gq_clock() {
   _Pragma("unroll 1") \
   for (long long i = (long long)GQ_BLOCK * GQ_NT + threadIdx.x; i < (n); i += (long long)GQ_BLOCKS * GQ_NT)
 #define GQ_BY(n) _Pragma(#n)
+#define GQ_WHOLE _Pragma("unroll")
+#define GQ_MINE(row) for (int row GQ_UNUSED = (int)threadIdx.x, row##_ = 1; row##_; row##_ = 0)
+#define GQ_VALUES_OF(bytes)
+#define GQ_VALUES(bytes) __align__(16) char gq_own[bytes];
+#define GQ_VALUE(at, row) (gq_own + (at))
+#define GQ_ROWS char *gq_own, const gq_operand *of,
+#define GQ_ITS gq_own, of,
 #define restrict __restrict__
 #ifdef __CUDACC_RTC__
 typedef unsigned char uint8_t;
@@ -94,6 +103,13 @@ void gq_emu_shared(void *at, unsigned long long bytes);
   static T name[n];           \
   gq_emu_shared(name, sizeof name);
 #define GQ_BY(n)
+#define GQ_WHOLE
+#define GQ_MINE(row) GQ_EACH(row, GQ_ROW)
+#define GQ_VALUES_OF(bytes) static char gq_own[GQ_ROW][bytes];
+#define GQ_VALUES(bytes) gq_emu_shared(gq_own, sizeof gq_own);
+#define GQ_VALUE(at, row) (gq_own[row] + (at))
+#define GQ_ROWS const gq_operand *of,
+#define GQ_ITS of,
 #define GQ_TILE gq_emu_block
 #define GQ_CLOCK gq_emu_clock()
 #define GQ_BLOCK gq_emu_block
@@ -152,7 +168,16 @@ typedef long long gq_count;
 #undef GQ_ALL
 #undef GQ_BLOCK
 #undef GQ_BLOCKS
+#ifdef GQ_ROW
+#define GQ_SYNC_ROWS GQ_SYNC /* its phases have no barriers */
+#define GQ_ALL(i, n) GQ_WHOLE for (int i = 0; i < (n); i += GQ_ROW)
+/* Sizes that are known, but late: at once, the most that they may be. */
+#define GQ_DIMS(k, n) GQ_WHOLE for (int k = GQ_DIM - 1; k > 0; k--) if (k < (int)(n))
+#define GQ_OVER(j, n, by) GQ_WHOLE for (gq_count j = 0; j < GQ_ROW_MOST; j++) if (j < (n))
+#else
+#define GQ_SYNC_ROWS
 #define GQ_ALL(i, n) GQ_EACH(i, n)
+#endif
 #define GQ_BLOCK 0
 #define GQ_BLOCKS 1
 #define GQ_KERNEL(name, type) GQ_DEVICE void name(const type a)
@@ -163,6 +188,11 @@ typedef long long gq_count;
 #define GQ_AT(x) GQ_FAR(x)
 #define GQ_KERNEL(name, type) GQ_ENTRY(name, type)
 #define GQ_FUNCTION GQ_DEVICE
+#endif
+
+#ifndef GQ_OVER
+#define GQ_DIMS(k, n) for (int k = (int)(n) - 1; k > 0; k--)
+#define GQ_OVER(j, n, by) GQ_BY(unroll by) for (gq_count j = 0; j < (n); j++)
 #endif
 
 #ifndef __FMA__

@@ -117,3 +117,64 @@ bool gq_cuda_meet(const gq_reach *a, const gq_reach *b, int threads) {
   return !apiece(a, threads) || !apiece(b, threads) || a->each != b->each ||
          (a->from - b->from) % ((int64_t)a->each * threads);
 }
+
+/* ---- rows apiece ---- */
+
+/* Do so many rows lie innermost, each number of a row a whole number of them behind the one before? */
+static bool innermost(int ndim, const int64_t *dim, const int64_t *stride, int64_t rows) {
+  bool yes = ndim > 0 && dim[ndim - 1] == rows && stride[ndim - 1] == 1;
+  int64_t numbers = 1;
+  for (int k = 0; k < ndim - 1; k++) yes = yes && (dim[k] == 1 || stride[k] % rows == 0), numbers *= dim[k];
+  return yes && numbers <= GQ_ROW_MOST;
+}
+
+static bool near(const gq_program *p, const gq_loc *l) {
+  return l->kind == LOC_ARENA && l->offset >= p->lasting;
+}
+
+/* What all rows read: inputs, and a number, which each has for itself. */
+static bool common(const gq_instr *in, int v) {
+  gq_shape s = in->as.group.shape;
+  const int64_t *stride = in->as.group.value[v].stride;
+  bool one = true;
+  for (int k = 0; k < s.ndim; k++) one = one && (s.dim[k] == 1 || stride[k] == 0);
+  return one || (in->loc[v].kind == LOC_IN && stride[s.ndim - 1] == 0);
+}
+
+static bool rows_of_group(const gq_program *p, const gq_instr *in, int64_t rows) {
+  gq_shape s = in->as.group.shape;
+  bool one = gq_numel(s) == 1,
+       yes = one || (s.ndim > 0 && s.dim[s.ndim - 1] == rows && gq_numel(s) <= rows * GQ_ROW_MOST);
+  for (int v = 0; v < in->as.group.nvalue && yes; v++) {
+    const gq_cellvalue *x = &in->as.group.value[v];
+    if (x->stored && one) yes = near(p, &in->loc[v]);
+    if (x->arg && in->loc[v].kind != LOC_CONST && !common(in, v))
+      yes = innermost(s.ndim, s.dim, x->stride, rows);
+  }
+  return yes;
+}
+
+bool gq_cuda_by_rows(const gq_program *p, int i, int64_t rows) {
+  const gq_instr *in = &p->instr[i];
+  const gq_part *part = &((const gq_cuda_code *)p->code)->at[i].l.part;
+  const gq_layout *from = &in->as.move.from, *x = &in->as.reduce.x;
+  switch (in->kind) {
+    case INSTR_GROUP: return rows_of_group(p, in, rows);
+    case INSTR_ZERO: return near(p, &in->loc[0]) && in->as.zero % (sizeof(unsigned) * rows) == 0;
+    case INSTR_MOVE:
+      return innermost(from->ndim, from->dim, from->stride, rows) &&
+             innermost(from->ndim, from->dim, in->as.move.to, rows);
+    case INSTR_REDUCE:
+      return gq_is_float(in->as.reduce.dtype) && part->op != GQ_OP_ARGMAX && part->op != GQ_OP_ARGMIN &&
+             !part->few && !(in->as.reduce.flags >> (x->ndim - 1) & 1) &&
+             innermost(x->ndim, x->dim, x->stride, rows);
+    default: return false;
+  }
+}
+
+int gq_cuda_row_size(const gq_instr *in, int loc) {
+  if (in->kind == INSTR_MOVE) return (int)in->as.move.size;
+  if (in->kind == INSTR_REDUCE) return size_of(in->as.reduce.dtype);
+  const gq_cellvalue *v = &in->as.group.value[loc];
+  return gq_numel(in->as.group.shape) == 1 || (v->arg && common(in, loc)) ? 0 : size_of(v->dtype);
+}

@@ -45,8 +45,10 @@ typedef struct region {
 typedef struct tile {
   gq_way way;
   int threads, npiece;
+  int rows; /* where a thread has one of so many, with its values in registers; 0: threads share all */
   piece piece[PIECES], *q; /* which is written now */
   size_t shared, table;    /* bytes; where its last are: addresses of operands */
+  size_t own;              /* of rows' values, */
   int most;
   size_t *boundary; /* [most] of those that all share: where it is in shared memory */
   gq_text t;
@@ -298,7 +300,7 @@ static void place(tile *x) {
   size_t fixed = fixed_bytes(x), room = all > fixed ? all - fixed : 0;
   for (x->q = x->piece; x->q < x->piece + x->npiece; x->q++) {
     size_t values = x->q->p->values - x->q->p->lasting;
-    x->q->near = values <= room;
+    x->q->near = values <= room || x->rows;
     if (x->q->near && values > x->shared) x->shared = (values + 15) / 16 * 16;
     for (int u = 0; u < x->q->n; u++) x->q->staged[u] = FAR;
   }
@@ -308,6 +310,11 @@ static void place(tile *x) {
       for (int l = 1; works(x->q, i) && x->q->p->instr[i].kind == INSTR_GEMM && l < x->q->p->instr[i].nloc;
            l++)
         if (x->q->p->instr[i].loc[l].kind == LOC_IN) stage(x, &x->q->p->instr[i].loc[l], room);
+  if (x->rows) {
+    x->own = x->shared + 16, x->shared = 0;
+    gq_text_put(&x->t, "GQ_VALUES_OF(%zu)\n", x->own);
+    return;
+  }
   x->table = (x->shared + 15) / 16 * 16;
   x->shared = x->table + operands(x) * sizeof(char *);
   gq_text_put(&x->t, "#define gq_at ((char **)(void *)(gq_dynamic + %zu))\n", x->table);
@@ -351,6 +358,7 @@ static gq_text *body(tile *x) {
 }
 
 static void put_barrier(tile *x) {
+  if (x->rows) return; /* nobody else's numbers */
   if (x->large) put_step(x, BARRIER, 0);
   else gq_text_put(body(x), "  GQ_SYNC\n");
   x->ndone = 0;
@@ -499,31 +507,38 @@ static void put_listed(tile *x, region *r, int i, int np) {
   gq_text_put(&x->list, "\n");
 }
 
-static void begin_region(gq_text *t, tile *x, int i, int np, const char *type) {
+/* Address k. */
+static void put_address(gq_text *t, const tile *x, int i, int k) {
+  const gq_cuda_step *s = &x->q->code->at[i];
   const gq_instr *in = &x->q->p->instr[i];
+  passed as = passed_as(x, in, k);
+  size_t more = as == FLAGS ? 8 * (size_t)(s->flag % GQ_FLAGS) : as == ADDRESS ? in->loc[k].offset : 0;
+  int each = x->rows && as != NOTHING ? gq_cuda_row_size(in, k) : 0;
+  if (as == NOTHING) gq_text_put(t, "0");
+  else if (as == OFFSET && x->rows) gq_text_put(t, "GQ_VALUE(p%d, row)", k);
+  else if (as == OFFSET) gq_text_put(t, "gq_dynamic + p%d", k);
+  else if (as == INSIDE) gq_text_put(t, x->rows ? "gq_at(arena) + p%d" : "gq_at[arena] + p%d", k);
+  else gq_text_put(t, x->rows ? "gq_at(p%d) + %zu" : "gq_at[p%d] + %zu", k, more);
+  if (as != OFFSET && each) gq_text_put(t, " + row * %d", each);
+}
+
+static void begin_region(gq_text *t, tile *x, int i, int np, const char *type) {
   if (!lists(x, np)) {
-    gq_text_put(t, "(");
+    gq_text_put(t, "(%s", x->rows ? "GQ_ROWS " : "");
     put_numbers(x, t, i, np, false);
-    gq_text_put(t, ") {\n");
+    gq_text_put(t, ") {\n%s", x->rows ? "  GQ_MINE(row) {\n" : "");
   }
   gq_text_put(t, "  const %s q = { { ", type);
   for (int k = 0; k < np; k++) {
-    passed as = passed_as(x, in, k);
-    size_t more = as == FLAGS     ? 8 * (size_t)(x->q->code->at[i].flag % GQ_FLAGS)
-                  : as == ADDRESS ? in->loc[k].offset
-                                  : 0;
     gq_text_put(t, "%s", k ? ", " : "");
-    if (as == NOTHING) gq_text_put(t, "0");
-    else if (as == OFFSET) gq_text_put(t, "gq_dynamic + p%d", k);
-    else if (as == INSIDE) gq_text_put(t, "gq_at[arena] + p%d", k);
-    else gq_text_put(t, "gq_at[p%d] + %zu", k, more);
+    put_address(t, x, i, k);
   }
   gq_text_put(t, " }");
 }
 
 static void call_region(tile *x, int i, int np, int number) {
   if (!lists(x, np)) {
-    gq_text_put(body(x), "  r%d(", number);
+    gq_text_put(body(x), "  r%d(%s", number, x->rows ? "GQ_ITS " : "");
     put_numbers(x, &x->q->body, i, np, true);
     gq_text_put(&x->q->body, ");\n");
     return;
@@ -539,7 +554,7 @@ static int put_group(tile *x, int i) {
   int number;
   snprintf(type, sizeof type, "g%d_of", x->q->which[i]);
   begin_region(&t, x, i, in->nloc, type);
-  gq_text_put(&t, " };\n  g%d(q);\n}\n", x->q->which[i]);
+  gq_text_put(&t, " };\n  g%d(q);\n%s}\n", x->q->which[i], x->rows ? "  }\n" : "");
   GQ_TRY(region_of(x, &t, &number));
   call_region(x, i, in->nloc, number);
   return GQ_OK;
@@ -550,6 +565,11 @@ static void put_zero(tile *x, const gq_instr *in, size_t bytes) {
   size_t size = bytes % 4 ? 1 : 4;
   put_order(x, in, &(gq_reaches){ 1, { { .writes = true, .each = (int)size, .to = (int64_t)bytes } } });
   size_t near = near_at(x, l);
+  if (x->rows) {
+    gq_text_put(body(x), "  GQ_MINE(row) GQ_ALL(i, %zu) ((gq_u64 *)(void *)GQ_VALUE(%zu, row))[i / 2] = 0;\n",
+                bytes / sizeof(unsigned), near);
+    return;
+  }
   gq_text_put(body(x), "  GQ_EACH(i, %zu) ((%s *)(", bytes / size, size == 4 ? "unsigned" : "unsigned char");
   if (near != FAR) gq_text_put(&x->q->body, "gq_dynamic + %zu))[i] = 0;\n", near);
   else gq_text_put(&x->q->body, "gq_at[%d] + %zu))[i] = 0;\n", place_of(x, l), l->offset);
@@ -623,7 +643,7 @@ static void put_functions(tile *x) {
   }
   for (int i = 0; i < x->nregion; i++) {
     const region *r = &x->region[i];
-    gq_text_put(&x->t, "%s void r%d", r->calls == 1 ? "GQ_DEVICE" : "GQ_REGION", i);
+    gq_text_put(&x->t, "%s void r%d", r->calls == 1 || x->rows ? "GQ_DEVICE" : "GQ_REGION", i);
     if (r->calls) gq_text_put(&x->t, "(int i GQ_UNUSED) {\n");
     if (r->calls) gq_cuda_append(&x->t, r->calls == 1 ? r->known.s : r->listed.s);
     gq_cuda_append(&x->t, r->t.s);
@@ -653,7 +673,7 @@ static int put_part(tile *x, int i) {
     gq_text_put(&t, ", %lldLL", ((const long long *)l->args)[k]);
   gq_text_put(&t, " };\n  ");
   gq_cuda_part_call(&t, &l->part, number_of(x, &l->part));
-  gq_text_put(&t, "(q);\n}\n");
+  gq_text_put(&t, "(q);\n%s}\n", x->rows ? "  }\n" : "");
   GQ_TRY(region_of(x, &t, &number));
   call_region(x, i, l->np, number);
   return GQ_OK;
@@ -663,6 +683,10 @@ static int put_part(tile *x, int i) {
 ** barrier. */
 static void put_table(tile *x, int n) {
   bool waits = !ways[x->way].lanes;
+  if (x->rows) {
+    gq_text_put(&x->t, "  GQ_VALUES(%zu)\n", x->own);
+    return;
+  }
   for (const piece *q = x->piece; q < x->piece + x->npiece; q++)
     for (int u = 0; u < q->n; u++) waits = waits || q->brings[u];
   gq_text_put(&x->t, "  GQ_EACH(i, %d) gq_at[i] = gq_operand_at(&of[i], GQ_TILE, %s);\n%s", n,
@@ -777,19 +801,19 @@ static void put_run(tile *x) {
 }
 
 static int put_all(tile *x) {
-  for (x->q = x->piece; x->q < x->piece + x->npiece; x->q++) find_idle(x);
   gq_text_put(&x->t, "#define GQ_TILED\n%s", small(x) ? "#define GQ_SMALL\n" : "");
+  if (x->rows) gq_text_put(&x->t, "#define GQ_ROW %d\n#define GQ_ROW_MOST %d\n", x->rows, GQ_ROW_MOST);
   if (x->way >= GQ_WAY_ALONG)
     gq_text_put(&x->t, "#define GQ_STATE %s\n",
                 gq_cuda_dtype[ways[x->way].lanes ? x->piece->sharing->state : x->piece->course->state]);
-  gq_cuda_text(&x->t, x->threads, "", (const char *[]){ "layout", "tile", "row", NULL });
+  gq_cuda_text(&x->t, x->threads, "", (const char *[]){ "layout", "tile", x->rows ? "rows" : "row", NULL });
   gq_cuda_sections(&x->t, ways[x->way].sections);
   GQ_TRY(put_groups(x));
   for (const piece *q = x->piece; q < x->piece + x->npiece; q++)
     for (int i = first_of(q); i < end_of(q); i++)
       if (works(q, i) && q->code->at[i].l.blocks) GQ_TRY(add_part(x, &q->code->at[i].l.part));
   place(x);
-  x->large = instructions(x) > (ways[x->way].lanes ? LONG / 4 : LONG);
+  x->large = !x->rows && instructions(x) > (ways[x->way].lanes ? LONG / 4 : LONG);
   for (x->q = x->piece; x->q < x->piece + x->npiece; x->q++) GQ_TRY(put_body(x));
   put_functions(x);
   put_rows(x);
@@ -808,16 +832,40 @@ static int put_all(tile *x) {
   return x->t.failed || x->list.failed || x->steps.failed ? gq_nomem(x->t.room) : GQ_OK;
 }
 
+/* Rows of small systems of which no operation mixes any. Compilers take arrays of up to 8 KB apart into registers, and a
+** thread's has the room of all rows, of which it takes its own. */
+enum { ROW_BYTES = 248 };
+static int rows_of(const tile *x) {
+  int rows = ways[x->way].lanes ? x->piece->sharing->lanes : 0;
+  bool yes = rows > 0 && operands(x) <= GQ_TILE_DIRECT;
+  for (const piece *q = x->piece; yes && q < x->piece + x->npiece; q++) {
+    yes = !q->sharing->front && q->sharing->lanes == rows &&
+          q->p->values - q->p->lasting <= (size_t)rows * ROW_BYTES;
+    for (int i = first_of(q); yes && i < end_of(q); i++) yes = !works(q, i) || gq_cuda_by_rows(q->p, i, rows);
+  }
+  return yes ? rows : 0;
+}
+
+/* So many threads have something to do in an instruction. */
+static int64_t work_of(const gq_instr *in, const gq_launch *l) {
+  const gq_product_args *a = (const gq_product_args *)(const void *)l->args;
+  bool small = l->blocks == 1;
+  if (in->kind == INSTR_GROUP) return gq_numel(in->as.group.shape);
+  if (in->kind == INSTR_GEMM && small) return (a->m + 3) / 4 * a->n * a->batches;
+  if ((in->kind == INSTR_MOVE || in->kind == INSTR_REDUCE) && small && !l->part.few)
+    return ((const long long *)l->args)[l->np]; /* numbers moved, or results */
+  return (int64_t)l->blocks * GQ_NT;
+}
+
 /* As many threads as the widest of its instructions gives work, but for lanes no more: many crews share a processor. */
 static int threads_of(const tile *x) {
   int64_t most = 32;
   int n = 32;
+  if (x->rows) return x->rows;
   for (const piece *q = x->piece; ways[x->way].lanes && q < x->piece + x->npiece; q++)
     for (int i = first_of(q); i < end_of(q); i++) {
-      const gq_instr *in = &q->p->instr[i];
-      int64_t cells =
-        in->kind == INSTR_GROUP ? gq_numel(in->as.group.shape) : (int64_t)q->code->at[i].l.blocks * GQ_NT;
-      if (cells > most) most = cells;
+      int64_t some = works(q, i) ? work_of(&q->p->instr[i], &q->code->at[i].l) : 0;
+      if (some > most) most = some;
     }
   while (n < GQ_NT && (n < most || !ways[x->way].lanes)) n *= 2;
   return n;
@@ -856,6 +904,8 @@ static int set_pieces(tile *x, const gq_phase *of) {
 int gq_cuda_tile(gq_way way, int n, const gq_phase *of, gq_tile *out) {
   tile x = { .way = way, .npiece = n, .run = -1 };
   int status = set_pieces(&x, of);
+  for (x.q = x.piece; status == GQ_OK && x.q < x.piece + n; x.q++) find_idle(&x);
+  if (status == GQ_OK) x.rows = rows_of(&x);
   x.threads = threads_of(&x);
   if (status == GQ_OK) status = put_all(&x);
   if (status == GQ_OK) status = gq_cuda_kernel(x.t.s, ways[way].name, &out->f);
