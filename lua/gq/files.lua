@@ -361,7 +361,7 @@ gq.save(path, t [, more]): the file is replaced at once or not at all
 function gq.load(path, opts)
   local kind = kind_of(path, "gq.load")
   if opts ~= nil and not kind.options then
-    error(("gq.load: %s: only .csv takes options"):format(path), 2)
+    error(("gq.load: %s: only .csv takes options, got %s beside the path"):format(path, describe(opts)), 2)
   end
   return naming(path, "gq.load", kind.load, opts)
 end

@@ -29,7 +29,22 @@ local function told(self, ok, ...)
   error(problem, 0)
 end
 
+-- gq.odeint(...) as the last argument of a call gives info behind the states.
+local function is_info(v) return type(v) == "table" and type(rawget(v, "status")) == "string" and v.nfe ~= nil end
+
+local function check_input(self, x)
+  if is_info(x) then
+    gq.core.fail(("%s: the info of a solve is given beside its states: write %s((gq.odeint(...))), the solve in " ..
+      "parentheses of its own"):format(self._name, self._name))
+  elseif rawget(getmetatable(self), "_tensors") and not gq.is_tensor(x) then
+    gq.core.fail(("nn.%s: a tensor expected, got %s"):format(self._name, describe(x)))
+  end
+end
+
 local function apply(self, t, z)
+  local x = t
+  if z ~= nil then x = z end
+  if not gq.is_tensor(x) then check_input(self, x) end
   if z ~= nil then
     if self.time then return self:forward(t, z) end
     local forward = self.forward
@@ -271,7 +286,9 @@ end
 -- Copies the numbers of a state_dict into the tensors of this module. All names and shapes must fit; if
 -- one does not, nothing is changed.
 function Module:load_state_dict(state, more)
-  if more ~= nil then
+  local is_strings = type(more) == "table"                    -- metadata, which gq.load gives behind the tensors
+  for _, v in next, is_strings and more or {} do is_strings = is_strings and type(v) == "string" end
+  if more ~= nil and not is_strings then
     error(("load_state_dict: one table of tensors by name expected, got %s beside it: all names and shapes must " ..
       "fit, there is no strict = false; put what is missing into the table, from this module's state_dict()"):format(
       describe(more)), 2)
@@ -324,6 +341,7 @@ function gq.core.define_module(name, doc)
   getmetatable(class).__call = construct_ours
   nn[name] = class
   gq.docs[class] = doc
+  class._tensors = name ~= "Sequential"                        -- whose first layer may be anything
   return class
 end
 
