@@ -320,6 +320,25 @@ describe("a list of events", function()
     end
   end)
 
+  it("goes on from the state that apply gives, unless it is to end there", function()
+    local function run(terminal)
+      local switched = { condition = function(_, z) return z[1] - 0.8 end, direction = "up", terminal = terminal,
+        apply = function(_, z) return gq.stack({ z[1], 0 * z[2] }, 1) end }
+      return gq.odeint(function(_, z) return gq.stack({ z[2] - z[1], 0 * z[2] }, 1) end, gq.tensor({ 0.5, 1 }, f64),
+        { 0, 2 }, with({ event = { switched } }, tight))
+    end
+    local at = math.log(2.5)
+    for _, given in ipairs { {}, { terminal = false } } do
+      local z, info, ended = run(given.terminal)
+      assert.close(z[2], { 0.8 * math.exp(at - 2), 0 }, 1e-7)
+      assert.close(info.events[1].t, at, 1e-7)
+      assert.is_nil(ended)
+    end
+    local z, _, ended = run(true)
+    assert.close(z, { 0.8, 0 }, 1e-7)
+    assert.close(ended:item(), at, 1e-7)
+  end)
+
   it("goes by direction, the first that happens, and ends where one is terminal", function()
     local function level(x) return function(_, z) return z[1] - x end end
     local function times_of(direction, to)

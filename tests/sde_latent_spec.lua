@@ -153,7 +153,7 @@ describe("logqp", function()
     refused("singular", bad { noise = "additive", diffusion = function() return gq.ones(2, 2, f64) end })
     -- Only later: g passes zero.
     refused("singular", bad { diffusion = function(t, z) return 0 * z + gq.relu(0.5 - t) end })
-    local own = require("tests.helper").message(bad { drift = function() error("not finite, says f") end })
+    local own = helper.message(bad { drift = function() error("not finite, says f") end })
     assert.truthy(own:find("says f", 1, true) and not own:find("singular", 1, true), own)
     refused("true or false", gq.sdeint, sde "diagonal", z0, { 0, 1 }, { dt = 0.1, logqp = "yes" })
     refused("matrices up to 8", gq.sdeint, gq.sde { drift = function(_, z) return z end, noise = "additive",

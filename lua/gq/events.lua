@@ -40,7 +40,7 @@ local function check_event(e, i)
   options(e, "condition direction terminal apply", what)
   local own = { condition = need(e, "condition", "callable", nil, what),
     direction = one_of({ direction = e.direction or "both" }, "direction", { "up", "down", "both" }, what),
-    terminal = need(e, "terminal", "boolean", true, what) }
+    terminal = need(e, "terminal", "boolean", e.apply == nil, what) }
   if e.apply ~= nil then own.apply = need(e, "apply", "callable", nil, what) end
   return own
 end

@@ -97,7 +97,7 @@ local function idx_part(where, part, set, o, key, what)
   local n = count_of(o, key, shape[1], what)
   local x = core.numbers(pixels, first, n * shape[2] * shape[3], "u1", true, "float32", 1 / 255)
   local y = core.numbers(labels, from, n, "u1", true, "int64")
-  return { x = x:reshape(n, 1, shape[2], shape[3]), y = classes_from(y, 10, 0, beside) }
+  return { x = x:reshape(n, 1, shape[2], shape[3]), y = classes_from(y, 10, 0, beside) }, path
 end
 
 local function define_idx(name, set, doc)
@@ -106,8 +106,13 @@ local function define_idx(name, set, doc)
     local what = "gq.data." .. name
     local o = options_of(opts, what)
     local where = folders(set, o, what)
-    return { train = idx_part(where, "train", set, o, "train", what),
-      test = idx_part(where, "t10k", set, o, "test", what), classes = 10, names = set.names }
+    local train, path = idx_part(where, "train", set, o, "train", what)
+    local test, beside = idx_part(where, "t10k", set, o, "test", what)
+    local h, w, own_h, own_w = train.x.shape[3], train.x.shape[4], test.x.shape[3], test.x.shape[4]
+    if own_h ~= h or own_w ~= w then
+      bad(beside, "images of %d x %d, those of %s are %d x %d", own_h, own_w, path, h, w)
+    end
+    return { train = train, test = test, classes = 10, names = set.names }
   end, doc)
 end
 

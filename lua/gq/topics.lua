@@ -270,10 +270,10 @@ event: of gq.odeint: a function of (t, z), and the solve ends where it changes s
   surface, and its gradient is that of the event's time, too
   function hits(t, z) return z:narrow(1, 1, 1):squeeze(1) end
   z, info, t_hit = gq.odeint(f, z0, {0, 10}, {event = hits})
-or a list of {[condition =] function(t, z), direction = "up" | "down" | "both" (default), terminal = true (default) |
-  false, apply = function(t, z) -> the state from which the solve goes on}: then also between many times; gradients go
-  through all of it. info.events: {{event = which of the list, t = when}, ...}; behind a terminal event the states are
-  that one, and with two times the result is the state at the end, info and its time
+or a list of {[condition =] function(t, z), direction = "up" | "down" | "both" (default), terminal = true | false
+  (default: true without apply), apply = function(t, z) -> the state from which the solve goes on}: then also between
+  many times; gradients go through all of it. info.events: {{event = which of the list, t = when}, ...}; behind a
+  terminal event the states are that one, and with two times the result is the state at the end, info and its time
   bounce = {condition = function(t, z) return z[1] end, direction = "down", terminal = false,
     apply = function(t, z) return gq.stack{z[1], -0.8 * z[2]} end}
   z, info = gq.odeint(f, z0, gq.linspace(0, 4, 41), {event = {bounce}})

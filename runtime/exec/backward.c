@@ -364,7 +364,7 @@ static int no_gradient(const char *what) {
   return gq_fail(
     GQ_EARG,
     "%s does not require a gradient: nothing with requires_grad = true led to it, or it was made "
-    "inside gq.no_grad or detached",
+    "inside gq.no_grad, by a solve with gradient = \"none\", or detached",
     what);
 }
 
