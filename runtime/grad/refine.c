@@ -14,8 +14,10 @@
 #include <string.h>
 
 static const double ROUND_SHARE = 0.5; /* of what is left of the tolerance goes to what one round accepts */
-static const double MASS = 0.1;        /* an integral that cancels is judged by a tenth of its norm's */
-static const double SLOW = 0.7;        /* a decay that more nodes do not help: halve */
+static const double LEAST_SHARE =
+  0.1;                          /* of a list's own part of the tolerance, where those before spent it */
+static const double MASS = 0.1; /* an integral that cancels is judged by a tenth of its norm's */
+static const double SLOW = 0.7; /* a decay that more nodes do not help: halve */
 
 enum { CHILD = 5, CONFIRM = 7 }; /* nodes */
 enum { FAINT = 3 };              /* the round in which what cannot show is let go: tails led to a pulse */
@@ -47,6 +49,7 @@ void gq_refine_done(gq_refine *r) {
 
 void gq_refine_clear(gq_refine *r) {
   memset(r->total, 0, (r->numbers + 5 * (size_t)r->groups) * sizeof *r->total);
+  r->before = 0;
 }
 
 static int grow(void **p, size_t *room, size_t want) {
@@ -243,7 +246,7 @@ static int accept_small(gq_refine *r, double spent, double most, double budget) 
   qsort(order, r->nwork, sizeof *order, by_error);
   for (int i = 0; i < r->nwork; i++) {
     gq_piece *p = &r->work[order[i].i];
-    p->accepted = spent + order[i].error <= budget;
+    p->accepted = order[i].error == 0 || spent + order[i].error <= budget;
     if (p->accepted) spent += order[i].error;
   }
   gq_free(order);
@@ -305,12 +308,17 @@ int gq_refine_judge(gq_refine *r, double share, double spacing) {
   GQ_TRY(tolerances(r));
   for (int i = 0; i < r->nwork; i++) *sums_of(r, i).worst = worst(r, sums_of(r, i).error, NULL);
   double spent = worst(r, r->used, NULL);
-  GQ_TRY(accept_small(r, spent, share, spent + (share - spent) * ROUND_SHARE)); /* half of what is left */
+  if (r->round == 1) { /* an integral that cancels makes more of what was spent before */
+    r->limit = fmax(share, spent + LEAST_SHARE * (share - r->before));
+    r->before = share;
+  }
+  double left = r->limit - spent; /* of which a round takes half */
+  GQ_TRY(accept_small(r, spent, r->limit, spent + left * ROUND_SHARE));
   GQ_TRY(piece_room(r, 2 * r->nwork));
   bool confirm = r->round <= 3 && something_sharp(r), limit = at_limit(r);
   int rest = 0;
   for (int i = 0; i < r->nwork; i++) rest += !r->work[i].accepted;
-  double aim = ROUND_SHARE * fmax(0.1, share - worst(r, r->used, NULL)) / (rest > 0 ? rest : 1);
+  double aim = ROUND_SHARE * fmax(0.1, r->limit - worst(r, r->used, NULL)) / (rest > 0 ? rest : 1);
   r->nnext = 0;
   for (int i = 0; i < r->nwork; i++) {
     gq_piece *p = &r->work[i];

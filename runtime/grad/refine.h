@@ -39,6 +39,7 @@ typedef struct gq_refine {
   double *tolerance;
   double *floor;               /* [groups] errors that cannot show: no piece is refined for them more than twice */
   double *agreed;              /* differences of accepted panels, apart from the errors of pieces */
+  double limit, before;        /* the part of the tolerance spent behind the present list, and its share of the last */
   gq_piece *work, *next;
   int nwork, nnext, room;
   double *value, *sums;        /* [nodes][numbers + groups]; [nwork][numbers + 4 groups + 1] */
