@@ -25,23 +25,10 @@ typedef struct walk {
   leaf *leaf;
   gq_tensor **cot; /* cotangent of each result so far, or NULL */
   bool *keep;      /* result is an input of gq_grad: its cotangent is an answer */
-  int nvisit, nleaf, ncot;
-  size_t visit_room, leaf_room;
+  int nvisit, nleaf, ncot, visit_room, leaf_room;
   bool every_leaf; /* gq_backward */
   bool create_graph;
 } walk;
-
-/* ---- growing arrays ---- */
-
-static int room_for(void **p, size_t *room, size_t n, size_t size) {
-  if (n < *room) return GQ_OK;
-  size_t more = *room ? 2 * *room : 64;
-  void *q = more > INT32_MAX ? NULL : gq_realloc(*p, more * size);
-  if (!q) return gq_nomem(more * size);
-  *p = q;
-  *room = more;
-  return GQ_OK;
-}
 
 static int leaf_index(walk *w, gq_tensor *t, int32_t *out) {
   int32_t *found = gq_map_find(&w->leaves, t);
@@ -49,7 +36,7 @@ static int leaf_index(walk *w, gq_tensor *t, int32_t *out) {
     *out = *found;
     return GQ_OK;
   }
-  GQ_TRY(room_for((void **)&w->leaf, &w->leaf_room, (size_t)w->nleaf, sizeof *w->leaf));
+  GQ_TRY(gq_room(&w->leaf, &w->leaf_room, w->nleaf, sizeof *w->leaf));
   GQ_TRY(gq_map_set(&w->leaves, t, w->nleaf));
   w->leaf[w->nleaf] = (leaf){ .t = t, .wanted = w->every_leaf };
   *out = w->nleaf++;
@@ -75,7 +62,7 @@ typedef struct frame {
 } frame;
 
 static int finish_node(walk *w, struct gq_tape *n) {
-  GQ_TRY(room_for((void **)&w->visits, &w->visit_room, (size_t)w->nvisit, sizeof *w->visits));
+  GQ_TRY(gq_room(&w->visits, &w->visit_room, w->nvisit, sizeof *w->visits));
   if (n->nout > INT32_MAX - w->ncot) return gq_fail(GQ_ENOMEM, "too many recorded operations");
   w->visits[w->nvisit] = (visit){ n, w->ncot, false };
   w->ncot += n->nout;
@@ -84,12 +71,11 @@ static int finish_node(walk *w, struct gq_tape *n) {
 
 static int visit_from(walk *w, struct gq_tape *root) {
   frame *stack = NULL;
-  size_t room = 0;
-  int depth = 0, status = GQ_OK;
+  int room = 0, depth = 0, status = GQ_OK;
   struct gq_tape *enter = gq_map_find(&w->nodes, root) ? NULL : root;
   while (status == GQ_OK && (enter || depth > 0)) {
     if (enter) {
-      status = room_for((void **)&stack, &room, (size_t)depth, sizeof *stack);
+      status = gq_room(&stack, &room, depth, sizeof *stack);
       if (status == GQ_OK) status = gq_map_set(&w->nodes, enter, -1);
       if (status == GQ_OK) stack[depth++] = (frame){ enter, 0 };
       enter = NULL;

@@ -7,13 +7,7 @@
 
 static int add_instr(gq_compiler *c, gq_instr_kind kind, int nloc, gq_instr **out) {
   gq_program *p = c->p;
-  if (p->ninstr == p->room) {
-    int room = p->room ? 2 * p->room : 32;
-    gq_instr *more = gq_realloc(p->instr, (size_t)room * sizeof *more);
-    if (!more) return gq_nomem((size_t)room * sizeof *more);
-    p->instr = more;
-    p->room = room;
-  }
+  GQ_TRY(gq_room(&p->instr, &p->room, p->ninstr, sizeof *p->instr));
   gq_instr *i = &p->instr[p->ninstr];
   memset(i, 0, sizeof *i);
   i->kind = kind;

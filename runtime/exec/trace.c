@@ -17,7 +17,7 @@ struct gq_trace {
   gq_trace *outer; /* the one that goes on when this is closed; its values are captures here */
   gq_graph *g;
   int ninput, ncapture;
-  size_t room;
+  int room;
   capture *captures;
   gq_map refs;   /* captured tensor -> its node */
   double t0, t1; /* for which first inputs the function is known */
@@ -87,13 +87,7 @@ int gq_trace_input(gq_trace *tr, gq_dtype d, gq_shape s, gq_tensor **out) {
 }
 
 static int add_capture(gq_trace *tr, gq_tensor *t, gq_ref *r) {
-  if ((size_t)tr->ncapture == tr->room) {
-    size_t room = tr->room ? 2 * tr->room : 32;
-    capture *c = gq_realloc(tr->captures, room * sizeof *c);
-    if (!c) return gq_nomem(room * sizeof *c);
-    tr->captures = c;
-    tr->room = room;
-  }
+  GQ_TRY(gq_room(&tr->captures, &tr->room, tr->ncapture, sizeof *tr->captures));
   GQ_TRY(
     gq_map_set(&tr->refs, t, GQ_NONE)); /* room first: an input without its capture would be a wrong one */
   *r = gq_input(tr->g, t->dtype, t->shape);

@@ -233,12 +233,7 @@ static int keep_step(gq_back *k) {
 
 /* The steps since the last run, down to `to`, are one. */
 static int keep_run(gq_back *k, double to) {
-  if (k->nruns == k->run_room) {
-    int room = k->run_room ? 2 * k->run_room : 8;
-    struct gq_run *run = gq_realloc(k->run, room * sizeof *run);
-    if (!run) return gq_nomem(room * sizeof *run);
-    k->run = run, k->run_room = room;
-  }
+  GQ_TRY(gq_room(&k->run, &k->run_room, k->nruns, sizeof *k->run));
   int nodes = gq_rule_count(&k->rule);
   k->run[k->nruns++] = (struct gq_run){ k->window,  to,    { k->panel.from, k->panel.to },
                                         k->steps.n, nodes, k->panel.forced,

@@ -15,17 +15,10 @@ typedef struct pool {
 } pool;
 
 static int keep(pool *p, gq_tensor *t) {
-  if (p->n == p->room) {
-    int room = p->room ? 2 * p->room : 256;
-    gq_tensor **list = gq_realloc(p->list, room * sizeof *list);
-    if (!list) {
-      gq_tensor_unref(t);
-      return gq_nomem(room * sizeof *list);
-    }
-    p->list = list, p->room = room;
-  }
-  p->list[p->n++] = t;
-  return GQ_OK;
+  int status = gq_room(&p->list, &p->room, p->n, sizeof *p->list);
+  if (status == GQ_OK) p->list[p->n++] = t;
+  else gq_tensor_unref(t);
+  return status;
 }
 
 static void pool_done(pool *p) {

@@ -31,14 +31,9 @@ void gq_window_done(gq_window *q) {
 /* Room for one more step; blocks serve every interval. */
 static int step_room(gq_window *q) {
   size_t bytes = q->parts * (1 + q->w->a.st->m->slopes) * q->part;
-  int i = q->first + q->n;
-  if (i == q->room) {
-    int room = q->room ? 2 * q->room : 16;
-    struct gq_window_step *step = gq_realloc(q->step, room * sizeof *step);
-    if (!step) return gq_nomem(room * sizeof *step);
-    memset(step + q->room, 0, (room - q->room) * sizeof *step);
-    q->step = step, q->room = room;
-  }
+  int i = q->first + q->n, room = q->room;
+  GQ_TRY(gq_room(&q->step, &q->room, i, sizeof *q->step));
+  memset(q->step + room, 0, (q->room - room) * sizeof *q->step);
   if (q->step[i].block) return GQ_OK;
   q->step[i].block = gq_allocate(q->s->plan->field->on, bytes);
   q->s->bytes += bytes;

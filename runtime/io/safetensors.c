@@ -196,20 +196,11 @@ static bool field(header *h, char *key, void *arg) {
   return true;
 }
 
-/* Room for one more element; doubles. */
-static bool grow(header *h, void **list, int n, int *room, size_t size) {
-  if (n < *room) return true;
-  int more = *room ? *room * 2 : 16;
-  void *bigger = gq_realloc(*list, (size_t)more * size);
-  if (!bigger) return h->failed = gq_nomem((size_t)more * size), false;
-  *list = bigger, *room = more;
-  return true;
-}
-
 static bool metadata(header *h, char *key, void *arg) {
   char *value = string(h);
   if (!value || h->nmeta == MAX_NAMES) return false;
-  if (!grow(h, (void **)&h->meta, h->nmeta, &h->meta_room, sizeof *h->meta)) return false;
+  h->failed = gq_room(&h->meta, &h->meta_room, h->nmeta, sizeof *h->meta);
+  if (h->failed) return false;
   h->meta[h->nmeta++] = (gq_pair){ key, value }; /* lent until taken */
   return true;
 }
@@ -224,7 +215,8 @@ static bool named(header *h, char *key, void *arg) {
   }
   f.r.name = key;
   if (h->n == MAX_NAMES || !object(h, field, &f) || f.seen != 7) return false;
-  if (!grow(h, (void **)&h->record, h->n, &h->room, sizeof *h->record)) return false;
+  h->failed = gq_room(&h->record, &h->room, h->n, sizeof *h->record);
+  if (h->failed) return false;
   h->record[h->n++] = f.r;
   return true;
 }

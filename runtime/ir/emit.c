@@ -28,13 +28,8 @@ static gq_ref leaf(gq_graph *g, gq_op op, const gq_attr *attr) {
 }
 
 gq_ref gq_input(gq_graph *g, gq_dtype d, gq_shape s) {
-  if (g->ninput == g->input_room) {
-    int room = 2 * g->input_room + 8;
-    gq_ref *p = gq_realloc(g->input, (size_t)room * sizeof *p);
-    if (!p) return gq_graph_fail(g, gq_nomem((size_t)room * sizeof *p));
-    g->input = p;
-    g->input_room = room;
-  }
+  int status = gq_room(&g->input, &g->input_room, g->ninput, sizeof *g->input);
+  if (status != GQ_OK) return gq_graph_fail(g, status);
   gq_attr attr = { .dtype = d, .axis = g->ninput, .shape = s };
   gq_ref r = leaf(g, GQ_OP_INPUT, &attr);
   if (r != GQ_NONE) g->input[g->ninput++] = r;

@@ -19,12 +19,7 @@ static _Thread_local struct {
 
 static void log_row(double a, double b, double c, double d) {
   if (!steplog.on || steplog.held) return;
-  if (steplog.n == steplog.room) {
-    int room = steplog.room ? 2 * steplog.room : 256;
-    void *rows = gq_realloc(steplog.rows, room * sizeof *steplog.rows);
-    if (!rows) return;
-    steplog.rows = rows, steplog.room = room;
-  }
+  if (gq_room(&steplog.rows, &steplog.room, steplog.n, sizeof *steplog.rows) != GQ_OK) return;
   double *r = steplog.rows[steplog.n++];
   r[0] = a, r[1] = b, r[2] = c, r[3] = d;
 }
