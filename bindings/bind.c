@@ -287,16 +287,31 @@ const char *gqL_nearest(const char *name, const char *const *known) {
   return best;
 }
 
-static void unknown_option(lua_State *L, const char *key, const char *const *known, const char *what) {
-  const char *hint = gqL_hint(key, known, what), *near = gqL_nearest(key, known);
+/* The names with commas between them, pushed. */
+static const char *push_list(lua_State *L, const char *const *names) {
   luaL_Buffer b;
   luaL_buffinit(L, &b);
-  for (int i = 0; known[i] != NULL; i++) {
+  for (int i = 0; names[i] != NULL; i++) {
     if (i > 0) luaL_addstring(&b, ", ");
-    luaL_addstring(&b, known[i]);
+    luaL_addstring(&b, names[i]);
   }
   luaL_pushresult(&b);
-  const char *list = lua_tostring(L, -1);
+  return lua_tostring(L, -1);
+}
+
+int gqL_choose(lua_State *L, const char *what, const char *key, const char *given, const char *const *names) {
+  for (int i = 0; names[i] != NULL; i++)
+    if (strcmp(names[i], given) == 0) return i;
+  const char *alike = gqL_alike(given, names), *near = alike ? alike : gqL_nearest(given, names);
+  const char *list = push_list(L, names);
+  if (near != NULL)
+    return gqL_error(L, "%s: %s = \"%s\" is not known; did you mean \"%s\"? There are: %s", what, key, given,
+                     near, list);
+  return gqL_error(L, "%s: %s = \"%s\" is not known; there are: %s", what, key, given, list);
+}
+
+static void unknown_option(lua_State *L, const char *key, const char *const *known, const char *what) {
+  const char *hint = gqL_hint(key, known, what), *near = gqL_nearest(key, known), *list = push_list(L, known);
   if (hint != NULL) gqL_error(L, "%s: unknown option '%s'; here: %s (known: %s)", what, key, hint, list);
   if (near != NULL)
     gqL_error(L, "%s: unknown option '%s', did you mean '%s'? (known: %s)", what, key, near, list);

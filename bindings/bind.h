@@ -113,6 +113,8 @@ typedef struct gqL_state {
 gqL_state *gqL_getstate(lua_State *L);
 
 /* "nearest" name in a NULL-terminated list, for "did you mean": NULL if none is near. */
+/* The index of one of a list of names, or an error that lists them and says which may be meant. */
+int gqL_choose(lua_State *L, const char *what, const char *key, const char *given, const char *const *names);
 const char *gqL_nearest(const char *name, const char *const *known);
 /* What to write for an option that other libraries call `name`: l_hints.c; NULL if nothing is known. */
 const char *gqL_hint(const char *name, const char *const *known, const char *what);

@@ -23,22 +23,9 @@ static const char *const known_regularise[] = { "error", "stiffness", "kinetic",
 static const char *const known_controller[] = { "safety", "ifactor", "dfactor", "pcoeff",
                                                 "icoeff", "dcoeff",  NULL };
 
-/* One of a list of names, or an error that lists them. */
+/* One of a list of names. */
 static int choose(lua_State *L, const char *given, const char *const *names, const char *key) {
-  for (int i = 0; names[i]; i++)
-    if (!strcmp(names[i], given)) return i;
-  luaL_Buffer b;
-  luaL_buffinit(L, &b);
-  for (int i = 0; names[i]; i++) {
-    luaL_addstring(&b, i ? ", " : "");
-    luaL_addstring(&b, names[i]);
-  }
-  luaL_pushresult(&b);
-  const char *alike = gqL_alike(given, names), *near = alike ? alike : gqL_nearest(given, names);
-  if (near)
-    return gqL_error(L, "gq.odeint: %s = \"%s\" is not known; did you mean \"%s\"? There are: %s", key, given,
-                     near, lua_tostring(L, -1));
-  return gqL_error(L, "gq.odeint: %s = \"%s\" is not known; there are: %s", key, given, lua_tostring(L, -1));
+  return gqL_choose(L, "gq.odeint", key, given, names);
 }
 
 static const gq_tableau *choose_method(lua_State *L, int arg, const char *key, const gq_tableau *def) {

@@ -51,8 +51,6 @@ static double need_number(lua_State *L, int arg, const char *key, const char *wh
   return gqL_optnumber(L, arg, key, 0);
 }
 
-static int find_name(lua_State *L, const char *what, const char *given, const char *const *names);
-
 /* What the table's W, H or K says of the whole path. */
 static void pin(lua_State *L, gq_brownian *b, int m, const char *key) {
   char got[128], want[128];
@@ -77,7 +75,7 @@ static int brownian(lua_State *L) {
     gqL_error(L, "brownian: %s given: expected a table {t0, t1, shape, seed}", gqL_typename(L, 1));
   gqL_checkoptions(L, 1, known, "gq.brownian");
   gq_levy levy =
-    (gq_levy)find_name(L, "brownian: levy_area", gqL_optstring(L, 1, "levy_area", "none"), gq_levy_names);
+    (gq_levy)gqL_choose(L, "brownian", "levy_area", gqL_optstring(L, 1, "levy_area", "none"), gq_levy_names);
   double t0 = gqL_optnumber(L, 1, "t0", 0), t1 = need_number(L, 1, "t1", "brownian");
   double tol = gqL_optnumber(L, 1, "tol", 0);
   gq_shape shape = gqL_checkshape(L, need(L, 1, "shape", "brownian"));
@@ -240,33 +238,18 @@ static int path_tostring(lua_State *L) {
 
 /* ---- solving ---- */
 
-static int find_name(lua_State *L, const char *what, const char *given, const char *const *names) {
-  for (int i = 0; names[i]; i++)
-    if (strcmp(given, names[i]) == 0) return i;
-  const char *near = gqL_nearest(given, names);
-  luaL_Buffer b;
-  luaL_buffinit(L, &b);
-  for (int i = 0; names[i]; i++) {
-    if (i) luaL_addstring(&b, ", ");
-    luaL_addstring(&b, names[i]);
-  }
-  luaL_pushresult(&b);
-  return gqL_error(L, "%s \"%s\" is unknown%s%s%s: expected one of %s", what, given,
-                   near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "", lua_tostring(L, -1));
-}
-
 /* Not reversible_heun, which grows without bound wherever the drift contracts. */
-static const gq_tableau *choose_method(lua_State *L, int arg, const char *what, const char *def) {
+static const gq_tableau *choose_method(lua_State *L, int arg, const char *key, const char *def) {
   const char *names[32] = { NULL }, *given = gqL_optstring(L, arg, "method", def);
   for (int i = 0; i < gq_nschemes && i < 31; i++) names[i] = gq_scheme_get(i)->name;
-  return gq_scheme_get(find_name(L, what, given, names));
+  return gq_scheme_get(gqL_choose(L, "sdeint", key, given, names));
 }
 
 static const gq_engine *choose_engine(lua_State *L, int arg) {
   const char *names[16] = { NULL };
   for (int i = 0; i < gq_nnoise_engines && i < 15; i++) names[i] = gq_noise_engines[i].name;
-  return &gq_noise_engines[find_name(L, "sdeint: gradient", gqL_optstring(L, arg, "gradient", names[0]),
-                                     names)];
+  return &gq_noise_engines[gqL_choose(L, "sdeint", "gradient", gqL_optstring(L, arg, "gradient", names[0]),
+                                      names)];
 }
 
 /* That of the backward solve: the forward one's where it can be. */
@@ -277,7 +260,7 @@ static const gq_tableau *back_method(lua_State *L, int arg, const gq_tableau *m)
   if (!lua_istable(L, -1))
     gqL_error(L, "sdeint: adjoint is %s: expected a table", gqL_typename(L, lua_gettop(L)));
   gqL_checkoptions(L, lua_gettop(L), known, "gq.sdeint's adjoint");
-  return choose_method(L, lua_gettop(L), "sdeint: adjoint.method", def);
+  return choose_method(L, lua_gettop(L), "adjoint.method", def);
 }
 
 /* What a method reads of its path. */
@@ -335,8 +318,9 @@ static int push_both(lua_State *L, int arg, gq_problem *p) {
     gqL_error(L, "sdeint: %s given: expected an SDE made by gq.sde{drift, diffusion}", gqL_typename(L, arg));
   lua_getfield(L, arg, "noise");
   lua_getfield(L, arg, "calculus");
-  p->noise = GQ_DIAGONAL + (gq_noise)find_name(L, "sdeint: noise", luaL_checkstring(L, -2), gq_noise_names);
-  p->calculus = (gq_calculus)find_name(L, "sdeint: calculus", luaL_checkstring(L, -1), gq_calculus_names);
+  p->noise =
+    GQ_DIAGONAL + (gq_noise)gqL_choose(L, "sdeint", "noise", luaL_checkstring(L, -2), gq_noise_names);
+  p->calculus = (gq_calculus)gqL_choose(L, "sdeint", "calculus", luaL_checkstring(L, -1), gq_calculus_names);
   lua_getfield(L, arg, "drift");
   lua_getfield(L, arg, "diffusion");
   lua_pushcclosure(L, both, 2);
@@ -410,11 +394,12 @@ static int solve_sde(lua_State *L) {
   gqL_checkoptions(L, 4, known, "gq.sdeint");
   gq_ode_defaults(&o, p.z0->dtype);
   static const char *const batches[] = { "joint", "independent", NULL };
-  o.independent = find_name(L, "sdeint: batch", gqL_optstring(L, 4, "batch", "joint"), batches) == 1;
+  o.independent = gqL_choose(L, "sdeint", "batch", gqL_optstring(L, 4, "batch", "joint"), batches) == 1;
   o.engine = choose_engine(L, 4);
-  o.calculus = (gq_calculus)find_name(
-    L, "sdeint: calculus", gqL_optstring(L, 4, "calculus", gq_calculus_names[p.calculus]), gq_calculus_names);
-  o.method = choose_method(L, 4, "sdeint: method", o.calculus == GQ_ITO ? "euler" : "heun");
+  o.calculus = (gq_calculus)gqL_choose(L, "sdeint", "calculus",
+                                       gqL_optstring(L, 4, "calculus", gq_calculus_names[p.calculus]),
+                                       gq_calculus_names);
+  o.method = choose_method(L, 4, "method", o.calculus == GQ_ITO ? "euler" : "heun");
   o.back_method = back_method(L, 4, o.method);
   theta_option(L, 4, &o);
   if (o.method->scheme->langevin) langevin(L, 1, fn, o.method->name);

@@ -500,8 +500,8 @@ local function sde_methods()
   local function f(_, z) return z end
   local sde = gq.sde { drift = f, diffusion = f, noise = "diagonal", calculus = "ito" }
   local _, e = pcall(gq.sdeint, sde, gq.ones(1), { 0, 1 }, { method = "?" })
-  local names = {}
-  for name in tostring(e):match("expected one of (.*)"):gmatch("[%w_]+") do names[#names + 1] = name end
+  local names, list = {}, tostring(e):match("[Tt]here are: (.*)") or tostring(e):match("expected one of (.*)") -- once
+  for name in list:gmatch("[%w_]+") do names[#names + 1] = name end
   return names
 end
 

@@ -163,7 +163,7 @@ describe("samples of an SDE with steps of their own", function()
     refused("gradient = \"adjoint\"", solve({ gradient = "adjoint" }, nil, gq.zeros(2, 2, { requires_grad = true })))
     refused("must not act on each other", solve({}, s:with { drift = function(_, z) return z - z:mean(1, true) end }))
     refused("{rows, d}", solve({}, s:with { noise = "scalar" }, gq.ones(3, f64)))
-    refused("batch \"each\" is unknown", solve { batch = "each" })
+    refused("batch = \"each\" is not known", solve { batch = "each" })
   end)
 end)
 
