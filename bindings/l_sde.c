@@ -332,8 +332,7 @@ static void langevin(lua_State *L, int sde, int fn, const char *method) {
   if (lua_getfield(L, sde, "langevin") == LUA_TNIL)
     gqL_error(L,
               "sdeint: method \"%s\" solves Langevin SDEs, dx = v dt, dv = -gamma v dt - u grad(x) dt + "
-              "sqrt(2 gamma u) "
-              "dW: make one by gq.langevin{grad, gamma, u}, or use another method",
+              "sqrt(2 gamma u) dW: make one by gq.langevin{grad, gamma, u}, or use another method",
               method);
   lua_setupvalue(L, fn, 1);
 }
@@ -491,29 +490,22 @@ static const luaL_Reg meta[] = {
 static const gqL_function functions[] = {
   { "brownian", brownian, false,
     "brownian{t0 = 0, t1, shape, seed, tol, levy_area, dtype, device, W, H, K}: a Brownian path; b(t) is "
-    "W(t) - "
-    "W(t0), "
-    "b(s, t) is W(t) - W(s); of lists of times, or tensors, all of them at once, {times, ...}; b:rows(i, n) "
-    "is the path of rows i to i + n - 1 alone. One seed is "
-    "one path, whatever is asked first. levy_area: \"none\", "
-    "\"space-time\" (b:areas(s, t) "
-    "gives W and "
-    "H), \"space-time-time\" (and K), \"davie\" or \"foster\" (W, H and approximate Levy areas of that "
-    "interval). W = x, H = y, K = z: tensors of its shape that those over [t0, t1] are, the rest drawn" },
+    "W(t) - W(t0), b(s, t) is W(t) - W(s); of lists of times, or tensors, all of them at once, {times, ...}; "
+    "b:rows(i, n) is the path of rows i to i + n - 1 alone. One seed is one path, whatever is asked first. "
+    "levy_area: \"none\", \"space-time\" (b:areas(s, t) gives W and H), \"space-time-time\" (and K), "
+    "\"davie\" or \"foster\" (W, H and approximate Levy areas of that interval). W = x, H = y, K = z: "
+    "tensors of its shape that those over [t0, t1] are, the rest drawn" },
   { "sdeint", sdeint, false,
-    "sdeint(sde, z0, t, {dt, method = \"heun\", calculus, brownian | seed, gradient = \"auto\"}): the "
-    "states "
+    "sdeint(sde, z0, t, {dt, method = \"heun\", calculus, brownian | seed, gradient = \"auto\"}): the states "
     "at the times t, and info; fixed steps. method: euler for Ito SDEs by default, heun for others. "
-    "calculus: "
-    "\"ito\" or \"stratonovich\", in which it is solved; an SDE of the other one is converted, with the "
-    "correction from its graph. seed: a path of this solve; give a brownian to take the same path with "
-    "another dt. z0 may be a list of tensors; t may decrease (Stratonovich). logqp = true: with "
+    "calculus: \"ito\" or \"stratonovich\", in which it is solved; an SDE of the other one is converted, "
+    "with the correction from its graph. seed: a path of this solve; give a brownian to take the same path "
+    "with another dt. z0 may be a list of tensors; t may decrease (Stratonovich). logqp = true: with "
     "gq.sde{prior_drift = h} the path KL, info.logqp {#t - 1, batch}. adaptive = true (rtol, atol 1e-3, "
     "first step dt): steps by an estimate of the error; ?sdes lists which methods adapt for which noise. "
-    "batch = \"independent\": each row with steps of its own. "
-    "method = \"theta\" is for stiff drifts, of which it takes the part theta (1: backward Euler; 0.5) at "
-    "the end of a step. gradient: auto, direct, aca, reversible "
-    "(reversible_heun), adjoint or none. max_steps: 1000000" },
+    "batch = \"independent\": each row with steps of its own. method = \"theta\" is for stiff drifts, of "
+    "which it takes the part theta (1: backward Euler; 0.5) at the end of a step. gradient: auto, direct, "
+    "aca, reversible (reversible_heun), adjoint or none. max_steps: 1000000" },
   { NULL, NULL, false, NULL },
 };
 

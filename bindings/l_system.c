@@ -221,9 +221,8 @@ static const gqL_function functions[] = {
     "gq.warnings([on]): do solves warn on stderr, once for each kind? info.warning tells in any case" },
   { "allow_tf32", allow_tf32, false,
     "gq.allow_tf32([on]): may float32 products on a GPU be rounded to 11 bits before they are made, where "
-    "its units "
-    "for that are faster? Those of solves by tiles are not (info.lowering). Tells what holds, at first "
-    "false" },
+    "its units for that are faster? Those of solves by tiles are not (info.lowering). Tells what holds, at "
+    "first false" },
   { "isatty", sys_isatty, false, "gq.isatty(fd): is this file descriptor a terminal?" },
   { "terminal_size", terminal_size, false,
     "gq.terminal_size(): columns and rows of the terminal; nil where stdout is none" },
