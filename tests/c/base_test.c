@@ -66,6 +66,26 @@ static void test_alloc(void) {
   CHECK(gq_live_bytes() == bytes && gq_live_blocks() == blocks);
 }
 
+/* A list keeps its entries as it grows, and is as it was where there is no memory for more. */
+static void test_room(void) {
+  size_t blocks = gq_live_blocks();
+  short *list = NULL;
+  int n = 0, room = 0;
+  bool all = true;
+  for (; n < 1000; n++) {
+    all = all && gq_room(&list, &room, n, sizeof *list) == GQ_OK && n < room;
+    list[n] = (short)n;
+  }
+  for (int i = 0; i < n; i++) all = all && list[i] == i;
+  CHECK(all && room < 2 * n);
+  short *before = list;
+  int had = room;
+  gq_alloc_fail(0, false);
+  CHECK(gq_room(&list, &room, room, sizeof *list) == GQ_ENOMEM && list == before && room == had);
+  gq_free(list);
+  CHECK(gq_live_blocks() == blocks);
+}
+
 /* Blocks of all sizes come and go in any order, and none overlaps another. */
 static void *churn(void *wrong) {
   enum { N = 300, TURNS = 20000 };
@@ -346,6 +366,7 @@ static void test_thread_limits(void) {
 int main(void) {
   RUN(test_status());
   RUN(test_alloc());
+  RUN(test_room());
   RUN(test_churn());
   RUN(test_faults());
   RUN(test_taker());
