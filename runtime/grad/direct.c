@@ -15,12 +15,14 @@ typedef struct direct {
   gq_pullback *b;
   gq_walk w;
   void *block;
-  void *gy, *gf; /* cotangents of a step's start that do not pass through its program */
+  void *gy, *gf; /* cotangents of a step's start that do not pass through its program, */
+  bool inner;    /* where there are some: of times inside the step */
   size_t part, n;
   int k;                 /* measurement times above this one are done */
   double dt, dh;         /* derivatives in the step's t and h that do not either */
   double jump;           /* those of jumps, which do not move with the steps */
-  gq_step_record step;   /* the one gone back, */
+  int64_t at;            /* number of the step gone back, */
+  gq_step_record step;   /* that, */
   double t1;             /* where it ended, */
   gq_step_state *z, *z1; /* and the states there */
   gq_walk inverse;       /* mali, reversible */
@@ -78,6 +80,7 @@ static void pull_inner(direct *d, int k) {
   const gq_step_record *r = &d->step;
   const void *g = gq_at_time(s, b->gz, k);
   double wt[GQ_MAXSTAGES], slope[GQ_MAXSTAGES], theta = (s->t[k] - r->t) / r->h, dtheta = 0;
+  d->inner = true;
   gq_tableau_weights(st->m, theta, wt);
   gq_tableau_slopes(st->m, theta, slope);
   add(d, 1, g, d->gy);
@@ -207,8 +210,23 @@ static int pull_program(direct *d) {
 /* W over the step: kept with it, or asked for again. */
 static int take_noise(direct *d) {
   gq_along *along = &d->b->s->along;
+  double t[GQ_ALONG_STEPS + 1];
+  if (along->path && !d->z->w && !gq_along_known(along, d->step.t, d->t1))
+    GQ_TRY(gq_along_steps(along, gq_steps_back(&d->b->s->steps, d->at, d->t1, along->most, t), t, true));
   d->w.a.w = d->inverse.a.w = d->z->w ? d->z->w : along->packed;
-  return along->path && !d->z->w ? gq_along_back(along, d->step.t, d->t1) : GQ_OK;
+  return GQ_OK;
+}
+
+static void clear_inner(direct *d) {
+  for (int i = 0; i < d->w.a.st->m->slopes; i++) gq_zero(on(d), d->w.a.pull.ck[i], d->part);
+  gq_zero(on(d), d->gy, d->part);
+  gq_zero(on(d), d->gf, d->part);
+  d->inner = false;
+}
+
+static void swap(void **x, void **y) {
+  void *was = *x;
+  *x = *y, *y = was;
 }
 
 /* One step back: cy, cf, cx hold the cotangents of its end, then of its start. */
@@ -227,23 +245,18 @@ static int pull_step(direct *d) {
   if (kept && w->a.st->m->steps->load) w->a.st->m->steps->load(&w->a, z->slope, z->part);
   if (!d->joint && (!kept || gq_at_jump(b->s, d->t1)))
     GQ_TRY(run_again(w)); /* at a jump f1 was written over */
-  for (int i = 0; i < w->a.st->m->slopes; i++) gq_zero(on(d), w->a.pull.ck[i], d->part);
-  gq_zero(on(d), d->gy, d->part);
-  gq_zero(on(d), d->gf, d->part);
+  if (d->inner) clear_inner(d);
   d->dt = d->dh = 0;
   GQ_TRY(pull_end(d));
   for (; d->k >= 0 && dir * (b->s->t[d->k] - r->t) > 0; d->k--) pull_inner(d, d->k);
   pull_heuristics(d);
   GQ_TRY(pull_program(d));
   if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", r->t);
-  gq_copy(on(d), w->a.pull.cy, w->a.pull.py, d->part);
-  add(d, 1, d->gy, w->a.pull.cy);
-  if (w->a.st->l.carry) {
-    gq_copy(on(d), w->a.pull.cf, w->a.pull.pf, d->part);
-    add(d, 1, d->gf, w->a.pull.cf);
-  }
-  for (int e = 0; e < w->a.st->l.extra; e++)
-    gq_copy(on(d), w->a.pull.cx[e], w->a.pull.px[e], gq_extra_bytes(b->s->plan->field, e));
+  swap(&w->a.pull.cy, &w->a.pull.py);
+  if (d->inner) add(d, 1, d->gy, w->a.pull.cy);
+  if (w->a.st->l.carry) swap(&w->a.pull.cf, &w->a.pull.pf);
+  if (w->a.st->l.carry && d->inner) add(d, 1, d->gf, w->a.pull.cf);
+  for (int e = 0; e < w->a.st->l.extra; e++) swap(&w->a.pull.cx[e], &w->a.pull.px[e]);
   if (on(d)->vec->nonfinite(b->s->z->dtype, d->n, w->a.pull.cy))
     return gq_fail(GQ_ENONFINITE,
                    "in the backward pass the derivative of the step from t = %.9g (step %.3g) is not finite",
@@ -361,7 +374,7 @@ static int invert_all(direct *d, gq_walk *w) {
   int64_t end = s->ends.n - 1;
   GQ_TRY(begin_at(d, w, end));
   for (int64_t i = s->steps.n - 1; i >= 0; i--) {
-    d->step = gq_step(&s->steps, i);
+    d->at = i, d->step = gq_step(&s->steps, i);
     if (end > 0 && gq_step(&s->ends, end - 1).t == d->t1) GQ_TRY(begin_at(d, w, --end));
     GQ_TRY(invert(d, w));
     GQ_TRY(pull_step(d));
@@ -414,7 +427,7 @@ static int run(direct *d) {
   gq_solution *s = d->b->s;
   const gq_steps *st = &s->steps;
   for (int64_t i = st->n - 1; i >= 0; i--) {
-    d->step = gq_step(st, i), d->t1 = gq_step(st, i + 1).t;
+    d->at = i, d->step = gq_step(st, i), d->t1 = gq_step(st, i + 1).t;
     d->z = st->state[i], d->z1 = st->state[i + 1];
     GQ_TRY(pull_step(d));
     if (i > 0) GQ_TRY(pull_jump(d));

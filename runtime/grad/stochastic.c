@@ -62,9 +62,15 @@ static void compare(adjoint *d, int k) {
 }
 
 /* The same by as many steps as the solve took: one, or two half ones. */
-static int step_back(adjoint *d, double t, double t1) {
-  double mid = t + (t1 - t) / 2;
-  if (d->b->s->plan->field->intervals == 1) return step(d, t, t1);
+static int step_back(adjoint *d, int64_t i, double t1) {
+  gq_solution *s = d->b->s;
+  gq_along *along = &s->along;
+  double t = gq_step(&s->steps, i).t, mid = t + (t1 - t) / 2, ends[GQ_ALONG_STEPS + 1];
+  if (s->plan->field->intervals == 1) {
+    if (!gq_along_known(along, t1, t))
+      GQ_TRY(gq_along_steps(along, gq_steps_back(&s->steps, i, t1, along->most, ends), ends, false));
+    return step(d, t, t1);
+  }
   GQ_TRY(step(d, mid, t1));
   return step(d, t, mid);
 }
@@ -77,9 +83,8 @@ static int run(adjoint *d) {
     restart(d, k);
     if (s->t[k] == s->t[k - 1]) continue;
     for (; i > 0 && dir * (t1 - s->t[k - 1]) > 0; i--) {
-      double t = gq_step(&s->steps, i - 1).t;
-      GQ_TRY(step_back(d, t, t1));
-      t1 = t;
+      GQ_TRY(step_back(d, i - 1, t1));
+      t1 = gq_step(&s->steps, i - 1).t;
     }
     compare(d, k - 1);
   }

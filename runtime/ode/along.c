@@ -7,37 +7,50 @@
 
 #include <math.h>
 
-static int numbers_new(const gq_field *f, gq_brownian *path, size_t n, gq_along *a) {
+static int numbers_new(const gq_field *f, gq_brownian *path, size_t n, int most, gq_along *a) {
   int known = gq_brownian_moments(path);
-  size_t wide = (f->moments > known ? f->moments : known) * f->intervals * n + gq_levy_numel(f);
-  *a = (gq_along){ .field = f, .t = NAN, .n = n, .path = path };
+  size_t wide = (f->moments > known ? f->moments : known) * f->intervals * n * most + gq_levy_numel(f);
+  *a = (gq_along){ .field = f, .n = n, .path = path, .most = most };
   a->bytes = gq_round64(wide * sizeof(double));
   a->dw = gq_alloc(a->bytes + 64);
   return a->dw ? GQ_OK : gq_nomem(a->bytes);
 }
 
+/* By the device, where that can. */
+static bool made_there(const gq_field *f, const gq_brownian *path) {
+  return f->on->vec->path && f->moments * f->intervals == 1 && gq_brownian_plain(path);
+}
+
+enum { FEW = 1 << 15 /* numbers that are worth a round of threads, and stay near them */ };
+
+/* Steps whose W is made at once. */
+static int together(const gq_field *f, const gq_brownian *path) {
+  int64_t n = gq_numel(f->wshape), most = n ? FEW / n : 1;
+  if (f->moments * f->intervals > 1 || f->levy || gq_brownian_levy(path) != GQ_LEVY_NONE) return 1;
+  return most < 1 || made_there(f, path) ? 1 : most < GQ_ALONG_STEPS ? (int)most : GQ_ALONG_STEPS;
+}
+
 int gq_along_new(const gq_field *f, gq_brownian *path, gq_along *a) {
-  *a = (gq_along){ .field = f, .t = NAN };
+  *a = (gq_along){ .field = f };
   if (!path) return GQ_OK;
   size_t part = gq_round64(gq_along_bytes(f));
-  GQ_TRY(numbers_new(f, gq_brownian_ref(path), gq_numel(f->wshape), a));
-  a->bytes += 2 * part;
-  a->cast = gq_allocate(f->on, 2 * part + 64);
-  if (!a->cast) return gq_nomem(a->bytes);
-  a->packed = gq_field_plain(f) ? a->cast : (char *)a->cast + part;
-  return GQ_OK;
+  GQ_TRY(numbers_new(f, gq_brownian_ref(path), gq_numel(f->wshape), together(f, path), a));
+  a->each = (gq_field_plain(f) ? 1 : 2) * part;
+  a->bytes += a->most * a->each;
+  a->room = gq_allocate(f->on, a->most * a->each + 64);
+  return a->room ? GQ_OK : gq_nomem(a->bytes);
 }
 
 int gq_along_row(const gq_field *f, const gq_brownian *path, int64_t row, gq_along *a) {
   gq_brownian *own;
   GQ_TRY(gq_brownian_rows(path, row, 1, &own));
-  return numbers_new(f, own, gq_numel(gq_brownian_shape(own)), a);
+  return numbers_new(f, own, gq_numel(gq_brownian_shape(own)), 1, a);
 }
 
 void gq_along_done(gq_along *a) {
   gq_brownian_free(a->path);
   gq_free(a->dw);
-  if (a->cast) gq_release(a->field->on, a->cast);
+  if (a->room) gq_release(a->field->on, a->room);
   *a = (gq_along){ 0 };
 }
 
@@ -89,11 +102,15 @@ static void turn(gq_along *a, int i) {
   if (a->packed != a->cast) gq_field_pack(a->field, (char *)a->cast + at, (char *)a->packed + at);
 }
 
+static void take(gq_along *a, int k) {
+  a->cast = (char *)a->room + k * a->each;
+  a->packed = (char *)a->cast + (gq_field_plain(a->field) ? 0 : a->each / 2);
+}
+
 /* dw as states are */
-static void pack(gq_along *a, double t, double t1) {
+static void pack(gq_along *a) {
   const gq_field *f = a->field;
   size_t each = gq_moment_bytes(f);
-  a->t = t, a->t1 = t1;
   for (int i = 0; i < gq_along_moments(f); i++) {
     f->on->vec->put(f->dtype, a->n, gq_along_moment(a, i), (char *)a->cast + i * each, 1);
     turn(a, i);
@@ -103,38 +120,52 @@ static void pack(gq_along *a, double t, double t1) {
 }
 
 /* Of a step that both inverts and differentiates it is asked for twice. */
-static bool known(const gq_along *a, double t, double t1) { return t == a->t && t1 == a->t1; }
-
-/* By the device, where that can. */
-static bool made_there(const gq_along *a) {
-  return a->field->on->vec->path && a->field->moments * a->field->intervals == 1 &&
-         gq_brownian_plain(a->path);
+bool gq_along_known(gq_along *a, double t, double t1) {
+  for (int k = 0; k < a->n_made; k++)
+    if (t == a->made[k][0] && t1 == a->made[k][1]) return take(a, k), true;
+  return false;
 }
 
 static int make(gq_along *a, double t, double t1) {
   const gq_field *f = a->field;
-  double from = t, to = t1;
   gq_bridge tree;
-  GQ_TRY(gq_brownian_tree(a->path, &from, &to, &tree));
-  f->on->vec->path(f->dtype, gq_numel(f->wshape), &tree, from, to, a->cast);
+  GQ_TRY(gq_brownian_tree(a->path, &t, &t1, &tree));
+  f->on->vec->path(f->dtype, gq_numel(f->wshape), &tree, t, t1, a->cast);
   turn(a, 0);
-  a->t = t, a->t1 = t1;
+  return GQ_OK;
+}
+
+/* n steps, where that is all that is read. */
+static int make_few(gq_along *a, int n, const double *t, bool back) {
+  const gq_field *f = a->field;
+  GQ_TRY(gq_brownian_steps(a->path, n, t, a->dw));
+  if (back) negate(n * a->n, a->dw);
+  for (int k = 0; k < n; k++) {
+    take(a, k);
+    f->on->vec->put(f->dtype, a->n, a->dw + k * a->n, a->cast, 1);
+    turn(a, 0);
+  }
+  take(a, 0);
+  return GQ_OK;
+}
+
+int gq_along_steps(gq_along *a, int n, const double *t, bool back) {
+  const gq_field *f = a->field;
+  bool few = f->moments * f->intervals == 1 && !f->levy, there = made_there(f, a->path);
+  if (gq_along_known(a, t[back], t[!back])) return GQ_OK;
+  if (n > a->most) n = a->most;
+  a->n_made = 0, take(a, 0);
+  if (there) GQ_TRY(make(a, t[back], t[!back]));
+  else if (few) GQ_TRY(make_few(a, n, t, back));
+  else {
+    GQ_TRY(gq_along_read(a, t[back], t[!back]));
+    pack(a);
+  }
+  for (int k = 0; k < n; k++) a->made[k][0] = t[k + back], a->made[k][1] = t[k + !back];
+  a->n_made = n;
   return GQ_OK;
 }
 
 int gq_along_step(gq_along *a, double t, double t1) {
-  if (known(a, t, t1)) return GQ_OK;
-  if (made_there(a)) return make(a, t, t1);
-  GQ_TRY(gq_along_read(a, t, t1));
-  pack(a, t, t1);
-  return GQ_OK;
-}
-
-int gq_along_back(gq_along *a, double t, double t1) {
-  if (known(a, t, t1)) return GQ_OK;
-  if (a->field->moments * a->field->intervals > 1 || made_there(a)) return gq_along_step(a, t, t1);
-  GQ_TRY(gq_brownian_increment(a->path, t1, t, a->dw));
-  negate(a->n, a->dw);
-  pack(a, t, t1);
-  return GQ_OK;
+  return gq_along_steps(a, 1, (double[]){ t, t1 }, false);
 }

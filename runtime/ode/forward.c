@@ -285,7 +285,14 @@ static void forward_info(const forward *fw, gq_info *info, int status) {
 }
 
 /* W over the step that is tried. */
-static int fill_noise(gq_walk *w, double t, double h) { return gq_along_step(w->context, t, w->a.t1); }
+static int fill_noise(gq_walk *w, double t, double h) {
+  gq_along *along = w->context;
+  double ends[GQ_ALONG_STEPS + 1];
+  if (!gq_along_known(along, t, w->a.t1))
+    GQ_TRY(gq_along_steps(along, gq_walk_ends(w, along->most, ends), ends, false));
+  w->a.w = along->packed;
+  return GQ_OK;
+}
 
 int gq_forward(gq_solution *s, const gq_problem *p_, int *k) {
   forward fw = { .s = s };
@@ -298,8 +305,7 @@ int gq_forward(gq_solution *s, const gq_problem *p_, int *k) {
   w->a.t = w->c.origin = s->t[0];
   w->a.jumps = gq_solution_jumps(s);
   if (s->along.path)
-    w->fill_path = fill_noise, w->context = &s->along, w->a.w = s->along.packed, w->c.rest = GQ_ALONG_REST,
-    w->returns = true;
+    w->fill_path = fill_noise, w->context = &s->along, w->c.rest = GQ_ALONG_REST, w->returns = true;
   else w->context = &fw, w->place = gq_keeps_states(s) ? place : NULL, w->flies = !p_ || !p_->event_;
   size_t before = s->bytes;
   int status = gq_walk_init(w, &s->plan->forward, s->bind, s->plan->arena);

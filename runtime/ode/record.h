@@ -63,6 +63,13 @@ struct gq_plan;
 int gq_steps_room(gq_steps *s, int64_t n, bool states, size_t *bytes_);
 /* One more; its data are the caller's to fill. */
 int gq_steps_add(gq_steps *s, gq_step_record r, size_t *bytes);
+/* Where step i ends, and it and those before it begin, n in all, at most `most`: t [n + 1]. */
+static inline int gq_steps_back(const gq_steps *s, int64_t i, double t1, int most, double *t) {
+  int n = i + 1 < most ? (int)i + 1 : most;
+  t[0] = t1;
+  for (int k = 0; k < n; k++) t[k + 1] = gq_step(s, i - k).t;
+  return n;
+}
 char *gq_steps_data(const gq_steps *s, int64_t i);
 /* The states of steps `from` to `to` (itself not) to the plan's spare ones. */
 void gq_steps_give_back(gq_steps *s, struct gq_plan *p, int64_t from, int64_t to);

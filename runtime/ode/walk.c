@@ -177,6 +177,18 @@ int gq_walk_again(gq_walk *w, double h, double t1) {
   return isnan(ratio) ? fail_nonfinite(&w->a) : GQ_OK;
 }
 
+int gq_walk_ends(const gq_walk *w, int most, double *t) {
+  gq_control c = w->c;
+  int n = 1;
+  t[0] = w->a.t, t[1] = w->a.t1;
+  for (; n < most && !w->a.st->kind.adaptive && !c.clamped; n++) {
+    c.index += !c.shortened;
+    double h = gq_control_fixed(&c, t[n]);
+    t[n + 1] = c.clamped ? c.stop : t[n] + h;
+  }
+  return n;
+}
+
 static int step_fixed(gq_walk *w) {
   gq_attempt *a = &w->a;
   double ratio;

@@ -44,6 +44,9 @@ int gq_walk_first(gq_walk *w, const gq_evaluator *e, double stop, double *h);
 int gq_walk_step(gq_walk *w, double stop, bool clamp);
 /* The accepted step again, by h to t1 (classes without .shorten). */
 int gq_walk_again(gq_walk *w, double h, double t1);
+/* Where the step that is tried begins and ends, and on a fixed grid those after it, n in all: t [n + 1]. At most `most`,
+** and none beyond the stop. */
+int gq_walk_ends(const gq_walk *w, int most, double *t);
 /* Run the later phases of the accepted step: 1 for the interpolant and products. */
 int gq_walk_phase(gq_walk *w, int phase);
 /* y(theta) = y + sum_i h w_i k_i of a part, to dst[slice] or all of it to one place. */

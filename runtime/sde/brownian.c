@@ -52,7 +52,6 @@ struct gq_brownian {
     *mid[MAX_DEPTH]; /* [2^l][count] those; below [count], of the node of level l on the way to leaf `path` */
   double *end;       /* [count] W(t1) */
   double *value;     /* [count] W(last) */
-  double *from;      /* [count] scratch of an increment */
   int known;         /* levels of mid that are filled */
   uint64_t path;     /* the leaf they lead to */
   double last;       /* NaN: none */
@@ -97,14 +96,14 @@ static int alloc_vectors(gq_brownian *b) {
   each &= ~(size_t)63;
   b->kept = levels_kept(b, each);
   size_t nodes = (size_t)1 << b->kept;
-  if (!gq_size_mul(each, nodes - 1 + (size_t)(b->depth - b->kept) + 3, &total)) return gq_nomem(SIZE_MAX);
+  if (!gq_size_mul(each, nodes - 1 + (size_t)(b->depth - b->kept) + 2, &total)) return gq_nomem(SIZE_MAX);
   b->block = gq_alloc(total + 64);
   b->have = gq_calloc(nodes, 1);
   if (!b->block || !b->have) return gq_nomem(total);
   b->stride = each / sizeof(double);
   double *next = b->block;
   for (int l = 0; l < b->depth; l++) b->mid[l] = next, next += (l < b->kept ? (size_t)1 << l : 1) * b->stride;
-  b->end = next, b->value = next + b->stride, b->from = next + 2 * b->stride;
+  b->end = next, b->value = next + b->stride;
   return GQ_OK;
 }
 
@@ -114,7 +113,7 @@ typedef struct job { /* one descent, for all components in blocks */
   int levels;     /* to go down */
   uint64_t leaf;
   double part; /* position inside the leaf, 0..1 */
-  double *out;
+  bool end;    /* none: it is W(t1) */
 } job;
 
 static size_t block_size(const gq_brownian *b, size_t from) {
@@ -275,12 +274,16 @@ static void descend(const job *j, size_t from, size_t n, double *const *mid, con
   bridge(n, lo, hi, j->part, sd, out);
 }
 
-static void descend_block(void *ctx, int i) {
-  const job *j = ctx;
-  size_t from = (size_t)i * BLOCK;
+/* By the middles that stay. */
+static void descend_kept(const job *j, size_t from, size_t n, double *out) {
+  const gq_brownian *b = j->b;
   double *mid[MAX_DEPTH];
-  for (int l = 0; l < j->levels; l++) mid[l] = middle(j->b, j->leaf, l) + from;
-  descend(j, from, block_size(j->b, from), mid, j->b->end + from, j->out + from);
+  if (j->end) {
+    memcpy(out, b->end + from, n * sizeof *out);
+    return;
+  }
+  for (int l = 0; l < j->levels; l++) mid[l] = middle(b, j->leaf, l) + from;
+  descend(j, from, n, mid, b->end + from, out);
 }
 
 /* Of the `known` levels on the way to leaf `path` those that are on the way to `leaf` too. */
@@ -296,20 +299,52 @@ static gq_bridge tree_of(const gq_brownian *b) {
   return (gq_bridge){ b->t0, b->t1, { b->key.k[0], b->key.k[1] }, b->depth };
 }
 
-static void evaluate(gq_brownian *b, double t, double *out) {
-  job j = { .b = b, .out = out };
+/* The descent to time t, after those that were asked for before. */
+static job way_to(gq_brownian *b, double t) {
+  job j = { .b = b };
   gq_bridge tree = tree_of(b);
-  if (!gq_bridge_locate(&tree, t, &j.leaf, &j.part, &j.levels)) {
-    memcpy(out, b->end, b->count * sizeof *out);
-    return;
-  }
+  j.end = !gq_bridge_locate(&tree, t, &j.leaf, &j.part, &j.levels);
+  if (j.end) return j;
   int shared = levels_shared(b, b->path, b->known, j.leaf);
   for (int l = 0; l < j.levels; l++)
     if (l < b->kept ? !b->have[node_of(b, j.leaf, l)] : l >= shared) j.fresh |= (uint64_t)1 << l;
-  gq_parallel(blocks(b), descend_block, &j);
   for (int l = 0; l < j.levels && l < b->kept; l++) b->have[node_of(b, j.leaf, l)] = 1;
   b->known = j.levels > shared ? j.levels : shared;
   b->path = j.leaf;
+  return j;
+}
+
+typedef struct strides { /* from time to time, block by block */
+  gq_brownian *b;
+  const job *at; /* [n + 1] */
+  int n;
+  bool begun; /* the first of them is b->value */
+  double *dw; /* [n][count] */
+} strides;
+
+static void stride_block(void *ctx, int i) {
+  const strides *s = ctx;
+  gq_brownian *b = s->b;
+  size_t from = (size_t)i * BLOCK, n = block_size(b, from);
+  double room[2][BLOCK], *w = room[0], *w1 = room[1];
+  if (s->begun) memcpy(w, b->value + from, n * sizeof *w);
+  else descend_kept(&s->at[0], from, n, w);
+  for (int k = 0; k < s->n; k++) {
+    double *dw = s->dw + (size_t)k * b->count + from, *was = w;
+    descend_kept(&s->at[k + 1], from, n, w1);
+    for (size_t c = 0; c < n; c++) dw[c] = w1[c] - w[c];
+    w = w1, w1 = was;
+  }
+  memcpy(b->value + from, w, n * sizeof *w);
+}
+
+/* And b->value = W of the last. */
+static void stride(gq_brownian *b, int n, const double *t, double *dw) {
+  job at[n + 1];
+  strides s = { .b = b, .at = at, .n = n, .begun = t[0] == b->last, .dw = dw };
+  for (int k = s.begun; k <= n; k++) at[k] = way_to(b, t[k]);
+  gq_parallel(blocks(b), stride_block, &s);
+  b->last = t[n];
 }
 
 double gq_brownian_slack(const gq_brownian *b) { return 4 * FLT_EPSILON * fmax(fabs(b->t0), fabs(b->t1)); }
@@ -322,13 +357,6 @@ static int check_time(const gq_brownian *b, double *t) {
     return GQ_OK;
   }
   return gq_fail(GQ_EARG, "brownian: time %.17g lies outside [%.17g, %.17g]", *t, b->t0, b->t1);
-}
-
-/* b->value = W(t) */
-static void seek(gq_brownian *b, double t) {
-  if (t == b->last) return;
-  evaluate(b, t, b->value);
-  b->last = t;
 }
 
 bool gq_brownian_plain(const gq_brownian *b) { return b->levy == GQ_LEVY_NONE && !b->pinned; }
@@ -410,23 +438,22 @@ int gq_brownian_grid(gq_brownian *b, double dt) {
 int gq_brownian_value(gq_brownian *b, double t, double *w) {
   GQ_TRY(check_time(b, &t));
   if (b->areas) return increment_of_areas(b, b->t0, t, w);
-  seek(b, t);
+  if (t != b->last) stride(b, 0, &t, NULL);
   memcpy(w, b->value, b->count * sizeof *w);
   return GQ_OK;
 }
 
-int gq_brownian_increment(gq_brownian *b, double s, double t, double *dw) {
-  GQ_TRY(check_time(b, &s));
-  GQ_TRY(check_time(b, &t));
-  if (b->areas) return increment_of_areas(b, s, t, dw);
-  seek(b, s);
-  double *from = b->value;
-  b->value = b->from;
-  b->from = from;
-  b->last = NAN;
-  seek(b, t);
-  for (size_t k = 0; k < b->count; k++) dw[k] = b->value[k] - from[k];
+int gq_brownian_steps(gq_brownian *b, int n, const double *t, double *dw) {
+  double at[n + 1];
+  for (int k = 0; k <= n; k++) at[k] = t[k];
+  for (int k = 0; k <= n; k++) GQ_TRY(check_time(b, &at[k]));
+  if (!b->areas) stride(b, n, at, dw);
+  for (int k = 0; b->areas && k < n; k++) GQ_TRY(increment_of_areas(b, at[k], at[k + 1], dw + k * b->count));
   return GQ_OK;
+}
+
+int gq_brownian_increment(gq_brownian *b, double s, double t, double *dw) {
+  return gq_brownian_steps(b, 1, (double[]){ s, t }, dw);
 }
 
 /* ---- many times at once ---- */
