@@ -30,6 +30,8 @@ typedef struct gq_lowering {
   ** all is done: who reads what is shared waits first (device->wait). */
   int (*run)(const gq_program *p, int phase, void *arena, void *rest, const void *const *in, void *const *out);
   bool apart;                  /* rest may be another arena than `arena` */
+  /* What the run after this thread's next one reads: on its way from far memory meanwhile. NULL: nothing is far */
+  void (*soon)(const void *from, size_t bytes);
   /* Slices side by side, or NULL: slice i has arena[i], in + i nin and out + i nout. */
   int (*side)(const gq_program *p, int phase, int n, void *const *arena, const void *const *in, int nin,
               void *const *out, int nout);

@@ -31,17 +31,25 @@ typedef struct job {
   const gq_field *f;
   const gq_code *code;
   int phase, nin, nout;
-  void *const *arena, *const *rest;
+  void *const *arena, *const *rest, *const *soon;
   const void *const *in;
   void *const *out;
   int *status; /* [nslices] */
   char message[256];
 } job;
 
+/* The arena of the slice that this thread has next: one of this run, or its first of the next. */
+static void *next_arena(const job *j, int s) {
+  int threads = gq_threads();
+  return s + threads < j->f->nslices ? j->arena[s + threads] : j->soon[s % threads];
+}
+
 static void run_slice(void *ctx, int s) {
   job *j = ctx;
-  j->status[s] = gq_program_run_apart(j->code->prog[j->f->class_of[s]], j->phase, j->arena[s], j->rest[s],
-                                      j->in + (size_t)s * j->nin, j->out + (size_t)s * j->nout);
+  const gq_program *p = j->code->prog[j->f->class_of[s]];
+  if (j->soon && j->f->on->lowering->soon) j->f->on->lowering->soon(next_arena(j, s), gq_program_lasting(p));
+  j->status[s] = gq_program_run_apart(p, j->phase, j->arena[s], j->rest[s], j->in + (size_t)s * j->nin,
+                                      j->out + (size_t)s * j->nout);
   if (j->status[s] != GQ_OK && (s == 0 || j->status[0] == GQ_OK))
     strncpy(j->message, gq_message(), sizeof j->message - 1);
 }
@@ -58,7 +66,7 @@ static int run_side(const gq_field *f, const gq_code *c, int phase, void *const 
 }
 
 int gq_code_run(const gq_field *f, const gq_code *c, int phase, void *const *arena, void *const *rest,
-                const void *const *in, int nin, void *const *out, int nout) {
+                void *const *soon_, const void *const *in, int nin, void *const *out, int nout) {
   if (f->nslices > 1 && f->on->lowering->side) return run_side(f, c, phase, arena, in, nin, out, nout);
   int status[f->nslices];
   job j = { .status = status,
@@ -69,6 +77,7 @@ int gq_code_run(const gq_field *f, const gq_code *c, int phase, void *const *are
             .nout = nout,
             .arena = arena,
             .rest = rest,
+            .soon = soon_,
             .in = in,
             .out = out };
   gq_each_slice(f->on, f->nslices, run_slice, &j);
@@ -214,7 +223,7 @@ static bool timed(const gq_evaluator *e) {
 
 static int run_call(const gq_evaluator *e, int phase, call *c) {
   const gq_field *f = e->scratch->field;
-  return gq_code_run(f, &e->code, phase, e->scratch->arena, e->scratch->arena, c->in, e->nin, c->out,
+  return gq_code_run(f, &e->code, phase, e->scratch->arena, e->scratch->arena, NULL, c->in, e->nin, c->out,
                      e->nout);
 }
 

@@ -16,9 +16,9 @@ int gq_code_add(const gq_field *f, gq_code *c, int cls, const gq_graph *g, int n
 void gq_code_free(gq_code *c);
 size_t gq_code_arena(const gq_code *c);        /* bytes that serve every class */
 size_t gq_code_lasting(const gq_code *c);      /* and of what other phases read, where the rest is apart */
-/* Run on every slice; in and out: [nslices][stride] pointers. */
+/* Run on every slice; in and out: [nslices][stride] pointers. soon_: the arenas that are run in after. */
 int gq_code_run(const gq_field *f, const gq_code *c, int phase, void *const *arena, void *const *rest,
-                const void *const *in, int nin, void *const *out, int nout);
+                void *const *soon_, const void *const *in, int nin, void *const *out, int nout);
 
 /* An arena of so many bytes a slice, on the field's backend; NULL: none left. */
 void **gq_arenas_new(const gq_field *f, size_t bytes);

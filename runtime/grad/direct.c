@@ -428,7 +428,7 @@ static int run(direct *d) {
   const gq_steps *st = &s->steps;
   for (int64_t i = st->n - 1; i >= 0; i--) {
     d->at = i, d->step = gq_step(st, i), d->t1 = gq_step(st, i + 1).t;
-    d->z = st->state[i], d->z1 = st->state[i + 1];
+    d->z = st->state[i], d->z1 = st->state[i + 1], d->w.a.soon = i > 0 ? st->state[i - 1]->arena : NULL;
     GQ_TRY(pull_step(d));
     if (i > 0) GQ_TRY(pull_jump(d));
   }

@@ -74,7 +74,8 @@ typedef struct gq_attempt {
   const gq_binding *bind;
   gq_tolerance tol;
   gq_jumps jumps;
-  void **arena, **rest;        /* [nslices] of the attempt: of what lasts, of the rest */
+  void **arena, **rest;        /* [nslices] of the attempt: of what lasts, of the rest; */
+  void **soon;                 /* back: what the step before left, or NULL */
   void *y[GQ_MAXPARTS], *f[GQ_MAXPARTS], *y1[GQ_MAXPARTS], *f1[GQ_MAXPARTS];   /* whole arrays */
   void *x[GQ_MAXEXTRA], *x1[GQ_MAXEXTRA];
   void *w;                     /* SDEs: W over the step */

@@ -143,7 +143,8 @@ static int run(gq_attempt *a, int phase) {
     bind_slice(a, s);
     if (phase == 2) bind_pull(a, s);
   }
-  return gq_code_run(f, &a->st->code, phase, a->arena, a->rest, p->in, a->st->l.nin, p->out, a->st->l.nout);
+  return gq_code_run(f, &a->st->code, phase, a->arena, a->rest, phase == 2 ? a->soon : NULL, p->in,
+                     a->st->l.nin, p->out, a->st->l.nout);
 }
 
 /* ---- the error ---- */

@@ -30,6 +30,7 @@ static const gq_lowering threads = {
   .lower = gq_cpu_lower,
   .run = gq_cpu_run,
   .apart = true,
+  .soon = gq_cpu_soon,
   .release = gq_cpu_release,
   .print = gq_cpu_print,
 };

@@ -129,6 +129,7 @@ void gq_group_run(const gq_group *g, void **base, void *scratch, int64_t first, 
 
 int gq_cpu_lower(gq_program *p);
 void gq_cpu_release(gq_program *p);
+void gq_cpu_soon(const void *from, size_t bytes);
 int gq_cpu_run(const gq_program *p, int phase, void *arena, void *rest, const void *const *in, void *const *out);
 void gq_cpu_print(const gq_program *p, int i, gq_text *t);
 int gq_cpu_pack(gq_dtype d, const gq_layout *a, const gq_layout *b, int flags, int *pack);
