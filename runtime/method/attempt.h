@@ -68,6 +68,7 @@ typedef struct gq_behind {
   gq_stepinput in;
 } gq_behind;
 
+/* fields: where a step begins and ends, what it reads, and what decides over it; methods of any class are told in one call */
 typedef struct gq_attempt {
   const gq_stepper *st;
   const gq_field *field;
