@@ -90,6 +90,17 @@ void gqL_checktype(lua_State *L, int arg, int type) {
   gqL_badarg(L, arg, lua_pushfstring(L, "%s expected, got %s", lua_typename(L, type), given));
 }
 
+const char *gqL_notensor(lua_State *L, int arg) {
+  const char *given = gqL_typename(L, arg);
+  switch (lua_type(L, arg)) {
+    case LUA_TNIL:
+    case LUA_TNONE: return lua_pushfstring(L, "%s: is a return missing?", given);
+    case LUA_TNUMBER: return lua_pushfstring(L, "%s: a constant is 0 * z + c", given);
+    case LUA_TTABLE: return lua_pushfstring(L, "%s: return the tensor itself, not one that holds it", given);
+    default: return given;
+  }
+}
+
 int gqL_cause(int status) {
   int earlier = status == GQ_OK ? GQ_OK : gq_pending();
   return earlier == GQ_OK ? status : earlier;

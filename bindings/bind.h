@@ -70,6 +70,8 @@ gq_tensor *gqL_totensor(lua_State *L, int arg);             /* NULL if it is non
 /* A tensor, or a Lua number as a 0-d tensor of dtype `like` (pushed on the stack to keep it alive). */
 gq_tensor *gqL_operand(lua_State *L, int arg, gq_dtype like);
 const char *gqL_typename(lua_State *L, int arg);            /* pushed: "number 3.5", "tensor float32 {2, 3}", "nil" */
+/* The same of what should be a tensor, with what to write instead. Pushed. */
+const char *gqL_notensor(lua_State *L, int arg);
 int gqL_columns(int *rows);                                  /* of the terminal on stdout; 0: none */
 
 /* An integral number, any number: strings are refused. */

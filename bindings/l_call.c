@@ -172,7 +172,7 @@ static gq_tensor *slope(lua_State *L, const job *j) {
   lua_call(L, 2, 1);
   gq_tensor *out = gqL_totensor(L, -1);
   if (!out) {
-    const char *given = gqL_typename(L, -1);
+    const char *given = gqL_notensor(L, lua_gettop(L));
     fail(L, lua_pushfstring(L, "%s must return a tensor, got %s", what, given));
   }
   if (!out->storage) fail(L, lua_pushfstring(L, "%s returned a value of a trace that has ended", what));

@@ -308,6 +308,9 @@ static int both(lua_State *L) {
     lua_pushvalue(L, 1);
     lua_pushvalue(L, 2);
     lua_call(L, 2, 1);
+    if (!gqL_totensor(L, -1))
+      gqL_error(L, "the %s of gq.sdeint must return a tensor, got %s", i == 1 ? "drift" : "diffusion",
+                gqL_notensor(L, lua_gettop(L)));
   }
   return 2;
 }

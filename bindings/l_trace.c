@@ -38,7 +38,7 @@ static bool take_results(lua_State *L, int first, int nout, gq_tensor **out) {
 static void wrong_results(lua_State *L, int first, int nout, const char *what) {
   int i = 0;
   while (gqL_totensor(L, first + i) != NULL) i++;
-  const char *given = gqL_typename(L, first + i);
+  const char *given = nout == 1 ? gqL_notensor(L, first + i) : gqL_typename(L, first + i);
   if (nout == 1) gqL_error(L, "%s must return a tensor, got %s", what, given);
   gqL_error(L, "%s must return %d tensors, result %d is %s", what, nout, i + 1, given);
 }

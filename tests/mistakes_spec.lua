@@ -125,6 +125,19 @@ local mistakes = {
   { "dynamics that return nothing", "must return a tensor", function()
     return gq.odeint(function() end, z0, { 0, 1 })
   end },
+  { "dynamics that return a list", "got table: return the tensor itself", function()
+    return gq.odeint(function(_, z) return { z } end, z0, { 0, 1 })
+  end },
+  { "a drift that returns a list", "the drift of gq.sdeint must return a tensor, got table", function()
+    return gq.sdeint(gq.sde { drift = function(_, z) return { z } end, diffusion = f }, z0, { 0, 1 }, { dt = 0.1 })
+  end },
+  { "a diffusion that is a number", "the diffusion of gq.sdeint must return a tensor, got number 0.1: a constant",
+    function()
+    return gq.sdeint(gq.sde { drift = f, diffusion = function() return 0.1 end }, z0, { 0, 1 }, { dt = 0.1 })
+  end },
+  { "dt = 1e-300", "take longer steps", function()
+    return gq.sdeint(gq.sde { drift = f, diffusion = f }, z0, { 0, 1 }, { dt = 1e-300 })
+  end },
   { "method = \"dorpi5\"", "did you mean \"dopri5\"", function()
     return gq.odeint(f, z0, { 0, 1 }, { method = "dorpi5" })
   end },

@@ -226,8 +226,8 @@ adaptive = true: by rtol and atol, 1e-3 by default, beginning with dt. heun, ral
   estimate the error within a step; the others take two half steps, whose result they keep, and compare
   with a whole one. Steps stop at the ends of those that were refused, since what was seen of the path
   there would choose them. Such steps hang on the path, so a method must be close to the solution along
-  every path and not on average alone: of noise that does not commute spark is proved to be, euler and theta
-  of additive noise are, and Ito's euler of other noise converges to something else. Refused besides:
+  every path and not on average alone: of noise that does not commute spark is proved to be, of additive
+  noise euler is, which of other noise converges to something else. Refused besides:
   reversible_heun, whose second solution is not known to stay near, theta, whose implicit stage is solved
   once a step, and log_ode with Levy areas, which belong to one grid
 batch = "independent": each row of z0 with steps of its own along its own row of the path, the same bits alone

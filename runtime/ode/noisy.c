@@ -1,6 +1,7 @@
 /*
 ** noisy.c -- may this SDE be solved so: what check.c asks of ODEs.
 */
+#include "../sde/areas.h"
 #include "solution.h"
 
 #include <math.h>
@@ -105,7 +106,13 @@ static int check_step(const gq_problem *p, const gq_ode_options *o) {
   double span = fabs(p->t[p->nt - 1] - p->t[0]), tol = gq_brownian_tol(p->path),
          dt = fixed ? o->step_size : o->first_step;
   if (!(dt > 0) || !isfinite(dt)) return gq_fail(GQ_EARG, "dt is %g: expected a positive number", dt);
-  double most = fixed ? fmax(gq_noise_leaf(p, dt), dt / 2) : dt / 2;
+  double most = fixed ? fmax(gq_noise_leaf(p, dt), dt / 2) : dt / 2, least = ldexp(span, -GQ_BROWNIAN_DEPTH);
+  if (most < least)
+    return gq_fail(
+      GQ_EARG,
+      "dt is %g: over an interval of %g a Brownian path tells no times apart that are nearer than %g; "
+      "take longer steps",
+      dt, span, least);
   if (span > 0 && tol > most * (1 + 1e-9))
     return gq_fail(
       GQ_EARG,
