@@ -122,8 +122,9 @@ static void adjoint_options(lua_State *L, int t, bool paper, gq_ode_options *o) 
   o->back_min_step = positive(L, t, "min_step", o->min_step);
   o->back_max_steps = gqL_optint(L, t, "max_steps", o->max_steps, 1, INT64_MAX);
   o->back_max_norm = choose_norm(L, t, "adjoint.norm", o->max_norm);
-  const char *own = o->engine->trajectory ? o->engine->trajectory->name : paper ? "reverse" : "auto";
+  const char *own = paper && !o->engine->trajectory ? "reverse" : "auto";
   o->trajectory = choose_trajectory(L, gqL_optstring(L, t, "trajectory", own));
+  if (!o->trajectory) o->trajectory = o->engine->trajectory;
   o->thin = !o->trajectory;
   if (o->thin) o->trajectory = &gq_trajectory_dense; /* or what the problem allows: gq_odeint */
   if (gq_ode_check_given(o) != GQ_OK) gqL_error(L, "gq.odeint: %s", gq_message());

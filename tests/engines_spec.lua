@@ -150,6 +150,9 @@ describe("interpolated", function()
       local _, info = pol({ gradient = "interpolated", rtol = 1e-9, atol = 1e-9, adjoint = { points = 16 } }, t)
       assert.truthy(info.reconstruction > 1)
     end
+    local got, told = pol({ gradient = "interpolated", adjoint = { trajectory = "auto" } }, { 0, 1 })
+    local same, info = pol({ gradient = "interpolated" }, { 0, 1 })
+    assert.same({ same, info.trajectory }, { got, told.trajectory })
   end)
 
   it("is there as a trajectory for the other engines", function()
