@@ -88,6 +88,12 @@ static double positive(lua_State *L, int arg, const char *key, double def) {
   return v;
 }
 
+/* max_step or min_step, 0 where there is none: scipy's and diffrax's word for that is inf or 0. */
+static double limit(lua_State *L, int arg, const char *key, double none, double def) {
+  if (given(L, arg, key) && gqL_optnumber(L, arg, key, def) == none) return 0;
+  return positive(L, arg, key, def);
+}
+
 static void controller_options(lua_State *L, int t, gq_controller *c) {
   if (lua_isnil(L, t)) return;
   c->safety = positive(L, t, "safety", c->safety);
@@ -118,8 +124,8 @@ static void adjoint_options(lua_State *L, int t, bool paper, gq_ode_options *o) 
   o->rtol_given |= !lua_isnil(L, t) && given(L, t, "rtol");
   o->back_atol = gqL_optnumber(L, t, "atol", o->atol);
   o->back_step_size = positive(L, t, "step_size", o->step_size);
-  o->back_max_step = positive(L, t, "max_step", o->max_step);
-  o->back_min_step = positive(L, t, "min_step", o->min_step);
+  o->back_max_step = limit(L, t, "max_step", HUGE_VAL, o->max_step);
+  o->back_min_step = limit(L, t, "min_step", 0, o->min_step);
   o->back_max_steps = gqL_optint(L, t, "max_steps", o->max_steps, 1, INT64_MAX);
   o->back_max_norm = choose_norm(L, t, "adjoint.norm", o->max_norm);
   const char *own = paper && !o->engine->trajectory ? "reverse" : "auto";
@@ -227,7 +233,7 @@ void gqL_odeoptions(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
   o->atol = gqL_optnumber(L, arg, "atol", o->atol);
   o->step_size = positive(L, arg, "step_size", 0);
   o->first_step = positive(L, arg, "first_step", 0);
-  o->max_step = positive(L, arg, "max_step", 0), o->min_step = positive(L, arg, "min_step", 0);
+  o->max_step = limit(L, arg, "max_step", HUGE_VAL, 0), o->min_step = limit(L, arg, "min_step", 0, 0);
   o->max_steps = gqL_optint(L, arg, "max_steps", o->max_steps, 1, INT64_MAX);
   max_order(L, arg, o);
   o->max_norm = choose_norm(L, arg, "norm", false);

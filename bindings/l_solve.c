@@ -123,6 +123,7 @@ static void mark_jumps(lua_State *L, int arg, gqL_box *b, int nt) {
               gqL_typename(L, -1));
   b->jump = gq_calloc(nt + 1, sizeof *b->jump);
   if (!b->jump) gqL_try(L, gq_nomem(nt));
+  bool any = false;
   int64_t n = x ? x->shape.dim[0] : (int64_t)lua_rawlen(L, -1);
   b->moves = x && x->requires_grad;
   if (x) x = gqL_onhost(L, x);
@@ -131,8 +132,9 @@ static void mark_jumps(lua_State *L, int arg, gqL_box *b, int nt) {
     if (!number_at(L, x, -1, i, &t))
       gqL_error(L, "gq.odeint: grid_points[%d] is %s, not a number", (int)i + 1, gqL_typename(L, -1));
     if (!isfinite(t)) gqL_error(L, "gq.odeint: grid_points[%d] = %f must be finite", (int)i + 1, t);
-    for (int k = 0; k < nt; k++) b->jump[k] |= b->t[k] == t;
+    for (int k = 0; k < nt; k++) b->jump[k] |= b->t[k] == t, any |= b->jump[k];
   }
+  if (!any) gq_free(b->jump), b->jump = NULL; /* none that matters, and nothing that it would not go with */
   lua_pop(L, 1);
 }
 

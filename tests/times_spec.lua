@@ -434,6 +434,28 @@ describe("max_step and min_step", function()
     helper.raises("min_step max_step", solve, { min_step = 0.2, max_step = 0.1 })
     helper.raises("fixed step_size", solve, { max_step = 0.2, step_size = 0.1 })
     helper.raises("fixed step_size", solve, { max_step = 0.2, method = "rk4" })
-    helper.raises("max_step positive", solve, { max_step = -1 })
+    for _, x in ipairs { -1, 0 / 0, math.huge } do
+      helper.raises("min_step positive", solve, { min_step = x })
+      helper.raises("max_step positive", solve, { max_step = x == math.huge and -x or x })
+    end
+    local z = solve()[2]
+    for _, o in ipairs { { max_step = math.huge }, { min_step = 0 }, { adjoint = { max_step = math.huge } } } do
+      assert.same(z:totable(), solve(o)[2]:totable())          -- no limits
+    end
+    solve { max_step = math.huge, min_step = 0, step_size = 0.1 }
+  end)
+
+  it("are free of grid points that are none inside", function()
+    local function solve(o) return gq.odeint(function(_, z) return -z end, gq.ones(2, 1), { 0, 1 }, o)[2] end
+    for _, o in ipairs { { method = "kvaerno5" }, { batch = "independent" }, { parity = true },
+      { overshoot = true } } do
+      local z = solve(o):totable()
+      for _, points in ipairs { {}, { -1, 2 }, gq.zeros(0), gq.tensor { 5 } } do
+        o.grid_points = points
+        assert.same(z, solve(o):totable())
+      end
+      o.grid_points = { 0.5 }
+      helper.raises("grid_points", solve, o)
+    end
   end)
 end)
