@@ -349,15 +349,17 @@ static double positive(lua_State *L, int arg, const char *key, double def) {
 
 /* Fixed steps of dt, or adaptive ones that begin with it. */
 static void steps(lua_State *L, int arg, const gq_problem *p, gq_ode_options *o) {
-  double span = fabs(p->t[p->nt - 1] - p->t[0]);
+  double span = fabs(p->t[p->nt - 1] - p->t[0]), most = gqL_optnumber(L, arg, "max_step", 0);
+  bool limited = most != 0 && most != HUGE_VAL;
   if (!gqL_optbool(L, arg, "adaptive", false)) {
+    if (limited) gqL_error(L, "sdeint: max_step is for adaptive = true; steps are dt long without it");
     need_number(L, arg, "dt", "sdeint");
     o->step_size = positive(L, arg, "dt", 0);
     return;
   }
   o->rtol = positive(L, arg, "rtol", 1e-3), o->atol = positive(L, arg, "atol", 1e-3);
   o->first_step = positive(L, arg, "dt", span > 0 ? span / 100 : 1);
-  if (gqL_optnumber(L, arg, "max_step", 0) != 0) o->max_step = positive(L, arg, "max_step", 1);
+  if (limited) o->max_step = positive(L, arg, "max_step", 1);
 }
 
 static void theta_option(lua_State *L, int arg, gq_ode_options *o) {

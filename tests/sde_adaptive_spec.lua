@@ -185,6 +185,14 @@ describe("adaptive steps", function()
     refused("dt", solve { dt = -1 })
     refused("adaptive", gq.sdeint, gbm(), gq.ones(2, 2, f64), { 0, 1 }, { adaptive = 3 })
     refused("dt", gq.sdeint, gbm(), gq.ones(2, 2, f64), { 0, 1 }, { adaptive = false })
+    refused("max_step is -1", solve { max_step = -1 })
+    refused("max_step is for adaptive = true", gq.sdeint, gbm(), gq.ones(2, 2, f64), { 0, 1 }, { dt = 0.1,
+      max_step = 0.1 })
+    local free = gq.sdeint(gbm(), gq.ones(2, 2, f64), { 0, 1 }, { adaptive = true, seed = 1 })
+    for _, most in ipairs { 0, math.huge } do
+      local o = { adaptive = true, seed = 1, max_step = most }
+      assert.same(free:totable(), gq.sdeint(gbm(), gq.ones(2, 2, f64), { 0, 1 }, o):totable())
+    end
     refused("below min_step", solve { rtol = 1e-9, atol = 1e-9, brownian = gq.brownian { t1 = 1, shape = { 2, 2 },
       tol = 1e-3, dtype = "float64" } })
   end)
