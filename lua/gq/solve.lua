@@ -64,13 +64,18 @@ local function with_gradient(t, merged, at, points, from)
   return gq.cat(parts, 1)
 end
 
+local adaptive                                         -- methods that do, and evaluate f inside of their steps alone
+
 -- May a tolerance add grid points of its own: is there an error estimate, and are they allowed?
 local function is_free(o)
   if o.step_size ~= nil or o.batch == "independent" or o.overshoot or o.parity then return false end
-  for _, m in ipairs(core.tableaux()) do
-    if m.name == (o.method or "dopri5") then return m.error_order > 0 and math.max(0, table.unpack(m.c)) <= 1 end
+  if not adaptive then
+    adaptive = {}
+    for _, m in ipairs(core.tableaux()) do
+      adaptive[m.name] = m.error_order > 0 and math.max(0, table.unpack(m.c)) <= 1
+    end
   end
-  return false
+  return adaptive[o.method or "dopri5"]
 end
 
 -- Dynamics that know where they are not smooth (gq.cde) say so, as a list or by the tolerance, unless the options do,
