@@ -1,8 +1,4 @@
--- drawn.lua -- 200 drawn problems: how often a gradient is wrong without a word, and how often a warning is wrong.
---   ./gqlua scripts/drawn.lua [number of problems [seed [methods [rows [times]]]]]
---   ./gqlua scripts/drawn.lua 200 20230717 kvaerno5,explicit_adams
--- rows: "one" (default); "two": pulses and hidden oscillations alone, with a second row; "independent": those rows with
--- steps of their own, whose longest is not known. times: so many, evenly, of which a mean is taken; 2: z at the last.
+-- drawn.lua -- drawn problems: how often a gradient is wrong without a word, and how often a warning is wrong.
 -- Pulses of random width, place and height, kinetics of two and three scales, oscillators, oscillations that only the
 -- parameter knows of, random tanh networks; each by three methods (or those named), three tolerances and both dtypes.
 -- Wrong: some tensor's gradient is over 10 % off that of the equation, found by "direct" at 1e-10 in steps that no
@@ -13,13 +9,18 @@
 
 local gq = require "gq"
 gq.warnings(false)
-local count = tonumber(arg[1]) or 200
-local methods, rows = {}, arg[4] or "one"
-for name in (arg[3] or "dopri5,tsit5,bosh3"):gmatch("[%w_]+") do methods[#methods + 1] = name end
-local ntimes = tonumber(arg[5]) or 2
-assert(rows == "one" or rows == "two" or rows == "independent", "rows: one, two or independent expected")
 
-local state = tonumber(arg[2]) or 20230717
+local o = gq.cli {
+  about = "How often gradients of drawn problems are wrong, and how many of these, and of the others, are told of.",
+  { "problems", 200, "how many", "integer", 5 },
+  { "seed", 20230717, "what they are drawn by", "integer", 0 },
+  { "methods", { "dopri5", "tsit5", "bosh3" }, "with commas" },
+  { "rows", "one", "two: of pulses and hidden oscillations alone; at last with own steps", "one|two|independent" },
+  { "times", 2, "so many, evenly, of which a mean is taken; 2: z at the last", "integer", 2 },
+}
+if not o then return end
+
+local state = o.seed
 local function random()                                   -- the same everywhere
   state = (state * 6364136223846793005 + 1442695040888963407) & 0xffffffffffffffff
   return (state >> 33) / (1 << 31)
@@ -27,7 +28,7 @@ end
 local function between(a, b) return a + (b - a) * random() end
 local function spread(a, b) return a * (b / a) ^ random() end
 
-local function states() return rows == "one" and { 1 } or { { 1 }, { 0.5 } } end
+local function states() return o.rows == "one" and { 1 } or { { 1 }, { 0.5 } } end
 
 -- kind -> {numbers of the parameters, z0, f(p, t, z), last time, width of what is short}
 local kinds = {
@@ -73,15 +74,15 @@ local kinds = {
 
 local function loss(case, z, dtype)
   local weights = gq.tensor(case.z0, { dtype = dtype }):cos()
-  if ntimes == 2 then return (z[2] * weights):sum() end
-  local shape = { ntimes, 1, 1 }
-  local w = 1 + (7 * gq.arange(1, ntimes)):to(dtype):sin()
-  return (z * weights * w:reshape(table.unpack(shape, 1, #z.shape))):sum() / ntimes
+  if o.times == 2 then return (z[2] * weights):sum() end
+  local shape = { o.times, 1, 1 }
+  local w = 1 + (7 * gq.arange(1, o.times)):to(dtype):sin()
+  return (z * weights * w:reshape(table.unpack(shape, 1, #z.shape))):sum() / o.times
 end
 
 -- Gradients by tensor, info, the longest step.
 local function solve(case, dtype, options)
-  local p, times = {}, gq.linspace(0, case.last, ntimes):totable()
+  local p, times = {}, gq.linspace(0, case.last, o.times):totable()
   for i, x in ipairs(case.p) do p[i] = gq.tensor(x, { dtype = dtype, requires_grad = true }) end
   gq.core.steplog(true)
   local ok, z, info = pcall(gq.odeint, function(t, x) return case.f(p, t, x) end,
@@ -113,7 +114,7 @@ end
 
 local drawn = {}
 for _, kind in ipairs(kinds) do
-  if rows == "one" or kind[1] == "pulses" or kind[1] == "hidden" then drawn[#drawn + 1] = kind end
+  if o.rows == "one" or kind[1] == "pulses" or kind[1] == "hidden" then drawn[#drawn + 1] = kind end
 end
 kinds = drawn
 
@@ -123,18 +124,18 @@ for _, kind in ipairs(kinds) do
   for _, e in ipairs(engines) do tally[kind[1] .. e[1]] = { 0, 0, 0, 0, 0, 0, 0, 0 } end
 end
 
-for i = 1, count do
+for i = 1, o.problems do
   local kind = kinds[(i - 1) % #kinds + 1]
   local case = kind[2]()
   local want = solve(case, "float64", { gradient = "direct", rtol = 1e-10, atol = 1e-10, max_steps = 1e6,
     max_step = case.width and case.width / 2 or nil })
-  for _, method in ipairs(methods) do
+  for _, method in ipairs(o.methods) do
     for _, tol in ipairs { 1e-3, 1e-4, 1e-6 } do
       for _, dtype in ipairs { "float32", "float64" } do
         for _, e in ipairs(engines) do
           local n = tally[kind[1] .. e[1]]
           local got, info, longest = solve(case, dtype, { gradient = e[2], audit = 1, method = method, rtol = tol,
-            atol = tol, max_steps = 1e5, batch = rows == "independent" and rows or nil })
+            atol = tol, max_steps = 1e5, batch = o.rows == "independent" and o.rows or nil })
           local wrong, much, near = false, false, false
           if got then wrong, much, near = judge(case, got, want, tol) end
           n[1] = n[1] + 1

@@ -3,7 +3,7 @@
 local gqlua = os.getenv("GQLUA") or "./gqlua"
 
 local function rows(count)
-  local pipe, list = assert(io.popen(gqlua .. " scripts/drawn.lua " .. count .. " 2>&1")), {}
+  local pipe, list = assert(io.popen(gqlua .. " scripts/drawn.lua --problems " .. count .. " 2>&1")), {}
   for line in pipe:lines() do
     local kind, gradient, numbers = line:match("^| (%a+) | (%a+) | ([%d |]+)|$")
     if kind then
