@@ -91,7 +91,8 @@ describe("a device #gpu", function()
       return x:sum():item()
     end)
     local n = os.getenv "GQ_CUDA_EMULATOR" and 1000 or 1000000
-    local apart = seconds(function() rows("cuda", n, "float32", { gradient = "none", batch = "independent" }) end)
+    local apart = seconds(function() rows("cuda", n, "float32", { gradient = "none", batch = "independent",
+      rtol = 1e-5 }) end)
     io.write(("\nan operation %.1f us, an attempt %.1f us\n"):format(one * 1e4, solved / attempts * 1e6))
     io.write(("%d Lotka-Volterra rows with steps of their own %.1f ms\n"):format(n, apart * 1e3))
     assert.is_true(solved > 0 and one > 0 and apart > 0)
