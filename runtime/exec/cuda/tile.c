@@ -905,9 +905,10 @@ int gq_cuda_tile(gq_way way, int n, const gq_phase *of, gq_tile *out) {
   tile x = { .way = way, .npiece = n, .run = -1 };
   int status = set_pieces(&x, of);
   for (x.q = x.piece; status == GQ_OK && x.q < x.piece + n; x.q++) find_idle(&x);
-  if (status == GQ_OK) x.rows = rows_of(&x);
-  x.threads = threads_of(&x);
-  if (status == GQ_OK) status = put_all(&x);
+  if (status == GQ_OK) {
+    x.rows = rows_of(&x), x.threads = threads_of(&x);
+    status = put_all(&x);
+  }
   if (status == GQ_OK) status = gq_cuda_kernel(x.t.s, ways[way].name, &out->f);
   if (status == GQ_OK && x.table) /* the table alone needs no leave */
     status =
