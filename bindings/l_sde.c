@@ -279,13 +279,7 @@ static gq_brownian *opt_path(lua_State *L, int arg, const gq_problem *p, const g
   if (lua_getfield(L, arg, "brownian") != LUA_TNIL) {
     if (!luaL_testudata(L, -1, BROWNIAN))
       gqL_error(L, "sdeint: brownian is %s: expected a path of gq.brownian", gqL_typename(L, lua_gettop(L)));
-    gq_brownian *b = check_path(L, lua_gettop(L));
-    bool seeded = lua_getfield(L, arg, "seed") != LUA_TNIL;
-    lua_pop(L, 1);
-    if (seeded && opt_seed(L, arg) != gq_brownian_seed(b))
-      gqL_error(L, "sdeint: seed and brownian, whose path is that of its own seed, %I: leave one of them out",
-                (LUAI_UACINT)gq_brownian_seed(b));
-    return b;
+    return check_path(L, lua_gettop(L));
   }
   gqL_try(L, gq_times_check(p->nt, p->t));
   double t0 = fmin(p->t[0], p->t[p->nt - 1]), t1 = fmax(p->t[0], p->t[p->nt - 1]);
