@@ -138,7 +138,7 @@ static int all_groups(const gq_program *p, gq_text *t, int *which, bodies *b, de
     if (which[i] < k) continue;
     gq_text_put(t, "typedef struct g%d_of { gq_address p[%d]; } g%d_of;\nGQ_KERNEL(g%d, g%d_of) {\n", k,
                 in->as.group.nvalue, k, k, k);
-    gq_cuda_append(t, b->t[k].s);
+    gq_cuda_append_text(t, &b->t[k]);
     gq_text_put(t, "}\n");
   }
   return t->failed ? gq_nomem(t->room) : GQ_OK;

@@ -30,6 +30,11 @@ void gq_cuda_append(gq_text *t, const char *s) {
   for (size_t n = strlen(s); n; n -= n < 200 ? n : 200, s += 200) gq_text_put(t, "%.200s", s);
 }
 
+void gq_cuda_append_text(gq_text *t, const gq_text *part) {
+  if (part->failed) t->failed = true;
+  else if (part->s) gq_cuda_append(t, part->s);
+}
+
 /* Files that are sections. */
 static const char *file_of(const char *name) {
   static const struct {

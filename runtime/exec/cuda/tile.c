@@ -427,7 +427,10 @@ static void put_order(tile *x, const gq_instr *in, gq_reaches *r) {
 
 /* The number of the function with this text, which is new or known. */
 static int region_of(tile *x, gq_text *t, int *number) {
-  if (t->failed) return gq_nomem(t->room);
+  if (t->failed) {
+    gq_free(t->s);
+    return gq_nomem(t->room);
+  }
   for (*number = 0; *number < x->nregion; (*number)++)
     if (strcmp(x->region[*number].t.s, t->s) == 0) {
       gq_free(t->s);
@@ -638,15 +641,15 @@ static void put_row_function(tile *x, int part, int n) {
 static void put_functions(tile *x) {
   if (x->nlist) {
     gq_text_put(&x->t, "GQ_CONSTANT int gq_list[] = {\n");
-    gq_cuda_append(&x->t, x->list.s);
+    gq_cuda_append_text(&x->t, &x->list);
     gq_text_put(&x->t, "};\n");
   }
   for (int i = 0; i < x->nregion; i++) {
     const region *r = &x->region[i];
     gq_text_put(&x->t, "%s void r%d", r->calls == 1 || x->rows ? "GQ_DEVICE" : "GQ_REGION", i);
     if (r->calls) gq_text_put(&x->t, "(int i GQ_UNUSED) {\n");
-    if (r->calls) gq_cuda_append(&x->t, r->calls == 1 ? r->known.s : r->listed.s);
-    gq_cuda_append(&x->t, r->t.s);
+    if (r->calls) gq_cuda_append_text(&x->t, r->calls == 1 ? &r->known : &r->listed);
+    gq_cuda_append_text(&x->t, &r->t);
   }
 }
 
@@ -698,9 +701,8 @@ static void put_entry(tile *x) {
   gq_text brought = { 0 };
   x->nbrought = put_brought(x, &brought);
   if (x->nbrought) gq_text_put(&x->t, "GQ_CONSTANT int gq_brought[] = {\n");
-  if (x->nbrought) gq_cuda_append(&x->t, brought.s);
+  if (x->nbrought) gq_cuda_append_text(&x->t, &brought);
   if (x->nbrought) gq_text_put(&x->t, "};\n");
-  x->t.failed = x->t.failed || brought.failed;
   gq_free(brought.s);
   bool direct = n <= GQ_TILE_DIRECT;
   for (const piece *q = x->piece; q < x->piece + x->npiece; q++)
@@ -787,7 +789,7 @@ static void put_run(tile *x) {
   gq_text *t = &x->t;
   gq_text_put(t, "#define GQ_BARRIER %d\n", BARRIER);
   gq_text_put(t, "typedef struct gq_step { int what, with; } gq_step;\nGQ_CONSTANT gq_step gq_steps[] = {\n");
-  gq_cuda_append(t, x->steps.s);
+  gq_cuda_append_text(t, &x->steps);
   gq_text_put(t, "};\nGQ_REGION void gq_run(int i, int end) {\n  GQ_BY(unroll 1)\n"
                  "  for (; i < end; i++) {\n    const int with = gq_steps[i].with;\n"
                  "    switch (gq_steps[i].what) {\n"
@@ -829,7 +831,7 @@ static int put_all(tile *x) {
   }
   gq_cuda_append(&x->t, ways[x->way].end);
   gq_text_put(&x->t, "}\n");
-  return x->t.failed || x->list.failed || x->steps.failed ? gq_nomem(x->t.room) : GQ_OK;
+  return x->t.failed ? gq_nomem(x->t.room) : GQ_OK;
 }
 
 /* Rows of small systems of which no operation mixes any. Compilers take arrays of up to 8 KB apart into registers, and a
