@@ -270,7 +270,7 @@ mirror:
 # On the emulator: the CUDA backend's own specs, then those of operations, gradients and solves with it as the device.
 cuda_specs := $(wildcard tests/cuda/*_spec.lua)
 cuda_as_default := $(patsubst %,tests/%_spec.lua,ops tensor autograd nn spatial opt train regularise gradient moments \
-  sde sde_theta independent)
+  sde sde_theta independent memory)
 cuda_by_tiles := $(patsubst %,tests/%_spec.lua,ode engines reversible)
 cuda_flags =
 test-cuda:

@@ -22,10 +22,11 @@ static const gq_device *place_of(int n, gq_tensor *const *in) {
 
 /* A number of the CPU's goes where the others are: what expands it would leave it behind. */
 static int moved_number(const gq_device *on, gq_tensor **x) {
-  gq_tensor *here = *x;
-  if (on == gq_host || !here->storage || here->shape.ndim > 0 || gq_tensor_device(here) == on) return GQ_OK;
-  GQ_TRY(gq_to_device(here, on, x));
-  gq_tensor_unref(here);
+  gq_tensor *there;
+  if (on == gq_host || !(*x)->storage || (*x)->shape.ndim > 0 || gq_tensor_device(*x) == on) return GQ_OK;
+  GQ_TRY(gq_to_device(*x, on, &there));
+  gq_tensor_unref(*x);
+  *x = there;
   return GQ_OK;
 }
 
