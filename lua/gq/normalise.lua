@@ -13,6 +13,12 @@ local function check_affine(v, shape, what, name)
   end
 end
 
+local function check_channels(x, what)
+  if not is_float(x) or x:dim() < 2 then
+    fail(("%s: a float tensor {batch, channels, ...} expected, got %s"):format(what, describe(x)))
+  end
+end
+
 local function scaled(x, w, b)
   if w then x = x * w end
   if b then x = x + b end
@@ -63,9 +69,7 @@ local function group_norm(x, groups, w, b, opts)
   local what = "gq.group_norm"
   if type(w) == "table" and not gq.is_tensor(w) then w, opts = nil, w end
   local o = options(opts, "eps", what)
-  if not is_float(x) or x:dim() < 2 then
-    fail(("%s: a float tensor {batch, channels, ...} expected, got %s"):format(what, describe(x)))
-  end
+  check_channels(x, what)
   local s = x.shape
   if math.type(groups) ~= "integer" or groups < 1 or s[2] % groups ~= 0 then
     fail(("%s: groups = %s does not divide %d channels"):format(what, tostring(groups), s[2]))
@@ -101,9 +105,7 @@ local function batch_norm(x, mean, var, w, b, opts)
   local what = "gq.batch_norm"
   if type(w) == "table" and not gq.is_tensor(w) then w, opts = nil, w end
   local o = options(opts, "training momentum eps", what)
-  if not is_float(x) or x:dim() < 2 then
-    fail(("%s: a float tensor {batch, channels, ...} expected, got %s"):format(what, describe(x)))
-  end
+  check_channels(x, what)
   local d, shape = x:dim(), { x.shape[2] }
   for name, v in next, { mean = mean, var = var, weight = w, bias = b } do check_affine(v, shape, what, name) end
   local training, eps = need(o, "training", "boolean", false, what), need(o, "eps", "number", 1e-5, what)

@@ -78,15 +78,20 @@ local function is_free(o)
   return adaptive[o.method or "dopri5"]
 end
 
+-- rtol and atol of a solve for z.
+local function tolerances(o, z)
+  local usual = gq.is_tensor(z) and z.dtype == "float32" and 1e-3 or 1e-6
+  return tonumber(o.rtol) or usual, tonumber(o.atol) or usual
+end
+
 -- Dynamics that know where they are not smooth (gq.cde) say so, as a list or by the tolerance, unless the options do,
 -- {} for nowhere. Error estimates alone miss kinks: by dopri5 at 1e-6 the error can be 1e-3.
 local function own_points(f, z0, opts)
   local points = type(f) == "table" and rawget(f, "grid_points")
   if not points or opts ~= nil and type(opts) ~= "table" then return opts end
   if type(points) == "function" then
-    local o, default = opts or {}, gq.is_tensor(z0) and z0.dtype == "float32" and 1e-3 or 1e-6
-    local rtol, atol = tonumber(o.rtol) or default, tonumber(o.atol) or default
-    points = is_free(o) and points(math.max(rtol, atol)) or nil
+    local o = opts or {}
+    points = is_free(o) and points(math.max(tolerances(o, z0))) or nil
   end
   local own = copy(opts or {}, {})
   local given = own.grid_points
@@ -167,8 +172,7 @@ end
 -- Does the event only touch zero? It is told from a crossing by its rate: that must not be another one as far before
 -- (z goes along its slope) as the solve's tolerance leaves the time uncertain.
 local function touches(p, z, t, r, slope, by_z, rate_at)
-  local tight = z.dtype == "float64" and 1e-6 or 1e-3
-  local rtol, atol = p.opts.rtol or tight, p.opts.atol or tight
+  local rtol, atol = tolerances(p.opts, z)
   local uncertain = (by_z:abs() * (rtol * z:abs() + atol)):sum():item() / math.abs(r)
   local back = t - numbers(p.t)[1]
   if uncertain < math.abs(back) then back = back < 0 and -uncertain or uncertain end
