@@ -202,7 +202,7 @@ cuda: $(top)/gq_cuda.so
 emulator: $(emulator)
 
 $(build)/runtime/exec/cuda/texts.o: runtime/exec/cuda/prelude.h runtime/exec/cuda/kernels.h runtime/exec/cpu/vmath.h \
-  runtime/exec/cpu/update.h runtime/method/control.h runtime/method/trail.h runtime/method/pilot.h runtime/method/lane.h runtime/base/normal.h runtime/base/bridge.h
+  runtime/exec/cpu/update.h runtime/method/control.h runtime/method/trail.h runtime/method/loop.h runtime/method/lane.h runtime/base/normal.h runtime/base/bridge.h
 
 $(top)/gq_cuda.so: $(cuda_objects) $(build)/members
 	$(call say,LD)

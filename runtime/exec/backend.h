@@ -10,8 +10,8 @@
 
 struct gq_layout;
 typedef struct gq_text gq_text;   /* compile.h: a text that grows */
-typedef struct gq_course gq_course;
-typedef struct gq_voyage gq_voyage;
+typedef struct gq_stepjob gq_stepjob;
+typedef struct gq_lanejob gq_lanejob;
 
 /* A way to run programs, with a layout and slices of its own. */
 typedef struct gq_lowering {
@@ -46,23 +46,23 @@ struct gq_backend {
   int (*apply)(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr, gq_tensor *out);
   const gq_lowering *lowering;
   const char *about;           /* which device it is, in words; NULL: its name says it */
-  int (*advance)(gq_course *c);   /* attempts until something halts it, or NULL: it makes them one by one */
-  int (*after)(gq_course *c);     /* a later phase of steps that it has made, or NULL */
-  /* Samples with steps of their own, all at once, or NULL: as many crews (method/lane.h) as it can employ,
+  int (*advance)(gq_stepjob *c);  /* attempts until something halts it, or NULL: it makes them one by one */
+  int (*after)(gq_stepjob *c);    /* a later phase of steps that it has made, or NULL */
+  /* Samples with steps of their own, all at once, or NULL: as many blocks (method/lane.h) as it can employ,
   ** at most *most. */
-  int (*crews)(gq_voyage *v, int *most);
-  int (*sail)(gq_voyage *v);   /* until all are solved, or for a while: who calls looks at the fleet */
+  int (*lane_blocks)(gq_lanejob *v, int *most);
+  int (*solve_lanes)(gq_lanejob *v); /* until all are solved, or for a while: who calls looks at `busy` */
 };
 
-enum { GQ_COURSE_STATES = 4, GQ_COURSE_READS = 32 };
-/* Attempts one after the other, the device decides over each (method/pilot.h); or another phase of steps, one after the
+enum { GQ_STEPJOB_STATES = 4, GQ_STEPJOB_READS = 32 };
+/* Attempts one after the other, the device decides over each (method/loop.h); or another phase of steps, one after the
 ** other. Numbers of inputs and outputs are as in `in` and `out`, which are those of an attempt that the host would
 ** make. fields: all that a device has to know of a step's program and of where its steps read and write,
 ** told in one call */
-struct gq_course {
+struct gq_stepjob {
   int phase;
-  void *pilot;                 /* the host's; it has flown after `advance`. Of another phase: a record for each step */
-  size_t bytes;                /* of the pilot, or of a record */
+  void *loop;                  /* the host's gq_loop, as `advance` left it. Of another phase: a record for each step */
+  size_t bytes;                /* of the loop, or of a record */
   int attempts, steps;
   const gq_program *prog[2];   /* of each class of slices */
   int nslices;
@@ -72,20 +72,20 @@ struct gq_course {
   const void *const *in;       /* [nslices][nin] */
   void *const *out;            /* [nslices][nout] */
   int nread, nmove, nsum;
-  struct { int k; size_t at; } read[GQ_COURSE_READS];   /* an input that is in the pilot or record, at so many bytes */
+  struct { int k; size_t at; } read[GQ_STEPJOB_READS];  /* an input that is in the loop or record, at so many bytes */
   /* What step i reads from at[i] and leaves in at[i + 1]: whole arrays. */
-  struct { int in, out; void *const *at; } move[GQ_COURSE_STATES];
-  int given, ngiven;           /* so many inputs from there on come of the pilot's trail, of the states' dtype: */
+  struct { int in, out; void *const *at; } move[GQ_STEPJOB_STATES];
+  int given, ngiven;           /* so many inputs from there on come of the loop's trail, of the states' dtype: */
   gq_dtype state;
   void *const *path;           /* step i reads them from path[i] on, as an attempt does from path[0] on */
-  int sum[GQ_COURSE_STATES];   /* outputs that the pilot judges by */
+  int sum[GQ_STEPJOB_STATES];  /* outputs that the loop judges by */
   /* Before the phase of a step output from + i times the number that its record begins with is
   ** added to output to + i */
   int to, from, nadd;
   const gq_dtype *dtype;       /* [nadd] */
 };
 
-/* Boundary values among a program's inputs, the same for all crews where they are not cut with the samples. */
+/* Boundary values among a program's inputs, the same for all blocks where they are not cut with the samples. */
 typedef struct gq_sharing {
   int first, n;
   const int *axis;             /* [n] >= 0: cut */
@@ -95,22 +95,22 @@ typedef struct gq_sharing {
 } gq_sharing;
 
 /* A solve; back along its records; the adjoint's solve and its quadrature. */
-typedef enum gq_heading { GQ_HEADING_OUT, GQ_HEADING_HOME, GQ_HEADING_ADJOINT } gq_heading;
-enum { GQ_VOYAGE_PROGRAMS = 3 };
-struct gq_voyage {
-  void *fleet;                 /* the host's gq_fleet, gq_homing or gq_adjoining; as a device left it after `sail` */
+typedef enum gq_lanepass { GQ_PASS_FORWARD, GQ_PASS_DIRECT, GQ_PASS_ADJOINT } gq_lanepass;
+enum { GQ_LANEJOB_PROGRAMS = 3 };
+struct gq_lanejob {
+  void *lanes;                 /* the host's gq_lanesolve, gq_lanedirect or gq_laneadjoint, as `solve_lanes` left it */
   size_t bytes;
-  gq_heading heading;
-  /* Of the slope (home: of its derivative), phase 0; of a step, phases 0 and 1 (and 2, home); of points, phase 0, or
-  ** NULL. With what the first crew has: */
-  const gq_program *prog[GQ_VOYAGE_PROGRAMS];
-  void *arena[GQ_VOYAGE_PROGRAMS];
-  const void *const *in[GQ_VOYAGE_PROGRAMS];
-  void *const *out[GQ_VOYAGE_PROGRAMS];
-  gq_sharing sharing[GQ_VOYAGE_PROGRAMS];
-  const char *room;            /* memory of crews: what lies there is each crew's own, `each` bytes apart */
+  gq_lanepass pass;
+  /* Of the slope (direct: of its derivative), phase 0; of a step, phases 0 and 1 (and 2, direct); of points, phase 0, or
+  ** NULL. With what the first block has: */
+  const gq_program *prog[GQ_LANEJOB_PROGRAMS];
+  void *arena[GQ_LANEJOB_PROGRAMS];
+  const void *const *in[GQ_LANEJOB_PROGRAMS];
+  void *const *out[GQ_LANEJOB_PROGRAMS];
+  gq_sharing sharing[GQ_LANEJOB_PROGRAMS];
+  const char *room;            /* memory of blocks: what lies there is each block's own, `each` bytes apart */
   size_t each;
-  int crews;
+  int blocks;
 };
 
 extern const gq_backend gq_cpu_backend;

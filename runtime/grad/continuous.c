@@ -178,14 +178,15 @@ static int setup(gq_back *k, double size) {
   w->a.sum.grads = k->gq ? &k->weighted : &k->b->grads, w->a.sum.time = &k->time;
   w->a.jumps = gq_solution_jumps(s);
   w->c.most = o->back_max_step, w->c.least = o->back_min_step;
-  w->flies = k->reverse || !k->pieces; /* otherwise windows of steps end that the device knows nothing of */
+  w->runs_ahead =
+    k->reverse || !k->pieces; /* otherwise windows of steps end that the device knows nothing of */
   w->trail = k->reverse || o->trajectory == &gq_trajectory_dense ? trail : NULL;
   GQ_TRY(gq_walk_init(w, &s->plan->backward, s->bind, s->plan->arena));
   s->bytes += w->a.bytes;
   w->fill_path = w->a.st->l.given ? fill_path : NULL;
   GQ_TRY(buffers(k));
   if (!k->reverse) GQ_TRY(gq_trajectory_begin(&k->z, s));
-  if (w->a.st->l.given && w->flies)
+  if (w->a.st->l.given && w->runs_ahead)
     GQ_TRY(gq_trajectory_trail(s, w->a.st->m, !k->reverse, &k->trail, &k->trail_block));
   if (w->a.st->l.dq >= 0) {
     GQ_TRY(gq_grads_new(s->plan->field, false, &w->a.sum.dq));

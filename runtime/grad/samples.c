@@ -86,8 +86,8 @@ int gq_samples_backward(gq_pullback *b) {
   gq_zero(on, left, gq_part_bytes(s->plan->field));
   for (int64_t i = 0; b->refine == 1 && i < s->samples->n; i++) /* check goes back twice */
     gq_sample_count(s->samples->took.nfe_backward)[i] = 0;
-  bool home = s->samples->landed && (gq_keeps_steps(s->o.engine) || (!b->gt && !s->o.quadrature->random));
-  int status = home ? gq_samples_home(b, left) : by_workers(b, left);
+  bool direct = s->samples->results && (gq_keeps_steps(s->o.engine) || (!b->gt && !s->o.quadrature->random));
+  int status = direct ? gq_samples_by_device(b, left) : by_workers(b, left);
   if (status == GQ_OK) count(b);
   gq_release(on, left);
   return status;

@@ -31,8 +31,8 @@ static inline char *gq_sample_at(const gq_solution *s, gq_tensor *z, int k, int6
 void gq_lanes_add(const gq_lanes *p, void *lanes, int j, double scale, const void *sample);
 
 int gq_samples_backward(gq_pullback *b);
-/* samples_fleet.c: all of it by the device that solved them. left: as in gq_samplepull, of direct and aca. */
-int gq_samples_home(gq_pullback *b, void *left);
+/* samples_device.c: all of it by the device that solved them. left: as in gq_samplepull, of direct and aca. */
+int gq_samples_by_device(gq_pullback *b, void *left);
 /* Tolerances and sizes of the adjoint's steps; only [0] of atol, which is z's. */
 void gq_samples_back_rule(gq_lanerule *r, const gq_solution *s);
 /* Fails for a lane that does so in the adjoint's solve; gq_message() tells why. */

@@ -3,7 +3,7 @@
 ** first step. Hairer, Norsett & Wanner II.4; PI and PID: Soderlind 2003, in the form
 ** h_new = h * safety * r_n^-(p+i+d)/k * r_n-1^(p+2d)/k * r_n-2^-d/k, k the error order.
 **
-** Plain C99 over doubles, nothing called but mathematics: walk.c, lanes.c and kernels (pilot.h) take it as it stands.
+** Plain C99 over doubles, nothing called but mathematics: walk.c, lanes.c and kernels (loop.h) take it as it stands.
 */
 #ifndef GQ_CONTROL_H
 #define GQ_CONTROL_H

@@ -3,7 +3,7 @@
 */
 #include "explicit.h"
 
-#include "pilot.h"
+#include "loop.h"
 
 #include <math.h>
 
@@ -254,10 +254,10 @@ int gq_program_attempt(gq_attempt *a, gq_control *c, double *ratio) {
 
 /* ---- many, by a device ---- */
 
-static void read_by(gq_course *c, int k, size_t at) { c->read[c->nread].k = k, c->read[c->nread++].at = at; }
+static void read_by(gq_stepjob *c, int k, size_t at) { c->read[c->nread].k = k, c->read[c->nread++].at = at; }
 
 /* One program a slice, no products of each attempt, one norm for a part. */
-static bool flies(const gq_attempt *a) {
+static bool runs_ahead(const gq_attempt *a) {
   const gq_steplayout *l = &a->st->l;
   bool sums = false;
   for (int i = 0; i < GQ_SUMS; i++) sums = sums || l->sum[i] >= 0;
@@ -266,7 +266,7 @@ static bool flies(const gq_attempt *a) {
 }
 
 /* What any phase of a step reads and leaves. */
-static void course_of(gq_attempt *a, gq_course *c) {
+static void job_of(gq_attempt *a, gq_stepjob *c) {
   const gq_steplayout *l = &a->st->l;
   const gq_field *f = a->field;
   const program *own = a->own;
@@ -283,23 +283,23 @@ static void course_of(gq_attempt *a, gq_course *c) {
   c->given = l->path, c->ngiven = l->given ? l->slopes * l->given : 0, c->state = f->dtype;
 }
 
-static void course(gq_attempt *a, gq_course *c) {
+static void job(gq_attempt *a, gq_stepjob *c) {
   const gq_steplayout *l = &a->st->l;
   int parts = l->parts;
-  course_of(a, c);
-  read_by(c, l->t, offsetof(gq_pilot, from)), read_by(c, l->h, offsetof(gq_pilot, h));
-  read_by(c, l->ht, offsetof(gq_pilot, ht)), read_by(c, l->rtol, offsetof(gq_pilot, rtol));
+  job_of(a, c);
+  read_by(c, l->t, offsetof(gq_loop, from)), read_by(c, l->h, offsetof(gq_loop, h));
+  read_by(c, l->ht, offsetof(gq_loop, ht)), read_by(c, l->rtol, offsetof(gq_loop, rtol));
   for (int p = 0; p < parts; p++) {
-    read_by(c, l->atol + p, offsetof(gq_pilot, atol) + p * sizeof(double));
+    read_by(c, l->atol + p, offsetof(gq_loop, atol) + p * sizeof(double));
     c->sum[p] = l->err + p, c->sum[parts + p] = l->err3 + p;
   }
   c->nsum = l->err3 < 0 ? parts : 2 * parts;
 }
 
-static void behind(gq_attempt *a, gq_course *c) {
+static void behind(gq_attempt *a, gq_stepjob *c) {
   const gq_steplayout *l = &a->st->l;
   size_t in = offsetof(gq_behind, in);
-  course_of(a, c);
+  job_of(a, c);
   c->phase = 1;
   read_by(c, l->t, in + offsetof(gq_stepinput, t)), read_by(c, l->h, in + offsetof(gq_stepinput, h));
   read_by(c, l->ht, in + offsetof(gq_stepinput, ht)), read_by(c, l->rtol, in + offsetof(gq_stepinput, rtol));
@@ -356,8 +356,8 @@ const gq_stepclass gq_explicit = { .program = true,
                                    .init = gq_program_init,
                                    .done = gq_program_done,
                                    .attempt = gq_program_attempt,
-                                   .flies = flies,
-                                   .course = course,
+                                   .runs_ahead = runs_ahead,
+                                   .job = job,
                                    .behind = behind,
                                    .phase = gq_program_phase,
                                    .slope = gq_program_slope };

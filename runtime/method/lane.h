@@ -1,6 +1,6 @@
 /*
 ** lane.h -- a sample among others, with steps of its own: what its lane holds, and what is decided over it. lanes.c takes
-** it for the host's loop; a device that solves all samples by itself (gq_fleet) takes it behind control.h. Plain C99.
+** it for the host's loop; a device that solves all samples by itself (gq_lanesolve) takes it behind control.h. Plain C99.
 */
 #ifndef GQ_LANE_H
 #define GQ_LANE_H
@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 /* idle; needs its slope; needs the second evaluation of the first step's choice; steps. Devices: has just come; has
-** taken its step; is over; crews: points are evaluated. */
+** taken its step; is over; of blocks: points are evaluated. */
 typedef enum gq_stage { GQ_LANE_IDLE, GQ_LANE_SLOPE, GQ_LANE_PROBE, GQ_LANE_READY, GQ_LANE_NEW, GQ_LANE_TAKEN,
                         GQ_LANE_OVER, GQ_LANE_POINTS } gq_stage;
 
@@ -149,25 +149,25 @@ static inline double gq_panel_point(int m, int panels, const double *x, const do
 
 /* ---- devices ---- */
 
-enum { GQ_FLEET_PARTS = 2, GQ_FLEET_CHUNKS = 24, GQ_FLEET_SLOTS = 8 /* records a lane that a crew takes at once */ };
+enum { GQ_LANESOLVE_PARTS = 2, GQ_LANESOLVE_CHUNKS = 24, GQ_LANESOLVE_SLOTS = 8 /* records a lane that a block takes at once */ };
 
 /* What became of a sample; end: a gq_laneend; reached: times. */
-typedef struct gq_landed {
+typedef struct gq_laneresult {
   int64_t nfe, steps, rejected;
   double t, coarse;
   int end, reached;
   int64_t last;                /* record, or -1 */
-} gq_landed;
+} gq_laneresult;
 
 /* A record behind the state where its step begins, and the slope there: the sample's one before, or -1; the measurement
 ** time that its end was clamped to, or -1. */
-typedef struct gq_taped {
+typedef struct gq_lanerecord {
   double t, h;
   int64_t before, stop;
-} gq_taped;
+} gq_lanerecord;
 
-/* What a crew, a block of a device, holds between launches, in front of its arrays. Crew b solves samples b, b + crews, .. */
-typedef struct gq_crew {
+/* What a block of a device's kernel holds between launches, in front of its arrays. Block b solves samples b, b + blocks, .. */
+typedef struct gq_laneblock {
   int64_t next;                /* sample */
   int what;                    /* is done in this round: a gq_stage */
   unsigned dense;              /* and lanes want the interpolant */
@@ -176,57 +176,57 @@ typedef struct gq_crew {
   int64_t first;
   gq_lane failed;              /* the first sample that failed; sample -1: none */
   int filled;                  /* points, which are evaluated together */
-} gq_crew;
+} gq_laneblock;
 
 /* A boundary value that is cut with the samples: outer x samples x inner numbers of so many bytes, from there to a place. */
-typedef struct gq_cutting {
+typedef struct gq_lanecut {
   uint64_t from, to;
   int64_t outer, inner, size;
-} gq_cutting;
+} gq_lanecut;
 
-/* Fields: where arrays begin in a crew's memory; 8 bytes each, as addresses of the device are elsewhere. */
+/* Fields: where arrays begin in a block's memory; 8 bytes each, as addresses of the device are elsewhere. */
 typedef struct gq_places {
-  uint64_t lane, y[GQ_FLEET_PARTS], f0[GQ_FLEET_PARTS], y1[GQ_FLEET_PARTS], f1[GQ_FLEET_PARTS];
-  uint64_t ey[GQ_FLEET_PARTS], ef[GQ_FLEET_PARTS], te, t, h, ht, rtol, zero;
-  uint64_t atol[GQ_FLEET_PARTS], sum[3][GQ_FLEET_PARTS];
+  uint64_t lane, y[GQ_LANESOLVE_PARTS], f0[GQ_LANESOLVE_PARTS], y1[GQ_LANESOLVE_PARTS], f1[GQ_LANESOLVE_PARTS];
+  uint64_t ey[GQ_LANESOLVE_PARTS], ef[GQ_LANESOLVE_PARTS], te, t, h, ht, rtol, zero;
+  uint64_t atol[GQ_LANESOLVE_PARTS], sum[3][GQ_LANESOLVE_PARTS];
 } gq_places;
 
 /* Fields: a whole solve, as a device reads it. */
-typedef struct gq_fleet {
+typedef struct gq_lanesolve {
   gq_lanerule rule;
   gq_places at;
-  uint64_t room, each;         /* memory of the crews: so much each */
-  uint64_t t, z, took;         /* [nt] times; states; gq_landed [samples] */
-  uint64_t weight, slope;      /* of the interpolant: [slopes][degree], where slopes begin in a crew's memory */
-  uint64_t cut;                /* gq_cutting [cuts] */
-  uint64_t chunk[GQ_FLEET_CHUNKS];   /* records: the first `least`, then as many as all before */
-  int64_t least, record, kept; /* bytes of one, and of what comes before its gq_taped; 0: none are kept */
+  uint64_t room, each;         /* memory of the blocks: so much each */
+  uint64_t t, z, took;         /* [nt] times; states; gq_laneresult [samples] */
+  uint64_t weight, slope;      /* of the interpolant: [slopes][degree], where slopes begin in a block's memory */
+  uint64_t cut;                /* gq_lanecut [cuts] */
+  uint64_t chunk[GQ_LANESOLVE_CHUNKS]; /* records: the first `least`, then as many as all before */
+  int64_t least, record, kept; /* bytes of one, and of what comes before its gq_lanerecord; 0: none are kept */
   unsigned room_for, used;     /* records */
   int64_t samples, bytes, apart;     /* bytes of one, and from one time to the next */
   int64_t numbers, across, along;    /* of a sample, from one of them to the next, from a lane to the next */
   double first_step, patience; /* patience: nanoseconds until a launch ends */
-  int parts, lanes, crews, nt, first, slopes, degree, cuts;
+  int parts, lanes, blocks, nt, first, slopes, degree, cuts;
   int nfe, nfe_dense;
   bool begun, carry, front, timed, single;
-  unsigned busy, failures;     /* crews that have not done all; samples that failed on the way back */
-} gq_fleet;
+  unsigned busy, failures;     /* blocks that have not done all; samples that failed on the way back */
+} gq_lanesolve;
 
 /* What a way back took of a sample. */
-typedef struct gq_returned {
+typedef struct gq_lanecosts {
   int64_t nfe, steps, nodes, wanted;
   double off;
   int restarts, capped;
-} gq_returned;
+} gq_lanecosts;
 
 /* Backpropagation through the records. Fields: addresses and places, as above. */
-typedef struct gq_homing {
-  gq_fleet f;
-  uint64_t gz, a, left, count; /* cotangents of states; of z0; of first slopes; gq_returned [samples] */
+typedef struct gq_lanedirect {
+  gq_lanesolve f;
+  uint64_t gz, a, left, count; /* cotangents of states; of z0; of first slopes; gq_lanecosts [samples] */
   uint64_t cy, cf, py, pf, dt; /* places */
   uint64_t slope;              /* [slopes] places of cotangents */
-  uint64_t cut;                /* gq_cutting [cuts]: of gradients, to places of those of lanes */
+  uint64_t cut;                /* gq_lanecut [cuts]: of gradients, to places of those of lanes */
   int cuts;
-} gq_homing;
+} gq_lanedirect;
 
 /* A rule's points in each of so many panels, ascending on [-1, 1], with their weights behind. */
 typedef struct gq_pointset {
@@ -235,12 +235,12 @@ typedef struct gq_pointset {
 } gq_pointset;
 
 /* The adjoint equation and its quadrature. Points of all lanes are evaluated together. Fields: as above. */
-typedef struct gq_adjoining {
-  gq_fleet f;
+typedef struct gq_laneadjoint {
+  gq_lanesolve f;
   uint64_t gz, a, count;
   uint64_t rule;               /* gq_pointset []: by the number of nodes that is asked for */
   uint64_t pt, pz, pa, whose;  /* places: of points' times, states, cotangents, samples */
-  uint64_t from, to;           /* gq_cutting [cuts]: of boundary values to points'; [sums]: of gradients, to points' */
+  uint64_t from, to;           /* gq_lanecut [cuts]: of boundary values to points'; [sums]: of gradients, to points' */
   int cuts, sums;
   int points;
   int64_t across, along;       /* of points */
@@ -249,6 +249,6 @@ typedef struct gq_adjoining {
   double C, span;              /* of it */
   double atol, least;          /* of the second part: times the size of cotangents, where it is asked for; never less */
   bool scale, collects;
-} gq_adjoining;
+} gq_laneadjoint;
 
 #endif

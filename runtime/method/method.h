@@ -10,7 +10,7 @@
 
 struct gq_attempt;
 struct gq_builder;
-struct gq_course;
+struct gq_stepjob;
 struct gq_field;
 struct gq_pulled;
 struct gq_stepper;
@@ -31,9 +31,9 @@ typedef struct gq_stepclass {
   ** finite, infinite if a stage did not converge. */
   int (*attempt)(struct gq_attempt *a, gq_control *c, double *ratio);
   /* May a device make many attempts by itself? NULL: never. And what it has to know of them. */
-  bool (*flies)(const struct gq_attempt *a);
-  void (*course)(struct gq_attempt *a, struct gq_course *c);
-  void (*behind)(struct gq_attempt *a, struct gq_course *c);   /* phase 1 of steps, whose records are gq_behind */
+  bool (*runs_ahead)(const struct gq_attempt *a);
+  void (*job)(struct gq_attempt *a, struct gq_stepjob *c);
+  void (*behind)(struct gq_attempt *a, struct gq_stepjob *c);  /* phase 1 of steps, whose records are gq_behind */
   /* Later phases of a step: 0 the step again, 1 its interpolant and products, 2 its derivative, then as in step.h. */
   int (*phase)(struct gq_attempt *a, int phase);
   void *(*slope)(const struct gq_attempt *a, int i, int part, int slice);

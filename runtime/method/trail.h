@@ -1,5 +1,5 @@
 /*
-** trail.h -- what a solve reads on its way where a device makes its attempts (pilot.h): steps of the solve before, which it
+** trail.h -- what a solve reads on its way where a device makes its attempts (loop.h): steps of the solve before, which it
 ** goes along, and a polynomial that forces it. Plain C99 like control.h, of which kernels take it behind.
 */
 #ifndef GQ_TRAIL_H

@@ -4,13 +4,13 @@
 */
 #include "walk.h"
 
-#include "../method/pilot.h"
+#include "../method/loop.h"
 #include "ode.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { MOST = GQ_PILOT_ATTEMPTS, ROOM = 256 << 20 /* bytes that steps ahead may take */ };
+enum { MOST = GQ_LOOP_ATTEMPTS, ROOM = 256 << 20 /* bytes that steps ahead may take */ };
 
 struct gq_ahead {
   int most;            /* steps at once */
@@ -21,12 +21,12 @@ struct gq_ahead {
   char *ring,
     *arenas;    /* [most + 1] states, [most][nslices] arenas: where the caller has no places of its own */
   void **arena; /* [most][nslices] */
-  void *move[GQ_COURSE_STATES][MOST + 1], *path[MOST];
+  void *move[GQ_STEPJOB_STATES][MOST + 1], *path[MOST];
   bool made;          /* is the present step one of its own? */
   int first, nbehind; /* steps without their products: the first of them, and how many */
   gq_behind behind[MOST];
   gq_dtype *dtype; /* [nq] of products */
-  gq_pilot pilot;
+  gq_loop loop;
 };
 
 static int states(const gq_walk *w) { return 2 * w->a.st->l.parts; }
@@ -101,33 +101,33 @@ static int likely(const gq_walk *w) {
   return n < MOST ? (int)n + (int)n / 2 + 1 : MOST;
 }
 
-static void brief(const gq_walk *w, gq_pilot *p, int attempts) {
+static void set_loop(const gq_walk *w, gq_loop *p, int attempts) {
   const gq_attempt *a = &w->a;
   double dir = w->c.stop < a->t ? -1 : 1;
-  *p = (gq_pilot){ .c = w->c,
-                   .k = *w->controller,
-                   .t = a->t,
-                   .rtol = a->tol.rtol,
-                   .start = a->t,
-                   .begin = gq_attempt_begin(a, a->t, dir),
-                   .end = gq_attempt_begin(a, w->c.stop, -dir),
-                   .limit = gq_attempt_limit(a, a->t, dir),
-                   .count = (double)gq_numel(a->field->shape),
-                   .order = a->st->m->error_order,
-                   .parts = a->st->l.parts,
-                   .third = a->st->l.err3 >= 0,
-                   .most = a->tol.max_norm,
-                   .attempts = attempts,
-                   .steps = w->ahead->most,
-                   .blocks = (unsigned)a->field->nslices };
+  *p = (gq_loop){ .c = w->c,
+                  .k = *w->controller,
+                  .t = a->t,
+                  .rtol = a->tol.rtol,
+                  .start = a->t,
+                  .begin = gq_attempt_begin(a, a->t, dir),
+                  .end = gq_attempt_begin(a, w->c.stop, -dir),
+                  .limit = gq_attempt_limit(a, a->t, dir),
+                  .count = (double)gq_numel(a->field->shape),
+                  .order = a->st->m->error_order,
+                  .parts = a->st->l.parts,
+                  .third = a->st->l.err3 >= 0,
+                  .most = a->tol.max_norm,
+                  .attempts = attempts,
+                  .steps = w->ahead->most,
+                  .blocks = (unsigned)a->field->nslices };
   memcpy(p->atol, a->tol.atol, sizeof p->atol);
   if (a->st->l.given) w->trail(w, &p->trail);
   p->trail.part = w->ahead->part;
-  gq_pilot_propose(p);
+  gq_loop_propose(p);
 }
 
 /* Where step i ends, and what it leaves. */
-static void stand(gq_walk *w, int step) {
+static void bind_step(gq_walk *w, int step) {
   const gq_ahead *x = w->ahead;
   const gq_tableau *m = w->a.st->m;
   int parts = w->a.st->l.parts, given = w->a.st->l.given, n = 0;
@@ -162,9 +162,9 @@ int gq_ahead_settle(gq_walk *w) {
   gq_ahead *x = w->ahead;
   if (!x || !x->nbehind) return GQ_OK;
   gq_attempt now = w->a;
-  gq_course c = { .pilot = x->behind, .bytes = sizeof *x->behind, .steps = x->nbehind, .dtype = x->dtype };
+  gq_stepjob c = { .loop = x->behind, .bytes = sizeof *x->behind, .steps = x->nbehind, .dtype = x->dtype };
   int parts = now.st->l.parts;
-  stand(w, x->first);
+  bind_step(w, x->first);
   for (int p = 0; p < parts; p++) w->a.y[p] = x->move[p][x->first], w->a.f[p] = x->move[parts + p][x->first];
   now.st->m->steps->behind(&w->a, &c);
   for (int k = 0; k < c.nmove; k++) c.move[k].at = x->move[k] + x->first;
@@ -175,27 +175,27 @@ int gq_ahead_settle(gq_walk *w) {
   return status;
 }
 
-static int fly(gq_walk *w) {
+static int run_job(gq_walk *w) {
   gq_attempt *a = &w->a;
   gq_ahead *x = w->ahead;
   int64_t left = w->max_steps - w->steps - w->rejected;
-  gq_course c = { .pilot = &x->pilot, .bytes = sizeof x->pilot, .steps = x->most, .arena = x->arena };
+  gq_stepjob c = { .loop = &x->loop, .bytes = sizeof x->loop, .steps = x->most, .arena = x->arena };
   x->taken = x->accepted = 0;
   int most = likely(w) < MOST ? likely(w) : MOST;
-  brief(w, &x->pilot, left < most ? (int)left : most);
-  c.attempts = x->pilot.attempts;
-  if (x->pilot.halted || gq_interrupted()) return GQ_OK; /* the loop finds why */
+  set_loop(w, &x->loop, left < most ? (int)left : most);
+  c.attempts = x->loop.attempts;
+  if (x->loop.halted || gq_interrupted()) return GQ_OK; /* the loop finds why */
   for (int p = 0; p < a->st->l.parts; p++) x->move[p][0] = a->y[p], x->move[a->st->l.parts + p][0] = a->f[p];
   for (int i = 0; i < x->most; i++) {
     GQ_TRY(place(w, i));
-    x->pilot.trail.to[i] = (uint64_t)(uintptr_t)x->path[i];
+    x->loop.trail.to[i] = (uint64_t)(uintptr_t)x->path[i];
   }
-  stand(w, 0);
-  a->st->m->steps->course(a, &c);
+  bind_step(w, 0);
+  a->st->m->steps->job(a, &c);
   c.path = x->path;
   for (int k = 0; k < c.nmove; k++) c.move[k].at = x->move[k];
   GQ_TRY(a->field->on->advance(&c));
-  x->at = (x->at + x->pilot.accepted) % (x->most + 1);
+  x->at = (x->at + x->loop.accepted) % (x->most + 1);
   return GQ_OK;
 }
 
@@ -203,15 +203,15 @@ int gq_ahead_attempt(gq_walk *w, bool *there, int *verdict) {
   gq_attempt *a = &w->a;
   if (!w->ahead) GQ_TRY(ahead_new(w));
   gq_ahead *x = w->ahead;
-  if (x->most < 2) w->flies = false;
-  bool same = x->pilot.c.stop == w->c.stop && x->pilot.c.clamp == w->c.clamp;
+  if (x->most < 2) w->runs_ahead = false;
+  bool same = x->loop.c.stop == w->c.stop && x->loop.c.clamp == w->c.clamp;
   x->made = false;
-  if (x->taken == x->pilot.made || !same || !w->flies) GQ_TRY(gq_ahead_settle(w));
-  if (w->flies && (x->taken == x->pilot.made || !same)) GQ_TRY(fly(w));
-  *there = x->made = w->flies && x->taken < x->pilot.made;
+  if (x->taken == x->loop.made || !same || !w->runs_ahead) GQ_TRY(gq_ahead_settle(w));
+  if (w->runs_ahead && (x->taken == x->loop.made || !same)) GQ_TRY(run_job(w));
+  *there = x->made = w->runs_ahead && x->taken < x->loop.made;
   if (!*there) return GQ_OK;
-  const gq_flown *f = &x->pilot.flown[x->taken++];
-  stand(w, x->accepted);
+  const gq_tried *f = &x->loop.tried[x->taken++];
+  bind_step(w, x->accepted);
   a->h = f->h, a->t1 = f->t1, w->c = f->c, *verdict = f->verdict;
   if (f->verdict == GQ_ACCEPTED) x->accepted++;
   gq_attempt_times(a, a->t, a->h, a->t1);

@@ -306,7 +306,7 @@ int gq_forward(gq_solution *s, const gq_problem *p_, int *k) {
   w->a.jumps = gq_solution_jumps(s);
   if (s->along.path)
     w->fill_path = fill_noise, w->context = &s->along, w->c.rest = GQ_ALONG_REST, w->returns = true;
-  else w->context = &fw, w->place = gq_keeps_states(s) ? place : NULL, w->flies = !p_ || !p_->event_;
+  else w->context = &fw, w->place = gq_keeps_states(s) ? place : NULL, w->runs_ahead = !p_ || !p_->event_;
   size_t before = s->bytes;
   int status = gq_walk_init(w, &s->plan->forward, s->bind, s->plan->arena);
   s->bytes += w->a.bytes;

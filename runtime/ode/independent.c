@@ -3,7 +3,7 @@
 ** nothing but what they read: worker i solves samples i, i + workers, ... in its lanes (lanes.h), and writes those of
 ** the result.
 */
-#include "fleet.h"
+#include "lanes_device.h"
 
 #include <limits.h>
 #include <math.h>
@@ -65,7 +65,7 @@ static int sampleset_new(const gq_solution *s, gq_sampleset **out) {
 void gq_sampleset_free(gq_sampleset *r) {
   if (!r) return;
   gq_samples_done(&r->took);
-  if (r->landed) gq_release(r->on, r->landed);
+  if (r->results) gq_release(r->on, r->results);
   for (int i = 0; r->tape && i < r->workers; i++) gq_steps_done(&r->tape[i]);
   gq_free(r->tape);
   gq_free(r->last);
@@ -240,12 +240,12 @@ static int run(gq_solution *s, forward *fw, int first) {
     fw[i].tape = &r->tape[i];
     r->tape[i].on = s->plan->field->on, r->tape[i].least = 256,
     r->tape[i].each = r->bytes * (1 + s->plan->forward.l.carry);
-    if (gq_fleet_solves(s)) continue;
+    if (gq_device_solves_lanes(s)) continue;
     GQ_TRY(gq_lanes_init(&fw[i].lanes, s, &s->plan->forward, &s->plan->f, false));
     r->tape[i].each += gq_lanes_noise_bytes(&fw[i].lanes);
     s->bytes += fw[i].lanes.bytes;
   }
-  if (gq_fleet_solves(s)) GQ_TRY(gq_fleet_forward(s, first, &fw->coarse, &fw->failed, &fw->sample));
+  if (gq_device_solves_lanes(s)) GQ_TRY(gq_lanework_forward(s, first, &fw->coarse, &fw->failed, &fw->sample));
   else gq_parallel_apart(r->workers, work, fw);
   for (int i = 0; i < r->workers; i++) {
     s->bytes += fw[i].bytes;

@@ -111,20 +111,20 @@ int gq_lanes_init(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_ev
 }
 
 /* What programs take from the host and give it back is there, too. */
-int gq_lanes_crews(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_evaluator *slope, bool pull,
-                   size_t head, int *crews, size_t *each) {
+int gq_lanes_blocks(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_evaluator *slope, bool pull,
+                    size_t head, int *blocks, size_t *each) {
   enum { ROOM = 1 << 30 };
   const gq_field *f = s->plan->field;
   gq_taker t[3] = { { 0 } };
   begin(p, s, st, slope);
   take_all(p, t, pull);
   *each = gq_round64(head) + gq_round64(t[THERE].used) + gq_round64(t[SHARED].used) + 64;
-  if (*each * *crews > ROOM) *crews = *each > ROOM ? 1 : (int)(ROOM / *each);
-  p->bytes = t[HOST].used + *each * *crews;
+  if (*each * *blocks > ROOM) *blocks = *each > ROOM ? 1 : (int)(ROOM / *each);
+  p->bytes = t[HOST].used + *each * *blocks;
   p->block[HOST] = t[HOST].base = gq_calloc(1, t[HOST].used);
-  p->block[THERE] = gq_allocate(f->on, *each * *crews + 64);
+  p->block[THERE] = gq_allocate(f->on, *each * *blocks + 64);
   if (!p->block[HOST] || !p->block[THERE]) return gq_nomem(p->bytes);
-  gq_zero(f->on, p->block[THERE], *each * *crews);
+  gq_zero(f->on, p->block[THERE], *each * *blocks);
   t[SHARED].base = (char *)p->block[THERE] + gq_round64(head);
   t[THERE].base = t[SHARED].base + gq_round64(t[SHARED].used);
   for (int i = 0; i < 3; i++) t[i].used = 0;

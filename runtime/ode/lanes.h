@@ -22,7 +22,7 @@ typedef struct gq_sampleset {
   int *reached;                /* [n] times of a sample */
   int64_t *last;               /* [n] a sample's last record in its worker's tape, or -1 */
   const gq_backend *on;
-  void *landed;                /* of a device that solved them: [n] gq_landed; its tape has a gq_taped behind
+  void *results;               /* of a device that solved them: [n] gq_laneresult; its tape has a gq_lanerecord behind
                                ** each y and f */
 } gq_sampleset;
 void gq_sampleset_free(gq_sampleset *r_);
@@ -101,10 +101,10 @@ size_t gq_cut_bytes(const gq_field *f, int j, int64_t n);
 void gq_cut_sizes(const gq_field *f, int j, size_t *outer, size_t *inner, size_t *size);
 /* parts to be solved by st from slopes by `slope`; pull: with buffers for phase 2. */
 int gq_lanes_init(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_evaluator *slope, bool pull);
-/* Those of crews of a device, of which the first's are bound: each has `head` bytes, then its arrays;
-** *crews at most. */
-int gq_lanes_crews(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_evaluator *slope, bool pull, size_t head,
-                   int *crews, size_t *each);
+/* Those of blocks of a device, of which the first's are bound: each has `head` bytes, then its arrays;
+** *blocks at most. */
+int gq_lanes_blocks(gq_lanes *p, gq_solution *s, const gq_stepper *st, const gq_evaluator *slope, bool pull, size_t head,
+                   int *blocks, size_t *each);
 /* Tolerances and sizes of steps of the forward solve. */
 void gq_samples_rule(gq_lanerule *r, const gq_field *f, const gq_ode_options *o);
 void gq_lanes_done(gq_lanes *p);

@@ -2,7 +2,7 @@
 ** odeint.c -- a solve from options to its solution: what they leave open, what is kept, and another try where that is
 ** too much.
 */
-#include "fleet.h"
+#include "lanes_device.h"
 #include "trajectory.h"
 
 #include <math.h>
@@ -133,7 +133,8 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
     s->plan->running--;
     s->info.peak_bytes = s->bytes;
     s->info.engine = o->engine, s->info.status = status;
-    s->info.lowering = o->independent && gq_fleet_solves(s) ? "lanes" : gq_field_lowering(s->plan->field);
+    s->info.lowering =
+      o->independent && gq_device_solves_lanes(s) ? "lanes" : gq_field_lowering(s->plan->field);
     if (gq_keeps_trajectory(o->engine)) s->info.trajectory = o->trajectory, s->info.moments = o->moments;
     memcpy(s->info.reason, info->reason, sizeof info->reason);
     *info = s->info;

@@ -56,8 +56,8 @@ int gq_walk_init(gq_walk *w, const gq_stepper *st, const gq_binding *b, void **a
   w->c.last[0] = w->c.last[1] = 1;
   w->c.reach = a->field->timed || st->l.given ? gq_tableau_reach(st->m) : 1;
   int status = st->m->steps->init(a);
-  w->flies = w->flies && a->field->on->advance && (!st->l.given || w->trail) && st->m->steps->flies &&
-             st->m->steps->flies(a);
+  w->runs_ahead = w->runs_ahead && a->field->on->advance && (!st->l.given || w->trail) &&
+                  st->m->steps->runs_ahead && st->m->steps->runs_ahead(a);
   if (status != GQ_OK) gq_walk_done(w);
   return status;
 }
@@ -233,7 +233,7 @@ static int try_step(gq_walk *w, int *verdict) {
   gq_attempt *a = &w->a;
   bool there = false;
   double ratio;
-  if (w->flies) GQ_TRY(gq_ahead_attempt(w, &there, verdict));
+  if (w->runs_ahead) GQ_TRY(gq_ahead_attempt(w, &there, verdict));
   if (there) return GQ_OK;
   GQ_TRY(begin(w, gq_control_propose(&w->c, a->t)));
   if (gq_control_stuck(&w->c, a->t, a->h)) return fail_stuck(w);

@@ -17,7 +17,7 @@ typedef struct gq_walk {
   const gq_controller *controller;
   int (*fill_path)(struct gq_walk *w, double t, double h);   /* a.path of a step, where something is given */
   void *context;
-  bool flies;                  /* nothing but a decision comes between attempts: a device may make several at once; */
+  bool runs_ahead;             /* nothing but a decision comes between attempts: a device may make several at once; */
   /* the i-th step from now ends in y and f there, and leaves what it leaves in arena[nslices] (NULL: anywhere); NULL:
   ** anywhere at all */
   int (*place)(struct gq_walk *w, int i, void **y, void **f, void ***arena);
@@ -30,7 +30,7 @@ typedef struct gq_walk {
   double refused[GQ_REFUSED_MOST];   /* the nearest last */
 } gq_walk;
 
-/* With a.tol, a.jumps, flies and c set; the states, and what else an attempt needs, are the caller's. arena: [nslices]
+/* With a.tol, a.jumps, runs_ahead and c set; the states, and what else an attempt needs, are the caller's. arena: [nslices]
 ** of the steps' programs. */
 int gq_walk_init(gq_walk *w, const gq_stepper *st, const gq_binding *b, void **arena);
 void gq_walk_done(gq_walk *w);

@@ -61,8 +61,8 @@ end
 describe("barriers", function()
   it("of attempts and of whole solves of rows are needed, and suffice", function()
     holds(together, "", { attempt = 25 })
-    holds(apart, "", { fleet = 40, home = 55 })
-    holds(small, "", { fleet = 5, home = 5 })  -- a thread a row
+    holds(apart, "", { lanes = 40, direct = 55 })
+    holds(small, "", { lanes = 5, direct = 5 })  -- a thread a row
     holds(nodes, "", { adjoint = 45 }, { adjoint = 1 }) -- a thread has a point, where there are as many
     holds(back, "", { along = 25 })
   end)
@@ -80,7 +80,7 @@ describe("barriers", function()
   end)
 
   it("that are left out are missed #slow", function()
-    for kernel, script in pairs { attempt = together, along = back, fleet = apart, home = apart,
+    for kernel, script in pairs { attempt = together, along = back, lanes = apart, direct = apart,
       adjoint = nodes } do
       for _, line in ipairs(lines(run("", script), kernel)) do
         local text = run(("GQ_EMU_KERNEL=%s GQ_EMU_BARRIER=%s timeout 60"):format(kernel, line), script)

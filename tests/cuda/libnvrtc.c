@@ -4,7 +4,7 @@
 **   GQ_EMU     how threads run (emu.h): loops or fibers are compiled in
 **   GQ_EMU_CC  a compiler in place of tcc, as "gcc -O1 -ffp-contract=off -fsanitize=address"
 **   GQ_EMU_DUMP a folder for the texts, so that NVIDIA's compilers may be asked what they say
-**   GQ_EMU_BARRIER a line: its barrier is left out of kernels of attempts ($GQ_EMU_KERNEL: of fleet or home)
+**   GQ_EMU_BARRIER a line: its barrier is left out of kernels of attempts ($GQ_EMU_KERNEL: of lanes or direct)
 */
 #define _GNU_SOURCE
 #include "../../runtime/exec/cuda/api.h"

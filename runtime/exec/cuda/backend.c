@@ -52,8 +52,8 @@ static gq_backend row = {
   .lowering = &gq_cuda_lowering,
   .advance = gq_cuda_advance,
   .after = gq_cuda_after,
-  .crews = gq_cuda_crews,
-  .sail = gq_cuda_sail,
+  .lane_blocks = gq_cuda_lane_blocks,
+  .solve_lanes = gq_cuda_solve_lanes,
 };
 
 __attribute__((visibility("default"))) gq_cuda_opener gq_cuda_open;
@@ -64,7 +64,7 @@ const gq_backend *gq_cuda_open(const gq_core_calls *core, size_t sizes) {
     core->gq_fail(GQ_EIO, "gq_cuda.so is of another build than the runtime");
     return NULL;
   }
-  if (getenv("GQ_CUDA_HOST")) row.advance = NULL, row.crews = NULL; /* the host decides: for tests */
+  if (getenv("GQ_CUDA_HOST")) row.advance = NULL, row.lane_blocks = NULL; /* the host decides: for tests */
   if (gq_cuda_start() != GQ_OK) return NULL;
   static char about[192];
   snprintf(about, sizeof about, "%s, compute capability %d.%d, %d multiprocessors", gq_cuda.name,

@@ -14,10 +14,10 @@ typedef struct gq_tile {
   size_t shared;               /* which shares so many bytes */
 } gq_tile;
 
-/* What a kernel makes of phases: one of them; an attempt that a pilot decides over; one along a trail; a later phase of steps
+/* What a kernel makes of phases: one of them; an attempt, and what comes next; the same along a trail; a later phase of steps
 ** one after the other; a whole solve of lanes: that of the slope, of an attempt, of its interpolant; or its way back: those
 ** two, the step's derivative, that of the slope; or the adjoint's solve: as a solve, and that of points. */
-typedef enum gq_way { GQ_WAY_ONCE, GQ_WAY_ATTEMPT, GQ_WAY_ALONG, GQ_WAY_AFTER, GQ_WAY_FLEET, GQ_WAY_HOME, GQ_WAY_ADJOINT,
+typedef enum gq_way { GQ_WAY_ONCE, GQ_WAY_ATTEMPT, GQ_WAY_ALONG, GQ_WAY_AFTER, GQ_WAY_LANES, GQ_WAY_DIRECT, GQ_WAY_ADJOINT,
                       GQ_NWAY } gq_way;
 
 enum { GQ_CUDA_SLICES = 1024 };   /* of a batch */
@@ -50,7 +50,7 @@ typedef struct gq_operand {
   int64_t step, turn;
 } gq_operand;
 typedef struct gq_tile_args {
-  gq_u64 pilot, sums;             /* of attempts that fly */
+  gq_u64 loop, sums;              /* of attempts; loop: or of lanes, what gq_lanejob.lanes is */
   gq_u64 at, each;                /* bytes to where the first block's rows are in states, and of a block's rows; or bytes of
                                   ** a step's record, and how many steps there are */
   gq_operand of[];
@@ -58,8 +58,8 @@ typedef struct gq_tile_args {
 typedef struct gq_phase {
   const gq_program *p;
   int phase;
-  const gq_sharing *sharing;      /* lanes: which inputs are the same for all crews */
-  const gq_course *course;        /* a later phase of steps: what is added before it */
+  const gq_sharing *sharing;      /* lanes: which inputs are the same for all blocks */
+  const gq_stepjob *job;          /* a later phase of steps: what is added before it */
 } gq_phase;
 int gq_cuda_tile(gq_way way, int n, const gq_phase *of, gq_tile *out);
 static inline gq_tile *gq_cuda_tile_of(const gq_program *p, gq_way way) {
@@ -104,8 +104,8 @@ static inline size_t gq_cuda_rounded(size_t bytes) { return (bytes + 15) / 16 * 
 
 int gq_cuda_side(const gq_program *p, int phase, int n, void *const *arena, const void *const *in, int nin,
                  void *const *out, int nout);
-int gq_cuda_advance(gq_course *c);
-int gq_cuda_after(gq_course *c);
+int gq_cuda_advance(gq_stepjob *c);
+int gq_cuda_after(gq_stepjob *c);
 /* Operands of an arena, constants and flags, after n others. */
 void gq_cuda_put_rest(const gq_program *p, int n, void *flags, gq_operand *of);
 int gq_cuda_tile_launch(const gq_tile *tile, int blocks, const gq_tile_args *args, int n, size_t at);
@@ -113,9 +113,9 @@ size_t gq_cuda_args_bytes(int n);
 size_t gq_cuda_far_bytes(int n);
 int gq_cuda_indexed(int indexing);
 
-/* ---- fleet.c ---- */
+/* ---- lanes.c ---- */
 
-int gq_cuda_crews(gq_voyage *v, int *most);
-int gq_cuda_sail(gq_voyage *v);
+int gq_cuda_lane_blocks(gq_lanejob *v, int *most);
+int gq_cuda_solve_lanes(gq_lanejob *v);
 
 #endif

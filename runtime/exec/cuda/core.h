@@ -40,7 +40,7 @@ extern const gq_core_calls *gq_core;
 /* Sizes of what both sides read. */
 #define GQ_CORE_SIZES                                                                                               \
   (sizeof(gq_core_calls) + 10007 * sizeof(gq_program) + 20011 * sizeof(gq_instr) + 30011 * sizeof(gq_vectors) +     \
-   40009 * sizeof(gq_lowering) + 50021 * sizeof(gq_course) + 60013 * sizeof(gq_backend) + 80021 * sizeof(gq_voyage) + 70001 * (size_t)GQ_NOP)
+   40009 * sizeof(gq_lowering) + 50021 * sizeof(gq_stepjob) + 60013 * sizeof(gq_backend) + 80021 * sizeof(gq_lanejob) + 70001 * (size_t)GQ_NOP)
 
 /* The one symbol of gq_cuda.so. sizes: GQ_CORE_SIZES, so that another build's is noticed. The row of the first device, or
 ** a message through the table and NULL. */

@@ -53,7 +53,7 @@ GQ_REGION GQ_UNUSED void gq_bring(char *to, const char *from, int n) {
 GQ_DEVICE char *gq_row_at(int at, char *const *table) { return at == -2 ? 0 : at == -1 ? gq_dynamic : table[at]; }
 
 //// rows
-/* Where a crew's part of an operand is, found at each use. */
+/* Where a block's part of an operand is, found at each use. */
 #define gq_at(k) GQ_FAR(of[k].base + (gq_u64)(of[k].step * GQ_TILE))
 
 //// power
@@ -61,12 +61,12 @@ GQ_DEVICE char *gq_row_at(int at, char *const *table) { return at == -2 ? 0 : at
 GQ_REGION double gq_pow(double x, double y) { return pow(x, y); }
 #define pow gq_pow
 
-//// land
+//// decide
 /* The last block of an attempt to come here decides, by the sums of all in their order: the same bits whoever is last. */
-GQ_DEVICE void gq_land(gq_pilot *p, const volatile double *sums) {
+GQ_DEVICE void gq_loop_decide(gq_loop *p, const volatile double *sums) {
   GQ_SHARED(int, last, 1)
   GQ_SHARED(double, part, GQ_NT)
-  GQ_SHARED(double, sum, 2 * GQ_PILOT_PARTS)
+  GQ_SHARED(double, sum, 2 * GQ_LOOP_PARTS)
   GQ_EACH(i, 1) {
     GQ_FENCE
     last[0] = atomicAdd(&p->arrived, 1u) + 1 == p->blocks;
@@ -91,7 +91,7 @@ GQ_DEVICE void gq_land(gq_pilot *p, const volatile double *sums) {
     }
   GQ_EACH(i, 1) {
     p->arrived = 0;
-    gq_pilot_judge(p, sum, (const gq_trail_step *)GQ_FAR(p->trail.step));
+    gq_loop_judge(p, sum, (const gq_trail_step *)GQ_FAR(p->trail.step));
   }
 }
 
@@ -99,7 +99,7 @@ GQ_DEVICE void gq_land(gq_pilot *p, const volatile double *sums) {
 /* What an attempt reads of a trail, into arrays of its own: rows of a block, `bytes` of them that begin `at` bytes behind
 ** where states do. The table of operands comes behind, with its barrier. */
 typedef struct gq_seen { gq_u64 y, slope; double weight[GQ_TRAIL_TIMES], force[GQ_TRAIL_FORCES]; } gq_seen;
-GQ_DEVICE void gq_go_along(const gq_pilot *p, gq_u64 at, int bytes) {
+GQ_DEVICE void gq_go_along(const gq_loop *p, gq_u64 at, int bytes) {
   GQ_SHARED(gq_seen, seen, GQ_TRAIL_TIMES)
   const gq_trail *r = &p->trail;
   const gq_u64 out = r->to[p->accepted] + at;
@@ -158,22 +158,22 @@ GQ_DEVICE void gq_go_along(const gq_pilot *p, gq_u64 at, int bytes) {
 GQ_CARRY(f32, float)
 GQ_CARRY(f64, double)
 
-//// fleet
-/* Samples with steps of their own: what lanes do between the phases of their programs, one thread a lane. w: the crew's
+//// lanes
+/* Samples with steps of their own: what lanes do between the phases of their programs, one thread a lane. w: the block's
 ** memory, f->at: where arrays begin in it. */
 #define GQ_NUMBERS(d) GQ_BY(unroll 1) for (int64_t d = 0; d < f->numbers; d++)
-GQ_DEVICE gq_lane *gq_lane_of(const gq_fleet *f, char *w, int j) { return (gq_lane *)(w + f->at.lane) + j; }
+GQ_DEVICE gq_lane *gq_lane_of(const gq_lanesolve *f, char *w, int j) { return (gq_lane *)(w + f->at.lane) + j; }
 GQ_DEVICE double *gq_number(char *w, uint64_t at, int j) { return (double *)(w + at) + j; }
-GQ_DEVICE GQ_STATE *gq_row(const gq_fleet *f, char *w, uint64_t at, int j) {
+GQ_DEVICE GQ_STATE *gq_row(const gq_lanesolve *f, char *w, uint64_t at, int j) {
   return (GQ_STATE *)(w + at) + j * f->along;
 }
-GQ_DEVICE double gq_time(const gq_fleet *f, int64_t k) { return ((const double *)GQ_FAR(f->t))[k]; }
-GQ_DEVICE GQ_STATE *gq_sample_at(const gq_fleet *f, int64_t k, int64_t sample) {
+GQ_DEVICE double gq_time(const gq_lanesolve *f, int64_t k) { return ((const double *)GQ_FAR(f->t))[k]; }
+GQ_DEVICE GQ_STATE *gq_sample_at(const gq_lanesolve *f, int64_t k, int64_t sample) {
   return (GQ_STATE *)(GQ_FAR(f->z) + k * f->apart + sample * f->bytes);
 }
 
-/* Record i: a state, where a slope is carried that, and a gq_taped. */
-GQ_REGION GQ_UNUSED char *gq_record(const gq_fleet *f, int64_t i) {
+/* Record i: a state, where a slope is carried that, and a gq_lanerecord. */
+GQ_REGION GQ_UNUSED char *gq_record(const gq_lanesolve *f, int64_t i) {
   int64_t first = 0, end = f->least;
   int k = 0;
   GQ_BY(unroll 1)
@@ -182,14 +182,14 @@ GQ_REGION GQ_UNUSED char *gq_record(const gq_fleet *f, int64_t i) {
 }
 
 /* The first sample that failed is kept. */
-GQ_REGION void gq_crew_failed(gq_crew *c, const gq_lane *l) {
+GQ_REGION void gq_block_failed(gq_laneblock *c, const gq_lane *l) {
   if (c->failed.sample >= 0 && c->failed.sample < l->sample) return;
   GQ_BY(unroll 1)
   for (int i = 0; i < (int)(sizeof *l / sizeof(uint64_t)); i++) ((uint64_t *)&c->failed)[i] = ((const uint64_t *)l)[i];
 }
 
 /* What slope i has of y(theta) of a step of size 1. */
-GQ_REGION double gq_slope_weight(const gq_fleet *f, int i, double theta) {
+GQ_REGION double gq_slope_weight(const gq_lanesolve *f, int i, double theta) {
   const double *c = (const double *)GQ_FAR(f->weight) + i * f->degree;
   double p = 0;
   GQ_BY(unroll 1)
@@ -198,14 +198,14 @@ GQ_REGION double gq_slope_weight(const gq_fleet *f, int i, double theta) {
 }
 
 /* The first number that is not finite, from 1; 0: none. */
-GQ_REGION int64_t gq_row_bad(const gq_fleet *f, const GQ_STATE *x, int64_t across) {
+GQ_REGION int64_t gq_row_bad(const gq_lanesolve *f, const GQ_STATE *x, int64_t across) {
   GQ_NUMBERS(d)
     if (!(x[d * across] - x[d * across] == 0)) return d + 1;
   return 0;
 }
 
-GQ_REGION void gq_crew_begin(const gq_fleet *f, char *w) {
-  gq_crew *c = (gq_crew *)w;
+GQ_REGION void gq_block_begin(const gq_lanesolve *f, char *w) {
+  gq_laneblock *c = (gq_laneblock *)w;
   if (f->begun) return;
   GQ_EACH(j, f->lanes) {
     gq_lane_of(f, w, j)->stage = GQ_LANE_IDLE;
@@ -220,21 +220,21 @@ GQ_REGION void gq_crew_begin(const gq_fleet *f, char *w) {
   GQ_SYNC
 }
 
-GQ_DEVICE const gq_landed *gq_landed_of(const gq_fleet *f, int64_t sample) {
-  return (const gq_landed *)GQ_FAR(f->took) + sample;
+GQ_DEVICE const gq_laneresult *gq_laneresult_of(const gq_lanesolve *f, int64_t sample) {
+  return (const gq_laneresult *)GQ_FAR(f->took) + sample;
 }
 
 /* Number `inner` of row `outer` of boundary c in place j of n, and how far the next one is, also from row to row. */
-GQ_DEVICE int64_t gq_cut_step(const gq_fleet *f, int n) { return f->front ? 1 : n; }
-GQ_DEVICE int64_t gq_cut_place(const gq_fleet *f, const gq_cutting *c, int n, int j, int64_t outer, int64_t inner) {
+GQ_DEVICE int64_t gq_cut_step(const gq_lanesolve *f, int n) { return f->front ? 1 : n; }
+GQ_DEVICE int64_t gq_cut_place(const gq_lanesolve *f, const gq_lanecut *c, int n, int j, int64_t outer, int64_t inner) {
   return f->front ? (j * c->outer + outer) * c->inner + inner : (outer * c->inner + inner) * n + j;
 }
 
 #define GQ_CUT(N) \
   case sizeof(N): ((N *)to)[at] = ((const N *)from)[i]; break;
 /* What a sample has of so many boundary values, to place j of n. */
-GQ_REGION void gq_place_cut(const gq_fleet *f, char *w, uint64_t cut, int cuts, int n, int j, int64_t sample) {
-  const gq_cutting *c = (const gq_cutting *)GQ_FAR(cut);
+GQ_REGION void gq_place_cut(const gq_lanesolve *f, char *w, uint64_t cut, int cuts, int n, int j, int64_t sample) {
+  const gq_lanecut *c = (const gq_lanecut *)GQ_FAR(cut);
   GQ_BY(unroll 1)
   for (int k = 0; k < cuts; k++, c++) {
     const char *from = GQ_FAR(c->from);
@@ -251,13 +251,13 @@ GQ_REGION void gq_place_cut(const gq_fleet *f, char *w, uint64_t cut, int cuts, 
     }
   }
 }
-GQ_DEVICE void gq_lane_cut(const gq_fleet *f, char *w, int j, int64_t sample) {
+GQ_DEVICE void gq_lane_cut(const gq_lanesolve *f, char *w, int j, int64_t sample) {
   gq_place_cut(f, w, f->cut, f->cuts, f->lanes, j, sample);
 }
 
 /* All of place j, the 4 bytes of a number at once. */
-GQ_REGION GQ_UNUSED void gq_place_clear(const gq_fleet *f, char *w, uint64_t cut, int cuts, int n, int j) {
-  const gq_cutting *c = (const gq_cutting *)GQ_FAR(cut);
+GQ_REGION GQ_UNUSED void gq_place_clear(const gq_lanesolve *f, char *w, uint64_t cut, int cuts, int n, int j) {
+  const gq_lanecut *c = (const gq_lanecut *)GQ_FAR(cut);
   GQ_BY(unroll 1)
   for (int k = 0; k < cuts; k++, c++) {
     unsigned *to = (unsigned *)(w + c->to);
@@ -271,12 +271,12 @@ GQ_REGION GQ_UNUSED void gq_place_clear(const gq_fleet *f, char *w, uint64_t cut
   }
 }
 
-//// landing
+//// lane_end
 /* What ends a sample on its way there, and what a step has to give. */
 
 /* The sample's end; times that it did not reach stay without a number. */
-GQ_REGION void gq_lane_end(const gq_fleet *f, gq_lane *l, gq_laneend end, int64_t bad) {
-  gq_landed *s = (gq_landed *)GQ_FAR(f->took) + l->sample;
+GQ_REGION void gq_lane_end(const gq_lanesolve *f, gq_lane *l, gq_laneend end, int64_t bad) {
+  gq_laneresult *s = (gq_laneresult *)GQ_FAR(f->took) + l->sample;
   s->nfe = l->nfe, s->steps = l->steps, s->rejected = l->rejected;
   s->t = l->t, s->coarse = l->coarse, s->end = (int)end, s->reached = end ? l->k : f->nt;
   s->last = l->record;
@@ -287,34 +287,34 @@ GQ_REGION void gq_lane_end(const gq_fleet *f, gq_lane *l, gq_laneend end, int64_
 }
 
 /* Does the step pass time k? */
-GQ_DEVICE int gq_lane_passes(const gq_fleet *f, const gq_lane *l, int k) {
+GQ_DEVICE int gq_lane_passes(const gq_lanesolve *f, const gq_lane *l, int k) {
   return k < f->nt && (l->h1 < 0 ? l->t1 <= gq_time(f, k) : l->t1 >= gq_time(f, k));
 }
 
-GQ_DEVICE int gq_lane_wants(const gq_fleet *f, gq_lane *l) {
+GQ_DEVICE int gq_lane_wants(const gq_lanesolve *f, gq_lane *l) {
   return gq_lane_passes(f, l, l->k) && gq_time(f, l->k) != l->t1;
 }
 
-//// adjoining
+//// adjoint_nodes
 /* The same of the adjoint's: its nodes, in the interval or in the step. */
-GQ_REGION double gq_node_at(const gq_adjoining *b, const gq_lane *l, int i, double *weight) {
+GQ_REGION double gq_node_at(const gq_laneadjoint *b, const gq_lane *l, int i, double *weight) {
   const gq_pointset *s = (const gq_pointset *)GQ_FAR(b->rule) + l->rule;
   const double *x = (const double *)GQ_FAR(s->x);
   double from = b->each ? l->t : gq_time(&b->f, l->k), to = b->each ? l->t1 : gq_time(&b->f, l->k - 1);
   return gq_panel_point(s->m, s->panels, x, x + s->m, from, to, i, weight);
 }
 
-GQ_DEVICE int gq_node_count(const gq_adjoining *b, const gq_lane *l) {
+GQ_DEVICE int gq_node_count(const gq_laneadjoint *b, const gq_lane *l) {
   const gq_pointset *s = (const gq_pointset *)GQ_FAR(b->rule) + l->rule;
   return s->m * s->panels;
 }
 
-GQ_DEVICE void gq_lane_end(const gq_fleet *f, gq_lane *l, gq_laneend end, int64_t bad) {
+GQ_DEVICE void gq_lane_end(const gq_lanesolve *f, gq_lane *l, gq_laneend end, int64_t bad) {
   l->end = end, l->bad = bad, l->stage = GQ_LANE_OVER;
 }
 
-GQ_REGION int gq_lane_wants(const gq_fleet *f, gq_lane *l) {
-  const gq_adjoining *b = (const gq_adjoining *)f;
+GQ_REGION int gq_lane_wants(const gq_lanesolve *f, gq_lane *l) {
+  const gq_laneadjoint *b = (const gq_laneadjoint *)f;
   int last = l->t1 == l->c.stop;
   double dir = l->h1 < 0 ? -1 : 1, weight;
   l->want = 0;
@@ -330,7 +330,7 @@ GQ_REGION int gq_lane_wants(const gq_fleet *f, gq_lane *l) {
 
 //// steps
 /* Attempts, and the slopes that they begin with; the formulas are those of ode/lanes.c. */
-GQ_REGION int64_t gq_attempt_bad(const gq_fleet *f, char *w, int j) {
+GQ_REGION int64_t gq_attempt_bad(const gq_lanesolve *f, char *w, int j) {
   int64_t bad = 0;
   GQ_BY(unroll 1)
   for (int i = 0; i < f->parts && !bad; i++) {
@@ -341,7 +341,7 @@ GQ_REGION int64_t gq_attempt_bad(const gq_fleet *f, char *w, int j) {
 }
 
 /* Of x - minus (where there is one) in units of the tolerance, which y tells. */
-GQ_REGION double gq_row_norm(const gq_fleet *f, char *w, int part, int j, uint64_t x_at, uint64_t y_at,
+GQ_REGION double gq_row_norm(const gq_lanesolve *f, char *w, int part, int j, uint64_t x_at, uint64_t y_at,
                              int64_t minus_at) {
   const GQ_STATE *x = gq_row(f, w, x_at, j), *y = gq_row(f, w, y_at, j);
   const GQ_STATE *minus = minus_at < 0 ? 0 : gq_row(f, w, (uint64_t)minus_at, j);
@@ -356,17 +356,17 @@ GQ_REGION double gq_row_norm(const gq_fleet *f, char *w, int part, int j, uint64
 }
 
 /* What lane j does next; one that is over or idle takes a sample, while there are some. */
-GQ_DEVICE gq_stage gq_lane_turn(gq_fleet *f, char *w, int j) {
-  gq_crew *c = (gq_crew *)w;
+GQ_DEVICE gq_stage gq_lane_turn(gq_lanesolve *f, char *w, int j) {
+  gq_laneblock *c = (gq_laneblock *)w;
   gq_lane *l = gq_lane_of(f, w, j);
   if (l->stage == GQ_LANE_OVER) {
     if (l->end) atomicAdd(&f->failures, 1u);
-    if (l->end) gq_crew_failed(c, l);
+    if (l->end) gq_block_failed(c, l);
     l->stage = GQ_LANE_IDLE, l->sample = -1;
   }
   if (l->stage == GQ_LANE_IDLE && c->next < f->samples) {
     l->sample = c->next, l->stage = GQ_LANE_NEW;
-    c->next += f->crews;
+    c->next += f->blocks;
   }
   return l->stage;
 }
@@ -376,13 +376,13 @@ GQ_DEVICE gq_stage gq_lane_turn(gq_fleet *f, char *w, int j) {
 GQ_DEVICE int gq_lane_waits(const gq_lane *l) { return l->stage == GQ_LANE_SLOPE || l->stage == GQ_LANE_PROBE; }
 
 /* dst = y + h x; without h a copy of y */
-GQ_REGION void gq_row_shift(const gq_fleet *f, GQ_STATE *dst, const GQ_STATE *y, double h, const GQ_STATE *x) {
+GQ_REGION void gq_row_shift(const gq_lanesolve *f, GQ_STATE *dst, const GQ_STATE *y, double h, const GQ_STATE *x) {
   const GQ_STATE s = (GQ_STATE)h;
   GQ_NUMBERS(d)
     dst[d * f->across] = h != 0 ? y[d * f->across] + s * x[d * f->across] : y[d * f->across];
 }
 
-GQ_REGION void gq_crew_ask(const gq_fleet *f, char *w) {
+GQ_REGION void gq_block_ask(const gq_lanesolve *f, char *w) {
   GQ_EACH(j, f->lanes) {
     const gq_lane *l = gq_lane_of(f, w, j);
     if (!gq_lane_waits(l)) continue;
@@ -394,7 +394,7 @@ GQ_REGION void gq_crew_ask(const gq_fleet *f, char *w) {
   }
 }
 
-GQ_REGION void gq_lane_answer(const gq_fleet *f, char *w, int j) {
+GQ_REGION void gq_lane_answer(const gq_lanesolve *f, char *w, int j) {
   gq_lane *l = gq_lane_of(f, w, j);
   double d0 = 0, d1 = 0;
   l->nfe++;
@@ -421,14 +421,14 @@ GQ_REGION void gq_lane_answer(const gq_fleet *f, char *w, int j) {
   gq_lane_sloped(l, &f->rule, d0, d1);
 }
 
-GQ_REGION void gq_crew_answer(const gq_fleet *f, char *w) {
+GQ_REGION void gq_block_answer(const gq_lanesolve *f, char *w) {
   GQ_EACH(j, f->lanes) if (gq_lane_waits(gq_lane_of(f, w, j))) gq_lane_answer(f, w, j);
   GQ_SYNC
 }
 
 /* ---- attempts ---- */
 
-GQ_REGION void gq_crew_propose(const gq_fleet *f, char *w) {
+GQ_REGION void gq_block_propose(const gq_lanesolve *f, char *w) {
   GQ_EACH(j, f->lanes) {
     gq_lane *l = gq_lane_of(f, w, j);
     gq_laneend end = l->stage == GQ_LANE_READY ? gq_lane_propose(l, &f->rule) : GQ_END_NOT;
@@ -440,7 +440,7 @@ GQ_REGION void gq_crew_propose(const gq_fleet *f, char *w) {
 }
 
 /* NaN: not finite. On a fixed grid sums tell, but for one that overflows. */
-GQ_REGION double gq_lane_ratio(const gq_fleet *f, char *w, int j) {
+GQ_REGION double gq_lane_ratio(const gq_lanesolve *f, char *w, int j) {
   const gq_places *p = &f->at;
   double ratio = 0;
   int fine = 1;
@@ -454,7 +454,7 @@ GQ_REGION double gq_lane_ratio(const gq_fleet *f, char *w, int j) {
   return !fine && gq_attempt_bad(f, w, j) ? (double)NAN : 0;
 }
 
-GQ_REGION void gq_lane_judged(const gq_fleet *f, char *w, int j) {
+GQ_REGION void gq_lane_judged(const gq_lanesolve *f, char *w, int j) {
   gq_lane *l = gq_lane_of(f, w, j);
   l->nfe += f->nfe;
   gq_verdict v = gq_lane_judge(l, &f->rule, gq_lane_ratio(f, w, j));
@@ -465,15 +465,15 @@ GQ_REGION void gq_lane_judged(const gq_fleet *f, char *w, int j) {
   if (v != GQ_ACCEPTED) return;
   l->stage = GQ_LANE_TAKEN;
   if (f->timed) l->coarse += gq_control_coarse(f->single, l->t, l->h1);
-  if (gq_lane_wants(f, l) && f->nfe_dense) atomicAdd(&((gq_crew *)w)->dense, 1u);
+  if (gq_lane_wants(f, l) && f->nfe_dense) atomicAdd(&((gq_laneblock *)w)->dense, 1u);
 }
 
-GQ_REGION void gq_crew_judge(const gq_fleet *f, char *w) {
+GQ_REGION void gq_block_judge(const gq_lanesolve *f, char *w) {
   GQ_EACH(j, f->lanes) if (gq_lane_of(f, w, j)->stage == GQ_LANE_READY) gq_lane_judged(f, w, j);
 }
 
 /* z = y(theta) of a part of lane j's step, its numbers `apart` from each other */
-GQ_REGION void gq_lane_between(const gq_fleet *f, char *w, int part, int j, double theta, GQ_STATE *z, int64_t apart) {
+GQ_REGION void gq_lane_between(const gq_lanesolve *f, char *w, int part, int j, double theta, GQ_STATE *z, int64_t apart) {
   gq_lane *l = gq_lane_of(f, w, j);
   const GQ_STATE *y = gq_row(f, w, f->at.y[part], j);
   if (!l->dense) l->nfe += f->nfe_dense;
@@ -490,7 +490,7 @@ GQ_REGION void gq_lane_between(const gq_fleet *f, char *w, int part, int j, doub
 }
 
 /* The step is taken. Does it end at a time to stop at? */
-GQ_REGION int gq_lane_stops(const gq_fleet *f, char *w, int j) {
+GQ_REGION int gq_lane_stops(const gq_lanesolve *f, char *w, int j) {
   gq_lane *l = gq_lane_of(f, w, j);
   GQ_BY(unroll 1)
   for (int i = 0; i < f->parts; i++) {
@@ -501,11 +501,11 @@ GQ_REGION int gq_lane_stops(const gq_fleet *f, char *w, int j) {
   return l->t == l->c.stop;
 }
 
-//// outward
+//// forward
 /* A solve from its first time on; the formulas are those of ode/independent.c. */
 /* Records for a round; what is left of those before is lost. 0: there are none, and the host makes more. */
-GQ_DEVICE int gq_crew_room(gq_fleet *f, gq_crew *c) {
-  unsigned some = GQ_FLEET_SLOTS * (unsigned)f->lanes, from;
+GQ_DEVICE int gq_block_room(gq_lanesolve *f, gq_laneblock *c) {
+  unsigned some = GQ_LANESOLVE_SLOTS * (unsigned)f->lanes, from;
   if (c->slots - c->slot >= (unsigned)f->lanes) return 1;
   from = atomicAdd(&f->used, some);
   if (from + some > f->room_for) return 0;
@@ -513,10 +513,10 @@ GQ_DEVICE int gq_crew_room(gq_fleet *f, gq_crew *c) {
   return 1;
 }
 
-/* What the crew does next, which all of its threads hear; idle: nothing, all is done or time is up. Slopes are evaluated
+/* What the block does next, which all of its threads hear; idle: nothing, all is done or time is up. Slopes are evaluated
 ** for all lanes at once: not before a quarter of them asks. */
-GQ_REGION int gq_crew_turn(gq_fleet *f, char *w, gq_u64 began) {
-  gq_crew *c = (gq_crew *)w;
+GQ_REGION int gq_block_turn(gq_lanesolve *f, char *w, gq_u64 began) {
+  gq_laneblock *c = (gq_laneblock *)w;
   GQ_EACH(i, 1) {
     int waiting = 0, ready = 0, fresh = 0;
     GQ_BY(unroll 1)
@@ -526,7 +526,7 @@ GQ_REGION int gq_crew_turn(gq_fleet *f, char *w, gq_u64 began) {
     }
     c->dense = 0;
     c->what = fresh ? GQ_LANE_NEW : waiting && 3 * waiting >= ready ? GQ_LANE_SLOPE : ready ? GQ_LANE_READY : GQ_LANE_IDLE;
-    int full = c->what == GQ_LANE_READY && f->record && !gq_crew_room(f, c);
+    int full = c->what == GQ_LANE_READY && f->record && !gq_block_room(f, c);
     if (c->what != GQ_LANE_IDLE && (full || (double)(GQ_CLOCK - began) > f->patience)) {
       c->what = GQ_LANE_IDLE;
       atomicAdd(&f->busy, 1u);
@@ -536,7 +536,7 @@ GQ_REGION int gq_crew_turn(gq_fleet *f, char *w, gq_u64 began) {
   return c->what;
 }
 
-GQ_REGION void gq_lane_take(const gq_fleet *f, char *w, int j) {
+GQ_REGION void gq_lane_take(const gq_lanesolve *f, char *w, int j) {
   gq_lane *l = gq_lane_of(f, w, j);
   const GQ_STATE *z = gq_sample_at(f, 0, l->sample);
   GQ_STATE *y = gq_row(f, w, f->at.y[0], j);
@@ -557,13 +557,13 @@ GQ_REGION void gq_lane_take(const gq_fleet *f, char *w, int j) {
   gq_lane_cut(f, w, j, l->sample);
 }
 
-GQ_REGION void gq_crew_take(const gq_fleet *f, char *w) {
+GQ_REGION void gq_block_take(const gq_lanesolve *f, char *w) {
   GQ_EACH(j, f->lanes) if (gq_lane_of(f, w, j)->stage == GQ_LANE_NEW) gq_lane_take(f, w, j);
   GQ_SYNC
 }
 
 /* The times that the accepted step passes. false: what is between is not finite, and the step is not taken. */
-GQ_REGION int gq_lane_times(const gq_fleet *f, char *w, int j) {
+GQ_REGION int gq_lane_times(const gq_lanesolve *f, char *w, int j) {
   gq_lane *l = gq_lane_of(f, w, j);
   GQ_BY(unroll 1)
   for (; gq_lane_passes(f, l, l->k); l->k++) {
@@ -584,12 +584,12 @@ GQ_REGION int gq_lane_times(const gq_fleet *f, char *w, int j) {
   return 1;
 }
 
-GQ_REGION void gq_lane_keep(const gq_fleet *f, char *w, int j) {
+GQ_REGION void gq_lane_keep(const gq_lanesolve *f, char *w, int j) {
   gq_lane *l = gq_lane_of(f, w, j);
-  int64_t slot = atomicAdd(&((gq_crew *)w)->slot, 1u);
+  int64_t slot = atomicAdd(&((gq_laneblock *)w)->slot, 1u);
   const GQ_STATE *y = gq_row(f, w, f->at.y[0], j), *f0 = gq_row(f, w, f->at.f0[0], j);
   GQ_STATE *data = (GQ_STATE *)gq_record(f, slot);
-  gq_taped *r = (gq_taped *)((char *)data + f->kept);
+  gq_lanerecord *r = (gq_lanerecord *)((char *)data + f->kept);
   GQ_NUMBERS(d) {
     data[d] = y[d * f->across];
     if (f->carry) data[f->numbers + d] = f0[d * f->across];
@@ -598,7 +598,7 @@ GQ_REGION void gq_lane_keep(const gq_fleet *f, char *w, int j) {
   l->record = slot;
 }
 
-GQ_REGION void gq_lane_move(const gq_fleet *f, char *w, int j) {
+GQ_REGION void gq_lane_move(const gq_lanesolve *f, char *w, int j) {
   gq_lane *l = gq_lane_of(f, w, j);
   if (!gq_lane_times(f, w, j)) return;
   if (f->record) gq_lane_keep(f, w, j);
@@ -607,39 +607,39 @@ GQ_REGION void gq_lane_move(const gq_fleet *f, char *w, int j) {
   else gq_lane_end(f, l, GQ_END_NOT, 0);
 }
 
-GQ_REGION void gq_crew_move(const gq_fleet *f, char *w) {
+GQ_REGION void gq_block_move(const gq_lanesolve *f, char *w) {
   GQ_EACH(j, f->lanes) if (gq_lane_of(f, w, j)->stage == GQ_LANE_TAKEN) gq_lane_move(f, w, j);
   GQ_SYNC
 }
 
-//// homing
-/* Backpropagation through the records of a fleet: a lane goes back along its sample's records; grad/samples_direct.c. */
-GQ_DEVICE const gq_taped *gq_taped_of(const gq_fleet *f, int64_t i) {
-  return (const gq_taped *)(gq_record(f, i) + f->kept);
+//// lane_direct
+/* Backpropagation: a lane goes back along its sample's records; grad/samples_direct.c. */
+GQ_DEVICE const gq_lanerecord *gq_lanerecord_of(const gq_lanesolve *f, int64_t i) {
+  return (const gq_lanerecord *)(gq_record(f, i) + f->kept);
 }
-GQ_DEVICE const GQ_STATE *gq_cotangent(const gq_homing *b, int64_t k, int64_t sample) {
+GQ_DEVICE const GQ_STATE *gq_cotangent(const gq_lanedirect *b, int64_t k, int64_t sample) {
   return (const GQ_STATE *)(GQ_FAR(b->gz) + k * b->f.apart + sample * b->f.bytes);
 }
-GQ_DEVICE GQ_STATE *gq_of_sample(const gq_fleet *f, uint64_t at, int64_t sample) {
+GQ_DEVICE GQ_STATE *gq_of_sample(const gq_lanesolve *f, uint64_t at, int64_t sample) {
   return (GQ_STATE *)(GQ_FAR(at) + sample * f->bytes);
 }
 
 /* x += s g, a sample */
-GQ_REGION void gq_row_add(const gq_fleet *f, GQ_STATE *x, double scale, const GQ_STATE *g) {
+GQ_REGION void gq_row_add(const gq_lanesolve *f, GQ_STATE *x, double scale, const GQ_STATE *g) {
   const GQ_STATE s = (GQ_STATE)scale;
   GQ_NUMBERS(d) x[d * f->across] = x[d * f->across] + s * g[d];
 }
-GQ_REGION void gq_row_put(const gq_fleet *f, GQ_STATE *x, const GQ_STATE *from) {
+GQ_REGION void gq_row_put(const gq_lanesolve *f, GQ_STATE *x, const GQ_STATE *from) {
   GQ_NUMBERS(d) x[d * f->across] = from ? from[d] : (GQ_STATE)0;
 }
 
 /* The sample's last record that begins before its last time; -1: there is none. */
-GQ_REGION int64_t gq_last_record(const gq_fleet *f, int64_t sample) {
-  const gq_landed *s = gq_landed_of(f, sample);
+GQ_REGION int64_t gq_last_record(const gq_lanesolve *f, int64_t sample) {
+  const gq_laneresult *s = gq_laneresult_of(f, sample);
   int64_t at = s->last;
   GQ_BY(unroll 1)
-  for (; at >= 0 && s->reached > 0; at = gq_taped_of(f, at)->before) {
-    const gq_taped *r = gq_taped_of(f, at);
+  for (; at >= 0 && s->reached > 0; at = gq_lanerecord_of(f, at)->before) {
+    const gq_lanerecord *r = gq_lanerecord_of(f, at);
     double t = gq_time(f, s->reached - 1);
     if (r->h < 0 ? t < r->t : t > r->t) break;
   }
@@ -647,42 +647,42 @@ GQ_REGION int64_t gq_last_record(const gq_fleet *f, int64_t sample) {
 }
 
 /* One that has records into an idle lane. */
-GQ_DEVICE int gq_home_lane(gq_homing *b, char *w, int j) {
-  gq_fleet *f = &b->f;
-  gq_crew *c = (gq_crew *)w;
+GQ_DEVICE int gq_direct_lane(gq_lanedirect *b, char *w, int j) {
+  gq_lanesolve *f = &b->f;
+  gq_laneblock *c = (gq_laneblock *)w;
   gq_lane *l = gq_lane_of(f, w, j);
   if (l->stage == GQ_LANE_OVER) {
     atomicAdd(&f->failures, 1u);
-    if (l->end) gq_crew_failed(c, l);
+    if (l->end) gq_block_failed(c, l);
     l->stage = GQ_LANE_IDLE, l->sample = -1;
   }
   GQ_BY(unroll 1)
-  for (; l->stage == GQ_LANE_IDLE && c->next < f->samples; c->next += f->crews) {
+  for (; l->stage == GQ_LANE_IDLE && c->next < f->samples; c->next += f->blocks) {
     int64_t at = gq_last_record(f, c->next);
     if (at < 0) continue;
     l->sample = c->next, l->record = at, l->stage = GQ_LANE_NEW;
-    l->k = gq_landed_of(f, l->sample)->reached - 1, l->nfe = l->steps = 0, l->end = GQ_END_NOT;
+    l->k = gq_laneresult_of(f, l->sample)->reached - 1, l->nfe = l->steps = 0, l->end = GQ_END_NOT;
   }
   return l->stage != GQ_LANE_IDLE;
 }
 
 /* Does a sample of the group that begins there have records? */
-GQ_DEVICE int gq_group_starts(const gq_fleet *f, int64_t first) {
+GQ_DEVICE int gq_group_starts(const gq_lanesolve *f, int64_t first) {
   GQ_BY(unroll 1)
-  for (int j = 0; j < f->lanes && first + j * f->crews < f->samples; j++)
-    if (gq_landed_of(f, first + j * f->crews)->last >= 0) return 1;
+  for (int j = 0; j < f->lanes && first + j * f->blocks < f->samples; j++)
+    if (gq_laneresult_of(f, first + j * f->blocks)->last >= 0) return 1;
   return 0;
 }
 
 /* What comes next: ready, steps back; slope, the first slopes of a group; idle, nothing. */
-GQ_REGION int gq_home_turn(gq_homing *b, char *w, gq_u64 began) {
-  gq_fleet *f = &b->f;
-  gq_crew *c = (gq_crew *)w;
+GQ_REGION int gq_direct_turn(gq_lanedirect *b, char *w, gq_u64 began) {
+  gq_lanesolve *f = &b->f;
+  gq_laneblock *c = (gq_laneblock *)w;
   GQ_EACH(i, 1) {
     int busy = 0;
-    int64_t group = (int64_t)f->lanes * f->crews;
+    int64_t group = (int64_t)f->lanes * f->blocks;
     GQ_BY(unroll 1)
-    for (int j = 0; j < f->lanes && !c->starting; j++) busy += gq_home_lane(b, w, j);
+    for (int j = 0; j < f->lanes && !c->starting; j++) busy += gq_direct_lane(b, w, j);
     if (!busy && f->carry && !c->starting) c->starting = true, c->next = GQ_TILE;
     GQ_BY(unroll 1)
     while (c->starting && c->next < f->samples && !gq_group_starts(f, c->next)) c->next += group;
@@ -702,9 +702,9 @@ GQ_REGION int gq_home_turn(gq_homing *b, char *w, gq_u64 began) {
 #define GQ_UNCUT(N) \
   case sizeof(N): ((N *)whole)[i] += ((const N *)lanes)[at]; break;
 /* What the lane has of gradients that are cut with the samples, to those of all. */
-GQ_REGION void gq_lane_uncut(const gq_homing *b, char *w, int j, int64_t sample) {
-  const gq_fleet *f = &b->f;
-  const gq_cutting *c = (const gq_cutting *)GQ_FAR(b->cut);
+GQ_REGION void gq_lane_uncut(const gq_lanedirect *b, char *w, int j, int64_t sample) {
+  const gq_lanesolve *f = &b->f;
+  const gq_lanecut *c = (const gq_lanecut *)GQ_FAR(b->cut);
   GQ_BY(unroll 1)
   for (int k = 0; k < b->cuts; k++, c++) {
     const char *lanes = w + c->to;
@@ -721,10 +721,10 @@ GQ_REGION void gq_lane_uncut(const gq_homing *b, char *w, int j, int64_t sample)
   }
 }
 
-GQ_REGION void gq_lane_load(const gq_homing *b, char *w, int j, int64_t record) {
-  const gq_fleet *f = &b->f;
+GQ_REGION void gq_lane_load(const gq_lanedirect *b, char *w, int j, int64_t record) {
+  const gq_lanesolve *f = &b->f;
   gq_lane *l = gq_lane_of(f, w, j);
-  const gq_taped *r = gq_taped_of(f, record);
+  const gq_lanerecord *r = gq_lanerecord_of(f, record);
   const GQ_STATE *data = (const GQ_STATE *)gq_record(f, record);
   l->t = r->t, l->h1 = r->h;
   *gq_number(w, f->at.t, j) = r->t, *gq_number(w, f->at.h, j) = r->h;
@@ -734,8 +734,8 @@ GQ_REGION void gq_lane_load(const gq_homing *b, char *w, int j, int64_t record) 
 }
 
 /* A lane that never had a sample holds that of the first, so that zero cotangents give zeros. */
-GQ_REGION void gq_home_load(const gq_homing *b, char *w) {
-  const gq_fleet *f = &b->f;
+GQ_REGION void gq_direct_load(const gq_lanedirect *b, char *w) {
+  const gq_lanesolve *f = &b->f;
   GQ_EACH(j, f->lanes) {
     gq_lane *l = gq_lane_of(f, w, j);
     const gq_lane *first = gq_lane_of(f, w, 0);
@@ -756,8 +756,8 @@ GQ_REGION void gq_home_load(const gq_homing *b, char *w) {
 }
 
 /* Measurement time k lies inside the step: z_k = y + h sum_s w_s(theta) k_s. */
-GQ_REGION void gq_lane_inner(const gq_homing *b, char *w, int j, int k) {
-  const gq_fleet *f = &b->f;
+GQ_REGION void gq_lane_inner(const gq_lanedirect *b, char *w, int j, int k) {
+  const gq_lanesolve *f = &b->f;
   const gq_lane *l = gq_lane_of(f, w, j);
   const GQ_STATE *g = gq_cotangent(b, k, l->sample);
   double theta = gq_control_over(gq_time(f, k) - l->t, l->h1);
@@ -768,10 +768,10 @@ GQ_REGION void gq_lane_inner(const gq_homing *b, char *w, int j, int k) {
 }
 
 /* Cotangents of the times in the step, its end included. */
-GQ_REGION void gq_lane_cotangents(const gq_homing *b, char *w, int j) {
-  const gq_fleet *f = &b->f;
+GQ_REGION void gq_lane_cotangents(const gq_lanedirect *b, char *w, int j) {
+  const gq_lanesolve *f = &b->f;
   gq_lane *l = gq_lane_of(f, w, j);
-  int64_t stop = gq_taped_of(f, l->record)->stop;
+  int64_t stop = gq_lanerecord_of(f, l->record)->stop;
   double end = stop >= 0 ? gq_time(f, stop) : l->t + l->h1;
   l->nfe += f->nfe + f->nfe_dense, l->steps++;
   GQ_BY(unroll 1)
@@ -782,30 +782,30 @@ GQ_REGION void gq_lane_cotangents(const gq_homing *b, char *w, int j) {
     gq_lane_inner(b, w, j, l->k);
 }
 
-GQ_REGION void gq_home_times(const gq_homing *b, char *w) {
+GQ_REGION void gq_direct_times(const gq_lanedirect *b, char *w) {
   GQ_EACH(j, b->f.lanes) if (gq_lane_of(&b->f, w, j)->stage == GQ_LANE_READY) gq_lane_cotangents(b, w, j);
 }
 
 /* x = p + e */
-GQ_REGION void gq_row_sum(const gq_fleet *f, GQ_STATE *x, const GQ_STATE *p, const GQ_STATE *e) {
+GQ_REGION void gq_row_sum(const gq_lanesolve *f, GQ_STATE *x, const GQ_STATE *p, const GQ_STATE *e) {
   GQ_NUMBERS(d) x[d * f->across] = p[d * f->across] + e[d * f->across];
 }
 
 /* At the sample's start: what is left is kept, and the lane's cotangents are zero. */
-GQ_REGION void gq_lane_finish(const gq_homing *b, char *w, int j) {
-  const gq_fleet *f = &b->f;
+GQ_REGION void gq_lane_finish(const gq_lanedirect *b, char *w, int j) {
+  const gq_lanesolve *f = &b->f;
   gq_lane *l = gq_lane_of(f, w, j);
   GQ_STATE *a = gq_of_sample(f, b->a, l->sample), *left = gq_of_sample(f, b->left, l->sample);
   GQ_STATE *cy = gq_row(f, w, b->cy, j), *cf = gq_row(f, w, b->cf, j);
-  gq_returned *r = (gq_returned *)GQ_FAR(b->count) + l->sample;
+  gq_lanecosts *r = (gq_lanecosts *)GQ_FAR(b->count) + l->sample;
   r->nfe = l->nfe, r->steps = l->steps;
   GQ_NUMBERS(d) a[d] = cy[d * f->across], left[d] = cf[d * f->across];
   gq_row_put(f, cy, 0), gq_row_put(f, cf, 0);
   l->record = 0, l->stage = GQ_LANE_IDLE, l->sample = -1;
 }
 
-GQ_REGION void gq_lane_back(const gq_homing *b, char *w, int j) {
-  const gq_fleet *f = &b->f;
+GQ_REGION void gq_lane_back(const gq_lanedirect *b, char *w, int j) {
+  const gq_lanesolve *f = &b->f;
   gq_lane *l = gq_lane_of(f, w, j);
   GQ_STATE *cy = gq_row(f, w, b->cy, j);
   gq_row_sum(f, cy, gq_row(f, w, b->py, j), gq_row(f, w, f->at.ey[0], j));
@@ -816,12 +816,12 @@ GQ_REGION void gq_lane_back(const gq_homing *b, char *w, int j) {
     return;
   }
   gq_lane_uncut(b, w, j, l->sample);
-  int64_t before = gq_taped_of(f, l->record)->before;
+  int64_t before = gq_lanerecord_of(f, l->record)->before;
   if (before >= 0) l->record = before;
   else gq_lane_finish(b, w, j);
 }
 
-GQ_REGION void gq_home_back(const gq_homing *b, char *w) {
+GQ_REGION void gq_direct_back(const gq_lanedirect *b, char *w) {
   GQ_EACH(j, b->f.lanes) if (gq_lane_of(&b->f, w, j)->stage == GQ_LANE_READY) gq_lane_back(b, w, j);
   GQ_SYNC
 }
@@ -829,14 +829,14 @@ GQ_REGION void gq_home_back(const gq_homing *b, char *w) {
 /* ---- first slopes f(t_0, z_0) ---- */
 
 /* Samples that took no step, and lanes without a sample, go along with one that did. */
-GQ_REGION void gq_lane_asks(const gq_homing *b, char *w, int j) {
-  const gq_fleet *f = &b->f;
-  gq_crew *c = (gq_crew *)w;
+GQ_REGION void gq_lane_asks(const gq_lanedirect *b, char *w, int j) {
+  const gq_lanesolve *f = &b->f;
+  gq_laneblock *c = (gq_laneblock *)w;
   gq_lane *l = gq_lane_of(f, w, j);
-  int64_t sample = c->first + (int64_t)j * f->crews, some = c->first;
+  int64_t sample = c->first + (int64_t)j * f->blocks, some = c->first;
   GQ_BY(unroll 1)
-  while (gq_landed_of(f, some)->last < 0) some += f->crews;
-  int takes = sample < f->samples && gq_landed_of(f, sample)->last >= 0;
+  while (gq_laneresult_of(f, some)->last < 0) some += f->blocks;
+  int takes = sample < f->samples && gq_laneresult_of(f, sample)->last >= 0;
   l->sample = takes ? sample : -1;
   gq_row_put(f, gq_row(f, w, f->at.ey[0], j), gq_sample_at(f, 0, takes ? sample : some));
   gq_row_put(f, gq_row(f, w, b->cf, j), takes ? gq_of_sample(f, b->left, sample) : 0);
@@ -845,12 +845,12 @@ GQ_REGION void gq_lane_asks(const gq_homing *b, char *w, int j) {
   ((GQ_STATE *)(w + f->at.te))[j] = (GQ_STATE)gq_time(f, 0);
 }
 
-GQ_REGION void gq_home_ask(const gq_homing *b, char *w) {
+GQ_REGION void gq_direct_ask(const gq_lanedirect *b, char *w) {
   GQ_EACH(j, b->f.lanes) gq_lane_asks(b, w, j);
 }
 
-GQ_REGION void gq_home_start(const gq_homing *b, char *w) {
-  const gq_fleet *f = &b->f;
+GQ_REGION void gq_direct_start(const gq_lanedirect *b, char *w) {
+  const gq_lanesolve *f = &b->f;
   GQ_EACH(j, f->lanes) {
     int64_t sample = gq_lane_of(f, w, j)->sample;
     if (sample < 0) continue;
@@ -864,17 +864,17 @@ GQ_REGION void gq_home_start(const gq_homing *b, char *w) {
 
 //// adjoint
 /* The adjoint equation and its quadrature: a lane solves [z, a] backwards over its sample's intervals; grad/samples_gq.c. */
-GQ_DEVICE const GQ_STATE *gq_cotangent(const gq_adjoining *b, int64_t k, int64_t sample) {
+GQ_DEVICE const GQ_STATE *gq_cotangent(const gq_laneadjoint *b, int64_t k, int64_t sample) {
   return (const GQ_STATE *)(GQ_FAR(b->gz) + k * b->f.apart + sample * b->f.bytes);
 }
-GQ_DEVICE GQ_STATE *gq_point(const gq_adjoining *b, char *w, uint64_t at, int i) {
+GQ_DEVICE GQ_STATE *gq_point(const gq_laneadjoint *b, char *w, uint64_t at, int i) {
   return (GQ_STATE *)(w + at) + i * b->along;
 }
-GQ_DEVICE int64_t *gq_whose(const gq_adjoining *b, char *w) { return (int64_t *)(w + b->whose); }
+GQ_DEVICE int64_t *gq_whose(const gq_laneadjoint *b, char *w) { return (int64_t *)(w + b->whose); }
 
 /* Points that are not taken yet to lanes that have nodes, in their order. */
-GQ_DEVICE void gq_crew_give(const gq_adjoining *b, char *w) {
-  gq_crew *c = (gq_crew *)w;
+GQ_DEVICE void gq_block_give(const gq_laneadjoint *b, char *w) {
+  gq_laneblock *c = (gq_laneblock *)w;
   GQ_BY(unroll 1)
   for (int j = 0; j < b->f.lanes; j++) {
     gq_lane *l = gq_lane_of(&b->f, w, j);
@@ -884,10 +884,10 @@ GQ_DEVICE void gq_crew_give(const gq_adjoining *b, char *w) {
   }
 }
 
-/* As gq_crew_turn; taken: nodes of steps go to points; points: they are evaluated. */
-GQ_REGION int gq_adjoint_turn(gq_adjoining *b, char *w, gq_u64 began) {
-  gq_fleet *f = &b->f;
-  gq_crew *c = (gq_crew *)w;
+/* As gq_block_turn; taken: nodes of steps go to points; points: they are evaluated. */
+GQ_REGION int gq_adjoint_turn(gq_laneadjoint *b, char *w, gq_u64 began) {
+  gq_lanesolve *f = &b->f;
+  gq_laneblock *c = (gq_laneblock *)w;
   GQ_EACH(i, 1) {
     int waiting = 0, ready = 0, fresh = 0, taken = 0;
     if (c->what == GQ_LANE_POINTS) c->filled = 0;
@@ -909,7 +909,7 @@ GQ_REGION int gq_adjoint_turn(gq_adjoining *b, char *w, gq_u64 began) {
       c->what = GQ_LANE_IDLE;
       atomicAdd(&f->busy, 1u);
     }
-    if (c->what == GQ_LANE_TAKEN) gq_crew_give(b, w);
+    if (c->what == GQ_LANE_TAKEN) gq_block_give(b, w);
   }
   GQ_SYNC
   return c->what;
@@ -917,28 +917,28 @@ GQ_REGION int gq_adjoint_turn(gq_adjoining *b, char *w, gq_u64 began) {
 
 /* ---- samples and intervals ---- */
 
-GQ_REGION void gq_interval_rule(const gq_adjoining *b, gq_lane *l) {
-  const gq_fleet *f = &b->f;
+GQ_REGION void gq_interval_rule(const gq_laneadjoint *b, gq_lane *l) {
+  const gq_lanesolve *f = &b->f;
   int64_t wanted = b->fixed;
   l->node = 0, l->rule = b->fixed;
   if (b->each || !b->collects) return;
   if (!b->fixed)
-    wanted = gq_rule_wanted(b->C, gq_landed_of(f, l->sample)->nfe, gq_time(f, l->k) - gq_time(f, l->k - 1), b->span);
+    wanted = gq_rule_wanted(b->C, gq_laneresult_of(f, l->sample)->nfe, gq_time(f, l->k) - gq_time(f, l->k - 1), b->span);
   if (!b->fixed) l->rule = wanted <= b->most ? (int)wanted : b->most;
   l->capped = l->capped || l->rule < wanted;
   l->wanted += wanted * b->refine;
 }
 
-GQ_DEVICE void gq_adjoint_finish(const gq_adjoining *b, gq_lane *l) {
-  gq_returned *r = (gq_returned *)GQ_FAR(b->count) + l->sample;
+GQ_DEVICE void gq_adjoint_finish(const gq_laneadjoint *b, gq_lane *l) {
+  gq_lanecosts *r = (gq_lanecosts *)GQ_FAR(b->count) + l->sample;
   r->nfe = l->nfe + l->nodes, r->steps = l->steps, r->nodes = l->nodes, r->wanted = l->wanted;
   r->off = l->off, r->restarts = l->restarts, r->capped = l->capped;
   l->sample = -1, l->stage = GQ_LANE_IDLE;
 }
 
 /* a takes the cotangents from time l->k on, and the next interval in which it is not zero begins. */
-GQ_REGION void gq_adjoint_proceed(const gq_adjoining *b, char *w, int j) {
-  const gq_fleet *f = &b->f;
+GQ_REGION void gq_adjoint_proceed(const gq_laneadjoint *b, char *w, int j) {
+  const gq_lanesolve *f = &b->f;
   gq_lane *l = gq_lane_of(f, w, j);
   GQ_STATE *a = (GQ_STATE *)(GQ_FAR(b->a) + l->sample * f->bytes);
   GQ_BY(unroll 1)
@@ -966,8 +966,8 @@ GQ_REGION void gq_adjoint_proceed(const gq_adjoining *b, char *w, int j) {
 }
 
 /* The root mean square of a sample's cotangents, of the time that has most. */
-GQ_REGION double gq_adjoint_size(const gq_adjoining *b, int64_t sample) {
-  const gq_fleet *f = &b->f;
+GQ_REGION double gq_adjoint_size(const gq_laneadjoint *b, int64_t sample) {
+  const gq_lanesolve *f = &b->f;
   double size = 0;
   GQ_BY(unroll 1)
   for (int k = 0; k < f->nt; k++) {
@@ -983,8 +983,8 @@ GQ_REGION double gq_adjoint_size(const gq_adjoining *b, int64_t sample) {
   return size;
 }
 
-GQ_REGION void gq_adjoint_sample(const gq_adjoining *b, char *w, int j) {
-  const gq_fleet *f = &b->f;
+GQ_REGION void gq_adjoint_sample(const gq_laneadjoint *b, char *w, int j) {
+  const gq_lanesolve *f = &b->f;
   gq_lane *l = gq_lane_of(f, w, j);
   double size = b->scale ? gq_adjoint_size(b, l->sample) : 1;
   l->c = gq_lane_control(&f->rule), l->k = f->nt - 1;
@@ -995,14 +995,14 @@ GQ_REGION void gq_adjoint_sample(const gq_adjoining *b, char *w, int j) {
   gq_adjoint_proceed(b, w, j);
 }
 
-GQ_REGION void gq_adjoint_take(const gq_adjoining *b, char *w) {
+GQ_REGION void gq_adjoint_take(const gq_laneadjoint *b, char *w) {
   GQ_EACH(j, b->f.lanes) if (gq_lane_of(&b->f, w, j)->stage == GQ_LANE_NEW) gq_adjoint_sample(b, w, j);
   GQ_SYNC
 }
 
 /* At a measurement time: how far z is from what it was on the way there, and on. */
-GQ_REGION void gq_adjoint_arrived(const gq_adjoining *b, char *w, int j) {
-  const gq_fleet *f = &b->f;
+GQ_REGION void gq_adjoint_arrived(const gq_laneadjoint *b, char *w, int j) {
+  const gq_lanesolve *f = &b->f;
   gq_lane *l = gq_lane_of(f, w, j);
   const GQ_STATE *z = gq_sample_at(f, --l->k, l->sample), *ya = gq_row(f, w, f->at.y[1], j);
   GQ_STATE *ey = gq_row(f, w, f->at.ey[0], j), *a = (GQ_STATE *)(GQ_FAR(b->a) + l->sample * f->bytes);
@@ -1013,7 +1013,7 @@ GQ_REGION void gq_adjoint_arrived(const gq_adjoining *b, char *w, int j) {
 }
 
 /* Steps that have nodes wait for points. */
-GQ_REGION void gq_adjoint_move(const gq_adjoining *b, char *w) {
+GQ_REGION void gq_adjoint_move(const gq_laneadjoint *b, char *w) {
   GQ_EACH(j, b->f.lanes) {
     const gq_lane *l = gq_lane_of(&b->f, w, j);
     if (l->stage == GQ_LANE_TAKEN && !l->want && gq_lane_stops(&b->f, w, j)) gq_adjoint_arrived(b, w, j);
@@ -1023,8 +1023,8 @@ GQ_REGION void gq_adjoint_move(const gq_adjoining *b, char *w) {
 
 /* ---- nodes ---- */
 
-GQ_REGION void gq_lane_gives(const gq_adjoining *b, char *w, int j, int i, int node) {
-  const gq_fleet *f = &b->f;
+GQ_REGION void gq_lane_gives(const gq_laneadjoint *b, char *w, int j, int i, int node) {
+  const gq_lanesolve *f = &b->f;
   gq_lane *l = gq_lane_of(f, w, j);
   double weight, t = gq_node_at(b, l, node, &weight), theta = gq_control_over(t - l->t, l->h1);
   GQ_STATE *a = gq_point(b, w, b->pa, i), s = (GQ_STATE)weight;
@@ -1035,7 +1035,7 @@ GQ_REGION void gq_lane_gives(const gq_adjoining *b, char *w, int j, int i, int n
   gq_whose(b, w)[i] = l->sample;
 }
 
-GQ_REGION void gq_adjoint_collect(const gq_adjoining *b, char *w) {
+GQ_REGION void gq_adjoint_collect(const gq_laneadjoint *b, char *w) {
   GQ_EACH(j, b->f.lanes) {
     gq_lane *l = gq_lane_of(&b->f, w, j);
     if (l->stage != GQ_LANE_TAKEN || !l->give) continue;
@@ -1048,9 +1048,9 @@ GQ_REGION void gq_adjoint_collect(const gq_adjoining *b, char *w) {
 }
 
 /* Points that are not taken repeat the first with a = 0. */
-GQ_REGION void gq_adjoint_points(const gq_adjoining *b, char *w) {
-  const gq_fleet *f = &b->f;
-  const int filled = ((const gq_crew *)w)->filled;
+GQ_REGION void gq_adjoint_points(const gq_laneadjoint *b, char *w) {
+  const gq_lanesolve *f = &b->f;
+  const int filled = ((const gq_laneblock *)w)->filled;
   GQ_EACH(i, b->points) {
     if (i >= filled) {
       GQ_STATE *z = gq_point(b, w, b->pz, i), *a = gq_point(b, w, b->pa, i);
@@ -1069,10 +1069,10 @@ GQ_REGION void gq_adjoint_points(const gq_adjoining *b, char *w) {
     ((N *)whole)[at] += ((const N *)points)[gq_cut_place(f, c, b->points, i, o, in)];      \
     break;
 /* What points have of gradients that are cut with the samples: a thread a number, in the order of points. */
-GQ_REGION void gq_adjoint_weigh(const gq_adjoining *b, char *w) {
-  const gq_fleet *f = &b->f;
-  const gq_cutting *c = (const gq_cutting *)GQ_FAR(b->to);
-  const int filled = ((const gq_crew *)w)->filled;
+GQ_REGION void gq_adjoint_weigh(const gq_laneadjoint *b, char *w) {
+  const gq_lanesolve *f = &b->f;
+  const gq_lanecut *c = (const gq_lanecut *)GQ_FAR(b->to);
+  const int filled = ((const gq_laneblock *)w)->filled;
   GQ_BY(unroll 1)
   for (int k = 0; k < b->sums; k++, c++) {
     const char *points = w + c->to;

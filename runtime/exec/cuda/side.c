@@ -32,12 +32,12 @@ static int64_t step_of(const sides *s, int k) {
 }
 
 /* What goes to the device before the kernel, and back after it: a part of the stage; without `fill` it is measured. */
-typedef struct cargo {
+typedef struct staging {
   bool fill, returns;
   size_t top, results;
-} cargo;
+} staging;
 
-static gq_operand put_table(const sides *s, int k, cargo *c) {
+static gq_operand put_table(const sides *s, int k, staging *c) {
   gq_u64 *at = (gq_u64 *)(void *)(gq_stage.here + c->top);
   gq_operand o = { (gq_u64)(uintptr_t)gq_stage.there + c->top, GQ_TABLE, 0 };
   for (int i = 0; c->fill && i < s->n; i++) at[i] = (gq_u64)(uintptr_t)given(s, i, k);
@@ -46,7 +46,7 @@ static gq_operand put_table(const sides *s, int k, cargo *c) {
 }
 
 /* The host's numbers: once where all slices have the same. Outputs too: some are added to. */
-static gq_operand put_numbers(const sides *s, int k, int64_t step, cargo *c) {
+static gq_operand put_numbers(const sides *s, int k, int64_t step, staging *c) {
   size_t bytes = s->p->bytes[k];
   int n = step ? s->n : 1;
   gq_operand o = { (gq_u64)(uintptr_t)gq_stage.there + c->top, step ? (int64_t)gq_cuda_rounded(bytes) : 0,
@@ -56,7 +56,7 @@ static gq_operand put_numbers(const sides *s, int k, int64_t step, cargo *c) {
   return o;
 }
 
-static gq_operand put_operand(const sides *s, int k, cargo *c) {
+static gq_operand put_operand(const sides *s, int k, staging *c) {
   char *first = given(s, 0, k);
   int64_t step = step_of(s, k);
   if (k != ARENA && !gq_cuda_owns(first)) return put_numbers(s, k, step, c);
@@ -76,7 +76,7 @@ void gq_cuda_put_rest(const gq_program *p, int n, void *flags, gq_operand *of) {
 }
 
 /* Outputs last: they alone go back. */
-static void load(const sides *s, void *flags, gq_operand *of, cargo *c) {
+static void load(const sides *s, void *flags, gq_operand *of, staging *c) {
   int n;
   const int *used = used_of(s, &n);
   of[n + GQ_TILE_ARENA] = put_operand(s, ARENA, c);
@@ -91,7 +91,7 @@ static void load(const sides *s, void *flags, gq_operand *of, cargo *c) {
     }
 }
 
-static int unload(const sides *s, const gq_operand *of, const cargo *c) {
+static int unload(const sides *s, const gq_operand *of, const staging *c) {
   int n;
   const int *used = used_of(s, &n);
   char *there = gq_stage.there;
@@ -107,15 +107,15 @@ static int unload(const sides *s, const gq_operand *of, const cargo *c) {
 /* Arguments of a kernel with n operands; where there are too many of them, they travel. */
 int gq_cuda_tile_launch(const gq_tile *tile, int blocks, const gq_tile_args *args, int n, size_t at) {
   struct {
-    gq_u64 pilot, sums, at, each, of;
-  } far = { args->pilot, args->sums, args->at, args->each, (gq_u64)(uintptr_t)gq_stage.there + at };
+    gq_u64 loop, sums, at, each, of;
+  } far = { args->loop, args->sums, args->at, args->each, (gq_u64)(uintptr_t)gq_stage.there + at };
   return gq_cuda_launch_near(tile->f, blocks, tile->threads, tile->shared,
                              n > GQ_TILE_DIRECT ? (const void *)&far : args);
 }
 
 size_t gq_cuda_args_bytes(int n) { return sizeof(gq_tile_args) + (size_t)n * sizeof(gq_operand); }
 
-/* Behind the cargo. */
+/* Behind the staging. */
 size_t gq_cuda_far_bytes(int n) {
   return n > GQ_TILE_DIRECT ? gq_cuda_rounded((size_t)n * sizeof(gq_operand)) : 0;
 }
@@ -139,14 +139,14 @@ static int run_tiles(const sides *s) {
   void *flags = NULL;
   _Alignas(8) char room[gq_cuda_args_bytes(n)];
   gq_tile_args *args = (gq_tile_args *)(void *)room;
-  cargo x = { 0 };
+  staging x = { 0 };
   *args = (gq_tile_args){ 0 };
   if (s->p->phase[s->phase] == s->p->phase[s->phase + 1]) return GQ_OK;
   if (!tile->f) GQ_TRY(gq_cuda_tile(GQ_WAY_ONCE, 1, &(gq_phase){ .p = s->p, .phase = s->phase }, tile));
   if (c->indexing[s->phase]) GQ_TRY(gq_cuda_flag(0, &flags));
   load(s, flags, args->of, &x);
   GQ_TRY(gq_cuda_stage_room(x.top + gq_cuda_far_bytes(n)));
-  x = (cargo){ .fill = true };
+  x = (staging){ .fill = true };
   load(s, flags, args->of, &x);
   if (gq_cuda_far_bytes(n)) memcpy(gq_stage.here + x.top, args->of, (size_t)n * sizeof(gq_operand));
   GQ_TRY(gq_cuda_put(gq_stage.there, gq_stage.here, x.top + gq_cuda_far_bytes(n)));
@@ -169,20 +169,20 @@ int gq_cuda_side(const gq_program *p, int phase, int n, void *const *arena, cons
 
 enum { RUNS = 2 }; /* a class of slices each */
 
-typedef struct flight {
-  const gq_course *c;
+typedef struct job {
+  const gq_stepjob *c;
   sides run[RUNS];
   int first[RUNS], nrun;
   gq_tile_args *args[RUNS];
   size_t far[RUNS];
-} flight;
+} job;
 
 static gq_operand at_stage(size_t at) {
   return (gq_operand){ .base = (gq_u64)(uintptr_t)gq_stage.there + at };
 }
 
 /* A table of where a state is at each step, for slices of this run. */
-static gq_operand put_move(const sides *s, int k, void *const *at, int steps, cargo *c) {
+static gq_operand put_move(const sides *s, int k, void *const *at, int steps, staging *c) {
   gq_operand o = { (gq_u64)(uintptr_t)gq_stage.there + c->top, step_of(s, k), 1 };
   gq_u64 *table = (gq_u64 *)(void *)(gq_stage.here + c->top);
   ptrdiff_t offset = given(s, 0, k) - (char *)at[0];
@@ -191,7 +191,7 @@ static gq_operand put_move(const sides *s, int k, void *const *at, int steps, ca
   return o;
 }
 
-static gq_operand put_arenas(const flight *f, int r, cargo *c) {
+static gq_operand put_arenas(const job *f, int r, staging *c) {
   const sides *s = &f->run[r];
   gq_operand o = { (gq_u64)(uintptr_t)gq_stage.there + c->top, GQ_TABLE, s->n };
   gq_u64 *table = (gq_u64 *)(void *)(gq_stage.here + c->top);
@@ -203,7 +203,7 @@ static gq_operand put_arenas(const flight *f, int r, cargo *c) {
 }
 
 /* What is at `at` of each step's record. */
-static gq_operand put_records(const gq_course *c, size_t at, cargo *x) {
+static gq_operand put_records(const gq_stepjob *c, size_t at, staging *x) {
   gq_operand o = { (gq_u64)(uintptr_t)gq_stage.there + x->top, 0, 1 };
   gq_u64 *table = (gq_u64 *)(void *)(gq_stage.here + x->top);
   for (int i = 0; x->fill && i < c->steps; i++) table[i] = at_stage((size_t)i * c->bytes + at).base;
@@ -211,9 +211,9 @@ static gq_operand put_records(const gq_course *c, size_t at, cargo *x) {
   return o;
 }
 
-/* Number k: of the pilot, a state, a sum, or what any attempt reads. The pilot comes first, sums behind it. */
-static gq_operand put_number(const flight *f, int r, int k, cargo *x) {
-  const gq_course *c = f->c;
+/* Number k: of the loop, a state, a sum, or what any attempt reads. The loop comes first, sums behind it. */
+static gq_operand put_number(const job *f, int r, int k, staging *x) {
+  const gq_stepjob *c = f->c;
   const sides *s = &f->run[r];
   int out = k - s->p->nin;
   for (int i = 0; i < c->nread; i++)
@@ -233,15 +233,15 @@ static gq_operand put_number(const flight *f, int r, int k, cargo *x) {
   return put_operand(s, k, x);
 }
 
-static void load_flight(flight *f, void *flags, cargo *x) {
-  const gq_course *c = f->c;
+static void load_job(job *f, void *flags, staging *x) {
+  const gq_stepjob *c = f->c;
   size_t first = c->bytes * (size_t)(c->phase ? c->steps : 1);
   x->top = gq_cuda_rounded(first) + gq_cuda_rounded((size_t)c->nsum * c->nslices * sizeof(double));
-  if (x->fill) memcpy(gq_stage.here, c->pilot, first);
+  if (x->fill) memcpy(gq_stage.here, c->loop, first);
   for (int r = 0, n; r < f->nrun; r++) {
     const int *used = used_of(&f->run[r], &n);
     gq_operand *of = f->args[r]->of;
-    f->args[r]->pilot = at_stage(0).base, f->args[r]->sums = at_stage(gq_cuda_rounded(c->bytes)).base;
+    f->args[r]->loop = at_stage(0).base, f->args[r]->sums = at_stage(gq_cuda_rounded(c->bytes)).base;
     f->args[r]->at = c->bytes, f->args[r]->each = (gq_u64)c->steps;
     if (c->ngiven && !c->phase) {
       f->args[r]->at = (gq_u64)(given(&f->run[r], 0, c->given) - (char *)c->path[0]);
@@ -258,43 +258,43 @@ static void load_flight(flight *f, void *flags, cargo *x) {
   }
 }
 
-static gq_way way_of(const gq_course *c) {
+static gq_way way_of(const gq_stepjob *c) {
   return c->phase ? GQ_WAY_AFTER : c->ngiven ? GQ_WAY_ALONG : GQ_WAY_ATTEMPT;
 }
 
-static int fly(flight *f) {
-  const gq_course *c = f->c;
+static int run_job(job *f) {
+  const gq_stepjob *c = f->c;
   void *flags = NULL;
-  cargo x = { 0 };
+  staging x = { 0 };
   int indexing = 0, n;
   gq_way way = way_of(c);
   gq_tile *tile[RUNS] = { NULL };
   for (int r = 0; r < f->nrun; r++) {
     tile[r] = gq_cuda_tile_of(f->run[r].p, way);
     if (!tile[r]->f) {
-      gq_phase of = { .p = f->run[r].p, .phase = c->phase, .course = c };
+      gq_phase of = { .p = f->run[r].p, .phase = c->phase, .job = c };
       GQ_TRY(gq_cuda_tile(way, 1, &of, tile[r]));
     }
     const gq_cuda_code *code = f->run[r].p->code;
     if (code->indexing[c->phase] > indexing) indexing = code->indexing[c->phase];
   }
   if (indexing) GQ_TRY(gq_cuda_flag(0, &flags));
-  load_flight(f, flags, &x);
+  load_job(f, flags, &x);
   GQ_TRY(gq_cuda_stage_room(x.top));
-  x = (cargo){ .fill = true };
-  load_flight(f, flags, &x);
+  x = (staging){ .fill = true };
+  load_job(f, flags, &x);
   GQ_TRY(gq_cuda_put(gq_stage.there, gq_stage.here, x.top));
   for (int i = 0; i < (c->phase ? 1 : c->attempts); i++)
     for (int r = 0; r < f->nrun; r++) {
       used_of(&f->run[r], &n);
       GQ_TRY(gq_cuda_tile_launch(tile[r], f->run[r].n, f->args[r], n + GQ_TILE_MORE, f->far[r]));
     }
-  if (!c->phase) GQ_TRY(gq_cuda_get(c->pilot, gq_stage.there, c->bytes));
+  if (!c->phase) GQ_TRY(gq_cuda_get(c->loop, gq_stage.there, c->bytes));
   return gq_cuda_indexed(indexing);
 }
 
-static void split(flight *f) {
-  const gq_course *c = f->c;
+static void split(job *f) {
+  const gq_stepjob *c = f->c;
   for (int s = 0, n; s < c->nslices; s += n) {
     for (n = 1; s + n < c->nslices && c->class_of[s + n] == c->class_of[s];) n++;
     GQ_ASSERT(f->nrun < RUNS);
@@ -306,17 +306,17 @@ static void split(flight *f) {
   }
 }
 
-int gq_cuda_advance(gq_course *c) {
-  flight f = { .c = c };
+int gq_cuda_advance(gq_stepjob *c) {
+  job f = { .c = c };
   int n[RUNS] = { 0 };
   split(&f);
   for (int r = 0; r < f.nrun; r++) used_of(&f.run[r], &n[r]);
   _Alignas(8) char room[RUNS][gq_cuda_args_bytes((n[0] > n[1] ? n[0] : n[1]) + GQ_TILE_MORE)];
   for (int r = 0; r < RUNS; r++) f.args[r] = (gq_tile_args *)(void *)room[r];
   pthread_mutex_lock(&gq_stage.lock);
-  int status = fly(&f);
+  int status = run_job(&f);
   pthread_mutex_unlock(&gq_stage.lock);
   return status;
 }
 
-int gq_cuda_after(gq_course *c) { return gq_cuda_advance(c); }
+int gq_cuda_after(gq_stepjob *c) { return gq_cuda_advance(c); }

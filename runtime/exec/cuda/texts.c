@@ -17,7 +17,7 @@ FILE_TEXT(text_vmath, "runtime/exec/cpu/vmath.h");
 FILE_TEXT(text_update, "runtime/exec/cpu/update.h");
 FILE_TEXT(text_control, "runtime/method/control.h");
 FILE_TEXT(text_trail, "runtime/method/trail.h");
-FILE_TEXT(text_pilot, "runtime/method/pilot.h");
+FILE_TEXT(text_loop, "runtime/method/loop.h");
 FILE_TEXT(text_lane, "runtime/method/lane.h");
 FILE_TEXT(text_normal, "runtime/base/normal.h");
 FILE_TEXT(text_bridge, "runtime/base/bridge.h");
@@ -40,7 +40,7 @@ static const char *file_of(const char *name) {
   static const struct {
     const char *name, *text;
   } files[] = { { "optimisers", text_update }, { "control", text_control }, { "trail", text_trail },
-                { "pilot", text_pilot },       { "lane", text_lane },       { "normal", text_normal },
+                { "loop", text_loop },         { "lane", text_lane },       { "normal", text_normal },
                 { "bridge", text_bridge } };
   for (size_t i = 0; i < sizeof files / sizeof *files; i++)
     if (strcmp(name, files[i].name) == 0) return files[i].text;

@@ -16,7 +16,7 @@ typedef struct piece {
   int phase, first, n; /* its operands are first .. first + n - 1, and then its arena, constants and flags */
   const int *used;
   const gq_sharing *sharing;
-  const gq_course *course;
+  const gq_stepjob *job;
   bool near;      /* values that the phase alone meets are in shared memory, */
   size_t *staged; /* [n] and so is a copy of an input, from here on; FAR: not */
   bool *brings;   /* [n] which this phase asks for first */
@@ -82,21 +82,21 @@ static const struct {
 } ways[GQ_NWAY] = {
   [GQ_WAY_ONCE] = { .name = "tile", .begin = "", .turn = "0", .before = { "" }, .end = "" },
   [GQ_WAY_ATTEMPT] = { .name = "attempt",
-                       .sections = { "power", "control", "trail", "pilot", "land" },
-                       .begin = "  gq_pilot *pilot = (gq_pilot *)GQ_FAR(a.pilot);\n"
-                                "  if (pilot->halted) return;\n",
-                       .turn = "pilot->accepted",
+                       .sections = { "power", "control", "trail", "loop", "decide" },
+                       .begin = "  gq_loop *loop = (gq_loop *)GQ_FAR(a.loop);\n"
+                                "  if (loop->halted) return;\n",
+                       .turn = "loop->accepted",
                        .before = { "" },
-                       .end = "  gq_land(pilot, (const double *)GQ_FAR(a.sums));\n",
+                       .end = "  gq_loop_decide(loop, (const double *)GQ_FAR(a.sums));\n",
                        .fixed = (GQ_NT + 2 * 2) * sizeof(double) + 16 },
   [GQ_WAY_ALONG] = { .name = "along",
-                     .sections = { "power", "control", "trail", "pilot", "land", "along" },
-                     .begin = "  gq_pilot *pilot = (gq_pilot *)GQ_FAR(a.pilot);\n"
-                              "  if (pilot->halted) return;\n"
-                              "  gq_go_along(pilot, a.at + GQ_TILE * a.each, (int)a.each);\n",
-                     .turn = "pilot->accepted",
+                     .sections = { "power", "control", "trail", "loop", "decide", "along" },
+                     .begin = "  gq_loop *loop = (gq_loop *)GQ_FAR(a.loop);\n"
+                              "  if (loop->halted) return;\n"
+                              "  gq_go_along(loop, a.at + GQ_TILE * a.each, (int)a.each);\n",
+                     .turn = "loop->accepted",
                      .before = { "" },
-                     .end = "  gq_land(pilot, (const double *)GQ_FAR(a.sums));\n",
+                     .end = "  gq_loop_decide(loop, (const double *)GQ_FAR(a.sums));\n",
                      .fixed = (GQ_NT + 2 * 2 + ALONG) * sizeof(double) + 16 },
   [GQ_WAY_AFTER] = { .name = "after",
                      .sections = { "after" },
@@ -105,72 +105,73 @@ static const struct {
                      .turn = "turn",
                      .before = { "" },
                      .end = "  }\n" },
-  [GQ_WAY_FLEET] = { .name = "fleet",
-                     .sections = { "power", "control", "lane", "fleet", "landing", "steps", "outward" },
-                     .begin = "  gq_fleet *f = (gq_fleet *)GQ_FAR(a.pilot);\n"
+  [GQ_WAY_LANES] = { .name = "lanes",
+                     .sections = { "power", "control", "lane", "lanes", "lane_end", "steps", "forward" },
+                     .begin = "  gq_lanesolve *f = (gq_lanesolve *)GQ_FAR(a.loop);\n"
                               "  char *w = GQ_FAR(f->room + f->each * GQ_TILE);\n"
                               "  gq_u64 began = GQ_CLOCK;\n"
                               "  int what;\n",
                      .turn = "0",
-                     .before = { "  gq_crew_begin(f, w);\n"
-                                 "  while ((what = gq_crew_turn(f, w, began)) != GQ_LANE_IDLE) {\n"
-                                 "  if (what == GQ_LANE_NEW) gq_crew_take(f, w);\n"
+                     .before = { "  gq_block_begin(f, w);\n"
+                                 "  while ((what = gq_block_turn(f, w, began)) != GQ_LANE_IDLE) {\n"
+                                 "  if (what == GQ_LANE_NEW) gq_block_take(f, w);\n"
                                  "  else if (what == GQ_LANE_SLOPE) {\n"
-                                 "  gq_crew_ask(f, w);\n",
-                                 "  gq_crew_answer(f, w);\n"
+                                 "  gq_block_ask(f, w);\n",
+                                 "  gq_block_answer(f, w);\n"
                                  "  } else {\n"
-                                 "  gq_crew_propose(f, w);\n",
-                                 "  gq_crew_judge(f, w);\n" },
+                                 "  gq_block_propose(f, w);\n",
+                                 "  gq_block_judge(f, w);\n" },
                      .leaves = { ROWS, TIMES, NONE },
-                     .only = { [2] = "  GQ_SYNC\n  if (((gq_crew *)w)->dense) {\n" },
-                     .end = "  gq_crew_move(f, w);\n"
+                     .only = { [2] = "  GQ_SYNC\n  if (((gq_laneblock *)w)->dense) {\n" },
+                     .end = "  gq_block_move(f, w);\n"
                             "  }\n"
                             "  }\n",
                      .lanes = true },
-  [GQ_WAY_HOME] = { .name = "home",
-                    .sections = { "power", "control", "lane", "fleet", "homing" },
-                    .begin = "  gq_homing *b = (gq_homing *)GQ_FAR(a.pilot);\n"
-                             "  char *w = GQ_FAR(b->f.room + b->f.each * GQ_TILE);\n"
-                             "  gq_u64 began = GQ_CLOCK;\n"
-                             "  int what;\n",
-                    .turn = "0",
-                    .before = { "  gq_crew_begin(&b->f, w);\n"
-                                "  while ((what = gq_home_turn(b, w, began)) != GQ_LANE_IDLE) {\n"
-                                "  if (what == GQ_LANE_READY) {\n"
-                                "  gq_home_load(b, w);\n",
-                                "", "  gq_home_times(b, w);\n",
-                                "  gq_home_back(b, w);\n"
-                                "  } else {\n"
-                                "  gq_home_ask(b, w);\n" },
-                    .leaves = { ROWS, NONE, ROWS, ROWS },
-                    .follows = { [1] = true, [2] = true },
-                    .unread = { true, true },
-                    .end = "  gq_home_start(b, w);\n"
-                           "  }\n"
-                           "  }\n",
-                    .lanes = true },
+  [GQ_WAY_DIRECT] = { .name = "direct",
+                      .sections = { "power", "control", "lane", "lanes", "lane_direct" },
+                      .begin = "  gq_lanedirect *b = (gq_lanedirect *)GQ_FAR(a.loop);\n"
+                               "  char *w = GQ_FAR(b->f.room + b->f.each * GQ_TILE);\n"
+                               "  gq_u64 began = GQ_CLOCK;\n"
+                               "  int what;\n",
+                      .turn = "0",
+                      .before = { "  gq_block_begin(&b->f, w);\n"
+                                  "  while ((what = gq_direct_turn(b, w, began)) != GQ_LANE_IDLE) {\n"
+                                  "  if (what == GQ_LANE_READY) {\n"
+                                  "  gq_direct_load(b, w);\n",
+                                  "", "  gq_direct_times(b, w);\n",
+                                  "  gq_direct_back(b, w);\n"
+                                  "  } else {\n"
+                                  "  gq_direct_ask(b, w);\n" },
+                      .leaves = { ROWS, NONE, ROWS, ROWS },
+                      .follows = { [1] = true, [2] = true },
+                      .unread = { true, true },
+                      .end = "  gq_direct_start(b, w);\n"
+                             "  }\n"
+                             "  }\n",
+                      .lanes = true },
   [GQ_WAY_ADJOINT] = { .name = "adjoint",
-                       .sections = { "power", "control", "lane", "fleet", "adjoining", "steps", "adjoint" },
-                       .begin = "  gq_adjoining *b = (gq_adjoining *)GQ_FAR(a.pilot);\n"
+                       .sections = { "power", "control", "lane", "lanes", "adjoint_nodes", "steps",
+                                     "adjoint" },
+                       .begin = "  gq_laneadjoint *b = (gq_laneadjoint *)GQ_FAR(a.loop);\n"
                                 "  char *w = GQ_FAR(b->f.room + b->f.each * GQ_TILE);\n"
                                 "  gq_u64 began = GQ_CLOCK;\n"
                                 "  int what;\n",
                        .turn = "0",
-                       .before = { "  gq_crew_begin(&b->f, w);\n"
+                       .before = { "  gq_block_begin(&b->f, w);\n"
                                    "  while ((what = gq_adjoint_turn(b, w, began)) != GQ_LANE_IDLE) {\n"
                                    "  if (what == GQ_LANE_NEW) gq_adjoint_take(b, w);\n"
                                    "  else if (what == GQ_LANE_TAKEN) gq_adjoint_collect(b, w);\n"
                                    "  else if (what == GQ_LANE_SLOPE) {\n"
-                                   "  gq_crew_ask(&b->f, w);\n",
-                                   "  gq_crew_answer(&b->f, w);\n"
+                                   "  gq_block_ask(&b->f, w);\n",
+                                   "  gq_block_answer(&b->f, w);\n"
                                    "  } else if (what == GQ_LANE_READY) {\n"
-                                   "  gq_crew_propose(&b->f, w);\n",
-                                   "  gq_crew_judge(&b->f, w);\n",
+                                   "  gq_block_propose(&b->f, w);\n",
+                                   "  gq_block_judge(&b->f, w);\n",
                                    "  gq_adjoint_move(b, w);\n"
                                    "  } else {\n"
                                    "  gq_adjoint_points(b, w);\n" },
                        .leaves = { ROWS, TIMES, NONE, ROWS },
-                       .only = { [2] = "  GQ_SYNC\n  if (((gq_crew *)w)->dense) {\n" },
+                       .only = { [2] = "  GQ_SYNC\n  if (((gq_laneblock *)w)->dense) {\n" },
                        .end = "  gq_adjoint_weigh(b, w);\n"
                               "  }\n"
                               "  }\n",
@@ -275,7 +276,7 @@ static void find_idle(tile *x) {
 
 /* ---- what is near ---- */
 
-/* What a crew has of its own changes from round to round: only what all share can be read once. NULL: input u is none. */
+/* What a block has of its own changes from round to round: only what all share can be read once. NULL: input u is none. */
 static size_t *shared_at(tile *x, int u) {
   const gq_sharing *s = x->q->sharing;
   int j = s ? x->q->used[u] - s->first : u;
@@ -292,11 +293,11 @@ static void stage(tile *x, const gq_loc *l, size_t room) {
   x->q->staged[u] = *at;
 }
 
-/* Values first, then what products read again and again, while there is room; of lanes less, so that four crews or more
+/* Values first, then what products read again and again, while there is room; of lanes less, so that four blocks or more
 ** share a processor. */
-enum { CREW = 56 << 10 };
+enum { BLOCK_SHARED = 56 << 10 };
 static void place(tile *x) {
-  size_t all = ways[x->way].lanes && gq_cuda.shared > CREW ? CREW : gq_cuda.shared;
+  size_t all = ways[x->way].lanes && gq_cuda.shared > BLOCK_SHARED ? BLOCK_SHARED : gq_cuda.shared;
   size_t fixed = fixed_bytes(x), room = all > fixed ? all - fixed : 0;
   for (x->q = x->piece; x->q < x->piece + x->npiece; x->q++) {
     size_t values = x->q->p->values - x->q->p->lasting;
@@ -708,7 +709,7 @@ static void put_entry(tile *x) {
   for (const piece *q = x->piece; q < x->piece + x->npiece; q++)
     gq_text_put(&x->t, "/* phase %d, %d instructions, %zu bytes of shared memory */\n", q->phase,
                 end_of(q) - first_of(q), x->shared);
-  gq_text_put(&x->t, "typedef struct tile_of { gq_u64 pilot, sums, at, each; ");
+  gq_text_put(&x->t, "typedef struct tile_of { gq_u64 loop, sums, at, each; ");
   if (direct) gq_text_put(&x->t, "gq_operand of[%d]; } tile_of;\n", n);
   else gq_text_put(&x->t, "gq_u64 of; } tile_of;\n");
   gq_text_put(&x->t, "GQ_ENTRY(%s, tile_of) {\n  const gq_operand *of = %s;\n", ways[x->way].name,
@@ -736,7 +737,7 @@ static int output_of(const tile *x, int k) {
 
 /* What was carried to a step, before its own products. */
 static void put_carried(tile *x) {
-  const gq_course *c = x->q->course;
+  const gq_stepjob *c = x->q->job;
   gq_text *t = body(x);
   for (int r = 0; r < c->nadd; r++) {
     const char *T = gq_cuda_dtype[c->dtype[r]], *S = gq_cuda_suffix[c->dtype[r]];
@@ -745,7 +746,7 @@ static void put_carried(tile *x) {
     if (to < 0 || from < 0) continue;
     gq_text_put(t, "  GQ_EACH(i, %zu) gq_carry_%s((%s *)gq_at[%d], (const %s *)gq_at[%d], i, ", n, S, T, to,
                 T, from);
-    gq_text_put(t, "*(const double *)GQ_FAR(a.pilot + (gq_u64)turn * a.at));\n");
+    gq_text_put(t, "*(const double *)GQ_FAR(a.loop + (gq_u64)turn * a.at));\n");
   }
   if (c->nadd) put_barrier(x);
 }
@@ -807,7 +808,7 @@ static int put_all(tile *x) {
   if (x->rows) gq_text_put(&x->t, "#define GQ_ROW %d\n#define GQ_ROW_MOST %d\n", x->rows, GQ_ROW_MOST);
   if (x->way >= GQ_WAY_ALONG)
     gq_text_put(&x->t, "#define GQ_STATE %s\n",
-                gq_cuda_dtype[ways[x->way].lanes ? x->piece->sharing->state : x->piece->course->state]);
+                gq_cuda_dtype[ways[x->way].lanes ? x->piece->sharing->state : x->piece->job->state]);
   gq_cuda_text(&x->t, x->threads, "", (const char *[]){ "layout", "tile", x->rows ? "rows" : "row", NULL });
   gq_cuda_sections(&x->t, ways[x->way].sections);
   GQ_TRY(put_groups(x));
@@ -859,7 +860,7 @@ static int64_t work_of(const gq_instr *in, const gq_launch *l) {
   return (int64_t)l->blocks * GQ_NT;
 }
 
-/* As many threads as the widest of its instructions gives work, but for lanes no more: many crews share a processor. */
+/* As many threads as the widest of its instructions gives work, but for lanes no more: many blocks share a processor. */
 static int threads_of(const tile *x) {
   int64_t most = 32;
   int n = 32;
@@ -883,7 +884,7 @@ static int set_pieces(tile *x, const gq_phase *of) {
                   .phase = of[i].phase,
                   .first = first,
                   .sharing = of[i].sharing,
-                  .course = of[i].course };
+                  .job = of[i].job };
     q->used = c->used + c->used[q->phase < q->p->nphase ? q->phase : 0];
     q->n = q->phase < q->p->nphase ? c->used[q->phase + 1] - c->used[q->phase] : 0;
     if (q->sharing) x->most = q->sharing->n;

@@ -1,5 +1,5 @@
 /*
-** fleet.c -- samples with steps of their own, a whole solve as one kernel: a crew, which is a block, takes samples into its
+** lanes.c -- samples with steps of their own, a whole solve as one kernel: a block takes samples into its
 ** lanes until none is left. What it holds is in the device's memory, so that a launch may end at any round and the next go on.
 */
 #include "code.h"
@@ -16,22 +16,22 @@ typedef struct piece {
 static const struct {
   gq_way way;
   piece at[PIECES];
-} headings[] = {
-  [GQ_HEADING_OUT] = { GQ_WAY_FLEET, { { SLOPE, 0 }, { STEP, 0 }, { STEP, 1 }, { POINTS, 0 } } },
-  [GQ_HEADING_HOME] = { GQ_WAY_HOME, { { STEP, 0 }, { STEP, 1 }, { STEP, 2 }, { SLOPE, 0 } } },
-  [GQ_HEADING_ADJOINT] = { GQ_WAY_ADJOINT, { { SLOPE, 0 }, { STEP, 0 }, { STEP, 1 }, { POINTS, 0 } } },
+} passes[] = {
+  [GQ_PASS_FORWARD] = { GQ_WAY_LANES, { { SLOPE, 0 }, { STEP, 0 }, { STEP, 1 }, { POINTS, 0 } } },
+  [GQ_PASS_DIRECT] = { GQ_WAY_DIRECT, { { STEP, 0 }, { STEP, 1 }, { STEP, 2 }, { SLOPE, 0 } } },
+  [GQ_PASS_ADJOINT] = { GQ_WAY_ADJOINT, { { SLOPE, 0 }, { STEP, 0 }, { STEP, 1 }, { POINTS, 0 } } },
 };
 
-static const piece *pieces_of(const gq_voyage *v, int *n) {
-  const piece *x = headings[v->heading].at;
+static const piece *pieces_of(const gq_lanejob *v, int *n) {
+  const piece *x = passes[v->pass].at;
   for (*n = 0; *n < PIECES && v->prog[x[*n].prog];) ++*n;
   return x;
 }
 
-static gq_way way_of(const gq_voyage *v) { return headings[v->heading].way; }
-static gq_tile *tile_of(const gq_voyage *v) { return gq_cuda_tile_of(v->prog[STEP], way_of(v)); }
+static gq_way way_of(const gq_lanejob *v) { return passes[v->pass].way; }
+static gq_tile *tile_of(const gq_lanejob *v) { return gq_cuda_tile_of(v->prog[STEP], way_of(v)); }
 
-int gq_cuda_crews(gq_voyage *v, int *most) {
+int gq_cuda_lane_blocks(gq_lanejob *v, int *most) {
   gq_tile *tile = tile_of(v);
   gq_phase of[PIECES];
   int n, each;
@@ -48,13 +48,13 @@ int gq_cuda_crews(gq_voyage *v, int *most) {
   return GQ_OK;
 }
 
-static gq_operand operand_at(const gq_voyage *v, const void *at) {
+static gq_operand operand_at(const gq_lanejob *v, const void *at) {
   const char *p = at;
   bool own = p >= v->room && p < v->room + v->each;
   return (gq_operand){ (gq_u64)(uintptr_t)p, own ? (int64_t)v->each : 0, 0 };
 }
 
-static int used_by(const gq_voyage *v, piece x, const int **used) {
+static int used_by(const gq_lanejob *v, piece x, const int **used) {
   const gq_program *p = v->prog[x.prog];
   const gq_cuda_code *c = p->code;
   if (x.phase >= p->nphase) return 0;
@@ -62,7 +62,7 @@ static int used_by(const gq_voyage *v, piece x, const int **used) {
   return c->used[x.phase + 1] - c->used[x.phase];
 }
 
-static void put_operands(const gq_voyage *v, void *flags, gq_operand *of) {
+static void put_operands(const gq_lanejob *v, void *flags, gq_operand *of) {
   int count;
   const piece *x = pieces_of(v, &count);
   for (int i = 0; i < count; i++) {
@@ -76,7 +76,7 @@ static void put_operands(const gq_voyage *v, void *flags, gq_operand *of) {
   }
 }
 
-static int indexing(const gq_voyage *v) {
+static int indexing(const gq_lanejob *v) {
   int most = 0, count;
   const piece *x = pieces_of(v, &count);
   for (int i = 0; i < count; i++) {
@@ -87,30 +87,30 @@ static int indexing(const gq_voyage *v) {
   return most;
 }
 
-static int sail(gq_voyage *v, int n) {
+static int solve_lanes(gq_lanejob *v, int n) {
   size_t at = gq_cuda_rounded(v->bytes), far = gq_cuda_far_bytes(n);
   _Alignas(8) char room[gq_cuda_args_bytes(n)];
   gq_tile_args *args = (gq_tile_args *)(void *)room;
   void *flags = NULL;
   GQ_TRY(gq_cuda_stage_room(at + far));
   if (indexing(v)) GQ_TRY(gq_cuda_flag(0, &flags));
-  *args = (gq_tile_args){ .pilot = (gq_u64)(uintptr_t)gq_stage.there };
+  *args = (gq_tile_args){ .loop = (gq_u64)(uintptr_t)gq_stage.there };
   put_operands(v, flags, args->of);
-  memcpy(gq_stage.here, v->fleet, v->bytes);
+  memcpy(gq_stage.here, v->lanes, v->bytes);
   if (far) memcpy(gq_stage.here + at, args->of, (size_t)n * sizeof(gq_operand));
   GQ_TRY(gq_cuda_put(gq_stage.there, gq_stage.here, at + far));
-  GQ_TRY(gq_cuda_tile_launch(tile_of(v), v->crews, args, n, at));
-  GQ_TRY(gq_cuda_get(v->fleet, gq_stage.there, v->bytes));
+  GQ_TRY(gq_cuda_tile_launch(tile_of(v), v->blocks, args, n, at));
+  GQ_TRY(gq_cuda_get(v->lanes, gq_stage.there, v->bytes));
   return gq_cuda_indexed(indexing(v));
 }
 
-int gq_cuda_sail(gq_voyage *v) {
+int gq_cuda_solve_lanes(gq_lanejob *v) {
   int n = 0, count;
   const int *used;
   const piece *x = pieces_of(v, &count);
   for (int i = 0; i < count; i++) n += used_by(v, x[i], &used) + GQ_TILE_MORE;
   pthread_mutex_lock(&gq_stage.lock);
-  int status = sail(v, n);
+  int status = solve_lanes(v, n);
   pthread_mutex_unlock(&gq_stage.lock);
   return status;
 }

@@ -1,4 +1,4 @@
--- fleet_spec.lua -- batch = "independent" on CUDA: a whole solve in one launch. Rows must have the bits that the host's
+-- lanes_spec.lua -- batch = "independent" on CUDA: a whole solve in one launch. Rows must have the bits that the host's
 -- loop over lanes gives them with the same programs, and the CPU's steps; halts, orders of blocks and company change
 -- nothing.
 
@@ -173,7 +173,7 @@ local adjoints = gradients .. [[
   end)
 ]]
 
--- The fleet's lines are those of the host's loop; sums over rows that differ in order are equal to rounding.
+-- The device's lines are those of the host's loop; sums over rows that differ in order are equal to rounding.
 local function compare(script, patterns)
   local want = run("GQ_CUDA_HOST=1", script)
   for _, what in ipairs(patterns) do assert.truthy(want:find(what), what .. " in " .. want) end
@@ -233,12 +233,12 @@ describe("rows with steps of their own", function()
       print(info.lowering, info.steps, gq.core and "")
     ]]
     local text = run("GQ_EMU_COUNT=1", count)
-    assert.equal(1, tonumber(text:match "(%d+) fleet"), text)
+    assert.equal(1, tonumber(text:match "(%d+) lanes"), text)
     assert.is_true(tonumber(text:match "(%d+) waits") < 20, text)
     local steps = assert(text:match "lanes\t(%d+)", text)
     text = run("GQ_EMU_COUNT=1 GQ_EMU_CLOCK=5000000", count)
     assert.equal(steps, text:match "lanes\t(%d+)")
-    assert.is_true(tonumber(text:match "(%d+) fleet") > 1, text)
+    assert.is_true(tonumber(text:match "(%d+) lanes") > 1, text)
     assert.truthy(run("GQ_EMU_INTERRUPT=3 GQ_EMU_CLOCK=5000000", count):find "interrupted")
   end)
 

@@ -1,10 +1,10 @@
 /*
-** samples_fleet.c -- the ways back of independent samples by the device that solved them, each in one launch: a crew
+** samples_device.c -- the ways back of independent samples by the device that solved them, each in one launch: a block
 ** goes back along its samples' records (direct, aca; see samples_direct.c for the host's loop), or solves their adjoint
-** equations and collects nodes (gq, check; samples_gq.c). Each crew has its own sums of gradients that all samples
-** share, and they are added up in the crews' order.
+** equations and collects nodes (gq, check; samples_gq.c). Each block has its own sums of gradients that all samples
+** share, and they are added up in the blocks' order.
 */
-#include "../ode/fleet.h"
+#include "../ode/lanes_device.h"
 #include "nodes.h"
 #include "samples.h"
 
@@ -12,13 +12,13 @@
 #include <string.h>
 
 typedef struct back {
-  gq_fleetwork x;
+  gq_lanework x;
   gq_pullback *b;
-  gq_heading heading;
-  gq_grads own; /* the first crew's: at[nb] */
-  void *count;  /* of the device: [n] gq_returned */
+  gq_lanepass pass;
+  gq_grads own; /* the first block's: at[nb] */
+  void *count;  /* of the device: [n] gq_lanecosts */
   void *cuts;   /* likewise */
-  /* points of the first crew */
+  /* points of the first block */
   const gq_evaluator *e; /* NULL: none are wanted */
   void *t, *z, *a, *whose, *arena;
   const void **cut; /* [nb] */
@@ -35,7 +35,7 @@ static size_t grad_bytes(const gq_field *f, int j) {
   return gq_numel(gq_field_boundary_shape(f, j)) * gq_dtype_size(gq_field_boundary_dtype(f, j));
 }
 
-/* ---- memory of a crew ---- */
+/* ---- memory of a block ---- */
 
 static void take_points(back *k, gq_taker *t) {
   const gq_solution *s = k->b->s;
@@ -64,29 +64,29 @@ static void take_own(back *k, gq_taker *t) {
 /* Gradients that are cut with the samples, and those of lanes or of points; then values, and those of points. */
 static int put_cuts(back *k, void *const *grads, int *sums, int *values) {
   const gq_field *f = k->x.lanes.f;
-  size_t bytes = 2 * f->nb * sizeof(gq_cutting);
-  gq_cutting *here = gq_calloc(1, bytes + 1);
+  size_t bytes = 2 * f->nb * sizeof(gq_lanecut);
+  gq_lanecut *here = gq_calloc(1, bytes + 1);
   k->cuts = gq_allocate(f->on, bytes + 64);
   if (!here || !k->cuts) {
     gq_free(here);
     return gq_nomem(bytes);
   }
-  gq_fleet_cuts(&k->x, k->b->grads.at, grads, f->want, here, sums);
+  gq_lanework_cuts(&k->x, k->b->grads.at, grads, f->want, here, sums);
   if (k->e)
-    gq_fleet_cuts(&k->x, (void *const *)k->b->s->bind->value, (void *const *)k->cut, NULL, here + f->nb,
-                  values);
+    gq_lanework_cuts(&k->x, (void *const *)k->b->s->bind->value, (void *const *)k->cut, NULL, here + f->nb,
+                     values);
   gq_copy(f->on, k->cuts, here, bytes);
   gq_wait(f->on);
   gq_free(here);
   return GQ_OK;
 }
 
-static uint64_t place(const back *k, const void *p) { return gq_fleet_place(&k->x, p); }
+static uint64_t place(const back *k, const void *p) { return gq_lanework_place(&k->x, p); }
 static uint64_t address(const void *p) { return (uint64_t)(uintptr_t)p; }
 
-static int put_home(back *k, void *left) {
+static int put_direct(back *k, void *left) {
   const gq_lanes *p = &k->x.lanes;
-  gq_homing *h = &k->x.h.home;
+  gq_lanedirect *h = &k->x.h.direct;
   GQ_TRY(put_cuts(k, p->call.cut_grad, &h->cuts, NULL));
   h->gz = address(gq_tensor_data(k->b->gz)), h->a = address(k->b->a);
   h->left = address(left), h->count = address(k->count), h->cut = address(k->cuts);
@@ -159,10 +159,10 @@ static int take_rules(back *k, int fixed) {
 }
 
 static int put_points(back *k) {
-  gq_adjoining *h = &k->x.h.adjoint;
+  gq_laneadjoint *h = &k->x.h.adjoint;
   GQ_TRY(put_cuts(k, k->cut_grad, &h->sums, &h->cuts));
   GQ_TRY(take_rules(k, h->fixed));
-  h->to = address(k->cuts), h->from = h->to + k->x.lanes.f->nb * sizeof(gq_cutting);
+  h->to = address(k->cuts), h->from = h->to + k->x.lanes.f->nb * sizeof(gq_lanecut);
   h->rule = address(k->rules);
   h->pt = place(k, k->t), h->pz = place(k, k->z), h->pa = place(k, k->a), h->whose = place(k, k->whose);
   return GQ_OK;
@@ -172,7 +172,7 @@ static int put_adjoint(back *k) {
   gq_solution *s = k->b->s;
   const gq_ode_options *o = &s->o;
   const gq_field *f = k->x.lanes.f;
-  gq_adjoining *h = &k->x.h.adjoint;
+  gq_laneadjoint *h = &k->x.h.adjoint;
   gq_samples_back_rule(&k->x.lanes.rule, s);
   h->f.rule = k->x.lanes.rule;
   h->gz = address(gq_tensor_data(k->b->gz)), h->a = address(k->b->a), h->count = address(k->count);
@@ -189,7 +189,7 @@ static int put_adjoint(back *k) {
 static int bind_points(back *k) {
   const gq_field *f = k->x.lanes.f;
   const gq_evaluator *e = k->e;
-  gq_voyage *v = &k->x.v;
+  gq_lanejob *v = &k->x.v;
   k->in = gq_calloc(e->nin + 1, sizeof *k->in), k->out = gq_calloc(e->nout + 1, sizeof *k->out);
   if (!k->in || !k->out) return gq_nomem(e->nin * sizeof *k->in);
   k->in[0] = k->t, k->in[1] = k->z, k->in[2] = k->a;
@@ -206,13 +206,13 @@ static int open(back *k, void *left) {
   gq_solution *s = k->b->s;
   gq_plan *plan = s->plan;
   const gq_field *f = plan->field;
-  bool home = k->heading == GQ_HEADING_HOME;
-  gq_fleetkind kind = { k->heading, sizeof(gq_homing), &plan->forward, &plan->pull, NULL };
-  size_t at, counts = s->samples->n * sizeof(gq_returned);
+  bool direct = k->pass == GQ_PASS_DIRECT;
+  gq_lanework_kind kind = { k->pass, sizeof(gq_lanedirect), &plan->forward, &plan->pull, NULL };
+  size_t at, counts = s->samples->n * sizeof(gq_lanecosts);
   gq_taker t = { 0 };
-  if (!home) {
+  if (!direct) {
     k->e = plan->products ? &plan->many[0] : NULL;
-    kind = (gq_fleetkind){ k->heading, sizeof(gq_adjoining), &plan->backward, &plan->adjoint, k->e };
+    kind = (gq_lanework_kind){ k->pass, sizeof(gq_laneadjoint), &plan->backward, &plan->adjoint, k->e };
   }
   k->own.at = gq_calloc(f->nb + 1, sizeof *k->own.at);
   k->cut = gq_calloc(f->nb + 1, sizeof *k->cut), k->cut_grad = gq_calloc(f->nb + 1, sizeof *k->cut_grad);
@@ -220,47 +220,47 @@ static int open(back *k, void *left) {
   if (!k->own.at || !k->cut || !k->cut_grad || !k->count) return gq_nomem(counts);
   gq_zero(f->on, k->count, counts);
   take_own(k, &t);
-  GQ_TRY(gq_fleet_open(&k->x, s, &kind, t.used, &at));
+  GQ_TRY(gq_lanework_open(&k->x, s, &kind, t.used, &at));
   t = (gq_taker){ .base = (char *)(uintptr_t)k->x.v.room + at };
   take_own(k, &t);
   k->x.lanes.grads = &k->own;
-  GQ_TRY(home ? put_home(k, left) : put_adjoint(k));
+  GQ_TRY(direct ? put_direct(k, left) : put_adjoint(k));
   if (k->e) GQ_TRY(bind_points(k));
-  return gq_fleet_bind(&k->x);
+  return gq_lanework_bind(&k->x);
 }
 
 /* ---- what became of it ---- */
 
 /* The first sample that failed. */
 static int outcome(const back *k) {
-  const gq_fleetwork *x = &k->x;
+  const gq_lanework *x = &k->x;
   gq_lane first = { .sample = -1 };
-  for (int b = 0; x->h.f.failures && b < x->v.crews; b++) {
-    gq_crew c;
+  for (int b = 0; x->h.f.failures && b < x->v.blocks; b++) {
+    gq_laneblock c;
     gq_copy(x->lanes.f->on, &c, x->v.room + b * x->v.each, sizeof c);
     gq_wait(x->lanes.f->on);
     if (c.failed.sample >= 0 && (first.sample < 0 || c.failed.sample < first.sample)) first = c.failed;
   }
   int status = gq_lane_failure(x->s, &x->lanes.rule, &first);
-  return status == GQ_OK || k->heading == GQ_HEADING_HOME ? status : gq_samples_failed(&first, status);
+  return status == GQ_OK || k->pass == GQ_PASS_DIRECT ? status : gq_samples_failed(&first, status);
 }
 
-/* The crews' sums, in their order. */
+/* The blocks' sums, in their order. */
 static void add_grads(const back *k) {
   static const double ones[GQ_TERMS] = { [0 ... GQ_TERMS - 1] = 1 };
   const gq_field *f = k->x.lanes.f;
   for (int j = 0; j < f->nb; j++) {
     size_t n = gq_numel(gq_field_boundary_shape(f, j));
-    for (int b = 0, some; shared(f, j) && b < k->x.v.crews; b += some) {
+    for (int b = 0, some; shared(f, j) && b < k->x.v.blocks; b += some) {
       void *at[2 + GQ_TERMS] = { k->b->grads.at[j], k->b->grads.at[j] };
-      some = k->x.v.crews - b < GQ_TERMS ? k->x.v.crews - b : GQ_TERMS;
+      some = k->x.v.blocks - b < GQ_TERMS ? k->x.v.blocks - b : GQ_TERMS;
       for (int i = 0; i < some; i++) at[2 + i] = (char *)k->own.at[j] + (b + i) * k->x.v.each;
       f->on->vec->combine(gq_field_boundary_dtype(f, j), 1, &n, some, ones, at);
     }
   }
 }
 
-static void count(const back *k, const gq_returned *all) {
+static void count(const back *k, const gq_lanecosts *all) {
   const gq_solution *s = k->x.s;
   const gq_samples *took = &s->samples->took;
   for (int64_t i = 0; i < s->samples->n; i++) {
@@ -269,7 +269,7 @@ static void count(const back *k, const gq_returned *all) {
   }
 }
 
-static void count_nodes(const back *k, const gq_returned *all) {
+static void count_nodes(const back *k, const gq_lanecosts *all) {
   const gq_samples *took = &k->x.s->samples->took;
   gq_info *info = &k->x.s->info;
   info->nodes = 0;
@@ -283,13 +283,13 @@ static void count_nodes(const back *k, const gq_returned *all) {
 
 static int take_counts(const back *k) {
   gq_sampleset *r = k->x.s->samples;
-  size_t bytes = r->n * sizeof(gq_returned);
-  gq_returned *all = gq_alloc(bytes + 1);
+  size_t bytes = r->n * sizeof(gq_lanecosts);
+  gq_lanecosts *all = gq_alloc(bytes + 1);
   if (!all) return gq_nomem(bytes);
   gq_copy(r->on, all, k->count, bytes);
   gq_wait(r->on);
   count(k, all);
-  if (k->heading == GQ_HEADING_ADJOINT) count_nodes(k, all);
+  if (k->pass == GQ_PASS_ADJOINT) count_nodes(k, all);
   gq_free(all);
   return GQ_OK;
 }
@@ -302,19 +302,19 @@ static void add_first(const back *k) {
     f->on->vec->axpy(f->dtype, gq_numel(f->shape), 1, gq_at_time(s, k->b->gz, i), k->b->a);
 }
 
-int gq_samples_home(gq_pullback *b, void *left) {
-  bool home = gq_keeps_steps(b->s->o.engine);
-  back k = { .b = b, .heading = home ? GQ_HEADING_HOME : GQ_HEADING_ADJOINT, .x = { .s = b->s } };
+int gq_samples_by_device(gq_pullback *b, void *left) {
+  bool direct = gq_keeps_steps(b->s->o.engine);
+  back k = { .b = b, .pass = direct ? GQ_PASS_DIRECT : GQ_PASS_ADJOINT, .x = { .s = b->s } };
   const gq_backend *on = b->s->plan->field->on;
   void **block[] = { &k.count, &k.cuts, &k.rules };
   int status = open(&k, left);
   if (status == GQ_OK) do
-      status = gq_fleet_sail(&k.x);
+      status = gq_lanework_launch(&k.x);
     while (status == GQ_OK && k.x.h.f.busy);
   if (status == GQ_OK) status = outcome(&k);
   if (status == GQ_OK) status = take_counts(&k);
   if (status == GQ_OK) add_grads(&k);
-  if (status == GQ_OK && home) add_first(&k);
+  if (status == GQ_OK && direct) add_first(&k);
   for (int i = 0; i < 3; i++)
     if (*block[i]) gq_release(on, *block[i]);
   gq_free(k.own.at);
@@ -322,6 +322,6 @@ int gq_samples_home(gq_pullback *b, void *left) {
   gq_free(k.cut_grad);
   gq_free(k.in);
   gq_free(k.out);
-  gq_fleet_close(&k.x);
+  gq_lanework_close(&k.x);
   return status;
 }
