@@ -141,6 +141,22 @@ describe("logqp", function()
     assert.close(gq.grad(loss(k, "adjoint"), k):item(), want, 0.05)
   end)
 
+  for kind in pairs(kinds) do
+    it("has the gradients of direct where reversible_heun is undone, of " .. kind .. " noise", function()
+      local x = gq.tensor(0.8, { dtype = "float64", requires_grad = true })
+      local start = z0:clone():detach()
+      start.requires_grad = true
+      local s = sde(kind, x):with { diffusion = function(t, z) return kinds[kind][1](t, z) * x end }
+      local function grads(engine)
+        local z, info = gq.sdeint(s, start, { 0, 0.3, 1 }, { dt = 0.1, seed = 3, logqp = true, gradient = engine,
+          method = "reversible_heun" })
+        return gq.grad(info.logqp:sum() + (z ^ 2):sum(), { x, start })
+      end
+      local want, got = grads "direct", grads "reversible"
+      for i = 1, 2 do assert.close(got[i], want[i], 1e-9) end
+    end)
+  end
+
   it("refuses what has no path KL", function()
     local o = { dt = 0.1, logqp = true }
     local function bad(change) return gq.sdeint, sde("diagonal"):with(change), z0, { 0, 1 }, o end

@@ -26,7 +26,7 @@ typedef struct gq_builder {
   gq_ref sum[GQ_SUMS];
   gq_ref ht;                   /* h where it makes times */
   gq_ref mid, u;               /* alf: where f is evaluated, and f */
-  gq_ref h2, y2, f2, x2[GQ_MAXEXTRA];   /* inverse with pull */
+  gq_ref h2, dw2, y2, f2, x2[GQ_MAXEXTRA]; /* inverse with pull */
   gq_ref *bind;                /* arguments of one evaluation */
   gq_ref *q;                   /* [slopes][nq] products */
   gq_ref *bv;                  /* boundary values */

@@ -87,6 +87,7 @@ static void bind_slice(gq_attempt *a, int s) {
     in[l->x + e] = (char *)a->x[e] + at, out[l->x1 + e] = (char *)a->x1[e] + at;
   }
   if (l->w >= 0) in[l->w] = (char *)a->w + gq_noise_offset(f, s);
+  if (l->w2 >= 0) in[l->w2] = in[l->w];
   for (int i = 1; i < l->moments; i++)
     in[l->w + i] = (char *)a->w + i * gq_moment_bytes(f) + gq_noise_offset(f, s);
   if (l->levy >= 0)

@@ -550,7 +550,7 @@ static int build(gq_stepper *st, const gq_field *f, gq_make *make, const void *a
     (gq_steplayout){ .parts = s.parts, .nq = s.nq, .slopes = st->m->slopes, .given = s.given, .carry = true };
   l->dq = l->eq = st->kind.product_error ? 0 : -1;
   l->qe = -1;
-  l->err3 = l->h2 = -1;
+  l->err3 = l->h2 = l->w2 = -1;
   st->of = s.of, s.of = NULL;
   st->cost = 3 * st->m->stages;
   gq_system_done(&s);

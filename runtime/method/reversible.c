@@ -85,11 +85,12 @@ static gq_ref heun_twin(gq_builder *b) {
   return forth(b, gq_emit2(b->g, GQ_OP_SUB, two, b->x2[GQ_EXTRA_TWIN]), 1, b->f2, b->x2[GQ_EXTRA_DIFFUSION]);
 }
 
-/* The step that ends where the inverse has evaluated f, from x there on, which comes in anew like its start. */
+/* The step that ends where the inverse has evaluated f, from x there on, which comes in anew like its start. So do h
+** and W: what the inverse has made of them is of the step after. */
 static void heun_pulled(gq_builder *b, gq_pulled *p) {
   gq_graph *g = b->g;
   gq_ref f = b->slope[1][0], G = b->x2[GQ_EXTRA_DIFFUSION], y1;
-  b->h = b->h2;
+  b->h = b->h2, b->dw = b->dw2;
   if (b->s->noise) y1 = forth(b, b->y2, 1, mean(g, b->f2, f), mean(g, G, b->x1[GQ_EXTRA_DIFFUSION]));
   else y1 = forth(b, forth(b, b->y2, 0.5, b->f2, G), 0.5, f, G);
   *p = (gq_pulled){ y1, f, { b->y2, b->f2, b->t, b->h2, b->x1[GQ_EXTRA_TWIN], b->y2 }, NULL };

@@ -104,9 +104,10 @@ static void inputs(builder *b) {
   for (int i = 0; i < l->slopes; i++) b->wq[i] = scalar_input(b);
   l->bv = n, n += b->nb;
   for (int j = 0; j < b->nb; j++) b->bv[j] = like_input(b, first_boundary(b) + j);
-  l->h2 = l->y2 = l->f2 = l->x2 = -1;
+  l->h2 = l->w2 = l->y2 = l->f2 = l->x2 = -1;
   if (b->k->inverse && b->k->pull) {
     l->h2 = n++, b->h2 = scalar_input(b);
+    if (b->s->noise) l->w2 = n++, b->dw2 = noise_input(b);
     l->y2 = n++, b->y2 = like_input(b, 1);
     l->f2 = n++, b->f2 = like_input(b, 1);
     l->x2 = n, n += l->extra;

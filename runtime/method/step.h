@@ -45,7 +45,7 @@ typedef struct gq_steplayout {
   bool carry;                  /* the slope at the start is an input, that at the end an output */
   int nfe, nfe_dense;          /* evaluations in phase 0 and in phase 1 */
   int nin, t, h, ht, rtol, atol, y, f, x, w, path, levy, wq, bv, directions, cy, cf, cx, ck[GQ_MAXSTAGES];
-  int h2, y2, f2, x2;          /* inverse with pull: h again, and the step's start */
+  int h2, w2, y2, f2, x2;      /* inverse with pull: h and W again, and the step's start */
   int nout, y1, f1, x1, err, err3, finite, k[GQ_MAXSTAGES], dq, eq, q, qe, py, pf, px, pt, ph, pb;
   int kept;                    /* outputs behind those nout, for later phases alone: each class of slices has
                                ** its own */
