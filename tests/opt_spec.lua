@@ -239,6 +239,30 @@ describe("parameters", function()
     assert.same({ 0 }, b.grad:totable())
   end)
 
+  it("frozen between steps stay where they are, whatever momentum and weight decay they have, until thawed", function()
+    for _, kind in ipairs { "adamw", "sgd", "rmsprop" } do
+      local a, b, c = leaf { 1 }, leaf { 1 }, leaf { 1 }
+      local opt = gq.optimiser(kind, { a, b, c }, { lr = 0.1, weight_decay = 0.1,
+        momentum = kind ~= "adamw" and 0.9 or nil })
+      local function step()
+        opt:zero_grad();
+        (a + b + c):sum():backward()
+        opt:step()
+      end
+      step()
+      b.requires_grad = false
+      local at = b:item()
+      step()
+      step()
+      assert.equal(at, b:item())
+      assert.equal(a:item(), c:item())
+      assert.equal(1, opt:steps(2))
+      b.requires_grad = true
+      step()
+      assert.not_equal(at, b:item())
+    end
+  end)
+
   it("changed by a step fail a backward pass that saved them", function()
     local p = leaf { 2 }
     local opt = gq.optimiser("sgd", { p }, { lr = 1 })

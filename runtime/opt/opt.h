@@ -24,8 +24,8 @@ typedef struct gq_optimiser gq_optimiser;
 int gq_optimiser_new(gq_opt_kind kind, int n, gq_tensor *const *params, gq_opt_config c, gq_optimiser **o);
 void gq_optimiser_free(gq_optimiser *o_);
 gq_opt_config *gq_optimiser_config(gq_optimiser *o);       /* lr etc. may be changed between steps */
-/* One update. A parameter whose .grad is NULL is left alone. Refuses (GQ_ENONFINITE, naming the
-** parameter by number, nothing changed) when a gradient is not finite. */
+/* One update. A parameter whose .grad is NULL, or that requires no gradient any more, is left alone. Refuses
+** (GQ_ENONFINITE, naming the parameter by number, nothing changed) when a gradient is not finite. */
 int gq_optimiser_step(gq_optimiser *o);
 int gq_optimiser_zero_grad(gq_optimiser *o);
 /* Has a gradient come to any parameter since the last zero_grad? */

@@ -325,12 +325,15 @@ static gq_opt_rule which_rule(const gq_optimiser *o) {
 
 static gq_tensor *home(const slot *s) { return s->packed ? s->packed : s->p; }
 
+/* One that requires no gradient any more stays: what stands in our block is none of its own. */
+static bool moves(const slot *s) { return s->p->grad && (s->p->requires_grad || s->p->grad != s->grad); }
+
 /* The end of the run that starts at parameter i: neighbours in memory with the same count of steps. */
 static int run_end(const gq_optimiser *o, int i) {
   int j = i + 1;
   for (; j < o->n; j++) {
     const slot *a = &o->slot[j - 1], *b = &o->slot[j];
-    if (!b->p->grad || b->packed || a->packed || b->group != a->group || b->steps != a->steps) break;
+    if (!moves(b) || b->packed || a->packed || b->group != a->group || b->steps != a->steps) break;
     if (b->at != a->at + a->n) break;
     if ((char *)gq_tensor_data(b->p) != (char *)gq_tensor_data(a->p) + a->n * gq_dtype_size(a->p->dtype))
       break;
@@ -371,7 +374,7 @@ int gq_optimiser_step(gq_optimiser *o) {
   GQ_TRY(pack(o));
   for (int i = 0, j; i < o->n; i = j) {
     j = i + 1;
-    if (!o->slot[i].p->grad) continue;
+    if (!moves(&o->slot[i])) continue;
     j = run_end(o, i);
     update_run(o, i, j);
     if (o->slot[i].packed) GQ_TRY(gq_tensor_copy(o->slot[i].p, o->slot[i].packed));
