@@ -8,7 +8,7 @@
 ** info comes of it, so gradients do not depend on when. scripts/drawn.lua counts what it sees and where it cries for
 ** nothing.
 */
-#include "beside.h"
+#include "quotient.h"
 
 #include "../exec/tape.h"
 
@@ -144,7 +144,7 @@ static int solve_tighter(const gq_problem *p, const gq_ode_options *asked, gq_so
   if (mine == WHOLE && !(o.back_max_step > 0 && o.back_max_step < longest)) o.back_max_step = longest;
   bool logged = gq_steplog_hold(true);
   int status = gq_solve(&q, &o, false, &z, &info, &s->tighter);
-  if (status == GQ_OK && switches) status = gq_beside_solve(&q, &o, s);
+  if (status == GQ_OK && switches) status = gq_quotient_solve(&q, &o, s);
   gq_steplog_hold(logged);
   gq_tensor_unref(z);
   return status;
@@ -238,7 +238,7 @@ static int compare(gq_solution *s, gq_tensor *gz, const gq_gradients *got, gq_gr
   for (int i = 0; i < n; i++)
     apart(got->capture[i], fine->capture[i], tolerance, s->size + i * ALONE, "a parameter", info);
   s->info.nfe_audit = o->info.nfe + o->info.nfe_backward;
-  return gq_beside_apart(s, gz, fine, tolerance);
+  return gq_quotient_check(s, gz, fine, tolerance);
 }
 
 static int compare_once(gq_solution *s, gq_tensor *gz, const gq_gradients *got) {

@@ -6,7 +6,7 @@
 ** jump dL/dz(t_k), (z, a)' = (f, -a'df/dz). The engines differ in the integral of a'df/dtheta (integral.c).
 ** Along a trajectory that knows z(t) from the forward solve (trajectory.h) a alone is solved.
 */
-#include "continuous.h"
+#include "integral.h"
 
 #include <math.h>
 #include <string.h>

@@ -3,7 +3,7 @@
 ** inside the error norm (adjoint) or outside (seminorm); or by quadrature nodes read from the steps' interpolant (gq):
 ** those of eq. (9), judged by the weights, and refined where the two do not agree.
 */
-#include "continuous.h"
+#include "integral.h"
 
 #include <float.h>
 #include <math.h>

@@ -277,7 +277,7 @@ static int forward_loop(forward *fw, int *k) {
 static void forward_info(const forward *fw, gq_info *info, int status) {
   const gq_walk *w = &fw->w;
   info->status = status;
-  info->t_reached = w->a.t, info->h_last = w->c.h;
+  info->t_reached = w->a.t;
   info->nfe = w->a.cost.nfe, info->steps = w->steps, info->rejected = w->rejected;
   info->jacobians = w->a.cost.jacobians, info->newton = w->a.cost.newton;
   info->coarse = fw->coarse / fabs(fw->s->t[fw->s->nt - 1] - fw->s->t[0]);

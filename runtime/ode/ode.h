@@ -189,7 +189,7 @@ typedef struct gq_info {
   const gq_trajectory_kind *trajectory;   /* of z on the way back, where the adjoint equation is solved, or NULL */
   bool moments;                /* its impulses as smooth forcing */
   const char *lowering;        /* how programs ran: "threads"; on CUDA "ops" or "tiles" */
-  double t_reached, h_last;
+  double t_reached;
   int64_t nfe, steps, rejected;
   int64_t jacobians, newton;   /* implicit methods: Jacobians, iterations of Newton's method (in nfe, one f each) */
   int64_t nfe_backward, steps_backward, rejected_backward, restarts, nodes, nodes_wanted;

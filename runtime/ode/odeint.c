@@ -268,9 +268,9 @@ void gq_solution_free(gq_solution *s) {
   gq_dense_free(s->dense);
   gq_along_done(&s->along);
   gq_solution_free(s->tighter);
-  for (int i = 0; s->beside && i < s->plan->field->ncapture + 2 * GQ_BESIDE; i++)
-    gq_tensor_unref(s->beside[i]);
-  gq_free(s->beside);
+  for (int i = 0; s->perturbed && i < s->plan->field->ncapture + 2 * GQ_QUOTIENTS; i++)
+    gq_tensor_unref(s->perturbed[i]);
+  gq_free(s->perturbed);
   gq_free(s->size);
   gq_sampleset_free(s->samples);
   gq_binding_free(s->bind);

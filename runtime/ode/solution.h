@@ -7,7 +7,7 @@
 #include "along.h"
 #include "dense.h"
 
-enum { GQ_BESIDE = 3 };         /* directions */
+enum { GQ_QUOTIENTS = 3 };      /* directions */
 
 /* Fields: what was solved, what was kept of it in each of the ways that engines ask for, and what it took. */
 struct gq_solution {
@@ -33,7 +33,7 @@ struct gq_solution {
   bool judged;                 /* a replay was compared with `tighter`: what info tells of that stays */
   struct gq_solution *tighter; /* grad/audit.c: the same at a tenth of the tolerances, until gradients were compared; */
   double *size;                /* how large parameters and z0 are, */
-  gq_tensor **beside;          /* [ncapture + 2 GQ_BESIDE] and where f may jump those, and solutions a little
+  gq_tensor **perturbed;       /* [ncapture + 2 GQ_QUOTIENTS] and where f may jump those, and solutions a little
                                   beside, or NULL */
   gq_split *split;             /* parity: the tensors that z was packed from, or NULL */
   gq_info info;

@@ -37,7 +37,6 @@ void gq_optimiser_set_steps(gq_optimiser *o, int64_t n);
 int64_t gq_optimiser_param_steps(const gq_optimiser *o, int i);
 void gq_optimiser_set_param_steps(gq_optimiser *o, int i, int64_t n);
 int gq_optimiser_count(const gq_optimiser *o);             /* parameters */
-gq_tensor *gq_optimiser_param(const gq_optimiser *o, int i);   /* lent */
 /* GQ_EARG with a message when the configuration makes no sense; step checks it too. */
 int gq_optimiser_check(const gq_optimiser *o);
 /* State tensor k (0: first moment or momentum, 1: second, 2: mean for centered) of parameter i: a view

@@ -399,5 +399,3 @@ int64_t gq_optimiser_param_steps(const gq_optimiser *o, int i) { return o->slot[
 void gq_optimiser_set_param_steps(gq_optimiser *o, int i, int64_t n) { o->slot[i].steps = n; }
 
 int gq_optimiser_count(const gq_optimiser *o) { return o->n; }
-
-gq_tensor *gq_optimiser_param(const gq_optimiser *o, int i) { return o->slot[i].p; }

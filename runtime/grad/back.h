@@ -1,9 +1,8 @@
 /*
-** continuous.h -- one way back by the adjoint equation: continuous.c solves it, integral.c takes the integral of
-** a'df/dtheta.
+** back.h -- one way back by the adjoint equation: continuous.c solves it, integral.c takes the integral of a'df/dtheta.
 */
-#ifndef GQ_GRAD_CONTINUOUS_H
-#define GQ_GRAD_CONTINUOUS_H
+#ifndef GQ_GRAD_BACK_H
+#define GQ_GRAD_BACK_H
 
 #include "kronrod.h"
 #include "moments.h"
@@ -64,21 +63,5 @@ static inline int gq_back_rms(const gq_back *k, gq_tensor *z, int i, double out[
   k->f->on->vec->rms(k->f->dtype, n, k->n, k->n, gq_at_time(k->s, z, i), out);
   return n;
 }
-
-/* By Runge-Kutta weights: add the products of the accepted step; theta < 1 when it goes past the interval's end.
-** last: no other follows. */
-int gq_integral_weights(gq_back *k, double theta, bool last);
-
-/* By nodes, where k->gq. */
-int gq_integral_init(gq_back *k);
-void gq_integral_done(gq_back *k);
-int gq_integral_begin(gq_back *k);                   /* an interval */
-int gq_integral_step(gq_back *k, double stop);       /* the accepted step, before it is committed */
-int gq_integral_window(gq_back *k, double stop);     /* and after that, where pieces are refined */
-int gq_integral_end(gq_back *k, double from, double stop);
-/* Nodes and Runge-Kutta weights do not agree; are the pieces to be refined? */
-bool gq_integral_disagrees(const gq_back *k);
-/* The integral over all steps that were kept, but where the nodes serve, instead of what they gave. */
-int gq_integral_refine(gq_back *k);
 
 #endif

@@ -1,7 +1,7 @@
 /*
-** beside.c -- see beside.h.
+** quotient.c -- see quotient.h.
 */
-#include "beside.h"
+#include "quotient.h"
 
 #include <math.h>
 
@@ -45,8 +45,8 @@ static int move(gq_tensor *x, int direction, int i, double by, gq_tensor **out) 
 }
 
 /* The solution from z0 and with parameters (those of dynamics that are called back stay) moved by so much. */
-static int solve_beside(const gq_problem *p, gq_ode_options o, int direction, double by, gq_tensor **z,
-                        int64_t *nfe) {
+static int solve_moved(const gq_problem *p, gq_ode_options o, int direction, double by, gq_tensor **z,
+                       int64_t *nfe) {
   gq_problem q = *p;
   gq_solution *none;
   gq_info info = { 0 };
@@ -66,14 +66,14 @@ static int solve_beside(const gq_problem *p, gq_ode_options o, int direction, do
   return status;
 }
 
-int gq_beside_solve(const gq_problem *p, const gq_ode_options *o, gq_solution *s) {
+int gq_quotient_solve(const gq_problem *p, const gq_ode_options *o, gq_solution *s) {
   int n = p->ncapture;
-  s->beside = gq_calloc(n + 2 * GQ_BESIDE, sizeof *s->beside);
-  if (!s->beside) return gq_nomem(n * sizeof *s->beside);
+  s->perturbed = gq_calloc(n + 2 * GQ_QUOTIENTS, sizeof *s->perturbed);
+  if (!s->perturbed) return gq_nomem(n * sizeof *s->perturbed);
   for (int i = 0; i < n && !gq_graph_calls(p->f); i++)
-    if (p->wants_grad[i]) s->beside[i] = gq_tensor_ref(p->capture[i]);
-  for (int d = 0; d < 2 * GQ_BESIDE; d++)
-    GQ_TRY(solve_beside(p, *o, d / 2, d % 2 ? -MOVE : MOVE, &s->beside[n + d], &s->tighter->info.nfe));
+    if (p->wants_grad[i]) s->perturbed[i] = gq_tensor_ref(p->capture[i]);
+  for (int d = 0; d < 2 * GQ_QUOTIENTS; d++)
+    GQ_TRY(solve_moved(p, *o, d / 2, d % 2 ? -MOVE : MOVE, &s->perturbed[n + d], &s->tighter->info.nfe));
   return GQ_OK;
 }
 
@@ -82,29 +82,29 @@ static double dot(const gq_tensor *x, const gq_tensor *y) {
 }
 
 /* The derivative of the loss in one direction by the solutions on either side, and by the gradient. */
-static int quotient_apart(const gq_solution *s, gq_tensor *gz, const gq_gradients *g, int d, double tolerance,
-                          double *out) {
+static int one_quotient(const gq_solution *s, gq_tensor *gz, const gq_gradients *g, int d, double tolerance,
+                        double *out) {
   int n = s->plan->field->ncapture;
   double sum = 0, size = 0, part, moved;
   for (int i = 0; i <= n; i++) {
-    gq_tensor *x = i < n ? s->beside[i] : s->z0, *gx = i < n ? g->capture[i] : g->z0;
+    gq_tensor *x = i < n ? s->perturbed[i] : s->z0, *gx = i < n ? g->capture[i] : g->z0;
     if (!x || !gx) continue;
     part = 0;
     GQ_TRY(along(x, d, i, 1, NULL, gx, &part));
     sum += part, size += fabs(part);
   }
-  moved = (dot(gz, s->beside[n + 2 * d]) - dot(gz, s->beside[n + 2 * d + 1])) / (2 * MOVE);
+  moved = (dot(gz, s->perturbed[n + 2 * d]) - dot(gz, s->perturbed[n + 2 * d + 1])) / (2 * MOVE);
   double off = fabs(moved - sum);
   if (off > GQ_SHOWS * tolerance / MOVE)
     *out = fmax(*out, off / fmax(size / 4, fmax(fabs(sum), fabs(moved))));
   return GQ_OK;
 }
 
-int gq_beside_apart(gq_solution *s, gq_tensor *gz, const gq_gradients *g, double tolerance) {
-  int last = s->plan->field->ncapture + 2 * GQ_BESIDE - 1;
-  if (!s->beside || !s->beside[last]) return GQ_OK;
+int gq_quotient_check(gq_solution *s, gq_tensor *gz, const gq_gradients *g, double tolerance) {
+  int last = s->plan->field->ncapture + 2 * GQ_QUOTIENTS - 1;
+  if (!s->perturbed || !s->perturbed[last]) return GQ_OK;
   double worst = 0;
-  for (int d = 0; d < GQ_BESIDE; d++) GQ_TRY(quotient_apart(s, gz, g, d, tolerance, &worst));
+  for (int d = 0; d < GQ_QUOTIENTS; d++) GQ_TRY(one_quotient(s, gz, g, d, tolerance, &worst));
   s->info.quotient_error = worst;
   return GQ_OK;
 }
