@@ -77,6 +77,17 @@ describe("README.md", function()
     end
   end)
 
+  it("names files to read that are there", function()
+    local n = 0
+    for path in helper.read("README.md"):match("\n## Reading the code\n(.-)\n## "):gmatch("`(%l+/[%w_/]+%.%l+)`") do
+      local there = io.open(path) or io.open("runtime/" .. path)
+      assert.truthy(there, path)
+      there:close()
+      n = n + 1
+    end
+    assert.truthy(n > 30)
+  end)
+
   it("shows pictures that are there", function()
     local text = helper.read("README.md")
     for path in text:gmatch("!%[[^%]]*%]%(([^)]*)%)") do
