@@ -81,13 +81,6 @@ typedef int gq_caller(gq_op op, int nargs, gq_tensor *const *args, const gq_attr
 int gq_evaluate_by(gq_caller *call, const gq_graph *g, gq_tensor *const *in, int n, const gq_ref *refs,
                    gq_tensor **out);
 
-/* What the transpose of an n-stage Runge-Kutta method asks for, GQ_LANES systems side by side:
-**     x_l - sum_j a[j][l] J_j' x_j = b_l,   y += sum_j J_j' x_j
-** a[n][n]; j[n][dim][dim], x[n][dim] (b on entry) and y[dim] have a number a lane; m: room for
-** n dim (n dim + 1) of those. Not finite where the system is singular. */
-#define GQ_LANES 8
-void gq_collocate_lanes(size_t n, size_t dim, const double *a, const double *j, double *m, double *x, double *y);
-
 /* What the CPU backend found: "avx512", "avx2" or "portable", and OpenBLAS's own description. */
 const char *gq_cpu_kernels(void);
 const char *gq_blas_name(void);

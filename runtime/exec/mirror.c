@@ -201,6 +201,17 @@ static void fit_pull(gq_dtype d, size_t rows, size_t n, const void *x, const voi
   CPU->fit_pull(d, rows, n, real(x), real(saved), real(mean_), real(deviation_), real(out));
 }
 
+static int gauss(gq_dtype d, const gq_gauss *g, int *bad) {
+  gq_gauss there = *g;
+  gq_gauss_rows part[g->parts];
+  for (int i = 0; i < g->parts; i++) {
+    part[i] = g->part[i];
+    part[i].jacobian = real(part[i].jacobian), part[i].v = real(part[i].v);
+  }
+  there.part = part, there.g = real(g->g), there.a = real(g->a);
+  return CPU->gauss(d, &there, bad);
+}
+
 static void update(gq_opt_rule rule, gq_dtype d, size_t n, void *p, const void *g,
                    void *const s[GQ_OPT_STATES], const gq_opt_coef *k) {
   void *state[GQ_OPT_STATES];
@@ -230,6 +241,7 @@ static const gq_vectors vectors = {
   .turn = turn,
   .fit = fit,
   .fit_pull = fit_pull,
+  .gauss = gauss,
   .update = update,
 };
 

@@ -19,13 +19,42 @@ typedef struct gq_opt_coef {
 typedef enum gq_opt_rule { GQ_RULE_ADAM, GQ_RULE_SGD, GQ_RULE_MOMENTUM, GQ_RULE_RMSPROP, GQ_RULE_RMSPROP_FULL,
                            GQ_NRULE } gq_opt_rule;
 
-enum { GQ_OPT_STATES = 3, GQ_TERMS = 20, GQ_SIZES = 8 };
+enum { GQ_OPT_STATES = 3, GQ_TERMS = 20, GQ_SIZES = 8, GQ_LANES = 8 };   /* LANES: systems that the CPU solves at once */
 
 /* The size of a vector x, or of x - minus_: with y_ as `weighted` has it (out: the sum), without as `rms` does. */
 typedef struct gq_size {
   const void *x, *minus_, *y_;
   double atol, rtol, out, top;
 } gq_size;
+
+/* The transpose of an n-stage Gauss method over `count` elements, one after the other, for rows of `dim` numbers. In an
+** element of step h, J_j the Jacobian at node j, a that of its end, then of its start, g_k what comes in it:
+**     v_l - h sum_j inner[j][l] J_j' v_j = h (end[l] a + sum_k weight[k][l] g_k),   a += sum_k g_k + sum_j J_j' v_j */
+typedef struct gq_gauss_rows {  /* of a slice; distances in numbers, */
+  int64_t rows, node, number, row;   /* in states at the nodes of all elements; */
+  int64_t first, state_number, state_row;   /* of a and g, and where these rows begin there */
+  const void *jacobian;        /* [dim] arrays of such states, one behind the other: d(number i of z')/dz */
+  void *v;
+} gq_gauss_rows;
+typedef struct gq_gauss_element {
+  double h;
+  int64_t jumps;               /* so many g come in it */
+} gq_gauss_element;
+typedef struct gq_gauss {
+  int n, dim, count, parts;
+  const double *inner, *end;   /* [n][n], [n] */
+  const gq_gauss_element *element;
+  const double *weight;        /* [n] of the first g; the n numbers of the next are those before */
+  const void *g;               /* that is the first, and the next is `apart` bytes before */
+  size_t apart;
+  void *a;
+  const gq_gauss_rows *part;
+  void *room;                  /* of the host's: gq_gauss_room(n, dim) bytes for each part */
+} gq_gauss;
+static inline size_t gq_gauss_room(int n, int dim) {
+  size_t all = (size_t)n * dim;
+  return (all * dim + all * (all + 1) + all + dim + 1) * GQ_LANES * sizeof(double);
+}
 
 typedef struct gq_vectors {
   /* dst += s src, by the fastest kernel: the product may be fused into the sum */
@@ -71,6 +100,9 @@ typedef struct gq_vectors {
                    const void *deviation_, void *out);
   /* W(t) - W(s) of n components of a tree; NULL: the host makes them */
   void (*path)(gq_dtype d, size_t n, const gq_bridge *b, double s, double t, void *dst);
+  /* v at the nodes of all elements, and a at the start of the last; *bad: the first whose a is not finite there, or
+  ** else `count`. Waits. */
+  int (*gauss)(gq_dtype d, const gq_gauss *g, int *bad);
   /* One step of an optimiser: p, g and the states s (NULL where unused), n numbers of one dtype each. */
   void (*update)(gq_opt_rule rule, gq_dtype d, size_t n, void *p, const void *g, void *const s[GQ_OPT_STATES],
                  const gq_opt_coef *k);

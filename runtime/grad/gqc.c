@@ -30,12 +30,8 @@ typedef struct element { /* of the group being solved, in the order of solving *
 
 typedef struct slice {
   void *z, *v, *jacobian; /* at the nodes, as the program wants them */
-  double *work;
   const void **in;
   void **out;
-  int bad; /* first element whose adjoint is not finite; -1: none */
-  int status;
-  char message[256];
 } slice;
 
 typedef struct gqc {
@@ -45,12 +41,16 @@ typedef struct gqc {
   const gq_evaluator *e;
   int n, dim;
   double c[GQ_MAX_ELEMENT], end[GQ_MAX_ELEMENT]; /* nodes; b_j(1) */
-  double inner[GQ_MAX_ELEMENT][GQ_MAX_ELEMENT];  /* b_l(c_j) */
+  double inner[GQ_MAX_ELEMENT * GQ_MAX_ELEMENT]; /* [n][n] b_l(c_j) */
   double dense[GQ_MAX_ELEMENT][GQ_MAXSTAGES];    /* weights of the slopes in z at the nodes */
   double *x;                                     /* [nt][n] b_j(x_k) */
   int count;                                     /* elements of the group */
   element element[MAX_GROUP];
-  slice *slice;             /* [nslices] */
+  slice *slice;        /* [nslices] */
+  gq_gauss_rows *rows; /* [nslices] */
+  void **terms;        /* for the sums of one node in all slices */
+  size_t *numbers;
+  void *room;               /* gq_gauss */
   void *a, *state, *slope;  /* the adjoint, a state and its slope, packed */
   void *t, *states, *block; /* times; memory of the field's backend, and of the host's */
 } gqc;
@@ -151,130 +151,34 @@ static int64_t offset(const gqc *g, int s) {
   return g->plan->field->nslices > 1 ? g->plan->field->first[s] * g->dim : 0;
 }
 
-/* Lanes of a row in the host's memory, and back. */
-static void load(const gq_field *f, const void *x, int64_t at, int64_t stride, int lanes, double *to) {
-  f->on->vec->get(f->dtype, lanes, (const char *)x + at * gq_dtype_size(f->dtype), stride, to);
-  for (int l = lanes; l < GQ_LANES; l++) to[l] = 0;
-}
+/* ---- groups of elements ---- */
 
-static void store(const gq_field *f, void *x, int64_t at, int64_t stride, int lanes, const double *from) {
-  f->on->vec->put(f->dtype, lanes, from, (char *)x + at * gq_dtype_size(f->dtype), stride);
-}
-
-/* ---- one slice of a group ---- */
-
-/* z of the dense trajectory at the nodes. */
-static void fill_states(gqc *g, int s) {
+/* z of the dense trajectory at the nodes, in so many slices. */
+static void fill_states(gqc *g, int first, int many) {
   const gq_field *f = g->plan->field;
   const gq_tableau *m = g->plan->forward.m;
   size_t size = gq_dtype_size(f->dtype);
-  strides to = strides_of(g, s, (int64_t)g->count * g->n);
-  int pieces = f->columns ? g->dim : 1;
-  int64_t n = rows_of(g, s) * g->dim / pieces;
+  int pieces = f->columns ? g->dim : 1, wide = m->slopes + 2;
+  void **at = g->terms + (size_t)first * pieces * wide;
+  size_t *n = g->numbers + (size_t)first * pieces;
   for (int q = 0; q < g->count * g->n; q++) {
     const element *e = &g->element[q / g->n];
-    const double *w = g->dense[q % g->n];
-    for (int k = 0; k < pieces; k++) {
-      size_t from = (offset(g, s) + k * n) * size;
-      char *z = (char *)g->slice[s].z + (q * to.node + k * to.number) * size;
-      gq_copy(f->on, z, (const char *)e->z->y + from, n * size);
-      for (int i = 0; i < m->slopes; i++)
-        if (w[i] != 0)
-          f->on->vec->axpy(f->dtype, n, e->step.h * w[i], e->z->slope + i * e->z->part + from, z);
+    double w[GQ_MAXSTAGES];
+    for (int i = 0; i < m->slopes; i++) w[i] = e->step.h * g->dense[q % g->n][i];
+    for (int p = 0; p < many * pieces; p++) {
+      int s = first + p / pieces, k = p % pieces;
+      strides to = strides_of(g, s, (int64_t)g->count * g->n);
+      n[p] = (size_t)(rows_of(g, s) * g->dim / pieces);
+      size_t from = (offset(g, s) + k * n[p]) * size;
+      at[p * wide] = (char *)g->slice[s].z + (q * to.node + k * to.number) * size;
+      at[p * wide + 1] = (char *)e->z->y + from;
+      for (int i = 0; i < m->slopes; i++) at[p * wide + 2 + i] = e->z->slope + i * e->z->part + from;
     }
+    f->on->vec->combine(f->dtype, many * pieces, n, m->slopes, w, at);
   }
 }
 
-/* GQ_LANES rows of a slice in an element, `many` of them there. */
-typedef double lanes[GQ_LANES];
-#define LANES for (int l = 0; l < GQ_LANES; l++)
-
-typedef struct rows {
-  int many;
-  strides at, one;                    /* of an array over the group's nodes, and of a state */
-  int64_t node, single;               /* where the element's first node, and the state, begin in those */
-  int64_t whole;                      /* numbers in an array over the nodes */
-  lanes *jacobian, *v, *a, *g, *room; /* [n][dim][dim], [n][dim], [dim], one, for gq_collocate_lanes */
-} rows;
-
-static rows rows_at(const gqc *g, int s, int e, int64_t row) {
-  int size = g->n * g->dim;
-  int64_t rest = rows_of(g, s) - row;
-  rows r = { .many = (int)(rest < GQ_LANES ? rest : GQ_LANES),
-             .at = strides_of(g, s, (int64_t)g->count * g->n),
-             .one = strides_of(g, s, 1) };
-  r.node = (int64_t)e * g->n * r.at.node + row * r.at.row;
-  r.single = offset(g, s) + row * r.one.row;
-  r.whole = rows_of(g, s) * g->dim * g->count * g->n;
-  r.jacobian = (lanes *)g->slice[s].work;
-  r.v = r.jacobian + size * g->dim, r.a = r.v + size, r.g = r.a + g->dim, r.room = r.g + 1;
-  return r;
-}
-
-/* J at the nodes, a, and w in v. */
-static void load_rows(const gqc *g, int s, const element *el, const rows *r) {
-  const gq_field *f = g->plan->field;
-  int n = g->n, dim = g->dim;
-  double h = el->step.h;
-  for (int q = 0; q < n; q++)
-    for (int i = 0; i < dim; i++)
-      for (int k = 0; k < dim; k++)
-        load(f, g->slice[s].jacobian, i * r->whole + r->node + q * r->at.node + k * r->at.number, r->at.row,
-             r->many, r->jacobian[(q * dim + i) * dim + k]);
-  for (int k = 0; k < dim; k++) {
-    load(f, g->a, r->single + k * r->one.number, r->one.row, r->many, r->a[k]);
-    for (int q = 0; q < n; q++) LANES r->v[q * dim + k][l] = h * g->end[q] * r->a[k][l];
-  }
-  for (int i = el->first; i > el->last; i--)
-    for (int k = 0; k < dim; k++) {
-      load(f, gq_at_time(g->s, g->b->gz, i), r->single + k * r->one.number, r->one.row, r->many, *r->g);
-      LANES r->a[k][l] += (*r->g)[l];
-      for (int q = 0; q < n; q++) LANES r->v[q * dim + k][l] += h * g->x[i * n + q] * (*r->g)[l];
-    }
-}
-
-/* v at the nodes of element e, and a from its end to its start: is that finite? */
-static bool solve_rows(gqc *g, int s, int e, int64_t row) {
-  const element *el = &g->element[e];
-  const gq_field *f = g->plan->field;
-  int n = g->n, dim = g->dim;
-  rows r = rows_at(g, s, e, row);
-  double inner[GQ_MAX_ELEMENT * GQ_MAX_ELEMENT], sum = 0;
-  for (int q = 0; q < n; q++)
-    for (int k = 0; k < n; k++) inner[q * n + k] = el->step.h * g->inner[q][k];
-  load_rows(g, s, el, &r);
-  gq_collocate_lanes(n, dim, inner, (double *)r.jacobian, (double *)r.room, (double *)r.v, (double *)r.a);
-  for (int k = 0; k < dim; k++) {
-    LANES sum += 0 * r.a[k][l];
-    store(f, g->a, r.single + k * r.one.number, r.one.row, r.many, r.a[k]);
-    for (int q = 0; q < n; q++)
-      store(f, g->slice[s].v, r.node + q * r.at.node + k * r.at.number, r.at.row, r.many, r.v[q * dim + k]);
-  }
-  return sum == 0;
-}
-
-static int run_slice(gqc *g, int s) {
-  const gq_field *f = g->plan->field;
-  slice *sl = &g->slice[s];
-  const gq_program *p = g->e->code.prog[f->class_of[s]];
-  void *arena = g->plan->scratch.arena[s];
-  fill_states(g, s);
-  GQ_TRY(gq_program_run(p, 0, arena, sl->in, sl->out));
-  for (int e = 0; e < g->count && sl->bad < 0; e++)
-    for (int64_t row = 0; row < rows_of(g, s); row += GQ_LANES)
-      if (!solve_rows(g, s, e, row)) sl->bad = e;
-  if (sl->bad >= 0) return GQ_OK;
-  return gq_program_run(p, 1, arena, sl->in, sl->out);
-}
-
-static void slice_job(void *context, int s) {
-  gqc *g = context;
-  slice *sl = &g->slice[s];
-  sl->status = run_slice(g, s);
-  if (sl->status != GQ_OK) strncpy(sl->message, gq_message(), sizeof sl->message - 1);
-}
-
-/* ---- groups of elements ---- */
+static void fill_slice(void *context, int s) { fill_states(context, s, 1); }
 
 static void bind_slice(gqc *g, int s) {
   const gq_field *f = g->plan->field;
@@ -283,7 +187,6 @@ static void bind_slice(gqc *g, int s) {
   gq_evaluator_bind(g->e, g->s->bind, s, &g->b->grads, &sl->in, &sl->out);
   sl->in[0] = g->t, sl->in[1] = sl->z, sl->in[2] = sl->v;
   for (int i = 0; i < g->dim; i++) sl->out[i] = (char *)sl->jacobian + i * part;
-  sl->bad = -1;
 }
 
 /* The times of the nodes, and of the measurements b_j(x_k). */
@@ -306,6 +209,48 @@ static int fill_times(gqc *g) {
   return GQ_OK;
 }
 
+/* v at the nodes, and a from the end of the first element to the start of the last. */
+static int solve_rows(gqc *g) {
+  const gq_field *f = g->plan->field;
+  gq_gauss_element element[MAX_GROUP];
+  int bad;
+  for (int e = 0; e < g->count; e++)
+    element[e] = (gq_gauss_element){ g->element[e].step.h, g->element[e].first - g->element[e].last };
+  for (int s = 0; s < f->nslices; s++) {
+    strides at = strides_of(g, s, (int64_t)g->count * g->n), one = strides_of(g, s, 1);
+    g->rows[s] = (gq_gauss_rows){ rows_of(g, s), at.node,    at.number, at.row,
+                                  offset(g, s),  one.number, one.row,   g->slice[s].jacobian,
+                                  g->slice[s].v };
+  }
+  gq_gauss of = { .n = g->n,
+                  .dim = g->dim,
+                  .count = g->count,
+                  .parts = f->nslices,
+                  .inner = g->inner,
+                  .end = g->end,
+                  .element = element,
+                  .weight = g->x + (size_t)g->element[0].first * g->n,
+                  .g = gq_at_time(g->s, g->b->gz, g->element[0].first),
+                  .apart = gq_part_bytes(f),
+                  .a = g->a,
+                  .part = g->rows,
+                  .room = g->room };
+  GQ_TRY(f->on->vec->gauss(f->dtype, &of, &bad));
+  if (bad == g->count) return GQ_OK;
+  const gq_step_record *r = &g->element[bad].step;
+  return gq_fail(GQ_ENONFINITE,
+                 "in the backward pass the adjoint is not finite before t = %.9g (step %.3g): df/dz is not, "
+                 "or %d nodes are too few for the step",
+                 r->t + r->h, r->h, g->n);
+}
+
+static int run_phase(gqc *g, int phase) {
+  const slice *first = &g->slice[0];
+  void *const *arena = g->plan->scratch.arena;
+  return gq_code_run(g->plan->field, &g->e->code, phase, arena, arena, NULL, first->in, g->e->nin, first->out,
+                     g->e->nout);
+}
+
 static int run_group(gqc *g) {
   gq_solution *s = g->s;
   const gq_field *f = g->plan->field;
@@ -318,49 +263,45 @@ static int run_group(gqc *g) {
   g->e = e;
   GQ_TRY(fill_times(g));
   for (int i = 0; i < f->nslices; i++) bind_slice(g, i);
-  gq_each_slice(f->on, f->nslices, slice_job, g);
-  int bad = -1;
-  for (int i = 0; i < f->nslices; i++) {
-    const slice *sl = &g->slice[i];
-    if (sl->status != GQ_OK) return gq_fail(sl->status, "%s", sl->message);
-    if (sl->bad >= 0 && (bad < 0 || sl->bad < bad)) bad = sl->bad;
-  }
+  if (f->on->lowering->side) fill_states(g, 0, f->nslices);
+  else gq_each_slice(f->on, f->nslices, fill_slice, g);
+  GQ_TRY(run_phase(g, 0));
+  GQ_TRY(solve_rows(g));
   s->info.steps_backward += g->count;
   s->info.nodes += g->count * g->n;
   g->b->nfe += g->count * g->n;
-  if (bad < 0) return GQ_OK;
-  const gq_step_record *r = &g->element[bad].step;
-  return gq_fail(GQ_ENONFINITE,
-                 "in the backward pass the adjoint is not finite before t = %.9g (step %.3g): df/dz is not, "
-                 "or %d nodes are too few for the step",
-                 r->t + r->h, r->h, g->n);
+  return run_phase(g, 1);
 }
 
 /* ---- the pass ---- */
 
 static int buffers(gqc *g) {
   const gq_field *f = g->plan->field;
-  size_t nodes = (size_t)g->plan->most_points * g->n, size = gq_dtype_size(f->dtype), n = g->n * g->dim,
-         work = (n * g->dim + n * (n + 1) + n + g->dim + 1) * sizeof(lanes),
-         times = g->s->nt * g->n * sizeof *g->x;
+  size_t nodes = (size_t)g->plan->most_points * g->n, size = gq_dtype_size(f->dtype),
+         times = gq_round64(g->s->nt * g->n * sizeof *g->x), ns = f->nslices,
+         pieces = ns * (f->columns ? g->dim : 1),
+         terms = gq_round64(pieces * (g->plan->forward.m->slopes + 2) * sizeof *g->terms),
+         numbers = gq_round64(pieces * sizeof *g->numbers), rows = gq_round64(ns * sizeof *g->rows);
   size_t part = gq_round64(gq_part_bytes(f)), total = 3 * part + gq_round64(nodes * size) + 64,
-         own = gq_round64(times) + f->nslices * work;
+         own = times + terms + numbers + rows + ns * gq_gauss_room(g->n, g->dim);
   for (int s = 0; s < f->nslices; s++)
     total += (2 + g->dim) * gq_round64(nodes * rows_of(g, s) * g->dim * size);
   g->states = gq_allocate(f->on, total);
   g->block = gq_calloc(1, own);
-  g->slice = gq_calloc(f->nslices, sizeof *g->slice);
+  g->slice = gq_calloc(ns, sizeof *g->slice);
   if (!g->states || !g->block || !g->slice) return gq_nomem(total);
   gq_zero(f->on, g->states, total);
   g->s->bytes += total + own;
-  char *next = g->states, *work_of = (char *)g->block + gq_round64(times);
+  char *next = g->states, *here = g->block;
   g->a = next, g->state = next + part, g->slope = next + 2 * part, next += 3 * part;
   g->t = next, next += gq_round64(nodes * size);
-  g->x = g->block;
+  g->x = g->block, here += times;
+  g->terms = (void **)(void *)here, here += terms;
+  g->numbers = (size_t *)(void *)here, here += numbers;
+  g->rows = (gq_gauss_rows *)(void *)here, g->room = here + rows;
   for (int s = 0; s < f->nslices; s++) {
     slice *sl = &g->slice[s];
     part = gq_round64(nodes * rows_of(g, s) * g->dim * size);
-    sl->work = (double *)(void *)(work_of + s * work);
     sl->z = next, sl->v = next + part, sl->jacobian = next + 2 * part;
     next += (2 + g->dim) * part;
   }
@@ -372,7 +313,7 @@ static int prepare(gqc *g) {
   GQ_TRY(gq_gauss_legendre(g->n, points, w));
   for (int j = 0; j < g->n; j++) g->c[j] = (points[j] + 1) / 2, g->end[j] = w[j] / 2;
   for (int j = 0; j < g->n; j++) {
-    weights(g->n, points, w, g->c[j], g->inner[j]);
+    weights(g->n, points, w, g->c[j], g->inner + j * g->n);
     gq_tableau_weights(g->plan->forward.m, g->c[j], g->dense[j]);
   }
   return buffers(g);

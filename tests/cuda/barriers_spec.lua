@@ -40,6 +40,18 @@ local small = [[
   print(info.lowering, z:sum():item(), z0.grad:sum():item(), c.grad:sum():item())
 ]]
 
+-- By one node the diagonals of rows' systems are zero, and their rows change places.
+local systems = [[
+  local gq = require "gq"
+  local z0 = gq.randn({ 3, 3 }, { seed = 1, device = "cuda", requires_grad = true })
+  for nodes = 1, 2 do
+    local z, info = gq.odeint(function(t, z) return z * 2 + z:flip({ 2 }) end, z0, { 0, 1, 3 },
+      { gradient = "gqc", method = "rk4", step_size = 1, gq = { nodes = nodes } })
+    z:square():sum():backward()
+    print(info.lowering, z0.grad:sum():item())
+  end
+]]
+
 -- Lines of barriers of a kernel.
 local function lines(text, kernel)
   local all = {}
@@ -65,6 +77,7 @@ describe("barriers", function()
     holds(small, "", { lanes = 5, direct = 5 })  -- a thread a row
     holds(nodes, "", { adjoint = 45 }, { adjoint = 1 }) -- a thread has a point, where there are as many
     holds(back, "", { along = 25 })
+    holds(systems, "", { gauss_f32 = 11 })
   end)
 
   it("of other methods, numbers and engines suffice #slow", function()

@@ -352,6 +352,37 @@ describe("a training step", function()
     assert.is_true(launches <= 2 * (attempts + 2), text)   -- two sizes of slices: 70 = 3 * 18 + 16
   end)
 
+  it("solves the systems of gqc's rows by a kernel, a launch for a group of steps, with the CPU's bits", function()
+    local cases = [[
+      local function gradient(device, dtype, rows, dim, nodes, step)
+        local z0 = gq.randn({ rows, dim }, { seed = 4, dtype = dtype }):to(device)
+        z0.requires_grad = true
+        local z = gq.odeint(function(t, z) return z * (2 / step) + z:flip({ 2 }) * z:sin() * t end, z0,
+          { 0, 0.4, 1, 1.01, 3 }, { gradient = "gqc", method = "rk4", step_size = step, gq = { nodes = nodes } })
+        z:square():sum():backward()
+        return z0.grad:to "cpu"
+      end
+      -- by one node diagonals are zero: rows change places
+      local cases = { { 3, 1, 1, 1 }, { 70, 2, 4, 0.5 }, { 3, 3, 2, 1 }, { 20, 8, 1, 1 }, { 5, 8, 16, 1 } }
+      for _, dtype in ipairs { "float32", "float64" } do
+        for _, case in ipairs(cases) do
+          local got, want = gradient("cuda", dtype, table.unpack(case)), gradient("cpu", dtype, table.unpack(case))
+          if (got - want):abs():max():item() ~= 0 then print("not the same", dtype, table.unpack(case)) end
+        end
+      end
+      print "done"]]
+    local near = run("GQ_EMU_COUNT=1", cases)
+    assert.truthy(near:find "^done" and near:find "gauss_f32", near)
+    assert.truthy(run("GQ_EMU_SHARED=20000", cases):find "^done")      -- matrices in the device's memory
+    local few = run("GQ_EMU_COUNT=1", [[
+      local z0 = gq.ones({ 70, 2 }, { device = "cuda", requires_grad = true })
+      local z, info = gq.odeint(function(_, z) return -z * z end, z0, { 0, 1 }, { gradient = "gqc", method = "rk4",
+        step_size = 1 / 64 })
+      z:sum():backward()
+      print(info.steps_backward)]])
+    assert.truthy(few:find "^64\n" and few:find " 1 gauss_f32\n", few)
+  end)
+
   it("is decided over by the device as by the host, and halts where it should", function()
     local cases = [[
       local w

@@ -62,7 +62,10 @@ typedef struct gq_kernels {
   /* winograd.h, by gq_wino */
   void (*winograd[3])(float *to, size_t trow, size_t tcol, const float *from, size_t frow, size_t fcol, size_t n);
   void (*winograd_at[2])(float *to, size_t trow, size_t tcol, const float *from, const int32_t *at, size_t n);
-  /* gq_collocate_lanes */
+  /* What the transpose of an n-stage Runge-Kutta method asks for, GQ_LANES systems side by side:
+  **     x_l - sum_j a[j][l] J_j' x_j = b_l,   y += sum_j J_j' x_j
+  ** a[n][n]; j[n][dim][dim], x[n][dim] (b on entry) and y[dim] have a number a lane; m: room for
+  ** n dim (n dim + 1) of those. Not finite where the system is singular. */
   void (*collocate)(size_t n, size_t dim, const double *a, const double *j, double *m, double *x, double *y);
 } gq_kernels;
 
@@ -135,12 +138,13 @@ void gq_cpu_print(const gq_program *p, int i, gq_text *t);
 int gq_cpu_pack(gq_dtype d, const gq_layout *a, const gq_layout *b, int flags, int *pack);
 int gq_cpu_apply(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr, gq_tensor *out);
 
-/* ---- vec.c, update.c ---- */
+/* ---- vec.c, update.c, gauss.c ---- */
 
 extern const gq_vectors gq_cpu_vectors;
 bool gq_cpu_finite(gq_dtype d, size_t n, const void *x);       /* is every number? */
 void gq_cpu_update(gq_opt_rule rule, gq_dtype d, size_t n, void *p, const void *g, void *const s[GQ_OPT_STATES],
                    const gq_opt_coef *k);
+int gq_cpu_gauss(gq_dtype d, const gq_gauss *g, int *bad);
 
 /* ---- matmul.c ---- */
 

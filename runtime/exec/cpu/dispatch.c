@@ -53,9 +53,4 @@ const gq_kernels *gq_cpu_find(const char *name) {
 
 void gq_cpu_use(const gq_kernels *k_) { atomic_store_explicit(&chosen, k_, memory_order_relaxed); }
 
-void gq_collocate_lanes(size_t n, size_t dim, const double *a, const double *j, double *m, double *x,
-                        double *y) {
-  gq_cpu()->collocate(n, dim, a, j, m, x, y);
-}
-
 const char *gq_cpu_kernels(void) { return gq_cpu()->name; }

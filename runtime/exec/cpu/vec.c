@@ -317,5 +317,6 @@ const gq_vectors gq_cpu_vectors = {
   .turn = turn,
   .fit = fit,
   .fit_pull = fit_pull,
+  .gauss = gq_cpu_gauss,
   .update = gq_cpu_update,
 };

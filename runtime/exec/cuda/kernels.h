@@ -1495,6 +1495,160 @@ GQ_KERNEL(N(fit_pull), gq_vec_args) {
   }
 }
 
+//// gauss
+/* The transpose of a Gauss method's elements (vec.h), a block a row; each number is made as the CPU's collocate makes it,
+** which takes two columns at once. element: h and how many g come. bad: the first element whose a is not finite.
+** room: for a block's matrix where shared memory is too small */
+typedef struct gq_gauss_rows {
+  long long rows, node, number, row, first, state_number, state_row;
+  gq_u64 jacobian, v;
+} gq_gauss_rows;
+typedef struct gq_gauss_element { double h; long long jumps; } gq_gauss_element;
+typedef struct gq_gauss_args {
+  gq_u64 bad, inner, end, element, weight, part, g, a, room;
+  long long rows, apart;
+  int n, dim, count, parts;
+} gq_gauss_args;
+#define GQ_PIVOT 0.01
+
+/* The pivot of column p of m[n][n + 1], whose inverse is kept; rows change places from column `from` on. */
+GQ_DEVICE void gq_gauss_pivot(double *m, double *inverse, int *best, int n, int from, int p) {
+  const int w = n + 1;
+  GQ_EACH(once, 1) {
+    double sum = 0;
+    int at = p;
+    GQ_BY(unroll 4)
+    for (int i = p; i < n; i++) sum = fma(m[i * w + p], m[i * w + p], sum);
+    if (m[p * w + p] * m[p * w + p] < GQ_PIVOT * sum) {
+      GQ_BY(unroll 4)
+      for (int i = p + 1; i < n; i++)
+        if (fabs(m[i * w + p]) > fabs(m[at * w + p])) at = i;
+    }
+    best[0] = at;
+  }
+  GQ_SYNC
+  const int at = best[0];
+  if (at != p) {
+    GQ_EACH(k, w - from) {
+      const double x = m[p * w + from + k];
+      m[p * w + from + k] = m[at * w + from + k], m[at * w + from + k] = x;
+    }
+    GQ_SYNC
+  }
+  GQ_EACH(i, n - p) {
+    const double one = 1 / m[p * w + p];
+    if (i) m[(p + i) * w + p] = -one * m[(p + i) * w + p];
+    else inverse[p] = one;
+  }
+  GQ_SYNC
+}
+
+/* m[n][n + 1] with the right-hand side last, then the solution there. */
+GQ_DEVICE void gq_gauss_solve(double *m, double *inverse, int *best, int n) {
+  const int w = n + 1;
+  GQ_BY(unroll 1)
+  for (int p = 0; p < n; p += 2) {
+    double *const first = m + p * w, *const second = first + w;
+    gq_gauss_pivot(m, inverse, best, n, p, p);
+    if (p + 1 == n) break;
+    GQ_EACH(i, n - p - 1) {
+      double *to = second + i * w + p;
+      to[1] = fma(to[0], first[p + 1], to[1]);
+    }
+    GQ_SYNC
+    gq_gauss_pivot(m, inverse, best, n, p, p + 1);
+    GQ_EACH(k, n - p - 1) second[p + 2 + k] = fma(second[p], first[p + 2 + k], second[p + 2 + k]);
+    GQ_SYNC
+    GQ_EACH(i, (n - p - 2) * (n - p - 1)) {
+      const int k = p + 2 + i % (n - p - 1);
+      double *to = second + (1 + i / (n - p - 1)) * w;
+      to[k] = fma(to[p + 1], second[k], fma(to[p], first[k], to[k]));
+    }
+    GQ_SYNC
+  }
+  GQ_EACH(once, 1) {
+    GQ_BY(unroll 1)
+    for (int p = n - 1; p >= 0; p--) {
+      double sum = m[p * w + n];
+      GQ_BY(unroll 4)
+      for (int k = p + 1; k < n; k++) sum = fma(-m[p * w + k], m[k * w + n], sum);
+      m[p * w + n] = sum * inverse[p];
+    }
+  }
+  GQ_SYNC
+}
+
+GQ_KERNEL(N(gauss), gq_gauss_args) {
+  GQ_SHARED(int, best, 1)
+  const int n = a.n, dim = a.dim, all = n * dim, w = all + 1;
+  const double *inner = (const double *)GQ_AT(a.inner), *end = (const double *)GQ_AT(a.end);
+  const gq_gauss_element *element = (const gq_gauss_element *)GQ_AT(a.element);
+  const gq_gauss_rows *part = (const gq_gauss_rows *)GQ_AT(a.part);
+  double *const m = a.room ? (double *)GQ_AT(a.room) + (long long)GQ_BLOCK * (all * (w + dim + 1) + dim)
+                           : (double *)(void *)gq_dynamic;
+  double *const j = m + all * w, *const inverse = j + all * dim, *const y = inverse + all;
+  GQ_BY(unroll 1)
+  for (long long place = GQ_BLOCK; place < a.rows; place += GQ_BLOCKS) {
+    const gq_gauss_rows *of = part;
+    long long row = place;
+    GQ_BY(unroll 1)
+    for (; row >= of->rows; of++) row -= of->rows;
+    const long long whole = of->rows * a.count * all;
+    const T *jacobian = (const T *)GQ_AT(of->jacobian) + row * of->row;
+    T *v = (T *)GQ_AT(of->v) + row * of->row, *state = (T *)GQ_AT(a.a) + of->first + row * of->state_row;
+    const double *weight = (const double *)GQ_AT(a.weight);
+    gq_u64 g = a.g;
+    GQ_EACH(k, dim) y[k] = (double)state[k * of->state_number];
+    GQ_SYNC
+    GQ_BY(unroll 1)
+    for (int e = 0; e < a.count; e++) {
+      const double h = element[e].h;
+      const int jumps = (int)element[e].jumps;
+      GQ_EACH(i, all * dim) {
+        const int q = i / (dim * dim), r = i / dim % dim, k = i % dim;
+        j[i] = (double)jacobian[r * whole + q * of->node + k * of->number];
+      }
+      GQ_EACH(r, all) {
+        const int q = r / dim, k = r % dim;
+        double x = h * end[q] * y[k];
+        GQ_BY(unroll 1)
+        for (int i = 0; i < jumps; i++) {
+          const T *here = (const T *)GQ_AT(g - (gq_u64)(i * a.apart)) + of->first + row * of->state_row;
+          x = x + h * weight[i * n + q] * (double)here[k * of->state_number];
+        }
+        m[r * w + all] = x;
+      }
+      GQ_SYNC
+      GQ_EACH(i, all * all) {
+        const int r = i / all, c = i % all;
+        const double x = -(h * inner[c / dim * n + r / dim]) * j[c * dim + r % dim];
+        m[r * w + c] = r == c ? 1 + x : x;
+      }
+      GQ_EACH(k, dim) {
+        GQ_BY(unroll 1)
+        for (int i = 0; i < jumps; i++) {
+          const T *here = (const T *)GQ_AT(g - (gq_u64)(i * a.apart)) + of->first + row * of->state_row;
+          y[k] = y[k] + (double)here[k * of->state_number];
+        }
+      }
+      GQ_SYNC
+      gq_gauss_solve(m, inverse, best, all);
+      GQ_EACH(r, all) v[r / dim * of->node + r % dim * of->number] = (T)m[r * w + all];
+      GQ_EACH(k, dim) {
+        double x = y[k];
+        GQ_BY(unroll 4)
+        for (int r = 0; r < all; r++) x = fma(m[r * w + all], j[r * dim + k], x);
+        y[k] = (double)(T)x;
+        if (!(x - x == 0)) atomicMin((gq_u64 *)GQ_AT(a.bad), (gq_u64)e);
+      }
+      GQ_SYNC
+      jacobian += n * of->node, v += n * of->node;
+      weight += jumps * n, g -= (gq_u64)(jumps * a.apart);
+    }
+    GQ_EACH(k, dim) state[k * of->state_number] = (T)y[k];
+  }
+}
+
 //// path
 /* W(t) - W(s), two components a thread; p: the result */
 typedef struct gq_path_args { gq_u64 p; long long n; double s, t; gq_bridge b; } gq_path_args;

@@ -44,24 +44,35 @@ typedef enum which {
   FIT,
   FIT_PULL,
   PATH,
+  GAUSS,
   NKERNEL
 } which;
+
+enum { GAUSS_THREADS = 64 }; /* a small system has few numbers, and barriers of few threads cost less */
 
 static const char *const names[NKERNEL] = { "add",   "scale",    "fill",    "get",       "put",
                                             "blend", "dot",      "largest", "rms",       "weighted",
                                             "apart", "joined",   "nonzero", "nonfinite", "finish",
-                                            "fit",   "fit_pull", "path" };
+                                            "fit",   "fit_pull", "path",    "gauss" };
+typedef struct source {
+  int threads;
+  const char *sections[4];
+} source;
+static const source plain = { GQ_NT, { "vec" } };
+static const source others[NKERNEL] = {
+  [PATH] = { GQ_NT, { "normal", "bridge", "path" } }, [GAUSS] = { GAUSS_THREADS, { "gauss" } }
+};
 
 static int kernel(which k, gq_dtype d, gq_cufunction *f) {
   static gq_cufunction known[NKERNEL][2];
-  static const char *const sections[][4] = { { "vec", NULL }, { "normal", "bridge", "path", NULL } };
+  const source *of = others[k].threads ? &others[k] : &plain;
   char name[32];
   gq_text defines = { 0 }, t = { 0 };
   *f = known[k][d];
   if (*f) return GQ_OK;
   snprintf(name, sizeof name, "%s_%s", names[k], gq_cuda_suffix[d]);
   gq_text_put(&defines, "#define T %s\n#define N(name) name##_%s\n", gq_cuda_dtype[d], gq_cuda_suffix[d]);
-  if (!defines.failed) gq_cuda_text(&t, GQ_NT, defines.s, sections[k == PATH]);
+  if (!defines.failed) gq_cuda_text(&t, of->threads, defines.s, of->sections);
   int status = defines.failed || t.failed ? gq_nomem(t.room) : gq_cuda_kernel(t.s, name, &known[k][d]);
   gq_free(defines.s);
   gq_free(t.s);
@@ -328,6 +339,79 @@ static void fit_pull(gq_dtype d, size_t rows, size_t n, const void *x, const voi
   gq_cuda_later(call(FIT_PULL, d, (int64_t)(rows * n), &a));
 }
 
+/* ---- gauss: a block a row ---- */
+
+typedef struct gauss_args {
+  gq_u64 bad, inner, end, element, weight, part, g, a, room;
+  long long rows, apart;
+  int n, dim, count, parts;
+} gauss_args;
+
+enum { MOST_ROWS = 4096 }; /* at a time */
+
+/* What the host holds, and the answer in front of it, as one block; without `here` it is measured. */
+static size_t gauss_cargo(const gq_gauss *g, char *here, gq_u64 there, gauss_args *a) {
+  size_t n = (size_t)g->n, top = sizeof(gq_u64), jumps = 0;
+  for (int e = 0; e < g->count; e++) jumps += (size_t)g->element[e].jumps;
+  const struct {
+    const void *from;
+    size_t bytes;
+    gq_u64 *to;
+  } all[] = { { g->inner, n * n * sizeof(double), &a->inner },
+              { g->end, n * sizeof(double), &a->end },
+              { g->element, (size_t)g->count * sizeof *g->element, &a->element },
+              { g->part, (size_t)g->parts * sizeof *g->part, &a->part } };
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+    if (here) memcpy(here + top, all[i].from, all[i].bytes);
+    *all[i].to = there + top, top += all[i].bytes;
+  }
+  a->weight = there + top;
+  for (size_t i = 0; here && i < jumps; i++)
+    memcpy(here + top + i * n * sizeof(double), g->weight - i * n, n * sizeof(double));
+  return top + jumps * n * sizeof(double);
+}
+
+static int gauss_by(gq_dtype d, const gq_gauss *g, gauss_args *a, char *here, void *there, size_t bytes,
+                    gq_u64 *bad) {
+  size_t all = (size_t)g->n * g->dim,
+         shared = (all * (all + 1) + all * g->dim + all + g->dim) * sizeof(double);
+  int blocks = a->rows < MOST_ROWS ? (int)a->rows : MOST_ROWS;
+  void *room = NULL;
+  gq_cufunction f;
+  *bad = (gq_u64)g->count;
+  memcpy(here, bad, sizeof *bad);
+  gauss_cargo(g, here, at(there), a);
+  a->bad = at(there), a->g = at(g->g), a->a = at(g->a);
+  GQ_TRY(kernel(GAUSS, d, &f));
+  GQ_TRY(gq_cuda_put(there, here, bytes));
+  if (shared > gq_cuda.shared) {
+    if (blocks > gq_cuda.processors) blocks = gq_cuda.processors;
+    room = gq_cuda_allocate(blocks * shared);
+    if (!room) return gq_nomem(blocks * shared);
+    a->room = at(room), shared = 0;
+  }
+  int status = gq_cuda_check(gq_cu.set_attribute(f, GQ_CU_DYNAMIC_SHARED, (int)shared), "cuFuncSetAttribute");
+  if (status == GQ_OK) status = gq_cuda_launch_near(f, blocks, GAUSS_THREADS, shared, a);
+  gq_cuda_release(room);
+  return status == GQ_OK ? gq_cuda_get(bad, there, sizeof *bad) : status;
+}
+
+static int gauss(gq_dtype d, const gq_gauss *g, int *bad) {
+  gauss_args a = {
+    .apart = (long long)g->apart, .n = g->n, .dim = g->dim, .count = g->count, .parts = g->parts
+  };
+  size_t bytes = gauss_cargo(g, NULL, 0, &a);
+  gq_u64 first = 0;
+  for (int i = 0; i < g->parts; i++) a.rows += g->part[i].rows;
+  char *here = gq_alloc(bytes);
+  void *there = gq_cuda_allocate(bytes);
+  int status = here && there ? gauss_by(d, g, &a, here, there, bytes, &first) : gq_nomem(bytes);
+  gq_free(here);
+  gq_cuda_release(there);
+  *bad = (int)first;
+  return status;
+}
+
 /* ---- noise ---- */
 
 typedef struct path_args {
@@ -402,6 +486,7 @@ const gq_vectors gq_cuda_vectors = {
   .turn = turn,
   .fit = fit,
   .fit_pull = fit_pull,
+  .gauss = gauss,
   .path = path,
   .update = update,
 };
