@@ -176,7 +176,8 @@ void gqL_open_window(lua_State *L);     /* l_window.c: gq.core.windows and its k
 void gqL_open_trace(lua_State *L);      /* l_trace.c: gqL_trace, gq.core.trace */
 void gqL_open_ode(lua_State *L);        /* l_ode.c: odeint */
 void gqL_open_tables(lua_State *L);     /* l_tables.c: core.tableaux and its kin */
-void gqL_open_sde(lua_State *L);        /* l_sde.c: brownian, sdeint core */
+void gqL_open_brownian(lua_State *L);   /* l_brownian.c: brownian, cosines, seeds */
+void gqL_open_sde(lua_State *L);        /* l_sde.c: sdeint */
 void gqL_open_optim(lua_State *L);      /* l_optim.c: optimiser userdata core */
 void gqL_open_io(lua_State *L);         /* l_io.c: npy, safetensors, json (cJSON), files */
 void gqL_open_batches(lua_State *L);    /* l_batches.c: batches of data sets */

@@ -80,6 +80,7 @@ int luaopen_gq_core(lua_State *L) {
   gqL_open_trace(L);
   gqL_open_ode(L);
   gqL_open_tables(L);
+  gqL_open_brownian(L);
   gqL_open_sde(L);
   gqL_open_optim(L);
   gqL_open_io(L);

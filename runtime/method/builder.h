@@ -1,5 +1,5 @@
 /*
-** builder.h -- a step graph in the making (step.c), for the files that build steps of their own.
+** builder.h -- a step graph in the making (step.c), and what it is put together from (builder.c, products.c).
 */
 #ifndef GQ_BUILDER_H
 #define GQ_BUILDER_H
@@ -41,7 +41,10 @@ typedef struct gq_pulled {
   gq_ref *grad;                /* [GQ_PULLED + 1 + nb] of those, of h where it makes times, of boundary values */
 } gq_pulled;
 
-/* h in the state's dtype, to meet the numbers of a state */
+/* A number in the state's dtype; and, for all or for each row, to meet the numbers of a state. */
+gq_ref gq_builder_to_state(gq_builder *b, gq_ref scalar);
+gq_ref gq_builder_to_rows(gq_builder *b, gq_ref scalar);
+/* h so */
 gq_ref gq_builder_size(gq_builder *b);
 /* y + (h w) k */
 gq_ref gq_builder_move(gq_builder *b, gq_ref y, double w, gq_ref k);
@@ -57,7 +60,9 @@ int gq_builder_second(gq_builder *b, double c, gq_ref z, gq_ref *out);
 int gq_builder_areas(gq_builder *b, double c, gq_ref z, gq_ref G, gq_ref *out);
 /* f h + G dW */
 gq_ref gq_builder_rise(gq_builder *b, gq_ref f, gq_ref G);
-/* Its input i: t, parts, ... */
+/* Product r of slopes with weights w[i] (GQ_NONE: left out). */
+gq_ref gq_builder_product(gq_builder *b, int r, const gq_ref *w);
+/* The system's input i: t, parts, ... */
 const gq_node *gq_builder_input(const gq_builder *b, int i);
 
 #endif

@@ -11,10 +11,6 @@
 
 typedef gq_builder builder;
 
-const gq_node *gq_builder_input(const builder *b, int i) {
-  return gq_graph_node(b->s->g, gq_graph_input(b->s->g, i));
-}
-
 /* The system's inputs before its boundary values. */
 static int first_boundary(const builder *b) { return 1 + b->s->parts + b->s->given + (b->s->rise ? 2 : 0); }
 
@@ -116,140 +112,11 @@ static void inputs(builder *b) {
   l->nin = n;
 }
 
-static gq_ref to_state(builder *b, gq_ref scalar) { return gq_cast(b->g, scalar, b->dtype); }
-
-/* A number for all or for each row, to meet the numbers of a state. */
-static gq_ref to_rows(builder *b, gq_ref scalar) {
-  gq_shape s = { .ndim = gq_builder_input(b, 1)->shape.ndim, .dim = { b->s->lanes } };
-  gq_ref x = to_state(b, scalar);
-  if (!b->s->front || gq_graph_node(b->g, x)->shape.ndim == 0) return x;
-  for (int i = 1; i < s.ndim; i++) s.dim[i] = 1;
-  return gq_reshape(b->g, x, s);
-}
-
-gq_ref gq_builder_size(builder *b) { return to_rows(b, b->h); }
-
-gq_ref gq_builder_move(builder *b, gq_ref y, double w, gq_ref k) {
-  return gq_emit2(b->g, GQ_OP_ADD, y, gq_emit2(b->g, GQ_OP_MUL, to_rows(b, gq_scale(b->g, b->h, w)), k));
-}
-
-gq_ref gq_builder_sum(builder *b, gq_ref x, gq_ref y) {
-  return x == GQ_NONE ? y : y == GQ_NONE ? x : gq_emit2(b->g, GQ_OP_ADD, x, y);
-}
-
 /* y + sum_i (h w_i) slope_i */
 static gq_ref combine(builder *b, gq_ref y, const double *w, int n, int part) {
   for (int i = 0; i < n; i++)
     if (w[i] != 0) y = gq_builder_move(b, y, w[i], b->slope[i][part]);
   return y;
-}
-
-gq_ref gq_builder_system(builder *b, int i, double c, const gq_ref *y, gq_ref *all) {
-  int n = 0, before;
-  gq_ref t = c == 0 ? b->t : gq_emit2(b->g, GQ_OP_ADD, b->t, gq_scale(b->g, b->ht, c));
-  b->bind[n++] = to_state(b, t);
-  for (int p = 0; p < b->l->parts; p++) b->bind[n++] = y[p];
-  for (int k = 0; k < b->l->given; k++) b->bind[n++] = b->path[i][k];
-  if (b->s->rise) b->bind[n++] = to_state(b, b->h), b->bind[n++] = b->dw;
-  for (int j = 0; j < b->nb; j++) b->bind[n++] = b->bv[j];
-  before = gq_graph_size(b->g);
-  gq_inline(b->g, b->s->g, b->bind, all);
-  b->calls += !b->again || gq_graph_size(b->g) > before;
-  return all[0];
-}
-
-gq_ref gq_builder_rise(builder *b, gq_ref f, gq_ref G) {
-  return gq_noise_rise(b->g, b->s->noise, f, G, gq_builder_size(b), b->dw);
-}
-
-/* ---- second derivatives of what moves along the noise ---- */
-
-/* `way` of G, and of two given values: dW; or x and G_j at z. */
-typedef gq_ref along(const builder *b, gq_graph *g, gq_ref G, const gq_ref *given, int j);
-
-static gq_ref along_noise(const builder *b, gq_graph *g, gq_ref G, const gq_ref *given, int j) {
-  return gq_noise_product(g, b->s->noise, G, given[0]);
-}
-
-/* G_j - given G_j + given x: at z that is x, and so its second derivative (dG_j/dz) x. */
-static gq_ref along_column(const builder *b, gq_graph *g, gq_ref G, const gq_ref *given, int j) {
-  return gq_emit2(g, GQ_OP_ADD, gq_emit2(g, GQ_OP_SUB, gq_noise_column(g, G, j), given[1]), given[0]);
-}
-
-/* What moves so while t and what is given stand still: inputs nothing, z, t, given, boundary values; bind: [those] */
-static int move_along(builder *b, along *way, int j, int ngiven, const gq_ref *given, gq_ref *bind,
-                      gq_graph **jet) {
-  gq_graph *g = gq_graph_new();
-  gq_ref out[2], own[2] = { GQ_NONE, GQ_NONE };
-  if (!g) return gq_nomem(0);
-  const gq_node *t = gq_builder_input(b, 0);
-  gq_input(g, t->dtype, t->shape);
-  bind[1] = gq_input(g, b->dtype, gq_builder_input(b, 1)->shape), bind[0] = gq_input(g, t->dtype, t->shape);
-  for (int i = 0; i < ngiven; i++) own[i] = gq_input(g, b->dtype, gq_graph_node(b->g, given[i])->shape);
-  for (int i = 2; i < b->nb + 2; i++)
-    bind[i] = gq_input(g, gq_builder_input(b, i)->dtype, gq_builder_input(b, i)->shape);
-  gq_inline(g, b->s->g, bind, out);
-  gq_ref to = way(b, g, out[1], own, j);
-  gq_graph_set_outputs(g, 1, &to);
-  int status = gq_graph_status(g);
-  if (status == GQ_OK) status = gq_jet(g, 2, jet);
-  gq_graph_free(g);
-  return status;
-}
-
-static int second(builder *b, double c, gq_ref z, along *way, int j, int ngiven, const gq_ref *given,
-                  gq_ref *out) {
-  gq_graph *jet;
-  gq_ref *bind = gq_calloc(b->nb + 5, sizeof *bind), rate[2] = { GQ_NONE, GQ_NONE };
-  int status = bind ? move_along(b, way, j, ngiven, given, bind, &jet) : gq_nomem(b->nb), n = 3;
-  if (status == GQ_OK) {
-    gq_ref t = c == 0 ? b->t : gq_emit2(b->g, GQ_OP_ADD, b->t, gq_scale(b->g, b->ht, c));
-    bind[0] = gq_const(b->g, b->dtype, 0), bind[1] = z, bind[2] = to_state(b, t);
-    for (int i = 0; i < ngiven; i++) bind[n++] = given[i];
-    for (int i = 0; i < b->nb; i++) bind[n++] = b->bv[i];
-    gq_inline(b->g, jet, bind, rate);
-    gq_graph_free(jet);
-  }
-  gq_free(bind);
-  *out = rate[1];
-  return status;
-}
-
-int gq_builder_second(builder *b, double c, gq_ref z, gq_ref *out) {
-  return second(b, c, z, along_noise, 0, 1, &b->dw, out);
-}
-
-/* G A: {.., d, m} by {.., m, m} */
-static gq_ref by_areas(builder *b, gq_ref G) {
-  gq_graph *g = b->g;
-  gq_shape s = gq_graph_node(g, G)->shape, a = gq_graph_node(g, b->levy)->shape, out = s;
-  int64_t m = s.dim[s.ndim - 1];
-  s.dim[s.ndim++] = 1;
-  a.dim[a.ndim] = m, a.dim[a.ndim - 1] = m, a.dim[a.ndim - 2] = 1, a.ndim++;
-  gq_ref x = gq_emit2(g, GQ_OP_MUL, gq_reshape(g, G, s), gq_reshape(g, b->levy, a));
-  return gq_reshape(g, gq_sum_axes(g, x, 1 << (s.ndim - 2)), out);
-}
-
-int gq_builder_areas(builder *b, double c, gq_ref z, gq_ref G, gq_ref *out) {
-  gq_shape s = gq_graph_node(b->g, G)->shape;
-  gq_ref ways = by_areas(b, G), part;
-  *out = GQ_NONE;
-  for (int64_t j = 0; j < s.dim[s.ndim - 1]; j++) {
-    gq_ref given[] = { gq_noise_column(b->g, ways, j), gq_noise_column(b->g, G, j) };
-    GQ_TRY(second(b, c, z, along_column, (int)j, 2, given, &part));
-    *out = gq_builder_sum(b, *out, part);
-  }
-  return GQ_OK;
-}
-
-void gq_builder_evaluate(builder *b, int i, double c, const gq_ref *y) {
-  int nq = b->l->nq;
-  gq_ref *all = b->q + (size_t)b->l->slopes * nq;
-  gq_builder_system(b, i, c, y, all);
-  if (i > 0 || !b->l->carry)
-    for (int p = 0; p < b->l->parts; p++) b->slope[i][p] = all[p];
-  if (b->s->noise) b->G[i] = all[b->l->parts];
-  for (int r = 0; r < nq; r++) b->q[i * nq + r] = all[b->l->parts + r];
 }
 
 /* Stages; the end slope sits at index m->end, whether it is a stage or not. */
@@ -297,7 +164,7 @@ static gq_ref weighted_slopes(builder *b, const double *w, int p) {
   gq_ref sum = GQ_NONE;
   for (int i = 0; i < b->k->m->stages; i++) {
     if (w[i] == 0) continue;
-    gq_ref term = gq_emit2(g, GQ_OP_MUL, to_rows(b, gq_scale(g, b->h, w[i])), b->slope[i][p]);
+    gq_ref term = gq_emit2(g, GQ_OP_MUL, gq_builder_to_rows(b, gq_scale(g, b->h, w[i])), b->slope[i][p]);
     sum = sum == GQ_NONE ? term : gq_emit2(g, GQ_OP_ADD, sum, term);
   }
   return sum;
@@ -308,8 +175,8 @@ static gq_ref error_sum(builder *b, const double *e, int p) {
   gq_graph *g = b->g;
   gq_ref err = b->k->m->scheme ? b->err[p] : weighted_slopes(b, e, p);
   gq_ref size = gq_emit2(g, GQ_OP_MAXIMUM, gq_emit1(g, GQ_OP_ABS, b->y[p]), gq_emit1(g, GQ_OP_ABS, b->y1[p]));
-  gq_ref scale =
-    gq_emit2(g, GQ_OP_ADD, to_rows(b, b->atol[p]), gq_emit2(g, GQ_OP_MUL, to_state(b, b->rtol), size));
+  gq_ref scale = gq_emit2(g, GQ_OP_ADD, gq_builder_to_rows(b, b->atol[p]),
+                          gq_emit2(g, GQ_OP_MUL, gq_builder_to_state(b, b->rtol), size));
   gq_ref sq = gq_emit1(g, GQ_OP_SQUARE, gq_emit2(g, GQ_OP_DIV, err, scale));
   int all = summed(b, p);
   if (b->k->max_norm && gq_numel(gq_graph_node(g, sq)->shape) > 0) { /* that of no numbers is their sum, 0 */
@@ -327,112 +194,12 @@ static gq_ref finite_sum(builder *b, int p) {
   return gq_cast(b->g, gq_reshape(b->g, sum, scalar_shape(b)), GQ_F64);
 }
 
-/* Are all of one operation, with the same attributes, on operands of one shape? */
-static bool alike(const builder *b, int n, const gq_ref *x) {
-  const gq_node *first = gq_graph_node(b->g, x[0]);
-  for (int i = 1; i < n; i++) {
-    const gq_node *v = gq_graph_node(b->g, x[i]);
-    if (v->op != first->op || v->attr.flags != first->attr.flags || !gq_shape_equal(v->shape, first->shape))
-      return false;
-    for (int j = 0; j < first->nargs; j++)
-      if (!gq_shape_equal(gq_graph_node(b->g, v->args[j])->shape, gq_graph_node(b->g, first->args[j])->shape))
-        return false;
-  }
-  return true;
-}
-
-/* Operand j of all. Is it one and the same? */
-static bool operands(const builder *b, int n, const gq_ref *x, int j, gq_ref *arg) {
-  bool same = true;
-  for (int i = 0; i < n; i++) arg[i] = gq_graph_node(b->g, x[i])->arg[j], same = same && arg[i] == arg[0];
-  return same;
-}
-
 static gq_outspec output(const builder *b, gq_ref r, int phase, gq_outmode mode) {
   return (gq_outspec){ r, b->k->whole ? 2 : phase, mode };
 }
 
 static void put(builder *b, gq_ref r, int phase, gq_outmode mode) {
   b->outs[b->l->nout++] = output(b, r, phase, mode);
-}
-
-/* Products with few rows of what is large are made while that is near, though only an accepted step asks for them. */
-static void keep_products(builder *b, gq_ref r) {
-  gq_node x = *gq_graph_node(b->g, r);
-  if (x.op == GQ_OP_MUL)
-    for (int i = 0; i < 2; i++) keep_products(b, x.arg[i]);
-  if (x.op == GQ_OP_MATMUL && gq_numel(x.shape) < gq_numel(gq_graph_node(b->g, x.arg[1])->shape))
-    b->kept[b->l->kept++] = output(b, r, 0, GQ_KEEP);
-}
-
-static gq_ref weighted_inside(builder *b, int n, const gq_ref *x, const gq_ref *w);
-
-/* The same for products x_i y_i: of one y, or of numbers y_i, which are weights too. GQ_NONE: neither. */
-static gq_ref weighted_factors(builder *b, int n, const gq_ref *x, const gq_ref *w) {
-  gq_node first = *gq_graph_node(b->g, x[0]);
-  gq_ref part[GQ_MAXSTAGES], factor[GQ_MAXSTAGES], arg[2];
-  for (int j = 0; j < 2; j++) {
-    bool same = operands(b, n, x, j, factor), number = gq_graph_node(b->g, factor[0])->shape.ndim == 0;
-    operands(b, n, x, 1 - j, part);
-    if (same) {
-      arg[j] = factor[0], arg[1 - j] = weighted_inside(b, n, part, w);
-      return gq_emit(b->g, first.op, 2, arg, &first.attr);
-    }
-    for (int i = 0; number && i < n; i++) factor[i] = gq_emit2(b->g, GQ_OP_MUL, factor[i], w[i]);
-    if (number) return weighted_inside(b, n, part, factor);
-  }
-  return GQ_NONE;
-}
-
-/* sum_i w_i x_i of probes; where all x_i are made in one linear way, that of the sum of what they are made of. So
-** numbers of all stages are summed over the rows at once. */
-static gq_ref weighted_inside(builder *b, int n, const gq_ref *x, const gq_ref *w) {
-  gq_graph *g = b->g;
-  gq_node first = *gq_graph_node(g, x[0]);
-  gq_ref part[GQ_MAXSTAGES], arg[2], sum = GQ_NONE;
-  bool like = alike(b, n, x), number = gq_numel(first.shape) == first.shape.dim[0]; /* not one of rows */
-  if (like && (first.op == GQ_OP_RESHAPE || first.op == GQ_OP_SUM || (first.op == GQ_OP_ADD && number))) {
-    for (int j = 0; j < first.nargs; j++) {
-      operands(b, n, x, j, part);
-      arg[j] = weighted_inside(b, n, part, w);
-    }
-    return gq_emit(g, first.op, first.nargs, arg, &first.attr);
-  }
-  if (like && (first.op == GQ_OP_MUL || first.op == GQ_OP_MATMUL)) sum = weighted_factors(b, n, x, w);
-  if (sum != GQ_NONE) return sum;
-  for (int i = 0; i < n; i++) {
-    keep_products(b, x[i]);
-    sum = gq_builder_sum(b, sum, gq_emit2(g, GQ_OP_MUL, x[i], w[i]));
-  }
-  return sum;
-}
-
-/* sum_i w_i x_i. The weight of a matrix product goes to its first operand, so that products can be stacked. */
-static gq_ref weighted(builder *b, int n, const gq_ref *x, const gq_ref *w) {
-  gq_graph *g = b->g;
-  gq_ref sum = GQ_NONE, number[GQ_MAXSTAGES];
-  for (int i = 0; i < n; i++)
-    if (x[i] == GQ_NONE) return GQ_NONE;
-  for (int i = 0; b->s->probes && i < n; i++) number[i] = to_state(b, w[i]);
-  if (n > 0 && b->s->probes) return weighted_inside(b, n, x, number);
-  for (int i = 0; i < n; i++) {
-    gq_node node = *gq_graph_node(g, x[i]);
-    gq_ref scale = to_state(b, w[i]);
-    gq_ref term = node.op == GQ_OP_MATMUL && node.shape.ndim == 2
-                    ? gq_matmul(g, gq_emit2(g, GQ_OP_MUL, node.arg[0], scale), node.arg[1], node.attr.flags)
-                    : gq_emit2(g, GQ_OP_MUL, x[i], scale);
-    sum = gq_builder_sum(b, sum, term);
-  }
-  return gq_stack_products(g, sum);
-}
-
-/* Product r with weights w[i] (GQ_NONE: left out). */
-static gq_ref product(builder *b, int r, const gq_ref *w) {
-  gq_ref x[GQ_MAXSTAGES], wx[GQ_MAXSTAGES];
-  int n = 0;
-  for (int i = 0; i < b->l->slopes; i++)
-    if (w[i] != GQ_NONE) x[n] = b->q[i * b->l->nq + r], wx[n++] = w[i];
-  return weighted(b, n, x, wx);
 }
 
 static void state_outputs(builder *b) {
@@ -509,12 +276,12 @@ static void product_outputs(builder *b) {
   l->dq = l->eq = -1;
   if (b->k->product_error) {
     l->dq = l->nout;
-    for (int r = 0; r < l->nq; r++) put(b, product(b, r, wb), 0, GQ_STORE);
+    for (int r = 0; r < l->nq; r++) put(b, gq_builder_product(b, r, wb), 0, GQ_STORE);
     l->eq = l->nout;
-    for (int r = 0; r < l->nq; r++) put(b, product(b, r, we), 0, GQ_STORE);
+    for (int r = 0; r < l->nq; r++) put(b, gq_builder_product(b, r, we), 0, GQ_STORE);
   }
   gq_ref *sum = b->q + (size_t)l->slopes * l->nq; /* made first: some of what they are made of is kept */
-  for (int r = 0; r < l->nq; r++) sum[r] = product(b, r, wq);
+  for (int r = 0; r < l->nq; r++) sum[r] = gq_builder_product(b, r, wq);
   l->q = l->nout;
   for (int r = 0; r < l->nq; r++) put(b, sum[r], 1, GQ_ADD);
   l->qe = carried ? l->nout : -1;

@@ -102,8 +102,8 @@ static bool is_contiguous(const gq_group *g, const int64_t *stride) {
   return true;
 }
 
-static bool is_constant(const gq_group *g, const int64_t *stride, int from) {
-  for (int i = from; i < g->ndim; i++)
+static bool is_constant(const gq_group *g, const int64_t *stride) {
+  for (int i = 0; i < g->ndim; i++)
     if (stride[i] != 0) return false;
   return true;
 }
@@ -121,8 +121,7 @@ static bool scalar_forms_do(const gq_group *g, int v) {
     const gq_micro *m = &g->micro[k];
     int both = 0;
     for (int i = 0; i < m->nargs; i++) {
-      both +=
-        m->op != GQ_OP_WHERE && is_constant(g, g->value[m->arg[i]].stride, 0) && g->value[m->arg[i]].arg;
+      both += m->op != GQ_OP_WHERE && is_constant(g, g->value[m->arg[i]].stride) && g->value[m->arg[i]].arg;
       if (m->arg[i] == v && !scalar_place(m, i)) return false;
     }
     for (int i = 0; i < m->nargs; i++)
@@ -139,7 +138,7 @@ static void classify(gq_group *g) {
     gq_group_value *v = &g->value[i];
     if (!v->arg) v->how = v->stored ? HOW_DIRECT : HOW_REG;
     else if (cells <= 1 || is_contiguous(g, v->stride)) v->how = HOW_DIRECT;
-    else if (is_constant(g, v->stride, 0)) v->how = scalar_forms_do(g, i) ? HOW_SCALAR : HOW_ONCE;
+    else if (is_constant(g, v->stride)) v->how = scalar_forms_do(g, i) ? HOW_SCALAR : HOW_ONCE;
     else if (whole_rows) v->how = g->ndim == 2 && v->stride[0] == 0 ? HOW_ONCE : HOW_TILE;
     else v->how = v->stride[g->ndim - 1] == 1 ? HOW_PIECE : HOW_TILE;
   }
