@@ -459,6 +459,27 @@ describe("independent rows on", function()
     end
   end)
 
+  -- Lanes without a row of their own would look up what no table has: entry 0, or a time outside of t.
+  it("that look something up by a label of each row, and by the time", function()
+    for _, n in ipairs { 1, 5, 40 } do
+      gq.manual_seed(2)
+      local labels, z0 = gq.randn(n, { seed = 4 }):argsort(), randn("float64", n, 2)
+      local rows, table_of_t = randn("float64", 40, 2), randn("float64", 9, 2)
+      for _, x in ipairs { rows, z0 } do x.requires_grad = true end
+      local function solve(options)
+        local z = gq.odeint(function(t, y)
+          local at = ((t - 5) * 4):floor():to("int64") + 1
+          return gq.tanh(y) * gq.embedding(labels, rows) + table_of_t:index_select(1, at:reshape(1)) * 1e-9
+        end, z0, { 5, 6, 7 }, with({ rtol = 1e-9, atol = 1e-9 }, options))
+        return { z, table.unpack(gq.grad({ (z ^ 2):sum() }, { z0, rows })) }
+      end
+      for _, gradient in ipairs { "direct", "aca", "gq" } do
+        local want = solve { gradient = gradient }
+        for i, got in ipairs(solve { gradient = gradient, batch = "independent" }) do assert.close(got, want[i], 1e-6) end
+      end
+    end
+  end)
+
   -- 20 rows go to one thread, which must not share its products with the other then: 240 x 100 by 100 x 100.
   it("states that one thread could share with others, the same bits", function()
     gq.manual_seed(1)

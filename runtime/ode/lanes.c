@@ -546,10 +546,29 @@ static int attempt(gq_lanes *p) {
   return GQ_OK;
 }
 
+/* Lanes that find no sample go along with one that has: they meet no time, number or index that no sample knows. */
+static void accompany(gq_lanes *p) {
+  int with = 0;
+  while (with < p->n && p->lane[with].sample < 0) with++;
+  for (int j = 0; j < p->n && with < p->n; j++) {
+    if (p->lane[j].sample >= 0) continue;
+    for (int i = 0; i < p->parts; i++) {
+      gq_lanes_get(p, p->y[i], with, p->scratch);
+      gq_lanes_put(p, p->y[i], j, p->scratch), gq_lanes_put(p, p->ey[i], j, p->scratch);
+    }
+    p->lane[j].t = p->lane[with].t;
+    gq_lanes_set_time(p, j, p->lane[j].t);
+    gq_lanes_cut(p->s, p->lane[with].sample, p->n, j, p->call.cut);
+  }
+}
+
 static int fill(gq_lanes *p, int j, bool *more) {
   gq_lane *lane = &p->lane[j];
   *lane = (gq_lane){ .sample = -1, .c = gq_lane_control(&p->rule) };
-  if (!(*more = p->use->next(p, j))) return GQ_OK;
+  if (!(*more = p->use->next(p, j))) {
+    accompany(p);
+    return GQ_OK;
+  }
   gq_lanes_cut(p->s, lane->sample, p->n, j, p->call.cut);
   return gq_lanes_path_begin(p, j);
 }
