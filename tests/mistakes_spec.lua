@@ -138,6 +138,9 @@ local mistakes = {
   { "dt = 1e-300", "take longer steps", function()
     return gq.sdeint(gq.sde { drift = f, diffusion = f }, z0, { 0, 1 }, { dt = 1e-300 })
   end },
+  { "step_size of a million steps", "on a fixed grid lengthen step_size", function()
+    return gq.odeint(f, z0, { 0, 1 }, { method = "rk4", step_size = 1e-6 })
+  end },
   { "method = \"dorpi5\"", "did you mean \"dopri5\"", function()
     return gq.odeint(f, z0, { 0, 1 }, { method = "dorpi5" })
   end },

@@ -227,9 +227,8 @@ static int check_count(const gq_problem *p, const gq_ode_options *o) {
   if (p->t[0] + copysign(h, span) == p->t[0]) return GQ_OK; /* the first step says so */
   double end = p->t[0] + copysign((double)o->max_steps * h, span);
   return gq_fail(GQ_EMAXSTEPS,
-                 "steps of %g over an interval of %g are %.6g, and %lld (max_steps) would end at t = %.9g: "
-                 "take longer ones",
-                 h, fabs(span), n, (long long)o->max_steps, end);
+                 "steps of %g over an interval of %g are %.6g, and %lld (max_steps) would end at t = %.9g", h,
+                 fabs(span), n, (long long)o->max_steps, end);
 }
 
 int gq_solve(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tensor **z, gq_info *info,

@@ -426,6 +426,21 @@ GQ_REGION void gq_block_answer(const gq_lanesolve *f, char *w) {
   GQ_SYNC
 }
 
+/* A lane that finds no sample goes along with the block's first: it meets no time, number or index that no sample knows. */
+GQ_REGION void gq_lane_accompany(const gq_lanesolve *f, char *w, int j) {
+  gq_lane *l = gq_lane_of(f, w, j);
+  if (l->stage != GQ_LANE_IDLE || GQ_TILE >= f->samples) return;
+  const GQ_STATE *z = gq_sample_at(f, 0, GQ_TILE);
+  GQ_BY(unroll 1)
+  for (int i = 0; i < f->parts; i++) {
+    GQ_STATE *y = gq_row(f, w, f->at.y[i], j), *ey = gq_row(f, w, f->at.ey[i], j);
+    GQ_NUMBERS(d) y[d * f->across] = ey[d * f->across] = z[d];
+  }
+  l->t = gq_time(f, 0);
+  ((GQ_STATE *)(w + f->at.te))[j] = (GQ_STATE)l->t;
+  gq_lane_cut(f, w, j, GQ_TILE);
+}
+
 /* ---- attempts ---- */
 
 GQ_REGION void gq_block_propose(const gq_lanesolve *f, char *w) {
@@ -558,7 +573,10 @@ GQ_REGION void gq_lane_take(const gq_lanesolve *f, char *w, int j) {
 }
 
 GQ_REGION void gq_block_take(const gq_lanesolve *f, char *w) {
-  GQ_EACH(j, f->lanes) if (gq_lane_of(f, w, j)->stage == GQ_LANE_NEW) gq_lane_take(f, w, j);
+  GQ_EACH(j, f->lanes) {
+    if (gq_lane_of(f, w, j)->stage == GQ_LANE_NEW) gq_lane_take(f, w, j);
+    else gq_lane_accompany(f, w, j);
+  }
   GQ_SYNC
 }
 
@@ -996,7 +1014,10 @@ GQ_REGION void gq_adjoint_sample(const gq_laneadjoint *b, char *w, int j) {
 }
 
 GQ_REGION void gq_adjoint_take(const gq_laneadjoint *b, char *w) {
-  GQ_EACH(j, b->f.lanes) if (gq_lane_of(&b->f, w, j)->stage == GQ_LANE_NEW) gq_adjoint_sample(b, w, j);
+  GQ_EACH(j, b->f.lanes) {
+    if (gq_lane_of(&b->f, w, j)->stage == GQ_LANE_NEW) gq_adjoint_sample(b, w, j);
+    else gq_lane_accompany(&b->f, w, j);
+  }
   GQ_SYNC
 }
 
