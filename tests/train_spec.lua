@@ -656,6 +656,18 @@ describe("loggers", function()
       gq.file_read(path))
   end)
 
+  it("say when they are made that nothing can be written there", function()
+    for _, kind in ipairs { "csv", "jsonl" } do
+      assert.error_matches(function() gq.logger[kind]("/nonexistent/log") end,
+        "gq.logger." .. kind .. ": cannot append to /nonexistent/log")
+      assert.error_matches(function() gq.logger[kind] "/tmp" end, "cannot append to /tmp")
+      local path = temporary("empty." .. kind)
+      gq.logger[kind](path)
+      gq.logger[kind](path) { epoch = 1 }
+      assert.truthy(gq.file_read(path):find "epoch")
+    end
+  end)
+
   it("csv quotes names, writes what is no number as JSON, and wants names", function()
     local path = temporary("names.csv")
     local log = gq.logger.csv(path)

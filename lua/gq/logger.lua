@@ -32,8 +32,16 @@ local meta = {
 meta.__index = meta
 function meta.close() end
 
+-- Where no line can be written is said here, before the training. The file is there from now on.
+local function check_place(path, what)
+  local file, problem = io.open(path, "a")
+  if not file then error(("%s: cannot append to %s"):format(what, problem), 4) end
+  file:close()
+end
+
 local function new(path, what, write, epoch_of)
   if type(path) ~= "string" then error(("%s: a path expected, got %s"):format(what, describe(path)), 3) end
+  check_place(path, what)
   return setmetatable({ path = path, write = write, epoch_of = epoch_of }, meta)
 end
 
