@@ -475,7 +475,9 @@ describe("independent rows on", function()
       end
       for _, gradient in ipairs { "direct", "aca", "gq" } do
         local want = solve { gradient = gradient }
-        for i, got in ipairs(solve { gradient = gradient, batch = "independent" }) do assert.close(got, want[i], 1e-6) end
+        for i, got in ipairs(solve { gradient = gradient, batch = "independent" }) do
+          assert.close(got, want[i], 1e-6)
+        end
       end
     end
   end)
