@@ -201,8 +201,9 @@ emulator := $(build)/cuda/libcuda.so.1 $(build)/cuda/libnvrtc.so.13 $(build)/cud
 cuda: $(top)/gq_cuda.so
 emulator: $(emulator)
 
-$(build)/runtime/exec/cuda/texts.o: runtime/exec/cuda/prelude.h runtime/exec/cuda/kernels.h runtime/exec/cpu/vmath.h \
-  runtime/exec/cpu/update.h runtime/method/control.h runtime/method/trail.h runtime/method/loop.h runtime/method/lane.h runtime/base/normal.h runtime/base/bridge.h
+$(build)/runtime/exec/cuda/texts.o: runtime/exec/cuda/prelude.h runtime/exec/cuda/kernels.h runtime/exec/cuda/solves.h \
+  runtime/exec/cuda/solves_back.h runtime/exec/cpu/vmath.h runtime/exec/cpu/update.h runtime/method/control.h runtime/method/trail.h \
+  runtime/method/loop.h runtime/method/lane.h runtime/base/normal.h runtime/base/bridge.h
 
 $(top)/gq_cuda.so: $(cuda_objects) $(build)/members
 	$(call say,LD)

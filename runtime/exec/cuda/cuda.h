@@ -56,10 +56,10 @@ int gq_cuda_wait(void);
 int gq_cuda_kernel(const char *text, const char *name, gq_cufunction *f);
 int gq_cuda_keep(const char *text);            /* on disk, for a device that need not be here (tests/cuda/keep.c) */
 
-/* ---- texts.c: texts from kernels.h, and of operations ---- */
+/* ---- texts.c: texts from kernels.h and its kin, and of operations ---- */
 
 extern const char gq_cuda_dtype[GQ_NDTYPE][16], gq_cuda_suffix[GQ_NDTYPE][8];   /* "float", "f32" */
-/* The prelude and the named sections of kernels.h, after `defines`. */
+/* The prelude and the named sections of kernels.h and its kin, after `defines`. */
 void gq_cuda_text(gq_text *t, int threads, const char *defines, const char *const *sections);
 void gq_cuda_sections(gq_text *t, const char *const *sections);
 void gq_cuda_append(gq_text *t, const char *s);   /* of any length */

@@ -1,6 +1,6 @@
 /*
-** texts.c -- texts of kernels: sections of kernels.h, and operations from the formulas of ir/ops.def. What float
-** functions compute is vmath.h's, the CPU's own, so that both give the same numbers.
+** texts.c -- texts of kernels: sections of kernels.h, solves.h and solves_back.h, and operations from the formulas of
+** ir/ops.def. What float functions compute is vmath.h's, the CPU's own, so that both give the same numbers.
 */
 #include "cuda.h"
 
@@ -13,6 +13,8 @@
           ".previous\n")
 FILE_TEXT(text_prelude, "runtime/exec/cuda/prelude.h");
 FILE_TEXT(text_kernels, "runtime/exec/cuda/kernels.h");
+FILE_TEXT(text_solves, "runtime/exec/cuda/solves.h");
+FILE_TEXT(text_solves_back, "runtime/exec/cuda/solves_back.h");
 FILE_TEXT(text_vmath, "runtime/exec/cpu/vmath.h");
 FILE_TEXT(text_update, "runtime/exec/cpu/update.h");
 FILE_TEXT(text_control, "runtime/method/control.h");
@@ -59,16 +61,18 @@ static void append_file(gq_text *t, const char *s) {
 }
 
 static void section(gq_text *t, const char *name) {
+  static const char *const texts[] = { text_kernels, text_solves, text_solves_back };
+  const char *file = file_of(name), *from = NULL, *to;
   char head[32];
-  snprintf(head, sizeof head, "//// %s\n", name);
-  const char *from = strstr(text_kernels, head), *to = from ? strstr(from + 5, "\n//// ") : NULL;
-  if (file_of(name)) {
-    append_file(t, file_of(name));
+  if (file) {
+    append_file(t, file);
     return;
   }
+  snprintf(head, sizeof head, "//// %s\n", name);
+  for (size_t i = 0; i < sizeof texts / sizeof *texts && !from; i++) from = strstr(texts[i], head);
   if (!from) return;
-  if (!to) to = from + strlen(from);
-  append_some(t, from, to);
+  to = strstr(from + 5, "\n//// ");
+  append_some(t, from, to ? to : from + strlen(from));
   gq_text_put(t, "\n");
 }
 
