@@ -10,6 +10,43 @@ const gq_embedded *gqL_embedded(const char *name) {
   return NULL;
 }
 
+/* ---- what our files see of the script's globals ---- */
+
+static const char own; /* its address is the registry's key */
+
+/* Is a copy of global `name`, at the top, ours? print is called as the script has it. */
+static bool keeps(lua_State *L, const char *name) {
+  bool library = lua_istable(L, -1) && lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE) == LUA_TTABLE &&
+                 lua_getfield(L, -1, name) == LUA_TTABLE && lua_rawequal(L, -1, -3);
+  bool function = lua_isfunction(L, -1) && strcmp(name, "print") != 0;
+  return library || function;
+}
+
+/* The standard functions and libraries as they are now: a script may call its own `type`, `table` or `next`. */
+static void make_globals(lua_State *L) {
+  lua_newtable(L);
+  lua_pushglobaltable(L);
+  for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+    int value = lua_gettop(L);
+    const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : NULL;
+    bool ours = name && keeps(L, name);
+    lua_settop(L, value);
+    if (!ours) continue;
+    lua_pushvalue(L, -1);
+    lua_setfield(L, -5, name);
+  }
+  lua_createtable(L, 0, 2);
+  lua_pushvalue(L, -2);
+  lua_setfield(L, -2, "__index");
+  lua_pushvalue(L, -2);
+  lua_setfield(L, -2, "__newindex");
+  lua_setmetatable(L, -3);
+  lua_pop(L, 1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &own);
+}
+
+/* ---- files ---- */
+
 /* A Lua of other sizes than the one that compiled them refuses the code, and compiles the text. */
 int gqL_loadembedded(lua_State *L, const gq_embedded *f) {
   const char *chunk = lua_pushfstring(L, "=gq/%s.lua", f->name);
@@ -19,6 +56,8 @@ int gqL_loadembedded(lua_State *L, const gq_embedded *f) {
     status = luaL_loadbufferx(L, f->text, f->ntext, chunk, "t");
   }
   lua_remove(L, -2);
+  if (status == LUA_OK && lua_rawgetp(L, LUA_REGISTRYINDEX, &own) == LUA_TTABLE) lua_setupvalue(L, -2, 1);
+  else if (status == LUA_OK) lua_pop(L, 1);
   return status;
 }
 
@@ -56,6 +95,7 @@ static int fail(lua_State *L) {
 
 int luaopen_gq_core(lua_State *L) {
   lua_settop(L, 0);
+  make_globals(L);
   lua_newtable(L);
   lua_newtable(L); /* help texts by function */
   lua_setfield(L, -2, "docs");

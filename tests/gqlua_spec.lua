@@ -133,6 +133,30 @@ describe("scripts", function()
       :gsub("\t", " ")))
   end)
 
+  it("may call their own values type, table, next or io, in which gq finds nothing of its own", function()
+    write("names.lua", [[
+      local gq = require "gq"
+      for _, name in ipairs { "type", "table", "next", "io", "math", "select", "setmetatable", "string", "pairs" } do
+        local kept = _G[name]
+        _G[name] = gq.ones(3)
+        local net = gq.nn.mlp { sizes = { 2, 4, 2 }, activation = "tanh" }
+        local z = gq.odeint(net, gq.ones(2, 2), { 0, 1 }, { gradient = "gq", regularise = { kinetic = true } })
+        z[2]:sum():backward()
+        gq.save("names.csv", z[2]:detach())
+        local shape = gq.load "names.csv".shape
+        _G[name] = kept
+        print(name, shape[1])
+      end
+      print = function() end
+      gq.help "odeint"]])
+    local out, err, code = run("names.lua")
+    assert.equal(0, code, err)
+    assert.equal(9, select(2, out:gsub("\t2\n", "")))
+    assert.falsy(out:find("odeint", 1, true))
+    out = shell("printf 'table = 3\\nipairs = nil\\nio = 1\\n{1}\\nprint(4)\\n' | " .. quote(gqlua) .. " -i")
+    assert.truthy(out:find("{1}\n> 4\n", 1, true), out)
+  end)
+
   it("end with a traceback and 1 on an uncaught error", function()
     write("boom.lua", "local function inner() error('boom') end\ninner()")
     local out, err, code = run("boom.lua")
