@@ -32,11 +32,13 @@ local meta = {
 meta.__index = meta
 function meta.close() end
 
--- Where no line can be written is said here, before the training. The file is there from now on.
+-- Where no file can be is said before the training, which leaves none that it does not write.
 local function check_place(path, what)
-  local file, problem = io.open(path, "a")
-  if not file then error(("%s: cannot append to %s"):format(what, problem), 4) end
-  file:close()
+  local folder = path:match("^(.*/)[^/]*$") or "."
+  local found, problem = core.directory(folder)
+  if found and path ~= "" and not core.directory(path) then return end
+  if found then problem = "a file in a folder expected" end
+  error(("%s: cannot append to %q: %s"):format(what, path, problem), 4)
 end
 
 local function new(path, what, write, epoch_of)
