@@ -268,17 +268,18 @@ mirror:
 	@$(MAKE) --no-print-directory all
 	@scripts/test $(config) --jobs $(TEST_JOBS) --limit $(TEST_LIMIT) --device mirror $(on_mirror)
 
-# On the emulator: the CUDA backend's own specs, then those of operations, gradients and solves with it as the device.
-cuda_specs := $(wildcard tests/cuda/*_spec.lua)
+# On the emulator: what a device must show, the CUDA backend's own specs, then those of operations, gradients and solves with it as the device.
+gpu_specs := tests/cuda/gpu_spec.lua
+cuda_specs := $(filter-out $(gpu_specs),$(wildcard tests/cuda/*_spec.lua))
 cuda_as_default := $(patsubst %,tests/%_spec.lua,ops tensor autograd nn spatial opt train regularise gradient moments \
-  sde sde_theta independent memory)
+  sde sde_gradient sde_theta independent memory)
 cuda_by_tiles := $(patsubst %,tests/%_spec.lua,ode engines reversible)
 cuda_flags =
 test-cuda:
 	@scripts/setup cuda
 	@$(MAKE) --no-print-directory all cuda emulator
 	@LD_LIBRARY_PATH=$(CURDIR)/$(build)/cuda GQ_CUDA_EMULATOR=$(CURDIR)/$(build)/cuda \
-	  GQ_CUDA_CACHE=$(CURDIR)/$(build)/kernels scripts/cuda_tests $(config) $(TEST_JOBS) '$(cuda_flags)' '$(cuda_specs)' \
+	  GQ_CUDA_CACHE=$(CURDIR)/$(build)/kernels scripts/cuda_tests $(config) $(TEST_JOBS) '$(cuda_flags)' '$(gpu_specs)' '$(cuda_specs)' \
 	  '$(cuda_as_default)' '$(cuda_by_tiles)'
 
 test-slurm: all

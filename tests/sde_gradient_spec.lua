@@ -152,8 +152,10 @@ describe("gradients of sdeint", function()
       return info.peak_bytes
     end
     local a_step = (bytes(512) - bytes(256)) / 256
-    -- before and after softplus; z, its slope and the noise, rounded up to lines, and the step's record
-    assert.below(a_step, samples * 4 * (2 * width + 3 * 2) + 1024, "bytes")
+    -- before and after softplus; z, its slope and the noise, rounded up to lines, and the step's record; a device keeps
+    -- scratch, too: products, the drift and the diffusion
+    local scratch = gq.default_device() == "cuda" and 2 * width + 2 * 2 or 0
+    assert.below(a_step, samples * 4 * (2 * width + 3 * 2 + scratch) + 1024, "bytes")
   end)
 
   it("of reversible are those of direct, and go back to z0, on a field that turns", function()
@@ -303,6 +305,6 @@ describe("gradients of sdeint", function()
     local many, each = solve("direct", 256)
     assert.below(helper.relative(many, (solve("aca", 256))), 1e-12)
     local _, more = solve("direct", 128)
-    assert.below(each, 0.75 * more, "bytes a step")
+    assert.below(each, (gq.default_device() == "cuda" and 0.9 or 0.75) * more, "bytes a step") -- with scratch there
   end)
 end)
