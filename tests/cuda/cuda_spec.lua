@@ -383,6 +383,33 @@ describe("a training step", function()
     assert.truthy(few:find "^64\n" and few:find " 1 gauss_f32\n", few)
   end)
 
+  it("calls plainly what tables in constant memory have no room for", function()
+    local text = run("GQ_CUDA_CACHE= GQ_EMU_DUMP=" .. temporary, [[
+      local function solve(device)
+        local w = (gq.randn({ 100, 3, 3 }, { seed = 1, dtype = "float64" }) * 0.5):to(device)
+        local z0 = gq.randn({ 40, 3 }, { seed = 2, dtype = "float64" }):to(device)
+        w.requires_grad = true
+        local z, info = gq.odeint(function(t, x)
+          for i = 1, 100 do x = gq.tanh(x:matmul(w[i]) + t) end
+          return x
+        end, z0, { 0, 1 }, { method = "dopri8", gradient = "direct", step_size = 1 })
+        z:square():sum():backward()
+        return z:to "cpu", w.grad:to "cpu", info.lowering
+      end
+      local z, g, lowering = solve "cuda"
+      local z_cpu, g_cpu = solve "cpu"
+      print(lowering, (z - z_cpu):abs():max():item() < 1e-13, (g - g_cpu):abs():max():item() < 1e-12)]])
+    assert.equal("tiles\ttrue\ttrue\n", text)
+    local both = 0                       -- kernels with as many steps as there is room for, and calls behind them
+    for path in io.popen("ls " .. temporary .. "/*.cu"):lines() do
+      local file = assert(io.open(path))
+      if file:read "a":find "\n  gq_run%(%d+, %d+%);\n.*\n  r%d+%(%d+, %d+" then both = both + 1 end
+      file:close()
+    end
+    assert.equal(2, both)
+    os.execute("rm -f " .. temporary .. "/*.cu")
+  end)
+
   it("is decided over by the device as by the host, and halts where it should", function()
     local cases = [[
       local w

@@ -35,7 +35,7 @@ enum {
   UNCAPTURED = 900,
   BROKEN = 901
 };
-enum { SHARED_PLAIN = 48 << 10, SHARED_MOST = 227 << 10, THREADS_MOST = 1024 };
+enum { SHARED_PLAIN = 48 << 10, SHARED_MOST = 227 << 10, THREADS_MOST = 1024, ARGUMENTS_MOST = 4096 };
 
 static long calls, launches, waits, allocations;
 
@@ -343,6 +343,7 @@ int cuModuleGetFunction(gq_cufunction *f, gq_cumodule m, const char *name) {
   void *fn = dlsym(m, name);
   const unsigned *size = dlsym(m, args);
   if (!fn || !size) return NOT_FOUND;
+  if (*size > ARGUMENTS_MOST) return BAD_IMAGE;
   code *c = calloc(1, sizeof *c); /* kept, and found by leak checkers */
   if (!c) return NO_MEMORY;
   *c = (code){ kernels, (void (*)(const void *))(uintptr_t)fn, *size, SHARED_PLAIN, 0, "" };

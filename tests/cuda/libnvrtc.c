@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include "../../runtime/exec/cuda/api.h"
 
+#include <elf.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +17,7 @@
 #include <unistd.h>
 
 enum { OK = 0, OUT_OF_MEMORY = 1, COMPILATION = 6 };
+enum { CONSTANT_MOST = 64 << 10 };
 
 typedef struct _nvrtcProgram {
   char *text, *image, *log;
@@ -86,6 +88,15 @@ static void leave_out(char *text) {
   if (step && step < strchr(text, '\n')) memcpy(step, "-2        ", strlen("GQ_BARRIER"));
 }
 
+/* Bytes of a section of a shared object. */
+static size_t section_bytes(const char *so, const char *name) {
+  const Elf64_Ehdr *h = (const Elf64_Ehdr *)(const void *)so;
+  const Elf64_Shdr *s = (const Elf64_Shdr *)(const void *)(so + h->e_shoff);
+  for (int i = 0; i < h->e_shnum; i++)
+    if (strcmp(so + s[h->e_shstrndx].sh_offset + s[i].sh_name, name) == 0) return s[i].sh_size;
+  return 0;
+}
+
 int nvrtcCompileProgram(gq_nvrtc p, int n, const char *const *options) {
   char path[64] = "/tmp/gq_kernel_XXXXXX", so[80], log[80], command[640];
   int file = mkstemp(path);
@@ -106,6 +117,10 @@ int nvrtcCompileProgram(gq_nvrtc p, int n, const char *const *options) {
   if (p->image)
     memcpy(p->image, "GQEMU", 5), memcpy(p->image + 8, &bytes, sizeof bytes), p->bytes = bytes + 16;
   unlink(path), unlink(so), unlink(log);
+  if (p->image && section_bytes(p->image + 16, ".gq_constant") > CONSTANT_MOST) {
+    free(p->image), free(p->log);
+    p->image = NULL, p->log = strdup("ptxas error   : File uses too much global constant data\n");
+  }
   return p->image ? OK : COMPILATION;
 }
 

@@ -98,7 +98,8 @@ void gq_emu_shared(void *at, unsigned long long bytes);
 /* Addresses of the device are so far from where its memory lies that neither side can take one for its own. */
 #define GQ_FAR(x) ((char *)((x) - 0x400000000000ull))
 #define gq_dynamic gq_emu_dynamic
-#define GQ_CONSTANT static const
+/* libnvrtc.c counts their bytes. libc takes __attribute__ from tcc. */
+#define GQ_CONSTANT static __attribute((section(".gq_constant"))) const
 #define GQ_SHARED(T, name, n) \
   static T name[n];           \
   gq_emu_shared(name, sizeof name);

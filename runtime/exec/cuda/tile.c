@@ -285,11 +285,13 @@ static size_t *shared_at(tile *x, int u) {
 }
 
 /* An input of a product. */
+enum { BROUGHT = 340 };
 static void stage(tile *x, const gq_loc *l, size_t room) {
   int u = operand_of(x, l);
   size_t bytes = (x->q->p->bytes[x->q->used[u]] + 15) / 16 * 16, *at = shared_at(x, u);
   if (!at || x->q->staged[u] != FAR) return;
-  if (*at == FAR && x->shared + bytes <= room) *at = x->shared, x->shared += bytes, x->q->brings[u] = true;
+  if (*at == FAR && x->shared + bytes <= room && x->nbrought < BROUGHT)
+    *at = x->shared, x->shared += bytes, x->q->brings[u] = true, x->nbrought++;
   x->q->staged[u] = *at;
 }
 
@@ -341,6 +343,36 @@ static void put_staging(tile *x) {
                 x->nbrought);
 }
 
+/* ---- tables ---- */
+
+/* The kernel is read by each block once an attempt: where it is long, less code counts more than sizes that are known, and
+** calls and their numbers are tables in constant memory, of which there are 64 KB with what is brought. */
+enum { LONG = 64, TABLES = 60 << 10 };
+
+static long long number_at(const row *r, int k) { return ((const long long *)r->l->args)[r->l->np + k]; }
+
+/* Numbers of a row, */
+static int row_numbers(const tile *x) { return (int)(x->row->l->bytes / sizeof(long long)) - x->row->l->np; }
+
+/* of which those are in the table that the first so many rows do not share. */
+static bool differ(const tile *x, int nrow, int k) {
+  bool any = false;
+  for (int i = 1; i < nrow && !any; i++) any = number_at(&x->row[i], k) != number_at(x->row, k);
+  return any;
+}
+
+static size_t bytes_of_rows(const tile *x, int nrow) {
+  size_t numbers = 0;
+  for (int k = 0; nrow && k < row_numbers(x); k++) numbers += differ(x, nrow, k);
+  return (size_t)nrow * (4 * sizeof(int) + (4 + (numbers ? numbers : 1)) * sizeof(long long));
+}
+
+/* Is there room for one more step, with so many rows and so many numbers more? */
+static bool listed(const tile *x, int nrow, int more) {
+  size_t list = (size_t)(x->nlist + more) * sizeof(int) + (size_t)(x->nstep + 1) * 2 * sizeof(int);
+  return x->large && list + bytes_of_rows(x, nrow) <= TABLES - 3 * sizeof(int) * BROUGHT;
+}
+
 /* ---- barriers ---- */
 
 /* Steps of a long kernel are a table (put_run); what is not one of them comes behind those before. */
@@ -360,7 +392,7 @@ static gq_text *body(tile *x) {
 
 static void put_barrier(tile *x) {
   if (x->rows) return; /* nobody else's numbers */
-  if (x->large) put_step(x, BARRIER, 0);
+  if (listed(x, x->nrow, 0)) put_step(x, BARRIER, 0);
   else gq_text_put(body(x), "  GQ_SYNC\n");
   x->ndone = 0;
 }
@@ -462,11 +494,6 @@ static bool any_inside(const tile *x, const gq_instr *in, int np) {
 
 static int rest_at(const tile *x, int which) { return x->q->first + x->q->n + which; }
 
-/* The kernel is read by each block once an attempt: where it is long, less code counts more than sizes that are known, and
-** calls and their numbers are tables in constant memory, of which there are 64 KB. */
-enum { LONG = 64, LISTED = 4096, STEPS = 2048, ROWS_MOST = 256 };
-static bool lists(const tile *x, int np) { return x->large && x->nlist + np < LISTED && x->nstep < STEPS; }
-
 /* What k has to be called with (-1: the arena), or -1: nothing. */
 static long long number_for(const tile *x, const gq_instr *in, int np, int k) {
   if (k < 0) return any_inside(x, in, np) ? rest_at(x, GQ_TILE_ARENA) : -1;
@@ -527,7 +554,7 @@ static void put_address(gq_text *t, const tile *x, int i, int k) {
 }
 
 static void begin_region(gq_text *t, tile *x, int i, int np, const char *type) {
-  if (!lists(x, np)) {
+  if (!listed(x, x->nrow, np + 1)) {
     gq_text_put(t, "(%s", x->rows ? "GQ_ROWS " : "");
     put_numbers(x, t, i, np, false);
     gq_text_put(t, ") {\n%s", x->rows ? "  GQ_MINE(row) {\n" : "");
@@ -541,7 +568,7 @@ static void begin_region(gq_text *t, tile *x, int i, int np, const char *type) {
 }
 
 static void call_region(tile *x, int i, int np, int number) {
-  if (!lists(x, np)) {
+  if (!listed(x, x->nrow, np + 1)) {
     gq_text_put(body(x), "  r%d(%s", number, x->rows ? "GQ_ITS " : "");
     put_numbers(x, &x->q->body, i, np, true);
     gq_text_put(&x->q->body, ");\n");
@@ -581,36 +608,33 @@ static void put_zero(tile *x, const gq_instr *in, size_t bytes) {
 
 /* ---- products of a long kernel: one function, and a table of what each has ---- */
 
-static void put_row(tile *x, int i) {
+static bool put_row(tile *x, int i) {
   const gq_instr *in = &x->q->p->instr[i];
   row *r = &x->row[x->nrow];
   r->l = &x->q->code->at[i].l;
+  if (!listed(x, x->nrow + 1, 0)) return false;
   for (int k = 0; k < r->l->np; k++) {
     passed as = passed_as(x, in, k);
     r->at[k] = as == NOTHING ? ROW_NONE : as == OFFSET ? ROW_NEAR : place_of(x, &in->loc[k]);
     r->from[k] = as == NOTHING ? 0 : as == OFFSET ? near_at(x, &in->loc[k]) : in->loc[k].offset;
   }
   put_step(x, PRODUCT + number_of(x, &r->l->part), x->nrow++);
-}
-
-static long long number_at(const row *r, int k) { return ((const long long *)r->l->args)[r->l->np + k]; }
-
-static bool differ(const tile *x, int k) {
-  bool any = false;
-  for (int i = 0; i < x->nrow; i++) any = any || number_at(&x->row[i], k) != number_at(x->row, k);
-  return any;
+  return true;
 }
 
 static void put_table_of_rows(tile *x, int n) {
   gq_text *t = &x->t;
-  gq_text_put(t, "typedef struct row_of { int at[4]; gq_count from[4], n[%d]; } row_of;\n", n);
+  int columns = 0;
+  for (int k = 0; k < n; k++) columns += differ(x, x->nrow, k);
+  gq_text_put(t, "typedef struct row_of { int at[4]; gq_count from[4], n[%d]; } row_of;\n",
+              columns + !columns);
   gq_text_put(t, "GQ_CONSTANT row_of rows[] = {\n");
   for (const row *r = x->row; r < x->row + x->nrow; r++) {
     gq_text_put(t, "  { { %d, %d, %d, %d }, { %zu, %zu, %zu, %zu }, { ", r->at[0], r->at[1], r->at[2],
                 r->at[3], r->from[0], r->from[1], r->from[2], r->from[3]);
     for (int k = 0; k < n; k++)
-      if (differ(x, k)) gq_text_put(t, "%lldLL, ", number_at(r, k));
-    gq_text_put(t, "0 } },\n");
+      if (differ(x, x->nrow, k)) gq_text_put(t, "%lldLL, ", number_at(r, k));
+    gq_text_put(t, "%s} },\n", columns ? "" : "0 ");
   }
   gq_text_put(t, "};\n");
 }
@@ -632,7 +656,7 @@ static void put_row_function(tile *x, int part, int n) {
   }
   gq_text_put(t, "}");
   for (int k = 0, column = 0; k < n; k++)
-    if (differ(x, k)) gq_text_put(t, ", s->n[%d]", column++);
+    if (differ(x, x->nrow, k)) gq_text_put(t, ", s->n[%d]", column++);
     else gq_text_put(t, ", %lldLL", number_at(x->row, k));
   gq_text_put(t, " };\n  ");
   gq_cuda_part_call(t, &x->part[part], part);
@@ -655,7 +679,7 @@ static void put_functions(tile *x) {
 }
 
 static void put_rows(tile *x) {
-  int n = x->nrow ? (int)(x->row->l->bytes / 8) - x->row->l->np : 0;
+  int n = x->nrow ? row_numbers(x) : 0;
   if (x->nrow) put_table_of_rows(x, n);
   for (int i = 0; i < x->nparts && x->nrow; i++)
     if (x->part[i].kind == GQ_PART_PRODUCT) put_row_function(x, i, n);
@@ -664,10 +688,7 @@ static void put_rows(tile *x) {
 /* The rest of its arguments are numbers: 8 bytes each. */
 static int put_part(tile *x, int i) {
   const gq_launch *l = &x->q->code->at[i].l;
-  if (x->large && l->part.kind == GQ_PART_PRODUCT && x->nrow < ROWS_MOST && x->nstep < STEPS) {
-    put_row(x, i);
-    return GQ_OK;
-  }
+  if (l->part.kind == GQ_PART_PRODUCT && put_row(x, i)) return GQ_OK;
   gq_text t = { 0 };
   char type[32];
   int number;
