@@ -26,7 +26,7 @@ enum { FEW = 1 << 15 /* numbers that are worth a round of threads, and stay near
 /* Steps whose W is made at once. */
 static int together(const gq_field *f, const gq_brownian *path) {
   int64_t n = gq_numel(f->wshape), most = n ? FEW / n : 1;
-  if (f->moments * f->intervals > 1 || f->levy || gq_brownian_levy(path) != GQ_LEVY_NONE) return 1;
+  if (f->moments * f->intervals > 1 || gq_brownian_moments(path) > 1) return 1;
   return most < 1 || made_there(f, path) ? 1 : most < GQ_ALONG_STEPS ? (int)most : GQ_ALONG_STEPS;
 }
 
@@ -135,14 +135,16 @@ static int make(gq_along *a, double t, double t1) {
   return GQ_OK;
 }
 
-/* n steps, where that is all that is read. */
+/* n steps, where that is all that is read: in the state's dtype at once, where the host may write there. */
 static int make_few(gq_along *a, int n, const double *t, bool back) {
   const gq_field *f = a->field;
-  GQ_TRY(gq_brownian_steps(a->path, n, t, a->dw));
-  if (back) negate(n * a->n, a->dw);
+  bool host = f->on->device == gq_host;
+  void *out[GQ_ALONG_STEPS];
+  for (int k = 0; k < n; k++) take(a, k), out[k] = host ? a->cast : a->dw + k * a->n;
+  GQ_TRY(gq_brownian_steps(a->path, n, t, back ? -1 : 1, host ? f->dtype : GQ_F64, out));
   for (int k = 0; k < n; k++) {
     take(a, k);
-    f->on->vec->put(f->dtype, a->n, a->dw + k * a->n, a->cast, 1);
+    if (!host) f->on->vec->put(f->dtype, a->n, a->dw + k * a->n, a->cast, 1);
     turn(a, 0);
   }
   take(a, 0);
@@ -151,7 +153,7 @@ static int make_few(gq_along *a, int n, const double *t, bool back) {
 
 int gq_along_steps(gq_along *a, int n, const double *t, bool back) {
   const gq_field *f = a->field;
-  bool few = f->moments * f->intervals == 1 && !f->levy, there = made_there(f, a->path);
+  bool few = f->moments * f->intervals == 1 && gq_brownian_moments(a->path) == 1, there = made_there(f, a->path);
   if (gq_along_known(a, t[back], t[!back])) return GQ_OK;
   if (n > a->most) n = a->most;
   a->n_made = 0, take(a, 0);

@@ -319,8 +319,23 @@ typedef struct strides { /* from time to time, block by block */
   const job *at; /* [n + 1] */
   int n;
   bool begun; /* the first of them is b->value */
-  double *dw; /* [n][count] */
+  double sign;
+  gq_dtype dtype;
+  void *const *out; /* [n] numbers of that */
 } strides;
+
+/* x = sign (w1 - w), by vectors */
+#define RISE(S, T)                                                                                 \
+  static void rise_##S(size_t n, double sign, const double *restrict w, const double *restrict w1, \
+                       T *restrict x) {                                                            \
+    enum { MANY = 16 };                                                                            \
+    size_t i = 0;                                                                                  \
+    for (; i + MANY <= n; i += MANY)                                                               \
+      for (size_t j = 0; j < MANY; j++) x[i + j] = (T)(sign * (w1[i + j] - w[i + j]));             \
+    for (; i < n; i++) x[i] = (T)(sign * (w1[i] - w[i]));                                          \
+  }
+RISE(f32, float)
+RISE(f64, double)
 
 static void stride_block(void *ctx, int i) {
   const strides *s = ctx;
@@ -330,18 +345,21 @@ static void stride_block(void *ctx, int i) {
   if (s->begun) memcpy(w, b->value + from, n * sizeof *w);
   else descend_kept(&s->at[0], from, n, w);
   for (int k = 0; k < s->n; k++) {
-    double *dw = s->dw + (size_t)k * b->count + from, *was = w;
+    double *was = w;
     descend_kept(&s->at[k + 1], from, n, w1);
-    for (size_t c = 0; c < n; c++) dw[c] = w1[c] - w[c];
+    if (s->dtype == GQ_F32) rise_f32(n, s->sign, w, w1, (float *)s->out[k] + from);
+    else rise_f64(n, s->sign, w, w1, (double *)s->out[k] + from);
     w = w1, w1 = was;
   }
   memcpy(b->value + from, w, n * sizeof *w);
 }
 
 /* And b->value = W of the last. */
-static void stride(gq_brownian *b, int n, const double *t, double *dw) {
+static void stride(gq_brownian *b, int n, const double *t, double sign, gq_dtype d, void *const *out) {
   job at[n + 1];
-  strides s = { .b = b, .at = at, .n = n, .begun = t[0] == b->last, .dw = dw };
+  strides s = {
+    .b = b, .at = at, .n = n, .begun = t[0] == b->last, .sign = sign, .dtype = d, .out = out
+  };
   for (int k = s.begun; k <= n; k++) at[k] = way_to(b, t[k]);
   gq_parallel(blocks(b), stride_block, &s);
   b->last = t[n];
@@ -438,22 +456,24 @@ int gq_brownian_grid(gq_brownian *b, double dt) {
 int gq_brownian_value(gq_brownian *b, double t, double *w) {
   GQ_TRY(check_time(b, &t));
   if (b->areas) return increment_of_areas(b, b->t0, t, w);
-  if (t != b->last) stride(b, 0, &t, NULL);
+  if (t != b->last) stride(b, 0, &t, 1, GQ_F64, NULL);
   memcpy(w, b->value, b->count * sizeof *w);
   return GQ_OK;
 }
 
-int gq_brownian_steps(gq_brownian *b, int n, const double *t, double *dw) {
+int gq_brownian_steps(gq_brownian *b, int n, const double *t, double sign, gq_dtype d, void *const *out) {
   double at[n + 1];
   for (int k = 0; k <= n; k++) at[k] = t[k];
   for (int k = 0; k <= n; k++) GQ_TRY(check_time(b, &at[k]));
-  if (!b->areas) stride(b, n, at, dw);
-  for (int k = 0; b->areas && k < n; k++) GQ_TRY(increment_of_areas(b, at[k], at[k + 1], dw + k * b->count));
+  stride(b, n, at, sign, d, out);
   return GQ_OK;
 }
 
 int gq_brownian_increment(gq_brownian *b, double s, double t, double *dw) {
-  return gq_brownian_steps(b, 1, (double[]){ s, t }, dw);
+  if (!b->areas) return gq_brownian_steps(b, 1, (double[]){ s, t }, 1, GQ_F64, (void *[]){ dw });
+  GQ_TRY(check_time(b, &s));
+  GQ_TRY(check_time(b, &t));
+  return increment_of_areas(b, s, t, dw);
 }
 
 /* ---- many times at once ---- */

@@ -32,8 +32,8 @@ double gq_brownian_tol(const gq_brownian *b);               /* width of a leaf *
 double gq_brownian_slack(const gq_brownian *b);             /* how far a time may miss an end by rounding: it is that end */
 int gq_brownian_value(gq_brownian *b, double t, double *w);               /* W(t) - W(t0) */
 int gq_brownian_increment(gq_brownian *b, double s, double t, double *dw);/* W(t) - W(s) */
-/* Of few steps in a row, n: W(t[i + 1]) - W(t[i]), {n, numel}. */
-int gq_brownian_steps(gq_brownian *b, int n, const double *t, double *dw);
+/* Of few steps in a row, n, of a path that knows W alone: sign (W(t[i + 1]) - W(t[i])), rounded to d, to out[i]. */
+int gq_brownian_steps(gq_brownian *b, int n, const double *t, double sign, gq_dtype d, void *const *out);
 /* The same of n at once: W(t[i]) - W(s[i]), of t0 where s is NULL. */
 int gq_brownian_many(gq_brownian *b, int n, const double *s_, const double *t, double *out);
 /* Of a path that knows W alone, drawn as a whole: its tree, with which a device makes increments itself; s and t as they
