@@ -153,7 +153,8 @@ static int make_few(gq_along *a, int n, const double *t, bool back) {
 
 int gq_along_steps(gq_along *a, int n, const double *t, bool back) {
   const gq_field *f = a->field;
-  bool few = f->moments * f->intervals == 1 && gq_brownian_moments(a->path) == 1, there = made_there(f, a->path);
+  bool few = f->moments * f->intervals == 1 && gq_brownian_moments(a->path) == 1,
+       there = made_there(f, a->path);
   if (gq_along_known(a, t[back], t[!back])) return GQ_OK;
   if (n > a->most) n = a->most;
   a->n_made = 0, take(a, 0);

@@ -357,9 +357,7 @@ static void stride_block(void *ctx, int i) {
 /* And b->value = W of the last. */
 static void stride(gq_brownian *b, int n, const double *t, double sign, gq_dtype d, void *const *out) {
   job at[n + 1];
-  strides s = {
-    .b = b, .at = at, .n = n, .begun = t[0] == b->last, .sign = sign, .dtype = d, .out = out
-  };
+  strides s = { .b = b, .at = at, .n = n, .begun = t[0] == b->last, .sign = sign, .dtype = d, .out = out };
   for (int k = s.begun; k <= n; k++) at[k] = way_to(b, t[k]);
   gq_parallel(blocks(b), stride_block, &s);
   b->last = t[n];

@@ -387,6 +387,21 @@ static void test_duo(const gq_kernels *k) {
         "differs from the two", 0);
 }
 
+static void test_fall(const gq_kernels *k) {
+  double x[77], fall[77], three[77];
+  for (int d = 0; d < 2; d++) {
+    for (int i = 0; i < 77; i++)
+      if (d == GQ_F32) ((float *)x)[i] = i ? (float)exp(unit() * 200 - 100) : 0;
+      else x[i] = i ? exp(unit() * 1400 - 700) : 0;
+    k->fall[d](fall, x, NULL, NULL, 77);
+    k->op[GQ_OP_NEG][d][GQ_VV](three, x, NULL, NULL, 77);
+    k->op[GQ_OP_EXPM1][d][GQ_VV](three, three, NULL, NULL, 77);
+    k->op[GQ_OP_NEG][d][GQ_VV](three, three, NULL, NULL, 77);
+    check(memcmp(fall, three, 77 * gq_dtype_size(d)) == 0, k->name, "sigmoid by softplus",
+          "differs from three operations", d);
+  }
+}
+
 /* x_l - sum_j a[j][l] J_j' x_j = b_l; in lane 3 the first pivot is zero. */
 static void test_collocate(const gq_kernels *k, size_t n, size_t dim) {
   enum { MOST = 64 };
@@ -432,6 +447,7 @@ static void test_kernels(const gq_kernels *k) {
   test_combine_float(k);
   test_combine_double(k);
   test_sums(k);
+  test_fall(k);
   test_duo(k);
   test_products(k);
   for (size_t n = 1; n <= 8; n++)

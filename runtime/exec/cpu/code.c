@@ -340,9 +340,13 @@ static void put_group(gq_text *t, const gq_instr *in, const gq_group *g) {
               (long long)g->width, (long long)g->ntile, (long long)g->tile_rows, (long long)g->tile_cols);
   for (int k = 0; k < g->nmicro; k++) {
     const gq_micro *m = &g->micro[k];
+    const gq_group_value *x = &g->value[m->out];
     gq_text_put(t, "       ");
     put_operand(t, in, m->out);
-    gq_text_put(t, " = %s%s", gq_ops[m->op].name, m->nargs == 3 && m->op != GQ_OP_WHERE ? " of product" : "");
+    gq_text_put(t, " = %s%s", gq_ops[m->op].name,
+                m->nargs == 3 && m->op != GQ_OP_WHERE         ? " of product"
+                : m->fn == gq_cpu()->fall[x->dtype != GQ_F32] ? " by softplus"
+                                                              : "");
     for (int i = 0; i < m->nargs; i++) put_operand(t, in, m->arg[i]);
     gq_text_put(t, "\n");
   }

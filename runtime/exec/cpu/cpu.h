@@ -35,6 +35,7 @@ typedef struct gq_kernels {
   gq_kernel cast[GQ_NDTYPE][GQ_NDTYPE];      /* [from][to] */
   gq_kernel madd[2][GQ_NMADD];
   gq_kernel duo[2];                          /* softplus(a) to out and sigmoid(a) to (void *)b */
+  gq_kernel fall[2];                         /* -expm1(-a) */
   /* out = y_ + sum_i s[i] x_i, i < k, added one after the other, without y_ from s[0] x_0 on; out may be y_ or x_0 */
   void (*combine[2])(size_t n, int k, const void *s, const void *const *x, const void *y_, void *out);
   double (*sum[2])(const void *x, size_t n);                                            /* fixed order */

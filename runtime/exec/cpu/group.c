@@ -199,6 +199,26 @@ static void fold_softplus(gq_group *g, int at) {
   }
 }
 
+/* The micro-op `op` that v comes of, which micro-op `before` alone reads, or NULL. */
+static gq_micro *maker(const gq_group *g, int v, gq_op op, int before) {
+  const gq_group_value *val = &g->value[v];
+  for (int k = before - 1; k >= 0 && !val->arg && !val->stored && val->uses == 1; k--)
+    if (g->micro[k].out == v && g->micro[k].nargs) return g->micro[k].op == op ? &g->micro[k] : NULL;
+  return NULL;
+}
+
+/* The sigmoid of x where softplus(x) alone is there. */
+static void fold_fall(gq_group *g, int at) {
+  gq_micro *m = &g->micro[at];
+  gq_dtype d = g->value[m->out].dtype;
+  if (m->op != GQ_OP_NEG || m->nargs != 1 || !gq_is_float(d)) return;
+  gq_micro *rise = maker(g, m->arg[0], GQ_OP_EXPM1, at),
+           *minus = rise ? maker(g, rise->arg[0], GQ_OP_NEG, at) : NULL;
+  if (!minus || is_scalar(g, minus->arg[0])) return;
+  m->op = GQ_OP_SIGMOID, m->fn = gq_cpu()->fall[d], m->arg[0] = minus->arg[0];
+  minus->nargs = rise->nargs = 0; /* dropped below */
+}
+
 static void compact(gq_group *g) {
   int n = 0;
   for (int k = 0; k < g->nmicro; k++)
@@ -317,6 +337,7 @@ int gq_group_finish(gq_group *g) {
   classify(g);
   for (int k = 0; k < g->nmicro; k++) fold_product(g, k);
   for (int k = 0; k < g->nmicro; k++) fold_softplus(g, k);
+  for (int k = 0; k < g->nmicro; k++) fold_fall(g, k);
   compact(g);
   for (int k = 0; k < g->nmicro; k++) GQ_TRY(choose_kernel(g, &g->micro[k]));
   assign_registers(g);

@@ -117,6 +117,9 @@ TRIG(COS, double, f64, cos)
 DUO(duo_f32, float, fall_s, softplus_of_s, sigmoid_of_s)
 DUO(duo_f64, double, fall_d, softplus_of_d, sigmoid_of_d)
 
+UNARY(fall_f32, float, -expm1_s(-x))
+UNARY(fall_f64, double, -expm1_d(-x))
+
 /* ---- int64 (wrapping, as two's complement) and bool ---- */
 
 #define U(x) ((uint64_t)(x))
@@ -446,6 +449,7 @@ const gq_kernels PASTE(gq_kernels_, GQ_KERNELS) = {
   },
   .cast = {CASTS(f32), CASTS(f64), CASTS(i64), CASTS(bool)},
   .duo = {duo_f32, duo_f64},
+  .fall = {fall_f32, fall_f64},
   .madd = {{madd_f32, mrsub_f32, msub_f32}, {madd_f64, mrsub_f64, msub_f64}},
   .combine = {combine_f32, combine_f64},
   .sum = {sum_f32, sum_f64},
