@@ -219,31 +219,7 @@ static void update(gq_opt_rule rule, gq_dtype d, size_t n, void *p, const void *
   CPU->update(rule, d, n, real(p), real(g), state, k);
 }
 
-static const gq_vectors vectors = {
-  .axpy = axpy,
-  .combine = combine,
-  .add = add,
-  .scale = scale,
-  .dot = dot,
-  .largest = largest,
-  .rms = rms,
-  .weighted = weighted,
-  .apart = apart,
-  .joined = joined,
-  .nonzero = nonzero,
-  .nonfinite = nonfinite,
-  .fill = fill,
-  .cast = cast,
-  .get = get,
-  .put = put,
-  .spread = spread,
-  .blend = blend,
-  .turn = turn,
-  .fit = fit,
-  .fit_pull = fit_pull,
-  .gauss = gauss,
-  .update = update,
-};
+static const gq_vectors vectors = { .gauss = gauss, .update = update, GQ_VECTORS(GQ_VECTOR) };
 
 /* ---- programs ---- */
 

@@ -108,6 +108,12 @@ typedef struct gq_vectors {
                  const gq_opt_coef *k);
 } gq_vectors;
 
+/* X(call) for each that every backend has, under that name in its file: .call = call */
+#define GQ_VECTORS(X)                                                                                                 \
+  X(axpy) X(combine) X(add) X(scale) X(dot) X(largest) X(rms) X(weighted) X(apart) X(joined) X(nonzero) X(nonfinite)  \
+  X(fill) X(cast) X(get) X(put) X(spread) X(blend) X(turn) X(fit) X(fit_pull)
+#define GQ_VECTOR(call) .call = call,
+
 static inline void gq_sizes(const gq_vectors *v, gq_dtype d, size_t n, int count, gq_size *of) {
   if (v->sizes) v->sizes(d, n, count, of);
   for (gq_size *x = of; !v->sizes && x < of + count; x++) {

@@ -295,28 +295,4 @@ static void fit_pull(gq_dtype d, size_t rows, size_t n, const void *x, const voi
     rows, n);
 }
 
-const gq_vectors gq_cpu_vectors = {
-  .axpy = axpy,
-  .combine = combine,
-  .add = add,
-  .scale = scale,
-  .dot = dot,
-  .largest = largest,
-  .rms = rms,
-  .weighted = weighted,
-  .apart = apart,
-  .joined = joined,
-  .nonzero = nonzero,
-  .nonfinite = nonfinite,
-  .fill = fill,
-  .cast = cast,
-  .get = get,
-  .put = put,
-  .spread = spread,
-  .blend = blend,
-  .turn = turn,
-  .fit = fit,
-  .fit_pull = fit_pull,
-  .gauss = gq_cpu_gauss,
-  .update = gq_cpu_update,
-};
+const gq_vectors gq_cpu_vectors = { .gauss = gq_cpu_gauss, .update = gq_cpu_update, GQ_VECTORS(GQ_VECTOR) };

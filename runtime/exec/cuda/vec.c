@@ -464,29 +464,5 @@ static void update(gq_opt_rule rule, gq_dtype d, size_t n, void *p, const void *
 }
 
 const gq_vectors gq_cuda_vectors = {
-  .axpy = axpy,
-  .combine = combine,
-  .add = add,
-  .scale = scale,
-  .dot = dot,
-  .largest = largest,
-  .rms = rms,
-  .weighted = weighted,
-  .sizes = sizes,
-  .apart = apart,
-  .joined = joined,
-  .nonzero = nonzero,
-  .nonfinite = nonfinite,
-  .fill = fill,
-  .cast = cast,
-  .get = get,
-  .put = put,
-  .spread = spread,
-  .blend = blend,
-  .turn = turn,
-  .fit = fit,
-  .fit_pull = fit_pull,
-  .gauss = gauss,
-  .path = path,
-  .update = update,
+  .sizes = sizes, .gauss = gauss, .path = path, .update = update, GQ_VECTORS(GQ_VECTOR)
 };
