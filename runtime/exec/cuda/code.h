@@ -20,6 +20,22 @@ typedef struct gq_tile {
 typedef enum gq_way { GQ_WAY_ONCE, GQ_WAY_ATTEMPT, GQ_WAY_ALONG, GQ_WAY_AFTER, GQ_WAY_LANES, GQ_WAY_DIRECT, GQ_WAY_ADJOINT,
                       GQ_NWAY } gq_way;
 
+/* What the text before a phase leaves without a barrier: nothing, what anyone may have written, times (lane j's by thread
+** j). */
+enum { GQ_PIECES = 4, GQ_LEAVES_NONE = 0, GQ_LEAVES_ROWS = -1, GQ_LEAVES_TIMES = sizeof(double) };
+
+/* What is around the phases of a kernel: ways.c */
+typedef struct gq_wayform {
+  const char *name, *sections[8], *begin, *turn, *before[GQ_PIECES], *end;
+  int leaves[GQ_PIECES];
+  bool follows[GQ_PIECES];        /* the phase before, in the same round and arena */
+  bool unread[GQ_PIECES];         /* nobody reads its outputs */
+  const char *only[GQ_PIECES];    /* a condition of the phase, where it has instructions */
+  size_t fixed;                   /* shared memory of its functions */
+  bool lanes;                     /* of rows with steps of their own */
+} gq_wayform;
+extern const gq_wayform gq_cuda_ways[GQ_NWAY];
+
 enum { GQ_CUDA_SLICES = 1024 };   /* of a batch */
 
 typedef struct gq_cuda_step {

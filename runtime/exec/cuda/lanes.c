@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-enum { SLOPE, STEP, POINTS, PIECES = 4 };
+enum { SLOPE, STEP, POINTS };
 
 /* Phases of the kernel: the slope, an attempt, its interpolant (and points); back an attempt, its interpolant, its
 ** derivative, the slope's. */
@@ -15,7 +15,7 @@ typedef struct piece {
 } piece;
 static const struct {
   gq_way way;
-  piece at[PIECES];
+  piece at[GQ_PIECES];
 } passes[] = {
   [GQ_PASS_FORWARD] = { GQ_WAY_LANES, { { SLOPE, 0 }, { STEP, 0 }, { STEP, 1 }, { POINTS, 0 } } },
   [GQ_PASS_DIRECT] = { GQ_WAY_DIRECT, { { STEP, 0 }, { STEP, 1 }, { STEP, 2 }, { SLOPE, 0 } } },
@@ -24,7 +24,7 @@ static const struct {
 
 static const piece *pieces_of(const gq_lanejob *v, int *n) {
   const piece *x = passes[v->pass].at;
-  for (*n = 0; *n < PIECES && v->prog[x[*n].prog];) ++*n;
+  for (*n = 0; *n < GQ_PIECES && v->prog[x[*n].prog];) ++*n;
   return x;
 }
 
@@ -33,7 +33,7 @@ static gq_tile *tile_of(const gq_lanejob *v) { return gq_cuda_tile_of(v->prog[ST
 
 int gq_cuda_lane_blocks(gq_lanejob *v, int *most) {
   gq_tile *tile = tile_of(v);
-  gq_phase of[PIECES];
+  gq_phase of[GQ_PIECES];
   int n, each;
   const piece *x = pieces_of(v, &n);
   for (int i = 0; i < n; i++) {

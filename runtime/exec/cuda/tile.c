@@ -25,8 +25,6 @@ typedef struct piece {
   gq_text body;
 } piece;
 
-enum { PIECES = 4 };
-
 /* A product in a long kernel: of its addresses the operand, or one of these, and what comes on top. */
 enum { ROW_NONE = -2, ROW_NEAR = -1 };
 typedef struct row {
@@ -46,9 +44,9 @@ typedef struct tile {
   gq_way way;
   int threads, npiece;
   int rows; /* where a thread has one of so many, with its values in registers; 0: threads share all */
-  piece piece[PIECES], *q; /* which is written now */
-  size_t shared, table;    /* bytes; where its last are: addresses of operands */
-  size_t own;              /* of rows' values, */
+  piece piece[GQ_PIECES], *q; /* which is written now */
+  size_t shared, table;       /* bytes; where its last are: addresses of operands */
+  size_t own;                 /* of rows' values, */
   int most;
   size_t *boundary; /* [most] of those that all share: where it is in shared memory */
   gq_text t;
@@ -65,118 +63,6 @@ typedef struct tile {
   int ndone; /* what has been read and written since the last barrier */
   gq_reach *done;
 } tile;
-
-/* What is before a phase leaves without a barrier: nothing, what anyone may have written, times (lane j's by thread j). */
-enum { NONE, ROWS = -1, TIMES = sizeof(double) };
-enum { ALONG = 17 * (17 + 6) }; /* numbers that gq_go_along shares */
-
-/* What is around the phases of a kernel. */
-static const struct {
-  const char *name, *sections[8], *begin, *turn, *before[PIECES], *end;
-  int leaves[PIECES];
-  bool follows[PIECES];     /* the phase before, in the same round and arena */
-  bool unread[PIECES];      /* nobody reads its outputs */
-  const char *only[PIECES]; /* a condition of the phase, where it has instructions */
-  size_t fixed;             /* shared memory of its functions */
-  bool lanes;               /* of rows with steps of their own */
-} ways[GQ_NWAY] = {
-  [GQ_WAY_ONCE] = { .name = "tile", .begin = "", .turn = "0", .before = { "" }, .end = "" },
-  [GQ_WAY_ATTEMPT] = { .name = "attempt",
-                       .sections = { "power", "control", "trail", "loop", "decide" },
-                       .begin = "  gq_loop *loop = (gq_loop *)GQ_FAR(a.loop);\n"
-                                "  if (loop->halted) return;\n",
-                       .turn = "loop->accepted",
-                       .before = { "" },
-                       .end = "  gq_loop_decide(loop, (const double *)GQ_FAR(a.sums));\n",
-                       .fixed = (GQ_NT + 2 * 2) * sizeof(double) + 16 },
-  [GQ_WAY_ALONG] = { .name = "along",
-                     .sections = { "power", "control", "trail", "loop", "decide", "along" },
-                     .begin = "  gq_loop *loop = (gq_loop *)GQ_FAR(a.loop);\n"
-                              "  if (loop->halted) return;\n"
-                              "  gq_go_along(loop, a.at + GQ_TILE * a.each, (int)a.each);\n",
-                     .turn = "loop->accepted",
-                     .before = { "" },
-                     .end = "  gq_loop_decide(loop, (const double *)GQ_FAR(a.sums));\n",
-                     .fixed = (GQ_NT + 2 * 2 + ALONG) * sizeof(double) + 16 },
-  [GQ_WAY_AFTER] = { .name = "after",
-                     .sections = { "after" },
-                     .begin = "  GQ_BY(unroll 1)\n"
-                              "  for (int turn = 0; turn < (int)a.each; turn++) {\n",
-                     .turn = "turn",
-                     .before = { "" },
-                     .end = "  }\n" },
-  [GQ_WAY_LANES] = { .name = "lanes",
-                     .sections = { "power", "control", "lane", "lanes", "lane_end", "steps", "forward" },
-                     .begin = "  gq_lanesolve *f = (gq_lanesolve *)GQ_FAR(a.loop);\n"
-                              "  char *w = GQ_FAR(f->room + f->each * GQ_TILE);\n"
-                              "  gq_u64 began = GQ_CLOCK;\n"
-                              "  int what;\n",
-                     .turn = "0",
-                     .before = { "  gq_block_begin(f, w);\n"
-                                 "  while ((what = gq_block_turn(f, w, began)) != GQ_LANE_IDLE) {\n"
-                                 "  if (what == GQ_LANE_NEW) gq_block_take(f, w);\n"
-                                 "  else if (what == GQ_LANE_SLOPE) {\n"
-                                 "  gq_block_ask(f, w);\n",
-                                 "  gq_block_answer(f, w);\n"
-                                 "  } else {\n"
-                                 "  gq_block_propose(f, w);\n",
-                                 "  gq_block_judge(f, w);\n" },
-                     .leaves = { ROWS, TIMES, NONE },
-                     .only = { [2] = "  GQ_SYNC\n  if (((gq_laneblock *)w)->dense) {\n" },
-                     .end = "  gq_block_move(f, w);\n"
-                            "  }\n"
-                            "  }\n",
-                     .lanes = true },
-  [GQ_WAY_DIRECT] = { .name = "direct",
-                      .sections = { "power", "control", "lane", "lanes", "lane_direct" },
-                      .begin = "  gq_lanedirect *b = (gq_lanedirect *)GQ_FAR(a.loop);\n"
-                               "  char *w = GQ_FAR(b->f.room + b->f.each * GQ_TILE);\n"
-                               "  gq_u64 began = GQ_CLOCK;\n"
-                               "  int what;\n",
-                      .turn = "0",
-                      .before = { "  gq_block_begin(&b->f, w);\n"
-                                  "  while ((what = gq_direct_turn(b, w, began)) != GQ_LANE_IDLE) {\n"
-                                  "  if (what == GQ_LANE_READY) {\n"
-                                  "  gq_direct_load(b, w);\n",
-                                  "", "  gq_direct_times(b, w);\n",
-                                  "  gq_direct_back(b, w);\n"
-                                  "  } else {\n"
-                                  "  gq_direct_ask(b, w);\n" },
-                      .leaves = { ROWS, NONE, ROWS, ROWS },
-                      .follows = { [1] = true, [2] = true },
-                      .unread = { true, true },
-                      .end = "  gq_direct_start(b, w);\n"
-                             "  }\n"
-                             "  }\n",
-                      .lanes = true },
-  [GQ_WAY_ADJOINT] = { .name = "adjoint",
-                       .sections = { "power", "control", "lane", "lanes", "adjoint_nodes", "steps",
-                                     "adjoint" },
-                       .begin = "  gq_laneadjoint *b = (gq_laneadjoint *)GQ_FAR(a.loop);\n"
-                                "  char *w = GQ_FAR(b->f.room + b->f.each * GQ_TILE);\n"
-                                "  gq_u64 began = GQ_CLOCK;\n"
-                                "  int what;\n",
-                       .turn = "0",
-                       .before = { "  gq_block_begin(&b->f, w);\n"
-                                   "  while ((what = gq_adjoint_turn(b, w, began)) != GQ_LANE_IDLE) {\n"
-                                   "  if (what == GQ_LANE_NEW) gq_adjoint_take(b, w);\n"
-                                   "  else if (what == GQ_LANE_TAKEN) gq_adjoint_collect(b, w);\n"
-                                   "  else if (what == GQ_LANE_SLOPE) {\n"
-                                   "  gq_block_ask(&b->f, w);\n",
-                                   "  gq_block_answer(&b->f, w);\n"
-                                   "  } else if (what == GQ_LANE_READY) {\n"
-                                   "  gq_block_propose(&b->f, w);\n",
-                                   "  gq_block_judge(&b->f, w);\n",
-                                   "  gq_adjoint_move(b, w);\n"
-                                   "  } else {\n"
-                                   "  gq_adjoint_points(b, w);\n" },
-                       .leaves = { ROWS, TIMES, NONE, ROWS },
-                       .only = { [2] = "  GQ_SYNC\n  if (((gq_laneblock *)w)->dense) {\n" },
-                       .end = "  gq_adjoint_weigh(b, w);\n"
-                              "  }\n"
-                              "  }\n",
-                       .lanes = true },
-};
 
 #define FAR SIZE_MAX
 
@@ -229,7 +115,7 @@ static int operands(const tile *x) {
 
 /* Bytes that blocks have of their own in functions. */
 static size_t fixed_bytes(const tile *x) {
-  size_t n = ways[x->way].fixed + operands(x) * sizeof(char *) + 16;
+  size_t n = gq_cuda_ways[x->way].fixed + operands(x) * sizeof(char *) + 16;
   for (int i = 0; i < x->nparts; i++)
     if (x->part[i].kind == GQ_PART_REDUCE && x->part[i].few)
       n += GQ_NT * (sizeof(double) + sizeof(long long));
@@ -244,7 +130,8 @@ static int end_of(const piece *q) { return q->phase < q->p->nphase ? q->p->phase
 
 /* A value that a later phase, or an instruction before in done[], reads. */
 static bool is_read(const tile *x, const gq_loc *l, const gq_reach *r) {
-  bool any = l->kind == LOC_ARENA ? l->offset < x->q->p->lasting : !ways[x->way].unread[x->q - x->piece];
+  bool any =
+    l->kind == LOC_ARENA ? l->offset < x->q->p->lasting : !gq_cuda_ways[x->way].unread[x->q - x->piece];
   for (int k = 0; k < x->ndone; k++) any = any || gq_cuda_meet(&x->done[k], r, 1);
   return any;
 }
@@ -299,7 +186,7 @@ static void stage(tile *x, const gq_loc *l, size_t room) {
 ** share a processor. */
 enum { BLOCK_SHARED = 56 << 10 };
 static void place(tile *x) {
-  size_t all = ways[x->way].lanes && gq_cuda.shared > BLOCK_SHARED ? BLOCK_SHARED : gq_cuda.shared;
+  size_t all = gq_cuda_ways[x->way].lanes && gq_cuda.shared > BLOCK_SHARED ? BLOCK_SHARED : gq_cuda.shared;
   size_t fixed = fixed_bytes(x), room = all > fixed ? all - fixed : 0;
   for (x->q = x->piece; x->q < x->piece + x->npiece; x->q++) {
     size_t values = x->q->p->values - x->q->p->lasting;
@@ -399,18 +286,20 @@ static void put_barrier(tile *x) {
 
 /* What comes before a piece; x->q is that piece or the one before it. */
 static bool leaves(const tile *x, int piece, gq_reach *r) {
-  int each = ways[x->way].leaves[piece];
-  *r = (gq_reach){
-    .where = GQ_ANYWHERE, .writes = true, .own = true, .each = each == ROWS ? 0 : each, .to = INT32_MAX
-  };
-  return each != NONE;
+  int each = gq_cuda_ways[x->way].leaves[piece];
+  *r = (gq_reach){ .where = GQ_ANYWHERE,
+                   .writes = true,
+                   .own = true,
+                   .each = each == GQ_LEAVES_ROWS ? 0 : each,
+                   .to = INT32_MAX };
+  return each != GQ_LEAVES_NONE;
 }
 
 static void begin_order(tile *x) {
   const piece *q = x->q;
-  if (!ways[x->way].follows[q - x->piece]) x->ndone = 0;
+  if (!gq_cuda_ways[x->way].follows[q - x->piece]) x->ndone = 0;
   x->ndone += leaves(x, (int)(q - x->piece), &x->done[x->ndone]);
-  for (int u = 0; u < q->n && !ways[x->way].lanes; u++)
+  for (int u = 0; u < q->n && !gq_cuda_ways[x->way].lanes; u++)
     if (q->brings[u])
       x->done[x->ndone++] = (gq_reach){ .where = GQ_NEAR,
                                         .writes = true,
@@ -422,9 +311,10 @@ static void begin_order(tile *x) {
 /* Functions of lanes that follow a phase meet what is outside, but for a lane's own numbers; of others nothing is known. */
 static void end_order(tile *x) {
   int next = (int)(x->q - x->piece) + 1;
-  bool last = next == x->npiece, ends = last && !*ways[x->way].end, meets = !ends && !ways[x->way].lanes;
+  bool last = next == x->npiece, ends = last && !*gq_cuda_ways[x->way].end,
+       meets = !ends && !gq_cuda_ways[x->way].lanes;
   gq_reach r = { .where = GQ_ANYWHERE, .writes = true, .own = true, .to = INT32_MAX };
-  bool some = !ends && (last || !ways[x->way].follows[next] || leaves(x, next, &r));
+  bool some = !ends && (last || !gq_cuda_ways[x->way].follows[next] || leaves(x, next, &r));
   for (int j = 0; some && j < x->ndone; j++) meets = meets || gq_cuda_meet(&r, &x->done[j], x->threads);
   if (x->ndone && meets) put_barrier(x);
 }
@@ -707,7 +597,7 @@ static int put_part(tile *x, int i) {
 /* Addresses that are needed to the end would take all registers, and code for each. What lanes do first ends with a
 ** barrier. */
 static void put_table(tile *x, int n) {
-  bool waits = !ways[x->way].lanes;
+  bool waits = !gq_cuda_ways[x->way].lanes;
   if (x->rows) {
     gq_text_put(&x->t, "  GQ_VALUES(%zu)\n", x->own);
     return;
@@ -715,7 +605,7 @@ static void put_table(tile *x, int n) {
   for (const piece *q = x->piece; q < x->piece + x->npiece; q++)
     for (int u = 0; u < q->n; u++) waits = waits || q->brings[u];
   gq_text_put(&x->t, "  GQ_EACH(i, %d) gq_at[i] = gq_operand_at(&of[i], GQ_TILE, %s);\n%s", n,
-              ways[x->way].turn, waits ? "  GQ_SYNC\n" : "");
+              gq_cuda_ways[x->way].turn, waits ? "  GQ_SYNC\n" : "");
 }
 
 static void put_entry(tile *x) {
@@ -733,9 +623,9 @@ static void put_entry(tile *x) {
   gq_text_put(&x->t, "typedef struct tile_of { gq_u64 loop, sums, at, each; ");
   if (direct) gq_text_put(&x->t, "gq_operand of[%d]; } tile_of;\n", n);
   else gq_text_put(&x->t, "gq_u64 of; } tile_of;\n");
-  gq_text_put(&x->t, "GQ_ENTRY(%s, tile_of) {\n  const gq_operand *of = %s;\n", ways[x->way].name,
+  gq_text_put(&x->t, "GQ_ENTRY(%s, tile_of) {\n  const gq_operand *of = %s;\n", gq_cuda_ways[x->way].name,
               direct ? "a.of" : "(const gq_operand *)GQ_FAR(a.of)");
-  gq_cuda_append(&x->t, ways[x->way].begin);
+  gq_cuda_append(&x->t, gq_cuda_ways[x->way].begin);
   put_table(x, n);
 }
 
@@ -793,8 +683,8 @@ static int put_body(tile *x) {
 }
 
 static int put_groups(tile *x) {
-  const gq_program *p[PIECES];
-  int *which[PIECES];
+  const gq_program *p[GQ_PIECES];
+  int *which[GQ_PIECES];
   for (int i = 0; i < x->npiece; i++) p[i] = x->piece[i].p, which[i] = x->piece[i].which;
   return gq_cuda_groups(x->npiece, p, &x->t, which);
 }
@@ -829,29 +719,29 @@ static int put_all(tile *x) {
   if (x->rows) gq_text_put(&x->t, "#define GQ_ROW %d\n#define GQ_ROW_MOST %d\n", x->rows, GQ_ROW_MOST);
   if (x->way >= GQ_WAY_ALONG)
     gq_text_put(&x->t, "#define GQ_STATE %s\n",
-                gq_cuda_dtype[ways[x->way].lanes ? x->piece->sharing->state : x->piece->job->state]);
+                gq_cuda_dtype[gq_cuda_ways[x->way].lanes ? x->piece->sharing->state : x->piece->job->state]);
   gq_cuda_text(&x->t, x->threads, "", (const char *[]){ "layout", "tile", x->rows ? "rows" : "row", NULL });
-  gq_cuda_sections(&x->t, ways[x->way].sections);
+  gq_cuda_sections(&x->t, gq_cuda_ways[x->way].sections);
   GQ_TRY(put_groups(x));
   for (const piece *q = x->piece; q < x->piece + x->npiece; q++)
     for (int i = first_of(q); i < end_of(q); i++)
       if (works(q, i) && q->code->at[i].l.blocks) GQ_TRY(add_part(x, &q->code->at[i].l.part));
   place(x);
-  x->large = !x->rows && instructions(x) > (ways[x->way].lanes ? LONG / 4 : LONG);
+  x->large = !x->rows && instructions(x) > (gq_cuda_ways[x->way].lanes ? LONG / 4 : LONG);
   for (x->q = x->piece; x->q < x->piece + x->npiece; x->q++) GQ_TRY(put_body(x));
   put_functions(x);
   put_rows(x);
   if (x->nstep) put_run(x);
   put_entry(x);
   put_staging(x);
-  for (int i = 0; i < PIECES && ways[x->way].before[i]; i++) {
-    const char *only = ways[x->way].only[i], *body = x->piece[i].body.s;
-    gq_cuda_append(&x->t, ways[x->way].before[i]);
+  for (int i = 0; i < GQ_PIECES && gq_cuda_ways[x->way].before[i]; i++) {
+    const char *only = gq_cuda_ways[x->way].only[i], *body = x->piece[i].body.s;
+    gq_cuda_append(&x->t, gq_cuda_ways[x->way].before[i]);
     if (body && only) gq_cuda_append(&x->t, only);
     if (body) gq_cuda_append(&x->t, body);
     if (body && only) gq_text_put(&x->t, "  }\n");
   }
-  gq_cuda_append(&x->t, ways[x->way].end);
+  gq_cuda_append(&x->t, gq_cuda_ways[x->way].end);
   gq_text_put(&x->t, "}\n");
   return x->t.failed ? gq_nomem(x->t.room) : GQ_OK;
 }
@@ -860,7 +750,7 @@ static int put_all(tile *x) {
 ** thread's has the room of all rows, of which it takes its own. */
 enum { ROW_BYTES = 248 };
 static int rows_of(const tile *x) {
-  int rows = ways[x->way].lanes ? x->piece->sharing->lanes : 0;
+  int rows = gq_cuda_ways[x->way].lanes ? x->piece->sharing->lanes : 0;
   bool yes = rows > 0 && operands(x) <= GQ_TILE_DIRECT;
   for (const piece *q = x->piece; yes && q < x->piece + x->npiece; q++) {
     yes = !q->sharing->front && q->sharing->lanes == rows &&
@@ -886,17 +776,17 @@ static int threads_of(const tile *x) {
   int64_t most = 32;
   int n = 32;
   if (x->rows) return x->rows;
-  for (const piece *q = x->piece; ways[x->way].lanes && q < x->piece + x->npiece; q++)
+  for (const piece *q = x->piece; gq_cuda_ways[x->way].lanes && q < x->piece + x->npiece; q++)
     for (int i = first_of(q); i < end_of(q); i++) {
       int64_t some = works(q, i) ? work_of(&q->p->instr[i], &q->code->at[i].l) : 0;
       if (some > most) most = some;
     }
-  while (n < GQ_NT && (n < most || !ways[x->way].lanes)) n *= 2;
+  while (n < GQ_NT && (n < most || !gq_cuda_ways[x->way].lanes)) n *= 2;
   return n;
 }
 
 static int set_pieces(tile *x, const gq_phase *of) {
-  size_t all = 1, reaches = PIECES + 1;
+  size_t all = 1, reaches = GQ_PIECES + 1;
   for (int i = 0, first = 0; i < x->npiece; i++) {
     const gq_cuda_code *c = of[i].p->code;
     piece *q = &x->piece[i];
@@ -933,7 +823,7 @@ int gq_cuda_tile(gq_way way, int n, const gq_phase *of, gq_tile *out) {
     x.rows = rows_of(&x), x.threads = threads_of(&x);
     status = put_all(&x);
   }
-  if (status == GQ_OK) status = gq_cuda_kernel(x.t.s, ways[way].name, &out->f);
+  if (status == GQ_OK) status = gq_cuda_kernel(x.t.s, gq_cuda_ways[way].name, &out->f);
   if (status == GQ_OK && x.table) /* the table alone needs no leave */
     status =
       gq_cuda_check(gq_cu.set_attribute(out->f, GQ_CU_DYNAMIC_SHARED, (int)x.shared), "cuFuncSetAttribute");
