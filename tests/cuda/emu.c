@@ -131,12 +131,21 @@ static void resume(fiber *f) {
 static int poisoned_block = -1, npoisoned;
 static void *poisoned[64];
 
-void gq_emu_shared(void *at, unsigned long long bytes) {
+static size_t taken, most; /* bytes that the block shares, and may */
+
+/* New to the block? */
+static bool poison(void *at, unsigned long long bytes) {
   if (poisoned_block != gq_emu_block) npoisoned = 0, poisoned_block = gq_emu_block;
   for (int i = 0; i < npoisoned; i++)
-    if (poisoned[i] == at) return;
+    if (poisoned[i] == at) return false;
   if (npoisoned < 64) poisoned[npoisoned++] = at;
   memset(at, 0xff, bytes);
+  return true;
+}
+
+void gq_emu_own(void *at, unsigned long long bytes) { poison(at, bytes); }
+void gq_emu_shared(void *at, unsigned long long bytes) {
+  if (poison(at, bytes)) taken += bytes;
 }
 
 /* ---- launches ---- */
@@ -175,21 +184,26 @@ static int block_at(int i, int blocks, emu_way way) {
   return way == EMU_SHUFFLED ? (i % 2 ? blocks - 1 - i / 2 : i / 2) : i;
 }
 
-bool emu_launch(const char *name, void (*body)(void *), void *context, int blocks, int threads,
-                size_t shared) {
+bool emu_launch(const char *name, void (*body)(void *), void *context, int blocks, int threads, size_t shared,
+                size_t may_share) {
   emu_way way = emu_way_now();
   bool ok = true;
   char *memory = malloc(shared + 256);
   if (!memory) abort();
   gq_emu_dynamic = (char *)(((size_t)memory + 255) / 256 * 256);
   gq_emu_blocks = blocks, entry = body, entry_context = context;
+  most = may_share;
   for (int i = 0; i < blocks && ok; i++) {
     gq_emu_block = block_at(i, blocks, way);
-    poisoned_block = -1;
+    poisoned_block = -1, taken = shared;
     memset(gq_emu_dynamic, 0xff, shared);
     if (way == EMU_RACES) emu_races_block(name);
     if (way >= EMU_FIBER) ok = run_block(threads, way);
     else body(context);
+    if (taken > most) {
+      fprintf(stderr, "emulator: %s: a block shares %zu bytes, and %zu are the most\n", name, taken, most);
+      ok = false;
+    }
   }
   free(memory);
   return ok;

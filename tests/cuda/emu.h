@@ -12,8 +12,10 @@ typedef enum emu_way { EMU_LOOP, EMU_BACKWARDS, EMU_FIBER, EMU_REVERSE, EMU_SHUF
                        EMU_NWAY } emu_way;
 
 emu_way emu_way_now(void);             /* $GQ_EMU: loop, backwards, fiber, reverse, shuffled, races */
-/* body(context) is a thread, or where threads are loops a block. false: threads disagree about barriers. */
-bool emu_launch(const char *name, void (*body)(void *), void *context, int blocks, int threads, size_t shared);
+/* body(context) is a thread, or where threads are loops a block, which shares so many bytes that the launch gives, and with
+** those of the kernel's own at most may_share. false: it shares more, or threads disagree about barriers. */
+bool emu_launch(const char *name, void (*body)(void *), void *context, int blocks, int threads, size_t shared,
+                size_t may_share);
 
 extern int gq_emu_block, *gq_emu_thread;
 

@@ -8,6 +8,7 @@
 **   GQ_EMU_CLOCK  nanoseconds that pass whenever a kernel asks for the time
 **   GQ_EMU_BYTES  bytes that the device has; GQ_EMU_SHARED: that a block may share
 **   GQ_EMU_CAPTURE none: there are no captures; n: one ends at its n-th work, which it does not take
+**   GQ_EMU_VERSION  of CUDA, as the driver tells it
 **   GQ_EMU_COUNT  at the end say how many calls, launches (by kernel) and waits there were
 */
 #define _GNU_SOURCE
@@ -27,6 +28,7 @@ enum {
   OK = 0,
   INVALID = 1,
   NO_MEMORY = 2,
+  NO_CONTEXT = 201,
   BAD_IMAGE = 200,
   NOT_FOUND = 500,
   ILLEGAL = 700,
@@ -62,6 +64,23 @@ static bool fails(const char *what) {
   do {                                  \
     if (fails(__func__)) return FAILED; \
   } while (0)
+
+/* Of a thread that has the context */
+static _Thread_local bool current;
+#define INSIDE()                     \
+  do {                               \
+    ENTER();                         \
+    if (!current) return NO_CONTEXT; \
+  } while (0)
+
+/* and that captures nothing: what may wait for the device ends a capture. */
+#define APART()                                \
+  do {                                         \
+    INSIDE();                                  \
+    if (capturing) return broken = UNCAPTURED; \
+  } while (0)
+static gq_custream capturing;
+static int broken;
 
 /* ---- memory ---- */
 
@@ -115,13 +134,13 @@ static size_t device_bytes(void) {
 }
 
 int cuMemGetInfo_v2(size_t *left, size_t *all) {
-  ENTER();
+  INSIDE();
   *all = device_bytes(), *left = *all - used;
   return OK;
 }
 
 int cuMemAlloc_v2(gq_u64 *p, size_t n) {
-  ENTER();
+  APART();
   if (!n) return INVALID;
   allocations++;
   if (n > device_bytes() - used) return NO_MEMORY;
@@ -144,7 +163,7 @@ int cuMemAlloc_v2(gq_u64 *p, size_t n) {
 static int finish(void);
 
 int cuMemFree_v2(gq_u64 p) {
-  ENTER();
+  APART();
   finish(); /* the driver waits, too */
   size_t i = find((uintptr_t)(p - BIAS));
   if (i >= nblock || blocks[i].at != here(p)) return INVALID;
@@ -157,17 +176,48 @@ int cuMemFree_v2(gq_u64 p) {
   return OK;
 }
 
+/* Pages of the host that stay: what is copied from there is read when the device comes to it, which waits for them where
+** they go. */
+typedef struct page {
+  struct page *next;
+  size_t bytes;
+  char *at;
+} page;
+static page *pages;
+
+static bool stays(const void *p) {
+  for (const page *x = pages; x; x = x->next)
+    if ((const char *)p >= x->at && (const char *)p < x->at + x->bytes) return true;
+  return false;
+}
+
 int cuMemAllocHost_v2(void **p, size_t n) {
-  ENTER();
+  APART();
+  page *x = malloc(sizeof *x);
   *p = malloc(n);
-  return *p ? OK : NO_MEMORY;
+  if (!x || !*p) {
+    free(x), free(*p);
+    return NO_MEMORY;
+  }
+  *x = (page){ pages, n, *p };
+  pages = x;
+  return OK;
 }
 
 int cuMemFreeHost(void *p) {
-  ENTER();
-  free(p);
-  return OK;
+  APART();
+  finish();
+  for (page **x = &pages; *x; x = &(*x)->next)
+    if ((*x)->at == p) {
+      page *gone = *x;
+      *x = gone->next;
+      free(gone->at), free(gone);
+      return OK;
+    }
+  return INVALID;
 }
+
+static int shared_most(void) { return getenv("GQ_EMU_SHARED") ? atoi(getenv("GQ_EMU_SHARED")) : SHARED_MOST; }
 
 /* ---- the stream ---- */
 
@@ -176,6 +226,7 @@ typedef struct code {
   struct code *next;
   void (*fn)(const void *);
   size_t args, dynamic;
+  bool leave; /* to have more shared memory than all may */
   long launches;
   char name[32];
 } code;
@@ -201,8 +252,7 @@ typedef struct gq_graph {
   work *first, **end;
 } graph;
 static graph *captured;
-static gq_custream capturing;
-static int nworks, broken;
+static int nworks;
 
 static int add_to(work ***end, work w, const void *own_, size_t bytes) {
   if (own_) memcpy(w.own = malloc(bytes + 1), own_, bytes);
@@ -229,7 +279,9 @@ static int run(const work *w) {
   if (w->kind == COPY) memcpy(w->to, w->own ? w->own : w->from, w->bytes);
   if (w->kind == CALL) w->call(w->own);
   if (w->kind != LAUNCH) return OK;
-  if (!emu_launch(w->f->name, thread, (void *)(uintptr_t)w, w->blocks, w->threads, w->shared)) return FAILED;
+  if (!emu_launch(w->f->name, thread, (void *)(uintptr_t)w, w->blocks, w->threads, w->shared,
+                  w->f->leave ? shared_most() : SHARED_PLAIN))
+    return FAILED;
   for (size_t i = 0; i < nblock && ++n % 64 == 0; i++) check_guards(&blocks[i]);
   return OK;
 }
@@ -264,38 +316,39 @@ int gq_emu_call(const char *what, gq_custream s, void (*f)(const void *), const 
 char *gq_emu_address(gq_u64 p, size_t bytes) { return holds(p, bytes) ? here(p) : NULL; }
 
 int cuMemcpyHtoDAsync_v2(gq_u64 to, const void *from, size_t n, gq_custream s) {
-  ENTER();
+  INSIDE();
   if (!holds(to, n)) return INVALID;
-  return submit(s, (work){ .kind = COPY, .to = here(to), .bytes = n }, from, n);
+  return submit(s, (work){ .kind = COPY, .to = here(to), .from = from, .bytes = n },
+                stays(from) ? NULL : from, n);
 }
 
 int cuMemcpyDtoHAsync_v2(void *to, gq_u64 from, size_t n, gq_custream s) {
-  ENTER();
+  INSIDE();
   if (!holds(from, n)) return INVALID;
   return submit(s, (work){ .kind = COPY, .to = to, .from = here(from), .bytes = n }, NULL, 0);
 }
 
 int cuMemcpyDtoDAsync_v2(gq_u64 to, gq_u64 from, size_t n, gq_custream s) {
-  ENTER();
+  INSIDE();
   if (!holds(to, n) || !holds(from, n)) return INVALID;
   return submit(s, (work){ .kind = COPY, .to = here(to), .from = here(from), .bytes = n }, NULL, 0);
 }
 
 int cuMemsetD8Async(gq_u64 to, unsigned char byte, size_t n, gq_custream s) {
-  ENTER();
+  INSIDE();
   if (!holds(to, n)) return INVALID;
   return submit(s, (work){ .kind = SET, .to = here(to), .bytes = n, .byte = byte }, NULL, 0);
 }
 
 int cuStreamCreate(gq_custream *s, unsigned flags) {
-  ENTER();
+  INSIDE();
   static uintptr_t streams;
   *s = (gq_custream)++streams;
   return OK;
 }
 
 int cuStreamSynchronize(gq_custream s) {
-  ENTER();
+  INSIDE();
   if (capturing && s == capturing) return broken = UNCAPTURED;
   waits++;
   return finish();
@@ -305,7 +358,7 @@ int cuStreamSynchronize(gq_custream s) {
 
 /* A shared object, written where it can be opened from. */
 int cuModuleLoadData(gq_cumodule *m, const void *image) {
-  ENTER();
+  APART();
   const char *bytes = image;
   char path[64] = "/tmp/gq_emulator_XXXXXX";
   size_t n;
@@ -332,12 +385,12 @@ static void tell_kernels(void) {
 }
 
 int cuModuleUnload(gq_cumodule m) {
-  ENTER();
+  APART();
   return dlclose(m) == 0 ? OK : INVALID;
 }
 
 int cuModuleGetFunction(gq_cufunction *f, gq_cumodule m, const char *name) {
-  ENTER();
+  INSIDE();
   char args[128];
   snprintf(args, sizeof args, "%s_args", name);
   void *fn = dlsym(m, name);
@@ -346,31 +399,29 @@ int cuModuleGetFunction(gq_cufunction *f, gq_cumodule m, const char *name) {
   if (*size > ARGUMENTS_MOST) return BAD_IMAGE;
   code *c = calloc(1, sizeof *c); /* kept, and found by leak checkers */
   if (!c) return NO_MEMORY;
-  *c = (code){ kernels, (void (*)(const void *))(uintptr_t)fn, *size, SHARED_PLAIN, 0, "" };
+  *c = (code){ kernels, (void (*)(const void *))(uintptr_t)fn, *size, SHARED_PLAIN, false, 0, "" };
   snprintf(c->name, sizeof c->name, "%s", name);
   kernels = c;
   *f = (gq_cufunction)c;
   return OK;
 }
 
-static int shared_most(void) { return getenv("GQ_EMU_SHARED") ? atoi(getenv("GQ_EMU_SHARED")) : SHARED_MOST; }
-
 int cuFuncSetAttribute(gq_cufunction f, int which, int value) {
-  ENTER();
+  INSIDE();
   if (which != GQ_CU_DYNAMIC_SHARED || value < 0 || value > shared_most()) return INVALID;
-  ((code *)f)->dynamic = (size_t)value;
+  ((code *)f)->dynamic = (size_t)value, ((code *)f)->leave = true;
   return OK;
 }
 
 int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *n, gq_cufunction f, int threads, size_t shared) {
-  ENTER();
+  INSIDE();
   *n = 1;
   return shared <= ((code *)f)->dynamic && threads <= THREADS_MOST ? OK : INVALID;
 }
 
 int cuLaunchKernel(gq_cufunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
                    unsigned bz, unsigned shared, gq_custream s, void **params, void **extra) {
-  ENTER();
+  INSIDE();
   code *c = (code *)f;
   if (!gx || gx > INT32_MAX || !bx || bx > THREADS_MOST || gy * gz * by * bz != 1 || shared > c->dynamic)
     return INVALID;
@@ -383,7 +434,7 @@ int cuLaunchKernel(gq_cufunction f, unsigned gx, unsigned gy, unsigned gz, unsig
 /* ---- graphs ---- */
 
 int cuStreamBeginCapture_v2(gq_custream s, int mode) {
-  ENTER();
+  INSIDE();
   const char *none = getenv("GQ_EMU_CAPTURE");
   if (none && strcmp(none, "none") == 0) return NONE;
   if (capturing) return INVALID;
@@ -409,7 +460,7 @@ int cuStreamEndCapture(gq_custream s, gq_cugraph *g) {
 
 /* One that is launched is a copy. */
 int cuGraphInstantiateWithFlags(gq_cugraph_exec *e, gq_cugraph g, unsigned long long flags) {
-  ENTER();
+  INSIDE();
   graph *copy = calloc(1, sizeof *copy);
   copy->end = &copy->first;
   for (const work *w = ((graph *)g)->first; w; w = w->next) add_to(&copy->end, *w, w->own, w->own_bytes);
@@ -418,7 +469,7 @@ int cuGraphInstantiateWithFlags(gq_cugraph_exec *e, gq_cugraph g, unsigned long 
 }
 
 int cuGraphLaunch(gq_cugraph_exec e, gq_custream s) {
-  ENTER();
+  INSIDE();
   static code name = { .name = "graph" };
   if (!name.launches && !name.next) name.next = kernels, kernels = &name;
   int error = OK;
@@ -429,13 +480,13 @@ int cuGraphLaunch(gq_cugraph_exec e, gq_custream s) {
 }
 
 int cuGraphDestroy(gq_cugraph g) {
-  ENTER();
+  INSIDE();
   drop((graph *)g);
   return OK;
 }
 
 int cuGraphExecDestroy(gq_cugraph_exec e) {
-  ENTER();
+  INSIDE();
   drop((graph *)e);
   return OK;
 }
@@ -452,7 +503,7 @@ int cuInit(unsigned flags) {
 
 int cuDriverGetVersion(int *version) {
   ENTER();
-  *version = 13000;
+  *version = getenv("GQ_EMU_VERSION") ? atoi(getenv("GQ_EMU_VERSION")) : 13000;
   return OK;
 }
 
@@ -493,6 +544,7 @@ int cuDevicePrimaryCtxRetain(gq_cucontext *c, int device) {
 
 int cuCtxSetCurrent(gq_cucontext c) {
   ENTER();
+  current = true;
   return OK;
 }
 

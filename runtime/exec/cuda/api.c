@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { NEWEST = 13 }; /* of CUDA's versions whose libraries are known here */
+
 gq_driver gq_cu;
 gq_compiler_api gq_rtc;
 gq_blas_api gq_blas;
@@ -63,32 +65,37 @@ static void *open_library(const char *const *names, char *found, size_t n) {
   return library;
 }
 
-/* One that comes with the toolkit. */
-static int open_tool(const char *const *names, const symbol *symbols, void *into, const char *without) {
+/* One that comes with the toolkit, of CUDA `newest` at most: a driver runs nothing of a later one. */
+static int open_tool(const char *const *names, int newest, const symbol *symbols, void *into,
+                     const char *without) {
   char found[512];
+  if (newest < NEWEST) names++;
   void *library = open_library(names, found, sizeof found);
   if (library) return take(library, found, symbols, into);
   return gq_fail(
     GQ_EIO,
-    "%s or .12 is missing: it comes with the CUDA toolkit; $GQ_CUDA_LIBS may name the folder that "
-    "has it%s",
-    names[0], without);
+    "%s%s is missing: it comes with the CUDA toolkit; $GQ_CUDA_LIBS may name the folder that has it%s",
+    names[0], newest < NEWEST ? ", which the driver wants," : " or .12", without);
 }
 
-int gq_api_compiler(void) {
+static int open_compiler(int newest) {
   static const char *const compilers[] = { "libnvrtc.so.13", "libnvrtc.so.12", NULL };
-  return open_tool(compilers, compiler_symbols, &gq_rtc, "");
+  return open_tool(compilers, newest, compiler_symbols, &gq_rtc, "");
 }
+
+int gq_api_compiler(void) { return open_compiler(NEWEST); }
 
 int gq_api_open(void) {
   static const char *const drivers[] = { "libcuda.so.1", NULL };
   static const char *const products[] = { "libcublasLt.so.13", "libcublasLt.so.12", NULL };
   const char *by = getenv("GQ_CUDA_PRODUCTS");
   char found[512];
+  int version = 0;
   void *driver = open_library(drivers, found, sizeof found);
   if (!driver) return gq_fail(GQ_EIO, "libcuda.so.1 is missing: NVIDIA's driver is not installed");
   GQ_TRY(take(driver, found, driver_symbols, &gq_cu));
-  GQ_TRY(gq_api_compiler());
+  int newest = gq_cu.version(&version) == 0 ? version / 1000 : NEWEST;
+  GQ_TRY(open_compiler(newest));
   if (by && strcmp(by, "own") == 0) return GQ_OK;
-  return open_tool(products, blas_symbols, &gq_blas, ", and GQ_CUDA_PRODUCTS=own does without");
+  return open_tool(products, newest, blas_symbols, &gq_blas, ", and GQ_CUDA_PRODUCTS=own does without");
 }

@@ -18,7 +18,7 @@ static void *share(const gq_device *d, size_t bytes) {
   return status == GQ_OK ? p : NULL;
 }
 static void unshare(const gq_device *d, void *p_) {
-  if (p_)
+  if (p_ && gq_cuda_usable() == GQ_OK)
     gq_cuda_check(gq_cu.host_release(p_), "cuMemFreeHost"); /* nobody waits for it: the next call tells */
 }
 

@@ -134,7 +134,8 @@ static int choose(plan *p) {
   GQ_TRY(describe(p));
   int status = prefer(&p->k, &wish);
   if (status == GQ_OK)
-    p->none = gq_blas.choose(handle, p->desc, p->x, p->y, p->c, p->c, wish, 1, &choice, &n) || n < 1;
+    p->none =
+      gq_blas.choose(handle, p->desc, p->x, p->y, p->c, p->c, wish, 1, &choice, &n) || n < 1 || choice.state;
   if (wish) gq_blas.preference_free(wish);
   if (!p->none) p->algo = choice.algo;
   p->known = status == GQ_OK;

@@ -85,7 +85,7 @@ extern int gq_emu_block, gq_emu_blocks, *gq_emu_thread;
 extern char *gq_emu_dynamic;
 void gq_emu_barrier(int line), gq_emu_fence(void);
 unsigned long long gq_emu_clock(void);
-void gq_emu_shared(void *at, unsigned long long bytes);
+void gq_emu_shared(void *at, unsigned long long bytes), gq_emu_own(void *at, unsigned long long bytes);
 #define GQ_ENTRY(name, type) GQ_ENTRY_(name, type)
 #define GQ_ENTRY_(name, type)                              \
   static void name##_body(type a);                         \
@@ -107,7 +107,7 @@ void gq_emu_shared(void *at, unsigned long long bytes);
 #define GQ_WHOLE
 #define GQ_MINE(row) GQ_EACH(row, GQ_ROW)
 #define GQ_VALUES_OF(bytes) static char gq_own[GQ_ROW][bytes];
-#define GQ_VALUES(bytes) gq_emu_shared(gq_own, sizeof gq_own);
+#define GQ_VALUES(bytes) gq_emu_own(gq_own, sizeof gq_own);
 #define GQ_VALUE(at, row) (gq_own[row] + (at))
 #define GQ_ROWS const gq_operand *of,
 #define GQ_ITS of,

@@ -347,7 +347,7 @@ typedef struct gauss_args {
   int n, dim, count, parts;
 } gauss_args;
 
-enum { MOST_ROWS = 4096 }; /* at a time */
+enum { MOST_ROWS = 4096, NEAR = 16 }; /* at a time; what the kernel shares besides */
 
 /* What the host holds, and the answer in front of it, as one block; without `here` it is measured. */
 static size_t gauss_cargo(const gq_gauss *g, char *here, gq_u64 there, gauss_args *a) {
@@ -384,7 +384,7 @@ static int gauss_by(gq_dtype d, const gq_gauss *g, gauss_args *a, char *here, vo
   a->bad = at(there), a->g = at(g->g), a->a = at(g->a);
   GQ_TRY(kernel(GAUSS, d, &f));
   GQ_TRY(gq_cuda_put(there, here, bytes));
-  if (shared > gq_cuda.shared) {
+  if (shared + NEAR > gq_cuda.shared) {
     if (blocks > gq_cuda.processors) blocks = gq_cuda.processors;
     room = gq_cuda_allocate(blocks * shared);
     if (!room) return gq_nomem(blocks * shared);
