@@ -94,7 +94,8 @@ int gq_api_open(void) {
   void *driver = open_library(drivers, found, sizeof found);
   if (!driver) return gq_fail(GQ_EIO, "libcuda.so.1 is missing: NVIDIA's driver is not installed");
   GQ_TRY(take(driver, found, driver_symbols, &gq_cu));
-  int newest = gq_cu.version(&version) == 0 ? version / 1000 : NEWEST;
+  int error = gq_cu.version(&version), newest = version / 1000;
+  if (error) return gq_fail(GQ_EIO, "cuda: cuDriverGetVersion fails (error %d)", error);
   GQ_TRY(open_compiler(newest));
   if (by && strcmp(by, "own") == 0) return GQ_OK;
   return open_tool(products, newest, blas_symbols, &gq_blas, ", and GQ_CUDA_PRODUCTS=own does without");
