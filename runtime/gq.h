@@ -101,6 +101,8 @@
 **   phase        the part of a program that runs together
 **   plan         the programs of one kind of solve; cached by its structure
 **   step, stage  what a method does from t to t + h, and an evaluation of f within it
+**   attempt      a step that is tried: accepted, or refused and made shorter
+**   walk         one integration in progress, attempt after attempt
 **   engine       how a backward pass finds the gradients: direct, adjoint, gq ...
 **   trajectory   z(t) on the way back: solved in reverse, dense, from checkpoints, interpolated
 **   cotangent    dL/dx of a value x

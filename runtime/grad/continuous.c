@@ -423,7 +423,7 @@ static int interval(gq_back *k, int i) {
   if (k->panel.forced) k->forced_cost = w->a.cost.nfe - before;
   if (!k->reverse) return GQ_OK;
   void *z = stored(k, k->panel.to);
-  double r = gq_attempt_norm(&w->a, 0, w->a.y[0], z, z);
+  double r = gq_attempt_norm(&w->a, w->a.y[0], z, z);
   if (!(r <= s->info.reconstruction)) s->info.reconstruction = r;
   return GQ_OK;
 }

@@ -333,7 +333,7 @@ static int invert(direct *d, gq_walk *w) {
 static void compare(direct *d, int k, const void *y) {
   gq_solution *s = d->b->s;
   gq_field_pack(s->plan->field, gq_at_time(s, s->z, k), d->w.a.pull.py);
-  double r = gq_attempt_norm(&d->w.a, 0, y, d->w.a.pull.py, d->w.a.pull.py);
+  double r = gq_attempt_norm(&d->w.a, y, d->w.a.pull.py, d->w.a.pull.py);
   if (!(r <= s->info.reconstruction)) s->info.reconstruction = r;
 }
 

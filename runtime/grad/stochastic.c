@@ -57,7 +57,7 @@ static void compare(adjoint *d, int k) {
   gq_solution *s = d->b->s;
   gq_attempt *a = &d->w.a;
   gq_field_pack(s->plan->field, gq_at_time(s, s->z, k), a->y1[0]);
-  double r = gq_attempt_norm(a, 0, a->y[0], a->y1[0], a->y1[0]);
+  double r = gq_attempt_norm(a, a->y[0], a->y1[0], a->y1[0]);
   if (!(r <= s->info.reconstruction)) s->info.reconstruction = r;
 }
 

@@ -200,7 +200,7 @@ static void restart(gq_attempt *w, gq_control *c) {
   gq_adams *a = w->own;
   a->count = a->ahead = a->next = 0;
   if (c->h == 0) return; /* the first start: gq_walk_first will tell */
-  double size = gq_attempt_norm(w, 0, w->f[0], w->y[0], NULL), h = 0.25 / sqrt(size);
+  double size = gq_attempt_norm(w, w->f[0], w->y[0], NULL), h = 0.25 / sqrt(size);
   if (h < fabs(c->h)) c->h = c->h < 0 ? -h : h; /* as STEP begins */
 }
 

@@ -119,8 +119,8 @@ void gq_attempt_sizes(const gq_attempt *a, int count, gq_asked *of) {
   }
 }
 
-double gq_attempt_norm(const gq_attempt *a, int part, const void *x, const void *y, const void *minus_) {
-  gq_asked one = { part, x, y, minus_, 0 };
+double gq_attempt_norm(const gq_attempt *a, const void *x, const void *y, const void *minus_) {
+  gq_asked one = { 0, x, y, minus_, 0 };
   gq_attempt_sizes(a, 1, &one);
   return one.out;
 }

@@ -111,8 +111,8 @@ void gq_attempt_times(gq_attempt *a, double t, double h, double t1);
 double gq_attempt_stage(const gq_attempt *a, double c);
 /* A time at which something given is read: none outside. */
 double gq_attempt_inside(const gq_attempt *a, double t);
-/* Weighted norm of x - minus_ (/ (atol + rtol |y|)) in the tolerance's norm. */
-double gq_attempt_norm(const gq_attempt *a, int part, const void *x, const void *y, const void *minus_);
+/* Weighted norm of x - minus_ (/ (atol + rtol |y|)) of the first part, in the tolerance's norm. */
+double gq_attempt_norm(const gq_attempt *a, const void *x, const void *y, const void *minus_);
 /* Of several vectors at once, at most GQ_SIZES: that norm, or (part < 0) the root mean square of x alone. */
 typedef struct gq_asked {
   int part;

@@ -1,5 +1,5 @@
 /*
-** noisy.c -- may this SDE be solved so: what check.c asks of ODEs.
+** check_sde.c -- may this SDE be solved so: what check.c asks of ODEs.
 */
 #include "../sde/areas.h"
 #include "solution.h"
