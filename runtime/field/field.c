@@ -556,16 +556,19 @@ bool gq_field_plain(const gq_field *f) {
   return !f->columns || f->shape.ndim < 2 || gq_numel(f->shape) == f->shape.dim[0];
 }
 
-static void copy_state(const gq_field *f, char *packed, char *state, bool to_packed) {
+/* That is not plain. */
+static void copy_slice(const gq_field *f, int s, char *packed, char *state, bool to_packed) {
   size_t size = gq_dtype_size(f->dtype);
   size_t row = f->shape.ndim && f->shape.dim[0] ? gq_numel(f->shape) / f->shape.dim[0] * size : 0;
-  if (gq_field_plain(f)) {
-    gq_copy(f->on, to_packed ? packed : state, to_packed ? state : packed, gq_numel(f->shape) * size);
-    return;
-  }
-  for (int s = 0; s < f->nslices; s++)
-    gq_field_copy_slice(f->on, f->shape, 0, f->first[s], f->count[s], true, size, packed + f->first[s] * row,
-                        state, to_packed);
+  gq_field_copy_slice(f->on, f->shape, 0, f->first[s], f->count[s], true, size, packed + f->first[s] * row,
+                      state, to_packed);
+}
+
+static void copy_state(const gq_field *f, char *packed, char *state, bool to_packed) {
+  if (gq_field_plain(f))
+    gq_copy(f->on, to_packed ? packed : state, to_packed ? state : packed, gq_part_bytes(f));
+  else
+    for (int s = 0; s < f->nslices; s++) copy_slice(f, s, packed, state, to_packed);
 }
 
 void gq_field_pack(const gq_field *f, const void *state, void *packed) {
@@ -574,6 +577,12 @@ void gq_field_pack(const gq_field *f, const void *state, void *packed) {
 
 void gq_field_unpack(const gq_field *f, const void *packed, void *state) {
   copy_state(f, (char *)(uintptr_t)packed, state, false);
+}
+
+void gq_field_unpack_slice(const gq_field *f, int s, const void *packed, void *state) {
+  size_t at = gq_slice_offset(f, s);
+  if (gq_field_plain(f)) gq_copy(f->on, (char *)state + at, (const char *)packed + at, gq_slice_bytes(f, s));
+  else copy_slice(f, s, (char *)(uintptr_t)packed, state, false);
 }
 
 size_t gq_field_unpacked_index(const gq_field *f, size_t i) {

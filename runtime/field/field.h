@@ -78,6 +78,7 @@ int gq_field_points(const gq_field *f, int cls, int64_t n, gq_graph **out);
 bool gq_field_plain(const gq_field *f);
 void gq_field_pack(const gq_field *f, const void *state, void *packed);
 void gq_field_unpack(const gq_field *f, const void *packed, void *state);
+void gq_field_unpack_slice(const gq_field *f, int s, const void *packed, void *state);   /* that slice of both */
 /* Rows first..first+count of axis between a whole array and a packed slice, in which they are innermost if
 ** `columns`. */
 void gq_field_copy_slice(const gq_backend *on, gq_shape whole, int axis, int64_t first, int64_t count, bool columns,

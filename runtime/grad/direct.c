@@ -5,6 +5,7 @@
 ** step program's phase 2 is its vjp. Step sizes are constants, but for those
 ** clamped to a measurement time, h = t_k - t_n, and the positions of inner times in their step.
 */
+#include "../method/explicit.h"
 #include "../method/heuristic.h"
 #include "../ode/solution.h"
 
@@ -29,7 +30,33 @@ typedef struct direct {
   bool joint;            /* which knows the derivative of the step too, */
   void **left[2];        /* where that is of the step before: arenas that inverses leave by turns */
   void *still;           /* noise of a step of no length */
+  gq_rounds *rounds;     /* where steps wait, or NULL */
 } direct;
+
+enum { STEP, INVERSE }; /* whose numbers are looked at */
+
+static int fail(int what, double t, double h) {
+  if (what == STEP)
+    return gq_fail(GQ_ENONFINITE,
+                   "in the backward pass the derivative of the step from t = %.9g (step %.3g) is not finite",
+                   t, h);
+  return gq_fail(GQ_ENONFINITE,
+                 "the inverse of the step from t = %.9g is not finite: gradient = \"aca\" keeps the "
+                 "states instead",
+                 t);
+}
+
+static int interrupted(double t) {
+  return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", t);
+}
+
+/* All that waits, before something is looked at. */
+static int settle(direct *d) {
+  gq_looked at;
+  int status = gq_rounds_do(d->rounds, &at);
+  if (status == GQ_ENONFINITE) return fail(at.what, at.t, at.h);
+  return status == GQ_EINTERRUPT ? interrupted(d->step.t) : status;
+}
 
 static int buffers(direct *d) {
   gq_walk *w = &d->w;
@@ -55,6 +82,20 @@ static int buffers(direct *d) {
 }
 
 static const gq_backend *on(const direct *d) { return d->b->s->plan->field->on; }
+
+/* Once what waits is done. */
+static void add_later(const direct *d, const void *x, void *y) {
+  if (d->rounds) gq_rounds_add(d->rounds, x, y);
+  else on(d)->vec->axpy(d->b->s->z->dtype, d->n, 1, x, y);
+}
+
+/* Is x finite, of what the step gives? */
+static int look(const direct *d, const void *x, int what) {
+  gq_looked told = { what, d->step.t, d->step.h };
+  if (d->rounds) gq_rounds_look(d->rounds, x, NULL, 0, told);
+  else if (on(d)->vec->nonfinite(d->b->s->z->dtype, d->n, x)) return fail(what, told.t, told.h);
+  return GQ_OK;
+}
 
 static void add(const direct *d, double s, const void *x, void *y) {
   on(d)->vec->axpy(d->b->s->z->dtype, d->n, s, x, y);
@@ -140,7 +181,7 @@ static int pull_end_at_jump(direct *d) {
     const void *g = gq_at_time(b->s, b->gz, d->k);
     if (b->gt) GQ_TRY(end_slope(d, gq_attempt_begin(a, d->t1, -dir), g, &before));
     if (b->gt) b->gt[d->k] += before;
-    add(d, 1, g, a->pull.cy);
+    add_later(d, g, a->pull.cy);
   }
   return GQ_OK;
 }
@@ -154,7 +195,7 @@ static int pull_end(direct *d) {
   for (; d->k >= 0 && b->s->t[d->k] == d->t1; d->k--) {
     const void *g = gq_at_time(b->s, b->gz, d->k);
     void *f;
-    add(d, 1, g, d->w.a.pull.cy);
+    add_later(d, g, d->w.a.pull.cy);
     if (!b->gt || d->k == stop) continue;
     GQ_TRY(slope_at(d, d->t1, d->z1, &f));
     double gf = on(d)->vec->dot(b->s->z->dtype, d->n, g, f);
@@ -211,17 +252,21 @@ static int pull_program(direct *d) {
 static int take_noise(direct *d) {
   gq_along *along = &d->b->s->along;
   double t[GQ_ALONG_STEPS + 1];
-  if (along->path && !d->z->w && !gq_along_known(along, d->step.t, d->t1))
+  if (along->path && !d->z->w && !gq_along_known(along, d->step.t, d->t1)) {
+    GQ_TRY(settle(d));
     GQ_TRY(gq_along_steps(along, gq_steps_back(&d->b->s->steps, d->at, d->t1, along->most, t), t, true));
+  }
   d->w.a.w = d->inverse.a.w = d->z->w ? d->z->w : along->packed;
   return GQ_OK;
 }
 
-static void clear_inner(direct *d) {
+static int clear_inner(direct *d) {
+  GQ_TRY(settle(d));
   for (int i = 0; i < d->w.a.st->m->slopes; i++) gq_zero(on(d), d->w.a.pull.ck[i], d->part);
   gq_zero(on(d), d->gy, d->part);
   gq_zero(on(d), d->gf, d->part);
   d->inner = false;
+  return GQ_OK;
 }
 
 static void swap(void **x, void **y) {
@@ -245,22 +290,20 @@ static int pull_step(direct *d) {
   if (kept && w->a.st->m->steps->load) w->a.st->m->steps->load(&w->a, z->slope, z->part);
   if (!d->joint && (!kept || gq_at_jump(b->s, d->t1)))
     GQ_TRY(run_again(w)); /* at a jump f1 was written over */
-  if (d->inner) clear_inner(d);
+  if (d->inner) GQ_TRY(clear_inner(d));
   d->dt = d->dh = 0;
   GQ_TRY(pull_end(d));
+  if (d->k >= 0 && dir * (b->s->t[d->k] - r->t) > 0) GQ_TRY(settle(d));
   for (; d->k >= 0 && dir * (b->s->t[d->k] - r->t) > 0; d->k--) pull_inner(d, d->k);
   pull_heuristics(d);
   GQ_TRY(pull_program(d));
-  if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", r->t);
+  if (gq_interrupted()) return interrupted(r->t);
   swap(&w->a.pull.cy, &w->a.pull.py);
-  if (d->inner) add(d, 1, d->gy, w->a.pull.cy);
+  if (d->inner) add_later(d, d->gy, w->a.pull.cy);
   if (w->a.st->l.carry) swap(&w->a.pull.cf, &w->a.pull.pf);
-  if (w->a.st->l.carry && d->inner) add(d, 1, d->gf, w->a.pull.cf);
+  if (w->a.st->l.carry && d->inner) add_later(d, d->gf, w->a.pull.cf);
   for (int e = 0; e < w->a.st->l.extra; e++) swap(&w->a.pull.cx[e], &w->a.pull.px[e]);
-  if (on(d)->vec->nonfinite(b->s->z->dtype, d->n, w->a.pull.cy))
-    return gq_fail(GQ_ENONFINITE,
-                   "in the backward pass the derivative of the step from t = %.9g (step %.3g) is not finite",
-                   r->t, r->h);
+  GQ_TRY(look(d, w->a.pull.cy, STEP));
   if (!b->gt) return GQ_OK;
   double t = w->a.pull.pt + d->dt, h = w->a.pull.ph + d->dh;
   if (r->stop >= 0) *time_of(d, r->stop) += h, t -= h;
@@ -275,6 +318,7 @@ static int pull_slope(direct *d, double at, int anchor, gq_step_state *z) {
   double t = gq_attempt_begin(&d->w.a, at, s->t[s->nt - 1] < s->t[0] ? -1 : 1);
   void *const *cx = d->w.a.pull.cx;
   void *x[] = { z->y, d->w.a.pull.cf, cx[GQ_EXTRA_DIFFUSION] }, *out[] = { d->w.a.pull.py };
+  GQ_TRY(settle(d));
   if (d->w.a.st->l.extra) add(d, 1, cx[GQ_EXTRA_TWIN], d->w.a.pull.cy);
   if (!d->w.a.st->l.carry) return GQ_OK;
   GQ_TRY(gq_evaluate_at(&s->plan->pull, s->bind, t, x, out, &b->grads, b->gt ? time_of(d, anchor) : NULL));
@@ -305,6 +349,7 @@ static int pull_start(direct *d, gq_step_state *first) {
     double gf = on(d)->vec->dot(s->z->dtype, d->n, g, f);
     b->gt[d->k] += gf, b->gt[0] -= gf;
   }
+  GQ_TRY(settle(d));
   gq_field_unpack(s->plan->field, d->w.a.pull.cy, b->a);
   return GQ_OK;
 }
@@ -321,20 +366,17 @@ static int invert(direct *d, gq_walk *w) {
   gq_attempt_times(&w->a, r->t, r->h, d->t1);
   GQ_TRY(gq_walk_phase(w, 0));
   w->a.cost.nfe += w->a.st->l.nfe;
-  if (on(d)->vec->nonfinite(d->b->s->z->dtype, d->n, d->z->y))
-    return gq_fail(GQ_ENONFINITE,
-                   "the inverse of the step from t = %.9g is not finite: gradient = \"aca\" keeps the "
-                   "states instead",
-                   r->t);
-  return GQ_OK;
+  return look(d, d->z->y, INVERSE);
 }
 
 /* How far the reconstruction at a measurement time is from what the forward solve gave. */
-static void compare(direct *d, int k, const void *y) {
+static int compare(direct *d, int k, const void *y) {
   gq_solution *s = d->b->s;
+  GQ_TRY(settle(d));
   gq_field_pack(s->plan->field, gq_at_time(s, s->z, k), d->w.a.pull.py);
   double r = gq_attempt_norm(&d->w.a, y, d->w.a.pull.py, d->w.a.pull.py);
   if (!(r <= s->info.reconstruction)) s->info.reconstruction = r;
+  return GQ_OK;
 }
 
 /* The end of smooth piece i, as it was. */
@@ -356,6 +398,7 @@ static void exchange(direct *d) {
 static int begin_at(direct *d, gq_walk *w, int64_t i) {
   const gq_solution *s = d->b->s;
   gq_attempt *a = &w->a;
+  GQ_TRY(settle(d));
   load(d, i);
   if (!d->left[0]) return GQ_OK;
   a->y[0] = d->z1->x[GQ_EXTRA_TWIN], a->f[0] = d->z1->f, memcpy(a->x, d->z1->x, sizeof d->z1->x);
@@ -364,6 +407,7 @@ static int begin_at(direct *d, gq_walk *w, int64_t i) {
   a->shared->t = gq_attempt_begin(a, d->t1, s->t[s->nt - 1] < s->t[0] ? 1 : -1);
   GQ_TRY(gq_walk_phase(w, 0));
   a->cost.nfe += a->st->l.nfe;
+  GQ_TRY(settle(d));
   gq_copy(on(d), d->z->y, d->z1->y, d->part);
   exchange(d);
   return GQ_OK;
@@ -378,11 +422,12 @@ static int invert_all(direct *d, gq_walk *w) {
     if (end > 0 && gq_step(&s->ends, end - 1).t == d->t1) GQ_TRY(begin_at(d, w, --end));
     GQ_TRY(invert(d, w));
     GQ_TRY(pull_step(d));
-    if (i == 0 || gq_step(&s->steps, i - 1).stop >= 0) compare(d, d->step.anchor, d->z->y);
+    if (i == 0 || gq_step(&s->steps, i - 1).stop >= 0) GQ_TRY(compare(d, d->step.anchor, d->z->y));
     if (i > 0) GQ_TRY(pull_jump(d));
     exchange(d), d->t1 = d->step.t;
   }
   s->info.steps_backward = s->steps.n;
+  GQ_TRY(settle(d));
   gq_field_pack(s->plan->field, gq_at_time(s, s->z, 0), d->z1->y);
   return pull_start(d, d->z1);
 }
@@ -409,6 +454,7 @@ static int run_inverse(direct *d) {
   d->joint = s->plan->inverse.kind.pull;
   gq_steps two = { 0 };
   int status = gq_walk_init(w, &s->plan->inverse, s->bind, s->plan->arena);
+  w->a.rounds = d->rounds;
   if (status == GQ_OK) status = leave(d);
   if (status == GQ_OK) status = gq_steps_room(&two, 2, true, NULL);
   for (int i = 0; i < 2 && status == GQ_OK; i++)
@@ -441,6 +487,22 @@ static const gq_stepper *stepper(const gq_plan *p) {
   return p->backward.kind.whole ? &p->backward : &p->forward;
 }
 
+/* Unless derivatives in times or heuristics are asked for, steps give nothing that is looked at. */
+static int find_rounds(direct *d) {
+  const gq_solution *s = d->b->s;
+  const gq_plan *p = s->plan;
+  const gq_stepper *st = d->w.a.st;
+  bool inverse = p->inverse.m;
+  size_t waits = gq_program_waits(st, p->field),
+         other = inverse ? gq_program_waits(&p->inverse, p->field) : 0;
+  if (d->b->gt || s->o.error || s->o.stiffness) return GQ_OK;
+  if (!gq_program_may_wait(st) || (inverse && !gq_program_may_wait(&p->inverse))) return GQ_OK;
+  GQ_TRY(gq_rounds_new(p->field, waits > other ? waits : other, &d->rounds));
+  d->w.a.rounds = d->rounds;
+  d->b->s->bytes += gq_rounds_bytes(d->rounds);
+  return GQ_OK;
+}
+
 static int backward(gq_pullback *b, int (*run)(direct *)) {
   gq_solution *s = b->s;
   direct d = { .b = b, .k = s->nt - 1 };
@@ -450,8 +512,10 @@ static int backward(gq_pullback *b, int (*run)(direct *)) {
   int status = gq_walk_init(w, stepper(s->plan), s->bind, s->plan->arena);
   s->bytes += w->a.bytes;
   if (status == GQ_OK) status = buffers(&d);
+  if (status == GQ_OK) status = find_rounds(&d);
   if (status == GQ_OK) status = run(&d);
   b->nfe = w->a.cost.nfe;
+  gq_rounds_free(d.rounds);
   gq_walk_done(w);
   gq_release(b->s->plan->field->on, d.block);
   return status;

@@ -3,6 +3,7 @@
 ** Duvenaud, AISTATS 2020, in Stratonovich form, dz = f dt + G o dW, da = -a'df/dz dt - a'dG/dz o dW, with the integral
 ** of a'df/dtheta dt + a'dG/dtheta o dW by the method's weights. z starts anew from its stored value at every time.
 */
+#include "../method/explicit.h"
 #include "../ode/solution.h"
 
 #include <math.h>
@@ -11,7 +12,25 @@ typedef struct adjoint {
   gq_pullback *b;
   gq_walk w;
   void *block;
+  gq_rounds *rounds; /* where steps wait, or NULL */
 } adjoint;
+
+static int fail_nonfinite(double t1, double h) {
+  return gq_fail(GQ_ENONFINITE,
+                 "in the backward pass a value that is not finite appeared before t = %.9g (step %.3g)", t1,
+                 h);
+}
+
+static int interrupted(double t) {
+  return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", t);
+}
+
+static int settle(adjoint *d) {
+  gq_looked at;
+  int status = gq_rounds_do(d->rounds, &at);
+  if (status == GQ_ENONFINITE) return fail_nonfinite(at.t, at.h);
+  return status == GQ_EINTERRUPT ? interrupted(d->w.a.t) : status;
+}
 
 static int buffers(adjoint *d) {
   gq_attempt *a = &d->w.a;
@@ -29,15 +48,15 @@ static int step(adjoint *d, double t, double t1) {
   gq_attempt *a = &d->w.a;
   gq_along *along = &d->b->s->along;
   double ratio;
-  GQ_TRY(gq_along_step(along, t1, t));
+  if (!gq_along_known(along, t1, t)) {
+    GQ_TRY(settle(d));
+    GQ_TRY(gq_along_step(along, t1, t));
+  }
   a->w = along->packed, a->t = t1, a->t1 = t, a->h = t - t1;
   gq_attempt_times(a, t1, a->h, t);
-  if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", t1);
+  if (gq_interrupted()) return interrupted(t1);
   GQ_TRY(a->st->m->steps->attempt(a, &d->w.c, &ratio));
-  if (isnan(ratio))
-    return gq_fail(GQ_ENONFINITE,
-                   "in the backward pass a value that is not finite appeared before t = %.9g (step %.3g)", t1,
-                   t - t1);
+  if (isnan(ratio)) return fail_nonfinite(t1, t - t1);
   if (a->st->l.nq) GQ_TRY(gq_walk_phase(&d->w, 1));
   gq_walk_commit(&d->w);
   return GQ_OK;
@@ -67,8 +86,10 @@ static int step_back(adjoint *d, int64_t i, double t1) {
   gq_along *along = &s->along;
   double t = gq_step(&s->steps, i).t, mid = t + (t1 - t) / 2, ends[GQ_ALONG_STEPS + 1];
   if (s->plan->field->intervals == 1) {
-    if (!gq_along_known(along, t1, t))
+    if (!gq_along_known(along, t1, t)) {
+      GQ_TRY(settle(d));
       GQ_TRY(gq_along_steps(along, gq_steps_back(&s->steps, i, t1, along->most, ends), ends, false));
+    }
     return step(d, t, t1);
   }
   GQ_TRY(step(d, mid, t1));
@@ -86,6 +107,7 @@ static int run(adjoint *d) {
       GQ_TRY(step_back(d, i - 1, t1));
       t1 = gq_step(&s->steps, i - 1).t;
     }
+    GQ_TRY(settle(d));
     compare(d, k - 1);
   }
   restart(d, 0);
@@ -103,9 +125,13 @@ int gq_stochastic_backward(gq_pullback *b) {
   w->a.sum.grads = &b->grads, w->a.jumps = gq_solution_jumps(s);
   int status = gq_walk_init(w, st, s->bind, s->plan->arena);
   for (int i = 0; i < st->m->stages; i++) w->a.shared->wq[i] = -st->m->b[i];
+  if (status == GQ_OK && gq_program_may_wait(st))
+    status = gq_rounds_new(s->plan->field, gq_program_waits(st, s->plan->field), &d.rounds);
+  w->a.rounds = d.rounds, s->bytes += gq_rounds_bytes(d.rounds);
   if (status == GQ_OK) status = buffers(&d);
   if (status == GQ_OK) status = run(&d);
   b->nfe = w->a.cost.nfe;
+  gq_rounds_free(d.rounds);
   gq_walk_done(w);
   gq_release(s->plan->field->on, d.block);
   return status;

@@ -5,6 +5,7 @@
 #ifndef GQ_ATTEMPT_H
 #define GQ_ATTEMPT_H
 
+#include "../field/rounds.h"
 #include "step.h"
 
 /* The tensors that a state was packed from, each with a norm of its own (parity). */
@@ -87,6 +88,7 @@ typedef struct gq_attempt {
   gq_productsum sum;
   gq_pull pull;
   gq_cost cost;
+  gq_rounds *rounds;           /* where steps wait (explicit.h), or NULL: they are taken at once */
   void *own;                   /* memory of the method's class */
   size_t bytes;                /* of that */
 } gq_attempt;

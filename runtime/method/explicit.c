@@ -6,12 +6,14 @@
 #include "loop.h"
 
 #include <math.h>
+#include <string.h>
 
 /* The pointers of one program a slice. */
 typedef struct program {
-  const void **in; /* [nslices][nin] */
-  void **out;      /* [nslices][nout] */
-  double *scalars; /* [nslices][nout] stored float64 outputs, shared */
+  const void **in;      /* [nslices][nin] */
+  void **out;           /* [nslices][nout] */
+  double *scalars;      /* [nslices][nout] stored float64 outputs, shared */
+  gq_stepinput *given_; /* what is read of the host, where the run waits; NULL: the attempt's */
 } program;
 
 /* ---- building ---- */
@@ -68,7 +70,7 @@ static void bind_slice(gq_attempt *a, int s) {
   void **out = own->out + (size_t)s * l->nout;
   double *sc = own->scalars + (size_t)s * l->nout;
   size_t off = gq_slice_offset(f, s);
-  const gq_stepinput *given = a->shared;
+  const gq_stepinput *given = own->given_ ? own->given_ : a->shared;
   in[l->t] = &given->t, in[l->h] = &given->h, in[l->ht] = &given->ht, in[l->rtol] = &given->rtol;
   if (l->h2 >= 0) in[l->h2] = &given->h;
   for (int p = 0; p < l->parts; p++) {
@@ -130,20 +132,51 @@ static void bind_pull(gq_attempt *a, int s) {
   for (int i = 0; i < l->slopes; i++)
     if (l->ck[i] >= 0) in[l->ck[i]] = (char *)a->pull.ck[i] + off;
   for (int i = 0; i < GQ_SUMS; i++)
-    if (l->csum[i] >= 0) in[l->csum[i]] = &a->shared->csum[i];
+    if (l->csum[i] >= 0) in[l->csum[i]] = &(own->given_ ? own->given_ : a->shared)->csum[i];
   out[l->py] = (char *)a->pull.py + off;
   if (l->pf >= 0) out[l->pf] = (char *)a->pull.pf + off;
   if (l->pt >= 0) out[l->pt] = &sc[l->pt], out[l->ph] = &sc[l->ph];
   for (int r = 0; r < l->npb; r++) out[l->pb + r] = a->sum.grads->at[s * f->nb + l->pb_of[r]];
 }
 
-static int run(gq_attempt *a, int phase) {
-  const program *p = a->own;
-  const gq_field *f = a->field;
-  for (int s = 0; s < f->nslices; s++) {
+static void bind(gq_attempt *a, int phase) {
+  for (int s = 0; s < a->field->nslices; s++) {
     bind_slice(a, s);
     if (phase == 2) bind_pull(a, s);
   }
+}
+
+/* What a run reads of the host, and its pointers, in one block. */
+size_t gq_program_waits(const gq_stepper *st, const gq_field *f) {
+  return gq_round64(sizeof(gq_stepinput)) + f->nslices * (size_t)(st->l.nin + st->l.nout) * sizeof(void *);
+}
+
+bool gq_program_may_wait(const gq_stepper *st) {
+  const gq_steplayout *l = &st->l;
+  bool may = st->m->steps->program && l->dq < 0 && !st->kind.pull_time;
+  for (int i = 0; i < GQ_SUMS; i++) may = may && l->sum[i] < 0;
+  for (int r = 0; r < l->nq; r++) may = may && st->of[r] >= 0;
+  return may;
+}
+
+static void run_later(gq_attempt *a, int phase) {
+  program *p = a->own, was = *p;
+  const gq_steplayout *l = &a->st->l;
+  char *block = gq_rounds_room(a->rounds, gq_program_waits(a->st, a->field));
+  p->given_ = memcpy(block, a->shared, sizeof *a->shared);
+  p->in = (const void **)(block + gq_round64(sizeof *a->shared));
+  p->out = (void **)(p->in + (size_t)a->field->nslices * l->nin);
+  bind(a, phase);
+  gq_rounds_run(a->rounds, &a->st->code, phase, a->arena, a->rest, phase == 2 ? a->soon : NULL, p->in, l->nin,
+                p->out, l->nout);
+  *p = was;
+}
+
+static int run(gq_attempt *a, int phase) {
+  const program *p = a->own;
+  const gq_field *f = a->field;
+  if (a->rounds) return run_later(a, phase), GQ_OK;
+  bind(a, phase);
   return gq_code_run(f, &a->st->code, phase, a->arena, a->rest, phase == 2 ? a->soon : NULL, p->in,
                      a->st->l.nin, p->out, a->st->l.nout);
 }
@@ -238,13 +271,24 @@ static double error_ratio(gq_attempt *a) {
   return isfinite(ratio) ? ratio : NAN;
 }
 
+static void look_later(gq_attempt *a) {
+  const gq_steplayout *l = &a->st->l;
+  const double *sum = ((const program *)a->own)->scalars + l->finite;
+  for (int p = 0; p < l->parts; p++) {
+    gq_rounds_look(a->rounds, a->y1[p], sum + p, l->nout, (gq_looked){ 0, a->t, a->h });
+    if (l->carry) gq_rounds_look(a->rounds, a->f1[p], sum + p, l->nout, (gq_looked){ 0, a->t, a->h });
+  }
+}
+
 int gq_program_attempt(gq_attempt *a, gq_control *c, double *ratio) {
   (void)c;
   GQ_TRY(run(a, 0));
   gq_wait(a->field->on);
   a->cost.nfe += a->st->l.nfe;
   *ratio = 0;
-  if (a->st->kind.adaptive) {
+  if (a->rounds) {
+    look_later(a);
+  } else if (a->st->kind.adaptive) {
     *ratio = error_ratio(a);
   } else {
     for (int p = 0; p < a->st->l.parts; p++)

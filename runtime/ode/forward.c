@@ -19,7 +19,9 @@ typedef struct forward {
   gq_event *event;
   double sum[GQ_SUMS]; /* heuristics: of the accepted step, and so far */
   double error, stiffness;
-  double coarse; /* time in steps for which the dtype's times are too far apart */
+  double coarse;     /* time in steps for which the dtype's times are too far apart */
+  gq_rounds *rounds; /* of steps that need no look at what came before, or NULL: */
+  void *begun;       /* the state where the first of them begins */
 } forward;
 
 /* Kept state k, which is there or is made. */
@@ -69,6 +71,27 @@ static int first_state(forward *fw) {
   w->a.y[0] = now->y, w->a.f[0] = now->f;
   memcpy(w->a.x, now->x, sizeof now->x);
   return next_state(fw);
+}
+
+/* What a step reads and leaves. */
+static size_t tuple_bytes(const forward *fw) {
+  const gq_field *f = fw->s->plan->field;
+  size_t bytes = 2 * gq_round64(gq_part_bytes(f));
+  for (int e = 0; e < fw->w.a.st->l.extra; e++) bytes += gq_round64(gq_extra_bytes(f, e));
+  return bytes;
+}
+
+/* To fw->begun, or back. */
+static void copy_tuple(const forward *fw, bool there) {
+  const gq_attempt *a = &fw->w.a;
+  const gq_field *f = a->field;
+  char *next = fw->begun;
+  for (int i = 0; i < 2 + a->st->l.extra; i++) {
+    void *x = i == 0 ? a->y[0] : i == 1 ? a->f[0] : a->x[i - 2];
+    size_t n = i < 2 ? gq_part_bytes(f) : gq_extra_bytes(f, i - 2);
+    gq_copy(f->on, there ? next : x, there ? x : next, n);
+    next += gq_round64(n);
+  }
 }
 
 static int forward_buffers(forward *fw) {
@@ -159,10 +182,12 @@ static int write_times(forward *fw, int *k, bool *phase1) {
   for (; *k < s->nt && reached(dir, s->t[*k], w->a.t1); ++*k) {
     char *dst = gq_at_time(s, s->z, *k), *to = plain ? dst : fw->inner;
     if (s->t[*k] == w->a.t1) {
-      gq_field_unpack(f, w->a.y1[0], dst);
+      if (w->a.rounds) gq_rounds_unpack(w->a.rounds, w->a.y1[0], dst);
+      else gq_field_unpack(f, w->a.y1[0], dst);
       continue;
     }
     if (!*phase1) GQ_TRY(gq_walk_phase(w, 1));
+    GQ_TRY(gq_rounds_do(w->a.rounds, NULL));
     *phase1 = any = true;
     gq_walk_interpolate_all(w, 0, (s->t[*k] - w->a.t) / w->a.h, to);
     if (!plain) gq_field_unpack(f, to, dst);
@@ -197,6 +222,7 @@ static int next_stop(const gq_solution *s, int k) {
 
 /* After a jump the slope is another one; the last proposal of h serves. */
 static int pass_jump(forward *fw) {
+  GQ_TRY(gq_rounds_do(fw->w.a.rounds, NULL));
   if (inverts(fw->s)) GQ_TRY(keep_end(fw));
   return start_slope(fw);
 }
@@ -259,6 +285,45 @@ static int forward_step(forward *fw, int *k) {
   return gq_keeps_states(s) ? next_state(fw) : GQ_OK;
 }
 
+/* ---- several steps in one round of threads ---- */
+
+/* Nothing is looked at after a step but whether it is finite. */
+static int find_rounds(forward *fw) {
+  gq_solution *s = fw->s;
+  gq_walk *w = &fw->w;
+  const gq_stepper *st = w->a.st;
+  bool looks = fw->event || s->dense || s->o.error || s->o.stiffness || s->keeps & GQ_STEP_SLOPES ||
+               (gq_keeps_trajectory(s->o.engine) && s->o.trajectory->step);
+  if (looks || st->kind.adaptive || !gq_program_may_wait(st)) return GQ_OK;
+  GQ_TRY(gq_rounds_new(s->plan->field, gq_program_waits(st, s->plan->field), &fw->rounds));
+  size_t bytes = tuple_bytes(fw);
+  if (!fw->rounds) return GQ_OK;
+  s->bytes += gq_rounds_bytes(fw->rounds) + bytes;
+  fw->begun = gq_allocate(s->plan->field->on, bytes + 64);
+  return fw->begun ? GQ_OK : gq_nomem(bytes);
+}
+
+/* Some; if one of them fails, the same again one by one, which tells how. */
+static int forward_steps(forward *fw, int *k) {
+  enum { SOME = 64 };
+  gq_solution *s = fw->s;
+  const double(*log)[4];
+  forward was = *fw;
+  int first = *k, logged = gq_steplog_get(&log), n = 0, status = GQ_OK;
+  int64_t steps = s->steps.n;
+  size_t bytes = s->bytes;
+  copy_tuple(fw, true);
+  for (fw->w.a.rounds = fw->rounds; status == GQ_OK && *k < s->nt && n < SOME; n++)
+    status = forward_step(fw, k);
+  if (gq_rounds_do(fw->rounds, NULL) == GQ_OK && status == GQ_OK) return fw->w.a.rounds = NULL, GQ_OK;
+  gq_rounds_clear(fw->rounds);
+  *fw = was, *k = first, s->steps.n = steps, s->bytes = bytes;
+  gq_steplog_cut(logged);
+  copy_tuple(fw, false);
+  for (; n > 0 && *k < s->nt; n--) GQ_TRY(forward_step(fw, k));
+  return GQ_OK;
+}
+
 static int forward_loop(forward *fw, int *k) {
   gq_solution *s = fw->s;
   gq_walk *w = &fw->w;
@@ -270,7 +335,8 @@ static int forward_loop(forward *fw, int *k) {
   if (*k == s->nt) return GQ_OK;
   GQ_TRY(first_slope(fw));
   if (fw->event) GQ_TRY(gq_event_begin(fw->event, w));
-  while (*k < s->nt) GQ_TRY(forward_step(fw, k));
+  GQ_TRY(find_rounds(fw));
+  while (*k < s->nt) GQ_TRY(fw->rounds ? forward_steps(fw, k) : forward_step(fw, k));
   return inverts(s) ? keep_end(fw) : GQ_OK;
 }
 
@@ -288,8 +354,10 @@ static void forward_info(const forward *fw, gq_info *info, int status) {
 static int fill_noise(gq_walk *w, double t, double h) {
   gq_along *along = w->context;
   double ends[GQ_ALONG_STEPS + 1];
-  if (!gq_along_known(along, t, w->a.t1))
+  if (!gq_along_known(along, t, w->a.t1)) {
+    GQ_TRY(gq_rounds_do(w->a.rounds, NULL));
     GQ_TRY(gq_along_steps(along, gq_walk_ends(w, along->most, ends), ends, false));
+  }
   w->a.w = along->packed;
   return GQ_OK;
 }
@@ -323,7 +391,9 @@ int gq_forward(gq_solution *s, const gq_problem *p_, int *k) {
     gq_steps_give_back(&s->steps, s->plan, s->steps.n + 1, s->steps.room); /* that of no step */
   s->info.nfe_event = gq_event_nfe(fw.event);
   gq_event_free(fw.event);
+  gq_rounds_free(fw.rounds);
   gq_walk_done(w);
+  gq_release(s->plan->field->on, fw.begun);
   gq_release(s->plan->field->on, fw.block);
   return status;
 }

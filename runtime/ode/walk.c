@@ -33,6 +33,8 @@ bool gq_steplog_hold(bool held) {
   return was;
 }
 
+void gq_steplog_cut(int n) { steplog.n = n < steplog.n ? n : steplog.n; }
+
 void gq_steplog_stop(void) {
   gq_free(steplog.rows);
   memset(&steplog, 0, sizeof steplog);

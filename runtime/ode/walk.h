@@ -69,5 +69,6 @@ size_t gq_ahead_bytes(const gq_walk *w);
 void gq_ahead_done(gq_walk *w);
 
 void gq_steplog_first(double h);
+void gq_steplog_cut(int n);   /* to n rows */
 
 #endif
