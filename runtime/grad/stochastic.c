@@ -124,7 +124,7 @@ int gq_stochastic_backward(gq_pullback *b) {
   w->a.tol.rtol = s->o.rtol, w->a.tol.atol[0] = w->a.tol.atol[1] = s->o.atol;
   w->a.sum.grads = &b->grads, w->a.jumps = gq_solution_jumps(s);
   int status = gq_walk_init(w, st, s->bind, s->plan->arena);
-  for (int i = 0; i < st->m->stages; i++) w->a.shared->wq[i] = -st->m->b[i];
+  for (int i = 0; i < st->m->stages && status == GQ_OK; i++) w->a.shared->wq[i] = -st->m->b[i];
   if (status == GQ_OK && gq_program_may_wait(st))
     status = gq_rounds_new(s->plan->field, gq_program_waits(st, s->plan->field), &d.rounds);
   w->a.rounds = d.rounds, s->bytes += gq_rounds_bytes(d.rounds);
