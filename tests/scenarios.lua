@@ -247,6 +247,17 @@ add("training an ODE", function(gq)
   end
 end)
 
+-- Rows enough for two threads: steps wait for each other.
+add("gradients of an SDE in slices", function(gq)
+  local sde = gq.sde { drift = function(_, z) return -z end, diffusion = function(_, z) return 0.1 * z end }
+  for _, engine in ipairs { "reversible", "adjoint" } do
+    local z0 = gq.ones(1500, { dtype = "float64", requires_grad = true })
+    local z = gq.sdeint(sde, z0, { 0, 0.02 }, { method = "reversible_heun", dt = 0.01, gradient = engine, seed = 1 })
+    z[2]:sum():backward()
+    close(z0.grad:sum():item(), z[2]:sum():item())
+  end
+end)
+
 add("a stochastic solve", function(gq)
   local sde = gq.sde {
     drift = function(_, y) return -y end, diffusion = function(_, y) return y * 0.1 end,
