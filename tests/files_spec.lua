@@ -407,14 +407,17 @@ describe("gq.data.images", function()
   local function chunk(kind, body)
     return (">I4"):pack(#body) .. kind .. body .. (">I4"):pack(core.crc32(kind .. body))
   end
-  local function png(w, h, pixel)
+  -- kind: bits a number, colour type, interlacing; n: bytes a pixel; more: chunks
+  local function png_of(w, h, n, kind, pixel, more)
     local rows = {}
     for y = 1, h do
-      rows[y] = "\0" .. bytes_of(3 * w, function(i) return pixel(i // 3, y - 1, i % 3) end)
+      rows[y] = "\0" .. bytes_of(n * w, function(i) return pixel(i // n, y - 1, i % n) end)
     end
-    return "\x89PNG\r\n\x1a\n" .. chunk("IHDR", (">I4I4"):pack(w, h) .. "\8\2\0\0\0")
-      .. chunk("IDAT", zlib(table.concat(rows))) .. chunk("IEND", "")
+    local head = (">I4I4"):pack(w, h) .. kind[1] .. kind[2] .. "\0\0" .. (kind[3] or "\0")
+    return "\x89PNG\r\n\x1a\n" .. chunk("IHDR", head) .. (more or "") .. chunk("IDAT", zlib(table.concat(rows)))
+      .. chunk("IEND", "")
   end
+  local function png(w, h, pixel) return png_of(w, h, 3, { "\8", "\2" }, pixel) end
   local function has(what) return (pcall(core.image, "x", what, 3)) end
   local picture = png(3, 2, function(x, y, c) return 10 * x + 100 * y + c end)
   local jpeg = helper.read("tests/data/red.jpg.hex"):gsub("%s", ""):gsub("%x%x", function(h)
@@ -451,6 +454,46 @@ describe("gq.data.images", function()
     put("i/train/dog/3.png", "text")
     raises("3.png neither a PNG nor a JPEG", gq.data.images, path("i"))
     damaged("p.png", picture, function(p) return core.image(p, gq.file_read(p), 3) end)
+  end)
+
+  -- As PIL's convert("RGB") and ("L") do: numbers are neither bent nor composed.
+  it("reads PNG files of every kind as their numbers are", function()
+    if not has(picture) then return pending("libpng is not installed") end
+    local function value(x, y, c) return (37 * x + 91 * y + 53 * c) % 256 end
+    local function read(bytes, channels) return core.image("x.png", bytes, channels) * 255 end
+    local want, luma = gq.zeros(3, 2, 3), { 0.299, 0.587, 0.114 }
+    for x = 0, 2 do
+      for y = 0, 1 do
+        for c = 0, 2 do want[{ c + 1, y + 1, x + 1 }] = value(x, y, c) end
+      end
+    end
+    local grey = gq.zeros(1, 2, 3)
+    for c = 1, 3 do grey[1] = grey[1] + want[c] * luma[c] end
+    local palette = bytes_of(3 * 6, function(i) return value(i // 3 % 3, i // 9, i % 3) end)
+    local colours = {
+      png(3, 2, value),
+      png_of(3, 2, 4, { "\8", "\6" }, function(x, y, c) return c == 3 and 100 * y or value(x, y, c) end),
+      png_of(3, 2, 6, { "\16", "\2" }, function(x, y, i) return value(x, y, i // 2) end),
+      png_of(3, 2, 8, { "\16", "\6" }, function(x, y, i) return i > 5 and 99 or value(x, y, i // 2) end),
+      png_of(3, 2, 1, { "\8", "\3" }, function(x, y) return 3 * y + x end,
+        chunk("PLTE", palette) .. chunk("tRNS", "\0\90\255")),
+    }
+    for _, bytes in ipairs(colours) do
+      assert.is_true((read(bytes, 3) - want):abs():max():item() < 0.01)
+      assert.is_true((read(bytes, 1) - grey):abs():max():item() < 0.51)
+    end
+    local greys = {
+      png_of(3, 2, 1, { "\8", "\0" }, function(x, y) return value(x, y, 0) end),
+      png_of(3, 2, 2, { "\8", "\4" }, function(x, y, i) return i > 0 and 7 or value(x, y, 0) end),
+      png_of(3, 2, 2, { "\16", "\0" }, function(x, y) return value(x, y, 0) end),
+    }
+    for _, bytes in ipairs(greys) do
+      for channels = 1, 3, 2 do
+        assert.is_true((read(bytes, channels) - want[{ { 1, 1 } }]):abs():max():item() < 0.01)
+      end
+    end
+    local interlaced = png_of(1, 1, 2, { "\16", "\0", "\1" }, function() return 1 end)
+    raises("an interlaced PNG of 16 bits a number", read, interlaced, 1)
   end)
 
   it("reads JPEG files", function()

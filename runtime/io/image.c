@@ -67,24 +67,42 @@ static void open_libraries(void) {
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
+/* What is left of red, green, blue and alpha: the colours as they are under it, or a grey of theirs as JPEG's Y (Rec. 601)
+** and PIL's "L" are. libpng's own would compose and weigh in linear light. */
+static void keep(uint8_t *pixel, size_t n, int channels) {
+  uint8_t *to = pixel;
+  for (const uint8_t *p = pixel; n-- > 0; p += 4)
+    if (channels == 1) *to++ = (uint8_t)((19595 * p[0] + 38470 * p[1] + 7471 * p[2] + (1 << 15)) >> 16);
+    else memmove(to, p, 3), to += 3;
+}
+
+/* NOT_LINEAR: without it 16 bits a number that say nothing of gamma are taken for linear light, and bent. */
+enum { RGBA = 3, NOT_LINEAR = 4 };
+
+/* Of 16 bits a number and interlaced, whose rows png_image_finish_read of libpng 1.6.39 puts in each other's place. */
+static bool mixes(const uint8_t *bytes, size_t n) { return n > 28 && bytes[24] == 16 && bytes[28] != 0; }
+
 static int read_png(const char *name, const void *bytes, size_t n, int channels, gq_tensor **t) {
   png_image image = { .version = 1 };
   if (!png_there) return missing(name, "PNG", "libpng16-16");
+  if (mixes(bytes, n))
+    return gq_fail(GQ_EUNSUPPORTED, "%s: an interlaced PNG of 16 bits a number: save it without interlacing",
+                   name);
   if (!png.begin(&image, bytes, n)) return gq_fail(GQ_EFORMAT, "%s: %s", name, image.message);
   size_t pixels = (size_t)image.width * image.height;
-  image.format = channels == 1 ? 0 : 2; /* gray; red, green, blue */
-  uint8_t *pixel = pixels <= MOST_PIXELS ? gq_alloc(pixels * (size_t)channels + 1) : NULL;
+  image.format = RGBA, image.flags |= NOT_LINEAR;
+  uint8_t *pixel = pixels <= MOST_PIXELS ? gq_alloc(pixels * 4 + 1) : NULL;
   int status = GQ_OK;
-  struct {
-    uint8_t red, green, blue;
-  } black = { 0, 0, 0 };
   if (!pixel)
     status = pixels > MOST_PIXELS
                ? gq_fail(GQ_EFORMAT, "%s: an image of %u x %u", name, image.width, image.height)
                : gq_nomem(pixels);
-  else if (!png.finish(&image, &black, pixel, 0, NULL))
+  else if (!png.finish(&image, NULL, pixel, 0, NULL))
     status = gq_fail(GQ_EFORMAT, "%s: %s", name, image.message);
-  else status = as_tensor(pixel, image.width, image.height, channels, t);
+  else {
+    keep(pixel, pixels, channels);
+    status = as_tensor(pixel, image.width, image.height, channels, t);
+  }
   png.done(&image);
   gq_free(pixel);
   return status;
