@@ -55,6 +55,12 @@ static void pin(lua_State *L, gq_brownian *b, int m, const char *key) {
     gqL_error(L, "brownian: option %s: expected a tensor of the path's shape %s, got %s", key,
               gq_shape_text(shape, want, sizeof want),
               x ? gq_shape_text(x->shape, got, sizeof got) : gqL_typename(L, lua_gettop(L)));
+  if (x->requires_grad && gq_recording())
+    gqL_error(
+      L,
+      "brownian: option %s requires a gradient, and paths carry none: give it detached, or write what "
+      "depends on it into drift and diffusion",
+      key);
   gq_tensor **wide = gqL_pushtensor(L);
   gqL_retry(L, gq_tensor_empty(GQ_F64, shape, wide));
   gqL_try(L, gq_tensor_copy(*wide, x));

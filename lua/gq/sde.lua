@@ -306,6 +306,10 @@ end
 
 -- Smooth noise converges to the Stratonovich solution: the drift of an Ito SDE loses its correction.
 function Field:__call(t, z)
+  if not gq.is_tensor(z) then
+    core.fail(("gq.wong_zakai: a state of one tensor expected, got %s: join several by gq.cat, and take them apart in "
+      .. "drift and diffusion by narrow"):format(core.describe(z)))
+  end
   local ito, f, g = self.sde.calculus == "ito", nil, nil
   if ito then f, g = core.stratonovich(self._both, t, z, self._noise) end
   f = f or self.sde.drift(t, z)
