@@ -59,6 +59,8 @@ describe("logqp", function()
     _, info = gq.sdeint(gbm, z0[1], { 0, 0.5, 1 }, { dt = 0.01, logqp = true })
     assert.close(info.logqp, gq.full({ 2 }, 0.25 * (0.3 / 0.7) ^ 2, f64), 1e-12)
     gbm.prior_drift = gbm.drift
+    _, info = gq.sdeint(gbm, gq.zeros(0, 2, f64), { 0, 0.5, 1 }, { dt = 0.1, logqp = true })
+    assert.same({ 2, 0 }, info.logqp.shape)
     _, info = gq.sdeint(gbm, z0, { 0, 1 }, { dt = 0.01, logqp = true })
     assert.equal(0, info.logqp:abs():max():item())
   end)

@@ -193,7 +193,8 @@ local function path_kl(p)
   check_logqp(p)
   local z0 = p.z0
   local rows = z0:dim() > 1 and z0.shape[1] or nil
-  local D = rows and z0:numel() // math.max(rows, 1) or z0:numel()
+  local D = 1
+  for i = rows and 2 or 1, z0:dim() do D = D * z0.shape[i] end
   local shape = rows and { rows, D } or { D }
   local kl = rows and { rows, 1 } or { 1 }
   local function z_of(y) return y:narrow(#shape, 1, D):reshape(z0.shape) end
