@@ -488,6 +488,22 @@ describe("info.gradient_error", function()
     assert.equal("a parameter {5, 4}", of(b, function(t, z) return 5 * b:mean() * short(t) - 0.1 * z end, z0))
   end)
 
+  it("is made of a few that take many more steps, which training made stiff", function()
+    local z0 = gq.ones(1)
+    local function made(k)
+      local p = parameter({ k }, "float32")
+      local z, info = gq.odeint(function(t, z) return -p * (z - gq.cos(t)) end, z0, { 0, 1 })
+      z[2]:sum():backward()
+      return info.gradient_error
+    end
+    fresh()
+    assert.truthy(made(1) < 0.05)
+    for _, k in ipairs { 1.5, 2, 4 } do assert.is_nil(made(k)) end
+    assert.truthy(made(1000) > 0.5)
+    for _, k in ipairs { 1000, 1100, 700 } do assert.is_nil(made(k)) end
+    assert.truthy(made(5000) > 0.5)
+  end)
+
   it("has steps enough where times are many", function()
     local a, times = leaf { 1 }, {}
     for i = 0, 159 do times[i + 1] = 10 * i / 159 end

@@ -373,7 +373,8 @@ define("images", function(root, opts)
 end, "gq.data.images(folder, {channels = 3}): PNG and JPEG files of one size in a folder for each class, or in "
   .. "train/CLASS and\ntest/CLASS; other folders and files are passed over; by libpng16-16 and libturbojpeg0, where "
   .. "they are installed\nchannels = 1: greys, of colours 0.299 R + 0.587 G + 0.114 B; transparency is left out; "
-  .. "16 bits a number are read as 8\n{train = {x {n, channels, h, w} from 0 to 1, y {n} from 1}, test, classes, names}")
+  .. "16 bits a number are read as 8\n"
+  .. "{train = {x {n, channels, h, w} from 0 to 1, y {n} from 1}, test, classes, names}")
 
 -- ---- more of the same ----
 

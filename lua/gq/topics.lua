@@ -106,12 +106,13 @@ What tells that a gradient by gq may be wrong; where it is likely gq.odeint warn
   kind, and in info.warning
 info.gradient_error: gradients by auto and by gq whose nodes are not given (by others where audit is
   a number), in steps that are chosen, are compared with those of one more solve, by gq at a tenth of
-  rtol and atol, of the first and then every 256th solve of a structure (option audit, a number, or
-  false: never). The largest relative difference that shows in the loss, of the parameters, z0 and t
-  (of up to 16 numbers each alone, of more together), info.gradient_of tells which, such as "number 3
-  of a parameter {8} (all of it by 4 %)"; over 7 % it warns: the steps missed something short, errors
-  added up, or a stiff problem's steps are held by stability. A number that is small beside others of
-  its tensor matters little where a network is trained, much where it is what is asked for.
+  rtol and atol, of the first and then every 256th solve of a structure, and of a few between that
+  take over twice the steps (option audit, a number, or false: never). The largest relative
+  difference that shows in the loss, of the parameters, z0 and t (of up to 16 numbers each alone, of
+  more together), info.gradient_of tells which, such as "number 3 of a parameter {8} (all of it by
+  4 %)"; over 7 % it warns: the steps missed something short, errors added up, or a stiff problem's
+  steps are held by stability. A number that is small beside others of its tensor matters little
+  where a network is trained, much where it is what is asked for.
   The gradient is what it is without; of create_graph the first derivatives are. info.nfe_audit tells
   what it took; peak_bytes leaves it out.
   But for later ones (unless audit is a number) it takes 192 evaluations at least. README's drawn

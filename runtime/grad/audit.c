@@ -1,7 +1,7 @@
 /*
 ** audit.c -- engines auto, whatever it chose, and gq, others where it is asked for: the first and then every
-** o->audit-th solve of a structure, and a few whose numbers are others, are made once more, all rows together by gq at
-** a tenth of the tolerances, the first in some 30 steps at least, and the two gradients are compared. They part where
+** o->audit-th solve of a structure, and a few whose numbers are others or whose steps many more, are made once more, all
+** rows together by gq at a tenth of the tolerances, the first in some 30 steps at least, and the two gradients are compared. They part where
 ** the stages see less than f has (a pulse between them, an oscillation that df/dtheta alone knows), where errors
 ** of steps add up, and where stability holds the steps, whose derivative by a fast rate is noise. Where f compares the
 ** state it may jump, which no engine's gradient tells: then that is held against solutions from a little beside. Only
@@ -19,7 +19,8 @@
 
 enum {
   EVERY = 256,
-  OTHERS = 8, /* solves of a structure whose numbers are others, besides */
+  OTHERS = 8, /* solves of a structure whose numbers are others, or that take many more steps, besides */
+  FEW_STEPS = 8,
   TIGHTER = 10,
   EVALUATIONS = 192, /* of f at least, evenly: both solves may jump over the same */
   MULTISTEP = 2,     /* those of a step */
@@ -47,13 +48,16 @@ static uint64_t sum_of_numbers(const gq_problem *p) {
 /* Those that come in their turn later on, of a training, take no more than their tolerance asks for. */
 typedef enum turn { NONE, LATER, WHOLE } turn;
 
-/* A few that have other numbers come in between. */
-static turn takes_turn(const gq_problem *p, gq_plan *plan, int64_t every) {
+/* A few that have other numbers come in between, and those of twice the steps of all before: training may have made the
+** problem stiff, or its solution another one. */
+static turn takes_turn(const gq_problem *p, gq_plan *plan, int64_t steps, int64_t every) {
   uint64_t numbers = sum_of_numbers(p);
   int64_t before = plan->solves[p->dense_ != NULL]++;
-  bool other = numbers != plan->audited && plan->others < OTHERS, mine = before % every == 0;
-  plan->others += !mine && other;
+  bool some = plan->others < OTHERS, longer = some && steps > 2 * plan->longest + FEW_STEPS;
+  bool other = some && numbers != plan->audited, mine = before % every == 0 || longer;
+  plan->others += before % every != 0 && (other || longer);
   if (mine || other) plan->audited = numbers;
+  if ((mine || other) && steps > plan->longest) plan->longest = steps;
   return other || before == 0 ? WHOLE : mine ? LATER : NONE;
 }
 
@@ -67,7 +71,7 @@ static turn due(const gq_problem *p, const gq_ode_options *asked, const gq_solut
   int64_t every = given ? asked->audit : (chosen || refined) && !gq_graph_calls(p->f) ? EVERY : 0;
   if (every <= 0 || !controlled || !plain || s->trivial) return NONE;
   if (!s->plan->products && !p->z0_grad && !p->t_grad) return NONE;
-  turn mine = takes_turn(p, s->plan, every);
+  turn mine = takes_turn(p, s->plan, s->info.steps + s->info.rejected, every);
   return mine == LATER && given ? WHOLE : mine;
 }
 

@@ -56,7 +56,8 @@ typedef struct gq_plan {
   bool defect;                 /* and what the path's slopes miss of f there */
   int64_t solves[2];           /* that an audit might have been made of; those that give an interpolant apart */
   uint64_t audited;            /* a sum of the numbers of the last one that was; */
-  int others;                  /* so many were since their numbers were others */
+  int others;                  /* so many were since their numbers were others, or their steps many more, */
+  int64_t longest;             /* than the most of one that was */
   int64_t alarms;              /* spectra so far that called for an audit */
   size_t arena_bytes;
   void **arena;                /* [nslices] of the steps */
