@@ -281,6 +281,7 @@ static const gqL_function functions[] = {
     "brownian{t0 = 0, t1, shape, seed, tol, levy_area, dtype, device, W, H, K}: a Brownian path; b(t) is "
     "W(t) - W(t0), b(s, t) is W(t) - W(s); of lists of times, or tensors, all of them at once, {times, ...}; "
     "b:rows(i, n) is the path of rows i to i + n - 1 alone. One seed is one path, whatever is asked first. "
+    "tol: times closer than it, by default 2^-18 of the interval, are joined by lines. "
     "levy_area: \"none\", \"space-time\" (b:areas(s, t) gives W and H), \"space-time-time\" (and K), "
     "\"davie\" or \"foster\" (W, H and approximate Levy areas of that interval). W = x, H = y, K = z: "
     "tensors of its shape that those over [t0, t1] are, the rest drawn" },
