@@ -214,6 +214,36 @@ describe("a state of several tensors", function()
     end
   end)
 
+  -- Each number of 80 a row moved by a W of its own that it alone feels, as in one tensor; and one that another feels.
+  it("has diagonal noise that commutes where the graph shows that of each tensor", function()
+    local x, y = gq.randn(3, 4, 10, { seed = 2, dtype = "float64" }), gq.randn(3, 40, { seed = 3, dtype = "float64" })
+    local function f(z) return -z end
+    local function g(z) return 0.3 + 0.1 * gq.sin(z) end
+    local two = gq.sde { drift = function(_, z) return { f(z[1]), f(z[2]) } end,
+      diffusion = function(_, z) return { g(z[1]), z[2] * 0 + 0.2 } end, calculus = "ito" }
+    local one = gq.sde { drift = function(_, z) return f(z) end, calculus = "ito", diffusion = function(_, z)
+      return gq.cat({ g(z:narrow(2, 1, 40)), z:narrow(2, 41, 40) * 0 + 0.2 }, 2)
+    end }
+    local whole = gq.cat({ x:reshape(3, 40), y }, 2)
+    for _, o in ipairs { { method = "milstein" }, { method = "srk" }, { calculus = "stratonovich" } } do
+      o.dt, o.seed = 0.1, 5
+      local z = gq.sdeint(two, { x, y }, { 0, 1 }, o)
+      assert.close(gq.cat({ z[1][2]:reshape(3, 40), z[2][2] }, 2), gq.sdeint(one, whole, { 0, 1 }, o)[2], 1e-13, 1e-14)
+    end
+    local function with(diffusion) return gq.sdeint, two:with { diffusion = diffusion }, { y, y }, { 0, 1 },
+      { dt = 0.1, method = "milstein" } end
+    for _, diffusion in ipairs {
+      function(_, z) return { g(z[1]), g(z[1]) } end,
+      function(_, z) return { g(z[2]), g(z[1]) } end,
+      function(_, z) return { g(z[1]), g(z[2]) + z[1] } end,
+      function(_, z) return { g(z[1]), g(z[2]:flip(2)) } end,
+      function(_, z) return { g(z[1]), g(gq.cat({ z[2]:narrow(2, 2, 39), z[2]:narrow(2, 1, 1) }, 2)) } end,
+    } do refused("whose g_i depends on other z_j than z_i", with(diffusion)) end
+    gq.sdeint(select(2, with(function(_, z)
+      return { g(z[1]), gq.cat({ g(z[2]:narrow(2, 1, 3)), z[2]:narrow(2, 4, 37) }, 2) }
+    end)))
+  end)
+
   it("takes logqp, and tensors that share no rows", function()
     local s = gq.sde { drift = drift, diffusion = several.diagonal[1],
       prior_drift = function(_, z) return { 0 * z[1], 0 * z[2] } end }

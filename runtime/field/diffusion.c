@@ -136,22 +136,96 @@ gq_ref gq_noise_rise(gq_graph *g, gq_noise noise, gq_ref f, gq_ref G, gq_ref h, 
 
 /* ---- between Ito and Stratonovich ---- */
 
-static gq_depends of_node(const gq_node *n, gq_shape z, const gq_depends *of) {
+/* A node of own numbers holds those of every row of z from `first` on, in their order; -1: of no z. Its rules for operations
+** that are not entry by entry, by which states of several tensors are taken apart and joined: kept, or mixed. */
+typedef struct part {
+  gq_depends how;
+  int64_t first;
+} part;
+typedef part part_rule(const gq_graph *g, const gq_node *n, int64_t rows, const part *of);
+
+static const part mixed = { GQ_DEPENDS_MIXED, -1 };
+
+static part own_from(int64_t first) { return first < 0 ? mixed : (part){ GQ_DEPENDS_OWN, first }; }
+
+/* Is it {rows, numbers}, or {numbers} of a z of one row? */
+static bool by_rows(const gq_node *n, int64_t rows) {
+  return rows < 0 ? n->shape.ndim == 1 : n->shape.ndim == 2 && n->shape.dim[0] == rows;
+}
+
+static part reshaped(const gq_graph *g, const gq_node *n, int64_t rows, const part *of) {
+  return of[n->args[0]];
+}
+
+static bool whole_steps(const gq_node *n) {
+  return n->attr.step[n->shape.ndim - 1] == 1 && (n->shape.ndim == 1 || n->attr.start[0] == 0);
+}
+
+static part cut(const gq_graph *g, const gq_node *n, int64_t rows, const part *of) {
+  bool plain = by_rows(n, rows) && by_rows(gq_graph_node(g, n->args[0]), rows) && whole_steps(n);
+  return plain ? own_from(of[n->args[0]].first + n->attr.start[n->shape.ndim - 1]) : mixed;
+}
+
+static part padded(const gq_graph *g, const gq_node *n, int64_t rows, const part *of) {
+  bool plain = by_rows(n, rows) && by_rows(gq_graph_node(g, n->args[0]), rows) && whole_steps(n);
+  return plain ? own_from(of[n->args[0]].first - n->attr.start[n->shape.ndim - 1]) : mixed;
+}
+
+static part joined(const gq_graph *g, const gq_node *n, int64_t rows, const part *of) {
+  int64_t at = 0, first = -1;
+  if (!by_rows(n, rows) || n->attr.axis != n->shape.ndim - 1) return mixed;
+  for (int i = 0; i < n->nargs; i++) {
+    const part *x = &of[n->args[i]];
+    if (x->how == GQ_DEPENDS_OWN && first >= 0 && x->first - at != first) return mixed;
+    if (x->how == GQ_DEPENDS_OWN) first = x->first - at;
+    if (x->how == GQ_DEPENDS_OWN && first < 0) return mixed;
+    at += gq_graph_node(g, n->args[i])->shape.dim[n->shape.ndim - 1];
+  }
+  return own_from(first);
+}
+
+static part entry_by_entry(const gq_graph *g, const gq_node *n, int64_t rows, const part *of) {
+  int64_t first = -1;
+  if (!gq_op_elementwise(n->op)) return mixed;
+  for (int i = 0; i < n->nargs; i++) {
+    const part *x = &of[n->args[i]];
+    if (x->how != GQ_DEPENDS_OWN) continue;
+    if ((first >= 0 && x->first != first) || !gq_shape_equal(gq_graph_node(g, n->args[i])->shape, n->shape))
+      return mixed;
+    first = x->first;
+  }
+  return own_from(first);
+}
+
+static const struct {
+  gq_op op;
+  part_rule *rule;
+} part_rules[] = {
+  { GQ_OP_RESHAPE, reshaped }, { GQ_OP_SLICE, cut }, { GQ_OP_PAD, padded }, { GQ_OP_CAT, joined }
+};
+
+static part part_of(const gq_graph *g, const gq_node *n, int64_t rows, const part *of) {
   gq_depends most = GQ_DEPENDS_NOT;
+  part_rule *rule = entry_by_entry;
   for (int i = 0; i < n->nargs; i++)
-    if (of[n->args[i]] > most) most = of[n->args[i]];
-  bool same = gq_op_elementwise(n->op) && gq_shape_equal(n->shape, z);
-  return most == GQ_DEPENDS_OWN && !same ? GQ_DEPENDS_MIXED : most;
+    if (of[n->args[i]].how > most) most = of[n->args[i]].how;
+  if (most != GQ_DEPENDS_OWN) return (part){ most, -1 };
+  for (size_t i = 0; i < sizeof part_rules / sizeof *part_rules; i++)
+    if (part_rules[i].op == n->op) rule = part_rules[i].rule;
+  return rule(g, n, rows, of);
 }
 
 int gq_diffusion_depends(const gq_graph *body, gq_depends *how) {
   int n = gq_graph_size(body);
-  gq_ref z = gq_graph_input(body, 1);
-  gq_depends *of = gq_calloc((size_t)n + 1, sizeof *of);
+  gq_ref z = gq_graph_input(body, 1), out = gq_graph_output(body, 1);
+  gq_shape shape = gq_graph_node(body, z)->shape;
+  part *of = gq_calloc((size_t)n + 1, sizeof *of);
   if (!of) return gq_nomem(n * sizeof *of);
   for (gq_ref r = 0; r < (gq_ref)n; r++)
-    of[r] = r == z ? GQ_DEPENDS_OWN : of_node(gq_graph_node(body, r), gq_graph_node(body, z)->shape, of);
-  *how = of[gq_graph_output(body, 1)];
+    of[r] =
+      r == z ? own_from(0) : part_of(body, gq_graph_node(body, r), shape.ndim > 1 ? shape.dim[0] : -1, of);
+  bool all = of[out].first == 0 && gq_shape_equal(gq_graph_node(body, out)->shape, shape);
+  *how = of[out].how == GQ_DEPENDS_OWN && !all ? GQ_DEPENDS_MIXED : of[out].how;
   gq_free(of);
   return GQ_OK;
 }
