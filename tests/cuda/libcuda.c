@@ -176,45 +176,17 @@ int cuMemFree_v2(gq_u64 p) {
   return OK;
 }
 
-/* Pages of the host that stay: what is copied from there is read when the device comes to it, which waits for them where
-** they go. */
-typedef struct page {
-  struct page *next;
-  size_t bytes;
-  char *at;
-} page;
-static page *pages;
-
-static bool stays(const void *p) {
-  for (const page *x = pages; x; x = x->next)
-    if ((const char *)p >= x->at && (const char *)p < x->at + x->bytes) return true;
-  return false;
-}
-
 int cuMemAllocHost_v2(void **p, size_t n) {
   APART();
-  page *x = malloc(sizeof *x);
   *p = malloc(n);
-  if (!x || !*p) {
-    free(x), free(*p);
-    return NO_MEMORY;
-  }
-  *x = (page){ pages, n, *p };
-  pages = x;
-  return OK;
+  return *p ? OK : NO_MEMORY;
 }
 
 int cuMemFreeHost(void *p) {
   APART();
-  finish();
-  for (page **x = &pages; *x; x = &(*x)->next)
-    if ((*x)->at == p) {
-      page *gone = *x;
-      *x = gone->next;
-      free(gone->at), free(gone);
-      return OK;
-    }
-  return INVALID;
+  finish(); /* the driver waits, too */
+  free(p);
+  return OK;
 }
 
 static int shared_most(void) { return getenv("GQ_EMU_SHARED") ? atoi(getenv("GQ_EMU_SHARED")) : SHARED_MOST; }
@@ -315,11 +287,11 @@ int gq_emu_call(const char *what, gq_custream s, void (*f)(const void *), const 
 }
 char *gq_emu_address(gq_u64 p, size_t bytes) { return holds(p, bytes) ? here(p) : NULL; }
 
+/* What it copies is read when the device comes to it. */
 int cuMemcpyHtoDAsync_v2(gq_u64 to, const void *from, size_t n, gq_custream s) {
   INSIDE();
   if (!holds(to, n)) return INVALID;
-  return submit(s, (work){ .kind = COPY, .to = here(to), .from = from, .bytes = n },
-                stays(from) ? NULL : from, n);
+  return submit(s, (work){ .kind = COPY, .to = here(to), .from = from, .bytes = n }, NULL, 0);
 }
 
 int cuMemcpyDtoHAsync_v2(void *to, gq_u64 from, size_t n, gq_custream s) {

@@ -202,12 +202,20 @@ void gq_cuda_release(void *p_) {
 
 /* ---- moving bytes ---- */
 
+/* Pages of the host that stay, through which all goes to the device: it may come to read others when they have changed, or
+** their copy may wait for all before it. */
+enum { CARGO = 4 << 20 };
+static void *cargo;
+static size_t loaded; /* bytes of it that may be on their way: none after a wait */
+
 int gq_cuda_wait(void) {
   GQ_TRY(gq_cuda_usable());
   GQ_TRY(gq_cuda_before_all());
   if (!gq_cuda_busy) return GQ_OK;
   gq_cuda_busy = false;
-  return gq_cuda_check(gq_cu.wait(gq_cuda.stream), "cuStreamSynchronize");
+  GQ_TRY(gq_cuda_check(gq_cu.wait(gq_cuda.stream), "cuStreamSynchronize"));
+  loaded = 0;
+  return GQ_OK;
 }
 
 static gq_u64 address(const void *p) { return (gq_u64)(uintptr_t)p; }
@@ -225,11 +233,24 @@ int gq_cuda_get(void *to, const void *from, size_t bytes) {
   return status;
 }
 
-/* From pageable memory: the driver has taken the bytes when the call returns. */
+static int load(void *to, const void *from, size_t bytes) {
+  if (loaded + bytes > CARGO) GQ_TRY(gq_cuda_wait());
+  GQ_TRY(gq_cuda_enter());
+  char *at = (char *)cargo + loaded;
+  memcpy(at, from, bytes);
+  loaded += (bytes + 15) / 16 * 16;
+  return gq_cuda_check(gq_cu.there(address(to), at, bytes, gq_cuda.stream), "cuMemcpyHtoDAsync");
+}
+
 int gq_cuda_put(void *to, const void *from, size_t bytes) {
   if (!bytes) return GQ_OK;
   GQ_TRY(gq_cuda_enter());
-  return gq_cuda_check(gq_cu.there(address(to), from, bytes, gq_cuda.stream), "cuMemcpyHtoDAsync");
+  if (!cargo) GQ_TRY(gq_cuda_check(gq_cu.host_allocate(&cargo, CARGO), "cuMemAllocHost"));
+  for (size_t done = 0, n; done < bytes; done += n) {
+    n = bytes - done < CARGO ? bytes - done : CARGO;
+    GQ_TRY(load((char *)to + done, (const char *)from + done, n));
+  }
+  return GQ_OK;
 }
 
 /* Of so few bytes the driver has nothing to gain. */
