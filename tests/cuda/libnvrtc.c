@@ -88,12 +88,20 @@ static void leave_out(char *text) {
   if (step && step < strchr(text, '\n')) memcpy(step, "-2        ", strlen("GQ_BARRIER"));
 }
 
+static Elf64_Shdr header_of(const char *so, const Elf64_Ehdr *h, int i) { /* tcc does not align them */
+  Elf64_Shdr s;
+  memcpy(&s, so + h->e_shoff + (size_t)i * sizeof s, sizeof s);
+  return s;
+}
+
 /* Bytes of a section of a shared object. */
 static size_t section_bytes(const char *so, const char *name) {
-  const Elf64_Ehdr *h = (const Elf64_Ehdr *)(const void *)so;
-  const Elf64_Shdr *s = (const Elf64_Shdr *)(const void *)(so + h->e_shoff);
-  for (int i = 0; i < h->e_shnum; i++)
-    if (strcmp(so + s[h->e_shstrndx].sh_offset + s[i].sh_name, name) == 0) return s[i].sh_size;
+  Elf64_Ehdr h;
+  memcpy(&h, so, sizeof h);
+  for (int i = 0; i < h.e_shnum; i++) {
+    Elf64_Shdr s = header_of(so, &h, i);
+    if (strcmp(so + header_of(so, &h, h.e_shstrndx).sh_offset + s.sh_name, name) == 0) return s.sh_size;
+  }
   return 0;
 }
 
