@@ -182,11 +182,14 @@ int cuMemAllocHost_v2(void **p, size_t n) {
   return *p ? OK : NO_MEMORY;
 }
 
+/* One that fails tells of earlier work: what it was asked to give back is gone. */
 int cuMemFreeHost(void *p) {
-  APART();
+  bool failed = fails(__func__);
+  if (!current) return NO_CONTEXT;
+  if (capturing) return broken = UNCAPTURED;
   finish(); /* the driver waits, too */
   free(p);
-  return OK;
+  return failed ? FAILED : OK;
 }
 
 static int shared_most(void) { return getenv("GQ_EMU_SHARED") ? atoi(getenv("GQ_EMU_SHARED")) : SHARED_MOST; }

@@ -18,8 +18,9 @@ static void *share(const gq_device *d, size_t bytes) {
   return status == GQ_OK ? p : NULL;
 }
 static void unshare(const gq_device *d, void *p_) {
-  if (p_ && gq_cuda_usable() == GQ_OK)
-    gq_cuda_check(gq_cu.host_release(p_), "cuMemFreeHost"); /* nobody waits for it: the next call tells */
+  if (!p_) return;
+  gq_cuda_usable(); /* a thread that never asked has no context; of a lost device it is given back all the same */
+  gq_cuda_check(gq_cu.host_release(p_), "cuMemFreeHost"); /* nobody waits for it: the next call tells */
 }
 
 static void copy(const gq_device *d, void *dst, const void *src, size_t bytes) {
