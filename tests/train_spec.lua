@@ -656,15 +656,22 @@ describe("loggers", function()
       gq.file_read(path))
   end)
 
-  it("say when they are made that nothing can be written there", function()
+  it("may be made before their folder is, and a training that cannot write stops before its first step", function()
     for _, kind in ipairs { "csv", "jsonl" } do
-      assert.error_matches(function() gq.logger[kind]("/nonexistent/log") end,
-        "gq.logger." .. kind .. ": cannot append to \"/nonexistent/log\": /nonexistent/: No such")
-      assert.error_matches(function() gq.logger[kind] "/tmp" end, "cannot append to \"/tmp\"")
-      assert.error_matches(function() gq.logger[kind] "" end, "a file in a folder expected")
-      local path = temporary("none." .. kind)
-      gq.logger[kind](path)
-      assert.falsy(io.open(path))
+      local place = temporary("later-" .. kind)
+      local log = gq.logger[kind](place .. "/log")
+      local model, steps = gq.nn.Linear(1, 1), 0
+      local function run()
+        gq.train { model = model, optimiser = gq.optim.sgd(model:parameters(), { lr = 0.1 }), epochs = 1,
+          data = { x = gq.ones(2, 1), y = gq.ones(2, 1) }, progress = false, logger = log, on_step = function()
+            steps = steps + 1
+          end, loss = function(m, x, y) return gq.mse_loss(m(x), y) end }
+      end
+      assert.error_matches(run, "No such file")
+      assert.equal(0, steps)
+      gq.make_directory(place)
+      run()
+      assert.truthy(gq.file_read(place .. "/log"):find "epoch")
     end
   end)
 

@@ -32,18 +32,8 @@ local meta = {
 meta.__index = meta
 function meta.close() end
 
--- Where no file can be is said before the training, which leaves none that it does not write.
-local function check_place(path, what)
-  local folder = path:match("^(.*/)[^/]*$") or "."
-  local found, problem = core.directory(folder)
-  if found and path ~= "" and not core.directory(path) then return end
-  if found then problem = "a file in a folder expected" end
-  error(("%s: cannot append to %q: %s"):format(what, path, problem), 4)
-end
-
 local function new(path, what, write, epoch_of)
   if type(path) ~= "string" then error(("%s: a path expected, got %s"):format(what, describe(path)), 3) end
-  check_place(path, what)
   return setmetatable({ path = path, write = write, epoch_of = epoch_of }, meta)
 end
 
