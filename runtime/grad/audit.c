@@ -1,12 +1,12 @@
 /*
 ** audit.c -- engines auto, whatever it chose, and gq, others where it is asked for: the first and then every
 ** o->audit-th solve of a structure, and a few whose numbers are others or whose steps many more, are made once more, all
-** rows together by gq at a tenth of the tolerances, the first in some 30 steps at least, and the two gradients are compared. They part where
-** the stages see less than f has (a pulse between them, an oscillation that df/dtheta alone knows), where errors
-** of steps add up, and where stability holds the steps, whose derivative by a fast rate is noise. Where f compares the
-** state it may jump, which no engine's gradient tells: then that is held against solutions from a little beside. Only
-** info comes of it, so gradients do not depend on when. scripts/drawn.lua counts what it sees and where it cries for
-** nothing.
+** rows together by gq at a tenth of the tolerances, the first in some 30 steps at least, and the two gradients are
+** compared. They part where the stages see less than f has (a pulse between them, an oscillation that df/dtheta alone
+** knows), where errors of steps add up, and where stability holds the steps, whose derivative by a fast rate is noise.
+** Where f compares the state it may jump, which no engine's gradient tells: then that is held against solutions from a
+** little beside. Only info comes of it, so gradients do not depend on when. scripts/drawn.lua counts what it sees and
+** where it cries for nothing.
 */
 #include "quotient.h"
 
