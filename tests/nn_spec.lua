@@ -396,6 +396,15 @@ describe("parameters and state", function()
     net:zero_grad()
     for _, p in net:named_parameters() do assert.is_nil(p.grad) end
   end)
+
+  it("gradients of frozen parameters are cleared, too", function()
+    local net = nn.Sequential { nn.Linear(2, 3), nn.BatchNorm1d(3) }
+    local p = net:parameters()[1]
+    net(gq.randn({ 4, 2 }, { seed = 1 })):square():sum():backward()
+    p.requires_grad = false
+    net:zero_grad()
+    assert.is_nil(p.grad)
+  end)
 end)
 
 describe("classes of one's own", function()

@@ -263,6 +263,66 @@ describe("parameters", function()
     end
   end)
 
+  it("frozen stay whatever gradient was left to them: of another optimiser, put there, not finite", function()
+    local kinds = { adam = gq.optim.adam, adamw = gq.optim.adamw, sgd = gq.optim.sgd, rmsprop = gq.optim.rmsprop,
+      groups = function(list, o) return gq.optim.adamw({ { params = { list[1] } }, { params = { list[2] } } }, o) end }
+    for name, make in pairs(kinds) do
+      for left, gradient_of in pairs { stale = function() return gq.full({ 2 }, 3, { dtype = "float64" }) end,
+        of_another = function(p, q)
+          gq.optim.sgd { p, q }
+          return p.grad
+        end,
+        inf = function() return gq.full({ 2 }, math.huge, { dtype = "float64" }) end,
+        nan_in_block = function(p)
+          gq.no_grad(function() p.grad[1] = 0 / 0 end)
+          return p.grad
+        end } do
+        local p, q = leaf { 1, 2 }, leaf { 1, 2 }
+        local opt = make({ p, q }, { lr = 0.1, weight_decay = 0.1 });
+        (p * p + q):sum():backward()
+        opt:step()
+        local at, other = p:totable(), q:totable()
+        p.grad = gradient_of(p, q)
+        p.requires_grad = false
+        for _ = 1, 3 do
+          q.grad = nil;
+          (p * p + q):sum():backward()
+          opt:step()
+        end
+        assert.same(at, p:totable(), name .. ", " .. left)
+        for i = 1, 2 do assert.is_true(q[i]:item() < other[i] - 0.1, name .. ", " .. left) end
+        opt:zero_grad()
+        p.requires_grad = true
+        assert.same({ 0, 0 }, p.grad:totable());
+        (p * p + q):sum():backward()
+        opt:step()
+        for i = 1, 2 do assert.is_true(p[i]:item() < at[i], name .. ", " .. left) end
+      end
+    end
+  end)
+
+  it("all frozen at an optimiser's first step stay, and train once thawed", function()
+    for _, kind in ipairs { "sgd", "lbfgs" } do
+      local p = leaf { 1 }
+      local opt = gq.optim[kind]({ p }, { lr = 0.5 })
+      local function closure()
+        opt:zero_grad()
+        local loss = (p * p):sum()
+        if loss.requires_grad then loss:backward() end
+        return loss
+      end
+      local function step()
+        if kind == "lbfgs" then opt:step(closure) else opt:step(closure() and nil) end
+      end
+      p.requires_grad = false
+      step()
+      assert.equal(1, p:item())
+      p.requires_grad = true
+      step()
+      assert.is_true(p:item() < 1)
+    end
+  end)
+
   it("changed by a step fail a backward pass that saved them", function()
     local p = leaf { 2 }
     local opt = gq.optimiser("sgd", { p }, { lr = 1 })
@@ -414,5 +474,23 @@ describe("clip_grad_norm", function()
     assert.truthy(helper.message(gq.clip_grad_norm, { p, q }, 1):find("parameter 2", 1, true))
     assert.same({ 2 }, p.grad:totable())
     assert.has_error(function() gq.clip_grad_norm({ p }, -1) end)
+  end)
+
+  it("leaves out what was left to frozen parameters, as clip_grad_value does", function()
+    local p, q = leaf { 1 }, leaf { 1 }
+    p.grad, q.grad = gq.tensor({ 0 / 0 }, { dtype = "float64" }), gq.tensor({ 4 }, { dtype = "float64" })
+    p.requires_grad = false
+    for _, clip in ipairs { gq.clip_grad_norm, gq.optim.clip_grad_norm } do
+      q.grad[1] = 4
+      assert.equal(4, clip({ p, q }, 2))
+      assert.close(q.grad, { 2 }, 1e-5)
+    end
+    p.grad = gq.tensor({ 7 }, { dtype = "float64" })
+    gq.optim.clip_grad_value({ p, q }, 1)
+    assert.same({ 7, 1 }, { p.grad:item(), q.grad:item() })
+    for _, bad in ipairs { q * 2, gq.zeros(1, { dtype = "int64" }), 3 } do
+      helper.refused("parameter 2: a leaf tensor", gq.optim.clip_grad_norm, { q, bad }, 1)
+      helper.refused("parameter 2: a leaf tensor", gq.optim.clip_grad_value, { q, bad }, 1)
+    end
   end)
 end)

@@ -99,6 +99,30 @@ describe("gq.train", function()
     end
   end)
 
+  it("goes on where parameters are frozen and thawed between epochs, clipping or not", function()
+    local clip = { clip = 1 }
+    for name, options in pairs { adam = clip, sgd = {}, groups = clip, list = clip } do
+      local m = model_of(1)
+      local all, at = m:parameters(), {}
+      local optimiser = name == "groups" and gq.optim.adamw { { params = { all[1], all[2] }, lr = 1e-2 },
+        { params = { all[3], all[4] } } } or name == "list" and { gq.optim.adam { all[1], all[2] },
+        gq.optim.adam { all[3], all[4] } } or gq.optim[name](all)
+      gq.train(gq.core.copy({ model = m, loss = loss, optimiser = optimiser, data = set_of(8), epochs = 6,
+        progress = false, ema = gq.optim.ema(m), on_epoch = function(row)
+          at[row.epoch] = { all[1]:clone(), all[3]:clone() }
+          if row.epoch == 2 then all[1].requires_grad, all[2].requires_grad = false, false end
+          if row.epoch == 4 then all[1].requires_grad, all[2].requires_grad = true, true end
+        end }, options))
+      for epoch = 1, 6 do
+        local frozen = epoch == 3 or epoch == 4
+        for i = 1, 2 do
+          local moved = (at[epoch][i] - at[epoch - 1][i]):abs():max():item()
+          assert.equal(i == 2 or not frozen, moved > 0, ("%s, epoch %d"):format(name, epoch))
+        end
+      end
+    end
+  end)
+
   it("tells such a step by what failed, not by the words of the message", function()
     local m = model_of(1)
     local function run(l, optimiser)

@@ -24,7 +24,8 @@ local meta = {
   __len = function(self) return #self._core end,
 }
 
-local function check_params(params, what)
+-- Those that train, or with `frozen` such that did and whose requires_grad is false now.
+local function check_params(params, what, frozen)
   if type(params) ~= "table" then
     error(("%s: a list of parameters expected, as from net:parameters(); got %s"):format(what, describe(params)), 3)
   end
@@ -33,7 +34,7 @@ local function check_params(params, what)
   end
   if #params == 0 then error(what .. ": the list of parameters is empty", 3) end
   for i, p in ipairs(params) do
-    if not gq.is_tensor(p) or not p.requires_grad or not p.is_leaf then
+    if not gq.is_tensor(p) or not p.is_leaf or not p.requires_grad and not (frozen and p.dtype:find("^float")) then
       error(("%s: parameter %d: a leaf tensor with requires_grad = true expected, got %s"):format(what, i,
         describe(p)), 3)
     end
@@ -110,9 +111,11 @@ local function no_closure(closure)
     describe(closure)))
 end
 
--- Nobody means a first step to which no gradient has come.
+-- Nobody means a first step to which no gradient has come, unless all is frozen.
 function gq.core.check_reached(reached, params)
   if reached then return end
+  for _, p in ipairs(params) do reached = reached or p.requires_grad end
+  if not reached then return end
   fail(("step: no gradient has come to any of the %d parameters of this optimiser: call loss:backward() before its " ..
     "first step; the loss is to be made of these parameters, those of the model that is trained"):format(#params))
 end
@@ -296,21 +299,21 @@ function optim.clip_grad_norm(params, max, p)
   if p ~= nil and p ~= 2 then
     fail(("gq.optim.clip_grad_norm: the norm is that of squares, got %s behind the limit"):format(describe(p)))
   end
-  check_params(params, "gq.optim.clip_grad_norm")
+  check_params(params, "gq.optim.clip_grad_norm", true)
   return gq.clip_grad_norm(params, max)
 end
 gq.docs[optim.clip_grad_norm] = "gq.optim.clip_grad_norm(params, max): scale the gradients to a joint norm of at " ..
-  "most max; returns the norm they had"
+  "most max; returns the norm they had; parameters whose requires_grad is false now are left out"
 
 -- Each entry of the gradients to [-max, max].
 function optim.clip_grad_value(params, max)
-  check_params(params, "gq.optim.clip_grad_value")
+  check_params(params, "gq.optim.clip_grad_value", true)
   if type(max) ~= "number" or max < 0 or max ~= max then
     error(("gq.optim.clip_grad_value: a limit of at least 0 expected, got %s"):format(describe(max)), 2)
   end
   gq.no_grad(function()
     for _, p in ipairs(params) do
-      if p.grad then p.grad[{}] = p.grad:clamp(-max, max) end
+      if p.requires_grad and p.grad then p.grad[{}] = p.grad:clamp(-max, max) end
     end
   end)
 end

@@ -33,14 +33,17 @@ static int scale_grad(gq_tensor *g, double by) {
   return status;
 }
 
+/* What requires no gradient any more may have left one. */
+static gq_tensor *grad_of(const gq_tensor *p) { return p->requires_grad ? p->grad : NULL; }
+
 int gq_clip_grad_norm(int n, gq_tensor *const *params, double max, double *norm) {
   double sum = 0;
   if (!(max >= 0)) return gq_fail(GQ_EARG, "clip_grad_norm: max is %g: expected a number of at least 0", max);
   for (int i = 0; i < n; i++)
-    if (params[i]->grad) GQ_TRY(add_squares(params[i]->grad, i, &sum));
+    if (grad_of(params[i])) GQ_TRY(add_squares(grad_of(params[i]), i, &sum));
   *norm = sqrt(sum);
   if (*norm <= max) return GQ_OK;
   for (int i = 0; i < n; i++)
-    if (params[i]->grad) GQ_TRY(scale_grad(params[i]->grad, max / (*norm + 1e-6)));
+    if (grad_of(params[i])) GQ_TRY(scale_grad(grad_of(params[i]), max / (*norm + 1e-6)));
   return GQ_OK;
 }

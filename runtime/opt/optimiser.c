@@ -216,10 +216,13 @@ void gq_optimiser_free(gq_optimiser *o) {
 
 /* ---- gradients ---- */
 
+/* One that requires no gradient any more stays, whatever was left in its place. */
+static bool moves(const slot *s) { return s->p->grad && s->p->requires_grad; }
+
 /* A gradient that a user put there instead of ours is read through ours. */
 static int gather(slot *s, int i) {
   gq_tensor *g = s->p->grad;
-  if (!g || g == s->grad) return GQ_OK;
+  if (!moves(s) || g == s->grad) return GQ_OK;
   if (!g->storage || g->dtype != s->p->dtype || !gq_shape_equal(g->shape, s->p->shape))
     return gq_fail(GQ_ESHAPE, "the gradient of parameter %d has not its shape and dtype", i + 1);
   return gq_tensor_copy(s->grad, g);
@@ -236,7 +239,7 @@ static int ready(gq_optimiser *o) {
   for (int i = 0; i < o->ngroup; i++) any = any || nonfinite(o->group[i].grad, o->group[i].n);
   for (int i = 0; i < o->n && any; i++) {
     slot *s = &o->slot[i];
-    if (s->p->grad && nonfinite(s->grad, s->n))
+    if (moves(s) && nonfinite(s->grad, s->n))
       return gq_fail(GQ_ENONFINITE, "the gradient of parameter %d is not finite; nothing was updated", i + 1);
   }
   return GQ_OK;
@@ -255,7 +258,7 @@ bool gq_optimiser_reached(const gq_optimiser *o) {
   for (int i = 0; i < o->ngroup; i++)
     if (o->group[i].grad->storage->version != o->group[i].zeroed) return true;
   for (int i = 0; i < o->n; i++)
-    if (o->slot[i].p->grad && o->slot[i].p->grad != o->slot[i].grad) return true;
+    if (moves(&o->slot[i]) && o->slot[i].p->grad != o->slot[i].grad) return true;
   return false;
 }
 
@@ -324,9 +327,6 @@ static gq_opt_rule which_rule(const gq_optimiser *o) {
 }
 
 static gq_tensor *home(const slot *s) { return s->packed ? s->packed : s->p; }
-
-/* One that requires no gradient any more stays: what stands in our block is none of its own. */
-static bool moves(const slot *s) { return s->p->grad && (s->p->requires_grad || s->p->grad != s->grad); }
 
 /* The end of the run that starts at parameter i: neighbours in memory with the same count of steps. */
 static int run_end(const gq_optimiser *o, int i) {

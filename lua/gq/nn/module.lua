@@ -195,8 +195,9 @@ end
 
 function Module:eval() return self:train(false) end
 
+-- Frozen ones too: what they have left would be there when they are thawed.
 function Module:zero_grad()
-  for _, p in self:named_parameters() do p.grad = nil end
+  each_tensor(self, function(_, _, t) t.grad = nil end)
 end
 
 -- Tensors that a conversion has put others in the place of; how many; and the lists in which there was none of so many.
