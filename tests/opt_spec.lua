@@ -323,6 +323,49 @@ describe("parameters", function()
     end
   end)
 
+  it("frozen are left alone by L-BFGS, which forgets what it learnt of them, and train once thawed", function()
+    for _, line_search in ipairs { "strong_wolfe", "none" } do
+      local p, q = leaf { 1, -1 }, leaf { 2 }
+      local opts = { lr = 0.3, max_iter = 2, line_search = line_search }
+      local opt, freeze = gq.optim.lbfgs({ p, q }, opts), false
+      local function closure_of(o)
+        return function()
+          if freeze then p.requires_grad = false end
+          for _, x in ipairs(o.params) do
+            if x.requires_grad then x.grad = nil end        -- what was left to the others stays
+          end
+          local loss = (p - 3):square():sum() + (q * q + p:sum() - 4):square():sum()
+          loss:backward()
+          return loss
+        end
+      end
+      local closure = closure_of(opt)
+      for _ = 1, 3 do opt:step(closure) end
+      assert.is_true(#opt:state_dict().state > 0)
+      local at, other = p:totable(), q:item()
+      freeze = true
+      opt:step(closure)                                       -- frozen by the function itself
+      local fresh, here = gq.optim.lbfgs({ q }, opts), q:item()
+      gq.no_grad(function() q[1] = other end)
+      fresh:step(closure_of(fresh))
+      assert.close(here, q:item(), 1e-12)
+      local saved = opt:state_dict()
+      p.grad = gq.tensor({ 0 / 0, 1 }, { dtype = "float64" })
+      for _ = 1, 3 do opt:step(closure) end
+      assert.same(at, p:totable(), line_search)
+      local more = gq.optim.lbfgs({ leaf(at), q }, opts)
+      more:load_state_dict(saved)
+      assert.same(saved.training, more:state_dict().training)
+      for _, bad in ipairs { "y", "yx", 3, "yyy" } do
+        helper.refused("training: y or n of each of the 2", more.load_state_dict, more,
+          gq.core.copy(saved, { training = bad }))
+      end
+      freeze, p.requires_grad = false, true
+      for _ = 1, 60 do opt:step(closure) end
+      assert.is_true(closure():item() < 5 and p[1]:item() > at[1], line_search)
+    end
+  end)
+
   it("changed by a step fail a backward pass that saved them", function()
     local p = leaf { 2 }
     local opt = gq.optimiser("sgd", { p }, { lr = 1 })

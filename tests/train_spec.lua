@@ -101,12 +101,12 @@ describe("gq.train", function()
 
   it("goes on where parameters are frozen and thawed between epochs, clipping or not", function()
     local clip = { clip = 1 }
-    for name, options in pairs { adam = clip, sgd = {}, groups = clip, list = clip } do
+    for name, options in pairs { adam = clip, sgd = {}, groups = clip, list = clip, lbfgs = {} } do
       local m = model_of(1)
       local all, at = m:parameters(), {}
       local optimiser = name == "groups" and gq.optim.adamw { { params = { all[1], all[2] }, lr = 1e-2 },
         { params = { all[3], all[4] } } } or name == "list" and { gq.optim.adam { all[1], all[2] },
-        gq.optim.adam { all[3], all[4] } } or gq.optim[name](all)
+        gq.optim.adam { all[3], all[4] } } or gq.optim[name](all, name == "lbfgs" and { max_iter = 2 } or nil)
       gq.train(gq.core.copy({ model = m, loss = loss, optimiser = optimiser, data = set_of(8), epochs = 6,
         progress = false, ema = gq.optim.ema(m), on_epoch = function(row)
           at[row.epoch] = { all[1]:clone(), all[3]:clone() }

@@ -21,11 +21,20 @@ function Lbfgs:__tostring()
   return ("lbfgs: %d parameters, lr %g, %d steps"):format(#self.params, self.lr, self.total)
 end
 
--- Numbers of all parameters, or of their gradients (zeros where there is none), one after the other.
+-- Which parameters train, a letter each: n for those whose requires_grad is false now.
+local function who_trains(params)
+  local list = {}
+  for i, p in ipairs(params) do list[i] = p.requires_grad and "y" or "n" end
+  return table.concat(list)
+end
+
+local function trains(self, i) return self.training:byte(i) == ("y"):byte() end
+
+-- Numbers of all parameters that train, or of their gradients, one after the other; zeros where there is none.
 local function flat(self, of)
   local list = {}
   for i, p in ipairs(self.params) do
-    local x = of(p)
+    local x = trains(self, i) and of(p)
     list[i] = x and x:detach():reshape(p:numel()) or gq.zeros({ p:numel() }, { dtype = p.dtype, device = p.device })
   end
   return gq.cat(list, 1)
@@ -36,21 +45,27 @@ local function gradients(self) return flat(self, function(p) return p.grad end) 
 local function set_weights(self, x)
   local at = 1
   gq.no_grad(function()
-    for _, p in ipairs(self.params) do
-      p[{}] = x:narrow(1, at, p:numel()):reshape(p.shape)
+    for i, p in ipairs(self.params) do
+      if trains(self, i) then p[{}] = x:narrow(1, at, p:numel()):reshape(p.shape) end
       at = at + p:numel()
     end
   end)
 end
 
--- Loss and gradient at the weights as they are.
-local function evaluate(self, closure)
+-- The loss at the weights as they are; its gradients are left in the parameters.
+local function evaluate(closure)
   local loss = closure()
   local f = gq.is_tensor(loss) and loss:numel() == 1 and loss:item() or loss
   if type(f) ~= "number" then
     fail(("gq.optim.lbfgs: the function given to step returns the loss, got %s"):format(describe(loss)))
   end
-  return f, gradients(self)
+  return f
+end
+
+-- Parameters were frozen or thawed: what was learnt of the curvature is of other directions.
+local function look(self)
+  local training = who_trains(self.params)
+  if training ~= self.training then self.training, self.pairs, self.scale = training, {}, 1 end
 end
 
 -- -H g by the last pairs of steps and differences of gradients.
@@ -138,7 +153,8 @@ local function iterate(self, closure, x, p)
   local t = #self.pairs > 0 and self.lr or math.min(1, 1 / p.g:abs():sum():item()) * self.lr
   local function phi(at)
     set_weights(self, x + d * at)
-    local f, g = evaluate(self, closure)
+    local f = evaluate(closure)
+    local g = gradients(self)
     return { t = at, f = f, g = g, slope = g:dot(d):item() }
   end
   local next_point = self.line_search == "none" and phi(t) or search(phi, { t = 0, f = p.f, slope = slope, g = p.g }, t)
@@ -167,12 +183,14 @@ function Lbfgs:step(closure)
       .. "returns it; got " .. describe(closure))
   end
   core.check_current(self.params, "step")
-  local f, g = evaluate(self, closure)
+  local f = evaluate(closure)
+  look(self)
+  local g = gradients(self)
   if f - f ~= 0 or not g:isfinite():all():item() then
     fail(("gq.optim.lbfgs: the loss is %g or a gradient is not finite; nothing was changed"):format(f))
   end
   local reached = self.total > 0
-  for _, p in ipairs(self.params) do reached = reached or p.grad ~= nil end
+  for i, p in ipairs(self.params) do reached = reached or trains(self, i) and p.grad ~= nil end
   core.check_reached(reached, self.params)
   local x, learnt, scale = weights(self), table.move(self.pairs, 1, #self.pairs, 1, {}), self.scale
   local ok, to = pcall(iterations, self, closure, x, { f = f, g = g })
@@ -200,11 +218,12 @@ local function checked_settings(opts, what)
     line_search = one_of(o, "line_search", { "strong_wolfe", "none" }, what) }
 end
 
--- Settings, the count, and what was learnt of the curvature: a step and a difference of gradients each.
+-- Settings, the count, what was learnt of the curvature, a step and a difference of gradients each, and of whom.
 function Lbfgs:state_dict()
   local state = {}
   for i, p in ipairs(self.pairs) do state[i] = { p.s:clone(), p.y:clone() } end
-  return { kind = "lbfgs", settings = self:settings(), total = self.total, steps = {}, state = state }
+  return { kind = "lbfgs", settings = self:settings(), total = self.total, steps = {}, state = state,
+    training = self.training }
 end
 
 function Lbfgs:check_state_dict(t)
@@ -216,6 +235,11 @@ function Lbfgs:check_state_dict(t)
   end
   if math.tointeger(t.total) == nil or t.total < 0 then
     return "total is a number of steps, got " .. describe(t.total)
+  end
+  if t.training ~= nil and (type(t.training) ~= "string" or t.training:gsub("[yn]", "") ~= ""
+      or #t.training ~= #self.params) then
+    return ("training: y or n of each of the %d parameters expected, got %s"):format(#self.params,
+      describe(t.training))
   end
   local ok, problem = pcall(checked_settings, t.settings, "settings")
   if not ok then return problem end
@@ -235,6 +259,7 @@ function Lbfgs:load_state_dict(t)
   if problem then error("load_state_dict: " .. problem, 2) end
   for name, value in next, checked_settings(t.settings, "load_state_dict") do self[name] = value end
   self.total, self.pairs, self.scale = math.tointeger(t.total), {}, 1
+  self.training = t.training or ("y"):rep(#self.params)
   for _, pair in ipairs(t.state) do remember(self, pair[1]:clone(), pair[2]:clone()) end
 end
 
@@ -244,8 +269,8 @@ function gq.optim.lbfgs(params, opts)
   for _, p in ipairs(params) do
     if p.dtype ~= params[1].dtype then fail(what .. ": parameters of one dtype expected") end
   end
-  return setmetatable(core.copy(checked_settings(opts, what), { params = params, pairs = {}, scale = 1, total = 0 }),
-    Lbfgs)
+  return setmetatable(core.copy(checked_settings(opts, what), { params = params, pairs = {}, scale = 1, total = 0,
+    training = who_trains(params) }), Lbfgs)
 end
 gq.docs[gq.optim.lbfgs] = [[
 gq.optim.lbfgs(params, {lr = 1, max_iter = 20, history_size = 100, tolerance_grad = 1e-7,
