@@ -163,6 +163,9 @@ extern const gq_embedded gq_embedded_files[];
 const gq_embedded *gqL_embedded(const char *name);             /* NULL: there is none */
 /* Push the file as a function, or an error's message: LUA_OK or Lua's status. */
 int gqL_loadembedded(lua_State *L, const gq_embedded *f);
+/* Our files see the standard functions and libraries as they are at the first call, which is require "gq" or before: a
+** script may call its own `type`, `table` or `next`. */
+void gqL_keepglobals(lua_State *L);
 
 /* Parts: each pushes nothing and adds its functions to the module table on top of the stack. */
 void gqL_open_handle(lua_State *L);     /* l_handle.c: handles, operands, scopes */

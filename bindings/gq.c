@@ -22,8 +22,10 @@ static bool keeps(lua_State *L, const char *name) {
   return library || function;
 }
 
-/* The standard functions and libraries as they are now: a script may call its own `type`, `table` or `next`. */
-static void make_globals(lua_State *L) {
+void gqL_keepglobals(lua_State *L) {
+  int there = lua_rawgetp(L, LUA_REGISTRYINDEX, &own);
+  lua_pop(L, 1);
+  if (there != LUA_TNIL) return;
   lua_newtable(L);
   lua_pushglobaltable(L);
   for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
@@ -95,7 +97,7 @@ static int fail(lua_State *L) {
 
 int luaopen_gq_core(lua_State *L) {
   lua_settop(L, 0);
-  make_globals(L);
+  gqL_keepglobals(L);
   lua_newtable(L);
   lua_newtable(L); /* help texts by function */
   lua_setfield(L, -2, "docs");

@@ -254,15 +254,21 @@ static bool run_code(lua_State *L, const char *code) {
   return report(L, status);
 }
 
+static const char first_require; /* its address is the registry's key */
+
+/* What require gives, whatever a script has made of the global by now. */
+static bool push_module(lua_State *L, const char *name) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &first_require);
+  lua_pushstring(L, name);
+  return report(L, gqlua_call(L, 1, 1));
+}
+
 /* require NAME into the global NAME. */
 static bool run_require(lua_State *L, const char *name) {
   const char *module = strchr(name, '=');
-  lua_getglobal(L, "require");
   if (module) lua_pushlstring(L, name, (size_t)(module - name));
   else lua_pushstring(L, name);
-  lua_insert(L, -2);
-  lua_pushstring(L, module ? module + 1 : name);
-  if (!report(L, gqlua_call(L, 1, 1))) return lua_pop(L, 1), false;
+  if (!push_module(L, module ? module + 1 : name)) return lua_pop(L, 1), false;
   lua_pushglobaltable(L);
   lua_insert(L, -3);
   lua_rawset(L, -3);
@@ -273,9 +279,7 @@ static bool run_require(lua_State *L, const char *name) {
 /* Give the global gq the module (on), or take it away again where it still is the module. */
 static bool global_gq(lua_State *L, bool on) {
   bool ours;
-  lua_getglobal(L, "require");
-  lua_pushliteral(L, "gq");
-  if (!report(L, gqlua_call(L, 1, 1))) return false;
+  if (!push_module(L, "gq")) return false;
   ours = lua_getglobal(L, "gq") != LUA_TNIL && lua_rawequal(L, -1, -2);
   lua_pop(L, 1);
   if (on || ours) {
@@ -316,9 +320,7 @@ static void refuse_value(const char *option, const char *value, const char *text
 /* Call gq[name](value); the value of an option is a number where it reads as one. */
 static bool set_default(lua_State *L, const char *option, const char *name, const char *value_, bool number) {
   if (!value_) return true;
-  lua_getglobal(L, "require");
-  lua_pushliteral(L, "gq");
-  if (!report(L, gqlua_call(L, 1, 1))) return false;
+  if (!push_module(L, "gq")) return false;
   lua_getfield(L, -1, name);
   if (!number || lua_stringtonumber(L, value_) == 0) lua_pushstring(L, value_);
   bool ok = lua_pcall(L, 1, 0, 0) == LUA_OK;
@@ -373,6 +375,9 @@ static bool run_repl(lua_State *L) {
 static void open_libraries(lua_State *L) {
   luaL_openlibs(L);
   refuse_binary(L);
+  gqL_keepglobals(L);
+  lua_getglobal(L, "require");
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &first_require);
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
   lua_pushcfunction(L, luaopen_gq);
   lua_setfield(L, -2, "gq");

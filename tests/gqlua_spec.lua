@@ -157,6 +157,23 @@ describe("scripts", function()
     assert.truthy(out:find("{1}\n> 4\n", 1, true), out)
   end)
 
+  it("may do so before gq is loaded, and take require away", function()
+    write("before.lua", [[
+      local names = "type next pairs ipairs table string math setmetatable tostring pcall select error io os"
+      local say = print
+      for name in names:gmatch "%a+" do _G[name] = "adam" end
+      local gq = require "gq"
+      say(gq.nn.mlp { sizes = { 2, 4, 2 }, activation = "tanh" }(gq.zeros(3, 2)).shape[1])]])
+    assert.equal("3\n", (run("before.lua")))
+    write("norequire.lua", "require = nil")
+    local out, err, code = shell("echo 'print(gq.ones(2):sum():item())' | " .. quote(gqlua) .. " -i norequire.lua")
+    assert.equal(0, code, err)
+    assert.truthy(out:find("2.0", 1, true), out)
+    out, err, code = run("--seed 3 -e 'require = 1' -e 'print(type(gq))' -l strings=string norequire.lua")
+    assert.equal("table\n", out, err)
+    assert.equal(0, code)
+  end)
+
   it("end with a traceback and 1 on an uncaught error", function()
     write("boom.lua", "local function inner() error('boom') end\ninner()")
     local out, err, code = run("boom.lua")
