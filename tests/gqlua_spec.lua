@@ -402,6 +402,13 @@ describe("the REPL", function()
     _G.replf = nil
   end)
 
+  it("says which values that an error left cannot be shown", function()
+    local out = play { "function replf(a, b) error('ouch') end",
+      "replf(setmetatable({}, { __index = function() error('no field', 2) end }), 3)", "%locals", "1 + 1" }
+    assert.truthy(out:find("\n  a = %(cannot be shown: [^\n]*no [^\n]*%)\n  b = 3\n2\n"), out)
+    _G.replf = nil
+  end)
+
   it("edits the last command, or a file, and runs it", function()
     write("editor", "#!/bin/sh\nsed -i 's/one/two/' \"$1\"\n")
     write("edited.lua", "print 'file one'\n")

@@ -44,11 +44,16 @@ function commands.watch(f)
 end
 
 function commands.locals(show)
+  local function text(value)
+    local ok, shown = pcall(show, value)
+    if not ok then shown = ("(cannot be shown: %s)"):format(type(shown) == "string" and shown or type(shown)) end
+    return (shown:gsub("\n", "\n    "))
+  end
   local lines = {}
   for _, frame in ipairs(frames) do
     lines[#lines + 1] = ("%s%s"):format(frame.where, frame.name and " in " .. frame.name or "")
     for _, entry in ipairs(frame.list) do
-      lines[#lines + 1] = ("  %s = %s"):format(entry[1], show(entry[2]):gsub("\n", "\n    "))
+      lines[#lines + 1] = ("  %s = %s"):format(entry[1], text(entry[2]))
     end
   end
   return #lines > 0 and table.concat(lines, "\n") or "no error has left functions of yours"
