@@ -478,6 +478,16 @@ describe("gq.data.images", function()
       png_of(3, 2, 1, { "\8", "\3" }, function(x, y) return 3 * y + x end,
         chunk("PLTE", palette) .. chunk("tRNS", "\0\90\255")),
     }
+    local linear = chunk("gAMA", (">I4"):pack(100000))
+    local said = { linear, chunk("tEXt", "k\0v") .. linear, chunk("gAMA", (">I4"):pack(55556)) .. chunk("cHRM",
+      (">I4I4I4I4I4I4I4I4"):pack(31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)), chunk("sRGB", "\0") }
+    for _, more in ipairs(said) do
+      local function deep(x, y, i) return value(x, y, i // 2) end
+      colours[#colours + 1] = png_of(3, 2, 3, { "\8", "\2" }, value, more)
+      colours[#colours + 1] = png_of(3, 2, 6, { "\16", "\2" }, deep, more)
+      colours[#colours + 1] = png_of(3, 2, 1, { "\8", "\3" }, function(x, y) return 3 * y + x end,
+        more .. chunk("PLTE", palette))
+    end
     for _, bytes in ipairs(colours) do
       assert.is_true((read(bytes, 3) - want):abs():max():item() < 0.01)
       assert.is_true((read(bytes, 1) - grey):abs():max():item() < 0.51)
@@ -494,6 +504,11 @@ describe("gq.data.images", function()
     end
     local interlaced = png_of(1, 1, 2, { "\16", "\0", "\1" }, function() return 1 end)
     raises("an interlaced PNG of 16 bits a number", read, interlaced, 1)
+    local bent = png_of(3, 2, 3, { "\8", "\2" }, value, linear)
+    damaged("p.png", bent, function(p) return core.image(p, gq.file_read(p), 3) end)
+    for _, size in ipairs { 5, 0x7fffffff, 0xfffffff3, 0xfffffff4, 0xffffffff } do
+      raises("x.png", read, bent:sub(1, 33) .. (">I4"):pack(size) .. bent:sub(38), 3)
+    end
   end)
 
   it("reads JPEG files", function()

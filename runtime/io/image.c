@@ -79,15 +79,30 @@ static void keep(uint8_t *pixel, size_t n, int channels) {
 /* NOT_LINEAR: without it 16 bits a number that say nothing of gamma are taken for linear light, and bent. */
 enum { RGBA = 3, NOT_LINEAR = 4 };
 
+/* bytes [n] -> to, without the chunks before the pixels that say how numbers are light: libpng bends what it reads by
+** them, PIL does not. How many are left. What is cut off or longer than the file stays for libpng to refuse. */
+static size_t without_light(const uint8_t *bytes, size_t n, uint8_t *to) {
+  static const char *const light[] = { "gAMA", "cHRM", "sRGB", "iCCP", "cICP" };
+  size_t at = 8, kept = 8;
+  memcpy(to, bytes, 8);
+  while (n - at >= 12 && memcmp(bytes + at + 4, "IDAT", 4) != 0) {
+    const uint8_t *b = bytes + at;
+    uint64_t size = ((uint64_t)b[0] << 24 | (uint64_t)b[1] << 16 | (uint64_t)b[2] << 8 | b[3]) + 12;
+    bool keeps = true;
+    if (size > n - at) break;
+    for (size_t i = 0; i < sizeof light / sizeof *light; i++) keeps &= memcmp(b + 4, light[i], 4) != 0;
+    if (keeps) memcpy(to + kept, b, size), kept += size;
+    at += size;
+  }
+  memcpy(to + kept, bytes + at, n - at);
+  return kept + n - at;
+}
+
 /* Of 16 bits a number and interlaced, whose rows png_image_finish_read of libpng 1.6.39 puts in each other's place. */
 static bool mixes(const uint8_t *bytes, size_t n) { return n > 28 && bytes[24] == 16 && bytes[28] != 0; }
 
-static int read_png(const char *name, const void *bytes, size_t n, int channels, gq_tensor **t) {
+static int decode_png(const char *name, const void *bytes, size_t n, int channels, gq_tensor **t) {
   png_image image = { .version = 1 };
-  if (!png_there) return missing(name, "PNG", "libpng16-16");
-  if (mixes(bytes, n))
-    return gq_fail(GQ_EUNSUPPORTED, "%s: an interlaced PNG of 16 bits a number: save it without interlacing",
-                   name);
   if (!png.begin(&image, bytes, n)) return gq_fail(GQ_EFORMAT, "%s: %s", name, image.message);
   size_t pixels = (size_t)image.width * image.height;
   image.format = RGBA, image.flags |= NOT_LINEAR;
@@ -105,6 +120,18 @@ static int read_png(const char *name, const void *bytes, size_t n, int channels,
   }
   png.done(&image);
   gq_free(pixel);
+  return status;
+}
+
+static int read_png(const char *name, const void *bytes, size_t n, int channels, gq_tensor **t) {
+  uint8_t *plain;
+  if (!png_there) return missing(name, "PNG", "libpng16-16");
+  if (mixes(bytes, n))
+    return gq_fail(GQ_EUNSUPPORTED, "%s: an interlaced PNG of 16 bits a number: save it without interlacing",
+                   name);
+  if (!(plain = gq_alloc(n))) return gq_nomem(n);
+  int status = decode_png(name, plain, without_light(bytes, n, plain), channels, t);
+  gq_free(plain);
   return status;
 }
 
