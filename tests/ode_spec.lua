@@ -452,6 +452,13 @@ describe("a failed solve", function()
     local k = vector { { 1, 0 }, { 0 / 0, 1 } }
     local text = message(gq.odeint, function(_, z) return k:matmul(z) end, vector { 1, 1 }, { 0, 1 }, none())
     assert.truthy(text:find("captured", 1, true) and text:find("finite", 1, true), text)
+    for _, bad in ipairs { 0 / 0, 1 / 0, -1 / 0 } do
+      local x = gq.tensor(bad, { dtype = "float64" })
+      text = message(gq.odeint, function(_, z) return x * z end, vector { 1, 1 }, { 0, 1 }, none())
+      assert.truthy(text:find("captured float64 tensor {} holds", 1, true), text)
+      text = message(gq.odeint, function(_, z) return gq.where(z:gt(2), z, bad) end, vector { 1, 1 }, { 0, 1 }, none())
+      assert.truthy(text:find("finite", 1, true) and not text:find("captured", 1, true), text)
+    end
   end)
 
   it("leaves the solver usable", function()

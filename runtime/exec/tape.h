@@ -76,7 +76,8 @@ gq_tensor *gq_trace_capture(const gq_trace *tr, int i);  /* lent; a number is a 
 bool gq_trace_known(const gq_tensor *t, double t0, double t1);
 void gq_trace_interval(const gq_trace *tr, double *t0, double *t1);
 bool gq_trace_unused(const gq_trace *tr);   /* was there a comparison of which nothing made use? */
-/* A number in an expression: 0, 1, -1, 2, 0.5 are constants (part of the structure), others captures. */
+/* A number in an expression: 0, 1, -1, 2, 0.5, NaN and infinities are constants (part of the structure), others
+** captures. NaN that gq.where holds against what is refused is thus no captured tensor that gq_explain would name. */
 int gq_trace_number(gq_trace *tr, gq_dtype d, double x, gq_tensor **out);
 
 #endif

@@ -119,7 +119,8 @@ static int node_of(gq_trace *tr, gq_tensor *t, gq_ref *r) {
 }
 
 int gq_trace_number(gq_trace *tr, gq_dtype d, double x, gq_tensor **out) {
-  if (x == 0 || x == 1 || x == -1 || x == 2 || x == 0.5) return traced(tr, gq_const(tr->g, d, x), out);
+  bool plain = x == 0 || x == 1 || x == -1 || x == 2 || x == 0.5;
+  if (plain || !isfinite(x)) return traced(tr, gq_const(tr->g, d, x), out);
   gq_tensor *t = NULL;
   gq_ref r;
   GQ_TRY(gq_tensor_empty(d, gq_shape_of(0, NULL), &t));

@@ -19,9 +19,7 @@ int gq_explain(const gq_solution *s, int status) {
   for (int i = 0; i < s->plan->field->ncapture; i++) {
     gq_tensor *c = s->bind->capture[i];
     char shape[128];
-    bool number =
-      c->shape.ndim == 0 && !s->plan->field->want_capture[i]; /* NaN in gq.where marks what is refused */
-    if (number || !gq_is_float(c->dtype) ||
+    if (!gq_is_float(c->dtype) ||
         !gq_backend_of(c)->vec->nonfinite(c->dtype, gq_numel(c->shape), gq_tensor_data(c)))
       continue;
     return gq_fail(status, "%s; a captured %s tensor %s holds a value that is not finite", message,
