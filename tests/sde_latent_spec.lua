@@ -130,6 +130,21 @@ describe("logqp", function()
     assert.same(same.logqp:totable(), info.logqp:totable())
   end)
 
+  it("of rows without numbers is zero, and of no rows nothing", function()
+    for noise in pairs { diagonal = 1, scalar = 1, additive = 1, general = 1, commutative = 1 } do
+      for rows, shape in pairs { [3] = { 3, 0 }, [1] = { 0 }, [0] = { 0, 2 } } do
+        local size = { table.unpack(shape) }
+        if noise ~= "diagonal" and noise ~= "scalar" then size[#size + 1] = 2 end
+        local s = gq.sde { noise = noise, drift = function(_, z) return -z end,
+          prior_drift = function(_, z) return z end, diffusion = function() return gq.ones(size, f64) end }
+        local z, info = gq.sdeint(s, gq.ones(shape, f64), { 0, 0.5, 1 }, { dt = 0.1, logqp = true })
+        assert.same({ 3, table.unpack(shape) }, z.shape)
+        assert.same(#shape > 1 and { 2, rows } or { 2 }, info.logqp.shape, noise)
+        assert.equal(0, info.logqp:sum():item())
+      end
+    end
+  end)
+
   it("has gradients, by every engine that the method has", function()
     local k = gq.tensor(0.8, { dtype = "float64", requires_grad = true })
     local function loss(x, engine)

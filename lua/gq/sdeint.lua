@@ -64,7 +64,7 @@ local function commutes(p)
   end
   local u, v = along(1), along(2)
   local way = v(z):detach()
-  if way:dim() ~= z:dim() then return end        -- {d, m}: free of z
+  if way:dim() ~= z:dim() or z:numel() == 0 then return end        -- {d, m}: free of z
   local one, two = gq.jvp(u, z, way), gq.jvp(v, z, u(z):detach())
   local size, off = (one:abs() + two:abs()):max():item(), (one - two):abs():max():item()
   if off > (z.dtype == "float64" and 1e-8 or 1e-3) * size then
@@ -200,6 +200,7 @@ local function path_kl(p)
   local function z_of(y) return y:narrow(#shape, 1, D):reshape(z0.shape) end
   local function rate_at(t, z)
     local f, h, g = sde.drift(t, z), sde.prior_drift(t, z), sde.diffusion(t, z)
+    if D == 0 then return f, zeros(z, kl) end
     return f, rate(sde.noise, f - h, g, shape):reshape(kl)
   end
   local times, noise = gq.is_tensor(p.t) and p.t:totable() or p.t, sde.noise
