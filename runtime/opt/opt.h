@@ -42,8 +42,9 @@ int gq_optimiser_check(const gq_optimiser *o);
 /* State tensor k (0: first moment or momentum, 1: second, 2: mean for centered) of parameter i: a view
 ** of a flat block, lent; *t NULL: this kind keeps none. */
 int gq_optimiser_state(gq_optimiser *o, int i, int k, gq_tensor **t);
-/* Scale all gradients so that their joint 2-norm, accumulated in double, is at most max; *norm is
-** what it was. Those of parameters that require none any more are left out. GQ_ENONFINITE, naming the parameter and changing nothing, when it is not finite. */
+/* Scale all gradients so that their joint 2-norm, accumulated in double, is at most max; *norm is what it was. Those of
+** parameters that require none any more are left out. GQ_ENONFINITE, naming the parameter and changing nothing, when it
+** is not finite. */
 int gq_clip_grad_norm(int n, gq_tensor *const *params, double max, double *norm);
 
 #endif
