@@ -91,9 +91,9 @@ describe("steps of several slices", function()
     local one, two = both(function()
       local z0 = starts(0.5, 1)
       local z = gq.odeint(function(t, z) return gq.sin(z) - z * t end, z0, off, { gradient = "direct", rtol = 1e-3 })
-      return { (z[#off] - z[1]):square():mean():item() > 0, #numbers(gq.grad({ (z * z):sum() }, { z0 })[1]) }
+      return gq.grad({ (z * z):sum() }, { z0 })[1]
     end)
-    assert.same(one, two)
+    assert.close(two, one, 1e-9)
   end)
 end)
 
@@ -122,6 +122,21 @@ describe("a failure in a step of several slices", function()
       one, two = both(function()
         local z, info = solve { throw = false }
         return { tostring(z), told(info) }
+      end)
+      assert.same(one, two)
+    end
+  end)
+
+  -- The inverse starts anew at each grid point: what it starts from is kept once, though these steps are taken twice.
+  it("behind many grid points is that of one", function()
+    local points = {}
+    for i = 1, 63 do points[i] = i * 0.01 end
+    local function late(t, z) return gq.where(t:lt(0.6), 0 * z, 1e308 * z * 10) end
+    for _ = 1, 3 do
+      local one, two = both(function()
+        local z, info = gq.odeint(late, uneven(1, 0, 0), { 0, 0.64 },
+          { method = "alf", step_size = 0.01, gradient = "mali", grid_points = points, throw = false })
+        return { numbers(z[1]), told(info) }
       end)
       assert.same(one, two)
     end

@@ -310,14 +310,15 @@ static int forward_steps(forward *fw, int *k) {
   const double(*log)[4];
   forward was = *fw;
   int first = *k, logged = gq_steplog_get(&log), n = 0, status = GQ_OK;
-  int64_t steps = s->steps.n;
+  int64_t steps = s->steps.n, ends = s->ends.n;
   size_t bytes = s->bytes;
   copy_tuple(fw, true);
   for (fw->w.a.rounds = fw->rounds; status == GQ_OK && *k < s->nt && n < SOME; n++)
     status = forward_step(fw, k);
   if (gq_rounds_do(fw->rounds, NULL) == GQ_OK && status == GQ_OK) return fw->w.a.rounds = NULL, GQ_OK;
   gq_rounds_clear(fw->rounds);
-  *fw = was, *k = first, s->steps.n = steps, s->bytes = bytes;
+  gq_steps_give_back(&s->ends, s->plan, ends, s->ends.n);
+  *fw = was, *k = first, s->steps.n = steps, s->ends.n = ends, s->bytes = bytes;
   gq_steplog_cut(logged);
   copy_tuple(fw, false);
   for (; n > 0 && *k < s->nt; n--) GQ_TRY(forward_step(fw, k));
