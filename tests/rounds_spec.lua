@@ -39,6 +39,11 @@ local function told(info)
   return t
 end
 
+local function outcome(z0, z, info, engine)
+  if engine == "none" then return { numbers(z), told(info) } end
+  return { numbers(z), numbers(gq.grad({ (z * z):sum() }, { z0 })[1]), told(info) }
+end
+
 describe("steps of several slices", function()
   local off = { 0, 0.013, 0.013, 0.31, 0.5 }
 
@@ -59,8 +64,7 @@ describe("steps of several slices", function()
                 path.t0, path.t1, path.shape, path.seed, path.dtype = 0, 0.5, { rows }, 3, dtype
                 local z, info = gq.sdeint(s, z0, times, { dt = 0.01, method = method, gradient = engine,
                   brownian = gq.brownian(path) })
-                if engine == "none" then return { numbers(z), told(info) } end
-                return { numbers(z), numbers(gq.grad({ (z * z):sum() }, { z0 })[1]), told(info) }
+                return outcome(z0, z, info, engine)
               end)
               assert.same(one, two)
             end
@@ -79,8 +83,7 @@ describe("steps of several slices", function()
           local z0 = starts(0.5, 1)
           local z, info = gq.odeint(function(t, z) return gq.sin(z) - z * t end, z0, off,
             { method = way[1], gradient = way[2], step_size = 0.01, grid_points = grid or nil })
-          if way[2] == "none" then return { numbers(z), told(info) } end
-          return { numbers(z), numbers(gq.grad({ (z * z):sum() }, { z0 })[1]), told(info) }
+          return outcome(z0, z, info, way[2])
         end)
         assert.same(one, two)
       end
