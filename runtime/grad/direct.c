@@ -46,16 +46,12 @@ static int fail(int what, double t, double h) {
                  t);
 }
 
-static int interrupted(double t) {
-  return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", t);
-}
-
 /* All that waits, before something is looked at. */
 static int settle(direct *d) {
   gq_looked at;
   int status = gq_rounds_do(d->rounds, &at);
   if (status == GQ_ENONFINITE) return fail(at.what, at.t, at.h);
-  return status == GQ_EINTERRUPT ? interrupted(d->step.t) : status;
+  return status == GQ_EINTERRUPT ? gq_interrupted_back(d->step.t) : status;
 }
 
 static int buffers(direct *d) {
@@ -297,7 +293,7 @@ static int pull_step(direct *d) {
   for (; d->k >= 0 && dir * (b->s->t[d->k] - r->t) > 0; d->k--) pull_inner(d, d->k);
   pull_heuristics(d);
   GQ_TRY(pull_program(d));
-  if (gq_interrupted()) return interrupted(r->t);
+  if (gq_interrupted()) return gq_interrupted_back(r->t);
   swap(&w->a.pull.cy, &w->a.pull.py);
   if (d->inner) add_later(d, d->gy, w->a.pull.cy);
   if (w->a.st->l.carry) swap(&w->a.pull.cf, &w->a.pull.pf);

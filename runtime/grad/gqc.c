@@ -256,7 +256,7 @@ static int run_group(gqc *g) {
   const gq_field *f = g->plan->field;
   double t = g->element[0].step.t + g->element[0].step.h;
   gq_evaluator *e;
-  if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", t);
+  if (gq_interrupted()) return gq_interrupted_back(t);
   size_t arena = g->plan->scratch.bytes;
   GQ_TRY(element_program(g->plan, g->count, &e));
   s->bytes += f->nslices * (g->plan->scratch.bytes - arena);

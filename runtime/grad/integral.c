@@ -213,7 +213,7 @@ static int refine_window(gq_back *k, double to) {
   if (q->edges == 1 && k->panel.forced && n < GQ_MOMENTS) n = GQ_MOMENTS;
   GQ_TRY(add_pieces(k, n));
   do {
-    if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", to);
+    if (gq_interrupted()) return gq_interrupted_back(to);
     GQ_TRY(gq_refine_round(r));
     GQ_TRY(evaluate_pieces(k, false));
     GQ_TRY(gq_refine_judge(r, (last - to) / (last - first), spacing));

@@ -61,7 +61,7 @@ static int apply(gq_kronrod *q, const double *weights, double from, double to, c
 /* Do the rules' sums over a piece agree? */
 static int sum_piece(gq_kronrod *q, double from, double to, bool *agree) {
   const gq_field *f = q->steps->s->plan->field;
-  if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", from);
+  if (gq_interrupted()) return gq_interrupted_back(from);
   GQ_TRY(apply(q, gauss_weights, from, to, &q->gauss));
   GQ_TRY(apply(q, kronrod_weights, from, to, &q->kronrod));
   double error = gq_grads_rms(f, &q->kronrod, &q->gauss), size = gq_grads_rms(f, q->total, NULL),

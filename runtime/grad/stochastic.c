@@ -21,15 +21,11 @@ static int fail_nonfinite(double t1, double h) {
                  h);
 }
 
-static int interrupted(double t) {
-  return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", t);
-}
-
 static int settle(adjoint *d) {
   gq_looked at;
   int status = gq_rounds_do(d->rounds, &at);
   if (status == GQ_ENONFINITE) return fail_nonfinite(at.t, at.h);
-  return status == GQ_EINTERRUPT ? interrupted(d->w.a.t) : status;
+  return status == GQ_EINTERRUPT ? gq_interrupted_back(d->w.a.t) : status;
 }
 
 static int buffers(adjoint *d) {
@@ -54,7 +50,7 @@ static int step(adjoint *d, double t, double t1) {
   }
   a->w = along->packed, a->t = t1, a->t1 = t, a->h = t - t1;
   gq_attempt_times(a, t1, a->h, t);
-  if (gq_interrupted()) return interrupted(t1);
+  if (gq_interrupted()) return gq_interrupted_back(t1);
   GQ_TRY(a->st->m->steps->attempt(a, &d->w.c, &ratio));
   if (isnan(ratio)) return fail_nonfinite(t1, t - t1);
   if (a->st->l.nq) GQ_TRY(gq_walk_phase(&d->w, 1));

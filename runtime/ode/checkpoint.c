@@ -85,7 +85,7 @@ static int run_step(gq_trajectory *p, int64_t i, gq_step_state *next_) {
   GQ_TRY(gq_walk_phase(w, 0));
   w->a.cost.nfe += w->a.st->l.nfe;
   if (w->a.st->l.nfe_dense) GQ_TRY(gq_walk_phase(w, 1));
-  if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", r.t);
+  if (gq_interrupted()) return gq_interrupted_back(r.t);
   gq_walk_slopes(w, 0, z->slope, z->part);
   return GQ_OK;
 }

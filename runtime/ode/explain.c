@@ -27,3 +27,7 @@ int gq_explain(const gq_solution *s, int status) {
   }
   return gq_fail(status, "%s", message);
 }
+
+int gq_interrupted_back(double t) {
+  return gq_fail(GQ_EINTERRUPT, "interrupted in the backward pass at t = %.9g", t);
+}

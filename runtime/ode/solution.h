@@ -64,6 +64,7 @@ int gq_solve_back(gq_solution *s, gq_tensor *gz_, const double sums[2], gq_tenso
 
 /* A captured number that is not finite explains a failure better than the state does. */
 int gq_explain(const gq_solution *s, int status);
+int gq_interrupted_back(double t); /* GQ_EINTERRUPT, with a message that names t */
 /* check.c: may this be solved; may derivatives of its derivatives be asked for? */
 int gq_problem_check(const gq_problem *p, const gq_ode_options *o);
 int gq_check_switches(const gq_problem *p);   /* switches.c: are its jumps where it says? */
