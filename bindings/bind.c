@@ -375,12 +375,30 @@ static void option_error(lua_State *L, const char *key, const char *expected) {
   gqL_error(L, "option %s: %s expected, got %s", key, expected, given);
 }
 
+bool gqL_given(lua_State *L, int arg, const char *key) {
+  if (!lua_istable(L, arg) || !getoption(L, arg, key)) return false;
+  lua_pop(L, 1);
+  return true;
+}
+
 double gqL_optnumber(lua_State *L, int arg, const char *key, double def) {
   if (!getoption(L, arg, key)) return def;
   if (lua_type(L, -1) != LUA_TNUMBER) option_error(L, key, "number");
   double x = lua_tonumber(L, -1);
   lua_pop(L, 1);
   return x;
+}
+
+double gqL_optpositive(lua_State *L, int arg, const char *what, const char *key, double def) {
+  double x = gqL_optnumber(L, arg, key, def);
+  if (gqL_given(L, arg, key) && (!(x > 0) || isinf(x)))
+    gqL_error(L, "%s: %s is %f: expected a positive, finite number", what, key, x);
+  return x;
+}
+
+double gqL_optlimit(lua_State *L, int arg, const char *what, const char *key, double none, double def) {
+  double x = gqL_optnumber(L, arg, key, def);
+  return x == 0 || x == none ? 0 : gqL_optpositive(L, arg, what, key, def);
 }
 
 int64_t gqL_optint(lua_State *L, int arg, const char *key, int64_t def, int64_t min, int64_t max) {
@@ -408,6 +426,22 @@ const char *gqL_optstring(lua_State *L, int arg, const char *key, const char *de
   const char *s = lua_tostring(L, -1);
   lua_pop(L, 1);
   return s;
+}
+
+int gqL_optchoice(lua_State *L, int arg, const char *what, const char *key, const char *def,
+                  const char *const *names) {
+  const char *dot = strrchr(key, '.');
+  return gqL_choose(L, what, key, gqL_optstring(L, arg, dot ? dot + 1 : key, def), names);
+}
+
+bool gqL_optindependent(lua_State *L, int arg, const char *what) {
+  static const char *const names[] = { "joint", "independent", NULL };
+  return gqL_optchoice(L, arg, what, "batch", "joint", names) == 1;
+}
+
+uint64_t gqL_optseed(lua_State *L, int arg) {
+  bool given = gqL_given(L, arg, "seed");
+  return given ? (uint64_t)gqL_optint(L, arg, "seed", 0, INT64_MIN, INT64_MAX) : gqL_nextseed(L);
 }
 
 gq_dtype gqL_optdtype(lua_State *L, int arg, const char *key) {

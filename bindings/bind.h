@@ -93,15 +93,24 @@ gq_dense **gqL_pushinterpolant(lua_State *L);               /* empty, collectabl
 void gqL_plainoptions(lua_State *L, int arg, const char *const *known);
 void gqL_checkoptions(lua_State *L, int arg, const char *const *known, const char *what);
 /* Field of the options table (arg may be none/nil: default). Type errors name the key. */
+bool gqL_given(lua_State *L, int arg, const char *key);             /* is it there? Nothing at arg has none */
 double gqL_optnumber(lua_State *L, int arg, const char *key, double def);
+/* A positive and finite number; a limit of steps, 0 where there is none: given as 0 or as `none`. what: "gq.odeint". */
+double gqL_optpositive(lua_State *L, int arg, const char *what, const char *key, double def);
+double gqL_optlimit(lua_State *L, int arg, const char *what, const char *key, double none, double def);
 int64_t gqL_optint(lua_State *L, int arg, const char *key, int64_t def, int64_t min, int64_t max);
 bool gqL_optbool(lua_State *L, int arg, const char *key, bool def);
+/* gqL_choose of the option; key "adjoint.norm": norm in the table at arg, as messages call it. */
+int gqL_optchoice(lua_State *L, int arg, const char *what, const char *key, const char *def,
+                  const char *const *names);
+bool gqL_optindependent(lua_State *L, int arg, const char *what);     /* batch = "independent", not "joint" */
 const char *gqL_optstring(lua_State *L, int arg, const char *key, const char *def);   /* lent by the table */
 gq_dtype gqL_optdtype(lua_State *L, int arg, const char *key);     /* default: gq.set_default_dtype's */
 gq_dtype gqL_default_dtype(lua_State *L);
 const gq_device *gqL_default_device(lua_State *L);                                    /* gq.set_default_device's */
 /* Seed for the next draw, from the generator of gq.manual_seed (advances it). */
 uint64_t gqL_nextseed(lua_State *L);
+uint64_t gqL_optseed(lua_State *L, int arg);                          /* options.seed, or that */
 
 /* What one Lua state remembers; lives in its registry. */
 typedef struct gqL_state {
@@ -114,9 +123,9 @@ typedef struct gqL_state {
 } gqL_state;
 gqL_state *gqL_getstate(lua_State *L);
 
-/* "nearest" name in a NULL-terminated list, for "did you mean": NULL if none is near. */
 /* The index of one of a list of names, or an error that lists them and says which may be meant. */
 int gqL_choose(lua_State *L, const char *what, const char *key, const char *given, const char *const *names);
+/* "nearest" name in a NULL-terminated list, for "did you mean": NULL if none is near. */
 const char *gqL_nearest(const char *name, const char *const *known);
 /* What to write for an option that other libraries call `name`: l_hints.c; NULL if nothing is known. */
 const char *gqL_hint(const char *name, const char *const *known, const char *what);

@@ -26,13 +26,6 @@ static const path *check_open(lua_State *L, int arg) {
   return x;
 }
 
-uint64_t gqL_optseed(lua_State *L, int arg) {
-  lua_getfield(L, arg, "seed");
-  bool given = !lua_isnil(L, -1);
-  lua_pop(L, 1);
-  return given ? (uint64_t)gqL_optint(L, arg, "seed", 0, INT64_MIN, INT64_MAX) : gqL_nextseed(L);
-}
-
 /* The value of a required key, left on the stack. */
 static int need(lua_State *L, int arg, const char *key, const char *what) {
   if (lua_getfield(L, arg, key) == LUA_TNIL) gqL_error(L, "%s: option %s is missing", what, key);
@@ -43,6 +36,13 @@ double gqL_neednumber(lua_State *L, int arg, const char *key, const char *what) 
   need(L, arg, key, what);
   lua_pop(L, 1);
   return gqL_optnumber(L, arg, key, 0);
+}
+
+/* A new tensor, pushed; its float64 numbers are to be written. */
+static gq_tensor *push_empty(lua_State *L, gq_shape s) {
+  gq_tensor **h = gqL_pushtensor(L);
+  gqL_retry(L, gq_tensor_empty(GQ_F64, s, h));
+  return *h;
 }
 
 /* What the table's W, H or K says of the whole path. */
@@ -61,10 +61,9 @@ static void pin(lua_State *L, gq_brownian *b, int m, const char *key) {
       "brownian: option %s requires a gradient, and paths carry none: give it detached, or write what "
       "depends on it into drift and diffusion",
       key);
-  gq_tensor **wide = gqL_pushtensor(L);
-  gqL_retry(L, gq_tensor_empty(GQ_F64, shape, wide));
-  gqL_try(L, gq_tensor_copy(*wide, x));
-  gqL_try(L, gq_brownian_pin(b, m, gq_tensor_data(*wide)));
+  gq_tensor *wide = push_empty(L, shape);
+  gqL_try(L, gq_tensor_copy(wide, x));
+  gqL_try(L, gq_brownian_pin(b, m, gq_tensor_data(wide)));
   lua_pop(L, 2);
 }
 
@@ -74,8 +73,7 @@ static int brownian(lua_State *L) {
   if (!lua_istable(L, 1))
     gqL_error(L, "brownian: %s given: expected a table {t0, t1, shape, seed}", gqL_typename(L, 1));
   gqL_checkoptions(L, 1, known, "gq.brownian");
-  gq_levy levy =
-    (gq_levy)gqL_choose(L, "brownian", "levy_area", gqL_optstring(L, 1, "levy_area", "none"), gq_levy_names);
+  gq_levy levy = (gq_levy)gqL_optchoice(L, 1, "brownian", "levy_area", "none", gq_levy_names);
   double t0 = gqL_optnumber(L, 1, "t0", 0), t1 = gqL_neednumber(L, 1, "t1", "brownian");
   double tol = gqL_optnumber(L, 1, "tol", 0);
   gq_shape shape = gqL_checkshape(L, need(L, 1, "shape", "brownian"));
@@ -89,23 +87,22 @@ static int brownian(lua_State *L) {
   return 1;
 }
 
-/* A new tensor for values of b, pushed; its float64 numbers are to be written. */
-static gq_tensor *push_values(lua_State *L, const gq_brownian *b) {
-  gq_tensor **h = gqL_pushtensor(L);
-  gqL_retry(L, gq_tensor_empty(GQ_F64, gq_brownian_shape(b), h));
-  return *h;
-}
-
-/* The float64 tensor on top in the path's dtype, where its values go. */
-static int push_cast(lua_State *L, const path *x, gq_tensor *w) {
-  if (gq_brownian_dtype(x->b) != GQ_F64) {
+/* The float64 tensor w on top becomes one of dtype d on that device. */
+static int cast(lua_State *L, const gq_tensor *w, gq_dtype d, const gq_device *on) {
+  if (d != GQ_F64) {
     gq_tensor **h = gqL_pushtensor(L);
-    gqL_retry(L, gq_tensor_empty(gq_brownian_dtype(x->b), w->shape, h));
+    gqL_retry(L, gq_tensor_empty(d, w->shape, h));
     gqL_try(L, gq_tensor_copy(*h, w));
+    lua_remove(L, -2);
   }
-  gqL_place(L, x->on);
+  gqL_place(L, on);
   gqL_counted(L);
   return 1;
+}
+
+/* The same of what a path gives: in its dtype, where its values go. */
+static int give(lua_State *L, const path *x, const gq_tensor *w) {
+  return cast(L, w, gq_brownian_dtype(x->b), x->on);
 }
 
 static bool is_list(lua_State *L, int arg) {
@@ -127,10 +124,9 @@ static int path_many(lua_State *L, const path *x) {
     gqL_error(L, "brownian: a path of %d dimensions takes one time at once", GQ_MAXDIM);
   memmove(shape.dim + 1, shape.dim, shape.ndim * sizeof *shape.dim);
   shape.dim[0] = n, shape.ndim++;
-  gq_tensor **w = gqL_pushtensor(L);
-  gqL_retry(L, gq_tensor_empty(GQ_F64, shape, w));
-  gqL_try(L, gq_brownian_many(x->b, n, s->t, t->t, gq_tensor_data(*w)));
-  return push_cast(L, x, *w);
+  gq_tensor *w = push_empty(L, shape);
+  gqL_try(L, gq_brownian_many(x->b, n, s->t, t->t, gq_tensor_data(w)));
+  return give(L, x, w);
 }
 
 /* b(t) is W(t) - W(t0), b(s, t) is W(t) - W(s); of lists of times all of them */
@@ -140,10 +136,10 @@ static int path_call(lua_State *L) {
   gq_brownian *b = x->b;
   if (is_list(L, 2) || is_list(L, 3)) return path_many(L, x);
   double s = gqL_checknumber(L, 2, "time"), t = lua_isnoneornil(L, 3) ? s : gqL_checknumber(L, 3, "time");
-  gq_tensor *w = push_values(L, b);
+  gq_tensor *w = push_empty(L, gq_brownian_shape(b));
   if (lua_isnoneornil(L, 3)) gqL_try(L, gq_brownian_value(b, t, gq_tensor_data(w)));
   else gqL_try(L, gq_brownian_increment(b, s, t, gq_tensor_data(w)));
-  return push_cast(L, x, w);
+  return give(L, x, w);
 }
 
 static void push_shape(lua_State *L, gq_shape s) {
@@ -154,11 +150,6 @@ static void push_shape(lua_State *L, gq_shape s) {
   }
 }
 
-static void push_cast_alone(lua_State *L, const path *x, gq_tensor *w) {
-  push_cast(L, x, w);
-  if (gq_brownian_dtype(x->b) != GQ_F64) lua_remove(L, -2);
-}
-
 /* b:areas(s, t): W, H (and K), or W, H and the approximate Levy areas {.., m, m}, over [s, t] */
 static int path_areas(lua_State *L) {
   const path *p = check_open(L, 1);
@@ -167,22 +158,19 @@ static int path_areas(lua_State *L) {
   int n = gq_brownian_moments(b);
   bool levy = gq_brownian_levy(b) >= GQ_LEVY_DAVIE;
   gq_shape one = gq_brownian_shape(b), all = { .ndim = 1, .dim = { n * gq_numel(one) } };
-  gq_tensor **x = gqL_pushtensor(L);
-  gqL_retry(L, gq_tensor_empty(GQ_F64, all, x));
-  double *from = gq_tensor_data(*x);
+  double *from = gq_tensor_data(push_empty(L, all));
   gqL_try(L, gq_brownian_areas(b, s, t, from));
   for (int i = 0; i < n; i++) {
-    gq_tensor *w = push_values(L, b);
+    gq_tensor *w = push_empty(L, one);
     memcpy(gq_tensor_data(w), from + i * gq_numel(one), gq_numel(one) * sizeof(double));
-    push_cast_alone(L, p, w);
+    give(L, p, w);
   }
   if (!levy || one.ndim == 0 || one.ndim >= GQ_MAXDIM) return n;
   one.dim[one.ndim] = one.dim[one.ndim - 1], one.ndim++;
-  gq_tensor **area = gqL_pushtensor(L);
-  gqL_retry(L, gq_tensor_empty(GQ_F64, one, area));
-  gqL_try(
-    L, gq_brownian_levy_areas(b, s, t, from, from + gq_numel(gq_brownian_shape(b)), gq_tensor_data(*area)));
-  push_cast_alone(L, p, *area);
+  gq_tensor *area = push_empty(L, one);
+  gqL_try(L,
+          gq_brownian_levy_areas(b, s, t, from, from + gq_numel(gq_brownian_shape(b)), gq_tensor_data(area)));
+  give(L, p, area);
   return n + 1;
 }
 
@@ -259,16 +247,9 @@ static int cosines(lua_State *L) {
   if (row.ndim >= GQ_MAXDIM) gqL_error(L, "cosines: the state has too many dimensions");
   memcpy(s.dim + 1, row.dim, (size_t)row.ndim * sizeof *row.dim);
   uint64_t key = (uint64_t)gqL_checkint(L, 1, INT64_MIN, INT64_MAX, "seed");
-  gq_tensor **xi = gqL_pushtensor(L);
-  gqL_retry(L, gq_tensor_empty(GQ_F64, s, xi));
-  gq_cosines(key, (int)n, (size_t)gq_numel(row), gq_tensor_data(*xi));
-  if (d != GQ_F64) {
-    gq_tensor **cast = gqL_pushtensor(L);
-    gqL_retry(L, gq_tensor_empty(d, s, cast));
-    gqL_try(L, gq_tensor_copy(*cast, *xi));
-  }
-  gqL_counted(L);
-  return 1;
+  gq_tensor *xi = push_empty(L, s);
+  gq_cosines(key, (int)n, (size_t)gq_numel(row), gq_tensor_data(xi));
+  return cast(L, xi, d, gq_host);
 }
 
 static const luaL_Reg meta[] = {

@@ -8,8 +8,6 @@
 
 gq_brownian *gqL_topath(lua_State *L, int arg);                /* lent; NULL: no path is there */
 gq_brownian **gqL_pushpath(lua_State *L);                      /* a new one, to be filled */
-/* The option seed of the table at arg, or the next one of gq.manual_seed's generator. */
-uint64_t gqL_optseed(lua_State *L, int arg);
 /* A number that the table at arg must have; what: whose option it is. */
 double gqL_neednumber(lua_State *L, int arg, const char *key, const char *what);
 

@@ -24,23 +24,23 @@ static const char *const known_controller[] = { "safety", "ifactor", "dfactor", 
                                                 "icoeff", "dcoeff",  NULL };
 
 /* One of a list of names. */
-static int choose(lua_State *L, const char *given, const char *const *names, const char *key) {
-  return gqL_choose(L, "gq.odeint", key, given, names);
+static int choose(lua_State *L, int arg, const char *key, const char *def, const char *const *names) {
+  return gqL_optchoice(L, arg, "gq.odeint", key, def, names);
+}
+
+static double positive(lua_State *L, int arg, const char *key, double def) {
+  return gqL_optpositive(L, arg, "gq.odeint", key, def);
+}
+
+static double limit(lua_State *L, int arg, const char *key, double none, double def) {
+  return gqL_optlimit(L, arg, "gq.odeint", key, none, def);
 }
 
 static const gq_tableau *choose_method(lua_State *L, int arg, const char *key, const gq_tableau *def) {
-  const char *names[64] = { NULL }, *name = gqL_optstring(L, arg, "method", NULL);
-  if (!name) return def;
+  const char *names[64] = { NULL };
+  if (!gqL_given(L, arg, "method")) return def;
   for (int i = 0; i < gq_ntableaux && i < 63; i++) names[i] = gq_tableau_get(i)->name;
-  return gq_tableau_get(choose(L, name, names, key));
-}
-
-/* Is there something at a key of the options, a table or nil? */
-static bool given(lua_State *L, int arg, const char *key) {
-  if (lua_isnil(L, arg)) return false;
-  bool yes = lua_getfield(L, arg, key) != LUA_TNIL;
-  lua_pop(L, 1);
-  return yes;
+  return gq_tableau_get(choose(L, arg, key, NULL, names));
 }
 
 /* Who says how the adjoint is to be solved means it to be. */
@@ -48,19 +48,19 @@ static const gq_engine *choose_engine(lua_State *L, int arg, bool meant, const g
   const gq_engine *def = meant ? gq_engine_find("gq") : o->engine;
   const char *names[32] = { NULL };
   for (int i = 0; i < gq_nengines && i < 31; i++) names[i] = gq_engines[i].name;
-  return &gq_engines[choose(L, gqL_optstring(L, arg, "gradient", def->name), names, "gradient")];
+  return &gq_engines[choose(L, arg, "gradient", def->name, names)];
 }
 
-static const gq_trajectory_kind *choose_trajectory(lua_State *L, const char *name) {
+static const gq_trajectory_kind *choose_trajectory(lua_State *L, int t, const char *def) {
   const char *names[16] = { "auto" };
   for (int i = 0; gq_trajectories[i] && i < 14; i++) names[i + 1] = gq_trajectories[i]->name;
-  int which = choose(L, name, names, "adjoint.trajectory");
+  int which = choose(L, t, "adjoint.trajectory", def, names);
   return which ? gq_trajectories[which - 1] : NULL;
 }
 
 static bool choose_norm(lua_State *L, int arg, const char *key, bool def) {
   static const char *const names[] = { "rms", "max", NULL };
-  if (!given(L, arg, "norm")) return def;
+  if (!gqL_given(L, arg, "norm")) return def;
   if (lua_getfield(L, arg, "norm") == LUA_TFUNCTION)
     gqL_error(
       L,
@@ -68,7 +68,7 @@ static bool choose_norm(lua_State *L, int arg, const char *key, bool def) {
       "of the script is called; what is to count less in the error is scaled down in the state",
       key);
   lua_pop(L, 1);
-  return choose(L, gqL_optstring(L, arg, "norm", NULL), names, key) == 1;
+  return choose(L, arg, key, NULL, names) == 1;
 }
 
 /* Push the sub-table `key` of the options (nil if absent), checked against its keys. */
@@ -79,19 +79,6 @@ static int subtable(lua_State *L, int arg, const char *key, const char *const *k
     gqL_checkoptions(L, i, keys, what);
   }
   return i;
-}
-
-static double positive(lua_State *L, int arg, const char *key, double def) {
-  if (!given(L, arg, key)) return def;
-  double v = gqL_optnumber(L, arg, key, def);
-  if (!(v > 0) || isinf(v)) gqL_error(L, "gq.odeint: %s = %f must be positive and finite", key, v);
-  return v;
-}
-
-/* max_step or min_step, 0 where there is none: scipy's and diffrax's word for that is inf or 0. */
-static double limit(lua_State *L, int arg, const char *key, double none, double def) {
-  if (given(L, arg, key) && gqL_optnumber(L, arg, key, def) == none) return 0;
-  return positive(L, arg, key, def);
 }
 
 static void controller_options(lua_State *L, int t, gq_controller *c) {
@@ -121,23 +108,21 @@ static void adjoint_options(lua_State *L, int t, bool paper, gq_ode_options *o) 
   bool same = o->method->steps->any_system;
   o->back_method = choose_method(L, t, "adjoint.method", same ? o->method : back_method(o));
   o->back_rtol = gqL_optnumber(L, t, "rtol", o->rtol);
-  o->rtol_given |= !lua_isnil(L, t) && given(L, t, "rtol");
+  o->rtol_given |= gqL_given(L, t, "rtol");
   o->back_atol = gqL_optnumber(L, t, "atol", o->atol);
   o->back_step_size = positive(L, t, "step_size", o->step_size);
   o->back_max_step = limit(L, t, "max_step", HUGE_VAL, o->max_step);
   o->back_min_step = limit(L, t, "min_step", 0, o->min_step);
   o->back_max_steps = gqL_optint(L, t, "max_steps", o->max_steps, 1, INT64_MAX);
   o->back_max_norm = choose_norm(L, t, "adjoint.norm", o->max_norm);
-  const char *own = paper && !o->engine->trajectory ? "reverse" : "auto";
-  o->trajectory = choose_trajectory(L, gqL_optstring(L, t, "trajectory", own));
+  o->trajectory = choose_trajectory(L, t, paper && !o->engine->trajectory ? "reverse" : "auto");
   if (!o->trajectory) o->trajectory = o->engine->trajectory;
   o->thin = !o->trajectory;
   if (o->thin) o->trajectory = &gq_trajectory_dense; /* or what the problem allows: gq_odeint */
   if (gq_ode_check_given(o) != GQ_OK) gqL_error(L, "gq.odeint: %s", gq_message());
   o->points = (int)gqL_optint(L, t, "points", o->points, 2, 1 << 16);
   o->checkpoints = (int)gqL_optint(L, t, "checkpoints", o->checkpoints, 2, 1 << 24);
-  int which =
-    choose(L, gqL_optstring(L, t, "impulses", paper ? "restart" : "auto"), impulses, "adjoint.impulses");
+  int which = choose(L, t, "adjoint.impulses", paper ? "restart" : "auto", impulses);
   o->moments = which == 2, o->auto_impulses = which == 0;
   o->scale = gqL_optbool(L, t, "scale", !o->parity);
 }
@@ -145,13 +130,7 @@ static void adjoint_options(lua_State *L, int t, bool paper, gq_ode_options *o) 
 const gq_quadrature *gqL_quadrature(lua_State *L, const char *name, const char *key) {
   const char *names[16] = { NULL };
   for (int i = 0; i < gq_nquadratures && i < 15; i++) names[i] = gq_quadratures[i].name;
-  return &gq_quadratures[choose(L, name, names, key)];
-}
-
-/* Random points come from gq.seed, or from the next seed of gq.manual_seed's generator. */
-static void gq_seed(lua_State *L, int t, gq_ode_options *o) {
-  if (given(L, t, "seed")) o->seed = (uint64_t)gqL_optint(L, t, "seed", 0, INT64_MIN, INT64_MAX);
-  else if (o->quadrature->random) o->seed = gqL_nextseed(L);
+  return &gq_quadratures[gqL_choose(L, "gq.odeint", key, name, names)];
 }
 
 static void gq_options(lua_State *L, int t, bool paper, gq_ode_options *o) {
@@ -162,14 +141,14 @@ static void gq_options(lua_State *L, int t, bool paper, gq_ode_options *o) {
   o->max_nodes = (int)gqL_optint(L, t, "max_nodes", o->max_nodes, 1, 1 << 20);
   o->quadrature = gqL_quadrature(L, gqL_optstring(L, t, "quadrature", gq_quadratures->name), "gq.quadrature");
   o->panels = (int)gqL_optint(L, t, "panels", 1, 1, 1 << 20);
-  gq_seed(L, t, o);
+  if (o->quadrature->random || gqL_given(L, t, "seed")) o->seed = gqL_optseed(L, t);
   o->guards = gqL_optbool(L, t, "guards", o->guards || o->engine->traits & GQ_TWICE);
   bool fixed = !lua_isnil(L, t) && lua_getfield(L, t, "nodes") == LUA_TNUMBER;
   lua_settop(L, top);
   if (fixed) {
     o->nodes = GQ_NODES_FIXED;
     o->fixed_nodes = (int)gqL_optint(L, t, "nodes", 1, 1, 1 << 20);
-  } else o->nodes = kinds[choose(L, gqL_optstring(L, t, "nodes", paper ? "nfe" : "auto"), nodes, "gq.nodes")];
+  } else o->nodes = kinds[choose(L, t, "gq.nodes", paper ? "nfe" : "auto", nodes)];
 }
 
 /* opts.params is a list of tensors. */
@@ -190,7 +169,7 @@ static void check_params(lua_State *L, int arg) {
 /* The highest order of a multistep method. */
 static void max_order(lua_State *L, int arg, gq_ode_options *o) {
   bool adams = o->method->multistep;
-  if (!adams && given(L, arg, "max_order"))
+  if (!adams && gqL_given(L, arg, "max_order"))
     gqL_error(
       L,
       "gq.odeint: max_order is an option of explicit_adams and implicit_adams; method = \"%s\" has the "
@@ -217,7 +196,6 @@ static void audit_option(lua_State *L, int arg, gq_ode_options *o) {
 void gqL_odeplain(lua_State *L, int arg) { gqL_plainoptions(L, arg, known); }
 
 void gqL_odeoptions(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
-  static const char *const batches[] = { "joint", "independent", NULL };
   gq_ode_defaults(o, d);
   if (lua_isnoneornil(L, arg)) return;
   gqL_checktype(L, arg, LUA_TTABLE);
@@ -229,7 +207,7 @@ void gqL_odeoptions(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
   o->method = choose_method(L, arg, "method", o->method);
   o->eta = gqL_optnumber(L, arg, "eta", o->eta);
   o->rtol = gqL_optnumber(L, arg, "rtol", o->rtol);
-  o->rtol_given = given(L, arg, "rtol");
+  o->rtol_given = gqL_given(L, arg, "rtol");
   o->atol = gqL_optnumber(L, arg, "atol", o->atol);
   o->step_size = positive(L, arg, "step_size", 0);
   o->first_step = positive(L, arg, "first_step", 0);
@@ -240,7 +218,7 @@ void gqL_odeoptions(lua_State *L, int arg, gq_dtype d, gq_ode_options *o) {
   o->parity = gqL_optbool(L, arg, "parity", false);
   o->overshoot = gqL_optbool(L, arg, "overshoot", o->parity);
   o->engine = choose_engine(L, arg, o->parity || !lua_isnil(L, gq) || !lua_isnil(L, adjoint), o);
-  o->independent = choose(L, gqL_optstring(L, arg, "batch", "joint"), batches, "batch") == 1;
+  o->independent = gqL_optindependent(L, arg, "gq.odeint");
   controller_options(L, controller, &o->controller);
   /* gq = {paper = true}, or parity: nodes by eq. (9), a restart at every time, z solved backwards. */
   bool paper = gqL_optbool(L, gq, "paper", o->parity);

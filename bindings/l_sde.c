@@ -12,16 +12,15 @@
 
 /* Not reversible_heun, which grows without bound wherever the drift contracts. */
 static const gq_tableau *choose_method(lua_State *L, int arg, const char *key, const char *def) {
-  const char *names[32] = { NULL }, *given = gqL_optstring(L, arg, "method", def);
+  const char *names[32] = { NULL };
   for (int i = 0; i < gq_nschemes && i < 31; i++) names[i] = gq_scheme_get(i)->name;
-  return gq_scheme_get(gqL_choose(L, "sdeint", key, given, names));
+  return gq_scheme_get(gqL_optchoice(L, arg, "sdeint", key, def, names));
 }
 
 static const gq_engine *choose_engine(lua_State *L, int arg) {
   const char *names[16] = { NULL };
   for (int i = 0; i < gq_nnoise_engines && i < 15; i++) names[i] = gq_noise_engines[i].name;
-  return &gq_noise_engines[gqL_choose(L, "sdeint", "gradient", gqL_optstring(L, arg, "gradient", names[0]),
-                                      names)];
+  return &gq_noise_engines[gqL_optchoice(L, arg, "sdeint", "gradient", names[0], names)];
 }
 
 /* That of the backward solve: the forward one's where it can be. */
@@ -108,31 +107,26 @@ static void langevin(lua_State *L, int sde, int fn, const char *method) {
 }
 
 static double positive(lua_State *L, int arg, const char *key, double def) {
-  double x = gqL_optnumber(L, arg, key, def);
-  if (!(x > 0) || !isfinite(x))
-    gqL_error(L, "sdeint: %s is %f: expected a positive number", key, (LUAI_UACNUMBER)x);
-  return x;
+  return gqL_optpositive(L, arg, "sdeint", key, def);
 }
 
 /* Fixed steps of dt, or adaptive ones that begin with it. */
 static void steps(lua_State *L, int arg, const gq_problem *p, gq_ode_options *o) {
-  double span = fabs(p->t[p->nt - 1] - p->t[0]), most = gqL_optnumber(L, arg, "max_step", 0);
-  bool limited = most != 0 && most != HUGE_VAL;
+  double span = fabs(p->t[p->nt - 1] - p->t[0]);
+  o->max_step = gqL_optlimit(L, arg, "sdeint", "max_step", HUGE_VAL, 0);
   if (!gqL_optbool(L, arg, "adaptive", false)) {
-    if (limited) gqL_error(L, "sdeint: max_step is for adaptive = true; steps are dt long without it");
+    if (o->max_step > 0)
+      gqL_error(L, "sdeint: max_step is for adaptive = true; steps are dt long without it");
     gqL_neednumber(L, arg, "dt", "sdeint");
     o->step_size = positive(L, arg, "dt", 0);
     return;
   }
   o->rtol = positive(L, arg, "rtol", 1e-3), o->atol = positive(L, arg, "atol", 1e-3);
   o->first_step = positive(L, arg, "dt", span > 0 ? span / 100 : 1);
-  if (limited) o->max_step = positive(L, arg, "max_step", 1);
 }
 
 static void theta_option(lua_State *L, int arg, gq_ode_options *o) {
-  bool given = lua_getfield(L, arg, "theta") != LUA_TNIL;
-  lua_pop(L, 1);
-  if (!given) return;
+  if (!gqL_given(L, arg, "theta")) return;
   o->theta = gqL_optnumber(L, arg, "theta", 1);
   if (!o->method->steps->stiff)
     gqL_error(L, "sdeint: theta weighs the implicit drift of method = \"theta\"; method = \"%s\" has none",
@@ -164,12 +158,10 @@ static int solve_sde(lua_State *L) {
     gqL_error(L, "sdeint: options are %s: expected a table with at least dt", gqL_typename(L, 4));
   gqL_checkoptions(L, 4, known, "gq.sdeint");
   gq_ode_defaults(&o, p.z0->dtype);
-  static const char *const batches[] = { "joint", "independent", NULL };
-  o.independent = gqL_choose(L, "sdeint", "batch", gqL_optstring(L, 4, "batch", "joint"), batches) == 1;
+  o.independent = gqL_optindependent(L, 4, "sdeint");
   o.engine = choose_engine(L, 4);
-  o.calculus = (gq_calculus)gqL_choose(L, "sdeint", "calculus",
-                                       gqL_optstring(L, 4, "calculus", gq_calculus_names[p.calculus]),
-                                       gq_calculus_names);
+  o.calculus =
+    (gq_calculus)gqL_optchoice(L, 4, "sdeint", "calculus", gq_calculus_names[p.calculus], gq_calculus_names);
   o.method = choose_method(L, 4, "method", o.calculus == GQ_ITO ? "euler" : "heun");
   o.back_method = back_method(L, 4, o.method);
   theta_option(L, 4, &o);
@@ -199,16 +191,12 @@ static int solve_sde(lua_State *L) {
   return 2;
 }
 
-static bool given(lua_State *L, int arg, const char *key) {
-  if (!lua_istable(L, arg)) return false;
-  bool there = lua_getfield(L, arg, key) != LUA_TNIL && lua_toboolean(L, -1);
-  lua_pop(L, 1);
-  return there;
-}
-
-static bool is_commutative(lua_State *L) {
-  bool yes = lua_istable(L, 1) && lua_getfield(L, 1, "noise") == LUA_TSTRING &&
-             !strcmp(lua_tostring(L, -1), "commutative");
+/* logqp, several states, or noise that must be seen to commute. */
+static bool needs_more(lua_State *L) {
+  bool yes = lua_istable(L, 2) ||
+             (lua_istable(L, 4) && lua_getfield(L, 4, "logqp") && lua_toboolean(L, -1)) ||
+             (lua_istable(L, 1) && lua_getfield(L, 1, "noise") == LUA_TSTRING &&
+              !strcmp(lua_tostring(L, -1), "commutative"));
   lua_settop(L, 4);
   return yes;
 }
@@ -220,7 +208,7 @@ static int sdeint(lua_State *L) {
                      "gq.sdeint: (sde, z0, t, options) expected, got %s behind them: options are one table",
                      gqL_typename(L, 5));
   lua_settop(L, 4);
-  if (!lua_istable(L, 2) && !given(L, 4, "logqp") && !is_commutative(L)) return solve_sde(L);
+  if (!needs_more(L)) return solve_sde(L);
   lua_getfield(L, lua_upvalueindex(1), "sdeint");
   lua_insert(L, 1);
   lua_call(L, 4, LUA_MULTRET);

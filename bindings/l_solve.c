@@ -105,14 +105,6 @@ static void check_field(lua_State *L, const gq_graph *f, const gq_tensor *z0) {
   if (wrong) gqL_error(L, "%s", wrong);
 }
 
-/* Does the option have a value? */
-static bool has(lua_State *L, int arg, const char *key) {
-  if (!lua_istable(L, arg)) return false;
-  bool there = lua_getfield(L, arg, key) != LUA_TNIL;
-  lua_pop(L, 1);
-  return there;
-}
-
 /* Where f may jump: marked among the times, which have every one of them that lies inside (lua/gq/solve.lua). */
 static void mark_jumps(lua_State *L, int arg, gqL_box *b, int nt) {
   lua_getfield(L, arg, "grid_points");
@@ -242,7 +234,7 @@ void gqL_runsolve(lua_State *L, int opts, const gq_problem *p, const gq_ode_opti
     lua_setfield(L, -2, "message");
   }
   gq_tensor *out[3] = { b->z };
-  int sums = has(L, opts, "regularise") ? gqL_info_sums(L, o, &info, p->z0, out + 1) : 0;
+  int sums = gqL_given(L, opts, "regularise") ? gqL_info_sums(L, o, &info, p->z0, out + 1) : 0;
   if (b->sol) gqL_record(L, &b->sol, p->z0, t_, f->ncapture, b->capture, f->call_, table, 1 + sums, out);
   *handle = b->z, b->z = NULL;
   gqL_counted(L);
@@ -260,11 +252,11 @@ int gqL_solveode(lua_State *L) {
   gq_tensor *z0 = check_state(L, 2);
   gqL_pushref(L, z0); /* options and dynamics may free the handles */
   gqL_odeoptions(L, 4, z0->dtype, &o);
-  bool event = has(L, 4, "event");
+  bool event = gqL_given(L, 4, "event");
   gqL_box *b = gqL_pushbox(L);
   gq_tensor *t = gqL_totensor(L, 3);
   int nt = gqL_readtimes(L, 3, "odeint", b), ntensors = read_tensors(L, 5, b);
-  if (has(L, 4, "grid_points")) mark_jumps(L, 4, b, nt);
+  if (gqL_given(L, 4, "grid_points")) mark_jumps(L, 4, b, nt);
   gq_dense **dense = lua_istable(L, 4) && gqL_optbool(L, 4, "dense", false) ? gqL_pushinterpolant(L) : NULL;
   int at = lua_gettop(L); /* of the interpolant, if there is one */
   if (t) gqL_pushref(L, t);
@@ -305,8 +297,8 @@ static bool has_points(lua_State *L) {
 
 /* States of several tensors, and options that lua/gq/solve.lua turns into others. */
 static bool needs_more(lua_State *L) {
-  return lua_istable(L, 2) || has_points(L) || has(L, 4, "regularise") || has(L, 4, "event") ||
-         has(L, 4, "grid_points") || has(L, 4, "dense");
+  return lua_istable(L, 2) || has_points(L) || gqL_given(L, 4, "regularise") || gqL_given(L, 4, "event") ||
+         gqL_given(L, 4, "grid_points") || gqL_given(L, 4, "dense");
 }
 
 int gqL_odeint(lua_State *L) {

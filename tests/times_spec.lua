@@ -439,7 +439,8 @@ describe("max_step and min_step", function()
       helper.raises("max_step positive", solve, { max_step = x == math.huge and -x or x })
     end
     local z = solve()[2]
-    for _, o in ipairs { { max_step = math.huge }, { min_step = 0 }, { adjoint = { max_step = math.huge } } } do
+    for _, o in ipairs { { max_step = math.huge }, { max_step = 0 }, { min_step = 0 },
+      { adjoint = { max_step = math.huge } } } do
       assert.same(z:totable(), solve(o)[2]:totable())          -- no limits
     end
     solve { max_step = math.huge, min_step = 0, step_size = 0.1 }
