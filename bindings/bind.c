@@ -84,6 +84,17 @@ void gqL_pushclass(lua_State *L, const char *name, lua_CFunction gc) {
   lua_setfield(L, -2, "__metatable");
 }
 
+void gqL_class(lua_State *L, const char *name, const luaL_Reg *meta, const luaL_Reg *methods_) {
+  luaL_newmetatable(L, name);
+  luaL_setfuncs(L, meta, 0);
+  if (methods_) {
+    lua_newtable(L);
+    luaL_setfuncs(L, methods_, 0);
+    lua_setfield(L, -2, "__index");
+  }
+  lua_pop(L, 1);
+}
+
 void gqL_checktype(lua_State *L, int arg, int type) {
   if (lua_type(L, arg) == type) return;
   const char *given = gqL_typename(L, arg);
@@ -469,6 +480,21 @@ void gqL_setfunction(lua_State *L, const char *name, bool method, const char *do
   }
   lua_settop(L, f);
   lua_setfield(L, gq, name);
+}
+
+void gqL_core(lua_State *L, const luaL_Reg *list) {
+  lua_getfield(L, -1, "core");
+  luaL_setfuncs(L, list, 0);
+  lua_pop(L, 1);
+}
+
+int gqL_callcore(lua_State *L, const char *name, int nresults) {
+  lua_getfield(L, LUA_REGISTRYINDEX, GQL_CORE);
+  lua_getfield(L, -1, name);
+  lua_insert(L, 1);
+  lua_pop(L, 1);
+  lua_call(L, lua_gettop(L) - 1, nresults);
+  return lua_gettop(L);
 }
 
 void gqL_register(lua_State *L, const gqL_function *list) {

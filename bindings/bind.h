@@ -20,6 +20,8 @@ int gqL_badarg(lua_State *L, int arg, const char *text);
 void gqL_checktype(lua_State *L, int arg, int type);
 /* Push the metatable of a kind of userdata: released by gc, out of reach for scripts. */
 void gqL_pushclass(lua_State *L, const char *name, lua_CFunction gc);
+/* Make that of another kind: its metamethods, and the methods that __index finds. */
+void gqL_class(lua_State *L, const char *name, const luaL_Reg *meta, const luaL_Reg *methods_);
 /* Raise the runtime's message if status is not GQ_OK. On GQ_ENOMEM callers that can retry use
 ** gqL_retry: collect fully once and call again (`call` may run twice: it must not push). */
 int gqL_try(lua_State *L, int status);
@@ -157,7 +159,9 @@ void gqL_promote(lua_State *L, int n, gq_tensor **t, const char *what);
 ** (keyed by the function), and, where `method`, among the methods of tensors too. */
 typedef struct gqL_function { const char *name; lua_CFunction f; bool method; const char *doc; } gqL_function;
 void gqL_register(lua_State *L, const gqL_function *list);     /* list ends with a NULL name */
-/* The same for the function on top, popped; the module table is below it. */
+void gqL_core(lua_State *L, const luaL_Reg *list);   /* functions for our own Lua files, into gq.core */
+int gqL_callcore(lua_State *L, const char *name, int nresults);   /* return gq.core[name](what is on the stack) */
+/* gqL_register for the function on top, popped; the module table is below it. */
 void gqL_setfunction(lua_State *L, const char *name, bool method, const char *doc);
 
 /* Lua files carried inside the binary (scripts/embed.lua): name is the path below lua/gq without

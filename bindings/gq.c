@@ -96,6 +96,7 @@ static int fail(lua_State *L) {
 }
 
 int luaopen_gq_core(lua_State *L) {
+  static const luaL_Reg core[] = { { "fail", fail }, { "source", source }, { NULL, NULL } };
   lua_settop(L, 0);
   gqL_keepglobals(L);
   lua_newtable(L);
@@ -104,10 +105,7 @@ int luaopen_gq_core(lua_State *L) {
   lua_newtable(L);
   lua_newtable(L);
   lua_setfield(L, -2, "methods"); /* what x:name() finds; Lua files add theirs */
-  lua_pushcfunction(L, fail);
-  lua_setfield(L, -2, "fail");
-  lua_pushcfunction(L, source);
-  lua_setfield(L, -2, "source");
+  luaL_setfuncs(L, core, 0);
   lua_pushvalue(L, -1);
   lua_setfield(L, LUA_REGISTRYINDEX, GQL_CORE);
   lua_setfield(L, -2, "core");

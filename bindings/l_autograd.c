@@ -213,17 +213,11 @@ static const gqL_function functions[] = {
 };
 
 void gqL_open_autograd(lua_State *L) {
-  luaL_newmetatable(L, GUARD);
-  lua_pushcfunction(L, guard_close);
-  lua_setfield(L, -2, "__close");
-  lua_pop(L, 1);
-  lua_getfield(L, -1, "core");
-  lua_pushcfunction(L, core_once);
-  lua_setfield(L, -2, "once");
-  lua_pushcfunction(L, core_traced);
-  lua_setfield(L, -2, "traced");
-  lua_pushcfunction(L, core_depends);
-  lua_setfield(L, -2, "depends");
-  lua_pop(L, 1);
+  static const luaL_Reg guard[] = { { "__close", guard_close }, { NULL, NULL } };
+  static const luaL_Reg core[] = {
+    { "once", core_once }, { "traced", core_traced }, { "depends", core_depends }, { NULL, NULL }
+  };
+  gqL_class(L, GUARD, guard, NULL);
+  gqL_core(L, core);
   gqL_register(L, functions);
 }

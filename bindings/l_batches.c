@@ -116,7 +116,5 @@ void gqL_open_batches(lua_State *L) {
   lua_pushcfunction(L, batches_gc);
   lua_setfield(L, -2, "__close");
   lua_pop(L, 1);
-  lua_getfield(L, -1, "core");
-  luaL_setfuncs(L, functions, 0);
-  lua_pop(L, 1);
+  gqL_core(L, functions);
 }

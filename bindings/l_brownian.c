@@ -270,14 +270,8 @@ static const gqL_function functions[] = {
 };
 
 void gqL_open_brownian(lua_State *L) {
-  if (luaL_newmetatable(L, BROWNIAN)) luaL_setfuncs(L, meta, 0);
-  lua_pop(L, 1);
-  lua_pushcfunction(L, brownian);
-  gqL_setfunction(L, functions[0].name, false, functions[0].doc);
-  lua_getfield(L, -1, "core");
-  lua_pushcfunction(L, cosines);
-  lua_setfield(L, -2, "cosines");
-  lua_pushcfunction(L, core_seed);
-  lua_setfield(L, -2, "seed");
-  lua_pop(L, 1);
+  static const luaL_Reg core[] = { { "cosines", cosines }, { "seed", core_seed }, { NULL, NULL } };
+  gqL_class(L, BROWNIAN, meta, NULL);
+  gqL_register(L, functions);
+  gqL_core(L, core);
 }

@@ -253,7 +253,5 @@ void gqL_open_data(lua_State *L) {
                                         { NULL, NULL } };
   gqL_pushclass(L, BYTES, bytes_gc);
   lua_pop(L, 1);
-  lua_getfield(L, -1, "core");
-  luaL_setfuncs(L, functions, 0);
-  lua_pop(L, 1);
+  gqL_core(L, functions);
 }

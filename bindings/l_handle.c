@@ -240,17 +240,8 @@ static const gqL_function functions[] = {
 };
 
 void gqL_open_handle(lua_State *L) {
+  static const luaL_Reg meta[] = { { "__gc", scope_close }, { "__close", scope_close }, { NULL, NULL } };
+  static const luaL_Reg methods[] = { { "keep", scope_keep }, { "close", scope_close }, { NULL, NULL } };
   gqL_register(L, functions);
-  luaL_newmetatable(L, SCOPE);
-  lua_pushcfunction(L, scope_close);
-  lua_pushvalue(L, -1);
-  lua_setfield(L, -3, "__close");
-  lua_setfield(L, -2, "__gc");
-  lua_createtable(L, 0, 2);
-  lua_pushcfunction(L, scope_keep);
-  lua_setfield(L, -2, "keep");
-  lua_pushcfunction(L, scope_close);
-  lua_setfield(L, -2, "close");
-  lua_setfield(L, -2, "__index");
-  lua_pop(L, 1);
+  gqL_class(L, SCOPE, meta, methods);
 }

@@ -99,19 +99,10 @@ static selection select_key(lua_State *L, const gq_tensor *t, int key) {
   return s;
 }
 
-/* x[mask], x[indices] and their assignments are written in Lua (arrays.lua): core.<name>(...). */
-static int by_tensor(lua_State *L, const char *name, int nresults) {
-  lua_getfield(L, LUA_REGISTRYINDEX, GQL_CORE);
-  lua_getfield(L, -1, name);
-  lua_insert(L, 1);
-  lua_pop(L, 1);
-  lua_call(L, lua_gettop(L) - 1, nresults);
-  return nresults;
-}
-
+/* x[mask], x[indices] and their assignments are arrays.lua's. */
 int gqL_index(lua_State *L) {
   gq_tensor *t = gqL_checktensor(L, 1);
-  if (gqL_totensor(L, 2)) return by_tensor(L, "index_tensor", 1);
+  if (gqL_totensor(L, 2)) return gqL_callcore(L, "index_tensor", 1);
   selection s = select_key(L, t, 2);
   t = gqL_op(L, GQ_OP_SLICE, 1, &t, &s.slice);
   if (s.kept.ndim != t->shape.ndim) gqL_op(L, GQ_OP_RESHAPE, 1, &t, &(gq_attr){ .shape = s.kept });
@@ -179,7 +170,7 @@ static void check_value(lua_State *L, const gq_tensor *v, const gq_tensor *to) {
 int gqL_newindex(lua_State *L) {
   gq_tensor *t = gqL_checktensor(L, 1);
   gqL_checkwritable(L, t, "assignment");
-  if (gqL_totensor(L, 2)) return by_tensor(L, "assign_tensor", 0);
+  if (gqL_totensor(L, 2)) return gqL_callcore(L, "assign_tensor", 0);
   selection s = select_key(L, t, 2);
   gq_tensor *to = target(L, t, &s);
   bool single = lua_type(L, 3) == LUA_TNUMBER || (lua_isboolean(L, 3) && to->dtype == GQ_BOOL);

@@ -120,7 +120,5 @@ void gqL_open_linear(lua_State *L) {
                                         { "argsort", core_argsort },
                                         { "places", core_places },
                                         { NULL, NULL } };
-  lua_getfield(L, -1, "core");
-  luaL_setfuncs(L, functions, 0);
-  lua_pop(L, 1);
+  gqL_core(L, functions);
 }

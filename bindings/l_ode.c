@@ -56,13 +56,9 @@ static int check(lua_State *L) {
 }
 
 void gqL_open_ode(lua_State *L) {
-  lua_getfield(L, -1, "core");
-  lua_pushcfunction(L, gqL_solveode);
-  lua_setfield(L, -2, "solve");
-  lua_pushcfunction(L, gqL_unchanged);
-  lua_setfield(L, -2, "unchanged");
-  lua_pushcfunction(L, check);
-  lua_setfield(L, -2, "check");
-  lua_pushcclosure(L, functions[0].f, 1); /* upvalue: core, off the stack */
-  gqL_setfunction(L, functions[0].name, functions[0].method, functions[0].doc);
+  static const luaL_Reg core[] = {
+    { "solve", gqL_solveode }, { "unchanged", gqL_unchanged }, { "check", check }, { NULL, NULL }
+  };
+  gqL_core(L, core);
+  gqL_register(L, functions);
 }

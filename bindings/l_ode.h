@@ -6,7 +6,7 @@
 
 #include "bind.h"
 
-/* gq.odeint(f, z0, t, opts); upvalue: gq.core. A function of C, whose errors find the line of the script also where
+/* gq.odeint(f, z0, t, opts). A function of C, whose errors find the line of the script also where
 ** that says `return gq.odeint(...)`. What one call of the solver does not know is lua/gq/solve.lua's. */
 int gqL_odeint(lua_State *L);
 /* core.solve(f, z0, t, opts) -> z, info [, interpolant]: one call of the solver. z0 is a tensor, grid points inside

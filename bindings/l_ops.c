@@ -492,6 +492,9 @@ static void open_row(lua_State *L, int gq, int meta, int row) {
 }
 
 void gqL_open_ops(lua_State *L) {
+  static const luaL_Reg core[] = { { "normal_fit", core_normal_fit },
+                                   { "alone", core_alone },
+                                   { NULL, NULL } };
   int gq = lua_gettop(L);
   gqL_register(L, functions);
   gqL_pushtensorclass(L);
@@ -503,9 +506,6 @@ void gqL_open_ops(lua_State *L) {
   lua_getfield(L, gq, "core");
   lua_insert(L, -2);
   lua_setfield(L, -2, "ops");
-  lua_pushcfunction(L, core_normal_fit);
-  lua_setfield(L, -2, "normal_fit");
-  lua_pushcfunction(L, core_alone);
-  lua_setfield(L, -2, "alone");
   lua_settop(L, gq);
+  gqL_core(L, core);
 }

@@ -324,16 +324,8 @@ static const gqL_function functions[] = {
 };
 
 void gqL_open_optim(lua_State *L) {
-  if (luaL_newmetatable(L, OPTIMISER)) {
-    luaL_setfuncs(L, meta, 0);
-    luaL_newlib(L, methods);
-    lua_setfield(L, -2, "__index");
-  }
-  lua_pop(L, 1);
-  if (luaL_newmetatable(L, TENSORS)) {
-    lua_pushcfunction(L, release);
-    lua_setfield(L, -2, "__gc");
-  }
+  gqL_class(L, OPTIMISER, meta, methods);
+  gqL_pushclass(L, TENSORS, release);
   lua_pop(L, 1);
   gqL_register(L, functions);
 }

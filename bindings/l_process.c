@@ -169,10 +169,7 @@ static int directory(lua_State *L) {
   const char *path = luaL_checkstring(L, 1);
   DIR **d = lua_newuserdatauv(L, sizeof(DIR *), 0);
   *d = NULL;
-  if (luaL_newmetatable(L, "gq.directory")) {
-    lua_pushcfunction(L, close_directory);
-    lua_setfield(L, -2, "__gc");
-  }
+  gqL_pushclass(L, "gq.directory", close_directory);
   lua_setmetatable(L, -2);
   *d = opendir(path);
   if (!*d) {
@@ -192,30 +189,20 @@ static int directory(lua_State *L) {
   return 1;
 }
 
-static void define(lua_State *L, const char *name, const luaL_Reg *methods, lua_CFunction gc) {
-  luaL_newmetatable(L, name);
-  lua_newtable(L);
-  luaL_setfuncs(L, methods, 0);
-  lua_setfield(L, -2, "__index");
-  lua_pushcfunction(L, gc);
-  lua_setfield(L, -2, "__gc");
-  lua_pushcfunction(L, gc);
-  lua_setfield(L, -2, "__close");
-  lua_pop(L, 1);
-}
-
 void gqL_open_process(lua_State *L) {
   static const luaL_Reg functions[] = {
     { "spawn", spawn },       { "lock", lock },           { "nap", nap }, { "executable", executable },
     { "hostname", hostname }, { "directory", directory }, { NULL, NULL }
   };
+  static const luaL_Reg process_meta[] = { { "__gc", process_gc },
+                                           { "__close", process_gc },
+                                           { NULL, NULL } };
   static const luaL_Reg of_process[] = {
     { "poll", process_poll }, { "kill", process_kill }, { "pid", process_pid }, { NULL, NULL }
   };
+  static const luaL_Reg lock_meta[] = { { "__gc", lock_gc }, { "__close", lock_gc }, { NULL, NULL } };
   static const luaL_Reg of_lock[] = { { "close", lock_gc }, { NULL, NULL } };
-  define(L, PROCESS, of_process, process_gc);
-  define(L, LOCK, of_lock, lock_gc);
-  lua_getfield(L, -1, "core");
-  luaL_setfuncs(L, functions, 0);
-  lua_pop(L, 1);
+  gqL_class(L, PROCESS, process_meta, of_process);
+  gqL_class(L, LOCK, lock_meta, of_lock);
+  gqL_core(L, functions);
 }

@@ -201,7 +201,7 @@ static bool needs_more(lua_State *L) {
   return yes;
 }
 
-/* gq.sdeint(sde, z0, t, opts); upvalue: gq.core. What one call of the solver does not know is lua/gq/sdeint.lua's. */
+/* gq.sdeint(sde, z0, t, opts). What one call of the solver does not know is lua/gq/sdeint.lua's. */
 static int sdeint(lua_State *L) {
   if (!lua_isnoneornil(L, 5))
     return gqL_error(L,
@@ -209,10 +209,7 @@ static int sdeint(lua_State *L) {
                      gqL_typename(L, 5));
   lua_settop(L, 4);
   if (!needs_more(L)) return solve_sde(L);
-  lua_getfield(L, lua_upvalueindex(1), "sdeint");
-  lua_insert(L, 1);
-  lua_call(L, 4, LUA_MULTRET);
-  return lua_gettop(L);
+  return gqL_callcore(L, "sdeint", LUA_MULTRET);
 }
 
 static const gqL_function functions[] = {
@@ -231,11 +228,7 @@ static const gqL_function functions[] = {
 };
 
 void gqL_open_sde(lua_State *L) {
-  lua_getfield(L, -1, "core");
-  lua_pushcclosure(L, sdeint, 1); /* upvalue: core */
-  gqL_setfunction(L, functions[0].name, false, functions[0].doc);
-  lua_getfield(L, -1, "core");
-  lua_pushcfunction(L, solve_sde);
-  lua_setfield(L, -2, "solve_sde");
-  lua_pop(L, 1);
+  static const luaL_Reg core[] = { { "solve_sde", solve_sde }, { NULL, NULL } };
+  gqL_core(L, core);
+  gqL_register(L, functions);
 }

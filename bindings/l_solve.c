@@ -315,8 +315,5 @@ int gqL_odeint(lua_State *L) {
                      "gq.odeint inside a traced function: a dynamics function cannot solve; give the inner "
                      "solve's result as a captured tensor");
   if (!needs_more(L)) return gqL_solveode(L);
-  lua_getfield(L, lua_upvalueindex(1), "odeint");
-  lua_insert(L, 1);
-  lua_call(L, 4, LUA_MULTRET);
-  return lua_gettop(L);
+  return gqL_callcore(L, "odeint", LUA_MULTRET);
 }

@@ -227,8 +227,4 @@ static const luaL_Reg core[] = { { "gauss_legendre", gauss_legendre },
                                  { "status_of", status_of },
                                  { NULL, NULL } };
 
-void gqL_open_tables(lua_State *L) {
-  lua_getfield(L, -1, "core");
-  luaL_setfuncs(L, core, 0);
-  lua_pop(L, 1);
-}
+void gqL_open_tables(lua_State *L) { gqL_core(L, core); }

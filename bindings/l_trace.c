@@ -356,34 +356,18 @@ static int core_known_within(lua_State *L) {
 }
 
 void gqL_open_trace(lua_State *L) {
-  luaL_newmetatable(L, TRACE);
-  lua_pushcfunction(L, trace_gc);
-  lua_setfield(L, -2, "__gc");
-  lua_pushcfunction(L, trace_close);
-  lua_setfield(L, -2, "__close");
-  lua_pop(L, 1);
-  luaL_newmetatable(L, PROGRAM);
-  lua_pushcfunction(L, program_gc);
-  lua_setfield(L, -2, "__gc");
-  lua_pop(L, 1);
-  luaL_newmetatable(L, GRAPH);
-  lua_pushcfunction(L, graph_gc);
-  lua_setfield(L, -2, "__gc");
-  lua_pop(L, 1);
-  lua_getfield(L, -1, "core");
-  lua_pushcfunction(L, core_trace);
-  lua_setfield(L, -2, "trace");
-  lua_pushcfunction(L, core_run);
-  lua_setfield(L, -2, "run");
-  lua_pushcfunction(L, core_program);
-  lua_setfield(L, -2, "program");
-  lua_pushcfunction(L, core_jet);
-  lua_setfield(L, -2, "jet");
-  lua_pushcfunction(L, core_stratonovich);
-  lua_setfield(L, -2, "stratonovich");
-  lua_pushcfunction(L, core_own);
-  lua_setfield(L, -2, "own");
-  lua_pushcfunction(L, core_known_within);
-  lua_setfield(L, -2, "known_within");
-  lua_pop(L, 1);
+  static const luaL_Reg meta[] = { { "__gc", trace_gc }, { "__close", trace_close }, { NULL, NULL } };
+  static const luaL_Reg functions[] = { { "trace", core_trace },
+                                        { "run", core_run },
+                                        { "program", core_program },
+                                        { "jet", core_jet },
+                                        { "stratonovich", core_stratonovich },
+                                        { "own", core_own },
+                                        { "known_within", core_known_within },
+                                        { NULL, NULL } };
+  gqL_class(L, TRACE, meta, NULL);
+  gqL_pushclass(L, PROGRAM, program_gc);
+  gqL_pushclass(L, GRAPH, graph_gc);
+  lua_pop(L, 2);
+  gqL_core(L, functions);
 }

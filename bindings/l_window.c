@@ -89,7 +89,5 @@ void gqL_open_window(lua_State *L) {
                                    { "pad", core_pad },
                                    { "solving", core_solving },
                                    { NULL, NULL } };
-  lua_getfield(L, -1, "core");
-  luaL_setfuncs(L, list, 0);
-  lua_pop(L, 1);
+  gqL_core(L, list);
 }
