@@ -4,11 +4,13 @@
 **   GQ_EMU     how threads run (emu.h): loops or fibers are compiled in
 **   GQ_EMU_CC  a compiler in place of tcc, as "gcc -O1 -ffp-contract=off -fsanitize=address"
 **   GQ_EMU_DUMP a folder for the texts, so that NVIDIA's compilers may be asked what they say
+**   GQ_EMU_BUILTINS  nothing compiles but with libnvrtc-builtins.so.VERSION, which is asked for by its name
 **   GQ_EMU_BARRIER a line: its barrier is left out of kernels of attempts ($GQ_EMU_KERNEL: of lanes or direct)
 */
 #define _GNU_SOURCE
 #include "../../runtime/exec/cuda/api.h"
 
+#include <dlfcn.h>
 #include <elf.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -16,7 +18,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { OK = 0, OUT_OF_MEMORY = 1, COMPILATION = 6 };
+enum { OK = 0, OUT_OF_MEMORY = 1, COMPILATION = 6, BUILTINS = 7 };
 enum { CONSTANT_MOST = 64 << 10 };
 
 typedef struct _nvrtcProgram {
@@ -105,8 +107,20 @@ static size_t section_bytes(const char *so, const char *name) {
   return 0;
 }
 
+static bool has_builtins(gq_nvrtc p) {
+  char name[64], log[128];
+  int major, minor;
+  nvrtcVersion(&major, &minor);
+  snprintf(name, sizeof name, "libnvrtc-builtins.so.%d.%d", major, minor);
+  if (!getenv("GQ_EMU_BUILTINS") || dlopen(name, RTLD_NOW | RTLD_LOCAL)) return true;
+  snprintf(log, sizeof log, "nvrtc: error: failed to open %s.\n", name);
+  p->log = strdup(log);
+  return false;
+}
+
 int nvrtcCompileProgram(gq_nvrtc p, int n, const char *const *options) {
   char path[64] = "/tmp/gq_kernel_XXXXXX", so[80], log[80], command[640];
+  if (!has_builtins(p)) return BUILTINS;
   int file = mkstemp(path);
   leave_out(p->text);
   dump(p->text);

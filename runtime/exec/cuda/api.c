@@ -78,9 +78,22 @@ static int open_tool(const char *const *names, int newest, const symbol *symbols
     names[0], newest < NEWEST ? ", which the driver wants," : " or .12", without);
 }
 
+/* NVRTC asks for its other half by name alone, which is found in no folder that the loader does not know: there is one
+** of that name once it is open. */
+static void open_builtins(void) {
+  const char *folder = getenv("GQ_CUDA_LIBS");
+  char path[512];
+  int major, minor;
+  if (folder && gq_rtc.version(&major, &minor) == 0 &&
+      snprintf(path, sizeof path, "%s/libnvrtc-builtins.so.%d.%d", folder, major, minor) < (int)sizeof path)
+    dlopen(path, RTLD_NOW | RTLD_LOCAL);
+}
+
 static int open_compiler(int newest) {
   static const char *const compilers[] = { "libnvrtc.so.13", "libnvrtc.so.12", NULL };
-  return open_tool(compilers, newest, compiler_symbols, &gq_rtc, "");
+  GQ_TRY(open_tool(compilers, newest, compiler_symbols, &gq_rtc, ""));
+  open_builtins();
+  return GQ_OK;
 }
 
 int gq_api_compiler(void) { return open_compiler(NEWEST); }
