@@ -138,6 +138,12 @@ void gqL_collect(lua_State *L) {
   gqL_getstate(L)->survived = gq_live_bytes();
 }
 
+int gqL_room(lua_State *L) {
+  gqL_collect(L);
+  int earlier = gq_pending();
+  return earlier == GQ_ENOMEM ? GQ_OK : earlier;
+}
+
 /* Lua's collector sees a few bytes of each tensor. So it is told what was added since the last time as if it had been
 ** allocated by Lua, up to a page, since a cycle costs by the size of Lua's heap and not of what it frees: garbage
 ** that grows beyond the caches costs more. Collected fully above a floor and twice what survived the last time. */

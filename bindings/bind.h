@@ -26,7 +26,10 @@ void gqL_class(lua_State *L, const char *name, const luaL_Reg *meta, const luaL_
 ** gqL_retry: collect fully once and call again (`call` may run twice: it must not push). */
 int gqL_try(lua_State *L, int status);
 #define gqL_retry(L, call) do { int s_ = (call); \
-    if (s_ == GQ_ENOMEM) { gqL_collect(L); gq_pending(); s_ = (call); } gqL_try(L, s_); } while (0)
+    if (s_ == GQ_ENOMEM && (s_ = gqL_room(L)) == GQ_OK) s_ = (call); \
+    gqL_try(L, s_); } while (0)
+/* Collect fully. GQ_OK, or a failure of other than memory that nobody has been told of. */
+int gqL_room(lua_State *L);
 /* To stderr, since warnings of a stock lua are off; false: gq.warnings(false). */
 bool gqL_warn(const char *text);
 /* A solve, or what may contain one; gives the call's status. Ctrl-C ends it with GQ_EINTERRUPT: l_signal.c. The
@@ -37,7 +40,7 @@ int gqL_release(int status);
 /* status = gqL_solving(call); without memory collect and try once more. */
 #define gqL_solve_retry(L, status, call) \
   do { (status) = gqL_solving(call); \
-    if ((status) == GQ_ENOMEM) { gqL_collect(L); gq_pending(); (status) = gqL_solving(call); } \
+    if ((status) == GQ_ENOMEM && ((status) = gqL_room(L)) == GQ_OK) (status) = gqL_solving(call); \
     (status) = gqL_cause(status); } while (0)
 /* Of a failure: what it follows from, where that was in a call without a status. */
 int gqL_cause(int status);

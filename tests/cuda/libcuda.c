@@ -3,7 +3,7 @@
 ** that runs at once or as late as waits allow, launches on emu.c. A module is a shared object that libnvrtc.c made.
 **   GQ_EMU        how threads run: emu.h
 **   GQ_EMU_LATE   work is done when somebody waits for it
-**   GQ_EMU_FAIL   n: the n-th call fails
+**   GQ_EMU_FAIL   n: the n-th call fails ($GQ_EMU_FAIL_AS: a CUresult), and with an error of kernels all after it
 **   GQ_EMU_INTERRUPT n: SIGINT comes at the n-th launch
 **   GQ_EMU_CLOCK  nanoseconds that pass whenever a kernel asks for the time
 **   GQ_EMU_BYTES  bytes that the device has; GQ_EMU_SHARED: that a block may share
@@ -28,10 +28,12 @@ enum {
   OK = 0,
   INVALID = 1,
   NO_MEMORY = 2,
-  NO_CONTEXT = 201,
   BAD_IMAGE = 200,
+  NO_CONTEXT = 201,
+  BAD_HANDLE = 400,
   NOT_FOUND = 500,
   ILLEGAL = 700,
+  NO_RESOURCES = 701,
   FAILED = 719,
   NONE = 801,
   UNCAPTURED = 900,
@@ -39,30 +41,39 @@ enum {
 };
 enum { SHARED_PLAIN = 48 << 10, SHARED_MOST = 227 << 10, THREADS_MOST = 1024, ARGUMENTS_MOST = 4096 };
 
-static long calls, launches, waits, allocations;
+static long calls, launches, waits, allocations, modules;
 
 static void tell_kernels(void);
 
 static void tell(void) {
   tell_kernels();
-  fprintf(stderr, "emulator: %ld calls, %ld launches, %ld waits, %ld allocations\n", calls, launches, waits,
-          allocations);
+  fprintf(stderr, "emulator: %ld calls, %ld launches, %ld waits, %ld allocations, %ld modules left\n", calls,
+          launches, waits, allocations, modules);
 }
 
-static bool fails(const char *what) {
+static int dead; /* the error that stays with the context */
+
+static int fail(int error) {
+  if (error >= ILLEGAL && error < NONE && error != NO_RESOURCES) dead = error;
+  return error;
+}
+
+static int failure(const char *what) {
   static long fail_at = -1;
+  const char *as = getenv("GQ_EMU_FAIL_AS");
   if (calls == 0) {
     fail_at = getenv("GQ_EMU_FAIL") ? atol(getenv("GQ_EMU_FAIL")) : -1;
     if (getenv("GQ_EMU_COUNT")) atexit(tell);
   }
-  if (++calls != fail_at) return false;
+  if (++calls != fail_at) return dead;
   fprintf(stderr, "emulator: call %ld, %s, fails\n", calls, what);
-  return true;
+  return fail(as ? atoi(as) : FAILED);
 }
 
-#define ENTER()                         \
-  do {                                  \
-    if (fails(__func__)) return FAILED; \
+#define ENTER()                    \
+  do {                             \
+    int error = failure(__func__); \
+    if (error) return error;       \
   } while (0)
 
 /* Of a thread that has the context */
@@ -184,12 +195,12 @@ int cuMemAllocHost_v2(void **p, size_t n) {
 
 /* One that fails tells of earlier work: what it was asked to give back is gone. */
 int cuMemFreeHost(void *p) {
-  bool failed = fails(__func__);
+  int error = failure(__func__);
   if (!current) return NO_CONTEXT;
   if (capturing) return broken = UNCAPTURED;
   finish(); /* the driver waits, too */
   free(p);
-  return failed ? FAILED : OK;
+  return error;
 }
 
 static int shared_most(void) { return getenv("GQ_EMU_SHARED") ? atoi(getenv("GQ_EMU_SHARED")) : SHARED_MOST; }
@@ -199,6 +210,7 @@ static int shared_most(void) { return getenv("GQ_EMU_SHARED") ? atoi(getenv("GQ_
 typedef enum kind { LAUNCH, COPY, SET, CALL } kind;
 typedef struct code {
   struct code *next;
+  gq_cumodule of; /* NULL: it was unloaded */
   void (*fn)(const void *);
   size_t args, dynamic;
   bool leave; /* to have more shared memory than all may */
@@ -256,7 +268,7 @@ static int run(const work *w) {
   if (w->kind != LAUNCH) return OK;
   if (!emu_launch(w->f->name, thread, (void *)(uintptr_t)w, w->blocks, w->threads, w->shared,
                   w->f->leave ? shared_most() : SHARED_PLAIN))
-    return FAILED;
+    return fail(FAILED);
   for (size_t i = 0; i < nblock && ++n % 64 == 0; i++) check_guards(&blocks[i]);
   return OK;
 }
@@ -285,8 +297,8 @@ static int submit(gq_custream s, work w, const void *own_, size_t bytes) {
 
 /* For libcublasLt.c: work, and where an address is (NULL: not the device's). */
 int gq_emu_call(const char *what, gq_custream s, void (*f)(const void *), const void *args, size_t bytes) {
-  if (fails(what)) return FAILED;
-  return submit(s, (work){ .kind = CALL, .call = f }, args, bytes);
+  int error = failure(what);
+  return error ? error : submit(s, (work){ .kind = CALL, .call = f }, args, bytes);
 }
 char *gq_emu_address(gq_u64 p, size_t bytes) { return holds(p, bytes) ? here(p) : NULL; }
 
@@ -347,6 +359,7 @@ int cuModuleLoadData(gq_cumodule *m, const void *image) {
   if (whole && !so) fprintf(stderr, "emulator: %s\n", dlerror());
   unlink(path);
   *m = so;
+  modules += so != NULL;
   return so ? OK : BAD_IMAGE;
 }
 
@@ -359,8 +372,14 @@ static void tell_kernels(void) {
   }
 }
 
+/* Of work that waits the driver says nothing: here it is refused. */
 int cuModuleUnload(gq_cumodule m) {
   APART();
+  for (const work *w = queue; w; w = w->next)
+    if (w->kind == LAUNCH && w->f->of == m) return BAD_HANDLE;
+  for (code *c = kernels; c; c = c->next)
+    if (c->of == m) c->of = NULL;
+  modules--;
   return dlclose(m) == 0 ? OK : INVALID;
 }
 
@@ -374,7 +393,7 @@ int cuModuleGetFunction(gq_cufunction *f, gq_cumodule m, const char *name) {
   if (*size > ARGUMENTS_MOST) return BAD_IMAGE;
   code *c = calloc(1, sizeof *c); /* kept, and found by leak checkers */
   if (!c) return NO_MEMORY;
-  *c = (code){ kernels, (void (*)(const void *))(uintptr_t)fn, *size, SHARED_PLAIN, false, 0, "" };
+  *c = (code){ kernels, m, (void (*)(const void *))(uintptr_t)fn, *size, SHARED_PLAIN, false, 0, "" };
   snprintf(c->name, sizeof c->name, "%s", name);
   kernels = c;
   *f = (gq_cufunction)c;
@@ -398,6 +417,7 @@ int cuLaunchKernel(gq_cufunction f, unsigned gx, unsigned gy, unsigned gz, unsig
                    unsigned bz, unsigned shared, gq_custream s, void **params, void **extra) {
   INSIDE();
   code *c = (code *)f;
+  if (!c->of) return BAD_HANDLE;
   if (!gx || gx > INT32_MAX || !bx || bx > THREADS_MOST || gy * gz * by * bz != 1 || shared > c->dynamic)
     return INVALID;
   if (!capturing || s != capturing) launches++, c->launches++;
@@ -427,7 +447,7 @@ int cuStreamEndCapture(gq_custream s, gq_cugraph *g) {
   bool other = s != capturing;
   capturing = other ? capturing : NULL;
   *g = NULL;
-  int error = fails(__func__) ? FAILED : other ? INVALID : broken ? BROKEN : OK;
+  int failed = failure(__func__), error = failed ? failed : other ? INVALID : broken ? BROKEN : OK;
   if (!other && error) drop(captured);
   if (!error) *g = (gq_cugraph)captured;
   return error;
@@ -448,6 +468,8 @@ int cuGraphLaunch(gq_cugraph_exec e, gq_custream s) {
   static code name = { .name = "graph" };
   if (!name.launches && !name.next) name.next = kernels, kernels = &name;
   int error = OK;
+  for (const work *w = ((graph *)e)->first; w; w = w->next)
+    if (w->kind == LAUNCH && !w->f->of) return BAD_HANDLE;
   launches++, name.launches++;
   for (const work *w = ((graph *)e)->first; w && !error; w = w->next)
     error = submit(s, *w, w->own, w->own_bytes);
@@ -524,11 +546,12 @@ int cuCtxSetCurrent(gq_cucontext c) {
 }
 
 int cuGetErrorString(int error, const char **text) { /* no ENTER: what tells of failures does not fail */
-  *text = error == NO_MEMORY   ? "out of memory"
-          : error == INVALID   ? "invalid argument"
-          : error == BAD_IMAGE ? "device kernel image is invalid"
-          : error == NOT_FOUND ? "named symbol not found"
-          : error == FAILED    ? "unspecified launch failure"
-                               : "unknown error";
+  *text = error == NO_MEMORY      ? "out of memory"
+          : error == INVALID      ? "invalid argument"
+          : error == BAD_IMAGE    ? "device kernel image is invalid"
+          : error == NOT_FOUND    ? "named symbol not found"
+          : error == FAILED       ? "unspecified launch failure"
+          : error == NO_RESOURCES ? "too many resources requested for launch"
+                                  : "unknown error";
   return OK;
 }

@@ -20,13 +20,19 @@ static char lost[256]; /* why no call helps any more */
 /* CUDA_ERROR_NOT_SUPPORTED, and those of captures. */
 bool gq_cuda_uncaptured(int error) { return error == 801 || (error >= 900 && error <= 908); }
 
+/* Errors of kernels stay with the context: each call that works has them from then on. Others are of their call alone. */
+static bool stays(int error) {
+  if (!open || gq_cuda_capturing || error == GQ_CU_NO_MEMORY || gq_cuda_uncaptured(error)) return false;
+  int now = gq_cu.wait(gq_cuda.stream);
+  return now && !gq_cuda_uncaptured(now);
+}
+
 int gq_cuda_check(int error, const char *what) {
   const char *text = NULL;
   if (error == 0) return GQ_OK;
   if (gq_cu.text(error, &text) != 0 || !text) text = "unknown error";
+  if (stays(error)) snprintf(lost, sizeof lost, "%s: %s", what, text);
   if (error == GQ_CU_NO_MEMORY) return gq_fail(GQ_ENOMEM, "cuda: %s: out of memory on the device", what);
-  if (open && !gq_cuda_uncaptured(error)) /* errors of kernels stay with the context */
-    snprintf(lost, sizeof lost, "%s: %s", what, text);
   return gq_fail(GQ_ESTATE, "cuda: %s: %s (error %d)", what, text, error);
 }
 

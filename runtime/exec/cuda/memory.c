@@ -90,7 +90,7 @@ static gq_u64 take_piece(shelf *s) {
 /* Chunks that nobody uses. */
 static bool give_back(void) {
   size_t k = 0, given = 0;
-  gq_cuda_later(gq_cuda_before_all());
+  if (gq_cuda_before_all() != GQ_OK) return false; /* it waits for some of them */
   for (int s = 0; s < NCLASS; s++) {
     shelf *x = &arena.shelf[s];
     size_t n = x->n;

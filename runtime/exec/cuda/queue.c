@@ -37,19 +37,25 @@ static size_t bytes_of(const entry *e) { return sizeof *e + (size_t)e->terms * s
 static entry *first(void) { return (entry *)(void *)queue.room; }
 static entry *after(entry *e) { return (entry *)(void *)((char *)e + bytes_of(e)); }
 
-static int settle(void) {
+static int launch(void) {
   static gq_cufunction f;
-  struct queue now = queue; /* the launch enters, too */
-  int blocks = gq_cuda_blocks(numbers);
-  queue.entries = 0, used = 0, numbers = 0, gq_cuda_before = NULL;
   if (!f) {
     gq_text t = { 0 };
     gq_cuda_text(&t, GQ_NT, "", (const char *[]){ "queue", NULL });
-    int status = t.failed ? gq_nomem(t.room) : gq_cuda_kernel(t.s, "queue", &f);
+    int status = t.failed ? gq_nomem(t.room) : gq_cuda_kernel(t.s, "queue", NULL, &f);
     gq_free(t.s);
     GQ_TRY(status);
   }
-  return gq_cuda_launch(f, blocks, &now);
+  return gq_cuda_launch(f, gq_cuda_blocks(numbers), &queue);
+}
+
+/* What cannot be launched goes on waiting: who asks the device for anything else is told, and nothing is left out. */
+static int settle(void) {
+  gq_cuda_before = NULL; /* the launch asks, too */
+  int status = launch();
+  if (status == GQ_OK) queue.entries = 0, used = 0, numbers = 0;
+  else gq_cuda_before = settle;
+  return status;
 }
 
 /* ---- what may wait together ---- */
