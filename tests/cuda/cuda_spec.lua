@@ -57,6 +57,18 @@ describe("without", function()
   end)
 end)
 
+describe("$GQ_CUDA_LIBS", function()
+  it("is where the compiler's other half is, too", function()
+    local folder = temporary .. "/libs"
+    os.execute(("mkdir -p %s; cp %s/libnvrtc.so.13 %s"):format(folder, emulator, folder))
+    local environment = "GQ_EMU_BUILTINS=1 GQ_CUDA_CACHE= GQ_CUDA_LIBS=" .. folder
+    local ask = "print(pcall(function() return gq.ones(3, {device = 'cuda'}):sum():item() end))"
+    local name = run(environment, ask):match "false.*NVRTC refuses.*failed to open (%S+)%."
+    os.execute(("gcc -shared -x c /dev/null -Wl,-soname,%s -o %s/%s"):format(name, folder, name))
+    assert.equal("true\t3.0\n", (run(environment, ask)))
+  end)
+end)
+
 describe("make install", function()
   it("puts gq_cuda.so where the installed program and gq.so find it", function()
     if config ~= "release" then return pending "the release is what is installed" end
@@ -223,6 +235,19 @@ describe("kernels", function()
     local _, times = text:gsub("warning", "")
     assert.equal(1, times)
     assert.truthy(text:find(first, 1, true))
+  end)
+end)
+
+describe("modules", function()
+  it("of what is no longer there are given back", function()
+    local text = run("GQ_EMU_COUNT=1 GQ_EMU_LATE=1", [[
+      local w = gq.ones({2, 2}, {device = "cuda", requires_grad = true})
+      for rows = 64, 134 do
+        gq.odeint(function(t, x) return gq.tanh(x:matmul(w)) end, gq.ones({rows, 2}, {device = "cuda"}), {0, 1},
+          {gradient = "direct"}):sum():backward()
+        collectgarbage()
+      end]])
+    assert.is_true(tonumber(text:match "(%d+) modules left") < 70, text)
   end)
 end)
 
@@ -556,6 +581,32 @@ describe("a training step", function()
     each_fails(10, 'direct", batch = "independent')
     each_fails(10, "gq", "GQ_CUDA_TILES=0")
   end)
+  -- An error of its call alone: told, and then the numbers are those of a process that met none.
+  local function each_recovers(tried, engine, as, environment)
+    environment = (environment or "") .. " "
+    local steps = training:format(2, engine .. '", audit = false, method = "dopri5')
+    local text = run("GQ_EMU_COUNT=1 " .. environment, "%s", steps)
+    local calls, want = tonumber(text:match "(%d+) calls"), text:match "0x%S+ 0x%S+ "
+    local opened = tonumber(run("GQ_EMU_COUNT=1", "gq.ones(1, {device = 'cuda'})"):match "(%d+) calls")
+    local again = "local told for _ = 1, 3 do local ok, e = pcall(function() " .. steps ..
+      " end) io.write '\\n' if ok then break end told = e end print(told)"
+    for n = opened + 1, calls - 1, math.max(1, calls // tried) do
+      local got, ended = run(environment .. ("GQ_EMU_FAIL=%d GQ_EMU_FAIL_AS=%d"):format(n, as), "%s", again)
+      local what = n .. " of " .. calls .. ": " .. got
+      assert.is_true(ended and got:find(want, 1, true) ~= nil, what)
+      -- of no memory nobody is told where the next try has some; of what is given back, nobody at all
+      assert.is_true(as == 2 or got:find "cuMemFreeHost, fails" ~= nil or got:find "\n[^\n]*cuda: cu" ~= nil, what)
+      assert.falsy(got:find "the device is lost", what)
+    end
+  end
+  it("goes on after an error that leaves the device as it is, to the same numbers", function()
+    each_recovers(12, "direct", 1)
+    each_recovers(12, "direct", 701, "GQ_CUDA_TILES=0")
+    each_recovers(12, "gq", 1)
+    each_recovers(12, 'gq", batch = "independent', 701)
+    each_recovers(12, "direct", 2)
+  end)
+
   it("fails so at any call #slow", function()
     for _, engine in ipairs { "direct", "gq" } do each_fails(math.huge, engine) end
     each_fails(math.huge, 'direct", batch = "independent')

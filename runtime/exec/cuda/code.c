@@ -47,7 +47,7 @@ static int load_groups(const gq_program *p, gq_cuda_code *c) {
     if (p->instr[i].kind != INSTR_GROUP) continue;
     snprintf(name, sizeof name, "g%d", which[i]);
     c->at[i].blocks = gq_cuda_blocks(cells(&p->instr[i]));
-    status = gq_cuda_kernel(t.s, name, &c->at[i].group);
+    status = gq_cuda_kernel(t.s, name, &c->groups, &c->at[i].group);
   }
   gq_free(which);
   gq_free(t.s);
@@ -113,6 +113,8 @@ static void release(gq_program *p) {
   if (!c) return;
   pthread_mutex_lock(&gq_stage.lock);
   gq_cuda_forget(p);
+  gq_cuda_let_go(c->groups);
+  for (int i = 0; c->tile && i < p->nphase + GQ_NWAY; i++) gq_cuda_let_go(c->tile[i].held);
   pthread_mutex_unlock(&gq_stage.lock);
   gq_cuda_release(c->constant);
   gq_free(c->tile);

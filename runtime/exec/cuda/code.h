@@ -10,6 +10,7 @@
 
 typedef struct gq_tile {
   gq_cufunction f;
+  gq_cuda_module *held;
   int threads;                 /* of a block, */
   size_t shared;               /* which shares so many bytes */
 } gq_tile;
@@ -49,6 +50,7 @@ typedef struct gq_cuda_step {
 typedef struct gq_cuda_code {
   void *constant;              /* on the device */
   bool grouped;                /* groups are compiled for running by operations: at the first time */
+  gq_cuda_module *groups;
   gq_tile *tile;               /* [nphase] likewise, for slices side by side; then the other ways of phase 0 */
   int *used;                   /* of each phase, [nphase + 1] ends first: inputs, and outputs counted from nin */
   int *indexing;               /* [nphase] how many look at indices */

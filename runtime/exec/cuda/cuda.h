@@ -52,8 +52,11 @@ int gq_cuda_wait(void);
 
 /* ---- module.c: kernels from text ---- */
 
-/* The kernel of that name in a text, which is compiled where neither memory nor disk has it. */
-int gq_cuda_kernel(const char *text, const char *name, gq_cufunction *f);
+/* The kernel of that name in a text, which is compiled where neither memory nor disk has it. *held_, NULL at first, is what
+** keeps it, in the place of what it kept before; without that it is kept for good. */
+typedef struct gq_cuda_module gq_cuda_module;
+int gq_cuda_kernel(const char *text, const char *name, gq_cuda_module **held_, gq_cufunction *f);
+void gq_cuda_let_go(gq_cuda_module *m_);
 int gq_cuda_keep(const char *text);            /* on disk, for a device that need not be here (tests/cuda/keep.c) */
 
 /* ---- texts.c: texts from kernels.h and its kin, and of operations ---- */

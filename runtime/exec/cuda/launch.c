@@ -132,7 +132,7 @@ static int fixed(gq_cufunction *slot, const gq_part *p) {
   if (!defines.failed)
     gq_cuda_text(&t, GQ_NT, defines.s,
                  (const char *[]){ "layout", parts[p->kind].args, parts[p->kind].section, NULL });
-  int status = t.failed || defines.failed ? gq_nomem(t.room) : gq_cuda_kernel(t.s, name, slot);
+  int status = t.failed || defines.failed ? gq_nomem(t.room) : gq_cuda_kernel(t.s, name, NULL, slot);
   gq_free(defines.s);
   gq_free(t.s);
   return status;
@@ -234,7 +234,7 @@ int gq_cuda_cell(gq_launch *l, gq_op op, gq_dtype to, gq_shape shape, int n, con
   merge(shape.ndim, shape.dim, n, strides, &a.d, a.s);
   if (!*f) {
     cell_text(&t, op, to, n, d);
-    int status = t.failed ? gq_nomem(t.room) : gq_cuda_kernel(t.s, "cell", f);
+    int status = t.failed ? gq_nomem(t.room) : gq_cuda_kernel(t.s, "cell", NULL, f);
     gq_free(t.s);
     GQ_TRY(status);
   }

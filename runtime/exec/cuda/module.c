@@ -1,6 +1,6 @@
 /*
-** module.c -- kernels from text: compiled by NVRTC, kept in memory by the text's hash, and on disk in $GQ_CUDA_CACHE
-** (else ~/.cache/gqlua) by hash, compiler and architecture. What a file holds is checked before the driver sees it.
+** module.c -- kernels from text: compiled by NVRTC, kept in memory by the hash of text and options while somebody uses them
+** and for a while after, and on disk in $GQ_CUDA_CACHE (else ~/.cache/gqlua) by hash, compiler and architecture. What a file holds is checked before the driver sees it.
 */
 #include "cuda.h"
 
@@ -14,6 +14,7 @@
 typedef struct hash {
   uint64_t a, b;
 } hash;
+typedef struct gq_cuda_module module;
 
 /* FNV-1a twice, from two beginnings, and mixed: 128 bits tell texts apart. */
 static hash hash_of(const char *s, size_t n) {
@@ -26,35 +27,27 @@ static hash hash_of(const char *s, size_t n) {
   return (hash){ gq_mix(h.a), gq_mix(h.b ^ n) };
 }
 
-typedef struct module {
+/* Not gq_alloc: modules stay longer than who made them, and a leak would be asked for. */
+struct gq_cuda_module {
   hash key;
   gq_cumodule loaded;
-} module;
+  long users, left; /* left: the time when the last user went, in such goings */
+  module *next;
+};
 
+/* So many that nobody uses are kept: what is made again, as by the next training, finds its own. */
+enum { PLACES = 1024, SPARE = 64 };
 static struct {
-  module *at; /* open addressing, at most half full */
-  size_t size, count;
+  module *at[PLACES];
+  long spare, now;
 } known;
 
-static module *find(hash key) {
-  size_t i = (size_t)key.a & (known.size - 1);
-  while (known.at[i].loaded && (known.at[i].key.a != key.a || known.at[i].key.b != key.b))
-    i = (i + 1) & (known.size - 1);
-  return &known.at[i];
-}
+static module **place_of(hash key) { return &known.at[key.a % PLACES]; }
 
-/* Not gq_alloc: modules stay as long as the process, and a leak would be asked for. */
-static int make_room(void) {
-  if (2 * (known.count + 1) <= known.size) return GQ_OK;
-  module *old = known.at;
-  size_t n = known.size, size = n ? 2 * n : 256;
-  module *at = calloc(size, sizeof *at);
-  if (!at) return gq_nomem(size * sizeof *at);
-  known.at = at, known.size = size;
-  for (size_t i = 0; i < n; i++)
-    if (old[i].loaded) *find(old[i].key) = old[i];
-  free(old);
-  return GQ_OK;
+static module *find(hash key) {
+  module *m = *place_of(key);
+  while (m && (m->key.a != key.a || m->key.b != key.b)) m = m->next;
+  return m;
 }
 
 /* ---- compiling ---- */
@@ -90,17 +83,17 @@ static int take_image(gq_nvrtc p, image *out) {
 }
 
 /* No contraction: what is to be fused says so. Headers of C are empty: the compiler knows what is in them. */
+#define OPTIONS "--fmad=false", "--device-as-default-execution-space", "--std=c++17", "-w"
 static int compile(const char *text, image *out) {
   static const char *const names[] = { "math.h", "stdbool.h", "stdint.h", "string.h" };
   static const char *const empty[] = { "", "", "", "" };
   char arch[32];
-  const char *options[] = { arch, "--fmad=false", "--device-as-default-execution-space", "--std=c++17",
-                            "-w" };
+  const char *options[] = { arch, OPTIONS };
   gq_nvrtc p;
   snprintf(arch, sizeof arch, "--gpu-architecture=sm_%d%d", gq_cuda.major, gq_cuda.minor);
   int error = gq_rtc.create(&p, text, "gqlua.cu", 4, empty, names);
   if (error) return gq_fail(GQ_ESTATE, "cuda: NVRTC cannot begin (error %d)", error);
-  error = gq_rtc.compile(p, 5, options);
+  error = gq_rtc.compile(p, (int)(sizeof options / sizeof *options), options);
   int status = error ? rtc_fail(p, error) : take_image(p, out);
   gq_rtc.destroy(&p);
   return status;
@@ -115,6 +108,17 @@ typedef struct header {
 } header;
 
 static const char magic[8] = "gqcubin";
+
+/* What else an image depends on is in its file's name. */
+static hash key_of(const char *text) {
+  static const char *const options[] = { OPTIONS };
+  hash key = hash_of(text, strlen(text));
+  for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
+    hash one = hash_of(options[i], strlen(options[i]));
+    key = (hash){ gq_mix(key.a ^ one.a), gq_mix(key.b ^ one.b) };
+  }
+  return key;
+}
 
 static bool folder_of(char *path, size_t n) {
   const char *own = getenv("GQ_CUDA_CACHE"), *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
@@ -190,7 +194,7 @@ static void store(hash key, const image *x) {
 }
 
 int gq_cuda_keep(const char *text) {
-  hash key = hash_of(text, strlen(text));
+  hash key = key_of(text);
   image x;
   bool kept = read_image(key, &x);
   if (!kept) GQ_TRY(compile(text, &x));
@@ -217,16 +221,50 @@ static int load(const char *text, hash key, gq_cumodule *m) {
   return gq_cuda_check(error, "cuModuleLoadData");
 }
 
-int gq_cuda_kernel(const char *text, const char *name, gq_cufunction *f) {
-  hash key = hash_of(text, strlen(text));
-  GQ_TRY(gq_cuda_enter());
-  GQ_TRY(make_room());
-  module *m = find(key);
-  if (!m->loaded) {
-    gq_cumodule loaded;
-    GQ_TRY(load(text, key, &loaded));
-    *m = (module){ key, loaded };
-    known.count++;
+static int make(const char *text, hash key, module **out) {
+  module *m = *out = calloc(1, sizeof *m);
+  if (!m) return gq_nomem(sizeof *m);
+  int status = load(text, key, &m->loaded);
+  if (status != GQ_OK) {
+    free(m);
+    return status;
   }
-  return gq_cuda_check(gq_cu.function(f, m->loaded, name), "cuModuleGetFunction");
+  m->key = key, m->next = *place_of(key), *place_of(key) = m;
+  known.spare++;
+  return GQ_OK;
+}
+
+int gq_cuda_kernel(const char *text, const char *name, module **held_, gq_cufunction *f) {
+  hash key = key_of(text);
+  GQ_TRY(gq_cuda_enter());
+  module *m = find(key);
+  if (!m) GQ_TRY(make(text, key, &m));
+  GQ_TRY(gq_cuda_check(gq_cu.function(f, m->loaded, name), "cuModuleGetFunction"));
+  if (held_ && *held_ == m) return GQ_OK;
+  if (held_) gq_cuda_let_go(*held_), *held_ = m;
+  known.spare -= !m->users++;
+  return GQ_OK;
+}
+
+/* All that nobody has used for long. What was launched of them is over. */
+static int unload(void) {
+  GQ_TRY(gq_cuda_usable());
+  GQ_TRY(gq_cuda_check(gq_cu.wait(gq_cuda.stream), "cuStreamSynchronize"));
+  for (module **at = known.at; at < known.at + PLACES; at++)
+    for (module **m = at, *gone; (gone = *m);) {
+      bool goes = !gone->users && known.now - gone->left >= SPARE / 2;
+      if (!goes) m = &gone->next;
+      if (!goes) continue;
+      *m = gone->next, known.spare--;
+      int error = gq_cu.unload(gone->loaded);
+      free(gone);
+      GQ_TRY(gq_cuda_check(error, "cuModuleUnload"));
+    }
+  return GQ_OK;
+}
+
+void gq_cuda_let_go(module *m_) {
+  if (!m_ || --m_->users) return;
+  m_->left = ++known.now;
+  if (++known.spare > SPARE) gq_cuda_later(unload());
 }

@@ -823,10 +823,11 @@ int gq_cuda_tile(gq_way way, int n, const gq_phase *of, gq_tile *out) {
     x.rows = rows_of(&x), x.threads = threads_of(&x);
     status = put_all(&x);
   }
-  if (status == GQ_OK) status = gq_cuda_kernel(x.t.s, gq_cuda_ways[way].name, &out->f);
+  if (status == GQ_OK) status = gq_cuda_kernel(x.t.s, gq_cuda_ways[way].name, &out->held, &out->f);
   if (status == GQ_OK && x.table) /* the table alone needs no leave */
     status =
       gq_cuda_check(gq_cu.set_attribute(out->f, GQ_CU_DYNAMIC_SHARED, (int)x.shared), "cuFuncSetAttribute");
+  if (status != GQ_OK) out->f = NULL; /* the next time it is made anew */
   out->shared = x.shared, out->threads = x.threads;
   for (int i = 0; i < x.nregion; i++) {
     gq_free(x.region[i].t.s);

@@ -73,7 +73,7 @@ static int kernel(which k, gq_dtype d, gq_cufunction *f) {
   snprintf(name, sizeof name, "%s_%s", names[k], gq_cuda_suffix[d]);
   gq_text_put(&defines, "#define T %s\n#define N(name) name##_%s\n", gq_cuda_dtype[d], gq_cuda_suffix[d]);
   if (!defines.failed) gq_cuda_text(&t, of->threads, defines.s, of->sections);
-  int status = defines.failed || t.failed ? gq_nomem(t.room) : gq_cuda_kernel(t.s, name, &known[k][d]);
+  int status = defines.failed || t.failed ? gq_nomem(t.room) : gq_cuda_kernel(t.s, name, NULL, &known[k][d]);
   gq_free(defines.s);
   gq_free(t.s);
   *f = known[k][d];
@@ -448,7 +448,7 @@ static int update_kernel(gq_opt_rule rule, gq_dtype d, gq_cufunction *f) {
                d == GQ_F32 ? "#define T float\n#define TARGET GQ_HERE\n#define FN(name) name##_f32\n"
                            : "#define T double\n#define TARGET GQ_HERE\n#define FN(name) name##_f64\n",
                sections);
-  int status = t.failed ? gq_nomem(t.room) : gq_cuda_kernel(t.s, rules[rule], &known[rule][d]);
+  int status = t.failed ? gq_nomem(t.room) : gq_cuda_kernel(t.s, rules[rule], NULL, &known[rule][d]);
   gq_free(t.s);
   *f = known[rule][d];
   return status;
