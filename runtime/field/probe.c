@@ -1,7 +1,7 @@
 /*
-** probe.c -- see probe.h. Products of MLPs are matrix products and sums over rows, whose probes by point cost little;
-** those of other dynamics are had by differentiating the product's projection, which is linear in a, in a: that is
-** df/dtheta T, and times a, row by row, it is what a point adds.
+** probe.c -- see probe.h. Products are followed through sums, parts and turns to products of matrices and sums over rows,
+** whose probes by point cost little. Those of other dynamics (tables looked up by the time) are had by differentiating the
+** product's projection, which is linear in a, in a: that is df/dtheta T, and times a, row by row, it is what a point adds.
 */
 #include "probe.h"
 
@@ -28,6 +28,7 @@ double gq_probe_direction(int j, int k, size_t i) {
 
 typedef struct prober {
   gq_graph *g;
+  const gq_probe *p;
   int64_t n;
   bool columns, by_rows; /* by_rows: what is summed up is to be looked at */
   gq_ref product, a;
@@ -55,6 +56,8 @@ typedef struct seen {
   gq_ref rows, s;
 } seen;
 
+static const seen none = { GQ_NONE, GQ_NONE };
+
 static bool unseen(seen x) { return x.rows == GQ_NONE && x.s == GQ_NONE; }
 
 static gq_ref plus(const prober *b, gq_ref x, gq_ref y) {
@@ -64,6 +67,10 @@ static gq_ref plus(const prober *b, gq_ref x, gq_ref y) {
 static seen times(const prober *b, seen x, gq_ref y) {
   return (seen){ x.rows == GQ_NONE ? GQ_NONE : gq_emit2(b->g, GQ_OP_MUL, x.rows, y),
                  x.s == GQ_NONE ? GQ_NONE : gq_emit2(b->g, GQ_OP_MUL, x.s, y) };
+}
+
+static seen negative(const prober *b, seen x) {
+  return times(b, x, gq_const(b->g, gq_graph_node(b->g, b->a)->dtype, -1));
 }
 
 static gq_ref sizes(const prober *b, gq_ref x) { return x == GQ_NONE ? x : gq_emit1(b->g, GQ_OP_ABS, x); }
@@ -108,18 +115,14 @@ static gq_ref project(const prober *b, gq_ref direction, gq_ref x) {
 }
 
 /* direction v of a vector, before it is summed over rows where that can be: fewer numbers are left. */
-static seen along(const prober *b, gq_ref direction, gq_ref v) {
-  gq_graph *g = b->g;
-  gq_node r = *gq_graph_node(g, origin(b, v));
-  for (int i = 0; r.op == GQ_OP_MUL && i < 2; i++)
-    if (gq_numel(shape_of(b, r.arg[i])) == 1 && gq_numel(shape_of(b, r.arg[1 - i])) == gq_numel(r.shape))
-      return times(b, along(b, direction, r.arg[1 - i]), gq_reshape(g, r.arg[i], gq_shape_of(0, NULL)));
+static seen of_direction(const prober *b, gq_ref v, gq_ref direction) {
+  gq_node r = *gq_graph_node(b->g, v);
   gq_shape from = r.op == GQ_OP_SUM ? shape_of(b, r.arg[0]) : (gq_shape){ 0 };
   if (b->columns && from.ndim == 2 && r.attr.flags == 2 && from.dim[1] % b->n == 0 &&
       (b->n > 1 || b->by_rows || from.dim[0] > GQ_PROBE_ITSELF))
     return (seen){ project(b, direction, r.arg[0]), GQ_NONE };
   gq_ref x = of_vector(b, v);
-  return (seen){ GQ_NONE, x == GQ_NONE ? x : gq_matmul(g, direction, x, 0) };
+  return (seen){ GQ_NONE, x == GQ_NONE ? x : gq_matmul(b->g, direction, x, 0) };
 }
 
 /* x, whose axis `rows` holds those of all points: a matrix a point, {n, ..}. */
@@ -131,17 +134,32 @@ static gq_ref by_point(const prober *b, gq_ref x, int rows) {
   return gq_permute(b->g, x, (int[]){ 1, 0, 2 });
 }
 
-/* u'(AB)v: the product itself, point by point. */
-static gq_ref of_small(const prober *b, gq_ref r, const gq_ref *direction) {
+/* u'Xv of a matrix X a point, {n, ..}. */
+static seen between(const prober *b, gq_ref x, const gq_ref *direction) {
   gq_graph *g = b->g;
-  gq_node m = *gq_graph_node(g, r);
-  if (b->n > 1)
-    r = gq_matmul(g, by_point(b, m.arg[0], m.attr.flags & GQ_TA ? 0 : 1),
-                  by_point(b, m.arg[1], m.attr.flags & GQ_TB ? 1 : 0), m.attr.flags);
-  gq_ref x = gq_emit2(g, GQ_OP_MUL, gq_matmul(g, r, direction[1], GQ_TB),
-                      gq_permute(g, direction[0], (int[]){ 1, 0 }));
+  x = gq_emit2(g, GQ_OP_MUL, gq_matmul(g, x, direction[1], GQ_TB),
+               gq_permute(g, direction[0], (int[]){ 1, 0 }));
   x = gq_reshape(g, gq_sum_axes(g, x, b->n > 1 ? 2 : 1), gq_shape_of(2, (int64_t[]){ b->n, GQ_DIRECTIONS }));
-  return gq_permute(g, x, (int[]){ 1, 0 });
+  return (seen){ GQ_NONE, gq_permute(g, x, (int[]){ 1, 0 }) };
+}
+
+/* u'(AB)v: the product itself, point by point. */
+static seen of_small(const prober *b, gq_ref r, const gq_ref *direction) {
+  gq_node m = *gq_graph_node(b->g, r);
+  if (b->n > 1)
+    r = gq_matmul(b->g, by_point(b, m.arg[0], m.attr.flags & GQ_TA ? 0 : 1),
+                  by_point(b, m.arg[1], m.attr.flags & GQ_TB ? 1 : 0), m.attr.flags);
+  return between(b, r, direction);
+}
+
+/* The same of any tensor but a vector, where points are summed last. */
+static seen of_whole(const prober *b, const gq_ref *direction) {
+  gq_graph *g = b->g;
+  gq_ref x = of_vector(b, b->product);
+  if (x == GQ_NONE || b->p->inputs < 2) return none;
+  int64_t each[] = { b->n, b->p->input[0].dim[1], b->p->input[1].dim[1] };
+  x = gq_permute(g, x, (int[]){ 1, 0 });
+  return between(b, gq_reshape(g, x, b->n > 1 ? gq_shape_of(3, each) : gq_shape_of(2, each + 1)), direction);
 }
 
 /* A matrix product over rows: u'A and B v, row by row, unless its own numbers cost less. */
@@ -151,26 +169,18 @@ static seen of_matmul(const prober *b, gq_ref r, const gq_ref *direction) {
   gq_node m = *gq_graph_node(g, r);
   gq_shape s = m.shape, from = shape_of(b, m.arg[0]);
   int ta = m.attr.flags & GQ_TA, tb = m.attr.flags & GQ_TB;
-  if (from.ndim != 2 || from.dim[ta ? 0 : 1] % b->n || shape_of(b, m.arg[1]).ndim != 2)
-    return (seen){ GQ_NONE, GQ_NONE };
+  if (from.ndim != 2 || from.dim[ta ? 0 : 1] % b->n || shape_of(b, m.arg[1]).ndim != 2) return none;
   if (!b->by_rows && s.dim[0] * s.dim[1] < DEARER * GQ_DIRECTIONS * (s.dim[0] + s.dim[1]))
-    return (seen){ GQ_NONE, of_small(b, r, direction) };
+    return of_small(b, r, direction);
   return (seen){ gq_emit2(g, GQ_OP_MUL, gq_matmul(g, direction[0], m.arg[0], ta ? GQ_TB : 0),
                           gq_matmul(g, direction[1], m.arg[1], tb ? 0 : GQ_TB)),
                  GQ_NONE };
-}
-
-/* A row or a column of numbers, between its directions and the single one of the other side. */
-static seen of_line(const prober *b, gq_ref r, const gq_ref *direction) {
-  int side = shape_of(b, r).dim[0] == 1 ? 1 : 0;
-  return times(b, along(b, direction[side], r), direction[1 - side]);
 }
 
 /* The weight of a convolution, a sum over images of A B', whose groups are its first rows: u'A and B v, the latter a
 ** convolution of few channels, summed over all but images. */
 static seen of_windows(const prober *b, gq_ref r, const gq_ref *direction) {
   gq_graph *g = b->g;
-  seen none = { GQ_NONE, GQ_NONE };
   gq_node sum = *gq_graph_node(g, origin(b, r)), m = sum;
   if (sum.op == GQ_OP_SUM) m = *gq_graph_node(g, sum.arg[0]);
   gq_shape s = m.shape, u = gq_shape_of(1, (int64_t[]){ GQ_DIRECTIONS });
@@ -194,40 +204,120 @@ static seen of_windows(const prober *b, gq_ref r, const gq_ref *direction) {
   return (seen){ gq_permute(g, x, (int[]){ 1, 0 }), GQ_NONE };
 }
 
-/* Numbers first .. first + n - 1 of the directions. */
-static gq_ref part_of(const prober *b, gq_ref direction, int64_t first, int64_t n) {
-  gq_attr attr = { .shape = gq_shape_of(2, (int64_t[]){ GQ_DIRECTIONS, n }),
-                   .start = { 0, first },
-                   .step = { 1, 1 } };
-  return gq_emit(b->g, GQ_OP_SLICE, 1, &direction, &attr);
+/* What is cut with the rows, along directions of its shape, before points are summed. */
+static seen of_cut(const prober *b, gq_ref r, gq_ref direction) {
+  gq_graph *g = b->g;
+  gq_shape s = shape_of(b, b->product), x = s, d;
+  int at = b->columns ? s.ndim - 1 : 0; /* of points, before the rows */
+  if (s.ndim > GQ_MAXDIM - 2) return none;
+  for (int i = x.ndim++; i > at; i--) x.dim[i] = x.dim[i - 1];
+  x.dim[at] = b->n;
+  if (b->n > 1) {
+    gq_node sum = *gq_graph_node(g, r);
+    if (sum.op != GQ_OP_SUM || sum.attr.flags != 1 << at || !gq_shape_equal(shape_of(b, sum.arg[0]), x))
+      return none;
+    r = sum.arg[0];
+  }
+  d = x, d.dim[at] = 1;
+  for (int i = d.ndim++; i > 0; i--) d.dim[i] = d.dim[i - 1];
+  d.dim[0] = GQ_DIRECTIONS;
+  r = gq_emit2(g, GQ_OP_MUL, gq_reshape(g, direction, d), gq_reshape(g, r, x));
+  r = gq_sum_axes(g, r, ((1 << d.ndim) - 1) & ~(1 | 6 << at));
+  return (seen){ gq_reshape(g, r, gq_shape_of(2, (int64_t[]){ GQ_DIRECTIONS, b->n * s.dim[at] })), GQ_NONE };
 }
 
-/* A matrix between its directions; unseen where it is made in another way than by products, sums and joining. */
-static seen of_matrix(const prober *b, gq_ref r, const gq_ref *direction) {
+/* The directions of a part of the tensor. n: one of a vector, two of a matrix; 0: its numbers are looked at. */
+typedef struct way {
+  int n;
+  gq_ref direction[GQ_PROBE_INPUTS];
+} way;
+
+static seen see(const prober *b, gq_ref r, way w);
+
+/* A row or a column of numbers, between its directions and the single one of the other side. */
+static seen of_line(const prober *b, gq_ref r, way w) {
+  int side = shape_of(b, r).dim[0] == 1 ? 1 : 0;
+  return times(b, see(b, r, (way){ 1, { w.direction[side] } }), w.direction[1 - side]);
+}
+
+/* What is no sum of others. */
+static seen of_term(const prober *b, gq_ref r, way w) {
+  gq_shape s = shape_of(b, r);
+  if (b->p->inputs && !b->p->sides) return of_cut(b, r, w.direction[0]);
+  if (w.n == 0) return (seen){ GQ_NONE, of_vector(b, r) };
+  if (w.n == 1) return of_direction(b, r, w.direction[0]);
+  if (s.ndim != 2) return of_windows(b, r, w.direction);
+  if (gq_graph_node(b->g, r)->op == GQ_OP_MATMUL) return of_matmul(b, r, w.direction);
+  return s.dim[0] == 1 || s.dim[1] == 1 ? of_line(b, r, w) : none;
+}
+
+/* x, which has numbers start, start + step, .. of the axes of a larger one. */
+static seen of_part(const prober *b, gq_ref x, gq_shape whole, const int64_t *start, const int64_t *step,
+                    way w) {
   gq_graph *g = b->g;
-  gq_node m = *gq_graph_node(g, r);
-  seen all = { GQ_NONE, GQ_NONE };
-  if (m.op == GQ_OP_RESHAPE && gq_shape_equal(shape_of(b, origin(b, r)), m.shape))
-    return of_matrix(b, origin(b, r), direction);
-  if (m.op == GQ_OP_MATMUL) return of_matmul(b, r, direction);
-  if (m.op != GQ_OP_CAT) return m.shape.dim[0] == 1 || m.shape.dim[1] == 1 ? of_line(b, r, direction) : all;
-  int axis = m.attr.axis;
-  int64_t first = 0;
-  for (int i = 0; i < m.nargs; i++) {
-    gq_ref arg = gq_graph_node(g, r)->args[i], part[2] = { direction[0], direction[1] };
-    int64_t n = shape_of(b, arg).dim[axis];
-    part[axis] = part_of(b, direction[axis], first, n);
-    seen one = of_matrix(b, arg, part);
-    if (unseen(one)) return one;
-    all.rows = plus(b, all.rows, one.rows), all.s = plus(b, all.s, one.s);
-    first += n;
+  gq_shape s = shape_of(b, x);
+  if (s.ndim != (w.n ? w.n : 1) || (b->p->inputs && !b->p->sides)) return none;
+  for (int i = 0; i < w.n; i++) {
+    gq_attr attr = { .shape = gq_shape_of(2, (int64_t[]){ GQ_DIRECTIONS, s.dim[i] }),
+                     .start = { 0, start[i] },
+                     .step = { 1, step[i] } };
+    w.direction[i] = gq_emit(g, GQ_OP_SLICE, 1, &w.direction[i], &attr);
   }
-  return all;
+  seen part = see(b, x, w);
+  if (w.n || unseen(part)) return part;
+  gq_attr attr = { .shape = gq_shape_of(2, (int64_t[]){ whole.dim[0], b->n }),
+                   .start = { start[0] },
+                   .step = { step[0], 1 } };
+  return (seen){ GQ_NONE, gq_emit(g, GQ_OP_PAD, 1, &part.s, &attr) };
+}
+
+static seen together(const prober *b, seen x, seen y) {
+  return unseen(x) || unseen(y) ? none : (seen){ plus(b, x.rows, y.rows), plus(b, x.s, y.s) };
+}
+
+/* A product along its directions; unseen where it is made in another way than by products of matrices, sums and parts. */
+static seen see(const prober *b, gq_ref r, way w) {
+  gq_graph *g = b->g;
+  if (w.n < 2 || gq_shape_equal(shape_of(b, origin(b, r)), shape_of(b, r))) r = origin(b, r);
+  gq_node m = *gq_graph_node(g, r);
+  seen x = of_term(b, r, w);
+  if (!unseen(x)) return x;
+  switch (m.op) {
+    case GQ_OP_NEG: return negative(b, see(b, m.arg[0], w));
+    case GQ_OP_ADD:
+    case GQ_OP_SUB:
+      if (!gq_shape_equal(shape_of(b, m.arg[0]), shape_of(b, m.arg[1]))) return none;
+      x = see(b, m.arg[1], w);
+      return together(b, see(b, m.arg[0], w), m.op == GQ_OP_ADD ? x : negative(b, x));
+    case GQ_OP_MUL:
+      for (int i = 0; i < 2; i++)
+        if (gq_numel(shape_of(b, m.arg[i])) == 1 && gq_numel(shape_of(b, m.arg[1 - i])) == gq_numel(m.shape))
+          return times(b, see(b, m.arg[1 - i], w), gq_reshape(g, m.arg[i], gq_shape_of(0, NULL)));
+      return none;
+    case GQ_OP_PERMUTE:
+      return w.n == 2 && m.shape.ndim == 2 ? see(b, m.arg[0], (way){ 2, { w.direction[1], w.direction[0] } })
+                                           : none;
+    case GQ_OP_PAD: return of_part(b, m.arg[0], m.shape, m.attr.start, m.attr.step, w);
+    case GQ_OP_CAT: {
+      int64_t start[GQ_MAXDIM] = { 0 }, step[GQ_MAXDIM];
+      for (int i = 0; i < GQ_MAXDIM; i++) step[i] = 1;
+      for (int i = 0; i < m.nargs; i++) {
+        gq_ref arg = gq_graph_node(g, r)->args[i];
+        seen one = of_part(b, arg, m.shape, start, step, w);
+        if (unseen(one)) return one;
+        x = (seen){ plus(b, x.rows, one.rows), plus(b, x.s, one.s) };
+        start[m.attr.axis] += shape_of(b, arg).dim[m.attr.axis];
+      }
+      return x;
+    }
+    default: return none;
+  }
 }
 
 /* Number i of the tensor, or direction i: of the tensor's shape. */
-static gq_ref tangent(const prober *b, const gq_probe *p, int i, const gq_ref *direction) {
+static gq_ref tangent(const prober *b, int i, const gq_ref *direction) {
   gq_graph *g = b->g;
+  const gq_probe *p = b->p;
   gq_shape s = shape_of(b, b->product);
   gq_dtype d = gq_graph_node(g, b->product)->dtype;
   gq_attr attr = { .shape = gq_shape_of(1, (int64_t[]){ gq_numel(s) }), .start = { i }, .step = { 1 } };
@@ -260,27 +350,26 @@ static gq_ref of_tangent(const prober *b, gq_ref t) {
   return gq_reshape(g, x, gq_shape_of(2, (int64_t[]){ 1, b->columns ? s.dim[s.ndim - 1] : gq_numel(s) }));
 }
 
-static seen of_tangents(const prober *b, const gq_probe *p, const gq_ref *direction) {
+static seen of_tangents(const prober *b, const gq_ref *direction) {
   gq_ref x[GQ_PROBE_ITSELF];
-  for (int i = 0; i < p->numbers; i++)
-    if ((x[i] = of_tangent(b, tangent(b, p, i, direction))) == GQ_NONE) return (seen){ GQ_NONE, GQ_NONE };
-  return (seen){ gq_cat(b->g, p->numbers, x, 0), GQ_NONE };
+  for (int i = 0; i < b->p->numbers; i++)
+    if ((x[i] = of_tangent(b, tangent(b, i, direction))) == GQ_NONE) return none;
+  return (seen){ gq_cat(b->g, b->p->numbers, x, 0), GQ_NONE };
 }
 
-static seen see(const prober *b, const gq_probe *p, const gq_ref *direction) {
-  seen x = { GQ_NONE, GQ_NONE };
-  if (p->inputs == 2 && shape_of(b, b->product).ndim == 2) x = of_matrix(b, b->product, direction);
-  else if (p->inputs == 2) x = of_windows(b, b->product, direction);
-  else if (p->sides) x = along(b, direction[0], b->product);
-  else if (!p->inputs) x.s = of_vector(b, b->product);
-  return unseen(x) ? of_tangents(b, p, direction) : x;
+static seen see_all(const prober *b, const gq_ref *direction) {
+  way w = { .n = b->p->inputs };
+  for (int i = 0; i < w.n; i++) w.direction[i] = direction[i];
+  seen x = see(b, b->product, w);
+  if (unseen(x)) x = of_whole(b, direction);
+  return unseen(x) ? of_tangents(b, direction) : x;
 }
 
 gq_ref gq_probe_emit(gq_graph *g, const gq_probe *p, int64_t n, bool columns, gq_ref product, gq_ref a,
                      const gq_ref *direction, gq_ref *size_) {
-  prober b = { g, n, columns, true, product, a };
-  seen x = size_ ? see(&b, p, direction) : (seen){ GQ_NONE, GQ_NONE };
+  prober b = { g, p, n, columns, true, product, a };
+  seen x = size_ ? see_all(&b, direction) : none;
   if (size_) *size_ = gq_sum_axes(g, summed(&b, (seen){ sizes(&b, x.rows), sizes(&b, x.s) }), 1);
   b.by_rows = false;
-  return summed(&b, see(&b, p, direction));
+  return summed(&b, see_all(&b, direction));
 }

@@ -2,9 +2,8 @@
 ** probe.h -- a few numbers of a'df/dtheta at every point, by which its integral over time is judged tensor by tensor:
 ** a number or a vector of up to 16 as it is, a longer vector along fixed random directions, a matrix between pairs of
 ** them (two matrix-vector products over the rows instead of the product), what has more dims, a convolution's weight,
-** as the matrix {first dim, others}. What is sliced with the rows, or made in another way, along random directions
-** of the parameter, d (f . a) / d (theta + s T) at s = 0. Which numbers they are does not depend on how they are
-** computed.
+** as the matrix {first dim, others}. What is sliced with the rows, along random directions of its shape. Which
+** numbers they are does not depend on how they are computed.
 */
 #ifndef GQ_PROBE_H
 #define GQ_PROBE_H

@@ -1,7 +1,7 @@
 /*
 ** probe_test.c -- probes of products by point (field/probe.h): at n points what they are at each alone, and at one point the
-** numbers of the product itself along their directions, for layers, kinetics, images, batches of matrices and captures
-** of rows.
+** numbers of the product itself along their directions, for layers, weights used twice, kinetics, images, batches of matrices,
+** tables and captures of rows.
 */
 #include "graphs.h"
 #include "runtime/exec/backend.h"
@@ -84,6 +84,34 @@ static gq_ref images(gq_graph *g, gq_ref t, gq_ref z, const gq_ref *c) {
   return convolved(g, gq_emit1(g, GQ_OP_TANH, gq_emit2(g, GQ_OP_MUL, h, t)), c[2], 1);
 }
 
+/* -dV/dz of V = the sum of tanh(tanh(z W + b) U) v: W and U multiply on the way back, too. */
+static gq_ref energy(gq_graph *g, gq_ref t, gq_ref z, const gq_ref *c) {
+  gq_ref h = gq_emit1(g, GQ_OP_TANH, gq_emit2(g, GQ_OP_ADD, gq_matmul(g, z, c[0], 0), c[1]));
+  h = gq_matmul(g, gq_emit1(g, GQ_OP_TANH, gq_matmul(g, h, c[2], 0)), c[3], 0);
+  gq_ref v = gq_reshape(g, gq_sum_axes(g, h, 3), SCALAR), minus = gq_const(g, GQ_F64, -1), out;
+  must(gq_vjp(g, 1, &v, &minus, 1, &z, &out));
+  return out;
+}
+
+/* tanh(tanh(z W + b) W' - b[1:3] + t c) + z, where c is of each row: a weight there and back, and part of a bias */
+static gq_ref tied(gq_graph *g, gq_ref t, gq_ref z, const gq_ref *c) {
+  gq_attr attr = { .shape = SHAPE(3), .start = { 1 }, .step = { 1 } };
+  gq_ref b = gq_emit(g, GQ_OP_SLICE, 1, &c[1], &attr);
+  gq_ref h = gq_emit1(g, GQ_OP_TANH, gq_emit2(g, GQ_OP_ADD, gq_matmul(g, z, c[0], 0), c[1]));
+  h = gq_emit2(g, GQ_OP_SUB, gq_matmul(g, h, gq_permute(g, c[0], (int[]){ 1, 0 }), 0), b);
+  h = gq_emit1(g, GQ_OP_TANH, gq_emit2(g, GQ_OP_ADD, h, gq_emit2(g, GQ_OP_MUL, t, c[2])));
+  return gq_emit2(g, GQ_OP_ADD, h, z);
+}
+
+/* z p, where p is the row of c of the time: of one of four intervals */
+static gq_ref looked_up(gq_graph *g, gq_ref t, gq_ref z, const gq_ref *c) {
+  gq_ref at = gq_emit2(g, GQ_OP_MUL, t, gq_const(g, GQ_F64, 4));
+  at = gq_emit2(g, GQ_OP_ADD, gq_cast(g, at, GQ_I64), gq_const(g, GQ_I64, 1));
+  gq_attr attr = { .axis = 0 };
+  gq_ref p = gq_emit(g, GQ_OP_INDEX_SELECT, 2, (gq_ref[]){ c[0], gq_reshape(g, at, SHAPE(1)) }, &attr);
+  return gq_emit2(g, GQ_OP_MUL, gq_reshape(g, p, SHAPE(2)), z);
+}
+
 static gq_tensor *in[64];
 static int nin;
 
@@ -155,6 +183,8 @@ static void probes(const problem *p) {
   int products = 0;
   for (int r = 0; r < gq_graph_size(many.g); r++) products += gq_graph_node(many.g, r)->op == GQ_OP_MATMUL;
   if (p->f == images) CHECK(products == 10); /* of f, its derivatives, and two a weight's probe */
+  if (p->f == energy) CHECK(products == (p->columns ? 24 : 26));
+  if (p->f == tied) CHECK(products == (p->columns ? 14 : 16));
   int n = f->nb, parts = gq_graph_outputs(many.g) - many.nq; /* probes, then their sizes */
   CHECK(parts == 2 * n && gq_graph_outputs(one.g) - one.nq == parts && one.second == n && many.second == n);
   CHECK(many.columns == p->columns);
@@ -224,6 +254,17 @@ int main(void) {
     { "one number", SCALAR, 1, { SHAPE(3) }, kinetics, false },
     { "matrices", SHAPE(ROWS, 2, 3), 2, { SHAPE(3, 3), SHAPE(ROWS, 1, 1) }, matrices, false },
     { "images", SHAPE(3, 2, 5, 5), 3, { SHAPE(4, 1, 3, 3), SHAPE(4), SHAPE(2, 4, 3, 3) }, images, false },
+    { "energy", SHAPE(ROWS, 3), 4, { SHAPE(3, 20), SHAPE(20), SHAPE(20, 20), SHAPE(20, 1) }, energy, true },
+    { "energy in front",
+      SHAPE(ROWS, 3),
+      4,
+      { SHAPE(3, 20), SHAPE(20), SHAPE(20, 20), SHAPE(20, 1) },
+      energy,
+      false },
+    { "tied", SHAPE(ROWS, 3), 3, { SHAPE(3, 20), SHAPE(20), SHAPE(ROWS, 3) }, tied, true },
+    { "tied in front", SHAPE(ROWS, 3), 3, { SHAPE(3, 20), SHAPE(20), SHAPE(ROWS, 3) }, tied, false },
+    { "looked up", SHAPE(ROWS, 2), 1, { SHAPE(4, 2) }, looked_up, true },
+    { "looked up in front", SHAPE(ROWS, 2), 1, { SHAPE(4, 2) }, looked_up, false },
     { "unusual", SHAPE(ROWS, 3), 2, { SHAPE(3, 3), SHAPE(2, 3, 2) }, unusual, false },
   };
   for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
