@@ -91,8 +91,23 @@ gq_dtype gq_field_boundary_dtype(const gq_field *f, int j);
 gq_shape gq_field_slice_shape(const gq_field *f, int s, int j);
 size_t gq_field_slice_bytes(const gq_field *f, int s, int j);
 
-/* Bytes of a state; from the start of one to slice s of it; and numbers of that slice. */
+/* States, packed: their bytes; a copy; sums and products; from the start of one to slice s of it; and numbers of that
+** slice. */
 static inline size_t gq_part_bytes(const gq_field *f) { return gq_numel(f->shape) * gq_dtype_size(f->dtype); }
+static inline void gq_state_copy(const gq_field *f, void *dst, const void *src) {
+  gq_copy(f->on, dst, src, gq_part_bytes(f));
+}
+static inline void gq_state_clear(const gq_field *f, void *x) { gq_zero(f->on, x, gq_part_bytes(f)); }
+/* y += s x */
+static inline void gq_state_add(const gq_field *f, double s, const void *x, void *y) {
+  f->on->vec->axpy(f->dtype, gq_numel(f->shape), s, x, y);
+}
+static inline double gq_state_dot(const gq_field *f, const void *x, const void *y) {
+  return f->on->vec->dot(f->dtype, gq_numel(f->shape), x, y);
+}
+static inline bool gq_state_finite(const gq_field *f, const void *x) {
+  return !f->on->vec->nonfinite(f->dtype, gq_numel(f->shape), x);
+}
 static inline size_t gq_slice_offset(const gq_field *f, int s) {
   if (f->nslices == 1) return 0;
   return f->first[s] * (gq_numel(f->shape) / f->shape.dim[0]) * gq_dtype_size(f->dtype);

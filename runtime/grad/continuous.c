@@ -12,12 +12,7 @@
 #include <string.h>
 
 /* z at measurement time i as the slices hold states. */
-static void *stored(gq_back *k, int i) {
-  void *z = gq_at_time(k->s, k->s->z, i);
-  if (gq_field_plain(k->s->plan->field)) return z;
-  gq_field_pack(k->s->plan->field, z, k->stored);
-  return k->stored;
-}
+static void *stored(gq_back *k, int i) { return gq_packed_at(k->s, i, k->stored); }
 
 /* Implicit steps where nobody looks at the error of the integral. */
 static bool crosses(const gq_back *k) {
@@ -147,10 +142,6 @@ static double rms(const gq_back *k, const void *x) {
   return out;
 }
 
-static void add(const gq_back *k, double s, const void *x, void *y) {
-  k->f->on->vec->axpy(k->f->dtype, k->n, s, x, y);
-}
-
 /* Largest RMS of a cotangent: what a is like. */
 static double cotangent_size(const gq_back *k) {
   double top = 0, g[GQ_BACK_TOLD];
@@ -221,13 +212,13 @@ static int begin(gq_back *k, int i) {
   gq_solution *s = k->s;
   gq_walk *w = &k->w;
   void *z = stored(k, i);
-  if (k->reverse) gq_copy(k->f->on, w->a.y[0], z, gq_part_bytes(k->f));
+  if (k->reverse) gq_state_copy(k->f, w->a.y[0], z);
   w->a.t = w->c.origin = s->t[i];
   w->c.index = 0;
   if (!k->reverse) GQ_TRY(gq_trajectory_leave(&k->z, s->t[i]));
   if (!w->a.st->l.carry) return GQ_OK;
   void *x[] = { w->a.y[0], k->reverse ? w->a.y[1] : z, k->force };
-  if (s->o.moments) gq_zero(k->f->on, k->force, gq_part_bytes(k->f)); /* add_forcing comes later */
+  if (s->o.moments) gq_state_clear(k->f, k->force); /* add_forcing comes later */
   bool carried = w->a.st->l.qe >= 0, products = carried || (searches(k) && w->a.st->l.dq >= 0);
   const gq_evaluator *e = products ? &s->plan->start : &s->plan->adjoint;
   gq_grads *q = carried ? &w->a.sum.next : &w->a.sum.dq;
@@ -243,32 +234,9 @@ static int begin(gq_back *k, int i) {
 
 /* dL/dt_k += g_k . f(t_k, z_k); the slope is there in the reverse solve, evaluated otherwise. */
 static int time_gradient(gq_back *k, int i, const void *g, double sign, bool have_slope, double *gf) {
-  gq_solution *s = k->s;
-  gq_walk *w = &k->w;
-  void *f = w->a.f[0], *z;
-  if (!have_slope) {
-    f = k->scratch, z = stored(k, i);
-    w->a.cost.nfe++;
-    GQ_TRY(gq_evaluate_at(&s->plan->f, s->bind, gq_slope_time(s, &w->a, i), &z, &f, NULL, NULL));
-  }
-  *gf = k->f->on->vec->dot(k->f->dtype, k->n, g, f);
+  if (have_slope) *gf = gq_state_dot(k->f, g, k->w.a.f[0]);
+  else GQ_TRY(gq_slope_dot(k->b, gq_slope_time(k->s, &k->w.a, i), stored(k, i), g, k->scratch, gf));
   k->b->gt[i] += sign * *gf;
-  return GQ_OK;
-}
-
-/* A jump that moves with its time leaves more to the slope before it and less to that after: a . (f- - f+). */
-static int jump_gradient(gq_back *k, int i) {
-  gq_solution *s = k->s;
-  gq_walk *w = &k->w;
-  void *z = stored(k, i), *f = k->scratch, *a = w->a.y[k->ia];
-  double dir = s->t[s->nt - 1] < s->t[0] ? -1 : 1;
-  if (!k->b->gt || !gq_jump_moves(s, i) || s->t[i] == s->t[i + 1]) return GQ_OK;
-  for (int side = 1; side >= -1; side -= 2) {
-    w->a.cost.nfe++;
-    GQ_TRY(gq_evaluate_at(&s->plan->f, s->bind, gq_attempt_begin(&w->a, s->t[i], -side * dir), &z, &f, NULL,
-                          NULL));
-    k->b->gt[i] += side * k->f->on->vec->dot(k->f->dtype, k->n, a, f);
-  }
   return GQ_OK;
 }
 
@@ -292,7 +260,7 @@ static int accepted(gq_back *k, double stop) {
   if (past) { /* overshoot: the state at the end is read from the interpolant */
     for (int p = 0; p < w->a.st->l.parts; p++) {
       gq_walk_interpolate_all(w, p, theta, k->scratch);
-      gq_copy(k->f->on, w->a.y1[p], k->scratch, gq_part_bytes(k->f));
+      gq_state_copy(k->f, w->a.y1[p], k->scratch);
     }
     w->a.t1 = stop;
   }
@@ -309,7 +277,7 @@ static int pull_at(gq_back *k, int i, void *v, void **slopes, void **dst) {
   gq_solution *s = k->s;
   gq_walk *w = &k->w;
   void *z = stored(k, i), *x[] = { k->reverse ? z : v, k->reverse ? v : z, k->force };
-  gq_zero(k->f->on, k->force, gq_part_bytes(k->f));
+  gq_state_clear(k->f, k->force);
   w->a.cost.nfe++;
   *dst = slopes[k->ia];
   return gq_evaluate_at(&s->plan->adjoint, s->bind, s->t[i], x, slopes, NULL, NULL);
@@ -358,7 +326,7 @@ static int fit_panel(gq_back *k) {
   if (gq_panel_error(p, kappa, omega, size) <= 1) return GQ_OK;
   GQ_TRY(pull_at(k, p->to, v, w->a.y1, &far));
   kappa = fmax(kappa, rms(k, far) / r[1]);
-  add(k, -1, near, far);
+  gq_state_add(k->f, -1, near, far);
   omega = rms(k, far) / r[1] / (2 * fabs(p->half) * kappa);
   for (double error; p->forced && !((error = gq_panel_error(p, kappa, omega, size)) <= 1);) {
     s->info.panels_split++;
@@ -373,7 +341,7 @@ static void add_forcing(gq_back *k) {
   gq_walk *w = &k->w;
   if (!k->panel.forced || !w->a.st->l.carry) return;
   gq_panel_force(&k->panel, k->s, w->a.t, k->force);
-  add(k, 1, k->force, w->a.f[k->ia]);
+  gq_state_add(k->f, 1, k->force, w->a.f[k->ia]);
 }
 
 /* The panel that begins at measurement time i: one interval, unless moments join several. */
@@ -444,8 +412,9 @@ static int run(gq_back *k) {
   double gf;
   for (int i = s->nt - 1; i > 0; i = k->panel.to) {
     const void *g = gq_at_time(s, k->b->gz, i);
-    GQ_TRY(jump_gradient(k, i));
-    add(k, 1, g, w->a.y[k->ia]);
+    if (i == s->nt - 1 || s->t[i] != s->t[i + 1])
+      GQ_TRY(gq_jump_gradient(k->b, &w->a, i, stored(k, i), w->a.y[k->ia], k->scratch));
+    gq_state_add(k->f, 1, g, w->a.y[k->ia]);
     begin_panel(k, i);
     if (s->t[i] == s->t[k->panel.to]) {
       if (k->b->gt) GQ_TRY(time_gradient(k, i, g, 1, false, &gf));
@@ -458,7 +427,7 @@ static int run(gq_back *k) {
     }
   }
   if (k->b->gt) GQ_TRY(time_gradient(k, 0, w->a.y[k->ia], -1, false, &gf));
-  add(k, 1, gq_at_time(s, k->b->gz, 0), w->a.y[k->ia]);
+  gq_state_add(k->f, 1, gq_at_time(s, k->b->gz, 0), w->a.y[k->ia]);
   gq_field_unpack(s->plan->field, w->a.y[k->ia], k->b->a);
   if (!k->reverse) s->info.reconstruction = gq_trajectory_error(&k->z);
   if (k->gq) GQ_TRY(gq_nodebuffer_flush(&k->nodes));

@@ -18,7 +18,7 @@ typedef struct direct {
   void *block;
   void *gy, *gf; /* cotangents of a step's start that do not pass through its program, */
   bool inner;    /* where there are some: of times inside the step */
-  size_t part, n;
+  size_t part;
   int k;                 /* measurement times above this one are done */
   double dt, dh;         /* derivatives in the step's t and h that do not either */
   double jump;           /* those of jumps, which do not move with the steps */
@@ -46,6 +46,8 @@ static int fail(int what, double t, double h) {
                  t);
 }
 
+static const gq_field *field(const direct *d) { return d->b->s->plan->field; }
+
 /* All that waits, before something is looked at. */
 static int settle(direct *d) {
   gq_looked at;
@@ -56,10 +58,9 @@ static int settle(direct *d) {
 
 static int buffers(direct *d) {
   gq_walk *w = &d->w;
-  const gq_field *f = d->b->s->plan->field;
+  const gq_field *f = field(d);
   void **all[] = { &w->a.pull.cy, &w->a.pull.cf, &w->a.pull.py, &w->a.pull.pf, &d->gy, &d->gf };
   int slopes = w->a.st->m->slopes, extra = w->a.st->l.extra, whole = 6;
-  d->n = gq_numel(f->shape);
   d->part = gq_round64(gq_part_bytes(f));
   size_t bytes = (slopes + whole) * d->part;
   for (int e = 0; e < extra; e++) bytes += 2 * gq_round64(gq_extra_bytes(f, e));
@@ -77,29 +78,23 @@ static int buffers(direct *d) {
   return GQ_OK;
 }
 
-static const gq_backend *on(const direct *d) { return d->b->s->plan->field->on; }
-
 /* Once what waits is done. */
 static void add_later(const direct *d, const void *x, void *y) {
   if (d->rounds) gq_rounds_add(d->rounds, x, y);
-  else on(d)->vec->axpy(d->b->s->z->dtype, d->n, 1, x, y);
+  else gq_state_add(field(d), 1, x, y);
 }
 
 /* Is x finite, of what the step gives? */
 static int look(const direct *d, const void *x, int what) {
   gq_looked told = { what, d->step.t, d->step.h };
   if (d->rounds) gq_rounds_look(d->rounds, x, NULL, 0, told);
-  else if (on(d)->vec->nonfinite(d->b->s->z->dtype, d->n, x)) return fail(what, told.t, told.h);
+  else if (!gq_state_finite(field(d), x)) return fail(what, told.t, told.h);
   return GQ_OK;
-}
-
-static void add(const direct *d, double s, const void *x, void *y) {
-  on(d)->vec->axpy(d->b->s->z->dtype, d->n, s, x, y);
 }
 
 /* Slope i of the step times the cotangent g of the whole state. */
 static double slope_dot(const direct *d, int i, const void *g) {
-  const gq_field *f = d->b->s->plan->field;
+  const gq_field *f = field(d);
   double sum = 0;
   for (int s = 0; s < f->nslices; s++) {
     size_t n = gq_numel(f->class_shape[f->class_of[s]]);
@@ -120,10 +115,10 @@ static void pull_inner(direct *d, int k) {
   d->inner = true;
   gq_tableau_weights(st->m, theta, wt);
   gq_tableau_slopes(st->m, theta, slope);
-  add(d, 1, g, d->gy);
+  gq_state_add(field(d), 1, g, d->gy);
   for (int i = 0; i < st->m->slopes; i++) {
     bool start = st->l.carry && i == 0, end = st->l.carry && i == st->m->end;
-    add(d, r->h * wt[i], g, start ? d->gf : end ? d->w.a.pull.cf : d->w.a.pull.ck[i]);
+    gq_state_add(field(d), r->h * wt[i], g, start ? d->gf : end ? d->w.a.pull.cf : d->w.a.pull.ck[i]);
     if (!b->gt) continue;
     double kg = slope_dot(d, i, g);
     dtheta += r->h * slope[i] * kg;
@@ -152,30 +147,16 @@ static double *time_of(direct *d, int k) {
   return s->t[k] != s->t[0] && gq_at_jump(s, s->t[k]) ? &d->jump : &d->b->gt[k];
 }
 
-/* x . f at time t and the step's end */
-static int end_slope(direct *d, double t, const void *x, double *gf) {
-  gq_solution *s = d->b->s;
-  void *f = d->w.a.pull.py;
-  d->b->nfe++;
-  GQ_TRY(gq_evaluate_at(&s->plan->f, s->bind, t, &d->z1->y, &f, NULL, NULL));
-  *gf = on(d)->vec->dot(s->z->dtype, d->n, x, f);
-  return GQ_OK;
-}
-
 /* Measurement times at a jump, where the step ends: the slope before it moves the state, and the jump moves with the
 ** last of them. */
 static int pull_end_at_jump(direct *d) {
   gq_pullback *b = d->b;
   const gq_attempt *a = &d->w.a;
-  double dir = d->step.h < 0 ? -1 : 1, before, after;
-  if (b->gt && gq_jump_moves(b->s, d->k)) {
-    GQ_TRY(end_slope(d, gq_attempt_begin(a, d->t1, -dir), a->pull.cy, &before));
-    GQ_TRY(end_slope(d, gq_attempt_begin(a, d->t1, dir), a->pull.cy, &after));
-    b->gt[d->k] += before - after;
-  }
+  double dir = d->step.h < 0 ? -1 : 1, before;
+  GQ_TRY(gq_jump_gradient(b, a, d->k, d->z1->y, a->pull.cy, a->pull.py));
   for (; d->k >= 0 && b->s->t[d->k] == d->t1; d->k--) {
     const void *g = gq_at_time(b->s, b->gz, d->k);
-    if (b->gt) GQ_TRY(end_slope(d, gq_attempt_begin(a, d->t1, -dir), g, &before));
+    if (b->gt) GQ_TRY(gq_slope_dot(b, gq_attempt_begin(a, d->t1, -dir), d->z1->y, g, a->pull.py, &before));
     if (b->gt) b->gt[d->k] += before;
     add_later(d, g, a->pull.cy);
   }
@@ -194,7 +175,7 @@ static int pull_end(direct *d) {
     add_later(d, g, d->w.a.pull.cy);
     if (!b->gt || d->k == stop) continue;
     GQ_TRY(slope_at(d, d->t1, d->z1, &f));
-    double gf = on(d)->vec->dot(b->s->z->dtype, d->n, g, f);
+    double gf = gq_state_dot(field(d), g, f);
     b->gt[d->k] += gf;
     if (stop >= 0) b->gt[stop] -= gf;
     else d->dt -= gf;
@@ -258,9 +239,9 @@ static int take_noise(direct *d) {
 
 static int clear_inner(direct *d) {
   GQ_TRY(settle(d));
-  for (int i = 0; i < d->w.a.st->m->slopes; i++) gq_zero(on(d), d->w.a.pull.ck[i], d->part);
-  gq_zero(on(d), d->gy, d->part);
-  gq_zero(on(d), d->gf, d->part);
+  for (int i = 0; i < d->w.a.st->m->slopes; i++) gq_state_clear(field(d), d->w.a.pull.ck[i]);
+  gq_state_clear(field(d), d->gy);
+  gq_state_clear(field(d), d->gf);
   d->inner = false;
   return GQ_OK;
 }
@@ -315,10 +296,10 @@ static int pull_slope(direct *d, double at, int anchor, gq_step_state *z) {
   void *const *cx = d->w.a.pull.cx;
   void *x[] = { z->y, d->w.a.pull.cf, cx[GQ_EXTRA_DIFFUSION] }, *out[] = { d->w.a.pull.py };
   GQ_TRY(settle(d));
-  if (d->w.a.st->l.extra) add(d, 1, cx[GQ_EXTRA_TWIN], d->w.a.pull.cy);
+  if (d->w.a.st->l.extra) gq_state_add(field(d), 1, cx[GQ_EXTRA_TWIN], d->w.a.pull.cy);
   if (!d->w.a.st->l.carry) return GQ_OK;
   GQ_TRY(gq_evaluate_at(&s->plan->pull, s->bind, t, x, out, &b->grads, b->gt ? time_of(d, anchor) : NULL));
-  add(d, 1, d->w.a.pull.py, d->w.a.pull.cy);
+  gq_state_add(field(d), 1, d->w.a.pull.py, d->w.a.pull.cy);
   return GQ_OK;
 }
 
@@ -326,8 +307,8 @@ static int pull_slope(direct *d, double at, int anchor, gq_step_state *z) {
 static int pull_jump(direct *d) {
   if (!gq_at_jump(d->b->s, d->step.t)) return GQ_OK;
   GQ_TRY(pull_slope(d, d->step.t, d->step.anchor, d->z));
-  gq_zero(on(d), d->w.a.pull.cf, d->part);
-  if (d->w.a.st->l.extra) gq_zero(on(d), d->w.a.pull.cx[GQ_EXTRA_TWIN], d->part);
+  gq_state_clear(field(d), d->w.a.pull.cf);
+  if (d->w.a.st->l.extra) gq_state_clear(field(d), d->w.a.pull.cx[GQ_EXTRA_TWIN]);
   return GQ_OK;
 }
 
@@ -339,10 +320,10 @@ static int pull_start(direct *d, gq_step_state *first) {
   for (; d->k >= 0; d->k--) {
     const void *g = gq_at_time(s, b->gz, d->k);
     void *f;
-    add(d, 1, g, d->w.a.pull.cy);
+    gq_state_add(field(d), 1, g, d->w.a.pull.cy);
     if (!b->gt || d->k == 0) continue;
     GQ_TRY(slope_at(d, s->t[0], first, &f));
-    double gf = on(d)->vec->dot(s->z->dtype, d->n, g, f);
+    double gf = gq_state_dot(field(d), g, f);
     b->gt[d->k] += gf, b->gt[0] -= gf;
   }
   GQ_TRY(settle(d));
@@ -379,9 +360,9 @@ static int compare(direct *d, int k, const void *y) {
 static void load(direct *d, int64_t i) {
   const gq_step_state *end = d->b->s->ends.state[i];
   d->t1 = gq_step(&d->b->s->ends, i).t;
-  gq_copy(on(d), d->z1->y, end->y, d->part), gq_copy(on(d), d->z1->f, end->f, d->part);
+  gq_copy(field(d)->on, d->z1->y, end->y, d->part), gq_copy(field(d)->on, d->z1->f, end->f, d->part);
   for (int e = 0; e < d->w.a.st->l.extra; e++)
-    gq_copy(on(d), d->z1->x[e], end->x[e], gq_extra_bytes(d->b->s->plan->field, e));
+    gq_copy(field(d)->on, d->z1->x[e], end->x[e], gq_extra_bytes(field(d), e));
 }
 
 static void exchange(direct *d) {
@@ -404,7 +385,7 @@ static int begin_at(direct *d, gq_walk *w, int64_t i) {
   GQ_TRY(gq_walk_phase(w, 0));
   a->cost.nfe += a->st->l.nfe;
   GQ_TRY(settle(d));
-  gq_copy(on(d), d->z->y, d->z1->y, d->part);
+  gq_copy(field(d)->on, d->z->y, d->z1->y, d->part);
   exchange(d);
   return GQ_OK;
 }
@@ -510,7 +491,7 @@ static int backward(gq_pullback *b, int (*run)(direct *)) {
   if (status == GQ_OK) status = buffers(&d);
   if (status == GQ_OK) status = find_rounds(&d);
   if (status == GQ_OK) status = run(&d);
-  b->nfe = w->a.cost.nfe;
+  b->nfe += w->a.cost.nfe;
   gq_rounds_free(d.rounds);
   gq_walk_done(w);
   gq_release(b->s->plan->field->on, d.block);

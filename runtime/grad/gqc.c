@@ -321,44 +321,23 @@ static int prepare(gqc *g) {
 
 static bool zero(const gqc *g, int k) {
   const gq_field *f = g->plan->field;
-  size_t n = gq_numel(g->s->z0->shape);
-  const void *x = gq_at_time(g->s, g->b->gz, k);
-  return !f->on->vec->nonzero(f->dtype, n, x);
+  return !f->on->vec->nonzero(f->dtype, gq_numel(f->shape), gq_at_time(g->s, g->b->gz, k));
 }
 
-/* x . f(t, z_k) */
-static int slope_dot(gqc *g, int k, double t, const void *x, double *gf) {
-  gq_solution *s = g->s;
-  const gq_field *f = g->plan->field;
-  void *z = gq_at_time(s, s->z, k), *slope = g->slope;
-  if (!gq_field_plain(f)) gq_field_pack(f, z, g->state), z = g->state;
-  g->b->nfe++;
-  GQ_TRY(gq_evaluate_at(&g->plan->f, s->bind, t, &z, &slope, NULL, NULL));
-  *gf = f->on->vec->dot(f->dtype, gq_numel(f->shape), x, slope);
-  return GQ_OK;
+/* x . f(t_k, z_k) */
+static int slope_dot(gqc *g, int k, const void *x, double *gf) {
+  const gq_attempt at = { .field = g->plan->field, .jumps = gq_solution_jumps(g->s) };
+  return gq_slope_dot(g->b, gq_slope_time(g->s, &at, k), gq_packed_at(g->s, k, g->state), x, g->slope, gf);
 }
 
 /* dL/dt_k = g_k . f(t_k, z_k), but for the first time. */
 static int time_gradients(gqc *g) {
   double gf;
-  const gq_attempt at = { .field = g->plan->field, .jumps = gq_solution_jumps(g->s) };
   for (int k = g->s->nt - 1; g->b->gt && k > 0; k--) {
     if (zero(g, k)) continue;
-    GQ_TRY(slope_dot(g, k, gq_slope_time(g->s, &at, k), gq_at_time(g->s, g->b->gz, k), &gf));
+    GQ_TRY(slope_dot(g, k, gq_at_time(g->s, g->b->gz, k), &gf));
     g->b->gt[k] += gf;
   }
-  return GQ_OK;
-}
-
-/* a . (f- - f+) where the group begins at a jump that moves with time k. */
-static int jump_gradient(gqc *g, int k) {
-  gq_solution *s = g->s;
-  const gq_attempt at = { .field = g->plan->field, .jumps = gq_solution_jumps(s) };
-  double dir = s->t[s->nt - 1] < s->t[0] ? -1 : 1, before, after;
-  if (!g->b->gt || g->element[g->count - 1].step.t != s->t[k] || !gq_jump_moves(s, k)) return GQ_OK;
-  GQ_TRY(slope_dot(g, k, gq_attempt_begin(&at, s->t[k], -dir), g->a, &before));
-  GQ_TRY(slope_dot(g, k, gq_attempt_begin(&at, s->t[k], dir), g->a, &after));
-  g->b->gt[k] += before - after;
   return GQ_OK;
 }
 
@@ -377,7 +356,6 @@ static int run(gqc *g, int last) {
   gq_solution *s = g->s;
   const gq_steps *st = &s->steps;
   const gq_field *f = g->plan->field;
-  size_t n = gq_numel(s->z0->shape);
   const gq_attempt at = { .field = f, .jumps = gq_solution_jumps(s) };
   double dir = s->t[s->nt - 1] < s->t[0] ? -1 : 1, gf;
   int64_t rest = st->n;
@@ -393,14 +371,15 @@ static int run(gqc *g, int last) {
       g->element[e].last = k;
     }
     GQ_TRY(run_group(g));
-    GQ_TRY(jump_gradient(g, k));
+    if (g->element[g->count - 1].step.t == s->t[k])
+      GQ_TRY(gq_jump_gradient(g->b, &at, k, gq_packed_at(s, k, g->state), g->a, g->slope));
   }
-  for (; k > 0; k--) f->on->vec->axpy(f->dtype, n, 1, gq_at_time(s, g->b->gz, k), g->a);
+  for (; k > 0; k--) gq_state_add(f, 1, gq_at_time(s, g->b->gz, k), g->a);
   if (g->b->gt) {
-    GQ_TRY(slope_dot(g, 0, gq_slope_time(s, &at, 0), g->a, &gf));
+    GQ_TRY(slope_dot(g, 0, g->a, &gf));
     g->b->gt[0] -= gf;
   }
-  f->on->vec->axpy(f->dtype, n, 1, gq_at_time(s, g->b->gz, 0), g->a);
+  gq_state_add(f, 1, gq_at_time(s, g->b->gz, 0), g->a);
   gq_field_unpack(f, g->a, g->b->a);
   return GQ_OK;
 }

@@ -259,7 +259,7 @@ static int integrate_again(gq_back *k, const struct gq_run *run, double *to) {
   gq_grads *sum = &w->a.sum.next;
   double weight;
   gq_zero(k->f->on, sum->block, sum->bytes);
-  gq_zero(k->f->on, k->force, gq_part_bytes(k->f));
+  gq_state_clear(k->f, k->force);
   GQ_TRY(gq_rule_set(&k->rule, &k->s->o, run->nodes + 1, 1, run->from, run->to));
   for (int i = 0; i < gq_rule_count(&k->rule); i++) {
     double t = gq_rule_point(&k->rule, i, &weight);

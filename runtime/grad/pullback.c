@@ -42,12 +42,29 @@ static int first_slope(gq_pullback *b, void *slope) {
   return status;
 }
 
+int gq_slope_dot(gq_pullback *b, double t, void *z, const void *x, void *slope, double *xf) {
+  const gq_solution *s = b->s;
+  b->nfe++;
+  GQ_TRY(gq_evaluate_at(&s->plan->f, s->bind, t, &z, &slope, NULL, NULL));
+  *xf = gq_state_dot(s->plan->field, x, slope);
+  return GQ_OK;
+}
+
+int gq_jump_gradient(gq_pullback *b, const gq_attempt *at, int k, void *z, const void *a, void *slope) {
+  const gq_solution *s = b->s;
+  double dir = s->t[s->nt - 1] < s->t[0] ? -1 : 1, before, after;
+  if (!b->gt || !gq_jump_moves(s, k)) return GQ_OK;
+  GQ_TRY(gq_slope_dot(b, gq_attempt_begin(at, s->t[k], -dir), z, a, slope, &before));
+  GQ_TRY(gq_slope_dot(b, gq_attempt_begin(at, s->t[k], dir), z, a, slope, &after));
+  b->gt[k] += before - after;
+  return GQ_OK;
+}
+
 /* Moving t_k alone moves z_k along the slope; moving t_0 moves every other time away from it. */
 static int trivial_times(gq_pullback *b, const void *slope) {
   const gq_solution *s = b->s;
-  size_t n = gq_numel(s->z0->shape);
   for (int k = 1; k < s->nt; k++) {
-    double gf = s->plan->field->on->vec->dot(s->z0->dtype, n, gq_at_time(s, b->gz, k), slope);
+    double gf = gq_state_dot(s->plan->field, gq_at_time(s, b->gz, k), slope);
     if (!isfinite(gf))
       return gq_fail(GQ_ENONFINITE, "the dynamics are not finite at t = %.9g: times have no gradient there",
                      s->t[0]);
@@ -61,7 +78,7 @@ static int backward_trivial(gq_pullback *b) {
   const gq_solution *s = b->s;
   size_t n = gq_numel(s->z0->shape);
   for (int k = 0; k < s->nt; k++)
-    if (n) s->plan->field->on->vec->axpy(s->z0->dtype, n, 1, gq_at_time(s, b->gz, k), b->a);
+    if (n) gq_state_add(s->plan->field, 1, gq_at_time(s, b->gz, k), b->a);
   if (!n || !b->gt || s->nt == 1) return GQ_OK;
   void *slope = gq_allocate(s->plan->field->on, gq_part_bytes(s->plan->field) + 64);
   if (!slope) return gq_nomem(gq_part_bytes(s->plan->field));
@@ -123,7 +140,7 @@ int gq_pullback_again(gq_pullback *b) {
   gq_solution *s = b->s;
   const gq_field *f = s->plan->field;
   GQ_TRY(gq_pullback_clear(b));
-  gq_zero(f->on, b->a, gq_part_bytes(f));
+  gq_state_clear(f, b->a);
   if (b->gt) memset(b->gt, 0, s->nt * sizeof *b->gt);
   s->info.nodes_wanted = s->info.restarts = s->info.panels = s->info.panels_split = 0;
   return GQ_OK;
@@ -154,7 +171,7 @@ static int backward_audit(gq_pullback *b, gq_tensor *const *gcapture) {
   gq_pullback again = { .s = s, .gz = b->gz, .refine = 2 };
   gq_tensor **fine = gq_calloc(f->ncapture + 1, sizeof *fine);
   again.a = gq_allocate(f->on, gq_part_bytes(f) + 1);
-  if (again.a) gq_zero(f->on, again.a, gq_part_bytes(f));
+  if (again.a) gq_state_clear(f, again.a);
   int status = fine && again.a ? gq_grads_new(f, true, &again.grads) : gq_nomem(gq_part_bytes(f));
   s->bytes += again.grads.bytes + gq_part_bytes(f);
   if (status == GQ_OK) status = backward_once(&again, fine);

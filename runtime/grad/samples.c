@@ -83,7 +83,7 @@ int gq_samples_backward(gq_pullback *b) {
   const gq_backend *on = s->plan->field->on;
   void *left = gq_allocate(on, gq_part_bytes(s->plan->field) + 64);
   if (!left) return gq_nomem(gq_part_bytes(s->plan->field));
-  gq_zero(on, left, gq_part_bytes(s->plan->field));
+  gq_state_clear(s->plan->field, left);
   for (int64_t i = 0; b->refine == 1 && i < s->samples->n; i++) /* check goes back twice */
     gq_sample_count(s->samples->took.nfe_backward)[i] = 0;
   bool direct = s->samples->results && (gq_keeps_steps(s->o.engine) || (!b->gt && !s->o.quadrature->random));

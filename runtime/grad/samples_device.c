@@ -297,9 +297,8 @@ static int take_counts(const back *k) {
 /* Cotangents of times that are t[0]. */
 static void add_first(const back *k) {
   const gq_solution *s = k->x.s;
-  const gq_field *f = k->x.lanes.f;
   for (int i = 0; i < s->nt && s->t[i] == s->t[0]; i++)
-    f->on->vec->axpy(f->dtype, gq_numel(f->shape), 1, gq_at_time(s, k->b->gz, i), k->b->a);
+    gq_state_add(k->x.lanes.f, 1, gq_at_time(s, k->b->gz, i), k->b->a);
 }
 
 int gq_samples_by_device(gq_pullback *b, void *left) {

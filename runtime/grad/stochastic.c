@@ -63,8 +63,7 @@ static void restart(adjoint *d, int k) {
   gq_solution *s = d->b->s;
   gq_attempt *a = &d->w.a;
   gq_field_pack(s->plan->field, gq_at_time(s, s->z, k), a->y[0]);
-  s->plan->field->on->vec->axpy(s->z->dtype, gq_numel(a->field->shape), 1, gq_at_time(s, d->b->gz, k),
-                                a->y[1]);
+  gq_state_add(a->field, 1, gq_at_time(s, d->b->gz, k), a->y[1]);
 }
 
 /* How far z is from what it was at time k. */

@@ -48,7 +48,7 @@ int gq_window_step(gq_window *q) {
   r->t = w->a.t, r->h = w->a.h;
   char *to = r->block;
   for (int p = 0; p < q->parts; p++) {
-    gq_copy(f->on, to, w->a.y[p], gq_part_bytes(f));
+    gq_state_copy(f, to, w->a.y[p]);
     to += q->part;
     gq_walk_slopes(w, p, to, q->part);
     to += w->a.st->m->slopes * q->part;

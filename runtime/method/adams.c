@@ -291,7 +291,7 @@ static void *slope(const gq_attempt *w, int i, int part, int slice) {
 
 static int shorten(gq_attempt *w, double t1, const void *y1) {
   gq_adams *a = w->own;
-  gq_copy(w->field->on, w->y1[0], y1, gq_part_bytes(w->field));
+  gq_state_copy(w->field, w->y1[0], y1);
   w->h = t1 - w->t, w->t1 = t1;
   a->ready = false;
   return gq_adams_slope_at(w, t1, w->h, w->y1[0], w->f1[0]);

@@ -91,15 +91,13 @@ static void done(gq_attempt *w) {
 static void moved(gq_attempt *w) { own(w)->fresh = false; }
 
 static void load(gq_attempt *w, const char *slope, size_t part) {
-  for (int i = 1; i < w->st->m->slopes; i++)
-    gq_copy(w->field->on, own(w)->k[i][0], slope + i * part, gq_part_bytes(w->field));
+  for (int i = 1; i < w->st->m->slopes; i++) gq_state_copy(w->field, own(w)->k[i][0], slope + i * part);
 }
 
 /* ---- pieces of a step ---- */
 
 static void add(const gq_attempt *w, double s, const void *x, void *y) {
-  const gq_field *f = w->field;
-  if (s != 0) f->on->vec->axpy(f->dtype, gq_numel(f->shape), s, x, y);
+  if (s != 0) gq_state_add(w->field, s, x, y);
 }
 
 static double row_of_a(const gq_tableau *m, int i, int j) { return m->a[(size_t)i * m->stages + j]; }
@@ -112,7 +110,7 @@ static double h_gamma(const gq_attempt *w, int i) {
 
 /* y + h sum_j<n w_j k_j of a part */
 static void combine(const gq_attempt *w, const double *weights, int n, int part, void *dst) {
-  gq_copy(w->field->on, dst, w->y[part], gq_part_bytes(w->field));
+  gq_state_copy(w->field, dst, w->y[part]);
   for (int j = 0; j < n; j++) add(w, w->shared->h * weights[j], whole_slope(w, j, part), dst);
 }
 
@@ -279,18 +277,17 @@ static int implicit_stage(gq_attempt *w, int i, verdict *what) {
   double hg = h_gamma(w, i);
   for (int p = 0; p < w->st->l.parts; p++) {
     combine(w, m->a + (size_t)i * m->stages, i, p, n->base[p]);
-    gq_copy(w->field->on, n->stage[p], n->base[p], gq_part_bytes(f));
-    gq_copy(w->field->on, whole_slope(w, i, p), whole_slope(w, i - 1, p), gq_part_bytes(f));
+    gq_state_copy(f, n->stage[p], n->base[p]);
+    gq_state_copy(f, whole_slope(w, i, p), whole_slope(w, i - 1, p));
     add(w, hg, whole_slope(w, i, p), n->stage[p]);
   }
   factor(w, hg, NULL);
   GQ_TRY(iterate(w, i, hg, what));
   for (int p = 0; p < w->st->l.parts; p++) {
-    if (i == m->end) gq_copy(w->field->on, w->y1[p], n->stage[p], gq_part_bytes(f));
+    if (i == m->end) gq_state_copy(f, w->y1[p], n->stage[p]);
     if (*what != LOST) continue;
-    gq_copy(w->field->on, w->y1[p], n->stage[p],
-            gq_part_bytes(f)); /* a message tells what is not finite there */
-    gq_copy(w->field->on, w->f1[p], n->slope[p], gq_part_bytes(f));
+    gq_state_copy(f, w->y1[p], n->stage[p]); /* a message tells what is not finite there */
+    gq_state_copy(f, w->f1[p], n->slope[p]);
   }
   return GQ_OK;
 }
@@ -329,9 +326,8 @@ static double error_norm(const gq_attempt *w, int part) {
 }
 
 static bool all_finite(const gq_attempt *w) {
-  const gq_field *f = w->field;
   for (int p = 0; p < w->st->l.parts; p++)
-    if (f->on->vec->nonfinite(f->dtype, gq_numel(f->shape), w->y1[p])) return false;
+    if (!gq_state_finite(w->field, w->y1[p])) return false;
   return true;
 }
 
@@ -365,7 +361,7 @@ static int step(gq_attempt *w, double *ratio) {
 /* The stage of a part at slope i. */
 static void stage_value(gq_attempt *w, int i, int part, void *dst) {
   const gq_tableau *m = w->st->m;
-  if (i == m->end) gq_copy(w->field->on, dst, w->y1[part], gq_part_bytes(w->field));
+  if (i == m->end) gq_state_copy(w->field, dst, w->y1[part]);
   else combine(w, m->a + (size_t)i * m->stages, i + 1, part, dst);
 }
 
@@ -376,7 +372,7 @@ static int add_products(gq_attempt *w, int i, double weight, const gq_grads *gra
   void *x[GQ_MAXPARTS + GQ_MAXGIVEN];
   if (weight == 0) return GQ_OK;
   for (int p = 0; p <= ia; p++) stage_value(w, i, p, n->stage[p]);
-  gq_zero(w->field->on, n->base[ia], gq_part_bytes(w->field));
+  gq_state_clear(w->field, n->base[ia]);
   add(w, weight, n->stage[ia], n->base[ia]); /* they are linear in a */
   void *parts[] = { n->stage[0], n->base[1] };
   if (ia == 0) parts[0] = n->base[0];
@@ -446,7 +442,7 @@ int gq_implicit_solve_back(gq_attempt *w, double hg, void **v) {
   void *x[] = { w->y1[0], n->stage[0] }, *out[] = { n->slope[0], n->base[0] };
   n->fresh = false;
   GQ_TRY(solve_back(w, end, w->y1, hg, w->pull.cy));
-  gq_zero(w->field->on, n->stage[0], gq_part_bytes(w->field));
+  gq_state_clear(w->field, n->stage[0]);
   add(w, hg, n->v, n->stage[0]);
   w->cost.nfe++;
   *v = n->v;
@@ -466,8 +462,6 @@ static int pull_at(gq_attempt *w, int i, void *stage, void *v, double *time) {
 static int pull_stage(gq_attempt *w, int i) {
   gq_implicit *n = own(w);
   const gq_tableau *m = w->st->m;
-  const gq_field *f = w->field;
-  size_t numel = gq_numel(f->shape);
   double h = w->shared->h, time;
   stage_value(w, i, 0, n->stage[0]);
   GQ_TRY(solve_back(w, i, n->stage, h_gamma(w, i), n->cot[i]));
@@ -478,7 +472,7 @@ static int pull_stage(gq_attempt *w, int i) {
     double a = row_of_a(m, i, j);
     if (a == 0) continue;
     if (j < i) add(w, h * a, n->slope[0], n->cot[j]);
-    w->pull.ph += a * f->on->vec->dot(f->dtype, numel, n->slope[0], whole_slope(w, j, 0));
+    w->pull.ph += a * gq_state_dot(w->field, n->slope[0], whole_slope(w, j, 0));
   }
   return GQ_OK;
 }
@@ -486,27 +480,25 @@ static int pull_stage(gq_attempt *w, int i) {
 static int pull(gq_attempt *w) {
   gq_implicit *n = own(w);
   const gq_tableau *m = w->st->m;
-  const gq_field *f = w->field;
-  size_t part = gq_part_bytes(f);
   double time;
   n->fresh = false;
   w->pull.pt = w->pull.ph = 0;
-  gq_copy(w->field->on, w->pull.py, w->pull.cy, part);
+  gq_state_copy(w->field, w->pull.py, w->pull.cy);
   if (m->end == m->stages) {
     GQ_TRY(pull_at(w, m->end, w->y1[0], w->pull.cf, &time));
     w->pull.pt += time, w->pull.ph += time;
     add(w, 1, n->slope[0], w->pull.py);
   }
-  gq_zero(w->field->on, n->cot[0], part);
+  gq_state_clear(w->field, n->cot[0]);
   for (int i = 1; i < m->stages; i++)
-    gq_copy(w->field->on, n->cot[i], i == m->end ? w->pull.cf : w->pull.ck[i], part);
+    gq_state_copy(w->field, n->cot[i], i == m->end ? w->pull.cf : w->pull.ck[i]);
   for (int i = 0; i < m->stages; i++) {
     if (m->b[i] == 0) continue;
     add(w, w->shared->h * m->b[i], w->pull.py, n->cot[i]);
-    w->pull.ph += m->b[i] * f->on->vec->dot(f->dtype, gq_numel(f->shape), w->pull.py, whole_slope(w, i, 0));
+    w->pull.ph += m->b[i] * gq_state_dot(w->field, w->pull.py, whole_slope(w, i, 0));
   }
   for (int i = m->stages - 1; i > 0; i--) GQ_TRY(pull_stage(w, i));
-  gq_copy(w->field->on, w->pull.pf, n->cot[0], part);
+  gq_state_copy(w->field, w->pull.pf, n->cot[0]);
   return GQ_OK;
 }
 

@@ -93,7 +93,7 @@ int gq_newton_jacobian(gq_newton *n, const gq_binding *b, double t, void *z) {
   void *x[] = { z, n->unit }, *out[] = { n->f, n->column };
   size_t d = n->dim;
   for (int i = 0; i < GQ_MAXPARTS; i++) n->scale[i] = NAN; /* no factors yet: 0 is a scale like others */
-  gq_zero(n->field->on, n->unit, gq_part_bytes(n->field));
+  gq_state_clear(n->field, n->unit);
   GQ_TRY(gq_evaluate_phase(e, b, 0, t, x, out, NULL, NULL));
   for (size_t i = 0; i < d; i++) {
     set_number(n, (int)i, -1, n->unit); /* what comes back is -v'J */

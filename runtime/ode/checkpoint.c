@@ -56,8 +56,8 @@ static int step(gq_solution *s, gq_walk *w, bool *phase1) {
   }
   if (c->n == c->room) GQ_TRY(grow(s, c));
   char *at = place(c, c->n++);
-  gq_copy(on, at, w->a.y[0], gq_part_bytes(s->plan->field));
-  if (w->a.st->l.carry) gq_copy(on, at + c->part, w->a.f[0], gq_part_bytes(s->plan->field));
+  gq_state_copy(s->plan->field, at, w->a.y[0]);
+  if (w->a.st->l.carry) gq_state_copy(s->plan->field, at + c->part, w->a.f[0]);
   return GQ_OK;
 }
 

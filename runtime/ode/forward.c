@@ -123,8 +123,7 @@ static int start_slope(forward *fw) {
   gq_walk *w = &fw->w;
   const gq_solution *s = fw->s;
   double t = gq_attempt_begin(&w->a, w->a.t, s->t[s->nt - 1] < w->a.t ? -1 : 1);
-  if (w->a.st->l.extra)
-    gq_copy(s->plan->field->on, w->a.x[GQ_EXTRA_TWIN], w->a.y[0], gq_part_bytes(s->plan->field));
+  if (w->a.st->l.extra) gq_state_copy(s->plan->field, w->a.x[GQ_EXTRA_TWIN], w->a.y[0]);
   if (!w->a.st->l.carry) return GQ_OK;
   w->a.cost.nfe++;
   void *out[] = { w->a.f[0], w->a.x[GQ_EXTRA_DIFFUSION] };
@@ -331,7 +330,7 @@ static int forward_loop(forward *fw, int *k) {
   const void *z0 = gq_tensor_data(s->z0);
   gq_field_pack(s->plan->field, z0, w->a.y[0]);
   for (*k = 0; *k == 0 || (*k < s->nt && s->t[*k] == s->t[0]); ++*k)
-    gq_copy(s->plan->field->on, gq_at_time(s, s->z, *k), z0, gq_part_bytes(s->plan->field));
+    gq_state_copy(s->plan->field, gq_at_time(s, s->z, *k), z0);
   GQ_TRY(gq_check_finite(s->z0, "z0"));
   if (*k == s->nt) return GQ_OK;
   GQ_TRY(first_slope(fw));

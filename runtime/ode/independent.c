@@ -275,7 +275,7 @@ int gq_samples_forward(gq_solution *s) {
   GQ_TRY(sampleset_new(s, &s->samples));
   if (gq_numel(s->z0->shape) == 0) return GQ_OK;
   for (; k < s->nt && s->t[k] == s->t[0]; k++)
-    gq_copy(s->plan->field->on, gq_at_time(s, s->z, k), gq_tensor_data(s->z0), gq_part_bytes(s->plan->field));
+    gq_state_copy(s->plan->field, gq_at_time(s, s->z, k), gq_tensor_data(s->z0));
   s->info.t_reached = s->t[0];
   if (k == s->nt) return check_starts(s);
   forward *fw = gq_calloc(s->samples->workers, sizeof *fw);

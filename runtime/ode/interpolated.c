@@ -51,7 +51,7 @@ static int step(gq_solution *s, gq_walk *w, bool *phase1) {
   while (c->interval < s->nt - 1 && dir * (w->a.t1 - (t = time_of(s, c, c->interval, c->next))) >= 0) {
     void *z = state_of(c, c->interval, c->next);
     if (t == w->a.t1) {
-      gq_copy(s->plan->field->on, z, w->a.y1[0], gq_part_bytes(s->plan->field));
+      gq_state_copy(s->plan->field, z, w->a.y1[0]);
     } else {
       if (!*phase1) GQ_TRY(gq_walk_phase(w, 1));
       *phase1 = true;
@@ -81,12 +81,12 @@ static int at(gq_trajectory *p, double t, void *dst) {
   for (int j = 0; j < c->count; j++) {
     double off = t - time_of(s, c, i, j);
     if (off == 0) {
-      gq_copy(on, dst, state_of(c, i, j), gq_part_bytes(s->plan->field));
+      gq_state_copy(s->plan->field, dst, state_of(c, i, j));
       return GQ_OK;
     }
     sum += weight(c, j) / off;
   }
-  gq_zero(on, dst, gq_part_bytes(s->plan->field));
+  gq_state_clear(s->plan->field, dst);
   for (int j = 0; j < c->count; j++)
     on->vec->axpy(s->z->dtype, gq_numel(s->z0->shape), weight(c, j) / (t - time_of(s, c, i, j)) / sum,
                   state_of(c, i, j), dst);

@@ -54,6 +54,10 @@ typedef struct gq_pullback {
 /* From the start again, with a gradient of zero (grad/pullback.c). */
 int gq_pullback_again(gq_pullback *b);
 int gq_pullback_clear(gq_pullback *b);   /* the parameters' gradients alone */
+/* x . f(t, z) of packed states; the slope goes into `slope`. */
+int gq_slope_dot(gq_pullback *b, double t, void *z, const void *x, void *slope, double *xf);
+/* A jump that moves with time k leaves more to the slope before it and less to that after: dL/dt_k += a . (f- - f+). */
+int gq_jump_gradient(gq_pullback *b, const gq_attempt *at, int k, void *z, const void *a, void *slope);
 
 /* gq_odeint and its backward pass (grad/audit.c audits them) without audit; undo: gives back what the solve made. */
 int gq_solve(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tensor **z, gq_info *info,
@@ -85,6 +89,13 @@ static inline void *gq_at_time(const gq_solution *s, gq_tensor *z, int k) {
   return (char *)gq_tensor_data(z) + (size_t)k * gq_part_bytes(s->plan->field);
 }
 
+/* z at measurement time k as the slices hold states: in `room`, unless it is so already. */
+static inline void *gq_packed_at(const gq_solution *s, int k, void *room) {
+  void *z = gq_at_time(s, s->z, k);
+  if (gq_field_plain(s->plan->field)) return z;
+  gq_field_pack(s->plan->field, z, room);
+  return room;
+}
 
 /* Where steps evaluate f: anywhere if they may go past the last time. */
 static inline gq_jumps gq_solution_jumps(const gq_solution *s) {

@@ -82,7 +82,7 @@ void gq_walk_restart(gq_walk *w) {
 /* Where the norms say nothing: the slopes are not finite, or a component is zero and has no scale because atol is. */
 static int first_unscaled(const gq_attempt *a, double dir, double *h) {
   for (int p = 0; p < a->st->l.parts; p++)
-    if (a->field->on->vec->nonfinite(a->field->dtype, gq_numel(a->field->shape), a->f[p]))
+    if (!gq_state_finite(a->field, a->f[p]))
       return gq_fail(GQ_ENONFINITE, "the dynamics are not finite at the start, t = %.9g", a->t);
   *h = dir * gq_control_blind(a->t);
   return GQ_OK;
