@@ -180,7 +180,7 @@ static int opt_step(lua_State *L) {
   return 0;
 }
 
-static int opt_zero_grad(lua_State *L) { return gqL_try(L, gq_optimiser_zero_grad(check(L)->o)), 0; }
+static int opt_zero_grad(lua_State *L) { return gq_optimiser_zero_grad(check(L)->o), 0; }
 
 static int opt_reached(lua_State *L) { return lua_pushboolean(L, gq_optimiser_reached(check(L)->o)), 1; }
 

@@ -61,6 +61,13 @@ describe("modules", function()
     says("net:state_dict()", gq.save, "unused.safetensors", net)
   end)
 
+  it("that are frozen by a method", function()
+    says("?freezing", function() return net:requires_grad_(false) end)
+    local text
+    gq.help("freezing", function(s) text = s end)
+    assert.truthy(text:find("p.requires_grad = false", 1, true))
+  end)
+
   it("that are put together without a list", function()
     says("nn.Sequential{a, b, ...}", nn.Sequential, nn.Linear(2, 2), nn.Tanh())
     says("nn.Sequential{a, b, ...}", nn.Sequential, nn.Linear(2, 2))

@@ -181,7 +181,8 @@ setmetatable(core.methods, { __index = index("x", core.methods, of_tensors) })
 -- What a module is asked for and nothing of it has: a field that may be there or not is nil as ever.
 local of_modules = {
   cuda = "net:to(\"cuda\")", cpu = "net:to(\"cpu\")", float = "net:to(\"float32\")", double = "net:to(\"float64\")",
-  half = "net:to(\"float32\")", requires_grad_ = "p.requires_grad = false for _, p in ipairs(net:parameters())",
+  half = "net:to(\"float32\")",
+  requires_grad_ = "for _, p in ipairs(net:parameters()) do p.requires_grad = false end (?freezing)",
   register_buffer = "a tensor in a field of the module",
   register_parameter = "a tensor with requires_grad = true in a field",
   add_module = "a module in a field of the module", named_modules = "net:named_parameters()",

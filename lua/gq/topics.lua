@@ -243,7 +243,7 @@ gq.wong_zakai makes an ODE of an SDE, for gq.odeint: with gradients of times too
 docs.shape = [[
 x.shape: the sizes of a tensor, a plain table; #x is the first, x:dim() how many, x:numel() all numbers
 x.dtype: "float32", "float64", "int64" or "bool"; x.device: where it lives
-x.requires_grad: assignable on tensors that you made; x.grad: what x:backward() left, nil before
+x.requires_grad: assignable on tensors that you made (?freezing); x.grad: what x:backward() left, nil before
   x = gq.zeros(3, 2) print(x.shape[1], #x, x:numel(), x.dtype)        --> 3 3 6 float32
   y = x:reshape(2, 3):transpose(1, 2):unsqueeze(1)                    --> shape {1, 3, 2}
 Change it with x:reshape(...), :flatten(), :squeeze(d), :unsqueeze(d), :transpose(a, b), :permute(...), :expand(...)]]
@@ -265,6 +265,17 @@ net:parameters(), net:named_parameters(); net:train(), net:eval(); net:state_dic
   net = gq.nn.Sequential{ gq.nn.Linear(2, 16), gq.nn.Tanh(), gq.nn.Linear(16, 1) }
 Your own: local Net = gq.nn.Module:extend("Net"); function Net:init(n) self.layer = gq.nn.Linear(n, n) end;
   function Net:forward(x) return self.layer(x) end; Net(3). Tensors with requires_grad in fields are parameters]]
+
+docs.freezing = [[
+freezing: p.requires_grad = false freezes a parameter, true thaws it; solves spend nothing on its gradient, and an
+  optimiser that has it leaves it as it is, without weight decay and momentum, too, as clipping and L-BFGS do
+  frozen = encoder:parameters()                          -- kept: net:parameters() lists those that train alone
+  for _, p in ipairs(frozen) do p.requires_grad = false end
+  optimiser = gq.optim.adam(net:parameters())            -- refuses a list with one that is frozen
+To freeze is not to hold what a layer counts: net:eval() does that for batch norm. state_dict() has frozen ones, too.
+Settings of their own for some: gq.optim.adam{ {params = list, lr = 1e-4}, {params = others} }
+opt:zero_grad() takes x.grad away (nil), so that one which no gradient reaches until the step is
+  left alone, too, as in PyTorch 2; zeros put there are a gradient: weight decay and momentum move]]
 
 docs.event = [[
 event: of gq.odeint: a function of (t, z), and the solve ends where it changes sign; the state there lies on the

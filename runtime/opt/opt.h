@@ -19,16 +19,17 @@ gq_opt_config gq_opt_defaults(gq_opt_kind kind);
 extern const char *const gq_opt_names[];                   /* "adam" ..., NULL at the end */
 
 typedef struct gq_optimiser gq_optimiser;
-/* Parameters are moved into one flat block where possible, and get .grad tensors that are views
-** of one flat gradient block. */
+/* Parameters are moved into one flat block where possible; their gradients stay theirs. */
 int gq_optimiser_new(gq_opt_kind kind, int n, gq_tensor *const *params, gq_opt_config c, gq_optimiser **o);
 void gq_optimiser_free(gq_optimiser *o_);
 gq_opt_config *gq_optimiser_config(gq_optimiser *o);       /* lr etc. may be changed between steps */
 /* One update. A parameter whose .grad is NULL, or that requires no gradient any more, is left alone. Refuses
 ** (GQ_ENONFINITE, naming the parameter by number, nothing changed) when a gradient is not finite. */
 int gq_optimiser_step(gq_optimiser *o);
-int gq_optimiser_zero_grad(gq_optimiser *o);
-/* Has a gradient come to any parameter since the last zero_grad? */
+/* Takes away every .grad, as PyTorch 2 does: step leaves those alone to which none comes until then, without weight
+** decay and momentum, too. */
+void gq_optimiser_zero_grad(gq_optimiser *o);
+/* Has any parameter that trains a gradient? */
 bool gq_optimiser_reached(const gq_optimiser *o);
 /* Steps taken. Each parameter has its own count, as in PyTorch, which differs where a NULL .grad
 ** left it out: it sets the bias correction. set_steps sets all of them. */

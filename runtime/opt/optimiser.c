@@ -15,13 +15,12 @@ typedef struct group {
   gq_dtype dtype;
   size_t n;                        /* numbers */
   gq_tensor *grad;                 /* [n] */
-  uint64_t zeroed;                 /* grad's version since its numbers were made zero */
   gq_tensor *state[GQ_OPT_STATES]; /* [n] or NULL */
 } group;
 
 typedef struct slot { /* one parameter */
   gq_tensor *p;
-  gq_tensor *grad;                 /* our view of the flat gradient; p->grad unless a user replaced it */
+  gq_tensor *grad;                 /* its place in the flat gradient, into which a step reads p->grad */
   gq_tensor *state[GQ_OPT_STATES]; /* views, made when asked for */
   gq_tensor *packed;               /* stands in for a parameter that is not contiguous */
   int group;
@@ -119,12 +118,6 @@ static int block_view(const slot *s, const gq_tensor *block, gq_tensor **out) {
   return gq_tensor_view(block, s->p->shape, stride, (int64_t)s->at, out);
 }
 
-static void attach(slot *s) {
-  if (s->p->grad == s->grad) return;
-  gq_tensor_unref(s->p->grad);
-  s->p->grad = gq_tensor_ref(s->grad);
-}
-
 static int group_of(gq_optimiser *o, gq_dtype d) {
   for (int i = 0; i < o->ngroup; i++)
     if (o->group[i].dtype == d) return i;
@@ -158,10 +151,8 @@ static int flatten(gq_optimiser *o, int gi) {
   return status;
 }
 
-/* A gradient that is there already is kept: its numbers move into the block. */
 static int make_grad(gq_optimiser *o, slot *s) {
   GQ_TRY(block_view(s, o->group[s->group].grad, &s->grad));
-  if (s->p->grad) GQ_TRY(gq_tensor_copy(s->grad, s->p->grad));
   if (!gq_tensor_contiguous(s->p))
     GQ_TRY(gq_tensor_empty_on(gq_tensor_device(s->p), s->p->dtype, s->p->shape, &s->packed));
   return GQ_OK;
@@ -172,10 +163,8 @@ static int build(gq_optimiser *o, gq_tensor *const *params) {
   for (int i = 0; i < o->ngroup; i++) {
     GQ_TRY(flatten(o, i));
     GQ_TRY(gq_tensor_new_on(device(o), o->group[i].dtype, vector(o->group[i].n), &o->group[i].grad));
-    o->group[i].zeroed = o->group[i].grad->storage->version;
   }
   for (int i = 0; i < o->n; i++) GQ_TRY(make_grad(o, &o->slot[i]));
-  for (int i = 0; i < o->n; i++) attach(&o->slot[i]);
   return GQ_OK;
 }
 
@@ -219,10 +208,9 @@ void gq_optimiser_free(gq_optimiser *o) {
 /* One that requires no gradient any more stays, whatever was left in its place. */
 static bool moves(const slot *s) { return s->p->grad && s->p->requires_grad; }
 
-/* A gradient that a user put there instead of ours is read through ours. */
 static int gather(slot *s, int i) {
   gq_tensor *g = s->p->grad;
-  if (!moves(s) || g == s->grad) return GQ_OK;
+  if (!moves(s)) return GQ_OK;
   if (!g->storage || g->dtype != s->p->dtype || !gq_shape_equal(g->shape, s->p->shape))
     return gq_fail(GQ_ESHAPE, "the gradient of parameter %d has not its shape and dtype", i + 1);
   return gq_tensor_copy(s->grad, g);
@@ -232,7 +220,7 @@ static bool nonfinite(const gq_tensor *g, size_t n) {
   return gq_backend_of(g)->vec->nonfinite(g->dtype, n, gq_tensor_data(g)) != 0;
 }
 
-/* Whose gradient it is is asked where there is one: parameters without one may have left anything in their place. */
+/* Whose gradient it is is asked where there is one: in the place of others lies what they had once. */
 static int ready(gq_optimiser *o) {
   bool any = false;
   for (int i = 0; i < o->n; i++) GQ_TRY(gather(&o->slot[i], i));
@@ -245,20 +233,16 @@ static int ready(gq_optimiser *o) {
   return GQ_OK;
 }
 
-int gq_optimiser_zero_grad(gq_optimiser *o) {
-  for (int i = 0; i < o->ngroup; i++) {
-    GQ_TRY(gq_tensor_fill(o->group[i].grad, 0));
-    o->group[i].zeroed = o->group[i].grad->storage->version;
+void gq_optimiser_zero_grad(gq_optimiser *o) {
+  for (int i = 0; i < o->n; i++) {
+    gq_tensor_unref(o->slot[i].p->grad);
+    o->slot[i].p->grad = NULL;
   }
-  for (int i = 0; i < o->n; i++) attach(&o->slot[i]);
-  return GQ_OK;
 }
 
 bool gq_optimiser_reached(const gq_optimiser *o) {
-  for (int i = 0; i < o->ngroup; i++)
-    if (o->group[i].grad->storage->version != o->group[i].zeroed) return true;
   for (int i = 0; i < o->n; i++)
-    if (moves(&o->slot[i]) && o->slot[i].p->grad != o->slot[i].grad) return true;
+    if (moves(&o->slot[i])) return true;
   return false;
 }
 
