@@ -95,6 +95,22 @@ void gqL_class(lua_State *L, const char *name, const luaL_Reg *meta, const luaL_
   lua_pop(L, 1);
 }
 
+void gqL_newweak(lua_State *L, const char *mode) {
+  lua_newtable(L);
+  lua_createtable(L, 0, 1);
+  lua_pushstring(L, mode);
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+}
+
+void gqL_pushweak(lua_State *L, const void *key, const char *mode) {
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, key) == LUA_TTABLE) return;
+  lua_pop(L, 1);
+  gqL_newweak(L, mode);
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, key);
+}
+
 void gqL_checktype(lua_State *L, int arg, int type) {
   if (lua_type(L, arg) == type) return;
   const char *given = gqL_typename(L, arg);

@@ -68,6 +68,11 @@ int gqL_newindex(lua_State *L);
 gq_tensor **gqL_pushtensor(lua_State *L);                   /* empty, collectable; set *handle to a new reference */
 void gqL_pushref(lua_State *L, gq_tensor *t);               /* a handle of t of its own */
 void gqL_counted(lua_State *L);                             /* after a handle was filled: should memory be collected? */
+void gqL_held(lua_State *L, int n);                         /* the n handles on top keep functions that they need */
+void gqL_callee(lua_State *L, const void *of);              /* the function that this address calls, pushed */
+void gqL_setcallee(lua_State *L, const void *of);           /* that is the one on top, popped; it is not kept */
+void gqL_newweak(lua_State *L, const char *mode);           /* a table with that __mode, pushed */
+void gqL_pushweak(lua_State *L, const void *key, const char *mode); /* the registry's under that address */
 gq_tensor *gqL_checktensor(lua_State *L, int arg);          /* lent; errors name the function and what was given */
 void gqL_pushtensorclass(lua_State *L);                      /* the metatable of tensors */
 gq_tensor **gqL_tohandle(lua_State *L, int arg);            /* NULL if it is none; of a freed tensor: of NULL */

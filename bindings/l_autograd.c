@@ -97,6 +97,7 @@ static int grad(lua_State *L) {
   gqL_fill_infos(L);
   gqL_rethrow(L);
   if (status != GQ_OK) return gqL_error(L, "%s", lua_tostring(L, -1));
+  gqL_held(L, nin);
   gqL_counted(L);
   if (list) lua_createtable(L, nin, 0);
   int result_at = lua_gettop(L);
@@ -139,9 +140,10 @@ static int core_once(lua_State *L) {
   gqL_retry(L, gq_tensor_view(x, x->shape, x->stride, x->offset, y));
   once *o = gq_calloc(1, sizeof *o);
   if (!o) return gqL_try(L, gq_nomem(sizeof *o));
-  o->base = (gq_custom){ "once", once_backward, once_free };
+  o->base = (gq_custom){ "once", once_backward, once_free, false };
   snprintf(o->what, sizeof o->what, "%s", what);
   gqL_try(L, gq_record_custom(&o->base, 1, &x, 1, y));
+  gqL_held(L, 1);
   return 1;
 }
 

@@ -122,24 +122,12 @@ static int solve_backward(gq_custom *c, gq_tensor *const *cots, bool create_grap
 
 /* ---- info ---- */
 
-#define INFOS "gq.infos" /* registry: weak table, custom operation -> info */
-
-static void push_infos(lua_State *L) {
-  if (lua_getfield(L, LUA_REGISTRYINDEX, INFOS) == LUA_TTABLE) return;
-  lua_pop(L, 1);
-  lua_newtable(L);
-  lua_createtable(L, 0, 1);
-  lua_pushliteral(L, "v");
-  lua_setfield(L, -2, "__mode");
-  lua_setmetatable(L, -2);
-  lua_pushvalue(L, -1);
-  lua_setfield(L, LUA_REGISTRYINDEX, INFOS);
-}
+static const char infos_key = 0; /* registry: custom operation -> info, weak */
 
 void gqL_fill_infos(lua_State *L) {
   if (!dirty_list) return;
   luaL_checkstack(L, 8, NULL);
-  push_infos(L);
+  gqL_pushweak(L, &infos_key, "v");
   while (dirty_list) {
     solve *s = dirty_list;
     dirty_list = s->next;
@@ -162,7 +150,7 @@ void gqL_record(lua_State *L, gq_solution **sol, gq_tensor *z0, gq_tensor *t_, i
   bool t_input = t_ && t_->requires_grad;
   solve *s = gq_calloc(1, sizeof *s);
   if (!s) gqL_try(L, gq_nomem(sizeof *s));
-  *s = (solve){ .base = { "odeint", solve_backward, solve_free }, .t_input = t_input };
+  *s = (solve){ .base = { "odeint", solve_backward, solve_free, call_ != NULL }, .t_input = t_input };
   s->in = gq_calloc(ncapture + 2, sizeof *s->in);
   s->version = gq_calloc(ncapture + 2, sizeof *s->version);
   if (!s->in || !s->version) {
@@ -178,7 +166,8 @@ void gqL_record(lua_State *L, gq_solution **sol, gq_tensor *z0, gq_tensor *t_, i
   for (int i = 0; i < ncapture; i++) s->in[s->nin++] = gq_tensor_ref(capture[i]);
   for (int i = 0; i < s->nin; i++) s->version[i] = s->in[i]->storage->version;
   gqL_try(L, gq_record_custom(&s->base, s->nin, s->in, nout, out));
-  push_infos(L);
+  if (call_) gqL_callee(L, call_), gqL_setcallee(L, s);
+  gqL_pushweak(L, &infos_key, "v");
   lua_pushvalue(L, info);
   lua_rawsetp(L, -2, s);
   lua_pop(L, 1);

@@ -8,19 +8,11 @@
 #include <string.h>
 
 #define CALL "gq.call"
-#define FIELD "gq.field"
 static const char *const what = "the dynamics function of gq.odeint";
-
-/* The userdata that holds f in its user value. */
-typedef struct field {
-  gqL_call *c; /* NULL: not needed any more */
-} field;
 
 struct gqL_call {
   gq_callback base;
   int refs;
-  lua_State *main; /* in its registry the field is found under this address */
-  field *field_;
   gq_dtype dtype; /* of the state */
   gq_shape shape;
   gq_graph *graph;
@@ -33,94 +25,6 @@ struct gqL_call {
   bool keep; /* in a backward pass, where f(t, z) and its derivative are asked for one after the other: */
   gq_tensor *last[3]; /* t, z and f(t, z) of the last call, with its tape */
 };
-
-/* ---- the function ----
-** The collector does not see that a result needs f, which may see its result: a reference to f would keep both for
-** ever. So nothing refers to the field but weak tables, and its finaliser, while there is a result, lets it live on
-** until the next collection: a result that only f sees is finalised then, and that was the last of f. */
-
-static const char found_key = 0, all_key = 0; /* registry: address -> field, weak; field -> address, weak */
-
-static void push_weak(lua_State *L, const void *key, const char *mode) {
-  if (lua_rawgetp(L, LUA_REGISTRYINDEX, key) == LUA_TTABLE) return;
-  lua_pop(L, 1);
-  lua_newtable(L);
-  lua_createtable(L, 0, 1);
-  lua_pushstring(L, mode);
-  lua_setfield(L, -2, "__mode");
-  lua_setmetatable(L, -2);
-  lua_pushvalue(L, -1);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, key);
-}
-
-/* The field on top is that of c. */
-static void set_found(lua_State *L, const gqL_call *c) {
-  push_weak(L, &found_key, "v");
-  lua_pushvalue(L, -2);
-  lua_rawsetp(L, -2, c);
-  lua_pop(L, 1);
-}
-
-static int field_gc(lua_State *L) {
-  field *f = lua_touserdata(L, 1);
-  lua_settop(L, 1);
-  if (!f->c) {
-    lua_pushnil(L);
-    lua_setiuservalue(L, 1, 1);
-    return 0;
-  }
-  luaL_setmetatable(L, FIELD); /* to be finalised again */
-  set_found(L, f->c);
-  return 0;
-}
-
-/* Push f. Between the end of a collection and the finaliser only the table of all fields has it. */
-static void push_function(lua_State *L, const gqL_call *c) {
-  int top = lua_gettop(L);
-  push_weak(L, &found_key, "v");
-  bool found = lua_rawgetp(L, -1, c) == LUA_TUSERDATA;
-  if (!found) {
-    push_weak(L, &all_key, "k");
-    for (lua_pushnil(L); !found && lua_next(L, -2); lua_pop(L, found ? 0 : 1))
-      found = lua_touserdata(L, -1) == c;
-    if (found) lua_pop(L, 1);
-  }
-  lua_getiuservalue(L, -1, 1);
-  lua_replace(L, top + 1);
-  lua_settop(L, top + 1);
-}
-
-static void keep_function(lua_State *L, gqL_call *c, int fn) {
-  field *f = lua_newuserdatauv(L, sizeof *f, 1);
-  f->c = NULL;
-  lua_pushvalue(L, fn);
-  lua_setiuservalue(L, -2, 1);
-  gqL_pushclass(L, FIELD, field_gc);
-  lua_setmetatable(L, -2);
-  push_weak(L, &all_key, "k");
-  lua_pushvalue(L, -2);
-  lua_pushlightuserdata(L, c);
-  lua_rawset(L, -3);
-  lua_pop(L, 1);
-  set_found(L, c);
-  f->c = c, c->field_ = f;
-  lua_pop(L, 1);
-}
-
-/* Also from finalisers, in any coroutine: the main state lives as long as all of them.
-** Storing nil allocates nothing. */
-static void forget_function(gqL_call *c) {
-  if (!c->field_) return;
-  c->field_->c = NULL, c->field_ = NULL;
-  if (!lua_checkstack(c->main, 4)) return;
-  if (lua_rawgetp(c->main, LUA_REGISTRYINDEX, &found_key) == LUA_TTABLE) {
-    if (lua_rawgetp(c->main, -1, c) == LUA_TUSERDATA) lua_pushnil(c->main), lua_setiuservalue(c->main, -2, 1);
-    lua_pop(c->main, 1);
-    lua_pushnil(c->main);
-    lua_rawsetp(c->main, -2, c);
-  }
-  lua_pop(c->main, 1);
-}
 
 /* ---- one evaluation, protected ---- */
 
@@ -162,7 +66,7 @@ static bool is_last(const job *j) {
 /* f(t, z), pushed; t and z are the two handles below. */
 static gq_tensor *slope(lua_State *L, const job *j) {
   gqL_call *c = j->c;
-  push_function(L, c);
+  gqL_callee(L, c);
   push_copy(L, c->dtype, (gq_shape){ .ndim = 0 }, j->t)->requires_grad = true;
   push_copy(L, c->dtype, c->shape, j->z)->requires_grad = true;
   lua_pushvalue(L, -3);
@@ -329,7 +233,6 @@ void gqL_call_keep(gqL_call *c, bool on) {
 
 void gqL_call_unref(gqL_call *c) {
   if (!c || --c->refs > 0) return;
-  forget_function(c);
   forget(c);
   for (int i = 0; i < c->n; i++) gq_tensor_unref(c->param[i]);
   gq_tensor_unref(c->address);
@@ -371,14 +274,12 @@ gqL_call *gqL_pushcall(lua_State *L, int fn, const gq_tensor *z0, int params, bo
   gqL_pushclass(L, CALL, call_gc);
   lua_setmetatable(L, -2);
   gqL_call *c = *h = gq_calloc(1, sizeof *c);
-  if (!c) gqL_try(L, gq_nomem(sizeof *c));
+  if (!c) return gqL_try(L, gq_nomem(sizeof *c)), NULL;
   static _Thread_local int64_t made;
   *c =
     (gqL_call){ .base = { call, pull }, .refs = 1, .dtype = z0->dtype, .shape = z0->shape, .number = ++made };
-  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
-  c->main = lua_tothread(L, -1);
-  lua_pop(L, 1);
-  keep_function(L, c, fn);
+  lua_pushvalue(L, fn);
+  gqL_setcallee(L, c);
   take_params(L, c, params);
   c->strict = gradient && lua_isnil(L, params);
   gqL_retry(L, gq_callback_address(&c->base, &c->address));

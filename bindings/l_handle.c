@@ -8,6 +8,47 @@ static const char scope_key = 0;
 
 #define SCOPE "gq.scope"
 
+/* ---- functions that a gradient calls ----
+** A result needs its function, which may see the result, so no reference of C keeps it alive: who holds the result
+** does, by one that the collector follows. */
+
+static const char callee_key = 0; /* registry: address -> function, weak */
+static const char held_key = 0;   /* registry: handle, weak -> functions */
+
+void gqL_callee(lua_State *L, const void *of) {
+  gqL_pushweak(L, &callee_key, "v");
+  lua_rawgetp(L, -1, of);
+  lua_remove(L, -2);
+}
+
+void gqL_setcallee(lua_State *L, const void *of) {
+  gqL_pushweak(L, &callee_key, "v");
+  lua_insert(L, -2);
+  lua_rawsetp(L, -2, of);
+  lua_pop(L, 1);
+}
+
+static void hold(lua_State *L, int at, const gq_callers *c) {
+  luaL_checkstack(L, 6, NULL);
+  gqL_pushweak(L, &held_key, "k");
+  lua_pushvalue(L, at);
+  if (c->n > 1) lua_createtable(L, c->n, 0);
+  for (int i = 0; i < c->n; i++) {
+    gqL_callee(L, c->custom[i]);
+    if (c->n > 1) lua_rawseti(L, -2, i + 1);
+  }
+  lua_rawset(L, -3);
+  lua_pop(L, 1);
+}
+
+void gqL_held(lua_State *L, int n) {
+  for (int at = lua_gettop(L) - n + 1; n > 0; n--, at++) {
+    const gq_tensor *t = *(gq_tensor **)lua_touserdata(L, at);
+    const gq_callers *c = t ? gq_tape_callers(t) : NULL;
+    if (c) hold(L, at, c);
+  }
+}
+
 /* ---- handles ---- */
 
 /* A scope: user value 1 holds its handles as weak keys, 2 the scope around it. */
@@ -34,6 +75,7 @@ gq_tensor **gqL_pushtensor(lua_State *L) {
 void gqL_pushref(lua_State *L, gq_tensor *t) {
   gq_tensor **h = gqL_pushtensor(L);
   *h = gq_tensor_ref(t);
+  gqL_held(L, 1);
 }
 
 gq_tensor *gqL_checktensor(lua_State *L, int arg) {
@@ -127,6 +169,7 @@ void gqL_checkwritable(lua_State *L, const gq_tensor *t, const char *what) {
 gq_tensor *gqL_op(lua_State *L, gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_) {
   gq_tensor **h = gqL_pushtensor(L);
   gqL_retry(L, gq_op_call(op, nargs, args, attr_, h));
+  gqL_held(L, 1);
   gqL_counted(L);
   return *h;
 }
@@ -204,11 +247,7 @@ static int scope_new(lua_State *L) {
   int *open = lua_newuserdatauv(L, sizeof *open, 2);
   *open = 0;
   luaL_setmetatable(L, SCOPE);
-  lua_newtable(L);
-  lua_createtable(L, 0, 1);
-  lua_pushliteral(L, "k");
-  lua_setfield(L, -2, "__mode");
-  lua_setmetatable(L, -2);
+  gqL_newweak(L, "k");
   lua_setiuservalue(L, -2, 1);
   lua_rawgetp(L, LUA_REGISTRYINDEX, &scope_key);
   lua_setiuservalue(L, -2, 2);

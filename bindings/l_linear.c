@@ -18,6 +18,7 @@ static gq_tensor *operand(lua_State *L, int arg, const char *what) {
 static int core_solve(lua_State *L) {
   gq_tensor *a = operand(L, 1, "solve"), *b = operand(L, 2, "solve"), **h = gqL_pushtensor(L);
   gqL_retry(L, gq_linear_solve(a, b, false, h));
+  gqL_held(L, 1);
   gqL_counted(L);
   return 1;
 }
@@ -25,6 +26,7 @@ static int core_solve(lua_State *L) {
 static int core_det(lua_State *L) {
   gq_tensor *a = operand(L, 1, "det"), **h = gqL_pushtensor(L);
   gqL_retry(L, gq_linear_det(a, h));
+  gqL_held(L, 1);
   gqL_counted(L);
   return 1;
 }
@@ -32,6 +34,7 @@ static int core_det(lua_State *L) {
 static int core_cholesky(lua_State *L) {
   gq_tensor *a = operand(L, 1, "cholesky"), **h = gqL_pushtensor(L);
   gqL_retry(L, gq_linear_cholesky(a, h));
+  gqL_held(L, 1);
   gqL_counted(L);
   return 1;
 }
@@ -40,6 +43,7 @@ static int core_eigh(lua_State *L) {
   gq_tensor *a = operand(L, 1, "eigh"), **w = gqL_pushtensor(L), **v = gqL_pushtensor(L), *out[2];
   gqL_retry(L, gq_linear_eigh(a, out));
   *w = out[0], *v = out[1];
+  gqL_held(L, 2);
   gqL_counted(L);
   return 2;
 }

@@ -435,6 +435,7 @@ static int core_normal_fit(lua_State *L) {
   if (x->trace || gq_trace_current() != NULL) return 0;
   gq_tensor **mean = gqL_pushtensor(L), **deviation = gqL_pushtensor(L);
   gqL_retry(L, gq_normal_fit(x, mean, deviation));
+  gqL_held(L, 2);
   gqL_counted(L);
   return 2;
 }

@@ -237,8 +237,13 @@ void gqL_runsolve(lua_State *L, int opts, const gq_problem *p, const gq_ode_opti
   int sums = gqL_given(L, opts, "regularise") ? gqL_info_sums(L, o, &info, p->z0, out + 1) : 0;
   if (b->sol) gqL_record(L, &b->sol, p->z0, t_, f->ncapture, b->capture, f->call_, table, 1 + sums, out);
   *handle = b->z, b->z = NULL;
-  gqL_counted(L);
+  if (sums) {
+    lua_getfield(L, table, "regularisers");
+    for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) gqL_held(L, 1);
+  }
   lua_settop(L, top);
+  gqL_held(L, 1);
+  gqL_counted(L);
   lua_pushvalue(L, table);
   empty(b); /* a collector may let hundreds of them wait */
   if (f->trace_) gqL_endtrace(L, f->at);

@@ -354,6 +354,7 @@ static int tensor_clone(lua_State *L) {
   gqL_retry(L, gq_tensor_empty_on(gq_tensor_device(t), t->dtype, t->shape, h));
   gqL_retry(L, gq_tensor_copy(*h, t));
   gqL_try(L, gq_record(GQ_OP_RESHAPE, 1, &t, &same, *h));
+  gqL_held(L, 1);
   gqL_counted(L);
   return 1;
 }
@@ -398,7 +399,10 @@ static int tensor_to(lua_State *L) {
   if (cast ? d == t->dtype : b->device == gq_place_of(t)) return lua_settop(L, 1), 1;
   if (cast && d == GQ_I64) check_integers(L, t);
   if (cast) gqL_op(L, GQ_OP_CAST, 1, &t, &(gq_attr){ .dtype = d });
-  else gqL_retry(L, gq_to_device(t, b->device, gqL_pushtensor(L)));
+  else {
+    gqL_retry(L, gq_to_device(t, b->device, gqL_pushtensor(L)));
+    gqL_held(L, 1);
+  }
   return 1;
 }
 

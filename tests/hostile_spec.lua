@@ -375,6 +375,62 @@ describe("dynamics that are called at every evaluation", function()
     settle()
     assert.is_nil(next(seen))
   end)
+
+  -- One step of the state z: k, which nothing else holds, is seen by the function alone.
+  local function solved(z, more)
+    local k = gq.tensor { 1, 2 }
+    local function f(_, y) return -y * w * k end
+    local o = { trace = false, params = { w }, rtol = 1e-5, atol = 1e-5 }
+    for name, value in pairs(more or {}) do o[name] = value end
+    local y, info = gq.odeint(f, z, { 0, 1 }, o)
+    return y[2], info
+  end
+  local want = { -math.exp(-1), -2 * math.exp(-2) }
+
+  it("keep what they alone see, whatever was made of the result", function()
+    local ways = {
+      function(y) return y:sum() end,
+      function(y) return y:clone():sum() end,
+      function(y) return gq.solve(gq.eye(2), y:reshape(2, 1)):sum() end,
+      function(y) return gq.var(y) + gq.cholesky(gq.eye(2) + gq.diag(y * 0)):sum() * 0 + y:sum() - gq.var(y) end,
+      function(y) return gq.core.once(y, "it"):sum() end,
+      function(y) return gq.odeint(function(_, x) return 0 * x end, y, { 0, 1 })[2]:sum() end,
+      function(y) return gq.einsum("i,j->ij", y, gq.tensor { 0.5, 0.5 }):to("float64"):sum():to("float32") end,
+    }
+    for i, way in ipairs(ways) do
+      local l = way(solved(gq.ones(2)))
+      settle()
+      assert.close(gq.grad(l, w), want, 1e-3, 1e-4, i)
+    end
+  end)
+
+  it("keep it through solves of solves, and sums of them", function()
+    local z, l = gq.ones(2), 0
+    for _ = 1, 3 do
+      z = solved(z)
+      l = l + z:sum()
+    end
+    settle()
+    local g = {}
+    for i = 1, 2 do
+      g[i] = 0
+      for n = 1, 3 do g[i] = g[i] - n * i * math.exp(-n * i) end
+    end
+    assert.close(gq.grad(l, w), g, 1e-3, 1e-4)
+  end)
+
+  it("keep it for regularisers", function()
+    local _, info = solved(gq.ones(2), { regularise = { kinetic = true, stiffness = true, jacobian = true },
+                                         gradient = "direct" })
+    local r = info.regularisers
+    local kinetic, stiffness, jacobian = r.kinetic, r.stiffness, r.jacobian
+    info, r = nil, nil                                             -- luacheck: ignore
+    settle()
+    assert.is_true(gq.grad(kinetic[2], w):abs():min():item() > 0)
+    settle()
+    assert.equal(2, #gq.grad(stiffness, w))
+    assert.is_true(gq.grad(jacobian[2], w):abs():max():item() > 0)
+  end)
 end)
 
 describe("warnings", function()

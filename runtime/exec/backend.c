@@ -73,7 +73,7 @@ int gq_to_device(gq_tensor *x, const gq_device *d, gq_tensor **out) {
   if (there != x) {
     moved *m = gq_calloc(1, sizeof *m);
     int status = m ? GQ_OK : gq_nomem(sizeof *m);
-    if (m) *m = (moved){ { "to", moved_backward, moved_free }, x->storage->device };
+    if (m) *m = (moved){ { "to", moved_backward, moved_free, false }, x->storage->device };
     if (m) status = gq_record_custom(&m->base, 1, &x, 1, &there);
     if (status != GQ_OK) {
       gq_tensor_unref(there);

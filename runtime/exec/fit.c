@@ -83,7 +83,7 @@ static int fit_backward(gq_custom *c, gq_tensor *const *cots, bool create_graph,
 static int fit_new(gq_tensor *x, size_t rows, size_t n, fit **out) {
   fit *f = gq_calloc(1, sizeof *f);
   if (!f) return gq_nomem(sizeof *f);
-  f->base = (gq_custom){ "normal_fit", fit_backward, fit_free };
+  f->base = (gq_custom){ "normal_fit", fit_backward, fit_free, false };
   f->x = gq_tensor_ref(x);
   f->on = gq_backend_of(x), f->rows = rows, f->n = n;
   size_t bytes = 2 * rows * sizeof(double) + 8;

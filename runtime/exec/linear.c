@@ -265,7 +265,7 @@ int gq_linear_solve(gq_tensor *a, gq_tensor *b, bool turned, gq_tensor **out) {
     return gq_fail(
       GQ_ESHAPE, "solve: right-hand sides {..., n, k} of the matrices' dtype expected for %s, got %s %s",
       gq_shape_text(a->shape, p, sizeof p), gq_dtype_name(b->dtype), gq_shape_text(b->shape, q, sizeof q));
-  GQ_TRY(linear_new((gq_custom){ "solve", solve_backward, linear_free }, a, b, &f));
+  GQ_TRY(linear_new((gq_custom){ "solve", solve_backward, linear_free, false }, a, b, &f));
   f->turned = turned;
   int status = gq_tensor_empty(m.d, want, out);
   if (status == GQ_OK)
@@ -305,7 +305,7 @@ int gq_linear_det(gq_tensor *a, gq_tensor **out) {
   GQ_TRY(check_square(a, "det", &m));
   gq_shape s = a->shape;
   s.ndim -= 2;
-  GQ_TRY(linear_new((gq_custom){ "det", det_backward, linear_free }, a, NULL, &f));
+  GQ_TRY(linear_new((gq_custom){ "det", det_backward, linear_free, false }, a, NULL, &f));
   int status = gq_tensor_empty(m.d, s, out);
   if (status == GQ_OK && m.n == 0) status = gq_tensor_fill(*out, 1);
   if (status == GQ_OK) status = det_all(m, gq_tensor_data(f->packed[0]), *out);
@@ -349,7 +349,7 @@ int gq_linear_cholesky(gq_tensor *a, gq_tensor **out) {
   linear *f;
   *out = NULL;
   GQ_TRY(check_square(a, "cholesky", &m));
-  GQ_TRY(linear_new((gq_custom){ "cholesky", cholesky_backward, linear_free }, a, NULL, &f));
+  GQ_TRY(linear_new((gq_custom){ "cholesky", cholesky_backward, linear_free, false }, a, NULL, &f));
   int status = gq_tensor_empty(m.d, a->shape, out);
   if (status == GQ_OK) status = cholesky_all(m, gq_tensor_data(f->packed[0]), gq_tensor_data(*out));
   return finish(f, status, 1, out);
@@ -395,7 +395,7 @@ int gq_linear_eigh(gq_tensor *a, gq_tensor *out[2]) {
   GQ_TRY(check_square(a, "eigh", &m));
   gq_shape s = a->shape;
   s.ndim--;
-  GQ_TRY(linear_new((gq_custom){ "eigh", eigh_backward, linear_free }, a, NULL, &f));
+  GQ_TRY(linear_new((gq_custom){ "eigh", eigh_backward, linear_free, false }, a, NULL, &f));
   int status = gq_tensor_empty(m.d, s, &out[0]);
   if (status == GQ_OK) status = gq_tensor_empty(m.d, a->shape, &out[1]);
   if (status == GQ_OK)

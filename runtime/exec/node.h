@@ -26,6 +26,7 @@ struct gq_tape {
   int nargs, nout;
   const gq_attr *attr;           /* behind the slots, or NULL */
   gq_custom *custom;             /* NULL: op's rule */
+  gq_callers *callers;           /* it and the nodes behind it that call a script, or NULL; often shared with them */
   gq_tensor *result;             /* saved value of the result, without tape, or NULL */
   uint64_t version;              /* of the result */
   struct gq_tape *next;          /* while being freed */

@@ -22,7 +22,12 @@ bool gq_set_recording(bool on) {
 static _Thread_local struct gq_tape *doomed;
 static _Thread_local bool draining;
 
+static void callers_unref(gq_callers *c_) {
+  if (c_ && --c_->refs == 0) gq_free(c_);
+}
+
 static void release(struct gq_tape *n) {
+  callers_unref(n->callers);
   for (int i = 0; i < n->nargs; i++) {
     gq_tensor_unref(n->arg[i].t);
     gq_tape_unref(n->arg[i].from);
@@ -178,6 +183,39 @@ static struct gq_tape *node_new(gq_op op, int nargs, int nout, const gq_attr *at
   return n;
 }
 
+static void add_caller(gq_callers *to, gq_custom *c) {
+  for (int i = 0; i < to->n; i++)
+    if (to->custom[i] == c) return;
+  to->custom[to->n++] = c;
+}
+
+/* Those of the operands, and n's own operation. */
+static int gather_callers(struct gq_tape *n) {
+  bool own = n->custom && n->custom->calls, mixed = false;
+  gq_callers *first = NULL;
+  size_t most = own;
+  for (int i = 0; i < n->nargs; i++) {
+    gq_callers *c = n->arg[i].from ? n->arg[i].from->callers : NULL;
+    if (!c) continue;
+    most += (size_t)c->n, mixed |= first && c != first;
+    if (!first) first = c;
+  }
+  if (!own && !mixed) {
+    if (first) first->refs++;
+    n->callers = first;
+    return GQ_OK;
+  }
+  gq_callers *all = n->callers = gq_calloc(1, sizeof *all + most * sizeof *all->custom);
+  if (!all) return gq_nomem(most * sizeof *all->custom);
+  all->refs = 1;
+  if (own) add_caller(all, n->custom);
+  for (int i = 0; i < n->nargs; i++) {
+    const gq_callers *c = n->arg[i].from ? n->arg[i].from->callers : NULL;
+    for (int k = 0; c && k < c->n; k++) add_caller(all, c->custom[k]);
+  }
+  return GQ_OK;
+}
+
 static void attach(struct gq_tape *n, gq_tensor *out, int i) {
   n->refs++;
   out->tape = n;
@@ -197,18 +235,16 @@ int gq_record(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_,
   if (!mask) return GQ_OK;
   struct gq_tape *n = node_new(op, nargs, 1, attr_);
   if (!n) return GQ_ENOMEM;
-  int needs = needed_values(op, nargs, mask);
+  int needs = needed_values(op, nargs, mask), status = GQ_OK;
+  for (int i = 0; i < nargs; i++) fill_slot(&n->arg[i], args[i], i < 2 && (needs >> i & 1));
   if (needs & NEEDS_RESULT) {
-    int status = gq_tensor_view(out, out->shape, out->stride, out->offset, &n->result);
-    if (status != GQ_OK) {
-      gq_free(n);
-      return status;
-    }
+    status = gq_tensor_view(out, out->shape, out->stride, out->offset, &n->result);
     n->version = out->storage->version;
   }
-  for (int i = 0; i < nargs; i++) fill_slot(&n->arg[i], args[i], i < 2 && (needs >> i & 1));
-  attach(n, out, 0);
-  return GQ_OK;
+  if (status == GQ_OK) status = gather_callers(n);
+  if (status == GQ_OK) attach(n, out, 0);
+  else release(n);
+  return status;
 }
 
 int gq_record_custom(gq_custom *c, int nin, gq_tensor *const *in, int nout, gq_tensor *const *out) {
@@ -220,11 +256,14 @@ int gq_record_custom(gq_custom *c, int nin, gq_tensor *const *in, int nout, gq_t
   }
   n->custom = c;
   for (int i = 0; i < nin; i++) fill_slot(&n->arg[i], in[i], false);
-  for (int i = 0; i < nout; i++) attach(n, out[i], i);
-  return GQ_OK;
+  int status = gather_callers(n);
+  if (status != GQ_OK) release(n);
+  for (int i = 0; i < nout && status == GQ_OK; i++) attach(n, out[i], i);
+  return status;
 }
 
 gq_custom *gq_tape_custom(const gq_tensor *x) { return x->tape ? x->tape->custom : NULL; }
+const gq_callers *gq_tape_callers(const gq_tensor *x) { return x->tape ? x->tape->callers : NULL; }
 
 /* ---- the door ---- */
 

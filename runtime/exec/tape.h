@@ -24,10 +24,18 @@ typedef struct gq_custom {
   const char *name;
   int (*backward)(struct gq_custom *self, gq_tensor *const *cots, bool create_graph, gq_tensor **grads);
   void (*free)(struct gq_custom *self);
+  bool calls;                             /* backward calls a script's function, which nothing here keeps alive */
 } gq_custom;
 /* Make outs results of `c` (owned by the tape from now on, also on failure) over the inputs. */
 int gq_record_custom(gq_custom *c, int nin, gq_tensor *const *in, int nout, gq_tensor *const *out);
 gq_custom *gq_tape_custom(const gq_tensor *x);   /* that x is a result of, lent, or NULL */
+/* Those that x's tape leads to and that call functions of a script: who holds x keeps these. Lent; NULL: none. */
+typedef struct gq_callers {
+  long refs;
+  int n;
+  gq_custom *custom[];
+} gq_callers;
+const gq_callers *gq_tape_callers(const gq_tensor *x);
 
 /* Means and standard deviations (divisor n - 1, so NaN for n = 1) of x {..., n}, n >= 1, over its last axis, each
 ** {...}: one recorded operation with derivatives of any order; that of a deviation of zero counts as zero. */

@@ -176,7 +176,7 @@ static int pulled(gq_custom *c, gq_tensor *const *cots, bool create_graph, gq_te
 static int record(gq_root *r, gq_tensor *const *in, gq_tensor *k) {
   link *l = gq_calloc(1, sizeof *l);
   if (!l) return gq_nomem(sizeof *l);
-  *l = (link){ { "implicit stage", pulled, link_free },
+  *l = (link){ { "implicit stage", pulled, link_free, false },
                .r = r,
                .in = gq_calloc(r->nin, sizeof *l->in),
                .version = gq_calloc(r->nin, sizeof *l->version) };

@@ -81,7 +81,7 @@ static void test_custom(void) {
     for (int how = 0; how < 2; how++) {
       if (wrong == 2 && how == 1) continue; /* it has four */
       gq_tensor *in[3], *out = filled(GQ_F64, 1, (int64_t[]){ 1 });
-      own o = { { "own", own_backward, own_free }, wrong, how };
+      own o = { { "own", own_backward, own_free, false }, wrong, how };
       for (int i = 0; i < 3; i++)
         in[i] = filled(GQ_F64, 1, (int64_t[]){ 2 + i }), in[i]->requires_grad = true;
       CHECK(gq_record_custom(&o.base, 3, in, 1, &out) == GQ_OK);
