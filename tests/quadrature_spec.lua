@@ -246,6 +246,26 @@ describe("gq.quadrature", function()
   end)
 end)
 
+it("a parameter whose gradient is rounding alone asks for no more nodes", function()
+  gq.manual_seed(0)
+  local query, key, value = gq.nn.Linear(16, 16), gq.nn.Linear(16, 16), gq.nn.Linear(16, 16)
+  local z0 = gq.randn(8, 16, 16)
+  local function attention(_, z) -- softmax takes from each row what the key's bias adds to all of it
+    local scores = query(z):matmul(key(z):transpose(2, 3)) / 4
+    return scores:softmax(-1):matmul(value(z)) - z
+  end
+  local nodes = {}
+  for _, with in ipairs { true, false } do
+    key.bias.requires_grad = with
+    local z, info = gq.odeint(attention, z0, { 0, 1 }, { gradient = "gq", rtol = 1e-3, atol = 1e-3 })
+    z[2]:square():sum():backward()
+    nodes[#nodes + 1] = info.nodes
+    assert.below(info.quadrature_error, 1e-3)
+  end
+  assert.below(key.bias.grad:norm():item(), 1e-6)
+  assert.equal(nodes[2], nodes[1])
+end)
+
 describe("info.quadrature_error of nodes in every step", function()
   -- z' = -z + theta sin(w t), L = z(10): the solve does not see w at theta = 0, the integrand does
   local function slope(w, quadrature, more)

@@ -277,7 +277,7 @@ size_t gq_probe_bytes(const gq_evaluator *e, int i, int points) {
 
 int gq_evaluate_nodes(const gq_evaluator *e, const gq_binding *b, const void *t, void *const *z,
                       void *const *a, void *const *slope_, const double tolerance[2], const gq_grads *grads,
-                      void *const *probe_, bool sized) {
+                      void *const *probe_) {
   call c = call_begin(e);
   for (int i = 0; i < 2; i++) gq_set_shared(b->field->dtype, &c.shared[TOLERANCE + i], tolerance[i]);
   for (int s = 0; s < b->field->nslices; s++) {
@@ -292,6 +292,5 @@ int gq_evaluate_nodes(const gq_evaluator *e, const gq_binding *b, const void *t,
     }
     bind_products(e, b, s, grads, &c);
   }
-  GQ_TRY(run_call(e, 0, &c));
-  return sized ? run_call(e, 1, &c) : GQ_OK;
+  return run_call(e, 0, &c);
 }

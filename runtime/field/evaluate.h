@@ -68,10 +68,9 @@ int gq_evaluate_phase(const gq_evaluator *e, const gq_binding *b, int phase, dou
 /* A node program: t [rows], z [nslices] blocks of rows states (or, columns, those side by side), likewise
 ** a; products added to grads. For the defect slope_ likewise, z' of the path, and the tolerance, rtol and atol. probe_
 ** [nslices]: blocks that hold what is stored one after another, or NULL where that is nothing: the probes, the defect
-** if there is one, and where they are asked for, sized, the probes' sizes. */
+** if there is one, and the probes' sizes. */
 int gq_evaluate_nodes(const gq_evaluator *e, const gq_binding *b, const void *t, void *const *z, void *const *a,
-                      void *const *slope_, const double tolerance[2], const gq_grads *grads, void *const *probe_,
-                      bool sized);
+                      void *const *slope_, const double tolerance[2], const gq_grads *grads, void *const *probe_);
 /* Probes of a node program; numbers that what is stored at i has for one node,
 ** and bytes it takes for `points` nodes. */
 int gq_probe_count(const gq_evaluator *e);

@@ -96,6 +96,25 @@ static gq_ref of_sum(const prober *b, gq_ref sum) {
   return gq_permute(g, gq_reshape(g, x, gq_shape_of(2, (int64_t[]){ b->n, size })), (int[]){ 1, 0 });
 }
 
+/* What a sum over rows adds up, {numbers, n rows}. */
+static gq_ref by_row(const prober *b, gq_ref sum) {
+  gq_graph *g = b->g;
+  gq_node r = *gq_graph_node(g, origin(b, sum));
+  int64_t size = gq_numel(r.shape), rows = 1;
+  if (r.op != GQ_OP_SUM) return GQ_NONE;
+  gq_ref x = r.arg[0];
+  gq_shape from = shape_of(b, x);
+  int mask = r.attr.flags, kept = 0;
+  for (int i = 0; i < from.ndim && mask >> i & 1; i++) kept |= 1 << i;
+  if (b->columns) kept = mask & (1 << from.ndim) >> 1;
+  for (int i = 0; i < from.ndim; i++)
+    if (kept >> i & 1) rows *= from.dim[i];
+  if (!kept || rows % b->n) return GQ_NONE;
+  x = gq_sum_axes(g, x, mask & ~kept);
+  if (b->columns) return gq_reshape(g, x, gq_shape_of(2, (int64_t[]){ size, rows }));
+  return gq_permute(g, gq_reshape(g, x, gq_shape_of(2, (int64_t[]){ rows, size })), (int[]){ 1, 0 });
+}
+
 /* The numbers of a vector at n points: {numbers, n}. */
 static gq_ref of_vector(const prober *b, gq_ref v) {
   if (b->n > 1) return of_sum(b, v);
@@ -114,14 +133,19 @@ static gq_ref project(const prober *b, gq_ref direction, gq_ref x) {
   return gq_matmul(b->g, direction, x, 0);
 }
 
+/* The numbers of a vector, before they are summed over rows where sizes are asked for. */
+static seen of_numbers(const prober *b, gq_ref v) {
+  seen x = { b->by_rows ? by_row(b, v) : GQ_NONE, GQ_NONE };
+  return unseen(x) ? (seen){ GQ_NONE, of_vector(b, v) } : x;
+}
+
 /* direction v of a vector, before it is summed over rows where that can be: fewer numbers are left. */
 static seen of_direction(const prober *b, gq_ref v, gq_ref direction) {
   gq_node r = *gq_graph_node(b->g, v);
-  gq_shape from = r.op == GQ_OP_SUM ? shape_of(b, r.arg[0]) : (gq_shape){ 0 };
-  if (b->columns && from.ndim == 2 && r.attr.flags == 2 && from.dim[1] % b->n == 0 &&
-      (b->n > 1 || b->by_rows || from.dim[0] > GQ_PROBE_ITSELF))
-    return (seen){ project(b, direction, r.arg[0]), GQ_NONE };
-  gq_ref x = of_vector(b, v);
+  bool few = b->n > 1 || (b->columns && gq_numel(r.shape) > GQ_PROBE_ITSELF);
+  gq_ref x = few || b->by_rows ? by_row(b, v) : GQ_NONE;
+  if (x != GQ_NONE) return (seen){ project(b, direction, x), GQ_NONE };
+  x = of_vector(b, v);
   return (seen){ GQ_NONE, x == GQ_NONE ? x : gq_matmul(b->g, direction, x, 0) };
 }
 
@@ -244,11 +268,20 @@ static seen of_line(const prober *b, gq_ref r, way w) {
 static seen of_term(const prober *b, gq_ref r, way w) {
   gq_shape s = shape_of(b, r);
   if (b->p->inputs && !b->p->sides) return of_cut(b, r, w.direction[0]);
-  if (w.n == 0) return (seen){ GQ_NONE, of_vector(b, r) };
+  if (w.n == 0) return of_numbers(b, r);
   if (w.n == 1) return of_direction(b, r, w.direction[0]);
   if (s.ndim != 2) return of_windows(b, r, w.direction);
   if (gq_graph_node(b->g, r)->op == GQ_OP_MATMUL) return of_matmul(b, r, w.direction);
   return s.dim[0] == 1 || s.dim[1] == 1 ? of_line(b, r, w) : none;
+}
+
+/* x {k, ..} as numbers start, start + step, .. of `size`. */
+static gq_ref padded(const prober *b, gq_ref x, int64_t size, int64_t start, int64_t step) {
+  if (x == GQ_NONE) return x;
+  gq_attr attr = { .shape = gq_shape_of(2, (int64_t[]){ size, shape_of(b, x).dim[1] }),
+                   .start = { start },
+                   .step = { step, 1 } };
+  return gq_emit(b->g, GQ_OP_PAD, 1, &x, &attr);
 }
 
 /* x, which has numbers start, start + step, .. of the axes of a larger one. */
@@ -265,14 +298,15 @@ static seen of_part(const prober *b, gq_ref x, gq_shape whole, const int64_t *st
   }
   seen part = see(b, x, w);
   if (w.n || unseen(part)) return part;
-  gq_attr attr = { .shape = gq_shape_of(2, (int64_t[]){ whole.dim[0], b->n }),
-                   .start = { start[0] },
-                   .step = { step[0], 1 } };
-  return (seen){ GQ_NONE, gq_emit(g, GQ_OP_PAD, 1, &part.s, &attr) };
+  int64_t first = start[0], by = step[0];
+  return (seen){ padded(b, part.rows, whole.dim[0], first, by), padded(b, part.s, whole.dim[0], first, by) };
 }
 
 static seen together(const prober *b, seen x, seen y) {
-  return unseen(x) || unseen(y) ? none : (seen){ plus(b, x.rows, y.rows), plus(b, x.s, y.s) };
+  if (unseen(x) || unseen(y)) return none;
+  if (x.rows != GQ_NONE && y.rows != GQ_NONE && !gq_shape_equal(shape_of(b, x.rows), shape_of(b, y.rows)))
+    y = (seen){ GQ_NONE, summed(b, y) };
+  return (seen){ plus(b, x.rows, y.rows), plus(b, x.s, y.s) };
 }
 
 /* A product along its directions; unseen where it is made in another way than by products of matrices, sums and parts. */
@@ -304,8 +338,8 @@ static seen see(const prober *b, gq_ref r, way w) {
       for (int i = 0; i < m.nargs; i++) {
         gq_ref arg = gq_graph_node(g, r)->args[i];
         seen one = of_part(b, arg, m.shape, start, step, w);
-        if (unseen(one)) return one;
-        x = (seen){ plus(b, x.rows, one.rows), plus(b, x.s, one.s) };
+        x = i ? together(b, x, one) : one;
+        if (unseen(x)) return x;
         start[m.attr.axis] += shape_of(b, arg).dim[m.attr.axis];
       }
       return x;

@@ -379,7 +379,6 @@ int gq_system_nodes(const gq_field *f, int cls, const void *arg, gq_system *s) {
       if (lead[j] != GQ_NONE) lead[nlead] = lead[j], of[nlead++] = j;
     int found = nlead;
     if (k->defect) s->defect = true, lead[nlead] = defect(f, &p, n, s->columns), of[nlead++] = -1;
-    s->second = found ? nlead : 0;
     for (int i = 0; i < found; i++) lead[nlead] = size[of[i]], of[nlead++] = of[i];
     status = finish(status, s, f, &p.fr, nlead, lead, GQ_NONE, p.da + 2);
     if (status == GQ_OK) memcpy(s->of + s->nq, of, nlead * sizeof *of);

@@ -312,7 +312,6 @@ static int withdraw_run(gq_back *k, int i, int64_t n) {
 int gq_integral_refine(gq_back *k) {
   gq_refine *r = &k->nodes.sum;
   int64_t point = 0;
-  k->nodes.sized = true;
   if (k->nodes.list.on) GQ_TRY(judge_panels(k));
   if (k->serve == 0) {
     GQ_TRY(gq_pullback_clear(k->b));
@@ -347,7 +346,6 @@ int gq_integral_init(gq_back *k) {
   if (adaptive || k->pieces || k->kept)
     GQ_TRY(gq_window_init(&k->steps, s, k->reverse ? NULL : &k->z, &k->w, &k->nodes));
   k->nodes.list.on = k->kept && s->o.moments && k->w.a.sum.next.block;
-  k->nodes.sized = k->pieces || k->nodes.list.on;
   if (k->pieces && k->b->refine > 1) k->nodes.sum.rtol *= CHECKED;
   return adaptive ? gq_kronrod_init(&k->kronrod, &k->steps, &k->b->grads) : GQ_OK;
 }

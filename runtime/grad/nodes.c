@@ -189,7 +189,7 @@ static void gather_all(const gq_nodebuffer *b, const gq_evaluator *e, double *de
   memset(b->value, 0, n * e->points * sizeof *b->value);
   for (int g = 0; g < r->groups; g++) gather(b, e, g, &x, b->value + r->first[g], n);
   if (e->defect) gather(b, e, r->groups, &x, defect, 1);
-  for (int g = 0; b->sized && g < r->groups; g++)
+  for (int g = 0; g < r->groups; g++)
     gather(b, e, r->groups + e->defect + g, &x, b->value + r->numbers + g, n);
 }
 
@@ -322,7 +322,7 @@ int gq_nodebuffer_flush(gq_nodebuffer *b) {
     }
     GQ_TRY(gq_evaluate_nodes(e, b->s->bind, (char *)b->t + done * gq_dtype_size(f->dtype), z, a, slope,
                              (double[]){ o->rtol, gq_positive_atol(f->dtype, o->atol) }, b->grads,
-                             b->probes ? b->probe : NULL, b->sized));
+                             b->probes ? b->probe : NULL));
     if (b->probes) gq_copy(f->on, b->here, b->probes, b->probe_bytes * f->nslices);
     GQ_TRY(gq_pending());
     double defect[1 << (GQ_NODE_SIZES - 1)] = { 0 };

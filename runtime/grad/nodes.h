@@ -52,7 +52,6 @@ typedef struct gq_nodebuffer {
   gq_spectrum spectrum;
   gq_refine sum;               /* of all points; or, where it has work, */
   size_t next;                 /* the values of that, up to this point */
-  bool sized;                  /* magnitudes are asked for: by lists */
   bool withdraw;               /* points are taken back: evaluated with negative weights, not looked at */
   struct gq_listed {           /* points outside of any list of `sum` are kept, where `on`: */
     bool on;

@@ -386,9 +386,10 @@ bool gq_refine_next(gq_refine *r) {
   return r->nwork > 0;
 }
 
-/* An error of group g relative to an integral whose norm is that. */
+/* An error of group g relative to an integral whose norm is that, and that of a tolerance below which is rounding. */
 static double relative(const gq_refine *r, int g, double error, double norm) {
-  return error > 0 ? error / fmax(fmax(norm, MASS * r->mass[g]), DBL_MIN) : 0;
+  double rounding = r->rtol > 0 ? r->eps * r->noise[g] / r->rtol : 0;
+  return error > 0 ? error / fmax(fmax(norm, MASS * r->mass[g]) + rounding, DBL_MIN) : 0;
 }
 
 double gq_refine_error(const gq_refine *r) {

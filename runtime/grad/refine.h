@@ -77,7 +77,7 @@ void gq_refine_count(gq_refine *r, const double *value);
 void gq_refine_put(gq_refine *r, int i, const double *value);
 int gq_refine_compare(gq_refine *r, const double *other, double most);
 /* The largest of the groups' errors, relative to their integrals (a tenth of the integral of the norm where that is
-** more). */
+** more), and to what rounding makes of them. */
 double gq_refine_error(const gq_refine *r);
 /* The same of the differences to integrals found in another way: other[numbers]. */
 double gq_refine_difference(const gq_refine *r, const double *other);
