@@ -323,6 +323,50 @@ describe("tensors: linear algebra", function()
     assert.equal(1, gq.zeros(0, 0):det():item())
   end)
 
+  it("the determinant's derivative is the cofactors, of singular matrices too, traced and not", function()
+    -- {n, n} of a list: without row i and column j
+    local function minor(a, i, j)
+      local rows = {}
+      for r, row in ipairs(a) do
+        local left = table.move(row, 1, #row, 1, {})
+        table.remove(left, j)
+        if r ~= i then rows[#rows + 1] = left end
+      end
+      return #rows == 0 and 1 or gq.det(gq.tensor(rows, f64)):item()
+    end
+    local function cofactors(a)
+      local c = {}
+      for i in ipairs(a) do
+        c[i] = {}
+        for j in ipairs(a) do c[i][j] = (-1) ^ (i + j) * minor(a, i, j) end
+      end
+      return c
+    end
+    local function gradient(det, a, dtype)
+      local x = gq.tensor(a, { dtype = dtype, requires_grad = true })
+      return gq.grad((det(x) * 3):sum(), x) / 3
+    end
+    for _, a in ipairs { { { 0 } }, { { 5 } }, { { 0, 0 }, { 0, 0 } }, { { 1, 2 }, { 2, 4 } }, { { 0, 1 }, { 0, 0 } },
+      { { 0, 1, 0 }, { 0, 0, 0 }, { 0, 0, 1 } }, { { 1, 2, 3 }, { 2, 4, 6 }, { 1, 0, 1 } }, { { 1, 1, 1 }, { 1, 1, 1 },
+        { 1, 1, 1 } }, { { 0, 0, 2, 1 }, { 3, 0, 1, 1 }, { 0, 0, 4, 2 }, { 1, 0, 5, -1 } }, { { 0, 2, 0, 0 },
+        { 0, 0, 3, 0 }, { 0, 0, 0, 4 }, { 0, 0, 0, 0 } }, { { 1, 2, 3 }, { 4, 5, 6 }, { 7, 8, 10 } } } do
+      local want = cofactors(a)
+      for dtype, close in pairs { float64 = 1e-13, float32 = 1e-5 } do
+        for _, det in ipairs { gq.det, gq.core.unrolled.det } do
+          assert.close(gradient(det, a, dtype), want, close, close)
+        end
+      end
+    end
+    local some = { { { 1, 2 }, { 3, 4 } }, { { 1, 2 }, { 2, 4 } }, { { 0 / 0, 2 }, { 0, 0 } }, { { 2, 0 }, { 0, 1 } } }
+    local got = gradient(gq.det, some, "float64"):totable()
+    for _, i in ipairs { 1, 2, 4 } do assert.close(got[i], cofactors(some[i]), 1e-13, 1e-13) end
+    assert.truthy(got[3][2][2] ~= got[3][2][2])
+    raises("det: a matrix is singular create_graph", function()
+      local x = gq.tensor({ { 1, 2 }, { 2, 4 } }, { dtype = "float64", requires_grad = true })
+      gq.grad(x:det(), x, { create_graph = true })
+    end)
+  end)
+
   it("Cholesky factors and eigenvectors", function()
     local a = spd(randn(2, 5, 5))
     local l = a:cholesky()

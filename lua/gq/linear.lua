@@ -88,7 +88,8 @@ end, "gq.inverse(a): the inverse; to solve equations gq.solve is better")
 
 define("det", function(a)
   return (on_host(core.det, unrolled.det, check(a, "det")))
-end, "gq.det(a): the determinant; its derivative needs an inverse")
+end, "gq.det(a): the determinant; its derivative, the cofactors, is right for singular matrices, too; "
+  .. "outside of dynamics second derivatives need an inverse")
 
 define("cholesky", function(a)
   return (on_host(core.cholesky, unrolled.cholesky, symmetric(a, "cholesky")))

@@ -23,15 +23,20 @@ local function numbers(n, x, as_row)
   return as_row and k:reshape(1, n) or k:reshape(n, 1)
 end
 
--- Row k of a, after it has changed places with the one below it whose entry in column k is largest; where that was,
--- as zeros and ones.
+-- a with the entries k and `place` of dimension dim, which `index` counts, in each other's place; what is at k then;
+-- where k is.
+local function swap(a, dim, k, place, index)
+  local chosen, own = index:eq(place), index:eq(k)
+  local there = gq.where(chosen, a, 0):sum(dim, true)
+  return gq.where(own, there, gq.where(chosen, a:narrow(dim, k, 1), a)), there, own
+end
+
+-- Rows of a swapped such that row k is the one below whose entry in column k is largest: a, row k, where that was.
 local function pivot(a, k, rows)
   local column = gq.where(rows:lt(k), -1, a:narrow(-1, k, 1):abs())
   local place = column:argmax(-2, true):to(a.dtype)
-  local chosen, own = rows:eq(place), rows:eq(k)
-  local row = gq.where(chosen, a, 0):sum(-2, true)
-  local above = a:narrow(-2, k, 1)
-  return gq.where(own, row, gq.where(chosen, above, a)), row, own, place
+  local swapped, row, own = swap(a, -2, k, place, rows)
+  return swapped, row, own, place
 end
 
 -- Gauss and Jordan, with pivots: x with a x = b.
@@ -47,18 +52,24 @@ function traced.solve(a, b)
   return all:narrow(-1, n + 1, b.shape[b:dim()])
 end
 
+-- Gauss, the largest of what is left as pivot, so that one which is zero leaves nothing: then the derivative is right
+-- for a singular matrix, too. The last four entries by their formula.
 function traced.det(a)
   local n = a.shape[a:dim()]
   check_size(n, ROWS, "det")
-  local product, rows = nil, numbers(n, a)
-  for k = 1, n do
-    local swapped, row, _, place = pivot(a, k, rows)
+  local rows, columns = numbers(n, a), numbers(n, a, true)
+  local product = 1
+  for k = 1, n - 2 do
+    local largest = gq.where(rows:lt(k), -1, gq.where(columns:lt(k), -1, a:abs())):max(-2, true)
+    local across = largest:argmax(-1, true):to(a.dtype)
+    local swapped, row, _, place = pivot(swap(a, -1, k, across, columns), k, rows)
     local head = row:narrow(-1, k, 1)
-    local signed = gq.where(place:eq(k), head, -head)
-    product = product and product * signed or signed
-    row = row / gq.where(head:eq(0), 1, head)                  -- of a singular matrix: nothing is below, too
+    product = product * gq.where(place:eq(k):eq(across:eq(k)), head, -head)
+    row = row / gq.where(head:eq(0), 1, head)
     a = gq.where(rows:gt(k), swapped - swapped:narrow(-1, k, 1) * row, swapped)
   end
+  local function entry(i, j) return a:narrow(-2, i, 1):narrow(-1, j, 1) end
+  product = product * (n < 2 and entry(n, n) or entry(n - 1, n - 1) * entry(n, n) - entry(n - 1, n) * entry(n, n - 1))
   return product:squeeze(-1):squeeze(-1)
 end
 

@@ -18,6 +18,9 @@ LAPACK(getrs, const char *trans, const int *n, const int *nrhs, const void *a, c
 LAPACK(potrf, const char *uplo, const int *n, void *a, const int *lda, int *info, size_t);
 LAPACK(syevd, const char *jobz, const char *uplo, const int *n, void *a, const int *lda, void *w, void *work,
        const int *lwork, int *iwork, const int *liwork, int *info, size_t, size_t);
+extern void dgesvd_(const char *jobu, const char *jobv, const int *m, const int *n, double *a, const int *lda,
+                    double *s, double *u, const int *ldu, double *v, const int *ldv, double *work,
+                    const int *lwork, int *info, size_t, size_t);
 #define CALL(type, name, ...) ((type) == GQ_F32 ? s##name##_(__VA_ARGS__) : d##name##_(__VA_ARGS__))
 
 /* ---- numbers ---- */
@@ -47,12 +50,15 @@ static double number(gq_dtype d, const void *p, int64_t i) {
   return d == GQ_F32 ? (double)((const float *)p)[i] : ((const double *)p)[i];
 }
 
+static void set(gq_dtype d, void *p, int64_t i, double x) {
+  if (d == GQ_F32) ((float *)p)[i] = (float)x;
+  else ((double *)p)[i] = x;
+}
+
 /* to {columns, rows} = from' */
 static void turn(gq_dtype d, const void *from, int64_t rows, int64_t columns, void *to) {
   for (int64_t i = 0; i < rows; i++)
-    for (int64_t j = 0; j < columns; j++)
-      if (d == GQ_F32) ((float *)to)[j * rows + i] = ((const float *)from)[i * columns + j];
-      else ((double *)to)[j * rows + i] = ((const double *)from)[i * columns + j];
+    for (int64_t j = 0; j < columns; j++) set(d, to, j * rows + i, number(d, from, i * columns + j));
 }
 
 static int singular(const char *what, int64_t i, const char *why) {
@@ -91,11 +97,69 @@ static int det_all(matrices m, const char *a, gq_tensor *y) {
     CALL(m.d, getrf, &m.n, &m.n, lu, &m.n, pivot, &info);
     for (int j = 0; j < m.n; j++)
       det *= (pivot[j] == j + 1 ? 1 : -1) * number(m.d, lu, (int64_t)j * (m.n + 1));
-    if (m.d == GQ_F32) ((float *)gq_tensor_data(y))[i] = (float)det;
-    else ((double *)gq_tensor_data(y))[i] = det;
+    set(m.d, gq_tensor_data(y), i, det);
   }
   gq_free(lu);
   return GQ_OK;
+}
+
+/* det of an orthogonal matrix, which is overwritten */
+static double sign_of(int n, double *x, int *pivot) {
+  int info;
+  double sign = 1;
+  dgetrf_(&n, &n, x, &n, pivot, &info);
+  for (int j = 0; j < n; j++)
+    if ((pivot[j] != j + 1) != (x[(size_t)j * ((size_t)n + 1)] < 0)) sign = -sign;
+  return sign;
+}
+
+/* The cofactors of A = U S V' with det A = 0: det U det V times all s but the last, times u v', the last vectors. Below
+** rank n - 1 another s is zero, too. */
+static int cofactors_singular(matrices m, const char *a, char *y) {
+  int lwork = 8 * m.n, info = 0;
+  size_t n = (size_t)m.n, bytes = (3 * n * n + 9 * n) * sizeof(double);
+  double *x = gq_alloc(bytes), *u = x + n * n, *v = u + n * n, *s = v + n * n, *work = s + n, scale = 1;
+  if (!x) return gq_nomem(bytes);
+  for (size_t i = 0; i < n * n; i++) {
+    x[i] = number(m.d, a, (int64_t)i);
+    if (!isfinite(x[i])) scale = NAN;
+  }
+  if (isfinite(scale)) dgesvd_("A", "A", &m.n, &m.n, x, &m.n, s, u, &m.n, v, &m.n, work, &lwork, &info, 1, 1);
+  if (info) scale = NAN;
+  for (size_t i = 0; i < n; i++) {
+    if (i + 1 < n) scale *= s[i];
+    work[i] = u[(n - 1) * n + i], work[n + i] = v[i * n + n - 1];
+  }
+  scale *= sign_of(m.n, u, (int *)(void *)s) * sign_of(m.n, v, (int *)(void *)s);
+  for (size_t i = 0; i < n * n; i++) set(m.d, y, (int64_t)i, scale * work[i % n] * work[n + i / n]);
+  gq_free(x);
+  return GQ_OK;
+}
+
+/* det A A^-T; or by the way of what is singular */
+static int cofactors_all(matrices m, const char *a, char *y) {
+  int info;
+  size_t bytes = 2 * m.size + (size_t)m.n * sizeof(int) + 16;
+  char *lu = gq_alloc(bytes), *w = lu + m.size;
+  if (!lu) return gq_nomem(bytes);
+  int *pivot = (int *)(void *)(lu + (2 * m.size + 15) / 16 * 16), status = GQ_OK;
+  for (int64_t i = 0; i < m.count && status == GQ_OK; i++, a += m.size, y += m.size) {
+    double det = 1;
+    memcpy(lu, a, m.size);
+    CALL(m.d, getrf, &m.n, &m.n, lu, &m.n, pivot, &info);
+    if (info > 0) {
+      status = cofactors_singular(m, a, y);
+      continue;
+    }
+    for (int64_t j = 0, nn = (int64_t)m.n * m.n; j < nn; j++) set(m.d, w, j, j % (m.n + 1) == 0);
+    CALL(m.d, getrs, "N", &m.n, &m.n, lu, &m.n, pivot, w, &m.n, &info, 1);
+    for (int j = 0; j < m.n; j++)
+      det *= (pivot[j] == j + 1 ? 1 : -1) * number(m.d, lu, (int64_t)j * (m.n + 1));
+    turn(m.d, w, m.n, m.n, y);
+    for (int64_t j = 0, nn = (int64_t)m.n * m.n; j < nn; j++) set(m.d, y, j, det * number(m.d, y, j));
+  }
+  gq_free(lu);
+  return status;
 }
 
 static int cholesky_all(matrices m, const char *a, char *l) {
@@ -276,25 +340,52 @@ int gq_linear_solve(gq_tensor *a, gq_tensor *b, bool turned, gq_tensor **out) {
 
 /* ---- determinants ---- */
 
-/* det A^-T c */
+/* det A A^-T of what has an inverse, recorded */
+static int cofactors_recorded(gq_tensor *a, gq_tensor **out) {
+  gq_tensor *one = NULL, *all = NULL, *det = NULL, *inverse = NULL;
+  gq_shape s = a->shape, column = s;
+  column.dim[s.ndim - 1] = column.dim[s.ndim - 2] = 1;
+  int status = pattern(a->dtype, s.dim[s.ndim - 1], 0, 1, 0, &one);
+  if (status == GQ_OK) status = gq_op_call(GQ_OP_EXPAND, 1, &one, &(gq_attr){ .shape = s }, &all);
+  if (status == GQ_OK) status = gq_linear_solve(a, all, true, &inverse);
+  if (status == GQ_EARG)
+    status = gq_fail(
+      GQ_EARG, "det: a matrix is singular, and derivatives of its gradient (create_graph) need an inverse");
+  if (status == GQ_OK) status = gq_linear_det(a, &det);
+  gq_graph *g = begin(&status);
+  if (g) {
+    gq_ref v = input(g, inverse), y = gq_reshape(g, input(g, det), column);
+    status = evaluate(g, (gq_tensor *[]){ inverse, det }, gq_emit2(g, GQ_OP_MUL, v, y), out);
+  }
+  gq_tensor_unref(one), gq_tensor_unref(all), gq_tensor_unref(det), gq_tensor_unref(inverse);
+  return status;
+}
+
+static int cofactors(gq_tensor *a, gq_tensor **out) {
+  matrices m;
+  gq_tensor *packed = NULL;
+  GQ_TRY(check_square(a, "det", &m));
+  GQ_TRY(gq_tensor_contiguous_get(a, &packed));
+  int status = gq_tensor_empty(m.d, a->shape, out);
+  if (status == GQ_OK) status = cofactors_all(m, gq_tensor_data(packed), gq_tensor_data(*out));
+  gq_tensor_unref(packed);
+  return status;
+}
+
+/* The cofactors of A, times c. */
 static int det_backward(gq_custom *c, gq_tensor *const *cots, bool create_graph, gq_tensor **grads) {
   linear *f = (linear *)c;
-  gq_tensor *one = NULL, *y = NULL, *inverse = NULL, *all = NULL;
+  gq_tensor *all = NULL;
   gq_shape s = f->in[0]->shape, column = s;
   GQ_TRY(unchanged(f));
   column.dim[s.ndim - 1] = column.dim[s.ndim - 2] = 1;
-  int status = pattern(f->in[0]->dtype, s.dim[s.ndim - 1], 0, 1, 0, &one);
-  if (status == GQ_OK) status = gq_op_call(GQ_OP_EXPAND, 1, &one, &(gq_attr){ .shape = s }, &all);
-  if (status == GQ_OK) status = gq_linear_solve(f->in[0], all, true, &inverse);
-  if (status == GQ_OK)
-    status = create_graph ? gq_linear_det(f->in[0], &y) : (y = gq_tensor_ref(f->out[0]), GQ_OK);
+  int status = create_graph ? cofactors_recorded(f->in[0], &all) : cofactors(f->in[0], &all);
   gq_graph *g = begin(&status);
   if (g) {
-    gq_ref v = input(g, inverse), factor = gq_emit2(g, GQ_OP_MUL, input(g, y), input(g, cots[0]));
-    status = evaluate(g, (gq_tensor *[]){ inverse, y, cots[0] },
-                      gq_emit2(g, GQ_OP_MUL, v, gq_reshape(g, factor, column)), &grads[0]);
+    gq_ref v = input(g, all), ct = gq_reshape(g, input(g, cots[0]), column);
+    status = evaluate(g, (gq_tensor *[]){ all, cots[0] }, gq_emit2(g, GQ_OP_MUL, v, ct), &grads[0]);
   }
-  gq_tensor_unref(one), gq_tensor_unref(y), gq_tensor_unref(inverse), gq_tensor_unref(all);
+  gq_tensor_unref(all);
   return status;
 }
 
