@@ -128,7 +128,7 @@ static bool opened(void) {
 }
 
 static bool put_large(void *p, size_t size) {
-  if (size > LARGE / 2 || waiting.bytes >= ALL || !opened()) return false;
+  if (size > LARGE / 2 || waiting.bytes + ALIGN > ALL || !opened()) return false;
   while (waiting.nlarge == FEW || (waiting.nlarge && waiting.large_bytes + size > LARGE))
     free(header_of(take_large(0))->base);
   waiting.large[waiting.nlarge++] = p, waiting.large_bytes += size;
