@@ -19,6 +19,11 @@ typedef struct call {
 
 #define TEXT(s) gq_shape_text(s, (char[200]){ 0 }, 200)
 
+static int gives(const call *c, gq_dtype d, gq_shape s) {
+  *c->dtype = d, *c->shape = s;
+  return GQ_OK;
+}
+
 /* ---- dtypes ---- */
 
 static int same_dtype(const call *c, int i, int j) {
@@ -69,11 +74,7 @@ static int broadcast(const call *c, gq_shape a, gq_shape b, gq_shape *out) {
   return gq_shape_broadcast(a, b, out);
 }
 
-static int infer_same(call *c) {
-  *c->dtype = c->d[0];
-  *c->shape = c->s[0];
-  return GQ_OK;
-}
+static int infer_same(call *c) { return gives(c, c->d[0], c->s[0]); }
 
 static int infer_unary(call *c) {
   GQ_TRY(takes[c->op](c, 0));
@@ -106,9 +107,7 @@ static int infer_where(call *c) {
 
 static int infer_cast(call *c) {
   if ((unsigned)c->attr->dtype >= GQ_NDTYPE) return gq_fail(GQ_EDTYPE, "cast: unknown dtype");
-  *c->dtype = c->attr->dtype;
-  *c->shape = c->s[0];
-  return GQ_OK;
+  return gives(c, c->attr->dtype, c->s[0]);
 }
 
 /* ---- products and reductions ---- */
@@ -134,9 +133,7 @@ static int infer_matmul(call *c) {
   lead.dim[lead.ndim] = m;
   lead.dim[lead.ndim + 1] = n;
   lead.ndim += 2;
-  *c->dtype = c->d[0];
-  *c->shape = lead;
-  return GQ_OK;
+  return gives(c, c->d[0], lead);
 }
 
 static int infer_affine(call *c) {
@@ -218,9 +215,7 @@ static int infer_expand(call *c) {
     ok = x == 1 || x == to.dim[to.ndim - i];
   }
   if (!ok) return gq_fail(GQ_ESHAPE, "expand: %s does not broadcast to %s", TEXT(from), TEXT(to));
-  *c->dtype = c->d[0];
-  *c->shape = to;
-  return GQ_OK;
+  return gives(c, c->d[0], to);
 }
 
 /* Positions start, start + step, ... of each dim of `whole` hold the dims of `part`. */
@@ -241,9 +236,7 @@ static int fits(const call *c, gq_shape whole, gq_shape part) {
 static int range(call *c, gq_shape whole, gq_shape part) {
   GQ_TRY(gq_shape_check(c->attr->shape, c->d[0], NULL));
   GQ_TRY(fits(c, whole, part));
-  *c->dtype = c->d[0];
-  *c->shape = c->attr->shape;
-  return GQ_OK;
+  return gives(c, c->d[0], c->attr->shape);
 }
 
 static int infer_slice(call *c) { return range(c, c->s[0], c->attr->shape); }
@@ -271,9 +264,7 @@ static int windows(call *c, gq_shape whole, gq_shape part) {
         "%s: %lld windows in steps of %lld, of %lld numbers %lld apart, do not fit dimension %d of %s",
         c->name, (long long)count, (long long)step, (long long)k, (long long)apart, i + 1, TEXT(whole));
   }
-  *c->dtype = c->d[0];
-  *c->shape = c->attr->shape;
-  return GQ_OK;
+  return gives(c, c->d[0], c->attr->shape);
 }
 
 static int infer_window(call *c) { return windows(c, c->s[0], c->attr->shape); }
@@ -302,9 +293,8 @@ static int infer_cat(call *c) {
                      TEXT(c->s[0]), TEXT(c->s[i]), i + 1, axis + 1);
     s.dim[axis] += c->s[i].dim[axis];
   }
-  *c->dtype = c->d[0];
-  *c->shape = s;
-  return gq_shape_check(s, c->d[0], NULL);
+  gives(c, c->d[0], s);
+  return gq_shape_check(*c->shape, *c->dtype, NULL);
 }
 
 static int infer_index_select(call *c) {
@@ -330,9 +320,7 @@ static int infer_index_add(call *c) {
   if (c->s[1].ndim != 1 || c->s[1].dim[0] != c->s[0].dim[axis])
     return gq_fail(GQ_ESHAPE, "%s: indices of shape %s for dimension %d of %s; expected {%lld}", c->name,
                    TEXT(c->s[1]), axis + 1, TEXT(c->s[0]), (long long)c->s[0].dim[axis]);
-  *c->dtype = c->d[0];
-  *c->shape = c->attr->shape;
-  return GQ_OK;
+  return gives(c, c->d[0], c->attr->shape);
 }
 
 static int infer_gather(call *c) {
@@ -342,9 +330,7 @@ static int infer_gather(call *c) {
     return gq_fail(GQ_ESHAPE,
                    "gather: indices of shape %s for %s: expected the same sizes outside dimension %d",
                    TEXT(c->s[1]), TEXT(c->s[0]), c->attr->axis + 1);
-  *c->dtype = c->d[0];
-  *c->shape = c->s[1];
-  return GQ_OK;
+  return gives(c, c->d[0], c->s[1]);
 }
 
 static int infer_scatter_add(call *c) {
@@ -355,9 +341,7 @@ static int infer_scatter_add(call *c) {
   if (!gq_shape_equal(c->s[0], c->s[1]) || !alike(c->s[0], c->attr->shape, c->attr->axis))
     return gq_fail(GQ_ESHAPE, "scatter_add: %s at indices of shape %s into %s: sizes do not agree",
                    TEXT(c->s[0]), TEXT(c->s[1]), TEXT(c->attr->shape));
-  *c->dtype = c->d[0];
-  *c->shape = c->attr->shape;
-  return GQ_OK;
+  return gives(c, c->d[0], c->attr->shape);
 }
 
 /* callback, t, z and whatever else */
@@ -369,15 +353,12 @@ static int want_callback(call *c) {
 
 static int infer_call(call *c) {
   GQ_TRY(want_callback(c));
-  *c->dtype = c->d[2];
-  *c->shape = c->s[2];
-  return GQ_OK;
+  return gives(c, c->d[2], c->s[2]);
 }
 
 static int infer_call_pull(call *c) {
   GQ_TRY(want_callback(c));
-  *c->dtype = c->d[2];
-  *c->shape = c->attr->shape;
+  gives(c, c->d[2], c->attr->shape);
   return gq_shape_check(*c->shape, *c->dtype, NULL);
 }
 
@@ -385,8 +366,7 @@ static int infer_refuse(call *c) { return gq_fail(GQ_EUNSUPPORTED, "%s is made b
 
 static int infer_leaf(call *c) {
   if ((unsigned)c->attr->dtype >= GQ_NDTYPE) return gq_fail(GQ_EDTYPE, "%s: unknown dtype", c->name);
-  *c->dtype = c->attr->dtype;
-  *c->shape = c->op == GQ_OP_INPUT ? c->attr->shape : (gq_shape){ 0 };
+  gives(c, c->attr->dtype, c->op == GQ_OP_INPUT ? c->attr->shape : (gq_shape){ 0 });
   return gq_shape_check(*c->shape, *c->dtype, NULL);
 }
 
