@@ -80,8 +80,7 @@ void gqL_pushclass(lua_State *L, const char *name, lua_CFunction gc) {
   if (!luaL_newmetatable(L, name)) return;
   lua_pushcfunction(L, gc);
   lua_setfield(L, -2, "__gc");
-  lua_pushboolean(L, 0);
-  lua_setfield(L, -2, "__metatable");
+  gqL_setboolean(L, "__metatable", false);
 }
 
 void gqL_class(lua_State *L, const char *name, const luaL_Reg *meta, const luaL_Reg *methods_) {
@@ -484,6 +483,28 @@ gq_dtype gqL_optdtype(lua_State *L, int arg, const char *key) {
     gqL_error(L, "option %s: \"float32\", \"float64\", \"int64\" or \"bool\" expected, got \"%s\"", key,
               name);
   return d;
+}
+
+/* ---- tables ---- */
+
+void gqL_setinteger(lua_State *L, const char *key, int64_t v) {
+  lua_pushinteger(L, v);
+  lua_setfield(L, -2, key);
+}
+
+void gqL_setnumber(lua_State *L, const char *key, double v) {
+  lua_pushnumber(L, v);
+  lua_setfield(L, -2, key);
+}
+
+void gqL_setstring(lua_State *L, const char *key, const char *v_) {
+  lua_pushstring(L, v_);
+  lua_setfield(L, -2, key);
+}
+
+void gqL_setboolean(lua_State *L, const char *key, bool v) {
+  lua_pushboolean(L, v);
+  lua_setfield(L, -2, key);
 }
 
 /* ---- registration ---- */

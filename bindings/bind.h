@@ -167,6 +167,11 @@ void gqL_promote(lua_State *L, int n, gq_tensor **t, const char *what);
 ** (keyed by the function), and, where `method`, among the methods of tensors too. */
 typedef struct gqL_function { const char *name; lua_CFunction f; bool method; const char *doc; } gqL_function;
 void gqL_register(lua_State *L, const gqL_function *list);     /* list ends with a NULL name */
+/* t[key] = v, t the table on top */
+void gqL_setinteger(lua_State *L, const char *key, int64_t v);
+void gqL_setnumber(lua_State *L, const char *key, double v);
+void gqL_setstring(lua_State *L, const char *key, const char *v_);    /* NULL: nil */
+void gqL_setboolean(lua_State *L, const char *key, bool v);
 void gqL_core(lua_State *L, const luaL_Reg *list);   /* functions for our own Lua files, into gq.core */
 int gqL_callcore(lua_State *L, const char *name, int nresults);   /* return gq.core[name](what is on the stack) */
 /* gqL_register for the function on top, popped; the module table is below it. */

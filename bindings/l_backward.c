@@ -136,7 +136,7 @@ void gqL_fill_infos(lua_State *L) {
       const gq_info *i = gq_solution_info(s->sol);
       const gq_ode_options *o = gq_solution_options(s->sol);
       gqL_info_backward(L, i, o);
-      if (s->call) lua_pushinteger(L, s->calls), lua_setfield(L, -2, "nfe_backward");
+      if (s->call) gqL_setinteger(L, "nfe_backward", s->calls);
     }
     lua_pop(L, 1);
   }

@@ -85,8 +85,7 @@ gq_dense **gqL_pushinterpolant(lua_State *L) {
   *d = NULL;
   if (luaL_newmetatable(L, INTERPOLANT)) {
     luaL_setfuncs(L, meta, 0);
-    lua_pushboolean(L, 0);
-    lua_setfield(L, -2, "__metatable");
+    gqL_setboolean(L, "__metatable", false);
   }
   lua_setmetatable(L, -2);
   return d;

@@ -10,16 +10,6 @@
 
 /* ---- forwards ---- */
 
-static void set_integer(lua_State *L, const char *key, int64_t v) {
-  lua_pushinteger(L, v);
-  lua_setfield(L, -2, key);
-}
-
-static void set_number(lua_State *L, const char *key, double v) {
-  lua_pushnumber(L, v);
-  lua_setfield(L, -2, key);
-}
-
 /* Warn once a process and kind: a training loop would repeat it at every step. info.warning has all, a line each. */
 __attribute__((format(printf, 3, 4))) static void warn_once(lua_State *L, bool *done, const char *format,
                                                             ...) {
@@ -47,27 +37,22 @@ static void warn_time(lua_State *L, const gq_info *i, const gq_ode_options *o) {
 }
 
 void gqL_info_forward(lua_State *L, const gq_info *i, const gq_ode_options *o, const char *engine) {
-  lua_pushstring(L, gq_status_name(i->status));
-  lua_setfield(L, -2, "status");
-  lua_pushstring(L, i->engine->keeps != GQ_KEEP_NOTHING ? i->engine->name : engine);
-  lua_setfield(L, -2, "engine");
-  if (i->reason[0]) lua_pushstring(L, i->reason), lua_setfield(L, -2, "reason");
-  if (i->uncontrolled) lua_pushstring(L, i->uncontrolled), lua_setfield(L, -2, "uncontrolled");
+  gqL_setstring(L, "status", gq_status_name(i->status));
+  gqL_setstring(L, "engine", i->engine->keeps != GQ_KEEP_NOTHING ? i->engine->name : engine);
+  if (i->reason[0]) gqL_setstring(L, "reason", i->reason);
+  if (i->uncontrolled) gqL_setstring(L, "uncontrolled", i->uncontrolled);
   if (i->trajectory) {
-    lua_pushstring(L, i->trajectory->name);
-    lua_setfield(L, -2, "trajectory");
-    lua_pushstring(L, i->moments ? "moments" : "restart");
-    lua_setfield(L, -2, "impulses");
+    gqL_setstring(L, "trajectory", i->trajectory->name);
+    gqL_setstring(L, "impulses", i->moments ? "moments" : "restart");
   }
-  lua_pushstring(L, i->lowering);
-  lua_setfield(L, -2, "lowering");
-  set_integer(L, "nfe", i->nfe);
-  set_integer(L, "steps", i->steps);
-  set_integer(L, "rejected", i->rejected);
-  if (i->jacobians) set_integer(L, "jacobians", i->jacobians), set_integer(L, "newton", i->newton);
-  set_integer(L, "peak_bytes", (int64_t)i->peak_bytes);
-  set_number(L, "t", i->t_reached);
-  if (i->event) set_number(L, "event_t", i->event_t);
+  gqL_setstring(L, "lowering", i->lowering);
+  gqL_setinteger(L, "nfe", i->nfe);
+  gqL_setinteger(L, "steps", i->steps);
+  gqL_setinteger(L, "rejected", i->rejected);
+  if (i->jacobians) gqL_setinteger(L, "jacobians", i->jacobians), gqL_setinteger(L, "newton", i->newton);
+  gqL_setinteger(L, "peak_bytes", (int64_t)i->peak_bytes);
+  gqL_setnumber(L, "t", i->t_reached);
+  if (i->event) gqL_setnumber(L, "event_t", i->event_t);
   warn_time(L, i, o);
 }
 
@@ -124,25 +109,25 @@ int gqL_info_sums(lua_State *L, const gq_ode_options *o, const gq_info *info, co
 /* ---- backwards ---- */
 
 static void fill_backward(lua_State *L, const gq_info *i, const gq_ode_options *o) {
-  set_integer(L, "nfe_backward", i->nfe_backward);
-  set_integer(L, "steps_backward", i->steps_backward);
-  set_integer(L, "rejected_backward", i->rejected_backward);
-  set_integer(L, "restarts", i->restarts);
-  set_integer(L, "nodes", i->nodes);
-  set_integer(L, "nodes_wanted", i->nodes_wanted);
-  set_integer(L, "peak_bytes", (int64_t)i->peak_bytes);
-  set_number(L, "reconstruction", i->reconstruction);
-  if (!isnan(i->audit)) set_number(L, "audit", i->audit);
-  if (i->nfe_audit > 0) set_integer(L, "nfe_audit", i->nfe_audit);
-  if (!isnan(i->gradient_error)) set_number(L, "gradient_error", i->gradient_error);
-  if (i->gradient_of[0]) lua_pushstring(L, i->gradient_of), lua_setfield(L, -2, "gradient_of");
-  if (!isnan(i->quotient_error)) set_number(L, "quotient_error", i->quotient_error);
-  if (!isnan(i->spectrum)) set_number(L, "spectrum", i->spectrum);
-  if (!isnan(i->quadrature_error)) set_number(L, "quadrature_error", i->quadrature_error);
-  if (!isnan(i->defect)) set_number(L, "defect", i->defect);
+  gqL_setinteger(L, "nfe_backward", i->nfe_backward);
+  gqL_setinteger(L, "steps_backward", i->steps_backward);
+  gqL_setinteger(L, "rejected_backward", i->rejected_backward);
+  gqL_setinteger(L, "restarts", i->restarts);
+  gqL_setinteger(L, "nodes", i->nodes);
+  gqL_setinteger(L, "nodes_wanted", i->nodes_wanted);
+  gqL_setinteger(L, "peak_bytes", (int64_t)i->peak_bytes);
+  gqL_setnumber(L, "reconstruction", i->reconstruction);
+  if (!isnan(i->audit)) gqL_setnumber(L, "audit", i->audit);
+  if (i->nfe_audit > 0) gqL_setinteger(L, "nfe_audit", i->nfe_audit);
+  if (!isnan(i->gradient_error)) gqL_setnumber(L, "gradient_error", i->gradient_error);
+  if (i->gradient_of[0]) gqL_setstring(L, "gradient_of", i->gradient_of);
+  if (!isnan(i->quotient_error)) gqL_setnumber(L, "quotient_error", i->quotient_error);
+  if (!isnan(i->spectrum)) gqL_setnumber(L, "spectrum", i->spectrum);
+  if (!isnan(i->quadrature_error)) gqL_setnumber(L, "quadrature_error", i->quadrature_error);
+  if (!isnan(i->defect)) gqL_setnumber(L, "defect", i->defect);
   if (o->nodes == GQ_NODES_AUTO)
-    set_integer(L, "rounds", i->rounds), set_integer(L, "unresolved", i->unresolved);
-  if (o->moments) set_integer(L, "panels", i->panels), set_integer(L, "panels_split", i->panels_split);
+    gqL_setinteger(L, "rounds", i->rounds), gqL_setinteger(L, "unresolved", i->unresolved);
+  if (o->moments) gqL_setinteger(L, "panels", i->panels), gqL_setinteger(L, "panels_split", i->panels_split);
 }
 
 /* How many tolerances the state may be off: relative, 1 % in a tight solve and 10 % in a loose one, 5 % for check.

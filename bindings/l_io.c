@@ -115,10 +115,7 @@ static int safetensors_load(lua_State *L) {
     lua_setfield(L, -2, b->list[i].name);
   }
   lua_createtable(L, 0, b->nmeta);
-  for (int i = 0; i < b->nmeta; i++) {
-    lua_pushstring(L, b->meta[i].value);
-    lua_setfield(L, -2, b->meta[i].key);
-  }
+  for (int i = 0; i < b->nmeta; i++) { gqL_setstring(L, b->meta[i].key, b->meta[i].value); }
   empty(b);
   gqL_counted(L);
   return 2;

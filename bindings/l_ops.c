@@ -467,12 +467,9 @@ static const char *const kind_names[] = { "unary", "binary", "compare", "other" 
 /* gq.core.ops[i] = {name, kind, doc}: tests loop over the rows. */
 static void describe(lua_State *L, int ops, int row) {
   lua_createtable(L, 0, 3);
-  lua_pushstring(L, gq_ops[row].name);
-  lua_setfield(L, -2, "name");
-  lua_pushstring(L, kind_names[gq_ops[row].kind]);
-  lua_setfield(L, -2, "kind");
-  lua_pushstring(L, gq_ops[row].doc);
-  lua_setfield(L, -2, "doc");
+  gqL_setstring(L, "name", gq_ops[row].name);
+  gqL_setstring(L, "kind", kind_names[gq_ops[row].kind]);
+  gqL_setstring(L, "doc", gq_ops[row].doc);
   lua_rawseti(L, ops, (lua_Integer)lua_rawlen(L, ops) + 1);
 }
 

@@ -186,8 +186,7 @@ static int solve_sde(lua_State *L) {
   const char *engine = o.engine->name;
   if (!gq_recording() || !(any || p.z0_grad || p.t_grad)) o.engine = gq_noise_engine_find("none");
   gqL_runsolve(L, 4, &p, &o, engine, NULL, &f, b);
-  lua_pushstring(L, o.method->name);
-  lua_setfield(L, -2, "method");
+  gqL_setstring(L, "method", o.method->name);
   return 2;
 }
 

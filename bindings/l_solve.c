@@ -228,11 +228,8 @@ void gqL_runsolve(lua_State *L, int opts, const gq_problem *p, const gq_ode_opti
   lua_pushvalue(L, table);
   gqL_info_forward(L, &info, o, engine);
   gqL_info_samples(L, &b->samples);
-  if (p->event_) lua_pushinteger(L, info.nfe_event), lua_setfield(L, -2, "nfe_event");
-  if (status != GQ_OK) {
-    lua_pushstring(L, gq_message());
-    lua_setfield(L, -2, "message");
-  }
+  if (p->event_) gqL_setinteger(L, "nfe_event", info.nfe_event);
+  if (status != GQ_OK) { gqL_setstring(L, "message", gq_message()); }
   gq_tensor *out[3] = { b->z };
   int sums = gqL_given(L, opts, "regularise") ? gqL_info_sums(L, o, &info, p->z0, out + 1) : 0;
   if (b->sol) gqL_record(L, &b->sol, p->z0, t_, f->ncapture, b->capture, f->call_, table, 1 + sums, out);

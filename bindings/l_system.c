@@ -69,7 +69,7 @@ static int devices(lua_State *L) {
   for (int i = 0; gq_backend_at(i); i++) {
     const gq_backend *b = gq_backend_at(i);
     const char *name = b->device->name, *about = b->about ? b->about : name;
-    if (described) lua_pushstring(L, about), lua_setfield(L, -2, name);
+    if (described) gqL_setstring(L, name, about);
     else lua_pushstring(L, name), lua_rawseti(L, -2, i + 1);
   }
   return 1;
@@ -181,10 +181,8 @@ static int manual_seed(lua_State *L) {
 static int rng_state(lua_State *L) {
   gqL_state *s = gqL_getstate(L);
   lua_createtable(L, 0, 2);
-  lua_pushinteger(L, (lua_Integer)s->seed);
-  lua_setfield(L, -2, "seed");
-  lua_pushinteger(L, (lua_Integer)s->counter);
-  lua_setfield(L, -2, "counter");
+  gqL_setinteger(L, "seed", s->seed);
+  gqL_setinteger(L, "counter", s->counter);
   return 1;
 }
 
@@ -287,14 +285,10 @@ static int version_text(lua_State *L) {
 
 static void push_version(lua_State *L) {
   lua_createtable(L, 0, 4);
-  lua_pushliteral(L, GQ_VERSION);
-  lua_setfield(L, -2, "gq");
-  lua_pushliteral(L, LUA_RELEASE);
-  lua_setfield(L, -2, "lua");
-  lua_pushstring(L, gq_blas_name());
-  lua_setfield(L, -2, "blas");
-  lua_pushstring(L, gq_cpu_kernels());
-  lua_setfield(L, -2, "kernels");
+  gqL_setstring(L, "gq", GQ_VERSION);
+  gqL_setstring(L, "lua", LUA_RELEASE);
+  gqL_setstring(L, "blas", gq_blas_name());
+  gqL_setstring(L, "kernels", gq_cpu_kernels());
   lua_createtable(L, 0, 1);
   lua_pushcfunction(L, version_text);
   lua_setfield(L, -2, "__tostring");

@@ -6,11 +6,6 @@
 
 #include <string.h>
 
-static void set_integer(lua_State *L, const char *key, int64_t v) {
-  lua_pushinteger(L, v);
-  lua_setfield(L, -2, key);
-}
-
 static void push_list(lua_State *L, int n, const double *x) {
   lua_createtable(L, n, 0);
   for (int i = 0; x && i < n; i++) {
@@ -39,14 +34,14 @@ static int tableaux(lua_State *L) {
   for (int i = 0; i < gq_ntableaux; i++) {
     const gq_tableau *m = gq_tableau_get(i);
     lua_createtable(L, 0, 18);
-    lua_pushstring(L, m->name), lua_setfield(L, -2, "name");
-    lua_pushstring(L, m->kind), lua_setfield(L, -2, "kind");
-    lua_pushstring(L, m->source), lua_setfield(L, -2, "source");
-    set_integer(L, "stages", m->stages), set_integer(L, "order", m->order);
-    set_integer(L, "error_order", m->error_order), set_integer(L, "dense_order", m->dense_order);
-    set_integer(L, "slopes", m->slopes), set_integer(L, "end_slope", m->end + 1);
-    lua_pushboolean(L, m->steps->stiff), lua_setfield(L, -2, "implicit");
-    lua_pushboolean(L, gq_tableau_fsal(m)), lua_setfield(L, -2, "fsal");
+    gqL_setstring(L, "name", m->name);
+    gqL_setstring(L, "kind", m->kind);
+    gqL_setstring(L, "source", m->source);
+    gqL_setinteger(L, "stages", m->stages), gqL_setinteger(L, "order", m->order);
+    gqL_setinteger(L, "error_order", m->error_order), gqL_setinteger(L, "dense_order", m->dense_order);
+    gqL_setinteger(L, "slopes", m->slopes), gqL_setinteger(L, "end_slope", m->end + 1);
+    gqL_setboolean(L, "implicit", m->steps->stiff);
+    gqL_setboolean(L, "fsal", gq_tableau_fsal(m));
     set_list(L, "c", m->stages, m->c), set_list(L, "b", m->stages, m->b);
     set_list(L, "e", m->stages, m->e), set_list(L, "e3", m->stages, m->e3);
     set_matrix(L, "a", m->stages, m->stages, m->a);
@@ -63,18 +58,18 @@ static int schemes(lua_State *L) {
   for (int i = 0; i < gq_nschemes; i++) {
     const gq_tableau *m = gq_scheme_get(i);
     lua_createtable(L, 0, 8);
-    lua_pushstring(L, m->name), lua_setfield(L, -2, "name");
-    lua_pushstring(L, m->source), lua_setfield(L, -2, "source");
-    lua_pushnumber(L, m->scheme->weak), lua_setfield(L, -2, "weak");
+    gqL_setstring(L, "name", m->name);
+    gqL_setstring(L, "source", m->source);
+    gqL_setnumber(L, "weak", m->scheme->weak);
     for (int c = 0; gq_calculus_names[c]; c++)
-      lua_pushboolean(L, gq_scheme_solves(m, (gq_calculus)c)), lua_setfield(L, -2, gq_calculus_names[c]);
-    lua_pushboolean(L, m->scheme->langevin), lua_setfield(L, -2, "langevin");
+      gqL_setboolean(L, gq_calculus_names[c], gq_scheme_solves(m, (gq_calculus)c));
+    gqL_setboolean(L, "langevin", m->scheme->langevin);
     lua_createtable(L, 0, GQ_NNOISE);
     lua_createtable(L, 0, GQ_NNOISE);
     for (int n = GQ_DIAGONAL; n < GQ_NNOISE; n++) {
       if (m->scheme->strong[n] == 0) continue;
       lua_pushnumber(L, m->scheme->strong[n]), lua_setfield(L, -3, gq_noise_names[n - 1]);
-      lua_pushboolean(L, gq_scheme_adapts(m, (gq_noise)n)), lua_setfield(L, -2, gq_noise_names[n - 1]);
+      gqL_setboolean(L, gq_noise_names[n - 1], gq_scheme_adapts(m, (gq_noise)n));
     }
     lua_setfield(L, -3, "adapts");
     lua_setfield(L, -2, "strong");
@@ -107,10 +102,11 @@ static int quadratures(lua_State *L) {
   for (int i = 0; i < gq_nquadratures; i++) {
     const gq_quadrature *q = &gq_quadratures[i];
     lua_createtable(L, 0, 6);
-    lua_pushstring(L, q->name), lua_setfield(L, -2, "name");
-    lua_pushstring(L, q->source), lua_setfield(L, -2, "source");
-    set_integer(L, "least", q->least), set_integer(L, "step", q->step), set_integer(L, "most", q->most);
-    lua_pushboolean(L, q->random), lua_setfield(L, -2, "random");
+    gqL_setstring(L, "name", q->name);
+    gqL_setstring(L, "source", q->source);
+    gqL_setinteger(L, "least", q->least), gqL_setinteger(L, "step", q->step),
+      gqL_setinteger(L, "most", q->most);
+    gqL_setboolean(L, "random", q->random);
     lua_rawseti(L, -2, i + 1);
   }
   return 1;
@@ -135,15 +131,15 @@ static int engines(lua_State *L) {
   for (int i = 0; i < gq_nengines; i++) {
     const gq_engine *e = &gq_engines[i];
     lua_createtable(L, 0, 10);
-    lua_pushstring(L, e->name), lua_setfield(L, -2, "name");
-    lua_pushstring(L, keeps[e->keeps]), lua_setfield(L, -2, "keeps");
-    lua_pushstring(L, integrals[e->integral]), lua_setfield(L, -2, "integral");
-    lua_pushstring(L, e->kept), lua_setfield(L, -2, "kept");
-    lua_pushstring(L, e->doc), lua_setfield(L, -2, "doc");
-    lua_pushstring(L, e->source), lua_setfield(L, -2, "source");
-    lua_pushboolean(L, e->samples != NULL), lua_setfield(L, -2, "independent");
-    lua_pushboolean(L, e->choose != NULL), lua_setfield(L, -2, "chooses");
-    lua_pushboolean(L, e == o.engine), lua_setfield(L, -2, "default");
+    gqL_setstring(L, "name", e->name);
+    gqL_setstring(L, "keeps", keeps[e->keeps]);
+    gqL_setstring(L, "integral", integrals[e->integral]);
+    gqL_setstring(L, "kept", e->kept);
+    gqL_setstring(L, "doc", e->doc);
+    gqL_setstring(L, "source", e->source);
+    gqL_setboolean(L, "independent", e->samples != NULL);
+    gqL_setboolean(L, "chooses", e->choose != NULL);
+    gqL_setboolean(L, "default", e == o.engine);
     set_methods(L, e);
     lua_rawseti(L, -2, i + 1);
   }
@@ -180,8 +176,8 @@ static int statuses(lua_State *L) {
   lua_createtable(L, GQ_NSTATUS, 0);
   for (int i = 0; i < GQ_NSTATUS; i++) {
     lua_createtable(L, 0, 2);
-    lua_pushstring(L, gq_status_name(i)), lua_setfield(L, -2, "name");
-    lua_pushstring(L, gq_status_hint(i)), lua_setfield(L, -2, "hint");
+    gqL_setstring(L, "name", gq_status_name(i));
+    gqL_setstring(L, "hint", gq_status_hint(i));
     lua_rawseti(L, -2, i + 1);
   }
   return 1;

@@ -483,8 +483,7 @@ void gqL_open_tensor(lua_State *L) {
   gqL_register(L, functions);
   gqL_pushtensorclass(L);
   luaL_setfuncs(L, metamethods, 0);
-  lua_pushliteral(L, NAME);
-  lua_setfield(L, -2, "__name");
+  gqL_setstring(L, "__name", NAME);
   lua_getfield(L, -2, "core");
   lua_getfield(L, -1, "methods");
   lua_remove(L, -2);
