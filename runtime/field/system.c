@@ -10,6 +10,7 @@
 typedef struct frame {
   gq_graph *g;
   gq_ref *bind; /* t, z, boundary values, directions */
+  gq_ref *da;   /* derivatives: in z, in t, in boundary values, or GQ_NONE (pull) */
 } frame;
 
 static const gq_node *body_input(const gq_field *f, int cls, int i) {
@@ -19,12 +20,14 @@ static const gq_node *body_input(const gq_field *f, int cls, int i) {
 static void frame_done(frame *fr) {
   gq_graph_free(fr->g);
   gq_free(fr->bind);
+  gq_free(fr->da);
 }
 
 static int frame_new(const gq_field *f, frame *fr) {
   fr->g = gq_graph_new();
   fr->bind = gq_calloc(f->nb + 2 + f->ndirection, sizeof *fr->bind);
-  if (fr->g && fr->bind) return GQ_OK;
+  fr->da = gq_calloc(f->nb + 2, sizeof *fr->da);
+  if (fr->g && fr->bind && fr->da) return GQ_OK;
   frame_done(fr);
   return gq_nomem(f->nb * sizeof *fr->bind);
 }
@@ -72,25 +75,23 @@ static gq_ref noise_input(const gq_field *f, int cls, frame *fr) {
   return gq_input(fr->g, f->dtype, gq_noise_shape(f->noise, f->class_shape[cls], s));
 }
 
-/* Outputs of s: lead[0..nlead), then the products that exist; refs: time, boundaries. Nothing where all did not go well
-** so far. */
-static int finish(int status, gq_system *s, const gq_field *f, frame *fr, int nlead, const gq_ref *lead,
-                  gq_ref time, const gq_ref *products_) {
+/* Outputs of s: lead[0..nlead), then the products that exist: in time, in boundary values. Nothing where all did not go
+** well so far. */
+static int finish(int status, gq_system *s, const gq_field *f, frame *fr, int nlead, const gq_ref *lead) {
   gq_ref *out = gq_calloc(nlead + f->nb + 1, sizeof *out);
   s->of = gq_calloc(f->nb + nlead + 1, sizeof *s->of);
   s->nq = 0;
   if (status == GQ_OK && !(out && s->of)) status = gq_nomem(f->nb);
   if (status == GQ_OK) {
     for (int i = 0; i < nlead; i++) out[i] = lead[i];
-    if (time != GQ_NONE) out[nlead + s->nq] = time, s->of[s->nq++] = -1;
-    for (int j = 0; products_ && j < f->nb; j++)
-      if (products_[j] != GQ_NONE) out[nlead + s->nq] = products_[j], s->of[s->nq++] = j;
+    for (int j = -1; j < f->nb; j++)
+      if (fr->da[2 + j] != GQ_NONE) out[nlead + s->nq] = fr->da[2 + j], s->of[s->nq++] = j;
     gq_graph_set_outputs(fr->g, nlead + s->nq, out);
     status = gq_graph_status(fr->g);
   }
   gq_free(out);
-  gq_free(fr->bind);
-  s->g = fr->g;
+  s->g = fr->g, fr->g = NULL;
+  frame_done(fr);
   if (status != GQ_OK) gq_system_done(s);
   return status;
 }
@@ -113,10 +114,11 @@ static bool has_product(const gq_field *f, int j, gq_products products) {
   return f->want[j] && products != GQ_PRODUCTS_NONE;
 }
 
-/* Derivatives of n times out . cot: da[0] in z, da[1] in t, da[2 + j] in boundary j, where wanted. */
+/* Derivatives of n times out . cot: fr->da. */
 static int pull_all(const gq_field *f, frame *fr, int nout, const gq_ref *out, const gq_ref *cot,
-                    gq_products products, bool time, gq_ref *da) {
+                    gq_products products, bool time) {
   int n = 0;
+  gq_ref *da = fr->da;
   gq_ref *wrt = gq_calloc(2 * (f->nb + 2), sizeof *wrt), *grad = wrt ? wrt + f->nb + 2 : NULL;
   if (!wrt) return gq_nomem(f->nb);
   for (int i = 0; i < f->nb + 2; i++) da[i] = GQ_NONE;
@@ -134,87 +136,75 @@ static int pull_all(const gq_field *f, frame *fr, int nout, const gq_ref *out, c
   return status;
 }
 
-static int pull(const gq_field *f, frame *fr, gq_ref out, gq_ref cot, gq_products products, bool time,
-                gq_ref *da) {
-  return pull_all(f, fr, 1, &out, &cot, products, time, da);
+static int pull(const gq_field *f, frame *fr, gq_ref out, gq_ref cot, gq_products products, bool time) {
+  return pull_all(f, fr, 1, &out, &cot, products, time);
 }
 
-/* The probes of the products da at n points, and their sizes; GQ_NONE where there is no product. */
-static void probe(const gq_field *f, int cls, frame *fr, int64_t n, bool columns, gq_ref a, const gq_ref *da,
-                  gq_ref *out, gq_ref *size_) {
+/* The probes of the products at n points, and their sizes; GQ_NONE where there is no product. */
+static void probe(const gq_field *f, int cls, frame *fr, int64_t n, bool columns, gq_ref a, gq_ref *out,
+                  gq_ref *size_) {
   for (int j = 0; j < f->nb; j++) {
     gq_probe p = gq_field_probe(f, cls, j);
     gq_ref direction[GQ_PROBE_INPUTS];
     for (int k = 0; f->want[j] && k < p.inputs; k++) direction[k] = fr->bind[2 + f->nb + f->directed[j][k]];
     gq_ref *size = size_ ? size_ + j : NULL;
-    out[j] =
-      da[2 + j] == GQ_NONE ? GQ_NONE : gq_probe_emit(fr->g, &p, n, columns, da[2 + j], a, direction, size);
+    gq_ref product = fr->da[2 + j];
+    out[j] = product == GQ_NONE ? GQ_NONE : gq_probe_emit(fr->g, &p, n, columns, product, a, direction, size);
   }
 }
 
 /* a'df/dz, zero where f does not depend on z. */
-static gq_ref or_zero(const gq_field *f, int cls, frame *fr, gq_ref a) {
-  return a == GQ_NONE ? gq_zeros(fr->g, f->dtype, f->class_shape[cls]) : a;
+static gq_ref in_z(const gq_field *f, int cls, frame *fr) {
+  return fr->da[0] == GQ_NONE ? gq_zeros(fr->g, f->dtype, f->class_shape[cls]) : fr->da[0];
 }
 
 int gq_system_adjoint(const gq_field *f, int cls, const void *arg, gq_system *s) {
   const gq_adjointkind *k = arg;
   frame fr;
-  gq_ref a, q = GQ_NONE, out[2], lead[2], *da = gq_calloc(f->nb + 2, sizeof *da);
+  gq_ref a, q = GQ_NONE, out[2], lead[2];
   *s = (gq_system){ .parts = k->path ? 1 : 2,
                     .given = k->path + k->forced,
                     .lanes = lanes_of(f, cls),
                     .front = f->front,
                     .probes = k->products == GQ_PRODUCTS_PROBES };
-  if (!da) return gq_nomem(f->nb);
-  int status = frame_new(f, &fr);
-  if (status == GQ_OK) {
-    fr.bind[0] = time_input(f, cls, &fr);
-    if (k->path) a = state_input(f, cls, &fr), fr.bind[1] = state_input(f, cls, &fr);
-    else fr.bind[1] = state_input(f, cls, &fr), a = state_input(f, cls, &fr);
-    if (k->forced) q = state_input(f, cls, &fr);
-    bind_boundaries(f, cls, &fr);
-    if (s->probes) s->directions = bind_directions(f, cls, &fr);
-    gq_inline(fr.g, f->class_body[cls], fr.bind, out);
-    status = pull(f, &fr, out[0], a, k->products, k->time, da);
-    if (s->probes) probe(f, cls, &fr, 1, f->columns, a, da, da + 2, NULL);
-    gq_ref slope = gq_emit1(fr.g, GQ_OP_NEG, or_zero(f, cls, &fr, da[0]));
-    lead[0] = out[0];
-    lead[k->path ? 0 : 1] = k->forced ? gq_emit2(fr.g, GQ_OP_ADD, slope, q) : slope;
-    status = finish(status, s, f, &fr, s->parts, lead, da[1], k->products ? da + 2 : NULL);
-  }
-  gq_free(da);
-  return status;
+  GQ_TRY(frame_new(f, &fr));
+  fr.bind[0] = time_input(f, cls, &fr);
+  if (k->path) a = state_input(f, cls, &fr), fr.bind[1] = state_input(f, cls, &fr);
+  else fr.bind[1] = state_input(f, cls, &fr), a = state_input(f, cls, &fr);
+  if (k->forced) q = state_input(f, cls, &fr);
+  bind_boundaries(f, cls, &fr);
+  if (s->probes) s->directions = bind_directions(f, cls, &fr);
+  gq_inline(fr.g, f->class_body[cls], fr.bind, out);
+  int status = pull(f, &fr, out[0], a, k->products, k->time);
+  if (s->probes) probe(f, cls, &fr, 1, f->columns, a, fr.da + 2, NULL);
+  gq_ref slope = gq_emit1(fr.g, GQ_OP_NEG, in_z(f, cls, &fr));
+  lead[0] = out[0];
+  lead[k->path ? 0 : 1] = k->forced ? gq_emit2(fr.g, GQ_OP_ADD, slope, q) : slope;
+  return finish(status, s, f, &fr, s->parts, lead);
 }
 
 int gq_system_pull(const gq_field *f, int cls, const void *arg, gq_system *s) {
   bool time = *(const bool *)arg;
   frame fr;
-  gq_ref a[2], out[2], lead, *da = gq_calloc(f->nb + 2, sizeof *da);
+  gq_ref a[2], out[2];
   *s = (gq_system){ .parts = 1, .lanes = lanes_of(f, cls), .front = f->front };
-  if (!da) return gq_nomem(f->nb);
-  int status = frame_new(f, &fr);
-  if (status == GQ_OK) {
-    fr.bind[0] = time_input(f, cls, &fr);
-    fr.bind[1] = state_input(f, cls, &fr);
-    a[0] = state_input(f, cls, &fr);
-    if (f->noise) a[1] = diffusion_input(f, cls, &fr);
-    bind_boundaries(f, cls, &fr);
-    gq_inline(fr.g, f->class_body[cls], fr.bind, out);
-    status = pull_all(f, &fr, f->noise ? 2 : 1, out, a, GQ_PRODUCTS_ALL, time, da);
-    lead = or_zero(f, cls, &fr, da[0]);
-    status = finish(status, s, f, &fr, 1, &lead, da[1], da + 2);
-  }
-  gq_free(da);
-  return status;
+  GQ_TRY(frame_new(f, &fr));
+  fr.bind[0] = time_input(f, cls, &fr);
+  fr.bind[1] = state_input(f, cls, &fr);
+  a[0] = state_input(f, cls, &fr);
+  if (f->noise) a[1] = diffusion_input(f, cls, &fr);
+  bind_boundaries(f, cls, &fr);
+  gq_inline(fr.g, f->class_body[cls], fr.bind, out);
+  int status = pull_all(f, &fr, f->noise ? 2 : 1, out, a, GQ_PRODUCTS_ALL, time);
+  gq_ref lead = in_z(f, cls, &fr);
+  return finish(status, s, f, &fr, 1, &lead);
 }
 
 int gq_system_rise(const gq_field *f, int cls, const void *arg, gq_system *s) {
   frame fr;
   gq_graph *own = NULL; /* an Ito SDE in Stratonovich form */
-  gq_ref a, h, dw, out[2], lead[2], *da = gq_calloc(f->nb + 2, sizeof *da);
+  gq_ref a, h, dw, out[2], lead[2];
   *s = (gq_system){ .parts = 2, .rise = true };
-  if (!da) return gq_nomem(f->nb);
   int status = GQ_OK;
   if (*(const gq_calculus *)arg == GQ_ITO)
     status = gq_diffusion_convert(f->class_body[cls], f->noise, GQ_STRATONOVICH,
@@ -227,12 +217,11 @@ int gq_system_rise(const gq_field *f, int cls, const void *arg, gq_system *s) {
     bind_boundaries(f, cls, &fr);
     gq_inline(fr.g, own ? own : f->class_body[cls], fr.bind, out);
     lead[0] = gq_noise_rise(fr.g, f->noise, out[0], out[1], h, dw);
-    status = pull(f, &fr, lead[0], a, GQ_PRODUCTS_ALL, false, da);
-    lead[1] = gq_emit1(fr.g, GQ_OP_NEG, or_zero(f, cls, &fr, da[0]));
-    status = finish(status, s, f, &fr, 2, lead, GQ_NONE, da + 2);
+    status = pull(f, &fr, lead[0], a, GQ_PRODUCTS_ALL, false);
+    lead[1] = gq_emit1(fr.g, GQ_OP_NEG, in_z(f, cls, &fr));
+    status = finish(status, s, f, &fr, 2, lead);
   }
   gq_graph_free(own);
-  gq_free(da);
   return status;
 }
 
@@ -257,7 +246,6 @@ int gq_system_points(const gq_field *f, int cls, const void *arg, gq_system *s) 
 typedef struct points {
   frame fr;
   gq_ref a, out;
-  gq_ref *da; /* as of pull */
 } points;
 
 static gq_ref batched_input(frame *fr, gq_dtype d, gq_shape s, int64_t n) {
@@ -296,8 +284,6 @@ static int in_front(const gq_field *f, int cls, int64_t n, points *p) {
 
 static int points_new(const gq_field *f, int cls, int64_t n, points *p, bool *columns) {
   gq_graph *g = NULL;
-  *p = (points){ .da = gq_calloc(f->nb + 2, sizeof *p->da) };
-  if (!p->da) return gq_nomem(f->nb);
   int status = gq_field_points(f, cls, n, &g);
   *columns = status == GQ_OK;
   if (status == GQ_OK || status == GQ_EUNSUPPORTED) status = frame_new(f, &p->fr);
@@ -305,7 +291,6 @@ static int points_new(const gq_field *f, int cls, int64_t n, points *p, bool *co
     status = *columns ? as_columns(f, cls, n, g, p) : in_front(f, cls, n, p);
     if (status != GQ_OK) frame_done(&p->fr);
   }
-  if (status != GQ_OK) gq_free(p->da);
   gq_graph_free(g);
   return status;
 }
@@ -339,10 +324,8 @@ int gq_system_jacobian(const gq_field *f, int cls, const void *arg, gq_system *s
     status = gq_vjp(g, 1, &p.out, &e, 1, &z, &j[i]);
     if (j[i] == GQ_NONE) j[i] = gq_zeros(g, f->dtype, gq_graph_node(g, z)->shape);
   }
-  if (status == GQ_OK) status = pull(f, &p.fr, p.out, p.a, GQ_PRODUCTS_ALL, false, p.da);
-  status = finish(status, s, f, &p.fr, (int)dim, j, GQ_NONE, p.da + 2);
-  gq_free(p.da);
-  return status;
+  if (status == GQ_OK) status = pull(f, &p.fr, p.out, p.a, GQ_PRODUCTS_ALL, false);
+  return finish(status, s, f, &p.fr, (int)dim, j);
 }
 
 /* Of what the path's slopes (inputs here) leave of the dynamics, in tolerances: sums of squares, {n}. */
@@ -373,16 +356,15 @@ int gq_system_nodes(const gq_field *f, int cls, const void *arg, gq_system *s) {
   int status = lead && of ? points_new(f, cls, n, &p, &s->columns) : gq_nomem(f->nb);
   if (status == GQ_OK) {
     if (probes) s->directions = bind_directions(f, cls, &p.fr);
-    status = pull(f, &p.fr, p.out, p.a, GQ_PRODUCTS_ALL, false, p.da);
-    if (probes) probe(f, cls, &p.fr, n, s->columns, p.a, p.da, lead, size);
+    status = pull(f, &p.fr, p.out, p.a, GQ_PRODUCTS_ALL, false);
+    if (probes) probe(f, cls, &p.fr, n, s->columns, p.a, lead, size);
     for (int j = 0; probes && j < f->nb; j++)
       if (lead[j] != GQ_NONE) lead[nlead] = lead[j], of[nlead++] = j;
     int found = nlead;
     if (k->defect) s->defect = true, lead[nlead] = defect(f, &p, n, s->columns), of[nlead++] = -1;
     for (int i = 0; i < found; i++) lead[nlead] = size[of[i]], of[nlead++] = of[i];
-    status = finish(status, s, f, &p.fr, nlead, lead, GQ_NONE, p.da + 2);
+    status = finish(status, s, f, &p.fr, nlead, lead);
     if (status == GQ_OK) memcpy(s->of + s->nq, of, nlead * sizeof *of);
-    gq_free(p.da);
   }
   gq_free(lead);
   gq_free(of);
