@@ -112,8 +112,7 @@ void gqL_pushweak(lua_State *L, const void *key, const char *mode) {
 
 void gqL_checktype(lua_State *L, int arg, int type) {
   if (lua_type(L, arg) == type) return;
-  const char *given = gqL_typename(L, arg);
-  gqL_badarg(L, arg, lua_pushfstring(L, "%s expected, got %s", lua_typename(L, type), given));
+  gqL_badarg(L, arg, lua_pushfstring(L, "%s expected, got %s", lua_typename(L, type), gqL_typename(L, arg)));
 }
 
 const char *gqL_notensor(lua_State *L, int arg) {
@@ -233,10 +232,8 @@ const char *gqL_typename(lua_State *L, int arg) {
 int64_t gqL_checkint(lua_State *L, int arg, int64_t min, int64_t max, const char *what) {
   int isint = 0;
   lua_Integer i = lua_type(L, arg) == LUA_TNUMBER ? lua_tointegerx(L, arg, &isint) : 0;
-  if (!isint) {
-    const char *given = gqL_typename(L, arg);
-    return gqL_badarg(L, arg, lua_pushfstring(L, "%s: integer expected, got %s", what, given));
-  }
+  if (!isint)
+    return gqL_badarg(L, arg, lua_pushfstring(L, "%s: integer expected, got %s", what, gqL_typename(L, arg)));
   if (i < min || i > max) {
     const char *text = max == INT64_MAX ? lua_pushfstring(L, "%s: at least %I expected, got %I", what,
                                                           (LUAI_UACINT)min, (LUAI_UACINT)i)
@@ -248,10 +245,8 @@ int64_t gqL_checkint(lua_State *L, int arg, int64_t min, int64_t max, const char
 }
 
 double gqL_checknumber(lua_State *L, int arg, const char *what) {
-  if (lua_type(L, arg) != LUA_TNUMBER) {
-    const char *given = gqL_typename(L, arg);
-    gqL_badarg(L, arg, lua_pushfstring(L, "%s: number expected, got %s", what, given));
-  }
+  if (lua_type(L, arg) != LUA_TNUMBER)
+    gqL_badarg(L, arg, lua_pushfstring(L, "%s: number expected, got %s", what, gqL_typename(L, arg)));
   return lua_tonumber(L, arg);
 }
 
@@ -267,10 +262,10 @@ gq_shape gqL_checkshape(lua_State *L, int arg) {
     lua_rawgeti(L, arg, i + 1);
     int isint = 0;
     lua_Integer size = lua_type(L, -1) == LUA_TNUMBER ? lua_tointegerx(L, -1, &isint) : 0;
-    if (!isint || size < 0) {
-      const char *given = gqL_typename(L, -1);
-      gqL_badarg(L, arg, lua_pushfstring(L, "size %d: integer of at least 0 expected, got %s", i + 1, given));
-    }
+    if (!isint || size < 0)
+      gqL_badarg(
+        L, arg,
+        lua_pushfstring(L, "size %d: integer of at least 0 expected, got %s", i + 1, gqL_typename(L, -1)));
     s.dim[i] = size;
     lua_pop(L, 1);
   }
@@ -288,12 +283,10 @@ int gqL_axis(lua_State *L, int arg, int ndim) {
 
 gq_dtype gqL_checkdtype(lua_State *L, int arg) {
   gq_dtype d = GQ_F32;
-  if (lua_type(L, arg) != LUA_TSTRING || !gq_dtype_of(lua_tostring(L, arg), &d)) {
-    const char *given = gqL_typename(L, arg);
-    gqL_badarg(
-      L, arg,
-      lua_pushfstring(L, "dtype \"float32\", \"float64\", \"int64\" or \"bool\" expected, got %s", given));
-  }
+  if (lua_type(L, arg) != LUA_TSTRING || !gq_dtype_of(lua_tostring(L, arg), &d))
+    gqL_badarg(L, arg,
+               lua_pushfstring(L, "dtype \"float32\", \"float64\", \"int64\" or \"bool\" expected, got %s",
+                               gqL_typename(L, arg)));
   return d;
 }
 
@@ -377,15 +370,10 @@ void gqL_plainoptions(lua_State *L, int arg, const char *const *known) {
 void gqL_checkoptions(lua_State *L, int arg, const char *const *known, const char *what) {
   if (lua_isnoneornil(L, arg)) return;
   arg = lua_absindex(L, arg);
-  if (!lua_istable(L, arg)) {
-    const char *given = gqL_typename(L, arg);
-    gqL_error(L, "%s: options are one table, got %s", what, given);
-  }
+  if (!lua_istable(L, arg)) gqL_error(L, "%s: options are one table, got %s", what, gqL_typename(L, arg));
   for (lua_pushnil(L); lua_next(L, arg); lua_pop(L, 1)) {
-    if (lua_type(L, -2) != LUA_TSTRING) {
-      const char *given = gqL_typename(L, -2);
-      gqL_error(L, "%s: option names are strings, got the key %s", what, given);
-    }
+    if (lua_type(L, -2) != LUA_TSTRING)
+      gqL_error(L, "%s: option names are strings, got the key %s", what, gqL_typename(L, -2));
     const char *key = lua_tostring(L, -2);
     bool found = false;
     for (int i = 0; known[i] != NULL && !found; i++) found = *known[i] == *key && strcmp(known[i], key) == 0;
@@ -403,8 +391,7 @@ static bool getoption(lua_State *L, int arg, const char *key) {
 }
 
 static void option_error(lua_State *L, const char *key, const char *expected) {
-  const char *given = gqL_typename(L, -1);
-  gqL_error(L, "option %s: %s expected, got %s", key, expected, given);
+  gqL_error(L, "option %s: %s expected, got %s", key, expected, gqL_typename(L, -1));
 }
 
 bool gqL_given(lua_State *L, int arg, const char *key) {

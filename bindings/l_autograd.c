@@ -37,10 +37,8 @@ static gq_tensor **tensors_at(lua_State *L, int arg, int *n, const char *what) {
     if (list) lua_rawgeti(L, arg, (lua_Integer)i + 1);
     else lua_pushvalue(L, arg);
     t[i] = gqL_totensor(L, -1);
-    if (t[i] == NULL) {
-      const char *given = gqL_typename(L, -1);
-      gqL_error(L, "grad: %s: a tensor or a list of tensors expected, got %s", what, given);
-    }
+    if (t[i] == NULL)
+      gqL_error(L, "grad: %s: a tensor or a list of tensors expected, got %s", what, gqL_typename(L, -1));
     lua_pop(L, 1);
   }
   *n = (int)len;

@@ -75,10 +75,8 @@ static gq_tensor *slope(lua_State *L, const job *j) {
   c->calls++;
   lua_call(L, 2, 1);
   gq_tensor *out = gqL_totensor(L, -1);
-  if (!out) {
-    const char *given = gqL_notensor(L, lua_gettop(L));
-    fail(L, lua_pushfstring(L, "%s must return a tensor, got %s", what, given));
-  }
+  if (!out)
+    fail(L, lua_pushfstring(L, "%s must return a tensor, got %s", what, gqL_notensor(L, lua_gettop(L))));
   if (!out->storage) fail(L, lua_pushfstring(L, "%s returned a value of a trace that has ended", what));
   const char *wrong = gqL_wrongslope(L, what, out->dtype, out->shape, c->dtype, c->shape);
   if (wrong) fail(L, wrong);

@@ -80,10 +80,7 @@ void gqL_pushref(lua_State *L, gq_tensor *t) {
 
 gq_tensor *gqL_checktensor(lua_State *L, int arg) {
   gq_tensor *t = gqL_totensor(L, arg);
-  if (t == NULL) {
-    const char *given = gqL_typename(L, arg);
-    gqL_badarg(L, arg, lua_pushfstring(L, "tensor expected, got %s", given));
-  }
+  if (t == NULL) gqL_badarg(L, arg, lua_pushfstring(L, "tensor expected, got %s", gqL_typename(L, arg)));
   return t;
 }
 
@@ -123,10 +120,8 @@ gq_tensor *gqL_operand(lua_State *L, int arg, gq_dtype like) {
   if (lua_type(L, arg) == LUA_TNUMBER || (like == GQ_BOOL && lua_isboolean(L, arg)))
     return number_tensor(L, arg, like);
   gq_tensor *t = gqL_totensor(L, arg);
-  if (t == NULL) {
-    const char *given = gqL_typename(L, arg);
-    gqL_badarg(L, arg, lua_pushfstring(L, "tensor or number expected, got %s", given));
-  }
+  if (t == NULL)
+    gqL_badarg(L, arg, lua_pushfstring(L, "tensor or number expected, got %s", gqL_typename(L, arg)));
   return t;
 }
 

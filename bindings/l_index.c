@@ -24,10 +24,7 @@ static int64_t table_int(lua_State *L, int i, const char *what) {
   int isint = 0;
   lua_rawgeti(L, -1, i);
   lua_Integer v = lua_type(L, -1) == LUA_TNUMBER ? lua_tointegerx(L, -1, &isint) : 0;
-  if (!isint) {
-    const char *given = gqL_typename(L, -1);
-    gqL_error(L, "index: the %s of a range must be an integer, got %s", what, given);
-  }
+  if (!isint) gqL_error(L, "index: the %s of a range must be an integer, got %s", what, gqL_typename(L, -1));
   lua_pop(L, 1);
   return v;
 }

@@ -147,10 +147,9 @@ static gq_named *checknamed(lua_State *L, int arg, int *count) {
   for (lua_pushnil(L); lua_next(L, arg); lua_pop(L, 1), i++) {
     gq_tensor *t = gqL_totensor(L, -1);
     const char *name = lua_tostring(L, -2);
-    if (!t) {
-      const char *given = gqL_typename(L, -1);
-      gqL_badarg(L, arg, lua_pushfstring(L, "entry '%s': tensor expected, got %s", name, given));
-    }
+    if (!t)
+      gqL_badarg(L, arg,
+                 lua_pushfstring(L, "entry '%s': tensor expected, got %s", name, gqL_typename(L, -1)));
     gqL_checknumbers(L, t, "safetensors_save");
     list[i] = (gq_named){ (char *)name, t };
   }
@@ -171,10 +170,9 @@ static gq_pair *checkpairs(lua_State *L, int arg, int *count) {
   gq_pair *list = lua_newuserdatauv(L, ((size_t)n + 1) * sizeof *list, 0);
   for (lua_pushnil(L); lua_next(L, arg); lua_pop(L, 1), i++) {
     const char *key = lua_tostring(L, -2);
-    if (lua_type(L, -1) != LUA_TSTRING) {
-      const char *given = gqL_typename(L, -1);
-      gqL_badarg(L, arg, lua_pushfstring(L, "metadata '%s': string expected, got %s", key, given));
-    }
+    if (lua_type(L, -1) != LUA_TSTRING)
+      gqL_badarg(L, arg,
+                 lua_pushfstring(L, "metadata '%s': string expected, got %s", key, gqL_typename(L, -1)));
     if (strlen(lua_tostring(L, -1)) != lua_rawlen(L, -1))
       gqL_badarg(L, arg, lua_pushfstring(L, "metadata '%s' contains a zero byte", key));
     list[i] = (gq_pair){ (char *)key, (char *)lua_tostring(L, -1) };

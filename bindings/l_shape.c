@@ -17,10 +17,7 @@ static int list_arg(lua_State *L, int64_t *v, const char *what) {
     if (list) lua_rawgeti(L, 2, i + 1);
     else lua_pushvalue(L, i + 2);
     v[i] = lua_type(L, -1) == LUA_TNUMBER ? lua_tointegerx(L, -1, &isint) : 0;
-    if (!isint) {
-      const char *given = gqL_typename(L, -1);
-      gqL_error(L, "%s: integers expected, got %s", what, given);
-    }
+    if (!isint) gqL_error(L, "%s: integers expected, got %s", what, gqL_typename(L, -1));
     lua_pop(L, 1);
   }
   return n;
@@ -208,10 +205,8 @@ static int tensor_expand_as(lua_State *L) {
 
 /* The tensors of the list at arg, of one dtype; pointers in a userdata that is pushed. */
 static gq_tensor **check_list(lua_State *L, int arg, int *n, const char *what) {
-  if (!lua_istable(L, arg)) {
-    const char *given = gqL_typename(L, arg);
-    gqL_error(L, "%s: a list of tensors expected, got %s", what, given);
-  }
+  if (!lua_istable(L, arg))
+    gqL_error(L, "%s: a list of tensors expected, got %s", what, gqL_typename(L, arg));
   lua_Unsigned len = lua_rawlen(L, arg);
   if (len == 0 || len > 100000)
     gqL_error(L, "%s: a list of 1 to 100000 tensors expected, got %I", what, (LUAI_UACINT)len);
@@ -219,10 +214,8 @@ static gq_tensor **check_list(lua_State *L, int arg, int *n, const char *what) {
   for (lua_Unsigned i = 0; i < len; i++) {
     lua_rawgeti(L, arg, (lua_Integer)i + 1);
     t[i] = gqL_totensor(L, -1);
-    if (t[i] == NULL) {
-      const char *given = gqL_typename(L, -1);
-      gqL_error(L, "%s: entry %I must be a tensor, got %s", what, (LUAI_UACINT)i + 1, given);
-    }
+    if (t[i] == NULL)
+      gqL_error(L, "%s: entry %I must be a tensor, got %s", what, (LUAI_UACINT)i + 1, gqL_typename(L, -1));
     lua_pop(L, 1);
   }
   *n = (int)len;
@@ -288,11 +281,9 @@ static int64_t piece_size(lua_State *L, lua_Integer i, int64_t each, int64_t lef
   int isint = 0;
   lua_rawgeti(L, 2, i);
   lua_Integer n = lua_type(L, -1) == LUA_TNUMBER ? lua_tointegerx(L, -1, &isint) : 0;
-  if (!isint || n < 0 || n > left) {
-    const char *given = gqL_typename(L, -1);
+  if (!isint || n < 0 || n > left)
     gqL_error(L, "split: size %d: an integer from 0 to the %I entries left expected, got %s", (int)i,
-              (LUAI_UACINT)left, given);
-  }
+              (LUAI_UACINT)left, gqL_typename(L, -1));
   lua_pop(L, 1);
   return n;
 }

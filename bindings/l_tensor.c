@@ -88,10 +88,9 @@ static void set_grad(lua_State *L, gq_tensor *t, int arg) {
   gq_tensor *g = NULL;
   if (!lua_isnil(L, arg)) {
     g = gqL_checktensor(L, arg);
-    if (g->dtype != t->dtype || !gq_shape_equal(g->shape, t->shape) || g->storage == NULL || g == t) {
-      const char *given = gqL_typename(L, arg), *own = gqL_typename(L, 1);
-      gqL_error(L, "grad of a %s must be nil or a tensor of the same dtype and shape, got %s", own, given);
-    }
+    if (g->dtype != t->dtype || !gq_shape_equal(g->shape, t->shape) || g->storage == NULL || g == t)
+      gqL_error(L, "grad of a %s must be nil or a tensor of the same dtype and shape, got %s",
+                gqL_typename(L, 1), gqL_typename(L, arg));
     if (t->tape || t->trace) gqL_error(L, "grad can be set on leaves only");
     if (g->tape || g->requires_grad)
       gqL_error(L, "grad cannot hold a tensor that carries a gradient: use :detach()");
@@ -172,10 +171,8 @@ gq_tensor *gqL_onhost(lua_State *L, gq_tensor *t) {
 static int tensor_item(lua_State *L) {
   gq_tensor *t = gqL_checktensor(L, 1);
   gqL_checknumbers(L, t, "item");
-  if (gq_numel(t->shape) != 1) {
-    const char *given = gqL_typename(L, 1);
-    return gqL_error(L, "item: one number expected, got %s: use x:totable() or an index", given);
-  }
+  if (gq_numel(t->shape) != 1)
+    return gqL_error(L, "item: one number expected, got %s: use x:totable() or an index", gqL_typename(L, 1));
   if (gq_tensor_device(t) != gq_host) t = gqL_onhost(L, t);
   push_number(L, t, gq_tensor_data(t), 0);
   return 1;
@@ -315,10 +312,9 @@ static void push_one(lua_State *L, int arg) {
   }
   gq_tensor *t = gqL_checktensor(L, arg);
   gqL_checknumbers(L, t, "comparing with < or <=");
-  if (gq_numel(t->shape) != 1) {
-    const char *given = gqL_typename(L, arg);
-    gqL_error(L, "< and <= compare single numbers, got %s: use x:lt(y), x:le(y) and gq.where", given);
-  }
+  if (gq_numel(t->shape) != 1)
+    gqL_error(L, "< and <= compare single numbers, got %s: use x:lt(y), x:le(y) and gq.where",
+              gqL_typename(L, arg));
   if (t->dtype == GQ_I64) lua_pushinteger(L, gq_tensor_get_int(t, first));
   else lua_pushnumber(L, gq_tensor_get(t, first));
   gqL_try(L, GQ_OK); /* a device may have failed */
@@ -390,12 +386,10 @@ static int tensor_to(lua_State *L) {
   if (to && !cast && !b && *gq_backend_missing(to)) gqL_device(L, to, "to");
   if (!lua_isnoneornil(L, 3))
     return gqL_error(L, "to: one dtype or device: write x:to(\"float64\"):to(\"cpu\")");
-  if (!cast && !b) {
-    const char *given = gqL_typename(L, 2);
+  if (!cast && !b)
     return gqL_error(L,
                      "to: dtype \"float32\", \"float64\", \"int64\", \"bool\" or device %s expected, got %s",
-                     gqL_devices(L), given);
-  }
+                     gqL_devices(L), gqL_typename(L, 2));
   if (cast ? d == t->dtype : b->device == gq_place_of(t)) return lua_settop(L, 1), 1;
   if (cast && d == GQ_I64) check_integers(L, t);
   if (cast) gqL_op(L, GQ_OP_CAST, 1, &t, &(gq_attr){ .dtype = d });

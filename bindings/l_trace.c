@@ -52,8 +52,7 @@ static bool callable(lua_State *L, int arg) {
 
 void gqL_checkcallable(lua_State *L, int fn, const char *what) {
   if (callable(L, fn)) return;
-  const char *given = gqL_typename(L, fn);
-  gqL_error(L, "%s must be a function or a module, got %s", what, given);
+  gqL_error(L, "%s must be a function or a module, got %s", what, gqL_typename(L, fn));
 }
 
 /* A truth of which the graph makes no use was asked for by Lua, to which any value is true: told once. */
