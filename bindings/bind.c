@@ -97,8 +97,7 @@ void gqL_class(lua_State *L, const char *name, const luaL_Reg *meta, const luaL_
 void gqL_newweak(lua_State *L, const char *mode) {
   lua_newtable(L);
   lua_createtable(L, 0, 1);
-  lua_pushstring(L, mode);
-  lua_setfield(L, -2, "__mode");
+  gqL_setstring(L, "__mode", mode);
   lua_setmetatable(L, -2);
 }
 
