@@ -90,6 +90,21 @@ describe("steps of several slices", function()
     end)
   end
 
+  it("wait in room that is there once: what the way there took is not counted on the way back", function()
+    local more = {}
+    for i, method in ipairs { "dopri5", "rk4" } do                 -- by error estimates none wait on the way there
+      more[i] = select(2, both(function()
+        local z, info = gq.odeint(function(_, z) return -gq.sin(z) end, starts(0.5, 1), { 0, 0.5 },
+          { gradient = "direct", method = method, step_size = method == "rk4" and 0.05 or nil, audit = false })
+        local there = info.peak_bytes
+        z:sum():backward()
+        return info.peak_bytes - there
+      end))
+    end
+    assert.is_true(more[1] > 2.5e5)                                -- the room is 256 KB
+    assert.below(more[2], 2e5)
+  end)
+
   it("accepted by an error estimate go back as those of one", function()
     local one, two = both(function()
       local z0 = starts(0.5, 1)

@@ -286,6 +286,10 @@ static int forward_step(forward *fw, int *k) {
 
 /* ---- several steps in one round of threads ---- */
 
+static size_t rounds_bytes(const forward *fw) {
+  return fw->rounds ? gq_rounds_bytes(fw->rounds) + tuple_bytes(fw) : 0;
+}
+
 /* Nothing is looked at after a step but whether it is finite. */
 static int find_rounds(forward *fw) {
   gq_solution *s = fw->s;
@@ -295,11 +299,10 @@ static int find_rounds(forward *fw) {
                (gq_keeps_trajectory(s->o.engine) && s->o.trajectory->step);
   if (looks || st->kind.adaptive || !gq_program_may_wait(st)) return GQ_OK;
   GQ_TRY(gq_rounds_new(s->plan->field, gq_program_waits(st, s->plan->field), &fw->rounds));
-  size_t bytes = tuple_bytes(fw);
   if (!fw->rounds) return GQ_OK;
-  s->bytes += gq_rounds_bytes(fw->rounds) + bytes;
-  fw->begun = gq_allocate(s->plan->field->on, bytes + 64);
-  return fw->begun ? GQ_OK : gq_nomem(bytes);
+  s->bytes += rounds_bytes(fw);
+  fw->begun = gq_allocate(s->plan->field->on, tuple_bytes(fw) + 64);
+  return fw->begun ? GQ_OK : gq_nomem(tuple_bytes(fw));
 }
 
 /* Some; if one of them fails, the same again one by one, which tells how. */
@@ -385,6 +388,8 @@ int gq_forward(gq_solution *s, const gq_problem *p_, int *k) {
     status = gq_event_new(p_->event_, p_->nevent, p_->event_capture, s->plan->field, &fw.event);
   if (status == GQ_OK) status = gq_explain(s, forward_loop(&fw, k));
   s->bytes += gq_ahead_bytes(w);
+  if (s->bytes > s->info.peak_bytes) s->info.peak_bytes = s->bytes;
+  s->bytes -= rounds_bytes(&fw); /* the way back has its own */
   s->record_bytes = s->bytes - before;
   forward_info(&fw, &s->info, status);
   if (gq_keeps_states(s))

@@ -131,7 +131,7 @@ static int solve(const gq_problem *p, const gq_ode_options *o, bool partial, boo
         o->trajectory->error)
       status = again_with_points(s, &k);
     s->plan->running--;
-    s->info.peak_bytes = s->bytes;
+    if (s->bytes > s->info.peak_bytes) s->info.peak_bytes = s->bytes;
     s->info.engine = o->engine, s->info.status = status;
     s->info.lowering =
       o->independent && gq_device_solves_lanes(s) ? "lanes" : gq_field_lowering(s->plan->field);
