@@ -12,7 +12,8 @@ local nn, median = gq.nn, common.median
 local o = gq.cli {
   about = "Time training steps of the paper's problems.",
   more = [[
-work: nested_spheres, sines50, sines10, sines_irregular, ou, crossing, or all; images, images256 (batches of 16, 256).
+work: nested_spheres, sines50, sines10, sines_irregular, ou, crossing, or all; images, images256 (batches of 16, 256);
+flow, a continuous normalising flow of 250 points of the plane, by the exact trace.
 gradients: engines of gq.odeint; for ou also sde_direct, sde_aca, sde_reversible, sde_adjoint: those of gq.sdeint along
 Brownian paths, by reversible Heun with steps of 0.01.
 columns: seconds is the median step, minimum the fastest; GFLOP/s counts the products of f and its derivatives;
@@ -133,6 +134,25 @@ local function images(batch)
 end
 problems.images, problems.images256 = images(16), images(256)
 
+-- A flow of 250 points of the plane to a normal, with the trace's integral as third number of the state (FFJORD).
+function problems.flow()
+  local x = gq.data.density { name = "moons", seed = 1, train = 250, test = 1 }.train.x
+  local function loss(z)
+    local y, delta = z[2]:narrow(2, 1, 2), z[2]:narrow(2, 3, 1)
+    return ((y ^ 2):sum({ 2 }) / 2 + math.log(2 * math.pi) + delta:squeeze(2)):mean()
+  end
+  local function make(width)
+    local net = mlp(2, width, 2, true)
+    local flow = nn.CNF(net)
+    local function field()
+      return function(t, z) return gq.cat(flow(t, { z:narrow(2, 1, 2), z:narrow(2, 3, 1) }), 2) end
+    end
+    return { net = net, all = net, loss = loss, field = field }
+  end
+  return { widths = { 64 }, make = make, z0 = gq.cat({ x, gq.zeros(#x, 1) }, 2), times = { 1, 0 }, rate = 5e-3,
+    products = 3 }
+end
+
 -- ---- one step ----
 
 local function field_of(model, step) return model.field and model.field(step) or model.net end
@@ -172,15 +192,15 @@ end
 
 -- ---- what is told of it ----
 
--- Floating-point operations of an evaluation's matrix products, 2 a weight and row (or place of an image); nothing else
--- counts.
+-- Floating-point operations of an evaluation's matrix products, 2 a weight and row (or place of an image), times how
+-- often each weight multiplies, problem.products; nothing else counts.
 local function unit_flops(problem, model)
   local weights = 0
   for _, p in ipairs(model.net:parameters()) do
     if p:dim() == 2 then weights = weights + p:numel() end
     if p:dim() == 4 then weights = weights + p:numel() * problem.z0.shape[3] * problem.z0.shape[4] end
   end
-  return 2 * weights * #problem.z0
+  return 2 * weights * #problem.z0 * (problem.products or 1)
 end
 
 -- |g - r| / |r|: r by the tight solve of a copy in float64.
@@ -289,7 +309,7 @@ print(("%d threads, median of %d runs of %d steps, rtol %g"):format(gq.threads()
 print_title()
 for _, name in ipairs(o.work[1] == "all" and order or o.work) do
   if not problems[name] then
-    io.stderr:write(("there is no work '%s'; there are: %s, images, images256\n"):format(name,
+    io.stderr:write(("there is no work '%s'; there are: %s, images, images256, flow\n"):format(name,
       table.concat(order, ", ")))
     os.exit(2, true)
   end

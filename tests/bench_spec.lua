@@ -38,6 +38,13 @@ describe("scripts/bench.lua", function()
     assert.truthy(text:find("no stochastic equation", 1, true))
   end)
 
+  it("times flows and images", function()
+    for _, work in ipairs { "flow", "images" } do
+      local r = bench(("--work %s --widths 8 --steps 1 --gradients gq --error"):format(work))[1]
+      assert.truthy(r.seconds > 0 and r.gflops > 0 and r.error < 0.01, ("%s: error %s"):format(work, r.error))
+    end
+  end)
+
   it("counts 2 operations a weight, row and unit", function()
     -- One step, so that median rate times median seconds is its count.
     local r = bench("--work crossing --widths 10 --steps 1 --gradients gq")[1]

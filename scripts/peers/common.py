@@ -86,9 +86,16 @@ def images(batch):
     return make
 
 
+def flow(draw, width):
+    """Points of two half circles with noise, and a 0 for the trace's integral, from time 1 back to 0."""
+    angle, side = draw.uniform(0, np.pi, 250), draw.integers(0, 2, 250) * 2 - 1
+    x = np.stack([side * (np.cos(angle) - 0.5), side * (np.sin(angle) - 0.25)], 1) + 0.1 * draw.standard_normal((250, 2))
+    return Problem(augmented(x, 3), [1, 0], [0], [2, width, width, 2], True, [(np.inf, 5e-3)])
+
+
 PROBLEMS = {"nested_spheres": nested_spheres, "sines50": sines(50, True), "sines10": sines(10, True),
             "sines_irregular": sines(10, False), "ou": ou, "crossing": crossing,
-            "images": images(16), "images256": images(256)}
+            "images": images(16), "images256": images(256), "flow": flow}
 
 
 def problem(work, width, seed):

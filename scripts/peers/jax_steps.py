@@ -89,6 +89,16 @@ def second_order(t, z, args):
     return jnp.concatenate([z[:, 1:], apply(args[0]["net"], z)], 1)
 
 
+def flow(t, z, args):
+    """z' = net(t, z), and less the trace of its Jacobian, exactly."""
+    def point(x):
+        return apply(args[0]["net"], jnp.append(x, t))
+
+    x = z[:, :-1]
+    trace = jnp.trace(jax.vmap(jax.jacfwd(point))(x), axis1=1, axis2=2)
+    return jnp.concatenate([jax.vmap(point)(x), -trace[:, None]], 1)
+
+
 def drift(t, z, args):
     return apply(args[0]["drift"], with_time(t, z))
 
@@ -103,7 +113,7 @@ def noisy(t, z, args):
     return drift(t, z, args) + diffusion(t, z, args) * noise[:, None]
 
 
-FIELDS = {"nested_spheres": timed, "crossing": plain, "ou": noisy, "images": convolutional,
+FIELDS = {"flow": flow, "nested_spheres": timed, "crossing": plain, "ou": noisy, "images": convolutional,
           "images256": convolutional}
 
 
@@ -116,6 +126,11 @@ def cross_entropy(p, parameters, z):
 
 def last_component(p, parameters, z):
     return jnp.mean((z[-1, :, :1] - p.y) ** 2)
+
+
+def likelihood(p, parameters, z):
+    x, delta = z[-1, :, :-1], z[-1, :, -1]
+    return ((x ** 2).sum(1) / 2 + np.log(2 * np.pi) + delta).mean()
 
 
 def positions(p, parameters, z):
@@ -131,7 +146,7 @@ def gaussian_kl(p, parameters, z):
     return kl.sum() / (len(z) * common.STARTS)
 
 
-LOSSES = {"nested_spheres": cross_entropy, "crossing": last_component, "ou": gaussian_kl, "images": cross_entropy,
+LOSSES = {"flow": likelihood, "nested_spheres": cross_entropy, "crossing": last_component, "ou": gaussian_kl, "images": cross_entropy,
           "images256": cross_entropy}
 
 

@@ -50,6 +50,20 @@ class SecondOrder(Dynamics):
         return torch.cat([z[:, 1:], self.net(z)], 1)
 
 
+class Flow(Dynamics):
+    """z' = net(t, z), and less the trace of its Jacobian, exactly."""
+
+    def forward(self, t, z):
+        self.nfe += 1
+        with torch.enable_grad():
+            x = z[:, :-1]
+            x = x if x.requires_grad else x.requires_grad_()
+            y, trace = with_time(self.net, t, x), 0
+            for i in range(x.shape[1]):
+                trace = trace + torch.autograd.grad(y[:, i].sum(), x, create_graph=True)[0][:, i:i + 1]
+        return torch.cat([y, -trace], 1)
+
+
 class Noisy(nn.Module):
     """Drift and diffusion; as an ordinary equation over the cosines xi, and as torchsde wants them."""
     noise_type, sde_type = "diagonal", "stratonovich"
@@ -96,6 +110,12 @@ def gaussian_kl(z, y):
     return kl.sum() / (len(z) * common.STARTS)
 
 
+def likelihood(z):
+    """Mean negative log-likelihood of the points that flow to z[-1], normal there."""
+    x, delta = z[-1, :, :-1], z[-1, :, -1]
+    return (x.square().sum(1) / 2 + np.log(2 * np.pi) + delta).mean()
+
+
 def model(work, p):
     """The dynamics, the loss of a solution, and the parameters."""
     y = torch.from_numpy(p.y)
@@ -110,6 +130,9 @@ def model(work, p):
         f, readout, labels = Convolutional(p), nn.Linear(p.z0[0].size, 10), y.long()
         return (f, lambda z: nn.functional.cross_entropy(readout(z[-1].flatten(1)), labels),
                 list(f.parameters()) + list(readout.parameters()))
+    if work == "flow":
+        f = Flow(p)
+        return f, likelihood, list(f.parameters())
     if work == "crossing":
         f = Dynamics(p)
         return f, lambda z: nn.functional.mse_loss(z[-1, :, :1], y), list(f.parameters())
