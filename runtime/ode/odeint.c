@@ -241,6 +241,7 @@ int gq_solve(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tens
   if (p->dense_) *p->dense_ = NULL;
   if (p->samples_) *p->samples_ = (gq_samples){ 0 };
   settle(p, &own);
+  gq_ode_options settled = own;
   GQ_TRY(gq_problem_check(p, &own));
   if (!partial) GQ_TRY(info->status = check_count(p, &own));
   gq_planspec spec = { p, &own, dense_forward(p, &own), o->engine->find };
@@ -248,6 +249,7 @@ int gq_solve(const gq_problem *p, const gq_ode_options *o, bool partial, gq_tens
   bool thins = own.thin && gq_keeps_trajectory(own.engine) && own.trajectory == &gq_trajectory_dense;
   int status = solve(p, &own, partial, o->engine->choose || thins, &over, z, info, sol, &reached);
   if (over) {
+    own.nodes = settled.nodes, own.moments = settled.moments; /* gqc has its own */
     GQ_TRY(info->status = retreat(&spec, o, &own, info));
     status = solve(p, &own, partial, false, &over, z, info, sol, &reached);
   }
