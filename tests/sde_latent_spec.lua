@@ -123,6 +123,15 @@ describe("logqp", function()
     assert.truthy(gq.checkgrad(function() return loss "direct" end, { k }))
   end)
 
+  it("of a solve that fails says so at the script's line", function()
+    local ok, problem = pcall(function()
+      local z = gq.sdeint(sde "diagonal", z0, { 0, 1 }, { dt = 0.1, logqp = true, method = "theta", adaptive = true })
+      return z
+    end)
+    assert.is_false(ok)
+    assert.truthy(problem:match("^[^\n]*sde_latent_spec.lua:%d+: "), problem)
+  end)
+
   it("takes options from a table behind the table", function()
     local o = setmetatable({ logqp = true }, { __index = { dt = 0.1, seed = 3 } })
     local _, info = gq.sdeint(sde "diagonal", z0, { 0, 1 }, o)

@@ -246,9 +246,8 @@ function core.sdeint(sde, z0, t, opts)
   end
   local r = {}
   if p.hint then
-    local ok
-    ok, r.z, r.info = pcall(core.solve_sde, p.sde, p.z0, p.t, p.opts)
-    if not ok then error(core.status_of(r.z) == "non_finite" and r.z .. p.hint or r.z, 0) end
+    local ok, problem = pcall(function() r.z, r.info = core.solve_sde(p.sde, p.z0, p.t, p.opts) end)
+    if not ok then error(core.status_of(problem) == "non_finite" and problem .. p.hint or problem, 0) end
   else
     r.z, r.info = core.solve_sde(p.sde, p.z0, p.t, p.opts)
   end
