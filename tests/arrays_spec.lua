@@ -308,6 +308,8 @@ describe("tensors: linear algebra", function()
     assert.close(a:matmul(a:solve(randn(3, 4)):unsqueeze(-1)):squeeze(-1), randn(3, 4):totable(), 1e-10, 1e-12)
     assert.close(gq.tensor({ { 2, 1 }, { 1, 3 } }):solve(gq.tensor { 3, 5 }), { 0.8, 1.4 }, 1e-6)
     assert.close(a:inverse():matmul(a), gq.eye(4, f64):expand(3, 4, 4):totable(), 0, 1e-12)
+    local many = gq.cat({ a, a:narrow(1, 1, 1) }, 1)                -- as many matrices as rows
+    assert.close(many:inverse():matmul(many), gq.eye(4, f64):expand(4, 4, 4):totable(), 0, 1e-12)
     assert.same({ 0, 2 }, gq.solve(gq.zeros(0, 0), gq.zeros(0, 2)).shape)
   end)
 

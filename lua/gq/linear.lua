@@ -83,7 +83,7 @@ end, "gq.solve(a, b): x with a:matmul(x) = b, for b {..., n, k}, or a vector {n}
 
 define("inverse", function(a)
   check(a, "inverse")
-  return gq.solve(a, gq.eye(a.shape[a:dim()], { dtype = a.dtype, device = a.device }))
+  return gq.solve(a, gq.eye(a.shape[a:dim()], { dtype = a.dtype, device = a.device }):expand(a.shape))
 end, "gq.inverse(a): the inverse; to solve equations gq.solve is better")
 
 define("det", function(a)
