@@ -123,6 +123,17 @@ describe("parameters of an event", function()
     end
   end)
 
+  it("are those of slopes that hang on time, too", function()
+    for _, o in ipairs(engines) do
+      local k, q = leaf(2), leaf(1)
+      local _, _, t = gq.odeint(function(time, y) return k * gq.cos(time) + 0 * y end, vector { 0 }, { 0, 3 },
+        with({ event = function(_, y) return y:sum() - q end, rtol = 1e-9, atol = 1e-9, max_steps = 1e6 }, o))
+      local by_q = 1 / math.sqrt(3)                        -- t = asin(q / k)
+      assert.close(gq.grad(t, k):item(), -by_q / 2, 1e-5, 0, name(o))
+      assert.close(gq.grad(t, q):item(), by_q, 1e-5, 0, name(o))
+    end
+  end)
+
   it("are those of states of several tensors too", function()
     local q = leaf(1)
     local z, _, t = gq.odeint(function(_, z) return { z[2], 0 * z[2] - 2 } end, { vector { 5 }, vector { 0 } },

@@ -229,10 +229,7 @@ static int noise(replay *r, double t, double t1, gq_tensor **w) {
 }
 
 /* Nothing is evaluated behind the last time. */
-static bool past(const gq_solution *s, double t) {
-  double last = s->t[s->nt - 1];
-  return last < s->t[0] ? t < last : t > last;
-}
+static bool past(const gq_solution *s, double t) { return s->last < s->t[0] ? t < s->last : t > s->last; }
 
 /* k = f(t + c h, base + w h k) */
 static int stage(replay *r, gq_tensor *t, gq_tensor *h, double c, double w, gq_tensor *base,
@@ -243,7 +240,7 @@ static int stage(replay *r, gq_tensor *t, gq_tensor *h, double c, double w, gq_t
   GQ_TRY(call2(&r->p, GQ_OP_MUL, h, by, &by));
   GQ_TRY(number(&r->p, 1, &one));
   GQ_TRY(moved(r, t, c, h, one, &time));
-  if (past(r->s, *(double *)gq_tensor_data(time))) GQ_TRY(number(&r->p, r->s->t[r->s->nt - 1], &time));
+  if (past(r->s, *(double *)gq_tensor_data(time))) GQ_TRY(number(&r->p, r->s->last, &time));
   GQ_TRY(cast(&r->p, time, d, &r->stage[0]));
   r->stage[1] = base;
   GQ_TRY(cast(&r->p, by, d, &r->stage[2]));

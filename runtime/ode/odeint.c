@@ -50,6 +50,7 @@ static int solution_init(gq_solution *s, const gq_problem *p) {
   s->t = gq_alloc((p->nt + 1) * sizeof *s->t);
   if (!s->t) return gq_nomem(p->nt * sizeof *s->t);
   memcpy(s->t, p->t, p->nt * sizeof *s->t);
+  s->last = p->t[p->nt - 1];
   s->jumps = gq_alloc((p->nt + 1) * sizeof *s->jumps);
   if (!s->jumps) return gq_nomem(p->nt * sizeof *s->jumps);
   for (int k = 0; p->jump_ && k < p->nt; k++)

@@ -16,7 +16,8 @@ struct gq_solution {
   gq_ode_options o;
   bool z0_grad, t_grad, jumps_move;
   int nt, unreached;           /* times; the user has so many more, which are none of its own */
-  double *t;                   /* [nt] */
+  double *t;                   /* [nt]; after an event its time: */
+  double last;                 /* f is evaluated up to this all the same, on either way */
   double *jumps;               /* [njumps] those of the times at which f may jump */
   int njumps;
   gq_tensor *z0, *z;           /* z: {nt, ...} */
@@ -99,7 +100,7 @@ static inline void *gq_packed_at(const gq_solution *s, int k, void *room) {
 
 /* Where steps evaluate f: anywhere if they may go past the last time. */
 static inline gq_jumps gq_solution_jumps(const gq_solution *s) {
-  return (gq_jumps){ s->jumps, s->njumps, !s->o.overshoot, s->t[0], s->t[s->nt - 1] };
+  return (gq_jumps){ s->jumps, s->njumps, !s->o.overshoot, s->t[0], s->last };
 }
 
 /* Is f discontinuous there? */
