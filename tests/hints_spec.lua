@@ -82,7 +82,7 @@ describe("modules", function()
   it("that take time without saying so", function()
     local Field = nn.Module:extend("Field")
     function Field:forward(t, z) return -z * t end -- luacheck: ignore
-    says("Field was called without t: where forward takes (t, z), say Field.time = true", Field(), gq.ones(1),
+    says("Field was called without t: where forward takes (t, z), say Field.time = true", Field(), gq.tensor(1.0),
       gq.ones(2))
     says("say Field.time = true", gq.odeint, Field(), gq.ones(2), times)
     Field.time = true
@@ -90,7 +90,7 @@ describe("modules", function()
       1e-5)
     local Masked = nn.Module:extend("Masked")
     function Masked:forward(z, mask) return mask and z * mask or -z end -- luacheck: ignore
-    assert.close(Masked()(gq.ones(1), gq.ones(2)), -gq.ones(2))
+    assert.close(Masked()(gq.tensor(1.0), gq.ones(2)), -gq.ones(2))
   end)
 end)
 

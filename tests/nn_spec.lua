@@ -114,6 +114,22 @@ describe("layers", function()
     assert.error_matches(function() nn.TimeConcat(nn.Linear(3, 2), { dims = 2 }) end, "did you mean 'dim'")
   end)
 
+  it("of one's own may take several values, and is given all of them", function()
+    local Two, Three, Any = nn.Module:extend "Two", nn.Module:extend "Three", nn.Module:extend "Any"
+    function Two:forward(x, h) return x * 10 + h end -- luacheck: ignore
+    function Three:forward(x, times, mask) return x * #times * (mask or 1) end -- luacheck: ignore
+    function Any:forward(...) return select("#", ...) end -- luacheck: ignore
+    assert.same({ 12, 12 }, Two()(gq.ones(2), gq.full({ 2 }, 2)):totable())
+    assert.same({ 6 }, Three()(gq.ones(1), { 1, 2 }, 3):totable())
+    assert.same({ 2 }, Three()(gq.ones(1), { 1, 2 }):totable())
+    assert.equal(3, Any()(gq.ones(1), 2, 3))
+    Two.time = true
+    assert.same({ 12, 12 }, Two()(1, gq.full({ 2 }, 2)):totable())
+    local cell = Three()                                          -- inside dynamics, too
+    local z = gq.odeint(function(_, y) return cell(y, { 1 }, -1) end, gq.ones(2), { 0, 1 }, { rtol = 1e-5 })
+    assert.close(z[2], { math.exp(-1), math.exp(-1) }, 1e-3)
+  end)
+
   it("a layer of another number of channels names no time", function()
     local f = nn.TimeConcat(nn.Sequential { nn.Conv2d(4, 3, 3, { padding = 1 }) })
     local _, problem = pcall(gq.odeint, f, gq.randn(1, 3, 8, 8), { 0, 1 })

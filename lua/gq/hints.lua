@@ -37,6 +37,7 @@ local theirs = {
     binary_cross_entropy = "gq.bce_loss(p, y)",
     smooth_l1_loss = "gq.huber_loss(x, y, {delta = beta}) / beta",
     bce_with_logits_loss = "gq.bce_loss(logits, y, {logits = true})",
+    bce_with_logits = "gq.bce_loss(logits, y, {logits = true})",
     binary_cross_entropy_with_logits = "gq.bce_loss(logits, y, {logits = true})",
     kl_div = "(p * (p:log() - q:log())):sum()",
     one_hot = "gq.eye(n):index_select(1, labels)", isclose = "(x - y):abs():lt(1e-6)",

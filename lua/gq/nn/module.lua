@@ -3,7 +3,7 @@
 -- start with "_" are left out. A class of one's own:
 --
 --   local Field = nn.Module:extend("Field")
---   Field.time = true                         -- forward takes (t, z); without it, forward takes (x)
+--   Field.time = true                         -- forward takes (t, z); without it, (x) or several, (x, h, ...)
 --   function Field:init(width)
 --     self.net = nn.mlp{ sizes = {2, width, 2}, time = true }
 --   end
@@ -41,22 +41,30 @@ local function check_input(self, x)
   end
 end
 
-local function apply(self, t, z)
+local function may_be_time(t) return type(t) == "number" or gq.is_tensor(t) and t:dim() == 0 end
+
+-- Does forward take two values or more, of which nobody said that the first is the time?
+local function takes_several(self, forward)
+  if rawget(self, "time") ~= nil or type(forward) ~= "function" then return false end
+  local takes = debug.getinfo(forward, "u")
+  return takes.nparams > 2 or takes.isvararg
+end
+
+local function apply(self, t, z, ...)
   local x = t
   if z ~= nil then x = z end
   if not gq.is_tensor(x) then check_input(self, x) end
   if z ~= nil then
-    if self.time then return self:forward(t, z) end
+    if self.time then return self:forward(t, z, ...) end
     local forward = self.forward
-    if rawget(self, "time") ~= nil or type(forward) ~= "function" or debug.getinfo(forward, "u").nparams < 3 then
-      return forward(self, z)
-    end
+    if not takes_several(self, forward) then return forward(self, z) end
+    if not may_be_time(t) then return forward(self, t, z, ...) end
     return told(self, pcall(forward, self, z))     -- forward(z, ...) or a forgotten time = true
   end
   if self.time then
     error(("%s depends on time: call net(t, z)"):format(self._name), 2)
   end
-  return self:forward(t)
+  return self:forward(t, z, ...)
 end
 
 -- New fields are remembered in the order in which they are assigned: the order of the parameters.
