@@ -95,6 +95,8 @@ describe("layers", function()
     assert.same({ 2, 5, 4, 4 }, wide.shape)
     assert.same(image:totable(), nn.Select(1, 3, { dim = 2 })(wide):totable())
     assert.same(0, nn.Select(5, { dim = -3 })(wide):abs():max():item())
+    assert.same(image:totable(), nn.Augment(0, { dim = 2 })(image):totable())          -- none, as in ablations
+    assert.error_matches(function() nn.Augment(-1) end, "at least 0 expected, got number %-1")
     assert.error_matches(function() nn.Augment(1, { dim = 0 }) end, "dim: a dimension, 1 the first and %-1 the last")
     assert.error_matches(function() nn.Augment(1, { dim = 5 })(image) end, "dim = 5, got tensor float32 {2, 3, 4, 4}")
   end)

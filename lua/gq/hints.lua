@@ -116,7 +116,8 @@ local of_tensors = {
 local both = {
   median = "x:sort()[(#x + 1) // 2], of a vector", quantile = "x:sort()[k], of a vector", trace = "x:diag():sum()",
   outer = "x:unsqueeze(2) * y:unsqueeze(1), or gq.einsum(\"i,j->ij\", x, y)", chunk = "x:split(size, dim)",
-  unbind = "for i, row in x:ipairs() do", tile = "x:expand(...), or gq.cat{x, x}", diff = "x[{{2, -1}}] - x[{{1, -2}}]",
+  unbind = "x[1], x[2], ..., or for i, row in x:ipairs() do",
+  tile = "x:expand(...), or gq.cat{x, x}", diff = "x[{{2, -1}}] - x[{{1, -2}}]",
   nonzero = "gq.arange(1, #x)[mask]", unique = "x:sort(), and compare neighbours", lerp = "x + (y - x) * w",
   masked_fill = "gq.where(mask, value, x)", masked_fill_ = "x[mask] = value", masked_select = "x[mask]",
   scatter = "gq.where(mask, y, x), or x[{...}] = v",

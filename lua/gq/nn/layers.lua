@@ -4,9 +4,10 @@ local gq = ...
 local core = gq.core
 local options, need, describe, define = core.options, core.need, core.describe, core.define_module
 
-local function size(n, what, name)
-  if math.type(n) ~= "integer" or n < 1 then
-    core.fail(("%s: %s: an integer of at least 1 expected, got %s"):format(what, name, describe(n)))
+local function size(n, what, name, least)
+  least = least or 1
+  if math.type(n) ~= "integer" or n < least then
+    core.fail(("%s: %s: an integer of at least %d expected, got %s"):format(what, name, least, describe(n)))
   end
   return n
 end
@@ -195,7 +196,7 @@ function Unflatten:extra() return table.concat(self.sizes, ", ") end
 local Augment = define("Augment", "nn.Augment(n [, {dim = -1}]): n zeros more in the last dimension, or in dim: " ..
   "dim = 2 adds channels to images")
 function Augment:init(n, opts)
-  rawset(self, "n", size(n, "nn.Augment", "n"))
+  rawset(self, "n", size(n, "nn.Augment", "n", 0))
   rawset(self, "dim", dimension(opts, "nn.Augment"))
 end
 function Augment:forward(x)
