@@ -208,7 +208,8 @@ void gqL_open_tables(lua_State *L);     /* l_tables.c: core.tableaux and its kin
 void gqL_open_brownian(lua_State *L);   /* l_brownian.c: brownian, cosines, seeds */
 void gqL_open_sde(lua_State *L);        /* l_sde.c: sdeint */
 void gqL_open_optim(lua_State *L);      /* l_optim.c: optimiser userdata core */
-void gqL_open_io(lua_State *L);         /* l_io.c: npy, safetensors, json (cJSON), files */
+void gqL_open_io(lua_State *L);         /* l_io.c: npy, safetensors, files */
+void gqL_open_json(lua_State *L);       /* l_json.c: json_encode, json_decode, json_array, json_null (cJSON) */
 void gqL_open_batches(lua_State *L);    /* l_batches.c: batches of data sets */
 void gqL_open_data(lua_State *L);       /* l_data.c: bytes, streams, text with separators, images */
 void gqL_open_system(lua_State *L);     /* l_system.c: clock, threads, seeds, devices, versions, gq.debug */

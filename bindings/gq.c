@@ -124,6 +124,7 @@ int luaopen_gq_core(lua_State *L) {
   gqL_open_sde(L);
   gqL_open_optim(L);
   gqL_open_io(L);
+  gqL_open_json(L);
   gqL_open_data(L);
   gqL_open_batches(L);
   gqL_open_system(L);

@@ -1,7 +1,6 @@
 /*
 ** l_brownian.c -- gq.brownian: Brownian paths, and what else of seeds and draws lua/gq/sde.lua takes.
 */
-#include "l_brownian.h"
 #include "l_ode.h"
 
 #include <string.h>

@@ -2,7 +2,7 @@
 ** l_io.c -- files for Lua: whole files, lines, .npy and .safetensors. What a loader made sits in a
 ** userdata until the last tensor is in a handle of its own, so an error half way leaks nothing.
 */
-#include "l_io.h"
+#include "bind.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -211,5 +211,4 @@ void gqL_open_io(lua_State *L) {
   gqL_pushclass(L, BOX, box_gc);
   lua_pop(L, 1);
   gqL_register(L, functions);
-  gqL_open_json(L);
 }

@@ -3,7 +3,7 @@
 ** a double tells them apart; an empty table is an object unless json_array marked it; null is
 ** json_null, so that arrays keep their length. Keys are sorted: equal tables give equal text.
 */
-#include "l_io.h"
+#include "bind.h"
 
 #include <cjson/cJSON.h>
 #include <math.h>

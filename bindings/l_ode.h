@@ -72,6 +72,12 @@ void gqL_info_forward(lua_State *L, const gq_info *i, const gq_ode_options *o, c
 void gqL_info_samples(lua_State *L, gq_samples *s);           /* info.samples: {rows}, what each row took; takes s */
 /* info.regularisers: those sums over the whole solve that are asked for, tensors that the table owns, and how many. */
 int gqL_info_sums(lua_State *L, const gq_ode_options *o, const gq_info *info, const gq_tensor *z, gq_tensor **sums);
+/* A Brownian path: lent, or NULL where none is; a new one, to be filled. l_brownian.c */
+gq_brownian *gqL_topath(lua_State *L, int arg);
+gq_brownian **gqL_pushpath(lua_State *L);
+/* A number that the table at arg must have; what: whose option it is. */
+double gqL_neednumber(lua_State *L, int arg, const char *key, const char *what);
+
 void gqL_info_backward(lua_State *L, const gq_info *i, const gq_ode_options *o);   /* warnings too */
 
 #endif

@@ -2,7 +2,6 @@
 ** l_sde.c -- gq.sdeint: its arguments and options, and one call of the solver. What that does not know is
 ** lua/gq/sdeint.lua's.
 */
-#include "l_brownian.h"
 #include "l_ode.h"
 
 #include <math.h>

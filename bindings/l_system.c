@@ -239,11 +239,6 @@ static int fail_alloc(lua_State *L) {
   return 0;
 }
 
-static int fail_io(lua_State *L) {
-  gq_io_fail((long)luaL_checkinteger(L, 1), (int)luaL_checkinteger(L, 2), lua_toboolean(L, 3));
-  return 0;
-}
-
 static int live_bytes(lua_State *L) {
   lua_pushinteger(L, (lua_Integer)gq_live_bytes());
   return 1;
@@ -269,13 +264,14 @@ static int interrupt_clear(lua_State *L) {
   return 0;
 }
 
-/* fail_alloc(n, persistent): n more succeed; fail_io(n, errno, persistent); a negative n: off. */
-static const luaL_Reg debug_functions[] = {
-  { "fail_alloc", fail_alloc },           { "io_fail", fail_io },
-  { "live_bytes", live_bytes },           { "live_blocks", live_blocks },
-  { "alloc_count", alloc_count },         { "interrupt", interrupt },
-  { "interrupt_clear", interrupt_clear }, { NULL, NULL }
-};
+/* fail_alloc(n, persistent): n more succeed; a negative n: off. */
+static const luaL_Reg debug_functions[] = { { "fail_alloc", fail_alloc },
+                                            { "live_bytes", live_bytes },
+                                            { "live_blocks", live_blocks },
+                                            { "alloc_count", alloc_count },
+                                            { "interrupt", interrupt },
+                                            { "interrupt_clear", interrupt_clear },
+                                            { NULL, NULL } };
 #endif
 
 static int version_text(lua_State *L) {

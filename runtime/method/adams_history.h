@@ -4,7 +4,7 @@
 #ifndef GQ_ADAMS_HISTORY_H
 #define GQ_ADAMS_HISTORY_H
 
-#include "adams.h"
+#include "attempt.h"
 
 enum {
   GQ_ADAMS_ROOM = GQ_ADAMS_MOST + 4, /* indices of the literature: from 1 */

@@ -133,6 +133,9 @@ static inline size_t gq_extra_bytes(const gq_field *f, int e) {
 static inline size_t gq_extra_offset(const gq_field *f, int e, int s) {
   return e == GQ_EXTRA_DIFFUSION ? gq_rows_offset(f, s, f->gshape) : gq_slice_offset(f, s);
 }
+/* The classes of steps of theta.c and adams.c. */
+extern const gq_stepclass gq_theta_steps;
+extern const gq_multistep gq_multistep_explicit_adams, gq_multistep_implicit_adams;
 /* First component of y1 (or f1) that is not finite, 1-based in the user's flat state; 0: none. */
 size_t gq_attempt_nonfinite(const gq_attempt *a);
 

@@ -65,4 +65,9 @@ gq_ref gq_builder_product(gq_builder *b, int r, const gq_ref *w);
 /* The system's input i: t, parts, ... */
 const gq_node *gq_builder_input(const gq_builder *b, int i);
 
+/* langevin.c: steps for Langevin SDEs */
+int gq_langevin_align(gq_builder *b);
+int gq_langevin_should(gq_builder *b);
+int gq_langevin_quicsort(gq_builder *b);
+
 #endif

@@ -4,7 +4,7 @@
 ** The shifted ODE method for underdamped Langevin MCMC, arXiv 2101.03446). What is evaluated is no drift: it gives
 ** [gamma, F(x)], and G {2 d, d} has rho in its lower half.
 */
-#include "langevin.h"
+#include "builder.h"
 
 #include <math.h>
 

@@ -5,8 +5,6 @@
 #include "explicit.h"
 
 #include "builder.h"
-#include "langevin.h"
-#include "theta.h"
 
 #include <math.h>
 #include <pthread.h>

@@ -1,7 +1,6 @@
 /*
 ** tableaux.c -- the rows of tableaux.def as full tables, with their interpolants as polynomials.
 */
-#include "adams.h"
 #include "explicit.h"
 #include "implicit.h"
 #include "trail.h"

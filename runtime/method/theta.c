@@ -1,9 +1,8 @@
 /*
-** theta.c -- a step is a program for what is explicit (noise.c) and after it one implicit stage (implicit.c); backwards
-** the same pieces in the other order.
+** theta.c -- steps of SDEs whose drift is implicit: z1 = z + ((1 - theta) f(t, z) + theta f(t + h, z1)) h + G(t, z) dW.
+** A step is a program for what is explicit (noise.c) and after it one implicit stage (implicit.c); backwards the same
+** pieces in the other order.
 */
-#include "theta.h"
-
 #include "explicit.h"
 #include "implicit.h"
 
