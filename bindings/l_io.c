@@ -115,7 +115,7 @@ static int safetensors_load(lua_State *L) {
     lua_setfield(L, -2, b->list[i].name);
   }
   lua_createtable(L, 0, b->nmeta);
-  for (int i = 0; i < b->nmeta; i++) { gqL_setstring(L, b->meta[i].key, b->meta[i].value); }
+  for (int i = 0; i < b->nmeta; i++) gqL_setstring(L, b->meta[i].key, b->meta[i].value);
   empty(b);
   gqL_counted(L);
   return 2;
@@ -134,9 +134,8 @@ static int countkeys(lua_State *L, int arg) {
   return n;
 }
 
-static int by_name(const void *a, const void *b) {
-  return strcmp(((const gq_named *)a)->name, ((const gq_named *)b)->name);
-}
+/* Of gq_named and of gq_pair, which begin with their name. */
+static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
 /* The table at `arg` as a list in a userdata (pushed), by name so that equal tables make equal
 ** files. Names and tensors are lent by the table. */
@@ -158,10 +157,6 @@ static gq_named *checknamed(lua_State *L, int arg, int *count) {
   return list;
 }
 
-static int by_key(const void *a, const void *b) {
-  return strcmp(((const gq_pair *)a)->key, ((const gq_pair *)b)->key);
-}
-
 static gq_pair *checkpairs(lua_State *L, int arg, int *count) {
   *count = 0;
   if (lua_isnoneornil(L, arg)) return NULL;
@@ -177,7 +172,7 @@ static gq_pair *checkpairs(lua_State *L, int arg, int *count) {
       gqL_badarg(L, arg, lua_pushfstring(L, "metadata '%s' contains a zero byte", key));
     list[i] = (gq_pair){ (char *)key, (char *)lua_tostring(L, -1) };
   }
-  if (n) qsort(list, (size_t)n, sizeof *list, by_key);
+  if (n) qsort(list, (size_t)n, sizeof *list, by_name);
   *count = n;
   return list;
 }

@@ -176,35 +176,23 @@ static int shared(const gq_areas *a, uint64_t x, uint64_t y) {
   return x == y ? a->depth : a->depth - (64 - __builtin_clzll(x ^ y));
 }
 
-/* From s to the end of its half of the common node. */
-static double from_start(const job *j, size_t from, size_t k, vec out) {
+/* From s to the end of its half of the common node, or (last) from the start of its own half to t; how long that is. */
+static double half(const job *j, bool last, size_t from, size_t k, vec out) {
   gq_areas *a = j->a;
-  const end *s = &j->s;
+  const end *e = last ? &j->t : &j->s;
   scratch other;
-  double h = s->at > 0 ? 1 - s->at : ldexp(1, a->depth - s->level);
-  go_down(a, s->leaf, s->fresh, s->level, from, k);
-  if (s->at > 0) cut(a, s->leaf, s->at, from, k, of(&other), out);
-  else copy(a->n, k, at_node(a, s->leaf, s->level, from), out);
-  for (int l = s->level; l > j->common + 1; l--) {
-    if (side(a, s->leaf, l)) continue;
-    join(a->n, k, out, h, at_child(a, l, 1, from), ldexp(1, a->depth - l), out);
-    h += ldexp(1, a->depth - l);
-  }
-  return h;
-}
-
-static double to_end(const job *j, size_t from, size_t k, vec out) {
-  gq_areas *a = j->a;
-  const end *t = &j->t;
-  scratch other;
-  double h = t->at < 1 ? t->at : ldexp(1, a->depth - t->level);
-  go_down(a, t->leaf, t->fresh, t->level, from, k);
-  if (t->at < 1) cut(a, t->leaf, t->at, from, k, out, of(&other));
-  else copy(a->n, k, at_node(a, t->leaf, t->level, from), out);
-  for (int l = t->level; l > j->common + 1; l--) {
-    if (!side(a, t->leaf, l)) continue;
-    join(a->n, k, at_child(a, l, 0, from), ldexp(1, a->depth - l), out, h, out);
-    h += ldexp(1, a->depth - l);
+  bool part = last ? e->at < 1 : e->at > 0;
+  double h = !part ? ldexp(1, a->depth - e->level) : last ? e->at : 1 - e->at;
+  go_down(a, e->leaf, e->fresh, e->level, from, k);
+  if (part) cut(a, e->leaf, e->at, from, k, last ? out : of(&other), last ? of(&other) : out);
+  else copy(a->n, k, at_node(a, e->leaf, e->level, from), out);
+  for (int l = e->level; l > j->common + 1; l--) {
+    double more = ldexp(1, a->depth - l);
+    if (side(a, e->leaf, l) != last) continue;
+    vec beside = at_child(a, l, !last, from);
+    if (last) join(a->n, k, beside, more, out, h, out);
+    else join(a->n, k, out, h, beside, more, out);
+    h += more;
   }
   return h;
 }
@@ -236,7 +224,7 @@ static void answer_block(void *ctx, int i) {
   if (j->s.leaf == j->t.leaf) {
     inside(j, from, k, of(&x));
   } else {
-    double h = from_start(j, from, k, of(&x)), h1 = to_end(j, from, k, of(&y));
+    double h = half(j, false, from, k, of(&x)), h1 = half(j, true, from, k, of(&y));
     join(a->n, k, of(&x), h, of(&y), h1, of(&x));
   }
   for (int m = 0; m < a->n; m++) {
