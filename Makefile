@@ -194,7 +194,8 @@ $(build)/$(soname): $(library) $(build)/members
 # ---- CUDA: gq_cuda.so, opened at the first use of the device; and libraries that stand in for NVIDIA's ----
 
 cuda_sources := $(wildcard runtime/exec/cuda/*.c)
-cuda_objects := $(cuda_sources:%.c=$(build)/%.o) $(build)/runtime/exec/layout.o $(build)/runtime/tensor/shape.o
+cuda_objects := $(cuda_sources:%.c=$(build)/%.o) $(build)/runtime/exec/layout.o $(build)/runtime/tensor/shape.o \
+  $(build)/runtime/base/text.o
 emulator := $(build)/cuda/libcuda.so.1 $(build)/cuda/libnvrtc.so.13 $(build)/cuda/libcublasLt.so.13 $(build)/cuda/fork.so
 
 .PHONY: cuda emulator

@@ -76,6 +76,15 @@ typedef struct gq_taker {
 } gq_taker;
 void *gq_take(gq_taker *t, size_t bytes);
 
+/* A text that grows, or bytes: zero ends it. failed: there was no memory for what came next, which is not there. */
+typedef struct gq_text {
+  char *s;
+  size_t n, room;
+  bool failed;
+} gq_text;
+void gq_text_add(gq_text *t, const void *bytes, size_t n);
+__attribute__((format(printf, 2, 3))) void gq_text_put(gq_text *t, const char *fmt, ...);
+
 /* ---- interrupt: set by a signal handler, polled once a step ---- */
 void gq_interrupt(void);                 /* async-signal-safe */
 bool gq_interrupted(void);

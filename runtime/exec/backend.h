@@ -9,7 +9,6 @@
 #include "vec.h"
 
 struct gq_layout;
-typedef struct gq_text gq_text;   /* compile.h: a text that grows */
 typedef struct gq_stepjob gq_stepjob;
 typedef struct gq_lanejob gq_lanejob;
 

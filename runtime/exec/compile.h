@@ -76,8 +76,6 @@ struct gq_program {
   bool alike;           /* a row's bits hang on none of the others, nor on its place */
 };
 
-struct gq_text { char *s; size_t n, room; bool failed; };
-__attribute__((format(printf, 2, 3))) void gq_text_put(gq_text *t, const char *fmt, ...);
 void gq_text_loc(gq_text *t, const gq_loc *l);
 
 /* ---- compiling ---- */

@@ -23,7 +23,6 @@ static const gq_core_calls calls = {
 #undef ROW
       .gq_fail = gq_fail,
   .gq_fail_later = gq_fail_later,
-  .gq_text_put = gq_text_put,
   .ops = gq_ops,
   .tf32 = &gq_allow_tf32,
 };

@@ -4,8 +4,6 @@
 */
 #include "compile.h"
 
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
 /* ---- compiling ---- */
@@ -129,28 +127,6 @@ int gq_program_side(const gq_program *p, int phase, int n, void *const *arena, c
 }
 
 /* ---- printing ---- */
-
-void gq_text_put(gq_text *t, const char *fmt, ...) {
-  char line[256];
-  va_list ap;
-  va_start(ap, fmt);
-  int n = vsnprintf(line, sizeof line, fmt, ap);
-  va_end(ap);
-  if (n < 0 || t->failed) return;
-  size_t len = (size_t)n < sizeof line ? (size_t)n : sizeof line - 1;
-  if (t->n + len + 1 > t->room) {
-    size_t room = 2 * (t->n + len) + 1024;
-    char *more = gq_realloc(t->s, room);
-    if (!more) {
-      t->failed = true;
-      return;
-    }
-    t->s = more;
-    t->room = room;
-  }
-  memcpy(t->s + t->n, line, len + 1);
-  t->n += len;
-}
 
 void gq_text_loc(gq_text *t, const gq_loc *l) {
   static const char *const names[] = { "?", "arena", "in", "out", "const" };

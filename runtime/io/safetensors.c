@@ -221,8 +221,18 @@ static bool named(header *h, char *key, void *arg) {
   return true;
 }
 
+/* Of whatever begins with its name. */
 static int by_name(const void *a, const void *b) {
-  return strcmp(((const record *)a)->name, ((const record *)b)->name);
+  return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* The list is sorted by its names; one that it has twice, or NULL. */
+static const char *twice(void *list, int n, size_t each) {
+  const char *at = list;
+  if (n) qsort(list, (size_t)n, each, by_name);
+  for (int i = 1; i < n; i++, at += each)
+    if (by_name(at, at + each) == 0) return *(const char *const *)(const void *)at;
+  return NULL;
 }
 
 static int by_span(const void *a, const void *b) {
@@ -231,20 +241,11 @@ static int by_span(const void *a, const void *b) {
   return (x->end > y->end) - (x->end < y->end);
 }
 
-static int by_key(const void *a, const void *b) {
-  return strcmp(((const gq_pair *)a)->key, ((const gq_pair *)b)->key);
-}
-
 static int check_names(const gq_reader *r, header *h) {
-  if (h->n) qsort(h->record, (size_t)h->n, sizeof *h->record, by_name);
-  for (int i = 1; i < h->n; i++)
-    if (by_name(&h->record[i - 1], &h->record[i]) == 0)
-      return gq_reader_bad(r, "two tensors are named \"%.60s\"", h->record[i].name);
-  if (h->nmeta) qsort(h->meta, (size_t)h->nmeta, sizeof *h->meta, by_key);
-  for (int i = 1; i < h->nmeta; i++)
-    if (by_key(&h->meta[i - 1], &h->meta[i]) == 0)
-      return gq_reader_bad(r, "two entries of the metadata are named \"%.60s\"", h->meta[i].key);
-  return GQ_OK;
+  const char *name = twice(h->record, h->n, sizeof *h->record),
+             *key = twice(h->meta, h->nmeta, sizeof *h->meta);
+  if (name) return gq_reader_bad(r, "two tensors are named \"%.60s\"", name);
+  return key ? gq_reader_bad(r, "two entries of the metadata are named \"%.60s\"", key) : GQ_OK;
 }
 
 /* Leaves the records in the order of the data. */
@@ -367,94 +368,54 @@ int gq_safetensors_load(const char *path, gq_named **list, int *n, gq_pair **met
 
 /* ---- saving ---- */
 
-/* A text that grows; `bad` remembers the first failure, so that callers check once. */
-typedef struct text {
-  char *at;
-  size_t n, room;
-  int bad;
-} text;
-
-static void put(text *t, const char *s, size_t n) {
-  if (t->bad != GQ_OK) return;
-  if (t->room - t->n < n) {
-    size_t more = (t->room + n) * 2;
-    char *bigger = gq_realloc(t->at, more);
-    if (!bigger) {
-      t->bad = gq_nomem(more);
-      return;
-    }
-    t->at = bigger, t->room = more;
-  }
-  memcpy(t->at + t->n, s, n);
-  t->n += n;
+static void put_quoted(gq_text *t, const char *s) {
+  gq_text_put(t, "\"");
+  for (; *s; s++)
+    if (*s == '"' || *s == '\\') gq_text_put(t, "\\%c", *s);
+    else if ((unsigned char)*s < 0x20) gq_text_put(t, "\\u%04x", *s);
+    else gq_text_add(t, s, 1);
+  gq_text_put(t, "\"");
 }
 
-static void puts_(text *t, const char *s) { put(t, s, strlen(s)); }
-
-static void put_int(text *t, long long x) {
-  char buf[24];
-  put(t, buf, (size_t)sprintf(buf, "%lld", x));
-}
-
-static void put_quoted(text *t, const char *s) {
-  char buf[8];
-  if (!gq_utf8(s, strlen(s)) && t->bad == GQ_OK)
-    t->bad = gq_fail(GQ_EARG, "a name or a metadata entry is not UTF-8 text: \"%.60s\"", s);
-  puts_(t, "\"");
-  for (; *s; s++) {
-    if (*s == '"' || *s == '\\') put(t, buf, (size_t)sprintf(buf, "\\%c", *s));
-    else if ((unsigned char)*s < 0x20) put(t, buf, (size_t)sprintf(buf, "\\u%04x", *s));
-    else put(t, s, 1);
-  }
-  puts_(t, "\"");
-}
-
-static void put_meta(text *t, const gq_pair *meta, int n) {
-  puts_(t, "\"__metadata__\":{");
+static void put_meta(gq_text *t, const gq_pair *meta, int n) {
+  gq_text_put(t, "\"__metadata__\":{");
   for (int i = 0; i < n; i++) {
-    if (i) puts_(t, ",");
+    if (i) gq_text_put(t, ",");
     put_quoted(t, meta[i].key);
-    puts_(t, ":");
+    gq_text_put(t, ":");
     put_quoted(t, meta[i].value);
   }
-  puts_(t, "}");
+  gq_text_put(t, "}");
 }
 
-static void put_tensor(text *t, const gq_named *x, int64_t begin, int64_t end) {
+static void put_tensor(gq_text *t, const gq_named *x, int64_t begin, int64_t end) {
   put_quoted(t, x->name);
-  puts_(t, ":{\"dtype\":\"");
-  puts_(t, dtypes[x->tensor->dtype].name);
-  puts_(t, "\",\"shape\":[");
-  for (int i = 0; i < x->tensor->shape.ndim; i++) {
-    if (i) puts_(t, ",");
-    put_int(t, x->tensor->shape.dim[i]);
-  }
-  puts_(t, "],\"data_offsets\":[");
-  put_int(t, begin);
-  puts_(t, ",");
-  put_int(t, end);
-  puts_(t, "]}");
+  gq_text_put(t, ":{\"dtype\":\"%s\",\"shape\":[", dtypes[x->tensor->dtype].name);
+  for (int i = 0; i < x->tensor->shape.ndim; i++)
+    gq_text_put(t, "%s%lld", i ? "," : "", (long long)x->tensor->shape.dim[i]);
+  gq_text_put(t, "],\"data_offsets\":[%lld,%lld]}", (long long)begin, (long long)end);
 }
 
 static int64_t bytes_of(const gq_tensor *t) { return gq_numel(t->shape) * (int64_t)gq_dtype_size(t->dtype); }
 
-/* Length (filled in at the end), object, spaces to a multiple of 8. */
-static void put_header(text *t, const gq_named *list, int n, const gq_pair *meta, int nmeta) {
+/* Length, object, spaces to a multiple of 8. */
+static int put_header(gq_text *t, const gq_named *list, int n, const gq_pair *meta, int nmeta) {
   int64_t at = 0;
-  put(t, "\0\0\0\0\0\0\0\0", 8);
-  puts_(t, "{");
+  gq_text_add(t, "\0\0\0\0\0\0\0", 8);
+  gq_text_put(t, "{");
   if (nmeta) put_meta(t, meta, nmeta);
   for (int i = 0; i < n; i++) {
     int64_t end = at + bytes_of(list[i].tensor);
-    if (i || nmeta) puts_(t, ",");
+    if (i || nmeta) gq_text_put(t, ",");
     put_tensor(t, &list[i], at, end);
     at = end;
   }
-  puts_(t, "}");
-  while (t->n % 8 != 0 && t->bad == GQ_OK) puts_(t, " ");
-  if (t->bad == GQ_OK && t->n - 8 > MAX_HEADER)
-    t->bad = gq_fail(GQ_EARG, "the header is longer than %d bytes", MAX_HEADER);
-  for (int i = 0; i < 8 && t->bad == GQ_OK; i++) t->at[i] = (char)((t->n - 8) >> 8 * i & 0xff);
+  gq_text_put(t, "}");
+  gq_text_put(t, "%*s", (int)(-t->n & 7), "");
+  if (t->failed) return gq_nomem(2 * t->room);
+  if (t->n - 8 > MAX_HEADER) return gq_fail(GQ_EARG, "the header is longer than %d bytes", MAX_HEADER);
+  for (int i = 0; i < 8; i++) t->s[i] = (char)((t->n - 8) >> 8 * i & 0xff);
+  return GQ_OK;
 }
 
 static int write_tensor(gq_writer *w, gq_tensor *t) {
@@ -465,20 +426,19 @@ static int write_tensor(gq_writer *w, gq_tensor *t) {
   return status;
 }
 
-static int compare_names(const void *a, const void *b) {
-  return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
 /* Names and metadata keys must differ: the file could not be loaded again. */
 static int check_distinct(const char **names, int n, const char *what) {
-  if (n) qsort(names, (size_t)n, sizeof *names, compare_names);
-  for (int i = 0; i < n; i++) {
-    if (i && strcmp(names[i - 1], names[i]) == 0)
-      return gq_fail(GQ_EARG, "two %s are named \"%.60s\"", what, names[i]);
+  const char *name = twice(names, n, sizeof *names);
+  if (name) return gq_fail(GQ_EARG, "two %s are named \"%.60s\"", what, name);
+  for (int i = 0; i < n; i++)
     if (strcmp(names[i], "__metadata__") == 0)
       return gq_fail(GQ_EARG, "the name __metadata__ is taken by the format");
-  }
   return GQ_OK;
+}
+
+static int check_utf8(const char *s) {
+  if (gq_utf8(s, strlen(s))) return GQ_OK;
+  return gq_fail(GQ_EARG, "a name or a metadata entry is not UTF-8 text: \"%.60s\"", s);
 }
 
 static int check_saved(const gq_named *list, int n, const gq_pair *meta, int nmeta) {
@@ -494,21 +454,25 @@ static int check_saved(const gq_named *list, int n, const gq_pair *meta, int nme
   for (int i = 0; i < n && status == GQ_OK; i++)
     if (!list[i].tensor->storage)
       status = gq_fail(GQ_ESTATE, "\"%.60s\" is a traced value, it has no numbers", list[i].name);
+  for (int i = 0; i < nmeta && status == GQ_OK; i++) {
+    status = check_utf8(meta[i].key);
+    if (status == GQ_OK) status = check_utf8(meta[i].value);
+  }
+  for (int i = 0; i < n && status == GQ_OK; i++) status = check_utf8(list[i].name);
   return status;
 }
 
 int gq_safetensors_save(const char *path, const gq_named *list, int n, const gq_pair *meta, int nmeta) {
-  text t = { .bad = GQ_OK };
+  gq_text t = { 0 };
   gq_writer w;
   GQ_TRY(gq_file_named(check_saved(list, n, meta, nmeta), path));
-  put_header(&t, list, n, meta, nmeta);
-  int status = t.bad;
+  int status = put_header(&t, list, n, meta, nmeta);
   if (status == GQ_OK) status = gq_writer_open(&w, path);
   if (status == GQ_OK) {
-    status = gq_writer_put(&w, t.at, t.n);
+    status = gq_writer_put(&w, t.s, t.n);
     for (int i = 0; i < n && status == GQ_OK; i++) status = write_tensor(&w, list[i].tensor);
     status = gq_writer_close(&w, status);
   }
-  gq_free(t.at);
+  gq_free(t.s);
   return gq_file_named(status, path);
 }

@@ -4,9 +4,7 @@
 */
 #include "internal.h"
 
-#include <stdarg.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <string.h>
 
 /* What operations use of gq_attr. SHAPE and DTYPE are the node's own, so that the rest tells nodes apart. */
@@ -198,67 +196,36 @@ void gq_graph_needs(const gq_graph *g, int n, const gq_ref *refs, bool *need) {
 
 /* ---- text and bytes ---- */
 
-typedef struct buffer {
-  char *at;
-  size_t n, room;
-  bool failed;
-} buffer;
+static void put_axis(gq_text *t, const gq_node *n) { gq_text_put(t, " dim %d", n->attr.axis + 1); }
+static void put_input(gq_text *t, const gq_node *n) { gq_text_put(t, " %d", n->attr.axis + 1); }
+static void put_number(gq_text *t, const gq_node *n) { gq_text_put(t, " %.17g", n->attr.x); }
 
-static void put_bytes(buffer *b, const void *p, size_t n) {
-  if (b->failed) return;
-  if (b->n + n > b->room) {
-    size_t room = 2 * (b->room + n) + 256;
-    char *at = gq_realloc(b->at, room);
-    if (!at) {
-      b->failed = true;
-      return;
-    }
-    b->at = at;
-    b->room = room;
-  }
-  memcpy(b->at + b->n, p, n);
-  b->n += n;
+static void put_turns(gq_text *t, const gq_node *n) {
+  gq_text_put(t, "%s%s", n->attr.flags & GQ_TA ? " a'" : "", n->attr.flags & GQ_TB ? " b'" : "");
 }
 
-__attribute__((format(printf, 2, 3))) static void put_text(buffer *b, const char *fmt, ...) {
-  char text[256];
-  va_list args;
-  va_start(args, fmt);
-  int n = vsnprintf(text, sizeof text, fmt, args);
-  va_end(args);
-  put_bytes(b, text, (size_t)n < sizeof text ? (size_t)n : sizeof text - 1);
-}
-
-static void put_axis(buffer *b, const gq_node *n) { put_text(b, " dim %d", n->attr.axis + 1); }
-static void put_input(buffer *b, const gq_node *n) { put_text(b, " %d", n->attr.axis + 1); }
-static void put_number(buffer *b, const gq_node *n) { put_text(b, " %.17g", n->attr.x); }
-
-static void put_turns(buffer *b, const gq_node *n) {
-  put_text(b, "%s%s", n->attr.flags & GQ_TA ? " a'" : "", n->attr.flags & GQ_TB ? " b'" : "");
-}
-
-static void put_axes(buffer *b, const gq_node *n) {
-  put_text(b, " dims");
+static void put_axes(gq_text *t, const gq_node *n) {
+  gq_text_put(t, " dims");
   for (int i = 0; i < GQ_MAXDIM; i++)
-    if (n->attr.flags >> i & 1) put_text(b, " %d", i + 1);
+    if (n->attr.flags >> i & 1) gq_text_put(t, " %d", i + 1);
 }
 
-static void put_perm(buffer *b, const gq_node *n) {
-  put_text(b, " dims");
-  for (int i = 0; i < n->shape.ndim; i++) put_text(b, " %d", n->attr.perm[i] + 1);
+static void put_perm(gq_text *t, const gq_node *n) {
+  gq_text_put(t, " dims");
+  for (int i = 0; i < n->shape.ndim; i++) gq_text_put(t, " %d", n->attr.perm[i] + 1);
 }
 
-static void put_range(buffer *b, const gq_node *n) {
+static void put_range(gq_text *t, const gq_node *n) {
   for (int i = 0; i < n->shape.ndim; i++)
-    put_text(b, "%s%lld:%lld", i ? ", " : " from ", (long long)n->attr.start[i] + 1,
-             (long long)n->attr.step[i]);
+    gq_text_put(t, "%s%lld:%lld", i ? ", " : " from ", (long long)n->attr.start[i] + 1,
+                (long long)n->attr.step[i]);
 }
 
 /* windowed dims: steps, and what is between the numbers of a window */
-static void put_windows(buffer *b, const gq_node *n) {
+static void put_windows(gq_text *t, const gq_node *n) {
   for (int i = n->attr.axis; i < n->attr.axis + n->attr.flags; i++)
-    put_text(b, "%s%lld:%lld", i > n->attr.axis ? ", " : " by ", (long long)n->attr.step[i],
-             (long long)n->attr.start[i]);
+    gq_text_put(t, "%s%lld:%lld", i > n->attr.axis ? ", " : " by ", (long long)n->attr.step[i],
+                (long long)n->attr.start[i]);
 }
 
 /* ---- attributes, in the order of their bits ---- */
@@ -266,7 +233,7 @@ static void put_windows(buffer *b, const gq_node *n) {
 typedef struct field {
   size_t at, size; /* in gq_attr; bytes, */
   bool each;       /* for each dim */
-  void (*put_)(buffer *b, const gq_node *n);
+  void (*put_)(gq_text *t, const gq_node *n);
 } field;
 
 #define ONE(f) offsetof(gq_attr, f), sizeof((gq_attr *)0)->f, false
@@ -297,54 +264,53 @@ void gq_attr_clean(gq_node *n, const gq_attr *from_) {
   if (all & SHAPE) memcpy(&n->attr.shape, &n->shape, sizeof n->shape);
 }
 
-static void put_attr(buffer *b, const gq_node *n) {
+static void put_attr(gq_text *t, const gq_node *n) {
   for (int bits = uses[n->op] & TELLING; bits;) {
     const field *f = next(&bits);
-    if (f->put_) f->put_(b, n);
+    if (f->put_) f->put_(t, n);
   }
 }
 
 char *gq_graph_print(const gq_graph *g) {
-  buffer b = { 0 };
+  gq_text t = { 0 };
   char text[200];
   for (gq_ref r = 0; r < g->size; r++) {
     const gq_node *n = gq_at(g, r);
-    put_text(&b, "%%%d = %s", r, gq_ops[n->op].name);
-    for (int i = 0; i < n->nargs; i++) put_text(&b, " %%%d", n->args[i]);
-    put_attr(&b, n);
-    put_text(&b, " : %s %s\n", gq_dtype_name(n->dtype), gq_shape_text(n->shape, text, sizeof text));
+    gq_text_put(&t, "%%%d = %s", r, gq_ops[n->op].name);
+    for (int i = 0; i < n->nargs; i++) gq_text_put(&t, " %%%d", n->args[i]);
+    put_attr(&t, n);
+    gq_text_put(&t, " : %s %s\n", gq_dtype_name(n->dtype), gq_shape_text(n->shape, text, sizeof text));
   }
-  for (int i = 0; i < g->noutput; i++) put_text(&b, "%s%%%d", i ? ", " : "return ", g->output[i]);
-  put_bytes(&b, g->noutput ? "\n" : "", g->noutput ? 2 : 1);
-  if (b.failed) gq_free(b.at), b.at = NULL;
-  return b.at;
+  for (int i = 0; i < g->noutput; i++) gq_text_put(&t, "%s%%%d", i ? ", " : "return ", g->output[i]);
+  gq_text_add(&t, "\n", g->noutput ? 1 : 0);
+  if (t.failed) gq_free(t.s), t.s = NULL;
+  return t.s;
 }
 
 /* A node is told by its op, operands, dtype, shape and the attributes that its op uses. */
-static void put_node(buffer *b, const gq_node *n) {
+static void put_node(gq_text *t, const gq_node *n) {
   int32_t head[3] = { n->op, n->dtype, n->nargs };
-  put_bytes(b, head, sizeof head);
-  if (n->nargs) put_bytes(b, n->args, (size_t)n->nargs * sizeof *n->args);
-  put_bytes(b, &n->shape.ndim, sizeof n->shape.ndim);
-  put_bytes(b, n->shape.dim, (size_t)n->shape.ndim * sizeof *n->shape.dim);
+  gq_text_add(t, head, sizeof head);
+  if (n->nargs) gq_text_add(t, n->args, (size_t)n->nargs * sizeof *n->args);
+  gq_text_add(t, &n->shape.ndim, sizeof n->shape.ndim);
+  gq_text_add(t, n->shape.dim, (size_t)n->shape.ndim * sizeof *n->shape.dim);
   for (int bits = uses[n->op] & TELLING; bits;) {
     const field *f = next(&bits);
-    put_bytes(b, (const char *)&n->attr + f->at, bytes_of(f, n));
+    gq_text_add(t, (const char *)&n->attr + f->at, bytes_of(f, n));
   }
 }
 
 int gq_graph_key(const gq_graph *g, char **bytes, size_t *n) {
   if (g->status != GQ_OK) return g->status;
-  buffer b = { 0 };
-  put_bytes(&b, &g->size, sizeof g->size);
-  for (gq_ref r = 0; r < g->size; r++) put_node(&b, gq_at(g, r));
-  put_bytes(&b, &g->noutput, sizeof g->noutput);
-  if (g->noutput) put_bytes(&b, g->output, (size_t)g->noutput * sizeof *g->output);
-  if (b.failed) {
-    gq_free(b.at);
-    return gq_nomem(2 * b.room);
+  gq_text t = { 0 };
+  gq_text_add(&t, &g->size, sizeof g->size);
+  for (gq_ref r = 0; r < g->size; r++) put_node(&t, gq_at(g, r));
+  gq_text_add(&t, &g->noutput, sizeof g->noutput);
+  if (g->noutput) gq_text_add(&t, g->output, (size_t)g->noutput * sizeof *g->output);
+  if (t.failed) {
+    gq_free(t.s);
+    return gq_nomem(2 * t.room);
   }
-  *bytes = b.at;
-  *n = b.n;
+  *bytes = t.s, *n = t.n;
   return GQ_OK;
 }

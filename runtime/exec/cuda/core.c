@@ -27,12 +27,3 @@ int gq_fail(int code, const char *fmt, ...) {
 }
 
 void gq_fail_later(int code, const char *text) { gq_core->gq_fail_later(code, text); }
-
-void gq_text_put(gq_text *t, const char *fmt, ...) {
-  char text[256];
-  va_list args;
-  va_start(args, fmt);
-  vsnprintf(text, sizeof text, fmt, args);
-  va_end(args);
-  gq_core->gq_text_put(t, "%s", text);
-}

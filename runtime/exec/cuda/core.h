@@ -30,7 +30,6 @@ typedef struct gq_core_calls {
 #undef FIELD
   int (*gq_fail)(int code, const char *fmt, ...);
   void (*gq_fail_later)(int code, const char *text);
-  void (*gq_text_put)(gq_text *t, const char *fmt, ...);
   const gq_op_info *ops;
   const bool *tf32;
 } gq_core_calls;

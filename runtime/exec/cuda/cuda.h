@@ -65,7 +65,7 @@ extern const char gq_cuda_dtype[GQ_NDTYPE][16], gq_cuda_suffix[GQ_NDTYPE][8];   
 /* The prelude and the named sections of kernels.h and its kin, after `defines`. */
 void gq_cuda_text(gq_text *t, int threads, const char *defines, const char *const *sections);
 void gq_cuda_sections(gq_text *t, const char *const *sections);
-void gq_cuda_append(gq_text *t, const char *s);   /* of any length */
+void gq_cuda_append(gq_text *t, const char *s);
 void gq_cuda_append_text(gq_text *t, const gq_text *part);   /* which was written apart: t has failed where that has */
 /* What makes `op` of operands of dtype d a function: gq_exp_f32(x), gq_cast_f32_i64(x). false: not defined. */
 bool gq_cuda_define(gq_text *t, gq_op op, gq_dtype d, gq_dtype to);

@@ -27,10 +27,7 @@ FILE_TEXT(text_bridge, "runtime/base/bridge.h");
 const char gq_cuda_dtype[GQ_NDTYPE][16] = { "float", "double", "long long", "unsigned char" };
 const char gq_cuda_suffix[GQ_NDTYPE][8] = { "f32", "f64", "i64", "bool" };
 
-/* gq_text_put ends a line at 255 characters. */
-void gq_cuda_append(gq_text *t, const char *s) {
-  for (size_t n = strlen(s); n; n -= n < 200 ? n : 200, s += 200) gq_text_put(t, "%.200s", s);
-}
+void gq_cuda_append(gq_text *t, const char *s) { gq_text_add(t, s, strlen(s)); }
 
 void gq_cuda_append_text(gq_text *t, const gq_text *part) {
   if (part->failed) t->failed = true;
@@ -49,14 +46,10 @@ static const char *file_of(const char *name) {
   return NULL;
 }
 
-static void append_some(gq_text *t, const char *from, const char *to) {
-  for (; from < to; from += 200) gq_text_put(t, "%.*s", (int)(to - from < 200 ? to - from : 200), from);
-}
-
 /* But for a line that includes another of them, which comes before it. */
 static void append_file(gq_text *t, const char *s) {
   const char *include = strstr(s, "#include \"");
-  if (include) append_some(t, s, include), s = strchr(include, '\n');
+  if (include) gq_text_add(t, s, (size_t)(include - s)), s = strchr(include, '\n');
   gq_cuda_append(t, s);
 }
 
@@ -72,7 +65,7 @@ static void section(gq_text *t, const char *name) {
   for (size_t i = 0; i < sizeof texts / sizeof *texts && !from; i++) from = strstr(texts[i], head);
   if (!from) return;
   to = strstr(from + 5, "\n//// ");
-  append_some(t, from, to ? to : from + strlen(from));
+  gq_text_add(t, from, to ? (size_t)(to - from) : strlen(from));
   gq_text_put(t, "\n");
 }
 

@@ -1,0 +1,36 @@
+/*
+** text.c -- texts that grow.
+*/
+#include "base.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Is there room for n more, and the end? */
+static bool room(gq_text *t, size_t n) {
+  if (t->failed || t->n + n + 1 <= t->room) return !t->failed;
+  size_t more = 2 * (t->n + n) + 1024;
+  char *s = gq_realloc(t->s, more);
+  t->failed = !s;
+  if (s) t->s = s, t->room = more;
+  return s;
+}
+
+void gq_text_add(gq_text *t, const void *bytes, size_t n) {
+  if (!room(t, n)) return;
+  if (n) memcpy(t->s + t->n, bytes, n);
+  t->n += n, t->s[t->n] = '\0';
+}
+
+void gq_text_put(gq_text *t, const char *fmt, ...) {
+  va_list args;
+  va_start(args, fmt);
+  int n = vsnprintf(NULL, 0, fmt, args);
+  va_end(args);
+  if (n < 0 || !room(t, (size_t)n)) return;
+  va_start(args, fmt);
+  vsnprintf(t->s + t->n, (size_t)n + 1, fmt, args);
+  va_end(args);
+  t->n += (size_t)n;
+}
