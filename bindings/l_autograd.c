@@ -15,6 +15,9 @@ static gq_tensor *check_cot(lua_State *L, int arg, const gq_tensor *out) {
 
 static int tensor_backward(lua_State *L) {
   gq_tensor *t = gqL_checktensor(L, 1);
+  if (lua_istable(L, 2))
+    gqL_error(L, "backward: a cotangent of the result's shape expected, got a table: graphs are kept anyway "
+                 "(retain_graph), and gq.grad has create_graph");
   gq_tensor *cot = check_cot(L, 2, t);
   int status;
   gqL_solve_retry(L, status, gq_backward(t, cot));

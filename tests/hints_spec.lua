@@ -61,6 +61,22 @@ describe("modules", function()
     says("net:state_dict()", gq.save, "unused.safetensors", net)
   end)
 
+  it("whose optimisers are asked for what PyTorch's have", function()
+    for _, opt in ipairs { gq.optim.adam(net:parameters()), gq.optim.sgd { { params = net:parameters() } } } do
+      says("write opt.lr", function() return opt.param_groups[1].lr end)
+      says("{params = others}", function() opt:add_param_group {} end)
+      says("set_to_none", opt.zero_grad, opt, { set_to_none = false })
+      says("set_to_none", opt.zero_grad, opt, false)
+      opt:zero_grad(true)
+      opt:zero_grad { set_to_none = true }
+      assert.is_nil(opt.anything)
+      says("schedule.optimiser.lr", function() return gq.optim.schedule.constant(opt):get_last_lr() end)
+    end
+    local lbfgs = gq.optim.lbfgs(net:parameters())
+    says("set_to_none", lbfgs.zero_grad, lbfgs, false)
+    says("retain_graph", function() net(gq.ones(1, 2)):sum():backward { retain_graph = true } end)
+  end)
+
   it("that are frozen by a method", function()
     says("?freezing", function() return net:requires_grad_(false) end)
     local text

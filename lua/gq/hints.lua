@@ -5,6 +5,7 @@ local gq = ...
 local core = gq.core
 
 -- theirs = what to write; of gq, of its parts, and of tensors.
+local trapezoid <const> = "((y[{{2, -1}}] + y[{{1, -2}}]) / 2 * (x[{{2, -1}}] - x[{{1, -2}}])):sum()"
 local theirs = {
   gq = {
     Tensor = "gq.tensor{...}", array = "gq.tensor{...}", FloatTensor = "gq.tensor{...}",
@@ -42,6 +43,12 @@ local theirs = {
     kl_div = "(p * (p:log() - q:log())):sum()",
     one_hot = "gq.eye(n):index_select(1, labels)", isclose = "(x - y):abs():lt(1e-6)",
     linalg = "gq.solve, gq.inverse, gq.det, gq.cholesky or gq.eigh",
+    autograd = "gq.grad(outputs, inputs, {create_graph = true}), or gq.jacobian(f, x)",
+    functional = "gq.relu(x), gq.softmax(x, dim) ...", distributions = "gq.randn(sizes...), and densities by hand",
+    vmap = "the function of a batch: operations broadcast", trapezoid = trapezoid, trapz = trapezoid,
+    cdist = "((x:unsqueeze(2) - y:unsqueeze(1)) ^ 2):sum(3):sqrt()",
+    bernoulli = "gq.rand(p.shape):lt(p):to(p.dtype)",
+    multinomial = "u:gt((p / p:sum()):cumsum(1)):sum(2) + 1, with u = gq.rand(n, 1): n draws, counted from 1",
     inf = "math.huge", nan = "0 / 0", pi = "math.pi", clip = "x:clamp(a, b)", logspace = "10 ^ gq.linspace(a, b, n)",
     float32 = "the string \"float32\"", float64 = "the string \"float64\"", int64 = "the string \"int64\"",
   },
@@ -130,6 +137,8 @@ local both = {
   isinf = "x:abs():eq(math.huge)", count_nonzero = "x:ne(0):sum()", exp2 = "2 ^ x",
   normalize = "x / x:norm(2, dim, true)",
   sinh = "(x:exp() - (-x):exp()) / 2", cosh = "(x:exp() + (-x):exp()) / 2",
+  mv = "a:matmul(v)", diagonal = "x:diag()", diag_embed = "x:unsqueeze(-1) * gq.eye(n)",
+  logdet = "2 * gq.cholesky(a):diag():log():sum(), of a positive definite matrix", slogdet = "a:det():abs():log()",
   square_ = "x[{}] = x * x", is_cuda = "x.device", to_list = "x:totable()",
 }
 for key, advice in next, both do
@@ -189,6 +198,15 @@ local of_modules = {
   register_parameter = "a tensor with requires_grad = true in a field",
   add_module = "a module in a field of the module", named_modules = "net:named_parameters()",
 }
+local of_optimisers = { param_groups = "opt.lr, or opt.groups[i].lr of several",
+  add_param_group = "gq.optim.adam{ {params = list, lr = 1e-4}, {params = others} }" }
+setmetatable(core.optimiser_methods, { __index = function(_, key)
+  if of_optimisers[key] then say("opt", key, of_optimisers[key]) end
+end })
+local of_schedules = { get_last_lr = "schedule.optimiser.lr", get_lr = "schedule.optimiser.lr" }
+setmetatable(core.schedule_methods, { __index = function(_, key)
+  if of_schedules[key] then say("schedule", key, of_schedules[key]) end
+end })
 getmetatable(gq.nn.Module).__index = function(_, key)
   if of_modules[key] then say("net", key, of_modules[key]) end
 end

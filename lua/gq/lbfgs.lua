@@ -11,7 +11,8 @@ Lbfgs.__index = Lbfgs
 
 local names <const> = "lr max_iter history_size tolerance_grad tolerance_change line_search"
 
-function Lbfgs:zero_grad()
+function Lbfgs:zero_grad(given)
+  core.check_zero_grad(given)
   for _, p in ipairs(self.params) do p.grad = nil end
 end
 function Lbfgs:steps() return self.total end

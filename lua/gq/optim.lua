@@ -129,7 +129,16 @@ function Groups:step(closure)
   gq.clip_grad_norm(self.params, math.huge)
   for _, g in ipairs(self.groups) do g._core:step() end
 end
-function Groups:zero_grad()
+-- PyTorch's set_to_none = true is what there is.
+function gq.core.check_zero_grad(given)
+  local none = given
+  if type(given) == "table" then none = given.set_to_none end
+  if none == nil or none == true then return end
+  fail(("zero_grad: takes nothing, got %s: it takes gradients away, as set_to_none = true does; for zeros set p.grad = "
+    .. "gq.zeros_like(p) for each of net:parameters()"):format(describe(given)))
+end
+function Groups:zero_grad(given)
+  gq.core.check_zero_grad(given)
   for _, g in ipairs(self.groups) do g:zero_grad() end
 end
 function Groups:steps() return self.groups[1]:steps() end
@@ -214,7 +223,11 @@ function Optimiser:step(closure)
   gq.core.check_reached(core:steps() > 0 or core:reached(), self.params)
   core:step()
 end
-function Optimiser:zero_grad() check_self(self, "zero_grad"):zero_grad() end
+function Optimiser:zero_grad(given)
+  local core = check_self(self, "zero_grad")
+  gq.core.check_zero_grad(given)
+  core:zero_grad()
+end
 function Optimiser:steps() return self._core:steps() end
 function Optimiser:settings() return self._core:settings() end
 function Optimiser:get(key) return self._core:get(key) end
@@ -566,4 +579,5 @@ define("lambda", function(optimiser, f)
 end, "gq.optim.schedule.lambda(optimiser, f): times f(n) after n steps")
 
 gq.core.check_params = check_params
+gq.core.optimiser_methods, gq.core.schedule_methods = Optimiser, Schedule
 return optim

@@ -48,7 +48,8 @@ local elsewhere = { learning_rate = "lr", wd = "weight_decay", weight_decay_rate
   name = "label", xlim = "xrange", ylim = "yrange", scale = "log", n_workers = "workers", jobs = "workers",
   n_jobs = "workers", params = "grid", timeout = "time_limit", t_max = "steps", total_steps = "steps", eta_min = "last",
   step_size = "every", warmup_steps = "warmup", decay = "gamma", pad = "padding", act = "activation",
-  nonlinearity = "activation", optimizer = "optimiser", f = "drift", g = "diffusion" }
+  nonlinearity = "activation", optimizer = "optimiser", f = "drift", g = "diffusion",
+  noise_type = "noise", sde_type = "calculus" }
 
 -- What to write for options of PyTorch that there are none of here: option, whose, words.
 local instead = {
