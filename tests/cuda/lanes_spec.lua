@@ -310,6 +310,16 @@ describe("rows with steps of their own", function()
     end
   end)
 
+  it("meet indices that samples know alone, where the first sample is none", function()
+    local function solve(device)
+      local z0 = gq.tensor({ { 0 / 0, 1 }, { 1, 2 }, { 2, 1 } }, { device = device, dtype = "float64" })
+      local z, info = gq.odeint(function(_, z) return -z:gather(2, (z * 0 + 1):to "int64") end, z0, { 0, 1 },
+        { batch = "independent", gradient = "none", throw = false })
+      return { z[-1]:narrow(1, 2, 2):totable(), info.samples.status }
+    end
+    assert.same(solve "cpu", solve "cuda")
+  end)
+
   it("are the same alone", function()
     local volterra = load("local gq = ... " .. predators .. " return volterra")(gq)
     local all, a = volterra(70, { 0, 1, 4 }, {})

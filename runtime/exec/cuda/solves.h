@@ -341,11 +341,16 @@ GQ_REGION void gq_block_answer(const gq_lanesolve *f, char *w) {
   GQ_SYNC
 }
 
-/* A lane that finds no sample goes along with the block's first: it meets no time, number or index that no sample knows. */
+/* A lane without a sample goes along with the block's first that begins with numbers: it meets no time, number or index
+** that no sample knows. */
 GQ_REGION void gq_lane_accompany(const gq_lanesolve *f, char *w, int j) {
   gq_lane *l = gq_lane_of(f, w, j);
-  if (l->stage != GQ_LANE_IDLE || GQ_TILE >= f->samples) return;
-  const GQ_STATE *z = gq_sample_at(f, 0, GQ_TILE);
+  int64_t with = GQ_TILE;
+  if (l->stage != GQ_LANE_IDLE && l->stage != GQ_LANE_OVER) return;
+  GQ_BY(unroll 1)
+  while (with < f->samples && gq_row_bad(f, gq_sample_at(f, 0, with), 1)) with += f->blocks;
+  if (with >= f->samples) return;
+  const GQ_STATE *z = gq_sample_at(f, 0, with);
   GQ_BY(unroll 1)
   for (int i = 0; i < f->parts; i++) {
     GQ_STATE *y = gq_row(f, w, f->at.y[i], j), *ey = gq_row(f, w, f->at.ey[i], j);
@@ -353,7 +358,7 @@ GQ_REGION void gq_lane_accompany(const gq_lanesolve *f, char *w, int j) {
   }
   l->t = gq_time(f, 0);
   ((GQ_STATE *)(w + f->at.te))[j] = (GQ_STATE)l->t;
-  gq_lane_cut(f, w, j, GQ_TILE);
+  gq_lane_cut(f, w, j, with);
 }
 
 /* ---- attempts ---- */
@@ -490,7 +495,7 @@ GQ_REGION void gq_lane_take(const gq_lanesolve *f, char *w, int j) {
 GQ_REGION void gq_block_take(const gq_lanesolve *f, char *w) {
   GQ_EACH(j, f->lanes) {
     if (gq_lane_of(f, w, j)->stage == GQ_LANE_NEW) gq_lane_take(f, w, j);
-    else gq_lane_accompany(f, w, j);
+    gq_lane_accompany(f, w, j);
   }
   GQ_SYNC
 }

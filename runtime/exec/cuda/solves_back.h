@@ -389,7 +389,7 @@ GQ_REGION void gq_adjoint_sample(const gq_laneadjoint *b, char *w, int j) {
 GQ_REGION void gq_adjoint_take(const gq_laneadjoint *b, char *w) {
   GQ_EACH(j, b->f.lanes) {
     if (gq_lane_of(&b->f, w, j)->stage == GQ_LANE_NEW) gq_adjoint_sample(b, w, j);
-    else gq_lane_accompany(&b->f, w, j);
+    gq_lane_accompany(&b->f, w, j);
   }
   GQ_SYNC
 }
