@@ -71,7 +71,7 @@ describe("a device #gpu", function()
   end
 
   it("tells how long things take", function()
-    local f = field("cuda", 20, "float32")
+    local f, weights = field("cuda", 20, "float32")
     local z0 = gq.randn({ 2048, 3 }, { seed = 4 }):to("cuda")
     local function seconds(run)
       run()
@@ -85,6 +85,22 @@ describe("a device #gpu", function()
       attempts = info.steps + info.rejected
       return z:sum():item()
     end)
+    -- the way back by so many nodes
+    local function back(nodes)
+      local took, info
+      for _ = 1, 2 do
+        local z
+        z, info = gq.odeint(f, z0, { 0, 10 }, { gradient = "gq", gq = { paper = true, nodes = nodes }, rtol = 1e-6 })
+        local loss = z:square():mean()
+        local start = loss:item() and gq.clock()
+        loss:backward()
+        weights[1].grad:sum():item()
+        took = gq.clock() - start
+      end
+      return took, info.steps_backward + info.rejected_backward, info.nodes
+    end
+    local few, returned, some = back(8)
+    local more, _, many = back(256)
     local one = seconds(function()
       local x = z0
       for _ = 1, 100 do x = x * 1 end
@@ -93,8 +109,9 @@ describe("a device #gpu", function()
     local n = os.getenv "GQ_CUDA_EMULATOR" and 1000 or 1000000
     local apart = seconds(function() rows("cuda", n, "float32", { gradient = "none", batch = "independent",
       rtol = 1e-5 }) end)
-    io.write(("\nan operation %.1f us, an attempt %.1f us\n"):format(one * 1e4, solved / attempts * 1e6))
+    io.write(("\nan operation %.1f us, an attempt %.1f us, one of the way back %.1f us, a node %.1f us\n"):format(
+      one * 1e4, solved / attempts * 1e6, few / returned * 1e6, (more - few) / (many - some) * 1e6))
     io.write(("%d Lotka-Volterra rows with steps of their own %.1f ms\n"):format(n, apart * 1e3))
-    assert.is_true(solved > 0 and one > 0 and apart > 0)
+    assert.is_true(solved > 0 and one > 0 and apart > 0 and many > some)
   end)
 end)

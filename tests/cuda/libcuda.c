@@ -7,6 +7,7 @@
 **   GQ_EMU_INTERRUPT n: SIGINT comes at the n-th launch
 **   GQ_EMU_CLOCK  nanoseconds that pass whenever a kernel asks for the time
 **   GQ_EMU_BYTES  bytes that the device has; GQ_EMU_SHARED: that a block may share
+**   GQ_EMU_NONE   there is no device; init: and nothing can be opened
 **   GQ_EMU_CAPTURE none: there are no captures; n: one ends at its n-th work, which it does not take
 **   GQ_EMU_VERSION  of CUDA, as the driver tells it
 **   GQ_EMU_COUNT  at the end say how many calls, launches (by kernel) and waits there were
@@ -28,6 +29,7 @@ enum {
   OK = 0,
   INVALID = 1,
   NO_MEMORY = 2,
+  NO_DEVICE = 100,
   BAD_IMAGE = 200,
   NO_CONTEXT = 201,
   BAD_HANDLE = 400,
@@ -58,9 +60,16 @@ static int fail(int error) {
   return error;
 }
 
+/* A child of a process that has opened the driver may call it for nothing. */
+static pid_t process;
+
 static int failure(const char *what) {
   static long fail_at = -1;
   const char *as = getenv("GQ_EMU_FAIL_AS");
+  if (process && process != getpid()) {
+    fprintf(stderr, "emulator: %s is called in a fork\n", what);
+    abort();
+  }
   if (calls == 0) {
     fail_at = getenv("GQ_EMU_FAIL") ? atol(getenv("GQ_EMU_FAIL")) : -1;
     if (getenv("GQ_EMU_COUNT")) atexit(tell);
@@ -193,16 +202,6 @@ int cuMemAllocHost_v2(void **p, size_t n) {
   return *p ? OK : NO_MEMORY;
 }
 
-/* One that fails tells of earlier work: what it was asked to give back is gone. */
-int cuMemFreeHost(void *p) {
-  int error = failure(__func__);
-  if (!current) return NO_CONTEXT;
-  if (capturing) return broken = UNCAPTURED;
-  finish(); /* the driver waits, too */
-  free(p);
-  return error;
-}
-
 static int shared_most(void) { return getenv("GQ_EMU_SHARED") ? atoi(getenv("GQ_EMU_SHARED")) : SHARED_MOST; }
 
 /* ---- the stream ---- */
@@ -302,15 +301,21 @@ int gq_emu_call(const char *what, gq_custream s, void (*f)(const void *), const 
 }
 char *gq_emu_address(gq_u64 p, size_t bytes) { return holds(p, bytes) ? here(p) : NULL; }
 
+/* A capture that reads or writes the host's memory would whenever it is launched: it is refused. */
+#define APART_FROM_HOST(s) \
+  if (capturing && s == capturing) return broken = UNCAPTURED;
+
 /* What it copies is read when the device comes to it. */
 int cuMemcpyHtoDAsync_v2(gq_u64 to, const void *from, size_t n, gq_custream s) {
   INSIDE();
+  APART_FROM_HOST(s)
   if (!holds(to, n)) return INVALID;
   return submit(s, (work){ .kind = COPY, .to = here(to), .from = from, .bytes = n }, NULL, 0);
 }
 
 int cuMemcpyDtoHAsync_v2(void *to, gq_u64 from, size_t n, gq_custream s) {
   INSIDE();
+  APART_FROM_HOST(s)
   if (!holds(from, n)) return INVALID;
   return submit(s, (work){ .kind = COPY, .to = to, .from = here(from), .bytes = n }, NULL, 0);
 }
@@ -493,6 +498,8 @@ int cuGraphExecDestroy(gq_cugraph_exec e) {
 /* Kernels find the emulator's symbols. */
 int cuInit(unsigned flags) {
   ENTER();
+  process = getpid();
+  if (getenv("GQ_EMU_NONE") && strcmp(getenv("GQ_EMU_NONE"), "init") == 0) return NO_DEVICE;
   Dl_info self;
   if (dladdr(&calls, &self)) dlopen(self.dli_fname, RTLD_NOW | RTLD_GLOBAL | RTLD_NOLOAD);
   return OK;

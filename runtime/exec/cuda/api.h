@@ -49,7 +49,6 @@ enum { GQ_CU_NON_BLOCKING = 1 };                                                
   X(cuMemAlloc_v2, allocate, (gq_u64 *at, size_t bytes))                                              \
   X(cuMemFree_v2, release, (gq_u64 at))                                                               \
   X(cuMemAllocHost_v2, host_allocate, (void **at, size_t bytes))                                      \
-  X(cuMemFreeHost, host_release, (void *at))                                                          \
   X(cuMemcpyHtoDAsync_v2, there, (gq_u64 to, const void *from, size_t bytes, gq_custream s))          \
   X(cuMemcpyDtoHAsync_v2, back, (void *to, gq_u64 from, size_t bytes, gq_custream s))                 \
   X(cuMemcpyDtoDAsync_v2, within, (gq_u64 to, gq_u64 from, size_t bytes, gq_custream s))              \

@@ -9,19 +9,9 @@
 static void *allocate(const gq_device *d, size_t bytes) { return gq_cuda_allocate(bytes); }
 static void release(const gq_device *d, void *p_) { gq_cuda_release(p_); }
 
-/* Memory that both sides read: the host's, pages that stay where they are. */
-static void *share(const gq_device *d, size_t bytes) {
-  void *p = NULL;
-  int status = gq_cuda_enter();
-  if (status == GQ_OK) status = gq_cuda_check(gq_cu.host_allocate(&p, bytes + 1), "cuMemAllocHost");
-  gq_cuda_later(status);
-  return status == GQ_OK ? p : NULL;
-}
-static void unshare(const gq_device *d, void *p_) {
-  if (!p_) return;
-  gq_cuda_usable(); /* a thread that never asked has no context; of a lost device it is given back all the same */
-  gq_cuda_check(gq_cu.host_release(p_), "cuMemFreeHost"); /* nobody waits for it: the next call tells */
-}
+/* Kernels read none of it: what is shared travels with each launch that asks for it. */
+static void *share(const gq_device *d, size_t bytes) { return gq_alloc(bytes + 1); }
+static void unshare(const gq_device *d, void *p_) { gq_free(p_); }
 
 static void copy(const gq_device *d, void *dst, const void *src, size_t bytes) {
   gq_cuda_later(gq_cuda_copy(dst, src, bytes));

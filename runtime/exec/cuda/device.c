@@ -71,8 +71,9 @@ static int attribute(int device, int which, int *value) {
 int gq_cuda_start(void) {
   int n = 0, device, shared = 0;
   GQ_TRY(gq_api_open());
-  GQ_TRY(gq_cuda_check(gq_cu.init(0), "cuInit"));
-  GQ_TRY(gq_cuda_check(gq_cu.count(&n), "cuDeviceGetCount"));
+  int error = gq_cu.init(0); /* as a driver without a device does, too */
+  if (error != GQ_CU_NO_DEVICE) GQ_TRY(gq_cuda_check(error, "cuInit"));
+  if (!error) GQ_TRY(gq_cuda_check(gq_cu.count(&n), "cuDeviceGetCount"));
   if (n == 0) return gq_fail(GQ_EIO, "cuda: the driver finds no device");
   GQ_TRY(gq_cuda_check(gq_cu.device(&device, 0), "cuDeviceGet"));
   GQ_TRY(gq_cuda_check(gq_cu.device_name(gq_cuda.name, sizeof gq_cuda.name, device), "cuDeviceGetName"));
