@@ -62,7 +62,7 @@ size_t gq_ahead_bytes(const gq_walk *w) {
 static int ahead_new(gq_walk *w) {
   const gq_field *f = w->a.field;
   int given = times(w->a.st->m) * w->a.st->l.given;
-  size_t part = gq_round64(gq_part_bytes(f)), slice = gq_round64(gq_code_arena(&w->a.st->code)) + 64;
+  size_t part = gq_round64(gq_part_bytes(f)), slice = gq_round64(gq_code_lasting(&w->a.st->code)) + 64;
   size_t each = (states(w) + given) * part + f->nslices * slice;
   int most = each > ROOM / 2 ? 1 : each * MOST > ROOM ? (int)(ROOM / each) : MOST;
   gq_ahead *x = w->ahead = gq_calloc(1, sizeof *x);

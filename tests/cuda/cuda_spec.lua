@@ -360,6 +360,20 @@ describe("a training step", function()
     assert.equal(count(2), count(5))
   end)
 
+  it("keeps of a step what the way back reads, about what the CPU keeps", function()
+    for _, width in ipairs { 20, 200 } do              -- by tiles, by operations
+      local function peak(device)
+        local w = gq.randn({ 5, width }, { seed = 1, device = device, requires_grad = true })
+        local v = gq.randn({ width, 5 }, { seed = 2, device = device })
+        local z, info = gq.odeint(function(_, x) return gq.softplus(x:matmul(w)):tanh():matmul(v) / width end,
+          gq.ones({ 512, 5 }, { device = device }), { 0, 1 }, { gradient = "direct", method = "rk4", step_size = 0.05 })
+        z:square():mean():backward()
+        return info.peak_bytes
+      end
+      assert.below(peak "cuda", 1.25 * peak "cpu")
+    end
+  end)
+
   it("runs by tiles where rows are narrow, two launches an attempt", function()
     local function solve(rows, width)
       local w = gq.randn({ width, width }, { seed = 1, device = "cuda" }) * 0.1

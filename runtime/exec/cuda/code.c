@@ -117,6 +117,7 @@ static void release(gq_program *p) {
   for (int i = 0; c->tile && i < p->nphase + GQ_NWAY; i++) gq_cuda_let_go(c->tile[i].held);
   pthread_mutex_unlock(&gq_stage.lock);
   gq_cuda_release(c->constant);
+  gq_cuda_release(c->rest);
   gq_free(c->tile);
   gq_free(c->used);
   gq_free(c->indexing);
@@ -133,8 +134,8 @@ static int pack(gq_dtype d, const gq_layout *a, const gq_layout *b, int flags, i
 
 typedef struct frame {
   const gq_program *p;
-  char *arena;
-  void *const *at; /* addresses of inputs and, from nin on, of outputs */
+  char *arena, *rest;
+  void **at; /* addresses of inputs and, from nin on, of outputs */
   int phase;
 } frame;
 
@@ -178,7 +179,7 @@ static int take(const gq_program *p, int phase, void *const *at, void *const *ho
 
 static void *address(const frame *f, const gq_loc *l) {
   switch (l->kind) {
-    case LOC_ARENA: return f->arena + l->offset;
+    case LOC_ARENA: return (l->offset < f->p->lasting ? f->arena : f->rest) + l->offset;
     case LOC_IN: return (char *)f->at[l->index] + l->offset;
     case LOC_OUT: return (char *)f->at[f->p->nin + l->index] + l->offset;
     case LOC_CONST: return (char *)((const gq_cuda_code *)f->p->code)->constant + l->offset;
@@ -240,7 +241,7 @@ static int launch_all(const frame *f) {
   if (p->phase[f->phase + 1] - p->phase[f->phase] < WORTH) return run_all(f);
   int nin = order_of(f, order);
   for (int i = 0; i < n; i++) at[i] = f->at[order[i]], bytes[i] = p->bytes[order[i]];
-  return gq_cuda_recur(&(gq_recurring){ p, f->arena, f->phase, n, nin, at, bytes, run_given, f });
+  return gq_cuda_recur(&(gq_recurring){ p, f->arena, f->rest, f->phase, n, nin, at, bytes, run_given, f });
 }
 
 static int outside(const frame *f, int phase, int which, int64_t position) {
@@ -253,18 +254,17 @@ static int outside(const frame *f, int phase, int which, int64_t position) {
   return GQ_OK;
 }
 
-static int run_phase(const gq_program *p, int phase, void *arena, void **at, void **host) {
-  const gq_cuda_code *c = p->code;
+static int run_phase(const frame *f, void **host) {
+  const gq_cuda_code *c = f->p->code;
   size_t results, total;
   int which;
   int64_t position;
-  GQ_TRY(bring(p, phase, at, host, &results, &total));
-  frame f = { p, arena, at, phase };
-  GQ_TRY(launch_all(&f));
-  GQ_TRY(take(p, phase, at, host, results, total));
-  if (!c->indexing[phase]) return GQ_OK;
-  GQ_TRY(gq_cuda_flagged(c->indexing[phase], &which, &position));
-  return which < 0 ? GQ_OK : outside(&f, phase, which, position);
+  GQ_TRY(bring(f->p, f->phase, f->at, host, &results, &total));
+  GQ_TRY(launch_all(f));
+  GQ_TRY(take(f->p, f->phase, f->at, host, results, total));
+  if (!c->indexing[f->phase]) return GQ_OK;
+  GQ_TRY(gq_cuda_flagged(c->indexing[f->phase], &which, &position));
+  return which < 0 ? GQ_OK : outside(f, f->phase, which, position);
 }
 
 static int group(const gq_program *p) {
@@ -278,14 +278,13 @@ static int run(const gq_program *p, int phase, void *arena, void *rest, const vo
                void *const *out) {
   const gq_cuda_code *c = p->code;
   void *at[p->nin + p->nout + 1], *host[p->nin + p->nout + 1];
-  (void)rest;
   for (int u = c->used[phase]; u < c->used[phase + 1]; u++) {
     int k = c->used[u];
     at[k] = k < p->nin ? (void *)(uintptr_t)in[k] : out[k - p->nin];
   }
   pthread_mutex_lock(&gq_stage.lock);
   int status = group(p);
-  if (status == GQ_OK) status = run_phase(p, phase, arena, at, host);
+  if (status == GQ_OK) status = run_phase(&(frame){ p, arena, rest, at, phase }, host);
   pthread_mutex_unlock(&gq_stage.lock);
   return status;
 }
@@ -319,6 +318,7 @@ const gq_lowering gq_cuda_lowering = {
   .columns = false,
   .slices = slices,
   .most = GQ_CUDA_SLICES,
+  .apart = true,
   .lanes = 32,
   .points = 256,
   .pack = pack,

@@ -13,6 +13,7 @@ typedef struct gq_tile {
   gq_cuda_module *held;
   int threads;                 /* of a block, */
   size_t shared;               /* which shares so many bytes */
+  bool rests;                  /* it has values in gq_cuda_code.rest */
 } gq_tile;
 
 /* What a kernel makes of phases: one of them; an attempt, and what comes next; the same along a trail; a later phase of steps
@@ -49,6 +50,10 @@ typedef struct gq_cuda_step {
 
 typedef struct gq_cuda_code {
   void *constant;              /* on the device */
+  /* So many bytes, of whatever tiles run now: values that no other phase reads. Work is done in its order, so that all
+  ** arenas have one. */
+  char *rest;
+  size_t room;
   bool grouped;                /* groups are compiled for running by operations: at the first time */
   gq_cuda_module *groups;
   gq_tile *tile;               /* [nphase] likewise, for slices side by side; then the other ways of phase 0 */
@@ -60,7 +65,7 @@ typedef struct gq_cuda_code {
 /* ---- tile.c: a phase as one kernel ---- */
 
 /* Its operands (kernels.h): inputs and outputs that the phase uses, in that order, then these. */
-enum { GQ_TILE_ARENA, GQ_TILE_CONSTANT, GQ_TILE_FLAGS, GQ_TILE_MORE };
+enum { GQ_TILE_ARENA, GQ_TILE_REST, GQ_TILE_CONSTANT, GQ_TILE_FLAGS, GQ_TILE_MORE };
 enum { GQ_TILE_DIRECT = 160 };    /* so many are arguments; of more, where they are */
 #define GQ_TABLE INT64_MIN
 typedef struct gq_operand {
@@ -124,7 +129,10 @@ int gq_cuda_side(const gq_program *p, int phase, int n, void *const *arena, cons
                  void *const *out, int nout);
 int gq_cuda_advance(gq_stepjob *c);
 int gq_cuda_after(gq_stepjob *c);
-/* Operands of an arena, constants and flags, after n others. */
+/* Room for the rest of n tiles. */
+int gq_cuda_rest(const gq_program *p, int n);
+static inline size_t gq_cuda_rest_bytes(const gq_program *p) { return (p->values - p->lasting + 63) / 64 * 64; }
+/* Operands of the rest of an arena, constants and flags, after n others and the arena. */
 void gq_cuda_put_rest(const gq_program *p, int n, void *flags, gq_operand *of);
 int gq_cuda_tile_launch(const gq_tile *tile, int blocks, const gq_tile_args *args, int n, size_t at);
 size_t gq_cuda_args_bytes(int n);

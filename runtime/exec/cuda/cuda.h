@@ -138,10 +138,10 @@ int gq_cuda_blas(const gq_launch *l, void *const *p, bool *done);   /* a product
 
 /* ---- graph.c: launches that recur ---- */
 
-/* Launches alone, the same ones whenever owner, phase and arena are; at: what they read, and from nin on what they write or
+/* Launches alone, the same ones whenever owner, phase, arena and rest are; at: what they read, and from nin on what they write or
 ** add to, so many bytes each. run: with other addresses, too. */
 typedef struct gq_recurring {
-  const void *owner, *arena;
+  const void *owner, *arena, *rest;
   int phase, n, nin;
   void *const *at;
   const size_t *bytes;

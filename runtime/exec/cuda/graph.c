@@ -16,7 +16,7 @@ enum { MOST = 1 << 18 };    /* bytes that are copied rather than launched one by
 enum { CAPTURE_LOCAL = 1 }; /* CU_STREAM_CAPTURE_MODE_THREAD_LOCAL */
 
 typedef struct graph {
-  const void *owner, *arena;
+  const void *owner, *arena, *rest;
   int phase, n, life;
   bool tf32, seen, never; /* seen: once at least */
   void **at, **own;       /* [n] as they were; copies, or NULL */
@@ -48,7 +48,8 @@ static graph *place_of(const gq_recurring *r) {
     gq_mix(gq_mix((uint64_t)(uintptr_t)r->owner + (uint64_t)r->phase) ^ (uint64_t)(uintptr_t)r->arena);
   graph *set = &graphs[h % (GRAPHS / WAYS) * WAYS], *least = set;
   for (graph *g = set; g < set + WAYS; g++) {
-    if (g->owner == r->owner && g->phase == r->phase && g->arena == r->arena && g->tf32 == *gq_core->tf32)
+    if (g->owner == r->owner && g->phase == r->phase && g->arena == r->arena && g->rest == r->rest &&
+        g->tf32 == *gq_core->tf32)
       return g;
     if (g->life < least->life) least = g;
   }
@@ -57,7 +58,8 @@ static graph *place_of(const gq_recurring *r) {
   void **at = calloc(2 * (size_t)r->n + 1, sizeof *at);
   if (!at) return NULL;
   memcpy(at, r->at, (size_t)r->n * sizeof *at);
-  *least = (graph){ r->owner, r->arena, r->phase, r->n, 0, *gq_core->tf32, .at = at, .own = at + r->n };
+  *least =
+    (graph){ r->owner, r->arena, r->rest, r->phase, r->n, 0, *gq_core->tf32, .at = at, .own = at + r->n };
   return least;
 }
 

@@ -92,6 +92,8 @@ static int solve_lanes(gq_lanejob *v, int n) {
   _Alignas(8) char room[gq_cuda_args_bytes(n)];
   gq_tile_args *args = (gq_tile_args *)(void *)room;
   void *flags = NULL;
+  for (int g = 0; g < GQ_LANEJOB_PROGRAMS; g++)
+    if (v->prog[g] && tile_of(v)->rests) GQ_TRY(gq_cuda_rest(v->prog[g], v->blocks));
   GQ_TRY(gq_cuda_stage_room(at + far));
   if (indexing(v)) GQ_TRY(gq_cuda_flag(0, &flags));
   *args = (gq_tile_args){ .loop = (gq_u64)(uintptr_t)gq_stage.there };

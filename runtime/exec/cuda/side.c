@@ -69,9 +69,20 @@ static const int *used_of(const sides *s, int *n) {
   return c->used + c->used[s->phase];
 }
 
+int gq_cuda_rest(const gq_program *p, int n) {
+  gq_cuda_code *c = p->code;
+  size_t bytes = (size_t)n * gq_cuda_rest_bytes(p);
+  if (bytes <= c->room) return GQ_OK;
+  gq_cuda_release(c->rest);
+  c->rest = gq_cuda_allocate(bytes), c->room = c->rest ? bytes : 0;
+  return c->rest ? GQ_OK : gq_nomem(bytes);
+}
+
 void gq_cuda_put_rest(const gq_program *p, int n, void *flags, gq_operand *of) {
-  of[n + GQ_TILE_CONSTANT] =
-    (gq_operand){ .base = (gq_u64)(uintptr_t)((const gq_cuda_code *)p->code)->constant };
+  const gq_cuda_code *c = p->code;
+  of[n + GQ_TILE_REST] =
+    (gq_operand){ .base = (gq_u64)(uintptr_t)c->rest - p->lasting, .step = (int64_t)gq_cuda_rest_bytes(p) };
+  of[n + GQ_TILE_CONSTANT] = (gq_operand){ .base = (gq_u64)(uintptr_t)c->constant };
   of[n + GQ_TILE_FLAGS] = (gq_operand){ .base = (gq_u64)(uintptr_t)flags };
 }
 
@@ -143,6 +154,7 @@ static int run_tiles(const sides *s) {
   *args = (gq_tile_args){ 0 };
   if (s->p->phase[s->phase] == s->p->phase[s->phase + 1]) return GQ_OK;
   if (!tile->f) GQ_TRY(gq_cuda_tile(GQ_WAY_ONCE, 1, &(gq_phase){ .p = s->p, .phase = s->phase }, tile));
+  if (tile->rests) GQ_TRY(gq_cuda_rest(s->p, s->n));
   if (c->indexing[s->phase]) GQ_TRY(gq_cuda_flag(0, &flags));
   load(s, flags, args->of, &x);
   GQ_TRY(gq_cuda_stage_room(x.top + gq_cuda_far_bytes(n)));
@@ -275,6 +287,7 @@ static int run_job(job *f) {
       gq_phase of = { .p = f->run[r].p, .phase = c->phase, .job = c };
       GQ_TRY(gq_cuda_tile(way, 1, &of, tile[r]));
     }
+    if (tile[r]->rests) GQ_TRY(gq_cuda_rest(f->run[r].p, f->run[r].n));
     const gq_cuda_code *code = f->run[r].p->code;
     if (code->indexing[c->phase] > indexing) indexing = code->indexing[c->phase];
   }

@@ -47,6 +47,7 @@ typedef struct tile {
   piece piece[GQ_PIECES], *q; /* which is written now */
   size_t shared, table;       /* bytes; where its last are: addresses of operands */
   size_t own;                 /* of rows' values, */
+  bool rests;                 /* values are in neither */
   int most;
   size_t *boundary; /* [most] of those that all share: where it is in shared memory */
   gq_text t;
@@ -90,9 +91,11 @@ static int add_part(tile *x, const gq_part *p) {
 
 /* ---- where numbers are ---- */
 
+static bool lasts(const tile *x, const gq_loc *l) { return l->offset < x->q->p->lasting; }
+
 static int operand_of(const tile *x, const gq_loc *l) {
   int want = l->kind == LOC_IN ? l->index : x->q->p->nin + l->index, k = 0;
-  if (l->kind == LOC_ARENA) return x->q->n + GQ_TILE_ARENA;
+  if (l->kind == LOC_ARENA) return x->q->n + (lasts(x, l) ? GQ_TILE_ARENA : GQ_TILE_REST);
   if (l->kind == LOC_CONST) return x->q->n + GQ_TILE_CONSTANT;
   while (x->q->used[k] != want) k++;
   return k;
@@ -190,7 +193,7 @@ static void place(tile *x) {
   size_t fixed = fixed_bytes(x), room = all > fixed ? all - fixed : 0;
   for (x->q = x->piece; x->q < x->piece + x->npiece; x->q++) {
     size_t values = x->q->p->values - x->q->p->lasting;
-    x->q->near = values <= room || x->rows;
+    x->q->near = values <= room || x->rows, x->rests = x->rests || !x->q->near;
     if (x->q->near && values > x->shared) x->shared = (values + 15) / 16 * 16;
     for (int u = 0; u < x->q->n; u++) x->q->staged[u] = FAR;
   }
@@ -438,6 +441,7 @@ static void put_address(gq_text *t, const tile *x, int i, int k) {
   if (as == NOTHING) gq_text_put(t, "0");
   else if (as == OFFSET && x->rows) gq_text_put(t, "GQ_VALUE(p%d, row)", k);
   else if (as == OFFSET) gq_text_put(t, "gq_dynamic + p%d", k);
+  else if (as == INSIDE && !lasts(x, &in->loc[k])) gq_text_put(t, "gq_at[arena + 1] + p%d", k);
   else if (as == INSIDE) gq_text_put(t, x->rows ? "gq_at(arena) + p%d" : "gq_at[arena] + p%d", k);
   else gq_text_put(t, x->rows ? "gq_at(p%d) + %zu" : "gq_at[p%d] + %zu", k, more);
   if (as != OFFSET && each) gq_text_put(t, " + row * %d", each);
@@ -828,7 +832,7 @@ int gq_cuda_tile(gq_way way, int n, const gq_phase *of, gq_tile *out) {
     status =
       gq_cuda_check(gq_cu.set_attribute(out->f, GQ_CU_DYNAMIC_SHARED, (int)x.shared), "cuFuncSetAttribute");
   if (status != GQ_OK) out->f = NULL; /* the next time it is made anew */
-  out->shared = x.shared, out->threads = x.threads;
+  out->shared = x.shared, out->threads = x.threads, out->rests = x.rests;
   for (int i = 0; i < x.nregion; i++) {
     gq_free(x.region[i].t.s);
     gq_free(x.region[i].listed.s);
