@@ -135,9 +135,10 @@ const char *gqL_wrongslope(lua_State *L, const char *what, gq_dtype d, gq_shape 
   char given[128], want[128];
   if (d == dz && gq_shape_equal(s, sz)) return NULL;
   return lua_pushfstring(L,
-                         "%s returned %s of shape %s; expected dz/dt of the state's dtype and shape, %s %s",
+                         "%s returned %s of shape %s; expected dz/dt of the state's dtype and shape, %s %s%s",
                          what, gq_dtype_name(d), gq_shape_text(s, given, sizeof given), gq_dtype_name(dz),
-                         gq_shape_text(sz, want, sizeof want));
+                         gq_shape_text(sz, want, sizeof want),
+                         s.ndim == 0 && sz.ndim > 0 ? " (a function of (t, z) has the time first)" : "");
 }
 
 static void check_slope(lua_State *L, const gq_trace *tr, const gq_tensor *z) {

@@ -176,6 +176,7 @@ local errors = {}
 
 function errors.bad_shape()
   refused({ "expected dz/dt" }, function(_, z) return z:sum() end, vector { 1 }, { 0, 1 })
+  refused({ "expected dz/dt", "has the time first" }, function(z) return -z end, vector { 1 }, { 0, 1 })
   refused({ "leapfrog", "even" }, decay, vector { 1, 2, 3 }, { 0, 1 }, { method = "leapfrog", step_size = 0.1 })
 end
 
