@@ -83,7 +83,10 @@ static int both(lua_State *L) {
 /* The SDE at arg, made and checked by gq.sde: its kind, and `both` on the stack. */
 static int push_both(lua_State *L, int arg, gq_problem *p) {
   if (luaL_getmetafield(L, arg, "__name") != LUA_TSTRING || strcmp(lua_tostring(L, -1), "gq.sde") != 0)
-    gqL_error(L, "sdeint: %s given: expected an SDE made by gq.sde{drift, diffusion}", gqL_typename(L, arg));
+    gqL_error(L,
+              "sdeint: %s given: expected an SDE made by gq.sde{drift = function(t, z) return m:f(t, z) end, "
+              "diffusion = function(t, z) return m:g(t, z) end, noise = \"diagonal\", calculus = \"ito\"}",
+              gqL_typename(L, arg));
   lua_getfield(L, arg, "noise");
   lua_getfield(L, arg, "calculus");
   p->noise =

@@ -283,6 +283,7 @@ event: of gq.odeint: a function of (t, z), and the solve ends where it changes s
   surface, and its gradient is that of the event's time, too
   function hits(t, z) return z:narrow(1, 1, 1):squeeze(1) end
   z, info, t_hit = gq.odeint(f, z0, {0, 10}, {event = hits})
+  where it does not change sign, z and t_hit are those of the end, and info.event_t is nil
 or a list of {[condition =] function(t, z), direction = "up" | "down" | "both" (default), terminal = true | false
   (default: true without apply), apply = function(t, z) -> the state from which the solve goes on}: then also between
   many times; gradients go through all of it. info.events: {{event = which of the list, t = when}, ...}; behind a

@@ -24,9 +24,10 @@ gq_shape gq_noise_shape(gq_noise noise, gq_shape z, gq_shape s) {
 static int check_drift(gq_node z, gq_node f) {
   char want[128], got[128];
   if (f.dtype == z.dtype && gq_shape_equal(f.shape, z.shape)) return GQ_OK;
-  return gq_fail(GQ_ESHAPE, "the drift gave %s %s: expected the state's %s %s", gq_dtype_name(f.dtype),
+  return gq_fail(GQ_ESHAPE, "the drift gave %s %s: expected the state's %s %s%s", gq_dtype_name(f.dtype),
                  gq_shape_text(f.shape, got, sizeof got), gq_dtype_name(z.dtype),
-                 gq_shape_text(z.shape, want, sizeof want));
+                 gq_shape_text(z.shape, want, sizeof want),
+                 f.shape.ndim == 0 ? " (a function of (t, z) has the time first)" : "");
 }
 
 static int bad_diffusion(gq_noise noise, gq_node z, gq_node s) {
