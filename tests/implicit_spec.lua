@@ -138,6 +138,24 @@ describe("states of any size", function()
   end
 end)
 
+describe("stages of fixed steps", function()
+  it("are solved to rounding, all of them: results are as smooth as the dynamics", function()
+    local function f(t, z) return gq.stack({ 0.7 * gq.sin(z[2]) - 0.4 * z[1], gq.tanh(t) + 0.2 * z[2] }, 1) end
+    local function solve(method, x)
+      local o = { method = method, step_size = 0.1, gradient = "none" }
+      return gq.odeint(f, gq.tensor({ 0.3, x }, { dtype = "float64" }), { -0.3, 0.1 }, o)[2]:sum():item()
+    end
+    for _, method in ipairs { "kvaerno3", "kvaerno5" } do
+      local worst = 0
+      for k = 0, 400 do
+        local x = 1.16 + k * 1e-4
+        worst = math.max(worst, math.abs(solve(method, x - 1e-6) - 2 * solve(method, x) + solve(method, x + 1e-6)))
+      end
+      assert.below(worst, 1e-12, method)
+    end
+  end)
+end)
+
 describe("gradients", function()
   local fixed = {                                  -- stages solved to rounding: differences are sharp
     { PROBLEMS.robertson, { 0, 0.03, 0.1 }, 0.004, { 1, 1e4, 1 } },

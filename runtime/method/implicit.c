@@ -202,7 +202,8 @@ static verdict judge(gq_attempt *w, int64_t r, int m, int most, double size, boo
   n->last[r] = size, n->theta[r] = theta;
   if (!isfinite(size)) return isnan(size) ? LOST : POOR;
   if (size == 0) return DONE;
-  if (m == 0) return n->eta[r] * size <= 1 ? DONE : ON;
+  if (m == 0) /* the rate of the stage before is good enough for a tolerance, not for rounding */
+    return (w->st->kind.adaptive ? n->eta[r] : 1) * size <= 1 ? DONE : ON;
   if (noise && theta > SLOW) return DONE;
   if (theta >= 2 || (theta >= 1 && before >= 1)) return POOR;
   if (theta >= 1) return ON;
