@@ -103,6 +103,16 @@ add("odeint by Monte Carlo nodes", function(gq)
   close(k.grad:item(), -2 * math.exp(-0.7))   -- a'z is constant: any equal weights do
 end)
 
+-- A pulse, which eq. (9) misses: the backward solve is made again, in pieces.
+add("odeint by refined nodes", function(gq)
+  local a = gq.tensor({ 0.5 }, { dtype = "float64", requires_grad = true })
+  local z, info = gq.odeint(function(t, y) return a * gq.exp(-((t - 0.5) / 0.05) ^ 2) - y end,
+    gq.ones(2, 1, { dtype = "float64" }), { 0, 1 }, { gradient = "gq", audit = false, max_step = 0.05, rtol = 1e-4,
+      atol = 1e-4, adjoint = { trajectory = "reverse" } })
+  z[2]:sum():backward()
+  assert(info.rounds > 0)
+end)
+
 add("odeint by moments", function(gq)
   local k = gq.tensor(0.7, { dtype = "float64", requires_grad = true })
   local t = {}

@@ -463,7 +463,7 @@ static int pass(gq_pullback *b, bool pieces, bool *single, way *next) {
   *next = k.bends ? SINGLY : again ? PIECES : DONE;
   b->nfe += w->a.cost.nfe + k.z.nfe;
   if (k.gq) info->defect = fmax(info->defect, k.nodes.defect);
-  if (pieces && k.weighted.block) {
+  if (status == GQ_OK && pieces && k.weighted.block) {
     info->quadrature_error = gq_refine_error(&k.nodes.sum);
     info->rounds = k.nodes.sum.rounds, info->unresolved = k.nodes.sum.unresolved;
     info->nodes_wanted += k.nodes.evaluated;
