@@ -289,6 +289,15 @@ describe("an event where f jumps", function()
     local bent = compares(function(_, z) return gq.where((z - 0.5):gt(0), -k * (z - 0.5), 0 * z) end)
     assert.truthy(bent.quotient_error < 0.02 and not bent.warning, bent.warning)
     assert.is_nil(compares(function(_, z) return gq.where(z:gt(0), -k * z, z) + gq.relu(z) end).quotient_error)
+    local function error_of(loss)
+      local z, info = gq.odeint(function(_, z) return gq.where(z:gt(0.8), -k, -3 * k) + 0 * z end, gq.ones(3, 2),
+        { 0, 0.5, 1 }, { audit = 1 })
+      loss(z):backward()
+      return info.quotient_error
+    end
+    local want = error_of(function(z) return (z * gq.ones(z.shape)):sum() end)
+    assert.equal(want, error_of(function(z) return z:sum() end))
+    assert.truthy(want > 0.3)
   end)
 end)
 
