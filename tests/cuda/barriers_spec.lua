@@ -52,10 +52,10 @@ local systems = [[
   end
 ]]
 
--- Lines of barriers of a kernel.
+-- Lines of a kernel's barriers that some thread would miss.
 local function lines(text, kernel)
   local all = {}
-  for line in text:gmatch("races: " .. kernel .. ": the barrier of line (%d+)") do all[#all + 1] = line end
+  for line in text:gmatch("races: " .. kernel .. ": the barrier of line (%d+)[^\n]* needed\n") do all[#all + 1] = line end
   return all
 end
 
