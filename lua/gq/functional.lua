@@ -77,21 +77,14 @@ local function drop(x, list)
   return x:reshape(shape)
 end
 
--- The same numbers as a constant, which saves a backward pass. A traced value stays as it is: where this
--- is used, the value cancels, and its derivative with it.
-local function constant(x)
-  local ok, y = pcall(x.detach, x)
-  return ok and y or x
-end
-
 -- ---- moments ----
 
--- x less its first entry along the dimensions, and that entry: sums of the difference are exact where all
--- entries are equal, and lose nothing where the mean is large.
+-- x less its first entry along the dimensions, and that entry, as a constant, since it cancels: sums of the difference
+-- are exact where all entries are equal, and lose nothing where the mean is large.
 local function shifted(x, list)
   local c = x
   for _, d in ipairs(list) do c = c:narrow(d, 1, 1) end
-  c = constant(c)
+  c = c:detach()
   return x - c, c
 end
 
@@ -149,7 +142,7 @@ define("std", std, "x:std([dims [, keepdim [, {correction = 1}]]]): standard dev
 
 -- The largest entry along the dimensions, 0 where it is infinite, as a constant shift.
 local function shift(x, list)
-  local m = constant(x:max(list, true))
+  local m = x:max(list, true):detach()
   return gq.where(m:abs():lt(math.huge), m, 0)
 end
 

@@ -31,6 +31,7 @@ static bool compares(gq_op op) {
 static unsigned of_node(const gq_node *n, const unsigned *what) {
   unsigned sum = 0, both = TIME | WANTED;
   for (int i = 0; i < n->nargs; i++) sum |= what[n->args[i]];
+  if (n->op == GQ_OP_STOP_GRADIENT) return sum & ~(WANTED | MIXED);
   if (!adds(n->op) && (sum & both) == both) sum |= MIXED;
   return sum;
 }
