@@ -55,7 +55,9 @@ local systems = [[
 -- Lines of a kernel's barriers that some thread would miss.
 local function lines(text, kernel)
   local all = {}
-  for line in text:gmatch("races: " .. kernel .. ": the barrier of line (%d+)[^\n]* needed\n") do all[#all + 1] = line end
+  for line in text:gmatch("races: " .. kernel .. ": the barrier of line (%d+)[^\n]* needed\n") do
+    all[#all + 1] = line
+  end
   return all
 end
 
