@@ -46,8 +46,8 @@ void *gq_calloc(size_t count, size_t size);   /* the same, zeroed, count * size 
 void *gq_realloc(void *p, size_t bytes);      /* keeps min(old, new) bytes; NULL leaves p alone */
 void gq_free(void *p);                        /* NULL is fine */
 char *gq_strdup(const char *s);
-/* list: address of a pointer to n entries of so many bytes where *room fit. Makes room for one more, of twice as many
-** where there is none; GQ_ENOMEM leaves all as it is. */
+/* list: address of a pointer to entries of so many bytes where *room fit. Makes room for n and one more, of twice as many
+** at the least where there is none; GQ_ENOMEM leaves all as it is. */
 int gq_room(void *list, int *room, int n, size_t size);
 int gq_nomem(size_t bytes);                   /* gq_fail(GQ_ENOMEM, ...) naming the size */
 

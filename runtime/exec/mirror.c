@@ -4,6 +4,7 @@
 ** address of the host's that is not shared.
 */
 #include "compile.h"
+#include "cpu/cpu.h"
 
 #include <pthread.h>
 #include <string.h>
@@ -12,7 +13,7 @@
 #define OFFSET ((uintptr_t)1 << 46)
 #define EDGE ((uintptr_t)1 << 47)
 
-#define CPU (gq_cpu_backend.vec)
+#define CPU (&gq_cpu_vectors)
 
 /* What the CPU calls it; addresses of the host stay. */
 static void *real(const void *p) {
@@ -109,7 +110,7 @@ static int apply(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *att
   gq_tensor **there = gq_calloc((size_t)nargs + 1, sizeof *there);
   int status = x && there ? GQ_OK : gq_nomem((size_t)nargs * sizeof *x);
   for (int i = 0; i < nargs && status == GQ_OK; i++) there[i] = see(args[i], &x[i]);
-  if (status == GQ_OK) status = gq_cpu_backend.apply(op, nargs, there, attr, see(out, &x[nargs]));
+  if (status == GQ_OK) status = gq_cpu_apply(op, nargs, there, attr, see(out, &x[nargs]));
   gq_free(there);
   gq_free(x);
   return status;
@@ -223,18 +224,6 @@ static const gq_vectors vectors = { .gauss = gauss, .update = update, GQ_VECTORS
 
 /* ---- programs ---- */
 
-static int slices(int64_t rows, int64_t width, int64_t common) {
-  return gq_cpu_backend.lowering->slices(rows, width, common);
-}
-
-static int pack(gq_dtype d, const gq_layout *a, const gq_layout *b, int flags, int *bits) {
-  return gq_cpu_backend.lowering->pack(d, a, b, flags, bits);
-}
-
-static int lower(gq_program *p) { return gq_cpu_backend.lowering->lower(p); }
-static void drop(gq_program *p) { gq_cpu_backend.lowering->release(p); }
-static void print(const gq_program *p, int i, gq_text *t) { gq_cpu_backend.lowering->print(p, i, t); }
-
 static int run(const gq_program *p, int phase, void *arena, void *rest, const void *const *in,
                void *const *out) {
   const void *from[p->nin + 1];
@@ -248,23 +237,23 @@ static int run(const gq_program *p, int phase, void *arena, void *rest, const vo
       if (at->kind == LOC_IN) from[at->index] = real(in[at->index]);
       else to[at->index] = real(out[at->index]);
     }
-  return gq_cpu_backend.lowering->run(p, phase, real(arena), real(rest), from, to);
+  return gq_cpu_run(p, phase, real(arena), real(rest), from, to);
 }
 
 static const gq_lowering mirrored = {
   .name = "mirror",
   .columns = true,
   .convolutions = true,
-  .slices = slices,
+  .slices = gq_cpu_slices,
   .most = 64,
   .lanes = 32,
   .points = 256,
-  .pack = pack,
-  .lower = lower,
+  .pack = gq_cpu_pack,
+  .lower = gq_cpu_lower,
   .run = run,
   .apart = true,
-  .release = drop,
-  .print = print,
+  .release = gq_cpu_release,
+  .print = gq_cpu_print,
 };
 
 static const gq_device device = {

@@ -246,12 +246,7 @@ const double *gq_nodebuffer_listed(const gq_nodebuffer *b, int64_t i) {
 
 static int list_point(gq_nodebuffer *b, double t, double weight, const double *value) {
   size_t n = row_size(b);
-  if (b->list.n == b->list.room) {
-    int64_t room = 2 * b->list.room + 32;
-    double *row = gq_realloc(b->list.row, room * n * sizeof *row);
-    if (!row) return gq_nomem(room * n * sizeof *row);
-    b->list.row = row, b->list.room = room;
-  }
+  GQ_TRY(gq_room(&b->list.row, &b->list.room, b->list.n, n * sizeof *b->list.row));
   double *to = b->list.row + b->list.n++ * n;
   to[0] = t, to[1] = weight;
   memcpy(to + GQ_LISTED, value, (n - GQ_LISTED) * sizeof *to);

@@ -56,7 +56,7 @@ typedef struct gq_nodebuffer {
   struct gq_listed {           /* points outside of any list of `sum` are kept, where `on`: */
     bool on;
     double *row;               /* [n][GQ_LISTED + numbers + groups] time, weight, then the value */
-    int64_t n, room;
+    int n, room;
   } list;
 } gq_nodebuffer;
 int gq_nodebuffer_init(gq_nodebuffer *b, gq_solution *s, const gq_grads *grads);

@@ -65,16 +65,9 @@ static size_t sums_size(const gq_refine *r) { return (size_t)r->numbers + 4 * r-
 
 /* Both lists have room for n pieces. */
 static int piece_room(gq_refine *r, int n) {
-  if (n <= r->room) return GQ_OK;
-  int room = n + n / 2 + 16;
-  gq_piece **lists[] = { &r->work, &r->next };
-  for (int i = 0; i < 2; i++) {
-    gq_piece *p = gq_realloc(*lists[i], room * sizeof *p);
-    if (!p) return gq_nomem(room * sizeof *p);
-    *lists[i] = p;
-  }
-  r->room = room;
-  return GQ_OK;
+  int room = r->room;
+  GQ_TRY(gq_room(&r->work, &room, n - 1, sizeof *r->work));
+  return gq_room(&r->next, &r->room, n - 1, sizeof *r->next);
 }
 
 int gq_refine_add(gq_refine *r, double from, double to, int n) {

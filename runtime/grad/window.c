@@ -87,14 +87,6 @@ int gq_window_node(gq_window *q, double t, double weight) {
   return gq_nodebuffer_push(q->nodes, t, weight);
 }
 
-static int edge_room(gq_window *q, int need) {
-  if (need <= q->edge_room) return GQ_OK;
-  gq_step_record *edge = gq_realloc(q->edge, 2 * (size_t)need * sizeof *edge);
-  if (!edge) return gq_nomem(2 * (size_t)need * sizeof *edge);
-  q->edge = edge, q->edge_room = 2 * need;
-  return GQ_OK;
-}
-
 /* Step i of a, with its length as gq_trajectory_steps tells those of z. */
 static gq_step_record step_of_a(const gq_window *q, int i) {
   const struct gq_window_step *step = q->step + q->first;
@@ -118,7 +110,7 @@ int gq_window_edges(gq_window *q, double from, double to) {
       ia = 1; /* the first step of a begins at `from` */
   double dir = from < to ? -1 : 1;
   bool kept = true; /* is the last edge one that remains? */
-  GQ_TRY(edge_room(q, 2 * nz + q->n + 2));
+  GQ_TRY(gq_room(&q->edge, &q->edge_room, 2 * nz + q->n + 1, sizeof *q->edge));
   gq_step_record *z = q->edge + nz + q->n + 2;
   if (nz) gq_trajectory_steps(q->path, from, to, z, nz);
   q->edges = 0;

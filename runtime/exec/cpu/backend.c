@@ -8,7 +8,7 @@
 enum { ROWS_PER_SLICE = 16, NUMBERS_PER_SLICE = 640 };
 
 /* unless they are as images are: long, and longer together than what all of them read. */
-static int slices(int64_t rows, int64_t width, int64_t common) {
+int gq_cpu_slices(int64_t rows, int64_t width, int64_t common) {
   int threads = gq_threads();
   bool longer = width >= GQ_SHARED_NUMBERS && rows / threads * width >= common,
        even = rows % threads == 0 || rows >= 4 * threads;
@@ -22,7 +22,7 @@ static const gq_lowering threads = {
   .name = "threads",
   .columns = true,
   .convolutions = true,
-  .slices = slices,
+  .slices = gq_cpu_slices,
   .most = 64,
   .lanes = 32, /* whole vectors, and few enough to be full */
   .points = 256,

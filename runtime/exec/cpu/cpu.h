@@ -131,6 +131,7 @@ void gq_group_run(const gq_group *g, void **base, void *scratch, int64_t first, 
 
 /* ---- code.c, ops.c: a program, and one operation ---- */
 
+int gq_cpu_slices(int64_t rows, int64_t width, int64_t common);
 int gq_cpu_lower(gq_program *p);
 void gq_cpu_release(gq_program *p);
 void gq_cpu_soon(const void *from, size_t bytes);
