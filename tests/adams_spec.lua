@@ -5,7 +5,7 @@ local gq = require "gq"
 local helper = require "tests.helper"
 local problems = require "tests.problems"
 
-local vector, leaf, message, refused, with = problems.vector, problems.leaf, helper.message, helper.refused, helper.with
+local vector, leaf, refused, with = problems.vector, problems.leaf, helper.refused, helper.with
 local exact = dofile("tests/data/detest.lua")
 local methods = { "explicit_adams", "implicit_adams" }
 
@@ -349,8 +349,7 @@ describe("multistep solves", function()
     local function wall(t, z) return gq.where(t:lt(0.35), z, z / 0) end
     for order = 2, 8, 3 do
       local o = none { method = "explicit_adams", step_size = 0.1, max_order = order }
-      local text = message(gq.odeint, wall, vector { 1, 1 }, { 0, 1 }, o)
-      assert.truthy(text:find("not finite appeared after t = 0.3", 1, true), text)
+      refused("not finite appeared after t = 0.3", gq.odeint, wall, vector { 1, 1 }, { 0, 1 }, o)
       local z, info = gq.odeint(wall, vector { 1, 1 }, { 0, 0.3, 1 }, with(o, { throw = false }))
       assert.equal("non_finite", info.status)
       assert.close(z[2][1]:item(), math.exp(0.3), 1e-2)
@@ -480,8 +479,7 @@ end)
 
 describe("multistep methods refuse", function()
   local function fails(o, ...)
-    local text = message(gq.odeint, function(_, z) return -z end, vector { 1 }, { 0, 1 }, o)
-    for _, word in ipairs { ... } do assert.truthy(text:find(word, 1, true), text) end
+    refused({ ... }, gq.odeint, function(_, z) return -z end, vector { 1 }, { 0, 1 }, o)
   end
 
   it("engines that go back through single steps, and name others", function()

@@ -147,10 +147,13 @@ function helper.raises(words, f, ...)
   return text
 end
 
--- f(...) raises an error that has this part, word for word.
+-- f(...) raises an error that has this part, or all of a list, word for word; returns its text.
 function helper.refused(part, f, ...)
   local text = helper.message(f, ...)
-  assert(text:find(part, 1, true), ("'%s' expected in the message: %s"):format(part, text))
+  for _, p in ipairs(type(part) == "table" and part or { part }) do
+    assert(text:find(p, 1, true), ("'%s' expected in the message: %s"):format(p, text))
+  end
+  return text
 end
 
 -- Options: those of all the tables (nil: none), the last one's where several have a key.

@@ -5,18 +5,11 @@ local gq = require "gq"
 local helper = require "tests.helper"
 local problems = require "tests.problems"
 
-local vector, leaf, message = problems.vector, problems.leaf, helper.message
+local vector, leaf, message, with = problems.vector, problems.leaf, helper.message, helper.with
 local methods = {}
 for _, m in ipairs(gq.core.tableaux()) do methods[m.name] = m end
 
 local both = { error = true, stiffness = true }
-
-local function with(o, more)
-  local r = {}
-  for k, v in pairs(o) do r[k] = v end
-  for k, v in pairs(more or {}) do r[k] = v end
-  return r
-end
 
 local function rms(x) return gq.sqrt((x * x):mean()) end
 

@@ -449,9 +449,8 @@ describe("failures", function()
   it("of Newton's method on a fixed grid are told with time and step", function()
     for _, method in ipairs { "implicit_euler", "trapezoid" } do
       local opts = { method = method, step_size = 0.1, gradient = "none" }
-      local message = helper.message(gq.odeint, cliff(1e6), vector { 0.2 }, { 0, 1 }, opts)
-      assert.truthy(message:find("did not converge after t = 0 (step 0.1)", 1, true), message)
-      assert.truthy(message:find("step_size", 1, true), message)
+      helper.refused({ "did not converge after t = 0 (step 0.1)", "step_size" },
+        gq.odeint, cliff(1e6), vector { 0.2 }, { 0, 1 }, opts)
       local z, info = gq.odeint(cliff(1e6), vector { 0.2 }, { 0, 1 }, options(opts, { throw = false }))
       assert.equal("no_convergence", info.status)
       assert.equal(0, info.t)
@@ -483,9 +482,8 @@ describe("failures", function()
         method .. ": " .. info.status)
       assert.below(info.t, 0.5)
     end
-    local message = helper.message(gq.odeint, function(_, y) return gq.stack({ y[1], gq.log(y[2]) }, 1) end,
+    helper.refused("component 2", gq.odeint, function(_, y) return gq.stack({ y[1], gq.log(y[2]) }, 1) end,
       vector { 1, -1 }, { 0, 1 }, { method = "implicit_midpoint", step_size = 0.5, gradient = "none" })
-    assert.truthy(message:find("component 2", 1, true), message)
     local _, info = gq.odeint(function(_, y) return y * y end, vector { 1 }, { 0, 2 },
       { method = "kvaerno3", gradient = "none", throw = false })
     assert.truthy(info.status == "step_underflow" or info.status == "non_finite", info.status)

@@ -282,9 +282,7 @@ describe("the end of a row", function()
   end
 
   it("is told with its number, and leaves the others alone", function()
-    local text = message(solve, { 0.5, 0.2, 1.3, 4 })
-    assert.truthy(text:find("sample 3: ", 1, true), text)
-    assert.truthy(text:find("t = 0.769", 1, true), text)
+    helper.refused({ "sample 3: ", "t = 0.769" }, solve, { 0.5, 0.2, 1.3, 4 })
     local z, info = solve({ 0.5, 0.2, 1.3, 4 }, { throw = false })
     assert.same({ "ok", "ok", info.status, info.status }, info.samples.status)
     assert.is_not.equal("ok", info.status)
@@ -316,8 +314,7 @@ describe("the end of a row", function()
 
   it("comes with values that are not finite, at the start or later", function()
     local nan = 0 / 0
-    local text = message(solve, { 1 / 3, nan })
-    assert.truthy(text:find("sample 2: z0 is not finite", 1, true), text)
+    helper.refused("sample 2: z0 is not finite", solve, { 1 / 3, nan })
     local function f(t, z) return gq.sqrt(0.5 - t) * gq.ones(3, { dtype = "float64" }) + z:lt(0):to("float64") * nan end
     local _, info = gq.odeint(f, vector { 1, -1, 1 }, { 0, 0.4 },
       { batch = "independent", gradient = "none", throw = false })

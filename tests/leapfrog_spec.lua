@@ -5,7 +5,7 @@ local gq = require "gq"
 local helper = require "tests.helper"
 local problems = require "tests.problems"
 
-local vector, leaf, message = problems.vector, problems.leaf, helper.message
+local vector, leaf, refused = problems.vector, problems.leaf, helper.refused
 
 local k = leaf(1.7)
 local function pull(t, z) return -k * gq.sin(z:narrow(-1, 1, z.shape[z:dim()] // 2)) + 0.1 * gq.cos(t) end
@@ -104,8 +104,7 @@ end)
 
 describe("leapfrog refuses", function()
   local function fails(f, z0, ...)
-    local text = message(gq.odeint, f, z0, { 0, 1 }, { method = "leapfrog", step_size = 0.1 })
-    for _, word in ipairs { ... } do assert.truthy(text:find(word, 1, true), text) end
+    refused({ ... }, gq.odeint, f, z0, { 0, 1 }, { method = "leapfrog", step_size = 0.1 })
   end
 
   it("a state that is no [x, v]", function()
@@ -125,7 +124,6 @@ describe("leapfrog refuses", function()
   end)
 
   it("a tolerance-driven backward solve of its own kind", function()
-    local text = message(gq.odeint, swing, vector { 1, 2 }, { 0, 1 }, { adjoint = { method = "leapfrog" } })
-    assert.truthy(text:find("dopri5", 1, true), text)
+    refused("dopri5", gq.odeint, swing, vector { 1, 2 }, { 0, 1 }, { adjoint = { method = "leapfrog" } })
   end)
 end)

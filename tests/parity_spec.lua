@@ -189,8 +189,7 @@ describe("parity of several tensors", function()
       local text = helper.message(gq.odeint, wave, leaf(1), { 0, 1 }, { method = method, parity = true })
       assert.truthy(text:find("dopri5", 1, true) and text:find(method, 1, true), text)
     end
-    local text = helper.message(gq.odeint, wave, leaf(1), { 0, 1 },
+    helper.refused("bosh3", gq.odeint, wave, leaf(1), { 0, 1 },
       { parity = true, adjoint = { method = "bosh3" } })
-    assert.truthy(text:find("bosh3", 1, true), text)
   end)
 end)

@@ -5,7 +5,7 @@ local gq = require "gq"
 local helper = require "tests.helper"
 local problems = require "tests.problems"
 
-local vector, leaf, message, refused = problems.vector, problems.leaf, helper.message, helper.refused
+local vector, leaf, refused = problems.vector, problems.leaf, helper.refused
 
 -- method, engine, damping: what can be inverted. An inverse of a damped step blows v up by 1 / |1 - 2 eta|, so few of
 -- them are asked for.
@@ -292,8 +292,7 @@ end)
 describe("wrong combinations", function()
   local function fails(o, ...)
     local k = leaf(0.5)
-    local text = message(gq.odeint, function(_, y) return k * y end, vector { 1 }, { 0, 1 }, o)
-    for _, word in ipairs { ... } do assert.truthy(text:find(word, 1, true), text) end
+    refused({ ... }, gq.odeint, function(_, y) return k * y end, vector { 1 }, { 0, 1 }, o)
     assert.has_error(function() gq.odeint(function(_, y) return y end, vector { 1 }, { 0, 1 }, o) end)
   end
 
@@ -322,8 +321,7 @@ describe("wrong combinations", function()
     for _, case in ipairs(cases) do
       local k = leaf(0.5)
       local z = gq.odeint(function(_, y) return k * y end, vector { 1 }, { 0, 1 }, options(case, grids[1]))
-      local text = message(gq.grad, { z[2]:sum() }, { k }, { create_graph = true })
-      assert.truthy(text:find("direct", 1, true), text)
+      refused("direct", gq.grad, { z[2]:sum() }, { k }, { create_graph = true })
     end
   end)
 end)

@@ -110,8 +110,7 @@ describe("a cotangent", function()
     for _, engine in ipairs(engines) do
       for _, bad in ipairs { 0 / 0, 1 / 0 } do
         local z = gq.odeint(function(_, y) return y end, leaf { 1, 2 }, { 0, 1 }, { gradient = engine })
-        local text = message(z.backward, z, vector { { 0, 0 }, { 1, bad } })
-        assert.truthy(text:find("element 4", 1, true), text)
+        helper.refused("element 4", z.backward, z, vector { { 0, 0 }, { 1, bad } })
       end
     end
   end)
@@ -182,16 +181,14 @@ end)
 describe("a value that is not finite", function()
   it("at the start is told as such, infinite or not a number", function()
     for _, f in ipairs { function(t, y) return y / t end, function(t, y) return y * gq.sqrt(t - 1) end } do
-      local text = message(gq.odeint, f, vector { 1 }, { 0, 1 })
-      assert.truthy(text:find("not finite at the start", 1, true), text)
+      helper.refused("not finite at the start", gq.odeint, f, vector { 1 }, { 0, 1 })
     end
   end)
 
   it("in the slope at a step's end does not reach an interpolated state unseen", function()
     for _, method in ipairs { "euler", "bosh3" } do
-      local text = message(gq.odeint, function(t, y) return y / gq.sqrt(1 - t) end, vector { 1 }, { 0, 0.9, 1 },
+      helper.refused("t[2] = 0.9", gq.odeint, function(t, y) return y / gq.sqrt(1 - t) end, vector { 1 }, { 0, 0.9, 1 },
         { method = method, step_size = 0.2 })
-      assert.truthy(text:find("t[2] = 0.9", 1, true), text)
     end
   end)
 end)
