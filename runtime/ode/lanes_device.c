@@ -189,6 +189,7 @@ int gq_lanework_launch(gq_lanework *x) {
   gq_lanesolve *f = &x->h.f;
   if (gq_interrupted()) return gq_fail(GQ_EINTERRUPT, "interrupted");
   f->busy = 0;
+  GQ_TRY(gq_pending()); /* of what it reads */
   GQ_TRY(x->lanes.f->on->solve_lanes(&x->v));
   f->begun = true;
   return GQ_OK;
