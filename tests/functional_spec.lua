@@ -157,6 +157,42 @@ describe("activations", function()
   end)
 end)
 
+describe("trigonometry", function()
+  local list = { -1e30, -20, -1, -0.999, -0.3, -1e-9, 0, 1e-9, 0.3, 0.999, 1, 20, 1e30 }
+  local exact = { atan = math.atan, asin = math.asin, acos = math.acos,
+    sinh = function(x) return x == 0 and 0 or math.abs(x) < 1e-5 and x or (math.exp(x) - math.exp(-x)) / 2 end,
+    cosh = function(x) return (math.exp(x) + math.exp(-x)) / 2 end }
+  for name, f in pairs(exact) do
+    it(name .. " has the values of its closed form, and the derivatives", function()
+      local x = {}
+      for _, v in ipairs(list) do
+        if (name ~= "asin" and name ~= "acos") or math.abs(v) <= 1 then x[#x + 1] = v end
+      end
+      local y = gq[name](f64(x)):totable()
+      for i, v in ipairs(x) do
+        local want = f(v)
+        local near = y[i] == want or math.abs(y[i] - want) <= 4e-15 * math.abs(want)
+        assert.is_true(near, ("%s of %s: %s"):format(name, v, y[i]))
+      end
+      helper.checkgrad(gq[name], gq.rand({ 2, 3 }, { dtype = "float64", seed = 3 }) * 1.8 - 0.9)
+    end)
+  end
+
+  it("atan2 is the angle in every quadrant, and on the axes", function()
+    local y, x = {}, {}
+    for i = -2, 2 do
+      for j = -2, 2 do y[#y + 1], x[#x + 1] = i * 0.7, j end
+    end
+    local angle = gq.atan2(f64(y), f64(x)):totable()
+    for i = 1, #y do assert.close(angle[i], math.atan(y[i], x[i]), 1e-15) end
+    helper.checkgrad(gq.atan2, randn(3, 4), randn(4))
+  end)
+
+  it("arcs are NaN where there are none", function()
+    assert.is_true(gq.asin(f64 { 1.5 }):isnan():item() and gq.acos(f64 { -1.5 }):isnan():item())
+  end)
+end)
+
 describe("losses", function()
   it("mse_loss", function()
     local x, y = f64 { 1, 2, 3 }, f64 { 1, 4, 6 }

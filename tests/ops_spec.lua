@@ -37,6 +37,7 @@ local unary = {
   rsqrt = { function(x) return 1 / math.sqrt(x) end, positive }, abs = { math.abs, away },
   sign = { function(x) return x > 0 and 1 or x < 0 and -1 or 0 end, away },
   sin = { math.sin }, cos = { math.cos }, tan = { math.tan, rand },
+  atan = { math.atan },
   tanh = { function(x) return (math.exp(x) - math.exp(-x)) / (math.exp(x) + math.exp(-x)) end },
   sigmoid = { function(x) return 1 / (1 + math.exp(-x)) end },
   softplus = { function(x) return math.log(1 + math.exp(x)) end },

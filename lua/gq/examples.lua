@@ -5,6 +5,9 @@ return [==[
 abs
   gq.abs(gq.tensor {-1.5, 2}) --> tensor({1.5, 2}, float32)
   gq.tensor {{-1, 3}}:abs():sum():item() --> 4.0
+acos
+  gq.acos(gq.tensor {1, -1}) * (1 / math.pi) --> tensor({0, 1}, float32)
+  gq.tensor(2):acos():isnan():item() --> true
 adaptive_avg_pool1d
   gq.adaptive_avg_pool1d(gq.arange(1, 6):reshape(1, 1, 6), 3) --> tensor({{{1.5, 3.5, 5.5}}}, float32)
   gq.adaptive_avg_pool1d(gq.randn(2, 3, 7), 1).shape[3] --> 1
@@ -41,6 +44,15 @@ argmin
 argsort
   gq.tensor {3, 1, 2}:argsort() --> tensor({2, 3, 1}, int64)
   gq.argsort(gq.tensor {3, 1, 2}, 1, {descending = true}) --> tensor({1, 3, 2}, int64)
+asin
+  gq.asin(gq.tensor {0, 1}) * (2 / math.pi) --> tensor({0, 1}, float32)
+  gq.tensor(-1):asin():item() < -1.57 --> true
+atan
+  gq.atan(gq.tensor {0}):item() --> 0.0
+  gq.tensor {math.huge}:atan():item() > 1.57 --> true
+atan2
+  gq.atan2(gq.tensor {1, 0}, gq.tensor {0, -1}) * (2 / math.pi) --> tensor({1, 2}, float32)
+  gq.atan2(gq.tensor {0}, gq.tensor {1}):item() --> 0.0
 avg_pool1d
   gq.avg_pool1d(gq.arange(1, 6):reshape(1, 1, 6), 2) --> tensor({{{1.5, 3.5, 5.5}}}, float32)
   gq.avg_pool1d(gq.randn(4, 3, 10), 3, {stride = 1}).shape[3] --> 8
@@ -154,6 +166,9 @@ copy_
 cos
   gq.cos(gq.zeros(1)):item() --> 1.0
   gq.tensor {0, math.pi}:cos() --> tensor({1, -1}, float32)
+cosh
+  gq.cosh(gq.tensor {0}):item() --> 1.0
+  gq.tensor {1}:cosh():item() > 1.54 --> true
 cross_entropy
   gq.cross_entropy(gq.tensor {{2, 0}, {0, 2}}, gq.tensor({1, 2}, {dtype = "int64"})):item() < 0.13 --> true
   gq.cross_entropy(gq.zeros(2, 4), gq.tensor({1, 4}, {dtype = "int64"}), {reduction = "none"}).shape[1] --> 2
@@ -1083,6 +1098,9 @@ silu
 sin
   gq.sin(gq.tensor {0}):item() --> 0.0
   gq.linspace(0, math.pi, 3):sin():abs():round() --> tensor({0, 1, 0}, float32)
+sinh
+  gq.sinh(gq.tensor {0}):item() --> 0.0
+  gq.tensor {1}:sinh():item() > 1.17 --> true
 size
   gq.zeros(2, 3):size(2) --> 3
   gq.zeros(2, 3):size()[1] --> 2

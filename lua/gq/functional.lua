@@ -238,6 +238,47 @@ local function leaky_relu(x, slope)
 end
 define("leaky_relu", leaky_relu, "x:leaky_relu([slope]): x above 0, slope x below (0.01 by default)")
 
+-- ---- trigonometry ----
+
+local function asin(x, other)
+  gq.core.alone("asin", other)
+  x = operand(x, "asin")
+  return (x / (((1 - x) * (1 + x)):sqrt() + 1)):atan() * 2
+end
+define("asin", asin, "x:asin(): arc sine, -pi/2 to pi/2; NaN beyond -1 and 1")
+
+local function acos(x, other)
+  gq.core.alone("acos", other)
+  x = operand(x, "acos")
+  return ((1 - x) / (1 + x)):sqrt():atan() * 2
+end
+define("acos", acos, "x:acos(): arc cosine, 0 to pi; NaN beyond -1 and 1")
+
+local function sinh(x, other)
+  gq.core.alone("sinh", other)
+  x = operand(x, "sinh")
+  return (x:expm1() - (-x):expm1()) / 2
+end
+define("sinh", sinh, "x:sinh(): hyperbolic sine")
+
+local function cosh(x, other)
+  gq.core.alone("cosh", other)
+  x = operand(x, "cosh")
+  return (x:exp() + (-x):exp()) / 2
+end
+define("cosh", cosh, "x:cosh(): hyperbolic cosine")
+
+-- The quotient of the smaller by the larger, and the quarter or half turns that it lacks.
+local function atan2(y, x)
+  y, x = operand(y, "atan2"), operand(x, "atan2")
+  local flat = x:abs():ge(y:abs())
+  local above, below = gq.where(flat, y, x), gq.where(flat, x, y)
+  local angle = (above / gq.where(below:eq(0), 1, below)):atan()
+  local half = (1 - y:lt(0):to(angle.dtype) * 2) * math.pi
+  return gq.where(flat, angle + gq.where(x:lt(0), half, 0), half / 2 - angle)
+end
+define("atan2", atan2, "gq.atan2(y, x): the angle of the point (x, y), -pi to pi; 0 at the origin")
+
 -- ---- samples ----
 
 -- x with dimension d behind the others

@@ -144,7 +144,8 @@ local subjects <const> = {
   { "tensors", "making, reading and changing them: ?shape, ?indexing",
     "tensor zeros ones full rand randn randperm arange linspace eye cat stack where" },
   { "operations", "on numbers, broadcasting: exp, tanh, matmul, sum ...",
-    "add sub mul div pow neg exp log sqrt sin cos tanh sigmoid softplus relu clamp maximum minimum matmul sum mean " ..
+    "add sub mul div pow neg exp log sqrt sin cos atan atan2 tanh sigmoid softplus " ..
+    "relu clamp maximum minimum matmul sum mean " ..
     "var std max min softmax logsumexp norm argmax" },
   { "gradients", "x:backward(), gq.grad and derivatives of functions",
     "backward grad no_grad stop_gradient jvp jacobian hessian_vector checkgrad" },

@@ -136,7 +136,6 @@ local both = {
   amax = "x:max(dim), whose first result it is", amin = "x:min(dim), whose first result it is",
   isinf = "x:abs():eq(math.huge)", count_nonzero = "x:ne(0):sum()", exp2 = "2 ^ x",
   normalize = "x / x:norm(2, dim, true)",
-  sinh = "(x:exp() - (-x):exp()) / 2", cosh = "(x:exp() + (-x):exp()) / 2",
   mv = "a:matmul(v)", diagonal = "x:diag()", diag_embed = "x:unsqueeze(-1) * gq.eye(n)",
   logdet = "2 * gq.cholesky(a):diag():log():sum(), of a positive definite matrix", slogdet = "a:det():abs():log()",
   square_ = "x[{}] = x * x", is_cuda = "x.device", to_list = "x:totable()",

@@ -115,15 +115,15 @@ static gq_ref jet_expm1(rule *r) { /* beside it: e^x */
   return v;
 }
 
-/* x y' = x': what sum_1^k-1 j y_j x_k-j / k takes off x_k */
-static gq_ref rest(rule *r, list y) {
+/* u y' = x': what sum_1^k-1 j y_j u_k-j / k takes off x_k */
+static gq_ref rest(rule *r, list y, list u) {
   gq_ref sum = GQ_NONE;
-  for (int j = 1; j < r->k; j++) sum = add(r, sum, mul(r, scale(r, get(y, j), j), x_(r, 0, r->k - j)));
+  for (int j = 1; j < r->k; j++) sum = add(r, sum, mul(r, scale(r, get(y, j), j), get(u, r->k - j)));
   return sub(r, x_(r, 0, r->k), scale(r, sum, 1.0 / r->k));
 }
-static gq_ref jet_log(rule *r) { return quotient(r, rest(r, own(r, VALUE)), x_(r, 0, 0)); }
+static gq_ref jet_log(rule *r) { return quotient(r, rest(r, own(r, VALUE), operand(r, 0)), x_(r, 0, 0)); }
 static gq_ref jet_log1p(rule *r) {
-  return quotient(r, rest(r, own(r, VALUE)), add(r, x_(r, 0, 0), number(r, 1)));
+  return quotient(r, rest(r, own(r, VALUE), operand(r, 0)), add(r, x_(r, 0, 0), number(r, 1)));
 }
 
 static gq_ref jet_sqrt(rule *r) { /* y y = x */
@@ -161,6 +161,12 @@ static gq_ref tangent(rule *r, double sign) {
 }
 static gq_ref jet_tan(rule *r) { return tangent(r, 1); }
 static gq_ref jet_tanh(rule *r) { return tangent(r, -1); }
+
+static gq_ref jet_atan(rule *r) { /* (1 + x^2) y' = x' */
+  gq_ref last = square_at(r, operand(r, 0), r->k - 1);
+  keep(r, AUX, r->k - 1, r->k == 1 ? add(r, last, number(r, 1)) : last);
+  return quotient(r, rest(r, own(r, VALUE), own(r, AUX)), aux(r, AUX, 0));
+}
 
 /* Coefficient k - 1 of s - s^2, s being the series `of`. */
 static gq_ref logistic(rule *r, list of) { return sub(r, get(of, r->k - 1), square_at(r, of, r->k - 1)); }
@@ -242,7 +248,7 @@ static gq_ref power(rule *r) {
 /* x^y = e^u, u = y log x: l = log x and u beside it. */
 static gq_ref power_of_time(rule *r) {
   if (r->k == 1) keep(r, AUX, 0, op1(r, GQ_OP_LOG, x_(r, 0, 0)));
-  keep(r, AUX, r->k, quotient(r, rest(r, own(r, AUX)), x_(r, 0, 0)));
+  keep(r, AUX, r->k, quotient(r, rest(r, own(r, AUX), operand(r, 0)), x_(r, 0, 0)));
   keep(r, AUX2, r->k, convolve(r, operand(r, 1), own(r, AUX), r->k, 0, r->k, mul));
   return chain(r, own(r, AUX2), own(r, VALUE), r->k);
 }

@@ -42,6 +42,7 @@ static void vjp_abs(rule *r) { give(r, 0, mul(r, r->c, op1(r, GQ_OP_SIGN, r->a))
 static void vjp_sin(rule *r) { give(r, 0, mul(r, r->c, op1(r, GQ_OP_COS, r->a))); }
 static void vjp_cos(rule *r) { give(r, 0, neg(r, mul(r, r->c, op1(r, GQ_OP_SIN, r->a)))); }
 static void vjp_tan(rule *r) { give(r, 0, mul(r, r->c, add(r, square(r, r->y), number(r, 1)))); }
+static void vjp_atan(rule *r) { give(r, 0, quotient(r, r->c, add(r, square(r, r->a), number(r, 1)))); }
 static void vjp_tanh(rule *r) { give(r, 0, mul(r, r->c, sub(r, number(r, 1), square(r, r->y)))); }
 static void vjp_sigmoid(rule *r) { give(r, 0, mul(r, r->c, mul(r, r->y, sub(r, number(r, 1), r->y)))); }
 /* The sigmoid of a is 1 - e^-y: y is what layers behind it ask for, too. */

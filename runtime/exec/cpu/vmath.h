@@ -6,9 +6,9 @@
 ** adding a large number (which rounds), scaling by writing exponent bits, a polynomial. The
 ** polynomials interpolate the function named beside them at Chebyshev points, computed with 113
 ** bits. Measured errors over the whole range, in units in the last place, are at most
-**            exp expm1 log log1p tanh sigmoid softplus sin cos tan erf
-**   float32    1.1  2   2    2    3      2.5      3      1   1   1   3
-**   float64    1    2   2    2    3      2        2      2   2   libm
+**            exp expm1 log log1p tanh sigmoid softplus sin cos tan atan erf
+**   float32    1.1  2   2    2    3      2.5      3      1   1   1   1    3
+**   float64    1    2   2    2    3      2        2.5    2   2   libm (atan and erf too)
 ** (tests/c/kernels_test.c asserts them). sin, cos and tan hold for |x| <= 1e6; kernels.c sends
 ** larger arguments to libm.
 */
@@ -391,6 +391,23 @@ static inline float tan_s(float x) {
   double t = v.quadrant & 1 ? -v.cos / v.sin : v.sin / v.cos;
   return x == 0 ? x : (float)t;
 }
+
+/* atan(t) / t in t^2 on [0, 1], in double; beyond it is pi / 2 less that of 1 / x */
+static inline float atan_s(float x) {
+  double a = fabs((double)x), t = a > 1 ? 1 / a : a, z = t * t, q = 0.001057607438057242;
+  q = FMAD(q, z, -0.007030669470424213);
+  q = FMAD(q, z, 0.021912945865448393);
+  q = FMAD(q, z, -0.04392841073326746);
+  q = FMAD(q, z, 0.06685281517877424);
+  q = FMAD(q, z, -0.08785043282362845);
+  q = FMAD(q, z, 0.1105077127584966);
+  q = FMAD(q, z, -0.14278576024807985);
+  q = FMAD(q, z, 0.19999558100363982);
+  q = FMAD(q, z, -0.33333322488911593);
+  q = FMAD(q, z, 0.9999999995535376);
+  double y = a > 1 ? 0x1.921fb54442d18p0 - q * t : q * t;
+  return x == 0 ? x : copysign_s((float)y, x);
+}
 static inline double sin_d(double x) { return x == 0 ? x : sin_of(trig_d(x)); }
 static inline double cos_d(double x) { return cos_of(trig_d(x)); }
 
@@ -419,6 +436,7 @@ BY_TYPE(ABS, fabsf, fabs)
 BY_TYPE(SIN, sin_s, sin_d)
 BY_TYPE(COS, cos_s, cos_d)
 BY_TYPE(TAN, tan_s, tan)
+BY_TYPE(ATAN, atan_s, atan)
 BY_TYPE(TANH, tanh_s, tanh_d)
 BY_TYPE(SIGMOID, sigmoid_s, sigmoid_d)
 BY_TYPE(SOFTPLUS, softplus_s, softplus_d)
@@ -440,6 +458,7 @@ static inline double REMAINDER(double x, double y) { return remainder_d(x, y); }
 #define SIN(x) BY_TYPE(x, sin_s, sin_d)(x)
 #define COS(x) BY_TYPE(x, cos_s, cos_d)(x)
 #define TAN(x) BY_TYPE(x, tan_s, tan)(x)
+#define ATAN(x) BY_TYPE(x, atan_s, atan)(x)
 #define TANH(x) BY_TYPE(x, tanh_s, tanh_d)(x)
 #define SIGMOID(x) BY_TYPE(x, sigmoid_s, sigmoid_d)(x)
 #define SOFTPLUS(x) BY_TYPE(x, softplus_s, softplus_d)(x)

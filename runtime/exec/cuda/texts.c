@@ -121,9 +121,9 @@ static const formula others[GQ_NOP] = {
 
 /* Much code: a phase as one kernel, where it is met again and again, calls it. */
 static const bool much[GQ_NOP] = {
-  [GQ_OP_EXP] = true,      [GQ_OP_LOG] = true,  [GQ_OP_LOG1P] = true,
-  [GQ_OP_EXPM1] = true,    [GQ_OP_TANH] = true, [GQ_OP_SIGMOID] = true,
-  [GQ_OP_SOFTPLUS] = true, [GQ_OP_ERF] = true,  [GQ_OP_POW] = true,
+  [GQ_OP_EXP] = true,  [GQ_OP_LOG] = true,     [GQ_OP_LOG1P] = true, [GQ_OP_EXPM1] = true,
+  [GQ_OP_TANH] = true, [GQ_OP_SIGMOID] = true, [GQ_OP_ATAN] = true,  [GQ_OP_SOFTPLUS] = true,
+  [GQ_OP_ERF] = true,  [GQ_OP_POW] = true,
 };
 
 static const char *of_type(const formula *f, gq_dtype d) {
