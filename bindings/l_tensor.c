@@ -334,8 +334,9 @@ static int tensor_le(lua_State *L) { return compare(L, LUA_OPLE); }
 
 static int tensor_detach(lua_State *L) {
   gq_tensor *t = gqL_checktensor(L, 1);
-  if (t->trace && !gq_is_float(t->dtype)) return lua_settop(L, 1), 1;
-  if (t->trace) return gqL_op(L, GQ_OP_STOP_GRADIENT, 1, &t, NULL), 1;
+  if (t->trace)
+    return gqL_error(
+      L, "detach: a traced value cannot be detached; detach captured tensors outside the function");
   gq_tensor **h = gqL_pushtensor(L);
   gqL_retry(L, gq_tensor_view(t, t->shape, t->stride, t->offset, h));
   return 1;
@@ -415,7 +416,7 @@ static const gqL_function functions[] = {
   { "item", tensor_item, true, "x:item(): the number of a tensor of one element" },
   { "totable", tensor_totable, true, "x:totable(): nested tables of numbers" },
   { "clone", tensor_clone, true, "x:clone(): a copy with storage of its own; differentiable" },
-  { "detach", tensor_detach, true, "x:detach(): the same numbers without gradient, also of a traced value" },
+  { "detach", tensor_detach, true, "x:detach(): the same numbers without gradient" },
   { "contiguous", tensor_contiguous, true, "x:contiguous(): x itself, or a packed copy" },
   { "is_contiguous", is_contiguous, true, "x:is_contiguous(): are the numbers packed in row-major order?" },
   { "to", tensor_to, true, "x:to(dtype | device): converted; differentiable between floats" },

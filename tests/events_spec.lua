@@ -289,6 +289,7 @@ describe("an event where f jumps", function()
     local bent = compares(function(_, z) return gq.where((z - 0.5):gt(0), -k * (z - 0.5), 0 * z) end)
     assert.truthy(bent.quotient_error < 0.02 and not bent.warning, bent.warning)
     assert.is_nil(compares(function(_, z) return gq.where(z:gt(0), -k * z, z) + gq.relu(z) end).quotient_error)
+    assert.is_nil(compares(function(_, z) return z:softmax(-1) - k * z end).quotient_error)
     local function error_of(loss)
       local z, info = gq.odeint(function(_, z) return gq.where(z:gt(0.8), -k, -3 * k) + 0 * z end, gq.ones(3, 2),
         { 0, 0.5, 1 }, { audit = 1 })

@@ -178,6 +178,13 @@ describe("trigonometry", function()
     end)
   end
 
+  it("sinh and cosh keep small slopes, and overflow with what they are", function()
+    local x = gq.tensor({ 1e-5, 88.9 }, { requires_grad = true })
+    assert.close(x:cosh(), { 1, 2.03118e38 }, 1e-4)
+    assert.close(x:sinh(), { 1e-5, 2.03118e38 }, 1e-4)
+    assert.close(gq.grad(x:cosh()[1], x)[1], 1e-5, 1e-5)
+  end)
+
   it("atan2 is the angle in every quadrant, and on the axes", function()
     local y, x = {}, {}
     for i = -2, 2 do

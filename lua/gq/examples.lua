@@ -1145,10 +1145,6 @@ std
 steer
   gq.steer({0, 1}, 0.5, {seed = 1})[1] --> 0
   gq.steer(gq.tensor {0, 1}, 0.2)[2]:item() < 1.2 --> true
-stop_gradient
-  x = gq.tensor({3}, {requires_grad = true})
-  gq.grad((gq.stop_gradient(x) * x):sum(), {x})[1]:item() --> 3.0
-  gq.tensor {1, 2}:stop_gradient() --> tensor({1, 2}, float32)
 sub
   gq.tensor {1, 2} - 1 --> tensor({0, 1}, float32)
   gq.sub(10, gq.tensor {1, 2}) --> tensor({9, 8}, float32)

@@ -77,14 +77,21 @@ local function drop(x, list)
   return x:reshape(shape)
 end
 
+-- The same numbers as a constant, which saves a backward pass. A traced value stays as it is: where this
+-- is used, the value cancels, and its derivative with it.
+local function constant(x)
+  local ok, y = pcall(x.detach, x)
+  return ok and y or x
+end
+
 -- ---- moments ----
 
--- x less its first entry along the dimensions, and that entry, as a constant, since it cancels: sums of the difference
--- are exact where all entries are equal, and lose nothing where the mean is large.
+-- x less its first entry along the dimensions, and that entry: sums of the difference are exact where all
+-- entries are equal, and lose nothing where the mean is large.
 local function shifted(x, list)
   local c = x
   for _, d in ipairs(list) do c = c:narrow(d, 1, 1) end
-  c = c:detach()
+  c = constant(c)
   return x - c, c
 end
 
@@ -142,7 +149,7 @@ define("std", std, "x:std([dims [, keepdim [, {correction = 1}]]]): standard dev
 
 -- The largest entry along the dimensions, 0 where it is infinite, as a constant shift.
 local function shift(x, list)
-  local m = x:max(list, true):detach()
+  local m = constant(x:max(list, true))
   return gq.where(m:abs():lt(math.huge), m, 0)
 end
 
@@ -254,17 +261,24 @@ local function acos(x, other)
 end
 define("acos", acos, "x:acos(): arc cosine, 0 to pi; NaN beyond -1 and 1")
 
+-- e^(x / 2) - 1 and e^(-x / 2) - 1: sinh(x) = 2 sinh(x / 2) cosh(x / 2), cosh(x) = 1 + 2 sinh(x / 2)^2, which keep
+-- small numbers and overflow no sooner than they must.
+local function halves(x, what)
+  x = operand(x, what) * 0.5
+  return x:expm1(), (-x):expm1()
+end
+
 local function sinh(x, other)
   gq.core.alone("sinh", other)
-  x = operand(x, "sinh")
-  return (x:expm1() - (-x):expm1()) / 2
+  local e, f = halves(x, "sinh")
+  return (e - f) * ((e + f) / 2 + 1)
 end
 define("sinh", sinh, "x:sinh(): hyperbolic sine")
 
 local function cosh(x, other)
   gq.core.alone("cosh", other)
-  x = operand(x, "cosh")
-  return (x:exp() + (-x):exp()) / 2
+  local e, f = halves(x, "cosh")
+  return (e - f) * ((e - f) / 2) + 1
 end
 define("cosh", cosh, "x:cosh(): hyperbolic cosine")
 

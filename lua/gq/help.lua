@@ -148,7 +148,7 @@ local subjects <const> = {
     "relu clamp maximum minimum matmul sum mean " ..
     "var std max min softmax logsumexp norm argmax" },
   { "gradients", "x:backward(), gq.grad and derivatives of functions",
-    "backward grad no_grad stop_gradient jvp jacobian hessian_vector checkgrad" },
+    "backward grad no_grad jvp jacobian hessian_vector checkgrad" },
   { "modules", "networks: nn.mlp, nn.Sequential, layers, your own", nil },
   { "solving", "gq.odeint: ?methods, ?gradient, ?event, ?info, ?guards", "odeint interpolate cde steer jet" },
   { "sdes", "noise: gq.sde, gq.sdeint, gq.wong_zakai", "sde sdeint brownian wong_zakai" },

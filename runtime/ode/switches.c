@@ -4,6 +4,8 @@
 */
 #include "solution.h"
 
+#include <math.h>
+
 /* What a value depends on. A MIXED one is a product of TIME and WANTED, or the like: t - T is none. */
 enum { TIME = 1, STATE = 2, WANTED = 4, MIXED = 8 };
 
@@ -31,7 +33,6 @@ static bool compares(gq_op op) {
 static unsigned of_node(const gq_node *n, const unsigned *what) {
   unsigned sum = 0, both = TIME | WANTED;
   for (int i = 0; i < n->nargs; i++) sum |= what[n->args[i]];
-  if (n->op == GQ_OP_STOP_GRADIENT) return sum & ~(WANTED | MIXED);
   if (!adds(n->op) && (sum & both) == both) sum |= MIXED;
   return sum;
 }
@@ -44,8 +45,16 @@ static bool is_switch(const gq_node *n, const unsigned *what) {
          (!(sum & MIXED) || gq_numel(n->shape) == 1);
 }
 
-/* where(x > 0, x, ...), as leaky_relu has it, is continuous. */
-static void spare(const gq_graph *g, const gq_node *n, unsigned *spared) {
+static bool infinite(const gq_graph *g, const gq_node *n) {
+  while (n->op == GQ_OP_EXPAND) n = gq_graph_node(g, n->args[0]);
+  return n->op == GQ_OP_CONST && isinf(n->attr.x);
+}
+
+/* where(x > 0, x, ...), as leaky_relu has it, is continuous, and no finite x passes infinity, by which softmax asks. */
+static void spare(const gq_graph *g, int r, unsigned *spared) {
+  const gq_node *n = gq_graph_node(g, r);
+  for (int i = 0; compares(n->op) && i < n->nargs; i++)
+    if (infinite(g, gq_graph_node(g, n->args[i]))) spared[r] = 1;
   if (n->op != GQ_OP_WHERE) return;
   const gq_node *c = gq_graph_node(g, n->args[0]);
   for (int i = 1; compares(c->op) && i < 3; i++)
@@ -60,7 +69,7 @@ static unsigned *look_at(const gq_problem *p) {
   for (int i = 0; what && i < n; i++) {
     const gq_node *x = gq_graph_node(p->f, i);
     what[i] = x->op == GQ_OP_INPUT ? of_input(p, x->attr.axis) : of_node(x, what);
-    spare(p->f, x, what + n);
+    spare(p->f, i, what + n);
   }
   return what;
 }
