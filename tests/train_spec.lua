@@ -327,6 +327,20 @@ describe("gq.train", function()
     assert.close(rows[2].train_part, before[1], 1e-5, 1e-6)
   end)
 
+  it("takes no step by any of several optimisers where one of them cannot", function()
+    local a, b = nn.Linear(2, 1), nn.Linear(2, 1)
+    local before = a.weight:totable()
+    local function train(of)
+      gq.train { model = nn.Sequential { a, b }, data = { x = gq.ones(4, 2), y = gq.ones(4) }, epochs = 1,
+        progress = false, loss = of,
+        optimiser = { gq.optim.sgd(a:parameters(), { lr = 1 }), gq.optim.sgd { { params = b:parameters() } } } }
+    end
+    helper.refused("no gradient has come to any of the 2 parameters", train, function(_, x) return a(x):sum() end)
+    assert.same(before, a.weight:totable())
+    train(function(_, x) return (a(x) + b(x)):sum() end)
+    assert.not_same(before, a.weight:totable())
+  end)
+
   it("fits by L-BFGS, and keeps the weights where a trial of its line search fails", function()
     local m = model_of(3)
     local rows = gq.train { model = m, loss = loss, optimiser = gq.optim.lbfgs(m:parameters()), data = set_of(32),

@@ -103,7 +103,6 @@ function grouped(kind, list, config, make)
   return setmetatable({ groups = groups, params = params, ratio = ratio }, groups_meta)
 end
 
--- All or none of them: gradients are looked at first.
 -- PyTorch's step(closure) computes the gradients; lbfgs alone needs to.
 local function no_closure(closure)
   if closure == nil then return end
@@ -120,19 +119,23 @@ function gq.core.check_reached(reached, params)
     "first step; the loss is to be made of these parameters, those of the model that is trained"):format(#params))
 end
 
-function Groups:step(closure)
-  no_closure(closure)
+-- All or none of them: gradients are looked at first.
+function Groups:check_step()
   gq.core.check_current(self.params, "step")
   local reached = self:steps() > 0
   for _, g in ipairs(self.groups) do reached = reached or g._core:reached() end
   gq.core.check_reached(reached, self.params)
   gq.clip_grad_norm(self.params, math.huge)
+end
+function Groups:step(closure)
+  no_closure(closure)
+  self:check_step()
   for _, g in ipairs(self.groups) do g._core:step() end
 end
 -- PyTorch's set_to_none = true is what there is.
 function gq.core.check_zero_grad(given)
   local none = given
-  if type(given) == "table" then none = given.set_to_none end
+  if type(given) == "table" then none = options(given, "set_to_none", "zero_grad").set_to_none end
   if none == nil or none == true then return end
   fail(("zero_grad: takes nothing, got %s: it takes gradients away, as set_to_none = true does; for zeros set p.grad = "
     .. "gq.zeros_like(p) for each of net:parameters()"):format(describe(given)))
@@ -216,11 +219,15 @@ local function check_self(self, name)
   end
   return self._core
 end
+-- Raises where step would before it looks at the numbers.
+function Optimiser:check_step()
+  gq.core.check_current(self.params, "step")
+  gq.core.check_reached(self:steps() > 0 or self._core:reached(), self.params)
+end
 function Optimiser:step(closure)
   local core = check_self(self, "step")
   no_closure(closure)
-  gq.core.check_current(self.params, "step")
-  gq.core.check_reached(core:steps() > 0 or core:reached(), self.params)
+  self:check_step()
   core:step()
 end
 function Optimiser:zero_grad(given)

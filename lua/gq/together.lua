@@ -8,12 +8,15 @@ local describe, fail = core.describe, core.fail
 local Together = { __name = "gq.together" }
 Together.__index = Together
 
-function Together:zero_grad()
-  for _, part in ipairs(self.parts) do part:zero_grad() end
+function Together:zero_grad(given)
+  for _, part in ipairs(self.parts) do part:zero_grad(given) end
 end
 
--- All or none of them: gradients are looked at first.
+-- All or none of them: they are asked first, and gradients looked at.
 function Together:step()
+  for _, part in ipairs(self.parts) do
+    if part.check_step then part:check_step() end
+  end
   if self.params then gq.clip_grad_norm(self.params, math.huge) end
   for _, part in ipairs(self.parts) do part:step() end
 end
