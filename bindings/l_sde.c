@@ -115,6 +115,7 @@ static double positive(lua_State *L, int arg, const char *key, double def) {
 /* Fixed steps of dt, or adaptive ones that begin with it. */
 static void steps(lua_State *L, int arg, const gq_problem *p, gq_ode_options *o) {
   double span = fabs(p->t[p->nt - 1] - p->t[0]);
+  double rtol = positive(L, arg, "rtol", 1e-3), atol = positive(L, arg, "atol", 1e-3);
   o->max_step = gqL_optlimit(L, arg, "sdeint", "max_step", HUGE_VAL, 0);
   if (!gqL_optbool(L, arg, "adaptive", false)) {
     if (o->max_step > 0)
@@ -123,7 +124,7 @@ static void steps(lua_State *L, int arg, const gq_problem *p, gq_ode_options *o)
     o->step_size = positive(L, arg, "dt", 0);
     return;
   }
-  o->rtol = positive(L, arg, "rtol", 1e-3), o->atol = positive(L, arg, "atol", 1e-3);
+  o->rtol = rtol, o->atol = atol;
   o->first_step = positive(L, arg, "dt", span > 0 ? span / 100 : 1);
 }
 

@@ -186,6 +186,10 @@ describe("adaptive steps", function()
     refused("adaptive", gq.sdeint, gbm(), gq.ones(2, 2, f64), { 0, 1 }, { adaptive = 3 })
     refused("dt", gq.sdeint, gbm(), gq.ones(2, 2, f64), { 0, 1 }, { adaptive = false })
     refused("max_step is -1", solve { max_step = -1 })
+    for _, key in ipairs { "rtol", "atol" } do
+      refused(key .. " is -1", gq.sdeint, gbm(), gq.ones(2, 2, f64), { 0, 1 }, { dt = 0.1, [key] = -1 })
+    end
+    gq.sdeint(gbm(), gq.ones(2, 2, f64), { 0, 1 }, { dt = 0.1, rtol = 1e-5, atol = 1e-4 })
     refused("max_step is for adaptive = true", gq.sdeint, gbm(), gq.ones(2, 2, f64), { 0, 1 }, { dt = 0.1,
       max_step = 0.1 })
     local free = gq.sdeint(gbm(), gq.ones(2, 2, f64), { 0, 1 }, { adaptive = true, seed = 1 })
