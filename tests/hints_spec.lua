@@ -67,6 +67,7 @@ describe("modules", function()
       says("{params = others}", function() opt:add_param_group {} end)
       says("set_to_none", opt.zero_grad, opt, { set_to_none = false })
       says("set_to_none", opt.zero_grad, opt, false)
+      says("unknown option 'set_to_nune', did you mean 'set_to_none'?", opt.zero_grad, opt, { set_to_nune = false })
       opt:zero_grad(true)
       opt:zero_grad { set_to_none = true }
       assert.is_nil(opt.anything)
@@ -74,6 +75,7 @@ describe("modules", function()
     end
     local lbfgs = gq.optim.lbfgs(net:parameters())
     says("set_to_none", lbfgs.zero_grad, lbfgs, false)
+    says("set_to_none", net.zero_grad, net, false)
     says("retain_graph", function() net(gq.ones(1, 2)):sum():backward { retain_graph = true } end)
   end)
 
@@ -98,14 +100,16 @@ describe("modules", function()
   it("that take time without saying so", function()
     local Field = nn.Module:extend("Field")
     function Field:forward(t, z) return -z * t end -- luacheck: ignore
-    says("Field was called without t: where forward takes (t, z), say Field.time = true", Field(), gq.tensor(1.0),
-      gq.ones(2))
+    says("say Field.time = true, and forward is given it", Field(), gq.tensor(1.0), gq.ones(2))
     says("say Field.time = true", gq.odeint, Field(), gq.ones(2), times)
     Field.time = true
     assert.close(gq.odeint(Field(), gq.ones(2), times, { rtol = 1e-6, atol = 1e-6 })[2], gq.full({ 2 }, math.exp(-0.5)),
       1e-5)
     local Masked = nn.Module:extend("Masked")
     function Masked:forward(z, mask) return mask and z * mask or -z end -- luacheck: ignore
+    says("Masked: forward takes (z, mask), got (number 1.0, tensor float32 {2}), of which the first may be a time",
+      Masked(), 1.0, gq.ones(2))
+    Masked.time = false
     assert.close(Masked()(gq.tensor(1.0), gq.ones(2)), -gq.ones(2))
   end)
 end)

@@ -4,6 +4,7 @@ local gq = require "gq"
 local assert = require "luassert"
 local helper = require "tests.helper"
 local nn = gq.nn
+local refused = helper.refused
 
 local function names(m)
   local list = {}
@@ -130,6 +131,58 @@ describe("layers", function()
     local cell = Three()                                          -- inside dynamics, too
     local z = gq.odeint(function(_, y) return cell(y, { 1 }, -1) end, gq.ones(2), { 0, 1 }, { rtol = 1e-5 })
     assert.close(z[2], { math.exp(-1), math.exp(-1) }, 1e-3)
+  end)
+
+  it("are given all values of a call, or say which they do not take", function()
+    local x, h = gq.ones(3, 2), gq.full({ 3, 2 }, 9)
+    local one = "forward takes (x), got (tensor float32 {3, 2}, tensor float32 {3, 2}): write net(x);"
+    refused("Linear: " .. one, nn.Linear(2, 2), x, h)
+    refused("Tanh: " .. one, nn.Tanh(), x, h)
+    refused("Sequential: " .. one, nn.Sequential { nn.Linear(2, 2) }, x, h)
+    refused("a time in front, which is left out, is a number or a 0-d tensor", nn.Linear(2, 2), gq.ones(1), x)
+    refused("Linear: forward takes (x), got (tensor float32 {3, 2}, number 2)", function()
+      nn.Linear(2, 2)(1, x, 2)
+    end)
+    refused("Linear: forward takes (x), got (tensor float32 {3, 2}, nil, number 2)", nn.Linear(2, 2), x, nil, 2)
+    refused("TimeConcat: forward takes (t, z), got (number 1, tensor float32 {3, 2}, number 2)",
+      nn.TimeConcat(nn.Linear(3, 2)), 1, x, 2)
+    refused("GRUCell: forward takes (x, h), got (tensor float32 {3, 2}, tensor float32 {3, 2}, number 2)",
+      nn.GRUCell(2, 2), x, h, 2)
+    local Own = nn.Module:extend "Own"
+    function Own:forward(z, u) return u and z * u or z end -- luacheck: ignore
+    refused("Own: forward takes (z, u), got (tensor float32 {3, 2}, tensor float32 {3, 2}, number 3): write net(z, u);",
+      Own(), x, h, 3)
+    assert.same({ 9, 9 }, Own()(x, h)[1]:totable())
+    assert.same({ 1, 1 }, Own()(x, nil)[1]:totable())
+  end)
+
+  it("leave out a time that is not for them", function()
+    local x, layer = gq.randn(3, 2), nn.Linear(2, 2)
+    for _, net in ipairs { layer, nn.Sequential { layer } } do
+      for _, t in ipairs { 0.5, gq.tensor(0.5) } do assert.close(net(t, x), layer(x)) end
+    end
+    assert.same({ 3, 2 }, nn.mlp { sizes = { 2, 4, 2 }, time = true }(gq.tensor { 0.5 }, x).shape)
+    local function several(where)
+      local Own = nn.Module:extend "Own"
+      function Own:forward(scale, z) return scale * (z or 7) end -- luacheck: ignore
+      if where == "class" then Own.time = false end
+      local own = Own()
+      if where == "object" then own.time = false end
+      return own
+    end
+    for _, where in ipairs { "class", "object" } do
+      local own = several(where)
+      assert.same({ 7, 14 }, own(0.5, gq.tensor { 1, 2 }):totable())
+      assert.same({ 3, 6 }, own(0.5, gq.tensor { 1, 2 }, 3):totable())
+      assert.same({ 3, 8 }, own(gq.tensor { 3, 4 }, gq.tensor { 1, 2 }):totable())
+    end
+    for _, scale in ipairs { 2, gq.tensor(2) } do
+      refused("say Own.time = true, and forward is given it, or Own.time = false, and it is left out", several(), scale,
+        gq.tensor { 1, 2 })
+    end
+    local given = several()
+    given.time = true
+    assert.same({ 2, 4 }, given(gq.tensor(2), gq.tensor { 1, 2 }):totable())
   end)
 
   it("a layer of another number of channels names no time", function()

@@ -265,7 +265,8 @@ net:parameters(), net:named_parameters(); net:train(), net:eval(); net:state_dic
   net = gq.nn.Sequential{ gq.nn.Linear(2, 16), gq.nn.Tanh(), gq.nn.Linear(16, 1) }
 Your own: local Net = gq.nn.Module:extend("Net"); function Net:init(n) self.layer = gq.nn.Linear(n, n) end;
   function Net:forward(x) return self.layer(x) end; Net(3). Tensors with requires_grad in fields are parameters
-  forward may take several, (x, h): net(x, h). As dynamics with the time: Net.time = true, forward(t, z)]]
+  forward may take several, (x, h): net(x, h). As dynamics with the time: Net.time = true, forward(t, z)
+  net(t, z), t a number or a 0-d tensor, leaves out t where forward takes one value or Net.time = false is said]]
 
 docs.freezing = [[
 freezing: p.requires_grad = false freezes a parameter, true thaws it; solves spend nothing on its gradient, and an

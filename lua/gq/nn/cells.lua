@@ -8,7 +8,10 @@ local uniform = core.uniform_parameter
 local function cell(name, doc)
   local class = core.define_module(name, doc)
   -- Called with two values, neither of them a time.
-  function class.__call(self, x, h) return self:forward(x, h) end
+  function class.__call(self, x, h, more)
+    if more ~= nil then core.refuse_values(self, "x, h", x, h, more) end
+    return self:forward(x, h)
+  end
   function class:extra() return ("%d, %d"):format(self.weight_ih.shape[2], self.weight_hh.shape[2]) end
   return class
 end

@@ -3,12 +3,17 @@
 -- start with "_" are left out. A class of one's own:
 --
 --   local Field = nn.Module:extend("Field")
---   Field.time = true                         -- forward takes (t, z); without it, (x) or several, (x, h, ...)
+--   Field.time = true                         -- forward takes (t, z); see below
 --   function Field:init(width)
 --     self.net = nn.mlp{ sizes = {2, width, 2}, time = true }
 --   end
 --   function Field:forward(t, z) return -self.net(t, z) end
 --   local f = Field(64)                       -- f(t, z), f:parameters(), f:state_dict() ...
+--
+-- forward is given all values of a call, net(x) or net(x, h, ...); values that it does not take are an error. But
+-- where forward takes one value, or time = false was said, net(t, z) leaves out t, a number or a 0-d tensor, as
+-- solvers give it. A forward of several values, of which nothing was said, is not called with such a t: an error asks
+-- for time = true or time = false.
 
 local gq = ...
 local describe = gq.core.describe
@@ -16,18 +21,8 @@ local nn = {}
 
 -- ---- modules ----
 
-local Module = { time = false, training = true, _name = "Module" }
+local Module = { training = true, _name = "Module" }        -- time: nil, nothing was said
 nn.Module = Module
-
-local function told(self, ok, ...)
-  if ok then return ... end
-  local problem = ...
-  if type(problem) == "string" then
-    problem = ("%s\n%s was called without t: where forward takes (t, z), say %s.time = true"):format(problem,
-      self._name, self._name)
-  end
-  error(problem, 0)
-end
 
 -- gq.odeint(...) as the last argument of a call gives info behind the states.
 local function is_info(v) return type(v) == "table" and type(rawget(v, "status")) == "string" and v.nfe ~= nil end
@@ -43,28 +38,53 @@ end
 
 local function may_be_time(t) return type(t) == "number" or gq.is_tensor(t) and t:dim() == 0 end
 
--- Does forward take two values or more, of which nobody said that the first is the time?
-local function takes_several(self, forward)
-  if rawget(self, "time") ~= nil or type(forward) ~= "function" then return false end
-  local takes = debug.getinfo(forward, "u")
-  return takes.nparams > 2 or takes.isvararg
+-- How many values forward takes at most. One is always given.
+local function takes(forward)
+  local info = type(forward) == "function" and debug.getinfo(forward, "u")
+  return info and not info.isvararg and math.max(info.nparams - 1, 1) or math.huge
 end
 
+local function names_of(forward)
+  local names, most = {}, takes(forward)
+  if most == math.huge then return "..." end
+  for i = 1, most do names[i] = debug.getlocal(forward, i + 1) or "x" end
+  return table.concat(names, ", ")
+end
+
+local function described(...)
+  local list = {}
+  for i = 1, select("#", ...) do list[i] = describe((select(i, ...))) end
+  return table.concat(list, ", ")
+end
+
+local function refuse(self, names, ...)
+  gq.core.fail(("%s: forward takes (%s), got (%s): write net(%s); %s"):format(self._name, names, described(...), names,
+    self.time and "it takes no more" or "a time in front, which is left out, is a number or a 0-d tensor"))
+end
+
+-- forward(...), which is to take all that is given.
+local function give(self, ...)
+  local forward = self.forward
+  for i = takes(forward) + 1, select("#", ...) do
+    if (select(i, ...)) ~= nil then refuse(self, names_of(forward), ...) end
+  end
+  return forward(self, ...)
+end
+
+-- Is the first value of several the time, and is it for forward? `time` tells: true, it is both; false, a time is left
+-- out, as it is where forward takes one value.
 local function apply(self, t, z, ...)
-  local x = t
-  if z ~= nil then x = z end
+  local time, x = self.time, t
+  if z ~= nil and (time or may_be_time(t) or is_info(z)) then x = z end
   if not gq.is_tensor(x) then check_input(self, x) end
-  if z ~= nil then
-    if self.time then return self:forward(t, z, ...) end
-    local forward = self.forward
-    if not takes_several(self, forward) then return forward(self, z) end
-    if not may_be_time(t) then return forward(self, t, z, ...) end
-    return told(self, pcall(forward, self, z))     -- forward(z, ...) or a forgotten time = true
+  if z == nil and time then error(("%s depends on time: call net(t, z)"):format(self._name), 2) end
+  if z == nil or time or not may_be_time(t) then return give(self, t, z, ...) end
+  if time == nil and takes(self.forward) > 1 then
+    gq.core.fail(("%s: forward takes (%s), got (%s), of which the first may be a time: say %s.time = true, " ..
+      "and forward is given it, or %s.time = false, and it is left out"):format(self._name, names_of(self.forward),
+      described(t, z, ...), self._name, self._name))
   end
-  if self.time then
-    error(("%s depends on time: call net(t, z)"):format(self._name), 2)
-  end
-  return self:forward(t, z, ...)
+  return give(self, z, ...)
 end
 
 -- New fields are remembered in the order in which they are assigned: the order of the parameters.
@@ -204,7 +224,8 @@ end
 function Module:eval() return self:train(false) end
 
 -- Frozen ones too: what they have left would be there when they are thawed.
-function Module:zero_grad()
+function Module:zero_grad(given)
+  gq.core.check_zero_grad(given)
   each_tensor(self, function(_, _, t) t.grad = nil end)
 end
 
@@ -331,6 +352,7 @@ gq.docs[Module] = "nn.Module:extend(name): a class of one's own: fields that hol
 -- ---- for the files beside this one ----
 
 gq.core.is_module = is_module
+gq.core.refuse_values = refuse
 
 -- What is given behind the arguments of init is another library's, or options without their table.
 local function construct_ours(class, ...)

@@ -27,23 +27,27 @@ function Sequential:init(list, more)
   local time = false
   for i, m in ipairs(list) do
     self[i] = m
-    time = time or is_module(m) and m.time
+    time = time or is_module(m) and m.time or false
   end
   rawset(self, "time", time)
 end
 
+-- m(x), or m(t, x) of a module that depends on time.
+local function run(m, t, x)
+  if is_module(m) and m.time then return m(t, x) end
+  return m(x)
+end
+
 local function run_layers(self, t, x)
-  for _, m in ipairs(self) do
-    if is_module(m) and m.time then x = m(t, x)
-    else x = m(x) end
-  end
+  for _, m in ipairs(self) do x = run(m, t, x) end
   return x
 end
 
 function Sequential:forward(t, x)
   if not is_module(self) then gq.core.fail("net.forward(x): a dot gives no net: write net(x), or net:forward(x)") end
-  if not self.time then return run_layers(self, nil, t) end
-  return run_layers(self, t, x)
+  if self.time then return run_layers(self, t, x) end
+  if x ~= nil then core.refuse_values(self, "x", t, x) end
+  return run_layers(self, nil, t)
 end
 
 local function callable(f, what)
@@ -75,9 +79,7 @@ function TimeConcat:with_time(t, z)
 end
 
 function TimeConcat:forward(t, z)
-  z = self:with_time(t, z)
-  if is_module(self.module) then return self.module(t, z) end
-  return self.module(z)
+  return run(self.module, t, self:with_time(t, z))
 end
 
 local SecondOrder = define("SecondOrder", "nn.SecondOrder(acceleration [, {dim = -1}]): state [x, v] in the last " ..
