@@ -320,3 +320,27 @@ describe("info.quadrature_error of nodes in every step", function()
     assert.below(info.quadrature_error, 1e-4)
   end)
 end)
+
+describe("a matrix spread out of few numbers", function()
+  local function of(how)
+    local w = gq.zeros(1, 32, { dtype = "float64" })
+    w.requires_grad = true
+    local function f(t, z)
+      local m = w:expand(32, 32)
+      if how == "made" then m = m * (1 + 2 ^ -50) end
+      return z:matmul(m) * gq.sin(3 * t + 1) - z
+    end
+    local z, info = gq.odeint(f, gq.ones(8, 32, { dtype = "float64" }), { 0, 4 },
+      { gradient = "gq", method = "dopri8", rtol = 1e-9, atol = 1e-9, adjoint = { rtol = 1e-4 }, audit = false })
+    z[2]:square():sum():backward()
+    return w.grad:clone(), info
+  end
+
+  it("takes the nodes that the same matrix takes", function()
+    local spread, info = of("spread")
+    local made, other = of("made")
+    assert.equal(other.nodes, info.nodes)
+    assert.equal(0, info.unresolved)
+    assert.is_true((spread - made):norm():item() <= 1e-9 * made:norm():item())
+  end)
+end)

@@ -30,6 +30,7 @@ typedef struct prober {
   gq_graph *g;
   const gq_probe *p;
   int64_t n;
+  const gq_label *at;    /* where points are in what was there before */
   bool columns, by_rows; /* by_rows: what is summed up is to be looked at */
   gq_ref product, a;
 } prober;
@@ -40,6 +41,11 @@ static gq_shape shape_of(const prober *b, gq_ref r) { return gq_graph_node(b->g,
 static gq_ref origin(const prober *b, gq_ref r) {
   while (gq_graph_node(b->g, r)->op == GQ_OP_RESHAPE) r = gq_graph_node(b->g, r)->args[0];
   return r;
+}
+
+/* Dim `axis` of x has the points, the numbers of one after those of the other. */
+static bool along(const prober *b, gq_ref x, int axis) {
+  return b->n == 1 || (b->at[x].axis == axis && b->at[x].inner * b->n == shape_of(b, x).dim[axis]);
 }
 
 /* x {k, n rows} -> {k, n} */
@@ -86,8 +92,7 @@ static gq_ref of_sum(const prober *b, gq_ref sum) {
   gq_ref x = r.arg[0];
   gq_shape from = shape_of(b, x), to = from;
   int axis = b->columns ? from.ndim - 1 : 0, mask = r.attr.flags, low = (1 << axis) - 1;
-  if (from.ndim == 0 || from.ndim == GQ_MAXDIM || !(mask >> axis & 1) || from.dim[axis] % b->n)
-    return GQ_NONE;
+  if (from.ndim == 0 || from.ndim == GQ_MAXDIM || !(mask >> axis & 1) || !along(b, x, axis)) return GQ_NONE;
   for (int i = from.ndim; i > axis; i--) to.dim[i] = from.dim[i - 1];
   to.dim[axis] = b->n, to.dim[axis + 1] = from.dim[axis] / b->n, to.ndim++;
   x = gq_sum_axes(g, gq_reshape(g, x, to), (mask & low) | (mask & ~low) << 1);
@@ -109,7 +114,7 @@ static gq_ref by_row(const prober *b, gq_ref sum) {
   if (b->columns) kept = mask & (1 << from.ndim) >> 1;
   for (int i = 0; i < from.ndim; i++)
     if (kept >> i & 1) rows *= from.dim[i];
-  if (!kept || rows % b->n) return GQ_NONE;
+  if (!kept || !along(b, x, b->columns ? from.ndim - 1 : 0)) return GQ_NONE;
   x = gq_sum_axes(g, x, mask & ~kept);
   if (b->columns) return gq_reshape(g, x, gq_shape_of(2, (int64_t[]){ size, rows }));
   return gq_permute(g, gq_reshape(g, x, gq_shape_of(2, (int64_t[]){ rows, size })), (int[]){ 1, 0 });
@@ -193,7 +198,8 @@ static seen of_matmul(const prober *b, gq_ref r, const gq_ref *direction) {
   gq_node m = *gq_graph_node(g, r);
   gq_shape s = m.shape, from = shape_of(b, m.arg[0]);
   int ta = m.attr.flags & GQ_TA, tb = m.attr.flags & GQ_TB;
-  if (from.ndim != 2 || from.dim[ta ? 0 : 1] % b->n || shape_of(b, m.arg[1]).ndim != 2) return none;
+  if (from.ndim != 2 || shape_of(b, m.arg[1]).ndim != 2) return none;
+  if (!along(b, m.arg[0], ta ? 0 : 1) || !along(b, m.arg[1], tb ? 1 : 0)) return none;
   if (!b->by_rows && s.dim[0] * s.dim[1] < DEARER * GQ_DIRECTIONS * (s.dim[0] + s.dim[1]))
     return of_small(b, r, direction);
   return (seen){ gq_emit2(g, GQ_OP_MUL, gq_matmul(g, direction[0], m.arg[0], ta ? GQ_TB : 0),
@@ -205,13 +211,15 @@ static seen of_matmul(const prober *b, gq_ref r, const gq_ref *direction) {
 ** convolution of few channels, summed over all but images. */
 static seen of_windows(const prober *b, gq_ref r, const gq_ref *direction) {
   gq_graph *g = b->g;
-  gq_node sum = *gq_graph_node(g, origin(b, r)), m = sum;
-  if (sum.op == GQ_OP_SUM) m = *gq_graph_node(g, sum.arg[0]);
+  gq_ref product = origin(b, r);
+  gq_node sum = *gq_graph_node(g, product), m = sum;
+  if (sum.op == GQ_OP_SUM) product = sum.arg[0], m = *gq_graph_node(g, product);
   gq_shape s = m.shape, u = gq_shape_of(1, (int64_t[]){ GQ_DIRECTIONS });
   int lead = s.ndim - 2, images = 0, mask = sum.op == GQ_OP_SUM ? sum.attr.flags : 0;
   int64_t count = 1;
   while (images < lead && mask >> images & 1) count *= s.dim[images++];
-  if (b->columns || m.op != GQ_OP_MATMUL || mask >> images || count % b->n) return none;
+  if (b->columns || m.op != GQ_OP_MATMUL || mask >> images || count % b->n || !along(b, product, 0))
+    return none;
   int turned[GQ_MAXDIM]; /* u {directions, groups, rows} -> {groups, directions, rows} */
   for (int i = images; i <= lead; i++) turned[i - images] = u.ndim, u.dim[u.ndim++] = s.dim[i];
   turned[u.ndim - 2] = 0, turned[u.ndim - 1] = u.ndim - 1;
@@ -238,7 +246,8 @@ static seen of_cut(const prober *b, gq_ref r, gq_ref direction) {
   x.dim[at] = b->n;
   if (b->n > 1) {
     gq_node sum = *gq_graph_node(g, r);
-    if (sum.op != GQ_OP_SUM || sum.attr.flags != 1 << at || !gq_shape_equal(shape_of(b, sum.arg[0]), x))
+    if (sum.op != GQ_OP_SUM || sum.attr.flags != 1 << at || !gq_shape_equal(shape_of(b, sum.arg[0]), x) ||
+        !along(b, sum.arg[0], at))
       return none;
     r = sum.arg[0];
   }
@@ -399,9 +408,9 @@ static seen see_all(const prober *b, const gq_ref *direction) {
   return unseen(x) ? of_tangents(b, direction) : x;
 }
 
-gq_ref gq_probe_emit(gq_graph *g, const gq_probe *p, int64_t n, bool columns, gq_ref product, gq_ref a,
-                     const gq_ref *direction, gq_ref *size_) {
-  prober b = { g, p, n, columns, true, product, a };
+gq_ref gq_probe_emit(gq_graph *g, const gq_probe *p, int64_t n, const gq_label *at, bool columns,
+                     gq_ref product, gq_ref a, const gq_ref *direction, gq_ref *size_) {
+  prober b = { g, p, n, at, columns, true, product, a };
   seen x = size_ ? see_all(&b, direction) : none;
   if (size_) *size_ = gq_sum_axes(g, summed(&b, (seen){ sizes(&b, x.rows), sizes(&b, x.s) }), 1);
   b.by_rows = false;

@@ -25,8 +25,9 @@ double gq_probe_direction(int j, int k, size_t i);
 
 /* The numbers at n points, {numbers, n}, and the sum of the sizes of what they were summed up from, {n}. product:
 ** a'df/dtheta summed over the points, which hangs linearly on the node a, of the state's shape for n points: points and
-** rows are its last dim (columns) or it has them in front. GQ_NONE: f calls back. */
-gq_ref gq_probe_emit(gq_graph *g, const gq_probe *p, int64_t n, bool columns, gq_ref product, gq_ref a,
-                     const gq_ref *direction, gq_ref *size_);
+** rows are its last dim (columns) or it has them in front. at: where the points are in every node so far, by
+** gq_rows_follow, with n > 1. GQ_NONE: f calls back. */
+gq_ref gq_probe_emit(gq_graph *g, const gq_probe *p, int64_t n, const gq_label *at, bool columns, gq_ref product,
+                     gq_ref a, const gq_ref *direction, gq_ref *size_);
 
 #endif

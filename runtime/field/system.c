@@ -140,17 +140,38 @@ static int pull(const gq_field *f, frame *fr, gq_ref out, gq_ref cot, gq_product
   return pull_all(f, fr, 1, &out, &cot, products, time);
 }
 
+/* Where n > 1 points are in every node. */
+static int follow_points(const frame *fr, int64_t n, bool columns, gq_ref a, gq_label **at) {
+  size_t size = (size_t)gq_graph_size(fr->g);
+  gq_ref of_points[] = { fr->bind[0], fr->bind[1], a };
+  *at = gq_alloc(size * sizeof **at);
+  if (!*at) return gq_nomem(size * sizeof **at);
+  for (size_t r = 0; r < size; r++) (*at)[r] = (gq_label){ GQ_ROWS_ALL, 1 };
+  for (int i = 0; i < 3; i++) {
+    gq_shape s = gq_graph_node(fr->g, of_points[i])->shape;
+    int axis = columns ? s.ndim - 1 : 0;
+    (*at)[of_points[i]] = (gq_label){ axis, s.dim[axis] / n };
+  }
+  gq_rows_follow(fr->g, n, *at);
+  return GQ_OK;
+}
+
 /* The probes of the products at n points, and their sizes; GQ_NONE where there is no product. */
-static void probe(const gq_field *f, int cls, frame *fr, int64_t n, bool columns, gq_ref a, gq_ref *out,
-                  gq_ref *size_) {
+static int probe(const gq_field *f, int cls, frame *fr, int64_t n, bool columns, gq_ref a, gq_ref *out,
+                 gq_ref *size_) {
+  gq_label *at = NULL;
+  if (n > 1) GQ_TRY(follow_points(fr, n, columns, a, &at));
   for (int j = 0; j < f->nb; j++) {
     gq_probe p = gq_field_probe(f, cls, j);
     gq_ref direction[GQ_PROBE_INPUTS];
     for (int k = 0; f->want[j] && k < p.inputs; k++) direction[k] = fr->bind[2 + f->nb + f->directed[j][k]];
     gq_ref *size = size_ ? size_ + j : NULL;
     gq_ref product = fr->da[2 + j];
-    out[j] = product == GQ_NONE ? GQ_NONE : gq_probe_emit(fr->g, &p, n, columns, product, a, direction, size);
+    out[j] =
+      product == GQ_NONE ? GQ_NONE : gq_probe_emit(fr->g, &p, n, at, columns, product, a, direction, size);
   }
+  gq_free(at);
+  return GQ_OK;
 }
 
 /* a'df/dz, zero where f does not depend on z. */
@@ -176,7 +197,7 @@ int gq_system_adjoint(const gq_field *f, int cls, const void *arg, gq_system *s)
   if (s->probes) s->directions = bind_directions(f, cls, &fr);
   gq_inline(fr.g, f->class_body[cls], fr.bind, out);
   int status = pull(f, &fr, out[0], a, k->products, k->time);
-  if (s->probes) probe(f, cls, &fr, 1, f->columns, a, fr.da + 2, NULL);
+  if (s->probes && status == GQ_OK) status = probe(f, cls, &fr, 1, f->columns, a, fr.da + 2, NULL);
   gq_ref slope = gq_emit1(fr.g, GQ_OP_NEG, in_z(f, cls, &fr));
   lead[0] = out[0];
   lead[k->path ? 0 : 1] = k->forced ? gq_emit2(fr.g, GQ_OP_ADD, slope, q) : slope;
@@ -357,8 +378,8 @@ int gq_system_nodes(const gq_field *f, int cls, const void *arg, gq_system *s) {
   if (status == GQ_OK) {
     if (probes) s->directions = bind_directions(f, cls, &p.fr);
     status = pull(f, &p.fr, p.out, p.a, GQ_PRODUCTS_ALL, false);
-    if (probes) probe(f, cls, &p.fr, n, s->columns, p.a, lead, size);
-    for (int j = 0; probes && j < f->nb; j++)
+    if (probes && status == GQ_OK) status = probe(f, cls, &p.fr, n, s->columns, p.a, lead, size);
+    for (int j = 0; probes && status == GQ_OK && j < f->nb; j++)
       if (lead[j] != GQ_NONE) lead[nlead] = lead[j], of[nlead++] = j;
     int found = nlead;
     if (k->defect) s->defect = true, lead[nlead] = defect(f, &p, n, s->columns), of[nlead++] = -1;

@@ -52,13 +52,6 @@ gq_ref gq_graph_again(gq_graph *g, const gq_node *n, const gq_ref *args);
 
 /* ---- rows.c ---- */
 
-/* Which numbers of a value belong to which row: along `axis` an index i belongs to row (i / inner) mod
-** rows. {B, T, K} flattened to {B T, K} for a product has axis 0, inner T. axis < 0: belongs to all. */
-typedef struct gq_label {
-  int axis;
-  int64_t inner;
-} gq_label;
-
 typedef struct gq_rowproof {
   const gq_graph *g;
   int64_t rows;

@@ -146,6 +146,15 @@ int gq_rows(const gq_graph *g, int64_t rows, int *axis);
 int gq_rows_single(const gq_graph *g, int *axis);
 /* The same graph for `rows_new` rows (after gq_rows said GQ_OK, with its axis). */
 int gq_rows_resize(const gq_graph *g, int64_t rows, int64_t rows_new, const int *axis, gq_graph **out);
+/* Which numbers of a value belong to which row: along `axis` an index i belongs to row (i / inner) mod
+** rows. {B, T, K} flattened to {B T, K} for a product has axis 0, inner T. */
+enum { GQ_ROWS_ALL = -1, GQ_ROWS_MIXED = -2 }; /* axis of what has no rows, and of what several went into */
+typedef struct gq_label {
+  int axis;
+  int64_t inner;
+} gq_label;
+/* at[r] of every node r from those of the inputs, given, whatever the graph does with rows. */
+void gq_rows_follow(const gq_graph *g, int64_t rows, gq_label *at);
 
 /* The same graph with the rows of every value in its last dim, so that a layer is W X over all rows and
 ** element-wise loops run along them: `count` rows. With points > 0 at so many points at once, the rows of

@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-enum { WHOLE = -1, NONE = -2 }; /* axis of a label: belongs to all rows; nothing known yet */
+enum { WHOLE = GQ_ROWS_ALL, NONE = GQ_ROWS_MIXED }; /* axis of a label; NONE: nothing known yet in a proof */
 
 typedef gq_label label;
 typedef gq_rowproof rows;
@@ -107,6 +107,8 @@ static bool out_matmul(const step *q, label *l) {
   return true;
 }
 
+static bool out_affine(const step *q, label *l) { return q->i == 2 ? out_aligned(q, l) : out_matmul(q, l); }
+
 static bool out_reshape(const step *q, label *l) { return relabel(q->w, q->s, *l, q->n->shape, l); }
 
 static bool out_permute(const step *q, label *l) {
@@ -142,6 +144,8 @@ static bool arg_matmul(const step *q, label *l) {
   else *l = whole;
   return true;
 }
+
+static bool arg_affine(const step *q, label *l) { return q->i == 2 ? arg_aligned(q, l) : arg_matmul(q, l); }
 
 static bool arg_reshape(const step *q, label *l) {
   if (q->s.ndim == 0) *l = whole; /* expanded to one row */
@@ -302,6 +306,30 @@ static int find_axes(const gq_graph *g, int64_t count, bool single, int *axis) {
 
 int gq_rows(const gq_graph *g, int64_t count, int *axis) { return find_axes(g, count, false, axis); }
 int gq_rows_single(const gq_graph *g, int *axis) { return find_axes(g, 1, true, axis); }
+
+static label followed(const rows *w, const gq_node *n) {
+  static const label mixed = { NONE, 1 };
+  label l = whole;
+  for (int i = 0; i < n->nargs; i++) {
+    step q = operand(w, n, i);
+    label have = w->at[n->args[i]], want = l;
+    if (have.axis == WHOLE) continue;
+    if (have.axis == NONE) return mixed;
+    if (l.axis == WHOLE) {
+      l = have;
+      if (!rules[n->op].out(&q, &l)) return mixed;
+    } else if (!rules[n->op].arg(&q, &want) || !same(have, want)) {
+      return mixed;
+    }
+  }
+  return l;
+}
+
+void gq_rows_follow(const gq_graph *g, int64_t count, label *at) {
+  rows w = { .g = g, .rows = count, .at = at };
+  for (gq_ref r = 0; r < g->size; r++)
+    if (gq_at(g, r)->op != GQ_OP_INPUT) at[r] = followed(&w, gq_at(g, r));
+}
 
 /* ---- another number of rows ---- */
 

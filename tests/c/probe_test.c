@@ -1,7 +1,7 @@
 /*
 ** probe_test.c -- probes of products by point (field/probe.h): at n points what they are at each alone, and at one point the
 ** numbers of the product itself along their directions, for layers, weights used twice, kinetics, images, batches of matrices,
-** tables and captures of rows.
+** tables, captures of rows, and matrices spread out of few numbers, whose sides are multiples of the points.
 */
 #include "graphs.h"
 #include "runtime/exec/backend.h"
@@ -120,6 +120,37 @@ static gq_ref looked_up(gq_graph *g, gq_ref t, gq_ref z, const gq_ref *c) {
   gq_attr attr = { .axis = 0 };
   gq_ref p = gq_emit(g, GQ_OP_INDEX_SELECT, 2, (gq_ref[]){ c[0], gq_reshape(g, at, SHAPE(1)) }, &attr);
   return gq_emit2(g, GQ_OP_MUL, gq_reshape(g, p, SHAPE(2)), z);
+}
+
+/* tanh(z W) t, every number of W one of c's */
+static gq_ref spread(gq_graph *g, gq_ref t, gq_ref z, const gq_ref *c) {
+  int64_t d = gq_graph_node(g, z)->shape.dim[1];
+  gq_ref h = gq_matmul(g, z, gq_expand(g, c[0], SHAPE(d, d)), 0);
+  return gq_emit2(g, GQ_OP_MUL, gq_emit1(g, GQ_OP_TANH, h), t);
+}
+
+/* tanh(z (W t)), of another matrix at every point */
+static gq_ref spread_in_time(gq_graph *g, gq_ref t, gq_ref z, const gq_ref *c) {
+  int64_t d = gq_graph_node(g, z)->shape.dim[1];
+  gq_ref w = gq_emit2(g, GQ_OP_MUL, gq_expand(g, c[0], SHAPE(d, d)), t);
+  return gq_emit1(g, GQ_OP_TANH, gq_matmul(g, z, w, 0));
+}
+
+/* tanh(z + b t) b', b the numbers of c one after the other, b' each of them several times */
+static gq_ref biases(gq_graph *g, gq_ref t, gq_ref z, const gq_ref *c) {
+  int64_t d = gq_graph_node(g, z)->shape.dim[1], n = gq_graph_node(g, c[0])->shape.dim[0];
+  gq_ref over = gq_expand(g, gq_reshape(g, c[0], SHAPE(1, n)), SHAPE(d / n, n));
+  gq_ref each = gq_expand(g, gq_reshape(g, c[0], SHAPE(n, 1)), SHAPE(n, d / n));
+  gq_ref h = gq_emit2(g, GQ_OP_MUL, gq_reshape(g, over, SHAPE(d)), t);
+  h = gq_emit1(g, GQ_OP_TANH, gq_emit2(g, GQ_OP_ADD, z, h));
+  return gq_emit2(g, GQ_OP_MUL, h, gq_reshape(g, each, SHAPE(d)));
+}
+
+/* tanh(z K') V t, K and V of eight tokens, all alike */
+static gq_ref tokens(gq_graph *g, gq_ref t, gq_ref z, const gq_ref *c) {
+  gq_shape s = SHAPE(8, gq_graph_node(g, z)->shape.dim[1]);
+  gq_ref k = gq_emit1(g, GQ_OP_TANH, gq_matmul(g, z, gq_expand(g, c[0], s), GQ_TB));
+  return gq_emit2(g, GQ_OP_MUL, gq_matmul(g, k, gq_expand(g, c[1], s), 0), t);
 }
 
 static gq_tensor *in[64];
@@ -247,6 +278,26 @@ static void probes(const problem *p) {
   gq_graph_free(g);
 }
 
+/* With d numbers a row. */
+static void spreads(int64_t rows, int64_t d, bool columns) {
+  gq_shape state = SHAPE(rows, d);
+  problem list[] = {
+    { "matrix of a vector", state, 1, { SHAPE(d) }, spread, columns },
+    { "matrix of a column", state, 1, { SHAPE(d, 1) }, spread, columns },
+    { "matrix of a row", state, 1, { SHAPE(1, d) }, spread, columns },
+    { "matrix of a number", state, 1, { SCALAR }, spread, columns },
+    { "matrix of a column in time", state, 1, { SHAPE(d, 1) }, spread_in_time, false },
+    { "matrix of a row in time", state, 1, { SHAPE(1, d) }, spread_in_time, false },
+    { "matrix of a number in time", state, 1, { SCALAR }, spread_in_time, false },
+    { "biases", state, 1, { SHAPE(4) }, biases, columns },
+    { "tokens", state, 2, { SHAPE(1, d), SHAPE(d) }, tokens, columns },
+  };
+  for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
+    printf("%s, rows %d of %d%s\n", list[i].name, (int)rows, (int)d, list[i].columns ? "" : " in front");
+    RUN(probes(&list[i]));
+  }
+}
+
 int main(void) {
   problem list[] = {
     { "layers", SHAPE(ROWS, 3), 4, { SHAPE(3, 20), SHAPE(20), SHAPE(1, 20), SHAPE(20, 3) }, layers, true },
@@ -282,5 +333,11 @@ int main(void) {
     printf("%s\n", list[i].name);
     RUN(probes(&list[i]));
   }
+  for (int columns = 0; columns < 2; columns++) {
+    spreads(16, 16, columns);
+    spreads(8, 8, columns);
+  }
+  spreads(3, 4, false);
+  spreads(1, 16, false);
   return DONE();
 }
