@@ -266,7 +266,7 @@ net:parameters(), net:named_parameters(); net:train(), net:eval(); net:state_dic
 Your own: local Net = gq.nn.Module:extend("Net"); function Net:init(n) self.layer = gq.nn.Linear(n, n) end;
   function Net:forward(x) return self.layer(x) end; Net(3). Tensors with requires_grad in fields are parameters
   forward may take several, (x, h): net(x, h). As dynamics with the time: Net.time = true, forward(t, z)
-  net(t, z), t a number or a 0-d tensor, leaves out t where forward takes one value or Net.time = false is said]]
+  without Net.time = true net(t, z) leaves out t, a number or a 0-d tensor]]
 
 docs.freezing = [[
 freezing: p.requires_grad = false freezes a parameter, true thaws it; solves spend nothing on its gradient, and an

@@ -11,9 +11,7 @@
 --   local f = Field(64)                       -- f(t, z), f:parameters(), f:state_dict() ...
 --
 -- forward is given all values of a call, net(x) or net(x, h, ...); values that it does not take are an error. But
--- where forward takes one value, or time = false was said, net(t, z) leaves out t, a number or a 0-d tensor, as
--- solvers give it. A forward of several values, of which nothing was said, is not called with such a t: an error asks
--- for time = true or time = false.
+-- without time = true net(t, z) leaves out t, a number or a 0-d tensor, as solvers give it.
 
 local gq = ...
 local describe = gq.core.describe
@@ -23,6 +21,16 @@ local nn = {}
 
 local Module = { training = true, _name = "Module" }        -- time: nil, nothing was said
 nn.Module = Module
+
+local function told(self, ok, ...)
+  if ok then return ... end
+  local problem = ...
+  if type(problem) == "string" then
+    problem = ("%s\n%s was called without t: where forward takes (t, z), say %s.time = true"):format(problem,
+      self._name, self._name)
+  end
+  error(problem, 0)
+end
 
 -- gq.odeint(...) as the last argument of a call gives info behind the states.
 local function is_info(v) return type(v) == "table" and type(rawget(v, "status")) == "string" and v.nfe ~= nil end
@@ -71,20 +79,15 @@ local function give(self, ...)
   return forward(self, ...)
 end
 
--- Is the first value of several the time, and is it for forward? `time` tells: true, it is both; false, a time is left
--- out, as it is where forward takes one value.
+-- Is the first value of several the time, and is it for forward? time = true says both; otherwise a time is left out.
 local function apply(self, t, z, ...)
   local time, x = self.time, t
   if z ~= nil and (time or may_be_time(t) or is_info(z)) then x = z end
   if not gq.is_tensor(x) then check_input(self, x) end
   if z == nil and time then error(("%s depends on time: call net(t, z)"):format(self._name), 2) end
   if z == nil or time or not may_be_time(t) then return give(self, t, z, ...) end
-  if time == nil and takes(self.forward) > 1 then
-    gq.core.fail(("%s: forward takes (%s), got (%s), of which the first may be a time: say %s.time = true, " ..
-      "and forward is given it, or %s.time = false, and it is left out"):format(self._name, names_of(self.forward),
-      described(t, z, ...), self._name, self._name))
-  end
-  return give(self, z, ...)
+  if time == false or takes(self.forward) == 1 then return give(self, z, ...) end
+  return told(self, pcall(give, self, z, ...))             -- forward(z, ...), or a forgotten time = true
 end
 
 -- New fields are remembered in the order in which they are assigned: the order of the parameters.
