@@ -67,6 +67,11 @@ static bool is_last(const job *j) {
 static gq_tensor *slope(lua_State *L, const job *j) {
   gqL_call *c = j->c;
   gqL_callee(L, c);
+  if (lua_isnil(L, -1))
+    fail(L, lua_pushfstring(L,
+                            "%s was collected, but trace = false calls it for this gradient too: keep the "
+                            "function, or the tensor that the solve returned, until the gradient is there",
+                            what));
   push_copy(L, c->dtype, (gq_shape){ .ndim = 0 }, j->t)->requires_grad = true;
   push_copy(L, c->dtype, c->shape, j->z)->requires_grad = true;
   lua_pushvalue(L, -3);

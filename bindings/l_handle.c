@@ -10,10 +10,11 @@ static const char scope_key = 0;
 
 /* ---- functions that a gradient calls ----
 ** A result needs its function, which may see the result, so no reference of C keeps it alive: who holds the result
-** does, by one that the collector follows. */
+** does, by one that the collector follows: the handle's user value is the function or, where ways to several meet on
+** the tape, a list of what such a handle there would hold. Each list is made once, so a sum of n solves costs n. */
 
 static const char callee_key = 0; /* registry: address -> function, weak */
-static const char held_key = 0;   /* registry: handle, weak -> functions */
+static const char lists_key = 0;  /* registry: number of a caller -> list, weak */
 
 void gqL_callee(lua_State *L, const void *of) {
   gqL_pushweak(L, &callee_key, "v");
@@ -28,23 +29,54 @@ void gqL_setcallee(lua_State *L, const void *of) {
   lua_pop(L, 1);
 }
 
-static void hold(lua_State *L, int at, const gq_callers *c) {
-  luaL_checkstack(L, 6, NULL);
-  gqL_pushweak(L, &held_key, "k");
-  lua_pushvalue(L, at);
-  if (c->n > 1) lua_createtable(L, c->n, 0);
-  for (int i = 0; i < c->n; i++) {
-    gqL_callee(L, c->custom[i]);
-    if (c->n > 1) lua_rawseti(L, -2, i + 1);
-  }
-  lua_rawset(L, -3);
+/* Push what keeps c's functions. true: that is a new list, empty so far. */
+static bool push_keeper(lua_State *L, int lists, const struct gq_tape *c) {
+  int i = 0;
+  if (!gq_caller_next(c, &i)) return gqL_callee(L, gq_caller_custom(c)), false;
+  if (lua_rawgeti(L, lists, (lua_Integer)gq_caller_number(c)) != LUA_TNIL) return false;
   lua_pop(L, 1);
+  lua_newtable(L);
+  lua_pushvalue(L, -1);
+  lua_rawseti(L, lists, (lua_Integer)gq_caller_number(c));
+  return true;
+}
+
+/* Fill the list on top, which is c's. New ones that it leads to are left on top of it, each above its caller. */
+static void fill(lua_State *L, int lists, const struct gq_tape *c) {
+  int i = 0, n = 0, list = lua_gettop(L);
+  gq_custom *own = gq_caller_custom(c);
+  if (own) gqL_callee(L, own), lua_rawseti(L, list, ++n);
+  for (const struct gq_tape *next; (next = gq_caller_next(c, &i));) {
+    luaL_checkstack(L, 6, NULL);
+    bool empty = push_keeper(L, lists, next);
+    lua_pushvalue(L, -1);
+    lua_rawseti(L, list, ++n);
+    if (empty) lua_pushlightuserdata(L, (void *)(uintptr_t)next), lua_insert(L, -2);
+    else lua_pop(L, 1);
+  }
+  lua_remove(L, list);
+}
+
+static void hold(lua_State *L, int at, const struct gq_tape *c) {
+  luaL_checkstack(L, 8, NULL);
+  gqL_pushweak(L, &lists_key, "v");
+  int lists = lua_gettop(L);
+  bool empty = push_keeper(L, lists, c);
+  lua_pushvalue(L, -1);
+  lua_setiuservalue(L, at, 1);
+  if (empty) fill(L, lists, c);
+  while (lua_gettop(L) > lists + 1) {
+    c = lua_touserdata(L, -2);
+    lua_remove(L, -2);
+    fill(L, lists, c);
+  }
+  lua_settop(L, lists - 1);
 }
 
 void gqL_held(lua_State *L, int n) {
   for (int at = lua_gettop(L) - n + 1; n > 0; n--, at++) {
     const gq_tensor *t = *(gq_tensor **)lua_touserdata(L, at);
-    const gq_callers *c = t ? gq_tape_callers(t) : NULL;
+    const struct gq_tape *c = t ? gq_tape_caller(t) : NULL;
     if (c) hold(L, at, c);
   }
 }
@@ -64,7 +96,7 @@ static void enter_scope_list(lua_State *L) {
 
 gq_tensor **gqL_pushtensor(lua_State *L) {
   luaL_checkstack(L, 6, "too many tensors");
-  gq_tensor **h = lua_newuserdatauv(L, sizeof *h, 0);
+  gq_tensor **h = lua_newuserdatauv(L, sizeof *h, 1);
   *h = NULL;
   gqL_pushtensorclass(L);
   lua_setmetatable(L, -2);

@@ -128,6 +128,7 @@ static void push_results(lua_State *L, const gq_trace *tr, const gq_graph *g, in
   for (int i = 0; i < nout; i++) handle[i] = gqL_pushtensor(L), refs[i] = gq_graph_output(g, i);
   gqL_retry(L, gq_evaluate_by(gq_op_call, g, in, nout, refs, out));
   for (int i = 0; i < nout; i++) *handle[i] = out[i];
+  gqL_held(L, nout);
   gqL_counted(L);
 }
 

@@ -396,6 +396,7 @@ describe("dynamics that are called at every evaluation", function()
       function(y) return gq.core.once(y, "it"):sum() end,
       function(y) return gq.odeint(function(_, x) return 0 * x end, y, { 0, 1 })[2]:sum() end,
       function(y) return gq.einsum("i,j->ij", y, gq.tensor { 0.5, 0.5 }):to("float64"):sum():to("float32") end,
+      function(y) return gq.jet(function(_, x) return x * y end, 0, gq.ones(2), 1)[1]:sum() end,
     }
     for i, way in ipairs(ways) do
       local l = way(solved(gq.ones(2)))
@@ -417,6 +418,50 @@ describe("dynamics that are called at every evaluation", function()
       for n = 1, 3 do g[i] = g[i] - n * i * math.exp(-n * i) end
     end
     assert.close(gq.grad(l, w), g, 1e-3, 1e-4)
+  end)
+
+  it("keep it where one operation sums many of them", function()
+    local function sums(n)
+      local y = {}
+      for i = 1, n do y[i] = solved(gq.ones(2)) end
+      return gq.jet(function(_, x)
+        local all = y[1]
+        for i = 2, n do all = (all + y[i]) + (all - all) end
+        return x * all
+      end, 0, gq.ones(2), 2)
+    end
+    local r = sums(12)
+    settle()
+    assert.close(gq.grad(r[1]:sum(), w), { 12 * want[1], 12 * want[2] }, 1e-3, 1e-4)
+    settle()
+    assert.is_true(gq.grad(r[2]:sum(), w):abs():min():item() > 0)
+  end)
+
+  it("cost the collector as much for each of many that are summed", function()
+    local same = function(_, y) return -y * w end
+    local function grown(n, other)
+      settle()
+      collectgarbage("stop")
+      local before, l = collectgarbage("count"), 0
+      for i = 1, n do
+        local f = other and function(_, y) return -y * w * i end or same
+        l = l + gq.odeint(f, gq.ones(2), { 0, 0.1 },
+          { trace = false, params = { w }, method = "euler", step_size = 0.1 })[2]:sum()
+      end
+      local after = collectgarbage("count")
+      collectgarbage("restart")
+      return after - before
+    end
+    for _, other in ipairs { false, true } do
+      assert.below(grown(800, other), 2.3 * grown(400, other))
+    end
+  end)
+
+  it("are named where they are gone all the same", function()
+    local y = solved(gq.ones(2))
+    debug.setuservalue(y, nil, 1)
+    settle()
+    raises("was collected, but trace = false calls it for this gradient too", gq.grad, y:sum(), w)
   end)
 
   it("keep it for regularisers", function()

@@ -26,7 +26,8 @@ struct gq_tape {
   int nargs, nout;
   const gq_attr *attr;           /* behind the slots, or NULL */
   gq_custom *custom;             /* NULL: op's rule */
-  gq_callers *callers;           /* it and the nodes behind it that call a script, or NULL; often shared with them */
+  const struct gq_tape *caller;  /* the nearest, it or one behind it, that calls or where ways to callers meet, or NULL */
+  uint64_t number;               /* if that is this node: no other has it */
   gq_tensor *result;             /* saved value of the result, without tape, or NULL */
   uint64_t version;              /* of the result */
   struct gq_tape *next;          /* while being freed */

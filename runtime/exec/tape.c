@@ -5,6 +5,7 @@
 */
 #include "node.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 static _Thread_local bool recording = true;
@@ -22,12 +23,7 @@ bool gq_set_recording(bool on) {
 static _Thread_local struct gq_tape *doomed;
 static _Thread_local bool draining;
 
-static void callers_unref(gq_callers *c_) {
-  if (c_ && --c_->refs == 0) gq_free(c_);
-}
-
 static void release(struct gq_tape *n) {
-  callers_unref(n->callers);
   for (int i = 0; i < n->nargs; i++) {
     gq_tensor_unref(n->arg[i].t);
     gq_tape_unref(n->arg[i].from);
@@ -183,37 +179,16 @@ static struct gq_tape *node_new(gq_op op, int nargs, int nout, const gq_attr *at
   return n;
 }
 
-static void add_caller(gq_callers *to, gq_custom *c) {
-  for (int i = 0; i < to->n; i++)
-    if (to->custom[i] == c) return;
-  to->custom[to->n++] = c;
-}
-
-/* Those of the operands, and n's own operation. */
-static int gather_callers(struct gq_tape *n) {
-  bool own = n->custom && n->custom->calls, mixed = false;
-  gq_callers *first = NULL;
-  size_t most = own;
-  for (int i = 0; i < n->nargs; i++) {
-    gq_callers *c = n->arg[i].from ? n->arg[i].from->callers : NULL;
-    if (!c) continue;
-    most += (size_t)c->n, mixed |= first && c != first;
-    if (!first) first = c;
+/* n holds all that are behind it, so the pointer is no reference. */
+static void find_caller(struct gq_tape *n) {
+  static _Atomic uint64_t made;
+  bool own = n->custom && n->custom->calls;
+  for (int i = 0; i < n->nargs && !own; i++) {
+    const struct gq_tape *c = n->arg[i].from ? n->arg[i].from->caller : NULL;
+    own = c && n->caller && c != n->caller;
+    if (c) n->caller = c;
   }
-  if (!own && !mixed) {
-    if (first) first->refs++;
-    n->callers = first;
-    return GQ_OK;
-  }
-  gq_callers *all = n->callers = gq_calloc(1, sizeof *all + most * sizeof *all->custom);
-  if (!all) return gq_nomem(most * sizeof *all->custom);
-  all->refs = 1;
-  if (own) add_caller(all, n->custom);
-  for (int i = 0; i < n->nargs; i++) {
-    const gq_callers *c = n->arg[i].from ? n->arg[i].from->callers : NULL;
-    for (int k = 0; c && k < c->n; k++) add_caller(all, c->custom[k]);
-  }
-  return GQ_OK;
+  if (own) n->caller = n, n->number = ++made;
 }
 
 static void attach(struct gq_tape *n, gq_tensor *out, int i) {
@@ -241,7 +216,7 @@ int gq_record(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_,
     status = gq_tensor_view(out, out->shape, out->stride, out->offset, &n->result);
     n->version = out->storage->version;
   }
-  if (status == GQ_OK) status = gather_callers(n);
+  find_caller(n);
   if (status == GQ_OK) attach(n, out, 0);
   else release(n);
   return status;
@@ -256,14 +231,25 @@ int gq_record_custom(gq_custom *c, int nin, gq_tensor *const *in, int nout, gq_t
   }
   n->custom = c;
   for (int i = 0; i < nin; i++) fill_slot(&n->arg[i], in[i], false);
-  int status = gather_callers(n);
-  if (status != GQ_OK) release(n);
-  for (int i = 0; i < nout && status == GQ_OK; i++) attach(n, out[i], i);
-  return status;
+  find_caller(n);
+  for (int i = 0; i < nout; i++) attach(n, out[i], i);
+  return GQ_OK;
 }
 
 gq_custom *gq_tape_custom(const gq_tensor *x) { return x->tape ? x->tape->custom : NULL; }
-const gq_callers *gq_tape_callers(const gq_tensor *x) { return x->tape ? x->tape->callers : NULL; }
+const struct gq_tape *gq_tape_caller(const gq_tensor *x) { return x->tape ? x->tape->caller : NULL; }
+uint64_t gq_caller_number(const struct gq_tape *c) { return c->number; }
+gq_custom *gq_caller_custom(const struct gq_tape *c) {
+  return c->custom && c->custom->calls ? c->custom : NULL;
+}
+
+const struct gq_tape *gq_caller_next(const struct gq_tape *c, int *i) {
+  while (*i < c->nargs) {
+    const struct gq_tape *from = c->arg[(*i)++].from;
+    if (from && from->caller) return from->caller;
+  }
+  return NULL;
+}
 
 /* ---- the door ---- */
 

@@ -29,13 +29,13 @@ typedef struct gq_custom {
 /* Make outs results of `c` (owned by the tape from now on, also on failure) over the inputs. */
 int gq_record_custom(gq_custom *c, int nin, gq_tensor *const *in, int nout, gq_tensor *const *out);
 gq_custom *gq_tape_custom(const gq_tensor *x);   /* that x is a result of, lent, or NULL */
-/* Those that x's tape leads to and that call functions of a script: who holds x keeps these. Lent; NULL: none. */
-typedef struct gq_callers {
-  long refs;
-  int n;
-  gq_custom *custom[];
-} gq_callers;
-const gq_callers *gq_tape_callers(const gq_tensor *x);
+/* Who holds x keeps the functions of a script that its derivative calls: those of a graph of nodes, each of which calls
+** one or is where ways to several meet. The first for x, lent as long as x's tape lives, or NULL if there is none. */
+const struct gq_tape *gq_tape_caller(const gq_tensor *x);
+uint64_t gq_caller_number(const struct gq_tape *c);      /* its own, which no later node gets */
+gq_custom *gq_caller_custom(const struct gq_tape *c);    /* that calls, or NULL */
+/* Those that it leads to: the next from operand *i on, 0 at first, which moves on; NULL: no more. Some come twice. */
+const struct gq_tape *gq_caller_next(const struct gq_tape *c, int *i);
 
 /* Means and standard deviations (divisor n - 1, so NaN for n = 1) of x {..., n}, n >= 1, over its last axis, each
 ** {...}: one recorded operation with derivatives of any order; that of a deviation of zero counts as zero. */
