@@ -305,7 +305,7 @@ static int propagate(walk *w) {
       }
   }
   gq_set_recording(was);
-  return status;
+  return status == GQ_OK ? gq_pending() : status;
 }
 
 /* ---- where it starts ---- */

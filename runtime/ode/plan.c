@@ -195,6 +195,7 @@ static int plan_new(const gq_graph *f, gq_plankey *key, size_t nkey, gq_plan **o
   p->key = key, p->nkey = nkey;
   int status = build(p, f);
   if (status == GQ_OK) status = build_arenas(p);
+  if (status == GQ_OK) status = gq_pending();
   if (status != GQ_OK) plan_free(p);
   else *out = p;
   return status;

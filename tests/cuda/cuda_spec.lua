@@ -310,6 +310,28 @@ describe("a process", function()
     assert.truthy(run("", child, emulator, "nil"):find "^true.*\n3%.0\nchild ended\t0\n4")
   end)
 
+  it("that was forked solves on the CPU, however many kernels it lets go of", function()
+    local text = run("", [=[
+      package.cpath = "%s/?.so;" .. package.cpath
+      local fork = require "fork"
+      local function solved(i, device)              -- programs of their own for each i
+        local w, names = gq.ones({2, 2}, {device = device}), {"tanh", "sin", "cos"}
+        return gq.odeint(function(_, x)
+          local h, k = x:matmul(w) * 0.1, i
+          repeat h, k = h[names[k %% 3 + 1]](h), k // 3 until k == 0
+          return h
+        end, gq.ones({64, 2}, {device = device}), {0, 0.1}, {method = "rk4", step_size = 0.1})
+      end
+      local kept = {}
+      for i = 1, 70 do kept[i] = solved(i, "cuda") end
+      print("child ended", fork.child(function()
+        kept = nil
+        for i = 1, 70 do solved(i, "cpu") collectgarbage() end
+        print "solved"
+      end))]=], emulator)
+    assert.truthy(text:find "\nsolved\nchild ended\t0\n" or text:find "^solved\nchild ended\t0\n", text)
+  end)
+
   it("may end while work is queued", function()
     for _, last in ipairs { "", "os.exit(0)", "os.exit(0, true)", "error 'at last'" } do
       local text, ended, _, code = run("GQ_EMU_LATE=1", [[
@@ -622,6 +644,7 @@ describe("a training step", function()
     each_recovers(12, "gq", 1)
     each_recovers(12, 'gq", batch = "independent', 701)
     each_recovers(12, "direct", 2)
+    each_recovers(12, "gq", 2)
   end)
 
   it("fails so at any call #slow", function()
@@ -629,6 +652,9 @@ describe("a training step", function()
     each_fails(math.huge, 'direct", batch = "independent')
     each_fails(math.huge, 'gq", batch = "independent')
     each_fails(math.huge, "direct", "GQ_CUDA_TILES=0")
+    for _, as in ipairs { 1, 2, 701 } do
+      for _, engine in ipairs { "direct", "gq" } do each_recovers(math.huge, engine, as) end
+    end
   end)
 
   it("launches phases by operations as graphs, to the same bits; plainly where a driver takes none", function()

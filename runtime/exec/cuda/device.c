@@ -22,9 +22,9 @@ bool gq_cuda_uncaptured(int error) { return error == 801 || (error >= 900 && err
 
 /* Errors of kernels stay with the context: each call that works has them from then on. Others are of their call alone. */
 static bool stays(int error) {
-  if (!open || gq_cuda_capturing || error == GQ_CU_NO_MEMORY || gq_cuda_uncaptured(error)) return false;
+  if (!open || gq_cuda_capturing || gq_cuda_uncaptured(error)) return false;
   int now = gq_cu.wait(gq_cuda.stream);
-  return now && !gq_cuda_uncaptured(now);
+  return now && now != GQ_CU_NO_MEMORY && !gq_cuda_uncaptured(now);
 }
 
 int gq_cuda_check(int error, const char *what) {

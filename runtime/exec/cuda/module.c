@@ -241,8 +241,8 @@ int gq_cuda_kernel(const char *text, const char *name, module **held_, gq_cufunc
   if (!m) GQ_TRY(make(text, key, &m));
   GQ_TRY(gq_cuda_check(gq_cu.function(f, m->loaded, name), "cuModuleGetFunction"));
   if (held_ && *held_ == m) return GQ_OK;
-  if (held_) gq_cuda_let_go(*held_), *held_ = m;
   known.spare -= !m->users++;
+  if (held_) gq_cuda_let_go(*held_), *held_ = m;
   return GQ_OK;
 }
 
@@ -266,5 +266,5 @@ static int unload(void) {
 void gq_cuda_let_go(module *m_) {
   if (!m_ || --m_->users) return;
   m_->left = ++known.now;
-  if (++known.spare > SPARE) gq_cuda_later(unload());
+  if (++known.spare > SPARE && gq_cuda_usable() == GQ_OK) gq_cuda_later(unload());
 }
