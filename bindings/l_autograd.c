@@ -169,9 +169,14 @@ static int core_depends(lua_State *L) {
 
 #define GUARD "gq.recording"
 
-static void put_back(int *was) {
-  if (*was >= 0) gq_set_recording(*was);
-  *was = -1;
+typedef struct guard {
+  bool (*set)(bool on); /* NULL: nothing is to be put back */
+  bool was;
+} guard;
+
+static void put_back(guard *g) {
+  if (g->set) g->set(g->was);
+  g->set = NULL;
 }
 
 static int guard_close(lua_State *L) {
@@ -179,24 +184,32 @@ static int guard_close(lua_State *L) {
   return 0;
 }
 
-/* The guard, not a protected call, restores the state: an error keeps its traceback, but in a coroutine. */
+/* The function at 1, of those behind it, while set(on) holds. The guard, not a protected call, restores the state: an
+** error keeps its traceback, but in a coroutine. */
+static int call_while(lua_State *L, bool (*set)(bool on), bool on) {
+  guard *g = lua_newuserdatauv(L, sizeof *g, 0);
+  g->set = NULL;
+  luaL_setmetatable(L, GUARD);
+  lua_insert(L, 1);
+  lua_toclose(L, 1);
+  g->was = set(on), g->set = set;
+  if (gqL_guarded(L, lua_gettop(L) - 2, LUA_MULTRET) != LUA_OK) {
+    put_back(g);
+    return lua_error(L);
+  }
+  return lua_gettop(L) - 1;
+}
+
+/* core.twice(f, ...): f(...), of whose results gradients with create_graph will be asked. */
+static int core_twice(lua_State *L) { return call_while(L, gq_set_twice, true); }
+
 static int no_grad(lua_State *L) {
   if (lua_type(L, 1) != LUA_TFUNCTION && luaL_getmetafield(L, 1, "__call") == LUA_TNIL)
     return gqL_error(L, "no_grad: a function expected, as in gq.no_grad(function() ... end), got %s",
                      gqL_typename(L, 1));
   if (gq_trace_current() != NULL)
     return gqL_error(L, "no_grad: a function that is traced cannot switch gradients off");
-  int *was = lua_newuserdatauv(L, sizeof *was, 0);
-  *was = -1;
-  luaL_setmetatable(L, GUARD);
-  lua_insert(L, 1);
-  lua_toclose(L, 1);
-  *was = gq_set_recording(false);
-  if (gqL_guarded(L, lua_gettop(L) - 2, LUA_MULTRET) != LUA_OK) {
-    put_back(was);
-    return lua_error(L);
-  }
-  return lua_gettop(L) - 1;
+  return call_while(L, gq_set_recording, false);
 }
 
 static int is_recording(lua_State *L) {
@@ -217,9 +230,11 @@ static const gqL_function functions[] = {
 
 void gqL_open_autograd(lua_State *L) {
   static const luaL_Reg guard[] = { { "__close", guard_close }, { NULL, NULL } };
-  static const luaL_Reg core[] = {
-    { "once", core_once }, { "traced", core_traced }, { "depends", core_depends }, { NULL, NULL }
-  };
+  static const luaL_Reg core[] = { { "once", core_once },
+                                   { "traced", core_traced },
+                                   { "depends", core_depends },
+                                   { "twice", core_twice },
+                                   { NULL, NULL } };
   gqL_class(L, GUARD, guard, NULL);
   gqL_core(L, core);
   gqL_register(L, functions);

@@ -146,9 +146,14 @@ static gq_named *checknamed(lua_State *L, int arg, int *count) {
   for (lua_pushnil(L); lua_next(L, arg); lua_pop(L, 1), i++) {
     gq_tensor *t = gqL_totensor(L, -1);
     const char *name = lua_tostring(L, -2);
-    if (!t)
-      gqL_badarg(L, arg,
-                 lua_pushfstring(L, "entry '%s': tensor expected, got %s", name, gqL_typename(L, -1)));
+    if (!t) {
+      const char *help = lua_istable(L, -1)
+                           ? ": gq.checkpoint.save(path, {model = net, optimiser = opt, ...}) "
+                             "saves modules, optimisers and numbers together"
+                           : "";
+      gqL_badarg(
+        L, arg, lua_pushfstring(L, "entry '%s': tensor expected, got %s%s", name, gqL_typename(L, -1), help));
+    }
     gqL_checknumbers(L, t, "safetensors_save");
     list[i] = (gq_named){ (char *)name, t };
   }

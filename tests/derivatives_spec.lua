@@ -98,6 +98,55 @@ describe("derivatives of a function", function()
     assert.close(gq.odeint(along, z0, { 0, 1 }), same, 1e-12)
   end)
 
+  local wide = gq.nn.Linear(2, 2, { dtype = "float64" })
+  local function map(o, net)
+    o.rtol, o.atol = 1e-9, 1e-9
+    return function(z0)
+      local z, info = gq.odeint(net or function(_, z) return -z * z end, z0, { 0, 1 }, o)
+      return z[2], info
+    end
+  end
+
+  it("of a solve by auto, which takes an engine that has them", function()
+    local z0 = gq.tensor({ { 0.5, 1 }, { 2, 0.1 }, { 1, 1 } }, f64)
+    local engines = {}
+    for limit, want in pairs { [1 << 30] = "direct", [1000] = "aca" } do
+      local function solve(z)
+        local y, info = map({ memory_limit = limit }, wide)(z)
+        engines[#engines + 1] = info
+        return y
+      end
+      local of = map({ gradient = "direct" }, wide)
+      assert.close(gq.jacobian(solve, z0), gq.jacobian(of, z0), 1e-7, 1e-9)
+      assert.close(gq.jvp(solve, z0, z0), gq.jvp(of, z0, z0), 1e-7, 1e-9)
+      local function sum(g) return function(z) return (g(z) ^ 3):sum() end end
+      assert.close(gq.hessian_vector(sum(solve), z0, z0), gq.hessian_vector(sum(of), z0, z0), 1e-7, 1e-9)
+      for _, info in ipairs(engines) do assert.same(want, info.engine) end
+      engines = {}
+    end
+    local leaf = z0:detach()
+    leaf.requires_grad = true
+    local _, info = map({})(leaf)
+    assert.same("gqc", info.engine)                            -- elsewhere it chooses as ever
+    pcall(gq.jacobian, function() error("on purpose") end, z0)
+    _, info = map({})(leaf)
+    assert.same("gqc", info.engine)
+  end)
+
+  it("all of them through any engine, where x alone has gradients", function()
+    local z0 = gq.tensor({ 0.5, 1 }, f64)
+    local want = gq.eye(2, f64) * (1 / (1 + z0) ^ 2)
+    for _, o in ipairs { { gradient = "gq" }, { gradient = "gqc" }, { gradient = "adjoint" }, { trace = false } } do
+      assert.close(gq.jacobian(map(o), z0), want, 1e-7, 1e-9)
+    end
+    local function fall(h)                                       -- when a stone reaches the ground
+      local _, _, t = gq.odeint(function(_, z) return gq.stack { z[2], -2 + 0 * z[1] } end,
+        gq.cat { h, gq.zeros(1, f64) }, { 0, 9 }, { event = function(_, z) return z[1] end, rtol = 1e-9, atol = 1e-9 })
+      return t
+    end
+    assert.close(gq.jacobian(fall, gq.tensor({ 4 }, f64)), gq.tensor({ 0.25 }, f64), 1e-7)
+  end)
+
   it("refuse what makes no sense", function()
     refused("float tensor", gq.jvp, f, 1, v)
     refused("float tensor", gq.jacobian, f, gq.tensor({ 1 }, { dtype = "int64" }))

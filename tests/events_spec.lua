@@ -341,6 +341,26 @@ describe("a list of events", function()
     end
   end)
 
+  it("is also a function alone between many times, which ends there; info.events tells when", function()
+    local function hit(t) return gq.odeint(fall, gq.tensor({ 10, 0 }, f64), t, with(tight, { event = height })) end
+    local first = math.sqrt(2 * 10 / 9.81)
+    local z, info, t = hit { 0, 1, 2, 3 }
+    assert.same({ 4, 2 }, z.shape)
+    assert.close(z[2][1]:item(), 10 - 9.81 / 2, 1e-7)
+    assert.close(z[4], { 0, -9.81 * first }, 1e-7, 1e-7)
+    assert.close(t:item(), first, 1e-7)
+    assert.same({ 1 }, { #info.events })
+    z, info = hit { 0, 3 }
+    assert.same({ 2 }, z.shape)
+    assert.same({ { event = 1, t = info.event_t } }, info.events)
+    assert.close(info.event_t, first, 1e-7)
+    z, info = hit(gq.tensor({ 0, 0.5, 1 }, f64))
+    assert.same({}, info.events)
+    assert.close(z[3][1]:item(), 10 - 9.81 / 2, 1e-7)
+    assert.same({}, select(2, hit { 0, 1 }).events)
+    assert.truthy(message(hit, { 0 }):find("two times or more", 1, true))
+  end)
+
   it("goes on from the state that apply gives, unless it is to end there", function()
     local function run(terminal)
       local switched = { condition = function(_, z) return z[1] - 0.8 end, direction = "up", terminal = terminal,

@@ -29,6 +29,8 @@ describe("options that other libraries call otherwise", function()
   it("gq.sdeint has some of them, and what is merely misspelt is found as before", function()
     local sde = gq.sde { drift = decay, diffusion = function(_, z) return z end }
     says("here: brownian", gq.sdeint, sde, gq.ones(1), times, { dt = 0.1, bm = 1 })
+    says("here: brownian", gq.sdeint, sde, gq.ones(1), times, { dt = 0.1, levy_area = "foster" })
+    says("here: dt", gq.sdeint, sde, gq.ones(1), times, { step_size = 0.1 })
     says("here: brownian = gq.brownian{seed", gq.sdeint, sde, gq.ones(1), times, { dt = 0.1, entropy = 1 })
     says("here: times are the third argument", gq.sdeint, sde, gq.ones(1), times, { dt = 0.1, saveat = 1 })
     says("did you mean 'rtol'", gq.odeint, decay, gq.ones(1), times, { rtoll = 1 })

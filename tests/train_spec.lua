@@ -674,7 +674,7 @@ describe("loggers", function()
     local path = temporary("log.jsonl")
     local log = gq.logger.jsonl(path)
     log { epoch = 0, loss = 0 / 0 }
-    log { epoch = 1, loss = gq.tensor(0.5), list = { 1, math.huge } }
+    log:log { epoch = 1, loss = gq.tensor(0.5), list = { 1, math.huge } }
     local lines = {}
     for line in io.lines(path) do lines[#lines + 1] = gq.json.decode(line) end
     assert.same({ epoch = 0, loss = gq.json.null }, lines[1])

@@ -1,9 +1,10 @@
 -- derivatives.lua -- derivatives of a function of one tensor: gq.jvp, gq.jacobian, gq.hessian_vector. All are made of
 -- gq.grad, so they work in traces, carry gradients where x or what f captured does, and go through gq.odeint where its
--- engine may be differentiated twice (direct, aca).
+-- engine may be differentiated twice (direct, aca; auto is one of these), gq.jacobian by any where nothing but x has
+-- gradients.
 
 local gq = ...
-local describe, traced, depends = gq.core.describe, gq.core.traced, gq.core.depends
+local describe, traced, depends, twice = gq.core.describe, gq.core.traced, gq.core.depends, gq.core.twice
 
 -- x in a place of its own in the graph, still behind x, and f there.
 local function at(f, x, what)
@@ -19,7 +20,7 @@ local function at(f, x, what)
     own = x:detach()
     own.requires_grad = true
   end
-  local y = f(own)
+  local y = twice(f, own)
   if not gq.is_tensor(y) then error(("%s: f returns a tensor, got %s"):format(what, describe(y)), 3) end
   return own, y
 end
@@ -37,9 +38,9 @@ local function check_direction(v, x, what)
     describe(v)), 3)
 end
 
-local function grad(y, x, c)
+local function grad(y, x, c, once)
   if not y.requires_grad and not traced(y) then return gq.zeros_like(x) end      -- constant in x
-  return gq.grad(y, x, { cotangents = c, create_graph = true })
+  return gq.grad(y, x, { cotangents = c, create_graph = not once })
 end
 
 -- J v as the derivative of J' u in u, which is linear in u: two passes back for one forward.
@@ -55,7 +56,8 @@ function gq.jacobian(f, x)
   local own, y = at(f, x, "gq.jacobian")
   local n, shape, rows = y:numel(), y.shape, {}
   local unit = gq.eye(math.max(n, 1), { dtype = y.dtype, device = y.device })
-  for i = 1, n do rows[i] = grad(y, own, unit[i]:reshape(shape)) end
+  local once = own ~= x and not traced(y) and not depends(y, own)                -- nothing else is behind them
+  for i = 1, n do rows[i] = grad(y, own, unit[i]:reshape(shape), once) end
   table.move(x.shape, 1, x:dim(), #shape + 1, shape)
   if n == 0 then return gq.zeros(shape, { dtype = y.dtype, device = y.device }) end
   return result(gq.stack(rows, 1):reshape(shape), x, own)

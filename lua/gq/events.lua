@@ -244,7 +244,8 @@ function core.with_events(f, z0, t, opts)
   local times = check_times(t)
   for _, key in ipairs { "dense", "regularise" } do
     if opts[key] then
-      fail(("gq.odeint: %s does not go with a list of events; with one function as event it does"):format(key))
+      fail(("gq.odeint: %s does not go with a list of events or many times; with one function as event and two " ..
+        "times it does"):format(key))
     end
   end
   local own = copy(opts, {})

@@ -184,8 +184,12 @@ define("log_softmax", log_softmax, "x:log_softmax([dim]): logarithm of softmax, 
 
 -- ---- norms ----
 
+-- As the other reductions take them, x:norm(dims, keepdim) is known by what no p is.
 local function norm(x, p, dims, keepdim)
   checkfloat(x, "norm")
+  if type(p) == "table" or type(dims) == "boolean" or math.type(p) == "integer" and p < 0 then
+    p, dims, keepdim = nil, p, dims
+  end
   local list, keep = reduction(x, dims, keepdim, nil, "", "norm")
   p = p or 2
   if type(p) ~= "number" or p <= 0 or p ~= p then
@@ -206,7 +210,7 @@ local function norm(x, p, dims, keepdim)
   return keep and y or drop(y, list)
 end
 define("norm", norm, "x:norm([p [, dims [, keepdim]]]): p-norm, 2 by default, math.huge for the largest; " ..
-  "derivative 0 at 0")
+  "derivative 0 at 0; x:norm({dims}) or x:norm(-1), also with keepdim behind it, is the 2-norm along them")
 
 -- ---- activations ----
 

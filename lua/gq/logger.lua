@@ -29,7 +29,7 @@ end
 local meta = {
   __call = function(self, row) return self.write(self, row) end,
 }
-meta.__index = meta
+meta.__index, meta.log = meta, meta.__call
 function meta.close() end
 
 local function new(path, what, write, epoch_of)
@@ -57,7 +57,8 @@ function logger.jsonl(path)
     return ok and type(row) == "table" and row.epoch or nil
   end)
 end
-gq.docs[logger.jsonl] = "local log = gq.logger.jsonl(path); log(row): one JSON object a line, appended"
+gq.docs[logger.jsonl] = "local log = gq.logger.jsonl(path); log(row), or log:log(row): one JSON object a line, " ..
+  "appended"
 
 local function cell(v)
   if v == nil then return "" end

@@ -134,6 +134,12 @@ end, "gq.nll_loss(log_p, labels [, {reduction}]): minus the log-probability of e
 local function fitted(x, dim, what)
   if type(x) == "table" and gq.is_tensor(x.mean) and gq.is_tensor(x.std) then return x end
   if not gq.is_tensor(x) then fail(("%s: samples or {mean, std} expected, got %s"):format(what, describe(x))) end
+  local n, along = 1, core.axes(x, dim or -1, what)
+  for _, d in ipairs(along) do n = n * x.shape[d] end
+  if n < 2 then
+    fail(("%s: two samples or more are needed for a standard deviation, and dimension %s of {%s} has %d: dim = says " ..
+      "which dimension they are along"):format(what, table.concat(along, ", "), table.concat(x.shape, ", "), n))
+  end
   return gq.normal_fit(x, dim)
 end
 

@@ -200,25 +200,31 @@ local function at_event(p, event, r)
   return r.z + slope * shift, time + shift:to("float64")
 end
 
--- A terminal event: the times have two, and the core ends where it happens.
+-- A terminal event between two times: the core ends where it happens.
 local function locate(p)
   local event, t = p.opts.event, p.t
   if event == nil then return end
   core.check(p.z0, p.opts)
   local times = numbers(t)
   if type(times) ~= "table" or #times ~= 2 then
-    fail("gq.odeint: with an event give two times: where the solve starts, and where it ends at the latest")
+    fail("gq.odeint: with an event give two times or more: where the solve starts, and where it ends at the latest")
   end
   return function(r)
-    r.z = r.z[2]
+    r.z, r.info.events = r.z[2], { r.info.event_t and { event = 1, t = r.info.event_t } }
     if r.info.event_t then r.z, r.time = at_event(p, event, r)
     else r.time = gq.is_tensor(t) and t[2] or gq.tensor(times[2], { dtype = "float64", device = r.z.device }) end
   end
 end
 
+local function many(t)
+  local times = numbers(t)
+  return type(times) == "table" and #times > 2
+end
+
 -- gq.odeint's part in Lua: bindings/l_solve.c calls it.
 function core.odeint(f, z0, t, opts)
   local event = type(opts) == "table" and opts.event
+  if event and core.is_callable(event) and many(t) then event, opts = {}, copy(opts, { event = { event } }) end
   if type(event) == "table" and not core.is_callable(event) then return core.with_events(f, z0, t, opts) end
   local p, back = { f = f, z0 = z0, t = t, opts = own_points(f, z0, opts) }, {}
   back[#back + 1] = core.regularised(p) or core.pack(p)

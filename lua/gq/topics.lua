@@ -165,7 +165,7 @@ after the solve
   lowering: how programs ran, on the CPU "threads", on CUDA "tiles" (a kernel for all slices of rows), "lanes" (one
     for a whole solve of batch = "independent") or "ops" (a kernel an operation)
   event_t, nfe_event: of an event, the time (absent if there was none) and what it took to find it
-  events, parts: of a list of events, which happened when, and the info of each solve between them (nfe, steps and
+  events, parts: of events, which happened when; of a list of them the info of each solve between them (nfe, steps and
     rejected are their sums; what the backward pass counts is in each)
   regularisers: ?regularise
 after a backward pass
@@ -284,7 +284,8 @@ event: of gq.odeint: a function of (t, z), and the solve ends where it changes s
   surface, and its gradient is that of the event's time, too
   function hits(t, z) return z:narrow(1, 1, 1):squeeze(1) end
   z, info, t_hit = gq.odeint(f, z0, {0, 10}, {event = hits})
-  where it does not change sign, z and t_hit are those of the end, and info.event_t is nil
+  where it does not change sign, z and t_hit are those of the end, and info.event_t is nil; between more times than
+  two z is the states at the times, as of a list
 or a list of {[condition =] function(t, z), direction = "up" | "down" | "both" (default), terminal = true | false
   (default: true without apply), apply = function(t, z) -> the state from which the solve goes on}: then also between
   many times; gradients go through all of it. info.events: {{event = which of the list, t = when}, ...}; behind a

@@ -8,13 +8,21 @@
 #include <stdatomic.h>
 #include <string.h>
 
-static _Thread_local bool recording = true;
+static _Thread_local bool recording = true, twice;
 
 bool gq_recording(void) { return recording; }
 
 bool gq_set_recording(bool on) {
   bool was = recording;
   recording = on;
+  return was;
+}
+
+bool gq_twice(void) { return twice; }
+
+bool gq_set_twice(bool on) {
+  bool was = twice;
+  twice = on;
   return was;
 }
 

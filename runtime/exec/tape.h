@@ -13,6 +13,9 @@ int gq_op_call(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_
 
 bool gq_recording(void);
 bool gq_set_recording(bool on);           /* returns what it was */
+/* Will derivatives of gradients be asked for, as by gq.jacobian? Then engine auto is one that has them. */
+bool gq_twice(void);
+bool gq_set_twice(bool on);
 
 /* Record a result that was computed already: `out` is the op of args. Does nothing where gq_op_call
 ** would not record. */

@@ -8,6 +8,7 @@
 ** 0.8. Nor does the width of an SDE's layers: direct over aca, which runs steps again: 5 0.97, 20 1.01, 100 0.82
 ** (reversible_heun).
 */
+#include "../exec/tape.h"
 #include "../ode/solution.h"
 
 #include <stdarg.h>
@@ -40,6 +41,15 @@ static double activations(const gq_plan *p) {
 /* Reversible steps are undone; otherwise the adjoint is solved. */
 static void without_activations(const gq_planspec *s, gq_ode_options *o, const gq_plan *p, double steps,
                                 gq_info *info) {
+  bool single = !o->overshoot && !o->independent; /* steps can be run again one by one */
+  if (gq_twice() && single) {
+    decide(
+      s, o, info, "aca",
+      "activations of %.0f steps take %.1f MB, over the limit of %.1f MB; steps are run again for second "
+      "derivatives",
+      steps, mega(steps * activations(p)), mega((double)o->memory_limit));
+    return;
+  }
   if (gq_method_stops(o->method) && o->eta == 1) {
     decide(s, o, info, "reversible",
            "activations of %.0f steps take %.1f MB, over the limit of %.1f MB; %s steps are inverted", steps,
@@ -48,7 +58,6 @@ static void without_activations(const gq_planspec *s, gq_ode_options *o, const g
   }
   double states = steps * (2 + p->forward.m->slopes) * (double)gq_part_bytes(p->field);
   bool dense = states <= (double)o->memory_limit && !o->overshoot;
-  bool single = !o->overshoot && !o->independent; /* steps can be run again one by one */
   o->trajectory = !single ? &gq_trajectory_reverse : dense ? &gq_trajectory_dense : &gq_trajectory_checkpoint;
   decide(s, o, info, "gq", "activations of %.0f steps take %.1f MB, over the limit of %.1f MB; %s", steps,
          mega(steps * activations(p)), mega((double)o->memory_limit),
@@ -61,7 +70,7 @@ static void without_activations(const gq_planspec *s, gq_ode_options *o, const g
 static bool collocates(const gq_planspec *s, const gq_ode_options *o, const gq_field *f) {
   int64_t rows = f->shape.ndim ? f->shape.dim[0] : 1, row = gq_numel(f->shape) / (rows > 0 ? rows : 1);
   bool adaptive = o->method->steps->any_system && o->method->e && o->step_size <= 0;
-  if (!adaptive || o->overshoot || o->parity || s->p->jump_ || o->independent)
+  if (!adaptive || o->overshoot || o->parity || s->p->jump_ || o->independent || gq_twice())
     return false; /* fixed steps have no bound */
   return rows > 1 && rows <= FEW_ROWS && row <= LONG_ROW && gq_field_independent(f) == GQ_OK &&
          (!f->columns || f->points);
