@@ -346,11 +346,11 @@ static int op_prod(lua_State *L) {
   for (int i = 0; i < s.ndim; i++)
     if (a.mask >> i & 1) s.dim[i] = 1;
   gq_tensor *p = multiplied(L, gathered(L, t, a.mask));
-  if (p->shape.dim[0] == 0) { /* the empty product */
-    gq_tensor *one = beside(L, 1, t);
-    p = gqL_op(L, GQ_OP_EXPAND, 1, &one, &(gq_attr){ .shape = s });
-  } else p = gqL_reshape(L, p, s);
-  drop_axes(L, p, a.mask, a.keep);
+  if (p->shape.dim[0] == 0) { /* the empty product, of which t is told as of any other */
+    p = gqL_op(L, GQ_OP_SUM, 1, &p, &(gq_attr){ .flags = 1 });
+    p = gqL_op(L, GQ_OP_ADD, 2, (gq_tensor *[]){ p, beside(L, 1, p) }, NULL);
+  }
+  drop_axes(L, gqL_reshape(L, p, s), a.mask, a.keep);
   return 1;
 }
 

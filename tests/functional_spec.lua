@@ -206,6 +206,26 @@ describe("trigonometry", function()
     helper.checkgrad(gq.atan2, randn(3, 4), randn(4))
   end)
 
+  it("atan2 reads signs of zeros and infinities as C's", function()
+    local y, x = {}, {}
+    for _, a in ipairs { -0.0, 0.0, 1, -1, math.huge, -math.huge } do
+      for _, b in ipairs { -0.0, 0.0, 1, -1, math.huge, -math.huge } do y[#y + 1], x[#x + 1] = a, b end
+    end
+    local angle = gq.atan2(f64(y), f64(x)):totable()
+    for i = 1, #y do
+      local want = math.atan(y[i], x[i])
+      assert.close(angle[i], want, 1e-15)
+      assert.same(1 / want < 0, 1 / angle[i] < 0)
+    end
+  end)
+
+  it("slopes of arcs are infinite at their ends", function()
+    for name, sign in pairs { asin = 1, acos = -1 } do
+      local x = gq.tensor({ -1, 0, 1 }, { dtype = "float64", requires_grad = true })
+      assert.same({ sign * math.huge, sign, sign * math.huge }, gq.grad(gq[name](x):sum(), x):totable())
+    end
+  end)
+
   it("arcs are NaN where there are none", function()
     assert.is_true(gq.asin(f64 { 1.5 }):isnan():item() and gq.acos(f64 { -1.5 }):isnan():item())
   end)

@@ -254,16 +254,16 @@ define("leaky_relu", leaky_relu, "x:leaky_relu([slope]): x above 0, slope x belo
 local function asin(x, other)
   gq.core.alone("asin", other)
   x = operand(x, "asin")
-  return (x / (((1 - x) * (1 + x)):sqrt() + 1)):atan() * 2
+  return (x / ((1 - x):sqrt() * (1 + x):sqrt() + 1)):atan() * 2
 end
-define("asin", asin, "x:asin(): arc sine, -pi/2 to pi/2; NaN beyond -1 and 1")
+define("asin", asin, "x:asin(): arc sine, -pi/2 to pi/2; NaN beyond -1 and 1, where the derivative is infinite")
 
 local function acos(x, other)
   gq.core.alone("acos", other)
   x = operand(x, "acos")
-  return ((1 - x) / (1 + x)):sqrt():atan() * 2
+  return ((1 - x):sqrt() / ((1 + x):sqrt() + math.sqrt(2))):atan() * 4
 end
-define("acos", acos, "x:acos(): arc cosine, 0 to pi; NaN beyond -1 and 1")
+define("acos", acos, "x:acos(): arc cosine, 0 to pi; NaN beyond -1 and 1, where the derivative is infinite")
 
 -- e^(x / 2) - 1 and e^(-x / 2) - 1: sinh(x) = 2 sinh(x / 2) cosh(x / 2), cosh(x) = 1 + 2 sinh(x / 2)^2, which keep
 -- small numbers and overflow no sooner than they must.
@@ -286,16 +286,20 @@ local function cosh(x, other)
 end
 define("cosh", cosh, "x:cosh(): hyperbolic cosine")
 
--- The quotient of the smaller by the larger, and the quarter or half turns that it lacks.
+-- Has x a minus sign? -0 has.
+local function minus(x) return gq.where(x:eq(0), x:reciprocal(), x):lt(0) end
+
+-- The quotient of the smaller by the larger, and the quarter or half turns that it lacks. Two infinities are on a diagonal.
 local function atan2(y, x)
   y, x = operand(y, "atan2"), operand(x, "atan2")
-  local flat = x:abs():ge(y:abs())
+  local flat, far = x:abs():ge(y:abs()), gq.minimum(x:abs(), y:abs()):eq(math.huge)
   local above, below = gq.where(flat, y, x), gq.where(flat, x, y)
-  local angle = (above / gq.where(below:eq(0), 1, below)):atan()
-  local half = (1 - y:lt(0):to(angle.dtype) * 2) * math.pi
-  return gq.where(flat, angle + gq.where(x:lt(0), half, 0), half / 2 - angle)
+  local slope = gq.where(far, y:sign() * x:sign(), above / gq.where(below:eq(0), 1, below))
+  local angle = slope:atan()
+  local half = (1 - minus(y):to(angle.dtype) * 2) * math.pi
+  return gq.where(flat, gq.where(minus(x), angle + half, angle), half / 2 - angle)
 end
-define("atan2", atan2, "gq.atan2(y, x): the angle of the point (x, y), -pi to pi; 0 at the origin")
+define("atan2", atan2, "gq.atan2(y, x): the angle of the point (x, y), -pi to pi; at the origin 0 or, where x is -0, pi")
 
 -- ---- samples ----
 
