@@ -159,6 +159,7 @@ gq_tensor *gqL_op(lua_State *L, gq_op op, int nargs, gq_tensor *const *args, con
 
 gq_tensor *gqL_reshape(lua_State *L, gq_tensor *t, gq_shape s);       /* the same, pushed */
 gq_tensor *gqL_cast(lua_State *L, gq_tensor *t, gq_dtype d);
+gq_tensor *gqL_clone(lua_State *L, gq_tensor *t); /* the same numbers with storage of their own, pushed */
 /* Bring n tensors to one dtype: floats win over integers over bool, 0-d floats take the others'
 ** float; float32 with float64 otherwise raises, naming :to. Casts are pushed; t is updated. */
 void gqL_promote(lua_State *L, int n, gq_tensor **t, const char *what);

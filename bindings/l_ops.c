@@ -277,7 +277,7 @@ static int64_t count_over(const gq_tensor *t, int mask) {
 
 static gq_tensor *summed(lua_State *L, gq_tensor *t, axes a) {
   if (t->dtype == GQ_BOOL) t = gqL_cast(L, t, GQ_I64);
-  if (t->shape.ndim == 0) return gqL_reshape(L, t, t->shape);
+  if (t->shape.ndim == 0) return gqL_clone(L, t);
   t = gqL_op(L, GQ_OP_SUM, 1, &t, &(gq_attr){ .flags = a.mask });
   return drop_axes(L, t, a.mask, a.keep);
 }
@@ -349,7 +349,7 @@ static int op_prod(lua_State *L) {
   if (p->shape.dim[0] == 0) { /* the empty product, of which t is told as of any other */
     p = gqL_op(L, GQ_OP_SUM, 1, &p, &(gq_attr){ .flags = 1 });
     p = gqL_op(L, GQ_OP_ADD, 2, (gq_tensor *[]){ p, beside(L, 1, p) }, NULL);
-  }
+  } else if (count_over(t, a.mask) == 1) p = gqL_clone(L, p);
   drop_axes(L, gqL_reshape(L, p, s), a.mask, a.keep);
   return 1;
 }
@@ -370,7 +370,7 @@ static int extreme(lua_State *L, gq_op value, gq_op place, gq_op two, const char
   axes a = check_axes(L, t, what);
   not_empty(L, t, a.mask, what);
   if (t->dtype == GQ_BOOL) t = gqL_cast(L, t, GQ_I64);
-  if (t->shape.ndim == 0) return gqL_reshape(L, t, t->shape), 1;
+  if (t->shape.ndim == 0) return gqL_clone(L, t), 1;
   gq_tensor *v = gqL_op(L, value, 1, &t, &(gq_attr){ .flags = a.mask });
   drop_axes(L, v, a.mask, a.keep);
   if (a.single < 0) return 1;

@@ -342,18 +342,19 @@ static int tensor_detach(lua_State *L) {
   return 1;
 }
 
-static int tensor_clone(lua_State *L) {
-  gq_tensor *t = gqL_checktensor(L, 1);
+gq_tensor *gqL_clone(lua_State *L, gq_tensor *t) {
   gq_attr same = { .shape = t->shape };
-  if (t->trace || (t->requires_grad && gq_trace_current())) return gqL_op(L, GQ_OP_RESHAPE, 1, &t, &same), 1;
+  if (t->trace || (t->requires_grad && gq_trace_current())) return gqL_op(L, GQ_OP_RESHAPE, 1, &t, &same);
   gq_tensor **h = gqL_pushtensor(L);
   gqL_retry(L, gq_tensor_empty_on(gq_tensor_device(t), t->dtype, t->shape, h));
   gqL_retry(L, gq_tensor_copy(*h, t));
   gqL_try(L, gq_record(GQ_OP_RESHAPE, 1, &t, &same, *h));
   gqL_held(L, 1);
   gqL_counted(L);
-  return 1;
+  return *h;
 }
+
+static int tensor_clone(lua_State *L) { return gqL_clone(L, gqL_checktensor(L, 1)), 1; }
 
 static int tensor_contiguous(lua_State *L) {
   gq_tensor *t = gqL_checktensor(L, 1);

@@ -296,6 +296,43 @@ describe("tensors: drawn", function()
   end)
 end)
 
+-- A result is no view of what it was made of where that had nothing to do, either.
+describe("operations that find nothing to do", function()
+  local results = {
+    sum = function(x) return x[1][1][1]:sum() end, max = function(x) return x[1][1][1]:max() end,
+    prod = function(x) return x:prod(1) end, logsumexp = function(x) return x[1][1][1]:logsumexp() end,
+    cumsum = function(x) return x:cumsum(1) end, cumprod = function(x) return x:cumprod(2) end,
+    flip = function(x) return x:flip {} end, roll = function(x) return x:roll(3, 3) end,
+    pad = function(x) return gq.pad(x, { 0, 0 }) end, ["pad by nothing"] = function(x) return gq.pad(x, {}) end,
+    upsample = function(x) return gq.upsample(x, 1) end,
+    linear = function(x) return gq.upsample(x, 1, { mode = "linear" }) end,
+    adaptive = function(x) return gq.adaptive_avg_pool1d(x, 3) end, diag = function(x) return x[1]:diag() end,
+    pixel_shuffle = function(x) return gq.pixel_shuffle(x, 1) end,
+  }
+  for name, f in pairs(results) do
+    it(name, function()
+      local x = gq.ones({ 1, 1, 3 }, { requires_grad = true })
+      local y = f(x)
+      assert.same(x.shape, gq.grad(y:sum(), x).shape)
+      y:detach():copy_(gq.zeros(y.shape))
+      assert.same({ { { 1, 1, 1 } } }, x:totable())
+    end)
+  end
+
+  it("views of no numbers lie anywhere", function()
+    local x = gq.zeros(4, 0, 4)
+    assert.same({ 0, 4 }, x[4].shape)
+    assert.same({ 1, 1, 0, 4 }, x:unsqueeze(1)[{ {}, { 4, 4 } }].shape)
+    x:unsqueeze(1)[{ 1, { 4, 4 } }] = 1
+  end)
+
+  it("flip says which dimension it misses", function()
+    assert.truthy(helper.message(gq.flip, gq.ones(2, 2)):find("flip: which of the 2 dimensions?", 1, true))
+    assert.truthy(helper.message(gq.flip, gq.ones(2, 2), { 1, 1 }):find("twice", 1, true))
+    assert.same({ 2, 1 }, gq.tensor({ 1, 2 }):flip():totable())
+  end)
+end)
+
 describe("tensors: linear algebra", function()
   local function spd(x) return x:matmul(x:transpose(-1, -2)) + gq.eye(x.shape[x:dim()], f64) end
 

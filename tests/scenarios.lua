@@ -46,6 +46,15 @@ add("a fitted normal", function(gq)
   assert(x.grad:abs():max():item() < 10)
 end)
 
+add("indices captured by a trace", function(gq)
+  local field = function(_, z)
+    for k = 0, 8 do z = z:triu(-k) end
+    return -z
+  end
+  local z = gq.odeint(field, gq.ones(2, 2), { 0, 1 }, { method = "euler", step_size = 0.5, gradient = "none" })
+  close(z[2]:sum():item(), 1.75)
+end)
+
 for _, pair in ipairs { "direct", "adjoint", "seminorm", "gq", "gqc", "kronrod", "mali alf",
   "reversible reversible_heun", "direct kvaerno5", "aca kvaerno3", "adjoint kvaerno3", "gq kvaerno5" } do
   local gradient, method = pair:match("^(%S+) ?(.*)$")

@@ -106,9 +106,10 @@ end
 local function define_scan(name, op, one, doc)
   define(name, function(x, dim)
     check(x, name)
-    if x:dim() == 0 then return x:clone() end
+    local d = x:dim() > 0 and axis(x, dim, name)
     if x.dtype == "bool" then x = x:to("int64") end
-    return scan(x, axis(x, dim, name), op, one)
+    if not d or x.shape[d] < 2 then return x:clone() end
+    return scan(x, d, op, one)
   end, doc)
 end
 define_scan("cumsum", function(a, b) return a + b end, 0, "x:cumsum(dim): sums of the entries up to each, along dim")
@@ -118,22 +119,21 @@ define_scan("cumprod", function(a, b) return a * b end, 1, "x:cumprod(dim): prod
 
 define("flip", function(x, dims)
   check(x, "flip")
-  if dims == nil and x:dim() == 1 then dims = 1 end
-  if type(dims) ~= "table" then dims = { dims } end
-  for _, d in ipairs(dims) do
-    d = axis(x, d, "flip")
+  if type(dims) ~= "table" then dims = { x:dim() > 0 and axis(x, dims, "flip") or dims } end
+  if #dims == 0 then return x:clone() end
+  for _, d in ipairs(core.axes(x, dims, "flip")) do
     local n = x.shape[d]
     x = x:index_select(d, gq.arange(n, 1, -1, { dtype = "int64" }))
   end
   return x
-end, "x:flip(dim | {dims}): the other way round along each")
+end, "x:flip(dim | {dims}): the other way round along each; of a vector without them")
 
 define("roll", function(x, shift, dim)
   check(x, "roll")
   shift = integer(shift, "shift", "roll")
   local d = axis(x, dim, "roll")
   local n = x.shape[d]
-  if n == 0 or shift % n == 0 then return x end
+  if n == 0 or shift % n == 0 then return x:clone() end
   local k = shift % n
   return gq.cat({ x:narrow(d, n - k + 1, k), x:narrow(d, 1, n - k) }, d)
 end, "x:roll(shift, dim): entry i goes to i + shift, and those beyond the end to the beginning")
@@ -173,7 +173,7 @@ define("diag", function(x, k)
   k = integer(k or 0, "k", what)
   if x:dim() ~= 1 then
     if x:dim() < 2 then fail("diag: a vector or matrices expected, got " .. describe(x)) end
-    return diagonal(x, k)
+    return diagonal(x, k):clone()
   end
   local n, size = #x, #x + math.abs(k)
   if n == 0 then return gq.zeros({ size, size }, { dtype = x.dtype }) end

@@ -156,7 +156,7 @@ end
 local function logsumexp(x, dims, keepdim)
   checkfloat(x, "logsumexp")
   local list, keep = reduction(x, dims, keepdim, nil, "", "logsumexp")
-  if #list == 0 then return x end
+  if #list == 0 then return x:clone() end
   local empty = count(x, list) == 0
   local m = empty and 0 or shift(x, list)
   local s = total((x - m):exp(), list):log() + m
@@ -289,7 +289,8 @@ define("cosh", cosh, "x:cosh(): hyperbolic cosine")
 -- Has x a minus sign? -0 has.
 local function minus(x) return gq.where(x:eq(0), x:reciprocal(), x):lt(0) end
 
--- The quotient of the smaller by the larger, and the quarter or half turns that it lacks. Two infinities are on a diagonal.
+-- The quotient of the smaller by the larger, and the quarter or half turns that it lacks. Two infinities lie on a
+-- diagonal.
 local function atan2(y, x)
   y, x = operand(y, "atan2"), operand(x, "atan2")
   local flat, far = x:abs():ge(y:abs()), gq.minimum(x:abs(), y:abs()):eq(math.huge)
@@ -299,7 +300,8 @@ local function atan2(y, x)
   local half = (1 - minus(y):to(angle.dtype) * 2) * math.pi
   return gq.where(flat, gq.where(minus(x), angle + half, angle), half / 2 - angle)
 end
-define("atan2", atan2, "gq.atan2(y, x): the angle of the point (x, y), -pi to pi; at the origin 0 or, where x is -0, pi")
+define("atan2", atan2, "gq.atan2(y, x): the angle of the point (x, y), -pi to pi; at the origin 0 or, where x is " ..
+  "-0, pi")
 
 -- ---- samples ----
 

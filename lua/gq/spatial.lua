@@ -112,13 +112,14 @@ local function pad(x, pads, opts, value)
     fail(("gq.pad: {before, after} of the last dimension, then of the one before it expected, for at most %d, got %s"):
       format(x:dim(), type(pads) == "table" and not gq.is_tensor(pads) and dims(pads) or describe(pads)))
   end
-  if #pads == 0 then return x end
+  if #pads == 0 then return x:clone() end
   local n = #pads // 2
   local list = several(pads, #pads, 0, "gq.pad", "pads")
   local before, after, lead = {}, {}, x:dim() - n
   for i = 1, n do before[n + 1 - i], after[n + 1 - i] = list[2 * i - 1], list[2 * i] end
-  local y = padded(x, before, after, mode, "gq.pad")
   value = need(o, "value", "number", 0, "gq.pad")
+  if math.max(table.unpack(list)) == 0 then return x:clone() end
+  local y = padded(x, before, after, mode, "gq.pad")
   if value == 0 or mode ~= "constant" then return y end
   local inside = gq.ones({ table.unpack(x.shape, lead + 1) }, { device = x.device })
   return gq.where(pad_zeros(inside, before, after):gt(0), y, value)
@@ -347,8 +348,8 @@ end
 
 -- The matrix `of` makes for each of the last dimensions, applied to it. apart: how far entries of the result are from
 -- each other among those of x, by default as many times as there are more of these.
-local function along_each(x, sizes, of, apart)
-  local n, d = #sizes, x:dim()
+local function along_each(given, sizes, of, apart)
+  local x, n, d = given, #sizes, given:dim()
   for i = 1, n do
     local axis = d - n + i
     if sizes[i] ~= x.shape[axis] or apart and apart[i] ~= 1 then
@@ -357,7 +358,7 @@ local function along_each(x, sizes, of, apart)
       else x = m:matmul(x) end
     end
   end
-  return x
+  return x == given and x:clone() or x
 end
 
 -- gq.adaptive_<kind>_pool1d and 2d: of(x {batch, channels, ..}, sizes) makes the result.
@@ -415,7 +416,7 @@ define("pixel_shuffle", function(x, factor)
   end
   local c = s[2] // (r * r)
   y = y:reshape(s[1], c, r, r, s[3], s[4]):permute(1, 2, 5, 3, 6, 4):reshape(s[1], c, s[3] * r, s[4] * r)
-  return back(y, single)
+  return back(r == 1 and y:clone() or y, single)
 end, "gq.pixel_shuffle(x, r): {batch, c r r, h, w} as {batch, c, h r, w r}")
 
 local function linear_matrix(n, size, like, apart, aligned)
@@ -433,8 +434,8 @@ local function linear_matrix(n, size, like, apart, aligned)
   return gq.tensor(rows, { dtype = like.dtype, device = like.device })
 end
 
-local function nearest(x, sizes, apart)
-  local n, d = #sizes, x:dim()
+local function nearest(given, sizes, apart)
+  local x, n, d = given, #sizes, given:dim()
   for i = 1, n do
     local axis, list = d - n + i, {}
     local length = x.shape[axis]
@@ -443,7 +444,7 @@ local function nearest(x, sizes, apart)
       x = x:index_select(axis, gq.tensor(list, { dtype = "int64", device = x.device }))
     end
   end
-  return x
+  return x == given and x:clone() or x
 end
 
 -- factor: a number, or one for each dimension; opts.size instead of it. By a factor, entries are 1 / factor apart also

@@ -107,6 +107,7 @@ static bool from_outside(const gq_trace *tr, const gq_tensor *t) {
 
 /* The node of t in the current trace. */
 static int node_of(gq_trace *tr, gq_tensor *t, gq_ref *r) {
+  GQ_TRY(gq_graph_status(tr->g)); /* a capture that failed has no node */
   if (owns(tr, t)) {
     *r = t->ref;
     return GQ_OK;

@@ -75,10 +75,10 @@ int gq_tensor_traced(gq_dtype d, gq_shape s, uint64_t trace, int32_t ref, gq_ten
   return GQ_OK;
 }
 
-/* First and last element that a view touches lie inside the storage. */
+/* First and last element that a view touches lie inside the storage. One of none touches nothing. */
 static bool inside(gq_shape s, const int64_t *stride, int64_t offset, int64_t numbers) {
   int64_t low = offset, high = offset, reach;
-  if (gq_numel(s) == 0) return offset >= 0 && offset <= numbers;
+  if (gq_numel(s) == 0) return true;
   for (int i = 0; i < s.ndim; i++) {
     if (__builtin_mul_overflow(s.dim[i] - 1, stride[i], &reach)) return false;
     if (__builtin_add_overflow(reach < 0 ? low : high, reach, reach < 0 ? &low : &high)) return false;
@@ -95,7 +95,7 @@ int gq_tensor_view(const gq_tensor *t, gq_shape s, const int64_t *stride, int64_
   gq_tensor *v = bare(t->dtype, s);
   if (!v) return gq_nomem(sizeof *v);
   memcpy(v->stride, stride, (size_t)s.ndim * sizeof *stride);
-  v->offset = offset;
+  v->offset = gq_numel(s) ? offset : 0;
   v->storage = t->storage;
   v->storage->refs++;
   *out = v;

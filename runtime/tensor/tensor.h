@@ -59,7 +59,8 @@ int gq_tensor_traced(gq_dtype d, gq_shape s, uint64_t trace, int32_t ref, gq_ten
 /* The same on a device other than the host. */
 int gq_tensor_new_on(const gq_device *on, gq_dtype d, gq_shape s, gq_tensor **out);
 int gq_tensor_empty_on(const gq_device *on, gq_dtype d, gq_shape s, gq_tensor **out);
-/* A view: same storage, refs +1 on it. offset counts from the start of the storage. */
+/* A view: same storage, refs +1 on it. offset counts from the start of the storage; of no numbers it
+** is any. */
 int gq_tensor_view(const gq_tensor *t, gq_shape s, const int64_t *stride, int64_t offset, gq_tensor **out);
 gq_tensor *gq_tensor_ref(gq_tensor *t);
 void gq_tensor_unref(gq_tensor *t_);                     /* NULL is fine; frees long tapes without recursion */
