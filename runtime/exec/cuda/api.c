@@ -20,26 +20,12 @@ typedef struct symbol {
   size_t at; /* of the pointer */
 } symbol;
 
-static const symbol driver_symbols[] = {
-#define ROW(symbol, name, parameters) { #symbol, offsetof(gq_driver, name) },
-  GQ_DRIVER(ROW)
-#undef ROW
-    { NULL, 0 }
-};
-
-static const symbol compiler_symbols[] = {
-#define ROW(symbol, name, parameters) { #symbol, offsetof(gq_compiler_api, name) },
-  GQ_NVRTC(ROW)
-#undef ROW
-    { NULL, 0 }
-};
-
-static const symbol blas_symbols[] = {
-#define ROW(symbol, name, parameters) { #symbol, offsetof(gq_blas_api, name) },
-  GQ_BLAS(ROW)
-#undef ROW
-    { NULL, 0 }
-};
+#define DRIVER(symbol, name, parameters) { #symbol, offsetof(gq_driver, name) },
+#define NVRTC(symbol, name, parameters) { #symbol, offsetof(gq_compiler_api, name) },
+#define BLAS(symbol, name, parameters) { #symbol, offsetof(gq_blas_api, name) },
+static const symbol driver_symbols[] = { GQ_DRIVER(DRIVER){ NULL, 0 } };
+static const symbol compiler_symbols[] = { GQ_NVRTC(NVRTC){ NULL, 0 } };
+static const symbol blas_symbols[] = { GQ_BLAS(BLAS){ NULL, 0 } };
 
 static int take(void *library, const char *file, const symbol *s, void *into) {
   for (; s->name; s++) {

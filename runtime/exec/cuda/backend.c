@@ -42,7 +42,7 @@ static gq_backend row = {
   .apply = gq_cuda_apply,
   .lowering = &gq_cuda_lowering,
   .advance = gq_cuda_advance,
-  .after = gq_cuda_after,
+  .after = gq_cuda_advance,
   .lane_blocks = gq_cuda_lane_blocks,
   .solve_lanes = gq_cuda_solve_lanes,
 };

@@ -40,7 +40,7 @@ static int load_groups(const gq_program *p, gq_cuda_code *c) {
   gq_text t = { 0 };
   bool any = false;
   for (int i = 0; i < p->ninstr; i++) any = any || p->instr[i].kind == INSTR_GROUP;
-  gq_cuda_text(&t, GQ_NT, "", (const char *[]){ NULL });
+  gq_cuda_text(&t, GQ_NT);
   if (any && status == GQ_OK) status = gq_cuda_groups(1, &p, &t, &which);
   for (int i = 0; i < p->ninstr && status == GQ_OK; i++) {
     char name[16];

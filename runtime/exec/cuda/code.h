@@ -128,7 +128,6 @@ static inline size_t gq_cuda_rounded(size_t bytes) { return (bytes + 15) / 16 * 
 int gq_cuda_side(const gq_program *p, int phase, int n, void *const *arena, const void *const *in, int nin,
                  void *const *out, int nout);
 int gq_cuda_advance(gq_stepjob *c);
-int gq_cuda_after(gq_stepjob *c);
 /* Room for the rest of n tiles. */
 int gq_cuda_rest(const gq_program *p, int n);
 static inline size_t gq_cuda_rest_bytes(const gq_program *p) { return (p->values - p->lasting + 63) / 64 * 64; }

@@ -39,6 +39,8 @@ int gq_cuda_check(int error, const char *what);
 /* The same where nobody can be told now: the next call that has a status tells. */
 void gq_cuda_later(int status);
 
+static inline gq_u64 gq_far(const void *p) { return (gq_u64)(uintptr_t)p; }
+
 /* ---- memory.c: the arena ---- */
 
 void *gq_cuda_allocate(size_t bytes);          /* NULL: none is left, even with all that was kept given back */
@@ -56,15 +58,17 @@ int gq_cuda_wait(void);
 ** keeps it, in the place of what it kept before; without that it is kept for good. */
 typedef struct gq_cuda_module gq_cuda_module;
 int gq_cuda_kernel(const char *text, const char *name, gq_cuda_module **held_, gq_cufunction *f);
+/* One for good, of a text that was written for it, which goes. */
+int gq_cuda_make(gq_text *t, const char *name, gq_cufunction *f);
 void gq_cuda_let_go(gq_cuda_module *m_);
 int gq_cuda_keep(const char *text);            /* on disk, for a device that need not be here (tests/cuda/keep.c) */
 
 /* ---- texts.c: texts from kernels.h and its kin, and of operations ---- */
 
 extern const char gq_cuda_dtype[GQ_NDTYPE][16], gq_cuda_suffix[GQ_NDTYPE][8];   /* "float", "f32" */
-/* The prelude and the named sections of kernels.h and its kin, after `defines`. */
-void gq_cuda_text(gq_text *t, int threads, const char *defines, const char *const *sections);
-void gq_cuda_sections(gq_text *t, const char *const *sections);
+void gq_cuda_text(gq_text *t, int threads);            /* what every text begins with */
+void gq_cuda_names(gq_text *t, gq_dtype d);            /* T and N(name) for d */
+void gq_cuda_sections(gq_text *t, const char *const *sections);   /* of kernels.h and its kin; NULL ends them */
 void gq_cuda_append(gq_text *t, const char *s);
 void gq_cuda_append_text(gq_text *t, const gq_text *part);   /* which was written apart: t has failed where that has */
 /* What makes `op` of operands of dtype d a function: gq_exp_f32(x), gq_cast_f32_i64(x). false: not defined. */

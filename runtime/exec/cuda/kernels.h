@@ -627,6 +627,8 @@ GQ_KERNEL(N(path), gq_path_args) {
 }
 
 //// update
+#define TARGET GQ_HERE
+#define FN(name) name##_of
 typedef struct gq_opt_coef {
   double lr, weight_decay, eps;
   double beta1, beta2, step_size, root2, decay;
@@ -638,7 +640,7 @@ typedef struct gq_opt_coef {
 /* p: parameters, gradient, states */
 typedef struct gq_update_args { gq_u64 p[5]; long long n; gq_opt_coef k; } gq_update_args;
 #define GQ_RULE(name)                                                                       \
-  GQ_KERNEL(name, gq_update_args) {                                                         \
+  GQ_KERNEL(N(name), gq_update_args) {                                                      \
     GQ_ALL(i, a.n) {                                                                        \
       void *s[3];                                                                           \
       for (int k = 0; k < 3; k++) s[k] = a.p[2 + k] ? (void *)((T *)GQ_AT(a.p[2 + k]) + i) : (void *)0; \

@@ -51,7 +51,7 @@ int gq_cuda_lane_blocks(gq_lanejob *v, int *most) {
 static gq_operand operand_at(const gq_lanejob *v, const void *at) {
   const char *p = at;
   bool own = p >= v->room && p < v->room + v->each;
-  return (gq_operand){ (gq_u64)(uintptr_t)p, own ? (int64_t)v->each : 0, 0 };
+  return (gq_operand){ gq_far(p), own ? (int64_t)v->each : 0, 0 };
 }
 
 static int used_by(const gq_lanejob *v, piece x, const int **used) {
@@ -96,7 +96,7 @@ static int solve_lanes(gq_lanejob *v, int n) {
     if (v->prog[g] && tile_of(v)->rests) GQ_TRY(gq_cuda_rest(v->prog[g], v->blocks));
   GQ_TRY(gq_cuda_stage_room(at + far));
   if (indexing(v)) GQ_TRY(gq_cuda_flag(0, &flags));
-  *args = (gq_tile_args){ .loop = (gq_u64)(uintptr_t)gq_stage.there };
+  *args = (gq_tile_args){ .loop = gq_far(gq_stage.there) };
   put_operands(v, flags, args->of);
   memcpy(gq_stage.here, v->lanes, v->bytes);
   if (far) memcpy(gq_stage.here + at, args->of, (size_t)n * sizeof(gq_operand));

@@ -35,15 +35,11 @@ int gq_cuda_run(const gq_launch *l, void *const *p, bool library) {
     if (done) return GQ_OK;
   }
   memcpy(args, l->args, l->bytes);
-  for (int i = 0; i < l->np; i++) ((gq_u64 *)args)[i] = (gq_u64)(uintptr_t)p[i];
+  for (int i = 0; i < l->np; i++) ((gq_u64 *)args)[i] = gq_far(p[i]);
   return gq_cuda_launch(l->f, l->blocks, args);
 }
 
 /* ---- parts: sections of kernels.h with what their words stand for ---- */
-
-static void names_of(gq_text *t, gq_dtype d) {
-  gq_text_put(t, "#define T %s\n#define N(name) name##_%s\n", gq_cuda_dtype[d], gq_cuda_suffix[d]);
-}
 
 static void define_move(gq_text *t, const gq_part *p) {
   gq_cuda_define(t, GQ_OP_CAST, p->from, p->d);
@@ -60,7 +56,7 @@ static void define_bytes(gq_text *t, const gq_part *p) {
 }
 
 static void define_product(gq_text *t, const gq_part *p) {
-  names_of(t, p->d);
+  gq_cuda_names(t, p->d);
   gq_text_put(t, "#define GQ_FMA %s\n", p->d == GQ_F32 ? "fmaf" : "fma");
 }
 
@@ -92,7 +88,7 @@ static void define_reduce(gq_text *t, const gq_part *p) {
 }
 
 static void define_index(gq_text *t, const gq_part *p) {
-  names_of(t, p->d);
+  gq_cuda_names(t, p->d);
   gq_text_put(t, "#define PLUS(x, y) (T)(%s)\n",
               p->d == GQ_BOOL  ? "(x) | (y)"
               : p->d == GQ_I64 ? "(gq_u64)(x) + (gq_u64)(y)"
@@ -124,18 +120,14 @@ static void part_name(const gq_part *p, char *name, size_t n) {
 
 /* A kernel of a text that is made once: `slot` keeps it. */
 static int fixed(gq_cufunction *slot, const gq_part *p) {
-  gq_text defines = { 0 }, t = { 0 };
+  gq_text t = { 0 };
   char name[32];
   if (*slot) return GQ_OK;
   part_name(p, name, sizeof name);
-  parts[p->kind].define(&defines, p);
-  if (!defines.failed)
-    gq_cuda_text(&t, GQ_NT, defines.s,
-                 (const char *[]){ "layout", parts[p->kind].args, parts[p->kind].section, NULL });
-  int status = t.failed || defines.failed ? gq_nomem(t.room) : gq_cuda_kernel(t.s, name, NULL, slot);
-  gq_free(defines.s);
-  gq_free(t.s);
-  return status;
+  gq_cuda_text(&t, GQ_NT);
+  parts[p->kind].define(&t, p);
+  gq_cuda_sections(&t, (const char *[]){ "layout", parts[p->kind].args, parts[p->kind].section, NULL });
+  return gq_cuda_make(&t, name, slot);
 }
 
 static int prepare(gq_launch *l, const gq_part *part, gq_cufunction f, int64_t n, int np, const void *args,
@@ -211,7 +203,8 @@ typedef struct cell_args {
 static void cell_text(gq_text *t, gq_op op, gq_dtype to, int n, const gq_dtype *d) {
   static const char *const arguments[] = { "", "v0", "v0, v1", "v0, v1, v2" };
   gq_dtype of = d[n - 1]; /* WHERE's first operand is the condition */
-  gq_cuda_text(t, GQ_NT, "", (const char *[]){ "layout", "cell", NULL });
+  gq_cuda_text(t, GQ_NT);
+  gq_cuda_sections(t, (const char *[]){ "layout", "cell", NULL });
   gq_cuda_define(t, op, of, to);
   gq_text_put(t, "GQ_KERNEL(cell, gq_cell_args) {\n  GQ_ALL(i, a.n) {\n");
   for (int j = 0; j < n; j++)
@@ -234,9 +227,7 @@ int gq_cuda_cell(gq_launch *l, gq_op op, gq_dtype to, gq_shape shape, int n, con
   merge(shape.ndim, shape.dim, n, strides, &a.d, a.s);
   if (!*f) {
     cell_text(&t, op, to, n, d);
-    int status = t.failed ? gq_nomem(t.room) : gq_cuda_kernel(t.s, "cell", NULL, f);
-    gq_free(t.s);
-    GQ_TRY(status);
+    GQ_TRY(gq_cuda_make(&t, "cell", f));
   }
   return prepare(l, NULL, *f, a.n, n + 1, &a, sizeof a);
 }

@@ -51,7 +51,7 @@ static size_t find(gq_u64 p) {
 }
 
 static chunk *holding(const void *p) {
-  gq_u64 at = (gq_u64)(uintptr_t)p;
+  gq_u64 at = gq_far(p);
   size_t i = find(at);
   return i < arena.n && arena.c[i].at <= at ? &arena.c[i] : NULL;
 }
@@ -187,7 +187,7 @@ void *gq_cuda_allocate(size_t bytes) {
 void gq_cuda_release(void *p_) {
   int class;
   if (!p_) return;
-  gq_u64 at = (gq_u64)(uintptr_t)p_;
+  gq_u64 at = gq_far(p_);
   pthread_mutex_lock(&lock);
   chunk *c = holding(p_);
   size_t *bytes = c ? bytes_of(c, at) : NULL;
@@ -218,11 +218,9 @@ int gq_cuda_wait(void) {
   return GQ_OK;
 }
 
-static gq_u64 address(const void *p) { return (gq_u64)(uintptr_t)p; }
-
 static int get(void *to, const void *from, size_t bytes) {
   GQ_TRY(gq_cuda_enter());
-  GQ_TRY(gq_cuda_check(gq_cu.back(to, address(from), bytes, gq_cuda.stream), "cuMemcpyDtoHAsync"));
+  GQ_TRY(gq_cuda_check(gq_cu.back(to, gq_far(from), bytes, gq_cuda.stream), "cuMemcpyDtoHAsync"));
   return gq_cuda_wait();
 }
 
@@ -239,7 +237,7 @@ static int load(void *to, const void *from, size_t bytes) {
   char *at = (char *)cargo + loaded;
   memcpy(at, from, bytes);
   loaded += (bytes + 15) / 16 * 16;
-  return gq_cuda_check(gq_cu.there(address(to), at, bytes, gq_cuda.stream), "cuMemcpyHtoDAsync");
+  return gq_cuda_check(gq_cu.there(gq_far(to), at, bytes, gq_cuda.stream), "cuMemcpyHtoDAsync");
 }
 
 int gq_cuda_put(void *to, const void *from, size_t bytes) {
@@ -256,7 +254,7 @@ int gq_cuda_put(void *to, const void *from, size_t bytes) {
 /* Of so few bytes the driver has nothing to gain. */
 enum { FEW = 1 << 18 };
 static bool waits(const void *to, size_t bytes) {
-  return bytes <= FEW && bytes % 4 == 0 && address(to) % 4 == 0;
+  return bytes <= FEW && bytes % 4 == 0 && gq_far(to) % 4 == 0;
 }
 
 int gq_cuda_copy(void *to, const void *from, size_t bytes) {
@@ -265,17 +263,17 @@ int gq_cuda_copy(void *to, const void *from, size_t bytes) {
   if (!there && here) memmove(to, from, bytes);
   if (!there) return here ? GQ_OK : gq_cuda_get(to, from, bytes);
   if (here) return gq_cuda_put(to, from, bytes);
-  if (waits(to, bytes) && address(from) % 4 == 0)
+  if (waits(to, bytes) && gq_far(from) % 4 == 0)
     return gq_cuda_combine(GQ_F32, 1, (size_t[]){ bytes / 4 }, 0, NULL,
                            (void *[]){ to, (void *)(uintptr_t)from });
   GQ_TRY(gq_cuda_enter());
-  return gq_cuda_check(gq_cu.within(address(to), address(from), bytes, gq_cuda.stream), "cuMemcpyDtoDAsync");
+  return gq_cuda_check(gq_cu.within(gq_far(to), gq_far(from), bytes, gq_cuda.stream), "cuMemcpyDtoDAsync");
 }
 
 int gq_cuda_set(void *to, int byte, size_t bytes) {
   if (!bytes) return GQ_OK;
   if (byte == 0 && waits(to, bytes) && !gq_cuda_capturing) return gq_cuda_fill(GQ_F32, bytes / 4, 0, to);
   GQ_TRY(gq_cuda_enter());
-  return gq_cuda_check(gq_cu.set(address(to), (unsigned char)byte, bytes, gq_cuda_stream()),
+  return gq_cuda_check(gq_cu.set(gq_far(to), (unsigned char)byte, bytes, gq_cuda_stream()),
                        "cuMemsetD8Async");
 }

@@ -246,6 +246,12 @@ int gq_cuda_kernel(const char *text, const char *name, module **held_, gq_cufunc
   return GQ_OK;
 }
 
+int gq_cuda_make(gq_text *t, const char *name, gq_cufunction *f) {
+  int status = t->failed ? gq_nomem(t->room) : gq_cuda_kernel(t->s, name, NULL, f);
+  gq_free(t->s);
+  return status;
+}
+
 /* All that nobody has used for long. What was launched of them is over. */
 static int unload(void) {
   GQ_TRY(gq_cuda_usable());

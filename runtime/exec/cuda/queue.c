@@ -41,10 +41,9 @@ static int launch(void) {
   static gq_cufunction f;
   if (!f) {
     gq_text t = { 0 };
-    gq_cuda_text(&t, GQ_NT, "", (const char *[]){ "queue", NULL });
-    int status = t.failed ? gq_nomem(t.room) : gq_cuda_kernel(t.s, "queue", NULL, &f);
-    gq_free(t.s);
-    GQ_TRY(status);
+    gq_cuda_text(&t, GQ_NT);
+    gq_cuda_sections(&t, (const char *[]){ "queue", NULL });
+    GQ_TRY(gq_cuda_make(&t, "queue", &f));
   }
   return gq_cuda_launch(f, gq_cuda_blocks(numbers), &queue);
 }
@@ -176,15 +175,13 @@ static int add(const sum *given) {
 
 /* ---- what asks ---- */
 
-static gq_u64 address(const void *p) { return (gq_u64)(uintptr_t)p; }
-
 /* Parts from p on that are as long as it and as far from each other as the next from it. */
 static int alike(int parts, const size_t *n, int columns, void *const *at) {
   int count = 1;
   for (; count < parts && n[count] == n[0]; count++)
     for (int c = 0; c < columns; c++) {
-      gq_u64 here = address(at[count * columns + c]), step = address(at[columns + c]) - address(at[c]);
-      if ((int64_t)step < 0 || here - address(at[(count - 1) * columns + c]) != step) return count;
+      gq_u64 here = gq_far(at[count * columns + c]), step = gq_far(at[columns + c]) - gq_far(at[c]);
+      if ((int64_t)step < 0 || here - gq_far(at[(count - 1) * columns + c]) != step) return count;
     }
   return count;
 }
@@ -197,7 +194,7 @@ int gq_cuda_combine(gq_dtype d, int parts, const size_t *n, int k, const double 
     sum x;
     count = alike(parts, n, columns, at);
     for (int c = 0; c < columns; c++)
-      to[c] = (place){ address(at[c]), count > 1 ? (int64_t)(address(at[columns + c]) - address(at[c])) : 0 };
+      to[c] = (place){ gq_far(at[c]), count > 1 ? (int64_t)(gq_far(at[columns + c]) - gq_far(at[c])) : 0 };
     for (int i = 0; i < k; i++)
       if (s[i] != 0) x.t[terms++] = (term){ s[i], to[2 + i] };
     x.e = (entry){ .n = (int64_t)n[0],
@@ -222,6 +219,6 @@ int gq_cuda_fill(gq_dtype d, size_t n, double value, void *to) {
                    .begin = START,
                    .start = value,
                    .scale = 1,
-                   .to = { address(to), 0 } } };
+                   .to = { gq_far(to), 0 } } };
   return n ? add(&x) : GQ_OK;
 }

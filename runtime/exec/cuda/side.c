@@ -37,11 +37,21 @@ typedef struct staging {
   size_t top, results;
 } staging;
 
+static gq_operand at_stage(size_t at, int64_t step, int64_t turn) {
+  return (gq_operand){ gq_far(gq_stage.there) + at, step, turn };
+}
+
+/* Room for n addresses in the stage: to be written, or NULL. */
+static gq_u64 *take_table(staging *c, size_t n) {
+  gq_u64 *table = (gq_u64 *)(void *)(gq_stage.here + c->top);
+  c->top += gq_cuda_rounded(n * sizeof *table);
+  return c->fill ? table : NULL;
+}
+
 static gq_operand put_table(const sides *s, int k, staging *c) {
-  gq_u64 *at = (gq_u64 *)(void *)(gq_stage.here + c->top);
-  gq_operand o = { (gq_u64)(uintptr_t)gq_stage.there + c->top, GQ_TABLE, 0 };
-  for (int i = 0; c->fill && i < s->n; i++) at[i] = (gq_u64)(uintptr_t)given(s, i, k);
-  c->top += gq_cuda_rounded((size_t)s->n * sizeof *at);
+  gq_operand o = at_stage(c->top, GQ_TABLE, 0);
+  gq_u64 *table = take_table(c, s->n);
+  for (int i = 0; table && i < s->n; i++) table[i] = gq_far(given(s, i, k));
   return o;
 }
 
@@ -49,8 +59,7 @@ static gq_operand put_table(const sides *s, int k, staging *c) {
 static gq_operand put_numbers(const sides *s, int k, int64_t step, staging *c) {
   size_t bytes = s->p->bytes[k];
   int n = step ? s->n : 1;
-  gq_operand o = { (gq_u64)(uintptr_t)gq_stage.there + c->top, step ? (int64_t)gq_cuda_rounded(bytes) : 0,
-                   0 };
+  gq_operand o = at_stage(c->top, step ? (int64_t)gq_cuda_rounded(bytes) : 0, 0);
   for (int i = 0; i < n; i++, c->top += gq_cuda_rounded(bytes))
     if (c->fill) memcpy(gq_stage.here + c->top, given(s, i, k), bytes);
   return o;
@@ -60,7 +69,7 @@ static gq_operand put_operand(const sides *s, int k, staging *c) {
   char *first = given(s, 0, k);
   int64_t step = step_of(s, k);
   if (k != ARENA && !gq_cuda_owns(first)) return put_numbers(s, k, step, c);
-  return step == GQ_TABLE ? put_table(s, k, c) : (gq_operand){ (gq_u64)(uintptr_t)first, step, 0 };
+  return step == GQ_TABLE ? put_table(s, k, c) : (gq_operand){ gq_far(first), step, 0 };
 }
 
 static const int *used_of(const sides *s, int *n) {
@@ -81,9 +90,9 @@ int gq_cuda_rest(const gq_program *p, int n) {
 void gq_cuda_put_rest(const gq_program *p, int n, void *flags, gq_operand *of) {
   const gq_cuda_code *c = p->code;
   of[n + GQ_TILE_REST] =
-    (gq_operand){ .base = (gq_u64)(uintptr_t)c->rest - p->lasting, .step = (int64_t)gq_cuda_rest_bytes(p) };
-  of[n + GQ_TILE_CONSTANT] = (gq_operand){ .base = (gq_u64)(uintptr_t)c->constant };
-  of[n + GQ_TILE_FLAGS] = (gq_operand){ .base = (gq_u64)(uintptr_t)flags };
+    (gq_operand){ .base = gq_far(c->rest) - p->lasting, .step = (int64_t)gq_cuda_rest_bytes(p) };
+  of[n + GQ_TILE_CONSTANT] = (gq_operand){ .base = gq_far(c->constant) };
+  of[n + GQ_TILE_FLAGS] = (gq_operand){ .base = gq_far(flags) };
 }
 
 /* Outputs last: they alone go back. */
@@ -110,7 +119,7 @@ static int unload(const sides *s, const gq_operand *of, const staging *c) {
   GQ_TRY(gq_cuda_get(gq_stage.here + c->results, there + c->results, c->top - c->results));
   for (int u = 0; u < n; u++)
     for (int i = 0; i < s->n && used[u] >= s->p->nin && !gq_cuda_owns(given(s, 0, used[u])); i++)
-      memcpy(given(s, i, used[u]), gq_stage.here + (of[u].base - (gq_u64)(uintptr_t)there) + i * of[u].step,
+      memcpy(given(s, i, used[u]), gq_stage.here + (of[u].base - gq_far(there)) + i * of[u].step,
              s->p->bytes[used[u]]);
   return GQ_OK;
 }
@@ -119,7 +128,7 @@ static int unload(const sides *s, const gq_operand *of, const staging *c) {
 int gq_cuda_tile_launch(const gq_tile *tile, int blocks, const gq_tile_args *args, int n, size_t at) {
   struct {
     gq_u64 loop, sums, at, each, of;
-  } far = { args->loop, args->sums, args->at, args->each, (gq_u64)(uintptr_t)gq_stage.there + at };
+  } far = { args->loop, args->sums, args->at, args->each, gq_far(gq_stage.there) + at };
   return gq_cuda_launch_near(tile->f, blocks, tile->threads, tile->shared,
                              n > GQ_TILE_DIRECT ? (const void *)&far : args);
 }
@@ -189,37 +198,30 @@ typedef struct job {
   size_t far[RUNS];
 } job;
 
-static gq_operand at_stage(size_t at) {
-  return (gq_operand){ .base = (gq_u64)(uintptr_t)gq_stage.there + at };
-}
-
 /* A table of where a state is at each step, for slices of this run. */
 static gq_operand put_move(const sides *s, int k, void *const *at, int steps, staging *c) {
-  gq_operand o = { (gq_u64)(uintptr_t)gq_stage.there + c->top, step_of(s, k), 1 };
-  gq_u64 *table = (gq_u64 *)(void *)(gq_stage.here + c->top);
+  gq_operand o = at_stage(c->top, step_of(s, k), 1);
+  gq_u64 *table = take_table(c, steps);
   ptrdiff_t offset = given(s, 0, k) - (char *)at[0];
-  for (int i = 0; c->fill && i < steps; i++) table[i] = (gq_u64)(uintptr_t)((char *)at[i] + offset);
-  c->top += gq_cuda_rounded((size_t)steps * sizeof *table);
+  for (int i = 0; table && i < steps; i++) table[i] = gq_far((char *)at[i] + offset);
   return o;
 }
 
 static gq_operand put_arenas(const job *f, int r, staging *c) {
   const sides *s = &f->run[r];
-  gq_operand o = { (gq_u64)(uintptr_t)gq_stage.there + c->top, GQ_TABLE, s->n };
-  gq_u64 *table = (gq_u64 *)(void *)(gq_stage.here + c->top);
-  for (int i = 0; c->fill && i < f->c->steps; i++)
+  gq_operand o = at_stage(c->top, GQ_TABLE, s->n);
+  gq_u64 *table = take_table(c, (size_t)f->c->steps * s->n);
+  for (int i = 0; table && i < f->c->steps; i++)
     for (int b = 0; b < s->n; b++)
-      table[i * s->n + b] = (gq_u64)(uintptr_t)f->c->arena[(size_t)i * f->c->nslices + f->first[r] + b];
-  c->top += gq_cuda_rounded((size_t)f->c->steps * s->n * sizeof *table);
+      table[i * s->n + b] = gq_far(f->c->arena[(size_t)i * f->c->nslices + f->first[r] + b]);
   return o;
 }
 
 /* What is at `at` of each step's record. */
 static gq_operand put_records(const gq_stepjob *c, size_t at, staging *x) {
-  gq_operand o = { (gq_u64)(uintptr_t)gq_stage.there + x->top, 0, 1 };
-  gq_u64 *table = (gq_u64 *)(void *)(gq_stage.here + x->top);
-  for (int i = 0; x->fill && i < c->steps; i++) table[i] = at_stage((size_t)i * c->bytes + at).base;
-  x->top += gq_cuda_rounded((size_t)c->steps * sizeof *table);
+  gq_operand o = at_stage(x->top, 0, 1);
+  gq_u64 *table = take_table(x, c->steps);
+  for (int i = 0; table && i < c->steps; i++) table[i] = at_stage((size_t)i * c->bytes + at, 0, 0).base;
   return o;
 }
 
@@ -229,19 +231,16 @@ static gq_operand put_number(const job *f, int r, int k, staging *x) {
   const sides *s = &f->run[r];
   int out = k - s->p->nin;
   for (int i = 0; i < c->nread; i++)
-    if (c->read[i].k == k) return c->phase ? put_records(c, c->read[i].at, x) : at_stage(c->read[i].at);
+    if (c->read[i].k == k) return c->phase ? put_records(c, c->read[i].at, x) : at_stage(c->read[i].at, 0, 0);
   for (int i = 0; i < c->nmove; i++) {
     if (c->move[i].in == k) return put_move(s, k, c->move[i].at, c->steps, x);
     if (out >= 0 && c->move[i].out == out) return put_move(s, k, c->move[i].at + 1, c->steps, x);
   }
   if (k >= c->given && k < c->given + c->ngiven) return put_move(s, k, c->path, c->steps, x);
   for (int i = 0; i < c->nsum; i++)
-    if (c->sum[i] == out) {
-      gq_operand o =
-        at_stage(gq_cuda_rounded(c->bytes) + ((size_t)i * c->nslices + f->first[r]) * sizeof(double));
-      o.step = sizeof(double);
-      return o;
-    }
+    if (c->sum[i] == out)
+      return at_stage(gq_cuda_rounded(c->bytes) + ((size_t)i * c->nslices + f->first[r]) * sizeof(double),
+                      sizeof(double), 0);
   return put_operand(s, k, x);
 }
 
@@ -253,7 +252,8 @@ static void load_job(job *f, void *flags, staging *x) {
   for (int r = 0, n; r < f->nrun; r++) {
     const int *used = used_of(&f->run[r], &n);
     gq_operand *of = f->args[r]->of;
-    f->args[r]->loop = at_stage(0).base, f->args[r]->sums = at_stage(gq_cuda_rounded(c->bytes)).base;
+    f->args[r]->loop = at_stage(0, 0, 0).base,
+    f->args[r]->sums = at_stage(gq_cuda_rounded(c->bytes), 0, 0).base;
     f->args[r]->at = c->bytes, f->args[r]->each = (gq_u64)c->steps;
     if (c->ngiven && !c->phase) {
       f->args[r]->at = (gq_u64)(given(&f->run[r], 0, c->given) - (char *)c->path[0]);
@@ -331,5 +331,3 @@ int gq_cuda_advance(gq_stepjob *c) {
   pthread_mutex_unlock(&gq_stage.lock);
   return status;
 }
-
-int gq_cuda_after(gq_stepjob *c) { return gq_cuda_advance(c); }

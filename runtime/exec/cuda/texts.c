@@ -69,12 +69,14 @@ static void section(gq_text *t, const char *name) {
   gq_text_put(t, "\n");
 }
 
-void gq_cuda_text(gq_text *t, int threads, const char *defines, const char *const *sections) {
+void gq_cuda_text(gq_text *t, int threads) {
   gq_text_put(t, "#define GQ_NT %d\n#define GQ_DIM %d\n", threads, GQ_MAXDIM);
   gq_cuda_append(t, text_prelude);
   gq_cuda_append(t, text_vmath);
-  gq_cuda_append(t, defines);
-  gq_cuda_sections(t, sections);
+}
+
+void gq_cuda_names(gq_text *t, gq_dtype d) {
+  gq_text_put(t, "#define T %s\n#define N(name) name##_%s\n", gq_cuda_dtype[d], gq_cuda_suffix[d]);
 }
 
 void gq_cuda_sections(gq_text *t, const char *const *sections) {

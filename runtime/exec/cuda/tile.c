@@ -724,7 +724,8 @@ static int put_all(tile *x) {
   if (x->way >= GQ_WAY_ALONG)
     gq_text_put(&x->t, "#define GQ_STATE %s\n",
                 gq_cuda_dtype[gq_cuda_ways[x->way].lanes ? x->piece->sharing->state : x->piece->job->state]);
-  gq_cuda_text(&x->t, x->threads, "", (const char *[]){ "layout", "tile", x->rows ? "rows" : "row", NULL });
+  gq_cuda_text(&x->t, x->threads);
+  gq_cuda_sections(&x->t, (const char *[]){ "layout", "tile", x->rows ? "rows" : "row", NULL });
   gq_cuda_sections(&x->t, gq_cuda_ways[x->way].sections);
   GQ_TRY(put_groups(x));
   for (const piece *q = x->piece; q < x->piece + x->npiece; q++)

@@ -23,64 +23,51 @@ typedef struct tally {
 enum { MOST_PARTS = 256 };
 #define NOWHERE 1e300
 
-static gq_u64 at(const void *p) { return (gq_u64)(uintptr_t)p; }
-
-typedef enum which {
-  ADD,
-  SCALE,
-  FILL,
-  GET,
-  PUT,
-  BLEND,
-  DOT,
-  LARGEST,
-  RMS,
-  WEIGHTED,
-  APART,
-  JOINED,
-  NONZERO,
-  NONFINITE,
-  FINISH,
-  FIT,
-  FIT_PULL,
-  PATH,
-  GAUSS,
-  NKERNEL
-} which;
-
-enum { GAUSS_THREADS = 64 }; /* a small system has few numbers, and barriers of few threads cost less */
-
-static const char *const names[NKERNEL] = { "add",   "scale",    "fill",    "get",       "put",
-                                            "blend", "dot",      "largest", "rms",       "weighted",
-                                            "apart", "joined",   "nonzero", "nonfinite", "finish",
-                                            "fit",   "fit_pull", "path",    "gauss" };
 typedef struct source {
   int threads;
   const char *sections[4];
 } source;
-static const source plain = { GQ_NT, { "vec" } };
-static const source others[NKERNEL] = {
-  [PATH] = { GQ_NT, { "normal", "bridge", "path" } }, [GAUSS] = { GAUSS_THREADS, { "gauss" } }
-};
+/* A small system has few numbers, and barriers of few threads cost less. */
+enum { GAUSS_THREADS = 64 };
+static const source of_vec = { GQ_NT, { "vec" } }, of_path = { GQ_NT, { "normal", "bridge", "path" } },
+                    of_gauss = { GAUSS_THREADS, { "gauss" } },
+                    of_rules = { GQ_NT, { "update", "optimisers", "rules" } };
+
+/* Kernels, and where they are; at last the optimisers' in the order of gq_opt_rule. */
+/* clang-format off */
+#define KERNELS(X)                                                                                        \
+  X(add, vec) X(scale, vec) X(fill, vec) X(get, vec) X(put, vec) X(blend, vec) X(dot, vec) X(largest, vec) \
+  X(rms, vec) X(weighted, vec) X(apart, vec) X(joined, vec) X(nonzero, vec) X(nonfinite, vec)              \
+  X(finish, vec) X(fit, vec) X(fit_pull, vec) X(path, path) X(gauss, gauss)                                \
+  X(adam, rules) X(sgd, rules) X(momentum, rules) X(rmsprop, rules) X(rmsprop_full, rules)
+/* clang-format on */
+#define KERNEL(name, source) K_##name,
+typedef enum which { KERNELS(KERNEL) NKERNEL } which;
+#undef KERNEL
+#define KERNEL(name, source) { #name, &of_##source },
+static const struct {
+  const char *name;
+  const source *of;
+} kernels[] = { KERNELS(KERNEL) };
+#undef KERNEL
 
 static int kernel(which k, gq_dtype d, gq_cufunction *f) {
   static gq_cufunction known[NKERNEL][2];
-  const source *of = others[k].threads ? &others[k] : &plain;
   char name[32];
-  gq_text defines = { 0 }, t = { 0 };
-  *f = known[k][d];
-  if (*f) return GQ_OK;
-  snprintf(name, sizeof name, "%s_%s", names[k], gq_cuda_suffix[d]);
-  gq_text_put(&defines, "#define T %s\n#define N(name) name##_%s\n", gq_cuda_dtype[d], gq_cuda_suffix[d]);
-  if (!defines.failed) gq_cuda_text(&t, of->threads, defines.s, of->sections);
-  int status = defines.failed || t.failed ? gq_nomem(t.room) : gq_cuda_kernel(t.s, name, NULL, &known[k][d]);
-  gq_free(defines.s);
-  gq_free(t.s);
+  gq_text t = { 0 };
+  int status = GQ_OK;
+  if (!known[k][d]) {
+    snprintf(name, sizeof name, "%s_%s", kernels[k].name, gq_cuda_suffix[d]);
+    gq_cuda_text(&t, kernels[k].of->threads);
+    gq_cuda_names(&t, d);
+    gq_cuda_sections(&t, kernels[k].of->sections);
+    status = gq_cuda_make(&t, name, &known[k][d]);
+  }
   *f = known[k][d];
   return status;
 }
 
-static int call(which k, gq_dtype d, int64_t threads, const args *a) {
+static int call(which k, gq_dtype d, int64_t threads, const void *a) {
   gq_cufunction f;
   GQ_TRY(kernel(k, d, &f));
   return gq_cuda_launch(f, gq_cuda_blocks(threads), a);
@@ -97,22 +84,22 @@ static void axpy(gq_dtype d, size_t n, double s, const void *src, void *dst) {
 static void strided(which k, gq_dtype d, size_t n, double s, const void *src, size_t from, void *dst,
                     size_t to) {
   args a = {
-    { at(dst), at(src) }, .n = (long long)n, .from = (long long)from, .to = (long long)to, .s = { s }
+    { gq_far(dst), gq_far(src) }, .n = (long long)n, .from = (long long)from, .to = (long long)to, .s = { s }
   };
   gq_cuda_later(call(k, d, (int64_t)n, &a));
 }
 
 static void add(gq_dtype d, size_t n, double s, const void *src, size_t from, void *dst, size_t to) {
-  strided(ADD, d, n, s, src, from, dst, to);
+  strided(K_add, d, n, s, src, from, dst, to);
 }
 
 static void scale(gq_dtype d, size_t n, double s, const void *src, size_t from, void *dst, size_t to) {
-  strided(SCALE, d, n, s, src, from, dst, to);
+  strided(K_scale, d, n, s, src, from, dst, to);
 }
 
 static void fill(gq_dtype d, size_t n, double value, void *dst, size_t to) {
   if (to == 1) gq_cuda_later(gq_cuda_fill(d, n, value, dst));
-  else strided(FILL, d, n, value, NULL, 1, dst, to);
+  else strided(K_fill, d, n, value, NULL, 1, dst, to);
 }
 
 /* ---- numbers for the host ---- */
@@ -129,12 +116,12 @@ static int tallies(int64_t n) { return parts_of(n) > 1 ? parts_of(n) + 1 : 1; }
 static int tally_to(which k, gq_dtype d, args *a, tally *to) {
   int blocks = parts_of(a->n);
   gq_cufunction f;
-  a->p[0] = at(to);
+  a->p[0] = gq_far(to);
   GQ_TRY(kernel(k, d, &f));
   GQ_TRY(gq_cuda_launch(f, blocks, a));
   if (blocks == 1) return GQ_OK;
-  GQ_TRY(kernel(FINISH, d, &f));
-  return gq_cuda_launch(f, 1, &(args){ { at(to) }, .n = blocks });
+  GQ_TRY(kernel(K_finish, d, &f));
+  return gq_cuda_launch(f, 1, &(args){ { gq_far(to) }, .n = blocks });
 }
 
 static int tallied(which k, gq_dtype d, args *a, tally *out) {
@@ -154,33 +141,41 @@ static tally tell(which k, gq_dtype d, args a) {
 }
 
 static double dot(gq_dtype d, size_t n, const void *x, const void *y) {
-  return tell(DOT, d, (args){ { 0, at(x), at(y) }, .n = (long long)n }).sum;
+  return tell(K_dot, d, (args){ { 0, gq_far(x), gq_far(y) }, .n = (long long)n }).sum;
 }
 
 static double largest(gq_dtype d, size_t n, const void *x) {
-  return tell(LARGEST, d, (args){ { 0, at(x) }, .n = (long long)n }).top;
+  return tell(K_largest, d, (args){ { 0, gq_far(x) }, .n = (long long)n }).top;
 }
 
-static int rms_rows(gq_dtype d, size_t rows, size_t n, size_t apart, const void *x, double *out) {
-  void *there = gq_cuda_allocate(rows * sizeof *out);
-  if (!there) return gq_nomem(rows * sizeof *out);
-  args a = { { at(there), at(x) }, .n = (long long)n, .from = (long long)apart, .rows = (long long)rows };
-  int status = call(RMS, d, (int64_t)rows * GQ_NT, &a);
-  if (status == GQ_OK) status = gq_cuda_get(out, there, rows * sizeof *out);
+static int room_for(size_t bytes, void **there) {
+  *there = gq_cuda_allocate(bytes);
+  return *there ? GQ_OK : gq_nomem(bytes);
+}
+
+/* What is there by now comes, or is NaN, and its room goes. */
+static void bring(int status, void *there, size_t n, double *out) {
+  if (status == GQ_OK) status = gq_cuda_get(out, there, n * sizeof *out);
+  else memset(out, 0xff, n * sizeof *out);
   gq_cuda_release(there);
-  return status;
+  gq_cuda_later(status);
 }
 
 static void rms(gq_dtype d, size_t rows, size_t n, size_t apart, const void *x, double *out) {
-  int status = rms_rows(d, rows, n, apart, x, out);
-  for (size_t r = 0; r < rows && status != GQ_OK; r++) out[r] = NAN;
-  gq_cuda_later(status);
+  void *there;
+  int status = room_for(rows * sizeof *out, &there);
+  args a = {
+    { gq_far(there), gq_far(x) }, .n = (long long)n, .from = (long long)apart, .rows = (long long)rows
+  };
+  if (status == GQ_OK) status = call(K_rms, d, (int64_t)rows * GQ_NT, &a);
+  bring(status, there, rows, out);
 }
 
 static void weighted(gq_dtype d, size_t n, const void *x, const void *minus_, const void *y, double atol,
                      double rtol, double *sum, double *top) {
   tally t =
-    tell(WEIGHTED, d, (args){ { 0, at(x), at(y), at(minus_) }, .n = (long long)n, .s = { atol, rtol } });
+    tell(K_weighted, d,
+         (args){ { 0, gq_far(x), gq_far(y), gq_far(minus_) }, .n = (long long)n, .s = { atol, rtol } });
   *sum = t.sum, *top = t.top;
 }
 
@@ -190,9 +185,13 @@ static int sizes_by(gq_dtype d, size_t n, int count, gq_size *of, tally *here, t
   for (int i = 0; i < count; i++) {
     const gq_size *x = &of[i];
     tally *to = there + i * each;
-    args norm = { { 0, at(x->x), at(x->y_), at(x->minus_) }, .n = (long long)n, .s = { x->atol, x->rtol } };
-    args plain = { { at(to + each - 1), at(x->x) }, .n = (long long)n, .from = (long long)n, .rows = 1 };
-    GQ_TRY(x->y_ ? tally_to(WEIGHTED, d, &norm, to) : call(RMS, d, GQ_NT, &plain));
+    args norm = { { 0, gq_far(x->x), gq_far(x->y_), gq_far(x->minus_) },
+                  .n = (long long)n,
+                  .s = { x->atol, x->rtol } };
+    args plain = {
+      { gq_far(to + each - 1), gq_far(x->x) }, .n = (long long)n, .from = (long long)n, .rows = 1
+    };
+    GQ_TRY(x->y_ ? tally_to(K_weighted, d, &norm, to) : call(K_rms, d, GQ_NT, &plain));
   }
   GQ_TRY(gq_cuda_get(here, there, (size_t)(count * each) * sizeof *here));
   for (int i = 0; i < count; i++) {
@@ -213,7 +212,7 @@ static void sizes(gq_dtype d, size_t n, int count, gq_size *of) {
 }
 
 static void apart(gq_dtype d, size_t n, const void *x, const void *y, double sum[2]) {
-  tally t = tell(APART, d, (args){ { 0, at(x), at(y) }, .n = (long long)n });
+  tally t = tell(K_apart, d, (args){ { 0, gq_far(x), gq_far(y) }, .n = (long long)n });
   sum[0] += t.sum, sum[1] += t.more;
 }
 
@@ -224,10 +223,10 @@ static int join(gq_dtype d, size_t n, int k, size_t ld, void *const *x, void *co
   tally out = { 0 };
   int status = table && there ? GQ_OK : gq_nomem(bytes);
   for (int r = 0; r < k && status == GQ_OK; r++)
-    table[r] = at(x[(size_t)r * ld]), table[k + r] = y_ ? at(y_[(size_t)r * ld]) : 0;
+    table[r] = gq_far(x[(size_t)r * ld]), table[k + r] = y_ ? gq_far(y_[(size_t)r * ld]) : 0;
   if (status == GQ_OK) status = gq_cuda_put(there, table, bytes);
   if (status == GQ_OK)
-    status = tallied(JOINED, d, &(args){ { 0, 0, at(there) }, .n = (long long)n, .rows = k }, &out);
+    status = tallied(K_joined, d, &(args){ { 0, 0, gq_far(there) }, .n = (long long)n, .rows = k }, &out);
   gq_free(table);
   gq_cuda_release(there);
   *sum += status == GQ_OK ? out.sum : NAN;
@@ -240,47 +239,38 @@ static void joined(gq_dtype d, size_t n, int k, size_t ld, void *const *x, void 
 }
 
 static bool nonzero(gq_dtype d, size_t n, const void *x) {
-  return tell(NONZERO, d, (args){ { 0, at(x) }, .n = (long long)n }).first < NOWHERE;
+  return tell(K_nonzero, d, (args){ { 0, gq_far(x) }, .n = (long long)n }).first < NOWHERE;
 }
 
 static size_t nonfinite(gq_dtype d, size_t n, const void *x) {
-  double first = tell(NONFINITE, d, (args){ { 0, at(x) }, .n = (long long)n }).first;
+  double first = tell(K_nonfinite, d, (args){ { 0, gq_far(x) }, .n = (long long)n }).first;
   return first < NOWHERE ? (size_t)first + 1 : 0;
 }
 
 /* ---- moves ---- */
 
-static int get_all(gq_dtype d, size_t n, const void *x, size_t stride, double *out) {
-  size_t bytes = n * sizeof *out;
-  void *there = gq_cuda_allocate(bytes);
-  if (!there) return gq_nomem(bytes);
-  int status =
-    call(GET, d, (int64_t)n, &(args){ { at(there), at(x) }, .n = (long long)n, .from = (long long)stride });
-  if (status == GQ_OK) status = gq_cuda_get(out, there, bytes);
-  gq_cuda_release(there);
-  return status;
+static void get(gq_dtype d, size_t n, const void *x, size_t stride, double *out) {
+  void *there;
+  int status = room_for(n * sizeof *out, &there);
+  args a = { { gq_far(there), gq_far(x) }, .n = (long long)n, .from = (long long)stride };
+  if (status == GQ_OK) status = call(K_get, d, (int64_t)n, &a);
+  bring(status, there, n, out);
 }
 
-static void get(gq_dtype d, size_t n, const void *x, size_t stride, double *out) {
-  int status = get_all(d, n, x, stride, out);
-  for (size_t i = 0; i < n && status != GQ_OK; i++) out[i] = NAN;
+/* A kernel that reads so many bytes of the host's as its number p. */
+static void given(which k, gq_dtype d, int64_t threads, args a, int p, const void *from, size_t bytes) {
+  void *there;
+  int status = room_for(bytes, &there);
+  a.p[p] = gq_far(there);
+  if (status == GQ_OK) status = gq_cuda_put(there, from, bytes);
+  if (status == GQ_OK) status = call(k, d, threads, &a);
+  gq_cuda_release(there);
   gq_cuda_later(status);
 }
 
-static int put_all(gq_dtype d, size_t n, const double *in, void *x, size_t stride) {
-  size_t bytes = n * sizeof *in;
-  void *there = gq_cuda_allocate(bytes);
-  if (!there) return gq_nomem(bytes);
-  int status = gq_cuda_put(there, in, bytes);
-  if (status == GQ_OK)
-    status =
-      call(PUT, d, (int64_t)n, &(args){ { at(x), at(there) }, .n = (long long)n, .to = (long long)stride });
-  gq_cuda_release(there);
-  return status;
-}
-
 static void put(gq_dtype d, size_t n, const double *in, void *x, size_t stride) {
-  if (n > 4) gq_cuda_later(put_all(d, n, in, x, stride));
+  args a = { { gq_far(x) }, .n = (long long)n, .to = (long long)stride };
+  if (n > 4) given(K_put, d, (int64_t)n, a, 1, in, n * sizeof *in);
   for (size_t i = 0; i < n && n <= 4; i++)
     gq_cuda_later(gq_cuda_fill(d, 1, in[i], (char *)x + i * stride * gq_dtype_size(d)));
 }
@@ -311,32 +301,27 @@ static void turn(size_t size, size_t rows, size_t cols, const void *src, void *d
   gq_cuda_later(run_move(gq_cuda_bytes(&l, size, &x, (int64_t[]){ (int64_t)cols, 1 }), &l, dst, src));
 }
 
-static int blend_taken(gq_dtype d, size_t rows, size_t cols, const bool *taken, const void *src, void *dst) {
-  void *there = gq_cuda_allocate(cols);
-  if (!there) return gq_nomem(cols);
-  int status = gq_cuda_put(there, taken, cols);
-  args a = { { at(dst), at(src), at(there) }, .n = (long long)cols, .rows = (long long)rows };
-  if (status == GQ_OK) status = call(BLEND, d, (int64_t)(rows * cols), &a);
-  gq_cuda_release(there);
-  return status;
-}
-
 static void blend(gq_dtype d, size_t rows, size_t cols, const bool *taken, const void *src, void *dst) {
-  gq_cuda_later(blend_taken(d, rows, cols, taken, src, dst));
+  args a = { { gq_far(dst), gq_far(src) }, .n = (long long)cols, .rows = (long long)rows };
+  given(K_blend, d, (int64_t)(rows * cols), a, 2, taken, cols);
 }
 
 /* ---- rows ---- */
 
 static void fit(gq_dtype d, size_t rows, size_t n, const void *x, void *saved, void *mean, void *deviation) {
-  args a = { { at(x), at(saved), at(mean), at(deviation) }, .n = (long long)n, .rows = (long long)rows };
-  gq_cuda_later(call(FIT, d, (int64_t)rows * GQ_NT, &a));
+  args a = { { gq_far(x), gq_far(saved), gq_far(mean), gq_far(deviation) },
+             .n = (long long)n,
+             .rows = (long long)rows };
+  gq_cuda_later(call(K_fit, d, (int64_t)rows * GQ_NT, &a));
 }
 
 static void fit_pull(gq_dtype d, size_t rows, size_t n, const void *x, const void *saved, const void *mean_,
                      const void *deviation_, void *out) {
-  args a = { { at(x), at(saved), at(mean_), at(deviation_) }, .n = (long long)n, .rows = (long long)rows };
-  a.to = (long long)at(out);
-  gq_cuda_later(call(FIT_PULL, d, (int64_t)(rows * n), &a));
+  args a = { { gq_far(x), gq_far(saved), gq_far(mean_), gq_far(deviation_) },
+             .n = (long long)n,
+             .rows = (long long)rows };
+  a.to = (long long)gq_far(out);
+  gq_cuda_later(call(K_fit_pull, d, (int64_t)(rows * n), &a));
 }
 
 /* ---- gauss: a block a row ---- */
@@ -380,15 +365,15 @@ static int gauss_by(gq_dtype d, const gq_gauss *g, gauss_args *a, char *here, vo
   gq_cufunction f;
   *bad = (gq_u64)g->count;
   memcpy(here, bad, sizeof *bad);
-  gauss_cargo(g, here, at(there), a);
-  a->bad = at(there), a->g = at(g->g), a->a = at(g->a);
-  GQ_TRY(kernel(GAUSS, d, &f));
+  gauss_cargo(g, here, gq_far(there), a);
+  a->bad = gq_far(there), a->g = gq_far(g->g), a->a = gq_far(g->a);
+  GQ_TRY(kernel(K_gauss, d, &f));
   GQ_TRY(gq_cuda_put(there, here, bytes));
   if (shared + NEAR > gq_cuda.shared) {
     if (blocks > gq_cuda.processors) blocks = gq_cuda.processors;
     room = gq_cuda_allocate(blocks * shared);
     if (!room) return gq_nomem(blocks * shared);
-    a->room = at(room), shared = 0;
+    a->room = gq_far(room), shared = 0;
   }
   int status = gq_cuda_check(gq_cu.set_attribute(f, GQ_CU_DYNAMIC_SHARED, (int)shared), "cuFuncSetAttribute");
   if (status == GQ_OK) status = gq_cuda_launch_near(f, blocks, GAUSS_THREADS, shared, a);
@@ -422,11 +407,8 @@ typedef struct path_args {
 } path_args;
 
 static void path(gq_dtype d, size_t n, const gq_bridge *b, double s, double t, void *dst) {
-  gq_cufunction f;
-  int status = kernel(PATH, d, &f);
-  path_args a = { at(dst), (long long)n, s, t, *b };
-  if (status == GQ_OK) status = gq_cuda_launch(f, gq_cuda_blocks((int64_t)(n + 1) / 2), &a);
-  gq_cuda_later(status);
+  path_args a = { gq_far(dst), (long long)n, s, t, *b };
+  gq_cuda_later(call(K_path, d, (int64_t)(n + 1) / 2, &a));
 }
 
 /* ---- optimisers: the CPU's loops, a number a thread ---- */
@@ -437,30 +419,11 @@ typedef struct update_args {
   gq_opt_coef k;
 } update_args;
 
-static int update_kernel(gq_opt_rule rule, gq_dtype d, gq_cufunction *f) {
-  static gq_cufunction known[GQ_NRULE][2];
-  static const char *const rules[GQ_NRULE] = { "adam", "sgd", "momentum", "rmsprop", "rmsprop_full" };
-  static const char *const sections[] = { "update", "optimisers", "rules", NULL };
-  gq_text t = { 0 };
-  *f = known[rule][d];
-  if (*f) return GQ_OK;
-  gq_cuda_text(&t, GQ_NT,
-               d == GQ_F32 ? "#define T float\n#define TARGET GQ_HERE\n#define FN(name) name##_f32\n"
-                           : "#define T double\n#define TARGET GQ_HERE\n#define FN(name) name##_f64\n",
-               sections);
-  int status = t.failed ? gq_nomem(t.room) : gq_cuda_kernel(t.s, rules[rule], NULL, &known[rule][d]);
-  gq_free(t.s);
-  *f = known[rule][d];
-  return status;
-}
-
 static void update(gq_opt_rule rule, gq_dtype d, size_t n, void *p, const void *g,
                    void *const s[GQ_OPT_STATES], const gq_opt_coef *k) {
-  update_args a = { { at(p), at(g) }, (long long)n, *k };
-  gq_cufunction f;
-  for (int i = 0; i < GQ_OPT_STATES; i++) a.p[2 + i] = at(s[i]);
-  int status = update_kernel(rule, d, &f);
-  gq_cuda_later(status == GQ_OK ? gq_cuda_launch(f, gq_cuda_blocks((int64_t)n), &a) : status);
+  update_args a = { { gq_far(p), gq_far(g) }, (long long)n, *k };
+  for (int i = 0; i < GQ_OPT_STATES; i++) a.p[2 + i] = gq_far(s[i]);
+  gq_cuda_later(call((which)(K_adam + rule), d, (int64_t)n, &a));
 }
 
 const gq_vectors gq_cuda_vectors = {
