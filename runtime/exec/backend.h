@@ -21,21 +21,19 @@ typedef struct gq_lowering {
   int (*slices)(int64_t rows, int64_t width, int64_t common);
   int most;                    /* and how many there may be */
   bool convolutions;           /* there is CONV: products with windows as one instruction */
-  int64_t lanes, points;       /* samples with steps of their own in one program, and their nodes */
   /* Which operands of a product must be made contiguous first: bits 0 and 1 of *pack. */
   int (*pack)(gq_dtype d, const struct gq_layout *a, const struct gq_layout *b, int flags, int *pack);
   int (*lower)(gq_program *p); /* plain instructions (compile.h) to p->code, and the size of an arena */
   /* Addresses are of the backend's memory or shared, of which inputs are taken when it returns. It may return before
   ** all is done: who reads what is shared waits first (device->wait). */
   int (*run)(const gq_program *p, int phase, void *arena, void *rest, const void *const *in, void *const *out);
-  bool apart;                  /* rest may be another arena than `arena` */
   /* What the run after this thread's next one reads: on its way from far memory meanwhile. NULL: nothing is far */
   void (*soon)(const void *from, size_t bytes);
   /* Slices side by side, or NULL: slice i has arena[i], in + i nin and out + i nout. */
   int (*side)(const gq_program *p, int phase, int n, void *const *arena, const void *const *in, int nin,
               void *const *out, int nout);
   void (*release)(gq_program *p);
-  void (*print)(const gq_program *p, int i, gq_text *t);   /* instruction i */
+  void (*print)(const gq_program *p, int i, gq_text *t);   /* instruction i, behind its name */
 } gq_lowering;
 
 struct gq_backend {

@@ -77,6 +77,7 @@ struct gq_program {
 };
 
 void gq_text_loc(gq_text *t, const gq_loc *l);
+void gq_text_locs(gq_text *t, const gq_instr *in);   /* behind what an instruction is: all of its, and the line's end */
 
 /* ---- compiling ---- */
 

@@ -60,7 +60,7 @@ void *gq_program_at(const gq_program *p, void *arena, int i);
 ** callers own the threads, one arena each. Fails only on an index out of range. */
 int gq_program_run(const gq_program *p, int phase, void *arena, const void *const *in, void *const *out);
 /* With what no other phase reads in an arena of its own, which serves any number of others: `arena` has
-** gq_program_lasting bytes then. A backend that cannot leaves all in `arena`, and wants as many bytes for it. */
+** gq_program_lasting bytes then. */
 int gq_program_run_apart(const gq_program *p, int phase, void *arena, void *rest, const void *const *in,
                          void *const *out);
 size_t gq_program_lasting(const gq_program *p);

@@ -246,12 +246,9 @@ static const gq_lowering mirrored = {
   .convolutions = true,
   .slices = gq_cpu_slices,
   .most = 64,
-  .lanes = 32,
-  .points = 256,
   .pack = gq_cpu_pack,
   .lower = gq_cpu_lower,
   .run = run,
-  .apart = true,
   .release = gq_cpu_release,
   .print = gq_cpu_print,
 };

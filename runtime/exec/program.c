@@ -102,7 +102,7 @@ void gq_program_free(gq_program *p_) {
 }
 
 size_t gq_program_arena(const gq_program *p) { return p->arena; }
-size_t gq_program_lasting(const gq_program *p) { return p->on->lowering->apart ? p->lasting : p->arena; }
+size_t gq_program_lasting(const gq_program *p) { return p->lasting; }
 
 void *gq_program_at(const gq_program *p, void *arena, int i) {
   return i >= 0 && i < p->nout && p->out[i].kind == LOC_ARENA ? (char *)arena + p->out[i].offset : NULL;
@@ -135,6 +135,19 @@ void gq_text_loc(gq_text *t, const gq_loc *l) {
   if (l->offset || l->kind == LOC_ARENA) gq_text_put(t, "+%zu", l->offset);
 }
 
+void gq_text_locs(gq_text *t, const gq_instr *in) {
+  gq_text_put(t, "%s", in->add ? " +=>" : " =>");
+  for (int l = 0; l < in->nloc; l++)
+    if (in->loc[l].kind) gq_text_loc(t, &in->loc[l]);
+  gq_text_put(t, "\n");
+}
+
+static const char *name_of(const gq_instr *in) {
+  static const char *const names[] = { "group", "matmul", "", "move", "zero", "", "call", "conv" };
+  if (in->kind == INSTR_REDUCE) return gq_ops[in->as.reduce.op].name;
+  return in->kind == INSTR_INDEX ? gq_ops[in->as.index.op].name : names[in->kind];
+}
+
 char *gq_program_print(const gq_program *p) {
   gq_text t = { 0 };
   gq_text_put(&t, "program: %d instructions, %zu bytes of arena, registers from %zu\n", p->ninstr, p->arena,
@@ -142,7 +155,7 @@ char *gq_program_print(const gq_program *p) {
   for (int phase = 0; phase < p->nphase; phase++) {
     gq_text_put(&t, "phase %d\n", phase);
     for (int i = p->phase[phase]; i < p->phase[phase + 1]; i++) {
-      gq_text_put(&t, "  %3d ", i);
+      gq_text_put(&t, "  %3d %s", i, name_of(&p->instr[i]));
       p->on->lowering->print(p, i, &t);
     }
   }

@@ -10,7 +10,9 @@ enum {
   COLUMNS = 8,   /* fewer rows than this, innermost, are not worth the vector units */
   CACHED = 9216, /* numbers of a layer's values that stay near a core */
   NARROW = 128,  /* widest layer whose rows are cut for that; others are bound by their products */
-  LEAST = 96     /* and never into fewer rows than this */
+  LEAST = 96,    /* and never into fewer rows than this */
+  LANES = 32,  /* samples with steps of their own in one program: whole vectors, and few enough to be full */
+  POINTS = 256 /* and their nodes */
 };
 
 /* ---- structure ---- */
@@ -311,7 +313,7 @@ static int lane_bodies(gq_field *f, const int *axis, bool *each, gq_ref *bind) {
   int status = GQ_OK;
   for (int j = 0; j < f->nb + 2; j++) each[j] = j < 2 || axis[j] >= 0;
   for (int c = 0; c < 2 && status == GQ_OK; c++) {
-    int64_t n = f->lanes[c] = c ? f->on->lowering->points : f->on->lowering->lanes;
+    int64_t n = f->lanes[c] = c ? POINTS : LANES;
     if (!f->front) {
       status = gq_rows_last(f->body, rows, 1, n, each, axis, &f->class_body[c]);
       f->front = c == 0 && status == GQ_EUNSUPPORTED;

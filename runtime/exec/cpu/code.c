@@ -336,7 +336,7 @@ static void put_operand(gq_text *t, const gq_instr *in, int v) {
 }
 
 static void put_group(gq_text *t, const gq_instr *in, const gq_group *g) {
-  gq_text_put(t, "group of %d on {%lld, %lld}: %lld tiles of %lld x %lld\n", g->nmicro, (long long)g->rows,
+  gq_text_put(t, " of %d on {%lld, %lld}: %lld tiles of %lld x %lld\n", g->nmicro, (long long)g->rows,
               (long long)g->width, (long long)g->ntile, (long long)g->tile_rows, (long long)g->tile_cols);
   for (int k = 0; k < g->nmicro; k++) {
     const gq_micro *m = &g->micro[k];
@@ -361,7 +361,6 @@ static void put_conv(gq_text *t, const gq_conv *v) {
 }
 
 void gq_cpu_print(const gq_program *p, int i, gq_text *t) {
-  static const char *const names[] = { "group", "matmul", "", "move", "zero", "", "call", "conv" };
   const gq_instr *in = &p->instr[i];
   const instr *at = &((const code *)p->code)->at[i];
   if (in->kind == INSTR_GROUP) {
@@ -369,14 +368,9 @@ void gq_cpu_print(const gq_program *p, int i, gq_text *t) {
     return;
   }
   const gq_gemm *g = &at->as.gemm;
-  if (in->kind == INSTR_REDUCE) gq_text_put(t, "%s", gq_ops[in->as.reduce.op].name);
-  else if (in->kind == INSTR_INDEX) gq_text_put(t, "%s", gq_ops[in->as.index.op].name);
-  else gq_text_put(t, "%s", names[in->kind]);
   if (in->kind == INSTR_GEMM)
     gq_text_put(t, " %s [%lld x %lld%s] [%lld x %lld%s]", gq_dtype_name(g->dtype), (long long)g->m,
                 (long long)g->k, g->ta ? "'" : "", (long long)g->k, (long long)g->n, g->tb ? "'" : "");
   if (in->kind == INSTR_CONV) put_conv(t, &in->as.conv);
-  gq_text_put(t, "%s", in->add ? " +=>" : " =>");
-  for (int l = 0; l < in->nloc; l++) gq_text_loc(t, &in->loc[l]);
-  gq_text_put(t, "\n");
+  gq_text_locs(t, in);
 }

@@ -292,17 +292,9 @@ static int run(const gq_program *p, int phase, void *arena, void *rest, const vo
 /* ---- printing ---- */
 
 static void print(const gq_program *p, int i, gq_text *t) {
-  static const char *const names[] = { "group", "matmul", "", "move", "zero", "", "call" };
   const gq_instr *in = &p->instr[i];
-  const char *name = in->kind == INSTR_REDUCE  ? gq_core->ops[in->as.reduce.op].name
-                     : in->kind == INSTR_INDEX ? gq_core->ops[in->as.index.op].name
-                                               : names[in->kind];
-  gq_text_put(t, "%s", name);
   if (in->kind == INSTR_GROUP) gq_text_put(t, " of %d on %lld", in->as.group.nop, (long long)cells(in));
-  gq_text_put(t, "%s", in->add ? " +=>" : " =>");
-  for (int l = 0; l < in->nloc; l++)
-    if (in->loc[l].kind) gq_text_loc(t, &in->loc[l]);
-  gq_text_put(t, "\n");
+  gq_text_locs(t, in);
 }
 
 /* Launches, not arithmetic, are what narrow layers cost: a block for so many rows ($GQ_CUDA_TILES; 0: by operations). */
@@ -318,9 +310,6 @@ const gq_lowering gq_cuda_lowering = {
   .columns = false,
   .slices = slices,
   .most = GQ_CUDA_SLICES,
-  .apart = true,
-  .lanes = 32,
-  .points = 256,
   .pack = pack,
   .lower = lower,
   .run = run,

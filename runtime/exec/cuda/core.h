@@ -18,7 +18,7 @@
 #define GQ_CORE_VOID(X)                                                                              \
   X(gq_free, (void *p), (p))                                                                         \
   X(gq_count_bytes, (ptrdiff_t bytes), (bytes))                                                      \
-  X(gq_text_loc, (gq_text *t, const gq_loc *l), (t, l))                                              \
+  X(gq_text_locs, (gq_text *t, const gq_instr *in), (t, in))                                         \
   X(gq_tensor_unref, (gq_tensor *t), (t))
 
 typedef struct gq_core_calls {
