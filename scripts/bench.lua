@@ -314,17 +314,15 @@ for _, name in ipairs(o.work[1] == "all" and order or o.work) do
     os.exit(2, true)
   end
   local problem = problems[name]()
-  for _, width in ipairs(o.widths or problem.widths) do
-    for _, gradient in ipairs(o.gradients) do
-      if gradient:find "^sde_" and not problem.sde then
-        io.stderr:write(("%s is no stochastic equation: gradients %s is for ou\n"):format(name, gradient))
-        os.exit(2, true)
-      end
-      local r = measure(problem, width, gradient)
-      r.work, r.width, r.gradient, r.threads = name, width, gradient, gq.threads()
-      print_row(r)
-      records[#records + 1] = r
+  for width, gradient in common.each(o.widths or problem.widths, o.gradients) do
+    if gradient:find "^sde_" and not problem.sde then
+      io.stderr:write(("%s is no stochastic equation: gradients %s is for ou\n"):format(name, gradient))
+      os.exit(2, true)
     end
+    local r = measure(problem, width, gradient)
+    r.work, r.width, r.gradient, r.threads = name, width, gradient, gq.threads()
+    print_row(r)
+    records[#records + 1] = r
   end
 end
 if o.json then gq.file_write(o.json, gq.json_encode(records) .. "\n") end

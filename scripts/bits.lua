@@ -5,6 +5,7 @@
 -- first: and what does not depend on kernels. Only the cases whose names contain WORDS.
 
 local gq = require "gq"
+local each = dofile((arg[0]:gsub("bits%.lua$", "common.lua"))).each
 local kernels, extent, first, only = arg[1], arg[2], arg[3] == "first", arg[4]
 local full, now = extent == "full", "quick"
 local host = bits_host  -- luacheck: globals bits_host
@@ -19,6 +20,15 @@ local OFFSET, PRIME = -3750763034362895579, 1099511628211
 local function word(h, w)
   h = (h ~ w) * PRIME
   return h ~ (h >> 29)
+end
+
+local function sorted_keys(t)
+  local keys = {}
+  for k in pairs(t) do
+    if type(k) == "string" then keys[#keys + 1] = k end
+  end
+  table.sort(keys)
+  return keys
 end
 
 local function add(h, x)
@@ -38,12 +48,7 @@ local function add(h, x)
     return add(h, x:dim() == 0 and x:item() or x:detach():reshape(-1):totable())
   elseif kind == "table" then
     for i = 1, #x do h = add(h, x[i]) end
-    local keys = {}
-    for k in pairs(x) do
-      if type(k) == "string" then keys[#keys + 1] = k end
-    end
-    table.sort(keys)
-    for _, k in ipairs(keys) do h = add(add(h, k), x[k]) end
+    for _, k in ipairs(sorted_keys(x)) do h = add(add(h, k), x[k]) end
     return h
   end
   return add(h, kind == "boolean" and tostring(x) or kind)
@@ -198,12 +203,11 @@ local function mlp(dtype, width, batch)
 end
 
 local function sorted_leaves(p)
-  local names, list = {}, {}
-  for k, v in pairs(p) do
-    if gq.is_tensor(v) and v.is_leaf and v.requires_grad then names[#names + 1] = k end
+  local list = {}
+  for _, k in ipairs(sorted_keys(p)) do
+    local v = p[k]
+    if gq.is_tensor(v) and v.is_leaf and v.requires_grad then list[#list + 1] = v.grad or "none" end
   end
-  table.sort(names)
-  for i, k in ipairs(names) do list[i] = p[k].grad or "none" end
   return list
 end
 
@@ -244,10 +248,7 @@ local function solve(p, t, o)
     end
   end
   if info.regularisers then
-    local names = {}
-    for k in pairs(info.regularisers) do names[#names + 1] = k end
-    table.sort(names)
-    for _, k in ipairs(names) do loss = loss + 0.01 * info.regularisers[k]:sum() end
+    for _, k in ipairs(sorted_keys(info.regularisers)) do loss = loss + 0.01 * info.regularisers[k]:sum() end
   end
   local list = { { "z", { z, more } }, { "forward", of } }
   if o.gradient == "none" or not loss.requires_grad then return list end
@@ -385,13 +386,9 @@ end
 
 -- ---- fields of every kind, and derivatives of gradients ----
 
-local kind_names = {}
-for k in pairs(kinds) do kind_names[#kind_names + 1] = k end
-table.sort(kind_names)
-
 local function fields(threads, rows, list_of_engines, o, what)
   gq.set_threads(threads)
-  for i, kind in ipairs(kind_names) do
+  for i, kind in ipairs(sorted_keys(kinds)) do
     for j, e in ipairs(list_of_engines) do
       local dtype = dtypes[(i + j) % 2 + 1]
       case(("%dT %s field %s %s rows %d%s"):format(threads, short[dtype], kind, e, rows, what or ""), function()
@@ -403,16 +400,14 @@ end
 
 local function second_derivatives()
   gq.set_threads(1)
-  for _, e in ipairs(engines) do
-    for _, dtype in ipairs(dtypes) do
-      for _, m in ipairs { own[e] or "dopri5", "rk4" } do
-        case(("1T %s %s %s of gradients"):format(short[dtype], m, e), function()
-          local p = small(dtype, 3)
-          local z = gq.odeint(p.f, p.z0, times, { gradient = e, method = m, step_size = fixed[m] and 0.1 or nil })
-          local g = gq.grad(weigh(z, 21), { p.z0, p.w }, { create_graph = true })
-          return { { "grad", g }, { "second", gq.grad(weigh(g, 40), { p.z0, p.w, p.k }) } }
-        end)
-      end
+  for e, dtype in each(engines, dtypes) do
+    for _, m in ipairs { own[e] or "dopri5", "rk4" } do
+      case(("1T %s %s %s of gradients"):format(short[dtype], m, e), function()
+        local p = small(dtype, 3)
+        local z = gq.odeint(p.f, p.z0, times, { gradient = e, method = m, step_size = fixed[m] and 0.1 or nil })
+        local g = gq.grad(weigh(z, 21), { p.z0, p.w }, { create_graph = true })
+        return { { "grad", g }, { "second", gq.grad(weigh(g, 40), { p.z0, p.w, p.k }) } }
+      end)
     end
   end
 end
@@ -422,17 +417,11 @@ end
 local function networks(list_of_engines, widths, batches, thread_counts)
   for _, threads in ipairs(thread_counts) do
     gq.set_threads(threads)
-    for _, e in ipairs(list_of_engines) do
-      for _, width in ipairs(widths) do
-        for _, batch in ipairs(batches) do
-          for _, dtype in ipairs(dtypes) do
-            case(("%dT %s mlp %d x %d %s"):format(threads, short[dtype], width, batch, e), function()
-              return solve(mlp(dtype, width, batch), { 0, 0.4, 1 },
-                { gradient = e, method = own[e], rtol = 1e-3, atol = 1e-3 })
-            end)
-          end
-        end
-      end
+    for e, width, batch, dtype in each(list_of_engines, widths, batches, dtypes) do
+      case(("%dT %s mlp %d x %d %s"):format(threads, short[dtype], width, batch, e), function()
+        return solve(mlp(dtype, width, batch), { 0, 0.4, 1 },
+          { gradient = e, method = own[e], rtol = 1e-3, atol = 1e-3 })
+      end)
     end
   end
 end
@@ -441,11 +430,9 @@ local function training(threads, kind, config, e, dtype)
   gq.set_threads(threads)
   case(("%dT %s training by %s %s"):format(threads, short[dtype], kind, e), function()
     local p, params, losses = mlp(dtype, 5, 30), {}, {}
-    for k, v in pairs(p) do
-      if k ~= "z0" and k ~= "f" then params[#params + 1] = k end
+    for _, k in ipairs(sorted_keys(p)) do
+      if k ~= "z0" and k ~= "f" then params[#params + 1] = p[k] end
     end
-    table.sort(params)
-    for i, k in ipairs(params) do params[i] = p[k] end
     local opt = gq.optim[kind](params, config)
     for i = 1, 4 do
       opt:zero_grad()
@@ -507,30 +494,23 @@ end
 
 local function sdes(threads, sizes)
   gq.set_threads(threads)
-  for _, m in ipairs(sde_methods()) do
-    for _, noise in ipairs { "diagonal", "scalar", "additive", "general" } do
-      for _, calculus in ipairs { "ito", "stratonovich" } do
-        for _, dtype in ipairs(dtypes) do
-          for _, rows in ipairs(sizes) do
-            case(("%dT %s sde %s %s %s rows %d"):format(threads, short[dtype], m, noise, calculus, rows), function()
-              local k = values({ 4 }, 2, dtype, 0.3)
-              local sde = gq.sde { drift = function(t, z) return gq.tanh(k - z) * (1 + t) end,
-                diffusion = diffusion[noise](k), noise = noise, calculus = calculus }
-              local z, info = gq.sdeint(sde, values({ rows, 4 }, 1, dtype), { 0, 0.3, 1 },
-                { method = m, dt = 0.06, seed = 5 })
-              return { { "z", z }, { "info", facts(info) } }
-            end)
-          end
-        end
-      end
-    end
+  local noises = { "diagonal", "scalar", "additive", "general" }
+  for m, noise, calculus, dtype, rows in each(sde_methods(), noises, { "ito", "stratonovich" }, dtypes, sizes) do
+    case(("%dT %s sde %s %s %s rows %d"):format(threads, short[dtype], m, noise, calculus, rows), function()
+      local k = values({ 4 }, 2, dtype, 0.3)
+      local sde = gq.sde { drift = function(t, z) return gq.tanh(k - z) * (1 + t) end,
+        diffusion = diffusion[noise](k), noise = noise, calculus = calculus }
+      local z, info = gq.sdeint(sde, values({ rows, 4 }, 1, dtype), { 0, 0.3, 1 },
+        { method = m, dt = 0.06, seed = 5 })
+      return { { "z", z }, { "info", facts(info) } }
+    end)
   end
   for _, dtype in ipairs(dtypes) do
     case(("%dT %s brownian"):format(threads, short[dtype]), function()
       local b = gq.brownian { t0 = 0, t1 = 2, shape = { 700 }, seed = 3, dtype = dtype }
       return { { "paths", { b(0.3), b(1.1, 1.7), b(2), b(1e-5) } } }
     end)
-    for _, noise in ipairs { "diagonal", "scalar", "additive", "general" } do
+    for _, noise in ipairs(noises) do
       case(("%dT %s wong_zakai %s"):format(threads, short[dtype], noise), function()
         local p = { k = leaf(values({ 4 }, 2, dtype, 0.3)), z0 = leaf(values({ 40, 4 }, 1, dtype)) }
         p.f = gq.wong_zakai(gq.sde { drift = function(t, z) return gq.tanh(p.k - z) * (1 + t) end,
@@ -635,10 +615,7 @@ local function operations(threads, shapes)
       end
     end
   end
-  local names = {}
-  for name in pairs(others) do names[#names + 1] = name end
-  table.sort(names)
-  for _, name in ipairs(names) do
+  for _, name in ipairs(sorted_keys(others)) do
     operation(("%dT %s"):format(threads, name), others[name][1], maker(others[name][2]))
   end
 end
@@ -657,10 +634,8 @@ local refused_names = { "step_size", "reverse", "dense trajectory", "checkpoint"
   "adjoint.method implicit", "nodes step", "guards", "parity", "overshoot", "independent", "untraced", "grid_points",
   "event", "dense", "several", "regularise kinetic", "regularise error", "regularise stiffness", "eta", "max_order",
   "memory_limit", "params" }
-for _, name in ipairs(refused_names) do
-  for _, option in ipairs(options) do
-    if option[1] == name then refusals[#refusals + 1] = option end
-  end
+for name, option in each(refused_names, options) do
+  if option[1] == name then refusals[#refusals + 1] = option end
 end
 for _, more in ipairs {
   { "eta half", { eta = 0.5 } }, { "nodes 200", { gq = { nodes = 200 } } },
@@ -700,16 +675,14 @@ local function refused(list_of_methods)
 end
 
 local function refused_pairs()
-  for _, e in ipairs(engines) do
-    for _, a in ipairs(refusals) do
-      local list = {}
-      for _, b in ipairs(refusals) do
-        if a ~= b then
-          list[#list + 1] = { b[1], merged(a[2], b[2]), several = a.prepare == several or b.prepare == several }
-        end
+  for e, a in each(engines, refusals) do
+    local list = {}
+    for _, b in ipairs(refusals) do
+      if a ~= b then
+        list[#list + 1] = { b[1], merged(a[2], b[2]), several = a.prepare == several or b.prepare == several }
       end
-      refuse(("refused %s: %s"):format(e, a[1]), e, own[e] or "dopri5", list)
     end
+    refuse(("refused %s: %s"):format(e, a[1]), e, own[e] or "dopri5", list)
   end
 end
 
@@ -726,9 +699,7 @@ local function errors()
   local ok, e = pcall(dofile, path)
   arg = saved                                                                         -- luacheck: ignore 121
   if not ok then error(e, 0) end
-  local file = assert(io.open(json))
-  local rows = gq.json_decode(file:read("a")).rows
-  file:close()
+  local rows = gq.json_decode(gq.file_read(json)).rows
   os.remove(json)
   for _, r in ipairs(rows) do
     r.ms = nil

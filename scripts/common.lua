@@ -1,6 +1,21 @@
--- common.lua -- what bench.lua, errors.lua and peers/compare.lua share.
+-- common.lua -- what scripts share, and tests/helper.lua.
 
 local common = {}
+
+-- for a, b in each({1, 2}, {"x", "y"}): one entry of every list, in all ways; those of the last change fastest.
+function common.each(...)
+  local lists, count, at = { ... }, 1, -1
+  for _, list in ipairs(lists) do count = count * #list end
+  return function()
+    at = at + 1
+    if at == count then return nil end
+    local entries, rest = {}, at
+    for i = #lists, 1, -1 do
+      entries[i], rest = lists[i][rest % #lists[i] + 1], rest // #lists[i]
+    end
+    return table.unpack(entries, 1, #lists)
+  end
+end
 
 -- Of a list of numbers, which is sorted.
 function common.median(x)

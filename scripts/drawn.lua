@@ -8,6 +8,7 @@
 -- the rest are between.
 
 local gq = require "gq"
+local each = dofile((arg[0]:gsub("drawn%.lua$", "common.lua"))).each
 gq.warnings(false)
 
 local o = gq.cli {
@@ -129,29 +130,23 @@ for i = 1, o.problems do
   local case = kind[2]()
   local want = solve(case, "float64", { gradient = "direct", rtol = 1e-10, atol = 1e-10, max_steps = 1e6,
     max_step = case.width and case.width / 2 or nil })
-  for _, method in ipairs(o.methods) do
-    for _, tol in ipairs { 1e-3, 1e-4, 1e-6 } do
-      for _, dtype in ipairs { "float32", "float64" } do
-        for _, e in ipairs(engines) do
-          local n = tally[kind[1] .. e[1]]
-          local got, info, longest = solve(case, dtype, { gradient = e[2], audit = 1, method = method, rtol = tol,
-            atol = tol, max_steps = 1e5, batch = o.rows == "independent" and o.rows or nil })
-          local wrong, much, near = false, false, false
-          if got then wrong, much, near = judge(case, got, want, tol) end
-          n[1] = n[1] + 1
-          if not got then
-            n[8] = n[8] + 1
-          elseif wrong then
-            n[2] = n[2] + 1
-            if info.warning then n[3] = n[3] + 1
-            elseif not case.width or case.width > 0.3 * longest then n[4] = n[4] + 1 end
-          elseif info.warning then
-            n[5] = n[5] + 1
-            if much then n[6] = n[6] + 1
-            elseif not near then n[7] = n[7] + 1 end
-          end
-        end
-      end
+  for method, tol, dtype, e in each(o.methods, { 1e-3, 1e-4, 1e-6 }, { "float32", "float64" }, engines) do
+    local n = tally[kind[1] .. e[1]]
+    local got, info, longest = solve(case, dtype, { gradient = e[2], audit = 1, method = method, rtol = tol,
+      atol = tol, max_steps = 1e5, batch = o.rows == "independent" and o.rows or nil })
+    local wrong, much, near = false, false, false
+    if got then wrong, much, near = judge(case, got, want, tol) end
+    n[1] = n[1] + 1
+    if not got then
+      n[8] = n[8] + 1
+    elseif wrong then
+      n[2] = n[2] + 1
+      if info.warning then n[3] = n[3] + 1
+      elseif not case.width or case.width > 0.3 * longest then n[4] = n[4] + 1 end
+    elseif info.warning then
+      n[5] = n[5] + 1
+      if much then n[6] = n[6] + 1
+      elseif not near then n[7] = n[7] + 1 end
     end
   end
 end

@@ -248,19 +248,17 @@ for _, p in ipairs(picked_problems) do
   local exact = case.exact or gradients(case, { method = "dopri8", rtol = 1e-13, atol = 1e-13, gradient = "direct" })
   say("%s: %s\n  %-14s %6s  %9s %9s %9s %7s %9s %9s", name, about, "engine", "tol", "error", "forward", "backward",
     "nodes", "work", "ms")
-  for _, engine in ipairs(picked_engines) do
-    for _, tol in ipairs(o.tols) do
-      if tol >= (engine.least or 0) then
-        local ok, r = pcall(measure, make, engine, tol, exact)
-        if not ok then r = { failed = tostring(r) } end
-        r.problem, r.engine, r.tol = name, engine[1], tol
-        records[#records + 1] = r
-        if ok then
-          say("  %-14s %6g  %9.1e %9d %9d %7d %9.0f %9.3f%s", engine[1], tol, r.error, r.forward, r.backward, r.nodes,
-            r.work, r.ms, r.warning and "  warned" or "")
-        else
-          say("  %-14s %6g  %s", engine[1], tol, r.failed:match("^[^\n]*"):sub(1, 90))
-        end
+  for engine, tol in common.each(picked_engines, o.tols) do
+    if tol >= (engine.least or 0) then
+      local ok, r = pcall(measure, make, engine, tol, exact)
+      if not ok then r = { failed = tostring(r) } end
+      r.problem, r.engine, r.tol = name, engine[1], tol
+      records[#records + 1] = r
+      if ok then
+        say("  %-14s %6g  %9.1e %9d %9d %7d %9.0f %9.3f%s", engine[1], tol, r.error, r.forward, r.backward, r.nodes,
+          r.work, r.ms, r.warning and "  warned" or "")
+      else
+        say("  %-14s %6g  %s", engine[1], tol, r.failed:match("^[^\n]*"):sub(1, 90))
       end
     end
   end

@@ -10,8 +10,8 @@ local o = gq.cli {
   { "channels", 64, "hidden channels of the dynamics", "integer", 1 },
   { "batch-size", 16, "images of a gradient", "integer", 1 },
   { "batches", 3, "of which the worst is told", "integer", 1 },
-  { "steps", "0,100", "training steps (Adam, 1e-3) before, with commas" },
-  { "engines", "direct,adjoint,seminorm,gq", "with commas" },
+  { "steps", { "0", "100" }, "training steps (Adam, 1e-3) before, with commas" },
+  { "engines", { "direct", "adjoint", "seminorm", "gq" }, "with commas" },
   "rtol", "atol", "seed", "data", "json",
 }
 if not o then return end
@@ -60,12 +60,6 @@ local function differences(a, b)
   return math.sqrt(off / all), worst
 end
 
-local function list_of(text)
-  local list = {}
-  for word in text:gmatch("[^,%s]+") do list[#list + 1] = word end
-  return list
-end
-
 local function train(steps)
   local optimiser, k = gq.optim.adam(model:parameters(), { lr = 1e-3 }), 0   -- :to has made other tensors of them
   while k < steps do
@@ -83,7 +77,7 @@ print(("%d channels, batches of %d; rtol %g, atol %g; relative to a tight solve 
   format(n, o.batch_size, o.rtol, o.atol, o.batches))
 print(("%9s  %-12s %14s %14s  steps forward / back"):format("training", "gradient", "all together", "worst tensor"))
 local rows, done = {}, 0
-for _, text in ipairs(list_of(o.steps)) do
+for _, text in ipairs(o.steps) do
   local steps = assert(math.tointeger(tonumber(text)), "--steps: integers with commas expected")
   train(steps - done)
   done = steps
@@ -92,7 +86,7 @@ for _, text in ipairs(list_of(o.steps)) do
     if k == o.batches then break end
     k = k + 1
     local exact = tight(x, y)
-    for _, engine in ipairs(list_of(o.engines)) do
+    for _, engine in ipairs(o.engines) do
       local got, info = gradients(x, y, { gradient = engine, rtol = o.rtol, atol = o.atol })
       local all, worst = differences(got, exact)
       local row = found[engine] or { training = steps, gradient = engine, all = 0, worst = 0 }
@@ -101,7 +95,7 @@ for _, text in ipairs(list_of(o.steps)) do
       found[engine] = row
     end
   end
-  for _, engine in ipairs(list_of(o.engines)) do
+  for _, engine in ipairs(o.engines) do
     local row = found[engine]
     rows[#rows + 1] = row
     print(("%9d  %-12s %14.2e %14.2e  %d / %d"):format(steps, engine, row.all, row.worst, row.steps,

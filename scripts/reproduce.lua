@@ -6,6 +6,7 @@
 -- --finished makes no run, and says of every case how many of its runs there are.
 
 local gq = require "gq"
+local each = dofile((arg[0]:gsub("reproduce%.lua$", "common.lua"))).each
 
 -- ---- what the paper reports: a row for each figure or table ----
 
@@ -26,12 +27,10 @@ end
 -- The paper's widths by engine; figures(width) or nothing.
 local function by_width(script, list, options, figures)
   local cases = {}
-  for _, rate in ipairs(gq.paper.rates[script]) do
-    for _, gradient in ipairs(list) do
-      local given = { width = rate[1], gradient = gradient }
-      for k, v in pairs(options) do given[k] = v end
-      cases[#cases + 1] = { ("width %d, %s"):format(rate[1], gradient), given, figures(rate[1]) }
-    end
+  for rate, gradient in each(gq.paper.rates[script], list) do
+    local given = { width = rate[1], gradient = gradient }
+    for k, v in pairs(options) do given[k] = v end
+    cases[#cases + 1] = { ("width %d, %s"):format(rate[1], gradient), given, figures(rate[1]) }
   end
   return cases
 end
@@ -41,11 +40,9 @@ local short = { { 5, 5e-2 }, { 20, 5e-3 }, { 50, 2e-3 }, { 100, 1e-3 } }
 
 local function in_short()
   local cases = {}
-  for _, row in ipairs(short) do
-    for _, way in ipairs(ways) do
-      cases[#cases + 1] = { ("width %d, %s"):format(row[1], way), { width = row[1], lr = row[2], epochs = 20,
-        gradient = way }, { test_kl = { most = 10 } } }
-    end
+  for row, way in each(short, ways) do
+    cases[#cases + 1] = { ("width %d, %s"):format(row[1], way), { width = row[1], lr = row[2], epochs = 20,
+      gradient = way }, { test_kl = { most = 10 } } }
   end
   return cases
 end
@@ -54,11 +51,9 @@ end
 -- epochs, the paper's of 15: rows compare engines.
 local function by_channels(dataset, batch, figures)
   local cases = {}
-  for _, channels in ipairs { 64, 128, 256, 512 } do
-    for _, gradient in ipairs { "adjoint", "seminorm", "gq" } do
-      cases[#cases + 1] = { ("%d channels, %s"):format(channels, gradient), { dataset = dataset, channels = channels,
-        gradient = gradient, epochs = 2, ["batch-size"] = batch }, figures, large = channels > 64 }
-    end
+  for channels, gradient in each({ 64, 128, 256, 512 }, { "adjoint", "seminorm", "gq" }) do
+    cases[#cases + 1] = { ("%d channels, %s"):format(channels, gradient), { dataset = dataset, channels = channels,
+      gradient = gradient, epochs = 2, ["batch-size"] = batch }, figures, large = channels > 64 }
   end
   return cases
 end
@@ -393,9 +388,9 @@ local failed = 0
 -- The curves of the runs, over epochs and over seconds: the mean of the runs that there are.
 local function draw_curves(name, e, all)
   local panels = { {}, {} }
-  for _, each in ipairs(all) do
+  for _, case in ipairs(all) do
     local n, epochs, seconds, values = 0, {}, {}, {}
-    for _, run in ipairs(each.runs) do
+    for _, run in ipairs(case.runs) do
       local record, at = gq.json.decode(gq.file_read(run.record)), 0
       for i, row in ipairs(record.epochs) do
         at = at + (row.epoch > 0 and row.seconds or 0)
@@ -405,8 +400,8 @@ local function draw_curves(name, e, all)
     end
     for i = 1, #values do seconds[i], values[i] = seconds[i] / n, values[i] / n end
     if n > 0 then
-      table.insert(panels[1], { epochs, values, label = each.label })
-      table.insert(panels[2], { seconds, values, label = each.label })
+      table.insert(panels[1], { epochs, values, label = case.label })
+      table.insert(panels[2], { seconds, values, label = case.label })
     end
   end
   if #panels[1] == 0 then return end

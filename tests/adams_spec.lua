@@ -36,15 +36,13 @@ describe("on a fixed grid", function()
 
   it("the order is max_order within 0.15", function()
     for method, orders in pairs { explicit_adams = { 1, 2, 3, 4, 5, 6 }, implicit_adams = { 2, 3, 4, 5, 6, 7, 8 } } do
-      for _, order in ipairs(orders) do
-        for _, p in ipairs(problems.exact) do
-          local hs, errors = errors_by_step(p, order, none { method = method, max_order = order })
-          local n, text = #hs, ("%s %d on %s: "):format(method, order, p.name)
-          assert.truthy(n >= 4, text .. n .. " errors above rounding")
-          local from = math.max(1, n - 4)
-          local slope = helper.slope({ table.unpack(hs, from) }, { table.unpack(errors, from) }, true)
-          assert.below(math.abs(slope - order), 0.15, text .. slope .. ", off by")
-        end
+      for order, p in helper.each(orders, problems.exact) do
+        local hs, errors = errors_by_step(p, order, none { method = method, max_order = order })
+        local n, text = #hs, ("%s %d on %s: "):format(method, order, p.name)
+        assert.truthy(n >= 4, text .. n .. " errors above rounding")
+        local from = math.max(1, n - 4)
+        local slope = helper.slope({ table.unpack(hs, from) }, { table.unpack(errors, from) }, true)
+        assert.below(math.abs(slope - order), 0.15, text .. slope .. ", off by")
       end
     end
   end)
@@ -164,13 +162,11 @@ describe("adaptive", function()
   end
 
   it("both take fewer evaluations than dopri5 at tight tolerances", function()
-    for _, name in ipairs { "A3", "B1", "B5", "C5", "D3", "E1", "E2" } do
-      for _, tol in ipairs { 1e-8, 1e-10 } do
-        local _, other = detest(name, "dopri5", tol)
-        for _, method in ipairs(methods) do
-          local _, info = detest(name, method, tol)
-          assert.below(info.nfe, (tol < 1e-9 and 0.4 or 0.7) * other.nfe, ("%s on %s at %g"):format(method, name, tol))
-        end
+    for name, tol in helper.each({ "A3", "B1", "B5", "C5", "D3", "E1", "E2" }, { 1e-8, 1e-10 }) do
+      local _, other = detest(name, "dopri5", tol)
+      for _, method in ipairs(methods) do
+        local _, info = detest(name, method, tol)
+        assert.below(info.nfe, (tol < 1e-9 and 0.4 or 0.7) * other.nfe, ("%s on %s at %g"):format(method, name, tol))
       end
     end
   end)
@@ -189,36 +185,32 @@ describe("adaptive", function()
 
   it("solves backwards in time, in float32, and by either norm", function()
     local p = problems.exact[2]
-    for _, method in ipairs(methods) do
-      for _, norm in ipairs { "rms", "max" } do
-        local z = gq.odeint(p.f, vector(p.z(5)), { 5, 2.5, 0 },
-          none { method = method, rtol = 1e-9, atol = 1e-9, norm = norm })
-        assert.close(z[2], p.z(2.5), 1e-4)
-        local y, info = gq.odeint(p.f, gq.tensor(p.z0), { 0, 2.5, 5 }, none { method = method, norm = norm })
-        assert.equal("float32", y.dtype)
-        assert.close(y[2], p.z(2.5), 2e-2)
-        assert.close(y[3], p.z(5), 2e-2)
-        assert.truthy(info.nfe < 100)
-      end
+    for method, norm in helper.each(methods, { "rms", "max" }) do
+      local z = gq.odeint(p.f, vector(p.z(5)), { 5, 2.5, 0 },
+        none { method = method, rtol = 1e-9, atol = 1e-9, norm = norm })
+      assert.close(z[2], p.z(2.5), 1e-4)
+      local y, info = gq.odeint(p.f, gq.tensor(p.z0), { 0, 2.5, 5 }, none { method = method, norm = norm })
+      assert.equal("float32", y.dtype)
+      assert.close(y[2], p.z(2.5), 2e-2)
+      assert.close(y[3], p.z(5), 2e-2)
+      assert.truthy(info.nfe < 100)
     end
   end)
 
   it("solves states of every shape and size like one number", function()
     local function f(t, z) return z * gq.cos(t) end
-    for _, method in ipairs(methods) do
-      for _, o in ipairs { { rtol = 1e-8, atol = 1e-8 }, { step_size = 0.05, max_order = 6 } } do
-        o.method = method
-        local one = gq.odeint(f, vector { 1 }, { 0, 1.37, 3 }, none(o))
-        for _, shape in ipairs { {}, { 1 }, { 63 }, { 65, 1 }, { 9, 7, 5 }, { 9000, 3 } } do
-          local z = gq.odeint(f, gq.full(shape, 1, { dtype = "float64" }), { 0, 1.37, 3 }, none(o))
-          for k = 2, 3 do
-            local want = one[k]:item()
-            assert.close(z[k]:max():item(), want, 1e-13)
-            assert.close(z[k]:min():item(), want, 1e-13)
-          end
+    for method, o in helper.each(methods, { { rtol = 1e-8, atol = 1e-8 }, { step_size = 0.05, max_order = 6 } }) do
+      o.method = method
+      local one = gq.odeint(f, vector { 1 }, { 0, 1.37, 3 }, none(o))
+      for _, shape in ipairs { {}, { 1 }, { 63 }, { 65, 1 }, { 9, 7, 5 }, { 9000, 3 } } do
+        local z = gq.odeint(f, gq.full(shape, 1, { dtype = "float64" }), { 0, 1.37, 3 }, none(o))
+        for k = 2, 3 do
+          local want = one[k]:item()
+          assert.close(z[k]:max():item(), want, 1e-13)
+          assert.close(z[k]:min():item(), want, 1e-13)
         end
-        assert.equal(2, #gq.odeint(f, gq.zeros(0, 3), { 0, 1 }, none(o)))
       end
+      assert.equal(2, #gq.odeint(f, gq.zeros(0, 3), { 0, 1 }, none(o)))
     end
   end)
 
@@ -234,51 +226,43 @@ describe("adaptive", function()
   end)
 
   it("keeps what is not finite out of the solution by both norms", function()
-    for _, norm in ipairs { "rms", "max" } do
-      for _, method in ipairs(methods) do
-        local _, info = gq.odeint(function(t, z) return gq.where(t:lt(0.5), z, z / 0) end, gq.ones(70, 2), { 0, 1 },
-          none { method = method, norm = norm, throw = false })
-        assert.close(info.t, 0.5, 1e-5)
-      end
+    for norm, method in helper.each({ "rms", "max" }, methods) do
+      local _, info = gq.odeint(function(t, z) return gq.where(t:lt(0.5), z, z / 0) end, gq.ones(70, 2), { 0, 1 },
+        none { method = method, norm = norm, throw = false })
+      assert.close(info.t, 0.5, 1e-5)
     end
   end)
 
   it("starts by first_step, and recovers from one that is far too long", function()
-    for _, method in ipairs(methods) do
-      for _, first in ipairs { 1e-8, 0.1, 50 } do
-        local e, info = detest("E2", method, 1e-6, { first_step = first })
-        assert.below(e, 5e-3, method)
-        assert.truthy(info.nfe < 1000)
-      end
+    for method, first in helper.each(methods, { 1e-8, 0.1, 50 }) do
+      local e, info = detest("E2", method, 1e-6, { first_step = first })
+      assert.below(e, 5e-3, method)
+      assert.truthy(info.nfe < 1000)
     end
   end)
 
   it("has an interpolant as exact as its steps, smooth where they join", function()
-    for _, method in ipairs(methods) do
-      for _, p in ipairs { problems.exact[1], problems.exact[2] } do
-        for _, tol in ipairs { 1e-5, 1e-9 } do
-          local z, info, at = gq.odeint(p.f, vector(p.z0), { p.t0, p.t1 },
-            none { method = method, rtol = tol, atol = tol, dense = true })
-          local e, worst = helper.relative(z[2], p.z(p.t1)), 0
-          for j = 0, 400 do
-            local t = p.t0 + (p.t1 - p.t0) * j / 400
-            worst = math.max(worst, helper.relative(at(t), p.z(t)))
-          end
-          assert.below(worst, 200 * tol + 10 * e, p.name)
-          assert.close(at(p.t1), z[2]:totable(), 1e-13)
-          gq.core.steplog(true)
-          gq.odeint(p.f, vector(p.z0), { p.t0, p.t1 }, none { method = method, rtol = tol, atol = tol })
-          local rows, joined = gq.core.steplog(), 0
-          gq.core.steplog(false)
-          for i = 4, #rows - 1 do
-            local t, h = rows[i][1], 1e-5 * rows[i][2]
-            local left, here, right = at(t - h), at(t), at(t + h)
-            assert.close(left + right, (2 * here):totable(), 1e-7)
-            joined = joined + 1
-          end
-          assert.truthy(joined >= info.steps - 4)
-        end
+    for method, p, tol in helper.each(methods, { problems.exact[1], problems.exact[2] }, { 1e-5, 1e-9 }) do
+      local z, info, at = gq.odeint(p.f, vector(p.z0), { p.t0, p.t1 },
+        none { method = method, rtol = tol, atol = tol, dense = true })
+      local e, worst = helper.relative(z[2], p.z(p.t1)), 0
+      for j = 0, 400 do
+        local t = p.t0 + (p.t1 - p.t0) * j / 400
+        worst = math.max(worst, helper.relative(at(t), p.z(t)))
       end
+      assert.below(worst, 200 * tol + 10 * e, p.name)
+      assert.close(at(p.t1), z[2]:totable(), 1e-13)
+      gq.core.steplog(true)
+      gq.odeint(p.f, vector(p.z0), { p.t0, p.t1 }, none { method = method, rtol = tol, atol = tol })
+      local rows, joined = gq.core.steplog(), 0
+      gq.core.steplog(false)
+      for i = 4, #rows - 1 do
+        local t, h = rows[i][1], 1e-5 * rows[i][2]
+        local left, here, right = at(t - h), at(t), at(t + h)
+        assert.close(left + right, (2 * here):totable(), 1e-7)
+        joined = joined + 1
+      end
+      assert.truthy(joined >= info.steps - 4)
     end
   end)
 end)
@@ -292,34 +276,29 @@ describe("multistep solves", function()
   end
 
   it("start anew at grid_points", function()
-    for _, method in ipairs(methods) do
-      for _, o in ipairs { { rtol = 1e-9, atol = 1e-9 }, { step_size = 0.02, max_order = 6 } } do
-        for _, ends in ipairs { { 0, 1 }, { 1, 0 } } do
-          local z, info = gq.odeint(switch(1, 2), vector { 1 }, ends,
-            none(with(o, { method = method, grid_points = { 0.4 } })))
-          assert.close(z[2]:item(), math.exp((ends[2] - ends[1]) * 0.8), 1e-7)
-          assert.truthy(info.rejected <= 4)
-          if o.step_size then
-            local each = method == "explicit_adams" and 1 or 2
-            assert.equal(50, info.steps)
-            assert.equal(2 + 2 * 5 * start_cost(6) + 40 * each, info.nfe)
-          end
-        end
+    for method, o, ends in helper.each(methods, { { rtol = 1e-9, atol = 1e-9 }, { step_size = 0.02, max_order = 6 } },
+        { { 0, 1 }, { 1, 0 } }) do
+      local z, info = gq.odeint(switch(1, 2), vector { 1 }, ends,
+        none(with(o, { method = method, grid_points = { 0.4 } })))
+      assert.close(z[2]:item(), math.exp((ends[2] - ends[1]) * 0.8), 1e-7)
+      assert.truthy(info.rejected <= 4)
+      if o.step_size then
+        local each = method == "explicit_adams" and 1 or 2
+        assert.equal(50, info.steps)
+        assert.equal(2 + 2 * 5 * start_cost(6) + 40 * each, info.nfe)
       end
     end
   end)
 
   it("end at events", function()
-    for _, method in ipairs(methods) do
-      for _, o in ipairs { { rtol = 1e-10, atol = 1e-10 }, { step_size = 0.05, max_order = 8 } } do
-        local k = leaf(0.7)
-        local z, info, t = gq.odeint(function(_, y) return -k * y end, vector { 1 }, { 0, 5 }, with(o,
-          { method = method, event = function(_, y) return y[1] - 0.5 end }))
-        assert.close(t:item(), math.log(2) / 0.7, 1e-7)
-        assert.close(z[1]:item(), 0.5, 1e-7)
-        assert.close(gq.grad(t, k):item(), -math.log(2) / 0.49, 1e-5)
-        assert.close(info.event_t, t:item(), 1e-12)
-      end
+    for method, o in helper.each(methods, { { rtol = 1e-10, atol = 1e-10 }, { step_size = 0.05, max_order = 8 } }) do
+      local k = leaf(0.7)
+      local z, info, t = gq.odeint(function(_, y) return -k * y end, vector { 1 }, { 0, 5 }, with(o,
+        { method = method, event = function(_, y) return y[1] - 0.5 end }))
+      assert.close(t:item(), math.log(2) / 0.7, 1e-7)
+      assert.close(z[1]:item(), 0.5, 1e-7)
+      assert.close(gq.grad(t, k):item(), -math.log(2) / 0.49, 1e-5)
+      assert.close(info.event_t, t:item(), 1e-12)
     end
     -- in the start, all of whose steps are made at once
     local _, _, t = gq.odeint(function(_, y) return 0 * y + 1 end, vector { 0 }, { 0, 5 }, none {
@@ -382,14 +361,12 @@ describe("gradients of multistep solves", function()
   }
 
   it("are those of the oracles by every continuous engine", function()
-    for _, method in ipairs(methods) do
-      for _, o in ipairs(engines) do
-        for name, arguments in pairs(cases) do
-          local e, info = problems.gradient_error(oracle[name](table.unpack(arguments)),
-            with(o, { method = method, rtol = 1e-8, atol = 1e-8 }))
-          assert.below(e, 5e-7, ("%s, %s on %s"):format(method, o.gradient, name))
-          assert.truthy(info.nfe_backward > 0)
-        end
+    for method, o in helper.each(methods, engines) do
+      for name, arguments in pairs(cases) do
+        local e, info = problems.gradient_error(oracle[name](table.unpack(arguments)),
+          with(o, { method = method, rtol = 1e-8, atol = 1e-8 }))
+        assert.below(e, 5e-7, ("%s, %s on %s"):format(method, o.gradient, name))
+        assert.truthy(info.nfe_backward > 0)
       end
     end
   end)
@@ -419,22 +396,20 @@ describe("gradients of multistep solves", function()
   end)
 
   it("reach times in between, and the times", function()
-    for _, method in ipairs(methods) do
-      for _, o in ipairs { engines[1], engines[2], engines[6], engines[8] } do
-        local a, z0, t = leaf(-0.4), leaf { 2 }, leaf { 0, 0.3, 0.3, 1, 1.7 }
-        local z = gq.odeint(function(_, y) return a * y end, z0, t,
-          with(o, { method = method, rtol = 1e-9, atol = 1e-9 }))
-        local g = gq.grad(z:sum(), { a, z0, t })
-        local da, dz, dt, times = 0, 0, {}, t:totable()
-        for k, s in ipairs(times) do
-          local y = 2 * math.exp(-0.4 * s)
-          da, dz, dt[k] = da + s * y, dz + y / 2, -0.4 * y
-        end
-        dt[1] = 0.4 * (2 * dz - 2)
-        assert.close(g[1]:item(), da, 1e-6)
-        assert.close(g[2]:item(), dz, 1e-6)
-        assert.close(g[3], dt, 1e-6)
+    for method, o in helper.each(methods, { engines[1], engines[2], engines[6], engines[8] }) do
+      local a, z0, t = leaf(-0.4), leaf { 2 }, leaf { 0, 0.3, 0.3, 1, 1.7 }
+      local z = gq.odeint(function(_, y) return a * y end, z0, t,
+        with(o, { method = method, rtol = 1e-9, atol = 1e-9 }))
+      local g = gq.grad(z:sum(), { a, z0, t })
+      local da, dz, dt, times = 0, 0, {}, t:totable()
+      for k, s in ipairs(times) do
+        local y = 2 * math.exp(-0.4 * s)
+        da, dz, dt[k] = da + s * y, dz + y / 2, -0.4 * y
       end
+      dt[1] = 0.4 * (2 * dz - 2)
+      assert.close(g[1]:item(), da, 1e-6)
+      assert.close(g[2]:item(), dz, 1e-6)
+      assert.close(g[3], dt, 1e-6)
     end
   end)
 
@@ -450,10 +425,8 @@ describe("gradients of multistep solves", function()
       return list
     end
     local want = gradients { gradient = "direct" }
-    for _, method in ipairs(methods) do
-      for _, o in ipairs { engines[1], engines[2], engines[6], engines[8] } do
-        assert.below(helper.relative(gradients(with(o, { method = method })), want), 1e-6, method)
-      end
+    for method, o in helper.each(methods, { engines[1], engines[2], engines[6], engines[8] }) do
+      assert.below(helper.relative(gradients(with(o, { method = method })), want), 1e-6, method)
     end
   end)
 

@@ -147,11 +147,9 @@ describe("tensors: pieces", function()
       end
       assert.same({ 8, -7, 0, 3, 0 }, t:ceil():totable())
     end
-    for _, a in ipairs { 7, -7, 0, math.mininteger, math.maxinteger } do
-      for _, b in ipairs { 3, -3, 1, -1, math.maxinteger } do
-        assert.equal(a // b, (int { a } // int { b })[1]:item())
-        assert.equal(a % b, (int { a } % b)[1]:item())
-      end
+    for a, b in helper.each({ 7, -7, 0, math.mininteger, math.maxinteger }, { 3, -3, 1, -1, math.maxinteger }) do
+      assert.equal(a // b, (int { a } // int { b })[1]:item())
+      assert.equal(a % b, (int { a } % b)[1]:item())
     end
     assert.same({ -2, 0, 0, 2, 2 }, gq.tensor({ -2.5, -0.5, 0.5, 1.5, 2.5 }):round():totable())
     raises("integer divided by 0", function() return int { 1 } // 0 end)

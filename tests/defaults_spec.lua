@@ -1,6 +1,7 @@
 -- What a user gets without options: gradient = "auto"; by gradient = "gq" dense z, moments and nodes that are judged
 -- and, where eq. (9) is not enough, refined; gq = {paper = true}; what info says of each.
 local gq = require "gq"
+local each = require("tests.helper").each
 local problems = require "tests.problems"
 local leaf, vector = problems.leaf, problems.vector
 
@@ -57,12 +58,10 @@ describe("quadrature with error control", function()
         assert.truthy(info.rounds > 0 and info.unresolved == 0 and info.quadrature_error < 1e-6)
         assert.is_nil(info.warning)
       end
-      for _, width in ipairs { 0.5, 0.1 } do
-        for _, gradient in ipairs { "gq", "check" } do
-          local error = pulse(width, { gradient = gradient, rtol = 1e-6, atol = 1e-6,
-            adjoint = { trajectory = trajectory } })
-          assert.below(error, 1e-5, trajectory)
-        end
+      for width, gradient in each({ 0.5, 0.1 }, { "gq", "check" }) do
+        local error = pulse(width, { gradient = gradient, rtol = 1e-6, atol = 1e-6,
+          adjoint = { trajectory = trajectory } })
+        assert.below(error, 1e-5, trajectory)
       end
     end
   end)
@@ -133,12 +132,10 @@ describe("quadrature with error control", function()
       return a.grad:item(), info
     end
     local want = solve { gradient = "direct", rtol = 1e-10, atol = 1e-10, max_step = 0.02 }
-    for _, method in ipairs { "bosh3", "dopri5" } do
-      for _, most in ipairs { 0.15625, 0.1 } do
-        local got, info = solve { gradient = "gq", method = method, rtol = 1e-4, atol = 1e-4, max_step = most }
-        assert.equal("moments", info.impulses)
-        assert.close(got, want, 2e-3)
-      end
+    for method, most in each({ "bosh3", "dopri5" }, { 0.15625, 0.1 }) do
+      local got, info = solve { gradient = "gq", method = method, rtol = 1e-4, atol = 1e-4, max_step = most }
+      assert.equal("moments", info.impulses)
+      assert.close(got, want, 2e-3)
     end
   end)
 
@@ -178,18 +175,17 @@ describe("quadrature with error control", function()
       local exact = (0.3 * math.sin(200) - 20 * math.cos(200) + 20 * math.exp(-3)) / 400.09
       return math.abs(p.grad:item() / exact - 1), info
     end
-    for _, method in ipairs { "heun", "rk4", "dopri5", "trapezoid", "kvaerno3", "explicit_adams", "alf" } do
-      for _, trajectory in ipairs { "dense", "reverse" } do
-        local adjoint = { trajectory = trajectory }
-        local off, info = solve { method = method, step_size = 0.25, adjoint = adjoint }
-        assert.is_nil(info.rounds)
-        assert.is_true(off > 0.01)
-        off, info = solve { method = method, step_size = 0.25, adjoint = adjoint, rtol = 1e-4 }
-        assert.is_true(off < 1e-3, off)
-        assert.same({ true, 0 }, { info.rounds > 1, info.unresolved })
-        adjoint.rtol = 1e-4
-        assert.is_true(solve { method = method, step_size = 0.25, adjoint = adjoint } < 1e-3)
-      end
+    for method, trajectory in each({ "heun", "rk4", "dopri5", "trapezoid", "kvaerno3", "explicit_adams", "alf" },
+        { "dense", "reverse" }) do
+      local adjoint = { trajectory = trajectory }
+      local off, info = solve { method = method, step_size = 0.25, adjoint = adjoint }
+      assert.is_nil(info.rounds)
+      assert.is_true(off > 0.01)
+      off, info = solve { method = method, step_size = 0.25, adjoint = adjoint, rtol = 1e-4 }
+      assert.is_true(off < 1e-3, off)
+      assert.same({ true, 0 }, { info.rounds > 1, info.unresolved })
+      adjoint.rtol = 1e-4
+      assert.is_true(solve { method = method, step_size = 0.25, adjoint = adjoint } < 1e-3)
     end
   end)
 
@@ -287,21 +283,16 @@ describe("info.defect", function()
 
   it("tells where the forward solve stepped over a pulse, in every dtype", function()
     local seen, wrong = 0, 0
-    for _, dtype in ipairs { "float32", "float64" } do
-      for _, middle in ipairs { 5, 5.3, 6.1 } do
-        for _, width in ipairs { 0.5, 0.1 } do
-          for _, trajectory in ipairs { "dense", "checkpoint" } do
-            local f, k, z0 = pulse_of(width, middle, dtype)
-            local _, want = solve(f, k, z0, 10, { gradient = "direct", rtol = 1e-6, atol = 1e-6, max_step = width })
-            local info, got = solve(f, k, z0, 10, { gradient = "gq", rtol = 1e-3, atol = 1e-3,
-              gq = { nodes = "step" }, adjoint = { trajectory = trajectory, max_step = width } })
-            got = got - want                                        -- both add to k's gradient
-            local error = math.abs(got / want - 1)
-            if error > 0.1 then wrong, seen = wrong + 1, seen + (alarm(info) and 1 or 0) end
-            if error < 0.01 then assert.falsy(alarm(info)) end
-          end
-        end
-      end
+    for dtype, middle, width, trajectory in each({ "float32", "float64" }, { 5, 5.3, 6.1 }, { 0.5, 0.1 },
+        { "dense", "checkpoint" }) do
+      local f, k, z0 = pulse_of(width, middle, dtype)
+      local _, want = solve(f, k, z0, 10, { gradient = "direct", rtol = 1e-6, atol = 1e-6, max_step = width })
+      local info, got = solve(f, k, z0, 10, { gradient = "gq", rtol = 1e-3, atol = 1e-3,
+        gq = { nodes = "step" }, adjoint = { trajectory = trajectory, max_step = width } })
+      got = got - want                                        -- both add to k's gradient
+      local error = math.abs(got / want - 1)
+      if error > 0.1 then wrong, seen = wrong + 1, seen + (alarm(info) and 1 or 0) end
+      if error < 0.01 then assert.falsy(alarm(info)) end
     end
     assert.truthy(wrong >= 12 and seen >= 0.9 * wrong, ("%d of %d"):format(seen, wrong))
   end)
@@ -310,20 +301,17 @@ describe("info.defect", function()
     local list = { { "kinks", { 1 }, function(t, z) return gq.abs(gq.sin(3 * t)) - z end, 10 },
       { "bounce", { 1, 1 }, function(_, z) return gq.stack({ z[2], -z[1] - 5 * gq.relu(z[1]) }, 1) end, 10 } }
     for _, p in ipairs(problems.detest) do list[#list + 1] = { p.name, p.z0, p.f, 20 } end
-    for _, dtype in ipairs { "float32", "float64" } do
-      for _, rtol in ipairs { 1e-3, 1e-6 } do
-        for _, method in ipairs { "dopri5", "tsit5", "dopri8", "bosh3" } do
-          for i, p in ipairs(list) do
-            local slow = p[1] == "C4" or p[1] == "C5" or rtol == 1e-6 and dtype == "float32"
-            if i <= 2 or dtype == "float64" and not slow then
-              local scale = gq.tensor(1, { dtype = dtype, requires_grad = true })
-              local z0 = gq.tensor(p[2], { dtype = dtype })
-              local info = solve(function(t, z) return scale * p[3](t, z) end, scale, z0, p[4],
-                { gradient = "gq", method = method, rtol = rtol, atol = rtol, gq = { nodes = "step" } })
-              assert.truthy(info.defect >= 0)
-              assert.falsy(alarm(info), ("%s %s %g: %g"):format(p[1], method, rtol, info.defect))
-            end
-          end
+    for dtype, rtol, method in each({ "float32", "float64" }, { 1e-3, 1e-6 },
+        { "dopri5", "tsit5", "dopri8", "bosh3" }) do
+      for i, p in ipairs(list) do
+        local slow = p[1] == "C4" or p[1] == "C5" or rtol == 1e-6 and dtype == "float32"
+        if i <= 2 or dtype == "float64" and not slow then
+          local scale = gq.tensor(1, { dtype = dtype, requires_grad = true })
+          local z0 = gq.tensor(p[2], { dtype = dtype })
+          local info = solve(function(t, z) return scale * p[3](t, z) end, scale, z0, p[4],
+            { gradient = "gq", method = method, rtol = rtol, atol = rtol, gq = { nodes = "step" } })
+          assert.truthy(info.defect >= 0)
+          assert.falsy(alarm(info), ("%s %s %g: %g"):format(p[1], method, rtol, info.defect))
         end
       end
     end
@@ -406,17 +394,15 @@ describe("info.gradient_error", function()
 
   -- z(10) = exp(-10 k) is small: at 1e-3 its derivative, too, is known to a few times that, 3.5 and 11 here.
   it("tells of what shows in the loss, not of a few tolerances", function()
-    for _, dtype in ipairs { "float32", "float64" } do
-      for _, case in ipairs { { 0.75, false }, { 0.55, true } } do
-        fresh()
-        local k = parameter({ case[1] }, dtype)
-        local z, info = gq.odeint(function(_, z) return -k * z end, gq.ones(1, { dtype = dtype }), { 0, 10 },
-          { method = "bosh3", gradient = "gq", rtol = 1e-3, atol = 1e-3 })
-        z[2]:sum():backward()
-        local off = math.abs(k.grad:item() + 10 * math.exp(-10 * case[1]))
-        assert.truthy(off > (case[2] and 1e-2 or 3e-3) and off < (case[2] and 2e-2 or 5e-3), off)
-        assert.equal(case[2], not not alarm(info))
-      end
+    for dtype, case in each({ "float32", "float64" }, { { 0.75, false }, { 0.55, true } }) do
+      fresh()
+      local k = parameter({ case[1] }, dtype)
+      local z, info = gq.odeint(function(_, z) return -k * z end, gq.ones(1, { dtype = dtype }), { 0, 10 },
+        { method = "bosh3", gradient = "gq", rtol = 1e-3, atol = 1e-3 })
+      z[2]:sum():backward()
+      local off = math.abs(k.grad:item() + 10 * math.exp(-10 * case[1]))
+      assert.truthy(off > (case[2] and 1e-2 or 3e-3) and off < (case[2] and 2e-2 or 5e-3), off)
+      assert.equal(case[2], not not alarm(info))
     end
   end)
 
@@ -454,21 +440,19 @@ describe("info.gradient_error", function()
   end)
 
   it("is small and quiet where steps resolve what there is, and leaves gradient and counts alone", function()
-    for _, gradient in ipairs { "auto", "gq" } do
-      for _, method in ipairs { "dopri5", "bosh3", "kvaerno5", "explicit_adams" } do
-        local k = parameter({ 0.7 }, "float64")
-        local function f(t, z) return -k * z * gq.cos(t) end
-        local o = { gradient = gradient, method = method, rtol = 1e-4, atol = 1e-4 }
-        local info, got = solve(f, k, 3, o)
-        assert.truthy(info.gradient_error < 0.03 and not info.warning, info.warning)
-        o.audit = false
-        local bare, want = solve(f, k, 3, o)
-        assert.is_nil(bare.gradient_error)
-        assert.is_nil(bare.nfe_audit)
-        assert.equal(want, got)
-        for _, key in ipairs { "nfe", "nfe_backward", "steps", "nodes", "peak_bytes" } do
-          assert.equal(bare[key], info[key], key)
-        end
+    for gradient, method in each({ "auto", "gq" }, { "dopri5", "bosh3", "kvaerno5", "explicit_adams" }) do
+      local k = parameter({ 0.7 }, "float64")
+      local function f(t, z) return -k * z * gq.cos(t) end
+      local o = { gradient = gradient, method = method, rtol = 1e-4, atol = 1e-4 }
+      local info, got = solve(f, k, 3, o)
+      assert.truthy(info.gradient_error < 0.03 and not info.warning, info.warning)
+      o.audit = false
+      local bare, want = solve(f, k, 3, o)
+      assert.is_nil(bare.gradient_error)
+      assert.is_nil(bare.nfe_audit)
+      assert.equal(want, got)
+      for _, key in ipairs { "nfe", "nfe_backward", "steps", "nodes", "peak_bytes" } do
+        assert.equal(bare[key], info[key], key)
       end
     end
   end)
@@ -557,24 +541,22 @@ describe("info.gradient_error", function()
   end)
 
   it("is of z0's gradient and of the times', too, where nothing else is asked for", function()
-    for _, which in ipairs { "z0", "t" } do
-      for _, gradient in ipairs { "auto", "gq" } do
-        local function solve_once(o)
-          fresh()
-          local z0, t = gq.ones(1, { dtype = "float64" }), gq.tensor({ 0, 10 }, { dtype = "float64" })
-          local x = which == "z0" and z0 or t
-          x.requires_grad = true
-          local function f(s, z) return 2 * gq.exp(-((s - 6.3) / 0.6) ^ 2) * z - 0.1 * z end
-          local z, info = gq.odeint(f, z0, t, o)
-          z[2]:sum():backward()
-          return x.grad[1]:item(), info
-        end
-        local got, info = solve_once { gradient = gradient, rtol = 1e-3, atol = 1e-3 }
-        local want = solve_once { gradient = "direct", rtol = 1e-9, atol = 1e-9, max_step = 0.2 }
-        local wrong = math.abs(got / want - 1) > 0.1
-        assert.truthy(wrong or gradient == "gq", got)
-        assert.truthy(not wrong or alarm(info), info.gradient_error)
+    for which, gradient in each({ "z0", "t" }, { "auto", "gq" }) do
+      local function solve_once(o)
+        fresh()
+        local z0, t = gq.ones(1, { dtype = "float64" }), gq.tensor({ 0, 10 }, { dtype = "float64" })
+        local x = which == "z0" and z0 or t
+        x.requires_grad = true
+        local function f(s, z) return 2 * gq.exp(-((s - 6.3) / 0.6) ^ 2) * z - 0.1 * z end
+        local z, info = gq.odeint(f, z0, t, o)
+        z[2]:sum():backward()
+        return x.grad[1]:item(), info
       end
+      local got, info = solve_once { gradient = gradient, rtol = 1e-3, atol = 1e-3 }
+      local want = solve_once { gradient = "direct", rtol = 1e-9, atol = 1e-9, max_step = 0.2 }
+      local wrong = math.abs(got / want - 1) > 0.1
+      assert.truthy(wrong or gradient == "gq", got)
+      assert.truthy(not wrong or alarm(info), info.gradient_error)
     end
   end)
 
@@ -593,15 +575,14 @@ describe("info.gradient_error", function()
   end)
 
   it("sees what is shorter than steps, by methods whose interpolant tells nothing of it too", function()
-    for _, method in ipairs { "dopri5", "tsit5", "bosh3", "kvaerno5", "kvaerno3", "explicit_adams" } do
-      for _, gradient in ipairs { "auto", "gq" } do
-        local k = parameter({ 0.3 }, "float64")
-        local function f(t, z) return 3 * gq.exp(-((t - 7.7) / 0.1) ^ 2) - k * z end
-        local info, got = solve(f, k, 10, { method = method, gradient = gradient, rtol = 1e-3, atol = 1e-3 })
-        local _, want = solve(f, k, 10, { gradient = "direct", rtol = 1e-8, atol = 1e-8, max_step = 0.05 })
-        assert.truthy(math.abs(got / want - 1) > 0.4)
-        assert.truthy(alarm(info), ("%s %s"):format(method, gradient))
-      end
+    for method, gradient in each({ "dopri5", "tsit5", "bosh3", "kvaerno5", "kvaerno3", "explicit_adams" },
+        { "auto", "gq" }) do
+      local k = parameter({ 0.3 }, "float64")
+      local function f(t, z) return 3 * gq.exp(-((t - 7.7) / 0.1) ^ 2) - k * z end
+      local info, got = solve(f, k, 10, { method = method, gradient = gradient, rtol = 1e-3, atol = 1e-3 })
+      local _, want = solve(f, k, 10, { gradient = "direct", rtol = 1e-8, atol = 1e-8, max_step = 0.05 })
+      assert.truthy(math.abs(got / want - 1) > 0.4)
+      assert.truthy(alarm(info), ("%s %s"):format(method, gradient))
     end
   end)
 

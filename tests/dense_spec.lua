@@ -22,24 +22,22 @@ local function name(o) return ("%s %s %s"):format(o.gradient, o.method, o.trace)
 
 describe("an interpolant", function()
   it("has gradients in the state, the parameters and the times, by every engine, in both directions", function()
-    for _, o in ipairs(engines) do
-      for _, way in ipairs { 1, -1 } do
-        local a, z0, t, q = leaf(0.8), leaf { 1.5 }, leaf { 1, 1 + 2 * way }, leaf(1 + 1.3 * way)
-        local _, _, at = gq.odeint(function(_, z) return -way * a * z end, z0, t,
-          with({ dense = true, rtol = 1e-9, atol = 1e-9, max_steps = 1e6,
-            params = o.trace == false and { a } or nil }, o))
-        local z, value = at(q), 1.5 * math.exp(-0.8 * 1.3)
-        local tol = o.method and o.step_size and 1e-4 or 1e-6
-        assert.close(z, { value }, tol)
-        local g = gq.grad(z:sum(), { a, z0, q, t })
-        local got = { g[1]:item(), g[2]:item(), g[3]:item(), g[4]:totable()[1], g[4]:totable()[2] }
-        local want = { -1.3 * value, value / 1.5, -way * 0.8 * value, way * 0.8 * value, 0 }
-        assert.below(helper.relative(got, want), 10 * tol, name(o))
-        local slope = at:derivative(q)
-        assert.close(slope, { -way * 0.8 * value }, tol)
-        assert.below(helper.relative({ gq.grad(slope:sum(), a):item() }, { -way * value * (1 - 1.3 * 0.8) }), 10 * tol,
-          name(o))
-      end
+    for o, way in helper.each(engines, { 1, -1 }) do
+      local a, z0, t, q = leaf(0.8), leaf { 1.5 }, leaf { 1, 1 + 2 * way }, leaf(1 + 1.3 * way)
+      local _, _, at = gq.odeint(function(_, z) return -way * a * z end, z0, t,
+        with({ dense = true, rtol = 1e-9, atol = 1e-9, max_steps = 1e6,
+          params = o.trace == false and { a } or nil }, o))
+      local z, value = at(q), 1.5 * math.exp(-0.8 * 1.3)
+      local tol = o.method and o.step_size and 1e-4 or 1e-6
+      assert.close(z, { value }, tol)
+      local g = gq.grad(z:sum(), { a, z0, q, t })
+      local got = { g[1]:item(), g[2]:item(), g[3]:item(), g[4]:totable()[1], g[4]:totable()[2] }
+      local want = { -1.3 * value, value / 1.5, -way * 0.8 * value, way * 0.8 * value, 0 }
+      assert.below(helper.relative(got, want), 10 * tol, name(o))
+      local slope = at:derivative(q)
+      assert.close(slope, { -way * 0.8 * value }, tol)
+      assert.below(helper.relative({ gq.grad(slope:sum(), a):item() }, { -way * value * (1 - 1.3 * 0.8) }), 10 * tol,
+        name(o))
     end
   end)
 
@@ -139,16 +137,14 @@ describe("an interpolant", function()
   end)
 
   it("has those of grid points that move", function()
-    for _, gradient in ipairs { "auto", "gq", "direct", "aca", "adjoint" } do
-      for _, dir in ipairs { 1, -1 } do
-        local g = leaf { 0.4 * dir, 0.8 * dir }
-        local _, _, at = gq.odeint(function(t, z)
-          local past = gq.where((dir * t):lt(dir * g[1]), 0 * z + 1, 0 * z + 3)
-          return gq.where((dir * t):lt(dir * g[2]), past, 0 * z + 7)
-        end, vector { 0, 0 }, { 0, dir }, { dense = true, grid_points = g, gradient = gradient })
-        for x, want in pairs { [0.3] = { 0, 0 }, [0.7] = { -4, 0 }, [0.9] = { -4, -8 }, [1] = { -4, -8 } } do
-          assert.close(gq.grad(at(x * dir):sum(), g), want, 1e-9)
-        end
+    for gradient, dir in helper.each({ "auto", "gq", "direct", "aca", "adjoint" }, { 1, -1 }) do
+      local g = leaf { 0.4 * dir, 0.8 * dir }
+      local _, _, at = gq.odeint(function(t, z)
+        local past = gq.where((dir * t):lt(dir * g[1]), 0 * z + 1, 0 * z + 3)
+        return gq.where((dir * t):lt(dir * g[2]), past, 0 * z + 7)
+      end, vector { 0, 0 }, { 0, dir }, { dense = true, grid_points = g, gradient = gradient })
+      for x, want in pairs { [0.3] = { 0, 0 }, [0.7] = { -4, 0 }, [0.9] = { -4, -8 }, [1] = { -4, -8 } } do
+        assert.close(gq.grad(at(x * dir):sum(), g), want, 1e-9)
       end
     end
   end)

@@ -240,10 +240,8 @@ describe("on another device", function()
       (c.batch and " " .. c.batch or "") ..
       (c.adjoint and " " .. c.adjoint.trajectory or "") .. (c.memory_limit and " over its limit" or "")
     it("a solve and its gradients give the same bits: " .. name, function()
-      for _, dtype in ipairs { "float32", "float64" } do
-        for _, rows in ipairs { 4, 70 } do
-          assert.same(solved("cpu", dtype, rows, c), solved("mirror", dtype, rows, c))
-        end
+      for dtype, rows in helper.each({ "float32", "float64" }, { 4, 70 }) do
+        assert.same(solved("cpu", dtype, rows, c), solved("mirror", dtype, rows, c))
       end
     end)
   end

@@ -30,19 +30,17 @@ describe("the state at an event", function()
 
   it("lies on its surface or just before, by every method, in both directions", function()
     for dtype, e in pairs(eps) do
-      for _, m in ipairs(methods) do
-        for _, way in ipairs { 1, -1 } do
-          local fixed = m.error_order == 0 or m.order == 1
-          local z, info, t = gq.odeint(ball, gq.tensor({ 10, 0 }, { dtype = dtype }),
-            { 3, 3 + way * 20 }, { method = m.name, event = height, gradient = "none", max_steps = 1e6,
-              rtol = 1e-5, atol = 1e-5, step_size = fixed and 0.01 or nil })
-          local text = ("%s, %s, %d: "):format(m.name, dtype, way)
-          assert.close(t:item(), 3 + way * fall, 0, m.order == 1 and 2e-2 or 4e-3)
-          assert.truthy(z[1]:item() >= 0, text .. "past the crossing")
-          assert.below(z[1]:item(), 8 * e * 20, text .. "off the surface by")
-          assert.equal(info.event_t, info.t)
-          assert.truthy(info.nfe_event > 0)
-        end
+      for m, way in helper.each(methods, { 1, -1 }) do
+        local fixed = m.error_order == 0 or m.order == 1
+        local z, info, t = gq.odeint(ball, gq.tensor({ 10, 0 }, { dtype = dtype }),
+          { 3, 3 + way * 20 }, { method = m.name, event = height, gradient = "none", max_steps = 1e6,
+            rtol = 1e-5, atol = 1e-5, step_size = fixed and 0.01 or nil })
+        local text = ("%s, %s, %d: "):format(m.name, dtype, way)
+        assert.close(t:item(), 3 + way * fall, 0, m.order == 1 and 2e-2 or 4e-3)
+        assert.truthy(z[1]:item() >= 0, text .. "past the crossing")
+        assert.below(z[1]:item(), 8 * e * 20, text .. "off the surface by")
+        assert.equal(info.event_t, info.t)
+        assert.truthy(info.nfe_event > 0)
       end
     end
   end)
@@ -64,12 +62,11 @@ describe("the state at an event", function()
   end)
 
   it("that begins at zero is found when it comes back, within one step too", function()
-    for _, up in ipairs { 1, -1 } do
-      for _, o in ipairs { {}, { method = "rk4", step_size = 5 }, { method = "dopri8", first_step = 3 } } do
-        local _, _, t = gq.odeint(function(s, z) return 0 * z + up * (1 - s) end, vector { 0 }, { 0, 20 },
-          with({ event = function(_, z) return z:sum() end, gradient = "none" }, o))
-        assert.close(t:item(), 2, 1e-9)
-      end
+    for up, o in helper.each({ 1, -1 },
+        { {}, { method = "rk4", step_size = 5 }, { method = "dopri8", first_step = 3 } }) do
+      local _, _, t = gq.odeint(function(s, z) return 0 * z + up * (1 - s) end, vector { 0 }, { 0, 20 },
+        with({ event = function(_, z) return z:sum() end, gradient = "none" }, o))
+      assert.close(t:item(), 2, 1e-9)
     end
     local z, info = gq.odeint(function(_, z) return 0 * z end, vector { 0 }, { 0, 1 },
       { event = function(_, z) return z:sum() end, gradient = "none" })   -- always zero: no crossing
@@ -104,22 +101,18 @@ describe("parameters of an event", function()
   end)
 
   it("and of the solve have theirs together, by every engine, in both directions and dtypes", function()
-    for _, o in ipairs(engines) do
-      for _, way in ipairs { 1, -1 } do
-        for _, dtype in ipairs { "float32", "float64" } do
-          local opts = { dtype = dtype, requires_grad = true }
-          local k, q, z0, times = gq.tensor(0.7, opts), gq.tensor(0.4, opts), gq.tensor({ 2 }, opts),
-            gq.tensor({ 1, 1 + way * 50 }, opts)
-          local tol = dtype == "float32" and 1e-5 or 1e-8
-          local _, _, t = gq.odeint(function(_, y) return -way * k * y end, z0, times,
-            with({ event = function(_, y) return y:sum() - q end, rtol = tol, atol = tol, max_steps = 1e6 }, o))
-          local T = math.log(5) / 0.7                      -- t = 1 + way log(z0 / q) / k
-          local g = gq.grad(t, { k, q, z0, times })
-          local got = { g[1]:item(), g[2]:item(), g[3]:item(), g[4]:totable()[1], g[4]:totable()[2] }
-          local want = { -way * T / 0.7, -way / 0.28, way / 1.4, 1, 0 }
-          assert.below(helper.relative(got, want), dtype == "float32" and 1e-3 or 1e-5, name(o))
-        end
-      end
+    for o, way, dtype in helper.each(engines, { 1, -1 }, { "float32", "float64" }) do
+      local opts = { dtype = dtype, requires_grad = true }
+      local k, q, z0, times = gq.tensor(0.7, opts), gq.tensor(0.4, opts), gq.tensor({ 2 }, opts),
+        gq.tensor({ 1, 1 + way * 50 }, opts)
+      local tol = dtype == "float32" and 1e-5 or 1e-8
+      local _, _, t = gq.odeint(function(_, y) return -way * k * y end, z0, times,
+        with({ event = function(_, y) return y:sum() - q end, rtol = tol, atol = tol, max_steps = 1e6 }, o))
+      local T = math.log(5) / 0.7                      -- t = 1 + way log(z0 / q) / k
+      local g = gq.grad(t, { k, q, z0, times })
+      local got = { g[1]:item(), g[2]:item(), g[3]:item(), g[4]:totable()[1], g[4]:totable()[2] }
+      local want = { -way * T / 0.7, -way / 0.28, way / 1.4, 1, 0 }
+      assert.below(helper.relative(got, want), dtype == "float32" and 1e-3 or 1e-5, name(o))
     end
   end)
 
@@ -236,33 +229,29 @@ describe("an event where f jumps", function()
 
   it("has the time's derivative by the slope before it", function()
     for dtype, tol in pairs { float32 = 1e-3, float64 = 1e-4 } do
-      for _, sign in ipairs { 1, -1 } do
-        for _, gradient in ipairs { "auto", "gq", "adjoint" } do
-          local function half(_, z) return z[1] - 0.5 end
-          local _, c, start, _, t = solve({ event = half, gradient = gradient }, dtype, sign, 1.5)
-          t:backward()
-          assert.close(t:item(), sign / p, tol)
-          assert.close(c.grad[1]:item(), -sign / p ^ 2, tol)
-          assert.close(start.grad:item(), sign / p, tol)
-        end
+      for sign, gradient in helper.each({ 1, -1 }, { "auto", "gq", "adjoint" }) do
+        local function half(_, z) return z[1] - 0.5 end
+        local _, c, start, _, t = solve({ event = half, gradient = gradient }, dtype, sign, 1.5)
+        t:backward()
+        assert.close(t:item(), sign / p, tol)
+        assert.close(c.grad[1]:item(), -sign / p ^ 2, tol)
+        assert.close(start.grad:item(), sign / p, tol)
       end
     end
   end)
 
   it("gives the gradients of the solve that goes on, without a change of the state", function()
     for dtype, tol in pairs { float32 = 2e-3, float64 = 1e-4 } do
-      for _, sign in ipairs { 1, -1 } do
-        for _, gradient in ipairs { "auto", "gq", "aca" } do
-          local at = { condition = function(_, z) return z[1] - 0.5 end, terminal = false }
-          local z, c, start, info = solve({ event = { at }, gradient = gradient }, dtype, sign, 1.5)
-          local want = math.exp(-q * (last - 1 / p)) / 2
-          z[2]:backward(gq.ones(1, { dtype = dtype }))
-          assert.equal(1, #info.events)
-          assert.close(z[2]:item(), want, tol)
-          assert.close(c.grad[1]:item(), -q * want / p ^ 2, tol)
-          assert.close(c.grad[2]:item(), -want * (last - 1 / p), tol)
-          assert.close(start.grad:item(), q * want / p, tol)
-        end
+      for sign, gradient in helper.each({ 1, -1 }, { "auto", "gq", "aca" }) do
+        local at = { condition = function(_, z) return z[1] - 0.5 end, terminal = false }
+        local z, c, start, info = solve({ event = { at }, gradient = gradient }, dtype, sign, 1.5)
+        local want = math.exp(-q * (last - 1 / p)) / 2
+        z[2]:backward(gq.ones(1, { dtype = dtype }))
+        assert.equal(1, #info.events)
+        assert.close(z[2]:item(), want, tol)
+        assert.close(c.grad[1]:item(), -q * want / p ^ 2, tol)
+        assert.close(c.grad[2]:item(), -want * (last - 1 / p), tol)
+        assert.close(start.grad:item(), q * want / p, tol)
       end
     end
   end)

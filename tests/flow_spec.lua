@@ -64,12 +64,10 @@ describe("nn.CNF", function()
     local net, z = network(2, 7), normals(4, 3, 2)
     local exact = nn.CNF(net)(0.3, { z, gq.zeros(3, f64) })[2]
     local mean, apart = 0, 0
-    for _, a in ipairs { -1, 1 } do
-      for _, b in ipairs { -1, 1 } do
-        local probe = vector { { a, b } }:expand(3, 2):clone()
-        local one = nn.CNF(net, { trace = "hutchinson", probe = probe })(0.3, { z, gq.zeros(3, f64) })[2]
-        mean, apart = mean + one / 4, math.max(apart, (one - exact):abs():max():item())
-      end
+    for a, b in helper.each({ -1, 1 }, { -1, 1 }) do
+      local probe = vector { { a, b } }:expand(3, 2):clone()
+      local one = nn.CNF(net, { trace = "hutchinson", probe = probe })(0.3, { z, gq.zeros(3, f64) })[2]
+      mean, apart = mean + one / 4, math.max(apart, (one - exact):abs():max():item())
     end
     assert.close(mean, exact, 1e-12)
     assert.is_true(apart > 0.01)                    -- one probe alone is not
@@ -178,11 +176,9 @@ describe("gq.flow", function()
     local A = vector { { 0.3, -0.5 }, { 0.8, 0.4 } }
     local flow = flow_of(function(_, z) return z:matmul(A:t()) end, 2)
     local x, mean = normals(1, 3, 2), 0
-    for _, a in ipairs { -1, 1 } do
-      for _, b in ipairs { -1, 1 } do
-        local probe = vector { { a, b } }:expand(3, 2):clone()
-        mean = mean + flow:log_prob(x, { trace = "hutchinson", probe = probe }) / 4
-      end
+    for a, b in helper.each({ -1, 1 }, { -1, 1 }) do
+      local probe = vector { { a, b } }:expand(3, 2):clone()
+      mean = mean + flow:log_prob(x, { trace = "hutchinson", probe = probe }) / 4
     end
     assert.close(mean, (flow:log_prob(x)), 1e-8)
   end)

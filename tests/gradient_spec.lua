@@ -65,22 +65,20 @@ local cases = {
 }
 
 describe("gradients of", function()
-  for _, case in ipairs(cases) do
-    for _, engine in ipairs(engines) do
-      if not case[4] or stable(engine) then
-        it(("%s by %s meet the closed form and fall with the tolerance"):format(case[1], engine[1]), function()
-          local errors = {}
-          for i, tol in ipairs { 1e-4, 1e-6, 1e-8, 1e-10 } do
-            local worst, info = problems.gradient_error(case[2](), with(engine, { rtol = tol, atol = tol }))
-            errors[i] = worst
-            assert.equal("ok", info.status)
-            -- the loosest tolerance may be outside the regime where errors are proportional to it
-            assert.below(worst, math.max(case[3] * tol * (i == 1 and 4 or 1), 4e-15), "error at tol " .. tol)
-          end
-          assert.below(errors[4], math.max(1e-4 * errors[1], 1e-12), "error at 1e-10 against that at 1e-4")
-          assert.below(errors[4], math.max(0.1 * errors[3], 1e-12), "error at 1e-10 against that at 1e-8")
-        end)
-      end
+  for case, engine in helper.each(cases, engines) do
+    if not case[4] or stable(engine) then
+      it(("%s by %s meet the closed form and fall with the tolerance"):format(case[1], engine[1]), function()
+        local errors = {}
+        for i, tol in ipairs { 1e-4, 1e-6, 1e-8, 1e-10 } do
+          local worst, info = problems.gradient_error(case[2](), with(engine, { rtol = tol, atol = tol }))
+          errors[i] = worst
+          assert.equal("ok", info.status)
+          -- the loosest tolerance may be outside the regime where errors are proportional to it
+          assert.below(worst, math.max(case[3] * tol * (i == 1 and 4 or 1), 4e-15), "error at tol " .. tol)
+        end
+        assert.below(errors[4], math.max(1e-4 * errors[1], 1e-12), "error at 1e-10 against that at 1e-4")
+        assert.below(errors[4], math.max(0.1 * errors[3], 1e-12), "error at 1e-10 against that at 1e-8")
+      end)
     end
   end
 
@@ -178,21 +176,19 @@ describe("gradients of times", function()
     { "many", {}, {} },
   }
   for i = 0, 40 do grids[5][2][i + 1], grids[5][3][i + 1] = 0.1 + i / 12, 1 + math.sin(3 * i) / 2 end
-  for _, grid in ipairs(grids) do
-    for _, engine in ipairs(engines) do
-      it(("%s, by %s"):format(grid[1], engine[1]), function()
-        local errors = {}
-        for i, tol in ipairs { 1e-5, 1e-9 } do
-          local case = wave_case(grid[2], grid[3])
-          local worst, _, by = problems.gradient_error(case, with(engine, { rtol = tol, atol = tol }))
-          errors[i] = worst
-          assert.below(by.t, 500 * tol, "times at tol " .. tol)
-          assert.below(by.k, 300 * tol, "parameter at tol " .. tol)
-          assert.below(by.z0, 300 * tol, "state at tol " .. tol)
-        end
-        assert.below(errors[2], 1e-2 * errors[1], "falling")
-      end)
-    end
+  for grid, engine in helper.each(grids, engines) do
+    it(("%s, by %s"):format(grid[1], engine[1]), function()
+      local errors = {}
+      for i, tol in ipairs { 1e-5, 1e-9 } do
+        local case = wave_case(grid[2], grid[3])
+        local worst, _, by = problems.gradient_error(case, with(engine, { rtol = tol, atol = tol }))
+        errors[i] = worst
+        assert.below(by.t, 500 * tol, "times at tol " .. tol)
+        assert.below(by.k, 300 * tol, "parameter at tol " .. tol)
+        assert.below(by.z0, 300 * tol, "state at tol " .. tol)
+      end
+      assert.below(errors[2], 1e-2 * errors[1], "falling")
+    end)
   end
 
   it("that are float32 or a view come back as they are", function()
@@ -652,17 +648,16 @@ describe("nodes", function()
   end
 
   it("follow eq. (9) in every interval", function()
-    for _, C in ipairs { 1e-3, 0.1, 0.37, 1 } do
-      for _, times in ipairs { { 0, 3 }, { 0, 0.5, 2, 3 }, { 1, 0.4, -2 }, { 0, 0, 1, 1, 2 } } do
-        local info = solve({ gq = { C = C, paper = true } }, times)
-        local want, T = 0, math.abs(times[#times] - times[1])
-        for k = 2, #times do
-          local share = C * info.nfe * math.abs(times[k] - times[k - 1]) / T
-          if share > 0 then want = want + math.max(1, math.ceil(share * (1 - 1e-12))) end
-        end
-        assert.equal(want, info.nodes)
-        assert.equal(want, info.nodes_wanted)
+    for C, times in helper.each({ 1e-3, 0.1, 0.37, 1 },
+        { { 0, 3 }, { 0, 0.5, 2, 3 }, { 1, 0.4, -2 }, { 0, 0, 1, 1, 2 } }) do
+      local info = solve({ gq = { C = C, paper = true } }, times)
+      local want, T = 0, math.abs(times[#times] - times[1])
+      for k = 2, #times do
+        local share = C * info.nfe * math.abs(times[k] - times[k - 1]) / T
+        if share > 0 then want = want + math.max(1, math.ceil(share * (1 - 1e-12))) end
       end
+      assert.equal(want, info.nodes)
+      assert.equal(want, info.nodes_wanted)
     end
   end)
 
@@ -738,13 +733,11 @@ describe("the reconstruction error", function()
   end)
 
   it("sees z' = -lambda z beyond lambda T = 10 (G4), where reverse engines go wrong", function()
-    for _, engine in ipairs(reverse) do
-      for _, T in ipairs { 15, 20, 25 } do
-        local worst, info = problems.gradient_error(oracle.G4(1, T), with(engine, { rtol = 1e-6, atol = 1e-6 }))
-        assert.truthy(info.reconstruction > 1e4, engine[1] .. ": " .. info.reconstruction)
-        assert.truthy(worst > 0.1)
-        assert.truthy(info.warning and info.warning:find("dense", 1, true))
-      end
+    for engine, T in helper.each(reverse, { 15, 20, 25 }) do
+      local worst, info = problems.gradient_error(oracle.G4(1, T), with(engine, { rtol = 1e-6, atol = 1e-6 }))
+      assert.truthy(info.reconstruction > 1e4, engine[1] .. ": " .. info.reconstruction)
+      assert.truthy(worst > 0.1)
+      assert.truthy(info.warning and info.warning:find("dense", 1, true))
     end
   end)
 
@@ -757,15 +750,13 @@ describe("the reconstruction error", function()
   end)
 
   it("sees Van der Pol backwards (G9), or the backward solve fails", function()
-    for _, engine in ipairs(reverse) do
-      for _, tol in ipairs { 1e-6, 1e-8 } do
-        local ok, worst, info = pcall(problems.gradient_error, oracle.G9(), with(engine, { rtol = tol, atol = tol }))
-        if ok then
-          assert.truthy(worst > 0.1)
-          assert.truthy(info.reconstruction > 1e4)
-        else
-          assert.truthy(tostring(worst):find("backward", 1, true), tostring(worst))
-        end
+    for engine, tol in helper.each(reverse, { 1e-6, 1e-8 }) do
+      local ok, worst, info = pcall(problems.gradient_error, oracle.G9(), with(engine, { rtol = tol, atol = tol }))
+      if ok then
+        assert.truthy(worst > 0.1)
+        assert.truthy(info.reconstruction > 1e4)
+      else
+        assert.truthy(tostring(worst):find("backward", 1, true), tostring(worst))
       end
     end
   end)

@@ -79,7 +79,7 @@ assert:add_formatter(function(x)
   if type(m) == "table" and m.__name == "gq.tensor" or m == "gq.tensor" then return tostring(x) end
 end)
 
-local helper = { difference = difference }
+local helper = { difference = difference, each = dofile("scripts/common.lua").each }
 
 -- Every number in x (a number, nested tables, a tensor, or tables of these), in order.
 function helper.flatten(x, list)

@@ -197,17 +197,15 @@ describe("never NaN or inf as success:", function()
     for _, norm in ipairs { "max", "rms" } do
       for _, method in ipairs { "euler", "midpoint", "rk4", "bosh3", "dopri5", "alf", "implicit_midpoint",
                                 "explicit_adams", "implicit_adams", "reversible_heun", "leapfrog" } do
-        for _, sign in ipairs { 10, -10 } do
-          for _, shape in ipairs { { 2 }, { 200, 2 }, { 1000 } } do
-            local function f(_, z)
-              if method ~= "leapfrog" then return z * sign end
-              return gq.cat({ z:narrow(#shape, shape[#shape] // 2 + 1, shape[#shape] // 2),
-                              z:narrow(#shape, 1, shape[#shape] // 2) * sign * 1e30 }, #shape)
-            end
-            local _, info = gq.odeint(f, gq.full(shape, 1e38), { 0, 1 },
-              { method = method, step_size = 1, norm = norm, gradient = "none", throw = false })
-            assert.equal("non_finite", info.status, method .. " " .. sign)
+        for sign, shape in helper.each({ 10, -10 }, { { 2 }, { 200, 2 }, { 1000 } }) do
+          local function f(_, z)
+            if method ~= "leapfrog" then return z * sign end
+            return gq.cat({ z:narrow(#shape, shape[#shape] // 2 + 1, shape[#shape] // 2),
+                            z:narrow(#shape, 1, shape[#shape] // 2) * sign * 1e30 }, #shape)
           end
+          local _, info = gq.odeint(f, gq.full(shape, 1e38), { 0, 1 },
+            { method = method, step_size = 1, norm = norm, gradient = "none", throw = false })
+          assert.equal("non_finite", info.status, method .. " " .. sign)
         end
       end
     end
@@ -239,16 +237,12 @@ describe("never NaN or inf as success:", function()
   end)
 
   it("gradients of rows with steps of their own", function()
-    for _, dtype in ipairs(both) do
-      for _, batch in ipairs { "joint", "independent" } do
-        for _, gradient in ipairs { "direct", "aca", "gq" } do
-          local z0 = gq.tensor({ { 0.5, 0.4 }, { 1, 0.3 }, { 0.2, 0.1 } }, { dtype = dtype })
-          z0.requires_grad = true
-          local z = gq.odeint(function(_, z) return gq.sqrt(gq.abs(z - 1)) end, z0, { 0, 0.1 },
-            { gradient = gradient, batch = batch })
-          raises("finite", function() z[2]:sum():backward() end)
-        end
-      end
+    for dtype, batch, gradient in helper.each(both, { "joint", "independent" }, { "direct", "aca", "gq" }) do
+      local z0 = gq.tensor({ { 0.5, 0.4 }, { 1, 0.3 }, { 0.2, 0.1 } }, { dtype = dtype })
+      z0.requires_grad = true
+      local z = gq.odeint(function(_, z) return gq.sqrt(gq.abs(z - 1)) end, z0, { 0, 0.1 },
+        { gradient = gradient, batch = batch })
+      raises("finite", function() z[2]:sum():backward() end)
     end
   end)
 end)
@@ -256,20 +250,19 @@ end)
 describe("an implicit step", function()
   it("whose h gamma rounds to nothing is one all the same", function()
     for _, method in ipairs { "kvaerno3", "kvaerno5", "implicit_midpoint", "trapezoid" } do
-      for _, gradient in ipairs { "gqc", "direct", "aca", "gq", "kronrod" } do
-        for _, t1 in ipairs { 5e-324, 1e-323, 1e-310, -5e-324 } do
-          local z0 = gq.tensor({ { 1e-40, 1e-45 } }, { dtype = "float64" })
-          z0.requires_grad = true
-          local ok, z = pcall(gq.odeint, function(t, z) return (gq.cos(t) - z) * 1e14 end, z0, { 0, t1 },
-            { method = method, gradient = gradient, step_size = 1e300 })
-          if ok then
-            assert.close(z[2], z0:totable(), 1e-12, 1e-300)
-            local done, e = pcall(function() z[2]:sum():backward() end)
-            if done then assert.close(z0.grad, { { 1, 1 } }, 1e-12)
-            else assert.truthy(e:find("moves t", 1, true) or e:find("move t", 1, true), e) end
-          else
-            assert.matches("is not known", z)
-          end
+      for gradient, t1 in helper.each({ "gqc", "direct", "aca", "gq", "kronrod" },
+          { 5e-324, 1e-323, 1e-310, -5e-324 }) do
+        local z0 = gq.tensor({ { 1e-40, 1e-45 } }, { dtype = "float64" })
+        z0.requires_grad = true
+        local ok, z = pcall(gq.odeint, function(t, z) return (gq.cos(t) - z) * 1e14 end, z0, { 0, t1 },
+          { method = method, gradient = gradient, step_size = 1e300 })
+        if ok then
+          assert.close(z[2], z0:totable(), 1e-12, 1e-300)
+          local done, e = pcall(function() z[2]:sum():backward() end)
+          if done then assert.close(z0.grad, { { 1, 1 } }, 1e-12)
+          else assert.truthy(e:find("moves t", 1, true) or e:find("move t", 1, true), e) end
+        else
+          assert.matches("is not known", z)
         end
       end
     end
@@ -498,16 +491,14 @@ describe("warnings", function()
     file:close()
     local programs = { helper.quote(os.getenv "GQLUA" or "./gqlua") }
     if os.getenv "GQ_TEST_CONFIG" == "release" then programs[2] = "lua5.4" end
-    for _, program in ipairs(programs) do
-      for _, quiet in ipairs { "", "quiet" } do
-        local pipe = assert(io.popen(("%s %s %s 2>&1"):format(program, name, quiet)))
-        local text = pipe:read("a")
-        pipe:close()
-        local _, warned = text:gsub("warning: gq.odeint", "")
-        local _, told = text:gsub("told", "")
-        assert.same({ quiet == "" and 1 or 0, 3 }, { warned, told }, text)
-        if quiet ~= "" then assert.matches("true\tfalse", text) end
-      end
+    for program, quiet in helper.each(programs, { "", "quiet" }) do
+      local pipe = assert(io.popen(("%s %s %s 2>&1"):format(program, name, quiet)))
+      local text = pipe:read("a")
+      pipe:close()
+      local _, warned = text:gsub("warning: gq.odeint", "")
+      local _, told = text:gsub("told", "")
+      assert.same({ quiet == "" and 1 or 0, 3 }, { warned, told }, text)
+      if quiet ~= "" then assert.matches("true\tfalse", text) end
     end
     os.remove(name)
   end)

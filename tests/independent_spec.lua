@@ -141,18 +141,15 @@ describe("a row of batch = \"independent\"", function()
   end)
 
   it("is solved in the steps of a joint solve of it alone", function()
-    for _, method in ipairs(methods) do
-      for _, times in ipairs { { 0, 3 }, { 0, 0.5, 3 }, { 2, -1 } } do
-        for _, controller in ipairs { {}, { pcoeff = 0.2, icoeff = 0.5 } } do
-          local o = { method = method, gradient = "none", rtol = 1e-5, atol = 1e-5, controller = controller }
-          local function f(t, z) return gq.sin(3 * t) * z - 0.1 * z ^ 2 end
-          local z0 = vector { { 0.3, 1 } }
-          local z, joint = gq.odeint(f, z0, times, o)
-          local z1, info = gq.odeint(f, z0, times, with(o, { batch = "independent" }))
-          assert.same({ joint.nfe, joint.steps, joint.rejected }, { info.nfe, info.steps, info.rejected })
-          assert.close(z1, z, 1e-12, 1e-14)
-        end
-      end
+    for method, times, controller in helper.each(methods, { { 0, 3 }, { 0, 0.5, 3 }, { 2, -1 } },
+        { {}, { pcoeff = 0.2, icoeff = 0.5 } }) do
+      local o = { method = method, gradient = "none", rtol = 1e-5, atol = 1e-5, controller = controller }
+      local function f(t, z) return gq.sin(3 * t) * z - 0.1 * z ^ 2 end
+      local z0 = vector { { 0.3, 1 } }
+      local z, joint = gq.odeint(f, z0, times, o)
+      local z1, info = gq.odeint(f, z0, times, with(o, { batch = "independent" }))
+      assert.same({ joint.nfe, joint.steps, joint.rejected }, { info.nfe, info.steps, info.rejected })
+      assert.close(z1, z, 1e-12, 1e-14)
     end
   end)
 end)
@@ -180,22 +177,21 @@ describe("gradients of independent rows", function()
   end
 
   it("meet the oracles of a single system", function()
-    for _, case in ipairs { problems.oracle.G3(3), problems.oracle.G6(2), problems.oracle.G8(1) } do
-      for _, gradient in ipairs { "aca", "gq" } do
-        local times = gq.is_tensor(case.t) and case.t:totable() or case.t
-        local function f(t, z) return case.f(t, z:reshape(#case.z0)):reshape(1, #case.z0) end
-        local ok, z = pcall(gq.odeint, f, case.z0:reshape(1, #case.z0), times,
-          { batch = "independent", gradient = gradient, gq = { nodes = 40 }, rtol = 1e-10, atol = 1e-10 })
-        if ok then
-          local names, inputs = {}, {}
-          for name, x in pairs(case.leaves) do
-            if case.exact[name] and name ~= "t" then names[#names + 1], inputs[#inputs + 1] = name, x end
-          end
-          local g = gq.grad(case.loss(z:reshape(#times, #case.z0)), inputs)
-          for i, name in ipairs(names) do assert.below(helper.relative(g[i], case.exact[name]), 1e-5) end
-        else
-          assert.truthy(tostring(z):find("independent", 1, true), z)
+    for case, gradient in helper.each({ problems.oracle.G3(3), problems.oracle.G6(2), problems.oracle.G8(1) },
+        { "aca", "gq" }) do
+      local times = gq.is_tensor(case.t) and case.t:totable() or case.t
+      local function f(t, z) return case.f(t, z:reshape(#case.z0)):reshape(1, #case.z0) end
+      local ok, z = pcall(gq.odeint, f, case.z0:reshape(1, #case.z0), times,
+        { batch = "independent", gradient = gradient, gq = { nodes = 40 }, rtol = 1e-10, atol = 1e-10 })
+      if ok then
+        local names, inputs = {}, {}
+        for name, x in pairs(case.leaves) do
+          if case.exact[name] and name ~= "t" then names[#names + 1], inputs[#inputs + 1] = name, x end
         end
+        local g = gq.grad(case.loss(z:reshape(#times, #case.z0)), inputs)
+        for i, name in ipairs(names) do assert.below(helper.relative(g[i], case.exact[name]), 1e-5) end
+      else
+        assert.truthy(tostring(z):find("independent", 1, true), z)
       end
     end
   end)
@@ -436,23 +432,21 @@ describe("independent rows on", function()
 
   -- Attention inside each row: products that the form with rows innermost does not have.
   it("states of any operation within a row, the same bits in any company", function()
-    for _, gradient in ipairs { "gq", "aca" } do
-      for _, dtype in ipairs { "float32", "float64" } do
-        gq.manual_seed(5)
-        local w, z0, shift = randn(dtype, 3, 7), randn(dtype, 40, 5, 3), randn(dtype, 40, 5, 3)
-        local function solve(rows)
-          local index = gq.tensor(rows, { dtype = "int64" })
-          local start, own = z0:index_select(1, index), shift:index_select(1, index)
-          start.requires_grad = true
-          local z = gq.odeint(function(t, y)
-            local q = y:matmul(w)
-            return gq.softmax(q:matmul(q:transpose(2, 3)), 3):matmul(y) * gq.cos(3 * t) - y + own
-          end, start, { 0, 0.4, 1 }, { batch = "independent", gradient = gradient, rtol = 1e-4, atol = 1e-4 })
-          return { z:transpose(1, 2), gq.grad({ (z ^ 2):sum() }, { start })[1] }
-        end
-        local want = solve(range(40))
-        for _, rows in ipairs { { 40, 3, 17 }, { 8 } } do assert.equal(0, differ(solve(rows), want, rows)) end
+    for gradient, dtype in helper.each({ "gq", "aca" }, { "float32", "float64" }) do
+      gq.manual_seed(5)
+      local w, z0, shift = randn(dtype, 3, 7), randn(dtype, 40, 5, 3), randn(dtype, 40, 5, 3)
+      local function solve(rows)
+        local index = gq.tensor(rows, { dtype = "int64" })
+        local start, own = z0:index_select(1, index), shift:index_select(1, index)
+        start.requires_grad = true
+        local z = gq.odeint(function(t, y)
+          local q = y:matmul(w)
+          return gq.softmax(q:matmul(q:transpose(2, 3)), 3):matmul(y) * gq.cos(3 * t) - y + own
+        end, start, { 0, 0.4, 1 }, { batch = "independent", gradient = gradient, rtol = 1e-4, atol = 1e-4 })
+        return { z:transpose(1, 2), gq.grad({ (z ^ 2):sum() }, { start })[1] }
       end
+      local want = solve(range(40))
+      for _, rows in ipairs { { 40, 3, 17 }, { 8 } } do assert.equal(0, differ(solve(rows), want, rows)) end
     end
   end)
 

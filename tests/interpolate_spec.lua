@@ -20,19 +20,17 @@ end
 describe("gq.interpolate", function()
   it("passes through the data, wherever their times are, at one time and at many", function()
     local x = gq.randn(5, 3, 2, { dtype = "float64", seed = 1 })
-    for _, kind in ipairs(kinds) do
-      for _, dim in ipairs { 1, 2, 3 } do
-        local order = { { 1, 2, 3 }, { 2, 1, 3 }, { 2, 3, 1 } }
-        local path = gq.interpolate(tensor(times), x:permute(table.unpack(order[dim])), { kind = kind, dim = dim })
-        assert.same({ 3, 2 }, path(0.7).shape)
-        assert.same({ 5, 3, 2 }, path(times).shape)
-        assert.close(path(times), x:totable(), 1e-14, 1e-14)
-        assert.close(path(0.7), path { 0.2, 0.7 }[2]:totable(), 1e-14)
-        assert.close(path(tensor(0.7)), path(0.7):totable(), 1e-14)
-        if dim < 3 then           -- found without being told
-          local same = gq.interpolate(times, x:permute(table.unpack(order[dim])), { kind = kind })
-          assert.same(path(0.7):totable(), same(0.7):totable())
-        end
+    for kind, dim in helper.each(kinds, { 1, 2, 3 }) do
+      local order = { { 1, 2, 3 }, { 2, 1, 3 }, { 2, 3, 1 } }
+      local path = gq.interpolate(tensor(times), x:permute(table.unpack(order[dim])), { kind = kind, dim = dim })
+      assert.same({ 3, 2 }, path(0.7).shape)
+      assert.same({ 5, 3, 2 }, path(times).shape)
+      assert.close(path(times), x:totable(), 1e-14, 1e-14)
+      assert.close(path(0.7), path { 0.2, 0.7 }[2]:totable(), 1e-14)
+      assert.close(path(tensor(0.7)), path(0.7):totable(), 1e-14)
+      if dim < 3 then           -- found without being told
+        local same = gq.interpolate(times, x:permute(table.unpack(order[dim])), { kind = kind })
+        assert.same(path(0.7):totable(), same(0.7):totable())
       end
     end
     local path = gq.interpolate({ 0, 1, 2 }, { 1, 3, 2 })
@@ -126,19 +124,18 @@ describe("gq.interpolate", function()
   end)
 
   it("drives a field: integrals and their gradients in the data by every engine", function()
-    for _, engine in ipairs { "direct", "aca", "adjoint", "seminorm", "gq", "gqc", "kronrod" } do
-      for _, kind in ipairs { "linear", "rectilinear" } do
-        local x, want = leaf { 1, 3, 2, 2, -1 }, {}
-        local path = gq.interpolate(times, x, { kind = kind })
-        local z = gq.odeint(function(t, z) return z * 0 + path(t) end, gq.zeros(2, 1, f64), { 0, 2.5 },
-          { gradient = engine, grid_points = path.grid_points, rtol = 1e-9, atol = 1e-9 })
-        for k = 1, 5 do
-          local before, after = (times[k] - (times[k - 1] or 0)) / 2, ((times[k + 1] or 2.5) - times[k]) / 2
-          want[k] = kind == "linear" and before + after or 2 * after
-        end
-        assert.close(z[2][1]:item(), (tensor(want) * x):sum():item(), 1e-8)
-        assert.close(gq.grad(z[2][1]:sum(), x), want, 1e-7, 1e-8)
+    for engine, kind in helper.each({ "direct", "aca", "adjoint", "seminorm", "gq", "gqc", "kronrod" },
+        { "linear", "rectilinear" }) do
+      local x, want = leaf { 1, 3, 2, 2, -1 }, {}
+      local path = gq.interpolate(times, x, { kind = kind })
+      local z = gq.odeint(function(t, z) return z * 0 + path(t) end, gq.zeros(2, 1, f64), { 0, 2.5 },
+        { gradient = engine, grid_points = path.grid_points, rtol = 1e-9, atol = 1e-9 })
+      for k = 1, 5 do
+        local before, after = (times[k] - (times[k - 1] or 0)) / 2, ((times[k + 1] or 2.5) - times[k]) / 2
+        want[k] = kind == "linear" and before + after or 2 * after
       end
+      assert.close(z[2][1]:item(), (tensor(want) * x):sum():item(), 1e-8)
+      assert.close(gq.grad(z[2][1]:sum(), x), want, 1e-7, 1e-8)
     end
   end)
 
@@ -146,16 +143,14 @@ describe("gq.interpolate", function()
     local x = gq.randn({ 5, 2 }, { dtype = "float64", seed = 9, requires_grad = true })
     local w = gq.randn({ 4, 2 }, { dtype = "float64", seed = 10, requires_grad = true })
     local z0, want = gq.randn({ 64, 2 }, { dtype = "float64", seed = 11 }), nil
-    for _, kind in ipairs { "linear", "monotone" } do
-      for _, engine in ipairs { "direct", "gqc", "gq", "adjoint" } do
-        local path = gq.interpolate(times, x, { kind = kind })
-        local z = gq.odeint(function(t, z)
-          return gq.cat({ z, path(t):expand(64, 2) }, 2):matmul(w):tanh()
-        end, z0, { 0, 2.5 }, { gradient = engine, grid_points = path.grid_points, rtol = 1e-9, atol = 1e-9 })
-        local g = gq.grad((z[2] * z[2]):sum(), { x, w })
-        if engine == "direct" then want = g end
-        for i = 1, 2 do assert.below(helper.relative(g[i], want[i]), 1e-6, kind .. " " .. engine) end
-      end
+    for kind, engine in helper.each({ "linear", "monotone" }, { "direct", "gqc", "gq", "adjoint" }) do
+      local path = gq.interpolate(times, x, { kind = kind })
+      local z = gq.odeint(function(t, z)
+        return gq.cat({ z, path(t):expand(64, 2) }, 2):matmul(w):tanh()
+      end, z0, { 0, 2.5 }, { gradient = engine, grid_points = path.grid_points, rtol = 1e-9, atol = 1e-9 })
+      local g = gq.grad((z[2] * z[2]):sum(), { x, w })
+      if engine == "direct" then want = g end
+      for i = 1, 2 do assert.below(helper.relative(g[i], want[i]), 1e-6, kind .. " " .. engine) end
     end
   end)
 
@@ -208,15 +203,13 @@ describe("gq.cde", function()
 
   it("depends on the path by what it goes through: dz = z dX gives z_0 exp(X(T) - X(0))", function()
     local x = gq.randn(2, 5, 1, { dtype = "float64", seed = 5 })
-    for _, kind in ipairs(kinds) do
-      for _, flat in ipairs { false, true } do
-        local path = gq.interpolate(times, x, { kind = kind })
-        local f = gq.cde(function(_, z) return flat and z or z:unsqueeze(-1) end, path)
-        local z = gq.odeint(f, gq.ones(2, 3, f64), times, { rtol = 1e-9, atol = 1e-9 })
-        for b = 1, 2 do
-          for k = 1, 5 do
-            assert.close(z[k][b], (x[b][k] - x[b][1]):exp():expand(3):totable(), 1e-5)
-          end
+    for kind, flat in helper.each(kinds, { false, true }) do
+      local path = gq.interpolate(times, x, { kind = kind })
+      local f = gq.cde(function(_, z) return flat and z or z:unsqueeze(-1) end, path)
+      local z = gq.odeint(f, gq.ones(2, 3, f64), times, { rtol = 1e-9, atol = 1e-9 })
+      for b = 1, 2 do
+        for k = 1, 5 do
+          assert.close(z[k][b], (x[b][k] - x[b][1]):exp():expand(3):totable(), 1e-5)
         end
       end
     end

@@ -163,13 +163,11 @@ describe("dynamics with trace = false", function()
       return -gq.grad(energy, z, { create_graph = true })              -- z' = -z^2
     end
     local z0 = leaf { 1, 2 }
-    for _, engine in ipairs { "none", "direct", "gq" } do
-      for _, run in ipairs { function(g, ...) return g(...) end, gq.no_grad } do
-        local z = run(gq.odeint, f, z0, { 0, 1 }, { trace = false, gradient = engine, rtol = 1e-8, atol = 1e-8,
-          gq = { nodes = 20 } })
-        assert.close(z[2], { 1 / 2, 2 / 3 }, 1e-6)
-        if z.requires_grad then assert.close(gq.grad(z[2]:sum(), z0), { 1 / 4, 1 / 9 }, 1e-6) end
-      end
+    for engine, run in helper.each({ "none", "direct", "gq" }, { function(g, ...) return g(...) end, gq.no_grad }) do
+      local z = run(gq.odeint, f, z0, { 0, 1 }, { trace = false, gradient = engine, rtol = 1e-8, atol = 1e-8,
+        gq = { nodes = 20 } })
+      assert.close(z[2], { 1 / 2, 2 / 3 }, 1e-6)
+      if z.requires_grad then assert.close(gq.grad(z[2]:sum(), z0), { 1 / 4, 1 / 9 }, 1e-6) end
     end
     for _, k in ipairs(kept) do assert.same(k[3], k[2]:totable()) end
     assert.not_equal(kept[1][2], kept[2][2])
@@ -253,17 +251,15 @@ describe("an error in dynamics with trace = false", function()
 
   it("ends the solve and is raised as it is, at any evaluation", function()
     local mine = setmetatable({}, { __tostring = function() return "mine" end })
-    for _, throw in ipairs { true, false } do
-      for _, at in ipairs { 1, 2, 3, 8, 20 } do
-        local function solve(what)
-          return pcall(gq.odeint, plan(at, function() error(what) end), leaf { 1 }, { 0, 1, 3 }, with { throw = throw })
-        end
-        local ok, e = solve(mine)
-        assert.is_false(ok)
-        assert.equal(mine, e)
-        ok, e = solve("here")
-        assert.truthy(not ok and e:find("lua_field_spec.lua:%d+: here$"), e)
+    for throw, at in helper.each({ true, false }, { 1, 2, 3, 8, 20 }) do
+      local function solve(what)
+        return pcall(gq.odeint, plan(at, function() error(what) end), leaf { 1 }, { 0, 1, 3 }, with { throw = throw })
       end
+      local ok, e = solve(mine)
+      assert.is_false(ok)
+      assert.equal(mine, e)
+      ok, e = solve("here")
+      assert.truthy(not ok and e:find("lua_field_spec.lua:%d+: here$"), e)
     end
     assert.close(gq.odeint(plan(0), vector { 1 }, { 0, 1 }, with { rtol = 1e-8 })[2], { math.exp(-1) }, 1e-4)
   end)
@@ -376,23 +372,21 @@ describe("dynamics with trace = false that solve themselves", function()
 
   it("solve, whether the inner dynamics are traced or not, and have gradients", function()
     local k = leaf(0.7)
-    for _, traced in ipairs { true, false } do
-      for _, engine in ipairs { "direct", "gq", "adjoint" } do
-        local inner = { trace = traced, params = { k }, rtol = 1e-8, atol = 1e-8,
-          gradient = engine, gq = { nodes = 12 } }
-        local function f(_, z)                                -- -z exp(-k / 10)
-          return -gq.odeint(function(_, y) return -k * y end, z, { 0, 0.1 }, inner)[2]
-        end
-        local outer = with(inner, { trace = false })
-        k.grad = nil
-        local z0 = leaf { 1, 2 }
-        local z = gq.odeint(f, z0, { 0, 1 }, outer)
-        local rate = math.exp(-0.07)
-        assert.close(z[2], { math.exp(-rate), 2 * math.exp(-rate) }, 1e-7)
-        z[2]:sum():backward()
-        assert.close(k.grad:item(), 3 * math.exp(-rate) * 0.1 * rate, 1e-6)
-        assert.close(z0.grad, { math.exp(-rate), math.exp(-rate) }, 1e-7)
+    for traced, engine in helper.each({ true, false }, { "direct", "gq", "adjoint" }) do
+      local inner = { trace = traced, params = { k }, rtol = 1e-8, atol = 1e-8,
+        gradient = engine, gq = { nodes = 12 } }
+      local function f(_, z)                                -- -z exp(-k / 10)
+        return -gq.odeint(function(_, y) return -k * y end, z, { 0, 0.1 }, inner)[2]
       end
+      local outer = with(inner, { trace = false })
+      k.grad = nil
+      local z0 = leaf { 1, 2 }
+      local z = gq.odeint(f, z0, { 0, 1 }, outer)
+      local rate = math.exp(-0.07)
+      assert.close(z[2], { math.exp(-rate), 2 * math.exp(-rate) }, 1e-7)
+      z[2]:sum():backward()
+      assert.close(k.grad:item(), 3 * math.exp(-rate) * 0.1 * rate, 1e-6)
+      assert.close(z0.grad, { math.exp(-rate), math.exp(-rate) }, 1e-7)
     end
   end)
 

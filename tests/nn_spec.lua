@@ -52,10 +52,9 @@ describe("layers", function()
   end)
 
   it("another library's arguments are refused, not passed over", function()
-    for _, option in ipairs { true, 2, "tanh", { inplace = true }, { approximate = "tanh" }, gq.ones(2) } do
-      for _, name in ipairs { "ReLU", "GELU", "Softplus", "Tanh" } do
-        assert.error_matches(function() nn[name](option) end, "nn." .. name .. " takes no option")
-      end
+    for option, name in helper.each({ true, 2, "tanh", { inplace = true }, { approximate = "tanh" }, gq.ones(2) },
+        { "ReLU", "GELU", "Softplus", "Tanh" }) do
+      assert.error_matches(function() nn[name](option) end, "nn." .. name .. " takes no option")
     end
     assert.error_matches(function() nn.Softplus(2) end, "(beta * x):softplus() / beta", 1, true)
     for text, make in pairs {
@@ -370,11 +369,9 @@ describe("parameters and state", function()
     local function f(_, z) return -z end
     local own = { nn.Linear(2, 2), nn.Flatten(), nn.Unflatten(2, { 1, 2 }), nn.Dropout(0.5), nn.Tanh(), nn.Augment(1),
       nn.Select(1, 2), nn.MaxPool2d(2), nn.TimeConcat(nn.Linear(3, 2)), nn.SecondOrder(nn.Linear(2, 1)) }
-    for _, net in ipairs(own) do
-      for _, x in ipairs { 3, "x", { z0 }, true } do
-        local text = helper.raises("nn. a tensor expected", function() return net(gq.tensor(0), x) end)
-        assert.falsy(text:find("gq/", 1, true), text)
-      end
+    for net, x in helper.each(own, { 3, "x", { z0 }, true }) do
+      local text = helper.raises("nn. a tensor expected", function() return net(gq.tensor(0), x) end)
+      assert.falsy(text:find("gq/", 1, true), text)
     end
     own[#own + 1], own[#own + 2] = Own(), nn.Sequential { function(x) return x end }
     for _, net in ipairs(own) do

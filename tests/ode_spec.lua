@@ -26,23 +26,21 @@ local function global_error(z, want)
 end
 
 describe("DETEST with", function()
-  for _, method in ipairs { "dopri5", "tsit5", "dopri8" } do
-    for _, p in ipairs(problems.detest) do
-      it(("%s, %s"):format(method, p.name), function()
-        local errors, nfe = {}, {}
-        for i, tol in ipairs { 1e-3, 1e-6, 1e-9 } do
-          local z, info = gq.odeint(p.f, vector(p.z0), { 0, 20 }, none { method = method, rtol = tol, atol = tol })
-          errors[i], nfe[i] = global_error(z[2]:totable(), exact[p.name]), info.nfe
-          assert.equal("ok", info.status)
-          assert.below(errors[i], 5000 * tol, "error at tol " .. tol)
-          if i > 1 then
-            assert.below(errors[i], math.max(errors[i - 1], 0.01 * tol), "error that falls with tol, at " .. tol)
-          end
+  for method, p in helper.each({ "dopri5", "tsit5", "dopri8" }, problems.detest) do
+    it(("%s, %s"):format(method, p.name), function()
+      local errors, nfe = {}, {}
+      for i, tol in ipairs { 1e-3, 1e-6, 1e-9 } do
+        local z, info = gq.odeint(p.f, vector(p.z0), { 0, 20 }, none { method = method, rtol = tol, atol = tol })
+        errors[i], nfe[i] = global_error(z[2]:totable(), exact[p.name]), info.nfe
+        assert.equal("ok", info.status)
+        assert.below(errors[i], 5000 * tol, "error at tol " .. tol)
+        if i > 1 then
+          assert.below(errors[i], math.max(errors[i - 1], 0.01 * tol), "error that falls with tol, at " .. tol)
         end
-        assert.below(errors[3], math.max(1e-3 * errors[1], 1e-9), "error at 1e-9 against that at 1e-3")
-        assert.truthy(nfe[3] > nfe[1])
-      end)
-    end
+      end
+      assert.below(errors[3], math.max(1e-3 * errors[1], 1e-9), "error at 1e-9 against that at 1e-3")
+      assert.truthy(nfe[3] > nfe[1])
+    end)
   end
 
   -- The problems whose way back is no worse than the way there.
@@ -64,13 +62,11 @@ describe("DETEST with", function()
   end
 
   it("bosh3, adaptive_heun and fehlberg2 at looser tolerances", function()
-    for _, method in ipairs { "bosh3", "adaptive_heun", "fehlberg2" } do
-      for _, p in ipairs(problems.detest) do
-        if ("A B E"):find(p.name:sub(1, 1), 1, true) then
-          for _, tol in ipairs { 1e-4, 1e-6 } do
-            local z = gq.odeint(p.f, vector(p.z0), { 0, 20 }, none { method = method, rtol = tol, atol = tol })
-            assert.below(global_error(z[2]:totable(), exact[p.name]), 2e4 * tol, method .. " on " .. p.name)
-          end
+    for method, p in helper.each({ "bosh3", "adaptive_heun", "fehlberg2" }, problems.detest) do
+      if ("A B E"):find(p.name:sub(1, 1), 1, true) then
+        for _, tol in ipairs { 1e-4, 1e-6 } do
+          local z = gq.odeint(p.f, vector(p.z0), { 0, 20 }, none { method = method, rtol = tol, atol = tol })
+          assert.below(global_error(z[2]:totable(), exact[p.name]), 2e4 * tol, method .. " on " .. p.name)
         end
       end
     end

@@ -101,51 +101,49 @@ local function gradient(options, times)
 end
 
 describe("gq.quadrature", function()
-  for _, rule in ipairs(rules) do
-    for _, trajectory in ipairs { "reverse", "dense" } do
-      local function options(n, more)
-        local o = { rtol = 1e-11, atol = 1e-11, adjoint = { trajectory = trajectory },
-          gq = { quadrature = rule.name, nodes = n, seed = 5 } }
-        for k, v in pairs(more or {}) do o.gq[k] = v end
-        return o
-      end
+  for rule, trajectory in helper.each(rules, { "reverse", "dense" }) do
+    local function options(n, more)
+      local o = { rtol = 1e-11, atol = 1e-11, adjoint = { trajectory = trajectory },
+        gq = { quadrature = rule.name, nodes = n, seed = 5 } }
+      for k, v in pairs(more or {}) do o.gq[k] = v end
+      return o
+    end
 
-      if not rule.random then
-        it(("%s, %s: the gradient converges with n"):format(rule.name, trajectory), function()
-          local last = math.huge
-          for _, n in ipairs { 6, 12, 24, 48, 96 } do
-            local error, info = gradient(options(n))
-            error = math.abs(error)
-            assert.below(error, math.max(0.5 * last, 1e-8), n .. " nodes")
-            assert.truthy(info.nodes >= n and info.nodes < n + 5)
-            last = error
-          end
-          assert.below(last, rule.name == "trapezoid" and 1e-2 or 1e-5, "96 nodes")
-        end)
+    if not rule.random then
+      it(("%s, %s: the gradient converges with n"):format(rule.name, trajectory), function()
+        local last = math.huge
+        for _, n in ipairs { 6, 12, 24, 48, 96 } do
+          local error, info = gradient(options(n))
+          error = math.abs(error)
+          assert.below(error, math.max(0.5 * last, 1e-8), n .. " nodes")
+          assert.truthy(info.nodes >= n and info.nodes < n + 5)
+          last = error
+        end
+        assert.below(last, rule.name == "trapezoid" and 1e-2 or 1e-5, "96 nodes")
+      end)
 
-        it(("%s, %s: several intervals, panels, backwards in time"):format(rule.name, trajectory), function()
-          assert.below(math.abs(gradient(options(60), { 0, 0.3, 1.1, 2 })), 3e-3, "intervals")
-          assert.below(math.abs(gradient(options(60), { 0, -0.3, -1.1, -2 })), 3e-3, "backwards")
-          local whole, one = gradient(options(40))
-          local parts, four = gradient(options(40, { panels = 4 }))
-          assert.below(math.abs(parts), math.max(30 * math.abs(whole), 1e-4), "panels")
-          assert.truthy(four.nodes >= one.nodes and four.nodes <= one.nodes + 16)
-          local every = options("step")
-          assert.below(math.abs(gradient(every)), 3e-3, "nodes in every step")
-          every.method = "rk4"
-          every.step_size = 0.07            -- does not divide the interval
-          assert.below(math.abs(gradient(every)), 1e-2, "fixed steps")
-        end)
-      else
-        it(("%s, %s: the error falls as n to the power -1/2"):format(rule.name, trajectory), function()
-          local function rms(n)
-            local sum = 0
-            for seed = 1, 24 do sum = sum + gradient(options(n, { seed = seed })) ^ 2 end
-            return math.sqrt(sum / 24)
-          end
-          assert.close(math.log(rms(20) / rms(320), 16), 0.5, 0.4)
-        end)
-      end
+      it(("%s, %s: several intervals, panels, backwards in time"):format(rule.name, trajectory), function()
+        assert.below(math.abs(gradient(options(60), { 0, 0.3, 1.1, 2 })), 3e-3, "intervals")
+        assert.below(math.abs(gradient(options(60), { 0, -0.3, -1.1, -2 })), 3e-3, "backwards")
+        local whole, one = gradient(options(40))
+        local parts, four = gradient(options(40, { panels = 4 }))
+        assert.below(math.abs(parts), math.max(30 * math.abs(whole), 1e-4), "panels")
+        assert.truthy(four.nodes >= one.nodes and four.nodes <= one.nodes + 16)
+        local every = options("step")
+        assert.below(math.abs(gradient(every)), 3e-3, "nodes in every step")
+        every.method = "rk4"
+        every.step_size = 0.07            -- does not divide the interval
+        assert.below(math.abs(gradient(every)), 1e-2, "fixed steps")
+      end)
+    else
+      it(("%s, %s: the error falls as n to the power -1/2"):format(rule.name, trajectory), function()
+        local function rms(n)
+          local sum = 0
+          for seed = 1, 24 do sum = sum + gradient(options(n, { seed = seed })) ^ 2 end
+          return math.sqrt(sum / 24)
+        end
+        assert.close(math.log(rms(20) / rms(320), 16), 0.5, 0.4)
+      end)
     end
   end
 
@@ -279,11 +277,9 @@ describe("info.quadrature_error of nodes in every step", function()
 
   it("is near the error of the gradient's quadrature", function()
     for _, quadrature in ipairs { "gauss-legendre", "trapezoid" } do
-      for _, more in ipairs { {}, { adjoint = { trajectory = "dense" } } } do
-        for _, w in ipairs { 0.5, 1, 2, 5, 20 } do
-          local error, told = slope(w, quadrature, more)
-          assert.truthy(told > error / 5 and told < 5 * error, ("w = %g: %g told, %g true"):format(w, told, error))
-        end
+      for more, w in helper.each({ {}, { adjoint = { trajectory = "dense" } } }, { 0.5, 1, 2, 5, 20 }) do
+        local error, told = slope(w, quadrature, more)
+        assert.truthy(told > error / 5 and told < 5 * error, ("w = %g: %g told, %g true"):format(w, told, error))
       end
     end
     assert.truthy(select(2, slope(100, "gauss-legendre")) > 1)

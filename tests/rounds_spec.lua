@@ -48,28 +48,27 @@ describe("steps of several slices", function()
   local off = { 0, 0.013, 0.013, 0.31, 0.5 }
 
   for _, dtype in ipairs { "float32", "float64" } do
-    for _, method in ipairs { "reversible_heun", "heun", "srk", "milstein", "log_ode" } do
-      for _, engine in ipairs { "direct", "aca", "reversible", "adjoint", "none" } do
-        local inverse = engine == "reversible" and method ~= "reversible_heun"
-        if not inverse and not (engine == "adjoint" and method == "srk") then
-          it(("of an SDE by %s, %s, %s, are those of one"):format(method, engine, dtype), function()
-            for _, times in ipairs { off, { 0.5, 0.2, 0 } } do
-              local one, two = both(function()
-                local z0 = starts(0.5, 1, dtype)
-                local s = gq.sde { drift = function(t, z) return gq.sin(z) - z * t end,
-                  diffusion = function(_, z) return 0.1 * gq.cos(z) end,
-                  calculus = method == "srk" and "ito" or "stratonovich" }
-                if method == "srk" and times ~= off then return {} end
-                local path = { levy_area = (method == "srk" or method == "log_ode") and "space-time" or nil }
-                path.t0, path.t1, path.shape, path.seed, path.dtype = 0, 0.5, { rows }, 3, dtype
-                local z, info = gq.sdeint(s, z0, times, { dt = 0.01, method = method, gradient = engine,
-                  brownian = gq.brownian(path) })
-                return outcome(z0, z, info, engine)
-              end)
-              assert.same(one, two)
-            end
-          end)
-        end
+    for method, engine in helper.each({ "reversible_heun", "heun", "srk", "milstein", "log_ode" },
+        { "direct", "aca", "reversible", "adjoint", "none" }) do
+      local inverse = engine == "reversible" and method ~= "reversible_heun"
+      if not inverse and not (engine == "adjoint" and method == "srk") then
+        it(("of an SDE by %s, %s, %s, are those of one"):format(method, engine, dtype), function()
+          for _, times in ipairs { off, { 0.5, 0.2, 0 } } do
+            local one, two = both(function()
+              local z0 = starts(0.5, 1, dtype)
+              local s = gq.sde { drift = function(t, z) return gq.sin(z) - z * t end,
+                diffusion = function(_, z) return 0.1 * gq.cos(z) end,
+                calculus = method == "srk" and "ito" or "stratonovich" }
+              if method == "srk" and times ~= off then return {} end
+              local path = { levy_area = (method == "srk" or method == "log_ode") and "space-time" or nil }
+              path.t0, path.t1, path.shape, path.seed, path.dtype = 0, 0.5, { rows }, 3, dtype
+              local z, info = gq.sdeint(s, z0, times, { dt = 0.01, method = method, gradient = engine,
+                brownian = gq.brownian(path) })
+              return outcome(z0, z, info, engine)
+            end)
+            assert.same(one, two)
+          end
+        end)
       end
     end
   end

@@ -78,29 +78,27 @@ describe("adaptive steps", function()
 
   it("converge to a fine solve along the same path, by method and noise", function()
     local noises, diffusion, drift = problems.noisy(2)
-    for _, m in ipairs(gq.core.schemes()) do
-      for _, noise in ipairs(noises) do
-        if m.adapts[noise] then
-          local sde = m.langevin and gq.langevin { grad = function(x) return x ^ 3 - x end }
-            or gq.sde { drift = drift, diffusion = diffusion[noise], noise = noise,
-              calculus = m.stratonovich and "stratonovich" or "ito" }
-          local z0 = gq.randn(2, m.langevin and 4 or 2, { seed = 5, dtype = "float64" })
-          local shape = noise == "scalar" and { 2, 1 } or { 2, 2 }
-          local square = { 0, 0, 0 }
-          for seed = 1, 3 do
-            local b = path(seed, m.langevin and "space-time-time" or "space-time", shape)
-            local fine = gq.sdeint(sde, z0, { 0, 1 }, { dt = 2 ^ -10, brownian = b, method = m.name })[2]
-            for i, tol in ipairs { 1e-1, 1e-2, 1e-4 } do
-              local z = gq.sdeint(sde, z0, { 0, 1 }, { adaptive = true, dt = 0.25, rtol = tol, atol = tol, brownian = b,
-                method = m.name })
-              square[i] = square[i] + (z[2] - fine):square():mean():item() / 3
-            end
+    for m, noise in helper.each(gq.core.schemes(), noises) do
+      if m.adapts[noise] then
+        local sde = m.langevin and gq.langevin { grad = function(x) return x ^ 3 - x end }
+          or gq.sde { drift = drift, diffusion = diffusion[noise], noise = noise,
+            calculus = m.stratonovich and "stratonovich" or "ito" }
+        local z0 = gq.randn(2, m.langevin and 4 or 2, { seed = 5, dtype = "float64" })
+        local shape = noise == "scalar" and { 2, 1 } or { 2, 2 }
+        local square = { 0, 0, 0 }
+        for seed = 1, 3 do
+          local b = path(seed, m.langevin and "space-time-time" or "space-time", shape)
+          local fine = gq.sdeint(sde, z0, { 0, 1 }, { dt = 2 ^ -10, brownian = b, method = m.name })[2]
+          for i, tol in ipairs { 1e-1, 1e-2, 1e-4 } do
+            local z = gq.sdeint(sde, z0, { 0, 1 }, { adaptive = true, dt = 0.25, rtol = tol, atol = tol, brownian = b,
+              method = m.name })
+            square[i] = square[i] + (z[2] - fine):square():mean():item() / 3
           end
-          local what = ("%s, %s noise: %.2g, %.2g, %.2g"):format(m.name, noise, square[1] ^ 0.5, square[2] ^ 0.5,
-            square[3] ^ 0.5)
-          assert.below(square[3] ^ 0.5, 5e-3, what)
-          assert.below(square[3] ^ 0.5, 0.3 * square[1] ^ 0.5, what)
         end
+        local what = ("%s, %s noise: %.2g, %.2g, %.2g"):format(m.name, noise, square[1] ^ 0.5, square[2] ^ 0.5,
+          square[3] ^ 0.5)
+        assert.below(square[3] ^ 0.5, 5e-3, what)
+        assert.below(square[3] ^ 0.5, 0.3 * square[1] ^ 0.5, what)
       end
     end
   end)

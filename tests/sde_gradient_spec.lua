@@ -52,10 +52,8 @@ local function slope(loss, p, e)
 end
 
 local cases = {}
-for _, m in ipairs(gq.core.schemes()) do
-  for _, noise in ipairs { "diagonal", "scalar", "additive", "general", "commutative" } do
-    if m.strong[noise] and not m.langevin then cases[#cases + 1] = { m.name, noise } end
-  end
+for m, noise in helper.each(gq.core.schemes(), { "diagonal", "scalar", "additive", "general", "commutative" }) do
+  if m.strong[noise] and not m.langevin then cases[#cases + 1] = { m.name, noise } end
 end
 
 describe("gradients of sdeint", function()

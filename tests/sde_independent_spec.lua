@@ -18,16 +18,14 @@ local function path(noise, levy)
 end
 
 local function each_method(f)
-  for _, m in ipairs(gq.core.schemes()) do
-    for _, noise in ipairs(noises) do
-      local areas = m.name == "log_ode" and noise == "general"
-      if m.strong[noise] and not areas and m.name ~= "reversible_heun" and m.name ~= "theta" then
-        local sde = m.langevin and gq.langevin { grad = function(x) return x ^ 3 - x end }
-          or gq.sde { drift = drift, diffusion = kinds[noise], noise = noise,
-            calculus = m.stratonovich and "stratonovich" or "ito" }
-        local start = m.langevin and gq.cat({ z0, z0 * 0.5 }, 2) or z0
-        f(m, noise, sde, start, path(noise, m.langevin and "space-time-time"))
-      end
+  for m, noise in helper.each(gq.core.schemes(), noises) do
+    local areas = m.name == "log_ode" and noise == "general"
+    if m.strong[noise] and not areas and m.name ~= "reversible_heun" and m.name ~= "theta" then
+      local sde = m.langevin and gq.langevin { grad = function(x) return x ^ 3 - x end }
+        or gq.sde { drift = drift, diffusion = kinds[noise], noise = noise,
+          calculus = m.stratonovich and "stratonovich" or "ito" }
+      local start = m.langevin and gq.cat({ z0, z0 * 0.5 }, 2) or z0
+      f(m, noise, sde, start, path(noise, m.langevin and "space-time-time"))
     end
   end
 end

@@ -36,21 +36,17 @@ describe("strong order of", function()
   setup(function() gq.set_threads(1) end)
   teardown(function() gq.set_threads(threads) end)
 
-  for _, m in ipairs(ordinary()) do
-    for _, noise in ipairs(noises) do
-      for _, calculus in ipairs { "ito", "stratonovich" } do
-        local nominal = m.strong[noise]
-        if m[calculus] and nominal then
-          it(("%s, %s noise, %s"):format(m.name, noise, calculus), function()
-            assert.below(nominal - 0.15, order(problem(noise, calculus), m.name))
-          end)
-        elseif m[calculus] then
-          it(("%s is refused for %s noise, %s"):format(m.name, noise, calculus), function()
-            local o = { dt = 0.1, method = m.name }
-            refused("does not converge", gq.sdeint, problem(noise, calculus), z0, { 0, 1 }, o)
-          end)
-        end
-      end
+  for m, noise, calculus in helper.each(ordinary(), noises, { "ito", "stratonovich" }) do
+    local nominal = m.strong[noise]
+    if m[calculus] and nominal then
+      it(("%s, %s noise, %s"):format(m.name, noise, calculus), function()
+        assert.below(nominal - 0.15, order(problem(noise, calculus), m.name))
+      end)
+    elseif m[calculus] then
+      it(("%s is refused for %s noise, %s"):format(m.name, noise, calculus), function()
+        local o = { dt = 0.1, method = m.name }
+        refused("does not converge", gq.sdeint, problem(noise, calculus), z0, { 0, 1 }, o)
+      end)
     end
   end
 

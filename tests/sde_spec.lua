@@ -311,10 +311,8 @@ describe("a Brownian path with areas", function()
       return gq.sdeint(sde, gq.ones(300, 2, f64), { 0, 1 }, { dt = dt, method = method, brownian = b })[2]
     end
     local fine = solve("heun", 2 ^ -13)
-    for _, kind in ipairs { "davie", "foster" } do
-      for _, dt in ipairs { 2 ^ -5, 2 ^ -6 } do
-        assert.below(rms(solve("log_ode", dt, kind) - fine), 0.9 * rms(solve("midpoint", dt) - fine), kind)
-      end
+    for kind, dt in helper.each({ "davie", "foster" }, { 2 ^ -5, 2 ^ -6 }) do
+      assert.below(rms(solve("log_ode", dt, kind) - fine), 0.9 * rms(solve("midpoint", dt) - fine), kind)
     end
     local b = path { shape = { 300, 2 }, levy_area = "foster" }
     local function again(dt) return gq.sdeint, sde, gq.ones(300, 2, f64), { 0, 1 },
@@ -744,15 +742,13 @@ describe("wong_zakai", function()
 
   it("tells how far its expansion is from the path", function()
     local n = 20000
-    for _, expansion in ipairs { "karhunen-loeve", "polynomial", "piecewise-linear" } do
-      for _, m in ipairs { 0, 1, 4 } do
-        -- Of W only what is there can be seen: W's own mean square less the expansion's.
-        local wz = gq.wong_zakai(plain_noise(), { t0 = 0, t1 = 2, cosines = m, expansion = expansion, seed = 3 })
-        local times = gq.linspace(0, 2, 41)
-        local z = gq.odeint(wz, gq.zeros(n, 1), times, { rtol = 1e-5, atol = 1e-5 })
-        local square = z:square():mean(2):mean():item() * 41 / 40 - z[41]:square():mean():item() / 80
-        assert.close(wz:error() ^ 2, 1 - square, 0, 0.05)
-      end
+    for expansion, m in helper.each({ "karhunen-loeve", "polynomial", "piecewise-linear" }, { 0, 1, 4 }) do
+      -- Of W only what is there can be seen: W's own mean square less the expansion's.
+      local wz = gq.wong_zakai(plain_noise(), { t0 = 0, t1 = 2, cosines = m, expansion = expansion, seed = 3 })
+      local times = gq.linspace(0, 2, 41)
+      local z = gq.odeint(wz, gq.zeros(n, 1), times, { rtol = 1e-5, atol = 1e-5 })
+      local square = z:square():mean(2):mean():item() * 41 / 40 - z[41]:square():mean():item() / 80
+      assert.close(wz:error() ^ 2, 1 - square, 0, 0.05)
     end
   end)
 
@@ -792,19 +788,17 @@ describe("wong_zakai", function()
   it("goes along a path that is given, and tells how far from it", function()
     local own = gq.brownian { t0 = -1, t1 = 3, shape = { 200, 1 }, seed = 1 }
     local z0 = gq.ones(200, 1, f64)
-    for _, expansion in ipairs { "karhunen-loeve", "polynomial", "piecewise-linear" } do
-      for _, m in ipairs { 1, 3, 12 } do
-        local o = { t0 = 0, t1 = 2, cosines = m, expansion = expansion, brownian = own }
-        local wz = gq.wong_zakai(gbm(), o)
-        assert.close(wz:error(own), wz:error(), 0.12)
-        local other = gq.brownian { t0 = 0, t1 = 2, shape = { 200, 1 }, seed = 2 }
-        assert.is_true(wz:error(other) > wz:error(own))
-        local drawn = gq.wong_zakai(gbm(), { t0 = 0, t1 = 2, cosines = m, expansion = expansion }):redraw(other)
-        assert.close(drawn:error(other), wz:error(), 0.12)
-        if expansion ~= "karhunen-loeve" then                        -- these end where the path does
-          local z = last(gq.odeint(wz, z0, { 0, 2 }, { rtol = 1e-7, atol = 1e-7 }))
-          assert.close(z, gq.exp(0.2 + 0.8 * own(0, 2):to "float64"), 2e-5)
-        end
+    for expansion, m in helper.each({ "karhunen-loeve", "polynomial", "piecewise-linear" }, { 1, 3, 12 }) do
+      local o = { t0 = 0, t1 = 2, cosines = m, expansion = expansion, brownian = own }
+      local wz = gq.wong_zakai(gbm(), o)
+      assert.close(wz:error(own), wz:error(), 0.12)
+      local other = gq.brownian { t0 = 0, t1 = 2, shape = { 200, 1 }, seed = 2 }
+      assert.is_true(wz:error(other) > wz:error(own))
+      local drawn = gq.wong_zakai(gbm(), { t0 = 0, t1 = 2, cosines = m, expansion = expansion }):redraw(other)
+      assert.close(drawn:error(other), wz:error(), 0.12)
+      if expansion ~= "karhunen-loeve" then                        -- these end where the path does
+        local z = last(gq.odeint(wz, z0, { 0, 2 }, { rtol = 1e-7, atol = 1e-7 }))
+        assert.close(z, gq.exp(0.2 + 0.8 * own(0, 2):to "float64"), 2e-5)
       end
     end
   end)

@@ -31,22 +31,20 @@ end
 local grids = { { 0, 0, 1, 1, 2 }, { 0, 0.25, 0.25, 1 }, { 0, 0.1, 1, 1 }, { 1, 0.5, 0.5, 0.5, 0, 0 } }
 
 describe("gradients of times that coincide", function()
-  for _, method in ipairs { "euler", "rk4", "dopri5", "alf", "reversible_heun" } do
-    for _, step in ipairs { 0, 0.25 } do
-      it(("by direct, %s, step_size %g: create_graph agrees, a repetition moves along the slope"):format(method, step),
-        function()
-          local o = { method = method, gradient = "direct", rtol = 1e-8, atol = 1e-8 }
-          if step > 0 then o.step_size = step end
-          local rtol = method == "dopri5" and step == 0 and 1e-6 or 1e-9     -- the interpolant's slope
-          for _, times in ipairs(grids) do
-            local plain, want = time_gradient(times, o)
-            assert.close(time_gradient(times, o, true), plain, 1e-9, 1e-12)
-            for k = 2, #times do            -- at the end it may be the one that the last step is clamped to
-              if times[k] == times[k - 1] and times[k] ~= times[#times] then assert.close(plain[k], want[k], rtol) end
-            end
+  for method, step in helper.each({ "euler", "rk4", "dopri5", "alf", "reversible_heun" }, { 0, 0.25 }) do
+    it(("by direct, %s, step_size %g: create_graph agrees, a repetition moves along the slope"):format(method, step),
+      function()
+        local o = { method = method, gradient = "direct", rtol = 1e-8, atol = 1e-8 }
+        if step > 0 then o.step_size = step end
+        local rtol = method == "dopri5" and step == 0 and 1e-6 or 1e-9     -- the interpolant's slope
+        for _, times in ipairs(grids) do
+          local plain, want = time_gradient(times, o)
+          assert.close(time_gradient(times, o, true), plain, 1e-9, 1e-12)
+          for k = 2, #times do            -- at the end it may be the one that the last step is clamped to
+            if times[k] == times[k - 1] and times[k] ~= times[#times] then assert.close(plain[k], want[k], rtol) end
           end
-        end)
-    end
+        end
+      end)
   end
 
   it("meet those of the continuous engines", function()
@@ -96,22 +94,18 @@ end)
 
 describe("a cotangent", function()
   it("of any size gives the gradient in proportion", function()
-    for _, engine in ipairs(engines) do
-      for _, size in ipairs { 1e-310, 1e-200, 1e-170, 1, 1e170, 1e300 } do
-        local a = leaf(0.5)
-        local z = gq.odeint(function(_, y) return a * y end, leaf { 1, 2 }, { 0, 1 }, { gradient = engine })
-        z:backward(vector { { 0, 0 }, { size, 0 } })
-        assert.close(a.grad:item() / size, math.exp(0.5), 1e-4)
-      end
+    for engine, size in helper.each(engines, { 1e-310, 1e-200, 1e-170, 1, 1e170, 1e300 }) do
+      local a = leaf(0.5)
+      local z = gq.odeint(function(_, y) return a * y end, leaf { 1, 2 }, { 0, 1 }, { gradient = engine })
+      z:backward(vector { { 0, 0 }, { size, 0 } })
+      assert.close(a.grad:item() / size, math.exp(0.5), 1e-4)
     end
   end)
 
   it("that is not finite is an error by every engine, also where it overflows at one entry", function()
-    for _, engine in ipairs(engines) do
-      for _, bad in ipairs { 0 / 0, 1 / 0 } do
-        local z = gq.odeint(function(_, y) return y end, leaf { 1, 2 }, { 0, 1 }, { gradient = engine })
-        helper.refused("element 4", z.backward, z, vector { { 0, 0 }, { 1, bad } })
-      end
+    for engine, bad in helper.each(engines, { 0 / 0, 1 / 0 }) do
+      local z = gq.odeint(function(_, y) return y end, leaf { 1, 2 }, { 0, 1 }, { gradient = engine })
+      helper.refused("element 4", z.backward, z, vector { { 0, 0 }, { 1, bad } })
     end
   end)
 end)
@@ -137,12 +131,10 @@ end)
 
 describe("a fixed step", function()
   it("that does not move t is an error, forwards and backwards", function()
-    for _, engine in ipairs(engines) do
-      for _, case in ipairs { { 1e9, 1e-9 }, { 1, 1e-20 } } do
-        local text = message(gq.odeint, function(_, y) return y end, leaf { 1 }, { case[1], case[1] + 1e-6 },
-          { method = "rk4", step_size = case[2], gradient = engine })
-        assert.truthy(text:find("does not move t", 1, true), text)
-      end
+    for engine, case in helper.each(engines, { { 1e9, 1e-9 }, { 1, 1e-20 } }) do
+      local text = message(gq.odeint, function(_, y) return y end, leaf { 1 }, { case[1], case[1] + 1e-6 },
+        { method = "rk4", step_size = case[2], gradient = engine })
+      assert.truthy(text:find("does not move t", 1, true), text)
     end
   end)
 
@@ -236,23 +228,21 @@ end)
 
 describe("solutions", function()
   it("may be finished in any order, twice, or never", function()
-    for _, engine in ipairs(engines) do
-      for _, trajectory in ipairs { "reverse", "dense" } do
-        local a, losses, want = leaf(0.5), {}, 0
-        for i = 1, 6 do
-          local z = gq.odeint(function(_, y) return a * y * (0.1 * i) end, vector { 1, 2 }, { 0, i },
-            { gradient = engine, adjoint = { trajectory = trajectory }, rtol = 1e-9, atol = 1e-9 })
-          losses[i] = z[2]:sum()
-        end
-        losses[3] = nil
-        collectgarbage()
-        for _, i in ipairs { 4, 1, 6, 2, 4 } do
-          losses[i]:backward()
-          want = want + 3 * 0.1 * i * i * math.exp(0.05 * i * i)
-          if i == 1 then losses[i] = nil collectgarbage() end
-        end
-        assert.close(a.grad:item(), want, 1e-6)
+    for engine, trajectory in helper.each(engines, { "reverse", "dense" }) do
+      local a, losses, want = leaf(0.5), {}, 0
+      for i = 1, 6 do
+        local z = gq.odeint(function(_, y) return a * y * (0.1 * i) end, vector { 1, 2 }, { 0, i },
+          { gradient = engine, adjoint = { trajectory = trajectory }, rtol = 1e-9, atol = 1e-9 })
+        losses[i] = z[2]:sum()
       end
+      losses[3] = nil
+      collectgarbage()
+      for _, i in ipairs { 4, 1, 6, 2, 4 } do
+        losses[i]:backward()
+        want = want + 3 * 0.1 * i * i * math.exp(0.05 * i * i)
+        if i == 1 then losses[i] = nil collectgarbage() end
+      end
+      assert.close(a.grad:item(), want, 1e-6)
     end
   end)
 
@@ -293,11 +283,9 @@ local function sums(f, p, options, create_graph)
 end
 
 local fault_cases = { { gradient = "direct", method = "bosh3", create = true, step_size = 0.5 } }
-for _, engine in ipairs(engines) do
-  for _, trajectory in ipairs { "reverse", "dense" } do
-    fault_cases[#fault_cases + 1] = { gradient = engine, adjoint = { trajectory = trajectory },
-      rtol = 1e-4, atol = 1e-4, gq = { nodes = 7 } }
-  end
+for engine, trajectory in helper.each(engines, { "reverse", "dense" }) do
+  fault_cases[#fault_cases + 1] = { gradient = engine, adjoint = { trajectory = trajectory },
+    rtol = 1e-4, atol = 1e-4, gq = { nodes = 7 } }
 end
 
 describe("memory that runs out", function()

@@ -165,10 +165,9 @@ describe("conv2d", function()
 
   it("takes empty batches, no channels and large strides", function()
     local function f(x, w) return gq.conv2d(x, w) end
-    for _, w in ipairs { gq.zeros(0, 3, 3, 3), gq.zeros(2, 3, 3, 3) } do
-      for _, x in ipairs { gq.zeros(2, 3, 4, 5), gq.zeros(0, 3, 4, 5) } do
-        assert.same({ x.shape[1], w.shape[1], 2, 3 }, gq.core.run(f, { x, w }, 1, "program").shape)
-      end
+    for w, x in helper.each({ gq.zeros(0, 3, 3, 3), gq.zeros(2, 3, 3, 3) },
+        { gq.zeros(2, 3, 4, 5), gq.zeros(0, 3, 4, 5) }) do
+      assert.same({ x.shape[1], w.shape[1], 2, 3 }, gq.core.run(f, { x, w }, 1, "program").shape)
     end
     assert.same({ 0, 2, 2, 3 }, gq.conv2d(gq.zeros(0, 3, 4, 5), gq.zeros(2, 3, 3, 3)).shape)
     assert.same({ 1, 2, 1, 1 }, gq.conv2d(gq.zeros(1, 3, 4, 5), gq.zeros(2, 3, 3, 3), { stride = 9 }).shape)

@@ -61,24 +61,22 @@ local function solve(case, method, throw)
 end
 
 local function forward(status)
-  for _, case in ipairs(ends[status]) do
-    for _, m in ipairs(gq.core.tableaux()) do
-      local fits = m.error_order > 0 and m.kind ~= "symplectic" and not (m.implicit and case.explicit)
-      if fits and (not case.once or m.name == "dopri5") then
-        local z, info = solve(case, m.name, false)
-        local what = case[1] .. ", " .. m.name
-        assert.equal(status, info.status, what)
-        local rough = m.name == "implicit_euler" and 3 or 1     -- its errors add up
-        assert.below(math.abs(info.t - case.at), case.step * rough, what)
-        assert.close(z[1], case.z0, 0)
-        assert.close(z[2], case.inner, 1e-3 * rough)
-        assert.truthy(z[3][1]:item() ~= z[3][1]:item())                 -- not reached
-        local text = message(solve, case, m.name, true)
-        says(status, text)
-        assert.close(time_in(text), info.t, 1e-8, 1e-8)
-        assert.truthy(info.message:find(hint[status], 1, true))
-        assert.is_true(info.steps > 0 and info.nfe > 0)
-      end
+  for case, m in helper.each(ends[status], gq.core.tableaux()) do
+    local fits = m.error_order > 0 and m.kind ~= "symplectic" and not (m.implicit and case.explicit)
+    if fits and (not case.once or m.name == "dopri5") then
+      local z, info = solve(case, m.name, false)
+      local what = case[1] .. ", " .. m.name
+      assert.equal(status, info.status, what)
+      local rough = m.name == "implicit_euler" and 3 or 1     -- its errors add up
+      assert.below(math.abs(info.t - case.at), case.step * rough, what)
+      assert.close(z[1], case.z0, 0)
+      assert.close(z[2], case.inner, 1e-3 * rough)
+      assert.truthy(z[3][1]:item() ~= z[3][1]:item())                 -- not reached
+      local text = message(solve, case, m.name, true)
+      says(status, text)
+      assert.close(time_in(text), info.t, 1e-8, 1e-8)
+      assert.truthy(info.message:find(hint[status], 1, true))
+      assert.is_true(info.steps > 0 and info.nfe > 0)
     end
   end
 end
@@ -150,14 +148,12 @@ end
 
 function backward.step_underflow()
   -- z = 1 / (t + 1e-10): solved backwards it reaches its pole early
-  for _, engine in ipairs { { "adjoint" }, { "seminorm" }, { "gq" }, { "check" } } do
-    for _, method in ipairs { "dopri5", "tsit5" } do
-      local text = backward_message(function(_, z) return -z * z end, { 1e10 }, { 0, 1 }, engine,
-        { adjoint = { method = method } })
-      says("step_underflow", text)
-      assert.truthy(text:find("in the backward pass between t[2] and t[1]", 1, true), text)
-      assert.below(math.abs(time_in(text)), 1e-4, text)
-    end
+  for engine, method in helper.each({ { "adjoint" }, { "seminorm" }, { "gq" }, { "check" } }, { "dopri5", "tsit5" }) do
+    local text = backward_message(function(_, z) return -z * z end, { 1e10 }, { 0, 1 }, engine,
+      { adjoint = { method = method } })
+    says("step_underflow", text)
+    assert.truthy(text:find("in the backward pass between t[2] and t[1]", 1, true), text)
+    assert.below(math.abs(time_in(text)), 1e-4, text)
   end
 end
 

@@ -27,23 +27,22 @@ describe("the gradient of times where no time passes", function()
   local weight = { 1, 10, 100, 1000 }
   local function slope(t) return 3 * t ^ 2 end
 
-  for _, dtype in ipairs { "float32", "float64" } do
-    for _, times in ipairs { { 2, 2 }, { 2, 2, 2 }, { 2, 2, 3, 3 }, { 3, 3, 2, 2 } } do
-      each({ rtol = 1e-5, atol = 1e-5 }, function(name, o)
-        it(("%s, %s, {%s}"):format(name, dtype, table.concat(times, ", ")), function()
-          local t = gq.tensor(times, { requires_grad = true, dtype = dtype })
-          local k = gq.full({ 3, 1 }, 3.0, { requires_grad = true, dtype = dtype })
-          local z = gq.odeint(function(x, y) return k * x * x + 0 * y end, gq.zeros(3, 1, { dtype = dtype }), t, o)
-          local w = gq.tensor(weight, { dtype = dtype }):narrow(1, 1, #times):reshape(#times, 1, 1)
-          local want = { 0 }
-          for i = 2, #times do
-            want[i] = 3 * weight[i] * slope(times[i])
-            want[1] = want[1] - 3 * weight[i] * slope(times[1])
-          end
-          assert.close(gq.grad((z * w):sum(), { t })[1], want, 1e-3)
-        end)
+  for dtype, times in helper.each({ "float32", "float64" },
+      { { 2, 2 }, { 2, 2, 2 }, { 2, 2, 3, 3 }, { 3, 3, 2, 2 } }) do
+    each({ rtol = 1e-5, atol = 1e-5 }, function(name, o)
+      it(("%s, %s, {%s}"):format(name, dtype, table.concat(times, ", ")), function()
+        local t = gq.tensor(times, { requires_grad = true, dtype = dtype })
+        local k = gq.full({ 3, 1 }, 3.0, { requires_grad = true, dtype = dtype })
+        local z = gq.odeint(function(x, y) return k * x * x + 0 * y end, gq.zeros(3, 1, { dtype = dtype }), t, o)
+        local w = gq.tensor(weight, { dtype = dtype }):narrow(1, 1, #times):reshape(#times, 1, 1)
+        local want = { 0 }
+        for i = 2, #times do
+          want[i] = 3 * weight[i] * slope(times[i])
+          want[1] = want[1] - 3 * weight[i] * slope(times[1])
+        end
+        assert.close(gq.grad((z * w):sum(), { t })[1], want, 1e-3)
       end)
-    end
+    end)
   end
 
   it("of several tensors, and can be differentiated again", function()
@@ -95,18 +94,16 @@ describe("second derivatives in times", function()
     ["at times on a fixed grid, implicit_midpoint"] = { "implicit_midpoint", grid, 1e-2 },
   } do
     it(name, function()
-      for _, gradient in ipairs { "direct", "aca" } do
-        for _, sign in ipairs { 1, -1 } do
-          local o = { method = case[1], gradient = gradient }
-          for key, value in pairs(case[2]) do o[key] = value end
-          local t = gq.tensor({ 0, 0.5 * sign, 1.2 * sign }, { dtype = "float64", requires_grad = true })
-          local z = gq.odeint(function(at, y) return -y * at:cos() end, gq.ones(1, { dtype = "float64" }), t, o)
-          local first = gq.grad((z[2] + z[3]):sum(), { t }, { create_graph = true })[1]
-          local function second(k) return gq.grad(first[k], { t }, { create_graph = true })[1] end
-          assert.close(second(2)[2], y2(0.5 * sign), case[3])
-          assert.close(second(3)[3], y2(1.2 * sign), case[3])
-          assert.close(second(3)[2], 0, 1e-12)
-        end
+      for gradient, sign in helper.each({ "direct", "aca" }, { 1, -1 }) do
+        local o = { method = case[1], gradient = gradient }
+        for key, value in pairs(case[2]) do o[key] = value end
+        local t = gq.tensor({ 0, 0.5 * sign, 1.2 * sign }, { dtype = "float64", requires_grad = true })
+        local z = gq.odeint(function(at, y) return -y * at:cos() end, gq.ones(1, { dtype = "float64" }), t, o)
+        local first = gq.grad((z[2] + z[3]):sum(), { t }, { create_graph = true })[1]
+        local function second(k) return gq.grad(first[k], { t }, { create_graph = true })[1] end
+        assert.close(second(2)[2], y2(0.5 * sign), case[3])
+        assert.close(second(3)[3], y2(1.2 * sign), case[3])
+        assert.close(second(3)[2], 0, 1e-12)
       end
     end)
   end
@@ -187,30 +184,28 @@ describe("f is evaluated inside of the times alone", function()
   local function decay(t, z) return -0.1 * z + 0 * t end
   local methods = { "dopri5", "tsit5", "dopri8", "bosh3", "kvaerno5", "kvaerno3", "explicit_adams", "implicit_adams",
     "alf", "rk4", "midpoint" }
-  for _, method in ipairs(methods) do
-    for _, dtype in ipairs { "float32", "float64" } do
-      it(("%s, %s"):format(method, dtype), function()
-        for _, times in ipairs { { 0, 0.05 }, { 0.05, 0 }, { 0.1, 0.7, 1.3 }, { 5, 5.1, 7.3 }, { -2.1, -2.3 } } do
-          for _, gradient in ipairs { "gq", "direct" } do
-            local z0 = gq.ones(1, { dtype = dtype, requires_grad = true })
-            local fixed = (method == "rk4" or method == "midpoint") and 0.03 or nil
-            local adams = method:find "adams"
-            if not (adams and gradient == "direct") then
-              local low, high, got = span(decay, function(f)
-                local z = gq.odeint(f, z0, times, { trace = false, params = {}, method = method, gradient = gradient,
-                  step_size = fixed, adjoint = { trajectory = method == "alf" and "reverse" or "dense" } })
-                return { z[#z]:item(), gq.grad(z[#z]:sum(), z0):item() }
-              end)
-              local first, last = math.min(times[1], times[#times]), math.max(times[1], times[#times])
-              if dtype == "float32" then first, last = single(first), single(last) end
-              assert.is_true(low >= first and high <= last, ("%s: [%.17g, %.17g]"):format(gradient, low, high))
-              local want = math.exp(-0.1 * (times[#times] - times[1]))
-              assert.close(got, { want, want }, 2e-3)
-            end
+  for method, dtype in helper.each(methods, { "float32", "float64" }) do
+    it(("%s, %s"):format(method, dtype), function()
+      for _, times in ipairs { { 0, 0.05 }, { 0.05, 0 }, { 0.1, 0.7, 1.3 }, { 5, 5.1, 7.3 }, { -2.1, -2.3 } } do
+        for _, gradient in ipairs { "gq", "direct" } do
+          local z0 = gq.ones(1, { dtype = dtype, requires_grad = true })
+          local fixed = (method == "rk4" or method == "midpoint") and 0.03 or nil
+          local adams = method:find "adams"
+          if not (adams and gradient == "direct") then
+            local low, high, got = span(decay, function(f)
+              local z = gq.odeint(f, z0, times, { trace = false, params = {}, method = method, gradient = gradient,
+                step_size = fixed, adjoint = { trajectory = method == "alf" and "reverse" or "dense" } })
+              return { z[#z]:item(), gq.grad(z[#z]:sum(), z0):item() }
+            end)
+            local first, last = math.min(times[1], times[#times]), math.max(times[1], times[#times])
+            if dtype == "float32" then first, last = single(first), single(last) end
+            assert.is_true(low >= first and high <= last, ("%s: [%.17g, %.17g]"):format(gradient, low, high))
+            local want = math.exp(-0.1 * (times[#times] - times[1]))
+            assert.close(got, { want, want }, 2e-3)
           end
         end
-      end)
-    end
+      end
+    end)
   end
 
   it("row by row", function()
@@ -244,25 +239,23 @@ describe("f is evaluated inside of the times alone", function()
 end)
 
 describe("f is evaluated strictly between grid points", function()
-  for _, dtype in ipairs { "float32", "float64" } do
-    for _, at in ipairs { 0.3, 2020, -77 } do
-      it(("%s, around %g, in both directions"):format(dtype, at), function()
-        local points = { at, at + 0.25, at + 0.5 }
-        for _, times in ipairs { { at - 0.25, at + 0.75 }, { at + 0.75, at - 0.25 } } do
-          for _, o in ipairs { { method = "dopri5" }, { method = "rk4", step_size = 0.1 }, { method = "kvaerno3" },
-            { method = "explicit_adams" }, { method = "alf" } } do
-            o.trace, o.params, o.grid_points = false, {}, points
-            local z = gq.odeint(function(t, y)
-              for _, p in ipairs(points) do
-                assert.is_true(t:item() ~= (dtype == "float32" and single(p) or p))
-              end
-              return 0 * y + 1
-            end, gq.zeros(1, { dtype = dtype }), times, o)
-            assert.close(z[2]:item(), times[2] - times[1], 1e-5)
-          end
+  for dtype, at in helper.each({ "float32", "float64" }, { 0.3, 2020, -77 }) do
+    it(("%s, around %g, in both directions"):format(dtype, at), function()
+      local points = { at, at + 0.25, at + 0.5 }
+      for _, times in ipairs { { at - 0.25, at + 0.75 }, { at + 0.75, at - 0.25 } } do
+        for _, o in ipairs { { method = "dopri5" }, { method = "rk4", step_size = 0.1 }, { method = "kvaerno3" },
+          { method = "explicit_adams" }, { method = "alf" } } do
+          o.trace, o.params, o.grid_points = false, {}, points
+          local z = gq.odeint(function(t, y)
+            for _, p in ipairs(points) do
+              assert.is_true(t:item() ~= (dtype == "float32" and single(p) or p))
+            end
+            return 0 * y + 1
+          end, gq.zeros(1, { dtype = dtype }), times, o)
+          assert.close(z[2]:item(), times[2] - times[1], 1e-5)
         end
-      end)
-    end
+      end
+    end)
   end
 
   it("without a change of the step", function()
@@ -290,29 +283,24 @@ describe("f is evaluated strictly between grid points", function()
   end
 
   it("at nodes of rules that have some at the ends", function()
-    for _, dir in ipairs { 1, -1 } do
-      for _, nodes in ipairs { "step", "nfe", 5 } do
-        for _, rule in ipairs { "gauss-lobatto", "clenshaw-curtis", "trapezoid", "simpson", "boole" } do
-          local points = { 0, 0.5 * dir, dir }
-          for _, o in ipairs { {}, { adjoint = { trajectory = "reverse" } }, { step_size = 0.0625 } } do
-            o.gradient, o.gq, o.grid_points, o.dtype = "gq", { nodes = nodes, quadrature = rule }, points, "float64"
-            assert.close(switching(points, dir, o), 1, 1e-12)
-          end
-        end
+    for dir, nodes, rule in helper.each({ 1, -1 }, { "step", "nfe", 5 },
+        { "gauss-lobatto", "clenshaw-curtis", "trapezoid", "simpson", "boole" }) do
+      local points = { 0, 0.5 * dir, dir }
+      for _, o in ipairs { {}, { adjoint = { trajectory = "reverse" } }, { step_size = 0.0625 } } do
+        o.gradient, o.gq, o.grid_points, o.dtype = "gq", { nodes = nodes, quadrature = rule }, points, "float64"
+        assert.close(switching(points, dir, o), 1, 1e-12)
       end
     end
   end)
 
   it("in float32, where steps begin and nodes are nearer to them than the next number", function()
-    for _, spacings in ipairs { 4, 5, 8 } do
-      for _, dir in ipairs { 1, -1 } do
-        local points = {}
-        for i = 0, 10 do points[i + 1] = 2020 + dir * i * spacings / 8192 end
-        for _, gradient in ipairs { "direct", "gq", "check", "gqc", "adjoint", "seminorm", "interpolated",
-          "kronrod" } do
-          local value = switching(points, dir, { gradient = gradient, grid_points = points, dtype = "float32" })
-          assert.close(value, 1, 1e-5)
-        end
+    for spacings, dir in helper.each({ 4, 5, 8 }, { 1, -1 }) do
+      local points = {}
+      for i = 0, 10 do points[i + 1] = 2020 + dir * i * spacings / 8192 end
+      for _, gradient in ipairs { "direct", "gq", "check", "gqc", "adjoint", "seminorm", "interpolated",
+        "kronrod" } do
+        local value = switching(points, dir, { gradient = gradient, grid_points = points, dtype = "float32" })
+        assert.close(value, 1, 1e-5)
       end
     end
   end)

@@ -14,10 +14,10 @@ peers: torch, jax, or some of their gradients:
   jax:checkpoint jax:backsolve jax:seminorm, for ou also jax:sde_checkpoint
 ratios: theirs / ours of the medians, and of the fastest steps in parentheses; above 1 ours is faster.
 compile: seconds of the first step, which no other column counts.]],
-  { "work", "nested_spheres", "problems of scripts/bench.lua, with commas" },
-  { "widths", "20,100", "hidden widths, with commas" },
-  { "ours", "gq", "our gradients, with commas" },
-  { "peers", "torch,jax", "libraries, or torch:direct and the like, with commas" },
+  { "work", { "nested_spheres" }, "problems of scripts/bench.lua" },
+  { "widths", { "20", "100" }, "hidden widths" },
+  { "ours", { "gq" }, "our gradients" },
+  { "peers", { "torch", "jax" }, "libraries, or torch:direct and the like" },
   { "bench", "", "more options for scripts/bench.lua, as one text" },
   { "threads", 2, "threads of each" },
   { "rounds", 3, "processes of each" },
@@ -29,13 +29,8 @@ compile: seconds of the first step, which no other column counts.]],
 if not o then return end
 
 local gqlua, here = arg[-1] or "./gqlua", arg[0]:match("^(.*)/[^/]*$") or "."
-local median = dofile(here .. "/../common.lua").median
-
-local function list(text)
-  local items = {}
-  for item in text:gmatch("[^,%s]+") do items[#items + 1] = item end
-  return items
-end
+local common = dofile(here .. "/../common.lua")
+local each, median = common.each, common.median
 
 local function warn(...) io.stderr:write("compare: ", string.format(...), "\n") end
 
@@ -58,8 +53,8 @@ end
 
 local function parties()
   local bench = ("exec %s %s %s"):format(quote(gqlua), quote(here .. "/../bench.lua"), o.bench)
-  local found, by_name = { { name = "gqlua", gradients = o.ours, command = bench } }, {}
-  for _, word in ipairs(list(o.peers)) do
+  local found, by_name = { { name = "gqlua", gradients = table.concat(o.ours, ","), command = bench } }, {}
+  for _, word in ipairs(o.peers) do
     local name, gradient = word:match("^([^:]+):?(.*)$")
     if name ~= "torch" and name ~= "jax" then
       warn("--peers %s: torch or jax expected, or one of their gradients as in torch:direct", word)
@@ -82,9 +77,7 @@ end
 -- ---- one process ----
 
 local function read_json(path)
-  local file = assert(io.open(path))
-  local text = file:read("a")
-  file:close()
+  local text = gq.file_read(path)
   return text ~= "" and gq.json_decode(text) or {}
 end
 
@@ -144,7 +137,7 @@ end
 
 -- ---- the table ----
 
-local ours = list(o.ours)
+local ours = o.ours
 
 local function print_title()
   local cells = {}
@@ -184,16 +177,14 @@ end
 local all, everything = parties(), {}
 print(("%d threads, %d rounds of %d steps"):format(o.threads, o.rounds, o.steps))
 print_title()
-for _, work in ipairs(list(o.work)) do
-  for _, width in ipairs(list(o.widths)) do
-    local rows = rows_of(all, work, width)
-    add_ratios(rows)
-    for _, row in ipairs(rows) do
-      print_row(row)
-      everything[#everything + 1] = row
-    end
-    io.stdout:flush()
+for work, width in each(o.work, o.widths) do
+  local rows = rows_of(all, work, width)
+  add_ratios(rows)
+  for _, row in ipairs(rows) do
+    print_row(row)
+    everything[#everything + 1] = row
   end
+  io.stdout:flush()
 end
 print_nearest(everything)
 if o.json then gq.file_write(o.json, gq.json_encode(everything) .. "\n") end

@@ -368,10 +368,9 @@ describe("a training step", function()
     local preload = config == "asan" and "" or library
     local gcc = "GQ_EMU_CC='env -u LD_PRELOAD gcc -O1 -ffp-contract=off -fsanitize=address,alignment " ..
       "-fsanitize-undefined-trap-on-error' GQ_CUDA_POISON=1 "
-    for _, how in ipairs { "", "GQ_CUDA_TILES=0 ", "GQ_EMU_SHARED=1 " } do
-      for _, engine in ipairs { "gq", 'direct", batch = "independent' } do
-        assert.equal(run(how, training, 1, engine), (run(how .. preload .. gcc, training, 1, engine)))
-      end
+    for how, engine in helper.each({ "", "GQ_CUDA_TILES=0 ", "GQ_EMU_SHARED=1 " },
+        { "gq", 'direct", batch = "independent' }) do
+      assert.equal(run(how, training, 1, engine), (run(how .. preload .. gcc, training, 1, engine)))
     end
   end)
 
@@ -721,15 +720,13 @@ describe("a Brownian path", function()
   it("is made by the device, the same bits", function()
     local function still(_, z) return 0 * z end
     local sde = gq.sde { drift = still, diffusion = function(_, z) return gq.ones_like(z) end, noise = "diagonal" }
-    for _, dtype in ipairs { "float32", "float64" } do
-      for _, times in ipairs { { 0, 0.3, 0.7, 1, 1.77, 2 }, { 1.9, 1.3, 0.01 } } do
-        local function solve(device)
-          local z0 = gq.zeros(33, 3, { device = device, dtype = dtype })
-          return gq.sdeint(sde, z0, times, { dt = 0.17, method = "heun",
-            brownian = gq.brownian { t1 = 2, shape = { 33, 3 }, seed = 7, dtype = dtype, tol = 1e-3 } }):totable()
-        end
-        assert.same(solve "cpu", solve "cuda")
+    for dtype, times in helper.each({ "float32", "float64" }, { { 0, 0.3, 0.7, 1, 1.77, 2 }, { 1.9, 1.3, 0.01 } }) do
+      local function solve(device)
+        local z0 = gq.zeros(33, 3, { device = device, dtype = dtype })
+        return gq.sdeint(sde, z0, times, { dt = 0.17, method = "heun",
+          brownian = gq.brownian { t1 = 2, shape = { 33, 3 }, seed = 7, dtype = dtype, tol = 1e-3 } }):totable()
       end
+      assert.same(solve "cpu", solve "cuda")
     end
     local z = gq.zeros(4, 3, { device = "cuda" })
     raises("Brownian path 0 1 times 3", gq.sdeint, sde, z, { 0, 3 }, { dt = 0.5,
