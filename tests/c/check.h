@@ -7,7 +7,7 @@
 
 #include <stdio.h>
 
-static int check_bad, tests_passed, tests_failed;
+static __attribute__((unused)) int check_bad, tests_passed, tests_failed;
 
 #define CHECK(condition) \
   do \

@@ -2,35 +2,16 @@
 ** exec_test.c -- gq_apply against the definition of each operation, number by number: views of
 ** every kind, broadcasting, empty tensors, large ones that use the threads, bad indices.
 */
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
+#include "graphs.h"
 #include "runtime/exec/cpu/cpu.h"
 
-static int passed, failed;
-
 static void check(bool ok, const char *op, const char *what) {
-  if (ok) passed++;
-  else failed++, printf("FAILED: %s: %s\n", op, what);
-}
-
-static void must(int status) {
-  if (status == GQ_OK) return;
-  printf("unexpected failure: %s\n", gq_message());
-  exit(1);
-}
-
-static uint64_t state = 7;
-static uint32_t rnd(uint32_t n) {
-  state = state * 6364136223846793005u + 1442695040888963407u;
-  return (uint32_t)(state >> 33) % n;
+  if (ok) tests_passed++;
+  else tests_failed++, printf("FAILED: %s: %s\n", op, what);
 }
 
 static gq_tensor *make(gq_dtype d, int ndim, const int64_t *dim) {
-  gq_tensor *t;
-  must(gq_tensor_new(d, gq_shape_of(ndim, dim), &t));
+  gq_tensor *t = tensor(d, gq_shape_of(ndim, dim));
   for (int64_t i = 0; i < gq_numel(t->shape); i++) {
     if (d == GQ_F32) ((float *)gq_tensor_data(t))[i] = (float)rnd(2001) / 500 - 2;
     if (d == GQ_F64) ((double *)gq_tensor_data(t))[i] = (double)rnd(2001) / 500 - 2;
@@ -469,6 +450,7 @@ static void large(void) {
 int main(void) {
   static const char *const names[] = { "portable", "avx2", "avx512" };
   size_t blocks = gq_live_blocks();
+  rnd_state = 7;
   for (int i = 0; i < 3; i++) {
     const gq_kernels *k = gq_cpu_find(names[i]);
     if (!k) continue;
@@ -485,6 +467,5 @@ int main(void) {
   large();
   check(gq_live_blocks() == blocks, "everything", "is given back");
   check(strlen(gq_blas_name()) > 0, "blas", "has a name");
-  printf("%d passed, %d failed\n", passed, failed);
-  return failed > 0;
+  return DONE();
 }

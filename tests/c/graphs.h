@@ -1,5 +1,5 @@
 /*
-** graphs.h -- what the graph tests share: numbers from a small generator, filled tensors, evaluation
+** graphs.h -- what tests of operations and graphs share: numbers from a small generator, filled tensors, evaluation
 ** of a graph's nodes, comparison.
 */
 #ifndef GQ_TEST_GRAPHS_H
@@ -70,15 +70,16 @@ static inline double number_of(const gq_graph *g, gq_tensor *const *in, gq_ref r
   return x;
 }
 
-static inline double entry(const gq_tensor *t, int64_t i) {
-  const void *p = gq_tensor_data(t);
-  switch (t->dtype) {
+static inline double number_at(gq_dtype d, const void *p, int64_t i) {
+  switch (d) {
     case GQ_F32: return ((const float *)p)[i];
     case GQ_F64: return ((const double *)p)[i];
     case GQ_I64: return (double)((const int64_t *)p)[i];
     default: return ((const uint8_t *)p)[i];
   }
 }
+
+static inline double entry(const gq_tensor *t, int64_t i) { return number_at(t->dtype, gq_tensor_data(t), i); }
 
 static inline bool close_to(double x, double y, double tol) {
   if (isnan(x) || isnan(y) || isinf(x) || isinf(y)) return (isnan(x) && isnan(y)) || x == y;

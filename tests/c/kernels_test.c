@@ -9,13 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "check.h"
 #include "runtime/exec/cpu/cpu.h"
 
-static int passed, failed;
-
 static void check(bool ok, const char *kernels, const char *op, const char *what, double x) {
-  if (ok) passed++;
-  else failed++, printf("FAILED: %s %s: %s (%.17g)\n", kernels, op, what, x);
+  if (ok) tests_passed++;
+  else tests_failed++, printf("FAILED: %s %s: %s (%.17g)\n", kernels, op, what, x);
 }
 
 /* ---- references in long double ---- */
@@ -468,6 +467,5 @@ int main(void) {
   }
   check(gq_cpu_find("mmx") == NULL && strcmp(gq_cpu()->name, gq_cpu_kernels()) == 0, "dispatch", "find", "",
         0);
-  printf("%d passed, %d failed\n", passed, failed);
-  return failed > 0;
+  return DONE();
 }

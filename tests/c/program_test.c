@@ -3,36 +3,18 @@
 ** graphs over all operations, output modes, phases, aliases, poisoned and concurrent arenas, and
 ** no allocation while running.
 */
-#include <math.h>
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
+#include "graphs.h"
 #include "runtime/gq.h"
 #include "runtime/exec/cpu/cpu.h"
 
-static int passed, failed;
-
 static void check(bool ok, const char *what, unsigned seed) {
-  if (ok) passed++;
-  else failed++, printf("FAILED: %s (graph %u)\n", what, seed);
+  if (ok) tests_passed++;
+  else tests_failed++, printf("FAILED: %s (graph %u)\n", what, seed);
 }
 
-static void must(int status) {
-  if (status == GQ_OK) return;
-  printf("unexpected failure: %s\n", gq_message());
-  exit(1);
-}
-
-/* ---- random numbers and graphs ---- */
-
-static uint64_t state;
-static uint32_t rnd(uint32_t n) {
-  state = state * 6364136223846793005u + 1442695040888963407u;
-  return (uint32_t)(state >> 33) % n;
-}
-static double unit(void) { return (double)rnd(1 << 30) / (1 << 30) * 2 - 1; }
+/* ---- random graphs ---- */
 
 enum { NODES = 400, INPUTS = 7, OUTPUTS = 10 };
 
@@ -181,7 +163,7 @@ static void grow(random_graph *r) {
 
 static void make(random_graph *r, unsigned seed) {
   static const int64_t bs[] = { 1, 3, 7, 40, 130 }, ws[] = { 1, 2, 5, 20, 33 };
-  state = seed * 2654435761u + 12345;
+  rnd_state = seed * 2654435761u + 12345;
   memset(r, 0, sizeof *r);
   r->g = gq_graph_new();
   r->b = PICK(bs);
@@ -202,19 +184,10 @@ static void drop(random_graph *r) {
 
 /* ---- comparing ---- */
 
-static double number(gq_dtype d, const void *p, int64_t i) {
-  switch (d) {
-    case GQ_F32: return ((const float *)p)[i];
-    case GQ_F64: return ((const double *)p)[i];
-    case GQ_I64: return (double)((const int64_t *)p)[i];
-    default: return ((const uint8_t *)p)[i];
-  }
-}
-
-static bool close_to(gq_dtype d, const void *got, const void *want, int64_t n, double times, double plus) {
+static bool all_close(gq_dtype d, const void *got, const void *want, int64_t n, double times, double plus) {
   double tol = d == GQ_F32 ? 5e-4 : 1e-9;
   for (int64_t i = 0; i < n; i++) {
-    double x = number(d, got, i), y = number(d, want, i) * times + plus;
+    double x = number_at(d, got, i), y = number_at(d, want, i) * times + plus;
     if (!(fabs(x - y) <= tol * (1 + fabs(y))) && !(x != x && y != y) && x != y) {
       printf("  [%lld] %.9g, expected %.9g\n", (long long)i, x, y);
       return false;
@@ -278,7 +251,8 @@ static void compare_outputs(setup *s, runner *r, const char *what, int times) {
     const void *got = s->outs[i].mode == GQ_KEEP ? gq_program_at(r->p, r->arena, i) : r->out[i];
     gq_dtype d = s->want[i]->dtype;
     double plus = !add ? 0 : gq_is_float(d) ? 0.25 : 3;
-    bool ok = close_to(d, got, gq_tensor_data(s->want[i]), gq_numel(s->want[i]->shape), add ? last : 1, plus);
+    bool ok =
+      all_close(d, got, gq_tensor_data(s->want[i]), gq_numel(s->want[i]->shape), add ? last : 1, plus);
     check(ok, what, s->seed);
     if (!ok) printf("  output %d mode %d phase %d\n", i, s->outs[i].mode, s->outs[i].phase);
   }
@@ -344,8 +318,7 @@ static void one_graph(unsigned seed) {
     compare_outputs(&s, &a, "two arenas at once", 1);
     char *text = gq_program_print(p);
     check(text && strstr(text, "phase 0"), "prints", seed);
-    int now = failed;
-    if (now && getenv("VERBOSE")) {
+    if (tests_failed && getenv("VERBOSE")) {
       char *g = gq_graph_print(s.r.g);
       printf("%s%s", g, text);
       exit(1);
@@ -469,7 +442,7 @@ static void bad_index(void) {
 int main(void) {
   unsigned first = getenv("SEED") ? (unsigned)atoi(getenv("SEED")) : 0;
   static const char *const names[] = { "portable", "avx2", "avx512" };
-  for (unsigned seed = first; seed < first + 1500 && failed < 20; seed++) {
+  for (unsigned seed = first; seed < first + 1500 && tests_failed < 20; seed++) {
     gq_cpu_use(gq_cpu_find(names[seed % 4 % 3])); /* NULL where this processor has none: the best */
     one_graph(seed);
   }
@@ -480,6 +453,5 @@ int main(void) {
   bad_index();
   size_t blocks = gq_live_blocks();
   check(blocks == 0, "nothing left", 0);
-  printf("%d passed, %d failed\n", passed, failed);
-  return failed > 0;
+  return DONE();
 }
