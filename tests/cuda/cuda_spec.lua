@@ -59,6 +59,15 @@ describe("without", function()
   end)
 end)
 
+describe("what is declared of NVIDIA's interfaces", function()
+  it("is what their headers say", function()
+    local compile = "gcc -fsyntax-only -isystem /usr/local/cuda/include %s 2>&1"
+    local missing = io.popen(("printf '#include <cuda.h>\n#include <cublasLt.h>\n' | " .. compile):format "-x c -")
+    if not missing:close() then return pending "CUDA's headers are not here" end
+    assert.equal("", io.popen(compile:format "tests/cuda/headers.c"):read "a")
+  end)
+end)
+
 describe("$GQ_CUDA_LIBS", function()
   it("is where the compiler's other half is, too", function()
     local folder = temporary .. "/libs"
@@ -677,6 +686,27 @@ describe("a training step", function()
       end
     end
   end)
+
+  it("makes products of a graph as before it: of a matrix that lies elsewhere each time, at no multiple of 16",
+    function()
+      local moving = [[
+        gq.set_default_device "cuda"
+        local kept = {}
+        for i = 1, 4 do
+          kept[i] = gq.randn({24 * 24 + 1}, {seed = 3})
+          local w = kept[i][{ {2, 24 * 24 + 1} }]:view({24, 24})
+          local y = gq.odeint(function(t, x) return gq.tanh(gq.tanh(x:matmul(w)):matmul(w)) end,
+            gq.ones({70, 24}), {0, 1}, {method = "rk4", step_size = 0.25, gradient = "none"})
+          io.write(("%%a "):format(y:sum():item()))
+        end
+      ]]
+      local plain = run("GQ_CUDA_TILES=0 GQ_CUDA_GRAPHS=0", moving)
+      local graphs = run("GQ_CUDA_TILES=0 GQ_EMU_COUNT=1", moving)
+      assert.truthy(graphs:find " graph\n", graphs)
+      assert.falsy(graphs:find "asked for", graphs)
+      assert.equal(plain, graphs:sub(1, #plain))
+      assert.equal(plain:match "%S+ " :rep(4), plain)
+    end)
 end)
 
 -- What a quick run of an example arrives at.

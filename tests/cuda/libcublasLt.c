@@ -8,10 +8,11 @@
 
 #include <cblas-openblas.h>
 #include <dlfcn.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { OK = 0, ALLOC_FAILED = 3, INVALID = 7, NOT_SUPPORTED = 15 };
+enum { OK = 0, ALLOC_FAILED = 3, INVALID = 7, INTERNAL = 14, NOT_SUPPORTED = 15 };
 
 typedef struct gq_blas_desc_of {
   int compute, turned[2];
@@ -80,11 +81,17 @@ int cublasLtMatmulPreferenceSetAttribute(gq_blas_preference p, int which, const 
   return OK;
 }
 
-/* The algorithm holds what was promised of addresses. */
+/* The algorithm holds what was promised of addresses. Some versions (13.3) cannot choose while the thread captures, and what
+** is chosen may have to be loaded. */
 int cublasLtMatmulAlgoGetHeuristic(gq_blas_handle h, gq_blas_desc d, gq_blas_layout x, gq_blas_layout y,
                                    gq_blas_layout c, gq_blas_layout to, gq_blas_preference p, int most,
                                    gq_blas_choice *out, int *n) {
+  int (*captures)(void) = (int (*)(void))(uintptr_t)dlsym(RTLD_DEFAULT, "gq_emu_captures");
   *n = 0;
+  if (captures()) {
+    fprintf(stderr, "emulator: an algorithm is asked for during a capture\n");
+    return INTERNAL;
+  }
   if (p->schemes || most < 1) return NOT_SUPPORTED; /* sums across blocks: not wanted here */
   *out = (gq_blas_choice){ .algo.data[0] = p->alignment[0] };
   *n = 1;
@@ -96,6 +103,7 @@ typedef struct call {
   layout x, y, c;
   char *px, *py, *pc;
   double one, add;
+  size_t alignment;
 } call;
 
 static float rounded(float v) { /* to 10 bits behind the point */
@@ -114,11 +122,27 @@ static float *round_all(const char *from, const layout *x) {
   return to;
 }
 
-static void product(const void *call_) {
-  const call *w = call_;
-  int m = (int)w->c.rows, n = (int)w->c.cols, k = (int)(w->d.turned[0] ? w->x.rows : w->x.cols);
+/* Columns first .. first + k - 1 of x times those rows of y. */
+static void multiply(const call *w, size_t size, const char *x, const char *y, char *c, int first, int k,
+                     double add) {
+  int m = (int)w->c.rows, n = (int)w->c.cols, ldx = (int)w->x.apart, ldy = (int)w->y.apart,
+      ldc = (int)w->c.apart;
   CBLAS_TRANSPOSE tx = w->d.turned[0] ? CblasTrans : CblasNoTrans,
                   ty = w->d.turned[1] ? CblasTrans : CblasNoTrans;
+  x += (size_t)first * size * (w->d.turned[0] ? 1 : (size_t)ldx);
+  y += (size_t)first * size * (w->d.turned[1] ? (size_t)ldy : 1);
+  if (size == sizeof(float))
+    cblas_sgemm(CblasColMajor, tx, ty, m, n, k, (float)w->one, (const float *)(const void *)x, ldx,
+                (const float *)(const void *)y, ldy, (float)add, (float *)(void *)c, ldc);
+  else
+    cblas_dgemm(CblasColMajor, tx, ty, m, n, k, w->one, (const double *)(const void *)x, ldx,
+                (const double *)(const void *)y, ldy, add, (double *)(void *)c, ldc);
+}
+
+/* Of operands that do not lie well another algorithm, which sums in another order: the last half first. */
+static void product(const void *call_) {
+  const call *w = call_;
+  int k = (int)(w->d.turned[0] ? w->x.rows : w->x.cols), first = w->alignment < 16 ? k / 2 : 0;
   size_t size = w->c.type == GQ_BLAS_F32 ? sizeof(float) : sizeof(double);
   for (int i = 0; i < w->c.batches; i++) {
     const char *x = w->px + (size_t)i * (size_t)w->x.offset * size,
@@ -126,14 +150,9 @@ static void product(const void *call_) {
     char *c = w->pc + (size_t)i * (size_t)w->c.offset * size;
     float *rx = NULL, *ry = NULL;
     if (w->d.compute == GQ_BLAS_BY_TF32) rx = round_all(x, &w->x), ry = round_all(y, &w->y);
-    if (size == sizeof(float))
-      cblas_sgemm(CblasColMajor, tx, ty, m, n, k, (float)w->one, rx ? rx : (const float *)(const void *)x,
-                  (int)w->x.apart, ry ? ry : (const float *)(const void *)y, (int)w->y.apart, (float)w->add,
-                  (float *)(void *)c, (int)w->c.apart);
-    else
-      cblas_dgemm(CblasColMajor, tx, ty, m, n, k, w->one, (const double *)(const void *)x, (int)w->x.apart,
-                  (const double *)(const void *)y, (int)w->y.apart, w->add, (double *)(void *)c,
-                  (int)w->c.apart);
+    if (rx) x = (const char *)rx, y = (const char *)ry;
+    multiply(w, size, x, y, c, first, k - first, w->add);
+    if (first) multiply(w, size, x, y, c, 0, first, 1);
     free(rx), free(ry);
   }
 }
@@ -160,7 +179,8 @@ int cublasLtMatmul(gq_blas_handle h, gq_blas_desc d, const void *one, const void
              address(py, y, algo->data[0]),
              address(pc, c, algo->data[0]),
              single ? *(const float *)one : *(const double *)one,
-             single ? *(const float *)add : *(const double *)add };
+             single ? *(const float *)add : *(const double *)add,
+             algo->data[0] };
   if (!w.px || !w.py || !w.pc || pc != to || c != c1) return INVALID;
   return submit("cublasLtMatmul", s, product, &w, sizeof w) ? INVALID : OK;
 }

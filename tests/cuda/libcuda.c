@@ -212,7 +212,8 @@ typedef struct code {
   gq_cumodule of; /* NULL: it was unloaded */
   void (*fn)(const void *);
   size_t args, dynamic;
-  bool leave; /* to have more shared memory than all may */
+  unsigned threads; /* that it is compiled for */
+  bool leave;       /* to have more shared memory than all may */
   long launches;
   char name[32];
 } code;
@@ -310,6 +311,7 @@ int gq_emu_call(const char *what, gq_custream s, void (*f)(const void *), const 
   return error ? error : submit(s, (work){ .kind = CALL, .call = f }, args, bytes);
 }
 char *gq_emu_address(gq_u64 p, size_t bytes) { return holds(p, bytes) ? here(p) : NULL; }
+int gq_emu_captures(void) { return capturing != NULL; }
 
 /* A capture that reads or writes the host's memory would whenever it is launched: it is refused. */
 #define APART_FROM_HOST(s) \
@@ -400,15 +402,17 @@ int cuModuleUnload(gq_cumodule m) {
 
 int cuModuleGetFunction(gq_cufunction *f, gq_cumodule m, const char *name) {
   INSIDE();
-  char args[128];
+  char args[128], bounds[128];
   snprintf(args, sizeof args, "%s_args", name);
+  snprintf(bounds, sizeof bounds, "%s_threads", name);
   void *fn = dlsym(m, name);
-  const unsigned *size = dlsym(m, args);
-  if (!fn || !size) return NOT_FOUND;
+  const unsigned *size = dlsym(m, args), *threads = dlsym(m, bounds);
+  if (!fn || !size || !threads) return NOT_FOUND;
   if (*size > ARGUMENTS_MOST) return BAD_IMAGE;
   code *c = calloc(1, sizeof *c); /* kept, and found by leak checkers */
   if (!c) return NO_MEMORY;
-  *c = (code){ kernels, m, (void (*)(const void *))(uintptr_t)fn, *size, SHARED_PLAIN, false, 0, "" };
+  *c =
+    (code){ kernels, m, (void (*)(const void *))(uintptr_t)fn, *size, SHARED_PLAIN, *threads, false, 0, "" };
   snprintf(c->name, sizeof c->name, "%s", name);
   kernels = c;
   *f = (gq_cufunction)c;
@@ -433,8 +437,9 @@ int cuLaunchKernel(gq_cufunction f, unsigned gx, unsigned gy, unsigned gz, unsig
   INSIDE();
   code *c = (code *)f;
   if (!c->of) return BAD_HANDLE;
-  if (!gx || gx > INT32_MAX || !bx || bx > THREADS_MOST || gy * gz * by * bz != 1 || shared > c->dynamic)
+  if (!gx || gx > INT32_MAX || bx > THREADS_MOST || gy * gz * by * bz != 1 || shared > c->dynamic)
     return INVALID;
+  if (bx != c->threads) return bx > c->threads ? NO_RESOURCES : INVALID; /* fewer would leave numbers out */
   if (!capturing || s != capturing) launches++, c->launches++;
   if (getenv("GQ_EMU_INTERRUPT") && launches == atol(getenv("GQ_EMU_INTERRUPT"))) raise(SIGINT);
   return submit(s, (work){ .kind = LAUNCH, .f = c, .blocks = (int)gx, .threads = (int)bx, .shared = shared },

@@ -35,9 +35,13 @@ static void free_ready(graph *g) {
   g->ready = NULL;
 }
 
+/* Bytes past a multiple of 16, by which products have their algorithms. */
+static size_t past(const void *p) { return (uintptr_t)p % 16; }
+
 static void drop(graph *g) {
   free_ready(g);
-  for (int i = 0; i < g->n; i++) gq_cuda_release(g->own[i]);
+  for (int i = 0; i < g->n; i++)
+    if (g->own[i]) gq_cuda_release((char *)g->own[i] - past(g->own[i]));
   free(g->at);
   *g = (graph){ 0 };
 }
@@ -75,13 +79,15 @@ static bool wanted(void) {
   return !off && !(given && strcmp(given, "0") == 0);
 }
 
-/* What is elsewhere now has a copy from now on, if it is small. */
+/* What is elsewhere now has a copy from now on, if it is small: one that lies as it did when it ran plainly, so that products
+** are the same ones. No algorithm can be chosen during a capture. */
 static void settle(graph *g, const gq_recurring *r) {
   for (int i = 0; i < r->n && !g->never; i++) {
     if (g->own[i] || g->at[i] == r->at[i]) continue;
     free_ready(g);
-    if (r->bytes[i] <= MOST) g->own[i] = gq_cuda_allocate(r->bytes[i]);
-    g->never = !g->own[i];
+    char *copy = r->bytes[i] <= MOST ? gq_cuda_allocate(r->bytes[i] + past(g->at[i])) : NULL;
+    g->own[i] = copy ? copy + past(g->at[i]) : NULL;
+    g->never = !copy;
   }
 }
 

@@ -89,7 +89,7 @@ void gq_emu_shared(void *at, unsigned long long bytes), gq_emu_own(void *at, uns
 #define GQ_ENTRY(name, type) GQ_ENTRY_(name, type)
 #define GQ_ENTRY_(name, type)                              \
   static void name##_body(type a);                         \
-  const unsigned name##_args = sizeof(type);               \
+  const unsigned name##_args = sizeof(type), name##_threads = GQ_NT; \
   void name(const void *a) { name##_body(*(const type *)a); } \
   static void name##_body(type a)
 #define GQ_HERE
