@@ -118,9 +118,45 @@ static int apply(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *att
 
 /* ---- vectors ---- */
 
-static void axpy(gq_dtype d, size_t n, double s, const void *src, void *dst) {
-  CPU->axpy(d, n, s, real(src), real(dst));
-}
+/* Those whose addresses are arguments. */
+#define MIRROR(result, call, parameters, given) \
+  static result call parameters { return CPU->call given; }
+/* clang-format off */
+MIRROR(void, axpy, (gq_dtype d, size_t n, double s, const void *src, void *dst), (d, n, s, real(src), real(dst)))
+MIRROR(void, add, (gq_dtype d, size_t n, double s, const void *src, size_t from, void *dst, size_t to),
+       (d, n, s, real(src), from, real(dst), to))
+MIRROR(void, scale, (gq_dtype d, size_t n, double s, const void *src, size_t from, void *dst, size_t to),
+       (d, n, s, real(src), from, real(dst), to))
+MIRROR(double, dot, (gq_dtype d, size_t n, const void *x, const void *y), (d, n, real(x), real(y)))
+MIRROR(double, largest, (gq_dtype d, size_t n, const void *x), (d, n, real(x)))
+MIRROR(void, rms, (gq_dtype d, size_t rows, size_t n, size_t apart, const void *x, double *out),
+       (d, rows, n, apart, real(x), out))
+MIRROR(void, weighted, (gq_dtype d, size_t n, const void *x, const void *minus_, const void *y, double atol,
+                        double rtol, double *sum, double *top),
+       (d, n, real(x), real(minus_), real(y), atol, rtol, sum, top))
+MIRROR(void, apart, (gq_dtype d, size_t n, const void *x, const void *y, double sum[2]),
+       (d, n, real(x), real(y), sum))
+MIRROR(bool, nonzero, (gq_dtype d, size_t n, const void *x), (d, n, real(x)))
+MIRROR(size_t, nonfinite, (gq_dtype d, size_t n, const void *x), (d, n, real(x)))
+MIRROR(void, fill, (gq_dtype d, size_t n, double value, void *dst, size_t to), (d, n, value, real(dst), to))
+MIRROR(void, cast, (gq_dtype from, gq_dtype to, size_t n, const void *src, void *dst),
+       (from, to, n, real(src), real(dst)))
+MIRROR(void, get, (gq_dtype d, size_t n, const void *x, size_t stride, double *out), (d, n, real(x), stride, out))
+MIRROR(void, put, (gq_dtype d, size_t n, const double *in, void *x, size_t stride), (d, n, in, real(x), stride))
+MIRROR(void, spread, (size_t size, size_t n, const void *src, size_t from, void *dst, size_t to),
+       (size, n, real(src), from, real(dst), to))
+MIRROR(void, blend, (gq_dtype d, size_t rows, size_t cols, const bool *taken, const void *src, void *dst),
+       (d, rows, cols, taken, real(src), real(dst)))
+MIRROR(void, turn, (size_t size, size_t rows, size_t cols, const void *src, void *dst),
+       (size, rows, cols, real(src), real(dst)))
+MIRROR(void, fit, (gq_dtype d, size_t rows, size_t n, const void *x, void *saved, void *mean, void *deviation),
+       (d, rows, n, real(x), real(saved), real(mean), real(deviation)))
+MIRROR(void, fit_pull, (gq_dtype d, size_t rows, size_t n, const void *x, const void *saved, const void *mean_,
+                        const void *deviation_, void *out),
+       (d, rows, n, real(x), real(saved), real(mean_), real(deviation_), real(out)))
+/* clang-format on */
+
+/* And those with lists of them. */
 
 static void combine(gq_dtype d, int parts, const size_t *n, int k, const double *s, void *const *at) {
   void *there[GQ_TERMS + 2];
@@ -130,76 +166,10 @@ static void combine(gq_dtype d, int parts, const size_t *n, int k, const double 
   }
 }
 
-static void add(gq_dtype d, size_t n, double s, const void *src, size_t from, void *dst, size_t to) {
-  CPU->add(d, n, s, real(src), from, real(dst), to);
-}
-
-static void scale(gq_dtype d, size_t n, double s, const void *src, size_t from, void *dst, size_t to) {
-  CPU->scale(d, n, s, real(src), from, real(dst), to);
-}
-
-static double dot(gq_dtype d, size_t n, const void *x, const void *y) {
-  return CPU->dot(d, n, real(x), real(y));
-}
-
-static double largest(gq_dtype d, size_t n, const void *x) { return CPU->largest(d, n, real(x)); }
-static void rms(gq_dtype d, size_t rows, size_t n, size_t apart, const void *x, double *out) {
-  CPU->rms(d, rows, n, apart, real(x), out);
-}
-
-static void weighted(gq_dtype d, size_t n, const void *x, const void *minus_, const void *y, double atol,
-                     double rtol, double *sum, double *top) {
-  CPU->weighted(d, n, real(x), real(minus_), real(y), atol, rtol, sum, top);
-}
-
-static void apart(gq_dtype d, size_t n, const void *x, const void *y, double sum[2]) {
-  CPU->apart(d, n, real(x), real(y), sum);
-}
-
 static void joined(gq_dtype d, size_t n, int k, size_t ld, void *const *x, void *const *y_, double *sum) {
   void *p[k], *q[k];
   for (int r = 0; r < k; r++) p[r] = real(x[r * ld]), q[r] = y_ ? real(y_[r * ld]) : NULL;
   CPU->joined(d, n, k, 1, p, y_ ? q : NULL, sum);
-}
-
-static bool nonzero(gq_dtype d, size_t n, const void *x) { return CPU->nonzero(d, n, real(x)); }
-static size_t nonfinite(gq_dtype d, size_t n, const void *x) { return CPU->nonfinite(d, n, real(x)); }
-
-static void fill(gq_dtype d, size_t n, double value, void *dst, size_t to) {
-  CPU->fill(d, n, value, real(dst), to);
-}
-
-static void cast(gq_dtype from, gq_dtype to, size_t n, const void *src, void *dst) {
-  CPU->cast(from, to, n, real(src), real(dst));
-}
-
-static void get(gq_dtype d, size_t n, const void *x, size_t stride, double *out) {
-  CPU->get(d, n, real(x), stride, out);
-}
-
-static void put(gq_dtype d, size_t n, const double *in, void *x, size_t stride) {
-  CPU->put(d, n, in, real(x), stride);
-}
-
-static void spread(size_t size, size_t n, const void *src, size_t from, void *dst, size_t to) {
-  CPU->spread(size, n, real(src), from, real(dst), to);
-}
-
-static void blend(gq_dtype d, size_t rows, size_t cols, const bool *taken, const void *src, void *dst) {
-  CPU->blend(d, rows, cols, taken, real(src), real(dst));
-}
-
-static void turn(size_t size, size_t rows, size_t cols, const void *src, void *dst) {
-  CPU->turn(size, rows, cols, real(src), real(dst));
-}
-
-static void fit(gq_dtype d, size_t rows, size_t n, const void *x, void *saved, void *mean, void *deviation) {
-  CPU->fit(d, rows, n, real(x), real(saved), real(mean), real(deviation));
-}
-
-static void fit_pull(gq_dtype d, size_t rows, size_t n, const void *x, const void *saved, const void *mean_,
-                     const void *deviation_, void *out) {
-  CPU->fit_pull(d, rows, n, real(x), real(saved), real(mean_), real(deviation_), real(out));
 }
 
 static int gauss(gq_dtype d, const gq_gauss *g, int *bad) {
