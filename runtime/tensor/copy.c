@@ -23,12 +23,19 @@ typedef void row_fn(void *dst, int64_t ds, const void *src, int64_t ss, int64_t 
     const S *s = src;                                                               \
     for (int64_t i = 0; i < n; i++, d += ds, s += ss) *d = (D)convert(*s);          \
   }
+#define SAME(name, T)                                                               \
+  static void name(void *dst, int64_t ds, const void *src, int64_t ss, int64_t n) { \
+    T *d = dst;                                                                     \
+    const T *s = src;                                                               \
+    if (ds == 1 && ss == 1) memcpy(d, s, (size_t)n * sizeof *d);                    \
+    else                                                                            \
+      for (int64_t i = 0; i < n; i++) d[i * ds] = s[i * ss];                        \
+  }
 #define NONZERO(x) ((x) != 0)
 
-ROW(f32_f32, float, float, )
-ROW(f64_f64, double, double, )
-ROW(i64_i64, int64_t, int64_t, )
-ROW(bool_bool, uint8_t, uint8_t, )
+SAME(one_byte, uint8_t)
+SAME(four_bytes, uint32_t)
+SAME(eight_bytes, uint64_t)
 ROW(f32_f64, float, double, )
 ROW(f32_i64, float, int64_t, )
 ROW(f32_bool, float, uint8_t, )
@@ -44,51 +51,58 @@ ROW(bool_i64, uint8_t, int64_t, NONZERO)
 
 static row_fn *const row_of[GQ_NDTYPE][GQ_NDTYPE] = {
   /* [to][from] */
-  { f32_f32, f32_f64, f32_i64, f32_bool },
-  { f64_f32, f64_f64, f64_i64, f64_bool },
-  { i64_f32, i64_f64, i64_i64, i64_bool },
-  { bool_f32, bool_f64, bool_i64, bool_bool },
+  { four_bytes, f32_f64, f32_i64, f32_bool },
+  { f64_f32, eight_bytes, f64_i64, f64_bool },
+  { i64_f32, i64_f64, eight_bytes, i64_bool },
+  { bool_f32, bool_f64, bool_i64, one_byte },
 };
 
-/* Both tensors as a stack of rows: dimensions of one are left out, those that lie behind each other in both are one. */
-static void copy_rows(gq_tensor *dst, const gq_tensor *src) {
-  row_fn *row = row_of[dst->dtype][src->dtype];
+/* Numbers of so many bytes, strides in numbers. */
+typedef struct side {
+  char *at;
+  const int64_t *stride;
+  size_t size;
+} side;
+
+/* Both sides as a stack of rows: dimensions of one are left out, those that lie behind each other in both are one. */
+static void copy_rows(row_fn *row, int ndim, const int64_t *dims, side d, side s) {
   int64_t at[GQ_MAXDIM] = { 0 }, dim[GQ_MAXDIM] = { 1 }, from[GQ_MAXDIM] = { 0 }, to[GQ_MAXDIM] = { 0 };
-  int64_t dsize = (int64_t)gq_dtype_size(dst->dtype), ssize = (int64_t)gq_dtype_size(src->dtype);
+  int64_t dsize = (int64_t)d.size, ssize = (int64_t)s.size;
   int last = -1;
-  for (int i = 0; i < dst->shape.ndim; i++) {
-    int64_t n = dst->shape.dim[i], f = src->stride[i], t = dst->stride[i];
+  for (int i = 0; i < ndim; i++) {
+    int64_t n = dims[i], f = s.stride[i], t = d.stride[i];
+    if (n == 0) return;
     if (n == 1) continue;
     bool behind = last >= 0 && from[last] == n * f && to[last] == n * t;
     if (!behind) dim[++last] = 1;
     dim[last] *= n, from[last] = f, to[last] = t;
   }
   last = last < 0 ? 0 : last;
-  char *d = gq_tensor_data(dst);
-  const char *s = gq_tensor_data(src);
   for (;;) {
-    row(d, to[last], s, from[last], dim[last]);
+    row(d.at, to[last], s.at, from[last], dim[last]);
     int i = last - 1;
     for (; i >= 0; i--) { /* count up, as an odometer does */
-      d += to[i] * dsize, s += from[i] * ssize;
+      d.at += to[i] * dsize, s.at += from[i] * ssize;
       if (++at[i] < dim[i]) break;
-      d -= at[i] * to[i] * dsize, s -= at[i] * from[i] * ssize;
+      d.at -= at[i] * to[i] * dsize, s.at -= at[i] * from[i] * ssize;
       at[i] = 0;
     }
     if (i < 0) return;
   }
 }
 
+void gq_copy_numbers(size_t size, int ndim, const int64_t *dim, const void *src, const int64_t *from,
+                     void *dst, const int64_t *to) {
+  copy_rows(size == 4   ? four_bytes
+            : size == 8 ? eight_bytes
+                        : one_byte,
+            ndim, dim, (side){ dst, to, size }, (side){ (char *)(uintptr_t)src, from, size });
+}
+
 static void move(gq_tensor *dst, const gq_tensor *src) {
-  int64_t n = gq_numel(dst->shape);
-  if (n == 0) return;
-  if (gq_tensor_contiguous(dst) && gq_tensor_contiguous(src)) {
-    if (dst->dtype == src->dtype)
-      memcpy(gq_tensor_data(dst), gq_tensor_data(src), (size_t)n * gq_dtype_size(dst->dtype));
-    else row_of[dst->dtype][src->dtype](gq_tensor_data(dst), 1, gq_tensor_data(src), 1, n);
-    return;
-  }
-  copy_rows(dst, src);
+  copy_rows(row_of[dst->dtype][src->dtype], dst->shape.ndim, dst->shape.dim,
+            (side){ gq_tensor_data(dst), dst->stride, gq_dtype_size(dst->dtype) },
+            (side){ gq_tensor_data(src), src->stride, gq_dtype_size(src->dtype) });
 }
 
 /* ---- the host's own memory ---- */

@@ -74,6 +74,9 @@ int gq_tensor_host(gq_tensor *t, gq_tensor **out);       /* its numbers, to be r
 bool gq_tensor_contiguous(const gq_tensor *t);
 int gq_tensor_contiguous_get(gq_tensor *t, gq_tensor **out);   /* itself (ref +1) or a packed copy */
 int gq_tensor_copy(gq_tensor *dst, const gq_tensor *src);      /* any strides and devices, casts; same shape; version + 1 */
+/* On the host, numbers of 1, 4 or 8 bytes over the dims: dst[...] = src[...], strides in numbers. */
+void gq_copy_numbers(size_t size, int ndim, const int64_t *dim, const void *src, const int64_t *from, void *dst,
+                     const int64_t *to);
 int gq_tensor_fill(gq_tensor *t, double value);
 int gq_tensor_fill_int(gq_tensor *t, int64_t value);       /* exact in int64 */
 double gq_tensor_get(const gq_tensor *t, const int64_t *index);           /* one number */

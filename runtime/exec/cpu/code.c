@@ -235,8 +235,9 @@ static int run_reduce(const frame *f, const gq_instr *in, const instr *at) {
 }
 
 static int run_move(const frame *f, const gq_instr *in, const instr *at) {
-  gq_move(&in->as.move.from, in->as.move.size, address(f, &at->place[1]), address(f, &at->place[0]),
-          in->as.move.to);
+  const gq_layout *from = &in->as.move.from;
+  gq_copy_numbers(in->as.move.size, from->ndim, from->dim, address(f, &at->place[1]), from->stride,
+                  address(f, &at->place[0]), in->as.move.to);
   return GQ_OK;
 }
 

@@ -206,9 +206,6 @@ void gq_reduce_run(const gq_reduce *r, const void *x, void *out, bool add);    /
 
 /* ---- move.c ---- */
 
-/* dst[...] = src[...] over shape l->dim: strides of src in l, of dst in `stride`. */
-void gq_move(const gq_layout *l, size_t size, const void *src, void *dst, const int64_t *stride);
-
 /* Of class INDEX, on contiguous data; GQ_EINDEX: an index is outside. */
 int gq_indexing_run(const gq_indexing *p, const void *const *in, void *out);
 

@@ -1,60 +1,9 @@
 /*
-** move.c -- copies between layouts, and the operations that pick or add by index.
+** move.c -- the operations that pick or add by index.
 */
 #include "cpu.h"
 
 #include <string.h>
-
-#define COPY(T) \
-  for (int64_t i = 0; i < n; i++) ((T *)dst)[i * sd] = ((const T *)src)[i * ss]
-
-static void copy_line(char *dst, const char *src, int64_t n, int64_t sd, int64_t ss, size_t size) {
-  if (sd == 1 && ss == 1) memcpy(dst, src, (size_t)n * size);
-  else if (size == 4) COPY(uint32_t);
-  else if (size == 8) COPY(uint64_t);
-  else COPY(uint8_t);
-}
-
-typedef struct dims {
-  int n;
-  int64_t dim[GQ_MAXDIM], src[GQ_MAXDIM], dst[GQ_MAXDIM];
-} dims;
-
-/* Dims of size 1 dropped, and dims merged that both sides walk as one. */
-static dims merged(const gq_layout *l, const int64_t *stride) {
-  dims m = { 0 };
-  for (int i = 0; i < l->ndim; i++) {
-    int64_t d = l->dim[i], s = l->stride[i], t = stride[i];
-    if (d == 1) continue;
-    int k = m.n - 1;
-    if (k >= 0 && m.src[k] == s * d && m.dst[k] == t * d) {
-      m.dim[k] *= d;
-    } else {
-      k = m.n++;
-      m.dim[k] = d;
-    }
-    m.src[k] = s;
-    m.dst[k] = t;
-  }
-  return m;
-}
-
-void gq_move(const gq_layout *l, size_t size, const void *src, void *dst, const int64_t *stride) {
-  dims m = merged(l, stride);
-  int last = m.n - 1;
-  int64_t lines = 1, width = m.n ? m.dim[last] : 1;
-  for (int i = 0; i < last; i++) lines *= m.dim[i];
-  for (int64_t t = 0; t < lines && width; t++) {
-    int64_t os = 0, od = 0, rest = t;
-    for (int i = last - 1; i >= 0; i--) {
-      os += rest % m.dim[i] * m.src[i];
-      od += rest % m.dim[i] * m.dst[i];
-      rest /= m.dim[i];
-    }
-    copy_line((char *)dst + od * (int64_t)size, (const char *)src + os * (int64_t)size, width,
-              m.n ? m.dst[last] : 1, m.n ? m.src[last] : 1, size);
-  }
-}
 
 /* ---- by index ---- */
 

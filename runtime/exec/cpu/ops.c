@@ -130,7 +130,8 @@ static int apply_move(const call *c, gq_tensor *out) {
     gq_layout l = layout(c->args[i]);
     if (!gq_layout_land(c->op, c->attr, c->shape, c->args[i]->shape, &to)) return apply_refuse(c, out);
     if (gq_numel(c->args[i]->shape))
-      gq_move(&l, size, gq_tensor_data(c->args[i]), data + to.at * (int64_t)size, to.stride);
+      gq_copy_numbers(size, l.ndim, l.dim, gq_tensor_data(c->args[i]), l.stride, data + to.at * (int64_t)size,
+                      to.stride);
   }
   return GQ_OK;
 }
