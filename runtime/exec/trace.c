@@ -242,10 +242,7 @@ static int fold(gq_trace *tr, int nout) {
   int n = gq_graph_inputs(tr->g);
   gq_ref *refs = gq_calloc((size_t)n + (size_t)nout + 1, sizeof *refs);
   int status = g && refs ? GQ_OK : gq_nomem(((size_t)n + (size_t)nout) * sizeof *refs);
-  for (int i = 0; status == GQ_OK && i < n; i++) {
-    const gq_node *v = gq_graph_node(tr->g, gq_graph_input(tr->g, i));
-    refs[i] = gq_input(g, v->dtype, v->shape);
-  }
+  if (status == GQ_OK) gq_inputs_like(g, tr->g, 0, refs);
   if (status == GQ_OK) status = gq_inline(g, tr->g, refs, refs + n);
   if (status == GQ_OK) gq_graph_set_outputs(g, nout, refs + n), status = gq_graph_status(g);
   gq_free(refs);

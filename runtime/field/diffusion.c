@@ -76,16 +76,11 @@ int gq_diffusion_check(const gq_graph *fg, gq_noise noise, gq_shape *form, gq_sh
 
 /* ---- one form ---- */
 
-static gq_ref input_like(gq_graph *g, const gq_graph *body, int i) {
-  const gq_node *v = gq_graph_node(body, gq_graph_input(body, i));
-  return gq_input(g, v->dtype, v->shape);
-}
-
 static int emit_form(const gq_graph *fg, gq_noise noise, gq_graph *g, gq_ref *bind) {
   gq_ref out[2];
   gq_shape form, w;
   GQ_TRY(gq_diffusion_check(fg, noise, &form, &w));
-  for (int i = 0; i < gq_graph_inputs(fg); i++) bind[i] = input_like(g, fg, i);
+  gq_inputs_like(g, fg, 0, bind);
   gq_inline(g, fg, bind, out);
   if (!gq_shape_equal(form, output(fg, 1).shape))
     out[1] = noise == GQ_SCALAR ? gq_reshape(g, out[1], form) : gq_expand(g, out[1], form);
@@ -118,10 +113,8 @@ static gq_ref matrix_product(gq_graph *g, gq_ref G, gq_ref dw) {
 
 /* With a 0 behind it. */
 static gq_ref one_more(gq_graph *g, gq_ref w) {
-  gq_attr pad = { .shape = gq_graph_node(g, w)->shape };
-  for (int i = 0; i < pad.shape.ndim; i++) pad.step[i] = 1;
-  pad.shape.dim[pad.shape.ndim - 1]++;
-  return gq_emit(g, GQ_OP_PAD, 1, &w, &pad);
+  gq_shape s = gq_graph_node(g, w)->shape;
+  return gq_pad(g, w, s.ndim - 1, 0, s.dim[s.ndim - 1] + 1);
 }
 
 gq_ref gq_noise_product(gq_graph *g, gq_noise noise, gq_ref G, gq_ref dw) {
@@ -291,13 +284,9 @@ static gq_ref entry(gq_graph *g, const columns *c, gq_ref G, int64_t j) {
 }
 
 gq_ref gq_noise_column(gq_graph *g, gq_ref G, int64_t j) {
-  gq_attr attr = { .shape = gq_graph_node(g, G)->shape };
-  int last = attr.shape.ndim - 1;
-  attr.start[last] = j, attr.shape.dim[last] = 1;
-  for (int i = 0; i <= last; i++) attr.step[i] = 1;
-  gq_shape z = attr.shape;
+  gq_shape z = gq_graph_node(g, G)->shape;
   z.ndim--;
-  return gq_reshape(g, gq_emit(g, GQ_OP_SLICE, 1, &G, &attr), z);
+  return gq_reshape(g, gq_slice(g, G, z.ndim, j, 1), z);
 }
 
 /* Column j of G: z's shape */
@@ -312,9 +301,9 @@ static int column_jet(const gq_graph *body, const columns *c, int64_t j, gq_ref 
   gq_ref out[2];
   gq_graph *g = gq_graph_new();
   if (!g) return gq_nomem(0);
-  input_like(g, body, 0);
-  bind[1] = input_like(g, body, 1), bind[0] = input_like(g, body, 0);
-  for (int i = 2; i < gq_graph_inputs(body); i++) bind[i] = input_like(g, body, i);
+  gq_input_like(g, body, 0);
+  bind[1] = gq_input_like(g, body, 1), bind[0] = gq_input_like(g, body, 0);
+  gq_inputs_like(g, body, 2, bind);
   gq_inline(g, body, bind, out);
   gq_ref of = column(g, c, out[1], j);
   gq_graph_set_outputs(g, 1, &of);
@@ -328,7 +317,7 @@ static int convert(const gq_graph *body, const columns *c, gq_calculus to, gq_gr
                    gq_ref *moved) {
   gq_ref out[2], rate[2];
   int n = gq_graph_inputs(body);
-  for (int i = 0; i < n; i++) bind[i] = input_like(g, body, i);
+  gq_inputs_like(g, body, 0, bind);
   gq_inline(g, body, bind, out);
   GQ_TRY(gq_graph_status(g));
   gq_dtype d = gq_graph_node(g, out[1])->dtype;

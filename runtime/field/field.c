@@ -71,10 +71,7 @@ static int compile_pull(gq_field *f) {
   int status = g && refs && outs ? GQ_OK : gq_nomem(f->nb);
   if (status == GQ_OK) {
     gq_ref *bind = refs, *out = bind + f->ncapture, *cot = out + f->nb, *grad = cot + f->nb;
-    for (int i = 0; i < f->ncapture; i++) {
-      const gq_node *c = gq_graph_node(f->pro, gq_graph_input(f->pro, i));
-      bind[i] = gq_input(g, c->dtype, c->shape);
-    }
+    gq_inputs_like(g, f->pro, 0, bind);
     gq_inline(g, f->pro, bind, out);
     for (int j = 0; j < f->nb; j++) {
       cot[j] = GQ_NONE;

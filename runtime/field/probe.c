@@ -363,18 +363,12 @@ static gq_ref tangent(const prober *b, int i, const gq_ref *direction) {
   const gq_probe *p = b->p;
   gq_shape s = shape_of(b, b->product);
   gq_dtype d = gq_graph_node(g, b->product)->dtype;
-  gq_attr attr = { .shape = gq_shape_of(1, (int64_t[]){ gq_numel(s) }), .start = { i }, .step = { 1 } };
   if (p->inputs == 0) {
     gq_ref one = gq_expand(g, gq_const(g, d, 1), gq_shape_of(1, (int64_t[]){ 1 }));
-    return gq_reshape(g, gq_emit(g, GQ_OP_PAD, 1, &one, &attr), s);
+    return gq_reshape(g, gq_pad(g, one, 0, i, gq_numel(s)), s);
   }
   gq_ref part[GQ_PROBE_INPUTS];
-  for (int k = 0; k < p->inputs; k++) {
-    attr = (gq_attr){ .shape = p->input[k] };
-    attr.shape.dim[0] = 1, attr.start[0] = i;
-    for (int j = 0; j < attr.shape.ndim; j++) attr.step[j] = 1;
-    part[k] = gq_emit(g, GQ_OP_SLICE, 1, &direction[k], &attr);
-  }
+  for (int k = 0; k < p->inputs; k++) part[k] = gq_slice(g, direction[k], 0, i, 1);
   return gq_reshape(g, p->inputs == 2 ? gq_matmul(g, part[0], part[1], GQ_TA) : part[0], s);
 }
 

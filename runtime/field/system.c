@@ -33,10 +33,7 @@ static int frame_new(const gq_field *f, frame *fr) {
 }
 
 static void bind_boundaries(const gq_field *f, int cls, frame *fr) {
-  for (int j = 0; j < f->nb; j++) {
-    const gq_node *n = body_input(f, cls, 2 + j);
-    fr->bind[2 + j] = gq_input(fr->g, n->dtype, n->shape);
-  }
+  gq_inputs_like(fr->g, f->class_body[cls], 2, fr->bind);
 }
 
 /* The inputs by which products are probed. */
@@ -322,12 +319,9 @@ static gq_ref unit(gq_graph *g, gq_ref z, bool columns, int64_t dim, int i) {
   gq_shape shape = n->shape;
   gq_dtype d = n->dtype;
   int64_t rows = gq_numel(shape) / dim;
-  gq_attr attr = { .shape = gq_shape_of(2, columns ? (int64_t[]){ dim, rows } : (int64_t[]){ rows, dim }) };
-  gq_shape one = attr.shape;
-  one.dim[columns ? 0 : 1] = 1;
-  attr.start[columns ? 0 : 1] = i, attr.step[0] = attr.step[1] = 1;
-  gq_ref x = gq_expand(g, gq_const(g, d, 1), one);
-  return gq_reshape(g, gq_emit(g, GQ_OP_PAD, 1, &x, &attr), shape);
+  gq_ref x =
+    gq_expand(g, gq_const(g, d, 1), gq_shape_of(2, (int64_t[]){ columns ? 1 : rows, columns ? rows : 1 }));
+  return gq_reshape(g, gq_pad(g, x, columns ? 0 : 1, i, dim), shape);
 }
 
 int gq_system_jacobian(const gq_field *f, int cls, const void *arg, gq_system *s) {

@@ -33,12 +33,11 @@ void gq_root_free(gq_root *r) {
 
 /* df_j/dz of every row, {rows, 1, dim} */
 static gq_ref row_of(gq_graph *g, gq_ref f, gq_ref z, gq_shape column, int64_t j) {
-  gq_attr one = { .shape = column, .start = { 0, j }, .step = { 1, 1, 1 } };
   gq_shape across = column;
-  one.shape.dim[1] = 1, across.dim[2] = column.dim[1], across.dim[1] = 1;
-  gq_ref x = gq_reshape(g, f, column), entry = gq_emit(g, GQ_OP_SLICE, 1, &x, &one), slope = GQ_NONE;
+  across.dim[2] = column.dim[1], across.dim[1] = 1;
+  gq_ref entry = gq_slice(g, gq_reshape(g, f, column), 1, j, 1), slope = GQ_NONE;
   gq_dtype d = gq_graph_node(g, z)->dtype;
-  gq_ref each = gq_expand(g, gq_const(g, d, 1), one.shape);
+  gq_ref each = gq_expand(g, gq_const(g, d, 1), gq_graph_node(g, entry)->shape);
   if (gq_vjp(g, 1, &entry, &each, 1, &z, &slope) != GQ_OK) return GQ_NONE;
   return slope == GQ_NONE ? gq_zeros(g, d, across) : gq_reshape(g, slope, across);
 }
@@ -53,10 +52,7 @@ static int build(gq_root *r, const gq_field *f, gq_ref *bind, gq_ref *row) {
                  hg = gq_input(g, f->dtype, number), k = gq_input(g, f->dtype, f->shape),
                  unit = gq_input(g, f->dtype, gq_shape_of(2, (int64_t[]){ dim, dim }));
   bind[0] = t, bind[1] = gq_emit2(g, GQ_OP_ADD, base, gq_emit2(g, GQ_OP_MUL, k, hg));
-  for (int i = 2; i < n; i++) {
-    const gq_node *in = gq_graph_node(body, gq_graph_input(body, i));
-    bind[i] = gq_input(g, in->dtype, in->shape);
-  }
+  gq_inputs_like(g, body, 2, bind);
   GQ_TRY(gq_inline(g, body, bind, out));
   for (int64_t j = 0; j < dim; j++) row[j] = row_of(g, out[0], bind[1], r->column, j);
   gq_ref jacobian = dim > 1 ? gq_cat(g, (int)dim, row, 1) : row[0];

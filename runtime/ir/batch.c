@@ -117,9 +117,7 @@ static gq_ref batch_gather(batch *b) {
 
 /* Item i of batched operand k. */
 static gq_ref item(batch *b, int k, int64_t i) {
-  gq_attr a = { .start = { i }, .shape = with_front(1, b->shape[k]) };
-  for (int j = 0; j < a.shape.ndim; j++) a.step[j] = 1;
-  return gq_reshape(b->g, gq_emit(b->g, GQ_OP_SLICE, 1, &b->args[k], &a), b->shape[k]);
+  return gq_reshape(b->g, gq_slice(b->g, b->args[k], 0, i, 1), b->shape[k]);
 }
 
 /* A callback takes one item at a time. */

@@ -91,14 +91,6 @@ static gq_ref move_aligned(mover *m) {
 
 /* ---- products ---- */
 
-static gq_ref slice(mover *m, gq_ref x, int axis, int64_t first, int64_t count) {
-  gq_attr attr = { .shape = gq_graph_node(m->to, x)->shape };
-  for (int i = 0; i < attr.shape.ndim; i++) attr.step[i] = 1;
-  attr.start[axis] = first;
-  attr.shape.dim[axis] = count;
-  return gq_emit(m->to, GQ_OP_SLICE, 1, &x, &attr);
-}
-
 /* The same number in every row (an expanded time, say): not one of its own a row. To expand for one row is to
 ** reshape. */
 static bool repeated(const mover *m, gq_ref r) {
@@ -123,7 +115,7 @@ static gq_ref split_product(mover *m, gq_ref w, int ta, gq_ref x, int summed) {
   if (full != 1 || cat->nargs == 1) return GQ_NONE;
   for (int i = 0; i < cat->nargs; i++) {
     int64_t n = gq_at(m->w.g, cat->args[i])->shape.dim[summed];
-    gq_ref part = slice(m, w, ta ? 0 : 1, at, n), term;
+    gq_ref part = gq_slice(m->to, w, ta ? 0 : 1, at, n), term;
     at += n;
     if (!repeated(m, cat->args[i])) {
       sum = gq_matmul(m->to, part, m->map[cat->args[i]], ta);

@@ -36,6 +36,15 @@ gq_ref gq_input(gq_graph *g, gq_dtype d, gq_shape s) {
   return r;
 }
 
+gq_ref gq_input_like(gq_graph *g, const gq_graph *other, int i) {
+  const gq_node *n = gq_graph_node(other, gq_graph_input(other, i));
+  return gq_input(g, n->dtype, n->shape);
+}
+
+void gq_inputs_like(gq_graph *g, const gq_graph *other, int from, gq_ref *bind) {
+  for (int i = from; i < other->ninput; i++) bind[i] = gq_input_like(g, other, i);
+}
+
 /* x as the dtype holds it. */
 static double rounded(gq_dtype d, double x) {
   switch (d) {
@@ -144,6 +153,22 @@ gq_ref gq_expand(gq_graph *g, gq_ref a, gq_shape s) {
 
 gq_ref gq_cat(gq_graph *g, int n, const gq_ref *a, int axis) {
   return gq_emit(g, GQ_OP_CAT, n, a, &(gq_attr){ .axis = axis });
+}
+
+/* `op` with n entries along the axis, those of the other side from `first` on. */
+static gq_ref along(gq_graph *g, gq_op op, gq_ref a, int axis, int64_t first, int64_t n) {
+  gq_attr attr = { .shape = gq_graph_node(g, a)->shape };
+  for (int i = 0; i < attr.shape.ndim; i++) attr.step[i] = 1;
+  attr.start[axis] = first, attr.shape.dim[axis] = n;
+  return gq_emit(g, op, 1, &a, &attr);
+}
+
+gq_ref gq_slice(gq_graph *g, gq_ref a, int axis, int64_t first, int64_t n) {
+  return along(g, GQ_OP_SLICE, a, axis, first, n);
+}
+
+gq_ref gq_pad(gq_graph *g, gq_ref a, int axis, int64_t first, int64_t n) {
+  return along(g, GQ_OP_PAD, a, axis, first, n);
 }
 
 gq_ref gq_permute(gq_graph *g, gq_ref a, const int *perm) {

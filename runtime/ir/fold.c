@@ -436,9 +436,7 @@ static gq_ref one_column(gq_graph *g, const gq_node *n, gq_ref a, const gq_node 
   gq_shape s = gq_at(g, a)->shape;
   if (n->attr.flags & GQ_TB || s.ndim != 2 || b->shape.ndim != 2 || padded_axis(g, b) != 0) return GQ_NONE;
   if (gq_at(g, b->arg[0])->shape.dim[0] != 1 || !gq_uniform(g, b->arg[0], &x)) return GQ_NONE;
-  gq_attr attr = { .shape = s, .step = { 1, 1 } };
-  attr.start[ta ? 0 : 1] = b->attr.start[0], attr.shape.dim[ta ? 0 : 1] = 1;
-  gq_ref column = gq_emit(g, GQ_OP_SLICE, 1, &a, &attr);
+  gq_ref column = gq_slice(g, a, ta ? 0 : 1, b->attr.start[0], 1);
   column = gq_reshape(g, column, gq_shape_of(2, (int64_t[]){ n->shape.dim[0], 1 }));
   return gq_expand(g, gq_scale(g, column, x), n->shape);
 }

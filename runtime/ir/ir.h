@@ -89,6 +89,8 @@ bool gq_graph_calls(const gq_graph *g);                /* does it call back? (CA
 /* ---- building ---- */
 
 gq_ref gq_input(gq_graph *g, gq_dtype d, gq_shape s);          /* next input */
+gq_ref gq_input_like(gq_graph *g, const gq_graph *other, int i);                    /* as the other's input i; */
+void gq_inputs_like(gq_graph *g, const gq_graph *other, int from, gq_ref *bind);    /* all of them from there on */
 gq_ref gq_const(gq_graph *g, gq_dtype d, double x);            /* 0-d */
 gq_ref gq_emit(gq_graph *g, gq_op op, int nargs, const gq_ref *args, const gq_attr *attr_);
 gq_ref gq_emit1(gq_graph *g, gq_op op, gq_ref a);              /* elementwise shorthands */
@@ -102,6 +104,8 @@ gq_ref gq_reshape(gq_graph *g, gq_ref a, gq_shape s);
 gq_ref gq_permute(gq_graph *g, gq_ref a, const int *perm);
 gq_ref gq_expand(gq_graph *g, gq_ref a, gq_shape s);
 gq_ref gq_cat(gq_graph *g, int n, const gq_ref *a, int axis);
+gq_ref gq_slice(gq_graph *g, gq_ref a, int axis, int64_t first, int64_t n);   /* n entries along one axis */
+gq_ref gq_pad(gq_graph *g, gq_ref a, int axis, int64_t first, int64_t n);     /* its adjoint: among n, else zeros */
 gq_ref gq_scale(gq_graph *g, gq_ref a, double x);              /* a * const of a's dtype */
 gq_ref gq_zeros(gq_graph *g, gq_dtype d, gq_shape s);          /* expanded 0 */
 /* The shape and dtype an op gives; the rule gq_emit and the eager ops share. */

@@ -327,13 +327,10 @@ static void make(jet *j, gq_ref node, int k) {
 
 /* f inlined into g: its inputs are g's, its output the result. */
 static gq_ref copy_field(gq_graph *g, const gq_graph *f) {
-  int n = gq_graph_inputs(f);
-  gq_ref out = GQ_NONE, *bind = gq_alloc((size_t)n * sizeof *bind);
-  if (!bind) return gq_graph_fail(g, gq_nomem((size_t)n * sizeof *bind));
-  for (int i = 0; i < n; i++) {
-    const gq_node *v = gq_at(f, gq_graph_input(f, i));
-    bind[i] = gq_input(g, v->dtype, v->shape);
-  }
+  size_t bytes = (size_t)f->ninput * sizeof(gq_ref);
+  gq_ref out = GQ_NONE, *bind = gq_alloc(bytes);
+  if (!bind) return gq_graph_fail(g, gq_nomem(bytes));
+  gq_inputs_like(g, f, 0, bind);
   gq_inline(g, f, bind, &out);
   gq_free(bind);
   return out;

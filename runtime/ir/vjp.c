@@ -193,13 +193,12 @@ static void vjp_gather(rule *r) { adjoint(r, GQ_OP_SCATTER_ADD, r->b); }
 static void vjp_scatter_add(rule *r) { adjoint(r, GQ_OP_GATHER, r->b); }
 
 static void vjp_cat(rule *r) {
-  gq_attr attr = { .axis = 0 };
   int axis = r->n->attr.axis;
-  for (int i = 0; i < r->n->shape.ndim; i++) attr.step[i] = 1;
+  int64_t first = 0;
   for (int i = 0; i < r->n->nargs; i++) {
-    attr.shape = shape_of(r, r->n->args[i]);
-    if (r->want[i]) r->out[i] = gq_emit(r->g, GQ_OP_SLICE, 1, &r->c, &attr);
-    attr.start[axis] += attr.shape.dim[axis];
+    int64_t n = shape_of(r, r->n->args[i]).dim[axis];
+    if (r->want[i]) r->out[i] = gq_slice(r->g, r->c, axis, first, n);
+    first += n;
   }
 }
 
@@ -207,12 +206,9 @@ static void vjp_cat(rule *r) {
 
 /* n numbers of the vector v from *at on, as operand i is. */
 static void take_piece(rule *r, gq_ref v, int i, int64_t *at) {
-  const gq_node *a = gq_graph_node(r->g, r->n->args[i]);
-  gq_attr attr = { .start = { *at },
-                   .step = { 1 },
-                   .shape = gq_shape_of(1, (int64_t[]){ gq_numel(a->shape) }) };
-  *at += gq_numel(a->shape);
-  if (r->want[i]) r->out[i] = gq_reshape(r->g, gq_emit(r->g, GQ_OP_SLICE, 1, &v, &attr), a->shape);
+  gq_shape s = shape_of(r, r->n->args[i]);
+  if (r->want[i]) r->out[i] = gq_reshape(r->g, gq_slice(r->g, v, 0, *at, gq_numel(s)), s);
+  *at += gq_numel(s);
 }
 
 /* One call gives all that are wanted side by side: of z, t, and the parameters together. */

@@ -23,12 +23,9 @@ static gq_ref scale(gq_builder *b, gq_ref x, double s) { return gq_scale(b->g, x
 static gq_ref madd(gq_builder *b, gq_ref x, gq_ref y, gq_ref z) { return plus(b, x, times(b, y, z)); }
 
 static gq_ref half(gq_builder *b, gq_ref y, int which) {
-  gq_attr attr = { .shape = gq_graph_node(b->g, y)->shape };
-  int last = attr.shape.ndim - 1;
-  int64_t n = attr.shape.dim[last] /= 2;
-  attr.start[last] = which * n;
-  for (int i = 0; i <= last; i++) attr.step[i] = 1;
-  return gq_emit(b->g, GQ_OP_SLICE, 1, &y, &attr);
+  gq_shape s = gq_graph_node(b->g, y)->shape;
+  int64_t n = s.dim[s.ndim - 1] / 2;
+  return gq_slice(b->g, y, s.ndim - 1, which * n, n);
 }
 
 static gq_ref join(gq_builder *b, state s) {

@@ -115,18 +115,10 @@ const gq_tuple gq_tuple_reversible_heun = {
 
 /* ---- leapfrog ---- */
 
-/* n entries of y along the axis, from `first` on */
-static gq_ref part_of(gq_graph *g, gq_ref y, int axis, int64_t first, int64_t n) {
-  gq_attr attr = { .shape = gq_graph_node(g, y)->shape };
-  attr.start[axis] = first, attr.shape.dim[axis] = n;
-  for (int i = 0; i < attr.shape.ndim; i++) attr.step[i] = 1;
-  return gq_emit(g, GQ_OP_SLICE, 1, &y, &attr);
-}
-
 /* x (which 0) or v (1) of a state [x, v] */
 static gq_ref half(gq_graph *g, gq_ref y, int axis, int which) {
   int64_t all = gq_graph_node(g, y)->shape.dim[axis], n = all / 2;
-  return part_of(g, y, axis, which ? n : 0, which ? all - n : n);
+  return gq_slice(g, y, axis, which ? n : 0, which ? all - n : n);
 }
 
 static gq_ref join(gq_graph *g, gq_ref x, gq_ref v, int axis) {
@@ -165,7 +157,7 @@ static int depends(const gq_graph *g, gq_ref r, gq_ref on, bool *yes) {
 static bool equal(gq_graph *g, gq_ref a, gq_ref v, int axis) {
   int64_t n = gq_graph_node(g, v)->shape.dim[axis], i = 0;
   if (a == v || gq_graph_node(g, a)->shape.dim[axis] != n) return a == v;
-  while (i < n && part_of(g, a, axis, i, 1) == part_of(g, v, axis, i, 1)) i++;
+  while (i < n && gq_slice(g, a, axis, i, 1) == gq_slice(g, v, axis, i, 1)) i++;
   return i == n;
 }
 

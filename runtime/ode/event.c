@@ -111,10 +111,7 @@ static int compile_slope(gq_event *e) {
   int n = gq_graph_inputs(e->g);
   gq_ref *in = gq_calloc(n + 1, sizeof *in), out, one, grad[2];
   int status = g && in ? GQ_OK : gq_nomem(n * sizeof *in);
-  for (int i = 0; status == GQ_OK && i < n; i++) {
-    const gq_node *x = gq_graph_node(e->g, gq_graph_input(e->g, i));
-    in[i] = gq_input(g, x->dtype, x->shape);
-  }
+  if (status == GQ_OK) gq_inputs_like(g, e->g, 0, in);
   if (status == GQ_OK) status = gq_inline(g, e->g, in, &out);
   if (status == GQ_OK) {
     one = gq_expand(g, gq_const(g, e->field->dtype, 1), gq_graph_node(g, out)->shape);
