@@ -212,18 +212,6 @@ static int saved_result(struct gq_tape *n, bool create_graph, gq_tensor **out) {
   return GQ_OK;
 }
 
-static int run_op(const walk *w, const gq_mini *m, gq_ref r, gq_tensor **value) {
-  const gq_node *v = gq_graph_node(m->g, r);
-  gq_tensor *few[4], **args = few;
-  if (v->nargs > 4 && !(args = gq_calloc((size_t)v->nargs, sizeof *args)))
-    return gq_nomem((size_t)v->nargs * sizeof *args);
-  for (int i = 0; i < v->nargs; i++) args[i] = value[v->args[i]];
-  int status = w->create_graph ? gq_op_call(v->op, v->nargs, args, &v->attr, &value[r])
-                               : gq_apply(v->op, v->nargs, args, &v->attr, &value[r]);
-  if (args != few) gq_free(args);
-  return status;
-}
-
 static int run_mini(const walk *w, struct gq_tape *n, const gq_mini *m, gq_tensor *cot, gq_tensor **value) {
   int size = gq_graph_size(m->g);
   for (int i = 0; i < n->nargs; i++)
@@ -232,7 +220,9 @@ static int run_mini(const walk *w, struct gq_tape *n, const gq_mini *m, gq_tenso
   for (gq_ref r = 0; r < size; r++) {
     if (!m->need[r] || value[r]) continue;
     if (r == m->result && n->result) GQ_TRY(saved_result(n, w->create_graph, &value[r]));
-    else GQ_TRY(run_op(w, m, r, value));
+    else
+      GQ_TRY(
+        gq_evaluate_node(w->create_graph ? gq_op_call : gq_apply, gq_graph_node(m->g, r), value, &value[r]));
   }
   return GQ_OK;
 }

@@ -78,6 +78,8 @@ char *gq_program_print(const gq_program *p);                /* instructions and 
 ** is GQ_NONE. gq_evaluate_by: by another call for each node, as gq_op_call, which records or traces. */
 int gq_evaluate(const gq_graph *g, gq_tensor *const *in, int n, const gq_ref *refs, gq_tensor **out);
 typedef int gq_caller(gq_op op, int nargs, gq_tensor *const *args, const gq_attr *attr_, gq_tensor **out);
+/* One node of it, over what its operands are. */
+int gq_evaluate_node(gq_caller *call, const gq_node *v, gq_tensor *const *value, gq_tensor **out);
 int gq_evaluate_by(gq_caller *call, const gq_graph *g, gq_tensor *const *in, int n, const gq_ref *refs,
                    gq_tensor **out);
 

@@ -32,6 +32,17 @@ static int moved_number(const gq_device *on, gq_tensor **x) {
 
 enum { FEW = 16 };
 
+int gq_evaluate_node(gq_caller *call, const gq_node *v, gq_tensor *const *value, gq_tensor **out) {
+  gq_tensor *few[FEW], **args = few;
+  few[0] = NULL;
+  if (v->nargs > FEW && !(args = gq_calloc((size_t)v->nargs, sizeof *args)))
+    return gq_nomem((size_t)v->nargs * sizeof *args);
+  for (int i = 0; i < v->nargs; i++) args[i] = value[v->args[i]];
+  int status = call(v->op, v->nargs, args, &v->attr, out);
+  if (args != few) gq_free(args);
+  return status;
+}
+
 static int evaluate_node(const gq_graph *g, gq_caller *call, gq_ref r, const gq_device *on,
                          gq_tensor *const *in, gq_tensor **value) {
   const gq_node *v = gq_graph_node(g, r);
@@ -39,12 +50,7 @@ static int evaluate_node(const gq_graph *g, gq_caller *call, gq_ref r, const gq_
     value[r] = gq_tensor_ref(in[v->attr.axis]);
     return moved_number(on, &value[r]);
   }
-  gq_tensor *few[FEW], **args = few;
-  if (v->nargs > FEW && !(args = gq_calloc((size_t)v->nargs, sizeof *args)))
-    return gq_nomem((size_t)v->nargs * sizeof *args);
-  for (int i = 0; i < v->nargs; i++) args[i] = value[v->args[i]];
-  int status = call(v->op, v->nargs, args, &v->attr, &value[r]);
-  if (args != few) gq_free(args);
+  int status = gq_evaluate_node(call, v, value, &value[r]);
   return status == GQ_OK && v->nargs == 0 ? moved_number(on, &value[r]) : status;
 }
 
