@@ -109,3 +109,24 @@ bool gq_layout_land(gq_op op, const gq_attr *attr, gq_shape whole, gq_shape part
   if (moves[op]) moves[op](attr, part, l);
   return moves[op];
 }
+
+/* ---- by index ---- */
+
+void gq_shape_around(const gq_shape *s, int axis, int64_t *outer, int64_t *n, int64_t *inner) {
+  *outer = *inner = 1;
+  *n = s->ndim ? s->dim[axis] : 1;
+  for (int i = 0; i < axis; i++) *outer *= s->dim[i];
+  for (int i = axis + 1; i < s->ndim; i++) *inner *= s->dim[i];
+}
+
+gq_windows gq_windows_of(const gq_indexing *p) {
+  const gq_attr *attr = &p->attr;
+  gq_windows w = { .numbers = gq_numel(attr->shape), .n = attr->flags, .outer = 1, .inner = 1 };
+  for (int i = 0; i < attr->axis; i++) w.outer *= attr->shape.dim[i];
+  for (int i = attr->axis + attr->flags; i < attr->shape.ndim; i++) w.inner *= attr->shape.dim[i];
+  for (int i = 0, at = attr->axis; i < attr->flags; i++, at++) {
+    w.k[i] = p->in[0].dim[at], w.count[i] = p->in[0].dim[at + attr->flags], w.size[i] = attr->shape.dim[at];
+    w.step[i] = attr->step[at], w.apart[i] = attr->start[at];
+  }
+  return w;
+}

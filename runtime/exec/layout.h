@@ -31,4 +31,12 @@ typedef struct gq_indexing {
   gq_shape in[2];
 } gq_indexing;
 
+/* The windows of WINDOW_ADD: {outer, k.., count.., inner} into {outer, size.., inner} of so many numbers, n dims. */
+typedef struct gq_windows {
+  int64_t numbers, n, outer, inner, k[GQ_MAXDIM], count[GQ_MAXDIM], size[GQ_MAXDIM], step[GQ_MAXDIM], apart[GQ_MAXDIM];
+} gq_windows;
+gq_windows gq_windows_of(const gq_indexing *p);
+/* A shape as outer x n x inner around an axis. */
+void gq_shape_around(const gq_shape *s, int axis, int64_t *outer, int64_t *n, int64_t *inner);
+
 #endif

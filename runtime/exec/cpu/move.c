@@ -7,13 +7,6 @@
 
 /* ---- by index ---- */
 
-static void fold(const gq_shape *s, int axis, int64_t *outer, int64_t *n, int64_t *inner) {
-  *outer = *inner = 1;
-  *n = s->ndim ? s->dim[axis] : 1;
-  for (int i = 0; i < axis; i++) *outer *= s->dim[i];
-  for (int i = axis + 1; i < s->ndim; i++) *inner *= s->dim[i];
-}
-
 /* INDEX_SELECT, INDEX_ADD, GATHER, SCATTER_ADD */
 typedef struct by_index {
   gq_op op;
@@ -28,7 +21,7 @@ static bool adds(gq_op op) { return op == GQ_OP_INDEX_ADD || op == GQ_OP_SCATTER
 static by_index by_index_of(const gq_indexing *i) {
   const gq_shape *big = adds(i->op) ? &i->attr.shape : &i->in[0];
   by_index p = { .op = i->op, .dtype = i->dtype, .axis = i->attr.axis, .count = gq_numel(i->in[1]) };
-  fold(big, p.axis, &p.outer, &p.n, &p.inner);
+  gq_shape_around(big, p.axis, &p.outer, &p.n, &p.inner);
   p.index = gq_layout_of(i->in[1], NULL);
   p.big = gq_layout_of(*big, NULL);
   return p;
@@ -113,38 +106,18 @@ static int run_index(const gq_indexing *i, const void *const *in, void *out) {
 
 /* ---- windows ---- */
 
-/* WINDOW_ADD: {outer, k.., count.., inner} to {outer, size.., inner} */
-typedef struct windowing {
-  gq_dtype dtype;
-  int n; /* windowed dims */
-  int64_t outer, inner, k[GQ_MAXDIM], count[GQ_MAXDIM], size[GQ_MAXDIM], step[GQ_MAXDIM], apart[GQ_MAXDIM];
-} windowing;
-
-static windowing windowing_of(const gq_indexing *p) {
-  const gq_attr *attr = &p->attr;
-  windowing w = { .dtype = p->dtype, .n = attr->flags, .outer = 1, .inner = 1 };
-  for (int i = 0; i < attr->axis; i++) w.outer *= attr->shape.dim[i];
-  for (int i = attr->axis + w.n; i < attr->shape.ndim; i++) w.inner *= attr->shape.dim[i];
-  for (int i = 0, at = attr->axis; i < w.n; i++, at++) {
-    w.k[i] = p->in[0].dim[at], w.count[i] = p->in[0].dim[at + w.n], w.size[i] = attr->shape.dim[at];
-    w.step[i] = attr->step[at], w.apart[i] = attr->start[at];
-  }
-  return w;
-}
-
 /* One window's number for all windows of the last dim: a line of `count` pieces of `inner` numbers. */
-static void add_windows(const windowing *w, char *to, const char *from, int64_t count, int64_t step) {
-  size_t size = gq_dtype_size(w->dtype);
-  if (step == 1) add_line(w->dtype, to, from, count * w->inner);
+static void add_windows(gq_dtype d, char *to, const char *from, int64_t count, int64_t step, int64_t inner) {
+  int64_t size = (int64_t)gq_dtype_size(d);
+  if (step == 1) add_line(d, to, from, count * inner);
   else
     for (int64_t i = 0; i < count; i++)
-      add_line(w->dtype, to + i * step * w->inner * (int64_t)size, from + i * w->inner * (int64_t)size,
-               w->inner);
+      add_line(d, to + i * step * inner * size, from + i * inner * size, inner);
 }
 
 /* One outer part: over the places of a window and, within, over the windows. */
-static void add_part(const windowing *w, const char *from, char *to) {
-  int64_t places = 1, lines = 1, size = (int64_t)gq_dtype_size(w->dtype), last = w->n - 1, at = 0;
+static void add_part(gq_dtype d, const gq_windows *w, const char *from, char *to) {
+  int64_t places = 1, lines = 1, size = (int64_t)gq_dtype_size(d), last = w->n - 1, at = 0;
   for (int i = 0; i < w->n; i++) places *= w->k[i];
   for (int i = 0; i < last; i++) lines *= w->count[i];
   for (int64_t t = 0; t < places * lines; t++) {
@@ -155,18 +128,18 @@ static void add_part(const windowing *w, const char *from, char *to) {
       if (i < last) off += c % w->count[i] * w->step[i] * run, c /= w->count[i];
       run *= w->size[i];
     }
-    add_windows(w, to + off * size, from + at * size, w->count[last], w->step[last]);
+    add_windows(d, to + off * size, from + at * size, w->count[last], w->step[last], w->inner);
     at += w->count[last] * w->inner;
   }
 }
 
 static int run_window_add(const gq_indexing *p, const void *const *in, void *out) {
-  windowing w = windowing_of(p);
-  int64_t part = (int64_t)gq_dtype_size(w.dtype) * w.inner, all = part; /* bytes */
+  gq_windows w = gq_windows_of(p);
+  int64_t part = (int64_t)gq_dtype_size(p->dtype) * w.inner, all = part; /* bytes */
   for (int i = 0; i < w.n; i++) part *= w.k[i] * w.count[i], all *= w.size[i];
   memset(out, 0, (size_t)(w.outer * all));
   for (int64_t o = 0; o < w.outer && part; o++)
-    add_part(&w, (const char *)in[0] + o * part, (char *)out + o * all);
+    add_part(p->dtype, &w, (const char *)in[0] + o * part, (char *)out + o * all);
   return GQ_OK;
 }
 

@@ -312,16 +312,10 @@ int gq_cuda_reduce(gq_launch *l, gq_op op, gq_dtype d, const gq_layout *x, int a
 
 typedef struct index_args {
   gq_u64 p[4];
-  long long outer, n, count, inner, axis, lines;
+  int64_t outer, n, count, inner, axis, lines;
   gq_dims d;
   gq_strides big, line;
 } index_args;
-
-static void rows_of(const gq_shape *s, int axis, index_args *a) {
-  a->outer = a->inner = 1, a->n = s->ndim ? s->dim[axis] : 1;
-  for (int i = 0; i < axis; i++) a->outer *= s->dim[i];
-  for (int i = axis + 1; i < s->ndim; i++) a->inner *= s->dim[i];
-}
 
 /* Of numbers with an index each: strides of the long side, whose inner ones are those along the axis. */
 static void lines_of(gq_op op, const gq_shape *big, const gq_shape *idx, int axis, index_args *a) {
@@ -343,23 +337,15 @@ static void lines_of(gq_op op, const gq_shape *big, const gq_shape *idx, int axi
 
 typedef struct window_args {
   gq_u64 p[2];
-  long long numbers, n, outer, inner, k[GQ_MAXDIM], count[GQ_MAXDIM], size[GQ_MAXDIM], step[GQ_MAXDIM],
-    apart[GQ_MAXDIM];
+  gq_windows w;
 } window_args;
 
 static int prepare_window(gq_launch *l, const gq_indexing *p) {
   static gq_cufunction kernels[GQ_NDTYPE];
-  const gq_attr *attr = &p->attr;
-  window_args a = { .numbers = gq_numel(attr->shape), .n = attr->flags, .outer = 1, .inner = 1 };
-  for (int i = 0; i < attr->axis; i++) a.outer *= attr->shape.dim[i];
-  for (int i = attr->axis + attr->flags; i < attr->shape.ndim; i++) a.inner *= attr->shape.dim[i];
-  for (int i = 0, at = attr->axis; i < attr->flags; i++, at++) {
-    a.k[i] = p->in[0].dim[at], a.count[i] = p->in[0].dim[at + attr->flags], a.size[i] = attr->shape.dim[at];
-    a.step[i] = attr->step[at], a.apart[i] = attr->start[at];
-  }
+  window_args a = { .w = gq_windows_of(p) };
   gq_part part = { .kind = GQ_PART_WINDOW, .d = p->dtype };
   GQ_TRY(fixed(&kernels[p->dtype], &part));
-  return prepare(l, &part, kernels[p->dtype], a.numbers, 2, &a, sizeof a);
+  return prepare(l, &part, kernels[p->dtype], a.w.numbers, 2, &a, sizeof a);
 }
 
 const gq_shape *gq_cuda_long_side(const gq_indexing *p) {
@@ -371,7 +357,7 @@ static int prepare_index(gq_launch *l, const gq_indexing *p) {
   gq_op op = p->op;
   gq_cufunction *f = &kernels[op][p->dtype];
   index_args a = { .count = gq_numel(p->in[1]) };
-  rows_of(gq_cuda_long_side(p), p->attr.axis, &a);
+  gq_shape_around(gq_cuda_long_side(p), p->attr.axis, &a.outer, &a.n, &a.inner);
   int64_t n = op == GQ_OP_INDEX_SELECT ? a.outer * a.count * a.inner : a.outer * a.inner;
   if (op == GQ_OP_GATHER || op == GQ_OP_SCATTER_ADD) {
     lines_of(op, gq_cuda_long_side(p), &p->in[1], p->attr.axis, &a);
