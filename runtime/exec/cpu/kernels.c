@@ -29,15 +29,16 @@
 
 /* ---- float32 and float64, from the table ---- */
 
-#define UNARY(name, T, f) \
-  KERNEL(name) {          \
-    T *out = o;           \
-    const T *p = a;       \
-    (void)b, (void)c;     \
-    EACH {                \
-      T x = p[i];         \
-      out[i] = (T)(f);    \
-    }                     \
+#define UNARY(name, T, f) CAST(name, T, T, f)
+#define CAST(name, T, R, f) \
+  KERNEL(name) {            \
+    R *out = o;             \
+    const T *p = a;         \
+    (void)b, (void)c;       \
+    EACH {                  \
+      T x = p[i];           \
+      out[i] = (R)(f);      \
+    }                       \
   }
 
 #define BINARY(name, T, R, f)          \
@@ -170,28 +171,18 @@ WHERE(bool, uint8_t)
 static inline int64_t to_int(double x) {
   return x != x ? 0 : x >= 0x1p63 ? INT64_MAX : x < -0x1p63 ? INT64_MIN : (int64_t)x;
 }
-#define CAST_FROM(S, T)                        \
-  UNARY2(CAST_##S##_f32, T, float, (float)x)   \
-  UNARY2(CAST_##S##_f64, T, double, (double)x) \
-  UNARY2(CAST_##S##_bool, T, uint8_t, x != 0)
-#define UNARY2(name, T, R, f)        \
-  KERNEL(name) {                     \
-    R *out = o;                      \
-    const T *p = a;                  \
-    (void)b, (void)c;                \
-    for (size_t i = 0; i < n; i++) { \
-      T x = p[i];                    \
-      out[i] = f;                    \
-    }                                \
-  }
+#define CAST_FROM(S, T)                      \
+  CAST(CAST_##S##_f32, T, float, (float)x)   \
+  CAST(CAST_##S##_f64, T, double, (double)x) \
+  CAST(CAST_##S##_bool, T, uint8_t, x != 0)
 CAST_FROM(f32, float)
 CAST_FROM(f64, double)
 CAST_FROM(i64, int64_t)
 CAST_FROM(bool, uint8_t)
-UNARY2(CAST_f32_i64, float, int64_t, to_int((double)x))
-UNARY2(CAST_f64_i64, double, int64_t, to_int(x))
-UNARY2(CAST_i64_i64, int64_t, int64_t, x)
-UNARY2(CAST_bool_i64, uint8_t, int64_t, x)
+CAST(CAST_f32_i64, float, int64_t, to_int((double)x))
+CAST(CAST_f64_i64, double, int64_t, to_int(x))
+CAST(CAST_i64_i64, int64_t, int64_t, x)
+CAST(CAST_bool_i64, uint8_t, int64_t, x)
 
 /* Not contracted: a fused program gives the bits of the separate operations. */
 #define MULADD(name, T, f)                     \
