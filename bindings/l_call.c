@@ -111,11 +111,7 @@ static void write_value(lua_State *L, const job *j, gq_tensor *out) {
 /* n numbers of g (NULL: zeros), of any float dtype, at *to in dtype d. */
 static void write_piece(gq_dtype d, size_t n, const gq_tensor *g, char **to) {
   const void *from = g ? gq_tensor_data(g) : NULL;
-  for (size_t i = 0; i < n; i++) {
-    double v = !g ? 0 : g->dtype == GQ_F32 ? (double)((const float *)from)[i] : ((const double *)from)[i];
-    if (d == GQ_F32) ((float *)(void *)*to)[i] = (float)v;
-    else ((double *)(void *)*to)[i] = v;
-  }
+  for (size_t i = 0; i < n; i++) { gq_set_number(d, *to, i, g ? gq_number(g->dtype, from, i) : 0); }
   *to += n * gq_dtype_size(d);
 }
 

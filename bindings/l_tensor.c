@@ -370,7 +370,7 @@ static void check_integers(lua_State *L, gq_tensor *t) {
   gqL_retry(L, gq_tensor_host(t, h));
   const void *v = gq_tensor_data(*h);
   for (int64_t i = 0, n = gq_numel(t->shape); i < n; i++) {
-    double x = t->dtype == GQ_F32 ? ((const float *)v)[i] : ((const double *)v)[i];
+    double x = gq_number(t->dtype, v, i);
     if (!(x >= (double)INT64_MIN && x < -(double)INT64_MIN))
       gqL_error(
         L, "to: %f is no int64: take it out before, as by gq.where(x:isfinite(), x, 0) or x:clamp(a, b)", x);

@@ -125,13 +125,6 @@ static inline void gq_release(const gq_backend *b, void *p_) { b->device->releas
 void *gq_share(const gq_backend *b, size_t bytes);
 static inline void gq_unshare(const gq_backend *b, void *p_) { b->device->unshare(b->device, p_); }
 static inline void gq_wait(const gq_backend *b) { b->device->wait(b->device); }
-static inline double gq_shared(gq_dtype d, const void *p) {
-  return d == GQ_F32 ? *(const float *)p : *(const double *)p;
-}
-static inline void gq_set_shared(gq_dtype d, void *p, double x) {
-  if (d == GQ_F32) *(float *)p = (float)x;
-  else *(double *)p = x;
-}
 static inline void gq_copy(const gq_backend *b, void *dst, const void *src, size_t bytes) {
   b->device->copy(b->device, dst, src, bytes);
 }

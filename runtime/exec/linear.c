@@ -46,60 +46,67 @@ static int check_square(const gq_tensor *a, const char *what, matrices *m) {
   return GQ_OK;
 }
 
-static double number(gq_dtype d, const void *p, int64_t i) {
-  return d == GQ_F32 ? (double)((const float *)p)[i] : ((const double *)p)[i];
-}
-
-static void set(gq_dtype d, void *p, int64_t i, double x) {
-  if (d == GQ_F32) ((float *)p)[i] = (float)x;
-  else ((double *)p)[i] = x;
-}
-
 /* to {columns, rows} = from' */
 static void turn(gq_dtype d, const void *from, int64_t rows, int64_t columns, void *to) {
   for (int64_t i = 0; i < rows; i++)
-    for (int64_t j = 0; j < columns; j++) set(d, to, j * rows + i, number(d, from, i * columns + j));
+    for (int64_t j = 0; j < columns; j++)
+      gq_set_number(d, to, j * rows + i, gq_number(d, from, i * columns + j));
 }
 
 static int singular(const char *what, int64_t i, const char *why) {
   return gq_fail(GQ_EARG, "%s: matrix %lld %s", what, (long long)i + 1, why);
 }
 
-/* X = op(A)^-1 B: a is read through `lu`, a copy of one matrix, and b through w, one right-hand side. */
+/* L and U of one matrix at a time, with so many bytes more behind them. */
+typedef struct factors {
+  char *lu, *more;
+  int *pivot, info; /* above 0: it is singular */
+} factors;
+
+static int factors_new(matrices m, size_t more, factors *f) {
+  size_t bytes = m.size + more + (size_t)m.n * sizeof(int) + 16;
+  *f = (factors){ .lu = gq_alloc(bytes) };
+  if (!f->lu) return gq_nomem(bytes);
+  f->more = f->lu + m.size, f->pivot = (int *)(void *)(f->lu + (m.size + more + 15) / 16 * 16);
+  return GQ_OK;
+}
+
+static void factorise(matrices m, const char *a, factors *f) {
+  memcpy(f->lu, a, m.size);
+  CALL(m.d, getrf, &m.n, &m.n, f->lu, &m.n, f->pivot, &f->info);
+}
+
+static double det_of(matrices m, const factors *f) {
+  double det = 1;
+  for (int j = 0; j < m.n; j++)
+    det *= (f->pivot[j] == j + 1 ? 1 : -1) * gq_number(m.d, f->lu, (int64_t)j * (m.n + 1));
+  return det;
+}
+
+/* X = op(A)^-1 B: b through a copy of one right-hand side. */
 static int solve_all(matrices m, const char *a, const char *b, int k, bool turned, char *x) {
-  int info = 0;
-  size_t wide = (size_t)m.n * (size_t)k * gq_dtype_size(m.d),
-         bytes = m.size + wide + (size_t)m.n * sizeof(int) + 16;
-  char *lu = gq_alloc(bytes), *w = lu + m.size;
-  if (!lu) return gq_nomem(bytes);
-  int *pivot = (int *)(void *)(lu + (m.size + wide + 15) / 16 * 16);
-  for (int64_t i = 0; i < m.count && info == 0; i++, a += m.size, b += wide, x += wide) {
-    memcpy(lu, a, m.size);
-    turn(m.d, b, m.n, k, w);
-    CALL(m.d, getrf, &m.n, &m.n, lu, &m.n, pivot, &info);
-    if (info > 0) singular("solve", i, "is singular");
-    else CALL(m.d, getrs, turned ? "N" : "T", &m.n, &k, lu, &m.n, pivot, w, &m.n, &info, 1);
-    turn(m.d, w, k, m.n, x);
+  size_t wide = (size_t)m.n * (size_t)k * gq_dtype_size(m.d);
+  factors f;
+  GQ_TRY(factors_new(m, wide, &f));
+  for (int64_t i = 0; i < m.count && f.info == 0; i++, a += m.size, b += wide, x += wide) {
+    factorise(m, a, &f);
+    turn(m.d, b, m.n, k, f.more);
+    if (f.info > 0) singular("solve", i, "is singular");
+    else CALL(m.d, getrs, turned ? "N" : "T", &m.n, &k, f.lu, &m.n, f.pivot, f.more, &m.n, &f.info, 1);
+    turn(m.d, f.more, k, m.n, x);
   }
-  gq_free(lu);
-  return info ? GQ_EARG : GQ_OK;
+  gq_free(f.lu);
+  return f.info ? GQ_EARG : GQ_OK;
 }
 
 static int det_all(matrices m, const char *a, gq_tensor *y) {
-  int info;
-  size_t bytes = m.size + (size_t)m.n * sizeof(int) + 16;
-  char *lu = gq_alloc(bytes);
-  if (!lu) return gq_nomem(bytes);
-  int *pivot = (int *)(void *)(lu + (m.size + 15) / 16 * 16);
+  factors f;
+  GQ_TRY(factors_new(m, 0, &f));
   for (int64_t i = 0; i < m.count; i++, a += m.size) {
-    double det = 1;
-    memcpy(lu, a, m.size);
-    CALL(m.d, getrf, &m.n, &m.n, lu, &m.n, pivot, &info);
-    for (int j = 0; j < m.n; j++)
-      det *= (pivot[j] == j + 1 ? 1 : -1) * number(m.d, lu, (int64_t)j * (m.n + 1));
-    set(m.d, gq_tensor_data(y), i, det);
+    factorise(m, a, &f);
+    gq_set_number(m.d, gq_tensor_data(y), i, det_of(m, &f));
   }
-  gq_free(lu);
+  gq_free(f.lu);
   return GQ_OK;
 }
 
@@ -121,7 +128,7 @@ static int cofactors_singular(matrices m, const char *a, char *y) {
   double *x = gq_alloc(bytes), *u = x + n * n, *v = u + n * n, *s = v + n * n, *work = s + n, scale = 1;
   if (!x) return gq_nomem(bytes);
   for (size_t i = 0; i < n * n; i++) {
-    x[i] = number(m.d, a, (int64_t)i);
+    x[i] = gq_number(m.d, a, (int64_t)i);
     if (!isfinite(x[i])) scale = NAN;
   }
   if (isfinite(scale)) dgesvd_("A", "A", &m.n, &m.n, x, &m.n, s, u, &m.n, v, &m.n, work, &lwork, &info, 1, 1);
@@ -131,34 +138,30 @@ static int cofactors_singular(matrices m, const char *a, char *y) {
     work[i] = u[(n - 1) * n + i], work[n + i] = v[i * n + n - 1];
   }
   scale *= sign_of(m.n, u, (int *)(void *)s) * sign_of(m.n, v, (int *)(void *)s);
-  for (size_t i = 0; i < n * n; i++) set(m.d, y, (int64_t)i, scale * work[i % n] * work[n + i / n]);
+  for (size_t i = 0; i < n * n; i++) gq_set_number(m.d, y, (int64_t)i, scale * work[i % n] * work[n + i / n]);
   gq_free(x);
   return GQ_OK;
 }
 
 /* det A A^-T; or by the way of what is singular */
 static int cofactors_all(matrices m, const char *a, char *y) {
-  int info;
-  size_t bytes = 2 * m.size + (size_t)m.n * sizeof(int) + 16;
-  char *lu = gq_alloc(bytes), *w = lu + m.size;
-  if (!lu) return gq_nomem(bytes);
-  int *pivot = (int *)(void *)(lu + (2 * m.size + 15) / 16 * 16), status = GQ_OK;
+  int64_t numbers = (int64_t)m.n * m.n;
+  int status = GQ_OK;
+  factors f;
+  GQ_TRY(factors_new(m, m.size, &f));
   for (int64_t i = 0; i < m.count && status == GQ_OK; i++, a += m.size, y += m.size) {
-    double det = 1;
-    memcpy(lu, a, m.size);
-    CALL(m.d, getrf, &m.n, &m.n, lu, &m.n, pivot, &info);
-    if (info > 0) {
+    factorise(m, a, &f);
+    if (f.info > 0) {
       status = cofactors_singular(m, a, y);
       continue;
     }
-    for (int64_t j = 0, nn = (int64_t)m.n * m.n; j < nn; j++) set(m.d, w, j, j % (m.n + 1) == 0);
-    CALL(m.d, getrs, "N", &m.n, &m.n, lu, &m.n, pivot, w, &m.n, &info, 1);
-    for (int j = 0; j < m.n; j++)
-      det *= (pivot[j] == j + 1 ? 1 : -1) * number(m.d, lu, (int64_t)j * (m.n + 1));
-    turn(m.d, w, m.n, m.n, y);
-    for (int64_t j = 0, nn = (int64_t)m.n * m.n; j < nn; j++) set(m.d, y, j, det * number(m.d, y, j));
+    for (int64_t j = 0; j < numbers; j++) gq_set_number(m.d, f.more, j, j % (m.n + 1) == 0);
+    CALL(m.d, getrs, "N", &m.n, &m.n, f.lu, &m.n, f.pivot, f.more, &m.n, &f.info, 1);
+    turn(m.d, f.more, m.n, m.n, y);
+    double det = det_of(m, &f);
+    for (int64_t j = 0; j < numbers; j++) gq_set_number(m.d, y, j, det * gq_number(m.d, y, j));
   }
-  gq_free(lu);
+  gq_free(f.lu);
   return status;
 }
 
@@ -183,7 +186,7 @@ static int eigh_all(matrices m, const char *a, char *w, char *v) {
   if (!z) return gq_nomem(bytes);
   int *iwork = (int *)(void *)(z + (m.size + (size_t)lwork * each + 15) / 16 * 16);
   for (int64_t i = 0; i < m.count && info == 0; i++, a += m.size, v += m.size, w += n * each) {
-    for (int64_t j = 0; j < (int64_t)m.n * m.n && info == 0; j++) info = !isfinite(number(m.d, a, j));
+    for (int64_t j = 0; j < (int64_t)m.n * m.n && info == 0; j++) info = !isfinite(gq_number(m.d, a, j));
     if (info) {
       singular("eigh", i, "has entries that are not finite");
       break;

@@ -231,7 +231,7 @@ int gq_evaluate_phase(const gq_evaluator *e, const gq_binding *b, int phase, dou
                       void *const *out, const gq_grads *grads_, double *time_) {
   const gq_field *f = b->field;
   call c = call_begin(e);
-  gq_set_shared(f->dtype, &c.shared[TIME], t);
+  gq_set_number(f->dtype, &c.shared[TIME], 0, t);
   for (int s = 0; s < f->nslices; s++) {
     size_t off = gq_slice_offset(f, s), wide = f->noise ? gq_rows_offset(f, s, f->gshape) : off;
     const void **in = c.in + (size_t)s * e->nin;
@@ -243,7 +243,7 @@ int gq_evaluate_phase(const gq_evaluator *e, const gq_binding *b, int phase, dou
   }
   int status = run_call(e, phase, &c);
   if (time_ && timed(e)) gq_wait(f->on);
-  for (int s = 0; time_ && s < f->nslices; s++) *time_ += gq_shared(f->dtype, &c.shared[TIMES + s]);
+  for (int s = 0; time_ && s < f->nslices; s++) *time_ += gq_number(f->dtype, &c.shared[TIMES + s], 0);
   return status;
 }
 
@@ -279,7 +279,7 @@ int gq_evaluate_nodes(const gq_evaluator *e, const gq_binding *b, const void *t,
                       void *const *a, void *const *slope_, const double tolerance[2], const gq_grads *grads,
                       void *const *probe_) {
   call c = call_begin(e);
-  for (int i = 0; i < 2; i++) gq_set_shared(b->field->dtype, &c.shared[TOLERANCE + i], tolerance[i]);
+  for (int i = 0; i < 2; i++) gq_set_number(b->field->dtype, &c.shared[TOLERANCE + i], 0, tolerance[i]);
   for (int s = 0; s < b->field->nslices; s++) {
     const void **in = c.in + (size_t)s * e->nin;
     char *probe = probe_ ? probe_[s] : NULL;

@@ -177,7 +177,7 @@ static void gather(const gq_nodebuffer *b, const gq_evaluator *e, int i, size_t 
   for (int s = 0; s < b->s->plan->field->nslices; s++) {
     const char *from = b->here + s * b->probe_bytes + *x;
     for (size_t k = 0; k < size * points; k++)
-      to[k % points * stride + k / points] += gq_shared(d, from + k * gq_dtype_size(d));
+      to[k % points * stride + k / points] += gq_number(d, from + k * gq_dtype_size(d), 0);
   }
   *x += gq_probe_bytes(e, i, e->points);
 }
@@ -208,7 +208,7 @@ int gq_nodebuffer_probes(const gq_nodebuffer *b, const gq_grads *probes, double 
       to[q] = 0;
       for (int s = 0; s < f->nslices; s++) {
         ptrdiff_t at = (char *)probes->at[(size_t)s * f->nb + j] - (char *)probes->block;
-        to[q] += gq_shared(d, here + at + i * gq_dtype_size(d));
+        to[q] += gq_number(d, here + at + i * gq_dtype_size(d), 0);
       }
     }
   }

@@ -111,7 +111,7 @@ static double largest(const gq_tensor *x) {
   double most = 0;
   const void *data = gq_tensor_data(x);
   for (int64_t i = 0; i < gq_numel(x->shape); i++) {
-    double v = fabs(x->dtype == GQ_F32 ? ((const float *)data)[i] : ((const double *)data)[i]);
+    double v = fabs(gq_number(x->dtype, data, i));
     if (!(v <= most)) most = v;
   }
   return most;

@@ -191,7 +191,7 @@ static double scalar_of(const gq_attempt *a, int s, int i) {
 /* One that is stored in the state's dtype. */
 static double state_scalar_of(const gq_attempt *a, int s, int i) {
   const program *p = a->own;
-  return gq_shared(a->field->dtype, &p->scalars[(size_t)s * a->st->l.nout + i]);
+  return gq_number(a->field->dtype, &p->scalars[(size_t)s * a->st->l.nout + i], 0);
 }
 
 /* Mean square of one part's error from the slices' sums; the largest number's in the maximum norm. */

@@ -90,7 +90,7 @@ void gq_event_free(gq_event *e) {
 }
 
 static void set_inputs(gq_event *e, double t, const void *packed) {
-  gq_set_shared(e->field->dtype, &e->shared[TIME], t);
+  gq_set_number(e->field->dtype, &e->shared[TIME], 0, t);
   gq_field_unpack(e->field, packed, e->state);
 }
 
@@ -98,7 +98,7 @@ static int value_of(gq_event *e, double t, const void *packed, double *value) {
   set_inputs(e, t, packed);
   GQ_TRY(gq_program_run(e->prog, 0, e->arena, e->in, (void *[]){ &e->shared[VALUE] }));
   gq_wait(e->field->on);
-  *value = gq_shared(e->field->dtype, &e->shared[VALUE]);
+  *value = gq_number(e->field->dtype, &e->shared[VALUE], 0);
   if (!isfinite(*value)) return gq_fail(GQ_ENONFINITE, "the event function is not finite at t = %.9g", t);
   return GQ_OK;
 }
@@ -149,7 +149,7 @@ static int find_zero(gq_event *e, const gq_walk *w) {
   set_inputs(e, w->a.t, w->a.y[0]);
   int status = gq_program_run(e->slope, 0, block, e->in, (void *[]){ &e->shared[BY_TIME], by_z });
   gq_wait(on);
-  sum = fabs(gq_shared(e->field->dtype, &e->shared[BY_TIME]) * w->a.t);
+  sum = fabs(gq_number(e->field->dtype, &e->shared[BY_TIME], 0) * w->a.t);
   for (int64_t at = 0, some; at < n; at += some) {
     double slope[CHUNK], z[CHUNK], z1[CHUNK];
     some = n - at < CHUNK ? n - at : CHUNK;

@@ -45,6 +45,15 @@ const char *gq_dtype_name(gq_dtype d);                   /* "float32" ... */
 bool gq_dtype_of(const char *name, gq_dtype *out);
 static inline bool gq_is_float(gq_dtype d) { return d == GQ_F32 || d == GQ_F64; }
 
+/* Number i of an array of floats of dtype d, of the host's. */
+static inline double gq_number(gq_dtype d, const void *p, int64_t i) {
+  return d == GQ_F32 ? (double)((const float *)p)[i] : ((const double *)p)[i];
+}
+static inline void gq_set_number(gq_dtype d, void *p, int64_t i, double x) {
+  if (d == GQ_F32) ((float *)p)[i] = (float)x;
+  else ((double *)p)[i] = x;
+}
+
 gq_shape gq_shape_of(int ndim, const int64_t *dim);
 int64_t gq_numel(gq_shape s);                            /* product; shapes are checked when made */
 bool gq_shape_equal(gq_shape a, gq_shape b);

@@ -88,8 +88,7 @@ static void sum_columns(const gq_reduce *r, const char *x, void *out, bool add) 
 
 static double sum_strided(const gq_reduce *r, const void *p, int64_t n, int64_t stride) {
   double s = 0;
-  for (int64_t i = 0; i < n; i++)
-    s += r->dtype == GQ_F32 ? (double)((const float *)p)[i * stride] : ((const double *)p)[i * stride];
+  for (int64_t i = 0; i < n; i++) s += gq_number(r->dtype, p, i * stride);
   return s;
 }
 

@@ -31,13 +31,11 @@ static void axpy(gq_dtype d, size_t n, double s, const void *src, void *dst) {
 BOTH(STRIDED)
 
 static void add(gq_dtype d, size_t n, double s, const void *src, size_t from, void *dst, size_t to) {
-  if (d == GQ_F32) add_f32(n, (float)s, src, from, dst, to);
-  else add_f64(n, s, src, from, dst, to);
+  PICK(add, d, n, s, src, from, dst, to);
 }
 
 static void scale(gq_dtype d, size_t n, double s, const void *src, size_t from, void *dst, size_t to) {
-  if (d == GQ_F32) scale_f32(n, (float)s, src, from, dst, to);
-  else scale_f64(n, s, src, from, dst, to);
+  PICK(scale, d, n, s, src, from, dst, to);
 }
 
 #define WEIGHTED(S, T)                                                                                       \
@@ -180,8 +178,7 @@ static size_t nonfinite(gq_dtype d, size_t n, const void *x) {
 BOTH(MOVES)
 
 static void fill(gq_dtype d, size_t n, double value, void *dst, size_t to) {
-  if (d == GQ_F32) fill_f32(n, (float)value, dst, to);
-  else fill_f64(n, value, dst, to);
+  PICK(fill, d, n, value, dst, to);
 }
 
 static void cast(gq_dtype from, gq_dtype to, size_t n, const void *src, void *dst) {
@@ -243,26 +240,17 @@ typedef struct sweep {
   int pieces;
 } sweep;
 
-static double number(gq_dtype d, const void *x, int64_t i) {
-  return d == GQ_F32 ? (double)((const float *)x)[i] : ((const double *)x)[i];
-}
-
-static void set_number(gq_dtype d, void *x, int64_t i, double v) {
-  if (d == GQ_F32) ((float *)x)[i] = (float)v;
-  else ((double *)x)[i] = v;
-}
-
 static void row_forward(const sweep *s, int64_t i, const void *row) {
   double squares, mean = gq_cpu()->fit[s->dtype](row, (size_t)s->n, &squares);
   double deviation = sqrt(squares / (double)(s->n - 1));
-  set_number(s->dtype, s->a, i, s->mean[i] = mean);
-  set_number(s->dtype, s->b, i, deviation);
+  gq_set_number(s->dtype, s->a, i, s->mean[i] = mean);
+  gq_set_number(s->dtype, s->b, i, deviation);
   s->slope[i] = deviation == 0 ? 0 : 1 / ((double)(s->n - 1) * deviation);
 }
 
 static void row_backward(const sweep *s, int64_t i, const void *row, void *out) {
-  double base = s->a ? number(s->dtype, s->a, i) / (double)s->n : 0;
-  double slope = s->b ? number(s->dtype, s->b, i) * s->slope[i] : 0;
+  double base = s->a ? gq_number(s->dtype, s->a, i) / (double)s->n : 0;
+  double slope = s->b ? gq_number(s->dtype, s->b, i) * s->slope[i] : 0;
   gq_cpu()->fit_pull[s->dtype](out, row, (double[]){ base, slope, s->mean[i] }, (size_t)s->n);
 }
 
