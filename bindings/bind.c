@@ -345,6 +345,16 @@ int gqL_choose(lua_State *L, const char *what, const char *key, const char *give
   return gqL_error(L, "%s: %s = \"%s\" is not known; there are: %s", what, key, given, list);
 }
 
+int gqL_chooserow(lua_State *L, const char *what, const char *key, const char *given,
+                  const char *(*name)(int i)) {
+  int n = 0;
+  for (; name(n) != NULL; n++)
+    if (strcmp(name(n), given) == 0) return n;
+  const char **names = lua_newuserdatauv(L, (size_t)(n + 1) * sizeof *names, 0);
+  for (int i = 0; i <= n; i++) names[i] = name(i);
+  return gqL_choose(L, what, key, given, names);
+}
+
 static void unknown_option(lua_State *L, const char *key, const char *const *known, const char *what) {
   const char *hint = gqL_hint(key, known, what), *near = gqL_nearest(key, known), *list = push_list(L, known);
   if (hint != NULL) gqL_error(L, "%s: unknown option '%s'; here: %s (known: %s)", what, key, hint, list);

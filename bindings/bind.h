@@ -135,6 +135,8 @@ gqL_state *gqL_getstate(lua_State *L);
 
 /* The index of one of a list of names, or an error that lists them and says which may be meant. */
 int gqL_choose(lua_State *L, const char *what, const char *key, const char *given, const char *const *names);
+/* The same of a table's rows: name(i) is that of row i, NULL behind the last. */
+int gqL_chooserow(lua_State *L, const char *what, const char *key, const char *given, const char *(*name)(int i));
 /* "nearest" name in a NULL-terminated list, for "did you mean": NULL if none is near. */
 const char *gqL_nearest(const char *name, const char *const *known);
 /* What to write for an option that other libraries call `name`: l_hints.c; NULL if nothing is known. */

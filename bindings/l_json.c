@@ -35,35 +35,21 @@ static void enter(void) {
 
 static void leave(void) { cJSON_InitHooks(NULL); }
 
-#define OURS(call) (enter(), made = (call), leave(), made)
-static cJSON *made_string(const char *s) {
-  cJSON *made;
-  return OURS(cJSON_CreateString(s));
-}
-static cJSON *made_raw(const char *s) {
-  cJSON *made;
-  return OURS(cJSON_CreateRaw(s));
-}
-static cJSON *made_bool(bool x) {
-  cJSON *made;
-  return OURS(cJSON_CreateBool(x));
-}
-static cJSON *made_null(void) {
-  cJSON *made;
-  return OURS(cJSON_CreateNull());
-}
-static cJSON *made_array(void) {
-  cJSON *made;
-  return OURS(cJSON_CreateArray());
-}
-static cJSON *made_object(void) {
-  cJSON *made;
-  return OURS(cJSON_CreateObject());
-}
-static char *made_text(const cJSON *item) {
-  char *made;
-  return OURS(cJSON_PrintUnformatted(item));
-}
+/* cJSON's function of that name, with our hooks. */
+#define OURS(type, name, of, call) \
+  static type made_##name(of) {    \
+    enter();                       \
+    type made = cJSON_##call;      \
+    leave();                       \
+    return made;                   \
+  }
+OURS(cJSON *, string, const char *s, CreateString(s))
+OURS(cJSON *, raw, const char *s, CreateRaw(s))
+OURS(cJSON *, bool, bool x, CreateBool(x))
+OURS(cJSON *, null, void, CreateNull())
+OURS(cJSON *, array, void, CreateArray())
+OURS(cJSON *, object, void, CreateObject())
+OURS(char *, text, const cJSON *item, PrintUnformatted(item))
 
 /* A tree, and the text made from it. */
 typedef struct tree {

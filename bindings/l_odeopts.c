@@ -36,25 +36,27 @@ static double limit(lua_State *L, int arg, const char *key, double none, double 
   return gqL_optlimit(L, arg, "gq.odeint", key, none, def);
 }
 
+static const char *method_name(int i) { return i < gq_ntableaux ? gq_tableau_get(i)->name : NULL; }
+static const char *engine_name(int i) { return i < gq_nengines ? gq_engines[i].name : NULL; }
+static const char *quadrature_name(int i) { return i < gq_nquadratures ? gq_quadratures[i].name : NULL; }
+static const char *trajectory_name(int i) {
+  return i == 0 ? "auto" : gq_trajectories[i - 1] ? gq_trajectories[i - 1]->name : NULL;
+}
+
 static const gq_tableau *choose_method(lua_State *L, int arg, const char *key, const gq_tableau *def) {
-  const char *names[64] = { NULL };
-  if (!gqL_given(L, arg, "method")) return def;
-  for (int i = 0; i < gq_ntableaux && i < 63; i++) names[i] = gq_tableau_get(i)->name;
-  return gq_tableau_get(choose(L, arg, key, NULL, names));
+  const char *given = gqL_optstring(L, arg, "method", def->name);
+  return given == def->name ? def : gq_tableau_get(gqL_chooserow(L, "gq.odeint", key, given, method_name));
 }
 
 /* Who says how the adjoint is to be solved means it to be. */
 static const gq_engine *choose_engine(lua_State *L, int arg, bool meant, const gq_ode_options *o) {
-  const gq_engine *def = meant ? gq_engine_find("gq") : o->engine;
-  const char *names[32] = { NULL };
-  for (int i = 0; i < gq_nengines && i < 31; i++) names[i] = gq_engines[i].name;
-  return &gq_engines[choose(L, arg, "gradient", def->name, names)];
+  const char *given = gqL_optstring(L, arg, "gradient", meant ? "gq" : o->engine->name);
+  return &gq_engines[gqL_chooserow(L, "gq.odeint", "gradient", given, engine_name)];
 }
 
 static const gq_trajectory_kind *choose_trajectory(lua_State *L, int t, const char *def) {
-  const char *names[16] = { "auto" };
-  for (int i = 0; gq_trajectories[i] && i < 14; i++) names[i + 1] = gq_trajectories[i]->name;
-  int which = choose(L, t, "adjoint.trajectory", def, names);
+  const char *given = gqL_optstring(L, t, "trajectory", def);
+  int which = gqL_chooserow(L, "gq.odeint", "adjoint.trajectory", given, trajectory_name);
   return which ? gq_trajectories[which - 1] : NULL;
 }
 
@@ -128,9 +130,7 @@ static void adjoint_options(lua_State *L, int t, bool paper, gq_ode_options *o) 
 }
 
 const gq_quadrature *gqL_quadrature(lua_State *L, const char *name, const char *key) {
-  const char *names[16] = { NULL };
-  for (int i = 0; i < gq_nquadratures && i < 15; i++) names[i] = gq_quadratures[i].name;
-  return &gq_quadratures[gqL_choose(L, "gq.odeint", key, name, names)];
+  return &gq_quadratures[gqL_chooserow(L, "gq.odeint", key, name, quadrature_name)];
 }
 
 static void gq_options(lua_State *L, int t, bool paper, gq_ode_options *o) {

@@ -9,17 +9,17 @@
 
 #define MOST_STEPS 1000000 /* of a solve, by itself: more are a dt by mistake rather than a wish */
 
+static const char *scheme_name(int i) { return i < gq_nschemes ? gq_scheme_get(i)->name : NULL; }
+static const char *engine_name(int i) { return i < gq_nnoise_engines ? gq_noise_engines[i].name : NULL; }
+
 /* Not reversible_heun, which grows without bound wherever the drift contracts. */
 static const gq_tableau *choose_method(lua_State *L, int arg, const char *key, const char *def) {
-  const char *names[32] = { NULL };
-  for (int i = 0; i < gq_nschemes && i < 31; i++) names[i] = gq_scheme_get(i)->name;
-  return gq_scheme_get(gqL_optchoice(L, arg, "sdeint", key, def, names));
+  return gq_scheme_get(gqL_chooserow(L, "sdeint", key, gqL_optstring(L, arg, "method", def), scheme_name));
 }
 
 static const gq_engine *choose_engine(lua_State *L, int arg) {
-  const char *names[16] = { NULL };
-  for (int i = 0; i < gq_nnoise_engines && i < 15; i++) names[i] = gq_noise_engines[i].name;
-  return &gq_noise_engines[gqL_optchoice(L, arg, "sdeint", "gradient", names[0], names)];
+  const char *given = gqL_optstring(L, arg, "gradient", engine_name(0));
+  return &gq_noise_engines[gqL_chooserow(L, "sdeint", "gradient", given, engine_name)];
 }
 
 /* That of the backward solve: the forward one's where it can be. */
