@@ -5,24 +5,15 @@
 local helper = require "tests.helper"
 
 local read, quote = helper.read, helper.quote
-local gqlua = os.getenv("GQLUA") or "./gqlua"
-
-local function lines(command)
-  local pipe = assert(io.popen(command))
-  local line = pipe:read("l")
-  pipe:close()
-  return line
-end
 
 -- Run a mode in a new scratch folder; nothing it does may end it, and it has nothing to complain about.
 local function run(mode)
-  local folder, here = lines("mktemp -d"), lines("pwd")
-  local program = gqlua:sub(1, 1) == "/" and gqlua or here .. "/" .. gqlua
+  local folder = helper.folder()
   -- A sanitizer that aborts on a size it finds silly would hide how the runtime takes the refusal.
   local command = "cd %s && ASAN_OPTIONS=$ASAN_OPTIONS:allocator_may_return_null=1 " ..
     "timeout -k 5 1200 %s %s %s >out 2>err </dev/null"
-  local script = quote(here .. "/tests/arguments.lua")
-  local ok, how, code = os.execute(command:format(folder, quote(program), script, mode))
+  local script = quote(helper.here .. "/tests/arguments.lua")
+  local ok, how, code = os.execute(command:format(folder, quote(helper.gqlua), script, mode))
   local last, report, err = read(folder .. "/last"), read(folder .. "/report"), read(folder .. "/err")
   os.execute("rm -rf " .. quote(folder))
   if not ok then

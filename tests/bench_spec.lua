@@ -2,14 +2,13 @@
 
 local gq = require "gq"
 local assert = require "luassert"
-local gqlua = os.getenv("GQLUA") or "./gqlua"
+local helper = require "tests.helper"
+local gqlua = helper.gqlua
 
 local function bench(arguments)
   local path = os.tmpname()
   local ok = os.execute(("%s scripts/bench.lua --runs 1 --json %s %s >/dev/null"):format(gqlua, path, arguments))
-  local file = assert(io.open(path))
-  local text = file:read("a")
-  file:close()
+  local text = helper.read(path)
   os.remove(path)
   assert.truthy(ok)
   return gq.json.decode(text)
@@ -34,7 +33,7 @@ describe("scripts/bench.lua", function()
     assert.same({ "sde_reversible", 1001, 1001 }, { r.gradient, r.nfe, r.nfe_backward })
     assert.truthy(r.seconds > 0 and r.outside < 1)
     assert.is_nil(r.error)                             -- the reference is that of another equation
-    local text = io.popen(gqlua .. " scripts/bench.lua --work crossing --gradients sde_direct 2>&1"):read("a")
+    local text = helper.output(gqlua .. " scripts/bench.lua --work crossing --gradients sde_direct")
     assert.truthy(text:find("no stochastic equation", 1, true))
   end)
 

@@ -154,7 +154,7 @@ for k = 1, 3 do
     on_epoch = k == 2 and function() now = now + 20 end or nil, optimiser = gq.optim.sgd(net:parameters(), { lr = 0 }),
     loss = function(m, x, y) now = now + 20 return gq.mse_loss(m(x), y) end }
 end]])
-    assert(os.execute(("%s %s/tells.lua 2>%s/told"):format(os.getenv("GQLUA") or "./gqlua", folder, folder)))
+    assert(os.execute(("%s %s/tells.lua 2>%s/told"):format(helper.gqlua, folder, folder)))
     local told = gq.file_read(folder .. "/told")
     assert.equal(2, select(2, told:gsub("\n", "")), told)
     assert.truthy(told:find("^epoch   2  train loss %d[^\n]* of 5, step 2\nepoch   4 "), told)
@@ -184,7 +184,7 @@ gq.checkpoint.save(folder .. "/end.safetensors", { model = net, optimiser = opti
 ]]
 
 describe("a training that is killed", function()
-  local gqlua = os.getenv("GQLUA") or "./gqlua"
+  local gqlua = helper.gqlua
 
   -- What is in its files at the end, but for times.
   local function outcome(place)

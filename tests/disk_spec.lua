@@ -3,7 +3,7 @@
 
 local gq = require "gq"
 local helper = require "tests.helper"
-local gqlua = os.getenv("GQLUA") or "./gqlua"
+local gqlua = helper.gqlua
 local folder
 
 setup(function() folder = helper.folder() end)
@@ -18,10 +18,7 @@ local function try(name, f, ...)
 end
 ]] .. code)
   local command = ("trap '' XFSZ; ulimit -f %d; exec '%s' %s/script.lua"):format(2 * kib, gqlua, folder)
-  local pipe = io.popen(("sh -c %q 2>&1"):format(command))
-  local said = pipe:read("a")
-  pipe:close()
-  return said
+  return (helper.output(("sh -c %q"):format(command)))
 end
 
 local function names()
@@ -82,9 +79,7 @@ describe("on a full disk", function()
   end)
 
   it("what was printed and is lost is a failure", function()
-    local pipe = io.popen(("'%s' -e 'print(1)' 2>&1 >/dev/full; echo status $?"):format(gqlua))
-    local said = pipe:read("a")
-    pipe:close()
-    assert.truthy(said:find("standard output could not be written", 1, true) and said:find("status 1", 1, true), said)
+    local said, code = helper.output(("'%s' -e 'print(1)' >/dev/full"):format(gqlua))
+    assert.truthy(said:find("standard output could not be written", 1, true) and code == 1, said)
   end)
 end)

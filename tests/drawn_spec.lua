@@ -1,10 +1,11 @@
 -- drawn_spec.lua -- scripts/drawn.lua: what its table must hold.
 
-local gqlua = os.getenv("GQLUA") or "./gqlua"
+local helper = require "tests.helper"
 
 local function rows(count)
-  local pipe, list = assert(io.popen(gqlua .. " scripts/drawn.lua --problems " .. count .. " 2>&1")), {}
-  for line in pipe:lines() do
+  local text, code = helper.output(helper.gqlua .. " scripts/drawn.lua --problems " .. count)
+  local list = {}
+  for line in text:gmatch("[^\n]+") do
     local kind, gradient, numbers = line:match("^| (%a+) | (%a+) | ([%d |]+)|$")
     if kind then
       local row = {}
@@ -12,7 +13,7 @@ local function rows(count)
       list[kind .. " " .. gradient] = row
     end
   end
-  assert.truthy(pipe:close())
+  assert.equal(0, code, text)
   return list
 end
 

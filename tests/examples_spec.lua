@@ -4,7 +4,7 @@ local gq = require "gq"
 local assert = require "luassert"
 local helper = require "tests.helper"
 local read = helper.read
-local gqlua = os.getenv("GQLUA") or "./gqlua"
+local gqlua = helper.gqlua
 local folder
 
 setup(function() folder = helper.folder() end)

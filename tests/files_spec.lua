@@ -12,10 +12,7 @@ local function path(name) return folder .. "/" .. name end
 local function put(name, bytes)
   local inner = name:match("^(.*)/")
   if inner and not core.directory(path(inner)) then os.execute("mkdir -p " .. path(inner)) end
-  local file = assert(io.open(path(name), "wb"))
-  file:write(bytes)
-  file:close()
-  return path(name)
+  return helper.write(path(name), bytes)
 end
 
 local function gzip(s) return "\x1f\x8b\8\0\0\0\0\0\0\3" .. core.deflate(s) .. ("<I4I4"):pack(core.crc32(s), #s) end

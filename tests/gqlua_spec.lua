@@ -4,15 +4,10 @@
 local helper = require "tests.helper"
 
 local read, quote = helper.read, helper.quote
-local gqlua = os.getenv("GQLUA") or "./gqlua"
+local gqlua = helper.gqlua
 local folder                          -- scratch, removed at the end
 
-local function write(name, text)
-  local file = assert(io.open(folder .. "/" .. name, "wb"))
-  file:write(text)
-  file:close()
-  return folder .. "/" .. name
-end
+local function write(name, text) return helper.write(folder .. "/" .. name, text) end
 
 -- Run a shell command in the scratch folder: stdout, stderr, exit code (128 + n for signal n).
 local function shell(command)
@@ -23,18 +18,7 @@ end
 
 local function run(arguments) return shell(quote(gqlua) .. " " .. arguments) end
 
-local function absolute(path)
-  if path:sub(1, 1) == "/" then return path end
-  local pipe = io.popen("pwd")
-  local here = pipe:read("l")
-  pipe:close()
-  return here .. "/" .. path
-end
-
-setup(function()
-  gqlua = absolute(gqlua)
-  folder = helper.folder()
-end)
+setup(function() folder = helper.folder() end)
 
 teardown(function() os.execute("rm -rf " .. quote(folder)) end)
 
@@ -624,7 +608,7 @@ end)
 
 describe("the folder of Lua files on package.path", function()
   it("is said to be no module by itself", function()
-    local _, err = shell(("LUA_PATH='%s/?/init.lua' lua5.4 -e 'require \"gq\"'"):format(absolute("lua")))
+    local _, err = shell(("LUA_PATH='%s/?/init.lua' lua5.4 -e 'require \"gq\"'"):format(helper.here .. "/lua"))
     assert.matches("gq.so, which is what require \"gq\" is to find: name it in package.cpath", err)
   end)
 end)

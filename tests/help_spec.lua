@@ -41,8 +41,7 @@ describe("gq.help", function()
   end)
 
   it("says of engines what the README says", function()
-    local file <close> = assert(io.open("README.md"))
-    local readme = file:read("a")
+    local readme = helper.read("README.md")
     for _, e in ipairs(gq.core.engines()) do
       local row = ("| `%s`%s | %s | %s%s |"):format(e.name, e.default and " (default)" or "", e.kept, e.doc,
         e.source and (" (%s)"):format(e.source) or "")
@@ -69,12 +68,8 @@ describe("gq.help", function()
   end)
 
   it("has two examples or more for every name, which run and give what they say", function()
-    local gqlua, here = os.getenv("GQLUA") or "./gqlua", io.popen("pwd"):read("l")
-    if gqlua:sub(1, 1) ~= "/" then gqlua = here .. "/" .. gqlua end
     local folder = helper.folder()
-    local pipe = io.popen(("cd %s && '%s' %s/tests/examples.lua 2>&1"):format(folder, gqlua, here))
-    local said = pipe:read("a")
-    pipe:close()
+    local said = helper.output(("cd %s && '%s' %s/tests/examples.lua"):format(folder, helper.gqlua, helper.here))
     os.execute("rm -r " .. folder)
     local names = tonumber(said:match("(%d+) names\n$"))
     assert.truthy(names and names > 300, said)

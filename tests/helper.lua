@@ -181,6 +181,27 @@ function helper.legendre(k, x)
   return b
 end
 
+-- Where the tests run, and the command that they try, whole paths.
+helper.here = os.getenv "PWD"
+helper.gqlua = os.getenv "GQLUA" or "./gqlua"
+if helper.gqlua:sub(1, 1) ~= "/" then helper.gqlua = helper.here .. "/" .. helper.gqlua end
+
+-- All that a command of the shell prints, errors too, and its exit status, 128 + n for signal n.
+function helper.output(command)
+  local pipe = assert(io.popen(("{ %s\n} 2>&1"):format(command)))
+  local text = pipe:read("a")
+  local _, how, code = pipe:close()
+  return text, how == "signal" and 128 + code or code
+end
+
+-- A file of these texts; its path.
+function helper.write(path, ...)
+  local file = assert(io.open(path, "wb"))
+  file:write(...)
+  file:close()
+  return path
+end
+
 -- A file's text, "" if there is none.
 function helper.read(path)
   local file = io.open(path, "rb")
@@ -191,10 +212,7 @@ end
 
 -- A new folder, which the spec removes when it is done.
 function helper.folder()
-  local pipe = assert(io.popen("mktemp -d"))
-  local path = pipe:read("l")
-  pipe:close()
-  return path
+  return (helper.output("mktemp -d"):gsub("\n", ""))
 end
 
 -- A word for the shell.

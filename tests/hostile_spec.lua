@@ -171,17 +171,10 @@ describe("a wide product", function()
       print(pcall(gq.odeint, net, gq.ones(256, 400), { 0, 1 }))
       local y = gq.ones(5, 6)
       print(y:matmul(gq.ones(6, 20)):sum():item()) ]]
-    local name = os.tmpname()
-    local file = assert(io.open(name, "w"))
-    file:write(script)
-    file:close()
-    local program = helper.quote(os.getenv "GQLUA" or "./gqlua")
+    local name = helper.write(os.tmpname(), script)
     local function run(limit)
-      local pipe = assert(io.popen(("ulimit -v %s; GQ_THREADS=2 timeout 60 %s %s 2>&1; echo end $?"):format(limit,
-        program, name)))
-      local text = pipe:read("a")
-      pipe:close()
-      return text
+      return (helper.output(("ulimit -v %s; GQ_THREADS=2 timeout 60 %s %s; echo end $?"):format(limit,
+        helper.quote(helper.gqlua), name)))
     end
     local text = run(350000)
     assert.matches("false\tout of memory: OpenBLAS takes %d+ MiB .*false.*out of memory.*600.0.*end 0", text)
@@ -485,16 +478,11 @@ describe("warnings", function()
       print(info.warning and "told")
     end ]]
   it("reach stderr once for each kind, under a stock Lua too", function()
-    local name = os.tmpname()
-    local file = assert(io.open(name, "w"))
-    file:write(script)
-    file:close()
-    local programs = { helper.quote(os.getenv "GQLUA" or "./gqlua") }
+    local name = helper.write(os.tmpname(), script)
+    local programs = { helper.quote(helper.gqlua) }
     if os.getenv "GQ_TEST_CONFIG" == "release" then programs[2] = "lua5.4" end
     for program, quiet in helper.each(programs, { "", "quiet" }) do
-      local pipe = assert(io.popen(("%s %s %s 2>&1"):format(program, name, quiet)))
-      local text = pipe:read("a")
-      pipe:close()
+      local text = helper.output(("%s %s %s"):format(program, name, quiet))
       local _, warned = text:gsub("warning: gq.odeint", "")
       local _, told = text:gsub("told", "")
       assert.same({ quiet == "" and 1 or 0, 3 }, { warned, told }, text)

@@ -2,22 +2,14 @@
 -- examples/embed.c gives, and so does the program of runtime/gq.h's manual; the man page, what pkg-config says, what
 -- editors are told, the examples; and what `make uninstall` leaves.
 
+local helper = require "tests.helper"
+
+local read = helper.read
 local config = os.getenv("GQ_TEST_CONFIG") or "release"
 
 local function run(command)
-  local pipe = assert(io.popen(("env -u MAKEFLAGS -u MAKELEVEL sh -c '%s' 2>&1; echo status $?"):format(
-    command:gsub("'", [['\\'']]))))
-  local text = pipe:read("a")
-  pipe:close()
-  local out, status = text:match("^(.*)status (%d+)\n$")
-  assert.equal("0", status, command .. "\n" .. text)
-  return out
-end
-
-local function read(path)
-  local file = assert(io.open(path))
-  local text = file:read("a")
-  file:close()
+  local text, status = helper.output("env -u MAKEFLAGS -u MAKELEVEL sh -c " .. helper.quote(command))
+  assert.equal(0, status, command .. "\n" .. text)
   return text
 end
 
@@ -56,11 +48,9 @@ describe("make install", function()
     local code = {}
     for text in read("runtime/gq.h"):gmatch("\n%*%*     ([^\n]*)") do code[#code + 1] = "  " .. text end
     assert.is_true(#code > 40)
-    local file = assert(io.open(place .. "/manual.c", "w"))
-    file:write("#include <stdio.h>\n#include \"gq.h\"\n\nstatic int manual(void) {\n", table.concat(code, "\n"),
-      "\n  return GQ_OK;\n}\n\nint main(void) {\n  if (manual() == GQ_OK) return 0;\n",
+    helper.write(place .. "/manual.c", "#include <stdio.h>\n#include \"gq.h\"\n\nstatic int manual(void) {\n",
+      table.concat(code, "\n"), "\n  return GQ_OK;\n}\n\nint main(void) {\n  if (manual() == GQ_OK) return 0;\n",
       "  return fprintf(stderr, \"%s\\n\", gq_message()), 1;\n}\n")
-    file:close()
     local z, gk, k = build(compiler, "manual.c"):match("(%S+) (%S+) (%S+)")
     assert.close(tonumber(z), math.exp(-1), 1e-5)
     assert.close(tonumber(gk), -2 * math.exp(-1), 1e-5)

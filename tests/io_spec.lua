@@ -10,18 +10,10 @@ local folder
 local function path(name) return folder .. "/" .. name end
 
 local function put(name, bytes)
-  local file = assert(io.open(path(name), "wb"))
-  file:write(bytes)
-  file:close()
-  return path(name)
+  return helper.write(path(name), bytes)
 end
 
-local function get(name)
-  local file = assert(io.open(path(name), "rb"))
-  local bytes = file:read("a")
-  file:close()
-  return bytes
-end
+local function get(name) return helper.read(path(name)) end
 
 local function flipped(bytes, bit)
   local at = bit // 8 + 1

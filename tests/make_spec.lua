@@ -1,12 +1,11 @@
 -- make_spec.lua -- what a packager gives to make: his flags count, and what the numbers depend on stays.
 
+local helper = require "tests.helper"
+
 local function commands(settings, environment)
   local command = "env -u MAKEFLAGS -u CFLAGS -u CPPFLAGS -u LDFLAGS %s make -n -B objects gqlua gq.so embed CC=gcc " ..
-    "config=release %s 2>&1"
-  local pipe = assert(io.popen(command:format(environment or "", settings)))
-  local text = pipe:read("a")
-  pipe:close()
-  return text
+    "config=release %s"
+  return (helper.output(command:format(environment or "", settings)))
 end
 
 local function each(text, pattern, check)
@@ -24,12 +23,7 @@ local function last(line, pattern)
 end
 
 describe("make", function()
-  local function said(arguments)
-    local pipe = assert(io.popen("env -u MAKEFLAGS -u MAKELEVEL make " .. arguments .. " 2>&1"))
-    local text = pipe:read("a")
-    pipe:close()
-    return text
-  end
+  local function said(arguments) return (helper.output("env -u MAKEFLAGS -u MAKELEVEL make " .. arguments)) end
 
   it("lists its targets", function()
     local text = said("help")

@@ -4,7 +4,7 @@ local gq = require "gq"
 local helper = require "tests.helper"
 local plot = gq.plot
 
-local gqlua = os.getenv("GQLUA") or "./gqlua"
+local gqlua = helper.gqlua
 
 local function layers(p, draw)
   local list = {}
@@ -21,13 +21,8 @@ end
 
 -- Standard output and error of a script run by gqlua, with the environment before it.
 local function run(environment, code)
-  local path = os.tmpname()
-  local file = assert(io.open(path, "w"))
-  file:write("local gq = require 'gq'\n", code)
-  file:close()
-  local pipe = assert(io.popen(("env %s %s %s 2>&1"):format(environment, gqlua, path)))
-  local text = pipe:read("a")
-  pipe:close()
+  local path = helper.write(os.tmpname(), "local gq = require 'gq'\n", code)
+  local text = helper.output(("env %s %s %s"):format(environment, gqlua, path))
   os.remove(path)
   return text
 end
@@ -227,10 +222,7 @@ describe("gqlua plot", function()
     return place .. "/" .. name
   end
   local function command(arguments)
-    local pipe = assert(io.popen(("LC_ALL=C %s plot %s 2>&1; echo status $?"):format(gqlua, arguments)))
-    local text = pipe:read("a")
-    pipe:close()
-    return text:match("^(.*)status (%d+)\n$")
+    return helper.output(("LC_ALL=C %s plot %s"):format(gqlua, arguments))
   end
   lazy_setup(function() place = helper.folder() end)
   lazy_teardown(function() os.execute("rm -r " .. place) end)
@@ -256,7 +248,7 @@ describe("gqlua plot", function()
       [file("e.jsonl", "")] = "no rows", [file("f.csv", "a,b\n1,2\n")] = "--y names" } do
       local text, status = command(arguments)
       assert.truthy(text:find(words, 1, true), text)
-      assert.equal("1", status)
+      assert.equal(1, status)
     end
   end)
 

@@ -222,8 +222,6 @@ local function screen(bytes, columns)
 end
 
 describe("a line in a terminal", function()
-  local gqlua = os.getenv("GQLUA") or "./gqlua"
-
   -- All that the terminal was sent for these keys, each by itself.
   local function typed(environment, keys, columns)
     local folder = helper.folder()
@@ -231,7 +229,7 @@ describe("a line in a terminal", function()
     for _, key in ipairs(keys) do parts[#parts + 1] = ("printf '%%b' %s; sleep 0.03"):format(helper.quote(key)) end
     local command = ("(%s; sleep 0.1; printf '\\025\\004'; sleep 0.1) | env HOME=%s LC_ALL=C.UTF-8 %s timeout 20 " ..
       "script -qec %s /dev/null >%s/out 2>&1"):format(table.concat(parts, "; "), folder, environment,
-      helper.quote(("stty cols %d rows 20; exec "):format(columns or 30) .. helper.quote(gqlua)), folder)
+      helper.quote(("stty cols %d rows 20; exec "):format(columns or 30) .. helper.quote(helper.gqlua)), folder)
     assert(os.execute(command))
     local out = helper.read(folder .. "/out")
     os.execute("rm -rf " .. folder)

@@ -2,29 +2,21 @@
 
 local gq = require "gq"
 local helper = require "tests.helper"
-local gqlua = os.getenv("GQLUA") or "./gqlua"
 local folder
 
 local blocks = {}
 for code in ("\n" .. helper.read("README.md")):gmatch("\n```lua\n(.-)\n```") do blocks[#blocks + 1] = code end
 
 setup(function()
-  local pipe = io.popen("mktemp -d; pwd")
-  folder = pipe:read("l")
-  local here = pipe:read("l")
-  pipe:close()
-  if gqlua:sub(1, 1) ~= "/" then gqlua = here .. "/" .. gqlua end
-  os.execute(("ln -s '%s/examples' %s/examples"):format(here, folder))
+  folder = helper.folder()
+  os.execute(("ln -s '%s/examples' %s/examples"):format(helper.here, folder))
 end)
 
 teardown(function() os.execute("rm -r " .. folder) end)
 
 local function run(code)
   gq.file_write(folder .. "/block.lua", code .. "\n")
-  local pipe = io.popen(("cd %s && '%s' block.lua 2>&1; echo status $?"):format(folder, gqlua))
-  local text = pipe:read("a")
-  pipe:close()
-  return text:match("^(.*)status (%d+)\n$")
+  return helper.output(("cd %s && '%s' block.lua"):format(folder, helper.gqlua))
 end
 
 describe("README.md", function()
@@ -33,7 +25,7 @@ describe("README.md", function()
   for i, code in ipairs(blocks) do
     it(("block %d runs: %s"):format(i, code:match("\n([^\n]*)")), function()
       local out, status = run(code)
-      assert.equal("0", status, out)
+      assert.equal(0, status, out)
       local lines = {}
       for line in out:gmatch("[^\n]*") do lines[#lines + 1] = line:gsub("%s+", " ") end
       local n = 0

@@ -64,9 +64,8 @@ end)
 
 describe("scripts/orders", function()
   local function run(words)
-    local pipe = assert(io.popen(("%s scripts/orders.lua %s 2>&1"):format(os.getenv("GQLUA") or "./gqlua", words)))
-    local text = pipe:read("a")
-    return text, pipe:close()
+    local text, code = helper.output(("%s scripts/orders.lua %s"):format(helper.gqlua, words))
+    return text, code == 0
   end
 
   -- The slope and its interval lie above the order below the method's and, unless it may do better, under the next.
@@ -96,7 +95,7 @@ describe("scripts/orders", function()
 
   it("refuses what it does not know", function()
     local text, ok = run("heunn")
-    assert.is_nil(ok)
+    assert.is_false(ok)
     assert.truthy(text:find("heunn: no method", 1, true))
     text = run("--noise pink")
     assert.truthy(text:find("pink: no kind of noise", 1, true))

@@ -223,8 +223,7 @@ end
 
 function errors.bad_file()
   local path = os.tmpname()
-  local file <close> = assert(io.open(path, "w"))
-  file:write("this is no array"):flush()
+  helper.write(path, "this is no array")
   os.rename(path, path .. ".npy")
   local text = message(gq.load, path .. ".npy")
   os.remove(path .. ".npy")
@@ -253,16 +252,13 @@ local interrupted = [[
 ]]
 
 function errors.interrupted()
-  local gqlua = os.getenv("GQLUA") or "./gqlua"
-  local path, out = os.tmpname(), os.tmpname()
-  local file = assert(io.open(path, "w"))
-  file:write(interrupted):close()
-  local hosts = { ("'%s'"):format(gqlua) }
-  local place = gqlua:match("^(.*)/")
-  if place and io.open(place .. "/gq.so") then hosts[2] = ("LUA_CPATH='%s/?.so' lua5.4"):format(place) end
+  local gqlua = helper.gqlua
+  local path, out = helper.write(os.tmpname(), interrupted), os.tmpname()
+  local hosts, place = { ("'%s'"):format(gqlua) }, gqlua:match("^(.*)/")
+  if io.open(place .. "/gq.so") then hosts[2] = ("LUA_CPATH='%s/?.so' lua5.4"):format(place) end
   for _, host in ipairs(hosts) do
     os.execute(("env --default-signal=INT %s '%s' >'%s' 2>&1"):format(host, path, out))
-    local text = io.open(out):read("a")
+    local text = helper.read(out)
     local pattern = "^false%s[^\n]*interrupted[^\n]*\n5\nfalse%s[^\n]*interrupted[^\n]*\n5\tnil\ttrue\n$"
     assert.truthy(text:find(pattern), host .. ": " .. text)
   end

@@ -3,7 +3,7 @@
 local gq = require "gq"
 local helper = require "tests.helper"
 local read = helper.read
-local gqlua = os.getenv("GQLUA") or "./gqlua"
+local gqlua = helper.gqlua
 
 -- A script that does what its options say; without gq.cli, so that no --help is asked of it.
 local script_text = [[

@@ -1,19 +1,15 @@
 -- barriers_spec.lua -- what barriers of CUDA's kernels are for: the emulator watches who of a block reads and writes
 -- what (races.c). No two threads meet in one interval; each barrier is between two that would.
 
+local helper = require "tests.helper"
+
 local temporary = os.tmpname()
 os.remove(temporary)
 teardown(function() os.remove(temporary) end)
 
 local function run(environment, script)
-  local file = assert(io.open(temporary, "w"))
-  file:write(script)
-  file:close()
-  local pipe = io.popen(("env GQ_EMU=races GQ_CUDA_CACHE= %s '%s' %s 2>&1"):format(environment, os.getenv "GQLUA",
-    temporary))
-  local text = pipe:read "a"
-  pipe:close()
-  return text
+  helper.write(temporary, script)
+  return (helper.output(("env GQ_EMU=races GQ_CUDA_CACHE= %s '%s' %s"):format(environment, helper.gqlua, temporary)))
 end
 
 local problem = [[

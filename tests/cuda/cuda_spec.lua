@@ -12,15 +12,11 @@ os.remove(temporary)
 os.execute("mkdir -p " .. temporary)
 teardown(function() os.execute("rm -rf " .. temporary) end)
 
--- Output and errors of a script in a process of its own, with this environment; ok: did it end well?
+-- Output and errors of a script in a process of its own, with this environment; did it end well? its status.
 local function run(environment, script, ...)
-  local path = temporary .. "/script.lua"
-  local file = assert(io.open(path, "w"))
-  file:write("local gq = require 'gq'\n", script:format(...))
-  file:close()
-  local pipe = io.popen(("env %s '%s' %s 2>&1"):format(environment, os.getenv "GQLUA", path))
-  local text = pipe:read "a"
-  return text, pipe:close()
+  local path = helper.write(temporary .. "/script.lua", "local gq = require 'gq'\n", script:format(...))
+  local text, code = helper.output(("env %s '%s' %s"):format(environment, helper.gqlua, path))
+  return text, code == 0, code
 end
 
 local training = [[
@@ -53,9 +49,9 @@ describe("without", function()
     assert.truthy(run("GQ_CUDA=/nowhere/gq_cuda.so", ask):find("false.*gq_cuda.so cannot be opened.*make cuda"))
     assert.truthy(run("GQ_EMU_NONE=1", "print(table.concat(gq.devices()), gq.ones(2):sum():item())"):find("cpu\t2"))
     assert.truthy(run("", "print(pcall(gq.zeros, 2, {device = 'cuda:9'}))"):find('false.*"cuda:9".*"cpu", "cuda"'))
-    local pipe = io.popen(("LD_LIBRARY_PATH= scripts/gpu_tests %s 2>&1"):format(config))
-    assert.truthy(pipe:read("a"):find("no CUDA device to test on.*libcuda.so.1 is missing"))
-    assert.falsy(pipe:close())
+    local text, code = helper.output("LD_LIBRARY_PATH= scripts/gpu_tests " .. config)
+    assert.truthy(text:find("no CUDA device to test on.*libcuda.so.1 is missing"))
+    assert.not_equal(0, code)
   end)
 end)
 
@@ -86,14 +82,12 @@ describe("make install", function()
     local place, there = temporary .. "/installed", "print(gq.devices(true).cuda)"
     assert.is_true(os.execute(("make -s -o all install PREFIX=%s >%s/log 2>&1"):format(place, temporary)))
     local path = temporary .. "/there.lua"
-    local file = assert(io.open(path, "w"))
-    file:write("local gq = require 'gq' ", there)
-    file:close()
+    helper.write(path, "local gq = require 'gq' ", there)
     for _, program in ipairs { place .. "/bin/gqlua", ("env LUA_CPATH='%s/lib/lua/5.4/?.so' lua5.4"):format(place) } do
-      assert.truthy(io.popen(program .. " " .. path):read("a"):find "^emulator, compute capability 9.0")
+      assert.truthy(helper.output(program .. " " .. path):find "^emulator, compute capability 9.0")
     end
     assert.is_true(os.execute(("make -s uninstall PREFIX=%s"):format(place)))
-    assert.equal("", io.popen(("find %s -name 'gq*.so'"):format(place)):read "a")
+    assert.equal("", (helper.output(("find %s -name 'gq*.so'"):format(place))))
   end)
 end)
 
@@ -225,7 +219,7 @@ describe("kernels", function()
     local folder = temporary .. "/kernels"
     local sum = "print(gq.ones(3, {device = 'cuda'}):sum():item(), gq.ones(3, {device = 'cuda'}):exp():sum():item())"
     local first = run("GQ_CUDA_CACHE=" .. folder, sum)
-    local list = io.popen("ls " .. folder):read "a"
+    local list = helper.output("ls " .. folder)
     assert.truthy(list:find "%.sm_90")
     assert.equal(first, (run("GQ_EMU_CC=false GQ_CUDA_CACHE=" .. folder, "print(1)") and first))
     for name in list:gmatch "%S+" do
@@ -343,12 +337,12 @@ describe("a process", function()
 
   it("may end while work is queued", function()
     for _, last in ipairs { "", "os.exit(0)", "os.exit(0, true)", "error 'at last'" } do
-      local text, ended, _, code = run("GQ_EMU_LATE=1", [[
+      local text, ended, code = run("GQ_EMU_LATE=1", [[
         y = gq.ones({70, 70}, {device = "cuda", requires_grad = true})
         z = (y * 2):matmul(y)
         z:sum():backward()
         ]] .. last)
-      assert.equal(last:find "error" and 1 or 0, code or 0, text)
+      assert.equal(last:find "error" and 1 or 0, code, text)
       assert.equal(not last:find "error" and "" or nil, ended and text or nil)
     end
   end)
@@ -475,9 +469,7 @@ describe("a training step", function()
     assert.equal("tiles\ttrue\ttrue\n", text)
     local both = 0                       -- kernels with as many steps as there is room for, and calls behind them
     for path in io.popen("ls " .. temporary .. "/*.cu"):lines() do
-      local file = assert(io.open(path))
-      if file:read "a":find "\n  gq_run%(%d+, %d+%);\n.*\n  r%d+%(%d+, %d+" then both = both + 1 end
-      file:close()
+      if helper.read(path):find "\n  gq_run%(%d+, %d+%);\n.*\n  r%d+%(%d+, %d+" then both = both + 1 end
     end
     assert.equal(2, both)
     os.execute("rm -f " .. temporary .. "/*.cu")
@@ -711,14 +703,10 @@ end)
 
 -- What a quick run of an example arrives at.
 local function example(environment, device, name, arguments)
-  local pipe = io.popen(("env %s '%s' --device %s examples/%s.lua --quick --quiet --json %s/record %s 2>&1"):format(
-    environment, os.getenv "GQLUA", device, name, temporary, arguments))
-  local text = pipe:read "a"
-  assert.truthy(pipe:close(), text)
-  local file = assert(io.open(temporary .. "/record"))
-  local record = gq.json.decode(file:read "a")
-  file:close()
-  return record.summary
+  local command = "env %s '%s' --device %s examples/%s.lua --quick --quiet --json %s/record %s"
+  local text, code = helper.output(command:format(environment, helper.gqlua, device, name, temporary, arguments))
+  assert.equal(0, code, text)
+  return gq.json.decode(helper.read(temporary .. "/record")).summary
 end
 
 describe("examples", function()

@@ -11,12 +11,8 @@ teardown(function() os.remove(temporary) end)
 
 -- Output and errors of a script in a process of its own.
 local function run(environment, script)
-  local file = assert(io.open(temporary, "w"))
-  file:write("local gq = require 'gq'\n", script)
-  file:close()
-  local pipe = io.popen(("env %s '%s' %s 2>&1"):format(environment, os.getenv "GQLUA", temporary))
-  local text = pipe:read "a"
-  pipe:close()
+  helper.write(temporary, "local gq = require 'gq'\n", script)
+  local text = helper.output(("env %s '%s' %s"):format(environment, helper.gqlua, temporary))
   return (text:gsub("%-nan", "nan"))
 end
 
@@ -212,7 +208,7 @@ describe("rows with steps of their own", function()
     local function kernels(script)
       os.execute("mkdir " .. temporary .. "_")
       run(("GQ_CUDA_CACHE= GQ_EMU_DUMP=%s_"):format(temporary), script)
-      local text = io.popen(("cat %s_/*; rm -r %s_"):format(temporary, temporary)):read "a"
+      local text = helper.output(("cat %s_/*; rm -r %s_"):format(temporary, temporary))
       local _, rows = text:gsub("#define GQ_ROW 32\n", "")
       local _, all = text:gsub("GQ_ENTRY%(%l+, tile_of", "")
       return rows, all
