@@ -67,6 +67,31 @@ describe("gq.help", function()
     assert.truthy(text("methods"):find("\n    ", 1, true))
   end)
 
+  it("leaves tables and code as they are laid out, and begins a line with each item", function()
+    local sdes = text("sdes")
+    for _, m in ipairs(gq.core.schemes()) do
+      assert.truthy(sdes:find("\n  " .. m.name .. " +[%a.']+" .. (" +[%d.-]+ ?a?"):rep(5) .. " *\n"), m.name)
+    end
+    assert.truthy(text("event"):find("\n  bounce = {condition = function(t, z) return z[1] end, direction", 1, true))
+    assert.truthy(text("plots"):find("\n  gq.plot.field{ {f, x = {-2, 2}, y = {-2, 2}}, {path}", 1, true))
+    assert.truthy(text("info"):find("\n  events, parts: ", 1, true))
+  end)
+
+  it("begins a line with each function of a subject, and names it", function()
+    for subject, names in pairs { operations = "add exp maximum matmul argmax", gradients = "backward jvp checkgrad",
+      solving = "odeint interpolate cde steer jet", training = "train cross_entropy mse_loss gaussian_kl progress",
+      sweeps = "sweep sweep_results tabulate cli experiment" } do
+      for name in names:gmatch("%S+") do
+        local found = 0
+        for line in text(subject):gmatch("\n(  [^\n]*)") do
+          if line:sub(1, 30):find("%f[%w_]" .. name .. "%f[^%w_]") then found = found + 1 end
+          assert.truthy(#line <= 100, line)
+        end
+        assert.truthy(found > 0, subject .. ": " .. name)
+      end
+    end
+  end)
+
   it("has two examples or more for every name, which run and give what they say", function()
     local folder = helper.folder()
     local said = helper.output(("cd %s && '%s' %s/tests/examples.lua"):format(folder, helper.gqlua, helper.here))

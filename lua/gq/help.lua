@@ -72,16 +72,21 @@ local function similar(name)
   return found
 end
 
+-- Lines that keep their places: rows of a table, code, and items with a name and a colon in front.
+local function stands_alone(line)
+  return line:find("%S  +%S") or load(line, "", "t") or line:find("^ *[%w_, ]+ = {") or line:find("^ *[%w_]+[%w_, ]-:")
+end
+
 -- The text in such lines; what goes on is indented by two more. Where it went on already, because the next word had no
 -- room in the source, it is one line first.
 local function fold(text)
   local lines, previous = {}, ""
   for line in text:gmatch("[^\n]+") do
     local indent, word = line:match("^( *)(%S*)")
-    local room, last = #previous <= 100 and 100 or 118, lines[#lines]
+    local room, last = #previous <= 108 and 100 or 118, lines[#lines]
     local deeper = #indent - (last and #last:match("^ *") or 0)
     local goes_on = deeper == 2 or deeper == 0 and #indent > 0
-    if last and goes_on and #previous + 1 + #word > room and not word:find("^%u") and not word:find(":$") then
+    if last and goes_on and #previous + 1 + #word > room and not word:find("^%u") and not stands_alone(line) then
       lines[#lines] = last .. " " .. line:match("^ *(.*)")
     else
       lines[#lines + 1] = line
@@ -89,7 +94,7 @@ local function fold(text)
     previous = line
   end
   for k, line in ipairs(lines) do
-    if #line > width() then
+    if #line > width() and not line:find("%S  +%S") then
       local words = {}
       for word in line:gmatch("%S+") do words[#words + 1] = word end
       lines[k] = wrap(words, line:match("^ *") .. "  "):gsub("^  ", "")
@@ -165,17 +170,24 @@ local subjects <const> = {
 local subject_of = {}
 for _, s in ipairs(subjects) do subject_of[s[1]] = s end
 
-local function first_line(doc) return (doc:match("^[^\n]*")) end
+-- What a text begins with, in one line, with the name in front where it does not say it.
+local function summary(name, doc)
+  local line = doc:match("^[^\n]*")
+  if not line:find("%f[%w_]" .. name .. "%f[^%w_]") then line = ("gq.%s: %s"):format(name, line) end
+  local most = width() - 2
+  if #line <= most then return line end
+  return (line:sub(1, most - 3):gsub("%s*%S*$", "")) .. " ..."
+end
 
 local function subject_text(s)
+  if gq.docs[s[1]] then return fold(gq.docs[s[1]]) end
   local lines = { ("%s: %s"):format(s[1], s[2]) }
   for name in (s[3] or ""):gmatch("%S+") do
     local value = gq[name]
     local doc = value ~= nil and gq.docs[value]
-    if doc then lines[#lines + 1] = "  " .. first_line(doc):sub(1, 96) end
+    if doc then lines[#lines + 1] = "  " .. summary(name, doc) end
     if type(value) == "table" and not doc then lines[#lines + 1] = "  gq." .. name .. ": ?" .. name end
   end
-  if gq.docs[s[1]] then lines = { (gq.docs[s[1]]:gsub("\n$", "")) } end
   return table.concat(lines, "\n")
 end
 
@@ -274,7 +286,7 @@ local function text_of(what)
   if what == nil or what == "gq" then return overview() end
   if type(what) ~= "string" then return value_text(what) end
   what = what:gsub("^%s+", ""):gsub("[%s()?]+$", "")
-  if subject_of[what] then return fold(subject_text(subject_of[what])) end
+  if subject_of[what] then return subject_text(subject_of[what]) end
   if gq.docs[what] and lookup(what) == nil then return fold(gq.docs[what]) end
   local of_tensor = lookup(what) == nil and what:match("^[%w_]+(%.[%w_]+)$")
   if of_tensor and gq.docs.shape:find("x" .. of_tensor, 1, true) then return fold(gq.docs.shape) end

@@ -187,7 +187,7 @@ samples, with batch = "independent": what each row took: tensors nfe steps rejec
 local noises = { "diagonal", "scalar", "additive", "general", "commutative" }
 
 local function scheme_list()
-  local lines = { ("  %-16s %-19s %s"):format("method", "calculus", table.concat(noises, "  ")) }
+  local lines = { ("  %-18s %-13s %s"):format("method", "calculus", table.concat(noises, " ")) }
   for _, m in ipairs(gq.core.schemes()) do
     local cells = {}
     for i, noise in ipairs(noises) do
@@ -196,7 +196,7 @@ local function scheme_list()
     end
     local calculus = m.ito and m.stratonovich and "both" or m.ito and "ito" or "stratonovich"
     if m.langevin then calculus = "gq.langevin's" end
-    lines[#lines + 1] = ("  %-16s %-19s %s"):format(m.name, calculus, table.concat(cells, "  "))
+    lines[#lines + 1] = ("  %-18s %-13s %s"):format(m.name, calculus, table.concat(cells, " "):gsub(" +$", ""))
   end
   return table.concat(lines, "\n")
 end
@@ -206,13 +206,14 @@ docs.sdes = "Methods of gq.sdeint with their strong orders by the kind of noise 
 
 noise: of g, that is diagonal: z's shape, g_i for dW_i; scalar: z's shape or {.., d, 1}, one W; the
   others {.., d, m} or {d, m}, m W's: additive is free of z, commutative means that the columns
-  commute, (dg_i/dz) g_j = (dg_j/dz) g_i. Diagonal noise whose g_i depends on z_i alone, which the
-  graph shows, commutes; where it depends on other z_j it is general noise to a method
+  commute, (dg_i/dz) g_j = (dg_j/dz) g_i. Correlated noise is general noise, g:unsqueeze(-1) * L with
+  correlations L L' (gq.cholesky). Diagonal noise whose g_i depends on z_i alone, which the graph
+  shows, commutes; where it depends on other z_j it is general noise to a method
 calculus = "ito" or "stratonovich" of a solve: an SDE of the other one is converted by its graph
 method: "heun" by default, "euler" for Ito SDEs. reversible_heun is stable on the imaginary axis
   only: it grows without bound wherever the drift contracts for long
-theta is for drifts that are stiff: z1 = z + ((1 - theta) f(t, z) + theta f(t + h, z1)) h + g(t, z) dW by
-  Newton's method; theta = 1 (backward Euler) to 0.5 (the trapezoidal rule). gradient: direct or aca
+theta is for drifts that are stiff: by Newton's method z1 = z + ((1 - theta) f(t, z) + theta f(t + h, z1)) h +
+  g(t, z) dW; theta = 1 (backward Euler) to 0.5 (the trapezoidal rule). gradient: direct or aca
 areas: srk, slowrk, spark, log_ode and, of additive noise, sea, shark and sra3 read H = 1/h int (W_s,r -
   (r - s)/h W_s,t) dr of a step beside W, log_ode of general noise Levy areas too. A path of the solve's
   own has them; one given is made with
