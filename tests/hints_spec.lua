@@ -101,7 +101,7 @@ describe("modules", function()
 
   it("that take time without saying so", function()
     local Field = nn.Module:extend("Field")
-    function Field:forward(t, z) return -z * t end -- luacheck: ignore
+    function Field:forward(s, z) return -z * s end -- luacheck: ignore
     says("Field was called without t: where forward takes (t, z), say Field.time = true", Field(), gq.tensor(1.0),
       gq.ones(2))
     says("say Field.time = true", gq.odeint, Field(), gq.ones(2), times)

@@ -155,6 +155,32 @@ describe("layers", function()
     assert.same({ 1, 1 }, Own()(x, nil)[1]:totable())
   end)
 
+  it("are given the time where the first parameter of forward is called as one", function()
+    local z = gq.full({ 3, 2 }, 2)
+    for _, f in ipairs { function(_, t, y) return y * t end, function(_, time, y) return y * time end,
+      function(_, _, y) return y * 0.5 end, function(_, t, ...) return (...) * t end } do
+      local Field = nn.Module:extend "Field"
+      Field.forward = f
+      assert.same({ 1, 1 }, Field()(0.5, z)[1]:totable())
+      assert.same({ 1, 1 }, nn.Sequential { Field() }(0.5, z)[1]:totable())
+      local end_of = gq.odeint(Field(), gq.ones(2), { 0, 1 }, { rtol = 1e-6, atol = 1e-6 })[2]
+      assert.close(end_of, gq.full({ 2 }, math.exp(0.5)), 1e-5)
+      Field.time = false                                          -- the class says otherwise
+      assert.has_error(function() Field()(0.5, z) end)
+    end
+    local Field, Masked = nn.Module:extend "Field", nn.Module:extend "Masked"
+    function Field:forward(t, y) return y * t end -- luacheck: ignore
+    local Child, Grown = Field:extend "Child", Field:extend "Grown"
+    function Child:forward(y) return y * 3 end -- luacheck: ignore
+    assert.same({ 6, 6 }, Child()(0.5, z)[1]:totable())
+    assert.same({ 6, 6 }, Child()(z)[1]:totable())
+    assert.same({ 1, 1 }, Grown()(0.5, z)[1]:totable())
+    function Masked:forward(t, mask) return mask and t * mask or -t end -- luacheck: ignore
+    assert.same({ -2, -2 }, Masked()(z)[1]:totable())              -- of one value it is that, whatever its name
+    assert.same({ 4, 4 }, Masked()(z, z)[1]:totable())
+    refused("Field was called with one value: with the time write net(t, z)", Field(), z)
+  end)
+
   it("leave out a time that is not for them", function()
     local x, layer = gq.randn(3, 2), nn.Linear(2, 2)
     for _, net in ipairs { layer, nn.Sequential { layer } } do

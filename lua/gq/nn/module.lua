@@ -3,7 +3,6 @@
 -- start with "_" are left out. A class of one's own:
 --
 --   local Field = nn.Module:extend("Field")
---   Field.time = true                         -- forward takes (t, z); see below
 --   function Field:init(width)
 --     self.net = nn.mlp{ sizes = {2, width, 2}, time = true }
 --   end
@@ -11,7 +10,8 @@
 --   local f = Field(64)                       -- f(t, z), f:parameters(), f:state_dict() ...
 --
 -- forward is given all values of a call, net(x) or net(x, h, ...); values that it does not take are an error. But
--- without time = true net(t, z) leaves out t, a number or a 0-d tensor, as solvers give it.
+-- net(t, z) leaves out t, a number or a 0-d tensor, as solvers give it, unless the first parameter of forward is called
+-- t (or time, or _ as what is not read), or the class says Field.time = true.
 
 local gq = ...
 local describe = gq.core.describe
@@ -22,13 +22,10 @@ local nn = {}
 local Module = { training = true, _name = "Module" }        -- time: nil, nothing was said
 nn.Module = Module
 
-local function told(self, ok, ...)
+local function told(self, hint, ok, ...)
   if ok then return ... end
   local problem = ...
-  if type(problem) == "string" then
-    problem = ("%s\n%s was called without t: where forward takes (t, z), say %s.time = true"):format(problem,
-      self._name, self._name)
-  end
+  if type(problem) == "string" then problem = problem .. "\n" .. hint:gsub("%%", self._name) end
   error(problem, 0)
 end
 
@@ -84,10 +81,14 @@ local function apply(self, t, z, ...)
   local time, x = self.time, t
   if z ~= nil and (time or may_be_time(t) or is_info(z)) then x = z end
   if not gq.is_tensor(x) then check_input(self, x) end
-  if z == nil and time then error(("%s depends on time: call net(t, z)"):format(self._name), 2) end
+  if z == nil and time then
+    if not self._by_name then error(("%s depends on time: call net(t, z)"):format(self._name), 2) end
+    return told(self, "% was called with one value: with the time write net(t, z)", pcall(give, self, t))
+  end
   if z == nil or time or not may_be_time(t) then return give(self, t, z, ...) end
   if time == false or takes(self.forward) == 1 then return give(self, z, ...) end
-  return told(self, pcall(give, self, z, ...))             -- forward(z, ...), or a forgotten time = true
+  local hint = "% was called without t: where forward takes (t, z), say %.time = true"
+  return told(self, hint, pcall(give, self, z, ...))       -- forward(z, ...), or a forgotten time = true
 end
 
 -- New fields are remembered in the order in which they are assigned: the order of the parameters.
@@ -119,12 +120,24 @@ function Module:extra() return "" end
 
 local function indent(text) return (text:gsub("\n", "\n  ")) end
 
+local times = { t = true, _t = true, time = true, _time = true, _ = true }
+
+-- A forward whose first parameter of several is called as a time is given it, unless the class says whether it is.
+local function define(class, key, value)
+  rawset(class, key, value)
+  if key == "time" then rawset(class, "_by_name", false) end
+  if key ~= "forward" or rawget(class, "time") ~= nil and not rawget(class, "_by_name") then return end
+  local named = type(value) == "function" and takes(value) > 1 and times[debug.getlocal(value, 2)] or false
+  if named or class._by_name then rawset(class, "time", named) end
+  rawset(class, "_by_name", named)
+end
+
 -- A class that inherits from this one. Instances are made by calling it; that runs init.
 function Module:extend(name)
   local class = { _name = name or self._name, _module = true }
   for _, event in ipairs { "__call", "__newindex", "__tostring" } do class[event] = rawget(self, event) end
   class.__index = class
-  return setmetatable(class, { __index = self, __call = construct })
+  return setmetatable(class, { __index = self, __call = construct, __newindex = define })
 end
 
 Module._module, Module.__index, Module.__call, Module.__newindex = true, Module, apply, assign
@@ -350,7 +363,7 @@ function Module:__tostring()
 end
 
 gq.docs[Module] = "nn.Module:extend(name): a class of one's own: fields that hold tensors and modules are found; " ..
-  "define init and forward, and set time = true if forward takes (t, z)"
+  "define init and forward; a forward(t, z), by that name or with time = true, is given the time"
 
 -- ---- for the files beside this one ----
 

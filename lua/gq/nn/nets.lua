@@ -21,6 +21,7 @@ end
 
 local Sequential = define("Sequential", "nn.Sequential{a, b, ...}: one after the other; depends on time if one " ..
   "of them does; plain functions of x may stand among them")
+Sequential.time = false
 
 function Sequential:init(list, more)
   check_layers(list, "nn.Sequential", more)
