@@ -273,7 +273,7 @@ mirror:
 gpu_specs := tests/cuda/gpu_spec.lua
 cuda_specs := $(filter-out $(gpu_specs),$(wildcard tests/cuda/*_spec.lua))
 cuda_as_default := $(patsubst %,tests/%_spec.lua,ops tensor autograd nn spatial opt train regularise gradient moments \
-  sde sde_gradient sde_theta independent memory)
+  sde sde_gradient sde_theta independent memory implicit arrays defaults)
 cuda_by_tiles := $(patsubst %,tests/%_spec.lua,ode engines reversible)
 cuda_flags =
 test-cuda:

@@ -619,7 +619,8 @@ describe("info.gradient_error", function()
       if backward then z[2]:sum():backward() end
     end
     local function alive() collectgarbage() collectgarbage() return (gq.memory()) end
-    for i = 1, 4 do once(i % 2 == 0) end
+    -- graphs of launches keep copies, more of them as tensors come to lie elsewhere
+    for i = 1, gq.default_device() == "cuda" and 160 or 4 do once(i % 2 == 0) end
     local before = alive()
     for i = 1, 20 do once(i % 2 == 0) end
     assert.equal(before, alive())
