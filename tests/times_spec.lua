@@ -109,6 +109,22 @@ describe("second derivatives in times", function()
   end
 end)
 
+describe("the gradient of the last time", function()
+  for _, gradient in ipairs { "direct", "aca" } do
+    it("is the slope there, whose stages kvaerno5 has behind it, " .. gradient, function()
+      for _, how in ipairs { { step_size = 0.1 }, { rtol = 1e-10, atol = 1e-10 } } do
+        local o = { method = "kvaerno5", gradient = gradient }
+        for key, value in pairs(how) do o[key] = value end
+        for _, sign in ipairs { 1, -1 } do
+          local t = gq.tensor({ 0, 1.2 * sign }, { dtype = "float64", requires_grad = true })
+          local z = gq.odeint(function(at, y) return -y * at:cos() end, gq.ones(1, { dtype = "float64" }), t, o)
+          assert.close(gq.grad(z[2]:sum(), t)[2], -z[2][1]:item() * math.cos(1.2), 1e-13)
+        end
+      end
+    end)
+  end
+end)
+
 describe("the gradient of a measurement time at which f jumps", function()
   for _, dtype in ipairs { "float32", "float64" } do
     each_joint({}, function(name, o)

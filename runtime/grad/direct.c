@@ -167,7 +167,7 @@ static int pull_end_at_jump(direct *d) {
 ** too; moving it alone moves along the slope there. */
 static int pull_end(direct *d) {
   gq_pullback *b = d->b;
-  int stop = d->step.stop;
+  int stop = gq_step_moves(b->s, &d->step) ? d->step.stop : -1;
   if (gq_at_jump(b->s, d->t1)) return pull_end_at_jump(d);
   for (; d->k >= 0 && b->s->t[d->k] == d->t1; d->k--) {
     const void *g = gq_at_time(b->s, b->gz, d->k);
@@ -283,7 +283,7 @@ static int pull_step(direct *d) {
   GQ_TRY(look(d, w->a.pull.cy, STEP));
   if (!b->gt) return GQ_OK;
   double t = w->a.pull.pt + d->dt, h = w->a.pull.ph + d->dh;
-  if (r->stop >= 0) *time_of(d, r->stop) += h, t -= h;
+  if (gq_step_moves(b->s, r)) *time_of(d, r->stop) += h, t -= h;
   *time_of(d, r->anchor) += t;
   return GQ_OK;
 }

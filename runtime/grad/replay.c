@@ -298,17 +298,11 @@ static int program_step(replay *r, const gq_step_record *rec, double end, gq_ten
   return evaluate(&r->p, r->step, r->in, r->l.nout, r->refs, r->out);
 }
 
-/* A stage may lie behind the last time, and is evaluated there: such a step does not move with that time. */
-static bool ends_with(const replay *r, const gq_step_record *rec) {
-  const gq_solution *s = r->s;
-  return rec->stop >= 0 && (s->t[rec->stop] != s->t[s->nt - 1] || gq_tableau_reach(s->plan->forward.m) <= 1);
-}
-
 static int step(replay *r, const gq_step_record *rec, double end, int *k) {
   gq_solution *s = r->s;
   gq_tensor *t, *h, *shift;
   double dir = rec->h < 0 ? -1 : 1;
-  bool stops = ends_with(r, rec);
+  bool stops = gq_step_moves(s, rec);
   GQ_TRY(number(&r->p, rec->t - s->t[rec->anchor], &shift));
   GQ_TRY(call2(&r->p, GQ_OP_ADD, r->times[rec->anchor], shift, &t));
   if (stops) GQ_TRY(call2(&r->p, GQ_OP_SUB, r->times[rec->stop], t, &h));

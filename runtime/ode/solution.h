@@ -110,6 +110,13 @@ static inline bool gq_at_jump(const gq_solution *s, double t) {
   return false;
 }
 
+/* Does the step's end move with the time that it was clamped to? Stages behind the last time are evaluated there, so that
+** the few numbers of a step to it tell less of that time than the slope there does. */
+static inline bool gq_step_moves(const gq_solution *s, const gq_step_record *r) {
+  bool held = s->plan->field->timed && gq_tableau_reach(s->plan->forward.m) > 1 && !s->o.overshoot;
+  return r->stop >= 0 && !(held && s->t[r->stop] == s->last);
+}
+
 /* Steps that a backward solve may take. It stops at each measurement time: more times than steps alone end none. */
 static inline int64_t gq_back_budget(const gq_solution *s) {
   int64_t stops = s->nt - 1, most = s->o.back_max_steps;
