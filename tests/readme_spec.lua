@@ -69,6 +69,21 @@ describe("README.md", function()
     end
   end)
 
+  it("counts drawn problems as ?guards does", function()
+    local sums, text = { 0, 0, 0, 0, 0 }, helper.read("README.md")
+    for row in text:match("\n## Drawn problems\n(.-)\n\nSix other"):gmatch("\n| all (|[^\n]*)") do
+      local cells = {}
+      for n in row:gmatch("| (%d+)") do cells[#cells + 1] = tonumber(n) end
+      for i, k in ipairs { 1, 2, 3, 5, 7 } do sums[i] = sums[i] + cells[k] end
+    end
+    local passes, wrong, reported, alarms, under = table.unpack(sums)
+    local said = {}
+    for n in gq.docs.guards:match("drawn%s+problems: (.-) off"):gmatch("%d+") do said[#said + 1] = tonumber(n) end
+    assert.same({ wrong, passes - wrong, alarms, 7 }, said)
+    assert.equal(wrong, reported)
+    assert.equal(1, under)
+  end)
+
   it("names files to read that are there", function()
     local n = 0
     for path in helper.read("README.md"):match("\n## Reading the code\n(.-)\n## "):gmatch("`(%l+/[%w_/]+%.%l+)`") do
