@@ -49,6 +49,7 @@ typedef struct gqL_box {
 gqL_box *gqL_pushbox(lua_State *L);
 /* The times of argument arg of solver name, a table of numbers or a tensor of one dimension, into the box; how many. */
 int gqL_readtimes(lua_State *L, int arg, const char *name, gqL_box *b);
+bool gqL_tensoramong(lua_State *L, int arg);   /* is one in the table of times? Then lua/gq/solve.lua reads it first */
 typedef struct gqL_dynamics { /* held by what is on the stack */
   const gq_graph *graph;
   int ncapture;

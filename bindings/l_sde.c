@@ -210,7 +210,7 @@ static int sdeint(lua_State *L) {
                      "gq.sdeint: (sde, z0, t, options) expected, got %s behind them: options are one table",
                      gqL_typename(L, 5));
   lua_settop(L, 4);
-  if (!needs_more(L)) return solve_sde(L);
+  if (!gqL_tensoramong(L, 3) && !needs_more(L)) return solve_sde(L);
   return gqL_callcore(L, "sdeint", LUA_MULTRET);
 }
 

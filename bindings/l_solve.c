@@ -46,9 +46,7 @@ static bool number_at(lua_State *L, const gq_tensor *x_, int at, int64_t i, doub
 
 /* t[i] is on the top of the stack. */
 static int not_a_number(lua_State *L, int arg, const char *name, int i) {
-  const char *instead = gqL_totensor(L, -1) ? "; where a time is a tensor give all of them as one tensor, as "
-                                              "gq.cat{gq.tensor{0}, T:reshape(1)}, or its number, T:item()"
-                                            : "";
+  const char *instead = gqL_totensor(L, -1) ? ": a time is a number or a tensor of one" : "";
   return gqL_argerror(L, arg, name,
                       lua_pushfstring(L, "t[%d] is %s, not a number%s", i, gqL_typename(L, -1), instead));
 }
@@ -297,10 +295,20 @@ static bool has_points(lua_State *L) {
   return there;
 }
 
-/* States of several tensors, and options that lua/gq/solve.lua turns into others. */
+bool gqL_tensoramong(lua_State *L, int arg) {
+  bool found = false;
+  if (!lua_istable(L, arg)) return false;
+  for (lua_Integer i = 1, n = (lua_Integer)lua_rawlen(L, arg); i <= n && !found; i++) {
+    found = lua_rawgeti(L, arg, i) == LUA_TUSERDATA;
+    lua_pop(L, 1);
+  }
+  return found;
+}
+
+/* States of several tensors, times that are some, and options that lua/gq/solve.lua turns into others. */
 static bool needs_more(lua_State *L) {
-  return lua_istable(L, 2) || has_points(L) || gqL_given(L, 4, "regularise") || gqL_given(L, 4, "event") ||
-         gqL_given(L, 4, "grid_points") || gqL_given(L, 4, "dense");
+  return lua_istable(L, 2) || gqL_tensoramong(L, 3) || has_points(L) || gqL_given(L, 4, "regularise") ||
+         gqL_given(L, 4, "event") || gqL_given(L, 4, "grid_points") || gqL_given(L, 4, "dense");
 }
 
 int gqL_odeint(lua_State *L) {

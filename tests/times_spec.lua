@@ -83,6 +83,32 @@ local function each_joint(options, f)
 end
 
 -- y' = -y cos t, so that y(T) = exp(-sin T).
+describe("a table of times", function()
+  local f64 = { dtype = "float64" }
+  local function decay(_, z) return -2 * z end
+
+  it("may hold tensors of one number, whose gradients it carries", function()
+    local z0 = gq.ones(3, f64)
+    local T = gq.tensor(0.75, { dtype = "float64", requires_grad = true })
+    local several = { { gradient = "direct" }, { gradient = "gq" }, { method = "kvaerno5" }, { grid_points = { 0.5 } } }
+    for _, o in ipairs(several) do
+      o.rtol, o.atol = 1e-9, 1e-9
+      local z = gq.odeint(decay, z0, { 0, gq.tensor { 0.25 }, T * 1 }, o)
+      assert.close(z[2], z0 * math.exp(-0.5), 1e-7)
+      assert.close(gq.grad(z[3]:sum(), T), -6 * math.exp(-1.5), 1e-6)
+    end
+    local t = gq.linspace(0, 1, 5)
+    local want = gq.odeint(decay, z0, { 1, 0 })
+    assert.close(gq.odeint(decay, z0, { t[-1], t[1] }), want, 0, 0)
+    assert.close(gq.odeint(decay, z0, { t[-1], gq.tensor(0, { dtype = "int64" }) }), want, 0, 0)
+    local function both(_, z) return { -2 * z[1], -2 * z[2] } end
+    assert.close(gq.odeint(both, { z0, z0 }, { t[-1], 0 })[2], want, 1e-6)
+    local sde = gq.sde { drift = decay, diffusion = function(_, z) return z end, noise = "diagonal" }
+    assert.close(gq.sdeint(sde, z0, { t[1], t[-1] }, { dt = 0.1, seed = 1 }),
+      gq.sdeint(sde, z0, { 0, 1 }, { dt = 0.1, seed = 1 }), 0, 0)
+  end)
+end)
+
 describe("second derivatives in times", function()
   local function y2(t) return math.exp(-math.sin(t)) * (math.cos(t) ^ 2 + math.sin(t)) end
   local adaptive, grid = { rtol = 1e-8, atol = 1e-10 }, { step_size = 0.05 }

@@ -79,22 +79,10 @@ function Solve:time(k)
   return gq.is_tensor(t) and t.requires_grad and t[k]:to("float64") or self.times[k]
 end
 
--- Times as gq.odeint takes them: numbers, or where one has a gradient a tensor.
-local function joined(list)
-  local any = false
-  for _, x in ipairs(list) do any = any or gq.is_tensor(x) end
-  if not any then return list end
-  local parts = {}
-  for i, x in ipairs(list) do
-    parts[i] = gq.is_tensor(x) and x:reshape(1):to("cpu") or gq.tensor({ x }, { dtype = "float64", device = "cpu" })
-  end
-  return gq.cat(parts, 1)
-end
-
 local function number(x) return gq.is_tensor(x) and x:item() or x end
 
 function Solve:run(z, times, changes)
-  local list = table.pack(gq.odeint(self.f, z, joined(times), copy(self.opts, changes)))
+  local list = table.pack(gq.odeint(self.f, z, core.joined(times), copy(self.opts, changes)))
   self.parts[#self.parts + 1] = list[2]
   return table.unpack(list, 1, list.n)
 end

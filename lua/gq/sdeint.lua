@@ -238,7 +238,7 @@ end
 
 -- gq.sdeint's part in Lua: bindings/l_sde.c calls it.
 function core.sdeint(sde, z0, t, opts)
-  local p, back = { sde = sde, z0 = z0, t = t, opts = opts }, {}
+  local p, back = { sde = sde, z0 = z0, t = core.joined(t), opts = opts }, {}
   if getmetatable(sde) == core.Sde and type(opts) == "table" then
     back[#back + 1] = several(p)
     commutes(p)

@@ -11,6 +11,25 @@ local fail, copy = core.fail, core.copy
 -- Numbers in a table or tensor.
 local function numbers(t) return gq.is_tensor(t) and t:totable() or t end
 
+-- Times of a table in which some are tensors of one number: one tensor where one of these has a gradient, numbers where
+-- none has. Other tables as they are.
+function core.joined(t)
+  if type(t) ~= "table" then return t end
+  local any, moves = false, false
+  for _, x in ipairs(t) do
+    if gq.is_tensor(x) and x:numel() == 1 and x.dtype ~= "bool" then any, moves = true, moves or x.requires_grad
+    elseif type(x) ~= "number" then return t end
+  end
+  if not any then return t end
+  local list = {}
+  for i, x in ipairs(t) do
+    if not gq.is_tensor(x) then list[i] = moves and gq.tensor({ x }, { dtype = "float64", device = "cpu" }) or x
+    elseif moves then list[i] = x:reshape(1):to("float64"):to("cpu")
+    else list[i] = x:item() end
+  end
+  return moves and gq.cat(list, 1) or list
+end
+
 -- Those grid points strictly inside the times, {time, place among the points}, sorted in their direction; nil if
 -- something is no finite number, which the core says. But for those that move, none of the times themselves.
 local function points_inside(times, points)
@@ -223,6 +242,7 @@ end
 
 -- gq.odeint's part in Lua: bindings/l_solve.c calls it.
 function core.odeint(f, z0, t, opts)
+  t = core.joined(t)
   local event = type(opts) == "table" and opts.event
   if event and core.is_callable(event) and many(t) then event, opts = {}, copy(opts, { event = { event } }) end
   if type(event) == "table" and not core.is_callable(event) then return core.with_events(f, z0, t, opts) end
